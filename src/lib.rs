@@ -1,0 +1,12 @@
+//! quantscope: a terminal inspector for model checkpoints.
+//!
+//! The crate is a library with a thin binary. Each folder is one idea, and imports point
+//! one way:
+//!
+//! `tensor ← quantization ← checkpoint ← plan ← export ← job ← {cli, app ← ui ← terminal}`
+//!
+//! Nothing below `ui` names ratatui; only `app`'s key table and `terminal` name crossterm;
+//! `cli` and `app` do not know each other. `tests/architecture.rs` keeps it so.
+
+pub mod quantization;
+pub mod tensor;

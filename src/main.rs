@@ -1,0 +1,3 @@
+fn main() {
+    println!("quantscope {}", env!("CARGO_PKG_VERSION"));
+}

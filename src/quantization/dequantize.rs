@@ -1,0 +1,30 @@
+//! From quantized values back to floats.
+
+use super::{QuantizedTensor, kernels};
+use crate::tensor::FloatType;
+
+/// Gives float weights back after loading quantized ones: the Burn Book's `Dequantize`
+/// mapper. Over one tensor it is [`Dequantize::map_tensor`]; over a whole checkpoint it is
+/// `export::dequantized`, which streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Dequantize {
+    /// The type of the result; `None` for the one each tensor had before.
+    pub to: Option<FloatType>,
+}
+
+impl Dequantize {
+    /// The little-endian elements of `tensor` as floats: `scale * q`, the product rounded
+    /// to f32.
+    pub fn map_tensor(&self, tensor: &QuantizedTensor) -> Vec<u8> {
+        let to = self.to.unwrap_or(tensor.original);
+        let mut out = Vec::with_capacity(tensor.values.len() * to.size());
+        for (group, segment) in
+            tensor.scheme.groups(&tensor.shape).segments(0..tensor.values.len() as u64)
+        {
+            let values = &tensor.values[segment.start as usize..segment.end as usize];
+            let scale = tensor.scales.get(group as usize).copied().unwrap_or(f32::NAN);
+            kernels::dequantize(values, scale, to, &mut out);
+        }
+        out
+    }
+}

@@ -1,0 +1,20 @@
+//! The domain: calibration, schemes, error statistics, quantizing and dequantizing.
+//!
+//! Slices in, values out: nothing here opens a file, starts a thread or draws. The
+//! vocabulary is the Burn Book's quantization chapter; the numerics are those of Burn,
+//! PyTorch and compressed-tensors, bit for bit (see the README's *Numerics*).
+
+mod calibration;
+mod dequantize;
+pub mod kernels;
+mod quantizer;
+mod scheme;
+mod statistics;
+
+pub use calibration::{Calibration, symmetric_scale};
+pub use dequantize::Dequantize;
+pub use quantizer::{NotQuantizable, QuantizedTensor, Quantizer};
+pub use scheme::{
+    Groups, QuantizationMode, QuantizationScheme, QuantizationType, Rounding, UnknownScheme,
+};
+pub use statistics::{ErrorStatistics, ErrorSums, LevelSet, Moments, Range, Statistics, Verdict};

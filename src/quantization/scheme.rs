@@ -1,0 +1,288 @@
+//! How values become integers: which elements share a scale, which integers there are,
+//! and how ties are rounded.
+
+use crate::tensor::Shape;
+use std::fmt;
+use std::str::FromStr;
+
+/// Where zero lies. Symmetric schemes have no zero point: 0.0 is always exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum QuantizationMode {
+    Symmetric,
+}
+
+/// The values a quantized element can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum QuantizationType {
+    /// −127 … 127.
+    QInt8,
+    /// −7 … 7. Measured, not saved.
+    QInt4,
+    /// 8-bit floats with 4 exponent and 3 mantissa bits, up to ±448. Measured, not saved.
+    F8E4M3,
+}
+
+impl QuantizationType {
+    /// The largest value: what the calibrated absmax is mapped onto.
+    pub fn max(self) -> f32 {
+        match self {
+            QuantizationType::QInt8 => 127.0,
+            QuantizationType::QInt4 => 7.0,
+            QuantizationType::F8E4M3 => 448.0,
+        }
+    }
+
+    /// Bits of one stored element.
+    pub fn bits(self) -> u64 {
+        match self {
+            QuantizationType::QInt8 | QuantizationType::F8E4M3 => 8,
+            QuantizationType::QInt4 => 4,
+        }
+    }
+
+    /// Distinct values an element can take.
+    pub fn levels(self) -> u32 {
+        match self {
+            QuantizationType::QInt8 => 255,
+            QuantizationType::QInt4 => 15,
+            QuantizationType::F8E4M3 => 253,
+        }
+    }
+}
+
+/// Which elements share one scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum QuantizationScheme {
+    /// One scale for the whole tensor.
+    PerTensor(QuantizationMode, QuantizationType),
+    /// One scale per output channel: per slice along axis 0.
+    PerChannel(QuantizationMode, QuantizationType),
+    /// One scale per run of so many contiguous elements of the last axis. Where the axis
+    /// is not a multiple, its last block is shorter.
+    PerBlock(QuantizationMode, QuantizationType, u32),
+}
+
+impl QuantizationScheme {
+    pub const PER_TENSOR: Self =
+        Self::PerTensor(QuantizationMode::Symmetric, QuantizationType::QInt8);
+    pub const PER_CHANNEL: Self =
+        Self::PerChannel(QuantizationMode::Symmetric, QuantizationType::QInt8);
+
+    pub const fn per_block(block: u32) -> Self {
+        Self::PerBlock(QuantizationMode::Symmetric, QuantizationType::QInt8, block)
+    }
+
+    pub fn quantization_type(self) -> QuantizationType {
+        match self {
+            Self::PerTensor(_, t) | Self::PerChannel(_, t) | Self::PerBlock(_, t, _) => t,
+        }
+    }
+
+    /// How a tensor of `shape` is divided into groups that share a scale.
+    pub fn groups(self, shape: &Shape) -> Groups {
+        let (row, group) = match self {
+            Self::PerTensor(..) => (shape.elements(), shape.elements()),
+            Self::PerChannel(..) => (shape.channel_len(), shape.channel_len()),
+            Self::PerBlock(_, _, block) => (shape.row_len(), u64::from(block).min(shape.row_len())),
+        };
+        Groups { elements: shape.elements(), row: row.max(1), group: group.max(1) }
+    }
+
+    /// The shape of the scales stored beside a tensor of `shape`: `[1]` per tensor,
+    /// `[out, 1, …]` per channel, the last axis divided by the block per block.
+    pub fn scale_shape(self, shape: &Shape) -> Shape {
+        let dims: Vec<u64> = match self {
+            Self::PerTensor(..) => vec![1],
+            Self::PerChannel(..) => match shape.rank() {
+                0 | 1 => vec![shape.channels()],
+                _ => vec![shape.channels(), 1],
+            },
+            Self::PerBlock(_, _, block) => {
+                let mut dims = shape.dims().to_vec();
+                match dims.last_mut() {
+                    Some(last) => *last = last.div_ceil(u64::from(block.max(1))),
+                    None => dims.push(1),
+                }
+                dims
+            }
+        };
+        // No dimension grew, so the product still fits; a scalar's `[1]` does too.
+        Shape::new(dims).unwrap_or_else(|| Shape::vector(0))
+    }
+
+    /// Bytes of the quantized elements and their scales, for scales of `scale_bytes` each.
+    pub fn bytes(self, shape: &Shape, scale_bytes: u64) -> u64 {
+        let values = (shape.elements() * self.quantization_type().bits()).div_ceil(8);
+        values + self.groups(shape).count() * scale_bytes
+    }
+}
+
+impl fmt::Display for QuantizationScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = match self {
+            Self::PerTensor(..) => "per-tensor".to_owned(),
+            Self::PerChannel(..) => "per-channel".to_owned(),
+            Self::PerBlock(_, _, block) => format!("per-block:{block}"),
+        };
+        match self.quantization_type() {
+            QuantizationType::QInt8 => {}
+            QuantizationType::QInt4 => text.push_str("/int4"),
+            QuantizationType::F8E4M3 => text.push_str("/fp8"),
+        }
+        f.pad(&text)
+    }
+}
+
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error(
+    "unknown scheme '{0}': expected per-tensor, per-channel or per-block:N, with /int4 or /fp8 after it for those types"
+)]
+pub struct UnknownScheme(String);
+
+impl FromStr for QuantizationScheme {
+    type Err = UnknownScheme;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScheme> {
+        let unknown = || UnknownScheme(text.to_owned());
+        let (layout, qtype) = match text.split_once('/') {
+            None | Some((_, "int8")) => (text.trim_end_matches("/int8"), QuantizationType::QInt8),
+            Some((layout, "int4")) => (layout, QuantizationType::QInt4),
+            Some((layout, "fp8")) => (layout, QuantizationType::F8E4M3),
+            Some(_) => return Err(unknown()),
+        };
+        let mode = QuantizationMode::Symmetric;
+        match layout {
+            "per-tensor" => Ok(Self::PerTensor(mode, qtype)),
+            "per-channel" => Ok(Self::PerChannel(mode, qtype)),
+            _ => match layout.strip_prefix("per-block:").map(str::parse) {
+                Some(Ok(block @ 1..)) => Ok(Self::PerBlock(mode, qtype, block)),
+                _ => Err(unknown()),
+            },
+        }
+    }
+}
+
+/// How a value half-way between two integers is rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Rounding {
+    /// To the even one, as PyTorch, compressed-tensors and Burn 0.23.
+    #[default]
+    HalfEven,
+    /// Away from zero, as Burn up to 0.22.
+    HalfAway,
+}
+
+impl Rounding {
+    pub fn name(self) -> &'static str {
+        match self {
+            Rounding::HalfEven => "half-even",
+            Rounding::HalfAway => "half-away",
+        }
+    }
+}
+
+/// A division of a tensor's elements, in storage order, into groups that share a scale:
+/// rows of equal length, each cut into groups, the last of a row perhaps shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    elements: u64,
+    row: u64,
+    group: u64,
+}
+
+impl Groups {
+    /// Number of groups, so of scales.
+    pub fn count(&self) -> u64 {
+        self.elements.div_ceil(self.row) * self.row.div_ceil(self.group)
+    }
+
+    /// Elements of a full group.
+    pub fn group_len(&self) -> u64 {
+        self.group
+    }
+
+    /// Elements of a row: a boundary that groups never cross.
+    pub fn row_len(&self) -> u64 {
+        self.row
+    }
+
+    /// The group that holds element `index`.
+    pub fn of(&self, index: u64) -> u64 {
+        index / self.row * self.row.div_ceil(self.group) + index % self.row / self.group
+    }
+
+    /// The runs of `range` that lie in one group each: `(group, range of elements)`.
+    pub fn segments(
+        &self,
+        range: std::ops::Range<u64>,
+    ) -> impl Iterator<Item = (u64, std::ops::Range<u64>)> + use<> {
+        let groups = *self;
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            if at >= range.end {
+                return None;
+            }
+            let row_start = at / groups.row * groups.row;
+            let in_group = (at - row_start) / groups.group + 1;
+            let end =
+                (row_start + in_group * groups.group).min(row_start + groups.row).min(range.end);
+            let segment = (groups.of(at), at..end);
+            at = end;
+            Some(segment)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemes_are_written_as_they_are_read() {
+        for text in
+            ["per-tensor", "per-channel", "per-block:64", "per-block:32/int4", "per-tensor/fp8"]
+        {
+            assert_eq!(text.parse::<QuantizationScheme>().expect(text).to_string(), text);
+        }
+        for text in ["", "per-block", "per-block:0", "per-tensor/int3", "tensor"] {
+            assert!(text.parse::<QuantizationScheme>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn segments_cover_a_range_and_never_cross_a_group() {
+        let shape = Shape::new([3, 10]).expect("fits");
+        let groups = QuantizationScheme::per_block(4).groups(&shape);
+        assert_eq!(groups.count(), 9);
+        let segments: Vec<_> = groups.segments(2..23).collect();
+        assert_eq!(
+            segments,
+            [(0, 2..4), (1, 4..8), (2, 8..10), (3, 10..14), (4, 14..18), (5, 18..20), (6, 20..23)]
+        );
+        assert_eq!(QuantizationScheme::PER_CHANNEL.groups(&shape).of(29), 2);
+        assert_eq!(QuantizationScheme::PER_TENSOR.groups(&shape).count(), 1);
+    }
+
+    #[test]
+    fn an_empty_tensor_has_no_groups() {
+        let shape = Shape::new([0, 4]).expect("fits");
+        for scheme in [
+            QuantizationScheme::PER_TENSOR,
+            QuantizationScheme::PER_CHANNEL,
+            QuantizationScheme::per_block(2),
+        ] {
+            assert_eq!(scheme.groups(&shape).count(), 0);
+        }
+    }
+
+    #[test]
+    fn scales_are_shaped_as_the_format_says() {
+        let conv = Shape::new([8, 4, 3, 3]).expect("fits");
+        let linear = Shape::new([8, 100]).expect("fits");
+        let dims = |s: QuantizationScheme, shape| s.scale_shape(shape).dims().to_vec();
+        assert_eq!(dims(QuantizationScheme::PER_TENSOR, &conv), [1]);
+        assert_eq!(dims(QuantizationScheme::PER_CHANNEL, &conv), [8, 1]);
+        assert_eq!(dims(QuantizationScheme::per_block(32), &linear), [8, 4]);
+        assert_eq!(QuantizationScheme::per_block(32).bytes(&linear, 4), 800 + 128);
+    }
+}

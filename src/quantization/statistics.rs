@@ -1,0 +1,301 @@
+//! Sums over elements that merge exactly, and the figures derived from them.
+
+use super::QuantizationType;
+
+/// The smallest and largest finite element, and what is not finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    pub count: u64,
+    /// `+∞` while no finite element was seen.
+    pub min: f64,
+    /// `−∞` while no finite element was seen.
+    pub max: f64,
+    pub nan: u64,
+    /// Elements that are `+∞` or `−∞`.
+    pub inf: u64,
+    /// Index of the first element that is NaN or infinite.
+    pub first_non_finite: Option<u64>,
+}
+
+impl Default for Range {
+    fn default() -> Self {
+        Range {
+            count: 0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+            nan: 0,
+            inf: 0,
+            first_non_finite: None,
+        }
+    }
+}
+
+impl Range {
+    /// Adds the range of the elements that follow.
+    pub fn merge(&mut self, next: &Range) {
+        self.first_non_finite =
+            self.first_non_finite.or_else(|| next.first_non_finite.map(|i| self.count + i));
+        self.count += next.count;
+        self.min = self.min.min(next.min);
+        self.max = self.max.max(next.max);
+        self.nan += next.nan;
+        self.inf += next.inf;
+    }
+
+    /// The largest magnitude of a finite element, 0 if there is none.
+    pub fn absmax(&self) -> f64 {
+        self.max.max(-self.min).max(0.0)
+    }
+
+    pub fn is_finite(&self) -> bool {
+        self.nan == 0 && self.inf == 0
+    }
+
+    /// Finite elements.
+    pub fn finite(&self) -> u64 {
+        self.count - self.nan - self.inf
+    }
+}
+
+/// A range with the sums that mean and standard deviation come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moments {
+    pub range: Range,
+    /// Σx over the finite elements.
+    pub sum: f64,
+    /// Σx² over the finite elements.
+    pub sum_sq: f64,
+    /// Elements equal to zero.
+    pub zeros: u64,
+}
+
+impl Moments {
+    /// Adds the moments of the elements that follow.
+    pub fn merge(&mut self, next: &Moments) {
+        self.range.merge(&next.range);
+        self.sum += next.sum;
+        self.sum_sq += next.sum_sq;
+        self.zeros += next.zeros;
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        let Range { count, nan, inf, first_non_finite, .. } = self.range;
+        let finite = self.range.finite();
+        let (min, max) = match finite {
+            0 => (f64::NAN, f64::NAN),
+            _ => (self.range.min, self.range.max),
+        };
+        let n = finite as f64;
+        // A constant tensor is said to be so exactly, whatever its sums were rounded to.
+        let (mean, std) = if min == max {
+            (min, 0.0)
+        } else {
+            let mean = self.sum / n;
+            (mean, (self.sum_sq / n - mean * mean).max(0.0).sqrt())
+        };
+        Statistics {
+            count,
+            min,
+            max,
+            absmax: if finite == 0 { f64::NAN } else { self.range.absmax() },
+            mean,
+            std,
+            zeros: self.zeros,
+            nan,
+            inf,
+            first_non_finite,
+        }
+    }
+}
+
+/// What a tensor's values are. Min, max, mean and standard deviation (of the population)
+/// are over its finite elements, and NaN when there is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Statistics {
+    pub count: u64,
+    pub min: f64,
+    pub max: f64,
+    pub absmax: f64,
+    pub mean: f64,
+    pub std: f64,
+    pub zeros: u64,
+    pub nan: u64,
+    pub inf: u64,
+    pub first_non_finite: Option<u64>,
+}
+
+impl Statistics {
+    pub fn is_finite(&self) -> bool {
+        self.nan == 0 && self.inf == 0
+    }
+}
+
+/// Which of the 256 codes of a quantized element occur.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LevelSet(pub [u64; 4]);
+
+impl LevelSet {
+    /// `code`: the stored byte.
+    pub fn insert(&mut self, code: u8) {
+        self.0[usize::from(code >> 6)] |= 1 << (code & 63);
+    }
+
+    pub fn merge(&mut self, other: &LevelSet) {
+        for (a, b) in self.0.iter_mut().zip(other.0) {
+            *a |= b;
+        }
+    }
+
+    pub fn count(&self) -> u32 {
+        self.0.iter().map(|w| w.count_ones()).sum()
+    }
+}
+
+/// Sums over elements `x` and their dequantized counterparts `x̂`, in f64.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ErrorSums {
+    pub count: u64,
+    /// Σx²
+    pub signal: f64,
+    /// Σ(x−x̂)²
+    pub noise: f64,
+    /// Σx·x̂
+    pub dot: f64,
+    /// Σx̂²
+    pub reconstructed: f64,
+    /// max |x−x̂|
+    pub max_abs_error: f64,
+    /// Elements with x ≠ 0.
+    pub non_zero: u64,
+    /// Elements with x ≠ 0 and x̂ = 0.
+    pub zeroed: u64,
+    pub levels: LevelSet,
+}
+
+impl ErrorSums {
+    pub fn merge(&mut self, next: &ErrorSums) {
+        self.count += next.count;
+        self.signal += next.signal;
+        self.noise += next.noise;
+        self.dot += next.dot;
+        self.reconstructed += next.reconstructed;
+        self.max_abs_error = self.max_abs_error.max(next.max_abs_error);
+        self.non_zero += next.non_zero;
+        self.zeroed += next.zeroed;
+        self.levels.merge(&next.levels);
+    }
+
+    pub fn statistics(&self) -> ErrorStatistics {
+        let mse = if self.count == 0 { 0.0 } else { self.noise / self.count as f64 };
+        let exact = self.noise == 0.0;
+        ErrorStatistics {
+            mse,
+            rmse: mse.sqrt(),
+            max_abs_error: self.max_abs_error,
+            sqnr_db: if exact { f64::INFINITY } else { 10.0 * (self.signal / self.noise).log10() },
+            cosine_similarity: if exact {
+                1.0
+            } else {
+                self.dot / (self.signal * self.reconstructed).sqrt()
+            },
+            relative_error: if exact { 0.0 } else { (self.noise / self.signal).sqrt() },
+            zeroed: if self.non_zero == 0 {
+                0.0
+            } else {
+                self.zeroed as f64 / self.non_zero as f64
+            },
+            levels_used: self.levels.count(),
+        }
+    }
+}
+
+/// What quantizing a tensor costs: figures of the weights, not of the layer's output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ErrorStatistics {
+    /// Σ(x−x̂)² / n
+    pub mse: f64,
+    pub rmse: f64,
+    pub max_abs_error: f64,
+    /// Signal to quantization noise, 10·log10(Σx² / Σ(x−x̂)²) in dB; infinite when nothing
+    /// is lost.
+    pub sqnr_db: f64,
+    /// Σx·x̂ / (‖x‖·‖x̂‖); NaN when every element became zero.
+    pub cosine_similarity: f64,
+    /// ‖x−x̂‖ / ‖x‖
+    pub relative_error: f64,
+    /// Share of the non-zero elements that become zero, 0 … 1.
+    pub zeroed: f64,
+    /// Distinct quantized values that occur.
+    pub levels_used: u32,
+}
+
+impl ErrorStatistics {
+    pub fn verdict(&self) -> Verdict {
+        Verdict::of(self.sqnr_db)
+    }
+
+    /// Share of the type's levels that occur, 0 … 1.
+    pub fn level_share(&self, qtype: QuantizationType) -> f64 {
+        f64::from(self.levels_used) / f64::from(qtype.levels())
+    }
+}
+
+/// A word for an SQNR. Uniform noise of an 8-bit grid over a Gaussian weight reaches about
+/// 40 dB when the grid spans four deviations; each halving of the used range costs 6 dB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Below 20 dB: more than 10 % of the weight's norm is noise.
+    Poor,
+    /// 20 to 30 dB.
+    Fair,
+    /// 30 to 40 dB: 1 to 3 % of the norm.
+    Good,
+    /// 40 dB and more: under 1 % of the norm.
+    Excellent,
+}
+
+impl Verdict {
+    pub fn of(sqnr_db: f64) -> Verdict {
+        match sqnr_db {
+            db if db >= 40.0 => Verdict::Excellent,
+            db if db >= 30.0 => Verdict::Good,
+            db if db >= 20.0 => Verdict::Fair,
+            _ => Verdict::Poor,
+        }
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Poor => "poor",
+            Verdict::Fair => "fair",
+            Verdict::Good => "good",
+            Verdict::Excellent => "excellent",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_counts_from_where_the_first_part_ended() {
+        let mut a = Range { count: 10, min: -1.0, max: 2.0, ..Range::default() };
+        a.merge(&Range { count: 5, nan: 1, first_non_finite: Some(3), ..Range::default() });
+        assert_eq!((a.count, a.first_non_finite, a.absmax()), (15, Some(13), 2.0));
+    }
+
+    #[test]
+    fn an_exact_result_has_no_error_even_when_all_is_zero() {
+        let e = ErrorSums { count: 4, ..ErrorSums::default() }.statistics();
+        assert_eq!((e.mse, e.sqnr_db, e.cosine_similarity), (0.0, f64::INFINITY, 1.0));
+    }
+
+    #[test]
+    fn a_constant_has_no_deviation() {
+        let x = 0.1f64;
+        let range = Range { count: 3, min: x, max: x, ..Range::default() };
+        let m = Moments { range, sum: x + x + x, sum_sq: 3.0 * x * x, zeros: 0 };
+        assert_eq!((m.statistics().mean, m.statistics().std), (0.1, 0.0));
+    }
+}
