@@ -7,12 +7,17 @@
 mod calibration;
 mod dequantize;
 pub mod kernels;
+mod measure;
 mod quantizer;
 mod scheme;
 mod statistics;
 
 pub use calibration::{Calibration, symmetric_scale};
 pub use dequantize::Dequantize;
+pub use measure::{
+    Analysis, Calibrated, First, Measurement, Outcome, Quantized, Questions, Scales, Second,
+    measure,
+};
 pub use quantizer::{NotQuantizable, QuantizedTensor, Quantizer};
 pub use scheme::{
     Groups, QuantizationMode, QuantizationScheme, QuantizationType, Rounding, UnknownScheme,

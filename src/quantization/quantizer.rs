@@ -42,6 +42,16 @@ pub enum NotQuantizable {
 }
 
 impl NotQuantizable {
+    /// The same of a tensor that has `elements` more in front.
+    pub(super) fn after(self, elements: u64) -> Self {
+        match self {
+            Self::NonFinite { nan, inf, first } => {
+                Self::NonFinite { nan, inf, first: first + elements }
+            }
+            other => other,
+        }
+    }
+
     /// An error if `range` holds anything that is not finite.
     pub fn check(range: &Range) -> Result<(), NotQuantizable> {
         match range.first_non_finite {

@@ -85,7 +85,7 @@ impl QuantizationScheme {
             Self::PerChannel(..) => (shape.channel_len(), shape.channel_len()),
             Self::PerBlock(_, _, block) => (shape.row_len(), u64::from(block).min(shape.row_len())),
         };
-        Groups { elements: shape.elements(), row: row.max(1), group: group.max(1) }
+        Groups::new(shape.elements(), row, group)
     }
 
     /// The shape of the scales stored beside a tensor of `shape`: `[1]` per tensor,
@@ -191,6 +191,16 @@ pub struct Groups {
 }
 
 impl Groups {
+    pub(super) fn new(elements: u64, row: u64, group: u64) -> Groups {
+        Groups { elements, row: row.max(1), group: group.max(1) }
+    }
+
+    /// The last boundary between groups at or before element `at`.
+    pub(super) fn floor(&self, at: u64) -> u64 {
+        let in_row = at % self.row;
+        at - in_row + in_row / self.group * self.group
+    }
+
     /// Number of groups, so of scales.
     pub fn count(&self) -> u64 {
         self.elements.div_ceil(self.row) * self.row.div_ceil(self.group)

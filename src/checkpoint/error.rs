@@ -1,0 +1,99 @@
+//! What can be wrong with a checkpoint, as sentences for the person who must act.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error with the file it was met in, and the tensor if there is one.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}: {problem}", path.display(), tensor.as_ref().map(|t| format!(", tensor '{}'", t.escape_debug())).unwrap_or_default())]
+pub struct CheckpointError {
+    pub path: PathBuf,
+    pub tensor: Option<String>,
+    pub problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("{}", io_sentence(.0))]
+    Io(#[from] io::Error),
+    #[error("there is no such file or directory")]
+    NotFound,
+    #[error(
+        "no checkpoint in this directory: expected model.safetensors, a *.safetensors.index.json or one *.safetensors file"
+    )]
+    EmptyDirectory,
+    #[error("several checkpoints in this directory, name one of them: {}", .0.join(", "))]
+    Ambiguous(Vec<String>),
+    #[error(
+        "not a format quantscope reads; expected safetensors, an index of shards, or a directory with one"
+    )]
+    UnknownFormat,
+    #[error(
+        "the file has {found} bytes, too few for a safetensors header of 8; it may not have been downloaded whole"
+    )]
+    TooShort { found: u64 },
+    #[error(
+        "the header claims {claimed} bytes, the file has {found} after the first 8; it is cut off or not safetensors"
+    )]
+    HeaderTooLong { claimed: u64, found: u64 },
+    #[error("the header claims {claimed} bytes, more than the format's limit of {limit}")]
+    HeaderLimit { claimed: u64, limit: u64 },
+    #[error("the header is not UTF-8 JSON of the safetensors form: {0}")]
+    HeaderJson(String),
+    #[error("the header names this tensor twice")]
+    DuplicateTensor,
+    #[error("shape {shape:?} has more elements than fit 64 bits")]
+    ShapeOverflow { shape: Vec<u64> },
+    #[error("data offsets {start}..{end} are not in order")]
+    OffsetsReversed { start: u64, end: u64 },
+    #[error("shape and type need {expected} bytes, its data offsets hold {found}")]
+    SizeMismatch { expected: String, found: u64 },
+    #[error(
+        "its data starts at byte {found} of the data section, expected {expected}: tensors must follow each other with no hole and no overlap"
+    )]
+    NotContiguous { expected: u64, found: u64 },
+    #[error(
+        "the tensors end at byte {expected} of the file, it has {found}; it was cut off or something was appended"
+    )]
+    FileLength { expected: u64, found: u64 },
+    #[error("not a valid index of shards: {0}")]
+    Index(String),
+    #[error("the index names the shard '{}', which leads out of the model's directory", .0.escape_debug())]
+    ShardPath(String),
+    #[error("the index places it in the shard '{}', which does not hold it", .0.escape_debug())]
+    MissingFromShard(String),
+    #[error("two shards, '{}' and '{}', hold it and no index says which counts", .0.escape_debug(), .1.escape_debug())]
+    InTwoShards(String, String),
+    #[error("more than {0} tensors")]
+    TooManyTensors(u64),
+    #[error("the file has changed since it was opened; open it again")]
+    Changed,
+    #[error("the data ends {missing} bytes early; the file has become shorter since it was opened")]
+    Shrunk { missing: u64 },
+    #[error("{0}")]
+    Layout(String),
+}
+
+fn io_sentence(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "permission denied; it must be readable".to_owned(),
+        io::ErrorKind::IsADirectory => "is a directory, expected a file".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+impl CheckpointError {
+    pub fn new(path: &Path, problem: impl Into<Problem>) -> Self {
+        CheckpointError { path: path.to_owned(), tensor: None, problem: problem.into() }
+    }
+
+    pub fn of_tensor(path: &Path, tensor: &str, problem: impl Into<Problem>) -> Self {
+        CheckpointError {
+            path: path.to_owned(),
+            tensor: Some(tensor.to_owned()),
+            problem: problem.into(),
+        }
+    }
+}
+
+pub type Result<T, E = CheckpointError> = std::result::Result<T, E>;

@@ -1,0 +1,369 @@
+//! Reading checkpoints: an index made from headers alone, and ranges of tensors on demand.
+//!
+//! A checkpoint has *stored* tensors, as its files list them, and *tensors*, as a person
+//! thinks of them: most are one stored tensor, a quantized one is several. Formats differ
+//! only in how they fill these two lists. Nothing here writes.
+
+mod discover;
+mod error;
+pub mod layout;
+mod reader;
+pub mod safetensors;
+mod source;
+
+pub use discover::{Index, has_extension};
+pub use error::{CheckpointError, Problem, Result};
+pub use layout::Layout;
+pub use reader::Reader;
+pub use source::Source;
+
+use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
+use layout::{Int8, METADATA_KEY, QuantizedMetadata, SCALE_SUFFIX};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A stored tensor's place in the order of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoredId(pub u32);
+
+/// A tensor as a file lists it. `range`: its bytes, from the start of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Shape,
+    pub shard: u32,
+    pub range: Range<u64>,
+}
+
+impl Stored {
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+/// One file of a checkpoint.
+#[derive(Debug)]
+pub struct Shard {
+    pub source: Source,
+    /// The file's own key-value metadata, in its order.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Shard {
+    /// The file's name without its directory.
+    pub fn name(&self) -> String {
+        let path = self.source.path();
+        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    }
+}
+
+/// Where a tensor's elements come from.
+#[derive(Debug)]
+pub enum Content {
+    /// One stored tensor, as it is.
+    Plain(StoredId),
+    /// Several, decoded together.
+    Quantized(Box<dyn Layout>),
+}
+
+/// The format of a checkpoint's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Safetensors,
+}
+
+impl Format {
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Safetensors => "safetensors",
+        }
+    }
+}
+
+/// An open checkpoint: its index. Data is read through [`Checkpoint::reader`].
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    format: Format,
+    shards: Vec<Shard>,
+    index: Option<Index>,
+    directory: Option<PathBuf>,
+    stored: Vec<Stored>,
+    tensors: Vec<TensorInfo>,
+    contents: Vec<Content>,
+}
+
+impl Checkpoint {
+    /// Opens a file, an index of shards, or a directory with one of them, from its headers
+    /// alone.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let files = discover::discover(path)?;
+        let shards: Vec<(Shard, safetensors::Header)> =
+            files.shards.par_iter().map(|p| read_shard(Source::file(p)?)).collect::<Result<_>>()?;
+        Self::assemble(path.to_owned(), shards, files.index, files.directory)
+    }
+
+    /// Opens a safetensors file that lies in memory, under a name.
+    pub fn from_memory(name: &str, bytes: &'static [u8]) -> Result<Checkpoint> {
+        let shard = read_shard(Source::memory(name, bytes))?;
+        Self::assemble(name.into(), vec![shard], None, None)
+    }
+
+    fn assemble(
+        path: PathBuf,
+        read: Vec<(Shard, safetensors::Header)>,
+        index: Option<Index>,
+        directory: Option<PathBuf>,
+    ) -> Result<Checkpoint> {
+        let mut shards = Vec::with_capacity(read.len());
+        let mut stored: Vec<Stored> = Vec::new();
+        for (number, (mut shard, header)) in read.into_iter().enumerate() {
+            shard.metadata = header.metadata;
+            shards.push(shard);
+            stored.extend(header.entries.into_iter().map(|entry| Stored {
+                name: entry.name,
+                dtype: entry.dtype,
+                shape: entry.shape,
+                shard: number as u32,
+                range: entry.range,
+            }));
+        }
+        if let Some(index) = &index {
+            agree_with_index(index, &shards, &mut stored)?;
+        }
+        let limit = u64::from(u32::MAX);
+        if stored.len() as u64 > limit {
+            return Err(CheckpointError::new(&path, Problem::TooManyTensors(limit)));
+        }
+        if shards.len() > 1 {
+            unique_names(&path, &shards, &stored)?;
+        }
+        let (tensors, contents) = logical_tensors(&shards, &stored)?;
+        let format = Format::Safetensors;
+        Ok(Checkpoint { path, format, shards, index, directory, stored, tensors, contents })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What a person calls it: the name of its directory or file.
+    pub fn name(&self) -> String {
+        let named = match (&self.directory, self.path.is_dir()) {
+            (_, true) => std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()),
+            _ => self.path.clone(),
+        };
+        named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    pub fn index(&self) -> Option<&Index> {
+        self.index.as_ref()
+    }
+
+    /// The model's directory, with its config and tokenizer, if it has one.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// The text of the model's `config.json`, if there is one.
+    pub fn config(&self) -> Option<std::io::Result<String>> {
+        let path = self.directory.as_ref()?.join("config.json");
+        path.is_file().then(|| std::fs::read_to_string(path))
+    }
+
+    /// Tensors as a person thinks of them, in the order of the files.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = TensorId> + use<> {
+        (0..self.tensors.len() as u32).map(TensorId)
+    }
+
+    /// # Panics
+    /// If `id` is of another checkpoint.
+    pub fn tensor(&self, id: TensorId) -> &TensorInfo {
+        &self.tensors[id.index()]
+    }
+
+    pub fn content(&self, id: TensorId) -> &Content {
+        &self.contents[id.index()]
+    }
+
+    /// The layout of a tensor that is stored quantized.
+    pub fn layout(&self, id: TensorId) -> Option<&dyn Layout> {
+        match self.content(id) {
+            Content::Plain(_) => None,
+            Content::Quantized(layout) => Some(layout.as_ref()),
+        }
+    }
+
+    /// The tensor of that name.
+    pub fn find(&self, name: &str) -> Option<TensorId> {
+        self.ids().find(|&id| self.tensor(id).name == name)
+    }
+
+    pub fn stored(&self, id: StoredId) -> &Stored {
+        &self.stored[id.0 as usize]
+    }
+
+    /// Stored tensors, in the order of the files and of the data in them.
+    pub fn all_stored(&self) -> impl ExactSizeIterator<Item = (StoredId, &Stored)> {
+        self.stored.iter().enumerate().map(|(i, s)| (StoredId(i as u32), s))
+    }
+
+    /// The type in which [`Reader::elements`] gives a tensor; `None` if it has no float
+    /// elements.
+    pub fn float_type(&self, id: TensorId) -> Option<FloatType> {
+        match self.content(id) {
+            Content::Plain(_) => self.tensor(id).dtype.float(),
+            Content::Quantized(layout) => match layout.original() {
+                FloatType::F64 => Some(FloatType::F64),
+                _ => Some(FloatType::F32),
+            },
+        }
+    }
+
+    /// Bytes that reading all elements of a tensor reads.
+    pub fn bytes(&self, id: TensorId) -> u64 {
+        self.tensor(id).bytes
+    }
+
+    /// Elements of all tensors.
+    pub fn parameters(&self) -> u64 {
+        self.tensors.iter().map(TensorInfo::parameters).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of all tensors.
+    pub fn total_bytes(&self) -> u64 {
+        self.stored.iter().map(Stored::bytes).fold(0, u64::saturating_add)
+    }
+
+    pub fn reader(&self) -> Reader<'_> {
+        Reader::new(self)
+    }
+}
+
+fn read_shard(source: Source) -> Result<(Shard, safetensors::Header)> {
+    let path = source.path().to_owned();
+    if source.len() < 8 {
+        return Err(CheckpointError::new(&path, Problem::TooShort { found: source.len() }));
+    }
+    let handle = source.open()?;
+    let mut first = [0; 8];
+    source.read_exact(&handle, &mut first, 0)?;
+    if first.starts_with(b"GGUF") || first.starts_with(b"PK\x03\x04") || first[0] == 0x80 {
+        return Err(CheckpointError::new(&path, Problem::UnknownFormat));
+    }
+    let length = safetensors::json_length(&path, first, source.len())?;
+    let mut json = vec![0; length as usize];
+    source.read_exact(&handle, &mut json, 8)?;
+    let header = safetensors::parse(&path, &json, source.len())?;
+    Ok((Shard { source, metadata: Vec::new() }, header))
+}
+
+/// Checks the shards against the index, and drops a tensor from a shard that the index
+/// does not name for it.
+fn agree_with_index(index: &Index, shards: &[Shard], stored: &mut Vec<Stored>) -> Result<()> {
+    let names: Vec<String> = shards.iter().map(Shard::name).collect();
+    let base = |shard: &str| Path::new(shard).file_name().map(|n| n.to_string_lossy().into_owned());
+    stored.retain(|s| match index.weight_map.get(&s.name) {
+        Some(shard) => base(shard).as_deref() == names.get(s.shard as usize).map(String::as_str),
+        None => true,
+    });
+    let held: std::collections::HashSet<&str> = stored.iter().map(|s| s.name.as_str()).collect();
+    let mut missing: Vec<_> =
+        index.weight_map.iter().filter(|(name, _)| !held.contains(name.as_str())).collect();
+    missing.sort();
+    match missing.first() {
+        None => Ok(()),
+        Some((name, shard)) => Err(CheckpointError::of_tensor(
+            &index.path,
+            name,
+            Problem::MissingFromShard((*shard).clone()),
+        )),
+    }
+}
+
+fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> {
+    let mut seen: HashMap<&str, u32> = HashMap::with_capacity(stored.len());
+    for tensor in stored {
+        if let Some(first) = seen.insert(&tensor.name, tensor.shard) {
+            let name = |shard: u32| shards[shard as usize].name();
+            let problem = Problem::InTwoShards(name(first), name(tensor.shard));
+            return Err(CheckpointError::of_tensor(path, &tensor.name, problem));
+        }
+    }
+    Ok(())
+}
+
+/// Joins the stored tensors that together stand for one.
+fn logical_tensors(shards: &[Shard], stored: &[Stored]) -> Result<(Vec<TensorInfo>, Vec<Content>)> {
+    let mut layouts: HashMap<StoredId, Box<dyn Layout>> = HashMap::new();
+    let mut parts: std::collections::HashSet<StoredId> = Default::default();
+    for (number, shard) in shards.iter().enumerate() {
+        let Some((_, text)) = shard.metadata.iter().find(|(key, _)| key == METADATA_KEY) else {
+            continue;
+        };
+        let path = shard.source.path();
+        let metadata: QuantizedMetadata = serde_json::from_str(text).map_err(|e| {
+            let why = format!("its '{METADATA_KEY}' metadata is not of the expected form: {e}");
+            CheckpointError::new(path, Problem::Layout(why))
+        })?;
+        if metadata.version != QuantizedMetadata::VERSION {
+            let why = format!(
+                "it was quantized by format version {}, this program reads version {}",
+                metadata.version,
+                QuantizedMetadata::VERSION
+            );
+            return Err(CheckpointError::new(path, Problem::Layout(why)));
+        }
+        let here = || {
+            (0u32..)
+                .zip(stored)
+                .filter(|(_, s)| s.shard == number as u32)
+                .map(|(i, s)| (StoredId(i), s))
+        };
+        let by_name: HashMap<&str, (StoredId, &Stored)> =
+            here().map(|(id, s)| (s.name.as_str(), (id, s))).collect();
+        for (name, described) in &metadata.tensors {
+            let fail = |why: String| CheckpointError::of_tensor(path, name, Problem::Layout(why));
+            let values = by_name
+                .get(name.as_str())
+                .ok_or_else(|| fail("the metadata names it, the file does not hold it".into()))?;
+            let scale = by_name.get(format!("{name}{SCALE_SUFFIX}").as_str());
+            let layout = Int8::recognise(described, *values, scale.copied()).map_err(fail)?;
+            parts.extend(scale.map(|(id, _)| *id));
+            layouts.insert(values.0, Box::new(layout));
+        }
+    }
+    let mut tensors = Vec::with_capacity(stored.len());
+    let mut contents = Vec::with_capacity(stored.len());
+    for (i, s) in stored.iter().enumerate() {
+        let id = StoredId(i as u32);
+        if parts.contains(&id) {
+            continue;
+        }
+        let layout = layouts.remove(&id);
+        let bytes = match &layout {
+            None => s.bytes(),
+            Some(layout) => layout.parts().iter().map(|p| stored[p.0 as usize].bytes()).sum(),
+        };
+        let (name, dtype, shape) = (s.name.clone(), s.dtype.clone(), s.shape.clone());
+        tensors.push(TensorInfo { name, dtype, shape, bytes });
+        contents.push(layout.map_or(Content::Plain(id), Content::Quantized));
+    }
+    Ok((tensors, contents))
+}

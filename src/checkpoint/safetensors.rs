@@ -1,0 +1,292 @@
+//! The safetensors header: parsed with borrowed names, and checked for every way it can lie.
+
+use super::error::{CheckpointError, Problem, Result};
+use crate::tensor::{DType, Shape};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+/// The format's own limit on the JSON's length.
+pub const HEADER_LIMIT: u64 = 100_000_000;
+
+/// One tensor as the header lists it; `range` in bytes from the start of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Shape,
+    pub range: Range<u64>,
+}
+
+/// A checked header: entries in the order of their data.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Header {
+    pub metadata: Vec<(String, String)>,
+    pub entries: Vec<Entry>,
+}
+
+/// Length of the JSON that follows the first 8 bytes, checked against the file's length.
+pub fn json_length(path: &Path, first: [u8; 8], file_len: u64) -> Result<u64> {
+    let claimed = u64::from_le_bytes(first);
+    let found = file_len.saturating_sub(8);
+    let problem = if claimed > found {
+        Problem::HeaderTooLong { claimed, found }
+    } else if claimed > HEADER_LIMIT {
+        Problem::HeaderLimit { claimed, limit: HEADER_LIMIT }
+    } else {
+        return Ok(claimed);
+    };
+    Err(CheckpointError::new(path, problem))
+}
+
+/// Parses and checks the header's JSON for a file of `file_len` bytes.
+pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
+    let bad = |why: String| CheckpointError::new(path, Problem::HeaderJson(why));
+    if json.first() != Some(&b'{') {
+        return Err(bad("it does not start with '{'".into()));
+    }
+    let text = std::str::from_utf8(json).map_err(|e| bad(e.to_string()))?;
+    let raw: RawHeader = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+    let data_start = 8 + json.len() as u64;
+
+    let mut entries = Vec::with_capacity(raw.tensors.len());
+    for (name, tensor) in raw.tensors {
+        let fail = |problem: Problem| CheckpointError::of_tensor(path, &name, problem);
+        let (start, end) = tensor.data_offsets;
+        let dtype = DType::from_name(&tensor.dtype);
+        let Some(shape) = Shape::new(tensor.shape.as_slice()) else {
+            return Err(fail(Problem::ShapeOverflow { shape: tensor.shape }));
+        };
+        let found =
+            end.checked_sub(start).ok_or_else(|| fail(Problem::OffsetsReversed { start, end }))?;
+        let expected = dtype.bytes_for(shape.elements());
+        if dtype.bits().is_some() && expected != Some(found) {
+            let expected = expected.map_or("an impossible number of".into(), |n| n.to_string());
+            return Err(fail(Problem::SizeMismatch { expected, found }));
+        }
+        entries.push(Entry { name: name.into_owned(), dtype, shape, range: start..end });
+    }
+    // Most writers list tensors in data order; sorting what is sorted costs one look.
+    entries.sort_by_key(|e| (e.range.start, e.range.end));
+
+    let mut names = HashSet::with_capacity(entries.len());
+    let mut at = 0;
+    for entry in &entries {
+        if !names.insert(entry.name.as_str()) {
+            return Err(CheckpointError::of_tensor(path, &entry.name, Problem::DuplicateTensor));
+        }
+        if entry.range.start != at {
+            let problem = Problem::NotContiguous { expected: at, found: entry.range.start };
+            return Err(CheckpointError::of_tensor(path, &entry.name, problem));
+        }
+        at = entry.range.end;
+    }
+    let expected = data_start.saturating_add(at);
+    if expected != file_len {
+        let problem = Problem::FileLength { expected, found: file_len };
+        return Err(CheckpointError::new(path, problem));
+    }
+    for entry in &mut entries {
+        entry.range = entry.range.start + data_start..entry.range.end + data_start;
+    }
+    Ok(Header { metadata: raw.metadata, entries })
+}
+
+/// The JSON as it stands: keys in order, names borrowed where they hold no escape.
+#[derive(Default)]
+struct RawHeader<'a> {
+    metadata: Vec<(String, String)>,
+    tensors: Vec<(Cow<'a, str>, RawTensor<'a>)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTensor<'a> {
+    #[serde(borrow)]
+    dtype: Cow<'a, str>,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for RawHeader<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeaderVisitor;
+        impl<'de> Visitor<'de> for HeaderVisitor {
+            type Value = RawHeader<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut header = RawHeader::default();
+                let mut seen_metadata = false;
+                while let Some(Name(name)) = map.next_key()? {
+                    if name == "__metadata__" {
+                        if std::mem::replace(&mut seen_metadata, true) {
+                            return Err(A::Error::custom("two __metadata__ objects"));
+                        }
+                        header.metadata = map.next_value::<Option<Pairs>>()?.unwrap_or_default().0;
+                    } else {
+                        let tensor = map.next_value().map_err(|e| {
+                            A::Error::custom(format!("tensor '{}': {e}", name.escape_debug()))
+                        })?;
+                        header.tensors.push((name, tensor));
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+/// A string-to-string object in its own order.
+#[derive(Default)]
+struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+/// The bytes that open a safetensors file: the length, the JSON, and spaces so that the
+/// data starts on a multiple of 8. `tensors` are name, type, shape and bytes, in order.
+pub fn header_bytes<'a>(
+    metadata: &[(String, String)],
+    tensors: impl IntoIterator<Item = (&'a str, &'a DType, &'a Shape, u64)>,
+) -> Vec<u8> {
+    // Strings and numbers always serialize, so a failure here cannot happen.
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let mut json = String::from("{");
+    if !metadata.is_empty() {
+        let pairs: Vec<_> =
+            metadata.iter().map(|(k, v)| format!("{}:{}", quoted(k), quoted(v))).collect();
+        json.push_str(&format!("\"__metadata__\":{{{}}}", pairs.join(",")));
+    }
+    let mut at = 0u64;
+    for (name, dtype, shape, bytes) in tensors {
+        if json.len() > 1 {
+            json.push(',');
+        }
+        let dims: Vec<_> = shape.dims().iter().map(u64::to_string).collect();
+        json.push_str(&format!(
+            "{}:{{\"dtype\":{},\"shape\":[{}],\"data_offsets\":[{at},{}]}}",
+            quoted(name),
+            quoted(dtype.name()),
+            dims.join(","),
+            at + bytes
+        ));
+        at += bytes;
+    }
+    json.push('}');
+    while !json.len().is_multiple_of(8) {
+        json.push(' ');
+    }
+    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(json.bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(json: &str, data: u64) -> Result<Header> {
+        parse(Path::new("m.safetensors"), json.as_bytes(), 8 + json.len() as u64 + data)
+    }
+
+    fn refusal(json: &str, data: u64) -> String {
+        parsed(json, data).expect_err(json).to_string()
+    }
+
+    #[test]
+    fn tensors_come_in_the_order_of_their_data() {
+        let header = parsed(
+            r#"{"b":{"dtype":"F32","shape":[2],"data_offsets":[2,10]},"__metadata__":{"format":"pt"},"a\n":{"dtype":"BF16","shape":[],"data_offsets":[0,2]}}"#,
+            10,
+        )
+        .expect("valid");
+        let names: Vec<_> = header.entries.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(names, ["a\n", "b"]);
+        assert_eq!(header.metadata, [("format".into(), "pt".into())]);
+        assert_eq!(header.entries[1].range.end - header.entries[1].range.start, 8);
+    }
+
+    #[test]
+    fn a_type_from_the_future_is_listed() {
+        let header =
+            parsed(r#"{"x":{"dtype":"F5_NEW","shape":[3],"data_offsets":[0,7]}}"#, 7).expect("ok");
+        assert_eq!(header.entries[0].dtype.name(), "F5_NEW");
+    }
+
+    #[test]
+    fn every_lie_has_its_sentence() {
+        let two = |a: &str, b: &str| {
+            format!(
+                r#"{{"a":{{"dtype":"U8","shape":[4],"data_offsets":{a}}},"b":{{"dtype":"U8","shape":[4],"data_offsets":{b}}}}}"#
+            )
+        };
+        for (json, data, sentence) in [
+            ("[]".to_owned(), 0, "does not start with '{'"),
+            ("{".to_owned(), 0, "EOF"),
+            (two("[0,4]", "[2,6]"), 6, "no hole and no overlap"),
+            (two("[0,4]", "[5,9]"), 9, "no hole and no overlap"),
+            (two("[0,4]", "[4,8]"), 9, "cut off or something was appended"),
+            (two("[0,4]", "[4,8]"), 7, "cut off or something was appended"),
+            (two("[4,0]", "[4,8]"), 8, "not in order"),
+            (two("[0,3]", "[3,7]"), 7, "need 4 bytes"),
+            (two("[-1,3]", "[3,7]"), 7, "integer"),
+            (two("[0,4]", "[4,8]").replace("\"b\"", "\"a\""), 8, "twice"),
+            (
+                r#"{"a":{"dtype":"U8","shape":[4294967296,4294967296,2],"data_offsets":[0,0]}}"#
+                    .into(),
+                0,
+                "more elements",
+            ),
+            (r#"{"__metadata__":{"a":1}}"#.into(), 0, "string"),
+        ] {
+            let found = refusal(&json, data);
+            assert!(found.contains(sentence), "{json}: {found}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_aligned() {
+        let shape = Shape::vector(3);
+        let metadata = [("k\"".to_owned(), "v\\\n".to_owned())];
+        let bytes = header_bytes(
+            &metadata,
+            [("a \u{1b}", &DType::U8, &shape, 3), ("b", &DType::F16, &shape, 6)],
+        );
+        assert!(bytes.len().is_multiple_of(8));
+        let header = parse(Path::new("x"), &bytes[8..], bytes.len() as u64 + 9).expect("valid");
+        assert_eq!(header.metadata, metadata);
+        assert_eq!(header.entries[0].name, "a \u{1b}");
+        assert_eq!(header.entries[1].range, bytes.len() as u64 + 3..bytes.len() as u64 + 9);
+    }
+}

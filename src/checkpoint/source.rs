@@ -1,0 +1,132 @@
+//! Bytes at an offset: of a file that may change under us, or of memory.
+
+use super::error::{CheckpointError, Problem, Result};
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A file of the checkpoint, or one that lies in memory.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    len: u64,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Opened anew by each reader: ten thousand shards need no ten thousand descriptors.
+    Disk(Option<SystemTime>),
+    Memory(&'static [u8]),
+}
+
+/// A source being read.
+pub enum Handle {
+    Disk(File),
+    Memory(&'static [u8]),
+}
+
+impl Source {
+    pub fn file(path: &Path) -> Result<Source> {
+        let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => CheckpointError::new(path, Problem::NotFound),
+            _ => CheckpointError::new(path, e),
+        })?;
+        if !metadata.is_file() {
+            let why = io::Error::other("is not a regular file");
+            return Err(CheckpointError::new(path, why));
+        }
+        let place = Place::Disk(metadata.modified().ok());
+        Ok(Source { path: path.to_owned(), len: metadata.len(), place })
+    }
+
+    pub fn memory(name: &str, bytes: &'static [u8]) -> Source {
+        Source { path: name.into(), len: bytes.len() as u64, place: Place::Memory(bytes) }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn modified(&self) -> Option<SystemTime> {
+        match self.place {
+            Place::Disk(modified) => modified,
+            Place::Memory(_) => None,
+        }
+    }
+
+    /// Whether the source is a file that can be copied from.
+    pub fn is_file(&self) -> bool {
+        matches!(self.place, Place::Disk(_))
+    }
+
+    /// Opens it for reading; an error if it is no longer what it was when first seen.
+    pub fn open(&self) -> Result<Handle> {
+        let modified = match self.place {
+            Place::Memory(bytes) => return Ok(Handle::Memory(bytes)),
+            Place::Disk(modified) => modified,
+        };
+        let fail = |e: io::Error| CheckpointError::new(&self.path, e);
+        let file = File::open(&self.path).map_err(fail)?;
+        let now: Metadata = file.metadata().map_err(fail)?;
+        if now.len() != self.len || now.modified().ok() != modified {
+            return Err(CheckpointError::new(&self.path, Problem::Changed));
+        }
+        Ok(Handle::Disk(file))
+    }
+
+    /// Fills `buffer` from `offset`.
+    pub fn read_exact(&self, handle: &Handle, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let short = |missing| CheckpointError::new(&self.path, Problem::Shrunk { missing });
+        match handle {
+            Handle::Memory(bytes) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let found = bytes.get(start..).unwrap_or_default();
+                match found.get(..buffer.len()) {
+                    Some(found) => buffer.copy_from_slice(found),
+                    None => return Err(short((buffer.len() - found.len()) as u64)),
+                }
+                Ok(())
+            }
+            Handle::Disk(file) => read_exact_at(file, buffer, offset).map_err(|e| match e {
+                ReadError::Short(missing) => short(missing),
+                ReadError::Io(e) => CheckpointError::new(&self.path, e),
+            }),
+        }
+    }
+}
+
+enum ReadError {
+    Short(u64),
+    Io(io::Error),
+}
+
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> Result<(), ReadError> {
+    while !buffer.is_empty() {
+        match read_at(file, buffer, offset) {
+            Ok(0) => return Err(ReadError::Short(buffer.len() as u64)),
+            Ok(n) => {
+                buffer = buffer.get_mut(n..).unwrap_or_default();
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(ReadError::Io(e)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}

@@ -1,0 +1,31 @@
+//! What can go wrong with a save, as sentences; whatever it is, OUT is as it was.
+
+use crate::checkpoint::CheckpointError;
+use crate::job::Stopped;
+use crate::quantization::NotQuantizable;
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error("{0}")]
+    Source(#[from] CheckpointError),
+    #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
+    NotQuantizable { path: PathBuf, tensor: String, why: NotQuantizable },
+    #[error("{} exists already; choose another path, or --force to replace it", .0.display())]
+    Exists(PathBuf),
+    #[error("{}: is the checkpoint itself; the source is never written, choose another path", .0.display())]
+    IsSource(PathBuf),
+    #[error("{}: its directory {} does not exist; create it first", out.display(), parent.display())]
+    NoParent { out: PathBuf, parent: PathBuf },
+    #[error("{}: {free} bytes are free there, {needed} are needed", out.display())]
+    NoSpace { out: PathBuf, needed: u64, free: u64 },
+    #[error("{}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{}: {why}", path.display())]
+    Unfit { path: PathBuf, why: String },
+    #[error("{}, tensor '{}': what was written is not what the plan promised: {why}", path.display(), tensor.escape_debug())]
+    Mismatch { path: PathBuf, tensor: String, why: String },
+    #[error("{0}; nothing was written")]
+    Stopped(#[from] Stopped),
+}

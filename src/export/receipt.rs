@@ -1,0 +1,35 @@
+//! What was written, and how it compares with what was promised.
+
+use crate::quantization::ErrorStatistics;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One quantized tensor: its error as measured from the file that was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    pub tensor: String,
+    pub scheme: String,
+    /// Recomputed from the source and the bytes on disk.
+    pub on_disk: ErrorStatistics,
+}
+
+/// The outcome of a save that was verified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receipt {
+    pub out: PathBuf,
+    pub files: usize,
+    /// Bytes of tensors before.
+    pub before: u64,
+    /// Bytes of the files written, headers included.
+    pub written: u64,
+    /// Tensors that were changed, with their error on disk; empty after dequantizing.
+    pub quantized: Vec<Comparison>,
+    /// Tensors that were turned into floats.
+    pub dequantized: usize,
+    /// Tensors that are byte for byte what they were.
+    pub unchanged: usize,
+    /// Files beside the weights that were copied.
+    pub companions: usize,
+    pub warnings: Vec<String>,
+    pub elapsed: Duration,
+}

@@ -1,0 +1,97 @@
+//! Work in the background: the only threads of the program.
+//!
+//! A job has progress that can be read at any time, can be cancelled, and sends what it
+//! finds through one channel. Dropping a job cancels it.
+
+mod progress;
+pub mod save;
+pub mod scan;
+
+pub use progress::{Progress, Stopped};
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+
+/// Work under way, whose findings are of type `T`.
+#[derive(Debug)]
+pub struct Job<T> {
+    progress: Arc<Progress>,
+    findings: Receiver<T>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What is new of a job.
+#[derive(Debug, PartialEq)]
+pub enum News<T> {
+    Finding(T),
+    /// Nothing now; the work goes on.
+    Nothing,
+    /// All findings have been given.
+    Ended,
+    /// The work's thread panicked, with this message.
+    Panicked(String),
+}
+
+impl<T: Send + 'static> Job<T> {
+    /// Starts `work` on a thread of its own.
+    pub fn start(
+        name: &str,
+        progress: Arc<Progress>,
+        work: impl FnOnce(&Progress, &Sender<T>) + Send + 'static,
+    ) -> std::io::Result<Job<T>> {
+        let (sender, findings) = channel();
+        let shared = progress.clone();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work(&shared, &sender))?;
+        Ok(Job { progress, findings, thread: Some(thread) })
+    }
+
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    pub fn cancel(&self) {
+        self.progress.cancel();
+    }
+
+    /// The next finding, without waiting.
+    pub fn poll(&mut self) -> News<T> {
+        match self.findings.try_recv() {
+            Ok(finding) => News::Finding(finding),
+            Err(TryRecvError::Empty) => News::Nothing,
+            Err(TryRecvError::Disconnected) => match self.thread.take().map(JoinHandle::join) {
+                Some(Err(panic)) => News::Panicked(panic_message(panic.as_ref())),
+                _ => News::Ended,
+            },
+        }
+    }
+}
+
+impl<T> Drop for Job<T> {
+    fn drop(&mut self) {
+        self.progress.cancel();
+    }
+}
+
+/// Runs `work` once on each of `threads` threads, all cores if `None`, and waits.
+pub(crate) fn on_all_cores(threads: Option<usize>, work: impl Fn() + Sync) -> Result<(), Stopped> {
+    // A pool of its own: a save need not wait until a scan is over.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .thread_name(|n| format!("worker {n}"))
+        .build()
+        .map_err(|e| Stopped::NoThreads(e.to_string()))?;
+    pool.broadcast(|_| work());
+    Ok(())
+}
+
+/// What a panic said.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+        .unwrap_or_else(|| "no message".to_owned())
+}

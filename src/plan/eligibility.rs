@@ -1,0 +1,140 @@
+//! Which tensors are worth quantizing by default, which only when asked for by name, and
+//! which cannot be.
+
+use crate::checkpoint::{Checkpoint, Content};
+use crate::tensor::TensorId;
+
+/// Why a tensor is not quantized unless it is asked for, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Obstacle {
+    /// It has no elements.
+    Empty,
+    /// Its elements are not F64, F32, F16 or BF16.
+    NotFloat(String),
+    /// It is stored quantized already, in the layout named.
+    AlreadyQuantized(String),
+    /// A scalar or vector: a bias, a norm's weight. Small, and sensitive.
+    FewDimensions,
+    /// Looked up by row rather than multiplied by.
+    Embedding,
+    /// A normalisation's parameter.
+    Norm,
+    /// It holds NaN or infinities, so there is no scale. Known after calibration.
+    NonFinite { nan: u64, inf: u64, first: u64 },
+}
+
+impl Obstacle {
+    /// Whether the tensor can be quantized all the same, when it is asked for by name.
+    pub fn can_be_overruled(&self) -> bool {
+        matches!(self, Obstacle::FewDimensions | Obstacle::Embedding | Obstacle::Norm)
+    }
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Obstacle::Empty => f.write_str("it has no elements"),
+            Obstacle::NotFloat(dtype) => {
+                write!(f, "its type is {}, expected F64, F32, F16 or BF16", dtype.escape_debug())
+            }
+            Obstacle::AlreadyQuantized(layout) => write!(f, "it is quantized already ({layout})"),
+            Obstacle::FewDimensions => f.write_str("it has fewer than two dimensions"),
+            Obstacle::Embedding => f.write_str("it is an embedding"),
+            Obstacle::Norm => f.write_str("it belongs to a norm"),
+            Obstacle::NonFinite { nan, inf, first } => write!(
+                f,
+                "it holds {nan} NaN and {inf} infinite values, the first at index {first}; such values have no scale"
+            ),
+        }
+    }
+}
+
+/// What keeps a tensor from being quantized by default, as far as the headers tell.
+pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
+    let tensor = checkpoint.tensor(id);
+    if let Content::Quantized(layout) = checkpoint.content(id) {
+        return Some(Obstacle::AlreadyQuantized(layout.name()));
+    }
+    if tensor.dtype.float().is_none() {
+        return Some(Obstacle::NotFloat(tensor.dtype.name().to_owned()));
+    }
+    if tensor.parameters() == 0 {
+        return Some(Obstacle::Empty);
+    }
+    if is_norm(&tensor.name.to_lowercase()) {
+        return Some(Obstacle::Norm);
+    }
+    if tensor.shape.rank() < 2 {
+        return Some(Obstacle::FewDimensions);
+    }
+    is_embedding(&tensor.name.to_lowercase()).then_some(Obstacle::Embedding)
+}
+
+/// Floating, two or more dimensions, not an embedding or norm: what is quantized when
+/// nothing else is said.
+pub fn quantizable(checkpoint: &Checkpoint, id: TensorId) -> bool {
+    obstacle(checkpoint, id).is_none()
+}
+
+/// Names of the embedding tables of the common architectures: `embed_tokens`,
+/// `word_embeddings`, `wte`, `token_embd`, `embedding` and their like. An output head is
+/// not one.
+fn is_embedding(name: &str) -> bool {
+    components(name).any(|part| {
+        part.starts_with("embed")
+            || part.ends_with("embed")
+            || part.ends_with("embd")
+            || part.ends_with("embedding")
+            || part.ends_with("embeddings")
+            || part.ends_with("_embed_tokens")
+            || matches!(part, "wte" | "wpe" | "relative_attention_bias" | "shared")
+    }) && !is_projection_inside_embedding(name)
+}
+
+/// `embeddings.patch_embedding.weight` and `embeddings.projection.weight` multiply; but a
+/// name alone does not tell, so only an explicit `proj`, `dense` or `conv` counts.
+fn is_projection_inside_embedding(name: &str) -> bool {
+    let mut parts = name.rsplit('.');
+    parts.next();
+    parts.next().is_some_and(|module| {
+        ["proj", "dense", "conv", "linear"].iter().any(|word| module.contains(word))
+    })
+}
+
+fn is_norm(name: &str) -> bool {
+    components(name).any(|part| {
+        part.contains("norm") || part.starts_with("ln_") || part == "ln" || part.starts_with("bn")
+    })
+}
+
+fn components(name: &str) -> impl Iterator<Item = &str> {
+    name.split(['.', '/'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embeddings_and_norms_are_known_by_their_names() {
+        for name in [
+            "model.embed_tokens.weight",
+            "bert.embeddings.word_embeddings.weight",
+            "transformer.wte.weight",
+            "token_embd.weight",
+            "embeddings.position_embeddings.weight",
+        ] {
+            assert!(is_embedding(name), "{name}");
+        }
+        for name in
+            ["lm_head.weight", "layers.0.mlp.up_proj.weight", "vision.embeddings.proj.weight"]
+        {
+            assert!(!is_embedding(name), "{name}");
+        }
+        for name in
+            ["encoder.layer.0.output.LayerNorm.weight", "model.norm.weight", "h.0.ln_1.weight"]
+        {
+            assert!(is_norm(&name.to_lowercase()), "{name}");
+        }
+    }
+}

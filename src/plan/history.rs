@@ -1,0 +1,63 @@
+//! Undo and redo over values that are cheap to keep.
+
+/// The states before and after the present one.
+#[derive(Clone, Debug, Default)]
+pub struct History<T> {
+    past: Vec<T>,
+    future: Vec<T>,
+}
+
+impl<T: Clone + PartialEq> History<T> {
+    /// Remembers `before`, the state that a change is about to replace.
+    pub fn record(&mut self, before: T) {
+        self.past.push(before);
+        self.future.clear();
+    }
+
+    /// Steps back: `present` becomes what it was. False when there is nothing to undo.
+    pub fn undo(&mut self, present: &mut T) -> bool {
+        Self::step(&mut self.past, &mut self.future, present)
+    }
+
+    /// Steps forward again. False when there is nothing to redo.
+    pub fn redo(&mut self, present: &mut T) -> bool {
+        Self::step(&mut self.future, &mut self.past, present)
+    }
+
+    fn step(from: &mut Vec<T>, to: &mut Vec<T>, present: &mut T) -> bool {
+        match from.pop() {
+            Some(other) => {
+                to.push(std::mem::replace(present, other));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// How many changes can be undone and redone.
+    pub fn depth(&self) -> (usize, usize) {
+        (self.past.len(), self.future.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undo_and_redo_walk_the_same_path() {
+        let (mut history, mut now) = (History::default(), 1);
+        for next in [2, 3] {
+            history.record(now);
+            now = next;
+        }
+        assert!(history.undo(&mut now) && history.undo(&mut now) && !history.undo(&mut now));
+        assert_eq!(now, 1);
+        assert!(history.redo(&mut now));
+        assert_eq!(now, 2);
+        history.record(now);
+        now = 9;
+        assert!(!history.redo(&mut now));
+        assert_eq!((now, history.depth()), (9, (2, 0)));
+    }
+}

@@ -1,0 +1,87 @@
+//! What is to be done: which tensors get which scheme, and what that does to the size.
+//!
+//! Pure data over a checkpoint's index; reads no tensor and writes no file.
+
+mod eligibility;
+mod history;
+mod preset;
+mod selection;
+
+pub use eligibility::{Obstacle, obstacle, quantizable};
+pub use history::History;
+pub use preset::Preset;
+pub use selection::{Selection, SelectionError};
+
+use crate::checkpoint::Checkpoint;
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
+use crate::tensor::TensorId;
+use std::collections::BTreeMap;
+
+/// The tensors to quantize, each with its quantizer, in the order of the checkpoint.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub rounding: Rounding,
+    choices: BTreeMap<TensorId, Quantizer>,
+}
+
+/// Bytes a plan starts from and ends at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub marked: usize,
+    /// Bytes of the whole checkpoint's tensors.
+    pub before: u64,
+    pub after: u64,
+}
+
+impl Plan {
+    /// The same quantizer for each of `tensors`.
+    pub fn uniform(
+        tensors: impl IntoIterator<Item = TensorId>,
+        scheme: QuantizationScheme,
+        rounding: Rounding,
+    ) -> Plan {
+        let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
+        Plan { rounding, choices: tensors.into_iter().map(|id| (id, quantizer)).collect() }
+    }
+
+    pub fn mark(&mut self, id: TensorId, quantizer: Quantizer) {
+        self.choices.insert(id, quantizer);
+    }
+
+    pub fn unmark(&mut self, id: TensorId) {
+        self.choices.remove(&id);
+    }
+
+    pub fn get(&self, id: TensorId) -> Option<Quantizer> {
+        self.choices.get(&id).copied()
+    }
+
+    pub fn is_marked(&self, id: TensorId) -> bool {
+        self.choices.contains_key(&id)
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (TensorId, Quantizer)> {
+        self.choices.iter().map(|(&id, &quantizer)| (id, quantizer))
+    }
+
+    pub fn len(&self) -> usize {
+        self.choices.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.choices.is_empty()
+    }
+
+    /// Size before and after, scales of four bytes included.
+    pub fn totals(&self, checkpoint: &Checkpoint) -> Totals {
+        let before = checkpoint.total_bytes();
+        let mut after = before;
+        for (id, quantizer) in self.iter() {
+            let tensor = checkpoint.tensor(id);
+            after = after
+                .saturating_sub(tensor.bytes)
+                .saturating_add(quantizer.scheme.bytes(&tensor.shape, 4));
+        }
+        Totals { marked: self.len(), before, after }
+    }
+}
