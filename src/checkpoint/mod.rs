@@ -258,8 +258,8 @@ impl Checkpoint {
 
 fn read_shard(source: Source) -> Result<(Shard, safetensors::Header)> {
     let path = source.path().to_owned();
-    if source.len() < 8 {
-        return Err(CheckpointError::new(&path, Problem::TooShort { found: source.len() }));
+    if source.size() < 8 {
+        return Err(CheckpointError::new(&path, Problem::TooShort { found: source.size() }));
     }
     let handle = source.open()?;
     let mut first = [0; 8];
@@ -267,10 +267,10 @@ fn read_shard(source: Source) -> Result<(Shard, safetensors::Header)> {
     if first.starts_with(b"GGUF") || first.starts_with(b"PK\x03\x04") || first[0] == 0x80 {
         return Err(CheckpointError::new(&path, Problem::UnknownFormat));
     }
-    let length = safetensors::json_length(&path, first, source.len())?;
+    let length = safetensors::json_length(&path, first, source.size())?;
     let mut json = vec![0; length as usize];
     source.read_exact(&handle, &mut json, 8)?;
-    let header = safetensors::parse(&path, &json, source.len())?;
+    let header = safetensors::parse(&path, &json, source.size())?;
     Ok((Shard { source, metadata: Vec::new() }, header))
 }
 

@@ -49,7 +49,8 @@ impl Source {
         &self.path
     }
 
-    pub fn len(&self) -> u64 {
+    /// Bytes in it.
+    pub fn size(&self) -> u64 {
         self.len
     }
 

@@ -1,7 +1,6 @@
 //! What can go wrong with a save, as sentences; whatever it is, OUT is as it was.
 
 use crate::checkpoint::CheckpointError;
-use crate::job::Stopped;
 use crate::quantization::NotQuantizable;
 use std::io;
 use std::path::PathBuf;
@@ -26,6 +25,4 @@ pub enum ExportError {
     Unfit { path: PathBuf, why: String },
     #[error("{}, tensor '{}': what was written is not what the plan promised: {why}", path.display(), tensor.escape_debug())]
     Mismatch { path: PathBuf, tensor: String, why: String },
-    #[error("{0}; nothing was written")]
-    Stopped(#[from] Stopped),
 }

@@ -3,22 +3,8 @@
 
 mod error;
 mod receipt;
-mod request;
+pub mod request;
 
 pub use error::ExportError;
 pub use receipt::{Comparison, Receipt};
 pub use request::{OutputFormat, Request, Task};
-
-use crate::checkpoint::Checkpoint;
-use crate::job::Progress;
-
-/// Carries a request out: lays out, writes, renames, reopens and verifies.
-pub fn run(
-    _checkpoint: &Checkpoint,
-    request: &Request,
-    _threads: Option<usize>,
-    _progress: &Progress,
-    _phase: &dyn Fn(&'static str),
-) -> Result<Receipt, ExportError> {
-    Err(ExportError::Exists(request.out.clone()))
-}
