@@ -3,7 +3,9 @@
 //! result does not depend on it, for chunks are fixed by the shape and merged in order.
 
 use super::kernels::{self, Quantization};
-use super::{ErrorSums, Groups, Moments, NotQuantizable, Quantizer, Range, Rounding, Statistics};
+use super::{
+    Chunks, ErrorSums, Groups, Moments, NotQuantizable, Quantizer, Range, Rounding, Statistics,
+};
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range as Elements;
 
@@ -89,9 +91,7 @@ pub struct Measurement<'q> {
     questions: &'q Questions,
     dtype: FloatType,
     elements: u64,
-    chunk: u64,
-    /// Chunks end on boundaries of these groups, so that no row or block is cut.
-    align: Groups,
+    chunks: Chunks,
     schemes: Vec<Scheme>,
 }
 
@@ -129,45 +129,28 @@ pub type Second = Vec<Option<ErrorSums>>;
 
 impl<'q> Measurement<'q> {
     pub fn new(questions: &'q Questions, dtype: FloatType, shape: &Shape) -> Self {
-        let chunk = (CHUNK_BYTES / dtype.size() as u64).max(1);
-        let every = |len: u64| Groups::new(shape.elements(), len, len);
-        let align = if (1..=chunk).contains(&shape.channel_len()) {
-            every(shape.channel_len())
-        } else if (1..=chunk).contains(&shape.row_len()) {
-            every(shape.row_len())
-        } else {
-            let blocks = questions.quantizers.iter().filter_map(|q| match q.scheme {
-                super::QuantizationScheme::PerBlock(_, _, block) => Some(u64::from(block)),
-                _ => None,
-            });
-            let unit = blocks.fold(128, lcm).min(chunk);
-            Groups::new(shape.elements(), shape.row_len(), unit)
-        };
+        let length = CHUNK_BYTES / dtype.size() as u64;
+        let chunks = Chunks::new(shape, length, questions.quantizers.iter().map(|q| q.scheme));
         let schemes = questions
             .quantizers
             .iter()
             .map(|&quantizer| {
                 let groups = quantizer.scheme.groups(shape);
-                let fits_chunk =
-                    groups.group_len() <= align.group_len() || shape.elements() <= chunk;
+                let fits_chunk = chunks.hold(&groups);
                 Scheme { quantizer, groups, fits_chunk }
             })
             .collect();
-        Measurement { questions, dtype, elements: shape.elements(), chunk, align, schemes }
+        Measurement { questions, dtype, elements: shape.elements(), chunks, schemes }
     }
 
     /// Number of chunks; an empty tensor has none.
     pub fn chunks(&self) -> u64 {
-        self.elements.div_ceil(self.chunk)
+        self.chunks.count()
     }
 
     /// The elements of chunk `k`.
     pub fn chunk(&self, k: u64) -> Elements<u64> {
-        let bound = |k: u64| match k.saturating_mul(self.chunk) {
-            at if at >= self.elements => self.elements,
-            at => self.align.floor(at),
-        };
-        bound(k)..bound(k.saturating_add(1))
+        self.chunks.range(k)
     }
 
     /// Whether a second pass over the chunks is needed.
@@ -359,16 +342,6 @@ pub fn measure(questions: &Questions, dtype: FloatType, shape: &Shape, bytes: &[
     measurement.finish(&calibrated, second)
 }
 
-fn lcm(a: u64, b: u64) -> u64 {
-    let gcd = |mut a: u64, mut b: u64| {
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        a
-    };
-    (a / gcd(a, b).max(1)).saturating_mul(b)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{Calibration, QuantizationScheme};
@@ -446,22 +419,6 @@ mod tests {
                 outcome.result,
                 Err(NotQuantizable::NonFinite { nan: 1, inf: 0, first: 300_001 })
             );
-        }
-    }
-
-    #[test]
-    fn chunks_cover_every_element_once() {
-        for dims in [&[3u64, 1_000_001][..], &[1_000_003], &[0, 5], &[1000, 1000]] {
-            let shape = Shape::new(dims).expect("fits");
-            let questions = questions(&[QuantizationScheme::per_block(96)]);
-            let m = Measurement::new(&questions, FloatType::BF16, &shape);
-            let mut at = 0;
-            for k in 0..m.chunks() {
-                let chunk = m.chunk(k);
-                assert_eq!(chunk.start, at);
-                at = chunk.end;
-            }
-            assert_eq!(at, shape.elements());
         }
     }
 }

@@ -5,6 +5,7 @@
 //! PyTorch and compressed-tensors, bit for bit (see the README's *Numerics*).
 
 mod calibration;
+mod chunks;
 mod dequantize;
 pub mod kernels;
 mod measure;
@@ -13,6 +14,7 @@ mod scheme;
 mod statistics;
 
 pub use calibration::{Calibration, symmetric_scale};
+pub use chunks::Chunks;
 pub use dequantize::Dequantize;
 pub use measure::{
     Analysis, Calibrated, First, Measurement, Outcome, Quantized, Questions, Scales, Second,

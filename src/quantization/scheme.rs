@@ -201,6 +201,13 @@ impl Groups {
         at - in_row + in_row / self.group * self.group
     }
 
+    /// Whether no boundary between these groups lies inside one of `finer`.
+    pub(super) fn nests(&self, finer: &Groups) -> bool {
+        let whole_rows = self.group == self.row && self.row.is_multiple_of(finer.row);
+        let same_rows = self.row == finer.row && self.group.is_multiple_of(finer.group);
+        whole_rows || same_rows
+    }
+
     /// Number of groups, so of scales.
     pub fn count(&self) -> u64 {
         self.elements.div_ceil(self.row) * self.row.div_ceil(self.group)
