@@ -51,6 +51,14 @@ pub fn discover(path: &Path) -> Result<Files> {
     })
 }
 
+/// Whether a directory holds a checkpoint.
+pub fn has_model(path: &Path) -> bool {
+    match directory(path) {
+        Ok(_) => true,
+        Err(e) => matches!(e.problem, Problem::Ambiguous(_)),
+    }
+}
+
 fn directory(path: &Path) -> Result<Files> {
     if let Some(snapshot) = hub_snapshot(path) {
         return directory(&snapshot);

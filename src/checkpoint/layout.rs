@@ -1,22 +1,23 @@
 //! Tensors that are stored quantized: several stored tensors that stand for one.
 
-use super::error::Result;
+use super::error::{CheckpointError, Problem, Result};
 use super::reader::Reader;
 use super::{Stored, StoredId};
-use crate::quantization::{QuantizationScheme, kernels};
-use crate::tensor::{DType, FloatType, Shape};
+use crate::quantization::{Groups, QuantizationScheme, Rounding, kernels};
+use crate::tensor::{DType, FloatType, Shape, read_f64};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::ops::Range;
+use std::path::Path;
 
 /// How the elements of one tensor are decoded from the stored tensors that hold them.
 pub trait Layout: Debug + Send + Sync {
     /// What the layout is called, with its parameters.
     fn name(&self) -> String;
 
-    /// The scheme, where it is one of ours.
-    fn scheme(&self) -> Option<QuantizationScheme> {
+    /// The layout as symmetric int8, if it is that.
+    fn int8(&self) -> Option<&Int8> {
         None
     }
 
@@ -26,9 +27,17 @@ pub trait Layout: Debug + Send + Sync {
     /// The stored tensors it is made of, the values first.
     fn parts(&self) -> Vec<StoredId>;
 
-    /// Replaces `out` by the elements of `range` as little-endian F32, or F64 when that is
-    /// the original type.
+    /// Replaces `out` by the elements of `range`, little-endian, of the type that
+    /// [`decoded_type`] gives.
     fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()>;
+}
+
+/// The type in which a layout decodes a tensor that was of type `original`.
+pub fn decoded_type(original: FloatType) -> FloatType {
+    match original {
+        FloatType::F64 => FloatType::F64,
+        _ => FloatType::F32,
+    }
 }
 
 /// The key of `__metadata__` that says which tensors quantscope quantized.
@@ -37,7 +46,10 @@ pub const METADATA_KEY: &str = "quantscope";
 /// What ends the name of the scales of a tensor.
 pub const SCALE_SUFFIX: &str = "_scale";
 
-/// The value of that key: what [`Int8`] needs to be read back.
+/// The key of the same for tensors that went through int8 and are floats again.
+pub const FAKE_METADATA_KEY: &str = "quantscope.fake_quantized";
+
+/// The value of these keys: what was done to which tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuantizedMetadata {
     pub version: u32,
@@ -56,20 +68,26 @@ impl QuantizedMetadata {
     pub const VERSION: u32 = 1;
 }
 
-/// `T` as I8 of its own shape and `T_scale` as F32: what quantscope writes.
-#[derive(Debug)]
+/// Symmetric int8: values of the tensor's own shape, and scales. Element `i` is
+/// `scale[group(i)] * values[i]`.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Int8 {
-    values: StoredId,
-    scale: StoredId,
-    scheme: QuantizationScheme,
-    original: FloatType,
-    shape: Shape,
+    pub values: StoredId,
+    pub scale: StoredId,
+    pub scale_type: FloatType,
+    pub scheme: QuantizationScheme,
+    pub rounding: Rounding,
+    /// The type the tensor had before.
+    pub original: FloatType,
+    pub shape: Shape,
 }
 
 impl Int8 {
-    /// The layout of a tensor the metadata names, or why its parts do not fit it.
-    pub fn recognise(
+    /// The layout of a tensor that quantscope's metadata names, or why its parts do not
+    /// fit what it says.
+    fn recognise(
         metadata: &QuantizedTensorMetadata,
+        rounding: Rounding,
         values: (StoredId, &Stored),
         scale: Option<(StoredId, &Stored)>,
     ) -> Result<Int8, String> {
@@ -88,14 +106,37 @@ impl Int8 {
             )
         })?;
         let expected = scheme.scale_shape(&stored.shape);
-        if scale.dtype != DType::F32 || scale.shape.elements() != expected.elements() {
-            return Err(format!(
-                "its scales are {} {}, expected F32 {expected}",
-                scale.dtype, scale.shape
-            ));
-        }
+        let scale_type =
+            scale.dtype.float().filter(|_| scale.shape == expected).ok_or_else(|| {
+                format!(
+                    "its scales are {} {}, expected floats of {expected}",
+                    scale.dtype, scale.shape
+                )
+            })?;
         let shape = stored.shape.clone();
-        Ok(Int8 { values: id, scale: scale_id, scheme, original, shape })
+        Ok(Int8 { values: id, scale: scale_id, scale_type, scheme, rounding, original, shape })
+    }
+
+    /// How its elements are divided among the scales.
+    pub fn groups(&self) -> Groups {
+        self.scheme.groups(&self.shape)
+    }
+
+    /// The scales of `groups`.
+    pub fn scales(&self, reader: &mut Reader, groups: Range<u64>) -> Result<Vec<f32>> {
+        let size = self.scale_type.size() as u64;
+        let mut bytes = Vec::new();
+        reader.stored_into(self.scale, groups.start * size..groups.end * size, &mut bytes)?;
+        let count = (groups.end - groups.start) as usize;
+        Ok((0..count)
+            .map(|i| read_f64(self.scale_type, &bytes, i).map_or(f32::NAN, |scale| scale as f32))
+            .collect())
+    }
+
+    /// The groups that the elements of `range` lie in.
+    pub fn groups_of(&self, range: &Range<u64>) -> Range<u64> {
+        let first = self.groups().of(range.start);
+        if range.is_empty() { first..first } else { first..self.groups().of(range.end - 1) + 1 }
     }
 }
 
@@ -104,8 +145,8 @@ impl Layout for Int8 {
         format!("int8 {}", self.scheme)
     }
 
-    fn scheme(&self) -> Option<QuantizationScheme> {
-        Some(self.scheme)
+    fn int8(&self) -> Option<&Int8> {
+        Some(self)
     }
 
     fn original(&self) -> FloatType {
@@ -117,25 +158,15 @@ impl Layout for Int8 {
     }
 
     fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
-        let groups = self.scheme.groups(&self.shape);
-        let first = groups.of(range.start);
-        let last = if range.is_empty() { first } else { groups.of(range.end - 1) + 1 };
-        let mut scales = Vec::new();
-        reader.stored_into(self.scale, first * 4..last * 4, &mut scales)?;
+        let groups = self.groups_of(&range);
+        let scales = self.scales(reader, groups.clone())?;
         let mut values = Vec::new();
         reader.stored_into(self.values, range.clone(), &mut values)?;
-        let to = match self.original {
-            FloatType::F64 => FloatType::F64,
-            _ => FloatType::F32,
-        };
+        let to = decoded_type(self.original);
         out.clear();
         out.reserve(values.len() * to.size());
-        for (group, segment) in groups.segments(range.clone()) {
-            let at = (group - first) as usize * 4;
-            let scale = scales
-                .get(at..at + 4)
-                .and_then(|raw| raw.try_into().ok())
-                .map_or(f32::NAN, f32::from_le_bytes);
+        for (group, segment) in self.groups().segments(range.clone()) {
+            let scale = scales.get((group - groups.start) as usize).copied().unwrap_or(f32::NAN);
             let part = (segment.start - range.start) as usize..(segment.end - range.start) as usize;
             let values: Vec<i8> =
                 values.get(part).unwrap_or_default().iter().map(|&b| b as i8).collect();
@@ -143,4 +174,38 @@ impl Layout for Int8 {
         }
         Ok(())
     }
+}
+
+/// The tensors that quantscope's own metadata names in one shard: which stored tensor
+/// holds the values of each.
+pub(super) fn recognise_ours<'s>(
+    path: &Path,
+    metadata: &[(String, String)],
+    stored: impl Iterator<Item = (StoredId, &'s Stored)>,
+) -> Result<Vec<Int8>> {
+    let Some((_, text)) = metadata.iter().find(|(key, _)| key == METADATA_KEY) else {
+        return Ok(Vec::new());
+    };
+    let fail = |why: String| CheckpointError::new(path, Problem::Layout(why));
+    let metadata: QuantizedMetadata = serde_json::from_str(text).map_err(|e| {
+        fail(format!("its '{METADATA_KEY}' metadata is not of the expected form: {e}"))
+    })?;
+    if metadata.version != QuantizedMetadata::VERSION {
+        let (found, expected) = (metadata.version, QuantizedMetadata::VERSION);
+        return Err(fail(format!(
+            "it has quantscope's format version {found}, expected {expected}"
+        )));
+    }
+    let rounding = metadata.rounding.parse().map_err(fail)?;
+    let by_name: HashMap<&str, (StoredId, &Stored)> =
+        stored.map(|(id, s)| (s.name.as_str(), (id, s))).collect();
+    let tensors = metadata.tensors.iter().map(|(name, described)| {
+        let fail = |why: String| CheckpointError::of_tensor(path, name, Problem::Layout(why));
+        let values = by_name
+            .get(name.as_str())
+            .ok_or_else(|| fail("the metadata names it, the file does not hold it".into()))?;
+        let scale = by_name.get(format!("{name}{SCALE_SUFFIX}").as_str());
+        Int8::recognise(described, rounding, *values, scale.copied()).map_err(fail)
+    });
+    tensors.collect()
 }

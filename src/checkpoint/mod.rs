@@ -11,16 +11,15 @@ mod reader;
 pub mod safetensors;
 mod source;
 
-pub use discover::{Index, has_extension};
+pub use discover::{Index, has_extension, has_model};
 pub use error::{CheckpointError, Problem, Result};
 pub use layout::Layout;
 pub use reader::Reader;
 pub use source::Source;
 
 use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
-use layout::{Int8, METADATA_KEY, QuantizedMetadata, SCALE_SUFFIX};
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -229,10 +228,7 @@ impl Checkpoint {
     pub fn float_type(&self, id: TensorId) -> Option<FloatType> {
         match self.content(id) {
             Content::Plain(_) => self.tensor(id).dtype.float(),
-            Content::Quantized(layout) => match layout.original() {
-                FloatType::F64 => Some(FloatType::F64),
-                _ => Some(FloatType::F32),
-            },
+            Content::Quantized(layout) => Some(layout::decoded_type(layout.original())),
         }
     }
 
@@ -264,10 +260,15 @@ fn read_shard(source: Source) -> Result<(Shard, safetensors::Header)> {
     let handle = source.open()?;
     let mut first = [0; 8];
     source.read_exact(&handle, &mut first, 0)?;
-    if first.starts_with(b"GGUF") || first.starts_with(b"PK\x03\x04") || first[0] == 0x80 {
-        return Err(CheckpointError::new(&path, Problem::UnknownFormat));
-    }
-    let length = safetensors::json_length(&path, first, source.size())?;
+    let length = safetensors::json_length(&path, first, source.size()).map_err(|error| {
+        // A length of any value can be a header's; only one that cannot be is looked at.
+        match first {
+            [b'G', b'G', b'U', b'F', ..] | [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
+                CheckpointError::new(&path, Problem::UnknownFormat)
+            }
+            _ => error,
+        }
+    })?;
     let mut json = vec![0; length as usize];
     source.read_exact(&handle, &mut json, 8)?;
     let header = safetensors::parse(&path, &json, source.size())?;
@@ -283,7 +284,7 @@ fn agree_with_index(index: &Index, shards: &[Shard], stored: &mut Vec<Stored>) -
         Some(shard) => base(shard).as_deref() == names.get(s.shard as usize).map(String::as_str),
         None => true,
     });
-    let held: std::collections::HashSet<&str> = stored.iter().map(|s| s.name.as_str()).collect();
+    let held: HashSet<&str> = stored.iter().map(|s| s.name.as_str()).collect();
     let mut missing: Vec<_> =
         index.weight_map.iter().filter(|(name, _)| !held.contains(name.as_str())).collect();
     missing.sort();
@@ -312,41 +313,15 @@ fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> 
 /// Joins the stored tensors that together stand for one.
 fn logical_tensors(shards: &[Shard], stored: &[Stored]) -> Result<(Vec<TensorInfo>, Vec<Content>)> {
     let mut layouts: HashMap<StoredId, Box<dyn Layout>> = HashMap::new();
-    let mut parts: std::collections::HashSet<StoredId> = Default::default();
+    let mut parts: HashSet<StoredId> = Default::default();
     for (number, shard) in shards.iter().enumerate() {
-        let Some((_, text)) = shard.metadata.iter().find(|(key, _)| key == METADATA_KEY) else {
-            continue;
-        };
-        let path = shard.source.path();
-        let metadata: QuantizedMetadata = serde_json::from_str(text).map_err(|e| {
-            let why = format!("its '{METADATA_KEY}' metadata is not of the expected form: {e}");
-            CheckpointError::new(path, Problem::Layout(why))
-        })?;
-        if metadata.version != QuantizedMetadata::VERSION {
-            let why = format!(
-                "it was quantized by format version {}, this program reads version {}",
-                metadata.version,
-                QuantizedMetadata::VERSION
-            );
-            return Err(CheckpointError::new(path, Problem::Layout(why)));
-        }
-        let here = || {
-            (0u32..)
-                .zip(stored)
-                .filter(|(_, s)| s.shard == number as u32)
-                .map(|(i, s)| (StoredId(i), s))
-        };
-        let by_name: HashMap<&str, (StoredId, &Stored)> =
-            here().map(|(id, s)| (s.name.as_str(), (id, s))).collect();
-        for (name, described) in &metadata.tensors {
-            let fail = |why: String| CheckpointError::of_tensor(path, name, Problem::Layout(why));
-            let values = by_name
-                .get(name.as_str())
-                .ok_or_else(|| fail("the metadata names it, the file does not hold it".into()))?;
-            let scale = by_name.get(format!("{name}{SCALE_SUFFIX}").as_str());
-            let layout = Int8::recognise(described, *values, scale.copied()).map_err(fail)?;
-            parts.extend(scale.map(|(id, _)| *id));
-            layouts.insert(values.0, Box::new(layout));
+        // Stored tensors lie shard by shard.
+        let first = stored.partition_point(|s| s.shard < number as u32);
+        let end = stored.partition_point(|s| s.shard <= number as u32);
+        let here = (first as u32..).map(StoredId).zip(&stored[first..end]);
+        for int8 in layout::recognise_ours(shard.source.path(), &shard.metadata, here)? {
+            parts.insert(int8.scale);
+            layouts.insert(int8.values, Box::new(int8));
         }
     }
     let mut tensors = Vec::with_capacity(stored.len());

@@ -3,7 +3,7 @@
 use crate::checkpoint::CheckpointError;
 use crate::quantization::NotQuantizable;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -25,4 +25,16 @@ pub enum ExportError {
     Unfit { path: PathBuf, why: String },
     #[error("{}, tensor '{}': what was written is not what the plan promised: {why}", path.display(), tensor.escape_debug())]
     Mismatch { path: PathBuf, tensor: String, why: String },
+}
+
+impl ExportError {
+    /// The same of a file that is to be known by another name.
+    pub fn renamed(self, from: &Path, to: &Path) -> ExportError {
+        match self {
+            ExportError::Mismatch { path, tensor, why } if path == from => {
+                ExportError::Mismatch { path: to.to_owned(), tensor, why }
+            }
+            other => other,
+        }
+    }
 }

@@ -1,10 +1,20 @@
 //! Writing checkpoints: what a request makes of every tensor, laid out before a byte is
 //! written, streamed to a temporary file, made whole by one rename, and verified.
 
+mod blueprint;
+mod companions;
 mod error;
+mod make;
 mod receipt;
 pub mod request;
+mod safetensors;
+mod staging;
+mod verify;
 
+pub use blueprint::{Blueprint, Companion, Entry, MadeFrom, OutFile, TextFile};
 pub use error::ExportError;
+pub use make::{KnownScales, Maker};
 pub use receipt::{Comparison, Receipt};
 pub use request::{OutputFormat, Request, Task};
+pub use staging::{Staging, check};
+pub use verify::{Match, Pair, Pairing};

@@ -3,14 +3,19 @@
 //! A job has progress that can be read at any time, can be cancelled, and sends what it
 //! finds through one channel. Dropping a job cancels it.
 
+mod in_order;
 mod progress;
 pub mod save;
 pub mod scan;
+pub mod verify;
 
 pub use progress::{Progress, Stopped};
 
-use std::sync::Arc;
+use crate::export::ExportError;
+use save::SaveError;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Work under way, whose findings are of type `T`.
@@ -85,6 +90,52 @@ pub(crate) fn on_all_cores(threads: Option<usize>, work: impl Fn() + Sync) -> Re
         .map_err(|e| Stopped::NoThreads(e.to_string()))?;
     pool.broadcast(|_| work());
     Ok(())
+}
+
+/// Calls a worker for every chunk `k` of every piece of work, in order, on all cores;
+/// `counts` are the chunks of each piece. `worker` makes one for each thread. The first
+/// error ends it.
+fn each_chunk<W>(
+    counts: impl Iterator<Item = u64>,
+    threads: Option<usize>,
+    progress: &Progress,
+    worker: impl Fn() -> W + Sync,
+) -> Result<(), SaveError>
+where
+    W: FnMut(usize, u64) -> Result<(), ExportError>,
+{
+    let mut starts = vec![0u64];
+    for count in counts {
+        starts.push(starts[starts.len() - 1] + count);
+    }
+    let total = starts[starts.len() - 1];
+    let next = AtomicU64::new(0);
+    let failed: Mutex<Option<ExportError>> = Mutex::new(None);
+    on_all_cores(threads, || {
+        let mut work = worker();
+        while !progress.is_cancelled() {
+            let step = next.fetch_add(1, Relaxed);
+            if step >= total {
+                return;
+            }
+            let piece = starts.partition_point(|&start| start <= step) - 1;
+            if let Err(error) = work(piece, step - starts[piece]) {
+                next.store(total, Relaxed);
+                lock(&failed).get_or_insert(error);
+                return;
+            }
+        }
+    })?;
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error.into()),
+        None => Ok(progress.check()?),
+    }
+}
+
+/// A panic elsewhere must not become a second one here: the data under these locks is
+/// whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a panic said.

@@ -1,9 +1,17 @@
-//! Saving in the background.
+//! Saving: every core makes chunks and writes them where they belong; then what was
+//! written is reopened and compared with the source before it becomes OUT.
 
-use super::{Job, Progress, Stopped};
+use super::{Job, Progress, Stopped, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
-use crate::export::{ExportError, Receipt, Request};
-use std::sync::Arc;
+use crate::export::{
+    self, Blueprint, Comparison, ExportError, KnownScales, Maker, Match, Receipt, Request, Staging,
+    Task,
+};
+use crate::quantization::{Chunks, Quantizer, Questions};
+use crate::tensor::TensorId;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a save did not happen; OUT is then what it was before.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +43,200 @@ pub fn start(
     })
 }
 
-/// Carries a request out: lays out, writes, renames, reopens and verifies. `phase` is told
-/// what is being done.
+/// Carries a request out: lays out, writes, reopens, verifies, and puts OUT in place.
+/// `phase` is told what is being done.
 pub fn run(
-    _checkpoint: &Checkpoint,
+    checkpoint: &Checkpoint,
     request: &Request,
-    _threads: Option<usize>,
-    _progress: &Progress,
-    _phase: &dyn Fn(&'static str),
+    threads: Option<usize>,
+    progress: &Progress,
+    phase: &dyn Fn(&'static str),
 ) -> Result<Receipt, SaveError> {
-    Err(ExportError::Exists(request.out.clone()).into())
+    let blueprint = Blueprint::new(checkpoint, request)?;
+    export::check(checkpoint, request, blueprint.bytes())?;
+    let pieces = pieces(checkpoint, &blueprint);
+    progress.expect(2 * blueprint.bytes());
+
+    phase("calibrating");
+    let wanted = pieces.iter().filter_map(|piece| piece.calibrate);
+    let known = known_scales(checkpoint, wanted, threads, progress)?;
+
+    phase("writing");
+    let staging = Staging::create(request, &blueprint)?;
+    write(checkpoint, &blueprint, &pieces, &known, &staging, threads, progress)?;
+    for text in &blueprint.texts {
+        staging.write_text(&text.name, &text.text)?;
+    }
+    for companion in &blueprint.companions {
+        progress.check()?;
+        staging.copy(&companion.source, &companion.name)?;
+        progress.advance(companion.bytes);
+    }
+    phase("syncing to disk");
+    staging.sync()?;
+
+    phase("verifying");
+    let written = Checkpoint::open(staging.path()).map_err(ExportError::from)?;
+    let verification =
+        verify::run(&written, checkpoint, threads, progress).map_err(|e| match e {
+            SaveError::Export(e) => SaveError::Export(e.renamed(staging.path(), &request.out)),
+            stopped => stopped,
+        })?;
+    progress.check()?;
+    staging.commit(request.force)?;
+    Ok(receipt(checkpoint, request, &blueprint, verification, progress))
+}
+
+fn receipt(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    blueprint: &Blueprint,
+    verification: verify::Verification,
+    progress: &Progress,
+) -> Receipt {
+    let scheme: HashMap<TensorId, Quantizer> = blueprint.quantized().collect();
+    let quantized = verification.tensors.iter().filter_map(|tensor| {
+        let error = tensor.error.as_ref()?;
+        Some(Comparison {
+            tensor: checkpoint.tensor(tensor.source).name.clone(),
+            scheme: scheme.get(&tensor.source)?.scheme.to_string(),
+            on_disk: error.statistics(),
+        })
+    });
+    let count = |is: fn(&Match) -> bool| verification.tensors.iter().filter(|t| is(&t.how)).count();
+    Receipt {
+        out: request.out.clone(),
+        files: blueprint.files.len(),
+        before: checkpoint.total_bytes(),
+        written: blueprint.bytes(),
+        quantized: quantized.collect(),
+        dequantized: match request.task {
+            Task::Dequantize { .. } => count(|how| matches!(how, Match::Dequantized(_))),
+            Task::Quantize { .. } => 0,
+        },
+        unchanged: count(|how| *how == Match::Identical),
+        companions: blueprint.companions.len(),
+        warnings: blueprint.warnings.clone(),
+        elapsed: progress.elapsed(),
+    }
+}
+
+/// The chunks of one entry that are to be made.
+struct Piece {
+    file: usize,
+    entry: usize,
+    chunks: Chunks,
+    /// The tensor whose scales must be known first.
+    calibrate: Option<(TensorId, Quantizer)>,
+}
+
+fn pieces(checkpoint: &Checkpoint, blueprint: &Blueprint) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (file, out) in blueprint.files.iter().enumerate() {
+        for (entry, described) in out.entries.iter().enumerate() {
+            let Some(chunks) = described.chunks(checkpoint) else { continue };
+            let calibrate = described.quantizer().filter(|(id, quantizer)| {
+                !chunks.hold(&quantizer.scheme.groups(&checkpoint.tensor(*id).shape))
+            });
+            pieces.push(Piece { file, entry, chunks, calibrate });
+        }
+    }
+    pieces
+}
+
+/// The scales of tensors that must be known before their elements are looked at again.
+pub(super) fn known_scales(
+    checkpoint: &Checkpoint,
+    wanted: impl Iterator<Item = (TensorId, Quantizer)>,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<KnownScales, SaveError> {
+    let mut by_quantizer: Vec<(Quantizer, Vec<TensorId>)> = Vec::new();
+    for (id, quantizer) in wanted {
+        match by_quantizer.iter_mut().find(|(q, _)| *q == quantizer) {
+            Some((_, ids)) => ids.push(id),
+            None => by_quantizer.push((quantizer, vec![id])),
+        }
+    }
+    let known = Mutex::new(KnownScales::new());
+    let failed: Mutex<Option<ExportError>> = Mutex::new(None);
+    for (quantizer, ids) in by_quantizer {
+        progress.expect(scan::float_bytes(checkpoint, ids.iter().copied()));
+        let questions = Questions {
+            quantizers: vec![quantizer],
+            rounding: Default::default(),
+            errors: false,
+            keep_scales: true,
+        };
+        let order = scan::Order::new(ids);
+        scan::run(checkpoint, &questions, &order, threads, progress, &|(id, found)| {
+            let scales = found.map_err(ExportError::from).and_then(|analysis| {
+                let result = analysis.outcomes.into_iter().next().map(|o| o.result);
+                match result {
+                    Some(Ok(quantized)) => Ok(quantized.scales.all.unwrap_or_default()),
+                    Some(Err(why)) => Err(ExportError::NotQuantizable {
+                        path: checkpoint.path().to_owned(),
+                        tensor: checkpoint.tensor(id).name.clone(),
+                        why,
+                    }),
+                    None => Ok(Vec::new()),
+                }
+            });
+            match scales {
+                Ok(scales) => _ = lock(&known).insert(id, scales),
+                Err(error) => _ = lock(&failed).get_or_insert(error),
+            }
+        })?;
+    }
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error.into()),
+        None => Ok(known.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+fn write(
+    checkpoint: &Checkpoint,
+    blueprint: &Blueprint,
+    pieces: &[Piece],
+    known: &KnownScales,
+    staging: &Staging,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<(), SaveError> {
+    let counts = pieces.iter().map(|piece| piece.chunks.count());
+    super::each_chunk(counts, threads, progress, || {
+        let mut maker = Maker::new(checkpoint, blueprint, known);
+        let mut open: Option<(usize, File)> = None;
+        move |number, k| {
+            let Some(piece) = pieces.get(number) else { return Ok(()) };
+            let Some(file) = blueprint.files.get(piece.file) else { return Ok(()) };
+            let path = || staging.path_of(file);
+            let fail = |source| ExportError::Write { path: path(), source };
+            let handle = match open.take() {
+                Some((number, handle)) if number == piece.file => handle,
+                _ => OpenOptions::new().write(true).open(path()).map_err(fail)?,
+            };
+            let made = maker.make(file, piece.entry, &piece.chunks, k, &mut |at, bytes| {
+                progress.advance(bytes.len() as u64);
+                write_all_at(&handle, bytes, at).map_err(fail)
+            });
+            open = Some((piece.file, handle));
+            made
+        }
+    })
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
+        bytes = bytes.get(n..).unwrap_or_default();
+        at += n as u64;
+    }
+    Ok(())
 }

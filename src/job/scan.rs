@@ -3,12 +3,13 @@
 //! Workers claim chunks from one queue, in an order that can be changed while they work,
 //! so that what a person looks at comes first and one huge tensor still uses every core.
 
-use super::{Job, Progress, Stopped};
+use super::in_order::InOrder;
+use super::{Job, Progress, Stopped, lock};
 use crate::checkpoint::{Checkpoint, CheckpointError, Reader};
 use crate::quantization::{Analysis, Calibrated, First, Measurement, Questions, Second};
 use crate::tensor::TensorId;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 /// One tensor's result. A tensor without float elements has none.
 pub type Finding = (TensorId, Result<Analysis, CheckpointError>);
@@ -54,12 +55,6 @@ impl Order {
             }
         }
     }
-}
-
-/// A panic elsewhere must not become a second one here: the data under these locks is
-/// whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts measuring in the background. `threads`: how many workers, all cores if `None`.
@@ -134,31 +129,6 @@ struct Shared<'a> {
     ready: (Mutex<bool>, Condvar),
     second: Mutex<InOrder<Second, Second>>,
     failed: Mutex<bool>,
-}
-
-/// Results that arrive in any order, folded in theirs; few wait at a time.
-struct InOrder<T, A> {
-    next: u64,
-    early: BTreeMap<u64, T>,
-    folded: Option<A>,
-}
-
-impl<T, A> InOrder<T, A> {
-    fn new(start: A) -> Self {
-        InOrder { next: 0, early: BTreeMap::new(), folded: Some(start) }
-    }
-
-    /// Adds item `k`, and gives the whole once all `count` are there.
-    fn add(&mut self, k: u64, item: T, count: u64, fold: impl Fn(&mut A, T)) -> Option<A> {
-        self.early.insert(k, item);
-        while let Some(item) = self.early.remove(&self.next) {
-            if let Some(folded) = &mut self.folded {
-                fold(folded, item);
-            }
-            self.next += 1;
-        }
-        if self.next == count { self.folded.take() } else { None }
-    }
 }
 
 enum Step<'a> {

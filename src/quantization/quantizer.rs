@@ -43,7 +43,7 @@ pub enum NotQuantizable {
 
 impl NotQuantizable {
     /// The same of a tensor that has `elements` more in front.
-    pub(super) fn after(self, elements: u64) -> Self {
+    pub(crate) fn after(self, elements: u64) -> Self {
         match self {
             Self::NonFinite { nan, inf, first } => {
                 Self::NonFinite { nan, inf, first: first + elements }

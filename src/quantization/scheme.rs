@@ -181,6 +181,17 @@ impl Rounding {
     }
 }
 
+impl FromStr for Rounding {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Rounding::HalfEven, Rounding::HalfAway]
+            .into_iter()
+            .find(|rounding| rounding.name() == text)
+            .ok_or_else(|| format!("unknown rounding '{text}': expected half-even or half-away"))
+    }
+}
+
 /// A division of a tensor's elements, in storage order, into groups that share a scale:
 /// rows of equal length, each cut into groups, the last of a row perhaps shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

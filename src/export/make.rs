@@ -1,0 +1,140 @@
+//! Making the bytes of one chunk of one entry.
+
+use super::blueprint::{Blueprint, MadeFrom, OutFile};
+use super::error::ExportError;
+use crate::checkpoint::{Checkpoint, Reader};
+use crate::quantization::{Chunks, Quantizer, Rounding, kernels};
+use crate::tensor::{FloatType, TensorId, read_f64, write_f64};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// The scales of tensors whose groups are longer than a chunk, from an earlier pass.
+pub type KnownScales = HashMap<TensorId, Vec<f32>>;
+
+/// Makes chunks; one for each thread.
+pub struct Maker<'c> {
+    checkpoint: &'c Checkpoint,
+    reader: Reader<'c>,
+    known: &'c KnownScales,
+    rounding: Rounding,
+    values: Vec<i8>,
+    out: Vec<u8>,
+}
+
+/// Bytes and where in the file they belong.
+pub type Sink<'s> = dyn FnMut(u64, &[u8]) -> Result<(), ExportError> + 's;
+
+impl<'c> Maker<'c> {
+    pub fn new(checkpoint: &'c Checkpoint, blueprint: &Blueprint, known: &'c KnownScales) -> Self {
+        let reader = checkpoint.reader();
+        let rounding = blueprint.rounding;
+        Maker { checkpoint, reader, known, rounding, values: Vec::new(), out: Vec::new() }
+    }
+
+    /// Makes chunk `k` of entry `number` of `file`, and gives its bytes to `sink`.
+    pub fn make(
+        &mut self,
+        file: &OutFile,
+        number: usize,
+        chunks: &Chunks,
+        k: u64,
+        sink: &mut Sink,
+    ) -> Result<(), ExportError> {
+        let (Some(entry), Some(&offset)) = (file.entries.get(number), file.offsets.get(number))
+        else {
+            return Ok(());
+        };
+        let range = chunks.range(k);
+        match entry.made_from {
+            MadeFrom::Stored(id) => {
+                let bytes = self.reader.stored(id, range.clone())?;
+                sink(offset + range.start, bytes)
+            }
+            MadeFrom::Values { tensor, quantizer } => {
+                let (first, scales) = self.quantize(tensor, quantizer, chunks, &range)?;
+                sink(offset + range.start, bytemuck::cast_slice(&self.values))?;
+                let Some((scales_at, to)) = file.scales_of(tensor) else { return Ok(()) };
+                self.out.clear();
+                scales.iter().for_each(|&scale| write_f64(to, scale.into(), &mut self.out));
+                sink(scales_at + first * to.size() as u64, &self.out)
+            }
+            MadeFrom::Scales { .. } => Ok(()),
+            MadeFrom::Floats { tensor, to } => {
+                let read = self.reader.elements(tensor, range.clone())?;
+                let (from, bytes) = read.unwrap_or((to, &[]));
+                convert(from, bytes, to, &mut self.out);
+                sink(offset + range.start * to.size() as u64, &self.out)
+            }
+            MadeFrom::FakeQuantized { tensor, quantizer } => {
+                let (first, scales) = self.quantize(tensor, quantizer, chunks, &range)?;
+                let info = self.checkpoint.tensor(tensor);
+                let to = info.dtype.float().unwrap_or(FloatType::F32);
+                let groups = quantizer.scheme.groups(&info.shape);
+                self.out.clear();
+                for (group, part) in groups.segments(range.clone()) {
+                    let part =
+                        (part.start - range.start) as usize..(part.end - range.start) as usize;
+                    let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
+                    let values = self.values.get(part).unwrap_or_default();
+                    kernels::dequantize(values, scale, to, &mut self.out);
+                }
+                sink(offset + range.start * to.size() as u64, &self.out)
+            }
+        }
+    }
+
+    /// Quantizes the elements of `range` into `self.values`; gives the scales its groups
+    /// have, the first of them of group `.0`. Groups that span chunks have known scales.
+    fn quantize(
+        &mut self,
+        tensor: TensorId,
+        quantizer: Quantizer,
+        chunks: &Chunks,
+        range: &Range<u64>,
+    ) -> Result<(u64, Vec<f32>), ExportError> {
+        let info = self.checkpoint.tensor(tensor);
+        let groups = quantizer.scheme.groups(&info.shape);
+        let known = match chunks.hold(&groups) {
+            true => None,
+            false => Some(self.known.get(&tensor).map(Vec::as_slice).unwrap_or_default()),
+        };
+        let Some((dtype, bytes)) = self.reader.elements(tensor, range.clone())? else {
+            return Ok((0, Vec::new()));
+        };
+        let first = groups.of(range.start);
+        let mut scales = Vec::new();
+        self.values.resize((range.end - range.start) as usize, 0);
+        for (group, part) in groups.segments(range.clone()) {
+            let part = (part.start - range.start) as usize..(part.end - range.start) as usize;
+            let raw = part.start * dtype.size()..part.end * dtype.size();
+            let bytes = bytes.get(raw).unwrap_or_default();
+            let scale = match known {
+                Some(known) => known.get(group as usize).copied().unwrap_or(f32::NAN),
+                None => quantizer.scale(&kernels::range(dtype, bytes)).map_err(|why| {
+                    ExportError::NotQuantizable {
+                        path: self.checkpoint.path().to_owned(),
+                        tensor: info.name.clone(),
+                        why: why.after(range.start + part.start as u64),
+                    }
+                })?,
+            };
+            scales.push(scale);
+            if let Some(out) = self.values.get_mut(part) {
+                kernels::quantize(dtype, bytes, scale, self.rounding, out);
+            }
+        }
+        Ok((first, scales))
+    }
+}
+
+/// Replaces `out` by the elements `bytes` in another float type, rounded to nearest even.
+pub fn convert(from: FloatType, bytes: &[u8], to: FloatType, out: &mut Vec<u8>) {
+    out.clear();
+    if from == to {
+        out.extend_from_slice(bytes);
+        return;
+    }
+    for i in 0..bytes.len() / from.size() {
+        write_f64(to, read_f64(from, bytes, i).unwrap_or(f64::NAN), out);
+    }
+}

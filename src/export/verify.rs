@@ -1,0 +1,361 @@
+//! Whether an output is what it should be: its tensors are paired with the source's, and
+//! every byte of it is compared with what the source gives.
+
+use super::error::ExportError;
+use super::make::{KnownScales, convert};
+use crate::checkpoint::layout::{FAKE_METADATA_KEY, QuantizedMetadata};
+use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
+use crate::quantization::{
+    Calibration, Chunks, ErrorSums, QuantizationScheme, Quantizer, Rounding, kernels,
+};
+use crate::tensor::{FloatType, Shape, TensorId, read_f64};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Bytes of elements that are compared at a time.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// How a tensor of the output came from that of the source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Match {
+    /// Byte for byte.
+    Identical,
+    /// Its elements became int8.
+    Quantized,
+    /// They became floats of this type again.
+    Dequantized(FloatType),
+    /// They went through int8 and are floats of their own type.
+    FakeQuantized(Quantizer, Rounding),
+}
+
+/// A tensor of the output and the one of the source it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    pub out: TensorId,
+    pub source: TensorId,
+    pub how: Match,
+}
+
+/// All tensors of an output, paired.
+#[derive(Debug)]
+pub struct Pairing<'c> {
+    pub out: &'c Checkpoint,
+    pub source: &'c Checkpoint,
+    pub pairs: Vec<Pair>,
+}
+
+impl<'c> Pairing<'c> {
+    /// Pairs the tensors by name; an error if one has no counterpart, or is of a shape or
+    /// type that nothing quantscope does could have given it.
+    pub fn new(out: &'c Checkpoint, source: &'c Checkpoint) -> Result<Self, ExportError> {
+        let by_name: HashMap<&str, TensorId> =
+            source.ids().map(|id| (source.tensor(id).name.as_str(), id)).collect();
+        let fail = |tensor: &str, why: String| ExportError::Mismatch {
+            path: out.path().to_owned(),
+            tensor: tensor.to_owned(),
+            why,
+        };
+        let fake = fake_quantized(out);
+        let mut pairs = Vec::with_capacity(out.tensors().len());
+        for id in out.ids() {
+            let info = out.tensor(id);
+            let Some(&origin) = by_name.get(info.name.as_str()) else {
+                let why = format!("{} holds no tensor of that name", source.path().display());
+                return Err(fail(&info.name, why));
+            };
+            let from = source.tensor(origin);
+            if info.shape != from.shape {
+                let why = format!("its shape is {}, expected {}", info.shape, from.shape);
+                return Err(fail(&info.name, why));
+            }
+            let how = match (out.content(id), source.content(origin)) {
+                (Content::Quantized(a), Content::Quantized(b)) if a.name() == b.name() => {
+                    Match::Identical
+                }
+                (Content::Quantized(layout), Content::Plain(_))
+                    if layout.int8().is_some() && from.dtype.float().is_some() =>
+                {
+                    Match::Quantized
+                }
+                (Content::Plain(_), Content::Quantized(_)) if info.dtype.float().is_some() => {
+                    Match::Dequantized(info.dtype.float().unwrap_or(FloatType::F32))
+                }
+                (Content::Plain(_), Content::Plain(_)) if info.dtype == from.dtype => {
+                    match fake.get(info.name.as_str()) {
+                        Some(&(quantizer, rounding)) => Match::FakeQuantized(quantizer, rounding),
+                        None => Match::Identical,
+                    }
+                }
+                _ => {
+                    let why = format!("its type is {}, the source's {}", info.dtype, from.dtype);
+                    return Err(fail(&info.name, why));
+                }
+            };
+            pairs.push(Pair { out: id, source: origin, how });
+        }
+        if pairs.len() < source.tensors().len() {
+            let held: std::collections::HashSet<_> = pairs.iter().map(|p| p.source).collect();
+            let missing = source.ids().find(|id| !held.contains(id));
+            let name = missing.map_or("", |id| source.tensor(id).name.as_str());
+            return Err(fail(name, "it is missing from the output".to_owned()));
+        }
+        Ok(Pairing { out, source, pairs })
+    }
+
+    /// How the comparison of a pair is divided.
+    pub fn chunks(&self, pair: &Pair) -> Chunks {
+        if pair.how == Match::Identical {
+            let bytes = parts(self.out, pair.out).iter().map(|&p| self.out.stored(p).bytes()).sum();
+            return Chunks::new(&Shape::vector(bytes), CHUNK_BYTES, None);
+        }
+        let size = self.source.float_type(pair.source).map_or(1, FloatType::size) as u64;
+        let scheme = self.quantizer(pair).map(|(quantizer, _)| quantizer.scheme);
+        Chunks::new(&self.source.tensor(pair.source).shape, CHUNK_BYTES / size, scheme)
+    }
+
+    /// The quantizer the output says a tensor went through.
+    pub fn quantizer(&self, pair: &Pair) -> Option<(Quantizer, Rounding)> {
+        match pair.how {
+            Match::FakeQuantized(quantizer, rounding) => Some((quantizer, rounding)),
+            Match::Quantized => {
+                let int8 = self.out.layout(pair.out)?.int8()?;
+                let calibration = Calibration::MinMax;
+                Some((Quantizer { calibration, scheme: int8.scheme }, int8.rounding))
+            }
+            _ => None,
+        }
+    }
+
+    /// The tensors of the source whose scales must be known before chunks are compared:
+    /// those with groups longer than a chunk.
+    pub fn to_calibrate(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
+        self.pairs.iter().filter_map(|pair| {
+            let (quantizer, _) = self.quantizer(pair)?;
+            let groups = quantizer.scheme.groups(&self.source.tensor(pair.source).shape);
+            (!self.chunks(pair).hold(&groups)).then_some((pair.source, quantizer))
+        })
+    }
+
+    pub fn checker<'k>(&'k self, known: &'k KnownScales) -> Checker<'k> {
+        Checker {
+            pairing: self,
+            known,
+            out: self.out.reader(),
+            source: self.source.reader(),
+            values: Vec::new(),
+            expected: Vec::new(),
+        }
+    }
+}
+
+fn parts(checkpoint: &Checkpoint, id: TensorId) -> Vec<StoredId> {
+    match checkpoint.content(id) {
+        Content::Plain(stored) => vec![*stored],
+        Content::Quantized(layout) => layout.parts(),
+    }
+}
+
+/// The tensors that a fake-quantized output's metadata names.
+fn fake_quantized(out: &Checkpoint) -> HashMap<String, (Quantizer, Rounding)> {
+    let texts = out.shards().iter().flat_map(|s| &s.metadata);
+    let texts = texts.filter(|(key, _)| key == FAKE_METADATA_KEY);
+    let parsed = texts.filter_map(|(_, t)| serde_json::from_str::<QuantizedMetadata>(t).ok());
+    parsed
+        .flat_map(|said| {
+            let rounding = said.rounding.parse().unwrap_or_default();
+            said.tensors.into_iter().filter_map(move |(name, described)| {
+                let scheme: QuantizationScheme = described.scheme.parse().ok()?;
+                Some((name, (Quantizer { calibration: Calibration::MinMax, scheme }, rounding)))
+            })
+        })
+        .collect()
+}
+
+/// Compares chunks; one for each thread.
+pub struct Checker<'k> {
+    pairing: &'k Pairing<'k>,
+    known: &'k KnownScales,
+    out: Reader<'k>,
+    source: Reader<'k>,
+    values: Vec<i8>,
+    expected: Vec<u8>,
+}
+
+impl Checker<'_> {
+    /// Compares chunk `k` of a pair. For int8, gives the error that the bytes on disk have
+    /// against the source.
+    pub fn check(
+        &mut self,
+        pair: &Pair,
+        chunks: &Chunks,
+        k: u64,
+    ) -> Result<Option<ErrorSums>, ExportError> {
+        let range = chunks.range(k);
+        match pair.how {
+            Match::Identical => self.identical(pair, range).map(|()| None),
+            Match::Quantized => self.quantized(pair, chunks, range).map(Some),
+            Match::FakeQuantized(..) => self.fake_quantized(pair, chunks, range).map(Some),
+            Match::Dequantized(to) => {
+                let read = self.source.elements(pair.source, range.clone())?;
+                let (from, bytes) = read.unwrap_or((to, &[]));
+                convert(from, bytes, to, &mut self.expected);
+                self.compare_floats(pair, range, to).map(|()| None)
+            }
+        }
+    }
+
+    fn mismatch(&self, pair: &Pair, why: String) -> ExportError {
+        let out = self.pairing.out;
+        let tensor = out.tensor(pair.out).name.clone();
+        ExportError::Mismatch { path: out.path().to_owned(), tensor, why }
+    }
+
+    /// `range` counts bytes through all parts of the tensor.
+    fn identical(&mut self, pair: &Pair, range: Range<u64>) -> Result<(), ExportError> {
+        let (out, source) = (self.pairing.out, self.pairing.source);
+        let mut start = 0;
+        for (a, b) in parts(out, pair.out).into_iter().zip(parts(source, pair.source)) {
+            let length = out.stored(a).bytes();
+            let part = range.start.max(start)..range.end.min(start + length);
+            start += length;
+            if part.is_empty() {
+                continue;
+            }
+            let first = start - length;
+            let part = part.start - first..part.end - first;
+            if source.stored(b).bytes() != length {
+                return Err(self.mismatch(pair, "its size differs from the source's".into()));
+            }
+            let written = self.out.stored(a, part.clone())?;
+            let original = self.source.stored(b, part.clone())?;
+            if let Some(at) = first_difference(written, original) {
+                let why = format!("its byte {} differs from the source's", part.start + at);
+                return Err(self.mismatch(pair, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn quantized(
+        &mut self,
+        pair: &Pair,
+        chunks: &Chunks,
+        range: Range<u64>,
+    ) -> Result<ErrorSums, ExportError> {
+        let mut sums = ErrorSums::default();
+        let layout = self.pairing.out.layout(pair.out).and_then(|l| l.int8());
+        let (Some(int8), Some((quantizer, rounding))) = (layout, self.pairing.quantizer(pair))
+        else {
+            return Ok(sums);
+        };
+        let groups = int8.groups();
+        let holds = chunks.hold(&groups);
+        let first = int8.groups_of(&range).start;
+        let scales = int8.scales(&mut self.out, int8.groups_of(&range))?;
+        let written = self.out.stored(int8.values, range.clone())?;
+        let read = self.source.elements(pair.source, range.clone())?;
+        let Some((dtype, elements)) = read else { return Ok(sums) };
+        let mut wrong = None;
+        for (group, part) in groups.segments(range.clone()) {
+            let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
+            let x =
+                elements.get(at.start * dtype.size()..at.end * dtype.size()).unwrap_or_default();
+            let expected = match holds {
+                true => quantizer.scale(&kernels::range(dtype, x)).ok(),
+                false => known_scale(self.known, pair.source, group),
+            };
+            let expected = expected.map(|scale| stored_as(scale, int8.scale_type));
+            let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
+            if expected.map(f32::to_bits) != Some(scale.to_bits()) {
+                let expected = expected.map_or("none".into(), |e| e.to_string());
+                wrong = Some(format!("scale {group} is {scale}, expected {expected}"));
+                break;
+            }
+            self.values.resize(at.len(), 0);
+            kernels::quantize(dtype, x, scale, rounding, &mut self.values);
+            let written = written.get(at).unwrap_or_default();
+            if let Some(at) = first_difference(written, bytemuck::cast_slice(&self.values)) {
+                let index = part.start + at;
+                wrong = Some(format!("its element {index} is not what the source gives"));
+                break;
+            }
+            let qtype = quantizer.scheme.quantization_type();
+            sums.merge(&kernels::error(dtype, x, kernels::Quantization { scale, qtype, rounding }));
+        }
+        match wrong {
+            Some(why) => Err(self.mismatch(pair, why)),
+            None => Ok(sums),
+        }
+    }
+
+    fn fake_quantized(
+        &mut self,
+        pair: &Pair,
+        chunks: &Chunks,
+        range: Range<u64>,
+    ) -> Result<ErrorSums, ExportError> {
+        let mut sums = ErrorSums::default();
+        let Some((quantizer, rounding)) = self.pairing.quantizer(pair) else { return Ok(sums) };
+        let groups = quantizer.scheme.groups(&self.pairing.source.tensor(pair.source).shape);
+        let read = self.source.elements(pair.source, range.clone())?;
+        let Some((dtype, elements)) = read else { return Ok(sums) };
+        self.expected.clear();
+        for (group, part) in groups.segments(range.clone()) {
+            let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
+            let x =
+                elements.get(at.start * dtype.size()..at.end * dtype.size()).unwrap_or_default();
+            let scale = match chunks.hold(&groups) {
+                true => quantizer.scale(&kernels::range(dtype, x)).ok(),
+                false => known_scale(self.known, pair.source, group),
+            };
+            let scale = scale.unwrap_or(f32::NAN);
+            self.values.resize(at.len(), 0);
+            kernels::quantize(dtype, x, scale, rounding, &mut self.values);
+            kernels::dequantize(&self.values, scale, dtype, &mut self.expected);
+            let qtype = quantizer.scheme.quantization_type();
+            sums.merge(&kernels::error(dtype, x, kernels::Quantization { scale, qtype, rounding }));
+        }
+        self.compare_floats(pair, range, dtype)?;
+        Ok(sums)
+    }
+
+    /// Compares the output's elements of `range` with `self.expected`.
+    fn compare_floats(
+        &mut self,
+        pair: &Pair,
+        range: Range<u64>,
+        dtype: FloatType,
+    ) -> Result<(), ExportError> {
+        let read = self.out.elements(pair.out, range.clone())?;
+        let written = read.map_or(&[][..], |(_, bytes)| bytes);
+        let Some(at) = first_difference(written, &self.expected) else { return Ok(()) };
+        let index = at as usize / dtype.size();
+        let show =
+            |bytes| read_f64(dtype, bytes, index).map_or("nothing".into(), |v| v.to_string());
+        let (found, expected) = (show(written), show(&self.expected));
+        let index = range.start + index as u64;
+        Err(self.mismatch(pair, format!("its element {index} is {found}, expected {expected}")))
+    }
+}
+
+fn known_scale(known: &KnownScales, tensor: TensorId, group: u64) -> Option<f32> {
+    known.get(&tensor)?.get(group as usize).copied()
+}
+
+/// A scale as it reads back from the type it is stored in.
+fn stored_as(scale: f32, dtype: FloatType) -> f32 {
+    match dtype {
+        FloatType::F64 | FloatType::F32 => scale,
+        FloatType::F16 => half::f16::from_f32(scale).to_f32(),
+        FloatType::BF16 => half::bf16::from_f32(scale).to_f32(),
+    }
+}
+
+/// Where two runs of bytes differ first; a shorter one differs at its end.
+fn first_difference(a: &[u8], b: &[u8]) -> Option<u64> {
+    if a == b {
+        return None;
+    }
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    Some(same as u64)
+}

@@ -1,0 +1,71 @@
+//! Comparing an output with its source on all cores.
+
+use super::in_order::InOrder;
+use super::save::{SaveError, known_scales};
+use super::{Progress, each_chunk, lock};
+use crate::checkpoint::Checkpoint;
+use crate::export::{Match, Pairing};
+use crate::quantization::{Chunks, ErrorSums};
+use crate::tensor::TensorId;
+use std::sync::{Mutex, OnceLock};
+
+/// What was compared, and what the quantized tensors lost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verification {
+    pub tensors: Vec<Verified>,
+}
+
+/// One tensor of the output, found to be what it should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified {
+    pub out: TensorId,
+    pub source: TensorId,
+    pub how: Match,
+    /// For int8: the error of the bytes on disk against the source.
+    pub error: Option<ErrorSums>,
+}
+
+/// Whether every tensor of `out` is what quantizing or dequantizing `source` gives, every
+/// byte compared. An error names the first tensor found that is not.
+pub fn run(
+    out: &Checkpoint,
+    source: &Checkpoint,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Verification, SaveError> {
+    let pairing = Pairing::new(out, source)?;
+    let known = known_scales(source, pairing.to_calibrate(), threads, progress)?;
+    let chunks: Vec<_> = pairing.pairs.iter().map(|pair| pairing.chunks(pair)).collect();
+    let errors: Vec<_> = chunks.iter().map(|_| Mutex::new(InOrder::new(None))).collect();
+    let finished: Vec<OnceLock<ErrorSums>> = chunks.iter().map(|_| OnceLock::new()).collect();
+    each_chunk(chunks.iter().map(Chunks::count), threads, progress, || {
+        let mut checker = pairing.checker(&known);
+        let (pairing, chunks, errors, finished) = (&pairing, &chunks, &errors, &finished);
+        move |number, k| {
+            let (Some(pair), Some(chunks)) = (pairing.pairs.get(number), chunks.get(number)) else {
+                return Ok(());
+            };
+            let error = checker.check(pair, chunks, k)?;
+            progress.advance(pairing.out.bytes(pair.out) / chunks.count());
+            if let (Some(errors), Some(finished)) = (errors.get(number), finished.get(number)) {
+                let sum = lock(errors).add(k, error, chunks.count(), added);
+                sum.flatten().map(|sum| finished.set(sum));
+            }
+            Ok(())
+        }
+    })?;
+    let tensors = pairing.pairs.iter().zip(finished).map(|(pair, error)| Verified {
+        out: pair.out,
+        source: pair.source,
+        how: pair.how.clone(),
+        error: error.into_inner(),
+    });
+    Ok(Verification { tensors: tensors.collect() })
+}
+
+fn added(so_far: &mut Option<ErrorSums>, next: Option<ErrorSums>) {
+    match (so_far, next) {
+        (Some(sum), Some(next)) => sum.merge(&next),
+        (none, next) => *none = next,
+    }
+}

@@ -1,0 +1,101 @@
+//! The division of a tensor into chunks of elements that are worked on one at a time.
+
+use super::{Groups, QuantizationScheme};
+use crate::tensor::Shape;
+use std::ops::Range;
+
+/// Chunks of nearly equal length that cut no channel, or where channels are longer than a
+/// chunk no row, or where rows are longer no block. They are fixed by the shape and the
+/// schemes, never by the number of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    elements: u64,
+    length: u64,
+    align: Groups,
+}
+
+impl Chunks {
+    /// Chunks of about `length` elements.
+    pub fn new(
+        shape: &Shape,
+        length: u64,
+        schemes: impl IntoIterator<Item = QuantizationScheme>,
+    ) -> Chunks {
+        let (elements, length) = (shape.elements(), length.max(1));
+        let every = |len: u64| Groups::new(elements, len, len);
+        let align = if (1..=length).contains(&shape.channel_len()) {
+            every(shape.channel_len())
+        } else if (1..=length).contains(&shape.row_len()) {
+            every(shape.row_len())
+        } else {
+            let blocks = schemes.into_iter().filter_map(|scheme| match scheme {
+                QuantizationScheme::PerBlock(_, _, block) => Some(u64::from(block)),
+                _ => None,
+            });
+            let unit = blocks.fold(128, lcm);
+            Groups::new(elements, shape.row_len(), if unit <= length { unit } else { length })
+        };
+        Chunks { elements, length, align }
+    }
+
+    /// Number of chunks; an empty tensor has none.
+    pub fn count(&self) -> u64 {
+        self.elements.div_ceil(self.length)
+    }
+
+    /// The elements of chunk `k`; empty past the last.
+    pub fn range(&self, k: u64) -> Range<u64> {
+        let bound = |k: u64| match k.saturating_mul(self.length) {
+            at if at >= self.elements => self.elements,
+            at => self.align.floor(at),
+        };
+        bound(k)..bound(k.saturating_add(1))
+    }
+
+    /// Whether every group lies whole in one chunk.
+    pub fn hold(&self, groups: &Groups) -> bool {
+        self.elements <= self.length || self.align.nests(groups)
+    }
+}
+
+fn lcm(a: u64, b: u64) -> u64 {
+    let gcd = |mut a: u64, mut b: u64| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    (a / gcd(a, b).max(1)).saturating_mul(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_every_element_once_and_cut_no_group_they_hold() {
+        for dims in
+            [&[3u64, 1_000_001][..], &[1_000_003], &[0, 5], &[1000, 1000], &[7, 11, 13], &[]]
+        {
+            let shape = Shape::new(dims).expect("fits");
+            for scheme in [
+                QuantizationScheme::PER_TENSOR,
+                QuantizationScheme::PER_CHANNEL,
+                QuantizationScheme::per_block(96),
+                QuantizationScheme::per_block(3001),
+            ] {
+                let chunks = Chunks::new(&shape, 10_000, [scheme]);
+                let groups = scheme.groups(&shape);
+                let mut at = 0;
+                for k in 0..chunks.count() {
+                    let range = chunks.range(k);
+                    assert_eq!(range.start, at);
+                    let boundary = groups.floor(at) == at;
+                    assert!(boundary || !chunks.hold(&groups), "{dims:?} {scheme} at {at}");
+                    at = range.end;
+                }
+                assert_eq!(at, shape.elements());
+            }
+        }
+    }
+}
