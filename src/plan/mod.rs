@@ -2,14 +2,17 @@
 //!
 //! Pure data over a checkpoint's index; reads no tensor and writes no file.
 
+pub mod budget;
 mod eligibility;
 mod history;
 mod preset;
+pub mod recipe;
 mod selection;
 
 pub use eligibility::{Obstacle, obstacle, quantizable};
 pub use history::History;
 pub use preset::Preset;
+pub use recipe::RecipeError;
 pub use selection::{Selection, SelectionError};
 
 use crate::checkpoint::Checkpoint;

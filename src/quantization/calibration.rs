@@ -1,6 +1,8 @@
 //! From the values of a tensor to the range its quantized values span.
 
 use super::Range;
+use std::fmt;
+use std::str::FromStr;
 
 /// How the range of a group of values is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,6 +27,25 @@ pub fn symmetric_scale(absmax: f64, qmax: f32) -> Option<f32> {
         return Some(f32::MIN_POSITIVE);
     }
     (scale * qmax).is_finite().then_some(scale)
+}
+
+impl fmt::Display for Calibration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Calibration::MinMax => f.pad("min-max"),
+        }
+    }
+}
+
+impl FromStr for Calibration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "min-max" => Ok(Calibration::MinMax),
+            _ => Err(format!("unknown calibration '{text}': expected min-max")),
+        }
+    }
 }
 
 impl Calibration {

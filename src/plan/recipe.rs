@@ -1,0 +1,163 @@
+//! A plan as a TOML file that the screen writes and reads and the command line replays.
+//!
+//! ```toml
+//! version = 1
+//! rounding = "half-even"
+//!
+//! [[quantize]]
+//! scheme = "per-channel"
+//! tensors = ["encoder.0.weight"]
+//! ```
+
+use super::{Obstacle, Plan, obstacle};
+use crate::checkpoint::Checkpoint;
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+
+/// Far more than a recipe for a million tensors.
+const SIZE_LIMIT: u64 = 256 << 20;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recipe {
+    version: u32,
+    rounding: String,
+    #[serde(default)]
+    quantize: Vec<Group>,
+}
+
+/// Tensors that are quantized alike.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    scheme: String,
+    #[serde(default = "min_max")]
+    calibration: String,
+    tensors: Vec<String>,
+}
+
+fn min_max() -> String {
+    Calibration::MinMax.to_string()
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: not a recipe: {why}", path.display())]
+    Form { path: PathBuf, why: String },
+    #[error("{}: names the tensor '{}', which {} does not hold", path.display(), tensor.escape_debug(), model.display())]
+    NoTensor { path: PathBuf, tensor: String, model: PathBuf },
+    #[error("{}: names the tensor '{}' twice", path.display(), tensor.escape_debug())]
+    Twice { path: PathBuf, tensor: String },
+    #[error("{}: names the tensor '{}', which cannot be quantized: {why}", path.display(), tensor.escape_debug())]
+    NotQuantizable { path: PathBuf, tensor: String, why: Obstacle },
+}
+
+/// The recipe of a plan.
+pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
+    let mut groups: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for (id, quantizer) in plan.iter() {
+        let key = (quantizer.scheme.to_string(), quantizer.calibration.to_string());
+        groups.entry(key).or_default().push(checkpoint.tensor(id).name.clone());
+    }
+    let quantize = groups
+        .into_iter()
+        .map(|((scheme, calibration), tensors)| Group { scheme, calibration, tensors })
+        .collect();
+    let recipe = Recipe { version: VERSION, rounding: plan.rounding.name().to_owned(), quantize };
+    // Strings and numbers always serialize.
+    toml::to_string_pretty(&recipe).unwrap_or_default()
+}
+
+/// Reads a recipe file as a plan for `checkpoint`.
+pub fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Plan, RecipeError> {
+    let io = |source| RecipeError::Io { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(io)?.len();
+    if size > SIZE_LIMIT {
+        let why = format!("it has {size} bytes, more than the limit of {SIZE_LIMIT}");
+        return Err(RecipeError::Form { path: path.to_owned(), why });
+    }
+    let text = std::fs::read_to_string(path).map_err(io)?;
+    from_toml(path, &text, checkpoint)
+}
+
+/// A recipe's text as a plan; `path` is for errors.
+pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Plan, RecipeError> {
+    let form = |why: String| RecipeError::Form { path: path.to_owned(), why };
+    let recipe: Recipe = toml::from_str(text).map_err(|e| form(e.message().to_owned()))?;
+    if recipe.version != VERSION {
+        return Err(form(format!("its version is {}, expected {VERSION}", recipe.version)));
+    }
+    let by_name: HashMap<&str, _> =
+        checkpoint.ids().map(|id| (checkpoint.tensor(id).name.as_str(), id)).collect();
+    let mut plan = Plan { rounding: recipe.rounding.parse().map_err(form)?, ..Plan::default() };
+    for group in recipe.quantize {
+        let scheme: QuantizationScheme = group.scheme.parse().map_err(|e| form(format!("{e}")))?;
+        let calibration: Calibration = group.calibration.parse().map_err(form)?;
+        for tensor in group.tensors {
+            let path = path.to_owned();
+            let Some(&id) = by_name.get(tensor.as_str()) else {
+                let model = checkpoint.path().to_owned();
+                return Err(RecipeError::NoTensor { path, tensor, model });
+            };
+            if let Some(why) = obstacle(checkpoint, id).filter(|o| !o.can_be_overruled()) {
+                return Err(RecipeError::NotQuantizable { path, tensor, why });
+            }
+            if plan.is_marked(id) {
+                return Err(RecipeError::Twice { path, tensor });
+            }
+            plan.mark(id, Quantizer { calibration, scheme });
+        }
+    }
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Selection;
+    use crate::quantization::Rounding;
+
+    fn tiny_llama() -> Checkpoint {
+        Checkpoint::open(Path::new("tests/data/tiny-llama/single")).expect("opens")
+    }
+
+    #[test]
+    fn a_plan_comes_back_as_it_was() {
+        let checkpoint = tiny_llama();
+        let ids = Selection::default().resolve(&checkpoint).expect("some");
+        let mut plan =
+            Plan::uniform(ids.clone(), QuantizationScheme::PER_CHANNEL, Rounding::HalfAway);
+        let quantizer = Quantizer {
+            calibration: Calibration::MinMax,
+            scheme: QuantizationScheme::per_block(64),
+        };
+        plan.mark(ids[1], quantizer);
+        let text = to_toml(&plan, &checkpoint);
+        let back = from_toml(Path::new("r.toml"), &text, &checkpoint).expect("reads");
+        assert_eq!(back, plan, "{text}");
+    }
+
+    #[test]
+    fn what_does_not_fit_the_model_is_refused() {
+        let checkpoint = tiny_llama();
+        let refusal = |body: &str| {
+            let text = format!("version = 1\nrounding = \"half-even\"\n{body}");
+            from_toml(Path::new("r.toml"), &text, &checkpoint).expect_err(body).to_string()
+        };
+        let group = |tensors: &str| {
+            refusal(&format!("[[quantize]]\nscheme = \"per-tensor\"\ntensors = [{tensors}]"))
+        };
+        assert!(group("\"nope\"").contains("does not hold"));
+        assert!(group("\"lm_head.weight\", \"lm_head.weight\"").contains("twice"));
+        assert!(refusal("colour = 1").contains("unknown field"));
+        assert!(
+            refusal("[[quantize]]\nscheme = \"best\"\ntensors = []").contains("unknown scheme")
+        );
+    }
+}
