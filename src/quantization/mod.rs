@@ -7,6 +7,7 @@
 mod calibration;
 mod chunks;
 mod dequantize;
+mod difference;
 pub mod kernels;
 mod measure;
 mod quantizer;
@@ -16,6 +17,7 @@ mod statistics;
 pub use calibration::{Calibration, symmetric_scale};
 pub use chunks::Chunks;
 pub use dequantize::Dequantize;
+pub use difference::{Difference, difference};
 pub use measure::{
     Analysis, Calibrated, First, Measurement, Outcome, Quantized, Questions, Scales, Second,
     measure,

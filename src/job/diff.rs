@@ -1,0 +1,183 @@
+//! Comparing two checkpoints tensor by tensor, on all cores.
+
+use super::in_order::InOrder;
+use super::save::SaveError;
+use super::{Job, Progress, each_chunk, lock};
+use crate::checkpoint::{Checkpoint, Content};
+use crate::export::ExportError;
+use crate::quantization::{Chunks, Difference, difference};
+use crate::tensor::{DType, Shape, TensorId};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// Elements compared at a time.
+const CHUNK: u64 = 1 << 17;
+
+/// One tensor name, in one checkpoint or in both.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    pub name: String,
+    pub change: Change,
+}
+
+/// What became of a tensor from A to B.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Only B has it.
+    Added { dtype: DType, shape: Shape },
+    /// Only A has it.
+    Removed { dtype: DType, shape: Shape },
+    /// Both have it, of different shapes.
+    Reshaped { from: Shape, to: Shape },
+    /// Both have it, of one shape.
+    Common {
+        from: DType,
+        to: DType,
+        /// The difference of the values; `None` where one of them has no float elements.
+        difference: Option<Difference>,
+        /// Whether the stored bytes are the same.
+        identical: bool,
+    },
+}
+
+impl Change {
+    /// SQNR of B against A in dB, infinite where nothing differs.
+    pub fn sqnr_db(&self) -> Option<f64> {
+        match self {
+            Change::Common { difference: Some(d), .. } => Some(d.sums.statistics().sqnr_db),
+            _ => None,
+        }
+    }
+}
+
+/// Starts a comparison; the one finding is all of it.
+pub fn start(
+    a: Arc<Checkpoint>,
+    b: Arc<Checkpoint>,
+    threads: Option<usize>,
+) -> std::io::Result<Job<Result<Vec<Compared>, SaveError>>> {
+    Job::start("diff", Arc::new(Progress::default()), move |progress, sender| {
+        let _ = sender.send(run(&a, &b, threads, progress));
+    })
+}
+
+/// Compares every tensor: those in A first, in its order, then what only B has.
+pub fn run(
+    a: &Checkpoint,
+    b: &Checkpoint,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Vec<Compared>, SaveError> {
+    let in_b: HashMap<&str, TensorId> =
+        b.ids().map(|id| (b.tensor(id).name.as_str(), id)).collect();
+    let in_a: HashMap<&str, TensorId> =
+        a.ids().map(|id| (a.tensor(id).name.as_str(), id)).collect();
+    let pairs: Vec<(TensorId, TensorId)> = a
+        .ids()
+        .filter_map(|id| Some((id, *in_b.get(a.tensor(id).name.as_str())?)))
+        .filter(|&(x, y)| a.tensor(x).shape == b.tensor(y).shape)
+        .collect();
+    let chunks: Vec<Chunks> = pairs.iter().map(|&(x, y)| chunks(a, x, b, y)).collect();
+    progress.expect(pairs.iter().map(|&(x, _)| a.bytes(x)).fold(0, u64::saturating_add));
+    let sums: Vec<_> = pairs.iter().map(|_| Mutex::new(InOrder::new(Found::default()))).collect();
+    let found: Vec<OnceLock<Found>> = pairs.iter().map(|_| OnceLock::new()).collect();
+    each_chunk(chunks.iter().map(Chunks::count), threads, progress, || {
+        let (mut from, mut to) = (a.reader(), b.reader());
+        let (pairs, chunks, sums, found) = (&pairs, &chunks, &sums, &found);
+        move |number, k| {
+            let (Some(&(x, y)), Some(chunks)) = (pairs.get(number), chunks.get(number)) else {
+                return Ok(());
+            };
+            let next = compare(&mut from, x, &mut to, y, chunks.range(k))?;
+            progress.advance(a.bytes(x) / chunks.count());
+            if let (Some(sums), Some(found)) = (sums.get(number), found.get(number)) {
+                let whole = lock(sums).add(k, next, chunks.count(), Found::merge);
+                if let Some(whole) = whole {
+                    let _ = found.set(whole);
+                }
+            }
+            Ok(())
+        }
+    })?;
+    let mut common: HashMap<TensorId, (TensorId, Found)> = pairs
+        .into_iter()
+        .zip(found)
+        .map(|((x, y), found)| (x, (y, found.into_inner().unwrap_or_default())))
+        .collect();
+    let mut all = Vec::new();
+    for id in a.ids() {
+        let info = a.tensor(id);
+        let change = match (common.remove(&id), in_b.get(info.name.as_str())) {
+            (Some((other, found)), _) => Change::Common {
+                from: info.dtype.clone(),
+                to: b.tensor(other).dtype.clone(),
+                difference: found.difference,
+                identical: !found.bytes_differ,
+            },
+            (None, Some(&other)) => {
+                Change::Reshaped { from: info.shape.clone(), to: b.tensor(other).shape.clone() }
+            }
+            (None, None) => {
+                Change::Removed { dtype: info.dtype.clone(), shape: info.shape.clone() }
+            }
+        };
+        all.push(Compared { name: info.name.clone(), change });
+    }
+    for info in b.tensors().iter().filter(|info| !in_a.contains_key(info.name.as_str())) {
+        let change = Change::Added { dtype: info.dtype.clone(), shape: info.shape.clone() };
+        all.push(Compared { name: info.name.clone(), change });
+    }
+    Ok(all)
+}
+
+#[derive(Clone, Debug, Default)]
+struct Found {
+    difference: Option<Difference>,
+    bytes_differ: bool,
+}
+
+impl Found {
+    fn merge(&mut self, next: Found) {
+        self.bytes_differ |= next.bytes_differ;
+        match (&mut self.difference, next.difference) {
+            (Some(sum), Some(next)) => sum.merge(&next),
+            (none, next) => *none = next,
+        }
+    }
+}
+
+/// Elements where both have floats; bytes of the one stored tensor otherwise.
+fn chunks(a: &Checkpoint, x: TensorId, b: &Checkpoint, y: TensorId) -> Chunks {
+    match (a.float_type(x), b.float_type(y)) {
+        (Some(_), Some(_)) => Chunks::new(&a.tensor(x).shape, CHUNK, None),
+        _ => Chunks::new(&Shape::vector(a.bytes(x).max(1)), CHUNK * 8, None),
+    }
+}
+
+fn compare(
+    from: &mut crate::checkpoint::Reader,
+    x: TensorId,
+    to: &mut crate::checkpoint::Reader,
+    y: TensorId,
+    range: std::ops::Range<u64>,
+) -> Result<Found, ExportError> {
+    let (a, b) = (from.checkpoint(), to.checkpoint());
+    if a.float_type(x).is_some() && b.float_type(y).is_some() {
+        let before = from.elements(x, range.clone())?;
+        let after = to.elements(y, range)?;
+        let (Some(before), Some(after)) = (before, after) else { return Ok(Found::default()) };
+        let plain = matches!((a.content(x), b.content(y)), (Content::Plain(_), Content::Plain(_)));
+        let found = difference(before, after);
+        return Ok(Found { difference: Some(found), bytes_differ: !plain || before != after });
+    }
+    let (Content::Plain(before), Content::Plain(after)) = (a.content(x), b.content(y)) else {
+        return Ok(Found { difference: None, bytes_differ: true });
+    };
+    if a.tensor(x).dtype != b.tensor(y).dtype || a.bytes(x) != b.bytes(y) {
+        return Ok(Found { difference: None, bytes_differ: true });
+    }
+    let end = range.end.min(a.bytes(x));
+    let bytes_differ =
+        from.stored(*before, range.start..end)? != to.stored(*after, range.start..end)?;
+    Ok(Found { difference: None, bytes_differ })
+}
