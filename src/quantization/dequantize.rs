@@ -17,13 +17,14 @@ impl Dequantize {
     /// to f32.
     pub fn map_tensor(&self, tensor: &QuantizedTensor) -> Vec<u8> {
         let to = self.to.unwrap_or(tensor.original);
-        let mut out = Vec::with_capacity(tensor.values.len() * to.size());
+        let mut out = vec![0; tensor.values.len() * to.size()];
         for (group, segment) in
             tensor.scheme.groups(&tensor.shape).segments(0..tensor.values.len() as u64)
         {
-            let values = &tensor.values[segment.start as usize..segment.end as usize];
+            let (start, end) = (segment.start as usize, segment.end as usize);
             let scale = tensor.scales.get(group as usize).copied().unwrap_or(f32::NAN);
-            kernels::dequantize(values, scale, to, &mut out);
+            let elements = &mut out[start * to.size()..end * to.size()];
+            kernels::dequantize(&tensor.values[start..end], scale, to, elements);
         }
         out
     }

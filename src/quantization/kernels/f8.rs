@@ -1,0 +1,154 @@
+//! 8-bit floats: their values, and the nearest E4M3 to a number.
+//!
+//! Formats: "FP8 Formats for Deep Learning" (arXiv 2209.05433) for E4M3 and E5M2, the OCP
+//! Microscaling specification for E8M0; the FNUZ variants have no negative zero, no
+//! infinities, one NaN (0x80) and a bias greater by one.
+
+/// The largest finite E4M3.
+pub const F8E4M3_MAX: f32 = 448.0;
+
+/// The E4M3 code nearest to `x`, ties to even, saturating at ±448; NaN becomes 448. Zero
+/// has one code, which negative numbers that round to it share.
+pub fn f8e4m3_from(x: f32) -> u8 {
+    let (_, code) = e4m3_magnitude(x.abs());
+    with_sign(code, x) as u8
+}
+
+/// The nearest E4M3 to a magnitude: its value and its code.
+#[inline(always)]
+pub(super) fn e4m3_magnitude(magnitude: f32) -> (f32, u32) {
+    let magnitude = if magnitude < F8E4M3_MAX { magnitude } else { F8E4M3_MAX };
+    // The spacing is an eighth of the power of two, and 2⁻⁹ below 2⁻⁶. Adding 2²³ times
+    // the spacing rounds to a multiple of it and leaves the multiple in the low bits.
+    let exponent = (magnitude.to_bits() >> 23).max(121);
+    let magic = f32::from_bits((exponent + 20) << 23);
+    let sum = magnitude + magic;
+    let units = sum.to_bits() & 31;
+    (sum - magic, (exponent - 121) * 8 + units)
+}
+
+/// `code` with the sign of `x`, but for zero.
+#[inline(always)]
+pub(super) fn with_sign(code: u32, x: f32) -> u32 {
+    let sign = (x.to_bits() >> 24) & 0x80;
+    code | if code == 0 { 0 } else { sign }
+}
+
+/// The value of an E4M3 code; NaN for 0x7F and 0xFF.
+pub fn f8e4m3_value(code: u8) -> f32 {
+    if code & 0x7F == 0x7F { f32::NAN } else { value(code, 3, 7) }
+}
+
+/// The value of an E5M2 code: IEEE half precision without its low byte.
+pub fn f8e5m2_value(code: u8) -> f32 {
+    half::f16::from_bits(u16::from(code) << 8).into()
+}
+
+/// The value of an E8M0 code, a power of two: 2^(code − 127); NaN for 0xFF.
+pub fn f8e8m0_value(code: u8) -> f32 {
+    match code {
+        0 => f32::from_bits(1 << 22),
+        255 => f32::NAN,
+        _ => f32::from_bits(u32::from(code) << 23),
+    }
+}
+
+/// The value of an E4M3FNUZ code; NaN for 0x80.
+pub fn f8e4m3fnuz_value(code: u8) -> f32 {
+    if code == 0x80 { f32::NAN } else { value(code, 3, 8) }
+}
+
+/// The value of an E5M2FNUZ code; NaN for 0x80.
+pub fn f8e5m2fnuz_value(code: u8) -> f32 {
+    if code == 0x80 { f32::NAN } else { value(code, 2, 16) }
+}
+
+/// The finite value of a code with so many mantissa bits and this exponent bias.
+fn value(code: u8, mantissa_bits: u32, bias: i32) -> f32 {
+    let mantissa = i32::from(code) & ((1 << mantissa_bits) - 1);
+    let exponent = i32::from(code & 0x7F) >> mantissa_bits;
+    let implicit = if exponent == 0 { 0 } else { 1 << mantissa_bits };
+    let power = exponent.max(1) - bias - mantissa_bits as i32;
+    let magnitude = (mantissa + implicit) as f32 * f32::from_bits(((power + 127) as u32) << 23);
+    if code & 0x80 == 0 { magnitude } else { -magnitude }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> impl Iterator<Item = u8> {
+        0..=u8::MAX
+    }
+
+    #[test]
+    fn known_values() {
+        assert_eq!(
+            [0x7E, 0x08, 0x01, 0x38, 0xB8].map(f8e4m3_value),
+            [448.0, 0.015625, 2f32.powi(-9), 1.0, -1.0]
+        );
+        assert_eq!(
+            [0x7B, 0x04, 0x01, 0x7C].map(f8e5m2_value),
+            [57344.0, 2f32.powi(-14), 2f32.powi(-16), f32::INFINITY]
+        );
+        assert_eq!([127, 0, 254].map(f8e8m0_value), [1.0, 2f32.powi(-127), 2f32.powi(127)]);
+        assert_eq!(
+            [0x7F, 0x08, 0x01, 0x40].map(f8e4m3fnuz_value),
+            [240.0, 2f32.powi(-7), 2f32.powi(-10), 1.0]
+        );
+        assert_eq!(
+            [0x7F, 0x04, 0x01, 0x40].map(f8e5m2fnuz_value),
+            [57344.0, 2f32.powi(-15), 2f32.powi(-17), 1.0]
+        );
+        for nan in [f8e4m3_value(0x7F), f8e4m3_value(0xFF), f8e5m2_value(0xFE)] {
+            assert!(nan.is_nan());
+        }
+        for nan in [f8e8m0_value(0xFF), f8e4m3fnuz_value(0x80), f8e5m2fnuz_value(0x80)] {
+            assert!(nan.is_nan());
+        }
+    }
+
+    #[test]
+    fn a_value_leads_back_to_its_code() {
+        for code in all().filter(|c| c & 0x7F != 0x7F && *c != 0x80) {
+            assert_eq!(f8e4m3_from(f8e4m3_value(code)), code);
+        }
+        assert_eq!(f8e4m3_from(-0.0), 0);
+    }
+
+    #[test]
+    fn between_two_values_the_nearer_is_taken_and_a_tie_goes_to_the_even_code() {
+        for low in 0..0x7Eu8 {
+            let (a, b) = (f8e4m3_value(low), f8e4m3_value(low + 1));
+            let middle = (a + b) / 2.0;
+            let even = low + (low & 1);
+            assert_eq!(f8e4m3_from(middle), even, "{middle}");
+            assert_eq!(f8e4m3_from(middle.next_down()), low, "{middle}");
+            assert_eq!(f8e4m3_from(middle.next_up()), low + 1, "{middle}");
+            if low > 0 {
+                assert_eq!(f8e4m3_from(-middle.next_down()), low | 0x80, "{middle}");
+            }
+        }
+        for large in [448.0, 449.0, 1e30, f32::INFINITY, f32::NAN] {
+            assert_eq!(f8e4m3_from(large), 0x7E);
+        }
+        assert_eq!(f8e4m3_from(f32::NEG_INFINITY), 0xFE);
+        assert_eq!(f8e4m3_from(f32::from_bits(1)), 0);
+    }
+
+    #[test]
+    fn codes_are_ordered_by_value() {
+        for (name, value) in [
+            ("E4M3", f8e4m3_value as fn(u8) -> f32),
+            ("E5M2", f8e5m2_value),
+            ("E4M3FNUZ", f8e4m3fnuz_value),
+            ("E5M2FNUZ", f8e5m2fnuz_value),
+        ] {
+            for code in 0..0x7Eu8 {
+                let (a, b) = (value(code), value(code + 1));
+                assert!(a < b || b.is_nan(), "{name} {code}: {a} {b}");
+                assert!(code == 0 || value(code | 0x80) == -a || a.is_nan(), "{name} {code}");
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The kernels as plain loops in f64: what the fast ones are tested against.
+
+use super::{Quantization, f8e4m3_value};
+use crate::quantization::{ErrorSums, Moments, QuantizationType, Rounding};
+use crate::tensor::FloatType;
+use half::{bf16, f16};
+
+/// An element type the loops are generic over. `Wide` is what it is computed in:
+/// f32, and f64 for f64.
+trait Element: Copy {
+    const SIZE: usize;
+    fn read(raw: &[u8]) -> Self;
+    fn f64(self) -> f64;
+    /// The quotient `self / scale` as the element's precision gives it.
+    fn quotient(self, scale: f32) -> f64;
+    /// `scale * q` as it is dequantized for this type.
+    fn product(scale: f32, q: f32) -> f64;
+}
+
+macro_rules! element {
+    ($t:ty, $size:literal) => {
+        impl Element for $t {
+            const SIZE: usize = $size;
+            fn read(raw: &[u8]) -> Self {
+                raw.try_into().map(<$t>::from_le_bytes).unwrap_or_default()
+            }
+            fn f64(self) -> f64 {
+                self.into()
+            }
+            fn quotient(self, scale: f32) -> f64 {
+                (f32::from(self) / scale).into()
+            }
+            fn product(scale: f32, q: f32) -> f64 {
+                (scale * q).into()
+            }
+        }
+    };
+}
+element!(f32, 4);
+element!(f16, 2);
+element!(bf16, 2);
+
+impl Element for f64 {
+    const SIZE: usize = 8;
+    fn read(raw: &[u8]) -> Self {
+        raw.try_into().map(f64::from_le_bytes).unwrap_or_default()
+    }
+    fn f64(self) -> f64 {
+        self
+    }
+    fn quotient(self, scale: f32) -> f64 {
+        self / f64::from(scale)
+    }
+    fn product(scale: f32, q: f32) -> f64 {
+        f64::from(scale) * f64::from(q)
+    }
+}
+
+macro_rules! dispatch {
+    ($dtype:expr, $f:ident($($arg:expr),*)) => {
+        match $dtype {
+            FloatType::F64 => $f::<f64>($($arg),*),
+            FloatType::F32 => $f::<f32>($($arg),*),
+            FloatType::F16 => $f::<f16>($($arg),*),
+            FloatType::BF16 => $f::<bf16>($($arg),*),
+        }
+    };
+}
+
+/// Min, max, Σx, Σx², zeros and the non-finite elements.
+pub fn moments(dtype: FloatType, bytes: &[u8]) -> Moments {
+    dispatch!(dtype, moments_of(bytes))
+}
+
+fn moments_of<E: Element>(bytes: &[u8]) -> Moments {
+    let mut m = Moments::default();
+    for raw in bytes.chunks_exact(E::SIZE) {
+        let x = E::read(raw).f64();
+        if x.is_finite() {
+            m.range.min = m.range.min.min(x);
+            m.range.max = m.range.max.max(x);
+            m.sum += x;
+            m.sum_sq += x * x;
+            m.zeros += u64::from(x == 0.0);
+        } else {
+            m.range.nan += u64::from(x.is_nan());
+            m.range.inf += u64::from(x.is_infinite());
+            m.range.first_non_finite.get_or_insert(m.range.count);
+        }
+        m.range.count += 1;
+    }
+    m
+}
+
+/// What quantizing every element loses. The elements must be finite.
+pub fn error(dtype: FloatType, bytes: &[u8], how: Quantization) -> ErrorSums {
+    dispatch!(dtype, error_of(bytes, how))
+}
+
+fn error_of<E: Element>(bytes: &[u8], how: Quantization) -> ErrorSums {
+    let mut sums = ErrorSums::default();
+    for raw in bytes.chunks_exact(E::SIZE) {
+        let e = E::read(raw);
+        let x = e.f64();
+        let (q, code) = round(e.quotient(how.scale), how);
+        let hat = E::product(how.scale, q);
+        let d = x - hat;
+        sums.count += 1;
+        sums.signal += x * x;
+        sums.noise += d * d;
+        sums.dot += x * hat;
+        sums.reconstructed += hat * hat;
+        sums.max_abs_error = sums.max_abs_error.max(d.abs());
+        sums.non_zero += u64::from(x != 0.0);
+        sums.zeroed += u64::from(x != 0.0 && q == 0.0);
+        sums.levels.insert(code);
+    }
+    sums
+}
+
+/// The quantized value nearest to a quotient, and the byte that stores it.
+pub fn round(quotient: f64, how: Quantization) -> (f32, u8) {
+    match how.qtype {
+        QuantizationType::QInt8 | QuantizationType::QInt4 => {
+            let max = f64::from(how.qtype.max());
+            let r = match how.rounding {
+                Rounding::HalfEven => quotient.round_ties_even(),
+                Rounding::HalfAway => quotient.round(),
+            };
+            let q = r.clamp(-max, max);
+            (q as f32, q as i8 as u8)
+        }
+        QuantizationType::F8E4M3 => {
+            let code = f8e4m3_from(quotient as f32);
+            (f8e4m3_value(code), code)
+        }
+    }
+}
+
+/// The E4M3 code nearest to `x`, found by trying all of them.
+fn f8e4m3_from(x: f32) -> u8 {
+    let distance = |code: u8| (f64::from(x.abs()) - f64::from(super::f8e4m3_value(code))).abs();
+    // The even one of two that are equally near.
+    let nearest = (0..0x7Fu8)
+        .min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a % 2).cmp(&(b % 2))));
+    match nearest {
+        Some(code) if code > 0 && x.is_sign_negative() => code | 0x80,
+        code => code.unwrap_or(0),
+    }
+}
+
+/// Quantizes every element to one i8 of `out`; stops at the shorter of the two.
+/// `qmax` is 127 for `QInt8`.
+pub fn quantize(dtype: FloatType, bytes: &[u8], scale: f32, rounding: Rounding, out: &mut [i8]) {
+    dispatch!(dtype, quantize_of(bytes, scale, rounding, out))
+}
+
+fn quantize_of<E: Element>(bytes: &[u8], scale: f32, rounding: Rounding, out: &mut [i8]) {
+    let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+    for (raw, out) in bytes.chunks_exact(E::SIZE).zip(out) {
+        *out = round(E::read(raw).quotient(scale), how).1 as i8;
+    }
+}
+
+/// `scale * q`, the product rounded to f32 (kept in f64 for F64), then to `to`, appended
+/// to `out` as little-endian bytes.
+pub fn dequantize(q: &[i8], scale: f32, to: FloatType, out: &mut Vec<u8>) {
+    for &q in q {
+        let product = scale * f32::from(q);
+        match to {
+            FloatType::F64 => out.extend((f64::from(scale) * f64::from(q)).to_le_bytes()),
+            FloatType::F32 => out.extend(product.to_le_bytes()),
+            FloatType::F16 => out.extend(f16::from_f32(product).to_le_bytes()),
+            FloatType::BF16 => out.extend(bf16::from_f32(product).to_le_bytes()),
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Every kernel, on every instruction set this machine has, against the plain loops.
+
+use super::dispatch::{Isa, Kernel, run_at};
+use super::{
+    Quantization, dequantize::DequantizeTo, error::ErrorOf, moments::MomentsOf, moments::RangeOf,
+    quantize::QuantizeTo, reference,
+};
+use crate::quantization::{ErrorSums, Moments, QuantizationType, Rounding, symmetric_scale};
+use crate::tensor::{FloatType, write_f64};
+use proptest::prelude::*;
+
+const TYPES: [FloatType; 4] = [FloatType::F64, FloatType::F32, FloatType::F16, FloatType::BF16];
+const ROUNDINGS: [Rounding; 2] = [Rounding::HalfEven, Rounding::HalfAway];
+const QTYPES: [QuantizationType; 3] =
+    [QuantizationType::QInt8, QuantizationType::QInt4, QuantizationType::F8E4M3];
+
+/// The result of a kernel on every instruction set of this machine.
+fn everywhere<K: Kernel>(kernel: impl Fn() -> K) -> Vec<(Isa, K::Output)> {
+    Isa::ALL.iter().filter_map(|&isa| Some((isa, run_at(isa, kernel())?))).collect()
+}
+
+/// A small generator, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// About normal, deviation 1.
+    fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+    }
+}
+
+fn bytes_of(dtype: FloatType, values: impl IntoIterator<Item = f64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    values.into_iter().for_each(|v| write_f64(dtype, v, &mut bytes));
+    bytes
+}
+
+/// Values of every kind a finite tensor can hold, with ties of `scale` among them.
+fn finite_values(random: &mut Random, count: usize, scale: f64) -> Vec<f64> {
+    (0..count)
+        .map(|_| match random.next() % 12 {
+            0 => 0.0,
+            1 => -0.0,
+            2 => ((random.next() % 255) as f64 - 127.0 + 0.5) * scale,
+            3 => ((random.next() % 255) as f64 - 127.0) * scale,
+            4 => random.normal() * scale * 1e-3,
+            5 => f64::from(f32::from_bits(1 + (random.next() % 1000) as u32)),
+            6 => f64::from(0.499_999_97f32) * scale,
+            7 => random.normal() * scale * 200.0,
+            _ => random.normal() * scale * 30.0,
+        })
+        .collect()
+}
+
+/// Equal but for the order in which `terms` positive parts of about `size` were added, in
+/// f64 or, in blocks, in f32.
+#[track_caller]
+fn assert_close(found: f64, expected: f64, size: f64, tolerance: f64, what: &str) {
+    let close = (found - expected).abs() <= tolerance * size || found == expected;
+    assert!(close, "{what}: {found:e}, expected {expected:e}, tolerance {:e}", tolerance * size);
+}
+
+#[track_caller]
+fn assert_moments(found: &Moments, expected: &Moments, what: &str) {
+    assert_eq!(found.range, expected.range, "{what}");
+    assert_eq!(found.zeros, expected.zeros, "{what}");
+    let magnitude = (expected.sum_sq * expected.range.count as f64).sqrt();
+    if expected.sum_sq.is_finite() {
+        assert_close(found.sum, expected.sum, magnitude, 1e-13, what);
+    }
+    assert_close(found.sum_sq, expected.sum_sq, expected.sum_sq, 1e-13, what);
+}
+
+#[track_caller]
+pub(super) fn assert_errors(found: &ErrorSums, expected: &ErrorSums, tolerance: f64, what: &str) {
+    assert_eq!(found.count, expected.count, "{what}");
+    assert_eq!(found.non_zero, expected.non_zero, "{what}");
+    assert_eq!(found.zeroed, expected.zeroed, "{what}");
+    assert_eq!(found.levels, expected.levels, "{what}");
+    // The difference is exact unless the element was clipped.
+    let largest = expected.max_abs_error;
+    assert_close(found.max_abs_error, largest, largest, 6e-8, what);
+    let product = (expected.signal * expected.reconstructed).sqrt();
+    assert_close(found.signal, expected.signal, expected.signal, tolerance, what);
+    assert_close(found.noise, expected.noise, expected.noise, tolerance, what);
+    assert_close(found.dot, expected.dot, product, tolerance, what);
+    assert_close(found.reconstructed, expected.reconstructed, product, tolerance, what);
+}
+
+#[test]
+fn moments_and_range_of_every_length_and_every_kind_of_value() {
+    let mut random = Random(1);
+    for dtype in TYPES {
+        for length in (0..=130).chain([1000, 20_000, 40_011]) {
+            let mut values = finite_values(&mut random, length, 0.01);
+            let kind = random.next() % 4;
+            for special in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                if kind == 0 && length > 0 {
+                    values[(random.next() % length as u64) as usize] = special;
+                }
+            }
+            let mut bytes = bytes_of(dtype, values);
+            // Trailing bytes that fill no element are ignored.
+            bytes.extend(std::iter::repeat_n(0xFF, (length % 8).min(dtype.size() - 1)));
+            let expected = reference::moments(dtype, &bytes);
+            let what = format!("{dtype:?} × {length}");
+            let moments = everywhere(|| MomentsOf { dtype, bytes: &bytes });
+            for (isa, found) in &moments {
+                assert_moments(found, &expected, &format!("{what} {isa:?}"));
+                assert_eq!(*found, moments[0].1, "{what} {isa:?}");
+            }
+            for (isa, found) in everywhere(|| RangeOf { dtype, bytes: &bytes }) {
+                assert_eq!(found, expected.range, "{what} {isa:?}");
+                let sign = |x: f64| x.to_bits() >> 63;
+                assert_eq!(sign(found.min), sign(moments[0].1.range.min), "{what} {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_of_many_non_finite_elements_is_found_anywhere() {
+    let mut random = Random(2);
+    for dtype in TYPES {
+        for first in [0, 1, 15, 16, 31, 4095, 16_383, 16_384, 16_400, 39_999] {
+            let mut values = vec![1.0; 40_000];
+            values[first] =
+                if random.next().is_multiple_of(2) { f64::NAN } else { f64::NEG_INFINITY };
+            values[39_999] = f64::INFINITY;
+            let bytes = bytes_of(dtype, values);
+            let expected = reference::moments(dtype, &bytes).range;
+            assert_eq!(expected.first_non_finite, Some(first as u64));
+            for (isa, found) in everywhere(|| RangeOf { dtype, bytes: &bytes }) {
+                assert_eq!(found, expected, "{dtype:?} {isa:?} {first}");
+            }
+            for (isa, found) in everywhere(|| MomentsOf { dtype, bytes: &bytes }) {
+                assert_eq!(found.range, expected, "{dtype:?} {isa:?} {first}");
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_of_every_length_type_scheme_and_scale() {
+    let mut random = Random(3);
+    for dtype in TYPES {
+        for length in (0..=130).chain([255, 256, 257, 1000, 1024, 5000]) {
+            for qtype in QTYPES {
+                for rounding in ROUNDINGS {
+                    // Ordinary scales, powers of two that make ties, and extreme ones.
+                    let scale = match random.next() % 8 {
+                        0 => 0.0078125,
+                        1 => 2f32.powi(-130),
+                        2 => 1e30,
+                        3 => f32::MIN_POSITIVE,
+                        _ => (random.unit() * 0.01 + 1e-5) as f32,
+                    };
+                    let how = Quantization { scale, qtype, rounding };
+                    let values = finite_values(&mut random, length, f64::from(scale).min(1e3));
+                    let bytes = bytes_of(dtype, values.iter().map(|v| v.clamp(-6e4, 6e4)));
+                    let expected = reference::error(dtype, &bytes, how);
+                    let all = everywhere(|| ErrorOf { dtype, bytes: &bytes, how });
+                    for (isa, found) in &all {
+                        let what = format!("{dtype:?} × {length} {how:?} {isa:?}");
+                        assert_errors(found, &expected, 2e-6, &what);
+                        assert_eq!(*found, all[0].1, "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_element_beyond_all_reason_does_not_overflow_the_sums() {
+    let how =
+        Quantization { scale: 1e-10, qtype: QuantizationType::QInt8, rounding: Rounding::HalfEven };
+    let bytes = bytes_of(FloatType::F32, [1.0, 3e38, -3e38, 1e-10, 0.0]);
+    let expected = reference::error(FloatType::F32, &bytes, how);
+    assert!(expected.signal.is_finite());
+    for (isa, found) in everywhere(|| ErrorOf { dtype: FloatType::F32, bytes: &bytes, how }) {
+        assert_errors(&found, &expected, 1e-12, &format!("{isa:?}"));
+    }
+}
+
+#[test]
+fn sums_of_large_tensors_stay_within_a_ten_millionth() {
+    let mut random = Random(4);
+    let values: Vec<f64> = (0..300_000).map(|_| random.normal() * 0.02).collect();
+    for dtype in TYPES {
+        let bytes = bytes_of(dtype, values.iter().copied());
+        let absmax = reference::moments(dtype, &bytes).range.absmax();
+        for qtype in QTYPES {
+            let scale = symmetric_scale(absmax, qtype.max()).expect("finite");
+            let how = Quantization { scale, qtype, rounding: Rounding::HalfEven };
+            let expected = reference::error(dtype, &bytes, how);
+            for (isa, found) in everywhere(|| ErrorOf { dtype, bytes: &bytes, how }) {
+                assert_errors(&found, &expected, 5e-8, &format!("{dtype:?} {how:?} {isa:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn quantized_values_of_every_length_and_scale() {
+    let mut random = Random(5);
+    for dtype in TYPES {
+        for length in (0..=130).chain([1000, 5000]) {
+            for rounding in ROUNDINGS {
+                let scale = match random.next() % 6 {
+                    0 => 0.5,
+                    1 => f32::MIN_POSITIVE,
+                    2 => 1e-42,
+                    3 => 1e35,
+                    _ => (random.unit() * 0.01 + 1e-5) as f32,
+                };
+                let values = finite_values(&mut random, length, f64::from(scale).min(1e3));
+                let bytes = bytes_of(dtype, values.iter().map(|v| v.clamp(-6e4, 6e4)));
+                // Shorter and longer outputs than inputs.
+                let room = match random.next() % 4 {
+                    0 => length / 2,
+                    1 => length + 20,
+                    _ => length,
+                };
+                let mut expected = vec![99; room];
+                reference::quantize(dtype, &bytes, scale, rounding, &mut expected);
+                for &isa in Isa::ALL {
+                    let mut out = vec![99; room];
+                    let kernel =
+                        QuantizeTo { dtype, bytes: &bytes, scale, rounding, out: &mut out };
+                    if run_at(isa, kernel).is_some() {
+                        assert_eq!(out, expected, "{dtype:?} × {length} {scale:e} {isa:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dequantized_bytes_of_every_length_and_scale() {
+    let mut random = Random(6);
+    for to in TYPES {
+        for length in (0..=130).chain([1000]) {
+            let scale = match random.next() % 8 {
+                0 => f32::from_bits(random.next() as u32 >> 9),
+                1 => f32::NAN,
+                2 => f32::INFINITY,
+                3 => f32::MAX / 127.0,
+                4 => 600.0,
+                5 => 6e-8 * random.unit() as f32,
+                _ => random.unit() as f32,
+            };
+            let q: Vec<i8> = (0..length).map(|_| random.next() as i8).collect();
+            let room = match random.next() % 4 {
+                0 => length / 2 * to.size() + 1,
+                1 => (length + 20) * to.size(),
+                _ => length * to.size(),
+            };
+            let mut expected = Vec::new();
+            reference::dequantize(&q, scale, to, &mut expected);
+            expected.truncate(room / to.size() * to.size());
+            for &isa in Isa::ALL {
+                let mut out = vec![0x5A; room];
+                if run_at(isa, DequantizeTo { q: &q, scale, to, out: &mut out }).is_some() {
+                    let (found, rest) = out.split_at(expected.len());
+                    assert!(rest.iter().all(|&b| b == 0x5A));
+                    if scale.is_nan() || scale.is_infinite() {
+                        let reals = reference::moments(to, found).range;
+                        let expected = reference::moments(to, &expected).range;
+                        assert_eq!(reals, expected, "{to:?} {scale} {isa:?}");
+                    } else {
+                        assert_eq!(found, expected, "{to:?} × {length} {scale:e} {isa:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_have_the_moments_of_the_plain_loop(
+        bytes in prop::collection::vec(any::<u8>(), 0..2000)
+    ) {
+        for dtype in TYPES {
+            let expected = reference::moments(dtype, &bytes);
+            for (_, found) in everywhere(|| MomentsOf { dtype, bytes: &bytes }) {
+                assert_moments(&found, &expected, "any bytes");
+            }
+            for (_, found) in everywhere(|| RangeOf { dtype, bytes: &bytes }) {
+                prop_assert_eq!(found, expected.range);
+            }
+        }
+    }
+
+    #[test]
+    fn any_finite_elements_quantize_as_in_the_plain_loop(
+        patterns in prop::collection::vec(any::<u32>(), 0..600),
+        scale in 1e-12f32..1e12,
+        away in any::<bool>(),
+    ) {
+        let rounding = if away { Rounding::HalfAway } else { Rounding::HalfEven };
+        for dtype in TYPES {
+            let bytes = bytes_of(dtype, patterns.iter().map(|&bits| {
+                // Magnitudes from far below to far above the scale.
+                let x = f64::from(bits) / f64::from(u32::MAX) - 0.5;
+                (x * f64::from(scale) * 2f64.powi((bits % 24) as i32 - 8)).clamp(-6e4, 6e4)
+            }));
+            let mut expected = vec![0; patterns.len()];
+            reference::quantize(dtype, &bytes, scale, rounding, &mut expected);
+            for &isa in Isa::ALL {
+                let mut out = vec![0; patterns.len()];
+                if run_at(isa, QuantizeTo { dtype, bytes: &bytes, scale, rounding, out: &mut out }).is_some() {
+                    prop_assert_eq!(&out, &expected);
+                }
+            }
+        }
+    }
+
+    /// No bytes make a kernel panic, whatever they and the scale are.
+    #[test]
+    fn every_kernel_is_total(
+        bytes in prop::collection::vec(any::<u8>(), 0..1500),
+        scale in any::<f32>(),
+    ) {
+        for dtype in TYPES {
+            for qtype in QTYPES {
+                for rounding in ROUNDINGS {
+                    let how = Quantization { scale, qtype, rounding };
+                    for (_, found) in everywhere(|| ErrorOf { dtype, bytes: &bytes, how }) {
+                        prop_assert_eq!(found.count, (bytes.len() / dtype.size()) as u64);
+                    }
+                    let mut out = vec![0; 300];
+                    super::quantize(dtype, &bytes, scale, rounding, &mut out);
+                }
+            }
+        }
+    }
+}
