@@ -164,13 +164,15 @@ impl Layout for Int8 {
         reader.stored_into(self.values, range.clone(), &mut values)?;
         let to = decoded_type(self.original);
         out.clear();
-        out.reserve(values.len() * to.size());
+        out.resize(values.len() * to.size(), 0);
+        let values: &[i8] = bytemuck::cast_slice(&values);
         for (group, segment) in self.groups().segments(range.clone()) {
             let scale = scales.get((group - groups.start) as usize).copied().unwrap_or(f32::NAN);
             let part = (segment.start - range.start) as usize..(segment.end - range.start) as usize;
-            let values: Vec<i8> =
-                values.get(part).unwrap_or_default().iter().map(|&b| b as i8).collect();
-            kernels::dequantize(&values, scale, to, out);
+            let bytes = part.start * to.size()..part.end * to.size();
+            if let (Some(values), Some(out)) = (values.get(part), out.get_mut(bytes)) {
+                kernels::dequantize(values, scale, to, out);
+            }
         }
         Ok(())
     }

@@ -71,12 +71,17 @@ impl<'c> Maker<'c> {
                 let to = info.dtype.float().unwrap_or(FloatType::F32);
                 let groups = quantizer.scheme.groups(&info.shape);
                 self.out.clear();
+                self.out.resize(self.values.len() * to.size(), 0);
                 for (group, part) in groups.segments(range.clone()) {
                     let part =
                         (part.start - range.start) as usize..(part.end - range.start) as usize;
                     let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
-                    let values = self.values.get(part).unwrap_or_default();
-                    kernels::dequantize(values, scale, to, &mut self.out);
+                    let bytes = part.start * to.size()..part.end * to.size();
+                    if let (Some(values), Some(out)) =
+                        (self.values.get(part), self.out.get_mut(bytes))
+                    {
+                        kernels::dequantize(values, scale, to, out);
+                    }
                 }
                 sink(offset + range.start * to.size() as u64, &self.out)
             }

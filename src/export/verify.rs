@@ -300,6 +300,7 @@ impl Checker<'_> {
         let read = self.source.elements(pair.source, range.clone())?;
         let Some((dtype, elements)) = read else { return Ok(sums) };
         self.expected.clear();
+        self.expected.resize(elements.len(), 0);
         for (group, part) in groups.segments(range.clone()) {
             let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
             let x =
@@ -311,7 +312,10 @@ impl Checker<'_> {
             let scale = scale.unwrap_or(f32::NAN);
             self.values.resize(at.len(), 0);
             kernels::quantize(dtype, x, scale, rounding, &mut self.values);
-            kernels::dequantize(&self.values, scale, dtype, &mut self.expected);
+            let bytes = at.start * dtype.size()..at.end * dtype.size();
+            if let Some(expected) = self.expected.get_mut(bytes) {
+                kernels::dequantize(&self.values, scale, dtype, expected);
+            }
             let qtype = quantizer.scheme.quantization_type();
             sums.merge(&kernels::error(dtype, x, kernels::Quantization { scale, qtype, rounding }));
         }
