@@ -398,7 +398,7 @@ mod tests {
                 let error = found.error.expect("asked for");
                 assert_eq!(error.count, shape.elements());
                 assert!(
-                    (error.noise - noise).abs() <= 1e-10 * noise,
+                    (error.noise - noise).abs() <= 1e-7 * noise,
                     "{dims:?} {}: {} against {noise}",
                     outcome.quantizer.scheme,
                     error.noise
