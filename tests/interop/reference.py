@@ -251,18 +251,16 @@ def compare_quantization(report, name, tensor, found, scheme):
     scales = np.atleast_1d(np.array(found["scale"], np.float64)).astype(np.float32)
     if len(tensor.shape) >= 2:
         expected = scale_shape(tensor.shape, scheme)
-        report.equal(f"{name} scales", (per_tensor, len(scales)), (len(expected) == 1, math.prod(expected)))
+        report.equal(
+            f"{name} scales",
+            (per_tensor, scales.size),
+            (len(expected) == 1, math.prod(expected)),
+        )
     if scales.size == 0 or tensor.parameters % scales.size != 0:
         report.differs(name, f"{scales.size} scales for {tensor.parameters} elements")
         return
     scale, expected = quantization(tensor.values(), scales.size)
-    wrong = int((scales != scale).sum())
-    if wrong:
-        first = int(np.argmax(scales != scale))
-        report.differs(
-            name,
-            f"{wrong} of {scales.size} scales; number {first} is {scales[first]}, expected {scale[first]}",
-        )
+    compare_array(report, f"{name} scale", scales, scale)
     report.equal(f"{name} levels_used", found["levels_used"], expected.pop("levels_used"))
     for key, value in expected.items():
         # dB are a logarithm already: near 0 dB a relative tolerance means nothing.
@@ -312,15 +310,15 @@ def compare_int8(report, name, tensor, int8, scale_tensor):
         report.differs(name, "has no scale")
         return
     report.equal(f"{name} scale dtype", scale_tensor.dtype, "F32")
+    if not tensor.shape or not is_finite(tensor):
+        report.differs(name, "is int8, but was a scalar, empty or not finite")
+        return
     rows = tensor.shape[0]
     shape = scale_tensor.shape
     per_tensor = shape == (1,)
-    per_row = len(shape) == 2 and shape[0] == rows and shape[1] > 0 and (tensor.parameters // rows) % shape[1] == 0
-    if not (per_tensor or per_row):
-        report.differs(name, f"a scale of shape {shape} for a tensor of shape {tensor.shape}")
-        return
-    if not is_finite(tensor):
-        report.differs(name, "is int8, but was empty or not finite")
+    in_rows = len(shape) == 2 and shape[0] == rows and shape[1] > 0
+    if not (per_tensor or in_rows and (tensor.parameters // rows) % shape[1] == 0):
+        report.differs(name, f"has a scale of shape {shape} for a tensor of shape {tensor.shape}")
         return
     groups = groups_of(tensor.values(), math.prod(shape))
     scale = scales_of(groups)
@@ -337,14 +335,17 @@ def compare_array(report, where, found, expected):
         first = int(np.argmax(wrong))
         report.differs(
             where,
-            f"{int(wrong.sum())} of {found.size} differ; number {first} is {found[first]}, expected {expected[first]}",
+            f"{int(wrong.sum())} of {found.size} differ; "
+            f"number {first} is {found[first]}, expected {expected[first]}",
         )
 
 
 def compare_dequantized(out, back):
     report = Report()
     source, result = read(out), read(back)
-    quantized = {name for name in source if source[name].dtype == "I8" and name + "_scale" in source}
+    quantized = {
+        name for name in source if source[name].dtype == "I8" and name + "_scale" in source
+    }
     scales = {name + "_scale" for name in quantized}
     report.equal("names of the tensors", sorted(result), sorted(set(source) - scales))
     for name in sorted(set(source) - scales):
@@ -434,7 +435,9 @@ def main():
         subparser = commands.add_parser(command)
         for path in paths:
             subparser.add_argument(path, type=Path)
-    subparser.add_argument("--scheme", default="per-tensor", help="per-tensor, per-channel or per-block:N")
+    subparser.add_argument(
+        "--scheme", default="per-tensor", help="per-tensor, per-channel or per-block:N"
+    )
     arguments = parser.parse_args()
 
     match arguments.command:

@@ -7,8 +7,8 @@
 /// A tensor of the network by its name in the checkpoint, row-major.
 pub type Tensors<'a> = dyn Fn(&str) -> Vec<f32> + 'a;
 
-pub const SIDE: usize = 8;
-pub const PIXELS: usize = SIDE * SIDE;
+const SIDE: usize = 8;
+const PIXELS: usize = SIDE * SIDE;
 /// An image's pixels are 0..=16; the network was trained on 0..=1.
 const BRIGHTEST: f32 = 16.0;
 const CLASSES: usize = 10;
@@ -18,28 +18,24 @@ const EPSILON: f32 = 1e-5;
 /// The share of `images` (8x8 pixels each, one after the other) that the network
 /// made of `tensors` reads as their `labels` say.
 pub fn accuracy(tensors: &Tensors, images: &[u8], labels: &[u8]) -> f64 {
-    correct(tensors, images, labels) as f64 / labels.len() as f64
-}
-
-/// How many of `images` the network reads as their `labels` say.
-pub fn correct(tensors: &Tensors, images: &[u8], labels: &[u8]) -> usize {
     assert_eq!(images.len(), labels.len() * PIXELS);
     let network = Network::new(tensors);
-    images
+    let correct = images
         .chunks_exact(PIXELS)
         .zip(labels)
         .filter(|(image, label)| network.read(image) == usize::from(**label))
-        .count()
+        .count();
+    correct as f64 / labels.len() as f64
 }
 
 /// The network, its tensors fetched once.
-pub struct Network {
+struct Network {
     convolutions: Vec<Convolution>,
     linears: Vec<Linear>,
 }
 
 impl Network {
-    pub fn new(tensors: &Tensors) -> Self {
+    fn new(tensors: &Tensors) -> Self {
         let convolution = |index: usize, inputs, outputs, groups, kernel, pool| Convolution {
             inputs,
             outputs,
@@ -68,11 +64,11 @@ impl Network {
     }
 
     /// The digit that the network takes `image` for.
-    pub fn read(&self, image: &[u8]) -> usize {
+    fn read(&self, image: &[u8]) -> usize {
         argmax(&self.logits(image))
     }
 
-    pub fn logits(&self, image: &[u8]) -> Vec<f32> {
+    fn logits(&self, image: &[u8]) -> Vec<f32> {
         let mut x: Vec<f32> = image.iter().map(|&p| f32::from(p) / BRIGHTEST).collect();
         let mut side = SIDE;
         for layer in &self.convolutions {
