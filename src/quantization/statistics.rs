@@ -193,12 +193,13 @@ impl ErrorSums {
             rmse: mse.sqrt(),
             max_abs_error: self.max_abs_error,
             sqnr_db: if exact { f64::INFINITY } else { 10.0 * (self.signal / self.noise).log10() },
-            cosine_similarity: if exact {
+            // Of a tensor of zeros both are 0/0, which is NaN, as it should be.
+            cosine_similarity: if exact && self.signal > 0.0 {
                 1.0
             } else {
                 self.dot / (self.signal * self.reconstructed).sqrt()
             },
-            relative_error: if exact { 0.0 } else { (self.noise / self.signal).sqrt() },
+            relative_error: (self.noise / self.signal).sqrt(),
             zeroed: if self.non_zero == 0 {
                 0.0
             } else {
@@ -219,7 +220,7 @@ pub struct ErrorStatistics {
     /// Signal to quantization noise, 10·log10(Σx² / Σ(x−x̂)²) in dB; infinite when nothing
     /// is lost.
     pub sqnr_db: f64,
-    /// Σx·x̂ / (‖x‖·‖x̂‖); NaN when every element became zero.
+    /// Σx·x̂ / (‖x‖·‖x̂‖); NaN when every element is or became zero.
     pub cosine_similarity: f64,
     /// ‖x−x̂‖ / ‖x‖
     pub relative_error: f64,
@@ -286,9 +287,10 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_result_has_no_error_even_when_all_is_zero() {
+    fn zeros_lose_nothing_and_point_nowhere() {
         let e = ErrorSums { count: 4, ..ErrorSums::default() }.statistics();
-        assert_eq!((e.mse, e.sqnr_db, e.cosine_similarity), (0.0, f64::INFINITY, 1.0));
+        assert_eq!((e.mse, e.sqnr_db), (0.0, f64::INFINITY));
+        assert!(e.cosine_similarity.is_nan() && e.relative_error.is_nan());
     }
 
     #[test]
