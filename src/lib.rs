@@ -8,9 +8,12 @@
 //! Nothing below `ui` names ratatui; only `app`'s key table and `terminal` name crossterm;
 //! `cli` and `app` do not know each other. `tests/architecture.rs` keeps it so.
 
+pub mod app;
 pub mod checkpoint;
 pub mod export;
 pub mod job;
 pub mod plan;
 pub mod quantization;
 pub mod tensor;
+pub mod terminal;
+pub mod ui;

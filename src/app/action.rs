@@ -1,0 +1,57 @@
+//! What a person can ask for. Which key asks for it is the key table's affair.
+
+use super::table::Motion;
+use tui_input::InputRequest;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Of the cursor, the choice or the text, whichever has the keys.
+    Move(Motion),
+    FoldOrLeave,
+    UnfoldOrEnter,
+    FoldAll,
+    UnfoldAll,
+    ToggleTree,
+    Open,
+    Back,
+
+    Mark,
+    MarkShown,
+    Invert,
+    Presets,
+    NextScheme,
+    NextSchemeForAll,
+    Undo,
+    Redo,
+
+    Filter,
+    NextMatch,
+    PreviousMatch,
+    GoTo,
+    SortNext,
+    SortPrevious,
+    SortReverse,
+
+    NextTab,
+    PreviousTab,
+    Metadata,
+    Legend,
+    Help,
+    Copy,
+    Calibrate,
+
+    Save,
+    Dequantize,
+
+    Accept,
+    /// A preset's tensors to the marks there are.
+    Add,
+    Close,
+    /// The save under way.
+    Cancel,
+    Edit(InputRequest),
+
+    Quit,
+    Suspend,
+    Redraw,
+}

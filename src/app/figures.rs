@@ -1,0 +1,181 @@
+//! How figures are written: one way for each kind, everywhere on the screen.
+//!
+//! Sizes are decimal (1 kB = 1000 bytes), as disks, downloads and rates are.
+
+use crate::tensor::Shape;
+use std::time::Duration;
+
+/// A size with three significant digits: `512 B`, `2.36 MB`, `14.5 GB`.
+pub fn bytes(n: u64) -> String {
+    scaled(n, ["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+}
+
+/// The same in eight columns, so that numbers and units stand in line.
+pub fn bytes_aligned(n: u64) -> String {
+    let text = bytes(n);
+    let (number, unit) = text.split_once(' ').unwrap_or((&text, ""));
+    format!("{number:>5} {unit:<2}")
+}
+
+/// A number of parameters as people say it: `22.7 M`, `8.03 B`.
+pub fn parameters(n: u64) -> String {
+    scaled(n, ["", "K", "M", "B", "T", "P", "E"]).trim_end().to_owned()
+}
+
+fn scaled(n: u64, units: [&str; 7]) -> String {
+    let mut value = n as f64;
+    let mut unit = 0;
+    // 999.5 would be written 1000 with three digits.
+    while value >= if unit == 0 { 1000.0 } else { 999.5 } && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{n} {}", units[0]),
+        _ if value < 9.995 => format!("{value:.2} {}", units[unit]),
+        _ if value < 99.95 => format!("{value:.1} {}", units[unit]),
+        _ => format!("{value:.0} {}", units[unit]),
+    }
+}
+
+/// A whole number with thin groups: `30 522`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push('\u{a0}');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 tensor`, `103 tensors`.
+pub fn counted(n: usize, noun: &str) -> String {
+    format!("{} {noun}{}", count(n as u64), if n == 1 { "" } else { "s" })
+}
+
+/// `384 × 1536`; a scalar is `scalar`.
+pub fn shape(shape: &Shape) -> String {
+    let dims: Vec<String> = shape.dims().iter().map(u64::to_string).collect();
+    match dims.is_empty() {
+        true => "scalar".to_owned(),
+        false => dims.join(" × "),
+    }
+}
+
+/// An SQNR. Infinite when nothing was lost.
+pub fn decibels(db: f64) -> String {
+    match db {
+        db if db == f64::INFINITY => "exact".to_owned(),
+        db if db.is_nan() => "none".to_owned(),
+        db => format!("{db:.1} dB"),
+    }
+}
+
+/// A weight or an error: four significant digits, an exponent when it is far from one.
+pub fn value(x: f64) -> String {
+    let magnitude = x.abs();
+    let text = match magnitude {
+        _ if x.is_nan() => "none".to_owned(),
+        _ if x == 0.0 => "0".to_owned(),
+        m if !(1e-4..1e6).contains(&m) => format!("{x:.3e}"),
+        m => {
+            let before = m.log10().floor() as i32;
+            let decimals = (3 - before).max(0) as usize;
+            format!("{x:.decimals$}")
+        }
+    };
+    text.replace('-', "−")
+}
+
+/// A share of one as a percentage.
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent {
+        p if p.is_nan() => "none".to_owned(),
+        0.0 => "0 %".to_owned(),
+        p if p < 0.01 => "< 0.01 %".to_owned(),
+        p if p < 10.0 => format!("{p:.2} %"),
+        p if !(99.95..100.0).contains(&p) => format!("{p:.1} %"),
+        _ => "> 99.9 %".to_owned(),
+    }
+}
+
+/// Bytes a second: `1.31 GB/s`.
+pub fn rate(bytes_done: u64, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let rate = if seconds > 0.0 { bytes_done as f64 / seconds } else { 0.0 };
+    format!("{}/s", bytes(rate as u64))
+}
+
+/// A span of time: `0.41 s`, `12 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn duration(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..10 => format!("{:.2} s", span.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits_and_a_unit() {
+        for (n, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (9_999, "10.0 kB"),
+            (99_950, "100 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.00 MB"),
+            (90_868_376, "90.9 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(bytes(n), text);
+        }
+        assert_eq!(bytes_aligned(512), "  512 B ");
+        assert_eq!(parameters(22_713_216), "22.7 M");
+        assert_eq!(parameters(384), "384");
+    }
+
+    #[test]
+    fn values_keep_four_digits() {
+        for (x, text) in [
+            (0.0, "0"),
+            (-0.88121, "−0.8812"),
+            (12.34567, "12.35"),
+            (123_456.7, "123457"),
+            (1.5e-7, "1.500e−7"),
+            (f64::NAN, "none"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(value(x), text);
+        }
+    }
+
+    #[test]
+    fn shares_never_claim_what_they_are_not() {
+        assert_eq!(percent(0.0), "0 %");
+        assert_eq!(percent(1e-9), "< 0.01 %");
+        assert_eq!(percent(0.0274), "2.74 %");
+        assert_eq!(percent(0.99999), "> 99.9 %");
+        assert_eq!(percent(1.0), "100.0 %");
+    }
+
+    #[test]
+    fn spans_are_said_in_the_unit_that_matters() {
+        let spans = [(410, "0.41 s"), (12_900, "12 s"), (200_000, "3 min 20 s")];
+        for (millis, text) in spans {
+            assert_eq!(duration(Duration::from_millis(millis)), text);
+        }
+        assert_eq!(duration(Duration::from_secs(7500)), "2 h 5 min");
+        assert_eq!(rate(500, Duration::ZERO), "0 B/s");
+    }
+}

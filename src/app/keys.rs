@@ -1,0 +1,326 @@
+//! The key table: every key, where it counts, what it does and what is said of it.
+//!
+//! Dispatch, the help overlay and the hint bar are all read from [`BINDINGS`].
+
+use super::action::Action;
+use super::table::Motion;
+use std::fmt;
+use tui_input::InputRequest;
+
+/// A key press, free of any terminal library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    Char(char),
+    Ctrl(char),
+    Enter,
+    Esc,
+    Tab,
+    BackTab,
+    Backspace,
+    Delete,
+    Up,
+    Down,
+    Left,
+    Right,
+    Home,
+    End,
+    PageUp,
+    PageDown,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Char(' ') => f.pad("Space"),
+            Key::Char(c) => f.pad(&c.to_string()),
+            Key::Ctrl(c) => f.pad(&format!("Ctrl-{}", c.to_ascii_uppercase())),
+            Key::Up => f.pad("↑"),
+            Key::Down => f.pad("↓"),
+            Key::Left => f.pad("←"),
+            Key::Right => f.pad("→"),
+            Key::BackTab => f.pad("Shift-Tab"),
+            Key::PageUp => f.pad("PgUp"),
+            Key::PageDown => f.pad("PgDn"),
+            other => f.pad(&format!("{other:?}")),
+        }
+    }
+}
+
+/// Where a binding counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Context {
+    Table,
+    Filter,
+    GoTo,
+    Help,
+    /// Any text that is only read.
+    Pager,
+    Presets,
+    Save,
+    /// A question with yes and no.
+    Question,
+    Saving,
+    /// Wherever text is typed.
+    Text,
+    Anywhere,
+}
+
+impl Context {
+    /// The contexts whose bindings count here, the nearest first.
+    pub fn layers(self) -> &'static [Context] {
+        use Context::*;
+        match self {
+            Table => &[Table, Anywhere],
+            Filter => &[Filter, Text, Anywhere],
+            GoTo => &[GoTo, Text, Anywhere],
+            Help => &[Help, Text, Anywhere],
+            Pager => &[Pager, Anywhere],
+            Presets => &[Presets, Anywhere],
+            Save => &[Save, Text, Anywhere],
+            Question => &[Question, Anywhere],
+            Saving => &[Saving, Anywhere],
+            Text | Anywhere => &[Anywhere],
+        }
+    }
+
+    pub fn takes_text(self) -> bool {
+        self.layers().contains(&Context::Text)
+    }
+}
+
+/// The heading under which help lists a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Move,
+    Find,
+    Mark,
+    Write,
+    Look,
+    Dialogs,
+    Program,
+}
+
+impl Group {
+    pub const ALL: [Group; 7] = [
+        Group::Move,
+        Group::Find,
+        Group::Mark,
+        Group::Write,
+        Group::Look,
+        Group::Dialogs,
+        Group::Program,
+    ];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Group::Move => "Moving",
+            Group::Find => "Finding and ordering",
+            Group::Mark => "Choosing what to quantize",
+            Group::Write => "Writing",
+            Group::Look => "Looking closer",
+            Group::Dialogs => "In dialogs",
+            Group::Program => "The program",
+        }
+    }
+}
+
+/// A row of the key table.
+#[derive(Debug)]
+pub struct Binding {
+    pub keys: &'static [Key],
+    pub context: Context,
+    pub action: Action,
+    /// What it does, as a line of the help.
+    pub help: &'static str,
+    pub group: Group,
+    /// Its word in the hint bar, if it is worth a place there.
+    pub hint: Option<&'static str>,
+}
+
+/// What `key` does in a context.
+pub fn action(context: Context, key: Key) -> Option<Action> {
+    context.layers().iter().find_map(|layer| {
+        BINDINGS
+            .iter()
+            .find(|binding| binding.context == *layer && binding.keys.contains(&key))
+            .map(|binding| binding.action)
+    })
+}
+
+const fn bind(
+    context: Context,
+    keys: &'static [Key],
+    action: Action,
+    help: &'static str,
+    group: Group,
+) -> Binding {
+    Binding { keys, context, action, help, group, hint: None }
+}
+
+impl Binding {
+    const fn hint(mut self, word: &'static str) -> Binding {
+        self.hint = Some(word);
+        self
+    }
+}
+
+use Action as A;
+use Context as C;
+use Group as G;
+use Key::*;
+
+#[rustfmt::skip]
+pub const BINDINGS: &[Binding] = &[
+    bind(C::Table, &[Down, Char('j')], A::Move(Motion::Down), "next row", G::Move),
+    bind(C::Table, &[Up, Char('k')], A::Move(Motion::Up), "previous row", G::Move),
+    bind(C::Table, &[PageDown, Ctrl('f')], A::Move(Motion::PageDown), "a page down", G::Move),
+    bind(C::Table, &[PageUp, Ctrl('b')], A::Move(Motion::PageUp), "a page up", G::Move),
+    bind(C::Table, &[Ctrl('d')], A::Move(Motion::HalfDown), "half a page down", G::Move),
+    bind(C::Table, &[Ctrl('u')], A::Move(Motion::HalfUp), "half a page up", G::Move),
+    bind(C::Table, &[Home, Char('g')], A::Move(Motion::First), "first row", G::Move),
+    bind(C::Table, &[End, Char('G')], A::Move(Motion::Last), "last row", G::Move),
+    bind(C::Table, &[Left, Char('h')], A::FoldOrLeave, "fold the module, or go up to it", G::Move),
+    bind(C::Table, &[Right, Char('l')], A::UnfoldOrEnter, "unfold the module, or go into it", G::Move),
+    bind(C::Table, &[Char('+')], A::UnfoldAll, "unfold every module", G::Move),
+    bind(C::Table, &[Char('-')], A::FoldAll, "fold every module", G::Move),
+
+    bind(C::Table, &[Char(' ')], A::Mark, "mark the tensor, or all of the module, to be quantized", G::Mark).hint("mark"),
+    bind(C::Table, &[Char('x')], A::NextScheme, "next scheme for this row's marks", G::Mark).hint("scheme"),
+    bind(C::Table, &[Char('X')], A::NextSchemeForAll, "next scheme for the whole table and new marks", G::Mark),
+    bind(C::Table, &[Char('a')], A::MarkShown, "mark all quantizable tensors shown, or unmark them", G::Mark).hint("all shown"),
+    bind(C::Table, &[Char('i')], A::Invert, "invert the marks of the tensors shown", G::Mark),
+    bind(C::Table, &[Char('p')], A::Presets, "choose by role: linear, attention, MLP …", G::Mark).hint("presets"),
+    bind(C::Table, &[Char('u')], A::Undo, "undo the last change of marks", G::Mark).hint("undo"),
+    bind(C::Table, &[Char('U'), Ctrl('r')], A::Redo, "redo it", G::Mark),
+
+    bind(C::Table, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
+    bind(C::Table, &[Char('d')], A::Dequantize, "write the float model back", G::Write).hint("dequantize"),
+
+    bind(C::Table, &[Char('/')], A::Filter, "filter by name: fuzzy words, glob*, or re:regex", G::Find).hint("filter"),
+    bind(C::Table, &[Char('n')], A::NextMatch, "next match", G::Find),
+    bind(C::Table, &[Char('N')], A::PreviousMatch, "previous match", G::Find),
+    bind(C::Table, &[Char(':')], A::GoTo, "go to a tensor by name", G::Find),
+    bind(C::Table, &[Char('t')], A::ToggleTree, "module tree or flat list", G::Find).hint("tree"),
+    bind(C::Table, &[Char('>')], A::SortNext, "order by the next column", G::Find).hint("sort"),
+    bind(C::Table, &[Char('<')], A::SortPrevious, "order by the previous column", G::Find),
+    bind(C::Table, &[Char('o')], A::SortReverse, "reverse the order", G::Find),
+
+    bind(C::Table, &[Enter], A::Open, "unfold the module, or give the tensor the whole screen", G::Look),
+    bind(C::Table, &[Tab], A::NextTab, "next tab", G::Look),
+    bind(C::Table, &[BackTab], A::PreviousTab, "previous tab", G::Look),
+    bind(C::Table, &[Char('m')], A::Metadata, "the file, its shards, metadata and config.json", G::Look),
+    bind(C::Table, &[Char('L')], A::Legend, "what SQNR and the other figures mean", G::Look).hint("legend"),
+    bind(C::Table, &[Char('y')], A::Copy, "copy the name", G::Look),
+    bind(C::Table, &[Char('c')], A::Calibrate, "stop calibrating, or calibrate anew", G::Look),
+
+    bind(C::Table, &[Char('?')], A::Help, "this help", G::Program).hint("help"),
+    bind(C::Table, &[Esc], A::Back, "leave the whole-screen view, or clear the filter", G::Program),
+    bind(C::Table, &[Char('q')], A::Quit, "quit", G::Program).hint("quit"),
+    bind(C::Anywhere, &[Ctrl('c')], A::Quit, "quit, from anywhere", G::Program),
+    bind(C::Anywhere, &[Ctrl('z')], A::Suspend, "suspend; fg returns", G::Program),
+    bind(C::Anywhere, &[Ctrl('l')], A::Redraw, "draw the screen anew", G::Program),
+
+    bind(C::Filter, &[Enter], A::Accept, "keep the filter", G::Dialogs).hint("keep"),
+    bind(C::Filter, &[Esc], A::Close, "drop the filter that was typed", G::Dialogs).hint("drop"),
+    bind(C::Filter, &[Down], A::Move(Motion::Down), "next row while typing", G::Dialogs).hint("next"),
+    bind(C::Filter, &[Up], A::Move(Motion::Up), "previous row while typing", G::Dialogs),
+
+    bind(C::GoTo, &[Enter], A::Accept, "go there", G::Dialogs).hint("go there"),
+    bind(C::GoTo, &[Down, Tab], A::Move(Motion::Down), "next name", G::Dialogs).hint("next"),
+    bind(C::GoTo, &[Up, BackTab], A::Move(Motion::Up), "previous name", G::Dialogs),
+    bind(C::GoTo, &[Esc], A::Close, "stay here", G::Dialogs).hint("stay"),
+
+    bind(C::Help, &[Down], A::Move(Motion::Down), "scroll the help down", G::Dialogs).hint("scroll"),
+    bind(C::Help, &[Up], A::Move(Motion::Up), "scroll the help up", G::Dialogs),
+    bind(C::Help, &[PageDown], A::Move(Motion::PageDown), "a page of help down", G::Dialogs),
+    bind(C::Help, &[PageUp], A::Move(Motion::PageUp), "a page of help up", G::Dialogs),
+    bind(C::Help, &[Esc, Enter], A::Close, "close the help", G::Dialogs).hint("close"),
+
+    bind(C::Pager, &[Down, Char('j')], A::Move(Motion::Down), "scroll a text down", G::Dialogs).hint("scroll"),
+    bind(C::Pager, &[Up, Char('k')], A::Move(Motion::Up), "scroll a text up", G::Dialogs),
+    bind(C::Pager, &[PageDown, Char(' '), Ctrl('f'), Ctrl('d')], A::Move(Motion::PageDown), "a page of text down", G::Dialogs),
+    bind(C::Pager, &[PageUp, Ctrl('b'), Ctrl('u')], A::Move(Motion::PageUp), "a page of text up", G::Dialogs),
+    bind(C::Pager, &[Home, Char('g')], A::Move(Motion::First), "beginning of the text", G::Dialogs),
+    bind(C::Pager, &[End, Char('G')], A::Move(Motion::Last), "end of the text", G::Dialogs),
+    bind(C::Pager, &[Char('y')], A::Copy, "copy the text", G::Dialogs).hint("copy"),
+    bind(C::Pager, &[Esc, Enter, Char('q')], A::Close, "close the text", G::Dialogs).hint("close"),
+
+    bind(C::Presets, &[Down, Char('j')], A::Move(Motion::Down), "next choice", G::Dialogs).hint("choose"),
+    bind(C::Presets, &[Up, Char('k')], A::Move(Motion::Up), "previous choice", G::Dialogs),
+    bind(C::Presets, &[Enter], A::Accept, "mark these and nothing else", G::Dialogs).hint("mark these and nothing else"),
+    bind(C::Presets, &[Char(' ')], A::Add, "mark these too", G::Dialogs).hint("mark these too"),
+    bind(C::Presets, &[Esc, Char('q'), Char('p')], A::Close, "leave the marks as they are", G::Dialogs).hint("leave"),
+
+    bind(C::Save, &[Enter], A::Accept, "write it", G::Dialogs).hint("write"),
+    bind(C::Save, &[Down, Tab], A::Move(Motion::Down), "next format or type", G::Dialogs).hint("choose"),
+    bind(C::Save, &[Up, BackTab], A::Move(Motion::Up), "previous format or type", G::Dialogs),
+    bind(C::Save, &[Esc], A::Close, "write nothing", G::Dialogs).hint("write nothing"),
+
+    bind(C::Saving, &[Esc], A::Cancel, "cancel; nothing is left behind", G::Dialogs).hint("cancel; nothing is left behind"),
+
+    bind(C::Question, &[Char('y')], A::Accept, "yes", G::Dialogs).hint("yes"),
+    bind(C::Question, &[Char('n'), Esc], A::Close, "no", G::Dialogs).hint("no"),
+
+    bind(C::Text, &[Left], A::Edit(InputRequest::GoToPrevChar), "a character back", G::Dialogs),
+    bind(C::Text, &[Right], A::Edit(InputRequest::GoToNextChar), "a character on", G::Dialogs),
+    bind(C::Text, &[Home, Ctrl('a')], A::Edit(InputRequest::GoToStart), "beginning of the line", G::Dialogs),
+    bind(C::Text, &[End, Ctrl('e')], A::Edit(InputRequest::GoToEnd), "end of the line", G::Dialogs),
+    bind(C::Text, &[Backspace], A::Edit(InputRequest::DeletePrevChar), "delete the character before", G::Dialogs),
+    bind(C::Text, &[Delete], A::Edit(InputRequest::DeleteNextChar), "delete the character under the cursor", G::Dialogs),
+    bind(C::Text, &[Ctrl('w')], A::Edit(InputRequest::DeletePrevWord), "delete the word before", G::Dialogs),
+    bind(C::Text, &[Ctrl('u')], A::Edit(InputRequest::DeleteLine), "delete the line", G::Dialogs),
+    bind(C::Text, &[Ctrl('k')], A::Edit(InputRequest::DeleteTillEnd), "delete to the end", G::Dialogs),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const CONTEXTS: [Context; 9] = [
+        C::Table,
+        C::Filter,
+        C::GoTo,
+        C::Help,
+        C::Pager,
+        C::Presets,
+        C::Save,
+        C::Question,
+        C::Saving,
+    ];
+
+    #[test]
+    fn no_key_means_two_things_in_one_place() {
+        for context in CONTEXTS {
+            let mut seen = HashSet::new();
+            for layer in context.layers() {
+                for binding in BINDINGS.iter().filter(|b| b.context == *layer) {
+                    for key in binding.keys {
+                        assert!(seen.insert(*key), "{key} twice in {context:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_binding_is_reached_somewhere() {
+        for binding in BINDINGS {
+            assert!(!binding.keys.is_empty() && !binding.help.is_empty());
+            let reached = CONTEXTS.iter().any(|&context| {
+                context.layers().contains(&binding.context)
+                    && action(context, binding.keys[0]) == Some(binding.action)
+            });
+            assert!(reached, "{}", binding.help);
+        }
+    }
+
+    #[test]
+    fn typed_characters_are_never_commands_where_text_is_typed() {
+        for context in CONTEXTS.into_iter().filter(|context| context.takes_text()) {
+            for c in ' '..='~' {
+                assert_eq!(action(context, Key::Char(c)), None, "{c} in {context:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The inspector's state and everything that can happen to it: events in, effects out.
+//!
+//! Pure: no terminal, no file, no thread, no clock. [`update`] is the only way the state
+//! changes, `ui` draws it and `terminal` carries the effects out.
+
+mod action;
+mod event;
+pub mod facts;
+pub mod figures;
+pub mod filter;
+pub mod keys;
+mod model;
+pub mod names;
+pub mod overlay;
+pub mod pager;
+mod save;
+pub mod table;
+mod texts;
+pub mod tree;
+mod update;
+
+pub use action::Action;
+pub use event::{Effect, Event, Meter, ROUNDS, Target, Viewport};
+pub use model::{Model, Quality};
+pub use save::{SaveDialog, SaveKind, Saving, model_name, ratio};
+pub use update::update;
+
+use crate::checkpoint::Checkpoint;
+use crate::tensor::TensorId;
+use filter::Filter;
+use keys::Context;
+use overlay::Overlay;
+use std::sync::Arc;
+use std::time::Duration;
+use table::{Row, Table};
+use tree::Item;
+
+/// A view of the tensor under the cursor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tab {
+    #[default]
+    Overview,
+    Schemes,
+}
+
+impl Tab {
+    pub const ALL: [Tab; 2] = [Tab::Overview, Tab::Schemes];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Tab::Overview => "Overview",
+            Tab::Schemes => "Schemes",
+        }
+    }
+}
+
+/// How the measuring of all tensors stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Calibration {
+    /// There is no float tensor.
+    NothingToDo,
+    /// `round`: which of [`ROUNDS`] is measured now.
+    Running {
+        round: usize,
+        meter: Meter,
+    },
+    /// `meter`: of the first round.
+    Done {
+        meter: Meter,
+    },
+    Stopped {
+        meter: Meter,
+    },
+    Failed,
+}
+
+/// A sentence on the last key or the last news.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    pub text: String,
+    pub warning: bool,
+}
+
+#[derive(Debug)]
+pub struct App {
+    pub model: Model,
+    pub table: Table,
+    pub tab: Tab,
+    /// The detail has the whole screen.
+    pub zoomed: bool,
+    pub overlay: Option<Overlay>,
+    pub status: Option<Status>,
+    pub calibration: Calibration,
+    pub viewport: Viewport,
+    /// The filter as it was typed.
+    pub filter_text: String,
+    /// What `n` and `N` look for.
+    search: Filter,
+    /// Of the calibration whose findings count.
+    generation: u64,
+    /// When the ranking was settled last, and whether there were findings since.
+    settled: Duration,
+    unsettled: bool,
+    hurried: Vec<TensorId>,
+    receipts: Vec<String>,
+}
+
+impl App {
+    pub fn new(checkpoint: Arc<Checkpoint>) -> App {
+        let model = Model::new(checkpoint);
+        let table = Table::new(&model);
+        App {
+            table,
+            tab: Tab::default(),
+            zoomed: false,
+            overlay: None,
+            status: None,
+            calibration: Calibration::NothingToDo,
+            viewport: Viewport::default(),
+            filter_text: String::new(),
+            search: Filter::Everything,
+            generation: 0,
+            settled: Duration::ZERO,
+            unsettled: false,
+            hurried: Vec::new(),
+            receipts: Vec::new(),
+            model,
+        }
+    }
+
+    /// What the keys mean now.
+    pub fn context(&self) -> Context {
+        self.overlay.as_ref().map_or(Context::Table, Overlay::context)
+    }
+
+    /// Receipts of what was saved, to be printed at the end.
+    pub fn receipts(&self) -> &[String] {
+        &self.receipts
+    }
+
+    /// The tensor under the cursor.
+    pub fn current_tensor(&self) -> Option<TensorId> {
+        match self.table.current()?.item {
+            Item::Tensor(id) => Some(id),
+            Item::Module(_) => None,
+        }
+    }
+
+    /// The name of a row's subject: a tensor's, or a module's path.
+    pub fn full_name(&self, row: Row) -> &str {
+        match row.item {
+            Item::Tensor(id) => &self.model.checkpoint.tensor(id).name,
+            Item::Module(node) => {
+                let node = self.table.tree().node(node);
+                &self.model.checkpoint.tensor(node.sample).name[..node.prefix as usize]
+            }
+        }
+    }
+
+    /// Whether an action would do anything now; the hint bar shows what would.
+    pub fn can(&self, action: Action) -> bool {
+        match action {
+            Action::Undo => self.model.undo_depth().0 > 0,
+            Action::Save => !self.model.plan().is_empty(),
+            Action::NextScheme => self.table.current().is_some_and(|row| match row.item {
+                Item::Tensor(id) => self.model.is_marked(id),
+                Item::Module(node) => self.table.totals(node).marked > 0,
+            }),
+            Action::Dequantize => save::holds_quantized(&self.model.checkpoint),
+            Action::Mark | Action::MarkShown | Action::Presets => self.model.has_floats(),
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The checkpoint under study: what is known of its tensors, and the plan made for it.
+
+use super::facts::{Facts, Known, Sqnr};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::plan::{History, Obstacle, Plan, Totals, obstacle};
+use crate::quantization::{Analysis, Calibration, QuantizationScheme, Quantizer};
+use crate::tensor::TensorId;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// What a plan loses: SQNRs of the marked tensors that are measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Quality {
+    pub mean: Option<f64>,
+    pub worst: Option<f64>,
+    /// Marked tensors that are not measured yet.
+    pub waiting: usize,
+}
+
+/// What there is, counted once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inventory {
+    pub parameters: u64,
+    /// Each dtype with its number of tensors, the most frequent first.
+    pub dtypes: Vec<(String, usize)>,
+    pub quantizable: usize,
+}
+
+impl Inventory {
+    fn of(checkpoint: &Checkpoint, obstacles: &[Option<Obstacle>]) -> Inventory {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for tensor in checkpoint.tensors() {
+            *counts.entry(tensor.dtype.name()).or_default() += 1;
+        }
+        let mut dtypes: Vec<_> =
+            counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        dtypes.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        let quantizable = obstacles.iter().filter(|obstacle| obstacle.is_none()).count();
+        Inventory { parameters: checkpoint.parameters(), dtypes, quantizable }
+    }
+}
+
+#[derive(Debug)]
+pub struct Model {
+    pub checkpoint: Arc<Checkpoint>,
+    pub inventory: Inventory,
+    known: Vec<Known>,
+    obstacles: Vec<Option<Obstacle>>,
+    /// The scheme of tensors that are not marked, and of new marks.
+    pub scheme: QuantizationScheme,
+    plan: Plan,
+    history: History<Plan>,
+    /// The plan as it was last saved.
+    saved: Plan,
+    totals: Totals,
+    quality: Quality,
+}
+
+impl Model {
+    pub fn new(checkpoint: Arc<Checkpoint>) -> Model {
+        let float = |id| match checkpoint.float_type(id) {
+            Some(_) => Known::Waiting,
+            None => Known::Nothing,
+        };
+        let known = checkpoint.ids().map(float).collect();
+        let obstacles: Vec<_> = checkpoint.ids().map(|id| obstacle(&checkpoint, id)).collect();
+        let inventory = Inventory::of(&checkpoint, &obstacles);
+        let totals = Plan::default().totals(&checkpoint);
+        Model {
+            checkpoint,
+            inventory,
+            known,
+            obstacles,
+            scheme: QuantizationScheme::PER_TENSOR,
+            plan: Plan::default(),
+            history: History::default(),
+            saved: Plan::default(),
+            totals,
+            quality: Quality::default(),
+        }
+    }
+
+    pub fn known(&self, id: TensorId) -> &Known {
+        &self.known[id.index()]
+    }
+
+    /// What keeps a tensor from being quantized by default, as far as is known now.
+    pub fn obstacle(&self, id: TensorId) -> Option<&Obstacle> {
+        self.obstacles[id.index()].as_ref()
+    }
+
+    pub fn quantizable(&self, id: TensorId) -> bool {
+        self.obstacle(id).is_none()
+    }
+
+    /// The scheme it is marked with, or would be.
+    pub fn scheme_of(&self, id: TensorId) -> QuantizationScheme {
+        self.plan.get(id).map_or(self.scheme, |quantizer| quantizer.scheme)
+    }
+
+    /// What its scheme makes of it.
+    pub fn sqnr(&self, id: TensorId) -> Sqnr {
+        Sqnr::of(self.known(id), self.scheme_of(id))
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn is_marked(&self, id: TensorId) -> bool {
+        self.plan.is_marked(id)
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub fn quality(&self) -> Quality {
+        self.quality
+    }
+
+    /// How many changes can be undone and redone.
+    pub fn undo_depth(&self) -> (usize, usize) {
+        self.history.depth()
+    }
+
+    pub fn has_unsaved_marks(&self) -> bool {
+        !self.plan.is_empty() && self.plan != self.saved
+    }
+
+    /// `plan` is on disk now.
+    pub fn note_saved(&mut self, plan: &Plan) {
+        self.saved = plan.clone();
+    }
+
+    pub fn has_floats(&self) -> bool {
+        self.known.iter().any(|known| *known != Known::Nothing)
+    }
+
+    /// Forgets every finding: all floats are to be measured anew.
+    pub fn forget(&mut self) {
+        for known in self.known.iter_mut().filter(|known| **known != Known::Nothing) {
+            *known = Known::Waiting;
+        }
+        self.weigh();
+    }
+
+    /// Takes a finding over. True when a mark had to be taken away, for the tensor turned
+    /// out to have no scale.
+    pub fn learn(&mut self, id: TensorId, found: Result<Analysis, CheckpointError>) -> bool {
+        let Some(known) = self.known.get_mut(id.index()) else { return false };
+        match (found, &mut *known) {
+            (Ok(analysis), Known::Facts(facts)) => facts.add(&analysis),
+            (Ok(analysis), _) => match Facts::of(&analysis) {
+                Some(facts) => *known = Known::Facts(Box::new(facts)),
+                None => return false,
+            },
+            (Err(error), _) => *known = Known::Unreadable(error.to_string()),
+        }
+        if let Known::Facts(facts) = known {
+            let s = &facts.statistics;
+            if let Some(first) = s.first_non_finite {
+                let non_finite = Obstacle::NonFinite { nan: s.nan, inf: s.inf, first };
+                self.obstacles[id.index()] = Some(non_finite);
+                if self.plan.is_marked(id) {
+                    self.plan.unmark(id);
+                    self.measure_plan();
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Brings the quality of the plan up to date with the findings.
+    pub fn weigh(&mut self) {
+        let (mut sum, mut measured) = (0.0, 0);
+        let mut quality = Quality::default();
+        for (id, quantizer) in self.plan.iter() {
+            match Sqnr::of(&self.known[id.index()], quantizer.scheme) {
+                Sqnr::Decibels(db) => {
+                    quality.worst = Some(quality.worst.map_or(db, |worst| worst.min(db)));
+                    // A tensor that loses nothing has no say in a mean.
+                    if db.is_finite() {
+                        sum += db;
+                        measured += 1;
+                    }
+                }
+                Sqnr::Waiting => quality.waiting += 1,
+                _ => {}
+            }
+        }
+        quality.mean = match measured {
+            0 => quality.worst,
+            n => Some(sum / f64::from(n)),
+        };
+        self.quality = quality;
+    }
+
+    fn measure_plan(&mut self) {
+        self.totals = self.plan.totals(&self.checkpoint);
+        self.weigh();
+    }
+
+    /// Changes the plan as one step of its history. False when that changed nothing.
+    fn change(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
+        let mut next = self.plan.clone();
+        change(&mut next);
+        if next == self.plan {
+            return false;
+        }
+        self.history.record(std::mem::replace(&mut self.plan, next));
+        self.measure_plan();
+        true
+    }
+
+    fn quantizer(&self) -> Quantizer {
+        Quantizer { calibration: Calibration::MinMax, scheme: self.scheme }
+    }
+
+    pub fn mark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
+        let quantizer = self.quantizer();
+        self.change(|plan| {
+            for id in ids {
+                if !plan.is_marked(id) {
+                    plan.mark(id, quantizer);
+                }
+            }
+        })
+    }
+
+    pub fn unmark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
+        self.change(|plan| ids.into_iter().for_each(|id| plan.unmark(id)))
+    }
+
+    /// Marks exactly what is not marked, and the other way round.
+    pub fn invert(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
+        let quantizer = self.quantizer();
+        self.change(|plan| {
+            for id in ids {
+                match plan.is_marked(id) {
+                    true => plan.unmark(id),
+                    false => plan.mark(id, quantizer),
+                }
+            }
+        })
+    }
+
+    /// Marks these and nothing else; what is marked already keeps its scheme.
+    pub fn mark_only(&mut self, ids: &HashSet<TensorId>) -> bool {
+        let quantizer = self.quantizer();
+        self.change(|plan| {
+            let marked: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
+            marked.into_iter().filter(|id| !ids.contains(id)).for_each(|id| plan.unmark(id));
+            for &id in ids {
+                if !plan.is_marked(id) {
+                    plan.mark(id, quantizer);
+                }
+            }
+        })
+    }
+
+    /// Gives the marked ones among `ids` the scheme.
+    pub fn set_scheme(
+        &mut self,
+        ids: impl IntoIterator<Item = TensorId>,
+        scheme: QuantizationScheme,
+    ) -> bool {
+        self.change(|plan| {
+            for id in ids {
+                if let Some(quantizer) = plan.get(id) {
+                    plan.mark(id, Quantizer { scheme, ..quantizer });
+                }
+            }
+        })
+    }
+
+    pub fn undo(&mut self) -> bool {
+        let done = self.history.undo(&mut self.plan);
+        self.after_travel();
+        done
+    }
+
+    pub fn redo(&mut self) -> bool {
+        let done = self.history.redo(&mut self.plan);
+        self.after_travel();
+        done
+    }
+
+    /// A plan from before a tensor was known to have no scale must not bring its mark back.
+    fn after_travel(&mut self) {
+        let impossible: Vec<TensorId> = self
+            .plan
+            .iter()
+            .map(|(id, _)| id)
+            .filter(|&id| self.obstacle(id).is_some_and(|o| !o.can_be_overruled()))
+            .collect();
+        impossible.into_iter().for_each(|id| self.plan.unmark(id));
+        self.measure_plan();
+    }
+}

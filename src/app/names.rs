@@ -1,0 +1,128 @@
+//! Names as they come from files: made harmless before they are shown, shortened in the
+//! middle when there is no room, and ordered as people count.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// The text with everything that would not stand on one line as it is written — control
+/// characters, invisible and direction-changing ones — shown as an escape.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match is_hidden(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Columns the text takes on a terminal.
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// The text in at most `columns`, its middle replaced by `…` if it must be: the ends of a
+/// name tell most.
+pub fn shorten(text: &str, columns: usize) -> Cow<'_, str> {
+    if text.width() <= columns {
+        return Cow::Borrowed(text);
+    }
+    match columns {
+        0 => return Cow::Borrowed(""),
+        1 => return Cow::Borrowed("…"),
+        _ => {}
+    }
+    // The end tells more than the beginning: it gets the odd column.
+    let head = (columns - 1) / 2;
+    let tail = columns - 1 - head;
+    let start = prefix(text.chars(), head);
+    let end = prefix(text.chars().rev(), tail);
+    let (start, end) = (&text[..start], &text[text.len() - end..]);
+    Cow::Owned(format!("{start}…{end}"))
+}
+
+/// Bytes of the longest run from the front of `chars` that fits in `columns`.
+fn prefix(chars: impl Iterator<Item = char>, columns: usize) -> usize {
+    let mut used = 0;
+    chars
+        .take_while(|c| {
+            used += c.width().unwrap_or(0);
+            used <= columns
+        })
+        .map(char::len_utf8)
+        .sum()
+}
+
+/// `layers.2` before `layers.10`, `a.b` before `a_b`: components in order, digits by value.
+pub fn natural_order(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
+    loop {
+        let (Some(&x), Some(&y)) = (a.first(), b.first()) else { return a.len().cmp(&b.len()) };
+        if x.is_ascii_digit() && y.is_ascii_digit() {
+            let (m, n) = (digits(a), digits(b));
+            let (p, q) = (significant(&a[..m]), significant(&b[..n]));
+            let by_value = p.len().cmp(&q.len()).then_with(|| p.cmp(q));
+            if by_value.is_ne() {
+                return by_value;
+            }
+            (a, b) = (&a[m..], &b[n..]);
+            continue;
+        }
+        let rank = |c: u8| if c == b'.' { 0 } else { c };
+        if x != y {
+            return rank(x).cmp(&rank(y));
+        }
+        (a, b) = (&a[1..], &b[1..]);
+    }
+}
+
+fn digits(text: &[u8]) -> usize {
+    text.iter().take_while(|c| c.is_ascii_digit()).count()
+}
+
+fn significant(digits: &[u8]) -> &[u8] {
+    let zeros = digits.iter().take_while(|&&c| c == b'0').count();
+    &digits[zeros.min(digits.len() - 1)..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_break_the_line_is_escaped() {
+        assert_eq!(visible("a.b\n\u{1b}[31m"), "a.b\\n\\u{1b}[31m");
+        assert_eq!(visible("a\u{202e}b\u{200b}"), "a\\u{202e}b\\u{200b}");
+        assert!(matches!(visible("层.权重"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn long_names_lose_their_middle() {
+        assert_eq!(shorten("encoder.weight", 20), "encoder.weight");
+        assert_eq!(shorten("encoder.weight", 9), "enco…ight");
+        assert_eq!(shorten("层层层层", 5), "层…层");
+        for columns in 0..12 {
+            assert!(width(&shorten("层a层b层c", columns)) <= columns);
+        }
+    }
+
+    #[test]
+    fn names_are_ordered_as_people_count() {
+        let mut names = ["l.10.w", "l.2.w", "l_x", "l.02.w", "l", "l.2"];
+        names.sort_by(|a, b| natural_order(a, b));
+        assert_eq!(names, ["l", "l.2", "l.2.w", "l.02.w", "l.10.w", "l_x"]);
+    }
+}

@@ -1,0 +1,162 @@
+//! What lies over the table. There is at most one at a time, and it has the keys.
+
+use super::filter::Filter;
+use super::keys::{BINDINGS, Binding, Context, Group};
+use super::pager::Pager;
+use super::save::{SaveDialog, Saving};
+use crate::checkpoint::Checkpoint;
+use crate::plan::Preset;
+use crate::tensor::TensorId;
+use tui_input::Input;
+
+#[derive(Debug)]
+pub enum Overlay {
+    Filter(FilterPrompt),
+    GoTo(GoTo),
+    Help(Help),
+    Presets(Presets),
+    /// Metadata, the legend, a receipt, an error: text to read.
+    Text(Tone, Pager),
+    Save(SaveDialog),
+    /// The path exists: is it to be replaced?
+    Replace(SaveDialog),
+    Saving(Saving),
+    /// There are marks that were not saved: quit all the same?
+    Quit,
+}
+
+/// What kind of news a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    Plain,
+    Good,
+    Bad,
+}
+
+impl Overlay {
+    pub fn context(&self) -> Context {
+        match self {
+            Overlay::Filter(_) => Context::Filter,
+            Overlay::GoTo(_) => Context::GoTo,
+            Overlay::Help(_) => Context::Help,
+            Overlay::Presets(_) => Context::Presets,
+            Overlay::Text(..) => Context::Pager,
+            Overlay::Save(_) => Context::Save,
+            Overlay::Replace(_) | Overlay::Quit => Context::Question,
+            Overlay::Saving(_) => Context::Saving,
+        }
+    }
+
+    /// The text that is being typed.
+    pub fn input(&mut self) -> Option<&mut Input> {
+        match self {
+            Overlay::Filter(prompt) => Some(&mut prompt.input),
+            Overlay::GoTo(go_to) => Some(&mut go_to.input),
+            Overlay::Help(help) => Some(&mut help.input),
+            Overlay::Save(dialog) => Some(&mut dialog.path),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct FilterPrompt {
+    pub input: Input,
+    /// What the filter was before.
+    pub before: String,
+    /// Why the text is no filter yet.
+    pub problem: Option<String>,
+}
+
+/// Names that fit what is typed, the best first.
+#[derive(Debug, Default)]
+pub struct GoTo {
+    pub input: Input,
+    pub names: Vec<TensorId>,
+    pub chosen: usize,
+    /// How many fit altogether.
+    pub count: usize,
+}
+
+impl GoTo {
+    const NAMES: usize = 8;
+
+    pub fn search(&mut self, checkpoint: &Checkpoint) {
+        let filter = Filter::parse(self.input.value()).unwrap_or_default();
+        let mut matcher = filter.matcher();
+        let mut scored: Vec<(u32, TensorId)> = checkpoint
+            .ids()
+            .filter_map(|id| Some((matcher.score(&checkpoint.tensor(id).name)?, id)))
+            .collect();
+        self.count = scored.len();
+        let best = |(score, id): &(u32, TensorId)| (std::cmp::Reverse(*score), *id);
+        if scored.len() > Self::NAMES {
+            scored.select_nth_unstable_by_key(Self::NAMES, best);
+            scored.truncate(Self::NAMES);
+        }
+        scored.sort_unstable_by_key(best);
+        self.names = scored.into_iter().map(|(_, id)| id).collect();
+        self.chosen = 0;
+    }
+}
+
+/// The key table, searchable.
+#[derive(Debug, Default)]
+pub struct Help {
+    pub input: Input,
+    pub scroll: usize,
+}
+
+/// A line of the help.
+#[derive(Clone, Copy, Debug)]
+pub enum HelpLine {
+    Group(Group),
+    Binding(&'static Binding),
+    Blank,
+}
+
+impl Help {
+    /// The bindings that contain every word typed, under their headings.
+    pub fn lines(&self) -> Vec<HelpLine> {
+        let words: Vec<String> =
+            self.input.value().split_whitespace().map(str::to_lowercase).collect();
+        let fits = |binding: &Binding| {
+            let keys: Vec<String> = binding.keys.iter().map(|key| key.to_string()).collect();
+            let keys = keys.join(" ");
+            let text = format!("{} {} {keys}", binding.help, binding.group.title()).to_lowercase();
+            words.iter().all(|word| text.contains(word))
+        };
+        let mut lines = Vec::new();
+        for group in Group::ALL {
+            let mut bindings = BINDINGS.iter().filter(|b| b.group == group && fits(b)).peekable();
+            if bindings.peek().is_some() {
+                if !lines.is_empty() {
+                    lines.push(HelpLine::Blank);
+                }
+                lines.push(HelpLine::Group(group));
+                lines.extend(bindings.map(HelpLine::Binding));
+            }
+        }
+        lines
+    }
+}
+
+/// Selections by role; `None` marks nothing.
+#[derive(Debug)]
+pub struct Presets {
+    pub choices: Vec<PresetChoice>,
+    pub chosen: usize,
+}
+
+#[derive(Debug)]
+pub struct PresetChoice {
+    pub preset: Option<Preset>,
+    pub tensors: Vec<TensorId>,
+    pub bytes: u64,
+}
+
+impl PresetChoice {
+    pub fn name(&self) -> &'static str {
+        self.preset.map_or("nothing", Preset::name)
+    }
+}

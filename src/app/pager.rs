@@ -1,0 +1,137 @@
+//! A text to scroll through: metadata, the legend, a receipt, an error.
+
+use super::names;
+use unicode_width::UnicodeWidthChar;
+
+/// One paragraph of the text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    Heading(String),
+    Field(String, String),
+    Text(String),
+    /// Kept as it is laid out, cut at the edge: JSON, tables.
+    Verbatim(String),
+    Blank,
+}
+
+impl Line {
+    pub fn field(label: &str, value: impl Into<String>) -> Line {
+        Line::Field(label.to_owned(), value.into())
+    }
+
+    pub fn text(text: impl Into<String>) -> Line {
+        Line::Text(text.into())
+    }
+}
+
+/// Columns that labels of fields take.
+const LABEL: usize = 20;
+
+/// A paragraph's row on the screen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Row {
+    Heading(String),
+    /// The label is empty on the rows that continue a value.
+    Field(String, String),
+    Text(String),
+    Blank,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pager {
+    pub title: String,
+    pub lines: Vec<Line>,
+    /// What `y` copies.
+    pub copy: Option<String>,
+    scroll: usize,
+}
+
+impl Pager {
+    pub fn new(title: impl Into<String>, lines: Vec<Line>) -> Pager {
+        Pager { title: title.into(), lines, copy: None, scroll: 0 }
+    }
+
+    pub fn scroll(&self) -> usize {
+        self.scroll
+    }
+
+    /// Scrolls by `rows` of a window of `width` and `height`, no further than the end.
+    pub fn scroll_by(&mut self, rows: isize, width: usize, height: usize) {
+        let last = self.rows(width).len().saturating_sub(height);
+        self.scroll = self.scroll.saturating_add_signed(rows).min(last);
+    }
+
+    /// The whole text, wrapped to `width` columns.
+    pub fn rows(&self, width: usize) -> Vec<Row> {
+        let mut rows = Vec::with_capacity(self.lines.len());
+        for line in &self.lines {
+            match line {
+                Line::Heading(text) => rows.push(Row::Heading(text.clone())),
+                Line::Blank => rows.push(Row::Blank),
+                Line::Verbatim(text) => rows.push(Row::Text(names::visible(text).into_owned())),
+                Line::Text(text) => rows.extend(wrap(text, width).into_iter().map(Row::Text)),
+                Line::Field(label, value) => {
+                    let mut label = label.clone();
+                    for part in wrap(value, width.saturating_sub(LABEL)) {
+                        rows.push(Row::Field(std::mem::take(&mut label), part));
+                    }
+                }
+            }
+        }
+        rows
+    }
+
+    pub fn label_width(&self) -> usize {
+        LABEL
+    }
+}
+
+/// Breaks a text at spaces where it can, and anywhere where it must.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(8);
+    let mut rows = Vec::new();
+    for paragraph in text.split('\n') {
+        let paragraph = names::visible(paragraph);
+        let mut row = String::new();
+        let mut used = 0;
+        for word in paragraph.split_inclusive(' ') {
+            let needed = names::width(word.trim_end());
+            if used > 0 && used + needed > width {
+                rows.push(std::mem::take(&mut row).trim_end().to_owned());
+                used = 0;
+            }
+            for c in word.chars() {
+                let columns = c.width().unwrap_or(0);
+                if used + columns > width && c != ' ' {
+                    rows.push(std::mem::take(&mut row));
+                    used = 0;
+                }
+                row.push(c);
+                used += columns;
+            }
+        }
+        rows.push(row.trim_end().to_owned());
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_breaks_at_spaces_and_long_words_anywhere() {
+        assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghijkl m", 8), ["abcdefgh", "ijkl m"]);
+        assert_eq!(wrap("a\n\nb", 8), ["a", "", "b"]);
+    }
+
+    #[test]
+    fn scrolling_stops_when_the_end_is_in_sight() {
+        let mut pager = Pager::new("t", vec![Line::Blank; 10]);
+        pager.scroll_by(100, 20, 4);
+        assert_eq!(pager.scroll(), 6);
+        pager.scroll_by(-100, 20, 4);
+        assert_eq!(pager.scroll(), 0);
+    }
+}

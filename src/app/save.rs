@@ -1,0 +1,358 @@
+//! The dialogs that end in a file: what is to be written, how it goes, and the receipt.
+
+use super::event::Meter;
+use super::facts::scheme_name;
+use super::figures::{bytes, counted, decibels, duration};
+use super::model::Model;
+use super::names;
+use super::pager::{Line, Pager};
+use crate::checkpoint::{Checkpoint, Content};
+use crate::export::{OutputFormat, Receipt, Request, Task};
+use crate::quantization::ErrorStatistics;
+use crate::tensor::{FloatType, TensorId};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use tui_input::Input;
+
+/// What the dialog is for, with the choice made so far.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SaveKind {
+    Quantize(OutputFormat),
+    /// `None`: each tensor in the type it had before.
+    Dequantize(Option<FloatType>),
+}
+
+const FLOATS: [Option<FloatType>; 4] =
+    [None, Some(FloatType::F32), Some(FloatType::BF16), Some(FloatType::F16)];
+
+#[derive(Clone, Debug)]
+pub struct SaveDialog {
+    pub kind: SaveKind,
+    pub path: Input,
+    /// Why the last try failed.
+    pub problem: Option<String>,
+}
+
+/// A line of the choice in a dialog.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    pub name: String,
+    pub summary: &'static str,
+    pub chosen: bool,
+}
+
+impl SaveDialog {
+    pub fn new(kind: SaveKind, checkpoint: &Checkpoint) -> SaveDialog {
+        let path = Input::new(default_path(kind, checkpoint));
+        SaveDialog { kind, path, problem: None }
+    }
+
+    pub fn title(&self) -> &'static str {
+        match self.kind {
+            SaveKind::Quantize(_) => "Save the quantized model",
+            SaveKind::Dequantize(_) => "Write the float model back",
+        }
+    }
+
+    pub fn choices(&self) -> Vec<Choice> {
+        match self.kind {
+            SaveKind::Quantize(chosen) => OutputFormat::ALL
+                .into_iter()
+                .map(|format| Choice {
+                    name: format.name().to_owned(),
+                    summary: format.summary(),
+                    chosen: format == chosen,
+                })
+                .collect(),
+            SaveKind::Dequantize(chosen) => FLOATS
+                .into_iter()
+                .map(|to| Choice {
+                    name: to.map_or("original".to_owned(), |to| to.dtype().name().to_lowercase()),
+                    summary: match to {
+                        None => "each tensor in the type it had before it was quantized",
+                        Some(FloatType::F32) => "exact: every value is scale × q",
+                        Some(FloatType::BF16) => "half the size, the range of F32, 8 bits",
+                        Some(FloatType::F16) => "half the size, up to ±65504, 11 bits",
+                        Some(FloatType::F64) => "",
+                    },
+                    chosen: to == chosen,
+                })
+                .collect(),
+        }
+    }
+
+    /// Chooses the next format or type, or the one before. A path that was not touched
+    /// follows.
+    pub fn step(&mut self, forward: bool, checkpoint: &Checkpoint) {
+        let untouched = self.path.value() == default_path(self.kind, checkpoint);
+        self.kind = match self.kind {
+            SaveKind::Quantize(format) => {
+                SaveKind::Quantize(neighbour(&OutputFormat::ALL, format, forward))
+            }
+            SaveKind::Dequantize(to) => SaveKind::Dequantize(neighbour(&FLOATS, to, forward)),
+        };
+        if untouched {
+            self.path = Input::new(default_path(self.kind, checkpoint));
+        }
+    }
+
+    pub fn request(&self, model: &Model, force: bool) -> Request {
+        let task = match self.kind {
+            SaveKind::Quantize(format) => Task::Quantize { plan: model.plan().clone(), format },
+            SaveKind::Dequantize(to) => Task::Dequantize { to },
+        };
+        Request { task, out: PathBuf::from(self.path.value().trim()), force }
+    }
+
+    /// What will be written and how big.
+    pub fn summary(&self, model: &Model) -> Vec<String> {
+        let before = model.totals().before;
+        let checkpoint = &model.checkpoint;
+        let tensors = checkpoint.tensors().len();
+        match self.kind {
+            SaveKind::Quantize(format) => {
+                let marked = model.plan().len();
+                let (verb, after) = match format {
+                    OutputFormat::FakeQuantized => ("rounded to int8 and back", before),
+                    _ => ("quantized", model.totals().after),
+                };
+                vec![
+                    format!(
+                        "{} {verb}, {} as they are",
+                        counted(marked, "tensor"),
+                        counted(tensors - marked, "tensor")
+                    ),
+                    size(before, after),
+                ]
+            }
+            SaveKind::Dequantize(to) => {
+                let quantized: Vec<_> = checkpoint
+                    .ids()
+                    .filter_map(|id| Some((id, checkpoint.layout(id)?.original())))
+                    .collect();
+                let after = quantized.iter().fold(before, |total, &(id, original)| {
+                    let tensor = checkpoint.tensor(id);
+                    let float = to.unwrap_or(original).size() as u64;
+                    total
+                        .saturating_sub(tensor.bytes)
+                        .saturating_add(tensor.parameters().saturating_mul(float))
+                });
+                vec![
+                    format!(
+                        "{} turned back into floats, {} as they are",
+                        counted(quantized.len(), "tensor"),
+                        counted(tensors - quantized.len(), "tensor")
+                    ),
+                    size(before, after),
+                ]
+            }
+        }
+    }
+
+    pub fn warnings(&self, model: &Model) -> Vec<String> {
+        let SaveKind::Quantize(_) = self.kind else { return Vec::new() };
+        let mut warnings = Vec::new();
+        let overruled: Vec<TensorId> =
+            model.plan().iter().map(|(id, _)| id).filter(|&id| !model.quantizable(id)).collect();
+        if let Some(&first) = overruled.first() {
+            let name = &model.checkpoint.tensor(first).name;
+            let why = model.obstacle(first).map(ToString::to_string).unwrap_or_default();
+            warnings.push(match overruled.len() {
+                1 => format!("{name}: {why}, usually left as it is"),
+                n => format!("{n} marks are usually left as they are, such as {name}: {why}"),
+            });
+        }
+        if model.quality().waiting > 0 {
+            let waiting = counted(model.quality().waiting, "marked tensor");
+            warnings.push(format!("{waiting} not measured yet: what they lose is not known"));
+        }
+        warnings
+    }
+}
+
+fn size(before: u64, after: u64) -> String {
+    format!("{} → {}  ({})", bytes(before), bytes(after), ratio(before, after))
+}
+
+/// How many times smaller, in words that also fit when it grows.
+pub fn ratio(before: u64, after: u64) -> String {
+    match (before, after) {
+        (_, 0) => "empty".to_owned(),
+        (b, a) if a <= b => format!("{:.2}× smaller", b as f64 / a as f64),
+        (0, _) => "larger".to_owned(),
+        (b, a) => format!("{:.2}× larger", a as f64 / b as f64),
+    }
+}
+
+fn neighbour<T: Copy + PartialEq>(all: &[T], now: T, forward: bool) -> T {
+    let at = all.iter().position(|&x| x == now).unwrap_or(0);
+    let step = if forward { 1 } else { all.len() - 1 };
+    all[(at + step) % all.len()]
+}
+
+/// A name beside the model, in the current directory: the model's own may be a cache.
+fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
+    let ending = match kind {
+        SaveKind::Quantize(OutputFormat::FakeQuantized) => "fake-quantized".to_owned(),
+        SaveKind::Quantize(_) => "int8".to_owned(),
+        SaveKind::Dequantize(None) => "float".to_owned(),
+        SaveKind::Dequantize(Some(to)) => to.dtype().name().to_lowercase(),
+    };
+    let name = model_name(checkpoint);
+    match checkpoint.shards().len() {
+        0 | 1 => format!("{name}-{ending}.safetensors"),
+        _ => format!("{name}-{ending}"),
+    }
+}
+
+/// The model's name: of its directory where the file is just called `model`.
+pub fn model_name(checkpoint: &Checkpoint) -> String {
+    let name = checkpoint.name();
+    let stem = name.strip_suffix(".safetensors").unwrap_or(&name);
+    let stem =
+        stem.strip_suffix(".index.json").map_or(stem, |s| s.trim_end_matches(".safetensors"));
+    let directory = checkpoint.directory().and_then(|d| d.file_name()).map(|d| d.to_string_lossy());
+    match directory {
+        Some(directory) if stem == "model" && !directory.is_empty() => directory.into_owned(),
+        _ => stem.to_owned(),
+    }
+}
+
+/// Whether anything in the checkpoint is stored quantized.
+pub fn holds_quantized(checkpoint: &Checkpoint) -> bool {
+    checkpoint.ids().any(|id| matches!(checkpoint.content(id), Content::Quantized(_)))
+}
+
+/// A save under way.
+#[derive(Debug)]
+pub struct Saving {
+    pub request: Request,
+    /// To come back to when it fails.
+    pub dialog: SaveDialog,
+    pub phase: &'static str,
+    pub meter: Meter,
+    pub cancelled: bool,
+}
+
+/// The receipt as a text. `model`: as it was when the save began.
+pub fn receipt(receipt: &Receipt, model: &Model) -> Pager {
+    let out = receipt.out.display().to_string();
+    let mut lines = vec![
+        Line::field("written", out),
+        Line::field(
+            "size",
+            format!(
+                "{} → {} in {}",
+                bytes(receipt.before),
+                bytes(receipt.written),
+                counted(receipt.files, "file")
+            ),
+        ),
+    ];
+    if !receipt.quantized.is_empty() {
+        lines.push(Line::field("quantized", counted(receipt.quantized.len(), "tensor")));
+    }
+    if receipt.dequantized > 0 {
+        lines.push(Line::field("back to float", counted(receipt.dequantized, "tensor")));
+    }
+    lines.push(Line::field(
+        "unchanged",
+        format!("{}, byte for byte", counted(receipt.unchanged, "tensor")),
+    ));
+    if receipt.companions > 0 {
+        lines.push(Line::field("copied beside", counted(receipt.companions, "file")));
+    }
+    lines.push(Line::field("took", format!("{}, verified", duration(receipt.elapsed))));
+    lines.extend(receipt.warnings.iter().map(|warning| Line::field("note", warning.as_str())));
+    lines.extend(comparison(receipt, model));
+    let title = match receipt.dequantized {
+        0 => "Saved and verified",
+        _ => "Dequantized and verified",
+    };
+    let mut pager = Pager::new(title, lines);
+    pager.copy = Some(plain(&pager));
+    pager
+}
+
+/// Rows of the comparison that are listed.
+const LISTED: usize = 50;
+
+fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
+    if receipt.quantized.is_empty() {
+        return Vec::new();
+    }
+    let ids: HashMap<&str, TensorId> = model
+        .plan()
+        .iter()
+        .map(|(id, _)| (model.checkpoint.tensor(id).name.as_str(), id))
+        .collect();
+    let preview = |name: &str| -> Option<&ErrorStatistics> {
+        let id = *ids.get(name)?;
+        model.known(id).facts()?.error(model.scheme_of(id))
+    };
+    let mut rows: Vec<(&str, &ErrorStatistics, Option<&ErrorStatistics>)> = receipt
+        .quantized
+        .iter()
+        .map(|c| (c.tensor.as_str(), &c.on_disk, preview(&c.tensor)))
+        .collect();
+    rows.sort_by(|a, b| a.1.sqnr_db.total_cmp(&b.1.sqnr_db));
+    let compared: Vec<f64> = rows
+        .iter()
+        .filter_map(|(_, disk, preview)| Some(difference(disk.sqnr_db, preview.as_ref()?.sqnr_db)))
+        .collect();
+    let largest = compared.iter().copied().fold(0.0, f64::max);
+    let verdict = match compared.len() {
+        0 => "These tensors had not been measured before.".to_owned(),
+        n if largest < 1e-6 => {
+            format!("On disk, {} have the error the preview showed.", counted(n, "tensor"))
+        }
+        n => format!(
+            "On disk, the error of {} is at most {largest:.2e} dB away from the preview.",
+            counted(n, "tensor")
+        ),
+    };
+    let mut lines = vec![
+        Line::Blank,
+        Line::Heading("Weight error on disk, worst first".to_owned()),
+        Line::text(verdict),
+        Line::Blank,
+    ];
+    lines.push(Line::Verbatim(format!(
+        "{:>9}  {:>9}  {:<12}tensor",
+        "on disk", "preview", "scheme"
+    )));
+    for (name, disk, preview) in rows.iter().take(LISTED) {
+        let shown = preview.map_or("—".to_owned(), |p| decibels(p.sqnr_db));
+        let scheme = ids.get(name).map_or("", |&id| scheme_name(model.scheme_of(id)));
+        let disk = decibels(disk.sqnr_db);
+        let name = names::visible(name);
+        lines.push(Line::Verbatim(format!("{disk:>9}  {shown:>9}  {scheme:<12}{name}")));
+    }
+    if rows.len() > LISTED {
+        lines.push(Line::text(format!("… and {} more", rows.len() - LISTED)));
+    }
+    lines
+}
+
+fn difference(a: f64, b: f64) -> f64 {
+    if a == b { 0.0 } else { (a - b).abs() }
+}
+
+/// The text as it is copied and printed.
+fn plain(pager: &Pager) -> String {
+    let mut out = format!("{}\n", pager.title);
+    for line in &pager.lines {
+        match line {
+            Line::Blank => out.push('\n'),
+            Line::Heading(text) | Line::Text(text) | Line::Verbatim(text) => {
+                out.push_str(&names::visible(text));
+                out.push('\n');
+            }
+            Line::Field(label, value) => {
+                let value = names::visible(value);
+                out.push_str(&format!("  {label:<14}{value}\n"));
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,655 @@
+//! The ranked table: which rows there are, in which order, and where the cursor is.
+//!
+//! Rows are one flat vector for the list and the tree alike. It is rebuilt when the order,
+//! the filter or a fold changes, never while drawing: a frame looks at the visible rows
+//! only.
+
+use super::facts::{SCHEMES, Sqnr};
+use super::figures;
+use super::filter::Filter;
+use super::model::Model;
+use super::names::{self, natural_order};
+use super::tree::{Item, NodeId, Tree};
+use crate::tensor::{TensorId, TensorInfo};
+use std::cmp::Ordering;
+use std::ops::Range;
+
+/// A column, and what rows can be ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// The order of the file.
+    File,
+    Name,
+    Shape,
+    DType,
+    Bytes,
+    Sqnr,
+    Scheme,
+}
+
+impl Column {
+    pub const ALL: [Column; 7] = [
+        Column::File,
+        Column::Name,
+        Column::Shape,
+        Column::DType,
+        Column::Bytes,
+        Column::Sqnr,
+        Column::Scheme,
+    ];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Column::File => "file order",
+            Column::Name => "name",
+            Column::Shape => "shape",
+            Column::DType => "dtype",
+            Column::Bytes => "bytes",
+            Column::Sqnr => "SQNR",
+            Column::Scheme => "scheme",
+        }
+    }
+
+    /// Big things first, bad things first, names from A.
+    fn starts_descending(self) -> bool {
+        matches!(self, Column::Shape | Column::Bytes)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    pub column: Column,
+    pub descending: bool,
+}
+
+impl Sort {
+    pub fn by(column: Column) -> Sort {
+        Sort { column, descending: column.starts_descending() }
+    }
+
+    /// The order in words.
+    pub fn describe(self) -> &'static str {
+        match (self.column, self.descending) {
+            (Column::File, false) => "in file order",
+            (Column::File, true) => "in file order, last first",
+            (Column::Name, false) => "by name",
+            (Column::Name, true) => "by name, Z first",
+            (Column::Shape, true) => "most parameters first",
+            (Column::Shape, false) => "fewest parameters first",
+            (Column::DType, _) => "by dtype",
+            (Column::Bytes, true) => "largest first",
+            (Column::Bytes, false) => "smallest first",
+            (Column::Sqnr, false) => "worst SQNR first",
+            (Column::Sqnr, true) => "best SQNR first",
+            (Column::Scheme, _) => "by scheme",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub item: Item,
+    pub depth: u16,
+    /// Where the row's own part of the name begins.
+    pub label: u32,
+}
+
+/// Sums over the tensors of a module that the filter lets through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeTotals {
+    pub tensors: usize,
+    pub parameters: u64,
+    pub bytes: u64,
+    pub quantizable: usize,
+    pub marked: usize,
+    pub worst: Option<f64>,
+    pub waiting: usize,
+    /// The best place of any of its tensors in the order.
+    rank: u32,
+}
+
+impl NodeTotals {
+    const NONE: NodeTotals = NodeTotals {
+        tensors: 0,
+        parameters: 0,
+        bytes: 0,
+        quantizable: 0,
+        marked: 0,
+        worst: None,
+        waiting: 0,
+        rank: u32::MAX,
+    };
+
+    fn add(&mut self, other: &NodeTotals) {
+        self.tensors += other.tensors;
+        self.parameters = self.parameters.saturating_add(other.parameters);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.quantizable += other.quantizable;
+        self.marked += other.marked;
+        self.waiting += other.waiting;
+        self.rank = self.rank.min(other.rank);
+        self.worst = match (self.worst, other.worst) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+/// Columns that the longest name, shape and dtype take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Widest {
+    pub name: usize,
+    pub shape: usize,
+    pub dtype: usize,
+}
+
+impl Widest {
+    fn of(tensors: &[TensorInfo]) -> Widest {
+        tensors.iter().fold(Widest::default(), |widest, tensor| Widest {
+            name: widest.name.max(names::width(&tensor.name)),
+            shape: widest.shape.max(figures::shape(&tensor.shape).chars().count()),
+            dtype: widest.dtype.max(names::width(tensor.dtype.name())),
+        })
+    }
+}
+
+/// A movement of the cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Motion {
+    Up,
+    Down,
+    HalfUp,
+    HalfDown,
+    PageUp,
+    PageDown,
+    First,
+    Last,
+}
+
+#[derive(Debug)]
+pub struct Table {
+    pub sort: Sort,
+    pub as_tree: bool,
+    pub filter: Filter,
+    pub widest: Widest,
+    rows: Vec<Row>,
+    cursor: usize,
+    top: usize,
+    height: usize,
+    /// Until the cursor is moved it stays on the first row, whatever comes to be there.
+    moved: bool,
+    /// Every tensor in the order of `sort`, and each tensor's place in it.
+    order: Vec<TensorId>,
+    rank: Vec<u32>,
+    shown: Vec<bool>,
+    shown_count: usize,
+    tree: Tree,
+    folded: Vec<bool>,
+    totals: Vec<NodeTotals>,
+    name_rank: Vec<u32>,
+}
+
+/// A tree opens so far that about this many rows are seen.
+const FIRST_ROWS: usize = 24;
+
+impl Table {
+    pub fn new(model: &Model) -> Table {
+        let tensors = model.checkpoint.tensors();
+        let count = tensors.len();
+        let mut by_name: Vec<u32> = (0..count as u32).collect();
+        by_name
+            .sort_by(|&a, &b| natural_order(&tensors[a as usize].name, &tensors[b as usize].name));
+        let mut name_rank = vec![0; count];
+        (0..).zip(&by_name).for_each(|(rank, &id)| name_rank[id as usize] = rank);
+        let tree = Tree::of(tensors);
+        let mut table = Table {
+            sort: Sort::by(Column::Sqnr),
+            as_tree: false,
+            filter: Filter::Everything,
+            widest: Widest::of(tensors),
+            rows: Vec::new(),
+            cursor: 0,
+            top: 0,
+            height: 1,
+            moved: false,
+            order: model.checkpoint.ids().collect(),
+            rank: (0..count as u32).collect(),
+            shown: vec![true; count],
+            shown_count: count,
+            folded: first_folds(&tree),
+            totals: vec![NodeTotals::NONE; tree.nodes.len()],
+            tree,
+            name_rank,
+        };
+        table.reorder(model);
+        table
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    pub fn cursor(&self) -> usize {
+        self.cursor
+    }
+
+    pub fn top(&self) -> usize {
+        self.top
+    }
+
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// The rows that are on the screen.
+    pub fn visible(&self) -> Range<usize> {
+        self.top..self.rows.len().min(self.top + self.height)
+    }
+
+    /// The tensors that are on the screen.
+    pub fn visible_tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
+        self.rows[self.visible()].iter().filter_map(|row| match row.item {
+            Item::Tensor(id) => Some(id),
+            Item::Module(_) => None,
+        })
+    }
+
+    pub fn current(&self) -> Option<Row> {
+        self.rows.get(self.cursor).copied()
+    }
+
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub fn totals(&self, node: NodeId) -> &NodeTotals {
+        &self.totals[node.index()]
+    }
+
+    pub fn is_folded(&self, node: NodeId) -> bool {
+        // What a filter finds is not hidden in a fold.
+        self.folded[node.index()] && matches!(self.filter, Filter::Everything)
+    }
+
+    pub fn is_shown(&self, id: TensorId) -> bool {
+        self.shown[id.index()]
+    }
+
+    pub fn shown_count(&self) -> usize {
+        self.shown_count
+    }
+
+    /// The tensors that the filter lets through, in the table's order.
+    pub fn shown(&self) -> impl Iterator<Item = TensorId> + '_ {
+        self.order.iter().copied().filter(|id| self.shown[id.index()])
+    }
+
+    /// The tensors that a row stands for: itself, or all below that the filter lets through.
+    pub fn tensors_of(&self, item: Item) -> Vec<TensorId> {
+        match item {
+            Item::Tensor(id) => vec![id],
+            Item::Module(node) => {
+                let mut below = self.tree.below(node);
+                below.retain(|&id| self.is_shown(id));
+                below.sort();
+                below
+            }
+        }
+    }
+
+    pub fn set_height(&mut self, height: usize) {
+        self.height = height.max(1);
+        self.keep_in_view();
+    }
+
+    pub fn set_sort(&mut self, sort: Sort, model: &Model) {
+        self.sort = sort;
+        self.moved = true;
+        self.reorder(model);
+    }
+
+    pub fn set_filter(&mut self, filter: Filter, model: &Model) {
+        let mut matcher = filter.matcher();
+        for (shown, tensor) in self.shown.iter_mut().zip(model.checkpoint.tensors()) {
+            *shown = matcher.matches(&tensor.name);
+        }
+        self.shown_count = self.shown.iter().filter(|&&shown| shown).count();
+        self.filter = filter;
+        self.rebuild(model);
+    }
+
+    pub fn set_tree(&mut self, as_tree: bool, model: &Model) {
+        self.as_tree = as_tree;
+        let current = self.current();
+        self.moved = true;
+        self.rebuild(model);
+        // A tensor looked at in the list is looked at in the tree.
+        if let Some(Row { item: Item::Tensor(id), .. }) = current {
+            self.go_to(id, model);
+        }
+    }
+
+    /// Sorts anew, for the sort or the findings have changed.
+    pub fn reorder(&mut self, model: &Model) {
+        let mut keys: Vec<((u8, f64), TensorId)> =
+            self.order.iter().map(|&id| (self.key(model, id), id)).collect();
+        keys.sort_unstable_by(|(a, i), (b, j)| compare(a, b).then(i.cmp(j)));
+        self.order.clear();
+        self.order.extend(keys.into_iter().map(|(_, id)| id));
+        for (rank, id) in (0..).zip(&self.order) {
+            self.rank[id.index()] = rank;
+        }
+        self.rebuild(model);
+    }
+
+    /// What a tensor is ordered by: smaller comes first.
+    fn key(&self, model: &Model, id: TensorId) -> (u8, f64) {
+        let tensor = model.checkpoint.tensor(id);
+        let descending = self.sort.descending;
+        let directed = |value: f64| (1, if descending { -value } else { value });
+        match self.sort.column {
+            Column::File => directed(f64::from(id.0)),
+            Column::Name => directed(f64::from(self.name_rank[id.index()])),
+            Column::Shape => directed(tensor.parameters() as f64),
+            Column::Bytes => directed(tensor.bytes as f64),
+            Column::DType => {
+                let letters = tensor.dtype.name().bytes().chain([0; 6]).take(6);
+                directed(letters.fold(0.0, |n, letter| n * 256.0 + f64::from(letter)))
+            }
+            Column::Scheme => match model.is_marked(id) {
+                false => (2, 0.0),
+                true => {
+                    let scheme = model.scheme_of(id);
+                    let place = SCHEMES.iter().position(|&s| s == scheme).unwrap_or(0);
+                    directed(place as f64)
+                }
+            },
+            // What cannot be quantized is worse than the worst.
+            Column::Sqnr => match model.sqnr(id) {
+                Sqnr::Unreadable => (if descending { 3 } else { 0 }, 0.0),
+                Sqnr::Impossible => (if descending { 3 } else { 0 }, 1.0),
+                Sqnr::Decibels(db) => directed(db),
+                Sqnr::Waiting => (4, 0.0),
+                Sqnr::Nothing => (5, 0.0),
+            },
+        }
+    }
+
+    /// Makes the rows anew. The cursor stays on its tensor, on the same line of the screen.
+    fn rebuild(&mut self, model: &Model) {
+        let held = self.current().map(|row| row.item);
+        let line = self.cursor.saturating_sub(self.top);
+        self.sum_up(model);
+        self.rows.clear();
+        if self.as_tree {
+            let mut rows = std::mem::take(&mut self.rows);
+            self.grow(&mut rows, NodeId::ROOT, 0, 0);
+            self.rows = rows;
+        } else {
+            let row = |&id: &TensorId| Row { item: Item::Tensor(id), depth: 0, label: 0 };
+            let shown = self.order.iter().filter(|id| self.shown[id.index()]);
+            self.rows.extend(shown.map(row));
+        }
+        if !self.moved {
+            (self.cursor, self.top) = (0, 0);
+            return;
+        }
+        if let Some(place) = held.and_then(|item| self.place_of(item)) {
+            self.cursor = place;
+        }
+        self.top = self.cursor.saturating_sub(line);
+        self.keep_in_view();
+    }
+
+    /// The row of an item, or of the module that hides it.
+    fn place_of(&self, item: Item) -> Option<usize> {
+        let mut item = item;
+        loop {
+            if let Some(place) = self.rows.iter().position(|row| row.item == item) {
+                return Some(place);
+            }
+            item = match item {
+                Item::Module(NodeId::ROOT) => return None,
+                Item::Module(node) => Item::Module(self.tree.node(node).parent),
+                Item::Tensor(id) => Item::Module(self.tree.module[id.index()]),
+            };
+        }
+    }
+
+    /// Sums up the modules. Needed for marks too, so it is done whenever the plan changes.
+    pub fn sum_up(&mut self, model: &Model) {
+        if !self.as_tree {
+            return;
+        }
+        self.totals.fill(NodeTotals::NONE);
+        for id in model.checkpoint.ids().filter(|id| self.shown[id.index()]) {
+            let tensor = model.checkpoint.tensor(id);
+            let sqnr = model.sqnr(id);
+            let own = NodeTotals {
+                tensors: 1,
+                parameters: tensor.parameters(),
+                bytes: tensor.bytes,
+                quantizable: usize::from(model.quantizable(id)),
+                marked: usize::from(model.is_marked(id)),
+                worst: sqnr.decibels(),
+                waiting: usize::from(sqnr == Sqnr::Waiting),
+                rank: self.rank[id.index()],
+            };
+            self.totals[self.tree.module[id.index()].index()].add(&own);
+        }
+        for node in (1..self.tree.nodes.len()).rev() {
+            let totals = self.totals[node];
+            self.totals[self.tree.nodes[node].parent.index()].add(&totals);
+        }
+    }
+
+    fn grow(&self, rows: &mut Vec<Row>, node: NodeId, depth: u16, label: u32) {
+        let mut children: Vec<Item> = self.tree.node(node).children.clone();
+        children.retain(|child| match *child {
+            Item::Module(node) => self.totals(node).tensors > 0,
+            Item::Tensor(id) => self.shown[id.index()],
+        });
+        children.sort_by_cached_key(|&child| self.sibling_key(child));
+        for child in children {
+            match child {
+                Item::Tensor(_) => rows.push(Row { item: child, depth, label }),
+                Item::Module(module) => {
+                    let module = self.tree.through(module);
+                    rows.push(Row { item: Item::Module(module), depth, label });
+                    if !self.is_folded(module) {
+                        let label = self.tree.node(module).prefix + 1;
+                        self.grow(rows, module, depth + 1, label);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Modules are ordered by their sums where sums mean something, otherwise by the first
+    /// of their tensors.
+    fn sibling_key(&self, item: Item) -> (u64, u32) {
+        let rank = match item {
+            Item::Module(node) => self.totals(node).rank,
+            Item::Tensor(id) => self.rank[id.index()],
+        };
+        let sum = match (self.sort.column, item) {
+            (Column::Bytes, Item::Module(node)) => self.totals(node).bytes,
+            (Column::Shape, Item::Module(node)) => self.totals(node).parameters,
+            _ => return (0, rank),
+        };
+        (if self.sort.descending { u64::MAX - sum } else { sum }, rank)
+    }
+
+    pub fn move_cursor(&mut self, motion: Motion) {
+        self.moved = true;
+        let (page, half) = (self.height.saturating_sub(1).max(1), (self.height / 2).max(1));
+        let last = self.rows.len().saturating_sub(1);
+        self.cursor = match motion {
+            Motion::Up => self.cursor.saturating_sub(1),
+            Motion::Down => (self.cursor + 1).min(last),
+            Motion::HalfUp => self.cursor.saturating_sub(half),
+            Motion::HalfDown => (self.cursor + half).min(last),
+            Motion::PageUp => self.cursor.saturating_sub(page),
+            Motion::PageDown => (self.cursor + page).min(last),
+            Motion::First => 0,
+            Motion::Last => last,
+        };
+        self.keep_in_view();
+    }
+
+    /// Puts the cursor on the row that is `line` rows below the top. False when there is
+    /// none.
+    pub fn click(&mut self, line: usize) -> bool {
+        let place = self.top + line;
+        let hit = place < self.rows.len() && line < self.height;
+        if hit {
+            self.moved = true;
+            self.cursor = place;
+        }
+        hit
+    }
+
+    /// Scrolls without moving the cursor, unless it would leave the screen.
+    pub fn scroll(&mut self, rows: isize) {
+        self.moved = true;
+        let last = self.rows.len().saturating_sub(self.height);
+        self.top = self.top.saturating_add_signed(rows).min(last);
+        self.cursor = self.cursor.clamp(self.top, (self.top + self.height - 1).max(self.top));
+        self.keep_in_view();
+    }
+
+    fn keep_in_view(&mut self) {
+        self.cursor = self.cursor.min(self.rows.len().saturating_sub(1));
+        self.top = self.top.min(self.rows.len().saturating_sub(self.height));
+        if self.cursor < self.top {
+            self.top = self.cursor;
+        } else if self.cursor >= self.top + self.height {
+            self.top = self.cursor + 1 - self.height;
+        }
+    }
+
+    /// Puts the cursor on a tensor, opening what hides it. False when the filter hides it.
+    pub fn go_to(&mut self, id: TensorId, model: &Model) -> bool {
+        if !self.is_shown(id) {
+            return false;
+        }
+        self.moved = true;
+        if self.as_tree {
+            let mut node = self.tree.module[id.index()];
+            let mut unfolded = false;
+            while node != NodeId::ROOT {
+                unfolded |= std::mem::replace(&mut self.folded[node.index()], false);
+                node = self.tree.node(node).parent;
+            }
+            if unfolded {
+                self.rebuild(model);
+            }
+        }
+        if let Some(place) = self.place_of(Item::Tensor(id)) {
+            self.cursor = place;
+        }
+        self.keep_in_view();
+        true
+    }
+
+    /// The next tensor row, after the cursor or before it and round the ends, whose name
+    /// `matches`.
+    pub fn find(
+        &self,
+        forward: bool,
+        model: &Model,
+        mut matches: impl FnMut(&str) -> bool,
+    ) -> Option<usize> {
+        let count = self.rows.len();
+        (1..=count)
+            .map(|step| match forward {
+                true => (self.cursor + step) % count,
+                false => (self.cursor + count - step) % count,
+            })
+            .find(|&place| match self.rows[place].item {
+                Item::Tensor(id) => matches(&model.checkpoint.tensor(id).name),
+                Item::Module(_) => false,
+            })
+    }
+
+    pub fn move_to(&mut self, place: usize) {
+        self.moved = true;
+        self.cursor = place;
+        self.keep_in_view();
+    }
+
+    /// Folds or unfolds the module under the cursor. False when there is none.
+    pub fn toggle_fold(&mut self, model: &Model) -> bool {
+        match self.current() {
+            Some(Row { item: Item::Module(node), .. }) => {
+                self.set_folded(node, !self.folded[node.index()], model);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Folds the open module under the cursor, or goes up to the module it lies in.
+    pub fn fold_or_leave(&mut self, model: &Model) {
+        let Some(row) = self.current() else { return };
+        match row.item {
+            Item::Module(node) if !self.is_folded(node) => self.set_folded(node, true, model),
+            _ => {
+                let above = self.rows[..self.cursor].iter().rposition(|r| r.depth < row.depth);
+                if let Some(above) = above {
+                    self.move_to(above);
+                }
+            }
+        }
+    }
+
+    /// Unfolds the module under the cursor, or goes to its first row.
+    pub fn unfold_or_enter(&mut self, model: &Model) {
+        if let Some(Row { item: Item::Module(node), .. }) = self.current() {
+            match self.is_folded(node) {
+                true => self.set_folded(node, false, model),
+                false => self.move_cursor(Motion::Down),
+            }
+        }
+    }
+
+    pub fn fold_all(&mut self, folded: bool, model: &Model) {
+        self.moved = true;
+        self.folded.fill(folded);
+        self.rebuild(model);
+    }
+
+    fn set_folded(&mut self, node: NodeId, folded: bool, model: &Model) {
+        self.moved = true;
+        self.folded[node.index()] = folded;
+        self.rebuild(model);
+    }
+}
+
+fn compare(a: &(u8, f64), b: &(u8, f64)) -> Ordering {
+    a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+}
+
+/// Everything folded but the first levels, as far as their rows fit a screen.
+fn first_folds(tree: &Tree) -> Vec<bool> {
+    let mut folded = vec![true; tree.nodes.len()];
+    let mut level = vec![NodeId::ROOT];
+    let mut rows = 0;
+    loop {
+        let open: Vec<NodeId> = level.iter().map(|&node| tree.through(node)).collect();
+        let children: usize = open.iter().map(|&node| tree.node(node).children.len()).sum();
+        if open.is_empty() || rows + children > FIRST_ROWS {
+            return folded;
+        }
+        rows += children;
+        open.iter().for_each(|node| folded[node.index()] = false);
+        level = open
+            .iter()
+            .flat_map(|&node| &tree.node(node).children)
+            .filter_map(|child| match *child {
+                Item::Module(node) => Some(node),
+                Item::Tensor(_) => None,
+            })
+            .collect();
+    }
+}

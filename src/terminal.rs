@@ -1,0 +1,416 @@
+//! The terminal: entered, left on every way out, and the loop that owns it and the state.
+//!
+//! Events come in from keys, signals and jobs; `app::update` turns them into effects; the
+//! effects are carried out here and nowhere else.
+
+use crate::app::{self, App, Effect, Event, Meter};
+use crate::checkpoint::Checkpoint;
+use crate::job::{Job, News, Progress, save, scan};
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Questions, Rounding};
+use crate::ui::{self, Colours, Theme};
+use color_eyre::eyre::{Context, bail};
+use crossterm::clipboard::CopyToClipboard;
+use crossterm::event::{
+    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, KeyCode,
+    KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEventKind,
+};
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use crossterm::{cursor, execute};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::layout::Position;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use std::io::{IsTerminal, Stdout, Write, stdout};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+/// How the inspector is to run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Worker threads, all cores if `None`.
+    pub threads: Option<usize>,
+}
+
+/// Between two frames while a job runs.
+const FRAME: Duration = Duration::from_millis(33);
+/// How soon a signal is noticed while nothing happens.
+const IDLE: Duration = Duration::from_millis(150);
+/// Findings taken in before the next frame: enough to keep up, few enough to stay quick.
+const BATCH: usize = 4096;
+/// Rows that one notch of the wheel scrolls.
+const NOTCH: isize = 3;
+
+/// Opens the inspector on a checkpoint and returns when the person leaves it. Receipts of
+/// what was saved are printed then.
+pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<()> {
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    if !stdout().is_terminal() || !std::io::stdin().is_terminal() || dumb {
+        bail!(
+            "the inspector needs a terminal it can draw on; `quantscope analyze MODEL` prints the same figures as plain text"
+        );
+    }
+    let variable = |name| std::env::var(name).ok();
+    let colours = Colours::of(variable("NO_COLOR").as_deref(), variable("COLORTERM").as_deref());
+    let signals = Signals::register().wrap_err("could not watch for signals")?;
+    restore_on_panic();
+    let mut screen = Screen::enter().wrap_err("could not prepare the terminal")?;
+    let mut runner = Runner {
+        app: App::new(checkpoint),
+        theme: Theme::new(colours),
+        options,
+        calibration: None,
+        save: None,
+        started: Instant::now(),
+        quit: false,
+    };
+    let ended = runner.run(&mut screen, &signals);
+    drop(screen);
+    for receipt in runner.app.receipts() {
+        // The terminal may be gone by now.
+        let _ = writeln!(stdout(), "{receipt}");
+    }
+    ended
+}
+
+/// The terminal in raw mode on its alternate screen; dropping it gives it back.
+struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+}
+
+impl Screen {
+    fn enter() -> std::io::Result<Screen> {
+        enter()?;
+        let terminal = Terminal::new(CrosstermBackend::new(stdout())).inspect_err(|_| leave())?;
+        Ok(Screen { terminal })
+    }
+
+    /// Gives the terminal back, stops the process, and takes the terminal again when it is
+    /// continued.
+    fn suspend(&mut self) -> std::io::Result<()> {
+        leave();
+        signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
+        enter()?;
+        self.terminal.clear()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        leave();
+    }
+}
+
+fn enter() -> std::io::Result<()> {
+    enable_raw_mode()?;
+    execute!(stdout(), EnterAlternateScreen, EnableMouseCapture, EnableBracketedPaste, cursor::Hide)
+        .inspect_err(|_| leave())
+}
+
+/// As far as it can be: on the way out there is nobody to tell.
+fn leave() {
+    let _ = execute!(
+        stdout(),
+        DisableBracketedPaste,
+        DisableMouseCapture,
+        LeaveAlternateScreen,
+        cursor::Show
+    );
+    let _ = disable_raw_mode();
+}
+
+/// A panic of this thread gives the terminal back before its report is printed. A worker's
+/// is not printed at all: it is told to whoever joins it, and shown on the screen.
+fn restore_on_panic() {
+    let screen: ThreadId = std::thread::current().id();
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().id() == screen {
+            leave();
+            report(info);
+        }
+    }));
+}
+
+/// Signals that have come since they were last asked for.
+struct Signals {
+    end: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn register() -> std::io::Result<Signals> {
+        let signals = Signals { end: Arc::default(), stop: Arc::default() };
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            // A second one ends the process even if the loop is stuck.
+            signal_hook::flag::register_conditional_default(signal, signals.end.clone())?;
+            signal_hook::flag::register(signal, signals.end.clone())?;
+        }
+        signal_hook::flag::register(SIGTSTP, signals.stop.clone())?;
+        Ok(signals)
+    }
+}
+
+struct Runner {
+    app: App,
+    theme: Theme,
+    options: Options,
+    calibration: Option<Calibrating>,
+    save: Option<Job<save::News>>,
+    started: Instant,
+    quit: bool,
+}
+
+struct Calibrating {
+    generation: u64,
+    order: Arc<scan::Order>,
+    job: Job<scan::Finding>,
+}
+
+impl Runner {
+    fn run(&mut self, screen: &mut Screen, signals: &Signals) -> color_eyre::Result<()> {
+        self.resized(screen)?;
+        self.handle(Event::Opened, screen)?;
+        let mut changed = true;
+        let mut drawn = Instant::now();
+        while !self.quit {
+            let busy = self.calibration.is_some() || self.save.is_some();
+            if changed || (busy && drawn.elapsed() >= FRAME) {
+                self.resized(screen)?;
+                let (app, theme) = (&self.app, &self.theme);
+                screen.terminal.draw(|frame| ui::draw(frame, app, theme))?;
+                drawn = Instant::now();
+            }
+            changed = false;
+            let wait = if busy { FRAME.saturating_sub(drawn.elapsed()) } else { IDLE };
+            if crossterm::event::poll(wait)? {
+                // What is typed quickly is drawn once.
+                while crossterm::event::poll(Duration::ZERO)? && !self.quit {
+                    if let Some(event) = self.translate(crossterm::event::read()?, screen)? {
+                        self.handle(event, screen)?;
+                    }
+                    changed = true;
+                }
+            }
+            if signals.stop.swap(false, Relaxed) {
+                screen.suspend()?;
+                changed = true;
+            }
+            if signals.end.load(Relaxed) {
+                return Ok(());
+            }
+            changed |= self.collect(screen)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the state how much can be seen.
+    fn resized(&mut self, screen: &mut Screen) -> std::io::Result<()> {
+        let viewport = ui::layout::viewport(screen.terminal.size()?, &self.app);
+        if viewport != self.app.viewport {
+            app::update(&mut self.app, Event::Resized(viewport));
+        }
+        Ok(())
+    }
+
+    /// What the terminal says, in the state's words.
+    fn translate(
+        &self,
+        event: crossterm::event::Event,
+        screen: &Screen,
+    ) -> std::io::Result<Option<Event>> {
+        use crossterm::event::Event as Terminal;
+        Ok(match event {
+            Terminal::Key(key) if key.kind != KeyEventKind::Release => key_of(key).map(Event::Key),
+            Terminal::Paste(text) => Some(Event::Paste(text)),
+            Terminal::Mouse(mouse) => match mouse.kind {
+                MouseEventKind::ScrollUp => Some(Event::Wheel(-NOTCH)),
+                MouseEventKind::ScrollDown => Some(Event::Wheel(NOTCH)),
+                MouseEventKind::Down(MouseButton::Left) => {
+                    let at = Position::new(mouse.column, mouse.row);
+                    let size = screen.terminal.size()?;
+                    ui::layout::hit(size, &self.app, at).map(Event::Click)
+                }
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    fn handle(&mut self, event: Event, screen: &mut Screen) -> std::io::Result<()> {
+        for effect in app::update(&mut self.app, event) {
+            self.carry_out(effect, screen)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what the jobs have found. True when there was anything.
+    fn collect(&mut self, screen: &mut Screen) -> std::io::Result<bool> {
+        let busy = self.calibration.is_some() || self.save.is_some();
+        let mut news = Vec::new();
+        if let Some(Calibrating { generation, job, .. }) = &mut self.calibration {
+            let generation = *generation;
+            let mut over = false;
+            for _ in 0..BATCH {
+                news.push(match job.poll() {
+                    News::Finding((tensor, found)) => Event::Found { generation, tensor, found },
+                    News::Nothing => break,
+                    News::Ended => {
+                        over = true;
+                        Event::CalibrationEnded { generation, meter: meter(job.progress()) }
+                    }
+                    News::Panicked(why) => {
+                        over = true;
+                        Event::CalibrationFailed { generation, why }
+                    }
+                });
+                if over {
+                    break;
+                }
+            }
+            if over {
+                self.calibration = None;
+            }
+        }
+        while let Some(job) = &mut self.save {
+            match job.poll() {
+                News::Finding(finding) => news.push(Event::Save(finding)),
+                News::Nothing => break,
+                News::Ended => self.save = None,
+                News::Panicked(why) => {
+                    self.save = None;
+                    news.push(Event::SaveFailed(why));
+                }
+            }
+        }
+        let any = !news.is_empty();
+        for event in news {
+            self.handle(event, screen)?;
+        }
+        if busy {
+            let tick = Event::Tick {
+                now: self.started.elapsed(),
+                calibration: self.calibration.as_ref().map(|c| meter(c.job.progress())),
+                save: self.save.as_ref().map(|job| meter(job.progress())),
+            };
+            self.handle(tick, screen)?;
+        }
+        // Findings are drawn at the throttle; the end of a job at once.
+        Ok(any && self.calibration.is_none())
+    }
+
+    fn carry_out(&mut self, effect: Effect, screen: &mut Screen) -> std::io::Result<()> {
+        match effect {
+            Effect::Calibrate { generation, schemes } => {
+                self.calibrate(generation, schemes, screen)?
+            }
+            Effect::StopCalibration => self.calibration = None,
+            Effect::Hurry(tensors) => {
+                if let Some(calibration) = &self.calibration {
+                    calibration.order.hurry(tensors);
+                }
+            }
+            Effect::Save(mut request) => {
+                request.out = expand_home(&request.out);
+                let checkpoint = self.app.model.checkpoint.clone();
+                match save::start(checkpoint, request, self.options.threads) {
+                    Ok(job) => self.save = Some(job),
+                    Err(error) => {
+                        self.handle(Event::SaveFailed(error.to_string()), screen)?;
+                    }
+                }
+            }
+            Effect::CancelSave => {
+                if let Some(job) = &self.save {
+                    job.cancel();
+                }
+            }
+            Effect::ReadConfig => {
+                let config = self.app.model.checkpoint.config();
+                let config = config.map(|text| text.map_err(|error| error.to_string()));
+                self.handle(Event::Config(config), screen)?;
+            }
+            Effect::Copy(text) => copy(&text)?,
+            Effect::Suspend => screen.suspend()?,
+            Effect::Redraw => screen.terminal.clear()?,
+            Effect::Quit => self.quit = true,
+        }
+        Ok(())
+    }
+
+    fn calibrate(
+        &mut self,
+        generation: u64,
+        schemes: &[QuantizationScheme],
+        screen: &mut Screen,
+    ) -> std::io::Result<()> {
+        let checkpoint = self.app.model.checkpoint.clone();
+        let order = Arc::new(scan::Order::new(checkpoint.ids().collect()));
+        let job = scan::start(checkpoint, questions(schemes), order.clone(), self.options.threads);
+        match job {
+            Ok(job) => self.calibration = Some(Calibrating { generation, order, job }),
+            Err(error) => {
+                let why = error.to_string();
+                self.handle(Event::CalibrationFailed { generation, why }, screen)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a calibration asks of every tensor.
+pub fn questions(schemes: &[QuantizationScheme]) -> Questions {
+    let quantizer = |&scheme| Quantizer { calibration: Calibration::MinMax, scheme };
+    Questions {
+        quantizers: schemes.iter().map(quantizer).collect(),
+        rounding: Rounding::default(),
+        errors: true,
+        keep_scales: false,
+    }
+}
+
+fn meter(progress: &Progress) -> Meter {
+    Meter { done: progress.done(), total: progress.total(), elapsed: progress.elapsed() }
+}
+
+fn key_of(event: KeyEvent) -> Option<app::keys::Key> {
+    use app::keys::Key;
+    let control = event.modifiers.contains(KeyModifiers::CONTROL);
+    Some(match event.code {
+        KeyCode::Char(c) if control => Key::Ctrl(c.to_ascii_lowercase()),
+        KeyCode::Char(_) if event.modifiers.contains(KeyModifiers::ALT) => return None,
+        KeyCode::Char(c) => Key::Char(c),
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Esc,
+        KeyCode::Tab => Key::Tab,
+        KeyCode::BackTab => Key::BackTab,
+        KeyCode::Backspace => Key::Backspace,
+        KeyCode::Delete => Key::Delete,
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::Left => Key::Left,
+        KeyCode::Right => Key::Right,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        _ => return None,
+    })
+}
+
+/// `~/x` as a shell would read it.
+fn expand_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+/// To the clipboard of whoever sits at the terminal, also over ssh (OSC 52).
+fn copy(text: &str) -> std::io::Result<()> {
+    execute!(stdout(), CopyToClipboard::to_clipboard_from(text))
+}

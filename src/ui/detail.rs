@@ -1,0 +1,317 @@
+//! The tensor, or the module, under the cursor.
+
+use super::theme::Theme;
+use super::{layout, paint};
+use crate::app::facts::{Cost, Facts, Known, SCHEMES, scheme_name};
+use crate::app::figures::{bytes, count, counted, decibels, parameters, percent, value};
+use crate::app::pager::wrap;
+use crate::app::table::Row;
+use crate::app::tree::{Item, NodeId};
+use crate::app::{App, Calibration, Tab, names};
+use crate::quantization::{ErrorStatistics, QuantizationScheme, Verdict};
+use crate::tensor::TensorId;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+/// Columns of a block of figures, and between two.
+const BLOCK: u16 = 36;
+const BETWEEN: u16 = 4;
+
+pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
+    caption(buf, area, app, theme);
+    let body = Rect {
+        x: area.x + 2,
+        y: area.y + 1,
+        width: area.width.saturating_sub(4),
+        height: area.height.saturating_sub(1),
+    };
+    match app.table.current() {
+        None => {}
+        Some(Row { item: Item::Module(node), .. }) => module(buf, body, app, node, theme),
+        Some(Row { item: Item::Tensor(id), .. }) => tensor(buf, body, app, id, theme),
+    }
+}
+
+fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
+    let tabs = layout::tabs(area);
+    let room = tabs.first().map_or(area.width, |(_, place)| place.x - area.x);
+    let name = app.table.current().map(|row| names::visible(app.full_name(row)).into_owned());
+    let name = name.unwrap_or_default();
+    let name = names::shorten(&name, usize::from(room.saturating_sub(5)));
+    let rule = Rect { height: 1, ..area };
+    paint::rule(buf, rule, &Line::styled(name.as_ref(), theme.strong), &Line::default(), theme);
+    if app.current_tensor().is_none() {
+        return;
+    }
+    for (tab, place) in tabs {
+        let style = if tab == app.tab { theme.accent } else { theme.dim };
+        buf.set_stringn(place.x, place.y, format!(" {} ", tab.title()), place.width.into(), style);
+    }
+}
+
+fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
+    let sentence = |text: &str, style: Style, buf: &mut Buffer| {
+        for (y, row) in (1..).zip(wrap(text, area.width.min(96).into())) {
+            paint::line(buf, area, y, &Line::styled(row, style));
+        }
+    };
+    match app.model.known(id) {
+        Known::Facts(facts) => match app.tab {
+            Tab::Overview => overview(buf, area, app, id, facts, theme),
+            Tab::Schemes => schemes(buf, area, app, id, facts, theme),
+        },
+        Known::Unreadable(why) => sentence(why, theme.bad, buf),
+        Known::Waiting => {
+            let text = match app.calibration {
+                Calibration::Running { .. } => "Calibrating: this tensor comes next.",
+                _ => "Not measured. Press c to calibrate.",
+            };
+            sentence(text, theme.dim, buf);
+        }
+        Known::Nothing => {
+            let tensor = app.model.checkpoint.tensor(id);
+            let why = app.model.obstacle(id).map(ToString::to_string).unwrap_or_default();
+            let text = format!(
+                "{} values of {}, {}. Nothing to measure: {why}.",
+                count(tensor.parameters()),
+                names::visible(tensor.dtype.name()),
+                bytes(tensor.bytes),
+            );
+            sentence(&text, theme.dim, buf);
+        }
+    }
+}
+
+/// A figure with its label, and a word on it.
+struct Figure {
+    label: &'static str,
+    text: String,
+    word: Option<(String, Style)>,
+}
+
+fn figure(label: &'static str, text: String) -> Figure {
+    Figure { label, text, word: None }
+}
+
+impl Figure {
+    fn word(mut self, word: impl Into<String>, style: Style) -> Figure {
+        self.word = Some((word.into(), style));
+        self
+    }
+}
+
+/// Labels at the left, figures in line at their right end, words after them.
+fn block(buf: &mut Buffer, area: Rect, title: &str, figures: &[Figure], theme: &Theme) {
+    paint::line(buf, area, 0, &Line::styled(title, theme.dim));
+    for (y, figure) in (1..).zip(figures) {
+        let mut spans = vec![
+            Span::styled(format!("{:<14}", figure.label), theme.dim),
+            Span::raw(format!("{:>11}", figure.text)),
+        ];
+        if let Some((word, style)) = &figure.word {
+            spans.push(Span::styled(format!("  {word}"), *style));
+        }
+        paint::line(buf, area, y, &Line::from(spans));
+    }
+}
+
+fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
+    let place = |column: u16, row: u16| {
+        let x = area.x + column * (BLOCK + BETWEEN);
+        let y = (area.y + row).min(area.bottom());
+        let width = BLOCK.min(area.right().saturating_sub(x));
+        Rect { x: x.min(area.right()), y, width, height: area.bottom() - y }
+    };
+    let scheme = app.model.scheme_of(id);
+    block(buf, place(0, 0), "values", &values(facts, theme), theme);
+    let title = format!("int8 {}, weight error", scheme_name(scheme));
+    let error = match facts.cost(scheme) {
+        Some(Cost::Error { error, scales, scale_min, scale_max }) => {
+            let scales = (*scales, *scale_min, *scale_max);
+            errors(error, scheme, scales, theme)
+        }
+        Some(Cost::Impossible(why)) => {
+            paint::line(buf, place(1, 0), 0, &Line::styled(title.as_str(), theme.dim));
+            for (y, row) in (1..).zip(wrap(&why.to_string(), BLOCK.into())) {
+                paint::line(buf, place(1, 0), y, &Line::styled(row, theme.bad));
+            }
+            return;
+        }
+        None => vec![figure("SQNR", "…".to_owned())],
+    };
+    block(buf, place(1, 0), &title, &error, theme);
+    // The schemes stand beside the figures, or below them where that fits better.
+    let third = match area.width >= 3 * BLOCK + 2 * BETWEEN - 4 {
+        true => place(2, 0),
+        false => Rect { width: area.width, ..place(0, 10) },
+    };
+    if third.height >= 6 {
+        comparison(buf, third, app, id, facts, theme);
+    }
+}
+
+fn values(facts: &Facts, theme: &Theme) -> Vec<Figure> {
+    let s = &facts.statistics;
+    let share = |n: u64| percent(n as f64 / s.count as f64);
+    let bad = |label, n: u64| match n {
+        0 => figure(label, "0".to_owned()),
+        n => figure(label, count(n)).word(share(n), theme.bad),
+    };
+    vec![
+        figure("min", value(s.min)),
+        figure("max", value(s.max)),
+        figure("absmax", value(s.absmax)),
+        figure("mean", value(s.mean)),
+        figure("std", value(s.std)),
+        figure("zeros", count(s.zeros)).word(share(s.zeros), theme.dim),
+        bad("NaN", s.nan),
+        bad("±Inf", s.inf),
+        figure("elements", count(s.count)),
+    ]
+}
+
+fn errors(
+    error: &ErrorStatistics,
+    scheme: QuantizationScheme,
+    (scales, scale_min, scale_max): (u64, f32, f32),
+    theme: &Theme,
+) -> Vec<Figure> {
+    let verdict = error.verdict();
+    let levels = scheme.quantization_type().levels();
+    let scale = match scales {
+        1 => figure("scale", value(scale_max.into())),
+        n => figure("scales", count(n)).word(format!("{} …", value(scale_min.into())), theme.dim),
+    };
+    vec![
+        figure("SQNR", decibels(error.sqnr_db)).word(verdict.word(), theme.verdict(verdict)),
+        figure("relative error", percent(error.relative_error)),
+        figure("RMSE", value(error.rmse)),
+        figure("largest error", value(error.max_abs_error)),
+        figure("cosine", cosine(error.cosine_similarity)),
+        figure("zeroed", percent(error.zeroed)),
+        figure("levels used", error.levels_used.to_string())
+            .word(format!("of {levels}"), theme.dim),
+        scale,
+    ]
+}
+
+/// Enough digits to tell it from one.
+fn cosine(x: f64) -> String {
+    match x {
+        x if x.is_nan() => "none".to_owned(),
+        x => format!("{x:.7}"),
+    }
+}
+
+/// Every scheme's SQNR and size, and a sentence on what could be gained.
+fn comparison(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
+    let tensor = app.model.checkpoint.tensor(id);
+    let now = app.model.scheme_of(id);
+    paint::line(buf, area, 0, &Line::styled("int8 schemes", theme.dim));
+    for (y, scheme) in (1..).zip(SCHEMES) {
+        let style = if scheme == now { theme.strong } else { theme.dim };
+        let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
+        match facts.error(scheme) {
+            Some(error) => {
+                let style = theme.verdict(error.verdict());
+                spans.push(Span::styled(format!("{:>8}", decibels(error.sqnr_db)), style));
+            }
+            None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
+        }
+        let size = scheme.bytes(&tensor.shape, 4);
+        spans.push(Span::styled(format!("  {:>9}", bytes(size)), style));
+        paint::line(buf, area, y, &Line::from(spans));
+    }
+    let advice = advice(facts, now);
+    for (y, row) in (7..).zip(wrap(&advice, area.width.min(60).into())) {
+        paint::line(buf, area, y, &Line::styled(row, theme.text));
+    }
+}
+
+/// What another scheme would recover, where that is worth a word.
+fn advice(facts: &Facts, now: QuantizationScheme) -> String {
+    let Some(error) = facts.error(now) else { return String::new() };
+    let channel = facts.error(QuantizationScheme::PER_CHANNEL).map(|e| e.sqnr_db);
+    let block = facts.error(QuantizationScheme::per_block(32)).map(|e| e.sqnr_db);
+    let worth = |db: Option<f64>, least: f64| {
+        db.map(|db| db - error.sqnr_db).filter(|gain| gain.is_finite() && *gain >= least)
+    };
+    let only = now == QuantizationScheme::PER_TENSOR;
+    match (worth(channel, 3.0).filter(|_| only), worth(block, 6.0)) {
+        (Some(gain), _) => format!("per channel recovers {gain:.1} dB here"),
+        (None, Some(gain)) => format!("blocks of 32 recover {gain:.1} dB here"),
+        (None, None) => String::new(),
+    }
+}
+
+fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
+    let tensor = app.model.checkpoint.tensor(id);
+    let now = app.model.scheme_of(id);
+    let base = facts.error(now).map(|error| error.sqnr_db);
+    let heads = [
+        format!("{:<12}", "int8"),
+        format!("{:>8}", "SQNR"),
+        format!("{:<25}", ""),
+        format!("{:>9}", "gain"),
+        format!("{:>10}", "bytes"),
+        format!("{:>9}", "scales"),
+        format!("{:>11}", "rel. error"),
+        format!("{:>10}", "zeroed"),
+    ];
+    paint::line(buf, area, 0, &Line::styled(heads.concat(), theme.dim));
+    for (y, scheme) in (1..).zip(SCHEMES) {
+        let chosen = scheme == now;
+        let style = if chosen { theme.strong } else { theme.text };
+        let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
+        let size = bytes(scheme.bytes(&tensor.shape, 4));
+        match facts.cost(scheme) {
+            Some(Cost::Error { error, scales, .. }) => {
+                let [figure, word] = paint::verdict(error.sqnr_db, theme);
+                spans.extend([figure, Span::raw("  ")]);
+                spans.extend(paint::gauge(error.sqnr_db, 12, theme));
+                spans.push(word);
+                let gain = match base {
+                    Some(base) if !chosen && (error.sqnr_db - base).is_finite() => {
+                        format!("{:+.1} dB", error.sqnr_db - base).replace('-', "−")
+                    }
+                    _ => String::new(),
+                };
+                spans.push(Span::raw(format!("{gain:>9}{size:>10}{:>9}", count(*scales))));
+                let shares = (percent(error.relative_error), percent(error.zeroed));
+                spans.push(Span::styled(format!("{:>11}{:>10}", shares.0, shares.1), theme.dim));
+            }
+            Some(Cost::Impossible(_)) => {
+                spans.push(Span::styled(format!("{:>8}", "no scale"), theme.bad));
+            }
+            None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
+        }
+        paint::line(buf, area, y, &Line::from(spans));
+    }
+    let advice = advice(facts, now);
+    if !advice.is_empty() {
+        paint::line(buf, area, 7, &Line::raw(advice));
+    }
+}
+
+fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) {
+    let totals = app.table.totals(node);
+    let mut figures = vec![
+        figure("tensors", count(totals.tensors as u64)),
+        figure("parameters", parameters(totals.parameters)),
+        figure("bytes", bytes(totals.bytes)),
+        figure("quantizable", count(totals.quantizable as u64)),
+        figure("marked", count(totals.marked as u64)),
+    ];
+    if let Some(worst) = totals.worst {
+        let verdict = Verdict::of(worst);
+        figures.push(
+            figure("worst SQNR", decibels(worst)).word(verdict.word(), theme.verdict(verdict)),
+        );
+    }
+    if totals.waiting > 0 {
+        figures.push(figure("to measure", counted(totals.waiting, "tensor")));
+    }
+    block(buf, area, "module", &figures, theme);
+}

@@ -1,0 +1,200 @@
+//! Windows that ask: what to write and where, which role, which name, whether to quit.
+
+use super::theme::Theme;
+use super::{header, paint};
+use crate::app::figures::{bytes, count, counted};
+use crate::app::overlay::{GoTo, Presets};
+use crate::app::pager::wrap;
+use crate::app::{App, SaveDialog, Saving, names};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+const WIDTH: u16 = 84;
+
+/// Lines of a dialog, one under the other.
+struct Body<'a> {
+    lines: Vec<Line<'a>>,
+    width: usize,
+}
+
+impl<'a> Body<'a> {
+    fn new(screen: Rect) -> Body<'a> {
+        let window = super::layout::window(screen.as_size(), WIDTH, 1);
+        Body { lines: Vec::new(), width: usize::from(window.width.saturating_sub(6)) }
+    }
+
+    fn push(&mut self, line: impl Into<Line<'a>>) {
+        self.lines.push(line.into());
+    }
+
+    fn blank(&mut self) {
+        self.lines.push(Line::default());
+    }
+
+    fn wrapped(&mut self, text: &str, style: Style) {
+        for row in wrap(text, self.width) {
+            self.lines.push(Line::styled(row, style));
+        }
+    }
+
+    fn draw(
+        self,
+        buf: &mut Buffer,
+        screen: Rect,
+        title: &str,
+        style: Style,
+        theme: &Theme,
+    ) -> Rect {
+        let height = self.lines.len() as u16;
+        let inside = paint::window(buf, screen, WIDTH, height, title, style, theme);
+        for (y, line) in (0..).zip(&self.lines) {
+            paint::line(buf, inside, y, line);
+        }
+        inside
+    }
+}
+
+pub fn save(
+    buf: &mut Buffer,
+    screen: Rect,
+    app: &App,
+    dialog: &SaveDialog,
+    theme: &Theme,
+) -> Position {
+    let mut body = Body::new(screen);
+    for choice in dialog.choices() {
+        let (sign, style) = match choice.chosen {
+            true => ("▸ ", theme.accent),
+            false => ("  ", theme.dim),
+        };
+        body.push(vec![
+            Span::styled(sign, theme.accent),
+            Span::styled(format!("{:<16}", choice.name), style),
+            Span::styled(choice.summary, theme.dim),
+        ]);
+    }
+    body.blank();
+    let path_line = body.lines.len() as u16;
+    body.push(Line::styled("to", theme.dim));
+    body.blank();
+    for line in dialog.summary(&app.model) {
+        body.push(Line::raw(line));
+    }
+    for warning in dialog.warnings(&app.model) {
+        body.wrapped(&format!("! {}", names::visible(&warning)), theme.warning);
+    }
+    if let Some(problem) = &dialog.problem {
+        body.blank();
+        body.wrapped(problem, theme.bad);
+    }
+    body.blank();
+    body.push(keys(&[("Enter", "write"), ("↑ ↓", "choose"), ("Esc", "write nothing")], theme));
+    let inside = body.draw(buf, screen, dialog.title(), theme.strong, theme);
+    let line = Rect {
+        x: inside.x + 4,
+        y: (inside.y + path_line).min(inside.bottom().saturating_sub(1)),
+        width: inside.width.saturating_sub(4),
+        height: 1,
+    };
+    paint::input(buf, line, &dialog.path, theme)
+}
+
+pub fn replace(buf: &mut Buffer, screen: Rect, dialog: &SaveDialog, theme: &Theme) {
+    let mut body = Body::new(screen);
+    let path = names::visible(dialog.path.value().trim()).into_owned();
+    body.wrapped(&format!("{path} exists already. Replace it?"), theme.text);
+    body.wrapped("The old one stays until the new one is whole and verified.", theme.dim);
+    body.blank();
+    body.push(keys(&[("y", "replace it"), ("n", "choose another path")], theme));
+    body.draw(buf, screen, "Replace?", theme.warning, theme);
+}
+
+fn keys<'a>(keys: &[(&'static str, &'static str)], theme: &Theme) -> Line<'a> {
+    let spans = keys.iter().flat_map(|(key, word)| {
+        [Span::styled(*key, theme.accent), Span::styled(format!(" {word}  "), theme.dim)]
+    });
+    Line::from(spans.collect::<Vec<_>>())
+}
+
+pub fn saving(buf: &mut Buffer, screen: Rect, saving: &Saving, theme: &Theme) {
+    let mut body = Body::new(screen);
+    let out = saving.request.out.display().to_string();
+    let out = names::visible(&out).into_owned();
+    body.push(Line::raw(names::shorten(&out, body.width).into_owned()));
+    body.blank();
+    let mut bar =
+        paint::bar(saving.meter.share(), body.width.min(60), theme.accent, theme).to_vec();
+    bar.push(Span::raw(format!(" {:>3.0} %", saving.meter.share() * 100.0)));
+    body.push(bar);
+    let phase = if saving.cancelled { "stopping" } else { saving.phase };
+    body.push(vec![
+        Span::styled(phase, theme.accent),
+        Span::styled(format!("  {}", header::progress(&saving.meter)), theme.dim),
+    ]);
+    body.blank();
+    body.push(keys(&[("Esc", "cancel; nothing is left behind")], theme));
+    body.draw(buf, screen, "Writing", theme.strong, theme);
+}
+
+pub fn quit(buf: &mut Buffer, screen: Rect, app: &App, theme: &Theme) {
+    let mut body = Body::new(screen);
+    let marked = counted(app.model.plan().len(), "mark");
+    let verb = if app.model.plan().len() == 1 { "is" } else { "are" };
+    body.push(Line::raw(format!("{marked} {verb} not saved. Quit all the same?")));
+    body.blank();
+    body.push(keys(&[("y", "quit"), ("n", "stay")], theme));
+    body.draw(buf, screen, "Quit?", theme.warning, theme);
+}
+
+pub fn presets(buf: &mut Buffer, screen: Rect, presets: &Presets, theme: &Theme) {
+    let mut body = Body::new(screen);
+    for (number, choice) in presets.choices.iter().enumerate() {
+        let chosen = number == presets.chosen;
+        let style = if chosen { theme.accent } else { theme.text };
+        let size = match choice.tensors.len() {
+            0 => String::new(),
+            n => format!("{:>14}  {:>9}", counted(n, "tensor"), bytes(choice.bytes)),
+        };
+        body.push(vec![
+            Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
+            Span::styled(format!("{:<26}", choice.name()), style),
+            Span::styled(size, theme.dim),
+        ]);
+    }
+    body.blank();
+    body.push(keys(
+        &[("Enter", "mark these and nothing else"), ("Space", "mark these too"), ("Esc", "leave")],
+        theme,
+    ));
+    body.draw(buf, screen, "Choose by role", theme.strong, theme);
+}
+
+pub fn go_to(buf: &mut Buffer, screen: Rect, app: &App, go_to: &GoTo, theme: &Theme) -> Position {
+    let mut body = Body::new(screen);
+    body.push(Line::styled(":", theme.accent));
+    body.blank();
+    for (number, &id) in go_to.names.iter().enumerate() {
+        let chosen = number == go_to.chosen;
+        let name = names::visible(&app.model.checkpoint.tensor(id).name).into_owned();
+        let name = names::shorten(&name, body.width - 2).into_owned();
+        body.push(vec![
+            Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
+            Span::styled(name, if chosen { theme.accent } else { theme.text }),
+        ]);
+    }
+    // The window keeps its height while one types.
+    for _ in go_to.names.len()..8 {
+        body.blank();
+    }
+    let more = go_to.count.saturating_sub(go_to.names.len());
+    body.push(match (go_to.count, more) {
+        (0, _) => Line::styled("No tensor of that name.", theme.dim),
+        (_, 0) => Line::default(),
+        (_, more) => Line::styled(format!("  and {} more", count(more as u64)), theme.dim),
+    });
+    let inside = body.draw(buf, screen, "Go to", theme.strong, theme);
+    let line = Rect { x: inside.x + 2, width: inside.width.saturating_sub(2), height: 1, ..inside };
+    paint::input(buf, line, &go_to.input, theme)
+}

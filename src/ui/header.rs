@@ -1,0 +1,97 @@
+//! The header: what is open, and how far it is known.
+
+use super::paint;
+use super::theme::Theme;
+use crate::app::figures::{bytes, counted, duration, parameters, rate};
+use crate::app::{App, Calibration, Meter, ROUNDS, model_name, names};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
+    let checkpoint = &app.model.checkpoint;
+    let shards = match checkpoint.shards().len() {
+        0 | 1 => String::new(),
+        n => format!(", {n} files"),
+    };
+    let name = model_name(checkpoint);
+    let left = Line::from(vec![
+        Span::styled(" quantscope", theme.accent),
+        Span::styled("  ", theme.dim),
+        Span::styled(names::visible(&name).into_owned(), theme.strong),
+        Span::styled(format!("  {}{shards}", checkpoint.format().name()), theme.dim),
+    ]);
+    let inventory = &app.model.inventory;
+    let right = Line::from(vec![
+        Span::raw(counted(checkpoint.tensors().len(), "tensor")),
+        Span::styled("  ", theme.dim),
+        Span::raw(format!("{} parameters", parameters(inventory.parameters))),
+        Span::styled("  ", theme.dim),
+        Span::raw(format!("{} ", bytes(app.model.totals().before))),
+    ]);
+    paint::ends(buf, area, 0, &left, &right);
+    let mut dtypes: Vec<String> = inventory
+        .dtypes
+        .iter()
+        .take(4)
+        .map(|(dtype, count)| format!("{count} × {}", names::visible(dtype)))
+        .collect();
+    if inventory.dtypes.len() > 4 {
+        dtypes.push("…".to_owned());
+    }
+    let right = Line::styled(format!("{} ", dtypes.join("  ")), theme.dim);
+    paint::ends(buf, area, 1, &calibration(app, area.width, theme), &right);
+}
+
+fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
+    match &app.calibration {
+        Calibration::NothingToDo if app.model.checkpoint.tensors().is_empty() => {
+            Line::styled(" nothing to calibrate: there are no tensors", theme.dim)
+        }
+        Calibration::NothingToDo => {
+            Line::styled(" nothing to calibrate: no tensor holds floats", theme.dim)
+        }
+        Calibration::Running { round, meter } => {
+            let word = match round {
+                0 => " calibrating ",
+                _ => " measuring blocks ",
+            };
+            let mut spans = vec![Span::styled(word, theme.accent)];
+            let cells = if width >= 100 { 20 } else { 8 };
+            spans.extend(paint::bar(meter.share(), cells, theme.accent, theme));
+            spans.push(Span::raw(format!(" {:>3.0} %", meter.share() * 100.0)));
+            spans.push(Span::styled(format!("  {}", progress(meter)), theme.dim));
+            Line::from(spans)
+        }
+        Calibration::Done { .. } => {
+            let schemes: usize = ROUNDS.iter().map(|round| round.len()).sum();
+            Line::from(vec![
+                Span::styled(" calibrated", theme.good),
+                Span::styled(
+                    format!("  min–max, every element, {schemes} schemes measured"),
+                    theme.dim,
+                ),
+            ])
+        }
+        Calibration::Stopped { meter } => Line::from(vec![
+            Span::styled(" stopped", theme.warning),
+            Span::styled(
+                format!(" at {:.0} %; c calibrates anew", meter.share() * 100.0),
+                theme.dim,
+            ),
+        ]),
+        Calibration::Failed => Line::from(vec![
+            Span::styled(" calibration failed", theme.bad),
+            Span::styled("; c calibrates anew", theme.dim),
+        ]),
+    }
+}
+
+/// `37.2 MB of 90.9 MB, 1.31 GB/s, 0.20 s left`
+pub fn progress(meter: &Meter) -> String {
+    let mut text = format!("{} of {}", bytes(meter.done), bytes(meter.total));
+    if let (Some(left), 1..) = (meter.left(), meter.done) {
+        text += &format!("  {}  {} left", rate(meter.done, meter.elapsed), duration(left));
+    }
+    text
+}

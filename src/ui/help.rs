@@ -1,0 +1,47 @@
+//! The help: the key table, searchable.
+
+use super::theme::Theme;
+use super::{layout, paint, text};
+use crate::app::App;
+use crate::app::keys::Binding;
+use crate::app::overlay::{Help, HelpLine};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::text::{Line, Span};
+
+/// Columns for the keys.
+const KEYS: usize = 16;
+
+pub fn draw(buf: &mut Buffer, screen: Rect, _app: &App, help: &Help, theme: &Theme) -> Position {
+    let area = layout::text_window(screen.as_size());
+    let mut inside = paint::frame(buf, area, "Keys", theme.strong, theme);
+    // The search has the line between border and text.
+    let search = Rect { y: inside.y - 1, height: 1, ..inside };
+    paint::line(buf, search, 0, &Line::styled("search ", theme.dim));
+    let typed = Rect { x: search.x + 7, width: search.width.saturating_sub(7), ..search };
+    let cursor = paint::input(buf, typed, &help.input, theme);
+    inside.y += 1;
+    inside.height = inside.height.saturating_sub(1);
+    let lines = help.lines();
+    if lines.is_empty() {
+        paint::line(buf, inside, 0, &Line::styled("No key does that.", theme.dim));
+    }
+    for (y, line) in (0..inside.height).zip(lines.iter().skip(help.scroll)) {
+        let line = match line {
+            HelpLine::Blank => continue,
+            HelpLine::Group(group) => Line::styled(group.title(), theme.strong),
+            HelpLine::Binding(binding) => Line::from(vec![
+                Span::styled(format!("{:<KEYS$}", keys(binding)), theme.accent),
+                Span::raw(binding.help),
+            ]),
+        };
+        paint::line(buf, inside, y, &line);
+    }
+    text::more(buf, area, help.scroll, inside.height.into(), lines.len(), theme);
+    cursor
+}
+
+fn keys(binding: &Binding) -> String {
+    let keys: Vec<String> = binding.keys.iter().map(ToString::to_string).collect();
+    keys.join("  ")
+}

@@ -1,0 +1,73 @@
+//! The last line: what can be done now, or the filter being typed.
+
+use super::paint;
+use super::theme::Theme;
+use crate::app::App;
+use crate::app::figures::{count, counted};
+use crate::app::keys::{BINDINGS, Context};
+use crate::app::overlay::Overlay;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::text::{Line, Span};
+
+pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
+    let Some(Overlay::Filter(prompt)) = &app.overlay else {
+        paint::line(buf, area, 0, &hints(app.context(), app, area.width, theme));
+        return None;
+    };
+    let total = app.model.checkpoint.tensors().len();
+    let found = match (&prompt.problem, app.table.shown_count()) {
+        (Some(why), _) => Line::styled(format!("{why} "), theme.warning),
+        (None, _) if prompt.input.value().is_empty() => {
+            Line::styled("fuzzy words, a glob with *, or re:regex ", theme.dim)
+        }
+        (None, shown) => {
+            let kind = app.table.filter.kind();
+            let of = counted(total, "tensor");
+            Line::styled(format!("{kind}  {} of {of} ", count(shown as u64)), theme.dim)
+        }
+    };
+    buf.set_stringn(area.x, area.y, " /", area.width.into(), theme.accent);
+    let room = area.width.saturating_sub(found.width() as u16 + 4);
+    let typed = Rect::new(area.x + 2, area.y, room, 1);
+    let cursor = paint::input(buf, typed, &prompt.input, theme);
+    paint::ends(
+        buf,
+        Rect { x: typed.right(), width: area.right() - typed.right(), ..area },
+        0,
+        &Line::default(),
+        &found,
+    );
+    Some(cursor)
+}
+
+/// The keys of a context that do something now, as many as fit.
+pub fn hints<'a>(context: Context, app: &App, width: u16, theme: &Theme) -> Line<'a> {
+    let mut spans = vec![Span::raw(" ")];
+    let mut used = 1;
+    let always = ["help", "quit"];
+    let shown = |context| {
+        BINDINGS
+            .iter()
+            .filter(move |b| b.context == context && app.can(b.action))
+            .filter_map(|binding| Some((binding.keys.first()?.to_string(), binding.hint?)))
+    };
+    let length = |key: &str, word: &str| key.chars().count() + word.chars().count() + 3;
+    let reserved: usize = shown(context)
+        .filter(|(_, word)| always.contains(word))
+        .map(|(key, word)| length(&key, word))
+        .sum();
+    let mut left = reserved;
+    for (key, word) in shown(context) {
+        let needed = length(&key, word);
+        if always.contains(&word) {
+            left -= needed;
+        } else if used + needed + left > usize::from(width) {
+            continue;
+        }
+        used += needed;
+        spans.push(Span::styled(key, theme.accent));
+        spans.push(Span::styled(format!(" {word}  "), theme.dim));
+    }
+    Line::from(spans)
+}

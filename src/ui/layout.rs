@@ -1,0 +1,226 @@
+//! Where everything is. Pure, and shared by drawing, paging and the mouse.
+
+use crate::app::table::{Column, Widest};
+use crate::app::{App, Tab, Target, Viewport};
+use ratatui::layout::{Position, Rect, Size};
+
+/// Below this nothing useful fits.
+pub const SMALLEST: Size = Size { width: 60, height: 15 };
+
+/// From this width on the detail stands beside the table.
+const WIDE: u16 = 168;
+/// From this height on it stands below.
+const TALL: u16 = 24;
+const DETAIL_WIDTH: u16 = 58;
+const DETAIL_HEIGHT: u16 = 11;
+
+/// The panes of the screen. Rules are rows of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub header: Rect,
+    /// The rule that says what the table shows.
+    pub caption: Rect,
+    pub titles: Rect,
+    pub rows: Rect,
+    /// The detail, its rule with the tabs included.
+    pub detail: Option<Rect>,
+    /// The rule that says what happened.
+    pub status: Rect,
+    pub plan: Rect,
+    pub hints: Rect,
+}
+
+/// `None` when the screen is smaller than [`SMALLEST`].
+pub fn of(size: Size, zoomed: bool) -> Option<Layout> {
+    if size.width < SMALLEST.width || size.height < SMALLEST.height {
+        return None;
+    }
+    let line = |y, height| Rect::new(0, y, size.width, height);
+    let bottom = size.height - 3;
+    let mut body = Rect::new(0, 2, size.width, bottom - 2);
+    let mut detail = None;
+    if zoomed {
+        detail = Some(body);
+        body.height = 0;
+    } else if size.width >= WIDE {
+        body.width -= DETAIL_WIDTH + 1;
+        detail = Some(Rect::new(body.right() + 1, body.y, DETAIL_WIDTH, body.height));
+    } else if size.height >= TALL {
+        body.height -= DETAIL_HEIGHT;
+        detail = Some(Rect::new(0, body.bottom(), size.width, DETAIL_HEIGHT));
+    }
+    let part = |from: u16, height: u16| {
+        let from = from.min(body.height);
+        Rect::new(body.x, body.y + from, body.width, height.min(body.height - from))
+    };
+    Some(Layout {
+        header: line(0, 2),
+        caption: part(0, 1),
+        titles: part(1, 1),
+        rows: part(2, body.height.saturating_sub(2)),
+        detail,
+        status: line(bottom, 1),
+        plan: line(bottom + 1, 1),
+        hints: line(bottom + 2, 1),
+    })
+}
+
+/// What can be seen at once of whatever scrolls.
+pub fn viewport(size: Size, app: &App) -> Viewport {
+    let table = of(size, app.zoomed).map_or(1, |layout| layout.rows.height);
+    let text = inside(text_window(size));
+    Viewport { table: table.into(), text: (text.width.into(), text.height.into()) }
+}
+
+/// A window of at most `width` and `height`, in the middle of the screen.
+pub fn window(size: Size, width: u16, height: u16) -> Rect {
+    let width = width.min(size.width.saturating_sub(2));
+    let height = height.min(size.height.saturating_sub(2));
+    Rect::new((size.width - width) / 2, (size.height - height) / 2, width, height)
+}
+
+/// The window of texts and of the help.
+pub fn text_window(size: Size) -> Rect {
+    window(size, 100, size.height.saturating_sub(4))
+}
+
+/// The part of a window within its border and margin.
+pub fn inside(window: Rect) -> Rect {
+    Rect {
+        x: window.x + 3,
+        y: window.y + 2,
+        width: window.width.saturating_sub(6),
+        height: window.height.saturating_sub(4),
+    }
+}
+
+/// A column of the table: where it starts and how wide it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub column: Column,
+    pub x: u16,
+    pub width: u16,
+}
+
+/// Columns that a row's cursor bar and mark take.
+pub const MARK: u16 = 4;
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// The columns that fit, from left to right. The name gets what the others leave; they
+/// give way one by one until it has enough.
+pub fn columns(width: u16, widest: &Widest) -> Vec<Place> {
+    use Column::*;
+    let width_of = |column| match column {
+        Shape => (widest.shape as u16).clamp(5, 20),
+        DType => (widest.dtype as u16).clamp(5, 12),
+        Bytes => 8,
+        Sqnr => 29,
+        Scheme => 11,
+        File | Name => 0,
+    };
+    let mut sqnr = width_of(Sqnr);
+    let mut others = vec![Shape, DType, Bytes, Sqnr, Scheme];
+    let enough = (widest.name as u16).clamp(16, 46);
+    // The last column is for the scroll bar.
+    let room = width.saturating_sub(MARK + 2);
+    let taken = |others: &[Column], sqnr: u16| -> u16 {
+        others.iter().map(|&c| GAP + if c == Sqnr { sqnr } else { width_of(c) }).sum()
+    };
+    let gives_way = [None, Some(Scheme), Some(DType), Some(Shape), Some(Bytes)];
+    for step in gives_way {
+        if room.saturating_sub(taken(&others, sqnr)) >= enough {
+            break;
+        }
+        match step {
+            // First the gauge of the SQNR goes.
+            None => sqnr = 19,
+            Some(Bytes) if room.saturating_sub(taken(&others, sqnr)) >= 24 => break,
+            Some(column) => others.retain(|&c| c != column),
+        }
+    }
+    let name = room.saturating_sub(taken(&others, sqnr));
+    let mut x = MARK;
+    let mut places = vec![Place { column: Name, x, width: name }];
+    x += name;
+    for column in others {
+        let width = if column == Sqnr { sqnr } else { width_of(column) };
+        places.push(Place { column, x: x + GAP, width });
+        x += GAP + width;
+    }
+    places
+}
+
+/// Where each tab's title is on the rule of the detail.
+pub fn tabs(detail: Rect) -> Vec<(Tab, Rect)> {
+    let widths = Tab::ALL.map(|tab| tab.title().chars().count() as u16 + 3);
+    let mut x = detail.right().saturating_sub(widths.iter().sum::<u16>() + 2);
+    Tab::ALL
+        .into_iter()
+        .zip(widths)
+        .map(|(tab, width)| {
+            let place = Rect::new(x, detail.y, width, 1);
+            x += width;
+            (tab, place)
+        })
+        .collect()
+}
+
+/// What is at a place of the screen.
+pub fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
+    let layout = of(size, app.zoomed)?;
+    if layout.rows.contains(at) {
+        let line = usize::from(at.y - layout.rows.y);
+        return Some(match at.x - layout.rows.x < MARK {
+            true => Target::Mark(line),
+            false => Target::Row(line),
+        });
+    }
+    if layout.titles.contains(at) {
+        let x = at.x - layout.titles.x;
+        let places = columns(layout.titles.width, &app.table.widest);
+        let place = places.iter().rev().find(|place| x >= place.x)?;
+        return Some(Target::Title(place.column));
+    }
+    let detail = layout.detail?;
+    tabs(detail).into_iter().find(|(_, place)| place.contains(at)).map(|(tab, _)| Target::Tab(tab))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LLAMA: Widest = Widest { name: 40, shape: 12, dtype: 4 };
+
+    #[test]
+    fn panes_fill_the_screen_and_do_not_overlap() {
+        for (width, height) in [(60, 15), (80, 24), (120, 36), (200, 50), (300, 100)] {
+            for zoomed in [false, true] {
+                let size = Size { width, height };
+                let l = of(size, zoomed).expect("large enough");
+                let panes = [l.header, l.caption, l.titles, l.rows, l.status, l.plan, l.hints];
+                let area: u32 = panes.iter().copied().chain(l.detail).map(|pane| pane.area()).sum();
+                let between = if l.detail.is_some_and(|d| d.x > 0) {
+                    u32::from(l.detail.expect("there").height)
+                } else {
+                    0
+                };
+                assert_eq!(area + between, u32::from(width) * u32::from(height));
+            }
+        }
+        assert_eq!(of(Size { width: 59, height: 40 }, false), None);
+    }
+
+    #[test]
+    fn columns_give_way_to_the_name() {
+        for width in 60..300 {
+            let places = columns(width, &LLAMA);
+            let last = places.last().expect("a column");
+            assert!(last.x + last.width < width, "{width}");
+            assert!(places[0].width >= 24, "{width}: {}", places[0].width);
+            assert!(places.iter().any(|p| p.column == Column::Sqnr));
+        }
+        assert_eq!(columns(60, &LLAMA).len(), 2);
+        assert_eq!(columns(140, &LLAMA).len(), 6);
+    }
+}

@@ -1,0 +1,90 @@
+//! Drawing: from `&App` to cells. Nothing here changes state, and only here and in
+//! `terminal` is ratatui named.
+
+mod detail;
+mod dialogs;
+mod header;
+mod help;
+mod hints;
+pub mod layout;
+mod paint;
+mod plan;
+mod tensors;
+mod text;
+mod theme;
+
+pub use theme::{Colours, Theme};
+
+use crate::app::App;
+use crate::app::overlay::Overlay;
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+
+/// Draws the whole screen.
+pub fn draw(frame: &mut Frame, app: &App, theme: &Theme) {
+    let area = frame.area();
+    let cursor = render(frame.buffer_mut(), area, app, theme);
+    if let Some(cursor) = cursor {
+        frame.set_cursor_position(cursor);
+    }
+}
+
+/// Draws into a buffer; gives the place of the text cursor while text is typed.
+pub fn render(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
+    let Some(layout) = layout::of(area.as_size(), app.zoomed) else {
+        too_small(buf, area, theme);
+        return None;
+    };
+    header::draw(buf, layout.header, app, theme);
+    tensors::draw(buf, &layout, app, theme);
+    if let Some(detail) = layout.detail {
+        detail::draw(buf, detail, app, theme);
+    }
+    plan::draw(buf, &layout, app, theme);
+    let cursor = hints::draw(buf, layout.hints, app, theme);
+    overlay(buf, area, app, theme).or(cursor)
+}
+
+fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
+    match app.overlay.as_ref()? {
+        Overlay::Filter(_) => None,
+        Overlay::Help(help) => Some(help::draw(buf, area, app, help, theme)),
+        Overlay::Text(tone, pager) => {
+            text::draw(buf, area, *tone, pager, theme);
+            None
+        }
+        Overlay::GoTo(go_to) => Some(dialogs::go_to(buf, area, app, go_to, theme)),
+        Overlay::Presets(presets) => {
+            dialogs::presets(buf, area, presets, theme);
+            None
+        }
+        Overlay::Save(dialog) => Some(dialogs::save(buf, area, app, dialog, theme)),
+        Overlay::Replace(dialog) => {
+            dialogs::replace(buf, area, dialog, theme);
+            None
+        }
+        Overlay::Saving(saving) => {
+            dialogs::saving(buf, area, saving, theme);
+            None
+        }
+        Overlay::Quit => {
+            dialogs::quit(buf, area, app, theme);
+            None
+        }
+    }
+}
+
+fn too_small(buf: &mut Buffer, area: Rect, theme: &Theme) {
+    let (width, height) = (layout::SMALLEST.width, layout::SMALLEST.height);
+    let lines = [
+        "quantscope needs more room".to_owned(),
+        format!("{width}×{height} at least, this is {}×{}", area.width, area.height),
+    ];
+    let top = area.height.saturating_sub(lines.len() as u16) / 2;
+    for (line, y) in lines.iter().zip(area.y + top..area.bottom()) {
+        let left = area.width.saturating_sub(line.chars().count() as u16) / 2;
+        let style = if y == area.y + top { theme.strong } else { theme.dim };
+        buf.set_stringn(area.x + left, y, line, (area.width - left).into(), style);
+    }
+}

@@ -1,0 +1,123 @@
+//! Small strokes that the panes share.
+
+use super::layout;
+use super::theme::Theme;
+use crate::app::figures;
+use crate::quantization::Verdict;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, BorderType, Clear, Widget};
+use tui_input::Input;
+
+/// A line of text at `y` rows below the top of an area.
+pub fn line(buf: &mut Buffer, area: Rect, y: u16, line: &Line) {
+    if y < area.height {
+        buf.set_line(area.x, area.y + y, line, area.width);
+    }
+}
+
+/// A text at one end of an area's row, another at the other; the left one gives way.
+pub fn ends(buf: &mut Buffer, area: Rect, y: u16, left: &Line, right: &Line) {
+    if y >= area.height {
+        return;
+    }
+    let right_width = (right.width() as u16).min(area.width);
+    let room = area.width.saturating_sub(right_width + 1);
+    buf.set_line(area.x, area.y + y, left, room);
+    buf.set_line(area.right() - right_width, area.y + y, right, right_width);
+}
+
+/// A thin rule with a text near each end.
+pub fn rule(buf: &mut Buffer, area: Rect, left: &Line, right: &Line, theme: &Theme) {
+    for x in area.left()..area.right() {
+        buf[(x, area.y)].set_symbol("─").set_style(theme.faint);
+    }
+    let right_width = if right.width() == 0 { 0 } else { right.width() as u16 + 2 };
+    if right_width > 0 && right_width + 4 <= area.width {
+        over(buf, area.right() - right_width - 2, area.y, &framed(right), right_width);
+    }
+    if left.width() > 0 {
+        let room = area.width.saturating_sub(right_width + 6);
+        over(buf, area.x + 1, area.y, &framed(left), room);
+    }
+}
+
+/// A line in place of what was there, style and all.
+fn over(buf: &mut Buffer, x: u16, y: u16, line: &Line, width: u16) {
+    for x in x..x + width.min(line.width() as u16) {
+        buf[(x, y)].reset();
+    }
+    buf.set_line(x, y, line, width);
+}
+
+fn framed<'a>(text: &Line<'a>) -> Line<'a> {
+    let mut spans = vec![Span::raw(" ")];
+    spans.extend(text.spans.iter().map(|span| span.clone().patch_style(text.style)));
+    spans.push(Span::raw(" "));
+    Line::from(spans)
+}
+
+/// An empty window over everything else. Gives the place within.
+pub fn window(
+    buf: &mut Buffer,
+    screen: Rect,
+    width: u16,
+    height: u16,
+    title: &str,
+    style: Style,
+    theme: &Theme,
+) -> Rect {
+    let area = layout::window(screen.as_size(), width, height + 4);
+    frame(buf, area, title, style, theme)
+}
+
+/// The same at a given place.
+pub fn frame(buf: &mut Buffer, area: Rect, title: &str, style: Style, theme: &Theme) -> Rect {
+    Clear.render(area, buf);
+    Block::bordered().border_type(BorderType::Rounded).border_style(theme.faint).render(area, buf);
+    let title = Line::styled(format!(" {title} "), style);
+    over(buf, area.x + 2, area.y, &title, area.width.saturating_sub(4));
+    layout::inside(area)
+}
+
+/// A text being typed, scrolled so that its cursor is seen; gives the cursor's place.
+pub fn input(buf: &mut Buffer, area: Rect, input: &Input, theme: &Theme) -> Position {
+    let width = area.width.saturating_sub(1).max(1);
+    let scroll = input.visual_scroll(width.into());
+    let mut skipped = 0;
+    let shown: String = input
+        .value()
+        .chars()
+        .skip_while(|c| {
+            let skip = skipped < scroll;
+            skipped += unicode_width::UnicodeWidthChar::width(*c).unwrap_or(0);
+            skip
+        })
+        .collect();
+    buf.set_stringn(area.x, area.y, &shown, area.width.into(), theme.strong);
+    let at = input.visual_cursor().saturating_sub(scroll) as u16;
+    Position::new(area.x + at.min(area.width.saturating_sub(1)), area.y)
+}
+
+/// A bar filled by a share of one.
+pub fn bar<'a>(share: f64, width: usize, filled: Style, theme: &Theme) -> [Span<'a>; 2] {
+    let cells = (share.clamp(0.0, 1.0) * width as f64).round() as usize;
+    [Span::styled("━".repeat(cells), filled), Span::styled("─".repeat(width - cells), theme.faint)]
+}
+
+/// An SQNR as a bar that is full at 50 dB.
+pub fn gauge<'a>(db: f64, width: usize, theme: &Theme) -> [Span<'a>; 2] {
+    bar(db / 50.0, width, theme.verdict(Verdict::of(db)), theme)
+}
+
+/// An SQNR and its word: ` 31.2 dB  good`.
+pub fn verdict<'a>(db: f64, theme: &Theme) -> [Span<'a>; 2] {
+    let verdict = Verdict::of(db);
+    let style = theme.verdict(verdict);
+    [
+        Span::styled(format!("{:>8}", figures::decibels(db)), style),
+        Span::styled(format!("  {:<9}", verdict.word()), style),
+    ]
+}

@@ -1,0 +1,58 @@
+//! The plan line: what is marked, what it saves and what it loses; and above it, on the
+//! rule, the answer to the last key.
+
+use super::layout::Layout;
+use super::paint;
+use super::theme::Theme;
+use crate::app::figures::{bytes, counted, decibels};
+use crate::app::{App, names, ratio};
+use crate::quantization::Verdict;
+use ratatui::buffer::Buffer;
+use ratatui::text::{Line, Span};
+
+pub fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
+    let status = app.status.as_ref().map_or(Line::default(), |status| {
+        let style = if status.warning { theme.warning } else { theme.text };
+        Line::styled(names::visible(&status.text).into_owned(), style)
+    });
+    paint::rule(buf, layout.status, &status, &Line::default(), theme);
+    paint::line(buf, layout.plan, 0, &plan(app, layout.plan.width, theme));
+}
+
+fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
+    let mut spans = vec![Span::styled(" plan  ", theme.strong)];
+    if app.model.plan().is_empty() {
+        let text = match app.model.has_floats() {
+            true => "nothing marked: Space marks this row, a all shown, p by role",
+            false => "nothing here can be quantized",
+        };
+        spans.push(Span::styled(text, theme.dim));
+        return Line::from(spans);
+    }
+    let totals = app.model.totals();
+    let quality = app.model.quality();
+    let gap = if width >= 100 { "    " } else { "  " };
+    spans.push(Span::styled(format!("● {} marked", counted(totals.marked, "tensor")), theme.mark));
+    spans.push(Span::raw(gap));
+    spans.push(Span::raw(format!("{} → {}", bytes(totals.before), bytes(totals.after))));
+    if width >= 90 {
+        spans.push(Span::styled(format!("  {}", ratio(totals.before, totals.after)), theme.dim));
+    }
+    match (quality.mean, quality.worst) {
+        (Some(mean), Some(worst)) => {
+            spans.push(Span::styled(format!("{gap}mean "), theme.dim));
+            spans.push(Span::styled(decibels(mean), theme.verdict(Verdict::of(mean))));
+            spans.push(Span::styled("  worst ", theme.dim));
+            let verdict = Verdict::of(worst);
+            spans.push(Span::styled(
+                format!("{} {}", decibels(worst), verdict.word()),
+                theme.verdict(verdict),
+            ));
+        }
+        _ => spans.push(Span::styled(format!("{gap}not measured yet"), theme.dim)),
+    }
+    if quality.waiting > 0 && quality.mean.is_some() {
+        spans.push(Span::styled(format!("  {} to measure", quality.waiting), theme.dim));
+    }
+    Line::from(spans)
+}

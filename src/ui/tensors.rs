@@ -1,0 +1,320 @@
+//! The ranked table. Only the rows that are on the screen are looked at.
+
+use super::layout::{self, Layout, Place};
+use super::paint;
+use super::theme::Theme;
+use crate::app::facts::{Sqnr, scheme_name};
+use crate::app::figures::{bytes_aligned, count, counted, shape};
+use crate::app::filter::{Filter, NameMatcher};
+use crate::app::table::{Column, NodeTotals, Row};
+use crate::app::tree::Item;
+use crate::app::{App, Calibration, names};
+use crate::tensor::TensorId;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Alignment, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+
+pub fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
+    if layout.rows.height == 0 {
+        return;
+    }
+    caption(buf, layout.caption, app, theme);
+    let places = layout::columns(layout.rows.width, &app.table.widest);
+    titles(buf, layout.titles, &places, app, theme);
+    if app.table.rows().is_empty() {
+        return nothing(buf, layout.rows, app, theme);
+    }
+    let mut painter = Painter { app, theme, matcher: app.table.filter.matcher() };
+    for (line, place) in (0..layout.rows.height).zip(app.table.visible()) {
+        let area = Rect { y: layout.rows.y + line, height: 1, ..layout.rows };
+        painter.row(buf, area, &places, place);
+    }
+    scroll_bar(buf, layout.rows, app, theme);
+}
+
+fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
+    let total = app.model.checkpoint.tensors().len();
+    let mut left = match app.filter_text.as_str() {
+        "" => vec![Span::raw(counted(total, "tensor"))],
+        text => vec![
+            Span::raw(format!(
+                "{} of {} match ",
+                count(app.table.shown_count() as u64),
+                counted(total, "tensor")
+            )),
+            Span::styled(names::visible(text).into_owned(), theme.found),
+        ],
+    };
+    left.push(Span::styled(format!("  {}", app.table.sort.describe()), theme.dim));
+    let scheme = scheme_name(app.model.scheme);
+    let right = Line::styled(format!("weight error of int8 {scheme}"), theme.dim);
+    paint::rule(buf, area, &Line::from(left), &right, theme);
+}
+
+fn titles(buf: &mut Buffer, area: Rect, places: &[Place], app: &App, theme: &Theme) {
+    let sort = app.table.sort;
+    for place in places {
+        let arrow = match sort.column == place.column {
+            true if sort.descending => " ▼",
+            true => " ▲",
+            false => "",
+        };
+        let style = if arrow.is_empty() { theme.dim } else { theme.strong };
+        let title = format!("{}{arrow}", place.column.title());
+        let width = usize::from(place.width);
+        let text = match place.column {
+            Column::Name | Column::Scheme | Column::DType => format!("{title:<width$}"),
+            // Over the figures, not over the gauge beside them.
+            Column::Sqnr => format!("{title:>8}"),
+            _ => format!("{title:>width$}"),
+        };
+        buf.set_stringn(area.x + place.x, area.y, text, width, style);
+    }
+}
+
+struct Painter<'a> {
+    app: &'a App,
+    theme: &'a Theme,
+    matcher: NameMatcher<'a>,
+}
+
+impl Painter<'_> {
+    fn row(&mut self, buf: &mut Buffer, area: Rect, places: &[Place], number: usize) {
+        let Some(&row) = self.app.table.rows().get(number) else { return };
+        let cells = match row.item {
+            Item::Tensor(id) => self.tensor_cells(id),
+            Item::Module(node) => self.module_cells(self.app.table.totals(node)),
+        };
+        let (mark, style) = cells.mark;
+        buf.set_stringn(area.x + 2, area.y, mark, 1, style);
+        for place in places {
+            let cell = Rect::new(area.x + place.x, area.y, place.width, 1);
+            let line = match place.column {
+                Column::Name => self.name(row, place.width.into()),
+                Column::Shape => cells.shape.clone().alignment(Alignment::Right),
+                Column::DType => cells.dtype.clone(),
+                Column::Bytes => cells.bytes.clone().alignment(Alignment::Right),
+                Column::Sqnr => self.sqnr(cells.sqnr, cells.at_least, place.width.into()),
+                Column::Scheme => cells.scheme.clone(),
+                Column::File => continue,
+            };
+            let width = (line.width() as u16).min(cell.width);
+            let x = match line.alignment {
+                Some(Alignment::Right) => cell.right() - width,
+                _ => cell.x,
+            };
+            buf.set_line(x, cell.y, &line, cell.right() - x);
+        }
+        if number == self.app.table.cursor() {
+            highlight(buf, area, self.theme);
+        }
+    }
+
+    fn name<'b>(&mut self, row: Row, width: usize) -> Line<'b> {
+        let (app, theme) = (self.app, self.theme);
+        let full = app.full_name(row);
+        let label = &full[(row.label as usize).min(full.len())..];
+        let indent = if app.table.as_tree { usize::from(row.depth) * 2 } else { 0 };
+        let indent = indent.min(width / 2);
+        let mut spans = vec![Span::raw(" ".repeat(indent))];
+        let mut room = width - indent;
+        if app.table.as_tree {
+            let sign = match row.item {
+                Item::Module(node) if app.table.is_folded(node) => "▸ ",
+                Item::Module(_) => "▾ ",
+                Item::Tensor(_) => "  ",
+            };
+            spans.push(Span::styled(sign, theme.faint));
+            room = room.saturating_sub(2);
+        }
+        let (module, leaf) = match row.item {
+            Item::Module(_) => (theme.strong, theme.strong),
+            Item::Tensor(id) if app.model.is_marked(id) => (theme.dim, theme.strong),
+            Item::Tensor(id) if app.model.quantizable(id) => (theme.dim, theme.text),
+            Item::Tensor(_) => (theme.dim, theme.dim),
+        };
+        let text = names::visible(label);
+        let text = names::shorten(&text, room);
+        // The layer and its parameter tell rows apart; the path to them does not.
+        let leaf_start = match row.item {
+            Item::Module(_) => 0,
+            Item::Tensor(_) => text.rmatch_indices('.').nth(1).map_or(0, |(dot, _)| dot + 1),
+        };
+        let exact = text == label && !matches!(app.table.filter, Filter::Everything);
+        let found = match row.item {
+            Item::Tensor(_) if exact => self.matcher.found(full),
+            _ => Vec::new(),
+        };
+        let skipped = full[..full.len() - label.len()].chars().count() as u32;
+        for (number, (at, c)) in (skipped..).zip(text.char_indices()) {
+            let base = if at < leaf_start { module } else { leaf };
+            let style = match found.binary_search(&number) {
+                Ok(_) => theme.found,
+                Err(_) => base,
+            };
+            match spans.last_mut() {
+                Some(span) if span.style == style && spans_text(span) => {
+                    span.content.to_mut().push(c)
+                }
+                _ => spans.push(Span::styled(c.to_string(), style)),
+            }
+        }
+        Line::from(spans)
+    }
+
+    fn tensor_cells(&self, id: TensorId) -> Cells<'static> {
+        let (app, theme) = (self.app, self.theme);
+        let tensor = app.model.checkpoint.tensor(id);
+        let marked = app.model.is_marked(id);
+        let sqnr = app.model.sqnr(id);
+        let mark = match sqnr {
+            Sqnr::Unreadable | Sqnr::Impossible => ("!", theme.bad),
+            _ if marked => ("●", theme.mark),
+            _ => (" ", theme.text),
+        };
+        let style = if app.model.quantizable(id) { theme.text } else { theme.dim };
+        let scheme = match sqnr {
+            Sqnr::Nothing | Sqnr::Impossible | Sqnr::Unreadable => "",
+            _ => scheme_name(app.model.scheme_of(id)),
+        };
+        Cells {
+            mark,
+            shape: Line::styled(shape(&tensor.shape), theme.dim),
+            dtype: Line::styled(names::visible(tensor.dtype.name()).into_owned(), theme.dim),
+            bytes: Line::styled(bytes_aligned(tensor.bytes), style),
+            sqnr,
+            at_least: false,
+            scheme: Line::styled(scheme, if marked { theme.mark } else { theme.faint }),
+        }
+    }
+
+    fn module_cells(&self, totals: &NodeTotals) -> Cells<'static> {
+        let theme = self.theme;
+        let mark = match totals.marked {
+            0 => (" ", theme.text),
+            n if n >= totals.quantizable => ("●", theme.mark),
+            _ => ("◐", theme.mark),
+        };
+        let sqnr = match (totals.worst, totals.waiting) {
+            (Some(db), _) => Sqnr::Decibels(db),
+            (None, 0) => Sqnr::Nothing,
+            (None, _) => Sqnr::Waiting,
+        };
+        let scheme = match totals.marked {
+            0 => Line::default(),
+            n => Line::styled(format!("{n} of {}", totals.tensors), theme.mark),
+        };
+        Cells {
+            mark,
+            shape: Line::styled(counted(totals.tensors, "tensor"), theme.dim),
+            dtype: Line::default(),
+            bytes: Line::raw(bytes_aligned(totals.bytes)),
+            sqnr,
+            at_least: true,
+            scheme,
+        }
+    }
+
+    /// `at_least`: the figure is the worst of several.
+    fn sqnr<'b>(&self, sqnr: Sqnr, at_least: bool, width: usize) -> Line<'b> {
+        let theme = self.theme;
+        let word = |text: &'static str, style: Style| Line::styled(format!("{text:>8}"), style);
+        match sqnr {
+            Sqnr::Decibels(db) => {
+                let [mut figure, word] = paint::verdict(db, theme);
+                if at_least && db.is_finite() {
+                    figure.content = format!("{:>8}", format!("≥{}", figure.content.trim())).into();
+                }
+                let mut spans = vec![figure];
+                if width >= 29 {
+                    spans.push(Span::raw("  "));
+                    spans.extend(paint::gauge(db, 8, theme));
+                }
+                spans.push(word);
+                Line::from(spans)
+            }
+            Sqnr::Impossible => word("no scale", theme.bad),
+            Sqnr::Unreadable => Line::styled("unreadable", theme.bad),
+            Sqnr::Waiting => match self.app.calibration {
+                Calibration::Running { .. } => word("…", theme.faint),
+                _ => Line::styled("not measured", theme.dim),
+            },
+            Sqnr::Nothing => word("–", theme.faint),
+        }
+    }
+}
+
+fn spans_text(span: &Span) -> bool {
+    !span.content.is_empty()
+}
+
+struct Cells<'a> {
+    mark: (&'static str, Style),
+    shape: Line<'a>,
+    dtype: Line<'a>,
+    bytes: Line<'a>,
+    sqnr: Sqnr,
+    at_least: bool,
+    scheme: Line<'a>,
+}
+
+/// Lays the cursor over a row, keeping the colours that mean something.
+fn highlight(buf: &mut Buffer, area: Rect, theme: &Theme) {
+    for x in area.left()..area.right().saturating_sub(1) {
+        let cell = &mut buf[(x, area.y)];
+        let own = cell.fg;
+        cell.set_style(theme.cursor);
+        cell.modifier.remove(Modifier::DIM);
+        match theme.cursor.bg {
+            Some(_)
+                if own != Color::Reset
+                    && theme.dim.fg != Some(own)
+                    && theme.faint.fg != Some(own) =>
+            {
+                cell.set_fg(own);
+            }
+            Some(_) => {}
+            None => {
+                cell.set_fg(Color::Reset);
+            }
+        }
+    }
+    buf[(area.x, area.y)].set_symbol("▌").set_style(theme.cursor_bar);
+}
+
+fn scroll_bar(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
+    let (total, height) = (app.table.rows().len(), usize::from(area.height));
+    if total <= height {
+        return;
+    }
+    let length = (height * height / total).max(1);
+    let top = app.table.top() * (height - length) / (total - height);
+    for line in 0..height {
+        let symbol = if (top..top + length).contains(&line) { "┃" } else { "│" };
+        let y = area.y + line as u16;
+        buf[(area.right() - 1, y)].set_symbol(symbol).set_style(theme.faint);
+    }
+}
+
+/// Why there is no row.
+fn nothing(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
+    let (what, then) = match app.model.checkpoint.tensors().is_empty() {
+        true => {
+            ("This checkpoint holds no tensors.".to_owned(), "m shows what the file says of itself")
+        }
+        false => (
+            format!("No tensor matches {}.", names::visible(&app.filter_text)),
+            "Esc shows all again",
+        ),
+    };
+    let y = area.height / 3;
+    for (line, (text, style)) in [(what.as_str(), theme.text), (then, theme.dim)].iter().enumerate()
+    {
+        let line = y + line as u16;
+        if line < area.height {
+            let left = (usize::from(area.width).saturating_sub(names::width(text)) / 2) as u16;
+            buf.set_stringn(area.x + left, area.y + line, text, (area.width - left).into(), *style);
+        }
+    }
+}
