@@ -57,8 +57,9 @@ pub enum QuantizationScheme {
     PerTensor(QuantizationMode, QuantizationType),
     /// One scale per output channel: per slice along axis 0.
     PerChannel(QuantizationMode, QuantizationType),
-    /// One scale per run of so many contiguous elements of the last axis. Where the axis
-    /// is not a multiple, its last block is shorter.
+    /// One scale per run of so many contiguous elements of the last axis, or of the whole
+    /// output channel where the last axis is shorter than that, as in a convolution's
+    /// kernel. Where its length is not a multiple, the last block is shorter.
     PerBlock(QuantizationMode, QuantizationType, u32),
 }
 
@@ -83,13 +84,16 @@ impl QuantizationScheme {
         let (row, group) = match self {
             Self::PerTensor(..) => (shape.elements(), shape.elements()),
             Self::PerChannel(..) => (shape.channel_len(), shape.channel_len()),
-            Self::PerBlock(_, _, block) => (shape.row_len(), u64::from(block).min(shape.row_len())),
+            Self::PerBlock(_, _, block) => {
+                let row = block_row(shape, block);
+                (row, u64::from(block).min(row))
+            }
         };
         Groups::new(shape.elements(), row, group)
     }
 
     /// The shape of the scales stored beside a tensor of `shape`: `[1]` per tensor,
-    /// `[out, 1, …]` per channel, the last axis divided by the block per block.
+    /// `[out, 1]` per channel, the last axis divided by the block per block.
     pub fn scale_shape(self, shape: &Shape) -> Shape {
         let dims: Vec<u64> = match self {
             Self::PerTensor(..) => vec![1],
@@ -98,12 +102,14 @@ impl QuantizationScheme {
                 _ => vec![shape.channels(), 1],
             },
             Self::PerBlock(_, _, block) => {
-                let mut dims = shape.dims().to_vec();
-                match dims.last_mut() {
-                    Some(last) => *last = last.div_ceil(u64::from(block.max(1))),
-                    None => dims.push(1),
+                let blocks = block_row(shape, block).div_ceil(u64::from(block.max(1)));
+                match shape.dims() {
+                    [] => vec![1],
+                    [outer @ .., last] if block_row(shape, block) == *last => {
+                        outer.iter().copied().chain([blocks]).collect()
+                    }
+                    [channels, ..] => vec![*channels, blocks],
                 }
-                dims
             }
         };
         // No dimension grew, so the product still fits; a scalar's `[1]` does too.
@@ -114,6 +120,15 @@ impl QuantizationScheme {
     pub fn bytes(self, shape: &Shape, scale_bytes: u64) -> u64 {
         let values = (shape.elements() * self.quantization_type().bits()).div_ceil(8);
         values + self.groups(shape).count() * scale_bytes
+    }
+}
+
+/// The run of elements that is cut into blocks: the last axis, or the whole output channel
+/// where the last axis is shorter than a block, as in a convolution's kernel.
+fn block_row(shape: &Shape, block: u32) -> u64 {
+    match shape.rank() > 2 && shape.row_len() < u64::from(block) {
+        true => shape.channel_len(),
+        false => shape.row_len(),
     }
 }
 
@@ -311,6 +326,8 @@ mod tests {
         assert_eq!(dims(QuantizationScheme::PER_TENSOR, &conv), [1]);
         assert_eq!(dims(QuantizationScheme::PER_CHANNEL, &conv), [8, 1]);
         assert_eq!(dims(QuantizationScheme::per_block(32), &linear), [8, 4]);
+        assert_eq!(dims(QuantizationScheme::per_block(32), &conv), [8, 2]);
+        assert_eq!(QuantizationScheme::per_block(32).groups(&conv).count(), 16);
         assert_eq!(QuantizationScheme::per_block(32).bytes(&linear, 4), 800 + 128);
     }
 }
