@@ -5,11 +5,14 @@
 //!
 //! `tensor ← quantization ← checkpoint ← plan ← export ← job ← {cli, app ← ui ← terminal}`
 //!
-//! Nothing below `ui` names ratatui; only `app`'s key table and `terminal` name crossterm;
-//! `cli` and `app` do not know each other. `tests/architecture.rs` keeps it so.
+//! `demo` is a checkpoint in the binary, for `cli`, `app` and `terminal`. Nothing below
+//! `ui` names ratatui; only `app`'s key table and `terminal` name crossterm; `cli` and
+//! `app` do not know each other. `tests/architecture.rs` keeps it so.
 
 pub mod app;
 pub mod checkpoint;
+pub mod cli;
+pub mod demo;
 pub mod export;
 pub mod job;
 pub mod plan;

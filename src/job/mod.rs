@@ -15,9 +15,10 @@ pub use progress::{Progress, Stopped};
 use crate::export::ExportError;
 use save::SaveError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Work under way, whose findings are of type `T`.
 #[derive(Debug)]
@@ -67,10 +68,23 @@ impl<T: Send + 'static> Job<T> {
         match self.findings.try_recv() {
             Ok(finding) => News::Finding(finding),
             Err(TryRecvError::Empty) => News::Nothing,
-            Err(TryRecvError::Disconnected) => match self.thread.take().map(JoinHandle::join) {
-                Some(Err(panic)) => News::Panicked(panic_message(panic.as_ref())),
-                _ => News::Ended,
-            },
+            Err(TryRecvError::Disconnected) => self.ended(),
+        }
+    }
+
+    /// The next finding, waiting for it no longer than `timeout`.
+    pub fn wait(&mut self, timeout: Duration) -> News<T> {
+        match self.findings.recv_timeout(timeout) {
+            Ok(finding) => News::Finding(finding),
+            Err(RecvTimeoutError::Timeout) => News::Nothing,
+            Err(RecvTimeoutError::Disconnected) => self.ended(),
+        }
+    }
+
+    fn ended(&mut self) -> News<T> {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Err(panic)) => News::Panicked(panic_message(panic.as_ref())),
+            _ => News::Ended,
         }
     }
 }

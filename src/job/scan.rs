@@ -64,7 +64,7 @@ pub fn start(
     order: Arc<Order>,
     threads: Option<usize>,
 ) -> std::io::Result<Job<Finding>> {
-    let total = float_bytes(&checkpoint, checkpoint.ids());
+    let total = float_bytes(&checkpoint, lock(&order.pending).waiting.iter().copied());
     Job::start("scan", Arc::new(Progress::new(total)), move |progress, sender| {
         let report = |finding| {
             // A receiver that is gone means that nobody wants the rest.

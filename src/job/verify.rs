@@ -2,12 +2,12 @@
 
 use super::in_order::InOrder;
 use super::save::{SaveError, known_scales};
-use super::{Progress, each_chunk, lock};
+use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
 use crate::export::{Match, Pairing};
 use crate::quantization::{Chunks, ErrorSums};
 use crate::tensor::TensorId;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What was compared, and what the quantized tensors lost.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,18 @@ pub struct Verified {
     pub how: Match,
     /// For int8: the error of the bytes on disk against the source.
     pub error: Option<ErrorSums>,
+}
+
+/// Starts a verification; the one finding is all of it.
+pub fn start(
+    out: Arc<Checkpoint>,
+    source: Arc<Checkpoint>,
+    threads: Option<usize>,
+) -> std::io::Result<Job<Result<Verification, SaveError>>> {
+    let progress = Arc::new(Progress::new(out.total_bytes()));
+    Job::start("verify", progress, move |progress, sender| {
+        let _ = sender.send(run(&out, &source, threads, progress));
+    })
 }
 
 /// Whether every tensor of `out` is what quantizing or dequantizing `source` gives, every

@@ -61,13 +61,14 @@ pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
     if tensor.parameters() == 0 {
         return Some(Obstacle::Empty);
     }
-    if is_norm(&tensor.name.to_lowercase()) {
+    let name = tensor.name.to_ascii_lowercase();
+    if is_norm(&name) {
         return Some(Obstacle::Norm);
     }
     if tensor.shape.rank() < 2 {
         return Some(Obstacle::FewDimensions);
     }
-    is_embedding(&tensor.name.to_lowercase()).then_some(Obstacle::Embedding)
+    is_embedding(&name).then_some(Obstacle::Embedding)
 }
 
 /// Floating, two or more dimensions, not an embedding or norm: what is quantized when

@@ -89,6 +89,20 @@ impl Selection {
         }
     }
 
+    /// The tensors whose names the patterns match, quantizable or not, in the checkpoint's
+    /// order: what to look at rather than what to change.
+    pub fn matching(&self, checkpoint: &Checkpoint) -> Result<Vec<TensorId>, SelectionError> {
+        let mut chosen = vec![self.include.is_empty(); checkpoint.tensors().len()];
+        for (patterns, choose) in [(&self.include, true), (&self.exclude, false)] {
+            for pattern in patterns {
+                for id in matches(checkpoint, pattern)? {
+                    chosen[id.index()] = choose;
+                }
+            }
+        }
+        Ok(checkpoint.ids().filter(|id| chosen[id.index()]).collect())
+    }
+
     /// Whether a tensor is one of those the patterns name without a wildcard.
     pub fn names(&self, name: &str) -> bool {
         self.include.iter().any(|pattern| is_plain(pattern) && pattern == name)

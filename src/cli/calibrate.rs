@@ -1,0 +1,120 @@
+//! `calibrate`: the ranges and scales of every tensor, in the order of the file.
+
+use super::document::{Document, Scale, Tensor};
+use super::error::Error;
+use super::listing::{Row, Tally};
+use super::options::{CalibrationArgs, ModelArgs, OutputArgs, SchemeArgs, SelectionArgs, WorkArgs};
+use super::output::{output, width};
+use super::scan::Scan;
+use super::table::{Kind, Table};
+use super::text::{self, figure};
+use crate::quantization::{QuantizationScheme, Questions, Rounding, Scales};
+use clap::Args;
+use std::io::Write;
+
+#[derive(Debug, Args)]
+pub struct Calibrate {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    #[command(flatten)]
+    scheme: SchemeArgs,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+impl Calibrate {
+    pub fn run(self) -> Result<(), Error> {
+        let checkpoint = self.model.open()?;
+        let selection = self.selection.selection();
+        let scheme = self.scheme.scheme;
+        let tensors = selection.matching(&checkpoint)?;
+        let questions = Questions {
+            quantizers: vec![self.calibration.quantizer(scheme)],
+            // Ranges and scales are the same for either.
+            rounding: Rounding::default(),
+            errors: false,
+            keep_scales: self.output.json,
+        };
+        let scan = Scan::start(&checkpoint, tensors, questions, "calibrating", &self.work)?;
+        let mut tally = Tally::new(scheme);
+        let mut out = output();
+        if self.output.json {
+            let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
+            for found in scan {
+                let (id, found) = found?;
+                let mut row = Row::new(&checkpoint, &selection, id, found.as_ref());
+                tally.add(&mut row);
+                let scale = row.quantized().and_then(|q| scale_of(scheme, &q.scales));
+                document.tensor(&Tensor::calibrated(&row, scale))?;
+            }
+            document.end(&tally.totals)?;
+            return tally.conclude();
+        }
+        let mut table = Table::new(&[
+            ("tensor", Kind::Name),
+            ("dtype", Kind::Left),
+            ("shape", Kind::Left),
+            ("min", Kind::Right),
+            ("max", Kind::Right),
+            ("scale", Kind::Right),
+            ("note", Kind::Note),
+        ]);
+        for found in scan {
+            let (id, found) = found?;
+            let mut row = Row::new(&checkpoint, &selection, id, found.as_ref());
+            tally.add(&mut row);
+            table.cell(text::printable(&row.tensor.name));
+            table.cell(text::printable(row.tensor.dtype.name()));
+            table.cell(&row.tensor.shape);
+            match row.analysis.map(|analysis| analysis.range) {
+                Some(range) if range.finite() > 0 => {
+                    table.cell(figure(range.min));
+                    table.cell(figure(range.max));
+                }
+                _ => {
+                    table.cell("");
+                    table.cell("");
+                }
+            }
+            match row.quantized() {
+                Some(quantized) => {
+                    table.cell(span(&quantized.scales));
+                    table.cell("");
+                }
+                None => {
+                    table.cell("");
+                    table.cell(text::printable(row.reason.as_deref().unwrap_or_default()));
+                }
+            }
+        }
+        table.print(&mut out, width())?;
+        tally.print(&mut out)?;
+        out.flush()?;
+        tally.conclude()
+    }
+}
+
+/// The scale as the document has it; `None` where there is none, or all were not kept.
+pub fn scale_of(scheme: QuantizationScheme, scales: &Scales) -> Option<Scale<'_>> {
+    match scheme {
+        // An empty tensor has no scale.
+        QuantizationScheme::PerTensor(..) => (scales.count == 1).then_some(Scale::One(scales.min)),
+        _ => scales.all.as_deref().map(Scale::Each),
+    }
+}
+
+/// The one scale, or the smallest and the largest and how many there are.
+fn span(scales: &Scales) -> String {
+    let shown = |scale| figure(f64::from(scale));
+    match scales.count {
+        0 => String::new(),
+        1 => shown(scales.min).to_string(),
+        n => format!("{} … {} (of {n})", shown(scales.min), shown(scales.max)),
+    }
+}

@@ -1,0 +1,24 @@
+//! `completions`: what a shell needs to complete the command line.
+
+use super::Cli;
+use super::error::Error;
+use super::output::output;
+use clap::{Args, CommandFactory};
+use clap_complete::{Shell, generate};
+use std::io::Write;
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(self) -> Result<(), Error> {
+        // `generate` panics when it cannot write; memory always takes it.
+        let mut script = Vec::new();
+        generate(self.shell, &mut Cli::command(), "quantscope", &mut script);
+        let mut out = output();
+        out.write_all(&script)?;
+        Ok(out.flush()?)
+    }
+}

@@ -1,0 +1,48 @@
+//! `dequantize`: writes the float checkpoint back.
+
+use super::error::Error;
+use super::options::{Choice, ModelArgs, OutputArgs, SaveArgs, WorkArgs, choice};
+use super::receipt;
+use super::save::save;
+use crate::export::{Request, Task};
+use crate::tensor::FloatType;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub struct Dequantize {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    save: SaveArgs,
+    /// The type of the floats
+    #[arg(long, value_name = "DTYPE", default_value = "original", value_parser = choice(&DTYPES))]
+    dtype: Target,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+/// `None`: the type each tensor had before.
+#[derive(Clone, Copy, Debug)]
+struct Target(Option<FloatType>);
+
+const DTYPES: [Choice<Target>; 4] = [
+    ("original", "the type each tensor had before it was quantized", Target(None)),
+    ("f32", "32-bit floats", Target(Some(FloatType::F32))),
+    ("bf16", "16-bit brain floats", Target(Some(FloatType::BF16))),
+    ("f16", "16-bit half floats", Target(Some(FloatType::F16))),
+];
+
+impl Dequantize {
+    pub fn run(self) -> Result<(), Error> {
+        let checkpoint = self.model.open()?;
+        let request = Request {
+            task: Task::Dequantize { to: self.dtype.0 },
+            out: self.save.out,
+            force: self.save.force,
+        };
+        let receipt = save(&checkpoint, request, &self.work)?;
+        receipt::print(&receipt, self.output.json)
+    }
+}

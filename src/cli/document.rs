@@ -1,0 +1,240 @@
+//! The JSON document of `inspect`, `calibrate` and `analyze`: one shape, written tensor by
+//! tensor, so that its size does not matter. Its keys are documented in the README.
+
+use super::listing::{Row, Totals};
+use crate::checkpoint::Checkpoint;
+use crate::quantization::{ErrorStatistics, QuantizationScheme, Range, Statistics};
+use serde::{Serialize, Serializer};
+use std::io::{self, Write};
+
+/// A document being written.
+pub struct Document<W> {
+    out: W,
+    empty: bool,
+}
+
+impl<W: Write> Document<W> {
+    pub fn begin(
+        mut out: W,
+        checkpoint: &Checkpoint,
+        scheme: QuantizationScheme,
+    ) -> io::Result<Self> {
+        out.write_all(b"{\"model\":")?;
+        serde_json::to_writer(&mut out, &checkpoint.path().to_string_lossy())?;
+        let format = checkpoint.format().name();
+        write!(out, ",\"format\":\"{format}\",\"scheme\":\"{scheme}\",\"tensors\":[")?;
+        Ok(Document { out, empty: true })
+    }
+
+    pub fn tensor(&mut self, tensor: &Tensor) -> io::Result<()> {
+        if !std::mem::take(&mut self.empty) {
+            self.out.write_all(b",")?;
+        }
+        Ok(serde_json::to_writer(&mut self.out, tensor)?)
+    }
+
+    pub fn end(mut self, totals: &Totals) -> io::Result<()> {
+        self.out.write_all(b"],\"totals\":")?;
+        serde_json::to_writer(&mut self.out, totals)?;
+        self.out.write_all(b"}\n")?;
+        self.out.flush()
+    }
+}
+
+/// A tensor in the document. Figures that are not known, not finite or without meaning are
+/// null.
+#[derive(Serialize)]
+pub struct Tensor<'a> {
+    name: &'a str,
+    dtype: &'a str,
+    shape: &'a [u64],
+    parameters: u64,
+    bytes: u64,
+    quantizable: bool,
+    reason: Option<&'a str>,
+    #[serde(flatten)]
+    figures: Figures<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Figures<'a> {
+    None {},
+    Calibrated { stats: RangeStats, quantization: ScaleOnly<'a> },
+    Analyzed { stats: Stats, quantization: Quantization<'a> },
+}
+
+#[derive(Serialize, Default)]
+struct RangeStats {
+    min: Option<f64>,
+    max: Option<f64>,
+    absmax: Option<f64>,
+    nan: Option<u64>,
+    inf: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct ScaleOnly<'a> {
+    scale: Option<Scale<'a>>,
+}
+
+#[derive(Serialize, Default)]
+struct Stats {
+    count: Option<u64>,
+    min: Option<f64>,
+    max: Option<f64>,
+    absmax: Option<f64>,
+    mean: Option<f64>,
+    std: Option<f64>,
+    zeros: Option<u64>,
+    nan: Option<u64>,
+    inf: Option<u64>,
+}
+
+#[derive(Serialize, Default)]
+struct Quantization<'a> {
+    scale: Option<Scale<'a>>,
+    #[serde(flatten)]
+    error: ErrorFigures,
+}
+
+/// What quantizing cost a tensor, in every document.
+#[derive(Serialize, Default)]
+pub struct ErrorFigures {
+    mse: Option<f64>,
+    rmse: Option<f64>,
+    max_abs_error: Option<f64>,
+    sqnr_db: Option<f64>,
+    cosine_similarity: Option<f64>,
+    relative_error: Option<f64>,
+    zeroed: Option<f64>,
+    levels_used: Option<u32>,
+}
+
+/// One number per tensor, a list otherwise.
+pub enum Scale<'a> {
+    One(f32),
+    Each(&'a [f32]),
+}
+
+impl Serialize for Scale<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Scale::One(scale) => short(*scale).serialize(serializer),
+            Scale::Each(scales) => serializer.collect_seq(scales.iter().map(|&s| short(s))),
+        }
+    }
+}
+
+/// The f64 whose shortest decimal form is that of the f32 `x`, if reading it and narrowing
+/// gives `x` again; rounding twice can miss it, and then `x` itself.
+fn short(x: f32) -> f64 {
+    match format!("{x:e}").parse::<f64>() {
+        Ok(wide) if wide as f32 == x => wide,
+        _ => f64::from(x),
+    }
+}
+
+impl<'a> Tensor<'a> {
+    /// What the headers tell.
+    pub fn listed(row: &'a Row) -> Self {
+        Tensor {
+            name: &row.tensor.name,
+            dtype: row.tensor.dtype.name(),
+            shape: row.tensor.shape.dims(),
+            parameters: row.tensor.parameters(),
+            bytes: row.tensor.bytes,
+            quantizable: row.reason.is_none(),
+            reason: row.reason.as_deref(),
+            figures: Figures::None {},
+        }
+    }
+
+    pub fn calibrated(row: &'a Row, scale: Option<Scale<'a>>) -> Self {
+        let stats = row.analysis.map(|analysis| RangeStats::of(&analysis.range));
+        let figures = Figures::Calibrated {
+            stats: stats.unwrap_or_default(),
+            quantization: ScaleOnly { scale },
+        };
+        Tensor { figures, ..Tensor::listed(row) }
+    }
+
+    pub fn analyzed(row: &'a Row, scale: Option<Scale<'a>>) -> Self {
+        let stats = row.analysis.and_then(|analysis| analysis.statistics.as_ref()).map(Stats::of);
+        let error = row.quantized().and_then(|quantized| quantized.error);
+        let quantization = match error {
+            Some(sums) => Quantization { scale, error: ErrorFigures::of(&sums.statistics()) },
+            None => Quantization::default(),
+        };
+        let figures = Figures::Analyzed { stats: stats.unwrap_or_default(), quantization };
+        Tensor { figures, ..Tensor::listed(row) }
+    }
+}
+
+impl RangeStats {
+    fn of(range: &Range) -> Self {
+        let any = range.finite() > 0;
+        RangeStats {
+            min: any.then_some(range.min),
+            max: any.then_some(range.max),
+            absmax: any.then_some(range.absmax()),
+            nan: Some(range.nan),
+            inf: Some(range.inf),
+        }
+    }
+}
+
+// A figure that is NaN or infinite becomes null as it is written.
+impl Stats {
+    fn of(s: &Statistics) -> Self {
+        Stats {
+            count: Some(s.count),
+            min: Some(s.min),
+            max: Some(s.max),
+            absmax: Some(s.absmax),
+            mean: Some(s.mean),
+            std: Some(s.std),
+            zeros: Some(s.zeros),
+            nan: Some(s.nan),
+            inf: Some(s.inf),
+        }
+    }
+}
+
+impl ErrorFigures {
+    pub fn of(e: &ErrorStatistics) -> Self {
+        ErrorFigures {
+            mse: Some(e.mse),
+            rmse: Some(e.rmse),
+            max_abs_error: Some(e.max_abs_error),
+            sqnr_db: Some(e.sqnr_db),
+            cosine_similarity: Some(e.cosine_similarity),
+            relative_error: Some(e.relative_error),
+            zeroed: Some(e.zeroed),
+            levels_used: Some(e.levels_used),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scale_is_read_back_as_it_was() {
+        let mut bits = 1u32;
+        for _ in 0..200_000 {
+            bits = bits.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+            let x = f32::from_bits(bits & 0x7fff_ffff);
+            if x.is_finite() {
+                let json = serde_json::to_string(&Scale::One(x)).expect("a number");
+                assert_eq!(json.parse::<f64>().expect("a number") as f32, x, "{json}");
+            }
+        }
+        // Its shortest form, narrowed from f64, is its neighbour.
+        let trap = 7.038531e-26f32;
+        assert_ne!("7.038531e-26".parse::<f64>().expect("a number") as f32, trap);
+        assert_eq!(short(trap), f64::from(trap));
+        assert_eq!(serde_json::to_string(&Scale::Each(&[0.1, 1.5])).expect("a list"), "[0.1,1.5]");
+    }
+}

@@ -1,0 +1,64 @@
+//! How a command fails: a sentence on standard error and an exit code.
+
+use super::text::printable;
+use crate::checkpoint::CheckpointError;
+use crate::export::ExportError;
+use crate::job::save::SaveError;
+use crate::plan::SelectionError;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Checkpoint(#[from] CheckpointError),
+    #[error("{0}")]
+    Selection(#[from] SelectionError),
+    #[error("{0}")]
+    Export(#[from] ExportError),
+    #[error("{0}")]
+    Save(#[from] SaveError),
+    #[error("{count} of the tensors could not be read; {first}")]
+    Unread { count: usize, first: String },
+    /// Also when the reader of a pipe went away, which is no error.
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+    #[error("interrupted; nothing was written")]
+    Interrupted { signal: u8 },
+    #[error("the work could not be started: {0}")]
+    Start(io::Error),
+    #[error("the work ended before its end: no threads could be started; try a lower --threads")]
+    NoThreads,
+    #[error("a worker panicked: {0}; this is a defect of quantscope, please report it")]
+    Panicked(String),
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Error::Output(error.into())
+    }
+}
+
+impl Error {
+    /// Says what went wrong, and gives the exit code.
+    pub fn exit(&self) -> ExitCode {
+        match self {
+            Error::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Error::Interrupted { signal } => {
+                fail(self);
+                ExitCode::from(128 + signal)
+            }
+            _ => fail(self),
+        }
+    }
+}
+
+/// Prints an error as a sentence. Names in it come from files, so nothing in them may
+/// reach the terminal as a control sequence.
+pub fn fail(error: &dyn Display) -> ExitCode {
+    let sentence = error.to_string();
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(io::stderr(), "error: {}", printable(&sentence));
+    ExitCode::FAILURE
+}

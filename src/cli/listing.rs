@@ -1,0 +1,164 @@
+//! The tensors a command shows, what is known of each, and what they add up to.
+
+use super::error::Error;
+use super::scan::Found;
+use super::text;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::export::ExportError;
+use crate::plan::{Selection, obstacle};
+use crate::quantization::{Analysis, NotQuantizable, QuantizationScheme, Quantized};
+use crate::tensor::{TensorId, TensorInfo};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// One tensor and what was found out about it.
+pub struct Row<'a> {
+    pub tensor: &'a TensorInfo,
+    /// Why it is not quantized by default; `None` if it is.
+    pub reason: Option<String>,
+    pub analysis: Option<&'a Analysis>,
+    /// Whether `quantize` with the same selection changes it.
+    selected: bool,
+    /// Why its figures are missing or no scale exists, if that is an error.
+    failure: Option<Failure<'a>>,
+}
+
+enum Failure<'a> {
+    Unread(&'a CheckpointError),
+    /// It was asked for by name, and has no quantized form.
+    Refused(ExportError),
+}
+
+impl<'a> Row<'a> {
+    pub fn new(
+        checkpoint: &'a Checkpoint,
+        selection: &Selection,
+        id: TensorId,
+        found: Option<&'a Found>,
+    ) -> Row<'a> {
+        let tensor = checkpoint.tensor(id);
+        let asked_for = || selection.names(&tensor.name);
+        let mut row = Row { tensor, reason: None, analysis: None, selected: false, failure: None };
+        match found {
+            Some(Err(error)) => {
+                row.reason = Some(error.to_string());
+                row.failure = Some(Failure::Unread(error));
+                return row;
+            }
+            Some(Ok(analysis)) => row.analysis = Some(analysis),
+            None => {}
+        }
+        // What the values say weighs more than what the name says.
+        if let Some(Err(why)) = row.analysis.and_then(outcome) {
+            row.reason = Some(why.to_string());
+            if asked_for() {
+                row.failure = Some(Failure::Refused(refusal(checkpoint, id, why)));
+            }
+            return row;
+        }
+        match obstacle(checkpoint, id) {
+            None => row.selected = true,
+            Some(why) => {
+                row.selected = why.can_be_overruled() && asked_for();
+                row.reason = Some(why.to_string());
+            }
+        }
+        row
+    }
+
+    /// What the quantizer makes of it.
+    pub fn quantized(&self) -> Option<&'a Quantized> {
+        self.analysis.and_then(outcome)?.as_ref().ok()
+    }
+
+    /// `yes`, or why not.
+    pub fn quantizable(&self) -> String {
+        match &self.reason {
+            None => "yes".to_owned(),
+            Some(why) => format!("no: {}", text::printable(why)),
+        }
+    }
+}
+
+/// That a tensor asked for by name has no quantized form.
+pub fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> ExportError {
+    let (path, tensor) = (checkpoint.path().to_owned(), checkpoint.tensor(id).name.clone());
+    ExportError::NotQuantizable { path, tensor, why: why.clone() }
+}
+
+fn outcome(analysis: &Analysis) -> Option<&Result<Quantized, NotQuantizable>> {
+    analysis.outcomes.first().map(|outcome| &outcome.result)
+}
+
+/// What the tensors shown add up to.
+#[derive(Debug, Default, Serialize)]
+pub struct Totals {
+    pub tensors: u64,
+    pub parameters: u64,
+    pub bytes: u64,
+    /// Bytes when the selected ones among them are quantized, scales included.
+    pub bytes_quantized: u64,
+}
+
+/// The totals so far, and what must be said at the end.
+pub struct Tally {
+    scheme: QuantizationScheme,
+    pub totals: Totals,
+    pub selected: u64,
+    unread: usize,
+    first_unread: Option<String>,
+    refused: Option<ExportError>,
+}
+
+impl Tally {
+    pub fn new(scheme: QuantizationScheme) -> Tally {
+        let totals = Totals::default();
+        Tally { scheme, totals, selected: 0, unread: 0, first_unread: None, refused: None }
+    }
+
+    pub fn add(&mut self, row: &mut Row) {
+        let TensorInfo { shape, bytes, .. } = row.tensor;
+        let after = if row.selected { self.scheme.bytes(shape, 4) } else { *bytes };
+        self.totals.tensors += 1;
+        self.totals.parameters += shape.elements();
+        self.totals.bytes += bytes;
+        self.totals.bytes_quantized += after;
+        self.selected += u64::from(row.selected);
+        match row.failure.take() {
+            Some(Failure::Unread(error)) => {
+                self.unread += 1;
+                self.first_unread.get_or_insert_with(|| error.to_string());
+            }
+            Some(Failure::Refused(refused)) => _ = self.refused.get_or_insert(refused),
+            None => {}
+        }
+    }
+
+    /// The line below a table.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let Totals { tensors, parameters, bytes, bytes_quantized } = self.totals;
+        let share = if bytes == 0 { 1.0 } else { bytes_quantized as f64 / bytes as f64 };
+        writeln!(out)?;
+        writeln!(
+            out,
+            "{tensors} tensors, {} parameters, {}; quantizable: {}, as {} int8 the whole is {} ({})",
+            text::count(parameters),
+            text::bytes(bytes),
+            self.selected,
+            self.scheme,
+            text::bytes(bytes_quantized),
+            text::percent(share),
+        )
+    }
+
+    /// An error if something went wrong on the way; the rest has been shown all the same.
+    pub fn conclude(self) -> Result<(), Error> {
+        if let Some(refused) = self.refused {
+            return Err(refused.into());
+        }
+        match self.first_unread {
+            Some(first) => Err(Error::Unread { count: self.unread, first }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `man`: the manual page, every subcommand on it.
+
+use super::Cli;
+use super::error::Error;
+use super::output::output;
+use clap::CommandFactory;
+use clap_mangen::Man;
+use std::io::{self, Write};
+
+pub fn run() -> Result<(), Error> {
+    let mut page = Vec::new();
+    render(&mut page)?;
+    let mut out = output();
+    out.write_all(&page)?;
+    Ok(out.flush()?)
+}
+
+fn render(page: &mut Vec<u8>) -> io::Result<()> {
+    let mut command = Cli::command().display_name("quantscope");
+    command.build();
+    let man = Man::new(command.clone());
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    for subcommand in command.get_subcommands().filter(|s| s.get_name() != "help") {
+        let man = Man::new(subcommand.clone());
+        let mut part = Vec::new();
+        man.render_synopsis_section(&mut part)?;
+        man.render_description_section(&mut part)?;
+        man.render_options_section(&mut part)?;
+        // Sections of a subcommand are parts of its own section on this page.
+        let part = String::from_utf8_lossy(&part).replace(".SH ", ".SS ");
+        writeln!(page, ".SH \"QUANTSCOPE {}\"", subcommand.get_name().to_uppercase())?;
+        page.write_all(part.as_bytes())?;
+    }
+    man.render_extra_section(page)?;
+    man.render_version_section(page)
+}

@@ -1,0 +1,88 @@
+//! The command line: the same core without a screen, for scripts, pipes and screen readers.
+//!
+//! One file per subcommand. Results go to standard output, as aligned tables or as one JSON
+//! document; progress and errors to standard error. Knows nothing of `app`, `ui` or
+//! `terminal`; only `main` knows both.
+
+mod analyze;
+mod calibrate;
+mod completions;
+mod dequantize;
+mod document;
+mod error;
+mod inspect;
+mod interrupt;
+mod listing;
+mod man;
+mod options;
+mod output;
+mod progress;
+mod quantize;
+mod receipt;
+mod save;
+mod scan;
+mod table;
+mod text;
+mod verify;
+mod watch;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub use error::fail;
+
+/// Judge what int8 would cost every tensor of a model checkpoint, and save what you choose.
+///
+/// Without a subcommand the inspector opens on MODEL, or on a small demo model that is part
+/// of the program.
+#[derive(Debug, Parser)]
+#[command(
+    name = "quantscope",
+    bin_name = "quantscope",
+    version,
+    args_conflicts_with_subcommands = true
+)]
+#[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.")]
+pub struct Cli {
+    /// A .safetensors file, a *.index.json, or a directory with one of them; `demo:` is the
+    /// built-in demo.
+    pub model: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List every tensor, from the headers alone.
+    Inspect(inspect::Inspect),
+    /// Show the range and the scale of every tensor, nothing more.
+    Calibrate(calibrate::Calibrate),
+    /// Measure what quantizing would cost every tensor, the worst first.
+    Analyze(analyze::Analyze),
+    /// Write the checkpoint with the selected tensors quantized, the rest bit for bit.
+    Quantize(quantize::Quantize),
+    /// Write the float checkpoint back from a quantized one.
+    Dequantize(dequantize::Dequantize),
+    /// Check every byte of a saved checkpoint against the one it was made from.
+    Verify(verify::Verify),
+    /// Print the completions of a shell.
+    Completions(completions::Completions),
+    /// Print the manual page.
+    Man,
+}
+
+/// Runs a subcommand to its end, and says how it ended.
+pub fn run(command: Command) -> ExitCode {
+    let outcome = match command {
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Calibrate(calibrate) => calibrate.run(),
+        Command::Analyze(analyze) => analyze.run(),
+        Command::Quantize(quantize) => quantize.run(),
+        Command::Dequantize(dequantize) => dequantize.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man => man::run(),
+    };
+    outcome.map_or_else(|error| error.exit(), |()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,155 @@
+//! Options that several subcommands share.
+
+use super::error::Error;
+use crate::checkpoint::Checkpoint;
+use crate::demo;
+use crate::plan::Selection;
+use crate::quantization::{Calibration, QuantizationScheme, QuantizationType, Quantizer, Rounding};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// A .safetensors file, a *.index.json, or a directory with one of them; `demo:` is the
+    /// built-in demo
+    pub model: PathBuf,
+}
+
+impl ModelArgs {
+    pub fn open(&self) -> Result<Arc<Checkpoint>, Error> {
+        open(&self.model)
+    }
+}
+
+/// Opens a checkpoint, or the demo.
+pub fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
+    let checkpoint = Arc::new(demo::open_model(model)?);
+    // The program ends with its command; taking apart a hundred thousand names before that
+    // would only take time.
+    std::mem::forget(checkpoint.clone());
+    Ok(checkpoint)
+}
+
+#[derive(Debug, Args)]
+pub struct SelectionArgs {
+    /// Only tensors whose whole name matches; `*` crosses dots. A plain name also takes a
+    /// vector, a norm or an embedding. May be given several times
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Not the tensors whose whole name matches. May be given several times
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+}
+
+impl SelectionArgs {
+    pub fn selection(&self) -> Selection {
+        Selection { include: self.include.clone(), exclude: self.exclude.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct SchemeArgs {
+    /// Which elements share a scale
+    #[arg(
+        long,
+        value_name = "per-tensor|per-channel|per-block:N",
+        default_value_t = QuantizationScheme::PER_TENSOR,
+        value_parser = int8_scheme
+    )]
+    pub scheme: QuantizationScheme,
+}
+
+/// A scheme that can be saved.
+fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
+    let expected = "expected per-tensor, per-channel or per-block:N";
+    match text.parse::<QuantizationScheme>() {
+        Ok(scheme) if scheme.quantization_type() == QuantizationType::QInt8 => Ok(scheme),
+        _ => Err(expected.to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct CalibrationArgs {
+    /// How the range of the values is chosen
+    #[arg(long, value_name = "METHOD", default_value = "min-max", value_parser = choice(&CALIBRATIONS))]
+    calibration: Calibration,
+}
+
+impl CalibrationArgs {
+    pub fn quantizer(&self, scheme: QuantizationScheme) -> Quantizer {
+        Quantizer { calibration: self.calibration, scheme }
+    }
+}
+
+const CALIBRATIONS: [Choice<Calibration>; 1] =
+    [("min-max", "the smallest and the largest value: nothing is clipped", Calibration::MinMax)];
+
+#[derive(Debug, Args)]
+pub struct RoundingArgs {
+    /// How a value half-way between two integers is rounded
+    #[arg(long, value_name = "WAY", default_value = "half-even", value_parser = choice(&ROUNDINGS))]
+    pub rounding: Rounding,
+}
+
+const ROUNDINGS: [Choice<Rounding>; 2] = [
+    (
+        "half-even",
+        "to the even one, as PyTorch, compressed-tensors and Burn 0.23",
+        Rounding::HalfEven,
+    ),
+    ("half-away", "away from zero, as Burn up to 0.22", Rounding::HalfAway),
+];
+
+#[derive(Debug, Args)]
+pub struct WorkArgs {
+    /// Worker threads; all cores if not given. The result is the same for any number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl WorkArgs {
+    pub fn threads(&self) -> Option<usize> {
+        self.threads.map(usize::from)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// One JSON document instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    /// A path that ends in .safetensors is one file; any other is a directory with the
+    /// source's shards
+    #[arg(long = "output", short, value_name = "OUT")]
+    pub out: PathBuf,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// A value with its name and what it means.
+pub type Choice<T> = (&'static str, &'static str, T);
+
+/// One of a few named values.
+pub fn choice<T, const N: usize>(
+    choices: &[Choice<T>; N],
+) -> impl TypedValueParser<Value = T> + use<T, N>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let choices = *choices;
+    let names = choices.map(|(name, help, _)| PossibleValue::new(name).help(help));
+    PossibleValuesParser::new(names).try_map(move |chosen| {
+        let found = choices.iter().find(|(name, ..)| *name == chosen);
+        found.map(|(.., value)| *value).ok_or_else(|| format!("unknown value '{chosen}'"))
+    })
+}

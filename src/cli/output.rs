@@ -1,0 +1,20 @@
+//! Standard output: buffered widely, its width known when a terminal shows it.
+
+use std::io::{BufWriter, IsTerminal, StdoutLock, stdout};
+
+pub type Output = BufWriter<StdoutLock<'static>>;
+
+const BUFFER: usize = 256 * 1024;
+
+/// Standard output. Whoever writes to it flushes it, so that no error is lost.
+pub fn output() -> Output {
+    BufWriter::with_capacity(BUFFER, stdout().lock())
+}
+
+/// Columns of the terminal; `None` when the output goes elsewhere and must be stable.
+pub fn width() -> Option<usize> {
+    if !stdout().is_terminal() {
+        return None;
+    }
+    terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))
+}

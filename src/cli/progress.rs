@@ -1,0 +1,78 @@
+//! The progress line on standard error: bytes, GB/s and the time left.
+
+use super::text;
+use crate::job::Progress;
+use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
+
+/// A line that is drawn over itself and leaves nothing behind.
+#[derive(Debug)]
+pub struct ProgressLine {
+    enabled: bool,
+    drawn: Option<Instant>,
+}
+
+/// How often it changes: calm enough to be read.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Work shorter than this shows nothing.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+impl ProgressLine {
+    pub fn new(quiet: bool) -> ProgressLine {
+        ProgressLine { enabled: !quiet && stderr().is_terminal(), drawn: None }
+    }
+
+    /// Draws it, if it is time to.
+    pub fn draw(&mut self, doing: &str, progress: &Progress) {
+        let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= INTERVAL);
+        if !self.enabled || !due || progress.elapsed() < PATIENCE {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        let line = line(doing, progress.done(), progress.total(), progress.elapsed());
+        // Progress that cannot be shown is not worth failing for.
+        let _ = write!(stderr(), "\r\x1b[2K{line}");
+    }
+}
+
+impl Drop for ProgressLine {
+    fn drop(&mut self) {
+        if self.drawn.is_some() {
+            let _ = write!(stderr(), "\r\x1b[2K");
+        }
+    }
+}
+
+fn line(doing: &str, done: u64, total: u64, elapsed: Duration) -> String {
+    let rate = done as f64 / elapsed.as_secs_f64();
+    let mut line =
+        format!("{doing}  {} of {}  {:.2} GB/s", text::bytes(done), text::bytes(total), rate / 1e9);
+    if total > done && rate > 0.0 {
+        let left = ((total - done) as f64 / rate).ceil() as u64;
+        line += &match left {
+            0..60 => format!("  ETA {left} s"),
+            _ => format!("  ETA {}:{:02} min", left / 60, left % 60),
+        };
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_how_much_how_fast_and_how_long() {
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            line("measuring", 2_000_000_000, 8_000_000_000, second),
+            "measuring  2.00 GB of 8.00 GB  2.00 GB/s  ETA 3 s"
+        );
+        assert_eq!(
+            line("writing", 1_000_000_000, 91_000_000_000, second),
+            "writing  1.00 GB of 91.0 GB  1.00 GB/s  ETA 1:30 min"
+        );
+        assert_eq!(line("writing", 0, 0, second), "writing  0 B of 0 B  0.00 GB/s");
+    }
+}

@@ -1,0 +1,118 @@
+//! What a save did, for people and for scripts.
+
+use super::document::ErrorFigures;
+use super::error::Error;
+use super::output::{Output, output, width};
+use super::table::{Kind, Table};
+use super::text::{self, figure};
+use crate::export::Receipt;
+use crate::quantization::Verdict;
+use serde::Serialize;
+use std::io::{self, Write};
+
+pub fn print(receipt: &Receipt, json: bool) -> Result<(), Error> {
+    let mut out = output();
+    match json {
+        true => {
+            serde_json::to_writer(&mut out, &Document::of(receipt))?;
+            writeln!(out)?;
+        }
+        false => table(&mut out, receipt)?,
+    }
+    Ok(out.flush()?)
+}
+
+fn table(out: &mut Output, receipt: &Receipt) -> io::Result<()> {
+    let mut quantized: Vec<_> = receipt.quantized.iter().collect();
+    quantized.sort_by(|a, b| a.on_disk.sqnr_db.total_cmp(&b.on_disk.sqnr_db));
+    if !quantized.is_empty() {
+        let mut table = Table::new(&[
+            ("tensor", Kind::Name),
+            ("scheme", Kind::Left),
+            ("SQNR", Kind::Right),
+            ("", Kind::Left),
+            ("rel. error", Kind::Optional),
+            ("max error", Kind::Optional),
+            ("zeroed", Kind::Optional),
+        ]);
+        for one in &quantized {
+            table.cell(text::printable(&one.tensor));
+            table.cell(&one.scheme);
+            table.cell(text::decibel(one.on_disk.sqnr_db));
+            table.cell(Verdict::of(one.on_disk.sqnr_db).word());
+            table.cell(text::percent(one.on_disk.relative_error));
+            table.cell(figure(one.on_disk.max_abs_error));
+            table.cell(text::percent(one.on_disk.zeroed));
+        }
+        table.print(out, width())?;
+        writeln!(out)?;
+    }
+    let Receipt { files, before, written, dequantized, unchanged, companions, .. } = receipt;
+    let path = receipt.out.to_string_lossy();
+    let files = match files {
+        1 => "1 file".to_owned(),
+        n => format!("{n} files"),
+    };
+    let copied = match companions {
+        0 => String::new(),
+        n => format!(" and {n} copied beside the weights"),
+    };
+    writeln!(out, "wrote {} ({files}{copied})", text::printable(&path))?;
+    writeln!(
+        out,
+        "{} tensors quantized, {dequantized} dequantized, {unchanged} bit for bit as they were",
+        quantized.len()
+    )?;
+    writeln!(out, "{} → {}", text::bytes(*before), text::bytes(*written))?;
+    if let Some(worst) = quantized.first() {
+        let (db, name) = (text::judged(worst.on_disk.sqnr_db), text::printable(&worst.tensor));
+        writeln!(out, "reopened and measured from the file: worst {db}, {name}")?;
+    }
+    for warning in &receipt.warnings {
+        writeln!(out, "warning: {}", text::printable(warning))?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    out: std::borrow::Cow<'a, str>,
+    files: usize,
+    bytes_before: u64,
+    bytes_written: u64,
+    quantized: Vec<Quantized<'a>>,
+    dequantized: usize,
+    unchanged: usize,
+    companions: usize,
+    warnings: &'a [String],
+}
+
+/// One quantized tensor, with its error as measured from the file.
+#[derive(Serialize)]
+pub struct Quantized<'a> {
+    pub name: &'a str,
+    pub scheme: String,
+    #[serde(flatten)]
+    pub error: ErrorFigures,
+}
+
+impl<'a> Document<'a> {
+    fn of(receipt: &'a Receipt) -> Self {
+        let quantized = receipt.quantized.iter().map(|one| Quantized {
+            name: &one.tensor,
+            scheme: one.scheme.clone(),
+            error: ErrorFigures::of(&one.on_disk),
+        });
+        Document {
+            out: receipt.out.to_string_lossy(),
+            files: receipt.files,
+            bytes_before: receipt.before,
+            bytes_written: receipt.written,
+            quantized: quantized.collect(),
+            dequantized: receipt.dequantized,
+            unchanged: receipt.unchanged,
+            companions: receipt.companions,
+            warnings: &receipt.warnings,
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Carrying out a request to write a checkpoint, shown while it goes on.
+
+use super::error::Error;
+use super::options::WorkArgs;
+use super::watch::Watch;
+use crate::checkpoint::Checkpoint;
+use crate::export::{Receipt, Request};
+use crate::job::Stopped;
+use crate::job::save::{self, News, SaveError};
+use std::sync::Arc;
+
+/// Saves, and waits until what was written has been verified. When a signal cancels it, the
+/// job still removes what it had begun.
+pub fn save(
+    checkpoint: &Arc<Checkpoint>,
+    request: Request,
+    work: &WorkArgs,
+) -> Result<Receipt, Error> {
+    let job = || save::start(checkpoint.clone(), request, work.threads());
+    let mut watch = Watch::start(job, "preparing", work.quiet)?;
+    let mut finished = None;
+    loop {
+        match watch.next() {
+            Ok(Some(News::Phase(doing))) => watch.now(doing),
+            Ok(Some(News::Finished(outcome))) => finished = Some(outcome),
+            Ok(None) => break,
+            // A save that was complete before the signal came is complete.
+            Err(interrupted) => match finished {
+                Some(outcome) if outcome.is_ok() => return Ok((*outcome)?),
+                _ => return Err(interrupted),
+            },
+        }
+    }
+    match finished.map(|outcome| *outcome) {
+        Some(outcome) => Ok(outcome?),
+        None => Err(SaveError::Stopped(Stopped::Cancelled).into()),
+    }
+}

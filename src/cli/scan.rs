@@ -1,0 +1,65 @@
+//! What a scan finds out, tensor by tensor in the order asked for.
+
+use super::error::Error;
+use super::options::WorkArgs;
+use super::watch::Watch;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::job::scan::{self, Finding, Order};
+use crate::quantization::{Analysis, Questions};
+use crate::tensor::TensorId;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub type Found = Result<Analysis, CheckpointError>;
+
+/// A scan under way. It gives every tensor, with `None` for one without float elements.
+///
+/// Workers finish tensors nearly in order, so few findings wait for their turn and memory
+/// stays bounded even when every scale is kept.
+pub struct Scan {
+    watch: Watch<Finding>,
+    checkpoint: Arc<Checkpoint>,
+    order: std::vec::IntoIter<TensorId>,
+    early: HashMap<TensorId, Found>,
+}
+
+impl Scan {
+    pub fn start(
+        checkpoint: &Arc<Checkpoint>,
+        tensors: Vec<TensorId>,
+        questions: Questions,
+        doing: &'static str,
+        work: &WorkArgs,
+    ) -> Result<Scan, Error> {
+        let order = Arc::new(Order::new(tensors.clone()));
+        let job = || scan::start(checkpoint.clone(), questions, order, work.threads());
+        Ok(Scan {
+            watch: Watch::start(job, doing, work.quiet)?,
+            checkpoint: checkpoint.clone(),
+            order: tensors.into_iter(),
+            early: HashMap::new(),
+        })
+    }
+
+    fn found(&mut self, wanted: TensorId) -> Result<Option<Found>, Error> {
+        if self.checkpoint.float_type(wanted).is_none() {
+            return Ok(None);
+        }
+        loop {
+            if let Some(found) = self.early.remove(&wanted) {
+                return Ok(Some(found));
+            }
+            let (id, found) = self.watch.next()?.ok_or(Error::NoThreads)?;
+            self.early.insert(id, found);
+        }
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<(TensorId, Option<Found>), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let wanted = self.order.next()?;
+        Some(self.found(wanted).map(|found| (wanted, found)))
+    }
+}

@@ -1,0 +1,210 @@
+//! Aligned tables. Piped, a table is as wide as its cells; on a terminal its name column
+//! and its notes are shortened and columns that matter less give way.
+
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// How a column is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Shortened in its middle where space is scarce.
+    Name,
+    /// Shortened at its end.
+    Note,
+    Left,
+    Right,
+    /// Right-aligned, and left out where space is scarce; the last one first.
+    Optional,
+}
+
+/// Rows of as many cells as there are columns.
+#[derive(Debug)]
+pub struct Table {
+    columns: Vec<(&'static str, Kind)>,
+    /// All cells end to end: a hundred thousand rows are a few allocations.
+    text: String,
+    ends: Vec<usize>,
+}
+
+const GAP: usize = 2;
+const NAME_MIN: usize = 24;
+const NOTE_MIN: usize = 16;
+
+impl Table {
+    pub fn new(columns: &[(&'static str, Kind)]) -> Table {
+        Table { columns: columns.to_vec(), text: String::new(), ends: Vec::new() }
+    }
+
+    /// Adds the next cell, row by row.
+    pub fn cell(&mut self, content: impl Display) {
+        // Writing to a string cannot fail.
+        let _ = write!(self.text, "{content}");
+        self.ends.push(self.text.len());
+    }
+
+    /// Prints it, within `width` columns if they are limited.
+    pub fn print(&self, out: &mut impl Write, width: Option<usize>) -> io::Result<()> {
+        let natural = self.natural_widths();
+        let widths = match width {
+            Some(limit) => self.fitted(&natural, limit),
+            None => natural,
+        };
+        let titles: Vec<&str> = self.columns.iter().map(|(title, _)| *title).collect();
+        self.print_row(out, &titles, &widths)?;
+        let mut start = 0;
+        for ends in self.ends.chunks(self.columns.len()) {
+            let mut cells = Vec::with_capacity(ends.len());
+            for &end in ends {
+                cells.push(&self.text[start..end]);
+                start = end;
+            }
+            self.print_row(out, &cells, &widths)?;
+        }
+        Ok(())
+    }
+
+    fn natural_widths(&self) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.columns.iter().map(|(title, _)| title.width()).collect();
+        let mut start = 0;
+        for ends in self.ends.chunks(self.columns.len()) {
+            for (width, &end) in widths.iter_mut().zip(ends) {
+                *width = (*width).max(self.text[start..end].width());
+                start = end;
+            }
+        }
+        widths
+    }
+
+    /// Widths that fit `limit`; 0 for a column that is left out.
+    fn fitted(&self, natural: &[usize], limit: usize) -> Vec<usize> {
+        let mut widths = natural.to_vec();
+        let floor = |kind| match kind {
+            Kind::Name => NAME_MIN,
+            Kind::Note => NOTE_MIN,
+            _ => usize::MAX,
+        };
+        // What the table needs when names and notes are as short as they may be.
+        let least = |widths: &[usize]| -> usize {
+            let cells = widths.iter().zip(&self.columns).map(|(&w, &(_, kind))| w.min(floor(kind)));
+            cells.filter(|&w| w > 0).map(|w| w + GAP).sum::<usize>().saturating_sub(GAP)
+        };
+        for at in (0..widths.len()).rev() {
+            if least(&widths) > limit && self.columns[at].1 == Kind::Optional {
+                widths[at] = 0;
+            }
+        }
+        let mut spare = limit.saturating_sub(least(&widths));
+        for (width, &(_, kind)) in widths.iter_mut().zip(&self.columns) {
+            let short = (*width).min(floor(kind));
+            let given = (*width - short).min(spare);
+            spare -= given;
+            *width = short + given;
+        }
+        widths
+    }
+
+    fn print_row(&self, out: &mut impl Write, cells: &[&str], widths: &[usize]) -> io::Result<()> {
+        let mut pending = 0;
+        let mut first = true;
+        for ((cell, &width), &(_, kind)) in cells.iter().zip(widths).zip(&self.columns) {
+            if width == 0 {
+                continue;
+            }
+            if !std::mem::take(&mut first) {
+                pending += GAP;
+            }
+            let cell = shortened(cell, width, kind);
+            let blank = width.saturating_sub(cell.width());
+            let (before, after) = match kind {
+                Kind::Right | Kind::Optional => (blank, 0),
+                _ => (0, blank),
+            };
+            // Blanks are held back until something follows them: no line ends in one.
+            pending += before;
+            if !cell.is_empty() {
+                write!(out, "{:pending$}{cell}", "")?;
+                pending = 0;
+            }
+            pending += after;
+        }
+        writeln!(out)
+    }
+}
+
+fn shortened(cell: &str, width: usize, kind: Kind) -> std::borrow::Cow<'_, str> {
+    if cell.width() <= width {
+        return cell.into();
+    }
+    let room = width.saturating_sub(1);
+    let head = if kind == Kind::Name { room / 3 } else { room };
+    let mut start = String::new();
+    let mut used = 0;
+    for c in cell.chars() {
+        used += c.width().unwrap_or(0);
+        if used > head {
+            break;
+        }
+        start.push(c);
+    }
+    let mut end = Vec::new();
+    let mut used = 0;
+    for c in cell.chars().rev() {
+        used += c.width().unwrap_or(0);
+        if used > room - head {
+            break;
+        }
+        end.push(c);
+    }
+    start.push('…');
+    start.extend(end.into_iter().rev());
+    start.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(width: Option<usize>) -> String {
+        let mut table = Table::new(&[
+            ("tensor", Kind::Name),
+            ("shape", Kind::Left),
+            ("SQNR", Kind::Right),
+            ("max error", Kind::Optional),
+            ("note", Kind::Note),
+        ]);
+        for (name, note) in
+            [("model.layers.0.self_attn.q_proj.weight", ""), ("größe", "it is an embedding table")]
+        {
+            for cell in [name, "[2, 2]", "31.2 dB", "0.001", note] {
+                table.cell(cell);
+            }
+        }
+        let mut out = Vec::new();
+        table.print(&mut out, width).expect("memory");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn piped_it_is_as_wide_as_its_cells() {
+        insta::assert_snapshot!(printed(None), @r"
+        tensor                                  shape      SQNR  max error  note
+        model.layers.0.self_attn.q_proj.weight  [2, 2]  31.2 dB      0.001
+        größe                                   [2, 2]  31.2 dB      0.001  it is an embedding table
+        ");
+    }
+
+    #[test]
+    fn on_a_terminal_nothing_is_wider_than_it() {
+        for width in 62..120 {
+            for line in printed(Some(width)).lines() {
+                assert!(line.width() <= width, "{width}: {line}");
+            }
+        }
+        insta::assert_snapshot!(printed(Some(62)), @r"
+        tensor                       shape      SQNR  note
+        model.la…attn.q_proj.weight  [2, 2]  31.2 dB
+        größe                        [2, 2]  31.2 dB  it is an embedd…
+        ");
+    }
+}

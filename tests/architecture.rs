@@ -1,0 +1,115 @@
+//! The import rules of the crate, kept.
+
+use regex::Regex;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each folder, from the bottom up, may import those before it. `cli` and `app` stand side
+/// by side, as `BESIDE` says.
+const ORDER: [&str; 10] =
+    ["tensor", "quantization", "checkpoint", "demo", "plan", "export", "job", "cli", "app", "ui"];
+
+/// Pairs that may not know each other although one stands before the other.
+const BESIDE: [(&str, &str); 5] =
+    [("app", "cli"), ("ui", "cli"), ("plan", "demo"), ("export", "demo"), ("job", "demo")];
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the sources are there") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => files(&path, found),
+            false if path.extension().is_some_and(|e| e == "rs") => found.push(path),
+            false => {}
+        }
+    }
+}
+
+/// Every source file as the top folder it belongs to, its name, and its code without
+/// comments.
+fn modules() -> Vec<(String, String, String)> {
+    let mut paths = Vec::new();
+    files(&source(), &mut paths);
+    let comment = Regex::new(r"(?m)//.*$").expect("a pattern");
+    let module = |path: PathBuf| {
+        let name = path.strip_prefix(source()).expect("below src").to_string_lossy().into_owned();
+        let top = name.split(['/', '\\', '.']).next().unwrap_or_default().to_owned();
+        let code = fs::read_to_string(&path).expect("text");
+        (top, name, comment.replace_all(&code, "").into_owned())
+    };
+    paths.into_iter().map(module).collect()
+}
+
+/// The top folders that code names by `crate::…`, also in a group of imports.
+fn imports(code: &str) -> Vec<String> {
+    let path = Regex::new(r"\bcrate::(?:(\w+)|\{([^;]*)\};)").expect("a pattern");
+    let first = Regex::new(r"(?:^|,)\s*(\w+)").expect("a pattern");
+    let nested = Regex::new(r"\{[^{}]*\}").expect("a pattern");
+    let mut found = Vec::new();
+    for captures in path.captures_iter(code) {
+        match (captures.get(1), captures.get(2)) {
+            (Some(name), _) => found.push(name.as_str().to_owned()),
+            (_, Some(group)) => {
+                let mut group = group.as_str().to_owned();
+                while nested.is_match(&group) {
+                    group = nested.replace_all(&group, "").into_owned();
+                }
+                found.extend(first.captures_iter(&group).map(|c| c[1].to_owned()));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn may_import(from: &str, to: &str) -> bool {
+    let place = |name| ORDER.iter().position(|folder| *folder == name);
+    match (place(from), place(to)) {
+        _ if from == to => true,
+        (Some(from_at), Some(to_at)) => to_at < from_at && !BESIDE.contains(&(from, to)),
+        // `lib`, `main` and `terminal` stand above all; nothing below knows them.
+        (None, _) => ["lib", "main", "terminal"].contains(&from),
+        (Some(_), None) => false,
+    }
+}
+
+#[test]
+fn imports_point_one_way() {
+    let modules = modules();
+    assert!(modules.len() > 30, "the sources were not found");
+    let mut seen = 0;
+    for (top, name, code) in &modules {
+        for import in imports(code) {
+            seen += 1;
+            assert!(may_import(top, &import), "{name} imports crate::{import}");
+        }
+        assert!(!code.contains("quantscope::") || top == "main", "{name} names its own crate");
+    }
+    assert!(seen > 50, "the imports were not found");
+}
+
+#[test]
+fn only_the_screen_knows_the_terminal() {
+    for (top, name, code) in modules() {
+        let draws = ["ui", "terminal"].contains(&top.as_str());
+        assert!(draws || !code.contains("ratatui"), "{name} names ratatui");
+        let keys = top == "terminal" || Path::new(&name) == Path::new("app/keys.rs");
+        assert!(keys || !code.contains("crossterm"), "{name} names crossterm");
+    }
+}
+
+#[test]
+fn the_rules_can_fail() {
+    assert_eq!(imports("use crate::{tensor::{A, B}, plan};"), ["tensor", "plan"]);
+    assert_eq!(imports("crate::job::run(); use crate::cli;"), ["job", "cli"]);
+    assert!(may_import("job", "export") && may_import("ui", "app") && may_import("main", "cli"));
+    assert!(may_import("terminal", "ui") && may_import("app", "demo"));
+    for (from, to) in
+        [("tensor", "plan"), ("cli", "app"), ("app", "cli"), ("app", "ui"), ("app", "terminal")]
+    {
+        assert!(!may_import(from, to), "{from} {to}");
+    }
+}
