@@ -90,3 +90,29 @@ over_types! {
         kernels::error(dtype, bytes, Quantization { qtype: QuantizationType::F8E4M3, ..HOW })
     };
 }
+
+mod quantize {
+    use super::*;
+    #[divan::bench(args = TYPES, consts = SIZES)]
+    fn gbs<const SIZE: usize>(bencher: Bencher, dtype: FloatType) {
+        let bytes = weights(dtype, SIZE);
+        let mut out = vec![0; SIZE / dtype.size()];
+        bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
+            let out = black_box(out.as_mut_slice());
+            kernels::quantize(dtype, black_box(bytes), HOW.scale, HOW.rounding, out);
+        });
+    }
+}
+
+/// Bytes of output, which is the larger side.
+mod dequantize {
+    use super::*;
+    #[divan::bench(args = TYPES, consts = SIZES)]
+    fn gbs<const SIZE: usize>(bencher: Bencher, dtype: FloatType) {
+        let q: Vec<i8> = (0..SIZE / dtype.size()).map(|i| (i * i) as i8).collect();
+        let mut out = vec![0; SIZE];
+        bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
+            kernels::dequantize(black_box(&q), HOW.scale, dtype, black_box(out.as_mut_slice()));
+        });
+    }
+}

@@ -208,7 +208,7 @@ impl<W: Float> Pass<W> {
         unseen
     }
 
-    /// Marks the levels of a few elements as seen.
+    /// Takes the levels of these elements as seen.
     #[inline(always)]
     pub(super) fn see<E: Element<Wide = W>, L: Level, G: Grid>(
         &mut self,
@@ -217,15 +217,15 @@ impl<W: Float> Pass<W> {
         run: &[u8],
         divisor: &Divisor<W>,
     ) {
-        let mut codes = [0u8; RUN];
-        let run = &run[..run.len().min(RUN * E::SIZE)];
-        let count = run.len() / E::SIZE;
-        for (raw, codes) in run.chunks(LANES * E::SIZE).zip(codes.chunks_exact_mut(LANES)) {
+        for raw in run.chunks(LANES * E::SIZE) {
+            let count = raw.len() / E::SIZE;
             let x = E::load_padded(level, raw);
-            let (_, found) = grid.round(divisor.quotient(level, x));
-            codes.copy_from_slice(&map(found, |code| code as u8));
+            let (q, codes) = grid.round(divisor.quotient(level, x));
+            let unseen = level.unseen(&self.watch, codes, map(q, W::f32));
+            if fold(unseen, |a, b| a | b) & 1 != 0 {
+                self.watch.add(grid, &codes[..count]);
+            }
         }
-        self.watch.add(grid, &codes[..count]);
     }
 
     /// Adds the block's sums to the total.

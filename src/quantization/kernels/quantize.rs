@@ -2,7 +2,7 @@
 
 use super::Quantization;
 use super::dispatch::{Kernel, Level, run};
-use super::lanes::{Element, Float, LANES, by_type, map};
+use super::lanes::{Element, Float, LANES, by_type};
 use super::rounding::{Divisor, Grid, by_grid, round_one};
 use crate::quantization::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
@@ -72,13 +72,13 @@ pub(super) fn group<E: Element, L: Level, G: Grid>(
     let whole = elements.len().min(values.len());
     for (raw, out) in elements.by_ref().take(whole).zip(values.by_ref()) {
         let (_, codes) = grid.round(divisor.quotient(level, E::load(level, raw)));
-        out.copy_from_slice(&map(codes, |code| code as i8));
+        out.copy_from_slice(&level.low8(codes).map(u8::cast_signed));
     }
     let (bytes, out) = (&bytes[whole * LANES * E::SIZE..], &mut out[whole * LANES..]);
     let count = (bytes.len() / E::SIZE).min(out.len()).min(LANES);
     if count > 0 {
         let x = E::load_padded(level, &bytes[..count * E::SIZE]);
         let (_, codes) = grid.round(divisor.quotient(level, x));
-        out[..count].copy_from_slice(&map(codes, |code| code as i8)[..count]);
+        out[..count].copy_from_slice(&level.low8(codes).map(u8::cast_signed)[..count]);
     }
 }
