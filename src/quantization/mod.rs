@@ -11,7 +11,7 @@ mod quantizer;
 mod scheme;
 mod statistics;
 
-pub use calibration::{Calibration, symmetric_scale};
+pub use calibration::{Calibration, stored_scale, symmetric_scale};
 pub use dequantize::Dequantize;
 pub use quantizer::{NotQuantizable, QuantizedTensor, Quantizer};
 pub use scheme::{

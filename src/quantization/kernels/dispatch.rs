@@ -19,6 +19,9 @@ use std::sync::OnceLock;
 pub(super) trait Kernel {
     type Output;
 
+    /// Not worth compiling for the widest vectors: the next narrower will do.
+    const RARE: bool = false;
+
     /// Must be `#[inline(always)]`, as everything it calls in its loops.
     fn run<L: Level>(self, level: L) -> Self::Output;
 }
@@ -132,24 +135,32 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: `best` returned this set, so the processor has its features.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::avx2(kernel) },
-        // SAFETY: as above.
+        // SAFETY: as above; the features of AVX2 are among those of AVX-512.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::avx512(kernel) },
+        Isa::Avx512 => unsafe { if K::RARE { x86::avx2(kernel) } else { x86::avx512(kernel) } },
     }
 }
 
-/// Runs `kernel` with the instructions of `isa`; `None` if this machine lacks them.
+/// Runs `kernel` with the instructions of `isa`; `None` if this machine lacks them, or
+/// the kernel was not compiled for them.
 #[cfg(test)]
 pub(super) fn run_at<K: Kernel>(isa: Isa, kernel: K) -> Option<K::Output> {
-    isa.is_supported().then(|| match isa {
-        Isa::Baseline => kernel.run(Baseline),
+    isa.is_supported().then_some(())?;
+    match isa {
+        Isa::Baseline => Some(kernel.run(Baseline)),
         // SAFETY: `is_supported` has just said that the processor has these features.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::avx2(kernel) },
+        Isa::Avx2 => Some(unsafe { x86::avx2(kernel) }),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::avx512(kernel) },
-    })
+        Isa::Avx512 => {
+            if K::RARE {
+                None
+            } else {
+                Some(unsafe { x86::avx512(kernel) })
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
