@@ -5,7 +5,7 @@
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use quantscope::quantization::kernels::{self, Quantization};
+use quantscope::quantization::kernels::{self, GroupQuantization, Layout, Quantization};
 use quantscope::quantization::{QuantizationType, Rounding};
 use quantscope::tensor::{FloatType, write_f64};
 use std::hint::black_box;
@@ -49,6 +49,12 @@ fn weights(dtype: FloatType, bytes: usize) -> &'static [u8] {
 const HOW: Quantization =
     Quantization { scale: 0.000_93, qtype: QuantizationType::QInt8, rounding: Rounding::HalfEven };
 
+const OWN_SCALES: GroupQuantization = GroupQuantization {
+    qtype: QuantizationType::QInt8,
+    rounding: Rounding::HalfEven,
+    scale_type: FloatType::F32,
+};
+
 #[divan::bench(args = SIZES)]
 fn read(bencher: Bencher, size: usize) {
     let bytes = weights(FloatType::F32, size);
@@ -86,7 +92,48 @@ over_types! {
     error_half_away: |dtype, bytes| {
         kernels::error(dtype, bytes, Quantization { rounding: Rounding::HalfAway, ..HOW })
     };
+    error_row_4096: |dtype, bytes| {
+        kernels::group_error(dtype, bytes, Layout::consecutive(4096), OWN_SCALES)
+    };
+    error_row_9: |dtype, bytes| {
+        kernels::group_error(dtype, bytes, Layout::consecutive(9), OWN_SCALES)
+    };
+    error_block_32: |dtype, bytes| {
+        kernels::group_error(dtype, bytes, Layout::consecutive(32), OWN_SCALES)
+    };
+    error_block_128: |dtype, bytes| {
+        kernels::group_error(dtype, bytes, Layout::consecutive(128), OWN_SCALES)
+    };
+    error_blocks_32_64_128: |dtype, bytes| {
+        kernels::block_errors(dtype, bytes, 4096, OWN_SCALES)
+    };
     error_fp8: |dtype, bytes| {
         kernels::error(dtype, bytes, Quantization { qtype: QuantizationType::F8E4M3, ..HOW })
     };
+}
+
+mod quantize {
+    use super::*;
+    #[divan::bench(args = TYPES, consts = SIZES)]
+    fn gbs<const SIZE: usize>(bencher: Bencher, dtype: FloatType) {
+        let bytes = weights(dtype, SIZE);
+        let mut out = vec![0; SIZE / dtype.size()];
+        bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
+            let out = black_box(out.as_mut_slice());
+            kernels::quantize(dtype, black_box(bytes), HOW.scale, HOW.rounding, out);
+        });
+    }
+}
+
+/// Bytes of output, which is the larger side.
+mod dequantize {
+    use super::*;
+    #[divan::bench(args = TYPES, consts = SIZES)]
+    fn gbs<const SIZE: usize>(bencher: Bencher, dtype: FloatType) {
+        let q: Vec<i8> = (0..SIZE / dtype.size()).map(|i| (i * i) as i8).collect();
+        let mut out = vec![0; SIZE];
+        bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
+            kernels::dequantize(black_box(&q), HOW.scale, dtype, black_box(out.as_mut_slice()));
+        });
+    }
 }

@@ -11,13 +11,16 @@
 //! that its intrinsics may run.
 #![allow(unsafe_code)]
 
-use super::lanes::{LANES, Lanes, narrow_f16, widen_f16};
+use super::lanes::{LANES, Lanes, map, narrow_f16, widen_f16};
 use super::levels::Watch;
 use std::sync::OnceLock;
 
 /// A loop over elements with everything it needs.
 pub(super) trait Kernel {
     type Output;
+
+    /// Not worth compiling for the widest vectors: the next narrower will do.
+    const RARE: bool = false;
 
     /// Must be `#[inline(always)]`, as everything it calls in its loops.
     fn run<L: Level>(self, level: L) -> Self::Output;
@@ -32,6 +35,12 @@ pub(super) trait Level: Copy {
 
     /// To nearest even; NaN stays NaN.
     fn narrow_f16(self, singles: Lanes<f32>) -> Lanes<u16>;
+
+    /// The low eight bits of every lane.
+    fn low8(self, words: Lanes<u32>) -> Lanes<u8>;
+
+    /// The low sixteen bits of every lane.
+    fn low16(self, words: Lanes<u32>) -> Lanes<u16>;
 
     /// Bit 0 is set in at least one lane whenever a lane's code, the low eight bits of
     /// `codes`, is not in the watched set; `q` is the value that code stands for.
@@ -53,6 +62,16 @@ impl Level for Baseline {
     #[inline(always)]
     fn narrow_f16(self, singles: Lanes<f32>) -> Lanes<u16> {
         narrow_f16(singles)
+    }
+
+    #[inline(always)]
+    fn low8(self, words: Lanes<u32>) -> Lanes<u8> {
+        map(words, |word| word as u8)
+    }
+
+    #[inline(always)]
+    fn low16(self, words: Lanes<u32>) -> Lanes<u16> {
+        map(words, |word| word as u16)
     }
 
     #[inline(always)]
@@ -116,24 +135,32 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: `best` returned this set, so the processor has its features.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::avx2(kernel) },
-        // SAFETY: as above.
+        // SAFETY: as above; the features of AVX2 are among those of AVX-512.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::avx512(kernel) },
+        Isa::Avx512 => unsafe { if K::RARE { x86::avx2(kernel) } else { x86::avx512(kernel) } },
     }
 }
 
-/// Runs `kernel` with the instructions of `isa`; `None` if this machine lacks them.
+/// Runs `kernel` with the instructions of `isa`; `None` if this machine lacks them, or
+/// the kernel was not compiled for them.
 #[cfg(test)]
 pub(super) fn run_at<K: Kernel>(isa: Isa, kernel: K) -> Option<K::Output> {
-    isa.is_supported().then(|| match isa {
-        Isa::Baseline => kernel.run(Baseline),
+    isa.is_supported().then_some(())?;
+    match isa {
+        Isa::Baseline => Some(kernel.run(Baseline)),
         // SAFETY: `is_supported` has just said that the processor has these features.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::avx2(kernel) },
+        Isa::Avx2 => Some(unsafe { x86::avx2(kernel) }),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::avx512(kernel) },
-    })
+        Isa::Avx512 => {
+            if K::RARE {
+                None
+            } else {
+                Some(unsafe { x86::avx512(kernel) })
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -187,6 +214,35 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn low8(self, words: Lanes<u32>) -> Lanes<u8> {
+            // SAFETY: see above. Packing saturates, so the high bits are cleared first; it
+            // works on halves of its operands, which the permutation puts in order.
+            unsafe {
+                let [low, high]: [__m256i; 2] = transmute(words);
+                let mask = _mm256_set1_epi32(0xFF);
+                let low = _mm256_and_si256(low, mask);
+                let high = _mm256_and_si256(high, mask);
+                let packed =
+                    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+                let (low, high) =
+                    (_mm256_castsi256_si128(packed), _mm256_extracti128_si256::<1>(packed));
+                transmute(_mm_packus_epi16(low, high))
+            }
+        }
+
+        #[inline(always)]
+        fn low16(self, words: Lanes<u32>) -> Lanes<u16> {
+            // SAFETY: as in `low8`.
+            unsafe {
+                let [low, high]: [__m256i; 2] = transmute(words);
+                let mask = _mm256_set1_epi32(0xFFFF);
+                let low = _mm256_and_si256(low, mask);
+                let high = _mm256_and_si256(high, mask);
+                transmute(_mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high)))
+            }
+        }
+
+        #[inline(always)]
         fn unseen(self, watch: &Watch, codes: Lanes<u32>, _: Lanes<f32>) -> Lanes<u32> {
             // SAFETY: see above. A permutation reads the low three bits of an index.
             unsafe {
@@ -218,6 +274,18 @@ mod x86 {
                     __m512,
                 >(singles)))
             }
+        }
+
+        #[inline(always)]
+        fn low8(self, words: Lanes<u32>) -> Lanes<u8> {
+            // SAFETY: see above.
+            unsafe { transmute(_mm512_cvtepi32_epi8(transmute::<Lanes<u32>, __m512i>(words))) }
+        }
+
+        #[inline(always)]
+        fn low16(self, words: Lanes<u32>) -> Lanes<u16> {
+            // SAFETY: see above.
+            unsafe { transmute(_mm512_cvtepi32_epi16(transmute::<Lanes<u32>, __m512i>(words))) }
         }
 
         #[inline(always)]

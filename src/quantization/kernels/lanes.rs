@@ -56,21 +56,11 @@ pub(super) trait Float:
     + Mul<Output = Self>
     + Div<Output = Self>
 {
-    const IS_SINGLE: bool;
     const INFINITY: Self;
-    const ONE: Self;
-    const HALF: Self;
-    /// 1.5 · 2ⁿ with a unit in the last place of 1: adding it to a small number rounds
-    /// that to an integer, half to even, and leaves it in the low bits.
-    const MAGIC: Self;
 
     fn from_f32(x: f32) -> Self;
-    fn f32(self) -> f32;
     fn f64(self) -> f64;
-    fn low_bits(self) -> u32;
     fn abs(self) -> Self;
-    fn copysign(self, sign: Self) -> Self;
-    fn mul_add(self, factor: Self, addend: Self) -> Self;
 
     /// The smaller; `self` if `other` is NaN. One instruction, unlike `f32::min`.
     #[inline(always)]
@@ -86,47 +76,27 @@ pub(super) trait Float:
 }
 
 macro_rules! float {
-    ($t:ident, $magic:literal) => {
+    ($t:ident) => {
         impl Float for $t {
-            const IS_SINGLE: bool = size_of::<$t>() == 4;
             const INFINITY: Self = $t::INFINITY;
-            const ONE: Self = 1.0;
-            const HALF: Self = 0.5;
-            const MAGIC: Self = $magic;
 
             #[inline(always)]
             fn from_f32(x: f32) -> Self {
                 x.into()
             }
             #[inline(always)]
-            fn f32(self) -> f32 {
-                self as f32
-            }
-            #[inline(always)]
             fn f64(self) -> f64 {
                 self.into()
-            }
-            #[inline(always)]
-            fn low_bits(self) -> u32 {
-                self.to_bits() as u32
             }
             #[inline(always)]
             fn abs(self) -> Self {
                 $t::abs(self)
             }
-            #[inline(always)]
-            fn copysign(self, sign: Self) -> Self {
-                $t::copysign(self, sign)
-            }
-            #[inline(always)]
-            fn mul_add(self, factor: Self, addend: Self) -> Self {
-                $t::mul_add(self, factor, addend)
-            }
         }
     };
 }
-float!(f32, 12_582_912.0);
-float!(f64, 6_755_399_441_055_744.0);
+float!(f32);
+float!(f64);
 
 /// An element type the kernels are generic over.
 pub(super) trait Element: Copy {
@@ -139,9 +109,12 @@ pub(super) trait Element: Copy {
     /// The elements of `raw`, which holds [`LANES`] of them.
     fn load<L: Level>(level: L, raw: &[u8]) -> Lanes<Self::Wide>;
 
-    /// The fewer than [`LANES`] elements of `raw`, and zeros.
+    /// The up to [`LANES`] elements of `raw`, and zeros.
     #[inline(always)]
     fn load_padded<L: Level>(level: L, raw: &[u8]) -> Lanes<Self::Wide> {
+        if raw.len() == LANES * Self::SIZE {
+            return Self::load(level, raw);
+        }
         let mut padded = [0; LANES * 8];
         let filled = raw.len().min(LANES * Self::SIZE);
         padded[..filled].copy_from_slice(&raw[..filled]);
@@ -159,6 +132,11 @@ fn words<const N: usize>(raw: &[u8]) -> Lanes<[u8; N]> {
     }
     out
 }
+
+/// An element type computed in f32.
+pub(super) trait Narrow: Element<Wide = f32> {}
+
+impl<E: Element<Wide = f32>> Narrow for E {}
 
 impl Element for f32 {
     type Wide = f32;
@@ -216,18 +194,54 @@ impl Element for f64 {
     }
 }
 
-/// Calls a body generic over [`Element`] with the type `dtype` names.
+/// Evaluates an expression with `$E` as the [`Element`] that a `FloatType` names.
 macro_rules! by_type {
-    ($dtype:expr, $f:ident($($arg:expr),* $(,)?)) => {
+    ($dtype:expr, $E:ident => $body:expr) => {{
+        use $crate::tensor::FloatType;
         match $dtype {
-            $crate::tensor::FloatType::F64 => $f::<f64, _>($($arg),*),
-            $crate::tensor::FloatType::F32 => $f::<f32, _>($($arg),*),
-            $crate::tensor::FloatType::F16 => $f::<half::f16, _>($($arg),*),
-            $crate::tensor::FloatType::BF16 => $f::<half::bf16, _>($($arg),*),
+            FloatType::F64 => {
+                type $E = f64;
+                $body
+            }
+            FloatType::F32 => {
+                type $E = f32;
+                $body
+            }
+            FloatType::F16 => {
+                type $E = half::f16;
+                $body
+            }
+            FloatType::BF16 => {
+                type $E = half::bf16;
+                $body
+            }
         }
-    };
+    }};
 }
 pub(super) use by_type;
+
+/// The same for the types computed in f32; `None` for F64.
+macro_rules! by_single {
+    ($dtype:expr, $E:ident => $body:expr) => {{
+        use $crate::tensor::FloatType;
+        match $dtype {
+            FloatType::F64 => None,
+            FloatType::F32 => {
+                type $E = f32;
+                Some($body)
+            }
+            FloatType::F16 => {
+                type $E = half::f16;
+                Some($body)
+            }
+            FloatType::BF16 => {
+                type $E = half::bf16;
+                Some($body)
+            }
+        }
+    }};
+}
+pub(super) use by_single;
 
 /// IEEE half to single precision without F16C: exact, in integer arithmetic but for
 /// subnormals, whose leading zeros one subtraction removes.
@@ -263,13 +277,8 @@ pub(super) fn narrow_f16(singles: Lanes<f32>) -> Lanes<u16> {
     })
 }
 
-/// f32 to bf16, to nearest even; NaN stays NaN.
+/// The bits of f32 as bf16, to nearest even. No element may be NaN.
 #[inline(always)]
-pub(super) fn narrow_bf16(singles: Lanes<f32>) -> Lanes<u16> {
-    map(singles, |x| {
-        let bits = x.to_bits();
-        let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
-        let nan = (bits >> 16) | 0x40;
-        (if bits & 0x7FFF_FFFF > 255 << 23 { nan } else { rounded }) as u16
-    })
+pub(super) fn narrow_bf16(singles: Lanes<f32>) -> Lanes<u32> {
+    map(singles, |x| x.to_bits().wrapping_add(0x7FFF + ((x.to_bits() >> 16) & 1)) >> 16)
 }

@@ -10,36 +10,44 @@ use crate::quantization::LevelSet;
 /// The levels seen so far, in the forms they are looked up in.
 #[derive(Clone, Copy)]
 pub(super) struct Watch {
-    seen: LevelSet,
     /// One bit for each code, set while it was not seen.
     pub(super) missing: [u32; 8],
-    /// Every level of a magnitude up to this was seen: all that plain SSE2, which has no
-    /// table lookup, can ask.
+    /// How many magnitudes from zero up were seen with both signs.
+    reached: u8,
+    /// The last of them: all that plain SSE2, which has no table lookup, can ask for.
     bound: f32,
 }
 
 impl Watch {
     pub(super) fn new() -> Watch {
-        Watch { seen: LevelSet::default(), missing: [u32::MAX; 8], bound: -1.0 }
+        Watch { missing: [u32::MAX; 8], reached: 0, bound: -1.0 }
     }
 
-    pub(super) fn add<G: Grid>(&mut self, grid: G, codes: &[u8]) {
+    /// Takes the low eight bits of `codes` as seen.
+    pub(super) fn add<G: Grid>(&mut self, grid: G, codes: &[u32]) {
         for &code in codes {
-            self.seen.insert(code);
+            self.missing[(code >> 5 & 7) as usize] &= !(1 << (code & 31));
         }
-        for (i, missing) in self.missing.iter_mut().enumerate() {
-            *missing = !(self.seen.0[i / 2] >> (32 * (i % 2))) as u32;
+        while self.reached < 128 {
+            let (magnitude, codes) = grid.level(self.reached);
+            if codes.iter().any(|&code| self.is_missing(code)) {
+                break;
+            }
+            self.reached += 1;
+            self.bound = magnitude;
         }
-        let contains = |code: u8| self.missing[usize::from(code >> 5)] >> (code & 31) & 1 == 0;
-        let reached = (0..128).take_while(|&i| {
-            let (_, [positive, negative]) = grid.level(i);
-            contains(positive) && contains(negative)
-        });
-        self.bound = reached.last().map_or(-1.0, |i| grid.level(i).0);
+    }
+
+    fn is_missing(&self, code: u8) -> bool {
+        self.missing[usize::from(code >> 5)] >> (code & 31) & 1 != 0
     }
 
     pub(super) fn seen(&self) -> LevelSet {
-        self.seen
+        let mut words = [0; 4];
+        for (word, missing) in words.iter_mut().zip(self.missing.as_chunks::<2>().0) {
+            *word = !(u64::from(missing[0]) | u64::from(missing[1]) << 32);
+        }
+        LevelSet(words)
     }
 
     /// 1 in the lanes whose magnitude is beyond the levels seen without a gap.

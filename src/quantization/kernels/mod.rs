@@ -9,6 +9,7 @@ mod dequantize;
 mod dispatch;
 mod error;
 mod f8;
+mod group;
 mod histogram;
 mod lanes;
 mod levels;
@@ -25,6 +26,9 @@ pub use error::error;
 pub use f8::{
     F8E4M3_MAX, f8e4m3_from, f8e4m3_value, f8e4m3fnuz_value, f8e5m2_value, f8e5m2fnuz_value,
     f8e8m0_value,
+};
+pub use group::{
+    GroupQuantization, Layout, NoScale, block_errors, group_absmax, group_error, group_quantize,
 };
 pub use histogram::{Counts, histogram};
 pub use moments::{moments, range};

@@ -50,7 +50,7 @@ impl Kernel for MomentsOf<'_> {
 
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Moments {
-        by_type!(self.dtype, moments_of(level, self.bytes))
+        by_type!(self.dtype, E => moments_of::<E, L>(level, self.bytes))
     }
 }
 

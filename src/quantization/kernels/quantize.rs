@@ -2,83 +2,77 @@
 
 use super::Quantization;
 use super::dispatch::{Kernel, Level, run};
-use super::lanes::{Element, Float, LANES, by_type, map};
-use super::rounding::{Divisor, Grid, by_grid, round_one};
+use super::lanes::{Element, Float, LANES, Narrow, by_single, by_type};
+use super::rounding::{Divisor, Grid, IntegersHalfAway, IntegersHalfEven, is_ordinary, round_one};
 use crate::quantization::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
 
 /// Quantizes every element to one of −127 … 127; stops at the shorter of the two. The
 /// elements must be finite.
 pub fn quantize(dtype: FloatType, bytes: &[u8], scale: f32, rounding: Rounding, out: &mut [i8]) {
-    run(QuantizeTo { dtype, bytes, scale, rounding, out })
+    let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+    match rounding {
+        Rounding::HalfEven => run(QuantizeTo { dtype, bytes, how, grid: IntegersHalfEven, out }),
+        Rounding::HalfAway => run(QuantizeTo { dtype, bytes, how, grid: IntegersHalfAway, out }),
+    }
 }
 
-pub(super) struct QuantizeTo<'a> {
+pub(super) struct QuantizeTo<'a, G> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
-    pub scale: f32,
-    pub rounding: Rounding,
+    pub how: Quantization,
+    /// That of `how`.
+    pub grid: G,
     pub out: &'a mut [i8],
 }
 
-impl Kernel for QuantizeTo<'_> {
+impl<G: Grid> Kernel for QuantizeTo<'_, G> {
     type Output = ();
+    const RARE: bool = G::RARE;
 
     #[inline(always)]
     fn run<L: Level>(self, level: L) {
-        let QuantizeTo { dtype, bytes, scale, rounding, out } = self;
-        by_type!(dtype, quantize_of(level, bytes, scale, rounding, out))
+        let QuantizeTo { dtype, bytes, how, grid, out } = self;
+        if is_ordinary(how.scale) {
+            let divisor = Divisor::new(level, how.scale, how.qtype.max());
+            let done = by_single!(dtype, E => group::<E, L, G>(level, grid, bytes, &divisor, out));
+            if done.is_some() {
+                return;
+            }
+        }
+        careful(dtype, bytes, &how, out);
     }
 }
 
-#[inline(always)]
-fn quantize_of<E: Element, L: Level>(
-    level: L,
-    bytes: &[u8],
-    scale: f32,
-    rounding: Rounding,
-    out: &mut [i8],
-) {
-    let qtype = QuantizationType::QInt8;
-    match Divisor::<E::Wide>::new(scale, qtype.max()) {
-        Some(divisor) => by_grid!(qtype, rounding, |grid| {
-            group::<E, _, _>(level, grid, bytes, &divisor, out)
-        }),
-        None => careful::<E>(bytes, scale, rounding, out),
-    }
-}
-
-/// Exact for any scale, one by one.
-pub(super) fn careful<E: Element>(bytes: &[u8], scale: f32, rounding: Rounding, out: &mut [i8]) {
-    let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
-    for (raw, out) in bytes.chunks_exact(E::SIZE).zip(out) {
-        let quotient = E::read(raw) / E::Wide::from_f32(scale);
-        *out = round_one(quotient.f64(), &how).1 as i8;
-    }
+/// Exact for any type and scale, one by one.
+pub(super) fn careful(dtype: FloatType, bytes: &[u8], how: &Quantization, out: &mut [i8]) {
+    by_type!(dtype, E => {
+        let scale = <E as Element>::Wide::from_f32(how.scale);
+        for (raw, out) in bytes.chunks_exact(E::SIZE).zip(out) {
+            *out = round_one((E::read(raw) / scale).f64(), how).1 as i8;
+        }
+    })
 }
 
 /// Quantizes elements that share a scale.
 #[inline(always)]
-pub(super) fn group<E: Element, L: Level, G: Grid>(
+pub(super) fn group<E: Narrow, L: Level, G: Grid>(
     level: L,
     grid: G,
     bytes: &[u8],
-    divisor: &Divisor<E::Wide>,
+    divisor: &Divisor,
     out: &mut [i8],
 ) {
-    let mut elements = bytes.chunks_exact(LANES * E::SIZE);
-    let mut values = out.chunks_exact_mut(LANES);
-    // The shorter side is asked first, so that nothing is taken from the longer in vain.
-    let whole = elements.len().min(values.len());
-    for (raw, out) in elements.by_ref().take(whole).zip(values.by_ref()) {
-        let (_, codes) = grid.round(divisor.quotient(level, E::load(level, raw)));
-        out.copy_from_slice(&map(codes, |code| code as i8));
-    }
-    let (bytes, out) = (&bytes[whole * LANES * E::SIZE..], &mut out[whole * LANES..]);
-    let count = (bytes.len() / E::SIZE).min(out.len()).min(LANES);
-    if count > 0 {
-        let x = E::load_padded(level, &bytes[..count * E::SIZE]);
-        let (_, codes) = grid.round(divisor.quotient(level, x));
-        out[..count].copy_from_slice(&map(codes, |code| code as i8)[..count]);
+    for (raw, out) in bytes.chunks(LANES * E::SIZE).zip(out.chunks_mut(LANES)) {
+        let (_, codes) = grid.round(divisor.quotient(level, E::load_padded(level, raw)));
+        let values = level.low8(codes).map(u8::cast_signed);
+        match out.first_chunk_mut() {
+            Some(out) if raw.len() == LANES * E::SIZE => *out = values,
+            _ => {
+                for (out, value) in out.iter_mut().zip(&values[..raw.len() / E::SIZE]) {
+                    *out = *value;
+                }
+            }
+        }
     }
 }

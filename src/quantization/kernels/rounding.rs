@@ -2,7 +2,7 @@
 
 use super::dispatch::Level;
 use super::f8::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
-use super::lanes::{Float, Lanes, map, zip};
+use super::lanes::{LANES, Lanes, map, zip};
 use super::{Quantization, QuantizationType, Rounding};
 
 /// The scales whose squares and reciprocals are far from the limits of f32. Others are
@@ -11,34 +11,27 @@ const ORDINARY: std::ops::RangeInclusive<f32> = 8.881_784e-16..=1.125_9e15;
 
 /// A scale, ready to divide by.
 #[derive(Clone, Copy)]
-pub(super) struct Divisor<W> {
-    pub(super) scale: W,
+pub(super) struct Divisor {
+    pub(super) scale: f32,
     /// What every larger element is clamped to: a quarter of a level beyond the last, so
     /// that it is rounded to the last, and no quotient overflows.
-    limit: W,
+    limit: f32,
     /// 1 / scale, and what its rounding lost.
-    inverse: W,
-    lost: W,
+    inverse: f32,
+    lost: f32,
 }
 
-impl<W: Float> Divisor<W> {
-    /// `None` for a scale that is not ordinary.
-    #[inline(always)]
-    pub(super) fn new(scale: f32, qmax: f32) -> Option<Divisor<W>> {
-        ORDINARY.contains(&scale).then(|| Divisor::of_ordinary(scale, qmax))
-    }
+/// Whether a scale may be made a [`Divisor`].
+#[inline(always)]
+pub(super) fn is_ordinary(scale: f32) -> bool {
+    ORDINARY.contains(&scale)
+}
 
+impl Divisor {
+    /// For an ordinary scale, onto levels up to `qmax`.
     #[inline(always)]
-    pub(super) fn of_ordinary(scale: f32, qmax: f32) -> Divisor<W> {
-        let inverse = 1.0 / scale;
-        // 1 − scale · inverse is exact in f64.
-        let lost = (1.0 - f64::from(scale) * f64::from(inverse)) as f32 * inverse;
-        Divisor {
-            scale: W::from_f32(scale),
-            limit: W::from_f32(scale * (qmax + 0.25)),
-            inverse: W::from_f32(inverse),
-            lost: W::from_f32(lost),
-        }
+    pub(super) fn new<L: Level>(level: L, scale: f32, qmax: f32) -> Divisor {
+        Divisors::new(level, [scale; LANES], qmax).at(0)
     }
 
     /// `x / scale` as IEEE 754 rounds it, `x` clamped to just beyond the last level.
@@ -48,18 +41,17 @@ impl<W: Float> Divisor<W> {
     /// within one unit in the last place, corrected by its exact remainder times the
     /// correctly rounded reciprocal, is the correctly rounded quotient. The first one is
     /// good enough as the reciprocal is known to twice the precision. Where a remainder
-    /// might underflow, the quotient is below 2⁻²⁰ and every grid rounds it to zero.
+    /// might underflow, the quotient is below 2⁻⁵⁰ and every grid rounds it to zero.
     #[inline(always)]
-    pub(super) fn quotient<L: Level>(&self, _: L, x: Lanes<W>) -> Lanes<W> {
+    pub(super) fn quotient<L: Level>(&self, _: L, x: Lanes<f32>) -> Lanes<f32> {
         let x = map(x, |x| {
             let below = if x < self.limit { x } else { self.limit };
-            let lowest = W::default() - self.limit;
+            let lowest = -self.limit;
             if below > lowest { below } else { lowest }
         });
-        if L::FMA && W::IS_SINGLE {
+        if L::FMA {
             let near = map(x, |x| x.mul_add(self.inverse, x * self.lost));
-            let negated = W::default() - self.scale;
-            let remainder = zip(near, x, |near, x| near.mul_add(negated, x));
+            let remainder = zip(near, x, |near, x| near.mul_add(-self.scale, x));
             zip(near, remainder, |near, r| r.mul_add(self.inverse, near))
         } else {
             map(x, |x| x / self.scale)
@@ -67,40 +59,94 @@ impl<W: Float> Divisor<W> {
     }
 }
 
+/// A divisor for every lane: many are made at the price of one.
+#[derive(Clone, Copy)]
+pub(super) struct Divisors {
+    scale: Lanes<f32>,
+    limit: Lanes<f32>,
+    inverse: Lanes<f32>,
+    lost: Lanes<f32>,
+}
+
+impl Divisors {
+    /// For ordinary scales, onto levels up to `qmax`.
+    #[inline(always)]
+    pub(super) fn new<L: Level>(_: L, scales: Lanes<f32>, qmax: f32) -> Divisors {
+        let inverse = map(scales, |scale| 1.0 / scale);
+        let lost = if L::FMA {
+            // What is left of 1 is exact, and a rounded 1 / scale near enough to divide it.
+            zip(scales, inverse, |scale, inverse| (-scale).mul_add(inverse, 1.0) * inverse)
+        } else {
+            [0.0; LANES]
+        };
+        Divisors { scale: scales, limit: map(scales, |scale| scale * (qmax + 0.25)), inverse, lost }
+    }
+
+    #[inline(always)]
+    pub(super) fn at(&self, lane: usize) -> Divisor {
+        Divisor {
+            scale: self.scale[lane],
+            limit: self.limit[lane],
+            inverse: self.inverse[lane],
+            lost: self.lost[lane],
+        }
+    }
+}
+
+/// 1.5 · 2²³, whose unit in the last place is 1: adding it to a small number rounds that
+/// to an integer, half to even, and leaves it in the low bits.
+const MAGIC: f32 = 12_582_912.0;
+
 /// The values a quotient can be rounded to.
 pub(super) trait Grid: Copy {
+    /// Seldom asked for.
+    const RARE: bool;
+
     /// The nearest levels and, in the low eight bits, their codes.
-    fn round<W: Float>(self, quotients: Lanes<W>) -> (Lanes<W>, Lanes<u32>);
+    fn round(self, quotients: Lanes<f32>) -> (Lanes<f32>, Lanes<u32>);
 
     /// The `i`-th magnitude from zero, and the codes of it and its negative.
     fn level(self, i: u8) -> (f32, [u8; 2]);
 }
 
-/// The integers, as the divisor clamps to the last; halves go away from zero, or to the
-/// even one.
+/// The integers, as the divisor clamps to the last; halves go to the even one.
 #[derive(Clone, Copy)]
-pub(super) struct Integers<const AWAY: bool>;
+pub(super) struct IntegersHalfEven;
 
-impl<const AWAY: bool> Grid for Integers<AWAY> {
+impl Grid for IntegersHalfEven {
+    const RARE: bool = false;
+
     #[inline(always)]
-    fn round<W: Float>(self, quotients: Lanes<W>) -> (Lanes<W>, Lanes<u32>) {
-        if AWAY {
-            let q = map(quotients, |t| {
-                let magnitude = t.abs();
-                let even = (magnitude + W::MAGIC) - W::MAGIC;
-                // The difference is exact; one half means that even was below.
-                let away = if magnitude - even == W::HALF { even + W::ONE } else { even };
-                away.copysign(t)
-            });
-            (q, map(q, |q| (q + W::MAGIC).low_bits()))
-        } else {
-            let sum = map(quotients, |t| t + W::MAGIC);
-            (map(sum, |s| s - W::MAGIC), map(sum, W::low_bits))
-        }
+    fn round(self, quotients: Lanes<f32>) -> (Lanes<f32>, Lanes<u32>) {
+        let sum = map(quotients, |t| t + MAGIC);
+        (map(sum, |s| s - MAGIC), map(sum, f32::to_bits))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {
         (f32::from(i), [i, i.wrapping_neg()])
+    }
+}
+
+/// The integers, as the divisor clamps to the last; halves go away from zero.
+#[derive(Clone, Copy)]
+pub(super) struct IntegersHalfAway;
+
+impl Grid for IntegersHalfAway {
+    const RARE: bool = true;
+
+    #[inline(always)]
+    fn round(self, quotients: Lanes<f32>) -> (Lanes<f32>, Lanes<u32>) {
+        let q = map(quotients, |t| {
+            let even = (t.abs() + MAGIC) - MAGIC;
+            // The difference is exact; one half means that the even one was below.
+            let away = if t.abs() - even == 0.5 { even + 1.0 } else { even };
+            away.copysign(t)
+        });
+        (q, map(q, |q| (q + MAGIC).to_bits()))
+    }
+
+    fn level(self, i: u8) -> (f32, [u8; 2]) {
+        IntegersHalfEven.level(i)
     }
 }
 
@@ -109,11 +155,12 @@ impl<const AWAY: bool> Grid for Integers<AWAY> {
 pub(super) struct E4M3;
 
 impl Grid for E4M3 {
+    const RARE: bool = true;
+
     #[inline(always)]
-    fn round<W: Float>(self, quotients: Lanes<W>) -> (Lanes<W>, Lanes<u32>) {
-        let t = map(quotients, W::f32);
-        let q = map(t, |t| W::from_f32(e4m3_magnitude(t.abs()).0.copysign(t)));
-        (q, map(t, |t| with_sign(e4m3_magnitude(t.abs()).1, t)))
+    fn round(self, quotients: Lanes<f32>) -> (Lanes<f32>, Lanes<u32>) {
+        let q = map(quotients, |t| e4m3_magnitude(t.abs()).0.copysign(t));
+        (q, map(quotients, |t| with_sign(e4m3_magnitude(t.abs()).1, t)))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {
@@ -125,19 +172,19 @@ impl Grid for E4M3 {
 /// Calls a body generic over [`Grid`] with the one that is asked for.
 macro_rules! by_grid {
     ($qtype:expr, $rounding:expr, |$grid:ident| $body:expr) => {{
-        use $crate::quantization::kernels::rounding::{E4M3, Integers};
+        use $crate::quantization::kernels::rounding::{E4M3, IntegersHalfAway, IntegersHalfEven};
         use $crate::quantization::{QuantizationType, Rounding};
         match ($qtype, $rounding) {
             (QuantizationType::F8E4M3, _) => {
                 let $grid = E4M3;
                 $body
             }
-            (_, Rounding::HalfEven) => {
-                let $grid = Integers::<false>;
+            (QuantizationType::QInt8 | QuantizationType::QInt4, Rounding::HalfEven) => {
+                let $grid = IntegersHalfEven;
                 $body
             }
-            (_, Rounding::HalfAway) => {
-                let $grid = Integers::<true>;
+            (QuantizationType::QInt8 | QuantizationType::QInt4, Rounding::HalfAway) => {
+                let $grid = IntegersHalfAway;
                 $body
             }
         }
@@ -150,11 +197,11 @@ pub(super) fn round_one(quotient: f64, how: &Quantization) -> (f32, u8) {
     match how.qtype {
         QuantizationType::QInt8 | QuantizationType::QInt4 => {
             let max = f64::from(how.qtype.max());
-            let rounded = match how.rounding {
+            let quotient = quotient.clamp(-max, max);
+            let q = match how.rounding {
                 Rounding::HalfEven => quotient.round_ties_even(),
                 Rounding::HalfAway => quotient.round(),
             };
-            let q = rounded.clamp(-max, max);
             (q as f32, q as i8 as u8)
         }
         QuantizationType::F8E4M3 => {

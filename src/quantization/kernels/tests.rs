@@ -1,11 +1,16 @@
 //! Every kernel, on every instruction set this machine has, against the plain loops.
 
+use super::dequantize::DequantizeTo;
 use super::dispatch::{Isa, Kernel, run_at};
-use super::{
-    Quantization, dequantize::DequantizeTo, error::ErrorOf, moments::MomentsOf, moments::RangeOf,
-    quantize::QuantizeTo, reference,
+use super::error::ErrorOf;
+use super::group::{AbsmaxOf, GroupErrorsOf, GroupQuantizeTo};
+use super::moments::{MomentsOf, RangeOf};
+use super::quantize::QuantizeTo;
+use super::rounding::by_grid;
+use super::{GroupQuantization, Layout, NoScale, Quantization, reference};
+use crate::quantization::{
+    ErrorSums, Moments, QuantizationType, Rounding, stored_scale, symmetric_scale,
 };
-use crate::quantization::{ErrorSums, Moments, QuantizationType, Rounding, symmetric_scale};
 use crate::tensor::{FloatType, write_f64};
 use proptest::prelude::*;
 
@@ -17,6 +22,42 @@ const QTYPES: [QuantizationType; 3] =
 /// The result of a kernel on every instruction set of this machine.
 fn everywhere<K: Kernel>(kernel: impl Fn() -> K) -> Vec<(Isa, K::Output)> {
     Isa::ALL.iter().filter_map(|&isa| Some((isa, run_at(isa, kernel())?))).collect()
+}
+
+fn error_everywhere(dtype: FloatType, bytes: &[u8], how: Quantization) -> Vec<(Isa, ErrorSums)> {
+    by_grid!(how.qtype, how.rounding, |grid| everywhere(|| ErrorOf { dtype, bytes, how, grid }))
+}
+
+fn group_errors_everywhere(
+    dtype: FloatType,
+    bytes: &[u8],
+    layout: Layout,
+    how: GroupQuantization,
+    nestings: usize,
+) -> Vec<(Isa, Result<[ErrorSums; 3], NoScale>)> {
+    by_grid!(how.qtype, how.rounding, |grid| {
+        everywhere(|| GroupErrorsOf { dtype, bytes, layout, how, grid, nestings })
+    })
+}
+
+/// What is quantized on every instruction set, into copies of `out`.
+fn quantize_everywhere(
+    dtype: FloatType,
+    bytes: &[u8],
+    scale: f32,
+    rounding: Rounding,
+    out: &[i8],
+) -> Vec<(Isa, Vec<i8>)> {
+    let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+    let mut all = Vec::new();
+    for &isa in Isa::ALL {
+        let mut out = out.to_vec();
+        let done = by_grid!(how.qtype, rounding, |grid| {
+            run_at(isa, QuantizeTo { dtype, bytes, how, grid, out: &mut out })
+        });
+        all.extend(done.map(|()| (isa, out)));
+    }
+    all
 }
 
 /// A small generator, so that a failure can be repeated.
@@ -171,7 +212,7 @@ fn errors_of_every_length_type_scheme_and_scale() {
                     let values = finite_values(&mut random, length, f64::from(scale).min(1e3));
                     let bytes = bytes_of(dtype, values.iter().map(|v| v.clamp(-6e4, 6e4)));
                     let expected = reference::error(dtype, &bytes, how);
-                    let all = everywhere(|| ErrorOf { dtype, bytes: &bytes, how });
+                    let all = error_everywhere(dtype, &bytes, how);
                     for (isa, found) in &all {
                         let what = format!("{dtype:?} × {length} {how:?} {isa:?}");
                         assert_errors(found, &expected, 2e-6, &what);
@@ -190,7 +231,7 @@ fn an_element_beyond_all_reason_does_not_overflow_the_sums() {
     let bytes = bytes_of(FloatType::F32, [1.0, 3e38, -3e38, 1e-10, 0.0]);
     let expected = reference::error(FloatType::F32, &bytes, how);
     assert!(expected.signal.is_finite());
-    for (isa, found) in everywhere(|| ErrorOf { dtype: FloatType::F32, bytes: &bytes, how }) {
+    for (isa, found) in error_everywhere(FloatType::F32, &bytes, how) {
         assert_errors(&found, &expected, 1e-12, &format!("{isa:?}"));
     }
 }
@@ -206,7 +247,7 @@ fn sums_of_large_tensors_stay_within_a_ten_millionth() {
             let scale = symmetric_scale(absmax, qtype.max()).expect("finite");
             let how = Quantization { scale, qtype, rounding: Rounding::HalfEven };
             let expected = reference::error(dtype, &bytes, how);
-            for (isa, found) in everywhere(|| ErrorOf { dtype, bytes: &bytes, how }) {
+            for (isa, found) in error_everywhere(dtype, &bytes, how) {
                 assert_errors(&found, &expected, 5e-8, &format!("{dtype:?} {how:?} {isa:?}"));
             }
         }
@@ -236,13 +277,10 @@ fn quantized_values_of_every_length_and_scale() {
                 };
                 let mut expected = vec![99; room];
                 reference::quantize(dtype, &bytes, scale, rounding, &mut expected);
-                for &isa in Isa::ALL {
-                    let mut out = vec![99; room];
-                    let kernel =
-                        QuantizeTo { dtype, bytes: &bytes, scale, rounding, out: &mut out };
-                    if run_at(isa, kernel).is_some() {
-                        assert_eq!(out, expected, "{dtype:?} × {length} {scale:e} {isa:?}");
-                    }
+                for (isa, out) in
+                    quantize_everywhere(dtype, &bytes, scale, rounding, &vec![99; room])
+                {
+                    assert_eq!(out, expected, "{dtype:?} × {length} {scale:e} {isa:?}");
                 }
             }
         }
@@ -290,6 +328,184 @@ fn dequantized_bytes_of_every_length_and_scale() {
     }
 }
 
+/// The errors of groups from the plain loop, one group at a time.
+fn reference_group_error(
+    dtype: FloatType,
+    bytes: &[u8],
+    layout: Layout,
+    how: GroupQuantization,
+) -> Result<ErrorSums, NoScale> {
+    let mut sums = ErrorSums::default();
+    for row in bytes.chunks(layout.row * dtype.size()) {
+        for group in row.chunks(layout.group * dtype.size()) {
+            let absmax = reference::moments(dtype, group).range.absmax();
+            let scale =
+                stored_scale(absmax, how.qtype.max(), how.scale_type).ok_or(NoScale { absmax })?;
+            let GroupQuantization { qtype, rounding, .. } = how;
+            sums.merge(&reference::error(dtype, group, Quantization { scale, qtype, rounding }));
+        }
+    }
+    Ok(sums)
+}
+
+/// Rows of very different magnitudes, some all zero, some beyond the ordinary scales.
+fn rows_of_values(random: &mut Random, count: usize, row: usize) -> Vec<f64> {
+    let mut values = Vec::new();
+    while values.len() < count {
+        let magnitude = match random.next() % 12 {
+            0 => 0.0,
+            1 => 1e-20,
+            2 => 1e-41,
+            3 => 1e-7,
+            4 => 127.0 / 128.0,
+            5 => 6e4,
+            _ => random.unit(),
+        };
+        let of = row.min(count - values.len());
+        values.extend((0..of).map(|_| (random.normal() / 6.0) * magnitude));
+        if let Some(last) = values.last_mut() {
+            // A tensor of many such rows has its ties too.
+            *last = magnitude;
+        }
+    }
+    values
+}
+
+const LAYOUTS: [Layout; 14] = [
+    Layout { row: 1, group: 1 },
+    Layout { row: 3, group: 32 },
+    Layout { row: 9, group: 9 },
+    Layout { row: 100, group: 32 },
+    Layout { row: 96, group: 96 },
+    Layout { row: 160, group: 32 },
+    Layout { row: 256, group: 32 },
+    Layout { row: 256, group: 64 },
+    Layout { row: 640, group: 128 },
+    Layout { row: 257, group: 257 },
+    Layout { row: 513, group: 256 },
+    Layout { row: 1024, group: 1024 },
+    Layout { row: 1500, group: 1500 },
+    Layout { row: usize::MAX / 2, group: usize::MAX / 2 },
+];
+
+#[test]
+fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
+    let mut random = Random(7);
+    for dtype in TYPES {
+        for layout in
+            LAYOUTS.map(|l| Layout { row: l.row.min(1 << 30), group: l.group.min(1 << 30) })
+        {
+            for qtype in QTYPES {
+                for scale_type in TYPES {
+                    let rounding = ROUNDINGS[(random.next() % 2) as usize];
+                    let how = GroupQuantization { qtype, rounding, scale_type };
+                    let count = (random.next() % 4000) as usize;
+                    let values = rows_of_values(&mut random, count, layout.group.min(700));
+                    let bytes = bytes_of(dtype, values);
+                    let what = format!("{dtype:?} × {count} {layout:?} {how:?}");
+                    let expected = reference_group_error(dtype, &bytes, layout, how);
+                    let all = group_errors_everywhere(dtype, &bytes, layout, how, 1);
+                    for (isa, found) in &all {
+                        match (found, &expected) {
+                            (Ok([found, ..]), Ok(expected)) => {
+                                assert_errors(found, expected, 2e-6, &format!("{what} {isa:?}"));
+                            }
+                            (found, expected) => panic!("{what} {isa:?}: {found:?}, {expected:?}"),
+                        }
+                        assert_eq!(*found, all[0].1, "{what} {isa:?}");
+                    }
+                    if qtype == QuantizationType::QInt8 {
+                        assert_group_quantize(dtype, &bytes, layout, how);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn assert_group_quantize(dtype: FloatType, bytes: &[u8], layout: Layout, how: GroupQuantization) {
+    let (mut absmaxes, mut scales, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    for row in bytes.chunks(layout.row * dtype.size()) {
+        for group in row.chunks(layout.group * dtype.size()) {
+            let absmax = reference::moments(dtype, group).range.absmax();
+            let scale = stored_scale(absmax, how.qtype.max(), how.scale_type).expect("fits");
+            let start = values.len();
+            values.resize(start + group.len() / dtype.size(), 0);
+            reference::quantize(dtype, group, scale, how.rounding, &mut values[start..]);
+            absmaxes.push(absmax);
+            scales.push(scale);
+        }
+    }
+    for &isa in Isa::ALL {
+        let mut found = vec![f64::NAN; absmaxes.len()];
+        if run_at(isa, AbsmaxOf { dtype, bytes, layout, out: &mut found }).is_some() {
+            assert_eq!(found, absmaxes, "{dtype:?} {layout:?} {isa:?}");
+        }
+        let (mut s, mut q) = (vec![f32::NAN; scales.len()], vec![99; values.len()]);
+        let (scales_out, values_out) = (s.as_mut_slice(), q.as_mut_slice());
+        let result = by_grid!(how.qtype, how.rounding, |grid| {
+            let (scales, values) = (&mut *scales_out, &mut *values_out);
+            run_at(isa, GroupQuantizeTo { dtype, bytes, layout, how, grid, scales, values })
+        });
+        if let Some(result) = result {
+            assert_eq!(result, Ok(()));
+            assert_eq!(s, scales, "{dtype:?} {layout:?} {how:?} {isa:?}");
+            assert_eq!(q, values, "{dtype:?} {layout:?} {how:?} {isa:?}");
+        }
+    }
+}
+
+#[test]
+fn three_block_sizes_in_one_sweep_are_those_of_three_sweeps() {
+    let mut random = Random(8);
+    for dtype in TYPES {
+        for row in [1, 31, 32, 33, 64, 65, 96, 127, 128, 129, 160, 500, 512, 513, 2048] {
+            for qtype in QTYPES {
+                let rounding = ROUNDINGS[(random.next() % 2) as usize];
+                let how = GroupQuantization { qtype, rounding, scale_type: FloatType::BF16 };
+                let count = (random.next() % 6000) as usize;
+                let bytes = bytes_of(dtype, rows_of_values(&mut random, count, 37));
+                let layout = |group| Layout { row, group };
+                for (isa, found) in group_errors_everywhere(dtype, &bytes, layout(32), how, 3) {
+                    for (found, group) in found.expect("fits").iter().zip([32, 64, 128]) {
+                        let expected = reference_group_error(dtype, &bytes, layout(group), how);
+                        let what = format!("{dtype:?} × {count} {row}/{group} {how:?} {isa:?}");
+                        assert_errors(found, &expected.expect("fits"), 2e-6, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_group_beyond_any_scale_is_said_to_be_so() {
+    let mut values = vec![1.0; 100];
+    values[70] = 1e300;
+    let bytes = bytes_of(FloatType::F64, values);
+    let layout = Layout::consecutive(32);
+    let how = GroupQuantization {
+        qtype: QuantizationType::QInt8,
+        rounding: Rounding::HalfEven,
+        scale_type: FloatType::F32,
+    };
+    let expected = NoScale { absmax: 1e300 };
+    assert_eq!(super::group_error(FloatType::F64, &bytes, layout, how), Err(expected));
+    assert_eq!(super::block_errors(FloatType::F64, &bytes, 100, how), Err(expected));
+    let (mut scales, mut values) = ([0.0; 4], [0; 100]);
+    let result = super::group_quantize(
+        FloatType::F64,
+        &bytes,
+        layout,
+        Rounding::HalfEven,
+        FloatType::F32,
+        &mut scales,
+        &mut values,
+    );
+    assert_eq!(result, Err(expected));
+}
+
 proptest! {
     #[test]
     fn any_bytes_have_the_moments_of_the_plain_loop(
@@ -321,11 +537,9 @@ proptest! {
             }));
             let mut expected = vec![0; patterns.len()];
             reference::quantize(dtype, &bytes, scale, rounding, &mut expected);
-            for &isa in Isa::ALL {
-                let mut out = vec![0; patterns.len()];
-                if run_at(isa, QuantizeTo { dtype, bytes: &bytes, scale, rounding, out: &mut out }).is_some() {
-                    prop_assert_eq!(&out, &expected);
-                }
+            let zeros = vec![0; patterns.len()];
+            for (_, out) in quantize_everywhere(dtype, &bytes, scale, rounding, &zeros) {
+                prop_assert_eq!(&out, &expected);
             }
         }
     }
@@ -340,11 +554,20 @@ proptest! {
             for qtype in QTYPES {
                 for rounding in ROUNDINGS {
                     let how = Quantization { scale, qtype, rounding };
-                    for (_, found) in everywhere(|| ErrorOf { dtype, bytes: &bytes, how }) {
+                    for (_, found) in error_everywhere(dtype, &bytes, how) {
                         prop_assert_eq!(found.count, (bytes.len() / dtype.size()) as u64);
                     }
                     let mut out = vec![0; 300];
                     super::quantize(dtype, &bytes, scale, rounding, &mut out);
+                    let group = scale.to_bits() as usize % 200;
+                    let layout = Layout { row: bytes.len() / 2, group };
+                    let how = GroupQuantization { qtype, rounding, scale_type: dtype };
+                    let _ = super::group_error(dtype, &bytes, layout, how);
+                    let _ = super::block_errors(dtype, &bytes, group, how);
+                    let scales = &mut [0.0; 40];
+                    let _ = super::group_quantize(
+                        dtype, &bytes, layout, rounding, dtype, scales, &mut out,
+                    );
                 }
             }
         }
