@@ -1,13 +1,10 @@
 //! From the values of a tensor to the range its quantized values span.
 
 use super::Range;
-<<<<<<< HEAD
-use std::fmt;
-use std::str::FromStr;
-=======
 use crate::tensor::FloatType;
 use half::{bf16, f16};
->>>>>>> kernels
+use std::fmt;
+use std::str::FromStr;
 
 /// How the range of a group of values is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

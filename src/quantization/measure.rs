@@ -201,18 +201,46 @@ impl<'q> Measurement<'q> {
         range: &Range,
     ) -> Result<Quantized, NotQuantizable> {
         NotQuantizable::check(range)?;
+        let Scheme { quantizer, groups, .. } = scheme;
+        let qtype = quantizer.scheme.quantization_type();
+        let rounding = self.questions.rounding;
         let mut found = Quantized {
             scales: Scales::new(self.questions.keep_scales),
             error: self.questions.errors.then(ErrorSums::default),
         };
-        for (_, group) in self.segments(scheme, elements, bytes) {
-            let scale = scheme.quantizer.scale(&kernels::range(self.dtype, group))?;
-            found.scales.push(scale);
+        let mut absmax = Vec::new();
+        for (layout, bytes) in self.from_row_starts(groups, elements.start, bytes) {
+            let count = bytes.len() / self.dtype.size();
+            absmax.clear();
+            absmax.resize(groups.within(count as u64), 0.0);
+            kernels::group_absmax(self.dtype, bytes, layout, &mut absmax);
+            for &absmax in &absmax {
+                let range = Range { min: -absmax, max: absmax, ..Range::default() };
+                found.scales.push(quantizer.scale(&range)?);
+            }
             if let Some(error) = &mut found.error {
-                error.merge(&kernels::error(self.dtype, group, self.how(scheme, scale)));
+                let how =
+                    kernels::GroupQuantization { qtype, rounding, scale_type: FloatType::F32 };
+                let sums = kernels::group_error(self.dtype, bytes, layout, how);
+                error.merge(&sums.map_err(|e| NotQuantizable::ScaleOverflow { absmax: e.absmax })?);
             }
         }
         Ok(found)
+    }
+
+    /// A chunk's bytes from element `start` on, cut where a row ends that it starts within.
+    fn from_row_starts<'b>(
+        &self,
+        groups: &Groups,
+        start: u64,
+        bytes: &'b [u8],
+    ) -> impl Iterator<Item = (kernels::Layout, &'b [u8])> + use<'b> {
+        let layout = kernels::Layout::from(*groups);
+        let into_row = start % groups.row_len();
+        let rest = if into_row == 0 { 0 } else { groups.row_len() - into_row };
+        let cut = (rest as usize).saturating_mul(self.dtype.size()).min(bytes.len());
+        let (rest, rows) = bytes.split_at(cut);
+        [rest, rows].into_iter().filter(|part| !part.is_empty()).map(move |part| (layout, part))
     }
 
     fn how(&self, scheme: &Scheme, scale: f32) -> Quantization {
@@ -385,7 +413,7 @@ mod tests {
                 let quantized =
                     outcome.quantizer.quantize_weights(FloatType::F32, &shape, &bytes).expect("ok");
                 let found = outcome.result.as_ref().expect("quantizable");
-                assert_eq!(found.scales.all.as_deref(), Some(&quantized.scales[..]));
+                assert!(found.scales.all.as_ref() == Some(&quantized.scales), "{dims:?}");
                 let hat = super::super::Dequantize::default().map_tensor(&quantized);
                 let noise: f64 = bytes
                     .chunks_exact(4)

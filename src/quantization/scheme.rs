@@ -239,6 +239,13 @@ impl Groups {
         self.elements.div_ceil(self.row) * self.row.div_ceil(self.group)
     }
 
+    /// Number of groups in the next `elements` elements from a row's or a group's start on,
+    /// as far as they lie in whole rows or in one.
+    pub(super) fn within(&self, elements: u64) -> usize {
+        let rows = elements / self.row * self.row.div_ceil(self.group);
+        (rows + (elements % self.row).div_ceil(self.group)) as usize
+    }
+
     /// Elements of a full group.
     pub fn group_len(&self) -> u64 {
         self.group
