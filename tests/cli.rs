@@ -173,6 +173,8 @@ fn help_lists_every_command_and_flag() {
 #[test]
 fn the_inspector_needs_a_terminal() {
     fails(&[], &["needs a terminal", "quantscope analyze MODEL"]);
+    fails(&["demo:"], &["needs a terminal"]);
+    is_usage_error(&["--threads", "0"], "0 is not in 1..");
 }
 
 #[test]
