@@ -2,10 +2,8 @@
 
 use clap::Parser;
 use color_eyre::config::HookBuilder;
-use color_eyre::eyre::bail;
 use quantscope::cli::{self, Cli};
 use quantscope::{demo, terminal};
-use std::io::{IsTerminal, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,22 +13,18 @@ fn main() -> ExitCode {
     if let Err(error) = HookBuilder::default().display_env_section(false).install() {
         return cli::fail(&error);
     }
-    let Cli { model, command } = Cli::parse();
+    let Cli { model, threads, command } = Cli::parse();
     match command {
         Some(command) => cli::run(command),
-        None => match inspector(model.as_deref()) {
+        None => match inspector(model.as_deref(), threads.map(usize::from)) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => cli::fail(&error),
+            Err(error) => cli::fail(&format!("{error:#}")),
         },
     }
 }
 
 /// Opens the screen on a checkpoint, on the demo if none is named.
-fn inspector(model: Option<&Path>) -> color_eyre::Result<()> {
-    let model = model.unwrap_or(Path::new(demo::WORD));
-    let checkpoint = demo::open_model(model)?;
-    if !stdout().is_terminal() {
-        bail!("the inspector needs a terminal; for plain text use: quantscope analyze MODEL");
-    }
-    terminal::run(Arc::new(checkpoint), terminal::Options::default())
+fn inspector(model: Option<&Path>, threads: Option<usize>) -> color_eyre::Result<()> {
+    let checkpoint = demo::open_model(model.unwrap_or(Path::new(demo::WORD)))?;
+    terminal::run(Arc::new(checkpoint), terminal::Options { threads })
 }

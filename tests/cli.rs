@@ -173,6 +173,8 @@ fn help_lists_every_command_and_flag() {
 #[test]
 fn the_inspector_needs_a_terminal() {
     fails(&[], &["needs a terminal", "quantscope analyze MODEL"]);
+    fails(&["demo:"], &["needs a terminal"]);
+    is_usage_error(&["--threads", "0"], "0 is not in 1..");
 }
 
 #[test]
@@ -261,15 +263,18 @@ fn nothing_but_results_is_printed_when_piped() {
 }
 
 #[test]
-fn tables_of_the_demo() {
-    insta::assert_snapshot!(stdout(&["analyze", "demo:", "--include", "*.weight"]));
-    insta::assert_snapshot!(stdout(&["inspect", "demo:", "--include", "features.1*"]));
+fn tables_for_people() {
+    let model = data("tiny-llama/sharded");
+    insta::assert_snapshot!(stdout(&["analyze", &model, "--exclude", "*layers.1*"]));
+    insta::assert_snapshot!(stdout(&["inspect", "demo:", "--include", "features.1.*"]));
     insta::assert_snapshot!(stdout(&[
         "calibrate",
-        "demo:",
+        &model,
         "--scheme",
         "per-channel",
-        "--exclude",
-        "*.running_*"
+        "--include",
+        "*norm*",
+        "--include",
+        "*self_attn*"
     ]));
 }

@@ -67,17 +67,18 @@ fn quantized_verified_and_dequantized() {
 #[test]
 fn a_receipt_says_what_was_done() {
     let (_dir, path) = directory();
-    let out = path("out.safetensors");
-    let receipt = stdout(&["quantize", "demo:", "-o", &out]);
-    for part in [
-        "features.10.weight   per-tensor  31.2 dB  good",
-        "(1 file)",
-        "7 tensors quantized",
-        "170 kB → 48.0 kB",
+    let model = data("tiny-llama/single");
+    let receipt = stdout(&["quantize", &model, "-o", &path("out.safetensors")]);
+    for line in [
+        "model.layers.1.self_attn.k_proj.weight  per-tensor  39.3 dB  good ",
+        "15 tensors quantized, 0 dequantized, 6 bit for bit as they were\n",
+        "\n722 kB → ",
+        "worst 39.3 dB (good), model.layers.1.self_attn.k_proj.weight\n",
     ] {
-        assert!(receipt.contains(part), "{receipt}");
+        assert!(receipt.contains(line), "'{line}' is not in: {receipt}");
     }
-    assert!(receipt.contains("worst 31.2 dB (good), features.10.weight"), "{receipt}");
+    let written = format!("\nwrote {} (1 file", path("out.safetensors"));
+    assert!(receipt.contains(&written), "{receipt}");
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub struct Cli {
     /// A .safetensors file, a *.index.json, or a directory with one of them; `demo:` is the
     /// built-in demo.
     pub model: Option<PathBuf>,
+    /// Worker threads; all cores if not given.
+    #[arg(long, value_name = "N", value_parser = options::thread_count())]
+    pub threads: Option<u16>,
     #[command(subcommand)]
     pub command: Option<Command>,
 }

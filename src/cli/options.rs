@@ -6,7 +6,7 @@ use crate::demo;
 use crate::plan::Selection;
 use crate::quantization::{Calibration, QuantizationScheme, QuantizationType, Quantizer, Rounding};
 use clap::Args;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, RangedI64ValueParser, TypedValueParser};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ const ROUNDINGS: [Choice<Rounding>; 2] = [
 #[derive(Debug, Args)]
 pub struct WorkArgs {
     /// Worker threads; all cores if not given. The result is the same for any number
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = thread_count())]
     threads: Option<u16>,
     /// Show no progress
     #[arg(long, short)]
@@ -116,6 +116,11 @@ impl WorkArgs {
     pub fn threads(&self) -> Option<usize> {
         self.threads.map(usize::from)
     }
+}
+
+/// At least one; more than a thousand is a mistake.
+pub fn thread_count() -> RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=1024)
 }
 
 #[derive(Debug, Args)]
