@@ -34,7 +34,7 @@ pub fn next_scheme(scheme: QuantizationScheme) -> QuantizationScheme {
 /// What a scheme costs a tensor, or why it cannot have it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cost {
-    Error { error: ErrorStatistics, scales: u64, scale_min: f32, scale_max: f32 },
+    Error { error: ErrorStatistics, scales: u64, largest_scale: f32 },
     Impossible(NotQuantizable),
 }
 
@@ -61,8 +61,7 @@ impl Facts {
                 Ok(Quantized { scales, error: Some(error) }) => Cost::Error {
                     error: error.statistics(),
                     scales: scales.count,
-                    scale_min: scales.min,
-                    scale_max: scales.max,
+                    largest_scale: scales.max,
                 },
                 Ok(_) => continue,
                 Err(why) => Cost::Impossible(why.clone()),

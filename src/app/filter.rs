@@ -1,8 +1,8 @@
-//! Which names a typed text means: fuzzy words, a regular expression after `re:`, or a
-//! glob when it has a `*`.
+//! Which names a typed text means: words, a regular expression after `re:`, or a glob when
+//! it has a `*`. A word that no name holds as it is written is taken as a fuzzy one.
 
 use globset::{GlobBuilder, GlobMatcher};
-use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+use nucleo_matcher::pattern::{AtomKind, CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
 use regex::{Regex, RegexBuilder};
 
@@ -10,7 +10,7 @@ use regex::{Regex, RegexBuilder};
 pub enum Filter {
     #[default]
     Everything,
-    Fuzzy(Pattern),
+    Words(Pattern),
     Regex(Regex),
     Glob(GlobMatcher),
 }
@@ -38,14 +38,37 @@ impl Filter {
                 .map(|glob| Filter::Glob(glob.compile_matcher()))
                 .map_err(|_| "not a complete glob yet".to_owned());
         }
-        Ok(Filter::Fuzzy(Pattern::parse(text, CaseMatching::Smart, Normalization::Smart)))
+        Ok(Filter::Words(Pattern::parse(text, CaseMatching::Smart, Normalization::Smart)))
+    }
+
+    /// Takes every word as it is written, if any of `names` holds it so: letters scattered
+    /// over long names would match far too many.
+    pub fn settled<'n>(mut self, names: impl Iterator<Item = &'n str> + Clone) -> Filter {
+        let Filter::Words(pattern) = &mut self else { return self };
+        let mut matcher = Matcher::new(Config::DEFAULT);
+        let mut buffer = Vec::new();
+        for atom in pattern.atoms.iter_mut().filter(|atom| atom.kind == AtomKind::Fuzzy) {
+            atom.kind = AtomKind::Substring;
+            let written = names
+                .clone()
+                .any(|name| atom.score(Utf32Str::new(name, &mut buffer), &mut matcher).is_some());
+            if !written {
+                atom.kind = AtomKind::Fuzzy;
+            }
+        }
+        self
     }
 
     /// How its text is understood, in a word.
     pub fn kind(&self) -> &'static str {
         match self {
             Filter::Everything => "",
-            Filter::Fuzzy(_) => "fuzzy",
+            Filter::Words(pattern) => {
+                match pattern.atoms.iter().any(|atom| atom.kind == AtomKind::Fuzzy) {
+                    true => "fuzzy",
+                    false => "words",
+                }
+            }
             Filter::Regex(_) => "regex",
             Filter::Glob(_) => "glob",
         }
@@ -75,7 +98,7 @@ impl NameMatcher<'_> {
             Filter::Everything => Some(0),
             Filter::Regex(regex) => regex.is_match(name).then_some(0),
             Filter::Glob(glob) => glob.is_match(name).then_some(0),
-            Filter::Fuzzy(pattern) => {
+            Filter::Words(pattern) => {
                 pattern.score(Utf32Str::new(name, &mut self.buffer), &mut self.fuzzy)
             }
         }
@@ -92,7 +115,7 @@ impl NameMatcher<'_> {
                     found.extend(start..start + hit.as_str().chars().count() as u32);
                 }
             }
-            Filter::Fuzzy(pattern) => {
+            Filter::Words(pattern) => {
                 let haystack = Utf32Str::new(name, &mut self.buffer);
                 pattern.indices(haystack, &mut self.fuzzy, &mut found);
                 found.sort_unstable();
@@ -120,6 +143,17 @@ mod tests {
         for text in ["mlp", "*.q_proj", "re:^layers", "Attn"] {
             assert!(!matches(text, name), "{text}");
         }
+    }
+
+    #[test]
+    fn a_word_is_only_fuzzy_when_no_name_holds_it() {
+        let names = ["model.layers.0.mlp.up_proj", "model.layers.0.attn.q_proj"];
+        let shown = |text: &str| {
+            let filter = Filter::parse(text).expect(text).settled(names.into_iter());
+            let mut matcher = filter.matcher();
+            names.into_iter().filter(|name| matcher.matches(name)).count()
+        };
+        assert_eq!((shown("mlp"), shown("mlyrs"), shown("lay qpr")), (1, 2, 1));
     }
 
     #[test]

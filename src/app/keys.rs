@@ -196,7 +196,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Table, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
     bind(C::Table, &[Char('d')], A::Dequantize, "write the float model back", G::Write).hint("dequantize"),
 
-    bind(C::Table, &[Char('/')], A::Filter, "filter by name: fuzzy words, glob*, or re:regex", G::Find).hint("filter"),
+    bind(C::Table, &[Char('/')], A::Filter, "filter by name: words, glob*, or re:regex", G::Find).hint("filter"),
     bind(C::Table, &[Char('n')], A::NextMatch, "next match", G::Find),
     bind(C::Table, &[Char('N')], A::PreviousMatch, "previous match", G::Find),
     bind(C::Table, &[Char(':')], A::GoTo, "go to a tensor by name", G::Find),

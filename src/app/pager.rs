@@ -25,7 +25,7 @@ impl Line {
 }
 
 /// Columns that labels of fields take.
-const LABEL: usize = 20;
+const LABEL: usize = 22;
 
 /// A paragraph's row on the screen.
 #[derive(Clone, Debug, PartialEq)]

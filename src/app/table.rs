@@ -10,6 +10,7 @@ use super::filter::Filter;
 use super::model::Model;
 use super::names::{self, natural_order};
 use super::tree::{Item, NodeId, Tree};
+use crate::quantization::Verdict;
 use crate::tensor::{TensorId, TensorInfo};
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -103,10 +104,16 @@ pub struct NodeTotals {
     pub quantizable: usize,
     pub marked: usize,
     pub worst: Option<f64>,
+    /// Tensors of each verdict, the worst first.
+    pub verdicts: [usize; 4],
     pub waiting: usize,
     /// The best place of any of its tensors in the order.
     rank: u32,
 }
+
+/// The order of [`NodeTotals::verdicts`].
+pub const VERDICTS: [Verdict; 4] =
+    [Verdict::Poor, Verdict::Fair, Verdict::Good, Verdict::Excellent];
 
 impl NodeTotals {
     const NONE: NodeTotals = NodeTotals {
@@ -116,6 +123,7 @@ impl NodeTotals {
         quantizable: 0,
         marked: 0,
         worst: None,
+        verdicts: [0; 4],
         waiting: 0,
         rank: u32::MAX,
     };
@@ -128,6 +136,7 @@ impl NodeTotals {
         self.marked += other.marked;
         self.waiting += other.waiting;
         self.rank = self.rank.min(other.rank);
+        self.verdicts.iter_mut().zip(other.verdicts).for_each(|(a, b)| *a += b);
         self.worst = match (self.worst, other.worst) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -145,7 +154,10 @@ pub struct Widest {
 
 impl Widest {
     fn of(tensors: &[TensorInfo]) -> Widest {
-        tensors.iter().fold(Widest::default(), |widest, tensor| Widest {
+        // A module's row has its number of tensors where a tensor has its shape.
+        let modules = figures::counted(tensors.len(), "tensor").chars().count();
+        let start = Widest { shape: modules, ..Widest::default() };
+        tensors.iter().fold(start, |widest, tensor| Widest {
             name: widest.name.max(names::width(&tensor.name)),
             shape: widest.shape.max(figures::shape(&tensor.shape).chars().count()),
             dtype: widest.dtype.max(names::width(tensor.dtype.name())),
@@ -309,6 +321,8 @@ impl Table {
     }
 
     pub fn set_filter(&mut self, filter: Filter, model: &Model) {
+        let names = model.checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
+        let filter = filter.settled(names);
         let mut matcher = filter.matcher();
         for (shown, tensor) in self.shown.iter_mut().zip(model.checkpoint.tensors()) {
             *shown = matcher.matches(&tensor.name);
@@ -432,6 +446,7 @@ impl Table {
                 quantizable: usize::from(model.quantizable(id)),
                 marked: usize::from(model.is_marked(id)),
                 worst: sqnr.decibels(),
+                verdicts: VERDICTS.map(|verdict| usize::from(sqnr.verdict() == Some(verdict))),
                 waiting: usize::from(sqnr == Sqnr::Waiting),
                 rank: self.rank[id.index()],
             };
@@ -455,6 +470,11 @@ impl Table {
                 Item::Tensor(_) => rows.push(Row { item: child, depth, label }),
                 Item::Module(module) => {
                     let module = self.tree.through(module);
+                    // A module of one tensor is no more than that tensor.
+                    if let [only @ Item::Tensor(_)] = self.tree.node(module).children[..] {
+                        rows.push(Row { item: only, depth, label });
+                        continue;
+                    }
                     rows.push(Row { item: Item::Module(module), depth, label });
                     if !self.is_folded(module) {
                         let label = self.tree.node(module).prefix + 1;

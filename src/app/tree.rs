@@ -75,15 +75,6 @@ impl Tree {
         &self.nodes[id.index()]
     }
 
-    /// Whether a tensor lies below a module, however deep.
-    pub fn is_below(&self, tensor: TensorId, module: NodeId) -> bool {
-        let mut node = self.module[tensor.index()];
-        while node > module {
-            node = self.node(node).parent;
-        }
-        node == module
-    }
-
     /// All tensors below a module, in no particular order.
     pub fn below(&self, module: NodeId) -> Vec<TensorId> {
         let mut found = Vec::new();
@@ -133,7 +124,6 @@ mod tests {
         let mut below = tree.below(ab);
         below.sort();
         assert_eq!(below, [TensorId(0), TensorId(2), TensorId(3)]);
-        assert!(tree.is_below(TensorId(2), ab) && !tree.is_below(TensorId(1), ab));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{layout, paint};
 use crate::app::facts::{Cost, Facts, Known, SCHEMES, scheme_name};
 use crate::app::figures::{bytes, count, counted, decibels, parameters, percent, value};
 use crate::app::pager::wrap;
-use crate::app::table::Row;
+use crate::app::table::{Row, VERDICTS};
 use crate::app::tree::{Item, NodeId};
 use crate::app::{App, Calibration, Tab, names};
 use crate::quantization::{ErrorStatistics, QuantizationScheme, Verdict};
@@ -47,7 +47,8 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     }
     for (tab, place) in tabs {
         let style = if tab == app.tab { theme.accent } else { theme.dim };
-        buf.set_stringn(place.x, place.y, format!(" {} ", tab.title()), place.width.into(), style);
+        let title = Line::styled(format!(" {} ", tab.title()), style);
+        paint::over(buf, place.x, place.y, &title, place.width);
     }
 }
 
@@ -118,37 +119,43 @@ fn block(buf: &mut Buffer, area: Rect, title: &str, figures: &[Figure], theme: &
 }
 
 fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
-    let place = |column: u16, row: u16| {
-        let x = area.x + column * (BLOCK + BETWEEN);
-        let y = (area.y + row).min(area.bottom());
-        let width = BLOCK.min(area.right().saturating_sub(x));
-        Rect { x: x.min(area.right()), y, width, height: area.bottom() - y }
-    };
+    let [first, second, third] = thirds(area);
     let scheme = app.model.scheme_of(id);
-    block(buf, place(0, 0), "values", &values(facts, theme), theme);
+    block(buf, first, "values", &values(facts, theme), theme);
     let title = format!("int8 {}, weight error", scheme_name(scheme));
     let error = match facts.cost(scheme) {
-        Some(Cost::Error { error, scales, scale_min, scale_max }) => {
-            let scales = (*scales, *scale_min, *scale_max);
-            errors(error, scheme, scales, theme)
+        Some(Cost::Error { error, scales, largest_scale }) => {
+            errors(error, scheme, (*scales, *largest_scale), theme)
         }
         Some(Cost::Impossible(why)) => {
-            paint::line(buf, place(1, 0), 0, &Line::styled(title.as_str(), theme.dim));
+            paint::line(buf, second, 0, &Line::styled(title.as_str(), theme.dim));
             for (y, row) in (1..).zip(wrap(&why.to_string(), BLOCK.into())) {
-                paint::line(buf, place(1, 0), y, &Line::styled(row, theme.bad));
+                paint::line(buf, second, y, &Line::styled(row, theme.bad));
             }
             return;
         }
         None => vec![figure("SQNR", "…".to_owned())],
     };
-    block(buf, place(1, 0), &title, &error, theme);
-    // The schemes stand beside the figures, or below them where that fits better.
-    let third = match area.width >= 3 * BLOCK + 2 * BETWEEN - 4 {
-        true => place(2, 0),
-        false => Rect { width: area.width, ..place(0, 10) },
-    };
+    block(buf, second, &title, &error, theme);
     if third.height >= 6 {
         comparison(buf, third, app, id, facts, theme);
+    }
+}
+
+/// Places for the values, the error and the schemes: side by side as far as there is room,
+/// one under the other in a narrow, tall pane.
+fn thirds(area: Rect) -> [Rect; 3] {
+    let part = |x: u16, y: u16, width: u16| {
+        Rect::new(area.x + x, area.y + y, width, area.height).intersection(area)
+    };
+    let step = BLOCK + BETWEEN;
+    if area.width >= 3 * step - 8 {
+        [0, 1, 2].map(|n| part(n * step, 0, BLOCK))
+    } else if area.height >= 29 {
+        [0, 1, 2].map(|n| part(0, n * 11, area.width))
+    } else {
+        let half = (area.width / 2).min(step);
+        [part(0, 0, half - 1), part(half, 0, BLOCK), part(0, 11, area.width)]
     }
 }
 
@@ -175,14 +182,15 @@ fn values(facts: &Facts, theme: &Theme) -> Vec<Figure> {
 fn errors(
     error: &ErrorStatistics,
     scheme: QuantizationScheme,
-    (scales, scale_min, scale_max): (u64, f32, f32),
+    (scales, largest_scale): (u64, f32),
     theme: &Theme,
 ) -> Vec<Figure> {
     let verdict = error.verdict();
     let levels = scheme.quantization_type().levels();
     let scale = match scales {
-        1 => figure("scale", value(scale_max.into())),
-        n => figure("scales", count(n)).word(format!("{} …", value(scale_min.into())), theme.dim),
+        1 => figure("scale", value(largest_scale.into())),
+        n => figure("largest scale", value(largest_scale.into()))
+            .word(format!("of {}", count(n)), theme.dim),
     };
     vec![
         figure("SQNR", decibels(error.sqnr_db)).word(verdict.word(), theme.verdict(verdict)),
@@ -313,5 +321,17 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
     if totals.waiting > 0 {
         figures.push(figure("to measure", counted(totals.waiting, "tensor")));
     }
-    block(buf, area, "module", &figures, theme);
+    let [first, second, _] = thirds(area);
+    block(buf, first, "module", &figures, theme);
+    let words: Vec<Figure> = VERDICTS
+        .into_iter()
+        .zip(totals.verdicts)
+        .rev()
+        .map(|(verdict, n)| {
+            let text = if n == 0 { "–".to_owned() } else { count(n as u64) };
+            let bar = "━".repeat((n * 20).div_ceil(totals.tensors.max(1)));
+            figure(verdict.word(), text).word(bar, theme.verdict(verdict))
+        })
+        .collect();
+    block(buf, second, "tensors by weight error", &words, theme);
 }

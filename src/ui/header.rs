@@ -22,14 +22,14 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         Span::styled(format!("  {}{shards}", checkpoint.format().name()), theme.dim),
     ]);
     let inventory = &app.model.inventory;
-    let right = Line::from(vec![
-        Span::raw(counted(checkpoint.tensors().len(), "tensor")),
-        Span::styled("  ", theme.dim),
-        Span::raw(format!("{} parameters", parameters(inventory.parameters))),
-        Span::styled("  ", theme.dim),
-        Span::raw(format!("{} ", bytes(app.model.totals().before))),
-    ]);
-    paint::ends(buf, area, 0, &left, &right);
+    let tensors = counted(checkpoint.tensors().len(), "tensor");
+    let parameters = parameters(inventory.parameters);
+    let size = bytes(app.model.totals().before);
+    let right = match area.width {
+        0..80 => format!("{tensors}  {size} "),
+        _ => format!("{tensors}  {parameters} parameters  {size} "),
+    };
+    paint::ends(buf, area, 0, &left, &Line::raw(right));
     let mut dtypes: Vec<String> = inventory
         .dtypes
         .iter()
@@ -39,8 +39,12 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     if inventory.dtypes.len() > 4 {
         dtypes.push("…".to_owned());
     }
+    let left = calibration(app, area.width, theme);
     let right = Line::styled(format!("{} ", dtypes.join("  ")), theme.dim);
-    paint::ends(buf, area, 1, &calibration(app, area.width, theme), &right);
+    match left.width() + right.width() < area.width.into() {
+        true => paint::ends(buf, area, 1, &left, &right),
+        false => paint::line(buf, area, 1, &left),
+    }
 }
 
 fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {

@@ -19,7 +19,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Po
     let found = match (&prompt.problem, app.table.shown_count()) {
         (Some(why), _) => Line::styled(format!("{why} "), theme.warning),
         (None, _) if prompt.input.value().is_empty() => {
-            Line::styled("fuzzy words, a glob with *, or re:regex ", theme.dim)
+            Line::styled("words, a glob with *, or re:regex ", theme.dim)
         }
         (None, shown) => {
             let kind = app.table.filter.kind();

@@ -107,46 +107,45 @@ pub const MARK: u16 = 4;
 /// Between two columns.
 const GAP: u16 = 2;
 
-/// The columns that fit, from left to right. The name gets what the others leave; they
-/// give way one by one until it has enough.
+/// Columns of an SQNR with its word, and of the gauge between the two.
+const SQNR: u16 = 19;
+pub const GAUGE: u16 = 8;
+
+/// The columns that fit, from left to right. The SQNR is always there; the others come in
+/// the order of their use while they leave the name enough, and the name gets the rest.
 pub fn columns(width: u16, widest: &Widest) -> Vec<Place> {
     use Column::*;
     let width_of = |column| match column {
         Shape => (widest.shape as u16).clamp(5, 20),
         DType => (widest.dtype as u16).clamp(5, 12),
         Bytes => 8,
-        Sqnr => 29,
         Scheme => 11,
-        File | Name => 0,
+        Sqnr | File | Name => 0,
     };
-    let mut sqnr = width_of(Sqnr);
-    let mut others = vec![Shape, DType, Bytes, Sqnr, Scheme];
     let enough = (widest.name as u16).clamp(16, 46);
     // The last column is for the scroll bar.
-    let room = width.saturating_sub(MARK + 2);
-    let taken = |others: &[Column], sqnr: u16| -> u16 {
-        others.iter().map(|&c| GAP + if c == Sqnr { sqnr } else { width_of(c) }).sum()
+    let mut name = width.saturating_sub(MARK + 2).saturating_sub(GAP + SQNR);
+    let mut take = |wanted: u16| {
+        let fits = name >= enough + wanted;
+        name -= if fits { wanted } else { 0 };
+        fits
     };
-    let gives_way = [None, Some(Scheme), Some(DType), Some(Shape), Some(Bytes)];
-    for step in gives_way {
-        if room.saturating_sub(taken(&others, sqnr)) >= enough {
-            break;
-        }
-        match step {
-            // First the gauge of the SQNR goes.
-            None => sqnr = 19,
-            Some(Bytes) if room.saturating_sub(taken(&others, sqnr)) >= 24 => break,
-            Some(column) => others.retain(|&c| c != column),
-        }
-    }
-    let name = room.saturating_sub(taken(&others, sqnr));
+    let taken = [Bytes, Shape, Scheme, DType].map(|column| (column, take(GAP + width_of(column))));
+    let sqnr = if take(GAP + GAUGE) { SQNR + GAP + GAUGE } else { SQNR };
     let mut x = MARK;
-    let mut places = vec![Place { column: Name, x, width: name }];
-    x += name;
-    for column in others {
-        let width = if column == Sqnr { sqnr } else { width_of(column) };
-        places.push(Place { column, x: x + GAP, width });
-        x += GAP + width;
+    let mut places = Vec::with_capacity(6);
+    let mut put = |column, width| {
+        places.push(Place { column, x, width });
+        x += width + GAP;
+    };
+    put(Name, name);
+    let fits = |column| taken.contains(&(column, true));
+    for column in [Shape, DType, Bytes].into_iter().filter(|&column| fits(column)) {
+        put(column, width_of(column));
+    }
+    put(Sqnr, sqnr);
+    if fits(Scheme) {
+        put(Scheme, width_of(Scheme));
     }
     places
 }
@@ -220,7 +219,9 @@ mod tests {
             assert!(places[0].width >= 24, "{width}: {}", places[0].width);
             assert!(places.iter().any(|p| p.column == Column::Sqnr));
         }
-        assert_eq!(columns(60, &LLAMA).len(), 2);
-        assert_eq!(columns(140, &LLAMA).len(), 6);
+        let shown = |width| columns(width, &LLAMA).iter().map(|p| p.column).collect::<Vec<_>>();
+        assert_eq!(shown(60), [Column::Name, Column::Sqnr]);
+        assert_eq!(shown(80), [Column::Name, Column::DType, Column::Sqnr]);
+        assert_eq!(shown(140).len(), 6);
     }
 }

@@ -40,6 +40,12 @@ pub fn render(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<
     tensors::draw(buf, &layout, app, theme);
     if let Some(detail) = layout.detail {
         detail::draw(buf, detail, app, theme);
+        for y in detail.top()..detail.bottom() {
+            if let Some(x) = detail.x.checked_sub(1) {
+                let symbol = if y == detail.y { "┬" } else { "│" };
+                buf[(x, y)].set_symbol(symbol).set_style(theme.faint);
+            }
+        }
     }
     plan::draw(buf, &layout, app, theme);
     let cursor = hints::draw(buf, layout.hints, app, theme);

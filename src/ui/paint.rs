@@ -45,7 +45,7 @@ pub fn rule(buf: &mut Buffer, area: Rect, left: &Line, right: &Line, theme: &The
 }
 
 /// A line in place of what was there, style and all.
-fn over(buf: &mut Buffer, x: u16, y: u16, line: &Line, width: u16) {
+pub fn over(buf: &mut Buffer, x: u16, y: u16, line: &Line, width: u16) {
     for x in x..x + width.min(line.width() as u16) {
         buf[(x, y)].reset();
     }
@@ -75,6 +75,14 @@ pub fn window(
 
 /// The same at a given place.
 pub fn frame(buf: &mut Buffer, area: Rect, title: &str, style: Style, theme: &Theme) -> Rect {
+    // What lies behind steps back.
+    let screen = buf.area;
+    for cell in &mut buf.content {
+        let symbol = cell.symbol().to_owned();
+        cell.reset();
+        cell.set_symbol(&symbol).set_style(theme.faint);
+    }
+    let area = area.intersection(screen);
     Clear.render(area, buf);
     Block::bordered().border_type(BorderType::Rounded).border_style(theme.faint).render(area, buf);
     let title = Line::styled(format!(" {title} "), style);

@@ -4,7 +4,7 @@
 use super::layout::Layout;
 use super::paint;
 use super::theme::Theme;
-use crate::app::figures::{bytes, counted, decibels};
+use crate::app::figures::{bytes, count, counted, decibels};
 use crate::app::{App, names, ratio};
 use crate::quantization::Verdict;
 use ratatui::buffer::Buffer;
@@ -31,8 +31,12 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
     }
     let totals = app.model.totals();
     let quality = app.model.quality();
+    let marked = match width {
+        0..80 => format!("● {} marked", count(totals.marked as u64)),
+        _ => format!("● {} marked", counted(totals.marked, "tensor")),
+    };
     let gap = if width >= 100 { "    " } else { "  " };
-    spans.push(Span::styled(format!("● {} marked", counted(totals.marked, "tensor")), theme.mark));
+    spans.push(Span::styled(marked, theme.mark));
     spans.push(Span::raw(gap));
     spans.push(Span::raw(format!("{} → {}", bytes(totals.before), bytes(totals.after))));
     if width >= 90 {
@@ -40,8 +44,10 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
     }
     match (quality.mean, quality.worst) {
         (Some(mean), Some(worst)) => {
-            spans.push(Span::styled(format!("{gap}mean "), theme.dim));
-            spans.push(Span::styled(decibels(mean), theme.verdict(Verdict::of(mean))));
+            if width >= 80 {
+                spans.push(Span::styled(format!("{gap}mean "), theme.dim));
+                spans.push(Span::styled(decibels(mean), theme.verdict(Verdict::of(mean))));
+            }
             spans.push(Span::styled("  worst ", theme.dim));
             let verdict = Verdict::of(worst);
             spans.push(Span::styled(

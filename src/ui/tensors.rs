@@ -46,7 +46,9 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
             Span::styled(names::visible(text).into_owned(), theme.found),
         ],
     };
-    left.push(Span::styled(format!("  {}", app.table.sort.describe()), theme.dim));
+    if area.width >= 80 {
+        left.push(Span::styled(format!("  {}", app.table.sort.describe()), theme.dim));
+    }
     let scheme = scheme_name(app.model.scheme);
     let right = Line::styled(format!("weight error of int8 {scheme}"), theme.dim);
     paint::rule(buf, area, &Line::from(left), &right, theme);
@@ -227,9 +229,9 @@ impl Painter<'_> {
                     figure.content = format!("{:>8}", format!("≥{}", figure.content.trim())).into();
                 }
                 let mut spans = vec![figure];
-                if width >= 29 {
+                if width > usize::from(layout::GAUGE) * 3 {
                     spans.push(Span::raw("  "));
-                    spans.extend(paint::gauge(db, 8, theme));
+                    spans.extend(paint::gauge(db, layout::GAUGE.into(), theme));
                 }
                 spans.push(word);
                 Line::from(spans)

@@ -1,5 +1,6 @@
 //! Writes safetensors files byte by byte, so that they can also be wrong.
 
+use quantscope::checkpoint::Checkpoint;
 use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -44,14 +45,30 @@ pub fn header(tensors: &[Tensor], metadata: &[(&str, &str)]) -> Map<String, Valu
     header
 }
 
-/// Writes a file with any header and any data.
-pub fn write_raw(path: &Path, header: &Map<String, Value>, data: &[u8]) {
+/// A file with any header and any data.
+pub fn file(header: &Map<String, Value>, data: &[u8]) -> Vec<u8> {
     let mut json = serde_json::to_vec(header).expect("plain values");
     json.resize(json.len().next_multiple_of(8), b' ');
     let mut file = (json.len() as u64).to_le_bytes().to_vec();
     file.extend(json);
     file.extend(data);
-    std::fs::write(path, file).expect("the test's own directory is writable");
+    file
+}
+
+/// A file of `tensors` as it would lie on a disk.
+pub fn bytes(tensors: &[Tensor]) -> Vec<u8> {
+    let data: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.bytes.clone()).collect();
+    file(&header(tensors, &[]), &data)
+}
+
+/// An open checkpoint of `tensors` that lies in memory.
+pub fn in_memory(tensors: &[Tensor]) -> Checkpoint {
+    Checkpoint::from_memory("made.safetensors", bytes(tensors).leak()).expect("is well formed")
+}
+
+/// Writes a file with any header and any data.
+pub fn write_raw(path: &Path, header: &Map<String, Value>, data: &[u8]) {
+    std::fs::write(path, file(header, data)).expect("the test's own directory is writable");
 }
 
 pub fn write(path: &Path, tensors: &[Tensor], metadata: &[(&str, &str)]) {

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 pub mod checkpoint;
+pub mod driver;
+pub mod svg;
 
 use assert_cmd::Command;
 use serde_json::Value;

@@ -1,0 +1,546 @@
+//! What a person does in the inspector and what must then hold, in sentences.
+
+mod support;
+
+use quantscope::app::table::{Column, Motion};
+use quantscope::app::{Action, Effect, Event};
+use quantscope::checkpoint::Checkpoint;
+use quantscope::tensor::TensorId;
+use support::checkpoint::{self as made, f32s, weights};
+use support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA};
+
+/// The SQNRs of the rows shown, from the top.
+fn decibels(driver: &Driver) -> Vec<f64> {
+    let table = driver.table();
+    let figure = |row: &String| {
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let unit = words.iter().position(|&word| word == "dB")?;
+        words[unit - 1].trim_start_matches('≥').parse().ok()
+    };
+    table.iter().filter_map(figure).collect()
+}
+
+fn rows_with(driver: &Driver, text: &str) -> usize {
+    driver.table().iter().filter(|row| row.contains(text)).count()
+}
+
+#[test]
+fn once_calibrated_the_worst_tensor_is_on_top_and_under_the_cursor() {
+    let driver = Driver::open(TINY_LLAMA);
+    let ranking = decibels(&driver);
+    assert!(ranking.len() > 10 && ranking.is_sorted(), "{}", driver.screen());
+    assert_eq!(driver.cursor_row(), driver.table()[0]);
+    driver.expect("worst SQNR first");
+    driver.expect("weight error of int8 per tensor");
+}
+
+#[test]
+fn before_that_every_tensor_is_listed_and_what_is_seen_is_measured_first() {
+    let mut driver = Driver::open_waiting(TINY_LLAMA);
+    assert_eq!(driver.table().len(), 18);
+    driver.tick(Some(0.5));
+    driver.expect("calibrating");
+    driver.expect("50 %");
+    driver.expect("0.25 s left");
+    let seen: Vec<TensorId> = driver.app.table.visible_tensors().collect();
+    let effects = quantscope::app::update(&mut driver.app, Event::AskedToQuit);
+    assert!(!effects.contains(&Effect::Hurry(seen.clone())), "asked for once, not every time");
+    driver.press("G");
+    let now: Vec<TensorId> = driver.app.table.visible_tensors().collect();
+    assert_ne!(seen, now);
+    driver.release();
+    driver.expect("calibrated");
+    assert!(decibels(&driver).is_sorted());
+}
+
+#[test]
+fn the_cursor_stays_on_its_tensor_while_the_ranking_settles() {
+    let mut driver = Driver::open_waiting(TINY_LLAMA);
+    driver.press("j j j");
+    let held = driver.app.current_tensor();
+    driver.release();
+    assert_eq!(driver.app.current_tensor(), held);
+    driver.press("> >");
+    assert_eq!(driver.app.current_tensor(), held);
+    driver.press("t");
+    assert_eq!(driver.app.current_tensor(), held);
+}
+
+#[test]
+fn findings_of_a_calibration_that_was_stopped_no_longer_count() {
+    let mut driver = Driver::open_waiting(TINY_LLAMA);
+    let Some(&Effect::Calibrate { generation, .. }) = driver.held.first() else { panic!() };
+    driver.press("c");
+    driver.expect("stopped");
+    driver.expect("not measured");
+    driver.send(Event::CalibrationEnded { generation, meter: Default::default() });
+    driver.expect("stopped");
+    driver.hold = false;
+    driver.press("c");
+    driver.expect("calibrated");
+}
+
+#[test]
+fn every_column_orders_the_table_and_o_turns_it_round() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    for _ in Column::ALL {
+        driver.press(">");
+        driver.expect(driver.app.table.sort.describe());
+        driver.press("o");
+        driver.expect(driver.app.table.sort.describe());
+    }
+    assert_eq!(driver.app.table.sort.column, Column::Sqnr);
+    driver.press("< < < < g");
+    driver.expect("by name");
+    assert!(driver.table()[0].contains("lm_head.weight"), "{}", driver.screen());
+    driver.press("o G");
+    assert!(driver.cursor_row().contains("lm_head.weight"), "{}", driver.screen());
+}
+
+#[test]
+fn a_filter_narrows_the_table_with_every_key() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/q_proj");
+    assert_eq!(driver.table().len(), 2);
+    driver.expect("words  2 of 21 tensors");
+    driver.press("Esc");
+    assert_eq!(driver.table().len(), 18);
+    driver.type_text("/*.1.*_proj.*");
+    driver.press("Enter");
+    assert_eq!(driver.table().len(), 7);
+    driver.expect("7 of 21 tensors match *.1.*_proj.*");
+    driver.press("Esc");
+    driver.expect("21 tensors");
+    driver.type_text("/re:layernorm|norm");
+    assert_eq!(driver.table().len(), 5);
+}
+
+#[test]
+fn half_a_pattern_keeps_the_last_good_one_and_says_so() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/re:q_proj(");
+    driver.expect("not a complete regular expression yet");
+    assert_eq!(driver.table().len(), 2);
+    driver.press("Enter");
+    driver.expect("not a complete regular expression yet");
+}
+
+#[test]
+fn a_filter_that_matches_nothing_says_so() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/zzz");
+    driver.expect("No tensor matches zzz.");
+    driver.press("Enter");
+    for keys in ["Space", "a", "i", "x", "Enter", "n", "y", "j", "G", "t", "l", "h"] {
+        driver.press(keys);
+    }
+    driver.press("Esc");
+    driver.expect_not("No tensor matches");
+}
+
+#[test]
+fn n_walks_through_the_matches_after_the_filter_is_gone() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/lm_head");
+    driver.press("Enter Esc g n");
+    assert!(driver.cursor_row().contains("lm_head.weight"));
+    driver.press("N n");
+    assert!(driver.cursor_row().contains("lm_head.weight"));
+}
+
+#[test]
+fn go_to_finds_a_tensor_wherever_it_is() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/lm_head");
+    driver.press("Enter");
+    driver.type_text(":1 k_proj");
+    driver.press("Enter");
+    assert!(driver.cursor_row().contains("layers.1.self_attn.k_proj.weight"));
+    driver.press("t -");
+    driver.type_text(":0 o_proj");
+    driver.press("Enter");
+    let id = driver.app.current_tensor().expect("a tensor");
+    let name = &driver.app.model.checkpoint.tensor(id).name;
+    assert_eq!(name, "model.layers.0.self_attn.o_proj.weight");
+}
+
+#[test]
+fn space_marks_a_tensor_and_the_plan_says_what_that_saves() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.expect("nothing marked");
+    driver.type_text("/0.mlp.up_proj");
+    driver.press("Enter Space");
+    assert!(driver.cursor_row().contains('●'));
+    driver.expect("1 tensor marked");
+    // 32768 elements of two bytes become one byte each and a scale of four.
+    driver.expect("722 kB → 689 kB");
+    driver.press("Space");
+    driver.expect("nothing marked");
+}
+
+#[test]
+fn a_norm_is_marked_with_a_word_of_warning() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/model.norm");
+    driver.press("Enter Space");
+    driver.expect("marked, though it belongs to a norm");
+    driver.expect("1 tensor marked");
+}
+
+#[test]
+fn what_cannot_be_quantized_says_why() {
+    let ids = made::Tensor { name: "ids".into(), dtype: "I64", shape: vec![1], bytes: vec![0; 8] };
+    let nan = f32s("nan.weight", &[2, 2], [1.0, 2.0, f32::NAN, 3.0]);
+    let mut driver = Driver::of(made::in_memory(&[ids, nan, weights("w", &[8, 8])]), false);
+    assert!(driver.cursor_row().contains("! nan.weight"), "{}", driver.screen());
+    driver.expect("no scale");
+    driver.press("Space");
+    driver
+        .expect("cannot be quantized: it holds 1 NaN and 0 infinite values, the first at index 2");
+    driver.press("G Space");
+    driver.expect("cannot be quantized: its type is I64");
+    driver.expect("Nothing to measure");
+}
+
+#[test]
+fn a_mark_made_too_early_is_taken_back_when_the_tensor_proves_to_have_no_scale() {
+    let nan = f32s("nan.weight", &[2, 2], [1.0, 2.0, f32::NAN, 3.0]);
+    let mut driver = Driver::of(made::in_memory(&[nan]), true);
+    driver.press("Space");
+    driver.expect("1 tensor marked");
+    driver.release();
+    driver.expect("unmarked nan.weight");
+    driver.expect("nothing marked");
+    driver.press("u U");
+    driver.expect("nothing marked");
+}
+
+#[test]
+fn all_shown_are_marked_inverted_and_unmarked() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("a");
+    driver.expect("marked 15 tensors; 6 (vectors, norms, embeddings …) left as they are");
+    driver.press("a");
+    driver.expect("unmarked 15 tensors");
+    driver.type_text("/attn");
+    driver.press("Enter a Esc i");
+    driver.expect("inverted: 7 tensors marked now");
+}
+
+#[test]
+fn marks_can_be_undone_and_done_again() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("u");
+    driver.expect("nothing to undo");
+    driver.press("a x u");
+    driver.expect("15 tensors marked");
+    driver.press("u");
+    driver.expect("nothing marked");
+    driver.press("U");
+    driver.expect("15 tensors marked");
+}
+
+#[test]
+fn presets_choose_by_role() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("p j j Enter");
+    driver.expect("attention: 8 tensors marked now");
+    driver.press("p j j j Space");
+    driver.expect("MLP: 14 tensors marked now");
+    driver.press("p j j j Enter");
+    driver.expect("MLP: 6 tensors marked now");
+    driver.press("p Down Down Down Down Down Down Enter");
+    driver.expect("nothing marked");
+}
+
+#[test]
+fn schemes_are_changed_for_a_row_or_for_everything() {
+    let mut driver = Driver::open(DEMO);
+    driver.press("x");
+    driver.expect("nothing is marked here");
+    driver.press("Space x");
+    assert!(driver.cursor_row().contains("per channel"), "{}", driver.screen());
+    for scheme in ["block 128", "block 64", "block 32", "per tensor"] {
+        driver.press("x");
+        assert!(driver.cursor_row().contains(scheme), "{}", driver.screen());
+    }
+    let before = decibels(&driver);
+    driver.press("X");
+    driver.expect("weight error of int8 per channel");
+    assert_ne!(decibels(&driver), before);
+    assert!(decibels(&driver).is_sorted(), "{}", driver.screen());
+}
+
+#[test]
+fn the_tree_folds_modules_and_sums_them_up() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("t g -");
+    assert_eq!(driver.table().len(), 2);
+    assert_eq!(rows_with(&driver, "20 tensors"), 1);
+    driver.press("+");
+    assert!(driver.app.table.rows().len() > 21);
+    driver.press("- g");
+    while !driver.cursor_row().contains("model") {
+        driver.press("j");
+    }
+    driver.press("Enter");
+    assert!(rows_with(&driver, "layers") == 1, "{}", driver.screen());
+    driver.press("l h h");
+    assert!(driver.cursor_row().contains("▸ model"), "{}", driver.screen());
+}
+
+#[test]
+fn a_mark_on_a_module_marks_what_can_be_quantized_in_it() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("t -");
+    driver.press("g");
+    while !driver.cursor_row().contains("model") {
+        driver.press("j");
+    }
+    driver.press("Space");
+    driver.expect("marked 14 tensors; 6 (vectors");
+    assert!(driver.cursor_row().contains('●'));
+    driver.type_text("/q_proj");
+    driver.press("Enter g Space Esc");
+    assert!(driver.table().iter().any(|row| row.contains('◐')), "{}", driver.screen());
+    driver.expect("12 tensors marked");
+}
+
+#[test]
+fn saving_ends_in_a_receipt_that_compares_the_disk_with_the_preview() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("s");
+    driver.expect("nothing is marked");
+    driver.press("a s");
+    driver.expect("15 tensors quantized, 6 tensors as they are");
+    driver.press("Ctrl-u");
+    driver.press("Enter");
+    driver.expect("Where to? Type a path.");
+    driver.type_text("out.safetensors");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    driver.expect("On disk, 15 tensors have the error the preview showed.");
+    let saved = Checkpoint::open(&driver.path("out.safetensors")).expect("opens");
+    assert_eq!(saved.ids().filter(|&id| saved.layout(id).is_some()).count(), 15);
+    driver.press("y");
+    assert!(driver.clipboard[0].contains("out.safetensors"));
+    assert_eq!(driver.app.receipts(), driver.clipboard);
+    driver.press("Esc q");
+    assert!(driver.quit, "what is saved need not be asked about");
+}
+
+#[test]
+fn an_existing_path_is_only_replaced_after_a_yes() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    std::fs::write(driver.path("out.safetensors"), b"precious").expect("can be written");
+    driver.press("a s Ctrl-u");
+    driver.type_text("out.safetensors");
+    driver.press("Enter");
+    driver.expect("out.safetensors exists already. Replace it?");
+    driver.press("n");
+    driver.expect("Save the quantized model");
+    assert_eq!(std::fs::read(driver.path("out.safetensors")).expect("there"), b"precious");
+    driver.press("Enter y");
+    driver.expect("Saved and verified");
+}
+
+#[test]
+fn a_save_that_fails_comes_back_to_the_dialog_with_the_reason() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("a s Ctrl-u");
+    driver.type_text("no/such/place.safetensors");
+    driver.press("Enter");
+    driver.expect("does not exist");
+    driver.expect("Save the quantized model");
+    driver.press("Esc");
+    driver.expect("15 tensors marked");
+}
+
+#[test]
+fn the_float_model_comes_back() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("d");
+    driver.expect("nothing here is quantized");
+    driver.press("a s Enter");
+    let mut quantized = Driver::open(driver.path("single-int8.safetensors"));
+    quantized.press("a");
+    quantized.expect("nothing quantizable");
+    quantized.press("d Down");
+    quantized.expect("15 tensors turned back into floats, 6 tensors as they are");
+    quantized.press("Enter");
+    quantized.expect("Dequantized and verified");
+    let out = quantized.path("single-int8-f32.safetensors");
+    let float = Checkpoint::open(&out).expect("opens");
+    assert_eq!(float.tensors().len(), 21);
+    assert!(float.ids().all(|id| float.layout(id).is_none()));
+}
+
+#[test]
+fn quitting_with_unsaved_marks_asks_first() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("Space q");
+    driver.expect("1 mark is not saved. Quit all the same?");
+    driver.press("n");
+    assert!(!driver.quit);
+    driver.press("Ctrl-c Ctrl-c");
+    assert!(driver.quit);
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("q");
+    assert!(driver.quit);
+}
+
+#[test]
+fn a_tensor_that_cannot_be_read_is_a_marked_row_and_the_rest_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(directory.path().join(name), bytes).expect("can be written");
+    };
+    write("1.safetensors", &made::bytes(&[weights("first", &[64, 64])]));
+    let last = made::bytes(&[weights("last", &[64, 64])]);
+    write("2.safetensors", &last);
+    let index =
+        r#"{"metadata": {}, "weight_map": {"first": "1.safetensors", "last": "2.safetensors"}}"#;
+    write("model.safetensors.index.json", index.as_bytes());
+    let mut driver = Driver::open_waiting(directory.path());
+    write("2.safetensors", &last[..last.len() - 4096]);
+    driver.release();
+    assert!(driver.cursor_row().contains("! last"), "{}", driver.screen());
+    driver.expect("unreadable");
+    driver.expect("2.safetensors, tensor 'last': ");
+    assert_eq!(decibels(&driver).len(), 1);
+    driver.press("Space");
+    driver.expect("cannot be quantized");
+}
+
+#[test]
+fn a_worker_that_panics_is_reported_and_the_screen_lives() {
+    let mut driver = Driver::open_waiting(TINY_LLAMA);
+    let Some(&Effect::Calibrate { generation, .. }) = driver.held.first() else { panic!() };
+    let why = "index out of bounds".to_owned();
+    driver.send(Event::CalibrationFailed { generation, why });
+    driver.expect("Calibration failed");
+    driver.expect("index out of bounds");
+    driver.press("Esc Space");
+    driver.expect("1 tensor marked");
+    driver.release();
+    driver.press("c");
+    driver.expect("calibrated");
+}
+
+#[test]
+fn empty_models_have_their_own_words() {
+    let mut driver = Driver::of(made::in_memory(&[]), false);
+    driver.expect("This checkpoint holds no tensors.");
+    driver.press("j G Space a p x X t Enter y m Esc s d n c");
+    driver.expect("there is no float tensor to calibrate");
+    let ints = made::Tensor { name: "i".into(), dtype: "I8", shape: vec![4], bytes: vec![1; 4] };
+    let driver = Driver::of(made::in_memory(&[ints]), false);
+    driver.expect("nothing to calibrate: no tensor holds floats");
+    driver.expect("nothing here can be quantized");
+}
+
+#[test]
+fn names_from_files_cannot_write_on_the_screen() {
+    let tensors = [weights("evil\n\u{1b}[2Jname\u{202e}", &[4, 4]), weights("层.权重", &[4, 4])];
+    let mut driver = Driver::of(made::in_memory(&tensors), false);
+    driver.expect("evil\\n\\u{1b}[2Jname\\u{202e}");
+    driver.press("t + m Esc");
+    let shown = driver.screen();
+    assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'));
+}
+
+#[test]
+fn metadata_shows_the_files_and_the_config() {
+    let mut driver = Driver::open(SHARDED);
+    driver.press("m");
+    for text in ["model-00003-of-00004.safetensors", "__metadata__", "format              pt"] {
+        driver.expect(text);
+    }
+    driver.press("G");
+    driver.expect("\"vocab_size\"");
+    driver.press("q");
+    driver.expect_not("__metadata__");
+}
+
+#[test]
+fn help_tells_every_key_and_can_be_searched() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.resize(120, 200);
+    driver.press("?");
+    for binding in quantscope::app::keys::BINDINGS {
+        driver.expect(binding.help);
+    }
+    driver.type_text("undo");
+    driver.expect("undo the last change of marks");
+    driver.expect_not("next row");
+    driver.type_text(" nothing of the kind");
+    driver.expect("No key does that.");
+    driver.press("Esc");
+    driver.expect_not("No key does that.");
+}
+
+#[test]
+fn the_mouse_moves_marks_sorts_and_chooses_tabs() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.click(30, 6);
+    assert_eq!(driver.cursor_row(), driver.rows()[6]);
+    driver.click(2, 8);
+    assert!(driver.rows()[8].contains('●'), "{}", driver.screen());
+    driver.click(6, 3);
+    driver.expect("by name");
+    let tabs = driver.rows().iter().position(|row| row.contains("Schemes")).expect("tabs");
+    let x = driver.rows()[tabs].chars().take_while(|&c| c != 'S').count();
+    driver.click(x as u16, tabs as u16);
+    driver.expect("rel. error");
+    driver.send(Event::Wheel(3));
+    assert_eq!(driver.app.table.top(), 3);
+}
+
+#[test]
+fn enter_gives_the_tensor_the_whole_screen_where_there_is_little() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.resize(60, 15);
+    driver.expect_not("largest error");
+    driver.press("Enter");
+    driver.expect("largest error");
+    driver.press("j Esc");
+    driver.expect_not("largest error");
+}
+
+#[test]
+fn every_size_draws_with_every_window_open() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    let windows = ["", "?", "L", "m", "p", ":", "/", "a s", "q", "Enter", "t", "Tab"];
+    for keys in windows {
+        driver.press(keys);
+        for (width, height) in
+            [(0, 0), (1, 1), (20, 3), (59, 15), (60, 14), (60, 15), (61, 23), (80, 24), (300, 100)]
+        {
+            driver.resize(width, height);
+            let _ = driver.screen();
+            for action in [Motion::Last, Motion::PageUp, Motion::First] {
+                let key = match action {
+                    Motion::Last => "End",
+                    Motion::PageUp => "PageUp",
+                    _ => "Home",
+                };
+                driver.press(key);
+            }
+        }
+        driver.resize(120, 36);
+        driver.press("Esc");
+    }
+    driver.resize(50, 12);
+    driver.expect("60×15 at least, this is 50×12");
+}
+
+#[test]
+fn hints_offer_only_what_can_be_done() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    assert!(!driver.app.can(Action::Save) && !driver.app.can(Action::Undo));
+    let last = driver.rows().pop().expect("a row");
+    assert!(!last.contains("save") && last.contains("q quit"), "{last}");
+    driver.press("Space");
+    let last = driver.rows().pop().expect("a row");
+    assert!(last.contains("s save") && last.contains("u undo"), "{last}");
+}

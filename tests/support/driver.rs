@@ -1,0 +1,234 @@
+//! The inspector without a terminal: keys in, effects carried out to their end at once, the
+//! screen as text. No clock, no second thread: the same keys always give the same screen.
+
+use quantscope::app::keys::Key;
+use quantscope::app::{self, App, Effect, Event, Meter, Target};
+use quantscope::checkpoint::Checkpoint;
+use quantscope::job::{Progress, save, scan};
+use quantscope::terminal::questions;
+use quantscope::ui::{self, Colours, Theme};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Size};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub const TINY_LLAMA: &str = "tests/data/tiny-llama/single/model.safetensors";
+pub const SHARDED: &str = "tests/data/tiny-llama/sharded";
+pub const DEMO: &str = "assets/demo.safetensors";
+
+pub struct Driver {
+    pub app: App,
+    pub clipboard: Vec<String>,
+    pub quit: bool,
+    /// Calibrations are put off while this is set; their effects are kept.
+    pub hold: bool,
+    pub held: Vec<Effect>,
+    pub theme: Theme,
+    /// Where relative paths lead.
+    pub directory: tempfile::TempDir,
+    size: Size,
+    now: Duration,
+}
+
+impl Driver {
+    pub fn open(path: impl AsRef<Path>) -> Driver {
+        let checkpoint = Checkpoint::open(path.as_ref()).expect("opens");
+        Driver::of(checkpoint, false)
+    }
+
+    /// The moment before anything is calibrated.
+    pub fn open_waiting(path: impl AsRef<Path>) -> Driver {
+        let checkpoint = Checkpoint::open(path.as_ref()).expect("opens");
+        Driver::of(checkpoint, true)
+    }
+
+    pub fn of(checkpoint: Checkpoint, hold: bool) -> Driver {
+        let mut driver = Driver {
+            app: App::new(Arc::new(checkpoint)),
+            clipboard: Vec::new(),
+            quit: false,
+            hold,
+            held: Vec::new(),
+            theme: Theme::new(Colours::True),
+            directory: tempfile::tempdir().expect("a directory"),
+            size: Size::new(120, 36),
+            now: Duration::ZERO,
+        };
+        driver.resize(120, 36);
+        driver.send(Event::Opened);
+        driver
+    }
+
+    pub fn resize(&mut self, width: u16, height: u16) {
+        self.size = Size::new(width, height);
+        self.look();
+    }
+
+    /// Presses keys, written with spaces between: `j`, `Space`, `Enter`, `Ctrl-c`.
+    pub fn press(&mut self, keys: &str) {
+        for key in keys.split_whitespace() {
+            self.send(Event::Key(key_named(key)));
+        }
+    }
+
+    pub fn type_text(&mut self, text: &str) {
+        text.chars().for_each(|c| self.send(Event::Key(Key::Char(c))));
+    }
+
+    pub fn click(&mut self, x: u16, y: u16) {
+        let hit: Option<Target> = ui::layout::hit(self.size, &self.app, Position::new(x, y));
+        if let Some(target) = hit {
+            self.send(Event::Click(target));
+        }
+    }
+
+    pub fn send(&mut self, event: Event) {
+        let effects = app::update(&mut self.app, event);
+        effects.into_iter().for_each(|effect| self.carry_out(effect));
+        self.look();
+    }
+
+    fn look(&mut self) {
+        let viewport = ui::layout::viewport(self.size, &self.app);
+        if viewport != self.app.viewport {
+            app::update(&mut self.app, Event::Resized(viewport));
+        }
+    }
+
+    /// Carries out what was held back.
+    pub fn release(&mut self) {
+        self.hold = false;
+        std::mem::take(&mut self.held).into_iter().for_each(|effect| self.carry_out(effect));
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let checkpoint = self.app.model.checkpoint.clone();
+        match effect {
+            Effect::Calibrate { .. } if self.hold => self.held.push(effect),
+            Effect::Calibrate { generation, schemes } => {
+                let order = scan::Order::new(checkpoint.ids().collect());
+                let found = Mutex::new(Vec::new());
+                let report = |finding| found.lock().expect("no panic").push(finding);
+                let progress = Progress::default();
+                scan::run(&checkpoint, &questions(schemes), &order, Some(1), &progress, &report)
+                    .expect("runs to its end");
+                for (tensor, found) in found.into_inner().expect("no panic") {
+                    self.send(Event::Found { generation, tensor, found });
+                }
+                self.tick(None);
+                self.send(Event::CalibrationEnded { generation, meter: Meter::default() });
+            }
+            Effect::StopCalibration => self.held.clear(),
+            Effect::Hurry(_) => {}
+            Effect::Save(mut request) => {
+                let out = request.out.clone();
+                request.out = self.directory.path().join(&out);
+                let (progress, phase) = (Progress::default(), |_| ());
+                let mut saved = save::run(&checkpoint, &request, Some(1), &progress, &phase);
+                if let Ok(receipt) = &mut saved {
+                    receipt.out = out;
+                    receipt.elapsed = Duration::from_millis(120);
+                }
+                self.send(Event::Save(save::News::Finished(Box::new(saved))));
+            }
+            Effect::CancelSave | Effect::Suspend | Effect::Redraw => {}
+            Effect::ReadConfig => {
+                let config = checkpoint.config().map(|text| text.map_err(|e| e.to_string()));
+                self.send(Event::Config(config));
+            }
+            Effect::Copy(text) => self.clipboard.push(text),
+            Effect::Quit => self.quit = true,
+        }
+    }
+
+    /// A second passes; the calibration is as far as `share` says.
+    pub fn tick(&mut self, share: Option<f64>) {
+        self.now += Duration::from_secs(1);
+        let total = self.app.model.checkpoint.total_bytes();
+        let calibration = share.map(|share| Meter {
+            done: (total as f64 * share) as u64,
+            total,
+            elapsed: Duration::from_millis(250),
+        });
+        self.send(Event::Tick { now: self.now, calibration, save: None });
+    }
+
+    pub fn buffer(&self) -> Buffer {
+        let backend = TestBackend::new(self.size.width, self.size.height);
+        let mut terminal = Terminal::new(backend).expect("a backend");
+        terminal.draw(|frame| ui::draw(frame, &self.app, &self.theme)).expect("draws");
+        terminal.backend().buffer().clone()
+    }
+
+    /// The rows of the screen, their ends trimmed.
+    pub fn rows(&self) -> Vec<String> {
+        let buffer = self.buffer();
+        (0..buffer.area.height)
+            .map(|y| {
+                let row: String = (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect();
+                row.replace('\u{a0}', " ").trim_end().to_owned()
+            })
+            .collect()
+    }
+
+    pub fn screen(&self) -> String {
+        self.rows().join("\n")
+    }
+
+    pub fn shows(&self, text: &str) -> bool {
+        self.screen().contains(text)
+    }
+
+    /// Asserts that the screen shows a text, or shows the screen.
+    pub fn expect(&self, text: &str) {
+        assert!(self.shows(text), "expected {text:?} on the screen:\n{}", self.screen());
+    }
+
+    pub fn expect_not(&self, text: &str) {
+        assert!(!self.shows(text), "did not expect {text:?} on the screen:\n{}", self.screen());
+    }
+
+    /// The row under the cursor.
+    pub fn cursor_row(&self) -> String {
+        let rows = self.rows();
+        rows.iter().find(|row| row.starts_with('▌')).cloned().unwrap_or_default()
+    }
+
+    /// The rows of the table, as they are written.
+    pub fn table(&self) -> Vec<String> {
+        let rows = self.rows();
+        let first = 4;
+        rows[first..first + self.app.table.visible().len()].to_vec()
+    }
+}
+
+fn key_named(name: &str) -> Key {
+    match name {
+        "Space" => Key::Char(' '),
+        "Enter" => Key::Enter,
+        "Esc" => Key::Esc,
+        "Tab" => Key::Tab,
+        "BackTab" => Key::BackTab,
+        "Backspace" => Key::Backspace,
+        "Up" => Key::Up,
+        "Down" => Key::Down,
+        "Left" => Key::Left,
+        "Right" => Key::Right,
+        "Home" => Key::Home,
+        "End" => Key::End,
+        "PageUp" => Key::PageUp,
+        "PageDown" => Key::PageDown,
+        _ => match (name.strip_prefix("Ctrl-"), &name.chars().collect::<Vec<_>>()[..]) {
+            (Some(letter), _) => Key::Ctrl(letter.chars().next().expect("a letter")),
+            (None, [c]) => Key::Char(*c),
+            _ => panic!("no key is called {name}"),
+        },
+    }
+}
