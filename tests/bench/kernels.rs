@@ -78,7 +78,7 @@ macro_rules! over_types {
                 let bytes = weights($dtype, SIZE);
                 bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
                     let $bytes = black_box(bytes);
-                    black_box($body);
+                    let _ = black_box($body);
                 });
             }
         }

@@ -5,7 +5,9 @@
 
 use super::Quantization;
 use super::dispatch::{Kernel, Level, run};
-use super::lanes::{Element, Float, LANES, Lanes, Narrow, by_single, by_type, fold, map, zip};
+use super::lanes::{
+    Element, Float, LANES, Lanes, Narrow, Steps, by_single, by_type, fold, map, zip,
+};
 use super::levels::Watch;
 use super::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
 use crate::quantization::ErrorSums;
@@ -193,17 +195,17 @@ impl Pass {
     ) -> Lanes<u32> {
         let mut unseen = [0; LANES];
         let mut block = self.block;
-        for raw in run.chunks(LANES * E::SIZE) {
-            let x = E::load_padded(level, raw);
+        let steps = Steps::<E>::of(run);
+        for i in 0..steps.len() {
+            let x = steps.load(level, i);
             let new = block.step(level, grid, x, divisor, &self.watch);
             unseen = zip(unseen, new, |a, b| a | b);
         }
-        let tail = run.len() / E::SIZE % LANES;
-        if tail > 0 {
+        if steps.tail > 0 {
             // The zeros that filled up the lanes add nothing to any sum, but to these.
             for i in 0..LANES {
-                block.zero_before[i] -= u32::from(i >= tail);
-                block.zero_after[i] -= u32::from(i >= tail);
+                block.zero_before[i] -= u32::from(i >= steps.tail);
+                block.zero_after[i] -= u32::from(i >= steps.tail);
             }
         }
         self.block = block;
@@ -220,13 +222,13 @@ impl Pass {
         run: &[u8],
         divisor: &Divisor,
     ) {
-        for raw in run.chunks(LANES * E::SIZE) {
-            let count = raw.len() / E::SIZE;
-            let x = E::load_padded(level, raw);
+        let steps = Steps::<E>::of(run);
+        for i in 0..steps.len() {
+            let x = steps.load(level, i);
             let (q, codes) = grid.round(divisor.quotient(level, x));
             let unseen = level.unseen(&self.watch, codes, q);
             if fold(unseen, |a, b| a | b) & 1 != 0 {
-                self.watch.add(grid, &codes[..count]);
+                self.watch.add(grid, &codes[..steps.count(i)]);
             }
         }
     }

@@ -6,7 +6,7 @@
 use super::dispatch::{Kernel, Level, run};
 use super::error::{self, BLOCK, Pass, RUN};
 use super::lanes::{
-    Element, Float, LANES, Lanes, Narrow, by_single, by_type, fold, map, narrow_bf16, zip,
+    Element, Float, LANES, Lanes, Narrow, Steps, by_single, by_type, fold, map, narrow_bf16, zip,
 };
 use super::moments::range;
 use super::quantize;
@@ -157,13 +157,9 @@ fn absmaxes_of<E: Element, L: Level>(level: L, bytes: &[u8], layout: Layout, out
 #[inline(always)]
 fn absmax_of<E: Element, L: Level>(level: L, group: &[u8]) -> E::Wide {
     let mut most = [E::Wide::default(); LANES];
-    let mut chunks = group.chunks_exact(LANES * E::SIZE);
-    for raw in &mut chunks {
-        most = zip(most, E::load(level, raw), |most, x| most.most(x.abs()));
-    }
-    if !chunks.remainder().is_empty() {
-        let x = E::load_padded(level, chunks.remainder());
-        most = zip(most, x, |most, x| most.most(x.abs()));
+    let steps = Steps::<E>::of(group);
+    for i in 0..steps.len() {
+        most = zip(most, steps.load(level, i), |most, x| most.most(x.abs()));
     }
     fold(most, Float::most)
 }

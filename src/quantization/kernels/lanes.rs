@@ -106,31 +106,49 @@ pub(super) trait Element: Copy {
     /// The element whose little-endian bytes are `raw`; 0 for another number of bytes.
     fn read(raw: &[u8]) -> Self::Wide;
 
-    /// The elements of `raw`, which holds [`LANES`] of them.
-    fn load<L: Level>(level: L, raw: &[u8]) -> Lanes<Self::Wide>;
+    /// The bytes of [`LANES`] elements.
+    type Raw: Copy;
 
-    /// The up to [`LANES`] elements of `raw`, and zeros.
-    #[inline(always)]
-    fn load_padded<L: Level>(level: L, raw: &[u8]) -> Lanes<Self::Wide> {
-        if raw.len() == LANES * Self::SIZE {
-            return Self::load(level, raw);
-        }
-        let mut padded = [0; LANES * 8];
-        let filled = raw.len().min(LANES * Self::SIZE);
-        padded[..filled].copy_from_slice(&raw[..filled]);
-        Self::load(level, &padded[..LANES * Self::SIZE])
-    }
+    /// All whole [`LANES`] elements of `bytes`, and the bytes after them.
+    fn split(bytes: &[u8]) -> (&[Self::Raw], &[u8]);
+
+    /// The up to [`LANES`] elements of `bytes`, and zeros.
+    fn pad(bytes: &[u8]) -> Self::Raw;
+
+    fn load<L: Level>(level: L, raw: &Self::Raw) -> Lanes<Self::Wide>;
 }
 
-/// The `N`-byte words of `raw`, zeros where it is too short.
-#[inline(always)]
-fn words<const N: usize>(raw: &[u8]) -> Lanes<[u8; N]> {
-    let mut out = [[0; N]; LANES];
-    let (words, _) = raw.as_chunks::<N>();
-    if let Some(words) = words.first_chunk::<LANES>() {
-        out = *words;
+/// Elements in steps of [`LANES`], the last one filled up with zeros.
+pub(super) struct Steps<'a, E: Element> {
+    whole: &'a [E::Raw],
+    last: E::Raw,
+    /// Elements of the last, if it is not whole.
+    pub(super) tail: usize,
+}
+
+impl<'a, E: Element> Steps<'a, E> {
+    #[inline(always)]
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        let (whole, tail) = E::split(bytes);
+        Steps { whole, last: E::pad(tail), tail: tail.len() / E::SIZE }
     }
-    out
+
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.whole.len() + usize::from(self.tail > 0)
+    }
+
+    /// Elements of a step that are not filling.
+    #[inline(always)]
+    pub(super) fn count(&self, step: usize) -> usize {
+        if step < self.whole.len() { LANES } else { self.tail }
+    }
+
+    /// The last one for every step past the end.
+    #[inline(always)]
+    pub(super) fn load<L: Level>(&self, level: L, step: usize) -> Lanes<E::Wide> {
+        E::load(level, self.whole.get(step).unwrap_or(&self.last))
+    }
 }
 
 /// An element type computed in f32.
@@ -138,61 +156,43 @@ pub(super) trait Narrow: Element<Wide = f32> {}
 
 impl<E: Element<Wide = f32>> Narrow for E {}
 
-impl Element for f32 {
-    type Wide = f32;
-    const SIZE: usize = 4;
+macro_rules! element {
+    ($t:ty, $wide:ty, $size:literal, |$level:ident, $words:ident| $load:expr) => {
+        impl Element for $t {
+            type Wide = $wide;
+            const SIZE: usize = $size;
+            type Raw = Lanes<[u8; $size]>;
 
-    #[inline(always)]
-    fn read(raw: &[u8]) -> f32 {
-        raw.try_into().map(f32::from_le_bytes).unwrap_or_default()
-    }
-    #[inline(always)]
-    fn load<L: Level>(_: L, raw: &[u8]) -> Lanes<f32> {
-        map(words::<4>(raw), f32::from_le_bytes)
-    }
+            #[inline(always)]
+            fn read(raw: &[u8]) -> $wide {
+                raw.try_into().map(<$t>::from_le_bytes).unwrap_or_default().into()
+            }
+            #[inline(always)]
+            fn split(bytes: &[u8]) -> (&[Self::Raw], &[u8]) {
+                let (whole, tail) = bytes.as_chunks::<$size>().0.as_chunks();
+                (whole, tail.as_flattened())
+            }
+            #[inline(always)]
+            fn pad(bytes: &[u8]) -> Self::Raw {
+                let mut padded = [[0; $size]; LANES];
+                for (padded, word) in padded.iter_mut().zip(bytes.as_chunks().0) {
+                    *padded = *word;
+                }
+                padded
+            }
+            #[inline(always)]
+            fn load<L: Level>($level: L, &$words: &Self::Raw) -> Lanes<$wide> {
+                $load
+            }
+        }
+    };
 }
-
-impl Element for bf16 {
-    type Wide = f32;
-    const SIZE: usize = 2;
-
-    #[inline(always)]
-    fn read(raw: &[u8]) -> f32 {
-        raw.try_into().map(bf16::from_le_bytes).unwrap_or_default().into()
-    }
-    #[inline(always)]
-    fn load<L: Level>(_: L, raw: &[u8]) -> Lanes<f32> {
-        map(words::<2>(raw), |w| f32::from_bits(u32::from(u16::from_le_bytes(w)) << 16))
-    }
-}
-
-impl Element for f16 {
-    type Wide = f32;
-    const SIZE: usize = 2;
-
-    #[inline(always)]
-    fn read(raw: &[u8]) -> f32 {
-        raw.try_into().map(f16::from_le_bytes).unwrap_or_default().into()
-    }
-    #[inline(always)]
-    fn load<L: Level>(level: L, raw: &[u8]) -> Lanes<f32> {
-        level.widen_f16(map(words::<2>(raw), u16::from_le_bytes))
-    }
-}
-
-impl Element for f64 {
-    type Wide = f64;
-    const SIZE: usize = 8;
-
-    #[inline(always)]
-    fn read(raw: &[u8]) -> f64 {
-        raw.try_into().map(f64::from_le_bytes).unwrap_or_default()
-    }
-    #[inline(always)]
-    fn load<L: Level>(_: L, raw: &[u8]) -> Lanes<f64> {
-        map(words::<8>(raw), f64::from_le_bytes)
-    }
-}
+element!(f64, f64, 8, |_level, words| map(words, f64::from_le_bytes));
+element!(f32, f32, 4, |_level, words| map(words, f32::from_le_bytes));
+element!(f16, f32, 2, |level, words| level.widen_f16(map(words, u16::from_le_bytes)));
+element!(bf16, f32, 2, |_level, words| {
+    map(words, |word| f32::from_bits(u32::from(u16::from_le_bytes(word)) << 16))
+});
 
 /// Evaluates an expression with `$E` as the [`Element`] that a `FloatType` names.
 macro_rules! by_type {

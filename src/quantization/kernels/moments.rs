@@ -87,8 +87,8 @@ fn values<E: Element, L: Level>(level: L, bytes: &[u8]) -> Range {
         let mut min = [E::Wide::INFINITY; LANES];
         let mut max = [E::Wide::default() - E::Wide::INFINITY; LANES];
         let mut poison = [E::Wide::default(); LANES];
-        let mut chunks = block.chunks_exact(LANES * E::SIZE);
-        for raw in &mut chunks {
+        let (whole, tail) = E::split(block);
+        for raw in whole {
             let x = E::load(level, raw);
             min = zip(min, x, Float::least);
             max = zip(max, x, Float::most);
@@ -96,16 +96,15 @@ fn values<E: Element, L: Level>(level: L, bytes: &[u8]) -> Range {
             let new = map(x, |x| x - x);
             poison = zip(poison, new, |p, x| p + x);
         }
-        let tail = chunks.remainder();
         let mut found = if fold(poison, |a, b| a + b) == E::Wide::default() {
             Range {
-                count: (block.len() - tail.len()) as u64 / E::SIZE as u64,
+                count: (whole.len() * LANES) as u64,
                 min: fold(min, Float::least).f64(),
                 max: fold(max, Float::most).f64(),
                 ..Range::default()
             }
         } else {
-            careful::<E>(&block[..block.len() - tail.len()]).range
+            careful::<E>(&block[..whole.len() * LANES * E::SIZE]).range
         };
         found.merge(&careful::<E>(tail).range);
         range.merge(&found);
@@ -170,8 +169,8 @@ fn moments_of<E: Element, L: Level>(level: L, bytes: &[u8]) -> Moments {
         let mut sum: Lanes<f64> = [0.0; LANES];
         let mut sum_sq: Lanes<f64> = [0.0; LANES];
         let mut zeros: Lanes<u32> = [0; LANES];
-        let mut chunks = block.chunks_exact(LANES * E::SIZE);
-        for raw in &mut chunks {
+        let (whole, tail) = E::split(block);
+        for raw in whole {
             let x = E::load(level, raw);
             min = zip(min, x, Float::least);
             max = zip(max, x, Float::most);
@@ -185,14 +184,12 @@ fn moments_of<E: Element, L: Level>(level: L, bytes: &[u8]) -> Moments {
                 zip(sum_sq, x, |s, x| s + x * x)
             };
         }
-        let tail = chunks.remainder();
-        let whole = &block[..block.len() - tail.len()];
         let sum_sq = fold(sum_sq, |a, b| a + b);
         // NaN and infinity leave nothing finite behind, nor does an overflow in f64.
         let mut found = if sum_sq.is_finite() {
             Moments {
                 range: Range {
-                    count: (whole.len() / E::SIZE) as u64,
+                    count: (whole.len() * LANES) as u64,
                     min: fold(min, Float::least).f64(),
                     max: fold(max, Float::most).f64(),
                     ..Range::default()
@@ -202,7 +199,7 @@ fn moments_of<E: Element, L: Level>(level: L, bytes: &[u8]) -> Moments {
                 zeros: zeros.iter().copied().map(u64::from).sum(),
             }
         } else {
-            careful::<E>(whole)
+            careful::<E>(&block[..whole.len() * LANES * E::SIZE])
         };
         found.merge(&careful::<E>(tail));
         moments.merge(&found);

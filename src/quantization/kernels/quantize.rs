@@ -2,7 +2,7 @@
 
 use super::Quantization;
 use super::dispatch::{Kernel, Level, run};
-use super::lanes::{Element, Float, LANES, Narrow, by_single, by_type};
+use super::lanes::{Element, Float, LANES, Narrow, Steps, by_single, by_type};
 use super::rounding::{Divisor, Grid, IntegersHalfAway, IntegersHalfEven, is_ordinary, round_one};
 use crate::quantization::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
@@ -63,13 +63,14 @@ pub(super) fn group<E: Narrow, L: Level, G: Grid>(
     divisor: &Divisor,
     out: &mut [i8],
 ) {
-    for (raw, out) in bytes.chunks(LANES * E::SIZE).zip(out.chunks_mut(LANES)) {
-        let (_, codes) = grid.round(divisor.quotient(level, E::load_padded(level, raw)));
+    let steps = Steps::<E>::of(bytes);
+    for (i, out) in out.chunks_mut(LANES).enumerate().take(steps.len()) {
+        let (_, codes) = grid.round(divisor.quotient(level, steps.load(level, i)));
         let values = level.low8(codes).map(u8::cast_signed);
         match out.first_chunk_mut() {
-            Some(out) if raw.len() == LANES * E::SIZE => *out = values,
+            Some(out) if steps.count(i) == LANES => *out = values,
             _ => {
-                for (out, value) in out.iter_mut().zip(&values[..raw.len() / E::SIZE]) {
+                for (out, value) in out.iter_mut().zip(&values[..steps.count(i)]) {
                     *out = *value;
                 }
             }
