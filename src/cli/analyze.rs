@@ -115,7 +115,7 @@ impl Analyze {
         let mut tally = Tally::new(self.scheme.scheme);
         let mut table = Table::new(&[
             ("tensor", Kind::Name),
-            ("dtype", Kind::Left),
+            ("dtype", Kind::OptionalLeft),
             ("shape", Kind::Left),
             ("bytes", Kind::Optional),
             ("SQNR", Kind::Right),

@@ -58,7 +58,7 @@ impl Calibrate {
         }
         let mut table = Table::new(&[
             ("tensor", Kind::Name),
-            ("dtype", Kind::Left),
+            ("dtype", Kind::OptionalLeft),
             ("shape", Kind::Left),
             ("min", Kind::Right),
             ("max", Kind::Right),

@@ -42,7 +42,7 @@ impl Inspect {
         }
         let mut table = Table::new(&[
             ("tensor", Kind::Name),
-            ("dtype", Kind::Left),
+            ("dtype", Kind::OptionalLeft),
             ("shape", Kind::Left),
             ("parameters", Kind::Optional),
             ("bytes", Kind::Right),

@@ -16,6 +16,8 @@ pub enum Kind {
     Right,
     /// Right-aligned, and left out where space is scarce; the last one first.
     Optional,
+    /// The same, left-aligned.
+    OptionalLeft,
 }
 
 /// Rows of as many cells as there are columns.
@@ -28,7 +30,8 @@ pub struct Table {
 }
 
 const GAP: usize = 2;
-const NAME_MIN: usize = 24;
+/// Enough to tell the layers of a model apart.
+const NAME_MIN: usize = 36;
 const NOTE_MIN: usize = 16;
 
 impl Table {
@@ -90,7 +93,8 @@ impl Table {
             cells.filter(|&w| w > 0).map(|w| w + GAP).sum::<usize>().saturating_sub(GAP)
         };
         for at in (0..widths.len()).rev() {
-            if least(&widths) > limit && self.columns[at].1 == Kind::Optional {
+            let optional = matches!(self.columns[at].1, Kind::Optional | Kind::OptionalLeft);
+            if optional && least(&widths) > limit {
                 widths[at] = 0;
             }
         }
@@ -137,7 +141,8 @@ fn shortened(cell: &str, width: usize, kind: Kind) -> std::borrow::Cow<'_, str> 
         return cell.into();
     }
     let room = width.saturating_sub(1);
-    let head = if kind == Kind::Name { room / 3 } else { room };
+    // The end of a name tells more than its beginning, which most names share.
+    let head = if kind == Kind::Name { room / 6 } else { room };
     let mut start = String::new();
     let mut used = 0;
     for c in cell.chars() {
@@ -196,15 +201,15 @@ mod tests {
 
     #[test]
     fn on_a_terminal_nothing_is_wider_than_it() {
-        for width in 62..120 {
+        for width in 71..120 {
             for line in printed(Some(width)).lines() {
                 assert!(line.width() <= width, "{width}: {line}");
             }
         }
-        insta::assert_snapshot!(printed(Some(62)), @r"
-        tensor                       shape      SQNR  note
-        model.la…attn.q_proj.weight  [2, 2]  31.2 dB
-        größe                        [2, 2]  31.2 dB  it is an embedd…
+        insta::assert_snapshot!(printed(Some(71)), @r"
+        tensor                                shape      SQNR  note
+        model…yers.0.self_attn.q_proj.weight  [2, 2]  31.2 dB
+        größe                                 [2, 2]  31.2 dB  it is an embedd…
         ");
     }
 }
