@@ -194,13 +194,15 @@ fn neighbour<T: Copy + PartialEq>(all: &[T], now: T, forward: bool) -> T {
 fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
     let ending = match kind {
         SaveKind::Quantize(OutputFormat::FakeQuantized) => "fake-quantized".to_owned(),
+        SaveKind::Quantize(format) if format.is_directory() => format.name().to_owned(),
         SaveKind::Quantize(_) => "int8".to_owned(),
         SaveKind::Dequantize(None) => "float".to_owned(),
         SaveKind::Dequantize(Some(to)) => to.dtype().name().to_lowercase(),
     };
     let name = model_name(checkpoint);
+    let directory = matches!(kind, SaveKind::Quantize(format) if format.is_directory());
     match checkpoint.shards().len() {
-        0 | 1 => format!("{name}-{ending}.safetensors"),
+        0 | 1 if !directory => format!("{name}-{ending}.safetensors"),
         _ => format!("{name}-{ending}"),
     }
 }

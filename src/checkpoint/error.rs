@@ -72,6 +72,8 @@ pub enum Problem {
     Shrunk { missing: u64 },
     #[error("{0}")]
     Layout(String),
+    #[error("it is not a JSON object: {0}; it is needed to know how the model is quantized")]
+    Config(String),
 }
 
 fn io_sentence(error: &io::Error) -> String {

@@ -4,6 +4,7 @@
 //! thinks of them: most are one stored tensor, a quantized one is several. Formats differ
 //! only in how they fill these two lists. Nothing here writes.
 
+pub mod config;
 mod discover;
 mod error;
 pub mod layout;
@@ -11,6 +12,7 @@ mod reader;
 pub mod safetensors;
 mod source;
 
+pub use config::Config;
 pub use discover::{Index, has_extension, has_model};
 pub use error::{CheckpointError, Problem, Result};
 pub use layout::Layout;
@@ -140,7 +142,8 @@ impl Checkpoint {
         if shards.len() > 1 {
             unique_names(&path, &shards, &stored)?;
         }
-        let (tensors, contents) = logical_tensors(&shards, &stored)?;
+        let quantized = layout::recognise(&path, directory.as_deref(), &shards, &stored)?;
+        let (tensors, contents) = logical_tensors(quantized, &stored);
         let format = Format::Safetensors;
         Ok(Checkpoint { path, format, shards, index, directory, stored, tensors, contents })
     }
@@ -180,6 +183,11 @@ impl Checkpoint {
     pub fn config(&self) -> Option<std::io::Result<String>> {
         let path = self.directory.as_ref()?.join("config.json");
         path.is_file().then(|| std::fs::read_to_string(path))
+    }
+
+    /// What it says, if there is one; an error if it is not JSON.
+    pub fn model_config(&self) -> Result<Option<Config>> {
+        self.directory.as_deref().map_or(Ok(None), Config::read)
     }
 
     /// Tensors as a person thinks of them, in the order of the files.
@@ -228,7 +236,7 @@ impl Checkpoint {
     pub fn float_type(&self, id: TensorId) -> Option<FloatType> {
         match self.content(id) {
             Content::Plain(_) => self.tensor(id).dtype.float(),
-            Content::Quantized(layout) => Some(layout::decoded_type(layout.original())),
+            Content::Quantized(layout) => layout.decoded(),
         }
     }
 
@@ -310,35 +318,26 @@ fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> 
     Ok(())
 }
 
-/// Joins the stored tensors that together stand for one.
-fn logical_tensors(shards: &[Shard], stored: &[Stored]) -> Result<(Vec<TensorInfo>, Vec<Content>)> {
-    let mut layouts: HashMap<StoredId, Box<dyn Layout>> = HashMap::new();
-    let mut parts: HashSet<StoredId> = Default::default();
-    for (number, shard) in shards.iter().enumerate() {
-        // Stored tensors lie shard by shard.
-        let first = stored.partition_point(|s| s.shard < number as u32);
-        let end = stored.partition_point(|s| s.shard <= number as u32);
-        let here = (first as u32..).map(StoredId).zip(&stored[first..end]);
-        for int8 in layout::recognise_ours(shard.source.path(), &shard.metadata, here)? {
-            parts.insert(int8.scale);
-            layouts.insert(int8.values, Box::new(int8));
-        }
-    }
+/// Joins the stored tensors that together stand for one, in the place of their values.
+fn logical_tensors(
+    mut quantized: HashMap<StoredId, layout::Found>,
+    stored: &[Stored],
+) -> (Vec<TensorInfo>, Vec<Content>) {
+    let parts: HashSet<StoredId> = quantized.values().flat_map(|t| t.layout.parts()).collect();
     let mut tensors = Vec::with_capacity(stored.len());
     let mut contents = Vec::with_capacity(stored.len());
-    for (i, s) in stored.iter().enumerate() {
-        let id = StoredId(i as u32);
-        if parts.contains(&id) {
-            continue;
+    for (id, s) in (0..).map(StoredId).zip(stored) {
+        let dtype = s.dtype.clone();
+        if let Some(found) = quantized.remove(&id) {
+            let sizes = found.layout.parts().into_iter().filter_map(|p| stored.get(p.0 as usize));
+            let bytes = sizes.map(Stored::bytes).fold(0, u64::saturating_add);
+            tensors.push(TensorInfo { name: found.name, dtype, shape: found.shape, bytes });
+            contents.push(Content::Quantized(found.layout));
+        } else if !parts.contains(&id) {
+            let (name, shape) = (s.name.clone(), s.shape.clone());
+            tensors.push(TensorInfo { name, dtype, shape, bytes: s.bytes() });
+            contents.push(Content::Plain(id));
         }
-        let layout = layouts.remove(&id);
-        let bytes = match &layout {
-            None => s.bytes(),
-            Some(layout) => layout.parts().iter().map(|p| stored[p.0 as usize].bytes()).sum(),
-        };
-        let (name, dtype, shape) = (s.name.clone(), s.dtype.clone(), s.shape.clone());
-        tensors.push(TensorInfo { name, dtype, shape, bytes });
-        contents.push(layout.map_or(Content::Plain(id), Content::Quantized));
     }
-    Ok((tensors, contents))
+    (tensors, contents)
 }

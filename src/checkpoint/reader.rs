@@ -4,19 +4,59 @@ use super::error::{CheckpointError, Result};
 use super::source::Handle;
 use super::{Checkpoint, Content, StoredId};
 use crate::tensor::{FloatType, TensorId};
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
-/// One thread's view of a checkpoint: the file it read last stays open, and the buffers
+/// Files a reader keeps open: the parts of one tensor may lie in several.
+const OPEN_FILES: usize = 4;
+
+/// Panels a reader keeps: a transposed layout has one for each of its parts.
+const PANELS: usize = 4;
+
+/// Bytes of a panel, unless a single chunk needs more.
+const PANEL_BYTES: u64 = 2 << 20;
+
+/// One thread's view of a checkpoint: the files it read last stay open, and the buffers
 /// grow to the largest range asked for, which callers keep to a few MiB.
 pub struct Reader<'c> {
     checkpoint: &'c Checkpoint,
-    open: Option<(u32, Handle)>,
+    /// The one used last is the last.
+    open: Vec<(u32, Handle)>,
     buffer: Vec<u8>,
+    panels: VecDeque<Arc<Panel>>,
+}
+
+/// Some columns of some rows of a stored tensor, in bytes: what a layout that stores its
+/// tensor transposed needs for a chunk of it.
+#[derive(Debug)]
+pub struct Panel {
+    of: StoredId,
+    rows: Range<u64>,
+    columns: Range<u64>,
+    bytes: Vec<u8>,
+}
+
+impl Panel {
+    /// The bytes `columns` of `row`, both counted as in the stored tensor; empty where the
+    /// panel does not reach.
+    pub fn get(&self, row: u64, columns: Range<u64>) -> &[u8] {
+        let width = self.columns.end - self.columns.start;
+        let offset = |column: u64| {
+            let row = row.checked_sub(self.rows.start)?;
+            let column = column.checked_sub(self.columns.start).filter(|&c| c <= width)?;
+            Some((row * width + column) as usize)
+        };
+        match (offset(columns.start), offset(columns.end)) {
+            (Some(start), Some(end)) => self.bytes.get(start..end).unwrap_or_default(),
+            _ => &[],
+        }
+    }
 }
 
 impl<'c> Reader<'c> {
     pub(super) fn new(checkpoint: &'c Checkpoint) -> Self {
-        Reader { checkpoint, open: None, buffer: Vec::new() }
+        Reader { checkpoint, open: Vec::new(), buffer: Vec::new(), panels: VecDeque::new() }
     }
 
     pub fn checkpoint(&self) -> &'c Checkpoint {
@@ -63,15 +103,62 @@ impl<'c> Reader<'c> {
         let checkpoint = self.checkpoint;
         let stored = checkpoint.stored(id);
         let source = &checkpoint.shards()[stored.shard as usize].source;
-        let handle = match self.open.take() {
-            Some((shard, handle)) if shard == stored.shard => handle,
-            _ => source.open()?,
+        let handle = match self.open.iter().position(|(shard, _)| *shard == stored.shard) {
+            Some(place) => self.open.remove(place).1,
+            None => source.open()?,
         };
         out.resize(range.end.saturating_sub(range.start) as usize, 0);
         let read = source
             .read_exact(&handle, out, stored.range.start + range.start)
             .map_err(|e| CheckpointError { tensor: Some(stored.name.clone()), ..e });
-        self.open = Some((stored.shard, handle));
+        if self.open.len() >= OPEN_FILES {
+            self.open.remove(0);
+        }
+        self.open.push((stored.shard, handle));
         read
+    }
+
+    /// At least the bytes `columns` of the `rows` of a stored tensor whose rows have
+    /// `row_bytes`. Only needed columns are read, and some to their right, which later
+    /// chunks will ask for: a reader that goes through a tensor reads each panel once.
+    pub fn panel(
+        &mut self,
+        id: StoredId,
+        row_bytes: u64,
+        rows: Range<u64>,
+        columns: Range<u64>,
+    ) -> Result<Arc<Panel>> {
+        let holds = |panel: &Arc<Panel>| {
+            let inside = |outer: &Range<u64>, inner: &Range<u64>| {
+                outer.start <= inner.start && inner.end <= outer.end
+            };
+            panel.of == id && panel.rows == rows && inside(&panel.columns, &columns)
+        };
+        if let Some(panel) = self.panels.iter().find(|panel| holds(panel)) {
+            return Ok(panel.clone());
+        }
+        let count = rows.end.saturating_sub(rows.start);
+        let width = (PANEL_BYTES / count.max(1)).max(columns.end.saturating_sub(columns.start));
+        let start = columns.start.min(row_bytes);
+        let columns = start..start.saturating_add(width).min(row_bytes);
+        let width = (columns.end - columns.start) as usize;
+        let mut bytes = Vec::with_capacity(width.saturating_mul(count as usize));
+        if width as u64 == row_bytes {
+            self.stored_into(id, rows.start * row_bytes..rows.end * row_bytes, &mut bytes)?;
+        } else {
+            let mut row_bytes_read = Vec::new();
+            for row in rows.clone() {
+                let at = row * row_bytes;
+                let here = at + columns.start..at + columns.end;
+                self.stored_into(id, here, &mut row_bytes_read)?;
+                bytes.extend_from_slice(&row_bytes_read);
+            }
+        }
+        if self.panels.len() >= PANELS {
+            self.panels.pop_front();
+        }
+        let panel = Arc::new(Panel { of: id, rows, columns, bytes });
+        self.panels.push_back(panel.clone());
+        Ok(panel)
     }
 }

@@ -3,10 +3,11 @@
 
 use super::error::ExportError;
 use super::request::{OutputFormat, Request, Task, is_single_file};
-use super::{companions, safetensors};
+use super::{companions, compressed_tensors, safetensors};
+use crate::checkpoint::layout::Int8Values;
 use crate::checkpoint::{Checkpoint, StoredId};
 use crate::plan::Plan;
-use crate::quantization::{Chunks, Quantizer, Rounding};
+use crate::quantization::{Chunks, NotQuantizable, QuantizationType, Quantizer, Rounding};
 use crate::tensor::{DType, FloatType, Shape, TensorId};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,9 +32,11 @@ pub enum MadeFrom {
     Stored(StoredId),
     /// A tensor's int8 values; its scales are an entry of their own, made together with
     /// them.
-    Values { tensor: TensorId, quantizer: Quantizer },
+    Values { tensor: TensorId, quantizer: Quantizer, stored_as: Int8Values },
     /// The scales of a tensor's int8 values.
     Scales { tensor: TensorId },
+    /// These bytes.
+    Literal(Vec<u8>),
     /// A quantized tensor's elements as floats.
     Floats { tensor: TensorId, to: FloatType },
     /// A tensor's elements after int8, in the type they had.
@@ -44,7 +47,7 @@ impl Entry {
     /// The tensor that is quantized to make it, and how.
     pub fn quantizer(&self) -> Option<(TensorId, Quantizer)> {
         match self.made_from {
-            MadeFrom::Values { tensor, quantizer }
+            MadeFrom::Values { tensor, quantizer, .. }
             | MadeFrom::FakeQuantized { tensor, quantizer } => Some((tensor, quantizer)),
             _ => None,
         }
@@ -57,8 +60,10 @@ impl Entry {
             Chunks::new(&checkpoint.tensor(id).shape, CHUNK_BYTES / size, scheme)
         };
         match self.made_from {
-            MadeFrom::Stored(_) => Some(Chunks::new(&Shape::vector(self.bytes), CHUNK_BYTES, None)),
-            MadeFrom::Values { tensor, quantizer }
+            MadeFrom::Stored(_) | MadeFrom::Literal(_) => {
+                Some(Chunks::new(&Shape::vector(self.bytes), CHUNK_BYTES, None))
+            }
+            MadeFrom::Values { tensor, quantizer, .. }
             | MadeFrom::FakeQuantized { tensor, quantizer } => {
                 Some(of_tensor(tensor, Some(quantizer.scheme)))
             }
@@ -150,25 +155,39 @@ impl Blueprint {
             Task::Quantize { plan, .. } => plan.rounding,
             Task::Dequantize { .. } => Rounding::default(),
         };
+        let (mut texts, mut warnings) = (Vec::new(), Vec::new());
         let entries = match &request.task {
             Task::Quantize { plan, format } => {
                 check_plan(checkpoint, plan, request)?;
+                if format.is_directory() && !directory {
+                    let why = format!(
+                        "{} is a model's directory, not one file; choose a path without an ending",
+                        format.name()
+                    );
+                    return Err(ExportError::Unfit { path: request.out.clone(), why });
+                }
                 match format {
                     OutputFormat::Safetensors => safetensors::quantized(checkpoint, plan, request)?,
+                    OutputFormat::Int8 | OutputFormat::Int8WeightOnly => {
+                        let made =
+                            compressed_tensors::quantized(checkpoint, plan, *format, request)?;
+                        texts.push(made.config);
+                        warnings = made.warnings;
+                        made.shards
+                    }
                     OutputFormat::FakeQuantized => safetensors::fake_quantized(checkpoint, plan),
                 }
             }
-            Task::Dequantize { to } => safetensors::dequantized(checkpoint, *to, request)?,
+            Task::Dequantize { to } => {
+                if directory {
+                    texts.extend(companions::plain_config(checkpoint)?);
+                }
+                safetensors::dequantized(checkpoint, *to, request)?
+            }
         };
         let files = safetensors::files(checkpoint, entries, directory, &request.task);
-        let mut blueprint = Blueprint {
-            rounding,
-            directory,
-            files,
-            texts: Vec::new(),
-            companions: Vec::new(),
-            warnings: Vec::new(),
-        };
+        let mut blueprint =
+            Blueprint { rounding, directory, files, texts, companions: Vec::new(), warnings };
         if directory {
             blueprint.texts.extend(safetensors::index(checkpoint, &blueprint.files));
             companions::collect(checkpoint, request, &mut blueprint)?;
@@ -195,7 +214,14 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result
         let why = "no tensor is marked; there is nothing to quantize".to_owned();
         return Err(ExportError::Unfit { path: request.out.clone(), why });
     }
-    for (id, _) in plan.iter() {
+    for (id, quantizer) in plan.iter() {
+        if quantizer.scheme.quantization_type() != QuantizationType::QInt8 {
+            return Err(ExportError::NotQuantizable {
+                path: checkpoint.path().to_owned(),
+                tensor: checkpoint.tensor(id).name.clone(),
+                why: NotQuantizable::OnlyMeasured(quantizer.scheme),
+            });
+        }
         let obstacle = crate::plan::obstacle(checkpoint, id).filter(|o| !o.can_be_overruled());
         if let Some(obstacle) = obstacle {
             let name = checkpoint.tensor(id).name.escape_debug().to_string();

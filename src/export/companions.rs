@@ -1,9 +1,11 @@
 //! The files beside the weights: config, tokenizer, whatever the model's directory holds.
 
-use super::blueprint::{Blueprint, Companion};
+use super::blueprint::{Blueprint, Companion, TextFile};
 use super::error::ExportError;
-use super::request::Request;
+use super::request::{Request, Task};
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::config::{NESTED, QUANTIZATION_FILES, QUANTIZATION_KEYS};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,10 @@ pub fn collect(
     skipped.extend(checkpoint.shards().iter().map(|s| s.source.path().to_owned()));
     skipped.extend(checkpoint.index().map(|index| index.path.clone()));
     skipped.extend(blueprint.files.iter().map(|file| root.join(&file.name)));
+    skipped.extend(blueprint.texts.iter().map(|text| root.join(&text.name)));
+    if matches!(request.task, Task::Dequantize { .. }) {
+        skipped.extend(QUANTIZATION_FILES.map(|(name, _)| root.join(name)));
+    }
     // An output inside the model's directory must not swallow itself.
     let out = std::path::absolute(&request.out).unwrap_or_else(|_| request.out.clone());
     let mut pending = vec![PathBuf::new()];
@@ -59,6 +65,19 @@ pub fn collect(
     }
     blueprint.companions.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(())
+}
+
+/// The config without what it says of quantization; `None` if it says nothing of it.
+pub fn plain_config(checkpoint: &Checkpoint) -> Result<Option<TextFile>, ExportError> {
+    let Some(config) = checkpoint.model_config()? else { return Ok(None) };
+    let mut json = config.json().clone();
+    // `shift_remove` keeps the order of the rest.
+    let mut said = QUANTIZATION_KEYS.iter().filter_map(|&key| json.shift_remove(key)).count();
+    if let Some(Value::Object(nested)) = json.get_mut(NESTED) {
+        said += QUANTIZATION_KEYS.iter().filter_map(|&key| nested.shift_remove(key)).count();
+    }
+    let text = super::compressed_tensors::pretty(&json);
+    Ok((said > 0).then(|| TextFile { name: "config.json".into(), text }))
 }
 
 fn is_temporary(path: &Path) -> bool {

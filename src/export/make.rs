@@ -3,7 +3,7 @@
 use super::blueprint::{Blueprint, MadeFrom, OutFile};
 use super::error::ExportError;
 use crate::checkpoint::{Checkpoint, Reader};
-use crate::quantization::{Chunks, Quantizer, Rounding, kernels};
+use crate::quantization::{Chunks, Quantizer, Rounding, kernels, narrowed_scale};
 use crate::tensor::{FloatType, TensorId, read_f64, write_f64};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -50,15 +50,26 @@ impl<'c> Maker<'c> {
                 let bytes = self.reader.stored(id, range.clone())?;
                 sink(offset + range.start, bytes)
             }
-            MadeFrom::Values { tensor, quantizer } => {
-                let (first, scales) = self.quantize(tensor, quantizer, chunks, &range)?;
-                sink(offset + range.start, bytemuck::cast_slice(&self.values))?;
+            MadeFrom::Values { tensor, quantizer, stored_as } => {
                 let Some((scales_at, to)) = file.scales_of(tensor) else { return Ok(()) };
+                let (first, scales) = self.quantize(tensor, quantizer, to, chunks, &range)?;
+                match stored_as.mask() {
+                    0 => sink(offset + range.start, bytemuck::cast_slice(&self.values))?,
+                    mask => {
+                        self.out.clear();
+                        self.out.extend(self.values.iter().map(|&q| q as u8 ^ mask));
+                        sink(offset + range.start, &self.out)?;
+                    }
+                }
                 self.out.clear();
                 scales.iter().for_each(|&scale| write_f64(to, scale.into(), &mut self.out));
                 sink(scales_at + first * to.size() as u64, &self.out)
             }
             MadeFrom::Scales { .. } => Ok(()),
+            MadeFrom::Literal(ref bytes) => {
+                let part = range.start as usize..range.end as usize;
+                sink(offset + range.start, bytes.get(part).unwrap_or_default())
+            }
             MadeFrom::Floats { tensor, to } => {
                 let read = self.reader.elements(tensor, range.clone())?;
                 let (from, bytes) = read.unwrap_or((to, &[]));
@@ -66,7 +77,8 @@ impl<'c> Maker<'c> {
                 sink(offset + range.start * to.size() as u64, &self.out)
             }
             MadeFrom::FakeQuantized { tensor, quantizer } => {
-                let (first, scales) = self.quantize(tensor, quantizer, chunks, &range)?;
+                let to = FloatType::F32;
+                let (first, scales) = self.quantize(tensor, quantizer, to, chunks, &range)?;
                 let info = self.checkpoint.tensor(tensor);
                 let to = info.dtype.float().unwrap_or(FloatType::F32);
                 let groups = quantizer.scheme.groups(&info.shape);
@@ -88,12 +100,14 @@ impl<'c> Maker<'c> {
         }
     }
 
-    /// Quantizes the elements of `range` into `self.values`; gives the scales its groups
-    /// have, the first of them of group `.0`. Groups that span chunks have known scales.
+    /// Quantizes the elements of `range` into `self.values`, against scales as they are
+    /// stored in the type `to`; gives those its groups have, the first of them of group
+    /// `.0`. Groups that span chunks have known scales.
     fn quantize(
         &mut self,
         tensor: TensorId,
         quantizer: Quantizer,
+        to: FloatType,
         chunks: &Chunks,
         range: &Range<u64>,
     ) -> Result<(u64, Vec<f32>), ExportError> {
@@ -113,16 +127,19 @@ impl<'c> Maker<'c> {
             let part = (part.start - range.start) as usize..(part.end - range.start) as usize;
             let raw = part.start * dtype.size()..part.end * dtype.size();
             let bytes = bytes.get(raw).unwrap_or_default();
-            let scale = match known {
-                Some(known) => known.get(group as usize).copied().unwrap_or(f32::NAN),
-                None => quantizer.scale(&kernels::range(dtype, bytes)).map_err(|why| {
-                    ExportError::NotQuantizable {
-                        path: self.checkpoint.path().to_owned(),
-                        tensor: info.name.clone(),
-                        why: why.after(range.start + part.start as u64),
-                    }
-                })?,
-            };
+            let scale =
+                match known {
+                    Some(known) => known
+                        .get(group as usize)
+                        .map_or(f32::NAN, |&scale| narrowed_scale(scale, to)),
+                    None => quantizer.scale_stored_as(&kernels::range(dtype, bytes), to).map_err(
+                        |why| ExportError::NotQuantizable {
+                            path: self.checkpoint.path().to_owned(),
+                            tensor: info.name.clone(),
+                            why: why.after(range.start + part.start as u64),
+                        },
+                    )?,
+                };
             scales.push(scale);
             if let Some(out) = self.values.get_mut(part) {
                 kernels::quantize(dtype, bytes, scale, self.rounding, out);

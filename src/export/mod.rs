@@ -3,15 +3,18 @@
 
 mod blueprint;
 mod companions;
+mod compressed_tensors;
 mod error;
 mod make;
 mod receipt;
 pub mod request;
 mod safetensors;
 mod staging;
+mod targets;
 mod verify;
 
 pub use blueprint::{Blueprint, Companion, Entry, MadeFrom, OutFile, TextFile};
+pub use compressed_tensors::not_linear;
 pub use error::ExportError;
 pub use make::{KnownScales, Maker};
 pub use receipt::{Comparison, Receipt};

@@ -1,7 +1,10 @@
 //! What a person asks to be written.
 
+use super::compressed_tensors;
+use crate::checkpoint::Checkpoint;
 use crate::plan::Plan;
-use crate::tensor::FloatType;
+use crate::quantization::QuantizationScheme;
+use crate::tensor::{FloatType, TensorId};
 use std::path::{Path, PathBuf};
 
 /// The container a quantized model is written in.
@@ -10,16 +13,28 @@ pub enum OutputFormat {
     /// safetensors with `T` as I8 and `T_scale` as F32, for any tensors at all.
     #[default]
     Safetensors,
+    /// compressed-tensors `int-quantized`: a model's directory whose Linear weights are I8,
+    /// with activations quantized as they come.
+    Int8,
+    /// compressed-tensors `pack-quantized`: weights only, a scale for each group of columns.
+    Int8WeightOnly,
     /// Floats that went through int8: what an evaluation sees before anything int8 exists.
     FakeQuantized,
 }
 
 impl OutputFormat {
-    pub const ALL: [OutputFormat; 2] = [OutputFormat::Safetensors, OutputFormat::FakeQuantized];
+    pub const ALL: [OutputFormat; 4] = [
+        OutputFormat::Safetensors,
+        OutputFormat::Int8,
+        OutputFormat::Int8WeightOnly,
+        OutputFormat::FakeQuantized,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             OutputFormat::Safetensors => "safetensors",
+            OutputFormat::Int8 => "int8",
+            OutputFormat::Int8WeightOnly => "int8-weight-only",
             OutputFormat::FakeQuantized => "fake-quantized",
         }
     }
@@ -28,7 +43,43 @@ impl OutputFormat {
     pub fn summary(self) -> &'static str {
         match self {
             OutputFormat::Safetensors => "int8 values and scales side by side; any tensors",
+            OutputFormat::Int8 => "a directory for transformers, vLLM, llama.cpp; Linear layers",
+            OutputFormat::Int8WeightOnly => "the same in blocks, activations left as floats",
             OutputFormat::FakeQuantized => "floats that went through int8, to evaluate anywhere",
+        }
+    }
+
+    /// Whether the output is a model's directory; else it may be one file too.
+    pub fn is_directory(self) -> bool {
+        matches!(self, OutputFormat::Int8 | OutputFormat::Int8WeightOnly)
+    }
+
+    /// The scheme of `tensors` when none is asked for.
+    pub fn default_scheme(
+        self,
+        checkpoint: &Checkpoint,
+        tensors: impl IntoIterator<Item = TensorId>,
+    ) -> QuantizationScheme {
+        match self {
+            OutputFormat::Safetensors | OutputFormat::FakeQuantized => {
+                QuantizationScheme::PER_TENSOR
+            }
+            OutputFormat::Int8 => QuantizationScheme::PER_CHANNEL,
+            OutputFormat::Int8WeightOnly => {
+                let shapes: Vec<_> =
+                    tensors.into_iter().map(|id| &checkpoint.tensor(id).shape).collect();
+                compressed_tensors::default_group_scheme(&shapes)
+            }
+        }
+    }
+
+    /// Why a checkpoint cannot be saved in this format, whatever is selected.
+    pub fn unfit(self, checkpoint: &Checkpoint) -> Option<String> {
+        match self {
+            OutputFormat::Safetensors | OutputFormat::FakeQuantized => None,
+            OutputFormat::Int8 | OutputFormat::Int8WeightOnly => {
+                compressed_tensors::unfit(checkpoint)
+            }
         }
     }
 }

@@ -5,7 +5,8 @@ use super::blueprint::{Entry, MadeFrom, OutFile, TextFile};
 use super::error::ExportError;
 use super::request::{OutputFormat, Request, Task};
 use crate::checkpoint::layout::{
-    FAKE_METADATA_KEY, METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata, SCALE_SUFFIX,
+    FAKE_METADATA_KEY, Int8Values, METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata,
+    ROUNDING_KEY, SCALE_SUFFIX,
 };
 use crate::checkpoint::{Checkpoint, Content, StoredId, safetensors};
 use crate::plan::Plan;
@@ -50,7 +51,7 @@ fn copied(checkpoint: &Checkpoint, id: StoredId) -> Entry {
 }
 
 /// What `change` makes of each stored tensor, shard by shard; `None`: it stays as it is.
-fn entries(
+pub fn entries(
     checkpoint: &Checkpoint,
     change: impl Fn(Option<TensorId>, bool) -> Option<Vec<Entry>>,
 ) -> Shards {
@@ -93,7 +94,11 @@ pub fn quantized(
                 dtype: DType::I8,
                 shape: info.shape.clone(),
                 bytes: info.parameters(),
-                made_from: MadeFrom::Values { tensor: id, quantizer },
+                made_from: MadeFrom::Values {
+                    tensor: id,
+                    quantizer,
+                    stored_as: Int8Values::Signed,
+                },
             },
             Entry {
                 name: format!("{}{SCALE_SUFFIX}", info.name),
@@ -131,6 +136,15 @@ pub fn dequantized(
     if checkpoint.ids().all(|id| checkpoint.layout(id).is_none()) {
         let why = "no tensor in it is quantized; there is nothing to dequantize".to_owned();
         return Err(ExportError::Unfit { path: checkpoint.path().to_owned(), why });
+    }
+    for id in checkpoint.ids() {
+        let unread = checkpoint.layout(id).filter(|layout| layout.decoded().is_none());
+        if let Some(layout) = unread {
+            let name = checkpoint.tensor(id).name.escape_debug();
+            let why =
+                format!("tensor '{name}' cannot be dequantized: it is stored as {}", layout.name());
+            return Err(ExportError::Unfit { path: checkpoint.path().to_owned(), why });
+        }
     }
     let too_large = |id: TensorId| ExportError::Unfit {
         path: request.out.clone(),
@@ -216,10 +230,21 @@ fn said_in(
 ) -> Vec<(String, String)> {
     let (key, rounding) = match task {
         Task::Dequantize { .. } => {
-            metadata.retain(|(key, _)| key != METADATA_KEY);
+            metadata.retain(|(key, _)| key != METADATA_KEY && key != ROUNDING_KEY);
             return metadata;
         }
         Task::Quantize { plan, format: OutputFormat::Safetensors } => (METADATA_KEY, plan.rounding),
+        Task::Quantize { plan, format: OutputFormat::Int8 | OutputFormat::Int8WeightOnly } => {
+            // Loaders ask for the framework; a rounding that is not theirs must be said.
+            if !metadata.iter().any(|(key, _)| key == "format") {
+                metadata.push(("format".into(), "pt".into()));
+            }
+            metadata.retain(|(key, _)| key != ROUNDING_KEY);
+            if plan.rounding != Rounding::default() {
+                metadata.push((ROUNDING_KEY.into(), plan.rounding.name().into()));
+            }
+            return metadata;
+        }
         Task::Quantize { plan, format: OutputFormat::FakeQuantized } => {
             (FAKE_METADATA_KEY, plan.rounding)
         }
@@ -227,7 +252,7 @@ fn said_in(
     let tensors: BTreeMap<_, _> = entries
         .iter()
         .filter_map(|entry| match entry.made_from {
-            MadeFrom::Values { tensor, quantizer }
+            MadeFrom::Values { tensor, quantizer, .. }
             | MadeFrom::FakeQuantized { tensor, quantizer } => {
                 let info = checkpoint.tensor(tensor);
                 let described = QuantizedTensorMetadata {
@@ -321,7 +346,10 @@ mod tests {
         let quantizer =
             Quantizer { calibration: Calibration::MinMax, scheme: QuantizationScheme::PER_TENSOR };
         let kept = |name, dtype, bytes| entry(name, dtype, bytes, MadeFrom::Stored(StoredId(0)));
-        let values = |n| entry("v", DType::I8, n, MadeFrom::Values { tensor: id, quantizer });
+        let values = |n| {
+            let stored_as = Int8Values::Signed;
+            entry("v", DType::I8, n, MadeFrom::Values { tensor: id, quantizer, stored_as })
+        };
         let scales = || entry("s", DType::F32, 4, MadeFrom::Scales { tensor: id });
         let order = |entries: Vec<Entry>| {
             aligned(entries).iter().map(|e| e.name.clone()).collect::<Vec<_>>().join("")

@@ -7,6 +7,7 @@ use crate::checkpoint::layout::{FAKE_METADATA_KEY, QuantizedMetadata};
 use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
 use crate::quantization::{
     Calibration, Chunks, ErrorSums, QuantizationScheme, Quantizer, Rounding, kernels,
+    narrowed_scale,
 };
 use crate::tensor::{FloatType, Shape, TensorId, read_f64};
 use std::collections::HashMap;
@@ -252,7 +253,7 @@ impl Checker<'_> {
         let holds = chunks.hold(&groups);
         let first = int8.groups_of(&range).start;
         let scales = int8.scales(&mut self.out, int8.groups_of(&range))?;
-        let written = self.out.stored(int8.values, range.clone())?;
+        let written = int8.values(&mut self.out, range.clone())?;
         let read = self.source.elements(pair.source, range.clone())?;
         let Some((dtype, elements)) = read else { return Ok(sums) };
         let mut wrong = None;
@@ -260,11 +261,12 @@ impl Checker<'_> {
             let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
             let x =
                 elements.get(at.start * dtype.size()..at.end * dtype.size()).unwrap_or_default();
+            let stored = int8.scale_type;
             let expected = match holds {
-                true => quantizer.scale(&kernels::range(dtype, x)).ok(),
-                false => known_scale(self.known, pair.source, group),
+                true => quantizer.scale_stored_as(&kernels::range(dtype, x), stored).ok(),
+                false => known_scale(self.known, pair.source, group)
+                    .map(|scale| narrowed_scale(scale, stored)),
             };
-            let expected = expected.map(|scale| stored_as(scale, int8.scale_type));
             let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
             if expected.map(f32::to_bits) != Some(scale.to_bits()) {
                 let expected = expected.map_or("none".into(), |e| e.to_string());
@@ -274,7 +276,8 @@ impl Checker<'_> {
             self.values.resize(at.len(), 0);
             kernels::quantize(dtype, x, scale, rounding, &mut self.values);
             let written = written.get(at).unwrap_or_default();
-            if let Some(at) = first_difference(written, bytemuck::cast_slice(&self.values)) {
+            let made: &[u8] = bytemuck::cast_slice(&self.values);
+            if let Some(at) = first_difference(bytemuck::cast_slice(written), made) {
                 let index = part.start + at;
                 wrong = Some(format!("its element {index} is not what the source gives"));
                 break;
@@ -344,15 +347,6 @@ impl Checker<'_> {
 
 fn known_scale(known: &KnownScales, tensor: TensorId, group: u64) -> Option<f32> {
     known.get(&tensor)?.get(group as usize).copied()
-}
-
-/// A scale as it reads back from the type it is stored in.
-fn stored_as(scale: f32, dtype: FloatType) -> f32 {
-    match dtype {
-        FloatType::F64 | FloatType::F32 => scale,
-        FloatType::F16 => half::f16::from_f32(scale).to_f32(),
-        FloatType::BF16 => half::bf16::from_f32(scale).to_f32(),
-    }
 }
 
 /// Where two runs of bytes differ first; a shorter one differs at its end.

@@ -55,6 +55,11 @@ pub fn stored_scale(absmax: f64, qmax: f32, stored: FloatType) -> Option<f32> {
     }
 }
 
+/// A scale as it reads back from the type it is stored in.
+pub fn narrowed_scale(scale: f32, stored: FloatType) -> f32 {
+    stored_scale(scale.into(), 1.0, stored).unwrap_or(scale)
+}
+
 impl fmt::Display for Calibration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,10 +80,11 @@ impl FromStr for Calibration {
 }
 
 impl Calibration {
-    /// The scale for values of `range`, onto quantized values up to `qmax`.
-    pub fn scale(&self, range: &Range, qmax: f32) -> Option<f32> {
+    /// The scale for values of `range`, onto quantized values up to `qmax`, as it is stored
+    /// in the type `stored`.
+    pub fn scale(&self, range: &Range, qmax: f32, stored: FloatType) -> Option<f32> {
         match self {
-            Calibration::MinMax => symmetric_scale(range.absmax(), qmax),
+            Calibration::MinMax => stored_scale(range.absmax(), qmax, stored),
         }
     }
 }
@@ -125,6 +131,12 @@ mod tests {
         assert_eq!(stored(FloatType::F16), Some(f16::from_f32(scale).into()));
         assert_eq!(stored_scale(0.0, 127.0, FloatType::F16), Some(2f32.powi(-14)));
         assert_eq!(stored_scale(1e-6, 127.0, FloatType::F16), Some(2f32.powi(-14)));
+        for to in [FloatType::F32, FloatType::BF16, FloatType::F16] {
+            for absmax in [0.0, 1e-6, 0.3, 1000.0] {
+                let scale = symmetric_scale(absmax, 127.0).expect("fits");
+                assert_eq!(Some(narrowed_scale(scale, to)), stored_scale(absmax, 127.0, to));
+            }
+        }
     }
 
     #[test]

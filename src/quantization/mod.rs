@@ -14,7 +14,7 @@ mod quantizer;
 mod scheme;
 mod statistics;
 
-pub use calibration::{Calibration, stored_scale, symmetric_scale};
+pub use calibration::{Calibration, narrowed_scale, stored_scale, symmetric_scale};
 pub use chunks::Chunks;
 pub use dequantize::Dequantize;
 pub use difference::{Difference, difference};

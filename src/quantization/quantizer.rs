@@ -121,9 +121,14 @@ impl Quantizer {
 
     /// The scale of a group whose values have `range`.
     pub fn scale(&self, range: &Range) -> Result<f32, NotQuantizable> {
+        self.scale_stored_as(range, FloatType::F32)
+    }
+
+    /// The same for scales that are stored in the type `stored`.
+    pub fn scale_stored_as(&self, range: &Range, stored: FloatType) -> Result<f32, NotQuantizable> {
         NotQuantizable::check(range)?;
         self.calibration
-            .scale(range, self.scheme.quantization_type().max())
+            .scale(range, self.scheme.quantization_type().max(), stored)
             .ok_or(NotQuantizable::ScaleOverflow { absmax: range.absmax() })
     }
 }

@@ -1,0 +1,132 @@
+//! The model's `config.json`, as far as it speaks of tensors.
+
+use super::error::{CheckpointError, Problem, Result};
+use crate::tensor::FloatType;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// More than any `config.json` has.
+const LIMIT: u64 = 64 << 20;
+
+/// The keys under which `config.json` says how its tensors are quantized.
+pub const QUANTIZATION_KEYS: [&str; 3] =
+    ["quantization_config", "quantization", "compression_config"];
+
+/// Files beside `config.json` that say the same in its stead, and what they imply.
+pub const QUANTIZATION_FILES: [(&str, &str); 3] = [
+    ("quantize_config.json", "gptq"),
+    ("quant_config.json", "awq"),
+    ("hf_quant_config.json", "modelopt"),
+];
+
+/// The part of a config in which a model of several parts describes its language model.
+pub const NESTED: &str = "text_config";
+
+/// A model's configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    json: Map<String, Value>,
+    quantization: Option<Map<String, Value>>,
+    method: Option<String>,
+}
+
+impl Config {
+    /// Reads the config of a model's directory; `None` if there is none.
+    pub fn read(directory: &Path) -> Result<Option<Config>> {
+        let Some(json) = object(&directory.join("config.json"))? else { return Ok(None) };
+        let nested = json.get(NESTED).and_then(Value::as_object);
+        let said = std::iter::once(&json)
+            .chain(nested)
+            .flat_map(|json| QUANTIZATION_KEYS.iter().filter_map(|&key| json.get(key)?.as_object()))
+            .next()
+            .cloned();
+        let method = |said: &Map<String, Value>| Some(said.get("quant_method")?.as_str()?.into());
+        let mut config =
+            Config { method: said.as_ref().and_then(method), json, quantization: said };
+        if config.quantization.is_none() {
+            for (name, implied) in QUANTIZATION_FILES {
+                if let Some(said) = object(&directory.join(name))? {
+                    config.method = method(&said).or(Some(implied.to_owned()));
+                    config.quantization = Some(said);
+                    break;
+                }
+            }
+        }
+        Ok(Some(config))
+    }
+
+    /// The whole of it, in its order.
+    pub fn json(&self) -> &Map<String, Value> {
+        &self.json
+    }
+
+    /// How the model is quantized, in its own words.
+    pub fn quantization(&self) -> Option<&Map<String, Value>> {
+        self.quantization.as_ref()
+    }
+
+    /// The `quant_method`.
+    pub fn method(&self) -> Option<&str> {
+        self.method.as_deref()
+    }
+
+    /// A number of the quantization's, under the first of `keys` it has.
+    pub fn number(&self, keys: &[&str]) -> Option<i64> {
+        let said = self.quantization()?;
+        keys.iter().find_map(|&key| said.get(key)?.as_i64())
+    }
+
+    /// A text of the quantization's, in lower case.
+    pub fn text(&self, key: &str) -> Option<String> {
+        Some(self.quantization()?.get(key)?.as_str()?.to_lowercase())
+    }
+
+    /// The architecture family, such as `llama`.
+    pub fn model_type(&self) -> Option<&str> {
+        self.json.get("model_type")?.as_str()
+    }
+
+    /// Whether the output head is the embedding.
+    pub fn ties_head(&self) -> bool {
+        self.here_or_nested("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// The floating type of the model's tensors.
+    pub fn dtype(&self) -> Option<FloatType> {
+        let name =
+            ["dtype", "torch_dtype"].iter().find_map(|key| self.here_or_nested(key)?.as_str());
+        float_type(name?)
+    }
+
+    fn here_or_nested(&self, key: &str) -> Option<&Value> {
+        let here = self.json.get(key).filter(|value| !value.is_null());
+        here.or_else(|| self.json.get(NESTED)?.get(key))
+    }
+}
+
+/// A type by PyTorch's name for it.
+pub fn float_type(name: &str) -> Option<FloatType> {
+    match name.trim_start_matches("torch.") {
+        "float64" | "double" => Some(FloatType::F64),
+        "float32" | "float" => Some(FloatType::F32),
+        "float16" | "half" => Some(FloatType::F16),
+        "bfloat16" => Some(FloatType::BF16),
+        _ => None,
+    }
+}
+
+fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
+    let fail = |problem: Problem| CheckpointError::new(path, problem);
+    let length = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        Ok(_) => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(fail(e.into())),
+    };
+    if length > LIMIT {
+        let why = format!("it has {length} bytes, more than the limit of {LIMIT}");
+        return Err(fail(Problem::Config(why)));
+    }
+    let bytes = std::fs::read(path).map_err(|e| fail(e.into()))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| fail(Problem::Config(e.to_string())))
+}

@@ -1,0 +1,219 @@
+//! Which modules are quantized, as regular expressions over their names, for loaders that
+//! match with Python's `re.match`; proved to hit those and no other before they are used.
+
+use regex::RegexSetBuilder;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Parts in front of a module's name that a loader may or may not have: the name of the
+/// base model within a model with a head.
+const BASES: [&str; 17] = [
+    "model",
+    "transformer",
+    "language_model",
+    "base_model",
+    "backbone",
+    "bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "deberta",
+    "albert",
+    "mpnet",
+    "gpt_neox",
+    "nomic_bert",
+    "modernbert",
+    "esm",
+    "vit",
+];
+
+/// Compiled patterns of tens of thousands of layers fit.
+const SIZE_LIMIT: usize = 512 << 20;
+
+/// What may stand before a pattern.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    /// Anything that ends in a dot.
+    Anything,
+    /// The base model's name only: for models with layers of the same name elsewhere.
+    Base,
+}
+
+/// One pattern for each layer of `selected`, or for a whole family of layers that differ
+/// in their numbers only; each with `re:` in front. `all`: the modules of the model.
+pub fn patterns(
+    selected: &BTreeSet<String>,
+    all: &BTreeSet<String>,
+    model_type: Option<&str>,
+) -> Result<Vec<String>, String> {
+    let base = Base::new(model_type);
+    let mut families: BTreeMap<String, (Vec<&str>, usize)> = BTreeMap::new();
+    for module in all {
+        let name = base.dropped(module);
+        let (members, count) = families.entry(family(name)).or_default();
+        *count += 1;
+        if selected.contains(module) {
+            members.push(name);
+        }
+    }
+    let mut bodies = Vec::new();
+    for (family, (members, count)) in families {
+        match members.len() {
+            0 => {}
+            n if n == count => bodies.push(family),
+            _ => bodies.extend(members.into_iter().map(regex::escape)),
+        }
+    }
+    let mut hit = String::new();
+    for before in [Before::Anything, Before::Base] {
+        let patterns: Vec<String> = bodies.iter().map(|body| base.pattern(body, before)).collect();
+        match prove(&patterns, selected, all, &base)? {
+            None => return Ok(patterns.into_iter().map(|p| format!("re:{p}")).collect()),
+            Some(module) => hit = module,
+        }
+    }
+    Err(format!(
+        "no pattern tells the selected layers from '{}', which is not selected; select it too, or choose the format safetensors",
+        hit.escape_debug()
+    ))
+}
+
+/// A module's name as a pattern in which any number stands for any other.
+fn family(module: &str) -> String {
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let parts = module.split('.').map(|part| match number(part) {
+        true => r"\d+".to_owned(),
+        false => regex::escape(part),
+    });
+    parts.collect::<Vec<_>>().join(r"\.")
+}
+
+/// The names a base model may have.
+struct Base {
+    names: Vec<String>,
+}
+
+impl Base {
+    fn new(model_type: Option<&str>) -> Base {
+        let mut names: Vec<String> = BASES.map(str::to_owned).to_vec();
+        if let Some(model_type) = model_type {
+            let name = model_type.replace('-', "_");
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Base { names }
+    }
+
+    /// A module's name without the base model's in front, which may be several.
+    fn dropped<'m>(&self, module: &'m str) -> &'m str {
+        let mut name = module;
+        while let Some((first, rest)) = name.split_once('.')
+            && self.names.iter().any(|base| base == first)
+        {
+            name = rest;
+        }
+        name
+    }
+
+    fn pattern(&self, body: &str, before: Before) -> String {
+        match before {
+            Before::Anything => format!(r"(.*\.)?{body}$"),
+            Before::Base => {
+                let names: Vec<_> = self.names.iter().map(|name| regex::escape(name)).collect();
+                format!(r"(({})\.)*{body}$", names.join("|"))
+            }
+        }
+    }
+}
+
+/// The first module, under its name here or without the base model's, that the patterns
+/// hit though it is not selected, or the other way round.
+fn prove(
+    patterns: &[String],
+    selected: &BTreeSet<String>,
+    all: &BTreeSet<String>,
+    base: &Base,
+) -> Result<Option<String>, String> {
+    // Python's `re.match` looks at the start only.
+    let anchored = patterns.iter().map(|pattern| format!("^(?:{pattern})"));
+    let set = RegexSetBuilder::new(anchored)
+        .size_limit(SIZE_LIMIT)
+        .build()
+        .map_err(|e| format!("the names of its layers make no pattern: {e}"))?;
+    // Modules that hold others are modules too.
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for module in all {
+        let mut name = module.as_str();
+        while names.insert(name) {
+            let Some((parent, _)) = name.rsplit_once('.') else { break };
+            name = parent;
+        }
+    }
+    let wrong = names.into_iter().find(|&name| {
+        let wanted = selected.contains(name);
+        set.is_match(name) != wanted || set.is_match(base.dropped(name)) != wanted
+    });
+    Ok(wrong.map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_whole_family_is_one_pattern_and_a_part_of_it_is_one_each() {
+        let all = set(&[
+            "model.layers.0.mlp.up_proj",
+            "model.layers.1.mlp.up_proj",
+            "model.layers.0.mlp.down_proj",
+            "model.layers.1.mlp.down_proj",
+            "model.norm",
+            "lm_head",
+        ]);
+        let selected = set(&[
+            "model.layers.0.mlp.up_proj",
+            "model.layers.1.mlp.up_proj",
+            "model.layers.1.mlp.down_proj",
+        ]);
+        assert_eq!(
+            patterns(&selected, &all, None).expect("proved"),
+            [r"re:(.*\.)?layers\.1\.mlp\.down_proj$", r"re:(.*\.)?layers\.\d+\.mlp\.up_proj$"]
+        );
+    }
+
+    #[test]
+    fn a_number_is_not_a_part_of_another() {
+        let all: BTreeSet<String> =
+            (0..12).map(|i| format!("bert.encoder.layer.{i}.output.dense")).collect();
+        let all = &all | &set(&["bert.encoder.layer.1.attention.output.dense"]);
+        let selected = set(&["bert.encoder.layer.1.output.dense"]);
+        assert_eq!(
+            patterns(&selected, &all, Some("bert")).expect("proved"),
+            [r"re:(.*\.)?encoder\.layer\.1\.output\.dense$"]
+        );
+    }
+
+    #[test]
+    fn the_same_name_in_another_tower_is_not_hit() {
+        let all = set(&["model.layers.0.fc1", "vision.layers.0.fc1", "model.layers.0.fc2"]);
+        let found = patterns(&set(&["model.layers.0.fc1"]), &all, None).expect("proved");
+        let pattern = found[0].strip_prefix("re:").expect("a regex");
+        let regex = regex::Regex::new(&format!("^(?:{pattern})")).expect("valid");
+        for (name, hit) in
+            [("model.layers.0.fc1", true), ("layers.0.fc1", true), ("vision.layers.0.fc1", false)]
+        {
+            assert_eq!(regex.is_match(name), hit, "{name}");
+        }
+    }
+
+    #[test]
+    fn layers_that_cannot_be_told_apart_are_refused() {
+        let all = set(&["model.fc1", "transformer.fc1"]);
+        let error = patterns(&set(&["model.fc1"]), &all, None).expect_err("ambiguous");
+        assert!(error.contains("transformer.fc1"), "{error}");
+    }
+}
