@@ -209,7 +209,7 @@ impl<'q> Measurement<'q> {
             error: self.questions.errors.then(ErrorSums::default),
         };
         let mut absmax = Vec::new();
-        for (layout, bytes) in self.from_row_starts(groups, elements.start, bytes) {
+        for (layout, bytes) in self.cut_at_row(groups, elements.start, bytes) {
             let count = bytes.len() / self.dtype.size();
             absmax.clear();
             absmax.resize(groups.within(count as u64), 0.0);
@@ -229,7 +229,7 @@ impl<'q> Measurement<'q> {
     }
 
     /// A chunk's bytes from element `start` on, cut where a row ends that it starts within.
-    fn from_row_starts<'b>(
+    fn cut_at_row<'b>(
         &self,
         groups: &Groups,
         start: u64,
