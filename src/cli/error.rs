@@ -4,9 +4,10 @@ use super::text::printable;
 use crate::checkpoint::CheckpointError;
 use crate::export::ExportError;
 use crate::job::save::SaveError;
-use crate::plan::SelectionError;
+use crate::plan::{RecipeError, SelectionError};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,12 @@ pub enum Error {
     Checkpoint(#[from] CheckpointError),
     #[error("{0}")]
     Selection(#[from] SelectionError),
+    #[error("{0}")]
+    Recipe(#[from] RecipeError),
+    #[error("{}: no choice of schemes brings it to {wanted} bytes; the smallest has {smallest}", path.display())]
+    Budget { path: PathBuf, wanted: u64, smallest: u64 },
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Export(#[from] ExportError),
     #[error("{0}")]

@@ -8,6 +8,7 @@ mod analyze;
 mod calibrate;
 mod completions;
 mod dequantize;
+mod diff;
 mod document;
 mod error;
 mod inspect;
@@ -69,6 +70,8 @@ pub enum Command {
     Dequantize(dequantize::Dequantize),
     /// Check every byte of a saved checkpoint against the one it was made from.
     Verify(verify::Verify),
+    /// Compare two checkpoints tensor by tensor, the greatest difference first.
+    Diff(diff::Diff),
     /// Print the completions of a shell.
     Completions(completions::Completions),
     /// Print the manual page.
@@ -84,6 +87,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Quantize(quantize) => quantize.run(),
         Command::Dequantize(dequantize) => dequantize.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Diff(diff) => diff.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man => man::run(),
     };

@@ -3,17 +3,20 @@
 use super::error::Error;
 use super::listing::refusal;
 use super::options::{
-    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SchemeArgs, SelectionArgs,
-    WorkArgs, choice,
+    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SelectionArgs, WorkArgs,
+    choice, int8_scheme,
 };
 use super::receipt;
 use super::save::save;
 use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
 use crate::export::{OutputFormat, Request, Task};
-use crate::plan::{Plan, Selection, SelectionError};
-use crate::quantization::Questions;
+use crate::plan::budget::{self, Curve};
+use crate::plan::{Plan, Selection, SelectionError, recipe};
+use crate::quantization::{Outcome, QuantizationScheme, Questions};
+use crate::tensor::TensorId;
 use clap::Args;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
@@ -24,8 +27,9 @@ pub struct Quantize {
     save: SaveArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    #[command(flatten)]
-    scheme: SchemeArgs,
+    /// Which elements share a scale; per-tensor if the format does not ask for another
+    #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
+    scheme: Option<QuantizationScheme>,
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
@@ -33,17 +37,46 @@ pub struct Quantize {
     /// What to write
     #[arg(long, value_name = "FORMAT", default_value = OutputFormat::default().name(), value_parser = choice(&OutputFormat::ALL.map(|f| (f.name(), f.summary(), f))))]
     format: OutputFormat,
+    /// Choose each tensor's scheme, or none, so that all tensors together take at most N
+    /// bytes with the least error
+    #[arg(long, value_name = "N")]
+    max_bytes: Option<u64>,
+    /// Choose the smallest scheme for each tensor that keeps at least so many dB; a tensor
+    /// that no scheme keeps so well stays as it is
+    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
+    min_sqnr: Option<f64>,
+    /// The plan that a recipe file holds, instead of a selection
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr"])]
+    recipe: Option<PathBuf>,
+    /// Also write the plan as a recipe file
+    #[arg(long, value_name = "FILE")]
+    write_recipe: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
     work: WorkArgs,
 }
 
+/// What a budget may choose from when no scheme is given.
+const SCHEMES: [QuantizationScheme; 5] = [
+    QuantizationScheme::PER_TENSOR,
+    QuantizationScheme::PER_CHANNEL,
+    QuantizationScheme::per_block(128),
+    QuantizationScheme::per_block(64),
+    QuantizationScheme::per_block(32),
+];
+
 impl Quantize {
     pub fn run(self) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
-        let selection = self.selection.selection();
-        let (plan, warnings) = self.plan(&checkpoint, &selection)?;
+        let (plan, warnings) = match &self.recipe {
+            Some(path) => (recipe::read(path, &checkpoint)?, Vec::new()),
+            None => self.plan(&checkpoint, &self.selection.selection())?,
+        };
+        if let Some(path) = &self.write_recipe {
+            std::fs::write(path, recipe::to_toml(&plan, &checkpoint))
+                .map_err(|source| Error::File { path: path.clone(), source })?;
+        }
         let request = Request {
             task: Task::Quantize { plan, format: self.format },
             out: self.save.out,
@@ -54,6 +87,10 @@ impl Quantize {
         receipt::print(&receipt, self.output.json)
     }
 
+    fn has_budget(&self) -> bool {
+        self.max_bytes.is_some() || self.min_sqnr.is_some()
+    }
+
     /// What the selection names, without what its values keep from having a scale; that is
     /// an error where it was asked for by name, and a warning where it was not.
     fn plan(
@@ -61,37 +98,85 @@ impl Quantize {
         checkpoint: &Arc<Checkpoint>,
         selection: &Selection,
     ) -> Result<(Plan, Vec<String>), Error> {
-        let quantizer = self.calibration.quantizer(self.scheme.scheme);
+        let tensors = selection.resolve(checkpoint)?;
         let questions = Questions {
-            quantizers: vec![quantizer],
+            quantizers: self
+                .schemes(checkpoint, &tensors)
+                .into_iter()
+                .map(|scheme| self.calibration.quantizer(scheme))
+                .collect(),
             rounding: self.rounding.rounding,
-            errors: false,
+            errors: self.has_budget(),
             keep_scales: false,
         };
-        let tensors = selection.resolve(checkpoint)?;
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work)?;
-        let mut plan = Plan::default();
-        plan.rounding = self.rounding.rounding;
+        let mut outcomes = Vec::new();
         let mut warnings = Vec::new();
         for found in scan {
             let (id, found) = found?;
-            let analysis = found.transpose()?;
-            let outcome = analysis.as_ref().and_then(|analysis| analysis.outcomes.first());
-            match outcome.map(|outcome| &outcome.result) {
-                Some(Err(why)) => {
+            let Some(analysis) = found.transpose()? else { continue };
+            match analysis.outcomes.iter().find_map(|outcome| outcome.result.as_ref().err()) {
+                Some(why) => {
                     let refusal = refusal(checkpoint, id, why);
                     if selection.names(&checkpoint.tensor(id).name) {
                         return Err(refusal.into());
                     }
                     warnings.push(format!("{refusal}; it was left as it is"));
                 }
-                _ => plan.mark(id, quantizer),
+                None => outcomes.push((id, analysis.outcomes)),
             }
         }
+        outcomes.sort_by_key(|(id, _)| *id);
+        let plan = match self.has_budget() {
+            true => self.within_budget(checkpoint, &outcomes)?,
+            false => self.uniform(&outcomes),
+        };
         if plan.is_empty() {
             let path = checkpoint.path().to_owned();
             return Err(SelectionError::Nothing { path, excluded: false }.into());
         }
         Ok((plan, warnings))
+    }
+
+    /// The schemes that are up for choice.
+    fn schemes(&self, checkpoint: &Checkpoint, tensors: &[TensorId]) -> Vec<QuantizationScheme> {
+        let default = || self.format.default_scheme(checkpoint, tensors.iter().copied());
+        match (self.scheme, self.format.is_directory()) {
+            (Some(scheme), _) => vec![scheme],
+            (None, false) if self.has_budget() => SCHEMES.to_vec(),
+            (None, _) => vec![default()],
+        }
+    }
+
+    fn uniform(&self, outcomes: &[(TensorId, Vec<Outcome>)]) -> Plan {
+        let mut plan = Plan::default();
+        plan.rounding = self.rounding.rounding;
+        for (id, outcomes) in outcomes {
+            outcomes.iter().for_each(|outcome| plan.mark(*id, outcome.quantizer));
+        }
+        plan
+    }
+
+    fn within_budget(
+        &self,
+        checkpoint: &Checkpoint,
+        outcomes: &[(TensorId, Vec<Outcome>)],
+    ) -> Result<Plan, Error> {
+        let chosen_from: u64 = outcomes.iter().map(|(id, _)| checkpoint.tensor(*id).bytes).sum();
+        let fixed = checkpoint.total_bytes().saturating_sub(chosen_from);
+        let options = outcomes.iter().map(|(id, outcomes)| {
+            (*id, budget::options(checkpoint.tensor(*id), outcomes, self.min_sqnr))
+        });
+        let curve = Curve::new(fixed, options);
+        let smallest = curve.points().len() - 1;
+        let point = match self.max_bytes {
+            None => smallest,
+            Some(wanted) => curve.within(wanted).ok_or_else(|| Error::Budget {
+                path: checkpoint.path().to_owned(),
+                wanted,
+                smallest: curve.points().last().map_or(fixed, |point| point.bytes),
+            })?,
+        };
+        Ok(curve.plan(point, self.rounding.rounding))
     }
 }

@@ -8,8 +8,8 @@
 //! curve is therefore a choice that no other of the same size or smaller beats.
 
 use super::Plan;
-use crate::quantization::{Quantizer, Rounding};
-use crate::tensor::TensorId;
+use crate::quantization::{Outcome, Quantizer, Rounding};
+use crate::tensor::{TensorId, TensorInfo};
 
 /// One way to store a tensor: as it is (`None`), or quantized.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,6 +18,23 @@ pub struct Choice {
     pub bytes: u64,
     /// Relative squared error times parameters; 0 as it is.
     pub error: f64,
+}
+
+/// The options of a tensor: as it is, and every outcome that loses no more than
+/// `min_sqnr_db` allows.
+pub fn options(tensor: &TensorInfo, outcomes: &[Outcome], min_sqnr_db: Option<f64>) -> Vec<Choice> {
+    let measured = outcomes.iter().filter_map(|outcome| {
+        let sums = outcome.result.as_ref().ok()?.error?;
+        let enough = min_sqnr_db.is_none_or(|db| sums.statistics().sqnr_db >= db);
+        let relative = if sums.noise == 0.0 { 0.0 } else { sums.noise / sums.signal };
+        enough.then(|| Choice {
+            quantizer: Some(outcome.quantizer),
+            bytes: outcome.quantizer.scheme.bytes(&tensor.shape, 4),
+            error: relative * tensor.parameters() as f64,
+        })
+    });
+    let kept = Choice { quantizer: None, bytes: tensor.bytes, error: 0.0 };
+    std::iter::once(kept).chain(measured).collect()
 }
 
 /// One point of the curve: all tensors together.

@@ -1,0 +1,196 @@
+//! `diff`: what changed from one checkpoint to another, and by how much.
+
+use super::document::ErrorFigures;
+use super::error::Error;
+use super::options::{OutputArgs, WorkArgs, open};
+use super::output::{output, width};
+use super::table::{Kind, Table};
+use super::text;
+use super::watch::Watch;
+use crate::job::diff::{self, Change, Compared};
+use clap::Args;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The checkpoint that is the measure; `demo:` is the built-in demo
+    a: PathBuf,
+    /// The checkpoint that is compared with it
+    b: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+impl Diff {
+    pub fn run(self) -> Result<(), Error> {
+        let (a, b) = (open(&self.a)?, open(&self.b)?);
+        let job = || diff::start(a.clone(), b.clone(), self.work.threads());
+        let mut compared = Watch::start(job, "comparing", self.work.quiet)?.only()??;
+        compared.sort_by(|x, y| rank(x).total_cmp(&rank(y)));
+        let mut out = output();
+        match self.output.json {
+            true => {
+                let tensors: Vec<_> = compared.iter().map(Entry::of).collect();
+                let document = Document {
+                    a: a.path().to_string_lossy().into_owned(),
+                    b: b.path().to_string_lossy().into_owned(),
+                    totals: Totals::of(&compared),
+                    tensors,
+                };
+                serde_json::to_writer(&mut out, &document)?;
+                writeln!(out)?;
+            }
+            false => print(&compared, &mut out)?,
+        }
+        Ok(out.flush()?)
+    }
+}
+
+/// Added, removed and reshaped tensors first, then by SQNR, what is equal last.
+fn rank(compared: &Compared) -> f64 {
+    match &compared.change {
+        Change::Added { .. } | Change::Removed { .. } | Change::Reshaped { .. } => {
+            f64::NEG_INFINITY
+        }
+        Change::Common { identical: true, .. } => f64::NAN,
+        change => change.sqnr_db().filter(|db| !db.is_nan()).unwrap_or(f64::INFINITY),
+    }
+}
+
+fn print(compared: &[Compared], out: &mut impl Write) -> io::Result<()> {
+    let mut table = Table::new(&[
+        ("tensor", Kind::Name),
+        ("A", Kind::Left),
+        ("B", Kind::Left),
+        ("SQNR", Kind::Left),
+        ("rel. error", Kind::Right),
+        ("max error", Kind::Right),
+        ("differing", Kind::Right),
+        ("change", Kind::Note),
+    ]);
+    for tensor in compared {
+        table.cell(text::printable(&tensor.name));
+        let (from, to, figures, word) = match &tensor.change {
+            Change::Added { dtype, .. } => (String::new(), dtype.to_string(), None, "added"),
+            Change::Removed { dtype, .. } => (dtype.to_string(), String::new(), None, "removed"),
+            Change::Reshaped { from, to } => (from.to_string(), to.to_string(), None, "reshaped"),
+            Change::Common { from, to, difference, identical } => {
+                let word = match (identical, from == to) {
+                    (true, _) => "identical",
+                    (false, true) => "changed",
+                    (false, false) => "re-typed",
+                };
+                (from.to_string(), to.to_string(), difference.as_ref(), word)
+            }
+        };
+        table.cell(text::printable(&from));
+        table.cell(text::printable(&to));
+        match figures {
+            None => (0..4).for_each(|_| table.cell("")),
+            Some(difference) => {
+                let error = difference.sums.statistics();
+                table.cell(text::judged(error.sqnr_db));
+                table.cell(text::percent(error.relative_error));
+                table.cell(text::figure(error.max_abs_error));
+                table.cell(difference.differing);
+            }
+        }
+        table.cell(word);
+    }
+    table.print(out, width())?;
+    let Totals { added, removed, reshaped, changed, identical } = Totals::of(compared);
+    writeln!(
+        out,
+        "{added} added, {removed} removed, {reshaped} reshaped, {changed} changed, {identical} identical"
+    )
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    a: String,
+    b: String,
+    tensors: Vec<Entry<'a>>,
+    totals: Totals,
+}
+
+#[derive(Serialize, Default)]
+struct Totals {
+    added: usize,
+    removed: usize,
+    reshaped: usize,
+    changed: usize,
+    identical: usize,
+}
+
+impl Totals {
+    fn of(compared: &[Compared]) -> Totals {
+        let mut totals = Totals::default();
+        for tensor in compared {
+            *match tensor.change {
+                Change::Added { .. } => &mut totals.added,
+                Change::Removed { .. } => &mut totals.removed,
+                Change::Reshaped { .. } => &mut totals.reshaped,
+                Change::Common { identical: true, .. } => &mut totals.identical,
+                Change::Common { .. } => &mut totals.changed,
+            } += 1;
+        }
+        totals
+    }
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    name: &'a str,
+    change: &'static str,
+    #[serde(flatten)]
+    what: What<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum What<'a> {
+    One {
+        dtype: &'a str,
+        shape: &'a [u64],
+    },
+    Shapes {
+        from_shape: &'a [u64],
+        to_shape: &'a [u64],
+    },
+    Both {
+        from_dtype: &'a str,
+        to_dtype: &'a str,
+        differing: Option<u64>,
+        error: Option<ErrorFigures>,
+    },
+}
+
+impl<'a> Entry<'a> {
+    fn of(compared: &'a Compared) -> Entry<'a> {
+        let (change, what) = match &compared.change {
+            Change::Added { dtype, shape } => {
+                ("added", What::One { dtype: dtype.name(), shape: shape.dims() })
+            }
+            Change::Removed { dtype, shape } => {
+                ("removed", What::One { dtype: dtype.name(), shape: shape.dims() })
+            }
+            Change::Reshaped { from, to } => {
+                ("reshaped", What::Shapes { from_shape: from.dims(), to_shape: to.dims() })
+            }
+            Change::Common { from, to, difference, identical } => {
+                let both = What::Both {
+                    from_dtype: from.name(),
+                    to_dtype: to.name(),
+                    differing: difference.as_ref().map(|d| d.differing),
+                    error: difference.as_ref().map(|d| ErrorFigures::of(&d.sums.statistics())),
+                };
+                (if *identical { "identical" } else { "changed" }, both)
+            }
+        };
+        Entry { name: &compared.name, change, what }
+    }
+}
