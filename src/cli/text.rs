@@ -75,6 +75,7 @@ pub fn figure(x: f64) -> impl Display {
 /// A share of one as a percentage.
 pub fn percent(share: f64) -> impl Display {
     display(move |f| match share * 100.0 {
+        p if p.is_nan() => f.write_str("–"),
         p if p > 0.0 && p < 0.05 => write!(f, "<0.1 %"),
         p => write!(f, "{p:.1} %"),
     })
