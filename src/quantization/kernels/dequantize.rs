@@ -1,7 +1,8 @@
 //! From quantized values back to elements.
 
-use super::dispatch::{Kernel, Level, run};
+use super::dispatch::{Kernel, run};
 use super::lanes::{LANES, Lanes, map, narrow_bf16};
+use super::level::Level;
 use crate::tensor::FloatType;
 use half::bf16;
 

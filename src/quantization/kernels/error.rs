@@ -4,10 +4,9 @@
 //! up in f64. No product is fused with its sum, so they are the same on every machine.
 
 use super::Quantization;
-use super::dispatch::{Kernel, Level, run};
-use super::lanes::{
-    Element, Float, LANES, Lanes, Narrow, Steps, by_single, by_type, fold, map, zip,
-};
+use super::dispatch::{Kernel, run};
+use super::lanes::{Element, Float, LANES, Narrow, Steps, by_single, by_type, fold};
+use super::level::Level;
 use super::levels::Watch;
 use super::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
 use crate::quantization::ErrorSums;
@@ -43,8 +42,8 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
         let sums = if is_ordinary(how.scale) {
             let divisor = Divisor::new(level, how.scale, how.qtype.max());
             by_single!(dtype, E => {
-                let mut pass = Pass::new();
-                pass.group::<E, L, G>(level, grid, bytes, &divisor);
+                let mut pass = Pass::new(level);
+                pass.group::<E, G>(grid, bytes, &divisor);
                 pass.finish()
             })
         } else {
@@ -90,76 +89,83 @@ fn careful_of<E: Element>(bytes: &[u8], how: &Quantization) -> ErrorSums {
 /// squares of x̂, and of 16-bit x, have so few values that the roundings of their sum do
 /// not cancel out.
 #[derive(Clone, Copy)]
-struct Block {
-    dot: Lanes<f32>,
-    noise: Lanes<f32>,
+struct Block<L: Level> {
+    dot: L::F32,
+    noise: L::F32,
     /// Σd·x̂
-    excess: Lanes<f32>,
-    max_abs_error: Lanes<f32>,
+    excess: L::F32,
+    max_abs_error: L::F32,
     /// Elements that are zero, and that become zero.
-    zero_before: Lanes<u32>,
-    zero_after: Lanes<u32>,
+    zero_before: L::U32,
+    zero_after: L::U32,
 }
 
-impl Block {
+impl<L: Level> Block<L> {
     #[inline(always)]
-    fn new() -> Self {
+    fn new(l: L) -> Self {
+        let (zero, none) = (l.splat(0.0), l.u32s([0; LANES]));
         Block {
-            dot: [0.0; LANES],
-            noise: [0.0; LANES],
-            excess: [0.0; LANES],
-            max_abs_error: [0.0; LANES],
-            zero_before: [0; LANES],
-            zero_after: [0; LANES],
+            dot: zero,
+            noise: zero,
+            excess: zero,
+            max_abs_error: zero,
+            zero_before: none,
+            zero_after: none,
         }
     }
 
     /// Adds elements; returns what the level says of their codes.
     #[inline(always)]
-    fn step<L: Level, G: Grid>(
+    fn step<G: Grid>(
         &mut self,
-        level: L,
+        l: L,
         grid: G,
-        x: Lanes<f32>,
+        x: L::F32,
         divisor: &Divisor,
         watch: &Watch,
-    ) -> Lanes<u32> {
-        let (q, codes) = grid.round(divisor.quotient(level, x));
-        let hat = map(q, |q| divisor.scale * q);
-        let d = zip(x, hat, |x, hat| x - hat);
-        self.dot = zip(self.dot, zip(x, hat, |x, hat| x * hat), |s, p| s + p);
-        self.noise = zip(self.noise, d, |s, d| s + d * d);
-        self.excess = zip(self.excess, zip(d, hat, |d, hat| d * hat), |s, p| s + p);
-        self.max_abs_error = zip(self.max_abs_error, d, |m, d| m.most(d.abs()));
-        self.zero_before = zip(self.zero_before, x, |n, x| n + u32::from(x == 0.0));
-        self.zero_after = zip(self.zero_after, q, |n, q| n + u32::from(q == 0.0));
-        level.unseen(watch, codes, q)
+    ) -> L::U32 {
+        let (q, codes) = grid.round(l, divisor.quotient(l, x));
+        let hat = l.mul(l.splat(divisor.scale), q);
+        let d = l.sub(x, hat);
+        self.dot = l.add(self.dot, l.mul(x, hat));
+        self.noise = l.add(self.noise, l.mul(d, d));
+        self.excess = l.add(self.excess, l.mul(d, hat));
+        self.max_abs_error = l.max(l.abs(d), self.max_abs_error);
+        self.zero_before = l.count_zeros(self.zero_before, x);
+        self.zero_after = l.count_zeros(self.zero_after, q);
+        l.unseen(watch, codes, q)
     }
 }
 
 /// A sweep over elements, group after group.
 #[derive(Clone, Copy)]
-pub(super) struct Pass {
-    block: Block,
+pub(super) struct Pass<L: Level> {
+    level: L,
+    block: Block<L>,
     /// Elements in the block.
     filled: usize,
     watch: Watch,
-    sums: [Lanes<f64>; 3],
-    max_abs_error: Lanes<f32>,
+    dot: L::F64,
+    noise: L::F64,
+    excess: L::F64,
+    max_abs_error: L::F32,
     count: u64,
     zero_before: u64,
     zero_after: u64,
 }
 
-impl Pass {
+impl<L: Level> Pass<L> {
     #[inline(always)]
-    pub(super) fn new() -> Self {
+    pub(super) fn new(l: L) -> Self {
         Pass {
-            block: Block::new(),
+            level: l,
+            block: Block::new(l),
             filled: 0,
             watch: Watch::new(),
-            sums: [[0.0; LANES]; 3],
-            max_abs_error: [0.0; LANES],
+            dot: l.zero_f64(),
+            noise: l.zero_f64(),
+            excess: l.zero_f64(),
+            max_abs_error: l.splat(0.0),
             count: 0,
             zero_before: 0,
             zero_after: 0,
@@ -168,17 +174,11 @@ impl Pass {
 
     /// Adds the elements of a group that share a scale.
     #[inline(always)]
-    pub(super) fn group<E: Narrow, L: Level, G: Grid>(
-        &mut self,
-        level: L,
-        grid: G,
-        bytes: &[u8],
-        divisor: &Divisor,
-    ) {
+    pub(super) fn group<E: Narrow, G: Grid>(&mut self, grid: G, bytes: &[u8], divisor: &Divisor) {
         for run in bytes.chunks(RUN * E::SIZE) {
-            let unseen = self.run::<E, _, _>(level, grid, run, divisor);
-            if fold(unseen, |a, b| a | b) & 1 != 0 {
-                self.see::<E, _, _>(level, grid, run, divisor);
+            let unseen = self.run::<E, G>(grid, run, divisor);
+            if self.level.any_bit0(unseen) {
+                self.see::<E, G>(grid, run, divisor);
             }
             self.end_full_block();
         }
@@ -186,49 +186,41 @@ impl Pass {
 
     /// Adds a few elements to the block; bit 0 of a lane says that a level may be new.
     #[inline(always)]
-    pub(super) fn run<E: Narrow, L: Level, G: Grid>(
+    pub(super) fn run<E: Narrow, G: Grid>(
         &mut self,
-        level: L,
         grid: G,
         run: &[u8],
         divisor: &Divisor,
-    ) -> Lanes<u32> {
-        let mut unseen = [0; LANES];
+    ) -> L::U32 {
+        let l = self.level;
+        let mut unseen = l.u32s([0; LANES]);
         let mut block = self.block;
         let steps = Steps::<E>::of(run);
         for i in 0..steps.len() {
-            let x = steps.load(level, i);
-            let new = block.step(level, grid, x, divisor, &self.watch);
-            unseen = zip(unseen, new, |a, b| a | b);
-        }
-        if steps.tail > 0 {
-            // The zeros that filled up the lanes add nothing to any sum, but to these.
-            for i in 0..LANES {
-                block.zero_before[i] -= u32::from(i >= steps.tail);
-                block.zero_after[i] -= u32::from(i >= steps.tail);
-            }
+            let x = E::load(l, steps.at(i));
+            unseen = l.or(unseen, block.step(l, grid, x, divisor, &self.watch));
         }
         self.block = block;
         self.filled += run.len() / E::SIZE;
+        if steps.tail > 0 {
+            // The zeros that filled up the lanes add nothing to any sum, but to these.
+            let filling = (LANES - steps.tail) as u64;
+            self.zero_before = self.zero_before.wrapping_sub(filling);
+            self.zero_after = self.zero_after.wrapping_sub(filling);
+        }
         unseen
     }
 
     /// Takes the levels of these elements as seen.
     #[inline(always)]
-    pub(super) fn see<E: Narrow, L: Level, G: Grid>(
-        &mut self,
-        level: L,
-        grid: G,
-        run: &[u8],
-        divisor: &Divisor,
-    ) {
+    pub(super) fn see<E: Narrow, G: Grid>(&mut self, grid: G, run: &[u8], divisor: &Divisor) {
+        let l = self.level;
         let steps = Steps::<E>::of(run);
         for i in 0..steps.len() {
-            let x = steps.load(level, i);
-            let (q, codes) = grid.round(divisor.quotient(level, x));
-            let unseen = level.unseen(&self.watch, codes, q);
-            if fold(unseen, |a, b| a | b) & 1 != 0 {
-                self.watch.add(grid, &codes[..steps.count(i)]);
+            let x = E::load(l, steps.at(i));
+            let (q, codes) = grid.round(l, divisor.quotient(l, x));
+            if l.any_bit0(l.unseen(&self.watch, codes, q)) {
+                self.watch.add(grid, &l.array_u32(codes)[..steps.count(i)]);
             }
         }
     }
@@ -243,14 +235,19 @@ impl Pass {
     /// Adds the block's sums to the total.
     #[inline(always)]
     fn end_block(&mut self) {
-        let block = std::mem::replace(&mut self.block, Block::new());
-        let sums = [block.dot, block.noise, block.excess];
-        for (total, sum) in self.sums.iter_mut().zip(sums) {
-            *total = zip(*total, sum, |total, sum| total + f64::from(sum));
+        let l = self.level;
+        let block = std::mem::replace(&mut self.block, Block::new(l));
+        self.dot = l.add_f64(self.dot, l.widen(block.dot));
+        self.noise = l.add_f64(self.noise, l.widen(block.noise));
+        self.excess = l.add_f64(self.excess, l.widen(block.excess));
+        self.max_abs_error = l.max(block.max_abs_error, self.max_abs_error);
+        for (total, counts) in
+            [(&mut self.zero_before, block.zero_before), (&mut self.zero_after, block.zero_after)]
+        {
+            let counts = fold(l.array_u32(counts), |a, b| a + b);
+            // What the filling took away is wrapped around until its block is added.
+            *total = total.wrapping_add(counts.into());
         }
-        self.max_abs_error = zip(self.max_abs_error, block.max_abs_error, Float::most);
-        self.zero_before += u64::from(fold(block.zero_before, |a, b| a + b));
-        self.zero_after += u64::from(fold(block.zero_after, |a, b| a + b));
         self.count += self.filled as u64;
         self.filled = 0;
     }
@@ -258,14 +255,16 @@ impl Pass {
     #[inline(always)]
     pub(super) fn finish(mut self) -> ErrorSums {
         self.end_block();
-        let [dot, noise, excess] = self.sums.map(|lanes| fold(lanes, |a, b| a + b));
+        let l = self.level;
+        let [dot, noise, excess] =
+            [self.dot, self.noise, self.excess].map(|sum| fold(l.array_f64(sum), |a, b| a + b));
         ErrorSums {
             count: self.count,
             signal: dot + excess + noise,
             noise,
             dot,
             reconstructed: dot - excess,
-            max_abs_error: fold(self.max_abs_error, Float::most).into(),
+            max_abs_error: l.largest(self.max_abs_error).into(),
             non_zero: self.count - self.zero_before,
             zeroed: self.zero_after - self.zero_before,
             levels: self.watch.seen(),

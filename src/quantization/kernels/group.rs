@@ -3,11 +3,10 @@
 //! A tile of up to sixteen groups is read twice while it is in the nearest cache: for
 //! their absmaxes, of which all the scales are made at once, and for what is done by them.
 
-use super::dispatch::{Kernel, Level, run};
+use super::dispatch::{Kernel, run};
 use super::error::{self, BLOCK, Pass, RUN};
-use super::lanes::{
-    Element, Float, LANES, Lanes, Narrow, Steps, by_single, by_type, fold, map, narrow_bf16, zip,
-};
+use super::lanes::{Element, LANES, Lanes, Narrow, Steps, by_single, map, narrow_bf16, zip};
+use super::level::Level;
 use super::moments::range;
 use super::quantize;
 use super::rounding::{Divisors, Grid, IntegersHalfAway, IntegersHalfEven, by_grid, is_ordinary};
@@ -143,25 +142,28 @@ impl Kernel for AbsmaxOf<'_> {
     #[inline(always)]
     fn run<L: Level>(self, level: L) {
         let AbsmaxOf { dtype, bytes, layout, out } = self;
-        by_type!(dtype, E => absmaxes_of::<E, L>(level, bytes, layout, out))
+        let done = by_single!(dtype, E => {
+            for ((_, group), out) in layout.slices(bytes, E::SIZE).zip(&mut *out) {
+                *out = absmax_of::<E, L>(level, group).into();
+            }
+        });
+        if done.is_none() {
+            for ((_, group), out) in layout.slices(bytes, dtype.size()).zip(out) {
+                *out = range(dtype, group).absmax();
+            }
+        }
     }
 }
 
 #[inline(always)]
-fn absmaxes_of<E: Element, L: Level>(level: L, bytes: &[u8], layout: Layout, out: &mut [f64]) {
-    for ((_, group), out) in layout.slices(bytes, E::SIZE).zip(out) {
-        *out = absmax_of::<E, L>(level, group).f64();
-    }
-}
-
-#[inline(always)]
-fn absmax_of<E: Element, L: Level>(level: L, group: &[u8]) -> E::Wide {
-    let mut most = [E::Wide::default(); LANES];
+fn absmax_of<E: Narrow, L: Level>(level: L, group: &[u8]) -> f32 {
+    let mut most = level.splat(0.0);
     let steps = Steps::<E>::of(group);
     for i in 0..steps.len() {
-        most = zip(most, steps.load(level, i), |most, x| most.most(x.abs()));
+        // The second operand is kept where the first is NaN.
+        most = level.max(level.abs(E::load(level, steps.at(i))), most);
     }
-    fold(most, Float::most)
+    level.largest(most)
 }
 
 /// Up to [`LANES`] groups; those that are empty hold a place.
@@ -261,7 +263,7 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
     fn sweep<E: Narrow, L: Level>(&self, level: L) -> Result<[ErrorSums; NESTINGS], NoScale> {
         let &GroupErrorsOf { dtype, bytes, layout, ref how, grid, nestings } = self;
         let nestings = nestings.clamp(1, NESTINGS);
-        let mut passes = [Pass::new(); NESTINGS];
+        let mut passes = [Pass::new(level); NESTINGS];
         let mut careful_sums = [ErrorSums::default(); NESTINGS];
         let mut groups = layout.slices(bytes, E::SIZE).peekable();
         while let Some(tile) = Tile::next::<E, L>(level, &mut groups, 1 << (nestings - 1)) {
@@ -272,11 +274,11 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
                     // Each lane gets the absmax of the pair, then the four, it is part of.
                     let own = absmax;
                     for lane in 0..LANES {
-                        absmax[lane] = own[lane].most(own[lane ^ nesting]);
+                        absmax[lane] = own[lane].max(own[lane ^ nesting]);
                     }
                 }
                 let scales = Scales::new(level, absmax, how);
-                let mut unseen = [0; LANES];
+                let mut unseen = level.u32s([0; LANES]);
                 for (lane, group) in tile.groups.into_iter().enumerate() {
                     if !scales.is_ordinary[lane] {
                         let how = careful(absmax[lane].into(), how)?;
@@ -285,16 +287,15 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
                     }
                     let divisor = scales.divisors.at(lane);
                     for run in group.chunks(RUN * E::SIZE) {
-                        let new = pass.run::<E, L, G>(level, grid, run, &divisor);
-                        unseen = zip(unseen, new, |a, b| a | b);
+                        unseen = level.or(unseen, pass.run::<E, G>(grid, run, &divisor));
                         pass.end_full_block();
                     }
                 }
-                if fold(unseen, |a, b| a | b) & 1 != 0 {
+                if level.any_bit0(unseen) {
                     for (lane, group) in tile.groups.into_iter().enumerate() {
                         if scales.is_ordinary[lane] {
                             let divisor = scales.divisors.at(lane);
-                            pass.see::<E, L, G>(level, grid, group, &divisor);
+                            pass.see::<E, G>(grid, group, &divisor);
                         }
                     }
                 }

@@ -1,8 +1,8 @@
 //! Arrays of elements that the compiler turns into vectors, and how bytes become them.
 
-use super::dispatch::Level;
+use super::level::Level;
 use half::{bf16, f16};
-use std::ops::{Add, Div, Mul, Sub};
+use std::ops::{Div, Mul};
 
 /// Elements handled side by side: one AVX-512 vector of f32, two of AVX2, four of SSE2.
 /// Every sum has this many independent parts whatever the vector, so that the order of
@@ -47,56 +47,24 @@ pub(super) fn fold<T: Copy>(mut a: Lanes<T>, f: impl Fn(T, T) -> T) -> T {
 }
 
 /// What elements are computed in: f32, and f64 for f64.
-pub(super) trait Float:
-    Copy
-    + Default
-    + PartialOrd
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + Div<Output = Self>
-{
-    const INFINITY: Self;
-
+pub(super) trait Float: Copy + Mul<Output = Self> + Div<Output = Self> {
     fn from_f32(x: f32) -> Self;
     fn f64(self) -> f64;
-    fn abs(self) -> Self;
-
-    /// The smaller; `self` if `other` is NaN. One instruction, unlike `f32::min`.
-    #[inline(always)]
-    fn least(self, other: Self) -> Self {
-        if other < self { other } else { self }
-    }
-
-    /// The larger; `self` if `other` is NaN.
-    #[inline(always)]
-    fn most(self, other: Self) -> Self {
-        if other > self { other } else { self }
-    }
 }
 
 macro_rules! float {
-    ($t:ident) => {
+    ($($t:ident)*) => {$(
         impl Float for $t {
-            const INFINITY: Self = $t::INFINITY;
-
-            #[inline(always)]
             fn from_f32(x: f32) -> Self {
                 x.into()
             }
-            #[inline(always)]
             fn f64(self) -> f64 {
                 self.into()
             }
-            #[inline(always)]
-            fn abs(self) -> Self {
-                $t::abs(self)
-            }
         }
-    };
+    )*};
 }
-float!(f32);
-float!(f64);
+float!(f32 f64);
 
 /// An element type the kernels are generic over.
 pub(super) trait Element: Copy {
@@ -114,8 +82,6 @@ pub(super) trait Element: Copy {
 
     /// The up to [`LANES`] elements of `bytes`, and zeros.
     fn pad(bytes: &[u8]) -> Self::Raw;
-
-    fn load<L: Level>(level: L, raw: &Self::Raw) -> Lanes<Self::Wide>;
 }
 
 /// Elements in steps of [`LANES`], the last one filled up with zeros.
@@ -146,18 +112,18 @@ impl<'a, E: Element> Steps<'a, E> {
 
     /// The last one for every step past the end.
     #[inline(always)]
-    pub(super) fn load<L: Level>(&self, level: L, step: usize) -> Lanes<E::Wide> {
-        E::load(level, self.whole.get(step).unwrap_or(&self.last))
+    pub(super) fn at(&self, step: usize) -> &E::Raw {
+        self.whole.get(step).unwrap_or(&self.last)
     }
 }
 
 /// An element type computed in f32.
-pub(super) trait Narrow: Element<Wide = f32> {}
-
-impl<E: Element<Wide = f32>> Narrow for E {}
+pub(super) trait Narrow: Element<Wide = f32> {
+    fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32;
+}
 
 macro_rules! element {
-    ($t:ty, $wide:ty, $size:literal, |$level:ident, $words:ident| $load:expr) => {
+    ($t:ty, $wide:ty, $size:literal) => {
         impl Element for $t {
             type Wide = $wide;
             const SIZE: usize = $size;
@@ -180,19 +146,29 @@ macro_rules! element {
                 }
                 padded
             }
-            #[inline(always)]
-            fn load<L: Level>($level: L, &$words: &Self::Raw) -> Lanes<$wide> {
-                $load
-            }
         }
     };
 }
-element!(f64, f64, 8, |_level, words| map(words, f64::from_le_bytes));
-element!(f32, f32, 4, |_level, words| map(words, f32::from_le_bytes));
-element!(f16, f32, 2, |level, words| level.widen_f16(map(words, u16::from_le_bytes)));
-element!(bf16, f32, 2, |_level, words| {
-    map(words, |word| f32::from_bits(u32::from(u16::from_le_bytes(word)) << 16))
-});
+element!(f64, f64, 8);
+element!(f32, f32, 4);
+element!(f16, f32, 2);
+element!(bf16, f32, 2);
+
+macro_rules! narrow {
+    ($($t:ty: $load:ident;)*) => {$(
+        impl Narrow for $t {
+            #[inline(always)]
+            fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32 {
+                level.$load(raw)
+            }
+        }
+    )*};
+}
+narrow! {
+    f32: load_f32;
+    f16: load_f16;
+    bf16: load_bf16;
+}
 
 /// Evaluates an expression with `$E` as the [`Element`] that a `FloatType` names.
 macro_rules! by_type {

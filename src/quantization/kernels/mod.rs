@@ -12,6 +12,7 @@ mod f8;
 mod group;
 mod histogram;
 mod lanes;
+mod level;
 mod levels;
 mod moments;
 mod quantize;

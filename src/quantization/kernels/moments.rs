@@ -3,8 +3,9 @@
 //! The vector loops assume finite elements and notice, once a block, when that was wrong;
 //! only such a block is gone through again, element by element.
 
-use super::dispatch::{Kernel, Level, run};
-use super::lanes::{Element, Float, LANES, Lanes, by_type, fold, map, zip};
+use super::dispatch::{Kernel, run};
+use super::lanes::{Element, Float, LANES, Narrow, by_single, fold, zip};
+use super::level::Level;
 use crate::quantization::{Moments, Range};
 use crate::tensor::FloatType;
 
@@ -34,8 +35,8 @@ impl Kernel for RangeOf<'_> {
         match self.dtype {
             FloatType::F16 => keys::<half::f16>(self.bytes),
             FloatType::BF16 => keys::<half::bf16>(self.bytes),
-            FloatType::F32 => values::<f32, _>(level, self.bytes),
-            FloatType::F64 => values::<f64, _>(level, self.bytes),
+            FloatType::F32 => singles(level, self.bytes),
+            FloatType::F64 => moments_of_doubles(self.bytes).range,
         }
     }
 }
@@ -50,7 +51,8 @@ impl Kernel for MomentsOf<'_> {
 
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Moments {
-        by_type!(self.dtype, E => moments_of::<E, L>(level, self.bytes))
+        by_single!(self.dtype, E => moments_of::<E, L>(level, self.bytes))
+            .unwrap_or_else(|| moments_of_doubles(self.bytes))
     }
 }
 
@@ -81,32 +83,39 @@ fn unsigned_zeros(range: Range) -> Range {
 }
 
 #[inline(always)]
-fn values<E: Element, L: Level>(level: L, bytes: &[u8]) -> Range {
+fn singles<L: Level>(l: L, bytes: &[u8]) -> Range {
     let mut range = Range::default();
-    for block in bytes.chunks(BLOCK * E::SIZE) {
-        let mut min = [E::Wide::INFINITY; LANES];
-        let mut max = [E::Wide::default() - E::Wide::INFINITY; LANES];
-        let mut poison = [E::Wide::default(); LANES];
-        let (whole, tail) = E::split(block);
-        for raw in whole {
-            let x = E::load(level, raw);
-            min = zip(min, x, Float::least);
-            max = zip(max, x, Float::most);
-            #[expect(clippy::eq_op, reason = "0, but NaN for what is not finite")]
-            let new = map(x, |x| x - x);
-            poison = zip(poison, new, |p, x| p + x);
+    for block in bytes.chunks(BLOCK * 4) {
+        let (whole, tail) = f32::split(block);
+        // Two of each, as one would wait for itself.
+        let mut min = [l.splat(f32::INFINITY); 2];
+        let mut max = [l.splat(f32::NEG_INFINITY); 2];
+        let mut poison = [l.splat(0.0); 2];
+        let (pairs, odd) = whole.as_chunks::<2>();
+        let odd = odd.first().map(|odd| [odd, odd]);
+        for [a, b] in pairs.iter().map(|[a, b]| [a, b]).chain(odd) {
+            for (i, raw) in [a, b].into_iter().enumerate() {
+                let x = f32::load(l, raw);
+                min[i] = l.min(x, min[i]);
+                max[i] = l.max(x, max[i]);
+                // 0, and NaN for what is not finite.
+                poison[i] = l.add(poison[i], l.sub(x, x));
+            }
         }
-        let mut found = if fold(poison, |a, b| a + b) == E::Wide::default() {
+        let poison = fold(l.array(l.add(poison[0], poison[1])), |a, b| a + b);
+        let mut found = if poison == 0.0 {
+            let least = fold(l.array(l.min(min[0], min[1])), f32::min);
+            let most = fold(l.array(l.max(max[0], max[1])), f32::max);
             Range {
                 count: (whole.len() * LANES) as u64,
-                min: fold(min, Float::least).f64(),
-                max: fold(max, Float::most).f64(),
+                min: least.into(),
+                max: most.into(),
                 ..Range::default()
             }
         } else {
-            careful::<E>(&block[..whole.len() * LANES * E::SIZE]).range
+            careful::<f32>(&block[..whole.len() * LANES * 4]).range
         };
-        found.merge(&careful::<E>(tail).range);
+        found.merge(&careful::<f32>(tail).range);
         range.merge(&found);
     }
     unsigned_zeros(range)
@@ -161,47 +170,84 @@ fn keys<E: Element<Wide = f32>>(bytes: &[u8]) -> Range {
 }
 
 #[inline(always)]
-fn moments_of<E: Element, L: Level>(level: L, bytes: &[u8]) -> Moments {
+fn moments_of<E: Narrow, L: Level>(l: L, bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
     for block in bytes.chunks(BLOCK * E::SIZE) {
-        let mut min = [E::Wide::INFINITY; LANES];
-        let mut max = [E::Wide::default() - E::Wide::INFINITY; LANES];
-        let mut sum: Lanes<f64> = [0.0; LANES];
-        let mut sum_sq: Lanes<f64> = [0.0; LANES];
-        let mut zeros: Lanes<u32> = [0; LANES];
         let (whole, tail) = E::split(block);
+        let mut min = l.splat(f32::INFINITY);
+        let mut max = l.splat(f32::NEG_INFINITY);
+        let mut sum = l.zero_f64();
+        let mut sum_sq = l.zero_f64();
+        let mut zeros = l.u32s([0; LANES]);
         for raw in whole {
-            let x = E::load(level, raw);
-            min = zip(min, x, Float::least);
-            max = zip(max, x, Float::most);
-            zeros = zip(zeros, x, |n, x| n + u32::from(x == E::Wide::default()));
-            let x = map(x, Float::f64);
-            sum = zip(sum, x, |s, x| s + x);
-            sum_sq = if L::FMA && E::SIZE < 8 {
-                // The square of a single is exact in f64, so fusing changes nothing.
-                zip(sum_sq, x, |s, x| x.mul_add(x, s))
-            } else {
-                zip(sum_sq, x, |s, x| s + x * x)
-            };
+            let x = E::load(l, raw);
+            min = l.min(x, min);
+            max = l.max(x, max);
+            zeros = l.count_zeros(zeros, x);
+            let x = l.widen(x);
+            sum = l.add_f64(sum, x);
+            sum_sq = l.add_square(sum_sq, x);
         }
-        let sum_sq = fold(sum_sq, |a, b| a + b);
-        // NaN and infinity leave nothing finite behind, nor does an overflow in f64.
+        let sum_sq = fold(l.array_f64(sum_sq), |a, b| a + b);
+        // NaN and infinity leave nothing finite behind.
         let mut found = if sum_sq.is_finite() {
             Moments {
                 range: Range {
                     count: (whole.len() * LANES) as u64,
-                    min: fold(min, Float::least).f64(),
-                    max: fold(max, Float::most).f64(),
+                    min: fold(l.array(min), f32::min).into(),
+                    max: fold(l.array(max), f32::max).into(),
                     ..Range::default()
                 },
-                sum: fold(sum, |a, b| a + b),
+                sum: fold(l.array_f64(sum), |a, b| a + b),
                 sum_sq,
-                zeros: zeros.iter().copied().map(u64::from).sum(),
+                zeros: l.array_u32(zeros).into_iter().map(u64::from).sum(),
             }
         } else {
             careful::<E>(&block[..whole.len() * LANES * E::SIZE])
         };
         found.merge(&careful::<E>(tail));
+        moments.merge(&found);
+    }
+    Moments { range: unsigned_zeros(moments.range), ..moments }
+}
+
+/// For the rare F64, arrays do.
+#[inline(always)]
+fn moments_of_doubles(bytes: &[u8]) -> Moments {
+    let mut moments = Moments::default();
+    for block in bytes.chunks(BLOCK * 8) {
+        let (whole, tail) = f64::split(block);
+        let mut min = [f64::INFINITY; LANES];
+        let mut max = [f64::NEG_INFINITY; LANES];
+        let mut sum = [0.0; LANES];
+        let mut sum_sq = [0.0; LANES];
+        let mut zeros = [0u32; LANES];
+        for raw in whole {
+            let x = raw.map(f64::from_le_bytes);
+            min = zip(min, x, |min, x| if x < min { x } else { min });
+            max = zip(max, x, |max, x| if x > max { x } else { max });
+            sum = zip(sum, x, |sum, x| sum + x);
+            sum_sq = zip(sum_sq, x, |sum_sq, x| sum_sq + x * x);
+            zeros = zip(zeros, x, |zeros, x| zeros + u32::from(x == 0.0));
+        }
+        let sum_sq = fold(sum_sq, |a, b| a + b);
+        let mut found = if sum_sq.is_finite() {
+            Moments {
+                range: Range {
+                    count: (whole.len() * LANES) as u64,
+                    min: fold(min, f64::min),
+                    max: fold(max, f64::max),
+                    ..Range::default()
+                },
+                sum: fold(sum, |a, b| a + b),
+                sum_sq,
+                zeros: zeros.into_iter().map(u64::from).sum(),
+            }
+        } else {
+            // Something is not finite, or a square was too large.
+            careful::<f64>(&block[..whole.len() * LANES * 8])
+        };
+        found.merge(&careful::<f64>(tail));
         moments.merge(&found);
     }
     Moments { range: unsigned_zeros(moments.range), ..moments }

@@ -1,8 +1,9 @@
 //! From elements to their quantized values.
 
 use super::Quantization;
-use super::dispatch::{Kernel, Level, run};
+use super::dispatch::{Kernel, run};
 use super::lanes::{Element, Float, LANES, Narrow, Steps, by_single, by_type};
+use super::level::Level;
 use super::rounding::{Divisor, Grid, IntegersHalfAway, IntegersHalfEven, is_ordinary, round_one};
 use crate::quantization::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
@@ -65,7 +66,8 @@ pub(super) fn group<E: Narrow, L: Level, G: Grid>(
 ) {
     let steps = Steps::<E>::of(bytes);
     for (i, out) in out.chunks_mut(LANES).enumerate().take(steps.len()) {
-        let (_, codes) = grid.round(divisor.quotient(level, steps.load(level, i)));
+        let x = E::load(level, steps.at(i));
+        let (_, codes) = grid.round(level, divisor.quotient(level, x));
         let values = level.low8(codes).map(u8::cast_signed);
         match out.first_chunk_mut() {
             Some(out) if steps.count(i) == LANES => *out = values,

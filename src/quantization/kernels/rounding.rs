@@ -1,8 +1,8 @@
 //! From an element to the nearest level: the quotient, and what it is rounded to.
 
-use super::dispatch::Level;
 use super::f8::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
 use super::lanes::{LANES, Lanes, map, zip};
+use super::level::Level;
 use super::{Quantization, QuantizationType, Rounding};
 
 /// The scales whose squares and reciprocals are far from the limits of f32. Others are
@@ -43,18 +43,16 @@ impl Divisor {
     /// good enough as the reciprocal is known to twice the precision. Where a remainder
     /// might underflow, the quotient is below 2⁻⁵⁰ and every grid rounds it to zero.
     #[inline(always)]
-    pub(super) fn quotient<L: Level>(&self, _: L, x: Lanes<f32>) -> Lanes<f32> {
-        let x = map(x, |x| {
-            let below = if x < self.limit { x } else { self.limit };
-            let lowest = -self.limit;
-            if below > lowest { below } else { lowest }
-        });
+    pub(super) fn quotient<L: Level>(&self, l: L, x: L::F32) -> L::F32 {
+        let x = l.max(l.min(x, l.splat(self.limit)), l.splat(-self.limit));
+        let scale = l.splat(self.scale);
         if L::FMA {
-            let near = map(x, |x| x.mul_add(self.inverse, x * self.lost));
-            let remainder = zip(near, x, |near, x| near.mul_add(-self.scale, x));
-            zip(near, remainder, |near, r| r.mul_add(self.inverse, near))
+            let inverse = l.splat(self.inverse);
+            let near = l.mul_add(x, inverse, l.mul(x, l.splat(self.lost)));
+            let remainder = l.mul_add(near, l.splat(-self.scale), x);
+            l.mul_add(remainder, inverse, near)
         } else {
-            map(x, |x| x / self.scale)
+            l.div(x, scale)
         }
     }
 }
@@ -103,7 +101,7 @@ pub(super) trait Grid: Copy {
     const RARE: bool;
 
     /// The nearest levels and, in the low eight bits, their codes.
-    fn round(self, quotients: Lanes<f32>) -> (Lanes<f32>, Lanes<u32>);
+    fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32);
 
     /// The `i`-th magnitude from zero, and the codes of it and its negative.
     fn level(self, i: u8) -> (f32, [u8; 2]);
@@ -117,9 +115,10 @@ impl Grid for IntegersHalfEven {
     const RARE: bool = false;
 
     #[inline(always)]
-    fn round(self, quotients: Lanes<f32>) -> (Lanes<f32>, Lanes<u32>) {
-        let sum = map(quotients, |t| t + MAGIC);
-        (map(sum, |s| s - MAGIC), map(sum, f32::to_bits))
+    fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32) {
+        let magic = l.splat(MAGIC);
+        let sum = l.add(quotients, magic);
+        (l.sub(sum, magic), l.bits(sum))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {
@@ -135,14 +134,15 @@ impl Grid for IntegersHalfAway {
     const RARE: bool = true;
 
     #[inline(always)]
-    fn round(self, quotients: Lanes<f32>) -> (Lanes<f32>, Lanes<u32>) {
-        let q = map(quotients, |t| {
+    fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32) {
+        let q = map(l.array(quotients), |t| {
             let even = (t.abs() + MAGIC) - MAGIC;
             // The difference is exact; one half means that the even one was below.
             let away = if t.abs() - even == 0.5 { even + 1.0 } else { even };
             away.copysign(t)
         });
-        (q, map(q, |q| (q + MAGIC).to_bits()))
+        let q = l.f32s(q);
+        (q, l.bits(l.add(q, l.splat(MAGIC))))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {
@@ -158,9 +158,10 @@ impl Grid for E4M3 {
     const RARE: bool = true;
 
     #[inline(always)]
-    fn round(self, quotients: Lanes<f32>) -> (Lanes<f32>, Lanes<u32>) {
-        let q = map(quotients, |t| e4m3_magnitude(t.abs()).0.copysign(t));
-        (q, map(quotients, |t| with_sign(e4m3_magnitude(t.abs()).1, t)))
+    fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32) {
+        let t = l.array(quotients);
+        let q = map(t, |t| e4m3_magnitude(t.abs()).0.copysign(t));
+        (l.f32s(q), l.u32s(map(t, |t| with_sign(e4m3_magnitude(t.abs()).1, t))))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {

@@ -1,0 +1,75 @@
+//! Arrays: what the target guarantees, SSE2 on x86-64 and NEON on AArch64.
+
+use super::Level;
+use crate::quantization::kernels::lanes::{LANES, Lanes, fold, map, narrow_f16, widen_f16, zip};
+use crate::quantization::kernels::levels::Watch;
+
+#[derive(Clone, Copy)]
+pub(in super::super) struct Baseline;
+
+/// Methods that are one expression, all inlined.
+macro_rules! methods {
+    ($(fn $name:ident($($arg:ident: $t:ty),*) -> $r:ty { $body:expr })*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $t),*) -> $r {
+            $body
+        }
+    )*};
+}
+
+impl Level for Baseline {
+    const FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+    type F32 = Lanes<f32>;
+    type U32 = Lanes<u32>;
+    type F64 = Lanes<f64>;
+
+    methods! {
+        fn load_f32(raw: &Lanes<[u8; 4]>) -> Lanes<f32> { map(*raw, f32::from_le_bytes) }
+        fn load_bf16(raw: &Lanes<[u8; 2]>) -> Lanes<f32> {
+            map(*raw, |w| f32::from_bits(u32::from(u16::from_le_bytes(w)) << 16))
+        }
+        fn load_f16(raw: &Lanes<[u8; 2]>) -> Lanes<f32> {
+            widen_f16(map(*raw, u16::from_le_bytes))
+        }
+        fn f32s(array: Lanes<f32>) -> Lanes<f32> { array }
+        fn u32s(array: Lanes<u32>) -> Lanes<u32> { array }
+        fn splat(x: f32) -> Lanes<f32> { [x; LANES] }
+        fn array(a: Lanes<f32>) -> Lanes<f32> { a }
+        fn array_u32(a: Lanes<u32>) -> Lanes<u32> { a }
+        fn array_f64(a: Lanes<f64>) -> Lanes<f64> { a }
+        fn low8(a: Lanes<u32>) -> Lanes<u8> { map(a, |a| a as u8) }
+        fn add(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a + b) }
+        fn sub(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a - b) }
+        fn mul(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a * b) }
+        fn div(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a / b) }
+        fn mul_add(a: Lanes<f32>, b: Lanes<f32>, c: Lanes<f32>) -> Lanes<f32> {
+            zip(zip(a, b, |a, b| (a, b)), c, |(a, b), c| a.mul_add(b, c))
+        }
+        fn min(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
+            zip(a, b, |a, b| if a < b { a } else { b })
+        }
+        fn max(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
+            zip(a, b, |a, b| if a > b { a } else { b })
+        }
+        fn abs(a: Lanes<f32>) -> Lanes<f32> { map(a, f32::abs) }
+        fn bits(a: Lanes<f32>) -> Lanes<u32> { map(a, f32::to_bits) }
+        fn or(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, |a, b| a | b) }
+        fn count_zeros(counts: Lanes<u32>, a: Lanes<f32>) -> Lanes<u32> {
+            zip(counts, a, |n, a| n.wrapping_add(u32::from(a == 0.0)))
+        }
+        fn zero_f64() -> Lanes<f64> { [0.0; LANES] }
+        fn widen(a: Lanes<f32>) -> Lanes<f64> { map(a, f64::from) }
+        fn add_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> { zip(a, b, |a, b| a + b) }
+        fn add_square(sum: Lanes<f64>, a: Lanes<f64>) -> Lanes<f64> {
+            zip(sum, a, |sum, a| sum + a * a)
+        }
+        fn largest(a: Lanes<f32>) -> f32 { fold(a, |a, b| if b > a { b } else { a }) }
+        fn any_bit0(a: Lanes<u32>) -> bool { fold(a, |a, b| a | b) & 1 != 0 }
+        fn unseen(watch: &Watch, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
+            watch.beyond(q)
+        }
+        fn narrow_f16(a: Lanes<f32>) -> Lanes<u16> { narrow_f16(a) }
+        fn widen_f16(a: Lanes<u16>) -> Lanes<f32> { widen_f16(a) }
+        fn low16(a: Lanes<u32>) -> Lanes<u16> { map(a, |a| a as u16) }
+    }
+}
