@@ -20,12 +20,12 @@ use crossterm::terminal::{
 use crossterm::{cursor, execute};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
-use ratatui::layout::Position;
+use ratatui::layout::{Position, Rect};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use std::io::{IsTerminal, Stdout, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ const FRAME: Duration = Duration::from_millis(33);
 const IDLE: Duration = Duration::from_millis(150);
 /// Findings taken in before the next frame: enough to keep up, few enough to stay quick.
 const BATCH: usize = 4096;
+/// How long a save that was cancelled by leaving may take to clean up.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Rows that one notch of the wheel scrolls.
 const NOTCH: isize = 3;
 
@@ -70,9 +72,14 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
     };
     let ended = runner.run(&mut screen, &signals);
     drop(screen);
+    runner.stop_saving();
     for receipt in runner.app.receipts() {
         // The terminal may be gone by now.
         let _ = writeln!(stdout(), "{receipt}");
+    }
+    if let Some(signal) = signals.end() {
+        // Whoever sent it is to see that it was obeyed.
+        signal_hook::low_level::emulate_default_handler(signal)?;
     }
     ended
 }
@@ -95,7 +102,14 @@ impl Screen {
         leave();
         signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
         enter()?;
-        self.terminal.clear()
+        self.redraw()
+    }
+
+    /// Makes the next frame draw every cell. Not `Terminal::clear`, which asks the terminal
+    /// where its cursor is and fails if it does not answer.
+    fn redraw(&mut self) -> std::io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 }
 
@@ -138,20 +152,30 @@ fn restore_on_panic() {
 
 /// Signals that have come since they were last asked for.
 struct Signals {
-    end: Arc<AtomicBool>,
+    /// The number of the signal that asked to end, or 0.
+    end: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
 impl Signals {
     fn register() -> std::io::Result<Signals> {
         let signals = Signals { end: Arc::default(), stop: Arc::default() };
+        let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT, SIGHUP] {
             // A second one ends the process even if the loop is stuck.
-            signal_hook::flag::register_conditional_default(signal, signals.end.clone())?;
-            signal_hook::flag::register(signal, signals.end.clone())?;
+            signal_hook::flag::register_conditional_default(signal, asked.clone())?;
+            signal_hook::flag::register(signal, asked.clone())?;
+            signal_hook::flag::register_usize(signal, signals.end.clone(), signal as usize)?;
         }
         signal_hook::flag::register(SIGTSTP, signals.stop.clone())?;
         Ok(signals)
+    }
+
+    fn end(&self) -> Option<i32> {
+        match self.end.load(Relaxed) {
+            0 => None,
+            signal => Some(signal as i32),
+        }
     }
 }
 
@@ -200,12 +224,22 @@ impl Runner {
                 screen.suspend()?;
                 changed = true;
             }
-            if signals.end.load(Relaxed) {
+            if signals.end().is_some() {
                 return Ok(());
             }
             changed |= self.collect(screen)?;
         }
         Ok(())
+    }
+
+    /// Cancels a save under way and gives it the time to take its temporary files away.
+    fn stop_saving(&mut self) {
+        let Some(job) = &mut self.save else { return };
+        job.cancel();
+        let asked = Instant::now();
+        while asked.elapsed() < PATIENCE && !matches!(job.poll(), News::Ended | News::Panicked(_)) {
+            std::thread::sleep(FRAME);
+        }
     }
 
     /// Tells the state how much can be seen.
@@ -336,7 +370,7 @@ impl Runner {
             }
             Effect::Copy(text) => copy(&text)?,
             Effect::Suspend => screen.suspend()?,
-            Effect::Redraw => screen.terminal.clear()?,
+            Effect::Redraw => screen.redraw()?,
             Effect::Quit => self.quit = true,
         }
         Ok(())

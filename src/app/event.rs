@@ -47,8 +47,6 @@ pub enum Event {
     SaveFailed(String),
     /// The text of `config.json`.
     Config(Option<Result<String, String>>),
-    /// Somebody asks the program to end, as with `q`.
-    AskedToQuit,
 }
 
 /// Something to be done by the loop, the only place where things are done.

@@ -140,7 +140,7 @@ mod tests {
         for text in ["", "attn q", "l1qproj", "*.q_proj.*", r"re:layers\.\d+\.self", "!mlp"] {
             assert!(matches(text, name), "{text}");
         }
-        for text in ["mlp", "*.q_proj", "re:^layers", "Attn"] {
+        for text in ["zebra", "*.q_proj", "re:^layers", "Attn"] {
             assert!(!matches(text, name), "{text}");
         }
     }

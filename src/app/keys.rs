@@ -185,15 +185,15 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Table, &[Char('-')], A::FoldAll, "fold every module", G::Move),
 
     bind(C::Table, &[Char(' ')], A::Mark, "mark the tensor, or all of the module, to be quantized", G::Mark).hint("mark"),
-    bind(C::Table, &[Char('x')], A::NextScheme, "next scheme for this row's marks", G::Mark).hint("scheme"),
+    bind(C::Table, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
     bind(C::Table, &[Char('X')], A::NextSchemeForAll, "next scheme for the whole table and new marks", G::Mark),
     bind(C::Table, &[Char('a')], A::MarkShown, "mark all quantizable tensors shown, or unmark them", G::Mark).hint("all shown"),
+    bind(C::Table, &[Char('x')], A::NextScheme, "next scheme for this row's marks", G::Mark).hint("scheme"),
     bind(C::Table, &[Char('i')], A::Invert, "invert the marks of the tensors shown", G::Mark),
     bind(C::Table, &[Char('p')], A::Presets, "choose by role: linear, attention, MLP …", G::Mark).hint("presets"),
     bind(C::Table, &[Char('u')], A::Undo, "undo the last change of marks", G::Mark).hint("undo"),
     bind(C::Table, &[Char('U'), Ctrl('r')], A::Redo, "redo it", G::Mark),
 
-    bind(C::Table, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
     bind(C::Table, &[Char('d')], A::Dequantize, "write the float model back", G::Write).hint("dequantize"),
 
     bind(C::Table, &[Char('/')], A::Filter, "filter by name: words, glob*, or re:regex", G::Find).hint("filter"),

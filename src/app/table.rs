@@ -198,6 +198,7 @@ pub struct Table {
     tree: Tree,
     folded: Vec<bool>,
     totals: Vec<NodeTotals>,
+    /// Each tensor's place by name; empty until it is asked for.
     name_rank: Vec<u32>,
 }
 
@@ -208,11 +209,6 @@ impl Table {
     pub fn new(model: &Model) -> Table {
         let tensors = model.checkpoint.tensors();
         let count = tensors.len();
-        let mut by_name: Vec<u32> = (0..count as u32).collect();
-        by_name
-            .sort_by(|&a, &b| natural_order(&tensors[a as usize].name, &tensors[b as usize].name));
-        let mut name_rank = vec![0; count];
-        (0..).zip(&by_name).for_each(|(rank, &id)| name_rank[id as usize] = rank);
         let tree = Tree::of(tensors);
         let mut table = Table {
             sort: Sort::by(Column::Sqnr),
@@ -231,7 +227,7 @@ impl Table {
             folded: first_folds(&tree),
             totals: vec![NodeTotals::NONE; tree.nodes.len()],
             tree,
-            name_rank,
+            name_rank: Vec::new(),
         };
         table.reorder(model);
         table
@@ -345,6 +341,9 @@ impl Table {
 
     /// Sorts anew, for the sort or the findings have changed.
     pub fn reorder(&mut self, model: &Model) {
+        if self.sort.column == Column::Name && self.name_rank.is_empty() {
+            self.name_rank = name_ranks(model.checkpoint.tensors());
+        }
         let mut keys: Vec<((u8, f64), TensorId)> =
             self.order.iter().map(|&id| (self.key(model, id), id)).collect();
         keys.sort_unstable_by(|(a, i), (b, j)| compare(a, b).then(i.cmp(j)));
@@ -644,6 +643,14 @@ impl Table {
         self.folded[node.index()] = folded;
         self.rebuild(model);
     }
+}
+
+fn name_ranks(tensors: &[TensorInfo]) -> Vec<u32> {
+    let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
+    by_name.sort_by(|&a, &b| natural_order(&tensors[a as usize].name, &tensors[b as usize].name));
+    let mut ranks = vec![0; tensors.len()];
+    (0..).zip(by_name).for_each(|(rank, id)| ranks[id as usize] = rank);
+    ranks
 }
 
 fn compare(a: &(u8, f64), b: &(u8, f64)) -> Ordering {

@@ -48,11 +48,15 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::CalibrationFailed { generation, why } if generation == app.generation => {
             app.settle();
             app.calibration = Calibration::Failed;
-            app.show_error(
-                "Calibration failed",
-                why,
-                "What is measured so far stays. Press c to calibrate anew.",
-            );
+            match app.overlay {
+                // The save goes on, and its window with it.
+                Some(Overlay::Saving(_)) => app.warn(format!("calibration failed: {why}")),
+                _ => app.show_error(
+                    "Calibration failed",
+                    why,
+                    "What is measured so far stays. Press c to calibrate anew.",
+                ),
+            }
         }
         Event::Found { .. } | Event::CalibrationEnded { .. } | Event::CalibrationFailed { .. } => {}
         Event::Save(News::Phase(phase)) => {
@@ -73,7 +77,6 @@ pub fn update(app: &mut App, event: Event) -> Effects {
                 pager.scroll_by(scroll, width, height);
             }
         }
-        Event::AskedToQuit => app.quit(&mut effects),
     }
     app.hurry(&mut effects);
     effects
@@ -284,6 +287,9 @@ impl App {
     }
 
     fn quit(&mut self, effects: &mut Effects) {
+        if let Some(Overlay::Saving(_)) = self.overlay {
+            return self.act(Action::Cancel, effects);
+        }
         // Who asks a second time means it.
         let asked = matches!(self.overlay, Some(Overlay::Quit));
         match self.model.has_unsaved_marks() && !asked {
@@ -658,7 +664,13 @@ impl App {
     }
 
     fn save_finished(&mut self, outcome: Result<crate::export::Receipt, SaveError>) {
-        let Some(Overlay::Saving(mut saving)) = self.overlay.take() else { return };
+        let mut saving = match self.overlay.take() {
+            Some(Overlay::Saving(saving)) => saving,
+            other => {
+                self.overlay = other;
+                return;
+            }
+        };
         match outcome {
             Ok(receipt) => {
                 if let Task::Quantize { plan, .. } = &saving.request.task {

@@ -152,7 +152,7 @@ fn thirds(area: Rect) -> [Rect; 3] {
     if area.width >= 3 * step - 8 {
         [0, 1, 2].map(|n| part(n * step, 0, BLOCK))
     } else if area.height >= 29 {
-        [0, 1, 2].map(|n| part(0, n * 11, area.width))
+        [0, 11, 21].map(|y| part(0, y, area.width))
     } else {
         let half = (area.width / 2).min(step);
         [part(0, 0, half - 1), part(half, 0, BLOCK), part(0, 11, area.width)]
@@ -329,7 +329,7 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
         .rev()
         .map(|(verdict, n)| {
             let text = if n == 0 { "–".to_owned() } else { count(n as u64) };
-            let bar = "━".repeat((n * 20).div_ceil(totals.tensors.max(1)));
+            let bar = "━".repeat((n * 8).div_ceil(totals.tensors.max(1)));
             figure(verdict.word(), text).word(bar, theme.verdict(verdict))
         })
         .collect();

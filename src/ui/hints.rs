@@ -27,6 +27,13 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Po
             Line::styled(format!("{kind}  {} of {of} ", count(shown as u64)), theme.dim)
         }
     };
+    let keys = hints(Context::Filter, app, area.width, theme);
+    let found = match area.width {
+        0..100 => found,
+        _ => Line::from_iter(
+            found.spans.into_iter().map(|s| s.patch_style(found.style)).chain(keys.spans),
+        ),
+    };
     buf.set_stringn(area.x, area.y, " /", area.width.into(), theme.accent);
     let room = area.width.saturating_sub(found.width() as u16 + 4);
     let typed = Rect::new(area.x + 2, area.y, room, 1);

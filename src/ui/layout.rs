@@ -221,7 +221,7 @@ mod tests {
         }
         let shown = |width| columns(width, &LLAMA).iter().map(|p| p.column).collect::<Vec<_>>();
         assert_eq!(shown(60), [Column::Name, Column::Sqnr]);
-        assert_eq!(shown(80), [Column::Name, Column::DType, Column::Sqnr]);
+        assert_eq!(shown(80), [Column::Name, Column::Bytes, Column::Sqnr]);
         assert_eq!(shown(140).len(), 6);
     }
 }

@@ -48,8 +48,8 @@ pub fn render(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<
         }
     }
     plan::draw(buf, &layout, app, theme);
-    let cursor = hints::draw(buf, layout.hints, app, theme);
-    overlay(buf, area, app, theme).or(cursor)
+    let cursor = overlay(buf, area, app, theme);
+    hints::draw(buf, layout.hints, app, theme).or(cursor)
 }
 
 fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
