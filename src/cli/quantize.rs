@@ -3,8 +3,8 @@
 use super::error::Error;
 use super::listing::refusal;
 use super::options::{
-    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SchemeArgs, SelectionArgs,
-    WorkArgs, choice,
+    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SelectionArgs, WorkArgs,
+    choice, int8_scheme,
 };
 use super::receipt;
 use super::save::save;
@@ -12,7 +12,7 @@ use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
 use crate::export::{OutputFormat, Request, Task};
 use crate::plan::{Plan, Selection, SelectionError};
-use crate::quantization::Questions;
+use crate::quantization::{QuantizationScheme, Questions};
 use clap::Args;
 use std::sync::Arc;
 
@@ -24,8 +24,10 @@ pub struct Quantize {
     save: SaveArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    #[command(flatten)]
-    scheme: SchemeArgs,
+    /// Which elements share a scale; if not given, per-channel for int8, the largest block
+    /// of 128, 64 and 32 that divides every row for int8-weight-only, per-tensor for others
+    #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
+    scheme: Option<QuantizationScheme>,
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
@@ -61,18 +63,30 @@ impl Quantize {
         checkpoint: &Arc<Checkpoint>,
         selection: &Selection,
     ) -> Result<(Plan, Vec<String>), Error> {
-        let quantizer = self.calibration.quantizer(self.scheme.scheme);
+        let mut warnings = Vec::new();
+        let mut tensors = selection.resolve(checkpoint)?;
+        // What the format cannot hold is left out, unless it was asked for by name.
+        for (id, why) in self.format.refused(checkpoint, &tensors)? {
+            let name = &checkpoint.tensor(id).name;
+            if !selection.names(name) {
+                tensors.retain(|&other| other != id);
+                let name = name.escape_debug();
+                warnings.push(format!("tensor '{name}' was left as it is: {why}"));
+            }
+        }
+        let scheme = self
+            .scheme
+            .unwrap_or_else(|| self.format.default_scheme(checkpoint, tensors.iter().copied()));
+        let quantizer = self.calibration.quantizer(scheme);
         let questions = Questions {
             quantizers: vec![quantizer],
             rounding: self.rounding.rounding,
             errors: false,
             keep_scales: false,
         };
-        let tensors = selection.resolve(checkpoint)?;
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work)?;
         let mut plan = Plan::default();
         plan.rounding = self.rounding.rounding;
-        let mut warnings = Vec::new();
         for found in scan {
             let (id, found) = found?;
             let analysis = found.transpose()?;
