@@ -27,7 +27,8 @@ pub struct Quantize {
     save: SaveArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Which elements share a scale; per-tensor if the format does not ask for another
+    /// Which elements share a scale; if not given, per-channel for int8, the largest block
+    /// of 128, 64 and 32 that divides every row for int8-weight-only, per-tensor for others
     #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
     scheme: Option<QuantizationScheme>,
     #[command(flatten)]
@@ -98,7 +99,17 @@ impl Quantize {
         checkpoint: &Arc<Checkpoint>,
         selection: &Selection,
     ) -> Result<(Plan, Vec<String>), Error> {
-        let tensors = selection.resolve(checkpoint)?;
+        let mut warnings = Vec::new();
+        let mut tensors = selection.resolve(checkpoint)?;
+        // What the format cannot hold is left out, unless it was asked for by name.
+        for (id, why) in self.format.refused(checkpoint, &tensors)? {
+            let name = &checkpoint.tensor(id).name;
+            if !selection.names(name) {
+                tensors.retain(|&other| other != id);
+                let name = name.escape_debug();
+                warnings.push(format!("tensor '{name}' was left as it is: {why}"));
+            }
+        }
         let questions = Questions {
             quantizers: self
                 .schemes(checkpoint, &tensors)
@@ -111,7 +122,6 @@ impl Quantize {
         };
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work)?;
         let mut outcomes = Vec::new();
-        let mut warnings = Vec::new();
         for found in scan {
             let (id, found) = found?;
             let Some(analysis) = found.transpose()? else { continue };

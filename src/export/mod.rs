@@ -14,7 +14,6 @@ mod targets;
 mod verify;
 
 pub use blueprint::{Blueprint, Companion, Entry, MadeFrom, OutFile, TextFile};
-pub use compressed_tensors::not_linear;
 pub use error::ExportError;
 pub use make::{KnownScales, Maker};
 pub use receipt::{Comparison, Receipt};

@@ -1,7 +1,7 @@
 //! What a person asks to be written.
 
 use super::compressed_tensors;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::plan::Plan;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{FloatType, TensorId};
@@ -71,6 +71,22 @@ impl OutputFormat {
                 compressed_tensors::default_group_scheme(&shapes)
             }
         }
+    }
+
+    /// Those of `tensors` that the format cannot hold as int8, each with the reason.
+    pub fn refused(
+        self,
+        checkpoint: &Checkpoint,
+        tensors: &[TensorId],
+    ) -> Result<Vec<(TensorId, String)>, CheckpointError> {
+        if !self.is_directory() {
+            return Ok(Vec::new());
+        }
+        let config = checkpoint.model_config()?.unwrap_or_default();
+        let refused = tensors
+            .iter()
+            .filter_map(|&id| Some((id, compressed_tensors::not_linear(checkpoint, &config, id)?)));
+        Ok(refused.collect())
     }
 
     /// Why a checkpoint cannot be saved in this format, whatever is selected.
