@@ -62,7 +62,7 @@ pub struct SchemeArgs {
 }
 
 /// A scheme that can be saved.
-fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
+pub fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
     let expected = "expected per-tensor, per-channel or per-block:N";
     match text.parse::<QuantizationScheme>() {
         Ok(scheme) if scheme.quantization_type() == QuantizationType::QInt8 => Ok(scheme),

@@ -3,16 +3,16 @@
 use super::error::Error;
 use super::listing::refusal;
 use super::options::{
-    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SchemeArgs, SelectionArgs,
-    WorkArgs, choice,
+    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SelectionArgs, WorkArgs,
+    choice, int8_scheme,
 };
 use super::receipt;
 use super::save::save;
 use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
-use crate::export::{OutputFormat, Request, Task};
+use crate::export::{ExportError, OutputFormat, Request, Task, WeightLayout};
 use crate::plan::{Plan, Selection, SelectionError};
-use crate::quantization::Questions;
+use crate::quantization::{QuantizationScheme, Questions};
 use clap::Args;
 use std::sync::Arc;
 
@@ -24,8 +24,13 @@ pub struct Quantize {
     save: SaveArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    #[command(flatten)]
-    scheme: SchemeArgs,
+    /// Which elements share a scale; the format's own choice unless given
+    #[arg(
+        long,
+        value_name = "per-tensor|per-channel|per-block:N",
+        value_parser = int8_scheme
+    )]
+    scheme: Option<QuantizationScheme>,
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
@@ -33,6 +38,9 @@ pub struct Quantize {
     /// What to write
     #[arg(long, value_name = "FORMAT", default_value = OutputFormat::default().name(), value_parser = choice(&OutputFormat::ALL.map(|f| (f.name(), f.summary(), f))))]
     format: OutputFormat,
+    /// With --format burn: which way round the weights of linear layers lie
+    #[arg(long, value_name = "LAYOUT", value_parser = choice(&WeightLayout::ALL.map(|l| (l.name(), l.summary(), l))))]
+    layout: Option<WeightLayout>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -44,8 +52,16 @@ impl Quantize {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
         let (plan, warnings) = self.plan(&checkpoint, &selection)?;
+        let format = match (self.format, self.layout) {
+            (OutputFormat::Burn(_), Some(layout)) => OutputFormat::Burn(layout),
+            (format, Some(_)) => {
+                let why = format!("--layout is for --format burn, not {}", format.name());
+                return Err(ExportError::Unfit { path: self.save.out, why }.into());
+            }
+            (format, None) => format,
+        };
         let request = Request {
-            task: Task::Quantize { plan, format: self.format },
+            task: Task::Quantize { plan, format },
             out: self.save.out,
             force: self.save.force,
         };
@@ -61,14 +77,17 @@ impl Quantize {
         checkpoint: &Arc<Checkpoint>,
         selection: &Selection,
     ) -> Result<(Plan, Vec<String>), Error> {
-        let quantizer = self.calibration.quantizer(self.scheme.scheme);
+        let tensors = selection.resolve(checkpoint)?;
+        let chosen = self.scheme;
+        let scheme = chosen
+            .unwrap_or_else(|| self.format.default_scheme(checkpoint, tensors.iter().copied()));
+        let quantizer = self.calibration.quantizer(scheme);
         let questions = Questions {
             quantizers: vec![quantizer],
             rounding: self.rounding.rounding,
             errors: false,
             keep_scales: false,
         };
-        let tensors = selection.resolve(checkpoint)?;
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work)?;
         let mut plan = Plan::default();
         plan.rounding = self.rounding.rounding;
