@@ -192,25 +192,29 @@ fn neighbour<T: Copy + PartialEq>(all: &[T], now: T, forward: bool) -> T {
 
 /// A name beside the model, in the current directory: the model's own may be a cache.
 fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
-    let ending = match kind {
-        SaveKind::Quantize(OutputFormat::FakeQuantized) => "fake-quantized".to_owned(),
-        SaveKind::Quantize(format) if format.is_directory() => format.name().to_owned(),
-        SaveKind::Quantize(_) => "int8".to_owned(),
-        SaveKind::Dequantize(None) => "float".to_owned(),
-        SaveKind::Dequantize(Some(to)) => to.dtype().name().to_lowercase(),
+    let (what, ending) = match kind {
+        SaveKind::Quantize(format @ OutputFormat::FakeQuantized) => {
+            ("fake-quantized".to_owned(), format.ending())
+        }
+        SaveKind::Quantize(format) if format.is_directory() => (format.name().to_owned(), None),
+        SaveKind::Quantize(OutputFormat::Gguf) => ("Q8_0".to_owned(), OutputFormat::Gguf.ending()),
+        SaveKind::Quantize(format) => ("int8".to_owned(), format.ending()),
+        SaveKind::Dequantize(None) => ("float".to_owned(), Some("safetensors")),
+        SaveKind::Dequantize(Some(to)) => (to.dtype().name().to_lowercase(), Some("safetensors")),
     };
     let name = model_name(checkpoint);
-    let directory = matches!(kind, SaveKind::Quantize(format) if format.is_directory());
-    match checkpoint.shards().len() {
-        0 | 1 if !directory => format!("{name}-{ending}.safetensors"),
-        _ => format!("{name}-{ending}"),
+    let is_file = matches!(kind, SaveKind::Quantize(format) if format.is_file());
+    match ending.filter(|_| is_file || checkpoint.shards().len() <= 1) {
+        Some(ending) => format!("{name}-{what}.{ending}"),
+        None => format!("{name}-{what}"),
     }
 }
 
 /// The model's name: of its directory where the file is just called `model`.
 pub fn model_name(checkpoint: &Checkpoint) -> String {
     let name = checkpoint.name();
-    let stem = name.strip_suffix(".safetensors").unwrap_or(&name);
+    let endings = [".safetensors", ".gguf", ".bpk", ".pt", ".pth", ".bin", ".npz", ".npy"];
+    let stem = endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
     let stem =
         stem.strip_suffix(".index.json").map_or(stem, |s| s.trim_end_matches(".safetensors"));
     let directory = checkpoint.directory().and_then(|d| d.file_name()).map(|d| d.to_string_lossy());

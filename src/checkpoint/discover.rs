@@ -78,13 +78,29 @@ fn directory(path: &Path) -> Result<Files> {
         _ if names.contains(favourite) => Ok(Some(path.join(favourite))),
         _ => Err(CheckpointError::new(path, Problem::Ambiguous(found))),
     };
-    if let Some(index) = one(ending(".safetensors.index.json"), "model.safetensors.index.json")? {
-        return indexed(&index, path);
+    // The first kind that is there: safetensors are what a model with several is read from.
+    for (suffix, favourite) in KINDS {
+        let Some(found) = one(ending(suffix), favourite)? else { continue };
+        if has_extension(&found, "json") {
+            return indexed(&found, path);
+        }
+        return Ok(Files { shards: vec![found], index: None, directory: Some(path.to_owned()) });
     }
-    let shard = one(ending(".safetensors"), "model.safetensors")?
-        .ok_or_else(|| CheckpointError::new(path, Problem::EmptyDirectory))?;
-    Ok(Files { shards: vec![shard], index: None, directory: Some(path.to_owned()) })
+    Err(CheckpointError::new(path, Problem::EmptyDirectory))
 }
+
+/// What ends the names of checkpoints in a directory, and which is meant among several.
+const KINDS: [(&str, &str); 9] = [
+    (".safetensors.index.json", "model.safetensors.index.json"),
+    (".safetensors", "model.safetensors"),
+    ("pytorch_model.bin.index.json", "pytorch_model.bin.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin"),
+    (".gguf", "model.gguf"),
+    (".bpk", "model.bpk"),
+    (".pt", "model.pt"),
+    (".pth", "model.pth"),
+    (".npz", "model.npz"),
+];
 
 /// The snapshot that `refs/main` names in a Hugging Face cache folder `models--org--name`.
 fn hub_snapshot(path: &Path) -> Option<PathBuf> {

@@ -19,17 +19,17 @@ pub enum Problem {
     #[error("there is no such file or directory")]
     NotFound,
     #[error(
-        "no checkpoint in this directory: expected model.safetensors, a *.safetensors.index.json or one *.safetensors file"
+        "no checkpoint in this directory: expected model.safetensors, a *.safetensors.index.json, one *.safetensors file, or pytorch_model.bin, *.gguf or *.bpk"
     )]
     EmptyDirectory,
     #[error("several checkpoints in this directory, name one of them: {}", .0.join(", "))]
     Ambiguous(Vec<String>),
     #[error(
-        "not a format quantscope reads; expected safetensors, an index of shards, or a directory with one"
+        "not a format quantscope reads; expected safetensors, GGUF, burnpack, PyTorch, NPY or NPZ, an index of shards, or a directory with one"
     )]
     UnknownFormat,
     #[error(
-        "the file has {found} bytes, too few for a safetensors header of 8; it may not have been downloaded whole"
+        "the file has {found} bytes, too few for a header of 8; it may not have been downloaded whole"
     )]
     TooShort { found: u64 },
     #[error(
@@ -74,6 +74,20 @@ pub enum Problem {
     Layout(String),
     #[error("it is not a JSON object: {0}; it is needed to know how the model is quantized")]
     Config(String),
+    #[error("not a valid {format} file: {why}")]
+    Malformed { format: &'static str, why: String },
+    #[error("the header ends {missing} bytes early, at byte {at}; the file is cut off")]
+    HeaderCutOff { at: u64, missing: u64 },
+    #[error(
+        "its data ends at byte {end} of the data section, which has {found}; the file is cut off"
+    )]
+    DataCutOff { end: u64, found: u64 },
+    #[error(
+        "its data ends at byte {end} of the data section, where the next tensor's has begun at {next}"
+    )]
+    Overlap { end: u64, next: u64 },
+    #[error("it is a {other} file among shards of {first}")]
+    MixedFormats { first: &'static str, other: &'static str },
 }
 
 fn io_sentence(error: &io::Error) -> String {

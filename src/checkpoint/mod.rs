@@ -4,20 +4,31 @@
 //! thinks of them: most are one stored tensor, a quantized one is several. Formats differ
 //! only in how they fill these two lists. Nothing here writes.
 
+pub mod burnpack;
 pub mod config;
+mod cursor;
 mod discover;
 mod error;
+mod format;
+pub mod gguf;
+mod inflate;
 pub mod layout;
+mod numpy;
+mod pytorch;
 mod reader;
 pub mod safetensors;
 mod source;
+mod view;
+mod zip;
 
 pub use config::Config;
 pub use discover::{Index, has_extension, has_model};
 pub use error::{CheckpointError, Problem, Result};
+pub use format::Format;
 pub use layout::Layout;
 pub use reader::Reader;
 pub use source::Source;
+pub use view::View;
 
 use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
 use rayon::prelude::*;
@@ -37,11 +48,53 @@ pub struct Stored {
     pub shape: Shape,
     pub shard: u32,
     pub range: Range<u64>,
+    pub access: Access,
+}
+
+/// How a stored tensor's elements lie in its range of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Access {
+    /// They fill it, one after another.
+    Direct,
+    /// Here and there.
+    View(View),
+    /// Deflated: `bytes` of them after the first `skip` that inflating gives.
+    Deflated { skip: u64, bytes: u64 },
 }
 
 impl Stored {
+    /// A tensor of the first shard whose elements fill `range`.
+    pub fn new(name: String, dtype: DType, shape: Shape, range: Range<u64>) -> Stored {
+        Stored { name, dtype, shape, shard: 0, range, access: Access::Direct }
+    }
+
+    /// Bytes of its elements, one after another.
     pub fn bytes(&self) -> u64 {
-        self.range.end - self.range.start
+        match &self.access {
+            Access::Direct => self.range.end - self.range.start,
+            Access::View(view) => view.bytes(),
+            Access::Deflated { bytes, .. } => *bytes,
+        }
+    }
+
+    /// Its elements with the order of the dimensions reversed. `Err`: why there are none.
+    fn transposed(&self) -> Result<View, String> {
+        match &self.access {
+            Access::Direct => {}
+            Access::View(view) => return Ok(view.transposed()),
+            Access::Deflated { .. } => {
+                return Err("it is compressed; save it uncompressed to transpose it".into());
+            }
+        }
+        let mut strides = vec![1; self.shape.rank()];
+        let mut apart = 1u64;
+        for (stride, &dim) in strides.iter_mut().zip(self.shape.dims()).rev() {
+            *stride = apart;
+            apart = apart.saturating_mul(dim);
+        }
+        let size = self.dtype.bytes_for(1).ok_or("its elements are not whole bytes")?;
+        let view = View::new(self.shape.clone(), size, 0, &strides, self.bytes())?;
+        Ok(view.transposed())
     }
 }
 
@@ -70,18 +123,13 @@ pub enum Content {
     Quantized(Box<dyn Layout>),
 }
 
-/// The format of a checkpoint's files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Safetensors,
-}
-
-impl Format {
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Safetensors => "safetensors",
-        }
-    }
+/// What the reader of one file found in it.
+#[derive(Debug)]
+struct Contents {
+    format: Format,
+    metadata: Vec<(String, String)>,
+    stored: Vec<Stored>,
+    quantized: Vec<burnpack::Quantized>,
 }
 
 /// An open checkpoint: its index. Data is read through [`Checkpoint::reader`].
@@ -102,12 +150,12 @@ impl Checkpoint {
     /// alone.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let files = discover::discover(path)?;
-        let shards: Vec<(Shard, safetensors::Header)> =
+        let shards: Vec<(Shard, Contents)> =
             files.shards.par_iter().map(|p| read_shard(Source::file(p)?)).collect::<Result<_>>()?;
         Self::assemble(path.to_owned(), shards, files.index, files.directory)
     }
 
-    /// Opens a safetensors file that lies in memory, under a name.
+    /// Opens a file that lies in memory, under a name.
     pub fn from_memory(name: &str, bytes: &'static [u8]) -> Result<Checkpoint> {
         let shard = read_shard(Source::memory(name, bytes))?;
         Self::assemble(name.into(), vec![shard], None, None)
@@ -115,22 +163,26 @@ impl Checkpoint {
 
     fn assemble(
         path: PathBuf,
-        read: Vec<(Shard, safetensors::Header)>,
+        read: Vec<(Shard, Contents)>,
         index: Option<Index>,
         directory: Option<PathBuf>,
     ) -> Result<Checkpoint> {
         let mut shards = Vec::with_capacity(read.len());
         let mut stored: Vec<Stored> = Vec::new();
-        for (number, (mut shard, header)) in read.into_iter().enumerate() {
-            shard.metadata = header.metadata;
+        let mut quantized = Vec::new();
+        let format = read.first().map_or(Format::Safetensors, |(_, contents)| contents.format);
+        for (number, (mut shard, contents)) in read.into_iter().enumerate() {
+            if contents.format != format {
+                let (first, other) = (format.name(), contents.format.name());
+                let problem = Problem::MixedFormats { first, other };
+                return Err(CheckpointError::new(shard.source.path(), problem));
+            }
+            shard.metadata = contents.metadata;
             shards.push(shard);
-            stored.extend(header.entries.into_iter().map(|entry| Stored {
-                name: entry.name,
-                dtype: entry.dtype,
-                shape: entry.shape,
-                shard: number as u32,
-                range: entry.range,
-            }));
+            let shard = number as u32;
+            let first = stored.len() as u32;
+            quantized.extend(contents.quantized.into_iter().map(|q| (first + q.values, q)));
+            stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s }));
         }
         if let Some(index) = &index {
             agree_with_index(index, &shards, &mut stored)?;
@@ -142,9 +194,19 @@ impl Checkpoint {
         if shards.len() > 1 {
             unique_names(&path, &shards, &stored)?;
         }
-        let quantized = layout::recognise(&path, directory.as_deref(), &shards, &stored)?;
-        let (tensors, contents) = logical_tensors(quantized, &stored);
-        let format = Format::Safetensors;
+        let mut recognised = match format {
+            Format::Safetensors | Format::PyTorch => {
+                layout::recognise(&path, directory.as_deref(), &shards, &stored)?
+            }
+            _ => HashMap::new(),
+        };
+        recognised.extend(blocks(&stored));
+        recognised.extend(
+            quantized
+                .into_iter()
+                .filter_map(|(values, q)| q.found(StoredId(values), stored.get(values as usize)?)),
+        );
+        let (tensors, contents) = logical_tensors(recognised, &stored);
         Ok(Checkpoint { path, format, shards, index, directory, stored, tensors, contents })
     }
 
@@ -260,27 +322,32 @@ impl Checkpoint {
     }
 }
 
-fn read_shard(source: Source) -> Result<(Shard, safetensors::Header)> {
-    let path = source.path().to_owned();
-    if source.size() < 8 {
-        return Err(CheckpointError::new(&path, Problem::TooShort { found: source.size() }));
-    }
-    let handle = source.open()?;
-    let mut first = [0; 8];
-    source.read_exact(&handle, &mut first, 0)?;
-    let length = safetensors::json_length(&path, first, source.size()).map_err(|error| {
-        // A length of any value can be a header's; only one that cannot be is looked at.
-        match first {
-            [b'G', b'G', b'U', b'F', ..] | [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
-                CheckpointError::new(&path, Problem::UnknownFormat)
-            }
-            _ => error,
+fn read_shard(source: Source) -> Result<(Shard, Contents)> {
+    let format = Format::of(&source)?;
+    let mut contents =
+        Contents { format, metadata: Vec::new(), stored: Vec::new(), quantized: Vec::new() };
+    match format {
+        Format::Safetensors => {
+            let header = safetensors::read(&source)?;
+            let stored = header.entries.into_iter();
+            contents.stored =
+                stored.map(|e| Stored::new(e.name, e.dtype, e.shape, e.range)).collect();
+            contents.metadata = header.metadata;
         }
-    })?;
-    let mut json = vec![0; length as usize];
-    source.read_exact(&handle, &mut json, 8)?;
-    let header = safetensors::parse(&path, &json, source.size())?;
-    Ok((Shard { source, metadata: Vec::new() }, header))
+        Format::Gguf => {
+            let header = gguf::read(&source)?;
+            (contents.metadata, contents.stored) = (header.metadata, header.stored);
+        }
+        Format::Burnpack => {
+            let header = burnpack::read(&source)?;
+            (contents.metadata, contents.stored) = (header.metadata, header.stored);
+            contents.quantized = header.quantized;
+        }
+        Format::PyTorch => (contents.metadata, contents.stored) = pytorch::read(&source)?,
+        Format::Npy => contents.stored = numpy::read_npy(&source)?,
+        Format::Npz => contents.stored = numpy::read_npz(&source)?,
+    }
+    Ok((Shard { source, metadata: Vec::new() }, contents))
 }
 
 /// Checks the shards against the index, and drops a tensor from a shard that the index
@@ -316,6 +383,15 @@ fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// GGUF's tensors in blocks that are decoded.
+fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, layout::Found)> {
+    (0..).map(StoredId).zip(stored).filter_map(|(id, stored)| {
+        let DType::Block(block) = stored.dtype else { return None };
+        let blocks = gguf::Blocks::new(id, block)?;
+        Some((id, layout::Found::new(&stored.name, stored.shape.clone(), blocks)))
+    })
 }
 
 /// Joins the stored tensors that together stand for one, in the place of their values.

@@ -1,8 +1,9 @@
 //! Reading ranges of tensors on demand, into buffers that are used again.
 
-use super::error::{CheckpointError, Result};
+use super::error::{CheckpointError, Problem, Result};
+use super::inflate::Inflater;
 use super::source::Handle;
-use super::{Checkpoint, Content, StoredId};
+use super::{Access, Checkpoint, Content, Stored, StoredId, View};
 use crate::tensor::{FloatType, TensorId};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -23,6 +24,7 @@ pub struct Reader<'c> {
     checkpoint: &'c Checkpoint,
     /// The one used last is the last.
     open: Vec<(u32, Handle)>,
+    inflating: Option<(StoredId, Inflater)>,
     buffer: Vec<u8>,
     panels: VecDeque<Arc<Panel>>,
 }
@@ -56,7 +58,8 @@ impl Panel {
 
 impl<'c> Reader<'c> {
     pub(super) fn new(checkpoint: &'c Checkpoint) -> Self {
-        Reader { checkpoint, open: Vec::new(), buffer: Vec::new(), panels: VecDeque::new() }
+        let (open, panels) = (Vec::new(), VecDeque::new());
+        Reader { checkpoint, open, inflating: None, buffer: Vec::new(), panels }
     }
 
     pub fn checkpoint(&self) -> &'c Checkpoint {
@@ -84,6 +87,40 @@ impl<'c> Reader<'c> {
         Ok(Some((float, &self.buffer)))
     }
 
+    /// The elements `range` of a matrix by its columns: those of its transpose. `None` for
+    /// a tensor that is not stored as floats.
+    pub fn transposed(
+        &mut self,
+        id: TensorId,
+        range: Range<u64>,
+    ) -> Result<Option<(FloatType, &[u8])>> {
+        let Content::Plain(stored) = *self.checkpoint.content(id) else { return Ok(None) };
+        let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
+        let size = float.size() as u64;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = self.transposed_into(stored, range.start * size..range.end * size, &mut buffer);
+        self.buffer = buffer;
+        read?;
+        Ok(Some((float, &self.buffer)))
+    }
+
+    /// Replaces `out` by the bytes `range` of the transpose of a stored tensor.
+    pub fn transposed_into(
+        &mut self,
+        id: StoredId,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let stored = self.checkpoint.stored(id);
+        match stored.transposed() {
+            Ok(view) => self.view_into(stored, &view, range, out),
+            Err(why) => {
+                let path = self.checkpoint.shards()[stored.shard as usize].source.path();
+                Err(CheckpointError::of_tensor(path, &stored.name, Problem::Layout(why)))
+            }
+        }
+    }
+
     /// The bytes `range` of a stored tensor.
     pub fn stored(&mut self, id: StoredId, range: Range<u64>) -> Result<&[u8]> {
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -93,29 +130,78 @@ impl<'c> Reader<'c> {
         Ok(&self.buffer)
     }
 
-    /// Replaces `out` by the bytes `range` of a stored tensor.
+    /// Replaces `out` by the bytes `range` of a stored tensor's elements.
     pub fn stored_into(
         &mut self,
         id: StoredId,
         range: Range<u64>,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let checkpoint = self.checkpoint;
-        let stored = checkpoint.stored(id);
-        let source = &checkpoint.shards()[stored.shard as usize].source;
+        let stored = self.checkpoint.stored(id);
+        match &stored.access {
+            Access::View(view) => self.view_into(stored, view, range, out),
+            Access::Direct => {
+                out.resize(range.end.saturating_sub(range.start) as usize, 0);
+                self.file(stored, |read| read(range.start, out))
+            }
+            Access::Deflated { skip, .. } => {
+                out.resize(range.end.saturating_sub(range.start) as usize, 0);
+                self.inflate_into(id, stored, skip.saturating_add(range.start), out)
+            }
+        }
+    }
+
+    /// Fills `out` with what a deflated range gives from byte `at` on: going on from the
+    /// last range read if that is possible, so that reading a tensor in order inflates it
+    /// once.
+    fn inflate_into(
+        &mut self,
+        id: StoredId,
+        stored: &Stored,
+        at: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let mut inflater = match self.inflating.take() {
+            Some((of, inflater)) if of == id && inflater.can_reach(at) => inflater,
+            _ => {
+                let path = self.checkpoint.shards()[stored.shard as usize].source.path();
+                Inflater::new(path, 0..stored.range.end - stored.range.start)
+            }
+        };
+        self.file(stored, |read| inflater.read(at, out, read))?;
+        self.inflating = Some((id, inflater));
+        Ok(())
+    }
+
+    /// Replaces `out` by the bytes `range` of what a view shows of a stored tensor.
+    fn view_into(
+        &mut self,
+        stored: &Stored,
+        view: &View,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.file(stored, |read| view.gather(range, out, read))
+    }
+
+    /// Gives `work` a function that reads the file from an offset in the tensor's range.
+    fn file(
+        &mut self,
+        stored: &Stored,
+        work: impl FnOnce(&mut dyn FnMut(u64, &mut [u8]) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        let source = &self.checkpoint.shards()[stored.shard as usize].source;
         let handle = match self.open.iter().position(|(shard, _)| *shard == stored.shard) {
             Some(place) => self.open.remove(place).1,
             None => source.open()?,
         };
-        out.resize(range.end.saturating_sub(range.start) as usize, 0);
-        let read = source
-            .read_exact(&handle, out, stored.range.start + range.start)
+        let done = work(&mut |at, out| source.read_exact(&handle, out, stored.range.start + at))
             .map_err(|e| CheckpointError { tensor: Some(stored.name.clone()), ..e });
         if self.open.len() >= OPEN_FILES {
             self.open.remove(0);
         }
         self.open.push((stored.shard, handle));
-        read
+        done
     }
 
     /// At least the bytes `columns` of the `rows` of a stored tensor whose rows have

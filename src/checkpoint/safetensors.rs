@@ -1,5 +1,6 @@
 //! The safetensors header: parsed with borrowed names, and checked for every way it can lie.
 
+use super::Source;
 use super::error::{CheckpointError, Problem, Result};
 use crate::tensor::{DType, Shape};
 use serde::Deserialize;
@@ -27,6 +28,17 @@ pub struct Entry {
 pub struct Header {
     pub metadata: Vec<(String, String)>,
     pub entries: Vec<Entry>,
+}
+
+/// Reads and checks the header of a file.
+pub fn read(source: &Source) -> Result<Header> {
+    let path = source.path();
+    let handle = source.open()?;
+    let mut first = [0; 8];
+    source.read_exact(&handle, &mut first, 0)?;
+    let mut json = vec![0; json_length(path, first, source.size())? as usize];
+    source.read_exact(&handle, &mut json, 8)?;
+    parse(path, &json, source.size())
 }
 
 /// Length of the JSON that follows the first 8 bytes, checked against the file's length.

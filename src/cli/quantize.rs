@@ -10,7 +10,7 @@ use super::receipt;
 use super::save::save;
 use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
-use crate::export::{OutputFormat, Request, Task};
+use crate::export::{ExportError, OutputFormat, Request, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
 use crate::plan::{Plan, Selection, SelectionError, recipe};
 use crate::quantization::{Outcome, QuantizationScheme, Questions};
@@ -52,6 +52,9 @@ pub struct Quantize {
     /// Also write the plan as a recipe file
     #[arg(long, value_name = "FILE")]
     write_recipe: Option<PathBuf>,
+    /// With --format burn: which way round the weights of linear layers lie
+    #[arg(long, value_name = "LAYOUT", value_parser = choice(&WeightLayout::ALL.map(|l| (l.name(), l.summary(), l))))]
+    layout: Option<WeightLayout>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -78,8 +81,16 @@ impl Quantize {
             std::fs::write(path, recipe::to_toml(&plan, &checkpoint))
                 .map_err(|source| Error::File { path: path.clone(), source })?;
         }
+        let format = match (self.format, self.layout) {
+            (OutputFormat::Burn(_), Some(layout)) => OutputFormat::Burn(layout),
+            (format, Some(_)) => {
+                let why = format!("--layout is for --format burn, not {}", format.name());
+                return Err(ExportError::Unfit { path: self.save.out, why }.into());
+            }
+            (format, None) => format,
+        };
         let request = Request {
-            task: Task::Quantize { plan, format: self.format },
+            task: Task::Quantize { plan, format },
             out: self.save.out,
             force: self.save.force,
         };
@@ -151,9 +162,13 @@ impl Quantize {
     /// The schemes that are up for choice.
     fn schemes(&self, checkpoint: &Checkpoint, tensors: &[TensorId]) -> Vec<QuantizationScheme> {
         let default = || self.format.default_scheme(checkpoint, tensors.iter().copied());
-        match (self.scheme, self.format.is_directory()) {
+        match (self.scheme, self.format) {
             (Some(scheme), _) => vec![scheme],
-            (None, false) if self.has_budget() => SCHEMES.to_vec(),
+            (None, OutputFormat::Safetensors | OutputFormat::FakeQuantized)
+                if self.has_budget() =>
+            {
+                SCHEMES.to_vec()
+            }
             (None, _) => vec![default()],
         }
     }

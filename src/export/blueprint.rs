@@ -3,14 +3,14 @@
 
 use super::error::ExportError;
 use super::request::{OutputFormat, Request, Task, is_single_file};
-use super::{companions, compressed_tensors, safetensors};
+use super::{burn, companions, compressed_tensors, gguf, safetensors};
 use crate::checkpoint::layout::Int8Values;
-use crate::checkpoint::{Checkpoint, StoredId};
+use crate::checkpoint::{Checkpoint, StoredId, has_extension};
 use crate::plan::Plan;
 use crate::quantization::{Chunks, NotQuantizable, QuantizationType, Quantizer, Rounding};
 use crate::tensor::{DType, FloatType, Shape, TensorId};
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 /// Bytes of elements that are read, made and written at a time.
 const CHUNK_BYTES: u64 = 2 << 20;
@@ -30,6 +30,8 @@ pub struct Entry {
 pub enum MadeFrom {
     /// The bytes of a stored tensor, as they are.
     Stored(StoredId),
+    /// The elements of a stored matrix, by its columns.
+    Transposed(StoredId),
     /// A tensor's int8 values; its scales are an entry of their own, made together with
     /// them.
     Values { tensor: TensorId, quantizer: Quantizer, stored_as: Int8Values },
@@ -41,6 +43,8 @@ pub enum MadeFrom {
     Floats { tensor: TensorId, to: FloatType },
     /// A tensor's elements after int8, in the type they had.
     FakeQuantized { tensor: TensorId, quantizer: Quantizer },
+    /// A tensor's elements in GGUF's blocks of int8 values and their scale.
+    Q8_0 { tensor: TensorId },
 }
 
 impl Entry {
@@ -49,18 +53,26 @@ impl Entry {
         match self.made_from {
             MadeFrom::Values { tensor, quantizer, .. }
             | MadeFrom::FakeQuantized { tensor, quantizer } => Some((tensor, quantizer)),
+            MadeFrom::Q8_0 { tensor } => Some((tensor, gguf::QUANTIZER)),
             _ => None,
         }
+    }
+
+    /// The shape whose groups have a scale each: the entry's own, which may be that of the
+    /// tensor transposed, unless its elements are packed.
+    pub fn grouped<'a>(&'a self, checkpoint: &'a Checkpoint, tensor: TensorId) -> &'a Shape {
+        let original = &checkpoint.tensor(tensor).shape;
+        if self.shape.elements() == original.elements() { &self.shape } else { original }
     }
 
     /// How the making of an entry is divided; `None` if another entry brings it along.
     pub fn chunks(&self, checkpoint: &Checkpoint) -> Option<Chunks> {
         let of_tensor = |id: TensorId, scheme| {
             let size = checkpoint.float_type(id).map_or(1, FloatType::size) as u64;
-            Chunks::new(&checkpoint.tensor(id).shape, CHUNK_BYTES / size, scheme)
+            Chunks::new(self.grouped(checkpoint, id), CHUNK_BYTES / size, scheme)
         };
         match self.made_from {
-            MadeFrom::Stored(_) | MadeFrom::Literal(_) => {
+            MadeFrom::Stored(_) | MadeFrom::Transposed(_) | MadeFrom::Literal(_) => {
                 Some(Chunks::new(&Shape::vector(self.bytes), CHUNK_BYTES, None))
             }
             MadeFrom::Values { tensor, quantizer, .. }
@@ -68,6 +80,7 @@ impl Entry {
                 Some(of_tensor(tensor, Some(quantizer.scheme)))
             }
             MadeFrom::Floats { tensor, .. } => Some(of_tensor(tensor, None)),
+            MadeFrom::Q8_0 { tensor } => Some(of_tensor(tensor, Some(gguf::QUANTIZER.scheme))),
             MadeFrom::Scales { .. } => None,
         }
     }
@@ -82,6 +95,9 @@ pub struct OutFile {
     pub entries: Vec<Entry>,
     /// Where each entry starts in the file.
     pub offsets: Vec<u64>,
+    /// Tensors whose elements are written by their columns.
+    pub transposed: HashSet<TensorId>,
+    size: u64,
     scales: HashMap<TensorId, usize>,
 }
 
@@ -89,19 +105,28 @@ impl OutFile {
     /// A file whose entries follow `head` without a gap.
     pub fn contiguous(name: String, head: Vec<u8>, entries: Vec<Entry>) -> OutFile {
         let mut at = head.len() as u64;
-        let offsets = entries
-            .iter()
-            .map(|entry| {
-                let start = at;
-                at += entry.bytes;
-                start
-            })
-            .collect();
+        let offsets = entries.iter().map(|entry| {
+            at += entry.bytes;
+            at - entry.bytes
+        });
+        let offsets = offsets.collect();
+        OutFile::placed(name, head, entries, offsets, at)
+    }
+
+    /// A file of `size` bytes whose entries are at `offsets`.
+    pub fn placed(
+        name: String,
+        head: Vec<u8>,
+        entries: Vec<Entry>,
+        offsets: Vec<u64>,
+        size: u64,
+    ) -> OutFile {
         let scales = entries.iter().enumerate().filter_map(|(i, entry)| match entry.made_from {
             MadeFrom::Scales { tensor } => Some((tensor, i)),
             _ => None,
         });
-        OutFile { name, head, scales: scales.collect(), entries, offsets }
+        let (scales, transposed) = (scales.collect(), HashSet::new());
+        OutFile { name, head, entries, offsets, transposed, size, scales }
     }
 
     /// Where the scales of a tensor are in the file, and their type.
@@ -112,10 +137,7 @@ impl OutFile {
 
     /// Length of the file.
     pub fn size(&self) -> u64 {
-        match (self.entries.last(), self.offsets.last()) {
-            (Some(entry), Some(offset)) => offset + entry.bytes,
-            _ => self.head.len() as u64,
-        }
+        self.size
     }
 }
 
@@ -151,43 +173,52 @@ impl Blueprint {
     /// Lays a request out. Reads no tensor.
     pub fn new(checkpoint: &Checkpoint, request: &Request) -> Result<Blueprint, ExportError> {
         let directory = !is_single_file(&request.out);
-        let rounding = match &request.task {
-            Task::Quantize { plan, .. } => plan.rounding,
-            Task::Dequantize { .. } => Rounding::default(),
+        let mut blueprint = Blueprint {
+            rounding: Rounding::default(),
+            directory,
+            files: Vec::new(),
+            texts: Vec::new(),
+            companions: Vec::new(),
+            warnings: Vec::new(),
         };
-        let (mut texts, mut warnings) = (Vec::new(), Vec::new());
-        let entries = match &request.task {
+        let shards = match &request.task {
             Task::Quantize { plan, format } => {
+                blueprint.rounding = plan.rounding;
                 check_plan(checkpoint, plan, request)?;
-                if format.is_directory() && !directory {
-                    let why = format!(
-                        "{} is a model's directory, not one file; choose a path without an ending",
-                        format.name()
-                    );
-                    return Err(ExportError::Unfit { path: request.out.clone(), why });
-                }
+                check_format(checkpoint, *format, request)?;
                 match format {
                     OutputFormat::Safetensors => safetensors::quantized(checkpoint, plan, request)?,
                     OutputFormat::Int8 | OutputFormat::Int8WeightOnly => {
                         let made =
                             compressed_tensors::quantized(checkpoint, plan, *format, request)?;
-                        texts.push(made.config);
-                        warnings = made.warnings;
+                        blueprint.texts.push(made.config);
+                        blueprint.warnings = made.warnings;
                         made.shards
                     }
                     OutputFormat::FakeQuantized => safetensors::fake_quantized(checkpoint, plan),
+                    OutputFormat::Burn(layout) => {
+                        blueprint.files =
+                            vec![burn::quantized(checkpoint, plan, *layout, request)?];
+                        return Ok(blueprint);
+                    }
+                    OutputFormat::Gguf => {
+                        let (file, warnings) = gguf::quantized(checkpoint, plan, request)?;
+                        (blueprint.files, blueprint.warnings) = (vec![file], warnings);
+                        return Ok(blueprint);
+                    }
                 }
             }
             Task::Dequantize { to } => {
+                check_format(checkpoint, OutputFormat::Safetensors, request)?;
                 if directory {
-                    texts.extend(companions::plain_config(checkpoint)?);
+                    blueprint.texts.extend(companions::plain_config(checkpoint)?);
                 }
                 safetensors::dequantized(checkpoint, *to, request)?
             }
         };
-        let files = safetensors::files(checkpoint, entries, directory, &request.task);
-        let mut blueprint =
-            Blueprint { rounding, directory, files, texts, companions: Vec::new(), warnings };
+        safetensors::can_hold(checkpoint, &shards)?;
+        blueprint.warnings.extend(shared(checkpoint));
+        blueprint.files = safetensors::files(checkpoint, shards, directory, &request.task);
         if directory {
             blueprint.texts.extend(safetensors::index(checkpoint, &blueprint.files));
             companions::collect(checkpoint, request, &mut blueprint)?;
@@ -205,6 +236,54 @@ impl Blueprint {
     /// The tensors that become int8, each with its quantizer.
     pub fn quantized(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
         self.files.iter().flat_map(|f| &f.entries).filter_map(Entry::quantizer)
+    }
+}
+
+/// A warning for tensors that share bytes of their file: each is written on its own.
+fn shared(checkpoint: &Checkpoint) -> Option<String> {
+    let mut ranges: Vec<_> = checkpoint
+        .all_stored()
+        .map(|(_, s)| (s.shard, s.range.start, s.range.end, &s.name))
+        .collect();
+    ranges.sort();
+    let overlap = ranges.windows(2).filter_map(|pair| match pair {
+        [a, b] if a.0 == b.0 && b.1 < a.2 && b.1 < b.2 => Some((a.3, b.3)),
+        _ => None,
+    });
+    let pairs: Vec<_> = overlap.collect();
+    let (a, b) = pairs.first()?;
+    let (a, b) = (a.escape_debug(), b.escape_debug());
+    Some(match pairs.len() {
+        1 => format!("'{a}' and '{b}' share their elements; each is written on its own"),
+        n => format!(
+            "'{a}' and '{b}', and {} more tensors, share elements; each is written on its own",
+            n - 1
+        ),
+    })
+}
+
+/// The checkpoint must be of a kind the format can be made from, and OUT be named as the
+/// format asks.
+fn check_format(
+    checkpoint: &Checkpoint,
+    format: OutputFormat,
+    request: &Request,
+) -> Result<(), ExportError> {
+    let unfit = |path: &Path, why: String| ExportError::Unfit { path: path.to_owned(), why };
+    if let Some(why) = format.unfit(checkpoint) {
+        return Err(unfit(checkpoint.path(), why));
+    }
+    let (out, name) = (&request.out, format.name());
+    match format.ending() {
+        Some(ending) if has_extension(out, ending) => Ok(()),
+        Some(ending) if format.is_file() || is_single_file(out) => {
+            Err(unfit(out, format!("the format {name} needs a path that ends in .{ending}")))
+        }
+        None if is_single_file(out) => Err(unfit(
+            out,
+            format!("{name} is a model's directory, not one file; choose a path without an ending"),
+        )),
+        _ => Ok(()),
     }
 }
 

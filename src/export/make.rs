@@ -2,9 +2,10 @@
 
 use super::blueprint::{Blueprint, MadeFrom, OutFile};
 use super::error::ExportError;
+use super::gguf;
 use crate::checkpoint::{Checkpoint, Reader};
-use crate::quantization::{Chunks, Quantizer, Rounding, kernels, narrowed_scale};
-use crate::tensor::{FloatType, TensorId, read_f64, write_f64};
+use crate::quantization::{Chunks, Groups, Quantizer, Rounding, kernels, narrowed_scale};
+use crate::tensor::{BlockType, FloatType, TensorId, read_f64, write_f64};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -50,9 +51,19 @@ impl<'c> Maker<'c> {
                 let bytes = self.reader.stored(id, range.clone())?;
                 sink(offset + range.start, bytes)
             }
+            MadeFrom::Transposed(id) => {
+                let mut out = std::mem::take(&mut self.out);
+                let read = self.reader.transposed_into(id, range.clone(), &mut out);
+                self.out = out;
+                read?;
+                sink(offset + range.start, &self.out)
+            }
             MadeFrom::Values { tensor, quantizer, stored_as } => {
                 let Some((scales_at, to)) = file.scales_of(tensor) else { return Ok(()) };
-                let (first, scales) = self.quantize(tensor, quantizer, to, chunks, &range)?;
+                let groups = quantizer.scheme.groups(entry.grouped(self.checkpoint, tensor));
+                let transposed = file.transposed.contains(&tensor);
+                let what = What { tensor, quantizer, scale_type: to, transposed };
+                let (first, scales) = self.quantize(what, &groups, chunks, &range)?;
                 match stored_as.mask() {
                     0 => sink(offset + range.start, bytemuck::cast_slice(&self.values))?,
                     mask => {
@@ -77,11 +88,12 @@ impl<'c> Maker<'c> {
                 sink(offset + range.start * to.size() as u64, &self.out)
             }
             MadeFrom::FakeQuantized { tensor, quantizer } => {
-                let to = FloatType::F32;
-                let (first, scales) = self.quantize(tensor, quantizer, to, chunks, &range)?;
                 let info = self.checkpoint.tensor(tensor);
                 let to = info.dtype.float().unwrap_or(FloatType::F32);
                 let groups = quantizer.scheme.groups(&info.shape);
+                let scale_type = FloatType::F32;
+                let what = What { tensor, quantizer, scale_type, transposed: false };
+                let (first, scales) = self.quantize(what, &groups, chunks, &range)?;
                 self.out.clear();
                 self.out.resize(self.values.len() * to.size(), 0);
                 for (group, part) in groups.segments(range.clone()) {
@@ -97,6 +109,19 @@ impl<'c> Maker<'c> {
                 }
                 sink(offset + range.start * to.size() as u64, &self.out)
             }
+            MadeFrom::Q8_0 { tensor } => {
+                let read = self.reader.elements(tensor, range.clone())?;
+                let Some((dtype, elements)) = read else { return Ok(()) };
+                gguf::q8_0(dtype, elements, &mut self.out).map_err(|why| {
+                    ExportError::NotQuantizable {
+                        path: self.checkpoint.path().to_owned(),
+                        tensor: self.checkpoint.tensor(tensor).name.clone(),
+                        why: why.after(range.start),
+                    }
+                })?;
+                let block = BlockType::Q8_0;
+                sink(offset + range.start / block.elements() * block.bytes(), &self.out)
+            }
         }
     }
 
@@ -105,21 +130,22 @@ impl<'c> Maker<'c> {
     /// `.0`. Groups that span chunks have known scales.
     fn quantize(
         &mut self,
-        tensor: TensorId,
-        quantizer: Quantizer,
-        to: FloatType,
+        what: What,
+        groups: &Groups,
         chunks: &Chunks,
         range: &Range<u64>,
     ) -> Result<(u64, Vec<f32>), ExportError> {
+        let What { tensor, quantizer, scale_type: to, transposed } = what;
         let info = self.checkpoint.tensor(tensor);
-        let groups = quantizer.scheme.groups(&info.shape);
-        let known = match chunks.hold(&groups) {
+        let known = match chunks.hold(groups) {
             true => None,
             false => Some(self.known.get(&tensor).map(Vec::as_slice).unwrap_or_default()),
         };
-        let Some((dtype, bytes)) = self.reader.elements(tensor, range.clone())? else {
-            return Ok((0, Vec::new()));
+        let read = match transposed {
+            false => self.reader.elements(tensor, range.clone())?,
+            true => self.reader.transposed(tensor, range.clone())?,
         };
+        let Some((dtype, bytes)) = read else { return Ok((0, Vec::new())) };
         let first = groups.of(range.start);
         let mut scales = Vec::new();
         self.values.resize((range.end - range.start) as usize, 0);
@@ -147,6 +173,15 @@ impl<'c> Maker<'c> {
         }
         Ok((first, scales))
     }
+}
+
+/// What is quantized, and how.
+struct What {
+    tensor: TensorId,
+    quantizer: Quantizer,
+    /// The type its scales are stored in.
+    scale_type: FloatType,
+    transposed: bool,
 }
 
 /// Replaces `out` by the elements `bytes` in another float type, rounded to nearest even.

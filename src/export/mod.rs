@@ -2,9 +2,11 @@
 //! written, streamed to a temporary file, made whole by one rename, and verified.
 
 mod blueprint;
+mod burn;
 mod companions;
 mod compressed_tensors;
 mod error;
+mod gguf;
 mod make;
 mod receipt;
 pub mod request;
@@ -17,6 +19,6 @@ pub use blueprint::{Blueprint, Companion, Entry, MadeFrom, OutFile, TextFile};
 pub use error::ExportError;
 pub use make::{KnownScales, Maker};
 pub use receipt::{Comparison, Receipt};
-pub use request::{OutputFormat, Request, Task};
+pub use request::{OutputFormat, Request, Task, WeightLayout};
 pub use staging::{Staging, check};
 pub use verify::{Match, Pair, Pairing};

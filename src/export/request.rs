@@ -1,7 +1,8 @@
 //! What a person asks to be written.
 
 use super::compressed_tensors;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::gguf::Q8_0_ELEMENTS;
+use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::plan::Plan;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{FloatType, TensorId};
@@ -20,13 +21,47 @@ pub enum OutputFormat {
     Int8WeightOnly,
     /// Floats that went through int8: what an evaluation sees before anything int8 exists.
     FakeQuantized,
+    /// Burn's own container, with Q8S tensors.
+    Burn(WeightLayout),
+    /// GGUF with Q8_0 tensors, from a GGUF file.
+    Gguf,
+}
+
+/// Which way round the weights of linear layers lie in the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WeightLayout {
+    /// As in the source.
+    #[default]
+    Source,
+    /// `[in, out]`, as Burn's `Linear` has them, from PyTorch's `[out, in]`.
+    Burn,
+}
+
+impl WeightLayout {
+    pub const ALL: [WeightLayout; 2] = [WeightLayout::Source, WeightLayout::Burn];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightLayout::Source => "source",
+            WeightLayout::Burn => "burn",
+        }
+    }
+
+    pub fn summary(self) -> &'static str {
+        match self {
+            WeightLayout::Source => "as in the source",
+            WeightLayout::Burn => "[in, out] as Burn's Linear has them, from [out, in]",
+        }
+    }
 }
 
 impl OutputFormat {
-    pub const ALL: [OutputFormat; 4] = [
+    pub const ALL: [OutputFormat; 6] = [
         OutputFormat::Safetensors,
         OutputFormat::Int8,
         OutputFormat::Int8WeightOnly,
+        OutputFormat::Burn(WeightLayout::Source),
+        OutputFormat::Gguf,
         OutputFormat::FakeQuantized,
     ];
 
@@ -36,6 +71,8 @@ impl OutputFormat {
             OutputFormat::Int8 => "int8",
             OutputFormat::Int8WeightOnly => "int8-weight-only",
             OutputFormat::FakeQuantized => "fake-quantized",
+            OutputFormat::Burn(_) => "burn",
+            OutputFormat::Gguf => "gguf",
         }
     }
 
@@ -46,7 +83,24 @@ impl OutputFormat {
             OutputFormat::Int8 => "a directory for transformers, vLLM, llama.cpp; Linear layers",
             OutputFormat::Int8WeightOnly => "the same in blocks, activations left as floats",
             OutputFormat::FakeQuantized => "floats that went through int8, to evaluate anywhere",
+            OutputFormat::Burn(_) => "a burnpack file with Q8S tensors, for Burn's load_file",
+            OutputFormat::Gguf => "Q8_0 for llama.cpp, from a GGUF file of floats",
         }
+    }
+
+    /// What the name of an output of one file ends with; `None` if it is never one file.
+    pub fn ending(self) -> Option<&'static str> {
+        match self {
+            OutputFormat::Safetensors | OutputFormat::FakeQuantized => Some("safetensors"),
+            OutputFormat::Int8 | OutputFormat::Int8WeightOnly => None,
+            OutputFormat::Burn(_) => Some("bpk"),
+            OutputFormat::Gguf => Some("gguf"),
+        }
+    }
+
+    /// Whether the output is always one file.
+    pub fn is_file(self) -> bool {
+        matches!(self, OutputFormat::Burn(_) | OutputFormat::Gguf)
     }
 
     /// Whether the output is a model's directory; else it may be one file too.
@@ -61,9 +115,10 @@ impl OutputFormat {
         tensors: impl IntoIterator<Item = TensorId>,
     ) -> QuantizationScheme {
         match self {
-            OutputFormat::Safetensors | OutputFormat::FakeQuantized => {
+            OutputFormat::Safetensors | OutputFormat::FakeQuantized | OutputFormat::Burn(_) => {
                 QuantizationScheme::PER_TENSOR
             }
+            OutputFormat::Gguf => QuantizationScheme::per_block(Q8_0_ELEMENTS as u32),
             OutputFormat::Int8 => QuantizationScheme::PER_CHANNEL,
             OutputFormat::Int8WeightOnly => {
                 let shapes: Vec<_> =
@@ -92,7 +147,13 @@ impl OutputFormat {
     /// Why a checkpoint cannot be saved in this format, whatever is selected.
     pub fn unfit(self, checkpoint: &Checkpoint) -> Option<String> {
         match self {
-            OutputFormat::Safetensors | OutputFormat::FakeQuantized => None,
+            OutputFormat::Safetensors | OutputFormat::FakeQuantized | OutputFormat::Burn(_) => None,
+            OutputFormat::Gguf => (checkpoint.format() != Format::Gguf).then(|| {
+                format!(
+                    "only GGUF becomes GGUF, and this is {}; for llama.cpp save it as int8, which its converter takes",
+                    checkpoint.format().name()
+                )
+            }),
             OutputFormat::Int8 | OutputFormat::Int8WeightOnly => {
                 compressed_tensors::unfit(checkpoint)
             }

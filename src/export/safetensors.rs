@@ -8,7 +8,7 @@ use crate::checkpoint::layout::{
     FAKE_METADATA_KEY, Int8Values, METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata,
     ROUNDING_KEY, SCALE_SUFFIX,
 };
-use crate::checkpoint::{Checkpoint, Content, StoredId, safetensors};
+use crate::checkpoint::{Checkpoint, Content, Format, StoredId, safetensors};
 use crate::plan::Plan;
 use crate::quantization::Rounding;
 use crate::tensor::{DType, FloatType, TensorId};
@@ -133,7 +133,8 @@ pub fn dequantized(
     to: Option<FloatType>,
     request: &Request,
 ) -> Result<Shards, ExportError> {
-    if checkpoint.ids().all(|id| checkpoint.layout(id).is_none()) {
+    let is_converted = checkpoint.format() != Format::Safetensors;
+    if !is_converted && checkpoint.ids().all(|id| checkpoint.layout(id).is_none()) {
         let why = "no tensor in it is quantized; there is nothing to dequantize".to_owned();
         return Err(ExportError::Unfit { path: checkpoint.path().to_owned(), why });
     }
@@ -171,6 +172,27 @@ pub fn dequantized(
     }))
 }
 
+/// An error for a tensor of a type that safetensors does not have.
+pub fn can_hold(checkpoint: &Checkpoint, shards: &Shards) -> Result<(), ExportError> {
+    let from_elsewhere = checkpoint.format() != Format::Safetensors;
+    let unknown = |dtype: &DType| match dtype {
+        DType::Block(_) => true,
+        DType::Other(_) => from_elsewhere,
+        _ => false,
+    };
+    let Some(entry) = shards.iter().flatten().find(|entry| unknown(&entry.dtype)) else {
+        return Ok(());
+    };
+    Err(ExportError::Unfit {
+        path: checkpoint.path().to_owned(),
+        why: format!(
+            "tensor '{}' is of {}, and safetensors has no such type",
+            entry.name.escape_debug(),
+            entry.dtype
+        ),
+    })
+}
+
 /// The output files: the source's shards under their names, or all in one.
 pub fn files(
     checkpoint: &Checkpoint,
@@ -179,6 +201,7 @@ pub fn files(
     task: &Task,
 ) -> Vec<OutFile> {
     let sources = checkpoint.shards();
+    let is_safetensors = checkpoint.format() == Format::Safetensors;
     let finished = |name: String, metadata: Vec<(String, String)>, entries: Vec<Entry>| {
         let entries = aligned(entries);
         let metadata = said_in(metadata, &entries, checkpoint, task);
@@ -187,19 +210,22 @@ pub fn files(
         OutFile::contiguous(name, head, entries)
     };
     if directory {
-        let named = sources.iter().zip(shards);
+        let named = (1..).zip(sources).zip(shards);
         return named
-            .map(|(source, entries)| {
+            .map(|((number, source), entries)| {
                 let name = match sources.len() {
                     1 => "model.safetensors".to_owned(),
-                    _ => source.name(),
+                    _ if is_safetensors => source.name(),
+                    all => format!("model-{number:05}-of-{all:05}.safetensors"),
                 };
-                finished(name, source.metadata.clone(), entries)
+                let metadata = if is_safetensors { source.metadata.clone() } else { Vec::new() };
+                finished(name, metadata, entries)
             })
             .collect();
     }
     let mut metadata: Vec<(String, String)> = Vec::new();
-    for (key, value) in sources.iter().flat_map(|s| &s.metadata) {
+    // Other formats' key-values are not safetensors' metadata.
+    for (key, value) in sources.iter().filter(|_| is_safetensors).flat_map(|s| &s.metadata) {
         match metadata.iter_mut().find(|(k, _)| k == key) {
             Some((key, present)) if key == METADATA_KEY => *present = joined(present, value),
             Some(_) => {}
@@ -245,9 +271,7 @@ fn said_in(
             }
             return metadata;
         }
-        Task::Quantize { plan, format: OutputFormat::FakeQuantized } => {
-            (FAKE_METADATA_KEY, plan.rounding)
-        }
+        Task::Quantize { plan, .. } => (FAKE_METADATA_KEY, plan.rounding),
     };
     let tensors: BTreeMap<_, _> = entries
         .iter()
@@ -275,7 +299,7 @@ fn said_in(
     metadata
 }
 
-fn described(rounding: Rounding, tensors: BTreeMap<String, QuantizedTensorMetadata>) -> String {
+pub fn described(rounding: Rounding, tensors: BTreeMap<String, QuantizedTensorMetadata>) -> String {
     let version = QuantizedMetadata::VERSION;
     let said = QuantizedMetadata { version, rounding: rounding.name().to_owned(), tensors };
     // Strings and numbers always serialize.
@@ -316,7 +340,10 @@ fn aligned(entries: Vec<Entry>) -> Vec<Entry> {
 /// The index of the shards, when there are several.
 pub fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFile> {
     let source = checkpoint.index()?;
-    let name = source.path.file_name()?.to_string_lossy().into_owned();
+    let name = match checkpoint.format() {
+        Format::Safetensors => source.path.file_name()?.to_string_lossy().into_owned(),
+        _ => "model.safetensors.index.json".to_owned(),
+    };
     let weight_map: BTreeMap<&str, &str> = files
         .iter()
         .flat_map(|file| file.entries.iter().map(|e| (e.name.as_str(), file.name.as_str())))

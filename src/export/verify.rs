@@ -3,13 +3,14 @@
 
 use super::error::ExportError;
 use super::make::{KnownScales, convert};
+use super::{burn, gguf};
 use crate::checkpoint::layout::{FAKE_METADATA_KEY, QuantizedMetadata};
 use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
 use crate::quantization::{
-    Calibration, Chunks, ErrorSums, QuantizationScheme, Quantizer, Rounding, kernels,
+    Calibration, Chunks, ErrorSums, QuantizationScheme, Quantizer, Rounding, difference, kernels,
     narrowed_scale,
 };
-use crate::tensor::{FloatType, Shape, TensorId, read_f64};
+use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId, read_f64};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -23,6 +24,8 @@ pub enum Match {
     Identical,
     /// Its elements became int8.
     Quantized,
+    /// Its elements became GGUF's blocks of int8 and a scale.
+    Q8_0,
     /// They became floats of this type again.
     Dequantized(FloatType),
     /// They went through int8 and are floats of their own type.
@@ -35,6 +38,8 @@ pub struct Pair {
     pub out: TensorId,
     pub source: TensorId,
     pub how: Match,
+    /// Whether the source's elements are compared by their columns.
+    pub transposed: bool,
 }
 
 /// All tensors of an output, paired.
@@ -65,8 +70,13 @@ impl<'c> Pairing<'c> {
                 return Err(fail(&info.name, why));
             };
             let from = source.tensor(origin);
-            if info.shape != from.shape {
-                let why = format!("its shape is {}, expected {}", info.shape, from.shape);
+            let transposed = burn::is_transposed(out, source, origin);
+            let mut dims = from.shape.dims().to_vec();
+            if transposed {
+                dims.reverse();
+            }
+            if info.shape.dims() != dims {
+                let why = format!("its shape is {}, expected {dims:?}", info.shape);
                 return Err(fail(&info.name, why));
             }
             let how = match (out.content(id), source.content(origin)) {
@@ -77,6 +87,12 @@ impl<'c> Pairing<'c> {
                     if layout.int8().is_some() && from.dtype.float().is_some() =>
                 {
                     Match::Quantized
+                }
+                (Content::Quantized(_), Content::Plain(_))
+                    if info.dtype == DType::Block(BlockType::Q8_0)
+                        && from.dtype.float().is_some() =>
+                {
+                    Match::Q8_0
                 }
                 (Content::Plain(_), Content::Quantized(_)) if info.dtype.float().is_some() => {
                     Match::Dequantized(info.dtype.float().unwrap_or(FloatType::F32))
@@ -92,7 +108,7 @@ impl<'c> Pairing<'c> {
                     return Err(fail(&info.name, why));
                 }
             };
-            pairs.push(Pair { out: id, source: origin, how });
+            pairs.push(Pair { out: id, source: origin, how, transposed });
         }
         if pairs.len() < source.tensors().len() {
             let held: std::collections::HashSet<_> = pairs.iter().map(|p| p.source).collect();
@@ -111,7 +127,7 @@ impl<'c> Pairing<'c> {
         }
         let size = self.source.float_type(pair.source).map_or(1, FloatType::size) as u64;
         let scheme = self.quantizer(pair).map(|(quantizer, _)| quantizer.scheme);
-        Chunks::new(&self.source.tensor(pair.source).shape, CHUNK_BYTES / size, scheme)
+        Chunks::new(&self.out.tensor(pair.out).shape, CHUNK_BYTES / size, scheme)
     }
 
     /// The quantizer the output says a tensor went through.
@@ -123,6 +139,7 @@ impl<'c> Pairing<'c> {
                 let calibration = Calibration::MinMax;
                 Some((Quantizer { calibration, scheme: int8.scheme }, int8.rounding))
             }
+            Match::Q8_0 => Some((gguf::QUANTIZER, Rounding::HalfAway)),
             _ => None,
         }
     }
@@ -132,7 +149,7 @@ impl<'c> Pairing<'c> {
     pub fn to_calibrate(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
         self.pairs.iter().filter_map(|pair| {
             let (quantizer, _) = self.quantizer(pair)?;
-            let groups = quantizer.scheme.groups(&self.source.tensor(pair.source).shape);
+            let groups = quantizer.scheme.groups(&self.out.tensor(pair.out).shape);
             (!self.chunks(pair).hold(&groups)).then_some((pair.source, quantizer))
         })
     }
@@ -196,6 +213,7 @@ impl Checker<'_> {
             Match::Identical => self.identical(pair, range).map(|()| None),
             Match::Quantized => self.quantized(pair, chunks, range).map(Some),
             Match::FakeQuantized(..) => self.fake_quantized(pair, chunks, range).map(Some),
+            Match::Q8_0 => self.q8_0(pair, range).map(Some),
             Match::Dequantized(to) => {
                 let read = self.source.elements(pair.source, range.clone())?;
                 let (from, bytes) = read.unwrap_or((to, &[]));
@@ -228,8 +246,12 @@ impl Checker<'_> {
                 return Err(self.mismatch(pair, "its size differs from the source's".into()));
             }
             let written = self.out.stored(a, part.clone())?;
-            let original = self.source.stored(b, part.clone())?;
-            if let Some(at) = first_difference(written, original) {
+            let original = match pair.transposed {
+                false => self.source.stored_into(b, part.clone(), &mut self.expected),
+                true => self.source.transposed_into(b, part.clone(), &mut self.expected),
+            };
+            original?;
+            if let Some(at) = first_difference(written, &self.expected) {
                 let why = format!("its byte {} differs from the source's", part.start + at);
                 return Err(self.mismatch(pair, why));
             }
@@ -254,7 +276,10 @@ impl Checker<'_> {
         let first = int8.groups_of(&range).start;
         let scales = int8.scales(&mut self.out, int8.groups_of(&range))?;
         let written = int8.values(&mut self.out, range.clone())?;
-        let read = self.source.elements(pair.source, range.clone())?;
+        let read = match pair.transposed {
+            false => self.source.elements(pair.source, range.clone())?,
+            true => self.source.transposed(pair.source, range.clone())?,
+        };
         let Some((dtype, elements)) = read else { return Ok(sums) };
         let mut wrong = None;
         for (group, part) in groups.segments(range.clone()) {
@@ -324,6 +349,28 @@ impl Checker<'_> {
         }
         self.compare_floats(pair, range, dtype)?;
         Ok(sums)
+    }
+
+    /// `range` is of whole blocks, for rows are.
+    fn q8_0(&mut self, pair: &Pair, range: Range<u64>) -> Result<ErrorSums, ExportError> {
+        let read = self.source.elements(pair.source, range.clone())?;
+        let Some((dtype, elements)) = read else { return Ok(ErrorSums::default()) };
+        let expected = gguf::q8_0(dtype, elements, &mut self.expected);
+        let read_back = self.out.elements(pair.out, range.clone())?;
+        let sums = read_back.map(|read_back| difference((dtype, elements), read_back).sums);
+        expected.map_err(|why| self.mismatch(pair, why.to_string()))?;
+        let stored = parts(self.pairing.out, pair.out);
+        let &[stored] = stored.as_slice() else { return Ok(ErrorSums::default()) };
+        let block = BlockType::Q8_0;
+        let at = |element: u64| element / block.elements() * block.bytes();
+        let written = self.out.stored(stored, at(range.start)..at(range.end))?;
+        if let Some(byte) = first_difference(written, &self.expected) {
+            let number = range.start / block.elements() + byte / block.bytes();
+            return Err(
+                self.mismatch(pair, format!("its block {number} is not what the source gives"))
+            );
+        }
+        Ok(sums.unwrap_or_default())
     }
 
     /// Compares the output's elements of `range` with `self.expected`.

@@ -136,7 +136,7 @@ fn pieces(checkpoint: &Checkpoint, blueprint: &Blueprint) -> Vec<Piece> {
         for (entry, described) in out.entries.iter().enumerate() {
             let Some(chunks) = described.chunks(checkpoint) else { continue };
             let calibrate = described.quantizer().filter(|(id, quantizer)| {
-                !chunks.hold(&quantizer.scheme.groups(&checkpoint.tensor(*id).shape))
+                !chunks.hold(&quantizer.scheme.groups(described.grouped(checkpoint, *id)))
             });
             pieces.push(Piece { file, entry, chunks, calibrate });
         }

@@ -33,7 +33,7 @@ pub enum NotQuantizable {
         "it holds {nan} NaN and {inf} infinite values, the first at index {first}; such values have no scale"
     )]
     NonFinite { nan: u64, inf: u64, first: u64 },
-    #[error("its largest magnitude {absmax:e} is beyond what an F32 scale can hold")]
+    #[error("its largest magnitude {absmax:e} is beyond what its scale can hold")]
     ScaleOverflow { absmax: f64 },
     #[error("{0} values can be measured, not saved")]
     OnlyMeasured(QuantizationScheme),

@@ -1,5 +1,6 @@
-//! Element types, by the names the safetensors format gives them.
+//! Element types, by the names the safetensors format gives them, and ggml's blocks.
 
+use super::BlockType;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ macro_rules! dtypes {
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum DType {
             $($variant,)*
+            Block(BlockType),
             Other(Arc<str>),
         }
 
@@ -27,15 +29,16 @@ macro_rules! dtypes {
             pub fn name(&self) -> &str {
                 match self {
                     $(DType::$variant => $name,)*
+                    DType::Block(block) => block.name(),
                     DType::Other(name) => name,
                 }
             }
 
-            /// Bits per element; unknown for a type known only by its name.
+            /// Bits per element; `None` for blocks and for a type known only by its name.
             pub fn bits(&self) -> Option<u64> {
                 match self {
                     $(DType::$variant => Some($bits),)*
-                    DType::Other(_) => None,
+                    DType::Block(_) | DType::Other(_) => None,
                 }
             }
         }
@@ -80,8 +83,12 @@ impl DType {
     }
 
     /// Bytes of `elements` elements; `None` when the type is unknown, the count does not
-    /// fill whole bytes, or the product overflows.
+    /// fill whole bytes or blocks, or the product overflows.
     pub fn bytes_for(&self, elements: u64) -> Option<u64> {
+        if let DType::Block(block) = self {
+            let whole = elements.is_multiple_of(block.elements());
+            return (elements / block.elements()).checked_mul(block.bytes()).filter(|_| whole);
+        }
         let bits = self.bits()?.checked_mul(elements)?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
@@ -141,5 +148,8 @@ mod tests {
         assert_eq!(DType::F4.bytes_for(5), None);
         assert_eq!(DType::F6E2M3.bytes_for(4), Some(3));
         assert_eq!(DType::F64.bytes_for(u64::MAX / 8), None);
+        assert_eq!(DType::Block(BlockType::Q4_K).bytes_for(512), Some(288));
+        assert_eq!(DType::Block(BlockType::Q8_0).bytes_for(33), None);
+        assert_eq!(DType::Block(BlockType::Q8_K).bytes_for(u64::MAX / 256 * 256), None);
     }
 }

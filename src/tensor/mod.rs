@@ -2,10 +2,12 @@
 //!
 //! Knows nothing of files, of quantization or of screens; everything may import it.
 
+mod block;
 mod dtype;
 mod element;
 mod shape;
 
+pub use block::BlockType;
 pub use dtype::{DType, FloatType};
 pub use element::{read_f64, write_f64};
 pub use shape::Shape;

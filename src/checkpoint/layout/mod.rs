@@ -74,7 +74,11 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn new(name: impl Into<String>, shape: Shape, layout: impl Layout + 'static) -> Found {
+    pub(super) fn new(
+        name: impl Into<String>,
+        shape: Shape,
+        layout: impl Layout + 'static,
+    ) -> Found {
         Found { name: name.into(), shape, layout: Box::new(layout) }
     }
 }

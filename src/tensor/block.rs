@@ -1,0 +1,89 @@
+//! ggml's block types: so many elements packed together with their scales.
+
+use std::fmt;
+
+macro_rules! blocks {
+    ($($id:literal $variant:ident $name:literal $elements:literal $bytes:literal,)*) => {
+        /// A type whose elements exist only in blocks of a fixed number of bytes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(non_camel_case_types)]
+        pub enum BlockType {
+            $($variant,)*
+        }
+
+        impl BlockType {
+            pub const ALL: &'static [BlockType] = &[$(BlockType::$variant,)*];
+
+            /// The type of a number in a GGUF file.
+            pub fn from_ggml(id: u32) -> Option<BlockType> {
+                match id {
+                    $($id => Some(BlockType::$variant),)*
+                    _ => None,
+                }
+            }
+
+            /// Its number in a GGUF file.
+            pub fn ggml(self) -> u32 {
+                match self {
+                    $(BlockType::$variant => $id,)*
+                }
+            }
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(BlockType::$variant => $name,)*
+                }
+            }
+
+            /// Elements of one block.
+            pub fn elements(self) -> u64 {
+                match self {
+                    $(BlockType::$variant => $elements,)*
+                }
+            }
+
+            /// Bytes of one block.
+            pub fn bytes(self) -> u64 {
+                match self {
+                    $(BlockType::$variant => $bytes,)*
+                }
+            }
+        }
+    };
+}
+
+// ggml.h's numbers; sizes as its block structs have them.
+blocks! {
+    2 Q4_0 "Q4_0" 32 18,
+    3 Q4_1 "Q4_1" 32 20,
+    6 Q5_0 "Q5_0" 32 22,
+    7 Q5_1 "Q5_1" 32 24,
+    8 Q8_0 "Q8_0" 32 34,
+    9 Q8_1 "Q8_1" 32 40,
+    10 Q2_K "Q2_K" 256 84,
+    11 Q3_K "Q3_K" 256 110,
+    12 Q4_K "Q4_K" 256 144,
+    13 Q5_K "Q5_K" 256 176,
+    14 Q6_K "Q6_K" 256 210,
+    15 Q8_K "Q8_K" 256 292,
+    16 IQ2_XXS "IQ2_XXS" 256 66,
+    17 IQ2_XS "IQ2_XS" 256 74,
+    18 IQ3_XXS "IQ3_XXS" 256 98,
+    19 IQ1_S "IQ1_S" 256 50,
+    20 IQ4_NL "IQ4_NL" 32 18,
+    21 IQ3_S "IQ3_S" 256 110,
+    22 IQ2_S "IQ2_S" 256 82,
+    23 IQ4_XS "IQ4_XS" 256 136,
+    29 IQ1_M "IQ1_M" 256 56,
+    34 TQ1_0 "TQ1_0" 256 54,
+    35 TQ2_0 "TQ2_0" 256 66,
+    39 MXFP4 "MXFP4" 32 17,
+    40 NVFP4 "NVFP4" 64 36,
+    41 Q1_0 "Q1_0" 128 18,
+}
+
+impl fmt::Display for BlockType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,66 @@
+use crate::{assert_same, not_opened, open, quantize, run};
+use quantscope::checkpoint::Format;
+use quantscope::export::{OutputFormat, Task};
+use quantscope::quantization::QuantizationScheme;
+use std::path::Path;
+
+const DATA: &str = "tests/data/numpy";
+
+#[test]
+fn stored_compressed_and_fortran_arrays_are_the_same() {
+    let data = Path::new(DATA);
+    for name in ["plain.npz", "packed.npz", "fortran.npz"] {
+        let found = open(data.join(name));
+        assert_eq!(found.format(), Format::Npz);
+        assert_same(&found, &open(data.join("expected.safetensors")));
+    }
+    let lone = open(data.join("lone.npy"));
+    assert_eq!(lone.format(), Format::Npy);
+    assert_eq!(lone.tensor(lone.ids().next().expect("one")).name, "lone");
+}
+
+/// A compressed array is read from any place, forward and back.
+#[test]
+fn a_compressed_array_is_read_in_any_order() {
+    let found = open(Path::new(DATA).join("packed.npz"));
+    let (id, _) = found.all_stored().find(|(_, s)| s.name == "dense/kernel").expect("is there");
+    let whole = crate::bytes(&found, "dense/kernel");
+    let mut reader = found.reader();
+    for range in [100u64..192, 0..10, 10..20, 150..160, 64..64] {
+        let part = &whole[range.start as usize..range.end as usize];
+        assert_eq!(reader.stored(id, range).expect("reads"), part);
+    }
+}
+
+#[test]
+fn arrays_are_converted_and_quantized_to_safetensors() {
+    let directory = tempfile::tempdir().expect("temp");
+    for name in ["plain.npz", "packed.npz", "fortran.npz"] {
+        let source = open(Path::new(DATA).join(name));
+        let path = |kind: &str| directory.path().join(format!("{name}.{kind}.safetensors"));
+        let converted = run(&source, &path("floats"), Task::Dequantize { to: None });
+        assert_same(&converted.expect("converts").0, &source);
+        let scheme = QuantizationScheme::PER_CHANNEL;
+        quantize(&source, &path("int8"), scheme, OutputFormat::Safetensors);
+    }
+}
+
+#[test]
+fn damaged_archives_are_refused() {
+    let directory = tempfile::tempdir().expect("temp");
+    let path = directory.path().join("m.npz");
+    let whole = std::fs::read(Path::new(DATA).join("packed.npz")).expect("reads");
+    std::fs::write(&path, &whole[..whole.len() / 2]).expect("writes");
+    assert!(not_opened(&path).contains("not a valid ZIP file"));
+    // Its directory says where things are; the compressed data itself is damaged.
+    let mut damaged = whole.clone();
+    damaged[200..400].fill(0xff);
+    std::fs::write(&path, &damaged).expect("writes");
+    let found = quantscope::checkpoint::Checkpoint::open(&path);
+    let error = found.and_then(|found| {
+        let all: Vec<_> = found.all_stored().map(|(id, s)| (id, s.bytes())).collect();
+        all.into_iter().try_for_each(|(id, n)| found.reader().stored(id, 0..n).map(|_| ()))
+    });
+    let error = error.expect_err("damaged").to_string();
+    assert!(error.contains("damaged") || error.contains("not of the expected"), "{error}");
+}
