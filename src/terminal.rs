@@ -3,8 +3,9 @@
 //! Events come in from keys, signals and jobs; `app::update` turns them into effects; the
 //! effects are carried out here and nowhere else.
 
-use crate::app::{self, App, Effect, Event, Meter};
+use crate::app::{self, App, Effect, Event, LaidOut, Meter};
 use crate::checkpoint::Checkpoint;
+use crate::export::{Blueprint, Request};
 use crate::job::{Job, News, Progress, save, scan};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Questions, Rounding};
 use crate::ui::{self, Colours, Theme};
@@ -348,6 +349,10 @@ impl Runner {
                     calibration.order.hurry(tensors);
                 }
             }
+            Effect::LayOut(request) => {
+                let laid_out = lay_out(&self.app.model.checkpoint, &request);
+                self.handle(Event::LaidOut(laid_out), screen)?;
+            }
             Effect::Save(mut request) => {
                 request.out = expand_home(&request.out);
                 let checkpoint = self.app.model.checkpoint.clone();
@@ -394,6 +399,16 @@ impl Runner {
         }
         Ok(())
     }
+}
+
+/// What a save would write, or why it would not.
+pub fn lay_out(checkpoint: &Checkpoint, request: &Request) -> Result<LaidOut, String> {
+    let blueprint = Blueprint::new(checkpoint, request).map_err(|error| error.to_string())?;
+    Ok(LaidOut {
+        files: blueprint.files.len() + blueprint.texts.len() + blueprint.companions.len(),
+        bytes: blueprint.bytes(),
+        warnings: blueprint.warnings,
+    })
 }
 
 /// What a calibration asks of every tensor.

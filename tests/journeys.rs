@@ -2,6 +2,7 @@
 
 mod support;
 
+use quantscope::app::overlay::Overlay;
 use quantscope::app::table::{Column, Motion};
 use quantscope::app::{Action, Effect, Event};
 use quantscope::checkpoint::Checkpoint;
@@ -358,12 +359,35 @@ fn a_save_that_fails_comes_back_to_the_dialog_with_the_reason() {
 }
 
 #[test]
+fn a_format_that_cannot_hold_the_plan_says_so_before_anything_is_written() {
+    let laid_out = |driver: &Driver| match &driver.app.overlay {
+        Some(Overlay::Save(dialog)) => dialog.laid_out.clone().expect("laid out"),
+        _ => panic!("the dialog is open:\n{}", driver.screen()),
+    };
+    let mut driver = Driver::open(SHARDED);
+    driver.type_text("/model.norm");
+    driver.press("Enter Space s");
+    assert!(laid_out(&driver).is_ok());
+    driver.press("Down");
+    driver.expect("sharded-int8");
+    let why = laid_out(&driver).expect_err("int8 is for Linear layers");
+    let first_words: Vec<&str> = why.split_whitespace().take(3).collect();
+    driver.expect(&first_words.join(" "));
+    driver.press("Enter");
+    driver.expect("Save the quantized model");
+    assert_eq!(std::fs::read_dir(driver.directory.path()).expect("there").count(), 0);
+}
+
+#[test]
 fn the_float_model_comes_back() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("d");
     driver.expect("nothing here is quantized");
     driver.press("a s Enter");
     let mut quantized = Driver::open(driver.path("single-int8.safetensors"));
+    assert_eq!(rows_with(&quantized, "int8 per-tensor"), 12);
+    quantized.press("G");
+    quantized.expect("Quantized already");
     quantized.press("a");
     quantized.expect("nothing quantizable");
     quantized.press("d Down");

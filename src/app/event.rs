@@ -2,7 +2,7 @@
 
 use super::keys::Key;
 use super::table::Column;
-use super::{Tab, facts::SCHEMES};
+use super::{LaidOut, Tab, facts::SCHEMES};
 use crate::checkpoint::CheckpointError;
 use crate::export::Request;
 use crate::job::save;
@@ -42,6 +42,8 @@ pub enum Event {
         generation: u64,
         why: String,
     },
+    /// What the save in the dialog would write.
+    LaidOut(Result<LaidOut, String>),
     Save(save::News),
     /// The save's thread panicked or was not to be had.
     SaveFailed(String),
@@ -60,6 +62,8 @@ pub enum Effect {
     StopCalibration,
     /// Measure these next.
     Hurry(Vec<TensorId>),
+    /// Say what a save would write, without writing it.
+    LayOut(Request),
     Save(Request),
     CancelSave,
     ReadConfig,

@@ -114,6 +114,8 @@ pub enum Sqnr {
     /// It has no scale: NaN, infinities, or values beyond F32.
     Impossible,
     Unreadable,
+    /// It is stored quantized: what that cost is not in this file.
+    Stored,
     Waiting,
     /// Not a float.
     Nothing,

@@ -22,7 +22,7 @@ mod update;
 pub use action::Action;
 pub use event::{Effect, Event, Meter, ROUNDS, Target, Viewport};
 pub use model::{Model, Quality};
-pub use save::{SaveDialog, SaveKind, Saving, model_name, ratio};
+pub use save::{LaidOut, SaveDialog, SaveKind, Saving, model_name, ratio};
 pub use update::update;
 
 use crate::checkpoint::Checkpoint;

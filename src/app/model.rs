@@ -100,6 +100,9 @@ impl Model {
 
     /// What its scheme makes of it.
     pub fn sqnr(&self, id: TensorId) -> Sqnr {
+        if self.checkpoint.layout(id).is_some() && self.known(id).facts().is_some() {
+            return Sqnr::Stored;
+        }
         Sqnr::of(self.known(id), self.scheme_of(id))
     }
 

@@ -41,14 +41,12 @@ pub enum Row {
 pub struct Pager {
     pub title: String,
     pub lines: Vec<Line>,
-    /// What `y` copies.
-    pub copy: Option<String>,
     scroll: usize,
 }
 
 impl Pager {
     pub fn new(title: impl Into<String>, lines: Vec<Line>) -> Pager {
-        Pager { title: title.into(), lines, copy: None, scroll: 0 }
+        Pager { title: title.into(), lines, scroll: 0 }
     }
 
     pub fn scroll(&self) -> usize {
@@ -79,6 +77,25 @@ impl Pager {
             }
         }
         rows
+    }
+
+    /// The text as it is copied and printed.
+    pub fn plain(&self) -> String {
+        let mut out = format!("{}\n", self.title);
+        for line in &self.lines {
+            match line {
+                Line::Blank => out.push('\n'),
+                Line::Heading(text) | Line::Text(text) | Line::Verbatim(text) => {
+                    out.push_str(&names::visible(text));
+                    out.push('\n');
+                }
+                Line::Field(label, value) => {
+                    let value = names::visible(value);
+                    out.push_str(&format!("  {label:<14}  {value}\n"));
+                }
+            }
+        }
+        out
     }
 
     pub fn label_width(&self) -> usize {

@@ -29,8 +29,19 @@ const FLOATS: [Option<FloatType>; 4] =
 pub struct SaveDialog {
     pub kind: SaveKind,
     pub path: Input,
+    /// What would be written, once it has been laid out, or why it cannot be.
+    pub laid_out: Option<Result<LaidOut, String>>,
     /// Why the last try failed.
     pub problem: Option<String>,
+}
+
+/// A save as it would be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaidOut {
+    pub files: usize,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    pub warnings: Vec<String>,
 }
 
 /// A line of the choice in a dialog.
@@ -44,7 +55,7 @@ pub struct Choice {
 impl SaveDialog {
     pub fn new(kind: SaveKind, checkpoint: &Checkpoint) -> SaveDialog {
         let path = Input::new(default_path(kind, checkpoint));
-        SaveDialog { kind, path, problem: None }
+        SaveDialog { kind, path, laid_out: None, problem: None }
     }
 
     pub fn title(&self) -> &'static str {
@@ -106,52 +117,42 @@ impl SaveDialog {
 
     /// What will be written and how big.
     pub fn summary(&self, model: &Model) -> Vec<String> {
-        let before = model.totals().before;
         let checkpoint = &model.checkpoint;
-        let tensors = checkpoint.tensors().len();
-        match self.kind {
-            SaveKind::Quantize(format) => {
-                let marked = model.plan().len();
-                let (verb, after) = match format {
-                    OutputFormat::FakeQuantized => ("rounded to int8 and back", before),
-                    _ => ("quantized", model.totals().after),
-                };
-                vec![
-                    format!(
-                        "{} {verb}, {} as they are",
-                        counted(marked, "tensor"),
-                        counted(tensors - marked, "tensor")
-                    ),
-                    size(before, after),
-                ]
+        let (changed, verb) = match self.kind {
+            SaveKind::Quantize(OutputFormat::FakeQuantized) => {
+                (model.plan().len(), "rounded to int8 and back")
             }
-            SaveKind::Dequantize(to) => {
-                let quantized: Vec<_> = checkpoint
-                    .ids()
-                    .filter_map(|id| Some((id, checkpoint.layout(id)?.original())))
-                    .collect();
-                let after = quantized.iter().fold(before, |total, &(id, original)| {
-                    let tensor = checkpoint.tensor(id);
-                    let float = to.unwrap_or(original).size() as u64;
-                    total
-                        .saturating_sub(tensor.bytes)
-                        .saturating_add(tensor.parameters().saturating_mul(float))
-                });
-                vec![
-                    format!(
-                        "{} turned back into floats, {} as they are",
-                        counted(quantized.len(), "tensor"),
-                        counted(tensors - quantized.len(), "tensor")
-                    ),
-                    size(before, after),
-                ]
+            SaveKind::Quantize(_) => (model.plan().len(), "quantized"),
+            SaveKind::Dequantize(_) => {
+                let quantized = checkpoint.ids().filter(|&id| checkpoint.layout(id).is_some());
+                (quantized.count(), "turned back into floats")
             }
+        };
+        let rest = checkpoint.tensors().len() - changed;
+        let mut lines = vec![format!(
+            "{} {verb}, {} as they are",
+            counted(changed, "tensor"),
+            counted(rest, "tensor")
+        )];
+        if let Some(Ok(laid)) = &self.laid_out {
+            let before = model.totals().before;
+            lines.push(format!(
+                "{} → {} in {}  ({})",
+                bytes(before),
+                bytes(laid.bytes),
+                counted(laid.files, "file"),
+                ratio(before, laid.bytes)
+            ));
         }
+        lines
     }
 
     pub fn warnings(&self, model: &Model) -> Vec<String> {
-        let SaveKind::Quantize(_) = self.kind else { return Vec::new() };
-        let mut warnings = Vec::new();
+        let laid_out = self.laid_out.iter().flatten().flat_map(|laid| laid.warnings.clone());
+        let mut warnings: Vec<String> = laid_out.collect();
+        if let SaveKind::Dequantize(_) = self.kind {
+            return warnings;
+        }
         let overruled: Vec<TensorId> =
             model.plan().iter().map(|(id, _)| id).filter(|&id| !model.quantizable(id)).collect();
         if let Some(&first) = overruled.first() {
@@ -168,10 +169,6 @@ impl SaveDialog {
         }
         warnings
     }
-}
-
-fn size(before: u64, after: u64) -> String {
-    format!("{} → {}  ({})", bytes(before), bytes(after), ratio(before, after))
 }
 
 /// How many times smaller, in words that also fit when it grows.
@@ -275,9 +272,7 @@ pub fn receipt(receipt: &Receipt, model: &Model) -> Pager {
         0 => "Saved and verified",
         _ => "Dequantized and verified",
     };
-    let mut pager = Pager::new(title, lines);
-    pager.copy = Some(plain(&pager));
-    pager
+    Pager::new(title, lines)
 }
 
 /// Rows of the comparison that are listed.
@@ -342,23 +337,4 @@ fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
 
 fn difference(a: f64, b: f64) -> f64 {
     if a == b { 0.0 } else { (a - b).abs() }
-}
-
-/// The text as it is copied and printed.
-fn plain(pager: &Pager) -> String {
-    let mut out = format!("{}\n", pager.title);
-    for line in &pager.lines {
-        match line {
-            Line::Blank => out.push('\n'),
-            Line::Heading(text) | Line::Text(text) | Line::Verbatim(text) => {
-                out.push_str(&names::visible(text));
-                out.push('\n');
-            }
-            Line::Field(label, value) => {
-                let value = names::visible(value);
-                out.push_str(&format!("  {label:<14}{value}\n"));
-            }
-        }
-    }
-    out
 }

@@ -383,7 +383,8 @@ impl Table {
                 Sqnr::Impossible => (if descending { 3 } else { 0 }, 1.0),
                 Sqnr::Decibels(db) => directed(db),
                 Sqnr::Waiting => (4, 0.0),
-                Sqnr::Nothing => (5, 0.0),
+                Sqnr::Stored => (5, 0.0),
+                Sqnr::Nothing => (6, 0.0),
             },
         }
     }

@@ -32,7 +32,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::Paste(text) => app.paste(&text),
         Event::Click(target) if app.overlay.is_none() => app.click(target),
         Event::Click(_) => {}
-        Event::Wheel(rows) => app.wheel(rows),
+        Event::Wheel(rows) => app.wheel(rows, &mut effects),
         Event::Resized(viewport) => app.resize(viewport),
         Event::Tick { now, calibration, save } => app.tick(now, calibration, save),
         Event::Found { generation, tensor, found } if generation == app.generation => {
@@ -59,6 +59,11 @@ pub fn update(app: &mut App, event: Event) -> Effects {
             }
         }
         Event::Found { .. } | Event::CalibrationEnded { .. } | Event::CalibrationFailed { .. } => {}
+        Event::LaidOut(laid_out) => {
+            if let Some(Overlay::Save(dialog)) = &mut app.overlay {
+                dialog.laid_out = Some(laid_out);
+            }
+        }
         Event::Save(News::Phase(phase)) => {
             if let Some(Overlay::Saving(saving)) = &mut app.overlay {
                 saving.phase = phase;
@@ -92,10 +97,8 @@ impl App {
     }
 
     fn show_error(&mut self, title: &str, what: String, then: &str) {
-        let lines = vec![Line::text(what.clone()), Line::Blank, Line::text(then)];
-        let mut pager = Pager::new(title, lines);
-        pager.copy = Some(what);
-        self.overlay = Some(Overlay::Text(Tone::Bad, pager));
+        let lines = vec![Line::text(what), Line::Blank, Line::text(then)];
+        self.overlay = Some(Overlay::Text(Tone::Bad, Pager::new(title, lines)));
     }
 
     fn key(&mut self, key: Key, effects: &mut Effects) {
@@ -142,7 +145,7 @@ impl App {
     fn act(&mut self, action: Action, effects: &mut Effects) {
         let (table, model) = (&mut self.table, &self.model);
         match action {
-            Action::Move(motion) => self.move_by(motion),
+            Action::Move(motion) => self.move_by(motion, effects),
             Action::FoldOrLeave => table.fold_or_leave(model),
             Action::UnfoldOrEnter => table.unfold_or_enter(model),
             Action::FoldAll => table.fold_all(true, model),
@@ -193,8 +196,8 @@ impl App {
             Action::Copy => self.copy(effects),
             Action::Calibrate => self.toggle_calibration(effects),
 
-            Action::Save => self.open_save(),
-            Action::Dequantize => self.open_dequantize(),
+            Action::Save => self.open_save(effects),
+            Action::Dequantize => self.open_dequantize(effects),
 
             Action::Accept => self.accept(effects),
             Action::Add => self.take_preset(false),
@@ -213,7 +216,7 @@ impl App {
         }
     }
 
-    fn move_by(&mut self, motion: Motion) {
+    fn move_by(&mut self, motion: Motion, effects: &mut Effects) {
         let (width, height) = self.viewport.text;
         let page = height.saturating_sub(1).max(1) as isize;
         let rows = match motion {
@@ -241,6 +244,7 @@ impl App {
             Some(Overlay::Save(dialog)) => {
                 dialog.step(rows > 0, &self.model.checkpoint);
                 dialog.problem = None;
+                self.lay_out(effects);
             }
             _ => {}
         }
@@ -300,10 +304,7 @@ impl App {
 
     fn copy(&mut self, effects: &mut Effects) {
         let text = match &self.overlay {
-            Some(Overlay::Text(_, pager)) => match &pager.copy {
-                Some(text) => text.clone(),
-                None => return self.say("there is nothing here to copy"),
-            },
+            Some(Overlay::Text(_, pager)) => pager.plain(),
             _ => match self.table.current() {
                 Some(row) => self.full_name(row).to_owned(),
                 None => return,
@@ -332,12 +333,12 @@ impl App {
         }
     }
 
-    fn wheel(&mut self, rows: isize) {
+    fn wheel(&mut self, rows: isize, effects: &mut Effects) {
         let (width, height) = self.viewport.text;
         match &mut self.overlay {
             None | Some(Overlay::Filter(_)) => self.table.scroll(rows),
             Some(Overlay::Text(_, pager)) => pager.scroll_by(rows, width, height),
-            Some(_) => self.move_by(if rows > 0 { Motion::Down } else { Motion::Up }),
+            Some(_) => self.move_by(if rows > 0 { Motion::Down } else { Motion::Up }, effects),
         }
     }
 
@@ -628,21 +629,31 @@ impl App {
         self.settle();
     }
 
-    fn open_save(&mut self) {
+    fn open_save(&mut self, effects: &mut Effects) {
         if self.model.plan().is_empty() {
             return self.say("nothing is marked: Space marks this row, a all shown, p by role");
         }
         let kind = SaveKind::Quantize(OutputFormat::default());
         let dialog = SaveDialog::new(kind, &self.model.checkpoint);
         self.overlay = Some(Overlay::Save(dialog));
+        self.lay_out(effects);
     }
 
-    fn open_dequantize(&mut self) {
+    /// Asks what the save in the dialog would write.
+    fn lay_out(&mut self, effects: &mut Effects) {
+        if let Some(Overlay::Save(dialog)) = &mut self.overlay {
+            dialog.laid_out = None;
+            effects.push(Effect::LayOut(dialog.request(&self.model, true)));
+        }
+    }
+
+    fn open_dequantize(&mut self, effects: &mut Effects) {
         if !save::holds_quantized(&self.model.checkpoint) {
             return self.say("nothing here is quantized: it is the float model already");
         }
         let dialog = SaveDialog::new(SaveKind::Dequantize(None), &self.model.checkpoint);
         self.overlay = Some(Overlay::Save(dialog));
+        self.lay_out(effects);
     }
 
     fn save(&mut self, mut dialog: SaveDialog, force: bool, effects: &mut Effects) {
@@ -677,7 +688,7 @@ impl App {
                     self.model.note_saved(plan);
                 }
                 let pager = save::receipt(&receipt, &self.model);
-                self.receipts.extend(pager.copy.clone());
+                self.receipts.push(pager.plain());
                 self.overlay = Some(Overlay::Text(Tone::Good, pager));
             }
             Err(SaveError::Export(ExportError::Exists(_))) if !saving.request.force => {

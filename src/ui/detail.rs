@@ -61,7 +61,12 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
     match app.model.known(id) {
         Known::Facts(facts) => match app.tab {
             Tab::Overview => overview(buf, area, app, id, facts, theme),
-            Tab::Schemes => schemes(buf, area, app, id, facts, theme),
+            Tab::Schemes if app.model.checkpoint.layout(id).is_none() => {
+                schemes(buf, area, app, id, facts, theme);
+            }
+            Tab::Schemes => {
+                sentence("Quantized already: there is nothing to choose.", theme.dim, buf)
+            }
         },
         Known::Unreadable(why) => sentence(why, theme.bad, buf),
         Known::Waiting => {
@@ -122,6 +127,9 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
     let [first, second, third] = thirds(area);
     let scheme = app.model.scheme_of(id);
     block(buf, first, "values", &values(facts, theme), theme);
+    if let Some(layout) = app.model.checkpoint.layout(id) {
+        return stored(buf, second, app, id, &layout.name(), theme);
+    }
     let title = format!("int8 {}, weight error", scheme_name(scheme));
     let error = match facts.cost(scheme) {
         Some(Cost::Error { error, scales, largest_scale }) => {
@@ -139,6 +147,18 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
     block(buf, second, &title, &error, theme);
     if third.height >= 6 {
         comparison(buf, third, app, id, facts, theme);
+    }
+}
+
+fn stored(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, layout: &str, theme: &Theme) {
+    let title = format!("stored as {}", names::visible(layout));
+    paint::line(buf, area, 0, &Line::styled(title, theme.dim));
+    let size = bytes(app.model.checkpoint.tensor(id).bytes);
+    let text = format!(
+        "Quantized already, {size} with its scales. What that lost is not in this file. d writes the floats back."
+    );
+    for (y, row) in (1..).zip(wrap(&text, area.width.into())) {
+        paint::line(buf, area, y, &Line::raw(row));
     }
 }
 

@@ -11,7 +11,7 @@ use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-const WIDTH: u16 = 84;
+const WIDTH: u16 = 92;
 
 /// Lines of a dialog, one under the other.
 struct Body<'a> {
@@ -71,7 +71,7 @@ pub fn save(
         };
         body.push(vec![
             Span::styled(sign, theme.accent),
-            Span::styled(format!("{:<16}", choice.name), style),
+            Span::styled(format!("{:<18}", choice.name), style),
             Span::styled(choice.summary, theme.dim),
         ]);
     }
@@ -85,7 +85,8 @@ pub fn save(
     for warning in dialog.warnings(&app.model) {
         body.wrapped(&format!("! {}", names::visible(&warning)), theme.warning);
     }
-    if let Some(problem) = &dialog.problem {
+    let unfit = dialog.laid_out.as_ref().and_then(|laid_out| laid_out.as_ref().err());
+    if let Some(problem) = dialog.problem.as_ref().or(unfit) {
         body.blank();
         body.wrapped(problem, theme.bad);
     }

@@ -97,7 +97,7 @@ impl Painter<'_> {
                 Column::Shape => cells.shape.clone().alignment(Alignment::Right),
                 Column::DType => cells.dtype.clone(),
                 Column::Bytes => cells.bytes.clone().alignment(Alignment::Right),
-                Column::Sqnr => self.sqnr(cells.sqnr, cells.at_least, place.width.into()),
+                Column::Sqnr => self.sqnr(&cells, place.width.into()),
                 Column::Scheme => cells.scheme.clone(),
                 Column::File => continue,
             };
@@ -177,7 +177,7 @@ impl Painter<'_> {
         };
         let style = if app.model.quantizable(id) { theme.text } else { theme.dim };
         let scheme = match sqnr {
-            Sqnr::Nothing | Sqnr::Impossible | Sqnr::Unreadable => "",
+            Sqnr::Stored | Sqnr::Nothing | Sqnr::Impossible | Sqnr::Unreadable => "",
             _ => scheme_name(app.model.scheme_of(id)),
         };
         Cells {
@@ -186,6 +186,11 @@ impl Painter<'_> {
             dtype: Line::styled(names::visible(tensor.dtype.name()).into_owned(), theme.dim),
             bytes: Line::styled(bytes_aligned(tensor.bytes), style),
             sqnr,
+            stored: app
+                .model
+                .checkpoint
+                .layout(id)
+                .map_or(String::new(), |l| names::visible(&l.name()).into_owned()),
             at_least: false,
             scheme: Line::styled(scheme, if marked { theme.mark } else { theme.faint }),
         }
@@ -213,19 +218,20 @@ impl Painter<'_> {
             dtype: Line::default(),
             bytes: Line::raw(bytes_aligned(totals.bytes)),
             sqnr,
+            stored: String::new(),
             at_least: true,
             scheme,
         }
     }
 
-    /// `at_least`: the figure is the worst of several.
-    fn sqnr<'b>(&self, sqnr: Sqnr, at_least: bool, width: usize) -> Line<'b> {
+    fn sqnr<'b>(&self, cells: &Cells, width: usize) -> Line<'b> {
         let theme = self.theme;
+        let Cells { sqnr, at_least, stored, .. } = cells;
         let word = |text: &'static str, style: Style| Line::styled(format!("{text:>8}"), style);
-        match sqnr {
+        match *sqnr {
             Sqnr::Decibels(db) => {
                 let [mut figure, word] = paint::verdict(db, theme);
-                if at_least && db.is_finite() {
+                if *at_least && db.is_finite() {
                     figure.content = format!("{:>8}", format!("≥{}", figure.content.trim())).into();
                 }
                 let mut spans = vec![figure];
@@ -242,6 +248,7 @@ impl Painter<'_> {
                 Calibration::Running { .. } => word("…", theme.faint),
                 _ => Line::styled("not measured", theme.dim),
             },
+            Sqnr::Stored => Line::styled(names::shorten(stored, width).into_owned(), theme.dim),
             Sqnr::Nothing => word("–", theme.faint),
         }
     }
@@ -257,6 +264,9 @@ struct Cells<'a> {
     dtype: Line<'a>,
     bytes: Line<'a>,
     sqnr: Sqnr,
+    /// The layout of a tensor that is stored quantized.
+    stored: String,
+    /// The SQNR is the worst of several.
     at_least: bool,
     scheme: Line<'a>,
 }

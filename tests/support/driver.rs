@@ -5,7 +5,7 @@ use quantscope::app::keys::Key;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::job::{Progress, save, scan};
-use quantscope::terminal::questions;
+use quantscope::terminal::{lay_out, questions};
 use quantscope::ui::{self, Colours, Theme};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -127,6 +127,9 @@ impl Driver {
             }
             Effect::StopCalibration => self.held.clear(),
             Effect::Hurry(_) => {}
+            Effect::LayOut(request) => {
+                self.send(Event::LaidOut(lay_out(&checkpoint, &request)));
+            }
             Effect::Save(mut request) => {
                 let out = request.out.clone();
                 request.out = self.directory.path().join(&out);
