@@ -191,12 +191,13 @@ impl<'c> Reader<'c> {
         work: impl FnOnce(&mut dyn FnMut(u64, &mut [u8]) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
         let source = &self.checkpoint.shards()[stored.shard as usize].source;
+        let of_tensor = |e| CheckpointError { tensor: Some(stored.name.clone()), ..e };
         let handle = match self.open.iter().position(|(shard, _)| *shard == stored.shard) {
             Some(place) => self.open.remove(place).1,
-            None => source.open()?,
+            None => source.open().map_err(of_tensor)?,
         };
         let done = work(&mut |at, out| source.read_exact(&handle, out, stored.range.start + at))
-            .map_err(|e| CheckpointError { tensor: Some(stored.name.clone()), ..e });
+            .map_err(of_tensor);
         if self.open.len() >= OPEN_FILES {
             self.open.remove(0);
         }

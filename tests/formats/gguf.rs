@@ -84,7 +84,7 @@ fn q8_0_is_written_to_the_byte_as_gguf_py_writes_it() {
     let out = directory.path().join("out.gguf");
     let receipt = quantize(&source, &out, QuantizationScheme::per_block(32), OutputFormat::Gguf);
     assert_eq!(receipt.quantized.len(), 3);
-    assert!(receipt.quantized.iter().all(|q| q.on_disk.sqnr_db > 40.0), "{receipt:?}");
+    assert!(receipt.quantized.iter().all(|q| q.on_disk.sqnr_db > 35.0), "{receipt:?}");
     // What was marked and could not be is named; what was not marked is not.
     let warned = |name: &str| receipt.warnings.iter().any(|w| w.contains(name));
     assert_eq!(receipt.warnings.len(), 2, "{:?}", receipt.warnings);

@@ -21,6 +21,6 @@ arrays = {
 np.savez("plain.npz", **arrays)
 np.savez_compressed("packed.npz", **arrays)
 arrays.pop("large")
-np.savez("fortran.npz", **{name: np.asfortranarray(array) for name, array in arrays.items()})
+np.savez("fortran.npz", **{name: np.array(array, order="F") for name, array in arrays.items()})
 np.save("lone.npy", arrays["dense/kernel"])
 save_file(arrays, "expected.safetensors")
