@@ -270,6 +270,10 @@ fn check_format(
     request: &Request,
 ) -> Result<(), ExportError> {
     let unfit = |path: &Path, why: String| ExportError::Unfit { path: path.to_owned(), why };
+    if format.is_directory() {
+        // A config that cannot be read is an error of that file, not of the format.
+        checkpoint.model_config()?;
+    }
     if let Some(why) = format.unfit(checkpoint) {
         return Err(unfit(checkpoint.path(), why));
     }

@@ -194,6 +194,19 @@ impl Driver {
         assert!(self.shows(text), "expected {text:?} on the screen:\n{}", self.screen());
     }
 
+    /// Asserts that the screen shows a text, wherever its lines are broken: in a window, or
+    /// across the whole width.
+    pub fn expect_words(&self, text: &str) {
+        let joined = |rows: Vec<String>| {
+            let text = rows.join(" ");
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let rows = self.rows();
+        let window = rows.iter().filter_map(|row| row.split('│').nth(1).map(str::to_owned));
+        let shown = joined(window.collect()).contains(text) || joined(rows).contains(text);
+        assert!(shown, "expected {text:?} on the screen:\n{}", self.screen());
+    }
+
     pub fn expect_not(&self, text: &str) {
         assert!(!self.shows(text), "did not expect {text:?} on the screen:\n{}", self.screen());
     }

@@ -101,7 +101,7 @@ pub fn picture(buffer: &Buffer) -> String {
     let height = f32::from(rows) * CELL.1 + 2.0 * MARGIN;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.1} {height:.1}\" \
-         font-family=\"DejaVu Sans Mono, JetBrains Mono, Menlo, Consolas, monospace\" font-size=\"14\" xml:space=\"preserve\">\n\
+         font-family=\"DejaVu Sans Mono, JetBrains Mono, Menlo, Consolas, monospace\" font-size=\"14\">\n\
          <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{BACKGROUND}\"/>\n"
     );
     for y in 0..rows {
@@ -161,7 +161,7 @@ fn row(out: &mut String, buffer: &Buffer, y: u16) {
         let escaped = text.replace('&', "&amp;").replace('<', "&lt;");
         let _ = writeln!(
             out,
-            "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{}\"{weight}{line} textLength=\"{:.1}\" lengthAdjust=\"spacingAndGlyphs\">{escaped}</text>",
+            "<text xml:space=\"preserve\" x=\"{:.1}\" y=\"{:.1}\" fill=\"{}\"{weight}{line} textLength=\"{:.1}\" lengthAdjust=\"spacingAndGlyphs\">{escaped}</text>",
             place(start + leading),
             top + 13.5,
             look.fg,
