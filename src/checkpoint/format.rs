@@ -1,7 +1,7 @@
 //! The formats a checkpoint's files come in, told apart by their first bytes.
 
 use super::error::{CheckpointError, Problem, Result};
-use super::{Source, burnpack, gguf, numpy, pytorch, zip};
+use super::{Source, burnpack, gguf, numpy, pytorch, safetensors, zip};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -36,8 +36,10 @@ impl Format {
         if let Some(first) = first.get_mut(..length) {
             source.read_exact(&source.open()?, first, 0)?;
         }
-        if first.ends_with(b"{") {
-            // The length of a header can look like any of the others.
+        let [a, b, c, d, e, f, g, h, brace] = first;
+        let header = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        if brace == b'{' && header <= safetensors::HEADER_LIMIT {
+            // The length of a header can look like the start of a ZIP archive or a pickle.
             return Ok(Format::Safetensors);
         }
         if first.starts_with(&numpy::MAGIC) {
@@ -52,12 +54,34 @@ impl Format {
                 _ => fail(Problem::UnknownFormat),
             };
         }
-        let [a, b, c, d, ..] = first;
         match [a, b, c, d] {
             gguf::MAGIC => Ok(Format::Gguf),
             burnpack::MAGIC => Ok(Format::Burnpack),
             [0x80, 2..=5, ..] => Ok(Format::PyTorch),
             _ => Ok(Format::Safetensors),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_known_by_their_first_bytes() {
+        let of = |bytes: &[u8]| Format::of(&Source::memory("m", bytes.to_vec().leak()));
+        // `{` is also the low byte of 123 tensors.
+        for (start, format) in [
+            (&b"GGUF\x03\0\0\0{\0\0\0"[..], Format::Gguf),
+            (b"NRUB\x01\0\0\0{\0\0\0", Format::Burnpack),
+            (b"\x93NUMPY\x01\0{\0", Format::Npy),
+            (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", Format::PyTorch),
+            (b"\x80\x02\0\0\0\0\0\0{", Format::Safetensors),
+            (b"PK\x03\x04\0\0\0\0{", Format::Safetensors),
+            (b"\0\0\0\0\0\0\0\0", Format::Safetensors),
+        ] {
+            assert_eq!(of(start).expect("known"), format, "{start:?}");
+        }
+        assert!(of(b"GGUF").expect_err("short").to_string().contains("too few"));
     }
 }
