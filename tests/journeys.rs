@@ -331,6 +331,26 @@ fn saving_ends_in_a_receipt_that_compares_the_disk_with_the_preview() {
     assert!(driver.quit, "what is saved need not be asked about");
 }
 
+/// The screen and the command line are one core.
+#[test]
+fn the_same_marks_give_the_same_bytes_as_the_command_line() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/mlp");
+    driver.press("Enter a Esc s Ctrl-u");
+    driver.type_text("screen.safetensors");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    let out = driver.path("line.safetensors");
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_quantscope"))
+        .args(["quantize", TINY_LLAMA, "--include", "*.mlp.*", "--quiet", "-o"])
+        .arg(&out)
+        .output()
+        .expect("runs");
+    assert!(ended.status.success(), "{ended:?}");
+    let bytes = |path| std::fs::read(path).expect("there");
+    assert!(bytes(driver.path("screen.safetensors")) == bytes(out));
+}
+
 #[test]
 fn an_existing_path_is_only_replaced_after_a_yes() {
     let mut driver = Driver::open(TINY_LLAMA);

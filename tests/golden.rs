@@ -1,0 +1,119 @@
+//! Bit for bit what Burn's engines gave for the same tensors.
+//!
+//! `burn.safetensors` holds `<case>.input` and, per engine, `.q`, `.scale` and `.dequant`:
+//! unprefixed from Burn 0.22's ndarray engine, which rounds halves away from zero, and
+//! under `flex023.` from Burn 0.23, which rounds them to even; both per tensor and, under
+//! `block32.`, per 32 contiguous values of the last axis.
+
+use quantscope::quantization::{
+    Calibration, Dequantize, NotQuantizable, QuantizationScheme, QuantizedTensor, Quantizer,
+    Rounding,
+};
+use quantscope::tensor::{FloatType, Shape};
+use safetensors::{Dtype, SafeTensors};
+use std::path::Path;
+
+/// Where Burn overflows.
+const OVERFLOWS: [&str; 2] = ["huge_max", "huge_just_over"];
+
+fn read() -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/burn.safetensors");
+    std::fs::read(path).expect("the golden file")
+}
+
+fn float(dtype: Dtype) -> FloatType {
+    match dtype {
+        Dtype::F32 => FloatType::F32,
+        Dtype::F16 => FloatType::F16,
+        Dtype::BF16 => FloatType::BF16,
+        other => panic!("an input of {other:?}"),
+    }
+}
+
+fn quantize(
+    golden: &SafeTensors,
+    case: &str,
+    scheme: QuantizationScheme,
+    rounding: Rounding,
+) -> Result<QuantizedTensor, NotQuantizable> {
+    let input = golden.tensor(&format!("{case}.input")).expect("an input");
+    let shape: Vec<u64> = input.shape().iter().map(|&d| d as u64).collect();
+    let shape = Shape::new(shape).expect("a shape");
+    let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
+    let dtype = float(input.dtype());
+    match rounding {
+        Rounding::HalfEven => quantizer.quantize_weights(dtype, &shape, input.data()),
+        Rounding::HalfAway => {
+            quantizer.quantize_weights_rounding(dtype, &shape, input.data(), rounding)
+        }
+    }
+}
+
+fn cases<'a>(golden: &'a SafeTensors) -> impl Iterator<Item = &'a str> {
+    golden.names().into_iter().filter_map(|name| name.strip_suffix(".input"))
+}
+
+#[test]
+fn what_burn_quantizes_is_quantized_bit_for_bit() {
+    let bytes = read();
+    let golden = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let mut compared = 0;
+    for case in cases(&golden).filter(|case| !OVERFLOWS.contains(case)) {
+        for (engine, rounding) in [("", Rounding::HalfAway), (".flex023", Rounding::HalfEven)] {
+            for (block, scheme) in [
+                ("", QuantizationScheme::PER_TENSOR),
+                (".block32", QuantizationScheme::per_block(32)),
+            ] {
+                let part = |part| golden.tensor(&format!("{case}{engine}{block}.{part}"));
+                let Ok(q) = part("q") else { continue };
+                // Burn computes halves in half precision, and lets what is not finite pass.
+                let input = golden.tensor(&format!("{case}.input")).expect("an input");
+                if input.dtype() != Dtype::F32 || case.starts_with("nan") || case.starts_with("inf")
+                {
+                    continue;
+                }
+                let what = format!("{case}{engine}{block}");
+                let ours = quantize(&golden, case, scheme, rounding).expect(&what);
+                let values: Vec<u8> = ours.values.iter().map(|&q| q.cast_unsigned()).collect();
+                assert_eq!(values, q.data(), "{what}: values");
+                assert_eq!(ours.scales.len() * 4, part("scale").expect(&what).data().len());
+                for (raw, &scale) in part("scale").expect(&what).data().chunks(4).zip(&ours.scales)
+                {
+                    let burn = f32::from_le_bytes(raw.try_into().expect("four bytes"));
+                    // Of nothing but zeros, or where the scale underflows, the ndarray engine
+                    // stores a scale of 0; ours is Burn 0.23's, the smallest normal.
+                    let expected = if burn == 0.0 { f32::MIN_POSITIVE } else { burn };
+                    assert_eq!(scale.to_bits(), expected.to_bits(), "{what}: scales");
+                }
+                let floats = Dequantize { to: None }.map_tensor(&ours);
+                // Burn gives zeros of either sign; ours follow its product.
+                assert_eq!(floats, part("dequant").expect(&what).data(), "{what}: floats");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 100, "only {compared} compared");
+}
+
+#[test]
+fn where_burn_overflows_what_is_read_back_is_finite() {
+    let bytes = read();
+    let golden = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    for case in OVERFLOWS {
+        let ours = quantize(&golden, case, QuantizationScheme::PER_TENSOR, Rounding::HalfEven)
+            .expect(case);
+        for raw in (Dequantize { to: None }).map_tensor(&ours).as_chunks::<4>().0 {
+            assert!(f32::from_le_bytes(*raw).is_finite(), "{case}");
+        }
+    }
+}
+
+#[test]
+fn where_burn_panics_or_writes_garbage_we_refuse() {
+    let bytes = read();
+    let golden = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    for case in cases(&golden).filter(|c| c.starts_with("nan") || c.starts_with("inf")) {
+        let result = quantize(&golden, case, QuantizationScheme::PER_TENSOR, Rounding::HalfEven);
+        assert!(matches!(result, Err(NotQuantizable::NonFinite { .. })), "{case}: {result:?}");
+    }
+}
