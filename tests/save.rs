@@ -4,7 +4,7 @@ use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Request, Task};
 use quantscope::job::{Progress, save, verify};
 use quantscope::plan::{Plan, Selection};
-use quantscope::quantization::{QuantizationScheme, Rounding};
+use quantscope::quantization::{Dequantize, QuantizationScheme, Rounding};
 use std::path::{Path, PathBuf};
 
 const SINGLE: &str = "tests/data/tiny-llama/single";
@@ -74,6 +74,10 @@ fn int8_there_and_floats_back() {
                     let name = &source.tensor(id).name;
                     assert_eq!(floats.tensor(id).dtype, source.tensor(id).dtype);
                     assert_eq!(bytes(&floats, name), bytes(&fake, name), "{name}");
+                    let mapped = int8.map(id, Dequantize::default()).expect("reads");
+                    let (dtype, elements) = mapped.expect("floats");
+                    assert_eq!(dtype.dtype(), source.tensor(id).dtype);
+                    assert!(elements == bytes(&floats, name), "{name}");
                     if int8.layout(id).is_none() {
                         assert_eq!(bytes(&int8, name), bytes(&source, name), "{name}");
                     }

@@ -30,7 +30,8 @@ pub use reader::Reader;
 pub use source::Source;
 pub use view::View;
 
-use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
+use crate::quantization::Dequantize;
+use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo, read_f64, write_f64};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -315,6 +316,21 @@ impl Checkpoint {
     /// Bytes of all tensors.
     pub fn total_bytes(&self) -> u64 {
         self.stored.iter().map(Stored::bytes).fold(0, u64::saturating_add)
+    }
+
+    /// A whole tensor's elements as the mapper gives them, little-endian: a quantized tensor's
+    /// in the mapper's type or the one it had before, any other's as they are. `None` for a
+    /// tensor without float elements.
+    pub fn map(&self, id: TensorId, mapper: Dequantize) -> Result<Option<(FloatType, Vec<u8>)>> {
+        let mut reader = self.reader();
+        let elements = 0..self.tensor(id).parameters();
+        let Some((from, bytes)) = reader.elements(id, elements)? else { return Ok(None) };
+        let to = self.layout(id).map_or(from, |layout| mapper.to.unwrap_or(layout.original()));
+        let mut mapped = Vec::with_capacity(bytes.len() / from.size() * to.size());
+        for i in 0..bytes.len() / from.size() {
+            write_f64(to, read_f64(from, bytes, i).unwrap_or(f64::NAN), &mut mapped);
+        }
+        Ok(Some((to, mapped)))
     }
 
     pub fn reader(&self) -> Reader<'_> {

@@ -4,8 +4,8 @@ use super::{QuantizedTensor, kernels};
 use crate::tensor::FloatType;
 
 /// Gives float weights back after loading quantized ones: the Burn Book's `Dequantize`
-/// mapper. Over one tensor it is [`Dequantize::map_tensor`]; over a whole checkpoint it is
-/// `export::dequantized`, which streams.
+/// mapper. Over one tensor in memory it is [`Dequantize::map_tensor`], over the tensors of a
+/// checkpoint `Checkpoint::map`; `job::save` writes a whole checkpoint through it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Dequantize {
     /// The type of the result; `None` for the one each tensor had before.
