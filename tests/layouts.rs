@@ -34,6 +34,9 @@ fn assert_decodes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
         }
     };
     same(&all(checkpoint, id), 0);
+    if checkpoint.layout(id).is_some() {
+        assert_dequantizes(checkpoint, name, expected);
+    }
     let row = checkpoint.tensor(id).shape.row_len();
     let bounds = [0, 1, 2, 7, row - 1, row, row + 1, 3 * row, count / 2 + 1, count - 1, count];
     for start in bounds {
@@ -44,6 +47,31 @@ fn assert_decodes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
                 same(&found, start as usize);
             }
         }
+    }
+}
+
+/// Written back as floats of every type, each value rounded once.
+fn assert_dequantizes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
+    let directory = tempfile::tempdir().expect("temp");
+    for to in [FloatType::F32, FloatType::BF16, FloatType::F16] {
+        let out = directory.path().join(format!("{to:?}.safetensors"));
+        let task = Task::Dequantize { to: Some(to) };
+        let request = Request { task, out: out.clone(), force: false };
+        save::run(checkpoint, &request, None, &Progress::default(), &|_| {}).expect("saves");
+        let plain = Checkpoint::open(&out).expect("opens");
+        let id = plain.find(name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(plain.tensor(id).dtype, to.dtype());
+        assert!(plain.ids().all(|id| plain.layout(id).is_none()));
+        let bytes: Vec<u8> = match to {
+            FloatType::BF16 => bf16s(expected),
+            FloatType::F16 => {
+                expected.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
+            }
+            _ => f32s(expected),
+        };
+        let mut reader = plain.reader();
+        let read = reader.elements(id, 0..expected.len() as u64).expect("reads");
+        assert!(read == Some((to, &bytes[..])), "{name} as {to:?}");
     }
 }
 

@@ -22,9 +22,22 @@ pub fn write_f64(dtype: FloatType, value: f64, out: &mut Vec<u8>) {
     match dtype {
         FloatType::F64 => out.extend(value.to_le_bytes()),
         FloatType::F32 => out.extend((value as f32).to_le_bytes()),
-        FloatType::F16 => out.extend(f16::from_f64(value).to_le_bytes()),
-        FloatType::BF16 => out.extend(bf16::from_f64(value).to_le_bytes()),
+        FloatType::F16 => out.extend(f16::from_f32(to_odd(value)).to_le_bytes()),
+        FloatType::BF16 => out.extend(bf16::from_f32(to_odd(value)).to_le_bytes()),
     }
+}
+
+/// `value` as an f32 whose last bit is set if anything was cut off, so that rounding it
+/// once more gives what rounding `value` itself would. `half`'s own `from_f64` forgets the
+/// lower half of the mantissa and takes what is just above a tie for one.
+fn to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let back = f64::from(nearest);
+    if back == value || value.is_nan() {
+        return nearest;
+    }
+    let towards_zero = nearest.to_bits() - u32::from(back.abs() > value.abs());
+    f32::from_bits(towards_zero | 1)
 }
 
 #[cfg(test)]
@@ -41,5 +54,45 @@ mod tests {
             let back: Vec<_> = (0..5).map(|i| read_f64(dtype, &bytes, i)).collect();
             assert_eq!(back, [Some(0.0), Some(-1.5), Some(0.25), Some(f64::INFINITY), None]);
         }
+    }
+
+    fn written(dtype: FloatType, value: f64) -> u16 {
+        let mut bytes = Vec::new();
+        write_f64(dtype, value, &mut bytes);
+        u16::from_le_bytes([bytes[0], bytes[1]])
+    }
+
+    /// What lies however little above or below the middle of two halves is no tie.
+    #[test]
+    fn halves_are_rounded_once() {
+        for (dtype, step, unit) in
+            [(FloatType::BF16, 2f64.powi(-7), 0x3F80), (FloatType::F16, 2f64.powi(-10), 0x3C00)]
+        {
+            for sign in [1.0, -1.0] {
+                let bits = |n: u16| if sign < 0.0 { 0x8000 | (unit + n) } else { unit + n };
+                for (odd, even) in [(0, 0), (1, 2)] {
+                    let tie = 1.0 + (f64::from(odd) + 0.5) * step;
+                    assert_eq!(written(dtype, sign * tie), bits(even), "{dtype:?} {tie}");
+                    for little in [2f64.powi(-20), 2f64.powi(-23), 2f64.powi(-40), f64::EPSILON] {
+                        let (below, above) = (sign * (tie - little), sign * (tie + little));
+                        assert_eq!(written(dtype, below), bits(odd), "{dtype:?} {below}");
+                        assert_eq!(written(dtype, above), bits(odd + 1), "{dtype:?} {above}");
+                    }
+                }
+            }
+        }
+        for huge in [1e39, f64::MAX, f64::INFINITY] {
+            assert_eq!(written(FloatType::BF16, huge), 0x7F80);
+            assert_eq!(written(FloatType::F16, -huge), 0xFC00);
+        }
+        for tiny in [f64::MIN_POSITIVE, 1e-46, 1e-42] {
+            assert_eq!(written(FloatType::F16, -tiny), 0x8000);
+        }
+        // Half the smallest subnormal is a tie, and goes to zero; a little more does not.
+        assert_eq!(written(FloatType::F16, 2f64.powi(-25)), 0);
+        assert_eq!(written(FloatType::F16, 2f64.powi(-25) * (1.0 + 2f64.powi(-30))), 1);
+        assert_eq!(written(FloatType::BF16, 2f64.powi(-134)), 0);
+        assert_eq!(written(FloatType::BF16, 2f64.powi(-134) * (1.0 + 2f64.powi(-10))), 1);
+        assert!(bf16::from_bits(written(FloatType::BF16, f64::NAN)).is_nan());
     }
 }

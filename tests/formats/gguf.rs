@@ -4,7 +4,8 @@ use crate::{bytes, floats, quantize, refusal};
 use quantscope::checkpoint::{Checkpoint, Format};
 use quantscope::export::{OutputFormat, Task};
 use quantscope::job::{Progress, verify};
-use quantscope::quantization::QuantizationScheme;
+use quantscope::quantization::{Dequantize, QuantizationScheme};
+use quantscope::tensor::FloatType;
 use std::path::Path;
 
 fn open(name: &str) -> Checkpoint {
@@ -27,6 +28,37 @@ fn every_block_type_decodes_to_the_bit_as_gguf_py_does() {
         for range in [0..1, 1..33, 31..40, 64..tensor.parameters(), 5..5] {
             let (_, part) = reader.elements(id, range.clone()).expect("reads").expect("decoded");
             assert_eq!(part, &expected[range.start as usize * 4..range.end as usize * 4]);
+        }
+    }
+}
+
+/// As BF16 and F16 too, each value rounded once.
+#[test]
+fn every_block_type_becomes_floats_of_any_type() {
+    let blocks = open("blocks.gguf");
+    let expected = open("blocks.safetensors");
+    for tensor in expected.tensors() {
+        let id = blocks.find(&tensor.name).expect("both have it");
+        let f32s = floats(&expected, &tensor.name);
+        let f32s = f32s.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw));
+        for to in [FloatType::F32, FloatType::BF16, FloatType::F16] {
+            let rounded: Vec<u8> = match to {
+                FloatType::BF16 => {
+                    f32s.clone().flat_map(|v| half::bf16::from_f32(v).to_le_bytes()).collect()
+                }
+                FloatType::F16 => {
+                    f32s.clone().flat_map(|v| half::f16::from_f32(v).to_le_bytes()).collect()
+                }
+                _ => f32s.clone().flat_map(f32::to_le_bytes).collect(),
+            };
+            let mapped = blocks.map(id, Dequantize { to: Some(to) }).expect("reads");
+            match blocks.layout(id) {
+                Some(_) => assert!(mapped == Some((to, rounded)), "{} as {to:?}", tensor.name),
+                // Floats stay what they are.
+                None => assert!(
+                    mapped.is_some_and(|(dtype, _)| dtype.dtype() == blocks.tensor(id).dtype)
+                ),
+            }
         }
     }
 }
@@ -154,6 +186,12 @@ fn gguf_becomes_plain_floats_under_the_same_names() {
     assert_eq!(floats(&out, "token_embd.weight"), floats(&source, "token_embd.weight"));
     assert_eq!(bytes(&out, "blk.0.exps.weight"), bytes(&source, "blk.0.exps.weight"));
     assert!(out.shards()[0].metadata.is_empty());
+    for to in [FloatType::F32, FloatType::BF16, FloatType::F16] {
+        let out = directory.path().join(format!("{to:?}.safetensors"));
+        let out = crate::run(&source, &out, Task::Dequantize { to: Some(to) }).expect("saves").0;
+        let id = out.find("token_embd.weight").expect("the same name");
+        assert_eq!(out.tensor(id).dtype, to.dtype());
+    }
 }
 
 #[test]
