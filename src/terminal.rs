@@ -423,7 +423,12 @@ pub fn questions(schemes: &[QuantizationScheme]) -> Questions {
 }
 
 fn meter(progress: &Progress) -> Meter {
-    Meter { done: progress.done(), total: progress.total(), elapsed: progress.elapsed() }
+    Meter {
+        done: progress.done(),
+        total: progress.total(),
+        elapsed: progress.elapsed(),
+        rate: None,
+    }
 }
 
 fn key_of(event: KeyEvent) -> Option<app::keys::Key> {

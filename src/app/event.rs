@@ -1,6 +1,7 @@
 //! What comes in and what goes out: the state machine's two ends, as plain data.
 
 use super::keys::Key;
+use super::meter::Meter;
 use super::table::Column;
 use super::{LaidOut, Tab, facts::SCHEMES};
 use crate::checkpoint::CheckpointError;
@@ -74,32 +75,6 @@ pub enum Effect {
     Quit,
 }
 
-/// How far a job is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Meter {
-    pub done: u64,
-    pub total: u64,
-    pub elapsed: Duration,
-}
-
-impl Meter {
-    /// 0 … 1.
-    pub fn share(&self) -> f64 {
-        match self.total {
-            0 => 0.0,
-            total => (self.done as f64 / total as f64).min(1.0),
-        }
-    }
-
-    /// The time it will still take at the rate so far.
-    pub fn left(&self) -> Option<Duration> {
-        let seconds = self.elapsed.as_secs_f64();
-        let rest = self.total.saturating_sub(self.done) as f64;
-        let left = seconds * rest / self.done as f64;
-        Duration::try_from_secs_f64(left).ok()
-    }
-}
-
 /// Rows of the table, and columns and rows of the text in an overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Viewport {
@@ -118,5 +93,12 @@ pub enum Target {
     Tab(Tab),
 }
 
-/// What is measured first, so that there is a ranking soon, and what then.
-pub const ROUNDS: [&[QuantizationScheme]; 2] = [SCHEMES.split_at(2).0, SCHEMES.split_at(2).1];
+/// What is measured first, so that there is a ranking soon, and what then: the half of
+/// [`SCHEMES`] with the table's own scheme comes first.
+pub fn rounds(scheme: QuantizationScheme) -> [&'static [QuantizationScheme]; 2] {
+    let (coarse, blocks) = SCHEMES.split_at(2);
+    match blocks.contains(&scheme) {
+        true => [blocks, coarse],
+        false => [coarse, blocks],
+    }
+}

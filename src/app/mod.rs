@@ -9,6 +9,7 @@ pub mod facts;
 pub mod figures;
 pub mod filter;
 pub mod keys;
+mod meter;
 mod model;
 pub mod names;
 pub mod overlay;
@@ -20,12 +21,14 @@ pub mod tree;
 mod update;
 
 pub use action::Action;
-pub use event::{Effect, Event, Meter, ROUNDS, Target, Viewport};
+pub use event::{Effect, Event, Target, Viewport};
+pub use meter::{Meter, Pace};
 pub use model::{Model, Quality};
 pub use save::{LaidOut, SaveDialog, SaveKind, Saving, model_name, ratio};
 pub use update::update;
 
 use crate::checkpoint::Checkpoint;
+use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
 use filter::Filter;
 use keys::Context;
@@ -59,9 +62,10 @@ impl Tab {
 pub enum Calibration {
     /// There is no float tensor.
     NothingToDo,
-    /// `round`: which of [`ROUNDS`] is measured now.
+    /// `round`: which of the two rounds is measured now, and the schemes of it.
     Running {
         round: usize,
+        schemes: &'static [QuantizationScheme],
         meter: Meter,
     },
     /// `meter`: of the first round.
@@ -79,6 +83,13 @@ pub enum Calibration {
 pub struct Status {
     pub text: String,
     pub warning: bool,
+}
+
+/// How fast the jobs go.
+#[derive(Debug, Default)]
+struct Paces {
+    calibration: Pace,
+    save: Pace,
 }
 
 #[derive(Debug)]
@@ -101,6 +112,7 @@ pub struct App {
     /// When the ranking was settled last, and whether there were findings since.
     settled: Duration,
     unsettled: bool,
+    paces: Paces,
     hurried: Vec<TensorId>,
     receipts: Vec<String>,
 }
@@ -122,6 +134,7 @@ impl App {
             generation: 0,
             settled: Duration::ZERO,
             unsettled: false,
+            paces: Paces::default(),
             hurried: Vec::new(),
             receipts: Vec::new(),
             model,

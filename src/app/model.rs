@@ -1,7 +1,7 @@
 //! The checkpoint under study: what is known of its tensors, and the plan made for it.
 
 use super::facts::{Facts, Known, Sqnr};
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::plan::{History, Obstacle, Plan, Totals, obstacle};
 use crate::quantization::{Analysis, Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
@@ -66,18 +66,24 @@ impl Model {
         let obstacles: Vec<_> = checkpoint.ids().map(|id| obstacle(&checkpoint, id)).collect();
         let inventory = Inventory::of(&checkpoint, &obstacles);
         let totals = Plan::default().totals(&checkpoint);
+        let scheme = first_scheme(&checkpoint);
         Model {
             checkpoint,
             inventory,
             known,
             obstacles,
-            scheme: QuantizationScheme::PER_TENSOR,
+            scheme,
             plan: Plan::default(),
             history: History::default(),
             saved: Plan::default(),
             totals,
             quality: Quality::default(),
         }
+    }
+
+    /// The scheme the table starts with: the one that saves best from this format.
+    pub fn first_scheme(&self) -> QuantizationScheme {
+        first_scheme(&self.checkpoint)
     }
 
     pub fn known(&self, id: TensorId) -> &Known {
@@ -300,5 +306,13 @@ impl Model {
             .collect();
         impossible.into_iter().for_each(|id| self.plan.unmark(id));
         self.measure_plan();
+    }
+}
+
+/// GGUF's int8 is Q8_0: blocks of 32.
+fn first_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
+    match checkpoint.format() {
+        Format::Gguf => QuantizationScheme::per_block(32),
+        _ => QuantizationScheme::PER_TENSOR,
     }
 }

@@ -1,8 +1,8 @@
 //! The dialogs that end in a file: what is to be written, how it goes, and the receipt.
 
-use super::event::Meter;
 use super::facts::scheme_name;
 use super::figures::{bytes, counted, decibels, duration};
+use super::meter::Meter;
 use super::model::Model;
 use super::names;
 use super::pager::{Line, Pager};

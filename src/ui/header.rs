@@ -2,8 +2,10 @@
 
 use super::paint;
 use super::theme::Theme;
+use crate::app::facts::SCHEMES;
 use crate::app::figures::{bytes, counted, duration, parameters, rate};
-use crate::app::{App, Calibration, Meter, ROUNDS, model_name, names};
+use crate::app::{App, Calibration, Meter, model_name, names};
+use crate::quantization::QuantizationScheme;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -55,10 +57,11 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
         Calibration::NothingToDo => {
             Line::styled(" nothing to calibrate: no tensor holds floats", theme.dim)
         }
-        Calibration::Running { round, meter } => {
-            let word = match round {
-                0 => " calibrating ",
-                _ => " measuring blocks ",
+        Calibration::Running { round, schemes, meter } => {
+            let word = match (round, schemes.contains(&QuantizationScheme::PER_CHANNEL)) {
+                (0, _) => " calibrating ",
+                (_, true) => " measuring per channel ",
+                (_, false) => " measuring blocks ",
             };
             let mut spans = vec![Span::styled(word, theme.accent)];
             let cells = if width >= 100 { 20 } else { 8 };
@@ -68,7 +71,7 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
             Line::from(spans)
         }
         Calibration::Done { .. } => {
-            let schemes: usize = ROUNDS.iter().map(|round| round.len()).sum();
+            let schemes = SCHEMES.len();
             Line::from(vec![
                 Span::styled(" calibrated", theme.good),
                 Span::styled(
@@ -95,7 +98,7 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
 pub fn progress(meter: &Meter) -> String {
     let mut text = format!("{} of {}", bytes(meter.done), bytes(meter.total));
     if let (Some(left), 1..) = (meter.left(), meter.done) {
-        text += &format!("  {}  {} left", rate(meter.done, meter.elapsed), duration(left));
+        text += &format!("  {}  {} left", rate(meter.rate()), duration(left));
     }
     text
 }

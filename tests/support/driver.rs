@@ -159,6 +159,7 @@ impl Driver {
             done: (total as f64 * share) as u64,
             total,
             elapsed: Duration::from_millis(250),
+            rate: None,
         });
         self.send(Event::Tick { now: self.now, calibration, save: None });
     }

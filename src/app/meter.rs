@@ -1,0 +1,102 @@
+//! How far a job is, and how fast it goes now.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Meter {
+    pub done: u64,
+    pub total: u64,
+    pub elapsed: Duration,
+    /// Bytes a second of late, once a [`Pace`] has seen them.
+    pub rate: Option<f64>,
+}
+
+impl Meter {
+    /// 0 … 1.
+    pub fn share(&self) -> f64 {
+        match self.total {
+            0 => 0.0,
+            total => (self.done as f64 / total as f64).min(1.0),
+        }
+    }
+
+    /// Bytes a second: of late, or since the start where nothing else is known.
+    pub fn rate(&self) -> f64 {
+        let seconds = self.elapsed.as_secs_f64();
+        let average = if seconds > 0.0 { self.done as f64 / seconds } else { 0.0 };
+        self.rate.unwrap_or(average)
+    }
+
+    /// The time it will still take at that rate.
+    pub fn left(&self) -> Option<Duration> {
+        let rest = self.total.saturating_sub(self.done) as f64;
+        Duration::try_from_secs_f64(rest / self.rate()).ok()
+    }
+}
+
+/// What a rate is taken over: long enough not to flicker, short enough to follow a disk
+/// that slows down.
+const WINDOW: Duration = Duration::from_secs(2);
+/// Nothing is said of the rate of a shorter time.
+const SHORTEST: Duration = Duration::from_millis(300);
+
+/// The meters of the last moments of one job.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    seen: VecDeque<(Duration, u64)>,
+}
+
+impl Pace {
+    /// The meter with the rate of the last moments.
+    pub fn follow(&mut self, meter: Meter) -> Meter {
+        if self.seen.back().is_some_and(|&(at, done)| at > meter.elapsed || done > meter.done) {
+            // Another job has begun.
+            self.seen.clear();
+        }
+        self.seen.push_back((meter.elapsed, meter.done));
+        while self.seen.get(1).is_some_and(|&(at, _)| meter.elapsed.saturating_sub(at) >= WINDOW) {
+            self.seen.pop_front();
+        }
+        let rate = self.seen.front().and_then(|&(at, done)| {
+            let span = meter.elapsed.saturating_sub(at);
+            (span >= SHORTEST).then(|| (meter.done - done) as f64 / span.as_secs_f64())
+        });
+        Meter { rate, ..meter }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter(millis: u64, done: u64) -> Meter {
+        let elapsed = Duration::from_millis(millis);
+        Meter { done, total: 10_000_000, elapsed, rate: None }
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let mut pace = Pace::default();
+        let first = pace.follow(meter(100, 1_000_000));
+        assert_eq!((first.rate, first.rate()), (None, 10_000_000.0));
+        for second in 1..=10 {
+            pace.follow(meter(100 + second * 1000, 1_000_000 + second * 1000));
+        }
+        let slow = pace.follow(meter(11_100, 1_011_000));
+        assert_eq!(slow.rate(), 1000.0);
+        assert_eq!(slow.left(), Some(Duration::from_secs(8989)));
+        let other = pace.follow(meter(10, 500));
+        assert_eq!(other.rate, None);
+    }
+
+    #[test]
+    fn a_job_that_stands_still_has_no_end_in_sight() {
+        let mut pace = Pace::default();
+        for second in 0..5 {
+            pace.follow(meter(second * 1000, 7));
+        }
+        assert_eq!(pace.follow(meter(5000, 7)).left(), None);
+    }
+}

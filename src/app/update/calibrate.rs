@@ -1,0 +1,93 @@
+//! The calibration in the background: its rounds, its progress, what is measured next.
+
+use super::Effects;
+use crate::app::event::{Effect, rounds};
+use crate::app::facts::Known;
+use crate::app::overlay::Overlay;
+use crate::app::table::Column;
+use crate::app::{App, Calibration, Meter};
+use crate::tensor::TensorId;
+use std::time::Duration;
+
+/// How long the ranking stays as it is while findings come in.
+const SETTLE: Duration = Duration::from_millis(200);
+
+impl App {
+    pub(super) fn calibrate(&mut self, round: usize, effects: &mut Effects) {
+        if !self.model.has_floats() {
+            self.calibration = Calibration::NothingToDo;
+            return;
+        }
+        self.generation += 1;
+        self.hurried.clear();
+        let all = rounds(self.model.first_scheme());
+        let Some(&schemes) = all.get(round) else { return };
+        self.calibration = Calibration::Running { round, schemes, meter: Meter::default() };
+        effects.push(Effect::Calibrate { generation: self.generation, schemes });
+    }
+
+    pub(super) fn calibration_ended(&mut self, meter: Meter, effects: &mut Effects) {
+        self.settle();
+        let Calibration::Running { round, .. } = self.calibration else { return };
+        match round {
+            0 => self.calibrate(1, effects),
+            _ => self.calibration = Calibration::Done { meter },
+        }
+    }
+
+    pub(super) fn toggle_calibration(&mut self, effects: &mut Effects) {
+        match self.calibration {
+            Calibration::Running { meter, .. } => {
+                // Findings still on their way belong to a calibration that no longer counts.
+                self.generation += 1;
+                self.calibration = Calibration::Stopped { meter };
+                self.settle();
+                self.say("stopped; c calibrates anew");
+                effects.push(Effect::StopCalibration);
+            }
+            Calibration::NothingToDo => self.say("there is no float tensor to calibrate"),
+            _ => {
+                self.model.forget();
+                self.settle();
+                self.calibrate(0, effects);
+            }
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Duration, calibration: Option<Meter>, save: Option<Meter>) {
+        if let (Calibration::Running { meter, .. }, Some(now)) =
+            (&mut self.calibration, calibration)
+        {
+            *meter = self.paces.calibration.follow(now);
+        }
+        if let (Some(Overlay::Saving(saving)), Some(now)) = (&mut self.overlay, save) {
+            saving.meter = self.paces.save.follow(now);
+        }
+        if self.unsettled && now.saturating_sub(self.settled) >= SETTLE {
+            self.settled = now;
+            self.settle();
+        }
+    }
+
+    pub(super) fn settle(&mut self) {
+        self.unsettled = false;
+        self.model.weigh();
+        match self.table.sort.column {
+            Column::Sqnr => self.table.reorder(&self.model),
+            _ => self.table.sum_up(&self.model),
+        }
+    }
+
+    pub(super) fn hurry(&mut self, effects: &mut Effects) {
+        if !matches!(self.calibration, Calibration::Running { round: 0, .. }) {
+            return;
+        }
+        let waiting = |id: &TensorId| *self.model.known(*id) == Known::Waiting;
+        let wanted: Vec<TensorId> = self.table.visible_tensors().filter(waiting).collect();
+        let new = wanted.iter().any(|id| !self.hurried.contains(id));
+        if new {
+            self.hurried.clone_from(&wanted);
+            effects.push(Effect::Hurry(wanted));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Finding: order, filter, search and going to a tensor.
+
+use crate::app::App;
+use crate::app::figures::counted;
+use crate::app::filter::Filter;
+use crate::app::overlay::{FilterPrompt, GoTo, Overlay};
+use crate::app::table::{Column, Sort};
+
+impl App {
+    pub(super) fn sort_by(&mut self, column: Column) {
+        let now = self.table.sort;
+        let sort = match now.column == column {
+            true => Sort { descending: !now.descending, ..now },
+            false => Sort::by(column),
+        };
+        self.table.set_sort(sort, &self.model);
+        self.say(format!("ordered {}", sort.describe()));
+    }
+
+    pub(super) fn open_filter(&mut self) {
+        let before = self.filter_text.clone();
+        let input = tui_input::Input::new(before.clone());
+        self.overlay = Some(Overlay::Filter(FilterPrompt { input, before, problem: None }));
+    }
+
+    pub(super) fn keep_filter(&mut self, prompt: FilterPrompt) {
+        if let Some(why) = &prompt.problem {
+            let why = why.clone();
+            self.overlay = Some(Overlay::Filter(prompt));
+            return self.warn(why);
+        }
+        self.search = self.table.filter.clone();
+        if !self.filter_text.is_empty() {
+            let shown = counted(self.table.shown_count(), "tensor");
+            self.say(format!("{shown} shown; Esc shows all again, n and N still find"));
+        }
+    }
+
+    pub(super) fn find(&mut self, forward: bool) {
+        if matches!(self.search, Filter::Everything) {
+            return self.say("nothing searched for yet: / searches");
+        }
+        let mut matcher = self.search.matcher();
+        let found = self.table.find(forward, &self.model, |name| matcher.matches(name));
+        match found {
+            Some(place) => self.table.move_to(place),
+            None => self.say("no match in the rows shown"),
+        }
+    }
+
+    pub(super) fn go_to(&mut self, go_to: &GoTo) {
+        let Some(&id) = go_to.names.get(go_to.chosen) else {
+            return self.say("no tensor of that name");
+        };
+        if !self.table.is_shown(id) {
+            self.filter_text.clear();
+            self.table.set_filter(Filter::Everything, &self.model);
+        }
+        self.table.go_to(id, &self.model);
+    }
+}
+
+pub(super) fn neighbour(column: Column, step: usize) -> Column {
+    let at = Column::ALL.iter().position(|&c| c == column).unwrap_or(0);
+    Column::ALL[(at + step) % Column::ALL.len()]
+}

@@ -1,0 +1,162 @@
+//! Choosing: marks, presets, schemes, undo and redo.
+
+use crate::app::App;
+use crate::app::facts::{Known, next_scheme, scheme_name};
+use crate::app::figures::{count, counted};
+use crate::app::overlay::{Overlay, PresetChoice, Presets};
+use crate::app::table::Column;
+use crate::app::tree::Item;
+use crate::plan::Preset;
+use crate::tensor::TensorId;
+
+impl App {
+    pub(super) fn plan_changed(&mut self) {
+        match self.table.sort.column {
+            // A mark may carry another scheme, so another SQNR.
+            Column::Scheme => self.table.reorder(&self.model),
+            _ => self.table.sum_up(&self.model),
+        }
+    }
+
+    pub(super) fn mark_current(&mut self) {
+        let Some(row) = self.table.current() else { return };
+        match row.item {
+            Item::Tensor(id) => self.mark_tensor(id),
+            Item::Module(_) => {
+                let tensors = self.table.tensors_of(row.item);
+                self.mark_all(&tensors, "in this module");
+            }
+        }
+        self.plan_changed();
+    }
+
+    pub(super) fn mark_tensor(&mut self, id: TensorId) {
+        if self.model.is_marked(id) {
+            self.model.unmark([id]);
+            return;
+        }
+        match self.model.obstacle(id).cloned() {
+            None => {}
+            Some(why) if why.can_be_overruled() => {
+                self.warn(format!("marked, though {why}: usually left as it is"));
+            }
+            Some(why) => return self.warn(format!("cannot be quantized: {why}")),
+        }
+        if let Known::Unreadable(why) = self.model.known(id) {
+            return self.warn(format!("cannot be quantized: {why}"));
+        }
+        self.model.mark([id]);
+    }
+
+    pub(super) fn mark_all(&mut self, tensors: &[TensorId], whence: &str) {
+        let quantizable: Vec<TensorId> =
+            tensors.iter().copied().filter(|&id| self.may_mark(id)).collect();
+        let marked = tensors.iter().filter(|&&id| self.model.is_marked(id)).count();
+        if quantizable.is_empty() && marked == 0 {
+            return self.say(format!("nothing quantizable {whence}"));
+        }
+        if quantizable.iter().all(|&id| self.model.is_marked(id)) {
+            self.model.unmark(tensors.iter().copied());
+            self.say(format!("unmarked {}", counted(marked, "tensor")));
+        } else {
+            self.model.mark(quantizable.iter().copied());
+            let left = match tensors.len() - quantizable.len() {
+                0 => String::new(),
+                n => {
+                    format!("; {} (vectors, norms, embeddings …) left as they are", count(n as u64))
+                }
+            };
+            self.say(format!("marked {}{left}", counted(quantizable.len(), "tensor")));
+        }
+    }
+
+    pub(super) fn may_mark(&self, id: TensorId) -> bool {
+        self.model.quantizable(id) && !matches!(self.model.known(id), Known::Unreadable(_))
+    }
+
+    pub(super) fn mark_shown(&mut self) {
+        let shown: Vec<TensorId> = self.table.shown().collect();
+        self.mark_all(&shown, "among the tensors shown");
+        self.plan_changed();
+    }
+
+    pub(super) fn invert(&mut self) {
+        let shown: Vec<TensorId> = self
+            .table
+            .shown()
+            .filter(|&id| self.may_mark(id) || self.model.is_marked(id))
+            .collect();
+        if self.model.invert(shown) {
+            let marked = counted(self.model.plan().len(), "tensor");
+            self.say(format!("inverted: {marked} marked now"));
+        }
+        self.plan_changed();
+    }
+
+    pub(super) fn travel(
+        &mut self,
+        done: &str,
+        nothing: &str,
+        travel: fn(&mut crate::app::Model) -> bool,
+    ) {
+        let changed = travel(&mut self.model);
+        let (past, future) = self.model.undo_depth();
+        match changed {
+            true => self.say(format!("{done}; {past} to undo, {future} to redo")),
+            false => self.say(nothing),
+        }
+        self.plan_changed();
+    }
+
+    pub(super) fn open_presets(&mut self) {
+        if !self.model.has_floats() {
+            return self.say("there is no float tensor to mark");
+        }
+        let presets = Preset::ALL.into_iter().map(Some).chain([None]);
+        let choices = presets
+            .map(|preset| {
+                let mut tensors =
+                    preset.map_or(Vec::new(), |preset| preset.select(&self.model.checkpoint));
+                tensors.retain(|&id| self.may_mark(id));
+                let bytes = tensors.iter().map(|&id| self.model.checkpoint.tensor(id).bytes).sum();
+                PresetChoice { preset, tensors, bytes }
+            })
+            .collect();
+        self.overlay = Some(Overlay::Presets(Presets { choices, chosen: 0 }));
+    }
+
+    pub(super) fn take_preset(&mut self, replace: bool) {
+        let Some(Overlay::Presets(presets)) = self.overlay.take() else { return };
+        let Some(choice) = presets.choices.get(presets.chosen) else { return };
+        let keep: std::collections::HashSet<TensorId> = choice.tensors.iter().copied().collect();
+        match replace {
+            true => self.model.mark_only(&keep),
+            false => self.model.mark(choice.tensors.iter().copied()),
+        };
+        let marked = counted(self.model.plan().len(), "tensor");
+        self.say(format!("{}: {marked} marked now", choice.name()));
+        self.plan_changed();
+    }
+
+    pub(super) fn next_scheme(&mut self) {
+        let Some(row) = self.table.current() else { return };
+        let mut tensors = self.table.tensors_of(row.item);
+        tensors.retain(|&id| self.model.is_marked(id));
+        let Some(&first) = tensors.first() else {
+            return self.say("nothing is marked here: Space marks, X changes the whole table");
+        };
+        let scheme = next_scheme(self.model.scheme_of(first));
+        self.model.set_scheme(tensors.iter().copied(), scheme);
+        let marked = counted(tensors.len(), "mark");
+        self.say(format!("{marked} now {}", scheme_name(scheme)));
+        self.plan_changed();
+    }
+
+    pub(super) fn next_scheme_for_all(&mut self) {
+        self.model.scheme = next_scheme(self.model.scheme);
+        let all: Vec<TensorId> = self.model.plan().iter().map(|(id, _)| id).collect();
+        self.model.set_scheme(all, self.model.scheme);
+        self.say(format!("the table and all marks are {} now", scheme_name(self.model.scheme)));
+        self.settle();
+    }
+}

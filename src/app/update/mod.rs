@@ -1,0 +1,344 @@
+//! One event at a time: what it changes and what is to be done about it.
+
+mod calibrate;
+mod find;
+mod marks;
+mod save;
+
+use super::event::{Effect, Event, Target, Viewport};
+use super::filter::Filter;
+use super::keys::{self, Key};
+use super::overlay::{GoTo, Help, Overlay, Tone};
+use super::pager::{Line, Pager};
+use super::table::{Column, Motion};
+use super::{Action, App, Calibration, Status, Tab, texts};
+use crate::job::save::News;
+use tui_input::InputRequest;
+
+type Effects = Vec<Effect>;
+
+/// Changes the state as the event demands; gives what must be done in the world.
+pub fn update(app: &mut App, event: Event) -> Effects {
+    let mut effects = Effects::new();
+    match event {
+        Event::Opened => app.calibrate(0, &mut effects),
+        Event::Key(key) => app.key(key, &mut effects),
+        Event::Paste(text) => app.paste(&text),
+        Event::Click(target) if app.overlay.is_none() => app.click(target),
+        Event::Click(_) => {}
+        Event::Wheel(rows) => app.wheel(rows, &mut effects),
+        Event::Resized(viewport) => app.resize(viewport),
+        Event::Tick { now, calibration, save } => app.tick(now, calibration, save),
+        Event::Found { generation, tensor, found } if generation == app.generation => {
+            if app.model.learn(tensor, found) {
+                let name = &app.model.checkpoint.tensor(tensor).name;
+                app.warn(format!("unmarked {name}: it turned out to have no scale"));
+            }
+            app.unsettled = true;
+        }
+        Event::CalibrationEnded { generation, meter } if generation == app.generation => {
+            app.calibration_ended(meter, &mut effects);
+        }
+        Event::CalibrationFailed { generation, why } if generation == app.generation => {
+            app.settle();
+            app.calibration = Calibration::Failed;
+            match app.overlay {
+                // The save goes on, and its window with it.
+                Some(Overlay::Saving(_)) => app.warn(format!("calibration failed: {why}")),
+                _ => app.show_error(
+                    "Calibration failed",
+                    why,
+                    "What is measured so far stays. Press c to calibrate anew.",
+                ),
+            }
+        }
+        Event::Found { .. } | Event::CalibrationEnded { .. } | Event::CalibrationFailed { .. } => {}
+        Event::LaidOut(laid_out) => {
+            if let Some(Overlay::Save(dialog)) = &mut app.overlay {
+                dialog.laid_out = Some(laid_out);
+            }
+        }
+        Event::Save(News::Phase(phase)) => {
+            if let Some(Overlay::Saving(saving)) = &mut app.overlay {
+                saving.phase = phase;
+            }
+        }
+        Event::Save(News::Finished(outcome)) => app.save_finished(*outcome),
+        Event::SaveFailed(why) => {
+            app.overlay = None;
+            app.show_error("The save failed", why, "Nothing was written.");
+        }
+        Event::Config(config) => {
+            if let Some(Overlay::Text(_, pager)) = &mut app.overlay {
+                let scroll = pager.scroll() as isize;
+                *pager = texts::metadata(&app.model.checkpoint, Some(&config));
+                let (width, height) = app.viewport.text;
+                pager.scroll_by(scroll, width, height);
+            }
+        }
+    }
+    app.hurry(&mut effects);
+    effects
+}
+
+impl App {
+    fn say(&mut self, text: impl Into<String>) {
+        self.status = Some(Status { text: text.into(), warning: false });
+    }
+
+    fn warn(&mut self, text: impl Into<String>) {
+        self.status = Some(Status { text: text.into(), warning: true });
+    }
+
+    fn show_error(&mut self, title: &str, what: String, then: &str) {
+        let lines = vec![Line::text(what), Line::Blank, Line::text(then)];
+        self.overlay = Some(Overlay::Text(Tone::Bad, Pager::new(title, lines)));
+    }
+
+    fn key(&mut self, key: Key, effects: &mut Effects) {
+        self.status = None;
+        match (keys::action(self.context(), key), key) {
+            (Some(action), _) => self.act(action, effects),
+            (None, Key::Char(c)) => self.edit(InputRequest::InsertChar(c)),
+            _ => {}
+        }
+    }
+
+    fn paste(&mut self, text: &str) {
+        for c in text.chars().filter(|c| !c.is_control()) {
+            self.edit(InputRequest::InsertChar(c));
+        }
+    }
+
+    fn edit(&mut self, request: InputRequest) {
+        let Some(overlay) = &mut self.overlay else { return };
+        let Some(input) = overlay.input() else { return };
+        let changed = input.handle(request).is_some_and(|change| change.value);
+        if !changed {
+            return;
+        }
+        match overlay {
+            Overlay::Filter(prompt) => {
+                let text = prompt.input.value().to_owned();
+                match Filter::parse(&text) {
+                    Ok(filter) => {
+                        prompt.problem = None;
+                        self.filter_text = text;
+                        self.table.set_filter(filter, &self.model);
+                    }
+                    Err(why) => prompt.problem = Some(why),
+                }
+            }
+            Overlay::GoTo(go_to) => go_to.search(&self.model.checkpoint),
+            Overlay::Help(help) => help.scroll = 0,
+            Overlay::Save(dialog) => dialog.problem = None,
+            _ => {}
+        }
+    }
+
+    fn act(&mut self, action: Action, effects: &mut Effects) {
+        let (table, model) = (&mut self.table, &self.model);
+        match action {
+            Action::Move(motion) => self.move_by(motion, effects),
+            Action::FoldOrLeave => table.fold_or_leave(model),
+            Action::UnfoldOrEnter => table.unfold_or_enter(model),
+            Action::FoldAll => table.fold_all(true, model),
+            Action::UnfoldAll => table.fold_all(false, model),
+            Action::ToggleTree => table.set_tree(!table.as_tree, model),
+            Action::Open => {
+                if !table.toggle_fold(model) {
+                    self.zoomed = !self.zoomed && self.table.current().is_some();
+                }
+            }
+            Action::Back => self.back(),
+
+            Action::Mark => self.mark_current(),
+            Action::MarkShown => self.mark_shown(),
+            Action::Invert => self.invert(),
+            Action::Presets => self.open_presets(),
+            Action::NextScheme => self.next_scheme(),
+            Action::NextSchemeForAll => self.next_scheme_for_all(),
+            Action::Undo => self.travel("undone", "nothing to undo", |model| model.undo()),
+            Action::Redo => self.travel("done again", "nothing to redo", |model| model.redo()),
+
+            Action::Filter => self.open_filter(),
+            Action::NextMatch => self.find(true),
+            Action::PreviousMatch => self.find(false),
+            Action::GoTo => {
+                let mut go_to = GoTo::default();
+                go_to.search(&self.model.checkpoint);
+                self.overlay = Some(Overlay::GoTo(go_to));
+            }
+            Action::SortNext => self.sort_by(find::neighbour(self.table.sort.column, 1)),
+            Action::SortPrevious => {
+                self.sort_by(find::neighbour(self.table.sort.column, Column::ALL.len() - 1));
+            }
+            Action::SortReverse => self.sort_by(self.table.sort.column),
+
+            Action::NextTab | Action::PreviousTab => {
+                let step = if action == Action::NextTab { 1 } else { Tab::ALL.len() - 1 };
+                let at = Tab::ALL.iter().position(|&tab| tab == self.tab).unwrap_or(0);
+                self.tab = Tab::ALL[(at + step) % Tab::ALL.len()];
+            }
+            Action::Metadata => {
+                let pager = texts::metadata(&self.model.checkpoint, None);
+                self.overlay = Some(Overlay::Text(Tone::Plain, pager));
+                effects.push(Effect::ReadConfig);
+            }
+            Action::Legend => self.overlay = Some(Overlay::Text(Tone::Plain, texts::legend())),
+            Action::Help => self.overlay = Some(Overlay::Help(Help::default())),
+            Action::Copy => self.copy(effects),
+            Action::Calibrate => self.toggle_calibration(effects),
+
+            Action::Save => self.open_save(effects),
+            Action::Dequantize => self.open_dequantize(effects),
+
+            Action::Accept => self.accept(effects),
+            Action::Add => self.take_preset(false),
+            Action::Close => self.close(),
+            Action::Cancel => {
+                if let Some(Overlay::Saving(saving)) = &mut self.overlay {
+                    saving.cancelled = true;
+                    effects.push(Effect::CancelSave);
+                }
+            }
+            Action::Edit(request) => self.edit(request),
+
+            Action::Quit => self.quit(effects),
+            Action::Suspend => effects.push(Effect::Suspend),
+            Action::Redraw => effects.push(Effect::Redraw),
+        }
+    }
+
+    fn move_by(&mut self, motion: Motion, effects: &mut Effects) {
+        let (width, height) = self.viewport.text;
+        let page = height.saturating_sub(1).max(1) as isize;
+        let rows = match motion {
+            Motion::Up => -1,
+            Motion::Down => 1,
+            Motion::PageUp | Motion::HalfUp => -page,
+            Motion::PageDown | Motion::HalfDown => page,
+            Motion::First => isize::MIN,
+            Motion::Last => isize::MAX,
+        };
+        let step = |at: usize, count: usize| {
+            at.saturating_add_signed(rows.signum()).min(count.saturating_sub(1))
+        };
+        match &mut self.overlay {
+            None | Some(Overlay::Filter(_)) => self.table.move_cursor(motion),
+            Some(Overlay::Text(_, pager)) => pager.scroll_by(rows, width, height),
+            Some(Overlay::Help(help)) => {
+                let last = help.lines().len().saturating_sub(height);
+                help.scroll = help.scroll.saturating_add_signed(rows).min(last);
+            }
+            Some(Overlay::GoTo(go_to)) => go_to.chosen = step(go_to.chosen, go_to.names.len()),
+            Some(Overlay::Presets(presets)) => {
+                presets.chosen = step(presets.chosen, presets.choices.len());
+            }
+            Some(Overlay::Save(dialog)) => {
+                dialog.step(rows > 0, &self.model.checkpoint);
+                dialog.problem = None;
+                self.lay_out(effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn accept(&mut self, effects: &mut Effects) {
+        match self.overlay.take() {
+            Some(Overlay::Filter(prompt)) => self.keep_filter(prompt),
+            Some(Overlay::GoTo(go_to)) => self.go_to(&go_to),
+            Some(Overlay::Presets(presets)) => {
+                self.overlay = Some(Overlay::Presets(presets));
+                self.take_preset(true);
+            }
+            Some(Overlay::Save(dialog)) => self.save(dialog, false, effects),
+            Some(Overlay::Replace(dialog)) => self.save(dialog, true, effects),
+            Some(Overlay::Quit) => effects.push(Effect::Quit),
+            other => self.overlay = other,
+        }
+    }
+
+    fn close(&mut self) {
+        match self.overlay.take() {
+            Some(Overlay::Filter(prompt)) => {
+                let filter = Filter::parse(&prompt.before).unwrap_or_default();
+                self.filter_text = prompt.before;
+                self.table.set_filter(filter, &self.model);
+            }
+            Some(Overlay::Replace(dialog)) => self.overlay = Some(Overlay::Save(dialog)),
+            _ => {}
+        }
+    }
+
+    fn back(&mut self) {
+        if self.zoomed {
+            self.zoomed = false;
+        } else if !self.filter_text.is_empty() {
+            self.filter_text.clear();
+            self.table.set_filter(Filter::Everything, &self.model);
+        } else {
+            self.say("q quits, ? shows every key");
+        }
+    }
+
+    fn quit(&mut self, effects: &mut Effects) {
+        if let Some(Overlay::Saving(_)) = self.overlay {
+            return self.act(Action::Cancel, effects);
+        }
+        // Who asks a second time means it.
+        let asked = matches!(self.overlay, Some(Overlay::Quit));
+        match self.model.has_unsaved_marks() && !asked {
+            true => self.overlay = Some(Overlay::Quit),
+            false => effects.push(Effect::Quit),
+        }
+    }
+
+    fn copy(&mut self, effects: &mut Effects) {
+        let text = match &self.overlay {
+            Some(Overlay::Text(_, pager)) => pager.plain(),
+            _ => match self.table.current() {
+                Some(row) => self.full_name(row).to_owned(),
+                None => return,
+            },
+        };
+        self.say("copied to the clipboard, where the terminal allows it");
+        effects.push(Effect::Copy(text));
+    }
+
+    fn click(&mut self, target: Target) {
+        self.status = None;
+        match target {
+            Target::Row(line) => {
+                let before = self.table.cursor();
+                if self.table.click(line) && self.table.cursor() == before {
+                    self.table.toggle_fold(&self.model);
+                }
+            }
+            Target::Mark(line) => {
+                if self.table.click(line) {
+                    self.mark_current();
+                }
+            }
+            Target::Title(column) => self.sort_by(column),
+            Target::Tab(tab) => self.tab = tab,
+        }
+    }
+
+    fn wheel(&mut self, rows: isize, effects: &mut Effects) {
+        let (width, height) = self.viewport.text;
+        match &mut self.overlay {
+            None | Some(Overlay::Filter(_)) => self.table.scroll(rows),
+            Some(Overlay::Text(_, pager)) => pager.scroll_by(rows, width, height),
+            Some(_) => self.move_by(if rows > 0 { Motion::Down } else { Motion::Up }, effects),
+        }
+    }
+
+    fn resize(&mut self, viewport: Viewport) {
+        self.viewport = viewport;
+        self.table.set_height(viewport.table);
+        if let Some(Overlay::Text(_, pager)) = &mut self.overlay {
+            pager.scroll_by(0, viewport.text.0, viewport.text.1);
+        }
+    }
+}

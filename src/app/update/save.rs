@@ -1,0 +1,90 @@
+//! The dialogs that end in a file.
+
+use super::Effects;
+use crate::app::event::Effect;
+use crate::app::overlay::{Overlay, Tone};
+use crate::app::save::{self, SaveDialog, SaveKind, Saving};
+use crate::app::{App, Meter};
+use crate::checkpoint::Format;
+use crate::export::{ExportError, OutputFormat, Task};
+use crate::job::save::SaveError;
+
+impl App {
+    pub(super) fn open_save(&mut self, effects: &mut Effects) {
+        if self.model.plan().is_empty() {
+            return self.say("nothing is marked: Space marks this row, a all shown, p by role");
+        }
+        let format = match self.model.checkpoint.format() {
+            Format::Gguf => OutputFormat::Gguf,
+            _ => OutputFormat::default(),
+        };
+        let kind = SaveKind::Quantize(format);
+        let dialog = SaveDialog::new(kind, &self.model.checkpoint);
+        self.overlay = Some(Overlay::Save(dialog));
+        self.lay_out(effects);
+    }
+
+    pub(super) fn lay_out(&mut self, effects: &mut Effects) {
+        if let Some(Overlay::Save(dialog)) = &mut self.overlay {
+            dialog.laid_out = None;
+            effects.push(Effect::LayOut(dialog.request(&self.model, true)));
+        }
+    }
+
+    pub(super) fn open_dequantize(&mut self, effects: &mut Effects) {
+        if !save::holds_quantized(&self.model.checkpoint) {
+            return self.say("nothing here is quantized: it is the float model already");
+        }
+        let dialog = SaveDialog::new(SaveKind::Dequantize(None), &self.model.checkpoint);
+        self.overlay = Some(Overlay::Save(dialog));
+        self.lay_out(effects);
+    }
+
+    pub(super) fn save(&mut self, mut dialog: SaveDialog, force: bool, effects: &mut Effects) {
+        if dialog.path.value().trim().is_empty() {
+            dialog.problem = Some("Where to? Type a path.".to_owned());
+            self.overlay = Some(Overlay::Save(dialog));
+            return;
+        }
+        dialog.problem = None;
+        let request = dialog.request(&self.model, force);
+        effects.push(Effect::Save(request.clone()));
+        self.overlay = Some(Overlay::Saving(Saving {
+            request,
+            dialog,
+            phase: "starting",
+            meter: Meter::default(),
+            cancelled: false,
+        }));
+    }
+
+    pub(super) fn save_finished(&mut self, outcome: Result<crate::export::Receipt, SaveError>) {
+        let mut saving = match self.overlay.take() {
+            Some(Overlay::Saving(saving)) => saving,
+            other => {
+                self.overlay = other;
+                return;
+            }
+        };
+        match outcome {
+            Ok(receipt) => {
+                if let Task::Quantize { plan, .. } = &saving.request.task {
+                    self.model.note_saved(plan);
+                }
+                let pager = save::receipt(&receipt, &self.model);
+                self.receipts.push(pager.plain());
+                self.overlay = Some(Overlay::Text(Tone::Good, pager));
+            }
+            Err(SaveError::Export(ExportError::Exists(_))) if !saving.request.force => {
+                self.overlay = Some(Overlay::Replace(saving.dialog));
+            }
+            Err(SaveError::Stopped(why)) if saving.cancelled => {
+                self.warn(format!("{why}: nothing was written"));
+            }
+            Err(error) => {
+                saving.dialog.problem = Some(error.to_string());
+                self.overlay = Some(Overlay::Save(saving.dialog));
+            }
+        }
+    }
+}
