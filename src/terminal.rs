@@ -3,10 +3,14 @@
 //! Events come in from keys, signals and jobs; `app::update` turns them into effects; the
 //! effects are carried out here and nowhere else.
 
-use crate::app::{self, App, Effect, Event, LaidOut, Meter};
+use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten};
 use crate::checkpoint::Checkpoint;
+use crate::demo;
 use crate::export::{Blueprint, Request};
+use crate::job::diff::{self, Compared};
+use crate::job::values::{self, ValuesError, Window};
 use crate::job::{Job, News, Progress, save, scan};
+use crate::plan::recipe;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Questions, Rounding};
 use crate::ui::{self, Colours, Theme};
 use color_eyre::eyre::{Context, bail};
@@ -23,7 +27,7 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
-use std::io::{IsTerminal, Stdout, Write, stdout};
+use std::io::{ErrorKind, IsTerminal, Stdout, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -68,6 +72,8 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
         options,
         calibration: None,
         save: None,
+        values: None,
+        diff: None,
         started: Instant::now(),
         quit: false,
     };
@@ -186,6 +192,8 @@ struct Runner {
     options: Options,
     calibration: Option<Calibrating>,
     save: Option<Job<save::News>>,
+    values: Option<(values::Request, Job<Result<Window, ValuesError>>)>,
+    diff: Option<Job<Result<Vec<Compared>, String>>>,
     started: Instant,
     quit: bool,
 }
@@ -203,7 +211,7 @@ impl Runner {
         let mut changed = true;
         let mut drawn = Instant::now();
         while !self.quit {
-            let busy = self.calibration.is_some() || self.save.is_some();
+            let busy = self.is_busy();
             if changed || (busy && drawn.elapsed() >= FRAME) {
                 self.resized(screen)?;
                 let (app, theme) = (&self.app, &self.theme);
@@ -231,6 +239,13 @@ impl Runner {
             changed |= self.collect(screen)?;
         }
         Ok(())
+    }
+
+    fn is_busy(&self) -> bool {
+        self.calibration.is_some()
+            || self.save.is_some()
+            || self.values.is_some()
+            || self.diff.is_some()
     }
 
     /// Cancels a save under way and gives it the time to take its temporary files away.
@@ -285,7 +300,7 @@ impl Runner {
 
     /// Takes in what the jobs have found. True when there was anything.
     fn collect(&mut self, screen: &mut Screen) -> std::io::Result<bool> {
-        let busy = self.calibration.is_some() || self.save.is_some();
+        let busy = self.is_busy();
         let mut news = Vec::new();
         if let Some(Calibrating { generation, job, .. }) = &mut self.calibration {
             let generation = *generation;
@@ -322,6 +337,31 @@ impl Runner {
                 }
             }
         }
+        let mut urgent = false;
+        if let Some((request, job)) = &mut self.values {
+            let found = match job.poll() {
+                News::Finding(found) => Some(found.map_err(|error| error.to_string())),
+                News::Nothing => None,
+                News::Ended => Some(Err("reading it was given up".to_owned())),
+                News::Panicked(why) => Some(Err(why)),
+            };
+            if let Some(found) = found {
+                news.push(Event::Values(request.clone(), found));
+                (self.values, urgent) = (None, true);
+            }
+        }
+        if let Some(job) = &mut self.diff {
+            let compared = match job.poll() {
+                News::Finding(compared) => Some(compared),
+                News::Nothing => None,
+                News::Ended => Some(Err("the comparison was given up".to_owned())),
+                News::Panicked(why) => Some(Err(why)),
+            };
+            if let Some(compared) = compared {
+                news.push(Event::Compared(compared));
+                (self.diff, urgent) = (None, true);
+            }
+        }
         let any = !news.is_empty();
         for event in news {
             self.handle(event, screen)?;
@@ -331,11 +371,12 @@ impl Runner {
                 now: self.started.elapsed(),
                 calibration: self.calibration.as_ref().map(|c| meter(c.job.progress())),
                 save: self.save.as_ref().map(|job| meter(job.progress())),
+                diff: self.diff.as_ref().map(|job| meter(job.progress())),
             };
             self.handle(tick, screen)?;
         }
         // Findings are drawn at the throttle; the end of a job at once.
-        Ok(any && self.calibration.is_none())
+        Ok(urgent || (any && self.calibration.is_none()))
     }
 
     fn carry_out(&mut self, effect: Effect, screen: &mut Screen) -> std::io::Result<()> {
@@ -373,6 +414,38 @@ impl Runner {
                 let config = config.map(|text| text.map_err(|error| error.to_string()));
                 self.handle(Event::Config(config), screen)?;
             }
+            Effect::ReadValues(request) => {
+                let checkpoint = self.app.model.checkpoint.clone();
+                match values::start(checkpoint, request.clone()) {
+                    Ok(job) => self.values = Some((request, job)),
+                    Err(error) => {
+                        self.handle(Event::Values(request, Err(error.to_string())), screen)?;
+                    }
+                }
+            }
+            Effect::WriteRecipe { path, text, replace } => {
+                let written = write_recipe(&expand_home(&path), &text, replace);
+                self.handle(Event::RecipeWritten(written), screen)?;
+            }
+            Effect::ReadRecipe(path) => {
+                let read = recipe::read(&expand_home(&path), &self.app.model.checkpoint);
+                let read = read.map_err(|error| error.to_string());
+                self.handle(Event::RecipeRead(read), screen)?;
+            }
+            Effect::Diff(path) => {
+                let (here, threads) = (self.app.model.checkpoint.clone(), self.options.threads);
+                let path = expand_home(&path);
+                let job = Job::start("diff", Arc::default(), move |progress, sender| {
+                    let _ = sender.send(compare(&here, &path, threads, progress));
+                });
+                match job {
+                    Ok(job) => self.diff = Some(job),
+                    Err(error) => {
+                        self.handle(Event::Compared(Err(error.to_string())), screen)?;
+                    }
+                }
+            }
+            Effect::CancelDiff => self.diff = None,
             Effect::Copy(text) => copy(&text)?,
             Effect::Suspend => screen.suspend()?,
             Effect::Redraw => screen.redraw()?,
@@ -409,6 +482,37 @@ pub fn lay_out(checkpoint: &Checkpoint, request: &Request) -> Result<LaidOut, St
         bytes: blueprint.bytes(),
         warnings: blueprint.warnings,
     })
+}
+
+/// Writes a recipe's text, whole or not at all.
+pub fn write_recipe(path: &Path, text: &str, replace: bool) -> Result<(), NotWritten> {
+    let failed = |error: std::io::Error| NotWritten::Failed(format!("{}: {error}", path.display()));
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    let kept = match replace {
+        true => file.persist(path),
+        false => file.persist_noclobber(path),
+    };
+    match kept {
+        Ok(_) => Ok(()),
+        Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Err(NotWritten::Exists),
+        Err(e) => Err(failed(e.error)),
+    }
+}
+
+/// Opens the checkpoint at `path` and compares `here` with it.
+pub fn compare(
+    here: &Checkpoint,
+    path: &Path,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Vec<Compared>, String> {
+    let there = demo::open_model(path).map_err(|error| error.to_string())?;
+    diff::run(here, &there, threads, progress).map_err(|error| error.to_string())
 }
 
 /// What a calibration asks of every tensor.

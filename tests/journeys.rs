@@ -44,7 +44,7 @@ fn before_that_every_tensor_is_listed_and_what_is_seen_is_measured_first() {
     driver.expect("50 %");
     driver.expect("0.25 s left");
     let seen: Vec<TensorId> = driver.app.table.visible_tensors().collect();
-    let tick = Event::Tick { now: Default::default(), calibration: None, save: None };
+    let tick = Event::Tick { now: Default::default(), calibration: None, save: None, diff: None };
     let effects = quantscope::app::update(&mut driver.app, tick);
     assert!(!effects.contains(&Effect::Hurry(seen.clone())), "asked for once, not every time");
     driver.press("G");
@@ -555,7 +555,10 @@ fn enter_gives_the_tensor_the_whole_screen_where_there_is_little() {
 #[test]
 fn every_size_draws_with_every_window_open() {
     let mut driver = Driver::open(TINY_LLAMA);
-    let windows = ["", "?", "L", "m", "p", ":", "/", "a s", "q", "Enter", "t", "Tab"];
+    let windows = [
+        "", "?", "L", "m", "p", ":", "/", "a s", "q", "b", "w", "r", "D", "Enter", "t", "Tab",
+        "Tab", "Enter",
+    ];
     for keys in windows {
         driver.press(keys);
         for (width, height) in
@@ -588,4 +591,309 @@ fn hints_offer_only_what_can_be_done() {
     driver.press("Space");
     let last = driver.rows().pop().expect("a row");
     assert!(last.contains("s save") && last.contains("u undo"), "{last}");
+}
+
+#[test]
+fn any_element_of_a_tensor_can_be_looked_at() {
+    let mut driver = Driver::open(DEMO);
+    driver.type_text(":classifier.0.weight");
+    driver.press("Enter Tab Tab");
+    driver.expect("dequantized");
+    driver.expect("[0, 0]");
+    driver.press("j");
+    driver.expect_not("[0, 0]");
+    driver.press("k Enter G");
+    driver.expect("[63, 127]");
+    driver.press("g l l h");
+    driver.expect("go to index");
+    assert!(driver.cursor_row().contains("[1, 0]"), "{}", driver.screen());
+    driver.type_text(":2, 5");
+    driver.press("Enter");
+    assert!(driver.cursor_row().contains("261  [2, 5]"), "{}", driver.screen());
+    // The bytes, the value, and what int8 makes of it.
+    let checkpoint = driver.app.model.checkpoint.clone();
+    let id = driver.app.current_tensor().expect("a tensor");
+    let mut reader = checkpoint.reader();
+    let (_, bytes) = reader.elements(id, 261..262).expect("reads").expect("floats");
+    let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(driver.cursor_row().contains(&hex.join(" ")), "{}", driver.screen());
+    driver.type_text(":9999999");
+    driver.press("Enter");
+    driver.expect("the tensor has 8192 elements, from 0 on");
+    driver.press("Esc Esc");
+    driver.expect("worst SQNR first");
+}
+
+#[test]
+fn values_follow_the_scheme_and_the_tensor() {
+    let mut driver = Driver::open(DEMO);
+    driver.type_text(":classifier.0.weight");
+    driver.press("Enter Tab Tab Enter");
+    let scales = |driver: &Driver| -> std::collections::BTreeSet<String> {
+        let rows = driver.rows();
+        let rows = rows.iter().filter(|row| row.contains("  ["));
+        rows.filter_map(|row| row.split_whitespace().last().map(str::to_owned)).collect()
+    };
+    assert_eq!(scales(&driver).len(), 1);
+    driver.press("X X X X");
+    // Blocks of 32, and 29 rows are seen from element 20 on.
+    driver.type_text(":40");
+    driver.press("Enter");
+    assert_eq!(scales(&driver).len(), 2, "{}", driver.screen());
+    let first = driver.app.current_tensor();
+    driver.press("J");
+    assert_ne!(driver.app.current_tensor(), first);
+    driver.expect("dequantized");
+    driver.press("K");
+    assert_eq!(driver.app.current_tensor(), first);
+}
+
+#[test]
+fn values_of_what_is_not_a_plain_float_are_shown_too() {
+    let ids = made::Tensor {
+        name: "ids".into(),
+        dtype: "I64",
+        shape: vec![2],
+        bytes: [(-7i64).to_le_bytes(), 300i64.to_le_bytes()].concat(),
+    };
+    let nan = f32s("nan.weight", &[2, 2], [1.0, 2.0, f32::NAN, 3.0]);
+    let mut driver = Driver::of(made::in_memory(&[ids, nan]), false);
+    driver.press("Tab Tab");
+    driver.expect("NaN");
+    driver.expect_not("dequantized");
+    driver.press("G");
+    driver.expect("f9 ff ff ff ff ff ff ff");
+    driver.expect("−7");
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("a s Enter");
+    let mut quantized = Driver::open(driver.path("single-int8.safetensors"));
+    quantized.type_text(":up_proj");
+    quantized.press("Enter Tab Tab");
+    quantized.expect("decoded from int8 per-tensor");
+}
+
+#[test]
+fn a_values_window_that_cannot_be_read_says_why() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("m.safetensors");
+    made::write(&path, &[weights("w", &[64, 64])], &[]);
+    let mut driver = Driver::open(&path);
+    let bytes = std::fs::read(&path).expect("there");
+    std::fs::write(&path, &bytes[..bytes.len() - 64]).expect("can be written");
+    driver.press("Tab Tab");
+    driver.expect("the file has changed since it was opened");
+}
+
+#[test]
+fn the_budget_moves_the_marks_and_esc_brings_the_old_ones_back() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("Space");
+    let before = driver.app.model.plan().clone();
+    driver.press("b");
+    driver.expect("your marks");
+    assert_eq!(driver.app.model.plan(), &before, "only looked at so far");
+    driver.press("Home");
+    driver.expect("15 tensors marked");
+    driver.expect("395 kB");
+    driver.press("Esc");
+    driver.expect("1 tensor marked");
+    assert_eq!(driver.app.model.plan(), &before);
+    driver.press("u");
+    driver.expect("nothing marked");
+}
+
+#[test]
+fn what_the_budget_chose_is_kept_as_one_step() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("b Left Left Left");
+    let chosen = driver.app.model.plan().clone();
+    assert!(!chosen.is_empty());
+    driver.press("Enter");
+    assert_eq!(driver.app.model.plan(), &chosen);
+    driver.expect("u undoes it");
+    driver.press("u");
+    driver.expect("nothing marked");
+    driver.press("U");
+    assert_eq!(driver.app.model.plan(), &chosen);
+}
+
+/// The screen and the command line choose alike.
+#[test]
+fn the_budget_is_the_command_lines() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("b Home Right Right Right Right Right");
+    let Some(Overlay::Budget(budget)) = &driver.app.overlay else { panic!("the budget is open") };
+    let size = budget.point().bytes.to_string();
+    driver.press("Enter");
+    let recipe = driver.path("line.toml");
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_quantscope"))
+        .args(["quantize", TINY_LLAMA, "--quiet", "--max-bytes", &size, "-o"])
+        .arg(driver.path("line.safetensors"))
+        .arg("--write-recipe")
+        .arg(&recipe)
+        .output()
+        .expect("runs");
+    assert!(ended.status.success(), "{ended:?}");
+    let checkpoint = driver.app.model.checkpoint.clone();
+    let line = quantscope::plan::recipe::read(&recipe, &checkpoint).expect("a recipe");
+    assert_eq!(&line, driver.app.model.plan());
+}
+
+#[test]
+fn schemes_can_be_forbidden() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("b Home Down Down Space Down Space Down Space End PageDown");
+    let blocks = driver
+        .app
+        .model
+        .plan()
+        .iter()
+        .filter(|(_, quantizer)| quantizer.scheme.to_string().starts_with("per-block"));
+    assert_eq!(blocks.count(), 0);
+    driver.press("Up Up Up Space Up Space");
+    driver.press("k k Space j Space");
+    driver.press("Esc");
+    driver.press("b Space Down Space Down Space Down Space Down Space");
+    driver.expect("no scheme is allowed");
+    driver.press("Left Home PageUp Esc");
+}
+
+#[test]
+fn the_budget_says_when_there_is_nothing_to_choose() {
+    let ids = made::Tensor { name: "ids".into(), dtype: "I64", shape: vec![1], bytes: vec![0; 8] };
+    let mut driver = Driver::of(made::in_memory(&[ids]), false);
+    driver.press("b");
+    driver.expect("nothing here is quantizable");
+    let mut driver = Driver::open_waiting(TINY_LLAMA);
+    driver.press("b");
+    driver.expect("nothing is measured yet");
+    driver.release();
+    driver.press("b");
+    driver.expect("points");
+}
+
+#[test]
+fn a_click_on_the_curve_goes_there() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("b");
+    let rows = driver.rows();
+    let corner = rows.iter().position(|row| row.contains('└')).expect("a curve");
+    let x = rows[corner].chars().take_while(|&c| c != '└').count();
+    driver.click(x as u16 + 1, corner as u16 - 2);
+    driver.expect("15 tensors marked");
+    driver.click(118, corner as u16 - 2);
+    driver.click(3, 6);
+    assert!(matches!(driver.app.overlay, Some(Overlay::Budget(_))));
+}
+
+/// A recipe is the plan, whoever replays it.
+#[test]
+fn a_recipe_written_here_gives_the_same_bytes_on_the_command_line() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("w");
+    driver.expect("nothing is marked");
+    driver.type_text("/mlp");
+    driver.press("Enter a j x x x Esc");
+    driver.press("w Ctrl-u");
+    driver.press("Enter");
+    driver.expect("Which one? Type a path.");
+    driver.type_text("plan.toml");
+    driver.press("Enter");
+    driver.expect("the plan of 6 tensors is in plan.toml");
+    driver.press("s Ctrl-u");
+    driver.type_text("screen.safetensors");
+    driver.press("Enter Esc");
+    let out = driver.path("line.safetensors");
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_quantscope"))
+        .args(["quantize", TINY_LLAMA, "--quiet", "--recipe"])
+        .arg(driver.path("plan.toml"))
+        .arg("-o")
+        .arg(&out)
+        .output()
+        .expect("runs");
+    assert!(ended.status.success(), "{ended:?}");
+    let bytes = |path| std::fs::read(path).expect("there");
+    assert!(bytes(driver.path("screen.safetensors")) == bytes(out));
+    // And it comes back here.
+    let plan = driver.app.model.plan().clone();
+    let mut again = Driver::open(TINY_LLAMA);
+    std::fs::copy(driver.path("plan.toml"), again.path("plan.toml")).expect("copied");
+    again.press("Space r Ctrl-u");
+    again.type_text("plan.toml");
+    again.press("Enter");
+    again.expect("6 tensors marked as plan.toml says");
+    assert_eq!(again.app.model.plan(), &plan);
+    again.press("u");
+    again.expect("1 tensor marked");
+}
+
+#[test]
+fn a_recipe_that_is_there_is_only_replaced_when_asked_twice() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    std::fs::write(driver.path("plan.toml"), "precious").expect("can be written");
+    driver.press("Space w Ctrl-u");
+    driver.type_text("plan.toml");
+    driver.press("Enter");
+    driver.expect("Enter once more replaces it");
+    assert_eq!(std::fs::read_to_string(driver.path("plan.toml")).expect("there"), "precious");
+    driver.press("Enter");
+    driver.expect("the plan of 1 tensor is in plan.toml");
+    driver.press("w Ctrl-u");
+    driver.type_text("no/such/place.toml");
+    driver.press("Enter");
+    driver.expect_words("No such file or directory");
+    driver.press("Esc r Ctrl-u");
+    driver.type_text("other.toml");
+    std::fs::write(driver.path("other.toml"), "version = 9").expect("can be written");
+    driver.press("Enter");
+    driver.expect_words("not a recipe");
+    driver.expect("1 tensor marked");
+}
+
+#[test]
+fn two_checkpoints_are_compared_side_by_side() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/up_proj");
+    driver.press("Enter a Esc s Enter Esc D");
+    driver.expect("Compare with another checkpoint");
+    driver.type_text("nowhere");
+    driver.press("Enter");
+    driver.expect_words("nowhere");
+    driver.expect("Compare with another checkpoint");
+    driver.press("Ctrl-u");
+    driver.type_text("single-int8.safetensors");
+    driver.press("Enter");
+    driver.expect("2 changed, 19 identical");
+    assert!(driver.cursor_row().contains("up_proj"), "{}", driver.screen());
+    assert!(driver.cursor_row().contains("re-typed"), "{}", driver.screen());
+    driver.press("j y");
+    assert!(driver.clipboard[0].contains("identical"));
+    let row = driver.cursor_row();
+    driver.press("Enter");
+    let id = driver.app.current_tensor().expect("a tensor");
+    let name = driver.app.model.checkpoint.tensor(id).name.clone();
+    let end = name.rsplit('.').nth(1).expect("a module");
+    assert!(name.ends_with("up_proj.weight") && row.contains(end), "{name}\n{row}");
+    driver.press("D Ctrl-u");
+    driver.type_text(DEMO);
+    driver.press("Enter");
+    driver.expect("36 added, 21 removed");
+    driver.press("G Enter");
+    driver.expect("is not in this model");
+    driver.press("Esc");
+    driver.expect("worst SQNR first");
+}
+
+#[test]
+fn a_comparison_under_way_can_be_given_up() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.hold = true;
+    driver.press("D");
+    driver.type_text(DEMO);
+    driver.press("Enter");
+    driver.expect("comparing");
+    driver.press("Esc");
+    driver.expect("stopped comparing");
+    driver.send(Event::Compared(Ok(Vec::new())));
+    driver.expect("worst SQNR first");
 }

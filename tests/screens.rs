@@ -128,3 +128,32 @@ fn every_kind_of_terminal() {
         pin(&driver, &format!("size-{width}x{height}"));
     }
 }
+
+#[test]
+fn the_values_of_a_tensor() {
+    let mut driver = Driver::open(DEMO);
+    driver.press("Tab Tab Enter j j j l");
+    pin(&driver, "values");
+    driver.press(":");
+    pin(&driver, "go-to-element");
+}
+
+#[test]
+fn the_budget() {
+    let mut driver = Driver::open(DEMO);
+    driver.press("a b Home Right Right Right Right Right");
+    pin(&driver, "budget");
+    driver.resize(60, 15);
+    pin(&driver, "budget-60x15");
+}
+
+#[test]
+fn comparing() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/mlp");
+    driver.press("Enter a Esc s Enter Esc D");
+    driver.type_text("single-int8.safetensors");
+    pin(&driver, "prompt");
+    driver.press("Enter");
+    pin(&driver, "diff");
+}

@@ -40,6 +40,25 @@ pub enum Action {
     Copy,
     Calibrate,
 
+    /// The curve of bytes against error.
+    Budget,
+    WriteRecipe,
+    ReadRecipe,
+    Diff,
+
+    /// To an element by its index.
+    GoToElement,
+    PreviousRow,
+    NextRow,
+    PreviousTensor,
+    NextTensor,
+
+    /// Towards fewer bytes.
+    Smaller,
+    Larger,
+    /// Allow a scheme, or forbid it.
+    Toggle,
+
     Save,
     Dequantize,
 

@@ -6,9 +6,12 @@ use super::table::Column;
 use super::{LaidOut, Tab, facts::SCHEMES};
 use crate::checkpoint::CheckpointError;
 use crate::export::Request;
-use crate::job::save;
+use crate::job::diff::Compared;
+use crate::job::{save, values};
+use crate::plan::Plan;
 use crate::quantization::{Analysis, QuantizationScheme};
 use crate::tensor::TensorId;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Something that happened.
@@ -28,6 +31,7 @@ pub enum Event {
         now: Duration,
         calibration: Option<Meter>,
         save: Option<Meter>,
+        diff: Option<Meter>,
     },
     /// A worker measured a tensor, or could not.
     Found {
@@ -50,6 +54,20 @@ pub enum Event {
     SaveFailed(String),
     /// The text of `config.json`.
     Config(Option<Result<String, String>>),
+    /// The values asked for, or why they cannot be read.
+    Values(values::Request, Result<values::Window, String>),
+    RecipeWritten(Result<(), NotWritten>),
+    RecipeRead(Result<Plan, String>),
+    /// The other checkpoint was compared with, or why it could not be.
+    Compared(Result<Vec<Compared>, String>),
+}
+
+/// Why a file was not written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NotWritten {
+    /// It is there already, and nobody said that it may be replaced.
+    Exists,
+    Failed(String),
 }
 
 /// Something to be done by the loop, the only place where things are done.
@@ -68,6 +86,17 @@ pub enum Effect {
     Save(Request),
     CancelSave,
     ReadConfig,
+    /// Read these elements; replaces a reading under way.
+    ReadValues(values::Request),
+    WriteRecipe {
+        path: PathBuf,
+        text: String,
+        replace: bool,
+    },
+    ReadRecipe(PathBuf),
+    /// Compare with the checkpoint at a path, in the background.
+    Diff(PathBuf),
+    CancelDiff,
     /// To the clipboard.
     Copy(String),
     Suspend,
@@ -75,15 +104,18 @@ pub enum Effect {
     Quit,
 }
 
-/// Rows of the table, and columns and rows of the text in an overlay.
+/// Rows of the table, of the values and of the differences, and columns and rows of the text
+/// in an overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Viewport {
     pub table: usize,
+    pub values: usize,
+    pub diff: usize,
     pub text: (usize, usize),
 }
 
 /// What is under the mouse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
     /// A line of the table, counted from its top.
     Row(usize),
@@ -91,6 +123,10 @@ pub enum Target {
     Mark(usize),
     Title(Column),
     Tab(Tab),
+    /// A line of the values.
+    Value(usize),
+    /// A place on the budget's curve: a share of the way from the smallest to the largest.
+    Curve(f64),
 }
 
 /// What is measured first, so that there is a ranking soon, and what then: the half of

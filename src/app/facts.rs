@@ -34,7 +34,13 @@ pub fn next_scheme(scheme: QuantizationScheme) -> QuantizationScheme {
 /// What a scheme costs a tensor, or why it cannot have it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cost {
-    Error { error: ErrorStatistics, scales: u64, largest_scale: f32 },
+    Error {
+        error: ErrorStatistics,
+        /// Σ(x−x̂)²/Σx²
+        noise_share: f64,
+        scales: u64,
+        largest_scale: f32,
+    },
     Impossible(NotQuantizable),
 }
 
@@ -60,6 +66,7 @@ impl Facts {
             let cost = match &outcome.result {
                 Ok(Quantized { scales, error: Some(error) }) => Cost::Error {
                     error: error.statistics(),
+                    noise_share: error.noise_share(),
                     scales: scales.count,
                     largest_scale: scales.max,
                 },

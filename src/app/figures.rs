@@ -90,6 +90,20 @@ pub fn value(x: f64) -> String {
     text.replace('-', "−")
 }
 
+/// A stored value with every digit it has: the shortest that reads back the same.
+pub fn exact(x: f64) -> String {
+    let magnitude = x.abs();
+    let plain = x == 0.0 || (1e-5..1e9).contains(&magnitude) || !x.is_finite();
+    let narrow = x as f32;
+    let text = match (f64::from(narrow) == x || x.is_nan(), plain) {
+        (true, true) => narrow.to_string(),
+        (true, false) => format!("{narrow:e}"),
+        (false, true) => x.to_string(),
+        (false, false) => format!("{x:e}"),
+    };
+    text.replace('-', "−")
+}
+
 /// A share of one as a percentage.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
@@ -155,6 +169,21 @@ mod tests {
             (f64::INFINITY, "inf"),
         ] {
             assert_eq!(value(x), text);
+        }
+    }
+
+    #[test]
+    fn exact_values_keep_every_digit() {
+        for (x, text) in [
+            (f64::from(0.1f32), "0.1"),
+            (0.1, "0.1"),
+            (-0.0498046875, "−0.049804688"),
+            (f64::from(1e-38f32), "1e−38"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "−inf"),
+            (-0.0, "−0"),
+        ] {
+            assert_eq!(exact(x), text);
         }
     }
 

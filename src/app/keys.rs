@@ -49,7 +49,12 @@ impl fmt::Display for Key {
 /// Where a binding counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Context {
+    /// Wherever no window is open.
+    Main,
+    /// The table has the keys.
     Table,
+    /// The values of a tensor have them.
+    Values,
     Filter,
     GoTo,
     Help,
@@ -60,6 +65,10 @@ pub enum Context {
     /// A question with yes and no.
     Question,
     Saving,
+    /// A line of text is asked for.
+    Prompt,
+    Budget,
+    Diff,
     /// Wherever text is typed.
     Text,
     Anywhere,
@@ -70,7 +79,8 @@ impl Context {
     pub fn layers(self) -> &'static [Context] {
         use Context::*;
         match self {
-            Table => &[Table, Anywhere],
+            Table => &[Table, Main, Anywhere],
+            Values => &[Values, Main, Anywhere],
             Filter => &[Filter, Text, Anywhere],
             GoTo => &[GoTo, Text, Anywhere],
             Help => &[Help, Text, Anywhere],
@@ -79,7 +89,10 @@ impl Context {
             Save => &[Save, Text, Anywhere],
             Question => &[Question, Anywhere],
             Saving => &[Saving, Anywhere],
-            Text | Anywhere => &[Anywhere],
+            Prompt => &[Prompt, Text, Anywhere],
+            Budget => &[Budget, Anywhere],
+            Diff => &[Diff, Anywhere],
+            Main | Text | Anywhere => &[Anywhere],
         }
     }
 
@@ -96,17 +109,21 @@ pub enum Group {
     Mark,
     Write,
     Look,
+    Values,
+    Budget,
     Dialogs,
     Program,
 }
 
 impl Group {
-    pub const ALL: [Group; 7] = [
+    pub const ALL: [Group; 9] = [
         Group::Move,
         Group::Find,
         Group::Mark,
         Group::Write,
         Group::Look,
+        Group::Values,
+        Group::Budget,
         Group::Dialogs,
         Group::Program,
     ];
@@ -118,6 +135,8 @@ impl Group {
             Group::Mark => "Choosing what to quantize",
             Group::Write => "Writing",
             Group::Look => "Looking closer",
+            Group::Values => "In the values of a tensor, on the whole screen",
+            Group::Budget => "In the budget",
             Group::Dialogs => "In dialogs",
             Group::Program => "The program",
         }
@@ -184,38 +203,56 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Table, &[Char('+')], A::UnfoldAll, "unfold every module", G::Move),
     bind(C::Table, &[Char('-')], A::FoldAll, "fold every module", G::Move),
 
-    bind(C::Table, &[Char(' ')], A::Mark, "mark the tensor, or all of the module, to be quantized", G::Mark).hint("mark"),
-    bind(C::Table, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
-    bind(C::Table, &[Char('X')], A::NextSchemeForAll, "next scheme for the whole table and new marks", G::Mark),
-    bind(C::Table, &[Char('a')], A::MarkShown, "mark all quantizable tensors shown, or unmark them", G::Mark).hint("all shown"),
-    bind(C::Table, &[Char('x')], A::NextScheme, "next scheme for this row's marks", G::Mark).hint("scheme"),
-    bind(C::Table, &[Char('i')], A::Invert, "invert the marks of the tensors shown", G::Mark),
-    bind(C::Table, &[Char('p')], A::Presets, "choose by role: linear, attention, MLP …", G::Mark).hint("presets"),
-    bind(C::Table, &[Char('u')], A::Undo, "undo the last change of marks", G::Mark).hint("undo"),
-    bind(C::Table, &[Char('U'), Ctrl('r')], A::Redo, "redo it", G::Mark),
+    bind(C::Values, &[Down, Char('j')], A::Move(Motion::Down), "next element", G::Values).hint("scroll"),
+    bind(C::Values, &[Up, Char('k')], A::Move(Motion::Up), "previous element", G::Values),
+    bind(C::Values, &[PageDown, Ctrl('f')], A::Move(Motion::PageDown), "a page of elements down", G::Values),
+    bind(C::Values, &[PageUp, Ctrl('b')], A::Move(Motion::PageUp), "a page of elements up", G::Values),
+    bind(C::Values, &[Ctrl('d')], A::Move(Motion::HalfDown), "half a page of elements down", G::Values),
+    bind(C::Values, &[Ctrl('u')], A::Move(Motion::HalfUp), "half a page of elements up", G::Values),
+    bind(C::Values, &[Home, Char('g')], A::Move(Motion::First), "first element", G::Values),
+    bind(C::Values, &[End, Char('G')], A::Move(Motion::Last), "last element", G::Values),
+    bind(C::Values, &[Right, Char('l')], A::NextRow, "same column of the next row of the tensor", G::Values).hint("next row"),
+    bind(C::Values, &[Left, Char('h')], A::PreviousRow, "same column of the row before", G::Values),
+    bind(C::Values, &[Char(':')], A::GoToElement, "go to an element by its index or place", G::Values).hint("go to index"),
+    bind(C::Values, &[Char('J')], A::NextTensor, "values of the next tensor", G::Values).hint("next tensor"),
+    bind(C::Values, &[Char('K')], A::PreviousTensor, "values of the tensor before", G::Values),
 
-    bind(C::Table, &[Char('d')], A::Dequantize, "write the float model back", G::Write).hint("dequantize"),
+    bind(C::Main, &[Char(' ')], A::Mark, "mark the tensor, or all of the module, to be quantized", G::Mark).hint("mark"),
+    bind(C::Main, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
+    bind(C::Main, &[Char('X')], A::NextSchemeForAll, "next scheme for the whole table and new marks", G::Mark),
+    bind(C::Main, &[Char('a')], A::MarkShown, "mark all quantizable tensors shown, or unmark them", G::Mark).hint("all shown"),
+    bind(C::Main, &[Char('x')], A::NextScheme, "next scheme for this row's marks", G::Mark).hint("scheme"),
+    bind(C::Main, &[Char('i')], A::Invert, "invert the marks of the tensors shown", G::Mark),
+    bind(C::Main, &[Char('p')], A::Presets, "choose by role: linear, attention, MLP …", G::Mark).hint("presets"),
+    bind(C::Main, &[Char('u')], A::Undo, "undo the last change of marks", G::Mark).hint("undo"),
+    bind(C::Main, &[Char('U'), Ctrl('r')], A::Redo, "redo it", G::Mark),
 
-    bind(C::Table, &[Char('/')], A::Filter, "filter by name: words, glob*, or re:regex", G::Find).hint("filter"),
+    bind(C::Main, &[Char('b')], A::Budget, "budget: choose along the curve of bytes against error", G::Mark).hint("budget"),
+    bind(C::Main, &[Char('w')], A::WriteRecipe, "write the plan to a recipe file", G::Write),
+    bind(C::Main, &[Char('r')], A::ReadRecipe, "read a plan from a recipe file", G::Write),
+    bind(C::Main, &[Char('d')], A::Dequantize, "write the float model back", G::Write).hint("dequantize"),
+
+    bind(C::Main, &[Char('/')], A::Filter, "filter by name: words, glob*, or re:regex", G::Find).hint("filter"),
     bind(C::Table, &[Char('n')], A::NextMatch, "next match", G::Find),
     bind(C::Table, &[Char('N')], A::PreviousMatch, "previous match", G::Find),
     bind(C::Table, &[Char(':')], A::GoTo, "go to a tensor by name", G::Find),
-    bind(C::Table, &[Char('t')], A::ToggleTree, "module tree or flat list", G::Find).hint("tree"),
-    bind(C::Table, &[Char('>')], A::SortNext, "order by the next column", G::Find).hint("sort"),
-    bind(C::Table, &[Char('<')], A::SortPrevious, "order by the previous column", G::Find),
-    bind(C::Table, &[Char('o')], A::SortReverse, "reverse the order", G::Find),
+    bind(C::Main, &[Char('t')], A::ToggleTree, "module tree or flat list", G::Find).hint("tree"),
+    bind(C::Main, &[Char('>')], A::SortNext, "order by the next column", G::Find).hint("sort"),
+    bind(C::Main, &[Char('<')], A::SortPrevious, "order by the previous column", G::Find),
+    bind(C::Main, &[Char('o')], A::SortReverse, "reverse the order", G::Find),
 
-    bind(C::Table, &[Enter], A::Open, "unfold the module, or give the tensor the whole screen", G::Look),
-    bind(C::Table, &[Tab], A::NextTab, "next tab", G::Look),
-    bind(C::Table, &[BackTab], A::PreviousTab, "previous tab", G::Look),
-    bind(C::Table, &[Char('m')], A::Metadata, "the file, its shards, metadata and config.json", G::Look),
-    bind(C::Table, &[Char('L')], A::Legend, "what SQNR and the other figures mean", G::Look).hint("legend"),
-    bind(C::Table, &[Char('y')], A::Copy, "copy the name", G::Look),
-    bind(C::Table, &[Char('c')], A::Calibrate, "stop calibrating, or calibrate anew", G::Look),
+    bind(C::Main, &[Enter], A::Open, "unfold the module, or give the tensor the whole screen", G::Look),
+    bind(C::Main, &[Tab], A::NextTab, "next tab", G::Look),
+    bind(C::Main, &[BackTab], A::PreviousTab, "previous tab", G::Look),
+    bind(C::Main, &[Char('m')], A::Metadata, "the file, its shards, metadata and config.json", G::Look),
+    bind(C::Main, &[Char('L')], A::Legend, "what SQNR and the other figures mean", G::Look).hint("legend"),
+    bind(C::Main, &[Char('D')], A::Diff, "compare with another checkpoint", G::Look),
+    bind(C::Main, &[Char('y')], A::Copy, "copy the name", G::Look),
+    bind(C::Main, &[Char('c')], A::Calibrate, "stop calibrating, or calibrate anew", G::Look),
 
-    bind(C::Table, &[Char('?')], A::Help, "this help", G::Program).hint("help"),
-    bind(C::Table, &[Esc], A::Back, "leave the whole-screen view, or clear the filter", G::Program),
-    bind(C::Table, &[Char('q')], A::Quit, "quit", G::Program).hint("quit"),
+    bind(C::Main, &[Char('?')], A::Help, "this help", G::Program).hint("help"),
+    bind(C::Main, &[Esc], A::Back, "leave the whole-screen view, or clear the filter", G::Program),
+    bind(C::Main, &[Char('q')], A::Quit, "quit", G::Program).hint("quit"),
     bind(C::Anywhere, &[Ctrl('c')], A::Quit, "quit, from anywhere", G::Program),
     bind(C::Anywhere, &[Ctrl('z')], A::Suspend, "suspend; fg returns", G::Program),
     bind(C::Anywhere, &[Ctrl('l')], A::Redraw, "draw the screen anew", G::Program),
@@ -258,6 +295,31 @@ pub const BINDINGS: &[Binding] = &[
 
     bind(C::Saving, &[Esc], A::Cancel, "cancel; nothing is left behind", G::Dialogs).hint("cancel; nothing is left behind"),
 
+    bind(C::Prompt, &[Enter], A::Accept, "take the text", G::Dialogs).hint("take it"),
+    bind(C::Prompt, &[Esc], A::Close, "leave without it", G::Dialogs).hint("leave"),
+
+    bind(C::Budget, &[Left, Char('h')], A::Smaller, "one choice towards fewer bytes", G::Budget).hint("smaller"),
+    bind(C::Budget, &[Right, Char('l')], A::Larger, "one choice towards less error", G::Budget).hint("larger"),
+    bind(C::Budget, &[PageDown, Char('H')], A::Move(Motion::PageDown), "a twentieth towards fewer bytes", G::Budget),
+    bind(C::Budget, &[PageUp, Char('L')], A::Move(Motion::PageUp), "a twentieth towards less error", G::Budget),
+    bind(C::Budget, &[Home], A::Move(Motion::First), "the smallest there is", G::Budget),
+    bind(C::Budget, &[End], A::Move(Motion::Last), "everything as it is", G::Budget),
+    bind(C::Budget, &[Down, Char('j')], A::Move(Motion::Down), "next scheme of the list", G::Budget),
+    bind(C::Budget, &[Up, Char('k')], A::Move(Motion::Up), "previous scheme of the list", G::Budget),
+    bind(C::Budget, &[Char(' ')], A::Toggle, "allow that scheme, or forbid it", G::Budget).hint("allow or forbid"),
+    bind(C::Budget, &[Enter], A::Accept, "keep these marks", G::Budget).hint("keep"),
+    bind(C::Budget, &[Esc, Char('q'), Char('b')], A::Close, "bring the marks of before back", G::Budget).hint("restore"),
+
+    bind(C::Diff, &[Down, Char('j')], A::Move(Motion::Down), "next difference", G::Dialogs).hint("scroll"),
+    bind(C::Diff, &[Up, Char('k')], A::Move(Motion::Up), "previous difference", G::Dialogs),
+    bind(C::Diff, &[PageDown, Ctrl('f'), Ctrl('d')], A::Move(Motion::PageDown), "a page of differences down", G::Dialogs),
+    bind(C::Diff, &[PageUp, Ctrl('b'), Ctrl('u')], A::Move(Motion::PageUp), "a page of differences up", G::Dialogs),
+    bind(C::Diff, &[Home, Char('g')], A::Move(Motion::First), "greatest difference", G::Dialogs),
+    bind(C::Diff, &[End, Char('G')], A::Move(Motion::Last), "smallest difference", G::Dialogs),
+    bind(C::Diff, &[Enter], A::Accept, "go to that tensor in the table", G::Dialogs).hint("go to it"),
+    bind(C::Diff, &[Char('y')], A::Copy, "copy the differences as text", G::Dialogs).hint("copy"),
+    bind(C::Diff, &[Esc, Char('q')], A::Close, "leave the comparison", G::Dialogs).hint("leave"),
+
     bind(C::Question, &[Char('y')], A::Accept, "yes", G::Dialogs).hint("yes"),
     bind(C::Question, &[Char('n'), Esc], A::Close, "no", G::Dialogs).hint("no"),
 
@@ -277,8 +339,9 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 9] = [
+    const CONTEXTS: [Context; 13] = [
         C::Table,
+        C::Values,
         C::Filter,
         C::GoTo,
         C::Help,
@@ -287,6 +350,9 @@ mod tests {
         C::Save,
         C::Question,
         C::Saving,
+        C::Prompt,
+        C::Budget,
+        C::Diff,
     ];
 
     #[test]

@@ -4,6 +4,8 @@
 //! changes, `ui` draws it and `terminal` carries the effects out.
 
 mod action;
+pub mod budget;
+pub mod diff;
 mod event;
 pub mod facts;
 pub mod figures;
@@ -14,14 +16,16 @@ mod model;
 pub mod names;
 pub mod overlay;
 pub mod pager;
+pub mod prompt;
 mod save;
 pub mod table;
 mod texts;
 pub mod tree;
 mod update;
+pub mod values;
 
 pub use action::Action;
-pub use event::{Effect, Event, Target, Viewport};
+pub use event::{Effect, Event, NotWritten, Target, Viewport};
 pub use meter::{Meter, Pace};
 pub use model::{Model, Quality};
 pub use save::{LaidOut, SaveDialog, SaveKind, Saving, model_name, ratio};
@@ -37,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use table::{Row, Table};
 use tree::Item;
+use values::ValuesView;
 
 /// A view of the tensor under the cursor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,15 +49,17 @@ pub enum Tab {
     #[default]
     Overview,
     Schemes,
+    Values,
 }
 
 impl Tab {
-    pub const ALL: [Tab; 2] = [Tab::Overview, Tab::Schemes];
+    pub const ALL: [Tab; 3] = [Tab::Overview, Tab::Schemes, Tab::Values];
 
     pub fn title(self) -> &'static str {
         match self {
             Tab::Overview => "Overview",
             Tab::Schemes => "Schemes",
+            Tab::Values => "Values",
         }
     }
 }
@@ -90,6 +97,7 @@ pub struct Status {
 struct Paces {
     calibration: Pace,
     save: Pace,
+    diff: Pace,
 }
 
 #[derive(Debug)]
@@ -105,6 +113,10 @@ pub struct App {
     pub viewport: Viewport,
     /// The filter as it was typed.
     pub filter_text: String,
+    /// Where in the tensor under the cursor one looks.
+    pub values: ValuesView,
+    /// The path compared with last.
+    compared_with: String,
     /// What `n` and `N` look for.
     search: Filter,
     /// Of the calibration whose findings count.
@@ -130,6 +142,8 @@ impl App {
             calibration: Calibration::NothingToDo,
             viewport: Viewport::default(),
             filter_text: String::new(),
+            values: ValuesView::default(),
+            compared_with: String::new(),
             search: Filter::Everything,
             generation: 0,
             settled: Duration::ZERO,
@@ -143,7 +157,13 @@ impl App {
 
     /// What the keys mean now.
     pub fn context(&self) -> Context {
-        self.overlay.as_ref().map_or(Context::Table, Overlay::context)
+        match &self.overlay {
+            Some(overlay) => overlay.context(),
+            None if self.zoomed && self.tab == Tab::Values && self.current_tensor().is_some() => {
+                Context::Values
+            }
+            None => Context::Table,
+        }
     }
 
     /// Receipts of what was saved, to be printed at the end.
@@ -174,7 +194,8 @@ impl App {
     pub fn can(&self, action: Action) -> bool {
         match action {
             Action::Undo => self.model.undo_depth().0 > 0,
-            Action::Save => !self.model.plan().is_empty(),
+            Action::Save | Action::WriteRecipe => !self.model.plan().is_empty(),
+            Action::Budget | Action::ReadRecipe => self.model.has_floats(),
             Action::NextScheme => self.table.current().is_some_and(|row| match row.item {
                 Item::Tensor(id) => self.model.is_marked(id),
                 Item::Module(node) => self.table.totals(node).marked > 0,

@@ -104,6 +104,16 @@ impl Model {
         self.plan.get(id).map_or(self.scheme, |quantizer| quantizer.scheme)
     }
 
+    /// The quantizer it is marked with, or would be.
+    pub fn quantizer_of(&self, id: TensorId) -> Quantizer {
+        self.plan.get(id).unwrap_or(self.quantizer())
+    }
+
+    /// Whether it is to be measured and is not yet.
+    pub fn is_waiting(&self, id: TensorId) -> bool {
+        *self.known(id) == Known::Waiting
+    }
+
     /// What its scheme makes of it.
     pub fn sqnr(&self, id: TensorId) -> Sqnr {
         if self.checkpoint.layout(id).is_some() && self.known(id).facts().is_some() {
@@ -284,6 +294,20 @@ impl Model {
         })
     }
 
+    /// Takes a plan in place of the one there is, as one step; without the marks of what is
+    /// known to have no scale. False when that changed nothing.
+    pub fn replace(&mut self, mut plan: Plan) -> bool {
+        self.drop_impossible(&mut plan);
+        self.change(|now| *now = plan)
+    }
+
+    /// Shows a plan without a step to be undone: whoever does so brings the old one back.
+    pub fn try_out(&mut self, mut plan: Plan) {
+        self.drop_impossible(&mut plan);
+        self.plan = plan;
+        self.measure_plan();
+    }
+
     pub fn undo(&mut self) -> bool {
         let done = self.history.undo(&mut self.plan);
         self.after_travel();
@@ -298,14 +322,19 @@ impl Model {
 
     /// A plan from before a tensor was known to have no scale must not bring its mark back.
     fn after_travel(&mut self) {
-        let impossible: Vec<TensorId> = self
-            .plan
+        let mut plan = std::mem::take(&mut self.plan);
+        self.drop_impossible(&mut plan);
+        self.plan = plan;
+        self.measure_plan();
+    }
+
+    fn drop_impossible(&self, plan: &mut Plan) {
+        let impossible: Vec<TensorId> = plan
             .iter()
             .map(|(id, _)| id)
             .filter(|&id| self.obstacle(id).is_some_and(|o| !o.can_be_overruled()))
             .collect();
-        impossible.into_iter().for_each(|id| self.plan.unmark(id));
-        self.measure_plan();
+        impossible.into_iter().for_each(|id| plan.unmark(id));
     }
 }
 

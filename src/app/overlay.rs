@@ -1,8 +1,11 @@
 //! What lies over the table. There is at most one at a time, and it has the keys.
 
+use super::budget::Budget;
+use super::diff::DiffView;
 use super::filter::Filter;
 use super::keys::{BINDINGS, Binding, Context, Group};
 use super::pager::Pager;
+use super::prompt::Prompt;
 use super::save::{SaveDialog, Saving};
 use crate::checkpoint::Checkpoint;
 use crate::plan::Preset;
@@ -21,6 +24,9 @@ pub enum Overlay {
     /// The path exists: is it to be replaced?
     Replace(SaveDialog),
     Saving(Saving),
+    Prompt(Prompt),
+    Budget(Box<Budget>),
+    Diff(Box<DiffView>),
     /// There are marks that were not saved: quit all the same?
     Quit,
 }
@@ -44,6 +50,9 @@ impl Overlay {
             Overlay::Save(_) => Context::Save,
             Overlay::Replace(_) | Overlay::Quit => Context::Question,
             Overlay::Saving(_) => Context::Saving,
+            Overlay::Prompt(_) => Context::Prompt,
+            Overlay::Budget(_) => Context::Budget,
+            Overlay::Diff(_) => Context::Diff,
         }
     }
 
@@ -54,6 +63,7 @@ impl Overlay {
             Overlay::GoTo(go_to) => Some(&mut go_to.input),
             Overlay::Help(help) => Some(&mut help.input),
             Overlay::Save(dialog) => Some(&mut dialog.path),
+            Overlay::Prompt(prompt) => Some(&mut prompt.input),
             _ => None,
         }
     }

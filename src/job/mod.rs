@@ -8,6 +8,7 @@ mod in_order;
 mod progress;
 pub mod save;
 pub mod scan;
+pub mod values;
 pub mod verify;
 
 pub use progress::{Progress, Stopped};

@@ -20,21 +20,31 @@ pub struct Choice {
     pub error: f64,
 }
 
+impl Choice {
+    /// The tensor as it is.
+    pub fn kept(tensor: &TensorInfo) -> Choice {
+        Choice { quantizer: None, bytes: tensor.bytes, error: 0.0 }
+    }
+
+    /// The tensor quantized. `noise_share`: Σ(x−x̂)²/Σx².
+    pub fn quantized(tensor: &TensorInfo, quantizer: Quantizer, noise_share: f64) -> Choice {
+        Choice {
+            quantizer: Some(quantizer),
+            bytes: quantizer.scheme.bytes(&tensor.shape, 4),
+            error: noise_share * tensor.parameters() as f64,
+        }
+    }
+}
+
 /// The options of a tensor: as it is, and every outcome that loses no more than
 /// `min_sqnr_db` allows.
 pub fn options(tensor: &TensorInfo, outcomes: &[Outcome], min_sqnr_db: Option<f64>) -> Vec<Choice> {
     let measured = outcomes.iter().filter_map(|outcome| {
         let sums = outcome.result.as_ref().ok()?.error?;
         let enough = min_sqnr_db.is_none_or(|db| sums.statistics().sqnr_db >= db);
-        let relative = if sums.noise == 0.0 { 0.0 } else { sums.noise / sums.signal };
-        enough.then(|| Choice {
-            quantizer: Some(outcome.quantizer),
-            bytes: outcome.quantizer.scheme.bytes(&tensor.shape, 4),
-            error: relative * tensor.parameters() as f64,
-        })
+        enough.then(|| Choice::quantized(tensor, outcome.quantizer, sums.noise_share()))
     });
-    let kept = Choice { quantizer: None, bytes: tensor.bytes, error: 0.0 };
-    std::iter::once(kept).chain(measured).collect()
+    std::iter::once(Choice::kept(tensor)).chain(measured).collect()
 }
 
 /// One point of the curve: all tensors together.
@@ -86,6 +96,11 @@ impl Curve {
 
     pub fn points(&self) -> &[Point] {
         &self.points
+    }
+
+    /// The change that led to a point; none led to the first.
+    pub fn step_to(&self, point: usize) -> Option<(TensorId, Choice)> {
+        self.steps.get(point.checked_sub(1)?).copied()
     }
 
     /// The point of least error that is no larger than `max_bytes`.

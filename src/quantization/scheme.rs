@@ -261,6 +261,13 @@ impl Groups {
         index / self.row * self.row.div_ceil(self.group) + index % self.row / self.group
     }
 
+    /// The elements of the group that holds element `index`.
+    pub fn around(&self, index: u64) -> std::ops::Range<u64> {
+        let start = self.floor(index);
+        let row_end = index / self.row * self.row + self.row;
+        start..start.saturating_add(self.group).min(row_end).min(self.elements)
+    }
+
     /// The runs of `range` that lie in one group each: `(group, range of elements)`.
     pub fn segments(
         &self,
@@ -309,6 +316,10 @@ mod tests {
             segments,
             [(0, 2..4), (1, 4..8), (2, 8..10), (3, 10..14), (4, 14..18), (5, 18..20), (6, 20..23)]
         );
+        for (_, segment) in groups.segments(0..30) {
+            assert_eq!(groups.around(segment.start), segment);
+            assert_eq!(groups.around(segment.end - 1), segment);
+        }
         assert_eq!(QuantizationScheme::PER_CHANNEL.groups(&shape).of(29), 2);
         assert_eq!(QuantizationScheme::PER_TENSOR.groups(&shape).count(), 1);
     }

@@ -185,6 +185,11 @@ impl ErrorSums {
         self.levels.merge(&next.levels);
     }
 
+    /// Σ(x−x̂)² / Σx²: the share of the weight's energy that is lost; 0 where nothing is.
+    pub fn noise_share(&self) -> f64 {
+        if self.noise == 0.0 { 0.0 } else { self.noise / self.signal }
+    }
+
     pub fn statistics(&self) -> ErrorStatistics {
         let mse = if self.count == 0 { 0.0 } else { self.noise / self.count as f64 };
         let exact = self.noise == 0.0;

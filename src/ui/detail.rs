@@ -1,7 +1,7 @@
 //! The tensor, or the module, under the cursor.
 
 use super::theme::Theme;
-use super::{layout, paint};
+use super::{layout, paint, values};
 use crate::app::facts::{Cost, Facts, Known, SCHEMES, scheme_name};
 use crate::app::figures::{bytes, count, counted, decibels, parameters, percent, value};
 use crate::app::pager::wrap;
@@ -58,8 +58,12 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
             paint::line(buf, area, y, &Line::styled(row, style));
         }
     };
+    if app.tab == Tab::Values {
+        return values::draw(buf, area, app, id, theme);
+    }
     match app.model.known(id) {
         Known::Facts(facts) => match app.tab {
+            Tab::Values => {}
             Tab::Overview => overview(buf, area, app, id, facts, theme),
             Tab::Schemes if app.model.checkpoint.layout(id).is_none() => {
                 schemes(buf, area, app, id, facts, theme);
@@ -126,13 +130,13 @@ fn block(buf: &mut Buffer, area: Rect, title: &str, figures: &[Figure], theme: &
 fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
     let [first, second, third] = thirds(area);
     let scheme = app.model.scheme_of(id);
-    block(buf, first, "values", &values(facts, theme), theme);
+    block(buf, first, "values", &statistics(facts, theme), theme);
     if let Some(layout) = app.model.checkpoint.layout(id) {
         return stored(buf, second, app, id, &layout.name(), theme);
     }
     let title = format!("int8 {}, weight error", scheme_name(scheme));
     let error = match facts.cost(scheme) {
-        Some(Cost::Error { error, scales, largest_scale }) => {
+        Some(Cost::Error { error, scales, largest_scale, .. }) => {
             errors(error, scheme, (*scales, *largest_scale), theme)
         }
         Some(Cost::Impossible(why)) => {
@@ -179,7 +183,7 @@ fn thirds(area: Rect) -> [Rect; 3] {
     }
 }
 
-fn values(facts: &Facts, theme: &Theme) -> Vec<Figure> {
+fn statistics(facts: &Facts, theme: &Theme) -> Vec<Figure> {
     let s = &facts.statistics;
     let share = |n: u64| percent(n as f64 / s.count as f64);
     let bad = |label, n: u64| match n {

@@ -5,6 +5,7 @@ use super::{header, paint};
 use crate::app::figures::{bytes, count, counted};
 use crate::app::overlay::{GoTo, Presets};
 use crate::app::pager::wrap;
+use crate::app::prompt::{Prompt, Purpose};
 use crate::app::{App, SaveDialog, Saving, names};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -100,6 +101,29 @@ pub fn save(
         height: 1,
     };
     paint::input(buf, line, &dialog.path, theme)
+}
+
+/// A line of text that is asked for.
+pub fn prompt(buf: &mut Buffer, screen: Rect, prompt: &Prompt, theme: &Theme) -> Position {
+    let mut body = Body::new(screen);
+    body.push(Line::styled("▸", theme.accent));
+    body.blank();
+    body.wrapped(prompt.purpose.explanation(), theme.dim);
+    if let Some(problem) = &prompt.problem {
+        body.blank();
+        body.wrapped(problem, theme.bad);
+    }
+    body.blank();
+    let word = match prompt.purpose {
+        Purpose::Index(_) => "go there",
+        Purpose::WriteRecipe => "write",
+        Purpose::ReadRecipe => "read",
+        Purpose::Diff => "compare",
+    };
+    body.push(keys(&[("Enter", word), ("Esc", "leave")], theme));
+    let inside = body.draw(buf, screen, prompt.purpose.title(), theme.strong, theme);
+    let line = Rect { x: inside.x + 2, width: inside.width.saturating_sub(2), height: 1, ..inside };
+    paint::input(buf, line, &prompt.input, theme)
 }
 
 pub fn replace(buf: &mut Buffer, screen: Rect, dialog: &SaveDialog, theme: &Theme) {

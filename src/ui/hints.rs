@@ -53,10 +53,10 @@ pub fn hints<'a>(context: Context, app: &App, width: u16, theme: &Theme) -> Line
     let mut spans = vec![Span::raw(" ")];
     let mut used = 1;
     let always = ["help", "quit"];
-    let shown = |context| {
+    let shown = |context: Context| {
         BINDINGS
             .iter()
-            .filter(move |b| b.context == context && app.can(b.action))
+            .filter(move |b| context.layers().contains(&b.context) && app.can(b.action))
             .filter_map(|binding| Some((binding.keys.first()?.to_string(), binding.hint?)))
     };
     let length = |key: &str, word: &str| key.chars().count() + word.chars().count() + 3;

@@ -1,5 +1,6 @@
 //! Where everything is. Pure, and shared by drawing, paging and the mouse.
 
+use crate::app::overlay::Overlay;
 use crate::app::table::{Column, Widest};
 use crate::app::{App, Tab, Target, Viewport};
 use ratatui::layout::{Position, Rect, Size};
@@ -30,8 +31,29 @@ pub struct Layout {
     pub hints: Rect,
 }
 
+/// What the middle of the screen is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The table, with the detail where there is room.
+    Split,
+    /// The detail alone.
+    Detail,
+    /// The table, with the budget below it.
+    Budget,
+}
+
+/// What the state asks for.
+pub fn body(app: &App) -> Body {
+    match &app.overlay {
+        Some(Overlay::Budget(_)) => Body::Budget,
+        Some(Overlay::Diff(_)) => Body::Detail,
+        _ if app.zoomed => Body::Detail,
+        _ => Body::Split,
+    }
+}
+
 /// `None` when the screen is smaller than [`SMALLEST`].
-pub fn of(size: Size, zoomed: bool) -> Option<Layout> {
+pub fn of(size: Size, body_of: Body) -> Option<Layout> {
     if size.width < SMALLEST.width || size.height < SMALLEST.height {
         return None;
     }
@@ -39,9 +61,13 @@ pub fn of(size: Size, zoomed: bool) -> Option<Layout> {
     let bottom = size.height - 3;
     let mut body = Rect::new(0, 2, size.width, bottom - 2);
     let mut detail = None;
-    if zoomed {
+    if body_of == Body::Detail {
         detail = Some(body);
         body.height = 0;
+    } else if body_of == Body::Budget {
+        let height = BUDGET_HEIGHT.min(body.height.saturating_sub(BUDGET_ROWS));
+        body.height -= height;
+        detail = Some(Rect::new(0, body.bottom(), size.width, height));
     } else if size.width >= WIDE {
         body.width -= DETAIL_WIDTH + 1;
         detail = Some(Rect::new(body.right() + 1, body.y, DETAIL_WIDTH, body.height));
@@ -67,9 +93,14 @@ pub fn of(size: Size, zoomed: bool) -> Option<Layout> {
 
 /// What can be seen at once of whatever scrolls.
 pub fn viewport(size: Size, app: &App) -> Viewport {
-    let table = of(size, app.zoomed).map_or(1, |layout| layout.rows.height);
+    let layout = of(size, body(app));
+    let table = layout.map_or(1, |layout| layout.rows.height);
+    // Below the rule with the tabs and the titles of the columns.
+    let detail = layout.and_then(|layout| layout.detail).map_or(0, |detail| detail.height);
+    let rows = detail.saturating_sub(2).into();
     let text = inside(text_window(size));
-    Viewport { table: table.into(), text: (text.width.into(), text.height.into()) }
+    let text = (text.width.into(), text.height.into());
+    Viewport { table: table.into(), values: rows, diff: rows, text }
 }
 
 /// A window of at most `width` and `height`, in the middle of the screen.
@@ -165,9 +196,44 @@ pub fn tabs(detail: Rect) -> Vec<(Tab, Rect)> {
         .collect()
 }
 
+/// Columns of the budget's figures.
+pub const BUDGET_FIGURES: u16 = 46;
+/// Rows of the budget, and of the table that stays above it where there is little room.
+const BUDGET_HEIGHT: u16 = 14;
+const BUDGET_ROWS: u16 = 4;
+
+/// Where the budget's figures are.
+pub fn budget_figures(area: Rect) -> Rect {
+    Rect {
+        x: area.x + 2,
+        y: area.y + 1,
+        width: BUDGET_FIGURES.min(area.width.saturating_sub(4)),
+        height: area.height.saturating_sub(1),
+    }
+}
+
+/// Where its curve is with its axes, if there is room for it.
+pub fn curve(area: Rect) -> Option<Rect> {
+    let x = area.x + BUDGET_FIGURES + 3;
+    let width = area.right().checked_sub(x + 2)?;
+    let height = area.height.checked_sub(1)?;
+    (width >= 24 && height >= 5).then(|| Rect::new(x, area.y + 1, width, height))
+}
+
+/// The part of a curve's place within its axes.
+pub fn plot(curve: Rect) -> Rect {
+    const LABELS: u16 = 9;
+    Rect {
+        x: curve.x + LABELS,
+        y: curve.y,
+        width: curve.width.saturating_sub(LABELS),
+        height: curve.height.saturating_sub(2),
+    }
+}
+
 /// What is at a place of the screen.
 pub fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
-    let layout = of(size, app.zoomed)?;
+    let layout = of(size, body(app))?;
     if layout.rows.contains(at) {
         let line = usize::from(at.y - layout.rows.y);
         return Some(match at.x - layout.rows.x < MARK {
@@ -182,6 +248,14 @@ pub fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
         return Some(Target::Title(place.column));
     }
     let detail = layout.detail?;
+    if let Some(Overlay::Budget(_)) = app.overlay {
+        let plot = plot(curve(detail)?);
+        let share = f64::from(at.x.checked_sub(plot.x)?) / f64::from(plot.width.max(2) - 1);
+        return plot.contains(at).then_some(Target::Curve(share));
+    }
+    if app.tab == Tab::Values && at.y >= detail.y + 2 && detail.contains(at) {
+        return Some(Target::Value(usize::from(at.y - detail.y - 2)));
+    }
     tabs(detail).into_iter().find(|(_, place)| place.contains(at)).map(|(tab, _)| Target::Tab(tab))
 }
 
@@ -194,9 +268,9 @@ mod tests {
     #[test]
     fn panes_fill_the_screen_and_do_not_overlap() {
         for (width, height) in [(60, 15), (80, 24), (120, 36), (200, 50), (300, 100)] {
-            for zoomed in [false, true] {
+            for body in [Body::Split, Body::Detail, Body::Budget] {
                 let size = Size { width, height };
-                let l = of(size, zoomed).expect("large enough");
+                let l = of(size, body).expect("large enough");
                 let panes = [l.header, l.caption, l.titles, l.rows, l.status, l.plan, l.hints];
                 let area: u32 = panes.iter().copied().chain(l.detail).map(|pane| pane.area()).sum();
                 let between = if l.detail.is_some_and(|d| d.x > 0) {
@@ -207,7 +281,7 @@ mod tests {
                 assert_eq!(area + between, u32::from(width) * u32::from(height));
             }
         }
-        assert_eq!(of(Size { width: 59, height: 40 }, false), None);
+        assert_eq!(of(Size { width: 59, height: 40 }, Body::Split), None);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Drawing: from `&App` to cells. Nothing here changes state, and only here and in
 //! `terminal` is ratatui named.
 
+mod budget;
 mod detail;
 mod dialogs;
+mod diff;
 mod header;
 mod help;
 mod hints;
@@ -12,6 +14,7 @@ mod plan;
 mod tensors;
 mod text;
 mod theme;
+mod values;
 
 pub use theme::{Colours, Theme};
 
@@ -32,14 +35,18 @@ pub fn draw(frame: &mut Frame, app: &App, theme: &Theme) {
 
 /// Draws into a buffer; gives the place of the text cursor while text is typed.
 pub fn render(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
-    let Some(layout) = layout::of(area.as_size(), app.zoomed) else {
+    let Some(layout) = layout::of(area.as_size(), layout::body(app)) else {
         too_small(buf, area, theme);
         return None;
     };
     header::draw(buf, layout.header, app, theme);
     tensors::draw(buf, &layout, app, theme);
     if let Some(detail) = layout.detail {
-        detail::draw(buf, detail, app, theme);
+        match &app.overlay {
+            Some(Overlay::Budget(budget)) => budget::draw(buf, detail, app, budget, theme),
+            Some(Overlay::Diff(view)) => diff::draw(buf, detail, app, view, theme),
+            _ => detail::draw(buf, detail, app, theme),
+        }
         for y in detail.top()..detail.bottom() {
             if let Some(x) = detail.x.checked_sub(1) {
                 let symbol = if y == detail.y { "┬" } else { "│" };
@@ -54,7 +61,9 @@ pub fn render(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<
 
 fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
     match app.overlay.as_ref()? {
-        Overlay::Filter(_) => None,
+        // They have a place of their own on the screen.
+        Overlay::Filter(_) | Overlay::Budget(_) | Overlay::Diff(_) => None,
+        Overlay::Prompt(prompt) => Some(dialogs::prompt(buf, area, prompt, theme)),
         Overlay::Help(help) => Some(help::draw(buf, area, app, help, theme)),
         Overlay::Text(tone, pager) => {
             text::draw(buf, area, *tone, pager, theme);

@@ -272,7 +272,7 @@ struct Cells<'a> {
 }
 
 /// Lays the cursor over a row, keeping the colours that mean something.
-fn highlight(buf: &mut Buffer, area: Rect, theme: &Theme) {
+pub fn highlight(buf: &mut Buffer, area: Rect, theme: &Theme) {
     for x in area.left()..area.right().saturating_sub(1) {
         let cell = &mut buf[(x, area.y)];
         let own = cell.fg;

@@ -4,8 +4,9 @@
 use quantscope::app::keys::Key;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
-use quantscope::job::{Progress, save, scan};
-use quantscope::terminal::{lay_out, questions};
+use quantscope::job::{Progress, save, scan, values};
+use quantscope::plan::recipe;
+use quantscope::terminal::{compare, lay_out, questions, write_recipe};
 use quantscope::ui::{self, Colours, Theme};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -146,6 +147,26 @@ impl Driver {
                 let config = checkpoint.config().map(|text| text.map_err(|e| e.to_string()));
                 self.send(Event::Config(config));
             }
+            Effect::ReadValues(request) => {
+                let found = values::run(&checkpoint, &request, &Progress::default());
+                self.send(Event::Values(request, found.map_err(|error| error.to_string())));
+            }
+            Effect::WriteRecipe { path, text, replace } => {
+                let written = write_recipe(&self.directory.path().join(path), &text, replace);
+                self.send(Event::RecipeWritten(written));
+            }
+            Effect::ReadRecipe(path) => {
+                let read = recipe::read(&self.directory.path().join(path), &checkpoint);
+                self.send(Event::RecipeRead(read.map_err(|error| error.to_string())));
+            }
+            Effect::Diff(_) if self.hold => self.held.push(effect),
+            Effect::Diff(path) => {
+                // Models of the tests first, then what was written on the way.
+                let path = if path.exists() { path } else { self.directory.path().join(path) };
+                let compared = compare(&checkpoint, &path, Some(1), &Progress::default());
+                self.send(Event::Compared(compared));
+            }
+            Effect::CancelDiff => {}
             Effect::Copy(text) => self.clipboard.push(text),
             Effect::Quit => self.quit = true,
         }
@@ -161,7 +182,7 @@ impl Driver {
             elapsed: Duration::from_millis(250),
             rate: None,
         });
-        self.send(Event::Tick { now: self.now, calibration, save: None });
+        self.send(Event::Tick { now: self.now, calibration, save: None, diff: None });
     }
 
     pub fn buffer(&self) -> Buffer {

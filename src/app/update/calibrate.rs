@@ -1,6 +1,8 @@
 //! The calibration in the background: its rounds, its progress, what is measured next.
 
 use super::Effects;
+use crate::app::budget::Budget;
+use crate::app::diff::DiffState;
 use crate::app::event::{Effect, rounds};
 use crate::app::facts::Known;
 use crate::app::overlay::Overlay;
@@ -48,13 +50,20 @@ impl App {
             Calibration::NothingToDo => self.say("there is no float tensor to calibrate"),
             _ => {
                 self.model.forget();
+                self.values.forget();
                 self.settle();
                 self.calibrate(0, effects);
             }
         }
     }
 
-    pub(super) fn tick(&mut self, now: Duration, calibration: Option<Meter>, save: Option<Meter>) {
+    pub(super) fn tick(
+        &mut self,
+        now: Duration,
+        calibration: Option<Meter>,
+        save: Option<Meter>,
+        diff: Option<Meter>,
+    ) {
         if let (Calibration::Running { meter, .. }, Some(now)) =
             (&mut self.calibration, calibration)
         {
@@ -63,21 +72,31 @@ impl App {
         if let (Some(Overlay::Saving(saving)), Some(now)) = (&mut self.overlay, save) {
             saving.meter = self.paces.save.follow(now);
         }
+        if let (Some(Overlay::Diff(view)), Some(now)) = (&mut self.overlay, diff)
+            && let DiffState::Comparing(meter) = &mut view.state
+        {
+            *meter = self.paces.diff.follow(now);
+        }
         if self.unsettled && now.saturating_sub(self.settled) >= SETTLE {
             self.settled = now;
             self.settle();
         }
     }
 
+    /// Ranks by what is known now.
     pub(super) fn settle(&mut self) {
         self.unsettled = false;
         self.model.weigh();
+        if matches!(self.overlay, Some(Overlay::Budget(_))) {
+            self.with_budget(Budget::follow);
+        }
         match self.table.sort.column {
             Column::Sqnr => self.table.reorder(&self.model),
             _ => self.table.sum_up(&self.model),
         }
     }
 
+    /// Asks for what is on the screen first.
     pub(super) fn hurry(&mut self, effects: &mut Effects) {
         if !matches!(self.calibration, Calibration::Running { round: 0, .. }) {
             return;

@@ -5,8 +5,10 @@ use crate::app::figures::counted;
 use crate::app::filter::Filter;
 use crate::app::overlay::{FilterPrompt, GoTo, Overlay};
 use crate::app::table::{Column, Sort};
+use crate::tensor::TensorId;
 
 impl App {
+    /// Orders by a column, the other way round if it is ordered by it already.
     pub(super) fn sort_by(&mut self, column: Column) {
         let now = self.table.sort;
         let sort = match now.column == column {
@@ -52,6 +54,11 @@ impl App {
         let Some(&id) = go_to.names.get(go_to.chosen) else {
             return self.say("no tensor of that name");
         };
+        self.show(id);
+    }
+
+    /// Puts the cursor on a tensor, whatever hides it.
+    pub(super) fn show(&mut self, id: TensorId) {
         if !self.table.is_shown(id) {
             self.filter_text.clear();
             self.table.set_filter(Filter::Everything, &self.model);

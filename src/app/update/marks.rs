@@ -10,6 +10,7 @@ use crate::plan::Preset;
 use crate::tensor::TensorId;
 
 impl App {
+    /// The plan is another: the modules' sums follow.
     pub(super) fn plan_changed(&mut self) {
         match self.table.sort.column {
             // A mark may carry another scheme, so another SQNR.
@@ -48,6 +49,7 @@ impl App {
         self.model.mark([id]);
     }
 
+    /// Marks what is quantizable; unmarks all when that is marked already.
     pub(super) fn mark_all(&mut self, tensors: &[TensorId], whence: &str) {
         let quantizable: Vec<TensorId> =
             tensors.iter().copied().filter(|&id| self.may_mark(id)).collect();

@@ -1,15 +1,22 @@
 //! One event at a time: what it changes and what is to be done about it.
 
+mod budget;
 mod calibrate;
+mod diff;
 mod find;
 mod marks;
+mod recipe;
 mod save;
+mod values;
 
+use super::budget::Budget;
+use super::diff::DiffState;
 use super::event::{Effect, Event, Target, Viewport};
 use super::filter::Filter;
-use super::keys::{self, Key};
+use super::keys::{self, Context, Key};
 use super::overlay::{GoTo, Help, Overlay, Tone};
 use super::pager::{Line, Pager};
+use super::prompt::{Prompt, Purpose};
 use super::table::{Column, Motion};
 use super::{Action, App, Calibration, Status, Tab, texts};
 use crate::job::save::News;
@@ -24,11 +31,10 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::Opened => app.calibrate(0, &mut effects),
         Event::Key(key) => app.key(key, &mut effects),
         Event::Paste(text) => app.paste(&text),
-        Event::Click(target) if app.overlay.is_none() => app.click(target),
-        Event::Click(_) => {}
+        Event::Click(target) => app.click(target),
         Event::Wheel(rows) => app.wheel(rows, &mut effects),
         Event::Resized(viewport) => app.resize(viewport),
-        Event::Tick { now, calibration, save } => app.tick(now, calibration, save),
+        Event::Tick { now, calibration, save, diff } => app.tick(now, calibration, save, diff),
         Event::Found { generation, tensor, found } if generation == app.generation => {
             if app.model.learn(tensor, found) {
                 let name = &app.model.checkpoint.tensor(tensor).name;
@@ -76,8 +82,13 @@ pub fn update(app: &mut App, event: Event) -> Effects {
                 pager.scroll_by(scroll, width, height);
             }
         }
+        Event::Values(request, found) => app.values.take(request, found),
+        Event::RecipeWritten(outcome) => app.recipe_written(outcome),
+        Event::RecipeRead(outcome) => app.recipe_read(outcome),
+        Event::Compared(outcome) => app.compared(outcome),
     }
     app.hurry(&mut effects);
+    app.look_into(&mut effects);
     effects
 }
 
@@ -132,6 +143,7 @@ impl App {
             Overlay::GoTo(go_to) => go_to.search(&self.model.checkpoint),
             Overlay::Help(help) => help.scroll = 0,
             Overlay::Save(dialog) => dialog.problem = None,
+            Overlay::Prompt(prompt) => prompt.edited(),
             _ => {}
         }
     }
@@ -190,12 +202,27 @@ impl App {
             Action::Copy => self.copy(effects),
             Action::Calibrate => self.toggle_calibration(effects),
 
+            Action::Budget => self.open_budget(),
+            Action::WriteRecipe => self.open_write_recipe(),
+            Action::ReadRecipe => self.open_read_recipe(),
+            Action::Diff => self.open_diff(),
+
+            Action::GoToElement => self.open_index(),
+            Action::NextRow => self.values.move_row(true),
+            Action::PreviousRow => self.values.move_row(false),
+            Action::NextTensor => self.next_tensor(true),
+            Action::PreviousTensor => self.next_tensor(false),
+
+            Action::Smaller => self.with_budget(|budget, _| budget.step(true, 0)),
+            Action::Larger => self.with_budget(|budget, _| budget.step(false, 0)),
+            Action::Toggle => self.with_budget(Budget::toggle),
+
             Action::Save => self.open_save(effects),
             Action::Dequantize => self.open_dequantize(effects),
 
             Action::Accept => self.accept(effects),
             Action::Add => self.take_preset(false),
-            Action::Close => self.close(),
+            Action::Close => self.close(effects),
             Action::Cancel => {
                 if let Some(Overlay::Saving(saving)) = &mut self.overlay {
                     saving.cancelled = true;
@@ -221,6 +248,9 @@ impl App {
             Motion::First => isize::MIN,
             Motion::Last => isize::MAX,
         };
+        if self.context() == Context::Values {
+            return self.values.move_cursor(motion);
+        }
         let step = |at: usize, count: usize| {
             at.saturating_add_signed(rows.signum()).min(count.saturating_sub(1))
         };
@@ -235,6 +265,12 @@ impl App {
             Some(Overlay::Presets(presets)) => {
                 presets.chosen = step(presets.chosen, presets.choices.len());
             }
+            Some(Overlay::Budget(_)) => self.move_budget(motion),
+            Some(Overlay::Diff(view)) => {
+                if let DiffState::Done(differences) = &mut view.state {
+                    differences.move_cursor(motion, self.viewport.diff);
+                }
+            }
             Some(Overlay::Save(dialog)) => {
                 dialog.step(rows > 0, &self.model.checkpoint);
                 dialog.problem = None;
@@ -244,6 +280,7 @@ impl App {
         }
     }
 
+    /// Enter, or yes.
     fn accept(&mut self, effects: &mut Effects) {
         match self.overlay.take() {
             Some(Overlay::Filter(prompt)) => self.keep_filter(prompt),
@@ -255,11 +292,39 @@ impl App {
             Some(Overlay::Save(dialog)) => self.save(dialog, false, effects),
             Some(Overlay::Replace(dialog)) => self.save(dialog, true, effects),
             Some(Overlay::Quit) => effects.push(Effect::Quit),
+            Some(Overlay::Prompt(prompt)) => self.take_text(prompt, effects),
+            Some(Overlay::Budget(budget)) => self.keep_budget(*budget),
+            Some(Overlay::Diff(view)) => self.leave_diff(*view),
             other => self.overlay = other,
         }
     }
 
-    fn close(&mut self) {
+    /// A text that was asked for is there.
+    fn take_text(&mut self, mut prompt: Prompt, effects: &mut Effects) {
+        if prompt.text().is_empty() {
+            prompt.problem = Some(match prompt.purpose {
+                Purpose::Index(_) => "Which one? Type an index.".to_owned(),
+                _ => "Which one? Type a path.".to_owned(),
+            });
+            self.overlay = Some(Overlay::Prompt(prompt));
+            return;
+        }
+        prompt.problem = None;
+        match prompt.purpose {
+            Purpose::WriteRecipe => self.write_recipe(prompt, effects),
+            Purpose::ReadRecipe => self.read_recipe(prompt, effects),
+            Purpose::Diff => self.compare(prompt, effects),
+            Purpose::Index(id) => {
+                if let Err(why) = self.go_to_element(id, prompt.text()) {
+                    prompt.problem = Some(why);
+                    self.overlay = Some(Overlay::Prompt(prompt));
+                }
+            }
+        }
+    }
+
+    /// Esc, or no.
+    fn close(&mut self, effects: &mut Effects) {
         match self.overlay.take() {
             Some(Overlay::Filter(prompt)) => {
                 let filter = Filter::parse(&prompt.before).unwrap_or_default();
@@ -267,6 +332,8 @@ impl App {
                 self.table.set_filter(filter, &self.model);
             }
             Some(Overlay::Replace(dialog)) => self.overlay = Some(Overlay::Save(dialog)),
+            Some(Overlay::Budget(budget)) => self.drop_budget(*budget),
+            Some(Overlay::Diff(view)) => self.close_diff(&view, effects),
             _ => {}
         }
     }
@@ -297,6 +364,10 @@ impl App {
     fn copy(&mut self, effects: &mut Effects) {
         let text = match &self.overlay {
             Some(Overlay::Text(_, pager)) => pager.plain(),
+            Some(Overlay::Diff(view)) => match &view.state {
+                DiffState::Done(differences) => differences.plain(),
+                DiffState::Comparing(_) => return,
+            },
             _ => match self.table.current() {
                 Some(row) => self.full_name(row).to_owned(),
                 None => return,
@@ -309,6 +380,9 @@ impl App {
     fn click(&mut self, target: Target) {
         self.status = None;
         match target {
+            Target::Curve(share) => self.with_budget(|budget, _| budget.go_to(share)),
+            _ if self.overlay.is_some() => {}
+            Target::Value(line) => self.values.click(line),
             Target::Row(line) => {
                 let before = self.table.cursor();
                 if self.table.click(line) && self.table.cursor() == before {
@@ -328,6 +402,7 @@ impl App {
     fn wheel(&mut self, rows: isize, effects: &mut Effects) {
         let (width, height) = self.viewport.text;
         match &mut self.overlay {
+            None if self.zoomed && self.tab == Tab::Values => self.values.scroll(rows),
             None | Some(Overlay::Filter(_)) => self.table.scroll(rows),
             Some(Overlay::Text(_, pager)) => pager.scroll_by(rows, width, height),
             Some(_) => self.move_by(if rows > 0 { Motion::Down } else { Motion::Up }, effects),
@@ -337,6 +412,12 @@ impl App {
     fn resize(&mut self, viewport: Viewport) {
         self.viewport = viewport;
         self.table.set_height(viewport.table);
+        self.values.set_height(viewport.values);
+        if let Some(Overlay::Diff(view)) = &mut self.overlay
+            && let DiffState::Done(differences) = &mut view.state
+        {
+            differences.keep_in_view(viewport.diff);
+        }
         if let Some(Overlay::Text(_, pager)) = &mut self.overlay {
             pager.scroll_by(0, viewport.text.0, viewport.text.1);
         }

@@ -24,6 +24,7 @@ impl App {
         self.lay_out(effects);
     }
 
+    /// Asks what the save in the dialog would write.
     pub(super) fn lay_out(&mut self, effects: &mut Effects) {
         if let Some(Overlay::Save(dialog)) = &mut self.overlay {
             dialog.laid_out = None;

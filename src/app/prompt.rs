@@ -1,0 +1,68 @@
+//! A line of text that is asked for, and what it is for.
+
+use crate::tensor::TensorId;
+use tui_input::Input;
+
+/// What the text is taken as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A place in a tensor.
+    Index(TensorId),
+    WriteRecipe,
+    ReadRecipe,
+    /// The path of a checkpoint to compare with.
+    Diff,
+}
+
+impl Purpose {
+    pub fn title(self) -> &'static str {
+        match self {
+            Purpose::Index(_) => "Go to an element",
+            Purpose::WriteRecipe => "Write the plan as a recipe",
+            Purpose::ReadRecipe => "Read a recipe",
+            Purpose::Diff => "Compare with another checkpoint",
+        }
+    }
+
+    /// What is to be typed and what then happens.
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Purpose::Index(_) => "Its index, or its place along every axis: 3, 17.",
+            Purpose::WriteRecipe => {
+                "A TOML file that r reads here and `quantscope quantize --recipe` replays to the same bytes."
+            }
+            Purpose::ReadRecipe => {
+                "Its marks take the place of those there are; u brings them back."
+            }
+            Purpose::Diff => {
+                "A file or directory of any format. This model is the measure; the other is judged by it."
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    pub purpose: Purpose,
+    pub input: Input,
+    /// Why the text did not do.
+    pub problem: Option<String>,
+    /// The file is there already and the person has been told.
+    pub replace: bool,
+}
+
+impl Prompt {
+    pub fn new(purpose: Purpose, text: impl Into<String>) -> Prompt {
+        Prompt { purpose, input: Input::new(text.into()), problem: None, replace: false }
+    }
+
+    pub fn text(&self) -> &str {
+        self.input.value().trim()
+    }
+
+    /// Another text is another question.
+    pub fn edited(&mut self) {
+        self.problem = None;
+        self.replace = false;
+    }
+}

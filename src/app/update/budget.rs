@@ -1,0 +1,66 @@
+//! Moving along the budget's curve, the marks following.
+
+use crate::app::App;
+use crate::app::budget::{Budget, NoBudget};
+use crate::app::figures::{bytes, counted};
+use crate::app::overlay::Overlay;
+use crate::app::table::Motion;
+
+impl App {
+    pub(super) fn open_budget(&mut self) {
+        match Budget::new(&self.model) {
+            Ok(budget) => {
+                self.zoomed = false;
+                self.overlay = Some(Overlay::Budget(Box::new(budget)));
+            }
+            Err(NoBudget::NothingQuantizable) => {
+                self.say("nothing here is quantizable, so there is nothing to choose");
+            }
+            Err(NoBudget::NothingMeasured) => {
+                self.say(
+                    "nothing is measured yet: the budget needs to know what each scheme costs",
+                );
+            }
+        }
+    }
+
+    /// Does something to the budget, and gives the table the marks it then stands for.
+    pub(super) fn with_budget(&mut self, change: impl FnOnce(&mut Budget, &crate::app::Model)) {
+        let Some(Overlay::Budget(budget)) = &mut self.overlay else { return };
+        change(budget, &self.model);
+        let plan = budget.plan();
+        if plan != *self.model.plan() {
+            self.model.try_out(plan);
+            self.plan_changed();
+        }
+    }
+
+    pub(super) fn move_budget(&mut self, motion: Motion) {
+        self.with_budget(|budget, _| match motion {
+            Motion::Up => budget.chosen = budget.chosen.saturating_sub(1),
+            Motion::Down => budget.chosen = (budget.chosen + 1).min(budget.allowed.len() - 1),
+            Motion::HalfUp | Motion::PageUp => budget.step(false, 1),
+            Motion::HalfDown | Motion::PageDown => budget.step(true, 1),
+            Motion::First => budget.go_to(0.0),
+            Motion::Last => budget.go_to(1.0),
+        });
+    }
+
+    /// Enter: the marks stay, as one step that can be undone.
+    pub(super) fn keep_budget(&mut self, budget: Budget) {
+        let plan = budget.plan();
+        self.model.try_out(budget.before);
+        if self.model.replace(plan) {
+            let totals = self.model.totals();
+            let marked = counted(totals.marked, "tensor");
+            self.say(format!("{marked} marked: {} in all; u undoes it", bytes(totals.after)));
+        }
+        self.plan_changed();
+    }
+
+    /// Esc: the marks are what they were.
+    pub(super) fn drop_budget(&mut self, budget: Budget) {
+        self.model.try_out(budget.before);
+        self.plan_changed();
+    }
+}

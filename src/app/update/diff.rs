@@ -1,0 +1,67 @@
+//! Comparing with another checkpoint.
+
+use super::Effects;
+use crate::app::diff::{DiffState, DiffView, Differences};
+use crate::app::event::Effect;
+use crate::app::figures::counted;
+use crate::app::overlay::Overlay;
+use crate::app::prompt::{Prompt, Purpose};
+use crate::app::{App, Meter, names};
+use crate::job::diff::Compared;
+use std::path::PathBuf;
+
+impl App {
+    pub(super) fn open_diff(&mut self) {
+        let before = self.compared_with.clone();
+        self.overlay = Some(Overlay::Prompt(Prompt::new(Purpose::Diff, before)));
+    }
+
+    pub(super) fn compare(&mut self, prompt: Prompt, effects: &mut Effects) {
+        self.compared_with = prompt.text().to_owned();
+        effects.push(Effect::Diff(PathBuf::from(prompt.text())));
+        let state = DiffState::Comparing(Meter::default());
+        self.overlay = Some(Overlay::Diff(Box::new(DiffView { prompt, state })));
+    }
+
+    pub(super) fn compared(&mut self, outcome: Result<Vec<Compared>, String>) {
+        let Some(Overlay::Diff(view)) = &mut self.overlay else { return };
+        match outcome {
+            Ok(rows) => view.state = DiffState::Done(Differences::new(rows)),
+            Err(why) => {
+                let mut prompt = view.prompt.clone();
+                prompt.problem = Some(why);
+                self.overlay = Some(Overlay::Prompt(prompt));
+            }
+        }
+    }
+
+    /// Enter on a difference: to that tensor in the table, if this model has it.
+    pub(super) fn leave_diff(&mut self, view: DiffView) {
+        let DiffState::Done(differences) = &view.state else {
+            self.overlay = Some(Overlay::Diff(Box::new(view)));
+            return;
+        };
+        let Some(name) = differences.current().map(|row| row.name.clone()) else { return };
+        match self.model.checkpoint.find(&name) {
+            Some(id) => self.show(id),
+            None => {
+                self.overlay = Some(Overlay::Diff(Box::new(view)));
+                self.say(format!("{} is not in this model", names::visible(&name)));
+            }
+        }
+    }
+
+    /// Esc: back to the table; a comparison under way is given up.
+    pub(super) fn close_diff(&mut self, view: &DiffView, effects: &mut Effects) {
+        match &view.state {
+            DiffState::Comparing(_) => {
+                effects.push(Effect::CancelDiff);
+                self.say("stopped comparing");
+            }
+            DiffState::Done(differences) => {
+                let rows = counted(differences.rows.len(), "tensor");
+                self.say(format!("{rows} compared; D compares again"));
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The plan to a recipe file, and back.
+
+use super::Effects;
+use crate::app::App;
+use crate::app::event::{Effect, NotWritten};
+use crate::app::figures::counted;
+use crate::app::names;
+use crate::app::overlay::Overlay;
+use crate::app::prompt::{Prompt, Purpose};
+use crate::app::save::model_name;
+use crate::plan::{Plan, recipe};
+use std::path::PathBuf;
+
+impl App {
+    pub(super) fn open_write_recipe(&mut self) {
+        if self.model.plan().is_empty() {
+            return self.say("nothing is marked: Space marks this row, a all shown, p by role");
+        }
+        let path = self.recipe_path();
+        self.overlay = Some(Overlay::Prompt(Prompt::new(Purpose::WriteRecipe, path)));
+    }
+
+    pub(super) fn open_read_recipe(&mut self) {
+        if !self.model.has_floats() {
+            return self.say("there is no float tensor to mark");
+        }
+        let path = self.recipe_path();
+        self.overlay = Some(Overlay::Prompt(Prompt::new(Purpose::ReadRecipe, path)));
+    }
+
+    fn recipe_path(&self) -> String {
+        format!("{}-recipe.toml", model_name(&self.model.checkpoint))
+    }
+
+    pub(super) fn write_recipe(&mut self, prompt: Prompt, effects: &mut Effects) {
+        let text = recipe::to_toml(self.model.plan(), &self.model.checkpoint);
+        let (path, replace) = (PathBuf::from(prompt.text()), prompt.replace);
+        self.overlay = Some(Overlay::Prompt(prompt));
+        effects.push(Effect::WriteRecipe { path, text, replace });
+    }
+
+    pub(super) fn read_recipe(&mut self, prompt: Prompt, effects: &mut Effects) {
+        effects.push(Effect::ReadRecipe(PathBuf::from(prompt.text())));
+        self.overlay = Some(Overlay::Prompt(prompt));
+    }
+
+    pub(super) fn recipe_written(&mut self, outcome: Result<(), NotWritten>) {
+        let Some(Overlay::Prompt(prompt)) = &mut self.overlay else { return };
+        match outcome {
+            Ok(()) => {
+                let path = names::visible(prompt.text()).into_owned();
+                self.overlay = None;
+                let plan = self.model.plan().clone();
+                self.model.note_saved(&plan);
+                let tensors = counted(plan.len(), "tensor");
+                self.say(format!("the plan of {tensors} is in {path}"));
+            }
+            Err(NotWritten::Exists) => {
+                prompt.problem = Some("It is there already. Enter once more replaces it.".into());
+                prompt.replace = true;
+            }
+            Err(NotWritten::Failed(why)) => prompt.problem = Some(why),
+        }
+    }
+
+    pub(super) fn recipe_read(&mut self, outcome: Result<Plan, String>) {
+        let Some(Overlay::Prompt(prompt)) = &mut self.overlay else { return };
+        let plan = match outcome {
+            Ok(plan) => plan,
+            Err(why) => {
+                prompt.problem = Some(why);
+                return;
+            }
+        };
+        let path = names::visible(prompt.text()).into_owned();
+        self.overlay = None;
+        let read = plan.len();
+        let changed = self.model.replace(plan);
+        let marked = self.model.plan().len();
+        match (changed, read - marked.min(read)) {
+            (false, _) => self.say("these are the marks there are already"),
+            (true, 0) => {
+                let tensors = counted(marked, "tensor");
+                self.say(format!("{tensors} marked as {path} says; u brings the old marks back"));
+            }
+            (true, n) => {
+                let left = counted(n, "tensor");
+                self.warn(format!(
+                    "{left} of {path} turned out to have no scale: left as they are"
+                ));
+            }
+        }
+        self.plan_changed();
+    }
+}

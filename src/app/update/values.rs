@@ -1,0 +1,78 @@
+//! The values of the tensor under the cursor: what must be read of it, and where to look.
+
+use super::Effects;
+use crate::app::event::Effect;
+use crate::app::facts::{Cost, Known};
+use crate::app::overlay::Overlay;
+use crate::app::prompt::{Prompt, Purpose};
+use crate::app::{App, Tab, values};
+use crate::job::values::Quantization;
+use crate::tensor::TensorId;
+
+impl App {
+    /// Asks for the values that are seen and not there yet.
+    pub(super) fn look_into(&mut self, effects: &mut Effects) {
+        let Some(id) = self.current_tensor().filter(|_| self.tab == Tab::Values) else { return };
+        self.values.look_at(id, &self.model.checkpoint.tensor(id).shape);
+        let how = self.quantization_of(id);
+        if let Some(request) = self.values.wants(how) {
+            effects.push(Effect::ReadValues(request));
+        }
+    }
+
+    /// How the elements of a tensor would be quantized; `None` where they cannot be.
+    fn quantization_of(&self, id: TensorId) -> Option<Quantization> {
+        let impossible = self.model.obstacle(id).is_some_and(|o| !o.can_be_overruled());
+        if impossible {
+            return None;
+        }
+        let quantizer = self.model.quantizer_of(id);
+        let rounding = self.model.plan().rounding;
+        let scale = match self.model.known(id) {
+            Known::Facts(facts) => match facts.cost(quantizer.scheme) {
+                Some(Cost::Error { scales: 1, largest_scale, .. }) => Some(*largest_scale),
+                Some(Cost::Impossible(_)) => return None,
+                _ => None,
+            },
+            Known::Unreadable(_) | Known::Nothing => return None,
+            // The scale of a whole tensor comes with its calibration.
+            Known::Waiting => match quantizer.scheme.groups(self.shape(id)).count() {
+                1 => return None,
+                _ => None,
+            },
+        };
+        Some(Quantization { quantizer, rounding, scale })
+    }
+
+    fn shape(&self, id: TensorId) -> &crate::tensor::Shape {
+        &self.model.checkpoint.tensor(id).shape
+    }
+
+    pub(super) fn open_index(&mut self) {
+        if let Some(id) = self.current_tensor() {
+            self.overlay = Some(Overlay::Prompt(Prompt::new(Purpose::Index(id), "")));
+        }
+    }
+
+    /// Goes to the element that was typed. `Err`: why there is none.
+    pub(super) fn go_to_element(&mut self, id: TensorId, text: &str) -> Result<(), String> {
+        let index = values::index_of(text, self.shape(id))?;
+        self.values.jump_to(index);
+        Ok(())
+    }
+
+    /// To the tensor after this one, or before it, without leaving its values.
+    pub(super) fn next_tensor(&mut self, forward: bool) {
+        let matches = |_: &str| true;
+        let last = self.table.rows().len();
+        let place = self.table.find(forward, &self.model, matches);
+        let wraps = |place: usize| match forward {
+            true => place <= self.table.cursor(),
+            false => place >= self.table.cursor(),
+        };
+        match place.filter(|&place| place < last && !wraps(place)) {
+            Some(place) => self.table.move_to(place),
+            None => self.say(if forward { "that was the last one" } else { "that was the first" }),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The budget: the curve of bytes against error, and where on it the marks are.
+
+use super::theme::Theme;
+use super::{layout, paint};
+use crate::app::budget::Budget;
+use crate::app::facts::{SCHEMES, scheme_name};
+use crate::app::figures::{bytes, count, counted, percent};
+use crate::app::{App, names, ratio};
+use crate::plan::budget::Point;
+use crate::quantization::Verdict;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::symbols::Marker;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Widget;
+use ratatui::widgets::canvas::{Canvas, Line as Stroke};
+
+pub fn draw(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &Theme) {
+    let rule = Rect { height: 1, ..area };
+    let right = Line::styled("error: Σ(x−x̂)² / Σx² of the weights, by parameters", theme.dim);
+    paint::rule(buf, rule, &Line::styled("budget", theme.accent), &right, theme);
+    figures(buf, layout::budget_figures(area), app, budget, theme);
+    if let Some(plot) = layout::curve(area) {
+        curve(buf, plot, budget, theme);
+    }
+}
+
+fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &Theme) {
+    let point = budget.point();
+    let before = app.model.checkpoint.total_bytes();
+    let label = |text: &'static str| Span::styled(format!("{text:<9}"), theme.dim);
+    let mut lines = vec![
+        Line::from(vec![
+            label("size"),
+            Span::styled(format!("{:>8}", bytes(point.bytes)), theme.strong),
+            Span::styled(format!("  {}", ratio(before, point.bytes)), theme.dim),
+        ]),
+        error(label("error"), budget.share(point), theme),
+        step(app, budget, label("last"), theme),
+    ];
+    let mut schemes = vec![0usize; SCHEMES.len()];
+    for (_, quantizer) in app.model.plan().iter() {
+        let at = SCHEMES.iter().position(|&scheme| scheme == quantizer.scheme);
+        if let Some(n) = at.and_then(|at| schemes.get_mut(at)) {
+            *n += 1;
+        }
+    }
+    for (number, (scheme, tensors)) in SCHEMES.into_iter().zip(schemes).enumerate() {
+        let chosen = number == budget.chosen;
+        let allowed = budget.allowed.get(number).copied().unwrap_or(false);
+        let style = if allowed { theme.text } else { theme.dim };
+        let marked = match tensors {
+            0 => String::new(),
+            n => format!("● {}", counted(n, "tensor")),
+        };
+        lines.push(Line::from(vec![
+            Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
+            Span::styled(if allowed { "[x] " } else { "[ ] " }, style),
+            Span::styled(format!("{:<13}", scheme_name(scheme)), style),
+            Span::styled(marked, theme.mark),
+        ]));
+    }
+    if budget.waiting > 0 {
+        let waiting = counted(budget.waiting, "tensor");
+        lines.push(Line::styled(format!("{waiting} not measured yet: as they are"), theme.warning));
+    } else if !budget.allowed.contains(&true) {
+        lines.push(Line::styled("no scheme is allowed: Space allows it", theme.warning));
+    } else if let Some(own) = budget.own {
+        lines.push(own_marks(budget, own, theme));
+    }
+    for (y, line) in (0..).zip(&lines) {
+        paint::line(buf, area, y, line);
+    }
+}
+
+fn error<'a>(label: Span<'a>, share: f64, theme: &Theme) -> Line<'a> {
+    if share == 0.0 {
+        return Line::from(vec![label, Span::raw(format!("{:>8}", "0")), Span::raw("  exact")]);
+    }
+    let db = -10.0 * share.log10();
+    let verdict = Verdict::of(db);
+    Line::from(vec![
+        label,
+        Span::raw(format!("{:>8}", share_text(share))),
+        Span::styled(format!("  {db:.1} dB {}", verdict.word()), theme.verdict(verdict)),
+    ])
+}
+
+/// A small share of one, with the digits it has.
+fn share_text(share: f64) -> String {
+    match share * 100.0 {
+        0.0 => "0".to_owned(),
+        p if p < 0.01 => format!("{p:.1e} %").replace('-', "−"),
+        _ => percent(share),
+    }
+}
+
+/// The choice made last on the way to where one is.
+fn step<'a>(app: &App, budget: &Budget, label: Span<'a>, theme: &Theme) -> Line<'a> {
+    let Some((id, choice)) = budget.curve.step_to(budget.at) else {
+        return Line::from(vec![label, Span::styled("everything as it is", theme.dim)]);
+    };
+    let name = names::visible(&app.model.checkpoint.tensor(id).name).into_owned();
+    let to = choice.quantizer.map_or("as it is", |quantizer| scheme_name(quantizer.scheme));
+    let room = usize::from(layout::BUDGET_FIGURES).saturating_sub(9 + to.chars().count() + 3);
+    Line::from(vec![
+        label,
+        Span::raw(names::shorten(&name, room).into_owned()),
+        Span::styled(format!(" → {to}"), theme.dim),
+    ])
+}
+
+/// How the marks there were compare with the curve.
+fn own_marks<'a>(budget: &Budget, own: Point, theme: &Theme) -> Line<'a> {
+    let best = budget.curve.within(own.bytes).and_then(|at| budget.curve.points().get(at));
+    let text = match best {
+        Some(best) if best.error > 0.0 && own.error > best.error * 1.005 => {
+            let times = own.error / best.error;
+            format!("◆ your marks: {times:.2}× the error the curve has there")
+        }
+        _ => "◆ your marks are on the curve".to_owned(),
+    };
+    Line::styled(text, theme.warning)
+}
+
+/// Bytes from left to right, error from below to above.
+fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
+    let points = budget.curve.points();
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
+    if first.bytes == last.bytes {
+        let text = "No allowed scheme makes any of these tensors smaller.";
+        paint::line(buf, area, area.height / 2, &Line::styled(text, theme.dim));
+        return;
+    }
+    let plot = layout::plot(area);
+    let highest = points.iter().chain(&budget.own).map(|p| p.error).fold(0.0, f64::max);
+    let top = if highest > 0.0 { highest } else { 1.0 };
+    let x_of = |point: &Point| point.bytes as f64;
+    let x_bounds = [x_of(last), x_of(first)];
+    let colour = |style: Style| style.fg.unwrap_or_default();
+    Canvas::default()
+        .marker(Marker::Braille)
+        .x_bounds(x_bounds)
+        .y_bounds([0.0, top])
+        .paint(|context| {
+            for pair in points.windows(2) {
+                let [from, to] = pair else { continue };
+                context.draw(&Stroke {
+                    x1: x_of(from),
+                    y1: from.error,
+                    x2: x_of(to),
+                    y2: to.error,
+                    color: colour(theme.accent),
+                });
+            }
+        })
+        .render(plot, buf);
+    axes(buf, area, plot, budget, (first, last, top), theme);
+    let mut put = |point: &Point, symbol: &str, style: Style| {
+        let share =
+            |value: f64, low: f64, high: f64| ((value - low) / (high - low)).clamp(0.0, 1.0);
+        let x = share(x_of(point), x_bounds[0], x_bounds[1]);
+        let y = share(point.error, 0.0, top);
+        let column = (x * f64::from(plot.width.saturating_sub(1))).round() as u16;
+        let row = (y * f64::from(plot.height.saturating_sub(1))).round() as u16;
+        let (column, row) = (plot.x + column, plot.bottom().saturating_sub(1 + row));
+        buf[(column, row)].set_symbol(symbol).set_style(style);
+    };
+    if let Some(own) = &budget.own {
+        put(own, "◆", theme.warning);
+    }
+    put(&budget.point(), "●", theme.mark);
+}
+
+/// What the ends of the axes stand for.
+fn axes(
+    buf: &mut Buffer,
+    area: Rect,
+    plot: Rect,
+    budget: &Budget,
+    (first, last, top): (&Point, &Point, f64),
+    theme: &Theme,
+) {
+    for y in plot.top()..plot.bottom() {
+        buf[(plot.x - 1, y)].set_symbol("│").set_style(theme.faint);
+    }
+    for x in plot.left()..plot.right() {
+        buf[(x, plot.bottom())].set_symbol("─").set_style(theme.faint);
+    }
+    buf[(plot.x - 1, plot.bottom())].set_symbol("└").set_style(theme.faint);
+    let mut text = |x: u16, y: u16, text: &str, width: u16| {
+        buf.set_stringn(x, y, text, width.into(), theme.dim);
+    };
+    let margin = plot.x - 1 - area.x;
+    let largest = share_text(budget.share(Point { bytes: 0, error: top }));
+    text(area.x, plot.y, &format!("{largest:>width$}", width = usize::from(margin)), margin);
+    let zero = format!("{:>width$}", "0", width = usize::from(margin));
+    text(area.x, plot.bottom() - 1, &zero, margin);
+    let (least, most) = (bytes(last.bytes), bytes(first.bytes));
+    text(plot.x, plot.bottom() + 1, &least, plot.width);
+    let width = most.chars().count() as u16;
+    if width + least.chars().count() as u16 + 4 < plot.width {
+        text(plot.right() - width, plot.bottom() + 1, &most, width);
+        let middle = format!("{} points", count(budget.curve.points().len() as u64));
+        let width_of = middle.chars().count() as u16;
+        let x = plot.x + plot.width.saturating_sub(width_of) / 2;
+        if plot.width > width + least.chars().count() as u16 + width_of + 6 {
+            text(x, plot.bottom() + 1, &middle, width_of);
+        }
+    }
+}
