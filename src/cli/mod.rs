@@ -32,6 +32,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use error::fail;
+pub use text::printable;
 
 /// Judge what int8 would cost every tensor of a model checkpoint, and save what you choose.
 ///

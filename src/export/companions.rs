@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Adds every file of the model's directory but its weights and their index. Links are
-/// followed, as a Hugging Face snapshot is made of them; the copies are plain files.
+/// followed as far as they stay inside, as a Hugging Face snapshot is made of them; the
+/// copies are plain files.
 pub fn collect(
     checkpoint: &Checkpoint,
     request: &Request,
@@ -25,6 +26,8 @@ pub fn collect(
     if matches!(request.task, Task::Dequantize { .. }) {
         skipped.extend(QUANTIZATION_FILES.map(|(name, _)| root.join(name)));
     }
+    let within =
+        reach(root).map_err(|e| ExportError::Write { path: root.to_owned(), source: e })?;
     // An output inside the model's directory must not swallow itself.
     let out = std::path::absolute(&request.out).unwrap_or_else(|_| request.out.clone());
     let mut pending = vec![PathBuf::new()];
@@ -47,8 +50,20 @@ pub fn collect(
             if skipped.contains(&source) || is_output || is_temporary(&source) {
                 continue;
             }
+            let Ok(real) = source.canonicalize() else {
+                let shown = source.display();
+                blueprint.warnings.push(format!("{shown} leads nowhere and is not copied"));
+                continue;
+            };
+            if !real.starts_with(&within) {
+                let (shown, real) = (source.display(), real.display());
+                blueprint.warnings.push(format!(
+                    "{shown} leads out of the model's directory, to {real}, and is not copied"
+                ));
+                continue;
+            }
             let fail = |e| ExportError::Write { path: source.clone(), source: e };
-            let metadata = std::fs::metadata(&source).map_err(fail)?;
+            let metadata = std::fs::metadata(&real).map_err(fail)?;
             if metadata.is_dir() {
                 pending.push(relative);
             } else if metadata.is_file() {
@@ -65,6 +80,17 @@ pub fn collect(
     }
     blueprint.companions.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(())
+}
+
+/// The directory that what goes along must lie in: the model's own, or, for a snapshot of a
+/// Hugging Face cache, the model's whole part of the cache, into which its links lead.
+fn reach(root: &Path) -> std::io::Result<PathBuf> {
+    let real = root.canonicalize()?;
+    let hub = real.parent().filter(|parent| parent.ends_with("snapshots")).and_then(Path::parent);
+    let is_model = |path: &&Path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("models--"))
+    };
+    Ok(hub.filter(is_model).map_or(real.clone(), Path::to_owned))
 }
 
 /// The config without what it says of quantization; `None` if it says nothing of it.

@@ -6,6 +6,7 @@ mod burn;
 mod companions;
 mod compressed_tensors;
 mod error;
+pub mod faults;
 mod gguf;
 mod make;
 mod receipt;

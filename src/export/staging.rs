@@ -6,14 +6,18 @@
 
 use super::blueprint::{Blueprint, OutFile};
 use super::error::ExportError;
+use super::faults::{Place, reach};
 use super::request::Request;
 use crate::checkpoint::{Checkpoint, has_model};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 /// What ends the name of a temporary file or directory.
 pub const SUFFIX: &str = ".quantscope-tmp";
+
+/// Bytes of a copied file that are read and written at a time.
+const COPY_BYTES: usize = 1 << 20;
 
 /// An output under construction. Dropped before [`Staging::commit`], it leaves nothing.
 #[derive(Debug)]
@@ -33,6 +37,12 @@ pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<
     if is_part_of_source(checkpoint, out) {
         return Err(ExportError::IsSource(out.clone()));
     }
+    if is_hub_cache(&parent) {
+        let why = "is in a Hugging Face cache, which is never written; choose another path";
+        return Err(ExportError::Unfit { path: out.clone(), why: why.to_owned() });
+    }
+    let fail = |source| ExportError::Write { path: out.clone(), source };
+    put_back(&parent.join(aside_name(out)), out).map_err(fail)?;
     if out.symlink_metadata().is_ok() {
         if !request.force {
             return Err(ExportError::Exists(out.clone()));
@@ -100,6 +110,15 @@ fn is_part_of_source(checkpoint: &Checkpoint, out: &Path) -> bool {
         .any(|(real, named)| real.starts_with(&out) || named.starts_with(&out))
 }
 
+/// Whether a directory belongs to what Hugging Face's hub downloaded.
+fn is_hub_cache(path: &Path) -> bool {
+    let Ok(real) = path.canonicalize() else { return false };
+    let names: Vec<_> = real.components().map(|c| c.as_os_str().to_string_lossy()).collect();
+    names.windows(2).any(|pair| {
+        pair[0].starts_with("models--") && ["snapshots", "blobs", "refs"].contains(&&*pair[1])
+    })
+}
+
 /// Free bytes for the file system of `path`, where the system tells.
 fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     #[cfg(unix)]
@@ -119,31 +138,28 @@ impl Staging {
     /// and its opening bytes written.
     pub fn create(request: &Request, blueprint: &Blueprint) -> Result<Staging, ExportError> {
         let out = request.out.clone();
-        let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let path = parent_of(&out)?.join(format!(".{name}{SUFFIX}"));
+        let path = parent_of(&out)?.join(temporary_name(&out));
         let fail = |source| ExportError::Write { path: path.clone(), source };
-        let lock = if blueprint.directory {
-            match fs::create_dir(&path) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(fail(e)),
+        let directory = blueprint.directory;
+        let lock = loop {
+            // What a save of the other kind left under this name.
+            if path.symlink_metadata().is_ok_and(|found| found.is_dir() != directory) {
+                refuse_link(&path).and_then(|()| remove(&path)).map_err(fail)?;
+            }
+            let lock = open_temporary(&path, directory).map_err(fail)?;
+            match lock.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    let why = "another save to this path is under way".to_owned();
+                    return Err(ExportError::Unfit { path: out, why });
+                }
+                Err(TryLockError::Error(e)) if e.kind() != io::ErrorKind::Unsupported => {
+                    return Err(fail(e));
+                }
+                // Another save may have put it in place between opening and locking it.
+                _ if is_still_at(&lock, &path) => break lock,
                 _ => {}
             }
-            refuse_link(&path).and_then(|()| File::open(&path)).map_err(fail)?
-        } else {
-            refuse_link(&path).map_err(fail)?;
-            let mut options = OpenOptions::new();
-            options.create(true).truncate(false).write(true).open(&path).map_err(fail)?
         };
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                let why = "another save to this path is under way".to_owned();
-                return Err(ExportError::Unfit { path: out, why });
-            }
-            Err(TryLockError::Error(e)) if e.kind() != io::ErrorKind::Unsupported => {
-                return Err(fail(e));
-            }
-            _ => {}
-        }
-        let directory = blueprint.directory;
         let staging = Staging { out, path, directory, committed: false, _lock: lock };
         staging.fill(blueprint)?;
         Ok(staging)
@@ -155,7 +171,7 @@ impl Staging {
             // A save that was killed may have left files here.
             for entry in fs::read_dir(&self.path).map_err(|e| fail(&self.path, e))? {
                 let stale = entry.map_err(|e| fail(&self.path, e))?.path();
-                remove(&stale).map_err(|e| fail(&stale, e))?;
+                reach(Place::Disk).and_then(|()| remove(&stale)).map_err(|e| fail(&stale, e))?;
             }
         }
         for file in &blueprint.files {
@@ -164,9 +180,11 @@ impl Staging {
                 fs::create_dir_all(parent).map_err(|e| fail(parent, e))?;
             }
             let mut options = OpenOptions::new();
-            let handle = options.create(true).truncate(true).write(true).open(&path);
-            let created = handle.and_then(|mut handle| {
+            options.create(true).truncate(true).write(true);
+            let created = reach(Place::Disk).and_then(|()| {
+                let mut handle = unfollowed(&mut options).open(&path)?;
                 reserve(&handle, file.size())?;
+                reach(Place::Disk)?;
                 handle.write_all(&file.head)
             });
             created.map_err(|e| fail(&path, e))?;
@@ -187,19 +205,38 @@ impl Staging {
     /// Writes a small file of a directory.
     pub fn write_text(&self, name: &str, text: &str) -> Result<(), ExportError> {
         let path = self.path.join(name);
-        fs::write(&path, text).map_err(|source| ExportError::Write { path, source })
+        reach(Place::Disk)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|source| ExportError::Write { path, source })
     }
 
-    /// Copies a file that goes along.
-    pub fn copy(&self, source: &Path, name: &Path) -> Result<(), ExportError> {
+    /// Copies a file that goes along; `copied` is told of every piece and can end it.
+    pub fn copy<E: From<ExportError>>(
+        &self,
+        source: &Path,
+        name: &Path,
+        mut copied: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
         let to = self.path.join(name);
-        let copied = to.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
-            let mut from = File::open(source)?;
-            // A plain create: the copy has the modes of a new file, not of a cache's.
-            let mut file = File::create(&to)?;
-            io::copy(&mut from, &mut file)
-        });
-        copied.map(|_| ()).map_err(|e| ExportError::Write { path: source.to_owned(), source: e })
+        let from_source = |e| ExportError::Write { path: source.to_owned(), source: e };
+        let to_copy = |e| ExportError::Write { path: to.clone(), source: e };
+        let mut from = File::open(source).map_err(from_source)?;
+        // A plain create: the copy has the modes of a new file, not of a cache's.
+        let created = to.parent().map_or(Ok(()), fs::create_dir_all);
+        let created = created.and_then(|()| reach(Place::Disk)).and_then(|()| File::create(&to));
+        let mut file = created.map_err(to_copy)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let n = match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(from_source(e).into()),
+            };
+            let piece = buffer.get(..n).unwrap_or_default();
+            reach(Place::Disk).and_then(|()| file.write_all(piece)).map_err(to_copy)?;
+            copied(n as u64)?;
+        }
     }
 
     /// Puts everything on the disk itself.
@@ -211,21 +248,26 @@ impl Staging {
     /// Makes the output what OUT is, in one step.
     pub fn commit(mut self, force: bool) -> Result<(), ExportError> {
         let fail = |source| ExportError::Write { path: self.out.clone(), source };
+        let parent = parent_of(&self.out)?;
         let exists = self.out.symlink_metadata().is_ok();
         if exists && !force {
             return Err(ExportError::Exists(self.out.clone()));
         }
-        if exists && self.directory {
-            exchange(&self.path, &self.out).map_err(fail)?;
-            // What the temporary name holds now is the old output.
-            self.committed = true;
-            remove(&self.path)
-                .map_err(|source| ExportError::Write { path: self.path.clone(), source })?;
+        let replaces = exists && self.directory;
+        if replaces {
+            let aside = parent.join(aside_name(&self.out));
+            exchange(&self.path, &self.out, &aside).map_err(fail)?;
         } else {
-            fs::rename(&self.path, &self.out).map_err(fail)?;
-            self.committed = true;
+            reach(Place::Disk).and_then(|()| fs::rename(&self.path, &self.out)).map_err(fail)?;
         }
-        sync_directory(&parent_of(&self.out)?).map_err(fail)
+        self.committed = true;
+        sync_directory(&parent).map_err(fail)?;
+        if replaces {
+            // What the temporary name holds now is the old output. The new one is in place:
+            // what is left of the old one if this fails, the next save takes away.
+            let _ = reach(Place::Disk).and_then(|()| remove(&self.path));
+        }
+        Ok(())
     }
 }
 
@@ -233,18 +275,83 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.committed {
             // Nothing more can be done about a failure here; the next save tries again.
-            let _ = remove(&self.path);
+            let _ = reach(Place::Disk).and_then(|()| remove(&self.path));
         }
     }
 }
 
+/// The name under which an output grows.
+fn temporary_name(out: &Path) -> String {
+    format!(".{}{SUFFIX}", out.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The name of an old directory for the moment in which the new one takes its place, where
+/// the system cannot swap the two.
+fn aside_name(out: &Path) -> String {
+    format!(".{}.old{SUFFIX}", out.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Undoes what a save left that was killed between setting the old OUT aside and putting the
+/// new one in its place; takes the old one away if it was killed just after.
+fn put_back(aside: &Path, out: &Path) -> io::Result<()> {
+    match (aside.symlink_metadata(), out.symlink_metadata()) {
+        (Err(_), _) => Ok(()),
+        (Ok(_), Err(e)) if e.kind() == io::ErrorKind::NotFound => fs::rename(aside, out),
+        (Ok(_), _) => remove(aside),
+    }
+}
+
+/// Opens the file or directory in which an output is to grow, made if it is not there.
+fn open_temporary(path: &Path, directory: bool) -> io::Result<File> {
+    reach(Place::Disk)?;
+    if directory {
+        match fs::create_dir(path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => refuse_link(path)?,
+        }
+        return unfollowed(OpenOptions::new().read(true)).open(path);
+    }
+    refuse_link(path)?;
+    unfollowed(OpenOptions::new().create(true).truncate(false).write(true)).open(path)
+}
+
 /// A temporary name that someone made a link must not be written through.
 fn refuse_link(path: &Path) -> io::Result<()> {
-    match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_symlink() => {
-            Err(io::Error::other("is a symbolic link where a temporary file is to be; remove it"))
-        }
-        _ => Ok(()),
+    let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
+    #[cfg(unix)]
+    let shared = metadata.is_file() && std::os::unix::fs::MetadataExt::nlink(&metadata) > 1;
+    #[cfg(not(unix))]
+    let shared = false;
+    match metadata.is_symlink() || shared {
+        true => Err(io::Error::other("is a link where a temporary file is to be; remove it")),
+        false => Ok(()),
+    }
+}
+
+/// With these options a link is not opened, whoever put it there at the last moment.
+fn unfollowed(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    }
+    options
+}
+
+/// Whether a path still leads to an open file.
+fn is_still_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (Ok(file), Ok(found)) = (file.metadata(), path.symlink_metadata()) else {
+            return false;
+        };
+        (file.dev(), file.ino()) == (found.dev(), found.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
     }
 }
 
@@ -273,27 +380,36 @@ fn reserve(file: &File, length: u64) -> io::Result<()> {
     file.set_len(length)
 }
 
-/// Swaps two directories in one step; where the system cannot, in two.
-fn exchange(new: &Path, old: &Path) -> io::Result<()> {
+/// Swaps two directories in one step; where the system cannot, in two, with `aside` as the
+/// place of the old one in between.
+fn exchange(new: &Path, old: &Path, aside: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
-        use rustix::io::Errno;
-        match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
-            Ok(()) => return Ok(()),
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-            Err(e) => return Err(e.into()),
-        }
+    match swap(new, old) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput || is_unsupported(&e) => {}
+        done => return done,
     }
-    let aside = new.with_extension("old");
-    fs::rename(old, &aside)?;
-    match fs::rename(new, old) {
-        Ok(()) => fs::rename(&aside, new),
+    reach(Place::Disk)?;
+    fs::rename(old, aside)?;
+    match reach(Place::Disk).and_then(|()| fs::rename(new, old)) {
+        Ok(()) => fs::rename(aside, new),
         Err(e) => {
-            fs::rename(&aside, old)?;
+            fs::rename(aside, old)?;
             Err(e)
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn swap(new: &Path, old: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    reach(Place::Disk)?;
+    Ok(renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(target_os = "linux")]
+fn is_unsupported(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::NOSYS, Errno::OPNOTSUPP].iter().any(|e| Some(e.raw_os_error()) == error.raw_os_error())
 }
 
 fn sync_tree(path: &Path) -> io::Result<()> {
@@ -303,10 +419,12 @@ fn sync_tree(path: &Path) -> io::Result<()> {
         }
         return sync_directory(path);
     }
+    reach(Place::Disk)?;
     File::open(path)?.sync_all()
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
+    reach(Place::Disk)?;
     #[cfg(unix)]
     File::open(path)?.sync_all()?;
     #[cfg(not(unix))]

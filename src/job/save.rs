@@ -3,6 +3,7 @@
 
 use super::{Job, Progress, Stopped, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
+use crate::export::faults::{Place, reach};
 use crate::export::{
     self, Blueprint, Comparison, ExportError, KnownScales, Maker, Match, Receipt, Request, Staging,
     Task,
@@ -69,8 +70,10 @@ pub fn run(
     }
     for companion in &blueprint.companions {
         progress.check()?;
-        staging.copy(&companion.source, &companion.name)?;
-        progress.advance(companion.bytes);
+        staging.copy(&companion.source, &companion.name, |bytes| {
+            progress.advance(bytes);
+            Ok::<(), SaveError>(progress.check()?)
+        })?;
     }
     phase("syncing to disk");
     staging.sync()?;
@@ -218,7 +221,7 @@ fn write(
             };
             let made = maker.make(file, piece.entry, &piece.chunks, k, &mut |at, bytes| {
                 progress.advance(bytes.len() as u64);
-                write_all_at(&handle, bytes, at).map_err(fail)
+                reach(Place::Disk).and_then(|()| write_all_at(&handle, bytes, at)).map_err(fail)
             });
             open = Some((piece.file, handle));
             made
