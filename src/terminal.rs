@@ -523,6 +523,7 @@ pub fn questions(schemes: &[QuantizationScheme]) -> Questions {
         rounding: Rounding::default(),
         errors: true,
         keep_scales: false,
+        distributions: false,
     }
 }
 

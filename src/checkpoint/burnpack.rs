@@ -4,7 +4,7 @@
 use super::error::{CheckpointError, Problem, Result};
 use super::layout::{Found, Int8, Int8Values, METADATA_KEY, QuantizedMetadata, SCALE_SUFFIX};
 use super::{Source, Stored, StoredId};
-use crate::quantization::{QuantizationScheme, Rounding};
+use crate::quantization::{Calibration, QuantizationScheme, Rounding};
 use crate::tensor::{DType, FloatType, Shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -184,6 +184,7 @@ pub struct Quantized {
     pub values: u32,
     pub scheme: QuantizationScheme,
     pub rounding: Rounding,
+    pub calibration: Calibration,
     pub original: FloatType,
 }
 
@@ -198,6 +199,7 @@ impl Quantized {
             scale_type: FloatType::F32,
             scheme: self.scheme,
             rounding: self.rounding,
+            calibration: self.calibration,
             original: self.original,
             shape: stored.shape.clone(),
             beside: Vec::new(),
@@ -289,6 +291,7 @@ pub fn read(source: &Source) -> Result<Header> {
             scheme,
             // Burn up to 0.22, whose files these are, rounds so.
             rounding: rounding.unwrap_or(Rounding::HalfAway),
+            calibration: noted.and_then(|noted| noted.calibration().ok()).unwrap_or_default(),
             original: original.unwrap_or(FloatType::F32),
         });
         let (middle, scales) = (range.start + shape.elements(), scheme.scale_shape(&shape));

@@ -66,6 +66,7 @@ impl Analyze {
             rounding: self.rounding.rounding,
             errors: true,
             keep_scales: false,
+            distributions: false,
         }
     }
 

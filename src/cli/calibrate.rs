@@ -40,6 +40,7 @@ impl Calibrate {
             rounding: Rounding::default(),
             errors: false,
             keep_scales: self.output.json,
+            distributions: false,
         };
         let scan = Scan::start(&checkpoint, tensors, questions, "calibrating", &self.work)?;
         let mut tally = Tally::new(scheme);

@@ -72,8 +72,14 @@ pub fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
 
 #[derive(Debug, Args)]
 pub struct CalibrationArgs {
-    /// How the range of the values is chosen
-    #[arg(long, value_name = "METHOD", default_value = "min-max", value_parser = choice(&CALIBRATIONS))]
+    /// Which magnitude is mapped onto the largest integer, and what is beyond it clipped:
+    /// the largest of all; that which P percent of the values do not exceed; that which
+    /// gives the least mean squared error; or this share of the largest
+    #[arg(
+        long,
+        value_name = "min-max|percentile:P|mse|clip:S",
+        default_value_t = Calibration::MinMax
+    )]
     calibration: Calibration,
 }
 
@@ -82,9 +88,6 @@ impl CalibrationArgs {
         Quantizer { calibration: self.calibration, scheme }
     }
 }
-
-const CALIBRATIONS: [Choice<Calibration>; 1] =
-    [("min-max", "the smallest and the largest value: nothing is clipped", Calibration::MinMax)];
 
 #[derive(Debug, Args)]
 pub struct RoundingArgs {

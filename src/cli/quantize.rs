@@ -130,6 +130,7 @@ impl Quantize {
             rounding: self.rounding.rounding,
             errors: self.has_budget(),
             keep_scales: false,
+            distributions: false,
         };
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work)?;
         let mut outcomes = Vec::new();

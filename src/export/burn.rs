@@ -90,9 +90,7 @@ pub fn quantized(
                     bytes: scales,
                     made_from: MadeFrom::Scales { tensor: id },
                 });
-                let dtype_before = tensor.dtype.name().to_owned();
-                let note =
-                    QuantizedTensorMetadata { scheme: scheme.to_string(), dtype: dtype_before };
+                let note = QuantizedTensorMetadata::new(quantizer, &tensor.dtype);
                 noted.insert(tensor.name.clone(), note);
                 (dtype, values + scales)
             }

@@ -153,19 +153,18 @@ impl<'c> Maker<'c> {
             let part = (part.start - range.start) as usize..(part.end - range.start) as usize;
             let raw = part.start * dtype.size()..part.end * dtype.size();
             let bytes = bytes.get(raw).unwrap_or_default();
-            let scale =
-                match known {
-                    Some(known) => known
-                        .get(group as usize)
-                        .map_or(f32::NAN, |&scale| narrowed_scale(scale, to)),
-                    None => quantizer.scale_stored_as(&kernels::range(dtype, bytes), to).map_err(
-                        |why| ExportError::NotQuantizable {
-                            path: self.checkpoint.path().to_owned(),
-                            tensor: info.name.clone(),
-                            why: why.after(range.start + part.start as u64),
-                        },
-                    )?,
-                };
+            let scale = match known {
+                Some(known) => {
+                    known.get(group as usize).map_or(f32::NAN, |&scale| narrowed_scale(scale, to))
+                }
+                None => quantizer.scale_of(dtype, bytes, self.rounding, to).map_err(|why| {
+                    ExportError::NotQuantizable {
+                        path: self.checkpoint.path().to_owned(),
+                        tensor: info.name.clone(),
+                        why: why.after(range.start + part.start as u64),
+                    }
+                })?,
+            };
             scales.push(scale);
             if let Some(out) = self.values.get_mut(part) {
                 kernels::quantize(dtype, bytes, scale, self.rounding, out);

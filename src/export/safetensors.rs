@@ -5,8 +5,8 @@ use super::blueprint::{Entry, MadeFrom, OutFile, TextFile};
 use super::error::ExportError;
 use super::request::{OutputFormat, Request, Task};
 use crate::checkpoint::layout::{
-    FAKE_METADATA_KEY, Int8Values, METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata,
-    ROUNDING_KEY, SCALE_SUFFIX,
+    CALIBRATION_KEY, FAKE_METADATA_KEY, Int8Values, METADATA_KEY, QuantizedMetadata,
+    QuantizedTensorMetadata, ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
 };
 use crate::checkpoint::{Checkpoint, Content, Format, StoredId, safetensors};
 use crate::plan::Plan;
@@ -256,7 +256,8 @@ fn said_in(
 ) -> Vec<(String, String)> {
     let (key, rounding) = match task {
         Task::Dequantize { .. } => {
-            metadata.retain(|(key, _)| key != METADATA_KEY && key != ROUNDING_KEY);
+            let ours = [METADATA_KEY, ROUNDING_KEY, CALIBRATION_KEY];
+            metadata.retain(|(key, _)| !ours.contains(&key.as_str()));
             return metadata;
         }
         Task::Quantize { plan, format: OutputFormat::Safetensors } => (METADATA_KEY, plan.rounding),
@@ -265,9 +266,16 @@ fn said_in(
             if !metadata.iter().any(|(key, _)| key == "format") {
                 metadata.push(("format".into(), "pt".into()));
             }
-            metadata.retain(|(key, _)| key != ROUNDING_KEY);
+            metadata.retain(|(key, _)| key != ROUNDING_KEY && key != CALIBRATION_KEY);
             if plan.rounding != Rounding::default() {
                 metadata.push((ROUNDING_KEY.into(), plan.rounding.name().into()));
+            }
+            let calibrated = entries.iter().filter_map(|entry| {
+                let (id, quantizer) = entry.quantizer()?;
+                Some((checkpoint.tensor(id).name.as_str(), quantizer.calibration))
+            });
+            if let Some(said) = calibration_metadata(calibrated) {
+                metadata.push((CALIBRATION_KEY.into(), said));
             }
             return metadata;
         }
@@ -279,10 +287,7 @@ fn said_in(
             MadeFrom::Values { tensor, quantizer, .. }
             | MadeFrom::FakeQuantized { tensor, quantizer } => {
                 let info = checkpoint.tensor(tensor);
-                let described = QuantizedTensorMetadata {
-                    scheme: quantizer.scheme.to_string(),
-                    dtype: info.dtype.name().to_owned(),
-                };
+                let described = QuantizedTensorMetadata::new(quantizer, &info.dtype);
                 Some((info.name.clone(), described))
             }
             _ => None,

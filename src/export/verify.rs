@@ -4,11 +4,10 @@
 use super::error::ExportError;
 use super::make::{KnownScales, convert};
 use super::{burn, gguf};
-use crate::checkpoint::layout::{FAKE_METADATA_KEY, QuantizedMetadata};
+use crate::checkpoint::layout::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
 use crate::quantization::{
-    Calibration, Chunks, ErrorSums, QuantizationScheme, Quantizer, Rounding, difference, kernels,
-    narrowed_scale,
+    Chunks, ErrorSums, QuantizationScheme, Quantizer, Rounding, difference, kernels, narrowed_scale,
 };
 use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId, read_f64};
 use std::collections::HashMap;
@@ -136,8 +135,8 @@ impl<'c> Pairing<'c> {
             Match::FakeQuantized(quantizer, rounding) => Some((quantizer, rounding)),
             Match::Quantized => {
                 let int8 = self.out.layout(pair.out)?.int8()?;
-                let calibration = Calibration::MinMax;
-                Some((Quantizer { calibration, scheme: int8.scheme }, int8.rounding))
+                let Int8 { calibration, scheme, rounding, .. } = *int8;
+                Some((Quantizer { calibration, scheme }, rounding))
             }
             Match::Q8_0 => Some((gguf::QUANTIZER, Rounding::HalfAway)),
             _ => None,
@@ -146,11 +145,11 @@ impl<'c> Pairing<'c> {
 
     /// The tensors of the source whose scales must be known before chunks are compared:
     /// those with groups longer than a chunk.
-    pub fn to_calibrate(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
+    pub fn to_calibrate(&self) -> impl Iterator<Item = (TensorId, Quantizer, Rounding)> {
         self.pairs.iter().filter_map(|pair| {
-            let (quantizer, _) = self.quantizer(pair)?;
+            let (quantizer, rounding) = self.quantizer(pair)?;
             let groups = quantizer.scheme.groups(&self.out.tensor(pair.out).shape);
-            (!self.chunks(pair).hold(&groups)).then_some((pair.source, quantizer))
+            (!self.chunks(pair).hold(&groups)).then_some((pair.source, quantizer, rounding))
         })
     }
 
@@ -183,7 +182,8 @@ fn fake_quantized(out: &Checkpoint) -> HashMap<String, (Quantizer, Rounding)> {
             let rounding = said.rounding.parse().unwrap_or_default();
             said.tensors.into_iter().filter_map(move |(name, described)| {
                 let scheme: QuantizationScheme = described.scheme.parse().ok()?;
-                Some((name, (Quantizer { calibration: Calibration::MinMax, scheme }, rounding)))
+                let calibration = described.calibration().ok()?;
+                Some((name, (Quantizer { calibration, scheme }, rounding)))
             })
         })
         .collect()
@@ -288,7 +288,7 @@ impl Checker<'_> {
                 elements.get(at.start * dtype.size()..at.end * dtype.size()).unwrap_or_default();
             let stored = int8.scale_type;
             let expected = match holds {
-                true => quantizer.scale_stored_as(&kernels::range(dtype, x), stored).ok(),
+                true => quantizer.scale_of(dtype, x, rounding, stored).ok(),
                 false => known_scale(self.known, pair.source, group)
                     .map(|scale| narrowed_scale(scale, stored)),
             };
@@ -334,7 +334,7 @@ impl Checker<'_> {
             let x =
                 elements.get(at.start * dtype.size()..at.end * dtype.size()).unwrap_or_default();
             let scale = match chunks.hold(&groups) {
-                true => quantizer.scale(&kernels::range(dtype, x)).ok(),
+                true => quantizer.scale_of(dtype, x, rounding, FloatType::F32).ok(),
                 false => known_scale(self.known, pair.source, group),
             };
             let scale = scale.unwrap_or(f32::NAN);

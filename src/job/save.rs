@@ -8,7 +8,7 @@ use crate::export::{
     self, Blueprint, Comparison, ExportError, KnownScales, Maker, Match, Receipt, Request, Staging,
     Task,
 };
-use crate::quantization::{Chunks, Quantizer, Questions};
+use crate::quantization::{Chunks, Quantizer, Questions, Rounding};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -59,7 +59,9 @@ pub fn run(
     progress.expect(2 * blueprint.bytes());
 
     phase("calibrating");
+    let rounding = blueprint.rounding;
     let wanted = pieces.iter().filter_map(|piece| piece.calibrate);
+    let wanted = wanted.map(|(id, quantizer)| (id, quantizer, rounding));
     let known = known_scales(checkpoint, wanted, threads, progress)?;
 
     phase("writing");
@@ -150,26 +152,27 @@ fn pieces(checkpoint: &Checkpoint, blueprint: &Blueprint) -> Vec<Piece> {
 /// The scales of tensors that must be known before their elements are looked at again.
 pub(super) fn known_scales(
     checkpoint: &Checkpoint,
-    wanted: impl Iterator<Item = (TensorId, Quantizer)>,
+    wanted: impl Iterator<Item = (TensorId, Quantizer, Rounding)>,
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<KnownScales, SaveError> {
-    let mut by_quantizer: Vec<(Quantizer, Vec<TensorId>)> = Vec::new();
-    for (id, quantizer) in wanted {
-        match by_quantizer.iter_mut().find(|(q, _)| *q == quantizer) {
+    let mut alike: Vec<((Quantizer, Rounding), Vec<TensorId>)> = Vec::new();
+    for (id, quantizer, rounding) in wanted {
+        match alike.iter_mut().find(|(how, _)| *how == (quantizer, rounding)) {
             Some((_, ids)) => ids.push(id),
-            None => by_quantizer.push((quantizer, vec![id])),
+            None => alike.push(((quantizer, rounding), vec![id])),
         }
     }
     let known = Mutex::new(KnownScales::new());
     let failed: Mutex<Option<ExportError>> = Mutex::new(None);
-    for (quantizer, ids) in by_quantizer {
+    for ((quantizer, rounding), ids) in alike {
         progress.expect(scan::float_bytes(checkpoint, ids.iter().copied()));
         let questions = Questions {
             quantizers: vec![quantizer],
-            rounding: Default::default(),
+            rounding,
             errors: false,
             keep_scales: true,
+            distributions: false,
         };
         let order = scan::Order::new(ids);
         scan::run(checkpoint, &questions, &order, threads, progress, &|(id, found)| {

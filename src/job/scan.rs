@@ -6,8 +6,10 @@
 use super::in_order::InOrder;
 use super::{Job, Progress, Stopped, lock};
 use crate::checkpoint::{Checkpoint, CheckpointError, Reader};
-use crate::quantization::{Analysis, Calibrated, First, Measurement, Questions, Second};
-use crate::tensor::TensorId;
+use crate::quantization::{
+    Analysis, Distribution, First, Known, Measurement, Next, Questions, Tally,
+};
+use crate::tensor::{FloatType, TensorId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
@@ -103,6 +105,7 @@ pub fn run(
         progress,
         current: Mutex::default(),
         report: Mutex::new(report),
+        tallies: Mutex::default(),
     };
     super::on_all_cores(threads, || scan.work())?;
     progress.check()
@@ -116,25 +119,31 @@ struct Scan<'a> {
     /// The large tensor that workers share now.
     current: Mutex<Option<Arc<Shared<'a>>>>,
     report: Mutex<&'a (dyn Fn(Finding) + Sync)>,
+    /// Empty tallies, to be used again.
+    tallies: Mutex<Vec<Tally>>,
 }
 
 /// A tensor of several chunks, measured by several workers.
 struct Shared<'a> {
     id: TensorId,
     measurement: Measurement<'a>,
-    /// The next step nobody has claimed: first passes, then second passes.
+    /// The next step nobody has claimed: every chunk of the first pass, then of the next.
     claimed: Mutex<u64>,
-    first: Mutex<InOrder<First, Calibrated>>,
-    calibrated: OnceLock<Calibrated>,
-    ready: (Mutex<bool>, Condvar),
-    second: Mutex<InOrder<Second, Second>>,
+    first: Mutex<InOrder<First, Known>>,
+    /// What no worker counts into now.
+    tallies: Mutex<Vec<Tally>>,
+    /// For each pass but the last, what is known after it.
+    known: Vec<OnceLock<Known>>,
+    /// For each pass after the first.
+    found: Vec<Mutex<InOrder<Next, Next>>>,
+    /// How many passes are over.
+    over: (Mutex<usize>, Condvar),
     failed: Mutex<bool>,
 }
 
 enum Step<'a> {
     Small(TensorId, Measurement<'a>),
-    First(Arc<Shared<'a>>, u64),
-    Second(Arc<Shared<'a>>, u64),
+    Chunk { of: Arc<Shared<'a>>, pass: u64, k: u64 },
 }
 
 impl<'a> Scan<'a> {
@@ -147,8 +156,8 @@ impl<'a> Scan<'a> {
                     let found = self.small(&mut reader, id, &measurement);
                     self.finish(id, found);
                 }
-                Step::First(shared, k) => self.first(&mut reader, &shared, k),
-                Step::Second(shared, k) => self.second(&mut reader, &shared, k),
+                Step::Chunk { of, pass: 0, k } => self.first(&mut reader, &of, k),
+                Step::Chunk { of, pass, k } => self.again(&mut reader, &of, pass, k),
             }
         }
     }
@@ -182,17 +191,36 @@ impl<'a> Scan<'a> {
         id: TensorId,
         m: &Measurement,
     ) -> Result<Analysis, CheckpointError> {
-        let mut calibrated = m.start();
-        let mut second = Second::new();
+        let mut known = m.start();
+        let mut counted = None;
+        // It has one chunk, or none.
         for k in 0..m.chunks() {
             let bytes = read(reader, id, m, k)?;
-            m.calibrate(&mut calibrated, m.first(k, bytes));
-            if m.second_pass() {
-                Measurement::accumulate(&mut second, m.second(&calibrated, k, bytes));
+            let mut tally = m.counts().map(|dtype| self.tally(dtype));
+            m.calibrate(&mut known, m.first(k, bytes, tally.as_mut()));
+            if let Some(mut tally) = tally {
+                counted = Some(tally.distribution());
+                lock(&self.tallies).push(tally);
             }
             self.progress.advance(bytes.len() as u64);
         }
-        Ok(m.finish(&calibrated, second))
+        m.count(&mut known, counted);
+        for pass in 1..m.passes() {
+            let mut found = Next::default();
+            for k in 0..m.chunks() {
+                let bytes = read(reader, id, m, k)?;
+                Measurement::accumulate(&mut found, m.again(&known, pass, k, bytes));
+            }
+            m.settle(&mut known, pass, found);
+        }
+        Ok(m.finish(known))
+    }
+
+    /// An empty tally.
+    fn tally(&self, dtype: FloatType) -> Tally {
+        let mut tally = lock(&self.tallies).pop().unwrap_or_else(|| Tally::new(dtype));
+        tally.begin(dtype);
+        tally
     }
 
     fn first(&self, reader: &mut Reader, shared: &Shared, k: u64) {
@@ -201,41 +229,67 @@ impl<'a> Scan<'a> {
         let first = match read(reader, shared.id, m, k) {
             Ok(bytes) => {
                 self.advance(m, bytes);
-                m.first(k, bytes)
+                let mut tally = m.counts().map(|dtype| {
+                    let waiting = lock(&shared.tallies).pop();
+                    waiting.unwrap_or_else(|| self.tally(dtype))
+                });
+                let first = m.first(k, bytes, tally.as_mut());
+                // Before the chunk is added, so that after the last all are there.
+                lock(&shared.tallies).extend(tally);
+                first
             }
             Err(error) => return self.fail(shared, error),
         };
         let whole =
             lock(&shared.first).add(k, first, m.chunks(), |all, next| m.calibrate(all, next));
-        let Some(calibrated) = whole else { return };
-        if m.second_pass() {
-            let _ = shared.calibrated.set(calibrated);
-            shared.wake();
-        } else {
-            self.finish(shared.id, Ok(m.finish(&calibrated, Second::new())));
-        }
+        let Some(mut known) = whole else { return };
+        m.count(&mut known, self.counted(shared));
+        self.pass_is_over(shared, 0, known);
     }
 
-    fn second(&self, reader: &mut Reader, shared: &Shared, k: u64) {
+    /// What all workers counted together.
+    fn counted(&self, shared: &Shared) -> Option<Distribution> {
+        let mut tallies = std::mem::take(&mut *lock(&shared.tallies));
+        let (whole, parts) = tallies.split_first_mut()?;
+        parts.iter_mut().for_each(|part| whole.merge(part));
+        let counted = whole.distribution();
+        lock(&self.tallies).append(&mut tallies);
+        Some(counted)
+    }
+
+    fn again(&self, reader: &mut Reader, shared: &Shared, pass: u64, k: u64) {
+        let _wake_if_this_panics = WakeOnPanic(shared);
         let m = &shared.measurement;
-        let Some(calibrated) = shared.wait() else { return };
-        let second = match read(reader, shared.id, m, k) {
+        let Some(known) = shared.wait(pass as usize - 1) else { return };
+        let next = match read(reader, shared.id, m, k) {
             Ok(bytes) => {
                 self.advance(m, bytes);
-                m.second(calibrated, k, bytes)
+                m.again(known, pass, k, bytes)
             }
             Err(error) => return self.fail(shared, error),
         };
-        let whole = lock(&shared.second).add(k, second, m.chunks(), Measurement::accumulate);
-        if let Some(second) = whole {
-            self.finish(shared.id, Ok(m.finish(calibrated, second)));
+        let Some(found) = shared.found.get(pass as usize - 1) else { return };
+        let whole = lock(found).add(k, next, m.chunks(), Measurement::accumulate);
+        if let Some(found) = whole {
+            let mut known = known.clone();
+            m.settle(&mut known, pass, found);
+            self.pass_is_over(shared, pass, known);
+        }
+    }
+
+    fn pass_is_over(&self, shared: &Shared, pass: u64, known: Known) {
+        match shared.known.get(pass as usize) {
+            Some(place) => {
+                let _ = place.set(known);
+                shared.wake(pass as usize + 1);
+            }
+            None => self.finish(shared.id, Ok(shared.measurement.finish(known))),
         }
     }
 
     /// Progress counts each byte of the checkpoint once, however many passes it takes.
     fn advance(&self, m: &Measurement, bytes: &[u8]) {
-        let passes = if m.second_pass() { 2 } else { 1 };
-        self.progress.advance(bytes.len() as u64 / passes);
+        self.progress.advance(bytes.len() as u64 / m.passes());
     }
 
     /// Gives a tensor up; the first error is the one reported.
@@ -244,7 +298,7 @@ impl<'a> Scan<'a> {
         if !std::mem::replace(&mut *lock(&shared.failed), true) {
             self.finish(shared.id, Err(error));
         }
-        shared.wake();
+        shared.wake(usize::MAX);
     }
 
     fn finish(&self, id: TensorId, found: Result<Analysis, CheckpointError>) {
@@ -263,27 +317,29 @@ fn read<'r>(
     Ok(read.map_or(&[], |(_, bytes)| bytes))
 }
 
-/// Every claimed step is carried out, so a calibration that is waited for comes, unless
+/// Every claimed step is carried out, so a pass that is waited for comes to its end, unless
 /// the worker that owes a part of it panics.
 struct WakeOnPanic<'s, 'a>(&'s Shared<'a>);
 
 impl Drop for WakeOnPanic<'_, '_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.wake();
+            self.0.wake(usize::MAX);
         }
     }
 }
 
 impl<'a> Shared<'a> {
     fn new(id: TensorId, measurement: Measurement<'a>) -> Self {
+        let further = measurement.passes() as usize - 1;
         Shared {
             id,
             claimed: Mutex::new(0),
             first: Mutex::new(InOrder::new(measurement.start())),
-            calibrated: OnceLock::new(),
-            ready: Default::default(),
-            second: Mutex::new(InOrder::new(Second::new())),
+            tallies: Mutex::default(),
+            known: (0..further).map(|_| OnceLock::new()).collect(),
+            found: (0..further).map(|_| Mutex::new(InOrder::new(Next::default()))).collect(),
+            over: Default::default(),
             failed: Mutex::new(false),
             measurement,
         }
@@ -291,30 +347,27 @@ impl<'a> Shared<'a> {
 
     fn claim(shared: &Arc<Self>) -> Option<Step<'a>> {
         let mut claimed = lock(&shared.claimed);
-        let k = *claimed;
+        let step = *claimed;
         let chunks = shared.measurement.chunks();
-        let steps = if shared.measurement.second_pass() { chunks * 2 } else { chunks };
-        if k >= steps {
+        if step >= chunks * shared.measurement.passes() {
             return None;
         }
         *claimed += 1;
-        Some(match k < chunks {
-            true => Step::First(shared.clone(), k),
-            false => Step::Second(shared.clone(), k - chunks),
-        })
+        Some(Step::Chunk { of: shared.clone(), pass: step / chunks, k: step % chunks })
     }
 
-    fn wake(&self) {
-        *lock(&self.ready.0) = true;
-        self.ready.1.notify_all();
+    /// So many passes are over.
+    fn wake(&self, passes: usize) {
+        *lock(&self.over.0) = passes;
+        self.over.1.notify_all();
     }
 
-    /// The calibration, once all first passes are in; `None` if it will never come.
-    fn wait(&self) -> Option<&Calibrated> {
-        let mut ready = lock(&self.ready.0);
-        while !*ready {
-            ready = self.ready.1.wait(ready).unwrap_or_else(PoisonError::into_inner);
+    /// What is known after a pass, once all of it is in; `None` if that will never be.
+    fn wait(&self, pass: usize) -> Option<&Known> {
+        let mut over = lock(&self.over.0);
+        while *over <= pass {
+            over = self.over.1.wait(over).unwrap_or_else(PoisonError::into_inner);
         }
-        self.calibrated.get()
+        self.known.get(pass)?.get()
     }
 }

@@ -1,17 +1,50 @@
 //! From the values of a tensor to the range its quantized values span.
 
-use super::Range;
 use crate::tensor::FloatType;
 use half::{bf16, f16};
 use std::fmt;
 use std::str::FromStr;
 
-/// How the range of a group of values is chosen.
+/// How the range of a group of values is chosen: the magnitude that is mapped onto the
+/// largest quantized value. What is beyond it is *clipped*.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Calibration {
-    /// The smallest and the largest value: nothing is clipped.
+    /// The largest magnitude: nothing is clipped.
     #[default]
     MinMax,
+    /// The smallest magnitude that so many percent of the values do not exceed, above 0 and
+    /// up to 100; min-max where that is zero.
+    Percentile(f64),
+    /// Of the [`clips`] the one with the least mean squared error, the largest of equals.
+    Mse,
+    /// This share of the largest magnitude, above 0 and up to 1.
+    Clip(f64),
+}
+
+/// How many clips are tried for the least error.
+pub const CLIPS: usize = 65;
+
+/// The clips that are tried for the least error: `absmax`, and down from it in sixteenths
+/// of an octave to a sixteenth of it.
+pub fn clips(absmax: f64) -> impl ExactSizeIterator<Item = f64> {
+    (0..CLIPS as u32).map(move |step| absmax * (-f64::from(step) / 16.0).exp2())
+}
+
+/// The place of the least of the errors of [`clips`], the first of equals.
+pub fn least(noises: impl Iterator<Item = f64>) -> usize {
+    let mut best = (0, f64::INFINITY);
+    for (place, noise) in noises.enumerate() {
+        if noise < best.1 {
+            best = (place, noise);
+        }
+    }
+    best.0
+}
+
+/// The rank, counted from 1 by magnitude, of the value that `percent` of `count` values do
+/// not exceed.
+pub fn percentile_rank(percent: f64, count: u64) -> u64 {
+    ((percent * count as f64 / 100.0).ceil() as u64).clamp(1, count.max(1))
 }
 
 /// The scale that maps `absmax` onto the largest quantized value `qmax`:
@@ -64,6 +97,9 @@ impl fmt::Display for Calibration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Calibration::MinMax => f.pad("min-max"),
+            Calibration::Percentile(percent) => f.pad(&format!("percentile:{percent}")),
+            Calibration::Mse => f.pad("mse"),
+            Calibration::Clip(share) => f.pad(&format!("clip:{share}")),
         }
     }
 }
@@ -72,19 +108,21 @@ impl FromStr for Calibration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let number = |prefix: &str, most: f64| {
+            let value: f64 = text.strip_prefix(prefix)?.parse().ok()?;
+            (value > 0.0 && value <= most).then_some(value)
+        };
         match text {
             "min-max" => Ok(Calibration::MinMax),
-            _ => Err(format!("unknown calibration '{text}': expected min-max")),
-        }
-    }
-}
-
-impl Calibration {
-    /// The scale for values of `range`, onto quantized values up to `qmax`, as it is stored
-    /// in the type `stored`.
-    pub fn scale(&self, range: &Range, qmax: f32, stored: FloatType) -> Option<f32> {
-        match self {
-            Calibration::MinMax => stored_scale(range.absmax(), qmax, stored),
+            "mse" => Ok(Calibration::Mse),
+            _ => number("percentile:", 100.0)
+                .map(Calibration::Percentile)
+                .or_else(|| number("clip:", 1.0).map(Calibration::Clip))
+                .ok_or_else(|| {
+                    format!(
+                        "unknown calibration '{text}': expected min-max, percentile:P with P up to 100, mse, or clip:S with S up to 1"
+                    )
+                }),
         }
     }
 }
@@ -92,6 +130,25 @@ impl Calibration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_calibration_is_written_as_it_is_read() {
+        for text in ["min-max", "percentile:99.9", "mse", "clip:0.5", "percentile:100"] {
+            assert_eq!(text.parse::<Calibration>().expect(text).to_string(), text);
+        }
+        for text in ["", "percentile", "percentile:0", "percentile:101", "clip:NaN", "clip:-1"] {
+            assert!(text.parse::<Calibration>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranks_count_from_one_and_clips_from_the_largest() {
+        assert_eq!((percentile_rank(100.0, 10), percentile_rank(99.0, 1000)), (10, 990));
+        assert_eq!((percentile_rank(0.001, 10), percentile_rank(99.99, 10)), (1, 10));
+        let clips: Vec<f64> = clips(8.0).collect();
+        assert_eq!((clips.len(), clips[0], clips[16], clips[64]), (CLIPS, 8.0, 4.0, 0.5));
+        assert_eq!(least([3.0, 1.0, 2.0, 1.0].into_iter()), 1);
+    }
 
     #[test]
     fn the_largest_value_lands_on_the_last_level() {

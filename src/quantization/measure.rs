@@ -2,10 +2,14 @@
 //! the pieces are put together. Which thread looks at which chunk is `job`'s affair; the
 //! result does not depend on it, for chunks are fixed by the shape and merged in order.
 
+use super::distribution::{Distribution, Tally};
 use super::kernels::{self, Quantization};
+use super::scales::Scales;
+use super::spread::{Asked, Found, Spread};
 use super::{
     Chunks, ErrorSums, Groups, Moments, NotQuantizable, Quantizer, Range, Rounding, Statistics,
 };
+use crate::quantization::Calibration;
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range as Elements;
 
@@ -22,6 +26,8 @@ pub struct Questions {
     pub errors: bool,
     /// Whether to keep every scale, or only how many there are and their range.
     pub keep_scales: bool,
+    /// Whether to count how often each value occurs.
+    pub distributions: bool,
 }
 
 /// What was found out about one tensor.
@@ -32,6 +38,8 @@ pub struct Analysis {
     pub statistics: Option<Statistics>,
     /// In the order of the quantizers.
     pub outcomes: Vec<Outcome>,
+    /// `None` when it was not asked for.
+    pub distribution: Option<Distribution>,
 }
 
 /// What one quantizer makes of one tensor.
@@ -48,99 +56,138 @@ pub struct Quantized {
     pub error: Option<ErrorSums>,
 }
 
-/// The scales of one tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scales {
-    pub count: u64,
-    pub min: f32,
-    pub max: f32,
-    /// Every scale in the order of its group, where they were asked for.
-    pub all: Option<Vec<f32>>,
-}
-
-impl Scales {
-    fn new(keep: bool) -> Scales {
-        Scales { count: 0, min: f32::INFINITY, max: 0.0, all: keep.then(Vec::new) }
-    }
-
-    fn push(&mut self, scale: f32) {
-        self.count += 1;
-        self.min = self.min.min(scale);
-        self.max = self.max.max(scale);
-        if let Some(all) = &mut self.all {
-            all.push(scale);
+impl Questions {
+    fn nothing_yet(&self) -> Quantized {
+        Quantized {
+            scales: Scales::new(self.keep_scales),
+            error: self.errors.then(ErrorSums::default),
         }
     }
 
-    fn append(&mut self, next: Scales) {
-        self.count += next.count;
-        self.min = self.min.min(next.min);
-        self.max = self.max.max(next.max);
-        if let (Some(all), Some(more)) = (&mut self.all, next.all) {
-            all.extend(more);
-        }
+    /// What a quantizer with one scale makes of a tensor, from its counted values alone.
+    pub fn answer(&self, counted: &Distribution, quantizer: Quantizer) -> Outcome {
+        let range = counted.moments().range;
+        let qtype = quantizer.scheme.quantization_type();
+        let result = || {
+            if !range.is_finite() {
+                let first = range.first_non_finite.unwrap_or(0);
+                return Err(NotQuantizable::NonFinite { nan: range.nan, inf: range.inf, first });
+            }
+            let mut found = self.nothing_yet();
+            if range.count == 0 {
+                return Ok(found);
+            }
+            let absmax = range.absmax();
+            let clip = quantizer.calibration.clip_counted(counted, absmax, qtype, self.rounding);
+            let scale = quantizer.scale_for(clip, FloatType::F32)?;
+            found.scales.push(clip, scale);
+            if let Some(error) = &mut found.error {
+                *error = counted.error(Quantization { scale, qtype, rounding: self.rounding });
+            }
+            Ok(found)
+        };
+        Outcome { quantizer, result: result() }
     }
 }
 
 /// The division of one tensor into chunks, and what is done with each.
 ///
-/// A scheme whose groups fit a chunk is answered in the first pass. One whose groups are
-/// larger needs every range before any error, so it takes a second pass.
+/// A scheme whose groups fit a chunk is answered in the first pass, and so is one with a
+/// single scale where the tensor's values are counted. One whose groups are larger needs
+/// every range before any error, so it takes more passes.
 #[derive(Debug)]
 pub struct Measurement<'q> {
     questions: &'q Questions,
     dtype: FloatType,
-    elements: u64,
     chunks: Chunks,
     schemes: Vec<Scheme>,
+    /// Whether values are counted in the first pass.
+    counted: bool,
+    passes: u64,
 }
 
 #[derive(Debug)]
 struct Scheme {
-    quantizer: Quantizer,
+    asked: Asked,
     groups: Groups,
-    fits_chunk: bool,
+    way: Way,
+}
+
+/// How a scheme is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Its groups lie whole in one chunk each.
+    Whole,
+    /// It has one scale, and the values are counted.
+    Counted,
+    /// Its groups go on from chunk to chunk.
+    Spread,
 }
 
 /// What the first pass found in one chunk.
 #[derive(Debug)]
 pub struct First {
     moments: Moments,
-    parts: Vec<Part>,
+    parts: Vec<FirstPart>,
 }
 
 #[derive(Debug)]
-enum Part {
-    /// Groups that lie whole in the chunk.
+enum FirstPart {
     Whole(Result<Quantized, NotQuantizable>),
-    /// Ranges of groups that may go on in the next chunk.
+    Counted,
     Ranges(Vec<(u64, Range)>),
 }
 
-/// What the first pass found in all chunks so far, in order.
-#[derive(Debug)]
-pub struct Calibrated {
+/// What is known of a tensor after a pass, of all chunks or those so far.
+#[derive(Clone, Debug)]
+pub struct Known {
     moments: Moments,
     parts: Vec<Part>,
+    distribution: Option<Distribution>,
 }
 
-/// What the second pass found: one sum for each scheme that needed it.
-pub type Second = Vec<Option<ErrorSums>>;
+#[derive(Clone, Debug)]
+enum Part {
+    Whole(Result<Quantized, NotQuantizable>),
+    Counted,
+    Spread(Spread),
+}
+
+/// What a pass after the first finds in a chunk, or in all chunks so far.
+#[derive(Debug, Default)]
+pub struct Next(Vec<Found>);
 
 impl<'q> Measurement<'q> {
     pub fn new(questions: &'q Questions, dtype: FloatType, shape: &Shape) -> Self {
-        let length = CHUNK_BYTES / dtype.size() as u64;
+        Self::chunked(questions, dtype, shape, CHUNK_BYTES)
+    }
+
+    fn chunked(questions: &'q Questions, dtype: FloatType, shape: &Shape, bytes: u64) -> Self {
+        let length = bytes / dtype.size() as u64;
         let chunks = Chunks::new(shape, length, questions.quantizers.iter().map(|q| q.scheme));
-        let schemes = questions
+        let exact = dtype.size() == 2;
+        let mut wanted = questions.distributions;
+        let mut passes = 1;
+        let schemes: Vec<Scheme> = questions
             .quantizers
             .iter()
             .map(|&quantizer| {
                 let groups = quantizer.scheme.groups(shape);
-                let fits_chunk = chunks.hold(&groups);
-                Scheme { quantizer, groups, fits_chunk }
+                let asked = Asked { quantizer, rounding: questions.rounding, dtype };
+                let further = asked.passes(questions.errors);
+                let way = if chunks.hold(&groups) {
+                    Way::Whole
+                } else if exact && groups.count() == 1 && further > 0 {
+                    wanted = true;
+                    Way::Counted
+                } else {
+                    passes = passes.max(1 + further);
+                    Way::Spread
+                };
+                Scheme { asked, groups, way }
             })
             .collect();
-        Measurement { questions, dtype, elements: shape.elements(), chunks, schemes }
+        Measurement { questions, dtype, chunks, schemes, counted: wanted, passes }
     }
 
     /// Number of chunks; an empty tensor has none.
@@ -153,31 +200,70 @@ impl<'q> Measurement<'q> {
         self.chunks.range(k)
     }
 
-    /// Whether a second pass over the chunks is needed.
-    pub fn second_pass(&self) -> bool {
-        self.questions.errors && self.schemes.iter().any(|s| !s.fits_chunk)
+    /// How often the chunks are looked at.
+    pub fn passes(&self) -> u64 {
+        self.passes
+    }
+
+    /// The type of the elements that the first pass counts, if it counts. Several tallies
+    /// may be counted into; what they hold together is given to [`Self::count`].
+    pub fn counts(&self) -> Option<FloatType> {
+        self.counted.then_some(self.dtype)
+    }
+
+    /// Whether the moments come from the counted values.
+    fn moments_are_counted(&self) -> bool {
+        self.counted && self.dtype.size() == 2
     }
 
     /// Looks at chunk `k`, whose elements are `bytes`.
-    pub fn first(&self, k: u64, bytes: &[u8]) -> First {
+    pub fn first(&self, k: u64, bytes: &[u8], tally: Option<&mut Tally>) -> First {
         let elements = self.chunk(k);
-        let moments = if self.questions.errors {
-            kernels::moments(self.dtype, bytes)
-        } else {
-            Moments { range: kernels::range(self.dtype, bytes), ..Moments::default() }
+        let moments = match tally {
+            Some(tally) => self.count_chunk(bytes, tally),
+            None => self.moments(bytes),
         };
-        let parts = self.schemes.iter().map(|scheme| {
-            if scheme.fits_chunk {
-                Part::Whole(self.whole_groups(scheme, &elements, bytes, &moments.range))
-            } else if scheme.groups.group_len() >= self.elements {
-                // One group: its range is that of the tensor, which is known anyway.
-                Part::Ranges(vec![(0, moments.range)])
-            } else {
-                let ranges = self.segments(scheme, &elements, bytes);
-                Part::Ranges(ranges.map(|(g, b)| (g, kernels::range(self.dtype, b))).collect())
+        let parts = self.schemes.iter().map(|scheme| match scheme.way {
+            Way::Whole => {
+                FirstPart::Whole(self.whole_groups(scheme, &elements, bytes, &moments.range))
+            }
+            Way::Counted => FirstPart::Counted,
+            // One group: its range is that of the tensor, which is known anyway.
+            Way::Spread if scheme.groups.count() == 1 && !self.moments_are_counted() => {
+                FirstPart::Ranges(vec![(0, moments.range)])
+            }
+            Way::Spread => {
+                let segments = self.segments(scheme, &elements, bytes);
+                let ranges = segments.map(|(g, b)| (g, kernels::range(self.dtype, b)));
+                FirstPart::Ranges(ranges.collect())
             }
         });
         First { parts: parts.collect(), moments }
+    }
+
+    fn moments(&self, bytes: &[u8]) -> Moments {
+        match self.questions.errors {
+            true => kernels::moments(self.dtype, bytes),
+            false => Moments { range: kernels::range(self.dtype, bytes), ..Moments::default() },
+        }
+    }
+
+    /// Counts a chunk. Where its moments will come from the counts, only what those cannot
+    /// tell is found out here: which element is the first that is not finite.
+    fn count_chunk(&self, bytes: &[u8], tally: &mut Tally) -> Moments {
+        let before = tally.non_finite();
+        tally.add(bytes);
+        if !self.moments_are_counted() {
+            return self.moments(bytes);
+        }
+        let range = match tally.non_finite() == before {
+            true => {
+                let count = (bytes.len() / self.dtype.size()) as u64;
+                Range { count, ..Range::default() }
+            }
+            false => kernels::range(self.dtype, bytes),
+        };
+        Moments { range, ..Moments::default() }
     }
 
     fn segments<'b>(
@@ -201,13 +287,21 @@ impl<'q> Measurement<'q> {
         range: &Range,
     ) -> Result<Quantized, NotQuantizable> {
         NotQuantizable::check(range)?;
-        let Scheme { quantizer, groups, .. } = scheme;
+        match scheme.asked.quantizer.calibration {
+            Calibration::MinMax => self.whole_groups_by_absmax(scheme, elements, bytes),
+            _ => self.whole_groups_one_by_one(scheme, elements, bytes),
+        }
+    }
+
+    fn whole_groups_by_absmax(
+        &self,
+        scheme: &Scheme,
+        elements: &Elements<u64>,
+        bytes: &[u8],
+    ) -> Result<Quantized, NotQuantizable> {
+        let Scheme { asked: Asked { quantizer, rounding, .. }, groups, .. } = scheme;
         let qtype = quantizer.scheme.quantization_type();
-        let rounding = self.questions.rounding;
-        let mut found = Quantized {
-            scales: Scales::new(self.questions.keep_scales),
-            error: self.questions.errors.then(ErrorSums::default),
-        };
+        let mut found = self.questions.nothing_yet();
         let mut absmax = Vec::new();
         for (layout, bytes) in self.cut_at_row(groups, elements.start, bytes) {
             let count = bytes.len() / self.dtype.size();
@@ -215,14 +309,35 @@ impl<'q> Measurement<'q> {
             absmax.resize(groups.within(count as u64), 0.0);
             kernels::group_absmax(self.dtype, bytes, layout, &mut absmax);
             for &absmax in &absmax {
-                let range = Range { min: -absmax, max: absmax, ..Range::default() };
-                found.scales.push(quantizer.scale(&range)?);
+                found.scales.push(absmax, quantizer.scale_for(absmax, FloatType::F32)?);
             }
             if let Some(error) = &mut found.error {
-                let how =
-                    kernels::GroupQuantization { qtype, rounding, scale_type: FloatType::F32 };
+                let (rounding, scale_type) = (*rounding, FloatType::F32);
+                let how = kernels::GroupQuantization { qtype, rounding, scale_type };
                 let sums = kernels::group_error(self.dtype, bytes, layout, how);
                 error.merge(&sums.map_err(|e| NotQuantizable::ScaleOverflow { absmax: e.absmax })?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn whole_groups_one_by_one(
+        &self,
+        scheme: &Scheme,
+        elements: &Elements<u64>,
+        bytes: &[u8],
+    ) -> Result<Quantized, NotQuantizable> {
+        let Asked { quantizer, rounding, .. } = scheme.asked;
+        let qtype = quantizer.scheme.quantization_type();
+        let mut found = self.questions.nothing_yet();
+        for (_, group) in self.segments(scheme, elements, bytes) {
+            let absmax = kernels::range(self.dtype, group).absmax();
+            let clip = quantizer.calibration.clip(self.dtype, group, absmax, qtype, rounding);
+            let scale = quantizer.scale_for(clip, FloatType::F32)?;
+            found.scales.push(clip, scale);
+            if let Some(error) = &mut found.error {
+                let how = Quantization { scale, qtype, rounding };
+                error.merge(&kernels::error(self.dtype, group, how));
             }
         }
         Ok(found)
@@ -243,47 +358,34 @@ impl<'q> Measurement<'q> {
         [rest, rows].into_iter().filter(|part| !part.is_empty()).map(move |part| (layout, part))
     }
 
-    fn how(&self, scheme: &Scheme, scale: f32) -> Quantization {
-        let qtype = scheme.quantizer.scheme.quantization_type();
-        Quantization { scale, qtype, rounding: self.questions.rounding }
-    }
-
     /// What is known before the first chunk.
-    pub fn start(&self) -> Calibrated {
-        let nothing = |scheme: &Scheme| match scheme.fits_chunk {
-            true => Part::Whole(Ok(Quantized {
-                scales: Scales::new(self.questions.keep_scales),
-                error: self.questions.errors.then(ErrorSums::default),
-            })),
-            false => Part::Ranges(Vec::new()),
+    pub fn start(&self) -> Known {
+        let nothing = |scheme: &Scheme| match scheme.way {
+            Way::Whole => Part::Whole(Ok(self.questions.nothing_yet())),
+            Way::Counted => Part::Counted,
+            Way::Spread => Part::Spread(Spread::default()),
         };
-        Calibrated {
+        Known {
             moments: Moments::default(),
             parts: self.schemes.iter().map(nothing).collect(),
+            distribution: None,
         }
     }
 
     /// Adds the next chunk's first pass; chunks must come in order.
-    pub fn calibrate(&self, so_far: &mut Calibrated, next: First) {
+    pub fn calibrate(&self, so_far: &mut Known, next: First) {
         let before = so_far.moments.range.count;
         so_far.moments.merge(&next.moments);
         for (part, next) in so_far.parts.iter_mut().zip(next.parts) {
             match (part, next) {
-                (Part::Ranges(all), Part::Ranges(more)) => {
-                    for (group, range) in more {
-                        match all.last_mut() {
-                            Some((last, merged)) if *last == group => merged.merge(&range),
-                            _ => all.push((group, range)),
-                        }
-                    }
-                }
-                (Part::Whole(Ok(all)), Part::Whole(Ok(more))) => {
+                (Part::Spread(spread), FirstPart::Ranges(ranges)) => spread.calibrate(ranges),
+                (Part::Whole(Ok(all)), FirstPart::Whole(Ok(more))) => {
                     all.scales.append(more.scales);
                     if let (Some(sum), Some(next)) = (&mut all.error, &more.error) {
                         sum.merge(next);
                     }
                 }
-                (part @ Part::Whole(Ok(_)), Part::Whole(Err(why))) => {
+                (part @ Part::Whole(Ok(_)), FirstPart::Whole(Err(why))) => {
                     *part = Part::Whole(Err(why.after(before)));
                 }
                 _ => {}
@@ -291,83 +393,111 @@ impl<'q> Measurement<'q> {
         }
     }
 
-    /// Looks at chunk `k` again, with all ranges known.
-    pub fn second(&self, calibrated: &Calibrated, k: u64, bytes: &[u8]) -> Second {
-        let elements = self.chunk(k);
-        let sums = self.schemes.iter().zip(&calibrated.parts).map(|(scheme, part)| {
-            let Part::Ranges(ranges) = part else { return None };
-            let mut sums = ErrorSums::default();
-            for (group, bytes) in self.segments(scheme, &elements, bytes) {
-                // Groups of this kind are listed without a gap, from 0.
-                let (_, range) = ranges.get(group as usize)?;
-                let scale = scheme.quantizer.scale(range).ok()?;
-                sums.merge(&kernels::error(self.dtype, bytes, self.how(scheme, scale)));
+    /// Ends the first pass with everything that was counted in it.
+    pub fn count(&self, known: &mut Known, counted: Option<Distribution>) {
+        known.distribution = counted;
+        if let Some(distribution) = known.distribution.as_ref().filter(|d| d.is_exact()) {
+            let first_non_finite = known.moments.range.first_non_finite;
+            known.moments = distribution.moments();
+            known.moments.range.first_non_finite = first_non_finite;
+        }
+        for (scheme, part) in self.schemes.iter().zip(&mut known.parts) {
+            if let Part::Spread(spread) = part {
+                spread.begin(&scheme.asked);
             }
-            Some(sums)
-        });
-        sums.collect()
+        }
     }
 
-    /// Adds the next chunk's second pass; chunks must come in order.
-    pub fn accumulate(so_far: &mut Second, next: Second) {
-        if so_far.is_empty() {
+    /// Looks at chunk `k` again, in pass `pass` counted from 1 after the first.
+    pub fn again(&self, known: &Known, pass: u64, k: u64, bytes: &[u8]) -> Next {
+        let elements = self.chunk(k);
+        let found = self.schemes.iter().zip(&known.parts).map(|(scheme, part)| match part {
+            Part::Spread(spread) if pass <= scheme.asked.passes(self.questions.errors) => {
+                spread.look(&scheme.asked, pass, self.segments(scheme, &elements, bytes))
+            }
+            _ => Found::Nothing,
+        });
+        Next(found.collect())
+    }
+
+    /// Adds what a pass found in the next chunk; chunks must come in order.
+    pub fn accumulate(so_far: &mut Next, next: Next) {
+        if so_far.0.is_empty() {
             *so_far = next;
             return;
         }
-        for (sum, next) in so_far.iter_mut().zip(next) {
-            if let (Some(sum), Some(next)) = (sum, next) {
-                sum.merge(&next);
+        for (found, next) in so_far.0.iter_mut().zip(next.0) {
+            found.merge(next);
+        }
+    }
+
+    /// Takes over what a whole pass after the first found.
+    pub fn settle(&self, known: &mut Known, pass: u64, found: Next) {
+        for ((scheme, part), found) in self.schemes.iter().zip(&mut known.parts).zip(found.0) {
+            if let Part::Spread(spread) = part {
+                spread.settle(&scheme.asked, pass, found);
             }
         }
     }
 
-    /// Everything found, after all chunks.
-    pub fn finish(&self, calibrated: &Calibrated, second: Second) -> Analysis {
-        let range = calibrated.moments.range;
-        let mut second = second.into_iter();
-        let outcomes = self.schemes.iter().zip(&calibrated.parts).map(|(scheme, part)| {
-            let error = second.next().flatten();
+    /// Everything found, after all passes.
+    pub fn finish(&self, known: Known) -> Analysis {
+        let Known { moments, parts, distribution } = known;
+        let range = moments.range;
+        let outcomes = self.schemes.iter().zip(parts).map(|(scheme, part)| {
+            let quantizer = scheme.asked.quantizer;
             let result = NotQuantizable::check(&range).and_then(|()| match part {
-                Part::Whole(result) => result.clone(),
-                Part::Ranges(ranges) => {
+                Part::Whole(result) => result,
+                Part::Counted => match &distribution {
+                    Some(counted) => self.questions.answer(counted, quantizer).result,
+                    None => Ok(self.questions.nothing_yet()),
+                },
+                Part::Spread(spread) => {
                     let mut scales = Scales::new(self.questions.keep_scales);
-                    for (_, range) in ranges {
-                        scales.push(scheme.quantizer.scale(range)?);
+                    for clip in spread.clips(&scheme.asked) {
+                        scales.push(clip, quantizer.scale_for(clip, FloatType::F32)?);
                     }
-                    Ok(Quantized { scales, error })
+                    Ok(Quantized { scales, error: spread.error })
                 }
             });
-            Outcome { quantizer: scheme.quantizer, result }
+            Outcome { quantizer, result }
         });
         Analysis {
             range,
             outcomes: outcomes.collect(),
-            statistics: self.questions.errors.then(|| calibrated.moments.statistics()),
+            statistics: self.questions.errors.then(|| moments.statistics()),
+            distribution: distribution.filter(|_| self.questions.distributions),
         }
     }
 }
 
 /// Measures a whole tensor that lies in memory.
 pub fn measure(questions: &Questions, dtype: FloatType, shape: &Shape, bytes: &[u8]) -> Analysis {
-    let measurement = Measurement::new(questions, dtype, shape);
+    whole(&Measurement::new(questions, dtype, shape), bytes)
+}
+
+fn whole(measurement: &Measurement, bytes: &[u8]) -> Analysis {
     let part = |k| {
         let elements = measurement.chunk(k);
-        let size = dtype.size();
+        let size = measurement.dtype.size();
         let range = elements.start as usize * size..elements.end as usize * size;
         bytes.get(range).unwrap_or_default()
     };
-    let mut calibrated = measurement.start();
+    let mut known = measurement.start();
+    let mut tally = measurement.counts().map(Tally::new);
     for k in 0..measurement.chunks() {
-        measurement.calibrate(&mut calibrated, measurement.first(k, part(k)));
+        measurement.calibrate(&mut known, measurement.first(k, part(k), tally.as_mut()));
     }
-    let mut second = Second::new();
-    if measurement.second_pass() {
+    measurement.count(&mut known, tally.map(|mut tally| tally.distribution()));
+    for pass in 1..measurement.passes() {
+        let mut found = Next::default();
         for k in 0..measurement.chunks() {
-            let next = measurement.second(&calibrated, k, part(k));
-            Measurement::accumulate(&mut second, next);
+            let next = measurement.again(&known, pass, k, part(k));
+            Measurement::accumulate(&mut found, next);
         }
+        measurement.settle(&mut known, pass, found);
     }
-    measurement.finish(&calibrated, second)
+    measurement.finish(known)
 }
 
 #[cfg(test)]
@@ -375,62 +505,149 @@ mod tests {
     use super::super::{Calibration, QuantizationScheme};
     use super::*;
 
-    fn questions(schemes: &[QuantizationScheme]) -> Questions {
-        let quantizers = schemes
-            .iter()
-            .map(|&scheme| Quantizer { calibration: Calibration::MinMax, scheme })
-            .collect();
-        Questions { quantizers, rounding: Rounding::HalfEven, errors: true, keep_scales: true }
+    const SCHEMES: [QuantizationScheme; 4] = [
+        QuantizationScheme::PER_TENSOR,
+        QuantizationScheme::PER_CHANNEL,
+        QuantizationScheme::per_block(32),
+        QuantizationScheme::per_block(48),
+    ];
+
+    fn questions(schemes: &[QuantizationScheme], calibration: Calibration) -> Questions {
+        Questions {
+            quantizers: schemes.iter().map(|&scheme| Quantizer { calibration, scheme }).collect(),
+            rounding: Rounding::HalfEven,
+            errors: true,
+            keep_scales: true,
+            distributions: false,
+        }
     }
 
-    fn values(n: u64) -> Vec<u8> {
+    fn values(dtype: FloatType, n: u64) -> Vec<u8> {
         let mut state = 7u64;
         let mut next = || {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+            (state >> 40) as f64 / (1u64 << 24) as f64 - 0.5
         };
-        (0..n).flat_map(|_| (next() * next()).to_le_bytes()).collect()
+        let mut bytes = Vec::new();
+        (0..n).for_each(|_| crate::tensor::write_f64(dtype, next() * next() * next(), &mut bytes));
+        bytes
     }
 
     /// Chunked measuring says what the in-memory quantizer then does.
+    fn assert_figures_are_those_of_the_quantized_tensor(
+        dtype: FloatType,
+        dims: &[u64],
+        schemes: &[QuantizationScheme],
+        calibration: Calibration,
+    ) {
+        let shape = Shape::new(dims).expect("fits");
+        let bytes = values(dtype, shape.elements());
+        let questions = questions(schemes, calibration);
+        let analysis = whole(&Measurement::chunked(&questions, dtype, &shape, 1 << 13), &bytes);
+        assert_eq!(analysis.range, kernels::range(dtype, &bytes));
+        for outcome in &analysis.outcomes {
+            let what = format!("{dtype:?} {dims:?} {:?}", outcome.quantizer);
+            let quantized = outcome.quantizer.quantize_weights(dtype, &shape, &bytes).expect("ok");
+            let found = outcome.result.as_ref().expect("quantizable");
+            assert!(found.scales.all.as_ref() == Some(&quantized.scales), "{what}");
+            let (mut noise, mut levels) = (0.0, std::collections::BTreeSet::new());
+            let groups = outcome.quantizer.scheme.groups(&shape);
+            for (i, &q) in quantized.values.iter().enumerate() {
+                let scale = quantized.scales[groups.of(i as u64) as usize];
+                let x = crate::tensor::read_f64(dtype, &bytes, i).expect("there");
+                let hat = match dtype {
+                    FloatType::F64 => f64::from(scale) * f64::from(q),
+                    _ => f64::from(scale * f32::from(q)),
+                };
+                noise += (x - hat).powi(2);
+                levels.insert(q);
+            }
+            let error = found.error.expect("asked for");
+            assert_eq!(error.count, shape.elements(), "{what}");
+            assert_eq!(error.levels.count() as usize, levels.len(), "{what}");
+            assert!((error.noise - noise).abs() <= 1e-6 * noise, "{what}: {} {noise}", error.noise);
+        }
+    }
+
     #[test]
     fn figures_are_those_of_the_quantized_tensor() {
-        let schemes = [
-            QuantizationScheme::PER_TENSOR,
-            QuantizationScheme::PER_CHANNEL,
-            QuantizationScheme::per_block(32),
-            QuantizationScheme::per_block(48),
-        ];
-        let questions = questions(&schemes);
-        for dims in
-            [&[3u64, 200_001][..], &[500, 1000], &[7, 3, 5, 5], &[400_003], &[2, 3, 70_000], &[]]
+        for dtype in [FloatType::F32, FloatType::BF16, FloatType::F16, FloatType::F64] {
+            for dims in [
+                &[3u64, 8_001][..],
+                &[50, 1000],
+                &[7, 3, 5, 5],
+                &[12_003],
+                &[2, 3, 7_000],
+                &[],
+                &[0, 4],
+            ] {
+                let min_max = Calibration::MinMax;
+                assert_figures_are_those_of_the_quantized_tensor(dtype, dims, &SCHEMES, min_max);
+            }
+        }
+    }
+
+    #[test]
+    fn figures_of_every_calibration_are_those_of_the_quantized_tensor() {
+        for dtype in [FloatType::F32, FloatType::BF16, FloatType::F16, FloatType::F64] {
+            for calibration in
+                [Calibration::Percentile(99.5), Calibration::Mse, Calibration::Clip(0.7)]
+            {
+                for dims in [&[2u64, 4_501][..], &[7, 3, 5, 5]] {
+                    let schemes = &SCHEMES[..2];
+                    assert_figures_are_those_of_the_quantized_tensor(
+                        dtype,
+                        dims,
+                        schemes,
+                        calibration,
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_least_error_is_no_more_than_that_of_any_clip() {
+        let shape = Shape::vector(10_001);
+        for dtype in [FloatType::F32, FloatType::BF16] {
+            let bytes = values(dtype, 10_001);
+            let noise = |calibration| {
+                let scheme = "per-tensor/int4".parse().expect("a scheme");
+                let questions = questions(&[scheme], calibration);
+                let measurement = Measurement::chunked(&questions, dtype, &shape, 1 << 13);
+                let analysis = whole(&measurement, &bytes);
+                let outcome = analysis.outcomes.into_iter().next().expect("one");
+                outcome.result.expect("quantizable").error.expect("asked for").noise
+            };
+            let least = noise(Calibration::Mse);
+            assert!(least < noise(Calibration::MinMax), "{dtype:?}");
+            for step in 0..64 {
+                let share = (-f64::from(step) / 16.0).exp2();
+                assert!(least <= noise(Calibration::Clip(share)) * (1.0 + 1e-9));
+            }
+        }
+    }
+
+    #[test]
+    fn counted_values_are_those_of_the_elements() {
+        for (dtype, n) in
+            [(FloatType::BF16, 300_001), (FloatType::F32, 300_001), (FloatType::F16, 9)]
         {
-            let shape = Shape::new(dims).expect("fits");
-            let bytes = values(shape.elements());
-            let analysis = measure(&questions, FloatType::F32, &shape, &bytes);
-            assert_eq!(analysis.range.count, shape.elements());
-            for outcome in &analysis.outcomes {
-                let quantized =
-                    outcome.quantizer.quantize_weights(FloatType::F32, &shape, &bytes).expect("ok");
-                let found = outcome.result.as_ref().expect("quantizable");
-                assert!(found.scales.all.as_ref() == Some(&quantized.scales), "{dims:?}");
-                let hat = super::super::Dequantize::default().map_tensor(&quantized);
-                let noise: f64 = bytes
-                    .chunks_exact(4)
-                    .zip(hat.chunks_exact(4))
-                    .map(|(x, y)| {
-                        let f = |b: &[u8]| f64::from(f32::from_le_bytes(b.try_into().expect("4")));
-                        (f(x) - f(y)).powi(2)
-                    })
-                    .sum();
-                let error = found.error.expect("asked for");
-                assert_eq!(error.count, shape.elements());
-                assert!(
-                    (error.noise - noise).abs() <= 1e-7 * noise,
-                    "{dims:?} {}: {} against {noise}",
-                    outcome.quantizer.scheme,
-                    error.noise
-                );
+            let bytes = values(dtype, n);
+            let questions = Questions {
+                distributions: true,
+                ..questions(&[QuantizationScheme::PER_TENSOR], Calibration::MinMax)
+            };
+            let analysis = measure(&questions, dtype, &Shape::vector(n), &bytes);
+            let counted = analysis.distribution.expect("asked for");
+            assert_eq!(counted, Distribution::of(dtype, &bytes));
+            if counted.is_exact() {
+                let again = questions.answer(&counted, questions.quantizers[0]);
+                let (again, first) = (again.result.expect("ok"), &analysis.outcomes[0].result);
+                let first = first.as_ref().expect("ok");
+                assert_eq!(again.scales, first.scales);
+                let noise = |q: &Quantized| q.error.expect("asked for").noise;
+                assert!((noise(&again) / noise(first) - 1.0).abs() < 1e-6);
             }
         }
     }
@@ -438,15 +655,22 @@ mod tests {
     #[test]
     fn one_value_that_is_not_finite_is_found_by_its_index() {
         let shape = Shape::new([2, 200_000]).expect("fits");
-        let mut bytes = values(400_000);
-        bytes[4 * 300_001..4 * 300_002].copy_from_slice(&f32::NAN.to_le_bytes());
-        let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
-        let analysis = measure(&questions(&schemes), FloatType::F32, &shape, &bytes);
-        for outcome in analysis.outcomes {
-            assert_eq!(
-                outcome.result,
-                Err(NotQuantizable::NonFinite { nan: 1, inf: 0, first: 300_001 })
-            );
+        for dtype in [FloatType::F32, FloatType::BF16] {
+            let mut bytes = values(dtype, 400_000);
+            let mut nan = Vec::new();
+            crate::tensor::write_f64(dtype, f64::NAN, &mut nan);
+            bytes[nan.len() * 300_001..nan.len() * 300_002].copy_from_slice(&nan);
+            let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
+            for calibration in [Calibration::MinMax, Calibration::Percentile(99.0)] {
+                let questions = questions(&schemes, calibration);
+                let analysis = measure(&questions, dtype, &shape, &bytes);
+                for outcome in analysis.outcomes {
+                    assert_eq!(
+                        outcome.result,
+                        Err(NotQuantizable::NonFinite { nan: 1, inf: 0, first: 300_001 })
+                    );
+                }
+            }
         }
     }
 }

@@ -6,23 +6,28 @@
 
 mod calibration;
 mod chunks;
+mod clipping;
 mod dequantize;
 mod difference;
+mod distribution;
 pub mod kernels;
 mod measure;
 mod quantizer;
+mod scales;
 mod scheme;
+mod spread;
 mod statistics;
 
-pub use calibration::{Calibration, narrowed_scale, stored_scale, symmetric_scale};
+pub use calibration::{CLIPS, Calibration, clips, narrowed_scale, stored_scale, symmetric_scale};
 pub use chunks::Chunks;
 pub use dequantize::Dequantize;
 pub use difference::{Difference, difference};
+pub use distribution::{Distribution, Tally};
 pub use measure::{
-    Analysis, Calibrated, First, Measurement, Outcome, Quantized, Questions, Scales, Second,
-    measure,
+    Analysis, First, Known, Measurement, Next, Outcome, Quantized, Questions, measure,
 };
 pub use quantizer::{NotQuantizable, QuantizedTensor, Quantizer};
+pub use scales::Scales;
 pub use scheme::{
     Groups, QuantizationMode, QuantizationScheme, QuantizationType, Rounding, UnknownScheme,
 };

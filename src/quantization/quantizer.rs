@@ -1,7 +1,7 @@
 //! Quantizing one tensor that lies in memory.
 
 use super::kernels;
-use super::{Calibration, QuantizationScheme, QuantizationType, Range, Rounding};
+use super::{Calibration, QuantizationScheme, QuantizationType, Range, Rounding, stored_scale};
 use crate::tensor::{FloatType, Shape};
 
 /// Post-training quantization of weights, in the Burn Book's words: a calibration that
@@ -106,7 +106,7 @@ impl Quantizer {
         for (_, segment) in self.scheme.groups(shape).segments(0..shape.elements()) {
             let elements = segment.start as usize..segment.end as usize;
             let group = &bytes[elements.start * dtype.size()..elements.end * dtype.size()];
-            let scale = self.scale(&kernels::range(dtype, group))?;
+            let scale = self.scale_of(dtype, group, rounding, FloatType::F32)?;
             kernels::quantize(dtype, group, scale, rounding, &mut values[elements]);
             scales.push(scale);
         }
@@ -119,16 +119,23 @@ impl Quantizer {
         })
     }
 
-    /// The scale of a group whose values have `range`.
-    pub fn scale(&self, range: &Range) -> Result<f32, NotQuantizable> {
-        self.scale_stored_as(range, FloatType::F32)
+    /// The scale of a group of elements, as it is stored in the type `stored`.
+    pub fn scale_of(
+        &self,
+        dtype: FloatType,
+        group: &[u8],
+        rounding: Rounding,
+        stored: FloatType,
+    ) -> Result<f32, NotQuantizable> {
+        let range = kernels::range(dtype, group);
+        NotQuantizable::check(&range)?;
+        let qtype = self.scheme.quantization_type();
+        self.scale_for(self.calibration.clip(dtype, group, range.absmax(), qtype, rounding), stored)
     }
 
-    /// The same for scales that are stored in the type `stored`.
-    pub fn scale_stored_as(&self, range: &Range, stored: FloatType) -> Result<f32, NotQuantizable> {
-        NotQuantizable::check(range)?;
-        self.calibration
-            .scale(range, self.scheme.quantization_type().max(), stored)
-            .ok_or(NotQuantizable::ScaleOverflow { absmax: range.absmax() })
+    /// The scale for magnitudes up to `clip`, as it is stored in the type `stored`.
+    pub fn scale_for(&self, clip: f64, stored: FloatType) -> Result<f32, NotQuantizable> {
+        stored_scale(clip, self.scheme.quantization_type().max(), stored)
+            .ok_or(NotQuantizable::ScaleOverflow { absmax: clip })
     }
 }

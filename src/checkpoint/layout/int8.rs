@@ -4,7 +4,7 @@ use super::super::StoredId;
 use super::super::error::Result;
 use super::super::reader::Reader;
 use super::Layout;
-use crate::quantization::{Groups, QuantizationScheme, Rounding, kernels};
+use crate::quantization::{Calibration, Groups, QuantizationScheme, Rounding, kernels};
 use crate::tensor::{FloatType, Shape, read_f64};
 use std::ops::Range;
 
@@ -20,6 +20,7 @@ pub struct Int8 {
     pub scale_type: FloatType,
     pub scheme: QuantizationScheme,
     pub rounding: Rounding,
+    pub calibration: Calibration,
     /// The type the tensor had before.
     pub original: FloatType,
     pub shape: Shape,

@@ -5,7 +5,7 @@ use super::super::config::Config;
 use super::super::error::{CheckpointError, Problem, Result};
 use super::super::{Shard, Stored, StoredId};
 use super::Found;
-use crate::quantization::Rounding;
+use crate::quantization::{Calibration, Rounding};
 use crate::tensor::{DType, FloatType, Shape};
 use std::collections::HashMap;
 use std::path::Path;
@@ -53,6 +53,8 @@ pub struct Listing<'s> {
     shards: &'s [Shard],
     stored: &'s [Stored],
     by_name: HashMap<&'s str, StoredId>,
+    /// For each shard, what its metadata says of tensors by their names.
+    calibrations: Vec<HashMap<String, Calibration>>,
     pub config: Option<Config>,
 }
 
@@ -65,7 +67,8 @@ impl<'s> Listing<'s> {
         let config = directory.map(Config::read).transpose()?.flatten();
         let names = stored.iter().map(|s| s.name.as_str());
         let by_name = names.zip((0..).map(StoredId)).collect();
-        Ok(Listing { shards, stored, by_name, config })
+        let calibrations = shards.iter().map(|shard| super::calibrations(&shard.metadata));
+        Ok(Listing { shards, stored, by_name, calibrations: calibrations.collect(), config })
     }
 
     pub fn part(&self, id: StoredId) -> Option<Part<'s>> {
@@ -105,6 +108,13 @@ impl<'s> Listing<'s> {
         let metadata = self.shards.get(part.stored.shard as usize).map(|shard| &shard.metadata);
         let said = metadata.and_then(|all| all.iter().find(|(key, _)| key == super::ROUNDING_KEY));
         said.and_then(|(_, text)| text.parse().ok()).unwrap_or_default()
+    }
+
+    /// How the tensor `name`, whose int8 values `part` holds, was calibrated, where
+    /// quantscope wrote it.
+    pub fn calibration(&self, part: Part, name: &str) -> Calibration {
+        let said = self.calibrations.get(part.stored.shard as usize);
+        said.and_then(|said| said.get(name)).copied().unwrap_or_default()
     }
 
     /// The bytes of a small part.

@@ -23,8 +23,8 @@ mod runs;
 
 pub use int8::{Int8, Int8Values};
 pub use ours::{
-    FAKE_METADATA_KEY, METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata, ROUNDING_KEY,
-    SCALE_SUFFIX,
+    CALIBRATION_KEY, FAKE_METADATA_KEY, METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata,
+    ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata, calibrations,
 };
 
 use super::error::{CheckpointError, Problem, Result};

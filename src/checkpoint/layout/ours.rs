@@ -3,7 +3,7 @@
 use super::super::error::{CheckpointError, Problem, Result};
 use super::super::{Stored, StoredId};
 use super::{Found, Int8, Int8Values};
-use crate::quantization::{QuantizationScheme, Rounding};
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +29,9 @@ pub struct QuantizedMetadata {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuantizedTensorMetadata {
     pub scheme: String,
+    /// Absent where it is min-max.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<String>,
     /// The type before quantization, by its safetensors name.
     pub dtype: String,
 }
@@ -37,8 +40,50 @@ pub struct QuantizedTensorMetadata {
 /// for it were rounded, when that is not half to even.
 pub const ROUNDING_KEY: &str = "quantscope.rounding";
 
+/// The key of the same word for how tensors were calibrated: a JSON object from the names
+/// of those that were not calibrated by min-max.
+pub const CALIBRATION_KEY: &str = "quantscope.calibration";
+
 impl QuantizedMetadata {
     pub const VERSION: u32 = 1;
+}
+
+impl QuantizedTensorMetadata {
+    /// How a tensor was quantized that had the type `original`.
+    pub fn new(quantizer: Quantizer, original: &DType) -> Self {
+        let calibration = quantizer.calibration;
+        QuantizedTensorMetadata {
+            scheme: quantizer.scheme.to_string(),
+            calibration: (calibration != Calibration::MinMax).then(|| calibration.to_string()),
+            dtype: original.name().to_owned(),
+        }
+    }
+
+    pub fn calibration(&self) -> Result<Calibration, String> {
+        self.calibration.as_ref().map_or(Ok(Calibration::MinMax), |said| said.parse())
+    }
+}
+
+/// What a container without a word for it says of the calibration of its tensors.
+pub fn calibrations(metadata: &[(String, String)]) -> HashMap<String, Calibration> {
+    let said = metadata.iter().filter(|(key, _)| key == CALIBRATION_KEY);
+    let said =
+        said.filter_map(|(_, text)| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
+    let said = said.flatten().filter_map(|(name, said)| Some((name, said.parse().ok()?)));
+    said.collect()
+}
+
+/// What [`calibrations`] reads; `None` where all were calibrated by min-max.
+pub fn calibration_metadata<'n>(
+    tensors: impl Iterator<Item = (&'n str, Calibration)>,
+) -> Option<String> {
+    let others = tensors.filter(|(_, calibration)| *calibration != Calibration::MinMax);
+    let said: BTreeMap<&str, String> =
+        others.map(|(name, calibration)| (name, calibration.to_string())).collect();
+    if said.is_empty() {
+        return None;
+    }
+    serde_json::to_string(&said).ok()
 }
 
 /// The tensors that quantscope's own metadata names in one shard: which stored tensor
@@ -88,6 +133,7 @@ fn int8(
     let original = DType::from_name(&metadata.dtype)
         .float()
         .ok_or_else(|| format!("its original type '{}' is not a float", metadata.dtype))?;
+    let calibration = metadata.calibration()?;
     let (id, stored) = values;
     if stored.dtype != DType::I8 {
         return Err(format!("it is marked as quantized, expected I8, found {}", stored.dtype));
@@ -111,6 +157,7 @@ fn int8(
         scale_type,
         scheme,
         rounding,
+        calibration,
         original,
         shape,
         beside: Vec::new(),

@@ -4,7 +4,7 @@ use super::fp8::{Fp8, Scales};
 use super::listing::{Listing, Part, Recognised, required};
 use super::numbers::{Numbers, table};
 use super::{Found, Int8, Int8Values};
-use crate::quantization::{QuantizationScheme, Rounding};
+use crate::quantization::{Calibration, QuantizationScheme, Rounding};
 use crate::tensor::DType;
 
 /// Int8 or FP8 values with a scale per channel or tensor. Its types of fewer bits are
@@ -63,6 +63,7 @@ pub fn recognise(listing: &Listing, values: Part) -> Recognised {
             false => QuantizationScheme::PER_CHANNEL,
         },
         rounding: Rounding::default(),
+        calibration: Calibration::default(),
         original,
         shape: shape.clone(),
         beside: activations,

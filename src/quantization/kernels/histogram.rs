@@ -1,11 +1,145 @@
-//! Exact histograms of 16-bit floats.
+//! Counting bit patterns: of 16-bit floats all that there is to know, of wider ones the
+//! sign, the exponent and the first bits of the mantissa.
 
-/// Elements of each bit pattern of a 16-bit type.
-pub type Counts = [u64; 65536];
+use crate::tensor::FloatType;
 
-/// Adds each 16-bit element's bit pattern to `counts`.
-pub fn histogram(bytes: &[u8], counts: &mut Counts) {
-    for raw in bytes.as_chunks::<2>().0 {
-        counts[usize::from(u16::from_le_bytes(*raw))] += 1;
+const PATTERNS: usize = 1 << 16;
+
+/// How many elements have each pattern of 16 bits.
+///
+/// Two counters for each: where the same value comes again and again, the second of two
+/// neighbours does not have to wait for the first.
+pub struct Counts {
+    counters: Box<[[u32; 2]]>,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts { counters: vec![[0; 2]; PATTERNS].into_boxed_slice() }
+    }
+}
+
+impl Counts {
+    /// Elements that can be counted before a counter might overflow.
+    pub const CAPACITY: u64 = u32::MAX as u64;
+
+    /// Adds every element's pattern: its own 16 bits, or those of the single nearest to
+    /// zero from it, without the lower half of its bits.
+    pub fn add(&mut self, dtype: FloatType, bytes: &[u8]) {
+        // An array's length is known, so that a pattern is never out of bounds.
+        let Ok(counters) = <&mut [[u32; 2]; PATTERNS]>::try_from(&mut *self.counters) else {
+            return;
+        };
+        match dtype {
+            FloatType::F16 | FloatType::BF16 => {
+                let (fours, rest) = bytes.as_chunks::<8>();
+                for four in fours {
+                    let four = u64::from_le_bytes(*four);
+                    counters[usize::from(four as u16)][0] += 1;
+                    counters[usize::from((four >> 16) as u16)][1] += 1;
+                    counters[usize::from((four >> 32) as u16)][0] += 1;
+                    counters[usize::from((four >> 48) as u16)][1] += 1;
+                }
+                for one in rest.as_chunks::<2>().0 {
+                    counters[usize::from(u16::from_le_bytes(*one))][0] += 1;
+                }
+            }
+            FloatType::F32 => {
+                let (twos, rest) = bytes.as_chunks::<8>();
+                for two in twos {
+                    let two = u64::from_le_bytes(*two);
+                    counters[usize::from((two >> 16) as u16)][0] += 1;
+                    counters[usize::from((two >> 48) as u16)][1] += 1;
+                }
+                for one in rest.as_chunks::<4>().0 {
+                    counters[(u32::from_le_bytes(*one) >> 16) as usize][0] += 1;
+                }
+            }
+            FloatType::F64 => {
+                for one in bytes.as_chunks::<8>().0 {
+                    let pattern = pattern_of_double(f64::from_le_bytes(*one));
+                    counters[usize::from(pattern)][0] += 1;
+                }
+            }
+        }
+    }
+
+    /// How many elements are NaN or infinite so far.
+    pub fn non_finite(&self, dtype: FloatType) -> u64 {
+        let (first, past) = match dtype {
+            FloatType::F16 => (0x7c00, 0x8000),
+            FloatType::BF16 | FloatType::F32 | FloatType::F64 => (0x7f80, 0x8000),
+        };
+        let of = |range: std::ops::Range<usize>| {
+            let counters = self.counters.get(range).unwrap_or_default();
+            counters.iter().map(|&[a, b]| u64::from(a) + u64::from(b)).sum::<u64>()
+        };
+        of(first..past) + of(first + 0x8000..past + 0x8000)
+    }
+
+    /// The patterns that occur with their counts, in the order of the patterns; all
+    /// counters are 0 again afterwards.
+    pub fn take(&mut self) -> (Vec<u16>, Vec<u32>) {
+        let (mut patterns, mut counts) = (Vec::new(), Vec::new());
+        for (pattern, pair) in (0..=u16::MAX).zip(self.counters.iter_mut()) {
+            // They count at most `CAPACITY` elements together.
+            let count = pair[0] + pair[1];
+            if count > 0 {
+                patterns.push(pattern);
+                counts.push(count);
+                *pair = [0; 2];
+            }
+        }
+        (patterns, counts)
+    }
+}
+
+/// The upper half of the single next to `x` towards zero. What is beyond singles is
+/// counted with their largest.
+fn pattern_of_double(x: f64) -> u16 {
+    let nearest = x as f32;
+    let single = match f64::from(nearest).abs() > x.abs() {
+        // One step towards zero is one less in the bits, whatever the sign.
+        true => f32::from_bits(nearest.to_bits() - 1),
+        false => nearest,
+    };
+    (single.to_bits() >> 16) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pattern_is_counted_once() {
+        let bytes: Vec<u8> = (0..=u16::MAX).chain([7, 7, 9]).flat_map(u16::to_le_bytes).collect();
+        for dtype in [FloatType::F16, FloatType::BF16] {
+            let mut counts = Counts::default();
+            counts.add(dtype, &bytes);
+            let mantissas = if dtype == FloatType::F16 { 1024 } else { 128 };
+            assert_eq!(counts.non_finite(dtype), 2 * mantissas);
+            let (patterns, found) = counts.take();
+            assert_eq!(patterns, (0..=u16::MAX).collect::<Vec<_>>());
+            assert_eq!((found[7], found[8], found[9]), (3, 1, 2));
+            assert_eq!(counts.take(), (vec![], vec![]));
+        }
+    }
+
+    #[test]
+    fn wide_floats_are_counted_by_the_upper_half_of_their_single() {
+        let values = [1.0f64, 1.0 + 1e-12, -1.0, 1e300, -1e-300, 3.999_999_999, f64::INFINITY];
+        let mut wide = Counts::default();
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        wide.add(FloatType::F64, &bytes);
+        assert_eq!(wide.non_finite(FloatType::F64), 1);
+        let upper = |x: f32| (x.to_bits() >> 16) as u16;
+        let mut expected =
+            vec![upper(1.0), upper(3.999), upper(f32::MAX), upper(f32::INFINITY), 0x8000, 0xbf80];
+        expected.sort();
+        assert_eq!(wide.take().0, expected);
+        let mut single = Counts::default();
+        let bytes: Vec<u8> = [1.0f32, 1.001, -0.5].iter().flat_map(|x| x.to_le_bytes()).collect();
+        single.add(FloatType::F32, &bytes);
+        assert_eq!(single.take(), (vec![upper(1.0), upper(-0.5)], vec![2, 1]));
     }
 }

@@ -21,6 +21,7 @@ mod reference;
 mod rounding;
 #[cfg(test)]
 mod tests;
+mod weighted;
 
 pub use dequantize::dequantize;
 pub use error::error;
@@ -31,9 +32,10 @@ pub use f8::{
 pub use group::{
     GroupQuantization, Layout, NoScale, block_errors, group_absmax, group_error, group_quantize,
 };
-pub use histogram::{Counts, histogram};
+pub use histogram::Counts;
 pub use moments::{moments, range};
 pub use quantize::quantize;
+pub use weighted::{Weighted, weighted_error, weighted_noise};
 
 use super::{QuantizationType, Rounding};
 

@@ -203,7 +203,7 @@ fn errors_of_every_length_type_scheme_and_scale() {
                     // Ordinary scales, powers of two that make ties, and extreme ones.
                     let scale = match random.next() % 8 {
                         0 => 0.0078125,
-                        1 => 2f32.powi(-130),
+                        1 => f32::from_bits(1 << 19),
                         2 => 1e30,
                         3 => f32::MIN_POSITIVE,
                         _ => (random.unit() * 0.01 + 1e-5) as f32,

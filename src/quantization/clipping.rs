@@ -1,0 +1,101 @@
+//! The magnitude a calibration maps onto the largest quantized value, of a group of
+//! elements that lies in memory or is counted.
+
+use super::calibration::{clips, least, percentile_rank, symmetric_scale};
+use super::kernels::{self, Quantization};
+use super::{Calibration, Distribution, QuantizationType, Rounding};
+use crate::tensor::{FloatType, read_f64};
+
+/// From how many bytes of elements of 16 bits on counting them is worth it.
+const COUNTED_BYTES: usize = 1 << 17;
+
+impl Calibration {
+    /// The clip of the finite elements `group`, whose largest magnitude is `absmax`.
+    pub(super) fn clip(
+        self,
+        dtype: FloatType,
+        group: &[u8],
+        absmax: f64,
+        qtype: QuantizationType,
+        rounding: Rounding,
+    ) -> f64 {
+        match self {
+            Calibration::MinMax => absmax,
+            Calibration::Clip(share) => absmax * share,
+            Calibration::Percentile(percent) => {
+                let count = (group.len() / dtype.size()) as u64;
+                let rank = percentile_rank(percent, count);
+                or_absmax(nth_magnitude(dtype, group, rank), absmax)
+            }
+            // Counted, so that the sums do not depend on how the elements are divided.
+            Calibration::Mse if dtype.size() == 2 && group.len() >= COUNTED_BYTES => {
+                self.clip_counted(&Distribution::of(dtype, group), absmax, qtype, rounding)
+            }
+            Calibration::Mse => {
+                let noises = trials(absmax, qtype, rounding).map(|how| match how {
+                    Some(how) => kernels::error(dtype, group, how).noise,
+                    None => f64::INFINITY,
+                });
+                nth_clip(absmax, least(noises))
+            }
+        }
+    }
+
+    /// The clip of a tensor whose elements are counted exactly.
+    pub fn clip_counted(
+        self,
+        counted: &Distribution,
+        absmax: f64,
+        qtype: QuantizationType,
+        rounding: Rounding,
+    ) -> f64 {
+        match self {
+            Calibration::MinMax => absmax,
+            Calibration::Clip(share) => absmax * share,
+            Calibration::Percentile(percent) => {
+                let rank = percentile_rank(percent, counted.moments().range.finite());
+                or_absmax(counted.magnitude(rank).map(f64::from), absmax)
+            }
+            Calibration::Mse => {
+                let tried: Vec<_> = trials(absmax, qtype, rounding).collect();
+                let mut noises = counted.noises(tried.iter().flatten().copied()).into_iter();
+                let noises = tried.iter().map(|how| match how {
+                    Some(_) => noises.next().unwrap_or(f64::INFINITY),
+                    None => f64::INFINITY,
+                });
+                nth_clip(absmax, least(noises))
+            }
+        }
+    }
+}
+
+/// How the elements would be quantized for each of [`clips`]; `None` where a clip has no
+/// scale.
+pub(super) fn trials(
+    absmax: f64,
+    qtype: QuantizationType,
+    rounding: Rounding,
+) -> impl Iterator<Item = Option<Quantization>> {
+    clips(absmax).map(move |clip| {
+        symmetric_scale(clip, qtype.max()).map(|scale| Quantization { scale, qtype, rounding })
+    })
+}
+
+/// One of [`clips`].
+pub(super) fn nth_clip(absmax: f64, place: usize) -> f64 {
+    clips(absmax).nth(place).unwrap_or(absmax)
+}
+
+/// Where so many elements are zero that the percentile is, min-max.
+pub(super) fn or_absmax(percentile: Option<f64>, absmax: f64) -> f64 {
+    percentile.filter(|&magnitude| magnitude > 0.0).unwrap_or(absmax)
+}
+
+/// The `rank`-th magnitude from the smallest, counted from 1.
+fn nth_magnitude(dtype: FloatType, group: &[u8], rank: u64) -> Option<f64> {
+    let place = usize::try_from(rank).ok()?.checked_sub(1)?;
+    let count = group.len() / dtype.size();
+    let magnitudes = (0..count).filter_map(|i| Some(read_f64(dtype, group, i)?.abs()));
+    let mut magnitudes: Vec<f64> = magnitudes.collect();
+    (place < magnitudes.len()).then(|| *magnitudes.select_nth_unstable_by(place, f64::total_cmp).1)
+}
