@@ -191,29 +191,18 @@ impl<'a> Scan<'a> {
         id: TensorId,
         m: &Measurement,
     ) -> Result<Analysis, CheckpointError> {
-        let mut known = m.start();
-        let mut counted = None;
-        // It has one chunk, or none.
-        for k in 0..m.chunks() {
-            let bytes = read(reader, id, m, k)?;
-            let mut tally = m.counts().map(|dtype| self.tally(dtype));
-            m.calibrate(&mut known, m.first(k, bytes, tally.as_mut()));
-            if let Some(mut tally) = tally {
-                counted = Some(tally.distribution());
-                lock(&self.tallies).push(tally);
-            }
-            self.progress.advance(bytes.len() as u64);
-        }
-        m.count(&mut known, counted);
-        for pass in 1..m.passes() {
-            let mut found = Next::default();
-            for k in 0..m.chunks() {
-                let bytes = read(reader, id, m, k)?;
-                Measurement::accumulate(&mut found, m.again(&known, pass, k, bytes));
-            }
-            m.settle(&mut known, pass, found);
-        }
-        Ok(m.finish(known))
+        let mut tally = m.counts().map(|dtype| self.tally(dtype));
+        let mut read_bytes = 0;
+        let found = m.run(tally.as_mut(), |elements, look| {
+            let read = reader.elements(id, elements)?;
+            let bytes = read.map_or(&[][..], |(_, bytes)| bytes);
+            read_bytes += bytes.len() as u64;
+            look(bytes);
+            Ok(())
+        });
+        self.progress.advance(read_bytes / m.passes());
+        lock(&self.tallies).extend(tally);
+        found
     }
 
     /// An empty tally.

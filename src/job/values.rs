@@ -2,13 +2,10 @@
 
 use super::{Job, Progress};
 use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
-use crate::quantization::{Quantizer, Range, Rounding, kernels};
-use crate::tensor::{FloatType, Scalar, TensorId, read_f64};
+use crate::quantization::{Measurement, Quantizer, Questions, Rounding, Tally, kernels};
+use crate::tensor::{FloatType, Scalar, Shape, TensorId, read_f64};
 use std::ops::Range as Elements;
 use std::sync::Arc;
-
-/// Elements of a group read at a time.
-const CHUNK: u64 = 1 << 17;
 
 /// What is to be seen.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,8 +167,7 @@ fn quantize(
             Some(scale) => Some(scale),
             None => {
                 let group = groups.around(segment.start);
-                let range = group_range(reader, id, group, progress)?;
-                range.and_then(|range| how.quantizer.scale(&range).ok())
+                group_scale(reader, id, float, group, how, progress)?
             }
         };
         let Some(scale) = scale else { continue };
@@ -190,26 +186,47 @@ fn quantize(
     Ok(())
 }
 
-/// The range of a whole group; `None` once nobody wants to know.
-fn group_range(
+/// The scale of a whole group; `None` if it has none, or once nobody wants to know.
+fn group_scale(
     reader: &mut Reader,
     id: TensorId,
+    float: FloatType,
     group: Elements<u64>,
+    how: &Quantization,
     progress: &Progress,
-) -> Result<Option<Range>, ValuesError> {
-    let mut whole = Range::default();
-    let mut at = group.start;
-    while at < group.end {
-        if progress.is_cancelled() {
-            return Ok(None);
+) -> Result<Option<f32>, ValuesError> {
+    let Quantizer { calibration, scheme } = how.quantizer;
+    let alone = scheme.quantization_type().per_tensor();
+    let questions = Questions {
+        quantizers: vec![Quantizer { calibration, scheme: alone }],
+        rounding: how.rounding,
+        errors: false,
+        keep_scales: false,
+        distributions: false,
+    };
+    let shape = Shape::vector(group.end - group.start);
+    let measurement = Measurement::new(&questions, float, &shape);
+    let mut tally = measurement.counts().map(Tally::new);
+    let measured = measurement.run(tally.as_mut(), |elements, look| {
+        progress.check().map_err(|_| Unmeasured::Cancelled)?;
+        let elements = group.start + elements.start..group.start + elements.end;
+        let read = reader.elements(id, elements).map_err(Unmeasured::Unreadable)?;
+        look(read.map_or(&[], |(_, bytes)| bytes));
+        Ok(())
+    });
+    match measured {
+        Ok(analysis) => {
+            let outcome = analysis.outcomes.into_iter().next();
+            Ok(outcome.and_then(|outcome| outcome.result.ok()).map(|found| found.scales.max))
         }
-        let end = (at + CHUNK).min(group.end);
-        if let Some((float, bytes)) = reader.elements(id, at..end)? {
-            whole.merge(&kernels::range(float, bytes));
-        }
-        at = end;
+        Err(Unmeasured::Cancelled) => Ok(None),
+        Err(Unmeasured::Unreadable(error)) => Err(error.into()),
     }
-    Ok(Some(whole))
+}
+
+enum Unmeasured {
+    Cancelled,
+    Unreadable(CheckpointError),
 }
 
 #[cfg(test)]

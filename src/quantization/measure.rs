@@ -440,6 +440,33 @@ impl<'q> Measurement<'q> {
         }
     }
 
+    /// All passes, one chunk after another. `read` gives the bytes of the elements it is
+    /// asked for to the function it is given; `tally` is there if values are counted.
+    pub fn run<E>(
+        &self,
+        mut tally: Option<&mut Tally>,
+        mut read: impl FnMut(Elements<u64>, &mut dyn FnMut(&[u8])) -> Result<(), E>,
+    ) -> Result<Analysis, E> {
+        let mut known = self.start();
+        for k in 0..self.chunks() {
+            read(self.chunk(k), &mut |bytes| {
+                let first = self.first(k, bytes, tally.as_deref_mut());
+                self.calibrate(&mut known, first);
+            })?;
+        }
+        self.count(&mut known, tally.map(|tally| tally.distribution()));
+        for pass in 1..self.passes() {
+            let mut found = Next::default();
+            for k in 0..self.chunks() {
+                read(self.chunk(k), &mut |bytes| {
+                    Measurement::accumulate(&mut found, self.again(&known, pass, k, bytes));
+                })?;
+            }
+            self.settle(&mut known, pass, found);
+        }
+        Ok(self.finish(known))
+    }
+
     /// Everything found, after all passes.
     pub fn finish(&self, known: Known) -> Analysis {
         let Known { moments, parts, distribution } = known;
@@ -477,27 +504,17 @@ pub fn measure(questions: &Questions, dtype: FloatType, shape: &Shape, bytes: &[
 }
 
 fn whole(measurement: &Measurement, bytes: &[u8]) -> Analysis {
-    let part = |k| {
-        let elements = measurement.chunk(k);
-        let size = measurement.dtype.size();
-        let range = elements.start as usize * size..elements.end as usize * size;
-        bytes.get(range).unwrap_or_default()
-    };
-    let mut known = measurement.start();
+    let size = measurement.dtype.size();
     let mut tally = measurement.counts().map(Tally::new);
-    for k in 0..measurement.chunks() {
-        measurement.calibrate(&mut known, measurement.first(k, part(k), tally.as_mut()));
+    let measured = measurement.run(tally.as_mut(), |elements, look| {
+        let range = elements.start as usize * size..elements.end as usize * size;
+        look(bytes.get(range).unwrap_or_default());
+        Ok::<(), std::convert::Infallible>(())
+    });
+    match measured {
+        Ok(analysis) => analysis,
+        Err(never) => match never {},
     }
-    measurement.count(&mut known, tally.map(|mut tally| tally.distribution()));
-    for pass in 1..measurement.passes() {
-        let mut found = Next::default();
-        for k in 0..measurement.chunks() {
-            let next = measurement.again(&known, pass, k, part(k));
-            Measurement::accumulate(&mut found, next);
-        }
-        measurement.settle(&mut known, pass, found);
-    }
-    measurement.finish(known)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod clipping;
 mod dequantize;
 mod difference;
 mod distribution;
+mod health;
 pub mod kernels;
 mod measure;
 mod quantizer;
@@ -23,6 +24,7 @@ pub use chunks::Chunks;
 pub use dequantize::Dequantize;
 pub use difference::{Difference, difference};
 pub use distribution::{Distribution, Tally};
+pub use health::{FLAG_NAMES, Flag, OUTLIER, flags};
 pub use measure::{
     Analysis, First, Known, Measurement, Next, Outcome, Quantized, Questions, measure,
 };

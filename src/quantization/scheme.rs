@@ -32,6 +32,11 @@ impl QuantizationType {
         }
     }
 
+    /// The scheme with one scale for these values.
+    pub fn per_tensor(self) -> QuantizationScheme {
+        QuantizationScheme::PerTensor(QuantizationMode::Symmetric, self)
+    }
+
     /// Bits of one stored element.
     pub fn bits(self) -> u64 {
         match self {

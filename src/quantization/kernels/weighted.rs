@@ -52,9 +52,9 @@ pub fn weighted_noise(elements: Weighted, how: Quantization) -> f64 {
         how,
         grid,
         each: |step: &Step| {
-            for i in 0..LANES {
+            for (i, sum) in noise.iter_mut().enumerate() {
                 let d = f64::from(step.x[i]) - f64::from(step.hat[i]);
-                noise[i] += f64::from(step.counts[i]) * (d * d);
+                *sum += f64::from(step.counts[i]) * (d * d);
             }
         }
     }));
