@@ -118,6 +118,52 @@ fn a_filter_narrows_the_table_with_every_key() {
 }
 
 #[test]
+fn a_filter_can_ask_for_more_than_a_name() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("Space");
+    driver.type_text("/is:marked");
+    assert_eq!(driver.table().len(), 1, "{}", driver.screen());
+    driver.press("Ctrl-u");
+    driver.type_text("size>60k !mlp");
+    driver.expect("filter  2 of 21 tensors");
+    driver.type_text(" sqnr<40.5");
+    assert_eq!(driver.table().len(), 1, "{}", driver.screen());
+    driver.type_text(" is:");
+    driver.expect("is: marked, quantizable");
+    driver.press("Esc");
+    assert_eq!(driver.table().len(), 18);
+}
+
+#[test]
+fn what_a_filter_finds_grows_with_the_findings() {
+    let nan = f32s("nan.weight", &[2, 2], [1.0, 2.0, f32::NAN, 3.0]);
+    let tensors = [nan, f32s("one.weight", &[4, 4], [0.5; 16]), weights("w", &[8, 8])];
+    let mut driver = Driver::of(made::in_memory(&tensors), true);
+    driver.type_text("/is:nan");
+    driver.expect("No tensor matches is:nan.");
+    driver.release();
+    assert_eq!(driver.table().len(), 1, "{}", driver.screen());
+    driver.press("Ctrl-u");
+    driver.type_text("is:constant");
+    assert!(driver.table()[0].contains("one.weight"), "{}", driver.screen());
+}
+
+/// With every further letter only what matched so far is looked at again.
+#[test]
+fn a_longer_filter_tries_fewer_tensors() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/m");
+    assert_eq!(driver.app.table.tried(), 21);
+    driver.type_text("lp");
+    let shown = driver.app.table.shown_count();
+    assert!(shown < 21);
+    driver.type_text(" up");
+    assert!(driver.app.table.tried() <= shown);
+    driver.press("Backspace");
+    assert_eq!(driver.app.table.tried(), 21);
+}
+
+#[test]
 fn half_a_pattern_keeps_the_last_good_one_and_says_so() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.type_text("/re:q_proj(");

@@ -232,7 +232,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('r')], A::ReadRecipe, "read a plan from a recipe file", G::Write),
     bind(C::Main, &[Char('d')], A::Dequantize, "write the float model back", G::Write).hint("dequantize"),
 
-    bind(C::Main, &[Char('/')], A::Filter, "filter by name: words, glob*, or re:regex", G::Find).hint("filter"),
+    bind(C::Main, &[Char('/')], A::Filter, "filter: words, *glob*, re:regex, dtype:f32, size>10M, sqnr<30, is:marked", G::Find).hint("filter"),
     bind(C::Table, &[Char('n')], A::NextMatch, "next match", G::Find),
     bind(C::Table, &[Char('N')], A::PreviousMatch, "previous match", G::Find),
     bind(C::Table, &[Char(':')], A::GoTo, "go to a tensor by name", G::Find),

@@ -144,7 +144,7 @@ impl App {
             filter_text: String::new(),
             values: ValuesView::default(),
             compared_with: String::new(),
-            search: Filter::Everything,
+            search: Filter::everything(),
             generation: 0,
             settled: Duration::ZERO,
             unsettled: false,

@@ -4,10 +4,10 @@ use super::budget::Budget;
 use super::diff::DiffView;
 use super::filter::Filter;
 use super::keys::{BINDINGS, Binding, Context, Group};
+use super::model::Model;
 use super::pager::Pager;
 use super::prompt::Prompt;
 use super::save::{SaveDialog, Saving};
-use crate::checkpoint::Checkpoint;
 use crate::plan::Preset;
 use crate::tensor::TensorId;
 use tui_input::Input;
@@ -91,13 +91,11 @@ pub struct GoTo {
 impl GoTo {
     const NAMES: usize = 8;
 
-    pub fn search(&mut self, checkpoint: &Checkpoint) {
+    pub fn search(&mut self, model: &Model) {
         let filter = Filter::parse(self.input.value()).unwrap_or_default();
         let mut matcher = filter.matcher();
-        let mut scored: Vec<(u32, TensorId)> = checkpoint
-            .ids()
-            .filter_map(|id| Some((matcher.score(&checkpoint.tensor(id).name)?, id)))
-            .collect();
+        let mut scored: Vec<(u32, TensorId)> =
+            model.checkpoint.ids().filter_map(|id| Some((matcher.score(model, id)?, id))).collect();
         self.count = scored.len();
         let best = |(score, id): &(u32, TensorId)| (std::cmp::Reverse(*score), *id);
         if scored.len() > Self::NAMES {

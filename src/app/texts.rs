@@ -1,6 +1,7 @@
 //! Texts to read: what the file says of itself, and what the figures mean.
 
 use super::figures::{bytes, count, counted, parameters};
+use super::filter::State;
 use super::pager::{Line, Pager};
 use super::save::holds_quantized;
 use crate::checkpoint::Checkpoint;
@@ -72,47 +73,51 @@ pub fn legend() -> Pager {
     let verdict = |db: &str, word: &str, meaning: &str| {
         Line::Field(format!("{db:<12}{word}"), meaning.to_owned())
     };
-    Pager::new(
-        "What the figures mean",
-        vec![
-            Line::text(
-                "Every figure is an error of the weights: how far the quantized weights are from the original ones. How far the model's answers move depends on the activations too, which are not looked at here.",
-            ),
-            Line::Blank,
-            Line::Heading("SQNR, signal to quantization noise".to_owned()),
-            Line::text(
-                "10·log₁₀(Σx² / Σ(x−x̂)²) in dB, over every element. 20 dB is an error of 10 % of the weights' norm, 40 dB is 1 %; each bit of precision is worth 6 dB.",
-            ),
-            Line::Blank,
-            verdict("≥ 40 dB", "excellent", "under 1 % of the norm is noise"),
-            verdict("30–40 dB", "good", "1 to 3 %; what int8 usually gives a linear layer"),
-            verdict("20–30 dB", "fair", "3 to 10 %; try per channel or blocks"),
-            verdict("< 20 dB", "poor", "over 10 %; an outlier stretches the scale"),
-            Line::Blank,
-            Line::Heading("Marks".to_owned()),
-            Line::field("●", "to be quantized; on a module, everything in it that can be"),
-            Line::field("◐", "a module of which a part is marked"),
-            Line::field("!", "cannot be read or has no scale: the detail says why"),
-            Line::field(
-                "dim name",
-                "a vector, norm or embedding: left as it is unless marked by hand",
-            ),
-            Line::Blank,
-            Line::Heading("Other figures".to_owned()),
-            Line::field("relative error", "‖x−x̂‖ / ‖x‖"),
-            Line::field("RMSE", "√(Σ(x−x̂)² / n), in the unit of the weights"),
-            Line::field("largest error", "max |x−x̂|; half a scale at most"),
-            Line::field("cosine", "Σx·x̂ / (‖x‖·‖x̂‖); 1 when the direction is kept"),
-            Line::field("zeroed", "share of the non-zero elements that become 0"),
-            Line::field("levels used", "how many of the 255 values −127 … 127 occur"),
-            Line::field("scale", "absmax / 127: the distance between two levels"),
-            Line::Blank,
-            Line::Heading("Schemes".to_owned()),
-            Line::field("per tensor", "one scale for all; what every reader understands"),
-            Line::field("per channel", "one scale per output channel, along axis 0"),
-            Line::field("block n", "one scale per n elements of the last axis"),
-            Line::Blank,
-            Line::text("Sizes are decimal: 1 MB is 1 000 000 bytes."),
-        ],
-    )
+    let state = |state: &State| Line::Field(format!("is:{}", state.word()), state.meaning().into());
+    let mut lines = vec![
+        Line::text(
+            "Every figure is an error of the weights: how far the quantized weights are from the original ones. How far the model's answers move depends on the activations too, which are not looked at here.",
+        ),
+        Line::Blank,
+        Line::Heading("SQNR, signal to quantization noise".to_owned()),
+        Line::text(
+            "10·log₁₀(Σx² / Σ(x−x̂)²) in dB, over every element. 20 dB is an error of 10 % of the weights' norm, 40 dB is 1 %; each bit of precision is worth 6 dB.",
+        ),
+        Line::Blank,
+        verdict("≥ 40 dB", "excellent", "under 1 % of the norm is noise"),
+        verdict("30–40 dB", "good", "1 to 3 %; what int8 usually gives a linear layer"),
+        verdict("20–30 dB", "fair", "3 to 10 %; try per channel or blocks"),
+        verdict("< 20 dB", "poor", "over 10 %; an outlier stretches the scale"),
+        Line::Blank,
+        Line::Heading("Marks".to_owned()),
+        Line::field("●", "to be quantized; on a module, everything in it that can be"),
+        Line::field("◐", "a module of which a part is marked"),
+        Line::field("!", "cannot be read or has no scale: the detail says why"),
+        Line::field("dim name", "a vector, norm or embedding: left as it is unless marked by hand"),
+        Line::Blank,
+        Line::Heading("Other figures".to_owned()),
+        Line::field("relative error", "‖x−x̂‖ / ‖x‖"),
+        Line::field("RMSE", "√(Σ(x−x̂)² / n), in the unit of the weights"),
+        Line::field("largest error", "max |x−x̂|; half a scale at most"),
+        Line::field("cosine", "Σx·x̂ / (‖x‖·‖x̂‖); 1 when the direction is kept"),
+        Line::field("zeroed", "share of the non-zero elements that become 0"),
+        Line::field("levels used", "how many of the 255 values −127 … 127 occur"),
+        Line::field("scale", "absmax / 127: the distance between two levels"),
+        Line::Blank,
+        Line::Heading("Schemes".to_owned()),
+        Line::field("per tensor", "one scale for all; what every reader understands"),
+        Line::field("per channel", "one scale per output channel, along axis 0"),
+        Line::field("block n", "one scale per n elements of the last axis"),
+        Line::Blank,
+        Line::Heading("Filters, all of them together".to_owned()),
+        Line::field("words", "in the name; letters here and there if no name holds them so"),
+        Line::field("*.glob.*", "over the whole name; * crosses dots"),
+        Line::field("re:regex", "a regular expression in the name"),
+        Line::field("dtype:bf16", "the type, or the layout of what is stored quantized"),
+        Line::field("size>10M", "bytes; also params, sqnr and absmax, with < <= > >= ="),
+        Line::field("!", "before any of them: not"),
+    ];
+    lines.extend(State::ALL.iter().map(state));
+    lines.extend([Line::Blank, Line::text("Sizes are decimal: 1 MB is 1 000 000 bytes.")]);
+    Pager::new("What the figures mean", lines)
 }

@@ -18,9 +18,10 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Po
     let total = app.model.checkpoint.tensors().len();
     let found = match (&prompt.problem, app.table.shown_count()) {
         (Some(why), _) => Line::styled(format!("{why} "), theme.warning),
-        (None, _) if prompt.input.value().is_empty() => {
-            Line::styled("words, a glob with *, or re:regex ", theme.dim)
-        }
+        (None, _) if prompt.input.value().is_empty() => Line::styled(
+            "words, *glob*, re:regex, dtype:f32, size>10M, sqnr<30, is:marked ",
+            theme.dim,
+        ),
         (None, shown) => {
             let kind = app.table.filter.kind();
             let of = counted(total, "tensor");

@@ -5,7 +5,7 @@ use super::paint;
 use super::theme::Theme;
 use crate::app::facts::{Sqnr, scheme_name};
 use crate::app::figures::{bytes_aligned, count, counted, shape};
-use crate::app::filter::{Filter, NameMatcher};
+use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
 use crate::app::tree::Item;
 use crate::app::{App, Calibration, names};
@@ -78,7 +78,7 @@ fn titles(buf: &mut Buffer, area: Rect, places: &[Place], app: &App, theme: &The
 struct Painter<'a> {
     app: &'a App,
     theme: &'a Theme,
-    matcher: NameMatcher<'a>,
+    matcher: TensorMatcher<'a>,
 }
 
 impl Painter<'_> {
@@ -143,7 +143,7 @@ impl Painter<'_> {
             Item::Module(_) => 0,
             Item::Tensor(_) => text.rmatch_indices('.').nth(1).map_or(0, |(dot, _)| dot + 1),
         };
-        let exact = text == label && !matches!(app.table.filter, Filter::Everything);
+        let exact = text == label && !app.table.filter.is_everything();
         let found = match row.item {
             Item::Tensor(_) if exact => self.matcher.found(full),
             _ => Vec::new(),

@@ -6,7 +6,6 @@ use crate::app::diff::DiffState;
 use crate::app::event::{Effect, rounds};
 use crate::app::facts::Known;
 use crate::app::overlay::Overlay;
-use crate::app::table::Column;
 use crate::app::{App, Calibration, Meter};
 use crate::tensor::TensorId;
 use std::time::Duration;
@@ -90,10 +89,7 @@ impl App {
         if matches!(self.overlay, Some(Overlay::Budget(_))) {
             self.with_budget(Budget::follow);
         }
-        match self.table.sort.column {
-            Column::Sqnr => self.table.reorder(&self.model),
-            _ => self.table.sum_up(&self.model),
-        }
+        self.table.learn(&self.model);
     }
 
     /// Asks for what is on the screen first.

@@ -39,11 +39,11 @@ impl App {
     }
 
     pub(super) fn find(&mut self, forward: bool) {
-        if matches!(self.search, Filter::Everything) {
+        if self.search.is_everything() {
             return self.say("nothing searched for yet: / searches");
         }
         let mut matcher = self.search.matcher();
-        let found = self.table.find(forward, &self.model, |name| matcher.matches(name));
+        let found = self.table.find(forward, |id| matcher.matches(&self.model, id));
         match found {
             Some(place) => self.table.move_to(place),
             None => self.say("no match in the rows shown"),
@@ -61,7 +61,7 @@ impl App {
     pub(super) fn show(&mut self, id: TensorId) {
         if !self.table.is_shown(id) {
             self.filter_text.clear();
-            self.table.set_filter(Filter::Everything, &self.model);
+            self.table.set_filter(Filter::everything(), &self.model);
         }
         self.table.go_to(id, &self.model);
     }

@@ -140,7 +140,7 @@ impl App {
                     Err(why) => prompt.problem = Some(why),
                 }
             }
-            Overlay::GoTo(go_to) => go_to.search(&self.model.checkpoint),
+            Overlay::GoTo(go_to) => go_to.search(&self.model),
             Overlay::Help(help) => help.scroll = 0,
             Overlay::Save(dialog) => dialog.problem = None,
             Overlay::Prompt(prompt) => prompt.edited(),
@@ -178,7 +178,7 @@ impl App {
             Action::PreviousMatch => self.find(false),
             Action::GoTo => {
                 let mut go_to = GoTo::default();
-                go_to.search(&self.model.checkpoint);
+                go_to.search(&self.model);
                 self.overlay = Some(Overlay::GoTo(go_to));
             }
             Action::SortNext => self.sort_by(find::neighbour(self.table.sort.column, 1)),
@@ -343,7 +343,7 @@ impl App {
             self.zoomed = false;
         } else if !self.filter_text.is_empty() {
             self.filter_text.clear();
-            self.table.set_filter(Filter::Everything, &self.model);
+            self.table.set_filter(Filter::everything(), &self.model);
         } else {
             self.say("q quits, ? shows every key");
         }

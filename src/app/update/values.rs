@@ -63,9 +63,8 @@ impl App {
 
     /// To the tensor after this one, or before it, without leaving its values.
     pub(super) fn next_tensor(&mut self, forward: bool) {
-        let matches = |_: &str| true;
         let last = self.table.rows().len();
-        let place = self.table.find(forward, &self.model, matches);
+        let place = self.table.find(forward, |_| true);
         let wraps = |place: usize| match forward {
             true => place <= self.table.cursor(),
             false => place >= self.table.cursor(),

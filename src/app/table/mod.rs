@@ -4,88 +4,21 @@
 //! the filter or a fold changes, never while drawing: a frame looks at the visible rows
 //! only.
 
+mod order;
+mod totals;
+
+pub use order::{Column, Sort};
+pub use totals::{NodeTotals, VERDICTS};
+
 use super::facts::{SCHEMES, Sqnr};
 use super::figures;
 use super::filter::Filter;
 use super::model::Model;
 use super::names::{self, natural_order};
 use super::tree::{Item, NodeId, Tree};
-use crate::quantization::Verdict;
 use crate::tensor::{TensorId, TensorInfo};
 use std::cmp::Ordering;
 use std::ops::Range;
-
-/// A column, and what rows can be ordered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Column {
-    /// The order of the file.
-    File,
-    Name,
-    Shape,
-    DType,
-    Bytes,
-    Sqnr,
-    Scheme,
-}
-
-impl Column {
-    pub const ALL: [Column; 7] = [
-        Column::File,
-        Column::Name,
-        Column::Shape,
-        Column::DType,
-        Column::Bytes,
-        Column::Sqnr,
-        Column::Scheme,
-    ];
-
-    pub fn title(self) -> &'static str {
-        match self {
-            Column::File => "file order",
-            Column::Name => "name",
-            Column::Shape => "shape",
-            Column::DType => "dtype",
-            Column::Bytes => "bytes",
-            Column::Sqnr => "SQNR",
-            Column::Scheme => "scheme",
-        }
-    }
-
-    /// Big things first, bad things first, names from A.
-    fn starts_descending(self) -> bool {
-        matches!(self, Column::Shape | Column::Bytes)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sort {
-    pub column: Column,
-    pub descending: bool,
-}
-
-impl Sort {
-    pub fn by(column: Column) -> Sort {
-        Sort { column, descending: column.starts_descending() }
-    }
-
-    /// The order in words.
-    pub fn describe(self) -> &'static str {
-        match (self.column, self.descending) {
-            (Column::File, false) => "in file order",
-            (Column::File, true) => "in file order, last first",
-            (Column::Name, false) => "by name",
-            (Column::Name, true) => "by name, Z first",
-            (Column::Shape, true) => "most parameters first",
-            (Column::Shape, false) => "fewest parameters first",
-            (Column::DType, _) => "by dtype",
-            (Column::Bytes, true) => "largest first",
-            (Column::Bytes, false) => "smallest first",
-            (Column::Sqnr, false) => "worst SQNR first",
-            (Column::Sqnr, true) => "best SQNR first",
-            (Column::Scheme, _) => "by scheme",
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -93,55 +26,6 @@ pub struct Row {
     pub depth: u16,
     /// Where the row's own part of the name begins.
     pub label: u32,
-}
-
-/// Sums over the tensors of a module that the filter lets through.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NodeTotals {
-    pub tensors: usize,
-    pub parameters: u64,
-    pub bytes: u64,
-    pub quantizable: usize,
-    pub marked: usize,
-    pub worst: Option<f64>,
-    /// Tensors of each verdict, the worst first.
-    pub verdicts: [usize; 4],
-    pub waiting: usize,
-    /// The best place of any of its tensors in the order.
-    rank: u32,
-}
-
-/// The order of [`NodeTotals::verdicts`].
-pub const VERDICTS: [Verdict; 4] =
-    [Verdict::Poor, Verdict::Fair, Verdict::Good, Verdict::Excellent];
-
-impl NodeTotals {
-    const NONE: NodeTotals = NodeTotals {
-        tensors: 0,
-        parameters: 0,
-        bytes: 0,
-        quantizable: 0,
-        marked: 0,
-        worst: None,
-        verdicts: [0; 4],
-        waiting: 0,
-        rank: u32::MAX,
-    };
-
-    fn add(&mut self, other: &NodeTotals) {
-        self.tensors += other.tensors;
-        self.parameters = self.parameters.saturating_add(other.parameters);
-        self.bytes = self.bytes.saturating_add(other.bytes);
-        self.quantizable += other.quantizable;
-        self.marked += other.marked;
-        self.waiting += other.waiting;
-        self.rank = self.rank.min(other.rank);
-        self.verdicts.iter_mut().zip(other.verdicts).for_each(|(a, b)| *a += b);
-        self.worst = match (self.worst, other.worst) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-    }
 }
 
 /// Columns that the longest name, shape and dtype take.
@@ -195,6 +79,7 @@ pub struct Table {
     rank: Vec<u32>,
     shown: Vec<bool>,
     shown_count: usize,
+    tried: usize,
     tree: Tree,
     folded: Vec<bool>,
     totals: Vec<NodeTotals>,
@@ -213,7 +98,8 @@ impl Table {
         let mut table = Table {
             sort: Sort::by(Column::Sqnr),
             as_tree: false,
-            filter: Filter::Everything,
+            filter: Filter::everything(),
+            tried: 0,
             widest: Widest::of(tensors),
             rows: Vec::new(),
             cursor: 0,
@@ -276,7 +162,7 @@ impl Table {
 
     pub fn is_folded(&self, node: NodeId) -> bool {
         // What a filter finds is not hidden in a fold.
-        self.folded[node.index()] && matches!(self.filter, Filter::Everything)
+        self.folded[node.index()] && self.filter.is_everything()
     }
 
     pub fn is_shown(&self, id: TensorId) -> bool {
@@ -316,16 +202,43 @@ impl Table {
         self.reorder(model);
     }
 
-    pub fn set_filter(&mut self, filter: Filter, model: &Model) {
-        let names = model.checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
-        let filter = filter.settled(names);
-        let mut matcher = filter.matcher();
-        for (shown, tensor) in self.shown.iter_mut().zip(model.checkpoint.tensors()) {
-            *shown = matcher.matches(&tensor.name);
-        }
-        self.shown_count = self.shown.iter().filter(|&&shown| shown).count();
+    pub fn set_filter(&mut self, mut filter: Filter, model: &Model) {
+        filter.settle(model, &self.shown);
+        let narrower = filter.narrows(&self.filter);
         self.filter = filter;
+        self.sift(narrower, model);
         self.rebuild(model);
+    }
+
+    /// Tries the filter on every tensor, or only on those that are shown.
+    fn sift(&mut self, shown_only: bool, model: &Model) {
+        let mut matcher = self.filter.matcher();
+        (self.tried, self.shown_count) = (0, 0);
+        for (shown, id) in self.shown.iter_mut().zip(model.checkpoint.ids()) {
+            if *shown || !shown_only {
+                self.tried += 1;
+                *shown = matcher.matches(model, id);
+                self.shown_count += usize::from(*shown);
+            }
+        }
+    }
+
+    /// How many tensors the filter was tried on last.
+    pub fn tried(&self) -> usize {
+        self.tried
+    }
+
+    /// Takes new findings over: what the filter lets through, and the order.
+    pub fn learn(&mut self, model: &Model) {
+        let sifted = self.filter.needs_findings();
+        if sifted {
+            self.sift(false, model);
+        }
+        match self.sort.column {
+            Column::Sqnr => self.reorder(model),
+            _ if sifted => self.rebuild(model),
+            _ => self.sum_up(model),
+        }
     }
 
     pub fn set_tree(&mut self, as_tree: bool, model: &Model) {
@@ -572,14 +485,9 @@ impl Table {
         true
     }
 
-    /// The next tensor row, after the cursor or before it and round the ends, whose name
+    /// The next tensor row, after the cursor or before it and round the ends, that
     /// `matches`.
-    pub fn find(
-        &self,
-        forward: bool,
-        model: &Model,
-        mut matches: impl FnMut(&str) -> bool,
-    ) -> Option<usize> {
+    pub fn find(&self, forward: bool, mut matches: impl FnMut(TensorId) -> bool) -> Option<usize> {
         let count = self.rows.len();
         (1..=count)
             .map(|step| match forward {
@@ -587,7 +495,7 @@ impl Table {
                 false => (self.cursor + count - step) % count,
             })
             .find(|&place| match self.rows[place].item {
-                Item::Tensor(id) => matches(&model.checkpoint.tensor(id).name),
+                Item::Tensor(id) => matches(id),
                 Item::Module(_) => false,
             })
     }

@@ -1,0 +1,272 @@
+//! One condition of a filter that is not a word: `re:…`, `*glob*`, `dtype:bf16`, `size>10M`,
+//! `is:marked`, or any of them with `!` before it.
+
+use crate::app::facts::{Cost, Known, Sqnr};
+use crate::app::model::Model;
+use crate::plan::Obstacle;
+use crate::quantization::Verdict;
+use crate::tensor::TensorId;
+use globset::{GlobBuilder, GlobMatcher};
+use regex::{Regex, RegexBuilder};
+
+#[derive(Clone, Debug)]
+pub struct Term {
+    pub text: String,
+    pub not: bool,
+    pub test: Test,
+}
+
+#[derive(Clone, Debug)]
+pub enum Test {
+    Regex(Regex),
+    Glob(GlobMatcher),
+    /// What the dtype or the layout begins with, in lower case.
+    DType(String),
+    Compare(Figure, Than, f64),
+    Is(State),
+}
+
+/// What can be compared with a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    Size,
+    Parameters,
+    Sqnr,
+    Absmax,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Than {
+    Less,
+    AtMost,
+    More,
+    AtLeast,
+    Equal,
+}
+
+macro_rules! states {
+    ($($variant:ident $word:literal $meaning:literal,)*) => {
+        /// What a tensor can be.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum State {
+            $($variant,)*
+        }
+
+        impl State {
+            pub const ALL: &'static [State] = &[$(State::$variant,)*];
+
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(State::$variant => $word,)*
+                }
+            }
+
+            /// What it means, in a few words.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(State::$variant => $meaning,)*
+                }
+            }
+        }
+    };
+}
+
+states! {
+    Marked "marked" "to be quantized",
+    Quantizable "quantizable" "a weight that is quantized unless one says otherwise",
+    Quantized "quantized" "stored quantized",
+    Float "float" "holds floats",
+    Nan "nan" "holds NaN",
+    Inf "inf" "holds infinities",
+    Zero "zero" "holds nothing but zeros",
+    Constant "constant" "holds one value only",
+    NoScale "noscale" "cannot be quantized for want of a scale",
+    Unreadable "unreadable" "could not be read",
+    Waiting "waiting" "not measured yet",
+    Poor "poor" "under 20 dB",
+    Fair "fair" "20 to 30 dB",
+    Good "good" "30 to 40 dB",
+    Excellent "excellent" "40 dB and more",
+    Norm "norm" "a normalisation's parameter",
+    Embedding "embedding" "an embedding",
+}
+
+const FIGURES: [(&str, Figure); 4] = [
+    ("size", Figure::Size),
+    ("params", Figure::Parameters),
+    ("sqnr", Figure::Sqnr),
+    ("absmax", Figure::Absmax),
+];
+
+/// The longer before the shorter that they begin with.
+const THANS: [(&str, Than); 7] = [
+    ("<=", Than::AtMost),
+    (">=", Than::AtLeast),
+    ("≤", Than::AtMost),
+    ("≥", Than::AtLeast),
+    ("<", Than::Less),
+    (">", Than::More),
+    ("=", Than::Equal),
+];
+
+impl Term {
+    /// `None` where the text is a word.
+    ///
+    /// # Errors
+    /// A sentence, when it is not yet a condition but on the way to one.
+    pub fn parse(text: &str) -> Option<Result<Term, String>> {
+        let (not, bare) = match text.strip_prefix('!') {
+            Some(bare) => (true, bare),
+            None => (false, text),
+        };
+        let test = test(bare)?;
+        Some(test.map(|test| Term { text: text.to_owned(), not, test }))
+    }
+
+    /// Whether what it says of a tensor can change while tensors are measured.
+    pub fn needs_findings(&self) -> bool {
+        match self.test {
+            Test::Regex(_) | Test::Glob(_) | Test::DType(_) => false,
+            Test::Compare(figure, ..) => matches!(figure, Figure::Sqnr | Figure::Absmax),
+            Test::Is(state) => !matches!(
+                state,
+                State::Marked | State::Float | State::Quantized | State::Norm | State::Embedding
+            ),
+        }
+    }
+
+    pub fn holds(&self, model: &Model, id: TensorId) -> bool {
+        self.test.holds(model, id) != self.not
+    }
+}
+
+fn test(text: &str) -> Option<Result<Test, String>> {
+    let sensitive = text.chars().any(char::is_uppercase);
+    let glob = |pattern: &str| {
+        GlobBuilder::new(pattern)
+            .case_insensitive(!sensitive)
+            .build()
+            .map(|glob| Test::Glob(glob.compile_matcher()))
+            .map_err(|_| "not a complete glob yet".to_owned())
+    };
+    if let Some(pattern) = text.strip_prefix("re:") {
+        let regex = RegexBuilder::new(pattern).case_insensitive(!sensitive).build();
+        let regex = regex.map(Test::Regex);
+        return Some(regex.map_err(|_| "not a complete regular expression yet".to_owned()));
+    }
+    if let Some(pattern) = text.strip_prefix("glob:") {
+        return Some(glob(pattern));
+    }
+    if let Some(dtype) = text.strip_prefix("dtype:") {
+        return Some(Ok(Test::DType(dtype.to_lowercase())));
+    }
+    if let Some(word) = text.strip_prefix("is:") {
+        return Some(state(word).map(Test::Is));
+    }
+    if let Some(compare) = comparison(text) {
+        return Some(compare);
+    }
+    text.contains('*').then(|| glob(text))
+}
+
+fn state(word: &str) -> Result<State, String> {
+    let all = State::ALL.iter();
+    if let Some(state) = all.clone().find(|state| state.word() == word) {
+        return Ok(*state);
+    }
+    let fit: Vec<&str> =
+        all.map(|state| state.word()).filter(|name| name.starts_with(word)).collect();
+    Err(match fit.is_empty() {
+        true => format!("is: does not know '{word}'"),
+        false => format!("is: {}", fit.join(", ")),
+    })
+}
+
+/// `size>10M`: a figure, how it compares, and a number.
+fn comparison(text: &str) -> Option<Result<Test, String>> {
+    let (name, figure) = FIGURES.into_iter().find(|(name, _)| text.starts_with(name))?;
+    let rest = text.strip_prefix(name)?;
+    let (sign, than) = THANS.into_iter().find(|(sign, _)| rest.starts_with(sign))?;
+    let number = rest.strip_prefix(sign)?;
+    let found = number_of(number).ok_or_else(|| match figure {
+        Figure::Size => format!("{name}{sign} needs a size, such as 10M or 500k"),
+        Figure::Parameters => format!("{name}{sign} needs a number, such as 1M"),
+        Figure::Sqnr => format!("{name}{sign} needs dB, such as 30"),
+        Figure::Absmax => format!("{name}{sign} needs a value, such as 2.5"),
+    });
+    Some(found.map(|number| Test::Compare(figure, than, number)))
+}
+
+/// A number with a decimal unit: `10M`, `1.5 GB` without the space, `30dB`.
+fn number_of(text: &str) -> Option<f64> {
+    let bare = text.trim_end_matches("dB").trim_end_matches(['b', 'B']);
+    let (digits, factor) = match bare.chars().last()? {
+        'k' | 'K' => (&bare[..bare.len() - 1], 1e3),
+        'm' | 'M' => (&bare[..bare.len() - 1], 1e6),
+        'g' | 'G' => (&bare[..bare.len() - 1], 1e9),
+        't' | 'T' => (&bare[..bare.len() - 1], 1e12),
+        _ => (bare, 1.0),
+    };
+    digits.parse::<f64>().ok().filter(|n| !n.is_nan()).map(|n| n * factor)
+}
+
+impl Test {
+    fn holds(&self, model: &Model, id: TensorId) -> bool {
+        let tensor = model.checkpoint.tensor(id);
+        match self {
+            Test::Regex(regex) => regex.is_match(&tensor.name),
+            Test::Glob(glob) => glob.is_match(&tensor.name),
+            Test::DType(wanted) => {
+                let begins = |name: &str| name.to_lowercase().starts_with(wanted);
+                begins(tensor.dtype.name())
+                    || model.checkpoint.layout(id).is_some_and(|layout| begins(&layout.name()))
+            }
+            Test::Compare(figure, than, number) => {
+                let value = match figure {
+                    Figure::Size => Some(tensor.bytes as f64),
+                    Figure::Parameters => Some(tensor.parameters() as f64),
+                    Figure::Sqnr => model.sqnr(id).decibels(),
+                    Figure::Absmax => model.known(id).facts().map(|facts| facts.statistics.absmax),
+                };
+                value.is_some_and(|value| match than {
+                    Than::Less => value < *number,
+                    Than::AtMost => value <= *number,
+                    Than::More => value > *number,
+                    Than::AtLeast => value >= *number,
+                    Than::Equal => value == *number,
+                })
+            }
+            Test::Is(state) => state.holds(model, id),
+        }
+    }
+}
+
+impl State {
+    fn holds(self, model: &Model, id: TensorId) -> bool {
+        let statistics = || model.known(id).facts().map(|facts| &facts.statistics);
+        let verdict = |verdict| model.sqnr(id).verdict() == Some(verdict);
+        match self {
+            State::Marked => model.is_marked(id),
+            State::Quantizable => model.quantizable(id),
+            State::Quantized => model.checkpoint.layout(id).is_some(),
+            State::Float => model.checkpoint.float_type(id).is_some(),
+            State::Nan => statistics().is_some_and(|s| s.nan > 0),
+            State::Inf => statistics().is_some_and(|s| s.inf > 0),
+            State::Zero => statistics().is_some_and(|s| s.count > 0 && s.zeros == s.count),
+            State::Constant => statistics().is_some_and(|s| s.min == s.max && s.is_finite()),
+            State::NoScale => {
+                let scheme = model.scheme_of(id);
+                let cost = model.known(id).facts().and_then(|facts| facts.cost(scheme));
+                matches!(cost, Some(Cost::Impossible(_)))
+            }
+            State::Unreadable => matches!(model.known(id), Known::Unreadable(_)),
+            State::Waiting => model.sqnr(id) == Sqnr::Waiting,
+            State::Poor => verdict(Verdict::Poor),
+            State::Fair => verdict(Verdict::Fair),
+            State::Good => verdict(Verdict::Good),
+            State::Excellent => verdict(Verdict::Excellent),
+            State::Norm => matches!(model.obstacle(id), Some(Obstacle::Norm)),
+            State::Embedding => matches!(model.obstacle(id), Some(Obstacle::Embedding)),
+        }
+    }
+}

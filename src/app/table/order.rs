@@ -1,0 +1,73 @@
+//! What the rows are ordered by.
+
+/// A column, and what rows can be ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// The order of the file.
+    File,
+    Name,
+    Shape,
+    DType,
+    Bytes,
+    Sqnr,
+    Scheme,
+}
+
+impl Column {
+    pub const ALL: [Column; 7] = [
+        Column::File,
+        Column::Name,
+        Column::Shape,
+        Column::DType,
+        Column::Bytes,
+        Column::Sqnr,
+        Column::Scheme,
+    ];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Column::File => "file order",
+            Column::Name => "name",
+            Column::Shape => "shape",
+            Column::DType => "dtype",
+            Column::Bytes => "bytes",
+            Column::Sqnr => "SQNR",
+            Column::Scheme => "scheme",
+        }
+    }
+
+    /// Big things first, bad things first, names from A.
+    fn starts_descending(self) -> bool {
+        matches!(self, Column::Shape | Column::Bytes)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    pub column: Column,
+    pub descending: bool,
+}
+
+impl Sort {
+    pub fn by(column: Column) -> Sort {
+        Sort { column, descending: column.starts_descending() }
+    }
+
+    /// The order in words.
+    pub fn describe(self) -> &'static str {
+        match (self.column, self.descending) {
+            (Column::File, false) => "in file order",
+            (Column::File, true) => "in file order, last first",
+            (Column::Name, false) => "by name",
+            (Column::Name, true) => "by name, Z first",
+            (Column::Shape, true) => "most parameters first",
+            (Column::Shape, false) => "fewest parameters first",
+            (Column::DType, _) => "by dtype",
+            (Column::Bytes, true) => "largest first",
+            (Column::Bytes, false) => "smallest first",
+            (Column::Sqnr, false) => "worst SQNR first",
+            (Column::Sqnr, true) => "best SQNR first",
+            (Column::Scheme, _) => "by scheme",
+        }
+    }
+}

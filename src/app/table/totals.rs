@@ -1,0 +1,52 @@
+//! What a module comes to.
+
+use crate::quantization::Verdict;
+
+/// Sums over the tensors of a module that the filter lets through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeTotals {
+    pub tensors: usize,
+    pub parameters: u64,
+    pub bytes: u64,
+    pub quantizable: usize,
+    pub marked: usize,
+    pub worst: Option<f64>,
+    /// Tensors of each verdict, the worst first.
+    pub verdicts: [usize; 4],
+    pub waiting: usize,
+    /// The best place of any of its tensors in the order.
+    pub(super) rank: u32,
+}
+
+/// The order of [`NodeTotals::verdicts`].
+pub const VERDICTS: [Verdict; 4] =
+    [Verdict::Poor, Verdict::Fair, Verdict::Good, Verdict::Excellent];
+
+impl NodeTotals {
+    pub(super) const NONE: NodeTotals = NodeTotals {
+        tensors: 0,
+        parameters: 0,
+        bytes: 0,
+        quantizable: 0,
+        marked: 0,
+        worst: None,
+        verdicts: [0; 4],
+        waiting: 0,
+        rank: u32::MAX,
+    };
+
+    pub(super) fn add(&mut self, other: &NodeTotals) {
+        self.tensors += other.tensors;
+        self.parameters = self.parameters.saturating_add(other.parameters);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.quantizable += other.quantizable;
+        self.marked += other.marked;
+        self.waiting += other.waiting;
+        self.rank = self.rank.min(other.rank);
+        self.verdicts.iter_mut().zip(other.verdicts).for_each(|(a, b)| *a += b);
+        self.worst = match (self.worst, other.worst) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
