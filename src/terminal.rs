@@ -518,13 +518,7 @@ pub fn compare(
 /// What a calibration asks of every tensor.
 pub fn questions(schemes: &[QuantizationScheme]) -> Questions {
     let quantizer = |&scheme| Quantizer { calibration: Calibration::MinMax, scheme };
-    Questions {
-        quantizers: schemes.iter().map(quantizer).collect(),
-        rounding: Rounding::default(),
-        errors: true,
-        keep_scales: false,
-        distributions: false,
-    }
+    Questions::errors(schemes.iter().map(quantizer).collect(), Rounding::default())
 }
 
 fn meter(progress: &Progress) -> Meter {

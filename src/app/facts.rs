@@ -64,7 +64,7 @@ impl Facts {
         for outcome in &analysis.outcomes {
             let place = SCHEMES.iter().position(|&s| s == outcome.quantizer.scheme);
             let cost = match &outcome.result {
-                Ok(Quantized { scales, error: Some(error) }) => Cost::Error {
+                Ok(Quantized { scales, error: Some(error), .. }) => Cost::Error {
                     error: error.statistics(),
                     noise_share: error.noise_share(),
                     scales: scales.count,

@@ -61,13 +61,8 @@ impl Analyze {
     }
 
     fn questions(&self) -> Questions {
-        Questions {
-            quantizers: vec![self.calibration.quantizer(self.scheme.scheme)],
-            rounding: self.rounding.rounding,
-            errors: true,
-            keep_scales: false,
-            distributions: false,
-        }
+        let quantizers = vec![self.calibration.quantizer(self.scheme.scheme)];
+        Questions::errors(quantizers, self.rounding.rounding)
     }
 
     fn document(

@@ -3,12 +3,14 @@
 use super::document::{Document, Scale, Tensor};
 use super::error::Error;
 use super::listing::{Row, Tally};
-use super::options::{CalibrationArgs, ModelArgs, OutputArgs, SchemeArgs, SelectionArgs, WorkArgs};
+use super::options::{
+    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs, WorkArgs,
+};
 use super::output::{output, width};
 use super::scan::Scan;
 use super::table::{Kind, Table};
 use super::text::{self, figure};
-use crate::quantization::{QuantizationScheme, Questions, Rounding, Scales};
+use crate::quantization::{QuantizationScheme, Questions, Scales};
 use clap::Args;
 use std::io::Write;
 
@@ -23,6 +25,8 @@ pub struct Calibrate {
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
+    rounding: RoundingArgs,
+    #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
     work: WorkArgs,
@@ -34,13 +38,10 @@ impl Calibrate {
         let selection = self.selection.selection();
         let scheme = self.scheme.scheme;
         let tensors = selection.matching(&checkpoint)?;
+        let quantizers = vec![self.calibration.quantizer(scheme)];
         let questions = Questions {
-            quantizers: vec![self.calibration.quantizer(scheme)],
-            // Ranges and scales are the same for either.
-            rounding: Rounding::default(),
-            errors: false,
             keep_scales: self.output.json,
-            distributions: false,
+            ..Questions::scales(quantizers, self.rounding.rounding)
         };
         let scan = Scan::start(&checkpoint, tensors, questions, "calibrating", &self.work)?;
         let mut tally = Tally::new(scheme);

@@ -121,16 +121,11 @@ impl Quantize {
                 warnings.push(format!("tensor '{name}' was left as it is: {why}"));
             }
         }
+        let schemes = self.schemes(checkpoint, &tensors).into_iter();
+        let quantizers = schemes.map(|scheme| self.calibration.quantizer(scheme)).collect();
         let questions = Questions {
-            quantizers: self
-                .schemes(checkpoint, &tensors)
-                .into_iter()
-                .map(|scheme| self.calibration.quantizer(scheme))
-                .collect(),
-            rounding: self.rounding.rounding,
             errors: self.has_budget(),
-            keep_scales: false,
-            distributions: false,
+            ..Questions::scales(quantizers, self.rounding.rounding)
         };
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work)?;
         let mut outcomes = Vec::new();

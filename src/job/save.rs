@@ -167,13 +167,8 @@ pub(super) fn known_scales(
     let failed: Mutex<Option<ExportError>> = Mutex::new(None);
     for ((quantizer, rounding), ids) in alike {
         progress.expect(scan::float_bytes(checkpoint, ids.iter().copied()));
-        let questions = Questions {
-            quantizers: vec![quantizer],
-            rounding,
-            errors: false,
-            keep_scales: true,
-            distributions: false,
-        };
+        let questions =
+            Questions { keep_scales: true, ..Questions::scales(vec![quantizer], rounding) };
         let order = scan::Order::new(ids);
         scan::run(checkpoint, &questions, &order, threads, progress, &|(id, found)| {
             let scales = found.map_err(ExportError::from).and_then(|analysis| {

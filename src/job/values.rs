@@ -197,13 +197,8 @@ fn group_scale(
 ) -> Result<Option<f32>, ValuesError> {
     let Quantizer { calibration, scheme } = how.quantizer;
     let alone = scheme.quantization_type().per_tensor();
-    let questions = Questions {
-        quantizers: vec![Quantizer { calibration, scheme: alone }],
-        rounding: how.rounding,
-        errors: false,
-        keep_scales: false,
-        distributions: false,
-    };
+    let quantizers = vec![Quantizer { calibration, scheme: alone }];
+    let questions = Questions::scales(quantizers, how.rounding);
     let shape = Shape::vector(group.end - group.start);
     let measurement = Measurement::new(&questions, float, &shape);
     let mut tally = measurement.counts().map(Tally::new);

@@ -334,6 +334,95 @@ mod tests {
         }
     }
 
+    /// Counts exactly, errors to 1e-12, against one f64 pass over the elements.
+    #[test]
+    fn special_tensors_are_answered_as_by_a_plain_pass() {
+        let patterns = |name: &str, dtype: FloatType| -> Vec<u16> {
+            let (one, smallest) = match dtype {
+                FloatType::F16 => (0x3c00u16, 0x0001u16),
+                _ => (0x3f80, 0x0001),
+            };
+            let infinity = if dtype == FloatType::F16 { 0x7c00 } else { 0x7f80 };
+            match name {
+                // With a scale of 1/16, every odd multiple of 1/32 lies half-way.
+                "ties" => {
+                    let of = |x: f32| match dtype {
+                        FloatType::F16 => f16::from_f32(x).to_bits(),
+                        _ => bf16::from_f32(x).to_bits(),
+                    };
+                    (-200..=200).map(|i| of(i as f32 / 32.0)).collect()
+                }
+                "subnormals" => (0..120).flat_map(|i| [smallest + i, 0x8000 + i]).collect(),
+                "minus zero" => vec![0x8000, 0, 0x8000, one, 0x8000],
+                "nan" => vec![one, infinity + 1, 0x8000 | (infinity + 7), one + 5, 0x7fff],
+                "infinite" => vec![infinity, one, 0x8000 | infinity, one + 3],
+                "constant" => vec![one; 999],
+                "zeros" => vec![0; 77],
+                "empty" => vec![],
+                _ => (0..=u16::MAX).collect(),
+            }
+        };
+        let kinds = [
+            "ties",
+            "subnormals",
+            "minus zero",
+            "nan",
+            "infinite",
+            "constant",
+            "zeros",
+            "empty",
+            "all",
+        ];
+        for dtype in [FloatType::BF16, FloatType::F16] {
+            for kind in kinds {
+                let bytes: Vec<u8> =
+                    patterns(kind, dtype).into_iter().flat_map(u16::to_le_bytes).collect();
+                let counted = Distribution::of(dtype, &bytes);
+                let count = bytes.len() / 2;
+                let read = |i| crate::tensor::read_f64(dtype, &bytes, i).expect("there");
+                let elements: Vec<f64> = (0..count).map(read).collect();
+                let finite: Vec<f64> = elements.iter().copied().filter(|x| x.is_finite()).collect();
+                let m = counted.moments();
+                let what = format!("{dtype:?} {kind}");
+                let nan = elements.iter().filter(|x| x.is_nan()).count() as u64;
+                let inf = elements.iter().filter(|x| x.is_infinite()).count() as u64;
+                let zeros = finite.iter().filter(|&&x| x == 0.0).count() as u64;
+                assert_eq!((m.range.count, m.range.nan), (count as u64, nan), "{what}");
+                assert_eq!((m.range.inf, m.zeros), (inf, zeros), "{what}");
+                let near = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-12 * b.abs();
+                assert!(near(m.sum_sq, finite.iter().map(|x| x * x).sum()), "{what}");
+                for rounding in [Rounding::HalfEven, Rounding::HalfAway] {
+                    for scale in [1.0 / 16.0, (m.range.absmax() / 127.0) as f32, 1e-3] {
+                        let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+                        if !scale.is_normal() {
+                            continue;
+                        }
+                        let found = counted.error(how);
+                        let (mut noise, mut zeroed, mut largest) = (0.0, 0, 0.0f64);
+                        for &x in &finite {
+                            let t = f64::from(x as f32 / scale).clamp(-127.0, 127.0);
+                            let q = match rounding {
+                                Rounding::HalfEven => t.round_ties_even(),
+                                Rounding::HalfAway => t.round(),
+                            };
+                            let d = x - f64::from(scale * q as f32);
+                            noise += d * d;
+                            largest = largest.max(d.abs());
+                            zeroed += u64::from(x != 0.0 && q == 0.0);
+                        }
+                        assert!(near(found.noise, noise), "{what}: {} {noise}", found.noise);
+                        assert_eq!(
+                            (found.zeroed, found.max_abs_error),
+                            (zeroed, largest),
+                            "{what}"
+                        );
+                        assert_eq!(found.count, finite.len() as u64, "{what}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_histogram_holds_every_element_between_its_ends() {
         let bytes: Vec<u8> = halves(10_000).flat_map(f32::to_le_bytes).collect();

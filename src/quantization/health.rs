@@ -158,13 +158,7 @@ mod tests {
         let bytes: Vec<u8> = rows.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
         let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL];
         let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
-        let questions = Questions {
-            quantizers: schemes.map(quantizer).to_vec(),
-            rounding: Rounding::HalfEven,
-            errors: true,
-            keep_scales: false,
-            distributions: false,
-        };
+        let questions = Questions::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven);
         let shape = Shape::new([rows.len() as u64, 4]).expect("fits");
         let analysis = measure(&questions, FloatType::F32, &shape, &bytes);
         flags(&DType::F32, &analysis).iter().map(Flag::name).collect()

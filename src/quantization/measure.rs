@@ -6,10 +6,11 @@ use super::distribution::{Distribution, Tally};
 use super::kernels::{self, Quantization};
 use super::scales::Scales;
 use super::spread::{Asked, Found, Spread};
+use super::whole::{self, Run, Whole};
 use super::{
-    Chunks, ErrorSums, Groups, Moments, NotQuantizable, Quantizer, Range, Rounding, Statistics,
+    ChannelErrors, ChannelQuestion, Chunks, ErrorSums, Groups, Moments, NotQuantizable,
+    QuantizationScheme, Quantizer, Range, Rounding, Statistics,
 };
-use crate::quantization::Calibration;
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range as Elements;
 
@@ -28,6 +29,8 @@ pub struct Questions {
     pub keep_scales: bool,
     /// Whether to count how often each value occurs.
     pub distributions: bool,
+    /// Whether to tell what each output channel loses.
+    pub channels: ChannelQuestion,
 }
 
 /// What was found out about one tensor.
@@ -54,14 +57,38 @@ pub struct Quantized {
     pub scales: Scales,
     /// `None` when only ranges were asked for.
     pub error: Option<ErrorSums>,
+    /// `None` when it was not asked for, and for an answer from counted values.
+    pub channels: Option<ChannelErrors>,
 }
 
 impl Questions {
+    /// Ranges and scales, which are not kept.
+    pub fn scales(quantizers: Vec<Quantizer>, rounding: Rounding) -> Questions {
+        Questions {
+            quantizers,
+            rounding,
+            errors: false,
+            keep_scales: false,
+            distributions: false,
+            channels: ChannelQuestion::Nothing,
+        }
+    }
+
+    /// Errors and moments.
+    pub fn errors(quantizers: Vec<Quantizer>, rounding: Rounding) -> Questions {
+        Questions { errors: true, ..Questions::scales(quantizers, rounding) }
+    }
+
     fn nothing_yet(&self) -> Quantized {
         Quantized {
             scales: Scales::new(self.keep_scales),
             error: self.errors.then(ErrorSums::default),
+            channels: self.channel_errors(),
         }
+    }
+
+    fn channel_errors(&self) -> Option<ChannelErrors> {
+        ChannelErrors::new(self.channels).filter(|_| self.errors)
     }
 
     /// What a quantizer with one scale makes of a tensor, from its counted values alone.
@@ -73,7 +100,7 @@ impl Questions {
                 let first = range.first_non_finite.unwrap_or(0);
                 return Err(NotQuantizable::NonFinite { nan: range.nan, inf: range.inf, first });
             }
-            let mut found = self.nothing_yet();
+            let mut found = Quantized { channels: None, ..self.nothing_yet() };
             if range.count == 0 {
                 return Ok(found);
             }
@@ -101,6 +128,12 @@ pub struct Measurement<'q> {
     dtype: FloatType,
     chunks: Chunks,
     schemes: Vec<Scheme>,
+    /// Those whose groups lie whole in one chunk each, in the places of the schemes.
+    whole: Vec<Option<Whole>>,
+    /// The places of three that one sweep answers.
+    nested: Option<[usize; 3]>,
+    /// The output channels, if they are asked about.
+    channels: Option<Groups>,
     /// Whether values are counted in the first pass.
     counted: bool,
     passes: u64,
@@ -133,7 +166,7 @@ pub struct First {
 
 #[derive(Debug)]
 enum FirstPart {
-    Whole(Result<Quantized, NotQuantizable>),
+    Whole(Box<Result<whole::Found, NotQuantizable>>),
     Counted,
     Ranges(Vec<(u64, Range)>),
 }
@@ -166,6 +199,8 @@ impl<'q> Measurement<'q> {
         let length = bytes / dtype.size() as u64;
         let chunks = Chunks::new(shape, length, questions.quantizers.iter().map(|q| q.scheme));
         let exact = dtype.size() == 2;
+        let asked_for = questions.errors && questions.channels != ChannelQuestion::Nothing;
+        let channels = asked_for.then(|| QuantizationScheme::PER_CHANNEL.groups(shape));
         let mut wanted = questions.distributions;
         let mut passes = 1;
         let schemes: Vec<Scheme> = questions
@@ -177,7 +212,7 @@ impl<'q> Measurement<'q> {
                 let further = asked.passes(questions.errors);
                 let way = if chunks.hold(&groups) {
                     Way::Whole
-                } else if exact && groups.count() == 1 && further > 0 {
+                } else if exact && groups.count() == 1 && further > 0 && channels.is_none() {
                     wanted = true;
                     Way::Counted
                 } else {
@@ -187,7 +222,25 @@ impl<'q> Measurement<'q> {
                 Scheme { asked, groups, way }
             })
             .collect();
-        Measurement { questions, dtype, chunks, schemes, counted: wanted, passes }
+        let whole: Vec<_> = schemes
+            .iter()
+            .map(|scheme| {
+                let Scheme { asked, groups, way } = *scheme;
+                (way == Way::Whole).then_some(Whole { asked, groups })
+            })
+            .collect();
+        let nested = Whole::nested(&whole);
+        Measurement {
+            questions,
+            dtype,
+            chunks,
+            schemes,
+            whole,
+            nested,
+            channels,
+            counted: wanted,
+            passes,
+        }
     }
 
     /// Number of chunks; an empty tensor has none.
@@ -223,10 +276,12 @@ impl<'q> Measurement<'q> {
             Some(tally) => self.count_chunk(bytes, tally),
             None => self.moments(bytes),
         };
+        let mut whole = self.whole_groups(&elements, bytes, &moments.range).into_iter();
         let parts = self.schemes.iter().map(|scheme| match scheme.way {
-            Way::Whole => {
-                FirstPart::Whole(self.whole_groups(scheme, &elements, bytes, &moments.range))
-            }
+            Way::Whole => match whole.next() {
+                Some(found) => FirstPart::Whole(Box::new(found)),
+                None => FirstPart::Counted,
+            },
             Way::Counted => FirstPart::Counted,
             // One group: its range is that of the tensor, which is known anyway.
             Way::Spread if scheme.groups.count() == 1 && !self.moments_are_counted() => {
@@ -234,7 +289,7 @@ impl<'q> Measurement<'q> {
             }
             Way::Spread => {
                 let segments = self.segments(scheme, &elements, bytes);
-                let ranges = segments.map(|(g, b)| (g, kernels::range(self.dtype, b)));
+                let ranges = segments.map(|(g, run)| (g, kernels::range(self.dtype, run.bytes)));
                 FirstPart::Ranges(ranges.collect())
             }
         });
@@ -271,91 +326,82 @@ impl<'q> Measurement<'q> {
         scheme: &Scheme,
         elements: &Elements<u64>,
         bytes: &'b [u8],
-    ) -> impl Iterator<Item = (u64, &'b [u8])> + use<'b> {
-        let (start, size) = (elements.start, self.dtype.size());
-        scheme.groups.segments(elements.clone()).map(move |(group, part)| {
-            let part = (part.start - start) as usize * size..(part.end - start) as usize * size;
-            (group, bytes.get(part).unwrap_or_default())
-        })
+    ) -> impl Iterator<Item = (u64, Run<'b>)> + use<'b> {
+        Run { channel: None, start: elements.start, bytes }.divided(&scheme.groups, self.dtype)
     }
 
+    /// What the schemes whose groups lie whole in a chunk make of it, in their order.
     fn whole_groups(
         &self,
-        scheme: &Scheme,
         elements: &Elements<u64>,
         bytes: &[u8],
         range: &Range,
-    ) -> Result<Quantized, NotQuantizable> {
-        NotQuantizable::check(range)?;
-        match scheme.asked.quantizer.calibration {
-            Calibration::MinMax => self.whole_groups_by_absmax(scheme, elements, bytes),
-            _ => self.whole_groups_one_by_one(scheme, elements, bytes),
-        }
-    }
-
-    fn whole_groups_by_absmax(
-        &self,
-        scheme: &Scheme,
-        elements: &Elements<u64>,
-        bytes: &[u8],
-    ) -> Result<Quantized, NotQuantizable> {
-        let Scheme { asked: Asked { quantizer, rounding, .. }, groups, .. } = scheme;
-        let qtype = quantizer.scheme.quantization_type();
-        let mut found = self.questions.nothing_yet();
-        let mut absmax = Vec::new();
-        for (layout, bytes) in self.cut_at_row(groups, elements.start, bytes) {
-            let count = bytes.len() / self.dtype.size();
-            absmax.clear();
-            absmax.resize(groups.within(count as u64), 0.0);
-            kernels::group_absmax(self.dtype, bytes, layout, &mut absmax);
-            for &absmax in &absmax {
-                found.scales.push(absmax, quantizer.scale_for(absmax, FloatType::F32)?);
-            }
-            if let Some(error) = &mut found.error {
-                let (rounding, scale_type) = (*rounding, FloatType::F32);
-                let how = kernels::GroupQuantization { qtype, rounding, scale_type };
-                let sums = kernels::group_error(self.dtype, bytes, layout, how);
-                error.merge(&sums.map_err(|e| NotQuantizable::ScaleOverflow { absmax: e.absmax })?);
-            }
-        }
-        Ok(found)
-    }
-
-    fn whole_groups_one_by_one(
-        &self,
-        scheme: &Scheme,
-        elements: &Elements<u64>,
-        bytes: &[u8],
-    ) -> Result<Quantized, NotQuantizable> {
-        let Asked { quantizer, rounding, .. } = scheme.asked;
-        let qtype = quantizer.scheme.quantization_type();
-        let mut found = self.questions.nothing_yet();
-        for (_, group) in self.segments(scheme, elements, bytes) {
-            let absmax = kernels::range(self.dtype, group).absmax();
-            let clip = quantizer.calibration.clip(self.dtype, group, absmax, qtype, rounding);
-            let scale = quantizer.scale_for(clip, FloatType::F32)?;
-            found.scales.push(clip, scale);
-            if let Some(error) = &mut found.error {
-                let how = Quantization { scale, qtype, rounding };
-                error.merge(&kernels::error(self.dtype, group, how));
+    ) -> Vec<Result<whole::Found, NotQuantizable>> {
+        let nothing = || -> Result<whole::Found, NotQuantizable> {
+            NotQuantizable::check(range)?;
+            Ok(whole::Found { quantized: self.questions.nothing_yet(), channels: Vec::new() })
+        };
+        let mut found: Vec<_> = self.whole.iter().map(|w| w.map(|w| (w, nothing()))).collect();
+        let chunk = Run { channel: None, start: elements.start, bytes };
+        // The one scale of a tensor that is no longer than a chunk.
+        let scales: Vec<Option<f32>> = found
+            .iter_mut()
+            .map(|slot| {
+                let (whole, result) = slot.as_mut()?;
+                if whole.groups.count() != 1 {
+                    return None;
+                }
+                let Ok(found) = result else { return None };
+                match whole.asked.scale(bytes) {
+                    Ok((clip, scale)) => {
+                        found.quantized.scales.push(clip, scale);
+                        Some(scale)
+                    }
+                    Err(why) => {
+                        *result = Err(why);
+                        None
+                    }
+                }
+            })
+            .collect();
+        match &self.channels {
+            None => self.look_at(chunk, &scales, &mut found),
+            Some(channels) => {
+                for (channel, run) in chunk.divided(channels, self.dtype) {
+                    self.look_at(Run { channel: Some(channel), ..run }, &scales, &mut found);
+                }
             }
         }
-        Ok(found)
+        found.into_iter().flatten().map(|(_, found)| found).collect()
     }
 
-    /// A chunk's bytes from element `start` on, cut where a row ends that it starts within.
-    fn cut_at_row<'b>(
+    /// Shows a run to every scheme whose groups lie whole in a chunk.
+    fn look_at(
         &self,
-        groups: &Groups,
-        start: u64,
-        bytes: &'b [u8],
-    ) -> impl Iterator<Item = (kernels::Layout, &'b [u8])> + use<'b> {
-        let layout = kernels::Layout::from(*groups);
-        let into_row = start % groups.row_len();
-        let rest = if into_row == 0 { 0 } else { groups.row_len() - into_row };
-        let cut = (rest as usize).saturating_mul(self.dtype.size()).min(bytes.len());
-        let (rest, rows) = bytes.split_at(cut);
-        [rest, rows].into_iter().filter(|part| !part.is_empty()).map(move |part| (layout, part))
+        run: Run,
+        scales: &[Option<f32>],
+        found: &mut [Option<(Whole, Result<whole::Found, NotQuantizable>)>],
+    ) {
+        let together = self.nested.and_then(|places| {
+            let [a, b, c] = found.get_disjoint_mut(places).ok()?;
+            let ((a, x), (b, y), (c, z)) = (a.as_mut()?, b.as_mut()?, c.as_mut()?);
+            let (Ok(fx), Ok(fy), Ok(fz)) = (&mut *x, &mut *y, &mut *z) else { return None };
+            if let Err(why) = Whole::look_nested([a, b, c], run, [fx, fy, fz]) {
+                (*x, *y, *z) = (Err(why.clone()), Err(why.clone()), Err(why));
+            }
+            Some(places)
+        });
+        for (place, slot) in found.iter_mut().enumerate() {
+            if together.is_some_and(|places| places.contains(&place)) {
+                continue;
+            }
+            let Some((whole, result)) = slot else { continue };
+            let Ok(found) = result else { continue };
+            let scale = scales.get(place).copied().flatten();
+            if let Err(why) = whole.look(run, scale, found) {
+                *result = Err(why);
+            }
+        }
     }
 
     /// What is known before the first chunk.
@@ -363,7 +409,7 @@ impl<'q> Measurement<'q> {
         let nothing = |scheme: &Scheme| match scheme.way {
             Way::Whole => Part::Whole(Ok(self.questions.nothing_yet())),
             Way::Counted => Part::Counted,
-            Way::Spread => Part::Spread(Spread::default()),
+            Way::Spread => Part::Spread(Spread::new(self.questions.channel_errors())),
         };
         Known {
             moments: Moments::default(),
@@ -379,15 +425,19 @@ impl<'q> Measurement<'q> {
         for (part, next) in so_far.parts.iter_mut().zip(next.parts) {
             match (part, next) {
                 (Part::Spread(spread), FirstPart::Ranges(ranges)) => spread.calibrate(ranges),
-                (Part::Whole(Ok(all)), FirstPart::Whole(Ok(more))) => {
-                    all.scales.append(more.scales);
-                    if let (Some(sum), Some(next)) = (&mut all.error, &more.error) {
-                        sum.merge(next);
+                (part @ Part::Whole(Ok(_)), FirstPart::Whole(next)) => match (&mut *part, *next) {
+                    (Part::Whole(Ok(all)), Ok(more)) => {
+                        all.scales.append(more.quantized.scales);
+                        if let (Some(sum), Some(next)) = (&mut all.error, &more.quantized.error) {
+                            sum.merge(next);
+                        }
+                        if let Some(channels) = &mut all.channels {
+                            more.channels.into_iter().for_each(|(c, error)| channels.add(c, error));
+                        }
                     }
-                }
-                (part @ Part::Whole(Ok(_)), FirstPart::Whole(Err(why))) => {
-                    *part = Part::Whole(Err(why.after(before)));
-                }
+                    (part, Err(why)) => *part = Part::Whole(Err(why.after(before))),
+                    _ => {}
+                },
                 _ => {}
             }
         }
@@ -413,7 +463,8 @@ impl<'q> Measurement<'q> {
         let elements = self.chunk(k);
         let found = self.schemes.iter().zip(&known.parts).map(|(scheme, part)| match part {
             Part::Spread(spread) if pass <= scheme.asked.passes(self.questions.errors) => {
-                spread.look(&scheme.asked, pass, self.segments(scheme, &elements, bytes))
+                let channels = self.channels.as_ref();
+                spread.look(&scheme.asked, pass, channels, self.segments(scheme, &elements, bytes))
             }
             _ => Found::Nothing,
         });
@@ -474,7 +525,10 @@ impl<'q> Measurement<'q> {
         let outcomes = self.schemes.iter().zip(parts).map(|(scheme, part)| {
             let quantizer = scheme.asked.quantizer;
             let result = NotQuantizable::check(&range).and_then(|()| match part {
-                Part::Whole(result) => result,
+                Part::Whole(result) => result.map(|mut found| {
+                    found.channels.iter_mut().for_each(ChannelErrors::close);
+                    found
+                }),
                 Part::Counted => match &distribution {
                     Some(counted) => self.questions.answer(counted, quantizer).result,
                     None => Ok(self.questions.nothing_yet()),
@@ -484,7 +538,7 @@ impl<'q> Measurement<'q> {
                     for clip in spread.clips(&scheme.asked) {
                         scales.push(clip, quantizer.scale_for(clip, FloatType::F32)?);
                     }
-                    Ok(Quantized { scales, error: spread.error })
+                    Ok(Quantized { scales, error: spread.error, channels: spread.channels })
                 }
             });
             Outcome { quantizer, result }
@@ -500,10 +554,10 @@ impl<'q> Measurement<'q> {
 
 /// Measures a whole tensor that lies in memory.
 pub fn measure(questions: &Questions, dtype: FloatType, shape: &Shape, bytes: &[u8]) -> Analysis {
-    whole(&Measurement::new(questions, dtype, shape), bytes)
+    in_memory(&Measurement::new(questions, dtype, shape), bytes)
 }
 
-fn whole(measurement: &Measurement, bytes: &[u8]) -> Analysis {
+fn in_memory(measurement: &Measurement, bytes: &[u8]) -> Analysis {
     let size = measurement.dtype.size();
     let mut tally = measurement.counts().map(Tally::new);
     let measured = measurement.run(tally.as_mut(), |elements, look| {
@@ -519,7 +573,7 @@ fn whole(measurement: &Measurement, bytes: &[u8]) -> Analysis {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Calibration, QuantizationScheme};
+    use super::super::Calibration;
     use super::*;
 
     const SCHEMES: [QuantizationScheme; 4] = [
@@ -530,13 +584,8 @@ mod tests {
     ];
 
     fn questions(schemes: &[QuantizationScheme], calibration: Calibration) -> Questions {
-        Questions {
-            quantizers: schemes.iter().map(|&scheme| Quantizer { calibration, scheme }).collect(),
-            rounding: Rounding::HalfEven,
-            errors: true,
-            keep_scales: true,
-            distributions: false,
-        }
+        let quantizers = schemes.iter().map(|&scheme| Quantizer { calibration, scheme }).collect();
+        Questions { keep_scales: true, ..Questions::errors(quantizers, Rounding::HalfEven) }
     }
 
     fn values(dtype: FloatType, n: u64) -> Vec<u8> {
@@ -560,7 +609,7 @@ mod tests {
         let shape = Shape::new(dims).expect("fits");
         let bytes = values(dtype, shape.elements());
         let questions = questions(schemes, calibration);
-        let analysis = whole(&Measurement::chunked(&questions, dtype, &shape, 1 << 13), &bytes);
+        let analysis = in_memory(&Measurement::chunked(&questions, dtype, &shape, 1 << 13), &bytes);
         assert_eq!(analysis.range, kernels::range(dtype, &bytes));
         for outcome in &analysis.outcomes {
             let what = format!("{dtype:?} {dims:?} {:?}", outcome.quantizer);
@@ -623,6 +672,72 @@ mod tests {
         }
     }
 
+    /// A channel's loss is that of the same tensor without the other channels.
+    #[test]
+    fn what_each_channel_loses_adds_up_and_the_worst_is_named() {
+        let schemes =
+            ["per-tensor", "per-channel", "per-block:32", "per-block:64", "per-block:128"];
+        let schemes = schemes.map(|scheme| scheme.parse().expect("a scheme"));
+        for dtype in [FloatType::F32, FloatType::BF16] {
+            for dims in [&[3u64, 8_001][..], &[20, 700], &[7, 3, 5, 5], &[2, 3, 7_000], &[0, 4]] {
+                let shape = Shape::new(dims).expect("fits");
+                let bytes = values(dtype, shape.elements());
+                let plain = questions(&schemes, Calibration::MinMax);
+                let asked = Questions { channels: ChannelQuestion::Each, ..plain.clone() };
+                let measured = |questions| {
+                    in_memory(&Measurement::chunked(questions, dtype, &shape, 1 << 13), &bytes)
+                };
+                let (plain, asked) = (measured(&plain), measured(&asked));
+                for (plain, found) in plain.outcomes.iter().zip(&asked.outcomes) {
+                    let what = format!("{dtype:?} {dims:?} {:?}", found.quantizer);
+                    let (plain, found) = (plain.result.as_ref(), found.result.as_ref());
+                    let (plain, found) = (plain.expect("ok"), found.expect("ok"));
+                    assert_eq!(plain.scales, found.scales, "{what}");
+                    assert_eq!(plain.channels, None);
+                    let (plain, error) = (plain.error.expect("asked"), found.error.expect("asked"));
+                    assert!((plain.noise - error.noise).abs() <= 1e-6 * plain.noise, "{what}");
+                    assert_eq!(
+                        (plain.levels, plain.zeroed),
+                        (error.levels, error.zeroed),
+                        "{what}"
+                    );
+                    let channels = found.channels.as_ref().expect("asked");
+                    assert_eq!(channels.each().len() as u64, shape.channels(), "{what}");
+                    let sum: f64 = channels.each().iter().map(|channel| channel.noise).sum();
+                    assert!((sum - error.noise).abs() <= 1e-9 * sum, "{what}");
+                    let dbs = channels.each().iter().map(|channel| channel.sqnr_db());
+                    let worst = dbs.fold(f64::INFINITY, f64::min);
+                    assert_eq!(channels.worst().map(|(_, db)| db).unwrap_or(worst), worst);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_answered_together_are_those_answered_alone() {
+        let schemes = [32, 64, 128].map(QuantizationScheme::per_block);
+        for dims in [&[30u64, 1000][..], &[40, 333], &[4, 2, 1024], &[9, 130]] {
+            let shape = Shape::new(dims).expect("fits");
+            for dtype in [FloatType::F32, FloatType::BF16, FloatType::F16, FloatType::F64] {
+                let bytes = values(dtype, shape.elements());
+                let measured = |schemes: &[QuantizationScheme]| {
+                    let questions = questions(schemes, Calibration::MinMax);
+                    let measurement = Measurement::chunked(&questions, dtype, &shape, 1 << 14);
+                    assert_eq!(measurement.nested.is_some(), schemes.len() == 3);
+                    in_memory(&measurement, &bytes).outcomes
+                };
+                for (scheme, together) in schemes.iter().zip(measured(&schemes)) {
+                    let alone = measured(&[*scheme]).remove(0).result.expect("ok");
+                    let together = together.result.expect("ok");
+                    assert_eq!(alone.scales, together.scales, "{dtype:?} {dims:?} {scheme}");
+                    let (a, b) = (alone.error.expect("asked"), together.error.expect("asked"));
+                    assert!((a.noise - b.noise).abs() <= 1e-6 * a.noise, "{dtype:?} {dims:?}");
+                    assert_eq!((a.levels, a.zeroed, a.count), (b.levels, b.zeroed, b.count));
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_least_error_is_no_more_than_that_of_any_clip() {
         let shape = Shape::vector(10_001);
@@ -632,7 +747,7 @@ mod tests {
                 let scheme = "per-tensor/int4".parse().expect("a scheme");
                 let questions = questions(&[scheme], calibration);
                 let measurement = Measurement::chunked(&questions, dtype, &shape, 1 << 13);
-                let analysis = whole(&measurement, &bytes);
+                let analysis = in_memory(&measurement, &bytes);
                 let outcome = analysis.outcomes.into_iter().next().expect("one");
                 outcome.result.expect("quantizable").error.expect("asked for").noise
             };

@@ -5,6 +5,7 @@
 //! PyTorch and compressed-tensors, bit for bit (see the README's *Numerics*).
 
 mod calibration;
+mod channels;
 mod chunks;
 mod clipping;
 mod dequantize;
@@ -18,8 +19,10 @@ mod scales;
 mod scheme;
 mod spread;
 mod statistics;
+mod whole;
 
 pub use calibration::{CLIPS, Calibration, clips, narrowed_scale, stored_scale, symmetric_scale};
+pub use channels::{ChannelError, ChannelErrors, ChannelQuestion};
 pub use chunks::Chunks;
 pub use dequantize::Dequantize;
 pub use difference::{Difference, difference};

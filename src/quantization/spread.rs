@@ -5,10 +5,14 @@
 //! to find the least error. The last pass measures what quantizing by those clips loses.
 
 use super::calibration::{least, percentile_rank};
+use super::channels::ChannelError;
 use super::clipping::{nth_clip, or_absmax, trials};
 use super::distribution::merged;
 use super::kernels::{self, Quantization};
-use super::{Calibration, ErrorSums, Quantizer, Range, Rounding};
+use super::whole::Run;
+use super::{
+    Calibration, ChannelErrors, ErrorSums, Groups, NotQuantizable, Quantizer, Range, Rounding,
+};
 use crate::tensor::FloatType;
 
 /// What is asked, and of what elements.
@@ -24,6 +28,7 @@ pub(super) struct Asked {
 pub(super) struct Spread {
     groups: Vec<Group>,
     pub error: Option<ErrorSums>,
+    pub channels: Option<ChannelErrors>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -50,7 +55,8 @@ pub(super) enum Found {
     Digits(Vec<(u64, Vec<(u16, u64)>)>),
     /// The squared errors of the clips that are tried.
     Trials(Vec<(u64, Vec<f64>)>),
-    Error(ErrorSums),
+    /// What all groups lose, and each output channel if that is asked.
+    Error(ErrorSums, Vec<(u64, ChannelError)>),
 }
 
 impl Found {
@@ -65,7 +71,10 @@ impl Found {
                 let add = |(sum, next): (&mut f64, f64)| *sum += next;
                 extend(all, more, |sums, next| sums.iter_mut().zip(next).for_each(add));
             }
-            (Found::Error(sums), Found::Error(next)) => sums.merge(&next),
+            (Found::Error(sums, channels), Found::Error(next, more)) => {
+                sums.merge(&next);
+                channels.extend(more);
+            }
             _ => {}
         }
     }
@@ -99,6 +108,15 @@ impl Asked {
         self.dtype.size() as u64 / 2
     }
 
+    /// The clip and the scale of a group of finite elements.
+    pub fn scale(&self, group: &[u8]) -> Result<(f64, f32), NotQuantizable> {
+        let Quantizer { calibration, scheme } = self.quantizer;
+        let absmax = kernels::range(self.dtype, group).absmax();
+        let qtype = scheme.quantization_type();
+        let clip = calibration.clip(self.dtype, group, absmax, qtype, self.rounding);
+        Ok((clip, self.quantizer.scale_for(clip, FloatType::F32)?))
+    }
+
     fn how(&self, scale: f32) -> Quantization {
         let qtype = self.quantizer.scheme.quantization_type();
         Quantization { scale, qtype, rounding: self.rounding }
@@ -106,6 +124,10 @@ impl Asked {
 }
 
 impl Spread {
+    pub fn new(channels: Option<ChannelErrors>) -> Spread {
+        Spread { channels, ..Spread::default() }
+    }
+
     /// Adds the ranges of the groups in the next chunk.
     pub fn calibrate(&mut self, ranges: Vec<(u64, Range)>) {
         for (group, range) in ranges {
@@ -143,32 +165,42 @@ impl Spread {
         &self,
         asked: &Asked,
         pass: u64,
-        segments: impl Iterator<Item = (u64, &'b [u8])>,
+        channels: Option<&Groups>,
+        segments: impl Iterator<Item = (u64, Run<'b>)>,
     ) -> Found {
         let dtype = asked.dtype;
         let groups =
             segments.filter_map(|(g, bytes)| Some((g, self.groups.get(g as usize)?, bytes)));
         if pass > asked.searches() {
             let clips: Vec<f64> = self.clips(asked).collect();
-            let mut sums = ErrorSums::default();
-            for (group, _, bytes) in groups {
+            let (mut sums, mut of_channels) = (ErrorSums::default(), Vec::new());
+            for (group, _, run) in groups {
                 let clip = clips.get(group as usize).copied().unwrap_or_default();
-                if let Ok(scale) = asked.quantizer.scale_for(clip, FloatType::F32) {
-                    sums.merge(&kernels::error(dtype, bytes, asked.how(scale)));
+                let Ok(scale) = asked.quantizer.scale_for(clip, FloatType::F32) else { continue };
+                let Some(channels) = channels else {
+                    sums.merge(&kernels::error(dtype, run.bytes, asked.how(scale)));
+                    continue;
+                };
+                for (channel, part) in run.divided(channels, dtype) {
+                    let lost = kernels::error(dtype, part.bytes, asked.how(scale));
+                    of_channels.push((channel, ChannelError::of(&lost)));
+                    sums.merge(&lost);
                 }
             }
-            return Found::Error(sums);
+            return Found::Error(sums, of_channels);
         }
         match asked.quantizer.calibration {
             Calibration::Percentile(_) => {
                 let rest = 16 * (asked.digits() - pass) as u32;
-                let digits = groups
-                    .map(|(g, group, bytes)| (g, digits(dtype, bytes, group.search.prefix, rest)));
+                let digits = groups.map(|(g, group, run)| {
+                    (g, digits(dtype, run.bytes, group.search.prefix, rest))
+                });
                 Found::Digits(digits.collect())
             }
             Calibration::Mse => {
                 let qtype = asked.quantizer.scheme.quantization_type();
-                let noises = groups.map(|(g, group, bytes)| {
+                let noises = groups.map(|(g, group, run)| {
+                    let bytes = run.bytes;
                     let noise = trials(group.range.absmax(), qtype, asked.rounding).map(|how| {
                         how.map_or(f64::INFINITY, |how| kernels::error(dtype, bytes, how).noise)
                     });
@@ -184,7 +216,13 @@ impl Spread {
     pub fn settle(&mut self, asked: &Asked, pass: u64, found: Found) {
         match found {
             Found::Nothing => {}
-            Found::Error(sums) => self.error = Some(sums),
+            Found::Error(sums, found) => {
+                self.error = Some(sums);
+                if let Some(channels) = &mut self.channels {
+                    found.into_iter().for_each(|(channel, error)| channels.add(channel, error));
+                    channels.close();
+                }
+            }
             Found::Trials(all) => {
                 for (group, noises) in all {
                     let Some(group) = self.groups.get_mut(group as usize) else { continue };

@@ -1,0 +1,110 @@
+//! What quantizing loses, output channel by output channel.
+
+use super::ErrorSums;
+
+/// What is asked about the output channels of a tensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelQuestion {
+    #[default]
+    Nothing,
+    /// Which of them loses most.
+    Worst,
+    /// What each of them loses.
+    Each,
+}
+
+/// What one output channel loses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ChannelError {
+    /// Σx²
+    pub signal: f64,
+    /// Σ(x−x̂)²
+    pub noise: f64,
+}
+
+impl ChannelError {
+    pub(super) fn of(sums: &ErrorSums) -> ChannelError {
+        ChannelError { signal: sums.signal, noise: sums.noise }
+    }
+
+    /// 10·log10(Σx² / Σ(x−x̂)²) in dB, infinite where nothing is lost.
+    pub fn sqnr_db(&self) -> f64 {
+        match self.noise == 0.0 {
+            true => f64::INFINITY,
+            false => 10.0 * (self.signal / self.noise).log10(),
+        }
+    }
+}
+
+/// The losses of a tensor's channels, which come in order and in pieces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChannelErrors {
+    keep: bool,
+    /// The channel that may go on.
+    open: Option<(u64, ChannelError)>,
+    worst: Option<(u64, f64)>,
+    each: Vec<ChannelError>,
+}
+
+impl ChannelErrors {
+    pub(super) fn new(question: ChannelQuestion) -> Option<ChannelErrors> {
+        let keep = question == ChannelQuestion::Each;
+        (question != ChannelQuestion::Nothing)
+            .then(|| ChannelErrors { keep, ..ChannelErrors::default() })
+    }
+
+    /// Adds the next piece of a channel, the same or the next.
+    pub(super) fn add(&mut self, channel: u64, piece: ChannelError) {
+        match &mut self.open {
+            Some((open, sum)) if *open == channel => {
+                sum.signal += piece.signal;
+                sum.noise += piece.noise;
+            }
+            _ => {
+                self.close();
+                self.open = Some((channel, piece));
+            }
+        }
+    }
+
+    /// Nothing more is to come of the last channel.
+    pub(super) fn close(&mut self) {
+        let Some((channel, error)) = self.open.take() else { return };
+        let db = error.sqnr_db();
+        if self.worst.is_none_or(|(_, worst)| db < worst) {
+            self.worst = Some((channel, db));
+        }
+        if self.keep {
+            self.each.push(error);
+        }
+    }
+
+    /// The channel that loses most, the first of equals, and its SQNR in dB.
+    pub fn worst(&self) -> Option<(u64, f64)> {
+        self.worst
+    }
+
+    /// What each loses, where that was asked.
+    pub fn each(&self) -> &[ChannelError] {
+        &self.each
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_channel_is_found_in_pieces() {
+        let mut errors = ChannelErrors::new(ChannelQuestion::Each).expect("asked");
+        let piece = |signal, noise| ChannelError { signal, noise };
+        errors.add(0, piece(100.0, 1.0));
+        errors.add(1, piece(50.0, 1.0));
+        errors.add(1, piece(50.0, 9.0));
+        errors.add(2, piece(5.0, 0.0));
+        errors.close();
+        assert_eq!(errors.worst(), Some((1, 10.0)));
+        assert_eq!(errors.each(), [piece(100.0, 1.0), piece(100.0, 10.0), piece(5.0, 0.0)]);
+        assert_eq!(ChannelErrors::new(ChannelQuestion::Nothing), None);
+    }
+}
