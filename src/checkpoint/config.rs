@@ -3,6 +3,7 @@
 use super::error::{CheckpointError, Problem, Result};
 use crate::tensor::FloatType;
 use serde_json::{Map, Value};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// More than any `config.json` has.
@@ -117,16 +118,29 @@ pub fn float_type(name: &str) -> Option<FloatType> {
 
 fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
     let fail = |problem: Problem| CheckpointError::new(path, problem);
+    match text(path) {
+        None => Ok(None),
+        Some(Ok(text)) => {
+            serde_json::from_str(&text).map(Some).map_err(|e| fail(Problem::Config(e.to_string())))
+        }
+        Some(Err(e)) if e.kind() == ErrorKind::InvalidData => {
+            Err(fail(Problem::Config(e.to_string())))
+        }
+        Some(Err(e)) => Err(fail(e.into())),
+    }
+}
+
+/// The text of a small file; `None` if there is no such file, an error if it is not small.
+pub fn text(path: &Path) -> Option<std::io::Result<String>> {
     let length = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
-        Ok(_) => return Ok(None),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(fail(e.into())),
+        Ok(_) => return None,
+        Err(e) if e.kind() == ErrorKind::NotFound => return None,
+        Err(e) => return Some(Err(e)),
     };
     if length > LIMIT {
         let why = format!("it has {length} bytes, more than the limit of {LIMIT}");
-        return Err(fail(Problem::Config(why)));
+        return Some(Err(std::io::Error::new(ErrorKind::InvalidData, why)));
     }
-    let bytes = std::fs::read(path).map_err(|e| fail(e.into()))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| fail(Problem::Config(e.to_string())))
+    Some(std::fs::read_to_string(path))
 }

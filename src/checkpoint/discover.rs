@@ -105,7 +105,7 @@ const KINDS: [(&str, &str); 9] = [
 /// The snapshot that `refs/main` names in a Hugging Face cache folder `models--org--name`.
 fn hub_snapshot(path: &Path) -> Option<PathBuf> {
     let snapshots = path.join("snapshots");
-    let revision = std::fs::read_to_string(path.join("refs/main")).ok();
+    let revision = super::config::text(&path.join("refs/main")).and_then(|text| text.ok());
     match revision {
         Some(revision) => {
             let name = Path::new(revision.trim());

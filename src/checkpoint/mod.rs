@@ -244,8 +244,7 @@ impl Checkpoint {
 
     /// The text of the model's `config.json`, if there is one.
     pub fn config(&self) -> Option<std::io::Result<String>> {
-        let path = self.directory.as_ref()?.join("config.json");
-        path.is_file().then(|| std::fs::read_to_string(path))
+        config::text(&self.directory.as_ref()?.join("config.json"))
     }
 
     /// What it says, if there is one; an error if it is not JSON.

@@ -41,7 +41,7 @@ impl Diff {
                     totals: Totals::of(&compared),
                     tensors,
                 };
-                serde_json::to_writer(&mut out, &document)?;
+                super::output::json(&mut out, &document)?;
                 writeln!(out)?;
             }
             false => print(&compared, &mut out)?,

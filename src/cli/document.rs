@@ -20,7 +20,7 @@ impl<W: Write> Document<W> {
         scheme: QuantizationScheme,
     ) -> io::Result<Self> {
         out.write_all(b"{\"model\":")?;
-        serde_json::to_writer(&mut out, &checkpoint.path().to_string_lossy())?;
+        super::output::json(&mut out, &checkpoint.path().to_string_lossy())?;
         let format = checkpoint.format().name();
         write!(out, ",\"format\":\"{format}\",\"scheme\":\"{scheme}\",\"tensors\":[")?;
         Ok(Document { out, empty: true })
@@ -30,12 +30,12 @@ impl<W: Write> Document<W> {
         if !std::mem::take(&mut self.empty) {
             self.out.write_all(b",")?;
         }
-        Ok(serde_json::to_writer(&mut self.out, tensor)?)
+        Ok(super::output::json(&mut self.out, tensor)?)
     }
 
     pub fn end(mut self, totals: &Totals) -> io::Result<()> {
         self.out.write_all(b"],\"totals\":")?;
-        serde_json::to_writer(&mut self.out, totals)?;
+        super::output::json(&mut self.out, totals)?;
         self.out.write_all(b"}\n")?;
         self.out.flush()
     }

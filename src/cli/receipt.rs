@@ -14,7 +14,7 @@ pub fn print(receipt: &Receipt, json: bool) -> Result<(), Error> {
     let mut out = output();
     match json {
         true => {
-            serde_json::to_writer(&mut out, &Document::of(receipt))?;
+            super::output::json(&mut out, &Document::of(receipt))?;
             writeln!(out)?;
         }
         false => table(&mut out, receipt)?,

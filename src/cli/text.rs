@@ -21,7 +21,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     safe.into()
 }
 
-fn is_hostile(c: char) -> bool {
+/// Whether a terminal would obey or hide it.
+pub fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}'

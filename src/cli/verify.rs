@@ -39,7 +39,7 @@ impl Verify {
         let mut out = output();
         match self.output.json {
             true => {
-                serde_json::to_writer(&mut out, &found)?;
+                super::output::json(&mut out, &found)?;
                 writeln!(out)?;
             }
             false => found.print(&mut out)?,
