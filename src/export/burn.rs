@@ -25,10 +25,17 @@ fn is_linear(checkpoint: &Checkpoint, id: TensorId) -> bool {
 
 /// Whether the output says that it holds a tensor of the source transposed.
 pub fn is_transposed(out: &Checkpoint, source: &Checkpoint, id: TensorId) -> bool {
+    layout_of(out) == WeightLayout::Burn && is_linear(source, id)
+}
+
+/// The layout of weights that an output says it has.
+pub fn layout_of(out: &Checkpoint) -> WeightLayout {
     let said = out.shards().iter().flat_map(|shard| &shard.metadata);
     let mut said = said.filter(|_| out.format() == Format::Burnpack);
-    said.any(|(key, value)| key == LAYOUT_KEY && value == WeightLayout::Burn.name())
-        && is_linear(source, id)
+    match said.any(|(key, value)| key == LAYOUT_KEY && value == WeightLayout::Burn.name()) {
+        true => WeightLayout::Burn,
+        false => WeightLayout::Source,
+    }
 }
 
 /// The file.

@@ -25,6 +25,8 @@ pub enum ExportError {
     Unfit { path: PathBuf, why: String },
     #[error("{}, tensor '{}': what was written is not what the plan promised: {why}", path.display(), tensor.escape_debug())]
     Mismatch { path: PathBuf, tensor: String, why: String },
+    #[error("{}: what was written is not what the plan promised: {why}", path.display())]
+    Differs { path: PathBuf, why: String },
 }
 
 impl ExportError {
@@ -34,6 +36,13 @@ impl ExportError {
             ExportError::Mismatch { path, tensor, why } if path == from => {
                 ExportError::Mismatch { path: to.to_owned(), tensor, why }
             }
+            ExportError::Differs { path, why } => match path.strip_prefix(from) {
+                Ok(inside) if inside.as_os_str().is_empty() => {
+                    ExportError::Differs { path: to.to_owned(), why }
+                }
+                Ok(inside) => ExportError::Differs { path: to.join(inside), why },
+                Err(_) => ExportError::Differs { path, why },
+            },
             other => other,
         }
     }

@@ -7,6 +7,7 @@ mod companions;
 mod compressed_tensors;
 mod error;
 pub mod faults;
+pub mod frame;
 mod gguf;
 mod make;
 mod receipt;

@@ -5,8 +5,8 @@ use super::{Job, Progress, Stopped, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
 use crate::export::faults::{Place, reach};
 use crate::export::{
-    self, Blueprint, Comparison, ExportError, KnownScales, Maker, Match, Receipt, Request, Staging,
-    Task,
+    self, Blueprint, Comparison, ExportError, KnownScales, Maker, Match, Pairing, Receipt, Request,
+    Staging, Task, frame,
 };
 use crate::quantization::{Chunks, Quantizer, Questions, Rounding};
 use crate::tensor::TensorId;
@@ -82,8 +82,14 @@ pub fn run(
 
     phase("verifying");
     let written = Checkpoint::open(staging.path()).map_err(ExportError::from)?;
-    let verification =
-        verify::run(&written, checkpoint, threads, progress).map_err(|e| match e {
+    let verification = Pairing::new(&written, checkpoint)
+        .map_err(SaveError::from)
+        .and_then(|pairing| verify::tensors(&pairing, threads, progress))
+        .and_then(|found| {
+            frame::check(staging.path(), &blueprint, &|| !progress.is_cancelled())?;
+            Ok(found)
+        })
+        .map_err(|e| match e {
             SaveError::Export(e) => SaveError::Export(e.renamed(staging.path(), &request.out)),
             stopped => stopped,
         })?;

@@ -4,7 +4,7 @@ use super::in_order::InOrder;
 use super::save::{SaveError, known_scales};
 use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
-use crate::export::{Match, Pairing};
+use crate::export::{Match, Pairing, frame};
 use crate::quantization::{Chunks, ErrorSums};
 use crate::tensor::TensorId;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -37,8 +37,8 @@ pub fn start(
     })
 }
 
-/// Whether every tensor of `out` is what quantizing or dequantizing `source` gives, every
-/// byte compared. An error names the first tensor found that is not.
+/// Whether `out` is what quantizing or dequantizing `source` gives, every byte compared. An
+/// error names the first tensor found that is not, or the file.
 pub fn run(
     out: &Checkpoint,
     source: &Checkpoint,
@@ -46,13 +46,26 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Verification, SaveError> {
     let pairing = Pairing::new(out, source)?;
+    let verification = tensors(&pairing, threads, progress)?;
+    frame::check_output(&pairing, &|| !progress.is_cancelled())?;
+    progress.check()?;
+    Ok(verification)
+}
+
+/// Compares the tensors of an output, and nothing else of it.
+pub(super) fn tensors(
+    pairing: &Pairing,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Verification, SaveError> {
+    let source = pairing.source;
     let known = known_scales(source, pairing.to_calibrate(), threads, progress)?;
     let chunks: Vec<_> = pairing.pairs.iter().map(|pair| pairing.chunks(pair)).collect();
     let errors: Vec<_> = chunks.iter().map(|_| Mutex::new(InOrder::new(None))).collect();
     let finished: Vec<OnceLock<ErrorSums>> = chunks.iter().map(|_| OnceLock::new()).collect();
     each_chunk(chunks.iter().map(Chunks::count), threads, progress, || {
         let mut checker = pairing.checker(&known);
-        let (pairing, chunks, errors, finished) = (&pairing, &chunks, &errors, &finished);
+        let (chunks, errors, finished) = (&chunks, &errors, &finished);
         move |number, k| {
             let (Some(pair), Some(chunks)) = (pairing.pairs.get(number), chunks.get(number)) else {
                 return Ok(());

@@ -30,13 +30,14 @@ enum Division {
 
 impl Division {
     fn of(listing: &Listing, scale: Part, rows: u64, columns: u64) -> Result<Division, String> {
+        let said = || weights(listing, "group_size").into_iter().find_map(|said| said.as_u64());
         match *scale.dims() {
             [] | [1] => Ok(Division::Tensor),
+            // One group in a row is a channel, unless the config says group.
+            [n, 1] if n == rows && said() == Some(columns) => Ok(Division::Group(columns)),
             [n] | [n, 1] if n == rows => Ok(Division::Channel),
             [n, groups] if n == rows && groups > 0 => {
-                let said =
-                    weights(listing, "group_size").into_iter().find_map(|said| said.as_u64());
-                let said = said.filter(|&size| size > 0 && columns.div_ceil(size) == groups);
+                let said = said().filter(|&size| size > 0 && columns.div_ceil(size) == groups);
                 let even = columns.checked_div(groups).filter(|n| n * groups == columns);
                 said.or(even).filter(|&size| size > 0).map(Division::Group).ok_or_else(|| {
                     format!("its {groups} scales in a row do not divide its {columns} columns")

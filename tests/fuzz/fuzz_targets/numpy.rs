@@ -1,0 +1,6 @@
+//! An NPY or NPZ file.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| quantscope_fuzz::open("m.npz", data));
