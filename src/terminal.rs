@@ -9,9 +9,12 @@ use crate::demo;
 use crate::export::{Blueprint, Request};
 use crate::job::diff::{self, Compared};
 use crate::job::values::{self, ValuesError, Window};
-use crate::job::{Job, News, Progress, save, scan};
+use crate::job::{Job, News, Progress, channels, save, scan};
 use crate::plan::recipe;
-use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Questions, Rounding};
+use crate::quantization::{
+    Analysis, Calibration, QuantizationScheme, Quantizer, Questions, Rounding,
+};
+use crate::tensor::TensorId;
 use crate::ui::{self, Colours, Theme};
 use color_eyre::eyre::{Context, bail};
 use crossterm::clipboard::CopyToClipboard;
@@ -74,6 +77,9 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
         save: None,
         values: None,
         diff: None,
+        counting: None,
+        channels: None,
+        measuring: Vec::new(),
         started: Instant::now(),
         quit: false,
     };
@@ -194,6 +200,9 @@ struct Runner {
     save: Option<Job<save::News>>,
     values: Option<(values::Request, Job<Result<Window, ValuesError>>)>,
     diff: Option<Job<Result<Vec<Compared>, String>>>,
+    counting: Option<(TensorId, Job<scan::Finding>)>,
+    channels: Option<(channels::Request, Job<channels::Found>)>,
+    measuring: Vec<Job<scan::Finding>>,
     started: Instant,
     quit: bool,
 }
@@ -246,6 +255,9 @@ impl Runner {
             || self.save.is_some()
             || self.values.is_some()
             || self.diff.is_some()
+            || self.counting.is_some()
+            || self.channels.is_some()
+            || !self.measuring.is_empty()
     }
 
     /// Cancels a save under way and gives it the time to take its temporary files away.
@@ -362,6 +374,45 @@ impl Runner {
                 (self.diff, urgent) = (None, true);
             }
         }
+        if let Some((tensor, job)) = &mut self.counting {
+            let counted = match job.poll() {
+                News::Finding((_, Ok(Analysis { distribution: Some(found), .. }))) => {
+                    Some(Ok(found))
+                }
+                News::Finding((_, Err(error))) => Some(Err(error.to_string())),
+                News::Nothing => None,
+                News::Finding(_) | News::Ended => Some(Err("it could not be counted".to_owned())),
+                News::Panicked(why) => Some(Err(why)),
+            };
+            if let Some(counted) = counted {
+                news.push(Event::Counted(*tensor, counted));
+                (self.counting, urgent) = (None, true);
+            }
+        }
+        if let Some((request, job)) = &mut self.channels {
+            let found = match job.poll() {
+                News::Finding(found) => Some(found.map_err(|error| error.to_string())),
+                News::Nothing => None,
+                News::Ended => Some(Err("reading them was given up".to_owned())),
+                News::Panicked(why) => Some(Err(why)),
+            };
+            if let Some(found) = found {
+                news.push(Event::Channels(request.clone(), found));
+                (self.channels, urgent) = (None, true);
+            }
+        }
+        self.measuring.retain_mut(|job| {
+            loop {
+                match job.poll() {
+                    News::Finding((tensor, found)) => {
+                        news.push(Event::Measured { tensor, found });
+                        urgent = true;
+                    }
+                    News::Nothing => return true,
+                    News::Ended | News::Panicked(_) => return false,
+                }
+            }
+        });
         let any = !news.is_empty();
         for event in news {
             self.handle(event, screen)?;
@@ -423,6 +474,30 @@ impl Runner {
                     }
                 }
             }
+            Effect::Count(tensor) => {
+                let job = self.scan(vec![tensor], count());
+                match job {
+                    Ok(job) => self.counting = Some((tensor, job)),
+                    Err(error) => {
+                        self.handle(Event::Counted(tensor, Err(error.to_string())), screen)?;
+                    }
+                }
+            }
+            Effect::ReadChannels(request) => {
+                let checkpoint = self.app.model.checkpoint.clone();
+                match channels::start(checkpoint, request.clone(), self.options.threads) {
+                    Ok(job) => self.channels = Some((request, job)),
+                    Err(error) => {
+                        self.handle(Event::Channels(request, Err(error.to_string())), screen)?;
+                    }
+                }
+            }
+            Effect::Measure(marks) => {
+                for (quantizer, tensors) in by_quantizer(marks) {
+                    let job = self.scan(tensors, cost(quantizer, self.app.model.plan().rounding));
+                    self.measuring.extend(job.ok());
+                }
+            }
             Effect::WriteRecipe { path, text, replace } => {
                 let written = write_recipe(&expand_home(&path), &text, replace);
                 self.handle(Event::RecipeWritten(written), screen)?;
@@ -452,6 +527,16 @@ impl Runner {
             Effect::Quit => self.quit = true,
         }
         Ok(())
+    }
+
+    fn scan(
+        &self,
+        tensors: Vec<TensorId>,
+        questions: Questions,
+    ) -> std::io::Result<Job<scan::Finding>> {
+        let checkpoint = self.app.model.checkpoint.clone();
+        let order = Arc::new(scan::Order::new(tensors));
+        scan::start(checkpoint, questions, order, self.options.threads)
     }
 
     fn calibrate(
@@ -518,7 +603,34 @@ pub fn compare(
 /// What a calibration asks of every tensor.
 pub fn questions(schemes: &[QuantizationScheme]) -> Questions {
     let quantizer = |&scheme| Quantizer { calibration: Calibration::MinMax, scheme };
-    Questions::errors(schemes.iter().map(quantizer).collect(), Rounding::default())
+    Questions {
+        // Counted once, when the tensors are first looked at.
+        distributions: schemes.contains(&QuantizationScheme::PER_TENSOR),
+        ..Questions::errors(schemes.iter().map(quantizer).collect(), Rounding::default())
+    }
+}
+
+/// What counting a tensor's values asks.
+pub fn count() -> Questions {
+    let nothing = Questions::scales(Vec::new(), Rounding::default());
+    Questions { distributions: true, ..nothing }
+}
+
+/// What the cost of a mark asks.
+pub fn cost(quantizer: Quantizer, rounding: Rounding) -> Questions {
+    Questions::errors(vec![quantizer], rounding)
+}
+
+/// Marks that ask the same, together.
+pub fn by_quantizer(marks: Vec<(TensorId, Quantizer)>) -> Vec<(Quantizer, Vec<TensorId>)> {
+    let mut groups: Vec<(Quantizer, Vec<TensorId>)> = Vec::new();
+    for (id, quantizer) in marks {
+        match groups.iter_mut().find(|(other, _)| *other == quantizer) {
+            Some((_, tensors)) => tensors.push(id),
+            None => groups.push((quantizer, vec![id])),
+        }
+    }
+    groups
 }
 
 fn meter(progress: &Progress) -> Meter {

@@ -580,7 +580,8 @@ fn the_mouse_moves_marks_sorts_and_chooses_tabs() {
     driver.click(6, 3);
     driver.expect("by name");
     let tabs = driver.rows().iter().position(|row| row.contains("Schemes")).expect("tabs");
-    let x = driver.rows()[tabs].chars().take_while(|&c| c != 'S').count();
+    let before = driver.rows()[tabs].find("Schemes").expect("a tab");
+    let x = driver.rows()[tabs][..before].chars().count();
     driver.click(x as u16, tabs as u16);
     driver.expect("rel. error");
     driver.send(Event::Wheel(3));
@@ -643,7 +644,7 @@ fn hints_offer_only_what_can_be_done() {
 fn any_element_of_a_tensor_can_be_looked_at() {
     let mut driver = Driver::open(DEMO);
     driver.type_text(":classifier.0.weight");
-    driver.press("Enter Tab Tab");
+    driver.press("Enter BackTab");
     driver.expect("dequantized");
     driver.expect("[0, 0]");
     driver.press("j");
@@ -674,7 +675,7 @@ fn any_element_of_a_tensor_can_be_looked_at() {
 fn values_follow_the_scheme_and_the_tensor() {
     let mut driver = Driver::open(DEMO);
     driver.type_text(":classifier.0.weight");
-    driver.press("Enter Tab Tab Enter");
+    driver.press("Enter BackTab Enter");
     let scales = |driver: &Driver| -> std::collections::BTreeSet<String> {
         let rows = driver.rows();
         let rows = rows.iter().filter(|row| row.contains("  ["));
@@ -704,7 +705,7 @@ fn values_of_what_is_not_a_plain_float_are_shown_too() {
     };
     let nan = f32s("nan.weight", &[2, 2], [1.0, 2.0, f32::NAN, 3.0]);
     let mut driver = Driver::of(made::in_memory(&[ids, nan]), false);
-    driver.press("Tab Tab");
+    driver.press("BackTab");
     driver.expect("NaN");
     driver.expect_not("dequantized");
     driver.press("G");
@@ -714,7 +715,7 @@ fn values_of_what_is_not_a_plain_float_are_shown_too() {
     driver.press("a s Enter");
     let mut quantized = Driver::open(driver.path("single-int8.safetensors"));
     quantized.type_text(":up_proj");
-    quantized.press("Enter Tab Tab");
+    quantized.press("Enter BackTab");
     quantized.expect("decoded from int8 per-tensor");
 }
 
@@ -726,7 +727,7 @@ fn a_values_window_that_cannot_be_read_says_why() {
     let mut driver = Driver::open(&path);
     let bytes = std::fs::read(&path).expect("there");
     std::fs::write(&path, &bytes[..bytes.len() - 64]).expect("can be written");
-    driver.press("Tab Tab");
+    driver.press("BackTab");
     driver.expect("the file has changed since it was opened");
 }
 
@@ -942,4 +943,106 @@ fn a_comparison_under_way_can_be_given_up() {
     driver.expect("stopped comparing");
     driver.send(Event::Compared(Ok(Vec::new())));
     driver.expect("worst SQNR first");
+}
+
+#[test]
+fn the_histogram_has_a_clip_that_slides_and_is_kept() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("Tab");
+    driver.expect("every value counted");
+    driver.expect("39.3 dB good");
+    driver.press("]");
+    driver.expect("nothing is clipped");
+    driver.press("[ [ [");
+    driver.expect("87.8 % of absmax");
+    driver.press("=");
+    driver.expect("marked per tensor, clip at 87.8 %");
+    let id = driver.app.current_tensor().expect("a tensor");
+    let preview = driver.app.histogram.clipped.expect("judged").error.sqnr_db;
+    assert_eq!(driver.app.model.sqnr(id).decibels(), Some(preview));
+    // What is saved then loses what the slider said.
+    driver.press("s Ctrl-u");
+    driver.type_text("out.safetensors");
+    driver.press("Enter");
+    driver.expect("On disk, 1 tensor has the error the preview showed.");
+    driver.press("Esc %");
+    driver.expect("log counts");
+    driver.press("j k");
+    driver.expect("87.8 % of absmax");
+}
+
+#[test]
+fn bins_are_said_to_be_an_estimate_and_the_mark_is_measured_exactly() {
+    let mut driver = Driver::open(DEMO);
+    driver.press("Tab [ [ [ [");
+    driver.expect("≈ from bins");
+    driver.press("=");
+    driver.expect("1 tensor marked");
+    driver.expect_not("not measured yet");
+    let id = driver.app.current_tensor().expect("a tensor");
+    let estimate = driver.app.histogram.clipped.expect("judged").error.sqnr_db;
+    let exact = driver.app.model.sqnr(id).decibels().expect("measured");
+    assert!((estimate - exact).abs() < 0.5, "{estimate} {exact}");
+}
+
+#[test]
+fn a_mark_can_be_calibrated_another_way() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("C");
+    driver.expect("nothing is marked here");
+    driver.press("Space x C");
+    driver.expect("1 mark calibrated by least MSE now");
+    driver.press("Tab BackTab");
+    driver.expect("int8 per channel, least MSE");
+    driver.expect_not("not measured yet");
+    driver.press("s Ctrl-u");
+    driver.type_text("out.safetensors");
+    driver.press("Enter");
+    driver.expect("On disk, 1 tensor has the error the preview showed.");
+    driver.press("Esc C C C");
+    driver.expect("calibrated by min–max");
+}
+
+#[test]
+fn channels_that_stand_out_are_named() {
+    let mut values = vec![0.01f32; 64];
+    values[5 * 8 + 3] = -1.0;
+    let odd = f32s("odd.weight", &[8, 8], values);
+    let mut driver = Driver::of(made::in_memory(&[odd, f32s("bias", &[4], [1.0; 4])]), false);
+    driver.expect("! channel 5 spans 100.0 times");
+    driver.press("Tab Tab");
+    driver.expect("range of each of 8 output channels");
+    let rows = driver.rows();
+    let titles = rows.iter().position(|row| row.contains("× median")).expect("a list");
+    assert!(rows[titles + 1].trim_start().starts_with("5 "), "{}", driver.screen());
+    assert!(rows[titles + 1].contains("100.00"), "{}", driver.screen());
+    driver.press("Enter G Esc j");
+    driver.expect("no output channels");
+}
+
+#[test]
+fn what_is_odd_is_marked_explained_and_found() {
+    let mut dead = vec![0.5f32; 64];
+    dead[8..16].fill(0.0);
+    dead[0] = 0.25;
+    let tensors = [
+        weights("a.weight", &[8, 8]),
+        f32s("b.weight", &[8, 8], [0.5; 64]),
+        f32s("c.weight", &[8, 8], dead),
+        weights("d.weight", &[8, 8]),
+    ];
+    let mut driver = Driver::of(made::in_memory(&tensors), false);
+    driver.type_text(":a.weight");
+    driver.press("Enter f");
+    let first = driver.cursor_row();
+    assert!(first.starts_with("▌!") && !first.contains("a.weight"), "{first}");
+    driver.press("f");
+    let second = driver.cursor_row();
+    assert!(second.starts_with("▌!") && second != first, "{second}");
+    driver.press("F");
+    assert_eq!(driver.cursor_row(), first);
+    driver.type_text("/is:dead");
+    assert_eq!(driver.table().len(), 1, "{}", driver.screen());
+    driver.press("Enter Enter");
+    driver.expect("1 output channel is all zeros: they cost nothing in int8");
 }

@@ -35,6 +35,12 @@ fn the_ranked_table() {
     driver.press("a j j x");
     pin(&driver, "marks");
     driver.press("Tab");
+    pin(&driver, "histogram");
+    driver.press("[ [ [ Enter %");
+    pin(&driver, "histogram-clip");
+    driver.press("Enter Tab");
+    pin(&driver, "channels");
+    driver.press("Tab");
     pin(&driver, "schemes");
 }
 
@@ -132,7 +138,7 @@ fn every_kind_of_terminal() {
 #[test]
 fn the_values_of_a_tensor() {
     let mut driver = Driver::open(DEMO);
-    driver.press("Tab Tab Enter j j j l");
+    driver.press("BackTab Enter j j j l");
     pin(&driver, "values");
     driver.press(":");
     pin(&driver, "go-to-element");

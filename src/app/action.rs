@@ -21,6 +21,7 @@ pub enum Action {
     Presets,
     NextScheme,
     NextSchemeForAll,
+    NextCalibration,
     Undo,
     Redo,
 
@@ -45,6 +46,14 @@ pub enum Action {
     WriteRecipe,
     ReadRecipe,
     Diff,
+
+    /// Of the histogram.
+    NarrowClip,
+    WidenClip,
+    KeepClip,
+    ToggleLog,
+    NextFlag,
+    PreviousFlag,
 
     /// To an element by its index.
     GoToElement,

@@ -213,7 +213,7 @@ fn choices(model: &Model, id: TensorId, allowed: &[bool; SCHEMES.len()]) -> Opti
 /// The proxy's error of a tensor as `plan` has it; `None` if it is not measured so.
 fn error_of(model: &Model, plan: &Plan, id: TensorId) -> Option<f64> {
     let Some(quantizer) = plan.get(id) else { return Some(0.0) };
-    match model.known(id).facts()?.cost(quantizer.scheme)? {
+    match model.known(id).facts()?.cost_of(quantizer)? {
         Cost::Error { noise_share, .. } => {
             let tensor = model.checkpoint.tensor(id);
             Some(Choice::quantized(tensor, quantizer, *noise_share).error)

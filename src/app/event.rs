@@ -7,9 +7,9 @@ use super::{LaidOut, Tab, facts::SCHEMES};
 use crate::checkpoint::CheckpointError;
 use crate::export::Request;
 use crate::job::diff::Compared;
-use crate::job::{save, values};
+use crate::job::{channels, save, values};
 use crate::plan::Plan;
-use crate::quantization::{Analysis, QuantizationScheme};
+use crate::quantization::{Analysis, Distribution, QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +56,14 @@ pub enum Event {
     Config(Option<Result<String, String>>),
     /// The values asked for, or why they cannot be read.
     Values(values::Request, Result<values::Window, String>),
+    /// How often each value of a tensor occurs.
+    Counted(TensorId, Result<Distribution, String>),
+    Channels(channels::Request, Result<Vec<channels::Channel>, String>),
+    /// What a mark's own calibration costs was measured, or could not be.
+    Measured {
+        tensor: TensorId,
+        found: Result<Analysis, CheckpointError>,
+    },
     RecipeWritten(Result<(), NotWritten>),
     RecipeRead(Result<Plan, String>),
     /// The other checkpoint was compared with, or why it could not be.
@@ -88,6 +96,12 @@ pub enum Effect {
     ReadConfig,
     /// Read these elements; replaces a reading under way.
     ReadValues(values::Request),
+    /// Count how often each value of a tensor occurs; replaces a count under way.
+    Count(TensorId),
+    /// Look at every output channel; replaces a look under way.
+    ReadChannels(channels::Request),
+    /// Measure what each of these costs.
+    Measure(Vec<(TensorId, Quantizer)>),
     WriteRecipe {
         path: PathBuf,
         text: String,
@@ -110,6 +124,7 @@ pub enum Effect {
 pub struct Viewport {
     pub table: usize,
     pub values: usize,
+    pub channels: usize,
     pub diff: usize,
     pub text: (usize, usize),
 }

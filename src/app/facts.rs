@@ -1,8 +1,11 @@
 //! What is known of each tensor, in the little space that 100,000 of them leave.
 
+use crate::app::sketch::{Sketch, sketch};
 use crate::quantization::{
-    Analysis, ErrorStatistics, NotQuantizable, QuantizationScheme, Quantized, Statistics, Verdict,
+    Analysis, Calibration, Distribution, ErrorStatistics, Flag, NotQuantizable, Outcome,
+    QuantizationScheme, Quantized, Quantizer, Statistics, Verdict, flags,
 };
+use crate::tensor::DType;
 
 /// The schemes that are measured and can be chosen, cheapest in bytes first.
 pub const SCHEMES: [QuantizationScheme; 5] = [
@@ -31,6 +34,30 @@ pub fn next_scheme(scheme: QuantizationScheme) -> QuantizationScheme {
     SCHEMES[at % SCHEMES.len()]
 }
 
+/// The calibrations that a key goes through, each with its name for people.
+pub const CALIBRATIONS: [Calibration; 4] = [
+    Calibration::MinMax,
+    Calibration::Mse,
+    Calibration::Percentile(99.99),
+    Calibration::Percentile(99.9),
+];
+
+/// A calibration as people say it.
+pub fn calibration_name(calibration: Calibration) -> String {
+    match calibration {
+        Calibration::MinMax => "min–max".to_owned(),
+        Calibration::Mse => "least MSE".to_owned(),
+        Calibration::Percentile(percent) => format!("percentile {percent}"),
+        Calibration::Clip(share) => format!("clip at {:.1} %", share * 100.0),
+    }
+}
+
+/// The calibration after `calibration` in [`CALIBRATIONS`], the first after the last.
+pub fn next_calibration(calibration: Calibration) -> Calibration {
+    let at = CALIBRATIONS.iter().position(|&c| c == calibration).map_or(0, |i| i + 1);
+    CALIBRATIONS[at % CALIBRATIONS.len()]
+}
+
 /// What a scheme costs a tensor, or why it cannot have it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cost {
@@ -48,45 +75,96 @@ pub enum Cost {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     pub statistics: Statistics,
+    /// What is odd with it, the gravest first.
+    pub flags: Vec<Flag>,
+    pub sketch: Option<Sketch>,
+    /// How often each value occurs, as long as there is room for it.
+    pub distribution: Option<Box<Distribution>>,
+    /// By min-max, in the order of [`SCHEMES`].
     costs: [Option<Cost>; SCHEMES.len()],
+    /// By other calibrations.
+    others: Vec<(Quantizer, Cost)>,
 }
 
 impl Facts {
     /// `None` when the analysis did not ask for statistics.
-    pub fn of(analysis: &Analysis) -> Option<Facts> {
-        let mut facts = Facts { statistics: analysis.statistics?, costs: Default::default() };
-        facts.add(analysis);
+    pub fn of(dtype: &DType, analysis: Analysis) -> Option<Facts> {
+        let mut facts = Facts {
+            statistics: analysis.statistics?,
+            flags: Vec::new(),
+            sketch: None,
+            distribution: None,
+            costs: Default::default(),
+            others: Vec::new(),
+        };
+        facts.add(dtype, analysis);
         Some(facts)
     }
 
     /// Takes over the outcomes of a further analysis of the same tensor.
-    pub fn add(&mut self, analysis: &Analysis) {
-        for outcome in &analysis.outcomes {
-            let place = SCHEMES.iter().position(|&s| s == outcome.quantizer.scheme);
-            let cost = match &outcome.result {
-                Ok(Quantized { scales, error: Some(error), .. }) => Cost::Error {
-                    error: error.statistics(),
-                    noise_share: error.noise_share(),
-                    scales: scales.count,
-                    largest_scale: scales.max,
-                },
-                Ok(_) => continue,
-                Err(why) => Cost::Impossible(why.clone()),
-            };
-            if let Some(place) = place {
-                self.costs[place] = Some(cost);
+    pub fn add(&mut self, dtype: &DType, analysis: Analysis) {
+        for flag in flags(dtype, &analysis) {
+            if self.flags.iter().all(|known| known.name() != flag.name()) {
+                self.flags.push(flag);
+            }
+        }
+        analysis.outcomes.iter().for_each(|outcome| self.note(outcome));
+        if let Some(distribution) = analysis.distribution {
+            self.sketch = Some(sketch(&distribution, self.statistics.absmax));
+            self.distribution = Some(Box::new(distribution));
+        }
+    }
+
+    /// Remembers what a quantizer makes of it.
+    pub fn note(&mut self, outcome: &Outcome) {
+        let quantizer = outcome.quantizer;
+        let cost = match &outcome.result {
+            Ok(Quantized { scales, error: Some(error), .. }) => Cost::Error {
+                error: error.statistics(),
+                noise_share: error.noise_share(),
+                scales: scales.count,
+                largest_scale: scales.max,
+            },
+            Ok(_) => return,
+            Err(why) => Cost::Impossible(why.clone()),
+        };
+        let place = SCHEMES.iter().position(|&scheme| scheme == quantizer.scheme);
+        match (quantizer.calibration, place) {
+            (Calibration::MinMax, Some(place)) => self.costs[place] = Some(cost),
+            _ => {
+                self.others.retain(|(other, _)| *other != quantizer);
+                self.others.push((quantizer, cost));
             }
         }
     }
 
-    /// `None` while the scheme is not measured.
+    /// By min-max. `None` while the scheme is not measured.
     pub fn cost(&self, scheme: QuantizationScheme) -> Option<&Cost> {
         let place = SCHEMES.iter().position(|&s| s == scheme)?;
         self.costs[place].as_ref()
     }
 
+    /// `None` while the quantizer is not measured.
+    pub fn cost_of(&self, quantizer: Quantizer) -> Option<&Cost> {
+        match quantizer.calibration {
+            Calibration::MinMax => self.cost(quantizer.scheme),
+            _ => self.others.iter().find(|(other, _)| *other == quantizer).map(|(_, cost)| cost),
+        }
+    }
+
+    /// By min-max.
     pub fn error(&self, scheme: QuantizationScheme) -> Option<&ErrorStatistics> {
-        match self.cost(scheme)? {
+        self.cost(scheme)?.error()
+    }
+
+    pub fn error_of(&self, quantizer: Quantizer) -> Option<&ErrorStatistics> {
+        self.cost_of(quantizer)?.error()
+    }
+}
+
+impl Cost {
+    pub fn error(&self) -> Option<&ErrorStatistics> {
+        match self {
             Cost::Error { error, .. } => Some(error),
             Cost::Impossible(_) => None,
         }
@@ -129,12 +207,12 @@ pub enum Sqnr {
 }
 
 impl Sqnr {
-    pub fn of(known: &Known, scheme: QuantizationScheme) -> Sqnr {
+    pub fn of(known: &Known, quantizer: Quantizer) -> Sqnr {
         match known {
             Known::Nothing => Sqnr::Nothing,
             Known::Waiting => Sqnr::Waiting,
             Known::Unreadable(_) => Sqnr::Unreadable,
-            Known::Facts(facts) => match facts.cost(scheme) {
+            Known::Facts(facts) => match facts.cost_of(quantizer) {
                 Some(Cost::Error { error, .. }) => Sqnr::Decibels(error.sqnr_db),
                 Some(Cost::Impossible(_)) => Sqnr::Impossible,
                 None => Sqnr::Waiting,

@@ -55,6 +55,10 @@ pub enum Context {
     Table,
     /// The values of a tensor have them.
     Values,
+    /// Its output channels have them.
+    Channels,
+    /// Its histogram has them.
+    Histogram,
     Filter,
     GoTo,
     Help,
@@ -81,6 +85,8 @@ impl Context {
         match self {
             Table => &[Table, Main, Anywhere],
             Values => &[Values, Main, Anywhere],
+            Channels => &[Channels, Main, Anywhere],
+            Histogram => &[Histogram, Main, Anywhere],
             Filter => &[Filter, Text, Anywhere],
             GoTo => &[GoTo, Text, Anywhere],
             Help => &[Help, Text, Anywhere],
@@ -135,7 +141,7 @@ impl Group {
             Group::Mark => "Choosing what to quantize",
             Group::Write => "Writing",
             Group::Look => "Looking closer",
-            Group::Values => "In the values of a tensor, on the whole screen",
+            Group::Values => "In a tensor's tabs, on the whole screen",
             Group::Budget => "In the budget",
             Group::Dialogs => "In dialogs",
             Group::Program => "The program",
@@ -217,11 +223,34 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Values, &[Char('J')], A::NextTensor, "values of the next tensor", G::Values).hint("next tensor"),
     bind(C::Values, &[Char('K')], A::PreviousTensor, "values of the tensor before", G::Values),
 
+    bind(C::Channels, &[Down, Char('j')], A::Move(Motion::Down), "next channel", G::Values).hint("scroll"),
+    bind(C::Channels, &[Up, Char('k')], A::Move(Motion::Up), "previous channel", G::Values),
+    bind(C::Channels, &[PageDown, Ctrl('f')], A::Move(Motion::PageDown), "a page of channels down", G::Values),
+    bind(C::Channels, &[PageUp, Ctrl('b')], A::Move(Motion::PageUp), "a page of channels up", G::Values),
+    bind(C::Channels, &[Ctrl('d')], A::Move(Motion::HalfDown), "half a page of channels down", G::Values),
+    bind(C::Channels, &[Ctrl('u')], A::Move(Motion::HalfUp), "half a page of channels up", G::Values),
+    bind(C::Channels, &[Home, Char('g')], A::Move(Motion::First), "widest channel", G::Values),
+    bind(C::Channels, &[End, Char('G')], A::Move(Motion::Last), "narrowest channel", G::Values),
+    bind(C::Channels, &[Char('J')], A::NextTensor, "channels of the next tensor", G::Values).hint("next tensor"),
+    bind(C::Channels, &[Char('K')], A::PreviousTensor, "channels of the tensor before", G::Values),
+    bind(C::Histogram, &[Left, Char('h')], A::NarrowClip, "clip more", G::Values).hint("clip more"),
+    bind(C::Histogram, &[Right, Char('l')], A::WidenClip, "clip less", G::Values).hint("clip less"),
+    bind(C::Histogram, &[Down, Char('j'), Char('J')], A::NextTensor, "histogram of the next tensor", G::Values).hint("next tensor"),
+    bind(C::Histogram, &[Up, Char('k'), Char('K')], A::PreviousTensor, "histogram of the tensor before", G::Values),
+
+    bind(C::Main, &[Char('[')], A::NarrowClip, "histogram: clip more of the largest values", G::Mark).hint("clip"),
+    bind(C::Main, &[Char(']')], A::WidenClip, "histogram: clip less", G::Mark),
+    bind(C::Main, &[Char('=')], A::KeepClip, "histogram: mark the tensor with this clip", G::Mark).hint("keep clip"),
+    bind(C::Main, &[Char('%')], A::ToggleLog, "histogram: logarithms of the counts, or the counts", G::Look),
+    bind(C::Main, &[Char('f')], A::NextFlag, "next tensor with something odd about it", G::Find),
+    bind(C::Main, &[Char('F')], A::PreviousFlag, "previous tensor with something odd", G::Find),
+
     bind(C::Main, &[Char(' ')], A::Mark, "mark the tensor, or all of the module, to be quantized", G::Mark).hint("mark"),
     bind(C::Main, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
     bind(C::Main, &[Char('X')], A::NextSchemeForAll, "next scheme for the whole table and new marks", G::Mark),
     bind(C::Main, &[Char('a')], A::MarkShown, "mark all quantizable tensors shown, or unmark them", G::Mark).hint("all shown"),
     bind(C::Main, &[Char('x')], A::NextScheme, "next scheme for this row's marks", G::Mark).hint("scheme"),
+    bind(C::Main, &[Char('C')], A::NextCalibration, "next calibration for this row's marks: least MSE, percentiles", G::Mark),
     bind(C::Main, &[Char('i')], A::Invert, "invert the marks of the tensors shown", G::Mark),
     bind(C::Main, &[Char('p')], A::Presets, "choose by role: linear, attention, MLP …", G::Mark).hint("presets"),
     bind(C::Main, &[Char('u')], A::Undo, "undo the last change of marks", G::Mark).hint("undo"),
@@ -339,9 +368,11 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 13] = [
+    const CONTEXTS: [Context; 15] = [
         C::Table,
         C::Values,
+        C::Channels,
+        C::Histogram,
         C::Filter,
         C::GoTo,
         C::Help,

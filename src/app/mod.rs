@@ -5,11 +5,13 @@
 
 mod action;
 pub mod budget;
+pub mod channels;
 pub mod diff;
 mod event;
 pub mod facts;
 pub mod figures;
 pub mod filter;
+pub mod histogram;
 pub mod keys;
 mod meter;
 mod model;
@@ -18,6 +20,7 @@ pub mod overlay;
 pub mod pager;
 pub mod prompt;
 mod save;
+pub mod sketch;
 pub mod table;
 mod texts;
 pub mod tree;
@@ -32,9 +35,11 @@ pub use save::{LaidOut, SaveDialog, SaveKind, Saving, model_name, ratio};
 pub use update::update;
 
 use crate::checkpoint::Checkpoint;
-use crate::quantization::QuantizationScheme;
+use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
+use channels::ChannelsView;
 use filter::Filter;
+use histogram::HistogramView;
 use keys::Context;
 use overlay::Overlay;
 use std::sync::Arc;
@@ -48,16 +53,21 @@ use values::ValuesView;
 pub enum Tab {
     #[default]
     Overview,
+    Histogram,
+    Channels,
     Schemes,
     Values,
 }
 
 impl Tab {
-    pub const ALL: [Tab; 3] = [Tab::Overview, Tab::Schemes, Tab::Values];
+    pub const ALL: [Tab; 5] =
+        [Tab::Overview, Tab::Histogram, Tab::Channels, Tab::Schemes, Tab::Values];
 
     pub fn title(self) -> &'static str {
         match self {
             Tab::Overview => "Overview",
+            Tab::Histogram => "Histogram",
+            Tab::Channels => "Channels",
             Tab::Schemes => "Schemes",
             Tab::Values => "Values",
         }
@@ -115,6 +125,10 @@ pub struct App {
     pub filter_text: String,
     /// Where in the tensor under the cursor one looks.
     pub values: ValuesView,
+    pub histogram: HistogramView,
+    pub channels: ChannelsView,
+    /// Marks whose cost is being measured.
+    measuring: Vec<(TensorId, Quantizer)>,
     /// The path compared with last.
     compared_with: String,
     /// What `n` and `N` look for.
@@ -143,6 +157,9 @@ impl App {
             viewport: Viewport::default(),
             filter_text: String::new(),
             values: ValuesView::default(),
+            histogram: HistogramView::default(),
+            channels: ChannelsView::default(),
+            measuring: Vec::new(),
             compared_with: String::new(),
             search: Filter::everything(),
             generation: 0,
@@ -159,9 +176,12 @@ impl App {
     pub fn context(&self) -> Context {
         match &self.overlay {
             Some(overlay) => overlay.context(),
-            None if self.zoomed && self.tab == Tab::Values && self.current_tensor().is_some() => {
-                Context::Values
-            }
+            None if self.zoomed && self.current_tensor().is_some() => match self.tab {
+                Tab::Values => Context::Values,
+                Tab::Channels => Context::Channels,
+                Tab::Histogram => Context::Histogram,
+                Tab::Overview | Tab::Schemes => Context::Table,
+            },
             None => Context::Table,
         }
     }
@@ -196,10 +216,13 @@ impl App {
             Action::Undo => self.model.undo_depth().0 > 0,
             Action::Save | Action::WriteRecipe => !self.model.plan().is_empty(),
             Action::Budget | Action::ReadRecipe => self.model.has_floats(),
-            Action::NextScheme => self.table.current().is_some_and(|row| match row.item {
-                Item::Tensor(id) => self.model.is_marked(id),
-                Item::Module(node) => self.table.totals(node).marked > 0,
-            }),
+            Action::NextScheme | Action::NextCalibration => {
+                self.table.current().is_some_and(|row| match row.item {
+                    Item::Tensor(id) => self.model.is_marked(id),
+                    Item::Module(node) => self.table.totals(node).marked > 0,
+                })
+            }
+            Action::NarrowClip | Action::KeepClip => self.tab == Tab::Histogram,
             Action::Dequantize => save::holds_quantized(&self.model.checkpoint),
             Action::Mark | Action::MarkShown | Action::Presets => self.model.has_floats(),
             _ => true,

@@ -3,7 +3,7 @@
 use super::facts::{Facts, Known, Sqnr};
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::plan::{History, Obstacle, Plan, Totals, obstacle};
-use crate::quantization::{Analysis, Calibration, QuantizationScheme, Quantizer};
+use crate::quantization::{Analysis, Calibration, QuantizationScheme, Quantizer, Questions};
 use crate::tensor::TensorId;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -54,7 +54,13 @@ pub struct Model {
     saved: Plan,
     totals: Totals,
     quality: Quality,
+    /// Bytes of the distributions that are held.
+    distributions: usize,
 }
+
+/// Bytes of distributions that are held at most; the others are counted anew when they are
+/// looked at.
+const DISTRIBUTIONS: usize = 64 << 20;
 
 impl Model {
     pub fn new(checkpoint: Arc<Checkpoint>) -> Model {
@@ -78,6 +84,7 @@ impl Model {
             saved: Plan::default(),
             totals,
             quality: Quality::default(),
+            distributions: 0,
         }
     }
 
@@ -119,7 +126,7 @@ impl Model {
         if self.checkpoint.layout(id).is_some() && self.known(id).facts().is_some() {
             return Sqnr::Stored;
         }
-        Sqnr::of(self.known(id), self.scheme_of(id))
+        Sqnr::of(self.known(id), self.quantizer_of(id))
     }
 
     pub fn plan(&self) -> &Plan {
@@ -158,6 +165,7 @@ impl Model {
 
     /// Forgets every finding: all floats are to be measured anew.
     pub fn forget(&mut self) {
+        self.distributions = 0;
         for known in self.known.iter_mut().filter(|known| **known != Known::Nothing) {
             *known = Known::Waiting;
         }
@@ -168,15 +176,22 @@ impl Model {
     /// out to have no scale.
     pub fn learn(&mut self, id: TensorId, found: Result<Analysis, CheckpointError>) -> bool {
         let Some(known) = self.known.get_mut(id.index()) else { return false };
+        let dtype = &self.checkpoint.tensor(id).dtype;
         match (found, &mut *known) {
-            (Ok(analysis), Known::Facts(facts)) => facts.add(&analysis),
-            (Ok(analysis), _) => match Facts::of(&analysis) {
+            (Ok(analysis), Known::Facts(facts)) => facts.add(dtype, analysis),
+            (Ok(analysis), _) => match Facts::of(dtype, analysis) {
                 Some(facts) => *known = Known::Facts(Box::new(facts)),
                 None => return false,
             },
             (Err(error), _) => *known = Known::Unreadable(error.to_string()),
         }
         if let Known::Facts(facts) = known {
+            if let Some(size) = facts.distribution.as_ref().map(|found| found.size()) {
+                match self.distributions.saturating_add(size) {
+                    held if held <= DISTRIBUTIONS => self.distributions = held,
+                    _ => facts.distribution = None,
+                }
+            }
             let s = &facts.statistics;
             if let Some(first) = s.first_non_finite {
                 let non_finite = Obstacle::NonFinite { nan: s.nan, inf: s.inf, first };
@@ -196,7 +211,7 @@ impl Model {
         let (mut sum, mut measured) = (0.0, 0);
         let mut quality = Quality::default();
         for (id, quantizer) in self.plan.iter() {
-            match Sqnr::of(&self.known[id.index()], quantizer.scheme) {
+            match Sqnr::of(&self.known[id.index()], quantizer) {
                 Sqnr::Decibels(db) => {
                     quality.worst = Some(quality.worst.map_or(db, |worst| worst.min(db)));
                     // A tensor that loses nothing has no say in a mean.
@@ -306,6 +321,52 @@ impl Model {
         self.drop_impossible(&mut plan);
         self.plan = plan;
         self.measure_plan();
+    }
+
+    /// Gives the marked ones among `ids` the calibration.
+    pub fn set_calibration(
+        &mut self,
+        ids: impl IntoIterator<Item = TensorId>,
+        calibration: Calibration,
+    ) -> bool {
+        self.change(|plan| {
+            for id in ids {
+                if let Some(quantizer) = plan.get(id) {
+                    plan.mark(id, Quantizer { calibration, ..quantizer });
+                }
+            }
+        })
+    }
+
+    /// Marks a tensor with a quantizer of its own.
+    pub fn mark_with(&mut self, id: TensorId, quantizer: Quantizer) -> bool {
+        self.change(|plan| plan.mark(id, quantizer))
+    }
+
+    /// Answers from the counted values what can be answered so. Gives whether anything could,
+    /// and the marks whose cost has to be measured.
+    pub fn unmeasured(&mut self) -> (bool, Vec<(TensorId, Quantizer)>) {
+        let rounding = self.plan.rounding;
+        let (mut answered, mut left) = (false, Vec::new());
+        for (id, quantizer) in self.plan.iter() {
+            let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) else { continue };
+            let known = facts.cost_of(quantizer).is_some();
+            if known || quantizer.calibration == Calibration::MinMax {
+                continue;
+            }
+            let one_scale = quantizer.scheme.groups(&self.checkpoint.tensor(id).shape).count() == 1;
+            let exact = facts.distribution.as_ref().filter(|found| one_scale && found.is_exact());
+            match exact {
+                Some(counted) => {
+                    let questions = Questions::errors(Vec::new(), rounding);
+                    let outcome = questions.answer(counted, quantizer);
+                    facts.note(&outcome);
+                    answered = true;
+                }
+                None => left.push((id, quantizer)),
+            }
+        }
+        (answered, left)
     }
 
     pub fn undo(&mut self) -> bool {

@@ -289,7 +289,7 @@ fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
         .collect();
     let preview = |name: &str| -> Option<&ErrorStatistics> {
         let id = *ids.get(name)?;
-        model.known(id).facts()?.error(model.scheme_of(id))
+        model.known(id).facts()?.error_of(model.quantizer_of(id))
     };
     let mut rows: Vec<(&str, &ErrorStatistics, Option<&ErrorStatistics>)> = receipt
         .quantized
@@ -304,6 +304,7 @@ fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
     let largest = compared.iter().copied().fold(0.0, f64::max);
     let verdict = match compared.len() {
         0 => "These tensors had not been measured before.".to_owned(),
+        1 if largest < 1e-6 => "On disk, 1 tensor has the error the preview showed.".to_owned(),
         n if largest < 1e-6 => {
             format!("On disk, {} have the error the preview showed.", counted(n, "tensor"))
         }

@@ -1,14 +1,14 @@
 //! The tensor, or the module, under the cursor.
 
 use super::theme::Theme;
-use super::{layout, paint, values};
-use crate::app::facts::{Cost, Facts, Known, SCHEMES, scheme_name};
+use super::{channels, histogram, layout, paint, values};
+use crate::app::facts::{Cost, Facts, Known, SCHEMES, calibration_name, scheme_name};
 use crate::app::figures::{bytes, count, counted, decibels, parameters, percent, value};
 use crate::app::pager::wrap;
 use crate::app::table::{Row, VERDICTS};
 use crate::app::tree::{Item, NodeId};
 use crate::app::{App, Calibration, Tab, names};
-use crate::quantization::{ErrorStatistics, QuantizationScheme, Verdict};
+use crate::quantization::{self, ErrorStatistics, QuantizationScheme, Verdict};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -58,12 +58,15 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
             paint::line(buf, area, y, &Line::styled(row, style));
         }
     };
-    if app.tab == Tab::Values {
-        return values::draw(buf, area, app, id, theme);
+    match app.tab {
+        Tab::Values => return values::draw(buf, area, app, id, theme),
+        Tab::Channels => return channels::draw(buf, area, app, id, theme),
+        _ => {}
     }
     match app.model.known(id) {
         Known::Facts(facts) => match app.tab {
-            Tab::Values => {}
+            Tab::Values | Tab::Channels => {}
+            Tab::Histogram => histogram::draw(buf, area, app, id, facts, theme),
             Tab::Overview => overview(buf, area, app, id, facts, theme),
             Tab::Schemes if app.model.checkpoint.layout(id).is_none() => {
                 schemes(buf, area, app, id, facts, theme);
@@ -129,13 +132,19 @@ fn block(buf: &mut Buffer, area: Rect, title: &str, figures: &[Figure], theme: &
 
 fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
     let [first, second, third] = thirds(area);
-    let scheme = app.model.scheme_of(id);
+    let quantizer = app.model.quantizer_of(id);
+    let scheme = quantizer.scheme;
     block(buf, first, "values", &statistics(facts, theme), theme);
     if let Some(layout) = app.model.checkpoint.layout(id) {
         return stored(buf, second, app, id, &layout.name(), theme);
     }
-    let title = format!("int8 {}, weight error", scheme_name(scheme));
-    let error = match facts.cost(scheme) {
+    let title = match quantizer.calibration {
+        quantization::Calibration::MinMax => {
+            format!("int8 {}, weight error", scheme_name(scheme))
+        }
+        other => format!("int8 {}, {}", scheme_name(scheme), calibration_name(other)),
+    };
+    let error = match facts.cost_of(quantizer) {
         Some(Cost::Error { error, scales, largest_scale, .. }) => {
             errors(error, scheme, (*scales, *largest_scale), theme)
         }
@@ -151,6 +160,23 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
     block(buf, second, &title, &error, theme);
     if third.height >= 6 {
         comparison(buf, third, app, id, facts, theme);
+    }
+    let below = area.height.saturating_sub(12);
+    if third.y == area.y && below > 0 {
+        let rest = Rect { y: area.y + 12, height: below, ..area };
+        health(buf, rest, facts, theme);
+    }
+}
+
+/// What is odd with the tensor and what that means, where there is room for it.
+fn health(buf: &mut Buffer, area: Rect, facts: &Facts, theme: &Theme) {
+    let mut y = 0;
+    for flag in &facts.flags {
+        let text = format!("! {flag}: {}", flag.meaning());
+        for row in wrap(&text, area.width.min(110).into()) {
+            paint::line(buf, area, y, &Line::styled(row, theme.warning));
+            y += 1;
+        }
     }
 }
 
@@ -241,7 +267,7 @@ fn cosine(x: f64) -> String {
 fn comparison(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
     let tensor = app.model.checkpoint.tensor(id);
     let now = app.model.scheme_of(id);
-    paint::line(buf, area, 0, &Line::styled("int8 schemes", theme.dim));
+    paint::line(buf, area, 0, &Line::styled("int8 schemes, min–max", theme.dim));
     for (y, scheme) in (1..).zip(SCHEMES) {
         let style = if scheme == now { theme.strong } else { theme.dim };
         let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
@@ -256,9 +282,14 @@ fn comparison(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Fac
         spans.push(Span::styled(format!("  {:>9}", bytes(size)), style));
         paint::line(buf, area, y, &Line::from(spans));
     }
-    let advice = advice(facts, now);
-    for (y, row) in (7..).zip(wrap(&advice, area.width.min(60).into())) {
-        paint::line(buf, area, y, &Line::styled(row, theme.text));
+    let mut y = 6;
+    let flags = facts.flags.iter().map(|flag| (format!("! {flag}"), theme.warning));
+    let advice = Some((advice(facts, now), theme.text)).filter(|(text, _)| !text.is_empty());
+    for (text, style) in flags.chain(advice) {
+        for row in wrap(&text, area.width.min(60).into()) {
+            paint::line(buf, area, y, &Line::styled(row, style));
+            y += 1;
+        }
     }
 }
 

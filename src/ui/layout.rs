@@ -1,6 +1,7 @@
 //! Where everything is. Pure, and shared by drawing, paging and the mouse.
 
 use crate::app::overlay::Overlay;
+use crate::app::sketch;
 use crate::app::table::{Column, Widest};
 use crate::app::{App, Tab, Target, Viewport};
 use ratatui::layout::{Position, Rect, Size};
@@ -100,7 +101,8 @@ pub fn viewport(size: Size, app: &App) -> Viewport {
     let rows = detail.saturating_sub(2).into();
     let text = inside(text_window(size));
     let text = (text.width.into(), text.height.into());
-    Viewport { table: table.into(), values: rows, diff: rows, text }
+    let channels = usize::from(detail.saturating_sub(1 + ABOVE_CHANNELS));
+    Viewport { table: table.into(), values: rows, channels, diff: rows, text }
 }
 
 /// A window of at most `width` and `height`, in the middle of the screen.
@@ -150,7 +152,8 @@ pub fn columns(width: u16, widest: &Widest) -> Vec<Place> {
         Shape => (widest.shape as u16).clamp(5, 20),
         DType => (widest.dtype as u16).clamp(5, 12),
         Bytes => 8,
-        Scheme => 11,
+        Scheme => 13,
+        Values => sketch::COLUMNS as u16,
         Sqnr | File | Name => 0,
     };
     let enough = (widest.name as u16).clamp(16, 46);
@@ -161,10 +164,11 @@ pub fn columns(width: u16, widest: &Widest) -> Vec<Place> {
         name -= if fits { wanted } else { 0 };
         fits
     };
-    let taken = [Bytes, Shape, Scheme, DType].map(|column| (column, take(GAP + width_of(column))));
+    let taken =
+        [Bytes, Shape, Scheme, DType, Values].map(|column| (column, take(GAP + width_of(column))));
     let sqnr = if take(GAP + GAUGE) { SQNR + GAP + GAUGE } else { SQNR };
     let mut x = MARK;
-    let mut places = Vec::with_capacity(6);
+    let mut places = Vec::with_capacity(7);
     let mut put = |column, width| {
         places.push(Place { column, x, width });
         x += width + GAP;
@@ -175,6 +179,9 @@ pub fn columns(width: u16, widest: &Widest) -> Vec<Place> {
         put(column, width_of(column));
     }
     put(Sqnr, sqnr);
+    if fits(Values) {
+        put(Values, width_of(Values));
+    }
     if fits(Scheme) {
         put(Scheme, width_of(Scheme));
     }
@@ -201,6 +208,9 @@ pub const BUDGET_FIGURES: u16 = 46;
 /// Rows of the budget, and of the table that stays above it where there is little room.
 const BUDGET_HEIGHT: u16 = 14;
 const BUDGET_ROWS: u16 = 4;
+
+/// Rows above the list of channels: the strip's title, the strip, its ends, the titles.
+const ABOVE_CHANNELS: u16 = 4;
 
 /// Where the budget's figures are.
 pub fn budget_figures(area: Rect) -> Rect {
@@ -296,6 +306,6 @@ mod tests {
         let shown = |width| columns(width, &LLAMA).iter().map(|p| p.column).collect::<Vec<_>>();
         assert_eq!(shown(60), [Column::Name, Column::Sqnr]);
         assert_eq!(shown(80), [Column::Name, Column::Bytes, Column::Sqnr]);
-        assert_eq!(shown(140).len(), 6);
+        assert_eq!(shown(140).len(), 7);
     }
 }

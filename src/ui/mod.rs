@@ -2,12 +2,14 @@
 //! `terminal` is ratatui named.
 
 mod budget;
+mod channels;
 mod detail;
 mod dialogs;
 mod diff;
 mod header;
 mod help;
 mod hints;
+mod histogram;
 pub mod layout;
 mod paint;
 mod plan;

@@ -115,6 +115,12 @@ pub fn bar<'a>(share: f64, width: usize, filled: Style, theme: &Theme) -> [Span<
     [Span::styled("━".repeat(cells), filled), Span::styled("─".repeat(width - cells), theme.faint)]
 }
 
+/// A column so many eighths of a row high.
+pub fn column(eighths: u8) -> char {
+    const COLUMNS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    COLUMNS[usize::from(eighths.min(8))]
+}
+
 /// An SQNR as a bar that is full at 50 dB.
 pub fn gauge<'a>(db: f64, width: usize, theme: &Theme) -> [Span<'a>; 2] {
     bar(db / 50.0, width, theme.verdict(Verdict::of(db)), theme)

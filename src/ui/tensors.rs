@@ -9,6 +9,7 @@ use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
 use crate::app::tree::Item;
 use crate::app::{App, Calibration, names};
+use crate::quantization::{self, Quantizer};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Alignment, Rect};
@@ -66,7 +67,9 @@ fn titles(buf: &mut Buffer, area: Rect, places: &[Place], app: &App, theme: &The
         let title = format!("{}{arrow}", place.column.title());
         let width = usize::from(place.width);
         let text = match place.column {
-            Column::Name | Column::Scheme | Column::DType => format!("{title:<width$}"),
+            Column::Name | Column::Scheme | Column::DType | Column::Values => {
+                format!("{title:<width$}")
+            }
             // Over the figures, not over the gauge beside them.
             Column::Sqnr => format!("{title:>8}"),
             _ => format!("{title:>width$}"),
@@ -90,6 +93,9 @@ impl Painter<'_> {
         };
         let (mark, style) = cells.mark;
         buf.set_stringn(area.x + 2, area.y, mark, 1, style);
+        if cells.flagged {
+            buf.set_stringn(area.x + 1, area.y, "!", 1, self.theme.warning);
+        }
         for place in places {
             let cell = Rect::new(area.x + place.x, area.y, place.width, 1);
             let line = match place.column {
@@ -98,6 +104,7 @@ impl Painter<'_> {
                 Column::DType => cells.dtype.clone(),
                 Column::Bytes => cells.bytes.clone().alignment(Alignment::Right),
                 Column::Sqnr => self.sqnr(&cells, place.width.into()),
+                Column::Values => self.sketch(row.item),
                 Column::Scheme => cells.scheme.clone(),
                 Column::File => continue,
             };
@@ -177,8 +184,8 @@ impl Painter<'_> {
         };
         let style = if app.model.quantizable(id) { theme.text } else { theme.dim };
         let scheme = match sqnr {
-            Sqnr::Stored | Sqnr::Nothing | Sqnr::Impossible | Sqnr::Unreadable => "",
-            _ => scheme_name(app.model.scheme_of(id)),
+            Sqnr::Stored | Sqnr::Nothing | Sqnr::Impossible | Sqnr::Unreadable => String::new(),
+            _ => scheme_text(app.model.quantizer_of(id)),
         };
         Cells {
             mark,
@@ -192,6 +199,8 @@ impl Painter<'_> {
                 .layout(id)
                 .map_or(String::new(), |l| names::visible(&l.name()).into_owned()),
             at_least: false,
+            flagged: app.model.known(id).facts().is_some_and(|facts| !facts.flags.is_empty())
+                && !matches!(sqnr, Sqnr::Impossible | Sqnr::Unreadable),
             scheme: Line::styled(scheme, if marked { theme.mark } else { theme.faint }),
         }
     }
@@ -220,8 +229,18 @@ impl Painter<'_> {
             sqnr,
             stored: String::new(),
             at_least: true,
+            flagged: false,
             scheme,
         }
+    }
+
+    /// The distribution from −absmax to absmax.
+    fn sketch<'b>(&self, item: Item) -> Line<'b> {
+        let Item::Tensor(id) = item else { return Line::default() };
+        let facts = self.app.model.known(id).facts();
+        let Some(sketch) = facts.and_then(|facts| facts.sketch) else { return Line::default() };
+        let text: String = sketch.iter().map(|&height| paint::column(height)).collect();
+        Line::styled(text, self.theme.dim)
     }
 
     fn sqnr<'b>(&self, cells: &Cells, width: usize) -> Line<'b> {
@@ -268,7 +287,20 @@ struct Cells<'a> {
     stored: String,
     /// The SQNR is the worst of several.
     at_least: bool,
+    /// There is something odd with it.
+    flagged: bool,
     scheme: Line<'a>,
+}
+
+/// A scheme with a sign of its calibration, if that is not min–max.
+fn scheme_text(quantizer: Quantizer) -> String {
+    let scheme = scheme_name(quantizer.scheme);
+    match quantizer.calibration {
+        quantization::Calibration::MinMax => scheme.to_owned(),
+        quantization::Calibration::Mse => format!("{scheme} m"),
+        quantization::Calibration::Percentile(_) => format!("{scheme} p"),
+        quantization::Calibration::Clip(_) => format!("{scheme} c"),
+    }
 }
 
 /// Lays the cursor over a row, keeping the colours that mean something.

@@ -4,9 +4,11 @@
 use quantscope::app::keys::Key;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
-use quantscope::job::{Progress, save, scan, values};
+use quantscope::job::{Progress, channels, save, scan, values};
 use quantscope::plan::recipe;
-use quantscope::terminal::{compare, lay_out, questions, write_recipe};
+use quantscope::quantization::Questions;
+use quantscope::tensor::TensorId;
+use quantscope::terminal::{by_quantizer, compare, cost, count, lay_out, questions, write_recipe};
 use quantscope::ui::{self, Colours, Theme};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -114,13 +116,8 @@ impl Driver {
         match effect {
             Effect::Calibrate { .. } if self.hold => self.held.push(effect),
             Effect::Calibrate { generation, schemes } => {
-                let order = scan::Order::new(checkpoint.ids().collect());
-                let found = Mutex::new(Vec::new());
-                let report = |finding| found.lock().expect("no panic").push(finding);
-                let progress = Progress::default();
-                scan::run(&checkpoint, &questions(schemes), &order, Some(1), &progress, &report)
-                    .expect("runs to its end");
-                for (tensor, found) in found.into_inner().expect("no panic") {
+                let tensors = checkpoint.ids().collect();
+                for (tensor, found) in scan_of(&checkpoint, tensors, &questions(schemes)) {
                     self.send(Event::Found { generation, tensor, found });
                 }
                 self.tick(None);
@@ -150,6 +147,25 @@ impl Driver {
             Effect::ReadValues(request) => {
                 let found = values::run(&checkpoint, &request, &Progress::default());
                 self.send(Event::Values(request, found.map_err(|error| error.to_string())));
+            }
+            Effect::Count(tensor) => {
+                for (tensor, found) in scan_of(&checkpoint, vec![tensor], &count()) {
+                    let counted = found.map_err(|error| error.to_string());
+                    let counted = counted.map(|found| found.distribution.expect("asked for"));
+                    self.send(Event::Counted(tensor, counted));
+                }
+            }
+            Effect::ReadChannels(request) => {
+                let found = channels::run(&checkpoint, &request, Some(1), &Progress::default());
+                self.send(Event::Channels(request, found.map_err(|error| error.to_string())));
+            }
+            Effect::Measure(marks) => {
+                for (quantizer, tensors) in by_quantizer(marks) {
+                    let questions = cost(quantizer, self.app.model.plan().rounding);
+                    for (tensor, found) in scan_of(&checkpoint, tensors, &questions) {
+                        self.send(Event::Measured { tensor, found });
+                    }
+                }
             }
             Effect::WriteRecipe { path, text, replace } => {
                 let written = write_recipe(&self.directory.path().join(path), &text, replace);
@@ -245,6 +261,19 @@ impl Driver {
         let first = 4;
         rows[first..first + self.app.table.visible().len()].to_vec()
     }
+}
+
+fn scan_of(
+    checkpoint: &Checkpoint,
+    tensors: Vec<TensorId>,
+    questions: &Questions,
+) -> Vec<scan::Finding> {
+    let order = scan::Order::new(tensors);
+    let found = Mutex::new(Vec::new());
+    let report = |finding| found.lock().expect("no panic").push(finding);
+    scan::run(checkpoint, questions, &order, Some(1), &Progress::default(), &report)
+        .expect("runs to its end");
+    found.into_inner().expect("no panic")
 }
 
 fn key_named(name: &str) -> Key {

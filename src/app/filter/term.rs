@@ -1,10 +1,10 @@
 //! One condition of a filter that is not a word: `re:…`, `*glob*`, `dtype:bf16`, `size>10M`,
 //! `is:marked`, or any of them with `!` before it.
 
-use crate::app::facts::{Cost, Known, Sqnr};
+use crate::app::facts::{Known, Sqnr};
 use crate::app::model::Model;
 use crate::plan::Obstacle;
-use crate::quantization::Verdict;
+use crate::quantization::{Flag, Verdict};
 use crate::tensor::TensorId;
 use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
@@ -76,10 +76,15 @@ states! {
     Quantizable "quantizable" "a weight that is quantized unless one says otherwise",
     Quantized "quantized" "stored quantized",
     Float "float" "holds floats",
+    Flagged "flagged" "has any of the following",
     Nan "nan" "holds NaN",
     Inf "inf" "holds infinities",
     Zero "zero" "holds nothing but zeros",
     Constant "constant" "holds one value only",
+    Underflow "underflow" "its scale underflows",
+    BeyondF16 "beyond-f16" "holds values that F16 cannot",
+    Outlier "outlier" "one channel sets the scale of all",
+    Dead "dead" "has output channels of zeros",
     NoScale "noscale" "cannot be quantized for want of a scale",
     Unreadable "unreadable" "could not be read",
     Waiting "waiting" "not measured yet",
@@ -243,22 +248,25 @@ impl Test {
 
 impl State {
     fn holds(self, model: &Model, id: TensorId) -> bool {
-        let statistics = || model.known(id).facts().map(|facts| &facts.statistics);
+        let flagged = |fits: fn(&Flag) -> bool| {
+            model.known(id).facts().is_some_and(|facts| facts.flags.iter().any(fits))
+        };
         let verdict = |verdict| model.sqnr(id).verdict() == Some(verdict);
         match self {
             State::Marked => model.is_marked(id),
             State::Quantizable => model.quantizable(id),
             State::Quantized => model.checkpoint.layout(id).is_some(),
             State::Float => model.checkpoint.float_type(id).is_some(),
-            State::Nan => statistics().is_some_and(|s| s.nan > 0),
-            State::Inf => statistics().is_some_and(|s| s.inf > 0),
-            State::Zero => statistics().is_some_and(|s| s.count > 0 && s.zeros == s.count),
-            State::Constant => statistics().is_some_and(|s| s.min == s.max && s.is_finite()),
-            State::NoScale => {
-                let scheme = model.scheme_of(id);
-                let cost = model.known(id).facts().and_then(|facts| facts.cost(scheme));
-                matches!(cost, Some(Cost::Impossible(_)))
-            }
+            State::Flagged => flagged(|_| true),
+            State::Nan => flagged(|flag| matches!(flag, Flag::Nan { .. })),
+            State::Inf => flagged(|flag| matches!(flag, Flag::Inf { .. })),
+            State::Zero => flagged(|flag| matches!(flag, Flag::Zero)),
+            State::Constant => flagged(|flag| matches!(flag, Flag::Constant(_))),
+            State::Underflow => flagged(|flag| matches!(flag, Flag::Underflow)),
+            State::BeyondF16 => flagged(|flag| matches!(flag, Flag::BeyondF16 { .. })),
+            State::Outlier => flagged(|flag| matches!(flag, Flag::OutlierChannel { .. })),
+            State::Dead => flagged(|flag| matches!(flag, Flag::DeadChannels(_))),
+            State::NoScale => model.sqnr(id) == Sqnr::Impossible,
             State::Unreadable => matches!(model.known(id), Known::Unreadable(_)),
             State::Waiting => model.sqnr(id) == Sqnr::Waiting,
             State::Poor => verdict(Verdict::Poor),

@@ -191,6 +191,11 @@ impl Table {
         }
     }
 
+    /// From now on the cursor stays on its tensor, for somebody did something to it.
+    pub fn hold(&mut self) {
+        self.moved = true;
+    }
+
     pub fn set_height(&mut self, height: usize) {
         self.height = height.max(1);
         self.keep_in_view();
@@ -235,7 +240,7 @@ impl Table {
             self.sift(false, model);
         }
         match self.sort.column {
-            Column::Sqnr => self.reorder(model),
+            Column::Sqnr | Column::Values => self.reorder(model),
             _ if sifted => self.rebuild(model),
             _ => self.sum_up(model),
         }
@@ -289,6 +294,10 @@ impl Table {
                     let place = SCHEMES.iter().position(|&s| s == scheme).unwrap_or(0);
                     directed(place as f64)
                 }
+            },
+            Column::Values => match model.known(id).facts().map(|facts| &facts.statistics) {
+                Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
+                _ => (2, 0.0),
             },
             // What cannot be quantized is worse than the worst.
             Column::Sqnr => match model.sqnr(id) {

@@ -10,17 +10,20 @@ pub enum Column {
     DType,
     Bytes,
     Sqnr,
+    /// The sketch of the values; ordered by how far they reach beyond most of them.
+    Values,
     Scheme,
 }
 
 impl Column {
-    pub const ALL: [Column; 7] = [
+    pub const ALL: [Column; 8] = [
         Column::File,
         Column::Name,
         Column::Shape,
         Column::DType,
         Column::Bytes,
         Column::Sqnr,
+        Column::Values,
         Column::Scheme,
     ];
 
@@ -32,13 +35,14 @@ impl Column {
             Column::DType => "dtype",
             Column::Bytes => "bytes",
             Column::Sqnr => "SQNR",
+            Column::Values => "values",
             Column::Scheme => "scheme",
         }
     }
 
     /// Big things first, bad things first, names from A.
     fn starts_descending(self) -> bool {
-        matches!(self, Column::Shape | Column::Bytes)
+        matches!(self, Column::Shape | Column::Bytes | Column::Values)
     }
 }
 
@@ -67,6 +71,8 @@ impl Sort {
             (Column::Bytes, false) => "smallest first",
             (Column::Sqnr, false) => "worst SQNR first",
             (Column::Sqnr, true) => "best SQNR first",
+            (Column::Values, true) => "farthest outliers first",
+            (Column::Values, false) => "nearest outliers first",
             (Column::Scheme, _) => "by scheme",
         }
     }

@@ -50,6 +50,9 @@ impl App {
             _ => {
                 self.model.forget();
                 self.values.forget();
+                self.histogram.forget();
+                self.channels.forget();
+                self.measuring.clear();
                 self.settle();
                 self.calibrate(0, effects);
             }

@@ -12,6 +12,7 @@ use crate::tensor::TensorId;
 impl App {
     /// The plan is another: the modules' sums follow.
     pub(super) fn plan_changed(&mut self) {
+        self.table.hold();
         match self.table.sort.column {
             // A mark may carry another scheme, so another SQNR.
             Column::Scheme => self.table.reorder(&self.model),

@@ -4,6 +4,7 @@ mod budget;
 mod calibrate;
 mod diff;
 mod find;
+mod look;
 mod marks;
 mod recipe;
 mod save;
@@ -83,12 +84,19 @@ pub fn update(app: &mut App, event: Event) -> Effects {
             }
         }
         Event::Values(request, found) => app.values.take(request, found),
+        Event::Counted(tensor, counted) => app.histogram.take(tensor, counted),
+        Event::Channels(request, found) => app.channels.take(request, found),
+        Event::Measured { tensor, found } => {
+            app.model.learn(tensor, found);
+            app.measured(tensor);
+        }
         Event::RecipeWritten(outcome) => app.recipe_written(outcome),
         Event::RecipeRead(outcome) => app.recipe_read(outcome),
         Event::Compared(outcome) => app.compared(outcome),
     }
     app.hurry(&mut effects);
-    app.look_into(&mut effects);
+    app.measure_marks(&mut effects);
+    app.look(&mut effects);
     effects
 }
 
@@ -169,6 +177,13 @@ impl App {
             Action::Invert => self.invert(),
             Action::Presets => self.open_presets(),
             Action::NextScheme => self.next_scheme(),
+            Action::NextCalibration => self.next_calibration(),
+            Action::NarrowClip => self.slide(true),
+            Action::WidenClip => self.slide(false),
+            Action::KeepClip => self.keep_clip(),
+            Action::ToggleLog => self.histogram.log = !self.histogram.log,
+            Action::NextFlag => self.find_flag(true),
+            Action::PreviousFlag => self.find_flag(false),
             Action::NextSchemeForAll => self.next_scheme_for_all(),
             Action::Undo => self.travel("undone", "nothing to undo", |model| model.undo()),
             Action::Redo => self.travel("done again", "nothing to redo", |model| model.redo()),
@@ -248,8 +263,10 @@ impl App {
             Motion::First => isize::MIN,
             Motion::Last => isize::MAX,
         };
-        if self.context() == Context::Values {
-            return self.values.move_cursor(motion);
+        match self.context() {
+            Context::Values => return self.values.move_cursor(motion),
+            Context::Channels => return self.channels.move_by(motion),
+            _ => {}
         }
         let step = |at: usize, count: usize| {
             at.saturating_add_signed(rows.signum()).min(count.saturating_sub(1))
@@ -403,6 +420,7 @@ impl App {
         let (width, height) = self.viewport.text;
         match &mut self.overlay {
             None if self.zoomed && self.tab == Tab::Values => self.values.scroll(rows),
+            None if self.zoomed && self.tab == Tab::Channels => self.channels.scroll(rows),
             None | Some(Overlay::Filter(_)) => self.table.scroll(rows),
             Some(Overlay::Text(_, pager)) => pager.scroll_by(rows, width, height),
             Some(_) => self.move_by(if rows > 0 { Motion::Down } else { Motion::Up }, effects),
@@ -413,6 +431,7 @@ impl App {
         self.viewport = viewport;
         self.table.set_height(viewport.table);
         self.values.set_height(viewport.values);
+        self.channels.set_height(viewport.channels);
         if let Some(Overlay::Diff(view)) = &mut self.overlay
             && let DiffState::Done(differences) = &mut view.state
         {

@@ -5,14 +5,14 @@ use crate::app::event::Effect;
 use crate::app::facts::{Cost, Known};
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
-use crate::app::{App, Tab, values};
+use crate::app::{App, values};
 use crate::job::values::Quantization;
 use crate::tensor::TensorId;
 
 impl App {
     /// Asks for the values that are seen and not there yet.
     pub(super) fn look_into(&mut self, effects: &mut Effects) {
-        let Some(id) = self.current_tensor().filter(|_| self.tab == Tab::Values) else { return };
+        let Some(id) = self.current_tensor() else { return };
         self.values.look_at(id, &self.model.checkpoint.tensor(id).shape);
         let how = self.quantization_of(id);
         if let Some(request) = self.values.wants(how) {
@@ -29,7 +29,7 @@ impl App {
         let quantizer = self.model.quantizer_of(id);
         let rounding = self.model.plan().rounding;
         let scale = match self.model.known(id) {
-            Known::Facts(facts) => match facts.cost(quantizer.scheme) {
+            Known::Facts(facts) => match facts.cost_of(quantizer) {
                 Some(Cost::Error { scales: 1, largest_scale, .. }) => Some(*largest_scale),
                 Some(Cost::Impossible(_)) => return None,
                 _ => None,

@@ -1,0 +1,157 @@
+//! The distribution of one tensor's values, and a clip that slides over it.
+
+use super::facts::Facts;
+use crate::quantization::{
+    Calibration, Distribution, ErrorStatistics, QuantizationScheme, Quantizer, Questions, Rounding,
+};
+use crate::tensor::TensorId;
+
+/// Places of the slider: sixteenths of an octave down from the largest magnitude.
+const PLACES: u32 = 64;
+
+#[derive(Debug, Default)]
+pub struct HistogramView {
+    of: Option<TensorId>,
+    /// 0: nothing is clipped.
+    place: u32,
+    /// Heights are logarithms of the counts.
+    pub log: bool,
+    /// What was counted because the facts did not hold it.
+    counted: Option<(TensorId, Result<Distribution, String>)>,
+    asked: Option<TensorId>,
+    /// What the slider's clip makes of the tensor.
+    pub clipped: Option<Clipped>,
+    /// The clip of least error.
+    pub best: Option<Clipped>,
+}
+
+/// What quantizing a tensor per tensor with a clip makes of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clipped {
+    /// A share of the largest magnitude.
+    pub share: f64,
+    /// The same as a magnitude.
+    pub clip: f64,
+    pub scale: f32,
+    pub error: ErrorStatistics,
+    /// Elements beyond the clip.
+    pub beyond: u64,
+    /// Whether every value was counted as it is, and not in bins.
+    pub exact: bool,
+}
+
+impl HistogramView {
+    /// The share of the largest magnitude at which the slider stands.
+    pub fn share(&self) -> f64 {
+        let share = (-f64::from(self.place) / 16.0).exp2();
+        (share * 1e4).round() / 1e4
+    }
+
+    /// The calibration that the slider stands for.
+    pub fn calibration(&self) -> Calibration {
+        match self.place {
+            0 => Calibration::MinMax,
+            _ => Calibration::Clip(self.share()),
+        }
+    }
+
+    /// Looks at a tensor; the slider starts where its mark has it.
+    pub fn look_at(&mut self, id: TensorId, calibration: Calibration) {
+        if self.of == Some(id) {
+            return;
+        }
+        let log = self.log;
+        *self = HistogramView { of: Some(id), log, ..HistogramView::default() };
+        if let Calibration::Clip(share) = calibration {
+            self.place = ((-share.log2() * 16.0).round().max(0.0) as u32).min(PLACES);
+        }
+    }
+
+    /// One place narrower or wider. False at an end.
+    pub fn slide(&mut self, narrower: bool) -> bool {
+        let to = match narrower {
+            true => (self.place + 1).min(PLACES),
+            false => self.place.saturating_sub(1),
+        };
+        std::mem::replace(&mut self.place, to) != to
+    }
+
+    pub fn forget(&mut self) {
+        let log = self.log;
+        *self = HistogramView { log, ..HistogramView::default() };
+    }
+
+    /// The distribution of the tensor `id`: the one its facts hold, or the one counted for
+    /// this view.
+    pub fn distribution<'a>(
+        &'a self,
+        id: TensorId,
+        facts: &'a Facts,
+    ) -> Option<Result<&'a Distribution, &'a str>> {
+        if let Some(held) = &facts.distribution {
+            return Some(Ok(held));
+        }
+        let (of, counted) = self.counted.as_ref()?;
+        (*of == id).then(|| counted.as_ref().map_err(String::as_str))
+    }
+
+    /// Whether the tensor has to be counted for this view; said once.
+    pub fn wants(&mut self, id: TensorId, facts: &Facts) -> bool {
+        let known = self.distribution(id, facts).is_some() || self.asked == Some(id);
+        if !known {
+            self.asked = Some(id);
+        }
+        !known
+    }
+
+    pub fn take(&mut self, id: TensorId, counted: Result<Distribution, String>) {
+        if self.asked == Some(id) {
+            self.asked = None;
+            self.counted = Some((id, counted));
+        }
+    }
+
+    /// Works out what the slider's clip makes of the tensor, if that is not known yet.
+    pub fn judge(&mut self, id: TensorId, facts: &Facts, rounding: Rounding) {
+        let share = self.share();
+        if self.clipped.is_some_and(|clipped| clipped.share == share) && self.best.is_some() {
+            return;
+        }
+        let Some(Ok(distribution)) = self.distribution(id, facts) else { return };
+        let clipped = clip(distribution, facts, self.calibration(), rounding);
+        let best = self.best.or_else(|| clip(distribution, facts, Calibration::Mse, rounding));
+        (self.clipped, self.best) = (clipped, best);
+    }
+}
+
+fn clip(
+    distribution: &Distribution,
+    facts: &Facts,
+    calibration: Calibration,
+    rounding: Rounding,
+) -> Option<Clipped> {
+    let questions = Questions::errors(Vec::new(), rounding);
+    let scheme = QuantizationScheme::PER_TENSOR;
+    let outcome = questions.answer(distribution, Quantizer { calibration, scheme });
+    let found = outcome.result.ok()?;
+    let scale = found.scales.max;
+    let absmax = facts.statistics.absmax;
+    let clip = match calibration {
+        Calibration::MinMax => absmax,
+        Calibration::Clip(share) => absmax * share,
+        _ => f64::from(scale) * f64::from(scheme.quantization_type().max()),
+    };
+    Some(Clipped {
+        share: match calibration {
+            Calibration::MinMax => 1.0,
+            Calibration::Clip(share) => share,
+            _ if absmax > 0.0 => clip / absmax,
+            _ => 1.0,
+        },
+        clip,
+        scale,
+        error: found.error?.statistics(),
+        beyond: distribution.beyond(clip * (1.0 + 1e-7)),
+        exact: distribution.is_exact(),
+    })
+}

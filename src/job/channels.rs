@@ -1,0 +1,168 @@
+//! The output channels of one tensor: the range of each, and what it loses with a scale of
+//! its own and with the scale of the whole tensor.
+
+use super::save::SaveError;
+use super::{Job, Progress, each_chunk, lock};
+use crate::checkpoint::{Checkpoint, Reader};
+use crate::export::ExportError;
+use crate::quantization::kernels::{self, Quantization};
+use crate::quantization::{
+    Calibration, ErrorSums, QuantizationScheme, QuantizationType, Quantizer, Range, Rounding,
+};
+use crate::tensor::{FloatType, TensorId};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Elements looked at by one worker at a time, at least one channel.
+const CHUNK: u64 = 1 << 17;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    pub tensor: TensorId,
+    /// The scale of the whole tensor.
+    pub shared: f32,
+    pub rounding: Rounding,
+}
+
+/// What is known of one output channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Channel {
+    pub absmax: f64,
+    /// Its SQNR in dB with the scale of the whole tensor; NaN if it holds what has no scale.
+    pub shared_db: f64,
+    /// With a scale of its own.
+    pub own_db: f64,
+}
+
+/// All channels in their order, or why they could not be read.
+pub type Found = Result<Vec<Channel>, SaveError>;
+
+/// Starts in the background; the one finding is all channels in their order.
+pub fn start(
+    checkpoint: Arc<Checkpoint>,
+    request: Request,
+    threads: Option<usize>,
+) -> std::io::Result<Job<Found>> {
+    Job::start("channels", Arc::new(Progress::default()), move |progress, sender| {
+        let _ = sender.send(run(&checkpoint, &request, threads, progress));
+    })
+}
+
+/// Looks at every channel, on all cores.
+pub fn run(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Vec<Channel>, SaveError> {
+    let shape = &checkpoint.tensor(request.tensor).shape;
+    let (channels, length) = (shape.channels(), shape.channel_len());
+    if checkpoint.float_type(request.tensor).is_none() || shape.elements() == 0 {
+        return Ok(Vec::new());
+    }
+    let at_once = (CHUNK / length.max(1)).max(1);
+    progress.expect(checkpoint.bytes(request.tensor));
+    let found = Mutex::new(vec![Channel::default(); channels as usize]);
+    each_chunk([channels.div_ceil(at_once)].into_iter(), threads, progress, || {
+        let mut reader = checkpoint.reader();
+        let found = &found;
+        move |_, k| {
+            let numbers = k * at_once..channels.min((k + 1) * at_once);
+            for number in numbers {
+                let channel = channel(&mut reader, request, number * length, length)?;
+                if let Some(place) = lock(found).get_mut(number as usize) {
+                    *place = channel;
+                }
+                progress.advance(checkpoint.bytes(request.tensor) / channels);
+            }
+            Ok(())
+        }
+    })?;
+    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn channel(
+    reader: &mut Reader,
+    request: &Request,
+    start: u64,
+    length: u64,
+) -> Result<Channel, ExportError> {
+    let pieces = || (start..start + length).step_by(CHUNK as usize);
+    let mut range = Range::default();
+    for at in pieces() {
+        each(reader, request, at, start + length, |dtype, bytes| {
+            range.merge(&kernels::range(dtype, bytes));
+        })?;
+    }
+    let quantizer =
+        Quantizer { calibration: Calibration::MinMax, scheme: QuantizationScheme::PER_CHANNEL };
+    let own = range.is_finite().then(|| quantizer.scale_for(range.absmax(), FloatType::F32).ok());
+    let Some(own) = own.flatten() else {
+        return Ok(Channel { absmax: range.absmax(), shared_db: f64::NAN, own_db: f64::NAN });
+    };
+    let how =
+        |scale| Quantization { scale, qtype: QuantizationType::QInt8, rounding: request.rounding };
+    let (mut by_own, mut by_shared) = (ErrorSums::default(), ErrorSums::default());
+    for at in pieces() {
+        each(reader, request, at, start + length, |dtype, bytes| {
+            by_own.merge(&kernels::error(dtype, bytes, how(own)));
+            by_shared.merge(&kernels::error(dtype, bytes, how(request.shared)));
+        })?;
+    }
+    Ok(Channel {
+        absmax: range.absmax(),
+        shared_db: by_shared.statistics().sqnr_db,
+        own_db: by_own.statistics().sqnr_db,
+    })
+}
+
+fn each(
+    reader: &mut Reader,
+    request: &Request,
+    at: u64,
+    end: u64,
+    mut look: impl FnMut(FloatType, &[u8]),
+) -> Result<(), ExportError> {
+    if let Some((dtype, bytes)) = reader.elements(request.tensor, at..(at + CHUNK).min(end))? {
+        look(dtype, bytes);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantization::{Questions, measure};
+    use crate::tensor::Shape;
+    use std::path::Path;
+
+    /// The channels' own errors add up to the error of the scheme per channel.
+    #[test]
+    fn channels_are_judged_as_the_scheme_is() {
+        let path = Path::new("tests/data/tiny-llama/single/model.safetensors");
+        let checkpoint = Checkpoint::open(path).expect("opens");
+        let id = checkpoint.find("model.layers.0.mlp.up_proj.weight").expect("there");
+        let request = Request { tensor: id, shared: 0.002, rounding: Rounding::HalfEven };
+        let run = |threads| run(&checkpoint, &request, Some(threads), &Progress::default());
+        let found = run(1).expect("reads");
+        assert_eq!(found, run(2).expect("reads"));
+        let shape = &checkpoint.tensor(id).shape;
+        assert_eq!(found.len() as u64, shape.channels());
+        let mut reader = checkpoint.reader();
+        let questions = Questions::errors(
+            vec![Quantizer {
+                calibration: Calibration::MinMax,
+                scheme: QuantizationScheme::PER_TENSOR,
+            }],
+            Rounding::HalfEven,
+        );
+        let length = shape.channel_len();
+        for (number, channel) in (0..).zip(&found) {
+            let read = reader.elements(id, number * length..(number + 1) * length);
+            let (dtype, bytes) = read.expect("reads").expect("floats");
+            let alone = measure(&questions, dtype, &Shape::vector(length), bytes);
+            let error = alone.outcomes[0].result.as_ref().expect("finite").error.expect("asked");
+            assert_eq!(channel.absmax, alone.range.absmax());
+            assert!((channel.own_db - error.statistics().sqnr_db).abs() < 1e-6);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The output channels of a tensor: a strip of their ranges, and the ones that stand out.
+
+use super::paint;
+use super::theme::Theme;
+use crate::app::channels::Channels;
+use crate::app::figures::{count, decibels, value};
+use crate::app::pager::wrap;
+use crate::app::{App, Calibration};
+use crate::quantization::Verdict;
+use crate::tensor::TensorId;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+pub fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
+    let mut say = |text: &str, style: Style| {
+        for (y, row) in (1..).zip(wrap(text, area.width.min(96).into())) {
+            paint::line(buf, area, y, &Line::styled(row, style));
+        }
+    };
+    let shape = &app.model.checkpoint.tensor(id).shape;
+    if shape.rank() < 2 || shape.elements() == 0 {
+        return say(
+            "It has no output channels: they are the slices of axis 0 of a matrix or more.",
+            theme.dim,
+        );
+    }
+    let channels = match app.channels.found(id) {
+        Some(Ok(channels)) => channels,
+        Some(Err(why)) => return say(why, theme.bad),
+        None => {
+            let text = match app.calibration {
+                Calibration::Running { .. } => "Its calibration comes first …",
+                _ if app.model.known(id).facts().is_none() => "Not measured. Press c to calibrate.",
+                _ if app.model.obstacle(id).is_some_and(|o| !o.can_be_overruled()) => {
+                    "It has no scale that its channels could be judged by."
+                }
+                _ => "reading …",
+            };
+            return say(text, theme.dim);
+        }
+    };
+    strip(buf, Rect { height: 3, ..area }, channels, theme);
+    list(
+        buf,
+        Rect { y: area.y + 3, height: area.height.saturating_sub(3), ..area },
+        app,
+        channels,
+        theme,
+    );
+}
+
+/// The largest magnitude of every channel in their order, several to a column if there are
+/// many.
+fn strip(buf: &mut Buffer, area: Rect, channels: &Channels, theme: &Theme) {
+    let all = &channels.all;
+    let widest = channels.ranked.first().and_then(|&n| all.get(n as usize));
+    let Some(widest) = widest.map(|channel| channel.absmax) else { return };
+    let columns = usize::from(area.width).min(all.len()).max(1);
+    let many = match all.len().div_ceil(columns) {
+        1 => String::new(),
+        n => format!(", the widest of about {n} to a column"),
+    };
+    let title = format!("range of each of {} output channels{many}", count(all.len() as u64));
+    paint::line(buf, area, 0, &Line::styled(title, theme.dim));
+    for column in 0..columns {
+        let from = column * all.len() / columns;
+        let to = ((column + 1) * all.len() / columns).max(from + 1);
+        let of = all.get(from..to).unwrap_or_default();
+        let absmax = of.iter().map(|channel| channel.absmax).fold(0.0, f64::max);
+        let share = if widest > 0.0 { absmax / widest } else { 0.0 };
+        let eighths = (share * 8.0).ceil().clamp(0.0, 8.0) as u8;
+        let style = match absmax {
+            x if x > channels.median * 4.0 => theme.bad,
+            x if x > channels.median * 2.0 => theme.warning,
+            _ => theme.accent,
+        };
+        let symbol = match eighths {
+            0 => "·".to_owned(),
+            n => paint::column(n).to_string(),
+        };
+        buf[(area.x + column as u16, area.y + 1)].set_symbol(&symbol).set_style(style);
+    }
+    let last = format!("{}", all.len() - 1);
+    paint::line(buf, area, 2, &Line::styled("0", theme.faint));
+    let x = (area.x + columns as u16).saturating_sub(last.chars().count() as u16);
+    if columns > 8 {
+        buf.set_stringn(x, area.y + 2, &last, 12, theme.faint);
+    }
+}
+
+fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Theme) {
+    let heads = format!(
+        "{:>9}  {:>11}  {:>10}  {:>22}  {:>22}  {:>9}",
+        "channel", "absmax", "× median", "with the tensor's scale", "with its own", "gain"
+    );
+    paint::line(buf, area, 0, &Line::styled(heads, theme.dim));
+    let shown = channels.ranked.iter().skip(app.channels.top());
+    for (y, &number) in (1..area.height).zip(shown) {
+        let Some(channel) = channels.all.get(number as usize) else { continue };
+        let times = channel.absmax / channels.median;
+        let style = match times {
+            t if t > 4.0 => theme.bad,
+            t if t > 2.0 => theme.warning,
+            _ => theme.text,
+        };
+        let times = match times.is_finite() {
+            true => format!("{times:.2}"),
+            false => "–".to_owned(),
+        };
+        let judged = |db: f64| match db {
+            db if db.is_nan() => Span::styled(format!("{:>23}", "no scale"), theme.bad),
+            db => {
+                let verdict = Verdict::of(db);
+                let text = format!("{} {:<9}", decibels(db), verdict.word());
+                Span::styled(format!("{text:>23}"), theme.verdict(verdict))
+            }
+        };
+        let gain = channel.own_db - channel.shared_db;
+        let gain = match gain.is_finite() {
+            true => format!("{gain:+.1} dB").replace('-', "−"),
+            false => String::new(),
+        };
+        paint::line(
+            buf,
+            area,
+            y,
+            &Line::from(vec![
+                Span::styled(format!("{:>9}", count(number.into())), theme.strong),
+                Span::raw(format!("  {:>11}", value(channel.absmax))),
+                Span::styled(format!("  {times:>10}"), style),
+                Span::raw("  "),
+                judged(channel.shared_db),
+                Span::raw(" "),
+                judged(channel.own_db),
+                Span::raw(format!("  {gain:>9}")),
+            ]),
+        );
+    }
+}
