@@ -50,7 +50,11 @@ fn keys_are_exactly_those_documented() {
             assert_eq!(keys(&document), ["model", "format", "scheme", "tensors", "totals"]);
             let totals = ["tensors", "parameters", "bytes", "bytes_quantized"];
             assert_eq!(keys(&document["totals"]), totals);
-            let more = if stats.is_some() { &["stats", "quantization"][..] } else { &[] };
+            let more = match command {
+                "inspect" => &[][..],
+                "calibrate" => &["stats", "quantization"],
+                _ => &["stats", "quantization", "flags", "duplicate_of"],
+            };
             // Also where a tensor has no figures: then they are null.
             for tensor in tensors(&document) {
                 assert_eq!(keys(tensor), [&TENSOR[..], more].concat());
@@ -59,6 +63,119 @@ fn keys_are_exactly_those_documented() {
                     assert_eq!(keys(&tensor["quantization"]), quantization);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn schemes_side_by_side_are_those_alone() {
+    let model = data("tiny-llama/sharded");
+    let schemes = ["per-channel", "per-tensor", "per-block:32", "per-block:64", "per-block:128"];
+    let document = json(&["analyze", &model, "--schemes", &schemes.join(",")]);
+    assert_eq!(document["scheme"], "per-channel");
+    for (place, scheme) in schemes.iter().enumerate() {
+        let alone = json(&["analyze", &model, "--scheme", scheme]);
+        for tensor in tensors(&alone) {
+            let same = |t: &&Value| t["name"] == tensor["name"];
+            let found = tensors(&document).iter().find(same).expect("listed");
+            let (found, expected) = (&found["schemes"][place], &tensor["quantization"]);
+            assert_eq!(found["scheme"], *scheme);
+            assert_eq!(found["levels_used"], expected["levels_used"], "{tensor}");
+            for key in ["mse", "sqnr_db", "zeroed", "max_abs_error", "cosine_similarity"] {
+                if let (Some(a), Some(b)) = (found[key].as_f64(), expected[key].as_f64()) {
+                    assert!((a - b).abs() <= 1e-6 * b.abs(), "{scheme} {key}: {a} {b}");
+                } else {
+                    assert_eq!(found[key], expected[key]);
+                }
+            }
+            if let Some(worst) = found["worst_channel"]["sqnr_db"].as_f64() {
+                assert!(worst <= found["sqnr_db"].as_f64().expect("a number") + 1e-9);
+            }
+        }
+    }
+    let table =
+        stdout(&["analyze", &model, "--schemes", "per-tensor,per-channel,per-block:32/int4"]);
+    assert!(table.contains("measured, not saved") && table.contains("per-channel +"), "{table}");
+}
+
+#[test]
+fn what_is_odd_is_flagged() {
+    let dir = tempdir().expect("a directory");
+    let path = dir.path().join("model.safetensors");
+    let mut outlier: Vec<f32> = (0..64).map(|i| (i as f32).sin()).collect();
+    outlier[40..48].iter_mut().for_each(|x| *x *= 20.0);
+    let broken = (0..8).map(|i| if i == 5 { f32::INFINITY } else { i as f32 });
+    let tied: Vec<f32> = (0..32).map(|i| (i as f32).cos()).collect();
+    write(
+        &path,
+        &[
+            f32s("broken", &[2, 4], broken),
+            f32s("constant", &[2, 4], [0.5; 8]),
+            f32s("embed", &[8, 4], tied.clone()),
+            f32s("head", &[8, 4], tied),
+            f32s("outlier", &[8, 8], outlier),
+        ],
+        &[],
+    );
+    let path = path.to_str().expect("text");
+    let document = json(&["analyze", path, "--schemes", "per-tensor,per-channel"]);
+    let of = |name: &str| tensors(&document).iter().find(|t| t["name"] == name).expect("listed");
+    let flags = |name: &str| -> Vec<&str> {
+        let flags = of(name)["flags"].as_array().expect("a list");
+        flags.iter().map(|flag| flag["flag"].as_str().expect("text")).collect()
+    };
+    assert_eq!(flags("broken"), ["inf"]);
+    assert_eq!(flags("constant"), ["constant"]);
+    assert_eq!(flags("outlier"), ["outlier"]);
+    assert!(of("outlier")["flags"][0]["what"].as_str().expect("text").contains("channel 5"));
+    assert!(flags("embed").is_empty() && of("embed")["duplicate_of"].is_null());
+    assert_eq!(of("head")["duplicate_of"], "embed");
+    assert!(stdout(&["analyze", path]).contains("the same bytes as embed"));
+}
+
+/// Every calibration is saved as it was measured, and found again by `verify`.
+#[test]
+fn what_is_measured_of_a_calibration_is_what_is_saved() {
+    let dir = tempdir().expect("a directory");
+    let model = data("tiny-llama/single");
+    for (i, calibration) in ["percentile:99", "mse", "clip:0.6"].into_iter().enumerate() {
+        for (scheme, format) in [
+            ("per-tensor", "safetensors"),
+            ("per-channel", "int8"),
+            ("per-block:32", "fake-quantized"),
+            ("per-channel", "safetensors"),
+            ("per-tensor", "burn"),
+        ] {
+            // A search for the least error in every block of every tensor takes its time.
+            if calibration == "mse" && scheme == "per-block:32" {
+                continue;
+            }
+            let end = if format == "burn" { ".bpk" } else { "" };
+            let out = dir.path().join(format!("{i}{scheme}{format}{end}"));
+            let out = out.to_str().expect("text");
+            let how = ["--calibration", calibration, "--scheme", scheme];
+            let save = ["quantize", &model, "--include", "*mlp*", "--format", format, "-o", out];
+            stdout(&[&save[..], &how].concat());
+            stdout(&["verify", out, "--against", &model]);
+            let shown = json(&[&["analyze", &model, "--include", "*mlp*"][..], &how].concat());
+            let saved = json(&["verify", out, "--against", &model]);
+            let saved = saved["quantized"].as_array().expect("a list");
+            let mut compared = 0;
+            for tensor in tensors(&shown) {
+                let Some(saved) = saved.iter().find(|s| s["name"] == tensor["name"]) else {
+                    continue;
+                };
+                let (Some(a), Some(b)) =
+                    (saved["sqnr_db"].as_f64(), tensor["quantization"]["sqnr_db"].as_f64())
+                else {
+                    continue;
+                };
+                // Scales of int8 are stored in the model's BF16.
+                let near = if format == "int8" { 0.3 } else { 1e-6 };
+                assert!((a - b).abs() <= near, "{calibration} {scheme} {format}: {a} {b}");
+                compared += 1;
+            }
+            assert!(compared >= 6, "{calibration} {scheme} {format}: {compared} {saved:?}");
         }
     }
 }

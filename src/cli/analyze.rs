@@ -2,6 +2,7 @@
 
 use super::calibrate::scale_of;
 use super::document::{Document, Tensor};
+use super::duplicates::Duplicates;
 use super::error::Error;
 use super::listing::{Row, Tally};
 use super::options::{
@@ -9,13 +10,18 @@ use super::options::{
 };
 use super::output::{output, width};
 use super::scan::{Found, Scan};
+use super::schemes::SideBySide;
 use super::table::{Kind, Table};
 use super::text::{self, figure};
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
-use crate::quantization::{ErrorStatistics, QuantizationScheme, Questions, Verdict};
+use crate::quantization::{
+    ChannelQuestion, ErrorStatistics, Flag, QuantizationScheme, Questions, Statistics, Verdict,
+    flags,
+};
 use crate::tensor::TensorId;
 use clap::Args;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -27,6 +33,10 @@ pub struct Analyze {
     selection: SelectionArgs,
     #[command(flatten)]
     scheme: SchemeArgs,
+    /// Several schemes side by side, the first of them ranked by: any of per-tensor,
+    /// per-channel, per-block:N, also with /int4 or /fp8 after them
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "scheme")]
+    schemes: Vec<QuantizationScheme>,
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
@@ -37,11 +47,12 @@ pub struct Analyze {
     work: WorkArgs,
 }
 
-struct Measured {
-    id: TensorId,
+/// A tensor and what was found out about it.
+pub struct Measured {
+    pub id: TensorId,
     /// The SQNR; what is exact comes after every figure, what has none at the end.
     rank: f64,
-    found: Option<Found>,
+    pub found: Option<Found>,
 }
 
 impl Analyze {
@@ -54,15 +65,38 @@ impl Analyze {
             .map(|found| found.map(|(id, found)| Measured { id, rank: rank(&found), found }))
             .collect::<Result<Vec<_>, Error>>()?;
         measured.sort_by(|a, b| a.rank.total_cmp(&b.rank));
+        let statistics = measured.iter().filter_map(|m| Some((m.id, m.statistics()?)));
+        let duplicates = Duplicates::find(&checkpoint, statistics, &self.work)?;
+        if !self.schemes.is_empty() {
+            let side_by_side = SideBySide {
+                checkpoint: &checkpoint,
+                selection: &selection,
+                schemes: &self.schemes,
+                measured: &measured,
+                duplicates: &duplicates,
+            };
+            return match self.output.json {
+                true => side_by_side.document(),
+                false => side_by_side.table(),
+            };
+        }
         match self.output.json {
-            true => self.document(&checkpoint, &selection, &measured),
-            false => self.table(&checkpoint, &selection, &measured),
+            true => self.document(&checkpoint, &selection, &measured, &duplicates),
+            false => self.table(&checkpoint, &selection, &measured, &duplicates),
         }
     }
 
     fn questions(&self) -> Questions {
-        let quantizers = vec![self.calibration.quantizer(self.scheme.scheme)];
-        Questions::errors(quantizers, self.rounding.rounding)
+        let schemes = match self.schemes.is_empty() {
+            true => &[self.scheme.scheme][..],
+            false => &self.schemes,
+        };
+        let quantizers = schemes.iter().map(|&scheme| self.calibration.quantizer(scheme));
+        let channels = match schemes.len() {
+            1 => ChannelQuestion::Nothing,
+            _ => ChannelQuestion::Worst,
+        };
+        Questions { channels, ..Questions::errors(quantizers.collect(), self.rounding.rounding) }
     }
 
     fn document(
@@ -70,6 +104,7 @@ impl Analyze {
         checkpoint: &Arc<Checkpoint>,
         selection: &Selection,
         measured: &[Measured],
+        duplicates: &Duplicates,
     ) -> Result<(), Error> {
         let scheme = self.scheme.scheme;
         // A list of scales can be as long as a thirty-second of the model, so it is not
@@ -96,7 +131,8 @@ impl Analyze {
             let listed = Row::new(checkpoint, selection, *id, list.as_ref());
             let quantized = listed.quantized().or(row.quantized());
             let scale = quantized.and_then(|q| scale_of(scheme, &q.scales));
-            document.tensor(&Tensor::analyzed(&row, scale))?;
+            let duplicate = duplicates.of(checkpoint, *id);
+            document.tensor(&Tensor::analyzed(&row, scale, duplicate))?;
         }
         document.end(&tally.totals)?;
         tally.conclude()
@@ -107,6 +143,7 @@ impl Analyze {
         checkpoint: &Checkpoint,
         selection: &Selection,
         measured: &[Measured],
+        duplicates: &Duplicates,
     ) -> Result<(), Error> {
         let mut tally = Tally::new(self.scheme.scheme);
         let mut table = Table::new(&[
@@ -141,7 +178,7 @@ impl Analyze {
                 }
                 None => (0..6).for_each(|_| table.cell("")),
             }
-            table.cell(row.quantizable());
+            table.cell(note(&row, duplicates, checkpoint, *id));
         }
         let mut out = output();
         table.print(&mut out, width())?;
@@ -149,6 +186,28 @@ impl Analyze {
         writeln!(out, "The figures are errors of the weights, not of the model's output.")?;
         out.flush()?;
         tally.conclude()
+    }
+}
+
+/// Whether a tensor is quantized, and what is odd with it.
+pub fn note(row: &Row, duplicates: &Duplicates, checkpoint: &Checkpoint, id: TensorId) -> String {
+    let mut note = row.quantizable();
+    let odd = row.analysis.map(|analysis| flags(&row.tensor.dtype, analysis)).unwrap_or_default();
+    for flag in odd {
+        // What is not finite is the reason already.
+        if !matches!(flag, Flag::Nan { .. } | Flag::Inf { .. }) {
+            let _ = write!(note, "; {flag}");
+        }
+    }
+    if let Some(first) = duplicates.of(checkpoint, id) {
+        let _ = write!(note, "; the same bytes as {}", text::printable(first));
+    }
+    note
+}
+
+impl Measured {
+    fn statistics(&self) -> Option<&Statistics> {
+        self.found.as_ref()?.as_ref().ok()?.statistics.as_ref()
     }
 }
 

@@ -3,7 +3,10 @@
 
 use super::listing::{Row, Totals};
 use crate::checkpoint::Checkpoint;
-use crate::quantization::{ErrorStatistics, QuantizationScheme, Range, Statistics};
+use crate::quantization::{
+    ErrorStatistics, Flag, Outcome, QuantizationScheme, Range, Statistics, flags,
+};
+use crate::tensor::Shape;
 use serde::{Serialize, Serializer};
 use std::io::{self, Write};
 
@@ -54,6 +57,60 @@ pub struct Tensor<'a> {
     reason: Option<&'a str>,
     #[serde(flatten)]
     figures: Figures<'a>,
+    #[serde(flatten)]
+    health: Option<Health<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schemes: Option<Vec<SchemeFigures>>,
+}
+
+/// What is odd with a tensor.
+#[derive(Serialize)]
+struct Health<'a> {
+    flags: Vec<FlagText>,
+    /// The first tensor that holds the same bytes.
+    duplicate_of: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct FlagText {
+    flag: &'static str,
+    what: String,
+    meaning: &'static str,
+}
+
+/// What one of several schemes makes of a tensor.
+#[derive(Serialize)]
+pub struct SchemeFigures {
+    scheme: String,
+    /// Values and F32 scales.
+    bytes: u64,
+    /// Why it has no figures.
+    reason: Option<String>,
+    #[serde(flatten)]
+    error: ErrorFigures,
+    worst_channel: Option<WorstChannel>,
+}
+
+#[derive(Serialize)]
+struct WorstChannel {
+    channel: u64,
+    sqnr_db: f64,
+}
+
+impl SchemeFigures {
+    pub fn of(outcome: &Outcome, shape: &Shape) -> SchemeFigures {
+        let scheme = outcome.quantizer.scheme;
+        let found = outcome.result.as_ref();
+        let error = found.ok().and_then(|found| found.error);
+        let worst = found.ok().and_then(|found| found.channels.as_ref()?.worst());
+        SchemeFigures {
+            scheme: scheme.to_string(),
+            bytes: scheme.bytes(shape, 4),
+            reason: found.err().map(|why| why.to_string()),
+            error: error.map(|sums| ErrorFigures::of(&sums.statistics())).unwrap_or_default(),
+            worst_channel: worst.map(|(channel, sqnr_db)| WorstChannel { channel, sqnr_db }),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -147,6 +204,8 @@ impl<'a> Tensor<'a> {
             quantizable: row.reason.is_none(),
             reason: row.reason.as_deref(),
             figures: Figures::None {},
+            health: None,
+            schemes: None,
         }
     }
 
@@ -159,7 +218,8 @@ impl<'a> Tensor<'a> {
         Tensor { figures, ..Tensor::listed(row) }
     }
 
-    pub fn analyzed(row: &'a Row, scale: Option<Scale<'a>>) -> Self {
+    /// `duplicate_of`: the first tensor that holds the same bytes.
+    pub fn analyzed(row: &'a Row, scale: Option<Scale<'a>>, duplicate_of: Option<&'a str>) -> Self {
         let stats = row.analysis.and_then(|analysis| analysis.statistics.as_ref()).map(Stats::of);
         let error = row.quantized().and_then(|quantized| quantized.error);
         let quantization = match error {
@@ -167,7 +227,26 @@ impl<'a> Tensor<'a> {
             None => Quantization::default(),
         };
         let figures = Figures::Analyzed { stats: stats.unwrap_or_default(), quantization };
-        Tensor { figures, ..Tensor::listed(row) }
+        let text = |flag: &Flag| FlagText {
+            flag: flag.name(),
+            what: flag.to_string(),
+            meaning: flag.meaning(),
+        };
+        let flags = row.analysis.map(|analysis| flags(&row.tensor.dtype, analysis));
+        let flags = flags.unwrap_or_default().iter().map(text).collect();
+        let health = Some(Health { flags, duplicate_of });
+        Tensor { figures, health, ..Tensor::listed(row) }
+    }
+
+    /// The same, with what each of several schemes makes of it.
+    pub fn compared(
+        row: &'a Row,
+        schemes: Vec<SchemeFigures>,
+        duplicate_of: Option<&'a str>,
+    ) -> Self {
+        let scale = row.quantized().filter(|found| found.scales.count == 1);
+        let scale = scale.map(|found| Scale::One(found.scales.max));
+        Tensor { schemes: Some(schemes), ..Tensor::analyzed(row, scale, duplicate_of) }
     }
 }
 

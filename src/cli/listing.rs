@@ -71,6 +71,11 @@ impl<'a> Row<'a> {
         self.analysis.and_then(outcome)?.as_ref().ok()
     }
 
+    /// Whether `quantize` with the same selection changes it.
+    pub fn is_selected(&self) -> bool {
+        self.selected
+    }
+
     /// `yes`, or why not.
     pub fn quantizable(&self) -> String {
         match &self.reason {

@@ -22,8 +22,8 @@ pub enum Kind {
 
 /// Rows of as many cells as there are columns.
 #[derive(Debug)]
-pub struct Table {
-    columns: Vec<(&'static str, Kind)>,
+pub struct Table<'t> {
+    columns: Vec<(&'t str, Kind)>,
     /// All cells end to end: a hundred thousand rows are a few allocations.
     text: String,
     ends: Vec<usize>,
@@ -34,8 +34,8 @@ const GAP: usize = 2;
 const NAME_MIN: usize = 36;
 const NOTE_MIN: usize = 16;
 
-impl Table {
-    pub fn new(columns: &[(&'static str, Kind)]) -> Table {
+impl<'t> Table<'t> {
+    pub fn new(columns: &[(&'t str, Kind)]) -> Table<'t> {
         Table { columns: columns.to_vec(), text: String::new(), ends: Vec::new() }
     }
 

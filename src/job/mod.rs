@@ -5,6 +5,7 @@
 
 pub mod channels;
 pub mod diff;
+pub mod duplicates;
 mod in_order;
 mod progress;
 pub mod save;

@@ -1,0 +1,166 @@
+//! `analyze --schemes`: what each of several schemes makes of every tensor, side by side.
+
+use super::document::{Document, SchemeFigures, Tensor};
+use super::error::Error;
+use super::listing::{Row, Tally};
+use super::output::{output, width};
+use super::table::{Kind, Table};
+use super::text;
+use super::{analyze::Measured, duplicates::Duplicates};
+use crate::checkpoint::Checkpoint;
+use crate::plan::Selection;
+use crate::quantization::{Outcome, QuantizationScheme, QuantizationType};
+use std::io::Write;
+
+/// Everything that is shown.
+pub struct SideBySide<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub selection: &'a Selection,
+    pub schemes: &'a [QuantizationScheme],
+    pub measured: &'a [Measured],
+    pub duplicates: &'a Duplicates,
+}
+
+/// What one scheme does to all tensors that are quantized by default.
+#[derive(Clone, Copy, Default)]
+struct Whole {
+    bytes: u64,
+    sum: f64,
+    count: u64,
+    worst: Option<f64>,
+}
+
+impl SideBySide<'_> {
+    fn first(&self) -> QuantizationScheme {
+        self.schemes.first().copied().unwrap_or(QuantizationScheme::PER_TENSOR)
+    }
+
+    pub fn document(&self) -> Result<(), Error> {
+        let mut tally = Tally::new(self.first());
+        let mut document = Document::begin(output(), self.checkpoint, self.first())?;
+        for Measured { id, found, .. } in self.measured {
+            let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());
+            tally.add(&mut row);
+            let outcomes = row.analysis.map_or(&[][..], |analysis| &analysis.outcomes);
+            let schemes = outcomes.iter().map(|o| SchemeFigures::of(o, &row.tensor.shape));
+            let schemes = schemes.collect();
+            let duplicate = self.duplicates.of(self.checkpoint, *id);
+            document.tensor(&Tensor::compared(&row, schemes, duplicate))?;
+        }
+        document.end(&tally.totals)?;
+        tally.conclude()
+    }
+
+    pub fn table(&self) -> Result<(), Error> {
+        let names: Vec<String> = self.schemes.iter().map(|scheme| scheme.to_string()).collect();
+        let mut columns = vec![
+            ("tensor", Kind::Name),
+            ("dtype", Kind::OptionalLeft),
+            ("shape", Kind::OptionalLeft),
+            ("bytes", Kind::Optional),
+        ];
+        columns.extend(names.iter().map(|name| (name.as_str(), Kind::Left)));
+        columns.extend([("best", Kind::Left), ("quantizable", Kind::Note)]);
+        let mut table = Table::new(&columns);
+        let mut tally = Tally::new(self.first());
+        let mut wholes = vec![Whole::default(); self.schemes.len()];
+        for Measured { id, found, .. } in self.measured {
+            let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());
+            let selected = row.is_selected();
+            tally.add(&mut row);
+            table.cell(text::printable(&row.tensor.name));
+            table.cell(text::printable(row.tensor.dtype.name()));
+            table.cell(&row.tensor.shape);
+            table.cell(text::bytes(row.tensor.bytes));
+            let outcomes = row.analysis.map_or(&[][..], |analysis| &analysis.outcomes);
+            let dbs: Vec<Option<f64>> = outcomes.iter().map(sqnr).collect();
+            for (place, whole) in wholes.iter_mut().enumerate() {
+                let db = dbs.get(place).copied().flatten();
+                table.cell(outcomes.get(place).map_or(String::new(), cell));
+                let scheme = self.schemes.get(place).filter(|_| selected && db.is_some());
+                whole.bytes += scheme.map_or(row.tensor.bytes, |s| s.bytes(&row.tensor.shape, 4));
+                if let Some(db) = db.filter(|_| selected) {
+                    whole.add(db);
+                }
+            }
+            table.cell(self.best(&dbs));
+            table.cell(super::analyze::note(&row, self.duplicates, self.checkpoint, *id));
+        }
+        let mut out = output();
+        table.print(&mut out, width())?;
+        tally.print(&mut out)?;
+        writeln!(out)?;
+        self.summary(&names, &wholes).print(&mut out, width())?;
+        writeln!(out)?;
+        writeln!(
+            out,
+            "SQNR in dB; in parentheses that of the worst output channel, and its index. The\nfigures are errors of the weights, not of the model's output. int4 and fp8 are\nmeasured, not saved."
+        )?;
+        out.flush()?;
+        tally.conclude()
+    }
+
+    /// The best scheme, and what it gains over the first.
+    fn best(&self, dbs: &[Option<f64>]) -> String {
+        let Some(Some(first)) = dbs.first() else { return String::new() };
+        let all = dbs.iter().zip(self.schemes).filter_map(|(db, scheme)| Some(((*db)?, scheme)));
+        // The first of equals: it is the smallest, as people name them.
+        let best = all.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        match best {
+            Some((db, scheme)) if db > *first && db.is_finite() => {
+                format!("{scheme} +{:.1} dB", db - first)
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn summary<'n>(&self, names: &'n [String], wholes: &[Whole]) -> Table<'n> {
+        let mut table = Table::new(&[
+            ("scheme", Kind::Left),
+            ("bytes", Kind::Right),
+            ("of float", Kind::Right),
+            ("mean SQNR", Kind::Right),
+            ("worst SQNR", Kind::Right),
+            ("", Kind::Note),
+        ]);
+        let before: u64 = self.measured.iter().map(|m| self.checkpoint.tensor(m.id).bytes).sum();
+        for ((name, whole), scheme) in names.iter().zip(wholes).zip(self.schemes) {
+            table.cell(name);
+            table.cell(text::bytes(whole.bytes));
+            table.cell(text::percent(whole.bytes as f64 / before.max(1) as f64));
+            match whole.count {
+                0 => table.cell(""),
+                n => table.cell(text::decibel(whole.sum / n as f64)),
+            }
+            table.cell(whole.worst.map_or(String::new(), |db| text::decibel(db).to_string()));
+            let saved = scheme.quantization_type() == QuantizationType::QInt8;
+            table.cell(if saved { "" } else { "measured, not saved" });
+        }
+        table
+    }
+}
+
+impl Whole {
+    fn add(&mut self, db: f64) {
+        self.worst = Some(self.worst.map_or(db, |worst| worst.min(db)));
+        // A tensor that loses nothing has no say in a mean.
+        if db.is_finite() {
+            self.sum += db;
+            self.count += 1;
+        }
+    }
+}
+
+fn sqnr(outcome: &Outcome) -> Option<f64> {
+    let quantized = outcome.result.as_ref().ok()?;
+    Some(quantized.error?.statistics().sqnr_db)
+}
+
+fn cell(outcome: &Outcome) -> String {
+    let Some(db) = sqnr(outcome) else { return String::new() };
+    let channels = outcome.result.as_ref().ok().and_then(|found| found.channels.as_ref());
+    match channels.and_then(|channels| channels.worst()) {
+        Some((channel, worst)) if worst.is_finite() => format!("{db:.1} ({worst:.1} #{channel})"),
+        _ => text::decibel(db).to_string(),
+    }
+}
