@@ -6,6 +6,7 @@
 use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
+use crate::export::faults::{Place, reach};
 use crate::export::{Blueprint, Request};
 use crate::job::diff::{self, Compared};
 use crate::job::values::{self, ValuesError, Window};
@@ -29,7 +30,7 @@ use crossterm::{cursor, execute};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use std::io::{ErrorKind, IsTerminal, Stdout, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -174,7 +175,7 @@ impl Signals {
     fn register() -> std::io::Result<Signals> {
         let signals = Signals { end: Arc::default(), stop: Arc::default() };
         let asked = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
+        for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
             // A second one ends the process even if the loop is stuck.
             signal_hook::flag::register_conditional_default(signal, asked.clone())?;
             signal_hook::flag::register(signal, asked.clone())?;
@@ -224,6 +225,7 @@ impl Runner {
             if changed || (busy && drawn.elapsed() >= FRAME) {
                 self.resized(screen)?;
                 let (app, theme) = (&self.app, &self.theme);
+                reach(Place::Screen)?;
                 screen.terminal.draw(|frame| ui::draw(frame, app, theme))?;
                 drawn = Instant::now();
             }

@@ -3,105 +3,12 @@
 
 #![cfg(unix)]
 
-use portable_pty::{Child, CommandBuilder, PtySize, native_pty_system};
-use rustix::process::{Pid, Signal, kill_process};
-use std::io::{Read, Write};
-use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+#[path = "support/session.rs"]
+mod session;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const ROWS: NonZeroU16 = NonZeroU16::new(36).expect("not zero");
-const COLUMNS: NonZeroU16 = NonZeroU16::new(120).expect("not zero");
-const LEAVE: &str = "\x1b[?1049l";
-const ENTER: &str = "\x1b[?1049h";
-
-struct Session {
-    child: Box<dyn Child + Send + Sync>,
-    keyboard: Box<dyn Write + Send>,
-    output: Arc<Mutex<Vec<u8>>>,
-    _terminal: Box<dyn portable_pty::MasterPty + Send>,
-}
-
-impl Session {
-    fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Session {
-        let size =
-            PtySize { rows: ROWS.get(), cols: COLUMNS.get(), pixel_width: 0, pixel_height: 0 };
-        let pty = native_pty_system().openpty(size).expect("a pseudo-terminal");
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_quantscope"));
-        command.args(arguments);
-        command.cwd(env!("CARGO_MANIFEST_DIR"));
-        command.env("TERM", "xterm-256color");
-        command.env_remove("NO_COLOR");
-        environment.iter().for_each(|(name, value)| command.env(name, value));
-        let child = pty.slave.spawn_command(command).expect("starts");
-        drop(pty.slave);
-        let output = Arc::new(Mutex::new(Vec::new()));
-        let mut reader = pty.master.try_clone_reader().expect("a reader");
-        let sink = output.clone();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = reader.read(&mut buffer) {
-                sink.lock().expect("no panic").extend(&buffer[..n]);
-            }
-        });
-        let keyboard = pty.master.take_writer().expect("a writer");
-        Session { child, keyboard, output, _terminal: pty.master }
-    }
-
-    fn raw(&self) -> String {
-        String::from_utf8_lossy(&self.output.lock().expect("no panic")).into_owned()
-    }
-
-    /// What a terminal shows of the output so far.
-    fn screen(&self) -> String {
-        let mut parser = vt100::Parser::new(ROWS, COLUMNS, 0);
-        parser.process(&self.output.lock().expect("no panic"));
-        parser.screen().contents()
-    }
-
-    fn wait_until(&mut self, what: &str, holds: impl Fn(&Session) -> bool) {
-        let start = Instant::now();
-        while !holds(self) {
-            assert!(start.elapsed() < PATIENCE, "{what} in vain:\n{}", self.screen());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn wait_for(&mut self, text: &str) {
-        self.wait_until(text, |session| session.screen().contains(text));
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).expect("typed");
-    }
-
-    fn signal(&self, signal: Signal) {
-        let id = self.child.process_id().expect("runs");
-        let pid = Pid::from_raw(id as i32).expect("a process");
-        kill_process(pid, signal).expect("sent");
-    }
-
-    /// Waits for the end; the terminal must have been given back.
-    fn end(mut self) -> portable_pty::ExitStatus {
-        let start = Instant::now();
-        let status = loop {
-            match self.child.try_wait().expect("can be asked") {
-                Some(status) => break status,
-                None if start.elapsed() > PATIENCE => {
-                    let _ = self.child.kill();
-                    panic!("it does not end:\n{}", self.screen());
-                }
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
-        self.wait_until("leaving the alternate screen", |session| {
-            let raw = session.raw();
-            raw.rfind(LEAVE) > raw.rfind(ENTER) && raw.rfind("\x1b[?25h") > raw.rfind("\x1b[?25l")
-        });
-        status
-    }
-}
+use rustix::process::Signal;
+use session::{ENTER, LEAVE, Session};
+use std::time::Duration;
 
 #[test]
 fn it_starts_with_the_demo_calibrates_and_quits() {

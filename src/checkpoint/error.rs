@@ -70,6 +70,8 @@ pub enum Problem {
     Changed,
     #[error("the data ends {missing} bytes early; the file has become shorter since it was opened")]
     Shrunk { missing: u64 },
+    #[error("a worker panicked over it: {0}; this is a defect of quantscope, please report it")]
+    Panicked(String),
     #[error("{0}")]
     Layout(String),
     #[error("it is not a JSON object: {0}; it is needed to know how the model is quantized")]

@@ -4,13 +4,16 @@
 //! so that what a person looks at comes first and one huge tensor still uses every core.
 
 use super::in_order::InOrder;
-use super::{Job, Progress, Stopped, lock};
-use crate::checkpoint::{Checkpoint, CheckpointError, Reader};
+use super::{Job, Progress, Stopped, lock, panic_message};
+use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
+use crate::export::faults::{Place, reach};
 use crate::quantization::{
     Analysis, Distribution, First, Known, Measurement, Next, Questions, Tally,
 };
 use crate::tensor::{FloatType, TensorId};
+use std::any::Any;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 /// One tensor's result. A tensor without float elements has none.
@@ -106,8 +109,13 @@ pub fn run(
         current: Mutex::default(),
         report: Mutex::new(report),
         tallies: Mutex::default(),
+        panic: Mutex::default(),
     };
     super::on_all_cores(threads, || scan.work())?;
+    if let Some(why) = scan.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        // Reported already when it happened.
+        resume_unwind(Box::new(why));
+    }
     progress.check()
 }
 
@@ -121,6 +129,8 @@ struct Scan<'a> {
     report: Mutex<&'a (dyn Fn(Finding) + Sync)>,
     /// Empty tallies, to be used again.
     tallies: Mutex<Vec<Tally>>,
+    /// What the first worker that panicked said.
+    panic: Mutex<Option<String>>,
 }
 
 /// A tensor of several chunks, measured by several workers.
@@ -151,15 +161,53 @@ impl<'a> Scan<'a> {
         let mut reader = self.checkpoint.reader();
         while !self.progress.is_cancelled() {
             let Some(step) = self.claim() else { return };
+            // A panic costs one tensor and not the rest. What the reader held may be half
+            // done, and so it begins anew.
             match step {
                 Step::Small(id, measurement) => {
-                    let found = self.small(&mut reader, id, &measurement);
+                    let small = || {
+                        self.reached(id).and_then(|()| self.small(&mut reader, id, &measurement))
+                    };
+                    let found = catch_unwind(AssertUnwindSafe(small)).unwrap_or_else(|panic| {
+                        reader = self.checkpoint.reader();
+                        Err(self.panicked(id, panic.as_ref()))
+                    });
                     self.finish(id, found);
                 }
-                Step::Chunk { of, pass: 0, k } => self.first(&mut reader, &of, k),
-                Step::Chunk { of, pass, k } => self.again(&mut reader, &of, pass, k),
+                Step::Chunk { of, pass, k } => {
+                    let chunk = || match (self.reached(of.id), pass) {
+                        (Err(error), _) => self.fail(&of, error),
+                        (Ok(()), 0) => self.first(&mut reader, &of, k),
+                        (Ok(()), _) => self.again(&mut reader, &of, pass, k),
+                    };
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(chunk)) {
+                        reader = self.checkpoint.reader();
+                        self.fail(&of, self.panicked(of.id, panic.as_ref()));
+                    }
+                }
             }
         }
+    }
+
+    /// A step with a tensor begins.
+    fn reached(&self, id: TensorId) -> Result<(), CheckpointError> {
+        reach(Place::Scan).map_err(|error| self.error(id, error))
+    }
+
+    fn error(&self, id: TensorId, problem: impl Into<Problem>) -> CheckpointError {
+        CheckpointError::of_tensor(
+            self.checkpoint.path(),
+            &self.checkpoint.tensor(id).name,
+            problem,
+        )
+    }
+
+    /// What is said of a tensor over which a worker panicked; the first panic is told at the
+    /// end of all work too.
+    fn panicked(&self, id: TensorId, panic: &(dyn Any + Send)) -> CheckpointError {
+        let why = panic_message(panic);
+        lock(&self.panic).get_or_insert_with(|| why.clone());
+        self.error(id, Problem::Panicked(why))
     }
 
     fn claim(&self) -> Option<Step<'a>> {
@@ -213,7 +261,6 @@ impl<'a> Scan<'a> {
     }
 
     fn first(&self, reader: &mut Reader, shared: &Shared, k: u64) {
-        let _wake_if_this_panics = WakeOnPanic(shared);
         let m = &shared.measurement;
         let first = match read(reader, shared.id, m, k) {
             Ok(bytes) => {
@@ -247,7 +294,6 @@ impl<'a> Scan<'a> {
     }
 
     fn again(&self, reader: &mut Reader, shared: &Shared, pass: u64, k: u64) {
-        let _wake_if_this_panics = WakeOnPanic(shared);
         let m = &shared.measurement;
         let Some(known) = shared.wait(pass as usize - 1) else { return };
         let next = match read(reader, shared.id, m, k) {
@@ -304,18 +350,6 @@ fn read<'r>(
 ) -> Result<&'r [u8], CheckpointError> {
     let read = reader.elements(id, m.chunk(k))?;
     Ok(read.map_or(&[], |(_, bytes)| bytes))
-}
-
-/// Every claimed step is carried out, so a pass that is waited for comes to its end, unless
-/// the worker that owes a part of it panics.
-struct WakeOnPanic<'s, 'a>(&'s Shared<'a>);
-
-impl Drop for WakeOnPanic<'_, '_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.wake(usize::MAX);
-        }
-    }
 }
 
 impl<'a> Shared<'a> {

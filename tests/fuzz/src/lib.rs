@@ -273,7 +273,8 @@ fn odd_names() -> Arc<Checkpoint> {
 pub fn filter(text: &str) {
     let mut app = App::new(odd_names());
     let size = Size::new(100, 24);
-    update(&mut app, Event::Resized(ui::layout::viewport(size, &app)));
+    let viewport = ui::layout::viewport(size, &app);
+    update(&mut app, Event::Resized(viewport));
     update(&mut app, Event::Key(Key::Char('/')));
     text.chars().for_each(|c| _ = update(&mut app, Event::Key(Key::Char(c))));
     draw(&app, size);
