@@ -25,6 +25,8 @@ pub enum DiffState {
 pub struct Differences {
     pub rows: Vec<Compared>,
     pub counts: Counts,
+    /// Columns of the longest name.
+    pub widest: usize,
     cursor: usize,
     top: usize,
 }
@@ -51,7 +53,8 @@ impl Differences {
                 Change::Common { .. } => &mut counts.changed,
             } += 1;
         }
-        Differences { rows, counts, cursor: 0, top: 0 }
+        let widest = rows.iter().map(|row| names::width(&row.name)).max().unwrap_or(0);
+        Differences { rows, counts, widest, cursor: 0, top: 0 }
     }
 
     pub fn cursor(&self) -> usize {

@@ -11,10 +11,11 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-/// Columns of the figures, right of the names.
+/// Widths of the columns right of the names.
 const CHANGE: usize = 10;
 const DTYPES: usize = 15;
-const FIGURES: usize = 58;
+/// After the SQNR and its word, the most useful first, with their widths.
+const FIGURES: [(&str, usize); 3] = [("rel. error", 12), ("max error", 12), ("differing", 16)];
 
 pub fn draw(buf: &mut Buffer, area: Rect, app: &App, view: &DiffView, theme: &Theme) {
     let here = model_name(&app.model.checkpoint);
@@ -63,36 +64,64 @@ fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) 
         let text = "  Neither of them holds a tensor.";
         return paint::line(buf, area, 1, &Line::styled(text, theme.dim));
     }
-    let width = usize::from(area.width).saturating_sub(4);
-    let full = width >= 30 + CHANGE + DTYPES + FIGURES;
-    let name = match full {
-        true => width - CHANGE - DTYPES - FIGURES - 2,
-        false => width.saturating_sub(28) / 2,
-    };
-    let heads = match full {
-        true => format!(
-            "  {:<name$}  {:<CHANGE$}{:<DTYPES$}{:>8}  {:9}{:>12}{:>11}{:>16}",
-            "tensor", "change", "dtype", "SQNR", "", "rel. error", "max error", "differing"
-        ),
-        false => format!("  {:<name$}  difference", "tensor"),
-    };
+    let width = usize::from(area.width).saturating_sub(6);
+    let columns = Columns::fitting(width, differences.widest);
+    let name = columns.name;
+    let mut heads = format!("  {:<name$}  ", "tensor");
+    match columns.figures {
+        0 => heads.push_str("difference"),
+        n => {
+            heads += &format!("{:<CHANGE$}{:<DTYPES$}{:>8}  {:9}", "change", "dtype", "SQNR", "");
+            for (title, width) in FIGURES.iter().take(n - 1) {
+                heads += &format!("{title:>width$}");
+            }
+        }
+    }
     paint::line(buf, area, 0, &Line::styled(heads, theme.dim));
     let visible = differences.rows.iter().enumerate().skip(differences.top());
     for (y, (number, row)) in (1..area.height).zip(visible) {
-        paint::line(buf, area, y, &line(row, name, full, theme));
+        paint::line(buf, area, y, &line(row, &columns, theme));
         if number == differences.cursor() {
             tensors::highlight(buf, Rect { y: area.y + y, height: 1, ..area }, theme);
         }
     }
 }
 
-fn line<'a>(row: &Compared, name: usize, full: bool, theme: &Theme) -> Line<'a> {
+/// What fits beside the names.
+struct Columns {
+    name: usize,
+    /// Figures from the SQNR on; 0 where the difference is told in words.
+    figures: usize,
+}
+
+impl Columns {
+    /// As many figures as leave the longest name whole, or the SQNR at least.
+    fn fitting(width: usize, widest: usize) -> Columns {
+        let base = CHANGE + DTYPES + 19;
+        if width < 30 + base {
+            return Columns { name: width.saturating_sub(28) / 2, figures: 0 };
+        }
+        let mut taken = base;
+        let mut figures = 1;
+        for (_, needed) in FIGURES {
+            if width < taken + needed + widest.min(60) {
+                break;
+            }
+            taken += needed;
+            figures += 1;
+        }
+        Columns { name: width - taken, figures }
+    }
+}
+
+fn line<'a>(row: &Compared, columns: &Columns, theme: &Theme) -> Line<'a> {
+    let name = columns.name;
     let text = names::visible(&row.name);
     let text = names::shorten(&text, name);
     let pad = " ".repeat(name - names::width(&text));
     let quiet = matches!(row.change, Change::Common { identical: true, .. });
     let name = Span::styled(format!("  {text}{pad}  "), if quiet { theme.dim } else { theme.text });
-    if !full {
+    if columns.figures == 0 {
         let text = describe(&row.change);
         return Line::from(vec![name, Span::raw(names::visible(&text).into_owned())]);
     }
@@ -122,12 +151,11 @@ fn line<'a>(row: &Compared, name: usize, full: bool, theme: &Theme) -> Line<'a> 
         let error = found.sums.statistics();
         let [figure, word] = paint::verdict(error.sqnr_db, theme);
         spans.extend([figure, word]);
-        spans.push(Span::raw(format!(
-            "{:>12}{:>11}{:>16}",
-            percent(error.relative_error),
-            value(error.max_abs_error),
-            count(found.differing)
-        )));
+        let texts =
+            [percent(error.relative_error), value(error.max_abs_error), count(found.differing)];
+        for (text, (_, width)) in texts.iter().zip(FIGURES).take(columns.figures - 1) {
+            spans.push(Span::raw(format!("{text:>width$}")));
+        }
     }
     Line::from(spans)
 }

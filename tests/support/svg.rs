@@ -170,10 +170,31 @@ fn row(out: &mut String, buffer: &Buffer, y: u16) {
     }
 }
 
+/// The dots of a braille character, as strokes of no length.
+fn braille(symbol: char) -> Option<String> {
+    const PLACES: [(u8, u8); 8] = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)];
+    let bits = u32::from(symbol).checked_sub(0x2800).filter(|bits| (1..256).contains(bits))?;
+    let dots = PLACES.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0);
+    let (w, h) = CELL;
+    Some(
+        dots.map(|(_, &(column, row))| {
+            let x = w * (0.25 + 0.5 * f32::from(column));
+            let y = h * (0.125 + 0.25 * f32::from(row));
+            format!("M{x:.1} {y:.1}h0")
+        })
+        .collect(),
+    )
+}
+
 /// Lines are drawn, so that they join whatever the font.
 fn line_of(symbol: &str) -> Option<String> {
     let (w, h) = CELL;
     let (x, y) = (w / 2.0, h / 2.0);
+    if let Some(dots) = symbol.chars().next().and_then(braille) {
+        return Some(format!(
+            "d=\"{dots}\" fill=\"none\" stroke-width=\"1.8\" stroke-linecap=\"round\""
+        ));
+    }
     let (d, width) = match symbol {
         "─" => (format!("M0 {y}H{w}"), 1.0),
         "━" => (format!("M0 {y}H{w}"), 3.0),
