@@ -1,8 +1,9 @@
 //! From the path a person gives to the files that make up the checkpoint.
 
 use super::error::{CheckpointError, Problem, Result};
+use foldhash::HashMap;
 use serde::Deserialize;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 /// The files of one checkpoint.

@@ -32,8 +32,8 @@ pub use view::View;
 
 use crate::quantization::Dequantize;
 use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo, read_f64, write_f64};
+use foldhash::{HashMap, HashMapExt, HashSet};
 use rayon::prelude::*;
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,7 @@ pub enum Access {
     /// They fill it, one after another.
     Direct,
     /// Here and there.
-    View(View),
+    View(Box<View>),
     /// Deflated: `bytes` of them after the first `skip` that inflating gives.
     Deflated { skip: u64, bytes: u64 },
 }
@@ -183,7 +183,11 @@ impl Checkpoint {
             let shard = number as u32;
             let first = stored.len() as u32;
             quantized.extend(contents.quantized.into_iter().map(|q| (first + q.values, q)));
-            stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s }));
+            match shard {
+                // All of a single file: nothing has to be moved.
+                0 => stored = contents.stored,
+                _ => stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s })),
+            }
         }
         if let Some(index) = &index {
             agree_with_index(index, &shards, &mut stored)?;
@@ -344,10 +348,7 @@ fn read_shard(source: Source) -> Result<(Shard, Contents)> {
     match format {
         Format::Safetensors => {
             let header = safetensors::read(&source)?;
-            let stored = header.entries.into_iter();
-            contents.stored =
-                stored.map(|e| Stored::new(e.name, e.dtype, e.shape, e.range)).collect();
-            contents.metadata = header.metadata;
+            (contents.metadata, contents.stored) = (header.metadata, header.tensors);
         }
         Format::Gguf => {
             let header = gguf::read(&source)?;

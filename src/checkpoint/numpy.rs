@@ -90,7 +90,7 @@ impl Header {
             .collect();
         let view = View::new(self.shape.clone(), self.size, 0, &strides, found)
             .map_err(|why| fail(Problem::Malformed { format: "NPY", why }))?;
-        let access = Access::View(view);
+        let access = Access::View(view.into());
         Ok(Stored { access, ..Stored::new(name, self.dtype, self.shape, range) })
     }
 

@@ -1,33 +1,23 @@
 //! The safetensors header: parsed with borrowed names, and checked for every way it can lie.
 
-use super::Source;
 use super::error::{CheckpointError, Problem, Result};
-use crate::tensor::{DType, Shape};
+use super::{Source, Stored};
+use crate::tensor::{DType, Dims, Shape};
+use foldhash::{HashSet, HashSetExt};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
-use std::ops::Range;
 use std::path::Path;
 
 /// The format's own limit on the JSON's length.
 pub const HEADER_LIMIT: u64 = 100_000_000;
 
-/// One tensor as the header lists it; `range` in bytes from the start of the file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    pub name: String,
-    pub dtype: DType,
-    pub shape: Shape,
-    pub range: Range<u64>,
-}
-
-/// A checked header: entries in the order of their data.
+/// A checked header: tensors in the order of their data.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
     pub metadata: Vec<(String, String)>,
-    pub entries: Vec<Entry>,
+    pub tensors: Vec<Stored>,
 }
 
 /// Reads and checks the header of a file.
@@ -62,57 +52,45 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
         return Err(bad("it does not start with '{'".into()));
     }
     let text = std::str::from_utf8(json).map_err(|e| bad(e.to_string()))?;
-    let raw: RawHeader = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
-    let data_start = 8 + json.len() as u64;
-
-    let mut entries = Vec::with_capacity(raw.tensors.len());
-    for (name, tensor) in raw.tensors {
-        let fail = |problem: Problem| CheckpointError::of_tensor(path, &name, problem);
-        let (start, end) = tensor.data_offsets;
-        let dtype = DType::from_name(&tensor.dtype);
-        let Some(shape) = Shape::new(tensor.shape.as_slice()) else {
-            return Err(fail(Problem::ShapeOverflow { shape: tensor.shape }));
-        };
-        let found =
-            end.checked_sub(start).ok_or_else(|| fail(Problem::OffsetsReversed { start, end }))?;
-        let expected = dtype.bytes_for(shape.elements());
-        if dtype.bits().is_some() && expected != Some(found) {
-            let expected = expected.map_or("an impossible number of".into(), |n| n.to_string());
-            return Err(fail(Problem::SizeMismatch { expected, found }));
-        }
-        entries.push(Entry { name: name.into_owned(), dtype, shape, range: start..end });
+    let RawHeader { metadata, mut tensors, lie } =
+        serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+    if let Some((name, problem)) = lie {
+        return Err(CheckpointError::of_tensor(path, &name, problem));
     }
+    let data_start = 8 + json.len() as u64;
     // Most writers list tensors in data order; sorting what is sorted costs one look.
-    entries.sort_by_key(|e| (e.range.start, e.range.end));
+    tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
 
-    let mut names = HashSet::with_capacity(entries.len());
+    let mut names = HashSet::with_capacity(tensors.len());
     let mut at = 0;
-    for entry in &entries {
-        if !names.insert(entry.name.as_str()) {
-            return Err(CheckpointError::of_tensor(path, &entry.name, Problem::DuplicateTensor));
+    for tensor in &tensors {
+        if !names.insert(tensor.name.as_str()) {
+            return Err(CheckpointError::of_tensor(path, &tensor.name, Problem::DuplicateTensor));
         }
-        if entry.range.start != at {
-            let problem = Problem::NotContiguous { expected: at, found: entry.range.start };
-            return Err(CheckpointError::of_tensor(path, &entry.name, problem));
+        if tensor.range.start != at {
+            let problem = Problem::NotContiguous { expected: at, found: tensor.range.start };
+            return Err(CheckpointError::of_tensor(path, &tensor.name, problem));
         }
-        at = entry.range.end;
+        at = tensor.range.end;
     }
     let expected = data_start.saturating_add(at);
     if expected != file_len {
         let problem = Problem::FileLength { expected, found: file_len };
         return Err(CheckpointError::new(path, problem));
     }
-    for entry in &mut entries {
-        entry.range = entry.range.start + data_start..entry.range.end + data_start;
+    for tensor in &mut tensors {
+        tensor.range = tensor.range.start + data_start..tensor.range.end + data_start;
     }
-    Ok(Header { metadata: raw.metadata, entries })
+    Ok(Header { metadata, tensors })
 }
 
-/// The JSON as it stands: keys in order, names borrowed where they hold no escape.
+/// The JSON as it stands, keys in order; ranges are within the data section.
 #[derive(Default)]
-struct RawHeader<'a> {
+struct RawHeader {
     metadata: Vec<(String, String)>,
-    tensors: Vec<(Cow<'a, str>, RawTensor<'a>)>,
+    tensors: Vec<Stored>,
+    /// The first tensor that contradicts itself.
+    lie: Option<(String, Problem)>,
 }
 
 #[derive(Deserialize)]
@@ -120,18 +98,60 @@ struct RawHeader<'a> {
 struct RawTensor<'a> {
     #[serde(borrow)]
     dtype: Cow<'a, str>,
-    shape: Vec<u64>,
+    shape: RawShape,
     data_offsets: (u64, u64),
+}
+
+impl RawTensor<'_> {
+    fn checked(self, name: &str) -> Result<Stored, Problem> {
+        let (start, end) = self.data_offsets;
+        let dtype = DType::from_name(&self.dtype);
+        let RawShape(dims) = self.shape;
+        let Some(shape) = Shape::new(dims.clone()) else {
+            return Err(Problem::ShapeOverflow { shape: dims.as_slice().to_vec() });
+        };
+        let found = end.checked_sub(start).ok_or(Problem::OffsetsReversed { start, end })?;
+        let expected = dtype.bytes_for(shape.elements());
+        if dtype.bits().is_some() && expected != Some(found) {
+            let expected = expected.map_or("an impossible number of".into(), |n| n.to_string());
+            return Err(Problem::SizeMismatch { expected, found });
+        }
+        Ok(Stored::new(name.to_owned(), dtype, shape, start..end))
+    }
+}
+
+struct RawShape(Dims);
+
+impl<'de> Deserialize<'de> for RawShape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DimsVisitor;
+        impl<'de> Visitor<'de> for DimsVisitor {
+            type Value = RawShape;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list of dimensions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut dims = Dims::default();
+                while let Some(dim) = list.next_element()? {
+                    dims.push(dim);
+                }
+                Ok(RawShape(dims))
+            }
+        }
+        deserializer.deserialize_seq(DimsVisitor)
+    }
 }
 
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for RawHeader<'de> {
+impl<'de> Deserialize<'de> for RawHeader {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct HeaderVisitor;
         impl<'de> Visitor<'de> for HeaderVisitor {
-            type Value = RawHeader<'de>;
+            type Value = RawHeader;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("an object of tensors")
@@ -147,10 +167,13 @@ impl<'de> Deserialize<'de> for RawHeader<'de> {
                         }
                         header.metadata = map.next_value::<Option<Pairs>>()?.unwrap_or_default().0;
                     } else {
-                        let tensor = map.next_value().map_err(|e| {
+                        let tensor: RawTensor = map.next_value().map_err(|e| {
                             A::Error::custom(format!("tensor '{}': {e}", name.escape_debug()))
                         })?;
-                        header.tensors.push((name, tensor));
+                        match tensor.checked(&name) {
+                            Ok(tensor) => header.tensors.push(tensor),
+                            Err(lie) => _ = header.lie.get_or_insert((name.into_owned(), lie)),
+                        }
                     }
                 }
                 Ok(header)
@@ -243,17 +266,17 @@ mod tests {
             10,
         )
         .expect("valid");
-        let names: Vec<_> = header.entries.iter().map(|e| e.name.as_str()).collect();
+        let names: Vec<_> = header.tensors.iter().map(|e| e.name.as_str()).collect();
         assert_eq!(names, ["a\n", "b"]);
         assert_eq!(header.metadata, [("format".into(), "pt".into())]);
-        assert_eq!(header.entries[1].range.end - header.entries[1].range.start, 8);
+        assert_eq!(header.tensors[1].range.end - header.tensors[1].range.start, 8);
     }
 
     #[test]
     fn a_type_from_the_future_is_listed() {
         let header =
             parsed(r#"{"x":{"dtype":"F5_NEW","shape":[3],"data_offsets":[0,7]}}"#, 7).expect("ok");
-        assert_eq!(header.entries[0].dtype.name(), "F5_NEW");
+        assert_eq!(header.tensors[0].dtype.name(), "F5_NEW");
     }
 
     #[test]
@@ -298,7 +321,7 @@ mod tests {
         assert!(bytes.len().is_multiple_of(8));
         let header = parse(Path::new("x"), &bytes[8..], bytes.len() as u64 + 9).expect("valid");
         assert_eq!(header.metadata, metadata);
-        assert_eq!(header.entries[0].name, "a \u{1b}");
-        assert_eq!(header.entries[1].range, bytes.len() as u64 + 3..bytes.len() as u64 + 9);
+        assert_eq!(header.tensors[0].name, "a \u{1b}");
+        assert_eq!(header.tensors[1].range, bytes.len() as u64 + 3..bytes.len() as u64 + 9);
     }
 }

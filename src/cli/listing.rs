@@ -9,6 +9,7 @@ use crate::plan::{Selection, obstacle};
 use crate::quantization::{Analysis, NotQuantizable, QuantizationScheme, Quantized};
 use crate::tensor::{TensorId, TensorInfo};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// One tensor and what was found out about it.
@@ -77,10 +78,10 @@ impl<'a> Row<'a> {
     }
 
     /// `yes`, or why not.
-    pub fn quantizable(&self) -> String {
+    pub fn quantizable(&self) -> Cow<'static, str> {
         match &self.reason {
-            None => "yes".to_owned(),
-            Some(why) => format!("no: {}", text::printable(why)),
+            None => "yes".into(),
+            Some(why) => format!("no: {}", text::printable(why)).into(),
         }
     }
 }

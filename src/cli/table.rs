@@ -56,8 +56,9 @@ impl<'t> Table<'t> {
         let titles: Vec<&str> = self.columns.iter().map(|(title, _)| *title).collect();
         self.print_row(out, &titles, &widths)?;
         let mut start = 0;
+        let mut cells = Vec::with_capacity(self.columns.len());
         for ends in self.ends.chunks(self.columns.len()) {
-            let mut cells = Vec::with_capacity(ends.len());
+            cells.clear();
             for &end in ends {
                 cells.push(&self.text[start..end]);
                 start = end;
@@ -68,11 +69,11 @@ impl<'t> Table<'t> {
     }
 
     fn natural_widths(&self) -> Vec<usize> {
-        let mut widths: Vec<usize> = self.columns.iter().map(|(title, _)| title.width()).collect();
+        let mut widths: Vec<usize> = self.columns.iter().map(|(title, _)| width_of(title)).collect();
         let mut start = 0;
         for ends in self.ends.chunks(self.columns.len()) {
             for (width, &end) in widths.iter_mut().zip(ends) {
-                *width = (*width).max(self.text[start..end].width());
+                *width = (*width).max(width_of(&self.text[start..end]));
                 start = end;
             }
         }
@@ -119,7 +120,7 @@ impl<'t> Table<'t> {
                 pending += GAP;
             }
             let cell = shortened(cell, width, kind);
-            let blank = width.saturating_sub(cell.width());
+            let blank = width.saturating_sub(width_of(&cell));
             let (before, after) = match kind {
                 Kind::Right | Kind::Optional => (blank, 0),
                 _ => (0, blank),
@@ -127,17 +128,32 @@ impl<'t> Table<'t> {
             // Blanks are held back until something follows them: no line ends in one.
             pending += before;
             if !cell.is_empty() {
-                write!(out, "{:pending$}{cell}", "")?;
-                pending = 0;
+                blanks(out, std::mem::take(&mut pending))?;
+                out.write_all(cell.as_bytes())?;
             }
             pending += after;
         }
-        writeln!(out)
+        out.write_all(b"\n")
     }
 }
 
+fn blanks(out: &mut impl Write, mut count: usize) -> io::Result<()> {
+    const SOME: &[u8] = &[b' '; 64];
+    while count > 0 {
+        let part = SOME.get(..count).unwrap_or(SOME);
+        out.write_all(part)?;
+        count -= part.len();
+    }
+    Ok(())
+}
+
+/// Columns that a cell takes; it holds nothing that a terminal would obey.
+fn width_of(cell: &str) -> usize {
+    if cell.is_ascii() { cell.len() } else { cell.width() }
+}
+
 fn shortened(cell: &str, width: usize, kind: Kind) -> std::borrow::Cow<'_, str> {
-    if cell.width() <= width {
+    if width_of(cell) <= width {
         return cell.into();
     }
     let room = width.saturating_sub(1);

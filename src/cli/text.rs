@@ -7,7 +7,8 @@ use std::fmt::{self, Display};
 /// `text` with everything escaped that a terminal would obey or hide: control characters,
 /// and those that change direction or have no width.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_hostile) {
+    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if plain || !text.contains(is_hostile) {
         return text.into();
     }
     let mut safe = String::with_capacity(text.len() + 16);
@@ -45,13 +46,16 @@ pub fn count(n: u64) -> impl Display {
 
 fn scaled(n: u64, units: [&'static str; 7]) -> impl Display {
     display(move |f| {
+        if n < 1000 {
+            let space = if units[0].is_empty() { "" } else { " " };
+            return write!(f, "{n}{space}{}", units[0]);
+        }
         let (mut value, mut unit) = (n as f64, 0);
         // 999.5 would be shown as 1000.
         while value >= 999.5 && unit + 1 < units.len() {
             (value, unit) = (value / 1000.0, unit + 1);
         }
         let decimals = match value {
-            _ if unit == 0 => 0,
             v if v < 9.995 => 2,
             v if v < 99.95 => 1,
             _ => 0,

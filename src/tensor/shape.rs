@@ -1,32 +1,103 @@
 //! Shapes: a checked list of dimensions, outermost first.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// Dimensions of a tensor. The number of elements is known to fit a `u64`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
-    dims: Box<[u64]>,
+    dims: Dims,
     elements: u64,
+}
+
+/// A list of dimensions. Nearly every tensor has a few, and a checkpoint may have a hundred
+/// thousand tensors: so many lie in place.
+#[derive(Clone)]
+pub enum Dims {
+    Few(u8, [u64; FEW]),
+    Many(Vec<u64>),
+}
+
+const FEW: usize = 4;
+
+impl Dims {
+    pub fn as_slice(&self) -> &[u64] {
+        match self {
+            Dims::Few(rank, dims) => dims.get(..usize::from(*rank)).unwrap_or_default(),
+            Dims::Many(dims) => dims,
+        }
+    }
+
+    pub fn push(&mut self, dim: u64) {
+        match self {
+            Dims::Few(rank, dims) => match dims.get_mut(usize::from(*rank)) {
+                Some(place) => {
+                    *place = dim;
+                    *rank += 1;
+                }
+                None => {
+                    let mut many = dims.to_vec();
+                    many.push(dim);
+                    *self = Dims::Many(many);
+                }
+            },
+            Dims::Many(dims) => dims.push(dim),
+        }
+    }
+}
+
+impl Default for Dims {
+    fn default() -> Dims {
+        Dims::Few(0, [0; FEW])
+    }
+}
+
+impl<D: AsRef<[u64]>> From<D> for Dims {
+    fn from(dims: D) -> Dims {
+        let mut list = Dims::default();
+        dims.as_ref().iter().for_each(|&dim| list.push(dim));
+        list
+    }
+}
+
+impl PartialEq for Dims {
+    fn eq(&self, other: &Dims) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Dims {}
+
+impl Hash for Dims {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_slice().hash(state);
+    }
+}
+
+impl fmt::Debug for Dims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
 }
 
 impl Shape {
     /// `None` when the product of the dimensions overflows.
-    pub fn new(dims: impl Into<Box<[u64]>>) -> Option<Shape> {
+    pub fn new(dims: impl Into<Dims>) -> Option<Shape> {
         let dims = dims.into();
-        let elements = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d))?;
+        let elements = dims.as_slice().iter().try_fold(1u64, |n, &d| n.checked_mul(d))?;
         Some(Shape { dims, elements })
     }
 
     pub fn vector(n: u64) -> Shape {
-        Shape { dims: Box::new([n]), elements: n }
+        Shape { dims: Dims::from([n]), elements: n }
     }
 
     pub fn dims(&self) -> &[u64] {
-        &self.dims
+        self.dims.as_slice()
     }
 
     pub fn rank(&self) -> usize {
-        self.dims.len()
+        self.dims().len()
     }
 
     pub fn elements(&self) -> u64 {
@@ -35,7 +106,7 @@ impl Shape {
 
     /// Output channels: slices along axis 0. A scalar is one channel.
     pub fn channels(&self) -> u64 {
-        self.dims.first().copied().unwrap_or(1)
+        self.dims().first().copied().unwrap_or(1)
     }
 
     /// Elements of one output channel.
@@ -45,14 +116,23 @@ impl Shape {
 
     /// Length of the last axis: the elements that lie side by side; 1 for a scalar.
     pub fn row_len(&self) -> u64 {
-        self.dims.last().copied().unwrap_or(1)
+        self.dims().last().copied().unwrap_or(1)
     }
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text: Vec<String> = self.dims.iter().map(u64::to_string).collect();
-        f.pad(&format!("[{}]", text.join(", ")))
+        if f.width().is_some() || f.precision().is_some() {
+            return f.pad(&self.to_string());
+        }
+        f.write_str("[")?;
+        for (i, dim) in self.dims().iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{dim}")?;
+        }
+        f.write_str("]")
     }
 }
 
@@ -76,6 +156,18 @@ mod tests {
         let s = shape(&[8, 4, 3, 3]);
         assert_eq!((s.elements(), s.channels(), s.channel_len(), s.row_len()), (288, 8, 36, 3));
         assert_eq!(shape(&[0, 4]).channel_len(), 0);
+    }
+
+    #[test]
+    fn dimensions_are_the_same_few_or_many() {
+        for rank in 0..9 {
+            let dims: Vec<u64> = (1..=rank).collect();
+            let s = shape(&dims);
+            assert_eq!((s.dims(), s.rank()), (dims.as_slice(), rank as usize));
+            assert_eq!(s.to_string(), format!("{dims:?}"));
+            assert_eq!(s, Shape { dims: Dims::Many(dims), elements: s.elements() });
+        }
+        assert_eq!(format!("{:>7}|{:<7}|", shape(&[2, 3]), shape(&[2])), " [2, 3]|[2]    |");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::super::{Shard, Stored, StoredId};
 use super::Found;
 use crate::quantization::{Calibration, Rounding};
 use crate::tensor::{DType, FloatType, Shape};
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::path::Path;
 
 /// A stored tensor that may be part of a quantized one.

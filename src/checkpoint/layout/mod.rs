@@ -32,8 +32,8 @@ use super::reader::Reader;
 use super::{Shard, Stored, StoredId};
 use crate::tensor::{DType, FloatType, Shape};
 use listing::{Listing, Part, Recognised, Refusal};
+use foldhash::{HashMap, HashSet};
 use rayon::prelude::*;
-use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::ops::Range;
 use std::path::Path;
@@ -183,7 +183,7 @@ fn looks_quantized(stored: &Stored) -> bool {
         | DType::F4 => true,
         _ => false,
     };
-    coded || stored.name.contains(bitsandbytes::STATE)
+    coded || (stored.dtype == DType::U8 && stored.name.contains(bitsandbytes::STATE))
 }
 
 /// What has been recognised so far; no stored tensor is part of two.

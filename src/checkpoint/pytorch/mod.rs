@@ -151,7 +151,7 @@ fn placed(
                 let start = (whole.range.start + view.offset()).min(whole.range.end);
                 Stored { range: start..start + view.bytes(), ..whole }
             }
-            false => Stored { access: Access::View(view), ..whole },
+            false => Stored { access: Access::View(view.into()), ..whole },
         });
         holders.entry(start).or_default().push(&tensor.name);
     }
