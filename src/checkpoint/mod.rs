@@ -30,8 +30,8 @@ pub use reader::Reader;
 pub use source::Source;
 pub use view::View;
 
-use crate::quantization::Dequantize;
-use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo, read_f64, write_f64};
+use crate::quantization::{Dequantize, kernels};
+use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
 use foldhash::{HashMap, HashMapExt, HashSet};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -329,10 +329,8 @@ impl Checkpoint {
         let elements = 0..self.tensor(id).parameters();
         let Some((from, bytes)) = reader.elements(id, elements)? else { return Ok(None) };
         let to = self.layout(id).map_or(from, |layout| mapper.to.unwrap_or(layout.original()));
-        let mut mapped = Vec::with_capacity(bytes.len() / from.size() * to.size());
-        for i in 0..bytes.len() / from.size() {
-            write_f64(to, read_f64(from, bytes, i).unwrap_or(f64::NAN), &mut mapped);
-        }
+        let mut mapped = Vec::new();
+        kernels::convert(from, bytes, to, &mut mapped);
         Ok(Some((to, mapped)))
     }
 

@@ -2,7 +2,6 @@
 
 use super::blueprint::{Entry, MadeFrom, OutFile};
 use super::error::ExportError;
-use super::make::convert;
 use super::request::Request;
 use crate::checkpoint::gguf::{
     self, FILE_TYPE_KEY, MAGIC, Q8_0_ELEMENTS, QUANTIZATION_VERSION_KEY, ggml_type, quantize_q8_0,
@@ -158,7 +157,7 @@ fn why_kept(tensor: &TensorInfo) -> Option<String> {
 /// Replaces `out` by the blocks of whole blocks of elements.
 pub fn q8_0(dtype: FloatType, elements: &[u8], out: &mut Vec<u8>) -> Result<(), NotQuantizable> {
     let mut wide = Vec::new();
-    convert(dtype, elements, FloatType::F32, &mut wide);
+    kernels::convert(dtype, elements, FloatType::F32, &mut wide);
     out.clear();
     for block in wide.chunks(Q8_0_ELEMENTS * 4) {
         let mut values = [0f32; Q8_0_ELEMENTS];

@@ -5,7 +5,7 @@ use super::error::ExportError;
 use super::gguf;
 use crate::checkpoint::{Checkpoint, Reader};
 use crate::quantization::{Chunks, Groups, Quantizer, Rounding, kernels, narrowed_scale};
-use crate::tensor::{BlockType, FloatType, TensorId, read_f64, write_f64};
+use crate::tensor::{BlockType, FloatType, TensorId, write_f64};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -84,7 +84,7 @@ impl<'c> Maker<'c> {
             MadeFrom::Floats { tensor, to } => {
                 let read = self.reader.elements(tensor, range.clone())?;
                 let (from, bytes) = read.unwrap_or((to, &[]));
-                convert(from, bytes, to, &mut self.out);
+                kernels::convert(from, bytes, to, &mut self.out);
                 sink(offset + range.start * to.size() as u64, &self.out)
             }
             MadeFrom::FakeQuantized { tensor, quantizer } => {
@@ -94,7 +94,6 @@ impl<'c> Maker<'c> {
                 let scale_type = FloatType::F32;
                 let what = What { tensor, quantizer, scale_type, transposed: false };
                 let (first, scales) = self.quantize(what, &groups, chunks, &range)?;
-                self.out.clear();
                 self.out.resize(self.values.len() * to.size(), 0);
                 for (group, part) in groups.segments(range.clone()) {
                     let part =
@@ -181,16 +180,4 @@ struct What {
     /// The type its scales are stored in.
     scale_type: FloatType,
     transposed: bool,
-}
-
-/// Replaces `out` by the elements `bytes` in another float type, rounded to nearest even.
-pub fn convert(from: FloatType, bytes: &[u8], to: FloatType, out: &mut Vec<u8>) {
-    out.clear();
-    if from == to {
-        out.extend_from_slice(bytes);
-        return;
-    }
-    for i in 0..bytes.len() / from.size() {
-        write_f64(to, read_f64(from, bytes, i).unwrap_or(f64::NAN), out);
-    }
 }

@@ -2,7 +2,7 @@
 //! every byte of it is compared with what the source gives.
 
 use super::error::ExportError;
-use super::make::{KnownScales, convert};
+use super::make::KnownScales;
 use super::{burn, gguf};
 use crate::checkpoint::layout::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
@@ -217,7 +217,7 @@ impl Checker<'_> {
             Match::Dequantized(to) => {
                 let read = self.source.elements(pair.source, range.clone())?;
                 let (from, bytes) = read.unwrap_or((to, &[]));
-                convert(from, bytes, to, &mut self.expected);
+                kernels::convert(from, bytes, to, &mut self.expected);
                 self.compare_floats(pair, range, to).map(|()| None)
             }
         }

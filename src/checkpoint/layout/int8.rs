@@ -69,7 +69,8 @@ impl Int8 {
         let mut bytes = Vec::new();
         reader.stored_into(self.values, range, &mut bytes)?;
         let mask = self.stored_as.mask();
-        Ok(bytes.iter().map(|byte| (byte ^ mask) as i8).collect())
+        // In the place of the bytes.
+        Ok(bytes.into_iter().map(|byte| (byte ^ mask) as i8).collect())
     }
 
     /// The groups that the elements of `range` lie in.
@@ -111,7 +112,6 @@ impl Layout for Int8 {
         let scales = self.scales(reader, groups.clone())?;
         let values = self.values(reader, range.clone())?;
         let to = self.decoded().unwrap_or(FloatType::F32);
-        out.clear();
         out.resize(values.len() * to.size(), 0);
         for (group, segment) in self.groups().segments(range.clone()) {
             let scale = scales.get((group - groups.start) as usize).copied().unwrap_or(f32::NAN);

@@ -5,6 +5,7 @@
 //! written over small arrays of lanes (`lanes`), which each instruction set (`dispatch`)
 //! compiles to its vectors. The plain loops they are tested against are in `reference`.
 
+mod convert;
 mod dequantize;
 mod dispatch;
 mod error;
@@ -23,6 +24,7 @@ mod rounding;
 mod tests;
 mod weighted;
 
+pub use convert::convert;
 pub use dequantize::dequantize;
 pub use error::error;
 pub use f8::{

@@ -1,0 +1,187 @@
+//! Elements of one float type as those of another.
+
+use super::dispatch::{Kernel, run};
+use super::lanes::{LANES, Lanes, Narrow, by_single, map, narrow_bf16, zip};
+use super::level::Level;
+use crate::tensor::{FloatType, read_f64, write_f64};
+
+/// Replaces `out` by the elements `bytes`, rounded once, to nearest even. A NaN stays one,
+/// quiet and with what fits of its bits; elements of the same type stay as they are.
+pub fn convert(from: FloatType, bytes: &[u8], to: FloatType, out: &mut Vec<u8>) {
+    if from == to {
+        out.clear();
+        out.extend_from_slice(bytes);
+    } else if from == FloatType::F64 || to == FloatType::F64 {
+        out.clear();
+        for i in 0..bytes.len() / from.size() {
+            write_f64(to, read_f64(from, bytes, i).unwrap_or(f64::NAN), out);
+        }
+    } else {
+        out.resize(bytes.len() / from.size() * to.size(), 0);
+        run(Convert { from, bytes, to, out });
+    }
+}
+
+/// Between the types computed in f32.
+struct Convert<'a> {
+    from: FloatType,
+    bytes: &'a [u8],
+    to: FloatType,
+    out: &'a mut [u8],
+}
+
+impl Kernel for Convert<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Level>(self, level: L) {
+        let Convert { from, bytes, to, out } = self;
+        let _ = by_single!(from, E => match to {
+            FloatType::F64 => {}
+            FloatType::F32 => write::<E, 4, L>(level, Single, bytes, out),
+            FloatType::F16 => write::<E, 2, L>(level, Half, bytes, out),
+            FloatType::BF16 => write::<E, 2, L>(level, Brain, bytes, out),
+        });
+    }
+}
+
+#[inline(always)]
+fn write<E: Narrow, const SIZE: usize, L: Level>(
+    level: L,
+    to: impl Rounding<SIZE>,
+    bytes: &[u8],
+    out: &mut [u8],
+) {
+    let (out, _) = out.as_chunks_mut::<SIZE>();
+    let (whole, _) = E::split(bytes);
+    let steps = whole.len().min(out.len() / LANES);
+    let (elements, out_tail) = out.split_at_mut(steps * LANES);
+    for (raw, elements) in whole.iter().zip(elements.as_chunks_mut::<LANES>().0) {
+        *elements = to.of(level, level.array(E::load(level, raw)));
+    }
+    let rest = bytes.get(steps * LANES * E::SIZE..).unwrap_or_default();
+    let last = to.of(level, level.array(E::load(level, &E::pad(rest))));
+    for (element, value) in out_tail.iter_mut().zip(&last).take(rest.len() / E::SIZE) {
+        *element = *value;
+    }
+}
+
+/// What makes elements of so many bytes of f32. A trait where closures would do, as they
+/// cannot be made to be inlined.
+trait Rounding<const SIZE: usize>: Copy {
+    fn of<L: Level>(self, level: L, x: Lanes<f32>) -> Lanes<[u8; SIZE]>;
+}
+
+#[derive(Clone, Copy)]
+struct Single;
+
+impl Rounding<4> for Single {
+    #[inline(always)]
+    fn of<L: Level>(self, _: L, x: Lanes<f32>) -> Lanes<[u8; 4]> {
+        map(x, |x| (x.to_bits() | quiet(x, 1 << 22)).to_le_bytes())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Half;
+
+impl Rounding<2> for Half {
+    #[inline(always)]
+    fn of<L: Level>(self, level: L, x: Lanes<f32>) -> Lanes<[u8; 2]> {
+        map(level.narrow_f16(x), u16::to_le_bytes)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Brain;
+
+impl Rounding<2> for Brain {
+    #[inline(always)]
+    fn of<L: Level>(self, level: L, x: Lanes<f32>) -> Lanes<[u8; 2]> {
+        // Of a NaN, rounding could make an infinity or a zero.
+        let bits = zip(narrow_bf16(x), x, |rounded, x| {
+            if x.is_nan() { x.to_bits() >> 16 | 1 << 6 } else { rounded }
+        });
+        map(level.low16(bits), u16::to_le_bytes)
+    }
+}
+
+#[inline(always)]
+fn quiet(x: f32, bit: u32) -> u32 {
+    if x.is_nan() { bit } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dispatch::{Isa, run_at};
+    use super::*;
+
+    fn plainly(from: FloatType, bytes: &[u8], to: FloatType) -> Vec<u8> {
+        let mut out = Vec::new();
+        for i in 0..bytes.len() / from.size() {
+            write_f64(to, read_f64(from, bytes, i).expect("inside"), &mut out);
+        }
+        out
+    }
+
+    const NARROW: [FloatType; 3] = [FloatType::F32, FloatType::F16, FloatType::BF16];
+
+    /// Every half, and singles of every exponent with ties and their neighbours.
+    fn elements(from: FloatType) -> Vec<u8> {
+        match from {
+            FloatType::F16 | FloatType::BF16 => {
+                (0..=u16::MAX).flat_map(|bits| bits.to_le_bytes()).collect()
+            }
+            _ => {
+                let mut bits = Vec::new();
+                for high in 0..=u16::MAX {
+                    let low = u32::from(high).wrapping_mul(0x9E37_79B9) >> 16;
+                    let ties = [0, 1, 0x0FFF, 0x1000, 0x1001, 0x7FFF, 0x8000, 0x8001, 0xFFFF, low];
+                    bits.extend(ties.map(|low| u32::from(high) << 16 | low));
+                }
+                bits.into_iter().flat_map(u32::to_le_bytes).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn every_element_is_rounded_as_one_at_a_time() {
+        for from in NARROW {
+            let bytes = elements(from);
+            for to in NARROW.into_iter().filter(|&to| to != from) {
+                let expected = plainly(from, &bytes, to);
+                for &isa in Isa::ALL {
+                    let mut out = vec![0xAA; expected.len()];
+                    let kernel = Convert { from, bytes: &bytes, to, out: &mut out };
+                    if run_at(isa, kernel).is_none() {
+                        continue;
+                    }
+                    let wrong = (0..out.len() / to.size()).find(|i| {
+                        let at = i * to.size()..(i + 1) * to.size();
+                        out[at.clone()] != expected[at]
+                    });
+                    assert_eq!(wrong, None, "{from:?} to {to:?} with {isa:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_length_and_any_pair_of_types() {
+        for from in [FloatType::F64, FloatType::F32, FloatType::F16, FloatType::BF16] {
+            for to in [FloatType::F64, FloatType::F32, FloatType::F16, FloatType::BF16] {
+                for length in 0..70 {
+                    let mut bytes = Vec::new();
+                    (0..length).for_each(|i| write_f64(from, f64::from(i) * 0.3 - 4.0, &mut bytes));
+                    let expected = plainly(from, &bytes, to);
+                    // A byte more is no element.
+                    bytes.push(1);
+                    let bytes = if from == to { &bytes[..bytes.len() - 1] } else { &bytes };
+                    let mut out = vec![7; 3];
+                    convert(from, bytes, to, &mut out);
+                    assert_eq!(out, expected, "{length} of {from:?} to {to:?}");
+                }
+            }
+        }
+    }
+}
