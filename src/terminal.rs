@@ -7,7 +7,7 @@ use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::export::faults::{Place, reach};
-use crate::export::{Blueprint, Request};
+use crate::export::{Blueprint, KnownScales, Request};
 use crate::job::diff::{self, Compared};
 use crate::job::values::{self, ValuesError, Window};
 use crate::job::{Job, News, Progress, channels, save, scan};
@@ -450,7 +450,7 @@ impl Runner {
             Effect::Save(mut request) => {
                 request.out = expand_home(&request.out);
                 let checkpoint = self.app.model.checkpoint.clone();
-                match save::start(checkpoint, request, self.options.threads) {
+                match save::start(checkpoint, request, KnownScales::new(), self.options.threads) {
                     Ok(job) => self.save = Some(job),
                     Err(error) => {
                         self.handle(Event::SaveFailed(error.to_string()), screen)?;

@@ -228,7 +228,12 @@ fn whatever_step_of_a_save_panics_out_is_the_old_one_or_the_new_one() {
         for step in 0..scene.steps() {
             let what = format!("{out} {exists}: step {step}");
             arm(Fault { place: Place::Disk, step, how: How::Panic, lasting: false });
-            let job = save::start(scene.source.clone(), scene.request.clone(), Some(2));
+            let job = save::start(
+                scene.source.clone(),
+                scene.request.clone(),
+                Default::default(),
+                Some(2),
+            );
             let mut job = job.expect("starts");
             let told = loop {
                 match job.wait(Duration::from_secs(60)) {

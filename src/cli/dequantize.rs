@@ -4,7 +4,7 @@ use super::error::Error;
 use super::options::{Choice, ModelArgs, OutputArgs, SaveArgs, WorkArgs, choice};
 use super::receipt;
 use super::save::save;
-use crate::export::{Request, Task};
+use crate::export::{KnownScales, Request, Task};
 use crate::tensor::FloatType;
 use clap::Args;
 
@@ -42,7 +42,7 @@ impl Dequantize {
             out: self.save.out,
             force: self.save.force,
         };
-        let receipt = save(&checkpoint, request, &self.work)?;
+        let receipt = save(&checkpoint, request, KnownScales::new(), &self.work)?;
         receipt::print(&receipt, self.output.json)
     }
 }

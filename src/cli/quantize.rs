@@ -10,7 +10,7 @@ use super::receipt;
 use super::save::save;
 use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
-use crate::export::{ExportError, OutputFormat, Request, Task, WeightLayout};
+use crate::export::{ExportError, KnownScales, OutputFormat, Request, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
 use crate::plan::{Plan, Selection, SelectionError, recipe};
 use crate::quantization::{Outcome, QuantizationScheme, Questions};
@@ -61,6 +61,26 @@ pub struct Quantize {
     work: WorkArgs,
 }
 
+/// What is to be quantized.
+#[derive(Default)]
+struct Planned {
+    plan: Plan,
+    /// The scales that choosing has found on its way.
+    known: KnownScales,
+    /// What was left out, and why.
+    warnings: Vec<String>,
+}
+
+/// The scales of tensors that have one: all the scales that a range of scales tells.
+fn scales(plan: &Plan, outcomes: &[(TensorId, Vec<Outcome>)]) -> KnownScales {
+    let one = |id: TensorId, outcomes: &[Outcome]| {
+        let chosen = outcomes.iter().find(|outcome| plan.get(id) == Some(outcome.quantizer))?;
+        let scales = &chosen.result.as_ref().ok()?.scales;
+        (scales.count == 1).then(|| vec![scales.min])
+    };
+    outcomes.iter().filter_map(|(id, outcomes)| Some((*id, one(*id, outcomes)?))).collect()
+}
+
 /// What a budget may choose from when no scheme is given.
 const SCHEMES: [QuantizationScheme; 5] = [
     QuantizationScheme::PER_TENSOR,
@@ -73,8 +93,8 @@ const SCHEMES: [QuantizationScheme; 5] = [
 impl Quantize {
     pub fn run(self) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
-        let (plan, warnings) = match &self.recipe {
-            Some(path) => (recipe::read(path, &checkpoint)?, Vec::new()),
+        let Planned { plan, known, warnings } = match &self.recipe {
+            Some(path) => Planned { plan: recipe::read(path, &checkpoint)?, ..Planned::default() },
             None => self.plan(&checkpoint, &self.selection.selection())?,
         };
         if let Some(path) = &self.write_recipe {
@@ -94,7 +114,7 @@ impl Quantize {
             out: self.save.out,
             force: self.save.force,
         };
-        let mut receipt = save(&checkpoint, request, &self.work)?;
+        let mut receipt = save(&checkpoint, request, known, &self.work)?;
         receipt.warnings.splice(0..0, warnings);
         receipt::print(&receipt, self.output.json)
     }
@@ -105,11 +125,7 @@ impl Quantize {
 
     /// What the selection names, without what its values keep from having a scale; that is
     /// an error where it was asked for by name, and a warning where it was not.
-    fn plan(
-        &self,
-        checkpoint: &Arc<Checkpoint>,
-        selection: &Selection,
-    ) -> Result<(Plan, Vec<String>), Error> {
+    fn plan(&self, checkpoint: &Arc<Checkpoint>, selection: &Selection) -> Result<Planned, Error> {
         let mut warnings = Vec::new();
         let mut tensors = selection.resolve(checkpoint)?;
         // What the format cannot hold is left out, unless it was asked for by name.
@@ -152,7 +168,8 @@ impl Quantize {
             let path = checkpoint.path().to_owned();
             return Err(SelectionError::Nothing { path, excluded: false }.into());
         }
-        Ok((plan, warnings))
+        let known = scales(&plan, &outcomes);
+        Ok(Planned { plan, known, warnings })
     }
 
     /// The schemes that are up for choice.

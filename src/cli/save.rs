@@ -4,7 +4,7 @@ use super::error::Error;
 use super::options::WorkArgs;
 use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
-use crate::export::{Receipt, Request};
+use crate::export::{KnownScales, Receipt, Request};
 use crate::job::Stopped;
 use crate::job::save::{self, News, SaveError};
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use std::sync::Arc;
 pub fn save(
     checkpoint: &Arc<Checkpoint>,
     request: Request,
+    known: KnownScales,
     work: &WorkArgs,
 ) -> Result<Receipt, Error> {
-    let job = || save::start(checkpoint.clone(), request, work.threads());
+    let job = || save::start(checkpoint.clone(), request, known, work.threads());
     let mut watch = Watch::start(job, "preparing", work.quiet)?;
     let mut finished = None;
     loop {

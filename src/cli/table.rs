@@ -69,7 +69,8 @@ impl<'t> Table<'t> {
     }
 
     fn natural_widths(&self) -> Vec<usize> {
-        let mut widths: Vec<usize> = self.columns.iter().map(|(title, _)| width_of(title)).collect();
+        let mut widths: Vec<usize> =
+            self.columns.iter().map(|(title, _)| width_of(title)).collect();
         let mut start = 0;
         for ends in self.ends.chunks(self.columns.len()) {
             for (width, &end) in widths.iter_mut().zip(ends) {

@@ -32,14 +32,17 @@ pub enum News {
 }
 
 /// Starts a save. Progress counts bytes read and bytes written, verification included.
+/// `known`: the scales of tensors that were calibrated before, as the request's plan has
+/// them; the others are calibrated first.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
     request: Request,
+    known: KnownScales,
     threads: Option<usize>,
 ) -> std::io::Result<Job<News>> {
     Job::start("save", Arc::new(Progress::default()), move |progress, sender| {
         let phase = |name| _ = sender.send(News::Phase(name));
-        let outcome = run(&checkpoint, &request, threads, progress, &phase);
+        let outcome = run_knowing(&checkpoint, &request, known, threads, progress, &phase);
         let _ = sender.send(News::Finished(Box::new(outcome)));
     })
 }
@@ -53,6 +56,17 @@ pub fn run(
     progress: &Progress,
     phase: &dyn Fn(&'static str),
 ) -> Result<Receipt, SaveError> {
+    run_knowing(checkpoint, request, KnownScales::new(), threads, progress, phase)
+}
+
+fn run_knowing(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    mut known: KnownScales,
+    threads: Option<usize>,
+    progress: &Progress,
+    phase: &dyn Fn(&'static str),
+) -> Result<Receipt, SaveError> {
     let blueprint = Blueprint::new(checkpoint, request)?;
     export::check(checkpoint, request, blueprint.bytes())?;
     let pieces = pieces(checkpoint, &blueprint);
@@ -62,7 +76,7 @@ pub fn run(
     let rounding = blueprint.rounding;
     let wanted = pieces.iter().filter_map(|piece| piece.calibrate);
     let wanted = wanted.map(|(id, quantizer)| (id, quantizer, rounding));
-    let known = known_scales(checkpoint, wanted, threads, progress)?;
+    calibrate(checkpoint, wanted, &mut known, threads, progress)?;
 
     phase("writing");
     let staging = Staging::create(request, &blueprint)?;
@@ -84,7 +98,7 @@ pub fn run(
     let written = Checkpoint::open(staging.path()).map_err(ExportError::from)?;
     let verification = Pairing::new(&written, checkpoint)
         .map_err(SaveError::from)
-        .and_then(|pairing| verify::tensors(&pairing, threads, progress))
+        .and_then(|pairing| verify::tensors(&pairing, known, threads, progress))
         .and_then(|found| {
             frame::check(staging.path(), &blueprint, &|| !progress.is_cancelled())?;
             Ok(found)
@@ -155,21 +169,23 @@ fn pieces(checkpoint: &Checkpoint, blueprint: &Blueprint) -> Vec<Piece> {
     pieces
 }
 
-/// The scales of tensors that must be known before their elements are looked at again.
-pub(super) fn known_scales(
+/// Finds the scales of tensors that must be known before their elements are looked at
+/// again, and are not yet.
+pub(super) fn calibrate(
     checkpoint: &Checkpoint,
     wanted: impl Iterator<Item = (TensorId, Quantizer, Rounding)>,
+    known: &mut KnownScales,
     threads: Option<usize>,
     progress: &Progress,
-) -> Result<KnownScales, SaveError> {
+) -> Result<(), SaveError> {
     let mut alike: Vec<((Quantizer, Rounding), Vec<TensorId>)> = Vec::new();
-    for (id, quantizer, rounding) in wanted {
+    for (id, quantizer, rounding) in wanted.filter(|(id, ..)| !known.contains_key(id)) {
         match alike.iter_mut().find(|(how, _)| *how == (quantizer, rounding)) {
             Some((_, ids)) => ids.push(id),
             None => alike.push(((quantizer, rounding), vec![id])),
         }
     }
-    let known = Mutex::new(KnownScales::new());
+    let calibrated = Mutex::new(known);
     let failed: Mutex<Option<ExportError>> = Mutex::new(None);
     for ((quantizer, rounding), ids) in alike {
         progress.expect(scan::float_bytes(checkpoint, ids.iter().copied()));
@@ -190,14 +206,14 @@ pub(super) fn known_scales(
                 }
             });
             match scales {
-                Ok(scales) => _ = lock(&known).insert(id, scales),
+                Ok(scales) => _ = lock(&calibrated).insert(id, scales),
                 Err(error) => _ = lock(&failed).get_or_insert(error),
             }
         })?;
     }
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error.into()),
-        None => Ok(known.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        None => Ok(()),
     }
 }
 

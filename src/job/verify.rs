@@ -1,10 +1,10 @@
 //! Comparing an output with its source on all cores.
 
 use super::in_order::InOrder;
-use super::save::{SaveError, known_scales};
+use super::save::{SaveError, calibrate};
 use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
-use crate::export::{Match, Pairing, frame};
+use crate::export::{KnownScales, Match, Pairing, frame};
 use crate::quantization::{Chunks, ErrorSums};
 use crate::tensor::TensorId;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -46,20 +46,22 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Verification, SaveError> {
     let pairing = Pairing::new(out, source)?;
-    let verification = tensors(&pairing, threads, progress)?;
+    let verification = tensors(&pairing, KnownScales::new(), threads, progress)?;
     frame::check_output(&pairing, &|| !progress.is_cancelled())?;
     progress.check()?;
     Ok(verification)
 }
 
-/// Compares the tensors of an output, and nothing else of it.
+/// Compares the tensors of an output, and nothing else of it. `known`: scales that
+/// calibrating the source has given before.
 pub(super) fn tensors(
     pairing: &Pairing,
+    mut known: KnownScales,
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<Verification, SaveError> {
     let source = pairing.source;
-    let known = known_scales(source, pairing.to_calibrate(), threads, progress)?;
+    calibrate(source, pairing.to_calibrate(), &mut known, threads, progress)?;
     let chunks: Vec<_> = pairing.pairs.iter().map(|pair| pairing.chunks(pair)).collect();
     let errors: Vec<_> = chunks.iter().map(|_| Mutex::new(InOrder::new(None))).collect();
     let finished: Vec<OnceLock<ErrorSums>> = chunks.iter().map(|_| OnceLock::new()).collect();

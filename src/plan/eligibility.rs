@@ -105,9 +105,8 @@ fn is_projection_inside_embedding(name: &str) -> bool {
 fn is_norm(name: &str) -> bool {
     // No separator is part of the word: a component holds it if the name does.
     name.as_bytes().windows(4).any(|word| word == b"norm")
-        || components(name).any(|part| {
-            part.starts_with("ln_") || part == "ln" || part.starts_with("bn")
-        })
+        || components(name)
+            .any(|part| part.starts_with("ln_") || part == "ln" || part.starts_with("bn"))
 }
 
 fn components(name: &str) -> impl Iterator<Item = &str> {

@@ -5,11 +5,13 @@
 mod block;
 mod dtype;
 mod element;
+mod scalar;
 mod shape;
 
 pub use block::BlockType;
 pub use dtype::{DType, FloatType};
 pub use element::{read_f64, write_f64};
+pub use scalar::Scalar;
 pub use shape::{Dims, Shape};
 
 /// A tensor's place in its checkpoint's index: stable while the checkpoint is open.

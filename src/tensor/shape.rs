@@ -122,17 +122,10 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.width().is_some() || f.precision().is_some() {
-            return f.pad(&self.to_string());
+        match f.width().is_none() && f.precision().is_none() {
+            true => write!(f, "{:?}", self.dims()),
+            false => f.pad(&format!("{:?}", self.dims())),
         }
-        f.write_str("[")?;
-        for (i, dim) in self.dims().iter().enumerate() {
-            if i > 0 {
-                f.write_str(", ")?;
-            }
-            write!(f, "{dim}")?;
-        }
-        f.write_str("]")
     }
 }
 

@@ -5,8 +5,9 @@ use super::super::{Stored, StoredId};
 use super::{Found, Int8, Int8Values};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::DType;
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The key of `__metadata__` that says which tensors quantscope quantized.

@@ -99,9 +99,14 @@ impl Rounding<2> for Brain {
     #[inline(always)]
     fn of<L: Level>(self, level: L, x: Lanes<f32>) -> Lanes<[u8; 2]> {
         // Of a NaN, rounding could make an infinity or a zero.
-        let bits = zip(narrow_bf16(x), x, |rounded, x| {
-            if x.is_nan() { x.to_bits() >> 16 | 1 << 6 } else { rounded }
-        });
+        let bits =
+            zip(
+                narrow_bf16(x),
+                x,
+                |rounded, x| {
+                    if x.is_nan() { x.to_bits() >> 16 | 1 << 6 } else { rounded }
+                },
+            );
         map(level.low16(bits), u16::to_le_bytes)
     }
 }
