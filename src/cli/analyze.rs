@@ -191,7 +191,7 @@ impl Analyze {
 
 /// Whether a tensor is quantized, and what is odd with it.
 pub fn note(row: &Row, duplicates: &Duplicates, checkpoint: &Checkpoint, id: TensorId) -> String {
-    let mut note = row.quantizable();
+    let mut note = row.quantizable().into_owned();
     let odd = row.analysis.map(|analysis| flags(&row.tensor.dtype, analysis)).unwrap_or_default();
     for flag in odd {
         // What is not finite is the reason already.
