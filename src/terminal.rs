@@ -3,6 +3,8 @@
 //! Events come in from keys, signals and jobs; `app::update` turns them into effects; the
 //! effects are carried out here and nowhere else.
 
+mod input;
+
 use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
@@ -27,6 +29,7 @@ use crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{cursor, execute};
+use input::Input;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
@@ -185,6 +188,11 @@ impl Signals {
         Ok(signals)
     }
 
+    /// The terminal is gone, whether or not a signal said so.
+    fn hang_up(&self) {
+        let _ = self.end.compare_exchange(0, SIGHUP as usize, Relaxed, Relaxed);
+    }
+
     fn end(&self) -> Option<i32> {
         match self.end.load(Relaxed) {
             0 => None,
@@ -231,14 +239,16 @@ impl Runner {
             }
             changed = false;
             let wait = if busy { FRAME.saturating_sub(drawn.elapsed()) } else { IDLE };
-            if crossterm::event::poll(wait)? {
-                // What is typed quickly is drawn once.
-                while crossterm::event::poll(Duration::ZERO)? && !self.quit {
-                    if let Some(event) = self.translate(crossterm::event::read()?, screen)? {
-                        self.handle(event, screen)?;
-                    }
-                    changed = true;
+            if input::wait(wait)? == Input::Gone {
+                signals.hang_up();
+                return Ok(());
+            }
+            // What is typed quickly is drawn once.
+            while crossterm::event::poll(Duration::ZERO)? && !self.quit {
+                if let Some(event) = self.translate(crossterm::event::read()?, screen)? {
+                    self.handle(event, screen)?;
                 }
+                changed = true;
             }
             if signals.stop.swap(false, Relaxed) {
                 screen.suspend()?;

@@ -6,9 +6,11 @@
 #[path = "support/session.rs"]
 mod session;
 
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use rustix::process::Signal;
 use session::{ENTER, LEAVE, Session};
-use std::time::Duration;
+use std::io::Read;
+use std::time::{Duration, Instant};
 
 #[test]
 fn it_starts_with_the_demo_calibrates_and_quits() {
@@ -89,4 +91,35 @@ fn a_terminal_that_cannot_draw_is_told_what_to_use_instead() {
     session.wait_for("quantscope analyze");
     let status = session.child.wait().expect("ends");
     assert_eq!(status.exit_code(), 1);
+}
+
+/// A window that is closed takes its program with it, which would read for ever otherwise.
+#[test]
+fn a_terminal_that_hangs_up_ends_it() {
+    let pty = native_pty_system().openpty(PtySize::default()).expect("a pseudo-terminal");
+    // Behind a shell that ignores the signal, which its child inherits.
+    let mut command = CommandBuilder::new("sh");
+    let program = env!("CARGO_BIN_EXE_quantscope");
+    command.args(["-c", &format!("trap '' HUP; exec '{program}'")]);
+    command.cwd(env!("CARGO_MANIFEST_DIR"));
+    command.env("TERM", "xterm-256color");
+    let mut child = pty.slave.spawn_command(command).expect("starts");
+    drop(pty.slave);
+    let mut reader = pty.master.try_clone_reader().expect("a reader");
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&seen).contains("calibrated") {
+        let n = reader.read(&mut buffer).expect("output");
+        assert!(n > 0, "it ended");
+        seen.extend(&buffer[..n]);
+    }
+    drop(reader);
+    drop(pty.master);
+    let start = Instant::now();
+    while child.try_wait().expect("can be asked").is_none() {
+        if start.elapsed() > Duration::from_secs(30) {
+            let _ = child.kill();
+            panic!("it goes on without a terminal");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
