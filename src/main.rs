@@ -3,6 +3,7 @@
 use clap::Parser;
 use color_eyre::config::HookBuilder;
 use quantscope::cli::{self, Cli};
+use quantscope::job::cache::Cache;
 use quantscope::{demo, terminal};
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,10 +14,10 @@ fn main() -> ExitCode {
     if let Err(error) = HookBuilder::default().display_env_section(false).install() {
         return cli::fail(&error);
     }
-    let Cli { model, threads, command } = Cli::parse();
+    let Cli { model, threads, cache, command } = Cli::parse();
     match command {
         Some(command) => cli::run(command),
-        None => match inspector(model.as_deref(), threads.map(usize::from)) {
+        None => match inspector(model.as_deref(), threads.map(usize::from), cache.cache()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => cli::fail(&format!("{error:#}")),
         },
@@ -24,7 +25,11 @@ fn main() -> ExitCode {
 }
 
 /// Opens the screen on a checkpoint, on the demo if none is named.
-fn inspector(model: Option<&Path>, threads: Option<usize>) -> color_eyre::Result<()> {
+fn inspector(
+    model: Option<&Path>,
+    threads: Option<usize>,
+    cache: Option<Cache>,
+) -> color_eyre::Result<()> {
     let checkpoint = demo::open_model(model.unwrap_or(Path::new(demo::WORD)))?;
-    terminal::run(Arc::new(checkpoint), terminal::Options { threads })
+    terminal::run(Arc::new(checkpoint), terminal::Options { threads, cache })
 }

@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::export::faults::{Place, reach};
 use crate::export::{Blueprint, KnownScales, Request};
+use crate::job::cache::Cache;
 use crate::job::diff::{self, Compared};
 use crate::job::values::{self, ValuesError, Window};
 use crate::job::{Job, News, Progress, channels, save, scan};
@@ -46,6 +47,8 @@ use std::time::{Duration, Instant};
 pub struct Options {
     /// Worker threads, all cores if `None`.
     pub threads: Option<usize>,
+    /// Where findings are kept, if they are.
+    pub cache: Option<Cache>,
 }
 
 /// Between two frames while a job runs.
@@ -548,7 +551,7 @@ impl Runner {
     ) -> std::io::Result<Job<scan::Finding>> {
         let checkpoint = self.app.model.checkpoint.clone();
         let order = Arc::new(scan::Order::new(tensors));
-        scan::start(checkpoint, questions, order, self.options.threads)
+        scan::start(checkpoint, questions, order, self.options.threads, None)
     }
 
     fn calibrate(
@@ -559,7 +562,8 @@ impl Runner {
     ) -> std::io::Result<()> {
         let checkpoint = self.app.model.checkpoint.clone();
         let order = Arc::new(scan::Order::new(checkpoint.ids().collect()));
-        let job = scan::start(checkpoint, questions(schemes), order.clone(), self.options.threads);
+        let Options { threads, cache } = self.options.clone();
+        let job = scan::start(checkpoint, questions(schemes), order.clone(), threads, cache);
         match job {
             Ok(job) => self.calibration = Some(Calibrating { generation, order, job }),
             Err(error) => {

@@ -6,7 +6,8 @@ use super::duplicates::Duplicates;
 use super::error::Error;
 use super::listing::{Row, Tally};
 use super::options::{
-    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs, WorkArgs,
+    CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
+    WorkArgs,
 };
 use super::output::{output, width};
 use super::scan::{Found, Scan};
@@ -44,6 +45,8 @@ pub struct Analyze {
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
     work: WorkArgs,
 }
 
@@ -60,7 +63,14 @@ impl Analyze {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
         let tensors = selection.matching(&checkpoint)?;
-        let scan = Scan::start(&checkpoint, tensors, self.questions(), "measuring", &self.work)?;
+        let scan = Scan::start(
+            &checkpoint,
+            tensors,
+            self.questions(),
+            "measuring",
+            &self.work,
+            self.cache.cache(),
+        )?;
         let mut measured = scan
             .map(|found| found.map(|(id, found)| Measured { id, rank: rank(&found), found }))
             .collect::<Result<Vec<_>, Error>>()?;
@@ -114,7 +124,7 @@ impl Analyze {
             _ => {
                 let order = measured.iter().map(|m| m.id).collect();
                 let questions = Questions { errors: false, keep_scales: true, ..self.questions() };
-                Some(Scan::start(checkpoint, order, questions, "writing", &self.work)?)
+                Some(Scan::start(checkpoint, order, questions, "writing", &self.work, None)?)
             }
         };
         let mut tally = Tally::new(scheme);

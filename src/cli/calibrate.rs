@@ -4,7 +4,8 @@ use super::document::{Document, Scale, Tensor};
 use super::error::Error;
 use super::listing::{Row, Tally};
 use super::options::{
-    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs, WorkArgs,
+    CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
+    WorkArgs,
 };
 use super::output::{output, width};
 use super::scan::Scan;
@@ -29,6 +30,8 @@ pub struct Calibrate {
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
     work: WorkArgs,
 }
 
@@ -43,7 +46,14 @@ impl Calibrate {
             keep_scales: self.output.json,
             ..Questions::scales(quantizers, self.rounding.rounding)
         };
-        let scan = Scan::start(&checkpoint, tensors, questions, "calibrating", &self.work)?;
+        let scan = Scan::start(
+            &checkpoint,
+            tensors,
+            questions,
+            "calibrating",
+            &self.work,
+            self.cache.cache(),
+        )?;
         let mut tally = Tally::new(scheme);
         let mut out = output();
         if self.output.json {

@@ -55,6 +55,8 @@ pub struct Cli {
     /// Worker threads; all cores if not given.
     #[arg(long, value_name = "N", value_parser = options::thread_count())]
     pub threads: Option<u16>,
+    #[command(flatten)]
+    pub cache: options::CacheArgs,
     #[command(subcommand)]
     pub command: Option<Command>,
 }

@@ -3,6 +3,7 @@
 use super::error::Error;
 use crate::checkpoint::Checkpoint;
 use crate::demo;
+use crate::job::cache::Cache;
 use crate::plan::Selection;
 use crate::quantization::{Calibration, QuantizationScheme, QuantizationType, Quantizer, Rounding};
 use clap::Args;
@@ -124,6 +125,19 @@ impl WorkArgs {
 /// At least one; more than a thousand is a mistake.
 pub fn thread_count() -> RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..=1024)
+}
+
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// Measure everything, whatever was found out about the model before, and keep nothing
+    #[arg(long)]
+    no_cache: bool,
+}
+
+impl CacheArgs {
+    pub fn cache(&self) -> Option<Cache> {
+        if self.no_cache { None } else { Cache::of_user() }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -143,7 +143,7 @@ impl Quantize {
             errors: self.has_budget(),
             ..Questions::scales(quantizers, self.rounding.rounding)
         };
-        let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work)?;
+        let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work, None)?;
         let mut outcomes = Vec::new();
         for found in scan {
             let (id, found) = found?;

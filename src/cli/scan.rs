@@ -4,6 +4,7 @@ use super::error::Error;
 use super::options::WorkArgs;
 use super::watch::Watch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::job::cache::Cache;
 use crate::job::scan::{self, Finding, Order};
 use crate::quantization::{Analysis, Questions};
 use crate::tensor::TensorId;
@@ -30,9 +31,10 @@ impl Scan {
         questions: Questions,
         doing: &'static str,
         work: &WorkArgs,
+        cache: Option<Cache>,
     ) -> Result<Scan, Error> {
         let order = Arc::new(Order::new(tensors.clone()));
-        let job = || scan::start(checkpoint.clone(), questions, order, work.threads());
+        let job = || scan::start(checkpoint.clone(), questions, order, work.threads(), cache);
         Ok(Scan {
             watch: Watch::start(job, doing, work.quiet)?,
             checkpoint: checkpoint.clone(),

@@ -3,6 +3,7 @@
 //! A job has progress that can be read at any time, can be cancelled, and sends what it
 //! finds through one channel. Dropping a job cancels it.
 
+pub mod cache;
 pub mod channels;
 pub mod diff;
 pub mod duplicates;

@@ -3,6 +3,7 @@
 //! Workers claim chunks from one queue, in an order that can be changed while they work,
 //! so that what a person looks at comes first and one huge tensor still uses every core.
 
+use super::cache::Cache;
 use super::in_order::InOrder;
 use super::{Job, Progress, Stopped, lock, panic_message};
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
@@ -47,6 +48,13 @@ impl Order {
         pending.urgent = tensors.into_iter().collect();
     }
 
+    /// Takes a tensor out; false if it is not waiting.
+    fn take(&self, id: TensorId) -> bool {
+        let mut pending = lock(&self.pending);
+        let taken = pending.taken.get_mut(id.index());
+        taken.is_some_and(|taken| !std::mem::replace(taken, true))
+    }
+
     fn next(&self) -> Option<TensorId> {
         let mut pending = lock(&self.pending);
         loop {
@@ -62,12 +70,14 @@ impl Order {
     }
 }
 
-/// Starts measuring in the background. `threads`: how many workers, all cores if `None`.
+/// Starts measuring in the background. `threads`: how many workers, all cores if `None`;
+/// `cache`: where what was found before is, and what is found now is kept.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
     questions: Questions,
     order: Arc<Order>,
     threads: Option<usize>,
+    cache: Option<Cache>,
 ) -> std::io::Result<Job<Finding>> {
     let total = float_bytes(&checkpoint, lock(&order.pending).waiting.iter().copied());
     Job::start("scan", Arc::new(Progress::new(total)), move |progress, sender| {
@@ -77,8 +87,26 @@ pub fn start(
                 progress.cancel();
             }
         };
+        let memory = cache.and_then(|cache| cache.memory(&checkpoint, &questions));
+        if let Some(memory) = &memory {
+            memory.recall(|id, found| {
+                if order.take(id) {
+                    progress.advance(float_bytes(&checkpoint, std::iter::once(id)));
+                    report((id, Ok(found)));
+                }
+            });
+        }
+        let report = |finding: Finding| {
+            if let (Some(memory), (id, Ok(found))) = (&memory, &finding) {
+                memory.keep(*id, found);
+            }
+            report(finding);
+        };
         // Cancellation needs no word: whoever cancelled knows.
         let _ = run(&checkpoint, &questions, &order, threads, progress, &report);
+        if let Some(memory) = memory {
+            memory.close();
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! What quantizing loses, output channel by output channel.
 
 use super::ErrorSums;
+use serde::{Deserialize, Serialize};
 
 /// What is asked about the output channels of a tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub enum ChannelQuestion {
 }
 
 /// What one output channel loses.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChannelError {
     /// Σx²
     pub signal: f64,
@@ -37,7 +38,7 @@ impl ChannelError {
 }
 
 /// The losses of a tensor's channels, which come in order and in pieces.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChannelErrors {
     keep: bool,
     /// The channel that may go on.

@@ -5,6 +5,7 @@ use super::kernels::{Counts, Quantization, Weighted, weighted_error, weighted_no
 use super::{ErrorSums, Moments, Range};
 use crate::tensor::FloatType;
 use half::f16;
+use serde::{Deserialize, Serialize};
 
 /// The values of a tensor's elements and how many elements have each.
 ///
@@ -13,7 +14,7 @@ use half::f16;
 /// any per-tensor scheme, is answered exactly, without a second look at the tensor. F32
 /// and F64 elements are counted in bins 1/128 of their value wide, each named by its
 /// value nearest to zero: enough to draw them, and to estimate.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     dtype: FloatType,
     /// Ascending, as unsigned numbers: from zero up, then from minus zero down. A pattern
@@ -28,6 +29,16 @@ impl Distribution {
         let mut tally = Tally::new(dtype);
         tally.add(bytes);
         tally.distribution()
+    }
+
+    /// Whether it can be of a tensor of so many elements of this type: for one that comes
+    /// from elsewhere than from counting.
+    pub fn fits(&self, dtype: FloatType, elements: u64) -> bool {
+        let count = |sum: u64, &n: &u32| sum.checked_add(u64::from(n));
+        self.dtype == dtype
+            && self.patterns.len() == self.counts.len()
+            && self.patterns.is_sorted()
+            && self.counts.iter().try_fold(0, count) == Some(elements)
     }
 
     /// Whether the values are those of the elements, not of bins.

@@ -3,6 +3,7 @@
 use super::kernels;
 use super::{Calibration, QuantizationScheme, QuantizationType, Range, Rounding, stored_scale};
 use crate::tensor::{FloatType, Shape};
+use serde::{Deserialize, Serialize};
 
 /// Post-training quantization of weights, in the Burn Book's words: a calibration that
 /// finds the range of the values and a scheme that says what they become.
@@ -27,7 +28,7 @@ pub struct Quantizer {
 }
 
 /// Why a tensor has no quantized form.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
 pub enum NotQuantizable {
     #[error(
         "it holds {nan} NaN and {inf} infinite values, the first at index {first}; such values have no scale"

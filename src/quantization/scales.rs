@@ -1,7 +1,9 @@
 //! The scales of one tensor, in the little space that is needed to judge it.
 
+use serde::{Deserialize, Serialize};
+
 /// The scales of one tensor.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scales {
     pub count: u64,
     pub min: f32,

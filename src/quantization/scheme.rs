@@ -2,17 +2,18 @@
 //! and how ties are rounded.
 
 use crate::tensor::Shape;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// Where zero lies. Symmetric schemes have no zero point: 0.0 is always exact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum QuantizationMode {
     Symmetric,
 }
 
 /// The values a quantized element can take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum QuantizationType {
     /// −127 … 127.
     QInt8,
@@ -56,7 +57,7 @@ impl QuantizationType {
 }
 
 /// Which elements share one scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum QuantizationScheme {
     /// One scale for the whole tensor.
     PerTensor(QuantizationMode, QuantizationType),

@@ -1,9 +1,10 @@
 //! Sums over elements that merge exactly, and the figures derived from them.
 
 use super::QuantizationType;
+use serde::{Deserialize, Serialize};
 
 /// The smallest and largest finite element, and what is not finite.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Range {
     pub count: u64,
     /// `+∞` while no finite element was seen.
@@ -110,7 +111,7 @@ impl Moments {
 
 /// What a tensor's values are. Min, max, mean and standard deviation (of the population)
 /// are over its finite elements, and NaN when there is none.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     pub count: u64,
     pub min: f64,
@@ -131,7 +132,7 @@ impl Statistics {
 }
 
 /// Which of the 256 codes of a quantized element occur.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LevelSet(pub [u64; 4]);
 
 impl LevelSet {
@@ -152,7 +153,7 @@ impl LevelSet {
 }
 
 /// Sums over elements `x` and their dequantized counterparts `x̂`, in f64.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorSums {
     pub count: u64,
     /// Σx²

@@ -1,6 +1,7 @@
 //! Element types, by the names the safetensors format gives them, and ggml's blocks.
 
 use super::BlockType;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
@@ -101,7 +102,7 @@ impl fmt::Display for DType {
 }
 
 /// A floating type whose elements are read as they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FloatType {
     F64,
     F32,
