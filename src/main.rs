@@ -2,10 +2,13 @@
 
 use clap::Parser;
 use color_eyre::config::HookBuilder;
-use quantscope::cli::{self, Cli};
+use color_eyre::eyre::{Context, eyre};
+use quantscope::app::settings::{self, Glyphs, Settings};
+use quantscope::cli::{self, AboutScreen, Cli, ScreenArgs};
 use quantscope::job::cache::Cache;
-use quantscope::{demo, terminal};
-use std::path::Path;
+use quantscope::{app, demo, terminal};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,13 +17,15 @@ fn main() -> ExitCode {
     if let Err(error) = HookBuilder::default().display_env_section(false).install() {
         return cli::fail(&error);
     }
-    let Cli { model, threads, cache, command } = Cli::parse();
+    let Cli { model, threads, cache, screen, command } = Cli::parse();
     match command {
-        Some(command) => cli::run(command),
-        None => match inspector(model.as_deref(), threads.map(usize::from), cache.cache()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => cli::fail(&format!("{error:#}")),
-        },
+        Some(command) => cli::run(command, about_screen),
+        None => {
+            match inspector(model.as_deref(), threads.map(usize::from), cache.cache(), screen) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => cli::fail(&format!("{error:#}")),
+            }
+        }
     }
 }
 
@@ -29,7 +34,67 @@ fn inspector(
     model: Option<&Path>,
     threads: Option<usize>,
     cache: Option<Cache>,
+    screen: ScreenArgs,
 ) -> color_eyre::Result<()> {
-    let checkpoint = demo::open_model(model.unwrap_or(Path::new(demo::WORD)))?;
-    terminal::run(Arc::new(checkpoint), terminal::Options { threads, cache })
+    let mut settings = settings(screen.config.as_deref())?;
+    settings.mouse &= !screen.no_mouse;
+    settings.animation &= !screen.no_animation;
+    settings.session &= !screen.no_session;
+    if screen.ascii {
+        settings.glyphs = Glyphs::Ascii;
+    }
+    let model = model.unwrap_or(Path::new(demo::WORD));
+    let checkpoint = demo::open_model(model)?;
+    let session = settings.session.then(|| session_of(model)).flatten();
+    let options = terminal::Options { threads, cache, settings, session, log: screen.log };
+    terminal::run(Arc::new(checkpoint), options)
+}
+
+/// The settings in the file named, or in the one that is usual if there is one.
+fn settings(named: Option<&Path>) -> color_eyre::Result<Settings> {
+    let usual = directory("XDG_CONFIG_HOME", ".config").map(|home| home.join("config.toml"));
+    let Some(path) = named.map(Path::to_owned).or(usual) else { return Ok(Settings::default()) };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Settings::parse(&text).map_err(|why| eyre!("{}: {why}", path.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => {
+            Ok(Settings::default())
+        }
+        Err(error) => Err(error).wrap_err_with(|| path.display().to_string()),
+    }
+}
+
+/// Where the session of a model is kept: by its whole path, so that two of one name do not
+/// share it.
+fn session_of(model: &Path) -> Option<PathBuf> {
+    let path = match model.as_os_str() == demo::WORD {
+        true => model.to_owned(),
+        false => std::fs::canonicalize(model).ok()?,
+    };
+    let name = path.file_name()?.to_string_lossy().replace(|c: char| !c.is_alphanumeric(), "-");
+    // FNV-1a: the same on every machine and in every version.
+    let hash = path.to_string_lossy().bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let state = directory("XDG_STATE_HOME", ".local/state")?;
+    Some(state.join("sessions").join(format!("{name}-{hash:016x}.toml")))
+}
+
+/// Quantscope's directory under the one that `variable` names, or under the home directory.
+fn directory(variable: &str, under_home: &str) -> Option<PathBuf> {
+    let set = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = set.or_else(|| Some(std::env::home_dir()?.join(under_home)))?;
+    Some(base.join("quantscope"))
+}
+
+/// What the command line prints of the screen.
+fn about_screen() -> AboutScreen {
+    let keys = app::keys::Group::ALL.map(|group| {
+        let of_group = app::keys::BINDINGS.iter().filter(|binding| binding.group == group);
+        let lines = of_group.map(|binding| {
+            let keys: Vec<String> = binding.keys.iter().map(|key| key.name()).collect();
+            (keys.join(", "), binding.help.to_owned())
+        });
+        (group.title().to_owned(), lines.collect())
+    });
+    AboutScreen { settings: settings::documented(), keys: keys.into() }
 }

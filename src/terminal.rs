@@ -5,7 +5,8 @@
 
 mod input;
 
-use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten};
+use crate::app::settings::{Settings, ThemeChoice};
+use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten, Session};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::export::faults::{Place, reach};
@@ -49,10 +50,19 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Where findings are kept, if they are.
     pub cache: Option<Cache>,
+    pub settings: Settings,
+    /// Where marks and place are kept; nowhere if `None`.
+    pub session: Option<PathBuf>,
+    /// Where to write what happens, for a report of a defect.
+    pub log: Option<PathBuf>,
 }
 
 /// Between two frames while a job runs.
 const FRAME: Duration = Duration::from_millis(33);
+/// The same without animation.
+const STILL: Duration = Duration::from_secs(1);
+/// The least wait for a key while a job runs.
+const POLL: Duration = Duration::from_millis(5);
 /// How soon a signal is noticed while nothing happens.
 const IDLE: Duration = Duration::from_millis(150);
 /// Findings taken in before the next frame: enough to keep up, few enough to stay quick.
@@ -72,12 +82,26 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
         );
     }
     let variable = |name| std::env::var(name).ok();
-    let colours = Colours::of(variable("NO_COLOR").as_deref(), variable("COLORTERM").as_deref());
+    let colours = match options.settings.theme {
+        ThemeChoice::Auto => {
+            Colours::of(variable("NO_COLOR").as_deref(), variable("COLORTERM").as_deref())
+        }
+        ThemeChoice::Truecolor => Colours::True,
+        ThemeChoice::Ansi => Colours::Ansi,
+        ThemeChoice::Mono => Colours::None,
+    };
+    let mut app = App::with(checkpoint, options.settings.clone());
+    if let Some(path) = &options.session {
+        restore(&mut app, path);
+    }
+    let log = Log::open(options.log.as_deref())?;
     let signals = Signals::register().wrap_err("could not watch for signals")?;
     restore_on_panic();
+    MOUSE.store(options.settings.mouse, Relaxed);
     let mut screen = Screen::enter().wrap_err("could not prepare the terminal")?;
     let mut runner = Runner {
-        app: App::new(checkpoint),
+        app,
+        log,
         theme: Theme::new(colours),
         options,
         calibration: None,
@@ -93,6 +117,12 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
     let ended = runner.run(&mut screen, &signals);
     drop(screen);
     runner.stop_saving();
+    if let Some(path) = &runner.options.session
+        && let Err(error) = keep(&runner.app, path)
+    {
+        let _ =
+            writeln!(std::io::stderr(), "the session was not kept: {}: {error}", path.display());
+    }
     for receipt in runner.app.receipts() {
         // The terminal may be gone by now.
         let _ = writeln!(stdout(), "{receipt}");
@@ -141,8 +171,20 @@ impl Drop for Screen {
 
 fn enter() -> std::io::Result<()> {
     enable_raw_mode()?;
-    execute!(stdout(), EnterAlternateScreen, EnableMouseCapture, EnableBracketedPaste, cursor::Hide)
+    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
+        .and_then(|()| mouse(MOUSE.load(Relaxed)))
         .inspect_err(|_| leave())
+}
+
+/// Whether the program has the mouse: asked again whenever the terminal is entered.
+static MOUSE: AtomicBool = AtomicBool::new(true);
+
+fn mouse(take: bool) -> std::io::Result<()> {
+    MOUSE.store(take, Relaxed);
+    match take {
+        true => execute!(stdout(), EnableMouseCapture),
+        false => execute!(stdout(), DisableMouseCapture),
+    }
 }
 
 /// As far as it can be: on the way out there is nobody to tell.
@@ -206,6 +248,7 @@ impl Signals {
 
 struct Runner {
     app: App,
+    log: Log,
     theme: Theme,
     options: Options,
     calibration: Option<Calibrating>,
@@ -217,6 +260,51 @@ struct Runner {
     measuring: Vec<Job<scan::Finding>>,
     started: Instant,
     quit: bool,
+}
+
+/// What happens, one line each, if anybody wants to know.
+struct Log {
+    file: Option<std::fs::File>,
+    started: Instant,
+}
+
+impl Log {
+    /// Of a line: what a finding holds would drown the rest.
+    const LENGTH: usize = 200;
+
+    fn open(path: Option<&Path>) -> color_eyre::Result<Log> {
+        let create = |path: &Path| {
+            std::fs::File::create(path).wrap_err_with(|| format!("{}: no log", path.display()))
+        };
+        Ok(Log { file: path.map(create).transpose()?, started: Instant::now() })
+    }
+
+    fn note(&mut self, kind: &str, what: &impl std::fmt::Debug) {
+        let Some(file) = &mut self.file else { return };
+        let text: String = format!("{what:?}").chars().take(Self::LENGTH).collect();
+        let seconds = self.started.elapsed().as_secs_f64();
+        // A full disk must not end the session.
+        let _ = writeln!(file, "{seconds:10.3} {kind} {}", text.replace('\n', " "));
+    }
+}
+
+/// Takes up where one left, if there is something to take up.
+fn restore(app: &mut App, path: &Path) {
+    if let Some(session) =
+        std::fs::read_to_string(path).ok().and_then(|text| Session::parse(&text).ok())
+    {
+        app.restore(&session);
+    }
+}
+
+/// Keeps marks and place for the next time.
+fn keep(app: &App, path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(app.session().to_toml().as_bytes())?;
+    file.persist(path)?;
+    Ok(())
 }
 
 struct Calibrating {
@@ -233,7 +321,8 @@ impl Runner {
         let mut drawn = Instant::now();
         while !self.quit {
             let busy = self.is_busy();
-            if changed || (busy && drawn.elapsed() >= FRAME) {
+            let frame = if self.app.settings.animation { FRAME } else { STILL };
+            if changed || (busy && drawn.elapsed() >= frame) {
                 self.resized(screen)?;
                 let (app, theme) = (&self.app, &self.theme);
                 reach(Place::Screen)?;
@@ -241,7 +330,7 @@ impl Runner {
                 drawn = Instant::now();
             }
             changed = false;
-            let wait = if busy { FRAME.saturating_sub(drawn.elapsed()) } else { IDLE };
+            let wait = if busy { FRAME.saturating_sub(drawn.elapsed()).max(POLL) } else { IDLE };
             if input::wait(wait)? == Input::Gone {
                 signals.hang_up();
                 return Ok(());
@@ -319,7 +408,9 @@ impl Runner {
     }
 
     fn handle(&mut self, event: Event, screen: &mut Screen) -> std::io::Result<()> {
+        self.log.note("event", &event);
         for effect in app::update(&mut self.app, event) {
+            self.log.note("effect", &effect);
             self.carry_out(effect, screen)?;
         }
         Ok(())
@@ -537,6 +628,7 @@ impl Runner {
             }
             Effect::CancelDiff => self.diff = None,
             Effect::Copy(text) => copy(&text)?,
+            Effect::Mouse(take) => mouse(take)?,
             Effect::Suspend => screen.suspend()?,
             Effect::Redraw => screen.redraw()?,
             Effect::Quit => self.quit = true,
@@ -562,7 +654,7 @@ impl Runner {
     ) -> std::io::Result<()> {
         let checkpoint = self.app.model.checkpoint.clone();
         let order = Arc::new(scan::Order::new(checkpoint.ids().collect()));
-        let Options { threads, cache } = self.options.clone();
+        let Options { threads, cache, .. } = self.options.clone();
         let job = scan::start(checkpoint, questions(schemes), order.clone(), threads, cache);
         match job {
             Ok(job) => self.calibration = Some(Calibrating { generation, order, job }),

@@ -630,6 +630,31 @@ fn every_size_draws_with_every_window_open() {
 }
 
 #[test]
+fn the_mouse_can_be_left_to_the_terminal() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("M");
+    driver.expect("the mouse is the terminal's, to select text");
+    driver.press("M");
+    driver.expect("the mouse is here");
+}
+
+#[test]
+fn every_window_can_be_drawn_in_ascii() {
+    let mut driver = Driver::open(DEMO);
+    driver.app.settings.glyphs = quantscope::app::settings::Glyphs::Ascii;
+    for keys in ["", "?", "m", "p", ":", "a s", "b Home", "Tab", "[ [", "Tab", "Tab", "Tab"] {
+        driver.press(keys);
+        let screen = driver.screen();
+        assert!(
+            screen.is_ascii(),
+            "{keys}: {:?}\n{screen}",
+            screen.chars().find(|c| !c.is_ascii())
+        );
+        driver.press("Esc");
+    }
+}
+
+#[test]
 fn hints_offer_only_what_can_be_done() {
     let mut driver = Driver::open(TINY_LLAMA);
     assert!(!driver.app.can(Action::Save) && !driver.app.can(Action::Undo));

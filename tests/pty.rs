@@ -103,6 +103,9 @@ fn a_terminal_that_hangs_up_ends_it() {
     command.args(["-c", &format!("trap '' HUP; exec '{program}'")]);
     command.cwd(env!("CARGO_MANIFEST_DIR"));
     command.env("TERM", "xterm-256color");
+    let home = tempfile::tempdir().expect("a directory");
+    command.env("XDG_CONFIG_HOME", home.path());
+    command.env("XDG_STATE_HOME", home.path());
     let mut child = pty.slave.spawn_command(command).expect("starts");
     drop(pty.slave);
     let mut reader = pty.master.try_clone_reader().expect("a reader");
@@ -122,4 +125,67 @@ fn a_terminal_that_hangs_up_ends_it() {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn marks_and_place_are_there_again_the_next_time() {
+    let home = tempfile::tempdir().expect("a directory");
+    let kept = [("XDG_STATE_HOME", home.path().to_str().expect("text"))];
+    let start = |arguments: &[&str]| Session::start(arguments, &kept);
+    let mut session = start(&["tests/data/tiny-llama/single"]);
+    session.wait_for("calibrated");
+    session.press(":lm_head\r X");
+    session.wait_for("1 tensor marked");
+    session.press("q");
+    session.wait_for("Quit all the same?");
+    session.press("y");
+    assert_eq!(session.end().exit_code(), 0);
+    let mut session = start(&["tests/data/tiny-llama/single"]);
+    session.wait_for("1 mark of last time restored");
+    session.wait_for("weight error of int8 per channel");
+    session.wait_until("the place of last time", |session| {
+        session.screen().lines().any(|row| row.starts_with('▌') && row.contains("lm_head.weight"))
+    });
+    // They are kept: nothing is lost by quitting.
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+    let mut session = start(&["tests/data/tiny-llama/single", "--no-session"]);
+    session.wait_for("calibrated");
+    assert!(session.screen().contains("nothing marked"), "{}", session.screen());
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+#[test]
+fn settings_change_keys_glyphs_and_columns() {
+    let home = tempfile::tempdir().expect("a directory");
+    let config = home.path().join("own.toml");
+    let text = "[screen]\nglyphs = \"ascii\"\nmouse = false\n[table]\nscheme = \"per-channel\"\ncolumns = [\"bytes\"]\n[keys.main]\nmark = \"v\"\n";
+    std::fs::write(&config, text).expect("can be written");
+    let config = config.to_str().expect("text");
+    let log = home.path().join("log");
+    let log_path = log.to_str().expect("text");
+    let mut session = Session::start(&["--config", config, "--log", log_path], &[]);
+    session.wait_for("weight error of int8 per channel");
+    session.press("v");
+    session.wait_for("1 tensor marked");
+    let screen = session.screen();
+    assert!(screen.is_ascii(), "{screen}");
+    assert!(!screen.contains("dtype"), "{screen}");
+    assert!(!session.raw().contains("\x1b[?1000h"), "the mouse was taken");
+    session.press("qy");
+    assert_eq!(session.end().exit_code(), 0);
+    let log = std::fs::read_to_string(log).expect("a log");
+    assert!(log.contains("event Opened") && log.contains("effect Quit"), "{log}");
+}
+
+#[test]
+fn settings_that_are_wrong_are_told_before_the_screen_opens() {
+    let home = tempfile::tempdir().expect("a directory");
+    let config = home.path().join("wrong.toml");
+    std::fs::write(&config, "[keys.main]\nmark = \"j\"\n").expect("can be written");
+    let config = config.to_str().expect("text");
+    let mut session = Session::start(&["--config", config], &[]);
+    session.wait_for("j is both");
+    assert_eq!(session.child.wait().expect("ends").exit_code(), 1);
 }

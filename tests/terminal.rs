@@ -36,7 +36,8 @@ fn the_inspector_with_a_fault() {
     };
     arm(Fault { place, step, how, lasting: false });
     let checkpoint = quantscope::demo::open_model(Path::new(SHARDED)).expect("opens");
-    let ended = terminal::run(Arc::new(checkpoint), Options { threads: Some(2), cache: None });
+    let ended =
+        terminal::run(Arc::new(checkpoint), Options { threads: Some(2), ..Options::default() });
     if let Err(error) = ended {
         println!("ended with: {error:#}");
         std::process::exit(7);

@@ -80,6 +80,8 @@ pub enum Action {
     Edit(InputRequest),
 
     Quit,
+    /// Whether the program or the terminal has the mouse.
+    ToggleMouse,
     Suspend,
     Redraw,
 }

@@ -113,6 +113,8 @@ pub enum Effect {
     CancelDiff,
     /// To the clipboard.
     Copy(String),
+    /// Take the mouse, or leave it to the terminal.
+    Mouse(bool),
     Suspend,
     Redraw,
     Quit,

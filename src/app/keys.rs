@@ -1,6 +1,7 @@
 //! The key table: every key, where it counts, what it does and what is said of it.
 //!
-//! Dispatch, the help overlay and the hint bar are all read from [`BINDINGS`].
+//! Dispatch, the help overlay, the hint bar, the documented configuration and the man page
+//! are all read from [`BINDINGS`], by way of `keymap` where a person has keys of their own.
 
 use super::action::Action;
 use super::table::Motion;
@@ -102,6 +103,25 @@ impl Context {
         }
     }
 
+    /// Every context that has the keys at some time; the others are layers below them.
+    pub const PLACES: [Context; 15] = [
+        Context::Table,
+        Context::Values,
+        Context::Channels,
+        Context::Histogram,
+        Context::Filter,
+        Context::GoTo,
+        Context::Help,
+        Context::Pager,
+        Context::Presets,
+        Context::Save,
+        Context::Question,
+        Context::Saving,
+        Context::Prompt,
+        Context::Budget,
+        Context::Diff,
+    ];
+
     pub fn takes_text(self) -> bool {
         self.layers().contains(&Context::Text)
     }
@@ -160,16 +180,6 @@ pub struct Binding {
     pub group: Group,
     /// Its word in the hint bar, if it is worth a place there.
     pub hint: Option<&'static str>,
-}
-
-/// What `key` does in a context.
-pub fn action(context: Context, key: Key) -> Option<Action> {
-    context.layers().iter().find_map(|layer| {
-        BINDINGS
-            .iter()
-            .find(|binding| binding.context == *layer && binding.keys.contains(&key))
-            .map(|binding| binding.action)
-    })
 }
 
 const fn bind(
@@ -279,6 +289,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('y')], A::Copy, "copy the name", G::Look),
     bind(C::Main, &[Char('c')], A::Calibrate, "stop calibrating, or calibrate anew", G::Look),
 
+    bind(C::Main, &[Char('M')], A::ToggleMouse, "leave the mouse to the terminal, or take it", G::Program),
     bind(C::Main, &[Char('?')], A::Help, "this help", G::Program).hint("help"),
     bind(C::Main, &[Esc], A::Back, "leave the whole-screen view, or clear the filter", G::Program),
     bind(C::Main, &[Char('q')], A::Quit, "quit", G::Program).hint("quit"),
@@ -366,25 +377,14 @@ pub const BINDINGS: &[Binding] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 15] = [
-        C::Table,
-        C::Values,
-        C::Channels,
-        C::Histogram,
-        C::Filter,
-        C::GoTo,
-        C::Help,
-        C::Pager,
-        C::Presets,
-        C::Save,
-        C::Question,
-        C::Saving,
-        C::Prompt,
-        C::Budget,
-        C::Diff,
-    ];
+    const CONTEXTS: [Context; 15] = Context::PLACES;
+
+    fn action(context: Context, key: Key) -> Option<Action> {
+        KeyMap::default().action(context, key)
+    }
 
     #[test]
     fn no_key_means_two_things_in_one_place() {

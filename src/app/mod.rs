@@ -12,6 +12,7 @@ pub mod facts;
 pub mod figures;
 pub mod filter;
 pub mod histogram;
+pub mod keymap;
 pub mod keys;
 mod meter;
 mod model;
@@ -20,6 +21,8 @@ pub mod overlay;
 pub mod pager;
 pub mod prompt;
 mod save;
+mod session;
+pub mod settings;
 pub mod sketch;
 pub mod table;
 mod texts;
@@ -32,6 +35,7 @@ pub use event::{Effect, Event, NotWritten, Target, Viewport};
 pub use meter::{Meter, Pace};
 pub use model::{Model, Quality};
 pub use save::{LaidOut, SaveDialog, SaveKind, Saving, model_name, ratio};
+pub use session::Session;
 pub use update::update;
 
 use crate::checkpoint::Checkpoint;
@@ -42,6 +46,7 @@ use filter::Filter;
 use histogram::HistogramView;
 use keys::Context;
 use overlay::Overlay;
+use settings::Settings;
 use std::sync::Arc;
 use std::time::Duration;
 use table::{Row, Table};
@@ -121,6 +126,7 @@ pub struct App {
     pub status: Option<Status>,
     pub calibration: Calibration,
     pub viewport: Viewport,
+    pub settings: Settings,
     /// The filter as it was typed.
     pub filter_text: String,
     /// Where in the tensor under the cursor one looks.
@@ -145,8 +151,14 @@ pub struct App {
 
 impl App {
     pub fn new(checkpoint: Arc<Checkpoint>) -> App {
-        let model = Model::new(checkpoint);
-        let table = Table::new(&model);
+        App::with(checkpoint, Settings::default())
+    }
+
+    pub fn with(checkpoint: Arc<Checkpoint>, settings: Settings) -> App {
+        let mut model = Model::new(checkpoint);
+        model.scheme = settings.scheme.unwrap_or(model.scheme);
+        let mut table = Table::new(&model);
+        table.start_with(settings.sort, settings.tree, &model);
         App {
             table,
             tab: Tab::default(),
@@ -155,6 +167,7 @@ impl App {
             status: None,
             calibration: Calibration::NothingToDo,
             viewport: Viewport::default(),
+            settings,
             filter_text: String::new(),
             values: ValuesView::default(),
             histogram: HistogramView::default(),

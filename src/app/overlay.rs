@@ -3,7 +3,8 @@
 use super::budget::Budget;
 use super::diff::DiffView;
 use super::filter::Filter;
-use super::keys::{BINDINGS, Binding, Context, Group};
+use super::keymap::KeyMap;
+use super::keys::{Binding, Context, Group, Key};
 use super::model::Model;
 use super::pager::Pager;
 use super::prompt::Prompt;
@@ -117,32 +118,33 @@ pub struct Help {
 
 /// A line of the help.
 #[derive(Clone, Copy, Debug)]
-pub enum HelpLine {
+pub enum HelpLine<'k> {
     Group(Group),
-    Binding(&'static Binding),
+    Binding(&'static Binding, &'k [Key]),
     Blank,
 }
 
 impl Help {
     /// The bindings that contain every word typed, under their headings.
-    pub fn lines(&self) -> Vec<HelpLine> {
+    pub fn lines<'k>(&self, keymap: &'k KeyMap) -> Vec<HelpLine<'k>> {
         let words: Vec<String> =
             self.input.value().split_whitespace().map(str::to_lowercase).collect();
-        let fits = |binding: &Binding| {
-            let keys: Vec<String> = binding.keys.iter().map(|key| key.to_string()).collect();
+        let fits = |binding: &Binding, keys: &[Key]| {
+            let keys: Vec<String> = keys.iter().map(|key| key.to_string()).collect();
             let keys = keys.join(" ");
             let text = format!("{} {} {keys}", binding.help, binding.group.title()).to_lowercase();
             words.iter().all(|word| text.contains(word))
         };
         let mut lines = Vec::new();
         for group in Group::ALL {
-            let mut bindings = BINDINGS.iter().filter(|b| b.group == group && fits(b)).peekable();
+            let bindings = keymap.bindings();
+            let mut bindings = bindings.filter(|(b, k)| b.group == group && fits(b, k)).peekable();
             if bindings.peek().is_some() {
                 if !lines.is_empty() {
                     lines.push(HelpLine::Blank);
                 }
                 lines.push(HelpLine::Group(group));
-                lines.extend(bindings.map(HelpLine::Binding));
+                lines.extend(bindings.map(|(binding, keys)| HelpLine::Binding(binding, keys)));
             }
         }
         lines

@@ -5,17 +5,19 @@ use super::error::Error;
 use super::output::output;
 use clap::CommandFactory;
 use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
 use std::io::{self, Write};
 
-pub fn run() -> Result<(), Error> {
+/// `keys`: those of the screen, under their headings.
+pub fn run(keys: &[(String, Vec<(String, String)>)]) -> Result<(), Error> {
     let mut page = Vec::new();
-    render(&mut page)?;
+    render(&mut page, keys)?;
     let mut out = output();
     out.write_all(&page)?;
     Ok(out.flush()?)
 }
 
-fn render(page: &mut Vec<u8>) -> io::Result<()> {
+fn render(page: &mut Vec<u8>, keys: &[(String, Vec<(String, String)>)]) -> io::Result<()> {
     let mut command = Cli::command().display_name("quantscope");
     command.build();
     let man = Man::new(command.clone());
@@ -35,6 +37,22 @@ fn render(page: &mut Vec<u8>) -> io::Result<()> {
         writeln!(page, ".SH \"QUANTSCOPE {}\"", subcommand.get_name().to_uppercase())?;
         page.write_all(part.as_bytes())?;
     }
+    write!(page, "{}", keys_section(keys).to_roff())?;
     man.render_extra_section(page)?;
     man.render_version_section(page)
+}
+
+/// The keys of the screen, under their headings.
+fn keys_section(keys: &[(String, Vec<(String, String)>)]) -> Roff {
+    let mut section = Roff::new();
+    section.control("SH", ["KEYS OF THE SCREEN"]);
+    for (heading, bindings) in keys {
+        section.control("SS", [heading.as_str()]);
+        for (keys, help) in bindings {
+            section.control("TP", []);
+            section.text([bold(keys.as_str())]);
+            section.text([roman(help.as_str())]);
+        }
+    }
+    section
 }

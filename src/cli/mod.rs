@@ -29,7 +29,7 @@ mod text;
 mod verify;
 mod watch;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,8 +57,42 @@ pub struct Cli {
     pub threads: Option<u16>,
     #[command(flatten)]
     pub cache: options::CacheArgs,
+    #[command(flatten)]
+    pub screen: ScreenArgs,
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+/// What the inspector is told on its way.
+#[derive(Debug, Args)]
+pub struct ScreenArgs {
+    /// Settings; $XDG_CONFIG_HOME/quantscope/config.toml if not given.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Neither restore marks and place nor keep them.
+    #[arg(long)]
+    pub no_session: bool,
+    /// Draw with ASCII signs only.
+    #[arg(long)]
+    pub ascii: bool,
+    /// Leave the mouse to the terminal.
+    #[arg(long)]
+    pub no_mouse: bool,
+    /// Draw once a second while something runs.
+    #[arg(long)]
+    pub no_animation: bool,
+    /// Write what happens to a file, for a report of a defect.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+}
+
+/// What the command line says of the screen, which it does not know itself.
+#[derive(Clone, Debug)]
+pub struct AboutScreen {
+    /// The documented settings.
+    pub settings: String,
+    /// Headings, and under each the keys and what they do.
+    pub keys: Vec<(String, Vec<(String, String)>)>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -79,12 +113,14 @@ pub enum Command {
     Diff(diff::Diff),
     /// Print the completions of a shell.
     Completions(completions::Completions),
+    /// Print the settings of the screen with their defaults, as a file to begin with.
+    Config,
     /// Print the manual page.
     Man,
 }
 
 /// Runs a subcommand to its end, and says how it ended.
-pub fn run(command: Command) -> ExitCode {
+pub fn run(command: Command, screen: impl FnOnce() -> AboutScreen) -> ExitCode {
     let outcome = match command {
         Command::Inspect(inspect) => inspect.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
@@ -94,7 +130,8 @@ pub fn run(command: Command) -> ExitCode {
         Command::Verify(verify) => verify.run(),
         Command::Diff(diff) => diff.run(),
         Command::Completions(completions) => completions.run(),
-        Command::Man => man::run(),
+        Command::Config => output::print(&screen().settings),
+        Command::Man => man::run(&screen().keys),
     };
     outcome.map_or_else(|error| error.exit(), |()| ExitCode::SUCCESS)
 }

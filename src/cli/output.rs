@@ -1,5 +1,6 @@
 //! Standard output: buffered widely, its width known when a terminal shows it.
 
+use super::error::Error;
 use super::text::is_hostile;
 use serde::Serialize;
 use serde_json::Serializer;
@@ -13,6 +14,13 @@ const BUFFER: usize = 256 * 1024;
 /// Standard output. Whoever writes to it flushes it, so that no error is lost.
 pub fn output() -> Output {
     BufWriter::with_capacity(BUFFER, stdout().lock())
+}
+
+/// Prints a text as it is.
+pub fn print(text: &str) -> Result<(), Error> {
+    let mut out = output();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
 }
 
 /// Columns of the terminal; `None` when the output goes elsewhere and must be stable.

@@ -3,7 +3,7 @@
 use super::theme::Theme;
 use super::{layout, paint, text};
 use crate::app::App;
-use crate::app::keys::Binding;
+use crate::app::keys::Key;
 use crate::app::overlay::{Help, HelpLine};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 /// Columns for the keys.
 const KEYS: usize = 16;
 
-pub fn draw(buf: &mut Buffer, screen: Rect, _app: &App, help: &Help, theme: &Theme) -> Position {
+pub fn draw(buf: &mut Buffer, screen: Rect, app: &App, help: &Help, theme: &Theme) -> Position {
     let area = layout::text_window(screen.as_size());
     let mut inside = paint::frame(buf, area, "Keys", theme.strong, theme);
     // The search has the line between border and text.
@@ -22,7 +22,7 @@ pub fn draw(buf: &mut Buffer, screen: Rect, _app: &App, help: &Help, theme: &The
     let cursor = paint::input(buf, typed, &help.input, theme);
     inside.y += 1;
     inside.height = inside.height.saturating_sub(1);
-    let lines = help.lines();
+    let lines = help.lines(&app.settings.keys);
     if lines.is_empty() {
         paint::line(buf, inside, 0, &Line::styled("No key does that.", theme.dim));
     }
@@ -30,8 +30,8 @@ pub fn draw(buf: &mut Buffer, screen: Rect, _app: &App, help: &Help, theme: &The
         let line = match line {
             HelpLine::Blank => continue,
             HelpLine::Group(group) => Line::styled(group.title(), theme.strong),
-            HelpLine::Binding(binding) => Line::from(vec![
-                Span::styled(format!("{:<KEYS$}", keys(binding)), theme.accent),
+            HelpLine::Binding(binding, own) => Line::from(vec![
+                Span::styled(format!("{:<KEYS$}", keys(own)), theme.accent),
                 Span::raw(binding.help),
             ]),
         };
@@ -41,7 +41,7 @@ pub fn draw(buf: &mut Buffer, screen: Rect, _app: &App, help: &Help, theme: &The
     cursor
 }
 
-fn keys(binding: &Binding) -> String {
-    let keys: Vec<String> = binding.keys.iter().map(ToString::to_string).collect();
+fn keys(keys: &[Key]) -> String {
+    let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
     keys.join("  ")
 }

@@ -4,7 +4,7 @@ use super::paint;
 use super::theme::Theme;
 use crate::app::App;
 use crate::app::figures::{count, counted};
-use crate::app::keys::{BINDINGS, Context};
+use crate::app::keys::Context;
 use crate::app::overlay::Overlay;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -55,10 +55,9 @@ pub fn hints<'a>(context: Context, app: &App, width: u16, theme: &Theme) -> Line
     let mut used = 1;
     let always = ["help", "quit"];
     let shown = |context: Context| {
-        BINDINGS
-            .iter()
-            .filter(move |b| context.layers().contains(&b.context) && app.can(b.action))
-            .filter_map(|binding| Some((binding.keys.first()?.to_string(), binding.hint?)))
+        let keys = app.settings.keys.bindings();
+        keys.filter(move |(b, _)| context.layers().contains(&b.context) && app.can(b.action))
+            .filter_map(|(binding, keys)| Some((keys.first()?.to_string(), binding.hint?)))
     };
     let length = |key: &str, word: &str| key.chars().count() + word.chars().count() + 3;
     let reserved: usize = shown(context)

@@ -146,7 +146,7 @@ pub const GAUGE: u16 = 8;
 
 /// The columns that fit, from left to right. The SQNR is always there; the others come in
 /// the order of their use while they leave the name enough, and the name gets the rest.
-pub fn columns(width: u16, widest: &Widest) -> Vec<Place> {
+pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
     use Column::*;
     let width_of = |column| match column {
         Shape => (widest.shape as u16).clamp(5, 20),
@@ -164,8 +164,8 @@ pub fn columns(width: u16, widest: &Widest) -> Vec<Place> {
         name -= if fits { wanted } else { 0 };
         fits
     };
-    let taken =
-        [Bytes, Shape, Scheme, DType, Values].map(|column| (column, take(GAP + width_of(column))));
+    let taken = [Bytes, Shape, Scheme, DType, Values]
+        .map(|column| (column, wanted.contains(&column) && take(GAP + width_of(column))));
     let sqnr = if take(GAP + GAUGE) { SQNR + GAP + GAUGE } else { SQNR };
     let mut x = MARK;
     let mut places = Vec::with_capacity(7);
@@ -253,7 +253,7 @@ pub fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
     }
     if layout.titles.contains(at) {
         let x = at.x - layout.titles.x;
-        let places = columns(layout.titles.width, &app.table.widest);
+        let places = columns(layout.titles.width, &app.table.widest, &app.settings.columns);
         let place = places.iter().rev().find(|place| x >= place.x)?;
         return Some(Target::Title(place.column));
     }
@@ -297,13 +297,15 @@ mod tests {
     #[test]
     fn columns_give_way_to_the_name() {
         for width in 60..300 {
-            let places = columns(width, &LLAMA);
+            let places = columns(width, &LLAMA, &Column::ALL);
             let last = places.last().expect("a column");
             assert!(last.x + last.width < width, "{width}");
             assert!(places[0].width >= 24, "{width}: {}", places[0].width);
             assert!(places.iter().any(|p| p.column == Column::Sqnr));
         }
-        let shown = |width| columns(width, &LLAMA).iter().map(|p| p.column).collect::<Vec<_>>();
+        let shown = |width| {
+            columns(width, &LLAMA, &Column::ALL).iter().map(|p| p.column).collect::<Vec<_>>()
+        };
         assert_eq!(shown(60), [Column::Name, Column::Sqnr]);
         assert_eq!(shown(80), [Column::Name, Column::Bytes, Column::Sqnr]);
         assert_eq!(shown(140).len(), 7);

@@ -1,6 +1,7 @@
 //! Drawing: from `&App` to cells. Nothing here changes state, and only here and in
 //! `terminal` is ratatui named.
 
+mod ascii;
 mod budget;
 mod channels;
 mod detail;
@@ -22,6 +23,7 @@ pub use theme::{Colours, Theme};
 
 use crate::app::App;
 use crate::app::overlay::Overlay;
+use crate::app::settings::Glyphs;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -37,6 +39,14 @@ pub fn draw(frame: &mut Frame, app: &App, theme: &Theme) {
 
 /// Draws into a buffer; gives the place of the text cursor while text is typed.
 pub fn render(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
+    let cursor = panes(buf, area, app, theme);
+    if app.settings.glyphs == Glyphs::Ascii {
+        ascii::translate(buf);
+    }
+    cursor
+}
+
+fn panes(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
     let Some(layout) = layout::of(area.as_size(), layout::body(app)) else {
         too_small(buf, area, theme);
         return None;

@@ -21,7 +21,7 @@ pub fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
         return;
     }
     caption(buf, layout.caption, app, theme);
-    let places = layout::columns(layout.rows.width, &app.table.widest);
+    let places = layout::columns(layout.rows.width, &app.table.widest, &app.settings.columns);
     titles(buf, layout.titles, &places, app, theme);
     if app.table.rows().is_empty() {
         return nothing(buf, layout.rows, app, theme);

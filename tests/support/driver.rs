@@ -139,7 +139,7 @@ impl Driver {
                 }
                 self.send(Event::Save(save::News::Finished(Box::new(saved))));
             }
-            Effect::CancelSave | Effect::Suspend | Effect::Redraw => {}
+            Effect::CancelSave | Effect::Mouse(_) | Effect::Suspend | Effect::Redraw => {}
             Effect::ReadConfig => {
                 let config = checkpoint.config().map(|text| text.map_err(|e| e.to_string()));
                 self.send(Event::Config(config));

@@ -18,6 +18,8 @@ pub struct Session {
     keyboard: Box<dyn Write + Send>,
     pub output: Arc<Mutex<Vec<u8>>>,
     terminal: Box<dyn MasterPty + Send>,
+    /// Settings and sessions of this program alone.
+    _home: tempfile::TempDir,
     /// The terminal's settings before the program had it.
     before: String,
 }
@@ -37,6 +39,10 @@ impl Session {
         command.cwd(env!("CARGO_MANIFEST_DIR"));
         command.env("TERM", "xterm-256color");
         command.env_remove("NO_COLOR");
+        let home = tempfile::tempdir().expect("a directory");
+        command.env("XDG_CONFIG_HOME", home.path());
+        command.env("XDG_STATE_HOME", home.path());
+        command.env("XDG_CACHE_HOME", home.path());
         environment.iter().for_each(|(name, value)| command.env(name, value));
         let before = settings(pty.master.as_ref());
         let child = pty.slave.spawn_command(command).expect("starts");
@@ -51,7 +57,7 @@ impl Session {
             }
         });
         let keyboard = pty.master.take_writer().expect("a writer");
-        Session { child, keyboard, output, terminal: pty.master, before }
+        Session { child, keyboard, output, terminal: pty.master, _home: home, before }
     }
 
     pub fn raw(&self) -> String {

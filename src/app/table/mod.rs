@@ -201,6 +201,12 @@ impl Table {
         self.keep_in_view();
     }
 
+    /// Orders and shows it as it is to begin.
+    pub fn start_with(&mut self, sort: Sort, as_tree: bool, model: &Model) {
+        (self.sort, self.as_tree) = (sort, as_tree);
+        self.reorder(model);
+    }
+
     pub fn set_sort(&mut self, sort: Sort, model: &Model) {
         self.sort = sort;
         self.moved = true;

@@ -14,7 +14,7 @@ use super::budget::Budget;
 use super::diff::DiffState;
 use super::event::{Effect, Event, Target, Viewport};
 use super::filter::Filter;
-use super::keys::{self, Context, Key};
+use super::keys::{Context, Key};
 use super::overlay::{GoTo, Help, Overlay, Tone};
 use super::pager::{Line, Pager};
 use super::prompt::{Prompt, Purpose};
@@ -101,7 +101,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
 }
 
 impl App {
-    fn say(&mut self, text: impl Into<String>) {
+    pub(super) fn say(&mut self, text: impl Into<String>) {
         self.status = Some(Status { text: text.into(), warning: false });
     }
 
@@ -116,7 +116,7 @@ impl App {
 
     fn key(&mut self, key: Key, effects: &mut Effects) {
         self.status = None;
-        match (keys::action(self.context(), key), key) {
+        match (self.settings.keys.action(self.context(), key), key) {
             (Some(action), _) => self.act(action, effects),
             (None, Key::Char(c)) => self.edit(InputRequest::InsertChar(c)),
             _ => {}
@@ -247,6 +247,13 @@ impl App {
             Action::Edit(request) => self.edit(request),
 
             Action::Quit => self.quit(effects),
+            Action::ToggleMouse => {
+                self.settings.mouse = !self.settings.mouse;
+                let whose =
+                    if self.settings.mouse { "here" } else { "the terminal's, to select text" };
+                self.say(format!("the mouse is {whose}"));
+                effects.push(Effect::Mouse(self.settings.mouse));
+            }
             Action::Suspend => effects.push(Effect::Suspend),
             Action::Redraw => effects.push(Effect::Redraw),
         }
@@ -275,7 +282,7 @@ impl App {
             None | Some(Overlay::Filter(_)) => self.table.move_cursor(motion),
             Some(Overlay::Text(_, pager)) => pager.scroll_by(rows, width, height),
             Some(Overlay::Help(help)) => {
-                let last = help.lines().len().saturating_sub(height);
+                let last = help.lines(&self.settings.keys).len().saturating_sub(height);
                 help.scroll = help.scroll.saturating_add_signed(rows).min(last);
             }
             Some(Overlay::GoTo(go_to)) => go_to.chosen = step(go_to.chosen, go_to.names.len()),

@@ -1,0 +1,101 @@
+//! Marks and place, kept from one time to the next.
+
+use super::facts::SCHEMES;
+use super::table::{Column, Sort};
+use super::{App, Tab};
+use crate::plan::recipe;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const VERSION: u32 = 1;
+
+/// What is kept of one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    version: u32,
+    /// What the model was: another one of the same path is not meant.
+    tensors: usize,
+    bytes: u64,
+    tensor: Option<String>,
+    tab: String,
+    tree: bool,
+    sort: String,
+    descending: bool,
+    scheme: String,
+    /// The plan as a recipe's text.
+    recipe: Option<String>,
+}
+
+impl Session {
+    /// # Errors
+    /// A sentence, when the text is not a session's.
+    pub fn parse(text: &str) -> Result<Session, String> {
+        let session: Session = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        match session.version {
+            VERSION => Ok(session),
+            other => Err(format!("its version is {other}, expected {VERSION}")),
+        }
+    }
+
+    pub fn to_toml(&self) -> String {
+        // Strings, numbers and booleans always serialize.
+        toml::to_string(self).unwrap_or_default()
+    }
+}
+
+impl App {
+    /// What is to be kept.
+    pub fn session(&self) -> Session {
+        let checkpoint = &self.model.checkpoint;
+        let plan = self.model.plan();
+        Session {
+            version: VERSION,
+            tensors: checkpoint.tensors().len(),
+            bytes: checkpoint.total_bytes(),
+            tensor: self.current_tensor().map(|id| checkpoint.tensor(id).name.clone()),
+            tab: self.tab.title().to_owned(),
+            tree: self.table.as_tree,
+            sort: self.table.sort.column.title().to_owned(),
+            descending: self.table.sort.descending,
+            scheme: self.model.scheme.to_string(),
+            recipe: (!plan.is_empty()).then(|| recipe::to_toml(plan, checkpoint)),
+        }
+    }
+
+    /// Takes up where one left. What does not fit this model any more is left.
+    pub fn restore(&mut self, session: &Session) {
+        let checkpoint = self.model.checkpoint.clone();
+        if (session.tensors, session.bytes)
+            != (checkpoint.tensors().len(), checkpoint.total_bytes())
+        {
+            return self.say("the model is another than last time: nothing was restored");
+        }
+        if let Some(&scheme) = SCHEMES.iter().find(|scheme| scheme.to_string() == session.scheme) {
+            self.model.scheme = scheme;
+        }
+        if let Some(&tab) = Tab::ALL.iter().find(|tab| tab.title() == session.tab) {
+            self.tab = tab;
+        }
+        if let Some(&column) = Column::ALL.iter().find(|column| column.title() == session.sort) {
+            self.table.set_sort(Sort { column, descending: session.descending }, &self.model);
+        }
+        let plan = session
+            .recipe
+            .as_ref()
+            .and_then(|text| recipe::from_toml(Path::new("session"), text, &checkpoint).ok());
+        if let Some(plan) = plan {
+            let marked = plan.len();
+            if self.model.replace(plan.clone()) {
+                // They are kept already: quitting need not ask about them.
+                self.model.note_saved(&plan);
+                let marked = super::figures::counted(marked, "mark");
+                self.say(format!("{marked} of last time restored; u takes them back"));
+            }
+        }
+        self.table.set_tree(session.tree, &self.model);
+        if let Some(id) = session.tensor.as_ref().and_then(|name| checkpoint.find(name)) {
+            self.table.go_to(id, &self.model);
+        }
+    }
+}

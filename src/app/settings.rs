@@ -1,0 +1,268 @@
+//! What a person sets once: a TOML file, and the text that documents it.
+
+use super::keymap::{KeyMap, name_of};
+use super::keys::{BINDINGS, Context};
+use super::table::{Column, Sort};
+use crate::quantization::QuantizationScheme;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// The settings of the inspector.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub theme: ThemeChoice,
+    pub glyphs: Glyphs,
+    pub mouse: bool,
+    pub animation: bool,
+    pub session: bool,
+    /// `None`: the one that saves best from the model's format.
+    pub scheme: Option<QuantizationScheme>,
+    pub sort: Sort,
+    pub tree: bool,
+    /// Columns that may be shown, if there is room.
+    pub columns: Vec<Column>,
+    pub keys: KeyMap,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            theme: ThemeChoice::Auto,
+            glyphs: Glyphs::Unicode,
+            mouse: true,
+            animation: true,
+            session: true,
+            scheme: None,
+            sort: Sort::by(Column::Sqnr),
+            tree: false,
+            columns: OPTIONAL.to_vec(),
+            keys: KeyMap::default(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ThemeChoice {
+    /// As `NO_COLOR` and `COLORTERM` say.
+    #[default]
+    Auto,
+    Truecolor,
+    Ansi,
+    Mono,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Glyphs {
+    #[default]
+    Unicode,
+    Ascii,
+}
+
+/// Columns that can be left out.
+const OPTIONAL: [Column; 5] =
+    [Column::Shape, Column::DType, Column::Bytes, Column::Values, Column::Scheme];
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    screen: Screen,
+    table: Table,
+    keys: BTreeMap<String, BTreeMap<String, Keys>>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Screen {
+    theme: ThemeChoice,
+    glyphs: Glyphs,
+    mouse: bool,
+    animation: bool,
+    session: bool,
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        let (theme, glyphs) = (ThemeChoice::Auto, Glyphs::Unicode);
+        Screen { theme, glyphs, mouse: true, animation: true, session: true }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Table {
+    scheme: Option<String>,
+    sort: Option<String>,
+    tree: bool,
+    columns: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Keys {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Settings {
+    /// # Errors
+    /// A sentence on what is wrong with the text.
+    pub fn parse(text: &str) -> Result<Settings, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        let mut settings = Settings {
+            theme: file.screen.theme,
+            glyphs: file.screen.glyphs,
+            mouse: file.screen.mouse,
+            animation: file.screen.animation,
+            session: file.screen.session,
+            tree: file.table.tree,
+            ..Settings::default()
+        };
+        if let Some(scheme) = file.table.scheme {
+            let scheme = scheme.parse().map_err(|error| format!("table.scheme: {error}"))?;
+            if !super::facts::SCHEMES.contains(&scheme) {
+                return Err(format!("table.scheme: {scheme} is not among the table's schemes"));
+            }
+            settings.scheme = Some(scheme);
+        }
+        if let Some(sort) = file.table.sort {
+            settings.sort = Sort::by(column(&sort, &Column::ALL, "table.sort")?);
+        }
+        if let Some(columns) = file.table.columns {
+            let wanted = columns.iter().map(|name| column(name, &OPTIONAL, "table.columns"));
+            settings.columns = wanted.collect::<Result<_, String>>()?;
+        }
+        for (context, actions) in file.keys {
+            for (action, keys) in actions {
+                let keys = match keys {
+                    Keys::One(key) => vec![key],
+                    Keys::Several(keys) => keys,
+                };
+                settings.keys.rebind(&context, &action, &keys)?;
+            }
+        }
+        settings.keys.check()?;
+        Ok(settings)
+    }
+}
+
+fn column(name: &str, among: &[Column], what: &str) -> Result<Column, String> {
+    among.iter().copied().find(|&column| name_of(column) == name).ok_or_else(|| {
+        let known: Vec<String> = among.iter().map(name_of).collect();
+        format!("{what}: unknown column '{name}': expected {}", known.join(", "))
+    })
+}
+
+/// The file with every setting at its default and a word on each.
+pub fn documented() -> String {
+    let names = |columns: &[Column]| {
+        columns.iter().map(|column| format!("{:?}", name_of(column))).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = format!(
+        r#"# Settings of quantscope's screen. They are read from
+# $XDG_CONFIG_HOME/quantscope/config.toml or ~/.config/quantscope/config.toml;
+# `--config FILE` names another. Everything here is the default.
+
+[screen]
+# auto (as NO_COLOR and COLORTERM say), truecolor, ansi or mono
+theme = "auto"
+# unicode, or ascii for terminals without box drawing
+glyphs = "unicode"
+# false leaves the mouse to the terminal, to select text; M changes it while running
+mouse = true
+# false draws once a second while something runs
+animation = true
+# marks and place are kept for the next time
+session = true
+
+[table]
+# per-tensor, per-channel, per-block:128, :64 or :32; as the model's format asks if not set
+# scheme = "per-tensor"
+# one of {all}
+sort = "sqnr"
+# begin with the module tree
+tree = false
+# columns beside the name and the SQNR, as far as there is room
+columns = [{optional}]
+
+# Keys of each place. An action that is given keys here loses its own. Sentences on the
+# screen name the keys of this file's defaults.
+"#,
+        all = names(&Column::ALL),
+        optional = names(&OPTIONAL),
+    );
+    let mut contexts: Vec<Context> = Vec::new();
+    for binding in BINDINGS {
+        if !contexts.contains(&binding.context) {
+            contexts.push(binding.context);
+        }
+    }
+    for context in contexts {
+        text += &format!("\n[keys.{}]\n", name_of(context));
+        for binding in BINDINGS.iter().filter(|binding| binding.context == context) {
+            let keys: Vec<String> = binding.keys.iter().map(|key| quoted(&key.name())).collect();
+            let action = name_of(binding.action);
+            text += &format!("{action} = [{}]  # {}\n", keys.join(", "), binding.help);
+        }
+    }
+    text
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::action::Action;
+    use crate::app::keys::Key;
+
+    #[test]
+    fn the_documented_file_says_what_is_so_without_it() {
+        let settings = Settings::parse(&documented()).expect("its own text");
+        assert_eq!(format!("{settings:?}"), format!("{:?}", Settings::default()));
+        let empty = Settings::parse("").expect("nothing");
+        assert_eq!(format!("{empty:?}"), format!("{:?}", Settings::default()));
+    }
+
+    #[test]
+    fn settings_are_taken_over() {
+        let text = r#"
+            [screen]
+            theme = "mono"
+            glyphs = "ascii"
+            mouse = false
+            [table]
+            scheme = "per-channel"
+            sort = "bytes"
+            columns = ["bytes"]
+            [keys.main]
+            mark = "v"
+            budget = ["B", "Ctrl-g"]
+        "#;
+        let settings = Settings::parse(text).expect("valid");
+        assert_eq!((settings.theme, settings.glyphs), (ThemeChoice::Mono, Glyphs::Ascii));
+        assert_eq!(settings.scheme, Some(QuantizationScheme::PER_CHANNEL));
+        assert_eq!(settings.sort.column, Column::Bytes);
+        assert_eq!(settings.columns, [Column::Bytes]);
+        assert_eq!(settings.keys.action(Context::Table, Key::Ctrl('g')), Some(Action::Budget));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_a_sentence() {
+        for (text, part) in [
+            ("[screen]\ntheme = \"pink\"", "pink"),
+            ("[screen]\ncolour = true", "colour"),
+            ("[table]\nsort = \"luck\"", "unknown column 'luck'"),
+            ("[table]\nscheme = \"best\"", "table.scheme"),
+            ("[keys.main]\nfly = \"f\"", "no action 'fly'"),
+            ("[keys.main]\nmark = \"j\"", "is both"),
+            ("[", ""),
+        ] {
+            let why = Settings::parse(text).expect_err(text);
+            assert!(why.contains(part), "{text}: {why}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The screen for terminals without box drawing: every stroke by its nearest ASCII sign.
+//! Names from files stay as they are.
+
+use ratatui::buffer::Buffer;
+
+/// Puts ASCII signs in place of the strokes that the panes draw.
+pub fn translate(buf: &mut Buffer) {
+    for cell in &mut buf.content {
+        if cell.symbol() == "x\u{302}" {
+            cell.set_symbol("X");
+        }
+        let mut chars = cell.symbol().chars();
+        if let Some(sign) = chars.next().and_then(sign) {
+            cell.set_symbol(sign);
+        }
+    }
+}
+
+fn sign(stroke: char) -> Option<&'static str> {
+    Some(match stroke {
+        '─' | '−' | '–' => "-",
+        '━' => "=",
+        '│' | '┊' | '┃' => "|",
+        '╭' | '╮' | '╰' | '╯' | '┌' | '┐' | '└' | '┘' | '┬' | '┴' | '┼' => {
+            "+"
+        }
+        '▌' | '▸' | '→' => ">",
+        '←' => "<",
+        '▾' | '▼' | '↓' => "v",
+        '▲' | '↑' => "^",
+        '●' => "*",
+        '◐' => "o",
+        '◆' => "#",
+        '…' => "~",
+        '≈' => "~",
+        '×' => "x",
+        '±' => "+",
+        '≥' => ">",
+        '≤' => "<",
+        '·' => ".",
+        '‖' => "|",
+        'Σ' => "S",
+        '√' => "v",
+        '²' => "2",
+        '₁' => "1",
+        '₀' => "0",
+        '\u{a0}' => " ",
+        '▁' | '▂' => ".",
+        '▃' | '▄' => ":",
+        '▅' | '▆' => "|",
+        '▇' | '█' => "#",
+        '\u{2801}'..='\u{28ff}' => "*",
+        '\u{2800}' => " ",
+        _ => return None,
+    })
+}
