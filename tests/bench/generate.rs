@@ -12,23 +12,23 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 #[derive(Parser)]
-struct Args {
+pub struct Args {
     /// A .safetensors file, or with --shards a directory.
-    out: PathBuf,
+    pub out: PathBuf,
     /// Bytes of all tensors: 500, 20KiB, 3MiB, 2GiB, 1TiB.
     #[arg(long, value_parser = bytes, default_value = "64MiB")]
-    bytes: u64,
+    pub bytes: u64,
     #[arg(long, default_value_t = 300)]
-    tensors: u64,
+    pub tensors: u64,
     /// f32, bf16 or f16.
     #[arg(long, value_parser = float, default_value = "bf16")]
-    dtype: FloatType,
+    pub dtype: FloatType,
     #[arg(long, default_value_t = 1)]
-    shards: u64,
+    pub shards: u64,
     #[arg(long)]
-    sparse: bool,
+    pub sparse: bool,
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub seed: u64,
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
@@ -67,8 +67,12 @@ impl Random {
     }
 }
 
+#[allow(dead_code, reason = "the benchmarks make checkpoints too")]
 fn main() -> io::Result<()> {
-    let args = Args::parse();
+    run(&Args::parse())
+}
+
+pub fn run(args: &Args) -> io::Result<()> {
     let per_shard = args.tensors.div_ceil(args.shards);
     let mut map = serde_json::Map::new();
     if args.shards > 1 {
@@ -79,10 +83,10 @@ fn main() -> io::Result<()> {
         let path = if args.shards > 1 { args.out.join(&name) } else { args.out.clone() };
         let first = shard * per_shard;
         let tensors: Vec<_> = (first..(first + per_shard).min(args.tensors))
-            .map(|n| (tensor_name(n), shape(&args)))
+            .map(|n| (tensor_name(n), shape(args)))
             .collect();
         map.extend(tensors.iter().map(|(n, _)| (n.clone(), name.clone().into())));
-        write_shard(&args, &path, &tensors, args.seed + shard)?;
+        write_shard(args, &path, &tensors, args.seed + shard)?;
     }
     if args.shards > 1 {
         let index =

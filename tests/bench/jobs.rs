@@ -1,0 +1,256 @@
+//! Whole jobs as whole processes, each as a ratio to a plain read (or write) of the same
+//! bytes in the same run: `cargo bench --bench jobs [-- --dir DIR --rounds 5 --only WORD]`.
+//!
+//! Makes its checkpoints in DIR, one after the other, 6 GB at a time, and removes them.
+//! Prints the README's table. With Python and NumPy on the path (or named by $PYTHON) it
+//! says how much faster than those a job is. Compare ratios: absolute figures drift.
+
+#[path = "generate.rs"]
+mod generate;
+
+use clap::Parser;
+use quantscope::checkpoint::safetensors;
+use quantscope::tensor::FloatType;
+use std::fs;
+use std::hint::black_box;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_quantscope");
+const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/peer.py");
+
+#[derive(Parser)]
+struct Args {
+    /// Where checkpoints are made; the system's place for temporary files if not given.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Only the checkpoints whose description holds this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// One run of a process: wall time, and the most memory it held, where the system tells.
+#[derive(Clone, Copy)]
+struct Run {
+    wall: Duration,
+    peak: Option<u64>,
+}
+
+fn run(command: &mut Command) -> io::Result<Run> {
+    let started = Instant::now();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = None;
+    loop {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let held = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = held.and_then(|held| held.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        peak = peak.max(kib.map(|kib| kib << 10));
+        match child.try_wait()? {
+            None => std::thread::sleep(Duration::from_millis(1)),
+            Some(ended) if ended.success() => {
+                return Ok(Run { wall: started.elapsed(), peak });
+            }
+            Some(ended) => return Err(io::Error::other(format!("{command:?}: {ended}"))),
+        }
+    }
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+struct Bench {
+    dir: PathBuf,
+    rounds: usize,
+    only: String,
+    python: Option<String>,
+}
+
+impl Bench {
+    /// Makes a checkpoint for `work`, unless nobody asked for it.
+    fn on(
+        &self,
+        what: &str,
+        make: generate::Args,
+        work: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if !what.contains(&self.only) {
+            return Ok(());
+        }
+        println!("\n{what}\n");
+        generate::run(&make)?;
+        let done = work(&make.out);
+        match make.out.is_dir() {
+            true => fs::remove_dir_all(&make.out)?,
+            false => fs::remove_file(&make.out)?,
+        }
+        done
+    }
+
+    fn args(&self, bytes: u64, tensors: u64, dtype: FloatType) -> generate::Args {
+        let out = self.dir.join("quantscope-bench.safetensors");
+        generate::Args { out, bytes, tensors, dtype, shards: 1, sparse: false, seed: 1 }
+    }
+
+    fn heading(&self) {
+        println!("| job | wall | against | ratio | peak memory | NumPy takes |");
+        println!("|---|---|---|---|---|---|");
+    }
+
+    /// Alternates a yardstick and a job, and prints their medians.
+    fn row(
+        &self,
+        name: &str,
+        yard: &str,
+        mut yardstick: impl FnMut() -> io::Result<Run>,
+        mut job: impl FnMut() -> io::Result<Run>,
+        peer: Option<Run>,
+    ) -> io::Result<()> {
+        let (mut walls, mut yards, mut ratios, mut peak) = (vec![], vec![], vec![], None);
+        for _ in 0..self.rounds {
+            let by = yardstick()?.wall.as_secs_f64();
+            let run = job()?;
+            walls.push(run.wall.as_secs_f64());
+            yards.push(by);
+            ratios.push(run.wall.as_secs_f64() / by);
+            peak = peak.max(run.peak);
+        }
+        let wall = median(walls);
+        let peak = peak.map_or("–".into(), |peak| format!("{:.0} MiB", peak as f64 / 1048576.0));
+        let times = |peer: Run| format!("{:.0} × as long", peer.wall.as_secs_f64() / wall);
+        println!(
+            "| {name} | {wall:.3} s | {yard}, {:.3} s | {:.2} × | {peak} | {} |",
+            median(yards),
+            median(ratios),
+            peer.map_or("–".into(), times),
+        );
+        Ok(())
+    }
+
+    fn peer(&self, report: &str, model: &Path) -> Option<Run> {
+        run(Command::new(self.python.as_ref()?).arg(PEER).arg(report).arg(model)).ok()
+    }
+
+    fn measure(&self, model: &Path, peers: bool) -> io::Result<()> {
+        let read = || run(Command::new("dd").arg(of("if=", model)).args(["of=/dev/null", "bs=1M"]));
+        for (job, report) in [("calibrate", "range"), ("analyze", "report")] {
+            let ours = || run(Command::new(PROGRAM).args([job, "--no-cache"]).arg(model));
+            let peer = peers.then(|| self.peer(report, model)).flatten();
+            self.row(job, "`dd` reading it", read, ours, peer)?;
+        }
+        Ok(())
+    }
+
+    fn quantize(&self, model: &Path) -> io::Result<()> {
+        let out = self.dir.join("quantscope-bench-out.safetensors");
+        let copy = self.dir.join("quantscope-bench-copy");
+        let save = || {
+            let _ = fs::remove_file(&out);
+            run(Command::new(PROGRAM).arg("quantize").arg(model).arg("-o").arg(&out))
+        };
+        save()?;
+        let saved = self.dir.join("quantscope-bench-saved");
+        fs::rename(&out, &saved)?;
+        let write = || {
+            let _ = fs::remove_file(&copy);
+            let mut dd = Command::new("dd");
+            run(dd.arg(of("if=", &saved)).arg(of("of=", &copy)).args(["bs=1M", "conv=fsync"]))
+        };
+        let done = self.row("quantize", "`dd conv=fsync` writing OUT", write, save, None);
+        for made in [out, copy, saved] {
+            let _ = fs::remove_file(made);
+        }
+        done
+    }
+
+    /// Parsing the header beside the safetensors crate, and the whole of `inspect`.
+    fn inspect(&self, model: &Path) -> io::Result<()> {
+        let bytes = fs::read(model)?;
+        let crates = || {
+            let started = Instant::now();
+            black_box(::safetensors::SafeTensors::read_metadata(&bytes))
+                .map_err(io::Error::other)?;
+            Ok(Run { wall: started.elapsed(), peak: None })
+        };
+        let ours = || {
+            let started = Instant::now();
+            let length = bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+            let json = bytes.get(8..8 + length as usize).unwrap_or_default();
+            black_box(safetensors::parse(model, json, bytes.len() as u64))
+                .map_err(io::Error::other)?;
+            Ok(Run { wall: started.elapsed(), peak: None })
+        };
+        self.row("header to index", "the safetensors crate's `read_metadata`", crates, ours, None)?;
+        let process = || run(Command::new(PROGRAM).arg("inspect").arg(model));
+        self.row("inspect, the process", "the same", crates, process, None)
+    }
+}
+
+fn of(key: &str, path: &Path) -> std::ffi::OsString {
+    let mut argument = std::ffi::OsString::from(key);
+    argument.push(path);
+    argument
+}
+
+fn main() -> io::Result<()> {
+    let Args { dir, rounds, only, .. } = Args::parse();
+    let python = std::env::var("PYTHON").unwrap_or("python3".into());
+    let has_numpy = run(Command::new(&python).args(["-c", "import numpy"])).is_ok();
+    let dir = dir.unwrap_or_else(std::env::temp_dir);
+    let bench = Bench { dir, rounds, only, python: has_numpy.then_some(python) };
+    const GIB: u64 = 1 << 30;
+    let two = |tensors, dtype| bench.args(2 * GIB, tensors, dtype);
+    bench.on("2 GiB of BF16 in 300 tensors", two(300, FloatType::BF16), |model| {
+        bench.heading();
+        bench.measure(model, true)?;
+        bench.quantize(model)
+    })?;
+    for (what, args) in [
+        ("2 GiB of BF16 in one tensor", two(1, FloatType::BF16)),
+        ("2 GiB of F32 in 300 tensors", two(300, FloatType::F32)),
+        ("2 GiB of F16 in 300 tensors", two(300, FloatType::F16)),
+        ("20 GiB of zeros in a sparse file", {
+            generate::Args { sparse: true, ..bench.args(20 * GIB, 300, FloatType::BF16) }
+        }),
+    ] {
+        bench.on(what, args, |model| {
+            bench.heading();
+            bench.measure(model, false)
+        })?;
+    }
+    bench.on(
+        "100,000 tensors of 128 bytes",
+        bench.args(12_800_000, 100_000, FloatType::BF16),
+        {
+            |model| {
+                bench.heading();
+                bench.inspect(model)?;
+                bench.measure(model, false)
+            }
+        },
+    )?;
+    let out = bench.dir.join("quantscope-bench-shards");
+    let sparse = generate::Args {
+        out,
+        shards: 200,
+        sparse: true,
+        ..bench.args(1 << 40, 2000, FloatType::BF16)
+    };
+    bench.on("1 TiB in 200 shards, a sparse file each", sparse, |model| {
+        let index = model.join("model.safetensors.index.json");
+        let read =
+            || run(Command::new("dd").arg(of("if=", &index)).args(["of=/dev/null", "bs=1M"]));
+        bench.heading();
+        let inspect = || run(Command::new(PROGRAM).arg("inspect").arg(model));
+        bench.row("inspect", "`dd` reading the index", read, inspect, None)
+    })
+}
