@@ -5,6 +5,7 @@
 
 mod input;
 
+use crate::app::comparison::comparison;
 use crate::app::settings::{Settings, ThemeChoice};
 use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten, Session};
 use crate::checkpoint::Checkpoint;
@@ -109,6 +110,7 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
         values: None,
         diff: None,
         counting: None,
+        comparing: None,
         channels: None,
         measuring: Vec::new(),
         started: Instant::now(),
@@ -256,6 +258,7 @@ struct Runner {
     values: Option<(values::Request, Job<Result<Window, ValuesError>>)>,
     diff: Option<Job<Result<Vec<Compared>, String>>>,
     counting: Option<(TensorId, Job<scan::Finding>)>,
+    comparing: Option<(TensorId, Job<scan::Finding>)>,
     channels: Option<(channels::Request, Job<channels::Found>)>,
     measuring: Vec<Job<scan::Finding>>,
     started: Instant,
@@ -360,6 +363,7 @@ impl Runner {
             || self.values.is_some()
             || self.diff.is_some()
             || self.counting.is_some()
+            || self.comparing.is_some()
             || self.channels.is_some()
             || !self.measuring.is_empty()
     }
@@ -495,6 +499,19 @@ impl Runner {
                 (self.counting, urgent) = (None, true);
             }
         }
+        if let Some((tensor, job)) = &mut self.comparing {
+            let compared = match job.poll() {
+                News::Finding((_, Ok(analysis))) => Some(Ok(analysis.outcomes)),
+                News::Finding((_, Err(error))) => Some(Err(error.to_string())),
+                News::Nothing => None,
+                News::Ended => Some(Err("it could not be measured".to_owned())),
+                News::Panicked(why) => Some(Err(why)),
+            };
+            if let Some(compared) = compared {
+                news.push(Event::SchemesCompared(*tensor, compared));
+                (self.comparing, urgent) = (None, true);
+            }
+        }
         if let Some((request, job)) = &mut self.channels {
             let found = match job.poll() {
                 News::Finding(found) => Some(found.map_err(|error| error.to_string())),
@@ -586,6 +603,16 @@ impl Runner {
                     Ok(job) => self.counting = Some((tensor, job)),
                     Err(error) => {
                         self.handle(Event::Counted(tensor, Err(error.to_string())), screen)?;
+                    }
+                }
+            }
+            Effect::CompareSchemes(tensor) => {
+                let rounding = self.app.model.plan().rounding;
+                match self.scan(vec![tensor], comparison(rounding)) {
+                    Ok(job) => self.comparing = Some((tensor, job)),
+                    Err(error) => {
+                        let failed = Event::SchemesCompared(tensor, Err(error.to_string()));
+                        self.handle(failed, screen)?;
                     }
                 }
             }

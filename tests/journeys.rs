@@ -589,6 +589,24 @@ fn the_mouse_moves_marks_sorts_and_chooses_tabs() {
 }
 
 #[test]
+fn schemes_side_by_side_name_the_worst_channel_and_what_is_only_measured() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("Tab Tab Tab");
+    driver.expect("worst channel");
+    driver.expect("int4 bl. 32");
+    driver.expect("fp8 channel");
+    let row = |driver: &Driver, name: &str| {
+        driver.rows().into_iter().find(|row| row.contains(name)).expect("a row")
+    };
+    let before = row(&driver, "int4 channel");
+    // What the column "saved" says.
+    assert!(before.trim_end().ends_with("no"), "{before}");
+    assert!(row(&driver, "block 64 ").trim_end().ends_with("yes"));
+    driver.press("j");
+    assert_ne!(row(&driver, "int4 channel"), before, "it follows the cursor");
+}
+
+#[test]
 fn enter_gives_the_tensor_the_whole_screen_where_there_is_little() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.resize(60, 15);

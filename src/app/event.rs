@@ -9,7 +9,7 @@ use crate::export::Request;
 use crate::job::diff::Compared;
 use crate::job::{channels, save, values};
 use crate::plan::Plan;
-use crate::quantization::{Analysis, Distribution, QuantizationScheme, Quantizer};
+use crate::quantization::{Analysis, Distribution, Outcome, QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub enum Event {
     Values(values::Request, Result<values::Window, String>),
     /// How often each value of a tensor occurs.
     Counted(TensorId, Result<Distribution, String>),
+    /// What each of several schemes makes of a tensor.
+    SchemesCompared(TensorId, Result<Vec<Outcome>, String>),
     Channels(channels::Request, Result<Vec<channels::Channel>, String>),
     /// What a mark's own calibration costs was measured, or could not be.
     Measured {
@@ -98,6 +100,8 @@ pub enum Effect {
     ReadValues(values::Request),
     /// Count how often each value of a tensor occurs; replaces a count under way.
     Count(TensorId),
+    /// Measure the schemes side by side; replaces a comparison under way.
+    CompareSchemes(TensorId),
     /// Look at every output channel; replaces a look under way.
     ReadChannels(channels::Request),
     /// Measure what each of these costs.

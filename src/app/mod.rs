@@ -6,6 +6,7 @@
 mod action;
 pub mod budget;
 pub mod channels;
+pub mod comparison;
 pub mod diff;
 mod event;
 pub mod facts;
@@ -42,6 +43,7 @@ use crate::checkpoint::Checkpoint;
 use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
 use channels::ChannelsView;
+use comparison::ComparisonView;
 use filter::Filter;
 use histogram::HistogramView;
 use keys::Context;
@@ -133,6 +135,7 @@ pub struct App {
     pub values: ValuesView,
     pub histogram: HistogramView,
     pub channels: ChannelsView,
+    pub comparison: ComparisonView,
     /// Marks whose cost is being measured.
     measuring: Vec<(TensorId, Quantizer)>,
     /// The path compared with last.
@@ -172,6 +175,7 @@ impl App {
             values: ValuesView::default(),
             histogram: HistogramView::default(),
             channels: ChannelsView::default(),
+            comparison: ComparisonView::default(),
             measuring: Vec::new(),
             compared_with: String::new(),
             search: Filter::everything(),

@@ -2,13 +2,14 @@
 
 use super::theme::Theme;
 use super::{channels, histogram, layout, paint, values};
+use crate::app::comparison::MEASURED_ONLY;
 use crate::app::facts::{Cost, Facts, Known, SCHEMES, calibration_name, scheme_name};
 use crate::app::figures::{bytes, count, counted, decibels, parameters, percent, value};
 use crate::app::pager::wrap;
 use crate::app::table::{Row, VERDICTS};
 use crate::app::tree::{Item, NodeId};
 use crate::app::{App, Calibration, Tab, names};
-use crate::quantization::{self, ErrorStatistics, QuantizationScheme, Verdict};
+use crate::quantization::{self, ErrorStatistics, Outcome, QuantizationScheme, Verdict};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -322,6 +323,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts,
         format!("{:>9}", "scales"),
         format!("{:>11}", "rel. error"),
         format!("{:>10}", "zeroed"),
+        format!("{:>15}{:>6}", "worst channel", "saved"),
     ];
     paint::line(buf, area, 0, &Line::styled(heads.concat(), theme.dim));
     for (y, scheme) in (1..).zip(SCHEMES) {
@@ -344,6 +346,9 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts,
                 spans.push(Span::raw(format!("{gain:>9}{size:>10}{:>9}", count(*scales))));
                 let shares = (percent(error.relative_error), percent(error.zeroed));
                 spans.push(Span::styled(format!("{:>11}{:>10}", shares.0, shares.1), theme.dim));
+                let outcome = app.comparison.outcome(id, scheme);
+                let worst = format!("{:>15}{:>6}", worst_channel(outcome), "yes");
+                spans.push(Span::styled(worst, theme.dim));
             }
             Some(Cost::Impossible(_)) => {
                 spans.push(Span::styled(format!("{:>8}", "no scale"), theme.bad));
@@ -352,9 +357,47 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts,
         }
         paint::line(buf, area, y, &Line::from(spans));
     }
+    let below = 1 + SCHEMES.len() as u16;
+    if let Some(why) = app.comparison.failure(id) {
+        paint::line(buf, area, below, &Line::styled(why.to_owned(), theme.bad));
+    }
+    for (y, (scheme, name)) in (below..).zip(MEASURED_ONLY) {
+        let mut spans = vec![Span::styled(format!("{name:<12}"), theme.dim)];
+        let outcome = app.comparison.outcome(id, scheme);
+        let error = outcome.and_then(|outcome| outcome.result.as_ref().ok()?.error);
+        match error.map(|sums| sums.statistics()) {
+            Some(error) => {
+                let [figure, word] = paint::verdict(error.sqnr_db, theme);
+                spans.extend([figure, Span::raw("  ")]);
+                spans.extend(paint::gauge(error.sqnr_db, 12, theme));
+                spans.push(word);
+                let size = bytes(scheme.bytes(&tensor.shape, 4));
+                let shares = (percent(error.relative_error), percent(error.zeroed));
+                let figures =
+                    format!("{:>9}{size:>10}{:>9}{:>11}{:>10}", "", "", shares.0, shares.1);
+                let worst = format!("{:>15}{:>6}", worst_channel(outcome), "no");
+                spans.push(Span::styled(figures + &worst, theme.dim));
+            }
+            None if outcome.is_some() => {
+                spans.push(Span::styled(format!("{:>8}", "no scale"), theme.bad));
+            }
+            None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
+        }
+        paint::line(buf, area, y, &Line::from(spans));
+    }
     let advice = advice(facts, now);
     if !advice.is_empty() {
-        paint::line(buf, area, 7, &Line::raw(advice));
+        let y = below + MEASURED_ONLY.len() as u16;
+        paint::line(buf, area, y, &Line::raw(advice));
+    }
+}
+
+/// The SQNR of the output channel that loses most, and its index.
+fn worst_channel(outcome: Option<&Outcome>) -> String {
+    let channels = outcome.and_then(|outcome| outcome.result.as_ref().ok()?.channels.as_ref());
+    match channels.and_then(|channels| channels.worst()) {
+        Some((channel, db)) => format!("{}, {channel}", decibels(db)),
+        None => String::new(),
     }
 }
 

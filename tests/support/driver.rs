@@ -1,6 +1,7 @@
 //! The inspector without a terminal: keys in, effects carried out to their end at once, the
 //! screen as text. No clock, no second thread: the same keys always give the same screen.
 
+use quantscope::app::comparison::comparison;
 use quantscope::app::keys::Key;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
@@ -153,6 +154,14 @@ impl Driver {
                     let counted = found.map_err(|error| error.to_string());
                     let counted = counted.map(|found| found.distribution.expect("asked for"));
                     self.send(Event::Counted(tensor, counted));
+                }
+            }
+            Effect::CompareSchemes(tensor) => {
+                let questions = comparison(self.app.model.plan().rounding);
+                for (tensor, found) in scan_of(&checkpoint, vec![tensor], &questions) {
+                    let outcomes = found.map(|found| found.outcomes);
+                    let outcomes = outcomes.map_err(|error| error.to_string());
+                    self.send(Event::SchemesCompared(tensor, outcomes));
                 }
             }
             Effect::ReadChannels(request) => {

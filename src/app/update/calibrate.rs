@@ -52,6 +52,7 @@ impl App {
                 self.values.forget();
                 self.histogram.forget();
                 self.channels.forget();
+                self.comparison.forget();
                 self.measuring.clear();
                 self.settle();
                 self.calibrate(0, effects);

@@ -13,7 +13,8 @@ impl App {
     /// Asks for what the open tab needs and does not have.
     pub(super) fn look(&mut self, effects: &mut Effects) {
         match self.tab {
-            Tab::Overview | Tab::Schemes => {}
+            Tab::Overview => {}
+            Tab::Schemes => self.compare_schemes(effects),
             Tab::Values => self.look_into(effects),
             Tab::Histogram => self.look_at_histogram(effects),
             Tab::Channels => self.look_at_channels(effects),
@@ -28,6 +29,13 @@ impl App {
             effects.push(Effect::Count(id));
         }
         self.histogram.judge(id, facts, self.model.plan().rounding);
+    }
+
+    fn compare_schemes(&mut self, effects: &mut Effects) {
+        let Some(id) = self.current_tensor() else { return };
+        if self.model.known(id).facts().is_some() && self.comparison.wants(id) {
+            effects.push(Effect::CompareSchemes(id));
+        }
     }
 
     fn look_at_channels(&mut self, effects: &mut Effects) {

@@ -85,6 +85,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         }
         Event::Values(request, found) => app.values.take(request, found),
         Event::Counted(tensor, counted) => app.histogram.take(tensor, counted),
+        Event::SchemesCompared(tensor, found) => app.comparison.take(tensor, found),
         Event::Channels(request, found) => app.channels.take(request, found),
         Event::Measured { tensor, found } => {
             app.model.learn(tensor, found);
