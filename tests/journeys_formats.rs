@@ -183,6 +183,31 @@ fn what_quantscope_wrote_is_dequantized_from_the_screen_as_from_the_command_line
     }
 }
 
+/// Formats that hold floats and are not safetensors become that.
+#[test]
+fn other_formats_are_converted_from_the_screen_as_from_the_command_line() {
+    for source in [
+        "pytorch/zip.pt",
+        "pytorch/legacy.pt",
+        "pytorch/sharded",
+        "numpy/packed.npz",
+        "numpy/lone.npy",
+    ] {
+        let source = data(source);
+        let mut driver = Driver::open(&source);
+        driver.press("d");
+        driver.expect("Write the float model back");
+        type_path(&mut driver, "floats.safetensors");
+        driver.press("Enter");
+        driver.expect_words("verified");
+        let (screen, line) = (driver.path("floats.safetensors"), driver.path("line.safetensors"));
+        stdout(&["dequantize", &source, "-o", &text(&line), "--quiet"]);
+        assert!(files(&screen) == files(&line), "{source}");
+        let floats = Checkpoint::open(&screen).expect("opens");
+        assert_eq!(floats.tensors().len(), driver.app.model.checkpoint.tensors().len());
+    }
+}
+
 #[test]
 fn a_layout_that_is_only_recognised_is_named_and_left_alone() {
     let directory = tempfile::tempdir().expect("a directory");

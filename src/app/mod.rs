@@ -240,7 +240,7 @@ impl App {
                 })
             }
             Action::NarrowClip | Action::KeepClip => self.tab == Tab::Histogram,
-            Action::Dequantize => save::holds_quantized(&self.model.checkpoint),
+            Action::Dequantize => save::can_become_floats(&self.model.checkpoint),
             Action::Mark | Action::MarkShown | Action::Presets => self.model.has_floats(),
             _ => true,
         }

@@ -6,7 +6,7 @@ use super::meter::Meter;
 use super::model::Model;
 use super::names;
 use super::pager::{Line, Pager};
-use crate::checkpoint::{Checkpoint, Content};
+use crate::checkpoint::{Checkpoint, Content, Format};
 use crate::export::{OutputFormat, Receipt, Request, Task};
 use crate::quantization::ErrorStatistics;
 use crate::tensor::{FloatType, TensorId};
@@ -224,6 +224,11 @@ pub fn model_name(checkpoint: &Checkpoint) -> String {
 /// Whether anything in the checkpoint is stored quantized.
 pub fn holds_quantized(checkpoint: &Checkpoint) -> bool {
     checkpoint.ids().any(|id| matches!(checkpoint.content(id), Content::Quantized(_)))
+}
+
+/// Whether writing plain floats to safetensors would give anything new.
+pub fn can_become_floats(checkpoint: &Checkpoint) -> bool {
+    checkpoint.format() != Format::Safetensors || holds_quantized(checkpoint)
 }
 
 /// A save under way.

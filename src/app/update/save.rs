@@ -33,7 +33,7 @@ impl App {
     }
 
     pub(super) fn open_dequantize(&mut self, effects: &mut Effects) {
-        if !save::holds_quantized(&self.model.checkpoint) {
+        if !save::can_become_floats(&self.model.checkpoint) {
             return self.say("nothing here is quantized: it is the float model already");
         }
         let dialog = SaveDialog::new(SaveKind::Dequantize(None), &self.model.checkpoint);
