@@ -119,6 +119,10 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
     let ended = runner.run(&mut screen, &signals);
     drop(screen);
     runner.stop_saving();
+    if let Some(calibrating) = runner.calibration.take() {
+        // What it has found is kept for the next time.
+        calibrating.job.finish();
+    }
     if let Some(path) = &runner.options.session
         && let Err(error) = keep(&runner.app, path)
     {

@@ -182,3 +182,23 @@ fn what_is_not_a_cache_is_left_alone_or_replaced() {
     fs::write(scene.cache(), "no directory").expect("writes");
     assert_eq!(scene.found(&questions()), expected);
 }
+
+#[test]
+fn a_command_leaves_its_findings_to_the_next() {
+    let scene = Scene::new();
+    let analyze = |more: &[&str]| {
+        let model = scene.model.to_str().expect("text");
+        let mut command = support::quantscope(&[&["analyze", model, "--json"], more].concat());
+        let ended = command.env("XDG_CACHE_HOME", scene.dir.path()).assert().success();
+        String::from_utf8(ended.get_output().stdout.clone()).expect("text")
+    };
+    let kept = || fs::read_dir(scene.dir.path().join("quantscope")).map(Iterator::count);
+    let plain = analyze(&["--no-cache"]);
+    assert!(kept().is_err(), "nothing is kept");
+    assert_eq!(analyze(&[]), plain);
+    assert_eq!(kept().expect("is there"), 1);
+    // Other weights behind the same size and time.
+    scene.write(2.0, 1_000_000);
+    assert_eq!(analyze(&[]), plain);
+    assert_ne!(analyze(&["--no-cache"]), plain);
+}

@@ -61,7 +61,11 @@ impl Iterator for Scan {
     type Item = Result<(TensorId, Option<Found>), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let wanted = self.order.next()?;
+        let Some(wanted) = self.order.next() else {
+            // All is found; the job still puts it into the cache.
+            while let Ok(Some(_)) = self.watch.next() {}
+            return None;
+        };
         Some(self.found(wanted).map(|found| (wanted, found)))
     }
 }

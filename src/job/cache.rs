@@ -44,6 +44,9 @@ const FINDING_LIMIT: u32 = 1 << 20;
 /// Bytes of distributions in one file; findings beyond are kept without theirs.
 const DISTRIBUTIONS_LIMIT: u64 = 64 << 20;
 
+/// How long after its last byte a file under construction has been left by its process.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
 /// A file that changed so short a time ago may change again without its time telling.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -352,7 +355,7 @@ fn prune(directory: &Path) -> io::Result<()> {
         let Ok(used) = metadata.modified() else { continue };
         let name = entry.file_name().to_string_lossy().into_owned();
         let age = now.duration_since(used).unwrap_or_default();
-        if name.ends_with(PARTIAL) && age > Duration::from_secs(24 * 3600) {
+        if name.ends_with(PARTIAL) && age > ABANDONED {
             let _ = fs::remove_file(path);
         } else if name.ends_with(SUFFIX) && metadata.is_file() {
             files.push((used, metadata.len(), path));

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Work under way, whose findings are of type `T`.
 #[derive(Debug)]
@@ -31,6 +31,9 @@ pub struct Job<T> {
     findings: Receiver<T>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// How long a cancelled job is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is new of a job.
 #[derive(Debug, PartialEq)]
@@ -82,6 +85,17 @@ impl<T: Send + 'static> Job<T> {
             Ok(finding) => News::Finding(finding),
             Err(RecvTimeoutError::Timeout) => News::Nothing,
             Err(RecvTimeoutError::Disconnected) => self.ended(),
+        }
+    }
+
+    /// Cancels the work, and waits a moment for it to put away what it has.
+    pub fn finish(mut self) {
+        self.cancel();
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let News::Ended | News::Panicked(_) = self.wait(PATIENCE) {
+                return;
+            }
         }
     }
 

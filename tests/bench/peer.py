@@ -21,8 +21,10 @@ def tensors(path):
         raw = data[start:end]
         if tensor["dtype"] == "BF16":
             x = (np.asarray(raw).view("<u2").astype("<u4") << 16).view("<f4")
-        else:
+        elif tensor["dtype"] in ("F32", "F16"):
             x = np.asarray(raw).view({"F32": "<f4", "F16": "<f2"}[tensor["dtype"]])
+        else:
+            continue
         yield name, x
 
 
