@@ -90,10 +90,19 @@ fn strip(buf: &mut Buffer, area: Rect, channels: &Channels, theme: &Theme) {
     }
 }
 
+/// Below this width the words beside the SQNRs are left out.
+const WORDY: u16 = 96;
+
 fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Theme) {
+    let wordy = area.width >= WORDY;
+    let column = if wordy { 24 } else { 10 };
+    let (shared, own) = match wordy {
+        true => ("with the tensor's scale", "with its own"),
+        false => ("shared", "own scale"),
+    };
     let heads = format!(
-        "{:>9}  {:>11}  {:>10}  {:>22}  {:>22}  {:>9}",
-        "channel", "absmax", "× median", "with the tensor's scale", "with its own", "gain"
+        "{:>7}{:>11}{:>10}{shared:>column$}{own:>column$}{:>10}",
+        "channel", "absmax", "× median", "gain"
     );
     paint::line(buf, area, 0, &Line::styled(heads, theme.dim));
     let shown = channels.ranked.iter().skip(app.channels.top());
@@ -110,11 +119,12 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
             false => "–".to_owned(),
         };
         let judged = |db: f64| match db {
-            db if db.is_nan() => Span::styled(format!("{:>23}", "no scale"), theme.bad),
+            db if db.is_nan() => Span::styled(format!("{:>column$}", "no scale"), theme.bad),
             db => {
                 let verdict = Verdict::of(db);
-                let text = format!("{} {:<9}", decibels(db), verdict.word());
-                Span::styled(format!("{text:>23}"), theme.verdict(verdict))
+                let word = if wordy { format!(" {:<9}", verdict.word()) } else { String::new() };
+                let text = format!("{}{word}", decibels(db));
+                Span::styled(format!("{text:>column$}"), theme.verdict(verdict))
             }
         };
         let gain = channel.own_db - channel.shared_db;
@@ -122,20 +132,14 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
             true => format!("{gain:+.1} dB").replace('-', "−"),
             false => String::new(),
         };
-        paint::line(
-            buf,
-            area,
-            y,
-            &Line::from(vec![
-                Span::styled(format!("{:>9}", count(number.into())), theme.strong),
-                Span::raw(format!("  {:>11}", value(channel.absmax))),
-                Span::styled(format!("  {times:>10}"), style),
-                Span::raw("  "),
-                judged(channel.shared_db),
-                Span::raw(" "),
-                judged(channel.own_db),
-                Span::raw(format!("  {gain:>9}")),
-            ]),
-        );
+        let line = Line::from(vec![
+            Span::styled(format!("{:>7}", count(number.into())), theme.strong),
+            Span::raw(format!("{:>11}", value(channel.absmax))),
+            Span::styled(format!("{times:>10}"), style),
+            judged(channel.shared_db),
+            judged(channel.own_db),
+            Span::raw(format!("{gain:>10}")),
+        ]);
+        paint::line(buf, area, y, &line);
     }
 }
