@@ -15,7 +15,7 @@ use crate::export::{Blueprint, KnownScales, Request};
 use crate::job::cache::Cache;
 use crate::job::diff::{self, Compared};
 use crate::job::values::{self, ValuesError, Window};
-use crate::job::{Job, News, Progress, channels, save, scan};
+use crate::job::{Job, News, Progress, channels, duplicates, save, scan};
 use crate::plan::recipe;
 use crate::quantization::{
     Analysis, Calibration, QuantizationScheme, Quantizer, Questions, Rounding,
@@ -111,6 +111,7 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
         diff: None,
         counting: None,
         comparing: None,
+        duplicates: None,
         channels: None,
         measuring: Vec::new(),
         started: Instant::now(),
@@ -263,6 +264,7 @@ struct Runner {
     diff: Option<Job<Result<Vec<Compared>, String>>>,
     counting: Option<(TensorId, Job<scan::Finding>)>,
     comparing: Option<(TensorId, Job<scan::Finding>)>,
+    duplicates: Option<Job<duplicates::Outcome>>,
     channels: Option<(channels::Request, Job<channels::Found>)>,
     measuring: Vec<Job<scan::Finding>>,
     started: Instant,
@@ -368,6 +370,7 @@ impl Runner {
             || self.diff.is_some()
             || self.counting.is_some()
             || self.comparing.is_some()
+            || self.duplicates.is_some()
             || self.channels.is_some()
             || !self.measuring.is_empty()
     }
@@ -503,6 +506,14 @@ impl Runner {
                 (self.counting, urgent) = (None, true);
             }
         }
+        if let Some(job) = &mut self.duplicates {
+            match job.poll() {
+                News::Finding(Ok(found)) => news.push(Event::Duplicates(found)),
+                News::Nothing => {}
+                // A tensor that cannot be read is told of where its values are asked for.
+                News::Finding(Err(_)) | News::Ended | News::Panicked(_) => self.duplicates = None,
+            }
+        }
         if let Some((tensor, job)) = &mut self.comparing {
             let compared = match job.poll() {
                 News::Finding((_, Ok(analysis))) => Some(Ok(analysis.outcomes)),
@@ -609,6 +620,10 @@ impl Runner {
                         self.handle(Event::Counted(tensor, Err(error.to_string())), screen)?;
                     }
                 }
+            }
+            Effect::FindDuplicates(candidates) => {
+                let checkpoint = self.app.model.checkpoint.clone();
+                self.duplicates = duplicates::start(checkpoint, candidates).ok();
             }
             Effect::CompareSchemes(tensor) => {
                 let rounding = self.app.model.plan().rounding;

@@ -190,6 +190,7 @@ fn a_closed_pipe_is_not_an_error() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let output = Command::new(assert_cmd::cargo::cargo_bin!("quantscope"))
+            .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .args(args)
             .stdout(writer)
             .stderr(Stdio::piped())
@@ -205,6 +206,7 @@ fn a_closed_pipe_is_not_an_error() {
 fn output_that_cannot_be_written_is_an_error() {
     let full = std::fs::File::create("/dev/full").expect("on every Linux");
     let output = Command::new(assert_cmd::cargo::cargo_bin!("quantscope"))
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .args(["inspect", "demo:"])
         .stdout(full)
         .output()
@@ -223,6 +225,7 @@ fn a_signal_ends_a_long_job_in_order() {
     let Some(path) = huge(dir.path(), &[]) else { return };
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let child = Command::new(assert_cmd::cargo::cargo_bin!("quantscope"))
+            .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .arg("analyze")
             .arg(&path)
             .stdout(Stdio::piped())

@@ -316,6 +316,7 @@ fn what_cannot_be_read_is_an_entry_and_exit_code_1() {
     let dir = tempdir().expect("a directory");
     let Some(path) = huge(dir.path(), &[weights("small", &[4, 4])]) else { return };
     let child = Command::new(cargo_bin!("quantscope"))
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .args(["analyze", "--json"])
         .arg(&path)
         .stdout(Stdio::piped())

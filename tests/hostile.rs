@@ -264,10 +264,12 @@ fn run(arguments: &[&str]) -> Output {
         let mut command = Command::new("sh");
         let script = format!("ulimit -d {MEMORY}; exec \"$0\" \"$@\"");
         command.args(["-c", &script, program]);
+        command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         command
     };
     #[cfg(not(target_os = "linux"))]
     let mut command = Command::new(program);
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     let output = command.args(arguments).output().expect("runs");
     let code = output.status.code();
     assert!(matches!(code, Some(0 | 1)), "{arguments:?}: {output:?}");

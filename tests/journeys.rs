@@ -1089,3 +1089,23 @@ fn what_is_odd_is_marked_explained_and_found() {
     driver.press("Enter Enter");
     driver.expect("1 output channel is all zeros: they cost nothing in int8");
 }
+
+#[test]
+fn tied_tensors_are_flagged_and_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("tied.safetensors");
+    let tied: Vec<f32> = (0..32).map(|i| (i as f32).cos()).collect();
+    let tensors = [
+        f32s("embed.weight", &[8, 4], tied.clone()),
+        weights("fc.weight", &[8, 4]),
+        f32s("head.weight", &[8, 4], tied),
+    ];
+    made::write(&path, &tensors, &[]);
+    let mut driver = Driver::open(path.to_str().expect("text"));
+    driver.press("/");
+    driver.type_text("is:duplicate");
+    driver.press("Enter");
+    driver.expect("1 of 3 tensors");
+    driver.expect("head.weight");
+    driver.expect("the same bytes as embed.weight");
+}

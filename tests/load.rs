@@ -60,6 +60,7 @@ fn run(arguments: &[&str], limit: u64, interrupt: Option<Duration>) -> Run {
     let script = format!("ulimit -n 256; ulimit -d {}; exec \"$0\" \"$@\"", limit << 10);
     let mut child = Command::new("sh")
         .args(["-c", &script, env!("CARGO_BIN_EXE_quantscope")])
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -7,6 +7,7 @@ use super::{LaidOut, Tab, facts::SCHEMES};
 use crate::checkpoint::CheckpointError;
 use crate::export::Request;
 use crate::job::diff::Compared;
+use crate::job::duplicates::Candidates;
 use crate::job::{channels, save, values};
 use crate::plan::Plan;
 use crate::quantization::{Analysis, Distribution, Outcome, QuantizationScheme, Quantizer};
@@ -58,6 +59,8 @@ pub enum Event {
     Values(values::Request, Result<values::Window, String>),
     /// How often each value of a tensor occurs.
     Counted(TensorId, Result<Distribution, String>),
+    /// Tensors that hold the same bytes as another: the first such.
+    Duplicates(Vec<(TensorId, TensorId)>),
     /// What each of several schemes makes of a tensor.
     SchemesCompared(TensorId, Result<Vec<Outcome>, String>),
     Channels(channels::Request, Result<Vec<channels::Channel>, String>),
@@ -100,6 +103,8 @@ pub enum Effect {
     ReadValues(values::Request),
     /// Count how often each value of a tensor occurs; replaces a count under way.
     Count(TensorId),
+    /// Compare tensors whose figures are the same.
+    FindDuplicates(Candidates),
     /// Measure the schemes side by side; replaces a comparison under way.
     CompareSchemes(TensorId),
     /// Look at every output channel; replaces a look under way.

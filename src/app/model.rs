@@ -1,9 +1,11 @@
 //! The checkpoint under study: what is known of its tensors, and the plan made for it.
 
 use super::facts::{Facts, Known, Sqnr};
+use super::names;
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
+use crate::job::duplicates::{self, Candidates};
 use crate::plan::{History, Obstacle, Plan, Totals, obstacle};
-use crate::quantization::{Analysis, Calibration, QuantizationScheme, Quantizer, Questions};
+use crate::quantization::{Analysis, Calibration, Flag, QuantizationScheme, Quantizer, Questions};
 use crate::tensor::TensorId;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -204,6 +206,24 @@ impl Model {
             }
         }
         false
+    }
+
+    /// Tensors whose figures are the same, of those that are measured.
+    pub fn duplicate_candidates(&self) -> Candidates {
+        let measured = self.checkpoint.ids().zip(&self.known);
+        let measured = measured.filter_map(|(id, known)| Some((id, &known.facts()?.statistics)));
+        duplicates::candidates(&self.checkpoint, measured)
+    }
+
+    /// Takes over which tensors hold the same bytes as an earlier one.
+    pub fn note_duplicates(&mut self, found: &[(TensorId, TensorId)]) {
+        for &(id, first) in found {
+            let name = names::visible(&self.checkpoint.tensor(first).name).into();
+            if let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) {
+                facts.flags.retain(|flag| !matches!(flag, Flag::Duplicate(_)));
+                facts.flags.push(Flag::Duplicate(name));
+            }
+        }
     }
 
     /// Brings the quality of the plan up to date with the findings.

@@ -3,13 +3,14 @@
 use super::{Analysis, QuantizationScheme, Scales, Statistics};
 use crate::tensor::DType;
 use std::fmt;
+use std::sync::Arc;
 
 /// How many times the largest channel's range must exceed every other's before it is said
 /// to set the tensor's scale: from 4 on it costs the others two bits.
 pub const OUTLIER: f32 = 4.0;
 
 /// Something to know of a tensor before it is quantized.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Flag {
     Nan {
         count: u64,
@@ -36,11 +37,14 @@ pub enum Flag {
     BeyondF16 {
         absmax: f64,
     },
+    /// It holds the same bytes as the tensor of this name, which is found out by comparing
+    /// tensors with each other.
+    Duplicate(Arc<str>),
 }
 
 /// The kinds of flags by the words they are searched by, the gravest first.
-pub const FLAG_NAMES: [&str; 8] =
-    ["nan", "inf", "zero", "constant", "underflow", "beyond-f16", "outlier", "dead"];
+pub const FLAG_NAMES: [&str; 9] =
+    ["nan", "inf", "zero", "constant", "underflow", "beyond-f16", "outlier", "dead", "duplicate"];
 
 impl Flag {
     /// The word it is searched by, one of [`FLAG_NAMES`].
@@ -54,6 +58,7 @@ impl Flag {
             Flag::BeyondF16 { .. } => "beyond-f16",
             Flag::OutlierChannel { .. } => "outlier",
             Flag::DeadChannels(_) => "dead",
+            Flag::Duplicate(_) => "duplicate",
         }
     }
 
@@ -73,6 +78,9 @@ impl Flag {
                 "it sets the scale of the whole tensor: quantize per channel"
             }
             Flag::DeadChannels(_) => "they cost nothing in int8; they may have been pruned",
+            Flag::Duplicate(_) => {
+                "tied weights, or a copy: quantize both alike, or they are no longer the same"
+            }
         }
     }
 }
@@ -92,6 +100,7 @@ impl fmt::Display for Flag {
                 write!(f, "channel {channel} spans {times:.1} times the range of any other")
             }
             Flag::Underflow => f.write_str("its scale underflows"),
+            Flag::Duplicate(name) => write!(f, "the same bytes as {name}"),
             Flag::BeyondF16 { absmax } => write!(f, "its largest magnitude is {absmax:.4e}"),
         }
     }
@@ -188,8 +197,9 @@ mod tests {
             Flag::BeyondF16 { absmax: 1e5 },
             Flag::OutlierChannel { channel: 3, times: 7.25 },
             Flag::DeadChannels(2),
+            Flag::Duplicate("embed".into()),
         ];
-        assert_eq!(all.map(|flag| flag.name()), FLAG_NAMES);
+        assert_eq!(all.each_ref().map(|flag| flag.name()), FLAG_NAMES);
         assert!(all.iter().all(|flag| !flag.meaning().is_empty() && !flag.to_string().is_empty()));
     }
 }

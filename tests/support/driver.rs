@@ -5,7 +5,7 @@ use quantscope::app::comparison::comparison;
 use quantscope::app::keys::Key;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
-use quantscope::job::{Progress, channels, save, scan, values};
+use quantscope::job::{Progress, channels, duplicates, save, scan, values};
 use quantscope::plan::recipe;
 use quantscope::quantization::Questions;
 use quantscope::tensor::TensorId;
@@ -155,6 +155,10 @@ impl Driver {
                     let counted = counted.map(|found| found.distribution.expect("asked for"));
                     self.send(Event::Counted(tensor, counted));
                 }
+            }
+            Effect::FindDuplicates(candidates) => {
+                let found = duplicates::run(&checkpoint, &candidates, &Progress::default());
+                self.send(Event::Duplicates(found.expect("reads")));
             }
             Effect::CompareSchemes(tensor) => {
                 let questions = comparison(self.app.model.plan().rounding);

@@ -32,7 +32,13 @@ impl App {
         let Calibration::Running { round, .. } = self.calibration else { return };
         match round {
             0 => self.calibrate(1, effects),
-            _ => self.calibration = Calibration::Done { meter },
+            _ => {
+                self.calibration = Calibration::Done { meter };
+                let candidates = self.model.duplicate_candidates();
+                if !candidates.is_empty() {
+                    effects.push(Effect::FindDuplicates(candidates));
+                }
+            }
         }
     }
 

@@ -85,6 +85,10 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         }
         Event::Values(request, found) => app.values.take(request, found),
         Event::Counted(tensor, counted) => app.histogram.take(tensor, counted),
+        Event::Duplicates(found) => {
+            app.model.note_duplicates(&found);
+            app.settle();
+        }
         Event::SchemesCompared(tensor, found) => app.comparison.take(tensor, found),
         Event::Channels(request, found) => app.channels.take(request, found),
         Event::Measured { tensor, found } => {
