@@ -106,6 +106,10 @@ fn a_terminal_that_hangs_up_ends_it() {
     let home = tempfile::tempdir().expect("a directory");
     command.env("XDG_CONFIG_HOME", home.path());
     command.env("XDG_STATE_HOME", home.path());
+    let home = tempfile::tempdir().expect("a directory");
+    for kind in ["CONFIG", "STATE", "CACHE"] {
+        command.env(format!("XDG_{kind}_HOME"), home.path());
+    }
     let mut child = pty.slave.spawn_command(command).expect("starts");
     drop(pty.slave);
     let mut reader = pty.master.try_clone_reader().expect("a reader");
