@@ -90,7 +90,8 @@ fn a_tensor_that_cannot_be_read_is_a_marked_row() {
 #[test]
 fn a_panic_of_the_screen_itself_gives_the_terminal_back() {
     let mut session = start("screen");
-    session.wait_until("the report", |s| s.raw().contains("a test's panic at step 4"));
+    let reported = |s: &Session| s.raw().contains("a test's panic at step 4");
+    session.press_until("j", "the report", reported);
     let output = session.output.clone();
     assert!(!session.end().success());
     // The report is on the ordinary screen, after it was given back.
@@ -101,7 +102,7 @@ fn a_panic_of_the_screen_itself_gives_the_terminal_back() {
 #[test]
 fn an_error_of_the_terminal_gives_it_back_and_is_told() {
     let mut session = start("output");
-    session.wait_until("the end", |s| s.raw().contains("ended with:"));
+    session.press_until("j", "the end", |s| s.raw().contains("ended with:"));
     assert!(printed_after(&session).contains("ended with: Input/output error"));
     assert_eq!(session.end().exit_code(), 7);
 }

@@ -87,6 +87,18 @@ impl Session {
         self.keyboard.write_all(keys.as_bytes()).expect("typed");
     }
 
+    /// Presses a key again and again, until something holds: however fast the work is done,
+    /// there is another frame to draw. The program may end over it.
+    #[allow(dead_code, reason = "one test program needs it")]
+    pub fn press_until(&mut self, key: &str, what: &str, holds: impl Fn(&Session) -> bool) {
+        let start = Instant::now();
+        while !holds(self) {
+            assert!(start.elapsed() < PATIENCE, "{what} in vain:\n{}", self.screen());
+            let _ = self.keyboard.write_all(key.as_bytes());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     pub fn signal(&self, signal: Signal) {
         let id = self.child.process_id().expect("runs");
         let pid = Pid::from_raw(id as i32).expect("a process");
