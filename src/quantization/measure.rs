@@ -3,7 +3,7 @@
 //! result does not depend on it, for chunks are fixed by the shape and merged in order.
 
 use super::distribution::{Distribution, Tally};
-use super::kernels::{self, Quantization};
+use super::kernels::{self, Quantization, Seen};
 use super::scales::Scales;
 use super::spread::{Asked, Found, Spread};
 use super::whole::{self, Run, Whole};
@@ -339,7 +339,11 @@ impl<'q> Measurement<'q> {
     ) -> Vec<Result<whole::Found, NotQuantizable>> {
         let nothing = || -> Result<whole::Found, NotQuantizable> {
             NotQuantizable::check(range)?;
-            Ok(whole::Found { quantized: self.questions.nothing_yet(), channels: Vec::new() })
+            Ok(whole::Found {
+                quantized: self.questions.nothing_yet(),
+                channels: Vec::new(),
+                seen: Seen::default(),
+            })
         };
         let mut found: Vec<_> = self.whole.iter().map(|w| w.map(|w| (w, nothing()))).collect();
         let chunk = Run { channel: None, start: elements.start, bytes };

@@ -8,7 +8,7 @@ use super::calibration::{least, percentile_rank};
 use super::channels::ChannelError;
 use super::clipping::{nth_clip, or_absmax, trials};
 use super::distribution::merged;
-use super::kernels::{self, Quantization};
+use super::kernels::{self, Quantization, Seen};
 use super::whole::Run;
 use super::{
     Calibration, ChannelErrors, ErrorSums, Groups, NotQuantizable, Quantizer, Range, Rounding,
@@ -174,6 +174,7 @@ impl Spread {
         if pass > asked.searches() {
             let clips: Vec<f64> = self.clips(asked).collect();
             let (mut sums, mut of_channels) = (ErrorSums::default(), Vec::new());
+            let mut seen = Seen::default();
             for (group, _, run) in groups {
                 let clip = clips.get(group as usize).copied().unwrap_or_default();
                 let Ok(scale) = asked.quantizer.scale_for(clip, FloatType::F32) else { continue };
@@ -182,7 +183,8 @@ impl Spread {
                     continue;
                 };
                 for (channel, part) in run.divided(channels, dtype) {
-                    let lost = kernels::error(dtype, part.bytes, asked.how(scale));
+                    let how = asked.how(scale);
+                    let lost = kernels::error_after(dtype, part.bytes, how, &mut seen);
                     of_channels.push((channel, ChannelError::of(&lost)));
                     sums.merge(&lost);
                 }

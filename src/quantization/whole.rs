@@ -1,7 +1,7 @@
 //! Groups that lie whole in one chunk: calibrated and measured while it is in the cache.
 
 use super::channels::ChannelError;
-use super::kernels::{self, Quantization};
+use super::kernels::{self, Quantization, Seen};
 use super::spread::Asked;
 use super::{Calibration, ErrorSums, Groups, NotQuantizable, QuantizationScheme, Quantized};
 use crate::tensor::FloatType;
@@ -19,6 +19,8 @@ pub(super) struct Whole {
 pub(super) struct Found {
     pub quantized: Quantized,
     pub channels: Vec<(u64, ChannelError)>,
+    /// The levels of the runs so far.
+    pub seen: Seen,
 }
 
 /// Blocks of 32, 64 and 128 elements, which one sweep answers together.
@@ -101,7 +103,8 @@ impl Whole {
         let mut sums = ErrorSums::default();
         if let Some(scale) = scale {
             if wanted {
-                sums = kernels::error(dtype, run.bytes, Quantization { scale, qtype, rounding });
+                let how = Quantization { scale, qtype, rounding };
+                sums = kernels::error_after(dtype, run.bytes, how, &mut found.seen);
             }
         } else if self.by_absmax() {
             for bytes in run.cut_at_row(&self.groups, dtype) {
@@ -111,7 +114,9 @@ impl Whole {
                 }
                 if wanted {
                     let how = self.how();
-                    let error = kernels::group_error(dtype, bytes, self.groups.into(), how);
+                    let layout = self.groups.into();
+                    let error =
+                        kernels::group_error_after(dtype, bytes, layout, how, &mut found.seen);
                     sums.merge(&error.map_err(overflow)?);
                 }
             }
@@ -121,7 +126,8 @@ impl Whole {
                 found.quantized.scales.push(clip, scale);
                 if wanted {
                     let how = Quantization { scale, qtype, rounding };
-                    sums.merge(&kernels::error(dtype, group.bytes, how));
+                    let seen = &mut found.seen;
+                    sums.merge(&kernels::error_after(dtype, group.bytes, how, seen));
                 }
             }
         }
@@ -139,6 +145,8 @@ impl Whole {
         let (groups, dtype) = (&whole.groups, whole.asked.dtype);
         let row = usize::try_from(groups.row_len()).unwrap_or(usize::MAX);
         let wanted = found[0].quantized.error.is_some();
+        // Of the three, the first keeps what was seen.
+        let mut seen = found[0].seen;
         let mut sums = [ErrorSums::default(); 3];
         let mut scales = found.map(|found| (found, Vec::new()));
         for bytes in run.cut_at_row(groups, dtype) {
@@ -154,7 +162,7 @@ impl Whole {
                 kept.extend_from_slice(&absmaxes);
             }
             if wanted {
-                let errors = kernels::block_errors(dtype, bytes, row, whole.how());
+                let errors = kernels::block_errors_after(dtype, bytes, row, whole.how(), &mut seen);
                 for (sum, error) in sums.iter_mut().zip(errors.map_err(overflow)?) {
                     sum.merge(&error);
                 }
@@ -165,6 +173,7 @@ impl Whole {
                 let scale = whole.asked.quantizer.scale_for(absmax, FloatType::F32)?;
                 found.quantized.scales.push(absmax, scale);
             }
+            found.seen = seen;
             found.add(run, &sums);
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::Quantization;
 use super::dispatch::{Kernel, run};
 use super::lanes::{Element, Float, LANES, Narrow, Steps, by_single, by_type, fold};
 use super::level::Level;
-use super::levels::Watch;
+use super::levels::{Seen, Watch};
 use super::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
 use crate::quantization::ErrorSums;
 use crate::tensor::FloatType;
@@ -21,7 +21,18 @@ pub(super) const BLOCK: usize = 4 * RUN;
 ///
 /// x̂ = scale · q is rounded to f32 (to f64 for F64) before it is compared.
 pub fn error(dtype: FloatType, bytes: &[u8], how: Quantization) -> ErrorSums {
-    by_grid!(how.qtype, how.rounding, |grid| run(ErrorOf { dtype, bytes, how, grid }))
+    error_after(dtype, bytes, how, &mut Seen::default())
+}
+
+/// The same after other elements, whose levels were `seen`; they are among the sums' levels.
+pub fn error_after(
+    dtype: FloatType,
+    bytes: &[u8],
+    how: Quantization,
+    seen: &mut Seen,
+) -> ErrorSums {
+    let [watch, ..] = &mut seen.0;
+    by_grid!(how.qtype, how.rounding, |grid| run(ErrorOf { dtype, bytes, how, grid, watch }))
 }
 
 pub(super) struct ErrorOf<'a, G> {
@@ -30,6 +41,8 @@ pub(super) struct ErrorOf<'a, G> {
     pub how: Quantization,
     /// That of `how`.
     pub grid: G,
+    /// The levels that were seen before.
+    pub watch: &'a mut Watch,
 }
 
 impl<G: Grid> Kernel for ErrorOf<'_, G> {
@@ -38,12 +51,13 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
 
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> ErrorSums {
-        let ErrorOf { dtype, bytes, how, grid } = self;
+        let ErrorOf { dtype, bytes, how, grid, watch } = self;
         let sums = if is_ordinary(how.scale) {
             let divisor = Divisor::new(level, how.scale, how.qtype.max());
             by_single!(dtype, E => {
-                let mut pass = Pass::new(level);
+                let mut pass = Pass::after(level, *watch);
                 pass.group::<E, G>(grid, bytes, &divisor);
+                *watch = pass.watch;
                 pass.finish()
             })
         } else {
@@ -144,7 +158,7 @@ pub(super) struct Pass<L: Level> {
     block: Block<L>,
     /// Elements in the block.
     filled: usize,
-    watch: Watch,
+    pub(super) watch: Watch,
     dot: L::F64,
     noise: L::F64,
     excess: L::F64,
@@ -156,12 +170,12 @@ pub(super) struct Pass<L: Level> {
 
 impl<L: Level> Pass<L> {
     #[inline(always)]
-    pub(super) fn new(l: L) -> Self {
+    pub(super) fn after(l: L, watch: Watch) -> Self {
         Pass {
             level: l,
             block: Block::new(l),
             filled: 0,
-            watch: Watch::new(),
+            watch,
             dot: l.zero_f64(),
             noise: l.zero_f64(),
             excess: l.zero_f64(),

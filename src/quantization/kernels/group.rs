@@ -7,6 +7,7 @@ use super::dispatch::{Kernel, run};
 use super::error::{self, BLOCK, Pass, RUN};
 use super::lanes::{Element, LANES, Lanes, Narrow, Steps, by_single, map, narrow_bf16, zip};
 use super::level::Level;
+use super::levels::{Seen, Watch};
 use super::moments::range;
 use super::quantize;
 use super::rounding::{Divisors, Grid, IntegersHalfAway, IntegersHalfEven, by_grid, is_ordinary};
@@ -78,7 +79,18 @@ pub fn group_error(
     layout: Layout,
     how: GroupQuantization,
 ) -> Result<ErrorSums, NoScale> {
-    let [sums, ..] = group_errors(dtype, bytes, layout, how, 1)?;
+    group_error_after(dtype, bytes, layout, how, &mut Seen::default())
+}
+
+/// The same after other elements, whose levels were `seen`; they are among the sums' levels.
+pub fn group_error_after(
+    dtype: FloatType,
+    bytes: &[u8],
+    layout: Layout,
+    how: GroupQuantization,
+    seen: &mut Seen,
+) -> Result<ErrorSums, NoScale> {
+    let [sums, ..] = group_errors(dtype, bytes, layout, how, 1, seen)?;
     Ok(sums)
 }
 
@@ -90,7 +102,18 @@ pub fn block_errors(
     row: usize,
     how: GroupQuantization,
 ) -> Result<[ErrorSums; 3], NoScale> {
-    group_errors(dtype, bytes, Layout { row, group: 32 }, how, NESTINGS)
+    block_errors_after(dtype, bytes, row, how, &mut Seen::default())
+}
+
+/// The same after other elements, whose levels were `seen`; they are among the sums' levels.
+pub fn block_errors_after(
+    dtype: FloatType,
+    bytes: &[u8],
+    row: usize,
+    how: GroupQuantization,
+    seen: &mut Seen,
+) -> Result<[ErrorSums; 3], NoScale> {
+    group_errors(dtype, bytes, Layout { row, group: 32 }, how, NESTINGS, seen)
 }
 
 fn group_errors(
@@ -99,9 +122,11 @@ fn group_errors(
     layout: Layout,
     how: GroupQuantization,
     nestings: usize,
+    seen: &mut Seen,
 ) -> Result<[ErrorSums; NESTINGS], NoScale> {
+    let watches = &mut seen.0;
     by_grid!(how.qtype, how.rounding, |grid| {
-        run(GroupErrorsOf { dtype, bytes, layout, how, grid, nestings })
+        run(GroupErrorsOf { dtype, bytes, layout, how, grid, nestings, watches })
     })
 }
 
@@ -245,6 +270,8 @@ pub(super) struct GroupErrorsOf<'a, G> {
     /// That of `how`.
     pub grid: G,
     pub nestings: usize,
+    /// The levels that were seen before, for each nesting.
+    pub watches: &'a mut [Watch; NESTINGS],
 }
 
 impl<G: Grid> Kernel for GroupErrorsOf<'_, G> {
@@ -252,7 +279,7 @@ impl<G: Grid> Kernel for GroupErrorsOf<'_, G> {
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) -> Self::Output {
+    fn run<L: Level>(mut self, level: L) -> Self::Output {
         let sums = by_single!(self.dtype, E => self.sweep::<E, L>(level));
         sums.unwrap_or_else(|| self.careful())
     }
@@ -260,10 +287,10 @@ impl<G: Grid> Kernel for GroupErrorsOf<'_, G> {
 
 impl<G: Grid> GroupErrorsOf<'_, G> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level>(&self, level: L) -> Result<[ErrorSums; NESTINGS], NoScale> {
-        let &GroupErrorsOf { dtype, bytes, layout, ref how, grid, nestings } = self;
+    fn sweep<E: Narrow, L: Level>(&mut self, level: L) -> Result<[ErrorSums; NESTINGS], NoScale> {
+        let &mut GroupErrorsOf { dtype, bytes, layout, ref how, grid, nestings, .. } = self;
         let nestings = nestings.clamp(1, NESTINGS);
-        let mut passes = [Pass::new(level); NESTINGS];
+        let mut passes = self.watches.map(|watch| Pass::after(level, watch));
         let mut careful_sums = [ErrorSums::default(); NESTINGS];
         let mut groups = layout.slices(bytes, E::SIZE).peekable();
         while let Some(tile) = Tile::next::<E, L>(level, &mut groups, 1 << (nestings - 1)) {
@@ -301,6 +328,7 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
                 }
             }
         }
+        *self.watches = passes.map(|pass| pass.watch);
         let mut sums = passes.map(Pass::finish);
         for (sums, careful) in sums.iter_mut().zip(&careful_sums) {
             sums.merge(careful);

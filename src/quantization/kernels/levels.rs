@@ -7,6 +7,23 @@ use super::lanes::{Lanes, map};
 use super::rounding::Grid;
 use crate::quantization::LevelSet;
 
+/// The levels seen in one call, for the next of many short ones: what was seen need not be
+/// looked for again. Of three nested divisions each has its own.
+#[derive(Clone, Copy)]
+pub struct Seen(pub(super) [Watch; 3]);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Seen([Watch::new(); 3])
+    }
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(Watch::seen)).finish()
+    }
+}
+
 /// The levels seen so far, in the forms they are looked up in.
 #[derive(Clone, Copy)]
 pub(super) struct Watch {

@@ -26,15 +26,17 @@ mod weighted;
 
 pub use convert::convert;
 pub use dequantize::dequantize;
-pub use error::error;
+pub use error::{error, error_after};
 pub use f8::{
     F8E4M3_MAX, f8e4m3_from, f8e4m3_value, f8e4m3fnuz_value, f8e5m2_value, f8e5m2fnuz_value,
     f8e8m0_value,
 };
 pub use group::{
-    GroupQuantization, Layout, NoScale, block_errors, group_absmax, group_error, group_quantize,
+    GroupQuantization, Layout, NoScale, block_errors, block_errors_after, group_absmax,
+    group_error, group_error_after, group_quantize,
 };
 pub use histogram::Counts;
+pub use levels::Seen;
 pub use moments::{moments, range};
 pub use quantize::quantize;
 pub use weighted::{Weighted, weighted_error, weighted_noise};
