@@ -120,7 +120,10 @@ fn a_save_that_fails_or_panics_leaves_the_screen_alive() {
         assert!(std::fs::read_dir(directory.path()).expect("lists").next().is_none(), "{fault}");
         session.press("\x1b");
         session.wait_until("the reason to go", |s| !s.screen().contains(said));
-        session.press("\x1b");
+        // Where the dialog went too, an Esc that changes nothing would make the next key an Alt.
+        if session.screen().contains("Save the quantized") {
+            session.press("\x1b");
+        }
         session.wait_until("the dialog to go", |s| !s.screen().contains("Save the quantized"));
         session.wait_for("15 tensors marked");
         session.press("q");
