@@ -4,6 +4,7 @@
 //! effects are carried out here and nowhere else.
 
 mod input;
+mod question;
 
 use crate::app::comparison::comparison;
 use crate::app::settings::{Settings, ThemeChoice};
@@ -14,7 +15,7 @@ use crate::export::faults::{Place, reach};
 use crate::export::{Blueprint, KnownScales, Request};
 use crate::job::cache::Cache;
 use crate::job::diff::{self, Compared};
-use crate::job::values::{self, ValuesError, Window};
+use crate::job::values;
 use crate::job::{Job, News, Progress, channels, duplicates, save, scan};
 use crate::plan::recipe;
 use crate::quantization::{
@@ -33,6 +34,7 @@ use crossterm::terminal::{
 };
 use crossterm::{cursor, execute};
 use input::Input;
+use question::{Kind, Question, question};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
@@ -107,12 +109,7 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
         options,
         calibration: None,
         save: None,
-        values: None,
-        diff: None,
-        counting: None,
-        comparing: None,
-        duplicates: None,
-        channels: None,
+        questions: Vec::new(),
         measuring: Vec::new(),
         started: Instant::now(),
         quit: false,
@@ -260,12 +257,7 @@ struct Runner {
     options: Options,
     calibration: Option<Calibrating>,
     save: Option<Job<save::News>>,
-    values: Option<(values::Request, Job<Result<Window, ValuesError>>)>,
-    diff: Option<Job<Result<Vec<Compared>, String>>>,
-    counting: Option<(TensorId, Job<scan::Finding>)>,
-    comparing: Option<(TensorId, Job<scan::Finding>)>,
-    duplicates: Option<Job<duplicates::Outcome>>,
-    channels: Option<(channels::Request, Job<channels::Found>)>,
+    questions: Vec<(Kind, Box<dyn Question>)>,
     measuring: Vec<Job<scan::Finding>>,
     started: Instant,
     quit: bool,
@@ -366,12 +358,7 @@ impl Runner {
     fn is_busy(&self) -> bool {
         self.calibration.is_some()
             || self.save.is_some()
-            || self.values.is_some()
-            || self.diff.is_some()
-            || self.counting.is_some()
-            || self.comparing.is_some()
-            || self.duplicates.is_some()
-            || self.channels.is_some()
+            || !self.questions.is_empty()
             || !self.measuring.is_empty()
     }
 
@@ -467,78 +454,14 @@ impl Runner {
             }
         }
         let mut urgent = false;
-        if let Some((request, job)) = &mut self.values {
-            let found = match job.poll() {
-                News::Finding(found) => Some(found.map_err(|error| error.to_string())),
-                News::Nothing => None,
-                News::Ended => Some(Err("reading it was given up".to_owned())),
-                News::Panicked(why) => Some(Err(why)),
-            };
-            if let Some(found) = found {
-                news.push(Event::Values(request.clone(), found));
-                (self.values, urgent) = (None, true);
+        self.questions.retain_mut(|(_, question)| match question.poll() {
+            Some(answer) => {
+                news.extend(answer);
+                urgent = true;
+                false
             }
-        }
-        if let Some(job) = &mut self.diff {
-            let compared = match job.poll() {
-                News::Finding(compared) => Some(compared),
-                News::Nothing => None,
-                News::Ended => Some(Err("the comparison was given up".to_owned())),
-                News::Panicked(why) => Some(Err(why)),
-            };
-            if let Some(compared) = compared {
-                news.push(Event::Compared(compared));
-                (self.diff, urgent) = (None, true);
-            }
-        }
-        if let Some((tensor, job)) = &mut self.counting {
-            let counted = match job.poll() {
-                News::Finding((_, Ok(Analysis { distribution: Some(found), .. }))) => {
-                    Some(Ok(found))
-                }
-                News::Finding((_, Err(error))) => Some(Err(error.to_string())),
-                News::Nothing => None,
-                News::Finding(_) | News::Ended => Some(Err("it could not be counted".to_owned())),
-                News::Panicked(why) => Some(Err(why)),
-            };
-            if let Some(counted) = counted {
-                news.push(Event::Counted(*tensor, counted));
-                (self.counting, urgent) = (None, true);
-            }
-        }
-        if let Some(job) = &mut self.duplicates {
-            match job.poll() {
-                News::Finding(Ok(found)) => news.push(Event::Duplicates(found)),
-                News::Nothing => {}
-                // A tensor that cannot be read is told of where its values are asked for.
-                News::Finding(Err(_)) | News::Ended | News::Panicked(_) => self.duplicates = None,
-            }
-        }
-        if let Some((tensor, job)) = &mut self.comparing {
-            let compared = match job.poll() {
-                News::Finding((_, Ok(analysis))) => Some(Ok(analysis.outcomes)),
-                News::Finding((_, Err(error))) => Some(Err(error.to_string())),
-                News::Nothing => None,
-                News::Ended => Some(Err("it could not be measured".to_owned())),
-                News::Panicked(why) => Some(Err(why)),
-            };
-            if let Some(compared) = compared {
-                news.push(Event::SchemesCompared(*tensor, compared));
-                (self.comparing, urgent) = (None, true);
-            }
-        }
-        if let Some((request, job)) = &mut self.channels {
-            let found = match job.poll() {
-                News::Finding(found) => Some(found.map_err(|error| error.to_string())),
-                News::Nothing => None,
-                News::Ended => Some(Err("reading them was given up".to_owned())),
-                News::Panicked(why) => Some(Err(why)),
-            };
-            if let Some(found) = found {
-                news.push(Event::Channels(request.clone(), found));
-                (self.channels, urgent) = (None, true);
-            }
-        }
+            None => true,
+        });
         self.measuring.retain_mut(|job| {
             loop {
                 match job.poll() {
@@ -560,7 +483,7 @@ impl Runner {
                 now: self.started.elapsed(),
                 calibration: self.calibration.as_ref().map(|c| meter(c.job.progress())),
                 save: self.save.as_ref().map(|job| meter(job.progress())),
-                diff: self.diff.as_ref().map(|job| meter(job.progress())),
+                diff: self.asked(Kind::Diff).map(|question| meter(question.progress())),
             };
             self.handle(tick, screen)?;
         }
@@ -604,45 +527,47 @@ impl Runner {
                 self.handle(Event::Config(config), screen)?;
             }
             Effect::ReadValues(request) => {
-                let checkpoint = self.app.model.checkpoint.clone();
-                match values::start(checkpoint, request.clone()) {
-                    Ok(job) => self.values = Some((request, job)),
-                    Err(error) => {
-                        self.handle(Event::Values(request, Err(error.to_string())), screen)?;
-                    }
-                }
+                let job = values::start(self.app.model.checkpoint.clone(), request.clone());
+                let given_up = "reading it was given up";
+                self.ask(Kind::Values, job, given_up, screen, move |found| {
+                    let found = found.and_then(|found| found.map_err(|error| error.to_string()));
+                    Some(Event::Values(request.clone(), found))
+                })?;
             }
             Effect::Count(tensor) => {
                 let job = self.scan(vec![tensor], count());
-                match job {
-                    Ok(job) => self.counting = Some((tensor, job)),
-                    Err(error) => {
-                        self.handle(Event::Counted(tensor, Err(error.to_string())), screen)?;
-                    }
-                }
-            }
-            Effect::FindDuplicates(candidates) => {
-                let checkpoint = self.app.model.checkpoint.clone();
-                self.duplicates = duplicates::start(checkpoint, candidates).ok();
+                let given_up = "it could not be counted";
+                self.ask(Kind::Counts, job, given_up, screen, move |found| {
+                    let counted = measured(found).and_then(|analysis| {
+                        analysis.distribution.ok_or_else(|| given_up.to_owned())
+                    });
+                    Some(Event::Counted(tensor, counted))
+                })?;
             }
             Effect::CompareSchemes(tensor) => {
                 let rounding = self.app.model.plan().rounding;
-                match self.scan(vec![tensor], comparison(rounding)) {
-                    Ok(job) => self.comparing = Some((tensor, job)),
-                    Err(error) => {
-                        let failed = Event::SchemesCompared(tensor, Err(error.to_string()));
-                        self.handle(failed, screen)?;
-                    }
-                }
+                let job = self.scan(vec![tensor], comparison(rounding));
+                let given_up = "it could not be measured";
+                self.ask(Kind::Schemes, job, given_up, screen, move |found| {
+                    let outcomes = measured(found).map(|analysis| analysis.outcomes);
+                    Some(Event::SchemesCompared(tensor, outcomes))
+                })?;
             }
             Effect::ReadChannels(request) => {
                 let checkpoint = self.app.model.checkpoint.clone();
-                match channels::start(checkpoint, request.clone(), self.options.threads) {
-                    Ok(job) => self.channels = Some((request, job)),
-                    Err(error) => {
-                        self.handle(Event::Channels(request, Err(error.to_string())), screen)?;
-                    }
-                }
+                let job = channels::start(checkpoint, request.clone(), self.options.threads);
+                let given_up = "reading them was given up";
+                self.ask(Kind::Channels, job, given_up, screen, move |found| {
+                    let found = found.and_then(|found| found.map_err(|error| error.to_string()));
+                    Some(Event::Channels(request.clone(), found))
+                })?;
+            }
+            Effect::FindDuplicates(candidates) => {
+                let job = duplicates::start(self.app.model.checkpoint.clone(), candidates);
+                // A tensor that cannot be read is told of where its values are asked for.
+                self.ask(Kind::Duplicates, job, "", screen, |found| {
+                    found.ok().and_then(Result::ok).map(Event::Duplicates)
+                })?;
             }
             Effect::Measure(marks) => {
                 for (quantizer, tensors) in by_quantizer(marks) {
@@ -665,14 +590,12 @@ impl Runner {
                 let job = Job::start("diff", Arc::default(), move |progress, sender| {
                     let _ = sender.send(compare(&here, &path, threads, progress));
                 });
-                match job {
-                    Ok(job) => self.diff = Some(job),
-                    Err(error) => {
-                        self.handle(Event::Compared(Err(error.to_string())), screen)?;
-                    }
-                }
+                let given_up = "the comparison was given up";
+                self.ask(Kind::Diff, job, given_up, screen, |compared| {
+                    Some(Event::Compared(compared.and_then(|compared| compared)))
+                })?;
             }
-            Effect::CancelDiff => self.diff = None,
+            Effect::CancelDiff => self.questions.retain(|(kind, _)| *kind != Kind::Diff),
             Effect::Copy(text) => copy(&text)?,
             Effect::Mouse(take) => mouse(take)?,
             Effect::Suspend => screen.suspend()?,
@@ -680,6 +603,32 @@ impl Runner {
             Effect::Quit => self.quit = true,
         }
         Ok(())
+    }
+
+    /// Asks what `job` answers, instead of what was asked last of this kind.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        kind: Kind,
+        job: std::io::Result<Job<T>>,
+        given_up: &'static str,
+        screen: &mut Screen,
+        tell: impl Fn(Result<T, String>) -> Option<Event> + 'static,
+    ) -> std::io::Result<()> {
+        self.questions.retain(|(asked, _)| *asked != kind);
+        match job {
+            Ok(job) => self.questions.push((kind, question(job, given_up, tell))),
+            Err(error) => {
+                if let Some(event) = tell(Err(error.to_string())) {
+                    self.handle(event, screen)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn asked(&self, kind: Kind) -> Option<&dyn Question> {
+        let (_, question) = self.questions.iter().find(|(asked, _)| *asked == kind)?;
+        Some(question.as_ref())
     }
 
     fn scan(
@@ -711,6 +660,11 @@ impl Runner {
         }
         Ok(())
     }
+}
+
+/// What a scan of one tensor found.
+fn measured(found: Result<scan::Finding, String>) -> Result<Analysis, String> {
+    found.and_then(|(_, found)| found.map_err(|error| error.to_string()))
 }
 
 /// What a save would write, or why it would not.
