@@ -19,26 +19,23 @@ impl Calibration {
         qtype: QuantizationType,
         rounding: Rounding,
     ) -> f64 {
-        match self {
-            Calibration::MinMax => absmax,
-            Calibration::Clip(share) => absmax * share,
-            Calibration::Percentile(percent) => {
-                let count = (group.len() / dtype.size()) as u64;
-                let rank = percentile_rank(percent, count);
-                or_absmax(nth_magnitude(dtype, group, rank), absmax)
-            }
-            // Counted, so that the sums do not depend on how the elements are divided.
-            Calibration::Mse if dtype.size() == 2 && group.len() >= COUNTED_BYTES => {
-                self.clip_counted(&Distribution::of(dtype, group), absmax, qtype, rounding)
-            }
-            Calibration::Mse => {
-                let noises = trials(absmax, qtype, rounding).map(|how| match how {
-                    Some(how) => kernels::error(dtype, group, how).noise,
-                    None => f64::INFINITY,
-                });
-                nth_clip(absmax, least(noises))
-            }
+        // Counted, so that the sums do not depend on how the elements are divided.
+        if self == Calibration::Mse && dtype.size() == 2 && group.len() >= COUNTED_BYTES {
+            return self.clip_counted(&Distribution::of(dtype, group), absmax, qtype, rounding);
         }
+        self.choose(
+            absmax,
+            |percent| {
+                let count = (group.len() / dtype.size()) as u64;
+                nth_magnitude(dtype, group, percentile_rank(percent, count))
+            },
+            || {
+                let noise = |how| kernels::error(dtype, group, how).noise;
+                trials(absmax, qtype, rounding)
+                    .map(|how| how.map_or(f64::INFINITY, noise))
+                    .collect()
+            },
+        )
     }
 
     /// The clip of a tensor whose elements are counted exactly.
@@ -49,22 +46,29 @@ impl Calibration {
         qtype: QuantizationType,
         rounding: Rounding,
     ) -> f64 {
+        self.choose(
+            absmax,
+            |percent| {
+                let rank = percentile_rank(percent, counted.moments().range.finite());
+                counted.magnitude(rank).map(f64::from)
+            },
+            || counted.noises(trials(absmax, qtype, rounding)),
+        )
+    }
+
+    /// The clip, from the largest magnitude and what is looked for only where it is needed:
+    /// a percentile's magnitude, and the squared errors of all [`clips`].
+    fn choose(
+        self,
+        absmax: f64,
+        magnitude: impl FnOnce(f64) -> Option<f64>,
+        noises: impl FnOnce() -> Vec<f64>,
+    ) -> f64 {
         match self {
             Calibration::MinMax => absmax,
             Calibration::Clip(share) => absmax * share,
-            Calibration::Percentile(percent) => {
-                let rank = percentile_rank(percent, counted.moments().range.finite());
-                or_absmax(counted.magnitude(rank).map(f64::from), absmax)
-            }
-            Calibration::Mse => {
-                let tried: Vec<_> = trials(absmax, qtype, rounding).collect();
-                let mut noises = counted.noises(tried.iter().flatten().copied()).into_iter();
-                let noises = tried.iter().map(|how| match how {
-                    Some(_) => noises.next().unwrap_or(f64::INFINITY),
-                    None => f64::INFINITY,
-                });
-                nth_clip(absmax, least(noises))
-            }
+            Calibration::Percentile(percent) => or_absmax(magnitude(percent), absmax),
+            Calibration::Mse => nth_clip(absmax, least(noises().into_iter())),
         }
     }
 }

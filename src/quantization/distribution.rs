@@ -109,11 +109,12 @@ impl Distribution {
         weighted_error(Weighted { values: &values, counts: &counts }, how)
     }
 
-    /// Σ(x−x̂)² over the finite elements, for each of several ways to quantize them.
-    pub fn noises(&self, ways: impl Iterator<Item = Quantization>) -> Vec<f64> {
+    /// Σ(x−x̂)² over the finite elements, for each of several ways to quantize them; infinite
+    /// where there is none.
+    pub fn noises(&self, ways: impl Iterator<Item = Option<Quantization>>) -> Vec<f64> {
         let (values, counts) = self.finite();
         let elements = Weighted { values: &values, counts: &counts };
-        ways.map(|how| weighted_noise(elements, how)).collect()
+        ways.map(|how| how.map_or(f64::INFINITY, |how| weighted_noise(elements, how))).collect()
     }
 
     /// The magnitude of the `rank`-th finite element from the smallest, counted from 1;
@@ -328,7 +329,7 @@ mod tests {
                 (found.count, found.zeroed, found.levels, found.max_abs_error),
                 (direct.count, direct.zeroed, direct.levels, direct.max_abs_error)
             );
-            assert_eq!(distribution.noises([how].into_iter()).len(), 1);
+            assert_eq!(distribution.noises([Some(how)].into_iter()).len(), 1);
 
             let mut magnitudes: Vec<f32> = distribution
                 .iter()

@@ -128,10 +128,20 @@ impl Quantizer {
         rounding: Rounding,
         stored: FloatType,
     ) -> Result<f32, NotQuantizable> {
+        self.scale_for(self.clip_of(dtype, group, rounding)?, stored)
+    }
+
+    /// The magnitude that is mapped onto the largest quantized value of a group of elements.
+    pub(super) fn clip_of(
+        &self,
+        dtype: FloatType,
+        group: &[u8],
+        rounding: Rounding,
+    ) -> Result<f64, NotQuantizable> {
         let range = kernels::range(dtype, group);
         NotQuantizable::check(&range)?;
         let qtype = self.scheme.quantization_type();
-        self.scale_for(self.calibration.clip(dtype, group, range.absmax(), qtype, rounding), stored)
+        Ok(self.calibration.clip(dtype, group, range.absmax(), qtype, rounding))
     }
 
     /// The scale for magnitudes up to `clip`, as it is stored in the type `stored`.

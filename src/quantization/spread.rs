@@ -110,10 +110,7 @@ impl Asked {
 
     /// The clip and the scale of a group of finite elements.
     pub fn scale(&self, group: &[u8]) -> Result<(f64, f32), NotQuantizable> {
-        let Quantizer { calibration, scheme } = self.quantizer;
-        let absmax = kernels::range(self.dtype, group).absmax();
-        let qtype = scheme.quantization_type();
-        let clip = calibration.clip(self.dtype, group, absmax, qtype, self.rounding);
+        let clip = self.quantizer.clip_of(self.dtype, group, self.rounding)?;
         Ok((clip, self.quantizer.scale_for(clip, FloatType::F32)?))
     }
 
@@ -142,13 +139,7 @@ impl Spread {
     /// The clip of every group.
     pub fn clips(&self, asked: &Asked) -> impl Iterator<Item = f64> {
         let calibration = asked.quantizer.calibration;
-        self.groups.iter().map(move |group| {
-            let absmax = group.range.absmax();
-            match calibration {
-                Calibration::Clip(share) => absmax * share,
-                _ => group.clip.unwrap_or(absmax),
-            }
-        })
+        self.groups.iter().map(move |group| group.clip(calibration))
     }
 
     /// Prepares for the pass after the first.
@@ -172,11 +163,10 @@ impl Spread {
         let groups =
             segments.filter_map(|(g, bytes)| Some((g, self.groups.get(g as usize)?, bytes)));
         if pass > asked.searches() {
-            let clips: Vec<f64> = self.clips(asked).collect();
             let (mut sums, mut of_channels) = (ErrorSums::default(), Vec::new());
             let mut seen = Seen::default();
-            for (group, _, run) in groups {
-                let clip = clips.get(group as usize).copied().unwrap_or_default();
+            for (_, group, run) in groups {
+                let clip = group.clip(asked.quantizer.calibration);
                 let Ok(scale) = asked.quantizer.scale_for(clip, FloatType::F32) else { continue };
                 let Some(channels) = channels else {
                     sums.merge(&kernels::error(dtype, run.bytes, asked.how(scale)));
@@ -242,6 +232,17 @@ impl Spread {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Group {
+    /// The clip that was found, or that follows from the range.
+    fn clip(&self, calibration: Calibration) -> f64 {
+        let absmax = self.range.absmax();
+        match calibration {
+            Calibration::Clip(share) => absmax * share,
+            _ => self.clip.unwrap_or(absmax),
         }
     }
 }
