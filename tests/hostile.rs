@@ -11,28 +11,12 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use support::checkpoint::{Tensor, f32s, file, header, weights, write};
 use support::driver::Driver;
+use support::random::Random;
 
 /// More than any of these files may take, on a slow machine too.
 const SOON: Duration = Duration::from_secs(20);
 /// KiB of memory that the program may take for files of a few kilobytes.
 const MEMORY: u64 = 512 << 10;
-
-/// A generator of numbers that look random and are the same every time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
 
 /// Numbers on which readers have been seen to stumble.
 const EDGES: [u64; 10] = [

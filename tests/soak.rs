@@ -13,23 +13,7 @@ use quantscope::checkpoint::Checkpoint;
 use std::path::Path;
 use support::checkpoint::{Tensor, f32s, in_memory, weights};
 use support::driver::{DEMO, Driver, SHARDED};
-
-/// A generator of numbers that look random and are the same every time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
+use support::random::Random;
 
 fn actions() -> usize {
     std::env::var("QUANTSCOPE_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(1500)

@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 pub mod driver;
+pub mod random;
 pub mod svg;
 
 use assert_cmd::Command;
