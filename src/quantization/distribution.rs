@@ -227,8 +227,7 @@ impl Tally {
         }
     }
 
-    /// How many elements are NaN or infinite since the last spill of the counters; grows
-    /// with every such element that is added.
+    /// How many of the elements are NaN or infinite.
     pub fn non_finite(&self) -> u64 {
         let full = self.full.iter().filter(|&&(pattern, _)| {
             let exponent = if self.dtype == FloatType::F16 { 0x7c00 } else { 0x7f80 };
