@@ -5,7 +5,8 @@
 //!
 //! `tensor ← quantization ← checkpoint ← plan ← export ← job ← {cli, app ← ui ← terminal}`
 //!
-//! `demo` is a checkpoint in the binary, for `cli`, `app` and `terminal`. Nothing below
+//! `text` writes names and figures for all who show them; `directories` knows where a person's
+//! files are; `demo` is a checkpoint in the binary, for `cli`, `app` and `terminal`. Nothing below
 //! `ui` names ratatui; only `app`'s key table and `terminal` name crossterm; `cli` and
 //! `app` do not know each other. `tests/architecture.rs` keeps it so.
 
@@ -13,10 +14,12 @@ pub mod app;
 pub mod checkpoint;
 pub mod cli;
 pub mod demo;
+pub mod directories;
 pub mod export;
 pub mod job;
 pub mod plan;
 pub mod quantization;
 pub mod tensor;
 pub mod terminal;
+pub mod text;
 pub mod ui;

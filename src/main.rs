@@ -5,6 +5,7 @@ use color_eyre::config::HookBuilder;
 use color_eyre::eyre::{Context, eyre};
 use quantscope::app::settings::{self, Glyphs, Settings};
 use quantscope::cli::{self, AboutScreen, Cli, ScreenArgs};
+use quantscope::directories::{self, Kind};
 use quantscope::job::cache::Cache;
 use quantscope::{app, demo, terminal};
 use std::io::ErrorKind;
@@ -52,7 +53,7 @@ fn inspector(
 
 /// The settings in the file named, or in the one that is usual if there is one.
 fn settings(named: Option<&Path>) -> color_eyre::Result<Settings> {
-    let usual = directory("XDG_CONFIG_HOME", ".config").map(|home| home.join("config.toml"));
+    let usual = directories::of(Kind::Config).map(|home| home.join("config.toml"));
     let Some(path) = named.map(Path::to_owned).or(usual) else { return Ok(Settings::default()) };
     match std::fs::read_to_string(&path) {
         Ok(text) => Settings::parse(&text).map_err(|why| eyre!("{}: {why}", path.display())),
@@ -75,15 +76,8 @@ fn session_of(model: &Path) -> Option<PathBuf> {
     let hash = path.to_string_lossy().bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    let state = directory("XDG_STATE_HOME", ".local/state")?;
+    let state = directories::of(Kind::State)?;
     Some(state.join("sessions").join(format!("{name}-{hash:016x}.toml")))
-}
-
-/// Quantscope's directory under the one that `variable` names, or under the home directory.
-fn directory(variable: &str, under_home: &str) -> Option<PathBuf> {
-    let set = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = set.or_else(|| Some(std::env::home_dir()?.join(under_home)))?;
-    Some(base.join("quantscope"))
 }
 
 /// What the command line prints of the screen.

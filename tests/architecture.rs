@@ -6,12 +6,32 @@ use std::path::{Path, PathBuf};
 
 /// Each folder, from the bottom up, may import those before it. `cli` and `app` stand side
 /// by side, as `BESIDE` says.
-const ORDER: [&str; 10] =
-    ["tensor", "quantization", "checkpoint", "demo", "plan", "export", "job", "cli", "app", "ui"];
+const ORDER: [&str; 12] = [
+    "directories",
+    "tensor",
+    "quantization",
+    "text",
+    "checkpoint",
+    "demo",
+    "plan",
+    "export",
+    "job",
+    "cli",
+    "app",
+    "ui",
+];
 
 /// Pairs that may not know each other although one stands before the other.
-const BESIDE: [(&str, &str); 5] =
-    [("app", "cli"), ("ui", "cli"), ("plan", "demo"), ("export", "demo"), ("job", "demo")];
+const BESIDE: [(&str, &str); 8] = [
+    ("app", "cli"),
+    ("ui", "cli"),
+    ("plan", "demo"),
+    ("export", "demo"),
+    ("job", "demo"),
+    ("tensor", "directories"),
+    ("quantization", "directories"),
+    ("checkpoint", "text"),
+];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

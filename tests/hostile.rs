@@ -4,8 +4,8 @@
 mod support;
 
 use quantscope::checkpoint::{Checkpoint, CheckpointError};
-use quantscope::cli::printable;
 use quantscope::plan::{obstacle, recipe};
+use quantscope::text::names::visible;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -98,7 +98,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
 /// A sentence says something, and printed it commands nothing.
 fn assert_sentence(text: &str) {
     assert!(text.len() > 10, "{text:?}");
-    assert_harmless(&printable(text));
+    assert_harmless(&visible(text));
 }
 
 fn is_hostile(c: char) -> bool {

@@ -10,14 +10,12 @@ pub mod comparison;
 pub mod diff;
 mod event;
 pub mod facts;
-pub mod figures;
 pub mod filter;
 pub mod histogram;
 pub mod keymap;
 pub mod keys;
 mod meter;
 mod model;
-pub mod names;
 pub mod overlay;
 pub mod pager;
 pub mod prompt;
@@ -38,6 +36,8 @@ pub use model::{Model, Quality};
 pub use save::{LaidOut, SaveDialog, SaveKind, Saving, model_name, ratio};
 pub use session::Session;
 pub use update::update;
+
+pub use crate::text::{figures, names};
 
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{QuantizationScheme, Quantizer};

@@ -13,7 +13,6 @@ use super::output::{output, width};
 use super::scan::{Found, Scan};
 use super::schemes::SideBySide;
 use super::table::{Kind, Table};
-use super::text::{self, figure};
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{
@@ -21,6 +20,7 @@ use crate::quantization::{
     flags,
 };
 use crate::tensor::TensorId;
+use crate::text::{figures, names};
 use clap::Args;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -173,17 +173,17 @@ impl Analyze {
         for Measured { id, found, .. } in measured {
             let mut row = Row::new(checkpoint, selection, *id, found.as_ref());
             tally.add(&mut row);
-            table.cell(text::printable(&row.tensor.name));
-            table.cell(text::printable(row.tensor.dtype.name()));
+            table.cell(names::visible(&row.tensor.name));
+            table.cell(names::visible(row.tensor.dtype.name()));
             table.cell(&row.tensor.shape);
-            table.cell(text::bytes(row.tensor.bytes));
+            table.cell(figures::bytes(row.tensor.bytes));
             match statistics(found) {
                 Some(error) => {
-                    table.cell(text::decibel(error.sqnr_db));
+                    table.cell(figures::decibels(error.sqnr_db));
                     table.cell(Verdict::of(error.sqnr_db).word());
-                    table.cell(text::percent(error.relative_error));
-                    table.cell(figure(error.max_abs_error));
-                    table.cell(text::percent(error.zeroed));
+                    table.cell(figures::percent(error.relative_error));
+                    table.cell(figures::plain(error.max_abs_error));
+                    table.cell(figures::percent(error.zeroed));
                     table.cell(format_args!("{}/{levels}", error.levels_used));
                 }
                 None => (0..6).for_each(|_| table.cell("")),
@@ -210,7 +210,7 @@ pub fn note(row: &Row, duplicates: &Duplicates, checkpoint: &Checkpoint, id: Ten
         }
     }
     if let Some(first) = duplicates.of(checkpoint, id) {
-        let _ = write!(note, "; the same bytes as {}", text::printable(first));
+        let _ = write!(note, "; the same bytes as {}", names::visible(first));
     }
     note
 }

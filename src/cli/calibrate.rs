@@ -10,8 +10,8 @@ use super::options::{
 use super::output::{output, width};
 use super::scan::Scan;
 use super::table::{Kind, Table};
-use super::text::{self, figure};
 use crate::quantization::{QuantizationScheme, Questions, Scales};
+use crate::text::{figures, names};
 use clap::Args;
 use std::io::Write;
 
@@ -81,13 +81,13 @@ impl Calibrate {
             let (id, found) = found?;
             let mut row = Row::new(&checkpoint, &selection, id, found.as_ref());
             tally.add(&mut row);
-            table.cell(text::printable(&row.tensor.name));
-            table.cell(text::printable(row.tensor.dtype.name()));
+            table.cell(names::visible(&row.tensor.name));
+            table.cell(names::visible(row.tensor.dtype.name()));
             table.cell(&row.tensor.shape);
             match row.analysis.map(|analysis| analysis.range) {
                 Some(range) if range.finite() > 0 => {
-                    table.cell(figure(range.min));
-                    table.cell(figure(range.max));
+                    table.cell(figures::plain(range.min));
+                    table.cell(figures::plain(range.max));
                 }
                 _ => {
                     table.cell("");
@@ -101,7 +101,7 @@ impl Calibrate {
                 }
                 None => {
                     table.cell("");
-                    table.cell(text::printable(row.reason.as_deref().unwrap_or_default()));
+                    table.cell(names::visible(row.reason.as_deref().unwrap_or_default()));
                 }
             }
         }
@@ -123,7 +123,7 @@ pub fn scale_of(scheme: QuantizationScheme, scales: &Scales) -> Option<Scale<'_>
 
 /// The one scale, or the smallest and the largest and how many there are.
 fn span(scales: &Scales) -> String {
-    let shown = |scale| figure(f64::from(scale));
+    let shown = |scale| figures::plain(f64::from(scale));
     match scales.count {
         0 => String::new(),
         1 => shown(scales.min).to_string(),

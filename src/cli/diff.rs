@@ -5,9 +5,9 @@ use super::error::Error;
 use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{output, width};
 use super::table::{Kind, Table};
-use super::text;
 use super::watch::Watch;
 use crate::job::diff::{self, Change, Compared};
+use crate::text::{figures, names};
 use clap::Args;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -73,7 +73,7 @@ fn print(compared: &[Compared], out: &mut impl Write) -> io::Result<()> {
         ("change", Kind::Note),
     ]);
     for tensor in compared {
-        table.cell(text::printable(&tensor.name));
+        table.cell(names::visible(&tensor.name));
         let (from, to, figures, word) = match &tensor.change {
             Change::Added { dtype, .. } => (String::new(), dtype.to_string(), None, "added"),
             Change::Removed { dtype, .. } => (dtype.to_string(), String::new(), None, "removed"),
@@ -87,15 +87,15 @@ fn print(compared: &[Compared], out: &mut impl Write) -> io::Result<()> {
                 (from.to_string(), to.to_string(), difference.as_ref(), word)
             }
         };
-        table.cell(text::printable(&from));
-        table.cell(text::printable(&to));
+        table.cell(names::visible(&from));
+        table.cell(names::visible(&to));
         match figures {
             None => (0..4).for_each(|_| table.cell("")),
             Some(difference) => {
                 let error = difference.sums.statistics();
-                table.cell(text::judged(error.sqnr_db));
-                table.cell(text::percent(error.relative_error));
-                table.cell(text::figure(error.max_abs_error));
+                table.cell(figures::judged(error.sqnr_db));
+                table.cell(figures::percent(error.relative_error));
+                table.cell(figures::plain(error.max_abs_error));
                 table.cell(difference.differing);
             }
         }

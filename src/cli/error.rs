@@ -1,10 +1,10 @@
 //! How a command fails: a sentence on standard error and an exit code.
 
-use super::text::printable;
 use crate::checkpoint::CheckpointError;
 use crate::export::ExportError;
 use crate::job::save::SaveError;
 use crate::plan::{RecipeError, SelectionError};
+use crate::text::names;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -66,6 +66,6 @@ impl Error {
 pub fn fail(error: &dyn Display) -> ExitCode {
     let sentence = error.to_string();
     // Nobody is left to tell when standard error is closed.
-    let _ = writeln!(io::stderr(), "error: {}", printable(&sentence));
+    let _ = writeln!(io::stderr(), "error: {}", names::visible(&sentence));
     ExitCode::FAILURE
 }

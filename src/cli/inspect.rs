@@ -6,7 +6,7 @@ use super::listing::{Row, Tally};
 use super::options::{ModelArgs, OutputArgs, SchemeArgs, SelectionArgs};
 use super::output::{output, width};
 use super::table::{Kind, Table};
-use super::text;
+use crate::text::{figures, names};
 use clap::Args;
 use std::io::Write;
 
@@ -50,11 +50,11 @@ impl Inspect {
         ]);
         for mut row in rows {
             tally.add(&mut row);
-            table.cell(text::printable(&row.tensor.name));
-            table.cell(text::printable(row.tensor.dtype.name()));
+            table.cell(names::visible(&row.tensor.name));
+            table.cell(names::visible(row.tensor.dtype.name()));
             table.cell(&row.tensor.shape);
             table.cell(row.tensor.parameters());
-            table.cell(text::bytes(row.tensor.bytes));
+            table.cell(figures::bytes(row.tensor.bytes));
             table.cell(row.quantizable());
         }
         table.print(&mut out, width())?;

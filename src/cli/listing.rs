@@ -2,12 +2,12 @@
 
 use super::error::Error;
 use super::scan::Found;
-use super::text;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::ExportError;
 use crate::plan::{Selection, obstacle};
 use crate::quantization::{Analysis, NotQuantizable, QuantizationScheme, Quantized};
 use crate::tensor::{TensorId, TensorInfo};
+use crate::text::{figures, names};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -81,7 +81,7 @@ impl<'a> Row<'a> {
     pub fn quantizable(&self) -> Cow<'static, str> {
         match &self.reason {
             None => "yes".into(),
-            Some(why) => format!("no: {}", text::printable(why)).into(),
+            Some(why) => format!("no: {}", names::visible(why)).into(),
         }
     }
 }
@@ -148,12 +148,12 @@ impl Tally {
         writeln!(
             out,
             "{tensors} tensors, {} parameters, {}; quantizable: {}, as {} int8 the whole is {} ({})",
-            text::count(parameters),
-            text::bytes(bytes),
+            figures::parameters(parameters),
+            figures::bytes(bytes),
             self.selected,
             self.scheme,
-            text::bytes(bytes_quantized),
-            text::percent(share),
+            figures::bytes(bytes_quantized),
+            figures::percent(share),
         )
     }
 

@@ -25,7 +25,6 @@ mod save;
 mod scan;
 mod schemes;
 mod table;
-mod text;
 mod verify;
 mod watch;
 
@@ -34,7 +33,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use error::fail;
-pub use text::printable;
 
 /// Judge what int8 would cost every tensor of a model checkpoint, and save what you choose.
 ///

@@ -1,7 +1,7 @@
 //! Standard output: buffered widely, its width known when a terminal shows it.
 
 use super::error::Error;
-use super::text::is_hostile;
+use crate::text::names;
 use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::Formatter;
@@ -46,7 +46,7 @@ impl Formatter for Visible {
         fragment: &str,
     ) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_hostile(*c)) {
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| names::is_hidden(*c)) {
             let (before, after) = rest.split_at(at);
             writer.write_all(before.as_bytes())?;
             for unit in c.encode_utf16(&mut [0; 2]) {

@@ -1,7 +1,7 @@
 //! The progress line on standard error: bytes, GB/s and the time left.
 
-use super::text;
 use crate::job::Progress;
+use crate::text::figures;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,12 @@ impl Drop for ProgressLine {
 
 fn line(doing: &str, done: u64, total: u64, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64();
-    let mut line =
-        format!("{doing}  {} of {}  {:.2} GB/s", text::bytes(done), text::bytes(total), rate / 1e9);
+    let mut line = format!(
+        "{doing}  {} of {}  {:.2} GB/s",
+        figures::bytes(done),
+        figures::bytes(total),
+        rate / 1e9
+    );
     if total > done && rate > 0.0 {
         let left = ((total - done) as f64 / rate).ceil() as u64;
         line += &match left {

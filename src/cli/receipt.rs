@@ -4,9 +4,9 @@ use super::document::ErrorFigures;
 use super::error::Error;
 use super::output::{Output, output, width};
 use super::table::{Kind, Table};
-use super::text::{self, figure};
 use crate::export::Receipt;
 use crate::quantization::Verdict;
+use crate::text::{figures, names};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -36,13 +36,13 @@ fn table(out: &mut Output, receipt: &Receipt) -> io::Result<()> {
             ("zeroed", Kind::Optional),
         ]);
         for one in &quantized {
-            table.cell(text::printable(&one.tensor));
+            table.cell(names::visible(&one.tensor));
             table.cell(&one.scheme);
-            table.cell(text::decibel(one.on_disk.sqnr_db));
+            table.cell(figures::decibels(one.on_disk.sqnr_db));
             table.cell(Verdict::of(one.on_disk.sqnr_db).word());
-            table.cell(text::percent(one.on_disk.relative_error));
-            table.cell(figure(one.on_disk.max_abs_error));
-            table.cell(text::percent(one.on_disk.zeroed));
+            table.cell(figures::percent(one.on_disk.relative_error));
+            table.cell(figures::plain(one.on_disk.max_abs_error));
+            table.cell(figures::percent(one.on_disk.zeroed));
         }
         table.print(out, width())?;
         writeln!(out)?;
@@ -57,19 +57,19 @@ fn table(out: &mut Output, receipt: &Receipt) -> io::Result<()> {
         0 => String::new(),
         n => format!(" and {n} copied beside the weights"),
     };
-    writeln!(out, "wrote {} ({files}{copied})", text::printable(&path))?;
+    writeln!(out, "wrote {} ({files}{copied})", names::visible(&path))?;
     writeln!(
         out,
         "{} tensors quantized, {dequantized} dequantized, {unchanged} bit for bit as they were",
         quantized.len()
     )?;
-    writeln!(out, "{} → {}", text::bytes(*before), text::bytes(*written))?;
+    writeln!(out, "{} → {}", figures::bytes(*before), figures::bytes(*written))?;
     if let Some(worst) = quantized.first() {
-        let (db, name) = (text::judged(worst.on_disk.sqnr_db), text::printable(&worst.tensor));
+        let (db, name) = (figures::judged(worst.on_disk.sqnr_db), names::visible(&worst.tensor));
         writeln!(out, "reopened and measured from the file: worst {db}, {name}")?;
     }
     for warning in &receipt.warnings {
-        writeln!(out, "warning: {}", text::printable(warning))?;
+        writeln!(out, "warning: {}", names::visible(warning))?;
     }
     Ok(())
 }

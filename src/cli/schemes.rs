@@ -5,11 +5,11 @@ use super::error::Error;
 use super::listing::{Row, Tally};
 use super::output::{output, width};
 use super::table::{Kind, Table};
-use super::text;
 use super::{analyze::Measured, duplicates::Duplicates};
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{Outcome, QuantizationScheme, QuantizationType};
+use crate::text::{figures, names};
 use std::io::Write;
 
 /// Everything that is shown.
@@ -68,10 +68,10 @@ impl SideBySide<'_> {
             let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());
             let selected = row.is_selected();
             tally.add(&mut row);
-            table.cell(text::printable(&row.tensor.name));
-            table.cell(text::printable(row.tensor.dtype.name()));
+            table.cell(names::visible(&row.tensor.name));
+            table.cell(names::visible(row.tensor.dtype.name()));
             table.cell(&row.tensor.shape);
-            table.cell(text::bytes(row.tensor.bytes));
+            table.cell(figures::bytes(row.tensor.bytes));
             let outcomes = row.analysis.map_or(&[][..], |analysis| &analysis.outcomes);
             let dbs: Vec<Option<f64>> = outcomes.iter().map(sqnr).collect();
             for (place, whole) in wholes.iter_mut().enumerate() {
@@ -126,13 +126,13 @@ impl SideBySide<'_> {
         let before: u64 = self.measured.iter().map(|m| self.checkpoint.tensor(m.id).bytes).sum();
         for ((name, whole), scheme) in names.iter().zip(wholes).zip(self.schemes) {
             table.cell(name);
-            table.cell(text::bytes(whole.bytes));
-            table.cell(text::percent(whole.bytes as f64 / before.max(1) as f64));
+            table.cell(figures::bytes(whole.bytes));
+            table.cell(figures::percent(whole.bytes as f64 / before.max(1) as f64));
             match whole.count {
                 0 => table.cell(""),
-                n => table.cell(text::decibel(whole.sum / n as f64)),
+                n => table.cell(figures::decibels(whole.sum / n as f64)),
             }
-            table.cell(whole.worst.map_or(String::new(), |db| text::decibel(db).to_string()));
+            table.cell(whole.worst.map_or(String::new(), |db| figures::decibels(db).to_string()));
             let saved = scheme.quantization_type() == QuantizationType::QInt8;
             table.cell(if saved { "" } else { "measured, not saved" });
         }
@@ -161,6 +161,6 @@ fn cell(outcome: &Outcome) -> String {
     let channels = outcome.result.as_ref().ok().and_then(|found| found.channels.as_ref());
     match channels.and_then(|channels| channels.worst()) {
         Some((channel, worst)) if worst.is_finite() => format!("{db:.1} ({worst:.1} #{channel})"),
-        _ => text::decibel(db).to_string(),
+        _ => figures::decibels(db).to_string(),
     }
 }

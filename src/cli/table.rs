@@ -1,9 +1,10 @@
 //! Aligned tables. Piped, a table is as wide as its cells; on a terminal its name column
 //! and its notes are shortened and columns that matter less give way.
 
+use crate::text::names;
+use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// How a column is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +71,11 @@ impl<'t> Table<'t> {
 
     fn natural_widths(&self) -> Vec<usize> {
         let mut widths: Vec<usize> =
-            self.columns.iter().map(|(title, _)| width_of(title)).collect();
+            self.columns.iter().map(|(title, _)| names::width(title)).collect();
         let mut start = 0;
         for ends in self.ends.chunks(self.columns.len()) {
             for (width, &end) in widths.iter_mut().zip(ends) {
-                *width = (*width).max(width_of(&self.text[start..end]));
+                *width = (*width).max(names::width(&self.text[start..end]));
                 start = end;
             }
         }
@@ -121,7 +122,7 @@ impl<'t> Table<'t> {
                 pending += GAP;
             }
             let cell = shortened(cell, width, kind);
-            let blank = width.saturating_sub(width_of(&cell));
+            let blank = width.saturating_sub(names::width(&cell));
             let (before, after) = match kind {
                 Kind::Right | Kind::Optional => (blank, 0),
                 _ => (0, blank),
@@ -148,44 +149,18 @@ fn blanks(out: &mut impl Write, mut count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Columns that a cell takes; it holds nothing that a terminal would obey.
-fn width_of(cell: &str) -> usize {
-    if cell.is_ascii() { cell.len() } else { cell.width() }
-}
-
-fn shortened(cell: &str, width: usize, kind: Kind) -> std::borrow::Cow<'_, str> {
-    if width_of(cell) <= width {
-        return cell.into();
+/// A cell in so many columns; it holds nothing that a terminal would obey.
+fn shortened(cell: &str, width: usize, kind: Kind) -> Cow<'_, str> {
+    match kind {
+        Kind::Name => names::shorten(cell, width),
+        _ => names::cut(cell, width),
     }
-    let room = width.saturating_sub(1);
-    // The end of a name tells more than its beginning, which most names share.
-    let head = if kind == Kind::Name { room / 6 } else { room };
-    let mut start = String::new();
-    let mut used = 0;
-    for c in cell.chars() {
-        used += c.width().unwrap_or(0);
-        if used > head {
-            break;
-        }
-        start.push(c);
-    }
-    let mut end = Vec::new();
-    let mut used = 0;
-    for c in cell.chars().rev() {
-        used += c.width().unwrap_or(0);
-        if used > room - head {
-            break;
-        }
-        end.push(c);
-    }
-    start.push('…');
-    start.extend(end.into_iter().rev());
-    start.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use unicode_width::UnicodeWidthStr;
 
     fn printed(width: Option<usize>) -> String {
         let mut table = Table::new(&[
@@ -225,7 +200,7 @@ mod tests {
         }
         insta::assert_snapshot!(printed(Some(71)), @r"
         tensor                                shape      SQNR  note
-        model…yers.0.self_attn.q_proj.weight  [2, 2]  31.2 dB
+        model.layers.0.se…attn.q_proj.weight  [2, 2]  31.2 dB
         größe                                 [2, 2]  31.2 dB  it is an embedd…
         ");
     }

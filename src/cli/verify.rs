@@ -5,12 +5,12 @@ use super::error::Error;
 use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{Output, output};
 use super::receipt::Quantized;
-use super::text;
 use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
 use crate::export::Match;
 use crate::job::verify::{self, Verification, Verified};
 use crate::quantization::QuantizationScheme;
+use crate::text::{figures, names};
 use clap::Args;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -88,7 +88,7 @@ impl<'a> Found<'a> {
 
     fn print(&self, out: &mut Output) -> io::Result<()> {
         let Found { tensors, identical, dequantized, .. } = self;
-        let (path, against) = (text::printable(&self.out), text::printable(&self.against));
+        let (path, against) = (names::visible(&self.out), names::visible(&self.against));
         writeln!(out, "{path} is what {against} gives, every byte compared")?;
         writeln!(
             out,
@@ -96,7 +96,7 @@ impl<'a> Found<'a> {
             self.quantized.len()
         )?;
         if let Some((db, name)) = self.worst {
-            let (db, name) = (text::judged(db), text::printable(name));
+            let (db, name) = (figures::judged(db), names::visible(name));
             writeln!(out, "measured from the file: worst {db}, {name}")?;
         }
         Ok(())

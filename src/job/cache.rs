@@ -11,6 +11,7 @@
 
 use super::lock;
 use crate::checkpoint::{Checkpoint, Content};
+use crate::directories;
 use crate::quantization::{
     Analysis, ChannelErrors, ChannelQuestion, Distribution, ErrorSums, NotQuantizable, Outcome,
     Quantized, Questions, Range, Scales, Statistics,
@@ -63,11 +64,7 @@ impl Cache {
 
     /// The user's, where the system has a place for it.
     pub fn of_user() -> Option<Cache> {
-        let place = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        let base = place("XDG_CACHE_HOME")
-            .or_else(|| Some(place("HOME")?.join(".cache")))
-            .or_else(|| place("LOCALAPPDATA"))?;
-        Some(Cache { directory: base.join("quantscope") })
+        Some(Cache { directory: directories::of(directories::Kind::Cache)? })
     }
 
     /// What is known of a checkpoint; `None` where nothing can be kept: its files may still

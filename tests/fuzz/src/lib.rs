@@ -6,7 +6,7 @@ use quantscope::app::keys::Key;
 use quantscope::app::{App, Event, update};
 use quantscope::checkpoint::safetensors::header_bytes;
 use quantscope::checkpoint::{Checkpoint, CheckpointError};
-use quantscope::cli::printable;
+use quantscope::text::names::visible;
 use quantscope::plan::{Selection, obstacle, recipe as recipes};
 use quantscope::tensor::{DType, Shape};
 use quantscope::ui::{self, Colours, Theme};
@@ -62,7 +62,7 @@ fn explore(opened: Result<Checkpoint, CheckpointError>, length: u64) {
 /// A sentence says something, and once printed holds nothing a terminal obeys.
 fn sentence(text: &str) {
     assert!(text.len() > 10, "{text:?}");
-    harmless(&printable(text));
+    harmless(&visible(text));
 }
 
 fn harmless(text: &str) {

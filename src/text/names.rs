@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// The text with everything that would not stand on one line as it is written — control
+/// The text with everything that a terminal would obey, hide or turn round — control
 /// characters, invisible and direction-changing ones — shown as an escape.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_hidden) {
+    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if plain || !text.contains(is_hidden) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
@@ -21,7 +22,8 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-fn is_hidden(c: char) -> bool {
+/// Whether it would not stand on one line as it is written.
+pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -31,13 +33,13 @@ fn is_hidden(c: char) -> bool {
 
 /// Columns the text takes on a terminal.
 pub fn width(text: &str) -> usize {
-    text.width()
+    if text.is_ascii() { text.len() } else { text.width() }
 }
 
 /// The text in at most `columns`, its middle replaced by `…` if it must be: the ends of a
 /// name tell most.
 pub fn shorten(text: &str, columns: usize) -> Cow<'_, str> {
-    if text.width() <= columns {
+    if width(text) <= columns {
         return Cow::Borrowed(text);
     }
     match columns {
@@ -52,6 +54,17 @@ pub fn shorten(text: &str, columns: usize) -> Cow<'_, str> {
     let end = prefix(text.chars().rev(), tail);
     let (start, end) = (&text[..start], &text[text.len() - end..]);
     Cow::Owned(format!("{start}…{end}"))
+}
+
+/// The text in at most `columns`, its end replaced by `…` if it must be.
+pub fn cut(text: &str, columns: usize) -> Cow<'_, str> {
+    if width(text) <= columns {
+        return Cow::Borrowed(text);
+    }
+    match columns.checked_sub(1) {
+        None => Cow::Borrowed(""),
+        Some(room) => Cow::Owned(format!("{}…", &text[..prefix(text.chars(), room)])),
+    }
 }
 
 /// Bytes of the longest run from the front of `chars` that fits in `columns`.
@@ -106,6 +119,8 @@ mod tests {
     fn what_would_break_the_line_is_escaped() {
         assert_eq!(visible("a.b\n\u{1b}[31m"), "a.b\\n\\u{1b}[31m");
         assert_eq!(visible("a\u{202e}b\u{200b}"), "a\\u{202e}b\\u{200b}");
+        assert_eq!(visible("\u{9b}31m"), "\\u{9b}31m");
+        assert_eq!(visible("layers.0.größe"), "layers.0.größe");
         assert!(matches!(visible("层.权重"), Cow::Borrowed(_)));
     }
 
@@ -116,7 +131,9 @@ mod tests {
         assert_eq!(shorten("层层层层", 5), "层…层");
         for columns in 0..12 {
             assert!(width(&shorten("层a层b层c", columns)) <= columns);
+            assert!(width(&cut("层a层b层c", columns)) <= columns);
         }
+        assert_eq!(cut("a reason", 5), "a re…");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! How figures are written: one way for each kind, everywhere on the screen.
+//! How figures are written: one way for each kind, everywhere.
 //!
 //! Sizes are decimal (1 kB = 1000 bytes), as disks, downloads and rates are.
 
+use crate::quantization::Verdict;
 use crate::tensor::Shape;
 use std::time::Duration;
 
@@ -74,10 +75,19 @@ pub fn decibels(db: f64) -> String {
     }
 }
 
+/// An SQNR with its word.
+pub fn judged(db: f64) -> String {
+    format!("{} ({})", decibels(db), Verdict::of(db).word())
+}
+
 /// A weight or an error: four significant digits, an exponent when it is far from one.
 pub fn value(x: f64) -> String {
-    let magnitude = x.abs();
-    let text = match magnitude {
+    plain(x).replace('-', "−")
+}
+
+/// The same with the minus sign that programs read.
+pub fn plain(x: f64) -> String {
+    match x.abs() {
         _ if x.is_nan() => "none".to_owned(),
         _ if x == 0.0 => "0".to_owned(),
         m if !(1e-4..1e6).contains(&m) => format!("{x:.3e}"),
@@ -86,8 +96,7 @@ pub fn value(x: f64) -> String {
             let decimals = (3 - before).max(0) as usize;
             format!("{x:.decimals$}")
         }
-    };
-    text.replace('-', "−")
+    }
 }
 
 /// A stored value with every digit it has: the shortest that reads back the same.
@@ -170,6 +179,8 @@ mod tests {
         ] {
             assert_eq!(value(x), text);
         }
+        assert_eq!(plain(-1.5e-7), "-1.500e-7");
+        assert_eq!(judged(f64::INFINITY), "exact (excellent)");
     }
 
     #[test]
