@@ -20,7 +20,10 @@ fn main() -> ExitCode {
     }
     let Cli { model, threads, cache, screen, command } = Cli::parse();
     match command {
-        Some(command) => cli::run(command, about_screen),
+        Some(command) => {
+            let words = || settings(None).map(|s| s.thresholds).map_err(|e| format!("{e:#}"));
+            cli::run(command, about_screen, words)
+        }
         None => {
             match inspector(model.as_deref(), threads.map(usize::from), cache.cache(), screen) {
                 Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 use crate::app::sketch::{Sketch, sketch};
 use crate::quantization::{
     Analysis, Calibration, Distribution, ErrorStatistics, Flag, NotQuantizable, Outcome,
-    QuantizationScheme, Quantized, Quantizer, Statistics, Verdict, flags,
+    QuantizationScheme, Quantized, Quantizer, Statistics, flags,
 };
 use crate::tensor::DType;
 
@@ -225,9 +225,5 @@ impl Sqnr {
             Sqnr::Decibels(db) => Some(db),
             _ => None,
         }
-    }
-
-    pub fn verdict(self) -> Option<Verdict> {
-        self.decibels().map(Verdict::of)
     }
 }

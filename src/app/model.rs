@@ -5,7 +5,9 @@ use super::names;
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::job::duplicates::{self, Candidates};
 use crate::plan::{History, Obstacle, Plan, Totals, obstacle};
-use crate::quantization::{Analysis, Calibration, Flag, QuantizationScheme, Quantizer, Questions};
+use crate::quantization::{
+    Analysis, Calibration, Flag, QuantizationScheme, Quantizer, Questions, Thresholds, Verdict,
+};
 use crate::tensor::TensorId;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub struct Model {
     pub inventory: Inventory,
     known: Vec<Known>,
     obstacles: Vec<Option<Obstacle>>,
+    /// What the words for SQNRs mean.
+    pub thresholds: Thresholds,
     /// The scheme of tensors that are not marked, and of new marks.
     pub scheme: QuantizationScheme,
     plan: Plan,
@@ -80,6 +84,7 @@ impl Model {
             inventory,
             known,
             obstacles,
+            thresholds: Thresholds::default(),
             scheme,
             plan: Plan::default(),
             history: History::default(),
@@ -129,6 +134,11 @@ impl Model {
             return Sqnr::Stored;
         }
         Sqnr::of(self.known(id), self.quantizer_of(id))
+    }
+
+    /// The word for it, if it has one.
+    pub fn verdict(&self, id: TensorId) -> Option<Verdict> {
+        self.sqnr(id).decibels().map(|db| self.thresholds.verdict(db))
     }
 
     pub fn plan(&self) -> &Plan {

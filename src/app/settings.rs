@@ -3,7 +3,7 @@
 use super::keymap::{KeyMap, name_of};
 use super::keys::{BINDINGS, Context};
 use super::table::{Column, Sort};
-use crate::quantization::QuantizationScheme;
+use crate::quantization::{QuantizationScheme, Thresholds};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -21,6 +21,8 @@ pub struct Settings {
     pub tree: bool,
     /// Columns that may be shown, if there is room.
     pub columns: Vec<Column>,
+    /// What the words for SQNRs mean.
+    pub thresholds: Thresholds,
     pub keys: KeyMap,
 }
 
@@ -36,6 +38,7 @@ impl Default for Settings {
             sort: Sort::by(Column::Sqnr),
             tree: false,
             columns: OPTIONAL.to_vec(),
+            thresholds: Thresholds::default(),
             keys: KeyMap::default(),
         }
     }
@@ -69,6 +72,7 @@ const OPTIONAL: [Column; 5] =
 struct File {
     screen: Screen,
     table: Table,
+    words: Words,
     keys: BTreeMap<String, BTreeMap<String, Keys>>,
 }
 
@@ -96,6 +100,14 @@ struct Table {
     sort: Option<String>,
     tree: bool,
     columns: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Words {
+    fair: Option<f64>,
+    good: Option<f64>,
+    excellent: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +145,14 @@ impl Settings {
             let wanted = columns.iter().map(|name| column(name, &OPTIONAL, "table.columns"));
             settings.columns = wanted.collect::<Result<_, String>>()?;
         }
+        let Words { fair, good, excellent } = file.words;
+        let usual = Thresholds::default();
+        settings.thresholds = Thresholds::new(
+            fair.unwrap_or(usual.fair),
+            good.unwrap_or(usual.good),
+            excellent.unwrap_or(usual.excellent),
+        )
+        .ok_or("words: fair, good and excellent must be finite, each above the one before")?;
         for (context, actions) in file.keys {
             for (action, keys) in actions {
                 let keys = match keys {
@@ -159,6 +179,7 @@ pub fn documented() -> String {
     let names = |columns: &[Column]| {
         columns.iter().map(|column| format!("{:?}", name_of(column))).collect::<Vec<_>>().join(", ")
     };
+    let words = Thresholds::default();
     let mut text = format!(
         r#"# Settings of quantscope's screen. They are read from
 # $XDG_CONFIG_HOME/quantscope/config.toml or ~/.config/quantscope/config.toml;
@@ -186,10 +207,20 @@ tree = false
 # columns beside the name and the SQNR, as far as there is room
 columns = [{optional}]
 
+[words]
+# from how many dB of SQNR on each word is said, here, on the command line and in reports;
+# below fair it is poor
+fair = {fair:.1}
+good = {good:.1}
+excellent = {excellent:.1}
+
 # Keys of each place. An action that is given keys here loses its own. Sentences on the
 # screen name the keys of this file's defaults.
 "#,
         all = names(&Column::ALL),
+        fair = words.fair,
+        good = words.good,
+        excellent = words.excellent,
         optional = names(&OPTIONAL),
     );
     let mut contexts: Vec<Context> = Vec::new();
@@ -238,6 +269,8 @@ mod tests {
             scheme = "per-channel"
             sort = "bytes"
             columns = ["bytes"]
+            [words]
+            good = 25
             [keys.main]
             mark = "v"
             budget = ["B", "Ctrl-g"]
@@ -247,6 +280,7 @@ mod tests {
         assert_eq!(settings.scheme, Some(QuantizationScheme::PER_CHANNEL));
         assert_eq!(settings.sort.column, Column::Bytes);
         assert_eq!(settings.columns, [Column::Bytes]);
+        assert_eq!(settings.thresholds, Thresholds { good: 25.0, ..Thresholds::default() });
         assert_eq!(settings.keys.action(Context::Table, Key::Ctrl('g')), Some(Action::Budget));
     }
 
@@ -259,6 +293,9 @@ mod tests {
             ("[table]\nscheme = \"best\"", "table.scheme"),
             ("[keys.main]\nfly = \"f\"", "no action 'fly'"),
             ("[keys.main]\nmark = \"j\"", "is both"),
+            ("[words]\nfair = 35", "each above the one before"),
+            ("[words]\ngood = nan", "must be finite"),
+            ("[words]\nbad = 3.0", "bad"),
             ("[", ""),
         ] {
             let why = Settings::parse(text).expect_err(text);

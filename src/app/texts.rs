@@ -1,10 +1,11 @@
 //! Texts to read: what the file says of itself, and what the figures mean.
 
-use super::figures::{bytes, count, counted, parameters};
+use super::figures::{bytes, count, counted, parameters, percent};
 use super::filter::State;
 use super::pager::{Line, Pager};
 use super::save::holds_quantized;
 use crate::checkpoint::Checkpoint;
+use crate::quantization::{Thresholds, Verdict};
 
 /// Files, sizes and metadata. `config`: the text of `config.json`, once it has been read.
 pub fn metadata(checkpoint: &Checkpoint, config: Option<&Option<Result<String, String>>>) -> Pager {
@@ -69,10 +70,17 @@ pub fn metadata(checkpoint: &Checkpoint, config: Option<&Option<Result<String, S
 }
 
 /// What SQNR is and what is good.
-pub fn legend() -> Pager {
-    let verdict = |db: &str, word: &str, meaning: &str| {
-        Line::Field(format!("{db:<12}{word}"), meaning.to_owned())
+pub fn legend(thresholds: &Thresholds) -> Pager {
+    let Thresholds { fair, good, excellent } = thresholds;
+    let verdict = |db: String, verdict: Verdict, meaning: String| {
+        Line::Field(format!("{db:<12}{}", verdict.word()), meaning)
     };
+    // The noise as a share of the weights' norm.
+    let share = |db: &f64| match 10f64.powf(-db / 20.0) {
+        whole if whole >= 0.01 => format!("{:.0} %", whole * 100.0),
+        part => percent(part),
+    };
+    let between = |worse: &f64, better: &f64| format!("{} to {}", share(better), share(worse));
     let state = |state: &State| Line::Field(format!("is:{}", state.word()), state.meaning().into());
     let mut lines = vec![
         Line::text(
@@ -84,10 +92,26 @@ pub fn legend() -> Pager {
             "10·log₁₀(Σx² / Σ(x−x̂)²) in dB, over every element. 20 dB is an error of 10 % of the weights' norm, 40 dB is 1 %; each bit of precision is worth 6 dB.",
         ),
         Line::Blank,
-        verdict("≥ 40 dB", "excellent", "under 1 % of the norm is noise"),
-        verdict("30–40 dB", "good", "1 to 3 %; what int8 usually gives a linear layer"),
-        verdict("20–30 dB", "fair", "3 to 10 %; try per channel or blocks"),
-        verdict("< 20 dB", "poor", "over 10 %; an outlier stretches the scale"),
+        verdict(
+            format!("≥ {excellent} dB"),
+            Verdict::Excellent,
+            format!("at most {} of the norm is noise", share(excellent)),
+        ),
+        verdict(
+            format!("{good}–{excellent} dB"),
+            Verdict::Good,
+            format!("{}; int8 usually gives a linear layer 30 to 40 dB", between(good, excellent)),
+        ),
+        verdict(
+            format!("{fair}–{good} dB"),
+            Verdict::Fair,
+            format!("{}; try per channel or blocks", between(fair, good)),
+        ),
+        verdict(
+            format!("< {fair} dB"),
+            Verdict::Poor,
+            format!("over {}; an outlier stretches the scale", share(fair)),
+        ),
         Line::Blank,
         Line::Heading("Marks".to_owned()),
         Line::field("●", "to be quantized; on a module, everything in it that can be"),

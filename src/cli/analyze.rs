@@ -16,7 +16,7 @@ use super::table::{Kind, Table};
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{
-    ChannelQuestion, ErrorStatistics, Flag, QuantizationScheme, Questions, Statistics, Verdict,
+    ChannelQuestion, ErrorStatistics, Flag, QuantizationScheme, Questions, Statistics, Thresholds,
     flags,
 };
 use crate::tensor::TensorId;
@@ -59,7 +59,7 @@ pub struct Measured {
 }
 
 impl Analyze {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
         let tensors = selection.matching(&checkpoint)?;
@@ -92,7 +92,7 @@ impl Analyze {
         }
         match self.output.json {
             true => self.document(&checkpoint, &selection, &measured, &duplicates),
-            false => self.table(&checkpoint, &selection, &measured, &duplicates),
+            false => self.table(&checkpoint, &selection, &measured, &duplicates, words),
         }
     }
 
@@ -154,6 +154,7 @@ impl Analyze {
         selection: &Selection,
         measured: &[Measured],
         duplicates: &Duplicates,
+        words: &Thresholds,
     ) -> Result<(), Error> {
         let mut tally = Tally::new(self.scheme.scheme);
         let mut table = Table::new(&[
@@ -180,7 +181,7 @@ impl Analyze {
             match statistics(found) {
                 Some(error) => {
                     table.cell(figures::decibels(error.sqnr_db));
-                    table.cell(Verdict::of(error.sqnr_db).word());
+                    table.cell(words.verdict(error.sqnr_db).word());
                     table.cell(figures::percent(error.relative_error));
                     table.cell(figures::plain(error.max_abs_error));
                     table.cell(figures::percent(error.zeroed));

@@ -5,6 +5,7 @@ use super::options::{Choice, ModelArgs, OutputArgs, SaveArgs, WorkArgs, choice};
 use super::receipt;
 use super::save::save;
 use crate::export::{KnownScales, Request, Task};
+use crate::quantization::Thresholds;
 use crate::tensor::FloatType;
 use clap::Args;
 
@@ -35,7 +36,7 @@ const DTYPES: [Choice<Target>; 4] = [
 ];
 
 impl Dequantize {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let request = Request {
             task: Task::Dequantize { to: self.dtype.0 },
@@ -43,6 +44,6 @@ impl Dequantize {
             force: self.save.force,
         };
         let receipt = save(&checkpoint, request, KnownScales::new(), &self.work)?;
-        receipt::print(&receipt, self.output.json)
+        receipt::print(&receipt, self.output.json, words)
     }
 }

@@ -7,6 +7,7 @@ use super::output::{output, width};
 use super::table::{Kind, Table};
 use super::watch::Watch;
 use crate::job::diff::{self, Change, Compared};
+use crate::quantization::Thresholds;
 use crate::text::{figures, names};
 use clap::Args;
 use serde::Serialize;
@@ -26,7 +27,7 @@ pub struct Diff {
 }
 
 impl Diff {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let (a, b) = (open(&self.a)?, open(&self.b)?);
         let job = || diff::start(a.clone(), b.clone(), self.work.threads());
         let mut compared = Watch::start(job, "comparing", self.work.quiet)?.only()??;
@@ -44,7 +45,7 @@ impl Diff {
                 super::output::json(&mut out, &document)?;
                 writeln!(out)?;
             }
-            false => print(&compared, &mut out)?,
+            false => print(&compared, &mut out, words)?,
         }
         Ok(out.flush()?)
     }
@@ -61,7 +62,7 @@ fn rank(compared: &Compared) -> f64 {
     }
 }
 
-fn print(compared: &[Compared], out: &mut impl Write) -> io::Result<()> {
+fn print(compared: &[Compared], out: &mut impl Write, words: &Thresholds) -> io::Result<()> {
     let mut table = Table::new(&[
         ("tensor", Kind::Name),
         ("A", Kind::Left),
@@ -93,7 +94,7 @@ fn print(compared: &[Compared], out: &mut impl Write) -> io::Result<()> {
             None => (0..4).for_each(|_| table.cell("")),
             Some(difference) => {
                 let error = difference.sums.statistics();
-                table.cell(figures::judged(error.sqnr_db));
+                table.cell(figures::judged(error.sqnr_db, words));
                 table.cell(figures::percent(error.relative_error));
                 table.cell(figures::plain(error.max_abs_error));
                 table.cell(difference.differing);

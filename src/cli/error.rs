@@ -23,6 +23,8 @@ pub enum Error {
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("{0}")]
+    Settings(String),
+    #[error("{0}")]
     Export(#[from] ExportError),
     #[error("{0}")]
     Save(#[from] SaveError),

@@ -28,7 +28,9 @@ mod table;
 mod verify;
 mod watch;
 
+use crate::quantization::Thresholds;
 use clap::{Args, Parser, Subcommand};
+use error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -117,19 +119,34 @@ pub enum Command {
     Man,
 }
 
-/// Runs a subcommand to its end, and says how it ended.
-pub fn run(command: Command, screen: impl FnOnce() -> AboutScreen) -> ExitCode {
-    let outcome = match command {
+/// Runs a subcommand to its end, and says how it ended. `words`: what the words for SQNRs
+/// mean, or why that is not known.
+pub fn run(
+    command: Command,
+    screen: impl FnOnce() -> AboutScreen,
+    words: impl FnOnce() -> Result<Thresholds, String>,
+) -> ExitCode {
+    match dispatch(command, screen, || words().map_err(Error::Settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.exit(),
+    }
+}
+
+fn dispatch(
+    command: Command,
+    screen: impl FnOnce() -> AboutScreen,
+    words: impl FnOnce() -> Result<Thresholds, Error>,
+) -> Result<(), Error> {
+    match command {
         Command::Inspect(inspect) => inspect.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
-        Command::Analyze(analyze) => analyze.run(),
-        Command::Quantize(quantize) => quantize.run(),
-        Command::Dequantize(dequantize) => dequantize.run(),
-        Command::Verify(verify) => verify.run(),
-        Command::Diff(diff) => diff.run(),
+        Command::Analyze(analyze) => analyze.run(&words()?),
+        Command::Quantize(quantize) => quantize.run(&words()?),
+        Command::Dequantize(dequantize) => dequantize.run(&words()?),
+        Command::Verify(verify) => verify.run(&words()?),
+        Command::Diff(diff) => diff.run(&words()?),
         Command::Completions(completions) => completions.run(),
         Command::Config => output::print(&screen().settings),
         Command::Man => man::run(&screen().keys),
-    };
-    outcome.map_or_else(|error| error.exit(), |()| ExitCode::SUCCESS)
+    }
 }

@@ -13,7 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::export::{ExportError, KnownScales, OutputFormat, Request, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
 use crate::plan::{Plan, Selection, SelectionError, recipe};
-use crate::quantization::{Outcome, QuantizationScheme, Questions};
+use crate::quantization::{Outcome, QuantizationScheme, Questions, Thresholds};
 use crate::tensor::TensorId;
 use clap::Args;
 use std::path::PathBuf;
@@ -91,7 +91,7 @@ const SCHEMES: [QuantizationScheme; 5] = [
 ];
 
 impl Quantize {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let Planned { plan, known, warnings } = match &self.recipe {
             Some(path) => Planned { plan: recipe::read(path, &checkpoint)?, ..Planned::default() },
@@ -116,7 +116,7 @@ impl Quantize {
         };
         let mut receipt = save(&checkpoint, request, known, &self.work)?;
         receipt.warnings.splice(0..0, warnings);
-        receipt::print(&receipt, self.output.json)
+        receipt::print(&receipt, self.output.json, words)
     }
 
     fn has_budget(&self) -> bool {

@@ -5,24 +5,24 @@ use super::error::Error;
 use super::output::{Output, output, width};
 use super::table::{Kind, Table};
 use crate::export::Receipt;
-use crate::quantization::Verdict;
+use crate::quantization::Thresholds;
 use crate::text::{figures, names};
 use serde::Serialize;
 use std::io::{self, Write};
 
-pub fn print(receipt: &Receipt, json: bool) -> Result<(), Error> {
+pub fn print(receipt: &Receipt, json: bool, words: &Thresholds) -> Result<(), Error> {
     let mut out = output();
     match json {
         true => {
             super::output::json(&mut out, &Document::of(receipt))?;
             writeln!(out)?;
         }
-        false => table(&mut out, receipt)?,
+        false => table(&mut out, receipt, words)?,
     }
     Ok(out.flush()?)
 }
 
-fn table(out: &mut Output, receipt: &Receipt) -> io::Result<()> {
+fn table(out: &mut Output, receipt: &Receipt, words: &Thresholds) -> io::Result<()> {
     let mut quantized: Vec<_> = receipt.quantized.iter().collect();
     quantized.sort_by(|a, b| a.on_disk.sqnr_db.total_cmp(&b.on_disk.sqnr_db));
     if !quantized.is_empty() {
@@ -39,7 +39,7 @@ fn table(out: &mut Output, receipt: &Receipt) -> io::Result<()> {
             table.cell(names::visible(&one.tensor));
             table.cell(&one.scheme);
             table.cell(figures::decibels(one.on_disk.sqnr_db));
-            table.cell(Verdict::of(one.on_disk.sqnr_db).word());
+            table.cell(words.verdict(one.on_disk.sqnr_db).word());
             table.cell(figures::percent(one.on_disk.relative_error));
             table.cell(figures::plain(one.on_disk.max_abs_error));
             table.cell(figures::percent(one.on_disk.zeroed));
@@ -65,7 +65,8 @@ fn table(out: &mut Output, receipt: &Receipt) -> io::Result<()> {
     )?;
     writeln!(out, "{} → {}", figures::bytes(*before), figures::bytes(*written))?;
     if let Some(worst) = quantized.first() {
-        let (db, name) = (figures::judged(worst.on_disk.sqnr_db), names::visible(&worst.tensor));
+        let (db, name) =
+            (figures::judged(worst.on_disk.sqnr_db, words), names::visible(&worst.tensor));
         writeln!(out, "reopened and measured from the file: worst {db}, {name}")?;
     }
     for warning in &receipt.warnings {

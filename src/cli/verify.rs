@@ -9,7 +9,7 @@ use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
 use crate::export::Match;
 use crate::job::verify::{self, Verification, Verified};
-use crate::quantization::QuantizationScheme;
+use crate::quantization::{QuantizationScheme, Thresholds};
 use crate::text::{figures, names};
 use clap::Args;
 use serde::Serialize;
@@ -31,7 +31,7 @@ pub struct Verify {
 }
 
 impl Verify {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let (written, source) = (open(&self.out)?, open(&self.against)?);
         let job = || verify::start(written.clone(), source.clone(), self.work.threads());
         let verification = Watch::start(job, "verifying", self.work.quiet)?.only()??;
@@ -42,7 +42,7 @@ impl Verify {
                 super::output::json(&mut out, &found)?;
                 writeln!(out)?;
             }
-            false => found.print(&mut out)?,
+            false => found.print(&mut out, words)?,
         }
         Ok(out.flush()?)
     }
@@ -86,7 +86,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn print(&self, out: &mut Output) -> io::Result<()> {
+    fn print(&self, out: &mut Output, words: &Thresholds) -> io::Result<()> {
         let Found { tensors, identical, dequantized, .. } = self;
         let (path, against) = (names::visible(&self.out), names::visible(&self.against));
         writeln!(out, "{path} is what {against} gives, every byte compared")?;
@@ -96,7 +96,7 @@ impl<'a> Found<'a> {
             self.quantized.len()
         )?;
         if let Some((db, name)) = self.worst {
-            let (db, name) = (figures::judged(db), names::visible(name));
+            let (db, name) = (figures::judged(db, words), names::visible(name));
             writeln!(out, "measured from the file: worst {db}, {name}")?;
         }
         Ok(())

@@ -19,6 +19,7 @@ mod scales;
 mod scheme;
 mod spread;
 mod statistics;
+mod verdict;
 mod whole;
 
 pub use calibration::{CLIPS, Calibration, clips, narrowed_scale, stored_scale, symmetric_scale};
@@ -36,4 +37,5 @@ pub use scales::Scales;
 pub use scheme::{
     Groups, QuantizationMode, QuantizationScheme, QuantizationType, Rounding, UnknownScheme,
 };
-pub use statistics::{ErrorStatistics, ErrorSums, LevelSet, Moments, Range, Statistics, Verdict};
+pub use statistics::{ErrorStatistics, ErrorSums, LevelSet, Moments, Range, Statistics};
+pub use verdict::{Thresholds, Verdict};

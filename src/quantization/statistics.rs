@@ -237,47 +237,9 @@ pub struct ErrorStatistics {
 }
 
 impl ErrorStatistics {
-    pub fn verdict(&self) -> Verdict {
-        Verdict::of(self.sqnr_db)
-    }
-
     /// Share of the type's levels that occur, 0 … 1.
     pub fn level_share(&self, qtype: QuantizationType) -> f64 {
         f64::from(self.levels_used) / f64::from(qtype.levels())
-    }
-}
-
-/// A word for an SQNR. Uniform noise of an 8-bit grid over a Gaussian weight reaches about
-/// 40 dB when the grid spans four deviations; each halving of the used range costs 6 dB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verdict {
-    /// Below 20 dB: more than 10 % of the weight's norm is noise.
-    Poor,
-    /// 20 to 30 dB.
-    Fair,
-    /// 30 to 40 dB: 1 to 3 % of the norm.
-    Good,
-    /// 40 dB and more: under 1 % of the norm.
-    Excellent,
-}
-
-impl Verdict {
-    pub fn of(sqnr_db: f64) -> Verdict {
-        match sqnr_db {
-            db if db >= 40.0 => Verdict::Excellent,
-            db if db >= 30.0 => Verdict::Good,
-            db if db >= 20.0 => Verdict::Fair,
-            _ => Verdict::Poor,
-        }
-    }
-
-    pub fn word(self) -> &'static str {
-        match self {
-            Verdict::Poor => "poor",
-            Verdict::Fair => "fair",
-            Verdict::Good => "good",
-            Verdict::Excellent => "excellent",
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Sizes are decimal (1 kB = 1000 bytes), as disks, downloads and rates are.
 
-use crate::quantization::Verdict;
+use crate::quantization::Thresholds;
 use crate::tensor::Shape;
 use std::time::Duration;
 
@@ -76,8 +76,8 @@ pub fn decibels(db: f64) -> String {
 }
 
 /// An SQNR with its word.
-pub fn judged(db: f64) -> String {
-    format!("{} ({})", decibels(db), Verdict::of(db).word())
+pub fn judged(db: f64, thresholds: &Thresholds) -> String {
+    format!("{} ({})", decibels(db), thresholds.verdict(db).word())
 }
 
 /// A weight or an error: four significant digits, an exponent when it is far from one.
@@ -180,7 +180,7 @@ mod tests {
             assert_eq!(value(x), text);
         }
         assert_eq!(plain(-1.5e-7), "-1.500e-7");
-        assert_eq!(judged(f64::INFINITY), "exact (excellent)");
+        assert_eq!(judged(f64::INFINITY, &Thresholds::default()), "exact (excellent)");
     }
 
     #[test]

@@ -7,7 +7,6 @@ use crate::app::facts::{SCHEMES, scheme_name};
 use crate::app::figures::{bytes, count, counted, percent};
 use crate::app::{App, names, ratio};
 use crate::plan::budget::Point;
-use crate::quantization::Verdict;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -79,11 +78,11 @@ fn error<'a>(label: Span<'a>, share: f64, theme: &Theme) -> Line<'a> {
         return Line::from(vec![label, Span::raw(format!("{:>8}", "0")), Span::raw("  exact")]);
     }
     let db = -10.0 * share.log10();
-    let verdict = Verdict::of(db);
+    let (word, style) = theme.judge(db);
     Line::from(vec![
         label,
         Span::raw(format!("{:>8}", share_text(share))),
-        Span::styled(format!("  {db:.1} dB {}", verdict.word()), theme.verdict(verdict)),
+        Span::styled(format!("  {db:.1} dB {word}"), style),
     ])
 }
 

@@ -6,7 +6,6 @@ use crate::app::channels::Channels;
 use crate::app::figures::{count, decibels, value};
 use crate::app::pager::wrap;
 use crate::app::{App, Calibration};
-use crate::quantization::Verdict;
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -121,10 +120,10 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
         let judged = |db: f64| match db {
             db if db.is_nan() => Span::styled(format!("{:>column$}", "no scale"), theme.bad),
             db => {
-                let verdict = Verdict::of(db);
-                let word = if wordy { format!(" {:<9}", verdict.word()) } else { String::new() };
+                let (word, style) = theme.judge(db);
+                let word = if wordy { format!(" {word:<9}") } else { String::new() };
                 let text = format!("{}{word}", decibels(db));
-                Span::styled(format!("{text:>column$}"), theme.verdict(verdict))
+                Span::styled(format!("{text:>column$}"), style)
             }
         };
         let gain = channel.own_db - channel.shared_db;

@@ -9,7 +9,7 @@ use crate::app::pager::wrap;
 use crate::app::table::{Row, VERDICTS};
 use crate::app::tree::{Item, NodeId};
 use crate::app::{App, Calibration, Tab, names};
-use crate::quantization::{self, ErrorStatistics, Outcome, QuantizationScheme, Verdict};
+use crate::quantization::{self, ErrorStatistics, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -236,7 +236,7 @@ fn errors(
     (scales, largest_scale): (u64, f32),
     theme: &Theme,
 ) -> Vec<Figure> {
-    let verdict = error.verdict();
+    let (word, style) = theme.judge(error.sqnr_db);
     let levels = scheme.quantization_type().levels();
     let scale = match scales {
         1 => figure("scale", value(largest_scale.into())),
@@ -244,7 +244,7 @@ fn errors(
             .word(format!("of {}", count(n)), theme.dim),
     };
     vec![
-        figure("SQNR", decibels(error.sqnr_db)).word(verdict.word(), theme.verdict(verdict)),
+        figure("SQNR", decibels(error.sqnr_db)).word(word, style),
         figure("relative error", percent(error.relative_error)),
         figure("RMSE", value(error.rmse)),
         figure("largest error", value(error.max_abs_error)),
@@ -274,7 +274,7 @@ fn comparison(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Fac
         let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
         match facts.error(scheme) {
             Some(error) => {
-                let style = theme.verdict(error.verdict());
+                let (_, style) = theme.judge(error.sqnr_db);
                 spans.push(Span::styled(format!("{:>8}", decibels(error.sqnr_db)), style));
             }
             None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
@@ -411,10 +411,8 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
         figure("marked", count(totals.marked as u64)),
     ];
     if let Some(worst) = totals.worst {
-        let verdict = Verdict::of(worst);
-        figures.push(
-            figure("worst SQNR", decibels(worst)).word(verdict.word(), theme.verdict(verdict)),
-        );
+        let (word, style) = theme.judge(worst);
+        figures.push(figure("worst SQNR", decibels(worst)).word(word, style));
     }
     if totals.waiting > 0 {
         figures.push(figure("to measure", counted(totals.waiting, "tensor")));

@@ -153,7 +153,7 @@ fn axis(
 fn sentences<'a>(app: &App, facts: &Facts, clipped: &Clipped, theme: &Theme) -> Vec<Line<'a>> {
     let label = |text: &'static str| Span::styled(format!("{text:<9}"), theme.dim);
     let error = &clipped.error;
-    let verdict = error.verdict();
+    let (word, style) = theme.judge(error.sqnr_db);
     let whole = facts.statistics.count;
     let share = |n: u64| percent(n as f64 / whole.max(1) as f64);
     let about = if clipped.exact { "" } else { "≈ " };
@@ -170,10 +170,7 @@ fn sentences<'a>(app: &App, facts: &Facts, clipped: &Clipped, theme: &Theme) -> 
         ]),
         Line::from(vec![
             label("SQNR"),
-            Span::styled(
-                format!("{about}{} {}", decibels(error.sqnr_db), verdict.word()),
-                theme.verdict(verdict),
-            ),
+            Span::styled(format!("{about}{} {}", decibels(error.sqnr_db), word), style),
             Span::raw(gain),
         ]),
         Line::from(vec![

@@ -39,7 +39,7 @@ pub fn draw(frame: &mut Frame, app: &App, theme: &Theme) {
 
 /// Draws into a buffer; gives the place of the text cursor while text is typed.
 pub fn render(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
-    let cursor = panes(buf, area, app, theme);
+    let cursor = panes(buf, area, app, &theme.with(app.model.thresholds));
     if app.settings.glyphs == Glyphs::Ascii {
         ascii::translate(buf);
     }

@@ -3,7 +3,6 @@
 use super::layout;
 use super::theme::Theme;
 use crate::app::figures;
-use crate::quantization::Verdict;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
@@ -123,15 +122,14 @@ pub fn column(eighths: u8) -> char {
 
 /// An SQNR as a bar that is full at 50 dB.
 pub fn gauge<'a>(db: f64, width: usize, theme: &Theme) -> [Span<'a>; 2] {
-    bar(db / 50.0, width, theme.verdict(Verdict::of(db)), theme)
+    bar(db / 50.0, width, theme.judge(db).1, theme)
 }
 
 /// An SQNR and its word: ` 31.2 dB  good`.
 pub fn verdict<'a>(db: f64, theme: &Theme) -> [Span<'a>; 2] {
-    let verdict = Verdict::of(db);
-    let style = theme.verdict(verdict);
+    let (word, style) = theme.judge(db);
     [
         Span::styled(format!("{:>8}", figures::decibels(db)), style),
-        Span::styled(format!("  {:<9}", verdict.word()), style),
+        Span::styled(format!("  {word:<9}"), style),
     ]
 }

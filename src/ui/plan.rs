@@ -6,7 +6,6 @@ use super::paint;
 use super::theme::Theme;
 use crate::app::figures::{bytes, count, counted, decibels};
 use crate::app::{App, names, ratio};
-use crate::quantization::Verdict;
 use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
@@ -46,14 +45,11 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
         (Some(mean), Some(worst)) => {
             if width >= 80 {
                 spans.push(Span::styled(format!("{gap}mean "), theme.dim));
-                spans.push(Span::styled(decibels(mean), theme.verdict(Verdict::of(mean))));
+                spans.push(Span::styled(decibels(mean), theme.judge(mean).1));
             }
             spans.push(Span::styled("  worst ", theme.dim));
-            let verdict = Verdict::of(worst);
-            spans.push(Span::styled(
-                format!("{} {}", decibels(worst), verdict.word()),
-                theme.verdict(verdict),
-            ));
+            let (word, style) = theme.judge(worst);
+            spans.push(Span::styled(format!("{} {word}", decibels(worst)), style));
         }
         _ => spans.push(Span::styled(format!("{gap}not measured yet"), theme.dim)),
     }

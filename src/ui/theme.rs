@@ -1,6 +1,6 @@
 //! The few styles there are, named by what they say.
 
-use crate::quantization::Verdict;
+use crate::quantization::{Thresholds, Verdict};
 use ratatui::style::{Color, Modifier, Style};
 
 /// What the terminal can show.
@@ -47,6 +47,7 @@ pub struct Theme {
     /// The bar at its left end.
     pub cursor_bar: Style,
     verdicts: [Style; 4],
+    thresholds: Thresholds,
 }
 
 impl Theme {
@@ -92,6 +93,7 @@ impl Theme {
             cursor: with(Modifier::REVERSED),
             cursor_bar: plain,
             verdicts: [with(Modifier::BOLD), plain, plain, plain],
+            thresholds: Thresholds::default(),
         }
     }
 
@@ -118,7 +120,19 @@ impl Theme {
             cursor,
             cursor_bar: accent,
             verdicts: verdicts.map(|colour| Style::new().fg(colour)),
+            thresholds: Thresholds::default(),
         }
+    }
+
+    /// The same, with words of these thresholds.
+    pub fn with(&self, thresholds: Thresholds) -> Theme {
+        Theme { thresholds, ..self.clone() }
+    }
+
+    /// The word for an SQNR, and its style.
+    pub fn judge(&self, sqnr_db: f64) -> (&'static str, Style) {
+        let verdict = self.thresholds.verdict(sqnr_db);
+        (verdict.word(), self.verdict(verdict))
     }
 
     pub fn verdict(&self, verdict: Verdict) -> Style {

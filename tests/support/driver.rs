@@ -3,6 +3,7 @@
 
 use quantscope::app::comparison::comparison;
 use quantscope::app::keys::Key;
+use quantscope::app::settings::Settings;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::job::{Progress, channels, duplicates, save, scan, values};
@@ -50,8 +51,18 @@ impl Driver {
     }
 
     pub fn of(checkpoint: Checkpoint, hold: bool) -> Driver {
+        Driver::with(checkpoint, hold, Settings::default())
+    }
+
+    /// With a person's own settings, as they stand in a file.
+    pub fn open_with(path: impl AsRef<Path>, settings: &str) -> Driver {
+        let checkpoint = Checkpoint::open(path.as_ref()).expect("opens");
+        Driver::with(checkpoint, false, Settings::parse(settings).expect("settings"))
+    }
+
+    fn with(checkpoint: Checkpoint, hold: bool, settings: Settings) -> Driver {
         let mut driver = Driver {
-            app: App::new(Arc::new(checkpoint)),
+            app: App::with(Arc::new(checkpoint), settings),
             clipboard: Vec::new(),
             quit: false,
             hold,

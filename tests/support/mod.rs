@@ -13,8 +13,9 @@ use std::path::PathBuf;
 pub fn quantscope(args: &[&str]) -> Command {
     let mut command = assert_cmd::cargo::cargo_bin_cmd!("quantscope");
     command.args(args);
-    // Nobody else's findings, and none left behind.
+    // Nobody else's findings and settings, and none left behind.
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+    command.env("XDG_CONFIG_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

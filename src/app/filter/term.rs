@@ -252,7 +252,7 @@ impl State {
         let flagged = |fits: fn(&Flag) -> bool| {
             model.known(id).facts().is_some_and(|facts| facts.flags.iter().any(fits))
         };
-        let verdict = |verdict| model.sqnr(id).verdict() == Some(verdict);
+        let verdict = |verdict| model.verdict(id) == Some(verdict);
         match self {
             State::Marked => model.is_marked(id),
             State::Quantizable => model.quantizable(id),

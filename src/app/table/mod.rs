@@ -367,6 +367,7 @@ impl Table {
         for id in model.checkpoint.ids().filter(|id| self.shown[id.index()]) {
             let tensor = model.checkpoint.tensor(id);
             let sqnr = model.sqnr(id);
+            let said = sqnr.decibels().map(|db| model.thresholds.verdict(db));
             let own = NodeTotals {
                 tensors: 1,
                 parameters: tensor.parameters(),
@@ -374,7 +375,7 @@ impl Table {
                 quantizable: usize::from(model.quantizable(id)),
                 marked: usize::from(model.is_marked(id)),
                 worst: sqnr.decibels(),
-                verdicts: VERDICTS.map(|verdict| usize::from(sqnr.verdict() == Some(verdict))),
+                verdicts: VERDICTS.map(|verdict| usize::from(said == Some(verdict))),
                 waiting: usize::from(sqnr == Sqnr::Waiting),
                 rank: self.rank[id.index()],
             };

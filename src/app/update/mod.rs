@@ -217,7 +217,10 @@ impl App {
                 self.overlay = Some(Overlay::Text(Tone::Plain, pager));
                 effects.push(Effect::ReadConfig);
             }
-            Action::Legend => self.overlay = Some(Overlay::Text(Tone::Plain, texts::legend())),
+            Action::Legend => {
+                self.overlay =
+                    Some(Overlay::Text(Tone::Plain, texts::legend(&self.model.thresholds)))
+            }
             Action::Help => self.overlay = Some(Overlay::Help(Help::default())),
             Action::Copy => self.copy(effects),
             Action::Calibrate => self.toggle_calibration(effects),

@@ -1,0 +1,48 @@
+//! What a person has set, and what must then hold on the screen and on the command line.
+
+mod support;
+
+use support::driver::{Driver, TINY_LLAMA};
+use support::{data, quantscope};
+
+#[test]
+fn the_words_are_those_of_the_thresholds_that_were_set() {
+    let mut driver = Driver::open_with(TINY_LLAMA, "[words]\nfair = 39.4\ngood = 39.6\n");
+    driver.press("/");
+    driver.type_text("proj.weight");
+    driver.press("Enter");
+    for (word, rows) in [("poor", 1), ("fair", 2)] {
+        assert!(driver.table()[rows - 1].contains(word), "{word}:\n{}", driver.screen());
+    }
+    driver.press("/ Ctrl-u");
+    driver.type_text("is:poor");
+    driver.press("Enter");
+    assert_eq!(driver.table().len(), 1, "{}", driver.screen());
+    driver.press("L");
+    driver.expect("< 39.4 dB");
+    driver.expect("39.6–40 dB");
+}
+
+#[test]
+fn the_command_line_says_the_same_words() {
+    let home = tempfile::tempdir().expect("a directory");
+    let config = home.path().join("quantscope");
+    std::fs::create_dir(&config).expect("a directory");
+    std::fs::write(config.join("config.toml"), "[words]\nfair = 39.4\ngood = 39.6\n")
+        .expect("written");
+    let model = data("tiny-llama/single/model.safetensors");
+    let mut analyze = quantscope(&["analyze", &model]);
+    analyze.env("XDG_CONFIG_HOME", home.path());
+    let output = analyze.assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(output).expect("text");
+    for (row, word) in text.lines().skip(1).zip(["poor", "fair", "good"]) {
+        assert!(row.split_whitespace().any(|said| said == word), "{word}:\n{text}");
+    }
+
+    std::fs::write(config.join("config.toml"), "[words]\nfair = 50.0\n").expect("written");
+    let mut analyze = quantscope(&["analyze", &model]);
+    analyze.env("XDG_CONFIG_HOME", home.path());
+    let error = analyze.assert().failure().get_output().stderr.clone();
+    let error = String::from_utf8(error).expect("text");
+    assert!(error.contains("config.toml: words: fair, good and excellent"), "{error}");
+}
