@@ -13,11 +13,15 @@ A *feature* is what one input weight of the layer is multiplied with: the last
 axis of a linear layer's input, the channel (axis 1, or axis 0 without a batch
 axis) of a convolution's. The figures are taken over every other axis.
 
-    from record_activations import record
+    from record_activations import describe, record
     from safetensors.torch import save_file
 
     tensors = record(model, samples)              # samples: any iterable
-    save_file(tensors, "activations.safetensors")
+    save_file(tensors, "activations.safetensors", metadata=describe(model))
+    # quantscope analyze MODEL --activations activations.safetensors
+
+`describe` says how each convolution moves over its input, which its weight does not tell;
+of a model without convolutions it says nothing.
 
 A sample is what one call of the model takes: a tensor, a tuple of positional
 arguments, or a dict of keyword arguments (as a Hugging Face tokenizer returns).
@@ -25,29 +29,42 @@ Samples have their batch axis, so a batch of 32 is one sample for this module
 and 32 in the file.
 """
 
+import json
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+# The key of the file's metadata under which quantscope looks for convolutions.
+METADATA_KEY = "quantscope.convolutions"
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (nn.Linear, *CONVOLUTIONS)
 
 
-def record(model, samples, layers=LAYERS, summary=False, dtype=None):
+def record(model, samples, layers=LAYERS, summary=False, dtype=None, rows=None):
     """Return the recorded tensors of `model` over `samples`, ready to save.
 
     `layers` are the module types to record. `dtype` is the type that full
     inputs are stored in (default: as they come). A layer that runs several
     times in one call of the model is recorded each time; one that never runs is
     left out. Full inputs of one layer must agree in all but the first axis:
-    with texts of different lengths use `summary`, or pad them.
+    with texts of different lengths use `rows`, `summary`, or pad them.
+
+    `rows` bounds what is kept of a linear layer: its inputs are taken apart to
+    rows (tokens), and of all rows so many are kept, drawn at random but the same
+    ones each time. Convolutions are kept whole.
     """
     recorders = {}
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, layers):
-            recorders[name] = _Summary(module) if summary else _Inputs(dtype)
+            if summary:
+                recorders[name] = _Summary(module)
+            elif rows is not None and isinstance(module, nn.Linear):
+                recorders[name] = _Rows(rows, dtype)
+            else:
+                recorders[name] = _Inputs(dtype)
             hooks.append(module.register_forward_pre_hook(_hook(recorders[name])))
 
     was_training = model.training
@@ -74,6 +91,33 @@ def record(model, samples, layers=LAYERS, summary=False, dtype=None):
     return tensors
 
 
+def describe(model):
+    """Return the metadata to save beside recorded tensors: how convolutions move."""
+    moves = {
+        name: {
+            "stride": list(module.stride),
+            "padding": _padding(name, module),
+            "dilation": list(module.dilation),
+            "groups": module.groups,
+        }
+        for name, module in model.named_modules()
+        if isinstance(module, CONVOLUTIONS)
+    }
+    return {METADATA_KEY: json.dumps(moves)} if moves else {}
+
+
+def _padding(name, module):
+    """Zeros before and after each axis."""
+    if module.padding_mode != "zeros":
+        raise ValueError(f"{name}: padding with {module.padding_mode}, only zeros are known")
+    if module.padding == "valid":
+        return [[0, 0] for _ in module.kernel_size]
+    if module.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size)]
+        return [[total // 2, total - total // 2] for total in totals]
+    return [[n, n] for n in module.padding]
+
+
 def _hook(recorder):
     def hook(_module, args):
         recorder.add(args[0].detach())
@@ -92,6 +136,28 @@ class _Inputs:
 
     def tensors(self):
         return {"": torch.cat(self.parts)} if self.parts else {}
+
+
+class _Rows:
+    """At most so many rows of all: those that drew the smallest lots."""
+
+    def __init__(self, most, dtype):
+        self.most = most
+        self.dtype = dtype
+        self.lots = torch.Generator().manual_seed(0)
+        self.kept = None
+
+    def add(self, x):
+        rows = x.reshape(-1, x.shape[-1]).to("cpu", self.dtype or x.dtype, copy=True)
+        lots = torch.rand(len(rows), generator=self.lots, dtype=torch.float64)
+        if self.kept is not None:
+            rows = torch.cat((self.kept[0], rows))
+            lots = torch.cat((self.kept[1], lots))
+        smallest = lots.argsort(stable=True)[: self.most].sort().values
+        self.kept = rows[smallest], lots[smallest]
+
+    def tensors(self):
+        return {"": self.kept[0]} if self.kept is not None and len(self.kept[0]) else {}
 
 
 class _Summary:

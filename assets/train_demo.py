@@ -47,7 +47,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.ao import quantization as aoq
 
-from record_activations import record
+from record_activations import describe, record
 
 SEED = 20
 HELD_OUT = 500
@@ -298,6 +298,7 @@ def main():
         record(model, samples),
         description="What reaches every convolution and linear layer of the demo network for two "
         "training images of each digit.",
+        **describe(model),
     )
 
 

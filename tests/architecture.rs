@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 /// Each folder, from the bottom up, may import those before it. `cli` and `app` stand side
 /// by side, as `BESIDE` says.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "directories",
     "tensor",
     "quantization",
     "text",
     "checkpoint",
+    "activations",
     "demo",
     "plan",
     "export",

@@ -8,6 +8,7 @@ pub mod channels;
 pub mod diff;
 pub mod duplicates;
 mod in_order;
+pub mod output;
 mod progress;
 pub mod save;
 pub mod scan;

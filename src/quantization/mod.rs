@@ -22,7 +22,10 @@ mod statistics;
 mod verdict;
 mod whole;
 
-pub use calibration::{CLIPS, Calibration, clips, narrowed_scale, stored_scale, symmetric_scale};
+pub use calibration::{
+    CLIPS, Calibration, clips, least, narrowed_scale, percentile_rank, stored_scale,
+    symmetric_scale,
+};
 pub use channels::{ChannelError, ChannelErrors, ChannelQuestion};
 pub use chunks::Chunks;
 pub use dequantize::Dequantize;

@@ -1,0 +1,526 @@
+//! Files of recorded inputs, opened and matched to the weights of a checkpoint. Only headers
+//! and summaries are read here; inputs are read when they are needed, by `stream`.
+
+use super::convolution::{self, Convolution, METADATA_KEY};
+use super::error::{ActivationsError, Fault};
+use super::imatrix;
+use super::matching::Weights;
+use super::stream::Stream;
+use crate::checkpoint::{Checkpoint, Format, has_extension};
+use crate::quantization::kernels;
+use crate::tensor::{FloatType, Shape, TensorId};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// What ends the name of a layer's recorded inputs, after the module's name.
+const INPUT: &str = "input";
+
+/// Recorded inputs of a checkpoint's layers.
+#[derive(Debug)]
+pub struct Activations {
+    files: Vec<Checkpoint>,
+    recordings: BTreeMap<TensorId, Recording>,
+    unmatched: Vec<(PathBuf, String)>,
+}
+
+/// What was recorded of the layer of one weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recording {
+    pub kind: LayerKind,
+    pub source: Source,
+}
+
+/// What a layer does with its weight.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LayerKind {
+    /// `[out, in]` times the last axis.
+    Linear,
+    Convolution(Convolution),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    Inputs(Inputs),
+    Summary(Summary),
+}
+
+/// The inputs themselves, in the order they were given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inputs {
+    pub batches: Vec<Batch>,
+}
+
+impl Inputs {
+    /// Elements of all samples.
+    pub fn elements(&self) -> u64 {
+        self.batches.iter().map(|batch| batch.samples.saturating_mul(batch.unit)).sum()
+    }
+
+    /// Rows of a linear layer, images of a convolution.
+    pub fn samples(&self) -> u64 {
+        self.batches.iter().map(|batch| batch.samples).sum()
+    }
+}
+
+/// One tensor of inputs: `samples` times `unit` elements.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    pub(super) file: usize,
+    pub(super) tensor: TensorId,
+    pub samples: u64,
+    /// Elements of one sample: the features of a linear layer, `[channels, spatial…]` of a
+    /// convolution.
+    pub unit: u64,
+    /// The axes after the channels; none of a linear layer.
+    pub spatial: Vec<usize>,
+}
+
+/// Figures per feature instead of inputs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// The mean of the squares of each feature; of a tensor of experts, those of each.
+    pub mean_square: Option<Vec<f32>>,
+    /// The largest magnitude of all features, if ranges were recorded.
+    pub absmax: Option<f64>,
+}
+
+/// What one file says of one layer, before it is matched.
+#[derive(Default)]
+struct Said {
+    /// Tensors of inputs.
+    inputs: Vec<TensorId>,
+    min: Option<TensorId>,
+    max: Option<TensorId>,
+    mean_square: Option<TensorId>,
+}
+
+impl Activations {
+    /// Opens files of captures, and matches them to the weights of `checkpoint`.
+    pub fn open(
+        paths: &[PathBuf],
+        checkpoint: &Checkpoint,
+    ) -> Result<Activations, ActivationsError> {
+        let mut opened = Activations::none();
+        opened.add_files(paths, checkpoint)?;
+        opened.complete(paths.first().map(PathBuf::as_path), checkpoint)
+    }
+
+    /// The same with captures that were opened already, before the files.
+    pub fn with(
+        captures: Checkpoint,
+        paths: &[PathBuf],
+        checkpoint: &Checkpoint,
+    ) -> Result<Activations, ActivationsError> {
+        let mut opened = Activations::none();
+        let path = captures.path().to_owned();
+        opened.add(captures, checkpoint, &Weights::of(checkpoint))?;
+        opened.add_files(paths, checkpoint)?;
+        opened.complete(Some(&path), checkpoint)
+    }
+
+    fn add_files(
+        &mut self,
+        paths: &[PathBuf],
+        checkpoint: &Checkpoint,
+    ) -> Result<(), ActivationsError> {
+        let weights = Weights::of(checkpoint);
+        for path in paths {
+            if has_extension(path, "dat") {
+                let entries = imatrix::read_legacy(path)?;
+                self.summaries(path, entries, checkpoint, &weights)?;
+            } else {
+                self.add(Checkpoint::open(path)?, checkpoint, &weights)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn none() -> Activations {
+        Activations { files: Vec::new(), recordings: BTreeMap::new(), unmatched: Vec::new() }
+    }
+
+    fn complete(
+        self,
+        path: Option<&Path>,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, ActivationsError> {
+        if !self.recordings.is_empty() {
+            return Ok(self);
+        }
+        let path = path.unwrap_or(Path::new("")).to_owned();
+        let model = checkpoint.path().display();
+        let why = match self.unmatched.first() {
+            Some((_, name)) => format!(
+                "nothing recorded in it is of a layer of {model}; '{}' is its first name",
+                name.escape_debug()
+            ),
+            None => "it holds no '<module>.input' and no importance matrix; \
+                     assets/record_activations.py records one"
+                .to_owned(),
+        };
+        Err(ActivationsError::File { path, why })
+    }
+
+    /// The weights whose layers were recorded, in the checkpoint's order.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorId> {
+        self.recordings.keys().copied()
+    }
+
+    pub fn get(&self, weight: TensorId) -> Option<&Recording> {
+        self.recordings.get(&weight)
+    }
+
+    /// Names in the files that are of no layer, with their file.
+    pub fn unmatched(&self) -> &[(PathBuf, String)] {
+        &self.unmatched
+    }
+
+    /// Whether any layer's inputs themselves were recorded, and not only their summary.
+    pub fn have_inputs(&self) -> bool {
+        self.recordings.values().any(|recording| matches!(recording.source, Source::Inputs(_)))
+    }
+
+    /// One thread's view of the captures.
+    pub fn stream(&self) -> Stream<'_> {
+        Stream::new(&self.files)
+    }
+
+    fn add(
+        &mut self,
+        captures: Checkpoint,
+        checkpoint: &Checkpoint,
+        weights: &Weights,
+    ) -> Result<(), ActivationsError> {
+        if captures.format() == Format::Gguf {
+            let path = captures.path().to_owned();
+            return self.summaries(&path, imatrix::read_gguf(&captures)?, checkpoint, weights);
+        }
+        let mut said: BTreeMap<String, Said> = BTreeMap::new();
+        for id in captures.ids() {
+            let name = &captures.tensor(id).name;
+            let Some((module, part)) = parted(name) else {
+                self.unmatched.push((captures.path().to_owned(), name.clone()));
+                continue;
+            };
+            let said = said.entry(module.to_owned()).or_default();
+            match part {
+                "min" => said.min = Some(id),
+                "max" => said.max = Some(id),
+                "mean_square" => said.mean_square = Some(id),
+                _ => said.inputs.push(id),
+            }
+        }
+        let modules: Vec<&str> = said.keys().map(String::as_str).collect();
+        let found = weights.find(&modules);
+        let convolutions = convolutions(&captures)?;
+        let file = self.files.len();
+        for ((module, said), weight) in said.iter().zip(found) {
+            let Some(weight) = weight else {
+                let name = said.first().map_or(module.as_str(), |id| &captures.tensor(id).name);
+                self.unmatched.push((captures.path().to_owned(), name.to_owned()));
+                continue;
+            };
+            let layer = Layer { checkpoint, weight, captures: &captures };
+            let moves = convolutions.get(module.as_str());
+            match said.inputs.as_slice() {
+                [] => {
+                    let summary = layer.summary(said)?;
+                    let kind = layer.kind(moves, said.first())?;
+                    self.put(&layer, said.first(), kind, Source::Summary(summary))?;
+                }
+                inputs => {
+                    let kind = layer.kind(moves, Some(inputs[0]))?;
+                    let batches = inputs.iter().map(|&id| layer.batch(file, id, &kind));
+                    let batches = batches.collect::<Result<Vec<_>, _>>()?;
+                    let source = Source::Inputs(Inputs { batches });
+                    self.put(&layer, Some(inputs[0]), kind, source)?;
+                }
+            }
+        }
+        self.files.push(captures);
+        Ok(())
+    }
+
+    /// Adds what one file says of one layer to what others said.
+    fn put(
+        &mut self,
+        layer: &Layer,
+        of: Option<TensorId>,
+        kind: LayerKind,
+        source: Source,
+    ) -> Result<(), ActivationsError> {
+        match self.recordings.get_mut(&layer.weight) {
+            None => {
+                self.recordings.insert(layer.weight, Recording { kind, source });
+            }
+            Some(known) => match (&mut known.source, source) {
+                (Source::Inputs(known), Source::Inputs(more)) => known.batches.extend(more.batches),
+                // The inputs themselves tell more than their summary.
+                (Source::Inputs(_), Source::Summary(_)) => {}
+                (Source::Summary(_), Source::Inputs(inputs)) => {
+                    *known = Recording { kind, source: Source::Inputs(inputs) };
+                }
+                (Source::Summary(_), Source::Summary(_)) => {
+                    return Err(layer.fault(of, Fault::TwoSummaries));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Adds the entries of an importance matrix, whose names are those of weights.
+    fn summaries(
+        &mut self,
+        path: &Path,
+        entries: Vec<imatrix::Entry>,
+        checkpoint: &Checkpoint,
+        weights: &Weights,
+    ) -> Result<(), ActivationsError> {
+        let module = |entry: &imatrix::Entry| {
+            entry.name.strip_suffix(".weight").unwrap_or(&entry.name).to_owned()
+        };
+        let modules: Vec<String> = entries.iter().map(module).collect();
+        let modules: Vec<&str> = modules.iter().map(String::as_str).collect();
+        for (entry, weight) in entries.into_iter().zip(weights.find(&modules)) {
+            let Some(weight) = weight else {
+                self.unmatched.push((path.to_owned(), entry.name));
+                continue;
+            };
+            let tensor = checkpoint.tensor(weight);
+            let fault = |fault| ActivationsError::Recorded {
+                path: path.to_owned(),
+                name: entry.name.clone(),
+                fault,
+            };
+            let experts = match *tensor.shape.dims() {
+                [experts, _, _] => experts,
+                _ => 1,
+            };
+            let (expected, found) =
+                (experts * tensor.shape.row_len(), entry.mean_square.len() as u64);
+            if expected != found {
+                let weight = tensor.name.clone();
+                return Err(fault(Fault::Summary { weight, expected, found }));
+            }
+            squares(&entry.mean_square).map_err(fault)?;
+            if self.recordings.contains_key(&weight) {
+                return Err(fault(Fault::TwoSummaries));
+            }
+            let summary = Summary { mean_square: Some(entry.mean_square), absmax: None };
+            let source = Source::Summary(summary);
+            self.recordings.insert(weight, Recording { kind: LayerKind::Linear, source });
+        }
+        Ok(())
+    }
+}
+
+impl Said {
+    /// Any of the tensors, to name the layer by.
+    fn first(&self) -> Option<TensorId> {
+        let summary = [self.mean_square, self.min, self.max].into_iter().flatten();
+        self.inputs.iter().copied().chain(summary).next()
+    }
+}
+
+/// A recorded tensor's name as its module's and what follows `.input`: nothing or a number,
+/// for inputs; `min`, `max` or `mean_square`, for a summary.
+fn parted(name: &str) -> Option<(&str, &str)> {
+    let (module, part) = match name.rsplit_once('.') {
+        None => ("", name),
+        Some(parts) => parts,
+    };
+    if part == INPUT {
+        return Some((module, ""));
+    }
+    let number = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let (head, last) = module.rsplit_once('.').unwrap_or(("", module));
+    let known = number || ["min", "max", "mean_square"].contains(&part);
+    (known && last == INPUT).then_some((head, part))
+}
+
+fn convolutions(captures: &Checkpoint) -> Result<HashMap<String, Convolution>, ActivationsError> {
+    let mut all = HashMap::new();
+    for shard in captures.shards() {
+        let text = shard.metadata.iter().find(|(key, _)| key == METADATA_KEY);
+        let Some((_, text)) = text else { continue };
+        let path = || shard.source.path().to_owned();
+        let said = convolution::parse(text).map_err(|why| ActivationsError::File {
+            path: path(),
+            why: format!("its metadata '{METADATA_KEY}' is not understood: {why}"),
+        })?;
+        all.extend(said);
+    }
+    Ok(all)
+}
+
+/// No mean of squares is negative or not a number.
+fn squares(values: &[f32]) -> Result<(), Fault> {
+    let wrong = values.iter().position(|value| !(value.is_finite() && *value >= 0.0));
+    match wrong.and_then(|index| Some((index, *values.get(index)?))) {
+        Some((index, value)) => Err(Fault::MeanSquare { index, value: value.into() }),
+        None => Ok(()),
+    }
+}
+
+/// A weight and the file that says something of its layer.
+struct Layer<'a> {
+    checkpoint: &'a Checkpoint,
+    weight: TensorId,
+    captures: &'a Checkpoint,
+}
+
+impl Layer<'_> {
+    fn shape(&self) -> &Shape {
+        &self.checkpoint.tensor(self.weight).shape
+    }
+
+    fn name(&self) -> String {
+        self.checkpoint.tensor(self.weight).name.clone()
+    }
+
+    fn fault(&self, of: Option<TensorId>, fault: Fault) -> ActivationsError {
+        let name = of.map_or_else(|| self.name(), |id| self.captures.tensor(id).name.clone());
+        ActivationsError::Recorded { path: self.captures.path().to_owned(), name, fault }
+    }
+
+    fn kind(
+        &self,
+        moves: Option<&Convolution>,
+        of: Option<TensorId>,
+    ) -> Result<LayerKind, ActivationsError> {
+        match (self.shape().rank(), moves) {
+            (2, _) => Ok(LayerKind::Linear),
+            (3..=5, Some(moves)) => {
+                let kind = moves.clone().with_kernel(self.shape().dims());
+                kind.map(LayerKind::Convolution).map_err(|why| self.fault(of, Fault::Geometry(why)))
+            }
+            (3..=5, None) => Err(self.fault(of, Fault::NoGeometry)),
+            (rank, _) => Err(self.fault(of, Fault::Rank { weight: self.name(), rank })),
+        }
+    }
+
+    /// Checks a tensor of inputs against the weight.
+    fn batch(
+        &self,
+        file: usize,
+        tensor: TensorId,
+        kind: &LayerKind,
+    ) -> Result<Batch, ActivationsError> {
+        let fault = |fault| self.fault(Some(tensor), fault);
+        let info = self.captures.tensor(tensor);
+        if self.captures.float_type(tensor).is_none() {
+            return Err(fault(Fault::NotFloat(info.dtype.name().to_owned())));
+        }
+        let (dims, shape) = (info.shape.dims(), self.shape());
+        let elements = info.shape.elements();
+        let (unit, spatial) = match kind {
+            LayerKind::Linear => {
+                let (expected, found) = (shape.row_len(), info.shape.row_len());
+                if expected != found || dims.is_empty() {
+                    return Err(fault(Fault::Width { weight: self.name(), expected, found }));
+                }
+                (expected, Vec::new())
+            }
+            LayerKind::Convolution(convolution) => {
+                let per_group = shape.dims().get(1).copied().unwrap_or(0);
+                let channels = per_group.saturating_mul(convolution.groups as u64);
+                let axes = shape.rank() - 2;
+                let expected = || format!("{channels} channels and {axes} axes after them");
+                let wrong = || Fault::Channels {
+                    weight: self.name(),
+                    weight_shape: shape.to_string(),
+                    found: info.shape.to_string(),
+                    expected: expected(),
+                };
+                let sample = match dims.len().checked_sub(axes) {
+                    Some(2) => dims.get(1..),
+                    Some(1) => Some(dims),
+                    _ => None,
+                };
+                let Some([found, spatial @ ..]) = sample else { return Err(fault(wrong())) };
+                let spatial: Vec<usize> = spatial.iter().map(|&n| n as usize).collect();
+                if *found != channels || convolution.positions(&spatial).is_none() {
+                    return Err(fault(wrong()));
+                }
+                let plane = spatial.iter().map(|&n| n as u64).product::<u64>();
+                (channels.saturating_mul(plane), spatial)
+            }
+        };
+        if elements == 0 || unit == 0 {
+            return Err(fault(Fault::Empty));
+        }
+        Ok(Batch { file, tensor, samples: elements / unit, unit, spatial })
+    }
+
+    /// Reads a summary, and checks it against the weight.
+    fn summary(&self, said: &Said) -> Result<Summary, ActivationsError> {
+        let per_group = self.shape().dims().get(1).copied().unwrap_or(0).max(1);
+        let convolution = self.shape().rank() > 2;
+        let read = |id: Option<TensorId>| -> Result<Option<Vec<f32>>, ActivationsError> {
+            let Some(id) = id else { return Ok(None) };
+            let found = self.captures.tensor(id).parameters();
+            // The channels of a convolution are those of all its groups.
+            let fits = found == per_group || convolution && found.is_multiple_of(per_group);
+            if !fits || found == 0 {
+                let weight = self.name();
+                let fault = Fault::Summary { weight, expected: per_group, found };
+                return Err(self.fault(Some(id), fault));
+            }
+            let values = floats(self.captures, id)?.ok_or_else(|| {
+                let dtype = self.captures.tensor(id).dtype.name().to_owned();
+                self.fault(Some(id), Fault::NotFloat(dtype))
+            })?;
+            Ok(Some(values))
+        };
+        let (min, max, mean_square) = (read(said.min)?, read(said.max)?, read(said.mean_square)?);
+        if let Some(values) = &mean_square {
+            squares(values).map_err(|fault| self.fault(said.mean_square, fault))?;
+        }
+        let mut absmax = None;
+        for (id, values) in [(said.min, &min), (said.max, &max)] {
+            let Some(values) = values else { continue };
+            for (index, &value) in (0..).zip(values) {
+                if !value.is_finite() {
+                    let value = value.into();
+                    return Err(self.fault(id, Fault::NonFinite { index, value }));
+                }
+                absmax = Some(absmax.unwrap_or(0.0f64).max(f64::from(value.abs())));
+            }
+        }
+        // One end of the range alone does not tell the largest magnitude.
+        let absmax = absmax.filter(|_| min.is_some() && max.is_some());
+        Ok(Summary { mean_square, absmax })
+    }
+}
+
+/// A small tensor's elements; `None` if they are no floats.
+pub(super) fn floats(
+    file: &Checkpoint,
+    id: TensorId,
+) -> Result<Option<Vec<f32>>, ActivationsError> {
+    let mut reader = file.reader();
+    let Some((dtype, bytes)) = reader.elements(id, 0..file.tensor(id).parameters())? else {
+        return Ok(None);
+    };
+    let mut narrow = Vec::new();
+    kernels::convert(dtype, bytes, FloatType::F32, &mut narrow);
+    let (numbers, _) = narrow.as_chunks::<4>();
+    Ok(Some(numbers.iter().map(|&raw| f32::from_le_bytes(raw)).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parted_at_their_end() {
+        assert_eq!(parted("a.b.input"), Some(("a.b", "")));
+        assert_eq!(parted("a.b.input.12"), Some(("a.b", "12")));
+        assert_eq!(parted("a.input.mean_square"), Some(("a", "mean_square")));
+        assert_eq!(parted("input"), Some(("", "")));
+        assert_eq!(parted("input.min"), Some(("", "min")));
+        for name in ["a.output", "a.input.std", "inputs", "a.b.min", ""] {
+            assert_eq!(parted(name), None, "{name}");
+        }
+    }
+}

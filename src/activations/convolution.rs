@@ -1,0 +1,166 @@
+//! Convolutions: how their kernels move over the input, and the input unfolded to rows, one
+//! for each position of the output, that a matrix product multiplies (im2col).
+
+use serde::Deserialize;
+use std::collections::HashMap;
+
+/// The key of a capture file's metadata that says how each convolution moves: JSON of the
+/// modules' names to `stride`, `padding` (before and after), `dilation` per spatial axis and
+/// `groups`, as `assets/record_activations.py` writes it.
+pub const METADATA_KEY: &str = "quantscope.convolutions";
+
+/// How a convolution of any number of spatial axes moves over its input, which is padded
+/// with zeros.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Convolution {
+    pub stride: Vec<usize>,
+    /// Zeros before and after each axis.
+    pub padding: Vec<(usize, usize)>,
+    pub dilation: Vec<usize>,
+    pub groups: usize,
+    /// Length of the kernel along each axis; known from the weight.
+    #[serde(skip)]
+    pub kernel: Vec<usize>,
+}
+
+/// What a file's metadata says of its convolutions.
+pub fn parse(text: &str) -> Result<HashMap<String, Convolution>, String> {
+    serde_json::from_str(text).map_err(|e| e.to_string())
+}
+
+impl Convolution {
+    /// Takes the kernel from the weight, `[out, in / groups, kernel…]`; `Err`: what does not
+    /// fit together.
+    pub fn with_kernel(mut self, weight: &[u64]) -> Result<Convolution, String> {
+        let axes = weight.len().saturating_sub(2);
+        for (what, length) in [
+            ("stride", self.stride.len()),
+            ("padding", self.padding.len()),
+            ("dilation", self.dilation.len()),
+        ] {
+            if length != axes {
+                return Err(format!("{length} values of {what}, expected {axes}"));
+            }
+        }
+        let zero = |list: &[usize]| list.contains(&0);
+        if zero(&self.stride) || zero(&self.dilation) || self.groups == 0 {
+            return Err("stride, dilation and groups must be positive".into());
+        }
+        let out = weight.first().copied().unwrap_or(0);
+        if out % self.groups as u64 != 0 {
+            return Err(format!("{} groups do not divide {out} channels", self.groups));
+        }
+        self.kernel = weight.iter().skip(2).map(|&k| k as usize).collect();
+        Ok(self)
+    }
+
+    /// Positions of the output along each axis for an input of `spatial`; `None` where the
+    /// kernel does not fit.
+    pub fn positions(&self, spatial: &[usize]) -> Option<Vec<usize>> {
+        let axes = spatial.iter().zip(&self.kernel).zip(&self.padding);
+        axes.zip(self.stride.iter().zip(&self.dilation))
+            .map(|(((&length, &kernel), &(before, after)), (&stride, &dilation))| {
+                let padded = length.checked_add(before)?.checked_add(after)?;
+                let reach = dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
+                Some(padded.checked_sub(reach)? / stride + 1)
+            })
+            .collect()
+    }
+
+    /// Replaces `out` by the rows of the output positions `range`, counted row-major: what
+    /// the kernel sees of the `channels` of one sample (`[channels, spatial…]`), zeros where
+    /// it reaches over the edge. A row is `[channels, kernel…]`.
+    pub fn unfold(
+        &self,
+        sample: &[f32],
+        spatial: &[usize],
+        positions: &[usize],
+        channels: std::ops::Range<usize>,
+        range: std::ops::Range<usize>,
+        out: &mut Vec<f32>,
+    ) {
+        let plane: usize = spatial.iter().product();
+        let taps: usize = self.kernel.iter().product();
+        out.clear();
+        out.resize(range.len() * channels.len() * taps, 0.0);
+        let mut rows = out.chunks_exact_mut((channels.len() * taps).max(1));
+        for (position, row) in range.zip(&mut rows) {
+            let at = coordinates(position, positions);
+            for (tap, offset) in (0..taps).map(|tap| (tap, coordinates(tap, &self.kernel))) {
+                let Some(place) = self.source(&at, &offset, spatial) else { continue };
+                let values = channels.clone().map(|channel| sample.get(channel * plane + place));
+                for (channel, value) in values.enumerate() {
+                    if let (Some(slot), Some(value)) = (row.get_mut(channel * taps + tap), value) {
+                        *slot = *value;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The element of a channel that a tap of the kernel sees at a position; `None` in the
+    /// padding.
+    fn source(&self, at: &[usize], tap: &[usize], spatial: &[usize]) -> Option<usize> {
+        let mut place = 0usize;
+        for (axis, &length) in spatial.iter().enumerate() {
+            let moved = at.get(axis)? * self.stride.get(axis)?;
+            let reached = moved + tap.get(axis)? * self.dilation.get(axis)?;
+            let inside = reached.checked_sub(self.padding.get(axis)?.0)?;
+            if inside >= length {
+                return None;
+            }
+            place = place * length + inside;
+        }
+        Some(place)
+    }
+}
+
+/// The place of the `index`th of a grid's points, row-major.
+fn coordinates(mut index: usize, dims: &[usize]) -> Vec<usize> {
+    let mut at = vec![0; dims.len()];
+    for (place, &dim) in at.iter_mut().zip(dims).rev() {
+        *place = index % dim.max(1);
+        index /= dim.max(1);
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn convolution(text: &str, weight: &[u64]) -> Result<Convolution, String> {
+        let all = parse(&format!("{{\"m\":{text}}}"))?;
+        all["m"].clone().with_kernel(weight)
+    }
+
+    #[test]
+    fn rows_are_what_the_kernel_sees() {
+        let text = r#"{"stride":[2],"padding":[[1,0]],"dilation":[2],"groups":1}"#;
+        let found = convolution(text, &[1, 2, 2]).expect("fits");
+        let positions = found.positions(&[5]).expect("fits");
+        assert_eq!(positions, [2]);
+        let sample: Vec<f32> = (1..=10u8).map(f32::from).collect();
+        let mut out = Vec::new();
+        found.unfold(&sample, &[5], &positions, 0..2, 0..2, &mut out);
+        // Taps at -1 and 1, then at 1 and 3, in each of two channels.
+        assert_eq!(out, [0.0, 2.0, 0.0, 7.0, 2.0, 4.0, 7.0, 9.0]);
+        found.unfold(&sample, &[5], &positions, 1..2, 1..2, &mut out);
+        assert_eq!(out, [7.0, 9.0]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let text = r#"{"stride":[1],"padding":[[0,0]],"dilation":[1],"groups":1}"#;
+        assert!(convolution(text, &[1, 1, 3, 3]).is_err());
+        let text = r#"{"stride":[0],"padding":[[0,0]],"dilation":[1],"groups":1}"#;
+        assert!(convolution(text, &[1, 1, 3]).is_err());
+        let text = r#"{"stride":[1],"padding":[[0,0]],"dilation":[1],"groups":2}"#;
+        assert!(convolution(text, &[3, 1, 3]).is_err());
+        assert!(convolution(r#"{"stride":[1]}"#, &[1, 1, 3]).is_err());
+        let text = r#"{"stride":[1],"padding":[[0,0]],"dilation":[1],"groups":1}"#;
+        let found = convolution(text, &[1, 1, 3]).expect("fits");
+        assert_eq!(found.positions(&[2]), None);
+    }
+}

@@ -1,0 +1,51 @@
+//! The output error from mean squares alone: Σ ΔWᵢⱼ² E[xⱼ²] / Σ Wᵢⱼ² E[xⱼ²]. That is the
+//! exact one if features are uncorrelated and have no mean, and an approximation if not.
+
+use super::output::{OutputSums, Part, Weights};
+use crate::tensor::Shape;
+
+/// Which mean square each element of a weight is multiplied with.
+pub struct Diagonal<'a> {
+    mean_square: &'a [f32],
+    shape: &'a Shape,
+}
+
+impl<'a> Diagonal<'a> {
+    pub fn new(shape: &'a Shape, mean_square: &'a [f32]) -> Diagonal<'a> {
+        Diagonal { mean_square, shape }
+    }
+
+    /// The feature of element `index` of output channel `channel`.
+    fn feature(&self, channel: u64, index: u64) -> u64 {
+        let features = self.mean_square.len() as u64;
+        match *self.shape.dims() {
+            // Experts: one matrix each.
+            [experts, _, inputs] if features == experts * inputs && experts > 1 => {
+                channel * inputs + index % inputs.max(1)
+            }
+            [outputs, inputs, ..] if self.shape.rank() > 2 => {
+                let taps = (self.shape.channel_len() / inputs.max(1)).max(1);
+                let groups = (features / inputs.max(1)).max(1);
+                let per_group = (outputs / groups).max(1);
+                channel / per_group * inputs + index / taps
+            }
+            _ => index,
+        }
+    }
+
+    pub(super) fn sums(&self, weights: &Weights, part: &Part) -> OutputSums {
+        let mut sums = OutputSums::default();
+        let width = weights.width.max(1);
+        let rows = weights.as_is.chunks(width).zip(weights.lost.chunks(width));
+        for (channel, (as_is, lost)) in part.channels.clone().zip(rows) {
+            for (index, (w, lost)) in (0..).zip(as_is.iter().zip(lost)) {
+                let feature = self.feature(channel, index) as usize;
+                let square = self.mean_square.get(feature).copied().unwrap_or(0.0);
+                let times = |x: f32| f64::from(x) * f64::from(x) * f64::from(square);
+                sums.signal += times(*w);
+                sums.noise[0] += times(*lost);
+            }
+        }
+        sums
+    }
+}

@@ -1,0 +1,152 @@
+//! llama.cpp's importance matrices: for each weight, how large its inputs are, feature by
+//! feature. The GGUF form has `<weight>.in_sum2`, sums of squares, and `<weight>.counts`;
+//! the legacy form (`.dat`) a list of names, calls and values.
+
+use super::captures::floats;
+use super::error::ActivationsError;
+use crate::checkpoint::Checkpoint;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+/// Limits on what a legacy file may claim; llama.cpp's names have 64 bytes at most.
+const NAME_LIMIT: u32 = 1 << 12;
+const ENTRY_LIMIT: u32 = 1 << 20;
+
+/// What is known of the inputs of one weight.
+#[derive(Debug, PartialEq)]
+pub struct Entry {
+    /// The weight's own name.
+    pub name: String,
+    /// The mean square of each feature; of a tensor of experts, those of each expert. Of one
+    /// that no input has reached, zeros.
+    pub mean_square: Vec<f32>,
+}
+
+/// The entries of a matrix in a GGUF file.
+pub fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsError> {
+    let bad = |why: String| ActivationsError::File { path: file.path().to_owned(), why };
+    let mut entries = Vec::new();
+    for id in file.ids() {
+        let tensor = file.tensor(id);
+        let Some(name) = tensor.name.strip_suffix(".in_sum2") else { continue };
+        let shown = name.escape_debug();
+        let not_floats = || bad(format!("'{shown}' has sums that are not floats"));
+        let sums = floats(file, id)?.ok_or_else(not_floats)?;
+        let counts = file
+            .find(&format!("{name}.counts"))
+            .ok_or_else(|| bad(format!("'{shown}' has sums of squares and no counts")))?;
+        let counts = floats(file, counts)?.ok_or_else(not_floats)?;
+        if counts.is_empty() || sums.is_empty() || sums.len() % counts.len() != 0 {
+            return Err(bad(format!(
+                "'{shown}' has {} sums of squares and {} counts",
+                sums.len(),
+                counts.len()
+            )));
+        }
+        let features = sums.len() / counts.len();
+        let mean = |(sums, &count): (&[f32], &f32)| -> Vec<f32> {
+            let mean = |sum: &f32| if count > 0.0 { sum / count } else { 0.0 };
+            sums.iter().map(mean).collect()
+        };
+        let mean_square = sums.chunks(features).zip(&counts).flat_map(mean).collect();
+        entries.push(Entry { name: name.to_owned(), mean_square });
+    }
+    match entries.is_empty() {
+        true => Err(bad("it is GGUF and holds no importance matrix ('<weight>.in_sum2')".into())),
+        false => Ok(entries),
+    }
+}
+
+/// The entries of a file in the legacy form.
+pub fn read_legacy(path: &Path) -> Result<Vec<Entry>, ActivationsError> {
+    let bad = |why: String| ActivationsError::File { path: path.to_owned(), why };
+    let file = File::open(path).map_err(|e| bad(e.to_string()))?;
+    let size = file.metadata().map_err(|e| bad(e.to_string()))?.len();
+    parse_legacy(&mut BufReader::new(file), size).map_err(bad)
+}
+
+/// The same from a reader of `size` bytes.
+fn parse_legacy(file: &mut impl Read, size: u64) -> Result<Vec<Entry>, String> {
+    let cut = |_| "it is no importance matrix of llama.cpp, or it is cut off".to_owned();
+    let number = |file: &mut dyn Read| -> Result<u32, String> {
+        let mut raw = [0; 4];
+        file.read_exact(&mut raw).map_err(cut)?;
+        Ok(u32::from_le_bytes(raw))
+    };
+    let count = number(file)?;
+    if count == 0 || count > ENTRY_LIMIT {
+        return Err(format!("it claims {count} entries; it is no importance matrix of llama.cpp"));
+    }
+    let mut entries = Vec::new();
+    for n in 0..count {
+        let length = number(file)?;
+        if length > NAME_LIMIT {
+            return Err(format!("the name of its entry {n} claims {length} bytes"));
+        }
+        let mut name = vec![0; length as usize];
+        file.read_exact(&mut name).map_err(cut)?;
+        let name = String::from_utf8(name)
+            .map_err(|_| format!("the name of its entry {n} is not UTF-8"))?;
+        let calls = number(file)?;
+        let values = u64::from(number(file)?) * 4;
+        if values == 0 || values > size {
+            let shown = name.escape_debug();
+            return Err(format!("'{shown}' claims {} values", values / 4));
+        }
+        let mut raw = Vec::new();
+        file.take(values).read_to_end(&mut raw).map_err(cut)?;
+        if raw.len() as u64 != values {
+            return Err("it is cut off".to_owned());
+        }
+        let mean = |&raw: &[u8; 4]| f32::from_le_bytes(raw) / calls.max(1) as f32;
+        entries
+            .push(Entry { name, mean_square: raw.as_chunks::<4>().0.iter().map(mean).collect() });
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn legacy() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(2u32.to_le_bytes());
+        for (name, calls, values) in [("a.weight", 2u32, vec![2.0f32, 8.0]), ("b", 1, vec![0.5])] {
+            bytes.extend((name.len() as u32).to_le_bytes());
+            bytes.extend(name.as_bytes());
+            bytes.extend(calls.to_le_bytes());
+            bytes.extend((values.len() as u32).to_le_bytes());
+            values.iter().for_each(|v| bytes.extend(v.to_le_bytes()));
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_legacy_matrix_is_read() {
+        let mut bytes = legacy();
+        let expected = [
+            Entry { name: "a.weight".into(), mean_square: vec![1.0, 4.0] },
+            Entry { name: "b".into(), mean_square: vec![0.5] },
+        ];
+        let read = |bytes: &[u8]| parse_legacy(&mut &bytes[..], bytes.len() as u64);
+        assert_eq!(read(&bytes).expect("reads"), expected);
+        // What follows says how it was made.
+        bytes.extend([7, 0, 0, 0, 4, 0, 0, 0, b'w', b'i', b'k', b'i']);
+        assert_eq!(read(&bytes).expect("reads"), expected);
+    }
+
+    #[test]
+    fn one_that_is_cut_off_or_lies_is_refused() {
+        let bytes = legacy();
+        for end in 0..bytes.len() {
+            assert!(parse_legacy(&mut &bytes[..end], end as u64).is_err(), "{end}");
+        }
+        for at in [3, 7, 23] {
+            let mut bytes = legacy();
+            bytes[at] = 0x7f;
+            assert!(parse_legacy(&mut bytes.as_slice(), bytes.len() as u64).is_err(), "{at}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Recorded inputs, a few samples at a time.
+
+use super::captures::Inputs;
+use super::error::{ActivationsError, Fault};
+use crate::checkpoint::{Checkpoint, Reader};
+use crate::quantization::kernels;
+use crate::tensor::FloatType;
+
+/// Bytes of inputs that are held at a time, unless a single sample has more.
+const BLOCK_BYTES: u64 = 1 << 20;
+
+/// One thread's view of the files; buffers are used again.
+pub struct Stream<'a> {
+    files: &'a [Checkpoint],
+    readers: Vec<Option<Reader<'a>>>,
+    narrow: Vec<u8>,
+    values: Vec<f32>,
+}
+
+/// Some samples of one layer, one after another.
+pub struct Samples<'s> {
+    pub values: &'s [f32],
+    /// The same, little-endian.
+    pub bytes: &'s [u8],
+    /// Elements of each.
+    pub unit: usize,
+    /// The axes after the channels; none of a linear layer.
+    pub spatial: &'s [usize],
+}
+
+impl<'a> Stream<'a> {
+    pub(super) fn new(files: &'a [Checkpoint]) -> Stream<'a> {
+        let readers = files.iter().map(|_| None).collect();
+        Stream { files, readers, narrow: Vec::new(), values: Vec::new() }
+    }
+
+    /// Gives all samples of a layer to `look`, in their order, as f32. How they are divided
+    /// depends on their size alone. `wanted`: whether to go on.
+    pub fn each(
+        &mut self,
+        inputs: &Inputs,
+        wanted: &dyn Fn() -> bool,
+        mut look: impl FnMut(Samples),
+    ) -> Result<(), ActivationsError> {
+        for batch in &inputs.batches {
+            let (Some(file), Some(place)) =
+                (self.files.get(batch.file), self.readers.get_mut(batch.file))
+            else {
+                continue;
+            };
+            let reader = place.get_or_insert_with(|| file.reader());
+            let at_once = (BLOCK_BYTES / batch.unit.saturating_mul(4).max(1)).max(1);
+            let mut sample = 0;
+            while sample < batch.samples {
+                if !wanted() {
+                    return Err(ActivationsError::Cancelled);
+                }
+                let end = sample.saturating_add(at_once).min(batch.samples);
+                let range = sample * batch.unit..end * batch.unit;
+                let first = range.start;
+                sample = end;
+                let Some((dtype, bytes)) = reader.elements(batch.tensor, range)? else { continue };
+                kernels::convert(dtype, bytes, FloatType::F32, &mut self.narrow);
+                self.values.clear();
+                let numbers = self.narrow.as_chunks::<4>().0.iter();
+                self.values.extend(numbers.map(|&raw| f32::from_le_bytes(raw)));
+                if let Some(at) = self.values.iter().position(|value| !value.is_finite()) {
+                    let value = self.values.get(at).copied().unwrap_or(f32::NAN).into();
+                    return Err(ActivationsError::Recorded {
+                        path: file.path().to_owned(),
+                        name: file.tensor(batch.tensor).name.clone(),
+                        fault: Fault::NonFinite { index: first + at as u64, value },
+                    });
+                }
+                let (unit, spatial) = (batch.unit as usize, batch.spatial.as_slice());
+                let (values, bytes) = (self.values.as_slice(), self.narrow.as_slice());
+                look(Samples { values, bytes, unit, spatial });
+            }
+        }
+        Ok(())
+    }
+
+    /// The file and name that stand for a layer's inputs in errors.
+    pub(super) fn fault(&self, inputs: &Inputs, fault: Fault) -> ActivationsError {
+        let first = inputs.batches.first().and_then(|batch| {
+            let file = self.files.get(batch.file)?;
+            Some((file.path().to_owned(), file.tensor(batch.tensor).name.clone()))
+        });
+        let (path, name) = first.unwrap_or_default();
+        ActivationsError::Recorded { path, name, fault }
+    }
+}
