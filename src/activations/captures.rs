@@ -290,7 +290,7 @@ impl Activations {
             let fault = |fault| ActivationsError::Recorded {
                 path: path.to_owned(),
                 name: entry.name.clone(),
-                fault,
+                fault: Box::new(fault),
             };
             let experts = match *tensor.shape.dims() {
                 [experts, _, _] => experts,
@@ -380,7 +380,8 @@ impl Layer<'_> {
 
     fn fault(&self, of: Option<TensorId>, fault: Fault) -> ActivationsError {
         let name = of.map_or_else(|| self.name(), |id| self.captures.tensor(id).name.clone());
-        ActivationsError::Recorded { path: self.captures.path().to_owned(), name, fault }
+        let (path, fault) = (self.captures.path().to_owned(), Box::new(fault));
+        ActivationsError::Recorded { path, name, fault }
     }
 
     fn kind(

@@ -8,7 +8,7 @@ pub enum ActivationsError {
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
     #[error("{}, '{}': {fault}", path.display(), name.escape_debug())]
-    Recorded { path: PathBuf, name: String, fault: Fault },
+    Recorded { path: PathBuf, name: String, fault: Box<Fault> },
     #[error("{}: {why}", path.display())]
     File { path: PathBuf, why: String },
     #[error("cancelled")]

@@ -69,7 +69,7 @@ impl<'a> Stream<'a> {
                     return Err(ActivationsError::Recorded {
                         path: file.path().to_owned(),
                         name: file.tensor(batch.tensor).name.clone(),
-                        fault: Fault::NonFinite { index: first + at as u64, value },
+                        fault: Box::new(Fault::NonFinite { index: first + at as u64, value }),
                     });
                 }
                 let (unit, spatial) = (batch.unit as usize, batch.spatial.as_slice());
@@ -87,6 +87,6 @@ impl<'a> Stream<'a> {
             Some((file.path().to_owned(), file.tensor(batch.tensor).name.clone()))
         });
         let (path, name) = first.unwrap_or_default();
-        ActivationsError::Recorded { path, name, fault }
+        ActivationsError::Recorded { path, name, fault: Box::new(fault) }
     }
 }

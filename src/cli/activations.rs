@@ -1,8 +1,7 @@
 //! `--activations`: recorded inputs, and what quantizing loses in the layers' outputs.
 
 use super::error::Error;
-use super::options::WorkArgs;
-use super::text;
+use super::options::{Choice, WorkArgs};
 use super::watch::Watch;
 use crate::activations::{Activations, ActivationsError, Basis, OutputError, Way};
 use crate::checkpoint::Checkpoint;
@@ -11,11 +10,13 @@ use crate::job::output::{self, Found, Request};
 use crate::plan::quantizable;
 use crate::quantization::{Calibration, Quantizer, Rounding};
 use crate::tensor::TensorId;
+use crate::text::names;
 use clap::Args;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
@@ -74,27 +75,16 @@ pub struct Outputs {
     found: HashMap<TensorId, Result<Found, ActivationsError>>,
 }
 
-/// An output error, with what it is computed from.
-pub struct Figure<'a> {
-    pub found: &'a Found,
-    pub error: &'a OutputError,
-}
-
 impl Outputs {
-    pub fn get(&self, id: TensorId) -> Option<&Result<Found, ActivationsError>> {
-        self.found.get(&id)
-    }
-
     /// What the layer's output loses by a quantizer.
-    pub fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<Figure<'_>> {
-        let found = self.found.get(&id)?.as_ref().ok()?;
-        Some(Figure { found, error: found.error(quantizer)? })
+    fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
+        self.found.get(&id)?.as_ref().ok()?.error(quantizer)
     }
 
     /// The order by it: the worst first, what is exact after every figure, what has none at
     /// the end.
     pub fn rank(&self, id: TensorId, quantizer: Quantizer, way: Way) -> f64 {
-        let db = self.error(id, quantizer).and_then(|figure| figure.error.db(way));
+        let db = self.error(id, quantizer).and_then(|error| error.db(way));
         db.map_or(f64::INFINITY, |db| -db.max(-f64::MAX))
     }
 
@@ -119,17 +109,20 @@ impl Outputs {
         }
         let missing = self.missing(checkpoint);
         if let Some(&first) = missing.first() {
-            let name = text::printable(&checkpoint.tensor(first).name);
+            let name = names::visible(&checkpoint.tensor(first).name);
             let count = missing.len();
-            writeln!(out, "No inputs were recorded for {count} quantizable tensors, first '{name}'.")?;
+            writeln!(
+                out,
+                "No inputs were recorded for {count} quantizable tensors, first '{name}'."
+            )?;
         }
         if let [(path, name), ..] = self.activations.unmatched() {
-            let (path, name) = (path.to_string_lossy(), text::printable(name));
+            let (path, name) = (path.to_string_lossy(), names::visible(name));
             let count = self.activations.unmatched().len();
             writeln!(
                 out,
                 "Recorded for no layer of this model: {count} names, first '{name}' in {}.",
-                text::printable(&path)
+                names::visible(&path)
             )?;
         }
         Ok(())
@@ -153,15 +146,104 @@ impl Outputs {
         }
     }
 
-    /// For a document: the names that are of no layer.
-    pub fn unmatched(&self) -> Unmatched<'_> {
-        let name = |(path, name): &'_ (PathBuf, String)| -> (String, String) {
-            (path.to_string_lossy().into_owned(), name.clone())
-        };
-        let all = self.activations.unmatched().iter().map(name);
-        Unmatched {
-            unmatched: all.map(|(file, name)| UnmatchedName { file, name }).collect(),
-            phantom: std::marker::PhantomData,
+    /// For a document.
+    pub fn summary(&self) -> Summary<'_> {
+        let unmatched = self.activations.unmatched().iter();
+        Summary {
+            unmatched: unmatched
+                .map(|(path, name)| Unmatched { file: path.to_string_lossy(), name })
+                .collect(),
         }
     }
+
+    /// For a document, what is known of one layer; `None` if it was not recorded.
+    pub fn figures(&self, id: TensorId, quantizer: Quantizer) -> Option<OutputFigures> {
+        let found = self.found.get(&id)?;
+        let (reason, found) = match found {
+            Ok(found) => (None, Some(found)),
+            Err(error) => (Some(error.to_string()), None),
+        };
+        let error = found.and_then(|found| found.error(quantizer));
+        let way = |way| {
+            let relative = error.and_then(|error| error.ratio(way));
+            WayFigures { relative, db: error.and_then(|error| error.db(way)) }
+        };
+        Some(OutputFigures {
+            basis: error.map(|error| basis_name(error.basis)),
+            reason,
+            input_scale: found.and_then(|found| found.input_scale),
+            weights: way(Way::Weights),
+            dynamic: way(Way::Dynamic),
+            r#static: way(Way::Static),
+        })
+    }
+
+    /// Three cells of a table: what the layer's output loses each way.
+    pub fn cells(&self, id: TensorId, quantizer: Quantizer) -> [String; 3] {
+        let error = self.error(id, quantizer);
+        Way::ALL.map(|way| match error.and_then(|error| Some((error, error.db(way)?))) {
+            None => String::new(),
+            Some((error, db)) => shown(error.basis, db),
+        })
+    }
 }
+
+/// An output error as a cell shows it.
+fn shown(basis: Basis, db: f64) -> String {
+    let mark = if basis == Basis::Diagonal { "~" } else { "" };
+    match db {
+        f64::NEG_INFINITY => "exact".to_owned(),
+        db => format!("{mark}{db:.1} dB"),
+    }
+}
+
+fn basis_name(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Inputs => "inputs",
+        Basis::Diagonal => "diagonal",
+    }
+}
+
+/// What the captures are, in a document.
+#[derive(Serialize)]
+pub struct Summary<'a> {
+    unmatched: Vec<Unmatched<'a>>,
+}
+
+#[derive(Serialize)]
+struct Unmatched<'a> {
+    file: Cow<'a, str>,
+    name: &'a str,
+}
+
+/// What the output of a layer loses, in a document.
+#[derive(Serialize)]
+pub struct OutputFigures {
+    basis: Option<&'static str>,
+    /// Why it has no figures.
+    reason: Option<String>,
+    input_scale: Option<f32>,
+    weights: WayFigures,
+    dynamic: WayFigures,
+    r#static: WayFigures,
+}
+
+#[derive(Serialize)]
+struct WayFigures {
+    relative: Option<f64>,
+    db: Option<f64>,
+}
+
+/// What a table is ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortBy {
+    Sqnr,
+    Output(Way),
+}
+
+pub const SORTS: [Choice<SortBy>; 4] = [
+    ("sqnr", "the error of the weights", SortBy::Sqnr),
+    ("output", "that of the layer's output, only weights quantized", SortBy::Output(Way::Weights)),
+    ("output-dynamic", "with inputs quantized as they come", SortBy::Output(Way::Dynamic)),
+    ("output-static", "with inputs by one calibrated scale", SortBy::Output(Way::Static)),
+];

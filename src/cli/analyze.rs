@@ -1,5 +1,6 @@
 //! `analyze`: what quantizing would cost every tensor, the worst first.
 
+use super::activations::{ActivationArgs, Outputs, SORTS, SortBy};
 use super::calibrate::scale_of;
 use super::document::{Document, Tensor};
 use super::duplicates::Duplicates;
@@ -7,17 +8,18 @@ use super::error::Error;
 use super::listing::{Row, Tally};
 use super::options::{
     CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
-    WorkArgs,
+    WorkArgs, choice,
 };
 use super::output::{output, width};
 use super::scan::{Found, Scan};
 use super::schemes::SideBySide;
 use super::table::{Kind, Table};
+use crate::activations::Way;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{
-    ChannelQuestion, ErrorStatistics, Flag, QuantizationScheme, Questions, Statistics, Thresholds,
-    flags,
+    ChannelQuestion, ErrorStatistics, Flag, QuantizationScheme, Quantizer, Questions, Statistics,
+    Thresholds, flags,
 };
 use crate::tensor::TensorId;
 use crate::text::{figures, names};
@@ -36,12 +38,23 @@ pub struct Analyze {
     scheme: SchemeArgs,
     /// Several schemes side by side, the first of them ranked by: any of per-tensor,
     /// per-channel, per-block:N, also with /int4 or /fp8 after them
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "scheme")]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with_all = ["scheme", "activations"])]
     schemes: Vec<QuantizationScheme>,
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
     rounding: RoundingArgs,
+    #[command(flatten)]
+    activations: ActivationArgs,
+    /// What the table is ordered by, the worst first; the layers' outputs if activations are
+    /// given, else the weights
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_parser = choice(&SORTS),
+        requires_ifs = [("output", "activations"), ("output-dynamic", "activations"), ("output-static", "activations")]
+    )]
+    sort: Option<SortBy>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -58,11 +71,20 @@ pub struct Measured {
     pub found: Option<Found>,
 }
 
+/// Everything that is shown.
+struct Shown<'a> {
+    checkpoint: &'a Arc<Checkpoint>,
+    measured: &'a [Measured],
+    outputs: Option<Outputs>,
+    duplicates: Duplicates,
+}
+
 impl Analyze {
     pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
         let tensors = selection.matching(&checkpoint)?;
+        let activations = self.activations.open(&checkpoint)?;
         let scan = Scan::start(
             &checkpoint,
             tensors,
@@ -75,6 +97,29 @@ impl Analyze {
             .map(|found| found.map(|(id, found)| Measured { id, rank: rank(&found), found }))
             .collect::<Result<Vec<_>, Error>>()?;
         measured.sort_by(|a, b| a.rank.total_cmp(&b.rank));
+        let outputs = match &activations {
+            Some(activations) => {
+                let ids = measured.iter().map(|m| m.id).collect();
+                let (quantizers, rounding) = (vec![self.quantizer()], self.rounding.rounding);
+                let args = &self.activations;
+                Some(args.measure(
+                    &checkpoint,
+                    activations,
+                    ids,
+                    quantizers,
+                    rounding,
+                    &self.work,
+                )?)
+            }
+            None => None,
+        };
+        if let Some(outputs) = &outputs {
+            let by = self.sort.unwrap_or(SortBy::Output(Way::Weights));
+            if let SortBy::Output(way) = by {
+                let rank = |m: &Measured| outputs.rank(m.id, self.quantizer(), way);
+                measured.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+            }
+        }
         let statistics = measured.iter().filter_map(|m| Some((m.id, m.statistics()?)));
         let duplicates = Duplicates::find(&checkpoint, statistics, &self.work)?;
         if !self.schemes.is_empty() {
@@ -90,10 +135,15 @@ impl Analyze {
                 false => side_by_side.table(),
             };
         }
+        let shown = Shown { checkpoint: &checkpoint, measured: &measured, outputs, duplicates };
         match self.output.json {
-            true => self.document(&checkpoint, &selection, &measured, &duplicates),
-            false => self.table(&checkpoint, &selection, &measured, &duplicates, words),
+            true => self.document(&selection, &shown),
+            false => self.table(&selection, &shown, words),
         }
+    }
+
+    fn quantizer(&self) -> Quantizer {
+        self.calibration.quantizer(self.scheme.scheme)
     }
 
     fn questions(&self) -> Questions {
@@ -109,13 +159,8 @@ impl Analyze {
         Questions { channels, ..Questions::errors(quantizers.collect(), self.rounding.rounding) }
     }
 
-    fn document(
-        &self,
-        checkpoint: &Arc<Checkpoint>,
-        selection: &Selection,
-        measured: &[Measured],
-        duplicates: &Duplicates,
-    ) -> Result<(), Error> {
+    fn document(&self, selection: &Selection, shown: &Shown) -> Result<(), Error> {
+        let Shown { checkpoint, measured, outputs, duplicates } = shown;
         let scheme = self.scheme.scheme;
         // A list of scales can be as long as a thirty-second of the model, so it is not
         // kept while everything is measured and ranked, but found again row by row.
@@ -129,7 +174,7 @@ impl Analyze {
         };
         let mut tally = Tally::new(scheme);
         let mut document = Document::begin(output(), checkpoint, scheme)?;
-        for Measured { id, found, .. } in measured {
+        for Measured { id, found, .. } in *measured {
             let list = lists.as_mut().and_then(Scan::next).transpose()?.and_then(|(_, list)| list);
             // The file may have changed since: then the second look is the truth.
             let found = match &list {
@@ -142,60 +187,80 @@ impl Analyze {
             let quantized = listed.quantized().or(row.quantized());
             let scale = quantized.and_then(|q| scale_of(scheme, &q.scales));
             let duplicate = duplicates.of(checkpoint, *id);
-            document.tensor(&Tensor::analyzed(&row, scale, duplicate))?;
+            let tensor = Tensor::analyzed(&row, scale, duplicate);
+            document.tensor(&match outputs {
+                Some(outputs) => tensor.with_output(outputs.figures(*id, self.quantizer())),
+                None => tensor,
+            })?;
         }
-        document.end(&tally.totals)?;
+        document.end(&tally.totals, outputs.as_ref().map(Outputs::summary).as_ref())?;
+        outputs.as_ref().map_or(Ok(()), Outputs::conclude)?;
         tally.conclude()
     }
 
-    fn table(
-        &self,
-        checkpoint: &Checkpoint,
-        selection: &Selection,
-        measured: &[Measured],
-        duplicates: &Duplicates,
-        words: &Thresholds,
-    ) -> Result<(), Error> {
+    fn table(&self, selection: &Selection, shown: &Shown, words: &Thresholds) -> Result<(), Error> {
+        let Shown { checkpoint, measured, outputs, duplicates } = shown;
         let mut tally = Tally::new(self.scheme.scheme);
-        let mut table = Table::new(&[
+        let mut columns = vec![
             ("tensor", Kind::Name),
             ("dtype", Kind::OptionalLeft),
             ("shape", Kind::Left),
             ("bytes", Kind::Optional),
             ("SQNR", Kind::Right),
             ("", Kind::Left),
+        ];
+        if outputs.is_some() {
+            columns.extend([
+                ("output", Kind::Right),
+                ("dynamic", Kind::Right),
+                ("static", Kind::Right),
+            ]);
+        }
+        columns.extend([
             ("rel. error", Kind::Optional),
             ("max error", Kind::Optional),
             ("zeroed", Kind::Optional),
             ("levels", Kind::Optional),
             ("quantizable", Kind::Note),
         ]);
+        let mut table = Table::new(&columns);
         let levels = self.scheme.scheme.quantization_type().levels();
-        for Measured { id, found, .. } in measured {
+        for Measured { id, found, .. } in *measured {
             let mut row = Row::new(checkpoint, selection, *id, found.as_ref());
             tally.add(&mut row);
             table.cell(names::visible(&row.tensor.name));
             table.cell(names::visible(row.tensor.dtype.name()));
             table.cell(&row.tensor.shape);
             table.cell(figures::bytes(row.tensor.bytes));
-            match statistics(found) {
+            let error = statistics(found);
+            let sqnr = error.map(|error| error.sqnr_db);
+            table.cell(sqnr.map(figures::decibels).unwrap_or_default());
+            table.cell(sqnr.map_or("", |db| words.verdict(db).word()));
+            if let Some(outputs) = outputs {
+                outputs.cells(*id, self.quantizer()).iter().for_each(|cell| table.cell(cell));
+            }
+            match error {
                 Some(error) => {
-                    table.cell(figures::decibels(error.sqnr_db));
-                    table.cell(words.verdict(error.sqnr_db).word());
                     table.cell(figures::percent(error.relative_error));
                     table.cell(figures::plain(error.max_abs_error));
                     table.cell(figures::percent(error.zeroed));
                     table.cell(format_args!("{}/{levels}", error.levels_used));
                 }
-                None => (0..6).for_each(|_| table.cell("")),
+                None => (0..4).for_each(|_| table.cell("")),
             }
             table.cell(note(&row, duplicates, checkpoint, *id));
         }
         let mut out = output();
         table.print(&mut out, width())?;
         tally.print(&mut out)?;
-        writeln!(out, "The figures are errors of the weights, not of the model's output.")?;
+        match outputs {
+            None => {
+                writeln!(out, "The figures are errors of the weights, not of the model's output.")?;
+            }
+            Some(outputs) => outputs.print(checkpoint, &mut out)?,
+        }
         out.flush()?;
+        outputs.as_ref().map_or(Ok(()), Outputs::conclude)?;
         tally.conclude()
     }
 }

@@ -65,7 +65,7 @@ impl Calibrate {
                 let scale = row.quantized().and_then(|q| scale_of(scheme, &q.scales));
                 document.tensor(&Tensor::calibrated(&row, scale))?;
             }
-            document.end(&tally.totals)?;
+            document.end(&tally.totals, None)?;
             return tally.conclude();
         }
         let mut table = Table::new(&[

@@ -1,6 +1,7 @@
 //! The JSON document of `inspect`, `calibrate` and `analyze`: one shape, written tensor by
 //! tensor, so that its size does not matter. Its keys are documented in the README.
 
+use super::activations::{OutputFigures, Summary};
 use super::listing::{Row, Totals};
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{
@@ -36,9 +37,14 @@ impl<W: Write> Document<W> {
         Ok(super::output::json(&mut self.out, tensor)?)
     }
 
-    pub fn end(mut self, totals: &Totals) -> io::Result<()> {
+    /// `activations`: what the captures are, if there are any.
+    pub fn end(mut self, totals: &Totals, activations: Option<&Summary>) -> io::Result<()> {
         self.out.write_all(b"],\"totals\":")?;
         super::output::json(&mut self.out, totals)?;
+        if let Some(activations) = activations {
+            self.out.write_all(b",\"activations\":")?;
+            super::output::json(&mut self.out, activations)?;
+        }
         self.out.write_all(b"}\n")?;
         self.out.flush()
     }
@@ -61,6 +67,9 @@ pub struct Tensor<'a> {
     health: Option<Health<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schemes: Option<Vec<SchemeFigures>>,
+    /// Only where activations were given; null for a layer that was not recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<Option<OutputFigures>>,
 }
 
 /// What is odd with a tensor.
@@ -206,7 +215,13 @@ impl<'a> Tensor<'a> {
             figures: Figures::None {},
             health: None,
             schemes: None,
+            output: None,
         }
+    }
+
+    /// The same, with what the layer's output loses.
+    pub fn with_output(self, output: Option<OutputFigures>) -> Self {
+        Tensor { output: Some(output), ..self }
     }
 
     pub fn calibrated(row: &'a Row, scale: Option<Scale<'a>>) -> Self {

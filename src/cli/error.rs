@@ -1,5 +1,6 @@
 //! How a command fails: a sentence on standard error and an exit code.
 
+use crate::activations::ActivationsError;
 use crate::checkpoint::CheckpointError;
 use crate::export::ExportError;
 use crate::job::save::SaveError;
@@ -28,6 +29,10 @@ pub enum Error {
     Export(#[from] ExportError),
     #[error("{0}")]
     Save(#[from] SaveError),
+    #[error("{0}")]
+    Activations(#[from] ActivationsError),
+    #[error("{count} of the layers' outputs could not be measured; {first}")]
+    Unmeasured { count: usize, first: String },
     #[error("{count} of the tensors could not be read; {first}")]
     Unread { count: usize, first: String },
     /// Also when the reader of a pipe went away, which is no error.

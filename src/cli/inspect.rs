@@ -37,7 +37,7 @@ impl Inspect {
                 tally.add(&mut row);
                 document.tensor(&Tensor::listed(&row))?;
             }
-            document.end(&tally.totals)?;
+            document.end(&tally.totals, None)?;
             return tally.conclude();
         }
         let mut table = Table::new(&[

@@ -4,6 +4,7 @@
 //! document; progress and errors to standard error. Knows nothing of `app`, `ui` or
 //! `terminal`; only `main` knows both.
 
+mod activations;
 mod analyze;
 mod calibrate;
 mod completions;

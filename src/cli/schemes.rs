@@ -47,7 +47,7 @@ impl SideBySide<'_> {
             let duplicate = self.duplicates.of(self.checkpoint, *id);
             document.tensor(&Tensor::compared(&row, schemes, duplicate))?;
         }
-        document.end(&tally.totals)?;
+        document.end(&tally.totals, None)?;
         tally.conclude()
     }
 
