@@ -14,7 +14,7 @@ use crate::text::names;
 use clap::Args;
 use serde::Serialize;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +35,22 @@ pub struct ActivationArgs {
     )]
     pub activation_calibration: Calibration,
 }
+
+/// How activations are quantized, in the Burn Book's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivationScheme {
+    Dynamic,
+    Static,
+}
+
+pub const ACTIVATION_SCHEMES: [Choice<ActivationScheme>; 2] = [
+    ("dynamic", "as they come, a scale for each token", ActivationScheme::Dynamic),
+    (
+        "static",
+        "by one scale for each layer, calibrated on --activations",
+        ActivationScheme::Static,
+    ),
+];
 
 impl ActivationArgs {
     /// Opens the captures, if any are given.
@@ -68,6 +84,17 @@ impl ActivationArgs {
     }
 }
 
+impl Outputs {
+    /// The calibrated scale of each layer's inputs; the first layer that could not be read
+    /// is an error.
+    pub fn input_scales(self) -> Result<BTreeMap<TensorId, f32>, Error> {
+        self.conclude()?;
+        let scale =
+            |(id, found): (TensorId, Result<Found, _>)| Some((id, found.ok()?.input_scale?));
+        Ok(self.found.into_iter().filter_map(scale).collect())
+    }
+}
+
 /// What is known of the layers' outputs.
 pub struct Outputs {
     activations: Arc<Activations>,
@@ -79,6 +106,11 @@ impl Outputs {
     /// What the layer's output loses by a quantizer.
     fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
         self.found.get(&id)?.as_ref().ok()?.error(quantizer)
+    }
+
+    /// ‖Wx − Ŵx̂‖² / ‖Wx‖².
+    pub fn ratio(&self, id: TensorId, quantizer: Quantizer, way: Way) -> Option<f64> {
+        self.error(id, quantizer)?.ratio(way)
     }
 
     /// The order by it: the worst first, what is exact after every figure, what has none at

@@ -1,5 +1,6 @@
 //! `quantize`: writes the checkpoint with the selected tensors as int8.
 
+use super::activations::{ACTIVATION_SCHEMES, ActivationArgs, ActivationScheme, Outputs};
 use super::error::Error;
 use super::listing::refusal;
 use super::options::{
@@ -9,10 +10,11 @@ use super::options::{
 use super::receipt;
 use super::save::save;
 use super::scan::Scan;
+use crate::activations::Way;
 use crate::checkpoint::Checkpoint;
 use crate::export::{ExportError, KnownScales, OutputFormat, Request, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
-use crate::plan::{Plan, Selection, SelectionError, recipe};
+use crate::plan::{InputQuantization, Plan, Selection, SelectionError, recipe};
 use crate::quantization::{Outcome, QuantizationScheme, Questions, Thresholds};
 use crate::tensor::TensorId;
 use clap::Args;
@@ -39,15 +41,21 @@ pub struct Quantize {
     #[arg(long, value_name = "FORMAT", default_value = OutputFormat::default().name(), value_parser = choice(&OutputFormat::ALL.map(|f| (f.name(), f.summary(), f))))]
     format: OutputFormat,
     /// Choose each tensor's scheme, or none, so that all tensors together take at most N
-    /// bytes with the least error
+    /// bytes with the least error: of the layers' outputs where --activations tell it, else
+    /// of the weights
     #[arg(long, value_name = "N")]
     max_bytes: Option<u64>,
     /// Choose the smallest scheme for each tensor that keeps at least so many dB; a tensor
     /// that no scheme keeps so well stays as it is
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     min_sqnr: Option<f64>,
+    #[command(flatten)]
+    activations: ActivationArgs,
+    /// With --format int8: how the layers' inputs are quantized
+    #[arg(long, value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES), requires_if("static", "activations"))]
+    activation_scheme: ActivationScheme,
     /// The plan that a recipe file holds, instead of a selection
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
     recipe: Option<PathBuf>,
     /// Also write the plan as a recipe file
     #[arg(long, value_name = "FILE")]
@@ -93,10 +101,18 @@ const SCHEMES: [QuantizationScheme; 5] = [
 impl Quantize {
     pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
-        let Planned { plan, known, warnings } = match &self.recipe {
+        let Planned { mut plan, known, mut warnings } = match &self.recipe {
             Some(path) => Planned { plan: recipe::read(path, &checkpoint)?, ..Planned::default() },
             None => self.plan(&checkpoint, &self.selection.selection())?,
         };
+        let used = self.has_budget() || self.activation_scheme == ActivationScheme::Static;
+        if !used && !self.activations.activations.is_empty() {
+            let why = "--activations are for --activation-scheme static, --max-bytes and --min-sqnr; none of these is given";
+            return Err(ExportError::Unfit { path: self.save.out, why: why.to_owned() }.into());
+        }
+        if self.activation_scheme == ActivationScheme::Static {
+            self.calibrate_inputs(&checkpoint, &mut plan, &mut warnings)?;
+        }
         if let Some(path) = &self.write_recipe {
             std::fs::write(path, recipe::to_toml(&plan, &checkpoint))
                 .map_err(|source| Error::File { path: path.clone(), source })?;
@@ -117,6 +133,44 @@ impl Quantize {
         let mut receipt = save(&checkpoint, request, known, &self.work)?;
         receipt.warnings.splice(0..0, warnings);
         receipt::print(&receipt, self.output.json, words)
+    }
+
+    /// Finds the scales of the layers' inputs. What was not recorded is left out of the plan,
+    /// unless it was asked for by name.
+    fn calibrate_inputs(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        plan: &mut Plan,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let refuse = |why: String| {
+            let path = self.save.out.clone();
+            Error::Export(ExportError::Unfit { path, why })
+        };
+        if self.format != OutputFormat::Int8 {
+            let name = self.format.name();
+            return Err(refuse(format!("{name} has no scales of inputs; --format int8 has")));
+        }
+        let Some(activations) = self.activations.open(checkpoint)? else { return Ok(()) };
+        let ids: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
+        let (args, rounding) = (&self.activations, plan.rounding);
+        let found =
+            args.measure(checkpoint, &activations, ids.clone(), Vec::new(), rounding, &self.work)?;
+        let scales = found.input_scales()?;
+        let selection = self.selection.selection();
+        for id in ids.into_iter().filter(|id| !scales.contains_key(id)) {
+            let name = &checkpoint.tensor(id).name;
+            let shown = name.escape_debug();
+            if selection.names(name) {
+                return Err(refuse(format!("no inputs were recorded for '{shown}'")));
+            }
+            plan.unmark(id);
+            warnings.push(format!(
+                "tensor '{shown}' was left as it is: no inputs were recorded for it"
+            ));
+        }
+        plan.inputs = InputQuantization::Static(scales);
+        Ok(())
     }
 
     fn has_budget(&self) -> bool {
@@ -195,15 +249,40 @@ impl Quantize {
         plan
     }
 
+    /// What the outputs of the layers up for choice lose, if activations are given.
+    fn outputs(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        outcomes: &[(TensorId, Vec<Outcome>)],
+    ) -> Result<Option<Outputs>, Error> {
+        let Some(activations) = self.activations.open(checkpoint)? else { return Ok(None) };
+        let ids = outcomes.iter().map(|(id, _)| *id).collect();
+        let quantizers = outcomes.first().map(|(_, outcomes)| outcomes.as_slice());
+        let quantizers = quantizers.unwrap_or_default().iter().map(|outcome| outcome.quantizer);
+        let (args, rounding) = (&self.activations, self.rounding.rounding);
+        let quantizers = quantizers.collect();
+        let found =
+            args.measure(checkpoint, &activations, ids, quantizers, rounding, &self.work)?;
+        found.conclude()?;
+        Ok(Some(found))
+    }
+
     fn within_budget(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoint: &Arc<Checkpoint>,
         outcomes: &[(TensorId, Vec<Outcome>)],
     ) -> Result<Plan, Error> {
         let chosen_from: u64 = outcomes.iter().map(|(id, _)| checkpoint.tensor(*id).bytes).sum();
         let fixed = checkpoint.total_bytes().saturating_sub(chosen_from);
+        let outputs = self.outputs(checkpoint, outcomes)?;
+        let way = match (self.format, self.activation_scheme) {
+            (OutputFormat::Int8, ActivationScheme::Dynamic) => Way::Dynamic,
+            (OutputFormat::Int8, ActivationScheme::Static) => Way::Static,
+            _ => Way::Weights,
+        };
         let options = outcomes.iter().map(|(id, outcomes)| {
-            (*id, budget::options(checkpoint.tensor(*id), outcomes, self.min_sqnr))
+            let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, way);
+            (*id, budget::options(checkpoint.tensor(*id), outcomes, self.min_sqnr, output))
         });
         let curve = Curve::new(fixed, options);
         let smallest = curve.points().len() - 1;

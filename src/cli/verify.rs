@@ -1,5 +1,6 @@
 //! `verify`: whether a saved checkpoint is what its source and its plan promised.
 
+use super::activations::ActivationArgs;
 use super::document::ErrorFigures;
 use super::error::Error;
 use super::options::{OutputArgs, WorkArgs, open};
@@ -7,15 +8,17 @@ use super::output::{Output, output};
 use super::receipt::Quantized;
 use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
-use crate::export::Match;
+use crate::export::{self, ExportError, Match};
 use crate::job::verify::{self, Verification, Verified};
-use crate::quantization::{QuantizationScheme, Thresholds};
+use crate::quantization::{QuantizationScheme, Rounding, Thresholds, narrowed_scale};
+use crate::tensor::FloatType;
 use crate::text::{figures, names};
 use clap::Args;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub struct Verify {
@@ -24,6 +27,10 @@ pub struct Verify {
     /// The checkpoint it was made from; `demo:` is the built-in demo
     #[arg(long, value_name = "MODEL")]
     against: PathBuf,
+    /// What the scales of the layers' inputs were calibrated on; without it they are only
+    /// checked to be scales
+    #[command(flatten)]
+    activations: ActivationArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -35,7 +42,8 @@ impl Verify {
         let (written, source) = (open(&self.out)?, open(&self.against)?);
         let job = || verify::start(written.clone(), source.clone(), self.work.threads());
         let verification = Watch::start(job, "verifying", self.work.quiet)?.only()??;
-        let found = Found::new(&written, &source, &verification);
+        let inputs = self.input_scales(&written, &source, &verification)?;
+        let found = Found::new(&written, &source, &verification, inputs);
         let mut out = output();
         match self.output.json {
             true => {
@@ -48,6 +56,49 @@ impl Verify {
     }
 }
 
+/// What is known of the scales of inputs.
+#[derive(Serialize)]
+struct InputScales {
+    count: usize,
+    /// Whether they were calibrated anew and found the same.
+    compared: bool,
+}
+
+impl Verify {
+    fn input_scales(
+        &self,
+        written: &Checkpoint,
+        source: &Arc<Checkpoint>,
+        verification: &Verification,
+    ) -> Result<InputScales, Error> {
+        let stored = export::input_scales(written)?;
+        let (count, mut compared) = (stored.len(), false);
+        if let Some(activations) = self.activations.open(source)?.filter(|_| count > 0) {
+            let pairs = verification.tensors.iter();
+            let pairs = pairs.filter_map(|t| Some((t, *stored.get(&t.out)?)));
+            let ids = pairs.clone().map(|(tensor, _)| tensor.source).collect();
+            let (args, rounding) = (&self.activations, Rounding::default());
+            let found =
+                args.measure(source, &activations, ids, Vec::new(), rounding, &self.work)?;
+            let scales = found.input_scales()?;
+            for (tensor, scale) in pairs {
+                let int8 = written.layout(tensor.out).and_then(|layout| layout.int8());
+                let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);
+                let expected = scales.get(&tensor.source).map(|&s| narrowed_scale(s, to));
+                if expected.map(f32::to_bits) != Some(scale.to_bits()) {
+                    let expected = expected.map_or("none".to_owned(), |scale| scale.to_string());
+                    let why = format!("the scale of its inputs is {scale}, expected {expected}");
+                    let (path, tensor) = (written.path(), &written.tensor(tensor.out).name);
+                    let (path, tensor) = (path.to_owned(), tensor.clone());
+                    return Err(ExportError::Mismatch { path, tensor, why }.into());
+                }
+            }
+            compared = true;
+        }
+        Ok(InputScales { count, compared })
+    }
+}
+
 /// What every tensor was found to be.
 #[derive(Serialize)]
 struct Found<'a> {
@@ -57,12 +108,19 @@ struct Found<'a> {
     identical: usize,
     dequantized: usize,
     quantized: Vec<Quantized<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_scales: Option<InputScales>,
     #[serde(skip)]
     worst: Option<(f64, &'a str)>,
 }
 
 impl<'a> Found<'a> {
-    fn new(out: &'a Checkpoint, source: &'a Checkpoint, verification: &Verification) -> Self {
+    fn new(
+        out: &'a Checkpoint,
+        source: &'a Checkpoint,
+        verification: &Verification,
+        inputs: InputScales,
+    ) -> Self {
         let tensors = &verification.tensors;
         let name = |tensor: &Verified| source.tensor(tensor.source).name.as_str();
         let measured = tensors
@@ -82,6 +140,7 @@ impl<'a> Found<'a> {
             identical: count(|how| *how == Match::Identical),
             dequantized: count(|how| matches!(how, Match::Dequantized(_))),
             quantized: quantized.collect(),
+            input_scales: Some(inputs).filter(|inputs| inputs.count > 0),
             worst: worst.map(|(tensor, _, error)| (error.sqnr_db, name(tensor))),
         }
     }
@@ -95,6 +154,16 @@ impl<'a> Found<'a> {
             "{tensors} tensors: {} quantized, {dequantized} dequantized, {identical} bit for bit as they were",
             self.quantized.len()
         )?;
+        match &self.input_scales {
+            Some(InputScales { count, compared: true }) => {
+                writeln!(out, "scales of inputs: {count}, calibrated anew and found the same")?;
+            }
+            Some(InputScales { count, .. }) => writeln!(
+                out,
+                "scales of inputs: {count}, each a scale; --activations FILE compares them"
+            )?,
+            None => {}
+        }
         if let Some((db, name)) = self.worst {
             let (db, name) = (figures::judged(db, words), names::visible(name));
             writeln!(out, "measured from the file: worst {db}, {name}")?;

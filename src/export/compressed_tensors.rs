@@ -12,8 +12,8 @@ use super::targets;
 use crate::checkpoint::layout::Int8Values;
 use crate::checkpoint::{Checkpoint, Config};
 use crate::plan::{Plan, obstacle};
-use crate::quantization::{QuantizationScheme, QuantizationType};
-use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
+use crate::quantization::{QuantizationScheme, QuantizationType, narrowed_scale};
+use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo, write_f64};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -131,10 +131,19 @@ pub fn quantized(
         }
     }
     let scheme = one_scheme(checkpoint, plan, format).map_err(refuse)?;
+    let static_inputs = format == OutputFormat::Int8 && plan.inputs.is_static();
     let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
     for (id, _) in plan.iter() {
         let name = &checkpoint.tensor(id).name;
-        for part in ["scale", "packed", "shape"].map(|part| format!("{name}_{part}")) {
+        let input_scale = static_inputs.then(|| input_scale_name(checkpoint.tensor(id)));
+        if static_inputs && plan.inputs.scale(id).is_none() {
+            return Err(refuse(format!(
+                "no inputs were recorded for '{}', which static quantization needs; leave it out, or quantize activations as they come",
+                name.escape_debug()
+            )));
+        }
+        let parts = ["scale", "packed", "shape"].map(|part| format!("{name}_{part}"));
+        for part in parts.into_iter().chain(input_scale) {
             if names.contains(part.as_str()) {
                 let (name, part) = (name.escape_debug(), part.escape_debug());
                 return Err(refuse(format!(
@@ -167,6 +176,13 @@ pub fn quantized(
         let scales = MadeFrom::Scales { tensor: id };
         let scale_shape = quantizer.scheme.scale_shape(&info.shape);
         made.push(entry(format!("{}_scale", info.name), scale_type(info), scale_shape, scales)?);
+        if let Some(scale) = plan.inputs.scale(id).filter(|_| static_inputs) {
+            let to = scale_type(info);
+            let (float, mut bytes) = (to.float()?, Vec::new());
+            write_f64(float, narrowed_scale(scale, float).into(), &mut bytes);
+            let made_from = MadeFrom::Literal(bytes);
+            made.push(entry(input_scale_name(info), to, Shape::vector(1), made_from)?);
+        }
         if packed {
             let dims = info.shape.dims().iter().flat_map(|&n| (n as i64).to_le_bytes()).collect();
             let dims = MadeFrom::Literal(dims);
@@ -175,12 +191,21 @@ pub fn quantized(
         Some(made)
     });
     let mut json = config.json().clone();
-    json.insert("quantization_config".into(), quantization_config(format, scheme, &targets));
+    let config_of = quantization_config(format, scheme, &targets, static_inputs);
+    json.insert("quantization_config".into(), config_of);
     Ok(Made {
         shards,
         config: TextFile { name: "config.json".into(), text: pretty(&json) },
         warnings: warnings(&selected, &all, &config, scheme),
     })
+}
+
+/// The name of the calibrated scale of a layer's inputs.
+pub fn input_scale_name(weight: &TensorInfo) -> String {
+    match weight.module() {
+        "" => "input_scale".to_owned(),
+        module => format!("{module}.input_scale"),
+    }
 }
 
 fn entry(name: String, dtype: DType, shape: Shape, made_from: MadeFrom) -> Option<Entry> {
@@ -256,6 +281,7 @@ fn quantization_config(
     format: OutputFormat,
     scheme: QuantizationScheme,
     targets: &[String],
+    static_inputs: bool,
 ) -> Value {
     let mut weights = json!({
         "num_bits": 8,
@@ -278,7 +304,9 @@ fn quantization_config(
     let mut group = json!({ "targets": targets, "format": container, "weights": weights });
     if format == OutputFormat::Int8 {
         group["input_activations"] = json!({
-            "num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true,
+            "num_bits": 8, "type": "int", "symmetric": true,
+            "strategy": if static_inputs { "tensor" } else { "token" },
+            "dynamic": !static_inputs,
         });
     }
     json!({

@@ -2,16 +2,18 @@
 //! texts, and what lies beside the weights. All of it follows from the source and the plan,
 //! so that every byte can be compared.
 
-use super::blueprint::{Blueprint, Companion, OutFile};
+use super::blueprint::{Blueprint, Companion, MadeFrom, OutFile};
 use super::burn;
+use super::compressed_tensors::input_scale_name;
 use super::error::ExportError;
 use super::request::{OutputFormat, Request, Task};
 use super::verify::{Match, Pairing};
 use crate::checkpoint::layout::Int8Values;
-use crate::checkpoint::{Checkpoint, Format, has_extension};
-use crate::plan::Plan;
+use crate::checkpoint::{Checkpoint, Format, StoredId, has_extension};
+use crate::plan::{InputQuantization, Plan};
 use crate::quantization::Rounding;
-use crate::tensor::FloatType;
+use crate::tensor::{FloatType, TensorId, read_f64};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -22,10 +24,12 @@ const PIECE: usize = 1 << 20;
 
 /// What must have been asked for to get an output whose tensors are paired like this;
 /// `None` if nothing was: then each is its source's, and files need not be alike.
-fn request(pairing: &Pairing) -> Option<Request> {
+fn request(pairing: &Pairing) -> Result<Option<Request>, ExportError> {
     let mut plan = Plan::default();
     let (mut fake, mut packed, mut container) = (false, false, false);
     let mut floats: Vec<(FloatType, Option<FloatType>)> = Vec::new();
+    let mut inputs = BTreeMap::new();
+    let recorded = input_scales(pairing.out)?;
     for pair in &pairing.pairs {
         if let Some((quantizer, rounding)) = pairing.quantizer(pair) {
             plan.mark(pair.source, quantizer);
@@ -37,6 +41,7 @@ fn request(pairing: &Pairing) -> Option<Request> {
                 let int8 = pairing.out.layout(pair.out).and_then(|layout| layout.int8());
                 container |= int8.is_some_and(|int8| int8.container.is_some());
                 packed |= int8.is_some_and(|int8| int8.stored_as == Int8Values::Offset);
+                inputs.extend(recorded.get(&pair.out).map(|&scale| (pair.source, scale)));
             }
             Match::Dequantized(to) => {
                 let before = pairing.source.layout(pair.source).map(|layout| layout.original());
@@ -44,6 +49,9 @@ fn request(pairing: &Pairing) -> Option<Request> {
             }
             Match::Identical | Match::Q8_0 => {}
         }
+    }
+    if !inputs.is_empty() {
+        plan.inputs = InputQuantization::Static(inputs);
     }
     let format = match pairing.out.format() {
         Format::Gguf => OutputFormat::Gguf,
@@ -62,9 +70,43 @@ fn request(pairing: &Pairing) -> Option<Request> {
         (true, None) if pairing.out.format() != pairing.source.format() => {
             Task::Dequantize { to: None }
         }
-        (true, None) => return None,
+        (true, None) => return Ok(None),
     };
-    Some(Request { task, out: root(pairing.out, format), force: true })
+    Ok(Some(Request { task, out: root(pairing.out, format), force: true }))
+}
+
+/// The calibrated scales of inputs that an output holds, by the layers' weights. An error if
+/// one is no scale.
+pub fn input_scales(out: &Checkpoint) -> Result<HashMap<TensorId, f32>, ExportError> {
+    let stored: HashMap<&str, StoredId> = out
+        .all_stored()
+        .filter(|(_, stored)| stored.name.ends_with("input_scale"))
+        .map(|(id, stored)| (stored.name.as_str(), id))
+        .collect();
+    let mut scales = HashMap::new();
+    let mut reader = out.reader();
+    let quantized = out.ids().filter(|&id| !stored.is_empty() && out.layout(id).is_some());
+    for id in quantized {
+        let name = input_scale_name(out.tensor(id));
+        let Some(&at) = stored.get(name.as_str()) else { continue };
+        let part = out.stored(at);
+        let wrong = |why: String| {
+            let (path, tensor) = (out.path().to_owned(), name.clone());
+            Err(ExportError::Mismatch { path, tensor, why })
+        };
+        let Some(float) = part.dtype.float().filter(|_| part.shape.elements() == 1) else {
+            let (dtype, shape) = (&part.dtype, &part.shape);
+            return wrong(format!("it is {dtype} of shape {shape}, expected one float"));
+        };
+        let bytes = reader.stored(at, 0..part.bytes())?;
+        match read_f64(float, bytes, 0) {
+            Some(scale) if scale.is_finite() && scale > 0.0 => {
+                scales.insert(id, scale as f32);
+            }
+            scale => return wrong(format!("it is {}, which no scale is", scale.unwrap_or(0.0))),
+        }
+    }
+    Ok(scales)
 }
 
 /// The path that names an output as a whole, whichever of its files it was opened by.
@@ -79,7 +121,7 @@ fn root(out: &Checkpoint, format: OutputFormat) -> PathBuf {
 /// Compares a whole output with what it must have been asked for, as long as `wanted` says
 /// that it is still wanted.
 pub fn check_output(pairing: &Pairing, wanted: &dyn Fn() -> bool) -> Result<(), ExportError> {
-    let Some(request) = request(pairing) else { return Ok(()) };
+    let Some(request) = request(pairing)? else { return Ok(()) };
     check(&request.out, &Blueprint::new(pairing.source, &request)?, wanted)
 }
 
@@ -128,6 +170,11 @@ fn check_file(path: &Path, file: &OutFile, compare: &Compare) -> Result<(), Expo
     let mut end = head;
     for (start, entry) in file.offsets.iter().copied().zip(&file.entries) {
         check_gap(path, &mut found, end..start, compare)?;
+        if let MadeFrom::Literal(bytes) = &entry.made_from {
+            found.seek(SeekFrom::Start(start)).map_err(fail)?;
+            let mut written = (&mut found).take(entry.bytes);
+            compare(path, &mut written, &mut bytes.as_slice(), "the plan")?;
+        }
         end = start + entry.bytes;
     }
     check_gap(path, &mut found, end..length, compare)

@@ -19,6 +19,7 @@ mod verify;
 
 pub use blueprint::{Blueprint, Companion, Entry, MadeFrom, OutFile, TextFile};
 pub use error::ExportError;
+pub use frame::input_scales;
 pub use make::{KnownScales, Maker};
 pub use receipt::{Comparison, Receipt};
 pub use request::{OutputFormat, Request, Task, WeightLayout};

@@ -1,7 +1,8 @@
 //! Choosing schemes under a budget of bytes: the Pareto curve of size against error.
 //!
-//! The error of a choice is the weight proxy Σ(x−x̂)²/Σx², weighted by the tensor's
-//! parameters, summed over tensors. Each tensor's options are reduced to the lower convex
+//! The error of a choice is the weight proxy Σ(x−x̂)²/Σx² or, where activations were
+//! recorded, the output error ‖Wx−Ŵx̂‖²/‖Wx‖², weighted by the tensor's parameters, summed
+//! over tensors. Each tensor's options are reduced to the lower convex
 //! hull of (bytes, error); taking the hulls' edges of all tensors from the least error per
 //! byte saved to the most gives the convex hull of all combinations, exactly (the fractional
 //! relaxation of the multiple-choice knapsack: Sinha and Zoltners, 1979). Every point of the
@@ -26,7 +27,7 @@ impl Choice {
         Choice { quantizer: None, bytes: tensor.bytes, error: 0.0 }
     }
 
-    /// The tensor quantized. `noise_share`: Σ(x−x̂)²/Σx².
+    /// The tensor quantized. `noise_share`: Σ(x−x̂)²/Σx², or the same of the layer's output.
     pub fn quantized(tensor: &TensorInfo, quantizer: Quantizer, noise_share: f64) -> Choice {
         Choice {
             quantizer: Some(quantizer),
@@ -37,12 +38,19 @@ impl Choice {
 }
 
 /// The options of a tensor: as it is, and every outcome that loses no more than
-/// `min_sqnr_db` allows.
-pub fn options(tensor: &TensorInfo, outcomes: &[Outcome], min_sqnr_db: Option<f64>) -> Vec<Choice> {
+/// `min_sqnr_db` allows. `output`: what the layer's output loses by a quantizer, where that
+/// is known; it then takes the place of what the weight loses.
+pub fn options(
+    tensor: &TensorInfo,
+    outcomes: &[Outcome],
+    min_sqnr_db: Option<f64>,
+    output: impl Fn(Quantizer) -> Option<f64>,
+) -> Vec<Choice> {
     let measured = outcomes.iter().filter_map(|outcome| {
         let sums = outcome.result.as_ref().ok()?.error?;
         let enough = min_sqnr_db.is_none_or(|db| sums.statistics().sqnr_db >= db);
-        enough.then(|| Choice::quantized(tensor, outcome.quantizer, sums.noise_share()))
+        let share = output(outcome.quantizer).unwrap_or(sums.noise_share());
+        enough.then(|| Choice::quantized(tensor, outcome.quantizer, share))
     });
     std::iter::once(Choice::kept(tensor)).chain(measured).collect()
 }

@@ -5,12 +5,14 @@
 pub mod budget;
 mod eligibility;
 mod history;
+mod inputs;
 mod preset;
 pub mod recipe;
 mod selection;
 
 pub use eligibility::{Obstacle, obstacle, quantizable};
 pub use history::History;
+pub use inputs::InputQuantization;
 pub use preset::Preset;
 pub use recipe::RecipeError;
 pub use selection::{Selection, SelectionError};
@@ -24,6 +26,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub rounding: Rounding,
+    pub inputs: InputQuantization,
     choices: BTreeMap<TensorId, Quantizer>,
 }
 
@@ -44,7 +47,8 @@ impl Plan {
         rounding: Rounding,
     ) -> Plan {
         let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
-        Plan { rounding, choices: tensors.into_iter().map(|id| (id, quantizer)).collect() }
+        let choices = tensors.into_iter().map(|id| (id, quantizer)).collect();
+        Plan { rounding, choices, ..Plan::default() }
     }
 
     pub fn mark(&mut self, id: TensorId, quantizer: Quantizer) {

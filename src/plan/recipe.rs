@@ -7,9 +7,17 @@
 //! [[quantize]]
 //! scheme = "per-channel"
 //! tensors = ["encoder.0.weight"]
+//!
+//! [inputs]
+//! scheme = "static"
+//!
+//! [inputs.scales]
+//! "encoder.0.weight" = 0.0123
 //! ```
+//!
+//! `inputs` is there only if what reaches the layers is quantized by calibrated scales.
 
-use super::{Obstacle, Plan, obstacle};
+use super::{InputQuantization, Obstacle, Plan, obstacle};
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use serde::{Deserialize, Serialize};
@@ -28,6 +36,25 @@ struct Recipe {
     rounding: String,
     #[serde(default)]
     quantize: Vec<Group>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inputs: Option<Inputs>,
+}
+
+/// What becomes of the layers' inputs.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Inputs {
+    scheme: InputScheme,
+    /// By the names of the layers' weights.
+    #[serde(default)]
+    scales: BTreeMap<String, f64>,
+}
+
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum InputScheme {
+    Dynamic,
+    Static,
 }
 
 /// Tensors that are quantized alike.
@@ -52,6 +79,8 @@ pub enum RecipeError {
     Form { path: PathBuf, why: String },
     #[error("{}: names the tensor '{}', which {} does not hold", path.display(), tensor.escape_debug(), model.display())]
     NoTensor { path: PathBuf, tensor: String, model: PathBuf },
+    #[error("{}: the scale of the inputs of '{}' is {scale}, expected a positive number that fits 32 bits", path.display(), tensor.escape_debug())]
+    InputScale { path: PathBuf, tensor: String, scale: f64 },
     #[error("{}: names the tensor '{}' twice", path.display(), tensor.escape_debug())]
     Twice { path: PathBuf, tensor: String },
     #[error("{}: names the tensor '{}', which cannot be quantized: {why}", path.display(), tensor.escape_debug())]
@@ -69,9 +98,26 @@ pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
         .into_iter()
         .map(|((scheme, calibration), tensors)| Group { scheme, calibration, tensors })
         .collect();
-    let recipe = Recipe { version: VERSION, rounding: plan.rounding.name().to_owned(), quantize };
+    let inputs = match &plan.inputs {
+        InputQuantization::Dynamic => None,
+        InputQuantization::Static(scales) => {
+            let name = |id| checkpoint.tensor(id).name.clone();
+            let scales = scales.iter().map(|(&id, &scale)| (name(id), shortest(scale))).collect();
+            Some(Inputs { scheme: InputScheme::Static, scales })
+        }
+    };
+    let rounding = plan.rounding.name().to_owned();
+    let recipe = Recipe { version: VERSION, rounding, quantize, inputs };
     // Strings and numbers always serialize.
     toml::to_string_pretty(&recipe).unwrap_or_default()
+}
+
+/// The f64 of fewest digits that narrows to `x`.
+fn shortest(x: f32) -> f64 {
+    match format!("{x:e}").parse::<f64>() {
+        Ok(wide) if wide as f32 == x => wide,
+        _ => f64::from(x),
+    }
 }
 
 /// Reads a recipe file as a plan for `checkpoint`.
@@ -114,6 +160,22 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
             plan.mark(id, Quantizer { calibration, scheme });
         }
     }
+    if let Some(inputs) = recipe.inputs.filter(|inputs| inputs.scheme == InputScheme::Static) {
+        let mut scales = BTreeMap::new();
+        for (tensor, scale) in inputs.scales {
+            let path = path.to_owned();
+            let narrow = scale as f32;
+            if !(narrow.is_normal() && narrow > 0.0) {
+                return Err(RecipeError::InputScale { path, tensor, scale });
+            }
+            let Some(&id) = by_name.get(tensor.as_str()) else {
+                let model = checkpoint.path().to_owned();
+                return Err(RecipeError::NoTensor { path, tensor, model });
+            };
+            scales.insert(id, narrow);
+        }
+        plan.inputs = InputQuantization::Static(scales);
+    }
     Ok(plan)
 }
 
@@ -138,6 +200,8 @@ mod tests {
             scheme: QuantizationScheme::per_block(64),
         };
         plan.mark(ids[1], quantizer);
+        let scales = [(ids[0], 0.1), (ids[1], f32::MIN_POSITIVE), (ids[2], 7.038531e-26)];
+        plan.inputs = InputQuantization::Static(scales.into());
         let text = to_toml(&plan, &checkpoint);
         let back = from_toml(Path::new("r.toml"), &text, &checkpoint).expect("reads");
         assert_eq!(back, plan, "{text}");
@@ -156,6 +220,12 @@ mod tests {
         assert!(group("\"nope\"").contains("does not hold"));
         assert!(group("\"lm_head.weight\", \"lm_head.weight\"").contains("twice"));
         assert!(refusal("colour = 1").contains("unknown field"));
+        let inputs = |scales: &str| refusal(&format!("[inputs]\nscheme = \"static\"\n{scales}"));
+        assert!(inputs("scales = {\"nope\" = 1.0}").contains("does not hold"));
+        for scale in ["0.0", "-1.0", "nan", "inf", "1e300", "1e-300"] {
+            let said = inputs(&format!("scales = {{\"lm_head.weight\" = {scale}}}"));
+            assert!(said.contains("expected a positive number"), "{said}");
+        }
         assert!(
             refusal("[[quantize]]\nscheme = \"best\"\ntensors = []").contains("unknown scheme")
         );
