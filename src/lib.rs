@@ -3,7 +3,7 @@
 //! The crate is a library with a thin binary. Each folder is one idea, and imports point
 //! one way:
 //!
-//! `tensor ← quantization ← checkpoint ← activations ← plan ← export ← job ← {cli, app ← ui ← terminal}`
+//! `tensor ← quantization ← checkpoint ← activations ← plan ← report ← export ← job ← {cli, app ← ui ← terminal}`
 //!
 //! `text` writes names and figures for all who show them; `directories` knows where a person's
 //! files are; `demo` is a checkpoint in the binary, for `cli`, `app` and `terminal`. Nothing below
@@ -20,6 +20,7 @@ pub mod export;
 pub mod job;
 pub mod plan;
 pub mod quantization;
+pub mod report;
 pub mod tensor;
 pub mod terminal;
 pub mod text;

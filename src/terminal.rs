@@ -12,7 +12,7 @@ use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten, Session};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::export::faults::{Place, reach};
-use crate::export::{Blueprint, KnownScales, Request};
+use crate::export::{Blueprint, ExportError, KnownScales, Request, write_text};
 use crate::job::cache::Cache;
 use crate::job::diff::{self, Compared};
 use crate::job::values;
@@ -21,6 +21,7 @@ use crate::plan::recipe;
 use crate::quantization::{
     Analysis, Calibration, QuantizationScheme, Quantizer, Questions, Rounding,
 };
+use crate::report::{Format, Report};
 use crate::tensor::TensorId;
 use crate::ui::{self, Colours, Theme};
 use color_eyre::eyre::{Context, bail};
@@ -39,7 +40,7 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
-use std::io::{ErrorKind, IsTerminal, Stdout, Write, stdout};
+use std::io::{IsTerminal, Stdout, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -576,8 +577,21 @@ impl Runner {
                 }
             }
             Effect::WriteRecipe { path, text, replace } => {
-                let written = write_recipe(&expand_home(&path), &text, replace);
+                let checkpoint = self.app.model.checkpoint.clone();
+                let written = write_recipe(&checkpoint, &expand_home(&path), &text, replace);
                 self.handle(Event::RecipeWritten(written), screen)?;
+            }
+            Effect::WriteReport { path, format, replace } => {
+                let report = self.app.report();
+                let path = expand_home(&path);
+                let job = Job::start("report", Arc::default(), move |_, sender| {
+                    let _ = sender.send(write_report(&report, &path, format, replace));
+                });
+                let given_up = "writing it was given up";
+                self.ask(Kind::Report, job, given_up, screen, |written| {
+                    let failed = |why| Err(NotWritten::Failed(why));
+                    Some(Event::ReportWritten(written.unwrap_or_else(failed)))
+                })?;
             }
             Effect::ReadRecipe(path) => {
                 let read = recipe::read(&expand_home(&path), &self.app.model.checkpoint);
@@ -678,22 +692,31 @@ pub fn lay_out(checkpoint: &Checkpoint, request: &Request) -> Result<LaidOut, St
 }
 
 /// Writes a recipe's text, whole or not at all.
-pub fn write_recipe(path: &Path, text: &str, replace: bool) -> Result<(), NotWritten> {
-    let failed = |error: std::io::Error| NotWritten::Failed(format!("{}: {error}", path.display()));
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    let kept = match replace {
-        true => file.persist(path),
-        false => file.persist_noclobber(path),
-    };
-    match kept {
-        Ok(_) => Ok(()),
-        Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Err(NotWritten::Exists),
-        Err(e) => Err(failed(e.error)),
+pub fn write_recipe(
+    checkpoint: &Checkpoint,
+    path: &Path,
+    text: &str,
+    replace: bool,
+) -> Result<(), NotWritten> {
+    let written = write_text(checkpoint, path, replace, |out| out.write_all(text.as_bytes()));
+    written.map_err(not_written)
+}
+
+/// Writes a report, whole or not at all.
+pub fn write_report(
+    report: &Report,
+    path: &Path,
+    format: Format,
+    replace: bool,
+) -> Result<(), NotWritten> {
+    let write = |out: &mut dyn Write| report.write(format, out);
+    write_text(&report.checkpoint, path, replace, write).map_err(not_written)
+}
+
+fn not_written(error: ExportError) -> NotWritten {
+    match error {
+        ExportError::Exists(_) => NotWritten::Exists,
+        error => NotWritten::Failed(error.to_string()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Each folder, from the bottom up, may import those before it. `cli` and `app` stand side
 /// by side, as `BESIDE` says.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "directories",
     "tensor",
     "quantization",
@@ -15,6 +15,7 @@ const ORDER: [&str; 13] = [
     "activations",
     "demo",
     "plan",
+    "report",
     "export",
     "job",
     "cli",
@@ -23,7 +24,7 @@ const ORDER: [&str; 13] = [
 ];
 
 /// Pairs that may not know each other although one stands before the other.
-const BESIDE: [(&str, &str); 8] = [
+const BESIDE: [(&str, &str); 10] = [
     ("app", "cli"),
     ("ui", "cli"),
     ("plan", "demo"),
@@ -32,6 +33,8 @@ const BESIDE: [(&str, &str); 8] = [
     ("tensor", "directories"),
     ("quantization", "directories"),
     ("checkpoint", "text"),
+    ("report", "demo"),
+    ("export", "report"),
 ];
 
 fn source() -> PathBuf {

@@ -931,7 +931,7 @@ fn a_recipe_that_is_there_is_only_replaced_when_asked_twice() {
     driver.press("w Ctrl-u");
     driver.type_text("no/such/place.toml");
     driver.press("Enter");
-    driver.expect_words("No such file or directory");
+    driver.expect_words("create it first");
     driver.press("Esc r Ctrl-u");
     driver.type_text("other.toml");
     std::fs::write(driver.path("other.toml"), "version = 9").expect("can be written");

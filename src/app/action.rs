@@ -45,6 +45,7 @@ pub enum Action {
     Budget,
     WriteRecipe,
     ReadRecipe,
+    WriteReport,
     Diff,
 
     /// Of the histogram.

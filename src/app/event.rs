@@ -11,6 +11,7 @@ use crate::job::duplicates::Candidates;
 use crate::job::{channels, save, values};
 use crate::plan::Plan;
 use crate::quantization::{Analysis, Distribution, Outcome, QuantizationScheme, Quantizer};
+use crate::report::Format;
 use crate::tensor::TensorId;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,6 +72,7 @@ pub enum Event {
     },
     RecipeWritten(Result<(), NotWritten>),
     RecipeRead(Result<Plan, String>),
+    ReportWritten(Result<(), NotWritten>),
     /// The other checkpoint was compared with, or why it could not be.
     Compared(Result<Vec<Compared>, String>),
 }
@@ -117,6 +119,12 @@ pub enum Effect {
         replace: bool,
     },
     ReadRecipe(PathBuf),
+    /// Write what is known now; [`super::App::report`] gives it.
+    WriteReport {
+        path: PathBuf,
+        format: Format,
+        replace: bool,
+    },
     /// Compare with the checkpoint at a path, in the background.
     Diff(PathBuf),
     CancelDiff,

@@ -7,14 +7,8 @@ use crate::quantization::{
 };
 use crate::tensor::DType;
 
-/// The schemes that are measured and can be chosen, cheapest in bytes first.
-pub const SCHEMES: [QuantizationScheme; 5] = [
-    QuantizationScheme::PER_TENSOR,
-    QuantizationScheme::PER_CHANNEL,
-    QuantizationScheme::per_block(128),
-    QuantizationScheme::per_block(64),
-    QuantizationScheme::per_block(32),
-];
+/// The schemes that are measured and can be chosen.
+pub use crate::plan::budget::SCHEMES;
 
 /// A scheme as people say it.
 pub fn scheme_name(scheme: QuantizationScheme) -> &'static str {

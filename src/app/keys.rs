@@ -269,6 +269,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('b')], A::Budget, "budget: choose along the curve of bytes against error", G::Mark).hint("budget"),
     bind(C::Main, &[Char('w')], A::WriteRecipe, "write the plan to a recipe file", G::Write),
     bind(C::Main, &[Char('r')], A::ReadRecipe, "read a plan from a recipe file", G::Write),
+    bind(C::Main, &[Char('e')], A::WriteReport, "export the table: a page with the plots, CSV or JSON", G::Write).hint("export"),
     bind(C::Main, &[Char('d')], A::Dequantize, "write the float model back", G::Write).hint("dequantize"),
 
     bind(C::Main, &[Char('/')], A::Filter, "filter: words, *glob*, re:regex, dtype:f32, size>10M, sqnr<30, is:marked", G::Find).hint("filter"),

@@ -19,6 +19,7 @@ mod model;
 pub mod overlay;
 pub mod pager;
 pub mod prompt;
+mod report;
 mod save;
 mod session;
 pub mod settings;

@@ -278,7 +278,8 @@ impl Model {
         true
     }
 
-    fn quantizer(&self) -> Quantizer {
+    /// That of tensors that are not marked, and of new marks.
+    pub fn quantizer(&self) -> Quantizer {
         Quantizer { calibration: Calibration::MinMax, scheme: self.scheme }
     }
 

@@ -10,6 +10,7 @@ pub enum Purpose {
     Index(TensorId),
     WriteRecipe,
     ReadRecipe,
+    WriteReport,
     /// The path of a checkpoint to compare with.
     Diff,
 }
@@ -20,6 +21,7 @@ impl Purpose {
             Purpose::Index(_) => "Go to an element",
             Purpose::WriteRecipe => "Write the plan as a recipe",
             Purpose::ReadRecipe => "Read a recipe",
+            Purpose::WriteReport => "Export the tensors shown",
             Purpose::Diff => "Compare with another checkpoint",
         }
     }
@@ -33,6 +35,9 @@ impl Purpose {
             }
             Purpose::ReadRecipe => {
                 "Its marks take the place of those there are; u brings them back."
+            }
+            Purpose::WriteReport => {
+                "A path that ends in .html (a page with the plots, for any browser), .csv or .json."
             }
             Purpose::Diff => {
                 "A file or directory of any format. This model is the measure; the other is judged by it."

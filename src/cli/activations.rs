@@ -9,6 +9,7 @@ use crate::demo;
 use crate::job::output::{self, Found, Request};
 use crate::plan::quantizable;
 use crate::quantization::{Calibration, Quantizer, Rounding};
+use crate::report::document::Tensor;
 use crate::tensor::TensorId;
 use crate::text::names;
 use clap::Args;
@@ -246,6 +247,14 @@ pub struct Summary<'a> {
 struct Unmatched<'a> {
     file: Cow<'a, str>,
     name: &'a str,
+}
+
+/// A tensor of the document; `output` is null for a layer that was not recorded.
+#[derive(Serialize)]
+pub struct WithOutput<'a> {
+    #[serde(flatten)]
+    pub tensor: Tensor<'a>,
+    pub output: Option<OutputFigures>,
 }
 
 /// What the output of a layer loses, in a document.

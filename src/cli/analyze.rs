@@ -1,8 +1,7 @@
 //! `analyze`: what quantizing would cost every tensor, the worst first.
 
-use super::activations::{ActivationArgs, Outputs, SORTS, SortBy};
+use super::activations::{ActivationArgs, Outputs, SORTS, SortBy, WithOutput};
 use super::calibrate::scale_of;
-use super::document::{Document, Tensor};
 use super::duplicates::Duplicates;
 use super::error::Error;
 use super::listing::{Row, Tally};
@@ -21,6 +20,7 @@ use crate::quantization::{
     ChannelQuestion, ErrorStatistics, Flag, QuantizationScheme, Quantizer, Questions, Statistics,
     Thresholds, flags,
 };
+use crate::report::document::Document;
 use crate::tensor::TensorId;
 use crate::text::{figures, names};
 use clap::Args;
@@ -187,14 +187,22 @@ impl Analyze {
             let quantized = listed.quantized().or(row.quantized());
             let scale = quantized.and_then(|q| scale_of(scheme, &q.scales));
             let duplicate = duplicates.of(checkpoint, *id);
-            let tensor = Tensor::analyzed(&row, scale, duplicate);
-            document.tensor(&match outputs {
-                Some(outputs) => tensor.with_output(outputs.figures(*id, self.quantizer())),
-                None => tensor,
-            })?;
+            let tensor = row.analyzed(scale, duplicate);
+            match outputs {
+                Some(outputs) => {
+                    let output = outputs.figures(*id, self.quantizer());
+                    document.tensor(&WithOutput { tensor, output })?;
+                }
+                None => document.tensor(&tensor)?,
+            }
         }
-        document.end(&tally.totals, outputs.as_ref().map(Outputs::summary).as_ref())?;
-        outputs.as_ref().map_or(Ok(()), Outputs::conclude)?;
+        match outputs {
+            Some(outputs) => {
+                document.end_with(&tally.totals, "activations", &outputs.summary())?;
+                outputs.conclude()?;
+            }
+            None => document.end(&tally.totals)?,
+        }
         tally.conclude()
     }
 

@@ -1,6 +1,5 @@
 //! `calibrate`: the ranges and scales of every tensor, in the order of the file.
 
-use super::document::{Document, Scale, Tensor};
 use super::error::Error;
 use super::listing::{Row, Tally};
 use super::options::{
@@ -11,6 +10,7 @@ use super::output::{output, width};
 use super::scan::Scan;
 use super::table::{Kind, Table};
 use crate::quantization::{QuantizationScheme, Questions, Scales};
+use crate::report::document::{Document, Scale};
 use crate::text::{figures, names};
 use clap::Args;
 use std::io::Write;
@@ -63,9 +63,11 @@ impl Calibrate {
                 let mut row = Row::new(&checkpoint, &selection, id, found.as_ref());
                 tally.add(&mut row);
                 let scale = row.quantized().and_then(|q| scale_of(scheme, &q.scales));
-                document.tensor(&Tensor::calibrated(&row, scale))?;
+                document.tensor(
+                    &row.listed().calibrated(row.analysis.map(|found| &found.range), scale),
+                )?;
             }
-            document.end(&tally.totals, None)?;
+            document.end(&tally.totals)?;
             return tally.conclude();
         }
         let mut table = Table::new(&[

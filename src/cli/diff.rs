@@ -1,6 +1,5 @@
 //! `diff`: what changed from one checkpoint to another, and by how much.
 
-use super::document::ErrorFigures;
 use super::error::Error;
 use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{output, width};
@@ -8,6 +7,7 @@ use super::table::{Kind, Table};
 use super::watch::Watch;
 use crate::job::diff::{self, Change, Compared};
 use crate::quantization::Thresholds;
+use crate::report::document::ErrorFigures;
 use crate::text::{figures, names};
 use clap::Args;
 use serde::Serialize;
@@ -42,7 +42,7 @@ impl Diff {
                     totals: Totals::of(&compared),
                     tensors,
                 };
-                super::output::json(&mut out, &document)?;
+                crate::text::json::write(&mut out, &document)?;
                 writeln!(out)?;
             }
             false => print(&compared, &mut out, words)?,

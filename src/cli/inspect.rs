@@ -1,11 +1,11 @@
 //! `inspect`: every tensor from the headers alone.
 
-use super::document::{Document, Tensor};
 use super::error::Error;
 use super::listing::{Row, Tally};
 use super::options::{ModelArgs, OutputArgs, SchemeArgs, SelectionArgs};
 use super::output::{output, width};
 use super::table::{Kind, Table};
+use crate::report::document::Document;
 use crate::text::{figures, names};
 use clap::Args;
 use std::io::Write;
@@ -35,9 +35,9 @@ impl Inspect {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
             for mut row in rows {
                 tally.add(&mut row);
-                document.tensor(&Tensor::listed(&row))?;
+                document.tensor(&row.listed())?;
             }
-            document.end(&tally.totals, None)?;
+            document.end(&tally.totals)?;
             return tally.conclude();
         }
         let mut table = Table::new(&[

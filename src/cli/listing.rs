@@ -5,10 +5,10 @@ use super::scan::Found;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::ExportError;
 use crate::plan::{Selection, obstacle};
-use crate::quantization::{Analysis, NotQuantizable, QuantizationScheme, Quantized};
+use crate::quantization::{Analysis, NotQuantizable, QuantizationScheme, Quantized, flags};
+use crate::report::document::{Scale, Tensor, Totals};
 use crate::tensor::{TensorId, TensorInfo};
 use crate::text::{figures, names};
-use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{self, Write};
 
@@ -72,6 +72,26 @@ impl<'a> Row<'a> {
         self.analysis.and_then(outcome)?.as_ref().ok()
     }
 
+    /// What the document lists of it.
+    pub fn listed(&self) -> Tensor<'_> {
+        Tensor::listed(self.tensor, self.reason.as_deref())
+    }
+
+    /// The same with the figures of an analysis. `duplicate_of`: the first tensor that holds
+    /// the same bytes.
+    pub fn analyzed<'s>(
+        &'s self,
+        scale: Option<Scale<'s>>,
+        duplicate_of: Option<&'s str>,
+    ) -> Tensor<'s> {
+        let statistics = self.analysis.and_then(|analysis| analysis.statistics.as_ref());
+        let error = self.quantized().and_then(|quantized| quantized.error);
+        let error = error.map(|sums| sums.statistics());
+        let flags = self.analysis.map(|analysis| flags(&self.tensor.dtype, analysis));
+        let tensor = self.listed().analyzed(statistics, error.as_ref(), scale);
+        tensor.examined(&flags.unwrap_or_default(), duplicate_of)
+    }
+
     /// Whether `quantize` with the same selection changes it.
     pub fn is_selected(&self) -> bool {
         self.selected
@@ -94,16 +114,6 @@ pub fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> E
 
 fn outcome(analysis: &Analysis) -> Option<&Result<Quantized, NotQuantizable>> {
     analysis.outcomes.first().map(|outcome| &outcome.result)
-}
-
-/// What the tensors shown add up to.
-#[derive(Debug, Default, Serialize)]
-pub struct Totals {
-    pub tensors: u64,
-    pub parameters: u64,
-    pub bytes: u64,
-    /// Bytes when the selected ones among them are quantized, scales included.
-    pub bytes_quantized: u64,
 }
 
 /// The totals so far, and what must be said at the end.

@@ -10,7 +10,6 @@ mod calibrate;
 mod completions;
 mod dequantize;
 mod diff;
-mod document;
 mod duplicates;
 mod error;
 mod inspect;
@@ -22,6 +21,7 @@ mod output;
 mod progress;
 mod quantize;
 mod receipt;
+mod report;
 mod save;
 mod scan;
 mod schemes;
@@ -112,6 +112,8 @@ pub enum Command {
     Verify(verify::Verify),
     /// Compare two checkpoints tensor by tensor, the greatest difference first.
     Diff(diff::Diff),
+    /// Write what `analyze` finds to a file: a page with the plots, CSV or JSON.
+    Report(report::ReportArgs),
     /// Print the completions of a shell.
     Completions(completions::Completions),
     /// Print the settings of the screen with their defaults, as a file to begin with.
@@ -146,6 +148,7 @@ fn dispatch(
         Command::Dequantize(dequantize) => dequantize.run(&words()?),
         Command::Verify(verify) => verify.run(&words()?),
         Command::Diff(diff) => diff.run(&words()?),
+        Command::Report(report) => report.run(&words()?),
         Command::Completions(completions) => completions.run(),
         Command::Config => output::print(&screen().settings),
         Command::Man => man::run(&screen().keys),

@@ -89,15 +89,6 @@ fn scales(plan: &Plan, outcomes: &[(TensorId, Vec<Outcome>)]) -> KnownScales {
     outcomes.iter().filter_map(|(id, outcomes)| Some((*id, one(*id, outcomes)?))).collect()
 }
 
-/// What a budget may choose from when no scheme is given.
-const SCHEMES: [QuantizationScheme; 5] = [
-    QuantizationScheme::PER_TENSOR,
-    QuantizationScheme::PER_CHANNEL,
-    QuantizationScheme::per_block(128),
-    QuantizationScheme::per_block(64),
-    QuantizationScheme::per_block(32),
-];
-
 impl Quantize {
     pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
@@ -234,7 +225,7 @@ impl Quantize {
             (None, OutputFormat::Safetensors | OutputFormat::FakeQuantized)
                 if self.has_budget() =>
             {
-                SCHEMES.to_vec()
+                budget::SCHEMES.to_vec()
             }
             (None, _) => vec![default()],
         }

@@ -1,11 +1,11 @@
 //! What a save did, for people and for scripts.
 
-use super::document::ErrorFigures;
 use super::error::Error;
 use super::output::{Output, output, width};
 use super::table::{Kind, Table};
 use crate::export::Receipt;
 use crate::quantization::Thresholds;
+use crate::report::document::ErrorFigures;
 use crate::text::{figures, names};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ pub fn print(receipt: &Receipt, json: bool, words: &Thresholds) -> Result<(), Er
     let mut out = output();
     match json {
         true => {
-            super::output::json(&mut out, &Document::of(receipt))?;
+            crate::text::json::write(&mut out, &Document::of(receipt))?;
             writeln!(out)?;
         }
         false => table(&mut out, receipt, words)?,

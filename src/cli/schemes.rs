@@ -1,6 +1,5 @@
 //! `analyze --schemes`: what each of several schemes makes of every tensor, side by side.
 
-use super::document::{Document, SchemeFigures, Tensor};
 use super::error::Error;
 use super::listing::{Row, Tally};
 use super::output::{output, width};
@@ -9,6 +8,7 @@ use super::{analyze::Measured, duplicates::Duplicates};
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{Outcome, QuantizationScheme, QuantizationType};
+use crate::report::document::{Document, Scale, SchemeFigures};
 use crate::text::{figures, names};
 use std::io::Write;
 
@@ -45,9 +45,11 @@ impl SideBySide<'_> {
             let schemes = outcomes.iter().map(|o| SchemeFigures::of(o, &row.tensor.shape));
             let schemes = schemes.collect();
             let duplicate = self.duplicates.of(self.checkpoint, *id);
-            document.tensor(&Tensor::compared(&row, schemes, duplicate))?;
+            let scale = row.quantized().filter(|found| found.scales.count == 1);
+            let scale = scale.map(|found| Scale::One(found.scales.max));
+            document.tensor(&row.analyzed(scale, duplicate).compared(schemes))?;
         }
-        document.end(&tally.totals, None)?;
+        document.end(&tally.totals)?;
         tally.conclude()
     }
 

@@ -1,7 +1,6 @@
 //! `verify`: whether a saved checkpoint is what its source and its plan promised.
 
 use super::activations::ActivationArgs;
-use super::document::ErrorFigures;
 use super::error::Error;
 use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{Output, output};
@@ -11,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::export::{self, ExportError, Match};
 use crate::job::verify::{self, Verification, Verified};
 use crate::quantization::{QuantizationScheme, Rounding, Thresholds, narrowed_scale};
+use crate::report::document::ErrorFigures;
 use crate::tensor::FloatType;
 use crate::text::{figures, names};
 use clap::Args;
@@ -47,7 +47,7 @@ impl Verify {
         let mut out = output();
         match self.output.json {
             true => {
-                super::output::json(&mut out, &found)?;
+                crate::text::json::write(&mut out, &found)?;
                 writeln!(out)?;
             }
             false => found.print(&mut out, words)?,

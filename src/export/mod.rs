@@ -15,6 +15,7 @@ pub mod request;
 mod safetensors;
 mod staging;
 mod targets;
+mod text_file;
 mod verify;
 
 pub use blueprint::{Blueprint, Companion, Entry, MadeFrom, OutFile, TextFile};
@@ -24,4 +25,5 @@ pub use make::{KnownScales, Maker};
 pub use receipt::{Comparison, Receipt};
 pub use request::{OutputFormat, Request, Task, WeightLayout};
 pub use staging::{Staging, check};
+pub use text_file::write_text;
 pub use verify::{Match, Pair, Pairing};

@@ -10,7 +10,7 @@ use super::faults::{Place, reach};
 use super::request::Request;
 use crate::checkpoint::{Checkpoint, has_model};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 /// What ends the name of a temporary file or directory.
@@ -27,20 +27,13 @@ pub struct Staging {
     directory: bool,
     committed: bool,
     /// Holds the lock for as long as the output grows.
-    _lock: File,
+    lock: File,
 }
 
 /// What must hold before anything is written.
 pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<(), ExportError> {
     let out = &request.out;
-    let parent = parent_of(out)?;
-    if is_part_of_source(checkpoint, out) {
-        return Err(ExportError::IsSource(out.clone()));
-    }
-    if is_hub_cache(&parent) {
-        let why = "is in a Hugging Face cache, which is never written; choose another path";
-        return Err(ExportError::Unfit { path: out.clone(), why: why.to_owned() });
-    }
+    let parent = may_be_written(checkpoint, out)?;
     let fail = |source| ExportError::Write { path: out.clone(), source };
     put_back(&parent.join(aside_name(out)), out).map_err(fail)?;
     if out.symlink_metadata().is_ok() {
@@ -54,6 +47,19 @@ pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<
         Some(free) if free < needed => Err(ExportError::NoSpace { out: out.clone(), needed, free }),
         _ => Ok(()),
     }
+}
+
+/// Gives the directory that an output goes to, if it may be written there at all.
+pub(super) fn may_be_written(checkpoint: &Checkpoint, out: &Path) -> Result<PathBuf, ExportError> {
+    let parent = parent_of(out)?;
+    if is_part_of_source(checkpoint, out) {
+        return Err(ExportError::IsSource(out.to_owned()));
+    }
+    if is_hub_cache(&parent) {
+        let why = "is in a Hugging Face cache, which is never written; choose another path";
+        return Err(ExportError::Unfit { path: out.to_owned(), why: why.to_owned() });
+    }
+    Ok(parent)
 }
 
 /// Replacing a file takes `force`; replacing a directory also takes that it is a model's,
@@ -137,10 +143,16 @@ impl Staging {
     /// Creates the temporary place, with every file of the blueprint at its full length
     /// and its opening bytes written.
     pub fn create(request: &Request, blueprint: &Blueprint) -> Result<Staging, ExportError> {
-        let out = request.out.clone();
+        let staging = Staging::begin(&request.out, blueprint.directory)?;
+        staging.fill(blueprint)?;
+        Ok(staging)
+    }
+
+    /// Takes the temporary place, empty or with what a save that was killed left in it.
+    pub(super) fn begin(out: &Path, directory: bool) -> Result<Staging, ExportError> {
+        let out = out.to_owned();
         let path = parent_of(&out)?.join(temporary_name(&out));
         let fail = |source| ExportError::Write { path: path.clone(), source };
-        let directory = blueprint.directory;
         let lock = loop {
             // What a save of the other kind left under this name.
             if path.symlink_metadata().is_ok_and(|found| found.is_dir() != directory) {
@@ -160,9 +172,19 @@ impl Staging {
                 _ => {}
             }
         };
-        let staging = Staging { out, path, directory, committed: false, _lock: lock };
-        staging.fill(blueprint)?;
-        Ok(staging)
+        Ok(Staging { out, path, directory, committed: false, lock })
+    }
+
+    /// Writes the whole output, if it is a file.
+    pub(super) fn write(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        reach(Place::Disk)?;
+        self.lock.set_len(0)?;
+        let mut out = BufWriter::new(&self.lock);
+        write(&mut out)?;
+        out.flush()
     }
 
     fn fill(&self, blueprint: &Blueprint) -> Result<(), ExportError> {

@@ -9,8 +9,17 @@
 //! curve is therefore a choice that no other of the same size or smaller beats.
 
 use super::Plan;
-use crate::quantization::{Outcome, Quantizer, Rounding};
+use crate::quantization::{Outcome, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::{TensorId, TensorInfo};
+
+/// What a budget may choose from, cheapest in bytes first.
+pub const SCHEMES: [QuantizationScheme; 5] = [
+    QuantizationScheme::PER_TENSOR,
+    QuantizationScheme::PER_CHANNEL,
+    QuantizationScheme::per_block(128),
+    QuantizationScheme::per_block(64),
+    QuantizationScheme::per_block(32),
+];
 
 /// One way to store a tensor: as it is (`None`), or quantized.
 #[derive(Clone, Copy, Debug, PartialEq)]

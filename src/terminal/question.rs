@@ -12,6 +12,7 @@ pub enum Kind {
     Channels,
     Duplicates,
     Diff,
+    Report,
 }
 
 /// A question under way, whatever type its answer has. Dropping it cancels the job.

@@ -4,4 +4,5 @@
 //! Imports `tensor` and `quantization`; everything that a person reads may use it.
 
 pub mod figures;
+pub mod json;
 pub mod names;

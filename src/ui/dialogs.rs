@@ -116,7 +116,7 @@ pub fn prompt(buf: &mut Buffer, screen: Rect, prompt: &Prompt, theme: &Theme) ->
     body.blank();
     let word = match prompt.purpose {
         Purpose::Index(_) => "go there",
-        Purpose::WriteRecipe => "write",
+        Purpose::WriteRecipe | Purpose::WriteReport => "write",
         Purpose::ReadRecipe => "read",
         Purpose::Diff => "compare",
     };

@@ -10,7 +10,9 @@ use quantscope::job::{Progress, channels, duplicates, save, scan, values};
 use quantscope::plan::recipe;
 use quantscope::quantization::Questions;
 use quantscope::tensor::TensorId;
-use quantscope::terminal::{by_quantizer, compare, cost, count, lay_out, questions, write_recipe};
+use quantscope::terminal::{
+    by_quantizer, compare, cost, count, lay_out, questions, write_recipe, write_report,
+};
 use quantscope::ui::{self, Colours, Theme};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -192,8 +194,14 @@ impl Driver {
                 }
             }
             Effect::WriteRecipe { path, text, replace } => {
-                let written = write_recipe(&self.directory.path().join(path), &text, replace);
+                let path = self.directory.path().join(path);
+                let written = write_recipe(&checkpoint, &path, &text, replace);
                 self.send(Event::RecipeWritten(written));
+            }
+            Effect::WriteReport { path, format, replace } => {
+                let path = self.directory.path().join(path);
+                let written = write_report(&self.app.report(), &path, format, replace);
+                self.send(Event::ReportWritten(written));
             }
             Effect::ReadRecipe(path) => {
                 let read = recipe::read(&self.directory.path().join(path), &checkpoint);
@@ -287,7 +295,8 @@ impl Driver {
     }
 }
 
-fn scan_of(
+/// What is found out about these tensors.
+pub fn scan_of(
     checkpoint: &Checkpoint,
     tensors: Vec<TensorId>,
     questions: &Questions,

@@ -178,6 +178,11 @@ impl Table {
         self.order.iter().copied().filter(|id| self.shown[id.index()])
     }
 
+    /// The same, in the order of the table.
+    pub fn ranked(&self) -> impl Iterator<Item = TensorId> + '_ {
+        self.order.iter().copied().filter(|&id| self.is_shown(id))
+    }
+
     /// The tensors that a row stands for: itself, or all below that the filter lets through.
     pub fn tensors_of(&self, item: Item) -> Vec<TensorId> {
         match item {

@@ -7,6 +7,7 @@ mod find;
 mod look;
 mod marks;
 mod recipe;
+mod report;
 mod save;
 mod values;
 
@@ -96,6 +97,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
             app.measured(tensor);
         }
         Event::RecipeWritten(outcome) => app.recipe_written(outcome),
+        Event::ReportWritten(outcome) => app.report_written(outcome),
         Event::RecipeRead(outcome) => app.recipe_read(outcome),
         Event::Compared(outcome) => app.compared(outcome),
     }
@@ -227,6 +229,7 @@ impl App {
 
             Action::Budget => self.open_budget(),
             Action::WriteRecipe => self.open_write_recipe(),
+            Action::WriteReport => self.open_report(),
             Action::ReadRecipe => self.open_read_recipe(),
             Action::Diff => self.open_diff(),
 
@@ -344,6 +347,7 @@ impl App {
         prompt.problem = None;
         match prompt.purpose {
             Purpose::WriteRecipe => self.write_recipe(prompt, effects),
+            Purpose::WriteReport => self.write_report(prompt, effects),
             Purpose::ReadRecipe => self.read_recipe(prompt, effects),
             Purpose::Diff => self.compare(prompt, effects),
             Purpose::Index(id) => {

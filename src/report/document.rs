@@ -1,13 +1,10 @@
-//! The JSON document of `inspect`, `calibrate` and `analyze`: one shape, written tensor by
-//! tensor, so that its size does not matter. Its keys are documented in the README.
+//! The JSON document of `inspect`, `calibrate`, `analyze` and `report`: one shape, written
+//! tensor by tensor, so that its size does not matter. Its keys are documented in the README.
 
-use super::activations::{OutputFigures, Summary};
-use super::listing::{Row, Totals};
 use crate::checkpoint::Checkpoint;
-use crate::quantization::{
-    ErrorStatistics, Flag, Outcome, QuantizationScheme, Range, Statistics, flags,
-};
-use crate::tensor::Shape;
+use crate::quantization::{ErrorStatistics, Flag, Outcome, QuantizationScheme, Range, Statistics};
+use crate::tensor::{Shape, TensorInfo};
+use crate::text::json;
 use serde::{Serialize, Serializer};
 use std::io::{self, Write};
 
@@ -24,27 +21,44 @@ impl<W: Write> Document<W> {
         scheme: QuantizationScheme,
     ) -> io::Result<Self> {
         out.write_all(b"{\"model\":")?;
-        super::output::json(&mut out, &checkpoint.path().to_string_lossy())?;
+        json::write(&mut out, &checkpoint.path().to_string_lossy())?;
         let format = checkpoint.format().name();
         write!(out, ",\"format\":\"{format}\",\"scheme\":\"{scheme}\",\"tensors\":[")?;
         Ok(Document { out, empty: true })
     }
 
-    pub fn tensor(&mut self, tensor: &Tensor) -> io::Result<()> {
+    /// `tensor`: a [`Tensor`], or one with further keys.
+    pub fn tensor(&mut self, tensor: &impl Serialize) -> io::Result<()> {
         if !std::mem::take(&mut self.empty) {
             self.out.write_all(b",")?;
         }
-        Ok(super::output::json(&mut self.out, tensor)?)
+        Ok(json::write(&mut self.out, tensor)?)
     }
 
-    /// `activations`: what the captures are, if there are any.
-    pub fn end(mut self, totals: &Totals, activations: Option<&Summary>) -> io::Result<()> {
+    pub fn end(mut self, totals: &Totals) -> io::Result<()> {
+        self.totals(totals)?;
+        self.close()
+    }
+
+    /// Ends it with one more key.
+    pub fn end_with(
+        mut self,
+        totals: &Totals,
+        key: &str,
+        value: &impl Serialize,
+    ) -> io::Result<()> {
+        self.totals(totals)?;
+        write!(self.out, ",\"{key}\":")?;
+        json::write(&mut self.out, value)?;
+        self.close()
+    }
+
+    fn totals(&mut self, totals: &Totals) -> io::Result<()> {
         self.out.write_all(b"],\"totals\":")?;
-        super::output::json(&mut self.out, totals)?;
-        if let Some(activations) = activations {
-            self.out.write_all(b",\"activations\":")?;
-            super::output::json(&mut self.out, activations)?;
-        }
+        Ok(json::write(&mut self.out, totals)?)
+    }
+
+    fn close(mut self) -> io::Result<()> {
         self.out.write_all(b"}\n")?;
         self.out.flush()
     }
@@ -67,9 +81,16 @@ pub struct Tensor<'a> {
     health: Option<Health<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schemes: Option<Vec<SchemeFigures>>,
-    /// Only where activations were given; null for a layer that was not recorded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    output: Option<Option<OutputFigures>>,
+}
+
+/// What the tensors shown add up to.
+#[derive(Debug, Default, Serialize)]
+pub struct Totals {
+    pub tensors: u64,
+    pub parameters: u64,
+    pub bytes: u64,
+    /// Bytes when the selected ones among them are quantized, scales included.
+    pub bytes_quantized: u64,
 }
 
 /// What is odd with a tensor.
@@ -107,6 +128,17 @@ struct WorstChannel {
 }
 
 impl SchemeFigures {
+    /// What is known of a scheme when its outcome is not kept.
+    pub fn known(scheme: QuantizationScheme, shape: &Shape, error: &ErrorStatistics) -> Self {
+        SchemeFigures {
+            scheme: scheme.to_string(),
+            bytes: scheme.bytes(shape, 4),
+            reason: None,
+            error: ErrorFigures::of(error),
+            worst_channel: None,
+        }
+    }
+
     pub fn of(outcome: &Outcome, shape: &Shape) -> SchemeFigures {
         let scheme = outcome.quantizer.scheme;
         let found = outcome.result.as_ref();
@@ -202,66 +234,58 @@ fn short(x: f32) -> f64 {
 }
 
 impl<'a> Tensor<'a> {
-    /// What the headers tell.
-    pub fn listed(row: &'a Row) -> Self {
+    /// What the headers tell. `reason`: why it is not quantized by default.
+    pub fn listed(tensor: &'a TensorInfo, reason: Option<&'a str>) -> Self {
         Tensor {
-            name: &row.tensor.name,
-            dtype: row.tensor.dtype.name(),
-            shape: row.tensor.shape.dims(),
-            parameters: row.tensor.parameters(),
-            bytes: row.tensor.bytes,
-            quantizable: row.reason.is_none(),
-            reason: row.reason.as_deref(),
+            name: &tensor.name,
+            dtype: tensor.dtype.name(),
+            shape: tensor.shape.dims(),
+            parameters: tensor.parameters(),
+            bytes: tensor.bytes,
+            quantizable: reason.is_none(),
+            reason,
             figures: Figures::None {},
             health: None,
             schemes: None,
-            output: None,
         }
     }
 
-    /// The same, with what the layer's output loses.
-    pub fn with_output(self, output: Option<OutputFigures>) -> Self {
-        Tensor { output: Some(output), ..self }
-    }
-
-    pub fn calibrated(row: &'a Row, scale: Option<Scale<'a>>) -> Self {
-        let stats = row.analysis.map(|analysis| RangeStats::of(&analysis.range));
+    pub fn calibrated(self, range: Option<&Range>, scale: Option<Scale<'a>>) -> Self {
         let figures = Figures::Calibrated {
-            stats: stats.unwrap_or_default(),
+            stats: range.map(RangeStats::of).unwrap_or_default(),
             quantization: ScaleOnly { scale },
         };
-        Tensor { figures, ..Tensor::listed(row) }
+        Tensor { figures, ..self }
+    }
+
+    pub fn analyzed(
+        self,
+        statistics: Option<&Statistics>,
+        error: Option<&ErrorStatistics>,
+        scale: Option<Scale<'a>>,
+    ) -> Self {
+        let quantization = match error {
+            Some(error) => Quantization { scale, error: ErrorFigures::of(error) },
+            None => Quantization::default(),
+        };
+        let stats = statistics.map(Stats::of).unwrap_or_default();
+        Tensor { figures: Figures::Analyzed { stats, quantization }, ..self }
     }
 
     /// `duplicate_of`: the first tensor that holds the same bytes.
-    pub fn analyzed(row: &'a Row, scale: Option<Scale<'a>>, duplicate_of: Option<&'a str>) -> Self {
-        let stats = row.analysis.and_then(|analysis| analysis.statistics.as_ref()).map(Stats::of);
-        let error = row.quantized().and_then(|quantized| quantized.error);
-        let quantization = match error {
-            Some(sums) => Quantization { scale, error: ErrorFigures::of(&sums.statistics()) },
-            None => Quantization::default(),
-        };
-        let figures = Figures::Analyzed { stats: stats.unwrap_or_default(), quantization };
+    pub fn examined(self, flags: &[Flag], duplicate_of: Option<&'a str>) -> Self {
         let text = |flag: &Flag| FlagText {
             flag: flag.name(),
             what: flag.to_string(),
             meaning: flag.meaning(),
         };
-        let flags = row.analysis.map(|analysis| flags(&row.tensor.dtype, analysis));
-        let flags = flags.unwrap_or_default().iter().map(text).collect();
-        let health = Some(Health { flags, duplicate_of });
-        Tensor { figures, health, ..Tensor::listed(row) }
+        let health = Some(Health { flags: flags.iter().map(text).collect(), duplicate_of });
+        Tensor { health, ..self }
     }
 
-    /// The same, with what each of several schemes makes of it.
-    pub fn compared(
-        row: &'a Row,
-        schemes: Vec<SchemeFigures>,
-        duplicate_of: Option<&'a str>,
-    ) -> Self {
-        let scale = row.quantized().filter(|found| found.scales.count == 1);
-        let scale = scale.map(|found| Scale::One(found.scales.max));
-        Tensor { schemes: Some(schemes), ..Tensor::analyzed(row, scale, duplicate_of) }
+    /// With what each of several schemes makes of it.
+    pub fn compared(self, schemes: Vec<SchemeFigures>) -> Self {
+        Tensor { schemes: Some(schemes), ..self }
     }
 }
 

@@ -1,0 +1,101 @@
+//! `report`: the analysis of a checkpoint as a file to keep.
+
+use super::duplicates::Duplicates;
+use super::error::Error;
+use super::listing::{Row as Listed, Tally};
+use super::options::{
+    CacheArgs, CalibrationArgs, ModelArgs, RoundingArgs, SchemeArgs, SelectionArgs, WorkArgs,
+};
+use super::output;
+use super::scan::Scan;
+use crate::export::{ExportError, write_text};
+use crate::plan::budget;
+use crate::quantization::{Flag, QuantizationScheme, Questions, Thresholds};
+use crate::report::{Format, Report, Row};
+use crate::text::{figures, names};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A path that ends in .html, .csv or .json
+    #[arg(long = "output", short, value_name = "FILE")]
+    out: PathBuf,
+    /// Replace FILE if it exists
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    #[command(flatten)]
+    scheme: SchemeArgs,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+    #[command(flatten)]
+    rounding: RoundingArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+impl ReportArgs {
+    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
+        let format = Format::of(&self.out).ok_or_else(|| {
+            let why = "a report's path ends in .html, .csv or .json".to_owned();
+            ExportError::Unfit { path: self.out.clone(), why }
+        })?;
+        if !self.force && self.out.symlink_metadata().is_ok() {
+            // Known before everything is measured.
+            return Err(ExportError::Exists(self.out).into());
+        }
+        let checkpoint = self.model.open()?;
+        let selection = self.selection.selection();
+        let tensors = selection.matching(&checkpoint)?;
+        let scheme = self.scheme.scheme;
+        let quantizer = self.calibration.quantizer(scheme);
+        let mut report = Report {
+            checkpoint: checkpoint.clone(),
+            quantizer,
+            rounding: self.rounding.rounding,
+            thresholds: *words,
+            rows: Vec::with_capacity(tensors.len()),
+        };
+        let mut tally = Tally::new(scheme);
+        let cache = self.cache.cache();
+        let questions = self.questions(scheme);
+        for found in Scan::start(&checkpoint, tensors, questions, "measuring", &self.work, cache)? {
+            let (id, found) = found?;
+            let analysis = found.as_ref().and_then(|found| found.as_ref().ok());
+            let mut row = Row::new(&checkpoint, id, quantizer, analysis);
+            let mut listed = Listed::new(&checkpoint, &selection, id, found.as_ref());
+            row.marked = listed.is_selected();
+            row.reason = listed.reason.clone();
+            tally.add(&mut listed);
+            report.rows.push(row);
+        }
+        let statistics =
+            report.rows.iter().filter_map(|r| Some((r.tensor, r.statistics.as_ref()?)));
+        let duplicates = Duplicates::find(&checkpoint, statistics, &self.work)?;
+        for row in &mut report.rows {
+            let first = duplicates.of(&checkpoint, row.tensor);
+            row.flags.extend(first.map(|name| Flag::Duplicate(name.into())));
+        }
+        report.rank();
+        write_text(&checkpoint, &self.out, self.force, |out| report.write(format, out))?;
+        let path = self.out.to_string_lossy();
+        let tensors = figures::counted(report.rows.len(), "tensor");
+        output::print(&format!("wrote {} ({tensors})\n", names::visible(&path)))?;
+        tally.conclude()
+    }
+
+    /// The scheme that is ranked by, and all that the budget may choose from.
+    fn questions(&self, scheme: QuantizationScheme) -> Questions {
+        let others = budget::SCHEMES.into_iter().filter(|&other| other != scheme);
+        let all = std::iter::once(scheme).chain(others);
+        let quantizers = all.map(|scheme| self.calibration.quantizer(scheme)).collect();
+        let questions = Questions::errors(quantizers, self.rounding.rounding);
+        Questions { distributions: true, ..questions }
+    }
+}

@@ -1,0 +1,95 @@
+//! A text beside the checkpoints, such as a report or a recipe: whole or not at all, like
+//! them.
+
+use super::error::ExportError;
+use super::staging::{Staging, may_be_written};
+use crate::checkpoint::Checkpoint;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes `out` by `write`. An existing file is replaced if `force` is set, but never one
+/// that the model needs.
+pub fn write_text(
+    source: &Checkpoint,
+    out: &Path,
+    force: bool,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), ExportError> {
+    may_be_written(source, out)?;
+    if let Ok(found) = out.symlink_metadata() {
+        if found.is_dir() {
+            let why = "is a directory; choose another path".to_owned();
+            return Err(ExportError::Unfit { path: out.to_owned(), why });
+        }
+        if belongs_to_model(source, out) {
+            return Err(ExportError::IsSource(out.to_owned()));
+        }
+        if !force {
+            return Err(ExportError::Exists(out.to_owned()));
+        }
+    }
+    let staging = Staging::begin(out, false)?;
+    let written = staging.write(write);
+    written.map_err(|source| ExportError::Write { path: out.to_owned(), source })?;
+    staging.sync()?;
+    staging.commit(force)
+}
+
+/// Whether an existing file is an index, a config or a tokenizer: a JSON file that lies where
+/// the model does.
+fn belongs_to_model(source: &Checkpoint, out: &Path) -> bool {
+    let Ok(out) = out.canonicalize() else { return false };
+    let is_json = out.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+    let directories = [source.directory(), source.path().parent()];
+    let lies_there = |directory: &Path| {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        directory.canonicalize().is_ok_and(|real| Some(real.as_path()) == out.parent())
+    };
+    is_json && directories.into_iter().flatten().any(lies_there)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const DEMO: &[u8] = include_bytes!("../../assets/demo.safetensors");
+
+    fn write(source: &Checkpoint, out: &Path, force: bool) -> Result<(), String> {
+        let text = |out: &mut dyn Write| out.write_all(b"new");
+        write_text(source, out, force, text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_text_is_there_whole_and_replaces_only_what_it_may() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let source = Checkpoint::from_memory("demo", DEMO).expect("the demo");
+        let out = directory.path().join("report.html");
+        fs::write(&out, "old and longer").expect("written");
+        let why = write(&source, &out, false).expect_err("it exists");
+        assert!(why.contains("exists already"), "{why}");
+        assert_eq!(write(&source, &out, true), Ok(()));
+        assert_eq!(fs::read(&out).expect("written"), b"new");
+        assert!(write(&source, directory.path(), true).is_err());
+        let failed = write_text(&source, &out, true, |_| Err(io::Error::other("full")));
+        assert!(failed.is_err_and(|error| error.to_string().contains("full")));
+        assert_eq!(fs::read(&out).expect("as before"), b"new");
+        assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 1, "nothing left over");
+    }
+
+    #[test]
+    fn no_file_of_the_model_is_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("model.safetensors");
+        let config = directory.path().join("config.json");
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo.safetensors");
+        fs::copy(demo, &model).expect("copied");
+        fs::write(&config, "{}").expect("written");
+        let source = Checkpoint::open(&model).expect("opens");
+        for out in [&model, &config] {
+            let why = write(&source, out, true).expect_err("the source");
+            assert!(why.contains("is the checkpoint itself"), "{why}");
+        }
+        assert_eq!(write(&source, &directory.path().join("report.json"), false), Ok(()));
+    }
+}

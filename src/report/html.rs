@@ -1,0 +1,268 @@
+//! The report as one page: no network, no further file, readable without scripts, in light
+//! and in dark.
+
+use super::plots;
+use super::{Report, Row};
+use crate::plan::budget::Point;
+use crate::quantization::{Flag, Verdict};
+use crate::text::{figures, names};
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+const STYLE: &str = include_str!("report.css");
+const SCRIPT: &str = include_str!("report.js");
+
+/// A text from elsewhere, harmless between tags and in attributes.
+fn safe(text: &str) -> Cow<'_, str> {
+    let visible = names::visible(text);
+    if !visible.contains(['&', '<', '>', '"', '\'']) {
+        return visible;
+    }
+    let mut out = String::with_capacity(visible.len() + 16);
+    for c in visible.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out.into()
+}
+
+pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    head(report, out)?;
+    summary(report, out)?;
+    budget(report, out)?;
+    health(report, out)?;
+    table(report, out)?;
+    write!(out, "<script>\n{SCRIPT}</script>\n</body>\n</html>\n")
+}
+
+/// The policy lets a browser load nothing at all, whatever the page holds.
+fn head(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let name = report.checkpoint.name();
+    write!(
+        out,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n<meta name=\"generator\" content=\"quantscope {version}\">\n<title>{name} – quantscope</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
+        version = env!("CARGO_PKG_VERSION"),
+        name = safe(&name),
+    )
+}
+
+fn summary(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let (checkpoint, totals) = (&report.checkpoint, report.totals());
+    let marked = report.rows.iter().filter(|row| row.marked).count();
+    let measured = report.rows.iter().filter(|row| row.statistics.is_some()).count();
+    let share = totals.bytes_quantized as f64 / totals.bytes.max(1) as f64;
+    let words = [Verdict::Excellent, Verdict::Good, Verdict::Fair, Verdict::Poor];
+    let said: Vec<String> = words
+        .into_iter()
+        .map(|verdict| {
+            let has = |row: &&Row| {
+                row.reason.is_none()
+                    && row.sqnr_db().map(|db| report.thresholds.verdict(db)) == Some(verdict)
+            };
+            let (n, word) = (report.rows.iter().filter(has).count(), verdict.word());
+            format!("<span class=\"{word}\">{n} {word}</span>")
+        })
+        .collect();
+    let thresholds = &report.thresholds;
+    write!(
+        out,
+        "<header>\n<h1>{name}</h1>\n<p class=\"dim\">What symmetric int8 quantization costs each tensor, by quantscope {version}. The figures are errors of the weights, over every element; what the model's answers lose depends on its activations too.</p>\n<dl>\n<dt>path</dt><dd><code>{path}</code></dd>\n<dt>format</dt><dd>{format}</dd>\n<dt>tensors</dt><dd>{tensors}, {parameters} parameters, {bytes}; {measured} measured</dd>\n<dt>scheme</dt><dd>{scheme}</dd>\n<dt>calibration</dt><dd>{calibration}, rounding {rounding}</dd>\n<dt>marked ●</dt><dd>{marked_tensors}: {bytes} → {after} ({share})</dd>\n<dt>quantizable</dt><dd>{said}</dd>\n<dt>words</dt><dd>SQNR = 10·log₁₀(Σx² / Σ(x−x̂)²): excellent from {excellent} dB, good from {good}, fair from {fair}, poor below</dd>\n</dl>\n</header>\n",
+        version = env!("CARGO_PKG_VERSION"),
+        name = safe(&checkpoint.name()),
+        path = safe(&checkpoint.path().to_string_lossy()),
+        format = safe(checkpoint.format().name()),
+        tensors = totals.tensors,
+        parameters = figures::parameters(totals.parameters),
+        bytes = figures::bytes(totals.bytes),
+        scheme = report.quantizer.scheme,
+        calibration = report.quantizer.calibration,
+        rounding = report.rounding.name(),
+        marked_tensors = figures::counted(marked, "tensor"),
+        after = figures::bytes(totals.bytes_quantized),
+        share = figures::percent(share),
+        said = said.join(", "),
+        excellent = thresholds.excellent,
+        good = thresholds.good,
+        fair = thresholds.fair,
+    )
+}
+
+/// Places of the curve that are written out below it.
+const PLACES: usize = 10;
+
+fn budget(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let Some(points) = report.curve() else { return Ok(()) };
+    let uniform: Vec<(String, Point)> =
+        report.uniform().into_iter().map(|(scheme, p)| (format!("all {scheme}"), p)).collect();
+    write!(
+        out,
+        "<section>\n<h2>Budget: bytes against error</h2>\n<p class=\"dim\">Each place on the curve is a choice of a scheme, or none, for every quantizable tensor that no other choice of the same size beats. The error is Σ(x−x̂)²/Σx² of the weights, averaged over parameters, and the SQNR is that share in dB. The circles give every tensor the same scheme.</p>\n<div class=\"scroll\">{}</div>\n<div class=\"scroll\"><table>\n<thead><tr><th>choice</th><th class=\"number\">bytes</th><th class=\"number\">error</th><th class=\"number\">SQNR</th><th></th></tr></thead>\n<tbody>\n",
+        plots::curve(&points, &uniform)
+    )?;
+    let (most, least) = match (points.first(), points.last()) {
+        (Some(first), Some(last)) => (first.bytes, last.bytes),
+        _ => return Ok(()),
+    };
+    let mut places: Vec<(String, Point)> = (0..=PLACES)
+        .filter_map(|step| {
+            let bytes = most - (most - least) / PLACES as u64 * step as u64;
+            let within = match step {
+                PLACES => points.last(),
+                _ => points.iter().find(|point| point.bytes <= bytes),
+            };
+            Some(("on the curve".to_owned(), *within?))
+        })
+        .collect();
+    places.dedup();
+    places.extend(uniform);
+    for (choice, point) in places {
+        let db = -10.0 * point.error.log10();
+        let word = report.thresholds.verdict(db).word();
+        writeln!(
+            out,
+            "<tr><td>{choice}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"{word}\">{word}</td></tr>",
+            figures::bytes(point.bytes),
+            plots::percent(point.error),
+            figures::decibels(db),
+        )?;
+    }
+    out.write_all(b"</tbody>\n</table></div>\n</section>\n")
+}
+
+fn health(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let flagged = || report.rows.iter().filter(|row| !row.flags.is_empty());
+    out.write_all(b"<section>\n<h2>Health</h2>\n")?;
+    if flagged().next().is_none() {
+        return out.write_all(b"<p>Nothing odd was found in any tensor.</p>\n</section>\n");
+    }
+    out.write_all(b"<div class=\"scroll\"><table>\n<thead><tr><th>tensor</th><th>flag</th><th>what</th><th>what it means</th></tr></thead>\n<tbody>\n")?;
+    for row in flagged() {
+        for flag in &row.flags {
+            writeln!(
+                out,
+                "<tr><td class=\"name\">{}</td><td>{}</td><td>{}</td><td class=\"note\">{}</td></tr>",
+                safe(&report.checkpoint.tensor(row.tensor).name),
+                flag.name(),
+                safe(&flag.to_string()),
+                safe(flag.meaning()),
+            )?;
+        }
+    }
+    out.write_all(b"</tbody>\n</table></div>\n</section>\n")
+}
+
+/// Titles of the table; what its cells are ordered by.
+const COLUMNS: [(&str, &str); 15] = [
+    ("tensor", "text"),
+    ("dtype", "text"),
+    ("shape", "number"),
+    ("bytes", "number"),
+    ("as int8", "number"),
+    ("values", ""),
+    ("min", "number"),
+    ("max", "number"),
+    ("SQNR", "number"),
+    ("", "text"),
+    ("scheme", "text"),
+    ("rel. error", "number"),
+    ("max error", "number"),
+    ("zeroed", "number"),
+    ("levels", "number"),
+];
+
+fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(
+        b"<section>\n<h2>Tensors, ranked</h2>\n<div class=\"scroll\"><table id=\"tensors\">\n<thead><tr>",
+    )?;
+    for (title, kind) in COLUMNS {
+        let class = if kind == "number" { " class=\"number\"" } else { "" };
+        let order = if kind.is_empty() { String::new() } else { format!(" data-kind=\"{kind}\"") };
+        write!(out, "<th scope=\"col\"{class}{order}>{title}</th>")?;
+    }
+    out.write_all(b"<th scope=\"col\">notes</th></tr></thead>\n<tbody>\n")?;
+    report.rows.iter().try_for_each(|row| line(report, row, out))?;
+    out.write_all(b"</tbody>\n</table></div>\n</section>\n")
+}
+
+fn line(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
+    let tensor = report.checkpoint.tensor(row.tensor);
+    let class = if row.marked { " class=\"marked\"" } else { "" };
+    let dtype = tensor.dtype.name();
+    write!(
+        out,
+        "<tr{class}><td class=\"name\">{}</td><td>{}</td>",
+        safe(&tensor.name),
+        safe(dtype)
+    )?;
+    let parameters = tensor.parameters() as f64;
+    number(out, Some(parameters), |_| figures::shape(&tensor.shape))?;
+    number(out, Some(tensor.bytes as f64), |_| figures::bytes(tensor.bytes))?;
+    let cost = row.cost();
+    let after = cost.map(|cost| cost.quantizer.scheme.bytes(&tensor.shape, 4));
+    number(out, after.map(|n| n as f64), |_| after.map(figures::bytes).unwrap_or_default())?;
+    write!(out, "<td>{}</td>", row.histogram.as_ref().map(plots::histogram).unwrap_or_default())?;
+    let statistics = row.statistics.as_ref().filter(|s| s.count > s.nan + s.inf);
+    number(out, statistics.map(|s| s.min), figures::value)?;
+    number(out, statistics.map(|s| s.max), figures::value)?;
+    let error = cost.map(|cost| &cost.error);
+    number(out, error.map(|e| e.sqnr_db), figures::decibels)?;
+    let word = error.map_or("", |e| report.thresholds.verdict(e.sqnr_db).word());
+    write!(out, "<td class=\"{word}\">{word}</td>")?;
+    let scheme = cost.map(|cost| cost.quantizer);
+    let scheme = scheme.map_or(String::new(), |quantizer| {
+        match quantizer.calibration == report.quantizer.calibration {
+            true => quantizer.scheme.to_string(),
+            false => format!("{}, {}", quantizer.scheme, quantizer.calibration),
+        }
+    });
+    write!(out, "<td>{scheme}</td>")?;
+    number(out, error.map(|e| e.relative_error), figures::percent)?;
+    number(out, error.map(|e| e.max_abs_error), figures::value)?;
+    number(out, error.map(|e| e.zeroed), figures::percent)?;
+    number(out, error.map(|e| e.levels_used.into()), |levels| format!("{levels}"))?;
+    writeln!(out, "<td class=\"note\">{}</td></tr>", safe(&note(row)))
+}
+
+/// A cell with a figure, ordered by all its digits; empty where there is none.
+fn number(
+    out: &mut dyn Write,
+    value: Option<f64>,
+    shown: impl FnOnce(f64) -> String,
+) -> io::Result<()> {
+    let Some(value) = value.filter(|value| !value.is_nan()) else {
+        return out.write_all(b"<td class=\"number\" data-v=\"\"></td>");
+    };
+    let ordered = match value {
+        f64::INFINITY => "Infinity".to_owned(),
+        value => format!("{value:e}"),
+    };
+    write!(out, "<td class=\"number\" data-v=\"{ordered}\">{}</td>", shown(value))
+}
+
+/// Why it is not quantized, and what is odd with it.
+fn note(row: &Row) -> String {
+    // What is not finite is the reason already.
+    let odd = row.flags.iter().filter(|flag| {
+        row.reason.is_none() || !matches!(flag, Flag::Nan { .. } | Flag::Inf { .. })
+    });
+    let reason = row.reason.clone().into_iter();
+    reason.chain(odd.map(Flag::to_string)).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_elsewhere_is_markup() {
+        assert_eq!(safe("encoder.weight"), "encoder.weight");
+        assert_eq!(safe("<script>&\"'"), "&lt;script&gt;&amp;&quot;&#39;");
+        assert_eq!(safe("a\u{202e}b\n"), "a\\u{202e}b\\n");
+    }
+}

@@ -1,0 +1,58 @@
+//! The report as JSON: the document of `analyze --schemes`, with the histograms, what is
+//! marked, and the budget's curve.
+
+use super::document::{Document, Scale, SchemeFigures, Tensor};
+use super::{Histogram, Report, Row};
+use crate::plan::budget::Point;
+use serde::Serialize;
+use std::io::{self, Write};
+
+#[derive(Serialize)]
+struct Place {
+    bytes: u64,
+    /// Σ(x−x̂)²/Σx², averaged over parameters.
+    error: f64,
+}
+
+/// A tensor, and what a report says of it beyond its analysis.
+#[derive(Serialize)]
+struct Reported<'a> {
+    #[serde(flatten)]
+    tensor: Tensor<'a>,
+    marked: bool,
+    scheme: String,
+    calibration: String,
+    /// Counts in equal parts of the range from the smallest to the largest.
+    histogram: Option<&'a Histogram>,
+}
+
+pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let mut document = Document::begin(out, &report.checkpoint, report.quantizer.scheme)?;
+    for row in &report.rows {
+        document.tensor(&tensor(report, row))?;
+    }
+    let place = |point: Point| Place { bytes: point.bytes, error: point.error };
+    let curve = report.curve().unwrap_or_default().into_iter().map(place);
+    document.end_with(&report.totals(), "budget", &curve.collect::<Vec<_>>())
+}
+
+fn tensor<'a>(report: &'a Report, row: &'a Row) -> Reported<'a> {
+    let tensor = report.checkpoint.tensor(row.tensor);
+    let cost = row.cost();
+    let scale = cost.filter(|cost| cost.scales == 1).map(|cost| Scale::One(cost.largest_scale));
+    let schemes = row
+        .costs
+        .iter()
+        .map(|cost| SchemeFigures::known(cost.quantizer.scheme, &tensor.shape, &cost.error));
+    let listed = Tensor::listed(tensor, row.reason.as_deref())
+        .analyzed(row.statistics.as_ref(), cost.map(|cost| &cost.error), scale)
+        .examined(&row.flags, row.duplicate_of())
+        .compared(schemes.collect());
+    Reported {
+        tensor: listed,
+        marked: row.marked,
+        scheme: row.quantizer.scheme.to_string(),
+        calibration: row.quantizer.calibration.to_string(),
+        histogram: row.histogram.as_ref().filter(|histogram| !histogram.sketched),
+    }
+}

@@ -1,0 +1,267 @@
+//! What was found out about a checkpoint, as a file to keep and to pass on: CSV, JSON, or a
+//! page that any browser opens without a network.
+//!
+//! The command line and the screen gather the same [`Report`]; how it is written is decided
+//! here alone. Everything that the checkpoint's files chose, names above all, is escaped for
+//! where it stands.
+
+mod csv;
+pub mod document;
+mod html;
+mod json;
+mod plots;
+
+use crate::checkpoint::Checkpoint;
+use crate::plan::budget::{Choice, Curve, Point};
+use crate::quantization::{
+    Analysis, Distribution, ErrorStatistics, Flag, QuantizationScheme, Quantizer, Rounding,
+    Statistics, Thresholds, flags,
+};
+use crate::tensor::TensorId;
+use document::Totals;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What kind of file a report is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Html,
+    Csv,
+    Json,
+}
+
+impl Format {
+    pub const ALL: [Format; 3] = [Format::Html, Format::Csv, Format::Json];
+
+    /// What the name of such a file ends in.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Format::Html => "html",
+            Format::Csv => "csv",
+            Format::Json => "json",
+        }
+    }
+
+    /// By the ending of a path; `None` if it is of none of them.
+    pub fn of(path: &Path) -> Option<Format> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        Format::ALL.into_iter().find(|format| format.ending() == ending)
+    }
+}
+
+/// Everything that a report says.
+#[derive(Debug)]
+pub struct Report {
+    pub checkpoint: Arc<Checkpoint>,
+    /// What the tensors are ranked by, but for those that are marked with another.
+    pub quantizer: Quantizer,
+    pub rounding: Rounding,
+    pub thresholds: Thresholds,
+    /// In the order in which they are shown.
+    pub rows: Vec<Row>,
+}
+
+/// A tensor of a report.
+#[derive(Debug)]
+pub struct Row {
+    pub tensor: TensorId,
+    /// Why it is not quantized by default; `None` if it is.
+    pub reason: Option<String>,
+    /// Whether it is part of what is to be quantized.
+    pub marked: bool,
+    /// What its figures are of.
+    pub quantizer: Quantizer,
+    /// `None` while it is not measured, and for what is not a float.
+    pub statistics: Option<Statistics>,
+    pub flags: Vec<Flag>,
+    /// What each scheme costs it.
+    pub costs: Vec<Cost>,
+    pub histogram: Option<Histogram>,
+}
+
+/// What a quantizer makes of a tensor.
+#[derive(Clone, Debug)]
+pub struct Cost {
+    pub quantizer: Quantizer,
+    pub error: ErrorStatistics,
+    /// Σ(x−x̂)²/Σx²
+    pub noise_share: f64,
+    pub scales: u64,
+    pub largest_scale: f32,
+}
+
+/// How many elements lie in equal parts of the range from `low` to `high`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Histogram {
+    pub low: f64,
+    pub high: f64,
+    pub counts: Box<[f32]>,
+    /// The counts are only as they compare with each other.
+    #[serde(skip)]
+    pub sketched: bool,
+}
+
+impl Histogram {
+    const BINS: usize = 48;
+
+    /// Over the range that int8 spans, −absmax to absmax.
+    pub fn of(distribution: &Distribution, absmax: f64) -> Histogram {
+        let counts = distribution.histogram(-absmax, absmax, Self::BINS);
+        let counts = counts.into_iter().map(|count| count as f32).collect();
+        Histogram { sketched: false, ..Histogram::sketched(absmax, counts) }
+    }
+
+    /// How tall it is in equal parts of −absmax to absmax.
+    pub fn sketched(absmax: f64, counts: Box<[f32]>) -> Histogram {
+        Histogram { low: -absmax, high: absmax, counts, sketched: true }
+    }
+}
+
+impl Row {
+    /// What is found by an analysis whose first outcome is the one that counts.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        tensor: TensorId,
+        quantizer: Quantizer,
+        analysis: Option<&Analysis>,
+    ) -> Row {
+        let statistics = analysis.and_then(|found| found.statistics);
+        let distribution = analysis.and_then(|found| found.distribution.as_ref());
+        let absmax = statistics.as_ref().map_or(0.0, |statistics| statistics.absmax);
+        let dtype = &checkpoint.tensor(tensor).dtype;
+        Row {
+            tensor,
+            reason: None,
+            marked: false,
+            quantizer,
+            flags: analysis.map(|found| flags(dtype, found)).unwrap_or_default(),
+            costs: analysis.map(costs).unwrap_or_default(),
+            histogram: distribution.map(|counted| Histogram::of(counted, absmax)),
+            statistics,
+        }
+    }
+
+    /// The cost that counts.
+    pub fn cost(&self) -> Option<&Cost> {
+        self.cost_of(self.quantizer)
+    }
+
+    pub fn cost_of(&self, quantizer: Quantizer) -> Option<&Cost> {
+        self.costs.iter().find(|cost| cost.quantizer == quantizer)
+    }
+
+    pub fn sqnr_db(&self) -> Option<f64> {
+        self.cost().map(|cost| cost.error.sqnr_db)
+    }
+
+    fn duplicate_of(&self) -> Option<&str> {
+        self.flags.iter().find_map(|flag| match flag {
+            Flag::Duplicate(name) => Some(&**name),
+            _ => None,
+        })
+    }
+}
+
+fn costs(analysis: &Analysis) -> Vec<Cost> {
+    let measured = analysis.outcomes.iter().filter_map(|outcome| {
+        let found = outcome.result.as_ref().ok()?;
+        let sums = found.error?;
+        Some(Cost {
+            quantizer: outcome.quantizer,
+            error: sums.statistics(),
+            noise_share: sums.noise_share(),
+            scales: found.scales.count,
+            largest_scale: found.scales.max,
+        })
+    });
+    measured.collect()
+}
+
+impl Report {
+    /// Ranks the rows, the worst first; what is exact comes after every figure, what has
+    /// none at the end.
+    pub fn rank(&mut self) {
+        let rank = |row: &Row| row.sqnr_db().map_or(f64::INFINITY, |db| db.min(f64::MAX));
+        self.rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+    }
+
+    /// Writes it.
+    pub fn write(&self, format: Format, out: &mut dyn Write) -> io::Result<()> {
+        match format {
+            Format::Html => html::write(self, out),
+            Format::Csv => csv::write(self, out),
+            Format::Json => json::write(self, out),
+        }
+    }
+
+    /// What the tensors come to, the marked ones quantized.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for row in &self.rows {
+            let tensor = self.checkpoint.tensor(row.tensor);
+            let after = match row.marked {
+                true => row.quantizer.scheme.bytes(&tensor.shape, 4),
+                false => tensor.bytes,
+            };
+            totals.tensors += 1;
+            totals.parameters = totals.parameters.saturating_add(tensor.parameters());
+            totals.bytes = totals.bytes.saturating_add(tensor.bytes);
+            totals.bytes_quantized = totals.bytes_quantized.saturating_add(after);
+        }
+        totals
+    }
+
+    /// Tensors up for choice: those that are quantized by default and measured.
+    fn choosable(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.reason.is_none() && !row.costs.is_empty())
+    }
+
+    /// The curve of bytes against error over all choices of schemes, errors as a share of
+    /// the weights' energy; `None` where there is nothing to choose.
+    fn curve(&self) -> Option<Vec<Point>> {
+        let mut fixed = self.totals().bytes;
+        let mut parameters = 0u64;
+        let mut options = Vec::new();
+        for row in self.choosable() {
+            let tensor = self.checkpoint.tensor(row.tensor);
+            fixed = fixed.saturating_sub(tensor.bytes);
+            parameters = parameters.saturating_add(tensor.parameters());
+            let quantized = row
+                .costs
+                .iter()
+                .map(|cost| Choice::quantized(tensor, cost.quantizer, cost.noise_share));
+            let choices = std::iter::once(Choice::kept(tensor)).chain(quantized);
+            options.push((row.tensor, choices.collect()));
+        }
+        let curve = Curve::new(fixed, options);
+        let share = |point: &Point| Point {
+            error: point.error / parameters.max(1) as f64,
+            bytes: point.bytes,
+        };
+        let points: Vec<Point> = curve.points().iter().map(share).collect();
+        (points.len() > 1).then_some(points)
+    }
+
+    /// Each scheme with what it comes to when every tensor up for choice has it.
+    fn uniform(&self) -> Vec<(QuantizationScheme, Point)> {
+        let Some(first) = self.choosable().next() else { return Vec::new() };
+        let all = first.costs.iter().map(|cost| cost.quantizer);
+        let point = |quantizer: Quantizer| {
+            let mut point = Point { bytes: self.totals().bytes, error: 0.0 };
+            let mut parameters = 0u64;
+            for row in self.choosable() {
+                let tensor = self.checkpoint.tensor(row.tensor);
+                let choice =
+                    Choice::quantized(tensor, quantizer, row.cost_of(quantizer)?.noise_share);
+                point.bytes = point.bytes.saturating_sub(tensor.bytes).saturating_add(choice.bytes);
+                point.error += choice.error;
+                parameters = parameters.saturating_add(tensor.parameters());
+            }
+            point.error /= parameters.max(1) as f64;
+            Some((quantizer.scheme, point))
+        };
+        all.filter_map(point).collect()
+    }
+}
