@@ -50,7 +50,12 @@ fn inspector(
     let model = model.unwrap_or(Path::new(demo::WORD));
     let checkpoint = demo::open_model(model)?;
     let session = settings.session.then(|| session_of(model)).flatten();
-    let options = terminal::Options { threads, cache, settings, session, log: screen.log };
+    let activations = match screen.activations.is_empty() {
+        true if model.as_os_str() == demo::WORD => vec![demo::WORD.into()],
+        _ => screen.activations,
+    };
+    let options =
+        terminal::Options { activations, threads, cache, settings, session, log: screen.log };
     terminal::run(Arc::new(checkpoint), options)
 }
 

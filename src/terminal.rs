@@ -7,6 +7,9 @@ mod input;
 mod question;
 
 use crate::app::comparison::comparison;
+use crate::app::facts::SCHEMES;
+use crate::app::names;
+use crate::app::outputs::Outputs;
 use crate::app::settings::{Settings, ThemeChoice};
 use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten, Session};
 use crate::checkpoint::Checkpoint;
@@ -16,7 +19,7 @@ use crate::export::{Blueprint, ExportError, KnownScales, Request, write_text};
 use crate::job::cache::Cache;
 use crate::job::diff::{self, Compared};
 use crate::job::values;
-use crate::job::{Job, News, Progress, channels, duplicates, save, scan};
+use crate::job::{Job, News, Progress, channels, duplicates, output, save, scan};
 use crate::plan::recipe;
 use crate::quantization::{
     Analysis, Calibration, QuantizationScheme, Quantizer, Questions, Rounding,
@@ -40,10 +43,11 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use std::collections::HashMap;
 use std::io::{IsTerminal, Stdout, Write, stdout};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -55,6 +59,8 @@ pub struct Options {
     /// Where findings are kept, if they are.
     pub cache: Option<Cache>,
     pub settings: Settings,
+    /// Captures to open at the start.
+    pub activations: Vec<PathBuf>,
     /// Where marks and place are kept; nowhere if `None`.
     pub session: Option<PathBuf>,
     /// Where to write what happens, for a report of a defect.
@@ -95,6 +101,7 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
         ThemeChoice::Mono => Colours::None,
     };
     let mut app = App::with(checkpoint, options.settings.clone());
+    app.activations = options.activations.clone();
     if let Some(path) = &options.session {
         restore(&mut app, path);
     }
@@ -609,6 +616,17 @@ impl Runner {
                     Some(Event::Compared(compared.and_then(|compared| compared)))
                 })?;
             }
+            Effect::MeasureOutputs(files) => {
+                let (model, threads) = (self.app.model.checkpoint.clone(), self.options.threads);
+                let files: Vec<PathBuf> = files.iter().map(|path| expand_home(path)).collect();
+                let job = Job::start("outputs", Arc::default(), move |progress, sender| {
+                    let _ = sender.send(outputs(&model, files, threads, progress));
+                });
+                let given_up = "the measuring was given up";
+                self.ask(Kind::Outputs, job, given_up, screen, |found| {
+                    Some(Event::OutputsMeasured(found.and_then(|found| found)))
+                })?;
+            }
             Effect::CancelDiff => self.questions.retain(|(kind, _)| *kind != Kind::Diff),
             Effect::Copy(text) => copy(&text)?,
             Effect::Mouse(take) => mouse(take)?,
@@ -729,6 +747,36 @@ pub fn compare(
 ) -> Result<Vec<Compared>, String> {
     let there = demo::open_model(path).map_err(|error| error.to_string())?;
     diff::run(here, &there, threads, progress).map_err(|error| error.to_string())
+}
+
+/// Opens captures, and measures what the outputs of the recorded layers lose by every scheme.
+pub fn outputs(
+    checkpoint: &Checkpoint,
+    files: Vec<PathBuf>,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Outputs, String> {
+    let captures = demo::open_activations(&files, checkpoint).map_err(|error| error.to_string())?;
+    let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
+    let request = output::Request {
+        tensors: captures.tensors().collect(),
+        quantizers: SCHEMES.map(quantizer).into(),
+        rounding: Rounding::default(),
+        calibration: Calibration::MinMax,
+    };
+    let found = Mutex::new(HashMap::new());
+    let keep = |(id, result): output::Finding| {
+        let result = result.map_err(|error| error.to_string());
+        found.lock().unwrap_or_else(PoisonError::into_inner).insert(id, result);
+    };
+    output::run(checkpoint, &captures, &request, threads, progress, &keep)
+        .map_err(|stopped| stopped.to_string())?;
+    let first = captures.unmatched().first().map(|(_, name)| names::visible(name).into_owned());
+    Ok(Outputs {
+        files,
+        found: found.into_inner().unwrap_or_else(PoisonError::into_inner),
+        unmatched: (captures.unmatched().len(), first.unwrap_or_default()),
+    })
 }
 
 /// What a calibration asks of every tensor.

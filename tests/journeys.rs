@@ -85,7 +85,8 @@ fn findings_of_a_calibration_that_was_stopped_no_longer_count() {
 #[test]
 fn every_column_orders_the_table_and_o_turns_it_round() {
     let mut driver = Driver::open(TINY_LLAMA);
-    for _ in Column::ALL {
+    // The outputs' errors are no column without activations.
+    for _ in 1..Column::ALL.len() {
         driver.press(">");
         driver.expect(driver.app.table.sort.describe());
         driver.press("o");

@@ -45,6 +45,15 @@ fn the_ranked_table() {
 }
 
 #[test]
+fn the_outputs_of_the_layers() {
+    let mut driver = Driver::open(DEMO);
+    driver.press("A");
+    driver.type_text("demo:");
+    driver.press("Enter >");
+    pin(&driver, "outputs");
+}
+
+#[test]
 fn the_module_tree() {
     let mut driver = Driver::open(SHARDED);
     driver.press("t");

@@ -47,6 +47,8 @@ pub enum Action {
     ReadRecipe,
     WriteReport,
     Diff,
+    /// Recorded inputs of the layers.
+    Activations,
 
     /// Of the histogram.
     NarrowClip,

@@ -2,6 +2,7 @@
 
 use super::facts::{Cost, SCHEMES};
 use super::model::Model;
+use crate::activations::Way;
 use crate::plan::Plan;
 use crate::plan::budget::{Choice, Curve, Point};
 use crate::quantization::{Calibration, Quantizer};
@@ -174,6 +175,7 @@ impl Budget {
             return self.before.clone();
         }
         let mut plan = self.curve.plan(self.at, self.before.rounding);
+        plan.inputs = self.before.inputs.clone();
         for (id, quantizer) in self.before.iter().filter(|(id, _)| !self.choosable.contains(id)) {
             plan.mark(id, quantizer);
         }
@@ -200,7 +202,8 @@ fn choices(model: &Model, id: TensorId, allowed: &[bool; SCHEMES.len()]) -> Opti
             Some(Cost::Error { noise_share, .. }) => {
                 measured = true;
                 let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
-                choices.push(Choice::quantized(tensor, quantizer, *noise_share));
+                let share = share(model, id, quantizer).unwrap_or(*noise_share);
+                choices.push(Choice::quantized(tensor, quantizer, share));
             }
             Some(Cost::Impossible(_)) => measured = true,
             None => {}
@@ -210,13 +213,20 @@ fn choices(model: &Model, id: TensorId, allowed: &[bool; SCHEMES.len()]) -> Opti
     (measured || allowed.iter().all(|allowed| !allowed)).then_some(choices)
 }
 
+/// What the layer's output loses, if that is known: it then takes the place of what the
+/// weight loses.
+fn share(model: &Model, id: TensorId, quantizer: Quantizer) -> Option<f64> {
+    model.outputs.as_ref()?.error(id, quantizer)?.ratio(Way::Weights)
+}
+
 /// The proxy's error of a tensor as `plan` has it; `None` if it is not measured so.
 fn error_of(model: &Model, plan: &Plan, id: TensorId) -> Option<f64> {
     let Some(quantizer) = plan.get(id) else { return Some(0.0) };
     match model.known(id).facts()?.cost_of(quantizer)? {
         Cost::Error { noise_share, .. } => {
             let tensor = model.checkpoint.tensor(id);
-            Some(Choice::quantized(tensor, quantizer, *noise_share).error)
+            let share = share(model, id, quantizer).unwrap_or(*noise_share);
+            Some(Choice::quantized(tensor, quantizer, share).error)
         }
         Cost::Impossible(_) => None,
     }

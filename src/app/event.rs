@@ -2,6 +2,7 @@
 
 use super::keys::Key;
 use super::meter::Meter;
+use super::outputs::Outputs;
 use super::table::Column;
 use super::{LaidOut, Tab, facts::SCHEMES};
 use crate::checkpoint::CheckpointError;
@@ -73,6 +74,8 @@ pub enum Event {
     RecipeWritten(Result<(), NotWritten>),
     RecipeRead(Result<Plan, String>),
     ReportWritten(Result<(), NotWritten>),
+    /// What the layers' outputs lose, or why the captures cannot be used.
+    OutputsMeasured(Result<Outputs, String>),
     /// The other checkpoint was compared with, or why it could not be.
     Compared(Result<Vec<Compared>, String>),
 }
@@ -128,6 +131,9 @@ pub enum Effect {
     /// Compare with the checkpoint at a path, in the background.
     Diff(PathBuf),
     CancelDiff,
+    /// Open files of captures and measure the layers' outputs; replaces such a measuring
+    /// under way.
+    MeasureOutputs(Vec<PathBuf>),
     /// To the clipboard.
     Copy(String),
     /// Take the mouse, or leave it to the terminal.

@@ -287,6 +287,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('m')], A::Metadata, "the file, its shards, metadata and config.json", G::Look),
     bind(C::Main, &[Char('L')], A::Legend, "what SQNR and the other figures mean", G::Look).hint("legend"),
     bind(C::Main, &[Char('D')], A::Diff, "compare with another checkpoint", G::Look),
+    bind(C::Main, &[Char('A')], A::Activations, "open recorded activations: what the layers' outputs lose", G::Look),
     bind(C::Main, &[Char('y')], A::Copy, "copy the name", G::Look),
     bind(C::Main, &[Char('c')], A::Calibrate, "stop calibrating, or calibrate anew", G::Look),
 

@@ -16,6 +16,7 @@ pub mod keymap;
 pub mod keys;
 mod meter;
 mod model;
+pub mod outputs;
 pub mod overlay;
 pub mod pager;
 pub mod prompt;
@@ -50,9 +51,10 @@ use histogram::HistogramView;
 use keys::Context;
 use overlay::Overlay;
 use settings::Settings;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use table::{Row, Table};
+use table::{Column, Row, Table};
 use tree::Item;
 use values::ValuesView;
 
@@ -139,6 +141,8 @@ pub struct App {
     pub comparison: ComparisonView,
     /// Marks whose cost is being measured.
     measuring: Vec<(TensorId, Quantizer)>,
+    /// Captures to open at the start.
+    pub activations: Vec<PathBuf>,
     /// The path compared with last.
     compared_with: String,
     /// What `n` and `N` look for.
@@ -179,6 +183,7 @@ impl App {
             channels: ChannelsView::default(),
             comparison: ComparisonView::default(),
             measuring: Vec::new(),
+            activations: Vec::new(),
             compared_with: String::new(),
             search: Filter::everything(),
             generation: 0,
@@ -208,6 +213,12 @@ impl App {
     /// Receipts of what was saved, to be printed at the end.
     pub fn receipts(&self) -> &[String] {
         &self.receipts
+    }
+
+    /// The columns that are shown if there is room.
+    pub fn columns(&self) -> Vec<Column> {
+        let output = self.model.outputs.is_some().then_some(Column::Output);
+        self.settings.columns.iter().copied().chain(output).collect()
     }
 
     /// The tensor under the cursor.

@@ -2,6 +2,8 @@
 
 use super::facts::{Facts, Known, Sqnr};
 use super::names;
+use super::outputs::Outputs;
+use crate::activations::OutputError;
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::job::duplicates::{self, Candidates};
 use crate::plan::{History, Obstacle, Plan, Totals, obstacle};
@@ -60,6 +62,8 @@ pub struct Model {
     saved: Plan,
     totals: Totals,
     quality: Quality,
+    /// What the layers' outputs lose, once captures are opened.
+    pub outputs: Option<Outputs>,
     /// Bytes of the distributions that are held.
     distributions: usize,
 }
@@ -91,6 +95,7 @@ impl Model {
             saved: Plan::default(),
             totals,
             quality: Quality::default(),
+            outputs: None,
             distributions: 0,
         }
     }
@@ -139,6 +144,11 @@ impl Model {
     /// The word for it, if it has one.
     pub fn verdict(&self, id: TensorId) -> Option<Verdict> {
         self.sqnr(id).decibels().map(|db| self.thresholds.verdict(db))
+    }
+
+    /// What the layer's output loses by its scheme.
+    pub fn output(&self, id: TensorId) -> Option<&OutputError> {
+        self.outputs.as_ref()?.error(id, self.quantizer_of(id))
     }
 
     pub fn plan(&self) -> &Plan {

@@ -13,6 +13,8 @@ pub enum Purpose {
     WriteReport,
     /// The path of a checkpoint to compare with.
     Diff,
+    /// The path of captures.
+    Activations,
 }
 
 impl Purpose {
@@ -23,6 +25,7 @@ impl Purpose {
             Purpose::ReadRecipe => "Read a recipe",
             Purpose::WriteReport => "Export the tensors shown",
             Purpose::Diff => "Compare with another checkpoint",
+            Purpose::Activations => "Open recorded activations",
         }
     }
 
@@ -41,6 +44,9 @@ impl Purpose {
             }
             Purpose::Diff => {
                 "A file or directory of any format. This model is the measure; the other is judged by it."
+            }
+            Purpose::Activations => {
+                "What assets/record_activations.py records, or an imatrix of llama.cpp; demo: for the demo's."
             }
         }
     }

@@ -84,7 +84,7 @@ pub fn legend(thresholds: &Thresholds) -> Pager {
     let state = |state: &State| Line::Field(format!("is:{}", state.word()), state.meaning().into());
     let mut lines = vec![
         Line::text(
-            "Every figure is an error of the weights: how far the quantized weights are from the original ones. How far the model's answers move depends on the activations too, which are not looked at here.",
+            "SQNR and its like are errors of the weights: how far the quantized weights are from the original ones. How far a layer's output moves depends on what reaches it too: A opens recorded activations, and the column output tells it.",
         ),
         Line::Blank,
         Line::Heading("SQNR, signal to quantization noise".to_owned()),
@@ -111,6 +111,11 @@ pub fn legend(thresholds: &Thresholds) -> Pager {
             format!("< {fair} dB"),
             Verdict::Poor,
             format!("over {}; an outlier stretches the scale", share(fair)),
+        ),
+        Line::Blank,
+        Line::Heading("Output error, where activations are opened".to_owned()),
+        Line::text(
+            "‖Wx−Ŵx̂‖² / ‖Wx‖² in dB over the recorded inputs x, the lower the better: in the table with the weights quantized, in the detail also with the inputs quantized as they come (dynamic) and by one calibrated scale (static). ~ is the diagonal approximation, from mean squares per feature.",
         ),
         Line::Blank,
         Line::Heading("Marks".to_owned()),

@@ -70,6 +70,10 @@ pub struct ScreenArgs {
     /// Settings; $XDG_CONFIG_HOME/quantscope/config.toml if not given.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What reaches the layers, as assets/record_activations.py records it; `demo:` is what is
+    /// built in for the demo, which opens it by itself.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub activations: Vec<PathBuf>,
     /// Neither restore marks and place nor keep them.
     #[arg(long)]
     pub no_session: bool,

@@ -13,6 +13,7 @@ pub enum Kind {
     Duplicates,
     Diff,
     Report,
+    Outputs,
 }
 
 /// A question under way, whatever type its answer has. Dropping it cancels the job.

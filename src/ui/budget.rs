@@ -17,7 +17,11 @@ use ratatui::widgets::canvas::{Canvas, Line as Stroke};
 
 pub fn draw(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &Theme) {
     let rule = Rect { height: 1, ..area };
-    let right = Line::styled("error: Σ(x−x̂)² / Σx² of the weights, by parameters", theme.dim);
+    let error = match app.model.outputs {
+        None => "error: Σ(x−x̂)² / Σx² of the weights, by parameters",
+        Some(_) => "error: ‖Wx−Ŵx‖² / ‖Wx‖² of the outputs, by parameters",
+    };
+    let right = Line::styled(error, theme.dim);
     paint::rule(buf, rule, &Line::styled("budget", theme.accent), &right, theme);
     figures(buf, layout::budget_figures(area), app, budget, theme);
     if let Some(plot) = layout::curve(area) {

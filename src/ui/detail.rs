@@ -2,13 +2,14 @@
 
 use super::theme::Theme;
 use super::{channels, histogram, layout, paint, values};
+use crate::activations::Way;
 use crate::app::comparison::MEASURED_ONLY;
 use crate::app::facts::{Cost, Facts, Known, SCHEMES, calibration_name, scheme_name};
 use crate::app::figures::{bytes, count, counted, decibels, parameters, percent, value};
 use crate::app::pager::wrap;
 use crate::app::table::{Row, VERDICTS};
 use crate::app::tree::{Item, NodeId};
-use crate::app::{App, Calibration, Tab, names};
+use crate::app::{App, Calibration, Tab, names, outputs};
 use crate::quantization::{self, ErrorStatistics, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
@@ -145,7 +146,7 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
         }
         other => format!("int8 {}, {}", scheme_name(scheme), calibration_name(other)),
     };
-    let error = match facts.cost_of(quantizer) {
+    let mut error = match facts.cost_of(quantizer) {
         Some(Cost::Error { error, scales, largest_scale, .. }) => {
             errors(error, scheme, (*scales, *largest_scale), theme)
         }
@@ -158,6 +159,9 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
         }
         None => vec![figure("SQNR", "…".to_owned())],
     };
+    // Beside what the weights lose, what the layer's output does.
+    let place = 1.min(error.len());
+    error.splice(place..place, output_errors(app, id, theme));
     block(buf, second, &title, &error, theme);
     if third.height >= 6 {
         comparison(buf, third, app, id, facts, theme);
@@ -167,6 +171,18 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
         let rest = Rect { y: area.y + 12, height: below, ..area };
         health(buf, rest, facts, theme);
     }
+}
+
+/// What the layer's output loses each way, where activations were recorded.
+fn output_errors(app: &App, id: TensorId, theme: &Theme) -> Vec<Figure> {
+    let Some(outputs) = &app.model.outputs else { return Vec::new() };
+    if let Some(why) = outputs.failure(id) {
+        return vec![figure("output", "none".to_owned()).word(names::visible(why), theme.bad)];
+    }
+    let Some(error) = app.model.output(id) else { return Vec::new() };
+    let ways = Way::ALL.iter().zip(["output", "– dynamic", "– static"]);
+    let ways = ways.filter_map(|(&way, label)| Some(figure(label, outputs::text(error, way)?)));
+    ways.collect()
 }
 
 /// What is odd with the tensor and what that means, where there is room for it.

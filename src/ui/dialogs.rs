@@ -118,6 +118,7 @@ pub fn prompt(buf: &mut Buffer, screen: Rect, prompt: &Prompt, theme: &Theme) ->
         Purpose::Index(_) => "go there",
         Purpose::WriteRecipe | Purpose::WriteReport => "write",
         Purpose::ReadRecipe => "read",
+        Purpose::Activations => "measure",
         Purpose::Diff => "compare",
     };
     body.push(keys(&[("Enter", word), ("Esc", "leave")], theme));

@@ -154,6 +154,7 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
         Bytes => 8,
         Scheme => 13,
         Values => sketch::COLUMNS as u16,
+        Output => 10,
         Sqnr | File | Name => 0,
     };
     let enough = (widest.name as u16).clamp(16, 46);
@@ -164,7 +165,7 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
         name -= if fits { wanted } else { 0 };
         fits
     };
-    let taken = [Bytes, Shape, Scheme, DType, Values]
+    let taken = [Output, Bytes, Shape, Scheme, DType, Values]
         .map(|column| (column, wanted.contains(&column) && take(GAP + width_of(column))));
     let sqnr = if take(GAP + GAUGE) { SQNR + GAP + GAUGE } else { SQNR };
     let mut x = MARK;
@@ -179,6 +180,9 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
         put(column, width_of(column));
     }
     put(Sqnr, sqnr);
+    if fits(Output) {
+        put(Output, width_of(Output));
+    }
     if fits(Values) {
         put(Values, width_of(Values));
     }
@@ -253,7 +257,7 @@ pub fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
     }
     if layout.titles.contains(at) {
         let x = at.x - layout.titles.x;
-        let places = columns(layout.titles.width, &app.table.widest, &app.settings.columns);
+        let places = columns(layout.titles.width, &app.table.widest, &app.columns());
         let place = places.iter().rev().find(|place| x >= place.x)?;
         return Some(Target::Title(place.column));
     }
@@ -303,11 +307,15 @@ mod tests {
             assert!(places[0].width >= 24, "{width}: {}", places[0].width);
             assert!(places.iter().any(|p| p.column == Column::Sqnr));
         }
-        let shown = |width| {
-            columns(width, &LLAMA, &Column::ALL).iter().map(|p| p.column).collect::<Vec<_>>()
+        let shown = |width, wanted: &[Column]| {
+            columns(width, &LLAMA, wanted).iter().map(|p| p.column).collect::<Vec<_>>()
         };
-        assert_eq!(shown(60), [Column::Name, Column::Sqnr]);
-        assert_eq!(shown(80), [Column::Name, Column::Bytes, Column::Sqnr]);
-        assert_eq!(shown(140).len(), 7);
+        let without = Column::ALL.into_iter().filter(|&column| column != Column::Output);
+        let without: Vec<Column> = without.collect();
+        assert_eq!(shown(60, &without), [Column::Name, Column::Sqnr]);
+        assert_eq!(shown(80, &without), [Column::Name, Column::Bytes, Column::Sqnr]);
+        assert_eq!(shown(140, &without).len(), 7);
+        assert_eq!(shown(80, &Column::ALL), [Column::Name, Column::Sqnr, Column::Output]);
+        assert_eq!(shown(160, &Column::ALL).len(), 8);
     }
 }

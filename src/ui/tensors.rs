@@ -3,12 +3,13 @@
 use super::layout::{self, Layout, Place};
 use super::paint;
 use super::theme::Theme;
+use crate::activations::Way;
 use crate::app::facts::{Sqnr, scheme_name};
 use crate::app::figures::{bytes_aligned, count, counted, shape};
 use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
 use crate::app::tree::Item;
-use crate::app::{App, Calibration, names};
+use crate::app::{App, Calibration, names, outputs};
 use crate::quantization::{self, Quantizer};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
@@ -21,7 +22,7 @@ pub fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
         return;
     }
     caption(buf, layout.caption, app, theme);
-    let places = layout::columns(layout.rows.width, &app.table.widest, &app.settings.columns);
+    let places = layout::columns(layout.rows.width, &app.table.widest, &app.columns());
     titles(buf, layout.titles, &places, app, theme);
     if app.table.rows().is_empty() {
         return nothing(buf, layout.rows, app, theme);
@@ -104,6 +105,7 @@ impl Painter<'_> {
                 Column::DType => cells.dtype.clone(),
                 Column::Bytes => cells.bytes.clone().alignment(Alignment::Right),
                 Column::Sqnr => self.sqnr(&cells, place.width.into()),
+                Column::Output => self.output(row.item).alignment(Alignment::Right),
                 Column::Values => self.sketch(row.item),
                 Column::Scheme => cells.scheme.clone(),
                 Column::File => continue,
@@ -232,6 +234,23 @@ impl Painter<'_> {
             flagged: false,
             scheme,
         }
+    }
+
+    /// What the layer's output loses, with the weights alone quantized.
+    fn output<'b>(&self, item: Item) -> Line<'b> {
+        let Item::Tensor(id) = item else { return Line::default() };
+        let theme = self.theme;
+        let outputs = self.app.model.outputs.as_ref();
+        if outputs.is_some_and(|outputs| outputs.failure(id).is_some()) {
+            return Line::styled("unreadable", theme.bad);
+        }
+        let error = self.app.model.output(id);
+        let text = error.and_then(|error| outputs::text(error, Way::Weights));
+        let style = match error.and_then(|error| error.db(Way::Weights)) {
+            Some(db) => theme.judge(-db).1,
+            None => theme.text,
+        };
+        Line::styled(text.unwrap_or_default(), style)
     }
 
     /// The distribution from −absmax to absmax.

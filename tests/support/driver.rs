@@ -11,7 +11,7 @@ use quantscope::plan::recipe;
 use quantscope::quantization::Questions;
 use quantscope::tensor::TensorId;
 use quantscope::terminal::{
-    by_quantizer, compare, cost, count, lay_out, questions, write_recipe, write_report,
+    by_quantizer, compare, cost, count, lay_out, outputs, questions, write_recipe, write_report,
 };
 use quantscope::ui::{self, Colours, Theme};
 use ratatui::Terminal;
@@ -213,6 +213,10 @@ impl Driver {
                 let path = if path.exists() { path } else { self.directory.path().join(path) };
                 let compared = compare(&checkpoint, &path, Some(1), &Progress::default());
                 self.send(Event::Compared(compared));
+            }
+            Effect::MeasureOutputs(files) => {
+                let measured = outputs(&checkpoint, files, Some(1), &Progress::default());
+                self.send(Event::OutputsMeasured(measured));
             }
             Effect::CancelDiff => {}
             Effect::Copy(text) => self.clipboard.push(text),

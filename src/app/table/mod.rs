@@ -16,6 +16,7 @@ use super::filter::Filter;
 use super::model::Model;
 use super::names::{self, natural_order};
 use super::tree::{Item, NodeId, Tree};
+use crate::activations::Way;
 use crate::tensor::{TensorId, TensorInfo};
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -251,7 +252,7 @@ impl Table {
             self.sift(false, model);
         }
         match self.sort.column {
-            Column::Sqnr | Column::Values => self.reorder(model),
+            Column::Sqnr | Column::Output | Column::Values => self.reorder(model),
             _ if sifted => self.rebuild(model),
             _ => self.sum_up(model),
         }
@@ -309,6 +310,10 @@ impl Table {
             Column::Values => match model.known(id).facts().map(|facts| &facts.statistics) {
                 Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
                 _ => (2, 0.0),
+            },
+            Column::Output => match model.output(id).and_then(|error| error.db(Way::Weights)) {
+                Some(db) => directed(db.max(f64::MIN)),
+                None => (2, 0.0),
             },
             // What cannot be quantized is worse than the worst.
             Column::Sqnr => match model.sqnr(id) {

@@ -10,19 +10,22 @@ pub enum Column {
     DType,
     Bytes,
     Sqnr,
+    /// What the layer's output loses; there only with activations.
+    Output,
     /// The sketch of the values; ordered by how far they reach beyond most of them.
     Values,
     Scheme,
 }
 
 impl Column {
-    pub const ALL: [Column; 8] = [
+    pub const ALL: [Column; 9] = [
         Column::File,
         Column::Name,
         Column::Shape,
         Column::DType,
         Column::Bytes,
         Column::Sqnr,
+        Column::Output,
         Column::Values,
         Column::Scheme,
     ];
@@ -35,6 +38,7 @@ impl Column {
             Column::DType => "dtype",
             Column::Bytes => "bytes",
             Column::Sqnr => "SQNR",
+            Column::Output => "output",
             Column::Values => "values",
             Column::Scheme => "scheme",
         }
@@ -42,7 +46,7 @@ impl Column {
 
     /// Big things first, bad things first, names from A.
     fn starts_descending(self) -> bool {
-        matches!(self, Column::Shape | Column::Bytes | Column::Values)
+        matches!(self, Column::Shape | Column::Bytes | Column::Values | Column::Output)
     }
 }
 
@@ -71,6 +75,8 @@ impl Sort {
             (Column::Bytes, false) => "smallest first",
             (Column::Sqnr, false) => "worst SQNR first",
             (Column::Sqnr, true) => "best SQNR first",
+            (Column::Output, true) => "worst output error first",
+            (Column::Output, false) => "best output error first",
             (Column::Values, true) => "farthest outliers first",
             (Column::Values, false) => "nearest outliers first",
             (Column::Scheme, _) => "by scheme",

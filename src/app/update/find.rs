@@ -19,6 +19,13 @@ impl App {
         self.say(format!("ordered {}", sort.describe()));
     }
 
+    /// Orders by the next column, but for one that is not there.
+    pub(super) fn sort_by_neighbour(&mut self, step: usize) {
+        let next = neighbour(self.table.sort.column, step);
+        let there = next != Column::Output || self.model.outputs.is_some();
+        self.sort_by(if there { next } else { neighbour(next, step) });
+    }
+
     pub(super) fn open_filter(&mut self) {
         let before = self.filter_text.clone();
         let input = tui_input::Input::new(before.clone());
@@ -67,7 +74,7 @@ impl App {
     }
 }
 
-pub(super) fn neighbour(column: Column, step: usize) -> Column {
+fn neighbour(column: Column, step: usize) -> Column {
     let at = Column::ALL.iter().position(|&c| c == column).unwrap_or(0);
     Column::ALL[(at + step) % Column::ALL.len()]
 }

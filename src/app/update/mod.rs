@@ -6,6 +6,7 @@ mod diff;
 mod find;
 mod look;
 mod marks;
+mod outputs;
 mod recipe;
 mod report;
 mod save;
@@ -30,7 +31,13 @@ type Effects = Vec<Effect>;
 pub fn update(app: &mut App, event: Event) -> Effects {
     let mut effects = Effects::new();
     match event {
-        Event::Opened => app.calibrate(0, &mut effects),
+        Event::Opened => {
+            app.calibrate(0, &mut effects);
+            if !app.activations.is_empty() {
+                let files = app.activations.clone();
+                app.open_activations(files, &mut effects);
+            }
+        }
         Event::Key(key) => app.key(key, &mut effects),
         Event::Paste(text) => app.paste(&text),
         Event::Click(target) => app.click(target),
@@ -99,6 +106,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::RecipeWritten(outcome) => app.recipe_written(outcome),
         Event::ReportWritten(outcome) => app.report_written(outcome),
         Event::RecipeRead(outcome) => app.recipe_read(outcome),
+        Event::OutputsMeasured(outcome) => app.outputs_measured(outcome),
         Event::Compared(outcome) => app.compared(outcome),
     }
     app.hurry(&mut effects);
@@ -203,10 +211,8 @@ impl App {
                 go_to.search(&self.model);
                 self.overlay = Some(Overlay::GoTo(go_to));
             }
-            Action::SortNext => self.sort_by(find::neighbour(self.table.sort.column, 1)),
-            Action::SortPrevious => {
-                self.sort_by(find::neighbour(self.table.sort.column, Column::ALL.len() - 1));
-            }
+            Action::SortNext => self.sort_by_neighbour(1),
+            Action::SortPrevious => self.sort_by_neighbour(Column::ALL.len() - 1),
             Action::SortReverse => self.sort_by(self.table.sort.column),
 
             Action::NextTab | Action::PreviousTab => {
@@ -232,6 +238,7 @@ impl App {
             Action::WriteReport => self.open_report(),
             Action::ReadRecipe => self.open_read_recipe(),
             Action::Diff => self.open_diff(),
+            Action::Activations => self.ask_for_activations(),
 
             Action::GoToElement => self.open_index(),
             Action::NextRow => self.values.move_row(true),
@@ -350,6 +357,9 @@ impl App {
             Purpose::WriteReport => self.write_report(prompt, effects),
             Purpose::ReadRecipe => self.read_recipe(prompt, effects),
             Purpose::Diff => self.compare(prompt, effects),
+            Purpose::Activations => {
+                self.open_activations(vec![prompt.text().into()], effects);
+            }
             Purpose::Index(id) => {
                 if let Err(why) = self.go_to_element(id, prompt.text()) {
                     prompt.problem = Some(why);

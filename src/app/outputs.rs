@@ -1,0 +1,61 @@
+//! What the layers' outputs lose, once recorded inputs are opened.
+
+use super::figures;
+use crate::activations::{Basis, OutputError, Way};
+use crate::job::output::Found;
+use crate::quantization::Quantizer;
+use crate::tensor::TensorId;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// Everything that was found out.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// What was opened.
+    pub files: Vec<PathBuf>,
+    pub found: HashMap<TensorId, Result<Found, String>>,
+    /// Names in the files that are of no layer of this model, with the first.
+    pub unmatched: (usize, String),
+}
+
+impl Outputs {
+    /// What a layer's output loses by a quantizer.
+    pub fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
+        self.found.get(&id)?.as_ref().ok()?.error(quantizer)
+    }
+
+    /// Why a layer has no figures though it was recorded.
+    pub fn failure(&self, id: TensorId) -> Option<&str> {
+        self.found.get(&id)?.as_ref().err().map(String::as_str)
+    }
+
+    /// In a sentence: how many layers, and what is not as it should be.
+    pub fn describe(&self) -> String {
+        let layers = figures::counted(self.found.values().flatten().count(), "layer");
+        let failed: Vec<&String> = self.found.values().filter_map(|f| f.as_ref().err()).collect();
+        match (failed.first(), &self.unmatched) {
+            (Some(first), _) => {
+                format!("outputs of {layers} measured, {} not: {first}", failed.len())
+            }
+            (None, (0, _)) => format!("outputs of {layers} measured; > orders by them"),
+            (None, (n, first)) => {
+                let names = figures::counted(*n, "recorded name");
+                format!("outputs of {layers} measured; {names} of no layer, first {first}")
+            }
+        }
+    }
+
+    /// Whether something is not as it should be.
+    pub fn is_doubtful(&self) -> bool {
+        self.unmatched.0 > 0 || self.found.values().any(Result::is_err)
+    }
+}
+
+/// An output error in dB as it is shown, the approximation marked.
+pub fn text(error: &OutputError, way: Way) -> Option<String> {
+    let mark = if error.basis == Basis::Diagonal { "~" } else { "" };
+    Some(match error.db(way)? {
+        f64::NEG_INFINITY => "exact".to_owned(),
+        db => format!("{mark}{db:.1} dB").replace('-', "−"),
+    })
+}
