@@ -41,12 +41,12 @@ impl Filter {
     }
 
     /// Takes every word as it is written, if any tensor's name holds it so. `shown`: whether
-    /// a tensor is one of those that the filter before let through.
-    pub fn settle(&mut self, model: &Model, shown: &[bool]) {
+    /// a tensor is one of those that the filter `before` let through.
+    pub fn settle(&mut self, before: &Filter, model: &Model, shown: &[bool]) {
         let tensors = model.checkpoint.tensors();
         let likely = tensors.iter().zip(shown).filter(|(_, shown)| **shown);
         let likely = likely.map(|(tensor, _)| tensor.name.as_str());
-        self.words.settle(likely, tensors.iter().map(|tensor| tensor.name.as_str()));
+        self.words.settle(&before.words, likely, tensors.iter().map(|tensor| tensor.name.as_str()));
     }
 
     /// Whether everything that this filter lets through was let through by `before`, both
@@ -135,7 +135,7 @@ mod tests {
 
     fn settled(text: &str, model: &Model) -> Filter {
         let mut filter = Filter::parse(text).expect(text);
-        filter.settle(model, &vec![true; model.checkpoint.tensors().len()]);
+        filter.settle(&Filter::everything(), model, &vec![true; model.checkpoint.tensors().len()]);
         filter
     }
 
@@ -244,8 +244,8 @@ mod tests {
                 let (Ok(a), Ok(b)) = (Filter::parse(before), Filter::parse(now)) else { continue };
                 let (mut a, mut b) = (a, b);
                 let all = vec![true; model.checkpoint.tensors().len()];
-                a.settle(&model, &all);
-                b.settle(&model, &all);
+                a.settle(&Filter::everything(), &model, &all);
+                b.settle(&Filter::everything(), &model, &all);
                 if b.narrows(&a) {
                     narrower += usize::from(before != now);
                     let held = shown(before, &model);

@@ -1,7 +1,7 @@
 //! Words of a filter: taken as they are written where any name holds them so, letter by
 //! letter where none does.
 
-use nucleo_matcher::pattern::{AtomKind, CaseMatching, Normalization, Pattern};
+use nucleo_matcher::pattern::{Atom, AtomKind, CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
 
 #[derive(Clone, Debug, Default)]
@@ -26,14 +26,26 @@ impl Words {
 
     /// Takes every word as it is written, if any of `names` holds it so: letters scattered
     /// over long names would match far too many. `likely` are names that hold it if any do.
+    ///
+    /// What was settled of `before` need not be found out again: a word that no name holds is
+    /// held by none with more letters either.
     pub fn settle<'n>(
         &mut self,
+        before: &Words,
         likely: impl Iterator<Item = &'n str> + Clone,
         names: impl Iterator<Item = &'n str> + Clone,
     ) {
         let mut matcher = Matcher::new(Config::DEFAULT);
         let mut buffer = Vec::new();
-        for atom in self.pattern.atoms.iter_mut().filter(|atom| atom.kind == AtomKind::Fuzzy) {
+        let known = self.known_from(before);
+        for (at, atom) in self.pattern.atoms.iter_mut().enumerate() {
+            if atom.kind != AtomKind::Fuzzy {
+                continue;
+            }
+            if let Some(Some(kind)) = known.get(at) {
+                atom.kind = *kind;
+                continue;
+            }
             atom.kind = AtomKind::Substring;
             let mut holds =
                 |name| atom.score(Utf32Str::new(name, &mut buffer), &mut matcher).is_some();
@@ -41,6 +53,23 @@ impl Words {
                 atom.kind = AtomKind::Fuzzy;
             }
         }
+    }
+
+    /// How each word is to be taken, where `before` tells: these are its words with more
+    /// letters or more words after them.
+    fn known_from(&self, before: &Words) -> Vec<Option<AtomKind>> {
+        let more = self.text.strip_prefix(before.text.as_str());
+        let Some(more) = more.filter(|_| !before.text.ends_with('\\')) else { return Vec::new() };
+        let atoms = &before.pattern.atoms;
+        let same = more.is_empty() || more.starts_with(char::is_whitespace);
+        let last = atoms.len().saturating_sub(1);
+        let kind = |(at, atom): (usize, &Atom)| match atom.kind {
+            _ if atom.negative => None,
+            AtomKind::Substring if at < last || same => Some(AtomKind::Substring),
+            AtomKind::Fuzzy => Some(AtomKind::Fuzzy),
+            _ => None,
+        };
+        atoms.iter().enumerate().map(kind).collect()
     }
 
     /// Whether every name these words fit is one that `before` fit: they are the same words
@@ -84,5 +113,50 @@ pub struct Scratch {
 impl Default for Scratch {
     fn default() -> Self {
         Scratch { matcher: Matcher::new(Config::DEFAULT), buffer: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 3] = ["model.layers.0.mlp.up", "model.layers.0.attn.q", "model.norm"];
+
+    fn settled(text: &str, before: &Words, names: &[&str]) -> Words {
+        let mut words = Words::parse(text.to_owned());
+        words.settle(before, names.iter().copied(), names.iter().copied());
+        words
+    }
+
+    #[test]
+    fn words_are_taken_as_written_where_any_name_holds_them() {
+        let none = Words::default();
+        assert!(!settled("mlp", &none, &NAMES).is_fuzzy());
+        assert!(settled("mdl", &none, &NAMES).is_fuzzy());
+        assert!(settled("mlp mdl", &none, &NAMES).is_fuzzy());
+    }
+
+    #[test]
+    fn what_is_typed_letter_by_letter_is_settled_as_if_typed_at_once() {
+        for whole in ["mlp up", "size>10M", "is:marked", "layers att", "mdl.norm", "model.x norm"] {
+            let mut before = Words::default();
+            for end in 1..=whole.len() {
+                let words = settled(&whole[..end], &before, &NAMES);
+                let at_once = settled(&whole[..end], &Words::default(), &NAMES);
+                let kinds = |words: &Words| -> Vec<AtomKind> {
+                    words.pattern.atoms.iter().map(|atom| atom.kind).collect()
+                };
+                assert_eq!(kinds(&words), kinds(&at_once), "{}", &whole[..end]);
+                before = words;
+            }
+        }
+    }
+
+    /// The names are not looked at: none are given, and yet the word is known to be in none.
+    #[test]
+    fn a_word_that_no_name_holds_is_not_looked_for_with_more_letters() {
+        let siz = settled("siz", &Words::default(), &NAMES);
+        assert!(siz.is_fuzzy());
+        assert!(settled("size", &siz, &["a.size"]).is_fuzzy(), "looked at a name");
     }
 }

@@ -220,7 +220,7 @@ impl Table {
     }
 
     pub fn set_filter(&mut self, mut filter: Filter, model: &Model) {
-        filter.settle(model, &self.shown);
+        filter.settle(&self.filter, model, &self.shown);
         let narrower = filter.narrows(&self.filter);
         self.filter = filter;
         self.sift(narrower, model);
