@@ -407,6 +407,11 @@ impl Runner {
                     let size = screen.terminal.size()?;
                     ui::layout::hit(size, &self.app, at).map(Event::Click)
                 }
+                MouseEventKind::Drag(MouseButton::Left) => {
+                    let at = Position::new(mouse.column, mouse.row);
+                    let size = screen.terminal.size()?;
+                    ui::layout::drag(size, &self.app, at).map(Event::Drag)
+                }
                 _ => None,
             },
             _ => None,

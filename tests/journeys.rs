@@ -877,6 +877,52 @@ fn a_click_on_the_curve_goes_there() {
     assert!(matches!(driver.app.overlay, Some(Overlay::Budget(_))));
 }
 
+#[test]
+fn the_mouse_drags_along_the_curve_past_its_ends() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("b");
+    let rows = driver.rows();
+    let corner = rows.iter().position(|row| row.contains('└')).expect("a curve");
+    let x = rows[corner].chars().take_while(|&c| c != '└').count() as u16;
+    let place = |driver: &Driver| match &driver.app.overlay {
+        Some(Overlay::Budget(budget)) => (budget.at, budget.last()),
+        _ => panic!("the budget was left"),
+    };
+    driver.click(x + 1, corner as u16 - 2);
+    driver.drag(0, 0);
+    let (at, last) = place(&driver);
+    assert_eq!(at, last, "the smallest");
+    driver.drag(x + 30, 0);
+    let (between, _) = place(&driver);
+    assert!(0 < between && between < last, "{between} of {last}");
+    driver.drag(119, 35);
+    assert_eq!(place(&driver).0, 0, "everything as it is");
+}
+
+#[test]
+fn the_mouse_drags_the_clip_and_the_cursor_but_no_marks() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("Tab Enter");
+    let rows = driver.rows();
+    let axis = rows.iter().position(|row| row.contains('┼')).expect("an axis") as u16;
+    driver.click(3, axis - 3);
+    let wide = driver.app.histogram.share();
+    driver.drag(20, axis - 3);
+    let narrow = driver.app.histogram.share();
+    assert!(narrow < wide && wide <= 1.0, "{narrow} {wide}");
+    driver.drag(1, axis - 3);
+    assert_eq!(driver.app.histogram.share(), 1.0, "past the end nothing is clipped");
+
+    driver.press("Enter");
+    let marks = driver.app.model.plan().len();
+    driver.click(30, 5);
+    driver.drag(1, 9);
+    assert_eq!(driver.cursor_row(), driver.rows()[9]);
+    driver.drag(6, 3);
+    assert_eq!(driver.app.model.plan().len(), marks);
+    driver.expect("worst SQNR first");
+}
+
 /// A recipe is the plan, whoever replays it.
 #[test]
 fn a_recipe_written_here_gives_the_same_bytes_on_the_command_line() {

@@ -25,6 +25,8 @@ pub enum Event {
     Key(Key),
     Paste(String),
     Click(Target),
+    /// The mouse was moved there with its button held.
+    Drag(Target),
     /// The wheel turned by so many rows, down if positive.
     Wheel(isize),
     /// The size of the windows that are scrolled through.
@@ -167,6 +169,8 @@ pub enum Target {
     Value(usize),
     /// A place on the budget's curve: a share of the way from the smallest to the largest.
     Curve(f64),
+    /// A value of the histogram, as a share of the largest magnitude.
+    Clip(f64),
 }
 
 /// What is measured first, so that there is a ranking soon, and what then: the half of

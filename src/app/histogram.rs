@@ -63,7 +63,7 @@ impl HistogramView {
         let log = self.log;
         *self = HistogramView { of: Some(id), log, ..HistogramView::default() };
         if let Calibration::Clip(share) = calibration {
-            self.place = ((-share.log2() * 16.0).round().max(0.0) as u32).min(PLACES);
+            self.slide_to(share);
         }
     }
 
@@ -74,6 +74,12 @@ impl HistogramView {
             false => self.place.saturating_sub(1),
         };
         std::mem::replace(&mut self.place, to) != to
+    }
+
+    /// To the place nearest to a share of the largest magnitude.
+    pub fn slide_to(&mut self, share: f64) {
+        let place = (-share.max(f64::MIN_POSITIVE).log2() * 16.0).round().max(0.0);
+        self.place = (place as u32).min(PLACES);
     }
 
     pub fn forget(&mut self) {

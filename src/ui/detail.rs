@@ -23,12 +23,7 @@ const BETWEEN: u16 = 4;
 
 pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     caption(buf, area, app, theme);
-    let body = Rect {
-        x: area.x + 2,
-        y: area.y + 1,
-        width: area.width.saturating_sub(4),
-        height: area.height.saturating_sub(1),
-    };
+    let body = layout::detail_body(area);
     match app.table.current() {
         None => {}
         Some(Row { item: Item::Module(node), .. }) => module(buf, body, app, node, theme),

@@ -1,7 +1,7 @@
 //! The histogram of a tensor, the int8 grid over it, and the clip that slides.
 
-use super::paint;
 use super::theme::Theme;
+use super::{layout, paint};
 use crate::app::App;
 use crate::app::facts::Facts;
 use crate::app::figures::{count, decibels, percent, value};
@@ -13,9 +13,6 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-
-/// Columns of the figures at the right.
-const FIGURES: u16 = 40;
 
 pub fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
     let mut say = |text: &str, style: Style| {
@@ -31,15 +28,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
     if facts.statistics.absmax.is_nan() || distribution.is_empty() {
         return say("No element is finite: there is nothing to draw.", theme.dim);
     }
-    let beside = area.width >= FIGURES + 40;
-    let figures = match beside {
-        true => Rect { x: area.right() - FIGURES, width: FIGURES, ..area },
-        false => Rect { y: area.y + area.height / 2, height: area.height / 2, ..area },
-    };
-    let plot = match beside {
-        true => Rect { width: area.width - FIGURES - 3, ..area },
-        false => Rect { height: area.height / 2, ..area },
-    };
+    let [plot, figures] = layout::histogram(area);
     bars(buf, plot, app, facts, distribution, theme);
     let judged = app.histogram.clipped;
     match judged {

@@ -245,6 +245,46 @@ pub fn plot(curve: Rect) -> Rect {
     }
 }
 
+/// The detail below its rule.
+pub fn detail_body(detail: Rect) -> Rect {
+    Rect {
+        x: detail.x + 2,
+        y: detail.y + 1,
+        width: detail.width.saturating_sub(4),
+        height: detail.height.saturating_sub(1),
+    }
+}
+
+/// The histogram and the figures of its clip, beside each other where there is room.
+pub fn histogram(body: Rect) -> [Rect; 2] {
+    const FIGURES: u16 = 40;
+    if body.width >= FIGURES + 40 {
+        let figures = Rect { x: body.right() - FIGURES, width: FIGURES, ..body };
+        return [Rect { width: body.width - FIGURES - 3, ..body }, figures];
+    }
+    let half = body.height / 2;
+    [Rect { height: half, ..body }, Rect { y: body.y + half, height: half, ..body }]
+}
+
+/// What the mouse leads to while its button is held: on the curve and the histogram, past
+/// their ends too.
+pub fn drag(size: Size, app: &App, at: Position) -> Option<Target> {
+    let detail = of(size, body(app))?.detail;
+    let plot = match (detail, &app.overlay) {
+        (Some(detail), Some(Overlay::Budget(_))) => curve(detail).map(plot),
+        (Some(detail), None) if app.tab == Tab::Histogram && detail.contains(at) => {
+            Some(histogram(detail_body(detail))[0])
+        }
+        _ => None,
+    };
+    let within = |low: u16, length: u16, at: u16| at.clamp(low, low + length.max(1) - 1);
+    let at = plot.map_or(at, |plot| {
+        let (x, y) = (within(plot.x, plot.width, at.x), within(plot.y, plot.height, at.y));
+        Position::new(x, y)
+    });
+    hit(size, app, at)
+}
+
 /// What is at a place of the screen.
 pub fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
     let layout = of(size, body(app))?;
@@ -269,6 +309,11 @@ pub fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
     }
     if app.tab == Tab::Values && at.y >= detail.y + 2 && detail.contains(at) {
         return Some(Target::Value(usize::from(at.y - detail.y - 2)));
+    }
+    let [plot, _] = histogram(detail_body(detail));
+    if app.tab == Tab::Histogram && plot.contains(at) {
+        let column = f64::from(at.x - plot.x) + 0.5;
+        return Some(Target::Clip((2.0 * column / f64::from(plot.width) - 1.0).abs()));
     }
     tabs(detail).into_iter().find(|(_, place)| place.contains(at)).map(|(tab, _)| Target::Tab(tab))
 }

@@ -102,6 +102,14 @@ impl Driver {
         }
     }
 
+    /// Moves the mouse there with its button held.
+    pub fn drag(&mut self, x: u16, y: u16) {
+        let hit = ui::layout::drag(self.size, &self.app, Position::new(x, y));
+        if let Some(target) = hit {
+            self.send(Event::Drag(target));
+        }
+    }
+
     pub fn send(&mut self, event: Event) {
         let effects = app::update(&mut self.app, event);
         effects.into_iter().for_each(|effect| self.carry_out(effect));

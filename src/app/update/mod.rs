@@ -41,6 +41,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::Key(key) => app.key(key, &mut effects),
         Event::Paste(text) => app.paste(&text),
         Event::Click(target) => app.click(target),
+        Event::Drag(target) => app.drag(target),
         Event::Wheel(rows) => app.wheel(rows, &mut effects),
         Event::Resized(viewport) => app.resize(viewport),
         Event::Tick { now, calibration, save, diff } => app.tick(now, calibration, save, diff),
@@ -442,6 +443,19 @@ impl App {
             }
             Target::Title(column) => self.sort_by(column),
             Target::Tab(tab) => self.tab = tab,
+            Target::Clip(share) => self.histogram.slide_to(share),
+        }
+    }
+
+    /// Goes along with the mouse where that chooses a place, and does nothing where a click
+    /// would change a mark or the order.
+    fn drag(&mut self, target: Target) {
+        match target {
+            Target::Curve(_) | Target::Clip(_) | Target::Value(_) => self.click(target),
+            Target::Row(line) | Target::Mark(line) if self.overlay.is_none() => {
+                self.table.click(line);
+            }
+            Target::Row(_) | Target::Mark(_) | Target::Title(_) | Target::Tab(_) => {}
         }
     }
 
