@@ -17,8 +17,8 @@ use crate::activations::Way;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{
-    ChannelQuestion, ErrorStatistics, Flag, QuantizationScheme, Quantizer, Questions, Statistics,
-    Thresholds, flags,
+    ChannelQuestion, ErrorStatistics, Flag, QuantizationScheme, Quantized, Quantizer, Questions,
+    Statistics, Thresholds, flags,
 };
 use crate::report::document::Document;
 use crate::tensor::TensorId;
@@ -156,7 +156,12 @@ impl Analyze {
             1 => ChannelQuestion::Nothing,
             _ => ChannelQuestion::Worst,
         };
-        Questions { channels, ..Questions::errors(quantizers.collect(), self.rounding.rounding) }
+        Questions {
+            channels,
+            // The table of schemes shows no other figure.
+            losses_only: !self.schemes.is_empty() && !self.output.json,
+            ..Questions::errors(quantizers.collect(), self.rounding.rounding)
+        }
     }
 
     fn document(&self, selection: &Selection, shown: &Shown) -> Result<(), Error> {
@@ -296,11 +301,16 @@ impl Measured {
 }
 
 fn rank(found: &Option<Found>) -> f64 {
-    statistics(found).map_or(f64::INFINITY, |error| error.sqnr_db.min(f64::MAX))
+    let quantized = quantized(found);
+    let loss = quantized.and_then(|quantized| quantized.loss());
+    loss.map_or(f64::INFINITY, |loss| loss.sqnr_db().min(f64::MAX))
+}
+
+fn quantized(found: &Option<Found>) -> Option<&Quantized> {
+    let analysis = found.as_ref()?.as_ref().ok()?;
+    analysis.outcomes.first()?.result.as_ref().ok()
 }
 
 fn statistics(found: &Option<Found>) -> Option<ErrorStatistics> {
-    let analysis = found.as_ref()?.as_ref().ok()?;
-    let quantized = analysis.outcomes.first()?.result.as_ref().ok()?;
-    quantized.error.map(|sums| sums.statistics())
+    quantized(found)?.error.map(|sums| sums.statistics())
 }

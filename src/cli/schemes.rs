@@ -154,8 +154,7 @@ impl Whole {
 }
 
 fn sqnr(outcome: &Outcome) -> Option<f64> {
-    let quantized = outcome.result.as_ref().ok()?;
-    Some(quantized.error?.statistics().sqnr_db)
+    Some(outcome.result.as_ref().ok()?.loss()?.sqnr_db())
 }
 
 fn cell(outcome: &Outcome) -> String {

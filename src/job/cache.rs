@@ -13,8 +13,8 @@ use super::lock;
 use crate::checkpoint::{Checkpoint, Content};
 use crate::directories;
 use crate::quantization::{
-    Analysis, ChannelErrors, ChannelQuestion, Distribution, ErrorSums, NotQuantizable, Outcome,
-    Quantized, Questions, Range, Scales, Statistics,
+    Analysis, ChannelErrors, ChannelQuestion, Distribution, ErrorSums, Loss, NotQuantizable,
+    Outcome, Quantized, Questions, Range, Scales, Statistics,
 };
 use crate::tensor::TensorId;
 use serde::{Deserialize, Serialize};
@@ -155,6 +155,7 @@ struct Record<'a> {
 struct Answer<'a> {
     scales: Cow<'a, Scales>,
     error: Option<ErrorSums>,
+    loss: Option<Loss>,
     channels: Option<Cow<'a, ChannelErrors>>,
 }
 
@@ -210,7 +211,7 @@ impl Memory<'_> {
         let id = TensorId(record.tensor);
         let tensor = self.checkpoint.tensors().get(id.index())?;
         let dtype = self.checkpoint.float_type(id)?;
-        let Questions { quantizers, errors, .. } = self.questions;
+        let Questions { quantizers, errors, losses_only, .. } = self.questions;
         let distribution = record.distribution.map(Cow::into_owned);
         let fits = |found: &Distribution| found.fits(dtype, tensor.parameters());
         let sound = record.range.count == tensor.parameters()
@@ -223,12 +224,16 @@ impl Memory<'_> {
         }
         let outcomes = quantizers.iter().zip(record.results).map(|(&quantizer, result)| {
             let result = match result {
-                Ok(Answer { scales, error, channels }) => {
+                Ok(Answer { scales, error, loss, channels }) => {
                     let (scales, channels) = (scales.into_owned(), channels.map(Cow::into_owned));
-                    if scales.all.is_some() || error.is_some() != *errors {
+                    let complete = match losses_only {
+                        true => loss.is_some() == *errors && error.is_none(),
+                        false => error.is_some() == *errors && loss.is_none(),
+                    };
+                    if scales.all.is_some() || !complete {
                         return None;
                     }
-                    Ok(Quantized { scales, error, channels })
+                    Ok(Quantized { scales, error, loss, channels })
                 }
                 Err(why) => Err(why.into_owned()),
             };
@@ -250,9 +255,10 @@ impl Memory<'_> {
     fn append(&self, notes: &mut Notes, id: TensorId, found: &Analysis) -> io::Result<()> {
         let spare = notes.distributions < DISTRIBUTIONS_LIMIT;
         let results = found.outcomes.iter().map(|outcome| match &outcome.result {
-            Ok(Quantized { scales, error, channels }) => Ok(Answer {
+            Ok(Quantized { scales, error, loss, channels }) => Ok(Answer {
                 scales: Cow::Borrowed(scales),
                 error: *error,
+                loss: *loss,
                 channels: channels.as_ref().map(Cow::Borrowed),
             }),
             Err(why) => Err(Cow::Borrowed(why)),

@@ -1,6 +1,6 @@
 //! What quantizing loses, output channel by output channel.
 
-use super::ErrorSums;
+use super::Loss;
 use serde::{Deserialize, Serialize};
 
 /// What is asked about the output channels of a tensor.
@@ -14,37 +14,14 @@ pub enum ChannelQuestion {
     Each,
 }
 
-/// What one output channel loses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ChannelError {
-    /// Σx²
-    pub signal: f64,
-    /// Σ(x−x̂)²
-    pub noise: f64,
-}
-
-impl ChannelError {
-    pub(super) fn of(sums: &ErrorSums) -> ChannelError {
-        ChannelError { signal: sums.signal, noise: sums.noise }
-    }
-
-    /// 10·log10(Σx² / Σ(x−x̂)²) in dB, infinite where nothing is lost.
-    pub fn sqnr_db(&self) -> f64 {
-        match self.noise == 0.0 {
-            true => f64::INFINITY,
-            false => 10.0 * (self.signal / self.noise).log10(),
-        }
-    }
-}
-
 /// The losses of a tensor's channels, which come in order and in pieces.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChannelErrors {
     keep: bool,
     /// The channel that may go on.
-    open: Option<(u64, ChannelError)>,
+    open: Option<(u64, Loss)>,
     worst: Option<(u64, f64)>,
-    each: Vec<ChannelError>,
+    each: Vec<Loss>,
 }
 
 impl ChannelErrors {
@@ -55,7 +32,7 @@ impl ChannelErrors {
     }
 
     /// Adds the next piece of a channel, the same or the next.
-    pub(super) fn add(&mut self, channel: u64, piece: ChannelError) {
+    pub(super) fn add(&mut self, channel: u64, piece: Loss) {
         match &mut self.open {
             Some((open, sum)) if *open == channel => {
                 sum.signal += piece.signal;
@@ -86,7 +63,7 @@ impl ChannelErrors {
     }
 
     /// What each loses, where that was asked.
-    pub fn each(&self) -> &[ChannelError] {
+    pub fn each(&self) -> &[Loss] {
         &self.each
     }
 }
@@ -98,7 +75,7 @@ mod tests {
     #[test]
     fn the_worst_channel_is_found_in_pieces() {
         let mut errors = ChannelErrors::new(ChannelQuestion::Each).expect("asked");
-        let piece = |signal, noise| ChannelError { signal, noise };
+        let piece = |signal, noise| Loss { signal, noise };
         errors.add(0, piece(100.0, 1.0));
         errors.add(1, piece(50.0, 1.0));
         errors.add(1, piece(50.0, 9.0));

@@ -3,12 +3,12 @@
 //! result does not depend on it, for chunks are fixed by the shape and merged in order.
 
 use super::distribution::{Distribution, Tally};
-use super::kernels::{self, Quantization, Seen};
+use super::kernels::{self, Quantization};
 use super::scales::Scales;
 use super::spread::{Asked, Found, Spread};
 use super::whole::{self, Run, Whole};
 use super::{
-    ChannelErrors, ChannelQuestion, Chunks, ErrorSums, Groups, Moments, NotQuantizable,
+    ChannelErrors, ChannelQuestion, Chunks, ErrorSums, Groups, Loss, Moments, NotQuantizable,
     QuantizationScheme, Quantizer, Range, Rounding, Statistics,
 };
 use crate::tensor::{FloatType, Shape};
@@ -25,6 +25,8 @@ pub struct Questions {
     pub rounding: Rounding,
     /// Whether to measure errors and moments, or only ranges and scales.
     pub errors: bool,
+    /// Whether of the errors Σx² and Σ(x−x̂)² will do, which are found sooner than all.
+    pub losses_only: bool,
     /// Whether to keep every scale, or only how many there are and their range.
     pub keep_scales: bool,
     /// Whether to count how often each value occurs.
@@ -55,10 +57,29 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
     pub scales: Scales,
-    /// `None` when only ranges were asked for.
+    /// `None` when only ranges or losses were asked for.
     pub error: Option<ErrorSums>,
+    /// `None` unless only losses were asked for.
+    pub loss: Option<Loss>,
     /// `None` when it was not asked for, and for an answer from counted values.
     pub channels: Option<ChannelErrors>,
+}
+
+impl Quantized {
+    /// Σx² and Σ(x−x̂)²; `None` when only ranges were asked for.
+    pub fn loss(&self) -> Option<Loss> {
+        self.loss.or_else(|| self.error.as_ref().map(Loss::from))
+    }
+
+    /// Adds what elements lose to what is asked for.
+    pub(super) fn add(&mut self, sums: &ErrorSums) {
+        if let Some(error) = &mut self.error {
+            error.merge(sums);
+        }
+        if let Some(loss) = &mut self.loss {
+            loss.merge(&sums.into());
+        }
+    }
 }
 
 impl Questions {
@@ -68,6 +89,7 @@ impl Questions {
             quantizers,
             rounding,
             errors: false,
+            losses_only: false,
             keep_scales: false,
             distributions: false,
             channels: ChannelQuestion::Nothing,
@@ -82,7 +104,8 @@ impl Questions {
     fn nothing_yet(&self) -> Quantized {
         Quantized {
             scales: Scales::new(self.keep_scales),
-            error: self.errors.then(ErrorSums::default),
+            error: (self.errors && !self.losses_only).then(ErrorSums::default),
+            loss: (self.errors && self.losses_only).then(Loss::default),
             channels: self.channel_errors(),
         }
     }
@@ -108,8 +131,9 @@ impl Questions {
             let clip = quantizer.calibration.clip_counted(counted, absmax, qtype, self.rounding);
             let scale = quantizer.scale_for(clip, FloatType::F32)?;
             found.scales.push(clip, scale);
-            if let Some(error) = &mut found.error {
-                *error = counted.error(Quantization { scale, qtype, rounding: self.rounding });
+            if self.errors {
+                let how = Quantization { scale, qtype, rounding: self.rounding };
+                found.add(&counted.error(how));
             }
             Ok(found)
         };
@@ -229,7 +253,7 @@ impl<'q> Measurement<'q> {
                 (way == Way::Whole).then_some(Whole { asked, groups })
             })
             .collect();
-        let nested = Whole::nested(&whole);
+        let nested = questions.errors.then(|| Whole::nested(&whole)).flatten();
         Measurement {
             questions,
             dtype,
@@ -327,7 +351,7 @@ impl<'q> Measurement<'q> {
         elements: &Elements<u64>,
         bytes: &'b [u8],
     ) -> impl Iterator<Item = (u64, Run<'b>)> + use<'b> {
-        Run { channel: None, start: elements.start, bytes }.divided(&scheme.groups, self.dtype)
+        Run { start: elements.start, bytes }.divided(&scheme.groups, self.dtype)
     }
 
     /// What the schemes whose groups lie whole in a chunk make of it, in their order.
@@ -339,58 +363,16 @@ impl<'q> Measurement<'q> {
     ) -> Vec<Result<whole::Found, NotQuantizable>> {
         let nothing = || -> Result<whole::Found, NotQuantizable> {
             NotQuantizable::check(range)?;
-            Ok(whole::Found {
-                quantized: self.questions.nothing_yet(),
-                channels: Vec::new(),
-                seen: Seen::default(),
-            })
+            Ok(whole::Found { quantized: self.questions.nothing_yet(), channels: Vec::new() })
         };
+        let chunk = Run { start: elements.start, bytes };
+        let channels = self.channels.as_ref();
         let mut found: Vec<_> = self.whole.iter().map(|w| w.map(|w| (w, nothing()))).collect();
-        let chunk = Run { channel: None, start: elements.start, bytes };
-        // The one scale of a tensor that is no longer than a chunk.
-        let scales: Vec<Option<f32>> = found
-            .iter_mut()
-            .map(|slot| {
-                let (whole, result) = slot.as_mut()?;
-                if whole.groups.count() != 1 {
-                    return None;
-                }
-                let Ok(found) = result else { return None };
-                match whole.asked.scale(bytes) {
-                    Ok((clip, scale)) => {
-                        found.quantized.scales.push(clip, scale);
-                        Some(scale)
-                    }
-                    Err(why) => {
-                        *result = Err(why);
-                        None
-                    }
-                }
-            })
-            .collect();
-        match &self.channels {
-            None => self.look_at(chunk, &scales, &mut found),
-            Some(channels) => {
-                for (channel, run) in chunk.divided(channels, self.dtype) {
-                    self.look_at(Run { channel: Some(channel), ..run }, &scales, &mut found);
-                }
-            }
-        }
-        found.into_iter().flatten().map(|(_, found)| found).collect()
-    }
-
-    /// Shows a run to every scheme whose groups lie whole in a chunk.
-    fn look_at(
-        &self,
-        run: Run,
-        scales: &[Option<f32>],
-        found: &mut [Option<(Whole, Result<whole::Found, NotQuantizable>)>],
-    ) {
         let together = self.nested.and_then(|places| {
             let [a, b, c] = found.get_disjoint_mut(places).ok()?;
             let ((a, x), (b, y), (c, z)) = (a.as_mut()?, b.as_mut()?, c.as_mut()?);
             let (Ok(fx), Ok(fy), Ok(fz)) = (&mut *x, &mut *y, &mut *z) else { return None };
-            if let Err(why) = Whole::look_nested([a, b, c], run, [fx, fy, fz]) {
+            if let Err(why) = Whole::look_nested([a, b, c], chunk, channels, [fx, fy, fz]) {
                 (*x, *y, *z) = (Err(why.clone()), Err(why.clone()), Err(why));
             }
             Some(places)
@@ -401,11 +383,11 @@ impl<'q> Measurement<'q> {
             }
             let Some((whole, result)) = slot else { continue };
             let Ok(found) = result else { continue };
-            let scale = scales.get(place).copied().flatten();
-            if let Err(why) = whole.look(run, scale, found) {
+            if let Err(why) = whole.look(chunk, channels, found) {
                 *result = Err(why);
             }
         }
+        found.into_iter().flatten().map(|(_, found)| found).collect()
     }
 
     /// What is known before the first chunk.
@@ -433,6 +415,9 @@ impl<'q> Measurement<'q> {
                     (Part::Whole(Ok(all)), Ok(more)) => {
                         all.scales.append(more.quantized.scales);
                         if let (Some(sum), Some(next)) = (&mut all.error, &more.quantized.error) {
+                            sum.merge(next);
+                        }
+                        if let (Some(sum), Some(next)) = (&mut all.loss, &more.quantized.loss) {
                             sum.merge(next);
                         }
                         if let Some(channels) = &mut all.channels {
@@ -468,7 +453,8 @@ impl<'q> Measurement<'q> {
         let found = self.schemes.iter().zip(&known.parts).map(|(scheme, part)| match part {
             Part::Spread(spread) if pass <= scheme.asked.passes(self.questions.errors) => {
                 let channels = self.channels.as_ref();
-                spread.look(&scheme.asked, pass, channels, self.segments(scheme, &elements, bytes))
+                let segments = self.segments(scheme, &elements, bytes);
+                spread.look(&scheme.asked, pass, channels, self.questions.losses_only, segments)
             }
             _ => Found::Nothing,
         });
@@ -542,7 +528,8 @@ impl<'q> Measurement<'q> {
                     for clip in spread.clips(&scheme.asked) {
                         scales.push(clip, quantizer.scale_for(clip, FloatType::F32)?);
                     }
-                    Ok(Quantized { scales, error: spread.error, channels: spread.channels })
+                    let Spread { error, loss, channels, .. } = spread;
+                    Ok(Quantized { scales, error, loss, channels })
                 }
             });
             Outcome { quantizer, result }
@@ -691,7 +678,24 @@ mod tests {
                 let measured = |questions| {
                     in_memory(&Measurement::chunked(questions, dtype, &shape, 1 << 13), &bytes)
                 };
+                let alone = Questions { losses_only: true, ..asked.clone() };
+                let losses = measured(&alone);
                 let (plain, asked) = (measured(&plain), measured(&asked));
+                for (loss, found) in losses.outcomes.iter().zip(&asked.outcomes) {
+                    let what = format!("{dtype:?} {dims:?} {:?}", found.quantizer);
+                    let (loss, found) = (loss.result.as_ref(), found.result.as_ref());
+                    let (loss, found) = (loss.expect("ok"), found.expect("ok"));
+                    assert_eq!((&loss.scales, loss.error), (&found.scales, None), "{what}");
+                    let (a, b) = (loss.loss.expect("asked"), found.loss().expect("asked"));
+                    assert!((a.noise - b.noise).abs() <= 1e-6 * b.noise, "{what}");
+                    assert!((a.signal - b.signal).abs() <= 1e-6 * b.signal, "{what}");
+                    let (a, b) = (loss.channels.as_ref(), found.channels.as_ref());
+                    let (a, b) = (a.expect("asked").each(), b.expect("asked").each());
+                    assert_eq!(a.len(), b.len(), "{what}");
+                    for (a, b) in a.iter().zip(b) {
+                        assert!((a.noise - b.noise).abs() <= 1e-6 * b.noise, "{what}");
+                    }
+                }
                 for (plain, found) in plain.outcomes.iter().zip(&asked.outcomes) {
                     let what = format!("{dtype:?} {dims:?} {:?}", found.quantizer);
                     let (plain, found) = (plain.result.as_ref(), found.result.as_ref());

@@ -13,6 +13,7 @@ mod difference;
 mod distribution;
 mod health;
 pub mod kernels;
+mod loss;
 mod measure;
 mod quantizer;
 mod scales;
@@ -26,12 +27,13 @@ pub use calibration::{
     CLIPS, Calibration, clips, least, narrowed_scale, percentile_rank, stored_scale,
     symmetric_scale,
 };
-pub use channels::{ChannelError, ChannelErrors, ChannelQuestion};
+pub use channels::{ChannelErrors, ChannelQuestion};
 pub use chunks::Chunks;
 pub use dequantize::Dequantize;
 pub use difference::{Difference, difference};
 pub use distribution::{Distribution, Tally};
 pub use health::{FLAG_NAMES, Flag, OUTLIER, flags};
+pub use loss::Loss;
 pub use measure::{
     Analysis, First, Known, Measurement, Next, Outcome, Quantized, Questions, measure,
 };

@@ -36,6 +36,13 @@ impl Scales {
 
     /// Adds the scale of the next group, whose values are clipped at `clip`.
     pub(super) fn push(&mut self, clip: f64, scale: f32) {
+        self.note(scale);
+        self.zero += u64::from(clip == 0.0);
+        // The scale that zeros have is larger than what such a clip asks for.
+        self.underflowing += u64::from(clip > 0.0 && clip < f64::from(scale) * 0.9);
+    }
+
+    fn note(&mut self, scale: f32) {
         if scale > self.max {
             (self.second, self.max, self.largest) = (self.max, scale, self.count);
         } else {
@@ -43,11 +50,25 @@ impl Scales {
         }
         self.min = self.min.min(scale);
         self.count += 1;
-        self.zero += u64::from(clip == 0.0);
-        // The scale that zeros have is larger than what such a clip asks for.
-        self.underflowing += u64::from(clip > 0.0 && clip < f64::from(scale) * 0.9);
         if let Some(all) = &mut self.all {
             all.push(scale);
+        }
+    }
+
+    /// Adds the scales of the next groups, every `step`-th of those given. Their clips are
+    /// not zero and far from too small.
+    #[inline(always)]
+    pub(super) fn push_ordinary(&mut self, scales: &[f32; 16], step: usize) {
+        let most =
+            scales.iter().fold(0.0, |most: f32, &scale| if scale > most { scale } else { most });
+        if most > self.second || self.all.is_some() {
+            scales.iter().step_by(step).for_each(|&scale| self.note(scale));
+        } else {
+            let least = scales
+                .iter()
+                .fold(self.min, |least, &scale| if scale < least { scale } else { least });
+            self.min = least;
+            self.count += scales.len().div_ceil(step) as u64;
         }
     }
 

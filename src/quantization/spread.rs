@@ -5,13 +5,12 @@
 //! to find the least error. The last pass measures what quantizing by those clips loses.
 
 use super::calibration::{least, percentile_rank};
-use super::channels::ChannelError;
 use super::clipping::{nth_clip, or_absmax, trials};
 use super::distribution::merged;
 use super::kernels::{self, Quantization, Seen};
 use super::whole::Run;
 use super::{
-    Calibration, ChannelErrors, ErrorSums, Groups, NotQuantizable, Quantizer, Range, Rounding,
+    Calibration, ChannelErrors, ErrorSums, Groups, Loss, NotQuantizable, Quantizer, Range, Rounding,
 };
 use crate::tensor::FloatType;
 
@@ -28,6 +27,7 @@ pub(super) struct Asked {
 pub(super) struct Spread {
     groups: Vec<Group>,
     pub error: Option<ErrorSums>,
+    pub loss: Option<Loss>,
     pub channels: Option<ChannelErrors>,
 }
 
@@ -56,7 +56,9 @@ pub(super) enum Found {
     /// The squared errors of the clips that are tried.
     Trials(Vec<(u64, Vec<f64>)>),
     /// What all groups lose, and each output channel if that is asked.
-    Error(ErrorSums, Vec<(u64, ChannelError)>),
+    Error(ErrorSums, Vec<(u64, Loss)>),
+    /// The same where only that much is asked.
+    Loss(Loss, Vec<(u64, Loss)>),
 }
 
 impl Found {
@@ -73,6 +75,10 @@ impl Found {
             }
             (Found::Error(sums, channels), Found::Error(next, more)) => {
                 sums.merge(&next);
+                channels.extend(more);
+            }
+            (Found::Loss(loss, channels), Found::Loss(next, more)) => {
+                loss.merge(&next);
                 channels.extend(more);
             }
             _ => {}
@@ -114,7 +120,7 @@ impl Asked {
         Ok((clip, self.quantizer.scale_for(clip, FloatType::F32)?))
     }
 
-    fn how(&self, scale: f32) -> Quantization {
+    pub fn how(&self, scale: f32) -> Quantization {
         let qtype = self.quantizer.scheme.quantization_type();
         Quantization { scale, qtype, rounding: self.rounding }
     }
@@ -157,29 +163,37 @@ impl Spread {
         asked: &Asked,
         pass: u64,
         channels: Option<&Groups>,
+        losses_only: bool,
         segments: impl Iterator<Item = (u64, Run<'b>)>,
     ) -> Found {
         let dtype = asked.dtype;
         let groups =
             segments.filter_map(|(g, bytes)| Some((g, self.groups.get(g as usize)?, bytes)));
         if pass > asked.searches() {
-            let (mut sums, mut of_channels) = (ErrorSums::default(), Vec::new());
+            let (mut sums, mut loss, mut of_channels) =
+                (ErrorSums::default(), Loss::default(), Vec::new());
             let mut seen = Seen::default();
             for (_, group, run) in groups {
                 let clip = group.clip(asked.quantizer.calibration);
                 let Ok(scale) = asked.quantizer.scale_for(clip, FloatType::F32) else { continue };
-                let Some(channels) = channels else {
-                    sums.merge(&kernels::error(dtype, run.bytes, asked.how(scale)));
-                    continue;
-                };
-                for (channel, part) in run.divided(channels, dtype) {
-                    let how = asked.how(scale);
-                    let lost = kernels::error_after(dtype, part.bytes, how, &mut seen);
-                    of_channels.push((channel, ChannelError::of(&lost)));
+                let cuts = channels.map(|channels| run.cuts(channels));
+                let how = asked.how(scale);
+                let errors = if losses_only {
+                    let (lost, errors) = kernels::loss_by_channel(dtype, run.bytes, how, cuts);
+                    loss.merge(&lost);
+                    errors
+                } else {
+                    let (lost, errors) =
+                        kernels::error_by_channel(dtype, run.bytes, how, cuts, &mut seen);
                     sums.merge(&lost);
-                }
+                    errors
+                };
+                of_channels.extend(run.numbered(channels, errors));
             }
-            return Found::Error(sums, of_channels);
+            return match losses_only {
+                true => Found::Loss(loss, of_channels),
+                false => Found::Error(sums, of_channels),
+            };
         }
         match asked.quantizer.calibration {
             Calibration::Percentile(_) => {
@@ -204,16 +218,24 @@ impl Spread {
         }
     }
 
+    fn close(&mut self, found: Vec<(u64, Loss)>) {
+        if let Some(channels) = &mut self.channels {
+            found.into_iter().for_each(|(channel, error)| channels.add(channel, error));
+            channels.close();
+        }
+    }
+
     /// Takes over what a whole pass after the first found.
     pub fn settle(&mut self, asked: &Asked, pass: u64, found: Found) {
         match found {
             Found::Nothing => {}
             Found::Error(sums, found) => {
                 self.error = Some(sums);
-                if let Some(channels) = &mut self.channels {
-                    found.into_iter().for_each(|(channel, error)| channels.add(channel, error));
-                    channels.close();
-                }
+                self.close(found);
+            }
+            Found::Loss(loss, found) => {
+                self.loss = Some(loss);
+                self.close(found);
             }
             Found::Trials(all) => {
                 for (group, noises) in all {

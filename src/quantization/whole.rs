@@ -1,9 +1,8 @@
 //! Groups that lie whole in one chunk: calibrated and measured while it is in the cache.
 
-use super::channels::ChannelError;
-use super::kernels::{self, Quantization, Seen};
+use super::kernels::{self, Cuts, GroupFindings, GroupLosses, Seen, Wanted};
 use super::spread::Asked;
-use super::{Calibration, ErrorSums, Groups, NotQuantizable, QuantizationScheme, Quantized};
+use super::{Calibration, Groups, Loss, NotQuantizable, QuantizationScheme, Quantized};
 use crate::tensor::FloatType;
 use std::ops::Range as Elements;
 
@@ -18,18 +17,15 @@ pub(super) struct Whole {
 #[derive(Debug)]
 pub(super) struct Found {
     pub quantized: Quantized,
-    pub channels: Vec<(u64, ChannelError)>,
-    /// The levels of the runs so far.
-    pub seen: Seen,
+    pub channels: Vec<(u64, Loss)>,
 }
 
 /// Blocks of 32, 64 and 128 elements, which one sweep answers together.
 pub(super) const NESTED: [u32; 3] = [32, 64, 128];
 
-/// A run of elements, of one channel where channels are asked about.
+/// A run of elements.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'b> {
-    pub channel: Option<u64>,
     /// The index of its first element.
     pub start: u64,
     pub bytes: &'b [u8],
@@ -46,17 +42,34 @@ impl<'b> Run<'b> {
         groups.segments(self.start..end).map(move |(group, part): (u64, Elements<u64>)| {
             let at = |element: u64| (element - self.start) as usize * dtype.size();
             let bytes = self.bytes.get(at(part.start)..at(part.end)).unwrap_or_default();
-            (group, Run { channel: self.channel, start: part.start, bytes })
+            (group, Run { start: part.start, bytes })
         })
     }
 
     /// It, cut where a row ends that it starts within.
-    fn cut_at_row(self, groups: &Groups, dtype: FloatType) -> impl Iterator<Item = &'b [u8]> {
+    fn cut_at_row(self, groups: &Groups, dtype: FloatType) -> impl Iterator<Item = Run<'b>> {
         let into_row = self.start % groups.row_len();
         let rest = if into_row == 0 { 0 } else { groups.row_len() - into_row };
         let cut = (rest as usize).saturating_mul(dtype.size()).min(self.bytes.len());
         let (rest, rows) = self.bytes.split_at(cut);
-        [rest, rows].into_iter().filter(|part| !part.is_empty())
+        let after = Run { start: self.start + (cut / dtype.size()) as u64, bytes: rows };
+        [Run { bytes: rest, ..self }, after].into_iter().filter(|part| !part.bytes.is_empty())
+    }
+
+    /// Where it is cut by output channels, which are groups of equal length.
+    pub fn cuts(self, channels: &Groups) -> Cuts {
+        let length = channels.row_len();
+        let narrow = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Cuts { first: narrow(length - self.start % length), length: narrow(length) }
+    }
+
+    /// What its channels lose, each with its number.
+    pub fn numbered(
+        self,
+        channels: Option<&Groups>,
+        errors: Vec<Loss>,
+    ) -> impl Iterator<Item = (u64, Loss)> {
+        (channels.map_or(0, |channels| channels.of(self.start))..).zip(errors)
     }
 }
 
@@ -89,92 +102,77 @@ impl Whole {
         (alike[0] == alike[1] && alike[1] == alike[2] && row >= 128).then_some(places)
     }
 
-    /// Calibrates and measures the groups of one run, which is a chunk or a channel in it.
-    /// `scale`: the one scale of a tensor that lies whole in this chunk.
+    /// Calibrates and measures the groups of a chunk, and what each of `channels` loses.
     pub fn look(
         &self,
-        run: Run,
-        scale: Option<f32>,
+        chunk: Run,
+        channels: Option<&Groups>,
         found: &mut Found,
     ) -> Result<(), NotQuantizable> {
-        let Asked { quantizer, rounding, dtype } = self.asked;
-        let qtype = quantizer.scheme.quantization_type();
-        let wanted = found.quantized.error.is_some();
-        let mut sums = ErrorSums::default();
-        if let Some(scale) = scale {
-            if wanted {
-                let how = Quantization { scale, qtype, rounding };
-                sums = kernels::error_after(dtype, run.bytes, how, &mut found.seen);
-            }
-        } else if self.by_absmax() {
-            for bytes in run.cut_at_row(&self.groups, dtype) {
-                for absmax in self.absmaxes(bytes) {
-                    let scale = quantizer.scale_for(absmax, FloatType::F32)?;
-                    found.quantized.scales.push(absmax, scale);
-                }
-                if wanted {
-                    let how = self.how();
-                    let layout = self.groups.into();
-                    let error =
-                        kernels::group_error_after(dtype, bytes, layout, how, &mut found.seen);
-                    sums.merge(&error.map_err(overflow)?);
-                }
-            }
-        } else {
-            for (_, group) in run.divided(&self.groups, dtype) {
+        let dtype = self.asked.dtype;
+        let losses_only = found.quantized.loss.is_some();
+        let wanted = losses_only || found.quantized.error.is_some();
+        if !self.by_absmax() {
+            let mut seen = Seen::default();
+            for (_, group) in chunk.divided(&self.groups, dtype) {
                 let (clip, scale) = self.asked.scale(group.bytes)?;
                 found.quantized.scales.push(clip, scale);
                 if wanted {
-                    let how = Quantization { scale, qtype, rounding };
-                    let seen = &mut found.seen;
-                    sums.merge(&kernels::error_after(dtype, group.bytes, how, seen));
+                    let how = self.asked.how(scale);
+                    let cuts = channels.map(|channels| group.cuts(channels));
+                    let (sums, errors) =
+                        kernels::error_by_channel(dtype, group.bytes, how, cuts, &mut seen);
+                    found.quantized.add(&sums);
+                    found.channels.extend(group.numbered(channels, errors));
+                }
+            }
+        } else if wanted {
+            for run in chunk.cut_at_row(&self.groups, dtype) {
+                let wanted = found.wanted(run, channels);
+                let layout = self.groups.into();
+                let how = self.how();
+                if losses_only {
+                    let groups = kernels::group_loss(dtype, run.bytes, layout, how, wanted);
+                    found.take_losses(run, channels, groups.map_err(overflow)?);
+                } else {
+                    let groups = kernels::group_error(dtype, run.bytes, layout, how, wanted);
+                    found.take(run, channels, groups.map_err(overflow)?);
+                }
+            }
+        } else {
+            for run in chunk.cut_at_row(&self.groups, dtype) {
+                for absmax in self.absmaxes(run.bytes) {
+                    let scale = self.asked.quantizer.scale_for(absmax, FloatType::F32)?;
+                    found.quantized.scales.push(absmax, scale);
                 }
             }
         }
-        found.add(run, &sums);
         Ok(())
     }
 
     /// The same for three schemes that are [`Whole::nested`], in one sweep.
     pub fn look_nested(
         nested: [&Whole; 3],
-        run: Run,
-        found: [&mut Found; 3],
+        chunk: Run,
+        channels: Option<&Groups>,
+        mut found: [&mut Found; 3],
     ) -> Result<(), NotQuantizable> {
         let whole = nested[0];
         let (groups, dtype) = (&whole.groups, whole.asked.dtype);
         let row = usize::try_from(groups.row_len()).unwrap_or(usize::MAX);
-        let wanted = found[0].quantized.error.is_some();
-        // Of the three, the first keeps what was seen.
-        let mut seen = found[0].seen;
-        let mut sums = [ErrorSums::default(); 3];
-        let mut scales = found.map(|found| (found, Vec::new()));
-        for bytes in run.cut_at_row(groups, dtype) {
-            // The largest of a row's blocks two by two are those of blocks twice as long.
-            let mut absmaxes = whole.absmaxes(bytes);
-            let mut per_row = row.div_ceil(NESTED[0] as usize);
-            for (i, (_, kept)) in scales.iter_mut().enumerate() {
-                if i > 0 {
-                    let pairs = absmaxes.chunks(per_row).flat_map(|row| row.chunks(2));
-                    absmaxes = pairs.map(|pair| pair.iter().copied().fold(0.0, f64::max)).collect();
-                    per_row = per_row.div_ceil(2);
+        for run in chunk.cut_at_row(groups, dtype) {
+            let wanted = found[0].wanted(run, channels);
+            if found[0].quantized.loss.is_some() {
+                let blocks = kernels::block_losses(dtype, run.bytes, row, whole.how(), wanted);
+                for (found, blocks) in found.iter_mut().zip(blocks.map_err(overflow)?) {
+                    found.take_losses(run, channels, blocks);
                 }
-                kept.extend_from_slice(&absmaxes);
+                continue;
             }
-            if wanted {
-                let errors = kernels::block_errors_after(dtype, bytes, row, whole.how(), &mut seen);
-                for (sum, error) in sums.iter_mut().zip(errors.map_err(overflow)?) {
-                    sum.merge(&error);
-                }
+            let blocks = kernels::block_errors(dtype, run.bytes, row, whole.how(), wanted);
+            for (found, blocks) in found.iter_mut().zip(blocks.map_err(overflow)?) {
+                found.take(run, channels, blocks);
             }
-        }
-        for ((whole, (found, absmaxes)), sums) in nested.into_iter().zip(scales).zip(sums) {
-            for absmax in absmaxes {
-                let scale = whole.asked.quantizer.scale_for(absmax, FloatType::F32)?;
-                found.quantized.scales.push(absmax, scale);
-            }
-            found.seen = seen;
-            found.add(run, &sums);
         }
         Ok(())
     }
@@ -195,13 +193,24 @@ impl Whole {
 }
 
 impl Found {
-    fn add(&mut self, run: Run, sums: &ErrorSums) {
-        if let Some(error) = &mut self.quantized.error {
-            error.merge(sums);
+    /// What is to be told of a run's groups.
+    fn wanted(&self, run: Run, channels: Option<&Groups>) -> Wanted {
+        let channels = channels.map(|channels| run.cuts(channels));
+        Wanted { every_scale: self.quantized.scales.all.is_some(), channels }
+    }
+
+    fn take(&mut self, run: Run, channels: Option<&Groups>, groups: GroupFindings) {
+        self.quantized.scales.append(groups.scales);
+        self.quantized.add(&groups.sums);
+        self.channels.extend(run.numbered(channels, groups.channels));
+    }
+
+    fn take_losses(&mut self, run: Run, channels: Option<&Groups>, groups: GroupLosses) {
+        self.quantized.scales.append(groups.scales);
+        if let Some(loss) = &mut self.quantized.loss {
+            loss.merge(&groups.loss);
         }
-        if let Some(channel) = run.channel {
-            self.channels.push((channel, ChannelError::of(sums)));
-        }
+        self.channels.extend(run.numbered(channels, groups.channels));
     }
 }
 

@@ -5,7 +5,7 @@
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use quantscope::quantization::kernels::{self, GroupQuantization, Layout, Quantization};
+use quantscope::quantization::kernels::{self, GroupQuantization, Layout, Quantization, Wanted};
 use quantscope::quantization::{QuantizationType, Rounding};
 use quantscope::tensor::{FloatType, write_f64};
 use std::hint::black_box;
@@ -93,19 +93,19 @@ over_types! {
         kernels::error(dtype, bytes, Quantization { rounding: Rounding::HalfAway, ..HOW })
     };
     error_row_4096: |dtype, bytes| {
-        kernels::group_error(dtype, bytes, Layout::consecutive(4096), OWN_SCALES)
+        kernels::group_error(dtype, bytes, Layout::consecutive(4096), OWN_SCALES, Wanted::default())
     };
     error_row_9: |dtype, bytes| {
-        kernels::group_error(dtype, bytes, Layout::consecutive(9), OWN_SCALES)
+        kernels::group_error(dtype, bytes, Layout::consecutive(9), OWN_SCALES, Wanted::default())
     };
     error_block_32: |dtype, bytes| {
-        kernels::group_error(dtype, bytes, Layout::consecutive(32), OWN_SCALES)
+        kernels::group_error(dtype, bytes, Layout::consecutive(32), OWN_SCALES, Wanted::default())
     };
     error_block_128: |dtype, bytes| {
-        kernels::group_error(dtype, bytes, Layout::consecutive(128), OWN_SCALES)
+        kernels::group_error(dtype, bytes, Layout::consecutive(128), OWN_SCALES, Wanted::default())
     };
     error_blocks_32_64_128: |dtype, bytes| {
-        kernels::block_errors(dtype, bytes, 4096, OWN_SCALES)
+        kernels::block_errors(dtype, bytes, 4096, OWN_SCALES, Wanted::default())
     };
     error_fp8: |dtype, bytes| {
         kernels::error(dtype, bytes, Quantization { qtype: QuantizationType::F8E4M3, ..HOW })

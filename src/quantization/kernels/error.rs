@@ -4,12 +4,13 @@
 //! up in f64. No product is fused with its sum, so they are the same on every machine.
 
 use super::Quantization;
+use super::cuts::Cuts;
 use super::dispatch::{Kernel, run};
 use super::lanes::{Element, Float, LANES, Narrow, Steps, by_single, by_type, fold};
 use super::level::Level;
 use super::levels::{Seen, Watch};
 use super::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
-use crate::quantization::ErrorSums;
+use crate::quantization::{ErrorSums, Loss};
 use crate::tensor::FloatType;
 
 /// Elements between two looks for levels not seen before.
@@ -31,8 +32,21 @@ pub fn error_after(
     how: Quantization,
     seen: &mut Seen,
 ) -> ErrorSums {
-    let [watch, ..] = &mut seen.0;
-    by_grid!(how.qtype, how.rounding, |grid| run(ErrorOf { dtype, bytes, how, grid, watch }))
+    error_by_channel(dtype, bytes, how, None, seen).0
+}
+
+/// The same, and what each output channel loses, where they are cut.
+pub fn error_by_channel(
+    dtype: FloatType,
+    bytes: &[u8],
+    how: Quantization,
+    cuts: Option<Cuts>,
+    seen: &mut Seen,
+) -> (ErrorSums, Vec<Loss>) {
+    let watch = &mut seen.0;
+    by_grid!(how.qtype, how.rounding, |grid| {
+        run(ErrorOf { dtype, bytes, how, grid, cuts, watch })
+    })
 }
 
 pub(super) struct ErrorOf<'a, G> {
@@ -41,33 +55,62 @@ pub(super) struct ErrorOf<'a, G> {
     pub how: Quantization,
     /// That of `how`.
     pub grid: G,
+    pub cuts: Option<Cuts>,
     /// The levels that were seen before.
     pub watch: &'a mut Watch,
 }
 
 impl<G: Grid> Kernel for ErrorOf<'_, G> {
-    type Output = ErrorSums;
+    type Output = (ErrorSums, Vec<Loss>);
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) -> ErrorSums {
-        let ErrorOf { dtype, bytes, how, grid, watch } = self;
-        let sums = if is_ordinary(how.scale) {
-            let divisor = Divisor::new(level, how.scale, how.qtype.max());
-            by_single!(dtype, E => {
-                let mut pass = Pass::after(level, *watch);
-                pass.group::<E, G>(grid, bytes, &divisor);
-                *watch = pass.watch;
-                pass.finish()
-            })
+    fn run<L: Level>(mut self, level: L) -> Self::Output {
+        let dtype = self.dtype;
+        let found = if is_ordinary(self.how.scale) {
+            by_single!(dtype, E => self.sweep::<E, L>(level))
         } else {
             None
         };
-        match sums {
+        match found {
             // Elements beyond all reason have squares beyond f32.
-            Some(sums) if sums.signal.is_finite() && sums.noise.is_finite() => sums,
-            _ => careful(dtype, bytes, &how),
+            Some(found) if found.0.signal.is_finite() && found.0.noise.is_finite() => found,
+            _ => self.careful(),
         }
+    }
+}
+
+impl<G: Grid> ErrorOf<'_, G> {
+    #[inline(always)]
+    fn sweep<E: Narrow, L: Level>(&mut self, level: L) -> (ErrorSums, Vec<Loss>) {
+        let &mut ErrorOf { bytes, how, grid, cuts, ref mut watch, .. } = self;
+        let divisor = Divisor::new(level, how.scale, how.qtype.max());
+        let mut pass = Pass::after(level, **watch);
+        let mut channels = Vec::new();
+        match cuts {
+            None => pass.group::<E, G>(grid, bytes, &divisor),
+            Some(cuts) => {
+                for channel in cuts.slices(bytes, E::SIZE) {
+                    pass.group::<E, G>(grid, channel, &divisor);
+                    channels.push(pass.cut());
+                }
+            }
+        }
+        **watch = pass.watch;
+        (pass.finish(), channels)
+    }
+
+    fn careful(&self) -> (ErrorSums, Vec<Loss>) {
+        let ErrorOf { dtype, bytes, ref how, cuts, .. } = *self;
+        let Some(cuts) = cuts else { return (careful(dtype, bytes, how), Vec::new()) };
+        let mut all = ErrorSums::default();
+        let channels = cuts.slices(bytes, dtype.size()).map(|channel| {
+            let sums = careful(dtype, channel, how);
+            all.merge(&sums);
+            Loss::from(&sums)
+        });
+        let channels = channels.collect();
+        (all, channels)
     }
 }
 
@@ -151,6 +194,14 @@ impl<L: Level> Block<L> {
     }
 }
 
+/// The sums of the channels that were cut off.
+#[derive(Clone, Copy, Default)]
+struct CutOff {
+    dot: f64,
+    noise: f64,
+    excess: f64,
+}
+
 /// A sweep over elements, group after group.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<L: Level> {
@@ -163,6 +214,8 @@ pub(super) struct Pass<L: Level> {
     noise: L::F64,
     excess: L::F64,
     max_abs_error: L::F32,
+    /// Of the channels that were cut off.
+    cut: CutOff,
     count: u64,
     zero_before: u64,
     zero_after: u64,
@@ -180,6 +233,7 @@ impl<L: Level> Pass<L> {
             noise: l.zero_f64(),
             excess: l.zero_f64(),
             max_abs_error: l.splat(0.0),
+            cut: CutOff::default(),
             count: 0,
             zero_before: 0,
             zero_after: 0,
@@ -190,38 +244,49 @@ impl<L: Level> Pass<L> {
     #[inline(always)]
     pub(super) fn group<E: Narrow, G: Grid>(&mut self, grid: G, bytes: &[u8], divisor: &Divisor) {
         for run in bytes.chunks(RUN * E::SIZE) {
-            let unseen = self.run::<E, G>(grid, run, divisor);
+            let unseen = self.groups::<E, G>(grid, std::iter::once((run, *divisor)));
             if self.level.any_bit0(unseen) {
                 self.see::<E, G>(grid, run, divisor);
             }
-            self.end_full_block();
         }
     }
 
-    /// Adds a few elements to the block; bit 0 of a lane says that a level may be new.
+    /// Adds groups; bit 0 of a lane says that a level may be new. The block's sums stay in
+    /// registers from group to group: a group may be but a few elements.
     #[inline(always)]
-    pub(super) fn run<E: Narrow, G: Grid>(
+    pub(super) fn groups<'b, E: Narrow, G: Grid>(
         &mut self,
         grid: G,
-        run: &[u8],
-        divisor: &Divisor,
+        groups: impl Iterator<Item = (&'b [u8], Divisor)>,
     ) -> L::U32 {
         let l = self.level;
+        let watch = self.watch;
         let mut unseen = l.u32s([0; LANES]);
         let mut block = self.block;
-        let steps = Steps::<E>::of(run);
-        for i in 0..steps.len() {
-            let x = E::load(l, steps.at(i));
-            unseen = l.or(unseen, block.step(l, grid, x, divisor, &self.watch));
+        for (group, divisor) in groups {
+            for run in group.chunks(RUN * E::SIZE) {
+                let (whole, tail) = E::split(run);
+                for raw in whole {
+                    let x = E::load(l, raw);
+                    unseen = l.or(unseen, block.step(l, grid, x, &divisor, &watch));
+                }
+                if !tail.is_empty() {
+                    let x = E::load(l, &E::pad(tail));
+                    unseen = l.or(unseen, block.step(l, grid, x, &divisor, &watch));
+                    // The zeros that fill up the lanes add nothing to any sum, but to these.
+                    let filling = (LANES - tail.len() / E::SIZE) as u64;
+                    self.zero_before = self.zero_before.wrapping_sub(filling);
+                    self.zero_after = self.zero_after.wrapping_sub(filling);
+                }
+                self.filled += run.len() / E::SIZE;
+                if self.filled >= BLOCK {
+                    self.block = block;
+                    self.end_block();
+                    block = self.block;
+                }
+            }
         }
         self.block = block;
-        self.filled += run.len() / E::SIZE;
-        if steps.tail > 0 {
-            // The zeros that filled up the lanes add nothing to any sum, but to these.
-            let filling = (LANES - steps.tail) as u64;
-            self.zero_before = self.zero_before.wrapping_sub(filling);
-            self.zero_after = self.zero_after.wrapping_sub(filling);
-        }
         unseen
     }
 
@@ -236,13 +301,6 @@ impl<L: Level> Pass<L> {
             if l.any_bit0(l.unseen(&self.watch, codes, q)) {
                 self.watch.add(grid, &l.array_u32(codes)[..steps.count(i)]);
             }
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn end_full_block(&mut self) {
-        if self.filled >= BLOCK {
-            self.end_block();
         }
     }
 
@@ -266,19 +324,38 @@ impl<L: Level> Pass<L> {
         self.filled = 0;
     }
 
+    /// What the elements since the last cut lose.
+    #[inline(always)]
+    pub(super) fn cut(&mut self) -> Loss {
+        self.end_block();
+        let zero = self.level.zero_f64();
+        let [dot, noise, excess] = self.folded();
+        (self.dot, self.noise, self.excess) = (zero, zero, zero);
+        self.cut.dot += dot;
+        self.cut.noise += noise;
+        self.cut.excess += excess;
+        Loss { signal: dot + excess + noise, noise }
+    }
+
+    #[inline(always)]
+    fn folded(&self) -> [f64; 3] {
+        let l = self.level;
+        [self.dot, self.noise, self.excess].map(|sum| fold(l.array_f64(sum), |a, b| a + b))
+    }
+
     #[inline(always)]
     pub(super) fn finish(mut self) -> ErrorSums {
         self.end_block();
-        let l = self.level;
-        let [dot, noise, excess] =
-            [self.dot, self.noise, self.excess].map(|sum| fold(l.array_f64(sum), |a, b| a + b));
+        let [dot, noise, excess] = self.folded();
+        let CutOff { dot: d, noise: n, excess: e } = self.cut;
+        let (dot, noise, excess) = (d + dot, n + noise, e + excess);
         ErrorSums {
             count: self.count,
             signal: dot + excess + noise,
             noise,
             dot,
             reconstructed: dot - excess,
-            max_abs_error: l.largest(self.max_abs_error).into(),
+            max_abs_error: self.level.largest(self.max_abs_error).into(),
             non_zero: self.count - self.zero_before,
             zeroed: self.zero_after - self.zero_before,
             levels: self.watch.seen(),

@@ -3,16 +3,17 @@
 //! A tile of up to sixteen groups is read twice while it is in the nearest cache: for
 //! their absmaxes, of which all the scales are made at once, and for what is done by them.
 
+use super::cuts::{Cuts, Cutter};
 use super::dispatch::{Kernel, run};
-use super::error::{self, BLOCK, Pass, RUN};
-use super::lanes::{Element, LANES, Lanes, Narrow, Steps, by_single, map, narrow_bf16, zip};
+use super::error::{self, BLOCK, Pass};
+use super::lanes::{Element, LANES, Lanes, Narrow, by_single, map, narrow_bf16, zip};
 use super::level::Level;
-use super::levels::{Seen, Watch};
+use super::levels::Watch;
 use super::moments::range;
 use super::quantize;
 use super::rounding::{Divisors, Grid, IntegersHalfAway, IntegersHalfEven, by_grid, is_ordinary};
 use super::{Quantization, QuantizationType, Rounding};
-use crate::quantization::{ErrorSums, Groups, stored_scale};
+use crate::quantization::{ErrorSums, Groups, Loss, Scales, stored_scale};
 use crate::tensor::FloatType;
 use std::iter::Peekable;
 
@@ -33,7 +34,7 @@ impl Layout {
     }
 
     /// The slices of the groups, and for each whether it starts a row.
-    fn slices(self, bytes: &[u8], size: usize) -> impl Iterator<Item = (bool, &[u8])> {
+    pub(super) fn slices(self, bytes: &[u8], size: usize) -> impl Iterator<Item = (bool, &[u8])> {
         let row = self.row.max(1).saturating_mul(size);
         let group = self.group.max(1).saturating_mul(size);
         bytes[..bytes.len() / size * size]
@@ -71,49 +72,47 @@ pub fn group_absmax(dtype: FloatType, bytes: &[u8], layout: Layout, out: &mut [f
     run(AbsmaxOf { dtype, bytes, layout, out })
 }
 
-/// What quantizing every group by its own scale loses, all groups together. The elements
-/// must be finite.
+/// What is to be told of groups beside their sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Every scale, or only how many there are and their range.
+    pub every_scale: bool,
+    /// What each output channel loses.
+    pub channels: Option<Cuts>,
+}
+
+/// What groups turned out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupFindings {
+    /// What quantizing every group by its own scale loses, all groups together.
+    pub sums: ErrorSums,
+    pub scales: Scales,
+    /// Each channel, or the part of it that was seen, where they are asked for.
+    pub channels: Vec<Loss>,
+}
+
+/// Calibrates every group and measures what quantizing it loses. The elements must be finite.
 pub fn group_error(
     dtype: FloatType,
     bytes: &[u8],
     layout: Layout,
     how: GroupQuantization,
-) -> Result<ErrorSums, NoScale> {
-    group_error_after(dtype, bytes, layout, how, &mut Seen::default())
+    wanted: Wanted,
+) -> Result<GroupFindings, NoScale> {
+    let [found, ..] = group_errors(dtype, bytes, layout, how, wanted, 1)?;
+    Ok(found)
 }
 
-/// The same after other elements, whose levels were `seen`; they are among the sums' levels.
-pub fn group_error_after(
-    dtype: FloatType,
-    bytes: &[u8],
-    layout: Layout,
-    how: GroupQuantization,
-    seen: &mut Seen,
-) -> Result<ErrorSums, NoScale> {
-    let [sums, ..] = group_errors(dtype, bytes, layout, how, 1, seen)?;
-    Ok(sums)
-}
-
-/// What blocks of 32, 64 and 128 elements of a row lose, in one sweep. The elements must
-/// be finite; `row` is their number in a row.
+/// The same for blocks of 32, of 64 and of 128 elements of a row, in one sweep. The elements
+/// must be finite; `row` is their number in a row.
 pub fn block_errors(
     dtype: FloatType,
     bytes: &[u8],
     row: usize,
     how: GroupQuantization,
-) -> Result<[ErrorSums; 3], NoScale> {
-    block_errors_after(dtype, bytes, row, how, &mut Seen::default())
-}
-
-/// The same after other elements, whose levels were `seen`; they are among the sums' levels.
-pub fn block_errors_after(
-    dtype: FloatType,
-    bytes: &[u8],
-    row: usize,
-    how: GroupQuantization,
-    seen: &mut Seen,
-) -> Result<[ErrorSums; 3], NoScale> {
-    group_errors(dtype, bytes, Layout { row, group: 32 }, how, NESTINGS, seen)
+    wanted: Wanted,
+) -> Result<[GroupFindings; 3], NoScale> {
+    group_errors(dtype, bytes, Layout { row, group: 32 }, how, wanted, NESTINGS)
 }
 
 fn group_errors(
@@ -121,12 +120,11 @@ fn group_errors(
     bytes: &[u8],
     layout: Layout,
     how: GroupQuantization,
+    wanted: Wanted,
     nestings: usize,
-    seen: &mut Seen,
-) -> Result<[ErrorSums; NESTINGS], NoScale> {
-    let watches = &mut seen.0;
+) -> Result<[GroupFindings; NESTINGS], NoScale> {
     by_grid!(how.qtype, how.rounding, |grid| {
-        run(GroupErrorsOf { dtype, bytes, layout, how, grid, nestings, watches })
+        run(GroupErrorsOf { dtype, bytes, layout, how, grid, wanted, nestings })
     })
 }
 
@@ -183,57 +181,86 @@ impl Kernel for AbsmaxOf<'_> {
 #[inline(always)]
 fn absmax_of<E: Narrow, L: Level>(level: L, group: &[u8]) -> f32 {
     let mut most = level.splat(0.0);
-    let steps = Steps::<E>::of(group);
-    for i in 0..steps.len() {
+    let (whole, tail) = E::split(group);
+    for raw in whole {
         // The second operand is kept where the first is NaN.
-        most = level.max(level.abs(E::load(level, steps.at(i))), most);
+        most = level.max(level.abs(E::load(level, raw)), most);
+    }
+    if !tail.is_empty() {
+        most = level.max(level.abs(E::load(level, &E::pad(tail))), most);
     }
     level.largest(most)
 }
 
 /// Up to [`LANES`] groups; those that are empty hold a place.
-struct Tile<'a> {
-    groups: Lanes<&'a [u8]>,
-    absmax: Lanes<f32>,
+pub(super) struct Tile<'a> {
+    pub groups: Lanes<&'a [u8]>,
+    pub absmax: Lanes<f32>,
+    elements: usize,
+    /// No group is empty.
+    is_full: bool,
 }
 
 impl<'a> Tile<'a> {
     /// The next groups, and their absmaxes; `None` after the last. A row starts at a
     /// multiple of `align`. A few large groups fill a tile too.
     #[inline(always)]
-    fn next<E: Narrow, L: Level>(
+    pub(super) fn next<E: Narrow, L: Level>(
         level: L,
         groups: &mut Peekable<impl Iterator<Item = (bool, &'a [u8])>>,
         align: usize,
     ) -> Option<Tile<'a>> {
         groups.peek()?;
-        let mut tile = Tile { groups: [[].as_slice(); LANES], absmax: [0.0; LANES] };
-        let (mut lane, mut bytes) = (0usize, 0);
+        let (groups_of, absmax) = ([[].as_slice(); LANES], [0.0; LANES]);
+        let mut tile = Tile { groups: groups_of, absmax, elements: 0, is_full: false };
+        let (mut lane, mut count) = (0usize, 0);
         while let Some(&(starts_row, group)) = groups.peek() {
             lane = if starts_row { lane.next_multiple_of(align) } else { lane };
-            if lane >= LANES || bytes >= BLOCK * E::SIZE {
+            if lane >= LANES || tile.elements >= BLOCK {
                 break;
             }
             tile.groups[lane] = group;
             tile.absmax[lane] = absmax_of::<E, L>(level, group);
-            bytes += group.len();
+            tile.elements += group.len() / E::SIZE;
             lane += 1;
+            count += 1;
             groups.next();
         }
+        tile.is_full = count == LANES;
         Some(tile)
     }
 }
 
-/// The scales of a tile, and divisors where they are ordinary.
-struct Scales {
-    stored: Lanes<f32>,
-    divisors: Divisors,
-    is_ordinary: Lanes<bool>,
+/// The absmaxes of each nesting from those of the one before: of the pair, then of the
+/// four that a lane is part of.
+#[inline(always)]
+pub(super) fn paired(own: Lanes<f32>, nesting: usize) -> Lanes<f32> {
+    let mut absmax = own;
+    if nesting > 0 {
+        for lane in 0..LANES {
+            absmax[lane] = own[lane].max(own[lane ^ nesting]);
+        }
+    }
+    absmax
 }
 
-impl Scales {
+/// The scales of a tile, and divisors where they are ordinary.
+pub(super) struct TileScales {
+    absmax: Lanes<f32>,
+    stored: Lanes<f32>,
+    pub divisors: Divisors,
+    pub is_ordinary: Lanes<bool>,
+    /// All are ordinary, and of absmaxes above zero.
+    are_plain: bool,
+}
+
+impl TileScales {
     #[inline(always)]
-    fn new<L: Level>(level: L, absmax: Lanes<f32>, how: &GroupQuantization) -> Scales {
+    pub(super) fn new<L: Level>(
+        level: L,
+        absmax: Lanes<f32>,
+        how: &GroupQuantization,
+    ) -> TileScales {
         let scales = map(absmax, |absmax| absmax / how.qtype.max());
         let stored = match how.scale_type {
             FloatType::F64 | FloatType::F32 => scales,
@@ -242,10 +269,13 @@ impl Scales {
         };
         // All zeros may be divided by anything.
         let divided_by = zip(stored, absmax, |s, a| if a == 0.0 { 1.0 } else { s });
-        Scales {
+        let is_ordinary = map(divided_by, is_ordinary);
+        TileScales {
+            absmax,
             stored,
             divisors: Divisors::new(level, divided_by, how.qtype.max()),
-            is_ordinary: map(divided_by, is_ordinary),
+            is_ordinary,
+            are_plain: is_ordinary.iter().all(|&is| is) && absmax.iter().all(|&a| a != 0.0),
         }
     }
 }
@@ -259,7 +289,9 @@ fn careful(absmax: f64, how: &GroupQuantization) -> Result<Quantization, NoScale
 }
 
 /// Blocks of 32, of 64 and of 128.
-const NESTINGS: usize = 3;
+pub(super) const NESTINGS: usize = 3;
+
+type Found = Result<[GroupFindings; NESTINGS], NoScale>;
 
 /// Errors of groups; then, if asked for, of pairs of them within a row, and of fours.
 pub(super) struct GroupErrorsOf<'a, G> {
@@ -269,84 +301,167 @@ pub(super) struct GroupErrorsOf<'a, G> {
     pub how: GroupQuantization,
     /// That of `how`.
     pub grid: G,
+    pub wanted: Wanted,
     pub nestings: usize,
-    /// The levels that were seen before, for each nesting.
-    pub watches: &'a mut [Watch; NESTINGS],
 }
 
 impl<G: Grid> Kernel for GroupErrorsOf<'_, G> {
-    type Output = Result<[ErrorSums; NESTINGS], NoScale>;
+    type Output = Found;
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(mut self, level: L) -> Self::Output {
-        let sums = by_single!(self.dtype, E => self.sweep::<E, L>(level));
-        sums.unwrap_or_else(|| self.careful())
+    fn run<L: Level>(self, level: L) -> Self::Output {
+        let found = by_single!(self.dtype, E => self.sweep::<E, L>(level));
+        found.unwrap_or_else(|| self.careful())
+    }
+}
+
+/// What one nesting of a sweep takes note of, group by group.
+pub(super) struct Notes {
+    pub scales: Scales,
+    pub cutter: Cutter,
+    pub careful_sums: ErrorSums,
+}
+
+impl Notes {
+    pub(super) fn new(wanted: &Wanted) -> Notes {
+        Notes {
+            scales: Scales::new(wanted.every_scale),
+            cutter: Cutter::new(wanted.channels),
+            careful_sums: ErrorSums::default(),
+        }
+    }
+
+    /// Takes note of the groups of a tile from lane `from` up to the end of a channel: their
+    /// scales, and what those lose that need care. Returns where they end, and whether a
+    /// channel does.
+    #[inline(always)]
+    pub(super) fn take<E: Narrow>(
+        &mut self,
+        tile: &Tile,
+        from: usize,
+        made: &TileScales,
+        nesting: usize,
+        (dtype, how): (FloatType, &GroupQuantization),
+    ) -> Result<(usize, bool), NoScale> {
+        if from == 0 && tile.is_full && made.are_plain && !self.cutter.ends_within(tile.elements) {
+            self.scales.push_ordinary(&made.stored, 1 << nesting);
+            return Ok((LANES, self.cutter.ends_after(tile.elements)));
+        }
+        self.take_each(tile, from, made, nesting, (dtype, how))
+    }
+
+    #[inline(never)]
+    fn take_each(
+        &mut self,
+        tile: &Tile,
+        from: usize,
+        made: &TileScales,
+        nesting: usize,
+        (dtype, how): (FloatType, &GroupQuantization),
+    ) -> Result<(usize, bool), NoScale> {
+        for lane in from..LANES {
+            let (group, absmax) = (tile.groups[lane], made.absmax[lane]);
+            if group.is_empty() {
+                continue;
+            }
+            let careful_how = || careful(absmax.into(), how);
+            let scale = match made.is_ordinary[lane] && absmax != 0.0 {
+                true => made.stored[lane],
+                false => careful_how()?.scale,
+            };
+            // The first of a pair or a four holds its place among the scales.
+            if lane.is_multiple_of(1 << nesting) {
+                self.scales.push(absmax.into(), scale);
+            }
+            if !made.is_ordinary[lane] {
+                let sums = error::careful(dtype, group, &careful_how()?);
+                self.cutter.set_aside(&sums);
+                self.careful_sums.merge(&sums);
+            }
+            if self.cutter.ends_after(group.len() / dtype.size()) {
+                return Ok((lane + 1, true));
+            }
+        }
+        Ok((LANES, false))
     }
 }
 
 impl<G: Grid> GroupErrorsOf<'_, G> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level>(&mut self, level: L) -> Result<[ErrorSums; NESTINGS], NoScale> {
-        let &mut GroupErrorsOf { dtype, bytes, layout, ref how, grid, nestings, .. } = self;
+    fn sweep<E: Narrow, L: Level>(&self, level: L) -> Found {
+        let &GroupErrorsOf { dtype, bytes, layout, ref how, grid, wanted, nestings } = self;
         let nestings = nestings.clamp(1, NESTINGS);
-        let mut passes = self.watches.map(|watch| Pass::after(level, watch));
-        let mut careful_sums = [ErrorSums::default(); NESTINGS];
+        let mut all =
+            [(); NESTINGS].map(|()| (Pass::after(level, Watch::new()), Notes::new(&wanted)));
         let mut groups = layout.slices(bytes, E::SIZE).peekable();
         while let Some(tile) = Tile::next::<E, L>(level, &mut groups, 1 << (nestings - 1)) {
             let mut absmax = tile.absmax;
-            for nesting in 0..nestings {
-                let pass = &mut passes[nesting];
-                if nesting > 0 {
-                    // Each lane gets the absmax of the pair, then the four, it is part of.
-                    let own = absmax;
-                    for lane in 0..LANES {
-                        absmax[lane] = own[lane].max(own[lane ^ nesting]);
-                    }
-                }
-                let scales = Scales::new(level, absmax, how);
+            for (nesting, (pass, notes)) in all.iter_mut().enumerate().take(nestings) {
+                absmax = paired(absmax, nesting);
+                let made = TileScales::new(level, absmax, how);
                 let mut unseen = level.u32s([0; LANES]);
-                for (lane, group) in tile.groups.into_iter().enumerate() {
-                    if !scales.is_ordinary[lane] {
-                        let how = careful(absmax[lane].into(), how)?;
-                        careful_sums[nesting].merge(&error::careful(dtype, group, &how));
-                        continue;
+                let mut from = 0;
+                while from < LANES {
+                    let (to, ends) = notes.take::<E>(&tile, from, &made, nesting, (dtype, how))?;
+                    let ordinary = (from..to).filter(|&lane| made.is_ordinary[lane]);
+                    let groups = ordinary.map(|lane| (tile.groups[lane], made.divisors.at(lane)));
+                    unseen = level.or(unseen, pass.groups::<E, G>(grid, groups));
+                    if ends {
+                        notes.cutter.end(pass.cut());
                     }
-                    let divisor = scales.divisors.at(lane);
-                    for run in group.chunks(RUN * E::SIZE) {
-                        unseen = level.or(unseen, pass.run::<E, G>(grid, run, &divisor));
-                        pass.end_full_block();
-                    }
+                    from = to;
                 }
                 if level.any_bit0(unseen) {
                     for (lane, group) in tile.groups.into_iter().enumerate() {
-                        if scales.is_ordinary[lane] {
-                            let divisor = scales.divisors.at(lane);
+                        if made.is_ordinary[lane] {
+                            let divisor = made.divisors.at(lane);
                             pass.see::<E, G>(grid, group, &divisor);
                         }
                     }
                 }
             }
         }
-        *self.watches = passes.map(|pass| pass.watch);
-        let mut sums = passes.map(Pass::finish);
-        for (sums, careful) in sums.iter_mut().zip(&careful_sums) {
-            sums.merge(careful);
-        }
-        Ok(sums)
+        Ok(all.map(|(mut pass, notes)| {
+            let Notes { cutter, scales, careful_sums } = notes;
+            let channels = cutter.finish(pass.cut());
+            let mut sums = pass.finish();
+            sums.merge(&careful_sums);
+            GroupFindings { sums, scales, channels }
+        }))
     }
 
     /// The same for any type, group by group.
-    fn careful(&self) -> Result<[ErrorSums; NESTINGS], NoScale> {
-        let mut sums = [ErrorSums::default(); NESTINGS];
-        for (nesting, sums) in sums.iter_mut().enumerate().take(self.nestings) {
+    fn careful(&self) -> Found {
+        let mut failed = None;
+        let mut nesting = 0;
+        let all = [(); NESTINGS].map(|()| {
+            let mut scales = Scales::new(self.wanted.every_scale);
+            let mut sums = ErrorSums::default();
+            let mut cutter = Cutter::new(self.wanted.channels);
             let layout = Layout { group: self.layout.group << nesting, ..self.layout };
+            nesting += 1;
             for (_, group) in layout.slices(self.bytes, self.dtype.size()) {
-                let how = careful(range(self.dtype, group).absmax(), &self.how)?;
-                sums.merge(&error::careful(self.dtype, group, &how));
+                if nesting > self.nestings || failed.is_some() {
+                    break;
+                }
+                let absmax = range(self.dtype, group).absmax();
+                match careful(absmax, &self.how) {
+                    Ok(how) => {
+                        scales.push(absmax, how.scale);
+                        let lost = error::careful(self.dtype, group, &how);
+                        cutter.set_aside(&lost);
+                        sums.merge(&lost);
+                    }
+                    Err(why) => failed = Some(why),
+                }
+                if cutter.ends_after(group.len() / self.dtype.size()) {
+                    cutter.end(Loss::default());
+                }
             }
-        }
-        Ok(sums)
+            GroupFindings { sums, scales, channels: cutter.finish(Loss::default()) }
+        });
+        failed.map_or(Ok(all), Err)
     }
 }
 
@@ -379,7 +494,7 @@ impl<G: Grid> GroupQuantizeTo<'_, G> {
         let mut scales = self.scales.iter_mut();
         let mut values = &mut *self.values;
         while let Some(tile) = Tile::next::<E, L>(level, &mut groups, 1) {
-            let made = Scales::new(level, tile.absmax, &self.how);
+            let made = TileScales::new(level, tile.absmax, &self.how);
             for (lane, group) in tile.groups.into_iter().enumerate() {
                 if group.is_empty() {
                     break;

@@ -8,19 +8,19 @@ use super::rounding::Grid;
 use crate::quantization::LevelSet;
 
 /// The levels seen in one call, for the next of many short ones: what was seen need not be
-/// looked for again. Of three nested divisions each has its own.
+/// looked for again.
 #[derive(Clone, Copy)]
-pub struct Seen(pub(super) [Watch; 3]);
+pub struct Seen(pub(super) Watch);
 
 impl Default for Seen {
     fn default() -> Self {
-        Seen([Watch::new(); 3])
+        Seen(Watch::new())
     }
 }
 
 impl std::fmt::Debug for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(Watch::seen)).finish()
+        f.debug_tuple("Seen").field(&self.0.seen()).finish()
     }
 }
 

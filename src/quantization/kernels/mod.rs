@@ -6,6 +6,7 @@
 //! compiles to its vectors. The plain loops they are tested against are in `reference`.
 
 mod convert;
+mod cuts;
 mod dequantize;
 mod dispatch;
 mod error;
@@ -15,6 +16,7 @@ mod histogram;
 mod lanes;
 mod level;
 mod levels;
+mod loss;
 mod moments;
 mod quantize;
 #[cfg(test)]
@@ -25,18 +27,20 @@ mod tests;
 mod weighted;
 
 pub use convert::convert;
+pub use cuts::Cuts;
 pub use dequantize::dequantize;
-pub use error::{error, error_after};
+pub use error::{error, error_after, error_by_channel};
 pub use f8::{
     F8E4M3_MAX, f8e4m3_from, f8e4m3_value, f8e4m3fnuz_value, f8e5m2_value, f8e5m2fnuz_value,
     f8e8m0_value,
 };
 pub use group::{
-    GroupQuantization, Layout, NoScale, block_errors, block_errors_after, group_absmax,
-    group_error, group_error_after, group_quantize,
+    GroupFindings, GroupQuantization, Layout, NoScale, Wanted, block_errors, group_absmax,
+    group_error, group_quantize,
 };
 pub use histogram::Counts;
 pub use levels::Seen;
+pub use loss::{GroupLosses, block_losses, group_loss, loss_by_channel};
 pub use moments::{moments, range};
 pub use quantize::quantize;
 pub use weighted::{Weighted, weighted_error, weighted_noise};

@@ -28,6 +28,9 @@ pub(super) fn is_ordinary(scale: f32) -> bool {
 }
 
 impl Divisor {
+    /// By which everything becomes zero.
+    pub(super) const NOTHING: Divisor = Divisor { scale: 1.0, limit: 0.0, inverse: 1.0, lost: 0.0 };
+
     /// For an ordinary scale, onto levels up to `qmax`.
     #[inline(always)]
     pub(super) fn new<L: Level>(level: L, scale: f32, qmax: f32) -> Divisor {

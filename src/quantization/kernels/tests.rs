@@ -5,12 +5,16 @@ use super::dispatch::{Isa, Kernel, run_at};
 use super::error::ErrorOf;
 use super::group::{AbsmaxOf, GroupErrorsOf, GroupQuantizeTo};
 use super::levels::Seen;
+use super::loss::GroupLossesOf;
 use super::moments::{MomentsOf, RangeOf};
 use super::quantize::QuantizeTo;
 use super::rounding::by_grid;
-use super::{GroupQuantization, Layout, NoScale, Quantization, reference};
+use super::{
+    Cuts, GroupFindings, GroupLosses, GroupQuantization, Layout, NoScale, Quantization, Wanted,
+    reference,
+};
 use crate::quantization::{
-    ErrorSums, Moments, QuantizationType, Rounding, stored_scale, symmetric_scale,
+    ErrorSums, Loss, Moments, QuantizationType, Rounding, Scales, stored_scale, symmetric_scale,
 };
 use crate::tensor::{FloatType, write_f64};
 use proptest::prelude::*;
@@ -28,9 +32,12 @@ fn everywhere<K: Kernel>(kernel: impl Fn() -> K) -> Vec<(Isa, K::Output)> {
 fn error_everywhere(dtype: FloatType, bytes: &[u8], how: Quantization) -> Vec<(Isa, ErrorSums)> {
     by_grid!(how.qtype, how.rounding, |grid| everywhere(|| {
         // Every run starts afresh; a test may leave a few bytes behind.
-        let watch = &mut Box::leak(Box::new(Seen::default())).0[0];
-        ErrorOf { dtype, bytes, how, grid, watch }
+        let watch = &mut Box::leak(Box::new(Seen::default())).0;
+        ErrorOf { dtype, bytes, how, grid, cuts: None, watch }
     }))
+    .into_iter()
+    .map(|(isa, (sums, _))| (isa, sums))
+    .collect()
 }
 
 fn group_errors_everywhere(
@@ -38,14 +45,34 @@ fn group_errors_everywhere(
     bytes: &[u8],
     layout: Layout,
     how: GroupQuantization,
+    wanted: Wanted,
     nestings: usize,
-) -> Vec<(Isa, Result<[ErrorSums; 3], NoScale>)> {
+) -> Vec<(Isa, Result<[GroupFindings; 3], NoScale>)> {
     by_grid!(how.qtype, how.rounding, |grid| {
-        everywhere(|| {
-            let watches = &mut Box::leak(Box::new(Seen::default())).0;
-            GroupErrorsOf { dtype, bytes, layout, how, grid, nestings, watches }
-        })
+        everywhere(|| GroupErrorsOf { dtype, bytes, layout, how, grid, wanted, nestings })
     })
+}
+
+/// The losses alone, on every instruction set, as far as they are swept.
+fn group_losses_everywhere<const N: usize>(
+    dtype: FloatType,
+    bytes: &[u8],
+    layout: Layout,
+    how: GroupQuantization,
+    wanted: Wanted,
+) -> Vec<(Isa, Result<[GroupLosses; N], NoScale>)> {
+    let all = everywhere(|| GroupLossesOf::<N> { dtype, bytes, layout, how, wanted });
+    let int = how.qtype != QuantizationType::F8E4M3 && how.rounding == Rounding::HalfEven;
+    all.into_iter().filter_map(|(isa, found)| Some((isa, found.filter(|_| int)?))).collect()
+}
+
+#[track_caller]
+fn assert_losses(found: &GroupLosses, expected: &GroupFindings, what: &str) {
+    let sums = &expected.sums;
+    assert_close(found.loss.signal, sums.signal, sums.signal, 2e-6, what);
+    assert_close(found.loss.noise, sums.noise, sums.noise, 2e-6, what);
+    assert_eq!(found.scales, expected.scales, "{what}");
+    assert_channels(&found.channels, &expected.channels, what);
 }
 
 /// What is quantized on every instruction set, into copies of `out`.
@@ -336,24 +363,69 @@ fn dequantized_bytes_of_every_length_and_scale() {
     }
 }
 
-/// The errors of groups from the plain loop, one group at a time.
-fn reference_group_error(
+/// What groups are in the plain loop, one group at a time.
+fn reference_groups(
     dtype: FloatType,
     bytes: &[u8],
     layout: Layout,
     how: GroupQuantization,
-) -> Result<ErrorSums, NoScale> {
+    wanted: Wanted,
+) -> Result<GroupFindings, NoScale> {
     let mut sums = ErrorSums::default();
+    let mut scales = Scales::new(wanted.every_scale);
+    let mut channels = Vec::new();
+    let mut left = wanted.channels.map_or(0, |cuts| cuts.first);
     for row in bytes.chunks(layout.row * dtype.size()) {
+        if let Some(cuts) = wanted.channels
+            && (channels.is_empty() || left == 0)
+        {
+            left = if channels.is_empty() { cuts.first } else { cuts.length };
+            channels.push(Loss::default());
+        }
+        left = left.saturating_sub(row.len() / dtype.size());
         for group in row.chunks(layout.group * dtype.size()) {
             let absmax = reference::moments(dtype, group).range.absmax();
             let scale =
                 stored_scale(absmax, how.qtype.max(), how.scale_type).ok_or(NoScale { absmax })?;
             let GroupQuantization { qtype, rounding, .. } = how;
-            sums.merge(&reference::error(dtype, group, Quantization { scale, qtype, rounding }));
+            let lost = reference::error(dtype, group, Quantization { scale, qtype, rounding });
+            sums.merge(&lost);
+            scales.push(absmax, scale);
+            if let Some(channel) = channels.last_mut() {
+                channel.signal += lost.signal;
+                channel.noise += lost.noise;
+            }
         }
     }
-    Ok(sums)
+    Ok(GroupFindings { sums, scales, channels })
+}
+
+#[track_caller]
+fn assert_groups(found: &GroupFindings, expected: &GroupFindings, what: &str) {
+    assert_errors(&found.sums, &expected.sums, 2e-6, what);
+    assert_eq!(found.scales, expected.scales, "{what}");
+    assert_channels(&found.channels, &expected.channels, what);
+}
+
+#[track_caller]
+fn assert_channels(found: &[Loss], expected: &[Loss], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        // Squares below the least normal f32 have fewer digits.
+        let size = |sum: f64| sum.max(f32::MIN_POSITIVE.into());
+        assert_close(found.signal, expected.signal, size(expected.signal), 2e-6, what);
+        assert_close(found.noise, expected.noise, size(expected.noise), 2e-6, what);
+    }
+}
+
+/// Nothing beside the sums, or the scales, and the channels of a few rows each.
+fn wanted_of(random: &mut Random, row: usize) -> Wanted {
+    let rows = |n: u64| row * n as usize;
+    let channels = (!random.next().is_multiple_of(3)).then(|| {
+        let length = 1 + random.next() % 5;
+        Cuts { first: rows(1 + random.next() % length), length: rows(length) }
+    });
+    Wanted { every_scale: random.next().is_multiple_of(2), channels }
 }
 
 /// Rows of very different magnitudes, some all zero, some beyond the ordinary scales.
@@ -411,16 +483,24 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
                     let values = rows_of_values(&mut random, count, layout.group.min(700));
                     let bytes = bytes_of(dtype, values);
                     let what = format!("{dtype:?} × {count} {layout:?} {how:?}");
-                    let expected = reference_group_error(dtype, &bytes, layout, how);
-                    let all = group_errors_everywhere(dtype, &bytes, layout, how, 1);
+                    let wanted = wanted_of(&mut random, layout.row);
+                    let expected = reference_groups(dtype, &bytes, layout, how, wanted);
+                    let all = group_errors_everywhere(dtype, &bytes, layout, how, wanted, 1);
                     for (isa, found) in &all {
                         match (found, &expected) {
                             (Ok([found, ..]), Ok(expected)) => {
-                                assert_errors(found, expected, 2e-6, &format!("{what} {isa:?}"));
+                                assert_groups(found, expected, &format!("{what} {isa:?}"));
                             }
                             (found, expected) => panic!("{what} {isa:?}: {found:?}, {expected:?}"),
                         }
                         assert_eq!(*found, all[0].1, "{what} {isa:?}");
+                    }
+                    let losses = group_losses_everywhere::<1>(dtype, &bytes, layout, how, wanted);
+                    for (isa, found) in &losses {
+                        let [found] = found.as_ref().expect("fits");
+                        let expected = expected.as_ref().expect("fits");
+                        assert_losses(found, expected, &format!("{what} {isa:?}"));
+                        assert_eq!(Ok([found.clone()]), losses[0].1, "{what} {isa:?}");
                     }
                     if qtype == QuantizationType::QInt8 {
                         assert_group_quantize(dtype, &bytes, layout, how);
@@ -475,11 +555,22 @@ fn three_block_sizes_in_one_sweep_are_those_of_three_sweeps() {
                 let count = (random.next() % 6000) as usize;
                 let bytes = bytes_of(dtype, rows_of_values(&mut random, count, 37));
                 let layout = |group| Layout { row, group };
-                for (isa, found) in group_errors_everywhere(dtype, &bytes, layout(32), how, 3) {
+                let wanted = wanted_of(&mut random, row);
+                let all = group_errors_everywhere(dtype, &bytes, layout(32), how, wanted, 3);
+                for (isa, found) in all {
                     for (found, group) in found.expect("fits").iter().zip([32, 64, 128]) {
-                        let expected = reference_group_error(dtype, &bytes, layout(group), how);
+                        let expected = reference_groups(dtype, &bytes, layout(group), how, wanted);
                         let what = format!("{dtype:?} × {count} {row}/{group} {how:?} {isa:?}");
-                        assert_errors(found, &expected.expect("fits"), 2e-6, &what);
+                        assert_groups(found, &expected.expect("fits"), &what);
+                    }
+                }
+                for (isa, found) in
+                    group_losses_everywhere::<3>(dtype, &bytes, layout(32), how, wanted)
+                {
+                    for (found, group) in found.expect("fits").iter().zip([32, 64, 128]) {
+                        let expected = reference_groups(dtype, &bytes, layout(group), how, wanted);
+                        let what = format!("{dtype:?} × {count} {row}/{group} {how:?} {isa:?}");
+                        assert_losses(found, &expected.expect("fits"), &what);
                     }
                 }
             }
@@ -499,8 +590,14 @@ fn a_group_beyond_any_scale_is_said_to_be_so() {
         scale_type: FloatType::F32,
     };
     let expected = NoScale { absmax: 1e300 };
-    assert_eq!(super::group_error(FloatType::F64, &bytes, layout, how), Err(expected));
-    assert_eq!(super::block_errors(FloatType::F64, &bytes, 100, how), Err(expected));
+    assert_eq!(
+        super::group_error(FloatType::F64, &bytes, layout, how, Wanted::default()),
+        Err(expected)
+    );
+    assert_eq!(
+        super::block_errors(FloatType::F64, &bytes, 100, how, Wanted::default()),
+        Err(expected)
+    );
     let (mut scales, mut values) = ([0.0; 4], [0; 100]);
     let result = super::group_quantize(
         FloatType::F64,
@@ -570,8 +667,12 @@ proptest! {
                     let group = scale.to_bits() as usize % 200;
                     let layout = Layout { row: bytes.len() / 2, group };
                     let how = GroupQuantization { qtype, rounding, scale_type: dtype };
-                    let _ = super::group_error(dtype, &bytes, layout, how);
-                    let _ = super::block_errors(dtype, &bytes, group, how);
+                    let channels = (group > 100).then_some(Cuts { first: group / 7, length: 9 });
+                    let wanted = Wanted { every_scale: group > 50, channels };
+                    let _ = super::group_loss(dtype, &bytes, layout, how, wanted);
+                    let _ = super::block_losses(dtype, &bytes, group, how, wanted);
+                    let _ = super::group_error(dtype, &bytes, layout, how, wanted);
+                    let _ = super::block_errors(dtype, &bytes, group, how, wanted);
                     let scales = &mut [0.0; 40];
                     let _ = super::group_quantize(
                         dtype, &bytes, layout, rounding, dtype, scales, &mut out,

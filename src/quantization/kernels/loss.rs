@@ -1,0 +1,308 @@
+//! Σx² and Σ(x−x̂)² alone: a third of the work of all error statistics, for schemes that
+//! are compared. Int8 and int4, halves to the even; the rest goes the longer way.
+
+use super::cuts::Cuts;
+use super::dispatch::{Kernel, run};
+use super::error::{BLOCK, RUN, error_by_channel};
+use super::group::{
+    GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, Tile, TileScales, Wanted,
+    block_errors, group_error, paired,
+};
+use super::lanes::{Element, LANES, Narrow, by_single, fold};
+use super::level::Level;
+use super::levels::Seen;
+use super::rounding::{Divisor, Grid, IntegersHalfEven, is_ordinary};
+use super::{Quantization, QuantizationType, Rounding};
+use crate::quantization::{Loss, Scales};
+use crate::tensor::FloatType;
+
+/// What groups turned out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupLosses {
+    /// What quantizing every group by its own scale loses, all groups together.
+    pub loss: Loss,
+    pub scales: Scales,
+    /// Each channel, or the part of it that was seen, where they are asked for.
+    pub channels: Vec<Loss>,
+}
+
+impl From<GroupFindings> for GroupLosses {
+    fn from(found: GroupFindings) -> GroupLosses {
+        let GroupFindings { sums, scales, channels } = found;
+        GroupLosses { loss: Loss::from(&sums), scales, channels }
+    }
+}
+
+/// What quantizing every element by one scale loses, and each output channel where they are
+/// cut. The elements must be finite.
+pub fn loss_by_channel(
+    dtype: FloatType,
+    bytes: &[u8],
+    how: Quantization,
+    cuts: Option<Cuts>,
+) -> (Loss, Vec<Loss>) {
+    let swept = match is_swept(how.qtype, how.rounding) && is_ordinary(how.scale) {
+        true => run(LossOf { dtype, bytes, how, cuts }),
+        false => None,
+    };
+    match swept {
+        // Elements beyond all reason have squares beyond f32.
+        Some(found) if found.0.signal.is_finite() && found.0.noise.is_finite() => found,
+        _ => {
+            let seen = &mut Seen::default();
+            let (sums, channels) = error_by_channel(dtype, bytes, how, cuts, seen);
+            (Loss::from(&sums), channels)
+        }
+    }
+}
+
+/// Calibrates every group and measures what quantizing it loses. The elements must be finite.
+pub fn group_loss(
+    dtype: FloatType,
+    bytes: &[u8],
+    layout: Layout,
+    how: GroupQuantization,
+    wanted: Wanted,
+) -> Result<GroupLosses, NoScale> {
+    if is_swept(how.qtype, how.rounding)
+        && let Some(found) = run(GroupLossesOf::<1> { dtype, bytes, layout, how, wanted })
+    {
+        let [found] = found?;
+        return Ok(found);
+    }
+    group_error(dtype, bytes, layout, how, wanted).map(GroupLosses::from)
+}
+
+/// The same for blocks of 32, of 64 and of 128 elements of a row, in one sweep. The elements
+/// must be finite; `row` is their number in a row.
+pub fn block_losses(
+    dtype: FloatType,
+    bytes: &[u8],
+    row: usize,
+    how: GroupQuantization,
+    wanted: Wanted,
+) -> Result<[GroupLosses; NESTINGS], NoScale> {
+    let layout = Layout { row, group: 32 };
+    if is_swept(how.qtype, how.rounding)
+        && let Some(found) = run(GroupLossesOf::<NESTINGS> { dtype, bytes, layout, how, wanted })
+    {
+        return found;
+    }
+    Ok(block_errors(dtype, bytes, row, how, wanted)?.map(GroupLosses::from))
+}
+
+fn is_swept(qtype: QuantizationType, rounding: Rounding) -> bool {
+    qtype != QuantizationType::F8E4M3 && rounding == Rounding::HalfEven
+}
+
+/// One scale for all elements; `None` for F64.
+pub(super) struct LossOf<'a> {
+    pub dtype: FloatType,
+    pub bytes: &'a [u8],
+    pub how: Quantization,
+    pub cuts: Option<Cuts>,
+}
+
+impl Kernel for LossOf<'_> {
+    type Output = Option<(Loss, Vec<Loss>)>;
+
+    #[inline(always)]
+    fn run<L: Level>(self, level: L) -> Self::Output {
+        by_single!(self.dtype, E => {
+            let divisor = Divisor::new(level, self.how.scale, self.how.qtype.max());
+            let mut pass = Pass::<L, 1>::new(level);
+            // All in one where nothing is cut.
+            let cuts = self.cuts.unwrap_or(Cuts { first: usize::MAX, length: usize::MAX });
+            let mut channels = Vec::new();
+            for channel in cuts.slices(self.bytes, E::SIZE) {
+                pass.groups::<E>(std::iter::once((channel, [divisor])));
+                let [loss] = pass.cut();
+                channels.push(loss);
+            }
+            let [loss] = pass.finish();
+            (loss, if self.cuts.is_some() { channels } else { Vec::new() })
+        })
+    }
+}
+
+/// Groups with scales of their own, and for three nestings pairs of them within a row, and
+/// fours; `None` for F64.
+pub(super) struct GroupLossesOf<'a, const N: usize> {
+    pub dtype: FloatType,
+    pub bytes: &'a [u8],
+    pub layout: Layout,
+    pub how: GroupQuantization,
+    pub wanted: Wanted,
+}
+
+impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
+    type Output = Option<Result<[GroupLosses; N], NoScale>>;
+
+    #[inline(always)]
+    fn run<L: Level>(self, level: L) -> Self::Output {
+        by_single!(self.dtype, E => self.sweep::<E, L>(level))
+    }
+}
+
+impl<const N: usize> GroupLossesOf<'_, N> {
+    #[inline(always)]
+    fn sweep<E: Narrow, L: Level>(&self, level: L) -> Result<[GroupLosses; N], NoScale> {
+        let GroupLossesOf { dtype, bytes, layout, how, wanted } = *self;
+        let mut pass = Pass::<L, N>::new(level);
+        let mut notes = [(); N].map(|()| Notes::new(&wanted));
+        let mut groups = layout.slices(bytes, E::SIZE).peekable();
+        while let Some(tile) = Tile::next::<E, L>(level, &mut groups, 1 << (N - 1)) {
+            let mut absmax = tile.absmax;
+            let mut nesting = 0;
+            let mut made = [(); N].map(|()| {
+                absmax = paired(absmax, nesting);
+                nesting += 1;
+                TileScales::new(level, absmax, &how)
+            });
+            // A group that needs care in one nesting gets it in all.
+            let mut ordinary = [true; LANES];
+            for made in &made {
+                for (ordinary, is) in ordinary.iter_mut().zip(made.is_ordinary) {
+                    *ordinary &= is;
+                }
+            }
+            for made in &mut made {
+                made.is_ordinary = ordinary;
+            }
+            let mut from = 0;
+            while from < LANES {
+                let (mut to, mut ends) = (LANES, false);
+                for (nesting, (notes, made)) in notes.iter_mut().zip(&made).enumerate() {
+                    // All of them say the same: groups and channels are one and the same.
+                    (to, ends) = notes.take::<E>(&tile, from, made, nesting, (dtype, &how))?;
+                }
+                let lanes = (from..to).filter(|&lane| ordinary[lane]);
+                pass.groups::<E>(lanes.map(|lane| {
+                    let mut nestings = made.iter();
+                    let divisors = [(); N].map(|()| nestings.next().map(|m| m.divisors.at(lane)));
+                    (tile.groups[lane], divisors.map(|d| d.unwrap_or(Divisor::NOTHING)))
+                }));
+                if ends {
+                    for (notes, loss) in notes.iter_mut().zip(pass.cut()) {
+                        notes.cutter.end(loss);
+                    }
+                }
+                from = to;
+            }
+        }
+        let mut rest = pass.cut().into_iter();
+        let mut all = pass.finish().into_iter();
+        Ok(notes.map(|notes| {
+            let Notes { cutter, scales, careful_sums } = notes;
+            let mut loss = all.next().unwrap_or_default();
+            loss.merge(&Loss::from(&careful_sums));
+            GroupLosses { loss, scales, channels: cutter.finish(rest.next().unwrap_or_default()) }
+        }))
+    }
+}
+
+/// A sweep over elements by `N` scales each.
+#[derive(Clone, Copy)]
+struct Pass<L: Level, const N: usize> {
+    level: L,
+    signal: L::F32,
+    noise: [L::F32; N],
+    /// Elements in the sums in f32.
+    filled: usize,
+    /// Of the blocks before.
+    signal_before: L::F64,
+    noise_before: [L::F64; N],
+    /// Of the channels that were cut off.
+    cut: [Loss; N],
+}
+
+impl<L: Level, const N: usize> Pass<L, N> {
+    #[inline(always)]
+    fn new(l: L) -> Self {
+        Pass {
+            level: l,
+            signal: l.splat(0.0),
+            noise: [l.splat(0.0); N],
+            filled: 0,
+            signal_before: l.zero_f64(),
+            noise_before: [l.zero_f64(); N],
+            cut: [Loss::default(); N],
+        }
+    }
+
+    /// Adds groups, each with its divisors.
+    #[inline(always)]
+    fn groups<'b, E: Narrow>(&mut self, groups: impl Iterator<Item = (&'b [u8], [Divisor; N])>) {
+        let l = self.level;
+        let (mut signal, mut noise) = (self.signal, self.noise);
+        let mut filled = self.filled;
+        for (group, divisors) in groups {
+            for run in group.chunks(RUN * E::SIZE) {
+                let (whole, tail) = E::split(run);
+                for raw in whole {
+                    step::<L, N>(l, E::load(l, raw), &divisors, &mut signal, &mut noise);
+                }
+                if !tail.is_empty() {
+                    let x = E::load(l, &E::pad(tail));
+                    step::<L, N>(l, x, &divisors, &mut signal, &mut noise);
+                }
+                filled += run.len() / E::SIZE;
+                if filled >= BLOCK {
+                    (self.signal, self.noise) = (signal, noise);
+                    self.end_block();
+                    (signal, noise, filled) = (self.signal, self.noise, 0);
+                }
+            }
+        }
+        (self.signal, self.noise, self.filled) = (signal, noise, filled);
+    }
+
+    #[inline(always)]
+    fn end_block(&mut self) {
+        let l = self.level;
+        self.signal_before = l.add_f64(self.signal_before, l.widen(self.signal));
+        self.signal = l.splat(0.0);
+        for (before, noise) in self.noise_before.iter_mut().zip(&mut self.noise) {
+            *before = l.add_f64(*before, l.widen(*noise));
+            *noise = l.splat(0.0);
+        }
+        self.filled = 0;
+    }
+
+    /// What the elements since the last cut lose.
+    #[inline(always)]
+    fn cut(&mut self) -> [Loss; N] {
+        self.end_block();
+        let l = self.level;
+        let sum = |lanes| fold(l.array_f64(lanes), |a, b| a + b);
+        let signal = sum(self.signal_before);
+        let losses = self.noise_before.map(|noise| Loss { signal, noise: sum(noise) });
+        for (all, loss) in self.cut.iter_mut().zip(&losses) {
+            all.merge(loss);
+        }
+        (self.signal_before, self.noise_before) = (l.zero_f64(), [l.zero_f64(); N]);
+        losses
+    }
+
+    #[inline(always)]
+    fn finish(mut self) -> [Loss; N] {
+        self.cut();
+        self.cut
+    }
+}
+
+#[inline(always)]
+fn step<L: Level, const N: usize>(
+    l: L,
+    x: L::F32,
+    divisors: &[Divisor; N],
+    signal: &mut L::F32,
+    noise: &mut [L::F32; N],
+) {
+    *signal = l.add(*signal, l.mul(x, x));
+    for (noise, divisor) in noise.iter_mut().zip(divisors) {
+        let (q, _) = IntegersHalfEven.round(l, divisor.quotient(l, x));
+        let d = l.sub(x, l.mul(l.splat(divisor.scale), q));
+        *noise = l.add(*noise, l.mul(d, d));
+    }
+}
