@@ -10,7 +10,7 @@ use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Request, Task};
 use quantscope::job::{Progress, save};
 use quantscope::plan::{Plan, Selection, quantizable};
-use quantscope::quantization::{QuantizationScheme, Rounding};
+use quantscope::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use std::path::Path;
 
 fn open(path: impl AsRef<Path>) -> Checkpoint {
@@ -43,11 +43,27 @@ fn correct(tensors: &digits::Tensors) -> usize {
 
 /// The same after saving as int8 and loading the file that was saved.
 fn correct_as_int8(network: &Checkpoint, scheme: QuantizationScheme) -> usize {
-    let directory = tempfile::tempdir().expect("temp");
-    let out = directory.path().join("int8.safetensors");
     let ids = Selection::default().resolve(network).expect("something to quantize");
     assert_eq!(ids.len(), 8, "five convolutions and three linear layers");
-    let plan = Plan::uniform(ids, scheme, Rounding::HalfEven);
+    saved(network, Plan::uniform(ids, scheme, Rounding::HalfEven))
+}
+
+/// The same by the scales that training with fake quantization learned.
+fn correct_as_trained(network: &Checkpoint) -> usize {
+    let mut plan = Plan::default();
+    for id in network.ids() {
+        if let Some(clip) = network.learned(id).and_then(|learned| learned.int8_clip()) {
+            let calibration = Calibration::Magnitude(clip);
+            plan.mark(id, Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR });
+        }
+    }
+    assert_eq!(plan.len(), 8, "five convolutions and three linear layers");
+    saved(network, plan)
+}
+
+fn saved(network: &Checkpoint, plan: Plan) -> usize {
+    let directory = tempfile::tempdir().expect("temp");
+    let out = directory.path().join("int8.safetensors");
     let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
     let request = Request { task, out: out.clone(), force: false };
     save::run(network, &request, None, &Progress::default(), &|_| {}).expect("saves");
@@ -96,4 +112,6 @@ fn the_demo_reads_as_many_digits_as_in_pytorch() {
 fn the_network_trained_for_int4_keeps_its_accuracy_there() {
     let [float, int8, _, int4, _] = counts("demo_qat.safetensors");
     assert_eq!((float, int8, int4), (487, 488, 491));
+    // With the very scales it was trained by, whose values fit int4.
+    assert_eq!(correct_as_trained(&asset("demo_qat.safetensors")), 494);
 }

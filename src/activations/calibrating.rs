@@ -26,6 +26,7 @@ pub fn input_scale(
             let Some(absmax) = summary.absmax else { return Ok(None) };
             match calibration {
                 Calibration::Clip(share) => absmax * share,
+                Calibration::Magnitude(magnitude) => magnitude,
                 _ => absmax,
             }
         }
@@ -38,6 +39,7 @@ pub fn input_scale(
             match calibration {
                 Calibration::MinMax => absmax,
                 Calibration::Clip(share) => absmax * share,
+                Calibration::Magnitude(magnitude) => magnitude,
                 Calibration::Percentile(percent) => {
                     let rank = crate::quantization::percentile_rank(percent, range.count);
                     let mut magnitude = Ranked::new(rank);

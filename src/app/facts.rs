@@ -43,6 +43,7 @@ pub fn calibration_name(calibration: Calibration) -> String {
         Calibration::Mse => "least MSE".to_owned(),
         Calibration::Percentile(percent) => format!("percentile {percent}"),
         Calibration::Clip(share) => format!("clip at {:.1} %", share * 100.0),
+        Calibration::Magnitude(_) => "learned scale".to_owned(),
     }
 }
 

@@ -293,12 +293,25 @@ impl Model {
         Quantizer { calibration: Calibration::MinMax, scheme: self.scheme }
     }
 
+    /// That of a new mark: by the scale that training with fake quantization learned, where
+    /// there is one.
+    fn new_mark(&self) -> impl Fn(TensorId) -> Quantizer + use<> {
+        let (checkpoint, quantizer) = (self.checkpoint.clone(), self.quantizer());
+        let savable = checkpoint.format() != Format::Gguf;
+        move |id| {
+            let learned = checkpoint.learned(id).filter(|_| savable);
+            let clip = learned.and_then(|learned| learned.int8_clip());
+            let calibration = clip.map_or(quantizer.calibration, Calibration::Magnitude);
+            Quantizer { calibration, ..quantizer }
+        }
+    }
+
     pub fn mark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
-        let quantizer = self.quantizer();
+        let quantizer = self.new_mark();
         self.change(|plan| {
             for id in ids {
                 if !plan.is_marked(id) {
-                    plan.mark(id, quantizer);
+                    plan.mark(id, quantizer(id));
                 }
             }
         })
@@ -310,12 +323,12 @@ impl Model {
 
     /// Marks exactly what is not marked, and the other way round.
     pub fn invert(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
-        let quantizer = self.quantizer();
+        let quantizer = self.new_mark();
         self.change(|plan| {
             for id in ids {
                 match plan.is_marked(id) {
                     true => plan.unmark(id),
-                    false => plan.mark(id, quantizer),
+                    false => plan.mark(id, quantizer(id)),
                 }
             }
         })
@@ -323,13 +336,13 @@ impl Model {
 
     /// Marks these and nothing else; what is marked already keeps its scheme.
     pub fn mark_only(&mut self, ids: &HashSet<TensorId>) -> bool {
-        let quantizer = self.quantizer();
+        let quantizer = self.new_mark();
         self.change(|plan| {
             let marked: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
             marked.into_iter().filter(|id| !ids.contains(id)).for_each(|id| plan.unmark(id));
             for &id in ids {
                 if !plan.is_marked(id) {
-                    plan.mark(id, quantizer);
+                    plan.mark(id, quantizer(id));
                 }
             }
         })

@@ -14,6 +14,7 @@ pub mod gguf;
 mod inflate;
 pub mod layout;
 mod numpy;
+pub mod observers;
 mod pytorch;
 mod reader;
 pub mod safetensors;
@@ -26,6 +27,7 @@ pub use discover::{Index, has_extension, has_model};
 pub use error::{CheckpointError, Problem, Result};
 pub use format::Format;
 pub use layout::Layout;
+pub use observers::Learned;
 pub use reader::Reader;
 pub use source::Source;
 pub use view::View;
@@ -144,6 +146,7 @@ pub struct Checkpoint {
     stored: Vec<Stored>,
     tensors: Vec<TensorInfo>,
     contents: Vec<Content>,
+    learned: HashMap<TensorId, Learned>,
 }
 
 impl Checkpoint {
@@ -212,7 +215,20 @@ impl Checkpoint {
                 .filter_map(|(values, q)| q.found(StoredId(values), stored.get(values as usize)?)),
         );
         let (tensors, contents) = logical_tensors(recognised, &stored);
-        Ok(Checkpoint { path, format, shards, index, directory, stored, tensors, contents })
+        let learned = HashMap::new();
+        let mut checkpoint = Checkpoint {
+            path,
+            format,
+            shards,
+            index,
+            directory,
+            stored,
+            tensors,
+            contents,
+            learned,
+        };
+        checkpoint.learned = observers::learned(&checkpoint);
+        Ok(checkpoint)
     }
 
     /// The path it was opened by.
@@ -281,6 +297,16 @@ impl Checkpoint {
             Content::Plain(_) => None,
             Content::Quantized(layout) => Some(layout.as_ref()),
         }
+    }
+
+    /// What training with fake quantization left beside a weight.
+    pub fn learned(&self, id: TensorId) -> Option<&Learned> {
+        self.learned.get(&id)
+    }
+
+    /// Whether any weight was trained with fake quantization.
+    pub fn has_learned(&self) -> bool {
+        !self.learned.is_empty()
     }
 
     /// The tensor of that name.

@@ -288,6 +288,9 @@ pub fn note(row: &Row, duplicates: &Duplicates, checkpoint: &Checkpoint, id: Ten
             let _ = write!(note, "; {flag}");
         }
     }
+    if let Some(learned) = checkpoint.learned(id) {
+        let _ = write!(note, "; {learned}");
+    }
     if let Some(first) = duplicates.of(checkpoint, id) {
         let _ = write!(note, "; the same bytes as {}", names::visible(first));
     }

@@ -85,6 +85,11 @@ pub struct CalibrationArgs {
 }
 
 impl CalibrationArgs {
+    /// Whether it is another than what is usual.
+    pub fn is_given(&self) -> bool {
+        self.calibration != Calibration::default()
+    }
+
     pub fn quantizer(&self, scheme: QuantizationScheme) -> Quantizer {
         Quantizer { calibration: self.calibration, scheme }
     }

@@ -15,7 +15,9 @@ use crate::checkpoint::Checkpoint;
 use crate::export::{ExportError, KnownScales, OutputFormat, Request, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
 use crate::plan::{InputQuantization, Plan, Selection, SelectionError, recipe};
-use crate::quantization::{Outcome, QuantizationScheme, Questions, Thresholds};
+use crate::quantization::{
+    Calibration, Outcome, QuantizationScheme, Quantizer, Questions, Thresholds,
+};
 use crate::tensor::TensorId;
 use clap::Args;
 use std::path::PathBuf;
@@ -35,6 +37,10 @@ pub struct Quantize {
     scheme: Option<QuantizationScheme>,
     #[command(flatten)]
     calibration: CalibrationArgs,
+    /// Calibrate weights that were trained with fake quantization too, instead of taking the
+    /// scale that the training learned
+    #[arg(long)]
+    no_learned: bool,
     #[command(flatten)]
     rounding: RoundingArgs,
     /// What to write
@@ -55,7 +61,7 @@ pub struct Quantize {
     #[arg(long, value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES), requires_if("static", "activations"))]
     activation_scheme: ActivationScheme,
     /// The plan that a recipe file holds, instead of a selection
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "no_learned", "rounding", "max_bytes", "min_sqnr", "activations"])]
     recipe: Option<PathBuf>,
     /// Also write the plan as a recipe file
     #[arg(long, value_name = "FILE")]
@@ -164,6 +170,38 @@ impl Quantize {
         Ok(())
     }
 
+    /// Takes the scales that training with fake quantization learned, unless something else
+    /// was asked for; says so, and for which weights there are none to take.
+    fn take_learned(&self, checkpoint: &Checkpoint, plan: &mut Plan) -> Option<String> {
+        let asked = self.no_learned
+            || self.has_budget()
+            || self.calibration.is_given()
+            || self.format == OutputFormat::Gguf;
+        if asked || !checkpoint.has_learned() {
+            return None;
+        }
+        let marked: Vec<_> = plan.iter().collect();
+        let (mut taken, mut left) = (0, 0);
+        for (id, quantizer) in marked {
+            let Some(learned) = checkpoint.learned(id) else { continue };
+            match learned.int8_clip() {
+                Some(clip) => {
+                    let calibration = Calibration::Magnitude(clip);
+                    plan.mark(id, Quantizer { calibration, ..quantizer });
+                    taken += 1;
+                }
+                None => left += 1,
+            }
+        }
+        let mut said = format!("{taken} weights have the scale that their training learned");
+        if left > 0 {
+            said += &format!(
+                "; {left} learned one for each channel or with zero points, and were calibrated anew"
+            );
+        }
+        Some(said)
+    }
+
     fn has_budget(&self) -> bool {
         self.max_bytes.is_some() || self.min_sqnr.is_some()
     }
@@ -213,6 +251,8 @@ impl Quantize {
             let path = checkpoint.path().to_owned();
             return Err(SelectionError::Nothing { path, excluded: false }.into());
         }
+        let mut plan = plan;
+        warnings.extend(self.take_learned(checkpoint, &mut plan));
         let known = scales(&plan, &outcomes);
         Ok(Planned { plan, known, warnings })
     }

@@ -67,7 +67,10 @@ fn request(pairing: &Pairing) -> Result<Option<Request>, ExportError> {
             let original = floats.iter().all(|(to, before)| Some(*to) == *before);
             Task::Dequantize { to: (!original).then_some(to) }
         }
-        (true, None) if pairing.out.format() != pairing.source.format() => {
+        (true, None)
+            if pairing.out.format() != pairing.source.format()
+                || pairing.pairs.len() < pairing.source.tensors().len() =>
+        {
             Task::Dequantize { to: None }
         }
         (true, None) => return Ok(None),

@@ -8,7 +8,7 @@ use crate::checkpoint::layout::{
     CALIBRATION_KEY, FAKE_METADATA_KEY, Int8Values, METADATA_KEY, QuantizedMetadata,
     QuantizedTensorMetadata, ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
 };
-use crate::checkpoint::{Checkpoint, Content, Format, StoredId, safetensors};
+use crate::checkpoint::{Checkpoint, Content, Format, StoredId, observers, safetensors};
 use crate::plan::Plan;
 use crate::quantization::Rounding;
 use crate::tensor::{DType, FloatType, TensorId};
@@ -134,7 +134,8 @@ pub fn dequantized(
     request: &Request,
 ) -> Result<Shards, ExportError> {
     let is_converted = checkpoint.format() != Format::Safetensors;
-    if !is_converted && checkpoint.ids().all(|id| checkpoint.layout(id).is_none()) {
+    let quantized = checkpoint.ids().any(|id| checkpoint.layout(id).is_some());
+    if !is_converted && !quantized && !checkpoint.has_learned() {
         let why = "no tensor in it is quantized; there is nothing to dequantize".to_owned();
         return Err(ExportError::Unfit { path: checkpoint.path().to_owned(), why });
     }
@@ -159,6 +160,10 @@ pub fn dequantized(
     }
     Ok(entries(checkpoint, |tensor, is_part| {
         let Some(id) = tensor else { return is_part.then(Vec::new) };
+        // What watched a training with fake quantization is no part of the plain model.
+        if checkpoint.has_learned() && observers::is_observer(&checkpoint.tensor(id).name) {
+            return Some(Vec::new());
+        }
         let layout = checkpoint.layout(id)?;
         let to = to.unwrap_or(layout.original());
         let info = checkpoint.tensor(id);

@@ -5,6 +5,7 @@ use super::error::ExportError;
 use super::make::KnownScales;
 use super::{burn, gguf};
 use crate::checkpoint::layout::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
+use crate::checkpoint::observers::is_observer;
 use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
 use crate::quantization::{
     Chunks, ErrorSums, QuantizationScheme, Quantizer, Rounding, difference, kernels, narrowed_scale,
@@ -111,9 +112,14 @@ impl<'c> Pairing<'c> {
         }
         if pairs.len() < source.tensors().len() {
             let held: std::collections::HashSet<_> = pairs.iter().map(|p| p.source).collect();
-            let missing = source.ids().find(|id| !held.contains(id));
-            let name = missing.map_or("", |id| source.tensor(id).name.as_str());
-            return Err(fail(name, "it is missing from the output".to_owned()));
+            // The plain model has no observers, and none of them.
+            let plain = !out.ids().any(|id| is_observer(&out.tensor(id).name));
+            let dropped = |id: TensorId| plain && is_observer(&source.tensor(id).name);
+            let mut missing = source.ids().filter(|id| !held.contains(id));
+            if let Some(id) = missing.find(|&id| !(source.has_learned() && dropped(id))) {
+                let why = "it is missing from the output".to_owned();
+                return Err(fail(&source.tensor(id).name, why));
+            }
         }
         Ok(Pairing { out, source, pairs })
     }

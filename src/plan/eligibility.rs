@@ -1,7 +1,7 @@
 //! Which tensors are worth quantizing by default, which only when asked for by name, and
 //! which cannot be.
 
-use crate::checkpoint::{Checkpoint, Content};
+use crate::checkpoint::{Checkpoint, Content, observers};
 use crate::tensor::TensorId;
 
 /// Why a tensor is not quantized unless it is asked for, or not at all.
@@ -17,6 +17,8 @@ pub enum Obstacle {
     FewDimensions,
     /// Looked up by row rather than multiplied by.
     Embedding,
+    /// It watched what training with fake quantization rounded, and is no part of the network.
+    Observer,
     /// A normalisation's parameter.
     Norm,
     /// It holds NaN or infinities, so there is no scale. Known after calibration.
@@ -33,6 +35,9 @@ impl Obstacle {
 impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Obstacle::Observer => {
+                f.write_str("it is an observer of fake quantization, no part of the network")
+            }
             Obstacle::Empty => f.write_str("it has no elements"),
             Obstacle::NotFloat(dtype) => {
                 write!(f, "its type is {}, expected F64, F32, F16 or BF16", dtype.escape_debug())
@@ -54,6 +59,9 @@ pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
     let tensor = checkpoint.tensor(id);
     if let Content::Quantized(layout) = checkpoint.content(id) {
         return Some(Obstacle::AlreadyQuantized(layout.name()));
+    }
+    if observers::is_observer(&tensor.name) {
+        return Some(Obstacle::Observer);
     }
     if tensor.dtype.float().is_none() {
         return Some(Obstacle::NotFloat(tensor.dtype.name().to_owned()));

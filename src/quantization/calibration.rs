@@ -19,6 +19,8 @@ pub enum Calibration {
     Mse,
     /// This share of the largest magnitude, above 0 and up to 1.
     Clip(f64),
+    /// This magnitude itself: what training with fake quantization has learned.
+    Magnitude(f64),
 }
 
 /// How many clips are tried for the least error.
@@ -100,6 +102,7 @@ impl fmt::Display for Calibration {
             Calibration::Percentile(percent) => f.pad(&format!("percentile:{percent}")),
             Calibration::Mse => f.pad("mse"),
             Calibration::Clip(share) => f.pad(&format!("clip:{share}")),
+            Calibration::Magnitude(magnitude) => f.pad(&format!("magnitude:{magnitude}")),
         }
     }
 }
@@ -118,9 +121,10 @@ impl FromStr for Calibration {
             _ => number("percentile:", 100.0)
                 .map(Calibration::Percentile)
                 .or_else(|| number("clip:", 1.0).map(Calibration::Clip))
+                .or_else(|| number("magnitude:", f32::MAX.into()).map(Calibration::Magnitude))
                 .ok_or_else(|| {
                     format!(
-                        "unknown calibration '{text}': expected min-max, percentile:P with P up to 100, mse, or clip:S with S up to 1"
+                        "unknown calibration '{text}': expected min-max, percentile:P with P up to 100, mse, clip:S with S up to 1, or magnitude:M"
                     )
                 }),
         }
@@ -133,10 +137,20 @@ mod tests {
 
     #[test]
     fn a_calibration_is_written_as_it_is_read() {
-        for text in ["min-max", "percentile:99.9", "mse", "clip:0.5", "percentile:100"] {
+        for text in
+            ["min-max", "percentile:99.9", "mse", "clip:0.5", "percentile:100", "magnitude:3.25"]
+        {
             assert_eq!(text.parse::<Calibration>().expect(text).to_string(), text);
         }
-        for text in ["", "percentile", "percentile:0", "percentile:101", "clip:NaN", "clip:-1"] {
+        for text in [
+            "",
+            "percentile",
+            "percentile:0",
+            "percentile:101",
+            "clip:NaN",
+            "clip:-1",
+            "magnitude:0",
+        ] {
             assert!(text.parse::<Calibration>().is_err(), "{text}");
         }
     }

@@ -67,6 +67,7 @@ impl Calibration {
         match self {
             Calibration::MinMax => absmax,
             Calibration::Clip(share) => absmax * share,
+            Calibration::Magnitude(magnitude) => magnitude,
             Calibration::Percentile(percent) => or_absmax(magnitude(percent), absmax),
             Calibration::Mse => nth_clip(absmax, least(noises().into_iter())),
         }

@@ -104,7 +104,7 @@ impl Asked {
 
     fn searches(&self) -> u64 {
         match self.quantizer.calibration {
-            Calibration::MinMax | Calibration::Clip(_) => 0,
+            Calibration::MinMax | Calibration::Clip(_) | Calibration::Magnitude(_) => 0,
             Calibration::Percentile(_) => self.digits(),
             Calibration::Mse => 1,
         }
@@ -214,7 +214,9 @@ impl Spread {
                 });
                 Found::Trials(noises.collect())
             }
-            Calibration::MinMax | Calibration::Clip(_) => Found::Nothing,
+            Calibration::MinMax | Calibration::Clip(_) | Calibration::Magnitude(_) => {
+                Found::Nothing
+            }
         }
     }
 

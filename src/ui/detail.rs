@@ -160,12 +160,28 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
     block(buf, second, &title, &error, theme);
     if third.height >= 6 {
         comparison(buf, third, app, id, facts, theme);
+        if let Some(text) = learned(app, id) {
+            // Below the schemes and a blank line.
+            for (y, row) in (7..third.height).zip(wrap(&text, third.width.into())) {
+                paint::line(buf, third, y, &Line::styled(row, theme.mark));
+            }
+        }
     }
     let below = area.height.saturating_sub(12);
     if third.y == area.y && below > 0 {
         let rest = Rect { y: area.y + 12, height: below, ..area };
         health(buf, rest, facts, theme);
     }
+}
+
+/// What training with fake quantization left, where there is room for it.
+fn learned(app: &App, id: TensorId) -> Option<String> {
+    let learned = app.model.checkpoint.learned(id)?;
+    let used = match learned.int8_clip() {
+        Some(_) => "; a mark quantizes by it",
+        None => "; marks are calibrated anew",
+    };
+    Some(format!("{learned}{used}"))
 }
 
 /// What the layer's output loses each way, where activations were recorded.

@@ -319,6 +319,7 @@ fn scheme_text(quantizer: Quantizer) -> String {
         quantization::Calibration::Mse => format!("{scheme} m"),
         quantization::Calibration::Percentile(_) => format!("{scheme} p"),
         quantization::Calibration::Clip(_) => format!("{scheme} c"),
+        quantization::Calibration::Magnitude(_) => format!("{scheme} q"),
     }
 }
 
