@@ -14,6 +14,16 @@ pub enum Kind {
     Cache,
 }
 
+/// Where Hugging Face's hub keeps what it downloads, as its own variables say.
+pub fn hugging_face() -> Option<PathBuf> {
+    let set =
+        |name| std::env::var_os(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
+    set("HF_HUB_CACHE")
+        .or_else(|| Some(set("HF_HOME")?.join("hub")))
+        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface/hub")))
+        .or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface/hub")))
+}
+
 /// Quantscope's directory for such files; `None` where there is no home.
 pub fn of(kind: Kind) -> Option<PathBuf> {
     let (variable, under_home) = match kind {

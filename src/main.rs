@@ -3,12 +3,14 @@
 use clap::Parser;
 use color_eyre::config::HookBuilder;
 use color_eyre::eyre::{Context, eyre};
+use quantscope::app::picker::Picker;
 use quantscope::app::settings::{self, Glyphs, Settings};
+use quantscope::checkpoint::{Checkpoint, has_model, models_beneath};
 use quantscope::cli::{self, AboutScreen, Cli, ScreenArgs};
 use quantscope::directories::{self, Kind};
 use quantscope::job::cache::Cache;
 use quantscope::{app, demo, terminal};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,9 +49,8 @@ fn inspector(
     if screen.ascii {
         settings.glyphs = Glyphs::Ascii;
     }
-    let model = model.unwrap_or(Path::new(demo::WORD));
-    let checkpoint = demo::open_model(model)?;
-    let session = settings.session.then(|| session_of(model)).flatten();
+    let Some((model, checkpoint)) = open(model, &settings)? else { return Ok(()) };
+    let session = settings.session.then(|| session_of(&model)).flatten();
     let activations = match screen.activations.is_empty() {
         true if model.as_os_str() == demo::WORD => vec![demo::WORD.into()],
         _ => screen.activations,
@@ -57,6 +58,33 @@ fn inspector(
     let options =
         terminal::Options { activations, threads, cache, settings, session, log: screen.log };
     terminal::run(Arc::new(checkpoint), options)
+}
+
+/// Opens the model that is named, or the one that is picked where none or several are meant;
+/// `None` when nothing is picked. Where no model is named and none lies here, it is the demo.
+fn open(
+    named: Option<&Path>,
+    settings: &Settings,
+) -> color_eyre::Result<Option<(PathBuf, Checkpoint)>> {
+    let here = Path::new(".");
+    let root = match named {
+        None if has_model(here) => here,
+        None => return Ok(Some((demo::WORD.into(), demo::open()?))),
+        Some(path) => match demo::open_model(path) {
+            Ok(checkpoint) => return Ok(Some((path.to_owned(), checkpoint))),
+            // What a script runs into is an error, not a question.
+            Err(error) if !error.is_a_choice() || !std::io::stdout().is_terminal() => {
+                return Err(error.into());
+            }
+            Err(_) => path,
+        },
+    };
+    let hub = directories::hugging_face().filter(|cache| cache.is_dir());
+    let models = hub.as_deref().map(|cache| (cache, models_beneath(cache)));
+    let picker = Picker::new(root, models_beneath(root), models);
+    let Some(picked) = terminal::pick(picker, settings)? else { return Ok(None) };
+    let checkpoint = demo::open_model(&picked)?;
+    Ok(Some((picked, checkpoint)))
 }
 
 /// The settings in the file named, or in the one that is usual if there is one.

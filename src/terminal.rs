@@ -4,7 +4,10 @@
 //! effects are carried out here and nowhere else.
 
 mod input;
+mod pick;
 mod question;
+
+pub use pick::pick;
 
 use crate::app::comparison::comparison;
 use crate::app::facts::SCHEMES;
@@ -85,21 +88,8 @@ const NOTCH: isize = 3;
 /// Opens the inspector on a checkpoint and returns when the person leaves it. Receipts of
 /// what was saved are printed then.
 pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<()> {
-    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-    if !stdout().is_terminal() || !std::io::stdin().is_terminal() || dumb {
-        bail!(
-            "the inspector needs a terminal it can draw on; `quantscope analyze MODEL` prints the same figures as plain text"
-        );
-    }
-    let variable = |name| std::env::var(name).ok();
-    let colours = match options.settings.theme {
-        ThemeChoice::Auto => {
-            Colours::of(variable("NO_COLOR").as_deref(), variable("COLORTERM").as_deref())
-        }
-        ThemeChoice::Truecolor => Colours::True,
-        ThemeChoice::Ansi => Colours::Ansi,
-        ThemeChoice::Mono => Colours::None,
-    };
+    is_drawable()?;
+    let colours = colours(&options.settings);
     let mut app = App::with(checkpoint, options.settings.clone());
     app.activations = options.activations.clone();
     if let Some(path) = &options.session {
@@ -144,6 +134,29 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
         signal_hook::low_level::emulate_default_handler(signal)?;
     }
     ended
+}
+
+/// Fails with what to use instead where no screen can be drawn.
+fn is_drawable() -> color_eyre::Result<()> {
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    if !stdout().is_terminal() || !std::io::stdin().is_terminal() || dumb {
+        bail!(
+            "the inspector needs a terminal it can draw on; `quantscope analyze MODEL` prints the same figures as plain text"
+        );
+    }
+    Ok(())
+}
+
+fn colours(settings: &Settings) -> Colours {
+    let variable = |name| std::env::var(name).ok();
+    match settings.theme {
+        ThemeChoice::Auto => {
+            Colours::of(variable("NO_COLOR").as_deref(), variable("COLORTERM").as_deref())
+        }
+        ThemeChoice::Truecolor => Colours::True,
+        ThemeChoice::Ansi => Colours::Ansi,
+        ThemeChoice::Mono => Colours::None,
+    }
 }
 
 /// The terminal in raw mode on its alternate screen; dropping it gives it back.

@@ -193,3 +193,79 @@ fn settings_that_are_wrong_are_told_before_the_screen_opens() {
     session.wait_for("j is both");
     assert_eq!(session.child.wait().expect("ends").exit_code(), 1);
 }
+
+/// A directory with two models in it, and a Hugging Face cache with one.
+fn models() -> (tempfile::TempDir, tempfile::TempDir) {
+    let (several, hub) = (tempfile::tempdir().expect("a place"), tempfile::tempdir().expect("one"));
+    let copy = |to: std::path::PathBuf| {
+        std::fs::create_dir_all(to.parent().expect("a parent")).expect("directories");
+        std::fs::copy("assets/demo.safetensors", to).expect("copied");
+    };
+    copy(several.path().join("first.safetensors"));
+    copy(several.path().join("second.safetensors"));
+    let cached = hub.path().join("models--org--name");
+    copy(cached.join("snapshots/abc/model.safetensors"));
+    std::fs::create_dir(cached.join("refs")).expect("a directory");
+    std::fs::write(cached.join("refs/main"), "abc").expect("written");
+    (several, hub)
+}
+
+#[test]
+fn a_directory_with_several_models_leads_to_a_list_of_them_and_of_the_hub() {
+    let (several, hub) = models();
+    let path = several.path().to_str().expect("text");
+    let cache = hub.path().to_str().expect("text");
+    let mut session = Session::start(&[path], &[("HF_HUB_CACHE", cache)]);
+    session.wait_for("which model?");
+    for shown in ["first.safetensors", "second.safetensors", "org/name", "Hugging Face", "demo"] {
+        session.wait_for(shown);
+    }
+    session.press("j\r");
+    session.wait_for("calibrated");
+    session.wait_for("second");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+#[test]
+fn the_list_can_be_left_and_ended_by_a_signal() {
+    let (several, hub) = models();
+    let path = several.path().to_str().expect("text");
+    let cache = hub.path().to_str().expect("text");
+    let mut session = Session::start(&[path], &[("HF_HUB_CACHE", cache)]);
+    session.wait_for("which model?");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+    let mut session = Session::start(&[path], &[("HF_HUB_CACHE", cache)]);
+    session.wait_for("which model?");
+    session.signal(Signal::TERM);
+    assert!(!session.end().success());
+}
+
+#[test]
+fn a_directory_without_models_says_so_and_offers_the_demo() {
+    let empty = tempfile::tempdir().expect("a directory");
+    let path = empty.path().to_str().expect("text");
+    let mut session = Session::start(&[path], &[("HF_HUB_CACHE", path)]);
+    session.wait_for("No model beneath");
+    session.wait_for("No model in the Hugging Face cache");
+    session.press("\r");
+    session.wait_for("calibrated");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+#[test]
+fn without_a_path_a_models_own_directory_leads_to_the_list() {
+    let (several, hub) = models();
+    let program = env!("CARGO_BIN_EXE_quantscope");
+    let mut command = CommandBuilder::new("sh");
+    let line = format!("cd '{}' && exec '{program}'", several.path().display());
+    command.args(["-c", &line]);
+    let cache = hub.path().to_str().expect("text");
+    let mut session = Session::spawn(command, &[("HF_HUB_CACHE", cache)]);
+    session.wait_for("which model?");
+    session.wait_for("first.safetensors");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}

@@ -74,6 +74,8 @@ pub enum Context {
     Prompt,
     Budget,
     Diff,
+    /// The list of models.
+    Picker,
     /// Wherever text is typed.
     Text,
     Anywhere,
@@ -99,12 +101,13 @@ impl Context {
             Prompt => &[Prompt, Text, Anywhere],
             Budget => &[Budget, Anywhere],
             Diff => &[Diff, Anywhere],
+            Picker => &[Picker, Anywhere],
             Main | Text | Anywhere => &[Anywhere],
         }
     }
 
     /// Every context that has the keys at some time; the others are layers below them.
-    pub const PLACES: [Context; 15] = [
+    pub const PLACES: [Context; 16] = [
         Context::Table,
         Context::Values,
         Context::Channels,
@@ -120,6 +123,7 @@ impl Context {
         Context::Prompt,
         Context::Budget,
         Context::Diff,
+        Context::Picker,
     ];
 
     pub fn takes_text(self) -> bool {
@@ -362,6 +366,15 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Diff, &[Char('y')], A::Copy, "copy the differences as text", G::Dialogs).hint("copy"),
     bind(C::Diff, &[Esc, Char('q')], A::Close, "leave the comparison", G::Dialogs).hint("leave"),
 
+    bind(C::Picker, &[Down, Char('j')], A::Move(Motion::Down), "next model of the list", G::Dialogs).hint("choose"),
+    bind(C::Picker, &[Up, Char('k')], A::Move(Motion::Up), "previous model", G::Dialogs),
+    bind(C::Picker, &[PageDown, Ctrl('f'), Ctrl('d')], A::Move(Motion::PageDown), "a page of models down", G::Dialogs),
+    bind(C::Picker, &[PageUp, Ctrl('b'), Ctrl('u')], A::Move(Motion::PageUp), "a page of models up", G::Dialogs),
+    bind(C::Picker, &[Home, Char('g')], A::Move(Motion::First), "first model", G::Dialogs),
+    bind(C::Picker, &[End, Char('G')], A::Move(Motion::Last), "last choice, the demo", G::Dialogs),
+    bind(C::Picker, &[Enter], A::Accept, "open that model", G::Dialogs).hint("open"),
+    bind(C::Picker, &[Esc, Char('q')], A::Close, "open none", G::Dialogs).hint("leave"),
+
     bind(C::Question, &[Char('y')], A::Accept, "yes", G::Dialogs).hint("yes"),
     bind(C::Question, &[Char('n'), Esc], A::Close, "no", G::Dialogs).hint("no"),
 
@@ -382,7 +395,7 @@ mod tests {
     use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 15] = Context::PLACES;
+    const CONTEXTS: [Context; 16] = Context::PLACES;
 
     fn action(context: Context, key: Key) -> Option<Action> {
         KeyMap::default().action(context, key)

@@ -19,6 +19,7 @@ mod model;
 pub mod outputs;
 pub mod overlay;
 pub mod pager;
+pub mod picker;
 pub mod prompt;
 mod report;
 mod save;

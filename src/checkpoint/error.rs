@@ -101,6 +101,11 @@ fn io_sentence(error: &io::Error) -> String {
 }
 
 impl CheckpointError {
+    /// Whether the directory that was named holds no model of its own, or several.
+    pub fn is_a_choice(&self) -> bool {
+        matches!(self.problem, Problem::EmptyDirectory | Problem::Ambiguous(_))
+    }
+
     pub fn new(path: &Path, problem: impl Into<Problem>) -> Self {
         CheckpointError { path: path.to_owned(), tensor: None, problem: problem.into() }
     }

@@ -4,6 +4,7 @@
 //! thinks of them: most are one stored tensor, a quantized one is several. Formats differ
 //! only in how they fill these two lists. Nothing here writes.
 
+mod beneath;
 pub mod burnpack;
 pub mod config;
 mod cursor;
@@ -22,6 +23,7 @@ mod source;
 mod view;
 mod zip;
 
+pub use beneath::{Found, Models, models_beneath};
 pub use config::Config;
 pub use discover::{Index, has_extension, has_model};
 pub use error::{CheckpointError, Problem, Result};

@@ -13,6 +13,7 @@ mod hints;
 mod histogram;
 pub mod layout;
 mod paint;
+pub mod picker;
 mod plan;
 mod tensors;
 mod text;

@@ -1,0 +1,155 @@
+//! Which model is meant, where a path does not say it: what was found, and a cursor.
+
+use super::Action;
+use super::keymap::KeyMap;
+use super::keys::{Context, Key};
+use super::names;
+use super::table::Motion;
+use crate::checkpoint::{Format, Found, Models};
+use crate::demo;
+use std::path::{Path, PathBuf};
+
+/// A row of the list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    pub path: PathBuf,
+    /// What it is called here, harmless to show.
+    pub name: String,
+    /// Where it was found.
+    pub place: &'static str,
+    /// `None` of the demo.
+    pub known: Option<(Format, u64)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Picker {
+    /// Where was looked, as sentences.
+    pub said: Vec<String>,
+    pub choices: Vec<Choice>,
+    pub cursor: usize,
+}
+
+/// What a key led to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Picked {
+    /// Still choosing.
+    Nothing,
+    Model(PathBuf),
+    Left,
+    Suspend,
+    Redraw,
+}
+
+impl Picker {
+    /// `here`: what is beneath `root`; `hub`: what is in the Hugging Face cache, and where
+    /// that is.
+    pub fn new(root: &Path, here: Models, hub: Option<(&Path, Models)>) -> Picker {
+        let mut picker = Picker { said: Vec::new(), choices: Vec::new(), cursor: 0 };
+        picker.add(root, here, "here", "beneath");
+        if let Some((cache, models)) = hub {
+            picker.add(cache, models, "Hugging Face", "in the Hugging Face cache");
+        }
+        picker.choices.push(Choice {
+            path: PathBuf::from(demo::WORD),
+            name: "the built-in demo".to_owned(),
+            place: "",
+            known: None,
+        });
+        picker
+    }
+
+    fn add(&mut self, root: &Path, models: Models, place: &'static str, wherein: &str) {
+        let shown = names::visible(&root.to_string_lossy()).into_owned();
+        if models.found.is_empty() {
+            self.said.push(format!("No model {wherein} {shown}."));
+        }
+        if !models.complete {
+            self.said.push(format!("Not all of {shown} was looked at: it is too large."));
+        }
+        self.choices.extend(models.found.into_iter().map(|found| choice(root, found, place)));
+    }
+
+    pub fn press(&mut self, keys: &KeyMap, key: Key, height: usize) -> Picked {
+        let last = self.choices.len().saturating_sub(1);
+        let page = height.saturating_sub(1).max(1);
+        match keys.action(Context::Picker, key) {
+            Some(Action::Move(motion)) => {
+                self.cursor = match motion {
+                    Motion::Up => self.cursor.saturating_sub(1),
+                    Motion::Down => self.cursor + 1,
+                    Motion::PageUp | Motion::HalfUp => self.cursor.saturating_sub(page),
+                    Motion::PageDown | Motion::HalfDown => self.cursor + page,
+                    Motion::First => 0,
+                    Motion::Last => last,
+                }
+                .min(last);
+                Picked::Nothing
+            }
+            Some(Action::Accept) => match self.choices.get(self.cursor) {
+                Some(choice) => Picked::Model(choice.path.clone()),
+                None => Picked::Nothing,
+            },
+            Some(Action::Close | Action::Quit) => Picked::Left,
+            Some(Action::Suspend) => Picked::Suspend,
+            Some(Action::Redraw) => Picked::Redraw,
+            _ => Picked::Nothing,
+        }
+    }
+}
+
+fn choice(root: &Path, found: Found, place: &'static str) -> Choice {
+    let below = found.path.strip_prefix(root).unwrap_or(&found.path);
+    let name = match below.as_os_str().is_empty() {
+        true => root.to_string_lossy(),
+        false => below.to_string_lossy(),
+    };
+    // `models--org--name` is how the cache writes org/name.
+    let name = match name.strip_prefix("models--") {
+        Some(hub) => hub.replace("--", "/"),
+        None => name.into_owned(),
+    };
+    let name = names::visible(&name).into_owned();
+    Choice { path: found.path, name, place, known: Some((found.format, found.bytes)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picker() -> Picker {
+        let found = |path: &str| Found { path: path.into(), format: Format::Gguf, bytes: 7 };
+        let here = Models { found: vec![found("/m/a\u{1b}.gguf"), found("/m/b")], complete: true };
+        let hub = Models { found: vec![found("/hub/models--org--name")], complete: false };
+        Picker::new(Path::new("/m"), here, Some((Path::new("/hub"), hub)))
+    }
+
+    #[test]
+    fn models_have_the_names_people_know_them_by() {
+        let picker = picker();
+        let names: Vec<&str> = picker.choices.iter().map(|choice| &*choice.name).collect();
+        assert_eq!(names, ["a\\u{1b}.gguf", "b", "org/name", "the built-in demo"]);
+        assert_eq!(picker.said, ["Not all of /hub was looked at: it is too large."]);
+    }
+
+    #[test]
+    fn keys_choose_and_leave() {
+        let (mut picker, keys) = (picker(), KeyMap::default());
+        let mut press = |key| picker.press(&keys, key, 3);
+        press(Key::Char('j'));
+        assert_eq!(press(Key::Enter), Picked::Model("/m/b".into()));
+        press(Key::Char('G'));
+        press(Key::Down);
+        assert_eq!(press(Key::Enter), Picked::Model(demo::WORD.into()));
+        press(Key::PageUp);
+        assert_eq!(press(Key::Enter), Picked::Model("/m/b".into()));
+        assert_eq!(press(Key::Char('q')), Picked::Left);
+        assert_eq!(press(Key::Ctrl('c')), Picked::Left);
+    }
+
+    #[test]
+    fn where_nothing_is_found_that_is_said_and_the_demo_is_offered() {
+        let picker = Picker::new(Path::new("/empty"), Models::default(), None);
+        assert_eq!(picker.said[0], "No model beneath /empty.");
+        assert_eq!(picker.choices.len(), 1);
+    }
+}

@@ -1,0 +1,75 @@
+//! The list of models to choose from.
+
+use super::theme::Theme;
+use super::{ascii, layout, paint, tensors, too_small};
+use crate::app::figures::bytes_aligned;
+use crate::app::keymap::KeyMap;
+use crate::app::keys::Context;
+use crate::app::names;
+use crate::app::picker::Picker;
+use crate::app::settings::{Glyphs, Settings};
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+/// Rows above the list and below it.
+const AROUND: u16 = 4;
+
+/// Rows of the list on a screen of this height.
+pub fn height(screen: u16, picker: &Picker) -> usize {
+    usize::from(screen.saturating_sub(AROUND + picker.said.len() as u16)).max(1)
+}
+
+pub fn draw(frame: &mut Frame, picker: &Picker, settings: &Settings, theme: &Theme) {
+    let area = frame.area();
+    let buf = frame.buffer_mut();
+    render(buf, area, picker, &settings.keys, theme);
+    if settings.glyphs == Glyphs::Ascii {
+        ascii::translate(buf);
+    }
+}
+
+/// Draws into a buffer.
+pub fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, theme: &Theme) {
+    if area.width < layout::SMALLEST.width || area.height < layout::SMALLEST.height {
+        return too_small(buf, area, theme);
+    }
+    let title = Line::from(vec![
+        Span::styled(" quantscope", theme.accent),
+        Span::styled("  which model?", theme.strong),
+    ]);
+    paint::line(buf, area, 0, &title);
+    for (y, said) in (1..).zip(&picker.said) {
+        let said = names::shorten(said, usize::from(area.width.saturating_sub(2)));
+        paint::line(buf, area, y, &Line::styled(format!(" {said}"), theme.dim));
+    }
+    let top = 2 + picker.said.len() as u16;
+    let rows = height(area.height, picker);
+    let first = (picker.cursor + 1).saturating_sub(rows);
+    let shown = picker.choices.iter().enumerate().skip(first).take(rows);
+    for (y, (number, choice)) in (area.y + top..).zip(shown) {
+        let row = Rect { y, height: 1, ..area };
+        let known = choice.known.map_or(String::new(), |(format, bytes)| {
+            format!("{:<12}{:>8}", format.name(), bytes_aligned(bytes))
+        });
+        let right = format!("{:<14}{known} ", choice.place);
+        let room = usize::from(area.width).saturating_sub(right.chars().count() + 4);
+        let name = names::shorten(&choice.name, room).into_owned();
+        let left = Line::from(vec![Span::raw("  "), Span::styled(name, theme.text)]);
+        paint::ends(buf, row, 0, &left, &Line::styled(right, theme.dim));
+        if number == picker.cursor {
+            tensors::highlight(buf, row, theme);
+        }
+    }
+    let mut hints = vec![Span::raw(" ")];
+    for (binding, own) in keys.bindings() {
+        let here = binding.context == Context::Picker;
+        if let (true, Some(word), Some(key)) = (here, binding.hint, own.first()) {
+            hints.push(Span::styled(key.to_string(), theme.accent));
+            hints.push(Span::styled(format!(" {word}  "), theme.dim));
+        }
+    }
+    let last = Rect { y: area.bottom() - 1, height: 1, ..area };
+    paint::line(buf, last, 0, &Line::from(hints));
+}
