@@ -3,6 +3,11 @@
 
 mod support;
 
+use quantscope::activations::Activations;
+use quantscope::checkpoint::Checkpoint;
+use quantscope::job::Progress;
+use quantscope::job::output::{Finding, Request, run};
+use quantscope::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -274,4 +279,64 @@ fn one_bad_layer_does_not_hide_the_others() {
     assert!(tensor(&found, "b.weight")["output"]["weights"]["db"].is_number());
     let reason = tensor(&found, "a.weight")["output"]["reason"].clone();
     assert!(reason.as_str().expect("a sentence").contains("its value 0 is inf"), "{reason}");
+}
+
+/// Whatever stands in a file of captures, it is read or refused with a sentence.
+#[test]
+fn captures_that_lie_are_refused_or_read() {
+    let dir = tempdir().expect("temp");
+    let mut random = support::random::Random(8);
+    let cases = [
+        ("activations/layers.safetensors", "activations/inputs.safetensors"),
+        ("activations/layers.safetensors", "activations/summary.safetensors"),
+        ("gguf/floats.gguf", "activations/imatrix.gguf"),
+        ("gguf/floats.gguf", "activations/imatrix.dat"),
+    ];
+    let quantizer = Quantizer {
+        calibration: Calibration::Percentile(99.0),
+        scheme: QuantizationScheme::PER_CHANNEL,
+    };
+    let (mut read, mut refused) = (0, 0);
+    for (model, captures) in cases {
+        let checkpoint = Checkpoint::open(Path::new(&data(model))).expect("opens");
+        let whole = fs::read(data(captures)).expect("reads");
+        let ending = captures.rsplit('.').next().expect("an ending");
+        let path = dir.path().join(format!("lie.{ending}"));
+        for round in 0..60 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random.below(4) {
+                // Mostly the header, where a byte means most.
+                let reach = if round % 3 == 0 { bytes.len() } else { bytes.len().min(900) };
+                let at = random.below(reach);
+                bytes[at] = random.below(256) as u8;
+            }
+            if round % 7 == 0 {
+                bytes.truncate(random.below(whole.len()));
+            }
+            fs::write(&path, &bytes).expect("writes");
+            let Ok(activations) = Activations::open(std::slice::from_ref(&path), &checkpoint)
+            else {
+                refused += 1;
+                continue;
+            };
+            let request = Request {
+                tensors: activations.tensors().collect(),
+                quantizers: vec![quantizer],
+                rounding: Rounding::HalfEven,
+                calibration: Calibration::Percentile(99.0),
+            };
+            let told = std::sync::Mutex::new(0);
+            let progress = Progress::default();
+            let tell = |(_, found): Finding| {
+                if let Err(error) = found {
+                    assert!(!error.to_string().contains("panicked"), "{error}");
+                }
+                *told.lock().expect("whole") += 1;
+            };
+            run(&checkpoint, &activations, &request, Some(1), &progress, &tell).expect("ends");
+            assert_eq!(told.into_inner().expect("whole"), activations.tensors().len());
+            read += 1;
+        }
+    }
+    assert!(read > 20 && refused > 20, "{read} read, {refused} refused");
 }

@@ -24,6 +24,10 @@ pub struct Convolution {
     pub kernel: Vec<usize>,
 }
 
+/// Output positions of one sample at most: far more than any image or sound has, and few
+/// enough that counting them cannot overflow.
+const POSITIONS_LIMIT: usize = 1 << 30;
+
 /// What a file's metadata says of its convolutions.
 pub fn parse(text: &str) -> Result<HashMap<String, Convolution>, String> {
     serde_json::from_str(text).map_err(|e| e.to_string())
@@ -56,16 +60,19 @@ impl Convolution {
     }
 
     /// Positions of the output along each axis for an input of `spatial`; `None` where the
-    /// kernel does not fit.
+    /// kernel does not fit, or there would be more than could be meant.
     pub fn positions(&self, spatial: &[usize]) -> Option<Vec<usize>> {
         let axes = spatial.iter().zip(&self.kernel).zip(&self.padding);
-        axes.zip(self.stride.iter().zip(&self.dilation))
+        let positions: Vec<usize> = axes
+            .zip(self.stride.iter().zip(&self.dilation))
             .map(|(((&length, &kernel), &(before, after)), (&stride, &dilation))| {
                 let padded = length.checked_add(before)?.checked_add(after)?;
                 let reach = dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
                 Some(padded.checked_sub(reach)? / stride + 1)
             })
-            .collect()
+            .collect::<Option<_>>()?;
+        let count = positions.iter().try_fold(1usize, |n, &along| n.checked_mul(along))?;
+        (count <= POSITIONS_LIMIT).then_some(positions)
     }
 
     /// Replaces `out` by the rows of the output positions `range`, counted row-major: what
@@ -162,5 +169,11 @@ mod tests {
         let text = r#"{"stride":[1],"padding":[[0,0]],"dilation":[1],"groups":1}"#;
         let found = convolution(text, &[1, 1, 3]).expect("fits");
         assert_eq!(found.positions(&[2]), None);
+        let huge = format!(
+            r#"{{"stride":[1,1],"padding":[[0,{0}],[0,{0}]],"dilation":[1,1],"groups":1}}"#,
+            u32::MAX
+        );
+        let found = convolution(&huge, &[1, 1, 3, 3]).expect("fits");
+        assert_eq!(found.positions(&[9, 9]), None);
     }
 }

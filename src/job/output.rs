@@ -299,3 +299,62 @@ fn stopped(done: Result<(), super::save::SaveError>) -> Result<(), Stopped> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+
+    fn demo() -> Checkpoint {
+        Checkpoint::open(Path::new("assets/demo.safetensors")).expect("opens")
+    }
+
+    fn request(checkpoint: &Checkpoint, schemes: &[QuantizationScheme]) -> Request {
+        let calibration = Calibration::MinMax;
+        Request {
+            tensors: checkpoint.ids().collect(),
+            quantizers: schemes.iter().map(|&scheme| Quantizer { calibration, scheme }).collect(),
+            rounding: Rounding::HalfEven,
+            calibration,
+        }
+    }
+
+    fn findings(request: &Request, progress: &Progress) -> (Vec<Finding>, Result<(), Stopped>) {
+        let checkpoint = demo();
+        let path = PathBuf::from("assets/demo_activations.safetensors");
+        let captures = Activations::open(&[path], &checkpoint).expect("opens");
+        let found = Mutex::new(Vec::new());
+        let keep = |finding: Finding| lock(&found).push(finding);
+        let ended = run(&checkpoint, &captures, request, Some(2), progress, &keep);
+        (found.into_inner().expect("whole"), ended)
+    }
+
+    #[test]
+    fn a_layer_is_told_once_with_an_error_for_each_quantizer() {
+        let checkpoint = demo();
+        let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
+        let progress = Progress::default();
+        let (found, ended) = findings(&request(&checkpoint, &schemes), &progress);
+        assert_eq!((found.len(), ended), (8, Ok(())));
+        assert_eq!(progress.done(), progress.total());
+        for (_, found) in found {
+            let found = found.expect("measured");
+            assert_eq!(found.errors.len(), 2);
+            assert!(found.input_scale.is_some_and(|scale| scale > 0.0));
+        }
+        // Without quantizers inputs are calibrated and nothing else is done.
+        let (found, _) = findings(&request(&checkpoint, &[]), &Progress::default());
+        assert_eq!(found.len(), 8);
+    }
+
+    #[test]
+    fn what_was_cancelled_tells_nothing() {
+        let checkpoint = demo();
+        let progress = Progress::default();
+        progress.cancel();
+        let asked = request(&checkpoint, &[QuantizationScheme::PER_CHANNEL]);
+        let (found, ended) = findings(&asked, &progress);
+        assert!(found.is_empty());
+        assert_eq!(ended, Err(Stopped::Cancelled));
+    }
+}
