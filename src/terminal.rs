@@ -46,7 +46,7 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Stdout, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -782,7 +782,7 @@ pub fn outputs(
         rounding: Rounding::default(),
         calibration: Calibration::MinMax,
     };
-    let found = Mutex::new(HashMap::new());
+    let found = Mutex::new(BTreeMap::new());
     let keep = |(id, result): output::Finding| {
         let result = result.map_err(|error| error.to_string());
         found.lock().unwrap_or_else(PoisonError::into_inner).insert(id, result);

@@ -5,7 +5,7 @@ use crate::activations::{Basis, OutputError, Way};
 use crate::job::output::Found;
 use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Everything that was found out.
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub struct Outputs {
     /// What was opened.
     pub files: Vec<PathBuf>,
-    pub found: HashMap<TensorId, Result<Found, String>>,
+    pub found: BTreeMap<TensorId, Result<Found, String>>,
     /// Names in the files that are of no layer of this model, with the first.
     pub unmatched: (usize, String),
 }
