@@ -46,3 +46,27 @@ fn the_command_line_says_the_same_words() {
     let error = String::from_utf8(error).expect("text");
     assert!(error.contains("config.toml: words: fair, good and excellent"), "{error}");
 }
+
+#[test]
+fn sentences_hints_and_windows_name_the_keys_that_were_set() {
+    let keys = "[keys.main]\nmark = \"v\"\nundo = \"z\"\ncalibrate = \"Ctrl-g\"\nback = \"Backspace\"\n\
+                [keys.save]\nclose = \"Ctrl-x\"\n[keys.question]\naccept = \"Y\"\n\
+                [keys.table]\nnext-match = \"Ctrl-n\"\n";
+    let mut driver = Driver::open_with(TINY_LLAMA, keys);
+    driver.expect("v marks this row");
+    driver.expect("v mark");
+    driver.press("/");
+    driver.type_text("proj");
+    driver.press("Enter");
+    driver.expect("Backspace shows all again, Ctrl-N and N still find");
+    driver.press("Backspace v s");
+    driver.expect("Ctrl-X write nothing");
+    driver.press("Ctrl-x q");
+    driver.expect("Y quit");
+    driver.press("n b Enter");
+    driver.press("Ctrl-g");
+    driver.expect_not("Space");
+    driver.press("?");
+    driver.type_text("undo the last");
+    driver.expect("z ");
+}

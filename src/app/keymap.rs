@@ -39,6 +39,11 @@ impl KeyMap {
         found.and_then(|(_, keys)| keys.first().copied())
     }
 
+    /// The same as it is said in a sentence.
+    pub fn name(&self, context: Context, action: Action) -> String {
+        self.key_of(context, action).map_or_else(|| "no key".to_owned(), |key| key.to_string())
+    }
+
     /// Gives an action of a context these keys instead of its own.
     ///
     /// # Errors

@@ -241,6 +241,18 @@ impl App {
         }
     }
 
+    /// The key of an action where no window is open, as it is said in a sentence.
+    pub fn key_of(&self, action: Action) -> String {
+        self.settings.keys.name(Context::Table, action)
+    }
+
+    /// Which keys mark.
+    pub fn how_to_mark(&self) -> String {
+        let [row, all, role] =
+            [Action::Mark, Action::MarkShown, Action::Presets].map(|a| self.key_of(a));
+        format!("{row} marks this row, {all} all shown, {role} by role")
+    }
+
     /// Whether an action would do anything now; the hint bar shows what would.
     pub fn can(&self, action: Action) -> bool {
         match action {

@@ -34,10 +34,10 @@ impl Purpose {
         match self {
             Purpose::Index(_) => "Its index, or its place along every axis: 3, 17.",
             Purpose::WriteRecipe => {
-                "A TOML file that r reads here and `quantscope quantize --recipe` replays to the same bytes."
+                "A TOML file that can be read here again, and that `quantscope quantize --recipe` replays to the same bytes."
             }
             Purpose::ReadRecipe => {
-                "Its marks take the place of those there are; u brings them back."
+                "Its marks take the place of those there are, as one step that can be undone."
             }
             Purpose::WriteReport => {
                 "A path that ends in .html (a page with the plots, for any browser), .csv or .json."

@@ -2,7 +2,7 @@
 
 use super::facts::SCHEMES;
 use super::table::{Column, Sort};
-use super::{App, Tab};
+use super::{Action, App, Tab};
 use crate::plan::recipe;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -90,7 +90,8 @@ impl App {
                 // They are kept already: quitting need not ask about them.
                 self.model.note_saved(&plan);
                 let marked = super::figures::counted(marked, "mark");
-                self.say(format!("{marked} of last time restored; u takes them back"));
+                let undo = self.key_of(Action::Undo);
+                self.say(format!("{marked} of last time restored; {undo} takes them back"));
             }
         }
         self.table.set_tree(session.tree, &self.model);

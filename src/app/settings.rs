@@ -214,8 +214,8 @@ fair = {fair:.1}
 good = {good:.1}
 excellent = {excellent:.1}
 
-# Keys of each place. An action that is given keys here loses its own. Sentences on the
-# screen name the keys of this file's defaults.
+# Keys of each place. An action that is given keys here loses its own. Help, hints and
+# sentences on the screen name the keys there are.
 "#,
         all = names(&Column::ALL),
         fair = words.fair,

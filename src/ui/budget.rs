@@ -5,7 +5,8 @@ use super::{layout, paint};
 use crate::app::budget::Budget;
 use crate::app::facts::{SCHEMES, scheme_name};
 use crate::app::figures::{bytes, count, counted, percent};
-use crate::app::{App, names, ratio};
+use crate::app::keys::Context;
+use crate::app::{Action, App, names, ratio};
 use crate::plan::budget::Point;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -68,7 +69,8 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
         let waiting = counted(budget.waiting, "tensor");
         lines.push(Line::styled(format!("{waiting} not measured yet: as they are"), theme.warning));
     } else if !budget.allowed.contains(&true) {
-        lines.push(Line::styled("no scheme is allowed: Space allows it", theme.warning));
+        let key = app.settings.keys.name(Context::Budget, Action::Toggle);
+        lines.push(Line::styled(format!("no scheme is allowed: {key} allows it"), theme.warning));
     } else if let Some(own) = budget.own {
         lines.push(own_marks(budget, own, theme));
     }

@@ -5,7 +5,7 @@ use super::theme::Theme;
 use crate::app::channels::Channels;
 use crate::app::figures::{count, decibels, value};
 use crate::app::pager::wrap;
-use crate::app::{App, Calibration};
+use crate::app::{Action, App, Calibration};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -29,9 +29,11 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme
         Some(Ok(channels)) => channels,
         Some(Err(why)) => return say(why, theme.bad),
         None => {
+            let not_measured =
+                format!("Not measured: {} calibrates.", app.key_of(Action::Calibrate));
             let text = match app.calibration {
                 Calibration::Running { .. } => "Its calibration comes first …",
-                _ if app.model.known(id).facts().is_none() => "Not measured. Press c to calibrate.",
+                _ if app.model.known(id).facts().is_none() => &not_measured,
                 _ if app.model.obstacle(id).is_some_and(|o| !o.can_be_overruled()) => {
                     "It has no scale that its channels could be judged by."
                 }

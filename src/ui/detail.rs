@@ -9,7 +9,7 @@ use crate::app::figures::{bytes, count, counted, decibels, parameters, percent, 
 use crate::app::pager::wrap;
 use crate::app::table::{Row, VERDICTS};
 use crate::app::tree::{Item, NodeId};
-use crate::app::{App, Calibration, Tab, names, outputs};
+use crate::app::{Action, App, Calibration, Tab, names, outputs};
 use crate::quantization::{self, ErrorStatistics, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
@@ -74,9 +74,11 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
         },
         Known::Unreadable(why) => sentence(why, theme.bad, buf),
         Known::Waiting => {
+            let not_measured =
+                format!("Not measured: {} calibrates.", app.key_of(Action::Calibrate));
             let text = match app.calibration {
                 Calibration::Running { .. } => "Calibrating: this tensor comes next.",
-                _ => "Not measured. Press c to calibrate.",
+                _ => &not_measured,
             };
             sentence(text, theme.dim, buf);
         }

@@ -3,10 +3,12 @@
 use super::theme::Theme;
 use super::{header, paint};
 use crate::app::figures::{bytes, count, counted};
+use crate::app::keys::Context;
 use crate::app::overlay::{GoTo, Presets};
 use crate::app::pager::wrap;
 use crate::app::prompt::{Prompt, Purpose};
-use crate::app::{App, SaveDialog, Saving, names};
+use crate::app::table::Motion;
+use crate::app::{Action as A, App, SaveDialog, Saving, names};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
@@ -92,7 +94,10 @@ pub fn save(
         body.wrapped(problem, theme.bad);
     }
     body.blank();
-    body.push(keys(&[("Enter", "write"), ("↑ ↓", "choose"), ("Esc", "write nothing")], theme));
+    let choose = [A::Move(Motion::Up), A::Move(Motion::Down)];
+    let hints =
+        [(&[A::Accept][..], "write"), (&choose[..], "choose"), (&[A::Close][..], "write nothing")];
+    body.push(keys(app, Context::Save, &hints, theme));
     let inside = body.draw(buf, screen, dialog.title(), theme.strong, theme);
     let line = Rect {
         x: inside.x + 4,
@@ -104,7 +109,13 @@ pub fn save(
 }
 
 /// A line of text that is asked for.
-pub fn prompt(buf: &mut Buffer, screen: Rect, prompt: &Prompt, theme: &Theme) -> Position {
+pub fn prompt(
+    buf: &mut Buffer,
+    screen: Rect,
+    app: &App,
+    prompt: &Prompt,
+    theme: &Theme,
+) -> Position {
     let mut body = Body::new(screen);
     body.push(Line::styled("▸", theme.accent));
     body.blank();
@@ -121,30 +132,40 @@ pub fn prompt(buf: &mut Buffer, screen: Rect, prompt: &Prompt, theme: &Theme) ->
         Purpose::Activations => "measure",
         Purpose::Diff => "compare",
     };
-    body.push(keys(&[("Enter", word), ("Esc", "leave")], theme));
+    let hints = [(&[A::Accept][..], word), (&[A::Close][..], "leave")];
+    body.push(keys(app, Context::Prompt, &hints, theme));
     let inside = body.draw(buf, screen, prompt.purpose.title(), theme.strong, theme);
     let line = Rect { x: inside.x + 2, width: inside.width.saturating_sub(2), height: 1, ..inside };
     paint::input(buf, line, &prompt.input, theme)
 }
 
-pub fn replace(buf: &mut Buffer, screen: Rect, dialog: &SaveDialog, theme: &Theme) {
+pub fn replace(buf: &mut Buffer, screen: Rect, app: &App, dialog: &SaveDialog, theme: &Theme) {
     let mut body = Body::new(screen);
     let path = names::visible(dialog.path.value().trim()).into_owned();
     body.wrapped(&format!("{path} exists already. Replace it?"), theme.text);
     body.wrapped("The old one stays until the new one is whole and verified.", theme.dim);
     body.blank();
-    body.push(keys(&[("y", "replace it"), ("n", "choose another path")], theme));
+    let hints = [(&[A::Accept][..], "replace it"), (&[A::Close][..], "choose another path")];
+    body.push(keys(app, Context::Question, &hints, theme));
     body.draw(buf, screen, "Replace?", theme.warning, theme);
 }
 
-fn keys<'a>(keys: &[(&'static str, &'static str)], theme: &Theme) -> Line<'a> {
-    let spans = keys.iter().flat_map(|(key, word)| {
-        [Span::styled(*key, theme.accent), Span::styled(format!(" {word}  "), theme.dim)]
+/// What can be done in a window, each with the keys of its actions there.
+fn keys<'a>(
+    app: &App,
+    context: Context,
+    hints: &[(&[A], &'static str)],
+    theme: &Theme,
+) -> Line<'a> {
+    let spans = hints.iter().flat_map(|(actions, word)| {
+        let own = actions.iter().map(|&action| app.settings.keys.name(context, action));
+        let own: Vec<String> = own.collect();
+        [Span::styled(own.join(" "), theme.accent), Span::styled(format!(" {word}  "), theme.dim)]
     });
     Line::from(spans.collect::<Vec<_>>())
 }
 
-pub fn saving(buf: &mut Buffer, screen: Rect, saving: &Saving, theme: &Theme) {
+pub fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving, theme: &Theme) {
     let mut body = Body::new(screen);
     let out = saving.request.out.display().to_string();
     let out = names::visible(&out).into_owned();
@@ -160,7 +181,8 @@ pub fn saving(buf: &mut Buffer, screen: Rect, saving: &Saving, theme: &Theme) {
         Span::styled(format!("  {}", header::progress(&saving.meter)), theme.dim),
     ]);
     body.blank();
-    body.push(keys(&[("Esc", "cancel; nothing is left behind")], theme));
+    let hints = [(&[A::Cancel][..], "cancel; nothing is left behind")];
+    body.push(keys(app, Context::Saving, &hints, theme));
     body.draw(buf, screen, "Writing", theme.strong, theme);
 }
 
@@ -170,11 +192,12 @@ pub fn quit(buf: &mut Buffer, screen: Rect, app: &App, theme: &Theme) {
     let verb = if app.model.plan().len() == 1 { "is" } else { "are" };
     body.push(Line::raw(format!("{marked} {verb} not saved. Quit all the same?")));
     body.blank();
-    body.push(keys(&[("y", "quit"), ("n", "stay")], theme));
+    let hints = [(&[A::Accept][..], "quit"), (&[A::Close][..], "stay")];
+    body.push(keys(app, Context::Question, &hints, theme));
     body.draw(buf, screen, "Quit?", theme.warning, theme);
 }
 
-pub fn presets(buf: &mut Buffer, screen: Rect, presets: &Presets, theme: &Theme) {
+pub fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Presets, theme: &Theme) {
     let mut body = Body::new(screen);
     for (number, choice) in presets.choices.iter().enumerate() {
         let chosen = number == presets.chosen;
@@ -190,10 +213,12 @@ pub fn presets(buf: &mut Buffer, screen: Rect, presets: &Presets, theme: &Theme)
         ]);
     }
     body.blank();
-    body.push(keys(
-        &[("Enter", "mark these and nothing else"), ("Space", "mark these too"), ("Esc", "leave")],
-        theme,
-    ));
+    let hints = [
+        (&[A::Accept][..], "mark these and nothing else"),
+        (&[A::Add][..], "mark these too"),
+        (&[A::Close][..], "leave"),
+    ];
+    body.push(keys(app, Context::Presets, &hints, theme));
     body.draw(buf, screen, "Choose by role", theme.strong, theme);
 }
 

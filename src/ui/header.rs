@@ -4,7 +4,7 @@ use super::paint;
 use super::theme::Theme;
 use crate::app::facts::SCHEMES;
 use crate::app::figures::{bytes, counted, duration, parameters, rate};
-use crate::app::{App, Calibration, Meter, model_name, names};
+use crate::app::{Action, App, Calibration, Meter, model_name, names};
 use crate::quantization::QuantizationScheme;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -83,13 +83,17 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
         Calibration::Stopped { meter } => Line::from(vec![
             Span::styled(" stopped", theme.warning),
             Span::styled(
-                format!(" at {:.0} %; c calibrates anew", meter.share() * 100.0),
+                format!(
+                    " at {:.0} %; {} calibrates anew",
+                    meter.share() * 100.0,
+                    app.key_of(Action::Calibrate)
+                ),
                 theme.dim,
             ),
         ]),
         Calibration::Failed => Line::from(vec![
             Span::styled(" calibration failed", theme.bad),
-            Span::styled("; c calibrates anew", theme.dim),
+            Span::styled(format!("; {} calibrates anew", app.key_of(Action::Calibrate)), theme.dim),
         ]),
     }
 }

@@ -76,7 +76,7 @@ fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Pos
     match app.overlay.as_ref()? {
         // They have a place of their own on the screen.
         Overlay::Filter(_) | Overlay::Budget(_) | Overlay::Diff(_) => None,
-        Overlay::Prompt(prompt) => Some(dialogs::prompt(buf, area, prompt, theme)),
+        Overlay::Prompt(prompt) => Some(dialogs::prompt(buf, area, app, prompt, theme)),
         Overlay::Help(help) => Some(help::draw(buf, area, app, help, theme)),
         Overlay::Text(tone, pager) => {
             text::draw(buf, area, *tone, pager, theme);
@@ -84,16 +84,16 @@ fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Pos
         }
         Overlay::GoTo(go_to) => Some(dialogs::go_to(buf, area, app, go_to, theme)),
         Overlay::Presets(presets) => {
-            dialogs::presets(buf, area, presets, theme);
+            dialogs::presets(buf, area, app, presets, theme);
             None
         }
         Overlay::Save(dialog) => Some(dialogs::save(buf, area, app, dialog, theme)),
         Overlay::Replace(dialog) => {
-            dialogs::replace(buf, area, dialog, theme);
+            dialogs::replace(buf, area, app, dialog, theme);
             None
         }
         Overlay::Saving(saving) => {
-            dialogs::saving(buf, area, saving, theme);
+            dialogs::saving(buf, area, app, saving, theme);
             None
         }
         Overlay::Quit => {

@@ -22,8 +22,8 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
     let mut spans = vec![Span::styled(" plan  ", theme.strong)];
     if app.model.plan().is_empty() {
         let text = match app.model.has_floats() {
-            true => "nothing marked: Space marks this row, a all shown, p by role",
-            false => "nothing here can be quantized",
+            true => format!("nothing marked: {}", app.how_to_mark()),
+            false => "nothing here can be quantized".to_owned(),
         };
         spans.push(Span::styled(text, theme.dim));
         return Line::from(spans);

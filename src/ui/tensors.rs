@@ -9,7 +9,7 @@ use crate::app::figures::{bytes_aligned, count, counted, shape};
 use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
 use crate::app::tree::Item;
-use crate::app::{App, Calibration, names, outputs};
+use crate::app::{Action, App, Calibration, names, outputs};
 use crate::quantization::{self, Quantizer};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
@@ -364,16 +364,18 @@ fn scroll_bar(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
 /// Why there is no row.
 fn nothing(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     let (what, then) = match app.model.checkpoint.tensors().is_empty() {
-        true => {
-            ("This checkpoint holds no tensors.".to_owned(), "m shows what the file says of itself")
-        }
+        true => (
+            "This checkpoint holds no tensors.".to_owned(),
+            format!("{} shows what the file says of itself", app.key_of(Action::Metadata)),
+        ),
         false => (
             format!("No tensor matches {}.", names::visible(&app.filter_text)),
-            "Esc shows all again",
+            format!("{} shows all again", app.key_of(Action::Back)),
         ),
     };
     let y = area.height / 3;
-    for (line, (text, style)) in [(what.as_str(), theme.text), (then, theme.dim)].iter().enumerate()
+    for (line, (text, style)) in
+        [(what.as_str(), theme.text), (then.as_str(), theme.dim)].iter().enumerate()
     {
         let line = y + line as u16;
         if line < area.height {

@@ -1,10 +1,10 @@
 //! Moving along the budget's curve, the marks following.
 
-use crate::app::App;
 use crate::app::budget::{Budget, NoBudget};
 use crate::app::figures::{bytes, counted};
 use crate::app::overlay::Overlay;
 use crate::app::table::Motion;
+use crate::app::{Action, App};
 
 impl App {
     pub(super) fn open_budget(&mut self) {
@@ -53,7 +53,8 @@ impl App {
         if self.model.replace(plan) {
             let totals = self.model.totals();
             let marked = counted(totals.marked, "tensor");
-            self.say(format!("{marked} marked: {} in all; u undoes it", bytes(totals.after)));
+            let undo = self.key_of(Action::Undo);
+            self.say(format!("{marked} marked: {} in all; {undo} undoes it", bytes(totals.after)));
         }
         self.plan_changed();
     }

@@ -6,7 +6,7 @@ use crate::app::diff::DiffState;
 use crate::app::event::{Effect, rounds};
 use crate::app::facts::Known;
 use crate::app::overlay::Overlay;
-use crate::app::{App, Calibration, Meter};
+use crate::app::{Action, App, Calibration, Meter};
 use crate::tensor::TensorId;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ impl App {
                 self.generation += 1;
                 self.calibration = Calibration::Stopped { meter };
                 self.settle();
-                self.say("stopped; c calibrates anew");
+                self.say(format!("stopped; {} calibrates anew", self.key_of(Action::Calibrate)));
                 effects.push(Effect::StopCalibration);
             }
             Calibration::NothingToDo => self.say("there is no float tensor to calibrate"),

@@ -6,7 +6,7 @@ use crate::app::event::Effect;
 use crate::app::figures::counted;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
-use crate::app::{App, Meter, names};
+use crate::app::{Action, App, Meter, names};
 use crate::job::diff::Compared;
 use std::path::PathBuf;
 
@@ -60,7 +60,8 @@ impl App {
             }
             DiffState::Done(differences) => {
                 let rows = counted(differences.rows.len(), "tensor");
-                self.say(format!("{rows} compared; D compares again"));
+                let key = self.key_of(Action::Diff);
+                self.say(format!("{rows} compared; {key} compares again"));
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Finding: order, filter, search and going to a tensor.
 
-use crate::app::App;
 use crate::app::figures::counted;
 use crate::app::filter::Filter;
 use crate::app::overlay::{FilterPrompt, GoTo, Overlay};
 use crate::app::table::{Column, Sort};
+use crate::app::{Action, App};
 use crate::tensor::TensorId;
 
 impl App {
@@ -41,13 +41,20 @@ impl App {
         self.search = self.table.filter.clone();
         if !self.filter_text.is_empty() {
             let shown = counted(self.table.shown_count(), "tensor");
-            self.say(format!("{shown} shown; Esc shows all again, n and N still find"));
+            let [all, next, previous] =
+                [Action::Back, Action::NextMatch, Action::PreviousMatch].map(|a| self.key_of(a));
+            self.say(format!(
+                "{shown} shown; {all} shows all again, {next} and {previous} still find"
+            ));
         }
     }
 
     pub(super) fn find(&mut self, forward: bool) {
         if self.search.is_everything() {
-            return self.say("nothing searched for yet: / searches");
+            return self.say(format!(
+                "nothing searched for yet: {} searches",
+                self.key_of(Action::Filter)
+            ));
         }
         let mut matcher = self.search.matcher();
         let found = self.table.find(forward, |id| matcher.matches(&self.model, id));

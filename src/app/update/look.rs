@@ -4,7 +4,7 @@ use super::Effects;
 use crate::app::event::Effect;
 use crate::app::facts::{Cost, Known, calibration_name, next_calibration};
 use crate::app::figures::{counted, decibels};
-use crate::app::{App, Calibration as Calibrating, Tab};
+use crate::app::{Action, App, Calibration as Calibrating, Tab};
 use crate::job::channels::Request;
 use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
@@ -97,7 +97,10 @@ impl App {
         let mut tensors = self.table.tensors_of(row.item);
         tensors.retain(|&id| self.model.is_marked(id));
         let Some(&first) = tensors.first() else {
-            return self.say("nothing is marked here: Space marks, then C changes its calibration");
+            let [mark, then] = [Action::Mark, Action::NextCalibration].map(|a| self.key_of(a));
+            return self.say(format!(
+                "nothing is marked here: {mark} marks, then {then} changes its calibration"
+            ));
         };
         let calibration = next_calibration(self.model.quantizer_of(first).calibration);
         self.model.set_calibration(tensors.iter().copied(), calibration);

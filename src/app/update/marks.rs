@@ -1,11 +1,11 @@
 //! Choosing: marks, presets, schemes, undo and redo.
 
-use crate::app::App;
 use crate::app::facts::{Known, next_scheme, scheme_name};
 use crate::app::figures::{count, counted};
 use crate::app::overlay::{Overlay, PresetChoice, Presets};
 use crate::app::table::Column;
 use crate::app::tree::Item;
+use crate::app::{Action, App};
 use crate::plan::Preset;
 use crate::tensor::TensorId;
 
@@ -146,7 +146,10 @@ impl App {
         let mut tensors = self.table.tensors_of(row.item);
         tensors.retain(|&id| self.model.is_marked(id));
         let Some(&first) = tensors.first() else {
-            return self.say("nothing is marked here: Space marks, X changes the whole table");
+            let [mark, all] = [Action::Mark, Action::NextSchemeForAll].map(|a| self.key_of(a));
+            return self.say(format!(
+                "nothing is marked here: {mark} marks, {all} changes the whole table"
+            ));
         };
         let scheme = next_scheme(self.model.scheme_of(first));
         self.model.set_scheme(tensors.iter().copied(), scheme);

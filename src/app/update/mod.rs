@@ -61,11 +61,11 @@ pub fn update(app: &mut App, event: Event) -> Effects {
             match app.overlay {
                 // The save goes on, and its window with it.
                 Some(Overlay::Saving(_)) => app.warn(format!("calibration failed: {why}")),
-                _ => app.show_error(
-                    "Calibration failed",
-                    why,
-                    "What is measured so far stays. Press c to calibrate anew.",
-                ),
+                _ => {
+                    let key = app.key_of(Action::Calibrate);
+                    let then = format!("What is measured so far stays. {key} calibrates anew.");
+                    app.show_error("Calibration failed", why, &then);
+                }
             }
         }
         Event::Found { .. } | Event::CalibrationEnded { .. } | Event::CalibrationFailed { .. } => {}
@@ -392,7 +392,8 @@ impl App {
             self.filter_text.clear();
             self.table.set_filter(Filter::everything(), &self.model);
         } else {
-            self.say("q quits, ? shows every key");
+            let [quit, help] = [Action::Quit, Action::Help].map(|action| self.key_of(action));
+            self.say(format!("{quit} quits, {help} shows every key"));
         }
     }
 

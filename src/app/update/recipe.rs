@@ -1,20 +1,20 @@
 //! The plan to a recipe file, and back.
 
 use super::Effects;
-use crate::app::App;
 use crate::app::event::{Effect, NotWritten};
 use crate::app::figures::counted;
 use crate::app::names;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
 use crate::app::save::model_name;
+use crate::app::{Action, App};
 use crate::plan::{Plan, recipe};
 use std::path::PathBuf;
 
 impl App {
     pub(super) fn open_write_recipe(&mut self) {
         if self.model.plan().is_empty() {
-            return self.say("nothing is marked: Space marks this row, a all shown, p by role");
+            return self.say(format!("nothing is marked: {}", self.how_to_mark()));
         }
         let path = self.recipe_path();
         self.overlay = Some(Overlay::Prompt(Prompt::new(Purpose::WriteRecipe, path)));
@@ -81,7 +81,10 @@ impl App {
             (false, _) => self.say("these are the marks there are already"),
             (true, 0) => {
                 let tensors = counted(marked, "tensor");
-                self.say(format!("{tensors} marked as {path} says; u brings the old marks back"));
+                let undo = self.key_of(Action::Undo);
+                self.say(format!(
+                    "{tensors} marked as {path} says; {undo} brings the old marks back"
+                ));
             }
             (true, n) => {
                 let left = counted(n, "tensor");

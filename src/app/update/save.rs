@@ -12,7 +12,7 @@ use crate::job::save::SaveError;
 impl App {
     pub(super) fn open_save(&mut self, effects: &mut Effects) {
         if self.model.plan().is_empty() {
-            return self.say("nothing is marked: Space marks this row, a all shown, p by role");
+            return self.say(format!("nothing is marked: {}", self.how_to_mark()));
         }
         let format = match self.model.checkpoint.format() {
             Format::Gguf => OutputFormat::Gguf,
