@@ -2,6 +2,7 @@
 //! sentence or reads correctly, in bounded memory, and nothing of the input reaches the
 //! terminal as a control sequence.
 
+use quantscope::activations::Activations;
 use quantscope::app::keys::Key;
 use quantscope::app::{App, Event, update};
 use quantscope::checkpoint::safetensors::header_bytes;
@@ -10,11 +11,20 @@ use quantscope::text::names::visible;
 use quantscope::plan::{Selection, obstacle, recipe as recipes};
 use quantscope::tensor::{DType, Shape};
 use quantscope::ui::{self, Colours, Theme};
+use quantscope::job::News;
+use quantscope::job::cache::Cache;
+use quantscope::job::scan::{self, Order};
+use quantscope::quantization::{
+    Calibration, QuantizationScheme, Quantizer, Questions, Rounding,
+};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::layout::Size;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
 /// Elements read from each end of every tensor.
 const ENDS: u64 = 70;
@@ -283,5 +293,94 @@ pub fn filter(text: &str) {
     let chosen = Selection { include: vec![text.to_owned()], exclude: Vec::new() };
     if let Err(error) = chosen.resolve(demo()) {
         sentence(&error.to_string());
+    }
+}
+
+/// A model that has long been settled, and the file its findings are kept in.
+struct Kept {
+    checkpoint: Arc<Checkpoint>,
+    directory: PathBuf,
+    entry: PathBuf,
+    /// Everything before the first finding.
+    head: Vec<u8>,
+}
+
+impl Kept {
+    fn new() -> Kept {
+        let home = directory().join("cache");
+        let (model, directory) = (home.join("model.safetensors"), home.join("findings"));
+        let shape = Shape::new(&[2, 40]).expect("fits");
+        let names = ["a", "b"];
+        let mut bytes = header_bytes(&[], names.iter().map(|&name| (name, &DType::BF16, &shape, 160)));
+        bytes.extend((0..320u32).map(|i| (i * 7 % 61) as u8));
+        place(&model, &bytes);
+        let settled = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let file = File::options().append(true).open(&model).expect("opens");
+        file.set_modified(settled).expect("sets the time");
+        let checkpoint = Arc::new(Checkpoint::open(&model).expect("opens"));
+        let mut kept = Kept { checkpoint, directory, entry: PathBuf::new(), head: Vec::new() };
+        kept.scan();
+        let mut entries = std::fs::read_dir(&kept.directory).expect("a directory");
+        kept.entry = entries.next().expect("an entry").expect("readable").path();
+        kept.head = std::fs::read(&kept.entry).expect("reads");
+        // The magic, the version, and a key that says how long it is.
+        let length = kept.head.get(24..28).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        kept.head.truncate(28 + length.expect("a length") as usize);
+        kept
+    }
+
+    fn scan(&self) -> Vec<scan::Finding> {
+        let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
+        let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
+        let questions = Questions {
+            distributions: true,
+            ..Questions::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven)
+        };
+        let order = Arc::new(Order::new(self.checkpoint.ids().collect()));
+        let cache = Some(Cache::at(self.directory.clone()));
+        let job = scan::start(self.checkpoint.clone(), questions, order, Some(1), cache);
+        let mut job = job.expect("starts");
+        let mut found = Vec::new();
+        while let News::Finding(finding) = job.wait(Duration::from_secs(10)) {
+            found.push(finding);
+        }
+        found
+    }
+}
+
+/// Puts it among the findings that are kept, scans, and looks at what is found.
+pub fn cache(data: &[u8]) {
+    static KEPT: LazyLock<Kept> = LazyLock::new(Kept::new);
+    let kept = &*KEPT;
+    let mut hasher = DefaultHasher::new();
+    data.hash(&mut hasher);
+    let length = (data.len() as u32).to_le_bytes();
+    let file = [&kept.head[..], &length, &hasher.finish().to_le_bytes(), data].concat();
+    std::fs::write(&kept.entry, file).expect("writes");
+    let found = kept.scan();
+    assert_eq!(found.len(), 2, "each tensor once");
+    let mut app = App::new(kept.checkpoint.clone());
+    let size = Size::new(100, 24);
+    let viewport = ui::layout::viewport(size, &app);
+    update(&mut app, Event::Resized(viewport));
+    for (tensor, found) in found {
+        update(&mut app, Event::Found { generation: 0, tensor, found });
+    }
+    for tab in ['1', '2', '3', '4'] {
+        update(&mut app, Event::Key(Key::Char(tab)));
+        draw(&app, size);
+    }
+}
+
+/// Opens it as captures of the demo's activations: in safetensors, or llama.cpp's importance
+/// matrix in either of its forms. The first byte says which.
+pub fn activations(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    let name = ["captures.safetensors", "matrix.dat", "matrix.gguf"][usize::from(kind % 3)];
+    let path = directory().join(name);
+    place(&path, data);
+    match Activations::open(&[path], demo()) {
+        Ok(opened) => assert!(format!("{opened:?}").len() > 10),
+        Err(error) => sentence(&error.to_string()),
     }
 }
