@@ -10,6 +10,16 @@ use crate::tensor::{FloatType, read_f64};
 const COUNTED_BYTES: usize = 1 << 17;
 
 impl Calibration {
+    /// The clip that follows from the largest magnitude alone, which is that magnitude where
+    /// a calibration needs more to find a smaller one.
+    pub fn clip_of_range(self, absmax: f64) -> f64 {
+        match self {
+            Calibration::Clip(share) => absmax * share,
+            Calibration::Magnitude(magnitude) => magnitude,
+            Calibration::MinMax | Calibration::Percentile(_) | Calibration::Mse => absmax,
+        }
+    }
+
     /// The clip of the finite elements `group`, whose largest magnitude is `absmax`.
     pub(super) fn clip(
         self,
@@ -65,9 +75,9 @@ impl Calibration {
         noises: impl FnOnce() -> Vec<f64>,
     ) -> f64 {
         match self {
-            Calibration::MinMax => absmax,
-            Calibration::Clip(share) => absmax * share,
-            Calibration::Magnitude(magnitude) => magnitude,
+            Calibration::MinMax | Calibration::Clip(_) | Calibration::Magnitude(_) => {
+                self.clip_of_range(absmax)
+            }
             Calibration::Percentile(percent) => or_absmax(magnitude(percent), absmax),
             Calibration::Mse => nth_clip(absmax, least(noises().into_iter())),
         }

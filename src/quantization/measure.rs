@@ -647,9 +647,12 @@ mod tests {
     #[test]
     fn figures_of_every_calibration_are_those_of_the_quantized_tensor() {
         for dtype in [FloatType::F32, FloatType::BF16, FloatType::F16, FloatType::F64] {
-            for calibration in
-                [Calibration::Percentile(99.5), Calibration::Mse, Calibration::Clip(0.7)]
-            {
+            for calibration in [
+                Calibration::Percentile(99.5),
+                Calibration::Mse,
+                Calibration::Clip(0.7),
+                Calibration::Magnitude(0.3),
+            ] {
                 for dims in [&[2u64, 4_501][..], &[7, 3, 5, 5]] {
                     let schemes = &SCHEMES[..2];
                     assert_figures_are_those_of_the_quantized_tensor(

@@ -263,11 +263,7 @@ impl Spread {
 impl Group {
     /// The clip that was found, or that follows from the range.
     fn clip(&self, calibration: Calibration) -> f64 {
-        let absmax = self.range.absmax();
-        match calibration {
-            Calibration::Clip(share) => absmax * share,
-            _ => self.clip.unwrap_or(absmax),
-        }
+        self.clip.unwrap_or_else(|| calibration.clip_of_range(self.range.absmax()))
     }
 }
 
