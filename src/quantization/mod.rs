@@ -20,13 +20,11 @@ mod scales;
 mod scheme;
 mod spread;
 mod statistics;
+mod streamed;
 mod verdict;
 mod whole;
 
-pub use calibration::{
-    CLIPS, Calibration, clips, least, narrowed_scale, percentile_rank, stored_scale,
-    symmetric_scale,
-};
+pub use calibration::{CLIPS, Calibration, clips, narrowed_scale, stored_scale, symmetric_scale};
 pub use channels::{ChannelErrors, ChannelQuestion};
 pub use chunks::Chunks;
 pub use dequantize::Dequantize;
@@ -43,4 +41,5 @@ pub use scheme::{
     Groups, QuantizationMode, QuantizationScheme, QuantizationType, Rounding, UnknownScheme,
 };
 pub use statistics::{ErrorStatistics, ErrorSums, LevelSet, Moments, Range, Statistics};
+pub use streamed::clip_of_pieces;
 pub use verdict::{Thresholds, Verdict};
