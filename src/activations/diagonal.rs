@@ -1,7 +1,7 @@
 //! The output error from mean squares alone: Σ ΔWᵢⱼ² E[xⱼ²] / Σ Wᵢⱼ² E[xⱼ²]. That is the
 //! exact one if features are uncorrelated and have no mean, and an approximation if not.
 
-use super::output::{OutputSums, Part, Weights};
+use super::output::{Form, OutputSums, Part};
 use crate::tensor::Shape;
 
 /// Which mean square each element of a weight is multiplied with.
@@ -33,10 +33,11 @@ impl<'a> Diagonal<'a> {
         }
     }
 
-    pub(super) fn sums(&self, weights: &Weights, part: &Part) -> OutputSums {
+    /// `width`: elements of one channel.
+    pub(super) fn sums(&self, as_is: &[f32], form: &Form, width: usize, part: &Part) -> OutputSums {
         let mut sums = OutputSums::default();
-        let width = weights.width.max(1);
-        let rows = weights.as_is.chunks(width).zip(weights.lost.chunks(width));
+        let width = width.max(1);
+        let rows = as_is.chunks(width).zip(form.lost.chunks(width));
         for (channel, (as_is, lost)) in part.channels.clone().zip(rows) {
             for (index, (w, lost)) in (0..).zip(as_is.iter().zip(lost)) {
                 let feature = self.feature(channel, index) as usize;

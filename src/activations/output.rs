@@ -10,7 +10,7 @@ use super::diagonal::Diagonal;
 use super::error::ActivationsError;
 use super::product::multiply;
 use super::stream::{Samples, Stream};
-use crate::quantization::kernels::{f8e4m3_from, f8e4m3_value};
+use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{NotQuantizable, QuantizationType, Quantizer, Rounding, symmetric_scale};
 use crate::tensor::{FloatType, Shape, read_f64};
 use std::ops::Range;
@@ -138,32 +138,28 @@ pub struct Asked {
     pub scale: Option<f32>,
 }
 
-/// A part of a weight in three forms, each `[channels, in / groups · kernel]`.
-pub(super) struct Weights {
-    pub as_is: Vec<f32>,
+/// The elements of some channels by one quantizer, `[channels, in / groups · kernel]`.
+pub(super) struct Form {
     /// Ŵ
-    pub quantized: Vec<f32>,
+    quantized: Vec<f32>,
     /// W − Ŵ
     pub lost: Vec<f32>,
-    /// Elements of one channel.
-    pub width: usize,
 }
 
-impl Weights {
+impl Form {
     /// From the elements of a part.
     fn new(
-        elements: (FloatType, &[u8]),
+        (dtype, bytes): (FloatType, &[u8]),
         shape: &Shape,
         part: &Part,
         asked: &Asked,
-    ) -> Result<Weights, NotQuantizable> {
-        let (dtype, bytes) = elements;
+    ) -> Result<Form, NotQuantizable> {
         let count = bytes.len() / dtype.size();
-        let width = shape.channel_len() as usize;
         let empty = || Vec::with_capacity(count);
-        let mut all = Weights { as_is: empty(), quantized: empty(), lost: empty(), width };
+        let mut form = Form { quantized: empty(), lost: empty() };
         let range = part.elements(shape);
         let Asked { quantizer, rounding, .. } = *asked;
+        let qtype = quantizer.scheme.quantization_type();
         for (_, segment) in quantizer.scheme.groups(shape).segments(range.clone()) {
             let at = |element: u64| (element - range.start) as usize * dtype.size();
             let group = bytes.get(at(segment.start)..at(segment.end)).unwrap_or_default();
@@ -173,39 +169,31 @@ impl Weights {
                     .scale_of(dtype, group, rounding, FloatType::F32)
                     .map_err(|why| why.after(segment.start))?,
             };
-            let qtype = quantizer.scheme.quantization_type();
-            for i in 0..group.len() / dtype.size() {
-                let x = read_f64(dtype, group, i).unwrap_or(f64::NAN);
+            let how = Quantization { scale, qtype, rounding };
+            for x in values_of(dtype, group) {
                 let (quantized, lost) = match dtype {
                     FloatType::F64 => {
                         let scale = f64::from(scale);
-                        let quantized = scale * level(x / scale, qtype, rounding);
+                        let quantized = scale * f64::from(round_one(x / scale, &how).0);
                         (quantized, x - quantized)
                     }
                     _ => {
-                        let (x, scale) = (x as f32, scale);
-                        let rounded = level((x / scale).into(), qtype, rounding) as f32;
-                        let quantized = scale * rounded;
+                        let x = x as f32;
+                        let quantized = scale * round_one((x / scale).into(), &how).0;
                         (f64::from(quantized), f64::from(x - quantized))
                     }
                 };
-                all.as_is.push(x as f32);
-                all.quantized.push(quantized as f32);
-                all.lost.push(lost as f32);
+                form.quantized.push(quantized as f32);
+                form.lost.push(lost as f32);
             }
         }
-        Ok(all)
+        Ok(form)
     }
 }
 
-/// The value that a quotient becomes, before it is scaled.
-fn level(quotient: f64, qtype: QuantizationType, rounding: Rounding) -> f64 {
-    let most = f64::from(qtype.max());
-    match (qtype, rounding) {
-        (QuantizationType::F8E4M3, _) => f8e4m3_value(f8e4m3_from(quotient as f32)).into(),
-        (_, Rounding::HalfEven) => quotient.round_ties_even().clamp(-most, most),
-        (_, Rounding::HalfAway) => quotient.round().clamp(-most, most),
-    }
+fn values_of(dtype: FloatType, bytes: &[u8]) -> impl Iterator<Item = f64> {
+    let count = bytes.len() / dtype.size();
+    (0..count).map(move |i| read_f64(dtype, bytes, i).unwrap_or(f64::NAN))
 }
 
 /// One layer and its captures, for one thread.
@@ -237,41 +225,52 @@ impl Layer<'_, '_> {
         asked: &[Asked],
         wanted: &dyn Fn() -> bool,
     ) -> Result<Vec<Result<OutputSums, NotQuantizable>>, ActivationsError> {
-        let mut signal = None;
-        let mut all = Vec::with_capacity(asked.len());
+        let as_is: Vec<f32> = values_of(elements.0, elements.1).map(|x| x as f32).collect();
+        let mut failed = Vec::new();
+        let mut forms = Vec::new();
         for asked in asked {
-            let weights = match Weights::new(elements, self.shape, part, asked) {
-                Ok(weights) => weights,
-                Err(why) => {
-                    all.push(Err(why));
-                    continue;
+            match Form::new(elements, self.shape, part, asked) {
+                Ok(form) => {
+                    forms.push(form);
+                    failed.push(None);
                 }
-            };
-            let mut sums = match &self.recording.source {
-                Source::Summary(summary) => {
-                    let mean = summary.mean_square.as_deref().unwrap_or_default();
-                    Diagonal::new(self.shape, mean).sums(&weights, part)
-                }
-                Source::Inputs(inputs) => {
-                    self.exact(inputs, part, &weights, signal.is_none(), wanted)?
-                }
-            };
-            sums.signal = *signal.get_or_insert(sums.signal);
-            all.push(Ok(sums));
+                Err(why) => failed.push(Some(why)),
+            }
         }
-        Ok(all)
+        let width = self.shape.channel_len() as usize;
+        let sums = match &self.recording.source {
+            Source::Summary(summary) => {
+                let mean = summary.mean_square.as_deref().unwrap_or_default();
+                let diagonal = Diagonal::new(self.shape, mean);
+                forms.iter().map(|form| diagonal.sums(&as_is, form, width, part)).collect()
+            }
+            Source::Inputs(inputs) => {
+                let sums = vec![OutputSums::default(); forms.len()];
+                let (by_weights, out) = (Vec::new(), Vec::new());
+                let mut work = Work { as_is: &as_is, forms: &forms, width, sums, by_weights, out };
+                if !forms.is_empty() {
+                    self.exact(inputs, part, &mut work, wanted)?;
+                }
+                work.sums
+            }
+        };
+        let mut sums = sums.into_iter();
+        let all = failed.into_iter().map(|why| match why {
+            Some(why) => Err(why),
+            None => Ok(sums.next().unwrap_or_default()),
+        });
+        Ok(all.collect())
     }
 
+    /// Adds up the products of all the inputs, which are gone through once for all forms.
     fn exact(
         &mut self,
         inputs: &Inputs,
         part: &Part,
-        weights: &Weights,
-        signal: bool,
+        work: &mut Work,
         wanted: &dyn Fn() -> bool,
-    ) -> Result<OutputSums, ActivationsError> {
+    ) -> Result<(), ActivationsError> {
         let (recording, shape, input_scale) = (self.recording, self.shape, self.input_scale);
-        let mut work = Work { weights, signal, sums: OutputSums::default(), out: Vec::new() };
         let mut dynamic = Vec::new();
         let mut fixed = Vec::new();
         let mut rows = [Vec::new(), Vec::new(), Vec::new()];
@@ -286,19 +285,17 @@ impl Layer<'_, '_> {
             if let Some(scale) = input_scale {
                 lost(samples.values, scale, &mut fixed);
             }
+            let values = [samples.values, &dynamic, &fixed];
             match &recording.kind {
                 LayerKind::Linear => {
-                    let values = [samples.values, &dynamic, &fixed];
-                    let channels = 0..part.channels.end as usize - part.channels.start as usize;
+                    let channels = 0..(part.channels.end - part.channels.start) as usize;
                     work.linear(values, samples.unit, channels);
                 }
                 LayerKind::Convolution(convolution) => {
-                    let values = [samples.values, &dynamic, &fixed];
                     work.convolution(convolution, &samples, values, shape, part, &mut rows);
                 }
             }
-        })?;
-        Ok(work.sums)
+        })
     }
 }
 
@@ -315,10 +312,15 @@ fn lost(values: &[f32], scale: f32, out: &mut Vec<f32>) {
 
 /// The sums of one part, as samples go by.
 struct Work<'w> {
-    weights: &'w Weights,
-    /// Whether the output itself is asked for too.
-    signal: bool,
-    sums: OutputSums,
+    /// W
+    as_is: &'w [f32],
+    forms: &'w [Form],
+    /// Elements of one channel.
+    width: usize,
+    /// For each of the forms.
+    sums: Vec<OutputSums>,
+    /// (W−Ŵ)x
+    by_weights: Vec<f32>,
     out: Vec<f32>,
 }
 
@@ -341,29 +343,27 @@ impl Work<'_> {
         let [x, dynamic, fixed] = values;
         let count = x.len() / width.max(1);
         let dims = (count, width, channels.len());
-        let of = |all: &[f32]| -> Range<usize> {
-            let (start, end) = (channels.start * width, channels.end * width);
-            start.min(all.len())..end.min(all.len())
-        };
-        let weights = self.weights;
-        let as_is = weights.as_is.get(of(&weights.as_is)).unwrap_or_default();
-        let quantized = weights.quantized.get(of(&weights.quantized)).unwrap_or_default();
-        let lost = weights.lost.get(of(&weights.lost)).unwrap_or_default();
+        let range = channels.start * width..channels.end * width;
+        let of = |all: &'_ [f32]| range.start.min(all.len())..range.end.min(all.len());
         let length = count * channels.len();
+        self.by_weights.resize(length, 0.0);
         self.out.resize(length, 0.0);
-        if self.signal {
-            multiply(x, as_is, &mut self.out, dims, true);
-            self.sums.signal += energy(&self.out);
-        }
-        multiply(x, lost, &mut self.out, dims, true);
-        self.sums.noise[0] += energy(&self.out);
-        let by_weights = self.out.clone();
-        multiply(dynamic, quantized, &mut self.out, dims, false);
-        self.sums.noise[1] += energy(&self.out);
-        if !fixed.is_empty() {
-            self.out.copy_from_slice(&by_weights);
-            multiply(fixed, quantized, &mut self.out, dims, false);
-            self.sums.noise[2] += energy(&self.out);
+        let as_is = self.as_is.get(of(self.as_is)).unwrap_or_default();
+        multiply(x, as_is, &mut self.out, dims, true);
+        let signal = energy(&self.out);
+        for (form, sums) in self.forms.iter().zip(&mut self.sums) {
+            let quantized = form.quantized.get(of(&form.quantized)).unwrap_or_default();
+            let lost = form.lost.get(of(&form.lost)).unwrap_or_default();
+            sums.signal += signal;
+            multiply(x, lost, &mut self.by_weights, dims, true);
+            sums.noise[0] += energy(&self.by_weights);
+            for (values, noise) in [dynamic, fixed].into_iter().zip(&mut sums.noise[1..]) {
+                if !values.is_empty() {
+                    self.out.copy_from_slice(&self.by_weights);
+                    multiply(values, quantized, &mut self.out, dims, false);
+                    *noise += energy(&self.out);
+                }
+            }
         }
     }
 
@@ -378,7 +378,7 @@ impl Work<'_> {
     ) {
         let Some(positions) = convolution.positions(samples.spatial) else { return };
         let count: usize = positions.iter().product();
-        let width = self.weights.width;
+        let width = self.width;
         let strip = (ROW_BYTES / (width.max(1) * 4)).clamp(1, ROWS);
         let per_group = shape.channels() as usize / convolution.groups.max(1);
         let inputs = shape.dims().get(1).map_or(0, |&n| n as usize);

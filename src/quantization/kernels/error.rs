@@ -22,20 +22,11 @@ pub(super) const BLOCK: usize = 4 * RUN;
 ///
 /// x̂ = scale · q is rounded to f32 (to f64 for F64) before it is compared.
 pub fn error(dtype: FloatType, bytes: &[u8], how: Quantization) -> ErrorSums {
-    error_after(dtype, bytes, how, &mut Seen::default())
+    error_by_channel(dtype, bytes, how, None, &mut Seen::default()).0
 }
 
-/// The same after other elements, whose levels were `seen`; they are among the sums' levels.
-pub fn error_after(
-    dtype: FloatType,
-    bytes: &[u8],
-    how: Quantization,
-    seen: &mut Seen,
-) -> ErrorSums {
-    error_by_channel(dtype, bytes, how, None, seen).0
-}
-
-/// The same, and what each output channel loses, where they are cut.
+/// The same after other elements, whose levels were `seen` and are among the sums' levels;
+/// and what each output channel loses, where they are cut.
 pub fn error_by_channel(
     dtype: FloatType,
     bytes: &[u8],

@@ -29,7 +29,7 @@ mod weighted;
 pub use convert::convert;
 pub use cuts::Cuts;
 pub use dequantize::dequantize;
-pub use error::{error, error_after, error_by_channel};
+pub use error::{error, error_by_channel};
 pub use f8::{
     F8E4M3_MAX, f8e4m3_from, f8e4m3_value, f8e4m3fnuz_value, f8e5m2_value, f8e5m2fnuz_value,
     f8e8m0_value,
@@ -43,6 +43,7 @@ pub use levels::Seen;
 pub use loss::{GroupLosses, block_losses, group_loss, loss_by_channel};
 pub use moments::{moments, range};
 pub use quantize::quantize;
+pub use rounding::round_one;
 pub use weighted::{Weighted, weighted_error, weighted_noise};
 
 use super::{QuantizationType, Rounding};

@@ -197,7 +197,7 @@ macro_rules! by_grid {
 pub(super) use by_grid;
 
 /// The level nearest to any one quotient, and its code: the careful way.
-pub(super) fn round_one(quotient: f64, how: &Quantization) -> (f32, u8) {
+pub fn round_one(quotient: f64, how: &Quantization) -> (f32, u8) {
     match how.qtype {
         QuantizationType::QInt8 | QuantizationType::QInt4 => {
             let max = f64::from(how.qtype.max());
