@@ -104,6 +104,15 @@ impl OutputError {
     pub fn db(&self, way: Way) -> Option<f64> {
         Some(10.0 * self.ratio(way)?.log10())
     }
+
+    /// The same as text, the approximation marked.
+    pub fn shown(&self, way: Way) -> Option<String> {
+        let mark = if self.basis == Basis::Diagonal { "~" } else { "" };
+        Some(match self.db(way)? {
+            f64::NEG_INFINITY => "exact".to_owned(),
+            db => format!("{mark}{db:.1} dB"),
+        })
+    }
 }
 
 /// Some output channels of a weight.

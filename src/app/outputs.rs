@@ -1,7 +1,7 @@
 //! What the layers' outputs lose, once recorded inputs are opened.
 
 use super::figures;
-use crate::activations::{Basis, OutputError, Way};
+use crate::activations::{OutputError, Way};
 use crate::job::output::Found;
 use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
@@ -29,15 +29,16 @@ impl Outputs {
         self.found.get(&id)?.as_ref().err().map(String::as_str)
     }
 
-    /// In a sentence: how many layers, and what is not as it should be.
-    pub fn describe(&self) -> String {
+    /// In a sentence: how many layers, and what is not as it should be. `order`: the key that
+    /// changes the order.
+    pub fn describe(&self, order: &str) -> String {
         let layers = figures::counted(self.found.values().flatten().count(), "layer");
         let failed: Vec<&String> = self.found.values().filter_map(|f| f.as_ref().err()).collect();
         match (failed.first(), &self.unmatched) {
             (Some(first), _) => {
                 format!("outputs of {layers} measured, {} not: {first}", failed.len())
             }
-            (None, (0, _)) => format!("outputs of {layers} measured; > orders by them"),
+            (None, (0, _)) => format!("outputs of {layers} measured; {order} orders by them"),
             (None, (n, first)) => {
                 let names = figures::counted(*n, "recorded name");
                 format!("outputs of {layers} measured; {names} of no layer, first {first}")
@@ -51,11 +52,7 @@ impl Outputs {
     }
 }
 
-/// An output error in dB as it is shown, the approximation marked.
+/// An output error in dB, as the screen writes its figures.
 pub fn text(error: &OutputError, way: Way) -> Option<String> {
-    let mark = if error.basis == Basis::Diagonal { "~" } else { "" };
-    Some(match error.db(way)? {
-        f64::NEG_INFINITY => "exact".to_owned(),
-        db => format!("{mark}{db:.1} dB").replace('-', "−"),
-    })
+    Some(error.shown(way)?.replace('-', "−"))
 }

@@ -214,19 +214,7 @@ impl Outputs {
     /// Three cells of a table: what the layer's output loses each way.
     pub fn cells(&self, id: TensorId, quantizer: Quantizer) -> [String; 3] {
         let error = self.error(id, quantizer);
-        Way::ALL.map(|way| match error.and_then(|error| Some((error, error.db(way)?))) {
-            None => String::new(),
-            Some((error, db)) => shown(error.basis, db),
-        })
-    }
-}
-
-/// An output error as a cell shows it.
-fn shown(basis: Basis, db: f64) -> String {
-    let mark = if basis == Basis::Diagonal { "~" } else { "" };
-    match db {
-        f64::NEG_INFINITY => "exact".to_owned(),
-        db => format!("{mark}{db:.1} dB"),
+        Way::ALL.map(|way| error.and_then(|error| error.shown(way)).unwrap_or_default())
     }
 }
 

@@ -17,8 +17,9 @@ pub fn write_text(
 ) -> Result<(), ExportError> {
     may_be_written(source, out)?;
     if let Ok(found) = out.symlink_metadata() {
-        if found.is_dir() {
-            let why = "is a directory; choose another path".to_owned();
+        if !found.is_file() && !found.is_symlink() {
+            let what = if found.is_dir() { "a directory" } else { "no regular file" };
+            let why = format!("is {what}; choose another path");
             return Err(ExportError::Unfit { path: out.to_owned(), why });
         }
         if belongs_to_model(source, out) {
@@ -71,6 +72,10 @@ mod tests {
         assert_eq!(write(&source, &out, true), Ok(()));
         assert_eq!(fs::read(&out).expect("written"), b"new");
         assert!(write(&source, directory.path(), true).is_err());
+        if cfg!(unix) {
+            let why = write(&source, Path::new("/dev/null"), true).expect_err("a device");
+            assert!(why.contains("is no regular file"), "{why}");
+        }
         let failed = write_text(&source, &out, true, |_| Err(io::Error::other("full")));
         assert!(failed.is_err_and(|error| error.to_string().contains("full")));
         assert_eq!(fs::read(&out).expect("as before"), b"new");

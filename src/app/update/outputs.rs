@@ -1,11 +1,11 @@
 //! Opening recorded inputs, and taking over what the layers' outputs lose.
 
 use super::Effects;
-use crate::app::App;
 use crate::app::event::Effect;
 use crate::app::outputs::Outputs;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
+use crate::app::{Action, App};
 use std::path::PathBuf;
 
 impl App {
@@ -25,7 +25,7 @@ impl App {
     pub(super) fn outputs_measured(&mut self, outcome: Result<Outputs, String>) {
         match outcome {
             Ok(outputs) => {
-                let text = outputs.describe();
+                let text = outputs.describe(&self.key_of(Action::SortNext));
                 if outputs.is_doubtful() {
                     self.warn(text)
                 } else {

@@ -336,7 +336,7 @@ impl Notes {
     /// scales, and what those lose that need care. Returns where they end, and whether a
     /// channel does.
     #[inline(always)]
-    pub(super) fn take<E: Narrow>(
+    pub(super) fn take(
         &mut self,
         tile: &Tile,
         from: usize,
@@ -403,7 +403,7 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
                 let mut unseen = level.u32s([0; LANES]);
                 let mut from = 0;
                 while from < LANES {
-                    let (to, ends) = notes.take::<E>(&tile, from, &made, nesting, (dtype, how))?;
+                    let (to, ends) = notes.take(&tile, from, &made, nesting, (dtype, how))?;
                     let ordinary = (from..to).filter(|&lane| made.is_ordinary[lane]);
                     let groups = ordinary.map(|lane| (tile.groups[lane], made.divisors.at(lane)));
                     unseen = level.or(unseen, pass.groups::<E, G>(grid, groups));

@@ -174,7 +174,7 @@ impl<const N: usize> GroupLossesOf<'_, N> {
                 let (mut to, mut ends) = (LANES, false);
                 for (nesting, (notes, made)) in notes.iter_mut().zip(&made).enumerate() {
                     // All of them say the same: groups and channels are one and the same.
-                    (to, ends) = notes.take::<E>(&tile, from, made, nesting, (dtype, &how))?;
+                    (to, ends) = notes.take(&tile, from, made, nesting, (dtype, &how))?;
                 }
                 let lanes = (from..to).filter(|&lane| ordinary[lane]);
                 pass.groups::<E>(lanes.map(|lane| {
