@@ -6,12 +6,14 @@
 use super::Quantization;
 use super::cuts::Cuts;
 use super::dispatch::{Kernel, run};
-use super::lanes::{Element, Float, LANES, Narrow, Steps, by_single, by_type, fold};
+use super::halves::{Half, count_at_most, count_zeros, last_at_most, pairs, reciprocal_will_do};
+use super::lanes::{Element, Float, LANES, Narrow, PAIR, Steps, by_type, fold};
 use super::level::Level;
 use super::levels::{Seen, Watch};
 use super::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
 use crate::quantization::{ErrorSums, Loss};
 use crate::tensor::FloatType;
+use half::{bf16, f16};
 
 /// Elements between two looks for levels not seen before.
 pub(super) const RUN: usize = 256;
@@ -58,10 +60,10 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
     #[inline(always)]
     fn run<L: Level>(mut self, level: L) -> Self::Output {
         let dtype = self.dtype;
-        let found = if is_ordinary(self.how.scale) {
-            by_single!(dtype, E => self.sweep::<E, L>(level))
-        } else {
-            None
+        let found = match dtype {
+            _ if !is_ordinary(self.how.scale) => None,
+            FloatType::F64 => None,
+            _ => Some(self.sweep(level)),
         };
         match found {
             // Elements beyond all reason have squares beyond f32.
@@ -73,18 +75,22 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
 
 impl<G: Grid> ErrorOf<'_, G> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level>(&mut self, level: L) -> (ErrorSums, Vec<Loss>) {
-        let &mut ErrorOf { bytes, how, grid, cuts, ref mut watch, .. } = self;
+    fn sweep<L: Level>(&mut self, level: L) -> (ErrorSums, Vec<Loss>) {
+        let &mut ErrorOf { dtype, bytes, how, grid, cuts, ref mut watch } = self;
         let divisor = Divisor::new(level, how.scale, how.qtype.max());
         let mut pass = Pass::after(level, **watch);
         let mut channels = Vec::new();
-        match cuts {
-            None => pass.group::<E, G>(grid, bytes, &divisor),
-            Some(cuts) => {
-                for channel in cuts.slices(bytes, E::SIZE) {
-                    pass.group::<E, G>(grid, channel, &divisor);
-                    channels.push(pass.cut());
-                }
+        // All in one where nothing is cut.
+        let whole = Cuts { first: usize::MAX, length: usize::MAX };
+        for channel in cuts.unwrap_or(whole).slices(bytes, dtype.size()) {
+            match dtype {
+                FloatType::BF16 => pass.halves::<bf16, G>(grid, channel, &divisor),
+                FloatType::F16 => pass.halves::<f16, G>(grid, channel, &divisor),
+                FloatType::F32 => pass.group::<f32, G>(grid, channel, &divisor),
+                FloatType::F64 => {}
+            }
+            if cuts.is_some() {
+                channels.push(pass.cut());
             }
         }
         **watch = pass.watch;
@@ -172,16 +178,48 @@ impl<L: Level> Block<L> {
         divisor: &Divisor,
         watch: &Watch,
     ) -> L::U32 {
-        let (q, codes) = grid.round(l, divisor.quotient(l, x));
+        let (q, codes) = self.step_by(l, grid, x, divisor.quotient(l, x), divisor);
+        self.zero_before = l.count_zeros(self.zero_before, x);
+        self.zero_after = l.count_zeros(self.zero_after, q);
+        l.unseen(watch, codes, q)
+    }
+
+    /// Adds elements to the sums by their quotients; returns their levels and codes.
+    #[inline(always)]
+    fn step_by<G: Grid>(
+        &mut self,
+        l: L,
+        grid: G,
+        x: L::F32,
+        quotients: L::F32,
+        divisor: &Divisor,
+    ) -> (L::F32, L::U32) {
+        let (q, codes) = grid.round(l, quotients);
         let hat = l.mul(l.splat(divisor.scale), q);
         let d = l.sub(x, hat);
         self.dot = l.add(self.dot, l.mul(x, hat));
         self.noise = l.add(self.noise, l.mul(d, d));
         self.excess = l.add(self.excess, l.mul(d, hat));
         self.max_abs_error = l.max(l.abs(d), self.max_abs_error);
-        self.zero_before = l.count_zeros(self.zero_before, x);
-        self.zero_after = l.count_zeros(self.zero_after, q);
-        l.unseen(watch, codes, q)
+        (q, codes)
+    }
+}
+
+/// What is counted of elements of sixteen bits.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    zero_before: u32,
+    zero_after: u32,
+    /// Those up to the bound that was asked for.
+    known: u32,
+}
+
+impl Counted {
+    #[inline(always)]
+    fn add<L: Level>(&mut self, l: L, patterns: L::U16, zero: L::U16, bound: L::U16) {
+        self.zero_before += count_zeros(l, patterns);
+        self.zero_after += count_at_most(l, patterns, zero);
+        self.known += count_at_most(l, patterns, bound);
     }
 }
 
@@ -240,6 +278,78 @@ impl<L: Level> Pass<L> {
                 self.see::<E, G>(grid, run, divisor);
             }
         }
+    }
+
+    /// The same of elements of sixteen bits. Whether they are zero, become zero, or may hold a
+    /// level not seen before is asked of their patterns, 32 at a time.
+    #[inline(always)]
+    pub(super) fn halves<E: Half, G: Grid>(&mut self, grid: G, bytes: &[u8], divisor: &Divisor) {
+        if !G::IS_HALF_EVEN {
+            return self.group::<E, G>(grid, bytes, divisor);
+        }
+        let l = self.level;
+        let last = divisor.levels();
+        let zero = l.splat_u16(last_at_most::<E>(divisor, 0.0));
+        let unclamped = l.splat_u16(last_at_most::<E>(divisor, last));
+        let by_reciprocal = reciprocal_will_do::<E, L>(l, divisor, last);
+        let mut seen = self.bound::<E>(divisor);
+        let mut left = bytes;
+        while !left.is_empty() {
+            let room = (BLOCK - self.filled.min(BLOCK - 1)) * E::SIZE;
+            let (part, after_it) = left.split_at(room.min(left.len()));
+            left = after_it;
+            let (pairs, rest) = pairs::<E>(part);
+            for run in pairs.chunks(2 * RUN / PAIR) {
+                let mut fast = self.block;
+                let mut counts = Counted::default();
+                let bound = seen.unwrap_or(zero);
+                if by_reciprocal {
+                    for raw in run {
+                        counts.add(l, l.load_u16(raw), zero, bound);
+                        for x in E::widen(l, raw) {
+                            fast.step_by(l, grid, x, l.mul(x, l.splat(divisor.inverse)), divisor);
+                        }
+                    }
+                }
+                if seen.is_none() || counts.known as usize != run.len() * PAIR {
+                    let mut is_clamped = false;
+                    for raw in run {
+                        let patterns = l.load_u16(raw);
+                        let inside = |bound| count_at_most(l, patterns, bound) as usize == PAIR;
+                        if !seen.is_some_and(inside) {
+                            let elements = raw.as_flattened().as_flattened();
+                            self.see::<E, G>(grid, elements, divisor);
+                            is_clamped |= !inside(unclamped);
+                        }
+                    }
+                    seen = self.bound::<E>(divisor);
+                    if is_clamped || !by_reciprocal {
+                        (fast, counts) = (self.block, Counted::default());
+                        for raw in run {
+                            counts.add(l, l.load_u16(raw), zero, zero);
+                            for x in E::widen(l, raw) {
+                                fast.step_by(l, grid, x, divisor.quotient(l, x), divisor);
+                            }
+                        }
+                    }
+                }
+                self.block = fast;
+                self.zero_before = self.zero_before.wrapping_add(counts.zero_before.into());
+                self.zero_after = self.zero_after.wrapping_add(counts.zero_after.into());
+            }
+            self.filled += pairs.len() * PAIR;
+            self.group::<E, G>(grid, rest, divisor);
+            if self.filled >= BLOCK {
+                self.end_block();
+            }
+        }
+    }
+
+    /// The pattern up to which every level was seen; `None` while zero was not.
+    #[inline(always)]
+    fn bound<E: Half>(&self, divisor: &Divisor) -> Option<L::U16> {
+        let level = self.watch.bound()?;
+        Some(self.level.splat_u16(last_at_most::<E>(divisor, level)))
     }
 
     /// Adds groups; bit 0 of a lane says that a level may be new. The block's sums stay in

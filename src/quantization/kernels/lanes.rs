@@ -11,6 +11,9 @@ pub(super) const LANES: usize = 16;
 
 pub(super) type Lanes<T> = [T; LANES];
 
+/// Elements of sixteen bits that take as much room as [`LANES`] singles.
+pub(super) const PAIR: usize = 2 * LANES;
+
 #[inline(always)]
 pub(super) fn map<T: Copy, V: Copy + Default>(a: Lanes<T>, f: impl Fn(T) -> V) -> Lanes<V> {
     let mut out = [V::default(); LANES];

@@ -9,7 +9,7 @@ mod array;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86;
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, PAIR};
 use super::levels::Watch;
 
 pub(super) use array::Baseline;
@@ -23,6 +23,8 @@ pub(super) trait Level: Copy {
     type F32: Copy;
     type U32: Copy;
     type F64: Copy;
+    /// The patterns of [`PAIR`] elements of sixteen bits.
+    type U16: Copy;
 
     fn load_f32(self, raw: &Lanes<[u8; 4]>) -> Self::F32;
     fn load_bf16(self, raw: &Lanes<[u8; 2]>) -> Self::F32;
@@ -61,6 +63,20 @@ pub(super) trait Level: Copy {
 
     /// The largest lane. None may be NaN.
     fn largest(self, a: Self::F32) -> f32;
+
+    fn load_u16(self, raw: &[Lanes<[u8; 2]>; 2]) -> Self::U16;
+    fn splat_u16(self, a: u16) -> Self::U16;
+    fn array_u16(self, a: Self::U16) -> [u16; PAIR];
+    fn and_u16(self, a: Self::U16, b: Self::U16) -> Self::U16;
+    fn min_u16(self, a: Self::U16, b: Self::U16) -> Self::U16;
+    fn max_u16(self, a: Self::U16, b: Self::U16) -> Self::U16;
+    /// The same of patterns that are taken for signed integers.
+    fn max_i16(self, a: Self::U16, b: Self::U16) -> Self::U16;
+    /// In how many lanes `a` is at most `b`.
+    fn count_at_most(self, a: Self::U16, b: Self::U16) -> u32;
+    /// The singles of BF16 patterns: those in even places, and those in odd ones.
+    fn singles(self, a: Self::U16) -> [Self::F32; 2];
+
     /// Whether bit 0 is set in any lane.
     fn any_bit0(self, a: Self::U32) -> bool;
     /// Bit 0 is set in at least one lane whenever a lane's code, the low eight bits of

@@ -59,6 +59,12 @@ impl Watch {
         self.missing[usize::from(code >> 5)] >> (code & 31) & 1 != 0
     }
 
+    /// The largest magnitude up to which every level was seen, with both signs; `None`
+    /// while zero was not.
+    pub(super) fn bound(&self) -> Option<f32> {
+        (self.reached > 0).then_some(self.bound)
+    }
+
     pub(super) fn seen(&self) -> LevelSet {
         let mut words = [0; 4];
         for (word, missing) in words.iter_mut().zip(self.missing.as_chunks::<2>().0) {

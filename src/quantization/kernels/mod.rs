@@ -12,6 +12,7 @@ mod dispatch;
 mod error;
 mod f8;
 mod group;
+mod halves;
 mod histogram;
 mod lanes;
 mod level;

@@ -4,7 +4,8 @@
 //! only such a block is gone through again, element by element.
 
 use super::dispatch::{Kernel, run};
-use super::lanes::{Element, Float, LANES, Narrow, by_single, fold, zip};
+use super::halves::{Extremes, Half, count_zeros, pairs};
+use super::lanes::{Element, Float, LANES, Narrow, fold, zip};
 use super::level::Level;
 use crate::quantization::{Moments, Range};
 use crate::tensor::FloatType;
@@ -33,9 +34,9 @@ impl Kernel for RangeOf<'_> {
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Range {
         match self.dtype {
-            FloatType::F16 => keys::<half::f16>(self.bytes),
-            FloatType::BF16 => keys::<half::bf16>(self.bytes),
-            FloatType::F32 => singles(level, self.bytes),
+            FloatType::F16 => range_of_halves::<half::f16, L>(level, self.bytes),
+            FloatType::BF16 => range_of_halves::<half::bf16, L>(level, self.bytes),
+            FloatType::F32 => range_of_singles(level, self.bytes),
             FloatType::F64 => moments_of_doubles(self.bytes).range,
         }
     }
@@ -51,8 +52,12 @@ impl Kernel for MomentsOf<'_> {
 
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Moments {
-        by_single!(self.dtype, E => moments_of::<E, L>(level, self.bytes))
-            .unwrap_or_else(|| moments_of_doubles(self.bytes))
+        match self.dtype {
+            FloatType::F16 => moments_of_halves::<half::f16, L>(level, self.bytes),
+            FloatType::BF16 => moments_of_halves::<half::bf16, L>(level, self.bytes),
+            FloatType::F32 => moments_of_singles(level, self.bytes),
+            FloatType::F64 => moments_of_doubles(self.bytes),
+        }
     }
 }
 
@@ -83,7 +88,7 @@ fn unsigned_zeros(range: Range) -> Range {
 }
 
 #[inline(always)]
-fn singles<L: Level>(l: L, bytes: &[u8]) -> Range {
+fn range_of_singles<L: Level>(l: L, bytes: &[u8]) -> Range {
     let mut range = Range::default();
     for block in bytes.chunks(BLOCK * 4) {
         let (whole, tail) = f32::split(block);
@@ -121,66 +126,75 @@ fn singles<L: Level>(l: L, bytes: &[u8]) -> Range {
     unsigned_zeros(range)
 }
 
-/// A 16-bit float's pattern as an integer of the same order; its own inverse.
 #[inline(always)]
-fn key(pattern: u16) -> i16 {
-    (pattern ^ (((pattern as i16) >> 15) as u16 >> 1)) as i16
-}
-
-/// Integer keys compare faster than widened floats, and order NaN beyond infinity.
-#[inline(always)]
-fn keys<E: Element<Wide = f32>>(bytes: &[u8]) -> Range {
-    // As many as fill the vectors: the order of integer comparisons changes nothing.
-    const KEYS: usize = 2 * LANES;
-    let value = |key: i16| E::read(&(self::key(key as u16) as u16).to_le_bytes());
+fn range_of_halves<E: Half, L: Level>(l: L, bytes: &[u8]) -> Range {
     let mut range = Range::default();
     for block in bytes.chunks(BLOCK * E::SIZE) {
-        let mut min = [i16::MAX; KEYS];
-        let mut max = [i16::MIN; KEYS];
-        let (words, rest) = block.as_chunks::<2>();
-        let (chunks, tail) = words.as_chunks::<KEYS>();
-        for chunk in chunks {
-            for i in 0..KEYS {
-                let key = key(u16::from_le_bytes(chunk[i]));
-                min[i] = min[i].min(key);
-                max[i] = max[i].max(key);
-            }
+        let (pairs, tail) = pairs::<E>(block);
+        let mut extremes = Extremes::new(l);
+        for raw in pairs {
+            extremes.add(l.load_u16(raw));
         }
-        for &word in tail {
-            let key = key(u16::from_le_bytes(word));
-            min[0] = min[0].min(key);
-            max[0] = max[0].max(key);
-        }
-        let min = value(min.into_iter().min().unwrap_or(i16::MAX));
-        let max = value(max.into_iter().max().unwrap_or(i16::MIN));
-        range.merge(&if words.is_empty() {
-            Range::default()
-        } else if min.is_finite() && max.is_finite() {
-            Range {
-                count: words.len() as u64,
-                min: min.into(),
-                max: max.into(),
-                ..Range::default()
-            }
-        } else {
-            careful::<E>(&block[..block.len() - rest.len()]).range
-        });
+        range.merge(&range_of_pairs::<E, L>(&extremes, pairs));
+        range.merge(&careful::<E>(tail).range);
     }
     unsigned_zeros(range)
 }
 
 #[inline(always)]
-fn moments_of<E: Narrow, L: Level>(l: L, bytes: &[u8]) -> Moments {
+fn range_of_pairs<E: Half, L: Level>(extremes: &Extremes<L>, pairs: &[[E::Raw; 2]]) -> Range {
+    if pairs.is_empty() {
+        return Range::default();
+    }
+    let elements = pairs.as_flattened().as_flattened();
+    let range = extremes.range::<E>(elements.len());
+    range.unwrap_or_else(|| careful::<E>(elements.as_flattened()).range)
+}
+
+#[inline(always)]
+fn moments_of_halves<E: Half, L: Level>(l: L, bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
     for block in bytes.chunks(BLOCK * E::SIZE) {
-        let (whole, tail) = E::split(block);
+        let (pairs, tail) = pairs::<E>(block);
+        let mut extremes = Extremes::new(l);
+        let mut sum = l.zero_f64();
+        let mut sum_sq = l.zero_f64();
+        let mut zeros = 0;
+        for raw in pairs {
+            let patterns = l.load_u16(raw);
+            extremes.add(patterns);
+            zeros += u64::from(count_zeros(l, patterns));
+            for x in E::widen(l, raw) {
+                let x = l.widen(x);
+                sum = l.add_f64(sum, x);
+                sum_sq = l.add_square(sum_sq, x);
+            }
+        }
+        let range = range_of_pairs::<E, L>(&extremes, pairs);
+        let mut found = if range.is_finite() {
+            let [sum, sum_sq] = [sum, sum_sq].map(|sum| fold(l.array_f64(sum), |a, b| a + b));
+            Moments { range, sum, sum_sq, zeros }
+        } else {
+            careful::<E>(pairs.as_flattened().as_flattened().as_flattened())
+        };
+        found.merge(&careful::<E>(tail));
+        moments.merge(&found);
+    }
+    Moments { range: unsigned_zeros(moments.range), ..moments }
+}
+
+#[inline(always)]
+fn moments_of_singles<L: Level>(l: L, bytes: &[u8]) -> Moments {
+    let mut moments = Moments::default();
+    for block in bytes.chunks(BLOCK * 4) {
+        let (whole, tail) = f32::split(block);
         let mut min = l.splat(f32::INFINITY);
         let mut max = l.splat(f32::NEG_INFINITY);
         let mut sum = l.zero_f64();
         let mut sum_sq = l.zero_f64();
         let mut zeros = l.u32s([0; LANES]);
         for raw in whole {
-            let x = E::load(l, raw);
+            let x = f32::load(l, raw);
             min = l.min(x, min);
             max = l.max(x, max);
             zeros = l.count_zeros(zeros, x);
@@ -203,9 +217,9 @@ fn moments_of<E: Narrow, L: Level>(l: L, bytes: &[u8]) -> Moments {
                 zeros: l.array_u32(zeros).into_iter().map(u64::from).sum(),
             }
         } else {
-            careful::<E>(&block[..whole.len() * LANES * E::SIZE])
+            careful::<f32>(&block[..whole.len() * LANES * 4])
         };
-        found.merge(&careful::<E>(tail));
+        found.merge(&careful::<f32>(tail));
         moments.merge(&found);
     }
     Moments { range: unsigned_zeros(moments.range), ..moments }

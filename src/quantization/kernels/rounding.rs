@@ -17,7 +17,7 @@ pub(super) struct Divisor {
     /// that it is rounded to the last, and no quotient overflows.
     limit: f32,
     /// 1 / scale, and what its rounding lost.
-    inverse: f32,
+    pub(super) inverse: f32,
     lost: f32,
 }
 
@@ -35,6 +35,12 @@ impl Divisor {
     #[inline(always)]
     pub(super) fn new<L: Level>(level: L, scale: f32, qmax: f32) -> Divisor {
         Divisors::new(level, [scale; LANES], qmax).at(0)
+    }
+
+    /// The last level that elements are not clamped to.
+    #[inline(always)]
+    pub(super) fn levels(&self) -> f32 {
+        (self.limit / self.scale).floor()
     }
 
     /// `x / scale` as IEEE 754 rounds it, `x` clamped to just beyond the last level.
@@ -102,6 +108,8 @@ const MAGIC: f32 = 12_582_912.0;
 pub(super) trait Grid: Copy {
     /// Seldom asked for.
     const RARE: bool;
+    /// The integers, halves to the even.
+    const IS_HALF_EVEN: bool = false;
 
     /// The nearest levels and, in the low eight bits, their codes.
     fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32);
@@ -116,6 +124,7 @@ pub(super) struct IntegersHalfEven;
 
 impl Grid for IntegersHalfEven {
     const RARE: bool = false;
+    const IS_HALF_EVEN: bool = true;
 
     #[inline(always)]
     fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32) {

@@ -1,7 +1,9 @@
 //! Arrays: what the target guarantees, SSE2 on x86-64 and NEON on AArch64.
 
 use super::Level;
-use crate::quantization::kernels::lanes::{LANES, Lanes, fold, map, narrow_f16, widen_f16, zip};
+use crate::quantization::kernels::lanes::{
+    LANES, Lanes, PAIR, fold, map, narrow_f16, widen_f16, zip,
+};
 use crate::quantization::kernels::levels::Watch;
 
 #[derive(Clone, Copy)]
@@ -22,6 +24,7 @@ impl Level for Baseline {
     type F32 = Lanes<f32>;
     type U32 = Lanes<u32>;
     type F64 = Lanes<f64>;
+    type U16 = [u16; PAIR];
 
     methods! {
         fn load_f32(raw: &Lanes<[u8; 4]>) -> Lanes<f32> { map(*raw, f32::from_le_bytes) }
@@ -64,6 +67,37 @@ impl Level for Baseline {
             zip(sum, a, |sum, a| sum + a * a)
         }
         fn largest(a: Lanes<f32>) -> f32 { fold(a, |a, b| if b > a { b } else { a }) }
+        fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> [u16; PAIR] {
+            std::array::from_fn(|i| u16::from_le_bytes(raw[i / LANES][i % LANES]))
+        }
+        fn splat_u16(a: u16) -> [u16; PAIR] { [a; PAIR] }
+        fn array_u16(a: [u16; PAIR]) -> [u16; PAIR] { a }
+        fn and_u16(a: [u16; PAIR], b: [u16; PAIR]) -> [u16; PAIR] {
+            std::array::from_fn(|i| a[i] & b[i])
+        }
+        fn min_u16(a: [u16; PAIR], b: [u16; PAIR]) -> [u16; PAIR] {
+            std::array::from_fn(|i| a[i].min(b[i]))
+        }
+        fn max_u16(a: [u16; PAIR], b: [u16; PAIR]) -> [u16; PAIR] {
+            std::array::from_fn(|i| a[i].max(b[i]))
+        }
+        fn max_i16(a: [u16; PAIR], b: [u16; PAIR]) -> [u16; PAIR] {
+            std::array::from_fn(|i| (a[i] as i16).max(b[i] as i16) as u16)
+        }
+        fn count_at_most(a: [u16; PAIR], b: [u16; PAIR]) -> u32 {
+            {
+                let mut count = 0u16;
+                for i in 0..PAIR {
+                    count += u16::from(a[i] <= b[i]);
+                }
+                count.into()
+            }
+        }
+        fn singles(a: [u16; PAIR]) -> [Lanes<f32>; 2] {
+            [0, 1].map(|odd| {
+                std::array::from_fn(|i| f32::from_bits(u32::from(a[2 * i + odd]) << 16))
+            })
+        }
         fn any_bit0(a: Lanes<u32>) -> bool { fold(a, |a, b| a | b) & 1 != 0 }
         fn unseen(watch: &Watch, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
             watch.beyond(q)

@@ -9,17 +9,17 @@
 
 use super::Level;
 use crate::quantization::kernels::dispatch::Kernel;
-use crate::quantization::kernels::lanes::{LANES, Lanes};
+use crate::quantization::kernels::lanes::{LANES, Lanes, PAIR};
 use crate::quantization::kernels::levels::Watch;
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(in super::super) fn avx2<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx2(()))
 }
 
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
 pub(in super::super) fn avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
 }
@@ -54,6 +54,7 @@ impl Level for Avx2 {
     type F32 = [__m256; 2];
     type U32 = [__m256i; 2];
     type F64 = [__m256d; 4];
+    type U16 = [__m256i; 2];
 
     methods! {
         fn load_f32(raw: &Lanes<[u8; 4]>) -> [__m256; 2] { transmute(*raw) }
@@ -148,6 +149,28 @@ impl Level for Avx2 {
                 _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
             }
         }
+        fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> [__m256i; 2] { transmute(*raw) }
+        fn splat_u16(a: u16) -> [__m256i; 2] { [_mm256_set1_epi16(a as i16); 2] }
+        fn array_u16(a: [__m256i; 2]) -> [u16; PAIR] { transmute(a) }
+        fn and_u16(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_and_si256(a, b)) }
+        fn min_u16(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_min_epu16(a, b)) }
+        fn max_u16(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_max_epu16(a, b)) }
+        fn max_i16(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_max_epi16(a, b)) }
+        fn count_at_most(a: [__m256i; 2], b: [__m256i; 2]) -> u32 {
+            {
+                // a <= b where the larger of them is b; packing keeps all ones and zeros.
+                let larger = both!(_mm256_max_epu16(a, b));
+                let is = both!(_mm256_cmpeq_epi16(larger, b));
+                _mm256_movemask_epi8(_mm256_packs_epi16(is[0], is[1])).count_ones()
+            }
+        }
+        fn singles(a: [__m256i; 2]) -> [[__m256; 2]; 2] {
+            {
+                let odd = [_mm256_set1_epi32(0xFFFF_0000_u32 as i32); 2];
+                let even = [_mm256_slli_epi32::<16>(a[0]), _mm256_slli_epi32::<16>(a[1])];
+                [transmute(even), transmute(both!(_mm256_and_si256(a, odd)))]
+            }
+        }
         fn any_bit0(a: [__m256i; 2]) -> bool {
             _mm256_testz_si256(_mm256_or_si256(a[0], a[1]), _mm256_set1_epi32(1)) == 0
         }
@@ -195,6 +218,7 @@ impl Level for Avx512 {
     type F32 = __m512;
     type U32 = __m512i;
     type F64 = [__m512d; 2];
+    type U16 = __m512i;
 
     methods! {
         fn load_f32(raw: &Lanes<[u8; 4]>) -> __m512 { transmute(*raw) }
@@ -242,6 +266,22 @@ impl Level for Avx512 {
             both!(_mm512_fmadd_pd(a, a, sum))
         }
         fn largest(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
+        fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> __m512i { transmute(*raw) }
+        fn splat_u16(a: u16) -> __m512i { _mm512_set1_epi16(a as i16) }
+        fn array_u16(a: __m512i) -> [u16; PAIR] { transmute(a) }
+        fn and_u16(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn min_u16(a: __m512i, b: __m512i) -> __m512i { _mm512_min_epu16(a, b) }
+        fn max_u16(a: __m512i, b: __m512i) -> __m512i { _mm512_max_epu16(a, b) }
+        fn max_i16(a: __m512i, b: __m512i) -> __m512i { _mm512_max_epi16(a, b) }
+        fn count_at_most(a: __m512i, b: __m512i) -> u32 {
+            _mm512_cmple_epu16_mask(a, b).count_ones()
+        }
+        fn singles(a: __m512i) -> [__m512; 2] {
+            {
+                let odd = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
+                [transmute(_mm512_slli_epi32::<16>(a)), transmute(_mm512_and_si512(a, odd))]
+            }
+        }
         fn any_bit0(a: __m512i) -> bool { _mm512_test_epi32_mask(a, _mm512_set1_epi32(1)) != 0 }
         fn unseen(watch: &Watch, codes: __m512i, _q: __m512) -> __m512i {
             {
