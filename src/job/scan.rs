@@ -14,8 +14,10 @@ use crate::quantization::{
 use crate::tensor::{FloatType, TensorId};
 use std::any::Any;
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread::available_parallelism;
 
 /// One tensor's result. A tensor without float elements has none.
 pub type Finding = (TensorId, Result<Analysis, CheckpointError>);
@@ -134,7 +136,9 @@ pub fn run(
         questions,
         order,
         progress,
-        current: Mutex::default(),
+        workers: threads.or_else(|| available_parallelism().ok().map(NonZero::get)).unwrap_or(1),
+        open: Mutex::default(),
+        ready: Condvar::new(),
         report: Mutex::new(report),
         tallies: Mutex::default(),
         panic: Mutex::default(),
@@ -152,8 +156,12 @@ struct Scan<'a> {
     questions: &'a Questions,
     order: &'a Order,
     progress: &'a Progress,
-    /// The large tensor that workers share now.
-    current: Mutex<Option<Arc<Shared<'a>>>>,
+    /// How many there are.
+    workers: usize,
+    /// The large tensors that workers share now, the first begun first.
+    open: Mutex<VecDeque<Arc<Shared<'a>>>>,
+    /// Tells that a pass over one of them has ended.
+    ready: Condvar,
     report: Mutex<&'a (dyn Fn(Finding) + Sync)>,
     /// Empty tallies, to be used again.
     tallies: Mutex<Vec<Tally>>,
@@ -165,8 +173,7 @@ struct Scan<'a> {
 struct Shared<'a> {
     id: TensorId,
     measurement: Measurement<'a>,
-    /// The next step nobody has claimed: every chunk of the first pass, then of the next.
-    claimed: Mutex<u64>,
+    steps: Mutex<Steps>,
     first: Mutex<InOrder<First, Known>>,
     /// What no worker counts into now.
     tallies: Mutex<Vec<Tally>>,
@@ -174,9 +181,15 @@ struct Shared<'a> {
     known: Vec<OnceLock<Known>>,
     /// For each pass after the first.
     found: Vec<Mutex<InOrder<Next, Next>>>,
-    /// How many passes are over.
-    over: (Mutex<usize>, Condvar),
     failed: Mutex<bool>,
+}
+
+/// What of a tensor's work has been claimed: every chunk of the first pass, then of the next.
+#[derive(Debug, Default)]
+struct Steps {
+    claimed: u64,
+    /// How many passes are over.
+    over: u64,
 }
 
 enum Step<'a> {
@@ -187,8 +200,8 @@ enum Step<'a> {
 impl<'a> Scan<'a> {
     fn work(&self) {
         let mut reader = self.checkpoint.reader();
-        while !self.progress.is_cancelled() {
-            let Some(step) = self.claim() else { return };
+        let mut last = None;
+        while let Some(step) = self.claim(last.as_ref()) {
             // A panic costs one tensor and not the rest. What the reader held may be half
             // done, and so it begins anew.
             match step {
@@ -212,9 +225,12 @@ impl<'a> Scan<'a> {
                         reader = self.checkpoint.reader();
                         self.fail(&of, self.panicked(of.id, panic.as_ref()));
                     }
+                    last = Some(of);
                 }
             }
         }
+        // Who waits for what will not be done any more finds that out.
+        self.wake();
     }
 
     /// A step with a tensor begins.
@@ -238,27 +254,56 @@ impl<'a> Scan<'a> {
         self.error(id, Problem::Panicked(why))
     }
 
-    fn claim(&self) -> Option<Step<'a>> {
-        let mut current = lock(&self.current);
-        if let Some(shared) = current.as_ref() {
-            if let Some(step) = Shared::claim(shared) {
+    /// The next thing to do for the worker that had a part in `last`: it stays with that
+    /// tensor, so that what is counted of it need not be put together from several, begins
+    /// another while there are fewer than workers, and then helps with the one that was
+    /// begun first. It waits only where nothing else is left to do.
+    fn claim(&self, last: Option<&Arc<Shared<'a>>>) -> Option<Step<'a>> {
+        if let Some(step) = last.filter(|_| !self.progress.is_cancelled()).and_then(Shared::step) {
+            return Some(step);
+        }
+        let mut open = lock(&self.open);
+        while !self.progress.is_cancelled() {
+            open.retain(|shared| !shared.is_claimed());
+            let may_begin = open.len() < self.workers;
+            let begin = may_begin.then(|| self.next()).flatten();
+            if begin.is_none()
+                && let Some(step) = open.iter().find_map(Shared::step)
+            {
                 return Some(step);
             }
-            *current = None;
+            match begin.or_else(|| self.next()) {
+                Some((id, measurement)) if measurement.chunks() <= 1 => {
+                    return Some(Step::Small(id, measurement));
+                }
+                Some((id, measurement)) => {
+                    let shared = Arc::new(Shared::new(id, measurement));
+                    let step = Shared::step(&shared);
+                    open.push_back(shared);
+                    return step;
+                }
+                None if open.is_empty() => return None,
+                None => open = self.ready.wait(open).unwrap_or_else(PoisonError::into_inner),
+            }
         }
+        None
+    }
+
+    /// The next tensor of the order that has float elements.
+    fn next(&self) -> Option<(TensorId, Measurement<'a>)> {
         loop {
             let id = self.order.next()?;
             let Some(dtype) = self.checkpoint.float_type(id) else { continue };
             let shape = &self.checkpoint.tensor(id).shape;
-            let measurement = Measurement::new(self.questions, dtype, shape);
-            if measurement.chunks() <= 1 {
-                return Some(Step::Small(id, measurement));
-            }
-            let shared = Arc::new(Shared::new(id, measurement));
-            let step = Shared::claim(&shared);
-            *current = Some(shared);
-            return step;
+            return Some((id, Measurement::new(self.questions, dtype, shape)));
         }
+    }
+
+    /// Wakes those who wait for a tensor's next pass.
+    fn wake(&self) {
+        // Whoever found nothing to do is waiting, or has not looked yet.
+        drop(lock(&self.open));
+        self.ready.notify_all();
     }
 
     fn small(
@@ -277,7 +322,8 @@ impl<'a> Scan<'a> {
             Ok(())
         });
         self.progress.advance(read_bytes / m.passes());
-        lock(&self.tallies).extend(tally);
+        // One that has counted and was not asked is not empty.
+        lock(&self.tallies).extend(tally.filter(|_| found.is_ok()));
         found
     }
 
@@ -290,20 +336,14 @@ impl<'a> Scan<'a> {
 
     fn first(&self, reader: &mut Reader, shared: &Shared, k: u64) {
         let m = &shared.measurement;
-        let first = match read(reader, shared.id, m, k) {
-            Ok(bytes) => {
-                self.advance(m, bytes);
-                let mut tally = m.counts().map(|dtype| {
-                    let waiting = lock(&shared.tallies).pop();
-                    waiting.unwrap_or_else(|| self.tally(dtype))
-                });
-                let first = m.first(k, bytes, tally.as_mut());
-                // Before the chunk is added, so that after the last all are there.
-                lock(&shared.tallies).extend(tally);
-                first
-            }
-            Err(error) => return self.fail(shared, error),
-        };
+        let mut tally = m.counts().map(|dtype| {
+            let waiting = lock(&shared.tallies).pop();
+            waiting.unwrap_or_else(|| self.tally(dtype))
+        });
+        let looked = self.look(reader, shared, k, |bytes| m.first(k, bytes, tally.as_mut()));
+        // Before the chunk is added, so that after the last all are there.
+        lock(&shared.tallies).extend(tally);
+        let Some(first) = looked else { return };
         let whole =
             lock(&shared.first).add(k, first, m.chunks(), |all, next| m.calibrate(all, next));
         let Some(mut known) = whole else { return };
@@ -323,13 +363,11 @@ impl<'a> Scan<'a> {
 
     fn again(&self, reader: &mut Reader, shared: &Shared, pass: u64, k: u64) {
         let m = &shared.measurement;
-        let Some(known) = shared.wait(pass as usize - 1) else { return };
-        let next = match read(reader, shared.id, m, k) {
-            Ok(bytes) => {
-                self.advance(m, bytes);
-                m.again(known, pass, k, bytes)
-            }
-            Err(error) => return self.fail(shared, error),
+        let known = shared.known.get(pass as usize - 1).and_then(OnceLock::get);
+        let Some(known) = known else { return };
+        let Some(next) = self.look(reader, shared, k, |bytes| m.again(known, pass, k, bytes))
+        else {
+            return;
         };
         let Some(found) = shared.found.get(pass as usize - 1) else { return };
         let whole = lock(found).add(k, next, m.chunks(), Measurement::accumulate);
@@ -344,24 +382,43 @@ impl<'a> Scan<'a> {
         match shared.known.get(pass as usize) {
             Some(place) => {
                 let _ = place.set(known);
-                shared.wake(pass as usize + 1);
+                lock(&shared.steps).over = pass + 1;
+                self.wake();
             }
             None => self.finish(shared.id, Ok(shared.measurement.finish(known))),
         }
     }
 
-    /// Progress counts each byte of the checkpoint once, however many passes it takes.
-    fn advance(&self, m: &Measurement, bytes: &[u8]) {
-        self.progress.advance(bytes.len() as u64 / m.passes());
+    /// Looks at chunk `k` of a tensor; one that cannot be read is given up.
+    fn look<T>(
+        &self,
+        reader: &mut Reader,
+        shared: &Shared,
+        k: u64,
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        let m = &shared.measurement;
+        match reader.elements(shared.id, m.chunk(k)) {
+            Ok(read) => {
+                let bytes = read.map_or(&[][..], |(_, bytes)| bytes);
+                // Progress counts each byte of the checkpoint once, however many passes it takes.
+                self.progress.advance(bytes.len() as u64 / m.passes());
+                Some(look(bytes))
+            }
+            Err(error) => {
+                self.fail(shared, error);
+                None
+            }
+        }
     }
 
     /// Gives a tensor up; the first error is the one reported.
     fn fail(&self, shared: &Shared, error: CheckpointError) {
-        *lock(&shared.claimed) = u64::MAX;
+        lock(&shared.steps).claimed = u64::MAX;
         if !std::mem::replace(&mut *lock(&shared.failed), true) {
             self.finish(shared.id, Err(error));
         }
-        shared.wake(usize::MAX);
+        self.wake();
     }
 
     fn finish(&self, id: TensorId, found: Result<Analysis, CheckpointError>) {
@@ -369,56 +426,37 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The elements of chunk `k`.
-fn read<'r>(
-    reader: &'r mut Reader,
-    id: TensorId,
-    m: &Measurement,
-    k: u64,
-) -> Result<&'r [u8], CheckpointError> {
-    let read = reader.elements(id, m.chunk(k))?;
-    Ok(read.map_or(&[], |(_, bytes)| bytes))
-}
-
 impl<'a> Shared<'a> {
     fn new(id: TensorId, measurement: Measurement<'a>) -> Self {
         let further = measurement.passes() as usize - 1;
         Shared {
             id,
-            claimed: Mutex::new(0),
+            steps: Mutex::default(),
             first: Mutex::new(InOrder::new(measurement.start())),
             tallies: Mutex::default(),
             known: (0..further).map(|_| OnceLock::new()).collect(),
             found: (0..further).map(|_| Mutex::new(InOrder::new(Next::default()))).collect(),
-            over: Default::default(),
             failed: Mutex::new(false),
             measurement,
         }
     }
 
-    fn claim(shared: &Arc<Self>) -> Option<Step<'a>> {
-        let mut claimed = lock(&shared.claimed);
-        let step = *claimed;
+    /// Claims the next step; `None` if there is none, or none before others have ended their
+    /// part of a pass.
+    fn step(shared: &Arc<Self>) -> Option<Step<'a>> {
+        let mut steps = lock(&shared.steps);
         let chunks = shared.measurement.chunks();
-        if step >= chunks * shared.measurement.passes() {
+        let (pass, k) = (steps.claimed / chunks, steps.claimed % chunks);
+        if pass > steps.over || pass >= shared.measurement.passes() {
             return None;
         }
-        *claimed += 1;
-        Some(Step::Chunk { of: shared.clone(), pass: step / chunks, k: step % chunks })
+        steps.claimed += 1;
+        Some(Step::Chunk { of: shared.clone(), pass, k })
     }
 
-    /// So many passes are over.
-    fn wake(&self, passes: usize) {
-        *lock(&self.over.0) = passes;
-        self.over.1.notify_all();
-    }
-
-    /// What is known after a pass, once all of it is in; `None` if that will never be.
-    fn wait(&self, pass: usize) -> Option<&Known> {
-        let mut over = lock(&self.over.0);
-        while *over <= pass {
-            over = self.over.1.wait(over).unwrap_or_else(PoisonError::into_inner);
-        }
-        self.known.get(pass)?.get()
+    /// Whether no step is left.
+    fn is_claimed(&self) -> bool {
+        let claimed = lock(&self.steps).claimed;
+        claimed / self.measurement.chunks() >= self.measurement.passes()
     }
 }

@@ -15,7 +15,7 @@ use crate::tensor::{FloatType, Shape};
 use std::ops::Range as Elements;
 
 /// Bytes of elements in a chunk: small enough for a core's cache, large enough to read.
-const CHUNK_BYTES: u64 = 512 * 1024;
+const CHUNK_BYTES: u64 = 1 << 20;
 
 /// What is asked about every tensor.
 #[derive(Clone, Debug, PartialEq)]

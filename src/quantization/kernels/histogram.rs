@@ -5,8 +5,8 @@ use crate::tensor::FloatType;
 
 const PATTERNS: usize = 1 << 16;
 
-/// Patterns that are read before they are counted.
-const RUN: usize = 16;
+/// Patterns that are passed over at once where none of them occurs.
+const RUN: usize = 32;
 
 /// How many elements have each pattern of 16 bits.
 ///
@@ -35,17 +35,16 @@ impl Counts {
         };
         match dtype {
             FloatType::F16 | FloatType::BF16 => {
-                // Read together and counted then, they keep the loads ahead of the stores.
-                let (runs, rest) = bytes.as_chunks::<{ 2 * RUN }>();
+                // Two words of four patterns each, in turn: that neighbours have counters of
+                // their own, and that few loads stand between the stores.
+                let (runs, rest) = bytes.as_chunks::<16>();
                 for run in runs {
-                    let (pairs, _) = run.as_chunks::<2>();
-                    let mut patterns = [0; RUN];
-                    for (pattern, raw) in patterns.iter_mut().zip(pairs) {
-                        *pattern = u16::from_le_bytes(*raw);
-                    }
-                    for [a, b] in patterns.as_chunks::<2>().0 {
-                        counters[usize::from(*a)][0] += 1;
-                        counters[usize::from(*b)][1] += 1;
+                    let run = u128::from_le_bytes(*run);
+                    let [mut a, mut b] = [run as u64, (run >> 64) as u64];
+                    for _ in 0..4 {
+                        counters[usize::from(a as u16)][0] += 1;
+                        counters[usize::from(b as u16)][1] += 1;
+                        (a, b) = (a >> 16, b >> 16);
                     }
                 }
                 for one in rest.as_chunks::<2>().0 {
@@ -89,13 +88,19 @@ impl Counts {
     /// counters are 0 again afterwards.
     pub fn take(&mut self) -> (Vec<u16>, Vec<u32>) {
         let (mut patterns, mut counts) = (Vec::new(), Vec::new());
-        for (pattern, pair) in (0..=u16::MAX).zip(self.counters.iter_mut()) {
-            // They count at most `CAPACITY` elements together.
-            let count = pair[0] + pair[1];
-            if count > 0 {
-                patterns.push(pattern);
-                counts.push(count);
-                *pair = [0; 2];
+        for (run, first) in self.counters.chunks_mut(RUN).zip((0..=u16::MAX).step_by(RUN)) {
+            // Most patterns never occur.
+            if run.as_flattened().iter().fold(0, |any, count| any | count) == 0 {
+                continue;
+            }
+            for (pattern, pair) in (first..).zip(run) {
+                // They count at most `CAPACITY` elements together.
+                let count = pair[0] + pair[1];
+                if count > 0 {
+                    patterns.push(pattern);
+                    counts.push(count);
+                    *pair = [0; 2];
+                }
             }
         }
         (patterns, counts)
