@@ -229,6 +229,20 @@ impl<'a> Tile<'a> {
         tile.is_full = count == LANES;
         Some(tile)
     }
+
+    /// Its groups where each of them is a block of 32 elements.
+    #[inline(always)]
+    pub(super) fn blocks<E: Narrow>(&self) -> Option<Lanes<&'a [E::Raw; 2]>> {
+        let block = |group: &'a [u8]| -> Option<&'a [E::Raw; 2]> {
+            let (whole, tail) = E::split(group);
+            whole.try_into().ok().filter(|_| tail.is_empty())
+        };
+        let mut blocks = [block(self.groups[0])?; LANES];
+        for (place, group) in blocks.iter_mut().zip(self.groups) {
+            *place = block(group)?;
+        }
+        Some(blocks)
+    }
 }
 
 /// The absmaxes of each nesting from those of the one before: of the pair, then of the
@@ -245,6 +259,7 @@ pub(super) fn paired(own: Lanes<f32>, nesting: usize) -> Lanes<f32> {
 }
 
 /// The scales of a tile, and divisors where they are ordinary.
+#[derive(Clone, Copy)]
 pub(super) struct TileScales {
     absmax: Lanes<f32>,
     stored: Lanes<f32>,
@@ -255,6 +270,15 @@ pub(super) struct TileScales {
 }
 
 impl TileScales {
+    /// Of no groups.
+    pub(super) const NOTHING: TileScales = TileScales {
+        absmax: [0.0; LANES],
+        stored: [0.0; LANES],
+        divisors: Divisors::NOTHING,
+        is_ordinary: [false; LANES],
+        are_plain: false,
+    };
+
     #[inline(always)]
     pub(super) fn new<L: Level>(
         level: L,

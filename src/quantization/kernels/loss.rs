@@ -8,7 +8,7 @@ use super::group::{
     GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, Tile, TileScales, Wanted,
     block_errors, group_error, paired,
 };
-use super::lanes::{Element, LANES, Narrow, by_single, fold};
+use super::lanes::{Element, LANES, Lanes, Narrow, PAIR, by_single, fold, zip};
 use super::level::Level;
 use super::levels::Seen;
 use super::rounding::{Divisor, Grid, IntegersHalfEven, is_ordinary};
@@ -115,7 +115,7 @@ impl Kernel for LossOf<'_> {
             let cuts = self.cuts.unwrap_or(Cuts { first: usize::MAX, length: usize::MAX });
             let mut channels = Vec::new();
             for channel in cuts.slices(self.bytes, E::SIZE) {
-                pass.groups::<E>(std::iter::once((channel, [divisor])));
+                pass.group::<E, true>(channel, &[divisor]);
                 let [loss] = pass.cut();
                 channels.push(loss);
             }
@@ -148,27 +148,26 @@ impl<const N: usize> GroupLossesOf<'_, N> {
     #[inline(always)]
     fn sweep<E: Narrow, L: Level>(&self, level: L) -> Result<[GroupLosses; N], NoScale> {
         let GroupLossesOf { dtype, bytes, layout, how, wanted } = *self;
+        // No element is beyond its own group's scale, unless that was rounded to fewer bits.
+        let clamped = !matches!(how.scale_type, FloatType::F32 | FloatType::F64);
         let mut pass = Pass::<L, N>::new(level);
         let mut notes = [(); N].map(|()| Notes::new(&wanted));
         let mut groups = layout.slices(bytes, E::SIZE).peekable();
         while let Some(tile) = Tile::next::<E, L>(level, &mut groups, 1 << (N - 1)) {
             let mut absmax = tile.absmax;
-            let mut nesting = 0;
-            let mut made = [(); N].map(|()| {
-                absmax = paired(absmax, nesting);
-                nesting += 1;
-                TileScales::new(level, absmax, &how)
-            });
+            let mut made = [TileScales::NOTHING; N];
             // A group that needs care in one nesting gets it in all.
             let mut ordinary = [true; LANES];
-            for made in &made {
-                for (ordinary, is) in ordinary.iter_mut().zip(made.is_ordinary) {
-                    *ordinary &= is;
-                }
+            // A closure would not have the level's instructions.
+            for (nesting, made) in made.iter_mut().enumerate() {
+                absmax = paired(absmax, nesting);
+                *made = TileScales::new(level, absmax, &how);
+                ordinary = zip(ordinary, made.is_ordinary, |all, is| all & is);
             }
             for made in &mut made {
                 made.is_ordinary = ordinary;
             }
+            let all_ordinary = ordinary == [true; LANES];
             let mut from = 0;
             while from < LANES {
                 let (mut to, mut ends) = (LANES, false);
@@ -176,12 +175,26 @@ impl<const N: usize> GroupLossesOf<'_, N> {
                     // All of them say the same: groups and channels are one and the same.
                     (to, ends) = notes.take(&tile, from, made, nesting, (dtype, &how))?;
                 }
-                let lanes = (from..to).filter(|&lane| ordinary[lane]);
-                pass.groups::<E>(lanes.map(|lane| {
-                    let mut nestings = made.iter();
-                    let divisors = [(); N].map(|()| nestings.next().map(|m| m.divisors.at(lane)));
-                    (tile.groups[lane], divisors.map(|d| d.unwrap_or(Divisor::NOTHING)))
-                }));
+                let blocks = tile.blocks::<E>();
+                if let Some(blocks) = blocks.filter(|_| (from, to) == (0, LANES) && all_ordinary) {
+                    match clamped {
+                        true => pass.blocks::<E, true>(blocks, &made),
+                        false => pass.blocks::<E, false>(blocks, &made),
+                    }
+                    from = LANES;
+                }
+                for lane in from..to {
+                    if ordinary[lane] {
+                        let mut divisors = [Divisor::NOTHING; N];
+                        for (divisor, made) in divisors.iter_mut().zip(&made) {
+                            *divisor = made.divisors.at(lane);
+                        }
+                        match clamped {
+                            true => pass.group::<E, true>(tile.groups[lane], &divisors),
+                            false => pass.group::<E, false>(tile.groups[lane], &divisors),
+                        }
+                    }
+                }
                 if ends {
                     for (notes, loss) in notes.iter_mut().zip(pass.cut()) {
                         notes.cutter.end(loss);
@@ -230,31 +243,51 @@ impl<L: Level, const N: usize> Pass<L, N> {
         }
     }
 
-    /// Adds groups, each with its divisors.
+    /// Adds a group with its divisors.
     #[inline(always)]
-    fn groups<'b, E: Narrow>(&mut self, groups: impl Iterator<Item = (&'b [u8], [Divisor; N])>) {
+    fn group<E: Narrow, const CLAMPED: bool>(&mut self, group: &[u8], divisors: &[Divisor; N]) {
         let l = self.level;
-        let (mut signal, mut noise) = (self.signal, self.noise);
-        let mut filled = self.filled;
-        for (group, divisors) in groups {
-            for run in group.chunks(RUN * E::SIZE) {
-                let (whole, tail) = E::split(run);
-                for raw in whole {
-                    step::<L, N>(l, E::load(l, raw), &divisors, &mut signal, &mut noise);
-                }
-                if !tail.is_empty() {
-                    let x = E::load(l, &E::pad(tail));
-                    step::<L, N>(l, x, &divisors, &mut signal, &mut noise);
-                }
-                filled += run.len() / E::SIZE;
-                if filled >= BLOCK {
-                    (self.signal, self.noise) = (signal, noise);
-                    self.end_block();
-                    (signal, noise, filled) = (self.signal, self.noise, 0);
-                }
+        for run in group.chunks(RUN * E::SIZE) {
+            let (mut signal, mut noise) = (self.signal, self.noise);
+            let (whole, tail) = E::split(run);
+            for raw in whole {
+                step::<L, N, CLAMPED>(l, E::load(l, raw), divisors, &mut signal, &mut noise);
+            }
+            if !tail.is_empty() {
+                let x = E::load(l, &E::pad(tail));
+                step::<L, N, CLAMPED>(l, x, divisors, &mut signal, &mut noise);
+            }
+            (self.signal, self.noise) = (signal, noise);
+            self.filled += run.len() / E::SIZE;
+            if self.filled >= BLOCK {
+                self.end_block();
             }
         }
-        (self.signal, self.noise, self.filled) = (signal, noise, filled);
+    }
+
+    /// Adds the groups of a tile that are a block each.
+    #[inline(always)]
+    fn blocks<E: Narrow, const CLAMPED: bool>(
+        &mut self,
+        blocks: Lanes<&[E::Raw; 2]>,
+        made: &[TileScales; N],
+    ) {
+        let l = self.level;
+        let (mut signal, mut noise) = (self.signal, self.noise);
+        for lane in 0..LANES {
+            let mut divisors = [Divisor::NOTHING; N];
+            for (divisor, made) in divisors.iter_mut().zip(made) {
+                *divisor = made.divisors.at(lane);
+            }
+            for raw in blocks[lane] {
+                step::<L, N, CLAMPED>(l, E::load(l, raw), &divisors, &mut signal, &mut noise);
+            }
+        }
+        (self.signal, self.noise) = (signal, noise);
+        self.filled += LANES * PAIR;
+        if self.filled >= BLOCK {
+            self.end_block();
+        }
     }
 
     #[inline(always)]
@@ -292,7 +325,7 @@ impl<L: Level, const N: usize> Pass<L, N> {
 }
 
 #[inline(always)]
-fn step<L: Level, const N: usize>(
+fn step<L: Level, const N: usize, const CLAMPED: bool>(
     l: L,
     x: L::F32,
     divisors: &[Divisor; N],
@@ -301,7 +334,11 @@ fn step<L: Level, const N: usize>(
 ) {
     *signal = l.add(*signal, l.mul(x, x));
     for (noise, divisor) in noise.iter_mut().zip(divisors) {
-        let (q, _) = IntegersHalfEven.round(l, divisor.quotient(l, x));
+        let quotients = match CLAMPED {
+            true => divisor.quotient(l, x),
+            false => divisor.quotient_within(l, x),
+        };
+        let (q, _) = IntegersHalfEven.round(l, quotients);
         let d = l.sub(x, l.mul(l.splat(divisor.scale), q));
         *noise = l.add(*noise, l.mul(d, d));
     }

@@ -53,7 +53,12 @@ impl Divisor {
     /// might underflow, the quotient is below 2⁻⁵⁰ and every grid rounds it to zero.
     #[inline(always)]
     pub(super) fn quotient<L: Level>(&self, l: L, x: L::F32) -> L::F32 {
-        let x = l.max(l.min(x, l.splat(self.limit)), l.splat(-self.limit));
+        self.quotient_within(l, l.max(l.min(x, l.splat(self.limit)), l.splat(-self.limit)))
+    }
+
+    /// The same of elements that are no larger than the limit.
+    #[inline(always)]
+    pub(super) fn quotient_within<L: Level>(&self, l: L, x: L::F32) -> L::F32 {
         let scale = l.splat(self.scale);
         if L::FMA {
             let inverse = l.splat(self.inverse);
@@ -76,6 +81,14 @@ pub(super) struct Divisors {
 }
 
 impl Divisors {
+    /// By which everything becomes zero.
+    pub(super) const NOTHING: Divisors = Divisors {
+        scale: [1.0; LANES],
+        limit: [0.0; LANES],
+        inverse: [1.0; LANES],
+        lost: [0.0; LANES],
+    };
+
     /// For ordinary scales, onto levels up to `qmax`.
     #[inline(always)]
     pub(super) fn new<L: Level>(_: L, scales: Lanes<f32>, qmax: f32) -> Divisors {
