@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod channels;
+mod chunk_store;
 pub mod diff;
 pub mod duplicates;
 mod in_order;
