@@ -108,7 +108,7 @@ impl<'a> Row<'a> {
 
 /// That a tensor asked for by name has no quantized form.
 pub fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> ExportError {
-    let (path, tensor) = (checkpoint.path().to_owned(), checkpoint.tensor(id).name.clone());
+    let (path, tensor) = (checkpoint.path().to_owned(), checkpoint.tensor(id).name.to_string());
     ExportError::NotQuantizable { path, tensor, why: why.clone() }
 }
 

@@ -221,7 +221,7 @@ impl Test {
         let tensor = model.checkpoint.tensor(id);
         match self {
             Test::Regex(regex) => regex.is_match(&tensor.name),
-            Test::Glob(glob) => glob.is_match(&tensor.name),
+            Test::Glob(glob) => glob.is_match(tensor.name.as_str()),
             Test::DType(wanted) => {
                 let begins = |name: &str| name.to_lowercase().starts_with(wanted);
                 begins(tensor.dtype.name())
