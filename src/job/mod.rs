@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod channels;
+pub mod clip;
 pub mod diff;
 pub mod duplicates;
 mod in_order;

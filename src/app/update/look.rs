@@ -28,7 +28,9 @@ impl App {
         if self.histogram.wants(id, facts) {
             effects.push(Effect::Count(id));
         }
-        self.histogram.judge(id, facts, self.model.plan().rounding);
+        let rounding = self.model.plan().rounding;
+        self.histogram.judge(id, facts, rounding);
+        effects.extend(self.histogram.wants_measured(id, rounding).map(Effect::MeasureClip));
     }
 
     fn compare_schemes(&mut self, effects: &mut Effects) {
@@ -87,7 +89,8 @@ impl App {
         let scheme = QuantizationScheme::PER_TENSOR;
         self.model.mark_with(id, Quantizer { calibration, scheme });
         let (name, db) = (calibration_name(calibration), decibels(clipped.error.sqnr_db));
-        self.say(format!("marked per tensor, {name}: {db}"));
+        let about = if clipped.exact { "" } else { "≈ " };
+        self.say(format!("marked per tensor, {name}: {about}{db}"));
         self.plan_changed();
     }
 
