@@ -1,6 +1,8 @@
 //! From header to index, and `inspect` as a whole process, for checkpoints with more tensors
 //! than any other: `cargo bench --bench opening [-- --dir DIR --rounds 15]`.
 //!
+//! Then the inspector's first frame on a terminal, also of 2 GiB.
+//!
 //! 100,000 tensors in one file and in 50 shards, each time as a ratio to the safetensors crate's
 //! `read_metadata` of the same bytes in the same run, and to a walk over the same JSON that
 //! keeps nothing; a sparse terabyte in 200 shards. Compare ratios: absolute figures drift.
@@ -11,12 +13,14 @@ mod generate;
 mod process;
 
 use clap::Parser;
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use process::{PROGRAM, median, run};
 use quantscope::checkpoint::{Checkpoint, safetensors};
 use quantscope::tensor::FloatType;
 use serde::de::IgnoredAny;
 use std::hint::black_box;
-use std::io;
+use std::io::{self, Read};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -135,7 +139,55 @@ fn inspecting(model: &Path, rounds: usize) -> io::Result<()> {
     Ok(())
 }
 
-fn main() -> io::Result<()> {
+const ROWS: NonZero<u16> = NonZero::new(36).expect("more than none");
+const COLUMNS: NonZero<u16> = NonZero::new(120).expect("more than none");
+
+/// A start of the inspector on a terminal: how long until the first whole frame, and what it
+/// holds then. The first frame's last line ends with the key that quits.
+fn first_frame(model: &Path) -> Result<(f64, Option<u64>), Box<dyn std::error::Error>> {
+    let home = tempfile::tempdir()?;
+    let pty = native_pty_system();
+    let pair = pty.openpty(PtySize {
+        rows: ROWS.get(),
+        cols: COLUMNS.get(),
+        pixel_width: 0,
+        pixel_height: 0,
+    })?;
+    let mut command = CommandBuilder::new(PROGRAM);
+    command.arg(model);
+    command.env("TERM", "xterm-256color");
+    for place in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"] {
+        command.env(place, home.path());
+    }
+    let mut reader = pair.master.try_clone_reader()?;
+    let started = Instant::now();
+    let mut child = pair.slave.spawn_command(command)?;
+    let mut screen = vt100::Parser::new(ROWS, COLUMNS, 0);
+    let mut buffer = [0; 1 << 16];
+    let found = loop {
+        let read = reader.read(&mut buffer)?;
+        screen.process(buffer.get(..read).unwrap_or_default());
+        let lines: Vec<String> = screen.screen().rows(0, COLUMNS.get()).collect();
+        if lines.last().is_some_and(|line| line.trim_end().ends_with("quit")) {
+            let took = started.elapsed().as_secs_f64() * 1e3;
+            break (took, child.process_id().and_then(process::peak));
+        }
+    };
+    child.kill()?;
+    child.wait()?;
+    Ok(found)
+}
+
+fn first_frames(model: &Path, rounds: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let frames = (0..rounds).map(|_| first_frame(model)).collect::<Result<Vec<_>, _>>()?;
+    let peak = frames.iter().filter_map(|frame| frame.1).max();
+    let peak = peak.map_or("–".into(), |peak| format!("{:.0} MiB", peak as f64 / 1048576.0));
+    let took = median(frames.into_iter().map(|frame| frame.0).collect());
+    println!("| the inspector's first frame | {took:.0} | {peak} by then |");
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Args { dir, rounds, .. } = Args::parse();
     let dir = tempfile::tempdir_in(dir.unwrap_or_else(std::env::temp_dir))?;
     let many = |out, shards| generate::Args {
@@ -148,6 +200,12 @@ fn main() -> io::Result<()> {
         seed: 1,
     };
     let terabyte = generate::Args { bytes: 1 << 40, tensors: 2000, ..many("terabyte", 200) };
+    let large = generate::Args {
+        bytes: 2 << 30,
+        tensors: 300,
+        sparse: false,
+        ..many("large.safetensors", 1)
+    };
     for (what, args) in [
         ("100,000 tensors in one file", many("one.safetensors", 1)),
         ("100,000 tensors in 50 shards", many("shards", 50)),
@@ -156,8 +214,14 @@ fn main() -> io::Result<()> {
         generate::run(&args)?;
         opening(&args.out, rounds)?;
         inspecting(&args.out, rounds)?;
+        first_frames(&args.out, rounds)?;
     }
     println!("\n1 TiB in 200 shards, a sparse file each");
     generate::run(&terabyte)?;
-    inspecting(&terabyte.out, rounds)
+    inspecting(&terabyte.out, rounds)?;
+    first_frames(&terabyte.out, rounds)?;
+    println!("\n2 GiB in 300 tensors");
+    generate::run(&large)?;
+    inspecting(&large.out, rounds)?;
+    first_frames(&large.out, rounds)
 }

@@ -17,21 +17,24 @@ pub struct Run {
 pub fn run(command: &mut Command) -> io::Result<Run> {
     let started = Instant::now();
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = None;
+    let mut most = None;
     loop {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let held = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = held.and_then(|held| held.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        peak = peak.max(kib.map(|kib| kib << 10));
+        most = most.max(peak(child.id()));
         match child.try_wait()? {
             None => std::thread::sleep(Duration::from_millis(1)),
             Some(ended) if ended.success() => {
-                return Ok(Run { wall: started.elapsed(), peak });
+                return Ok(Run { wall: started.elapsed(), peak: most });
             }
             Some(ended) => return Err(io::Error::other(format!("{command:?}: {ended}"))),
         }
     }
+}
+
+/// The most memory a process has held so far, where the system tells.
+pub fn peak(process: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let held = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    held.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 pub fn median(mut all: Vec<f64>) -> f64 {
