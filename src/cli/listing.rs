@@ -150,6 +150,19 @@ impl Tally {
         }
     }
 
+    /// Takes over what another has counted of later tensors.
+    pub fn absorb(&mut self, later: Tally) {
+        let Totals { tensors, parameters, bytes, bytes_quantized } = later.totals;
+        self.totals.tensors += tensors;
+        self.totals.parameters += parameters;
+        self.totals.bytes += bytes;
+        self.totals.bytes_quantized += bytes_quantized;
+        self.selected += later.selected;
+        self.unread += later.unread;
+        self.first_unread = self.first_unread.take().or(later.first_unread);
+        self.refused = self.refused.take().or(later.refused);
+    }
+
     /// The line below a table.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Totals { tensors, parameters, bytes, bytes_quantized } = self.totals;
