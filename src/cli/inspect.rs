@@ -12,6 +12,7 @@ use crate::text::{figures, names};
 use clap::Args;
 use rayon::prelude::*;
 use std::io::{self, Write};
+use std::mem::ManuallyDrop;
 
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -27,11 +28,12 @@ pub struct Inspect {
 
 /// Tensors that one worker lists, and how many at once wait to be printed.
 const PART: usize = 4096;
-const BATCH: usize = 16 * PART;
+const BATCH: usize = 4 * PART;
 
 impl Inspect {
     pub fn run(self) -> Result<(), Error> {
-        let checkpoint = self.model.open()?;
+        // Given back with the process: piece by piece it takes longer.
+        let checkpoint = ManuallyDrop::new(self.model.open()?);
         let selection = self.selection.selection();
         let scheme = self.scheme.scheme;
         let tensors = selection.matching(&checkpoint)?;
