@@ -201,7 +201,7 @@ impl<'c> Reader<'c> {
         work: impl FnOnce(&mut dyn FnMut(u64, &mut [u8]) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
         let source = &self.checkpoint.shards()[stored.shard as usize].source;
-        let of_tensor = |e| CheckpointError { tensor: Some(stored.name.clone()), ..e };
+        let of_tensor = |e| CheckpointError { tensor: Some(stored.name.to_string()), ..e };
         let handle = match self.open.iter().position(|(shard, _)| *shard == stored.shard) {
             Some(place) => self.open.remove(place).1,
             None => source.open().map_err(of_tensor)?,

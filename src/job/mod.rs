@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod channels;
 mod chunk_store;
+pub mod clip;
 pub mod diff;
 pub mod duplicates;
 mod in_order;
