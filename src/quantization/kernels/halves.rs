@@ -168,3 +168,83 @@ pub(super) fn reciprocal_will_do<E: Half, L: Level>(l: L, divisor: &Divisor, qma
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::level::Baseline;
+    use super::*;
+
+    fn scales() -> impl Iterator<Item = f32> {
+        let mut state = 9u64;
+        (0..3000).map(move |_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let mantissa = (state >> 41) as f32 / (1 << 23) as f32;
+            (1.0 + mantissa) * ((state >> 33 & 15) as f32 - 14.0).exp2()
+        })
+    }
+
+    fn quotient<E: Half>(pattern: u16, scale: f32) -> f32 {
+        E::read(&pattern.to_le_bytes()) / scale
+    }
+
+    fn assert_thresholds_stand_between_levels<E: Half>() {
+        for scale in scales().take(50) {
+            let divisor = Divisor::new(Baseline, scale, 127.0);
+            for level in 0..=127 {
+                let level = level as f32;
+                let last = last_at_most::<E>(&divisor, level);
+                assert!(quotient::<E>(last, scale).round_ties_even() <= level, "{scale} {level}");
+                if last + 1 < E::INFINITY {
+                    let next = quotient::<E>(last + 1, scale).round_ties_even();
+                    assert!(next > level, "{scale} {level}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn thresholds_stand_between_levels() {
+        assert_thresholds_stand_between_levels::<bf16>();
+        assert_thresholds_stand_between_levels::<f16>();
+    }
+
+    /// Every pattern, and that there are scales whose reciprocal will not do.
+    #[test]
+    fn a_reciprocal_will_do_where_it_rounds_every_pattern_as_dividing_does() {
+        let mut refused = 0;
+        for scale in scales() {
+            let divisor = Divisor::new(Baseline, scale, 127.0);
+            let will_do = reciprocal_will_do::<f16, _>(Baseline, &divisor, 127.0);
+            let last = last_at_most::<f16>(&divisor, 127.0);
+            let agree = (0..=last).all(|pattern| {
+                let x = f16::from_bits(pattern).to_f32();
+                (x / scale).round_ties_even() == (x * divisor.inverse).round_ties_even()
+            });
+            assert!(agree || !will_do, "{scale}");
+            refused += usize::from(!will_do);
+        }
+        assert!((1..1000).contains(&refused), "{refused} of 3000");
+    }
+
+    #[test]
+    fn extremes_of_one_sign_and_of_both_are_told() {
+        for (values, expected) in [
+            (vec![1.5f32, 0.25, 3.0], (0.25, 3.0)),
+            (vec![-1.5, -0.25, -3.0], (-3.0, -0.25)),
+            (vec![-1.5, 0.25, 3.0], (-1.5, 3.0)),
+            (vec![-0.0, 0.0], (-0.0, 0.0)),
+        ] {
+            let mut raw = [[[0; 2]; LANES]; 2];
+            for (i, raw) in raw.as_flattened_mut().iter_mut().enumerate() {
+                *raw = bf16::from_f32(values[i % values.len()]).to_le_bytes();
+            }
+            let mut extremes = Extremes::new(Baseline);
+            extremes.add(Baseline.load_u16(&raw));
+            let range = extremes.range::<bf16>(PAIR).expect("finite");
+            assert_eq!((range.min, range.max), expected, "{values:?}");
+        }
+        let mut extremes = Extremes::new(Baseline);
+        extremes.add([0xFF80; PAIR]);
+        assert_eq!(extremes.range::<bf16>(PAIR), None);
+    }
+}

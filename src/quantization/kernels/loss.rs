@@ -188,8 +188,8 @@ impl<const N: usize> GroupLossesOf<'_, N> {
                     }
                     from = LANES;
                 }
-                for lane in from..to {
-                    if ordinary[lane] {
+                for (lane, &is_ordinary) in ordinary.iter().enumerate().take(to).skip(from) {
+                    if is_ordinary {
                         let mut divisors = [Divisor::NOTHING; N];
                         for (divisor, made) in divisors.iter_mut().zip(&made) {
                             *divisor = made.divisors.at(lane);
@@ -279,12 +279,12 @@ impl<L: Level, const N: usize> Pass<L, N> {
     ) {
         let l = self.level;
         let (mut signal, mut noise) = (self.signal, self.noise);
-        for lane in 0..LANES {
+        for (lane, block) in blocks.into_iter().enumerate() {
             let mut divisors = [Divisor::NOTHING; N];
             for (divisor, made) in divisors.iter_mut().zip(made) {
                 *divisor = made.divisors.at(lane);
             }
-            for raw in blocks[lane] {
+            for raw in block {
                 step::<L, N, CLAMPED>(l, E::load(l, raw), &divisors, &mut signal, &mut noise);
             }
         }

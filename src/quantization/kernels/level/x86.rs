@@ -168,7 +168,8 @@ impl Level for Avx2 {
             {
                 let odd = [_mm256_set1_epi32(0xFFFF_0000_u32 as i32); 2];
                 let even = [_mm256_slli_epi32::<16>(a[0]), _mm256_slli_epi32::<16>(a[1])];
-                [transmute(even), transmute(both!(_mm256_and_si256(a, odd)))]
+                let odd = both!(_mm256_and_si256(a, odd));
+                [both!(_mm256_castsi256_ps(even)), both!(_mm256_castsi256_ps(odd))]
             }
         }
         fn any_bit0(a: [__m256i; 2]) -> bool {
@@ -279,7 +280,8 @@ impl Level for Avx512 {
         fn singles(a: __m512i) -> [__m512; 2] {
             {
                 let odd = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
-                [transmute(_mm512_slli_epi32::<16>(a)), transmute(_mm512_and_si512(a, odd))]
+                let (even, odd) = (_mm512_slli_epi32::<16>(a), _mm512_and_si512(a, odd));
+                [_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd)]
             }
         }
         fn any_bit0(a: __m512i) -> bool { _mm512_test_epi32_mask(a, _mm512_set1_epi32(1)) != 0 }
