@@ -58,6 +58,9 @@ pub struct Cli {
     pub threads: Option<u16>,
     #[command(flatten)]
     pub cache: options::CacheArgs,
+    /// Settings; $XDG_CONFIG_HOME/quantscope/config.toml if not given.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub screen: ScreenArgs,
     #[command(subcommand)]
@@ -67,9 +70,6 @@ pub struct Cli {
 /// What the inspector is told on its way.
 #[derive(Debug, Args)]
 pub struct ScreenArgs {
-    /// Settings; $XDG_CONFIG_HOME/quantscope/config.toml if not given.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
     /// What reaches the layers, as assets/record_activations.py records it; `demo:` is what is
     /// built in for the demo, which opens it by itself.
     #[arg(long, value_name = "FILE", num_args = 1..)]
