@@ -147,6 +147,10 @@ pub struct App {
     postponed: bool,
     /// Captures to open at the start.
     pub activations: Vec<PathBuf>,
+    /// The columns are not those of the settings any more.
+    own_columns: bool,
+    /// The mouse has the table's scroll bar.
+    pub bar_held: bool,
     /// The path compared with last.
     compared_with: String,
     /// What `n` and `N` look for.
@@ -189,6 +193,8 @@ impl App {
             measuring: HashMap::new(),
             postponed: false,
             activations: Vec::new(),
+            own_columns: false,
+            bar_held: false,
             compared_with: String::new(),
             search: Filter::everything(),
             generation: 0,

@@ -70,7 +70,9 @@ pub fn metadata(checkpoint: &Checkpoint, config: Option<&Option<Result<String, S
 }
 
 /// What SQNR is and what is good.
-pub fn legend(thresholds: &Thresholds) -> Pager {
+///
+/// `opens`: the key that opens activations.
+pub fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
     let Thresholds { fair, good, excellent } = thresholds;
     let verdict = |db: String, verdict: Verdict, meaning: String| {
         Line::Field(format!("{db:<12}{}", verdict.word()), meaning)
@@ -83,9 +85,9 @@ pub fn legend(thresholds: &Thresholds) -> Pager {
     let between = |worse: &f64, better: &f64| format!("{} to {}", share(better), share(worse));
     let state = |state: &State| Line::Field(format!("is:{}", state.word()), state.meaning().into());
     let mut lines = vec![
-        Line::text(
-            "SQNR and its like are errors of the weights: how far the quantized weights are from the original ones. How far a layer's output moves depends on what reaches it too: A opens recorded activations, and the column output tells it.",
-        ),
+        Line::text(format!(
+            "SQNR and its like are errors of the weights: how far the quantized weights are from the original ones. How far a layer's output moves depends on what reaches it too: {opens} opens recorded activations, and the column output tells it.",
+        )),
         Line::Blank,
         Line::Heading("SQNR, signal to quantization noise".to_owned()),
         Line::text(
@@ -121,7 +123,7 @@ pub fn legend(thresholds: &Thresholds) -> Pager {
         Line::Heading("Marks".to_owned()),
         Line::field("●", "to be quantized; on a module, everything in it that can be"),
         Line::field("◐", "a module of which a part is marked"),
-        Line::field("!", "cannot be read or has no scale: the detail says why"),
+        Line::field("!", "something is odd; in a mark's place: it cannot be read or has no scale"),
         Line::field("dim name", "a vector, norm or embedding: left as it is unless marked by hand"),
         Line::Blank,
         Line::Heading("Other figures".to_owned()),
@@ -137,6 +139,7 @@ pub fn legend(thresholds: &Thresholds) -> Pager {
         Line::field("per tensor", "one scale for all; what every reader understands"),
         Line::field("per channel", "one scale per output channel, along axis 0"),
         Line::field("block n", "one scale per n elements of the last axis"),
+        Line::field("channel − tensor", "a column: how far one SQNR is above the other"),
         Line::Blank,
         Line::Heading("Filters, all of them together".to_owned()),
         Line::field("words", "in the name; letters here and there if no name holds them so"),

@@ -3,7 +3,7 @@
 use super::paint;
 use super::theme::Theme;
 use crate::app::channels::Channels;
-use crate::app::figures::{count, decibels, value};
+use crate::app::figures::{count, decibels, gained, value};
 use crate::app::pager::wrap;
 use crate::app::{Action, App, Calibration};
 use crate::tensor::TensorId;
@@ -130,7 +130,7 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
         };
         let gain = channel.own_db - channel.shared_db;
         let gain = match gain.is_finite() {
-            true => format!("{gain:+.1} dB").replace('-', "−"),
+            true => gained(gain),
             false => String::new(),
         };
         let line = Line::from(vec![
