@@ -397,7 +397,8 @@ impl Runner {
     fn resized(&mut self, screen: &mut Screen) -> std::io::Result<()> {
         let viewport = ui::layout::viewport(screen.terminal.size()?, &self.app);
         if viewport != self.app.viewport {
-            app::update(&mut self.app, Event::Resized(viewport));
+            // More may be seen than has been read.
+            self.handle(Event::Resized(viewport), screen)?;
         }
         Ok(())
     }

@@ -220,3 +220,30 @@ fn tabs_and_the_wheel_answer_in_the_whole_screen_view_too() {
     driver.send(quantscope::app::Event::Wheel(3));
     assert_eq!(driver.app.values.top(), 3, "{}", driver.screen());
 }
+
+/// However it comes to be seen, what is seen is read.
+#[test]
+fn values_that_come_into_sight_by_resizing_are_read() {
+    let mut driver = Driver::open(DEMO);
+    driver.resize(120, 24);
+    driver.press("BackTab");
+    driver.expect("dequantized");
+    driver.resize(120, 200);
+    driver.press("Enter");
+    driver.resize(120, 400);
+    driver.expect_not("reading");
+    let rows = driver.rows();
+    let last = rows.iter().rposition(|row| row.contains("[")).expect("values");
+    assert!(!rows[last].contains('…'), "{}", rows[last]);
+}
+
+#[test]
+fn what_does_not_fit_a_rule_says_so() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.resize(60, 15);
+    driver.press("/");
+    driver.type_text("down_proj");
+    driver.press("Enter");
+    driver.expect("2 of 21 tensors match down_proj");
+    driver.expect("n and N still fin…");
+}

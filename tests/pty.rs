@@ -160,6 +160,21 @@ fn marks_and_place_are_there_again_the_next_time() {
     assert_eq!(session.end().exit_code(), 0);
 }
 
+/// The first size of the screen comes before anything else: what it needs is read all the same.
+#[test]
+fn the_values_of_last_time_are_read_again() {
+    let home = tempfile::tempdir().expect("a directory");
+    let kept = [("XDG_STATE_HOME", home.path().to_str().expect("text"))];
+    for keys in ["\x1b[Z", ""] {
+        let mut session = Session::start(&["tests/data/tiny-llama/single"], &kept);
+        session.wait_for("calibrated");
+        session.press(keys);
+        session.wait_for("dequantized");
+        session.press("q");
+        assert_eq!(session.end().exit_code(), 0);
+    }
+}
+
 #[test]
 fn settings_change_keys_glyphs_and_columns() {
     let home = tempfile::tempdir().expect("a directory");

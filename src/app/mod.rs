@@ -27,7 +27,7 @@ mod session;
 pub mod settings;
 pub mod sketch;
 pub mod table;
-mod texts;
+pub mod texts;
 pub mod tree;
 mod update;
 pub mod values;

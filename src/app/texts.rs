@@ -69,6 +69,13 @@ pub fn metadata(checkpoint: &Checkpoint, config: Option<&Option<Result<String, S
     Pager::new("Metadata", lines)
 }
 
+/// What the schemes are.
+pub const SCHEMES_SAID: [(&str, &str); 3] = [
+    ("per tensor", "one scale for all; what every reader understands"),
+    ("per channel", "one scale per output channel, along axis 0"),
+    ("block n", "one scale per n elements of the last axis"),
+];
+
 /// What SQNR is and what is good.
 ///
 /// `opens`: the key that opens activations.
@@ -136,9 +143,9 @@ pub fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         Line::field("scale", "absmax / 127: the distance between two levels"),
         Line::Blank,
         Line::Heading("Schemes".to_owned()),
-        Line::field("per tensor", "one scale for all; what every reader understands"),
-        Line::field("per channel", "one scale per output channel, along axis 0"),
-        Line::field("block n", "one scale per n elements of the last axis"),
+    ];
+    lines.extend(SCHEMES_SAID.map(|(scheme, meaning)| Line::field(scheme, meaning)));
+    lines.extend([
         Line::field("channel − tensor", "a column: how far one SQNR is above the other"),
         Line::Blank,
         Line::Heading("Filters, all of them together".to_owned()),
@@ -148,7 +155,7 @@ pub fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         Line::field("dtype:bf16", "the type, or the layout of what is stored quantized"),
         Line::field("size>10M", "bytes; also params, sqnr and absmax, with < <= > >= ="),
         Line::field("!", "before any of them: not"),
-    ];
+    ]);
     lines.extend(State::ALL.iter().map(state));
     lines.extend([Line::Blank, Line::text("Sizes are decimal: 1 MB is 1 000 000 bytes.")]);
     Pager::new("What the figures mean", lines)

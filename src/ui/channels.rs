@@ -96,14 +96,16 @@ const WORDY: u16 = 96;
 
 fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Theme) {
     let wordy = area.width >= WORDY;
-    let column = if wordy { 24 } else { 10 };
     let (shared, own) = match wordy {
-        true => ("with the tensor's scale", "with its own"),
+        true => ("tensor's scale", "own scale"),
         false => ("shared", "own scale"),
     };
+    // A figure, and the word on it.
+    let (figure, word) = if wordy { (17, 10) } else { (10, 0) };
+    let column = figure + word;
     let heads = format!(
-        "{:>7}{:>11}{:>10}{shared:>column$}{own:>column$}{:>10}",
-        "channel", "absmax", "× median", "gain"
+        "{:>7}{:>11}{:>10}{shared:>figure$}{:word$}{own:>figure$}{:word$}{:>10}",
+        "channel", "absmax", "× median", "", "", "gain"
     );
     paint::line(buf, area, 0, &Line::styled(heads, theme.dim));
     let shown = channels.ranked.iter().skip(app.channels.top());

@@ -9,7 +9,7 @@ use crate::app::figures::{bytes, count, counted, decibels, gained, parameters, p
 use crate::app::pager::wrap;
 use crate::app::table::{Row, VERDICTS};
 use crate::app::tree::{Item, NodeId};
-use crate::app::{Action, App, Calibration, Tab, names, outputs};
+use crate::app::{Action, App, Calibration, Tab, names, outputs, texts};
 use crate::quantization::{self, ErrorStatistics, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
@@ -424,10 +424,20 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts,
         }
         paint::line(buf, area, y, &Line::from(spans));
     }
+    let mut y = below + MEASURED_ONLY.len() as u16;
     let advice = advice(facts, now);
     if !advice.is_empty() {
-        let y = below + MEASURED_ONLY.len() as u16;
         paint::line(buf, area, y, &Line::raw(advice));
+        y += 1;
+    }
+    // What the names mean, where there is room left for it.
+    let measured_only = ("fp8, int4", "measured to compare with; only int8 can be saved");
+    let said = texts::SCHEMES_SAID.into_iter().chain([measured_only]);
+    if y + 5 < area.height {
+        for (y, (name, meaning)) in (y + 1..).zip(said) {
+            let text = format!("{name:<12} {meaning}");
+            paint::line(buf, area, y, &Line::styled(text, theme.dim));
+        }
     }
 }
 

@@ -52,7 +52,11 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         left.push(Span::styled(format!("  {}", app.table.sort.describe()), theme.dim));
     }
     let scheme = scheme_name(app.model.scheme);
-    let right = Line::styled(format!("weight error of int8 {scheme}"), theme.dim);
+    let right = match area.width < 80 && !app.filter_text.is_empty() {
+        true => format!("int8 {scheme}"),
+        false => format!("weight error of int8 {scheme}"),
+    };
+    let right = Line::styled(right, theme.dim);
     paint::rule(buf, area, &Line::from(left), &right, theme);
 }
 

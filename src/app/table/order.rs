@@ -53,6 +53,7 @@ impl Column {
         match self {
             Column::By(scheme) => scheme.to_string(),
             Column::Gain { of, over } => format!("{of} over {over}"),
+            Column::DType => "dtype".to_owned(),
             plain => name_of(plain),
         }
     }
