@@ -151,8 +151,11 @@ fn colours(settings: &Settings) -> Colours {
     let variable = |name| std::env::var(name).ok();
     match settings.theme {
         ThemeChoice::Auto => {
-            Colours::of(variable("NO_COLOR").as_deref(), variable("COLORTERM").as_deref())
+            let [none, true_colour, ground] = ["NO_COLOR", "COLORTERM", "COLORFGBG"].map(variable);
+            Colours::of(none.as_deref(), true_colour.as_deref(), ground.as_deref())
         }
+        ThemeChoice::Light => Colours::on(true, variable("COLORTERM").as_deref()),
+        ThemeChoice::Dark => Colours::on(false, variable("COLORTERM").as_deref()),
         ThemeChoice::Truecolor => Colours::True,
         ThemeChoice::Ansi => Colours::Ansi,
         ThemeChoice::Mono => Colours::None,

@@ -47,9 +47,12 @@ impl Default for Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThemeChoice {
-    /// As `NO_COLOR` and `COLORTERM` say.
+    /// As `NO_COLOR`, `COLORTERM` and `COLORFGBG` say.
     #[default]
     Auto,
+    /// For a light ground, in the colours that `COLORTERM` allows.
+    Light,
+    Dark,
     Truecolor,
     Ansi,
     Mono,
@@ -191,7 +194,8 @@ pub fn documented() -> String {
 # `--config FILE` names another. Everything here is the default.
 
 [screen]
-# auto (as NO_COLOR and COLORTERM say), truecolor, ansi or mono
+# auto (as NO_COLOR, COLORTERM and COLORFGBG say), light or dark for such a ground,
+# truecolor, ansi or mono
 theme = "auto"
 # unicode, or ascii for terminals without box drawing
 glyphs = "unicode"
