@@ -247,3 +247,42 @@ fn what_does_not_fit_a_rule_says_so() {
     driver.expect("2 of 21 tensors match down_proj");
     driver.expect("n and N still fin…");
 }
+
+#[test]
+fn the_demo_says_what_it_is_and_how_to_open_something_else() {
+    let mut driver = Driver::of(quantscope::demo::open().expect("opens"), false);
+    driver.expect("reads digits; quantscope MODEL opens yours");
+    driver.resize(60, 15);
+    driver.expect("36 tensors");
+    let driver = Driver::open(DEMO);
+    driver.expect_not("quantscope MODEL opens yours");
+}
+
+#[test]
+fn on_the_whole_screen_the_overview_has_the_histogram_too() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.expect_not("┼");
+    driver.press("Enter");
+    driver.expect("levels used");
+    driver.expect("┼");
+    driver.press("j");
+    driver.expect("┼");
+}
+
+#[test]
+fn lists_and_their_keys_fit_the_smallest_screen() {
+    let mut driver = Driver::open(SHARDED);
+    driver.resize(60, 15);
+    driver.expect_not("safetensors, 4 fil");
+    driver.press("p");
+    driver.expect("these too  Esc leave");
+    driver.expect("655 kB");
+    for _ in 0..20 {
+        driver.press("Down");
+    }
+    driver.expect("▸ nothing");
+    driver.expect("these too  Esc leave");
+    driver.press("Esc : Down Down Down Down Down Down Down");
+    driver.expect("▸ ");
+    driver.expect("more");
+}

@@ -335,8 +335,8 @@ pub const BINDINGS: &[Binding] = &[
 
     bind(C::Presets, &[Down, Char('j')], A::Move(Motion::Down), "next choice", G::Dialogs).hint("choose"),
     bind(C::Presets, &[Up, Char('k')], A::Move(Motion::Up), "previous choice", G::Dialogs),
-    bind(C::Presets, &[Enter], A::Accept, "mark these and nothing else", G::Dialogs).hint("mark these and nothing else"),
-    bind(C::Presets, &[Char(' ')], A::Add, "mark these too", G::Dialogs).hint("mark these too"),
+    bind(C::Presets, &[Enter], A::Accept, "mark these and nothing else", G::Dialogs).hint("mark only these"),
+    bind(C::Presets, &[Char(' ')], A::Add, "mark these too", G::Dialogs).hint("these too"),
     bind(C::Presets, &[Esc, Char('q'), Char('p')], A::Close, "leave the marks as they are", G::Dialogs).hint("leave"),
 
     bind(C::Columns, &[Down, Char('j')], A::Move(Motion::Down), "next column", G::Dialogs).hint("choose"),

@@ -226,6 +226,14 @@ impl App {
         &self.receipts
     }
 
+    /// What is said of the model beside its name: what it is, where its name does not say it.
+    pub fn about(&self) -> &'static str {
+        match crate::demo::is(&self.model.checkpoint) {
+            true => "reads digits; quantscope MODEL opens yours",
+            false => "",
+        }
+    }
+
     /// The columns that are shown if there is room.
     pub fn columns(&self) -> Vec<Column> {
         let output = self.model.outputs.is_some().then_some(Column::Output);

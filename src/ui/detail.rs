@@ -175,7 +175,7 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
     if third.y == area.y && below > 0 {
         let rest = Rect { y: area.y + 12, height: below, ..area };
         let used = health(buf, rest, facts, theme);
-        let used = if used > 0 { used + 1 } else { 0 };
+        let used = used + 1;
         let rest = Rect { y: rest.y + used, height: below.saturating_sub(used), ..area };
         if app.zoomed && rest.height >= LEAST_HISTOGRAM {
             histogram::draw(buf, rest, app, id, facts, theme);

@@ -209,14 +209,14 @@ pub fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Presets, the
         };
         body.push(vec![
             Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
-            Span::styled(format!("{:<26}", choice.name()), style),
+            Span::styled(format!("{:<24}", choice.name()), style),
             Span::styled(size, theme.dim),
         ]);
     }
     body.blank();
     let hints = [
-        (&[A::Accept][..], "mark these and nothing else"),
-        (&[A::Add][..], "mark these too"),
+        (&[A::Accept][..], "mark only these"),
+        (&[A::Add][..], "these too"),
         (&[A::Close][..], "leave"),
     ];
     body.push(keys(app, Context::Presets, &hints, theme));

@@ -12,9 +12,6 @@
 //! hold SECONDS      how long the film stays on what it shows
 //! ```
 
-/// Columns and rows of the screen.
-pub const SIZE: (u16, u16) = (120, 36);
-
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     Wait(String),

@@ -1,6 +1,5 @@
 //! The program in a terminal of its own, and what that terminal shows.
 
-use crate::script::SIZE;
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
@@ -10,6 +9,8 @@ use std::time::{Duration, Instant};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+/// Columns and rows, as in `tests/support/session.rs`.
+const SIZE: (u16, u16) = (120, 36);
 /// How long something may take to appear.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// When nothing was drawn for so long, nothing more will be.
