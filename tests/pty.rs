@@ -34,6 +34,9 @@ fn a_save_leaves_its_receipt_behind() {
     session.press("as\x15");
     session.press(&format!("{}\r", out.display()));
     session.wait_for("Saved and verified");
+    // To the clipboard, by the sequence that terminals take over ssh too.
+    session.press("y");
+    session.wait_until("the copy", |s| s.raw().contains("\x1b]52;c;"));
     session.press("\r");
     session.wait_until("the window to close", |s| !s.screen().contains("Saved and verified"));
     session.press("q");

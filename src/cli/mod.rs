@@ -25,6 +25,7 @@ mod report;
 mod save;
 mod scan;
 mod schemes;
+mod show;
 mod table;
 mod verify;
 mod watch;
@@ -108,6 +109,8 @@ pub enum Command {
     Calibrate(calibrate::Calibrate),
     /// Measure what quantizing would cost every tensor, the worst first.
     Analyze(analyze::Analyze),
+    /// Show one tensor's output channels, or its elements, and what int8 makes of them.
+    Show(show::Show),
     /// Write the checkpoint with the selected tensors quantized, the rest bit for bit.
     Quantize(quantize::Quantize),
     /// Write the float checkpoint back from a quantized one.
@@ -148,6 +151,7 @@ fn dispatch(
         Command::Inspect(inspect) => inspect.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Analyze(analyze) => analyze.run(&words()?),
+        Command::Show(show) => show.run(&words()?),
         Command::Quantize(quantize) => quantize.run(&words()?),
         Command::Dequantize(dequantize) => dequantize.run(&words()?),
         Command::Verify(verify) => verify.run(&words()?),
