@@ -21,6 +21,12 @@ pub fn open() -> Result<Checkpoint> {
     Checkpoint::from_memory(NAME, BYTES)
 }
 
+/// Whether a checkpoint is the demo, and no file of its name.
+pub fn is(checkpoint: &Checkpoint) -> bool {
+    let in_memory = checkpoint.shards().iter().all(|shard| !shard.source.is_file());
+    in_memory && checkpoint.path() == Path::new(NAME)
+}
+
 /// Opens the checkpoint at `model`, or the demo if it is [`WORD`].
 pub fn open_model(model: &Path) -> Result<Checkpoint> {
     if model.as_os_str() == WORD { open() } else { Checkpoint::open(model) }
@@ -50,6 +56,10 @@ mod tests {
     fn the_demo_opens_under_its_name() {
         let demo = open_model(Path::new(WORD)).expect("the asset is a checkpoint");
         assert_eq!(demo.name(), "demo");
+        assert!(
+            is(&demo)
+                && !is(&Checkpoint::open(Path::new("assets/demo.safetensors")).expect("opens"))
+        );
         assert!(demo.find("classifier.0.weight").is_some());
     }
 

@@ -20,14 +20,19 @@ fn main() -> ExitCode {
     if let Err(error) = HookBuilder::default().display_env_section(false).install() {
         return cli::fail(&error);
     }
-    let Cli { model, threads, cache, screen, command } = Cli::parse();
+    let Cli { model, threads, cache, config, screen, command } = Cli::parse();
+    let settings = || settings(config.as_deref());
     match command {
         Some(command) => {
-            let words = || settings(None).map(|s| s.thresholds).map_err(|e| format!("{e:#}"));
+            let words = || settings().map(|s| s.thresholds).map_err(|e| format!("{e:#}"));
             cli::run(command, about_screen, words)
         }
         None => {
-            match inspector(model.as_deref(), threads.map(usize::from), cache.cache(), screen) {
+            let threads = threads.map(usize::from);
+            let opened = settings().and_then(|settings| {
+                inspector(model.as_deref(), threads, cache.cache(), settings, screen)
+            });
+            match opened {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => cli::fail(&format!("{error:#}")),
             }
@@ -40,9 +45,9 @@ fn inspector(
     model: Option<&Path>,
     threads: Option<usize>,
     cache: Option<Cache>,
+    mut settings: Settings,
     screen: ScreenArgs,
 ) -> color_eyre::Result<()> {
-    let mut settings = settings(screen.config.as_deref())?;
     settings.mouse &= !screen.no_mouse;
     settings.animation &= !screen.no_animation;
     settings.session &= !screen.no_session;

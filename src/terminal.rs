@@ -151,8 +151,11 @@ fn colours(settings: &Settings) -> Colours {
     let variable = |name| std::env::var(name).ok();
     match settings.theme {
         ThemeChoice::Auto => {
-            Colours::of(variable("NO_COLOR").as_deref(), variable("COLORTERM").as_deref())
+            let [none, true_colour, ground] = ["NO_COLOR", "COLORTERM", "COLORFGBG"].map(variable);
+            Colours::of(none.as_deref(), true_colour.as_deref(), ground.as_deref())
         }
+        ThemeChoice::Light => Colours::on(true, variable("COLORTERM").as_deref()),
+        ThemeChoice::Dark => Colours::on(false, variable("COLORTERM").as_deref()),
         ThemeChoice::Truecolor => Colours::True,
         ThemeChoice::Ansi => Colours::Ansi,
         ThemeChoice::Mono => Colours::None,
@@ -397,7 +400,8 @@ impl Runner {
     fn resized(&mut self, screen: &mut Screen) -> std::io::Result<()> {
         let viewport = ui::layout::viewport(screen.terminal.size()?, &self.app);
         if viewport != self.app.viewport {
-            app::update(&mut self.app, Event::Resized(viewport));
+            // More may be seen than has been read.
+            self.handle(Event::Resized(viewport), screen)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::checkpoint::{Tensor, f32s, header, huge, weights, write, write_raw};
-use support::{data, failure, quantscope, stdout};
+use support::{data, failure, json, quantscope, stdout};
 use tempfile::{TempDir, tempdir};
 
 fn model(tensors: &[Tensor]) -> (TempDir, String) {
@@ -280,4 +280,51 @@ fn tables_for_people() {
         "--include",
         "*self_attn*"
     ]));
+}
+
+/// What the screen's tabs show of one tensor can be had as text.
+#[test]
+fn one_tensor_is_shown_by_its_channels_and_by_its_elements() {
+    let name = "classifier.4.weight";
+    let text = stdout(&["show", "demo:", name]);
+    let rows: Vec<&str> = text.lines().collect();
+    assert!(rows[0].contains("tensor's scale") && rows[0].contains("gain"), "{text}");
+    assert_eq!(rows.len(), 1 + 10, "{text}");
+    let document = json(&["show", "demo:", name]);
+    let channels = document["channels"].as_array().expect("a list");
+    let absmax = |channel: &serde_json::Value| channel["absmax"].as_f64().expect("a number");
+    assert!(channels.windows(2).all(|pair| absmax(&pair[0]) >= absmax(&pair[1])), "{document}");
+    let analysis = json(&["analyze", "demo:", "--include", name]);
+    let scale = analysis["tensors"][0]["quantization"]["scale"].as_f64().expect("a number");
+    assert!((absmax(&channels[0]) / 127.0 - scale).abs() < 1e-7, "{scale}: {document}");
+
+    let text = stdout(&["show", "demo:", name, "--values", "17"]);
+    let rows: Vec<&str> = text.lines().collect();
+    assert_eq!(rows.len(), 1 + 32, "{text}");
+    assert!(rows[1].contains("17") && rows[1].contains("[1, 1]"), "{text}");
+    let document = json(&["show", "demo:", name, "--values", "158..999"]);
+    let values = document["values"].as_array().expect("a list");
+    assert_eq!(values.len(), 2, "it has 160: {document}");
+    let (q, back) = (values[0]["q"].as_f64(), values[0]["dequantized"].as_f64());
+    let (q, back) = (q.expect("a number"), back.expect("a number"));
+    assert!((q * scale - back).abs() < 1e-6, "{document}");
+    assert_eq!(values[0]["place"], serde_json::json!([9, 14]));
+    // Whole numbers have no scale.
+    let whole = json(&["show", "demo:", "features.1.num_batches_tracked", "--values", "0"]);
+    assert!(whole["values"][0]["value"].is_i64() && whole["values"][0]["q"].is_null(), "{whole}");
+}
+
+#[test]
+fn what_cannot_be_shown_is_said() {
+    for (arguments, part) in [
+        (vec!["classifier.4.weigh"], "the nearest name is 'classifier.4.weight'"),
+        (vec!["classifier.*"], "is a pattern; name one tensor"),
+        (vec!["classifier.4.bias"], "has no output channels"),
+        (vec!["classifier.4.bias", "--values", "10"], "has 10 elements"),
+    ] {
+        let (code, said) = failure(&[&["show", "demo:"], &arguments[..]].concat());
+        assert!(code == 1 && said.contains(part), "{arguments:?}: {said}");
+    }
+    let (code, _) = failure(&["show", "demo:", "classifier.4.bias", "--values", "1..x"]);
+    assert_eq!(code, 2);
 }

@@ -201,3 +201,52 @@ fn a_cancelled_save_leaves_nothing() {
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert_eq!(files(dir.path()), before);
 }
+
+#[test]
+fn a_recipe_is_written_whole_replaced_only_by_force_and_printed_where_that_is_asked() {
+    let (dir, path) = directory();
+    let (out, recipe) = (path("out.safetensors"), path("plan.toml"));
+    let quantize = ["quantize", "demo:", "--quiet", "--force", "-o", &out, "--write-recipe"];
+    stdout(&[&quantize[..], &[recipe.as_str()]].concat());
+    let text = std::fs::read_to_string(&recipe).expect("a recipe");
+    // An existing one stays without --force, and the save is not begun.
+    std::fs::write(&recipe, "another").expect("written");
+    std::fs::remove_file(&out).expect("goes");
+    let careful: Vec<&str> = quantize.into_iter().filter(|&word| word != "--force").collect();
+    let (code, said) = failure(&[&careful[..], &[recipe.as_str()]].concat());
+    assert!(code == 1 && said.contains("plan.toml exists already"), "{said}");
+    assert_eq!(files(dir.path()), ["plan.toml"]);
+    assert_eq!(std::fs::read_to_string(&recipe).expect("as before"), "another");
+    stdout(&[&quantize[..], &[recipe.as_str()]].concat());
+    assert_eq!(std::fs::read_to_string(&recipe).expect("replaced"), text);
+    assert_eq!(files(dir.path()), ["out.safetensors", "plan.toml"]);
+    // To standard output, whatever that is, and before the receipt.
+    for named in ["-", "/dev/stdout"] {
+        let printed = stdout(&[&quantize[..], &[named]].concat());
+        assert!(printed.starts_with(&text) && printed.len() > text.len(), "{printed}");
+    }
+    assert_eq!(files(dir.path()), ["out.safetensors", "plan.toml"]);
+    // Never over a file of the model itself.
+    let model = path("own.safetensors");
+    std::fs::copy("assets/demo.safetensors", &model).expect("copied");
+    let own = ["quantize", &model, "--force", "-o", &out, "--write-recipe", &model];
+    let (_, said) = failure(&own);
+    assert!(said.contains("is the checkpoint itself"), "{said}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_recipe_is_written_into_a_pipe() {
+    let (_dir, path) = directory();
+    let (out, pipe) = (path("out.safetensors"), path("pipe"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("runs").success());
+    let mut reader = Command::new("cat").arg(&pipe).stdout(Stdio::piped()).spawn().expect("reads");
+    stdout(&["quantize", "demo:", "-o", &out, "--write-recipe", &pipe]);
+    let mut text = String::new();
+    use std::io::Read;
+    reader.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
+    reader.wait().expect("ends");
+    assert!(text.contains("[[tensor]]") || text.contains("version"), "{text}");
+    use std::os::unix::fs::FileTypeExt;
+    assert!(Path::new(&pipe).metadata().expect("there").file_type().is_fifo());
+}

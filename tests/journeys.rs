@@ -88,9 +88,9 @@ fn every_column_orders_the_table_and_o_turns_it_round() {
     // The outputs' errors are no column without activations.
     for _ in 1..Column::ALL.len() {
         driver.press(">");
-        driver.expect(driver.app.table.sort.describe());
+        driver.expect(&driver.app.table.sort.describe());
         driver.press("o");
-        driver.expect(driver.app.table.sort.describe());
+        driver.expect(&driver.app.table.sort.describe());
     }
     assert_eq!(driver.app.table.sort.column, Column::Sqnr);
     driver.press("< < < < g");

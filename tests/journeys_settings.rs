@@ -47,6 +47,33 @@ fn the_command_line_says_the_same_words() {
     assert!(error.contains("config.toml: words: fair, good and excellent"), "{error}");
 }
 
+/// `--config` is the screen's and every subcommand's.
+#[test]
+fn settings_that_are_named_count_on_the_command_line_too() {
+    let home = tempfile::tempdir().expect("a directory");
+    let config = home.path().join("own.toml");
+    let model = data("tiny-llama/single/model.safetensors");
+    let named = config.to_str().expect("text");
+    std::fs::write(&config, "[words]\nfair = 39.4\ngood = 39.6\n").expect("written");
+    let output =
+        quantscope(&["analyze", &model, "--config", named]).assert().success().get_output().clone();
+    let text = String::from_utf8(output.stdout).expect("text");
+    for (row, word) in text.lines().skip(1).zip(["poor", "fair", "good"]) {
+        assert!(row.split_whitespace().any(|said| said == word), "{word}:\n{text}");
+    }
+    let report = home.path().join("report.json");
+    let report = report.to_str().expect("text");
+    for arguments in [
+        vec!["analyze", &model, "--config", "nowhere.toml"],
+        vec!["report", &model, "-o", report, "--config", "nowhere.toml"],
+        vec!["diff", &model, &model, "--config", "nowhere.toml"],
+    ] {
+        let error = quantscope(&arguments).assert().code(1).get_output().stderr.clone();
+        let error = String::from_utf8(error).expect("text");
+        assert!(error.contains("nowhere.toml"), "{arguments:?}: {error}");
+    }
+}
+
 #[test]
 fn sentences_hints_and_windows_name_the_keys_that_were_set() {
     let keys = "[keys.main]\nmark = \"v\"\nundo = \"z\"\ncalibrate = \"Ctrl-g\"\nback = \"Backspace\"\n\

@@ -34,6 +34,9 @@ fn a_save_leaves_its_receipt_behind() {
     session.press("as\x15");
     session.press(&format!("{}\r", out.display()));
     session.wait_for("Saved and verified");
+    // To the clipboard, by the sequence that terminals take over ssh too.
+    session.press("y");
+    session.wait_until("the copy", |s| s.raw().contains("\x1b]52;c;"));
     session.press("\r");
     session.wait_until("the window to close", |s| !s.screen().contains("Saved and verified"));
     session.press("q");
@@ -158,6 +161,21 @@ fn marks_and_place_are_there_again_the_next_time() {
     assert!(session.screen().contains("nothing marked"), "{}", session.screen());
     session.press("q");
     assert_eq!(session.end().exit_code(), 0);
+}
+
+/// The first size of the screen comes before anything else: what it needs is read all the same.
+#[test]
+fn the_values_of_last_time_are_read_again() {
+    let home = tempfile::tempdir().expect("a directory");
+    let kept = [("XDG_STATE_HOME", home.path().to_str().expect("text"))];
+    for keys in ["\x1b[Z", ""] {
+        let mut session = Session::start(&["tests/data/tiny-llama/single"], &kept);
+        session.wait_for("calibrated");
+        session.press(keys);
+        session.wait_for("dequantized");
+        session.press("q");
+        assert_eq!(session.end().exit_code(), 0);
+    }
 }
 
 #[test]

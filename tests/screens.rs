@@ -8,12 +8,15 @@ use quantscope::ui::{Colours, Theme};
 use std::path::PathBuf;
 use support::checkpoint as made;
 use support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA};
-use support::svg::picture;
+use support::svg::{picture, picture_on_light};
 
 /// Compares the screen with its picture, or draws the picture.
 fn pin(driver: &Driver, name: &str) {
+    pin_picture(driver, name, picture(&driver.buffer()));
+}
+
+fn pin_picture(driver: &Driver, name: &str, now: String) {
     let path = PathBuf::from("screenshots").join(format!("{name}.svg"));
-    let now = picture(&driver.buffer());
     if std::env::var_os("UPDATE_SCREENSHOTS").is_some() {
         std::fs::create_dir_all("screenshots").expect("can be made");
         std::fs::write(&path, now).expect("can be written");
@@ -133,6 +136,8 @@ fn what_goes_wrong() {
 fn every_kind_of_terminal() {
     let mut driver = Driver::open(DEMO);
     driver.press("j Space");
+    driver.theme = Theme::new(Colours::TrueOnLight);
+    pin_picture(&driver, "light", picture_on_light(&driver.buffer()));
     for (name, colours) in [("ansi", Colours::Ansi), ("mono", Colours::None)] {
         driver.theme = Theme::new(colours);
         pin(&driver, name);

@@ -32,6 +32,8 @@ pub enum Action {
     SortNext,
     SortPrevious,
     SortReverse,
+    /// Which columns the table has.
+    Columns,
 
     NextTab,
     PreviousTab,
@@ -68,7 +70,7 @@ pub enum Action {
     /// Towards fewer bytes.
     Smaller,
     Larger,
-    /// Allow a scheme, or forbid it.
+    /// Allow a scheme or forbid it, show a column or leave it out.
     Toggle,
 
     Save,

@@ -93,6 +93,12 @@ impl Differences {
         self.keep_in_view(height);
     }
 
+    /// Puts the cursor on a row; true when it was there already.
+    pub fn move_to(&mut self, row: usize) -> bool {
+        let row = row.min(self.rows.len().saturating_sub(1));
+        std::mem::replace(&mut self.cursor, row) == row
+    }
+
     pub fn keep_in_view(&mut self, height: usize) {
         let height = height.max(1);
         self.top = self.top.min(self.rows.len().saturating_sub(height));

@@ -168,7 +168,13 @@ pub enum Target {
     /// The mark on that line.
     Mark(usize),
     Title(Column),
+    /// The table's scroll bar: a share of the way down.
+    Bar(f64),
     Tab(Tab),
+    /// One of what a window or the budget lists.
+    Choice(usize),
+    /// What the bar of hints says of a key.
+    Hint(Key),
     /// A line of the values.
     Value(usize),
     /// A place on the budget's curve: a share of the way from the smallest to the largest.

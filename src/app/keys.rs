@@ -66,6 +66,8 @@ pub enum Context {
     /// Any text that is only read.
     Pager,
     Presets,
+    /// The list of columns.
+    Columns,
     Save,
     /// A question with yes and no.
     Question,
@@ -95,6 +97,7 @@ impl Context {
             Help => &[Help, Text, Anywhere],
             Pager => &[Pager, Anywhere],
             Presets => &[Presets, Anywhere],
+            Columns => &[Columns, Anywhere],
             Save => &[Save, Text, Anywhere],
             Question => &[Question, Anywhere],
             Saving => &[Saving, Anywhere],
@@ -107,7 +110,7 @@ impl Context {
     }
 
     /// Every context that has the keys at some time; the others are layers below them.
-    pub const PLACES: [Context; 16] = [
+    pub const PLACES: [Context; 17] = [
         Context::Table,
         Context::Values,
         Context::Channels,
@@ -117,6 +120,7 @@ impl Context {
         Context::Help,
         Context::Pager,
         Context::Presets,
+        Context::Columns,
         Context::Save,
         Context::Question,
         Context::Saving,
@@ -284,6 +288,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('>')], A::SortNext, "order by the next column", G::Find).hint("sort"),
     bind(C::Main, &[Char('<')], A::SortPrevious, "order by the previous column", G::Find),
     bind(C::Main, &[Char('o')], A::SortReverse, "reverse the order", G::Find),
+    bind(C::Main, &[Char('|')], A::Columns, "choose the columns: any scheme's SQNR, what one gains", G::Find),
 
     bind(C::Main, &[Enter], A::Open, "unfold the module, or give the tensor the whole screen", G::Look),
     bind(C::Main, &[Tab], A::NextTab, "next tab", G::Look),
@@ -330,9 +335,15 @@ pub const BINDINGS: &[Binding] = &[
 
     bind(C::Presets, &[Down, Char('j')], A::Move(Motion::Down), "next choice", G::Dialogs).hint("choose"),
     bind(C::Presets, &[Up, Char('k')], A::Move(Motion::Up), "previous choice", G::Dialogs),
-    bind(C::Presets, &[Enter], A::Accept, "mark these and nothing else", G::Dialogs).hint("mark these and nothing else"),
-    bind(C::Presets, &[Char(' ')], A::Add, "mark these too", G::Dialogs).hint("mark these too"),
+    bind(C::Presets, &[Enter], A::Accept, "mark these and nothing else", G::Dialogs).hint("mark only these"),
+    bind(C::Presets, &[Char(' ')], A::Add, "mark these too", G::Dialogs).hint("these too"),
     bind(C::Presets, &[Esc, Char('q'), Char('p')], A::Close, "leave the marks as they are", G::Dialogs).hint("leave"),
+
+    bind(C::Columns, &[Down, Char('j')], A::Move(Motion::Down), "next column", G::Dialogs).hint("choose"),
+    bind(C::Columns, &[Up, Char('k')], A::Move(Motion::Up), "previous column", G::Dialogs),
+    bind(C::Columns, &[Char(' ')], A::Toggle, "show the column, or leave it out", G::Dialogs).hint("show or hide"),
+    bind(C::Columns, &[Enter], A::Accept, "order by it", G::Dialogs).hint("order by it"),
+    bind(C::Columns, &[Esc, Char('q'), Char('|')], A::Close, "done with the columns", G::Dialogs).hint("done"),
 
     bind(C::Save, &[Enter], A::Accept, "write it", G::Dialogs).hint("write"),
     bind(C::Save, &[Down, Tab], A::Move(Motion::Down), "next format or type", G::Dialogs).hint("choose"),
@@ -395,7 +406,7 @@ mod tests {
     use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 16] = Context::PLACES;
+    const CONTEXTS: [Context; 17] = Context::PLACES;
 
     fn action(context: Context, key: Key) -> Option<Action> {
         KeyMap::default().action(context, key)

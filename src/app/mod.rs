@@ -27,7 +27,7 @@ mod session;
 pub mod settings;
 pub mod sketch;
 pub mod table;
-mod texts;
+pub mod texts;
 pub mod tree;
 mod update;
 pub mod values;
@@ -147,6 +147,10 @@ pub struct App {
     postponed: bool,
     /// Captures to open at the start.
     pub activations: Vec<PathBuf>,
+    /// The columns are not those of the settings any more.
+    own_columns: bool,
+    /// The mouse has the table's scroll bar.
+    pub bar_held: bool,
     /// The path compared with last.
     compared_with: String,
     /// What `n` and `N` look for.
@@ -189,6 +193,8 @@ impl App {
             measuring: HashMap::new(),
             postponed: false,
             activations: Vec::new(),
+            own_columns: false,
+            bar_held: false,
             compared_with: String::new(),
             search: Filter::everything(),
             generation: 0,
@@ -218,6 +224,14 @@ impl App {
     /// Receipts of what was saved, to be printed at the end.
     pub fn receipts(&self) -> &[String] {
         &self.receipts
+    }
+
+    /// What is said of the model beside its name: what it is, where its name does not say it.
+    pub fn about(&self) -> &'static str {
+        match crate::demo::is(&self.model.checkpoint) {
+            true => "reads digits; quantscope MODEL opens yours",
+            false => "",
+        }
     }
 
     /// The columns that are shown if there is room.

@@ -148,6 +148,27 @@ impl Model {
         Sqnr::of(self.known(id), self.quantizer_of(id))
     }
 
+    /// The SQNR by a scheme with min-max, whatever it is marked with. `None` while that is not
+    /// measured, and where there is nothing to choose.
+    pub fn sqnr_by(&self, id: TensorId, scheme: QuantizationScheme) -> Option<f64> {
+        if self.checkpoint.layout(id).is_some() {
+            return None;
+        }
+        self.known(id).facts()?.error(scheme).map(|error| error.sqnr_db)
+    }
+
+    /// By how many dB one scheme is better than another.
+    pub fn gain(
+        &self,
+        id: TensorId,
+        of: QuantizationScheme,
+        over: QuantizationScheme,
+    ) -> Option<f64> {
+        let (of, over) = (self.sqnr_by(id, of)?, self.sqnr_by(id, over)?);
+        // Both may lose nothing.
+        Some(if of == over { 0.0 } else { of - over }).filter(|gain| !gain.is_nan())
+    }
+
     /// The word for it, if it has one.
     pub fn verdict(&self, id: TensorId) -> Option<Verdict> {
         self.sqnr(id).decibels().map(|db| self.thresholds.verdict(db))

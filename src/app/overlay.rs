@@ -9,6 +9,7 @@ use super::model::Model;
 use super::pager::Pager;
 use super::prompt::Prompt;
 use super::save::{SaveDialog, Saving};
+use super::table::Column;
 use crate::plan::Preset;
 use crate::tensor::TensorId;
 use tui_input::Input;
@@ -19,6 +20,8 @@ pub enum Overlay {
     GoTo(GoTo),
     Help(Help),
     Presets(Presets),
+    /// Which columns the table has.
+    Columns(Columns),
     /// Metadata, the legend, a receipt, an error: text to read.
     Text(Tone, Pager),
     Save(SaveDialog),
@@ -47,6 +50,7 @@ impl Overlay {
             Overlay::GoTo(_) => Context::GoTo,
             Overlay::Help(_) => Context::Help,
             Overlay::Presets(_) => Context::Presets,
+            Overlay::Columns(_) => Context::Columns,
             Overlay::Text(..) => Context::Pager,
             Overlay::Save(_) => Context::Save,
             Overlay::Replace(_) | Overlay::Quit => Context::Question,
@@ -90,7 +94,7 @@ pub struct GoTo {
 }
 
 impl GoTo {
-    const NAMES: usize = 8;
+    pub const NAMES: usize = 8;
 
     pub fn search(&mut self, model: &Model) {
         let filter = Filter::parse(self.input.value()).unwrap_or_default();
@@ -149,6 +153,13 @@ impl Help {
         }
         lines
     }
+}
+
+/// The columns there could be.
+#[derive(Debug)]
+pub struct Columns {
+    pub choices: Vec<Column>,
+    pub chosen: usize,
 }
 
 /// Selections by role; `None` marks nothing.

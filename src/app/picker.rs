@@ -97,6 +97,26 @@ impl Picker {
     }
 }
 
+impl Picker {
+    /// A click on a choice; a second one takes it.
+    pub fn click(&mut self, number: usize) -> Picked {
+        match self.choices.get(number) {
+            Some(choice) if number == self.cursor => Picked::Model(choice.path.clone()),
+            Some(_) => {
+                self.cursor = number;
+                Picked::Nothing
+            }
+            None => Picked::Nothing,
+        }
+    }
+
+    /// The wheel turned by so many rows.
+    pub fn wheel(&mut self, rows: isize) {
+        let last = self.choices.len().saturating_sub(1);
+        self.cursor = self.cursor.saturating_add_signed(rows).min(last);
+    }
+}
+
 fn choice(root: &Path, found: Found, place: &'static str) -> Choice {
     let below = found.path.strip_prefix(root).unwrap_or(&found.path);
     let name = match below.as_os_str().is_empty() {
@@ -144,6 +164,19 @@ mod tests {
         assert_eq!(press(Key::Enter), Picked::Model("/m/b".into()));
         assert_eq!(press(Key::Char('q')), Picked::Left);
         assert_eq!(press(Key::Ctrl('c')), Picked::Left);
+    }
+
+    #[test]
+    fn the_mouse_chooses_and_a_second_click_takes() {
+        let mut picker = picker();
+        assert_eq!(picker.click(2), Picked::Nothing);
+        assert_eq!(picker.click(9), Picked::Nothing);
+        assert_eq!(picker.cursor, 2);
+        assert_eq!(picker.click(2), Picked::Model("/hub/models--org--name".into()));
+        picker.wheel(-1);
+        assert_eq!(picker.click(1), Picked::Model("/m/b".into()));
+        picker.wheel(9);
+        assert_eq!(picker.cursor, 3);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Session {
     tree: bool,
     sort: String,
     descending: bool,
+    /// Columns that were chosen on the screen.
+    columns: Option<Vec<String>>,
     scheme: String,
     /// The plan as a recipe's text.
     recipe: Option<String>,
@@ -49,6 +51,7 @@ impl App {
     pub fn session(&self) -> Session {
         let checkpoint = &self.model.checkpoint;
         let plan = self.model.plan();
+        let columns = self.settings.columns.iter();
         Session {
             version: VERSION,
             tensors: checkpoint.tensors().len(),
@@ -56,8 +59,9 @@ impl App {
             tensor: self.current_tensor().map(|id| checkpoint.tensor(id).name.to_string()),
             tab: self.tab.title().to_owned(),
             tree: self.table.as_tree,
-            sort: self.table.sort.column.title().to_owned(),
+            sort: self.table.sort.column.name(),
             descending: self.table.sort.descending,
+            columns: self.own_columns.then(|| columns.map(|column| column.name()).collect()),
             scheme: self.model.scheme.to_string(),
             recipe: (!plan.is_empty()).then(|| recipe::to_toml(plan, checkpoint)),
         }
@@ -77,7 +81,12 @@ impl App {
         if let Some(&tab) = Tab::ALL.iter().find(|tab| tab.title() == session.tab) {
             self.tab = tab;
         }
-        if let Some(&column) = Column::ALL.iter().find(|column| column.title() == session.sort) {
+        if let Some(columns) = &session.columns {
+            let known = columns.iter().filter_map(|name| Column::named(name));
+            self.settings.columns = known.filter(|column| column.is_optional()).collect();
+            self.own_columns = true;
+        }
+        if let Some(column) = Column::named(&session.sort) {
             self.table.set_sort(Sort { column, descending: session.descending }, &self.model);
         }
         let plan = session

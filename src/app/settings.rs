@@ -47,9 +47,12 @@ impl Default for Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThemeChoice {
-    /// As `NO_COLOR` and `COLORTERM` say.
+    /// As `NO_COLOR`, `COLORTERM` and `COLORFGBG` say.
     #[default]
     Auto,
+    /// For a light ground, in the colours that `COLORTERM` allows.
+    Light,
+    Dark,
     Truecolor,
     Ansi,
     Mono,
@@ -63,8 +66,8 @@ pub enum Glyphs {
     Ascii,
 }
 
-/// Columns that can be left out.
-const OPTIONAL: [Column; 5] =
+/// Columns that are there unless they are left out.
+pub const OPTIONAL: [Column; 5] =
     [Column::Shape, Column::DType, Column::Bytes, Column::Values, Column::Scheme];
 
 #[derive(Default, Deserialize)]
@@ -167,17 +170,22 @@ impl Settings {
     }
 }
 
+/// One of these, or one of schemes.
 fn column(name: &str, among: &[Column], what: &str) -> Result<Column, String> {
-    among.iter().copied().find(|&column| name_of(column) == name).ok_or_else(|| {
-        let known: Vec<String> = among.iter().map(name_of).collect();
-        format!("{what}: unknown column '{name}': expected {}", known.join(", "))
+    let fits = |column: &Column| among.contains(column) || column.is_of_schemes();
+    Column::named(name).filter(fits).ok_or_else(|| {
+        let known: Vec<String> = among.iter().map(|column| column.name()).collect();
+        let known = known.join(", ");
+        format!(
+            "{what}: unknown column '{name}': expected {known}, a scheme, or one scheme over another"
+        )
     })
 }
 
 /// The file with every setting at its default and a word on each.
 pub fn documented() -> String {
     let names = |columns: &[Column]| {
-        columns.iter().map(|column| format!("{:?}", name_of(column))).collect::<Vec<_>>().join(", ")
+        columns.iter().map(|column| format!("{:?}", column.name())).collect::<Vec<_>>().join(", ")
     };
     let words = Thresholds::default();
     let mut text = format!(
@@ -186,7 +194,8 @@ pub fn documented() -> String {
 # `--config FILE` names another. Everything here is the default.
 
 [screen]
-# auto (as NO_COLOR and COLORTERM say), truecolor, ansi or mono
+# auto (as NO_COLOR, COLORTERM and COLORFGBG say), light or dark for such a ground,
+# truecolor, ansi or mono
 theme = "auto"
 # unicode, or ascii for terminals without box drawing
 glyphs = "unicode"
@@ -200,11 +209,13 @@ session = true
 [table]
 # per-tensor, per-channel, per-block:128, :64 or :32; as the model's format asks if not set
 # scheme = "per-tensor"
-# one of {all}
+# one of {all},
+# or of schemes as in columns
 sort = "sqnr"
 # begin with the module tree
 tree = false
-# columns beside the name and the SQNR, as far as there is room
+# columns beside the name and the SQNR, as far as there is room: any of these, the SQNR by a
+# scheme ("per-channel", "per-block:32"), what one gains ("per-channel over per-tensor")
 columns = [{optional}]
 
 [words]
@@ -285,12 +296,25 @@ mod tests {
     }
 
     #[test]
+    fn columns_can_be_of_schemes() {
+        let gain = "per-channel over per-tensor";
+        let text = format!("[table]\nsort = \"{gain}\"\ncolumns = [\"per-block:32\", \"{gain}\"]");
+        let settings = Settings::parse(&text).expect("valid");
+        let (of, over) = (QuantizationScheme::PER_CHANNEL, QuantizationScheme::PER_TENSOR);
+        let gain = Column::Gain { of, over };
+        assert_eq!(settings.columns, [Column::By(QuantizationScheme::per_block(32)), gain]);
+        assert_eq!(settings.sort, Sort { column: gain, descending: true });
+    }
+
+    #[test]
     fn what_is_wrong_is_told_in_a_sentence() {
         for (text, part) in [
             ("[screen]\ntheme = \"pink\"", "pink"),
             ("[screen]\ncolour = true", "colour"),
             ("[table]\nsort = \"luck\"", "unknown column 'luck'"),
             ("[table]\nscheme = \"best\"", "table.scheme"),
+            ("[table]\ncolumns = [\"name\"]", "unknown column 'name'"),
+            ("[table]\ncolumns = [\"per-block:7\"]", "or one scheme over another"),
             ("[keys.main]\nfly = \"f\"", "no action 'fly'"),
             ("[keys.main]\nmark = \"j\"", "is both"),
             ("[words]\nfair = 35", "each above the one before"),

@@ -69,8 +69,17 @@ pub fn metadata(checkpoint: &Checkpoint, config: Option<&Option<Result<String, S
     Pager::new("Metadata", lines)
 }
 
+/// What the schemes are.
+pub const SCHEMES_SAID: [(&str, &str); 3] = [
+    ("per tensor", "one scale for all; what every reader understands"),
+    ("per channel", "one scale per output channel, along axis 0"),
+    ("block n", "one scale per n elements of the last axis"),
+];
+
 /// What SQNR is and what is good.
-pub fn legend(thresholds: &Thresholds) -> Pager {
+///
+/// `opens`: the key that opens activations.
+pub fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
     let Thresholds { fair, good, excellent } = thresholds;
     let verdict = |db: String, verdict: Verdict, meaning: String| {
         Line::Field(format!("{db:<12}{}", verdict.word()), meaning)
@@ -83,9 +92,9 @@ pub fn legend(thresholds: &Thresholds) -> Pager {
     let between = |worse: &f64, better: &f64| format!("{} to {}", share(better), share(worse));
     let state = |state: &State| Line::Field(format!("is:{}", state.word()), state.meaning().into());
     let mut lines = vec![
-        Line::text(
-            "SQNR and its like are errors of the weights: how far the quantized weights are from the original ones. How far a layer's output moves depends on what reaches it too: A opens recorded activations, and the column output tells it.",
-        ),
+        Line::text(format!(
+            "SQNR and its like are errors of the weights: how far the quantized weights are from the original ones. How far a layer's output moves depends on what reaches it too: {opens} opens recorded activations, and the column output tells it.",
+        )),
         Line::Blank,
         Line::Heading("SQNR, signal to quantization noise".to_owned()),
         Line::text(
@@ -121,7 +130,7 @@ pub fn legend(thresholds: &Thresholds) -> Pager {
         Line::Heading("Marks".to_owned()),
         Line::field("●", "to be quantized; on a module, everything in it that can be"),
         Line::field("◐", "a module of which a part is marked"),
-        Line::field("!", "cannot be read or has no scale: the detail says why"),
+        Line::field("!", "something is odd; in a mark's place: it cannot be read or has no scale"),
         Line::field("dim name", "a vector, norm or embedding: left as it is unless marked by hand"),
         Line::Blank,
         Line::Heading("Other figures".to_owned()),
@@ -134,9 +143,10 @@ pub fn legend(thresholds: &Thresholds) -> Pager {
         Line::field("scale", "absmax / 127: the distance between two levels"),
         Line::Blank,
         Line::Heading("Schemes".to_owned()),
-        Line::field("per tensor", "one scale for all; what every reader understands"),
-        Line::field("per channel", "one scale per output channel, along axis 0"),
-        Line::field("block n", "one scale per n elements of the last axis"),
+    ];
+    lines.extend(SCHEMES_SAID.map(|(scheme, meaning)| Line::field(scheme, meaning)));
+    lines.extend([
+        Line::field("channel − tensor", "a column: how far one SQNR is above the other"),
         Line::Blank,
         Line::Heading("Filters, all of them together".to_owned()),
         Line::field("words", "in the name; letters here and there if no name holds them so"),
@@ -145,7 +155,7 @@ pub fn legend(thresholds: &Thresholds) -> Pager {
         Line::field("dtype:bf16", "the type, or the layout of what is stored quantized"),
         Line::field("size>10M", "bytes; also params, sqnr and absmax, with < <= > >= ="),
         Line::field("!", "before any of them: not"),
-    ];
+    ]);
     lines.extend(State::ALL.iter().map(state));
     lines.extend([Line::Blank, Line::text("Sizes are decimal: 1 MB is 1 000 000 bytes.")]);
     Pager::new("What the figures mean", lines)

@@ -160,23 +160,6 @@ impl ValuesView {
     }
 }
 
-/// Where element `index` lies: its place along each axis.
-pub fn place(shape: &Shape, index: u64) -> Vec<u64> {
-    let mut rest = index;
-    let mut place: Vec<u64> = shape
-        .dims()
-        .iter()
-        .rev()
-        .map(|&dim| {
-            let at = rest % dim.max(1);
-            rest /= dim.max(1);
-            at
-        })
-        .collect();
-    place.reverse();
-    place
-}
-
 /// The index that a text names: `1234`, or a place along every axis, `3, 17`.
 ///
 /// # Errors
@@ -221,11 +204,11 @@ mod tests {
     fn indices_and_places_lead_to_each_other() {
         let shape = Shape::new([4, 3, 5]).expect("fits");
         for index in 0..60 {
-            let text: Vec<String> = place(&shape, index).iter().map(u64::to_string).collect();
+            let text: Vec<String> = shape.place(index).iter().map(u64::to_string).collect();
             assert_eq!(index_of(&format!("[{}]", text.join(", ")), &shape), Ok(index));
             assert_eq!(index_of(&index.to_string(), &shape), Ok(index));
         }
-        assert_eq!(place(&Shape::new([]).expect("a scalar"), 0), Vec::<u64>::new());
+        assert_eq!(Shape::new([]).expect("a scalar").place(0), Vec::<u64>::new());
         for text in ["", "60", "1, 2", "1 3 0", "x"] {
             assert!(index_of(text, &shape).is_err(), "{text}");
         }

@@ -19,6 +19,8 @@ pub enum Error {
     Selection(#[from] SelectionError),
     #[error("{0}")]
     Recipe(#[from] RecipeError),
+    #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
+    Tensor { path: PathBuf, tensor: String, why: String },
     #[error("{}: no choice of schemes brings it to {wanted} bytes; the smallest has {smallest}", path.display())]
     Budget { path: PathBuf, wanted: u64, smallest: u64 },
     #[error("{}: {source}", path.display())]

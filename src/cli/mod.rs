@@ -25,6 +25,7 @@ mod report;
 mod save;
 mod scan;
 mod schemes;
+mod show;
 mod table;
 mod verify;
 mod watch;
@@ -58,6 +59,9 @@ pub struct Cli {
     pub threads: Option<u16>,
     #[command(flatten)]
     pub cache: options::CacheArgs,
+    /// Settings; $XDG_CONFIG_HOME/quantscope/config.toml if not given.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub screen: ScreenArgs,
     #[command(subcommand)]
@@ -67,9 +71,6 @@ pub struct Cli {
 /// What the inspector is told on its way.
 #[derive(Debug, Args)]
 pub struct ScreenArgs {
-    /// Settings; $XDG_CONFIG_HOME/quantscope/config.toml if not given.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
     /// What reaches the layers, as assets/record_activations.py records it; `demo:` is what is
     /// built in for the demo, which opens it by itself.
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -108,6 +109,8 @@ pub enum Command {
     Calibrate(calibrate::Calibrate),
     /// Measure what quantizing would cost every tensor, the worst first.
     Analyze(analyze::Analyze),
+    /// Show one tensor's output channels, or its elements, and what int8 makes of them.
+    Show(show::Show),
     /// Write the checkpoint with the selected tensors quantized, the rest bit for bit.
     Quantize(quantize::Quantize),
     /// Write the float checkpoint back from a quantized one.
@@ -148,6 +151,7 @@ fn dispatch(
         Command::Inspect(inspect) => inspect.run(),
         Command::Calibrate(calibrate) => calibrate.run(),
         Command::Analyze(analyze) => analyze.run(&words()?),
+        Command::Show(show) => show.run(&words()?),
         Command::Quantize(quantize) => quantize.run(&words()?),
         Command::Dequantize(dequantize) => dequantize.run(&words()?),
         Command::Verify(verify) => verify.run(&words()?),

@@ -1,7 +1,10 @@
 //! Standard output: buffered widely, its width known when a terminal shows it.
 
 use super::error::Error;
+use crate::checkpoint::Checkpoint;
+use crate::export::write_text;
 use std::io::{BufWriter, IsTerminal, StdoutLock, Write, stdout};
+use std::path::Path;
 
 pub type Output = BufWriter<StdoutLock<'static>>;
 
@@ -17,6 +20,22 @@ pub fn print(text: &str) -> Result<(), Error> {
     let mut out = output();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// Writes a text that was asked for beside the result: to standard output where that is named,
+/// into a pipe or a device as it comes, to a file whole or not at all. An existing file is
+/// replaced if `force` is set.
+pub fn write(source: &Checkpoint, path: &Path, force: bool, text: &str) -> Result<(), Error> {
+    if path == Path::new("-") || path == Path::new("/dev/stdout") {
+        return print(text);
+    }
+    let is_stream = path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir());
+    if is_stream {
+        let open = std::fs::OpenOptions::new().write(true).open(path);
+        let written = open.and_then(|mut stream| stream.write_all(text.as_bytes()));
+        return written.map_err(|source| Error::File { path: path.to_owned(), source });
+    }
+    Ok(write_text(source, path, force, |out| out.write_all(text.as_bytes()))?)
 }
 
 /// Columns of the terminal; `None` when the output goes elsewhere and must be stable.

@@ -7,6 +7,7 @@ use super::options::{
     CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SelectionArgs, WorkArgs,
     choice, int8_scheme,
 };
+use super::output;
 use super::receipt;
 use super::save::save;
 use super::scan::Scan;
@@ -63,7 +64,8 @@ pub struct Quantize {
     /// The plan that a recipe file holds, instead of a selection
     #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "no_learned", "rounding", "max_bytes", "min_sqnr", "activations"])]
     recipe: Option<PathBuf>,
-    /// Also write the plan as a recipe file
+    /// Also write the plan as a recipe file; `-` and /dev/stdout are standard output. An
+    /// existing FILE needs --force, as OUT does
     #[arg(long, value_name = "FILE")]
     write_recipe: Option<PathBuf>,
     /// With --format burn: which way round the weights of linear layers lie
@@ -111,8 +113,12 @@ impl Quantize {
             self.calibrate_inputs(&checkpoint, &mut plan, &mut warnings)?;
         }
         if let Some(path) = &self.write_recipe {
-            std::fs::write(path, recipe::to_toml(&plan, &checkpoint))
-                .map_err(|source| Error::File { path: path.clone(), source })?;
+            output::write(
+                &checkpoint,
+                path,
+                self.save.force,
+                &recipe::to_toml(&plan, &checkpoint),
+            )?;
         }
         let format = match (self.format, self.layout) {
             (OutputFormat::Burn(_), Some(layout)) => OutputFormat::Burn(layout),

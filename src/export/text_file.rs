@@ -17,7 +17,11 @@ pub fn write_text(
 ) -> Result<(), ExportError> {
     may_be_written(source, out)?;
     if let Ok(found) = out.symlink_metadata() {
-        if !found.is_file() && !found.is_symlink() {
+        // A link that leads to a terminal is none to replace either.
+        let leads_to_file = out.metadata().is_ok_and(|found| found.is_file());
+        let leads_nowhere = found.is_symlink() && out.metadata().is_err();
+        if !leads_to_file && !leads_nowhere {
+            let found = out.metadata().unwrap_or(found);
             let what = if found.is_dir() { "a directory" } else { "no regular file" };
             let why = format!("is {what}; choose another path");
             return Err(ExportError::Unfit { path: out.to_owned(), why });
@@ -73,8 +77,13 @@ mod tests {
         assert_eq!(fs::read(&out).expect("written"), b"new");
         assert!(write(&source, directory.path(), true).is_err());
         if cfg!(unix) {
-            let why = write(&source, Path::new("/dev/null"), true).expect_err("a device");
-            assert!(why.contains("is no regular file"), "{why}");
+            let link = directory.path().join("link");
+            std::os::unix::fs::symlink("/dev/null", &link).expect("a link");
+            for device in [Path::new("/dev/null"), &link] {
+                let why = write(&source, device, true).expect_err("a device");
+                assert!(why.contains("is no regular file"), "{why}");
+            }
+            fs::remove_file(link).expect("goes");
         }
         let failed = write_text(&source, &out, true, |_| Err(io::Error::other("full")));
         assert!(failed.is_err_and(|error| error.to_string().contains("full")));

@@ -6,7 +6,7 @@ const rows = [...body.rows];
 const heads = [...table.tHead.rows[0].cells];
 const value = (row, at) => row.cells[at].dataset.v ?? row.cells[at].textContent;
 heads.forEach((head, at) => {
-  if (!head.dataset.kind) return;
+  if (!head.dataset.kind || !head.textContent.trim()) return;
   const button = document.createElement('button');
   button.append(...head.childNodes);
   head.append(button);

@@ -96,6 +96,23 @@ impl Shape {
         self.dims.as_slice()
     }
 
+    /// Where element `index` lies: its place along each axis.
+    pub fn place(&self, index: u64) -> Vec<u64> {
+        let mut rest = index;
+        let mut place: Vec<u64> = self
+            .dims()
+            .iter()
+            .rev()
+            .map(|&dim| {
+                let at = rest % dim.max(1);
+                rest /= dim.max(1);
+                at
+            })
+            .collect();
+        place.reverse();
+        place
+    }
+
     pub fn rank(&self) -> usize {
         self.dims().len()
     }

@@ -6,7 +6,7 @@ use crate::app::picker::{Picked, Picker};
 use crate::app::settings::Settings;
 use crate::ui::{self, Theme};
 use color_eyre::eyre::Context;
-use crossterm::event::{Event, KeyEventKind};
+use crossterm::event::{Event, KeyEventKind, MouseButton, MouseEventKind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub fn pick(mut picker: Picker, settings: &Settings) -> color_eyre::Result<Optio
     let theme = Theme::new(super::colours(settings));
     let signals = Signals::register().wrap_err("could not watch for signals")?;
     restore_on_panic();
-    MOUSE.store(false, Relaxed);
+    MOUSE.store(settings.mouse, Relaxed);
     let mut screen = Screen::enter().wrap_err("could not prepare the terminal")?;
     loop {
         screen.terminal.draw(|frame| ui::picker::draw(frame, &picker, settings, &theme))?;
@@ -25,12 +25,29 @@ pub fn pick(mut picker: Picker, settings: &Settings) -> color_eyre::Result<Optio
             signals.hang_up();
         }
         while signals.end().is_none() && crossterm::event::poll(Duration::ZERO)? {
-            let Event::Key(key) = crossterm::event::read()? else { continue };
-            let Some(key) = key_of(key).filter(|_| key.kind != KeyEventKind::Release) else {
-                continue;
+            let height = screen.terminal.size()?.height;
+            let picked = match crossterm::event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => {
+                    let rows = ui::picker::height(height, &picker);
+                    key_of(key).map(|key| picker.press(&settings.keys, key, rows))
+                }
+                Event::Mouse(mouse) => match mouse.kind {
+                    MouseEventKind::ScrollUp => {
+                        picker.wheel(-1);
+                        None
+                    }
+                    MouseEventKind::ScrollDown => {
+                        picker.wheel(1);
+                        None
+                    }
+                    MouseEventKind::Down(MouseButton::Left) => {
+                        ui::picker::hit(height, &picker, mouse.row).map(|at| picker.click(at))
+                    }
+                    _ => None,
+                },
+                _ => None,
             };
-            let rows = ui::picker::height(screen.terminal.size()?.height, &picker);
-            match picker.press(&settings.keys, key, rows) {
+            match picked.unwrap_or(Picked::Nothing) {
                 Picked::Nothing => {}
                 Picked::Model(path) => return Ok(Some(path)),
                 Picked::Left => return Ok(None),

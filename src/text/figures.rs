@@ -75,6 +75,15 @@ pub fn decibels(db: f64) -> String {
     }
 }
 
+/// How far one SQNR is above another.
+pub fn gained(db: f64) -> String {
+    match db {
+        db if db.is_finite() => format!("{db:+.1} dB").replace('-', "−"),
+        db if db > 0.0 => "all".to_owned(),
+        _ => "none".to_owned(),
+    }
+}
+
 /// An SQNR with its word.
 pub fn judged(db: f64, thresholds: &Thresholds) -> String {
     format!("{} ({})", decibels(db), thresholds.verdict(db).word())

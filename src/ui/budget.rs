@@ -129,7 +129,10 @@ fn own_marks<'a>(budget: &Budget, own: Point, theme: &Theme) -> Line<'a> {
     Line::styled(text, theme.warning)
 }
 
-/// Bytes from left to right, error from below to above.
+/// Errors are drawn down to this share of the largest.
+const LEAST: f64 = 1e-5;
+
+/// Bytes from left to right, the logarithm of the error from below to above.
 fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
     let points = budget.curve.points();
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
@@ -139,34 +142,43 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
         return;
     }
     let plot = layout::plot(area);
-    let highest = points.iter().chain(&budget.own).map(|p| p.error).fold(0.0, f64::max);
-    let top = if highest > 0.0 { highest } else { 1.0 };
+    let errors = points.iter().chain(&budget.own).map(|point| point.error);
+    let errors = errors.filter(|&error| error > 0.0);
+    let top = errors.clone().fold(0.0, f64::max);
+    let (top, least) = match top > 0.0 {
+        true => (top, errors.fold(top, f64::min).max(top * LEAST)),
+        false => (1.0, LEAST),
+    };
+    // A choice among schemes is a matter of decades: on a linear axis all but the first few
+    // would lie on the ground. What loses nothing lies there.
+    let y_of = |point: &Point| point.error.max(least).log10();
+    let y_bounds = [if least < top { least.log10() } else { top.log10() - 1.0 }, top.log10()];
     let x_of = |point: &Point| point.bytes as f64;
     let x_bounds = [x_of(last), x_of(first)];
     let colour = |style: Style| style.fg.unwrap_or_default();
     Canvas::default()
         .marker(Marker::Braille)
         .x_bounds(x_bounds)
-        .y_bounds([0.0, top])
+        .y_bounds(y_bounds)
         .paint(|context| {
             for pair in points.windows(2) {
                 let [from, to] = pair else { continue };
                 context.draw(&Stroke {
                     x1: x_of(from),
-                    y1: from.error,
+                    y1: y_of(from),
                     x2: x_of(to),
-                    y2: to.error,
+                    y2: y_of(to),
                     color: colour(theme.accent),
                 });
             }
         })
         .render(plot, buf);
-    axes(buf, area, plot, budget, (first, last, top), theme);
+    axes(buf, area, plot, budget, (first, last), y_bounds, theme);
     let mut put = |point: &Point, symbol: &str, style: Style| {
         let share =
             |value: f64, low: f64, high: f64| ((value - low) / (high - low)).clamp(0.0, 1.0);
         let x = share(x_of(point), x_bounds[0], x_bounds[1]);
-        let y = share(point.error, 0.0, top);
+        let y = share(y_of(point), y_bounds[0], y_bounds[1]);
         let column = (x * f64::from(plot.width.saturating_sub(1))).round() as u16;
         let row = (y * f64::from(plot.height.saturating_sub(1))).round() as u16;
         let (column, row) = (plot.x + column, plot.bottom().saturating_sub(1 + row));
@@ -184,7 +196,8 @@ fn axes(
     area: Rect,
     plot: Rect,
     budget: &Budget,
-    (first, last, top): (&Point, &Point, f64),
+    (first, last): (&Point, &Point),
+    errors: [f64; 2],
     theme: &Theme,
 ) {
     for y in plot.top()..plot.bottom() {
@@ -198,16 +211,24 @@ fn axes(
         buf.set_stringn(x, y, text, width.into(), theme.dim);
     };
     let margin = plot.x - 1 - area.x;
-    let largest = share_text(budget.share(Point { bytes: 0, error: top }));
-    text(area.x, plot.y, &format!("{largest:>width$}", width = usize::from(margin)), margin);
-    let zero = format!("{:>width$}", "0", width = usize::from(margin));
-    text(area.x, plot.bottom() - 1, &zero, margin);
+    // The ends, and the middle where there is a row for it.
+    let rows = [(plot.bottom() - 1, errors[0]), (plot.y, errors[1])];
+    let middle = (plot.height >= 7).then(|| {
+        let row = plot.y + plot.height / 2;
+        let share = f64::from(plot.bottom() - 1 - row) / f64::from(plot.height - 1);
+        (row, errors[0] + (errors[1] - errors[0]) * share)
+    });
+    for (y, logarithm) in rows.into_iter().chain(middle) {
+        let error = share_text(budget.share(Point { bytes: 0, error: 10f64.powf(logarithm) }));
+        text(area.x, y, &format!("{error:>width$}", width = usize::from(margin)), margin);
+    }
     let (least, most) = (bytes(last.bytes), bytes(first.bytes));
     text(plot.x, plot.bottom() + 1, &least, plot.width);
     let width = most.chars().count() as u16;
     if width + least.chars().count() as u16 + 4 < plot.width {
         text(plot.right() - width, plot.bottom() + 1, &most, width);
-        let middle = format!("{} points", count(budget.curve.points().len() as u64));
+        let middle =
+            format!("{} points, logarithm of the error", count(budget.curve.points().len() as u64));
         let width_of = middle.chars().count() as u16;
         let x = plot.x + plot.width.saturating_sub(width_of) / 2;
         if plot.width > width + least.chars().count() as u16 + width_of + 6 {

@@ -3,7 +3,7 @@
 use super::paint;
 use super::theme::Theme;
 use crate::app::channels::Channels;
-use crate::app::figures::{count, decibels, value};
+use crate::app::figures::{count, decibels, gained, value};
 use crate::app::pager::wrap;
 use crate::app::{Action, App, Calibration};
 use crate::tensor::TensorId;
@@ -96,14 +96,16 @@ const WORDY: u16 = 96;
 
 fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Theme) {
     let wordy = area.width >= WORDY;
-    let column = if wordy { 24 } else { 10 };
     let (shared, own) = match wordy {
-        true => ("with the tensor's scale", "with its own"),
+        true => ("tensor's scale", "own scale"),
         false => ("shared", "own scale"),
     };
+    // A figure, and the word on it.
+    let (figure, word) = if wordy { (17, 10) } else { (10, 0) };
+    let column = figure + word;
     let heads = format!(
-        "{:>7}{:>11}{:>10}{shared:>column$}{own:>column$}{:>10}",
-        "channel", "absmax", "× median", "gain"
+        "{:>7}{:>11}{:>10}{shared:>figure$}{:word$}{own:>figure$}{:word$}{:>10}",
+        "channel", "absmax", "× median", "", "", "gain"
     );
     paint::line(buf, area, 0, &Line::styled(heads, theme.dim));
     let shown = channels.ranked.iter().skip(app.channels.top());
@@ -130,7 +132,7 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
         };
         let gain = channel.own_db - channel.shared_db;
         let gain = match gain.is_finite() {
-            true => format!("{gain:+.1} dB").replace('-', "−"),
+            true => gained(gain),
             false => String::new(),
         };
         let line = Line::from(vec![

@@ -5,11 +5,11 @@ use super::{channels, histogram, layout, paint, values};
 use crate::activations::Way;
 use crate::app::comparison::MEASURED_ONLY;
 use crate::app::facts::{Cost, Facts, Known, SCHEMES, calibration_name, scheme_name};
-use crate::app::figures::{bytes, count, counted, decibels, parameters, percent, value};
+use crate::app::figures::{bytes, count, counted, decibels, gained, parameters, percent, value};
 use crate::app::pager::wrap;
 use crate::app::table::{Row, VERDICTS};
 use crate::app::tree::{Item, NodeId};
-use crate::app::{Action, App, Calibration, Tab, names, outputs};
+use crate::app::{Action, App, Calibration, Tab, names, outputs, texts};
 use crate::quantization::{self, ErrorStatistics, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
@@ -20,6 +20,8 @@ use ratatui::text::{Line, Span};
 /// Columns of a block of figures, and between two.
 const BLOCK: u16 = 36;
 const BETWEEN: u16 = 4;
+/// Rows from which a histogram tells something.
+const LEAST_HISTOGRAM: u16 = 8;
 
 pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     caption(buf, area, app, theme);
@@ -172,7 +174,12 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
     let below = area.height.saturating_sub(12);
     if third.y == area.y && below > 0 {
         let rest = Rect { y: area.y + 12, height: below, ..area };
-        health(buf, rest, facts, theme);
+        let used = health(buf, rest, facts, theme);
+        let used = used + 1;
+        let rest = Rect { y: rest.y + used, height: below.saturating_sub(used), ..area };
+        if app.zoomed && rest.height >= LEAST_HISTOGRAM {
+            histogram::draw(buf, rest, app, id, facts, theme);
+        }
     }
 }
 
@@ -199,7 +206,8 @@ fn output_errors(app: &App, id: TensorId, theme: &Theme) -> Vec<Figure> {
 }
 
 /// What is odd with the tensor and what that means, where there is room for it.
-fn health(buf: &mut Buffer, area: Rect, facts: &Facts, theme: &Theme) {
+/// What is odd with it; gives the rows that took.
+fn health(buf: &mut Buffer, area: Rect, facts: &Facts, theme: &Theme) -> u16 {
     let mut y = 0;
     for flag in &facts.flags {
         let text = format!("! {flag}: {}", flag.meaning());
@@ -208,6 +216,7 @@ fn health(buf: &mut Buffer, area: Rect, facts: &Facts, theme: &Theme) {
             y += 1;
         }
     }
+    y
 }
 
 fn stored(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, layout: &str, theme: &Theme) {
@@ -215,7 +224,8 @@ fn stored(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, layout: &str, t
     paint::line(buf, area, 0, &Line::styled(title, theme.dim));
     let size = bytes(app.model.checkpoint.tensor(id).bytes);
     let text = format!(
-        "Quantized already, {size} with its scales. What that lost is not in this file. d writes the floats back."
+        "Quantized already, {size} with its scales. What that lost is not in this file. {} writes the floats back.",
+        app.key_of(Action::Dequantize)
     );
     for (y, row) in (1..).zip(wrap(&text, area.width.into())) {
         paint::line(buf, area, y, &Line::raw(row));
@@ -368,7 +378,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts,
                 spans.push(word);
                 let gain = match base {
                     Some(base) if !chosen && (error.sqnr_db - base).is_finite() => {
-                        format!("{:+.1} dB", error.sqnr_db - base).replace('-', "−")
+                        gained(error.sqnr_db - base)
                     }
                     _ => String::new(),
                 };
@@ -414,10 +424,20 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts,
         }
         paint::line(buf, area, y, &Line::from(spans));
     }
+    let mut y = below + MEASURED_ONLY.len() as u16;
     let advice = advice(facts, now);
     if !advice.is_empty() {
-        let y = below + MEASURED_ONLY.len() as u16;
         paint::line(buf, area, y, &Line::raw(advice));
+        y += 1;
+    }
+    // What the names mean, where there is room left for it.
+    let measured_only = ("fp8, int4", "measured to compare with; only int8 can be saved");
+    let said = texts::SCHEMES_SAID.into_iter().chain([measured_only]);
+    if y + 5 < area.height {
+        for (y, (name, meaning)) in (y + 1..).zip(said) {
+            let text = format!("{name:<12} {meaning}");
+            paint::line(buf, area, y, &Line::styled(text, theme.dim));
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Windows that ask: what to write and where, which role, which name, whether to quit.
 
 use super::theme::Theme;
-use super::{header, paint};
+use super::{header, layout, paint};
 use crate::app::figures::{bytes, count, counted};
 use crate::app::keys::Context;
-use crate::app::overlay::{GoTo, Presets};
+use crate::app::overlay::{Columns, GoTo, Presets};
 use crate::app::pager::wrap;
 use crate::app::prompt::{Prompt, Purpose};
 use crate::app::table::Motion;
@@ -14,7 +14,7 @@ use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-const WIDTH: u16 = 92;
+const WIDTH: u16 = super::layout::DIALOG;
 
 /// Lines of a dialog, one under the other.
 struct Body<'a> {
@@ -199,7 +199,8 @@ pub fn quit(buf: &mut Buffer, screen: Rect, app: &App, theme: &Theme) {
 
 pub fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Presets, theme: &Theme) {
     let mut body = Body::new(screen);
-    for (number, choice) in presets.choices.iter().enumerate() {
+    for number in seen(screen, app) {
+        let Some(choice) = presets.choices.get(number) else { continue };
         let chosen = number == presets.chosen;
         let style = if chosen { theme.accent } else { theme.text };
         let size = match choice.tensors.len() {
@@ -208,25 +209,58 @@ pub fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Presets, the
         };
         body.push(vec![
             Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
-            Span::styled(format!("{:<26}", choice.name()), style),
+            Span::styled(format!("{:<24}", choice.name()), style),
             Span::styled(size, theme.dim),
         ]);
     }
     body.blank();
     let hints = [
-        (&[A::Accept][..], "mark these and nothing else"),
-        (&[A::Add][..], "mark these too"),
+        (&[A::Accept][..], "mark only these"),
+        (&[A::Add][..], "these too"),
         (&[A::Close][..], "leave"),
     ];
     body.push(keys(app, Context::Presets, &hints, theme));
     body.draw(buf, screen, "Choose by role", theme.strong, theme);
 }
 
+/// The columns there could be, those of the table ticked.
+pub fn columns(buf: &mut Buffer, screen: Rect, app: &App, columns: &Columns, theme: &Theme) {
+    let mut body = Body::new(screen);
+    for number in seen(screen, app) {
+        let Some(&column) = columns.choices.get(number) else { continue };
+        let chosen = number == columns.chosen;
+        let shown = app.settings.columns.contains(&column);
+        let style = if chosen { theme.accent } else { theme.text };
+        body.push(vec![
+            Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
+            Span::styled(if shown { "[x] " } else { "[ ] " }, style),
+            Span::styled(column.meaning(), style),
+        ]);
+    }
+    body.blank();
+    let hints = [
+        (&[A::Toggle][..], "show or hide"),
+        (&[A::Accept][..], "order by it"),
+        (&[A::Close][..], "done"),
+    ];
+    body.push(keys(app, Context::Columns, &hints, theme));
+    body.draw(buf, screen, "Columns, as far as there is room", theme.strong, theme);
+}
+
+/// The entries of the open list that are seen.
+fn seen(screen: Rect, app: &App) -> std::ops::Range<usize> {
+    layout::list(screen.as_size(), app).map_or(0..0, |list| list.seen())
+}
+
 pub fn go_to(buf: &mut Buffer, screen: Rect, app: &App, go_to: &GoTo, theme: &Theme) -> Position {
     let mut body = Body::new(screen);
     body.push(Line::styled(":", theme.accent));
     body.blank();
-    for (number, &id) in go_to.names.iter().enumerate() {
+    let list = layout::list(screen.as_size(), app);
+    let rows = list.map_or(0, |list| usize::from(list.area.height));
+    let seen = seen(screen, app);
+    for number in seen.clone() {
+        let Some(&id) = go_to.names.get(number) else { continue };
         let chosen = number == go_to.chosen;
         let name = names::visible(&app.model.checkpoint.tensor(id).name).into_owned();
         let name = names::shorten(&name, body.width - 2).into_owned();
@@ -236,7 +270,7 @@ pub fn go_to(buf: &mut Buffer, screen: Rect, app: &App, go_to: &GoTo, theme: &Th
         ]);
     }
     // The window keeps its height while one types.
-    for _ in go_to.names.len()..8 {
+    for _ in seen.len()..rows {
         body.blank();
     }
     let more = go_to.count.saturating_sub(go_to.names.len());

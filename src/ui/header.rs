@@ -17,7 +17,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         n => format!(", {n} files"),
     };
     let name = model_name(checkpoint);
-    let left = Line::from(vec![
+    let mut left = Line::from(vec![
         Span::styled(" quantscope", theme.accent),
         Span::styled("  ", theme.dim),
         Span::styled(names::visible(&name).into_owned(), theme.strong),
@@ -31,6 +31,14 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         0..80 => format!("{tensors}  {size} "),
         _ => format!("{tensors}  {parameters} parameters  {size} "),
     };
+    // A name is cut last.
+    if left.width() + right.chars().count() >= area.width.into() {
+        left.spans.pop();
+    }
+    let about = Span::styled(format!("  {}", app.about()), theme.dim);
+    if left.width() + about.width() + right.chars().count() < area.width.into() {
+        left.push_span(about);
+    }
     paint::ends(buf, area, 0, &left, &Line::raw(right));
     let mut dtypes: Vec<String> = inventory
         .dtypes

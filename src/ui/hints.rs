@@ -4,7 +4,7 @@ use super::paint;
 use super::theme::Theme;
 use crate::app::App;
 use crate::app::figures::{count, counted};
-use crate::app::keys::Context;
+use crate::app::keys::{Context, Key};
 use crate::app::overlay::Overlay;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -50,31 +50,57 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Po
 }
 
 /// The keys of a context that do something now, as many as fit.
-pub fn hints<'a>(context: Context, app: &App, width: u16, theme: &Theme) -> Line<'a> {
+fn hints<'a>(context: Context, app: &App, width: u16, theme: &Theme) -> Line<'a> {
     let mut spans = vec![Span::raw(" ")];
+    for (key, word) in shown(context, app, width) {
+        spans.push(Span::styled(key.to_string(), theme.accent));
+        spans.push(Span::styled(format!(" {word}  "), theme.dim));
+    }
+    Line::from(spans)
+}
+
+/// The key whose hint is at that column.
+pub fn at(app: &App, width: u16, x: u16) -> Option<Key> {
+    if let Some(Overlay::Filter(_)) = app.overlay {
+        return None;
+    }
+    let mut left = 1;
+    shown(app.context(), app, width).into_iter().find_map(|(key, word)| {
+        let start = left;
+        left += length(key, word) as u16;
+        // The gap after a hint is nobody's.
+        (start..left - 2).contains(&x).then_some(key)
+    })
+}
+
+/// Columns of a hint and of the gap after it.
+fn length(key: Key, word: &str) -> usize {
+    key.to_string().chars().count() + word.chars().count() + 3
+}
+
+fn shown(context: Context, app: &App, width: u16) -> Vec<(Key, &'static str)> {
+    let mut hints = Vec::new();
     let mut used = 1;
     let always = ["help", "quit"];
     let shown = |context: Context| {
         let keys = app.settings.keys.bindings();
         keys.filter(move |(b, _)| context.layers().contains(&b.context) && app.can(b.action))
-            .filter_map(|(binding, keys)| Some((keys.first()?.to_string(), binding.hint?)))
+            .filter_map(|(binding, keys)| Some((*keys.first()?, binding.hint?)))
     };
-    let length = |key: &str, word: &str| key.chars().count() + word.chars().count() + 3;
     let reserved: usize = shown(context)
         .filter(|(_, word)| always.contains(word))
-        .map(|(key, word)| length(&key, word))
+        .map(|(key, word)| length(key, word))
         .sum();
     let mut left = reserved;
     for (key, word) in shown(context) {
-        let needed = length(&key, word);
+        let needed = length(key, word);
         if always.contains(&word) {
             left -= needed;
         } else if used + needed + left > usize::from(width) {
             continue;
         }
         used += needed;
-        spans.push(Span::styled(key, theme.accent));
-        spans.push(Span::styled(format!(" {word}  "), theme.dim));
+        hints.push((key, word));
     }
-    Line::from(spans)
+    hints
 }

@@ -1,6 +1,9 @@
 //! Where everything is. Pure, and shared by drawing, paging and the mouse.
 
-use crate::app::overlay::Overlay;
+use super::hints;
+use crate::app::diff::DiffState;
+use crate::app::facts::SCHEMES;
+use crate::app::overlay::{GoTo, Overlay};
 use crate::app::sketch;
 use crate::app::table::{Column, Widest};
 use crate::app::{App, Tab, Target, Viewport};
@@ -117,6 +120,70 @@ pub fn text_window(size: Size) -> Rect {
     window(size, 100, size.height.saturating_sub(4))
 }
 
+/// Columns of windows that ask.
+pub const DIALOG: u16 = 92;
+
+/// A list that is chosen from: where it is, and which of its entries is at the top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct List {
+    pub area: Rect,
+    pub first: usize,
+    pub count: usize,
+}
+
+impl List {
+    /// Within a window that has so many lines above it and below it.
+    fn in_window(size: Size, count: usize, chosen: usize, [above, below]: [u16; 2]) -> List {
+        let lines = (count as u16).saturating_add(above + below + 4);
+        let inside = inside(window(size, DIALOG, lines));
+        let rows = inside.height.saturating_sub(above + below);
+        let area = Rect { y: inside.y + above, height: rows, ..inside };
+        List { area, first: (chosen + 1).saturating_sub(rows.into()), count }
+    }
+
+    /// The entries that are seen.
+    pub fn seen(&self) -> std::ops::Range<usize> {
+        self.first..self.count.min(self.first + usize::from(self.area.height))
+    }
+
+    fn at(&self, at: Position) -> Option<usize> {
+        let line = usize::from(at.y.checked_sub(self.area.y)?);
+        self.area.contains(at).then_some(self.first + line).filter(|n| self.seen().contains(n))
+    }
+}
+
+/// The list of what is open.
+pub fn list(size: Size, app: &App) -> Option<List> {
+    match app.overlay.as_ref()? {
+        Overlay::Presets(presets) => {
+            Some(List::in_window(size, presets.choices.len(), presets.chosen, [0, 2]))
+        }
+        Overlay::Columns(columns) => {
+            Some(List::in_window(size, columns.choices.len(), columns.chosen, [0, 2]))
+        }
+        Overlay::GoTo(go_to) => {
+            // The window keeps its height while one types.
+            let list = List::in_window(size, GoTo::NAMES, go_to.chosen, [2, 1]);
+            Some(List { count: go_to.names.len(), ..list })
+        }
+        Overlay::Budget(_) => {
+            let figures = budget_figures(of(size, Body::Budget)?.detail?);
+            let area = Rect { y: figures.y + 3, height: SCHEMES.len() as u16, ..figures };
+            Some(List { area: area.intersection(figures), first: 0, count: SCHEMES.len() })
+        }
+        Overlay::Diff(view) => match &view.state {
+            DiffState::Comparing(_) => None,
+            DiffState::Done(differences) => {
+                let detail = of(size, Body::Detail)?.detail?;
+                let height = detail.height.saturating_sub(2);
+                let area = Rect { y: detail.y + 2, height, ..detail };
+                Some(List { area, first: differences.top(), count: differences.rows.len() })
+            }
+        },
+        _ => None,
+    }
+}
+
 /// The part of a window within its border and margin.
 pub fn inside(window: Rect) -> Rect {
     Rect {
@@ -155,6 +222,7 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
         Scheme => 13,
         Values => sketch::COLUMNS as u16,
         Output => 10,
+        By(_) | Gain { .. } => (column.title().chars().count() as u16 + 2).max(10),
         Sqnr | File | Name => 0,
     };
     let enough = (widest.name as u16).clamp(16, 46);
@@ -165,8 +233,14 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
         name -= if fits { wanted } else { 0 };
         fits
     };
-    let taken = [Output, Bytes, Shape, Scheme, DType, Values]
-        .map(|column| (column, wanted.contains(&column) && take(GAP + width_of(column))));
+    // What was asked for by name comes before what is there anyway.
+    let of_schemes = wanted.iter().copied().filter(|column| column.is_of_schemes());
+    let plain = [Bytes, Shape, Scheme, DType, Values].into_iter();
+    let taken: Vec<Column> = std::iter::once(Output)
+        .chain(of_schemes.clone())
+        .chain(plain)
+        .filter(|column| wanted.contains(column) && take(GAP + width_of(*column)))
+        .collect();
     let sqnr = if take(GAP + GAUGE) { SQNR + GAP + GAUGE } else { SQNR };
     let mut x = MARK;
     let mut places = Vec::with_capacity(7);
@@ -175,13 +249,16 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
         x += width + GAP;
     };
     put(Name, name);
-    let fits = |column| taken.contains(&(column, true));
+    let fits = |column| taken.contains(&column);
     for column in [Shape, DType, Bytes].into_iter().filter(|&column| fits(column)) {
         put(column, width_of(column));
     }
     put(Sqnr, sqnr);
     if fits(Output) {
         put(Output, width_of(Output));
+    }
+    for column in of_schemes.filter(|&column| fits(column)) {
+        put(column, width_of(column));
     }
     if fits(Values) {
         put(Values, width_of(Values));
@@ -269,7 +346,14 @@ pub fn histogram(body: Rect) -> [Rect; 2] {
 /// What the mouse leads to while its button is held: on the curve and the histogram, past
 /// their ends too.
 pub fn drag(size: Size, app: &App, at: Position) -> Option<Target> {
-    let detail = of(size, body(app))?.detail;
+    let layout = of(size, body(app))?;
+    if app.bar_held {
+        return Some(bar(layout.rows, at));
+    }
+    // What was not taken by the bar does not change to it on the way.
+    let on_bar = layout.rows.contains(at) && at.x + 1 == layout.rows.right();
+    let at = Position { x: at.x - u16::from(on_bar), ..at };
+    let detail = layout.detail;
     let plot = match (detail, &app.overlay) {
         (Some(detail), Some(Overlay::Budget(_))) => curve(detail).map(plot),
         (Some(detail), None) if app.tab == Tab::Histogram && detail.contains(at) => {
@@ -285,9 +369,25 @@ pub fn drag(size: Size, app: &App, at: Position) -> Option<Target> {
     hit(size, app, at)
 }
 
+/// A place of the table's scroll bar, past its ends too.
+fn bar(rows: Rect, at: Position) -> Target {
+    let line = at.y.saturating_sub(rows.y).min(rows.height.saturating_sub(1));
+    Target::Bar(f64::from(line) / f64::from(rows.height.max(2) - 1))
+}
+
 /// What is at a place of the screen.
 pub fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
     let layout = of(size, body(app))?;
+    if layout.hints.contains(at) {
+        return hints::at(app, layout.hints.width, at.x).map(Target::Hint);
+    }
+    if let Some(number) = list(size, app).and_then(|list| list.at(at)) {
+        return Some(Target::Choice(number));
+    }
+    let overflows = app.table.rows().len() > usize::from(layout.rows.height);
+    if layout.rows.contains(at) && at.x + 1 == layout.rows.right() && overflows {
+        return Some(bar(layout.rows, at));
+    }
     if layout.rows.contains(at) {
         let line = usize::from(at.y - layout.rows.y);
         return Some(match at.x - layout.rows.x < MARK {

@@ -87,6 +87,10 @@ fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Pos
             dialogs::presets(buf, area, app, presets, theme);
             None
         }
+        Overlay::Columns(columns) => {
+            dialogs::columns(buf, area, app, columns, theme);
+            None
+        }
         Overlay::Save(dialog) => Some(dialogs::save(buf, area, app, dialog, theme)),
         Overlay::Replace(dialog) => {
             dialogs::replace(buf, area, app, dialog, theme);

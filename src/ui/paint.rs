@@ -38,8 +38,16 @@ pub fn rule(buf: &mut Buffer, area: Rect, left: &Line, right: &Line, theme: &The
         over(buf, area.right() - right_width - 2, area.y, &framed(right), right_width);
     }
     if left.width() > 0 {
-        let room = area.width.saturating_sub(right_width + 6);
-        over(buf, area.x + 1, area.y, &framed(left), room);
+        let room = area.width.saturating_sub(right_width + 3);
+        cut(buf, area.x + 1, area.y, &framed(left), room);
+    }
+}
+
+/// A line that says where it goes on beyond its room.
+pub fn cut(buf: &mut Buffer, x: u16, y: u16, line: &Line, room: u16) {
+    over(buf, x, y, line, room);
+    if line.width() > usize::from(room) && room > 1 {
+        buf.set_string(x + room - 1, y, "…", line.style);
     }
 }
 

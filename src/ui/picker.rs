@@ -21,6 +21,23 @@ pub fn height(screen: u16, picker: &Picker) -> usize {
     usize::from(screen.saturating_sub(AROUND + picker.said.len() as u16)).max(1)
 }
 
+/// The first choice that is seen.
+fn first(rows: usize, picker: &Picker) -> usize {
+    (picker.cursor + 1).saturating_sub(rows)
+}
+
+fn top(picker: &Picker) -> u16 {
+    2 + picker.said.len() as u16
+}
+
+/// The choice at a row of the screen.
+pub fn hit(screen: u16, picker: &Picker, y: u16) -> Option<usize> {
+    let rows = height(screen, picker);
+    let line = usize::from(y.checked_sub(top(picker))?);
+    let number = first(rows, picker) + line;
+    (line < rows && number < picker.choices.len()).then_some(number)
+}
+
 pub fn draw(frame: &mut Frame, picker: &Picker, settings: &Settings, theme: &Theme) {
     let area = frame.area();
     let buf = frame.buffer_mut();
@@ -44,11 +61,9 @@ pub fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, them
         let said = names::shorten(said, usize::from(area.width.saturating_sub(2)));
         paint::line(buf, area, y, &Line::styled(format!(" {said}"), theme.dim));
     }
-    let top = 2 + picker.said.len() as u16;
     let rows = height(area.height, picker);
-    let first = (picker.cursor + 1).saturating_sub(rows);
-    let shown = picker.choices.iter().enumerate().skip(first).take(rows);
-    for (y, (number, choice)) in (area.y + top..).zip(shown) {
+    let shown = picker.choices.iter().enumerate().skip(first(rows, picker)).take(rows);
+    for (y, (number, choice)) in (area.y + top(picker)..).zip(shown) {
         let row = Rect { y, height: 1, ..area };
         let known = choice.known.map_or(String::new(), |(format, bytes)| {
             format!("{:<12}{:>8}", format.name(), bytes_aligned(bytes))

@@ -22,6 +22,7 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
     let mut spans = vec![Span::styled(" plan  ", theme.strong)];
     if app.model.plan().is_empty() {
         let text = match app.model.has_floats() {
+            true if width < 80 => "nothing marked".to_owned(),
             true => format!("nothing marked: {}", app.how_to_mark()),
             false => "nothing here can be quantized".to_owned(),
         };

@@ -5,12 +5,12 @@ use super::paint;
 use super::theme::Theme;
 use crate::activations::Way;
 use crate::app::facts::{Sqnr, scheme_name};
-use crate::app::figures::{bytes_aligned, count, counted, shape};
+use crate::app::figures::{bytes_aligned, count, counted, decibels, gained, shape};
 use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
 use crate::app::tree::Item;
 use crate::app::{Action, App, Calibration, names, outputs};
-use crate::quantization::{self, Quantizer};
+use crate::quantization::{self, QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Alignment, Rect};
@@ -52,7 +52,11 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         left.push(Span::styled(format!("  {}", app.table.sort.describe()), theme.dim));
     }
     let scheme = scheme_name(app.model.scheme);
-    let right = Line::styled(format!("weight error of int8 {scheme}"), theme.dim);
+    let right = match area.width < 80 && !app.filter_text.is_empty() {
+        true => format!("int8 {scheme}"),
+        false => format!("weight error of int8 {scheme}"),
+    };
+    let right = Line::styled(right, theme.dim);
     paint::rule(buf, area, &Line::from(left), &right, theme);
 }
 
@@ -106,6 +110,13 @@ impl Painter<'_> {
                 Column::Bytes => cells.bytes.clone().alignment(Alignment::Right),
                 Column::Sqnr => self.sqnr(&cells, place.width.into()),
                 Column::Output => self.output(row.item).alignment(Alignment::Right),
+                Column::By(scheme) => {
+                    let db = |id| self.app.model.sqnr_by(id, scheme);
+                    self.of_scheme(row.item, db).alignment(Alignment::Right)
+                }
+                Column::Gain { of, over } => {
+                    self.gain(row.item, of, over).alignment(Alignment::Right)
+                }
                 Column::Values => self.sketch(row.item),
                 Column::Scheme => cells.scheme.clone(),
                 Column::File => continue,
@@ -251,6 +262,34 @@ impl Painter<'_> {
             None => theme.text,
         };
         Line::styled(text.unwrap_or_default(), style)
+    }
+
+    /// The SQNR by one scheme.
+    fn of_scheme<'b>(&self, item: Item, db: impl Fn(TensorId) -> Option<f64>) -> Line<'b> {
+        let Item::Tensor(id) = item else { return Line::default() };
+        match db(id) {
+            Some(db) => Line::styled(decibels(db), self.theme.judge(db).1),
+            None => self.unknown(id),
+        }
+    }
+
+    /// What one scheme gains over another; a bit of precision is 6 dB.
+    fn gain<'b>(&self, item: Item, of: QuantizationScheme, over: QuantizationScheme) -> Line<'b> {
+        let Item::Tensor(id) = item else { return Line::default() };
+        match self.app.model.gain(id, of, over) {
+            Some(db) if !self.app.model.quantizable(id) => Line::styled(gained(db), self.theme.dim),
+            Some(db) if db >= 6.0 => Line::styled(gained(db), self.theme.good),
+            Some(db) if db <= 0.05 => Line::styled(gained(db), self.theme.dim),
+            Some(db) => Line::raw(gained(db)),
+            None => self.unknown(id),
+        }
+    }
+
+    fn unknown<'b>(&self, id: TensorId) -> Line<'b> {
+        let running = matches!(self.app.calibration, Calibration::Running { .. });
+        let waits = running && self.app.model.obstacle(id).is_none_or(|o| o.can_be_overruled());
+        let waits = waits && self.app.model.sqnr(id) != Sqnr::Nothing;
+        Line::styled(if waits { "…" } else { "–" }, self.theme.faint)
     }
 
     /// The distribution from −absmax to absmax.

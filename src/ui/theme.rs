@@ -10,21 +10,34 @@ pub enum Colours {
     None,
     Ansi,
     True,
+    /// The same two on a light ground, where yellow and cyan could not be read.
+    AnsiOnLight,
+    TrueOnLight,
 }
 
 impl Colours {
-    /// From the values of `NO_COLOR` and `COLORTERM`.
-    pub fn of(no_color: Option<&str>, colorterm: Option<&str>) -> Colours {
-        match (no_color, colorterm) {
-            (Some(set), _) if !set.is_empty() => Colours::None,
-            (_, Some("truecolor" | "24bit")) => Colours::True,
-            _ => Colours::Ansi,
+    /// From the values of `NO_COLOR`, `COLORTERM` and `COLORFGBG`.
+    pub fn of(no_color: Option<&str>, colorterm: Option<&str>, ground: Option<&str>) -> Colours {
+        // `15;0`: the palette's numbers of text and ground, the ground last.
+        let ground = ground.and_then(|numbers| numbers.rsplit(';').next());
+        match no_color {
+            Some(set) if !set.is_empty() => Colours::None,
+            _ => Colours::on(matches!(ground, Some("7" | "15")), colorterm),
+        }
+    }
+
+    /// On a light ground or a dark one, from the value of `COLORTERM`.
+    pub fn on(light: bool, colorterm: Option<&str>) -> Colours {
+        match (colorterm, light) {
+            (Some("truecolor" | "24bit"), false) => Colours::True,
+            (Some("truecolor" | "24bit"), true) => Colours::TrueOnLight,
+            (_, false) => Colours::Ansi,
+            (_, true) => Colours::AnsiOnLight,
         }
     }
 }
 
-/// Colours are chosen to be read on light and dark grounds alike: the ground is never set
-/// but under the cursor, where the text's colour is set with it.
+/// The ground is never set but under the cursor, where the text's colour is set with it.
 #[derive(Clone, Debug)]
 pub struct Theme {
     pub text: Style,
@@ -54,6 +67,14 @@ impl Theme {
     pub fn new(colours: Colours) -> Theme {
         match colours {
             Colours::None => Theme::mono(),
+            Colours::TrueOnLight => Theme::on_light(),
+            Colours::AnsiOnLight => Theme::coloured(
+                [Color::Red, Color::Magenta, Color::Green, Color::Blue],
+                Color::Blue,
+                Style::new().add_modifier(Modifier::DIM),
+                Style::new().fg(Color::DarkGray),
+                Style::new().add_modifier(Modifier::REVERSED),
+            ),
             Colours::Ansi => Theme::coloured(
                 [Color::Red, Color::Yellow, Color::Green, Color::Cyan],
                 Color::Cyan,
@@ -74,6 +95,22 @@ impl Theme {
                 Style::new().fg(Color::Rgb(0xee, 0xf2, 0xfb)).bg(Color::Rgb(0x2d, 0x3f, 0x66)),
             ),
         }
+    }
+
+    /// Darker, and the ground under the cursor lighter.
+    fn on_light() -> Theme {
+        Theme::coloured(
+            [
+                Color::Rgb(0xb4, 0x23, 0x18),
+                Color::Rgb(0x8f, 0x5a, 0x00),
+                Color::Rgb(0x1e, 0x7a, 0x34),
+                Color::Rgb(0x0b, 0x73, 0x77),
+            ],
+            Color::Rgb(0x1f, 0x5f, 0xc4),
+            Style::new().fg(Color::Rgb(0x5b, 0x62, 0x74)),
+            Style::new().fg(Color::Rgb(0x93, 0x9a, 0xaa)),
+            Style::new().fg(Color::Rgb(0x10, 0x18, 0x28)).bg(Color::Rgb(0xcf, 0xdd, 0xf7)),
+        )
     }
 
     fn mono() -> Theme {
@@ -151,9 +188,39 @@ mod tests {
 
     #[test]
     fn the_environment_says_which_colours_there_are() {
-        assert_eq!(Colours::of(Some("1"), Some("truecolor")), Colours::None);
-        assert_eq!(Colours::of(Some(""), Some("truecolor")), Colours::True);
-        assert_eq!(Colours::of(None, None), Colours::Ansi);
+        let of = Colours::of;
+        assert_eq!(of(Some("1"), Some("truecolor"), None), Colours::None);
+        assert_eq!(of(Some(""), Some("truecolor"), Some("15;0")), Colours::True);
+        assert_eq!(of(None, None, None), Colours::Ansi);
+        assert_eq!(of(None, None, Some("0;default;15")), Colours::AnsiOnLight);
+        assert_eq!(of(None, Some("24bit"), Some("0;7")), Colours::TrueOnLight);
+    }
+
+    /// By the contrast of the web's guidelines, 4.5 to 1.
+    #[test]
+    fn on_a_light_ground_everything_that_is_said_can_be_read() {
+        let luminance = |colour: Color| {
+            let Color::Rgb(r, g, b) = colour else { panic!("{colour:?}") };
+            let linear = |part: u8| match f64::from(part) / 255.0 {
+                part if part <= 0.04045 => part / 12.92,
+                part => ((part + 0.055) / 1.055).powf(2.4),
+            };
+            0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b)
+        };
+        let contrast = |text: Color, ground: Color| {
+            let (a, b) = (luminance(text) + 0.05, luminance(ground) + 0.05);
+            a.max(b) / a.min(b)
+        };
+        let white = Color::Rgb(255, 255, 255);
+        let t = Theme::new(Colours::TrueOnLight);
+        for style in
+            [t.dim, t.accent, t.mark, t.good, t.warning, t.bad].into_iter().chain(t.verdicts)
+        {
+            let text = style.fg.expect("a colour");
+            assert!(contrast(text, white) >= 4.5, "{text:?}: {}", contrast(text, white));
+        }
+        let (text, ground) = (t.cursor.fg.expect("set"), t.cursor.bg.expect("set"));
+        assert!(contrast(text, ground) >= 4.5);
     }
 
     #[test]

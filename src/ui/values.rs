@@ -4,7 +4,7 @@ use super::paint;
 use super::theme::Theme;
 use crate::app::figures::{count, exact, value};
 use crate::app::pager::wrap;
-use crate::app::{App, names, values};
+use crate::app::{App, names};
 use crate::job::values::{Element, Quantized, Window};
 use crate::tensor::{Scalar, Shape, TensorId};
 use ratatui::buffer::Buffer;
@@ -196,7 +196,7 @@ fn cell(
     };
     match column {
         Column::Index => (count(index), theme.dim),
-        Column::Place => (place_text(&values::place(shape, index)), theme.dim),
+        Column::Place => (place_text(&shape.place(index)), theme.dim),
         Column::Raw => {
             let bytes = element.raw.bytes().iter().map(|byte| format!("{byte:02x}"));
             (bytes.collect::<Vec<_>>().join(" "), theme.dim)

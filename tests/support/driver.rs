@@ -119,7 +119,8 @@ impl Driver {
     fn look(&mut self) {
         let viewport = ui::layout::viewport(self.size, &self.app);
         if viewport != self.app.viewport {
-            app::update(&mut self.app, Event::Resized(viewport));
+            let effects = app::update(&mut self.app, Event::Resized(viewport));
+            effects.into_iter().for_each(|effect| self.carry_out(effect));
         }
     }
 

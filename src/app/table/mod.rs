@@ -252,7 +252,7 @@ impl Table {
             self.sift(false, model);
         }
         match self.sort.column {
-            Column::Sqnr | Column::Output | Column::Values => self.reorder(model),
+            column if column.needs_findings() => self.reorder(model),
             _ if sifted => self.rebuild(model),
             _ => self.sum_up(model),
         }
@@ -314,6 +314,16 @@ impl Table {
             Column::Output => match model.output(id).and_then(|error| error.db(Way::Weights)) {
                 Some(db) => directed(db.max(f64::MIN)),
                 None => (2, 0.0),
+            },
+            Column::By(scheme) => match model.sqnr_by(id, scheme) {
+                Some(db) => directed(db),
+                None => (2, 0.0),
+            },
+            // Of a vector every element is a channel: it gains most, and it means nothing.
+            Column::Gain { of, over } => match model.gain(id, of, over) {
+                Some(db) if model.quantizable(id) => directed(db),
+                Some(db) => (2, directed(db).1),
+                None => (3, 0.0),
             },
             // What cannot be quantized is worse than the worst.
             Column::Sqnr => match model.sqnr(id) {
@@ -488,6 +498,13 @@ impl Table {
         self.top = self.top.saturating_add_signed(rows).min(last);
         self.cursor = self.cursor.clamp(self.top, (self.top + self.height - 1).max(self.top));
         self.keep_in_view();
+    }
+
+    /// Shows that share of the way from the first row to the last.
+    pub fn scroll_to(&mut self, share: f64) {
+        let last = self.rows.len().saturating_sub(self.height);
+        let top = (share * last as f64).round() as isize;
+        self.scroll(top.saturating_sub_unsigned(self.top));
     }
 
     fn keep_in_view(&mut self) {

@@ -1,5 +1,9 @@
 //! What the rows are ordered by.
 
+use crate::app::facts::{SCHEMES, scheme_name};
+use crate::app::keymap::name_of;
+use crate::quantization::QuantizationScheme;
+
 /// A column, and what rows can be ordered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
@@ -15,9 +19,17 @@ pub enum Column {
     /// The sketch of the values; ordered by how far they reach beyond most of them.
     Values,
     Scheme,
+    /// The SQNR by a scheme, whatever a row is marked with.
+    By(QuantizationScheme),
+    /// How far the SQNR by one scheme is above that by another.
+    Gain {
+        of: QuantizationScheme,
+        over: QuantizationScheme,
+    },
 }
 
 impl Column {
+    /// Those that are about a tensor and its mark, not about one scheme.
     pub const ALL: [Column; 9] = [
         Column::File,
         Column::Name,
@@ -30,8 +42,56 @@ impl Column {
         Column::Scheme,
     ];
 
-    pub fn title(self) -> &'static str {
+    /// Of each scheme, and what it gains over the first.
+    pub fn of_schemes() -> impl Iterator<Item = Column> {
+        let by = SCHEMES.into_iter().map(Column::By);
+        by.chain(SCHEMES.into_iter().skip(1).map(|of| Column::Gain { of, over: SCHEMES[0] }))
+    }
+
+    /// As it is written in the settings.
+    pub fn name(self) -> String {
         match self {
+            Column::By(scheme) => scheme.to_string(),
+            Column::Gain { of, over } => format!("{of} over {over}"),
+            Column::DType => "dtype".to_owned(),
+            plain => name_of(plain),
+        }
+    }
+
+    /// The column of that name.
+    pub fn named(name: &str) -> Option<Column> {
+        let scheme = |name: &str| SCHEMES.into_iter().find(|scheme| scheme.to_string() == name);
+        if let Some(plain) = Column::ALL.into_iter().find(|column| column.name() == name) {
+            return Some(plain);
+        }
+        match name.split_once(" over ") {
+            None => scheme(name).map(Column::By),
+            Some((of, over)) => {
+                let (of, over) = (scheme(of.trim())?, scheme(over.trim())?);
+                (of != over).then_some(Column::Gain { of, over })
+            }
+        }
+    }
+
+    /// Whether what is found out about tensors can change the order.
+    pub fn needs_findings(self) -> bool {
+        use Column::{By, Gain, Output, Sqnr, Values};
+        matches!(self, Sqnr | Output | Values | By(_) | Gain { .. })
+    }
+
+    /// Whether it is about one scheme, or two.
+    pub fn is_of_schemes(self) -> bool {
+        matches!(self, Column::By(_) | Column::Gain { .. })
+    }
+
+    /// Whether it can be shown or left out.
+    pub fn is_optional(self) -> bool {
+        use Column::{Bytes, DType, Scheme, Shape, Values};
+        self.is_of_schemes() || matches!(self, Shape | DType | Bytes | Values | Scheme)
+    }
+
+    pub fn title(self) -> String {
+        let title = match self {
             Column::File => "file order",
             Column::Name => "name",
             Column::Shape => "shape",
@@ -41,12 +101,32 @@ impl Column {
             Column::Output => "output",
             Column::Values => "values",
             Column::Scheme => "scheme",
+            Column::By(scheme) => scheme_name(scheme),
+            Column::Gain { of, over } => {
+                let short = |scheme| scheme_name(scheme).trim_start_matches("per ");
+                return format!("{} − {}", short(of), short(over));
+            }
+        };
+        title.to_owned()
+    }
+
+    /// What it shows, where there is room to say it.
+    pub fn meaning(self) -> String {
+        match self {
+            Column::Values => "sketch of the values".to_owned(),
+            Column::Scheme => "scheme of the mark, or of a new one".to_owned(),
+            Column::By(scheme) => format!("SQNR {}", scheme_name(scheme)),
+            Column::Gain { of, over } => {
+                format!("what {} gains over {}", scheme_name(of), scheme_name(over))
+            }
+            other => other.title(),
         }
     }
 
     /// Big things first, bad things first, names from A.
     fn starts_descending(self) -> bool {
-        matches!(self, Column::Shape | Column::Bytes | Column::Values | Column::Output)
+        use Column::{Bytes, Gain, Output, Shape, Values};
+        matches!(self, Shape | Bytes | Values | Output | Gain { .. })
     }
 }
 
@@ -62,8 +142,8 @@ impl Sort {
     }
 
     /// The order in words.
-    pub fn describe(self) -> &'static str {
-        match (self.column, self.descending) {
+    pub fn describe(self) -> String {
+        let words = match (self.column, self.descending) {
             (Column::File, false) => "in file order",
             (Column::File, true) => "in file order, last first",
             (Column::Name, false) => "by name",
@@ -80,6 +160,35 @@ impl Sort {
             (Column::Values, true) => "farthest outliers first",
             (Column::Values, false) => "nearest outliers first",
             (Column::Scheme, _) => "by scheme",
+            (Column::By(scheme), worst_last) => {
+                let end = if worst_last { "best" } else { "worst" };
+                return format!("{end} SQNR {} first", scheme_name(scheme));
+            }
+            (Column::Gain { of, over }, largest) => {
+                let end = if largest { "largest" } else { "smallest" };
+                let (of, over) = (scheme_name(of), scheme_name(over));
+                return format!("{end} gain of {of} over {over} first");
+            }
+        };
+        words.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_is_found_by_its_name() {
+        for column in Column::ALL.into_iter().chain(Column::of_schemes()) {
+            assert_eq!(Column::named(&column.name()), Some(column));
+        }
+        let gain = Column::named("per-block:32 over per-channel");
+        let (of, over) = (QuantizationScheme::per_block(32), QuantizationScheme::PER_CHANNEL);
+        assert_eq!(gain, Some(Column::Gain { of, over }));
+        assert_eq!(gain.map(Column::title).as_deref(), Some("block 32 − channel"));
+        for wrong in ["per-block:7", "per-channel over", "per-channel over per-channel", "luck"] {
+            assert_eq!(Column::named(wrong), None, "{wrong}");
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::app::figures::counted;
 use crate::app::filter::Filter;
-use crate::app::overlay::{FilterPrompt, GoTo, Overlay};
+use crate::app::overlay::{Columns, FilterPrompt, GoTo, Overlay};
+use crate::app::settings::OPTIONAL;
 use crate::app::table::{Column, Sort};
 use crate::app::{Action, App};
 use crate::tensor::TensorId;
@@ -20,10 +21,48 @@ impl App {
     }
 
     /// Orders by the next column, but for one that is not there.
-    pub(super) fn sort_by_neighbour(&mut self, step: usize) {
-        let next = neighbour(self.table.sort.column, step);
-        let there = next != Column::Output || self.model.outputs.is_some();
-        self.sort_by(if there { next } else { neighbour(next, step) });
+    pub(super) fn sort_by_neighbour(&mut self, forward: bool) {
+        let mut columns = Column::ALL.to_vec();
+        columns.retain(|&column| column != Column::Output || self.model.outputs.is_some());
+        // Beside the SQNR of the mark, as in the table.
+        let at = columns.iter().position(|&column| column == Column::Values);
+        let shown = self.settings.columns.iter().copied().filter(|column| column.is_of_schemes());
+        let at = at.unwrap_or(columns.len());
+        columns.splice(at..at, shown);
+        let at = columns.iter().position(|&column| column == self.table.sort.column).unwrap_or(0);
+        let step = if forward { 1 } else { columns.len() - 1 };
+        self.sort_by(columns[(at + step) % columns.len()]);
+    }
+
+    /// The columns there could be, those that are shown with them.
+    pub(super) fn open_columns(&mut self) {
+        let mut choices: Vec<Column> = OPTIONAL.into_iter().chain(Column::of_schemes()).collect();
+        let own = self.settings.columns.iter().filter(|column| !choices.contains(column));
+        let own: Vec<Column> = own.copied().collect();
+        choices.extend(own);
+        self.overlay = Some(Overlay::Columns(Columns { choices, chosen: 0 }));
+    }
+
+    /// Shows the column that is chosen, or leaves it out.
+    pub(super) fn toggle_column(&mut self) {
+        let Some(Overlay::Columns(columns)) = &self.overlay else { return };
+        let Some(&column) = columns.choices.get(columns.chosen) else { return };
+        self.own_columns = true;
+        let shown = &mut self.settings.columns;
+        match shown.iter().position(|&other| other == column) {
+            Some(place) => drop(shown.remove(place)),
+            None => shown.push(column),
+        }
+    }
+
+    /// Orders by the column that is chosen, and shows it.
+    pub(super) fn order_by_chosen(&mut self, columns: &Columns) {
+        let Some(&column) = columns.choices.get(columns.chosen) else { return };
+        if !self.settings.columns.contains(&column) {
+            self.own_columns = true;
+            self.settings.columns.push(column);
+        }
+        self.sort_by(column);
     }
 
     pub(super) fn open_filter(&mut self) {
@@ -79,9 +118,4 @@ impl App {
         }
         self.table.go_to(id, &self.model);
     }
-}
-
-fn neighbour(column: Column, step: usize) -> Column {
-    let at = Column::ALL.iter().position(|&c| c == column).unwrap_or(0);
-    Column::ALL[(at + step) % Column::ALL.len()]
 }

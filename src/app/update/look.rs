@@ -13,6 +13,8 @@ impl App {
     /// Asks for what the open tab needs and does not have.
     pub(super) fn look(&mut self, effects: &mut Effects) {
         match self.tab {
+            // On the whole screen there is room for the histogram below the figures.
+            Tab::Overview if self.zoomed => self.look_at_histogram(effects),
             Tab::Overview => {}
             Tab::Schemes => self.compare_schemes(effects),
             Tab::Values => self.look_into(effects),

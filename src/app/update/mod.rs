@@ -20,7 +20,7 @@ use super::keys::{Context, Key};
 use super::overlay::{GoTo, Help, Overlay, Tone};
 use super::pager::{Line, Pager};
 use super::prompt::{Prompt, Purpose};
-use super::table::{Column, Motion};
+use super::table::Motion;
 use super::{Action, App, Calibration, Status, Tab, texts};
 use crate::job::save::News;
 use tui_input::InputRequest;
@@ -40,8 +40,8 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         }
         Event::Key(key) => app.key(key, &mut effects),
         Event::Paste(text) => app.paste(&text),
-        Event::Click(target) => app.click(target),
-        Event::Drag(target) => app.drag(target),
+        Event::Click(target) => app.click(target, &mut effects),
+        Event::Drag(target) => app.drag(target, &mut effects),
         Event::Wheel(rows) => app.wheel(rows, &mut effects),
         Event::Resized(viewport) => app.resize(viewport),
         Event::Tick { now, calibration, save, diff } => app.tick(now, calibration, save, diff),
@@ -213,8 +213,9 @@ impl App {
                 go_to.search(&self.model);
                 self.overlay = Some(Overlay::GoTo(go_to));
             }
-            Action::SortNext => self.sort_by_neighbour(1),
-            Action::SortPrevious => self.sort_by_neighbour(Column::ALL.len() - 1),
+            Action::SortNext => self.sort_by_neighbour(true),
+            Action::SortPrevious => self.sort_by_neighbour(false),
+            Action::Columns => self.open_columns(),
             Action::SortReverse => self.sort_by(self.table.sort.column),
 
             Action::NextTab | Action::PreviousTab => {
@@ -228,8 +229,9 @@ impl App {
                 effects.push(Effect::ReadConfig);
             }
             Action::Legend => {
-                self.overlay =
-                    Some(Overlay::Text(Tone::Plain, texts::legend(&self.model.thresholds)))
+                let opens = self.key_of(Action::Activations);
+                let legend = texts::legend(&self.model.thresholds, &opens);
+                self.overlay = Some(Overlay::Text(Tone::Plain, legend));
             }
             Action::Help => self.overlay = Some(Overlay::Help(Help::default())),
             Action::Copy => self.copy(effects),
@@ -250,7 +252,10 @@ impl App {
 
             Action::Smaller => self.with_budget(|budget, _| budget.step(true, 0)),
             Action::Larger => self.with_budget(|budget, _| budget.step(false, 0)),
-            Action::Toggle => self.with_budget(Budget::toggle),
+            Action::Toggle => match self.overlay {
+                Some(Overlay::Columns(_)) => self.toggle_column(),
+                _ => self.with_budget(Budget::toggle),
+            },
 
             Action::Save => self.open_save(effects),
             Action::Dequantize => self.open_dequantize(effects),
@@ -309,6 +314,9 @@ impl App {
             Some(Overlay::Presets(presets)) => {
                 presets.chosen = step(presets.chosen, presets.choices.len());
             }
+            Some(Overlay::Columns(columns)) => {
+                columns.chosen = step(columns.chosen, columns.choices.len());
+            }
             Some(Overlay::Budget(_)) => self.move_budget(motion),
             Some(Overlay::Diff(view)) => {
                 if let DiffState::Done(differences) = &mut view.state {
@@ -333,6 +341,7 @@ impl App {
                 self.overlay = Some(Overlay::Presets(presets));
                 self.take_preset(true);
             }
+            Some(Overlay::Columns(columns)) => self.order_by_chosen(&columns),
             Some(Overlay::Save(dialog)) => self.save(dialog, false, effects),
             Some(Overlay::Replace(dialog)) => self.save(dialog, true, effects),
             Some(Overlay::Quit) => effects.push(Effect::Quit),
@@ -426,9 +435,12 @@ impl App {
         effects.push(Effect::Copy(text));
     }
 
-    fn click(&mut self, target: Target) {
+    fn click(&mut self, target: Target, effects: &mut Effects) {
         self.status = None;
+        self.bar_held = matches!(target, Target::Bar(_)) && self.overlay.is_none();
         match target {
+            Target::Hint(key) => self.key(key, effects),
+            Target::Choice(number) => self.choose(number, effects),
             Target::Curve(share) => self.with_budget(|budget, _| budget.go_to(share)),
             _ if self.overlay.is_some() => {}
             Target::Value(line) => self.values.click(line),
@@ -444,20 +456,52 @@ impl App {
                 }
             }
             Target::Title(column) => self.sort_by(column),
+            Target::Bar(share) => self.table.scroll_to(share),
             Target::Tab(tab) => self.tab = tab,
             Target::Clip(share) => self.histogram.slide_to(share),
         }
     }
 
+    /// A click on one of a list: what it can be taken back by is done at once, anything else
+    /// by a second click.
+    fn choose(&mut self, number: usize, effects: &mut Effects) {
+        let again = match &mut self.overlay {
+            Some(Overlay::Presets(presets)) => {
+                std::mem::replace(&mut presets.chosen, number) == number
+            }
+            Some(Overlay::Columns(columns)) => {
+                columns.chosen = number;
+                return self.toggle_column();
+            }
+            Some(Overlay::Budget(budget)) => {
+                budget.chosen = number;
+                return self.with_budget(Budget::toggle);
+            }
+            Some(Overlay::GoTo(go_to)) => {
+                go_to.chosen = number;
+                true
+            }
+            Some(Overlay::Diff(view)) => match &mut view.state {
+                DiffState::Done(differences) => differences.move_to(number),
+                DiffState::Comparing(_) => false,
+            },
+            _ => false,
+        };
+        if again {
+            self.accept(effects);
+        }
+    }
+
     /// Goes along with the mouse where that chooses a place, and does nothing where a click
     /// would change a mark or the order.
-    fn drag(&mut self, target: Target) {
+    fn drag(&mut self, target: Target, effects: &mut Effects) {
         match target {
-            Target::Curve(_) | Target::Clip(_) | Target::Value(_) => self.click(target),
+            Target::Curve(_) | Target::Clip(_) | Target::Value(_) => self.click(target, effects),
+            Target::Bar(share) if self.bar_held => self.table.scroll_to(share),
             Target::Row(line) | Target::Mark(line) if self.overlay.is_none() => {
                 self.table.click(line);
             }
-            Target::Row(_) | Target::Mark(_) | Target::Title(_) | Target::Tab(_) => {}
+            _ => {}
         }
     }
 

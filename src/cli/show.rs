@@ -1,0 +1,269 @@
+//! `show`: one tensor closely, channel by channel or element by element, as the screen's tabs
+//! *Channels* and *Values* have it.
+
+use super::error::Error;
+use super::options::{CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, WorkArgs};
+use super::output::{self, output, width};
+use super::scan::Scan;
+use super::table::{Kind, Table};
+use super::watch::Watch;
+use crate::checkpoint::Checkpoint;
+use crate::job::channels::{self, Channel};
+use crate::job::values::{self, Element};
+use crate::plan::Selection;
+use crate::quantization::{QuantizationScheme, Questions, Thresholds};
+use crate::tensor::{Scalar, TensorId};
+use crate::text::figures;
+use clap::Args;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::ops::Range;
+use std::sync::Arc;
+
+#[derive(Debug, Args)]
+pub struct Show {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Its whole name
+    tensor: String,
+    /// Elements START up to END, in the order they are stored in, instead of the output
+    /// channels; without END, 32 of them
+    #[arg(long, value_name = "START[..END]", value_parser = elements)]
+    values: Option<Range<u64>>,
+    #[command(flatten)]
+    scheme: SchemeArgs,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+    #[command(flatten)]
+    rounding: RoundingArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+/// Elements that are shown where no end is named.
+const USUAL: u64 = 32;
+/// Elements that are read at once.
+const AT_ONCE: u64 = 1 << 16;
+
+fn elements(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("'{text}' is no index: expected START or START..END"))
+    };
+    match text.split_once("..") {
+        Some((start, end)) => Ok(number(start)?..number(end)?),
+        None => number(text).map(|start| start..start.saturating_add(USUAL)),
+    }
+}
+
+impl Show {
+    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
+        let checkpoint = self.model.open()?;
+        let id = match checkpoint.find(&self.tensor) {
+            Some(id) => id,
+            None => {
+                // Says which name is nearest.
+                let selection =
+                    Selection { include: vec![self.tensor.clone()], exclude: Vec::new() };
+                selection.matching(&checkpoint)?;
+                let why = "is a pattern; name one tensor".to_owned();
+                return Err(self.refusal(&checkpoint, why));
+            }
+        };
+        match self.values.clone() {
+            Some(range) => self.values(&checkpoint, id, range),
+            None => self.channels(&checkpoint, id, words),
+        }
+    }
+
+    fn refusal(&self, checkpoint: &Checkpoint, why: String) -> Error {
+        Error::Tensor { path: checkpoint.path().to_owned(), tensor: self.tensor.clone(), why }
+    }
+
+    /// Every output channel, the widest first.
+    fn channels(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        id: TensorId,
+        words: &Thresholds,
+    ) -> Result<(), Error> {
+        let shape = &checkpoint.tensor(id).shape;
+        if shape.rank() < 2 || shape.elements() == 0 {
+            let why = "has no output channels: it has fewer than two axes; --values START shows its elements";
+            return Err(self.refusal(checkpoint, why.to_owned()));
+        }
+        let tensor = self.calibration.quantizer(QuantizationScheme::PER_TENSOR);
+        let rounding = self.rounding.rounding;
+        let questions = Questions::scales(vec![tensor], rounding);
+        let mut scan =
+            Scan::start(checkpoint, vec![id], questions, "calibrating", &self.work, None)?;
+        let analysis = match scan.next().transpose()? {
+            Some((_, Some(found))) => found?,
+            _ => {
+                let why = format!(
+                    "its type is {}: only floats have scales",
+                    checkpoint.tensor(id).dtype.name()
+                );
+                return Err(self.refusal(checkpoint, why));
+            }
+        };
+        drop(scan);
+        let shared = match analysis.outcomes.first().map(|outcome| &outcome.result) {
+            Some(Ok(quantized)) => quantized.scales.max,
+            Some(Err(why)) => return Err(self.refusal(checkpoint, why.to_string())),
+            None => return Err(Error::NoThreads),
+        };
+        let request = channels::Request { tensor: id, shared, rounding };
+        let job = || channels::start(checkpoint.clone(), request, self.work.threads());
+        let channels = Watch::start(job, "measuring", self.work.quiet)?.only()??;
+        let mut ranked: Vec<(usize, Channel)> = channels.into_iter().enumerate().collect();
+        ranked.sort_by(|(i, a), (j, b)| b.absmax.total_cmp(&a.absmax).then(i.cmp(j)));
+        if self.output.json {
+            let finite = |db: f64| if db.is_finite() { json!(db) } else { Value::Null };
+            let channel = |(number, channel): &(usize, Channel)| {
+                json!({
+                    "channel": number,
+                    "absmax": finite(channel.absmax),
+                    "shared_sqnr_db": finite(channel.shared_db),
+                    "own_sqnr_db": finite(channel.own_db),
+                })
+            };
+            let channels: Vec<Value> = ranked.iter().map(channel).collect();
+            return self.document(json!({ "scale": shared, "channels": channels }));
+        }
+        let mut table = Table::new(&[
+            ("channel", Kind::Right),
+            ("absmax", Kind::Right),
+            ("tensor's scale", Kind::Right),
+            ("", Kind::OptionalLeft),
+            ("own scale", Kind::Right),
+            ("", Kind::OptionalLeft),
+            ("gain", Kind::Right),
+        ]);
+        for (number, channel) in ranked {
+            table.cell(number);
+            table.cell(figures::plain(channel.absmax));
+            for db in [channel.shared_db, channel.own_db] {
+                table.cell(figures::decibels(db));
+                table.cell(if db.is_nan() { "" } else { words.verdict(db).word() });
+            }
+            let gain = channel.own_db - channel.shared_db;
+            let gain = if gain.is_nan() { String::new() } else { figures::gained(gain) };
+            table.cell(gain.replace('−', "-"));
+        }
+        self.print(&table)
+    }
+
+    /// Elements: what is stored, and what int8 makes of it.
+    fn values(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        id: TensorId,
+        range: Range<u64>,
+    ) -> Result<(), Error> {
+        let tensor = checkpoint.tensor(id);
+        let count = tensor.parameters();
+        if range.start >= count {
+            let why = format!("has {count} elements: there is none of index {}", range.start);
+            return Err(self.refusal(checkpoint, why));
+        }
+        let quantizer = self.calibration.quantizer(self.scheme.scheme);
+        let how =
+            Some(values::Quantization { quantizer, rounding: self.rounding.rounding, scale: None });
+        let mut table = Table::new(&[
+            ("index", Kind::Right),
+            ("place", Kind::Left),
+            ("bytes", Kind::OptionalLeft),
+            ("value", Kind::Right),
+            ("q", Kind::Right),
+            ("dequantized", Kind::Right),
+            ("error", Kind::Right),
+            ("scale", Kind::Right),
+        ]);
+        let mut documents = Vec::new();
+        let end = range.end.min(count);
+        let mut start = range.start;
+        while start < end {
+            let elements = start..end.min(start.saturating_add(AT_ONCE));
+            let request = values::Request { tensor: id, elements: elements.clone(), how };
+            let job = || values::start(checkpoint.clone(), request);
+            let window = Watch::start(job, "reading", self.work.quiet)?.only()?;
+            let window = window.map_err(|why| self.refusal(checkpoint, why.to_string()))?;
+            for (index, element) in (window.start..).zip(&window.elements) {
+                let place = tensor.shape.place(index);
+                match self.output.json {
+                    true => documents.push(document(index, &place, element)),
+                    false => row(&mut table, index, &place, element),
+                }
+            }
+            start = elements.end;
+        }
+        match self.output.json {
+            true => self.document(json!({ "values": documents })),
+            false => self.print(&table),
+        }
+    }
+
+    /// The name of the tensor, and what was found.
+    fn document(&self, mut found: Value) -> Result<(), Error> {
+        let mut document = json!({ "tensor": self.tensor });
+        if let (Some(all), Some(found)) = (document.as_object_mut(), found.as_object_mut()) {
+            all.append(found);
+        }
+        output::print(&(document.to_string() + "\n"))
+    }
+
+    fn print(&self, table: &Table) -> Result<(), Error> {
+        let mut out = output();
+        table.print(&mut out, width())?;
+        Ok(out.flush()?)
+    }
+}
+
+fn document(index: u64, place: &[u64], element: &Element) -> Value {
+    let finite = |x: f64| if x.is_finite() { json!(x) } else { Value::Null };
+    let value = match element.value {
+        Some(Scalar::Float(x)) => finite(x),
+        Some(Scalar::Integer(n)) => {
+            i64::try_from(n).map_or_else(|_| json!(n.to_string()), |n| json!(n))
+        }
+        Some(Scalar::Bool(b)) => json!(b),
+        None => Value::Null,
+    };
+    let quantized = element.quantized.as_ref();
+    json!({
+        "index": index,
+        "place": place,
+        "value": value,
+        "q": quantized.map(|q| q.q),
+        "dequantized": quantized.map(|q| finite(q.dequantized)),
+        "error": quantized.map(|q| finite(q.error)),
+        "scale": quantized.map(|q| q.scale),
+    })
+}
+
+fn row(table: &mut Table, index: u64, place: &[u64], element: &Element) {
+    table.cell(index);
+    table.cell(format_args!("{place:?}"));
+    let bytes: Vec<String> = element.raw.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    table.cell(bytes.join(" "));
+    // The minus sign that programs read.
+    let exact = |x: f64| figures::exact(x).replace('−', "-");
+    table.cell(match element.value {
+        Some(Scalar::Float(x)) => exact(x),
+        Some(Scalar::Integer(n)) => n.to_string(),
+        Some(Scalar::Bool(b)) => b.to_string(),
+        None => String::new(),
+    });
+    match &element.quantized {
+        Some(q) => {
+            table.cell(q.q);
+            table.cell(exact(q.dequantized));
+            table.cell(figures::plain(q.error));
+            table.cell(figures::plain(q.scale.into()));
+        }
+        None => (0..4).for_each(|_| table.cell("")),
+    }
+}

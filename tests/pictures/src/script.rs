@@ -1,0 +1,100 @@
+//! What is typed at the screen, and when it is looked at. Shared with `tests/pictures.rs`, which
+//! plays the same scripts to see whether the pictures still show what the screen shows.
+//!
+//! A line is a word and what it is about:
+//!
+//! ```text
+//! wait TEXT         until the screen shows it
+//! gone TEXT         until it does not
+//! press KEY KEY …   Enter, Esc, Tab, Up …, or characters; `3*Right` three times
+//! type TEXT         character by character
+//! picture NAME      the screen as it is now
+//! hold SECONDS      how long the film stays on what it shows
+//! ```
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    Wait(String),
+    Gone(String),
+    /// What the terminal sends for one key.
+    Press(String),
+    Picture(String),
+    /// Hundredths of a second.
+    Hold(u16),
+}
+
+/// The steps of a script.
+///
+/// # Errors
+/// A sentence on the line that is none.
+pub fn parse(text: &str) -> Result<Vec<Step>, String> {
+    let mut steps = Vec::new();
+    let lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for line in lines {
+        let (word, rest) = line.split_once(' ').ok_or_else(|| format!("{line}: a word alone"))?;
+        match word {
+            "wait" => steps.push(Step::Wait(rest.to_owned())),
+            "gone" => steps.push(Step::Gone(rest.to_owned())),
+            "picture" => steps.push(Step::Picture(rest.to_owned())),
+            "type" => steps.extend(rest.chars().map(|c| Step::Press(c.to_string()))),
+            "hold" => {
+                let seconds: f32 = rest.parse().map_err(|_| format!("{line}: not a time"))?;
+                steps.push(Step::Hold((seconds * 100.0) as u16));
+            }
+            "press" => {
+                for key in rest.split_whitespace() {
+                    let (times, key) = match key.split_once('*') {
+                        Some((times, key)) if !key.is_empty() => {
+                            (times.parse().map_err(|_| format!("{line}: how often?"))?, key)
+                        }
+                        _ => (1, key),
+                    };
+                    let sent = sent(key).ok_or_else(|| format!("{line}: no key is {key}"))?;
+                    steps.extend(std::iter::repeat_n(Step::Press(sent), times));
+                }
+            }
+            _ => return Err(format!("{line}: {word} is no step")),
+        }
+    }
+    Ok(steps)
+}
+
+fn sent(key: &str) -> Option<String> {
+    Some(match key {
+        "Enter" => "\r".to_owned(),
+        "Esc" => "\x1b".to_owned(),
+        "Tab" => "\t".to_owned(),
+        "Space" => " ".to_owned(),
+        "Up" => "\x1b[A".to_owned(),
+        "Down" => "\x1b[B".to_owned(),
+        "Right" => "\x1b[C".to_owned(),
+        "Left" => "\x1b[D".to_owned(),
+        "Home" => "\x1b[H".to_owned(),
+        "End" => "\x1b[F".to_owned(),
+        "Ctrl-u" => "\x15".to_owned(),
+        key if key.chars().count() == 1 => key.to_owned(),
+        _ => return None,
+    })
+}
+
+/// A screen without what differs from one time to the next: how long something took. Where
+/// that stood, what follows is not in its place either, so such a row has its words alone.
+pub fn lasting(screen: &str) -> String {
+    let rows = screen.lines().map(|row| {
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let is_time = |place: usize| {
+            let unit = words.get(place + 1).map(|unit| unit.trim_end_matches(','));
+            words[place].parse::<f64>().is_ok() && matches!(unit, Some("ms" | "s" | "min"))
+        };
+        match (0..words.len()).find(|&place| is_time(place)) {
+            Some(place) => {
+                let words = [&words[..place], &["(a time)"], &words[place + 2..]].concat();
+                words.join(" ")
+            }
+            None => row.trim_end().to_owned(),
+        }
+    });
+    let rows: Vec<String> = rows.collect();
+    rows.join("\n").trim_end().to_owned() + "\n"
+}
