@@ -12,13 +12,16 @@ mod process;
 
 use clap::Parser;
 use process::{PROGRAM, Run, median, run};
-use quantscope::checkpoint::safetensors;
+use quantscope::checkpoint::{Checkpoint, safetensors};
+use quantscope::job::{Progress, scan};
+use quantscope::quantization::{Calibration, QuantizationScheme, Quantizer, Questions, Rounding};
 use quantscope::tensor::FloatType;
 use std::fs;
 use std::hint::black_box;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/peer.py");
@@ -106,21 +109,59 @@ impl Bench {
         Ok(())
     }
 
-    fn peer(&self, report: &str, model: &Path) -> Option<Run> {
-        run(Command::new(self.python.as_ref()?).arg(PEER).arg(report).arg(model)).ok()
+    fn peer(&self, report: &str, model: &Path, out: Option<&Path>) -> Option<Run> {
+        run(Command::new(self.python.as_ref()?).arg(PEER).arg(report).arg(model).args(out)).ok()
     }
 
     fn measure(&self, model: &Path, peers: bool) -> io::Result<()> {
         let read = || run(Command::new("dd").arg(of("if=", model)).args(["of=/dev/null", "bs=1M"]));
         for (job, report) in [("calibrate", "range"), ("analyze", "report")] {
             let ours = || run(Command::new(PROGRAM).args([job, "--no-cache"]).arg(model));
-            let peer = peers.then(|| self.peer(report, model)).flatten();
+            let peer = peers.then(|| self.peer(report, model, None)).flatten();
             self.row(job, "`dd` reading it", read, ours, peer)?;
         }
         Ok(())
     }
 
-    fn quantize(&self, model: &Path) -> io::Result<()> {
+    /// Several schemes at once beside `calibrate`, and one more from what was counted.
+    fn schemes(&self, model: &Path) -> io::Result<()> {
+        const ALL: &str = "per-tensor,per-channel,per-block:128,per-block:64,per-block:32";
+        let calibrate = || run(Command::new(PROGRAM).args(["calibrate", "--no-cache"]).arg(model));
+        for schemes in ["per-tensor", ALL] {
+            let analyze = || {
+                let command = ["analyze", "--no-cache", "--schemes", schemes];
+                run(Command::new(PROGRAM).args(command).arg(model))
+            };
+            let name = format!("analyze --schemes {schemes}");
+            self.row(&name, "`calibrate`", calibrate, analyze, None)?;
+        }
+        let checkpoint = Checkpoint::open(model).map_err(io::Error::other)?;
+        let by = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
+        let int8 = by(QuantizationScheme::PER_TENSOR);
+        let questions =
+            Questions { distributions: true, ..Questions::errors(vec![int8], Rounding::HalfEven) };
+        let counted = Mutex::new(Vec::new());
+        let order = scan::Order::new(checkpoint.ids().collect());
+        scan::run(&checkpoint, &questions, &order, None, &Progress::default(), &|(_, found)| {
+            let counted = counted.lock();
+            counted.unwrap_or_else(PoisonError::into_inner).extend(found.ok());
+        })
+        .map_err(io::Error::other)?;
+        let counted = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let int4 = by("per-tensor/int4".parse().map_err(io::Error::other)?);
+        let times = (0..self.rounds).map(|_| {
+            let started = Instant::now();
+            for counted in counted.iter().filter_map(|found| found.distribution.as_ref()) {
+                black_box(questions.answer(counted, int4));
+            }
+            started.elapsed().as_secs_f64()
+        });
+        let time = median(times.collect()) * 1e3;
+        println!("\nOne more scheme for all tensors, from what was counted: {time:.1} ms");
+        Ok(())
+    }
+
+    fn quantize(&self, model: &Path, peers: bool) -> io::Result<()> {
         let out = self.dir.join("quantscope-bench-out.safetensors");
         let copy = self.dir.join("quantscope-bench-copy");
         let save = || {
@@ -135,8 +176,10 @@ impl Bench {
             let mut dd = Command::new("dd");
             run(dd.arg(of("if=", &saved)).arg(of("of=", &copy)).args(["bs=1M", "conv=fsync"]))
         };
-        let done = self.row("quantize", "`dd conv=fsync` writing OUT", write, save, None);
-        for made in [out, copy, saved] {
+        let peers_out = self.dir.join("quantscope-bench-peer");
+        let peer = peers.then(|| self.peer("quantize", model, Some(&peers_out))).flatten();
+        let done = self.row("quantize", "`dd conv=fsync` writing OUT", write, save, peer);
+        for made in [out, copy, saved, peers_out] {
             let _ = fs::remove_file(made);
         }
         done
@@ -182,7 +225,8 @@ fn main() -> io::Result<()> {
     bench.on("2 GiB of BF16 in 300 tensors", two(300, FloatType::BF16), |model| {
         bench.heading();
         bench.measure(model, true)?;
-        bench.quantize(model)
+        bench.quantize(model, true)?;
+        bench.schemes(model)
     })?;
     for (what, args) in [
         ("2 GiB of BF16 in one tensor", two(1, FloatType::BF16)),
@@ -194,7 +238,12 @@ fn main() -> io::Result<()> {
     ] {
         bench.on(what, args, |model| {
             bench.heading();
-            bench.measure(model, false)
+            bench.measure(model, false)?;
+            match what.contains("zeros") {
+                // Zeros are as many bytes on the disk as anything.
+                true => Ok(()),
+                false => bench.quantize(model, false),
+            }
         })?;
     }
     bench.on(

@@ -1,10 +1,12 @@
-"""What NumPy takes for the same: `peer.py range|report MODEL.safetensors`.
+"""What NumPy takes for the same: `peer.py range|report|quantize MODEL.safetensors [OUT]`.
 
 range: the smallest and the largest value of every tensor. report: what `analyze` says of
-it, per tensor: moments, and what symmetric int8 loses.
+it, per tensor: moments, and what symmetric int8 loses. quantize: the int8 values and the
+scale of every tensor, one after another in OUT, synced.
 """
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -42,5 +44,19 @@ def report(x):
     )
 
 
+def quantize(model, out):
+    with open(out, "wb") as file:
+        for _, x in tensors(model):
+            x = x.astype(np.float32)
+            scale = np.float32(max(abs(float(x.min())), abs(float(x.max()))) / 127)
+            file.write(np.clip(np.rint(x / scale), -127, 127).astype(np.int8))
+            file.write(scale)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+if sys.argv[1] == "quantize":
+    quantize(sys.argv[2], sys.argv[3])
+    sys.exit()
 for name, x in tensors(sys.argv[2]):
     print(name, *((x.min(), x.max()) if sys.argv[1] == "range" else report(x)))
