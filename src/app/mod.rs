@@ -50,6 +50,7 @@ use comparison::ComparisonView;
 use filter::Filter;
 use histogram::HistogramView;
 use keys::Context;
+use outputs::Measuring;
 use overlay::Overlay;
 use settings::Settings;
 use std::path::PathBuf;
@@ -119,6 +120,7 @@ struct Paces {
     calibration: Pace,
     save: Pace,
     diff: Pace,
+    outputs: Pace,
 }
 
 #[derive(Debug)]
@@ -142,6 +144,8 @@ pub struct App {
     pub comparison: ComparisonView,
     /// Marks whose cost is being measured.
     measuring: Vec<(TensorId, Quantizer)>,
+    /// How far the measuring of the layers' outputs is, while it goes on.
+    pub measuring_outputs: Option<Measuring>,
     /// Captures to open at the start.
     pub activations: Vec<PathBuf>,
     /// The path compared with last.
@@ -184,6 +188,7 @@ impl App {
             channels: ChannelsView::default(),
             comparison: ComparisonView::default(),
             measuring: Vec::new(),
+            measuring_outputs: None,
             activations: Vec::new(),
             compared_with: String::new(),
             search: Filter::everything(),

@@ -41,7 +41,7 @@ impl Calibrate {
         let selection = self.selection.selection();
         let scheme = self.scheme.scheme;
         let tensors = selection.matching(&checkpoint)?;
-        let quantizers = vec![self.calibration.quantizer(scheme)];
+        let quantizers = vec![self.calibration.quantizer(&checkpoint, scheme)];
         let questions = Questions {
             keep_scales: self.output.json,
             ..Questions::scales(quantizers, self.rounding.rounding)

@@ -1,7 +1,7 @@
 //! `inspect`: every tensor from the headers alone.
 
 use super::error::Error;
-use super::listing::{Row, Tally};
+use super::listing::{Row, Tally, print_unplaced};
 use super::options::{ModelArgs, OutputArgs, SchemeArgs, SelectionArgs};
 use super::output::{output, width};
 use super::table::{Kind, Table};
@@ -59,6 +59,7 @@ impl Inspect {
         }
         table.print(&mut out, width())?;
         tally.print(&mut out)?;
+        print_unplaced(&checkpoint, &mut out)?;
         out.flush()?;
         tally.conclude()
     }

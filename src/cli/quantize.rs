@@ -14,11 +14,14 @@ use crate::activations::Way;
 use crate::checkpoint::Checkpoint;
 use crate::export::{ExportError, KnownScales, OutputFormat, Request, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
-use crate::plan::{InputQuantization, Plan, Selection, SelectionError, recipe};
+use crate::plan::{
+    InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
+};
 use crate::quantization::{
     Calibration, Outcome, QuantizationScheme, Quantizer, Questions, Thresholds,
 };
 use crate::tensor::TensorId;
+use crate::text::figures::counted;
 use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,10 +40,6 @@ pub struct Quantize {
     scheme: Option<QuantizationScheme>,
     #[command(flatten)]
     calibration: CalibrationArgs,
-    /// Calibrate weights that were trained with fake quantization too, instead of taking the
-    /// scale that the training learned
-    #[arg(long)]
-    no_learned: bool,
     #[command(flatten)]
     rounding: RoundingArgs,
     /// What to write
@@ -57,11 +56,12 @@ pub struct Quantize {
     min_sqnr: Option<f64>,
     #[command(flatten)]
     activations: ActivationArgs,
-    /// With --format int8: how the layers' inputs are quantized
-    #[arg(long, value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES), requires_if("static", "activations"))]
+    /// With --format int8: how the layers' inputs are quantized; static by the ranges that
+    /// --activations have, or else by those that observers of the model's own inputs saw
+    #[arg(long, value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES))]
     activation_scheme: ActivationScheme,
     /// The plan that a recipe file holds, instead of a selection
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "no_learned", "rounding", "max_bytes", "min_sqnr", "activations"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
     recipe: Option<PathBuf>,
     /// Also write the plan as a recipe file
     #[arg(long, value_name = "FILE")]
@@ -148,12 +148,24 @@ impl Quantize {
             let name = self.format.name();
             return Err(refuse(format!("{name} has no scales of inputs; --format int8 has")));
         }
-        let Some(activations) = self.activations.open(checkpoint)? else { return Ok(()) };
         let ids: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
-        let (args, rounding) = (&self.activations, plan.rounding);
-        let found =
-            args.measure(checkpoint, &activations, ids.clone(), Vec::new(), rounding, &self.work)?;
-        let scales = found.input_scales()?;
+        let scales = match self.activations.open(checkpoint)? {
+            Some(activations) => {
+                let (args, rounding) = (&self.activations, plan.rounding);
+                let (none, ids) = (Vec::new(), ids.clone());
+                let found =
+                    args.measure(checkpoint, &activations, ids, none, rounding, &self.work)?;
+                found.input_scales()?
+            }
+            None => {
+                let scales = observed_input_scales(checkpoint).map_err(refuse)?;
+                warnings.push(format!(
+                    "the inputs of {} have the scales that their observers found",
+                    counted(scales.len(), "layer")
+                ));
+                scales
+            }
+        };
         let selection = self.selection.selection();
         for id in ids.into_iter().filter(|id| !scales.contains_key(id)) {
             let name = &checkpoint.tensor(id).name;
@@ -170,36 +182,33 @@ impl Quantize {
         Ok(())
     }
 
-    /// Takes the scales that training with fake quantization learned, unless something else
-    /// was asked for; says so, and for which weights there are none to take.
-    fn take_learned(&self, checkpoint: &Checkpoint, plan: &mut Plan) -> Option<String> {
-        let asked = self.no_learned
-            || self.has_budget()
-            || self.calibration.is_given()
-            || self.format == OutputFormat::Gguf;
-        if asked || !checkpoint.has_learned() {
-            return None;
+    /// Says which weights have the scales that their training learned, and which do not and
+    /// why; nothing where another calibration was asked for.
+    fn describe_learned(&self, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
+        if !self.is_learned(checkpoint) {
+            return Vec::new();
         }
-        let marked: Vec<_> = plan.iter().collect();
-        let (mut taken, mut left) = (0, 0);
-        for (id, quantizer) in marked {
+        let (mut taken, mut left) = (0, Vec::new());
+        for (id, quantizer) in plan.iter() {
             let Some(learned) = checkpoint.learned(id) else { continue };
-            match learned.int8_clip() {
-                Some(clip) => {
-                    let calibration = Calibration::Magnitude(clip);
-                    plan.mark(id, Quantizer { calibration, ..quantizer });
-                    taken += 1;
+            match learned.fits(quantizer.scheme) {
+                Ok(()) => taken += 1,
+                Err(why) => {
+                    let name = checkpoint.tensor(id).name.escape_debug();
+                    left.push(format!("tensor '{name}' was calibrated anew: {why}"));
                 }
-                None => left += 1,
             }
         }
-        let mut said = format!("{taken} weights have the scale that their training learned");
-        if left > 0 {
-            said += &format!(
-                "; {left} learned one for each channel or with zero points, and were calibrated anew"
-            );
+        let mut said = left;
+        if taken > 0 {
+            said.insert(0, format!("{taken} weights have the scales that their training learned"));
         }
-        Some(said)
+        said
+    }
+
+    fn is_learned(&self, checkpoint: &Checkpoint) -> bool {
+        let quantizer = self.calibration.quantizer(checkpoint, QuantizationScheme::PER_CHANNEL);
+        quantizer.calibration == Calibration::Learned
     }
 
     fn has_budget(&self) -> bool {
@@ -221,7 +230,8 @@ impl Quantize {
             }
         }
         let schemes = self.schemes(checkpoint, &tensors).into_iter();
-        let quantizers = schemes.map(|scheme| self.calibration.quantizer(scheme)).collect();
+        let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
+        let quantizers = schemes.map(quantizer).collect();
         let questions = Questions {
             errors: self.has_budget(),
             ..Questions::scales(quantizers, self.rounding.rounding)
@@ -245,14 +255,13 @@ impl Quantize {
         outcomes.sort_by_key(|(id, _)| *id);
         let plan = match self.has_budget() {
             true => self.within_budget(checkpoint, &outcomes)?,
-            false => self.uniform(&outcomes),
+            false => self.uniform(checkpoint, &outcomes),
         };
         if plan.is_empty() {
             let path = checkpoint.path().to_owned();
             return Err(SelectionError::Nothing { path, excluded: false }.into());
         }
-        let mut plan = plan;
-        warnings.extend(self.take_learned(checkpoint, &mut plan));
+        warnings.extend(self.describe_learned(checkpoint, &plan));
         let known = scales(&plan, &outcomes);
         Ok(Planned { plan, known, warnings })
     }
@@ -271,13 +280,30 @@ impl Quantize {
         }
     }
 
-    fn uniform(&self, outcomes: &[(TensorId, Vec<Outcome>)]) -> Plan {
+    fn uniform(&self, checkpoint: &Checkpoint, outcomes: &[(TensorId, Vec<Outcome>)]) -> Plan {
         let mut plan = Plan::default();
         plan.rounding = self.rounding.rounding;
         for (id, outcomes) in outcomes {
-            outcomes.iter().for_each(|outcome| plan.mark(*id, outcome.quantizer));
+            for outcome in outcomes {
+                let quantizer = match self.scheme {
+                    Some(_) => outcome.quantizer,
+                    None => self.by_channel(checkpoint, *id, outcome.quantizer),
+                };
+                plan.mark(*id, quantizer);
+            }
         }
         plan
+    }
+
+    /// Where a scale was learned for each output channel and no scheme was asked for, the one
+    /// that can take them over, if the format has it.
+    fn by_channel(&self, checkpoint: &Checkpoint, id: TensorId, quantizer: Quantizer) -> Quantizer {
+        let has_channels =
+            matches!(self.format, OutputFormat::Safetensors | OutputFormat::FakeQuantized);
+        match has_channels && self.is_learned(checkpoint) {
+            true => checkpoint.usual_quantizer(id, quantizer.scheme),
+            false => quantizer,
+        }
     }
 
     /// What the outputs of the layers up for choice lose, if activations are given.
@@ -288,10 +314,11 @@ impl Quantize {
     ) -> Result<Option<Outputs>, Error> {
         let Some(activations) = self.activations.open(checkpoint)? else { return Ok(None) };
         let ids = outcomes.iter().map(|(id, _)| *id).collect();
-        let quantizers = outcomes.first().map(|(_, outcomes)| outcomes.as_slice());
-        let quantizers = quantizers.unwrap_or_default().iter().map(|outcome| outcome.quantizer);
+        let schemes = outcomes.first().map(|(_, outcomes)| outcomes.as_slice());
+        let schemes = schemes.unwrap_or_default().iter().map(|outcome| outcome.quantizer.scheme);
         let (args, rounding) = (&self.activations, self.rounding.rounding);
-        let quantizers = quantizers.collect();
+        let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
+        let quantizers = schemes.map(quantizer).collect();
         let found =
             args.measure(checkpoint, &activations, ids, quantizers, rounding, &self.work)?;
         found.conclude()?;

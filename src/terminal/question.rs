@@ -13,7 +13,6 @@ pub enum Kind {
     Duplicates,
     Diff,
     Report,
-    Outputs,
 }
 
 /// A question under way, whatever type its answer has. Dropping it cancels the job.

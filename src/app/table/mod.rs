@@ -385,6 +385,7 @@ impl Table {
                 quantizable: usize::from(model.quantizable(id)),
                 marked: usize::from(model.is_marked(id)),
                 worst: sqnr.decibels(),
+                worst_output: model.output(id).and_then(|error| error.db(Way::Weights)),
                 verdicts: VERDICTS.map(|verdict| usize::from(said == Some(verdict))),
                 waiting: usize::from(sqnr == Sqnr::Waiting),
                 rank: self.rank[id.index()],
