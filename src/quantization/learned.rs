@@ -13,7 +13,7 @@ pub struct Learned {
     /// The first zero point that is not 0; `None` where zero is exact everywhere.
     pub zero_point: Option<f64>,
     /// The largest quantized value, as the range that was observed tells: 7 of int4, 127 of
-    /// int8; half a step more where the smallest is one less.
+    /// int8; up to one more where the training had one level more below zero.
     pub levels: Option<f64>,
 }
 
@@ -43,10 +43,10 @@ impl Learned {
         if self.scales.len() > 1 && matches!(scheme, QuantizationScheme::PerTensor(..)) {
             return Err(NotTaken::OneScale);
         }
-        // A training that was asymmetric by one level still ends within the type.
+        // One level more below zero is clipped as any value beyond is.
         let most = qtype.max();
         match self.levels {
-            Some(levels) if levels >= f64::from(most) + 1.0 => {
+            Some(levels) if levels > f64::from(most) + 1.5 => {
                 Err(NotTaken::Range(levels, qtype.name(), most))
             }
             _ => Ok(()),
@@ -55,8 +55,8 @@ impl Learned {
 
     fn trained_for(&self) -> String {
         match self.levels {
-            Some(levels) if (6.9..7.6).contains(&levels) => "int4".to_owned(),
-            Some(levels) if (126.5..127.6).contains(&levels) => "int8".to_owned(),
+            Some(levels) if (6.9..8.1).contains(&levels) => "int4".to_owned(),
+            Some(levels) if (126.5..128.1).contains(&levels) => "int8".to_owned(),
             Some(levels) => format!("±{levels:.0}"),
             None => "fewer bits".to_owned(),
         }
@@ -174,6 +174,8 @@ mod tests {
         // Scales of int8 would clip nearly everything at int4, those of int16 at int8.
         let fine = |levels| Learned { levels: Some(levels), ..learned(&[0.1]) };
         assert_eq!(settled(&fine(127.5), "per-tensor"), Calibration::Learned);
+        assert_eq!(settled(&fine(128.0), "per-tensor"), Calibration::Learned);
+        assert_eq!(settled(&fine(8.0), "per-tensor/int4"), Calibration::Learned);
         assert_eq!(settled(&fine(127.5), "per-tensor/int4"), Calibration::MinMax);
         assert_eq!(settled(&fine(32767.5), "per-tensor"), Calibration::MinMax);
         let none = by_learned("per-tensor").settled(None);
