@@ -84,6 +84,12 @@ pub fn run(
     progress.expect(layers.iter().map(|(_, recording)| input_bytes(recording)).sum());
     if measured {
         progress.expect(scan::float_bytes(checkpoint, layers.iter().map(|(id, _)| *id)));
+        // The products take longest: every part goes through the inputs for every quantizer.
+        let products = layers.iter().map(|(id, recording)| {
+            let parts = parts(&checkpoint.tensor(*id).shape).len() as u64;
+            product_bytes(recording, request).saturating_mul(parts)
+        });
+        progress.expect(products.sum());
     }
     let scales = scales(checkpoint, request, &layers, threads, progress)?;
     let work = Work { checkpoint, request, progress, scales };
@@ -162,7 +168,8 @@ pub fn run(
                 .unwrap_or_else(|panic| Err(work.panicked(id, panic.as_ref())));
             let elements = part.elements(shape);
             let size = checkpoint.float_type(id).map_or(0, FloatType::size) as u64;
-            progress.advance((elements.end - elements.start) * size);
+            let looked_at = (elements.end - elements.start) * size;
+            progress.advance(looked_at + product_bytes(recording, request));
             match found {
                 Ok(Some(sums)) => work.add(state, k, sums, report),
                 Ok(None) => {}
@@ -302,6 +309,11 @@ fn input_bytes(recording: &Recording) -> u64 {
         Source::Inputs(inputs) => inputs.elements().saturating_mul(4),
         Source::Summary(_) => 0,
     }
+}
+
+/// Bytes that the products of one part go through, once for each quantizer.
+fn product_bytes(recording: &Recording, request: &Request) -> u64 {
+    input_bytes(recording).saturating_mul(request.quantizers.len() as u64)
 }
 
 /// Chunks report their own failures, so nothing else can end the work.
