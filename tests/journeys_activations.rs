@@ -301,6 +301,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     same(&saved, &again);
     driver.press("s");
     driver.expect("▸ int8 static");
+    driver.expect("2 scales of inputs as the plan has them");
     // Dynamic can be chosen again, and undo brings back what was left out.
     driver.press("Up");
     driver.expect("▸ int8 ");

@@ -189,7 +189,7 @@ fn a_scale_for_each_channel_is_used_as_it_was_learned() {
             let quantize = ["quantize", &trained.model, "--format", format];
             let asked = ["-o", &out, "--write-recipe", &recipe];
             let said = stdout(&[&quantize[..], &asked, scheme].concat());
-            assert!(said.contains("1 weights have the scales that their training"), "{said}");
+            assert!(said.contains("1 weight has the scales that its training"), "{said}");
             let after = elements(&open(&out), "fc.weight");
             for (at, (x, y)) in source.iter().zip(after).enumerate() {
                 let scale = SCALES[at / 8];
@@ -230,7 +230,9 @@ fn a_scale_for_each_channel_is_used_as_it_was_learned() {
 
 #[test]
 fn the_screen_marks_by_the_scales_of_the_channels() {
-    let trained = Trained::new(vec![part("scale", &SCALES)]);
+    // What PyTorch leaves beside it, by names that go on after the weight's.
+    let more = ["fake_quant_enabled", "observer_enabled"].map(|name| part(name, &[1.0]));
+    let trained = Trained::new([vec![part("scale", &SCALES)], more.to_vec()].concat());
     let mut driver = Driver::open(&trained.model);
     look_at(&mut driver, "fc.weight");
     driver.expect_words("6 scales; a mark quantizes by it");
@@ -283,7 +285,7 @@ fn what_symmetric_int8_cannot_take_over_is_calibrated_anew_and_said() {
     // Zero points of 0 are none.
     let zeros = Trained::new(vec![scale(), zero_points(&[0])]);
     let said = stdout(&["quantize", &zeros.model, "-o", &out, "--force"]);
-    assert!(said.contains("1 weights have the scales that their training learned"), "{said}");
+    assert!(said.contains("1 weight has the scales that its training learned"), "{said}");
     // Trained for int16: int8 would clip nearly all of it.
     let ends = ["min_val", "max_val"].map(|end| {
         let value = if end == "min_val" { -327.68 } else { 327.67 };

@@ -50,7 +50,6 @@ use comparison::ComparisonView;
 use filter::Filter;
 use histogram::HistogramView;
 use keys::Context;
-use outputs::Measuring;
 use overlay::Overlay;
 use settings::Settings;
 use std::path::PathBuf;
@@ -145,7 +144,7 @@ pub struct App {
     /// Marks whose cost is being measured.
     measuring: Vec<(TensorId, Quantizer)>,
     /// How far the measuring of the layers' outputs is, while it goes on.
-    pub measuring_outputs: Option<Measuring>,
+    pub measuring_outputs: Option<Meter>,
     /// Captures to open at the start.
     pub activations: Vec<PathBuf>,
     /// The path compared with last.

@@ -171,16 +171,17 @@ impl Model {
         self.outputs.as_ref()?.error(id, self.quantizer_of(id))
     }
 
-    /// The scales of the layers' inputs: those of the plan, or else of the captures that were
-    /// opened, or else what observers in the checkpoint found.
+    /// The scales of the layers' inputs: those the plan has, which a recipe may have brought,
+    /// then those of the captures that were opened, or else what observers in the checkpoint
+    /// found.
     pub fn input_scales(&self) -> BTreeMap<TensorId, f32> {
         let captured = self.outputs.as_ref().map(Outputs::input_scales);
         let observed = || observed_input_scales(&self.checkpoint).unwrap_or_default();
-        match (&self.plan.inputs, captured) {
-            (InputQuantization::Static(scales), _) => scales.clone(),
-            (InputQuantization::Dynamic, Some(captured)) => captured,
-            (InputQuantization::Dynamic, None) => observed(),
+        let mut scales = captured.unwrap_or_else(observed);
+        if let InputQuantization::Static(own) = &self.plan.inputs {
+            scales.extend(own);
         }
+        scales
     }
 
     pub fn plan(&self) -> &Plan {

@@ -1,7 +1,6 @@
 //! What the layers' outputs lose, once recorded inputs are opened.
 
 use super::figures;
-use super::meter::Meter;
 use crate::activations::{OutputError, Way};
 use crate::job::output::Found;
 use crate::quantization::Quantizer;
@@ -17,12 +16,6 @@ pub enum News {
     Found(TensorId, Result<Found, String>),
     /// All is found; or why the captures cannot be used, or the measuring could not go on.
     Ended(Result<(), String>),
-}
-
-/// How far the measuring is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Measuring {
-    pub meter: Meter,
 }
 
 /// Everything that was found out.

@@ -174,12 +174,22 @@ impl SaveDialog {
                 (quantized.count(), "turned back into floats")
             }
         };
+        let own = match &model.plan().inputs {
+            InputQuantization::Static(own) if self.kind == SaveKind::Static => {
+                own.keys().filter(|&&id| model.is_marked(id)).count()
+            }
+            _ => 0,
+        };
         let rest = checkpoint.tensors().len() - changed;
         let mut lines = vec![format!(
             "{} {verb}, {} as they are",
             counted(changed, "tensor"),
             counted(rest, "tensor")
         )];
+        if own > 0 {
+            let scales = counted(own, "scale");
+            lines.push(format!("{scales} of inputs as the plan has them, not calibrated anew"));
+        }
         if let Some(Ok(laid)) = &self.laid_out {
             let before = model.totals().before;
             lines.push(format!(
@@ -202,8 +212,12 @@ impl SaveDialog {
         let left_out = self.left_out(model);
         if let Some(&first) = left_out.first() {
             let name = &model.checkpoint.tensor(first).name;
-            let waiting = model.outputs.as_ref().is_some_and(|outputs| outputs.is_waiting(first));
-            let why = if waiting { "is not calibrated yet" } else { "was not recorded" };
+            let outputs = model.outputs.as_ref();
+            let why = match outputs.map(|all| (all.is_waiting(first), all.failure(first))) {
+                Some((true, _)) => "is not calibrated yet",
+                Some((_, Some(_))) => "could not be read",
+                _ => "was not recorded",
+            };
             warnings.push(match left_out.len() {
                 1 => format!("{name} stays as it is: what reaches it {why}"),
                 n => format!("{n} marks stay as they are, such as {name}: what reaches it {why}"),

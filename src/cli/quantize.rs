@@ -200,9 +200,12 @@ impl Quantize {
             }
         }
         let mut said = left;
-        if taken > 0 {
-            said.insert(0, format!("{taken} weights have the scales that their training learned"));
-        }
+        let all = match taken {
+            0 => return said,
+            1 => "1 weight has the scales that its training learned".to_owned(),
+            n => format!("{n} weights have the scales that their training learned"),
+        };
+        said.insert(0, all);
         said
     }
 

@@ -4,7 +4,6 @@ use super::paint;
 use super::theme::Theme;
 use crate::app::facts::SCHEMES;
 use crate::app::figures::{bytes, counted, duration, parameters, rate};
-use crate::app::outputs::Measuring;
 use crate::app::{Action, App, Calibration, Meter, model_name, names};
 use crate::quantization::{Calibration as By, QuantizationScheme};
 use ratatui::buffer::Buffer;
@@ -47,7 +46,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         (Some(_), Calibration::Running { round: 0, .. }) | (None, _) => {
             calibration(app, area.width, theme)
         }
-        (Some(measuring), _) => outputs(app, measuring, area.width, theme),
+        (Some(meter), _) => outputs(app, meter, area.width, theme),
     };
     let right = Line::styled(format!("{} ", dtypes.join("  ")), theme.dim);
     match left.width() + right.width() < area.width.into() {
@@ -57,8 +56,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
 }
 
 /// How far the measuring of the layers' outputs is.
-fn outputs<'a>(app: &App, measuring: &Measuring, width: u16, theme: &Theme) -> Line<'a> {
-    let meter = &measuring.meter;
+fn outputs<'a>(app: &App, meter: &Meter, width: u16, theme: &Theme) -> Line<'a> {
     let mut spans = vec![Span::styled(" measuring outputs ", theme.accent)];
     let cells = if width >= 100 { 20 } else { 8 };
     spans.extend(paint::bar(meter.share(), cells, theme.accent, theme));

@@ -87,8 +87,8 @@ impl App {
         {
             *meter = self.paces.diff.follow(now);
         }
-        if let (Some(measuring), Some(now)) = (&mut self.measuring_outputs, outputs) {
-            measuring.meter = self.paces.outputs.follow(now);
+        if let (Some(meter), Some(now)) = (&mut self.measuring_outputs, outputs) {
+            *meter = self.paces.outputs.follow(now);
         }
         if self.unsettled && now.saturating_sub(self.settled) >= SETTLE {
             self.settled = now;

@@ -3,10 +3,10 @@
 use super::Effects;
 use crate::app::event::Effect;
 use crate::app::figures::counted;
-use crate::app::outputs::{Measuring, News};
+use crate::app::outputs::News;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
-use crate::app::{Action, App};
+use crate::app::{Action, App, Meter};
 use std::path::PathBuf;
 
 impl App {
@@ -20,7 +20,7 @@ impl App {
     /// Measures in the background; the rows fill as layers are done.
     pub(super) fn open_activations(&mut self, files: Vec<PathBuf>, effects: &mut Effects) {
         effects.push(Effect::MeasureOutputs(files));
-        self.measuring_outputs = Some(Measuring::default());
+        self.measuring_outputs = Some(Meter::default());
         let stop = self.key_of(Action::Calibrate);
         self.say(format!("measuring what the layers' outputs lose; {stop} stops it"));
     }
