@@ -382,3 +382,35 @@ fn observed_inputs_are_the_scales_of_static_quantization() {
     assert!(said.contains("needs recorded inputs, --activations FILE"), "{said}");
     assert!(said.contains("the 2 observers in this model") && said.contains("graph"), "{said}");
 }
+
+#[test]
+fn a_budget_is_spent_by_the_learned_scales() {
+    let dir = tempdir().expect("temp");
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (out, recipe) = (path("out.safetensors"), path("r.toml"));
+    let args = ["quantize", QAT, "-o", &out, "--max-bytes", "37500", "--write-recipe", &recipe];
+    stdout(&args);
+    stdout(&["verify", &out, "--against", QAT]);
+    let text = std::fs::read_to_string(&recipe).expect("a recipe");
+    assert!(text.contains("\"learned\"") && !text.contains("min-max"), "{text}");
+    let mut driver = Driver::open(QAT);
+    driver.press("b Left Left Left Enter");
+    let plan = driver.app.model.plan();
+    assert!(plan.len() > 1);
+    assert!(plan.iter().all(|(_, quantizer)| quantizer.calibration.to_string() == "learned"));
+    assert!(!driver.shows("not measured"));
+}
+
+/// Burn's layout turns a weight, and blocks of its rows then hold elements of many channels.
+#[test]
+fn scales_of_channels_do_not_fit_blocks_that_lie_across_them() {
+    let trained = Trained::new(vec![part("scale", &SCALES)]);
+    let out = trained.path("out.bpk");
+    let quantize = ["quantize", &trained.model, "-o", &out, "--format", "burn"];
+    let blocks = [&quantize[..], &["--scheme", "per-block:2"]].concat();
+    let (_, said) = failure(&[&blocks[..], &["--layout", "burn"]].concat());
+    assert!(said.contains("across the output channels whose scales were learned"), "{said}");
+    stdout(&[&blocks[..], &["--layout", "burn", "--calibration", "min-max"]].concat());
+    stdout(&[&blocks[..], &["--force"]].concat());
+    stdout(&["verify", &out, "--against", &trained.model]);
+}
