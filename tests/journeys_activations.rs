@@ -186,6 +186,11 @@ fn a_measuring_that_fails_on_its_way_says_so_and_keeps_what_it_found() {
     driver.expect("a disk went away");
     assert_eq!(driver.app.model.outputs.as_ref().expect("opened").found.len(), 1);
     assert!(driver.app.measuring_outputs.is_none());
+    // A window that is open stays.
+    driver.press("Esc Space s");
+    driver.send(Event::Outputs(News::Ended(Err("a disk went away".into()))));
+    driver.expect("Save the quantized model");
+    driver.expect("no activations: a disk went away");
 }
 
 #[test]

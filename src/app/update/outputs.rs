@@ -42,6 +42,10 @@ impl App {
                 self.settle();
                 match ended {
                     Ok(()) => self.tell_outputs(),
+                    // What is open, a save above all, goes on.
+                    Err(why) if self.overlay.is_some() => {
+                        self.warn(format!("no activations: {why}"));
+                    }
                     Err(why) => {
                         let then = "The weights' errors still stand.";
                         self.show_error("No activations", why, then);
