@@ -128,8 +128,7 @@ impl Model {
 
     /// The quantizer it is marked with, or would be.
     pub fn quantizer_of(&self, id: TensorId) -> Quantizer {
-        let usual = || self.checkpoint.usual_quantizer(id, self.scheme);
-        self.plan.get(id).unwrap_or_else(usual)
+        self.plan.get(id).unwrap_or_else(|| self.usual(id, self.scheme))
     }
 
     /// The quantizer of a scheme where nothing else is chosen for the tensor: by what training
@@ -321,15 +320,15 @@ impl Model {
         true
     }
 
-    /// That of tensors that are not marked, and of new marks, as far as it is the same for all.
+    /// That of tensors that are not marked, and of new marks, before it is settled for one.
     pub fn quantizer(&self) -> Quantizer {
         Quantizer { calibration: self.checkpoint.usual_calibration(), scheme: self.scheme }
     }
 
     /// That of a new mark.
     fn new_mark(&self) -> impl Fn(TensorId) -> Quantizer + use<> {
-        let (checkpoint, scheme) = (self.checkpoint.clone(), self.scheme);
-        move |id| checkpoint.usual_quantizer(id, scheme)
+        let (checkpoint, quantizer) = (self.checkpoint.clone(), self.quantizer());
+        move |id| checkpoint.settled(id, quantizer)
     }
 
     pub fn mark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
@@ -493,6 +492,6 @@ impl Model {
 fn first_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
     match checkpoint.format() {
         Format::Gguf => QuantizationScheme::per_block(32),
-        _ => QuantizationScheme::PER_TENSOR,
+        _ => checkpoint.usual_scheme(),
     }
 }

@@ -339,17 +339,15 @@ impl Checkpoint {
         }
     }
 
-    /// The quantizer of a tensor where nothing but a scheme is asked for, and that may be
-    /// another: per channel in the place of per tensor where a scale was learned for each.
-    pub fn usual_quantizer(&self, id: TensorId, scheme: QuantizationScheme) -> Quantizer {
-        let calibration = self.usual_calibration();
-        let usual = |scheme| self.settled(id, Quantizer { calibration, scheme });
-        let by_channel = usual(QuantizationScheme::PER_CHANNEL);
-        let one = self.learned(id).and_then(|learned| learned.fits(scheme).err());
-        match one == Some(NotTaken::OneScale) && by_channel.calibration == Calibration::Learned {
-            true => by_channel,
-            false => usual(scheme),
-        }
+    /// The scheme where none is asked for: per channel where a scale of each was learned, which
+    /// one scale for all cannot take over, else per tensor.
+    pub fn usual_scheme(&self) -> QuantizationScheme {
+        let (one, each) = (QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL);
+        let only_each = |learned: &Learned| {
+            learned.fits(one) == Err(NotTaken::OneScale) && learned.fits(each).is_ok()
+        };
+        let any = self.observers.learned.values().any(only_each);
+        if any && self.format != Format::Gguf { each } else { one }
     }
 
     /// A quantizer as it is for this tensor: [`Calibration::Learned`] only where scales were

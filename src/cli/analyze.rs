@@ -144,14 +144,19 @@ impl Analyze {
         }
     }
 
+    /// That which the table is ordered by.
+    fn first_scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
+        let first = self.schemes.first().copied();
+        first.unwrap_or_else(|| self.scheme.scheme(checkpoint))
+    }
+
     fn quantizer(&self, checkpoint: &Checkpoint) -> Quantizer {
-        let first = self.schemes.first().copied().unwrap_or(self.scheme.scheme);
-        self.calibration.quantizer(checkpoint, first)
+        self.calibration.quantizer(checkpoint, self.first_scheme(checkpoint))
     }
 
     fn questions(&self, checkpoint: &Checkpoint) -> Questions {
         let schemes = match self.schemes.is_empty() {
-            true => &[self.scheme.scheme][..],
+            true => &[self.first_scheme(checkpoint)][..],
             false => &self.schemes,
         };
         let quantizers =
@@ -170,7 +175,7 @@ impl Analyze {
 
     fn document(&self, selection: &Selection, shown: &Shown) -> Result<(), Error> {
         let Shown { checkpoint, measured, outputs, duplicates } = shown;
-        let scheme = self.scheme.scheme;
+        let scheme = self.first_scheme(checkpoint);
         // A list of scales can be as long as a thirty-second of the model, so it is not
         // kept while everything is measured and ranked, but found again row by row.
         let mut lists = match scheme {
@@ -218,7 +223,8 @@ impl Analyze {
 
     fn table(&self, selection: &Selection, shown: &Shown, words: &Thresholds) -> Result<(), Error> {
         let Shown { checkpoint, measured, outputs, duplicates } = shown;
-        let mut tally = Tally::new(self.scheme.scheme);
+        let scheme = self.first_scheme(checkpoint);
+        let mut tally = Tally::new(scheme);
         let mut columns = vec![
             ("tensor", Kind::Name),
             ("dtype", Kind::OptionalLeft),
@@ -242,7 +248,7 @@ impl Analyze {
             ("quantizable", Kind::Note),
         ]);
         let mut table = Table::new(&columns);
-        let levels = self.scheme.scheme.quantization_type().levels();
+        let levels = scheme.quantization_type().levels();
         for Measured { id, found, .. } in *measured {
             let mut row = Row::new(checkpoint, selection, *id, found.as_ref());
             tally.add(&mut row);

@@ -39,7 +39,7 @@ impl Calibrate {
     pub fn run(self) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
-        let scheme = self.scheme.scheme;
+        let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
         let quantizers = vec![self.calibration.quantizer(&checkpoint, scheme)];
         let questions = Questions {

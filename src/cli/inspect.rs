@@ -26,7 +26,7 @@ impl Inspect {
     pub fn run(self) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
-        let scheme = self.scheme.scheme;
+        let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
         let rows = tensors.iter().map(|&id| Row::new(&checkpoint, &selection, id, None));
         let mut tally = Tally::new(scheme);

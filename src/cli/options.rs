@@ -52,14 +52,16 @@ impl SelectionArgs {
 
 #[derive(Debug, Args)]
 pub struct SchemeArgs {
-    /// Which elements share a scale
-    #[arg(
-        long,
-        value_name = "per-tensor|per-channel|per-block:N",
-        default_value_t = QuantizationScheme::PER_TENSOR,
-        value_parser = int8_scheme
-    )]
-    pub scheme: QuantizationScheme,
+    /// Which elements share a scale; if not given, per-tensor, or per-channel where training
+    /// with fake quantization learned a scale for each
+    #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
+    scheme: Option<QuantizationScheme>,
+}
+
+impl SchemeArgs {
+    pub fn scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
+        self.scheme.unwrap_or_else(|| checkpoint.usual_scheme())
+    }
 }
 
 /// A scheme that can be saved.

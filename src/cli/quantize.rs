@@ -17,9 +17,7 @@ use crate::plan::budget::{self, Curve};
 use crate::plan::{
     InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
-use crate::quantization::{
-    Calibration, Outcome, QuantizationScheme, Quantizer, Questions, Thresholds,
-};
+use crate::quantization::{Calibration, Outcome, QuantizationScheme, Questions, Thresholds};
 use crate::tensor::TensorId;
 use crate::text::figures::counted;
 use clap::Args;
@@ -34,8 +32,9 @@ pub struct Quantize {
     save: SaveArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Which elements share a scale; if not given, per-channel for int8, the largest block
-    /// of 128, 64 and 32 that divides every row for int8-weight-only, per-tensor for others
+    /// Which elements share a scale; if not given, per-channel for int8 and where training
+    /// learned a scale for each, the largest block of 128, 64 and 32 that divides every row for
+    /// int8-weight-only, per-tensor for others
     #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
     scheme: Option<QuantizationScheme>,
     #[command(flatten)]
@@ -185,7 +184,9 @@ impl Quantize {
     /// Says which weights have the scales that their training learned, and which do not and
     /// why; nothing where another calibration was asked for.
     fn describe_learned(&self, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
-        if !self.is_learned(checkpoint) {
+        let scheme = QuantizationScheme::PER_CHANNEL;
+        let calibration = self.calibration.quantizer(checkpoint, scheme).calibration;
+        if calibration != Calibration::Learned {
             return Vec::new();
         }
         let (mut taken, mut left) = (0, Vec::new());
@@ -207,11 +208,6 @@ impl Quantize {
         };
         said.insert(0, all);
         said
-    }
-
-    fn is_learned(&self, checkpoint: &Checkpoint) -> bool {
-        let quantizer = self.calibration.quantizer(checkpoint, QuantizationScheme::PER_CHANNEL);
-        quantizer.calibration == Calibration::Learned
     }
 
     fn has_budget(&self) -> bool {
@@ -258,7 +254,7 @@ impl Quantize {
         outcomes.sort_by_key(|(id, _)| *id);
         let plan = match self.has_budget() {
             true => self.within_budget(checkpoint, &outcomes)?,
-            false => self.uniform(checkpoint, &outcomes),
+            false => self.uniform(&outcomes),
         };
         if plan.is_empty() {
             let path = checkpoint.path().to_owned();
@@ -283,30 +279,13 @@ impl Quantize {
         }
     }
 
-    fn uniform(&self, checkpoint: &Checkpoint, outcomes: &[(TensorId, Vec<Outcome>)]) -> Plan {
+    fn uniform(&self, outcomes: &[(TensorId, Vec<Outcome>)]) -> Plan {
         let mut plan = Plan::default();
         plan.rounding = self.rounding.rounding;
         for (id, outcomes) in outcomes {
-            for outcome in outcomes {
-                let quantizer = match self.scheme {
-                    Some(_) => outcome.quantizer,
-                    None => self.by_channel(checkpoint, *id, outcome.quantizer),
-                };
-                plan.mark(*id, quantizer);
-            }
+            outcomes.iter().for_each(|outcome| plan.mark(*id, outcome.quantizer));
         }
         plan
-    }
-
-    /// Where a scale was learned for each output channel and no scheme was asked for, the one
-    /// that can take them over, if the format has it.
-    fn by_channel(&self, checkpoint: &Checkpoint, id: TensorId, quantizer: Quantizer) -> Quantizer {
-        let has_channels =
-            matches!(self.format, OutputFormat::Safetensors | OutputFormat::FakeQuantized);
-        match has_channels && self.is_learned(checkpoint) {
-            true => checkpoint.usual_quantizer(id, quantizer.scheme),
-            false => quantizer,
-        }
     }
 
     /// What the outputs of the layers up for choice lose, if activations are given.

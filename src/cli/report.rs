@@ -57,7 +57,7 @@ impl ReportArgs {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
         let tensors = selection.matching(&checkpoint)?;
-        let scheme = self.scheme.scheme;
+        let scheme = self.scheme.scheme(&checkpoint);
         let quantizer = self.calibration.quantizer(&checkpoint, scheme);
         let mut report = Report {
             checkpoint: checkpoint.clone(),
