@@ -22,7 +22,7 @@ use crate::export::{Blueprint, ExportError, KnownScales, Request, write_text};
 use crate::job::cache::Cache;
 use crate::job::diff::{self, Compared};
 use crate::job::values;
-use crate::job::{Job, News, Progress, channels, duplicates, output, save, scan};
+use crate::job::{Job, News, Progress, channels, clip, duplicates, output, save, scan};
 use crate::plan::recipe;
 use crate::quantization::{
     Analysis, Calibration, QuantizationScheme, Quantizer, Questions, Rounding,
@@ -586,6 +586,14 @@ impl Runner {
                         analysis.distribution.ok_or_else(|| given_up.to_owned())
                     });
                     Some(Event::Counted(tensor, counted))
+                })?;
+            }
+            Effect::MeasureClip(request) => {
+                let checkpoint = self.app.model.checkpoint.clone();
+                let job = clip::start(checkpoint, request, self.options.threads);
+                self.ask(Kind::Clip, job, "measuring it was given up", screen, move |found| {
+                    let found = found.and_then(|found| found.map_err(|error| error.to_string()));
+                    Some(Event::Clipped(request, found))
                 })?;
             }
             Effect::CompareSchemes(tensor) => {

@@ -67,24 +67,3 @@ fn only_the_rows_that_are_seen_are_built() {
         assert!(many <= few + few / 4 + 50, "{few} allocations for 96 tensors, {many} for 100,000");
     }
 }
-
-/// How long each key of a filter takes over 100,000 names. Run by hand, in the release profile:
-/// `cargo test --release --test frames -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures time"]
-fn keys_of_a_filter_are_answered_within_a_frame() {
-    let mut large = model(12_500);
-    let mut slowest = std::time::Duration::ZERO;
-    for text in ["/size>1k", "/is:marked", "/layers.7 attn q", "/mdl.atq", "/dtype:f32 norm"] {
-        for key in text.chars() {
-            let start = std::time::Instant::now();
-            large.send(Event::Key(Key::Char(key)));
-            let took = start.elapsed();
-            slowest = slowest.max(took);
-            println!("{key} of {text}: {took:.1?}");
-        }
-        large.send(Event::Key(Key::Esc));
-    }
-    println!("slowest: {slowest:.1?}");
-    assert!(slowest < std::time::Duration::from_millis(16) || cfg!(debug_assertions));
-}

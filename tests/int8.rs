@@ -45,7 +45,7 @@ fn json_of(path: PathBuf) -> Value {
 
 fn stored(checkpoint: &Checkpoint) -> Vec<(String, String)> {
     let all = checkpoint.all_stored();
-    all.map(|(_, s)| (s.name.clone(), format!("{} {}", s.dtype, s.shape))).collect()
+    all.map(|(_, s)| (s.name.to_string(), format!("{} {}", s.dtype, s.shape))).collect()
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn int8_is_what_compressed_tensors_reads() {
             assert_eq!(map.len(), parts.len());
             for (_, stored) in written.all_stored() {
                 let shard = written.shards()[stored.shard as usize].name();
-                assert_eq!(map[&stored.name], shard, "{}", stored.name);
+                assert_eq!(map[stored.name.as_str()], shard, "{}", stored.name);
             }
             assert_eq!(index["metadata"]["total_size"], written.total_bytes());
         }

@@ -201,7 +201,7 @@ fn modules_show_the_worst_of_their_layers_and_filters_take_output_errors() {
     let mut all: Vec<(f64, String)> = model
         .checkpoint
         .ids()
-        .filter_map(|id| Some((db(id)?, model.checkpoint.tensor(id).name.clone())))
+        .filter_map(|id| Some((db(id)?, model.checkpoint.tensor(id).name.to_string())))
         .collect();
     all.sort_by(|a, b| b.0.total_cmp(&a.0));
     let worst = |module: &str| {

@@ -92,7 +92,7 @@ fn the_plain_model_has_no_observers() {
     let (plain, source) = (open(out), open(QAT));
     let names = |checkpoint: &Checkpoint| -> Vec<String> {
         let mut names: Vec<String> =
-            checkpoint.tensors().iter().map(|tensor| tensor.name.clone()).collect();
+            checkpoint.tensors().iter().map(|tensor| tensor.name.to_string()).collect();
         names.sort();
         names
     };

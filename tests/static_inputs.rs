@@ -165,7 +165,7 @@ fn the_budget_minimises_the_error_of_the_outputs() {
         let written = Checkpoint::open(Path::new(out)).expect("opens");
         let plain = written.ids().filter(|&id| written.layout(id).is_none());
         let weights = plain.filter(|&id| written.tensor(id).shape.rank() > 1);
-        weights.map(|id| written.tensor(id).name.clone()).collect()
+        weights.map(|id| written.tensor(id).name.to_string()).collect()
     };
     let by_weights = kept(&[]);
     let by_output = kept(&["--activations", "demo:"]);

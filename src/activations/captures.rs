@@ -199,7 +199,7 @@ impl Activations {
         for id in captures.ids() {
             let name = &captures.tensor(id).name;
             let Some((module, part)) = parted(name) else {
-                self.unmatched.push((captures.path().to_owned(), name.clone()));
+                self.unmatched.push((captures.path().to_owned(), name.to_string()));
                 continue;
             };
             let said = said.entry(module.to_owned()).or_default();
@@ -299,7 +299,7 @@ impl Activations {
             let (expected, found) =
                 (experts * tensor.shape.row_len(), entry.mean_square.len() as u64);
             if expected != found {
-                let weight = tensor.name.clone();
+                let weight = tensor.name.to_string();
                 return Err(fault(Fault::Summary { weight, expected, found }));
             }
             squares(&entry.mean_square).map_err(fault)?;
@@ -375,11 +375,11 @@ impl Layer<'_> {
     }
 
     fn name(&self) -> String {
-        self.checkpoint.tensor(self.weight).name.clone()
+        self.checkpoint.tensor(self.weight).name.to_string()
     }
 
     fn fault(&self, of: Option<TensorId>, fault: Fault) -> ActivationsError {
-        let name = of.map_or_else(|| self.name(), |id| self.captures.tensor(id).name.clone());
+        let name = of.map_or_else(|| self.name(), |id| self.captures.tensor(id).name.to_string());
         let (path, fault) = (self.captures.path().to_owned(), Box::new(fault));
         ActivationsError::Recorded { path, name, fault }
     }

@@ -68,7 +68,7 @@ impl<'a> Stream<'a> {
                     let value = self.values.get(at).copied().unwrap_or(f32::NAN).into();
                     return Err(ActivationsError::Recorded {
                         path: file.path().to_owned(),
-                        name: file.tensor(batch.tensor).name.clone(),
+                        name: file.tensor(batch.tensor).name.to_string(),
                         fault: Box::new(Fault::NonFinite { index: first + at as u64, value }),
                     });
                 }
@@ -84,7 +84,7 @@ impl<'a> Stream<'a> {
     pub(super) fn fault(&self, inputs: &Inputs, fault: Fault) -> ActivationsError {
         let first = inputs.batches.first().and_then(|batch| {
             let file = self.files.get(batch.file)?;
-            Some((file.path().to_owned(), file.tensor(batch.tensor).name.clone()))
+            Some((file.path().to_owned(), file.tensor(batch.tensor).name.to_string()))
         });
         let (path, name) = first.unwrap_or_default();
         ActivationsError::Recorded { path, name, fault: Box::new(fault) }

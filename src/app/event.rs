@@ -9,7 +9,7 @@ use crate::checkpoint::CheckpointError;
 use crate::export::Request;
 use crate::job::diff::Compared;
 use crate::job::duplicates::Candidates;
-use crate::job::{channels, save, values};
+use crate::job::{channels, clip, save, values};
 use crate::plan::Plan;
 use crate::quantization::{Analysis, Distribution, Outcome, QuantizationScheme, Quantizer};
 use crate::report::Format;
@@ -64,6 +64,8 @@ pub enum Event {
     Values(values::Request, Result<values::Window, String>),
     /// How often each value of a tensor occurs.
     Counted(TensorId, Result<Distribution, String>),
+    /// What the slider's clip makes of a tensor, from all of its elements; `None`: it has no scale.
+    Clipped(clip::Request, Result<Option<clip::Measured>, String>),
     /// Tensors that hold the same bytes as another: the first such.
     Duplicates(Vec<(TensorId, TensorId)>),
     /// What each of several schemes makes of a tensor.
@@ -111,6 +113,8 @@ pub enum Effect {
     ReadValues(values::Request),
     /// Count how often each value of a tensor occurs; replaces a count under way.
     Count(TensorId),
+    /// Measure what a clip makes of a tensor; replaces a measuring under way.
+    MeasureClip(clip::Request),
     /// Compare tensors whose figures are the same.
     FindDuplicates(Candidates),
     /// Measure the schemes side by side; replaces a comparison under way.

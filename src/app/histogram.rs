@@ -1,6 +1,7 @@
 //! The distribution of one tensor's values, and a clip that slides over it.
 
 use super::facts::Facts;
+use crate::job::clip::{Measured, Request};
 use crate::quantization::{
     Calibration, Distribution, ErrorStatistics, QuantizationScheme, Quantizer, Questions, Rounding,
 };
@@ -21,11 +22,14 @@ pub struct HistogramView {
     asked: Option<TensorId>,
     /// What the slider's clip makes of the tensor.
     pub clipped: Option<Clipped>,
+    /// Where the slider stood, and how it was rounded, when a measuring was asked for last.
+    measuring: Option<(u32, Rounding)>,
     /// The clip of least error.
     pub best: Option<Clipped>,
 }
 
-/// What quantizing a tensor per tensor with a clip makes of it.
+/// What quantizing a tensor per tensor with a clip makes of it: as soon as the slider is moved,
+/// and where values are counted in bins an estimate until all elements have been looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clipped {
     /// A share of the largest magnitude.
@@ -36,7 +40,7 @@ pub struct Clipped {
     pub error: ErrorStatistics,
     /// Elements beyond the clip.
     pub beyond: u64,
-    /// Whether every value was counted as it is, and not in bins.
+    /// Whether the figures are of every value as it is, and not of bins.
     pub exact: bool,
 }
 
@@ -117,6 +121,27 @@ impl HistogramView {
         }
     }
 
+    /// The clip as it stands, if only an estimate of it is there; said once.
+    pub fn wants_measured(&mut self, tensor: TensorId, rounding: Rounding) -> Option<Request> {
+        let clipped = self.clipped.filter(|clipped| !clipped.exact && self.of == Some(tensor))?;
+        let calibration = self.calibration();
+        let request = Request { tensor, calibration, clip: beyond(clipped.clip), rounding };
+        let stands = Some((self.place, rounding));
+        let asked = std::mem::replace(&mut self.measuring, stands) == stands;
+        (!asked).then_some(request)
+    }
+
+    /// The exact figures are there. Those of a clip that has moved on since are of no use, and
+    /// where they could not be measured the estimate stays.
+    pub fn take_measured(&mut self, request: Request, found: Result<Option<Measured>, String>) {
+        let asked = self.measuring.map(|(_, rounding)| (self.of, self.calibration(), rounding));
+        let answers = asked == Some((Some(request.tensor), request.calibration, request.rounding));
+        if let (true, Some(clipped), Ok(Some(found))) = (answers, &mut self.clipped, found) {
+            let Measured { scale, error, beyond } = found;
+            *clipped = Clipped { scale, error, beyond, exact: true, ..*clipped };
+        }
+    }
+
     /// Works out what the slider's clip makes of the tensor, if that is not known yet.
     pub fn judge(&mut self, id: TensorId, facts: &Facts, rounding: Rounding) {
         let share = self.share();
@@ -157,7 +182,12 @@ fn clip(
         clip,
         scale,
         error: found.error?.statistics(),
-        beyond: distribution.beyond(clip * (1.0 + 1e-7)),
+        beyond: distribution.beyond(beyond(clip)),
         exact: distribution.is_exact(),
     })
+}
+
+/// What counts as clipped: not what the clip's own rounding leaves beyond it.
+fn beyond(clip: f64) -> f64 {
+    clip * (1.0 + 1e-7)
 }

@@ -52,6 +52,7 @@ use histogram::HistogramView;
 use keys::Context;
 use overlay::Overlay;
 use settings::Settings;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,8 +142,10 @@ pub struct App {
     pub histogram: HistogramView,
     pub channels: ChannelsView,
     pub comparison: ComparisonView,
-    /// Marks whose cost is being measured.
-    measuring: Vec<(TensorId, Quantizer)>,
+    /// Marks whose cost is being measured, and whether others are to be once the calibration
+    /// is over.
+    measuring: HashMap<TensorId, Quantizer>,
+    postponed: bool,
     /// How far the measuring of the layers' outputs is, while it goes on.
     pub measuring_outputs: Option<Meter>,
     /// Captures to open at the start.
@@ -186,7 +189,8 @@ impl App {
             histogram: HistogramView::default(),
             channels: ChannelsView::default(),
             comparison: ComparisonView::default(),
-            measuring: Vec::new(),
+            measuring: HashMap::new(),
+            postponed: false,
             measuring_outputs: None,
             activations: Vec::new(),
             compared_with: String::new(),

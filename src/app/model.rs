@@ -60,6 +60,8 @@ pub struct Model {
     /// The scheme of tensors that are not marked, and of new marks.
     pub scheme: QuantizationScheme,
     plan: Plan,
+    /// The same by tensor: it is asked of every tensor with every key.
+    marks: Vec<Option<Quantizer>>,
     history: History<Plan>,
     /// The plan as it was last saved.
     saved: Plan,
@@ -69,6 +71,8 @@ pub struct Model {
     pub outputs: Option<Outputs>,
     /// Bytes of the distributions that are held.
     distributions: usize,
+    /// Marks whose cost may be unknown, because they or what is known of their tensors changed.
+    unasked: Vec<TensorId>,
 }
 
 /// Bytes of distributions that are held at most; the others are counted anew when they are
@@ -86,6 +90,7 @@ impl Model {
         let inventory = Inventory::of(&checkpoint, &obstacles);
         let totals = Plan::default().totals(&checkpoint);
         let scheme = first_scheme(&checkpoint);
+        let marks = vec![None; checkpoint.tensors().len()];
         Model {
             checkpoint,
             inventory,
@@ -94,12 +99,14 @@ impl Model {
             thresholds: Thresholds::default(),
             scheme,
             plan: Plan::default(),
+            marks,
             history: History::default(),
             saved: Plan::default(),
             totals,
             quality: Quality::default(),
             outputs: None,
             distributions: 0,
+            unasked: Vec::new(),
         }
     }
 
@@ -128,7 +135,7 @@ impl Model {
 
     /// The quantizer it is marked with, or would be.
     pub fn quantizer_of(&self, id: TensorId) -> Quantizer {
-        self.plan.get(id).unwrap_or_else(|| self.usual(id, self.scheme))
+        self.marks[id.index()].unwrap_or_else(|| self.usual(id, self.scheme))
     }
 
     /// The quantizer of a scheme where nothing else is chosen for the tensor: by what training
@@ -188,7 +195,7 @@ impl Model {
     }
 
     pub fn is_marked(&self, id: TensorId) -> bool {
-        self.plan.is_marked(id)
+        self.marks[id.index()].is_some()
     }
 
     pub fn totals(&self) -> Totals {
@@ -224,6 +231,7 @@ impl Model {
             *known = Known::Waiting;
         }
         self.weigh();
+        self.ask_anew();
     }
 
     /// Takes a finding over. True when a mark had to be taken away, for the tensor turned
@@ -238,6 +246,9 @@ impl Model {
                 None => return false,
             },
             (Err(error), _) => *known = Known::Unreadable(error.to_string()),
+        }
+        if self.plan.get(id).is_some_and(|mark| mark.calibration != Calibration::MinMax) {
+            self.unasked.push(id);
         }
         if let Known::Facts(facts) = known {
             if let Some(size) = facts.distribution.as_ref().map(|found| found.size()) {
@@ -303,9 +314,19 @@ impl Model {
         self.quality = quality;
     }
 
+    /// The plan is another: everything that follows from it is brought up to date.
     fn measure_plan(&mut self) {
+        self.marks.fill(None);
+        self.plan.iter().for_each(|(id, mark)| self.marks[id.index()] = Some(mark));
         self.totals = self.plan.totals(&self.checkpoint);
         self.weigh();
+        self.ask_anew();
+    }
+
+    /// Every mark with a calibration of its own is looked at again.
+    pub fn ask_anew(&mut self) {
+        let own = |(_, mark): &(TensorId, Quantizer)| mark.calibration != Calibration::MinMax;
+        self.unasked = self.plan.iter().filter(own).map(|(id, _)| id).collect();
     }
 
     /// Changes the plan as one step of its history. False when that changed nothing.
@@ -430,12 +451,13 @@ impl Model {
         self.change(|plan| plan.mark(id, quantizer))
     }
 
-    /// Answers from the counted values what can be answered so. Gives whether anything could,
-    /// and the marks whose cost has to be measured.
+    /// Of the marks that are new since the last time, answers from the counted values what can
+    /// be answered so. Gives whether anything could, and those whose cost has to be measured.
     pub fn unmeasured(&mut self) -> (bool, Vec<(TensorId, Quantizer)>) {
         let rounding = self.plan.rounding;
         let (mut answered, mut left) = (false, Vec::new());
-        for (id, quantizer) in self.plan.iter() {
+        for id in std::mem::take(&mut self.unasked) {
+            let Some(quantizer) = self.plan.get(id) else { continue };
             let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) else { continue };
             let known = facts.cost_of(quantizer).is_some();
             let usual = [Calibration::MinMax, Calibration::Learned];

@@ -53,7 +53,7 @@ impl App {
             version: VERSION,
             tensors: checkpoint.tensors().len(),
             bytes: checkpoint.total_bytes(),
-            tensor: self.current_tensor().map(|id| checkpoint.tensor(id).name.clone()),
+            tensor: self.current_tensor().map(|id| checkpoint.tensor(id).name.to_string()),
             tab: self.tab.title().to_owned(),
             tree: self.table.as_tree,
             sort: self.table.sort.column.title().to_owned(),

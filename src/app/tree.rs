@@ -106,7 +106,7 @@ mod tests {
 
     fn tensors(names: &[&str]) -> Vec<TensorInfo> {
         let info = |name: &&str| TensorInfo {
-            name: (*name).to_owned(),
+            name: (*name).into(),
             dtype: DType::F32,
             shape: Shape::vector(1),
             bytes: 4,

@@ -1,9 +1,15 @@
 //! From the path a person gives to the files that make up the checkpoint.
 
+use super::by_name::ByName;
 use super::error::{CheckpointError, Problem, Result};
+use super::text::Text;
+use crate::tensor::{Name, Names};
 use foldhash::HashMap;
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 /// The files of one checkpoint.
@@ -11,19 +17,54 @@ use std::path::{Component, Path, PathBuf};
 pub struct Files {
     /// Shards in the order of their names; one for a single file.
     pub shards: Vec<PathBuf>,
-    pub index: Option<Index>,
+    pub index: Option<(Index, WeightMap)>,
     /// The directory that is the model, with its config and tokenizer; `None` for a file
     /// that stands alone.
     pub directory: Option<PathBuf>,
 }
 
-/// A `*.index.json`: which shard holds which tensor.
+/// A `*.index.json`.
 #[derive(Debug)]
 pub struct Index {
     pub path: PathBuf,
-    /// Tensor name to shard file name.
-    pub weight_map: HashMap<String, String>,
     pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What an index says: which shard holds which tensor.
+#[derive(Debug)]
+pub struct WeightMap {
+    /// Each tensor once, with the number of its shard.
+    pub tensors: Vec<(Name, u32)>,
+    places: ByName,
+    /// Shards as the index writes them, in the order of their names.
+    pub shards: Vec<String>,
+}
+
+impl WeightMap {
+    /// The place of a tensor in [`WeightMap::tensors`].
+    pub fn place(&self, name: &str) -> Option<usize> {
+        let name_of = |at: u32| self.tensors.get(at as usize).map_or("", |(name, _)| name);
+        self.places.get(name, name_of).map(|at| at as usize)
+    }
+
+    /// Numbers the shards by their names. What is said last of a tensor counts.
+    fn new(listed: Vec<(Name, u32)>, shards: Vec<Cow<str>>) -> WeightMap {
+        let mut order: Vec<usize> = (0..shards.len()).collect();
+        order.sort_by(|&a, &b| shards[a].cmp(&shards[b]));
+        let mut number = vec![0; shards.len()];
+        (0..).zip(&order).for_each(|(new, &old)| number[old] = new);
+        let mut tensors: Vec<(Name, u32)> = Vec::with_capacity(listed.len());
+        let mut places = ByName::with_capacity(listed.len());
+        for (name, shard) in listed {
+            let name_of = |at: u32| tensors.get(at as usize).map_or("", |(name, _)| name);
+            match places.insert(&name, tensors.len() as u32, name_of) {
+                None => tensors.push((name, number[shard as usize])),
+                Some(at) => tensors[at as usize].1 = number[shard as usize],
+            }
+        }
+        let shards = order.into_iter().map(|at| shards[at].clone().into_owned()).collect();
+        WeightMap { tensors, places, shards }
+    }
 }
 
 const INDEX_LIMIT: u64 = 1 << 30;
@@ -118,25 +159,21 @@ fn hub_snapshot(path: &Path) -> Option<PathBuf> {
 }
 
 fn indexed(path: &Path, parent: &Path) -> Result<Files> {
-    #[derive(Deserialize)]
-    struct Json {
-        weight_map: HashMap<String, String>,
-        #[serde(default)]
-        metadata: serde_json::Map<String, serde_json::Value>,
-    }
     let bad = |why: String| CheckpointError::new(path, Problem::Index(why));
     let length = std::fs::metadata(path).map_err(|e| CheckpointError::new(path, e))?.len();
     if length > INDEX_LIMIT {
         return Err(bad(format!("it has {length} bytes, more than the limit of {INDEX_LIMIT}")));
     }
     let bytes = std::fs::read(path).map_err(|e| CheckpointError::new(path, e))?;
-    let json: Json = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-    let names: BTreeSet<&String> = json.weight_map.values().collect();
-    if names.is_empty() {
+    let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
+    let Json { weight_map, metadata } =
+        serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+    let map = WeightMap::new(weight_map.tensors, weight_map.shards);
+    if map.tensors.is_empty() {
         return Err(bad("its weight_map is empty".into()));
     }
-    let mut shards = Vec::with_capacity(names.len());
-    for name in names {
+    let mut shards = Vec::with_capacity(map.shards.len());
+    for name in &map.shards {
         let mut components = Path::new(name).components();
         let inside = components.all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         if !inside || name.is_empty() {
@@ -144,9 +181,58 @@ fn indexed(path: &Path, parent: &Path) -> Result<Files> {
         }
         shards.push(parent.join(name));
     }
-    let index =
-        Index { path: path.to_owned(), weight_map: json.weight_map, metadata: json.metadata };
-    Ok(Files { shards, index: Some(index), directory: Some(parent.to_owned()) })
+    let index = Index { path: path.to_owned(), metadata };
+    Ok(Files { shards, index: Some((index, map)), directory: Some(parent.to_owned()) })
+}
+
+#[derive(Deserialize)]
+struct Json<'a> {
+    #[serde(borrow)]
+    weight_map: RawMap<'a>,
+    #[serde(default)]
+    metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Tensors as they are listed, each with the number of its shard in the order of their first
+/// mention.
+#[derive(Default)]
+struct RawMap<'a> {
+    tensors: Vec<(Name, u32)>,
+    shards: Vec<Cow<'a, str>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawMap<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MapVisitor;
+        impl<'de> Visitor<'de> for MapVisitor {
+            type Value = RawMap<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut raw = RawMap::default();
+                let mut names = Names::default();
+                let mut numbers: HashMap<Cow<'de, str>, u32> = HashMap::default();
+                while let Some((Text(name), Text(shard))) = map.next_entry()? {
+                    let number = match numbers.get(&shard) {
+                        Some(&number) => number,
+                        None => {
+                            let number = raw.shards.len() as u32;
+                            raw.shards.push(shard.clone());
+                            numbers.insert(shard, number);
+                            number
+                        }
+                    };
+                    raw.tensors.push((names.push(&name), number));
+                }
+                names.finish();
+                Ok(raw)
+            }
+        }
+        deserializer.deserialize_map(MapVisitor)
+    }
 }
 
 pub fn has_extension(path: &Path, extension: &str) -> bool {

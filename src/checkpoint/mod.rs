@@ -6,6 +6,7 @@
 
 mod beneath;
 pub mod burnpack;
+mod by_name;
 pub mod config;
 mod cursor;
 mod discover;
@@ -20,11 +21,14 @@ mod pytorch;
 mod reader;
 pub mod safetensors;
 mod source;
+mod text;
 mod view;
 mod zip;
 
 pub use beneath::{Found, Models, models_beneath};
+use by_name::ByName;
 pub use config::Config;
+use discover::WeightMap;
 pub use discover::{Index, has_extension, has_model};
 pub use error::{CheckpointError, Problem, Result};
 pub use format::Format;
@@ -37,7 +41,7 @@ pub use view::View;
 use crate::quantization::{
     Calibration, Dequantize, Learned, NotTaken, QuantizationScheme, Quantizer, kernels,
 };
-use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
+use crate::tensor::{DType, FloatType, Name, Shape, TensorId, TensorInfo};
 use foldhash::{HashMap, HashMapExt, HashSet};
 use observers::Observers;
 use rayon::prelude::*;
@@ -51,7 +55,7 @@ pub struct StoredId(pub u32);
 /// A tensor as a file lists it. `range`: its bytes, from the start of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
-    pub name: String,
+    pub name: Name,
     pub dtype: DType,
     pub shape: Shape,
     pub shard: u32,
@@ -72,8 +76,8 @@ pub enum Access {
 
 impl Stored {
     /// A tensor of the first shard whose elements fill `range`.
-    pub fn new(name: String, dtype: DType, shape: Shape, range: Range<u64>) -> Stored {
-        Stored { name, dtype, shape, shard: 0, range, access: Access::Direct }
+    pub fn new(name: impl Into<Name>, dtype: DType, shape: Shape, range: Range<u64>) -> Stored {
+        Stored { name: name.into(), dtype, shape, shard: 0, range, access: Access::Direct }
     }
 
     /// Bytes of its elements, one after another.
@@ -173,7 +177,7 @@ impl Checkpoint {
     fn assemble(
         path: PathBuf,
         read: Vec<(Shard, Contents)>,
-        index: Option<Index>,
+        index: Option<(Index, WeightMap)>,
         directory: Option<PathBuf>,
     ) -> Result<Checkpoint> {
         let mut shards = Vec::with_capacity(read.len());
@@ -197,14 +201,15 @@ impl Checkpoint {
                 _ => stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s })),
             }
         }
-        if let Some(index) = &index {
-            agree_with_index(index, &shards, &mut stored)?;
-        }
+        let all_named = match &index {
+            Some((index, map)) => agree_with_index(index, map, &mut stored)?,
+            None => false,
+        };
         let limit = u64::from(u32::MAX);
         if stored.len() as u64 > limit {
             return Err(CheckpointError::new(&path, Problem::TooManyTensors(limit)));
         }
-        if shards.len() > 1 {
+        if shards.len() > 1 && !all_named {
             unique_names(&path, &shards, &stored)?;
         }
         let mut recognised = match format {
@@ -224,7 +229,7 @@ impl Checkpoint {
             path,
             format,
             shards,
-            index,
+            index: index.map(|(index, _)| index),
             directory,
             stored,
             tensors,
@@ -438,34 +443,39 @@ fn read_shard(source: Source) -> Result<(Shard, Contents)> {
 }
 
 /// Checks the shards against the index, and drops a tensor from a shard that the index
-/// does not name for it.
-fn agree_with_index(index: &Index, shards: &[Shard], stored: &mut Vec<Stored>) -> Result<()> {
-    let names: Vec<String> = shards.iter().map(Shard::name).collect();
-    let base = |shard: &str| Path::new(shard).file_name().map(|n| n.to_string_lossy().into_owned());
-    stored.retain(|s| match index.weight_map.get(&s.name) {
-        Some(shard) => base(shard).as_deref() == names.get(s.shard as usize).map(String::as_str),
-        None => true,
+/// does not name for it. True when the index names every tensor, and so each only once.
+fn agree_with_index(index: &Index, map: &WeightMap, stored: &mut Vec<Stored>) -> Result<bool> {
+    let mut held = vec![false; map.tensors.len()];
+    let mut all_named = true;
+    stored.retain(|s| match map.place(&s.name) {
+        Some(place) => {
+            let here = map.tensors[place].1 == s.shard;
+            held[place] |= here;
+            here
+        }
+        None => {
+            all_named = false;
+            true
+        }
     });
-    let held: HashSet<&str> = stored.iter().map(|s| s.name.as_str()).collect();
-    let mut missing: Vec<_> =
-        index.weight_map.iter().filter(|(name, _)| !held.contains(name.as_str())).collect();
-    missing.sort();
-    match missing.first() {
-        None => Ok(()),
-        Some((name, shard)) => Err(CheckpointError::of_tensor(
-            &index.path,
-            name,
-            Problem::MissingFromShard((*shard).clone()),
-        )),
+    let missing = map.tensors.iter().zip(held).filter(|(_, held)| !held);
+    match missing.map(|(tensor, _)| tensor).min() {
+        None => Ok(all_named),
+        Some((name, shard)) => {
+            let problem = Problem::MissingFromShard(map.shards[*shard as usize].clone());
+            Err(CheckpointError::of_tensor(&index.path, name, problem))
+        }
     }
 }
 
 fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> {
-    let mut seen: HashMap<&str, u32> = HashMap::with_capacity(stored.len());
-    for tensor in stored {
-        if let Some(first) = seen.insert(&tensor.name, tensor.shard) {
+    let name_of = |at: u32| stored.get(at as usize).map_or("", |tensor| &tensor.name);
+    let mut places = ByName::with_capacity(stored.len());
+    for (place, tensor) in (0..).zip(stored) {
+        if let Some(first) = places.insert(&tensor.name, place, name_of) {
             let name = |shard: u32| shards[shard as usize].name();
-            let problem = Problem::InTwoShards(name(first), name(tensor.shard));
+            let problem =
+                Problem::InTwoShards(name(stored[first as usize].shard), name(tensor.shard));
             return Err(CheckpointError::of_tensor(path, &tensor.name, problem));
         }
     }
@@ -494,7 +504,7 @@ fn logical_tensors(
         if let Some(found) = quantized.remove(&id) {
             let sizes = found.layout.parts().into_iter().filter_map(|p| stored.get(p.0 as usize));
             let bytes = sizes.map(Stored::bytes).fold(0, u64::saturating_add);
-            tensors.push(TensorInfo { name: found.name, dtype, shape: found.shape, bytes });
+            tensors.push(TensorInfo { name: found.name.into(), dtype, shape: found.shape, bytes });
             contents.push(Content::Quantized(found.layout));
         } else if !parts.contains(&id) {
             let (name, shape) = (s.name.clone(), s.shape.clone());

@@ -73,18 +73,28 @@ impl<'c> Reader<'c> {
         id: TensorId,
         range: Range<u64>,
     ) -> Result<Option<(FloatType, &[u8])>> {
-        let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
         let mut buffer = std::mem::take(&mut self.buffer);
-        let size = float.size() as u64;
-        let read = match self.checkpoint.content(id) {
-            Content::Plain(stored) => {
-                self.stored_into(*stored, range.start * size..range.end * size, &mut buffer)
-            }
-            Content::Quantized(layout) => layout.decode(self, range, &mut buffer),
-        };
+        let read = self.elements_into(id, range, &mut buffer);
         self.buffer = buffer;
-        read?;
-        Ok(Some((float, &self.buffer)))
+        Ok(read?.map(|float| (float, self.buffer.as_slice())))
+    }
+
+    /// Replaces `out` by the same bytes.
+    pub fn elements_into(
+        &mut self,
+        id: TensorId,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<FloatType>> {
+        let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
+        let size = float.size() as u64;
+        match self.checkpoint.content(id) {
+            Content::Plain(stored) => {
+                self.stored_into(*stored, range.start * size..range.end * size, out)?;
+            }
+            Content::Quantized(layout) => layout.decode(self, range, out)?,
+        }
+        Ok(Some(float))
     }
 
     /// The elements `range` of a matrix by its columns: those of its transpose. `None` for
@@ -191,7 +201,7 @@ impl<'c> Reader<'c> {
         work: impl FnOnce(&mut dyn FnMut(u64, &mut [u8]) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
         let source = &self.checkpoint.shards()[stored.shard as usize].source;
-        let of_tensor = |e| CheckpointError { tensor: Some(stored.name.clone()), ..e };
+        let of_tensor = |e| CheckpointError { tensor: Some(stored.name.to_string()), ..e };
         let handle = match self.open.iter().position(|(shard, _)| *shard == stored.shard) {
             Some(place) => self.open.remove(place).1,
             None => source.open().map_err(of_tensor)?,

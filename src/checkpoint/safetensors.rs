@@ -1,9 +1,10 @@
 //! The safetensors header: parsed with borrowed names, and checked for every way it can lie.
 
+use super::by_name::ByName;
 use super::error::{CheckpointError, Problem, Result};
+use super::text::Text;
 use super::{Source, Stored};
-use crate::tensor::{DType, Dims, Shape};
-use foldhash::{HashSet, HashSetExt};
+use crate::tensor::{DType, Dims, Names, Shape};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
@@ -52,19 +53,22 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
         return Err(bad("it does not start with '{'".into()));
     }
     let text = std::str::from_utf8(json).map_err(|e| bad(e.to_string()))?;
-    let RawHeader { metadata, mut tensors, lie } =
+    let RawHeader { metadata, mut tensors, names, lie } =
         serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
     if let Some((name, problem)) = lie {
         return Err(CheckpointError::of_tensor(path, &name, problem));
     }
+    names.finish();
     let data_start = 8 + json.len() as u64;
     // Most writers list tensors in data order; sorting what is sorted costs one look.
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
 
-    let mut names = HashSet::with_capacity(tensors.len());
+    // A header of 100,000,000 bytes lists no more than fit.
+    let name_of = |at: u32| tensors.get(at as usize).map_or("", |tensor| &tensor.name);
+    let mut places = ByName::with_capacity(tensors.len());
     let mut at = 0;
-    for tensor in &tensors {
-        if !names.insert(tensor.name.as_str()) {
+    for (place, tensor) in (0..).zip(&tensors) {
+        if places.insert(&tensor.name, place, name_of).is_some() {
             return Err(CheckpointError::of_tensor(path, &tensor.name, Problem::DuplicateTensor));
         }
         if tensor.range.start != at {
@@ -89,6 +93,7 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
 struct RawHeader {
     metadata: Vec<(String, String)>,
     tensors: Vec<Stored>,
+    names: Names,
     /// The first tensor that contradicts itself.
     lie: Option<(String, Problem)>,
 }
@@ -103,7 +108,7 @@ struct RawTensor<'a> {
 }
 
 impl RawTensor<'_> {
-    fn checked(self, name: &str) -> Result<Stored, Problem> {
+    fn checked(self, name: &str, names: &mut Names) -> Result<Stored, Problem> {
         let (start, end) = self.data_offsets;
         let dtype = DType::from_name(&self.dtype);
         let RawShape(dims) = self.shape;
@@ -116,7 +121,7 @@ impl RawTensor<'_> {
             let expected = expected.map_or("an impossible number of".into(), |n| n.to_string());
             return Err(Problem::SizeMismatch { expected, found });
         }
-        Ok(Stored::new(name.to_owned(), dtype, shape, start..end))
+        Ok(Stored::new(names.push(name), dtype, shape, start..end))
     }
 }
 
@@ -144,9 +149,6 @@ impl<'de> Deserialize<'de> for RawShape {
     }
 }
 
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
 impl<'de> Deserialize<'de> for RawHeader {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct HeaderVisitor;
@@ -160,7 +162,7 @@ impl<'de> Deserialize<'de> for RawHeader {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut header = RawHeader::default();
                 let mut seen_metadata = false;
-                while let Some(Name(name)) = map.next_key()? {
+                while let Some(Text(name)) = map.next_key()? {
                     if name == "__metadata__" {
                         if std::mem::replace(&mut seen_metadata, true) {
                             return Err(A::Error::custom("two __metadata__ objects"));
@@ -170,7 +172,7 @@ impl<'de> Deserialize<'de> for RawHeader {
                         let tensor: RawTensor = map.next_value().map_err(|e| {
                             A::Error::custom(format!("tensor '{}': {e}", name.escape_debug()))
                         })?;
-                        match tensor.checked(&name) {
+                        match tensor.checked(&name, &mut header.names) {
                             Ok(tensor) => header.tensors.push(tensor),
                             Err(lie) => _ = header.lie.get_or_insert((name.into_owned(), lie)),
                         }

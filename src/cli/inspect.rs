@@ -4,11 +4,15 @@ use super::error::Error;
 use super::listing::{Row, Tally, print_unplaced};
 use super::options::{ModelArgs, OutputArgs, SchemeArgs, SelectionArgs};
 use super::output::{output, width};
-use super::table::{Kind, Table};
-use crate::report::document::Document;
+use super::table::{Kind, Part, Table};
+use crate::quantization::QuantizationScheme;
+use crate::report::document::{self, Document};
+use crate::tensor::TensorId;
 use crate::text::{figures, names};
 use clap::Args;
-use std::io::Write;
+use rayon::prelude::*;
+use std::io::{self, Write};
+use std::mem::ManuallyDrop;
 
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -22,20 +26,29 @@ pub struct Inspect {
     output: OutputArgs,
 }
 
+/// Tensors that one worker lists, and how many at once wait to be printed.
+const PART: usize = 4096;
+const BATCH: usize = 4 * PART;
+
 impl Inspect {
     pub fn run(self) -> Result<(), Error> {
-        let checkpoint = self.model.open()?;
+        // Given back with the process: piece by piece it takes longer.
+        let checkpoint = ManuallyDrop::new(self.model.open()?);
         let selection = self.selection.selection();
         let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
-        let rows = tensors.iter().map(|&id| Row::new(&checkpoint, &selection, id, None));
+        let row = |id| Row::new(&checkpoint, &selection, id, None);
         let mut tally = Tally::new(scheme);
         let mut out = output();
         if self.output.json {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
-            for mut row in rows {
-                tally.add(&mut row);
-                document.tensor(&row.listed())?;
+            for batch in tensors.chunks(BATCH) {
+                for (part, counted) in in_parts(batch, scheme, row, |row, listed| {
+                    document::list(&row.listed(), listed)
+                })? {
+                    document.append(&part)?;
+                    tally.absorb(counted);
+                }
             }
             document.end(&tally.totals)?;
             return tally.conclude();
@@ -48,14 +61,17 @@ impl Inspect {
             ("bytes", Kind::Right),
             ("quantizable", Kind::Note),
         ]);
-        for mut row in rows {
-            tally.add(&mut row);
-            table.cell(names::visible(&row.tensor.name));
-            table.cell(names::visible(row.tensor.dtype.name()));
-            table.cell(&row.tensor.shape);
-            table.cell(row.tensor.parameters());
-            table.cell(figures::bytes(row.tensor.bytes));
-            table.cell(row.quantizable());
+        for (part, counted) in in_parts(&tensors, scheme, row, |row, part: &mut Part| {
+            part.cell(names::visible(&row.tensor.name));
+            part.cell(names::visible(row.tensor.dtype.name()));
+            part.cell(&row.tensor.shape);
+            part.cell(row.tensor.parameters());
+            part.cell(figures::bytes(row.tensor.bytes));
+            part.cell(row.quantizable());
+            Ok(())
+        })? {
+            table.append(part);
+            tally.absorb(counted);
         }
         table.print(&mut out, width())?;
         tally.print(&mut out)?;
@@ -63,4 +79,23 @@ impl Inspect {
         out.flush()?;
         tally.conclude()
     }
+}
+
+/// Lists tensors on all cores; what becomes of each part of them, in order.
+fn in_parts<'a, P: Default + Send>(
+    tensors: &[TensorId],
+    scheme: QuantizationScheme,
+    row: impl Fn(TensorId) -> Row<'a> + Sync,
+    list: impl Fn(&Row, &mut P) -> io::Result<()> + Sync,
+) -> io::Result<Vec<(P, Tally)>> {
+    let listed = tensors.par_chunks(PART).map(|ids| {
+        let (mut part, mut tally) = (P::default(), Tally::new(scheme));
+        for &id in ids {
+            let mut row = row(id);
+            tally.add(&mut row);
+            list(&row, &mut part)?;
+        }
+        Ok((part, tally))
+    });
+    listed.collect()
 }

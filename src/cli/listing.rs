@@ -132,7 +132,7 @@ impl<'a> Row<'a> {
 
 /// That a tensor asked for by name has no quantized form.
 pub fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> ExportError {
-    let (path, tensor) = (checkpoint.path().to_owned(), checkpoint.tensor(id).name.clone());
+    let (path, tensor) = (checkpoint.path().to_owned(), checkpoint.tensor(id).name.to_string());
     ExportError::NotQuantizable { path, tensor, why: why.clone() }
 }
 
@@ -186,6 +186,19 @@ impl Tally {
             Some(Failure::Refused(refused)) => _ = self.refused.get_or_insert(refused),
             None => {}
         }
+    }
+
+    /// Takes over what another has counted of later tensors.
+    pub fn absorb(&mut self, later: Tally) {
+        let Totals { tensors, parameters, bytes, bytes_quantized } = later.totals;
+        self.totals.tensors += tensors;
+        self.totals.parameters += parameters;
+        self.totals.bytes += bytes;
+        self.totals.bytes_quantized += bytes_quantized;
+        self.selected += later.selected;
+        self.unread += later.unread;
+        self.first_unread = self.first_unread.take().or(later.first_unread);
+        self.refused = self.refused.take().or(later.refused);
     }
 
     /// The line below a table.

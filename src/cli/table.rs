@@ -25,9 +25,38 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Table<'t> {
     columns: Vec<(&'t str, Kind)>,
-    /// All cells end to end: a hundred thousand rows are a few allocations.
+    parts: Vec<Part>,
+}
+
+/// Some of the rows.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// All cells end to end: thousands of rows are a few allocations.
     text: String,
     ends: Vec<usize>,
+}
+
+impl Part {
+    /// Adds the next cell, row by row.
+    pub fn cell(&mut self, content: impl Display) {
+        // Writing to a string cannot fail.
+        let _ = write!(self.text, "{content}");
+        self.ends.push(self.text.len());
+    }
+
+    /// Shows each row's cells.
+    fn each_row<'p>(&'p self, columns: usize, mut show: impl FnMut(&[&'p str])) {
+        let mut start = 0;
+        let mut cells = Vec::with_capacity(columns);
+        for ends in self.ends.chunks(columns) {
+            cells.clear();
+            for &end in ends {
+                cells.push(&self.text[start..end]);
+                start = end;
+            }
+            show(&cells);
+        }
+    }
 }
 
 const GAP: usize = 2;
@@ -37,14 +66,24 @@ const NOTE_MIN: usize = 16;
 
 impl<'t> Table<'t> {
     pub fn new(columns: &[(&'t str, Kind)]) -> Table<'t> {
-        Table { columns: columns.to_vec(), text: String::new(), ends: Vec::new() }
+        Table { columns: columns.to_vec(), parts: Vec::new() }
     }
 
     /// Adds the next cell, row by row.
     pub fn cell(&mut self, content: impl Display) {
-        // Writing to a string cannot fail.
-        let _ = write!(self.text, "{content}");
-        self.ends.push(self.text.len());
+        match self.parts.last_mut() {
+            Some(part) => part.cell(content),
+            None => {
+                let mut part = Part::default();
+                part.cell(content);
+                self.parts.push(part);
+            }
+        }
+    }
+
+    /// Adds rows made elsewhere.
+    pub fn append(&mut self, part: Part) {
+        self.parts.push(part);
     }
 
     /// Prints it, within `width` columns if they are limited.
@@ -56,28 +95,26 @@ impl<'t> Table<'t> {
         };
         let titles: Vec<&str> = self.columns.iter().map(|(title, _)| *title).collect();
         self.print_row(out, &titles, &widths)?;
-        let mut start = 0;
-        let mut cells = Vec::with_capacity(self.columns.len());
-        for ends in self.ends.chunks(self.columns.len()) {
-            cells.clear();
-            for &end in ends {
-                cells.push(&self.text[start..end]);
-                start = end;
-            }
-            self.print_row(out, &cells, &widths)?;
+        let mut printed = Ok(());
+        for part in &self.parts {
+            part.each_row(self.columns.len(), |cells| {
+                if printed.is_ok() {
+                    printed = self.print_row(out, cells, &widths);
+                }
+            });
         }
-        Ok(())
+        printed
     }
 
     fn natural_widths(&self) -> Vec<usize> {
         let mut widths: Vec<usize> =
             self.columns.iter().map(|(title, _)| names::width(title)).collect();
-        let mut start = 0;
-        for ends in self.ends.chunks(self.columns.len()) {
-            for (width, &end) in widths.iter_mut().zip(ends) {
-                *width = (*width).max(names::width(&self.text[start..end]));
-                start = end;
-            }
+        for part in &self.parts {
+            part.each_row(self.columns.len(), |cells| {
+                for (width, cell) in widths.iter_mut().zip(cells) {
+                    *width = (*width).max(names::width(cell));
+                }
+            });
         }
         widths
     }

@@ -91,7 +91,7 @@ impl Verify {
                     let expected = expected.map_or("none".to_owned(), |scale| scale.to_string());
                     let why = format!("the scale of its inputs is {scale}, expected {expected}");
                     let (path, tensor) = (written.path(), &written.tensor(tensor.out).name);
-                    let (path, tensor) = (path.to_owned(), tensor.clone());
+                    let (path, tensor) = (path.to_owned(), tensor.to_string());
                     return Err(ExportError::Mismatch { path, tensor, why }.into());
                 }
             }

@@ -301,7 +301,7 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result
         if quantizer.scheme.quantization_type() != QuantizationType::QInt8 {
             return Err(ExportError::NotQuantizable {
                 path: checkpoint.path().to_owned(),
-                tensor: checkpoint.tensor(id).name.clone(),
+                tensor: checkpoint.tensor(id).name.to_string(),
                 why: NotQuantizable::OnlyMeasured(quantizer.scheme),
             });
         }

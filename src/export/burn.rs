@@ -87,7 +87,7 @@ pub fn quantized(
                 let (values, scales) = (shape.elements(), scale_shape.elements() * 4);
                 offsets.push(data + values);
                 entries.push(Entry {
-                    name: tensor.name.clone(),
+                    name: tensor.name.to_string(),
                     dtype: DType::I8,
                     shape: shape.clone(),
                     bytes: values,
@@ -105,7 +105,7 @@ pub fn quantized(
                     made_from: MadeFrom::Scales { tensor: id },
                 });
                 let note = QuantizedTensorMetadata::new(quantizer, &tensor.dtype);
-                noted.insert(tensor.name.clone(), note);
+                noted.insert(tensor.name.to_string(), note);
                 (dtype, values + scales)
             }
             None => {
@@ -114,7 +114,7 @@ pub fn quantized(
                     unfit(format!("tensor '{}' is of {dtype}, and Burn has no such type", name()))
                 })?;
                 entries.push(Entry {
-                    name: tensor.name.clone(),
+                    name: tensor.name.to_string(),
                     dtype: tensor.dtype.clone(),
                     shape: shape.clone(),
                     bytes: tensor.bytes,
@@ -136,7 +136,7 @@ pub fn quantized(
         let data_offsets = (data, data + bytes);
         let descriptor =
             Descriptor { dtype, shape: shape.dims().to_vec(), data_offsets, param_id: None };
-        if metadata.tensors.insert(tensor.name.clone(), descriptor).is_some() {
+        if metadata.tensors.insert(tensor.name.to_string(), descriptor).is_some() {
             return Err(unfit(format!("two tensors are named '{}'", name())));
         }
         data = (data + bytes).next_multiple_of(ALIGNMENT);

@@ -167,7 +167,7 @@ pub fn quantized(
             stored_as: if packed { Int8Values::Offset } else { Int8Values::Signed },
         };
         let mut made = match packed {
-            false => vec![entry(info.name.clone(), DType::I8, info.shape.clone(), values)?],
+            false => vec![entry(info.name.to_string(), DType::I8, info.shape.clone(), values)?],
             true => {
                 let words = Shape::new([info.shape.channels(), info.shape.row_len() / 4])?;
                 vec![entry(format!("{}_packed", info.name), DType::I32, words, values)?]

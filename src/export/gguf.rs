@@ -72,7 +72,7 @@ pub fn quantized(
             MadeFrom::Stored(_) => stored.bytes(),
             _ => dtype.bytes_for(stored.shape.elements()).unwrap_or(0),
         };
-        let (name, shape) = (stored.name.clone(), stored.shape.clone());
+        let (name, shape) = (stored.name.to_string(), stored.shape.clone());
         entries.push(Entry { name, dtype, shape, bytes, made_from });
     }
     if warnings.len() == plan.len() {

@@ -114,7 +114,7 @@ impl<'c> Maker<'c> {
                 gguf::q8_0(dtype, elements, &mut self.out).map_err(|why| {
                     ExportError::NotQuantizable {
                         path: self.checkpoint.path().to_owned(),
-                        tensor: self.checkpoint.tensor(tensor).name.clone(),
+                        tensor: self.checkpoint.tensor(tensor).name.to_string(),
                         why: why.after(range.start),
                     }
                 })?;
@@ -160,7 +160,7 @@ impl<'c> Maker<'c> {
                 None => quantizers.of(group).scale_of(dtype, bytes, self.rounding, to).map_err(
                     |why| ExportError::NotQuantizable {
                         path: self.checkpoint.path().to_owned(),
-                        tensor: info.name.clone(),
+                        tensor: info.name.to_string(),
                         why: why.after(range.start + part.start as u64),
                     },
                 )?,

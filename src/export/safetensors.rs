@@ -42,7 +42,7 @@ fn stored_with_tensors(
 fn copied(checkpoint: &Checkpoint, id: StoredId) -> Entry {
     let stored = checkpoint.stored(id);
     Entry {
-        name: stored.name.clone(),
+        name: stored.name.to_string(),
         dtype: stored.dtype.clone(),
         shape: stored.shape.clone(),
         bytes: stored.bytes(),
@@ -90,7 +90,7 @@ pub fn quantized(
         let scale_shape = quantizer.scheme.scale_shape(&info.shape);
         Some(vec![
             Entry {
-                name: info.name.clone(),
+                name: info.name.to_string(),
                 dtype: DType::I8,
                 shape: info.shape.clone(),
                 bytes: info.parameters(),
@@ -118,7 +118,7 @@ pub fn fake_quantized(checkpoint: &Checkpoint, plan: &Plan) -> Shards {
         let quantizer = plan.get(id)?;
         let info = checkpoint.tensor(id);
         Some(vec![Entry {
-            name: info.name.clone(),
+            name: info.name.to_string(),
             dtype: info.dtype.clone(),
             shape: info.shape.clone(),
             bytes: info.bytes,
@@ -168,7 +168,7 @@ pub fn dequantized(
         let to = to.unwrap_or(layout.original());
         let info = checkpoint.tensor(id);
         Some(vec![Entry {
-            name: info.name.clone(),
+            name: info.name.to_string(),
             dtype: to.dtype(),
             shape: info.shape.clone(),
             bytes: info.parameters() * to.size() as u64,
@@ -293,7 +293,7 @@ fn said_in(
             | MadeFrom::FakeQuantized { tensor, quantizer } => {
                 let info = checkpoint.tensor(tensor);
                 let described = QuantizedTensorMetadata::new(quantizer, &info.dtype);
-                Some((info.name.clone(), described))
+                Some((info.name.to_string(), described))
             }
             _ => None,
         })

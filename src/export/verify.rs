@@ -232,7 +232,7 @@ impl Checker<'_> {
 
     fn mismatch(&self, pair: &Pair, why: String) -> ExportError {
         let out = self.pairing.out;
-        let tensor = out.tensor(pair.out).name.clone();
+        let tensor = out.tensor(pair.out).name.to_string();
         ExportError::Mismatch { path: out.path().to_owned(), tensor, why }
     }
 

@@ -121,11 +121,11 @@ pub fn run(
                 Change::Removed { dtype: info.dtype.clone(), shape: info.shape.clone() }
             }
         };
-        all.push(Compared { name: info.name.clone(), change });
+        all.push(Compared { name: info.name.to_string(), change });
     }
     for info in b.tensors().iter().filter(|info| !in_a.contains_key(info.name.as_str())) {
         let change = Change::Added { dtype: info.dtype.clone(), shape: info.shape.clone() };
-        all.push(Compared { name: info.name.clone(), change });
+        all.push(Compared { name: info.name.to_string(), change });
     }
     Ok(all)
 }

@@ -5,6 +5,8 @@
 
 pub mod cache;
 pub mod channels;
+mod chunk_store;
+pub mod clip;
 pub mod diff;
 pub mod duplicates;
 mod in_order;

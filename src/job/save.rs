@@ -123,7 +123,7 @@ fn receipt(
     let quantized = verification.tensors.iter().filter_map(|tensor| {
         let error = tensor.error.as_ref()?;
         Some(Comparison {
-            tensor: checkpoint.tensor(tensor.source).name.clone(),
+            tensor: checkpoint.tensor(tensor.source).name.to_string(),
             scheme: scheme.get(&tensor.source)?.scheme.to_string(),
             on_disk: error.statistics(),
         })
@@ -199,7 +199,7 @@ pub(super) fn calibrate(
                     Some(Ok(quantized)) => Ok(quantized.scales.all.unwrap_or_default()),
                     Some(Err(why)) => Err(ExportError::NotQuantizable {
                         path: checkpoint.path().to_owned(),
-                        tensor: checkpoint.tensor(id).name.clone(),
+                        tensor: checkpoint.tensor(id).name.to_string(),
                         why,
                     }),
                     None => Ok(Vec::new()),

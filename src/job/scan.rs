@@ -4,6 +4,7 @@
 //! so that what a person looks at comes first and one huge tensor still uses every core.
 
 use super::cache::Cache;
+use super::chunk_store::{Chunk, ChunkStore};
 use super::in_order::InOrder;
 use super::{Job, Progress, Stopped, lock, panic_message};
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
@@ -13,7 +14,7 @@ use crate::quantization::{
 };
 use crate::tensor::{FloatType, TensorId};
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -131,8 +132,10 @@ pub fn run(
     progress: &Progress,
     report: &(dyn Fn(Finding) + Sync),
 ) -> Result<(), Stopped> {
+    let chunks = ChunkStore::default();
     let scan = Scan {
         checkpoint,
+        chunks: &chunks,
         questions,
         order,
         progress,
@@ -156,6 +159,7 @@ struct Scan<'a> {
     questions: &'a Questions,
     order: &'a Order,
     progress: &'a Progress,
+    chunks: &'a ChunkStore,
     /// How many there are.
     workers: usize,
     /// The large tensors that workers share now, the first begun first.
@@ -174,6 +178,8 @@ struct Shared<'a> {
     id: TensorId,
     measurement: Measurement<'a>,
     steps: Mutex<Steps>,
+    /// Chunks that wait for the next pass.
+    kept: Mutex<HashMap<u64, Chunk<'a>>>,
     first: Mutex<InOrder<First, Known>>,
     /// What no worker counts into now.
     tallies: Mutex<Vec<Tally>>,
@@ -335,13 +341,13 @@ impl<'a> Scan<'a> {
         tally
     }
 
-    fn first(&self, reader: &mut Reader, shared: &Shared, k: u64) {
+    fn first(&self, reader: &mut Reader, shared: &Shared<'a>, k: u64) {
         let m = &shared.measurement;
         let mut tally = m.counts().map(|dtype| {
             let waiting = lock(&shared.tallies).pop();
             waiting.unwrap_or_else(|| self.tally(dtype))
         });
-        let looked = self.look(reader, shared, k, |bytes| m.first(k, bytes, tally.as_mut()));
+        let looked = self.look(reader, shared, 0, k, |bytes| m.first(k, bytes, tally.as_mut()));
         // Before the chunk is added, so that after the last all are there.
         lock(&shared.tallies).extend(tally);
         let Some(first) = looked else { return };
@@ -362,11 +368,11 @@ impl<'a> Scan<'a> {
         Some(counted)
     }
 
-    fn again(&self, reader: &mut Reader, shared: &Shared, pass: u64, k: u64) {
+    fn again(&self, reader: &mut Reader, shared: &Shared<'a>, pass: u64, k: u64) {
         let m = &shared.measurement;
         let known = shared.known.get(pass as usize - 1).and_then(OnceLock::get);
         let Some(known) = known else { return };
-        let Some(next) = self.look(reader, shared, k, |bytes| m.again(known, pass, k, bytes))
+        let Some(next) = self.look(reader, shared, pass, k, |bytes| m.again(known, pass, k, bytes))
         else {
             return;
         };
@@ -394,23 +400,34 @@ impl<'a> Scan<'a> {
     fn look<T>(
         &self,
         reader: &mut Reader,
-        shared: &Shared,
+        shared: &Shared<'a>,
+        pass: u64,
         k: u64,
         look: impl FnOnce(&[u8]) -> T,
     ) -> Option<T> {
         let m = &shared.measurement;
-        match reader.elements(shared.id, m.chunk(k)) {
-            Ok(read) => {
-                let bytes = read.map_or(&[][..], |(_, bytes)| bytes);
-                // Progress counts each byte of the checkpoint once, however many passes it takes.
-                self.progress.advance(bytes.len() as u64 / m.passes());
-                Some(look(bytes))
-            }
+        let kept = lock(&shared.kept).remove(&k);
+        let chunk = kept.map(Ok).unwrap_or_else(|| {
+            let mut chunk = self.chunks.chunk();
+            reader.elements_into(shared.id, m.chunk(k), &mut chunk.bytes)?;
+            Ok(chunk)
+        });
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
             Err(error) => {
                 self.fail(shared, error);
-                None
+                return None;
             }
+        };
+        // Progress counts each byte of the checkpoint once, however many passes it takes.
+        self.progress.advance(chunk.bytes.len() as u64 / m.passes());
+        let seen = look(&chunk.bytes);
+        if pass + 1 < m.passes()
+            && let Some(chunk) = chunk.kept()
+        {
+            lock(&shared.kept).insert(k, chunk);
         }
+        Some(seen)
     }
 
     /// Gives a tensor up; the first error is the one reported.
@@ -433,6 +450,7 @@ impl<'a> Shared<'a> {
         Shared {
             id,
             steps: Mutex::default(),
+            kept: Mutex::default(),
             first: Mutex::new(InOrder::new(measurement.start())),
             tallies: Mutex::default(),
             known: (0..further).map(|_| OnceLock::new()).collect(),

@@ -3,6 +3,7 @@
 
 use crate::checkpoint::{Checkpoint, Content, observers};
 use crate::tensor::TensorId;
+use memchr::memmem;
 
 /// Why a tensor is not quantized unless it is asked for, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,13 +91,13 @@ pub fn quantizable(checkpoint: &Checkpoint, id: TensorId) -> bool {
 /// not one.
 fn is_embedding(name: &str) -> bool {
     components(name).any(|part| {
-        part.starts_with("embed")
-            || part.ends_with("embed")
-            || part.ends_with("embd")
-            || part.ends_with("embedding")
-            || part.ends_with("embeddings")
-            || part.ends_with("_embed_tokens")
-            || matches!(part, "wte" | "wpe" | "relative_attention_bias" | "shared")
+        part.starts_with(b"embed")
+            || part.ends_with(b"embed")
+            || part.ends_with(b"embd")
+            || part.ends_with(b"embedding")
+            || part.ends_with(b"embeddings")
+            || part.ends_with(b"_embed_tokens")
+            || matches!(part, b"wte" | b"wpe" | b"relative_attention_bias" | b"shared")
     }) && !is_projection_inside_embedding(name)
 }
 
@@ -112,13 +113,13 @@ fn is_projection_inside_embedding(name: &str) -> bool {
 
 fn is_norm(name: &str) -> bool {
     // No separator is part of the word: a component holds it if the name does.
-    name.as_bytes().windows(4).any(|word| word == b"norm")
+    memmem::find(name.as_bytes(), b"norm").is_some()
         || components(name)
-            .any(|part| part.starts_with("ln_") || part == "ln" || part.starts_with("bn"))
+            .any(|part| part.starts_with(b"ln_") || part == b"ln" || part.starts_with(b"bn"))
 }
 
-fn components(name: &str) -> impl Iterator<Item = &str> {
-    name.split(['.', '/'])
+fn components(name: &str) -> impl Iterator<Item = &[u8]> {
+    name.as_bytes().split(|byte| matches!(byte, b'.' | b'/'))
 }
 
 #[cfg(test)]

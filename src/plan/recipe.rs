@@ -94,7 +94,7 @@ pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
     let mut groups: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for (id, quantizer) in plan.iter() {
         let key = (quantizer.scheme.to_string(), quantizer.calibration.to_string());
-        groups.entry(key).or_default().push(checkpoint.tensor(id).name.clone());
+        groups.entry(key).or_default().push(checkpoint.tensor(id).name.to_string());
     }
     let quantize = groups
         .into_iter()
@@ -103,7 +103,7 @@ pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
     let inputs = match &plan.inputs {
         InputQuantization::Dynamic => None,
         InputQuantization::Static(scales) => {
-            let name = |id| checkpoint.tensor(id).name.clone();
+            let name = |id| checkpoint.tensor(id).name.to_string();
             let scales = scales.iter().map(|(&id, &scale)| (name(id), shortest(scale))).collect();
             Some(Inputs { scheme: InputScheme::Static, scales })
         }

@@ -47,7 +47,7 @@ impl Selection {
             if is_plain(pattern) {
                 for &id in &matched {
                     if let Some(why) = obstacle(checkpoint, id).filter(|o| !o.can_be_overruled()) {
-                        let tensor = checkpoint.tensor(id).name.clone();
+                        let tensor = checkpoint.tensor(id).name.to_string();
                         return Err(SelectionError::NotQuantizable { path: path(), tensor, why });
                     }
                     selected[id.index()] = true;
@@ -70,7 +70,7 @@ impl Selection {
                     path: path(),
                     pattern: pattern.clone(),
                     matches: matched.len(),
-                    first: checkpoint.tensor(id).name.clone(),
+                    first: checkpoint.tensor(id).name.to_string(),
                     why,
                 });
             }
@@ -119,7 +119,7 @@ pub fn matches(checkpoint: &Checkpoint, pattern: &str) -> Result<Vec<TensorId>, 
         checkpoint.find(pattern).into_iter().collect()
     } else {
         let glob = matcher(pattern)?;
-        checkpoint.ids().filter(|&id| glob.is_match(&checkpoint.tensor(id).name)).collect()
+        checkpoint.ids().filter(|&id| glob.is_match(checkpoint.tensor(id).name.as_str())).collect()
     };
     if found.is_empty() {
         return Err(SelectionError::NoMatch {

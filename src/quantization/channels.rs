@@ -20,7 +20,7 @@ pub struct ChannelErrors {
     keep: bool,
     /// The channel that may go on.
     open: Option<(u64, Loss)>,
-    worst: Option<(u64, f64)>,
+    worst: Option<(u64, Loss)>,
     each: Vec<Loss>,
 }
 
@@ -48,9 +48,8 @@ impl ChannelErrors {
     /// Nothing more is to come of the last channel.
     pub(super) fn close(&mut self) {
         let Some((channel, error)) = self.open.take() else { return };
-        let db = error.sqnr_db();
-        if self.worst.is_none_or(|(_, worst)| db < worst) {
-            self.worst = Some((channel, db));
+        if self.worst.is_none_or(|(_, worst)| error.sqnr() < worst.sqnr()) {
+            self.worst = Some((channel, error));
         }
         if self.keep {
             self.each.push(error);
@@ -59,7 +58,7 @@ impl ChannelErrors {
 
     /// The channel that loses most, the first of equals, and its SQNR in dB.
     pub fn worst(&self) -> Option<(u64, f64)> {
-        self.worst
+        self.worst.map(|(channel, loss)| (channel, loss.sqnr_db()))
     }
 
     /// What each loses, where that was asked.

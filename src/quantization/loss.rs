@@ -21,9 +21,14 @@ impl Loss {
 
     /// 10·log10(Σx² / Σ(x−x̂)²) in dB, infinite where nothing is lost.
     pub fn sqnr_db(&self) -> f64 {
+        10.0 * self.sqnr().log10()
+    }
+
+    /// Σx² / Σ(x−x̂)², infinite where nothing is lost.
+    pub fn sqnr(&self) -> f64 {
         match self.noise == 0.0 {
             true => f64::INFINITY,
-            false => 10.0 * (self.signal / self.noise).log10(),
+            false => self.signal / self.noise,
         }
     }
 }

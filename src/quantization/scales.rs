@@ -64,10 +64,8 @@ impl Scales {
         if most > self.second || self.all.is_some() {
             scales.iter().step_by(step).for_each(|&scale| self.note(scale));
         } else {
-            let least = scales
-                .iter()
-                .fold(self.min, |least, &scale| if scale < least { scale } else { least });
-            self.min = least;
+            let least = |least, &scale: &f32| if scale < least { scale } else { least };
+            self.min = scales.iter().fold(self.min, least);
             self.count += scales.len().div_ceil(step) as u64;
         }
     }

@@ -38,6 +38,14 @@ impl<W: Write> Document<W> {
         Ok(json::write(&mut self.out, tensor)?)
     }
 
+    /// Adds tensors written elsewhere, by [`list`].
+    pub fn append(&mut self, listed: &[u8]) -> io::Result<()> {
+        if !listed.is_empty() && !std::mem::take(&mut self.empty) {
+            self.out.write_all(b",")?;
+        }
+        self.out.write_all(listed)
+    }
+
     pub fn end(mut self, totals: &Totals) -> io::Result<()> {
         self.totals(totals)?;
         self.close()
@@ -65,6 +73,14 @@ impl<W: Write> Document<W> {
         self.out.write_all(b"}\n")?;
         self.out.flush()
     }
+}
+
+/// Writes one more tensor to a list for [`Document::append`].
+pub fn list(tensor: &impl Serialize, listed: &mut Vec<u8>) -> io::Result<()> {
+    if !listed.is_empty() {
+        listed.push(b',');
+    }
+    Ok(json::write(listed, tensor)?)
 }
 
 /// A tensor in the document. Figures that are not known, not finite or without meaning are

@@ -5,12 +5,14 @@
 mod block;
 mod dtype;
 mod element;
+mod name;
 mod scalar;
 mod shape;
 
 pub use block::BlockType;
 pub use dtype::{DType, FloatType};
 pub use element::{read_f64, write_f64};
+pub use name::{Name, Names};
 pub use scalar::Scalar;
 pub use shape::{Dims, Shape};
 
@@ -27,7 +29,7 @@ impl TensorId {
 /// What a checkpoint's headers say of one tensor, before any of its data is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
-    pub name: String,
+    pub name: Name,
     /// The type its elements have in the file.
     pub dtype: DType,
     pub shape: Shape,

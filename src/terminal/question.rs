@@ -8,6 +8,7 @@ use crate::job::{Job, News, Progress};
 pub enum Kind {
     Values,
     Counts,
+    Clip,
     Schemes,
     Channels,
     Duplicates,

@@ -2,7 +2,6 @@
 //! middle when there is no room, and ordered as people count.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// The text with everything that a terminal would obey, hide or turn round — control
@@ -79,26 +78,30 @@ fn prefix(chars: impl Iterator<Item = char>, columns: usize) -> usize {
         .sum()
 }
 
-/// `layers.2` before `layers.10`, `a.b` before `a_b`: components in order, digits by value.
-pub fn natural_order(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
-    loop {
-        let (Some(&x), Some(&y)) = (a.first(), b.first()) else { return a.len().cmp(&b.len()) };
-        if x.is_ascii_digit() && y.is_ascii_digit() {
-            let (m, n) = (digits(a), digits(b));
-            let (p, q) = (significant(&a[..m]), significant(&b[..n]));
-            let by_value = p.len().cmp(&q.len()).then_with(|| p.cmp(q));
-            if by_value.is_ne() {
-                return by_value;
-            }
-            (a, b) = (&a[m..], &b[n..]);
+/// Appends bytes by whose order names are ordered as people count: `layers.2` before `layers.10`,
+/// `a.b` before `a_b`; components in order, digits by value.
+pub fn natural_key(name: &str, key: &mut Vec<u8>) {
+    let mut rest = name.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        if !first.is_ascii_digit() {
+            key.push(if first == b'.' { 0 } else { first });
+            rest = after;
             continue;
         }
-        let rank = |c: u8| if c == b'.' { 0 } else { c };
-        if x != y {
-            return rank(x).cmp(&rank(y));
+        let (number, after) = rest.split_at(digits(rest));
+        let number = significant(number);
+        // A longer number is a larger one. No name counts in more than 254 digits, a hostile
+        // one may.
+        key.push(b'0');
+        match u8::try_from(number.len()) {
+            Ok(length) if length < u8::MAX => key.push(length),
+            _ => {
+                key.push(u8::MAX);
+                key.extend((number.len() as u64).to_be_bytes());
+            }
         }
-        (a, b) = (&a[1..], &b[1..]);
+        key.extend(number);
+        rest = after;
     }
 }
 
@@ -114,6 +117,8 @@ fn significant(digits: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::cmp::Ordering;
 
     #[test]
     fn what_would_break_the_line_is_escaped() {
@@ -136,10 +141,49 @@ mod tests {
         assert_eq!(cut("a reason", 5), "a re…");
     }
 
+    /// The order, from one name to the other.
+    fn natural_order(a: &str, b: &str) -> Ordering {
+        let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
+        loop {
+            let (Some(&x), Some(&y)) = (a.first(), b.first()) else { return a.len().cmp(&b.len()) };
+            if x.is_ascii_digit() && y.is_ascii_digit() {
+                let (m, n) = (digits(a), digits(b));
+                let (p, q) = (significant(&a[..m]), significant(&b[..n]));
+                let by_value = p.len().cmp(&q.len()).then_with(|| p.cmp(q));
+                if by_value.is_ne() {
+                    return by_value;
+                }
+                (a, b) = (&a[m..], &b[n..]);
+                continue;
+            }
+            let rank = |c: u8| if c == b'.' { 0 } else { c };
+            if x != y {
+                return rank(x).cmp(&rank(y));
+            }
+            (a, b) = (&a[1..], &b[1..]);
+        }
+    }
+
+    fn key(name: &str) -> Vec<u8> {
+        let mut key = Vec::new();
+        natural_key(name, &mut key);
+        key
+    }
+
     #[test]
     fn names_are_ordered_as_people_count() {
         let mut names = ["l.10.w", "l.2.w", "l_x", "l.02.w", "l", "l.2"];
-        names.sort_by(|a, b| natural_order(a, b));
+        names.sort_by_key(|name| key(name));
         assert_eq!(names, ["l", "l.2", "l.2.w", "l.02.w", "l.10.w", "l_x"]);
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_ordered_as_names_are(
+            a in "([a.]{0,3}|0{0,2}[0-9]{1,3}|[1-9]{250,260}|[/:Zé_]){0,5}",
+            b in "([a.]{0,3}|0{0,2}[0-9]{1,3}|[1-9]{250,260}|[/:Zé_]){0,5}",
+        ) {
+            prop_assert_eq!(key(&a).cmp(&key(&b)), natural_order(&a, &b));
+        }
     }
 }

@@ -181,7 +181,9 @@ fn sentences<'a>(app: &App, facts: &Facts, clipped: &Clipped, theme: &Theme) -> 
             Span::styled(format!(", {} apart", value(clipped.scale.into())), theme.dim),
         ]),
     ];
-    if let Some(best) = &app.histogram.best {
+    let best = app.histogram.best.as_ref();
+    if let Some(best) = best {
+        let about = if best.exact { "" } else { "≈ " };
         lines.push(Line::from(vec![
             label("best"),
             Span::raw(format!("{about}{}", decibels(best.error.sqnr_db))),
@@ -189,7 +191,7 @@ fn sentences<'a>(app: &App, facts: &Facts, clipped: &Clipped, theme: &Theme) -> 
         ]));
     }
     let scale = if app.histogram.log { "log counts" } else { "linear counts" };
-    let counted = match clipped.exact {
+    let counted = match clipped.exact && best.is_none_or(|best| best.exact) {
         true => format!("{scale}, every value counted"),
         false => format!("{scale}; ≈ from bins 1/128 wide"),
     };

@@ -7,18 +7,20 @@
 
 #[path = "generate.rs"]
 mod generate;
+#[path = "process.rs"]
+mod process;
 
 use clap::Parser;
+use process::{PROGRAM, Run, median, run};
 use quantscope::checkpoint::safetensors;
 use quantscope::tensor::FloatType;
 use std::fs;
 use std::hint::black_box;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_quantscope");
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/peer.py");
 
 #[derive(Parser)]
@@ -34,38 +36,6 @@ struct Args {
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-/// One run of a process: wall time, and the most memory it held, where the system tells.
-#[derive(Clone, Copy)]
-struct Run {
-    wall: Duration,
-    peak: Option<u64>,
-}
-
-fn run(command: &mut Command) -> io::Result<Run> {
-    let started = Instant::now();
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = None;
-    loop {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let held = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = held.and_then(|held| held.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        peak = peak.max(kib.map(|kib| kib << 10));
-        match child.try_wait()? {
-            None => std::thread::sleep(Duration::from_millis(1)),
-            Some(ended) if ended.success() => {
-                return Ok(Run { wall: started.elapsed(), peak });
-            }
-            Some(ended) => return Err(io::Error::other(format!("{command:?}: {ended}"))),
-        }
-    }
-}
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 struct Bench {

@@ -19,7 +19,7 @@ fn every_block_type_decodes_to_the_bit_as_gguf_py_does() {
     assert_eq!(expected.tensors().len(), 14);
     for tensor in expected.tensors() {
         let id = blocks.find(&tensor.name).expect("both have it");
-        assert_eq!(blocks.tensor(id).dtype.name(), tensor.name);
+        assert_eq!(blocks.tensor(id).dtype.name(), tensor.name.as_str());
         assert_eq!(blocks.tensor(id).shape, tensor.shape);
         let (found, expected) = (floats(&blocks, &tensor.name), floats(&expected, &tensor.name));
         assert!(found == expected, "{}", tensor.name);
@@ -140,7 +140,7 @@ fn any_flipped_byte_of_the_data_is_found() {
             std::fs::write(&out, flipped).expect("writes");
             let error = verify::run(&crate::open(&out), &source, None, &Progress::default());
             let error = error.expect_err("a flipped byte").to_string();
-            assert!(error.contains(&stored.name), "{error}");
+            assert!(error.contains(stored.name.as_str()), "{error}");
         }
     }
 }

@@ -7,7 +7,7 @@ use quantscope::app::outputs::News;
 use quantscope::app::settings::Settings;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
-use quantscope::job::{Progress, channels, duplicates, save, scan, values};
+use quantscope::job::{Progress, channels, clip, duplicates, save, scan, values};
 use quantscope::plan::recipe;
 use quantscope::quantization::Questions;
 use quantscope::tensor::TensorId;
@@ -125,6 +125,11 @@ impl Driver {
         }
     }
 
+    /// Holds back from now on what takes long.
+    pub fn hold(&mut self) {
+        self.hold = true;
+    }
+
     /// Carries out what was held back.
     pub fn release(&mut self) {
         self.hold = false;
@@ -182,6 +187,11 @@ impl Driver {
                     let counted = counted.map(|found| found.distribution.expect("asked for"));
                     self.send(Event::Counted(tensor, counted));
                 }
+            }
+            Effect::MeasureClip(_) if self.hold => self.held.push(effect),
+            Effect::MeasureClip(request) => {
+                let found = clip::run(&checkpoint, &request, Some(1), &Progress::default());
+                self.send(Event::Clipped(request, found.map_err(|error| error.to_string())));
             }
             Effect::FindDuplicates(candidates) => {
                 let found = duplicates::run(&checkpoint, &candidates, &Progress::default());

@@ -89,7 +89,8 @@ pub struct TensorMatcher<'a> {
 
 impl TensorMatcher<'_> {
     pub fn matches(&mut self, model: &Model, id: TensorId) -> bool {
-        self.score(model, id).is_some()
+        self.filter.terms.iter().all(|term| term.holds(model, id))
+            && self.filter.words.fit(&model.checkpoint.tensor(id).name, &mut self.scratch)
     }
 
     /// How well the name fits, higher is better; `None` when the tensor does not.

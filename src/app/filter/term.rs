@@ -230,9 +230,15 @@ impl Test {
         let tensor = model.checkpoint.tensor(id);
         match self {
             Test::Regex(regex) => regex.is_match(&tensor.name),
-            Test::Glob(glob) => glob.is_match(&tensor.name),
+            Test::Glob(glob) => glob.is_match(tensor.name.as_str()),
             Test::DType(wanted) => {
-                let begins = |name: &str| name.to_lowercase().starts_with(wanted);
+                let begins = |name: &str| match name.is_ascii() {
+                    true => {
+                        let start = name.as_bytes().get(..wanted.len());
+                        start.is_some_and(|start| start.eq_ignore_ascii_case(wanted.as_bytes()))
+                    }
+                    false => name.to_lowercase().starts_with(wanted),
+                };
                 begins(tensor.dtype.name())
                     || model.checkpoint.layout(id).is_some_and(|layout| begins(&layout.name()))
             }

@@ -1,6 +1,7 @@
 //! Words of a filter: taken as they are written where any name holds them so, letter by
 //! letter where none does.
 
+use memchr::memmem::Finder;
 use nucleo_matcher::pattern::{Atom, AtomKind, CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
 
@@ -8,12 +9,15 @@ use nucleo_matcher::{Config, Matcher, Utf32Str};
 pub struct Words {
     text: String,
     pattern: Pattern,
+    /// For each word of the pattern.
+    plain: Vec<Option<Plain>>,
 }
 
 impl Words {
     pub fn parse(text: String) -> Words {
         let pattern = Pattern::parse(&text, CaseMatching::Smart, Normalization::Smart);
-        Words { text, pattern }
+        let plain = pattern.atoms.iter().map(Plain::of).collect();
+        Words { text, pattern, plain }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -38,7 +42,7 @@ impl Words {
         let mut matcher = Matcher::new(Config::DEFAULT);
         let mut buffer = Vec::new();
         let known = self.known_from(before);
-        for (at, atom) in self.pattern.atoms.iter_mut().enumerate() {
+        for (at, (atom, plain)) in self.pattern.atoms.iter_mut().zip(&self.plain).enumerate() {
             if atom.kind != AtomKind::Fuzzy {
                 continue;
             }
@@ -47,8 +51,10 @@ impl Words {
                 continue;
             }
             atom.kind = AtomKind::Substring;
-            let mut holds =
-                |name| atom.score(Utf32Str::new(name, &mut buffer), &mut matcher).is_some();
+            let mut holds = |name| match fits(atom, plain, name) {
+                Some(holds) => holds,
+                None => atom.score(Utf32Str::new(name, &mut buffer), &mut matcher).is_some(),
+            };
             if !likely.clone().any(&mut holds) && !names.clone().any(&mut holds) {
                 atom.kind = AtomKind::Fuzzy;
             }
@@ -91,6 +97,18 @@ impl Words {
             && !before.text.ends_with('\\')
     }
 
+    /// Whether the name fits. That of most names takes no matcher to say.
+    pub fn fit(&self, name: &str, scratch: &mut Scratch) -> bool {
+        let mut words = self.pattern.atoms.iter().zip(&self.plain);
+        words.all(|(atom, plain)| match fits(atom, plain, name) {
+            Some(fits) => fits != atom.negative,
+            None => {
+                let haystack = Utf32Str::new(name, &mut scratch.buffer);
+                atom.score(haystack, &mut scratch.matcher).is_some()
+            }
+        })
+    }
+
     /// How well the name fits, higher is better; `None` when it does not.
     pub fn score(&self, name: &str, scratch: &mut Scratch) -> Option<u32> {
         let haystack = Utf32Str::new(name, &mut scratch.buffer);
@@ -102,6 +120,63 @@ impl Words {
         let haystack = Utf32Str::new(name, &mut scratch.buffer);
         self.pattern.indices(haystack, &mut scratch.matcher, found);
     }
+}
+
+/// Whether a word is in the name; `None` where that takes the matcher.
+fn fits(atom: &Atom, plain: &Option<Plain>, name: &str) -> Option<bool> {
+    plain.as_ref()?.fits(atom.kind, name)
+}
+
+/// A word of ASCII letters, looked for in ASCII names without the matcher. One without capitals
+/// minds none.
+#[derive(Clone, Debug)]
+struct Plain {
+    finder: Finder<'static>,
+    minds_case: bool,
+}
+
+impl Plain {
+    /// `None`: only the matcher can look for it.
+    fn of(atom: &Atom) -> Option<Plain> {
+        let Utf32Str::Ascii(word) = atom.needle_text() else { return None };
+        let minds_case = word.iter().any(u8::is_ascii_uppercase);
+        (!word.is_empty()).then(|| Plain { finder: Finder::new(word).into_owned(), minds_case })
+    }
+
+    /// Whether it is in the name, scattered or as it is written; `None` where that takes the
+    /// matcher.
+    fn fits(&self, kind: AtomKind, name: &str) -> Option<bool> {
+        let (name, word) = (name.as_bytes(), self.finder.needle());
+        if !name.is_ascii() || name.contains(&b'\r') {
+            return None;
+        }
+        let as_written = self.minds_case || !name.iter().any(u8::is_ascii_uppercase);
+        match (kind, as_written) {
+            (AtomKind::Substring, true) => Some(self.finder.find(name).is_some()),
+            (AtomKind::Substring, false) => {
+                Some(name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word)))
+            }
+            (AtomKind::Fuzzy, true) => Some(scattered(word, name, |a, b| a == b)),
+            (AtomKind::Fuzzy, false) => {
+                Some(scattered(word, name, |a, b| a.eq_ignore_ascii_case(&b)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether the letters are in the name in their order.
+fn scattered(word: &[u8], name: &[u8], same: impl Fn(u8, u8) -> bool) -> bool {
+    let mut left = word.iter();
+    let mut wanted = left.next();
+    for &letter in name {
+        match wanted {
+            None => return true,
+            Some(&next) if same(next, letter) => wanted = left.next(),
+            Some(_) => {}
+        }
+    }
+    wanted.is_none()
 }
 
 /// The memory that trying names needs.
@@ -119,6 +194,8 @@ impl Default for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     const NAMES: [&str; 3] = ["model.layers.0.mlp.up", "model.layers.0.attn.q", "model.norm"];
 
@@ -148,6 +225,26 @@ mod tests {
                 };
                 assert_eq!(kinds(&words), kinds(&at_once), "{}", &whole[..end]);
                 before = words;
+            }
+        }
+    }
+
+    proptest! {
+        /// What is said without the matcher is what the matcher says.
+        #[test]
+        fn a_name_fits_if_the_matcher_scores_it(
+            text in "([!^'])?[aAb.1é ]{1,5}[$]?( [!]?[abB]{1,2})?",
+            names in vec("[aAbB.1é\r\n]{0,9}", 1..6),
+            scattered: bool,
+        ) {
+            let mut words = Words::parse(text);
+            if !scattered {
+                words.settle(&Words::default(), names.iter().map(|n| &**n), names.iter().map(|n| &**n));
+            }
+            let mut scratch = Scratch::default();
+            for name in &names {
+                let scored = words.score(name, &mut scratch).is_some();
+                prop_assert_eq!(words.fit(name, &mut scratch), scored, "{:?} in {:?}", &words.text, name);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::facts::{SCHEMES, Sqnr};
 use super::figures;
 use super::filter::Filter;
 use super::model::Model;
-use super::names::{self, natural_order};
+use super::names::{self, natural_key};
 use super::tree::{Item, NodeId, Tree};
 use crate::activations::Way;
 use crate::tensor::{TensorId, TensorInfo};
@@ -335,7 +335,7 @@ impl Table {
         self.rows.clear();
         if self.as_tree {
             let mut rows = std::mem::take(&mut self.rows);
-            self.grow(&mut rows, NodeId::ROOT, 0, 0);
+            self.grow(&mut rows, &mut Vec::new(), NodeId::ROOT, 0, 0);
             self.rows = rows;
         } else {
             let row = |&id: &TensorId| Row { item: Item::Tensor(id), depth: 0, label: 0 };
@@ -375,22 +375,24 @@ impl Table {
         }
         self.totals.fill(NodeTotals::NONE);
         for id in model.checkpoint.ids().filter(|id| self.shown[id.index()]) {
-            let tensor = model.checkpoint.tensor(id);
-            let sqnr = model.sqnr(id);
-            let said = sqnr.decibels().map(|db| model.thresholds.verdict(db));
-            let own = NodeTotals {
-                tensors: 1,
-                parameters: tensor.parameters(),
-                bytes: tensor.bytes,
-                quantizable: usize::from(model.quantizable(id)),
-                marked: usize::from(model.is_marked(id)),
-                worst: sqnr.decibels(),
-                worst_output: model.output(id).and_then(|error| error.db(Way::Weights)),
-                verdicts: VERDICTS.map(|verdict| usize::from(said == Some(verdict))),
-                waiting: usize::from(sqnr == Sqnr::Waiting),
-                rank: self.rank[id.index()],
-            };
-            self.totals[self.tree.module[id.index()].index()].add(&own);
+            let (tensor, sqnr) = (model.checkpoint.tensor(id), model.sqnr(id));
+            let totals = &mut self.totals[self.tree.module[id.index()].index()];
+            totals.tensors += 1;
+            totals.parameters = totals.parameters.saturating_add(tensor.parameters());
+            totals.bytes = totals.bytes.saturating_add(tensor.bytes);
+            totals.quantizable += usize::from(model.quantizable(id));
+            totals.marked += usize::from(model.is_marked(id));
+            totals.waiting += usize::from(sqnr == Sqnr::Waiting);
+            totals.rank = totals.rank.min(self.rank[id.index()]);
+            if let Some(db) = sqnr.decibels() {
+                totals.worst = Some(totals.worst.map_or(db, |worst| worst.min(db)));
+                let said = model.thresholds.verdict(db);
+                let place = VERDICTS.iter().position(|&verdict| verdict == said);
+                place.into_iter().for_each(|place| totals.verdicts[place] += 1);
+            }
+            if let Some(db) = model.output(id).and_then(|error| error.db(Way::Weights)) {
+                totals.worst_output = Some(totals.worst_output.map_or(db, |worst| worst.max(db)));
+            }
         }
         for node in (1..self.tree.nodes.len()).rev() {
             let totals = self.totals[node];
@@ -398,14 +400,26 @@ impl Table {
         }
     }
 
-    fn grow(&self, rows: &mut Vec<Row>, node: NodeId, depth: u16, label: u32) {
-        let mut children: Vec<Item> = self.tree.node(node).children.clone();
-        children.retain(|child| match *child {
+    /// Appends what is below a module. `siblings`: those of the modules above, whose memory is
+    /// used on.
+    fn grow(
+        &self,
+        rows: &mut Vec<Row>,
+        siblings: &mut Vec<((u64, u32), Item)>,
+        node: NodeId,
+        depth: u16,
+        label: u32,
+    ) {
+        let shown = |child: &&Item| match **child {
             Item::Module(node) => self.totals(node).tensors > 0,
             Item::Tensor(id) => self.shown[id.index()],
-        });
-        children.sort_by_cached_key(|&child| self.sibling_key(child));
-        for child in children {
+        };
+        let first = siblings.len();
+        let children = self.tree.node(node).children.iter().filter(shown);
+        siblings.extend(children.map(|&child| (self.sibling_key(child), child)));
+        siblings[first..].sort_unstable_by_key(|&(key, _)| key);
+        for at in first..siblings.len() {
+            let (_, child) = siblings[at];
             match child {
                 Item::Tensor(_) => rows.push(Row { item: child, depth, label }),
                 Item::Module(module) => {
@@ -418,11 +432,12 @@ impl Table {
                     rows.push(Row { item: Item::Module(module), depth, label });
                     if !self.is_folded(module) {
                         let label = self.tree.node(module).prefix + 1;
-                        self.grow(rows, module, depth + 1, label);
+                        self.grow(rows, siblings, module, depth + 1, label);
                     }
                 }
             }
         }
+        siblings.truncate(first);
     }
 
     /// Modules are ordered by their sums where sums mean something, otherwise by the first
@@ -582,10 +597,32 @@ impl Table {
 }
 
 fn name_ranks(tensors: &[TensorInfo]) -> Vec<u32> {
-    let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
-    by_name.sort_by(|&a, &b| natural_order(&tensors[a as usize].name, &tensors[b as usize].name));
+    let mut keys = Vec::new();
+    let ends: Vec<usize> = tensors
+        .iter()
+        .map(|tensor| {
+            natural_key(&tensor.name, &mut keys);
+            keys.len()
+        })
+        .collect();
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let keys: Vec<&[u8]> = starts.zip(&ends).map(|(start, &end)| &keys[start..end]).collect();
+    // What all begin with tells none apart; what follows mostly does in a few bytes.
+    let common = match (keys.iter().min(), keys.iter().max()) {
+        (Some(least), Some(most)) => least.iter().zip(*most).take_while(|(a, b)| a == b).count(),
+        _ => 0,
+    };
+    let first = |key: &[u8]| {
+        let mut first = [0; 16];
+        key.iter().skip(common).zip(&mut first).for_each(|(&byte, place)| *place = byte);
+        u128::from_be_bytes(first)
+    };
+    let mut by_name: Vec<(u128, u32)> = keys.iter().map(|key| first(key)).zip(0..).collect();
+    by_name.sort_unstable_by(|(a, i), (b, j)| {
+        a.cmp(b).then_with(|| keys[*i as usize].cmp(keys[*j as usize])).then(i.cmp(j))
+    });
     let mut ranks = vec![0; tensors.len()];
-    (0..).zip(by_name).for_each(|(rank, id)| ranks[id as usize] = rank);
+    (0..).zip(by_name).for_each(|(rank, (_, id))| ranks[id as usize] = rank);
     ranks
 }
 

@@ -28,7 +28,9 @@ impl App {
         if self.histogram.wants(id, facts) {
             effects.push(Effect::Count(id));
         }
-        self.histogram.judge(id, facts, self.model.plan().rounding);
+        let rounding = self.model.plan().rounding;
+        self.histogram.judge(id, facts, rounding);
+        effects.extend(self.histogram.wants_measured(id, rounding).map(Effect::MeasureClip));
     }
 
     fn compare_schemes(&mut self, effects: &mut Effects) {
@@ -87,7 +89,8 @@ impl App {
         let scheme = QuantizationScheme::PER_TENSOR;
         self.model.mark_with(id, Quantizer { calibration, scheme });
         let (name, db) = (calibration_name(calibration), decibels(clipped.error.sqnr_db));
-        self.say(format!("marked per tensor, {name}: {db}"));
+        let about = if clipped.exact { "" } else { "≈ " };
+        self.say(format!("marked per tensor, {name}: {about}{db}"));
         self.plan_changed();
     }
 
@@ -115,23 +118,34 @@ impl App {
     /// Asks for the cost of marks that no calibration has measured.
     pub(super) fn measure_marks(&mut self, effects: &mut Effects) {
         // Answered from the counted values, or after the calibration.
-        let (answered, mut left) = self.model.unmeasured();
-        if answered {
-            self.settle();
-        }
-        left.retain(|pair| !self.measuring.contains(pair));
         let calibrating = matches!(self.calibration, Calibrating::Running { round: 0, .. });
-        if !left.is_empty() && !calibrating {
-            self.measuring.extend(&left);
-            effects.push(Effect::Measure(left));
+        if !calibrating && std::mem::take(&mut self.postponed) {
+            self.model.ask_anew();
         }
+        let (answered, mut left) = self.model.unmeasured();
+        match answered {
+            true if calibrating => self.unsettled = true,
+            true => self.settle(),
+            false => {}
+        }
+        left.retain(|(id, quantizer)| self.measuring.get(id) != Some(quantizer));
+        if left.is_empty() {
+            return;
+        }
+        if calibrating {
+            self.postponed = true;
+            return;
+        }
+        self.measuring.extend(left.iter().copied());
+        effects.push(Effect::Measure(left));
     }
 
     /// A mark's cost has been measured, or could not be.
     pub(super) fn measured(&mut self, id: TensorId) {
-        self.measuring.retain(|(tensor, _)| *tensor != id);
+        self.measuring.remove(&id);
         self.unsettled = true;
-        if !matches!(self.calibration, Calibrating::Running { .. }) {
+        // Of many the last one settles the order, or time.
+        if self.measuring.is_empty() && !matches!(self.calibration, Calibrating::Running { .. }) {
             self.settle();
         }
     }

@@ -96,6 +96,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         }
         Event::Values(request, found) => app.values.take(request, found),
         Event::Counted(tensor, counted) => app.histogram.take(tensor, counted),
+        Event::Clipped(request, found) => app.histogram.take_measured(request, found),
         Event::Duplicates(found) => {
             app.model.note_duplicates(&found);
             app.settle();

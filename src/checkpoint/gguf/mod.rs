@@ -188,7 +188,7 @@ fn place(stored: &mut [Stored], data: u64, source: &Source) -> Result<()> {
             return fail(Problem::Overlap { end: tensor.range.end, next });
         }
         tensor.range = data + tensor.range.start..data + tensor.range.end;
-        if !names.insert(tensor.name.clone()) {
+        if !names.insert(tensor.name.to_string()) {
             return Err(CheckpointError::of_tensor(path, &tensor.name, Problem::DuplicateTensor));
         }
     }

@@ -107,7 +107,7 @@ pub fn scaled(listing: &Listing, values: Part) -> Recognised {
     };
     let mut beside = vec![scale.id];
     beside.extend(module.map(|module| listing.members(module, &BESIDE)).unwrap_or_default());
-    let values_name = values.stored.name.clone();
+    let values_name = values.stored.name.to_string();
     let layout = Fp8 {
         name,
         values: values.id,

@@ -75,7 +75,7 @@ pub fn by_method(listing: &Listing, values: Part) -> Recognised {
     }
     let (module, plain) = match name.rsplit_once('.') {
         Some((module, _)) => (module, format!("{module}.weight")),
-        None => ("", name.clone()),
+        None => ("", name.to_string()),
     };
     let beside = [
         "weight_scale",
@@ -99,7 +99,7 @@ fn found(
 ) -> Found {
     // A plain tensor of that name is another one.
     let name = match listing.get(&name) {
-        Some(other) if other.id != values.id => values.stored.name.clone(),
+        Some(other) if other.id != values.id => values.stored.name.to_string(),
         _ => name,
     };
     let layout = Named {

@@ -6,7 +6,7 @@
 use super::cuts::{Cuts, Cutter};
 use super::dispatch::{Kernel, run};
 use super::error::{self, BLOCK, Pass};
-use super::lanes::{Element, LANES, Lanes, Narrow, by_single, map, narrow_bf16, zip};
+use super::lanes::{Element, LANES, Lanes, Narrow, PAIR, by_single, fold, map, narrow_bf16, zip};
 use super::level::Level;
 use super::levels::Watch;
 use super::moments::range;
@@ -192,6 +192,46 @@ fn absmax_of<E: Narrow, L: Level>(level: L, group: &[u8]) -> f32 {
     level.largest(most)
 }
 
+/// Consecutive groups, a tile at a time.
+pub(super) struct Tiles<'a, I: Iterator> {
+    /// Whole tiles of blocks of [`PAIR`] elements, in rows that hold whole tiles: most rows do,
+    /// and cutting them up takes the least.
+    blocks: &'a [u8],
+    /// What comes after those.
+    groups: Peekable<I>,
+}
+
+impl Layout {
+    #[inline(always)]
+    pub(super) fn tiles(
+        self,
+        bytes: &[u8],
+        size: usize,
+    ) -> Tiles<'_, impl Iterator<Item = (bool, &[u8])>> {
+        let tile = LANES * PAIR;
+        let whole = match self.group == PAIR && self.row.is_multiple_of(tile) {
+            true => bytes.len() / (tile * size) * (tile * size),
+            false => 0,
+        };
+        let (blocks, rest) = bytes.split_at(whole);
+        Tiles { blocks, groups: self.slices(rest, size).peekable() }
+    }
+}
+
+impl<'a, I: Iterator<Item = (bool, &'a [u8])>> Tiles<'a, I> {
+    /// The next tile; `None` after the last. See [`Tile::next`].
+    #[inline(always)]
+    pub(super) fn next<E: Narrow, L: Level>(&mut self, level: L, align: usize) -> Option<Tile<'a>> {
+        match self.blocks.split_at_checked(LANES * PAIR * E::SIZE) {
+            Some((tile, rest)) => {
+                self.blocks = rest;
+                Some(Tile::of_blocks::<E, L>(level, tile))
+            }
+            None => Tile::next::<E, L>(level, &mut self.groups, align),
+        }
+    }
+}
+
 /// Up to [`LANES`] groups; those that are empty hold a place.
 pub(super) struct Tile<'a> {
     pub groups: Lanes<&'a [u8]>,
@@ -202,6 +242,23 @@ pub(super) struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
+    /// Of so many blocks of [`PAIR`] elements.
+    #[inline(always)]
+    fn of_blocks<E: Narrow, L: Level>(level: L, bytes: &'a [u8]) -> Tile<'a> {
+        let mut tile = Tile {
+            groups: [[].as_slice(); LANES],
+            absmax: [0.0; LANES],
+            elements: LANES * PAIR,
+            is_full: true,
+        };
+        let blocks = bytes.chunks_exact(PAIR * E::SIZE);
+        for ((group, absmax), block) in tile.groups.iter_mut().zip(&mut tile.absmax).zip(blocks) {
+            *group = block;
+            *absmax = absmax_of::<E, L>(level, block);
+        }
+        tile
+    }
+
     /// The next groups, and their absmaxes; `None` after the last. A row starts at a
     /// multiple of `align`. A few large groups fill a tile too.
     #[inline(always)]
@@ -260,13 +317,22 @@ pub(super) fn paired(own: Lanes<f32>, nesting: usize) -> Lanes<f32> {
 
 /// The scales of a tile, and divisors where they are ordinary.
 #[derive(Clone, Copy)]
+#[repr(align(64))]
 pub(super) struct TileScales {
     absmax: Lanes<f32>,
     stored: Lanes<f32>,
     pub divisors: Divisors,
     pub is_ordinary: Lanes<bool>,
     /// All are ordinary, and of absmaxes above zero.
-    are_plain: bool,
+    pub are_plain: bool,
+}
+
+/// What the groups of a tile may be divided by, and which of that is ordinary.
+#[inline(never)]
+fn told_apart(stored: &Lanes<f32>, absmax: &Lanes<f32>) -> (Lanes<f32>, Lanes<bool>) {
+    // All zeros may be divided by anything.
+    let divided_by = zip(*stored, *absmax, |s, a| if a == 0.0 { 1.0 } else { s });
+    (divided_by, map(divided_by, is_ordinary))
 }
 
 impl TileScales {
@@ -285,22 +351,30 @@ impl TileScales {
         absmax: Lanes<f32>,
         how: &GroupQuantization,
     ) -> TileScales {
+        let mut made = TileScales::NOTHING;
+        made.make(level, absmax, how);
+        made
+    }
+
+    /// Makes them anew, in their place.
+    #[inline(always)]
+    pub(super) fn make<L: Level>(&mut self, level: L, absmax: Lanes<f32>, how: &GroupQuantization) {
         let scales = map(absmax, |absmax| absmax / how.qtype.max());
         let stored = match how.scale_type {
             FloatType::F64 | FloatType::F32 => scales,
             FloatType::F16 => level.widen_f16(level.narrow_f16(scales)),
             FloatType::BF16 => map(narrow_bf16(scales), |bits| f32::from_bits(bits << 16)),
         };
-        // All zeros may be divided by anything.
-        let divided_by = zip(stored, absmax, |s, a| if a == 0.0 { 1.0 } else { s });
-        let is_ordinary = map(divided_by, is_ordinary);
-        TileScales {
-            absmax,
-            stored,
-            divisors: Divisors::new(level, divided_by, how.qtype.max()),
-            is_ordinary,
-            are_plain: is_ordinary.iter().all(|&is| is) && absmax.iter().all(|&a| a != 0.0),
+        let least = fold(stored, |a, b| if b < a { b } else { a });
+        let most = fold(stored, |a, b| if b > a { b } else { a });
+        let are_plain = is_ordinary(least) && is_ordinary(most);
+        let (mut divided_by, mut is_ordinary) = (stored, [true; LANES]);
+        if !are_plain {
+            (divided_by, is_ordinary) = told_apart(&stored, &absmax);
         }
+        self.divisors = Divisors::new(level, divided_by, how.qtype.max());
+        (self.absmax, self.stored) = (absmax, stored);
+        (self.is_ordinary, self.are_plain) = (is_ordinary, are_plain);
     }
 }
 
@@ -418,8 +492,8 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
         let nestings = nestings.clamp(1, NESTINGS);
         let mut all =
             [(); NESTINGS].map(|()| (Pass::after(level, Watch::new()), Notes::new(&wanted)));
-        let mut groups = layout.slices(bytes, E::SIZE).peekable();
-        while let Some(tile) = Tile::next::<E, L>(level, &mut groups, 1 << (nestings - 1)) {
+        let mut tiles = layout.tiles(bytes, E::SIZE);
+        while let Some(tile) = tiles.next::<E, L>(level, 1 << (nestings - 1)) {
             let mut absmax = tile.absmax;
             for (nesting, (pass, notes)) in all.iter_mut().enumerate().take(nestings) {
                 absmax = paired(absmax, nesting);
@@ -514,10 +588,10 @@ impl<G: Grid> Kernel for GroupQuantizeTo<'_, G> {
 impl<G: Grid> GroupQuantizeTo<'_, G> {
     #[inline(always)]
     fn sweep<E: Narrow, L: Level>(&mut self, level: L) -> Result<(), NoScale> {
-        let mut groups = self.layout.slices(self.bytes, E::SIZE).peekable();
+        let mut tiles = self.layout.tiles(self.bytes, E::SIZE);
         let mut scales = self.scales.iter_mut();
         let mut values = &mut *self.values;
-        while let Some(tile) = Tile::next::<E, L>(level, &mut groups, 1) {
+        while let Some(tile) = tiles.next::<E, L>(level, 1) {
             let made = TileScales::new(level, tile.absmax, &self.how);
             for (lane, group) in tile.groups.into_iter().enumerate() {
                 if group.is_empty() {

@@ -5,7 +5,7 @@ use super::cuts::Cuts;
 use super::dispatch::{Kernel, run};
 use super::error::{BLOCK, RUN, error_by_channel};
 use super::group::{
-    GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, Tile, TileScales, Wanted,
+    GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, TileScales, Wanted,
     block_errors, group_error, paired,
 };
 use super::lanes::{Element, LANES, Lanes, Narrow, PAIR, by_single, fold, zip};
@@ -152,22 +152,27 @@ impl<const N: usize> GroupLossesOf<'_, N> {
         let clamped = !matches!(how.scale_type, FloatType::F32 | FloatType::F64);
         let mut pass = Pass::<L, N>::new(level);
         let mut notes = [(); N].map(|()| Notes::new(&wanted));
-        let mut groups = layout.slices(bytes, E::SIZE).peekable();
-        while let Some(tile) = Tile::next::<E, L>(level, &mut groups, 1 << (N - 1)) {
+        let mut tiles = layout.tiles(bytes, E::SIZE);
+        let mut made = [TileScales::NOTHING; N];
+        while let Some(tile) = tiles.next::<E, L>(level, 1 << (N - 1)) {
             let mut absmax = tile.absmax;
-            let mut made = [TileScales::NOTHING; N];
-            // A group that needs care in one nesting gets it in all.
-            let mut ordinary = [true; LANES];
+            let mut are_plain = true;
             // A closure would not have the level's instructions.
             for (nesting, made) in made.iter_mut().enumerate() {
                 absmax = paired(absmax, nesting);
-                *made = TileScales::new(level, absmax, &how);
-                ordinary = zip(ordinary, made.is_ordinary, |all, is| all & is);
+                made.make(level, absmax, &how);
+                are_plain &= made.are_plain;
             }
-            for made in &mut made {
-                made.is_ordinary = ordinary;
+            let mut ordinary = [true; LANES];
+            if !are_plain {
+                // A group that needs care in one nesting gets it in all.
+                for made in &made {
+                    ordinary = zip(ordinary, made.is_ordinary, |all, is| all & is);
+                }
+                for made in &mut made {
+                    made.is_ordinary = ordinary;
+                }
             }
-            let all_ordinary = ordinary == [true; LANES];
             let mut from = 0;
             while from < LANES {
                 let (mut to, mut ends) = (LANES, false);
@@ -176,7 +181,7 @@ impl<const N: usize> GroupLossesOf<'_, N> {
                     (to, ends) = notes.take(&tile, from, made, nesting, (dtype, &how))?;
                 }
                 let blocks = tile.blocks::<E>();
-                if let Some(blocks) = blocks.filter(|_| (from, to) == (0, LANES) && all_ordinary) {
+                if let Some(blocks) = blocks.filter(|_| (from, to) == (0, LANES) && are_plain) {
                     match clamped {
                         true => pass.blocks::<E, true>(blocks, &made),
                         false => pass.blocks::<E, false>(blocks, &made),

@@ -73,6 +73,7 @@ impl Divisor {
 
 /// A divisor for every lane: many are made at the price of one.
 #[derive(Clone, Copy)]
+#[repr(align(64))]
 pub(super) struct Divisors {
     scale: Lanes<f32>,
     limit: Lanes<f32>,

@@ -1,0 +1,115 @@
+//! What quantizing one tensor per tensor with a clip makes of it, from all of its elements:
+//! the figures that saving it so produces.
+
+use super::save::SaveError;
+use super::scan::{self, Order};
+use super::{Job, Progress, each_chunk, lock};
+use crate::checkpoint::Checkpoint;
+use crate::export::ExportError;
+use crate::quantization::{
+    Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Questions, Rounding,
+};
+use crate::tensor::{FloatType, TensorId, read_f64};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Elements counted by one worker at a time.
+const CHUNK: u64 = 1 << 17;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Request {
+    pub tensor: TensorId,
+    pub calibration: Calibration,
+    /// The magnitude beyond which elements count as clipped.
+    pub clip: f64,
+    pub rounding: Rounding,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    pub scale: f32,
+    pub error: ErrorStatistics,
+    /// Elements beyond the clip.
+    pub beyond: u64,
+}
+
+/// `None`: the tensor has no scale.
+pub type Found = Result<Option<Measured>, SaveError>;
+
+/// Starts in the background; the one finding is what the clip makes of the tensor.
+pub fn start(
+    checkpoint: Arc<Checkpoint>,
+    request: Request,
+    threads: Option<usize>,
+) -> std::io::Result<Job<Found>> {
+    Job::start("clip", Arc::default(), move |progress, sender| {
+        let _ = sender.send(run(&checkpoint, &request, threads, progress));
+    })
+}
+
+/// Measures on all cores.
+pub fn run(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Found {
+    let &Request { tensor, calibration, clip, rounding } = request;
+    let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
+    let questions = Questions::errors(vec![quantizer], rounding);
+    let found = Mutex::new(None);
+    scan::run(checkpoint, &questions, &Order::new(vec![tensor]), threads, progress, &|finding| {
+        *lock(&found) = Some(finding.1);
+    })?;
+    let analysis = match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(analysis) => analysis.map_err(ExportError::from)?,
+        None => return Ok(None),
+    };
+    let quantized = analysis.outcomes.into_iter().next().and_then(|found| found.result.ok());
+    let Some((quantized, error)) = quantized.and_then(|q| q.error.map(|error| (q, error))) else {
+        return Ok(None);
+    };
+    let beyond = count_beyond(checkpoint, tensor, clip, threads, progress)?;
+    Ok(Some(Measured { scale: quantized.scales.max, error: error.statistics(), beyond }))
+}
+
+fn count_beyond(
+    checkpoint: &Checkpoint,
+    tensor: TensorId,
+    clip: f64,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<u64, SaveError> {
+    let elements = checkpoint.tensor(tensor).parameters();
+    let count = AtomicU64::new(0);
+    each_chunk([elements.div_ceil(CHUNK)].into_iter(), threads, progress, || {
+        let mut reader = checkpoint.reader();
+        let count = &count;
+        move |_, k| {
+            let range = k * CHUNK..elements.min((k + 1) * CHUNK);
+            if let Some((dtype, bytes)) = reader.elements(tensor, range)? {
+                count.fetch_add(beyond(dtype, bytes, clip), Relaxed);
+            }
+            Ok(())
+        }
+    })?;
+    Ok(count.into_inner())
+}
+
+fn beyond(dtype: FloatType, bytes: &[u8], clip: f64) -> u64 {
+    let is_beyond = |x: f64| u64::from(x.is_finite() && x.abs() > clip);
+    match dtype {
+        FloatType::F32 => {
+            let all = bytes.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw));
+            all.map(|x| is_beyond(x.into())).sum()
+        }
+        FloatType::F64 => {
+            let all = bytes.as_chunks().0.iter().map(|&raw| f64::from_le_bytes(raw));
+            all.map(is_beyond).sum()
+        }
+        FloatType::F16 | FloatType::BF16 => {
+            let elements = 0..bytes.len() / dtype.size();
+            elements.filter_map(|at| read_f64(dtype, bytes, at)).map(is_beyond).sum()
+        }
+    }
+}

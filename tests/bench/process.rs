@@ -1,0 +1,43 @@
+//! Whole processes as the benchmarks run them.
+
+use std::fs;
+use std::io;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_quantscope");
+
+/// One run of a process: wall time, and the most memory it held, where the system tells.
+#[derive(Clone, Copy)]
+pub struct Run {
+    pub wall: Duration,
+    pub peak: Option<u64>,
+}
+
+pub fn run(command: &mut Command) -> io::Result<Run> {
+    let started = Instant::now();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut most = None;
+    loop {
+        most = most.max(peak(child.id()));
+        match child.try_wait()? {
+            None => std::thread::sleep(Duration::from_millis(1)),
+            Some(ended) if ended.success() => {
+                return Ok(Run { wall: started.elapsed(), peak: most });
+            }
+            Some(ended) => return Err(io::Error::other(format!("{command:?}: {ended}"))),
+        }
+    }
+}
+
+/// The most memory a process has held so far, where the system tells.
+pub fn peak(process: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let held = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    held.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+pub fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+}
