@@ -12,7 +12,7 @@ pub use pick::pick;
 use crate::app::comparison::comparison;
 use crate::app::facts::SCHEMES;
 use crate::app::names;
-use crate::app::outputs::Outputs;
+use crate::app::outputs::{self, Outputs};
 use crate::app::settings::{Settings, ThemeChoice};
 use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten, Session};
 use crate::checkpoint::Checkpoint;
@@ -49,8 +49,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Stdout, Write, stdout};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -109,6 +109,7 @@ pub fn run(checkpoint: Arc<Checkpoint>, options: Options) -> color_eyre::Result<
         save: None,
         questions: Vec::new(),
         measuring: Vec::new(),
+        outputs: None,
         started: Instant::now(),
         quit: false,
     };
@@ -283,6 +284,7 @@ struct Runner {
     save: Option<Job<save::News>>,
     questions: Vec<(Kind, Box<dyn Question>)>,
     measuring: Vec<Job<scan::Finding>>,
+    outputs: Option<Job<outputs::News>>,
     started: Instant,
     quit: bool,
 }
@@ -384,6 +386,7 @@ impl Runner {
             || self.save.is_some()
             || !self.questions.is_empty()
             || !self.measuring.is_empty()
+            || self.outputs.is_some()
     }
 
     /// Cancels a save under way and gives it the time to take its temporary files away.
@@ -504,6 +507,20 @@ impl Runner {
                 }
             }
         });
+        while let Some(job) = &mut self.outputs {
+            let ended = match job.poll() {
+                News::Finding(finding) => {
+                    news.push(Event::Outputs(finding));
+                    continue;
+                }
+                News::Nothing => break,
+                News::Ended => None,
+                News::Panicked(why) => Some(Event::Outputs(outputs::News::Ended(Err(why)))),
+            };
+            self.outputs = None;
+            news.extend(ended);
+            urgent = true;
+        }
         let any = !news.is_empty();
         for event in news {
             self.handle(event, screen)?;
@@ -514,6 +531,7 @@ impl Runner {
                 calibration: self.calibration.as_ref().map(|c| meter(c.job.progress())),
                 save: self.save.as_ref().map(|job| meter(job.progress())),
                 diff: self.asked(Kind::Diff).map(|question| meter(question.progress())),
+                outputs: self.outputs.as_ref().map(|job| meter(job.progress())),
             };
             self.handle(tick, screen)?;
         }
@@ -584,7 +602,8 @@ impl Runner {
             }
             Effect::CompareSchemes(tensor) => {
                 let rounding = self.app.model.plan().rounding;
-                let job = self.scan(vec![tensor], comparison(rounding));
+                let calibration = self.app.model.checkpoint.usual_calibration();
+                let job = self.scan(vec![tensor], comparison(calibration, rounding));
                 let given_up = "it could not be measured";
                 self.ask(Kind::Schemes, job, given_up, screen, move |found| {
                     let outcomes = measured(found).map(|analysis| analysis.outcomes);
@@ -650,13 +669,18 @@ impl Runner {
                 let (model, threads) = (self.app.model.checkpoint.clone(), self.options.threads);
                 let files: Vec<PathBuf> = files.iter().map(|path| expand_home(path)).collect();
                 let job = Job::start("outputs", Arc::default(), move |progress, sender| {
-                    let _ = sender.send(outputs(&model, files, threads, progress));
+                    let tell = |news| _ = sender.send(news);
+                    measure_outputs(&model, files, threads, progress, &tell);
                 });
-                let given_up = "the measuring was given up";
-                self.ask(Kind::Outputs, job, given_up, screen, |found| {
-                    Some(Event::OutputsMeasured(found.and_then(|found| found)))
-                })?;
+                match job {
+                    Ok(job) => self.outputs = Some(job),
+                    Err(error) => {
+                        let ended = outputs::News::Ended(Err(error.to_string()));
+                        self.handle(Event::Outputs(ended), screen)?;
+                    }
+                }
             }
+            Effect::StopOutputs => self.outputs = None,
             Effect::CancelDiff => self.questions.retain(|(kind, _)| *kind != Kind::Diff),
             Effect::Copy(text) => copy(&text)?,
             Effect::Mouse(take) => mouse(take)?,
@@ -712,7 +736,8 @@ impl Runner {
         let checkpoint = self.app.model.checkpoint.clone();
         let order = Arc::new(scan::Order::new(checkpoint.ids().collect()));
         let Options { threads, cache, .. } = self.options.clone();
-        let job = scan::start(checkpoint, questions(schemes), order.clone(), threads, cache);
+        let questions = questions(schemes, checkpoint.usual_calibration());
+        let job = scan::start(checkpoint, questions, order.clone(), threads, cache);
         match job {
             Ok(job) => self.calibration = Some(Calibrating { generation, order, job }),
             Err(error) => {
@@ -779,44 +804,56 @@ pub fn compare(
     diff::run(here, &there, threads, progress).map_err(|error| error.to_string())
 }
 
-/// Opens captures, and measures what the outputs of the recorded layers lose by every scheme.
-pub fn outputs(
+/// Opens captures, and measures what the outputs of the recorded layers lose by every scheme;
+/// tells each layer when it is done.
+pub fn measure_outputs(
     checkpoint: &Checkpoint,
     files: Vec<PathBuf>,
     threads: Option<usize>,
     progress: &Progress,
-) -> Result<Outputs, String> {
-    let captures = demo::open_activations(&files, checkpoint).map_err(|error| error.to_string())?;
-    let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
+    tell: &(dyn Fn(outputs::News) + Sync),
+) {
+    let captures = match demo::open_activations(&files, checkpoint) {
+        Ok(captures) => captures,
+        Err(error) => return tell(outputs::News::Ended(Err(error.to_string()))),
+    };
+    let first = captures.unmatched().first().map(|(_, name)| names::visible(name).into_owned());
+    tell(outputs::News::Opened(Outputs {
+        files,
+        recorded: captures.tensors().collect(),
+        found: BTreeMap::new(),
+        unmatched: (captures.unmatched().len(), first.unwrap_or_default()),
+    }));
     let request = output::Request {
         tensors: captures.tensors().collect(),
-        quantizers: SCHEMES.map(quantizer).into(),
+        quantizers: quantizers(&SCHEMES, checkpoint.usual_calibration()),
         rounding: Rounding::default(),
         calibration: Calibration::MinMax,
     };
-    let found = Mutex::new(BTreeMap::new());
-    let keep = |(id, result): output::Finding| {
-        let result = result.map_err(|error| error.to_string());
-        found.lock().unwrap_or_else(PoisonError::into_inner).insert(id, result);
+    let found = |(id, result): output::Finding| {
+        tell(outputs::News::Found(id, result.map_err(|error| error.to_string())));
     };
-    output::run(checkpoint, &captures, &request, threads, progress, &keep)
-        .map_err(|stopped| stopped.to_string())?;
-    let first = captures.unmatched().first().map(|(_, name)| names::visible(name).into_owned());
-    Ok(Outputs {
-        files,
-        found: found.into_inner().unwrap_or_else(PoisonError::into_inner),
-        unmatched: (captures.unmatched().len(), first.unwrap_or_default()),
-    })
+    let ended = output::run(checkpoint, &captures, &request, threads, progress, &found);
+    tell(outputs::News::Ended(ended.map_err(|stopped| stopped.to_string())));
 }
 
-/// What a calibration asks of every tensor.
-pub fn questions(schemes: &[QuantizationScheme]) -> Questions {
-    let quantizer = |&scheme| Quantizer { calibration: Calibration::MinMax, scheme };
+/// What a calibration asks of every tensor: each scheme by min-max, and by what is usual for
+/// the model.
+pub fn questions(schemes: &[QuantizationScheme], usual: Calibration) -> Questions {
     Questions {
         // Counted once, when the tensors are first looked at.
         distributions: schemes.contains(&QuantizationScheme::PER_TENSOR),
-        ..Questions::errors(schemes.iter().map(quantizer).collect(), Rounding::default())
+        ..Questions::errors(quantizers(schemes, usual), Rounding::default())
     }
+}
+
+fn quantizers(schemes: &[QuantizationScheme], usual: Calibration) -> Vec<Quantizer> {
+    let others = (usual != Calibration::MinMax).then_some(usual);
+    let calibrations = std::iter::once(Calibration::MinMax).chain(others);
+    let all = calibrations.flat_map(|calibration| {
+        schemes.iter().map(move |&scheme| Quantizer { calibration, scheme })
+    });
+    all.collect()
 }
 
 /// What counting a tensor's values asks.

@@ -55,6 +55,51 @@ fn the_demos_output_errors_are_numpys() {
     }
 }
 
+/// All schemes in one go: the figures of each alone.
+#[test]
+fn schemes_side_by_side_have_their_output_errors() {
+    let all = "per-tensor,per-channel,per-block:32,per-channel/int4";
+    let args = ["analyze", "demo:", "--schemes", all, "--activations", "demo:"];
+    let found = json(&args);
+    for (place, scheme) in SCHEMES.iter().enumerate() {
+        let alone = json(&["analyze", "demo:", "--scheme", scheme, "--activations", "demo:"]);
+        let wanted = expected("demo", scheme);
+        for name in wanted.as_object().expect("layers").keys() {
+            let side_by_side = &tensor(&found, name)["schemes"][place];
+            assert_eq!(side_by_side["scheme"], *scheme);
+            assert_eq!(side_by_side["output"], tensor(&alone, name)["output"], "{name} {scheme}");
+        }
+    }
+    // The first scheme's stands where one alone would, and ranks.
+    let wanted = expected("demo", SCHEMES[0]);
+    agree(&found, &wanted, "inputs");
+    let names = |document: &Value| -> Vec<Value> {
+        let tensors = document["tensors"].as_array().expect("a list").iter();
+        tensors.map(|tensor| tensor["name"].clone()).collect()
+    };
+    let alone = json(&["analyze", "demo:", "--activations", "demo:"]);
+    assert_eq!(names(&found), names(&alone));
+    assert_eq!(tensor(&found, "classifier.0.bias")["schemes"][0]["output"], Value::Null);
+    // int4 is measured too, and loses far more.
+    let db = |place: usize| {
+        let output = &tensor(&found, "classifier.0.weight")["schemes"][place]["output"];
+        output["weights"]["db"].as_f64().expect("a figure")
+    };
+    assert!(db(3) > db(1) + 20.0);
+
+    let table = stdout(&args);
+    let head = table.lines().next().expect("a head");
+    for scheme in all.split(',') {
+        assert!(head.contains(&format!("output {scheme}")), "{head}");
+    }
+    let line = table.lines().find(|line| line.contains("classifier.0.weight")).expect("a row");
+    assert!(line.contains(&format!("{:.1} dB", db(1))), "{line}");
+    assert!(table.contains("mean output") && table.contains("The output errors are"), "{table}");
+    assert!(!table.contains("not of the model's output"), "{table}");
+    let sorted = json(&[&args[..], &["--sort", "sqnr"]].concat());
+    assert_ne!(names(&sorted), names(&found));
+}
+
 #[test]
 fn convolutions_of_any_kind_are_numpys() {
     let (model, captures) =

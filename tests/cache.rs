@@ -95,6 +95,19 @@ fn questions() -> Questions {
     }
 }
 
+/// Nothing was learned of these tensors, and they are calibrated by min-max.
+#[test]
+fn how_a_quantizer_was_settled_for_a_tensor_is_known_from_the_cache_too() {
+    let scene = Scene::new();
+    let mut learned = questions();
+    learned.quantizers.iter_mut().for_each(|q| q.calibration = Calibration::Learned);
+    let first = scene.found(&learned);
+    assert_eq!(first, scanned(&scene.model, &learned, None));
+    assert_eq!(scene.found(&learned), first);
+    let outcomes = first.iter().flat_map(|analysis| &analysis.outcomes);
+    assert!(outcomes.clone().all(|o| o.quantizer.calibration == Calibration::MinMax));
+}
+
 #[test]
 fn a_second_scan_finds_the_same_without_reading() {
     let scene = Scene::new();

@@ -52,8 +52,8 @@ fn correct_as_int8(network: &Checkpoint, scheme: QuantizationScheme) -> usize {
 fn correct_as_trained(network: &Checkpoint) -> usize {
     let mut plan = Plan::default();
     for id in network.ids() {
-        if let Some(clip) = network.learned(id).and_then(|learned| learned.int8_clip()) {
-            let calibration = Calibration::Magnitude(clip);
+        if network.learned(id).is_some() {
+            let calibration = Calibration::Learned;
             plan.mark(id, Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR });
         }
     }

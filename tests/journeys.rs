@@ -44,7 +44,13 @@ fn before_that_every_tensor_is_listed_and_what_is_seen_is_measured_first() {
     driver.expect("50 %");
     driver.expect("0.25 s left");
     let seen: Vec<TensorId> = driver.app.table.visible_tensors().collect();
-    let tick = Event::Tick { now: Default::default(), calibration: None, save: None, diff: None };
+    let tick = Event::Tick {
+        now: Default::default(),
+        calibration: None,
+        save: None,
+        diff: None,
+        outputs: None,
+    };
     let effects = quantscope::app::update(&mut driver.app, tick);
     assert!(!effects.contains(&Effect::Hurry(seen.clone())), "asked for once, not every time");
     driver.press("G");

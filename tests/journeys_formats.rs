@@ -22,7 +22,11 @@ fn choose(driver: &mut Driver, wanted: &str) {
         let Some(Overlay::Save(dialog)) = &driver.app.overlay else {
             panic!("the dialog is open:\n{}", driver.screen());
         };
-        if dialog.choices().iter().any(|choice| choice.chosen && choice.name == wanted) {
+        if dialog
+            .choices(&driver.app.model)
+            .iter()
+            .any(|choice| choice.chosen && choice.name == wanted)
+        {
             return;
         }
         driver.press("Down");

@@ -67,6 +67,7 @@ fn reported(name: &str) -> [String; 3] {
         Row::new(&checkpoint, id, quantizer, Some(&found.expect("reads")))
     };
     let mut report = Report {
+        has_outputs: false,
         checkpoint: checkpoint.clone(),
         quantizer,
         rounding: Rounding::default(),
@@ -197,6 +198,80 @@ fn a_report_replaces_nothing_unasked_and_never_the_model() {
     let (model, config) = (model.to_str().expect("text"), config.to_str().expect("text"));
     let (_, why) = failure(&["report", model, "-o", config, "--force"]);
     assert!(why.contains("is the checkpoint itself"), "{why}");
+}
+
+/// With activations all three have the figures of `analyze`, and its order.
+#[test]
+fn reports_tell_what_the_outputs_lose_where_activations_are_given() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let analysis = json(&["analyze", "demo:", "--activations", "demo:"]);
+    let tensors = analysis["tensors"].as_array().expect("a list");
+    let ranked: Vec<&str> = tensors.iter().map(|t| t["name"].as_str().expect("text")).collect();
+    let written = |name: &str, options: &[&str]| {
+        let path = directory.path().join(name);
+        let out = path.to_str().expect("text").to_owned();
+        let args = [&["report", "demo:", "-o", &out, "--force", "--quiet"], options].concat();
+        quantscope(&args).assert().success();
+        std::fs::read_to_string(path).expect("written")
+    };
+    let with = |name: &str| written(name, &["--activations", "demo:"]);
+    let document: Value = serde_json::from_str(&with("r.json")).expect("JSON");
+    for (found, wanted) in document["tensors"].as_array().expect("a list").iter().zip(tensors) {
+        assert_eq!(found["name"], wanted["name"]);
+        assert_eq!(found["output"], wanted["output"], "{}", found["name"]);
+        assert_eq!(found["schemes"][0]["output"], wanted["output"], "{}", found["name"]);
+    }
+    let table = records(&with("r.csv"));
+    let column = |title: &str| table[0].iter().position(|t| t == title).expect("a column");
+    let names: Vec<&str> = table[1..].iter().map(|record| record[0].as_str()).collect();
+    assert_eq!(names, ranked);
+    for (record, wanted) in table[1..].iter().zip(tensors) {
+        for (title, way) in [("output", "weights"), ("output_static", "static")] {
+            let cell = |part: &str| &record[column(&format!("{title}_{part}"))];
+            match wanted["output"][way]["db"].as_f64() {
+                Some(db) => assert_eq!(cell("db").parse::<f64>().expect("a number"), db),
+                None => assert_eq!((cell("db").as_str(), cell("relative").as_str()), ("", "")),
+            }
+        }
+    }
+    let page = with("r.html");
+    for text in [
+        "<th scope=\"col\" class=\"number\" data-kind=\"number\">static</th>",
+        "‖Wx − Ŵx̂‖² / ‖Wx‖²",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    let first = tensors[0]["output"]["weights"]["db"].as_f64().expect("a figure");
+    assert!(page.contains(&format!(">{first:.1} dB</td>")));
+    // The curve is that of the outputs, and without activations nothing is said of them.
+    let plain: Value = serde_json::from_str(&written("p.json", &[])).expect("JSON");
+    assert_ne!(plain["budget"], document["budget"]);
+    assert_eq!(plain["tensors"][0].get("output"), None);
+    assert!(!written("p.html", &[]).contains("‖Wx"));
+    assert!(!written("p.csv", &[]).contains("output_db"));
+}
+
+#[test]
+fn the_screen_exports_what_the_outputs_lose() {
+    let mut driver = Driver::open("assets/demo.safetensors");
+    driver.press("A");
+    driver.type_text("demo:");
+    driver.press("Enter > e Ctrl-u");
+    driver.type_text("out.csv");
+    driver.press("Enter");
+    let shown = records(&std::fs::read_to_string(driver.path("out.csv")).expect("written"));
+    let path = driver.path("cli.csv");
+    let out = path.to_str().expect("text");
+    quantscope(&["report", "assets/demo.safetensors", "-o", out, "--activations", "demo:"])
+        .assert()
+        .success();
+    let own = records(&std::fs::read_to_string(&path).expect("written"));
+    assert_eq!(shown[0], own[0]);
+    let column = shown[0].iter().position(|title| title == "output_dynamic_db").expect("there");
+    let figures = |table: &[Vec<String>]| -> Vec<(String, String)> {
+        table[1..9].iter().map(|record| (record[0].clone(), record[column].clone())).collect()
+    };
+    assert_eq!(figures(&shown), figures(&own));
 }
 
 #[test]

@@ -11,7 +11,9 @@ use super::error::ActivationsError;
 use super::product::multiply;
 use super::stream::{Samples, Stream};
 use crate::quantization::kernels::{Quantization, round_one};
-use crate::quantization::{NotQuantizable, QuantizationType, Quantizer, Rounding, symmetric_scale};
+use crate::quantization::{
+    Learned, NotQuantizable, PerGroup, QuantizationType, Quantizer, Rounding, symmetric_scale,
+};
 use crate::tensor::{FloatType, Shape, read_f64};
 use std::ops::Range;
 
@@ -65,6 +67,15 @@ pub enum Basis {
     /// Mean squares of the features, as if these were independent of each other and had no
     /// mean: the diagonal of their second moments.
     Diagonal,
+}
+
+impl Basis {
+    pub fn name(self) -> &'static str {
+        match self {
+            Basis::Inputs => "inputs",
+            Basis::Diagonal => "diagonal",
+        }
+    }
 }
 
 /// Sums over the outputs of some channels for all recorded inputs.
@@ -140,11 +151,13 @@ pub fn parts(shape: &Shape) -> Vec<Part> {
 
 /// One quantizer, and what is known of its scales.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Asked {
+pub struct Asked<'l> {
     pub quantizer: Quantizer,
     pub rounding: Rounding,
     /// The one scale of a scheme that has one.
     pub scale: Option<f32>,
+    /// What training with fake quantization learned of the weight.
+    pub learned: Option<&'l Learned>,
 }
 
 /// The elements of some channels by one quantizer, `[channels, in / groups · kernel]`.
@@ -169,12 +182,14 @@ impl Form {
         let range = part.elements(shape);
         let Asked { quantizer, rounding, .. } = *asked;
         let qtype = quantizer.scheme.quantization_type();
-        for (_, segment) in quantizer.scheme.groups(shape).segments(range.clone()) {
+        let quantizers = PerGroup::new(quantizer, shape, asked.learned);
+        for (number, segment) in quantizer.scheme.groups(shape).segments(range.clone()) {
             let at = |element: u64| (element - range.start) as usize * dtype.size();
             let group = bytes.get(at(segment.start)..at(segment.end)).unwrap_or_default();
             let scale = match asked.scale {
                 Some(scale) => scale,
-                None => quantizer
+                None => quantizers
+                    .of(number)
                     .scale_of(dtype, group, rounding, FloatType::F32)
                     .map_err(|why| why.after(segment.start))?,
             };

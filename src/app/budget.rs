@@ -5,7 +5,7 @@ use super::model::Model;
 use crate::activations::Way;
 use crate::plan::Plan;
 use crate::plan::budget::{Choice, Curve, Point};
-use crate::quantization::{Calibration, Quantizer};
+use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
 use std::collections::HashSet;
 
@@ -198,10 +198,10 @@ fn choices(model: &Model, id: TensorId, allowed: &[bool; SCHEMES.len()]) -> Opti
     let mut choices = vec![Choice::kept(tensor)];
     let mut measured = false;
     for (scheme, _) in SCHEMES.into_iter().zip(allowed).filter(|(_, allowed)| **allowed) {
-        match facts.cost(scheme) {
+        let quantizer = model.usual(id, scheme);
+        match facts.cost_of(quantizer) {
             Some(Cost::Error { noise_share, .. }) => {
                 measured = true;
-                let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
                 let share = share(model, id, quantizer).unwrap_or(*noise_share);
                 choices.push(Choice::quantized(tensor, quantizer, share));
             }

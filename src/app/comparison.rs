@@ -29,10 +29,10 @@ pub const MEASURED_ONLY: [(QuantizationScheme, &str); 4] = [
 ];
 
 /// What the comparison of one tensor asks.
-pub fn comparison(rounding: Rounding) -> Questions {
+pub fn comparison(calibration: Calibration, rounding: Rounding) -> Questions {
     let further = MEASURED_ONLY.iter().map(|(scheme, _)| *scheme);
     let schemes = SCHEMES.into_iter().chain(further);
-    let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
+    let quantizer = |scheme| Quantizer { calibration, scheme };
     let questions = Questions::errors(schemes.map(quantizer).collect(), rounding);
     Questions { channels: ChannelQuestion::Worst, ..questions }
 }

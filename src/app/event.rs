@@ -2,7 +2,7 @@
 
 use super::keys::Key;
 use super::meter::Meter;
-use super::outputs::Outputs;
+use super::outputs;
 use super::table::Column;
 use super::{LaidOut, Tab, facts::SCHEMES};
 use crate::checkpoint::CheckpointError;
@@ -37,6 +37,7 @@ pub enum Event {
         calibration: Option<Meter>,
         save: Option<Meter>,
         diff: Option<Meter>,
+        outputs: Option<Meter>,
     },
     /// A worker measured a tensor, or could not.
     Found {
@@ -78,8 +79,8 @@ pub enum Event {
     RecipeWritten(Result<(), NotWritten>),
     RecipeRead(Result<Plan, String>),
     ReportWritten(Result<(), NotWritten>),
-    /// What the layers' outputs lose, or why the captures cannot be used.
-    OutputsMeasured(Result<Outputs, String>),
+    /// What the layers' outputs lose, one after the other.
+    Outputs(outputs::News),
     /// The other checkpoint was compared with, or why it could not be.
     Compared(Result<Vec<Compared>, String>),
 }
@@ -140,6 +141,7 @@ pub enum Effect {
     /// Open files of captures and measure the layers' outputs; replaces such a measuring
     /// under way.
     MeasureOutputs(Vec<PathBuf>),
+    StopOutputs,
     /// To the clipboard.
     Copy(String),
     /// Take the mouse, or leave it to the terminal.

@@ -43,14 +43,20 @@ pub fn calibration_name(calibration: Calibration) -> String {
         Calibration::Mse => "least MSE".to_owned(),
         Calibration::Percentile(percent) => format!("percentile {percent}"),
         Calibration::Clip(share) => format!("clip at {:.1} %", share * 100.0),
-        Calibration::Magnitude(_) => "learned scale".to_owned(),
+        Calibration::Magnitude(magnitude) => format!("magnitude {magnitude}"),
+        Calibration::Learned => "learned scales".to_owned(),
     }
 }
 
-/// The calibration after `calibration` in [`CALIBRATIONS`], the first after the last.
-pub fn next_calibration(calibration: Calibration) -> Calibration {
+/// The calibration after `calibration` in [`CALIBRATIONS`], the first after the last; before
+/// that, where scales were `learned`, those.
+pub fn next_calibration(calibration: Calibration, learned: bool) -> Calibration {
     let at = CALIBRATIONS.iter().position(|&c| c == calibration).map_or(0, |i| i + 1);
-    CALIBRATIONS[at % CALIBRATIONS.len()]
+    match CALIBRATIONS.get(at) {
+        Some(&next) => next,
+        None if learned => Calibration::Learned,
+        None => CALIBRATIONS[0],
+    }
 }
 
 /// What a scheme costs a tensor, or why it cannot have it.

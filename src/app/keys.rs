@@ -298,7 +298,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('D')], A::Diff, "compare with another checkpoint", G::Look),
     bind(C::Main, &[Char('A')], A::Activations, "open recorded activations: what the layers' outputs lose", G::Look),
     bind(C::Main, &[Char('y')], A::Copy, "copy the name", G::Look),
-    bind(C::Main, &[Char('c')], A::Calibrate, "stop calibrating, or calibrate anew", G::Look),
+    bind(C::Main, &[Char('c')], A::Calibrate, "stop calibrating or measuring outputs, or calibrate anew", G::Look),
 
     bind(C::Main, &[Char('M')], A::ToggleMouse, "leave the mouse to the terminal, or take it", G::Program),
     bind(C::Main, &[Char('?')], A::Help, "this help", G::Program).hint("help"),

@@ -120,6 +120,7 @@ struct Paces {
     calibration: Pace,
     save: Pace,
     diff: Pace,
+    outputs: Pace,
 }
 
 #[derive(Debug)]
@@ -145,6 +146,8 @@ pub struct App {
     /// is over.
     measuring: HashMap<TensorId, Quantizer>,
     postponed: bool,
+    /// How far the measuring of the layers' outputs is, while it goes on.
+    pub measuring_outputs: Option<Meter>,
     /// Captures to open at the start.
     pub activations: Vec<PathBuf>,
     /// The columns are not those of the settings any more.
@@ -192,6 +195,7 @@ impl App {
             comparison: ComparisonView::default(),
             measuring: HashMap::new(),
             postponed: false,
+            measuring_outputs: None,
             activations: Vec::new(),
             own_columns: false,
             bar_held: false,

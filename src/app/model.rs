@@ -1,14 +1,17 @@
 //! The checkpoint under study: what is known of its tensors, and the plan made for it.
 
-use super::facts::{Facts, Known, Sqnr};
+use super::facts::{Cost, Facts, Known, Sqnr};
 use super::names;
 use super::outputs::Outputs;
 use crate::activations::OutputError;
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::job::duplicates::{self, Candidates};
-use crate::plan::{History, Obstacle, Plan, Totals, obstacle};
+use crate::plan::{
+    History, InputQuantization, Obstacle, Plan, Totals, observed_input_scales, obstacle,
+};
 use crate::quantization::{
-    Analysis, Calibration, Flag, QuantizationScheme, Quantizer, Questions, Thresholds, Verdict,
+    Analysis, Calibration, ErrorStatistics, Flag, QuantizationScheme, Quantizer, Questions,
+    Thresholds, Verdict,
 };
 use crate::tensor::TensorId;
 use std::collections::{BTreeMap, HashSet};
@@ -132,7 +135,23 @@ impl Model {
 
     /// The quantizer it is marked with, or would be.
     pub fn quantizer_of(&self, id: TensorId) -> Quantizer {
-        self.marks[id.index()].unwrap_or(self.quantizer())
+        self.marks[id.index()].unwrap_or_else(|| self.usual(id, self.scheme))
+    }
+
+    /// The quantizer of a scheme where nothing else is chosen for the tensor: by what training
+    /// with fake quantization learned where the scheme can take that over, else by min-max.
+    pub fn usual(&self, id: TensorId, scheme: QuantizationScheme) -> Quantizer {
+        self.checkpoint.settled(id, Quantizer { scheme, ..self.quantizer() })
+    }
+
+    /// What that makes of the tensor; `None` while it is not measured.
+    pub fn cost(&self, id: TensorId, scheme: QuantizationScheme) -> Option<&Cost> {
+        self.known(id).facts()?.cost_of(self.usual(id, scheme))
+    }
+
+    /// The error of that.
+    pub fn error(&self, id: TensorId, scheme: QuantizationScheme) -> Option<&ErrorStatistics> {
+        self.cost(id, scheme)?.error()
     }
 
     /// Whether it is to be measured and is not yet.
@@ -177,6 +196,19 @@ impl Model {
     /// What the layer's output loses by its scheme.
     pub fn output(&self, id: TensorId) -> Option<&OutputError> {
         self.outputs.as_ref()?.error(id, self.quantizer_of(id))
+    }
+
+    /// The scales of the layers' inputs: those the plan has, which a recipe may have brought,
+    /// then those of the captures that were opened, or else what observers in the checkpoint
+    /// found.
+    pub fn input_scales(&self) -> BTreeMap<TensorId, f32> {
+        let captured = self.outputs.as_ref().map(Outputs::input_scales);
+        let observed = || observed_input_scales(&self.checkpoint).unwrap_or_default();
+        let mut scales = captured.unwrap_or_else(observed);
+        if let InputQuantization::Static(own) = &self.plan.inputs {
+            scales.extend(own);
+        }
+        scales
     }
 
     pub fn plan(&self) -> &Plan {
@@ -330,22 +362,15 @@ impl Model {
         true
     }
 
-    /// That of tensors that are not marked, and of new marks.
+    /// That of tensors that are not marked, and of new marks, before it is settled for one.
     pub fn quantizer(&self) -> Quantizer {
-        Quantizer { calibration: Calibration::MinMax, scheme: self.scheme }
+        Quantizer { calibration: self.checkpoint.usual_calibration(), scheme: self.scheme }
     }
 
-    /// That of a new mark: by the scale that training with fake quantization learned, where
-    /// there is one.
+    /// That of a new mark.
     fn new_mark(&self) -> impl Fn(TensorId) -> Quantizer + use<> {
         let (checkpoint, quantizer) = (self.checkpoint.clone(), self.quantizer());
-        let savable = checkpoint.format() != Format::Gguf;
-        move |id| {
-            let learned = checkpoint.learned(id).filter(|_| savable);
-            let clip = learned.and_then(|learned| learned.int8_clip());
-            let calibration = clip.map_or(quantizer.calibration, Calibration::Magnitude);
-            Quantizer { calibration, ..quantizer }
-        }
+        move |id| checkpoint.settled(id, quantizer)
     }
 
     pub fn mark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
@@ -390,16 +415,22 @@ impl Model {
         })
     }
 
-    /// Gives the marked ones among `ids` the scheme.
+    /// Gives the marked ones among `ids` the scheme. A calibration that is the usual one of the
+    /// scheme before is that of the new one then: learned scales fit only some.
     pub fn set_scheme(
         &mut self,
         ids: impl IntoIterator<Item = TensorId>,
         scheme: QuantizationScheme,
     ) -> bool {
+        let checkpoint = self.checkpoint.clone();
+        let calibration = checkpoint.usual_calibration();
         self.change(|plan| {
             for id in ids {
-                if let Some(quantizer) = plan.get(id) {
-                    plan.mark(id, Quantizer { scheme, ..quantizer });
+                let Some(before) = plan.get(id) else { continue };
+                let usual = |scheme| checkpoint.settled(id, Quantizer { calibration, scheme });
+                match before == usual(before.scheme) {
+                    true => plan.mark(id, usual(scheme)),
+                    false => plan.mark(id, Quantizer { scheme, ..before }),
                 }
             }
         })
@@ -425,10 +456,12 @@ impl Model {
         ids: impl IntoIterator<Item = TensorId>,
         calibration: Calibration,
     ) -> bool {
+        let checkpoint = self.checkpoint.clone();
         self.change(|plan| {
             for id in ids {
                 if let Some(quantizer) = plan.get(id) {
-                    plan.mark(id, Quantizer { calibration, ..quantizer });
+                    let quantizer = Quantizer { calibration, ..quantizer };
+                    plan.mark(id, checkpoint.settled(id, quantizer));
                 }
             }
         })
@@ -448,7 +481,9 @@ impl Model {
             let Some(quantizer) = self.plan.get(id) else { continue };
             let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) else { continue };
             let known = facts.cost_of(quantizer).is_some();
-            if known || quantizer.calibration == Calibration::MinMax {
+            let usual = [Calibration::MinMax, Calibration::Learned];
+            if known || usual.contains(&quantizer.calibration) {
+                // The calibration of all tensors tells.
                 continue;
             }
             let one_scale = quantizer.scheme.groups(&self.checkpoint.tensor(id).shape).count() == 1;
@@ -500,6 +535,6 @@ impl Model {
 fn first_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
     match checkpoint.format() {
         Format::Gguf => QuantizationScheme::per_block(32),
-        _ => QuantizationScheme::PER_TENSOR,
+        _ => checkpoint.usual_scheme(),
     }
 }

@@ -5,14 +5,26 @@ use crate::activations::{OutputError, Way};
 use crate::job::output::Found;
 use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+
+/// What comes of opening captures and measuring, in its order.
+#[derive(Debug)]
+pub enum News {
+    /// They are opened, and nothing is measured yet.
+    Opened(Outputs),
+    Found(TensorId, Result<Found, String>),
+    /// All is found; or why the captures cannot be used, or the measuring could not go on.
+    Ended(Result<(), String>),
+}
 
 /// Everything that was found out.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
     /// What was opened.
     pub files: Vec<PathBuf>,
+    /// The weights whose layers were recorded.
+    pub recorded: BTreeSet<TensorId>,
     pub found: BTreeMap<TensorId, Result<Found, String>>,
     /// Names in the files that are of no layer of this model, with the first.
     pub unmatched: (usize, String),
@@ -22,6 +34,21 @@ impl Outputs {
     /// What a layer's output loses by a quantizer.
     pub fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
         self.found.get(&id)?.as_ref().ok()?.error(quantizer)
+    }
+
+    /// Whether a layer was recorded and is not measured.
+    pub fn is_waiting(&self, id: TensorId) -> bool {
+        self.recorded.contains(&id) && !self.found.contains_key(&id)
+    }
+
+    /// The calibrated scale of a layer's inputs.
+    pub fn input_scale(&self, id: TensorId) -> Option<f32> {
+        self.found.get(&id)?.as_ref().ok()?.input_scale
+    }
+
+    /// The calibrated scales of the layers' inputs, as far as they are known.
+    pub fn input_scales(&self) -> BTreeMap<TensorId, f32> {
+        self.found.keys().filter_map(|&id| Some((id, self.input_scale(id)?))).collect()
     }
 
     /// Why a layer has no figures though it was recorded.

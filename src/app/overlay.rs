@@ -102,7 +102,12 @@ impl GoTo {
         let mut scored: Vec<(u32, TensorId)> =
             model.checkpoint.ids().filter_map(|id| Some((matcher.score(model, id)?, id))).collect();
         self.count = scored.len();
-        let best = |(score, id): &(u32, TensorId)| (std::cmp::Reverse(*score), *id);
+        // A whole name comes before those that go on after it.
+        let typed = self.input.value().trim();
+        let best = |(score, id): &(u32, TensorId)| {
+            let longer = model.checkpoint.tensor(*id).name != typed;
+            (longer, std::cmp::Reverse(*score), *id)
+        };
         if scored.len() > Self::NAMES {
             scored.select_nth_unstable_by_key(Self::NAMES, best);
             scored.truncate(Self::NAMES);

@@ -1,8 +1,7 @@
 //! What is known now, as a report.
 
-use super::App;
 use super::facts::{self, Facts};
-use crate::quantization::{Calibration, Quantizer};
+use super::{App, Model};
 use crate::report::{Cost, Histogram, Report, Row};
 use crate::tensor::TensorId;
 
@@ -15,6 +14,7 @@ impl App {
             quantizer: model.quantizer(),
             rounding: model.plan().rounding,
             thresholds: model.thresholds,
+            has_outputs: model.outputs.is_some(),
             rows: self.table.ranked().map(|id| self.reported(id)).collect(),
         }
     }
@@ -23,6 +23,7 @@ impl App {
         let model = &self.model;
         let quantizer = model.quantizer_of(tensor);
         let facts = model.known(tensor).facts();
+        let outputs = model.outputs.as_ref();
         Row {
             tensor,
             reason: model.obstacle(tensor).map(|obstacle| obstacle.to_string()),
@@ -30,17 +31,18 @@ impl App {
             quantizer,
             statistics: facts.map(|facts| facts.statistics),
             flags: facts.map(|facts| facts.flags.clone()).unwrap_or_default(),
-            costs: facts.map(|facts| costs(facts, quantizer)).unwrap_or_default(),
+            costs: facts.map(|facts| costs(model, facts, tensor)).unwrap_or_default(),
             histogram: facts.and_then(histogram),
+            unmeasured: outputs.and_then(|outputs| outputs.failure(tensor)).map(str::to_owned),
+            input_scale: outputs.and_then(|outputs| outputs.input_scale(tensor)),
         }
     }
 }
 
-/// Of every scheme by min-max, and of the mark's own quantizer.
-fn costs(facts: &Facts, own: Quantizer) -> Vec<Cost> {
-    let min_max = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
-    let usual = facts::SCHEMES.into_iter().map(min_max);
-    let all = usual.chain(std::iter::once(own));
+/// Of every scheme as it is usual, and of the mark's own quantizer.
+fn costs(model: &Model, facts: &Facts, tensor: TensorId) -> Vec<Cost> {
+    let usual = facts::SCHEMES.into_iter().map(|scheme| model.usual(tensor, scheme));
+    let all = usual.chain(std::iter::once(model.quantizer_of(tensor)));
     let mut costs: Vec<Cost> = Vec::new();
     for quantizer in all {
         if let Some(facts::Cost::Error { error, noise_share, scales, largest_scale }) =
@@ -53,6 +55,11 @@ fn costs(facts: &Facts, own: Quantizer) -> Vec<Cost> {
                 noise_share: *noise_share,
                 scales: *scales,
                 largest_scale: *largest_scale,
+                output: model
+                    .outputs
+                    .as_ref()
+                    .and_then(|all| all.error(tensor, quantizer))
+                    .copied(),
             });
         }
     }

@@ -8,6 +8,7 @@ use super::names;
 use super::pager::{Line, Pager};
 use crate::checkpoint::{Checkpoint, Content, Format};
 use crate::export::{OutputFormat, Receipt, Request, Task};
+use crate::plan::{InputQuantization, Plan};
 use crate::quantization::ErrorStatistics;
 use crate::tensor::{FloatType, TensorId};
 use std::collections::HashMap;
@@ -18,8 +19,20 @@ use tui_input::Input;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SaveKind {
     Quantize(OutputFormat),
+    /// As [`OutputFormat::Int8`], the layers' inputs by calibrated scales.
+    Static,
     /// `None`: each tensor in the type it had before.
     Dequantize(Option<FloatType>),
+}
+
+/// Everything that marks can be written as. `model`: whether scales of inputs are known.
+fn kinds(model: &Model) -> Vec<SaveKind> {
+    let known = !model.input_scales().is_empty();
+    let kinds = OutputFormat::ALL.into_iter().flat_map(|format| {
+        let also = (format == OutputFormat::Int8 && known).then_some(SaveKind::Static);
+        std::iter::once(SaveKind::Quantize(format)).chain(also)
+    });
+    kinds.collect()
 }
 
 const FLOATS: [Option<FloatType>; 4] =
@@ -60,19 +73,21 @@ impl SaveDialog {
 
     pub fn title(&self) -> &'static str {
         match self.kind {
-            SaveKind::Quantize(_) => "Save the quantized model",
+            SaveKind::Quantize(_) | SaveKind::Static => "Save the quantized model",
             SaveKind::Dequantize(_) => "Write the float model back",
         }
     }
 
-    pub fn choices(&self) -> Vec<Choice> {
+    pub fn choices(&self, model: &Model) -> Vec<Choice> {
         match self.kind {
-            SaveKind::Quantize(chosen) => OutputFormat::ALL
+            SaveKind::Quantize(_) | SaveKind::Static => kinds(model)
                 .into_iter()
-                .map(|format| Choice {
-                    name: format.name().to_owned(),
-                    summary: format.summary(),
-                    chosen: format == chosen,
+                .map(|kind| {
+                    let (name, summary) = match kind {
+                        SaveKind::Quantize(format) => (format.name(), format.summary()),
+                        _ => ("int8 static", "the same, activations by one calibrated scale each"),
+                    };
+                    Choice { name: name.to_owned(), summary, chosen: kind == self.kind }
                 })
                 .collect(),
             SaveKind::Dequantize(chosen) => FLOATS
@@ -94,11 +109,12 @@ impl SaveDialog {
 
     /// Chooses the next format or type, or the one before. A path that was not touched
     /// follows.
-    pub fn step(&mut self, forward: bool, checkpoint: &Checkpoint) {
+    pub fn step(&mut self, forward: bool, model: &Model) {
+        let checkpoint = &model.checkpoint;
         let untouched = self.path.value() == default_path(self.kind, checkpoint);
         self.kind = match self.kind {
-            SaveKind::Quantize(format) => {
-                SaveKind::Quantize(neighbour(&OutputFormat::ALL, format, forward))
+            kind @ (SaveKind::Quantize(_) | SaveKind::Static) => {
+                neighbour(&kinds(model), kind, forward)
             }
             SaveKind::Dequantize(to) => SaveKind::Dequantize(neighbour(&FLOATS, to, forward)),
         };
@@ -109,10 +125,40 @@ impl SaveDialog {
 
     pub fn request(&self, model: &Model, force: bool) -> Request {
         let task = match self.kind {
-            SaveKind::Quantize(format) => Task::Quantize { plan: model.plan().clone(), format },
+            SaveKind::Quantize(format) => Task::Quantize { plan: self.plan(model), format },
+            SaveKind::Static => {
+                Task::Quantize { plan: self.plan(model), format: OutputFormat::Int8 }
+            }
             SaveKind::Dequantize(to) => Task::Dequantize { to },
         };
         Request { task, out: PathBuf::from(self.path.value().trim()), force }
+    }
+
+    /// The marks as they will be written: for static quantization those of the layers whose
+    /// inputs have a scale, which a plan for another format says nothing of.
+    fn plan(&self, model: &Model) -> Plan {
+        let mut plan = model.plan().clone();
+        match self.kind {
+            SaveKind::Static => {
+                let mut scales = model.input_scales();
+                self.left_out(model).into_iter().for_each(|id| plan.unmark(id));
+                scales.retain(|&id, _| plan.is_marked(id));
+                plan.inputs = InputQuantization::Static(scales);
+            }
+            SaveKind::Quantize(OutputFormat::Int8) => plan.inputs = InputQuantization::Dynamic,
+            _ => {}
+        }
+        plan
+    }
+
+    /// Marks that stay floats, for the scale of their layers' inputs is not known.
+    fn left_out(&self, model: &Model) -> Vec<TensorId> {
+        if self.kind != SaveKind::Static {
+            return Vec::new();
+        }
+        let scales = model.input_scales();
+        let marked = model.plan().iter().map(|(id, _)| id);
+        marked.filter(|id| !scales.contains_key(id)).collect()
     }
 
     /// What will be written and how big.
@@ -122,11 +168,17 @@ impl SaveDialog {
             SaveKind::Quantize(OutputFormat::FakeQuantized) => {
                 (model.plan().len(), "rounded to int8 and back")
             }
-            SaveKind::Quantize(_) => (model.plan().len(), "quantized"),
+            SaveKind::Quantize(_) | SaveKind::Static => (self.plan(model).len(), "quantized"),
             SaveKind::Dequantize(_) => {
                 let quantized = checkpoint.ids().filter(|&id| checkpoint.layout(id).is_some());
                 (quantized.count(), "turned back into floats")
             }
+        };
+        let own = match &model.plan().inputs {
+            InputQuantization::Static(own) if self.kind == SaveKind::Static => {
+                own.keys().filter(|&&id| model.is_marked(id)).count()
+            }
+            _ => 0,
         };
         let rest = checkpoint.tensors().len() - changed;
         let mut lines = vec![format!(
@@ -134,6 +186,10 @@ impl SaveDialog {
             counted(changed, "tensor"),
             counted(rest, "tensor")
         )];
+        if own > 0 {
+            let scales = counted(own, "scale");
+            lines.push(format!("{scales} of inputs as the plan has them, not calibrated anew"));
+        }
         if let Some(Ok(laid)) = &self.laid_out {
             let before = model.totals().before;
             lines.push(format!(
@@ -152,6 +208,20 @@ impl SaveDialog {
         let mut warnings: Vec<String> = laid_out.collect();
         if let SaveKind::Dequantize(_) = self.kind {
             return warnings;
+        }
+        let left_out = self.left_out(model);
+        if let Some(&first) = left_out.first() {
+            let name = &model.checkpoint.tensor(first).name;
+            let outputs = model.outputs.as_ref();
+            let why = match outputs.map(|all| (all.is_waiting(first), all.failure(first))) {
+                Some((true, _)) => "is not calibrated yet",
+                Some((_, Some(_))) => "could not be read",
+                _ => "was not recorded",
+            };
+            warnings.push(match left_out.len() {
+                1 => format!("{name} stays as it is: what reaches it {why}"),
+                n => format!("{n} marks stay as they are, such as {name}: what reaches it {why}"),
+            });
         }
         let overruled: Vec<TensorId> =
             model.plan().iter().map(|(id, _)| id).filter(|&id| !model.quantizable(id)).collect();
@@ -196,6 +266,7 @@ fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
         SaveKind::Quantize(format) if format.is_directory() => (format.name().to_owned(), None),
         SaveKind::Quantize(OutputFormat::Gguf) => ("Q8_0".to_owned(), OutputFormat::Gguf.ending()),
         SaveKind::Quantize(format) => ("int8".to_owned(), format.ending()),
+        SaveKind::Static => ("int8-static".to_owned(), None),
         SaveKind::Dequantize(None) => ("float".to_owned(), Some("safetensors")),
         SaveKind::Dequantize(Some(to)) => (to.dtype().name().to_lowercase(), Some("safetensors")),
     };

@@ -124,7 +124,7 @@ pub fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         Line::Blank,
         Line::Heading("Output error, where activations are opened".to_owned()),
         Line::text(
-            "‖Wx−Ŵx̂‖² / ‖Wx‖² in dB over the recorded inputs x, the lower the better: in the table with the weights quantized, in the detail also with the inputs quantized as they come (dynamic) and by one calibrated scale (static). ~ is the diagonal approximation, from mean squares per feature.",
+            "‖Wx−Ŵx̂‖² / ‖Wx‖² in dB over the recorded inputs x, the lower the better: in the table with the weights quantized, in the detail also with the inputs quantized as they come (dynamic) and by one calibrated scale (static). ~ is the diagonal approximation, from mean squares per feature. A module shows the worst of its layers: ≤−38.0 dB, none is above that. Errors of the weights judge int8 alone; these judge what the recorded inputs make of it.",
         ),
         Line::Blank,
         Line::Heading("Marks".to_owned()),
@@ -153,7 +153,10 @@ pub fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         Line::field("*.glob.*", "over the whole name; * crosses dots"),
         Line::field("re:regex", "a regular expression in the name"),
         Line::field("dtype:bf16", "the type, or the layout of what is stored quantized"),
-        Line::field("size>10M", "bytes; also params, sqnr and absmax, with < <= > >= ="),
+        Line::field(
+            "size>10M",
+            "bytes; also params, sqnr, output (output>-30) and absmax, with < <= > >= =",
+        ),
         Line::field("!", "before any of them: not"),
     ]);
     lines.extend(State::ALL.iter().map(state));

@@ -33,14 +33,17 @@ pub use discover::{Index, has_extension, has_model};
 pub use error::{CheckpointError, Problem, Result};
 pub use format::Format;
 pub use layout::Layout;
-pub use observers::Learned;
+pub use observers::{Extent, Unplaced, Watched};
 pub use reader::Reader;
 pub use source::Source;
 pub use view::View;
 
-use crate::quantization::{Dequantize, kernels};
+use crate::quantization::{
+    Calibration, Dequantize, Learned, NotTaken, QuantizationScheme, Quantizer, kernels,
+};
 use crate::tensor::{DType, FloatType, Name, Shape, TensorId, TensorInfo};
 use foldhash::{HashMap, HashMapExt, HashSet};
+use observers::Observers;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -152,7 +155,7 @@ pub struct Checkpoint {
     stored: Vec<Stored>,
     tensors: Vec<TensorInfo>,
     contents: Vec<Content>,
-    learned: HashMap<TensorId, Learned>,
+    observers: Observers,
 }
 
 impl Checkpoint {
@@ -222,7 +225,6 @@ impl Checkpoint {
                 .filter_map(|(values, q)| q.found(StoredId(values), stored.get(values as usize)?)),
         );
         let (tensors, contents) = logical_tensors(recognised, &stored);
-        let learned = HashMap::new();
         let mut checkpoint = Checkpoint {
             path,
             format,
@@ -232,9 +234,9 @@ impl Checkpoint {
             stored,
             tensors,
             contents,
-            learned,
+            observers: Observers::default(),
         };
-        checkpoint.learned = observers::learned(&checkpoint);
+        checkpoint.observers = observers::read(&checkpoint);
         Ok(checkpoint)
     }
 
@@ -308,12 +310,55 @@ impl Checkpoint {
 
     /// What training with fake quantization left beside a weight.
     pub fn learned(&self, id: TensorId) -> Option<&Learned> {
-        self.learned.get(&id)
+        self.observers.learned.get(&id)
     }
 
     /// Whether any weight was trained with fake quantization.
     pub fn has_learned(&self) -> bool {
-        !self.learned.is_empty()
+        !self.observers.learned.is_empty()
+    }
+
+    /// What observers saw of the activations of a weight's layer.
+    pub fn watched(&self, id: TensorId) -> Option<&Watched> {
+        self.observers.watched.get(&id)
+    }
+
+    /// Observers of activations whose layer is not known, in the order of their names.
+    pub fn unplaced(&self) -> &[Unplaced] {
+        &self.observers.unplaced
+    }
+
+    /// Whether observers of a training or a calibration lie beside the network.
+    pub fn has_observers(&self) -> bool {
+        let Observers { learned, watched, unplaced } = &self.observers;
+        !(learned.is_empty() && watched.is_empty() && unplaced.is_empty())
+    }
+
+    /// The calibration where none is asked for: the scales that were learned, where any weight
+    /// has such.
+    pub fn usual_calibration(&self) -> Calibration {
+        // Blocks of Q8_0 have no room for them.
+        match self.has_learned() && self.format != Format::Gguf {
+            true => Calibration::Learned,
+            false => Calibration::MinMax,
+        }
+    }
+
+    /// The scheme where none is asked for: per channel where a scale of each was learned, which
+    /// one scale for all cannot take over, else per tensor.
+    pub fn usual_scheme(&self) -> QuantizationScheme {
+        let (one, each) = (QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL);
+        let only_each = |learned: &Learned| {
+            learned.fits(one) == Err(NotTaken::OneScale) && learned.fits(each).is_ok()
+        };
+        let any = self.observers.learned.values().any(only_each);
+        if any && self.format != Format::Gguf { each } else { one }
+    }
+
+    /// A quantizer as it is for this tensor: [`Calibration::Learned`] only where scales were
+    /// learned that its scheme can take over.
+    pub fn settled(&self, id: TensorId, quantizer: Quantizer) -> Quantizer {
+        quantizer.settled(self.learned(id))
     }
 
     /// The tensor of that name.

@@ -9,7 +9,7 @@ use crate::demo;
 use crate::job::output::{self, Found, Request};
 use crate::plan::quantizable;
 use crate::quantization::{Calibration, Quantizer, Rounding};
-use crate::report::document::Tensor;
+use crate::report::document::{OutputFigures, Tensor};
 use crate::tensor::TensorId;
 use crate::text::names;
 use clap::Args;
@@ -32,9 +32,18 @@ pub struct ActivationArgs {
         long,
         value_name = "min-max|percentile:P|mse|clip:S",
         default_value_t = Calibration::MinMax,
+        value_parser = input_calibration,
         requires = "activations"
     )]
     pub activation_calibration: Calibration,
+}
+
+/// A calibration of inputs: what training learned of them is not among the captures.
+fn input_calibration(text: &str) -> Result<Calibration, String> {
+    match text.parse::<Calibration>()? {
+        Calibration::Learned => Err("recorded inputs have no learned scales".to_owned()),
+        calibration => Ok(calibration),
+    }
 }
 
 /// How activations are quantized, in the Burn Book's words.
@@ -81,7 +90,8 @@ impl ActivationArgs {
         while let Some((id, result)) = watch.next()? {
             found.insert(id, result);
         }
-        Ok(Outputs { activations: activations.clone(), tensors, found })
+        let (checkpoint, activations) = (checkpoint.clone(), activations.clone());
+        Ok(Outputs { checkpoint, activations, tensors, found })
     }
 }
 
@@ -98,17 +108,13 @@ impl Outputs {
 
 /// What is known of the layers' outputs.
 pub struct Outputs {
+    checkpoint: Arc<Checkpoint>,
     activations: Arc<Activations>,
     tensors: Vec<TensorId>,
     found: HashMap<TensorId, Result<Found, ActivationsError>>,
 }
 
 impl Outputs {
-    /// What the layer's output loses by a quantizer.
-    fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
-        self.found.get(&id)?.as_ref().ok()?.error(quantizer)
-    }
-
     /// ‖Wx − Ŵx̂‖² / ‖Wx‖².
     pub fn ratio(&self, id: TensorId, quantizer: Quantizer, way: Way) -> Option<f64> {
         self.error(id, quantizer)?.ratio(way)
@@ -191,37 +197,32 @@ impl Outputs {
 
     /// For a document, what is known of one layer; `None` if it was not recorded.
     pub fn figures(&self, id: TensorId, quantizer: Quantizer) -> Option<OutputFigures> {
-        let found = self.found.get(&id)?;
-        let (reason, found) = match found {
-            Ok(found) => (None, Some(found)),
-            Err(error) => (Some(error.to_string()), None),
-        };
-        let error = found.and_then(|found| found.error(quantizer));
-        let way = |way| {
-            let relative = error.and_then(|error| error.ratio(way));
-            WayFigures { relative, db: error.and_then(|error| error.db(way)) }
-        };
-        Some(OutputFigures {
-            basis: error.map(|error| basis_name(error.basis)),
-            reason,
-            input_scale: found.and_then(|found| found.input_scale),
-            weights: way(Way::Weights),
-            dynamic: way(Way::Dynamic),
-            r#static: way(Way::Static),
-        })
+        let found = self.found.get(&id)?.as_ref();
+        let reason = found.err().map(|error| error.to_string());
+        let scale = found.ok().and_then(|found| found.input_scale);
+        Some(OutputFigures::of(self.error(id, quantizer), scale, reason))
+    }
+
+    /// What the layer's output loses by a quantizer.
+    pub fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
+        let settled = self.checkpoint.settled(id, quantizer);
+        self.found.get(&id)?.as_ref().ok()?.error(settled)
+    }
+
+    /// Why a layer has no figures though it was recorded.
+    pub fn failure(&self, id: TensorId) -> Option<String> {
+        Some(self.found.get(&id)?.as_ref().err()?.to_string())
+    }
+
+    /// The calibrated scale of a layer's inputs.
+    pub fn input_scale(&self, id: TensorId) -> Option<f32> {
+        self.found.get(&id)?.as_ref().ok()?.input_scale
     }
 
     /// Three cells of a table: what the layer's output loses each way.
     pub fn cells(&self, id: TensorId, quantizer: Quantizer) -> [String; 3] {
         let error = self.error(id, quantizer);
         Way::ALL.map(|way| error.and_then(|error| error.shown(way)).unwrap_or_default())
-    }
-}
-
-fn basis_name(basis: Basis) -> &'static str {
-    match basis {
-        Basis::Inputs => "inputs",
-        Basis::Diagonal => "diagonal",
     }
 }
 
@@ -243,24 +244,6 @@ pub struct WithOutput<'a> {
     #[serde(flatten)]
     pub tensor: Tensor<'a>,
     pub output: Option<OutputFigures>,
-}
-
-/// What the output of a layer loses, in a document.
-#[derive(Serialize)]
-pub struct OutputFigures {
-    basis: Option<&'static str>,
-    /// Why it has no figures.
-    reason: Option<String>,
-    input_scale: Option<f32>,
-    weights: WayFigures,
-    dynamic: WayFigures,
-    r#static: WayFigures,
-}
-
-#[derive(Serialize)]
-struct WayFigures {
-    relative: Option<f64>,
-    db: Option<f64>,
 }
 
 /// What a table is ordered by.

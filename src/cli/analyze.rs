@@ -4,7 +4,7 @@ use super::activations::{ActivationArgs, Outputs, SORTS, SortBy, WithOutput};
 use super::calibrate::scale_of;
 use super::duplicates::Duplicates;
 use super::error::Error;
-use super::listing::{Row, Tally};
+use super::listing::{Row, Tally, print_unplaced};
 use super::options::{
     CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
     WorkArgs, choice,
@@ -38,7 +38,7 @@ pub struct Analyze {
     scheme: SchemeArgs,
     /// Several schemes side by side, the first of them ranked by: any of per-tensor,
     /// per-channel, per-block:N, also with /int4 or /fp8 after them
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with_all = ["scheme", "activations"])]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "scheme")]
     schemes: Vec<QuantizationScheme>,
     #[command(flatten)]
     calibration: CalibrationArgs,
@@ -88,7 +88,7 @@ impl Analyze {
         let scan = Scan::start(
             &checkpoint,
             tensors,
-            self.questions(),
+            self.questions(&checkpoint),
             "measuring",
             &self.work,
             self.cache.cache(),
@@ -100,7 +100,8 @@ impl Analyze {
         let outputs = match &activations {
             Some(activations) => {
                 let ids = measured.iter().map(|m| m.id).collect();
-                let (quantizers, rounding) = (vec![self.quantizer()], self.rounding.rounding);
+                let quantizers = self.questions(&checkpoint).quantizers;
+                let rounding = self.rounding.rounding;
                 let args = &self.activations;
                 Some(args.measure(
                     &checkpoint,
@@ -116,7 +117,7 @@ impl Analyze {
         if let Some(outputs) = &outputs {
             let by = self.sort.unwrap_or(SortBy::Output(Way::Weights));
             if let SortBy::Output(way) = by {
-                let rank = |m: &Measured| outputs.rank(m.id, self.quantizer(), way);
+                let rank = |m: &Measured| outputs.rank(m.id, self.quantizer(&checkpoint), way);
                 measured.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
             }
         }
@@ -129,6 +130,7 @@ impl Analyze {
                 schemes: &self.schemes,
                 measured: &measured,
                 duplicates: &duplicates,
+                outputs: outputs.as_ref(),
             };
             return match self.output.json {
                 true => side_by_side.document(),
@@ -142,16 +144,23 @@ impl Analyze {
         }
     }
 
-    fn quantizer(&self) -> Quantizer {
-        self.calibration.quantizer(self.scheme.scheme)
+    /// That which the table is ordered by.
+    fn first_scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
+        let first = self.schemes.first().copied();
+        first.unwrap_or_else(|| self.scheme.scheme(checkpoint))
     }
 
-    fn questions(&self) -> Questions {
+    fn quantizer(&self, checkpoint: &Checkpoint) -> Quantizer {
+        self.calibration.quantizer(checkpoint, self.first_scheme(checkpoint))
+    }
+
+    fn questions(&self, checkpoint: &Checkpoint) -> Questions {
         let schemes = match self.schemes.is_empty() {
-            true => &[self.scheme.scheme][..],
+            true => &[self.first_scheme(checkpoint)][..],
             false => &self.schemes,
         };
-        let quantizers = schemes.iter().map(|&scheme| self.calibration.quantizer(scheme));
+        let quantizers =
+            schemes.iter().map(|&scheme| self.calibration.quantizer(checkpoint, scheme));
         let channels = match schemes.len() {
             1 => ChannelQuestion::Nothing,
             _ => ChannelQuestion::Worst,
@@ -166,14 +175,15 @@ impl Analyze {
 
     fn document(&self, selection: &Selection, shown: &Shown) -> Result<(), Error> {
         let Shown { checkpoint, measured, outputs, duplicates } = shown;
-        let scheme = self.scheme.scheme;
+        let scheme = self.first_scheme(checkpoint);
         // A list of scales can be as long as a thirty-second of the model, so it is not
         // kept while everything is measured and ranked, but found again row by row.
         let mut lists = match scheme {
             QuantizationScheme::PerTensor(..) => None,
             _ => {
                 let order = measured.iter().map(|m| m.id).collect();
-                let questions = Questions { errors: false, keep_scales: true, ..self.questions() };
+                let questions =
+                    Questions { errors: false, keep_scales: true, ..self.questions(checkpoint) };
                 Some(Scan::start(checkpoint, order, questions, "writing", &self.work, None)?)
             }
         };
@@ -195,7 +205,7 @@ impl Analyze {
             let tensor = row.analyzed(scale, duplicate);
             match outputs {
                 Some(outputs) => {
-                    let output = outputs.figures(*id, self.quantizer());
+                    let output = outputs.figures(*id, self.quantizer(checkpoint));
                     document.tensor(&WithOutput { tensor, output })?;
                 }
                 None => document.tensor(&tensor)?,
@@ -213,7 +223,8 @@ impl Analyze {
 
     fn table(&self, selection: &Selection, shown: &Shown, words: &Thresholds) -> Result<(), Error> {
         let Shown { checkpoint, measured, outputs, duplicates } = shown;
-        let mut tally = Tally::new(self.scheme.scheme);
+        let scheme = self.first_scheme(checkpoint);
+        let mut tally = Tally::new(scheme);
         let mut columns = vec![
             ("tensor", Kind::Name),
             ("dtype", Kind::OptionalLeft),
@@ -237,7 +248,7 @@ impl Analyze {
             ("quantizable", Kind::Note),
         ]);
         let mut table = Table::new(&columns);
-        let levels = self.scheme.scheme.quantization_type().levels();
+        let levels = scheme.quantization_type().levels();
         for Measured { id, found, .. } in *measured {
             let mut row = Row::new(checkpoint, selection, *id, found.as_ref());
             tally.add(&mut row);
@@ -250,7 +261,10 @@ impl Analyze {
             table.cell(sqnr.map(figures::decibels).unwrap_or_default());
             table.cell(sqnr.map_or("", |db| words.verdict(db).word()));
             if let Some(outputs) = outputs {
-                outputs.cells(*id, self.quantizer()).iter().for_each(|cell| table.cell(cell));
+                outputs
+                    .cells(*id, self.quantizer(checkpoint))
+                    .iter()
+                    .for_each(|cell| table.cell(cell));
             }
             match error {
                 Some(error) => {
@@ -266,6 +280,7 @@ impl Analyze {
         let mut out = output();
         table.print(&mut out, width())?;
         tally.print(&mut out)?;
+        print_unplaced(checkpoint, &mut out)?;
         match outputs {
             None => {
                 writeln!(out, "The figures are errors of the weights, not of the model's output.")?;
@@ -288,8 +303,8 @@ pub fn note(row: &Row, duplicates: &Duplicates, checkpoint: &Checkpoint, id: Ten
             let _ = write!(note, "; {flag}");
         }
     }
-    if let Some(learned) = checkpoint.learned(id) {
-        let _ = write!(note, "; {learned}");
+    if let Some(trained) = row.trained() {
+        let _ = write!(note, "; {trained}");
     }
     if let Some(first) = duplicates.of(checkpoint, id) {
         let _ = write!(note, "; the same bytes as {}", names::visible(first));

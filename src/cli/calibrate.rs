@@ -39,9 +39,9 @@ impl Calibrate {
     pub fn run(self) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
-        let scheme = self.scheme.scheme;
+        let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
-        let quantizers = vec![self.calibration.quantizer(scheme)];
+        let quantizers = vec![self.calibration.quantizer(&checkpoint, scheme)];
         let questions = Questions {
             keep_scales: self.output.json,
             ..Questions::scales(quantizers, self.rounding.rounding)

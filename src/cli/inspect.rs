@@ -1,7 +1,7 @@
 //! `inspect`: every tensor from the headers alone.
 
 use super::error::Error;
-use super::listing::{Row, Tally};
+use super::listing::{Row, Tally, print_unplaced};
 use super::options::{ModelArgs, OutputArgs, SchemeArgs, SelectionArgs};
 use super::output::{output, width};
 use super::table::{Kind, Part, Table};
@@ -35,7 +35,7 @@ impl Inspect {
         // Given back with the process: piece by piece it takes longer.
         let checkpoint = ManuallyDrop::new(self.model.open()?);
         let selection = self.selection.selection();
-        let scheme = self.scheme.scheme;
+        let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
         let row = |id| Row::new(&checkpoint, &selection, id, None);
         let mut tally = Tally::new(scheme);
@@ -75,6 +75,7 @@ impl Inspect {
         }
         table.print(&mut out, width())?;
         tally.print(&mut out)?;
+        print_unplaced(&checkpoint, &mut out)?;
         out.flush()?;
         tally.conclude()
     }

@@ -5,7 +5,9 @@ use super::scan::Found;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::ExportError;
 use crate::plan::{Selection, obstacle};
-use crate::quantization::{Analysis, NotQuantizable, QuantizationScheme, Quantized, flags};
+use crate::quantization::{
+    Analysis, Calibration, NotQuantizable, QuantizationScheme, Quantized, Quantizer, flags,
+};
 use crate::report::document::{Scale, Tensor, Totals};
 use crate::tensor::{TensorId, TensorInfo};
 use crate::text::{figures, names};
@@ -14,6 +16,8 @@ use std::io::{self, Write};
 
 /// One tensor and what was found out about it.
 pub struct Row<'a> {
+    checkpoint: &'a Checkpoint,
+    id: TensorId,
     pub tensor: &'a TensorInfo,
     /// Why it is not quantized by default; `None` if it is.
     pub reason: Option<String>,
@@ -39,7 +43,8 @@ impl<'a> Row<'a> {
     ) -> Row<'a> {
         let tensor = checkpoint.tensor(id);
         let asked_for = || selection.names(&tensor.name);
-        let mut row = Row { tensor, reason: None, analysis: None, selected: false, failure: None };
+        let (reason, analysis, failure) = (None, None, None);
+        let mut row = Row { checkpoint, id, tensor, reason, analysis, selected: false, failure };
         match found {
             Some(Err(error)) => {
                 row.reason = Some(error.to_string());
@@ -74,7 +79,26 @@ impl<'a> Row<'a> {
 
     /// What the document lists of it.
     pub fn listed(&self) -> Tensor<'_> {
-        Tensor::listed(self.tensor, self.reason.as_deref())
+        let quantizer = self.quantizer().map(|quantizer| quantizer.scheme);
+        let Row { checkpoint, id, .. } = *self;
+        let listed = Tensor::listed(self.tensor, self.reason.as_deref());
+        listed.observed(checkpoint.learned(id), checkpoint.watched(id), quantizer)
+    }
+
+    /// What its figures are of, as it was settled for this tensor.
+    fn quantizer(&self) -> Option<Quantizer> {
+        Some(self.analysis?.outcomes.first()?.quantizer)
+    }
+
+    /// What training with fake quantization left beside it, and whether that is used.
+    pub fn trained(&self) -> Option<String> {
+        let learned = self.checkpoint.learned(self.id)?;
+        let said = self.quantizer().map(|quantizer| match learned.fits(quantizer.scheme) {
+            _ if quantizer.calibration == Calibration::Learned => format!("{learned}, used here"),
+            Ok(()) => learned.to_string(),
+            Err(why) => format!("{learned}, calibrated anew: {why}"),
+        });
+        Some(said.unwrap_or_else(|| learned.to_string()))
     }
 
     /// The same with the figures of an analysis. `duplicate_of`: the first tensor that holds
@@ -114,6 +138,20 @@ pub fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> E
 
 fn outcome(analysis: &Analysis) -> Option<&Result<Quantized, NotQuantizable>> {
     analysis.outcomes.first().map(|outcome| &outcome.result)
+}
+
+/// Below a table: observers whose layer the names do not tell.
+pub fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
+    let unplaced = checkpoint.unplaced();
+    let Some(first) = unplaced.first() else { return Ok(()) };
+    writeln!(
+        out,
+        "{} of activations, first '{}' ({} … {}): whose inputs or outputs these are stands in\nthe model's graph, which is not in the file.",
+        figures::counted(unplaced.len(), "observer"),
+        names::visible(&first.name),
+        figures::plain(first.extent.min),
+        figures::plain(first.extent.max),
+    )
 }
 
 /// The totals so far, and what must be said at the end.

@@ -52,14 +52,16 @@ impl SelectionArgs {
 
 #[derive(Debug, Args)]
 pub struct SchemeArgs {
-    /// Which elements share a scale
-    #[arg(
-        long,
-        value_name = "per-tensor|per-channel|per-block:N",
-        default_value_t = QuantizationScheme::PER_TENSOR,
-        value_parser = int8_scheme
-    )]
-    pub scheme: QuantizationScheme,
+    /// Which elements share a scale; if not given, per-tensor, or per-channel where training
+    /// with fake quantization learned a scale for each
+    #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
+    scheme: Option<QuantizationScheme>,
+}
+
+impl SchemeArgs {
+    pub fn scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
+        self.scheme.unwrap_or_else(|| checkpoint.usual_scheme())
+    }
 }
 
 /// A scheme that can be saved.
@@ -75,23 +77,17 @@ pub fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
 pub struct CalibrationArgs {
     /// Which magnitude is mapped onto the largest integer, and what is beyond it clipped:
     /// the largest of all; that which P percent of the values do not exceed; that which
-    /// gives the least mean squared error; or this share of the largest
-    #[arg(
-        long,
-        value_name = "min-max|percentile:P|mse|clip:S",
-        default_value_t = Calibration::MinMax
-    )]
-    calibration: Calibration,
+    /// gives the least mean squared error; this share of the largest; or what training with
+    /// fake quantization learned, where it did, and else the largest. If not given, learned
+    /// where a weight was trained so, else min-max
+    #[arg(long, value_name = "min-max|percentile:P|mse|clip:S|learned")]
+    calibration: Option<Calibration>,
 }
 
 impl CalibrationArgs {
-    /// Whether it is another than what is usual.
-    pub fn is_given(&self) -> bool {
-        self.calibration != Calibration::default()
-    }
-
-    pub fn quantizer(&self, scheme: QuantizationScheme) -> Quantizer {
-        Quantizer { calibration: self.calibration, scheme }
+    pub fn quantizer(&self, checkpoint: &Checkpoint, scheme: QuantizationScheme) -> Quantizer {
+        let usual = || checkpoint.usual_calibration();
+        Quantizer { calibration: self.calibration.unwrap_or_else(usual), scheme }
     }
 }
 

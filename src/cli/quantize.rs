@@ -15,11 +15,12 @@ use crate::activations::Way;
 use crate::checkpoint::Checkpoint;
 use crate::export::{ExportError, KnownScales, OutputFormat, Request, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
-use crate::plan::{InputQuantization, Plan, Selection, SelectionError, recipe};
-use crate::quantization::{
-    Calibration, Outcome, QuantizationScheme, Quantizer, Questions, Thresholds,
+use crate::plan::{
+    InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
+use crate::quantization::{Calibration, Outcome, QuantizationScheme, Questions, Thresholds};
 use crate::tensor::TensorId;
+use crate::text::figures::counted;
 use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,16 +33,13 @@ pub struct Quantize {
     save: SaveArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Which elements share a scale; if not given, per-channel for int8, the largest block
-    /// of 128, 64 and 32 that divides every row for int8-weight-only, per-tensor for others
+    /// Which elements share a scale; if not given, per-channel for int8 and where training
+    /// learned a scale for each, the largest block of 128, 64 and 32 that divides every row for
+    /// int8-weight-only, per-tensor for others
     #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
     scheme: Option<QuantizationScheme>,
     #[command(flatten)]
     calibration: CalibrationArgs,
-    /// Calibrate weights that were trained with fake quantization too, instead of taking the
-    /// scale that the training learned
-    #[arg(long)]
-    no_learned: bool,
     #[command(flatten)]
     rounding: RoundingArgs,
     /// What to write
@@ -58,11 +56,12 @@ pub struct Quantize {
     min_sqnr: Option<f64>,
     #[command(flatten)]
     activations: ActivationArgs,
-    /// With --format int8: how the layers' inputs are quantized
-    #[arg(long, value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES), requires_if("static", "activations"))]
+    /// With --format int8: how the layers' inputs are quantized; static by the ranges that
+    /// --activations have, or else by those that observers of the model's own inputs saw
+    #[arg(long, value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES))]
     activation_scheme: ActivationScheme,
     /// The plan that a recipe file holds, instead of a selection
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "no_learned", "rounding", "max_bytes", "min_sqnr", "activations"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
     recipe: Option<PathBuf>,
     /// Also write the plan as a recipe file; `-` and /dev/stdout are standard output. An
     /// existing FILE needs --force, as OUT does
@@ -154,12 +153,24 @@ impl Quantize {
             let name = self.format.name();
             return Err(refuse(format!("{name} has no scales of inputs; --format int8 has")));
         }
-        let Some(activations) = self.activations.open(checkpoint)? else { return Ok(()) };
         let ids: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
-        let (args, rounding) = (&self.activations, plan.rounding);
-        let found =
-            args.measure(checkpoint, &activations, ids.clone(), Vec::new(), rounding, &self.work)?;
-        let scales = found.input_scales()?;
+        let scales = match self.activations.open(checkpoint)? {
+            Some(activations) => {
+                let (args, rounding) = (&self.activations, plan.rounding);
+                let (none, ids) = (Vec::new(), ids.clone());
+                let found =
+                    args.measure(checkpoint, &activations, ids, none, rounding, &self.work)?;
+                found.input_scales()?
+            }
+            None => {
+                let scales = observed_input_scales(checkpoint).map_err(refuse)?;
+                warnings.push(format!(
+                    "the inputs of {} have the scales that their observers found",
+                    counted(scales.len(), "layer")
+                ));
+                scales
+            }
+        };
         let selection = self.selection.selection();
         for id in ids.into_iter().filter(|id| !scales.contains_key(id)) {
             let name = &checkpoint.tensor(id).name;
@@ -176,36 +187,33 @@ impl Quantize {
         Ok(())
     }
 
-    /// Takes the scales that training with fake quantization learned, unless something else
-    /// was asked for; says so, and for which weights there are none to take.
-    fn take_learned(&self, checkpoint: &Checkpoint, plan: &mut Plan) -> Option<String> {
-        let asked = self.no_learned
-            || self.has_budget()
-            || self.calibration.is_given()
-            || self.format == OutputFormat::Gguf;
-        if asked || !checkpoint.has_learned() {
-            return None;
+    /// Says which weights have the scales that their training learned, and which do not and
+    /// why; nothing where another calibration was asked for.
+    fn describe_learned(&self, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
+        let scheme = QuantizationScheme::PER_CHANNEL;
+        let calibration = self.calibration.quantizer(checkpoint, scheme).calibration;
+        if calibration != Calibration::Learned {
+            return Vec::new();
         }
-        let marked: Vec<_> = plan.iter().collect();
-        let (mut taken, mut left) = (0, 0);
-        for (id, quantizer) in marked {
+        let (mut taken, mut left) = (0, Vec::new());
+        for (id, quantizer) in plan.iter() {
             let Some(learned) = checkpoint.learned(id) else { continue };
-            match learned.int8_clip() {
-                Some(clip) => {
-                    let calibration = Calibration::Magnitude(clip);
-                    plan.mark(id, Quantizer { calibration, ..quantizer });
-                    taken += 1;
+            match learned.fits(quantizer.scheme) {
+                Ok(()) => taken += 1,
+                Err(why) => {
+                    let name = checkpoint.tensor(id).name.escape_debug();
+                    left.push(format!("tensor '{name}' was calibrated anew: {why}"));
                 }
-                None => left += 1,
             }
         }
-        let mut said = format!("{taken} weights have the scale that their training learned");
-        if left > 0 {
-            said += &format!(
-                "; {left} learned one for each channel or with zero points, and were calibrated anew"
-            );
-        }
-        Some(said)
+        let mut said = left;
+        let all = match taken {
+            0 => return said,
+            1 => "1 weight has the scales that its training learned".to_owned(),
+            n => format!("{n} weights have the scales that their training learned"),
+        };
+        said.insert(0, all);
+        said
     }
 
     fn has_budget(&self) -> bool {
@@ -227,7 +235,8 @@ impl Quantize {
             }
         }
         let schemes = self.schemes(checkpoint, &tensors).into_iter();
-        let quantizers = schemes.map(|scheme| self.calibration.quantizer(scheme)).collect();
+        let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
+        let quantizers = schemes.map(quantizer).collect();
         let questions = Questions {
             errors: self.has_budget(),
             ..Questions::scales(quantizers, self.rounding.rounding)
@@ -257,8 +266,7 @@ impl Quantize {
             let path = checkpoint.path().to_owned();
             return Err(SelectionError::Nothing { path, excluded: false }.into());
         }
-        let mut plan = plan;
-        warnings.extend(self.take_learned(checkpoint, &mut plan));
+        warnings.extend(self.describe_learned(checkpoint, &plan));
         let known = scales(&plan, &outcomes);
         Ok(Planned { plan, known, warnings })
     }
@@ -294,10 +302,11 @@ impl Quantize {
     ) -> Result<Option<Outputs>, Error> {
         let Some(activations) = self.activations.open(checkpoint)? else { return Ok(None) };
         let ids = outcomes.iter().map(|(id, _)| *id).collect();
-        let quantizers = outcomes.first().map(|(_, outcomes)| outcomes.as_slice());
-        let quantizers = quantizers.unwrap_or_default().iter().map(|outcome| outcome.quantizer);
+        let schemes = outcomes.first().map(|(_, outcomes)| outcomes.as_slice());
+        let schemes = schemes.unwrap_or_default().iter().map(|outcome| outcome.quantizer.scheme);
         let (args, rounding) = (&self.activations, self.rounding.rounding);
-        let quantizers = quantizers.collect();
+        let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
+        let quantizers = schemes.map(quantizer).collect();
         let found =
             args.measure(checkpoint, &activations, ids, quantizers, rounding, &self.work)?;
         found.conclude()?;

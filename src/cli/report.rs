@@ -1,5 +1,6 @@
 //! `report`: the analysis of a checkpoint as a file to keep.
 
+use super::activations::{ActivationArgs, Outputs};
 use super::duplicates::Duplicates;
 use super::error::Error;
 use super::listing::{Row as Listed, Tally};
@@ -8,6 +9,7 @@ use super::options::{
 };
 use super::output;
 use super::scan::Scan;
+use crate::checkpoint::Checkpoint;
 use crate::export::{ExportError, write_text};
 use crate::plan::budget;
 use crate::quantization::{Flag, QuantizationScheme, Questions, Thresholds};
@@ -35,6 +37,8 @@ pub struct ReportArgs {
     #[command(flatten)]
     rounding: RoundingArgs,
     #[command(flatten)]
+    activations: ActivationArgs,
+    #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
     work: WorkArgs,
@@ -53,22 +57,24 @@ impl ReportArgs {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
         let tensors = selection.matching(&checkpoint)?;
-        let scheme = self.scheme.scheme;
-        let quantizer = self.calibration.quantizer(scheme);
+        let scheme = self.scheme.scheme(&checkpoint);
+        let quantizer = self.calibration.quantizer(&checkpoint, scheme);
         let mut report = Report {
             checkpoint: checkpoint.clone(),
             quantizer,
             rounding: self.rounding.rounding,
             thresholds: *words,
+            has_outputs: false,
             rows: Vec::with_capacity(tensors.len()),
         };
         let mut tally = Tally::new(scheme);
+        let activations = self.activations.open(&checkpoint)?;
         let cache = self.cache.cache();
-        let questions = self.questions(scheme);
+        let questions = self.questions(&checkpoint, scheme);
         for found in Scan::start(&checkpoint, tensors, questions, "measuring", &self.work, cache)? {
             let (id, found) = found?;
             let analysis = found.as_ref().and_then(|found| found.as_ref().ok());
-            let mut row = Row::new(&checkpoint, id, quantizer, analysis);
+            let mut row = Row::new(&checkpoint, id, checkpoint.settled(id, quantizer), analysis);
             let mut listed = Listed::new(&checkpoint, &selection, id, found.as_ref());
             row.marked = listed.is_selected();
             row.reason = listed.reason.clone();
@@ -82,20 +88,48 @@ impl ReportArgs {
             let first = duplicates.of(&checkpoint, row.tensor);
             row.flags.extend(first.map(|name| Flag::Duplicate(name.into())));
         }
+        let outputs = match &activations {
+            Some(activations) => {
+                let ids = report.rows.iter().map(|row| row.tensor).collect();
+                let quantizers = self.questions(&checkpoint, scheme).quantizers;
+                let (args, rounding) = (&self.activations, self.rounding.rounding);
+                let measured =
+                    args.measure(&checkpoint, activations, ids, quantizers, rounding, &self.work)?;
+                take_outputs(&mut report, &measured);
+                Some(measured)
+            }
+            None => None,
+        };
         report.rank();
         write_text(&checkpoint, &self.out, self.force, |out| report.write(format, out))?;
         let path = self.out.to_string_lossy();
         let tensors = figures::counted(report.rows.len(), "tensor");
         output::print(&format!("wrote {} ({tensors})\n", names::visible(&path)))?;
+        if let Some(outputs) = outputs {
+            // The report is there, with a sentence beside what could not be measured.
+            outputs.conclude()?;
+        }
         tally.conclude()
     }
 
     /// The scheme that is ranked by, and all that the budget may choose from.
-    fn questions(&self, scheme: QuantizationScheme) -> Questions {
+    fn questions(&self, checkpoint: &Checkpoint, scheme: QuantizationScheme) -> Questions {
         let others = budget::SCHEMES.into_iter().filter(|&other| other != scheme);
         let all = std::iter::once(scheme).chain(others);
-        let quantizers = all.map(|scheme| self.calibration.quantizer(scheme)).collect();
+        let quantizers = all.map(|scheme| self.calibration.quantizer(checkpoint, scheme)).collect();
         let questions = Questions::errors(quantizers, self.rounding.rounding);
         Questions { distributions: true, ..questions }
+    }
+}
+
+/// Puts what the layers' outputs lose beside what the weights do.
+fn take_outputs(report: &mut Report, outputs: &Outputs) {
+    report.has_outputs = true;
+    for row in &mut report.rows {
+        row.unmeasured = outputs.failure(row.tensor);
+        row.input_scale = outputs.input_scale(row.tensor);
+        for cost in &mut row.costs {
+            cost.output = outputs.error(row.tensor, cost.quantizer).copied();
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! `analyze --schemes`: what each of several schemes makes of every tensor, side by side.
 
+use super::activations::{Outputs, WithOutput};
 use super::error::Error;
 use super::listing::{Row, Tally};
 use super::output::{output, width};
 use super::table::{Kind, Table};
 use super::{analyze::Measured, duplicates::Duplicates};
+use crate::activations::Way;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{Outcome, QuantizationScheme, QuantizationType};
@@ -19,6 +21,8 @@ pub struct SideBySide<'a> {
     pub schemes: &'a [QuantizationScheme],
     pub measured: &'a [Measured],
     pub duplicates: &'a Duplicates,
+    /// What the layers' outputs lose, where activations are given.
+    pub outputs: Option<&'a Outputs>,
 }
 
 /// What one scheme does to all tensors that are quantized by default.
@@ -28,6 +32,10 @@ struct Whole {
     sum: f64,
     count: u64,
     worst: Option<f64>,
+    /// Errors of outputs in dB: the sum, how many, and the worst.
+    output_sum: f64,
+    outputs: u64,
+    worst_output: Option<f64>,
 }
 
 impl SideBySide<'_> {
@@ -42,14 +50,31 @@ impl SideBySide<'_> {
             let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());
             tally.add(&mut row);
             let outcomes = row.analysis.map_or(&[][..], |analysis| &analysis.outcomes);
-            let schemes = outcomes.iter().map(|o| SchemeFigures::of(o, &row.tensor.shape));
+            let schemes = outcomes.iter().map(|outcome| {
+                let output = self.outputs.and_then(|all| all.figures(*id, outcome.quantizer));
+                SchemeFigures::of(outcome, &row.tensor.shape).with_output(output)
+            });
             let schemes = schemes.collect();
             let duplicate = self.duplicates.of(self.checkpoint, *id);
             let scale = row.quantized().filter(|found| found.scales.count == 1);
             let scale = scale.map(|found| Scale::One(found.scales.max));
-            document.tensor(&row.analyzed(scale, duplicate).compared(schemes))?;
+            let tensor = row.analyzed(scale, duplicate).compared(schemes);
+            let first = outcomes.first().map(|outcome| outcome.quantizer);
+            match self.outputs {
+                Some(outputs) => {
+                    let output = first.and_then(|first| outputs.figures(*id, first));
+                    document.tensor(&WithOutput { tensor, output })?;
+                }
+                None => document.tensor(&tensor)?,
+            }
         }
-        document.end(&tally.totals)?;
+        match self.outputs {
+            Some(outputs) => {
+                document.end_with(&tally.totals, "activations", &outputs.summary())?;
+                outputs.conclude()?;
+            }
+            None => document.end(&tally.totals)?,
+        }
         tally.conclude()
     }
 
@@ -62,6 +87,10 @@ impl SideBySide<'_> {
             ("bytes", Kind::Optional),
         ];
         columns.extend(names.iter().map(|name| (name.as_str(), Kind::Left)));
+        let outputs: Vec<String> = names.iter().map(|name| format!("output {name}")).collect();
+        if self.outputs.is_some() {
+            columns.extend(outputs.iter().map(|name| (name.as_str(), Kind::Right)));
+        }
         columns.extend([("best", Kind::Left), ("quantizable", Kind::Note)]);
         let mut table = Table::new(&columns);
         let mut tally = Tally::new(self.first());
@@ -85,6 +114,17 @@ impl SideBySide<'_> {
                     whole.add(db);
                 }
             }
+            if let Some(outputs) = self.outputs {
+                for (place, whole) in wholes.iter_mut().enumerate() {
+                    let quantizer = outcomes.get(place).map(|outcome| outcome.quantizer);
+                    let error = quantizer.and_then(|quantizer| outputs.error(*id, quantizer));
+                    let text = error.and_then(|error| error.shown(Way::Weights));
+                    table.cell(text.unwrap_or_default());
+                    if let Some(db) = error.and_then(|e| e.db(Way::Weights)).filter(|_| selected) {
+                        whole.add_output(db);
+                    }
+                }
+            }
             table.cell(self.best(&dbs));
             table.cell(super::analyze::note(&row, self.duplicates, self.checkpoint, *id));
         }
@@ -96,9 +136,17 @@ impl SideBySide<'_> {
         writeln!(out)?;
         writeln!(
             out,
-            "SQNR in dB; in parentheses that of the worst output channel, and its index. The\nfigures are errors of the weights, not of the model's output. int4 and fp8 are\nmeasured, not saved."
+            "SQNR in dB; in parentheses that of the worst output channel, and its index. {}int4 and\nfp8 are measured, not saved.",
+            match self.outputs {
+                None => "The\nfigures are errors of the weights, not of the model's output. ",
+                Some(_) => "",
+            }
         )?;
+        if let Some(outputs) = self.outputs {
+            outputs.print(self.checkpoint, &mut out)?;
+        }
         out.flush()?;
+        self.outputs.map_or(Ok(()), Outputs::conclude)?;
         tally.conclude()
     }
 
@@ -117,14 +165,18 @@ impl SideBySide<'_> {
     }
 
     fn summary<'n>(&self, names: &'n [String], wholes: &[Whole]) -> Table<'n> {
-        let mut table = Table::new(&[
+        let mut columns = vec![
             ("scheme", Kind::Left),
             ("bytes", Kind::Right),
             ("of float", Kind::Right),
             ("mean SQNR", Kind::Right),
             ("worst SQNR", Kind::Right),
-            ("", Kind::Note),
-        ]);
+        ];
+        if self.outputs.is_some() {
+            columns.extend([("mean output", Kind::Right), ("worst output", Kind::Right)]);
+        }
+        columns.push(("", Kind::Note));
+        let mut table = Table::new(&columns);
         let before: u64 = self.measured.iter().map(|m| self.checkpoint.tensor(m.id).bytes).sum();
         for ((name, whole), scheme) in names.iter().zip(wholes).zip(self.schemes) {
             table.cell(name);
@@ -135,6 +187,12 @@ impl SideBySide<'_> {
                 n => table.cell(figures::decibels(whole.sum / n as f64)),
             }
             table.cell(whole.worst.map_or(String::new(), |db| figures::decibels(db).to_string()));
+            if self.outputs.is_some() {
+                let db = |db: f64| format!("{db:.1} dB");
+                let mean = (whole.outputs > 0).then(|| whole.output_sum / whole.outputs as f64);
+                table.cell(mean.map(db).unwrap_or_default());
+                table.cell(whole.worst_output.map(db).unwrap_or_default());
+            }
             let saved = scheme.quantization_type() == QuantizationType::QInt8;
             table.cell(if saved { "" } else { "measured, not saved" });
         }
@@ -149,6 +207,17 @@ impl Whole {
         if db.is_finite() {
             self.sum += db;
             self.count += 1;
+        }
+    }
+}
+
+impl Whole {
+    /// A layer whose output loses nothing has no say in a mean.
+    fn add_output(&mut self, db: f64) {
+        self.worst_output = Some(self.worst_output.map_or(db, |worst| worst.max(db)));
+        if db.is_finite() {
+            self.output_sum += db;
+            self.outputs += 1;
         }
     }
 }

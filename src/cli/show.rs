@@ -94,7 +94,7 @@ impl Show {
             let why = "has no output channels: it has fewer than two axes; --values START shows its elements";
             return Err(self.refusal(checkpoint, why.to_owned()));
         }
-        let tensor = self.calibration.quantizer(QuantizationScheme::PER_TENSOR);
+        let tensor = self.calibration.quantizer(checkpoint, QuantizationScheme::PER_TENSOR);
         let rounding = self.rounding.rounding;
         let questions = Questions::scales(vec![tensor], rounding);
         let mut scan =
@@ -169,7 +169,7 @@ impl Show {
             let why = format!("has {count} elements: there is none of index {}", range.start);
             return Err(self.refusal(checkpoint, why));
         }
-        let quantizer = self.calibration.quantizer(self.scheme.scheme);
+        let quantizer = self.calibration.quantizer(checkpoint, self.scheme.scheme(checkpoint));
         let how =
             Some(values::Quantization { quantizer, rounding: self.rounding.rounding, scale: None });
         let mut table = Table::new(&[

@@ -62,6 +62,8 @@ struct InputScales {
     count: usize,
     /// Whether they were calibrated anew and found the same.
     compared: bool,
+    /// Whether they are those that observers in the source found.
+    observed: bool,
 }
 
 impl Verify {
@@ -95,7 +97,15 @@ impl Verify {
             }
             compared = true;
         }
-        Ok(InputScales { count, compared })
+        let observed = verification.tensors.iter().all(|tensor| {
+            let Some(&scale) = stored.get(&tensor.out) else { return true };
+            let int8 = written.layout(tensor.out).and_then(|layout| layout.int8());
+            let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);
+            let watched = source.watched(tensor.source);
+            let found = watched.and_then(|watched| watched.input_scale());
+            found.map(|found| narrowed_scale(found, to)) == Some(scale)
+        });
+        Ok(InputScales { count, compared, observed: observed && count > 0 })
     }
 }
 
@@ -155,8 +165,14 @@ impl<'a> Found<'a> {
             self.quantized.len()
         )?;
         match &self.input_scales {
-            Some(InputScales { count, compared: true }) => {
+            Some(InputScales { count, compared: true, .. }) => {
                 writeln!(out, "scales of inputs: {count}, calibrated anew and found the same")?;
+            }
+            Some(InputScales { count, observed: true, .. }) => {
+                writeln!(
+                    out,
+                    "scales of inputs: {count}, those that observers in the source found"
+                )?;
             }
             Some(InputScales { count, .. }) => writeln!(
                 out,

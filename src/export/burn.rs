@@ -11,7 +11,7 @@ use crate::checkpoint::burnpack::{
 use crate::checkpoint::layout::{Int8Values, METADATA_KEY, QuantizedTensorMetadata, SCALE_SUFFIX};
 use crate::checkpoint::{Checkpoint, Content, Format};
 use crate::plan::{Plan, obstacle};
-use crate::quantization::{QuantizationScheme, Quantizer};
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::{DType, Shape, TensorId};
 use std::collections::{BTreeMap, HashSet};
 
@@ -74,6 +74,13 @@ pub fn quantized(
         let (dtype, bytes) = match plan.get(id) {
             Some(quantizer) => {
                 let scheme = quantizer.scheme;
+                let learned = checkpoint.learned(id).filter(|learned| learned.scales.len() > 1);
+                if turned && quantizer.calibration == Calibration::Learned && learned.is_some() {
+                    return Err(unfit(format!(
+                        "tensor '{}': its blocks lie across the output channels whose scales were learned; keep the layout of the source, or calibrate it by min-max",
+                        name()
+                    )));
+                }
                 let dtype = scheme_in_burn(quantizer, &shape)
                     .map_err(|why| unfit(format!("tensor '{}': {why}", name())))?;
                 let scale_shape = scheme.scale_shape(&shape);

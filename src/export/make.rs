@@ -4,7 +4,7 @@ use super::blueprint::{Blueprint, MadeFrom, OutFile};
 use super::error::ExportError;
 use super::gguf;
 use crate::checkpoint::{Checkpoint, Reader};
-use crate::quantization::{Chunks, Groups, Quantizer, Rounding, kernels, narrowed_scale};
+use crate::quantization::{Chunks, Groups, PerGroup, Quantizer, Rounding, kernels, narrowed_scale};
 use crate::tensor::{BlockType, FloatType, TensorId, write_f64};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -145,6 +145,7 @@ impl<'c> Maker<'c> {
             true => self.reader.transposed(tensor, range.clone())?,
         };
         let Some((dtype, bytes)) = read else { return Ok((0, Vec::new())) };
+        let quantizers = PerGroup::new(quantizer, &info.shape, self.checkpoint.learned(tensor));
         let first = groups.of(range.start);
         let mut scales = Vec::new();
         self.values.resize((range.end - range.start) as usize, 0);
@@ -156,13 +157,13 @@ impl<'c> Maker<'c> {
                 Some(known) => {
                     known.get(group as usize).map_or(f32::NAN, |&scale| narrowed_scale(scale, to))
                 }
-                None => quantizer.scale_of(dtype, bytes, self.rounding, to).map_err(|why| {
-                    ExportError::NotQuantizable {
+                None => quantizers.of(group).scale_of(dtype, bytes, self.rounding, to).map_err(
+                    |why| ExportError::NotQuantizable {
                         path: self.checkpoint.path().to_owned(),
                         tensor: info.name.to_string(),
                         why: why.after(range.start + part.start as u64),
-                    }
-                })?,
+                    },
+                )?,
             };
             scales.push(scale);
             if let Some(out) = self.values.get_mut(part) {

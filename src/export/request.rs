@@ -115,9 +115,8 @@ impl OutputFormat {
         tensors: impl IntoIterator<Item = TensorId>,
     ) -> QuantizationScheme {
         match self {
-            OutputFormat::Safetensors | OutputFormat::FakeQuantized | OutputFormat::Burn(_) => {
-                QuantizationScheme::PER_TENSOR
-            }
+            OutputFormat::Safetensors | OutputFormat::FakeQuantized => checkpoint.usual_scheme(),
+            OutputFormat::Burn(_) => QuantizationScheme::PER_TENSOR,
             OutputFormat::Gguf => QuantizationScheme::per_block(Q8_0_ELEMENTS as u32),
             OutputFormat::Int8 => QuantizationScheme::PER_CHANNEL,
             OutputFormat::Int8WeightOnly => {

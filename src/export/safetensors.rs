@@ -135,7 +135,7 @@ pub fn dequantized(
 ) -> Result<Shards, ExportError> {
     let is_converted = checkpoint.format() != Format::Safetensors;
     let quantized = checkpoint.ids().any(|id| checkpoint.layout(id).is_some());
-    if !is_converted && !quantized && !checkpoint.has_learned() {
+    if !is_converted && !quantized && !checkpoint.has_observers() {
         let why = "no tensor in it is quantized; there is nothing to dequantize".to_owned();
         return Err(ExportError::Unfit { path: checkpoint.path().to_owned(), why });
     }
@@ -161,7 +161,7 @@ pub fn dequantized(
     Ok(entries(checkpoint, |tensor, is_part| {
         let Some(id) = tensor else { return is_part.then(Vec::new) };
         // What watched a training with fake quantization is no part of the plain model.
-        if checkpoint.has_learned() && observers::is_observer(&checkpoint.tensor(id).name) {
+        if checkpoint.has_observers() && observers::is_observer(&checkpoint.tensor(id).name) {
             return Some(Vec::new());
         }
         let layout = checkpoint.layout(id)?;

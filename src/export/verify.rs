@@ -8,7 +8,8 @@ use crate::checkpoint::layout::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::observers::is_observer;
 use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
 use crate::quantization::{
-    Chunks, ErrorSums, QuantizationScheme, Quantizer, Rounding, difference, kernels, narrowed_scale,
+    Chunks, ErrorSums, PerGroup, QuantizationScheme, Quantizer, Rounding, difference, kernels,
+    narrowed_scale,
 };
 use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId, read_f64};
 use std::collections::HashMap;
@@ -116,7 +117,7 @@ impl<'c> Pairing<'c> {
             let plain = !out.ids().any(|id| is_observer(&out.tensor(id).name));
             let dropped = |id: TensorId| plain && is_observer(&source.tensor(id).name);
             let mut missing = source.ids().filter(|id| !held.contains(id));
-            if let Some(id) = missing.find(|&id| !(source.has_learned() && dropped(id))) {
+            if let Some(id) = missing.find(|&id| !(source.has_observers() && dropped(id))) {
                 let why = "it is missing from the output".to_owned();
                 return Err(fail(&source.tensor(id).name, why));
             }
@@ -277,6 +278,8 @@ impl Checker<'_> {
         else {
             return Ok(sums);
         };
+        let learned = self.pairing.source.learned(pair.source);
+        let quantizers = PerGroup::new(quantizer, &int8.shape, learned);
         let groups = int8.groups();
         let holds = chunks.hold(&groups);
         let first = int8.groups_of(&range).start;
@@ -294,7 +297,7 @@ impl Checker<'_> {
                 elements.get(at.start * dtype.size()..at.end * dtype.size()).unwrap_or_default();
             let stored = int8.scale_type;
             let expected = match holds {
-                true => quantizer.scale_of(dtype, x, rounding, stored).ok(),
+                true => quantizers.of(group).scale_of(dtype, x, rounding, stored).ok(),
                 false => known_scale(self.known, pair.source, group)
                     .map(|scale| narrowed_scale(scale, stored)),
             };
@@ -330,7 +333,10 @@ impl Checker<'_> {
     ) -> Result<ErrorSums, ExportError> {
         let mut sums = ErrorSums::default();
         let Some((quantizer, rounding)) = self.pairing.quantizer(pair) else { return Ok(sums) };
-        let groups = quantizer.scheme.groups(&self.pairing.source.tensor(pair.source).shape);
+        let source = self.pairing.source;
+        let shape = &source.tensor(pair.source).shape;
+        let groups = quantizer.scheme.groups(shape);
+        let quantizers = PerGroup::new(quantizer, shape, source.learned(pair.source));
         let read = self.source.elements(pair.source, range.clone())?;
         let Some((dtype, elements)) = read else { return Ok(sums) };
         self.expected.clear();
@@ -340,7 +346,7 @@ impl Checker<'_> {
             let x =
                 elements.get(at.start * dtype.size()..at.end * dtype.size()).unwrap_or_default();
             let scale = match chunks.hold(&groups) {
-                true => quantizer.scale_of(dtype, x, rounding, FloatType::F32).ok(),
+                true => quantizers.of(group).scale_of(dtype, x, rounding, FloatType::F32).ok(),
                 false => known_scale(self.known, pair.source, group),
             };
             let scale = scale.unwrap_or(f32::NAN);

@@ -237,7 +237,7 @@ impl Memory<'_> {
                 }
                 Err(why) => Err(why.into_owned()),
             };
-            Some(Outcome { quantizer, result })
+            Some(Outcome { quantizer: self.checkpoint.settled(id, quantizer), result })
         });
         let outcomes = outcomes.collect::<Option<_>>()?;
         let Record { range, statistics, .. } = record;

@@ -8,7 +8,7 @@ use super::in_order::InOrder;
 use super::scan::{self, Order};
 use super::{Job, Progress, Stopped, each_chunk, lock, panic_message};
 use crate::activations::{
-    Activations, ActivationsError, Asked, Layer, OutputError, OutputSums, Part, Recording,
+    Activations, ActivationsError, Asked, Layer, OutputError, OutputSums, Part, Recording, Source,
     input_scale, parts,
 };
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem};
@@ -37,7 +37,7 @@ pub struct Request {
 pub struct Found {
     /// The scale of its inputs by the calibration; `None` if only mean squares are known.
     pub input_scale: Option<f32>,
-    /// For each of the quantizers.
+    /// For each of the quantizers, as it was settled for this layer.
     pub errors: Vec<(Quantizer, Result<OutputError, NotQuantizable>)>,
 }
 
@@ -81,8 +81,15 @@ pub fn run(
     let recorded = |id: &TensorId| Some((*id, activations.get(*id)?));
     let layers: Vec<_> = request.tensors.iter().filter_map(recorded).collect();
     let measured = !request.quantizers.is_empty();
+    progress.expect(layers.iter().map(|(_, recording)| input_bytes(recording)).sum());
     if measured {
         progress.expect(scan::float_bytes(checkpoint, layers.iter().map(|(id, _)| *id)));
+        // The products take longest: every part goes through the inputs for every quantizer.
+        let products = layers.iter().map(|(id, recording)| {
+            let parts = parts(&checkpoint.tensor(*id).shape).len() as u64;
+            product_bytes(recording, request).saturating_mul(parts)
+        });
+        progress.expect(products.sum());
     }
     let scales = scales(checkpoint, request, &layers, threads, progress)?;
     let work = Work { checkpoint, request, progress, scales };
@@ -113,6 +120,7 @@ pub fn run(
             let calibrate = || input_scale(&mut stream, recording, request.calibration, &wanted);
             let found = catch_unwind(AssertUnwindSafe(calibrate))
                 .unwrap_or_else(|panic| Err(work.panicked(id, panic.as_ref())));
+            progress.advance(input_bytes(recording));
             match found {
                 Ok(scale) if !measured => {
                     *lock(state) = State::Over;
@@ -160,7 +168,8 @@ pub fn run(
                 .unwrap_or_else(|panic| Err(work.panicked(id, panic.as_ref())));
             let elements = part.elements(shape);
             let size = checkpoint.float_type(id).map_or(0, FloatType::size) as u64;
-            progress.advance((elements.end - elements.start) * size);
+            let looked_at = (elements.end - elements.start) * size;
+            progress.advance(looked_at + product_bytes(recording, request));
             match found {
                 Ok(Some(sums)) => work.add(state, k, sums, report),
                 Ok(None) => {}
@@ -200,12 +209,13 @@ struct Work<'a> {
 type Report<'r> = Mutex<&'r (dyn Fn(Finding) + Sync)>;
 
 impl Work<'_> {
-    fn asked(&self, id: TensorId) -> Vec<Asked> {
+    fn asked(&self, id: TensorId) -> Vec<Asked<'_>> {
         let quantizers = self.request.quantizers.iter().enumerate();
         let asked = quantizers.map(|(place, &quantizer)| Asked {
             quantizer,
             rounding: self.request.rounding,
             scale: self.scales.get(&(id, place)).copied(),
+            learned: self.checkpoint.learned(id),
         });
         asked.collect()
     }
@@ -234,8 +244,9 @@ impl Work<'_> {
         let Some(whole) = layer.sums.add(k, sums, count, merge).flatten() else { return };
         let (basis, knows) = Layer::basis(layer.recording, layer.input_scale);
         let error = |sums: OutputSums| OutputError { basis, sums, knows };
-        let errors = self.request.quantizers.iter().zip(whole);
-        let errors = errors.map(|(&quantizer, sums)| (quantizer, sums.map(error))).collect();
+        let settled = |quantizer: &Quantizer| self.checkpoint.settled(layer.id, *quantizer);
+        let errors = self.request.quantizers.iter().map(settled).zip(whole);
+        let errors = errors.map(|(quantizer, sums)| (quantizer, sums.map(error))).collect();
         let found = Found { input_scale: layer.input_scale, errors };
         let id = layer.id;
         *held = State::Over;
@@ -290,6 +301,19 @@ fn scales(
     };
     scan::run(checkpoint, &questions, &order, threads, progress, &keep)?;
     Ok(found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// Bytes that calibrating a layer's inputs looks at.
+fn input_bytes(recording: &Recording) -> u64 {
+    match &recording.source {
+        Source::Inputs(inputs) => inputs.elements().saturating_mul(4),
+        Source::Summary(_) => 0,
+    }
+}
+
+/// Bytes that the products of one part go through, once for each quantizer.
+fn product_bytes(recording: &Recording, request: &Request) -> u64 {
+    input_bytes(recording).saturating_mul(request.quantizers.len() as u64)
 }
 
 /// Chunks report their own failures, so nothing else can end the work.

@@ -301,7 +301,8 @@ impl<'a> Scan<'a> {
             let id = self.order.next()?;
             let Some(dtype) = self.checkpoint.float_type(id) else { continue };
             let shape = &self.checkpoint.tensor(id).shape;
-            return Some((id, Measurement::new(self.questions, dtype, shape)));
+            let learned = self.checkpoint.learned(id);
+            return Some((id, Measurement::new(self.questions, dtype, shape, learned)));
         }
     }
 

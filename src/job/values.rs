@@ -2,7 +2,7 @@
 
 use super::{Job, Progress};
 use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
-use crate::quantization::{Measurement, Quantizer, Questions, Rounding, Tally, kernels};
+use crate::quantization::{Measurement, PerGroup, Quantizer, Questions, Rounding, Tally, kernels};
 use crate::tensor::{FloatType, Scalar, Shape, TensorId, read_f64};
 use std::ops::Range as Elements;
 use std::sync::Arc;
@@ -162,12 +162,14 @@ fn quantize(
 ) -> Result<(), ValuesError> {
     let shape = &reader.checkpoint().tensor(id).shape;
     let groups = how.quantizer.scheme.groups(shape);
-    for (_, segment) in groups.segments(range.clone()) {
+    let quantizers = PerGroup::new(how.quantizer, shape, reader.checkpoint().learned(id));
+    for (number, segment) in groups.segments(range.clone()) {
         let scale = match how.scale {
             Some(scale) => Some(scale),
             None => {
                 let group = groups.around(segment.start);
-                group_scale(reader, id, float, group, how, progress)?
+                let how = Quantization { quantizer: quantizers.of(number), ..*how };
+                group_scale(reader, id, float, group, &how, progress)?
             }
         };
         let Some(scale) = scale else { continue };
@@ -200,7 +202,7 @@ fn group_scale(
     let quantizers = vec![Quantizer { calibration, scheme: alone }];
     let questions = Questions::scales(quantizers, how.rounding);
     let shape = Shape::vector(group.end - group.start);
-    let measurement = Measurement::new(&questions, float, &shape);
+    let measurement = Measurement::new(&questions, float, &shape, None);
     let mut tally = measurement.counts().map(Tally::new);
     let measured = measurement.run(tally.as_mut(), |elements, look| {
         progress.check().map_err(|_| Unmeasured::Cancelled)?;

@@ -1,7 +1,25 @@
 //! How a plan quantizes what reaches the layers, where the format has a word for it.
 
+use crate::checkpoint::Checkpoint;
 use crate::tensor::TensorId;
 use std::collections::BTreeMap;
+
+/// The scales of the inputs that observers in the checkpoint watched; by the layer's weight.
+/// `Err`: why there are none.
+pub fn observed_input_scales(checkpoint: &Checkpoint) -> Result<BTreeMap<TensorId, f32>, String> {
+    let watched = |id| Some((id, checkpoint.watched(id)?.input_scale()?));
+    let scales: BTreeMap<_, _> = checkpoint.ids().filter_map(watched).collect();
+    if !scales.is_empty() {
+        return Ok(scales);
+    }
+    let outputs = checkpoint.ids().filter(|&id| checkpoint.watched(id).is_some()).count();
+    let observers = match outputs + checkpoint.unplaced().len() {
+        0 => String::new(),
+        1 => "; the one observer in this model watched an activation of which the names do not tell whose input it is: that stands in the graph, which is not in the file".to_owned(),
+        n => format!("; the {n} observers in this model watched activations of which the names do not tell whose inputs they are: that stands in the graph, which is not in the file"),
+    };
+    Err(format!("static quantization needs recorded inputs, --activations FILE{observers}"))
+}
 
 /// What becomes of a quantized layer's inputs.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -12,7 +12,7 @@ mod selection;
 
 pub use eligibility::{Obstacle, obstacle, quantizable};
 pub use history::History;
-pub use inputs::InputQuantization;
+pub use inputs::{InputQuantization, observed_input_scales};
 pub use preset::Preset;
 pub use recipe::RecipeError;
 pub use selection::{Selection, SelectionError};

@@ -85,6 +85,8 @@ pub enum RecipeError {
     Twice { path: PathBuf, tensor: String },
     #[error("{}: names the tensor '{}', which cannot be quantized: {why}", path.display(), tensor.escape_debug())]
     NotQuantizable { path: PathBuf, tensor: String, why: Obstacle },
+    #[error("{}: quantizes the tensor '{}' by learned scales, and {why}", path.display(), tensor.escape_debug())]
+    NotLearned { path: PathBuf, tensor: String, why: String },
 }
 
 /// The recipe of a plan.
@@ -156,6 +158,15 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
             }
             if plan.is_marked(id) {
                 return Err(RecipeError::Twice { path, tensor });
+            }
+            if calibration == Calibration::Learned {
+                let fits = match checkpoint.learned(id) {
+                    Some(learned) => learned.fits(scheme).map_err(|why| why.to_string()),
+                    None => Err("this model holds none of it".to_owned()),
+                };
+                if let Err(why) = fits {
+                    return Err(RecipeError::NotLearned { path, tensor, why });
+                }
             }
             plan.mark(id, Quantizer { calibration, scheme });
         }

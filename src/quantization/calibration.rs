@@ -19,8 +19,11 @@ pub enum Calibration {
     Mse,
     /// This share of the largest magnitude, above 0 and up to 1.
     Clip(f64),
-    /// This magnitude itself: what training with fake quantization has learned.
+    /// This magnitude itself.
     Magnitude(f64),
+    /// The scales that training with fake quantization learned of a tensor, one or one for each
+    /// output channel; min-max where it learned none that the scheme can take over.
+    Learned,
 }
 
 /// How many clips are tried for the least error.
@@ -103,6 +106,7 @@ impl fmt::Display for Calibration {
             Calibration::Mse => f.pad("mse"),
             Calibration::Clip(share) => f.pad(&format!("clip:{share}")),
             Calibration::Magnitude(magnitude) => f.pad(&format!("magnitude:{magnitude}")),
+            Calibration::Learned => f.pad("learned"),
         }
     }
 }
@@ -118,13 +122,14 @@ impl FromStr for Calibration {
         match text {
             "min-max" => Ok(Calibration::MinMax),
             "mse" => Ok(Calibration::Mse),
+            "learned" => Ok(Calibration::Learned),
             _ => number("percentile:", 100.0)
                 .map(Calibration::Percentile)
                 .or_else(|| number("clip:", 1.0).map(Calibration::Clip))
                 .or_else(|| number("magnitude:", f32::MAX.into()).map(Calibration::Magnitude))
                 .ok_or_else(|| {
                     format!(
-                        "unknown calibration '{text}': expected min-max, percentile:P with P up to 100, mse, clip:S with S up to 1, or magnitude:M"
+                        "unknown calibration '{text}': expected min-max, percentile:P with P up to 100, mse, clip:S with S up to 1, magnitude:M or learned"
                     )
                 }),
         }
@@ -137,9 +142,15 @@ mod tests {
 
     #[test]
     fn a_calibration_is_written_as_it_is_read() {
-        for text in
-            ["min-max", "percentile:99.9", "mse", "clip:0.5", "percentile:100", "magnitude:3.25"]
-        {
+        for text in [
+            "min-max",
+            "percentile:99.9",
+            "mse",
+            "clip:0.5",
+            "percentile:100",
+            "magnitude:3.25",
+            "learned",
+        ] {
             assert_eq!(text.parse::<Calibration>().expect(text).to_string(), text);
         }
         for text in [

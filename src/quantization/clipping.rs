@@ -16,7 +16,10 @@ impl Calibration {
         match self {
             Calibration::Clip(share) => absmax * share,
             Calibration::Magnitude(magnitude) => magnitude,
-            Calibration::MinMax | Calibration::Percentile(_) | Calibration::Mse => absmax,
+            Calibration::MinMax
+            | Calibration::Percentile(_)
+            | Calibration::Mse
+            | Calibration::Learned => absmax,
         }
     }
 
@@ -75,9 +78,10 @@ impl Calibration {
         noises: impl FnOnce() -> Vec<f64>,
     ) -> f64 {
         match self {
-            Calibration::MinMax | Calibration::Clip(_) | Calibration::Magnitude(_) => {
-                self.clip_of_range(absmax)
-            }
+            Calibration::MinMax
+            | Calibration::Clip(_)
+            | Calibration::Magnitude(_)
+            | Calibration::Learned => self.clip_of_range(absmax),
             Calibration::Percentile(percent) => or_absmax(magnitude(percent), absmax),
             Calibration::Mse => nth_clip(absmax, least(noises().into_iter())),
         }

@@ -8,8 +8,8 @@ use super::scales::Scales;
 use super::spread::{Asked, Found, Spread};
 use super::whole::{self, Run, Whole};
 use super::{
-    ChannelErrors, ChannelQuestion, Chunks, ErrorSums, Groups, Loss, Moments, NotQuantizable,
-    QuantizationScheme, Quantizer, Range, Rounding, Statistics,
+    ChannelErrors, ChannelQuestion, Chunks, ErrorSums, Groups, Learned, Loss, Moments,
+    NotQuantizable, PerGroup, QuantizationScheme, Quantizer, Range, Rounding, Statistics,
 };
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range as Elements;
@@ -41,7 +41,7 @@ pub struct Analysis {
     pub range: Range,
     /// `None` when only ranges were asked for.
     pub statistics: Option<Statistics>,
-    /// In the order of the quantizers.
+    /// In the order of the quantizers, each as it was settled for this tensor.
     pub outcomes: Vec<Outcome>,
     /// `None` when it was not asked for.
     pub distribution: Option<Distribution>,
@@ -151,9 +151,9 @@ pub struct Measurement<'q> {
     questions: &'q Questions,
     dtype: FloatType,
     chunks: Chunks,
-    schemes: Vec<Scheme>,
+    schemes: Vec<Scheme<'q>>,
     /// Those whose groups lie whole in one chunk each, in the places of the schemes.
-    whole: Vec<Option<Whole>>,
+    whole: Vec<Option<Whole<'q>>>,
     /// The places of three that one sweep answers.
     nested: Option<[usize; 3]>,
     /// The output channels, if they are asked about.
@@ -164,8 +164,8 @@ pub struct Measurement<'q> {
 }
 
 #[derive(Debug)]
-struct Scheme {
-    asked: Asked,
+struct Scheme<'q> {
+    asked: Asked<'q>,
     groups: Groups,
     way: Way,
 }
@@ -215,11 +215,23 @@ enum Part {
 pub struct Next(Vec<Found>);
 
 impl<'q> Measurement<'q> {
-    pub fn new(questions: &'q Questions, dtype: FloatType, shape: &Shape) -> Self {
-        Self::chunked(questions, dtype, shape, CHUNK_BYTES)
+    /// `learned`: what training with fake quantization is known to have learned of the tensor.
+    pub fn new(
+        questions: &'q Questions,
+        dtype: FloatType,
+        shape: &Shape,
+        learned: Option<&'q Learned>,
+    ) -> Self {
+        Self::chunked(questions, dtype, shape, learned, CHUNK_BYTES)
     }
 
-    fn chunked(questions: &'q Questions, dtype: FloatType, shape: &Shape, bytes: u64) -> Self {
+    fn chunked(
+        questions: &'q Questions,
+        dtype: FloatType,
+        shape: &Shape,
+        learned: Option<&'q Learned>,
+        bytes: u64,
+    ) -> Self {
         let length = bytes / dtype.size() as u64;
         let chunks = Chunks::new(shape, length, questions.quantizers.iter().map(|q| q.scheme));
         let exact = dtype.size() == 2;
@@ -232,7 +244,8 @@ impl<'q> Measurement<'q> {
             .iter()
             .map(|&quantizer| {
                 let groups = quantizer.scheme.groups(shape);
-                let asked = Asked { quantizer, rounding: questions.rounding, dtype };
+                let quantizers = PerGroup::new(quantizer, shape, learned);
+                let asked = Asked { quantizers, rounding: questions.rounding, dtype };
                 let further = asked.passes(questions.errors);
                 let way = if chunks.hold(&groups) {
                     Way::Whole
@@ -513,14 +526,16 @@ impl<'q> Measurement<'q> {
         let Known { moments, parts, distribution } = known;
         let range = moments.range;
         let outcomes = self.schemes.iter().zip(parts).map(|(scheme, part)| {
-            let quantizer = scheme.asked.quantizer;
+            let quantizer = scheme.asked.quantizer();
             let result = NotQuantizable::check(&range).and_then(|()| match part {
                 Part::Whole(result) => result.map(|mut found| {
                     found.channels.iter_mut().for_each(ChannelErrors::close);
                     found
                 }),
                 Part::Counted => match &distribution {
-                    Some(counted) => self.questions.answer(counted, quantizer).result,
+                    Some(counted) => {
+                        self.questions.answer(counted, scheme.asked.quantizers.of(0)).result
+                    }
                     None => Ok(self.questions.nothing_yet()),
                 },
                 Part::Spread(spread) => {
@@ -545,7 +560,7 @@ impl<'q> Measurement<'q> {
 
 /// Measures a whole tensor that lies in memory.
 pub fn measure(questions: &Questions, dtype: FloatType, shape: &Shape, bytes: &[u8]) -> Analysis {
-    in_memory(&Measurement::new(questions, dtype, shape), bytes)
+    in_memory(&Measurement::new(questions, dtype, shape, None), bytes)
 }
 
 fn in_memory(measurement: &Measurement, bytes: &[u8]) -> Analysis {
@@ -600,7 +615,8 @@ mod tests {
         let shape = Shape::new(dims).expect("fits");
         let bytes = values(dtype, shape.elements());
         let questions = questions(schemes, calibration);
-        let analysis = in_memory(&Measurement::chunked(&questions, dtype, &shape, 1 << 13), &bytes);
+        let analysis =
+            in_memory(&Measurement::chunked(&questions, dtype, &shape, None, 1 << 13), &bytes);
         assert_eq!(analysis.range, kernels::range(dtype, &bytes));
         for outcome in &analysis.outcomes {
             let what = format!("{dtype:?} {dims:?} {:?}", outcome.quantizer);
@@ -666,6 +682,51 @@ mod tests {
         }
     }
 
+    /// Groups in one chunk, in many, counted and not.
+    #[test]
+    fn learned_scales_are_those_of_their_channels() {
+        for dtype in [FloatType::F32, FloatType::BF16, FloatType::F16, FloatType::F64] {
+            for dims in [&[3u64, 8_001][..], &[7, 3, 5, 5], &[12_003]] {
+                let shape = Shape::new(dims).expect("fits");
+                let bytes = values(dtype, shape.elements());
+                let channels = if dims.len() > 1 { dims[0] } else { 1 };
+                let scales: Vec<f32> = (1..=channels).map(|c| 0.0007 * c as f32).collect();
+                for scales in [&scales[..], &scales[..1]] {
+                    let known = Learned { scales: scales.to_vec(), zero_point: None, levels: None };
+                    let questions = questions(&SCHEMES, Calibration::Learned);
+                    let measurement =
+                        Measurement::chunked(&questions, dtype, &shape, Some(&known), 1 << 13);
+                    for outcome in in_memory(&measurement, &bytes).outcomes {
+                        let what = format!("{dtype:?} {dims:?} {:?}", outcome.quantizer);
+                        let Quantizer { calibration, scheme } = outcome.quantizer;
+                        let found = outcome.result.expect("quantizable");
+                        if scheme == QuantizationScheme::PER_TENSOR && scales.len() > 1 {
+                            assert_eq!(calibration, Calibration::MinMax, "{what}");
+                            continue;
+                        }
+                        assert_eq!(calibration, Calibration::Learned, "{what}");
+                        let all = found.scales.all.expect("asked for");
+                        let groups = scheme.groups(&shape);
+                        assert_eq!(all.len() as u64, groups.count(), "{what}");
+                        let mut noise = 0.0;
+                        for (group, run) in groups.segments(0..shape.elements()) {
+                            let channel = (run.start / shape.channel_len()) as usize;
+                            let scale = if scales.len() > 1 { scales[channel] } else { scales[0] };
+                            assert_eq!(all[group as usize], scale, "{what}");
+                            let size = dtype.size();
+                            let run = run.start as usize * size..run.end as usize * size;
+                            let qtype = scheme.quantization_type();
+                            let how = Quantization { scale, qtype, rounding: Rounding::HalfEven };
+                            noise += kernels::error(dtype, &bytes[run], how).noise;
+                        }
+                        let error = found.error.expect("asked for");
+                        assert!((error.noise - noise).abs() <= 1e-6 * noise, "{what}");
+                    }
+                }
+            }
+        }
+    }
+
     /// A channel's loss is that of the same tensor without the other channels.
     #[test]
     fn what_each_channel_loses_adds_up_and_the_worst_is_named() {
@@ -679,7 +740,10 @@ mod tests {
                 let plain = questions(&schemes, Calibration::MinMax);
                 let asked = Questions { channels: ChannelQuestion::Each, ..plain.clone() };
                 let measured = |questions| {
-                    in_memory(&Measurement::chunked(questions, dtype, &shape, 1 << 13), &bytes)
+                    in_memory(
+                        &Measurement::chunked(questions, dtype, &shape, None, 1 << 13),
+                        &bytes,
+                    )
                 };
                 let alone = Questions { losses_only: true, ..asked.clone() };
                 let losses = measured(&alone);
@@ -733,7 +797,8 @@ mod tests {
                 let bytes = values(dtype, shape.elements());
                 let measured = |schemes: &[QuantizationScheme]| {
                     let questions = questions(schemes, Calibration::MinMax);
-                    let measurement = Measurement::chunked(&questions, dtype, &shape, 1 << 14);
+                    let measurement =
+                        Measurement::chunked(&questions, dtype, &shape, None, 1 << 14);
                     assert_eq!(measurement.nested.is_some(), schemes.len() == 3);
                     in_memory(&measurement, &bytes).outcomes
                 };
@@ -757,7 +822,7 @@ mod tests {
             let noise = |calibration| {
                 let scheme = "per-tensor/int4".parse().expect("a scheme");
                 let questions = questions(&[scheme], calibration);
-                let measurement = Measurement::chunked(&questions, dtype, &shape, 1 << 13);
+                let measurement = Measurement::chunked(&questions, dtype, &shape, None, 1 << 13);
                 let analysis = in_memory(&measurement, &bytes);
                 let outcome = analysis.outcomes.into_iter().next().expect("one");
                 outcome.result.expect("quantizable").error.expect("asked for").noise

@@ -13,6 +13,7 @@ mod difference;
 mod distribution;
 mod health;
 pub mod kernels;
+mod learned;
 mod loss;
 mod measure;
 mod quantizer;
@@ -31,6 +32,7 @@ pub use dequantize::Dequantize;
 pub use difference::{Difference, difference};
 pub use distribution::{Distribution, Tally};
 pub use health::{FLAG_NAMES, Flag, OUTLIER, flags};
+pub use learned::{Learned, NotTaken, PerGroup};
 pub use loss::Loss;
 pub use measure::{
     Analysis, First, Known, Measurement, Next, Outcome, Quantized, Questions, measure,

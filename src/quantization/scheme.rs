@@ -33,6 +33,14 @@ impl QuantizationType {
         }
     }
 
+    pub fn name(self) -> &'static str {
+        match self {
+            QuantizationType::QInt8 => "int8",
+            QuantizationType::QInt4 => "int4",
+            QuantizationType::F8E4M3 => "fp8",
+        }
+    }
+
     /// The scheme with one scale for these values.
     pub fn per_tensor(self) -> QuantizationScheme {
         QuantizationScheme::PerTensor(QuantizationMode::Symmetric, self)

@@ -10,14 +10,15 @@ use super::distribution::merged;
 use super::kernels::{self, Quantization, Seen};
 use super::whole::Run;
 use super::{
-    Calibration, ChannelErrors, ErrorSums, Groups, Loss, NotQuantizable, Quantizer, Range, Rounding,
+    Calibration, ChannelErrors, ErrorSums, Groups, Loss, NotQuantizable, PerGroup, Quantizer,
+    Range, Rounding,
 };
 use crate::tensor::FloatType;
 
 /// What is asked, and of what elements.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    pub quantizer: Quantizer,
+pub(super) struct Asked<'l> {
+    pub quantizers: PerGroup<'l>,
     pub rounding: Rounding,
     pub dtype: FloatType,
 }
@@ -96,15 +97,22 @@ fn extend<T>(all: &mut Vec<(u64, T)>, more: Vec<(u64, T)>, add: impl Fn(&mut T, 
     }
 }
 
-impl Asked {
+impl Asked<'_> {
+    pub fn quantizer(&self) -> Quantizer {
+        self.quantizers.quantizer()
+    }
+
     /// Passes after the first.
     pub fn passes(&self, errors: bool) -> u64 {
         self.searches() + u64::from(errors)
     }
 
     fn searches(&self) -> u64 {
-        match self.quantizer.calibration {
-            Calibration::MinMax | Calibration::Clip(_) | Calibration::Magnitude(_) => 0,
+        match self.quantizer().calibration {
+            Calibration::MinMax
+            | Calibration::Clip(_)
+            | Calibration::Magnitude(_)
+            | Calibration::Learned => 0,
             Calibration::Percentile(_) => self.digits(),
             Calibration::Mse => 1,
         }
@@ -114,14 +122,15 @@ impl Asked {
         self.dtype.size() as u64 / 2
     }
 
-    /// The clip and the scale of a group of finite elements.
-    pub fn scale(&self, group: &[u8]) -> Result<(f64, f32), NotQuantizable> {
-        let clip = self.quantizer.clip_of(self.dtype, group, self.rounding)?;
-        Ok((clip, self.quantizer.scale_for(clip, FloatType::F32)?))
+    /// The clip and the scale of a group, whose finite elements are `bytes`.
+    pub fn scale(&self, group: u64, bytes: &[u8]) -> Result<(f64, f32), NotQuantizable> {
+        let quantizer = self.quantizers.of(group);
+        let clip = quantizer.clip_of(self.dtype, bytes, self.rounding)?;
+        Ok((clip, quantizer.scale_for(clip, FloatType::F32)?))
     }
 
     pub fn how(&self, scale: f32) -> Quantization {
-        let qtype = self.quantizer.scheme.quantization_type();
+        let qtype = self.quantizer().scheme.quantization_type();
         Quantization { scale, qtype, rounding: self.rounding }
     }
 }
@@ -144,13 +153,14 @@ impl Spread {
 
     /// The clip of every group.
     pub fn clips(&self, asked: &Asked) -> impl Iterator<Item = f64> {
-        let calibration = asked.quantizer.calibration;
-        self.groups.iter().map(move |group| group.clip(calibration))
+        let quantizers = asked.quantizers;
+        let numbered = (0..).zip(&self.groups);
+        numbered.map(move |(g, group)| group.clip(quantizers.of(g).calibration))
     }
 
     /// Prepares for the pass after the first.
     pub fn begin(&mut self, asked: &Asked) {
-        if let Calibration::Percentile(percent) = asked.quantizer.calibration {
+        if let Calibration::Percentile(percent) = asked.quantizer().calibration {
             for group in &mut self.groups {
                 group.search.rank = percentile_rank(percent, group.range.finite());
             }
@@ -173,9 +183,10 @@ impl Spread {
             let (mut sums, mut loss, mut of_channels) =
                 (ErrorSums::default(), Loss::default(), Vec::new());
             let mut seen = Seen::default();
-            for (_, group, run) in groups {
-                let clip = group.clip(asked.quantizer.calibration);
-                let Ok(scale) = asked.quantizer.scale_for(clip, FloatType::F32) else { continue };
+            for (g, group, run) in groups {
+                let quantizer = asked.quantizers.of(g);
+                let clip = group.clip(quantizer.calibration);
+                let Ok(scale) = quantizer.scale_for(clip, FloatType::F32) else { continue };
                 let cuts = channels.map(|channels| run.cuts(channels));
                 let how = asked.how(scale);
                 let errors = if losses_only {
@@ -195,7 +206,7 @@ impl Spread {
                 false => Found::Error(sums, of_channels),
             };
         }
-        match asked.quantizer.calibration {
+        match asked.quantizer().calibration {
             Calibration::Percentile(_) => {
                 let rest = 16 * (asked.digits() - pass) as u32;
                 let digits = groups.map(|(g, group, run)| {
@@ -204,7 +215,7 @@ impl Spread {
                 Found::Digits(digits.collect())
             }
             Calibration::Mse => {
-                let qtype = asked.quantizer.scheme.quantization_type();
+                let qtype = asked.quantizer().scheme.quantization_type();
                 let noises = groups.map(|(g, group, run)| {
                     let bytes = run.bytes;
                     let noise = trials(group.range.absmax(), qtype, asked.rounding).map(|how| {
@@ -214,9 +225,10 @@ impl Spread {
                 });
                 Found::Trials(noises.collect())
             }
-            Calibration::MinMax | Calibration::Clip(_) | Calibration::Magnitude(_) => {
-                Found::Nothing
-            }
+            Calibration::MinMax
+            | Calibration::Clip(_)
+            | Calibration::Magnitude(_)
+            | Calibration::Learned => Found::Nothing,
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::spread::{Asked, Found, Spread};
 use super::whole::Run;
-use super::{Calibration, QuantizationScheme, Quantizer, Rounding, kernels};
-use crate::tensor::FloatType;
+use super::{Calibration, PerGroup, QuantizationScheme, Quantizer, Rounding, kernels};
+use crate::tensor::{FloatType, Shape};
 
 /// The magnitude that a calibration maps onto the largest int8 value.
 ///
@@ -15,7 +15,8 @@ pub fn clip_of_pieces<E>(
     mut each: impl FnMut(&mut dyn FnMut(&[u8])) -> Result<(), E>,
 ) -> Result<f64, E> {
     let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
-    let asked = Asked { quantizer, rounding: Rounding::HalfEven, dtype };
+    let quantizers = PerGroup::new(quantizer, &Shape::vector(0), None);
+    let asked = Asked { quantizers, rounding: Rounding::HalfEven, dtype };
     let mut spread = Spread::default();
     each(&mut |bytes| spread.calibrate(vec![(0, kernels::range(dtype, bytes))]))?;
     spread.begin(&asked);

@@ -8,8 +8,8 @@ use std::ops::Range as Elements;
 
 /// A scheme whose groups lie whole in one chunk each.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Whole {
-    pub asked: Asked,
+pub(super) struct Whole<'l> {
+    pub asked: Asked<'l>,
     pub groups: Groups,
 }
 
@@ -73,10 +73,10 @@ impl<'b> Run<'b> {
     }
 }
 
-impl Whole {
+impl Whole<'_> {
     /// Whether its groups are output channels or parts of them, calibrated by min-max.
     fn by_absmax(&self) -> bool {
-        self.asked.quantizer.calibration == Calibration::MinMax && self.groups.count() != 1
+        self.asked.quantizer().calibration == Calibration::MinMax && self.groups.count() != 1
     }
 
     /// The places of three schemes that one sweep answers: blocks of [`NESTED`] lengths in
@@ -85,7 +85,7 @@ impl Whole {
         let place = |length: u32| {
             all.iter().position(|whole| {
                 whole.is_some_and(|w| {
-                    let scheme = w.asked.quantizer.scheme;
+                    let scheme = w.asked.quantizer().scheme;
                     w.by_absmax()
                         && matches!(scheme, QuantizationScheme::PerBlock(_, _, n) if n == length)
                 })
@@ -94,7 +94,7 @@ impl Whole {
         let places = [place(NESTED[0])?, place(NESTED[1])?, place(NESTED[2])?];
         let alike = places.map(|i| {
             let whole = all.get(i).copied().flatten()?;
-            let qtype = whole.asked.quantizer.scheme.quantization_type();
+            let qtype = whole.asked.quantizer().scheme.quantization_type();
             Some((qtype, whole.asked.rounding, whole.groups.row_len()))
         });
         // A row that is shorter than a block is one group, which is another sweep.
@@ -114,8 +114,8 @@ impl Whole {
         let wanted = losses_only || found.quantized.error.is_some();
         if !self.by_absmax() {
             let mut seen = Seen::default();
-            for (_, group) in chunk.divided(&self.groups, dtype) {
-                let (clip, scale) = self.asked.scale(group.bytes)?;
+            for (number, group) in chunk.divided(&self.groups, dtype) {
+                let (clip, scale) = self.asked.scale(number, group.bytes)?;
                 found.quantized.scales.push(clip, scale);
                 if wanted {
                     let how = self.asked.how(scale);
@@ -142,7 +142,7 @@ impl Whole {
         } else {
             for run in chunk.cut_at_row(&self.groups, dtype) {
                 for absmax in self.absmaxes(run.bytes) {
-                    let scale = self.asked.quantizer.scale_for(absmax, FloatType::F32)?;
+                    let scale = self.asked.quantizer().scale_for(absmax, FloatType::F32)?;
                     found.quantized.scales.push(absmax, scale);
                 }
             }
@@ -178,8 +178,8 @@ impl Whole {
     }
 
     fn how(&self) -> kernels::GroupQuantization {
-        let Asked { quantizer, rounding, .. } = self.asked;
-        let qtype = quantizer.scheme.quantization_type();
+        let qtype = self.asked.quantizer().scheme.quantization_type();
+        let rounding = self.asked.rounding;
         kernels::GroupQuantization { qtype, rounding, scale_type: FloatType::F32 }
     }
 

@@ -6,6 +6,7 @@
 //! are.
 
 use super::{Report, Row};
+use crate::activations::Way;
 use crate::text::names;
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -44,8 +45,24 @@ const COLUMNS: [&str; 31] = [
     "not_quantizable",
 ];
 
+/// The columns after these if activations were given.
+const OUTPUTS: [&str; 8] = [
+    "output_relative",
+    "output_db",
+    "output_dynamic_relative",
+    "output_dynamic_db",
+    "output_static_relative",
+    "output_static_db",
+    "output_basis",
+    "input_scale",
+];
+
 pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(COLUMNS.join(",").as_bytes())?;
+    if report.has_outputs {
+        out.write_all(b",")?;
+        out.write_all(OUTPUTS.join(",").as_bytes())?;
+    }
     out.write_all(b"\r\n")?;
     report.rows.iter().try_for_each(|row| record(report, row, out))
 }
@@ -89,6 +106,17 @@ fn record(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     cells.push(flags.join(" ").into());
     cells.push(text(row.duplicate_of().unwrap_or_default()));
     cells.push(text(row.reason.as_deref().unwrap_or_default()));
+    if report.has_outputs {
+        let error = row.output();
+        for way in Way::ALL {
+            let relative = error.and_then(|error| error.ratio(way));
+            // Of an output that loses nothing there are no decibels.
+            let db = error.and_then(|error| error.db(way)).filter(|db| db.is_finite());
+            cells.extend([relative, db].map(|x| x.map(number).unwrap_or_default().into()));
+        }
+        cells.push(error.map_or("", |error| error.basis.name()).into());
+        cells.push(row.input_scale.map(|s| number(s.into())).unwrap_or_default().into());
+    }
     out.write_all(cells.join(",").as_bytes())?;
     out.write_all(b"\r\n")
 }

@@ -1,8 +1,11 @@
 //! The JSON document of `inspect`, `calibrate`, `analyze` and `report`: one shape, written
 //! tensor by tensor, so that its size does not matter. Its keys are documented in the README.
 
-use crate::checkpoint::Checkpoint;
-use crate::quantization::{ErrorStatistics, Flag, Outcome, QuantizationScheme, Range, Statistics};
+use crate::activations::{OutputError, Way};
+use crate::checkpoint::{Checkpoint, Extent, Watched};
+use crate::quantization::{
+    ErrorStatistics, Flag, Learned, Outcome, QuantizationScheme, Range, Statistics,
+};
 use crate::tensor::{Shape, TensorInfo};
 use crate::text::json;
 use serde::{Serialize, Serializer};
@@ -97,6 +100,82 @@ pub struct Tensor<'a> {
     health: Option<Health<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schemes: Option<Vec<SchemeFigures>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed: Option<Observed<'a>>,
+}
+
+/// What observers of fake quantization left beside a weight.
+#[derive(Serialize)]
+struct Observed<'a> {
+    learned: Option<LearnedFigures<'a>>,
+    /// The ranges of the layer's inputs and outputs.
+    input: Option<ExtentFigures>,
+    output: Option<ExtentFigures>,
+    /// Of the inputs as symmetric int8.
+    input_scale: Option<f32>,
+}
+
+#[derive(Serialize)]
+struct LearnedFigures<'a> {
+    scales: Scale<'a>,
+    zero_point: f64,
+    /// The largest quantized value that was trained for.
+    levels: Option<f64>,
+    /// Why a scheme does not take the scales over; null if it does, or none was asked for.
+    not_taken: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ExtentFigures {
+    min: f64,
+    max: f64,
+}
+
+impl From<Extent> for ExtentFigures {
+    fn from(Extent { min, max }: Extent) -> Self {
+        ExtentFigures { min, max }
+    }
+}
+
+/// What the output of a layer loses by one quantizer.
+#[derive(Serialize)]
+pub struct OutputFigures {
+    /// `inputs`, exact on what was recorded, or `diagonal`.
+    basis: Option<&'static str>,
+    /// Why it has no figures.
+    reason: Option<String>,
+    /// Of the layer's inputs as symmetric int8.
+    input_scale: Option<f32>,
+    weights: WayFigures,
+    dynamic: WayFigures,
+    r#static: WayFigures,
+}
+
+#[derive(Serialize)]
+struct WayFigures {
+    relative: Option<f64>,
+    db: Option<f64>,
+}
+
+impl OutputFigures {
+    pub fn of(
+        error: Option<&OutputError>,
+        input_scale: Option<f32>,
+        reason: Option<String>,
+    ) -> OutputFigures {
+        let way = |way| WayFigures {
+            relative: error.and_then(|error| error.ratio(way)),
+            db: error.and_then(|error| error.db(way)),
+        };
+        OutputFigures {
+            basis: error.map(|error| error.basis.name()),
+            reason,
+            input_scale,
+            weights: way(Way::Weights),
+            dynamic: way(Way::Dynamic),
+            r#static: way(Way::Static),
+        }
+    }
 }
 
 /// What the tensors shown add up to.
@@ -135,6 +214,9 @@ pub struct SchemeFigures {
     #[serde(flatten)]
     error: ErrorFigures,
     worst_channel: Option<WorstChannel>,
+    /// Where activations are given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<OutputFigures>,
 }
 
 #[derive(Serialize)]
@@ -152,7 +234,13 @@ impl SchemeFigures {
             reason: None,
             error: ErrorFigures::of(error),
             worst_channel: None,
+            output: None,
         }
+    }
+
+    /// With what the layer's output loses.
+    pub fn with_output(self, output: Option<OutputFigures>) -> SchemeFigures {
+        SchemeFigures { output, ..self }
     }
 
     pub fn of(outcome: &Outcome, shape: &Shape) -> SchemeFigures {
@@ -166,6 +254,7 @@ impl SchemeFigures {
             reason: found.err().map(|why| why.to_string()),
             error: error.map(|sums| ErrorFigures::of(&sums.statistics())).unwrap_or_default(),
             worst_channel: worst.map(|(channel, sqnr_db)| WorstChannel { channel, sqnr_db }),
+            output: None,
         }
     }
 }
@@ -263,7 +352,38 @@ impl<'a> Tensor<'a> {
             figures: Figures::None {},
             health: None,
             schemes: None,
+            observed: None,
         }
+    }
+
+    /// With what observers left beside it. `scheme`: what it would be quantized by.
+    pub fn observed(
+        self,
+        learned: Option<&'a Learned>,
+        watched: Option<&Watched>,
+        scheme: Option<QuantizationScheme>,
+    ) -> Self {
+        let learned = learned.map(|learned| LearnedFigures {
+            scales: match learned.scales.as_slice() {
+                [scale] => Scale::One(*scale),
+                scales => Scale::Each(scales),
+            },
+            zero_point: learned.zero_point.unwrap_or(0.0),
+            levels: learned.levels,
+            not_taken: scheme
+                .and_then(|scheme| learned.fits(scheme).err())
+                .map(|why| why.to_string()),
+        });
+        if learned.is_none() && watched.is_none() {
+            return self;
+        }
+        let observed = Observed {
+            learned,
+            input: watched.and_then(|watched| watched.input).map(ExtentFigures::from),
+            output: watched.and_then(|watched| watched.output).map(ExtentFigures::from),
+            input_scale: watched.and_then(Watched::input_scale),
+        };
+        Tensor { observed: Some(observed), ..self }
     }
 
     pub fn calibrated(self, range: Option<&Range>, scale: Option<Scale<'a>>) -> Self {

@@ -3,6 +3,7 @@
 
 use super::plots;
 use super::{Report, Row};
+use crate::activations::{Basis, Way};
 use crate::plan::budget::Point;
 use crate::quantization::{Flag, Verdict};
 use crate::text::{figures, names};
@@ -72,8 +73,9 @@ fn summary(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let thresholds = &report.thresholds;
     write!(
         out,
-        "<header>\n<h1>{name}</h1>\n<p class=\"dim\">What symmetric int8 quantization costs each tensor, by quantscope {version}. The figures are errors of the weights, over every element; what the model's answers lose depends on its activations too.</p>\n<dl>\n<dt>path</dt><dd><code>{path}</code></dd>\n<dt>format</dt><dd>{format}</dd>\n<dt>tensors</dt><dd>{tensors}, {parameters} parameters, {bytes}; {measured} measured</dd>\n<dt>scheme</dt><dd>{scheme}</dd>\n<dt>calibration</dt><dd>{calibration}, rounding {rounding}</dd>\n<dt>marked ●</dt><dd>{marked_tensors}: {bytes} → {after} ({share})</dd>\n<dt>quantizable</dt><dd>{said}</dd>\n<dt>words</dt><dd>SQNR = 10·log₁₀(Σx² / Σ(x−x̂)²): excellent from {excellent} dB, good from {good}, fair from {fair}, poor below</dd>\n</dl>\n</header>\n",
+        "<header>\n<h1>{name}</h1>\n<p class=\"dim\">What symmetric int8 quantization costs each tensor, by quantscope {version}. {judged}</p>\n<dl>\n<dt>path</dt><dd><code>{path}</code></dd>\n<dt>format</dt><dd>{format}</dd>\n<dt>tensors</dt><dd>{tensors}, {parameters} parameters, {bytes}; {measured} measured</dd>\n<dt>scheme</dt><dd>{scheme}</dd>\n<dt>calibration</dt><dd>{calibration}, rounding {rounding}</dd>\n<dt>marked ●</dt><dd>{marked_tensors}: {bytes} → {after} ({share})</dd>\n<dt>quantizable</dt><dd>{said}</dd>\n<dt>words</dt><dd>SQNR = 10·log₁₀(Σx² / Σ(x−x̂)²): excellent from {excellent} dB, good from {good}, fair from {fair}, poor below</dd>\n</dl>\n</header>\n",
         version = env!("CARGO_PKG_VERSION"),
+        judged = judged(report),
         name = safe(&checkpoint.name()),
         path = safe(&checkpoint.path().to_string_lossy()),
         format = safe(checkpoint.format().name()),
@@ -93,6 +95,24 @@ fn summary(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
+/// What the figures judge.
+fn judged(report: &Report) -> String {
+    if !report.has_outputs {
+        return "The figures are errors of the weights, over every element; what the model's answers lose depends on its activations too.".to_owned();
+    }
+    let diagonal =
+        report.rows.iter().filter_map(Row::output).any(|output| output.basis == Basis::Diagonal);
+    let mark = match diagonal {
+        true => {
+            " ~ is the diagonal approximation, from mean squares per feature instead of inputs."
+        }
+        false => "",
+    };
+    format!(
+        "SQNR and its like are errors of the weights, over every element. The columns output, dynamic and static tell what the layers' outputs lose on the recorded inputs: ‖Wx − Ŵx̂‖² / ‖Wx‖² in dB, the lower the better, with the weights quantized, with the inputs too as they come, and with the inputs by one calibrated scale. The tensors are ranked by output where nothing else was asked for.{mark}"
+    )
+}
+
 /// Places of the curve that are written out below it.
 const PLACES: usize = 10;
 
@@ -102,8 +122,12 @@ fn budget(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         report.uniform().into_iter().map(|(scheme, p)| (format!("all {scheme}"), p)).collect();
     write!(
         out,
-        "<section>\n<h2>Budget: bytes against error</h2>\n<p class=\"dim\">Each place on the curve is a choice of a scheme, or none, for every quantizable tensor that no other choice of the same size beats. The error is Σ(x−x̂)²/Σx² of the weights, averaged over parameters, and the SQNR is that share in dB. The circles give every tensor the same scheme.</p>\n<div class=\"scroll\">{}</div>\n<div class=\"scroll\"><table>\n<thead><tr><th>choice</th><th class=\"number\">bytes</th><th class=\"number\">error</th><th class=\"number\">SQNR</th><th></th></tr></thead>\n<tbody>\n",
-        plots::curve(&points, &uniform)
+        "<section>\n<h2>Budget: bytes against error</h2>\n<p class=\"dim\">Each place on the curve is a choice of a scheme, or none, for every quantizable tensor that no other choice of the same size beats. The error is Σ(x−x̂)²/Σx² of the weights{outputs}, averaged over parameters, and the SQNR is that share in dB. The circles give every tensor the same scheme.</p>\n<div class=\"scroll\">{}</div>\n<div class=\"scroll\"><table>\n<thead><tr><th>choice</th><th class=\"number\">bytes</th><th class=\"number\">error</th><th class=\"number\">SQNR</th><th></th></tr></thead>\n<tbody>\n",
+        plots::curve(&points, &uniform),
+        outputs = match report.has_outputs {
+            true => " or, where it is known, ‖Wx−Ŵx‖²/‖Wx‖² of the layer's output",
+            false => "",
+        },
     )?;
     let (most, least) = match (points.first(), points.last()) {
         (Some(first), Some(last)) => (first.bytes, last.bytes),
@@ -176,11 +200,19 @@ const COLUMNS: [(&str, &str); 15] = [
     ("levels", "number"),
 ];
 
+/// Those of outputs come after the word, where there are any.
+fn columns(report: &Report) -> Vec<(&'static str, &'static str)> {
+    let (before, after) = COLUMNS.split_at(10);
+    let outputs = [("output", "number"), ("dynamic", "number"), ("static", "number")];
+    let outputs = outputs.into_iter().filter(|_| report.has_outputs);
+    before.iter().copied().chain(outputs).chain(after.iter().copied()).collect()
+}
+
 fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(
         b"<section>\n<h2>Tensors, ranked</h2>\n<div class=\"scroll\"><table id=\"tensors\">\n<thead><tr>",
     )?;
-    for (title, kind) in COLUMNS {
+    for (title, kind) in columns(report) {
         let class = if kind == "number" { " class=\"number\"" } else { "" };
         let order = if kind.is_empty() { String::new() } else { format!(" data-kind=\"{kind}\"") };
         write!(out, "<th scope=\"col\"{class}{order}>{title}</th>")?;
@@ -214,6 +246,13 @@ fn line(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     number(out, error.map(|e| e.sqnr_db), figures::decibels)?;
     let word = error.map_or("", |e| report.thresholds.verdict(e.sqnr_db).word());
     write!(out, "<td class=\"{word}\">{word}</td>")?;
+    if report.has_outputs {
+        for way in Way::ALL {
+            let output = row.output();
+            let shown = |_| output.and_then(|output| output.shown(way)).unwrap_or_default();
+            number(out, output.and_then(|output| output.db(way)), shown)?;
+        }
+    }
     let scheme = cost.map(|cost| cost.quantizer);
     let scheme = scheme.map_or(String::new(), |quantizer| {
         match quantizer.calibration == report.quantizer.calibration {
@@ -240,6 +279,7 @@ fn number(
     };
     let ordered = match value {
         f64::INFINITY => "Infinity".to_owned(),
+        f64::NEG_INFINITY => "-Infinity".to_owned(),
         value => format!("{value:e}"),
     };
     write!(out, "<td class=\"number\" data-v=\"{ordered}\">{}</td>", shown(value))
@@ -252,7 +292,8 @@ fn note(row: &Row) -> String {
         row.reason.is_none() || !matches!(flag, Flag::Nan { .. } | Flag::Inf { .. })
     });
     let reason = row.reason.clone().into_iter();
-    reason.chain(odd.map(Flag::to_string)).collect::<Vec<_>>().join("; ")
+    let unmeasured = row.unmeasured.as_ref().map(|why| format!("output not measured: {why}"));
+    reason.chain(odd.map(Flag::to_string)).chain(unmeasured).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The report as JSON: the document of `analyze --schemes`, with the histograms, what is
 //! marked, and the budget's curve.
 
-use super::document::{Document, Scale, SchemeFigures, Tensor};
+use super::document::{Document, OutputFigures, Scale, SchemeFigures, Tensor};
 use super::{Histogram, Report, Row};
 use crate::plan::budget::Point;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use std::io::{self, Write};
 #[derive(Serialize)]
 struct Place {
     bytes: u64,
-    /// Σ(x−x̂)²/Σx², averaged over parameters.
+    /// Σ(x−x̂)²/Σx², or ‖Wx−Ŵx‖²/‖Wx‖² where activations tell it, averaged over parameters.
     error: f64,
 }
 
@@ -24,6 +24,9 @@ struct Reported<'a> {
     calibration: String,
     /// Counts in equal parts of the range from the smallest to the largest.
     histogram: Option<&'a Histogram>,
+    /// What the layer's output loses; there only if activations were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<Option<OutputFigures>>,
 }
 
 pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -40,19 +43,25 @@ fn tensor<'a>(report: &'a Report, row: &'a Row) -> Reported<'a> {
     let tensor = report.checkpoint.tensor(row.tensor);
     let cost = row.cost();
     let scale = cost.filter(|cost| cost.scales == 1).map(|cost| Scale::One(cost.largest_scale));
-    let schemes = row
-        .costs
-        .iter()
-        .map(|cost| SchemeFigures::known(cost.quantizer.scheme, &tensor.shape, &cost.error));
+    let schemes = row.costs.iter().map(|cost| {
+        let figures = SchemeFigures::known(cost.quantizer.scheme, &tensor.shape, &cost.error);
+        figures.with_output(row.output_figures(Some(cost)).filter(|_| report.has_outputs))
+    });
     let listed = Tensor::listed(tensor, row.reason.as_deref())
         .analyzed(row.statistics.as_ref(), cost.map(|cost| &cost.error), scale)
         .examined(&row.flags, row.duplicate_of())
-        .compared(schemes.collect());
+        .compared(schemes.collect())
+        .observed(
+            report.checkpoint.learned(row.tensor),
+            report.checkpoint.watched(row.tensor),
+            Some(row.quantizer.scheme),
+        );
     Reported {
         tensor: listed,
         marked: row.marked,
         scheme: row.quantizer.scheme.to_string(),
         calibration: row.quantizer.calibration.to_string(),
         histogram: row.histogram.as_ref().filter(|histogram| !histogram.sketched),
+        output: report.has_outputs.then(|| row.output_figures(row.cost())),
     }
 }

@@ -11,6 +11,7 @@ mod html;
 mod json;
 mod plots;
 
+use crate::activations::{OutputError, Way};
 use crate::checkpoint::Checkpoint;
 use crate::plan::budget::{Choice, Curve, Point};
 use crate::quantization::{
@@ -18,7 +19,7 @@ use crate::quantization::{
     Statistics, Thresholds, flags,
 };
 use crate::tensor::TensorId;
-use document::Totals;
+use document::{OutputFigures, Totals};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
@@ -59,6 +60,8 @@ pub struct Report {
     pub quantizer: Quantizer,
     pub rounding: Rounding,
     pub thresholds: Thresholds,
+    /// Whether activations were given, and so what the layers' outputs lose is known.
+    pub has_outputs: bool,
     /// In the order in which they are shown.
     pub rows: Vec<Row>,
 }
@@ -78,6 +81,10 @@ pub struct Row {
     pub flags: Vec<Flag>,
     /// What each scheme costs it.
     pub costs: Vec<Cost>,
+    /// Why the output of its layer was not measured though it was recorded.
+    pub unmeasured: Option<String>,
+    /// The calibrated scale of the layer's inputs.
+    pub input_scale: Option<f32>,
     pub histogram: Option<Histogram>,
 }
 
@@ -90,6 +97,16 @@ pub struct Cost {
     pub noise_share: f64,
     pub scales: u64,
     pub largest_scale: f32,
+    /// What the layer's output loses, where that is known.
+    pub output: Option<OutputError>,
+}
+
+impl Cost {
+    /// The share of the weights' energy that is lost or, where that is known, of the output's.
+    fn share(&self) -> f64 {
+        let output = self.output.as_ref().and_then(|output| output.ratio(Way::Weights));
+        output.unwrap_or(self.noise_share)
+    }
 }
 
 /// How many elements lie in equal parts of the range from `low` to `high`.
@@ -140,6 +157,8 @@ impl Row {
             costs: analysis.map(costs).unwrap_or_default(),
             histogram: distribution.map(|counted| Histogram::of(counted, absmax)),
             statistics,
+            unmeasured: None,
+            input_scale: None,
         }
     }
 
@@ -150,6 +169,23 @@ impl Row {
 
     pub fn cost_of(&self, quantizer: Quantizer) -> Option<&Cost> {
         self.costs.iter().find(|cost| cost.quantizer == quantizer)
+    }
+
+    /// That of a scheme, whichever way it was calibrated for this tensor.
+    fn cost_by(&self, scheme: QuantizationScheme) -> Option<&Cost> {
+        self.costs.iter().find(|cost| cost.quantizer.scheme == scheme)
+    }
+
+    /// What the layer's output loses.
+    pub fn output(&self) -> Option<&OutputError> {
+        self.cost()?.output.as_ref()
+    }
+
+    /// For a document; `None` for a layer that was not recorded.
+    fn output_figures(&self, cost: Option<&Cost>) -> Option<OutputFigures> {
+        let error = cost.and_then(|cost| cost.output.as_ref());
+        let recorded = error.is_some() || self.unmeasured.is_some();
+        recorded.then(|| OutputFigures::of(error, self.input_scale, self.unmeasured.clone()))
     }
 
     pub fn sqnr_db(&self) -> Option<f64> {
@@ -174,17 +210,26 @@ fn costs(analysis: &Analysis) -> Vec<Cost> {
             noise_share: sums.noise_share(),
             scales: found.scales.count,
             largest_scale: found.scales.max,
+            output: None,
         })
     });
     measured.collect()
 }
 
 impl Report {
-    /// Ranks the rows, the worst first; what is exact comes after every figure, what has
-    /// none at the end.
+    /// Ranks the rows by what the layers' outputs lose where that is known, and by what the
+    /// weights lose: the worst first; what is exact comes after every figure, what has none at
+    /// the end.
     pub fn rank(&mut self) {
         let rank = |row: &Row| row.sqnr_db().map_or(f64::INFINITY, |db| db.min(f64::MAX));
         self.rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+        if self.has_outputs {
+            let rank = |row: &Row| {
+                let db = row.output().and_then(|output| output.db(Way::Weights));
+                db.map_or(f64::INFINITY, |db| -db.max(-f64::MAX))
+            };
+            self.rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+        }
     }
 
     /// Writes it.
@@ -219,7 +264,7 @@ impl Report {
     }
 
     /// The curve of bytes against error over all choices of schemes, errors as a share of
-    /// the weights' energy; `None` where there is nothing to choose.
+    /// the weights' energy or, where that is known, of the outputs'; `None` where there is nothing to choose.
     fn curve(&self) -> Option<Vec<Point>> {
         let mut fixed = self.totals().bytes;
         let mut parameters = 0u64;
@@ -231,7 +276,7 @@ impl Report {
             let quantized = row
                 .costs
                 .iter()
-                .map(|cost| Choice::quantized(tensor, cost.quantizer, cost.noise_share));
+                .map(|cost| Choice::quantized(tensor, cost.quantizer, cost.share()));
             let choices = std::iter::once(Choice::kept(tensor)).chain(quantized);
             options.push((row.tensor, choices.collect()));
         }
@@ -247,21 +292,26 @@ impl Report {
     /// Each scheme with what it comes to when every tensor up for choice has it.
     fn uniform(&self) -> Vec<(QuantizationScheme, Point)> {
         let Some(first) = self.choosable().next() else { return Vec::new() };
-        let all = first.costs.iter().map(|cost| cost.quantizer);
-        let point = |quantizer: Quantizer| {
+        let mut schemes: Vec<QuantizationScheme> = Vec::new();
+        for cost in &first.costs {
+            if !schemes.contains(&cost.quantizer.scheme) {
+                schemes.push(cost.quantizer.scheme);
+            }
+        }
+        let point = |scheme: QuantizationScheme| {
             let mut point = Point { bytes: self.totals().bytes, error: 0.0 };
             let mut parameters = 0u64;
             for row in self.choosable() {
                 let tensor = self.checkpoint.tensor(row.tensor);
-                let choice =
-                    Choice::quantized(tensor, quantizer, row.cost_of(quantizer)?.noise_share);
+                let cost = row.cost_by(scheme)?;
+                let choice = Choice::quantized(tensor, cost.quantizer, cost.share());
                 point.bytes = point.bytes.saturating_sub(tensor.bytes).saturating_add(choice.bytes);
                 point.error += choice.error;
                 parameters = parameters.saturating_add(tensor.parameters());
             }
             point.error /= parameters.max(1) as f64;
-            Some((quantizer.scheme, point))
+            Some((scheme, point))
         };
-        all.filter_map(point).collect()
+        schemes.into_iter().filter_map(point).collect()
     }
 }

@@ -14,7 +14,6 @@ pub enum Kind {
     Duplicates,
     Diff,
     Report,
-    Outputs,
 }
 
 /// A question under way, whatever type its answer has. Dropping it cancels the job.

@@ -10,6 +10,7 @@ use crate::app::pager::wrap;
 use crate::app::table::{Row, VERDICTS};
 use crate::app::tree::{Item, NodeId};
 use crate::app::{Action, App, Calibration, Tab, names, outputs, texts};
+use crate::checkpoint::{Extent, Unplaced};
 use crate::quantization::{self, ErrorStatistics, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
@@ -68,7 +69,7 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
             Tab::Histogram => histogram::draw(buf, area, app, id, facts, theme),
             Tab::Overview => overview(buf, area, app, id, facts, theme),
             Tab::Schemes if app.model.checkpoint.layout(id).is_none() => {
-                schemes(buf, area, app, id, facts, theme);
+                schemes(buf, area, app, id, theme);
             }
             Tab::Schemes => {
                 sentence("Quantized already: there is nothing to choose.", theme.dim, buf)
@@ -164,11 +165,11 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
     block(buf, second, &title, &error, theme);
     if third.height >= 6 {
         comparison(buf, third, app, id, facts, theme);
-        if let Some(text) = learned(app, id) {
-            // Below the schemes and a blank line.
-            for (y, row) in (7..third.height).zip(wrap(&text, third.width.into())) {
-                paint::line(buf, third, y, &Line::styled(row, theme.mark));
-            }
+        let said = learned(app, id).into_iter().chain(watched(app, id));
+        let rows = said.flat_map(|text| wrap(&text, third.width.into()));
+        // Below the schemes and a blank line.
+        for (y, row) in (7..third.height).zip(rows) {
+            paint::line(buf, third, y, &Line::styled(row, theme.mark));
         }
     }
     let below = area.height.saturating_sub(12);
@@ -186,11 +187,33 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
 /// What training with fake quantization left, where there is room for it.
 fn learned(app: &App, id: TensorId) -> Option<String> {
     let learned = app.model.checkpoint.learned(id)?;
-    let used = match learned.int8_clip() {
-        Some(_) => "; a mark quantizes by it",
-        None => "; marks are calibrated anew",
+    let scheme = app.model.scheme_of(id);
+    Some(match learned.fits(scheme) {
+        Ok(()) => format!("{learned}; a mark quantizes by it"),
+        Err(why) => format!("{learned}; calibrated anew: {why}"),
+    })
+}
+
+/// What observers of activations saw of the layer, or what this one did.
+fn watched(app: &App, id: TensorId) -> Vec<String> {
+    let checkpoint = &app.model.checkpoint;
+    let extent = |seen: Extent| format!("{} … {}", value(seen.min), value(seen.max));
+    if let Some(watched) = checkpoint.watched(id) {
+        let scale = watched.input_scale().map_or(String::new(), |s| value(s.into()));
+        let input = watched.input.map(|s| format!("inputs seen: {}, scale {scale}", extent(s)));
+        let output = watched.output.map(|s| format!("outputs seen: {}", extent(s)));
+        return input.into_iter().chain(output).collect();
+    }
+    let name = &checkpoint.tensor(id).name;
+    let within = |observer: &&Unplaced| {
+        name.strip_prefix(&observer.name).is_some_and(|rest| rest.starts_with('.'))
     };
-    Some(format!("{learned}{used}"))
+    let observer = checkpoint.unplaced().iter().find(within);
+    let said = observer.map(|observer| {
+        let seen = extent(observer.extent);
+        format!("saw {seen}; of which layer stands in the graph, which is not in the file")
+    });
+    said.into_iter().collect()
 }
 
 /// What the layer's output loses each way, where activations were recorded.
@@ -307,11 +330,13 @@ fn cosine(x: f64) -> String {
 fn comparison(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
     let tensor = app.model.checkpoint.tensor(id);
     let now = app.model.scheme_of(id);
-    paint::line(buf, area, 0, &Line::styled("int8 schemes, min–max", theme.dim));
+    let learned = app.model.checkpoint.learned(id).is_some();
+    let title = if learned { "int8 schemes, learned" } else { "int8 schemes, min–max" };
+    paint::line(buf, area, 0, &Line::styled(title, theme.dim));
     for (y, scheme) in (1..).zip(SCHEMES) {
         let style = if scheme == now { theme.strong } else { theme.dim };
         let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
-        match facts.error(scheme) {
+        match app.model.error(id, scheme) {
             Some(error) => {
                 let (_, style) = theme.judge(error.sqnr_db);
                 spans.push(Span::styled(format!("{:>8}", decibels(error.sqnr_db)), style));
@@ -324,7 +349,7 @@ fn comparison(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Fac
     }
     let mut y = 6;
     let flags = facts.flags.iter().map(|flag| (format!("! {flag}"), theme.warning));
-    let advice = Some((advice(facts, now), theme.text)).filter(|(text, _)| !text.is_empty());
+    let advice = Some((advice(app, id), theme.text)).filter(|(text, _)| !text.is_empty());
     for (text, style) in flags.chain(advice) {
         for row in wrap(&text, area.width.min(60).into()) {
             paint::line(buf, area, y, &Line::styled(row, style));
@@ -334,12 +359,14 @@ fn comparison(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Fac
 }
 
 /// What another scheme would recover, where that is worth a word.
-fn advice(facts: &Facts, now: QuantizationScheme) -> String {
-    let Some(error) = facts.error(now) else { return String::new() };
-    let channel = facts.error(QuantizationScheme::PER_CHANNEL).map(|e| e.sqnr_db);
-    let block = facts.error(QuantizationScheme::per_block(32)).map(|e| e.sqnr_db);
+fn advice(app: &App, id: TensorId) -> String {
+    let now = app.model.scheme_of(id);
+    let error = |scheme| app.model.error(id, scheme);
+    let Some(before) = error(now) else { return String::new() };
+    let channel = error(QuantizationScheme::PER_CHANNEL).map(|e| e.sqnr_db);
+    let block = error(QuantizationScheme::per_block(32)).map(|e| e.sqnr_db);
     let worth = |db: Option<f64>, least: f64| {
-        db.map(|db| db - error.sqnr_db).filter(|gain| gain.is_finite() && *gain >= least)
+        db.map(|db| db - before.sqnr_db).filter(|gain| gain.is_finite() && *gain >= least)
     };
     let only = now == QuantizationScheme::PER_TENSOR;
     match (worth(channel, 3.0).filter(|_| only), worth(block, 6.0)) {
@@ -349,10 +376,10 @@ fn advice(facts: &Facts, now: QuantizationScheme) -> String {
     }
 }
 
-fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
+fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
     let tensor = app.model.checkpoint.tensor(id);
     let now = app.model.scheme_of(id);
-    let base = facts.error(now).map(|error| error.sqnr_db);
+    let base = app.model.error(id, now).map(|error| error.sqnr_db);
     let heads = [
         format!("{:<12}", "int8"),
         format!("{:>8}", "SQNR"),
@@ -370,7 +397,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts,
         let style = if chosen { theme.strong } else { theme.text };
         let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
         let size = bytes(scheme.bytes(&tensor.shape, 4));
-        match facts.cost(scheme) {
+        match app.model.cost(id, scheme) {
             Some(Cost::Error { error, scales, .. }) => {
                 let [figure, word] = paint::verdict(error.sqnr_db, theme);
                 spans.extend([figure, Span::raw("  ")]);
@@ -425,7 +452,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts,
         paint::line(buf, area, y, &Line::from(spans));
     }
     let mut y = below + MEASURED_ONLY.len() as u16;
-    let advice = advice(facts, now);
+    let advice = advice(app, id);
     if !advice.is_empty() {
         paint::line(buf, area, y, &Line::raw(advice));
         y += 1;
@@ -462,6 +489,10 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
     if let Some(worst) = totals.worst {
         let (word, style) = theme.judge(worst);
         figures.push(figure("worst SQNR", decibels(worst)).word(word, style));
+    }
+    if let Some(worst) = totals.worst_output {
+        let text = format!("{worst:.1} dB").replace('-', "−");
+        figures.push(figure("worst output", text));
     }
     if totals.waiting > 0 {
         figures.push(figure("to measure", counted(totals.waiting, "tensor")));

@@ -67,7 +67,7 @@ pub fn save(
     theme: &Theme,
 ) -> Position {
     let mut body = Body::new(screen);
-    for choice in dialog.choices() {
+    for choice in dialog.choices(&app.model) {
         let (sign, style) = match choice.chosen {
             true => ("▸ ", theme.accent),
             false => ("  ", theme.dim),

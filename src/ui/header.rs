@@ -5,7 +5,7 @@ use super::theme::Theme;
 use crate::app::facts::SCHEMES;
 use crate::app::figures::{bytes, counted, duration, parameters, rate};
 use crate::app::{Action, App, Calibration, Meter, model_name, names};
-use crate::quantization::QuantizationScheme;
+use crate::quantization::{Calibration as By, QuantizationScheme};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -49,12 +49,32 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     if inventory.dtypes.len() > 4 {
         dtypes.push("…".to_owned());
     }
-    let left = calibration(app, area.width, theme);
+    let left = match (&app.measuring_outputs, &app.calibration) {
+        // What was asked for last comes when the table is known.
+        (Some(_), Calibration::Running { round: 0, .. }) | (None, _) => {
+            calibration(app, area.width, theme)
+        }
+        (Some(meter), _) => outputs(app, meter, area.width, theme),
+    };
     let right = Line::styled(format!("{} ", dtypes.join("  ")), theme.dim);
     match left.width() + right.width() < area.width.into() {
         true => paint::ends(buf, area, 1, &left, &right),
         false => paint::line(buf, area, 1, &left),
     }
+}
+
+/// How far the measuring of the layers' outputs is.
+fn outputs<'a>(app: &App, meter: &Meter, width: u16, theme: &Theme) -> Line<'a> {
+    let mut spans = vec![Span::styled(" measuring outputs ", theme.accent)];
+    let cells = if width >= 100 { 20 } else { 8 };
+    spans.extend(paint::bar(meter.share(), cells, theme.accent, theme));
+    spans.push(Span::raw(format!(" {:>3.0} %", meter.share() * 100.0)));
+    if let Some(outputs) = &app.model.outputs {
+        let layers = counted(outputs.recorded.len(), "layer");
+        spans.push(Span::raw(format!("  {} of {layers}", outputs.found.len())));
+    }
+    spans.push(Span::styled(format!("  {}", progress(meter)), theme.dim));
+    Line::from(spans)
 }
 
 fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
@@ -80,10 +100,14 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
         }
         Calibration::Done { .. } => {
             let schemes = SCHEMES.len();
+            let calibrated = match app.model.checkpoint.usual_calibration() {
+                By::Learned => "min–max and learned scales",
+                _ => "min–max",
+            };
             Line::from(vec![
                 Span::styled(" calibrated", theme.good),
                 Span::styled(
-                    format!("  min–max, every element, {schemes} schemes measured"),
+                    format!("  {calibrated}, every element, {schemes} schemes measured"),
                     theme.dim,
                 ),
             ])

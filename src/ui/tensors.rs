@@ -249,11 +249,29 @@ impl Painter<'_> {
 
     /// What the layer's output loses, with the weights alone quantized.
     fn output<'b>(&self, item: Item) -> Line<'b> {
-        let Item::Tensor(id) = item else { return Line::default() };
         let theme = self.theme;
+        let id = match item {
+            Item::Tensor(id) => id,
+            Item::Module(node) => {
+                // The worst of all: none is above it.
+                let worst = self.app.table.totals(node).worst_output;
+                let text = |db: f64| match db {
+                    f64::NEG_INFINITY => "exact".to_owned(),
+                    db => format!("≤{db:.1} dB").replace('-', "−"),
+                };
+                let style = worst.map_or(theme.text, |db| theme.judge(-db).1);
+                return Line::styled(worst.map(text).unwrap_or_default(), style);
+            }
+        };
         let outputs = self.app.model.outputs.as_ref();
         if outputs.is_some_and(|outputs| outputs.failure(id).is_some()) {
             return Line::styled("unreadable", theme.bad);
+        }
+        if outputs.is_some_and(|outputs| outputs.is_waiting(id)) {
+            return match self.app.measuring_outputs {
+                Some(_) => Line::styled("…", theme.faint),
+                None => Line::styled("–", theme.faint),
+            };
         }
         let error = self.app.model.output(id);
         let text = error.and_then(|error| outputs::text(error, Way::Weights));
@@ -358,7 +376,8 @@ fn scheme_text(quantizer: Quantizer) -> String {
         quantization::Calibration::Mse => format!("{scheme} m"),
         quantization::Calibration::Percentile(_) => format!("{scheme} p"),
         quantization::Calibration::Clip(_) => format!("{scheme} c"),
-        quantization::Calibration::Magnitude(_) => format!("{scheme} q"),
+        quantization::Calibration::Magnitude(_) => format!("{scheme} g"),
+        quantization::Calibration::Learned => format!("{scheme} q"),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use quantscope::app::comparison::comparison;
 use quantscope::app::keys::Key;
+use quantscope::app::outputs::News;
 use quantscope::app::settings::Settings;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
@@ -11,7 +12,8 @@ use quantscope::plan::recipe;
 use quantscope::quantization::Questions;
 use quantscope::tensor::TensorId;
 use quantscope::terminal::{
-    by_quantizer, compare, cost, count, lay_out, outputs, questions, write_recipe, write_report,
+    by_quantizer, compare, cost, count, lay_out, measure_outputs, questions, write_recipe,
+    write_report,
 };
 use quantscope::ui::{self, Colours, Theme};
 use ratatui::Terminal;
@@ -145,7 +147,11 @@ impl Driver {
             Effect::Calibrate { .. } if self.hold => self.held.push(effect),
             Effect::Calibrate { generation, schemes } => {
                 let tensors = checkpoint.ids().collect();
-                for (tensor, found) in scan_of(&checkpoint, tensors, &questions(schemes)) {
+                for (tensor, found) in scan_of(
+                    &checkpoint,
+                    tensors,
+                    &questions(schemes, checkpoint.usual_calibration()),
+                ) {
                     self.send(Event::Found { generation, tensor, found });
                 }
                 self.tick(None);
@@ -193,7 +199,8 @@ impl Driver {
                 self.send(Event::Duplicates(found.expect("reads")));
             }
             Effect::CompareSchemes(tensor) => {
-                let questions = comparison(self.app.model.plan().rounding);
+                let rounding = self.app.model.plan().rounding;
+                let questions = comparison(checkpoint.usual_calibration(), rounding);
                 for (tensor, found) in scan_of(&checkpoint, vec![tensor], &questions) {
                     let outcomes = found.map(|found| found.outcomes);
                     let outcomes = outcomes.map_err(|error| error.to_string());
@@ -233,10 +240,13 @@ impl Driver {
                 let compared = compare(&checkpoint, &path, Some(1), &Progress::default());
                 self.send(Event::Compared(compared));
             }
+            Effect::MeasureOutputs(_) if self.hold => self.held.push(effect),
             Effect::MeasureOutputs(files) => {
-                let measured = outputs(&checkpoint, files, Some(1), &Progress::default());
-                self.send(Event::OutputsMeasured(measured));
+                for news in outputs_of(&checkpoint, files) {
+                    self.send(Event::Outputs(news));
+                }
             }
+            Effect::StopOutputs => self.held.clear(),
             Effect::CancelDiff => {}
             Effect::Copy(text) => self.clipboard.push(text),
             Effect::Quit => self.quit = true,
@@ -253,7 +263,8 @@ impl Driver {
             elapsed: Duration::from_millis(250),
             rate: None,
         });
-        self.send(Event::Tick { now: self.now, calibration, save: None, diff: None });
+        let (save, diff, outputs) = (None, None, None);
+        self.send(Event::Tick { now: self.now, calibration, save, diff, outputs });
     }
 
     pub fn buffer(&self) -> Buffer {
@@ -316,6 +327,14 @@ impl Driver {
         let first = 4;
         rows[first..first + self.app.table.visible().len()].to_vec()
     }
+}
+
+/// What opening these captures and measuring by them tells.
+pub fn outputs_of(checkpoint: &Checkpoint, files: Vec<PathBuf>) -> Vec<News> {
+    let told = Mutex::new(Vec::new());
+    let tell = |news| told.lock().expect("no panic").push(news);
+    measure_outputs(checkpoint, files, Some(1), &Progress::default(), &tell);
+    told.into_inner().expect("no panic")
 }
 
 /// What is found out about these tensors.

@@ -1,6 +1,7 @@
 //! One condition of a filter that is not a word: `re:…`, `*glob*`, `dtype:bf16`, `size>10M`,
 //! `is:marked`, or any of them with `!` before it.
 
+use crate::activations::Way;
 use crate::app::facts::{Known, Sqnr};
 use crate::app::model::Model;
 use crate::plan::Obstacle;
@@ -32,6 +33,8 @@ pub enum Figure {
     Size,
     Parameters,
     Sqnr,
+    /// What the layer's output loses, in dB: the lower the better.
+    Output,
     Absmax,
 }
 
@@ -97,10 +100,11 @@ states! {
     Embedding "embedding" "an embedding",
 }
 
-const FIGURES: [(&str, Figure); 4] = [
+const FIGURES: [(&str, Figure); 5] = [
     ("size", Figure::Size),
     ("params", Figure::Parameters),
     ("sqnr", Figure::Sqnr),
+    ("output", Figure::Output),
     ("absmax", Figure::Absmax),
 ];
 
@@ -133,7 +137,9 @@ impl Term {
     pub fn needs_findings(&self) -> bool {
         match self.test {
             Test::Regex(_) | Test::Glob(_) | Test::DType(_) => false,
-            Test::Compare(figure, ..) => matches!(figure, Figure::Sqnr | Figure::Absmax),
+            Test::Compare(figure, ..) => {
+                matches!(figure, Figure::Sqnr | Figure::Output | Figure::Absmax)
+            }
             Test::Is(state) => !matches!(
                 state,
                 State::Marked | State::Float | State::Quantized | State::Norm | State::Embedding
@@ -198,6 +204,7 @@ fn comparison(text: &str) -> Option<Result<Test, String>> {
         Figure::Size => format!("{name}{sign} needs a size, such as 10M or 500k"),
         Figure::Parameters => format!("{name}{sign} needs a number, such as 1M"),
         Figure::Sqnr => format!("{name}{sign} needs dB, such as 30"),
+        Figure::Output => format!("{name}{sign} needs dB, such as -30"),
         Figure::Absmax => format!("{name}{sign} needs a value, such as 2.5"),
     });
     Some(found.map(|number| Test::Compare(figure, than, number)))
@@ -213,6 +220,8 @@ fn number_of(text: &str) -> Option<f64> {
         't' | 'T' => (&bare[..bare.len() - 1], 1e12),
         _ => (bare, 1.0),
     };
+    // As it is written on the screen.
+    let digits = digits.replace('−', "-");
     digits.parse::<f64>().ok().filter(|n| !n.is_nan()).map(|n| n * factor)
 }
 
@@ -238,6 +247,7 @@ impl Test {
                     Figure::Size => Some(tensor.bytes as f64),
                     Figure::Parameters => Some(tensor.parameters() as f64),
                     Figure::Sqnr => model.sqnr(id).decibels(),
+                    Figure::Output => model.output(id).and_then(|error| error.db(Way::Weights)),
                     Figure::Absmax => model.known(id).facts().map(|facts| facts.statistics.absmax),
                 };
                 value.is_some_and(|value| match than {

@@ -400,6 +400,9 @@ impl Table {
                 let place = VERDICTS.iter().position(|&verdict| verdict == said);
                 place.into_iter().for_each(|place| totals.verdicts[place] += 1);
             }
+            if let Some(db) = model.output(id).and_then(|error| error.db(Way::Weights)) {
+                totals.worst_output = Some(totals.worst_output.map_or(db, |worst| worst.max(db)));
+            }
         }
         for node in (1..self.tree.nodes.len()).rev() {
             let totals = self.totals[node];

@@ -11,6 +11,8 @@ pub struct NodeTotals {
     pub quantizable: usize,
     pub marked: usize,
     pub worst: Option<f64>,
+    /// The largest error of any layer's output, in dB.
+    pub worst_output: Option<f64>,
     /// Tensors of each verdict, the worst first.
     pub verdicts: [usize; 4],
     pub waiting: usize,
@@ -30,6 +32,7 @@ impl NodeTotals {
         quantizable: 0,
         marked: 0,
         worst: None,
+        worst_output: None,
         verdicts: [0; 4],
         waiting: 0,
         rank: u32::MAX,
@@ -46,6 +49,10 @@ impl NodeTotals {
         self.verdicts.iter_mut().zip(other.verdicts).for_each(|(a, b)| *a += b);
         self.worst = match (self.worst, other.worst) {
             (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.worst_output = match (self.worst_output, other.worst_output) {
+            (Some(a), Some(b)) => Some(a.max(b)),
             (a, b) => a.or(b),
         };
     }

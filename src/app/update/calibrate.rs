@@ -72,6 +72,7 @@ impl App {
         calibration: Option<Meter>,
         save: Option<Meter>,
         diff: Option<Meter>,
+        outputs: Option<Meter>,
     ) {
         if let (Calibration::Running { meter, .. }, Some(now)) =
             (&mut self.calibration, calibration)
@@ -85,6 +86,9 @@ impl App {
             && let DiffState::Comparing(meter) = &mut view.state
         {
             *meter = self.paces.diff.follow(now);
+        }
+        if let (Some(meter), Some(now)) = (&mut self.measuring_outputs, outputs) {
+            *meter = self.paces.outputs.follow(now);
         }
         if self.unsettled && now.saturating_sub(self.settled) >= SETTLE {
             self.settled = now;

@@ -107,7 +107,10 @@ impl App {
                 "nothing is marked here: {mark} marks, then {then} changes its calibration"
             ));
         };
-        let calibration = next_calibration(self.model.quantizer_of(first).calibration);
+        let quantizer = self.model.quantizer_of(first);
+        let learned = self.model.checkpoint.learned(first);
+        let learned = learned.is_some_and(|learned| learned.fits(quantizer.scheme).is_ok());
+        let calibration = next_calibration(quantizer.calibration, learned);
         self.model.set_calibration(tensors.iter().copied(), calibration);
         let marked = counted(tensors.len(), "mark");
         self.say(format!("{marked} calibrated by {} now", calibration_name(calibration)));

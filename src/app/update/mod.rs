@@ -44,7 +44,9 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::Drag(target) => app.drag(target, &mut effects),
         Event::Wheel(rows) => app.wheel(rows, &mut effects),
         Event::Resized(viewport) => app.resize(viewport),
-        Event::Tick { now, calibration, save, diff } => app.tick(now, calibration, save, diff),
+        Event::Tick { now, calibration, save, diff, outputs } => {
+            app.tick(now, calibration, save, diff, outputs);
+        }
         Event::Found { generation, tensor, found } if generation == app.generation => {
             if app.model.learn(tensor, found) {
                 let name = &app.model.checkpoint.tensor(tensor).name;
@@ -108,7 +110,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::RecipeWritten(outcome) => app.recipe_written(outcome),
         Event::ReportWritten(outcome) => app.report_written(outcome),
         Event::RecipeRead(outcome) => app.recipe_read(outcome),
-        Event::OutputsMeasured(outcome) => app.outputs_measured(outcome),
+        Event::Outputs(news) => app.outputs_news(news),
         Event::Compared(outcome) => app.compared(outcome),
     }
     app.hurry(&mut effects);
@@ -235,7 +237,11 @@ impl App {
             }
             Action::Help => self.overlay = Some(Overlay::Help(Help::default())),
             Action::Copy => self.copy(effects),
-            Action::Calibrate => self.toggle_calibration(effects),
+            Action::Calibrate => {
+                if !self.stop_measuring_outputs(effects) {
+                    self.toggle_calibration(effects);
+                }
+            }
 
             Action::Budget => self.open_budget(),
             Action::WriteRecipe => self.open_write_recipe(),
@@ -324,7 +330,7 @@ impl App {
                 }
             }
             Some(Overlay::Save(dialog)) => {
-                dialog.step(rows > 0, &self.model.checkpoint);
+                dialog.step(rows > 0, &self.model);
                 dialog.problem = None;
                 self.lay_out(effects);
             }

@@ -2,10 +2,11 @@
 
 use super::Effects;
 use crate::app::event::Effect;
-use crate::app::outputs::Outputs;
+use crate::app::figures::counted;
+use crate::app::outputs::News;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
-use crate::app::{Action, App};
+use crate::app::{Action, App, Meter};
 use std::path::PathBuf;
 
 impl App {
@@ -16,25 +17,65 @@ impl App {
         self.overlay = Some(Overlay::Prompt(Prompt::new(Purpose::Activations, text)));
     }
 
-    /// Measures in the background; the table shows the column when it is done.
+    /// Measures in the background; the rows fill as layers are done.
     pub(super) fn open_activations(&mut self, files: Vec<PathBuf>, effects: &mut Effects) {
         effects.push(Effect::MeasureOutputs(files));
-        self.say("measuring what the layers' outputs lose…");
+        self.measuring_outputs = Some(Meter::default());
+        let stop = self.key_of(Action::Calibrate);
+        self.say(format!("measuring what the layers' outputs lose; {stop} stops it"));
     }
 
-    pub(super) fn outputs_measured(&mut self, outcome: Result<Outputs, String>) {
-        match outcome {
-            Ok(outputs) => {
-                let text = outputs.describe(&self.key_of(Action::SortNext));
-                if outputs.is_doubtful() {
-                    self.warn(text)
-                } else {
-                    self.say(text)
-                }
+    pub(super) fn outputs_news(&mut self, news: News) {
+        match news {
+            News::Opened(outputs) => {
                 self.model.outputs = Some(outputs);
                 self.table.reorder(&self.model);
             }
-            Err(why) => self.show_error("No activations", why, "The weights' errors still stand."),
+            News::Found(id, found) => {
+                if let Some(outputs) = &mut self.model.outputs {
+                    outputs.found.insert(id, found);
+                }
+                self.unsettled = true;
+            }
+            News::Ended(ended) => {
+                self.measuring_outputs = None;
+                self.settle();
+                match ended {
+                    Ok(()) => self.tell_outputs(),
+                    // What is open, a save above all, goes on.
+                    Err(why) if self.overlay.is_some() => {
+                        self.warn(format!("no activations: {why}"));
+                    }
+                    Err(why) => {
+                        let then = "The weights' errors still stand.";
+                        self.show_error("No activations", why, then);
+                    }
+                }
+            }
         }
+    }
+
+    fn tell_outputs(&mut self) {
+        let Some(outputs) = &self.model.outputs else { return };
+        let text = outputs.describe(&self.key_of(Action::SortNext));
+        match outputs.is_doubtful() {
+            true => self.warn(text),
+            false => self.say(text),
+        }
+    }
+
+    /// Stops the measuring under way; what was found stays. False if there is none.
+    pub(super) fn stop_measuring_outputs(&mut self, effects: &mut Effects) -> bool {
+        if self.measuring_outputs.take().is_none() {
+            return false;
+        }
+        effects.push(Effect::StopOutputs);
+        self.settle();
+        let again = self.key_of(Action::Activations);
+        let outputs = self.model.outputs.as_ref();
+        let (done, all) = outputs.map_or((0, 0), |o| (o.found.len(), o.recorded.len()));
+        let layers = counted(all, "layer");
+        self.say(format!("stopped: outputs of {done} of {layers} measured; {again} measures anew"));
+        true
     }
 }

@@ -18,7 +18,10 @@ impl App {
             Format::Gguf => OutputFormat::Gguf,
             _ => OutputFormat::default(),
         };
-        let kind = SaveKind::Quantize(format);
+        let kind = match self.model.plan().inputs.is_static() {
+            true => SaveKind::Static,
+            false => SaveKind::Quantize(format),
+        };
         let dialog = SaveDialog::new(kind, &self.model.checkpoint);
         self.overlay = Some(Overlay::Save(dialog));
         self.lay_out(effects);
@@ -47,6 +50,13 @@ impl App {
             self.overlay = Some(Overlay::Save(dialog));
             return;
         }
+        if dialog.kind == SaveKind::Static && self.measuring_outputs.is_some() {
+            let wait =
+                "The inputs are still being calibrated: wait for it, or take another format.";
+            dialog.problem = Some(wait.to_owned());
+            self.overlay = Some(Overlay::Save(dialog));
+            return;
+        }
         dialog.problem = None;
         let request = dialog.request(&self.model, force);
         effects.push(Effect::Save(request.clone()));
@@ -69,10 +79,16 @@ impl App {
         };
         match outcome {
             Ok(receipt) => {
+                let pager = save::receipt(&receipt, &self.model);
+                let mut changed = false;
                 if let Task::Quantize { plan, .. } = &saving.request.task {
+                    // How inputs are quantized is part of the plan, for recipes to carry it.
+                    changed = self.model.replace(plan.clone());
                     self.model.note_saved(plan);
                 }
-                let pager = save::receipt(&receipt, &self.model);
+                if changed {
+                    self.plan_changed();
+                }
                 self.receipts.push(pager.plain());
                 self.overlay = Some(Overlay::Text(Tone::Good, pager));
             }
