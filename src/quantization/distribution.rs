@@ -6,6 +6,7 @@ use super::{ErrorSums, Moments, Range};
 use crate::tensor::FloatType;
 use half::f16;
 use serde::{Deserialize, Serialize};
+use std::ops::Range as Places;
 
 /// The values of a tensor's elements and how many elements have each.
 ///
@@ -73,10 +74,50 @@ impl Distribution {
         self.patterns.iter().map(|&pattern| self.value(pattern)).zip(counts)
     }
 
+    /// Where the finite values lie, those without a sign first; between and after them are
+    /// those that are not.
+    fn finite_places(&self) -> [Places<usize>; 2] {
+        let infinity = if self.dtype == FloatType::F16 { 0x7c00 } else { 0x7f80 };
+        let place = |pattern: u16| self.patterns.partition_point(|&other| other < pattern);
+        [0..place(infinity), place(0x8000)..place(0x8000 | infinity)]
+    }
+
     /// The finite values and their counts, each in an array of its own.
     fn finite(&self) -> (Vec<f32>, Vec<u32>) {
-        let all = self.patterns.iter().map(|&pattern| self.value(pattern)).zip(&self.counts);
-        all.filter(|(value, _)| value.is_finite()).map(|(value, &count)| (value, count)).unzip()
+        let (mut values, mut counts) = (Vec::new(), Vec::new());
+        for places in self.finite_places() {
+            let patterns = self.patterns.get(places.clone()).unwrap_or_default();
+            values.extend(patterns.iter().map(|&pattern| self.value(pattern)));
+            counts.extend_from_slice(self.counts.get(places).unwrap_or_default());
+        }
+        (values, counts)
+    }
+
+    /// The range of the elements, but where the first is that is not finite; of bins that of
+    /// their values nearest to zero.
+    pub fn range(&self) -> Range {
+        let [positive, negative] = self.finite_places();
+        let mut range = Range::default();
+        range.count = self.counts.iter().map(|&n| u64::from(n)).sum();
+        for place in (positive.end..negative.start).chain(negative.end..self.len()) {
+            let (pattern, count) = (self.patterns.get(place), self.counts.get(place));
+            let (Some(&pattern), Some(&count)) = (pattern, count) else { continue };
+            match self.value(pattern).is_nan() {
+                true => range.nan += u64::from(count),
+                false => range.inf += u64::from(count),
+            }
+        }
+        // In each of the two the magnitudes ascend.
+        let ends = |places: Places<usize>| {
+            let patterns = self.patterns.get(places).unwrap_or_default();
+            patterns.first().into_iter().chain(patterns.last())
+        };
+        for &pattern in ends(positive).chain(ends(negative)) {
+            // Zero has one sign.
+            let x = f64::from(self.value(pattern)) + 0.0;
+            (range.min, range.max) = (range.min.min(x), range.max.max(x));
+        }
+        range
     }
 
     /// The moments of the elements, but where the first is that is not finite; of bins
@@ -394,6 +435,7 @@ mod tests {
                 let elements: Vec<f64> = (0..count).map(read).collect();
                 let finite: Vec<f64> = elements.iter().copied().filter(|x| x.is_finite()).collect();
                 let m = counted.moments();
+                assert_eq!(counted.range(), m.range, "{dtype:?} {kind}");
                 let what = format!("{dtype:?} {kind}");
                 let nan = elements.iter().filter(|x| x.is_nan()).count() as u64;
                 let inf = elements.iter().filter(|x| x.is_infinite()).count() as u64;

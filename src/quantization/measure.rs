@@ -116,7 +116,7 @@ impl Questions {
 
     /// What a quantizer with one scale makes of a tensor, from its counted values alone.
     pub fn answer(&self, counted: &Distribution, quantizer: Quantizer) -> Outcome {
-        let range = counted.moments().range;
+        let range = counted.range();
         let qtype = quantizer.scheme.quantization_type();
         let result = || {
             if !range.is_finite() {

@@ -5,7 +5,7 @@ use super::dispatch::{Kernel, run};
 use super::lanes::LANES;
 use super::level::Level;
 use super::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
-use crate::quantization::ErrorSums;
+use crate::quantization::{ErrorSums, LevelSet};
 
 /// Values and how many elements have each; of equal length.
 #[derive(Clone, Copy, Debug)]
@@ -17,30 +17,32 @@ pub struct Weighted<'a> {
 /// What quantizing every element loses. The values must be finite. All sums are in f64;
 /// x̂ = scale · q is rounded to f32 before it is compared.
 pub fn weighted_error(elements: Weighted, how: Quantization) -> ErrorSums {
-    let mut sums = ErrorSums::default();
+    let mut lanes = [ErrorSums::default(); LANES];
+    let mut levels = LevelSet::default();
     by_grid!(how.qtype, how.rounding, |grid| run(Quantized {
         elements,
         how,
         grid,
+        // Sums of their own for every lane, so that none waits for another.
         each: |step: &Step| {
-            for i in 0..step.len {
+            for (i, sums) in lanes.iter_mut().enumerate() {
                 let (n, x, q, hat) = (step.counts[i], step.x[i], step.q[i], f64::from(step.hat[i]));
-                let (weight, wide) = (f64::from(n), f64::from(x));
+                let (weight, wide, n) = (f64::from(n), f64::from(x), u64::from(n));
                 let d = wide - hat;
-                sums.count += u64::from(n);
+                sums.count += n;
                 sums.signal += weight * (wide * wide);
                 sums.noise += weight * (d * d);
                 sums.dot += weight * (wide * hat);
                 sums.reconstructed += weight * (hat * hat);
                 sums.max_abs_error = sums.max_abs_error.max(d.abs());
-                if x != 0.0 {
-                    sums.non_zero += u64::from(n);
-                    sums.zeroed += if q == 0.0 { u64::from(n) } else { 0 };
-                }
-                sums.levels.insert(step.codes[i] as u8);
+                sums.non_zero += n * u64::from(x != 0.0);
+                sums.zeroed += n * u64::from(x != 0.0 && q == 0.0);
             }
+            step.codes[..step.len].iter().for_each(|&code| levels.insert(code as u8));
         }
     }));
+    let mut sums = ErrorSums { levels, ..ErrorSums::default() };
+    lanes.iter().for_each(|lane| sums.merge(lane));
     sums
 }
 
