@@ -97,8 +97,8 @@ impl Distribution {
     /// their values nearest to zero.
     pub fn range(&self) -> Range {
         let [positive, negative] = self.finite_places();
-        let mut range = Range::default();
-        range.count = self.counts.iter().map(|&n| u64::from(n)).sum();
+        let count = self.counts.iter().map(|&n| u64::from(n)).sum();
+        let mut range = Range { count, ..Range::default() };
         for place in (positive.end..negative.start).chain(negative.end..self.len()) {
             let (pattern, count) = (self.patterns.get(place), self.counts.get(place));
             let (Some(&pattern), Some(&count)) = (pattern, count) else { continue };
