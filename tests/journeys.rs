@@ -89,6 +89,20 @@ fn findings_of_a_calibration_that_was_stopped_no_longer_count() {
 }
 
 #[test]
+fn work_is_stopped_from_within_a_window_and_while_a_text_is_typed() {
+    for window in ["?", "s", "/", "L", "r"] {
+        let mut driver = Driver::open_waiting(TINY_LLAMA);
+        driver.press(window);
+        driver.press("Ctrl-x");
+        driver.press("Esc Esc");
+        driver.expect("not measured");
+        driver.expect("calibrates anew");
+        driver.press("Ctrl-x");
+        driver.expect("nothing runs in the background");
+    }
+}
+
+#[test]
 fn every_column_orders_the_table_and_o_turns_it_round() {
     let mut driver = Driver::open(TINY_LLAMA);
     // The outputs' errors are no column without activations.

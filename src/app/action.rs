@@ -42,6 +42,8 @@ pub enum Action {
     Help,
     Copy,
     Calibrate,
+    /// Ends what runs in the background: a save, the outputs' measuring, the calibration.
+    Stop,
 
     /// The curve of bytes against error.
     Budget,

@@ -269,10 +269,13 @@ impl App {
             Action::Accept => self.accept(effects),
             Action::Add => self.take_preset(false),
             Action::Close => self.close(effects),
-            Action::Cancel => {
-                if let Some(Overlay::Saving(saving)) = &mut self.overlay {
-                    saving.cancelled = true;
-                    effects.push(Effect::CancelSave);
+            Action::Cancel => _ = self.cancel_save(effects),
+            Action::Stop => {
+                if !self.cancel_save(effects) && !self.stop_measuring_outputs(effects) {
+                    match self.calibration {
+                        Calibration::Running { .. } => self.toggle_calibration(effects),
+                        _ => self.say("nothing runs in the background"),
+                    }
                 }
             }
             Action::Edit(request) => self.edit(request),
@@ -411,6 +414,14 @@ impl App {
             let [quit, help] = [Action::Quit, Action::Help].map(|action| self.key_of(action));
             self.say(format!("{quit} quits, {help} shows every key"));
         }
+    }
+
+    /// Cancels the save that is under way; false if there is none.
+    fn cancel_save(&mut self, effects: &mut Effects) -> bool {
+        let Some(Overlay::Saving(saving)) = &mut self.overlay else { return false };
+        saving.cancelled = true;
+        effects.push(Effect::CancelSave);
+        true
     }
 
     fn quit(&mut self, effects: &mut Effects) {
