@@ -93,11 +93,11 @@ fn work_is_stopped_from_within_a_window_and_while_a_text_is_typed() {
     for window in ["?", "s", "/", "L", "r"] {
         let mut driver = Driver::open_waiting(TINY_LLAMA);
         driver.press(window);
-        driver.press("Ctrl-x");
+        driver.press("Ctrl-t");
         driver.press("Esc Esc");
         driver.expect("not measured");
         driver.expect("calibrates anew");
-        driver.press("Ctrl-x");
+        driver.press("Ctrl-t");
         driver.expect("nothing runs in the background");
     }
 }

@@ -304,7 +304,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('?')], A::Help, "this help", G::Program).hint("help"),
     bind(C::Main, &[Esc], A::Back, "leave the whole-screen view, or clear the filter", G::Program),
     bind(C::Main, &[Char('q')], A::Quit, "quit", G::Program).hint("quit"),
-    bind(C::Anywhere, &[Ctrl('x')], A::Stop, "stop saving, measuring or calibrating, from anywhere", G::Program),
+    bind(C::Anywhere, &[Ctrl('t')], A::Stop, "stop saving, measuring or calibrating, from anywhere", G::Program),
     bind(C::Anywhere, &[Ctrl('c')], A::Quit, "quit, from anywhere", G::Program),
     bind(C::Anywhere, &[Ctrl('z')], A::Suspend, "suspend; fg returns", G::Program),
     bind(C::Anywhere, &[Ctrl('l')], A::Redraw, "draw the screen anew", G::Program),
