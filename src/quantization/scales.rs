@@ -57,17 +57,14 @@ impl Scales {
 
     /// Adds the scales of the next groups, every `step`-th of those given. Their clips are
     /// not zero and far from too small.
-    #[inline(always)]
     pub(super) fn push_ordinary(&mut self, scales: &[f32; 16], step: usize) {
-        let most =
-            scales.iter().fold(0.0, |most: f32, &scale| if scale > most { scale } else { most });
-        if most > self.second || self.all.is_some() {
-            scales.iter().step_by(step).for_each(|&scale| self.note(scale));
-        } else {
-            let least = |least, &scale: &f32| if scale < least { scale } else { least };
-            self.min = scales.iter().fold(self.min, least);
-            self.count += scales.len().div_ceil(step) as u64;
-        }
+        scales.iter().step_by(step).for_each(|&scale| self.note(scale));
+    }
+
+    /// Between which of them further ordinary scales need but be counted; `None` where every
+    /// scale is kept.
+    pub(super) fn usual(&self) -> Option<(f32, f32)> {
+        self.all.is_none().then_some((self.min, self.second))
     }
 
     /// Adds the scales of the groups that follow.

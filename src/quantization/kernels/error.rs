@@ -306,7 +306,7 @@ impl<L: Level> Pass<L> {
                 if by_reciprocal {
                     for raw in run {
                         counts.add(l, l.load_u16(raw), zero, bound);
-                        for x in E::widen(l, raw) {
+                        for x in E::load_pair(l, raw) {
                             fast.step_by(l, grid, x, l.mul(x, l.splat(divisor.inverse)), divisor);
                         }
                     }
@@ -327,7 +327,7 @@ impl<L: Level> Pass<L> {
                         (fast, counts) = (self.block, Counted::default());
                         for raw in run {
                             counts.add(l, l.load_u16(raw), zero, zero);
-                            for x in E::widen(l, raw) {
+                            for x in E::load_pair(l, raw) {
                                 fast.step_by(l, grid, x, divisor.quotient(l, x), divisor);
                             }
                         }

@@ -6,12 +6,15 @@
 use super::cuts::{Cuts, Cutter};
 use super::dispatch::{Kernel, run};
 use super::error::{self, BLOCK, Pass};
-use super::lanes::{Element, LANES, Lanes, Narrow, PAIR, by_single, fold, map, narrow_bf16, zip};
+use super::lanes::{Element, LANES, Lanes, Narrow, PAIR, by_single, map, zip};
 use super::level::Level;
 use super::levels::Watch;
 use super::moments::range;
 use super::quantize;
-use super::rounding::{Divisors, Grid, IntegersHalfAway, IntegersHalfEven, by_grid, is_ordinary};
+use super::rounding::{
+    Clamped, Division, Divisors, Grid, IntegersHalfAway, IntegersHalfEven, ORDINARY, by_grid,
+    is_ordinary,
+};
 use super::{Quantization, QuantizationType, Rounding};
 use crate::quantization::{ErrorSums, Groups, Loss, Scales, stored_scale};
 use crate::tensor::FloatType;
@@ -179,140 +182,143 @@ impl Kernel for AbsmaxOf<'_> {
 }
 
 #[inline(always)]
-fn absmax_of<E: Narrow, L: Level>(level: L, group: &[u8]) -> f32 {
-    let mut most = level.splat(0.0);
+fn absmax_of<E: Narrow, L: Level>(l: L, group: &[u8]) -> f32 {
     let (whole, tail) = E::split(group);
-    for raw in whole {
+    let (pairs, odd) = whole.as_chunks::<2>();
+    let mut most = E::absmax_of_pairs(l, pairs);
+    for raw in odd {
         // The second operand is kept where the first is NaN.
-        most = level.max(level.abs(E::load(level, raw)), most);
+        most = l.max(l.abs(E::load(l, raw)), most);
     }
     if !tail.is_empty() {
-        most = level.max(level.abs(E::load(level, &E::pad(tail))), most);
+        most = l.max(l.abs(E::load(l, &E::pad(tail))), most);
     }
-    level.largest(most)
+    l.largest(most)
 }
 
 /// Consecutive groups, a tile at a time.
-pub(super) struct Tiles<'a, I: Iterator> {
+pub(super) struct Tiles<'a, E: Narrow, I: Iterator> {
     /// Whole tiles of blocks of [`PAIR`] elements, in rows that hold whole tiles: most rows do,
     /// and cutting them up takes the least.
-    blocks: &'a [u8],
+    blocks: std::slice::Iter<'a, Lanes<[E::Raw; 2]>>,
     /// What comes after those.
     groups: Peekable<I>,
 }
 
 impl Layout {
     #[inline(always)]
-    pub(super) fn tiles(
+    pub(super) fn tiles<E: Narrow>(
         self,
         bytes: &[u8],
-        size: usize,
-    ) -> Tiles<'_, impl Iterator<Item = (bool, &[u8])>> {
-        let tile = LANES * PAIR;
-        let whole = match self.group == PAIR && self.row.is_multiple_of(tile) {
-            true => bytes.len() / (tile * size) * (tile * size),
-            false => 0,
+    ) -> Tiles<'_, E, impl Iterator<Item = (bool, &[u8])>> {
+        let (whole, _) = E::split(bytes);
+        let tiles = match self.group == PAIR && self.row.is_multiple_of(LANES * PAIR) {
+            true => whole.as_chunks::<2>().0.as_chunks::<LANES>().0,
+            false => &[],
         };
-        let (blocks, rest) = bytes.split_at(whole);
-        Tiles { blocks, groups: self.slices(rest, size).peekable() }
+        let rest = bytes.get(tiles.len() * LANES * PAIR * E::SIZE..).unwrap_or_default();
+        Tiles { blocks: tiles.iter(), groups: self.slices(rest, E::SIZE).peekable() }
     }
 }
 
-impl<'a, I: Iterator<Item = (bool, &'a [u8])>> Tiles<'a, I> {
-    /// The next tile; `None` after the last. See [`Tile::next`].
+impl<'a, E: Narrow, I: Iterator<Item = (bool, &'a [u8])>> Tiles<'a, E, I> {
+    /// The next groups, and their absmaxes; `None` after the last. A row starts at a
+    /// multiple of `align`. A few large groups fill a tile too.
     #[inline(always)]
-    pub(super) fn next<E: Narrow, L: Level>(&mut self, level: L, align: usize) -> Option<Tile<'a>> {
-        match self.blocks.split_at_checked(LANES * PAIR * E::SIZE) {
-            Some((tile, rest)) => {
-                self.blocks = rest;
-                Some(Tile::of_blocks::<E, L>(level, tile))
-            }
-            None => Tile::next::<E, L>(level, &mut self.groups, align),
+    pub(super) fn next<L: Level>(&mut self, l: L, align: usize) -> Option<Tile<'a, E>> {
+        match self.blocks.next() {
+            Some(blocks) => Some(Tile::of_blocks(l, blocks)),
+            None => Tile::of_groups(l, &mut self.groups, align),
         }
     }
 }
 
-/// Up to [`LANES`] groups; those that are empty hold a place.
-pub(super) struct Tile<'a> {
-    pub groups: Lanes<&'a [u8]>,
+/// Up to [`LANES`] groups.
+pub(super) struct Tile<'a, E: Narrow> {
+    groups: TileGroups<'a, E>,
     pub absmax: Lanes<f32>,
-    elements: usize,
+    pub elements: usize,
     /// No group is empty.
     is_full: bool,
 }
 
-impl<'a> Tile<'a> {
-    /// Of so many blocks of [`PAIR`] elements.
+#[expect(clippy::large_enum_variant, reason = "one lives on the stack at a time")]
+enum TileGroups<'a, E: Narrow> {
+    /// Of [`PAIR`] elements each.
+    Blocks(&'a Lanes<[E::Raw; 2]>),
+    /// Those that are empty hold a place.
+    Slices(Lanes<&'a [u8]>),
+}
+
+impl<'a, E: Narrow> Tile<'a, E> {
     #[inline(always)]
-    fn of_blocks<E: Narrow, L: Level>(level: L, bytes: &'a [u8]) -> Tile<'a> {
-        let mut tile = Tile {
-            groups: [[].as_slice(); LANES],
-            absmax: [0.0; LANES],
+    fn of_blocks<L: Level>(l: L, blocks: &'a Lanes<[E::Raw; 2]>) -> Tile<'a, E> {
+        let mut most = [l.splat(0.0); LANES];
+        for (most, block) in most.iter_mut().zip(blocks) {
+            let [a, b] = E::load_pair(l, block);
+            *most = l.max(l.abs(a), l.abs(b));
+        }
+        Tile {
+            groups: TileGroups::Blocks(blocks),
+            absmax: l.largest_of_each(most),
             elements: LANES * PAIR,
             is_full: true,
-        };
-        let blocks = bytes.chunks_exact(PAIR * E::SIZE);
-        for ((group, absmax), block) in tile.groups.iter_mut().zip(&mut tile.absmax).zip(blocks) {
-            *group = block;
-            *absmax = absmax_of::<E, L>(level, block);
         }
-        tile
     }
 
-    /// The next groups, and their absmaxes; `None` after the last. A row starts at a
-    /// multiple of `align`. A few large groups fill a tile too.
     #[inline(always)]
-    pub(super) fn next<E: Narrow, L: Level>(
-        level: L,
+    fn of_groups<L: Level>(
+        l: L,
         groups: &mut Peekable<impl Iterator<Item = (bool, &'a [u8])>>,
         align: usize,
-    ) -> Option<Tile<'a>> {
+    ) -> Option<Tile<'a, E>> {
         groups.peek()?;
-        let (groups_of, absmax) = ([[].as_slice(); LANES], [0.0; LANES]);
-        let mut tile = Tile { groups: groups_of, absmax, elements: 0, is_full: false };
-        let (mut lane, mut count) = (0usize, 0);
+        let (mut slices, mut absmax) = ([[].as_slice(); LANES], [0.0; LANES]);
+        let (mut lane, mut count, mut elements) = (0usize, 0, 0);
         while let Some(&(starts_row, group)) = groups.peek() {
             lane = if starts_row { lane.next_multiple_of(align) } else { lane };
-            if lane >= LANES || tile.elements >= BLOCK {
+            if lane >= LANES || elements >= BLOCK {
                 break;
             }
-            tile.groups[lane] = group;
-            tile.absmax[lane] = absmax_of::<E, L>(level, group);
-            tile.elements += group.len() / E::SIZE;
+            slices[lane] = group;
+            absmax[lane] = absmax_of::<E, L>(l, group);
+            elements += group.len() / E::SIZE;
             lane += 1;
             count += 1;
             groups.next();
         }
-        tile.is_full = count == LANES;
-        Some(tile)
+        let is_full = count == LANES;
+        Some(Tile { groups: TileGroups::Slices(slices), absmax, elements, is_full })
     }
 
-    /// Its groups where each of them is a block of 32 elements.
+    /// The bytes of a group; none where there is no group.
     #[inline(always)]
-    pub(super) fn blocks<E: Narrow>(&self) -> Option<Lanes<&'a [E::Raw; 2]>> {
-        let block = |group: &'a [u8]| -> Option<&'a [E::Raw; 2]> {
-            let (whole, tail) = E::split(group);
-            whole.try_into().ok().filter(|_| tail.is_empty())
-        };
-        let mut blocks = [block(self.groups[0])?; LANES];
-        for (place, group) in blocks.iter_mut().zip(self.groups) {
-            *place = block(group)?;
+    pub(super) fn group(&self, lane: usize) -> &'a [u8] {
+        match self.groups {
+            TileGroups::Blocks(blocks) => E::bytes(&blocks[lane]),
+            TileGroups::Slices(slices) => slices[lane],
         }
-        Some(blocks)
+    }
+
+    /// Its groups where each of them is a block of [`PAIR`] elements.
+    #[inline(always)]
+    pub(super) fn blocks(&self) -> Option<&'a Lanes<[E::Raw; 2]>> {
+        match self.groups {
+            TileGroups::Blocks(blocks) => Some(blocks),
+            TileGroups::Slices(_) => None,
+        }
     }
 }
 
 /// The absmaxes of each nesting from those of the one before: of the pair, then of the
 /// four that a lane is part of.
 #[inline(always)]
-pub(super) fn paired(own: Lanes<f32>, nesting: usize) -> Lanes<f32> {
-    let mut absmax = own;
-    if nesting > 0 {
-        for lane in 0..LANES {
-            absmax[lane] = own[lane].max(own[lane ^ nesting]);
-        }
+pub(super) fn paired<L: Level>(l: L, own: L::F32, nesting: usize) -> L::F32 {
+    match nesting {
+        0 => own,
+        1 => l.max(own, l.swap_ones(own)),
+        _ => l.max(own, l.swap_twos(own)),
     }
-    absmax
 }
 
 /// The scales of a tile, and divisors where they are ordinary.
@@ -345,36 +351,25 @@ impl TileScales {
         are_plain: false,
     };
 
-    #[inline(always)]
-    pub(super) fn new<L: Level>(
-        level: L,
-        absmax: Lanes<f32>,
-        how: &GroupQuantization,
-    ) -> TileScales {
-        let mut made = TileScales::NOTHING;
-        made.make(level, absmax, how);
-        made
-    }
-
     /// Makes them anew, in their place.
     #[inline(always)]
-    pub(super) fn make<L: Level>(&mut self, level: L, absmax: Lanes<f32>, how: &GroupQuantization) {
-        let scales = map(absmax, |absmax| absmax / how.qtype.max());
-        let stored = match how.scale_type {
-            FloatType::F64 | FloatType::F32 => scales,
-            FloatType::F16 => level.widen_f16(level.narrow_f16(scales)),
-            FloatType::BF16 => map(narrow_bf16(scales), |bits| f32::from_bits(bits << 16)),
-        };
-        let least = fold(stored, |a, b| if b < a { b } else { a });
-        let most = fold(stored, |a, b| if b > a { b } else { a });
-        let are_plain = is_ordinary(least) && is_ordinary(most);
-        let (mut divided_by, mut is_ordinary) = (stored, [true; LANES]);
-        if !are_plain {
-            (divided_by, is_ordinary) = told_apart(&stored, &absmax);
+    pub(super) fn make<L: Level, D: Division>(
+        &mut self,
+        l: L,
+        absmax: L::F32,
+        how: &GroupQuantization,
+    ) {
+        let qmax = how.qtype.max();
+        let stored = D::stored(l, l.div(absmax, l.splat(qmax)), how.scale_type);
+        (self.absmax, self.stored) = (l.array(absmax), l.array(stored));
+        (self.is_ordinary, self.are_plain) = ([true; LANES], true);
+        let mut divided_by = stored;
+        if !l.all_within(stored, *ORDINARY.start(), *ORDINARY.end()) {
+            let (told, is_ordinary) = told_apart(&self.stored, &self.absmax);
+            divided_by = l.f32s(told);
+            (self.is_ordinary, self.are_plain) = (is_ordinary, false);
         }
-        self.divisors = Divisors::new(level, divided_by, how.qtype.max());
-        (self.absmax, self.stored) = (absmax, stored);
-        (self.is_ordinary, self.are_plain) = (is_ordinary, are_plain);
+        self.divisors = D::divisors(l, divided_by, absmax, qmax);
     }
 }
 
@@ -434,32 +429,51 @@ impl Notes {
     /// scales, and what those lose that need care. Returns where they end, and whether a
     /// channel does.
     #[inline(always)]
-    pub(super) fn take(
+    pub(super) fn take<E: Narrow, L: Level>(
         &mut self,
-        tile: &Tile,
+        l: L,
+        tile: &Tile<E>,
         from: usize,
         made: &TileScales,
         nesting: usize,
         (dtype, how): (FloatType, &GroupQuantization),
     ) -> Result<(usize, bool), NoScale> {
         if from == 0 && tile.is_full && made.are_plain && !self.cutter.ends_within(tile.elements) {
-            self.scales.push_ordinary(&made.stored, 1 << nesting);
-            return Ok((LANES, self.cutter.ends_after(tile.elements)));
+            return Ok((LANES, self.take_plain(l, tile, made, nesting)));
         }
         self.take_each(tile, from, made, nesting, (dtype, how))
     }
 
-    #[inline(never)]
-    fn take_each(
+    /// The same of a whole tile whose scales are plain; no channel ends within it. Returns
+    /// whether one ends with it.
+    #[inline(always)]
+    pub(super) fn take_plain<E: Narrow, L: Level>(
         &mut self,
-        tile: &Tile,
+        l: L,
+        tile: &Tile<E>,
+        made: &TileScales,
+        nesting: usize,
+    ) -> bool {
+        match self.scales.usual() {
+            Some((least, most)) if l.all_within(l.f32s(made.stored), least, most) => {
+                self.scales.count += (LANES >> nesting) as u64;
+            }
+            _ => self.scales.push_ordinary(&made.stored, 1 << nesting),
+        }
+        self.cutter.ends_after(tile.elements)
+    }
+
+    #[inline(never)]
+    fn take_each<E: Narrow>(
+        &mut self,
+        tile: &Tile<E>,
         from: usize,
         made: &TileScales,
         nesting: usize,
         (dtype, how): (FloatType, &GroupQuantization),
     ) -> Result<(usize, bool), NoScale> {
         for lane in from..LANES {
-            let (group, absmax) = (tile.groups[lane], made.absmax[lane]);
+            let (group, absmax) = (tile.group(lane), made.absmax[lane]);
             if group.is_empty() {
                 continue;
             }
@@ -492,18 +506,20 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
         let nestings = nestings.clamp(1, NESTINGS);
         let mut all =
             [(); NESTINGS].map(|()| (Pass::after(level, Watch::new()), Notes::new(&wanted)));
-        let mut tiles = layout.tiles(bytes, E::SIZE);
-        while let Some(tile) = tiles.next::<E, L>(level, 1 << (nestings - 1)) {
-            let mut absmax = tile.absmax;
+        let mut tiles = layout.tiles::<E>(bytes);
+        while let Some(tile) = tiles.next(level, 1 << (nestings - 1)) {
+            let mut absmax = level.f32s(tile.absmax);
             for (nesting, (pass, notes)) in all.iter_mut().enumerate().take(nestings) {
-                absmax = paired(absmax, nesting);
-                let made = TileScales::new(level, absmax, how);
+                absmax = paired(level, absmax, nesting);
+                let mut made = TileScales::NOTHING;
+                made.make::<L, Clamped>(level, absmax, how);
                 let mut unseen = level.u32s([0; LANES]);
                 let mut from = 0;
                 while from < LANES {
-                    let (to, ends) = notes.take(&tile, from, &made, nesting, (dtype, how))?;
+                    let (to, ends) =
+                        notes.take(level, &tile, from, &made, nesting, (dtype, how))?;
                     let ordinary = (from..to).filter(|&lane| made.is_ordinary[lane]);
-                    let groups = ordinary.map(|lane| (tile.groups[lane], made.divisors.at(lane)));
+                    let groups = ordinary.map(|lane| (tile.group(lane), made.divisors.at(lane)));
                     unseen = level.or(unseen, pass.groups::<E, G>(grid, groups));
                     if ends {
                         notes.cutter.end(pass.cut());
@@ -511,10 +527,10 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
                     from = to;
                 }
                 if level.any_bit0(unseen) {
-                    for (lane, group) in tile.groups.into_iter().enumerate() {
+                    for lane in 0..LANES {
                         if made.is_ordinary[lane] {
                             let divisor = made.divisors.at(lane);
-                            pass.see::<E, G>(grid, group, &divisor);
+                            pass.see::<E, G>(grid, tile.group(lane), &divisor);
                         }
                     }
                 }
@@ -588,12 +604,14 @@ impl<G: Grid> Kernel for GroupQuantizeTo<'_, G> {
 impl<G: Grid> GroupQuantizeTo<'_, G> {
     #[inline(always)]
     fn sweep<E: Narrow, L: Level>(&mut self, level: L) -> Result<(), NoScale> {
-        let mut tiles = self.layout.tiles(self.bytes, E::SIZE);
+        let mut tiles = self.layout.tiles::<E>(self.bytes);
         let mut scales = self.scales.iter_mut();
         let mut values = &mut *self.values;
-        while let Some(tile) = tiles.next::<E, L>(level, 1) {
-            let made = TileScales::new(level, tile.absmax, &self.how);
-            for (lane, group) in tile.groups.into_iter().enumerate() {
+        while let Some(tile) = tiles.next(level, 1) {
+            let mut made = TileScales::NOTHING;
+            made.make::<L, Clamped>(level, level.f32s(tile.absmax), &self.how);
+            for lane in 0..LANES {
+                let group = tile.group(lane);
                 if group.is_empty() {
                     break;
                 }

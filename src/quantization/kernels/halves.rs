@@ -1,7 +1,9 @@
 //! Elements of sixteen bits: as patterns they are compared 32 at a time, and a threshold
 //! among the levels of a scale is a threshold among the patterns.
 
-use super::lanes::{LANES, Lanes, Narrow, PAIR, map, narrow_bf16, narrow_f16, widen_f16};
+use super::lanes::{
+    LANES, Lanes, Narrow, PAIR, absmax_by_value, map, narrow_bf16, narrow_f16, widen_f16,
+};
 use super::level::Level;
 use super::rounding::{Divisor, Grid, IntegersHalfEven};
 use crate::quantization::Range;
@@ -15,9 +17,6 @@ pub(super) trait Half: Narrow<Raw = Lanes<[u8; 2]>> {
     /// The smallest pattern without a sign that is not finite.
     const INFINITY: u16;
 
-    /// The singles of [`PAIR`] elements; the order is the type's.
-    fn widen<L: Level>(level: L, raw: &[Self::Raw; 2]) -> [L::F32; 2];
-
     /// The patterns nearest to finite singles.
     fn nearest(singles: Lanes<f32>) -> Lanes<u16>;
 
@@ -27,10 +26,6 @@ pub(super) trait Half: Narrow<Raw = Lanes<[u8; 2]>> {
 impl Half for bf16 {
     const INFINITY: u16 = 0x7F80;
 
-    #[inline(always)]
-    fn widen<L: Level>(l: L, raw: &[Self::Raw; 2]) -> [L::F32; 2] {
-        l.singles(l.load_u16(raw))
-    }
     #[inline(always)]
     fn nearest(singles: Lanes<f32>) -> Lanes<u16> {
         map(narrow_bf16(singles), |bits| bits as u16)
@@ -44,10 +39,6 @@ impl Half for bf16 {
 impl Half for f16 {
     const INFINITY: u16 = 0x7C00;
 
-    #[inline(always)]
-    fn widen<L: Level>(l: L, raw: &[Self::Raw; 2]) -> [L::F32; 2] {
-        [l.load_f16(&raw[0]), l.load_f16(&raw[1])]
-    }
     #[inline(always)]
     fn nearest(singles: Lanes<f32>) -> Lanes<u16> {
         narrow_f16(singles)
@@ -64,6 +55,30 @@ pub(super) fn pairs<E: Half>(bytes: &[u8]) -> (&[[E::Raw; 2]], &[u8]) {
     let (whole, _) = E::split(bytes);
     let (pairs, _) = whole.as_chunks::<2>();
     (pairs, bytes.get(pairs.len() * PAIR * E::SIZE..).unwrap_or_default())
+}
+
+/// Lanes of which the largest is the largest magnitude. NaN is ignored.
+#[inline(always)]
+pub(super) fn absmax<E, L: Level>(l: L, pairs: &[[E::Raw; 2]]) -> L::F32
+where
+    E: Narrow<Raw = Lanes<[u8; 2]>>,
+{
+    let magnitude = l.splat_u16(MAGNITUDE);
+    let mut most = l.splat_u16(0);
+    for raw in pairs {
+        most = l.max_u16(most, l.and_u16(l.load_u16(raw), magnitude));
+    }
+    let mut raw = [[[0; 2]; LANES]; 2];
+    for (raw, pattern) in raw.as_flattened_mut().iter_mut().zip(l.array_u16(most)) {
+        *raw = pattern.to_le_bytes();
+    }
+    let [a, b] = E::load_pair(l, &raw);
+    let is_number = |x| l.all_within(x, 0.0, f32::INFINITY);
+    match is_number(a) && is_number(b) {
+        true => l.max(a, b),
+        // Those of NaN are the largest patterns, whatever they hide.
+        false => absmax_by_value::<E, L>(l, pairs),
+    }
 }
 
 /// The least and the most of patterns, in the ways that tell those of the values.

@@ -1,6 +1,8 @@
 //! Arrays of elements that the compiler turns into vectors, and how bytes become them.
 
+use super::halves;
 use super::level::Level;
+use super::rounding::Divisor;
 use half::{bf16, f16};
 use std::ops::{Div, Mul};
 
@@ -85,6 +87,9 @@ pub(super) trait Element: Copy {
 
     /// The up to [`LANES`] elements of `bytes`, and zeros.
     fn pad(bytes: &[u8]) -> Self::Raw;
+
+    /// What was split.
+    fn bytes(raw: &[Self::Raw]) -> &[u8];
 }
 
 /// Elements in steps of [`LANES`], the last one filled up with zeros.
@@ -122,7 +127,38 @@ impl<'a, E: Element> Steps<'a, E> {
 
 /// An element type computed in f32.
 pub(super) trait Narrow: Element<Wide = f32> {
+    /// How many of its bits are significant.
+    const SIGNIFICANT: u32;
+
     fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32;
+
+    /// The singles of [`PAIR`] elements; the order is the type's.
+    fn load_pair<L: Level>(level: L, raw: &[Self::Raw; 2]) -> [L::F32; 2];
+
+    /// Lanes of which the largest is the largest magnitude. NaN is ignored.
+    #[inline(always)]
+    fn absmax_of_pairs<L: Level>(l: L, pairs: &[[Self::Raw; 2]]) -> L::F32 {
+        absmax_by_value::<Self, L>(l, pairs)
+    }
+
+    /// Whether multiplying by the reciprocal is known to round every element to the level
+    /// that dividing does, halves to the even, up to the level `qmax`.
+    #[inline(always)]
+    fn reciprocal_will_do<L: Level>(_level: L, _by: &Divisor, _qmax: f32) -> bool {
+        false
+    }
+}
+
+#[inline(always)]
+pub(super) fn absmax_by_value<E: Narrow, L: Level>(l: L, pairs: &[[E::Raw; 2]]) -> L::F32 {
+    // Two, as one would wait for itself.
+    let mut most = [l.splat(0.0); 2];
+    for raw in pairs {
+        let [a, b] = E::load_pair(l, raw);
+        // The second operand is kept where the first is NaN.
+        most = [l.max(l.abs(a), most[0]), l.max(l.abs(b), most[1])];
+    }
+    l.max(most[0], most[1])
 }
 
 macro_rules! element {
@@ -149,6 +185,10 @@ macro_rules! element {
                 }
                 padded
             }
+            #[inline(always)]
+            fn bytes(raw: &[Self::Raw]) -> &[u8] {
+                raw.as_flattened().as_flattened()
+            }
         }
     };
 }
@@ -158,19 +198,35 @@ element!(f16, f32, 2);
 element!(bf16, f32, 2);
 
 macro_rules! narrow {
-    ($($t:ty: $load:ident;)*) => {$(
+    ($($t:ty: $load:ident, |$l:ident, $raw:ident| $pair:expr $(, by $halves:ident)?;)*) => {$(
         impl Narrow for $t {
+            const SIGNIFICANT: u32 = <$t>::MANTISSA_DIGITS;
+
             #[inline(always)]
             fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32 {
                 level.$load(raw)
             }
+            #[inline(always)]
+            fn load_pair<L: Level>($l: L, $raw: &[Self::Raw; 2]) -> [L::F32; 2] {
+                $pair
+            }
+            $(
+                #[inline(always)]
+                fn absmax_of_pairs<L: Level>(level: L, pairs: &[[Self::Raw; 2]]) -> L::F32 {
+                    $halves::absmax::<Self, L>(level, pairs)
+                }
+                #[inline(always)]
+                fn reciprocal_will_do<L: Level>(level: L, by: &Divisor, qmax: f32) -> bool {
+                    $halves::reciprocal_will_do::<Self, L>(level, by, qmax)
+                }
+            )?
         }
     )*};
 }
 narrow! {
-    f32: load_f32;
-    f16: load_f16;
-    bf16: load_bf16;
+    f32: load_f32, |l, raw| [l.load_f32(&raw[0]), l.load_f32(&raw[1])];
+    f16: load_f16, |l, raw| [l.load_f16(&raw[0]), l.load_f16(&raw[1])], by halves;
+    bf16: load_bf16, |l, raw| l.singles(l.load_u16(raw)), by halves;
 }
 
 /// Evaluates an expression with `$E` as the [`Element`] that a `FloatType` names.

@@ -50,8 +50,16 @@ pub(super) trait Level: Copy {
     /// `a > b ? a : b`, so `b` where one is NaN.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn abs(self, a: Self::F32) -> Self::F32;
+    /// To the nearest integer, halves to the even one. No lane may be beyond 2²².
+    fn round_even(self, a: Self::F32) -> Self::F32;
     fn bits(self, a: Self::F32) -> Self::U32;
+    fn with_bits(self, a: Self::U32) -> Self::F32;
     fn or(self, a: Self::U32, b: Self::U32) -> Self::U32;
+    /// Wrapping around.
+    fn add_u32(self, a: Self::U32, b: Self::U32) -> Self::U32;
+    fn sub_u32(self, a: Self::U32, b: Self::U32) -> Self::U32;
+    /// −1 where `a >= b`, and 0.
+    fn at_least(self, a: Self::F32, b: Self::F32) -> Self::U32;
     /// `counts`, one more where `a` is zero.
     fn count_zeros(self, counts: Self::U32, a: Self::F32) -> Self::U32;
 
@@ -63,7 +71,15 @@ pub(super) trait Level: Copy {
 
     /// The largest lane. None may be NaN.
     fn largest(self, a: Self::F32) -> f32;
+    /// In every lane the largest of the vector in that place. None may be NaN.
+    fn largest_of_each(self, of: Lanes<Self::F32>) -> Lanes<f32>;
 
+    /// In lane `i` what was in lane `i ^ 1`.
+    fn swap_ones(self, a: Self::F32) -> Self::F32;
+    /// In lane `i` what was in lane `i ^ 2`.
+    fn swap_twos(self, a: Self::F32) -> Self::F32;
+    /// Whether every lane is from `least` to `most`.
+    fn all_within(self, a: Self::F32, least: f32, most: f32) -> bool;
     fn load_u16(self, raw: &[Lanes<[u8; 2]>; 2]) -> Self::U16;
     fn splat_u16(self, a: u16) -> Self::U16;
     fn array_u16(self, a: Self::U16) -> [u16; PAIR];

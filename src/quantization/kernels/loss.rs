@@ -5,13 +5,16 @@ use super::cuts::Cuts;
 use super::dispatch::{Kernel, run};
 use super::error::{BLOCK, RUN, error_by_channel};
 use super::group::{
-    GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, TileScales, Wanted,
+    GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, Tile, TileScales, Wanted,
     block_errors, group_error, paired,
 };
-use super::lanes::{Element, LANES, Lanes, Narrow, PAIR, by_single, fold, zip};
+use super::lanes::{LANES, Lanes, Narrow, PAIR, by_single, fold, zip};
 use super::level::Level;
 use super::levels::Seen;
-use super::rounding::{Divisor, Grid, IntegersHalfEven, is_ordinary};
+use super::rounding::{
+    ByReciprocal, ByReciprocalInTwo, Clamped, ClampedByReciprocal, Division, Divisor, Within,
+    is_ordinary,
+};
 use super::{Quantization, QuantizationType, Rounding};
 use crate::quantization::{Loss, Scales};
 use crate::tensor::FloatType;
@@ -109,19 +112,30 @@ impl Kernel for LossOf<'_> {
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Self::Output {
         by_single!(self.dtype, E => {
-            let divisor = Divisor::new(level, self.how.scale, self.how.qtype.max());
-            let mut pass = Pass::<L, 1>::new(level);
-            // All in one where nothing is cut.
-            let cuts = self.cuts.unwrap_or(Cuts { first: usize::MAX, length: usize::MAX });
-            let mut channels = Vec::new();
-            for channel in cuts.slices(self.bytes, E::SIZE) {
-                pass.group::<E, true>(channel, &[divisor]);
-                let [loss] = pass.cut();
-                channels.push(loss);
+            let qmax = self.how.qtype.max();
+            let divisor = Divisor::new(level, self.how.scale, qmax);
+            match E::reciprocal_will_do(level, &divisor, qmax) {
+                true => self.sweep::<E, L, ClampedByReciprocal>(level, divisor),
+                false => self.sweep::<E, L, Clamped>(level, divisor),
             }
-            let [loss] = pass.finish();
-            (loss, if self.cuts.is_some() { channels } else { Vec::new() })
         })
+    }
+}
+
+impl LossOf<'_> {
+    #[inline(always)]
+    fn sweep<E: Narrow, L: Level, D: Division>(&self, l: L, divisor: Divisor) -> (Loss, Vec<Loss>) {
+        let mut pass = Pass::<L, 1>::new(l);
+        // All in one where nothing is cut.
+        let cuts = self.cuts.unwrap_or(Cuts { first: usize::MAX, length: usize::MAX });
+        let mut channels = Vec::new();
+        for channel in cuts.slices(self.bytes, E::SIZE) {
+            pass.group::<E, D>(channel, &[divisor]);
+            let [loss] = pass.cut();
+            channels.push(loss);
+        }
+        let [loss] = pass.finish();
+        (loss, if self.cuts.is_some() { channels } else { Vec::new() })
     }
 }
 
@@ -140,70 +154,67 @@ impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
 
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Self::Output {
-        by_single!(self.dtype, E => self.sweep::<E, L>(level))
+        // No element is beyond its own group's scale, unless that was rounded to fewer bits.
+        let clamped = !matches!(self.how.scale_type, FloatType::F32 | FloatType::F64);
+        by_single!(self.dtype, E => {
+            if clamped {
+                self.sweep::<E, L, Clamped>(level)
+            } else if E::SIGNIFICANT == 8 && self.how.qtype == QuantizationType::QInt8 {
+                self.sweep::<E, L, ByReciprocal>(level)
+            } else if E::SIGNIFICANT <= 11 {
+                self.sweep::<E, L, ByReciprocalInTwo>(level)
+            } else {
+                self.sweep::<E, L, Within>(level)
+            }
+        })
     }
 }
 
 impl<const N: usize> GroupLossesOf<'_, N> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level>(&self, level: L) -> Result<[GroupLosses; N], NoScale> {
+    fn sweep<E: Narrow, L: Level, D: Division>(&self, l: L) -> Result<[GroupLosses; N], NoScale> {
         let GroupLossesOf { dtype, bytes, layout, how, wanted } = *self;
-        // No element is beyond its own group's scale, unless that was rounded to fewer bits.
-        let clamped = !matches!(how.scale_type, FloatType::F32 | FloatType::F64);
-        let mut pass = Pass::<L, N>::new(level);
+        let mut pass = Pass::<L, N>::new(l);
         let mut notes = [(); N].map(|()| Notes::new(&wanted));
-        let mut tiles = layout.tiles(bytes, E::SIZE);
-        let mut made = [TileScales::NOTHING; N];
-        while let Some(tile) = tiles.next::<E, L>(level, 1 << (N - 1)) {
-            let mut absmax = tile.absmax;
-            let mut are_plain = true;
-            // A closure would not have the level's instructions.
-            for (nesting, made) in made.iter_mut().enumerate() {
-                absmax = paired(absmax, nesting);
-                made.make(level, absmax, &how);
-                are_plain &= made.are_plain;
-            }
-            let mut ordinary = [true; LANES];
-            if !are_plain {
-                // A group that needs care in one nesting gets it in all.
-                for made in &made {
-                    ordinary = zip(ordinary, made.is_ordinary, |all, is| all & is);
+        let mut tiles = layout.tiles::<E>(bytes);
+        // While a tile is gone through, the scales of the next are made.
+        let [a, b] = &mut [[TileScales::NOTHING; N]; 2];
+        let (mut made, mut ahead) = (a, b);
+        let mut next = tiles.next(l, 1 << (N - 1));
+        let mut next_are_plain = make_all::<E, L, D, N>(l, &next, &how, ahead);
+        while let Some(tile) = next {
+            std::mem::swap(&mut made, &mut ahead);
+            let are_plain = next_are_plain;
+            next = tiles.next(l, 1 << (N - 1));
+            next_are_plain = make_all::<E, L, D, N>(l, &next, &how, ahead);
+            if let Some(blocks) = tile.blocks()
+                && are_plain
+                && !notes[0].cutter.ends_within(tile.elements)
+            {
+                let mut ends = false;
+                for (nesting, (notes, made)) in notes.iter_mut().zip(&*made).enumerate() {
+                    ends = notes.take_plain(l, &tile, made, nesting);
                 }
-                for made in &mut made {
-                    made.is_ordinary = ordinary;
+                pass.blocks::<E, D>(blocks, made);
+                if ends {
+                    pass.cut_into(&mut notes);
                 }
+                continue;
             }
             let mut from = 0;
             while from < LANES {
                 let (mut to, mut ends) = (LANES, false);
-                for (nesting, (notes, made)) in notes.iter_mut().zip(&made).enumerate() {
+                for (nesting, (notes, made)) in notes.iter_mut().zip(&*made).enumerate() {
                     // All of them say the same: groups and channels are one and the same.
-                    (to, ends) = notes.take(&tile, from, made, nesting, (dtype, &how))?;
+                    (to, ends) = notes.take(l, &tile, from, made, nesting, (dtype, &how))?;
                 }
-                let blocks = tile.blocks::<E>();
-                if let Some(blocks) = blocks.filter(|_| (from, to) == (0, LANES) && are_plain) {
-                    match clamped {
-                        true => pass.blocks::<E, true>(blocks, &made),
-                        false => pass.blocks::<E, false>(blocks, &made),
-                    }
-                    from = LANES;
-                }
-                for (lane, &is_ordinary) in ordinary.iter().enumerate().take(to).skip(from) {
-                    if is_ordinary {
-                        let mut divisors = [Divisor::NOTHING; N];
-                        for (divisor, made) in divisors.iter_mut().zip(&made) {
-                            *divisor = made.divisors.at(lane);
-                        }
-                        match clamped {
-                            true => pass.group::<E, true>(tile.groups[lane], &divisors),
-                            false => pass.group::<E, false>(tile.groups[lane], &divisors),
-                        }
+                for lane in from..to {
+                    if made.iter().all(|made| made.is_ordinary[lane]) {
+                        pass.group::<E, D>(tile.group(lane), &at(made, lane));
                     }
                 }
                 if ends {
-                    for (notes, loss) in notes.iter_mut().zip(pass.cut()) {
-                        notes.cutter.end(loss);
-                    }
+                    pass.cut_into(&mut notes);
                 }
                 from = to;
             }
@@ -217,6 +228,46 @@ impl<const N: usize> GroupLossesOf<'_, N> {
             GroupLosses { loss, scales, channels: cutter.finish(rest.next().unwrap_or_default()) }
         }))
     }
+}
+
+/// Makes the scales of a tile for every nesting; whether all of them are plain.
+#[inline(always)]
+fn make_all<E: Narrow, L: Level, D: Division, const N: usize>(
+    l: L,
+    tile: &Option<Tile<E>>,
+    how: &GroupQuantization,
+    made: &mut [TileScales; N],
+) -> bool {
+    let Some(tile) = tile else { return false };
+    let mut absmax = l.f32s(tile.absmax);
+    let mut are_plain = true;
+    // A closure would not have the level's instructions.
+    for (nesting, made) in made.iter_mut().enumerate() {
+        absmax = paired(l, absmax, nesting);
+        made.make::<L, D>(l, absmax, how);
+        are_plain &= made.are_plain;
+    }
+    if !are_plain {
+        // A group that needs care in one nesting gets it in all.
+        let mut ordinary = [true; LANES];
+        for made in &*made {
+            ordinary = zip(ordinary, made.is_ordinary, |all, is| all & is);
+        }
+        for made in made {
+            made.is_ordinary = ordinary;
+        }
+    }
+    are_plain
+}
+
+/// The divisors of a lane.
+#[inline(always)]
+fn at<const N: usize>(made: &[TileScales; N], lane: usize) -> [Divisor; N] {
+    let mut divisors = [Divisor::NOTHING; N];
+    for (divisor, made) in divisors.iter_mut().zip(made) {
+        *divisor = made.divisors.at(lane);
+    }
+    divisors
 }
 
 /// A sweep over elements by `N` scales each.
@@ -250,17 +301,23 @@ impl<L: Level, const N: usize> Pass<L, N> {
 
     /// Adds a group with its divisors.
     #[inline(always)]
-    fn group<E: Narrow, const CLAMPED: bool>(&mut self, group: &[u8], divisors: &[Divisor; N]) {
+    fn group<E: Narrow, D: Division>(&mut self, group: &[u8], divisors: &[Divisor; N]) {
         let l = self.level;
         for run in group.chunks(RUN * E::SIZE) {
             let (mut signal, mut noise) = (self.signal, self.noise);
             let (whole, tail) = E::split(run);
-            for raw in whole {
-                step::<L, N, CLAMPED>(l, E::load(l, raw), divisors, &mut signal, &mut noise);
+            let (pairs, odd) = whole.as_chunks::<2>();
+            for raw in pairs {
+                for x in E::load_pair(l, raw) {
+                    step::<L, D, N>(l, x, divisors, &mut signal, &mut noise);
+                }
+            }
+            for raw in odd {
+                step::<L, D, N>(l, E::load(l, raw), divisors, &mut signal, &mut noise);
             }
             if !tail.is_empty() {
                 let x = E::load(l, &E::pad(tail));
-                step::<L, N, CLAMPED>(l, x, divisors, &mut signal, &mut noise);
+                step::<L, D, N>(l, x, divisors, &mut signal, &mut noise);
             }
             (self.signal, self.noise) = (signal, noise);
             self.filled += run.len() / E::SIZE;
@@ -272,20 +329,17 @@ impl<L: Level, const N: usize> Pass<L, N> {
 
     /// Adds the groups of a tile that are a block each.
     #[inline(always)]
-    fn blocks<E: Narrow, const CLAMPED: bool>(
+    fn blocks<E: Narrow, D: Division>(
         &mut self,
-        blocks: Lanes<&[E::Raw; 2]>,
+        blocks: &Lanes<[E::Raw; 2]>,
         made: &[TileScales; N],
     ) {
         let l = self.level;
         let (mut signal, mut noise) = (self.signal, self.noise);
-        for (lane, block) in blocks.into_iter().enumerate() {
-            let mut divisors = [Divisor::NOTHING; N];
-            for (divisor, made) in divisors.iter_mut().zip(made) {
-                *divisor = made.divisors.at(lane);
-            }
-            for raw in block {
-                step::<L, N, CLAMPED>(l, E::load(l, raw), &divisors, &mut signal, &mut noise);
+        for (lane, block) in blocks.iter().enumerate() {
+            let divisors = at(made, lane);
+            for x in E::load_pair(l, block) {
+                step::<L, D, N>(l, x, &divisors, &mut signal, &mut noise);
             }
         }
         (self.signal, self.noise) = (signal, noise);
@@ -305,6 +359,14 @@ impl<L: Level, const N: usize> Pass<L, N> {
             *noise = l.splat(0.0);
         }
         self.filled = 0;
+    }
+
+    /// A channel ends in every nesting.
+    #[inline(always)]
+    fn cut_into(&mut self, notes: &mut [Notes; N]) {
+        for (notes, loss) in notes.iter_mut().zip(self.cut()) {
+            notes.cutter.end(loss);
+        }
     }
 
     /// What the elements since the last cut lose.
@@ -330,7 +392,7 @@ impl<L: Level, const N: usize> Pass<L, N> {
 }
 
 #[inline(always)]
-fn step<L: Level, const N: usize, const CLAMPED: bool>(
+fn step<L: Level, D: Division, const N: usize>(
     l: L,
     x: L::F32,
     divisors: &[Divisor; N],
@@ -339,11 +401,7 @@ fn step<L: Level, const N: usize, const CLAMPED: bool>(
 ) {
     *signal = l.add(*signal, l.mul(x, x));
     for (noise, divisor) in noise.iter_mut().zip(divisors) {
-        let quotients = match CLAMPED {
-            true => divisor.quotient(l, x),
-            false => divisor.quotient_within(l, x),
-        };
-        let (q, _) = IntegersHalfEven.round(l, quotients);
+        let q = l.round_even(D::quotient(l, x, divisor));
         let d = l.sub(x, l.mul(l.splat(divisor.scale), q));
         *noise = l.add(*noise, l.mul(d, d));
     }

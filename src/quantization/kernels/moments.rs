@@ -164,7 +164,7 @@ fn moments_of_halves<E: Half, L: Level>(l: L, bytes: &[u8]) -> Moments {
             let patterns = l.load_u16(raw);
             extremes.add(patterns);
             zeros += u64::from(count_zeros(l, patterns));
-            for x in E::widen(l, raw) {
+            for x in E::load_pair(l, raw) {
                 let x = l.widen(x);
                 sum = l.add_f64(sum, x);
                 sum_sq = l.add_square(sum_sq, x);

@@ -1,13 +1,14 @@
 //! From an element to the nearest level: the quotient, and what it is rounded to.
 
 use super::f8::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
-use super::lanes::{LANES, Lanes, map, zip};
+use super::lanes::{LANES, Lanes, map, narrow_bf16};
 use super::level::Level;
 use super::{Quantization, QuantizationType, Rounding};
+use crate::tensor::FloatType;
 
 /// The scales whose squares and reciprocals are far from the limits of f32. Others are
 /// rare and go the careful way.
-const ORDINARY: std::ops::RangeInclusive<f32> = 8.881_784e-16..=1.125_9e15;
+pub(super) const ORDINARY: std::ops::RangeInclusive<f32> = 8.881_784e-16..=1.125_9e15;
 
 /// A scale, ready to divide by.
 #[derive(Clone, Copy)]
@@ -34,7 +35,7 @@ impl Divisor {
     /// For an ordinary scale, onto levels up to `qmax`.
     #[inline(always)]
     pub(super) fn new<L: Level>(level: L, scale: f32, qmax: f32) -> Divisor {
-        Divisors::new(level, [scale; LANES], qmax).at(0)
+        Divisors::new(level, level.splat(scale), qmax).at(0)
     }
 
     /// The last level that elements are not clamped to.
@@ -59,14 +60,23 @@ impl Divisor {
     /// The same of elements that are no larger than the limit.
     #[inline(always)]
     pub(super) fn quotient_within<L: Level>(&self, l: L, x: L::F32) -> L::F32 {
-        let scale = l.splat(self.scale);
         if L::FMA {
-            let inverse = l.splat(self.inverse);
-            let near = l.mul_add(x, inverse, l.mul(x, l.splat(self.lost)));
+            let near = self.near(l, x);
             let remainder = l.mul_add(near, l.splat(-self.scale), x);
-            l.mul_add(remainder, inverse, near)
+            l.mul_add(remainder, l.splat(self.inverse), near)
         } else {
-            l.div(x, scale)
+            l.div(x, l.splat(self.scale))
+        }
+    }
+
+    /// The same but for one unit in the last place, where the quotient lies nearly in the
+    /// middle between two singles.
+    #[inline(always)]
+    fn near<L: Level>(&self, l: L, x: L::F32) -> L::F32 {
+        if L::FMA {
+            l.mul_add(x, l.splat(self.inverse), l.mul(x, l.splat(self.lost)))
+        } else {
+            l.div(x, l.splat(self.scale))
         }
     }
 }
@@ -92,15 +102,43 @@ impl Divisors {
 
     /// For ordinary scales, onto levels up to `qmax`.
     #[inline(always)]
-    pub(super) fn new<L: Level>(_: L, scales: Lanes<f32>, qmax: f32) -> Divisors {
-        let inverse = map(scales, |scale| 1.0 / scale);
+    pub(super) fn new<L: Level>(l: L, scales: L::F32, qmax: f32) -> Divisors {
+        let one = l.splat(1.0);
+        let inverse = l.div(one, scales);
         let lost = if L::FMA {
             // What is left of 1 is exact, and a rounded 1 / scale near enough to divide it.
-            zip(scales, inverse, |scale, inverse| (-scale).mul_add(inverse, 1.0) * inverse)
+            l.mul(l.mul_add(l.sub(l.splat(0.0), scales), inverse, one), inverse)
         } else {
-            [0.0; LANES]
+            l.splat(0.0)
         };
-        Divisors { scale: scales, limit: map(scales, |scale| scale * (qmax + 0.25)), inverse, lost }
+        Divisors {
+            scale: l.array(scales),
+            limit: l.array(l.mul(scales, l.splat(qmax + 0.25))),
+            inverse: l.array(inverse),
+            lost: l.array(lost),
+        }
+    }
+
+    /// For ordinary scales that are `absmax / qmax`, to multiply by: see [`ByReciprocal`].
+    #[inline(always)]
+    fn reciprocals<L: Level>(l: L, scales: L::F32, absmax: L::F32, qmax: f32) -> Divisors {
+        let inverse = l.div(l.splat(1.0), scales);
+        // Half the absmax is about a half between two levels, the upper of which is even.
+        let half = l.mul(absmax, l.splat(0.5));
+        let between = 0.5 * qmax;
+        let multiplied = l.at_least(l.mul(half, inverse), l.splat(between));
+        // Divided, it is rounded to that half from half a unit in the last place below. Both
+        // sides are exact.
+        let remainder = l.mul_add(scales, l.splat(-between), half);
+        let unit = between - between.next_down();
+        let divided = l.at_least(remainder, l.mul(scales, l.splat(-0.5 * unit)));
+        // One unit in the last place up or down, whichever way it went wrong.
+        let bits = l.sub_u32(l.add_u32(l.bits(inverse), multiplied), divided);
+        Divisors {
+            scale: l.array(scales),
+            inverse: l.array(l.with_bits(bits)),
+            ..Divisors::NOTHING
+        }
     }
 
     #[inline(always)]
@@ -114,9 +152,131 @@ impl Divisors {
     }
 }
 
+/// How the elements of groups are divided by the scales of those.
+pub(super) trait Division {
+    /// The scales as they are used, from those in full precision.
+    fn stored<L: Level>(l: L, scales: L::F32, scale_type: FloatType) -> L::F32;
+
+    fn divisors<L: Level>(l: L, scales: L::F32, absmax: L::F32, qmax: f32) -> Divisors;
+
+    /// What rounds to the same level as `x / scale` rounded by IEEE 754.
+    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32;
+}
+
+/// Scales may be rounded to fewer bits, and so elements be beyond the last level.
+pub(super) struct Clamped;
+
+/// No element is beyond the last level, as scales are not rounded.
+pub(super) struct Within;
+
+/// The same for elements of sixteen bits, by a reciprocal of twice their singles' precision.
+///
+/// Its products may be rounded otherwise than quotients only where those are as near to the
+/// middle between two singles as none of elements with so few bits is. A test goes through
+/// all of them.
+pub(super) struct ByReciprocalInTwo;
+
+/// The same for BF16 onto the levels of int8, by one multiplication.
+///
+/// With a scale s that is the absmax a of the group divided by 127 and rounded, x/s and
+/// x·(1/s) are rounded to different integers only where x·127/a is nearly a half, n/2 with
+/// an odd n: where 254·x is nearly n·a. In units of the last place x and a are integers of
+/// eight bits times powers of two, so nearly is exactly. As n is odd, 254·x then has one
+/// factor of two for each that a has, and every odd factor of a: either x is an odd multiple
+/// of a/2, and at most a, so it is a/2; or 127 divides a, whose eight bits leave it no other
+/// odd factor, and s is a power of two, by which one may multiply as well. So the one element
+/// that may go wrong is half the absmax, and a reciprocal that is right for that is right for
+/// all. A test goes through all of them.
+pub(super) struct ByReciprocal;
+
+/// As [`Clamped`], by multiplying: where `reciprocal_will_do` for the scale.
+pub(super) struct ClampedByReciprocal;
+
+impl Division for Clamped {
+    #[inline(always)]
+    fn stored<L: Level>(l: L, scales: L::F32, scale_type: FloatType) -> L::F32 {
+        match scale_type {
+            FloatType::F64 | FloatType::F32 => scales,
+            FloatType::F16 => l.f32s(l.widen_f16(l.narrow_f16(l.array(scales)))),
+            FloatType::BF16 => {
+                l.f32s(map(narrow_bf16(l.array(scales)), |bits| f32::from_bits(bits << 16)))
+            }
+        }
+    }
+    #[inline(always)]
+    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
+        Divisors::new(l, scales, qmax)
+    }
+    #[inline(always)]
+    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
+        divisor.quotient(l, x)
+    }
+}
+
+impl Division for Within {
+    #[inline(always)]
+    fn stored<L: Level>(_l: L, scales: L::F32, _scale_type: FloatType) -> L::F32 {
+        scales
+    }
+    #[inline(always)]
+    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
+        Divisors::new(l, scales, qmax)
+    }
+    #[inline(always)]
+    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
+        divisor.quotient_within(l, x)
+    }
+}
+
+impl Division for ByReciprocalInTwo {
+    #[inline(always)]
+    fn stored<L: Level>(_l: L, scales: L::F32, _scale_type: FloatType) -> L::F32 {
+        scales
+    }
+    #[inline(always)]
+    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
+        Divisors::new(l, scales, qmax)
+    }
+    #[inline(always)]
+    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
+        divisor.near(l, x)
+    }
+}
+
+impl Division for ByReciprocal {
+    #[inline(always)]
+    fn stored<L: Level>(_l: L, scales: L::F32, _scale_type: FloatType) -> L::F32 {
+        scales
+    }
+    #[inline(always)]
+    fn divisors<L: Level>(l: L, scales: L::F32, absmax: L::F32, qmax: f32) -> Divisors {
+        Divisors::reciprocals(l, scales, absmax, qmax)
+    }
+    #[inline(always)]
+    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
+        l.mul(x, l.splat(divisor.inverse))
+    }
+}
+
+impl Division for ClampedByReciprocal {
+    #[inline(always)]
+    fn stored<L: Level>(l: L, scales: L::F32, scale_type: FloatType) -> L::F32 {
+        Clamped::stored(l, scales, scale_type)
+    }
+    #[inline(always)]
+    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
+        Divisors::new(l, scales, qmax)
+    }
+    #[inline(always)]
+    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
+        let x = l.max(l.min(x, l.splat(divisor.limit)), l.splat(-divisor.limit));
+        l.mul(x, l.splat(divisor.inverse))
+    }
+}
+
 /// 1.5 · 2²³, whose unit in the last place is 1: adding it to a small number rounds that
 /// to an integer, half to even, and leaves it in the low bits.
-const MAGIC: f32 = 12_582_912.0;
+pub(super) const MAGIC: f32 = 12_582_912.0;
 
 /// The values a quotient can be rounded to.
 pub(super) trait Grid: Copy {
@@ -234,6 +394,81 @@ pub fn round_one(quotient: f64, how: &Quantization) -> (f32, u8) {
         QuantizationType::F8E4M3 => {
             let code = f8e4m3_from(quotient as f32);
             (f8e4m3_value(code), code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::halves::Half;
+    use super::super::level::Baseline;
+    use super::*;
+    use half::{bf16, f16};
+
+    fn value<E: Half>(pattern: u16) -> f32 {
+        E::read(&pattern.to_le_bytes())
+    }
+
+    /// Of every element up to an absmax, for each of these.
+    fn assert_every_element_is_rounded_as_dividing_does<E: Half>(
+        absmaxes: impl Iterator<Item = u16>,
+        qmax: f32,
+        quotient: impl Fn(f32, f32) -> f32,
+    ) {
+        for absmax in absmaxes {
+            let of = value::<E>(absmax);
+            let scale = of / qmax;
+            assert!(is_ordinary(scale), "{of}");
+            for pattern in 0..=absmax {
+                let x = value::<E>(pattern);
+                let exact = (x / scale).round_ties_even();
+                let q = quotient(x, scale).round_ties_even();
+                assert_eq!(q, exact, "{x} of {of}, {qmax}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_right_half_makes_a_reciprocal_right() {
+        let mut nudged = 0;
+        for m in 0..1 << 7 {
+            let of = value::<bf16>(0x3f80 | m);
+            let scale = of / 127.0;
+            let divisors =
+                ByReciprocal::divisors(Baseline, [scale; LANES], [of; LANES], 127.0).at(0);
+            nudged += u32::from(divisors.inverse != 1.0 / scale);
+            assert_every_element_is_rounded_as_dividing_does::<bf16>(
+                std::iter::once(0x3f80 | m),
+                127.0,
+                |x, _| ByReciprocal::quotient(Baseline, [x; LANES], &divisors)[0],
+            );
+        }
+        assert!((1..128).contains(&nudged), "{nudged} of 128");
+    }
+
+    /// The numerics of `near` with a fused multiply-add, whatever the level.
+    fn near(x: f32, scale: f32) -> f32 {
+        let inverse = 1.0 / scale;
+        let lost = (-scale).mul_add(inverse, 1.0) * inverse;
+        x.mul_add(inverse, x * lost)
+    }
+
+    #[test]
+    fn a_reciprocal_in_two_is_right_for_every_half() {
+        for qmax in [7.0, 127.0] {
+            let mantissas = 0..1 << 7;
+            assert_every_element_is_rounded_as_dividing_does::<bf16>(
+                mantissas.map(|m| 0x3f80 | m),
+                qmax,
+                near,
+            );
+            // Every normal mantissa, and the subnormal ones.
+            let (mantissas, subnormal) = (0..1u16 << 10, 1..1u16 << 10);
+            assert_every_element_is_rounded_as_dividing_does::<f16>(
+                mantissas.map(|m| 0x3c00 | m).chain(subnormal),
+                qmax,
+                near,
+            );
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::quantization::kernels::lanes::{
     LANES, Lanes, PAIR, fold, map, narrow_f16, widen_f16, zip,
 };
 use crate::quantization::kernels::levels::Watch;
+use crate::quantization::kernels::rounding::MAGIC;
 
 #[derive(Clone, Copy)]
 pub(in super::super) struct Baseline;
@@ -55,7 +56,14 @@ impl Level for Baseline {
             zip(a, b, |a, b| if a > b { a } else { b })
         }
         fn abs(a: Lanes<f32>) -> Lanes<f32> { map(a, f32::abs) }
+        fn round_even(a: Lanes<f32>) -> Lanes<f32> { map(a, |a| (a + MAGIC) - MAGIC) }
         fn bits(a: Lanes<f32>) -> Lanes<u32> { map(a, f32::to_bits) }
+        fn with_bits(a: Lanes<u32>) -> Lanes<f32> { map(a, f32::from_bits) }
+        fn add_u32(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, u32::wrapping_add) }
+        fn sub_u32(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, u32::wrapping_sub) }
+        fn at_least(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<u32> {
+            zip(a, b, |a, b| u32::from(a >= b).wrapping_neg())
+        }
         fn or(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, |a, b| a | b) }
         fn count_zeros(counts: Lanes<u32>, a: Lanes<f32>) -> Lanes<u32> {
             zip(counts, a, |n, a| n.wrapping_add(u32::from(a == 0.0)))
@@ -67,6 +75,14 @@ impl Level for Baseline {
             zip(sum, a, |sum, a| sum + a * a)
         }
         fn largest(a: Lanes<f32>) -> f32 { fold(a, |a, b| if b > a { b } else { a }) }
+        fn largest_of_each(of: Lanes<Lanes<f32>>) -> Lanes<f32> {
+            std::array::from_fn(|i| Baseline.largest(of[i]))
+        }
+        fn swap_ones(a: Lanes<f32>) -> Lanes<f32> { std::array::from_fn(|i| a[i ^ 1]) }
+        fn swap_twos(a: Lanes<f32>) -> Lanes<f32> { std::array::from_fn(|i| a[i ^ 2]) }
+        fn all_within(a: Lanes<f32>, least: f32, most: f32) -> bool {
+            fold(map(a, |a| least <= a && a <= most), |a, b| a & b)
+        }
         fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> [u16; PAIR] {
             std::array::from_fn(|i| u16::from_le_bytes(raw[i / LANES][i % LANES]))
         }

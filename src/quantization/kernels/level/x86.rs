@@ -104,7 +104,22 @@ impl Level for Avx2 {
                 both!(_mm256_andnot_ps(sign, a))
             }
         }
+        fn round_even(a: [__m256; 2]) -> [__m256; 2] {
+            [
+                _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
+                _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[1]),
+            ]
+        }
         fn bits(a: [__m256; 2]) -> [__m256i; 2] { both!(_mm256_castps_si256(a)) }
+        fn with_bits(a: [__m256i; 2]) -> [__m256; 2] { both!(_mm256_castsi256_ps(a)) }
+        fn add_u32(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_add_epi32(a, b)) }
+        fn sub_u32(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_sub_epi32(a, b)) }
+        fn at_least(a: [__m256; 2], b: [__m256; 2]) -> [__m256i; 2] {
+            [
+                _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GE_OQ>(a[0], b[0])),
+                _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GE_OQ>(a[1], b[1])),
+            ]
+        }
         fn or(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_or_si256(a, b)) }
         fn count_zeros(counts: [__m256i; 2], a: [__m256; 2]) -> [__m256i; 2] {
             {
@@ -147,6 +162,58 @@ impl Level for Avx2 {
                 let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
                 let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
                 _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+            }
+        }
+        fn largest_of_each(of: Lanes<[__m256; 2]>) -> Lanes<f32> {
+            {
+                let a: Lanes<__m256> = std::array::from_fn(|i| _mm256_max_ps(of[i][0], of[i][1]));
+                // Vectors of two are put together, half and half; then of four, of eight.
+                let [mut halves, mut quarters] = [[_mm256_setzero_ps(); 8], [_mm256_setzero_ps(); 8]];
+                for (i, place) in halves.iter_mut().enumerate() {
+                    let i_of_a = i / 4 * 8 + i % 4;
+                    let (x, y) = (a[i_of_a], a[i_of_a + 4]);
+                    let low = _mm256_permute2f128_ps::<0x20>(x, y);
+                    *place = _mm256_max_ps(low, _mm256_permute2f128_ps::<0x31>(x, y));
+                }
+                for (i, place) in quarters.iter_mut().enumerate() {
+                    let (x, y) = (halves[2 * i], halves[2 * i + 1]);
+                    let low = _mm256_shuffle_ps::<0b01_00_01_00>(x, y);
+                    *place = _mm256_max_ps(low, _mm256_shuffle_ps::<0b11_10_11_10>(x, y));
+                }
+                let out: [__m256; 2] = std::array::from_fn(|i| {
+                    let (x, y) = (quarters[2 * i], quarters[2 * i + 1]);
+                    let even = _mm256_shuffle_ps::<0b10_00_10_00>(x, y);
+                    _mm256_max_ps(even, _mm256_shuffle_ps::<0b11_01_11_01>(x, y))
+                });
+                transmute(out)
+            }
+        }
+        fn swap_ones(a: [__m256; 2]) -> [__m256; 2] {
+            [
+                _mm256_permute_ps::<0b10_11_00_01>(a[0]),
+                _mm256_permute_ps::<0b10_11_00_01>(a[1]),
+            ]
+        }
+        fn swap_twos(a: [__m256; 2]) -> [__m256; 2] {
+            [
+                _mm256_permute_ps::<0b01_00_11_10>(a[0]),
+                _mm256_permute_ps::<0b01_00_11_10>(a[1]),
+            ]
+        }
+        fn all_within(a: [__m256; 2], least: f32, most: f32) -> bool {
+            {
+                let (least, most) = ([_mm256_set1_ps(least); 2], [_mm256_set1_ps(most); 2]);
+                let is_inside = [
+                    _mm256_and_ps(
+                        _mm256_cmp_ps::<_CMP_GE_OQ>(a[0], least[0]),
+                        _mm256_cmp_ps::<_CMP_LE_OQ>(a[0], most[0]),
+                    ),
+                    _mm256_and_ps(
+                        _mm256_cmp_ps::<_CMP_GE_OQ>(a[1], least[1]),
+                        _mm256_cmp_ps::<_CMP_LE_OQ>(a[1], most[1]),
+                    ),
+                ];
+                _mm256_movemask_ps(_mm256_and_ps(is_inside[0], is_inside[1])) == 0xFF
             }
         }
         fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> [__m256i; 2] { transmute(*raw) }
@@ -247,7 +314,16 @@ impl Level for Avx512 {
         fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
+        fn round_even(a: __m512) -> __m512 {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
+        }
         fn bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
+        fn with_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
+        fn add_u32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn sub_u32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn at_least(a: __m512, b: __m512) -> __m512i {
+            _mm512_movm_epi32(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b))
+        }
         fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
         fn count_zeros(counts: __m512i, a: __m512) -> __m512i {
             {
@@ -267,6 +343,42 @@ impl Level for Avx512 {
             both!(_mm512_fmadd_pd(a, a, sum))
         }
         fn largest(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
+        fn largest_of_each(of: Lanes<__m512>) -> Lanes<f32> {
+            {
+                // Vectors of two are put together, half and half; then of four, of eight, and
+                // of all.
+                let mut halves = [_mm512_setzero_ps(); 8];
+                for (i, place) in halves.iter_mut().enumerate() {
+                    let i_of_all = i / 4 * 8 + i % 4;
+                    let (x, y) = (of[i_of_all], of[i_of_all + 4]);
+                    let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(x, y);
+                    *place = _mm512_max_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(x, y));
+                }
+                let mut quarters = [_mm512_setzero_ps(); 4];
+                for (i, place) in quarters.iter_mut().enumerate() {
+                    let (x, y) = (halves[i], halves[i + 4]);
+                    let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(x, y);
+                    *place = _mm512_max_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(x, y));
+                }
+                let mut eighths = [_mm512_setzero_ps(); 2];
+                for (i, place) in eighths.iter_mut().enumerate() {
+                    let (x, y) = (quarters[2 * i], quarters[2 * i + 1]);
+                    let low = _mm512_shuffle_ps::<0b01_00_01_00>(x, y);
+                    *place = _mm512_max_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(x, y));
+                }
+                let [x, y] = eighths;
+                let even = _mm512_shuffle_ps::<0b10_00_10_00>(x, y);
+                transmute(_mm512_max_ps(even, _mm512_shuffle_ps::<0b11_01_11_01>(x, y)))
+            }
+        }
+        fn swap_ones(a: __m512) -> __m512 { _mm512_permute_ps::<0b10_11_00_01>(a) }
+        fn swap_twos(a: __m512) -> __m512 { _mm512_permute_ps::<0b01_00_11_10>(a) }
+        fn all_within(a: __m512, least: f32, most: f32) -> bool {
+            {
+                let is_up = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, _mm512_set1_ps(least));
+                is_up & _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, _mm512_set1_ps(most)) == u16::MAX
+            }
+        }
         fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> __m512i { transmute(*raw) }
         fn splat_u16(a: u16) -> __m512i { _mm512_set1_epi16(a as i16) }
         fn array_u16(a: __m512i) -> [u16; PAIR] { transmute(a) }
