@@ -16,6 +16,7 @@ pub mod save;
 pub mod scan;
 pub mod values;
 pub mod verify;
+mod write_behind;
 
 pub use progress::{Progress, Stopped};
 

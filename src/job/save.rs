@@ -1,6 +1,7 @@
 //! Saving: every core makes chunks and writes them where they belong; then what was
 //! written is reopened and compared with the source before it becomes OUT.
 
+use super::write_behind::write_behind;
 use super::{Job, Progress, Stopped, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
 use crate::export::faults::{Place, reach};
@@ -12,6 +13,7 @@ use crate::quantization::{Chunks, Quantizer, Questions, Rounding};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a save did not happen; OUT is then what it was before.
@@ -227,26 +229,43 @@ fn write(
     progress: &Progress,
 ) -> Result<(), SaveError> {
     let counts = pieces.iter().map(|piece| piece.chunks.count());
-    super::each_chunk(counts, threads, progress, || {
-        let mut maker = Maker::new(checkpoint, blueprint, known);
-        let mut open: Option<(usize, File)> = None;
-        move |number, k| {
-            let Some(piece) = pieces.get(number) else { return Ok(()) };
-            let Some(file) = blueprint.files.get(piece.file) else { return Ok(()) };
-            let path = || staging.path_of(file);
-            let fail = |source| ExportError::Write { path: path(), source };
-            let handle = match open.take() {
-                Some((number, handle)) if number == piece.file => handle,
-                _ => OpenOptions::new().write(true).open(path()).map_err(fail)?,
-            };
-            let made = maker.make(file, piece.entry, &piece.chunks, k, &mut |at, bytes| {
-                progress.advance(bytes.len() as u64);
-                reach(Place::Disk).and_then(|()| write_all_at(&handle, bytes, at)).map_err(fail)
-            });
-            open = Some((piece.file, handle));
-            made
-        }
-    })
+    let (done, failed) = write_behind(|behind| {
+        super::each_chunk(counts, threads, progress, || {
+            let mut maker = Maker::new(checkpoint, blueprint, known);
+            let mut open: Option<(usize, PathBuf, File)> = None;
+            move |number, k| {
+                let Some(piece) = pieces.get(number) else { return Ok(()) };
+                let Some(file) = blueprint.files.get(piece.file) else { return Ok(()) };
+                let (path, handle) = match open.take() {
+                    Some((number, path, handle)) if number == piece.file => (path, handle),
+                    _ => {
+                        let path = staging.path_of(file);
+                        let handle = OpenOptions::new().write(true).open(&path);
+                        let handle = handle.map_err(|e| failed_write(&path, e))?;
+                        (path, handle)
+                    }
+                };
+                let made = maker.make(file, piece.entry, &piece.chunks, k, &mut |at, bytes| {
+                    progress.advance(bytes.len() as u64);
+                    reach(Place::Disk)
+                        .and_then(|()| write_all_at(&handle, bytes, at))
+                        .map_err(|e| failed_write(&path, e))?;
+                    behind.wrote(&path, bytes.len() as u64);
+                    Ok(())
+                });
+                open = Some((piece.file, path, handle));
+                made
+            }
+        })
+    });
+    match failed {
+        Some((path, why)) => Err(failed_write(&path, why).into()),
+        None => done,
+    }
+}
+
+fn failed_write(path: &Path, source: std::io::Error) -> ExportError {
+    ExportError::Write { path: path.to_owned(), source }
 }
 
 #[cfg(unix)]

@@ -166,25 +166,30 @@ impl Level for Avx2 {
         }
         fn largest_of_each(of: Lanes<[__m256; 2]>) -> Lanes<f32> {
             {
-                let a: Lanes<__m256> = std::array::from_fn(|i| _mm256_max_ps(of[i][0], of[i][1]));
-                // Vectors of two are put together, half and half; then of four, of eight.
-                let [mut halves, mut quarters] = [[_mm256_setzero_ps(); 8], [_mm256_setzero_ps(); 8]];
+                // Vectors of two are put together, half and half; then of four, and of eight.
+                let mut wholes = [_mm256_setzero_ps(); 16];
+                for (place, of) in wholes.iter_mut().zip(of) {
+                    *place = _mm256_max_ps(of[0], of[1]);
+                }
+                let mut halves = [_mm256_setzero_ps(); 8];
                 for (i, place) in halves.iter_mut().enumerate() {
-                    let i_of_a = i / 4 * 8 + i % 4;
-                    let (x, y) = (a[i_of_a], a[i_of_a + 4]);
+                    let i_of_all = i / 4 * 8 + i % 4;
+                    let (x, y) = (wholes[i_of_all], wholes[i_of_all + 4]);
                     let low = _mm256_permute2f128_ps::<0x20>(x, y);
                     *place = _mm256_max_ps(low, _mm256_permute2f128_ps::<0x31>(x, y));
                 }
+                let mut quarters = [_mm256_setzero_ps(); 4];
                 for (i, place) in quarters.iter_mut().enumerate() {
                     let (x, y) = (halves[2 * i], halves[2 * i + 1]);
                     let low = _mm256_shuffle_ps::<0b01_00_01_00>(x, y);
                     *place = _mm256_max_ps(low, _mm256_shuffle_ps::<0b11_10_11_10>(x, y));
                 }
-                let out: [__m256; 2] = std::array::from_fn(|i| {
+                let mut out = [_mm256_setzero_ps(); 2];
+                for (i, place) in out.iter_mut().enumerate() {
                     let (x, y) = (quarters[2 * i], quarters[2 * i + 1]);
                     let even = _mm256_shuffle_ps::<0b10_00_10_00>(x, y);
-                    _mm256_max_ps(even, _mm256_shuffle_ps::<0b11_01_11_01>(x, y))
-                });
+                    *place = _mm256_max_ps(even, _mm256_shuffle_ps::<0b11_01_11_01>(x, y));
+                }
                 transmute(out)
             }
         }
