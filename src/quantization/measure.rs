@@ -5,7 +5,7 @@
 use super::distribution::{Distribution, Tally};
 use super::kernels::{self, Quantization};
 use super::scales::Scales;
-use super::spread::{Asked, Found, Spread};
+use super::spread::{Asked, Found, Spread, Wanted};
 use super::whole::{self, Run, Whole};
 use super::{
     ChannelErrors, ChannelQuestion, Chunks, ErrorSums, Groups, Learned, Loss, Moments,
@@ -160,6 +160,8 @@ pub struct Measurement<'q> {
     channels: Option<Groups>,
     /// Whether values are counted in the first pass.
     counted: bool,
+    /// The place of the scheme whose last pass gives the moments too; the first does not then.
+    moments_with: Option<usize>,
     passes: u64,
 }
 
@@ -212,7 +214,11 @@ enum Part {
 
 /// What a pass after the first finds in a chunk, or in all chunks so far.
 #[derive(Debug, Default)]
-pub struct Next(Vec<Found>);
+pub struct Next {
+    found: Vec<Found>,
+    /// Without a range, where they come from this pass.
+    moments: Moments,
+}
 
 impl<'q> Measurement<'q> {
     /// `learned`: what training with fake quantization is known to have learned of the tensor.
@@ -237,7 +243,12 @@ impl<'q> Measurement<'q> {
         let exact = dtype.size() == 2;
         let asked_for = questions.errors && questions.channels != ChannelQuestion::Nothing;
         let channels = asked_for.then(|| QuantizationScheme::PER_CHANNEL.groups(shape));
+        // F16 has so many values that two looks at a tensor take less than counting them, unless
+        // the counts answer more.
+        let one_scale = |quantizer: &&Quantizer| quantizer.scheme.groups(shape).count() == 1;
+        let several = questions.quantizers.iter().filter(one_scale).count() > 1;
         let mut wanted = questions.distributions;
+        let counting_pays = wanted || several || dtype == FloatType::BF16;
         let mut passes = 1;
         let schemes: Vec<Scheme> = questions
             .quantizers
@@ -249,7 +260,12 @@ impl<'q> Measurement<'q> {
                 let further = asked.passes(questions.errors);
                 let way = if chunks.hold(&groups) {
                     Way::Whole
-                } else if exact && groups.count() == 1 && further > 0 && channels.is_none() {
+                } else if exact
+                    && groups.count() == 1
+                    && further > 0
+                    && channels.is_none()
+                    && (counting_pays || asked.passes(false) > 0)
+                {
                     wanted = true;
                     Way::Counted
                 } else {
@@ -267,6 +283,11 @@ impl<'q> Measurement<'q> {
             })
             .collect();
         let nested = questions.errors.then(|| Whole::nested(&whole)).flatten();
+        let is_looked_at_twice = |s: &Scheme| s.way == Way::Spread && s.groups.count() == 1;
+        let moments_with = match questions.errors && !questions.losses_only && channels.is_none() {
+            true if !(wanted && exact) => schemes.iter().position(is_looked_at_twice),
+            _ => None,
+        };
         Measurement {
             questions,
             dtype,
@@ -276,6 +297,7 @@ impl<'q> Measurement<'q> {
             nested,
             channels,
             counted: wanted,
+            moments_with,
             passes,
         }
     }
@@ -334,7 +356,7 @@ impl<'q> Measurement<'q> {
     }
 
     fn moments(&self, bytes: &[u8]) -> Moments {
-        match self.questions.errors {
+        match self.questions.errors && self.moments_with.is_none() {
             true => kernels::moments(self.dtype, bytes),
             false => Moments { range: kernels::range(self.dtype, bytes), ..Moments::default() },
         }
@@ -463,31 +485,61 @@ impl<'q> Measurement<'q> {
     /// Looks at chunk `k` again, in pass `pass` counted from 1 after the first.
     pub fn again(&self, known: &Known, pass: u64, k: u64, bytes: &[u8]) -> Next {
         let elements = self.chunk(k);
-        let found = self.schemes.iter().zip(&known.parts).map(|(scheme, part)| match part {
+        let mut moments = Moments::default();
+        let looks = self.schemes.iter().zip(&known.parts).enumerate();
+        let found = looks.map(|(place, (scheme, part))| match part {
             Part::Spread(spread) if pass <= scheme.asked.passes(self.questions.errors) => {
                 let channels = self.channels.as_ref();
+                let gives_moments = self.gives_moments(place, pass);
+                let wanted = match gives_moments {
+                    true => Wanted::ErrorAndMoments,
+                    false if self.questions.losses_only => Wanted::Loss,
+                    false => Wanted::Error,
+                };
                 let segments = self.segments(scheme, &elements, bytes);
-                spread.look(&scheme.asked, pass, channels, self.questions.losses_only, segments)
+                let found = spread.look(&scheme.asked, pass, channels, wanted, segments);
+                if gives_moments {
+                    // What cannot be quantized has moments all the same.
+                    let is_finite = known.moments.range.is_finite();
+                    let by_the_way = found.moments(elements.end - elements.start);
+                    moments = by_the_way
+                        .filter(|_| is_finite)
+                        .unwrap_or_else(|| kernels::moments(self.dtype, bytes));
+                }
+                found
             }
             _ => Found::Nothing,
         });
-        Next(found.collect())
+        let found = found.collect();
+        Next { found, moments }
+    }
+
+    /// Whether a scheme's pass is the one that the moments come from.
+    fn gives_moments(&self, place: usize, pass: u64) -> bool {
+        let scheme = self.moments_with.filter(|&with| with == place);
+        let scheme = scheme.and_then(|place| self.schemes.get(place));
+        scheme.is_some_and(|scheme| pass == scheme.asked.passes(self.questions.errors))
     }
 
     /// Adds what a pass found in the next chunk; chunks must come in order.
     pub fn accumulate(so_far: &mut Next, next: Next) {
-        if so_far.0.is_empty() {
+        if so_far.found.is_empty() {
             *so_far = next;
             return;
         }
-        for (found, next) in so_far.0.iter_mut().zip(next.0) {
+        so_far.moments.merge(&next.moments);
+        for (found, next) in so_far.found.iter_mut().zip(next.found) {
             found.merge(next);
         }
     }
 
     /// Takes over what a whole pass after the first found.
     pub fn settle(&self, known: &mut Known, pass: u64, found: Next) {
-        for ((scheme, part), found) in self.schemes.iter().zip(&mut known.parts).zip(found.0) {
+        let Next { found, moments } = found;
+        if self.moments_with.is_some_and(|place| self.gives_moments(place, pass)) {
+            known.moments = Moments { range: known.moments.range, ..moments };
+        }
+        for ((scheme, part), found) in self.schemes.iter().zip(&mut known.parts).zip(found) {
             if let Part::Spread(spread) = part {
                 spread.settle(&scheme.asked, pass, found);
             }
@@ -605,6 +657,18 @@ mod tests {
         bytes
     }
 
+    /// Whichever pass they come from.
+    fn assert_statistics(analysis: &Analysis, dtype: FloatType, bytes: &[u8]) {
+        let (expected, found) =
+            (kernels::moments(dtype, bytes).statistics(), analysis.statistics.expect("asked for"));
+        assert_eq!((found.count, found.zeros), (expected.count, expected.zeros), "{dtype:?}");
+        assert_eq!((found.nan, found.inf), (expected.nan, expected.inf), "{dtype:?}");
+        for (found, expected) in [(found.mean, expected.mean), (found.std, expected.std)] {
+            let close = (found - expected).abs() <= 1e-12 * expected.abs().max(1e-3);
+            assert!(close || expected.is_nan() && found.is_nan(), "{dtype:?} {found} {expected}");
+        }
+    }
+
     /// Chunked measuring says what the in-memory quantizer then does.
     fn assert_figures_are_those_of_the_quantized_tensor(
         dtype: FloatType,
@@ -618,6 +682,7 @@ mod tests {
         let analysis =
             in_memory(&Measurement::chunked(&questions, dtype, &shape, None, 1 << 13), &bytes);
         assert_eq!(analysis.range, kernels::range(dtype, &bytes));
+        assert_statistics(&analysis, dtype, &bytes);
         for outcome in &analysis.outcomes {
             let what = format!("{dtype:?} {dims:?} {:?}", outcome.quantizer);
             let quantized = outcome.quantizer.quantize_weights(dtype, &shape, &bytes).expect("ok");
@@ -863,7 +928,7 @@ mod tests {
     #[test]
     fn one_value_that_is_not_finite_is_found_by_its_index() {
         let shape = Shape::new([2, 200_000]).expect("fits");
-        for dtype in [FloatType::F32, FloatType::BF16] {
+        for dtype in [FloatType::F32, FloatType::BF16, FloatType::F16] {
             let mut bytes = values(dtype, 400_000);
             let mut nan = Vec::new();
             crate::tensor::write_f64(dtype, f64::NAN, &mut nan);
@@ -872,6 +937,7 @@ mod tests {
             for calibration in [Calibration::MinMax, Calibration::Percentile(99.0)] {
                 let questions = questions(&schemes, calibration);
                 let analysis = measure(&questions, dtype, &shape, &bytes);
+                assert_statistics(&analysis, dtype, &bytes);
                 for outcome in analysis.outcomes {
                     assert_eq!(
                         outcome.result,

@@ -10,8 +10,8 @@ use super::distribution::merged;
 use super::kernels::{self, Quantization, Seen};
 use super::whole::Run;
 use super::{
-    Calibration, ChannelErrors, ErrorSums, Groups, Loss, NotQuantizable, PerGroup, Quantizer,
-    Range, Rounding,
+    Calibration, ChannelErrors, ErrorSums, Groups, Loss, Moments, NotQuantizable, PerGroup,
+    Quantizer, Range, Rounding,
 };
 use crate::tensor::FloatType;
 
@@ -56,13 +56,33 @@ pub(super) enum Found {
     Digits(Vec<(u64, Vec<(u16, u64)>)>),
     /// The squared errors of the clips that are tried.
     Trials(Vec<(u64, Vec<f64>)>),
-    /// What all groups lose, and each output channel if that is asked.
-    Error(ErrorSums, Vec<(u64, Loss)>),
+    /// What all groups lose, and each output channel if that is asked; and Σx if that is.
+    Error(ErrorSums, Vec<(u64, Loss)>, f64),
     /// The same where only that much is asked.
     Loss(Loss, Vec<(u64, Loss)>),
 }
 
+/// What the last pass is to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Loss,
+    Error,
+    /// Of elements that no channel cuts.
+    ErrorAndMoments,
+}
+
 impl Found {
+    /// The moments of `count` elements, without their range, where they were found too.
+    pub fn moments(&self, count: u64) -> Option<Moments> {
+        match *self {
+            Found::Error(ref sums, _, sum) if sums.count == count => {
+                let (sum_sq, zeros) = (sums.signal, sums.count - sums.non_zero);
+                Some(Moments { sum, sum_sq, zeros, ..Moments::default() })
+            }
+            _ => None,
+        }
+    }
+
     /// Adds what was found in the next chunk.
     pub fn merge(&mut self, next: Found) {
         match (self, next) {
@@ -74,9 +94,10 @@ impl Found {
                 let add = |(sum, next): (&mut f64, f64)| *sum += next;
                 extend(all, more, |sums, next| sums.iter_mut().zip(next).for_each(add));
             }
-            (Found::Error(sums, channels), Found::Error(next, more)) => {
+            (Found::Error(sums, channels, sum), Found::Error(next, more, next_sum)) => {
                 sums.merge(&next);
                 channels.extend(more);
+                *sum += next_sum;
             }
             (Found::Loss(loss, channels), Found::Loss(next, more)) => {
                 loss.merge(&next);
@@ -173,7 +194,7 @@ impl Spread {
         asked: &Asked,
         pass: u64,
         channels: Option<&Groups>,
-        losses_only: bool,
+        wanted: Wanted,
         segments: impl Iterator<Item = (u64, Run<'b>)>,
     ) -> Found {
         let dtype = asked.dtype;
@@ -182,6 +203,7 @@ impl Spread {
         if pass > asked.searches() {
             let (mut sums, mut loss, mut of_channels) =
                 (ErrorSums::default(), Loss::default(), Vec::new());
+            let mut sum = 0.0;
             let mut seen = Seen::default();
             for (g, group, run) in groups {
                 let quantizer = asked.quantizers.of(g);
@@ -189,21 +211,31 @@ impl Spread {
                 let Ok(scale) = quantizer.scale_for(clip, FloatType::F32) else { continue };
                 let cuts = channels.map(|channels| run.cuts(channels));
                 let how = asked.how(scale);
-                let errors = if losses_only {
-                    let (lost, errors) = kernels::loss_by_channel(dtype, run.bytes, how, cuts);
-                    loss.merge(&lost);
-                    errors
-                } else {
-                    let (lost, errors) =
-                        kernels::error_by_channel(dtype, run.bytes, how, cuts, &mut seen);
-                    sums.merge(&lost);
-                    errors
+                let errors = match wanted {
+                    Wanted::Loss => {
+                        let (lost, errors) = kernels::loss_by_channel(dtype, run.bytes, how, cuts);
+                        loss.merge(&lost);
+                        errors
+                    }
+                    Wanted::Error => {
+                        let (lost, errors) =
+                            kernels::error_by_channel(dtype, run.bytes, how, cuts, &mut seen);
+                        sums.merge(&lost);
+                        errors
+                    }
+                    Wanted::ErrorAndMoments => {
+                        let (lost, of_elements) =
+                            kernels::error_and_sum(dtype, run.bytes, how, &mut seen);
+                        sums.merge(&lost);
+                        sum += of_elements;
+                        Vec::new()
+                    }
                 };
                 of_channels.extend(run.numbered(channels, errors));
             }
-            return match losses_only {
-                true => Found::Loss(loss, of_channels),
-                false => Found::Error(sums, of_channels),
+            return match wanted {
+                Wanted::Loss => Found::Loss(loss, of_channels),
+                Wanted::Error | Wanted::ErrorAndMoments => Found::Error(sums, of_channels, sum),
             };
         }
         match asked.quantizer().calibration {
@@ -243,7 +275,7 @@ impl Spread {
     pub fn settle(&mut self, asked: &Asked, pass: u64, found: Found) {
         match found {
             Found::Nothing => {}
-            Found::Error(sums, found) => {
+            Found::Error(sums, found, _) => {
                 self.error = Some(sums);
                 self.close(found);
             }

@@ -1,6 +1,6 @@
 //! One scale for elements that come in pieces, and are too many to be held.
 
-use super::spread::{Asked, Found, Spread};
+use super::spread::{Asked, Found, Spread, Wanted};
 use super::whole::Run;
 use super::{Calibration, PerGroup, QuantizationScheme, Quantizer, Rounding, kernels};
 use crate::tensor::{FloatType, Shape};
@@ -24,7 +24,7 @@ pub fn clip_of_pieces<E>(
         let mut found = Found::Nothing;
         each(&mut |bytes| {
             let piece = std::iter::once((0, Run { start: 0, bytes }));
-            found.merge(spread.look(&asked, pass, None, false, piece));
+            found.merge(spread.look(&asked, pass, None, Wanted::Error, piece));
         })?;
         spread.settle(&asked, pass, found);
     }

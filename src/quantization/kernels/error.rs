@@ -3,14 +3,15 @@
 //! A block's sums are in the elements' precision, sixteen of each; the blocks' are added
 //! up in f64. No product is fused with its sum, so they are the same on every machine.
 
-use super::Quantization;
 use super::cuts::Cuts;
 use super::dispatch::{Kernel, run};
 use super::halves::{Half, count_at_most, count_zeros, last_at_most, pairs, reciprocal_will_do};
 use super::lanes::{Element, Float, LANES, Narrow, PAIR, Steps, by_type, fold};
 use super::level::Level;
 use super::levels::{Seen, Watch};
-use super::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
+use super::moments::moments;
+use super::rounding::{Divisor, Grid, IntegersHalfEven, by_grid, is_ordinary, round_one};
+use super::{Quantization, QuantizationType, Rounding};
 use crate::quantization::{ErrorSums, Loss};
 use crate::tensor::FloatType;
 use half::{bf16, f16};
@@ -37,12 +38,44 @@ pub fn error_by_channel(
     seen: &mut Seen,
 ) -> (ErrorSums, Vec<Loss>) {
     let watch = &mut seen.0;
-    by_grid!(how.qtype, how.rounding, |grid| {
-        run(ErrorOf { dtype, bytes, how, grid, cuts, watch })
-    })
+    let found = by_grid!(how.qtype, how.rounding, |grid| {
+        run(ErrorOf::<_, false> { dtype, bytes, how, grid, cuts, watch })
+    });
+    (found.sums, found.channels)
 }
 
-pub(super) struct ErrorOf<'a, G> {
+/// The same with Σx, and Σx² in f64 throughout: all that a mean and a standard deviation need,
+/// with one look at the elements.
+pub fn error_and_sum(
+    dtype: FloatType,
+    bytes: &[u8],
+    how: Quantization,
+    seen: &mut Seen,
+) -> (ErrorSums, f64) {
+    let is_swept = dtype != FloatType::F64
+        && how.qtype != QuantizationType::F8E4M3
+        && how.rounding == Rounding::HalfEven;
+    if is_swept {
+        let (grid, cuts, watch) = (IntegersHalfEven, None, &mut seen.0);
+        let found = run(ErrorOf::<_, true> { dtype, bytes, how, grid, cuts, watch });
+        return (found.sums, found.sum);
+    }
+    let (mut sums, _) = error_by_channel(dtype, bytes, how, None, seen);
+    let moments = moments(dtype, bytes);
+    sums.signal = moments.sum_sq;
+    (sums, moments.sum)
+}
+
+/// What a sweep finds.
+pub(super) struct Found {
+    pub sums: ErrorSums,
+    pub channels: Vec<Loss>,
+    /// Σx, where it is asked for.
+    pub sum: f64,
+}
+
+/// With `MOMENTS` Σx and Σx² are added up in f64, element by element.
+pub(super) struct ErrorOf<'a, G, const MOMENTS: bool> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub how: Quantization,
@@ -53,8 +86,8 @@ pub(super) struct ErrorOf<'a, G> {
     pub watch: &'a mut Watch,
 }
 
-impl<G: Grid> Kernel for ErrorOf<'_, G> {
-    type Output = (ErrorSums, Vec<Loss>);
+impl<G: Grid, const MOMENTS: bool> Kernel for ErrorOf<'_, G, MOMENTS> {
+    type Output = Found;
     const RARE: bool = G::RARE;
 
     #[inline(always)]
@@ -67,18 +100,18 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
         };
         match found {
             // Elements beyond all reason have squares beyond f32.
-            Some(found) if found.0.signal.is_finite() && found.0.noise.is_finite() => found,
+            Some(found) if found.sums.signal.is_finite() && found.sums.noise.is_finite() => found,
             _ => self.careful(),
         }
     }
 }
 
-impl<G: Grid> ErrorOf<'_, G> {
+impl<G: Grid, const MOMENTS: bool> ErrorOf<'_, G, MOMENTS> {
     #[inline(always)]
-    fn sweep<L: Level>(&mut self, level: L) -> (ErrorSums, Vec<Loss>) {
+    fn sweep<L: Level>(&mut self, level: L) -> Found {
         let &mut ErrorOf { dtype, bytes, how, grid, cuts, ref mut watch } = self;
         let divisor = Divisor::new(level, how.scale, how.qtype.max());
-        let mut pass = Pass::after(level, **watch);
+        let mut pass = Pass::<L, MOMENTS>::after(level, **watch);
         let mut channels = Vec::new();
         // All in one where nothing is cut.
         let whole = Cuts { first: usize::MAX, length: usize::MAX };
@@ -94,12 +127,15 @@ impl<G: Grid> ErrorOf<'_, G> {
             }
         }
         **watch = pass.watch;
-        (pass.finish(), channels)
+        Found { sum: pass.sum(), sums: pass.finish(), channels }
     }
 
-    fn careful(&self) -> (ErrorSums, Vec<Loss>) {
+    fn careful(&self) -> Found {
         let ErrorOf { dtype, bytes, ref how, cuts, .. } = *self;
-        let Some(cuts) = cuts else { return (careful(dtype, bytes, how), Vec::new()) };
+        let Some(cuts) = cuts else {
+            let sum = if MOMENTS { moments(dtype, bytes).sum } else { 0.0 };
+            return Found { sums: careful(dtype, bytes, how), channels: Vec::new(), sum };
+        };
         let mut all = ErrorSums::default();
         let channels = cuts.slices(bytes, dtype.size()).map(|channel| {
             let sums = careful(dtype, channel, how);
@@ -107,7 +143,7 @@ impl<G: Grid> ErrorOf<'_, G> {
             Loss::from(&sums)
         });
         let channels = channels.collect();
-        (all, channels)
+        Found { sums: all, channels, sum: 0.0 }
     }
 }
 
@@ -142,8 +178,12 @@ fn careful_of<E: Element>(bytes: &[u8], how: &Quantization) -> ErrorSums {
 /// Σx² = Σx·x̂ + Σd·x̂ + Σd² and Σx̂² = Σx·x̂ − Σd·x̂. That is less work, and more exact:
 /// squares of x̂, and of 16-bit x, have so few values that the roundings of their sum do
 /// not cancel out.
+///
+/// With `MOMENTS` Σx² is had anyway, and Σx·x̂ follows.
 #[derive(Clone, Copy)]
-struct Block<L: Level> {
+struct Block<L: Level, const MOMENTS: bool> {
+    sum: L::F64,
+    square: L::F64,
     dot: L::F32,
     noise: L::F32,
     /// Σd·x̂
@@ -154,11 +194,13 @@ struct Block<L: Level> {
     zero_after: L::U32,
 }
 
-impl<L: Level> Block<L> {
+impl<L: Level, const MOMENTS: bool> Block<L, MOMENTS> {
     #[inline(always)]
     fn new(l: L) -> Self {
         let (zero, none) = (l.splat(0.0), l.u32s([0; LANES]));
         Block {
+            sum: l.zero_f64(),
+            square: l.zero_f64(),
             dot: zero,
             noise: zero,
             excess: zero,
@@ -178,30 +220,28 @@ impl<L: Level> Block<L> {
         divisor: &Divisor,
         watch: &Watch,
     ) -> L::U32 {
-        let (q, codes) = self.step_by(l, grid, x, divisor.quotient(l, x), divisor);
+        let (q, codes) = grid.round(l, divisor.quotient(l, x));
+        self.add(l, x, q, divisor);
         self.zero_before = l.count_zeros(self.zero_before, x);
         self.zero_after = l.count_zeros(self.zero_after, q);
         l.unseen(watch, codes, q)
     }
 
-    /// Adds elements to the sums by their quotients; returns their levels and codes.
+    /// Adds elements to the sums by their levels.
     #[inline(always)]
-    fn step_by<G: Grid>(
-        &mut self,
-        l: L,
-        grid: G,
-        x: L::F32,
-        quotients: L::F32,
-        divisor: &Divisor,
-    ) -> (L::F32, L::U32) {
-        let (q, codes) = grid.round(l, quotients);
+    fn add(&mut self, l: L, x: L::F32, q: L::F32, divisor: &Divisor) {
         let hat = l.mul(l.splat(divisor.scale), q);
         let d = l.sub(x, hat);
-        self.dot = l.add(self.dot, l.mul(x, hat));
+        if MOMENTS {
+            let x = l.widen(x);
+            self.sum = l.add_f64(self.sum, x);
+            self.square = l.add_square(self.square, x);
+        } else {
+            self.dot = l.add(self.dot, l.mul(x, hat));
+        }
         self.noise = l.add(self.noise, l.mul(d, d));
         self.excess = l.add(self.excess, l.mul(d, hat));
-        self.max_abs_error = l.max(l.abs(d), self.max_abs_error);
-        (q, codes)
+        self.max_abs_error = l.max_abs(d, self.max_abs_error);
     }
 }
 
@@ -233,12 +273,14 @@ struct CutOff {
 
 /// A sweep over elements, group after group.
 #[derive(Clone, Copy)]
-pub(super) struct Pass<L: Level> {
+pub(super) struct Pass<L: Level, const MOMENTS: bool = false> {
     level: L,
-    block: Block<L>,
+    block: Block<L, MOMENTS>,
     /// Elements in the block.
     filled: usize,
     pub(super) watch: Watch,
+    sum: L::F64,
+    square: L::F64,
     dot: L::F64,
     noise: L::F64,
     excess: L::F64,
@@ -250,7 +292,7 @@ pub(super) struct Pass<L: Level> {
     zero_after: u64,
 }
 
-impl<L: Level> Pass<L> {
+impl<L: Level, const MOMENTS: bool> Pass<L, MOMENTS> {
     #[inline(always)]
     pub(super) fn after(l: L, watch: Watch) -> Self {
         Pass {
@@ -258,6 +300,8 @@ impl<L: Level> Pass<L> {
             block: Block::new(l),
             filled: 0,
             watch,
+            sum: l.zero_f64(),
+            square: l.zero_f64(),
             dot: l.zero_f64(),
             noise: l.zero_f64(),
             excess: l.zero_f64(),
@@ -307,7 +351,8 @@ impl<L: Level> Pass<L> {
                     for raw in run {
                         counts.add(l, l.load_u16(raw), zero, bound);
                         for x in E::load_pair(l, raw) {
-                            fast.step_by(l, grid, x, l.mul(x, l.splat(divisor.inverse)), divisor);
+                            let q = grid.nearest(l, l.mul(x, l.splat(divisor.inverse)));
+                            fast.add(l, x, q, divisor);
                         }
                     }
                 }
@@ -328,7 +373,8 @@ impl<L: Level> Pass<L> {
                         for raw in run {
                             counts.add(l, l.load_u16(raw), zero, zero);
                             for x in E::load_pair(l, raw) {
-                                fast.step_by(l, grid, x, divisor.quotient(l, x), divisor);
+                                let q = grid.nearest(l, divisor.quotient(l, x));
+                                fast.add(l, x, q, divisor);
                             }
                         }
                     }
@@ -410,7 +456,12 @@ impl<L: Level> Pass<L> {
     fn end_block(&mut self) {
         let l = self.level;
         let block = std::mem::replace(&mut self.block, Block::new(l));
-        self.dot = l.add_f64(self.dot, l.widen(block.dot));
+        if MOMENTS {
+            self.sum = l.add_f64(self.sum, block.sum);
+            self.square = l.add_f64(self.square, block.square);
+        } else {
+            self.dot = l.add_f64(self.dot, l.widen(block.dot));
+        }
         self.noise = l.add_f64(self.noise, l.widen(block.noise));
         self.excess = l.add_f64(self.excess, l.widen(block.excess));
         self.max_abs_error = l.max(block.max_abs_error, self.max_abs_error);
@@ -431,17 +482,27 @@ impl<L: Level> Pass<L> {
         self.end_block();
         let zero = self.level.zero_f64();
         let [dot, noise, excess] = self.folded();
-        (self.dot, self.noise, self.excess) = (zero, zero, zero);
+        (self.square, self.dot) = (zero, zero);
+        (self.noise, self.excess) = (zero, zero);
         self.cut.dot += dot;
         self.cut.noise += noise;
         self.cut.excess += excess;
         Loss { signal: dot + excess + noise, noise }
     }
 
+    /// Σx, with `MOMENTS`.
+    #[inline(always)]
+    fn sum(&mut self) -> f64 {
+        self.end_block();
+        fold(self.level.array_f64(self.sum), |a, b| a + b)
+    }
+
     #[inline(always)]
     fn folded(&self) -> [f64; 3] {
         let l = self.level;
-        [self.dot, self.noise, self.excess].map(|sum| fold(l.array_f64(sum), |a, b| a + b))
+        let sums = [self.square, self.dot, self.noise, self.excess];
+        let [square, dot, noise, excess] = sums.map(|sum| fold(l.array_f64(sum), |a, b| a + b));
+        [if MOMENTS { square - excess - noise } else { dot }, noise, excess]
     }
 
     #[inline(always)]

@@ -50,6 +50,8 @@ pub(super) trait Level: Copy {
     /// `a > b ? a : b`, so `b` where one is NaN.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn abs(self, a: Self::F32) -> Self::F32;
+    /// The larger of `|a|` and `b`, which is not below zero. None may be NaN.
+    fn max_abs(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// To the nearest integer, halves to the even one. No lane may be beyond 2²².
     fn round_even(self, a: Self::F32) -> Self::F32;
     fn bits(self, a: Self::F32) -> Self::U32;

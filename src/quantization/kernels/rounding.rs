@@ -288,6 +288,12 @@ pub(super) trait Grid: Copy {
     /// The nearest levels and, in the low eight bits, their codes.
     fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32);
 
+    /// The nearest levels alone.
+    #[inline(always)]
+    fn nearest<L: Level>(self, l: L, quotients: L::F32) -> L::F32 {
+        self.round(l, quotients).0
+    }
+
     /// The `i`-th magnitude from zero, and the codes of it and its negative.
     fn level(self, i: u8) -> (f32, [u8; 2]);
 }
@@ -305,6 +311,11 @@ impl Grid for IntegersHalfEven {
         let magic = l.splat(MAGIC);
         let sum = l.add(quotients, magic);
         (l.sub(sum, magic), l.bits(sum))
+    }
+
+    #[inline(always)]
+    fn nearest<L: Level>(self, l: L, quotients: L::F32) -> L::F32 {
+        l.round_even(quotients)
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {

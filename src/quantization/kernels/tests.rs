@@ -33,10 +33,25 @@ fn error_everywhere(dtype: FloatType, bytes: &[u8], how: Quantization) -> Vec<(I
     by_grid!(how.qtype, how.rounding, |grid| everywhere(|| {
         // Every run starts afresh; a test may leave a few bytes behind.
         let watch = &mut Box::leak(Box::new(Seen::default())).0;
-        ErrorOf { dtype, bytes, how, grid, cuts: None, watch }
+        ErrorOf::<_, false> { dtype, bytes, how, grid, cuts: None, watch }
     }))
     .into_iter()
-    .map(|(isa, (sums, _))| (isa, sums))
+    .map(|(isa, found)| (isa, found.sums))
+    .collect()
+}
+
+/// With Σx beside them.
+fn error_and_sum_everywhere(
+    dtype: FloatType,
+    bytes: &[u8],
+    how: Quantization,
+) -> Vec<(Isa, ErrorSums, f64)> {
+    by_grid!(how.qtype, how.rounding, |grid| everywhere(|| {
+        let watch = &mut Box::leak(Box::new(Seen::default())).0;
+        ErrorOf::<_, true> { dtype, bytes, how, grid, cuts: None, watch }
+    }))
+    .into_iter()
+    .map(|(isa, found)| (isa, found.sums, found.sum))
     .collect()
 }
 
@@ -248,6 +263,16 @@ fn errors_of_every_length_type_scheme_and_scale() {
                     let bytes = bytes_of(dtype, values.iter().map(|v| v.clamp(-6e4, 6e4)));
                     let expected = reference::error(dtype, &bytes, how);
                     let all = error_everywhere(dtype, &bytes, how);
+                    let moments = reference::moments(dtype, &bytes);
+                    for (isa, found, sum) in error_and_sum_everywhere(dtype, &bytes, how) {
+                        let what = format!("{dtype:?} × {length} {how:?} {isa:?}, moments");
+                        // Σx·x̂ has the roundings of two sums here.
+                        assert_errors(&found, &expected, 4e-6, &what);
+                        let [signal, sum_sq] = [found.signal, moments.sum_sq];
+                        assert_close(signal, sum_sq, sum_sq, 1e-13, &what);
+                        let magnitude = (moments.sum_sq * length as f64).sqrt();
+                        assert_close(sum, moments.sum, magnitude, 1e-13, &what);
+                    }
                     for (isa, found) in &all {
                         let what = format!("{dtype:?} × {length} {how:?} {isa:?}");
                         assert_errors(found, &expected, 2e-6, &what);

@@ -56,6 +56,9 @@ impl Level for Baseline {
             zip(a, b, |a, b| if a > b { a } else { b })
         }
         fn abs(a: Lanes<f32>) -> Lanes<f32> { map(a, f32::abs) }
+        fn max_abs(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
+            zip(a, b, |a, b| if a.abs() > b { a.abs() } else { b })
+        }
         fn round_even(a: Lanes<f32>) -> Lanes<f32> { map(a, |a| (a + MAGIC) - MAGIC) }
         fn bits(a: Lanes<f32>) -> Lanes<u32> { map(a, f32::to_bits) }
         fn with_bits(a: Lanes<u32>) -> Lanes<f32> { map(a, f32::from_bits) }

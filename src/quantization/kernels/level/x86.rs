@@ -104,6 +104,13 @@ impl Level for Avx2 {
                 both!(_mm256_andnot_ps(sign, a))
             }
         }
+        fn max_abs(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            {
+                let sign = [_mm256_set1_ps(-0.0); 2];
+                let a = both!(_mm256_andnot_ps(sign, a));
+                both!(_mm256_max_ps(a, b))
+            }
+        }
         fn round_even(a: [__m256; 2]) -> [__m256; 2] {
             [
                 _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
@@ -319,6 +326,10 @@ impl Level for Avx512 {
         fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
+        fn max_abs(a: __m512, b: __m512) -> __m512 {
+            // The larger of the magnitudes, without a sign.
+            _mm512_range_ps::<0b10_11>(a, b)
+        }
         fn round_even(a: __m512) -> __m512 {
             _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
         }
