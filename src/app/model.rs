@@ -14,6 +14,7 @@ use crate::quantization::{
     Thresholds, Verdict,
 };
 use crate::tensor::TensorId;
+use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -475,11 +476,10 @@ impl Model {
     /// Of the marks that are new since the last time, answers from the counted values what can
     /// be answered so. Gives whether anything could, and those whose cost has to be measured.
     pub fn unmeasured(&mut self) -> (bool, Vec<(TensorId, Quantizer)>) {
-        let rounding = self.plan.rounding;
-        let (mut answered, mut left) = (false, Vec::new());
+        let (mut counted, mut left) = (Vec::new(), Vec::new());
         for id in std::mem::take(&mut self.unasked) {
             let Some(quantizer) = self.plan.get(id) else { continue };
-            let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) else { continue };
+            let Some(Known::Facts(facts)) = self.known.get(id.index()) else { continue };
             let known = facts.cost_of(quantizer).is_some();
             let usual = [Calibration::MinMax, Calibration::Learned];
             if known || usual.contains(&quantizer.calibration) {
@@ -489,13 +489,19 @@ impl Model {
             let one_scale = quantizer.scheme.groups(&self.checkpoint.tensor(id).shape).count() == 1;
             let exact = facts.distribution.as_ref().filter(|found| one_scale && found.is_exact());
             match exact {
-                Some(counted) => {
-                    let questions = Questions::errors(Vec::new(), rounding);
-                    let outcome = questions.answer(counted, quantizer);
-                    facts.note(&outcome);
-                    answered = true;
-                }
+                Some(values) => counted.push((id, quantizer, values)),
                 None => left.push((id, quantizer)),
+            }
+        }
+        let questions = Questions::errors(Vec::new(), self.plan.rounding);
+        let answers: Vec<_> = counted
+            .into_par_iter()
+            .map(|(id, quantizer, values)| (id, questions.answer(values, quantizer)))
+            .collect();
+        let answered = !answers.is_empty();
+        for (id, outcome) in answers {
+            if let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) {
+                facts.note(&outcome);
             }
         }
         (answered, left)

@@ -5,6 +5,7 @@ use super::kernels::{Counts, Quantization, Weighted, weighted_error, weighted_no
 use super::{ErrorSums, Moments, Range};
 use crate::tensor::FloatType;
 use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
 use std::ops::Range as Places;
 
@@ -84,10 +85,15 @@ impl Distribution {
 
     /// The finite values and their counts, each in an array of its own.
     fn finite(&self) -> (Vec<f32>, Vec<u32>) {
-        let (mut values, mut counts) = (Vec::new(), Vec::new());
-        for places in self.finite_places() {
+        let [positive, negative] = self.finite_places();
+        let length = positive.len() + negative.len();
+        let (mut values, mut counts) = (Vec::with_capacity(length), Vec::with_capacity(length));
+        for places in [positive, negative] {
             let patterns = self.patterns.get(places.clone()).unwrap_or_default();
-            values.extend(patterns.iter().map(|&pattern| self.value(pattern)));
+            match self.dtype {
+                FloatType::F16 => values.extend(patterns.reinterpret_cast::<f16>().to_f32_vec()),
+                _ => values.extend(patterns.iter().map(|&p| f32::from_bits(u32::from(p) << 16))),
+            }
             counts.extend_from_slice(self.counts.get(places).unwrap_or_default());
         }
         (values, counts)

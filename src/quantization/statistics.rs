@@ -152,6 +152,14 @@ impl LevelSet {
     }
 }
 
+impl FromIterator<u8> for LevelSet {
+    fn from_iter<I: IntoIterator<Item = u8>>(codes: I) -> LevelSet {
+        let mut set = LevelSet::default();
+        codes.into_iter().for_each(|code| set.insert(code));
+        set
+    }
+}
+
 /// Sums over elements `x` and their dequantized counterparts `x̂`, in f64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorSums {

@@ -157,7 +157,9 @@ impl Bench {
             started.elapsed().as_secs_f64()
         });
         let time = median(times.collect()) * 1e3;
-        println!("\nOne more scheme for all tensors, from what was counted: {time:.1} ms");
+        println!(
+            "\nOne more scheme for all tensors, from what was counted: {time:.1} ms on one core"
+        );
         Ok(())
     }
 

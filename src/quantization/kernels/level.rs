@@ -71,6 +71,14 @@ pub(super) trait Level: Copy {
     /// `sum + a²` for an `a` that was widened, whose square is exact.
     fn add_square(self, sum: Self::F64, a: Self::F64) -> Self::F64;
 
+    fn sub_f64(self, a: Self::F64, b: Self::F64) -> Self::F64;
+    fn mul_f64(self, a: Self::F64, b: Self::F64) -> Self::F64;
+    /// The larger of `|a|` and `b`, which is not below zero. None may be NaN.
+    fn max_abs_f64(self, a: Self::F64, b: Self::F64) -> Self::F64;
+    fn f64s(self, array: Lanes<u32>) -> Self::F64;
+    /// `a` in the lanes where `of` is zero, and 0.
+    fn where_zero(self, a: Self::F64, of: Self::F64) -> Self::F64;
+
     /// The largest lane. None may be NaN.
     fn largest(self, a: Self::F32) -> f32;
     /// In every lane the largest of the vector in that place. None may be NaN.

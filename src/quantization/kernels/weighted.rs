@@ -2,10 +2,10 @@
 
 use super::Quantization;
 use super::dispatch::{Kernel, run};
-use super::lanes::LANES;
+use super::lanes::{LANES, Lanes, fold};
 use super::level::Level;
 use super::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
-use crate::quantization::{ErrorSums, LevelSet};
+use crate::quantization::ErrorSums;
 
 /// Values and how many elements have each; of equal length.
 #[derive(Clone, Copy, Debug)]
@@ -17,101 +17,154 @@ pub struct Weighted<'a> {
 /// What quantizing every element loses. The values must be finite. All sums are in f64;
 /// x̂ = scale · q is rounded to f32 before it is compared.
 pub fn weighted_error(elements: Weighted, how: Quantization) -> ErrorSums {
-    let mut lanes = [ErrorSums::default(); LANES];
-    let mut levels = LevelSet::default();
-    by_grid!(how.qtype, how.rounding, |grid| run(Quantized {
-        elements,
-        how,
-        grid,
-        // Sums of their own for every lane, so that none waits for another.
-        each: |step: &Step| {
-            for (i, sums) in lanes.iter_mut().enumerate() {
-                let (n, x, q, hat) = (step.counts[i], step.x[i], step.q[i], f64::from(step.hat[i]));
-                let (weight, wide, n) = (f64::from(n), f64::from(x), u64::from(n));
-                let d = wide - hat;
-                sums.count += n;
-                sums.signal += weight * (wide * wide);
-                sums.noise += weight * (d * d);
-                sums.dot += weight * (wide * hat);
-                sums.reconstructed += weight * (hat * hat);
-                sums.max_abs_error = sums.max_abs_error.max(d.abs());
-                sums.non_zero += n * u64::from(x != 0.0);
-                sums.zeroed += n * u64::from(x != 0.0 && q == 0.0);
-            }
-            step.codes[..step.len].iter().for_each(|&code| levels.insert(code as u8));
-        }
-    }));
-    let mut sums = ErrorSums { levels, ..ErrorSums::default() };
-    lanes.iter().for_each(|lane| sums.merge(lane));
-    sums
+    by_grid!(how.qtype, how.rounding, |grid| run(ErrorOf { elements, how, grid }))
 }
 
 /// Σ(x−x̂)² alone.
 pub fn weighted_noise(elements: Weighted, how: Quantization) -> f64 {
-    let mut noise = [0.0; LANES];
-    by_grid!(how.qtype, how.rounding, |grid| run(Quantized {
-        elements,
-        how,
-        grid,
-        each: |step: &Step| {
-            for (i, sum) in noise.iter_mut().enumerate() {
-                let d = f64::from(step.x[i]) - f64::from(step.hat[i]);
-                *sum += f64::from(step.counts[i]) * (d * d);
-            }
-        }
-    }));
-    super::lanes::fold(noise, |a, b| a + b)
+    by_grid!(how.qtype, how.rounding, |grid| run(NoiseOf { elements, how, grid }))
 }
 
-/// A few values, what they become, and how many elements have them; past `len` all zeros.
-struct Step {
-    len: usize,
-    x: [f32; LANES],
-    q: [f32; LANES],
-    hat: [f32; LANES],
-    codes: [u32; LANES],
-    counts: [u32; LANES],
-}
-
-struct Quantized<'a, G, F> {
+struct ErrorOf<'a, G> {
     elements: Weighted<'a>,
     how: Quantization,
     /// That of `how`.
     grid: G,
-    each: F,
 }
 
-impl<G: Grid, F: FnMut(&Step)> Kernel for Quantized<'_, G, F> {
-    type Output = ();
+struct NoiseOf<'a, G> {
+    elements: Weighted<'a>,
+    how: Quantization,
+    /// That of `how`.
+    grid: G,
+}
+
+/// A few values, what they become, and how many elements have them; past `len` all zeros.
+struct Step<L: Level> {
+    len: usize,
+    x: L::F32,
+    q: L::F32,
+    codes: L::U32,
+    counts: L::F64,
+}
+
+/// Values, their counts, and how many of them are not filling.
+type Chunk = (Lanes<f32>, Lanes<u32>, usize);
+
+impl<'a> Weighted<'a> {
+    fn steps(self) -> impl Iterator<Item = Chunk> + use<'a> {
+        let (values, rest) = self.values.as_chunks::<LANES>();
+        let (counts, of_rest) = self.counts.as_chunks::<LANES>();
+        let len = rest.len().min(of_rest.len());
+        let (mut x, mut n) = ([0.0; LANES], [0; LANES]);
+        x[..len].copy_from_slice(&rest[..len]);
+        n[..len].copy_from_slice(&of_rest[..len]);
+        let whole = values.iter().zip(counts).map(|(&x, &n)| (x, n, LANES));
+        whole.chain((len > 0).then_some((x, n, len)))
+    }
+}
+
+/// The divisor of a scale that is ordinary.
+#[inline(always)]
+fn divisor<L: Level>(l: L, how: &Quantization) -> Option<Divisor> {
+    is_ordinary(how.scale).then(|| Divisor::new(l, how.scale, how.qtype.max()))
+}
+
+impl<L: Level> Step<L> {
+    #[inline(always)]
+    fn new<G: Grid>(
+        l: L,
+        grid: G,
+        (x, counts, len): Chunk,
+        how: &Quantization,
+        divisor: &Option<Divisor>,
+    ) -> Step<L> {
+        let (q, codes) = match divisor {
+            Some(divisor) => grid.round(l, divisor.quotient(l, l.f32s(x))),
+            None => {
+                let (mut q, mut codes) = ([0.0; LANES], [0; LANES]);
+                for i in 0..len {
+                    let (level, code) = round_one(f64::from(x[i] / how.scale), how);
+                    (q[i], codes[i]) = (level, u32::from(code));
+                }
+                (l.f32s(q), l.u32s(codes))
+            }
+        };
+        Step { len, x: l.f32s(x), q, codes, counts: l.f64s(counts) }
+    }
+
+    /// x and x̂.
+    #[inline(always)]
+    fn pair(&self, l: L, how: &Quantization) -> (L::F64, L::F64) {
+        (l.widen(self.x), l.widen(l.mul(l.splat(how.scale), self.q)))
+    }
+}
+
+impl<G: Grid> Kernel for ErrorOf<'_, G> {
+    type Output = ErrorSums;
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(mut self, l: L) {
-        let Weighted { values, counts } = self.elements;
-        let how = self.how;
-        let divisor = is_ordinary(how.scale).then(|| Divisor::new(l, how.scale, how.qtype.max()));
-        for (values, weights) in values.chunks(LANES).zip(counts.chunks(LANES)) {
-            let len = values.len().min(weights.len());
-            let (mut x, mut counts) = ([0.0; LANES], [0; LANES]);
-            x[..len].copy_from_slice(&values[..len]);
-            counts[..len].copy_from_slice(&weights[..len]);
-            let (q, codes) = match &divisor {
-                Some(divisor) => {
-                    let (q, codes) = self.grid.round(l, divisor.quotient(l, l.f32s(x)));
-                    (l.array(q), l.array_u32(codes))
-                }
-                None => {
-                    let (mut q, mut codes) = ([0.0; LANES], [0; LANES]);
-                    for i in 0..len {
-                        let (level, code) = round_one(f64::from(x[i] / how.scale), &how);
-                        (q[i], codes[i]) = (level, u32::from(code));
-                    }
-                    (q, codes)
-                }
-            };
-            let hat = super::lanes::map(q, |q| how.scale * q);
-            (self.each)(&Step { len, x, q, hat, codes, counts });
+    fn run<L: Level>(self, l: L) -> ErrorSums {
+        let ErrorOf { elements, ref how, grid } = self;
+        let divisor = divisor(l, how);
+        let zero = l.zero_f64();
+        let (mut count, mut zero_before, mut zero_after) = (zero, zero, zero);
+        let (mut signal, mut noise, mut dot, mut reconstructed) = (zero, zero, zero, zero);
+        let mut most = zero;
+        // No bit waits for another to be set in its word.
+        let mut seen = [false; 256];
+        for chunk in elements.steps() {
+            let step = Step::new(l, grid, chunk, how, &divisor);
+            let n = step.counts;
+            let (x, hat) = step.pair(l, how);
+            let d = l.sub_f64(x, hat);
+            count = l.add_f64(count, n);
+            signal = l.add_f64(signal, l.mul_f64(n, l.mul_f64(x, x)));
+            noise = l.add_f64(noise, l.mul_f64(n, l.mul_f64(d, d)));
+            dot = l.add_f64(dot, l.mul_f64(n, l.mul_f64(x, hat)));
+            reconstructed = l.add_f64(reconstructed, l.mul_f64(n, l.mul_f64(hat, hat)));
+            most = l.max_abs_f64(d, most);
+            zero_before = l.add_f64(zero_before, l.where_zero(n, x));
+            zero_after = l.add_f64(zero_after, l.where_zero(n, l.widen(step.q)));
+            for &code in l.low8(step.codes).iter().take(step.len) {
+                seen[usize::from(code)] = true;
+            }
         }
+        let sum = |lanes| fold(lanes, |a, b| a + b);
+        // Counts are sums of integers, far below what f64 holds exactly.
+        let whole = |lanes| sum(lanes) as u64;
+        let (count, before) = (whole(l.array_f64(count)), whole(l.array_f64(zero_before)));
+        ErrorSums {
+            count,
+            signal: sum(l.array_f64(signal)),
+            noise: sum(l.array_f64(noise)),
+            dot: sum(l.array_f64(dot)),
+            reconstructed: sum(l.array_f64(reconstructed)),
+            max_abs_error: fold(l.array_f64(most), f64::max),
+            non_zero: count - before,
+            zeroed: whole(l.array_f64(zero_after)) - before,
+            levels: (0..=u8::MAX).filter(|&code| seen[usize::from(code)]).collect(),
+        }
+    }
+}
+
+impl<G: Grid> Kernel for NoiseOf<'_, G> {
+    type Output = f64;
+    const RARE: bool = G::RARE;
+
+    #[inline(always)]
+    fn run<L: Level>(self, l: L) -> f64 {
+        let NoiseOf { elements, ref how, grid } = self;
+        let divisor = divisor(l, how);
+        let mut noise = l.zero_f64();
+        for chunk in elements.steps() {
+            let step = Step::new(l, grid, chunk, how, &divisor);
+            let (x, hat) = step.pair(l, how);
+            let d = l.sub_f64(x, hat);
+            noise = l.add_f64(noise, l.mul_f64(step.counts, l.mul_f64(d, d)));
+        }
+        fold(l.array_f64(noise), |a, b| a + b)
     }
 }
 

@@ -77,6 +77,15 @@ impl Level for Baseline {
         fn add_square(sum: Lanes<f64>, a: Lanes<f64>) -> Lanes<f64> {
             zip(sum, a, |sum, a| sum + a * a)
         }
+        fn sub_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> { zip(a, b, |a, b| a - b) }
+        fn mul_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> { zip(a, b, |a, b| a * b) }
+        fn max_abs_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> {
+            zip(a, b, |a, b| if a.abs() > b { a.abs() } else { b })
+        }
+        fn f64s(array: Lanes<u32>) -> Lanes<f64> { map(array, f64::from) }
+        fn where_zero(a: Lanes<f64>, of: Lanes<f64>) -> Lanes<f64> {
+            zip(a, of, |a, of| if of == 0.0 { a } else { 0.0 })
+        }
         fn largest(a: Lanes<f32>) -> f32 { fold(a, |a, b| if b > a { b } else { a }) }
         fn largest_of_each(of: Lanes<Lanes<f32>>) -> Lanes<f32> {
             std::array::from_fn(|i| Baseline.largest(of[i]))

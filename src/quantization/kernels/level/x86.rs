@@ -46,7 +46,21 @@ macro_rules! methods {
 
 /// An intrinsic on both halves.
 macro_rules! both {
-    ($f:ident($($arg:ident),*)) => { [$f($($arg[0]),*), $f($($arg[1]),*)] };
+    ($f:ident$(::<$c:tt>)?($($arg:ident),*)) => {
+        [$f$(::<$c>)?($($arg[0]),*), $f$(::<$c>)?($($arg[1]),*)]
+    };
+}
+
+/// The same on all four quarters.
+macro_rules! fours {
+    ($f:ident$(::<$c:tt>)?($($arg:ident),*)) => {
+        [
+            $f$(::<$c>)?($($arg[0]),*),
+            $f$(::<$c>)?($($arg[1]),*),
+            $f$(::<$c>)?($($arg[2]),*),
+            $f$(::<$c>)?($($arg[3]),*),
+        ]
+    };
 }
 
 impl Level for Avx2 {
@@ -162,6 +176,33 @@ impl Level for Avx2 {
                 _mm256_fmadd_pd(a[2], a[2], sum[2]),
                 _mm256_fmadd_pd(a[3], a[3], sum[3]),
             ]
+        }
+        fn sub_f64(a: [__m256d; 4], b: [__m256d; 4]) -> [__m256d; 4] { fours!(_mm256_sub_pd(a, b)) }
+        fn mul_f64(a: [__m256d; 4], b: [__m256d; 4]) -> [__m256d; 4] { fours!(_mm256_mul_pd(a, b)) }
+        fn max_abs_f64(a: [__m256d; 4], b: [__m256d; 4]) -> [__m256d; 4] {
+            {
+                let sign = [_mm256_set1_pd(-0.0); 4];
+                let a = fours!(_mm256_andnot_pd(sign, a));
+                fours!(_mm256_max_pd(a, b))
+            }
+        }
+        fn f64s(array: Lanes<u32>) -> [__m256d; 4] {
+            {
+                // Below 2³² an integer is the low half of the bits of 2⁵² more.
+                let a: [__m128i; 4] = transmute(array);
+                let magic = [_mm256_set1_pd(4_503_599_627_370_496.0); 4];
+                let wide = fours!(_mm256_cvtepu32_epi64(a));
+                let wide = fours!(_mm256_castsi256_pd(wide));
+                let wide = fours!(_mm256_or_pd(wide, magic));
+                fours!(_mm256_sub_pd(wide, magic))
+            }
+        }
+        fn where_zero(a: [__m256d; 4], of: [__m256d; 4]) -> [__m256d; 4] {
+            {
+                let zero = [_mm256_setzero_pd(); 4];
+                let is_zero = fours!(_mm256_cmp_pd::<_CMP_EQ_OQ>(of, zero));
+                fours!(_mm256_and_pd(a, is_zero))
+            }
         }
         fn largest(a: [__m256; 2]) -> f32 {
             {
@@ -357,6 +398,25 @@ impl Level for Avx512 {
         fn add_f64(a: [__m512d; 2], b: [__m512d; 2]) -> [__m512d; 2] { both!(_mm512_add_pd(a, b)) }
         fn add_square(sum: [__m512d; 2], a: [__m512d; 2]) -> [__m512d; 2] {
             both!(_mm512_fmadd_pd(a, a, sum))
+        }
+        fn sub_f64(a: [__m512d; 2], b: [__m512d; 2]) -> [__m512d; 2] { both!(_mm512_sub_pd(a, b)) }
+        fn mul_f64(a: [__m512d; 2], b: [__m512d; 2]) -> [__m512d; 2] { both!(_mm512_mul_pd(a, b)) }
+        fn max_abs_f64(a: [__m512d; 2], b: [__m512d; 2]) -> [__m512d; 2] {
+            // The larger of the magnitudes, without a sign.
+            both!(_mm512_range_pd::<0b10_11>(a, b))
+        }
+        fn f64s(array: Lanes<u32>) -> [__m512d; 2] {
+            {
+                let a: [__m256i; 2] = transmute(array);
+                both!(_mm512_cvtepu32_pd(a))
+            }
+        }
+        fn where_zero(a: [__m512d; 2], of: [__m512d; 2]) -> [__m512d; 2] {
+            {
+                let zero = [_mm512_setzero_pd(); 2];
+                let is_zero = both!(_mm512_cmp_pd_mask::<_CMP_EQ_OQ>(of, zero));
+                both!(_mm512_maskz_mov_pd(is_zero, a))
+            }
         }
         fn largest(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
         fn largest_of_each(of: Lanes<__m512>) -> Lanes<f32> {
