@@ -7,7 +7,9 @@ use super::{Checkpoint, Stored, StoredId};
 use crate::quantization::{Learned, QuantizationType, symmetric_scale};
 use crate::tensor::{Scalar, TensorId};
 use foldhash::{HashMap, HashMapExt};
+use memchr::memmem::Finder;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// The module that rounds a layer's weight, the one that watches its output, and one that
 /// rounds its input by name.
@@ -64,7 +66,11 @@ pub struct Unplaced {
 
 /// Whether a tensor belongs to an observer and not to the network.
 pub fn is_observer(name: &str) -> bool {
-    name.split('.').any(|part| part == WEIGHT || part == INPUT || is_activation(part))
+    // Most names of most checkpoints hold neither.
+    static FINDERS: LazyLock<[Finder; 2]> =
+        LazyLock::new(|| ["fake_quant", OUTPUT].map(Finder::new));
+    let may_be = FINDERS.iter().any(|word| word.find(name.as_bytes()).is_some());
+    may_be && name.split('.').any(|part| part == WEIGHT || part == INPUT || is_activation(part))
 }
 
 /// Whether a module of that name watches an activation.

@@ -1,6 +1,7 @@
 //! Bytes at an offset: of a file that may change under us, or of memory.
 
 use super::error::{CheckpointError, Problem, Result};
+use rayon::prelude::*;
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,7 @@ impl Source {
                 }
                 Ok(())
             }
-            Handle::Disk(file) => read_exact_at(file, buffer, offset).map_err(|e| match e {
+            Handle::Disk(file) => read_large_at(file, buffer, offset).map_err(|e| match e {
                 ReadError::Short(missing) => short(missing),
                 ReadError::Io(e) => CheckpointError::new(&self.path, e),
             }),
@@ -105,6 +106,24 @@ impl Source {
 enum ReadError {
     Short(u64),
     Io(io::Error),
+}
+
+/// What is read at once by one thread of something large.
+const PIECE: usize = 1 << 20;
+
+/// A header of many megabytes is read on all cores: most of the time goes into giving its
+/// buffer memory.
+fn read_large_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
+    if buffer.len() > 4 * PIECE {
+        let pieces = buffer.par_chunks_mut(PIECE).enumerate();
+        let read = pieces
+            .try_for_each(|(i, piece)| read_exact_at(file, piece, offset + (i * PIECE) as u64));
+        if read.is_ok() {
+            return Ok(());
+        }
+    }
+    // One that fails does so with what it says of the whole.
+    read_exact_at(file, buffer, offset)
 }
 
 fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> Result<(), ReadError> {

@@ -2,6 +2,7 @@
 //! and its notes are shortened and columns that matter less give way.
 
 use crate::text::names;
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
@@ -59,6 +60,9 @@ impl Part {
     }
 }
 
+/// Parts that are laid out at once.
+const AT_ONCE: usize = 8;
+
 const GAP: usize = 2;
 /// Enough to tell the layers of a model apart.
 const NAME_MIN: usize = 36;
@@ -95,28 +99,42 @@ impl<'t> Table<'t> {
         };
         let titles: Vec<&str> = self.columns.iter().map(|(title, _)| *title).collect();
         self.print_row(out, &titles, &widths)?;
-        let mut printed = Ok(());
-        for part in &self.parts {
-            part.each_row(self.columns.len(), |cells| {
-                if printed.is_ok() {
-                    printed = self.print_row(out, cells, &widths);
-                }
-            });
+        for parts in self.parts.chunks(AT_ONCE) {
+            let lines: Vec<io::Result<Vec<u8>>> =
+                parts.par_iter().map(|part| self.lines(part, &widths)).collect();
+            for lines in lines {
+                out.write_all(&lines?)?;
+            }
         }
-        printed
+        Ok(())
+    }
+
+    /// The rows of a part as they are printed.
+    fn lines(&self, part: &Part, widths: &[usize]) -> io::Result<Vec<u8>> {
+        let mut lines = Vec::new();
+        let mut printed = Ok(());
+        part.each_row(self.columns.len(), |cells| {
+            if printed.is_ok() {
+                printed = self.print_row(&mut lines, cells, widths);
+            }
+        });
+        printed.map(|()| lines)
     }
 
     fn natural_widths(&self) -> Vec<usize> {
-        let mut widths: Vec<usize> =
-            self.columns.iter().map(|(title, _)| names::width(title)).collect();
-        for part in &self.parts {
+        let titles = || self.columns.iter().map(|(title, _)| names::width(title)).collect();
+        let of_part = |part: &Part| {
+            let mut widths: Vec<usize> = titles();
             part.each_row(self.columns.len(), |cells| {
                 for (width, cell) in widths.iter_mut().zip(cells) {
                     *width = (*width).max(names::width(cell));
                 }
             });
-        }
-        widths
+            widths
+        };
+        let larger =
+            |a: Vec<usize>, b: Vec<usize>| a.into_iter().zip(b).map(|(a, b)| a.max(b)).collect();
+        self.parts.par_iter().map(of_part).reduce(titles, larger)
     }
 
     /// Widths that fit `limit`; 0 for a column that is left out.

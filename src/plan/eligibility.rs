@@ -3,7 +3,8 @@
 
 use crate::checkpoint::{Checkpoint, Content, observers};
 use crate::tensor::TensorId;
-use memchr::memmem;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// Why a tensor is not quantized unless it is asked for, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -113,7 +114,8 @@ fn is_projection_inside_embedding(name: &str) -> bool {
 
 fn is_norm(name: &str) -> bool {
     // No separator is part of the word: a component holds it if the name does.
-    memmem::find(name.as_bytes(), b"norm").is_some()
+    static NORM: LazyLock<Finder> = LazyLock::new(|| Finder::new("norm"));
+    NORM.find(name.as_bytes()).is_some()
         || components(name)
             .any(|part| part.starts_with(b"ln_") || part == b"ln" || part.starts_with(b"bn"))
 }

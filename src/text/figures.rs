@@ -24,19 +24,26 @@ pub fn parameters(n: u64) -> String {
 }
 
 fn scaled(n: u64, units: [&str; 7]) -> String {
-    let mut value = n as f64;
-    let mut unit = 0;
-    // 999.5 would be written 1000 with three digits.
-    while value >= if unit == 0 { 1000.0 } else { 999.5 } && unit + 1 < units.len() {
-        value /= 1000.0;
-        unit += 1;
+    if n < 1000 {
+        return format!("{n} {}", units[0]);
     }
-    match unit {
-        0 => format!("{n} {}", units[0]),
-        _ if value < 9.995 => format!("{value:.2} {}", units[unit]),
-        _ if value < 99.95 => format!("{value:.1} {}", units[unit]),
-        _ => format!("{value:.0} {}", units[unit]),
+    // The unit and the decimals with which the rounded number has three digits.
+    let mut step = 10;
+    for unit in &units[1..] {
+        for decimals in [2, 1, 0] {
+            let rounded = n.saturating_add(step / 2) / step;
+            if rounded < 1000 {
+                let (tens, ones) = (rounded / 10, rounded % 10);
+                return match decimals {
+                    2 => format!("{}.{}{ones} {unit}", tens / 10, tens % 10),
+                    1 => format!("{tens}.{ones} {unit}"),
+                    _ => format!("{rounded} {unit}"),
+                };
+            }
+            step = step.saturating_mul(10);
+        }
     }
+    format!("{n} {}", units[0])
 }
 
 /// A whole number with thin groups: `30 522`.
