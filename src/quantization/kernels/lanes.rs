@@ -112,6 +112,12 @@ impl<'a, E: Element> Steps<'a, E> {
         self.whole.len() + usize::from(self.tail > 0)
     }
 
+    /// The steps that hold no filling.
+    #[inline(always)]
+    pub(super) fn whole(&self) -> &'a [E::Raw] {
+        self.whole
+    }
+
     /// Elements of a step that are not filling.
     #[inline(always)]
     pub(super) fn count(&self, step: usize) -> usize {

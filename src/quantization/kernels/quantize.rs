@@ -2,7 +2,7 @@
 
 use super::Quantization;
 use super::dispatch::{Kernel, run};
-use super::lanes::{Element, Float, LANES, Narrow, Steps, by_single, by_type};
+use super::lanes::{Element, Float, Lanes, Narrow, Steps, by_single, by_type};
 use super::level::Level;
 use super::rounding::{Divisor, Grid, IntegersHalfAway, IntegersHalfEven, is_ordinary, round_one};
 use crate::quantization::{QuantizationType, Rounding};
@@ -65,17 +65,28 @@ pub(super) fn group<E: Narrow, L: Level, G: Grid>(
     out: &mut [i8],
 ) {
     let steps = Steps::<E>::of(bytes);
-    for (i, out) in out.chunks_mut(LANES).enumerate().take(steps.len()) {
-        let x = E::load(level, steps.at(i));
-        let (_, codes) = grid.round(level, divisor.quotient(level, x));
-        let values = level.low8(codes).map(u8::cast_signed);
-        match out.first_chunk_mut() {
-            Some(out) if steps.count(i) == LANES => *out = values,
-            _ => {
-                for (out, value) in out.iter_mut().zip(&values[..steps.count(i)]) {
-                    *out = *value;
-                }
-            }
+    let (whole, rest) = out.as_chunks_mut();
+    let count = whole.len().min(steps.whole().len());
+    // Whole steps apart: a length that may vary makes each a call that copies memory.
+    for (raw, out) in steps.whole().iter().zip(&mut *whole) {
+        *out = values::<E, L, G>(level, grid, raw, divisor);
+    }
+    let out = whole.get_mut(count).map_or(rest, |out| out.as_mut_slice());
+    if count < steps.len() {
+        let values = values::<E, L, G>(level, grid, steps.at(count), divisor);
+        for (out, value) in out.iter_mut().zip(&values[..steps.count(count)]) {
+            *out = *value;
         }
     }
+}
+
+#[inline(always)]
+fn values<E: Narrow, L: Level, G: Grid>(
+    level: L,
+    grid: G,
+    raw: &E::Raw,
+    divisor: &Divisor,
+) -> Lanes<i8> {
+    let (_, codes) = grid.round(level, divisor.quotient(level, E::load(level, raw)));
+    level.low8(codes).map(u8::cast_signed)
 }
