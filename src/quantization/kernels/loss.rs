@@ -140,7 +140,7 @@ impl LossOf<'_> {
 }
 
 /// Groups with scales of their own, and for three nestings pairs of them within a row, and
-/// fours; `None` for F64.
+/// fours; `None` for F64, and for scales that are rounded to fewer bits than 32.
 pub(super) struct GroupLossesOf<'a, const N: usize> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
@@ -154,12 +154,12 @@ impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
 
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Self::Output {
-        // No element is beyond its own group's scale, unless that was rounded to fewer bits.
-        let clamped = !matches!(self.how.scale_type, FloatType::F32 | FloatType::F64);
+        // An element may be beyond the scale of its group where that was rounded to fewer bits.
+        if !matches!(self.how.scale_type, FloatType::F32 | FloatType::F64) {
+            return None;
+        }
         by_single!(self.dtype, E => {
-            if clamped {
-                self.sweep::<E, L, Clamped>(level)
-            } else if E::SIGNIFICANT == 8 && self.how.qtype == QuantizationType::QInt8 {
+            if E::SIGNIFICANT == 8 && self.how.qtype == QuantizationType::QInt8 {
                 self.sweep::<E, L, ByReciprocal>(level)
             } else if E::SIGNIFICANT <= 11 {
                 self.sweep::<E, L, ByReciprocalInTwo>(level)
