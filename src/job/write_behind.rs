@@ -57,9 +57,7 @@ impl WriteBehind {
     pub fn wrote(&self, path: &Path, bytes: u64) {
         let mut state = lock(&self.state);
         state.waiting = state.waiting.saturating_add(bytes);
-        if state.files.last().is_none_or(|last| last != path)
-            && !state.files.iter().any(|p| p == path)
-        {
+        if !state.files.iter().any(|written| written == path) {
             state.files.push(path.to_owned());
         }
         if state.waiting >= STEP {

@@ -160,8 +160,9 @@ pub struct Measurement<'q> {
     channels: Option<Groups>,
     /// Whether values are counted in the first pass.
     counted: bool,
-    /// The place of the scheme whose last pass gives the moments too; the first does not then.
-    moments_with: Option<usize>,
+    /// The place and the last pass of the scheme that gives the moments too; the first pass
+    /// does not then.
+    moments_with: Option<(usize, u64)>,
     passes: u64,
 }
 
@@ -283,9 +284,14 @@ impl<'q> Measurement<'q> {
             })
             .collect();
         let nested = questions.errors.then(|| Whole::nested(&whole)).flatten();
-        let is_looked_at_twice = |s: &Scheme| s.way == Way::Spread && s.groups.count() == 1;
+        let error_pass = |scheme: &Scheme| {
+            let all_at_once = scheme.way == Way::Spread && scheme.groups.count() == 1;
+            all_at_once.then(|| scheme.asked.passes(questions.errors))
+        };
         let moments_with = match questions.errors && !questions.losses_only && channels.is_none() {
-            true if !(wanted && exact) => schemes.iter().position(is_looked_at_twice),
+            true if !(wanted && exact) => {
+                (0..).zip(&schemes).find_map(|(place, scheme)| Some((place, error_pass(scheme)?)))
+            }
             _ => None,
         };
         Measurement {
@@ -490,7 +496,7 @@ impl<'q> Measurement<'q> {
         let found = looks.map(|(place, (scheme, part))| match part {
             Part::Spread(spread) if pass <= scheme.asked.passes(self.questions.errors) => {
                 let channels = self.channels.as_ref();
-                let gives_moments = self.gives_moments(place, pass);
+                let gives_moments = self.moments_with == Some((place, pass));
                 let wanted = match gives_moments {
                     true => Wanted::ErrorAndMoments,
                     false if self.questions.losses_only => Wanted::Loss,
@@ -514,13 +520,6 @@ impl<'q> Measurement<'q> {
         Next { found, moments }
     }
 
-    /// Whether a scheme's pass is the one that the moments come from.
-    fn gives_moments(&self, place: usize, pass: u64) -> bool {
-        let scheme = self.moments_with.filter(|&with| with == place);
-        let scheme = scheme.and_then(|place| self.schemes.get(place));
-        scheme.is_some_and(|scheme| pass == scheme.asked.passes(self.questions.errors))
-    }
-
     /// Adds what a pass found in the next chunk; chunks must come in order.
     pub fn accumulate(so_far: &mut Next, next: Next) {
         if so_far.found.is_empty() {
@@ -536,7 +535,7 @@ impl<'q> Measurement<'q> {
     /// Takes over what a whole pass after the first found.
     pub fn settle(&self, known: &mut Known, pass: u64, found: Next) {
         let Next { found, moments } = found;
-        if self.moments_with.is_some_and(|place| self.gives_moments(place, pass)) {
+        if self.moments_with.is_some_and(|(_, with)| with == pass) {
             known.moments = Moments { range: known.moments.range, ..moments };
         }
         for ((scheme, part), found) in self.schemes.iter().zip(&mut known.parts).zip(found) {

@@ -155,9 +155,16 @@ impl Divisors {
 /// How the elements of groups are divided by the scales of those.
 pub(super) trait Division {
     /// The scales as they are used, from those in full precision.
-    fn stored<L: Level>(l: L, scales: L::F32, scale_type: FloatType) -> L::F32;
+    #[inline(always)]
+    fn stored<L: Level>(_l: L, scales: L::F32, _scale_type: FloatType) -> L::F32 {
+        scales
+    }
 
-    fn divisors<L: Level>(l: L, scales: L::F32, absmax: L::F32, qmax: f32) -> Divisors;
+    /// Of ordinary scales that were made of these absmaxes.
+    #[inline(always)]
+    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
+        Divisors::new(l, scales, qmax)
+    }
 
     /// What rounds to the same level as `x / scale` rounded by IEEE 754.
     fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32;
@@ -189,7 +196,8 @@ pub(super) struct ByReciprocalInTwo;
 /// all. A test goes through all of them.
 pub(super) struct ByReciprocal;
 
-/// As [`Clamped`], by multiplying: where `reciprocal_will_do` for the scale.
+/// One scale for elements that may be beyond the last level, by multiplying: where
+/// `reciprocal_will_do` for it.
 pub(super) struct ClampedByReciprocal;
 
 impl Division for Clamped {
@@ -204,24 +212,12 @@ impl Division for Clamped {
         }
     }
     #[inline(always)]
-    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
-        Divisors::new(l, scales, qmax)
-    }
-    #[inline(always)]
     fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
         divisor.quotient(l, x)
     }
 }
 
 impl Division for Within {
-    #[inline(always)]
-    fn stored<L: Level>(_l: L, scales: L::F32, _scale_type: FloatType) -> L::F32 {
-        scales
-    }
-    #[inline(always)]
-    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
-        Divisors::new(l, scales, qmax)
-    }
     #[inline(always)]
     fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
         divisor.quotient_within(l, x)
@@ -230,24 +226,12 @@ impl Division for Within {
 
 impl Division for ByReciprocalInTwo {
     #[inline(always)]
-    fn stored<L: Level>(_l: L, scales: L::F32, _scale_type: FloatType) -> L::F32 {
-        scales
-    }
-    #[inline(always)]
-    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
-        Divisors::new(l, scales, qmax)
-    }
-    #[inline(always)]
     fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
         divisor.near(l, x)
     }
 }
 
 impl Division for ByReciprocal {
-    #[inline(always)]
-    fn stored<L: Level>(_l: L, scales: L::F32, _scale_type: FloatType) -> L::F32 {
-        scales
-    }
     #[inline(always)]
     fn divisors<L: Level>(l: L, scales: L::F32, absmax: L::F32, qmax: f32) -> Divisors {
         Divisors::reciprocals(l, scales, absmax, qmax)
@@ -259,14 +243,6 @@ impl Division for ByReciprocal {
 }
 
 impl Division for ClampedByReciprocal {
-    #[inline(always)]
-    fn stored<L: Level>(l: L, scales: L::F32, scale_type: FloatType) -> L::F32 {
-        Clamped::stored(l, scales, scale_type)
-    }
-    #[inline(always)]
-    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
-        Divisors::new(l, scales, qmax)
-    }
     #[inline(always)]
     fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
         let x = l.max(l.min(x, l.splat(divisor.limit)), l.splat(-divisor.limit));
