@@ -2,14 +2,17 @@
 //! however many passes its schemes take.
 
 use super::lock;
+use crate::quantization::KEPT_BYTES;
 use std::sync::Mutex;
 
-/// Bytes of chunks that wait for another look, of all tensors together.
-const CAPACITY: usize = 24 << 20;
+/// Workers that have room for what they keep; more share it.
+const WORKERS: std::ops::RangeInclusive<usize> = 2..=32;
 
 /// Buffers for chunks, and how much may still be kept in them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ChunkStore {
+    /// Bytes of chunks that wait for another look, of all tensors together.
+    capacity: usize,
     inner: Mutex<Inner>,
 }
 
@@ -29,6 +32,11 @@ pub struct Chunk<'s> {
 }
 
 impl ChunkStore {
+    pub fn new(workers: usize) -> ChunkStore {
+        let workers = workers.clamp(*WORKERS.start(), *WORKERS.end());
+        ChunkStore { capacity: workers * KEPT_BYTES as usize, inner: Mutex::default() }
+    }
+
     /// An empty chunk, in a buffer that was used before if there is one.
     pub fn chunk(&self) -> Chunk<'_> {
         let bytes = lock(&self.inner).spare.pop().unwrap_or_default();
@@ -42,7 +50,7 @@ impl<'s> Chunk<'s> {
         if self.counted == 0 {
             let mut inner = lock(&self.store.inner);
             let kept = inner.kept.saturating_add(self.bytes.len());
-            if kept > CAPACITY {
+            if kept > self.store.capacity {
                 return None;
             }
             inner.kept = kept;
@@ -66,10 +74,10 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_there_is_room_for() {
-        let store = ChunkStore::default();
+        let store = ChunkStore::new(2);
         let full = || {
             let mut chunk = store.chunk();
-            chunk.bytes.resize(CAPACITY / 2, 1);
+            chunk.bytes.resize(store.capacity / 2, 1);
             chunk
         };
         let (first, second) = (full().kept(), full().kept());

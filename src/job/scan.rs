@@ -132,14 +132,15 @@ pub fn run(
     progress: &Progress,
     report: &(dyn Fn(Finding) + Sync),
 ) -> Result<(), Stopped> {
-    let chunks = ChunkStore::default();
+    let workers = threads.or_else(|| available_parallelism().ok().map(NonZero::get)).unwrap_or(1);
+    let chunks = ChunkStore::new(workers);
     let scan = Scan {
         checkpoint,
         chunks: &chunks,
         questions,
         order,
         progress,
-        workers: threads.or_else(|| available_parallelism().ok().map(NonZero::get)).unwrap_or(1),
+        workers,
         open: Mutex::default(),
         ready: Condvar::new(),
         report: Mutex::new(report),

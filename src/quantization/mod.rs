@@ -35,7 +35,7 @@ pub use health::{FLAG_NAMES, Flag, OUTLIER, flags};
 pub use learned::{Learned, NotTaken, PerGroup};
 pub use loss::Loss;
 pub use measure::{
-    Analysis, First, Known, Measurement, Next, Outcome, Quantized, Questions, measure,
+    Analysis, First, KEPT_BYTES, Known, Measurement, Next, Outcome, Quantized, Questions, measure,
 };
 pub use quantizer::{NotQuantizable, QuantizedTensor, Quantizer};
 pub use scales::Scales;

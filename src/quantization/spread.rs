@@ -56,8 +56,8 @@ pub(super) enum Found {
     Digits(Vec<(u64, Vec<(u16, u64)>)>),
     /// The squared errors of the clips that are tried.
     Trials(Vec<(u64, Vec<f64>)>),
-    /// What all groups lose, and each output channel if that is asked; and Σx if that is.
-    Error(ErrorSums, Vec<(u64, Loss)>, f64),
+    /// What all groups lose, and each output channel if that is asked.
+    Error(ErrorSums, Vec<(u64, Loss)>),
     /// The same where only that much is asked.
     Loss(Loss, Vec<(u64, Loss)>),
 }
@@ -67,18 +67,13 @@ pub(super) enum Found {
 pub(super) enum Wanted {
     Loss,
     Error,
-    /// Of elements that no channel cuts.
-    ErrorAndMoments,
 }
 
 impl Found {
     /// The moments of `count` elements, without their range, where they were found too.
     pub fn moments(&self, count: u64) -> Option<Moments> {
         match *self {
-            Found::Error(ref sums, _, sum) if sums.count == count => {
-                let (sum_sq, zeros) = (sums.signal, sums.count - sums.non_zero);
-                Some(Moments { sum, sum_sq, zeros, ..Moments::default() })
-            }
+            Found::Error(ref sums, _) if sums.count == count => Some(sums.moments()),
             _ => None,
         }
     }
@@ -94,10 +89,9 @@ impl Found {
                 let add = |(sum, next): (&mut f64, f64)| *sum += next;
                 extend(all, more, |sums, next| sums.iter_mut().zip(next).for_each(add));
             }
-            (Found::Error(sums, channels, sum), Found::Error(next, more, next_sum)) => {
+            (Found::Error(sums, channels), Found::Error(next, more)) => {
                 sums.merge(&next);
                 channels.extend(more);
-                *sum += next_sum;
             }
             (Found::Loss(loss, channels), Found::Loss(next, more)) => {
                 loss.merge(&next);
@@ -203,7 +197,6 @@ impl Spread {
         if pass > asked.searches() {
             let (mut sums, mut loss, mut of_channels) =
                 (ErrorSums::default(), Loss::default(), Vec::new());
-            let mut sum = 0.0;
             let mut seen = Seen::default();
             for (g, group, run) in groups {
                 let quantizer = asked.quantizers.of(g);
@@ -223,19 +216,12 @@ impl Spread {
                         sums.merge(&lost);
                         errors
                     }
-                    Wanted::ErrorAndMoments => {
-                        let (lost, of_elements) =
-                            kernels::error_and_sum(dtype, run.bytes, how, &mut seen);
-                        sums.merge(&lost);
-                        sum += of_elements;
-                        Vec::new()
-                    }
                 };
                 of_channels.extend(run.numbered(channels, errors));
             }
             return match wanted {
                 Wanted::Loss => Found::Loss(loss, of_channels),
-                Wanted::Error | Wanted::ErrorAndMoments => Found::Error(sums, of_channels, sum),
+                Wanted::Error => Found::Error(sums, of_channels),
             };
         }
         match asked.quantizer().calibration {
@@ -275,7 +261,7 @@ impl Spread {
     pub fn settle(&mut self, asked: &Asked, pass: u64, found: Found) {
         match found {
             Found::Nothing => {}
-            Found::Error(sums, found, _) => {
+            Found::Error(sums, found) => {
                 self.error = Some(sums);
                 self.close(found);
             }

@@ -164,6 +164,8 @@ impl FromIterator<u8> for LevelSet {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorSums {
     pub count: u64,
+    /// Σx
+    pub sum: f64,
     /// Σx²
     pub signal: f64,
     /// Σ(x−x̂)²
@@ -184,6 +186,7 @@ pub struct ErrorSums {
 impl ErrorSums {
     pub fn merge(&mut self, next: &ErrorSums) {
         self.count += next.count;
+        self.sum += next.sum;
         self.signal += next.signal;
         self.noise += next.noise;
         self.dot += next.dot;
@@ -192,6 +195,12 @@ impl ErrorSums {
         self.non_zero += next.non_zero;
         self.zeroed += next.zeroed;
         self.levels.merge(&next.levels);
+    }
+
+    /// The moments of the elements, but for their range.
+    pub fn moments(&self) -> Moments {
+        let zeros = self.count - self.non_zero;
+        Moments { sum: self.sum, sum_sq: self.signal, zeros, ..Moments::default() }
     }
 
     /// Σ(x−x̂)² / Σx²: the share of the weight's energy that is lost; 0 where nothing is.

@@ -3,21 +3,24 @@
 //! A block's sums are in the elements' precision, sixteen of each; the blocks' are added
 //! up in f64. No product is fused with its sum, so they are the same on every machine.
 
+use super::Quantization;
 use super::cuts::Cuts;
 use super::dispatch::{Kernel, run};
-use super::halves::{Half, count_at_most, count_zeros, last_at_most, pairs, reciprocal_will_do};
+use super::halves::{
+    Half, count_at_most, count_zeros, last_at_most, magnitudes, pairs, reciprocal_will_do,
+};
 use super::lanes::{Element, Float, LANES, Narrow, PAIR, Steps, by_type, fold};
 use super::level::Level;
 use super::levels::{Seen, Watch};
-use super::moments::moments;
-use super::rounding::{Divisor, Grid, IntegersHalfEven, by_grid, is_ordinary, round_one};
-use super::{Quantization, QuantizationType, Rounding};
+use super::rounding::{
+    ByReciprocal, Clamped, Division, Divisor, Grid, by_grid, is_ordinary, round_one,
+};
 use crate::quantization::{ErrorSums, Loss};
 use crate::tensor::FloatType;
 use half::{bf16, f16};
 
 /// Elements between two looks for levels not seen before.
-pub(super) const RUN: usize = 256;
+const RUN: usize = 256;
 /// Elements whose sums are in f32, or a few more.
 pub(super) const BLOCK: usize = 4 * RUN;
 
@@ -39,43 +42,18 @@ pub fn error_by_channel(
 ) -> (ErrorSums, Vec<Loss>) {
     let watch = &mut seen.0;
     let found = by_grid!(how.qtype, how.rounding, |grid| {
-        run(ErrorOf::<_, false> { dtype, bytes, how, grid, cuts, watch })
+        run(ErrorOf { dtype, bytes, how, grid, cuts, watch })
     });
     (found.sums, found.channels)
-}
-
-/// The same with Σx, and Σx² in f64 throughout: all that a mean and a standard deviation need,
-/// with one look at the elements.
-pub fn error_and_sum(
-    dtype: FloatType,
-    bytes: &[u8],
-    how: Quantization,
-    seen: &mut Seen,
-) -> (ErrorSums, f64) {
-    let is_swept = dtype != FloatType::F64
-        && how.qtype != QuantizationType::F8E4M3
-        && how.rounding == Rounding::HalfEven;
-    if is_swept {
-        let (grid, cuts, watch) = (IntegersHalfEven, None, &mut seen.0);
-        let found = run(ErrorOf::<_, true> { dtype, bytes, how, grid, cuts, watch });
-        return (found.sums, found.sum);
-    }
-    let (mut sums, _) = error_by_channel(dtype, bytes, how, None, seen);
-    let moments = moments(dtype, bytes);
-    sums.signal = moments.sum_sq;
-    (sums, moments.sum)
 }
 
 /// What a sweep finds.
 pub(super) struct Found {
     pub sums: ErrorSums,
     pub channels: Vec<Loss>,
-    /// Σx, where it is asked for.
-    pub sum: f64,
 }
 
-/// With `MOMENTS` Σx and Σx² are added up in f64, element by element.
-pub(super) struct ErrorOf<'a, G, const MOMENTS: bool> {
+pub(super) struct ErrorOf<'a, G> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub how: Quantization,
@@ -86,7 +64,7 @@ pub(super) struct ErrorOf<'a, G, const MOMENTS: bool> {
     pub watch: &'a mut Watch,
 }
 
-impl<G: Grid, const MOMENTS: bool> Kernel for ErrorOf<'_, G, MOMENTS> {
+impl<G: Grid> Kernel for ErrorOf<'_, G> {
     type Output = Found;
     const RARE: bool = G::RARE;
 
@@ -106,12 +84,12 @@ impl<G: Grid, const MOMENTS: bool> Kernel for ErrorOf<'_, G, MOMENTS> {
     }
 }
 
-impl<G: Grid, const MOMENTS: bool> ErrorOf<'_, G, MOMENTS> {
+impl<G: Grid> ErrorOf<'_, G> {
     #[inline(always)]
     fn sweep<L: Level>(&mut self, level: L) -> Found {
         let &mut ErrorOf { dtype, bytes, how, grid, cuts, ref mut watch } = self;
         let divisor = Divisor::new(level, how.scale, how.qtype.max());
-        let mut pass = Pass::<L, MOMENTS>::after(level, **watch);
+        let mut pass = Pass::after(level, **watch);
         let mut channels = Vec::new();
         // All in one where nothing is cut.
         let whole = Cuts { first: usize::MAX, length: usize::MAX };
@@ -127,14 +105,13 @@ impl<G: Grid, const MOMENTS: bool> ErrorOf<'_, G, MOMENTS> {
             }
         }
         **watch = pass.watch;
-        Found { sum: pass.sum(), sums: pass.finish(), channels }
+        Found { sums: pass.finish(), channels }
     }
 
     fn careful(&self) -> Found {
         let ErrorOf { dtype, bytes, ref how, cuts, .. } = *self;
         let Some(cuts) = cuts else {
-            let sum = if MOMENTS { moments(dtype, bytes).sum } else { 0.0 };
-            return Found { sums: careful(dtype, bytes, how), channels: Vec::new(), sum };
+            return Found { sums: careful(dtype, bytes, how), channels: Vec::new() };
         };
         let mut all = ErrorSums::default();
         let channels = cuts.slices(bytes, dtype.size()).map(|channel| {
@@ -143,7 +120,7 @@ impl<G: Grid, const MOMENTS: bool> ErrorOf<'_, G, MOMENTS> {
             Loss::from(&sums)
         });
         let channels = channels.collect();
-        Found { sums: all, channels, sum: 0.0 }
+        Found { sums: all, channels }
     }
 }
 
@@ -162,6 +139,7 @@ fn careful_of<E: Element>(bytes: &[u8], how: &Quantization) -> ErrorSums {
         let x = element.f64();
         let d = x - hat;
         sums.count += 1;
+        sums.sum += x;
         sums.signal += x * x;
         sums.noise += d * d;
         sums.dot += x * hat;
@@ -178,29 +156,26 @@ fn careful_of<E: Element>(bytes: &[u8], how: &Quantization) -> ErrorSums {
 /// Σx² = Σx·x̂ + Σd·x̂ + Σd² and Σx̂² = Σx·x̂ − Σd·x̂. That is less work, and more exact:
 /// squares of x̂, and of 16-bit x, have so few values that the roundings of their sum do
 /// not cancel out.
-///
-/// With `MOMENTS` Σx² is had anyway, and Σx·x̂ follows.
 #[derive(Clone, Copy)]
-struct Block<L: Level, const MOMENTS: bool> {
-    sum: L::F64,
-    square: L::F64,
+struct Block<L: Level> {
+    sum: L::F32,
     dot: L::F32,
     noise: L::F32,
     /// Σd·x̂
     excess: L::F32,
     max_abs_error: L::F32,
-    /// Elements that are zero, and that become zero.
+    /// Elements that are zero, and that become zero. These and the largest error go on from
+    /// block to block.
     zero_before: L::U32,
     zero_after: L::U32,
 }
 
-impl<L: Level, const MOMENTS: bool> Block<L, MOMENTS> {
+impl<L: Level> Block<L> {
     #[inline(always)]
     fn new(l: L) -> Self {
         let (zero, none) = (l.splat(0.0), l.u32s([0; LANES]));
         Block {
-            sum: l.zero_f64(),
-            square: l.zero_f64(),
+            sum: zero,
             dot: zero,
             noise: zero,
             excess: zero,
@@ -232,34 +207,47 @@ impl<L: Level, const MOMENTS: bool> Block<L, MOMENTS> {
     fn add(&mut self, l: L, x: L::F32, q: L::F32, divisor: &Divisor) {
         let hat = l.mul(l.splat(divisor.scale), q);
         let d = l.sub(x, hat);
-        if MOMENTS {
-            let x = l.widen(x);
-            self.sum = l.add_f64(self.sum, x);
-            self.square = l.add_square(self.square, x);
-        } else {
-            self.dot = l.add(self.dot, l.mul(x, hat));
-        }
-        self.noise = l.add(self.noise, l.mul(d, d));
-        self.excess = l.add(self.excess, l.mul(d, hat));
+        self.sum = l.add(self.sum, x);
+        self.dot = l.mul_add(x, hat, self.dot);
+        self.noise = l.mul_add(d, d, self.noise);
+        self.excess = l.mul_add(d, hat, self.excess);
         self.max_abs_error = l.max_abs(d, self.max_abs_error);
     }
 }
 
-/// What is counted of elements of sixteen bits.
-#[derive(Clone, Copy, Default)]
-struct Counted {
-    zero_before: u32,
+/// What is found out about the patterns of some elements of sixteen bits.
+#[derive(Clone, Copy)]
+struct Patterns<L: Level> {
+    /// In each lane, of the magnitudes.
+    smallest: L::U16,
+    largest: L::U16,
+    /// How many of them become zero.
     zero_after: u32,
-    /// Those up to the bound that was asked for.
-    known: u32,
 }
 
-impl Counted {
+impl<L: Level> Patterns<L> {
     #[inline(always)]
-    fn add<L: Level>(&mut self, l: L, patterns: L::U16, zero: L::U16, bound: L::U16) {
-        self.zero_before += count_zeros(l, patterns);
-        self.zero_after += count_at_most(l, patterns, zero);
-        self.known += count_at_most(l, patterns, bound);
+    fn new(l: L) -> Self {
+        Patterns { smallest: l.splat_u16(u16::MAX), largest: l.splat_u16(0), zero_after: 0 }
+    }
+
+    /// `zero`: the largest magnitude that becomes zero.
+    #[inline(always)]
+    fn add(&mut self, l: L, patterns: L::U16, zero: L::U16) {
+        let magnitudes = magnitudes(l, patterns);
+        self.smallest = l.min_u16(self.smallest, magnitudes);
+        self.largest = l.max_u16(self.largest, magnitudes);
+        self.zero_after += l.count_at_most(magnitudes, zero);
+    }
+
+    #[inline(always)]
+    fn are_within(&self, l: L, bound: L::U16) -> bool {
+        l.count_at_most(self.largest, bound) as usize == PAIR
+    }
+
+    #[inline(always)]
+    fn have_zeros(&self, l: L) -> bool {
+        l.count_at_most(self.smallest, l.splat_u16(0)) > 0
     }
 }
 
@@ -273,26 +261,25 @@ struct CutOff {
 
 /// A sweep over elements, group after group.
 #[derive(Clone, Copy)]
-pub(super) struct Pass<L: Level, const MOMENTS: bool = false> {
+pub(super) struct Pass<L: Level> {
     level: L,
-    block: Block<L, MOMENTS>,
+    block: Block<L>,
     /// Elements in the block.
     filled: usize,
     pub(super) watch: Watch,
     sum: L::F64,
-    square: L::F64,
     dot: L::F64,
     noise: L::F64,
     excess: L::F64,
-    max_abs_error: L::F32,
     /// Of the channels that were cut off.
     cut: CutOff,
     count: u64,
+    /// Beside those that the block counts.
     zero_before: u64,
     zero_after: u64,
 }
 
-impl<L: Level, const MOMENTS: bool> Pass<L, MOMENTS> {
+impl<L: Level> Pass<L> {
     #[inline(always)]
     pub(super) fn after(l: L, watch: Watch) -> Self {
         Pass {
@@ -301,11 +288,9 @@ impl<L: Level, const MOMENTS: bool> Pass<L, MOMENTS> {
             filled: 0,
             watch,
             sum: l.zero_f64(),
-            square: l.zero_f64(),
             dot: l.zero_f64(),
             noise: l.zero_f64(),
             excess: l.zero_f64(),
-            max_abs_error: l.splat(0.0),
             cut: CutOff::default(),
             count: 0,
             zero_before: 0,
@@ -344,50 +329,73 @@ impl<L: Level, const MOMENTS: bool> Pass<L, MOMENTS> {
             left = after_it;
             let (pairs, rest) = pairs::<E>(part);
             for run in pairs.chunks(2 * RUN / PAIR) {
-                let mut fast = self.block;
-                let mut counts = Counted::default();
-                let bound = seen.unwrap_or(zero);
+                let mut found = None;
                 if by_reciprocal {
-                    for raw in run {
-                        counts.add(l, l.load_u16(raw), zero, bound);
-                        for x in E::load_pair(l, raw) {
-                            let q = grid.nearest(l, l.mul(x, l.splat(divisor.inverse)));
-                            fast.add(l, x, q, divisor);
-                        }
-                    }
+                    found = Some(self.pairs::<E, G, ByReciprocal>(grid, run, divisor, zero))
+                        .filter(|(_, patterns)| patterns.are_within(l, unclamped));
                 }
-                if seen.is_none() || counts.known as usize != run.len() * PAIR {
-                    let mut is_clamped = false;
-                    for raw in run {
-                        let patterns = l.load_u16(raw);
-                        let inside = |bound| count_at_most(l, patterns, bound) as usize == PAIR;
-                        if !seen.is_some_and(inside) {
-                            let elements = raw.as_flattened().as_flattened();
-                            self.see::<E, G>(grid, elements, divisor);
-                            is_clamped |= !inside(unclamped);
-                        }
-                    }
-                    seen = self.bound::<E>(divisor);
-                    if is_clamped || !by_reciprocal {
-                        (fast, counts) = (self.block, Counted::default());
-                        for raw in run {
-                            counts.add(l, l.load_u16(raw), zero, zero);
-                            for x in E::load_pair(l, raw) {
-                                let q = grid.nearest(l, divisor.quotient(l, x));
-                                fast.add(l, x, q, divisor);
-                            }
-                        }
-                    }
+                let (block, patterns) = match found {
+                    Some(found) => found,
+                    None => self.pairs::<E, G, Clamped>(grid, run, divisor, zero),
+                };
+                self.block = block;
+                self.zero_after = self.zero_after.wrapping_add(patterns.zero_after.into());
+                if patterns.have_zeros(l) {
+                    let zeros = run.iter().map(|raw| u64::from(count_zeros(l, l.load_u16(raw))));
+                    self.zero_before = self.zero_before.wrapping_add(zeros.sum());
                 }
-                self.block = fast;
-                self.zero_before = self.zero_before.wrapping_add(counts.zero_before.into());
-                self.zero_after = self.zero_after.wrapping_add(counts.zero_after.into());
+                if !seen.is_some_and(|bound| patterns.are_within(l, bound)) {
+                    self.see_pairs::<E, G>(grid, run, divisor, &mut seen);
+                }
             }
             self.filled += pairs.len() * PAIR;
             self.group::<E, G>(grid, rest, divisor);
             if self.filled >= BLOCK {
                 self.end_block();
             }
+        }
+    }
+
+    /// The block with these elements, and what their patterns are.
+    #[inline(always)]
+    fn pairs<E: Half, G: Grid, D: Division>(
+        &self,
+        grid: G,
+        pairs: &[[E::Raw; 2]],
+        divisor: &Divisor,
+        zero: L::U16,
+    ) -> (Block<L>, Patterns<L>) {
+        let l = self.level;
+        let (mut block, mut patterns) = (self.block, Patterns::new(l));
+        for raw in pairs {
+            patterns.add(l, l.load_u16(raw), zero);
+            for x in E::load_pair(l, raw) {
+                let q = grid.nearest(l, D::quotient(l, x, divisor));
+                block.add(l, x, q, divisor);
+            }
+        }
+        (block, patterns)
+    }
+
+    /// Takes the levels of these elements as seen; `seen` is the bound before and after it.
+    #[inline(always)]
+    fn see_pairs<E: Half, G: Grid>(
+        &mut self,
+        grid: G,
+        pairs: &[[E::Raw; 2]],
+        divisor: &Divisor,
+        seen: &mut Option<L::U16>,
+    ) {
+        let l = self.level;
+        let before = self.watch.bound();
+        for raw in pairs {
+            let is_inside = |bound| count_at_most(l, l.load_u16(raw), bound) as usize == PAIR;
+            if !seen.is_some_and(is_inside) {
+                self.see::<E, G>(grid, raw.as_flattened().as_flattened(), divisor);
+            }
+        }
+        if self.watch.bound() != before {
+            *seen = self.bound::<E>(divisor);
         }
     }
 
@@ -455,23 +463,12 @@ impl<L: Level, const MOMENTS: bool> Pass<L, MOMENTS> {
     #[inline(always)]
     fn end_block(&mut self) {
         let l = self.level;
-        let block = std::mem::replace(&mut self.block, Block::new(l));
-        if MOMENTS {
-            self.sum = l.add_f64(self.sum, block.sum);
-            self.square = l.add_f64(self.square, block.square);
-        } else {
-            self.dot = l.add_f64(self.dot, l.widen(block.dot));
-        }
-        self.noise = l.add_f64(self.noise, l.widen(block.noise));
-        self.excess = l.add_f64(self.excess, l.widen(block.excess));
-        self.max_abs_error = l.max(block.max_abs_error, self.max_abs_error);
-        for (total, counts) in
-            [(&mut self.zero_before, block.zero_before), (&mut self.zero_after, block.zero_after)]
-        {
-            let counts = fold(l.array_u32(counts), |a, b| a + b);
-            // What the filling took away is wrapped around until its block is added.
-            *total = total.wrapping_add(counts.into());
-        }
+        let zero = l.splat(0.0);
+        let block = &mut self.block;
+        self.sum = l.add_f64(self.sum, l.widen(std::mem::replace(&mut block.sum, zero)));
+        self.dot = l.add_f64(self.dot, l.widen(std::mem::replace(&mut block.dot, zero)));
+        self.noise = l.add_f64(self.noise, l.widen(std::mem::replace(&mut block.noise, zero)));
+        self.excess = l.add_f64(self.excess, l.widen(std::mem::replace(&mut block.excess, zero)));
         self.count += self.filled as u64;
         self.filled = 0;
     }
@@ -482,27 +479,17 @@ impl<L: Level, const MOMENTS: bool> Pass<L, MOMENTS> {
         self.end_block();
         let zero = self.level.zero_f64();
         let [dot, noise, excess] = self.folded();
-        (self.square, self.dot) = (zero, zero);
-        (self.noise, self.excess) = (zero, zero);
+        (self.dot, self.noise, self.excess) = (zero, zero, zero);
         self.cut.dot += dot;
         self.cut.noise += noise;
         self.cut.excess += excess;
         Loss { signal: dot + excess + noise, noise }
     }
 
-    /// Σx, with `MOMENTS`.
-    #[inline(always)]
-    fn sum(&mut self) -> f64 {
-        self.end_block();
-        fold(self.level.array_f64(self.sum), |a, b| a + b)
-    }
-
     #[inline(always)]
     fn folded(&self) -> [f64; 3] {
         let l = self.level;
-        let sums = [self.square, self.dot, self.noise, self.excess];
-        let [square, dot, noise, excess] = sums.map(|sum| fold(l.array_f64(sum), |a, b| a + b));
-        [if MOMENTS { square - excess - noise } else { dot }, noise, excess]
+        [self.dot, self.noise, self.excess].map(|sum| fold(l.array_f64(sum), |a, b| a + b))
     }
 
     #[inline(always)]
@@ -511,15 +498,20 @@ impl<L: Level, const MOMENTS: bool> Pass<L, MOMENTS> {
         let [dot, noise, excess] = self.folded();
         let CutOff { dot: d, noise: n, excess: e } = self.cut;
         let (dot, noise, excess) = (d + dot, n + noise, e + excess);
+        // What the filling took away is wrapped around until these are added.
+        let sum = |counts| self.level.array_u32(counts).into_iter().map(u64::from).sum();
+        let zero_before = self.zero_before.wrapping_add(sum(self.block.zero_before));
+        let zero_after = self.zero_after.wrapping_add(sum(self.block.zero_after));
         ErrorSums {
             count: self.count,
+            sum: fold(self.level.array_f64(self.sum), |a, b| a + b),
             signal: dot + excess + noise,
             noise,
             dot,
             reconstructed: dot - excess,
-            max_abs_error: self.level.largest(self.max_abs_error).into(),
-            non_zero: self.count - self.zero_before,
-            zeroed: self.zero_after - self.zero_before,
+            max_abs_error: self.level.largest(self.block.max_abs_error).into(),
+            non_zero: self.count - zero_before,
+            zeroed: zero_after - zero_before,
             levels: self.watch.seen(),
         }
     }

@@ -505,7 +505,7 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
         let &GroupErrorsOf { dtype, bytes, layout, ref how, grid, wanted, nestings } = self;
         let nestings = nestings.clamp(1, NESTINGS);
         let mut all =
-            [(); NESTINGS].map(|()| (Pass::<L>::after(level, Watch::new()), Notes::new(&wanted)));
+            [(); NESTINGS].map(|()| (Pass::after(level, Watch::new()), Notes::new(&wanted)));
         let mut tiles = layout.tiles::<E>(bytes);
         while let Some(tile) = tiles.next(level, 1 << (nestings - 1)) {
             let mut absmax = level.f32s(tile.absmax);

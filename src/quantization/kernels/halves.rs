@@ -63,10 +63,9 @@ pub(super) fn absmax<E, L: Level>(l: L, pairs: &[[E::Raw; 2]]) -> L::F32
 where
     E: Narrow<Raw = Lanes<[u8; 2]>>,
 {
-    let magnitude = l.splat_u16(MAGNITUDE);
     let mut most = l.splat_u16(0);
     for raw in pairs {
-        most = l.max_u16(most, l.and_u16(l.load_u16(raw), magnitude));
+        most = l.max_u16(most, magnitudes(l, l.load_u16(raw)));
     }
     let mut raw = [[[0; 2]; LANES]; 2];
     for (raw, pattern) in raw.as_flattened_mut().iter_mut().zip(l.array_u16(most)) {
@@ -131,6 +130,12 @@ impl<L: Level> Extremes<L> {
     }
 }
 
+/// The patterns without their signs.
+#[inline(always)]
+pub(super) fn magnitudes<L: Level>(l: L, patterns: L::U16) -> L::U16 {
+    l.and_u16(patterns, l.splat_u16(MAGNITUDE))
+}
+
 /// How many of the patterns are zeros of either sign.
 #[inline(always)]
 pub(super) fn count_zeros<L: Level>(l: L, patterns: L::U16) -> u32 {
@@ -140,7 +145,7 @@ pub(super) fn count_zeros<L: Level>(l: L, patterns: L::U16) -> u32 {
 /// How many of the patterns have a magnitude of at most that of `bound`.
 #[inline(always)]
 pub(super) fn count_at_most<L: Level>(l: L, patterns: L::U16, bound: L::U16) -> u32 {
-    l.count_at_most(l.and_u16(patterns, l.splat_u16(MAGNITUDE)), bound)
+    l.count_at_most(magnitudes(l, patterns), bound)
 }
 
 /// The pattern of the largest magnitude that is rounded to `level` or below it, halves to

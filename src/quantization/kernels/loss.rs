@@ -3,7 +3,7 @@
 
 use super::cuts::Cuts;
 use super::dispatch::{Kernel, run};
-use super::error::{BLOCK, RUN, error_by_channel};
+use super::error::{BLOCK, error_by_channel};
 use super::group::{
     GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, Tile, TileScales, Wanted,
     block_errors, group_error, paired,
@@ -303,7 +303,11 @@ impl<L: Level, const N: usize> Pass<L, N> {
     #[inline(always)]
     fn group<E: Narrow, D: Division>(&mut self, group: &[u8], divisors: &[Divisor; N]) {
         let l = self.level;
-        for run in group.chunks(RUN * E::SIZE) {
+        let mut left = group;
+        while !left.is_empty() {
+            let room = (BLOCK - self.filled.min(BLOCK - 1)) * E::SIZE;
+            let (run, after_it) = left.split_at(room.min(left.len()));
+            left = after_it;
             let (mut signal, mut noise) = (self.signal, self.noise);
             let (whole, tail) = E::split(run);
             let (pairs, odd) = whole.as_chunks::<2>();
@@ -399,10 +403,10 @@ fn step<L: Level, D: Division, const N: usize>(
     signal: &mut L::F32,
     noise: &mut [L::F32; N],
 ) {
-    *signal = l.add(*signal, l.mul(x, x));
+    *signal = l.mul_add(x, x, *signal);
     for (noise, divisor) in noise.iter_mut().zip(divisors) {
         let q = l.round_even(D::quotient(l, x, divisor));
         let d = l.sub(x, l.mul(l.splat(divisor.scale), q));
-        *noise = l.add(*noise, l.mul(d, d));
+        *noise = l.mul_add(d, d, *noise);
     }
 }

@@ -30,7 +30,7 @@ mod weighted;
 pub use convert::convert;
 pub use cuts::Cuts;
 pub use dequantize::dequantize;
-pub use error::{error, error_and_sum, error_by_channel};
+pub use error::{error, error_by_channel};
 pub use f8::{
     F8E4M3_MAX, f8e4m3_from, f8e4m3_value, f8e4m3fnuz_value, f8e5m2_value, f8e5m2fnuz_value,
     f8e8m0_value,

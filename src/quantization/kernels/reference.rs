@@ -106,6 +106,7 @@ fn error_of<E: Element>(bytes: &[u8], how: Quantization) -> ErrorSums {
         let hat = E::product(how.scale, q);
         let d = x - hat;
         sums.count += 1;
+        sums.sum += x;
         sums.signal += x * x;
         sums.noise += d * d;
         sums.dot += x * hat;

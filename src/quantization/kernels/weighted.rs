@@ -110,7 +110,8 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
         let divisor = divisor(l, how);
         let zero = l.zero_f64();
         let (mut count, mut zero_before, mut zero_after) = (zero, zero, zero);
-        let (mut signal, mut noise, mut dot, mut reconstructed) = (zero, zero, zero, zero);
+        let (mut of_x, mut signal, mut noise, mut dot, mut reconstructed) =
+            (zero, zero, zero, zero, zero);
         let mut most = zero;
         // No bit waits for another to be set in its word.
         let mut seen = [false; 256];
@@ -120,6 +121,7 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
             let (x, hat) = step.pair(l, how);
             let d = l.sub_f64(x, hat);
             count = l.add_f64(count, n);
+            of_x = l.add_f64(of_x, l.mul_f64(n, x));
             signal = l.add_f64(signal, l.mul_f64(n, l.mul_f64(x, x)));
             noise = l.add_f64(noise, l.mul_f64(n, l.mul_f64(d, d)));
             dot = l.add_f64(dot, l.mul_f64(n, l.mul_f64(x, hat)));
@@ -137,6 +139,7 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
         let (count, before) = (whole(l.array_f64(count)), whole(l.array_f64(zero_before)));
         ErrorSums {
             count,
+            sum: sum(l.array_f64(of_x)),
             signal: sum(l.array_f64(signal)),
             noise: sum(l.array_f64(noise)),
             dot: sum(l.array_f64(dot)),
@@ -194,6 +197,8 @@ mod tests {
                     let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
                     assert!(near(found.noise, plain.noise), "{how:?}");
                     assert!(near(found.signal, plain.signal) && near(found.dot, plain.dot));
+                    let size = (plain.signal * plain.count as f64).sqrt();
+                    assert!((found.sum - plain.sum).abs() <= 1e-14 * size, "{how:?}");
                     assert!(near(found.reconstructed, plain.reconstructed));
                     assert!(near(weighted_noise(weighted, how), plain.noise));
                     let exact =

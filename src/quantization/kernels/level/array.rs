@@ -47,7 +47,10 @@ impl Level for Baseline {
         fn mul(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a * b) }
         fn div(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a / b) }
         fn mul_add(a: Lanes<f32>, b: Lanes<f32>, c: Lanes<f32>) -> Lanes<f32> {
-            zip(zip(a, b, |a, b| (a, b)), c, |(a, b), c| a.mul_add(b, c))
+            std::array::from_fn(|i| match Baseline::FMA {
+                true => a[i].mul_add(b[i], c[i]),
+                false => mul_add(a[i], b[i], c[i]),
+            })
         }
         fn min(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
             zip(a, b, |a, b| if a < b { a } else { b })
@@ -133,5 +136,66 @@ impl Level for Baseline {
         fn narrow_f16(a: Lanes<f32>) -> Lanes<u16> { narrow_f16(a) }
         fn widen_f16(a: Lanes<u16>) -> Lanes<f32> { widen_f16(a) }
         fn low16(a: Lanes<u32>) -> Lanes<u16> { map(a, |a| a as u16) }
+    }
+}
+
+/// `a * b + c` rounded once, where the library's own is a call for every element.
+///
+/// The product of two singles is exact in f64. The sum is rounded to odd there (Boldo and
+/// Melquiond, "Emulation of a FMA and correctly rounded sums", 2008), so that the second
+/// rounding, to twenty-four bits, is as if it were the only one.
+#[inline(always)]
+fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    // What the sum lost, exactly (Knuth's TwoSum); NaN where the sum is not finite.
+    let of_c = sum - product;
+    let lost = (product - (sum - of_c)) + (c - of_c);
+    let is_off = (lost > 0.0) | (lost < 0.0);
+    let bits = sum.to_bits();
+    // An even one goes to its odd neighbour on the side of the exact sum.
+    let is_larger = (lost > 0.0) == (sum > 0.0);
+    let odd = match is_larger {
+        true => bits | 1,
+        false => bits.wrapping_sub(1) | 1,
+    };
+    let is_even = bits & 1 == 0;
+    f64::from_bits(if is_off & is_even { odd } else { bits }) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_and_sums_are_rounded_once() {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 32) as u32
+        };
+        let same = |a: f32, b: f32, c: f32| {
+            let (expected, found) = (a.mul_add(b, c), mul_add(a, b, c));
+            let both_nan = expected.is_nan() && found.is_nan();
+            assert!(both_nan || expected.to_bits() == found.to_bits(), "{a:e} * {b:e} + {c:e}");
+        };
+        let special = [0.0, -0.0, 1.0, f32::MAX, f32::MIN_POSITIVE, 1e-45, f32::INFINITY, f32::NAN];
+        for a in special {
+            for b in special {
+                for c in special {
+                    same(a, b, c);
+                    same(a, -b, c);
+                    same(a, b, -c);
+                }
+            }
+        }
+        for _ in 0..2_000_000 {
+            let [a, b, c] = [next(), next(), next()];
+            same(f32::from_bits(a), f32::from_bits(b), f32::from_bits(c));
+            // Of like size, where the sum is nearly the middle between two singles.
+            let near = |x: u32, low: u32| f32::from_bits(x & 0x81FF_FFFF & low | 0x3F00_0000);
+            same(near(a, u32::MAX << 8), near(b, u32::MAX << 8), near(c, u32::MAX));
+            same(near(a, u32::MAX), near(b, u32::MAX), near(c, u32::MAX) * 3e-8);
+        }
     }
 }
