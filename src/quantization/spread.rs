@@ -7,7 +7,7 @@
 use super::calibration::{least, percentile_rank};
 use super::clipping::{nth_clip, or_absmax, trials};
 use super::distribution::merged;
-use super::kernels::{self, Quantization, Seen};
+use super::kernels::{self, Quantization, SeenByAll};
 use super::whole::Run;
 use super::{
     Calibration, ChannelErrors, ErrorSums, Groups, Loss, Moments, NotQuantizable, PerGroup,
@@ -27,6 +27,8 @@ pub(super) struct Asked<'l> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spread {
     groups: Vec<Group>,
+    /// The levels seen in the chunks so far.
+    seen: SeenByAll,
     pub error: Option<ErrorSums>,
     pub loss: Option<Loss>,
     pub channels: Option<ChannelErrors>,
@@ -197,7 +199,7 @@ impl Spread {
         if pass > asked.searches() {
             let (mut sums, mut loss, mut of_channels) =
                 (ErrorSums::default(), Loss::default(), Vec::new());
-            let mut seen = Seen::default();
+            let mut seen = self.seen.get();
             for (g, group, run) in groups {
                 let quantizer = asked.quantizers.of(g);
                 let clip = group.clip(quantizer.calibration);
@@ -221,7 +223,10 @@ impl Spread {
             }
             return match wanted {
                 Wanted::Loss => Found::Loss(loss, of_channels),
-                Wanted::Error => Found::Error(sums, of_channels),
+                Wanted::Error => {
+                    self.seen.add(&seen);
+                    Found::Error(sums, of_channels)
+                }
             };
         }
         match asked.quantizer().calibration {

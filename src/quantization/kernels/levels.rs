@@ -6,6 +6,7 @@
 use super::lanes::{Lanes, map};
 use super::rounding::Grid;
 use crate::quantization::LevelSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The levels seen in one call, for the next of many short ones: what was seen need not be
 /// looked for again.
@@ -21,6 +22,32 @@ impl Default for Seen {
 impl std::fmt::Debug for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Seen").field(&self.0.seen()).finish()
+    }
+}
+
+/// The levels seen in all calls so far, on whichever thread.
+///
+/// How far the others are decides how often a level is looked for, and nothing else.
+#[derive(Debug, Default)]
+pub struct SeenByAll(Mutex<Seen>);
+
+impl SeenByAll {
+    pub fn get(&self) -> Seen {
+        *self.lock()
+    }
+
+    pub fn add(&self, seen: &Seen) {
+        self.lock().0.merge(&seen.0);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for SeenByAll {
+    fn clone(&self) -> Self {
+        SeenByAll(Mutex::new(self.get()))
     }
 }
 
@@ -52,6 +79,15 @@ impl Watch {
             }
             self.reached += 1;
             self.bound = magnitude;
+        }
+    }
+
+    fn merge(&mut self, other: &Watch) {
+        for (missing, others) in self.missing.iter_mut().zip(other.missing) {
+            *missing &= others;
+        }
+        if other.reached > self.reached {
+            (self.reached, self.bound) = (other.reached, other.bound);
         }
     }
 

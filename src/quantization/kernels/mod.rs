@@ -40,7 +40,7 @@ pub use group::{
     group_error, group_quantize,
 };
 pub use histogram::Counts;
-pub use levels::Seen;
+pub use levels::{Seen, SeenByAll};
 pub use loss::{GroupLosses, block_losses, group_loss, loss_by_channel};
 pub use moments::{moments, range};
 pub use quantize::quantize;
