@@ -1,25 +1,18 @@
 //! Chunks that were read and will be looked at again: a tensor of a few MiB is read once,
 //! however many passes its schemes take.
 
-use super::lock;
 use crate::quantization::KEPT_BYTES;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Workers that have room for what they keep; more share it.
 const WORKERS: std::ops::RangeInclusive<usize> = 2..=32;
 
-/// Buffers for chunks, and how much may still be kept in them.
+/// How much is kept in chunks.
 #[derive(Debug)]
 pub struct ChunkStore {
     /// Bytes of chunks that wait for another look, of all tensors together.
     capacity: usize,
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    kept: usize,
-    spare: Vec<Vec<u8>>,
+    kept: AtomicUsize,
 }
 
 /// A chunk's bytes.
@@ -34,37 +27,36 @@ pub struct Chunk<'s> {
 impl ChunkStore {
     pub fn new(workers: usize) -> ChunkStore {
         let workers = workers.clamp(*WORKERS.start(), *WORKERS.end());
-        ChunkStore { capacity: workers * KEPT_BYTES as usize, inner: Mutex::default() }
+        ChunkStore { capacity: workers * KEPT_BYTES as usize, kept: AtomicUsize::new(0) }
     }
 
-    /// An empty chunk, in a buffer that was used before if there is one.
-    pub fn chunk(&self) -> Chunk<'_> {
-        let bytes = lock(&self.inner).spare.pop().unwrap_or_default();
-        Chunk { bytes, store: self, counted: 0 }
+    /// A chunk in a buffer.
+    pub fn chunk(&self, buffer: Vec<u8>) -> Chunk<'_> {
+        Chunk { bytes: buffer, store: self, counted: 0 }
     }
 }
 
 impl<'s> Chunk<'s> {
-    /// The chunk, if there is room to keep it.
-    pub fn kept(mut self) -> Option<Chunk<'s>> {
-        if self.counted == 0 {
-            let mut inner = lock(&self.store.inner);
-            let kept = inner.kept.saturating_add(self.bytes.len());
-            if kept > self.store.capacity {
-                return None;
-            }
-            inner.kept = kept;
-            self.counted = self.bytes.len();
+    /// The chunk, if it is needed again and there is room to keep it, and otherwise its buffer.
+    pub fn kept_if(mut self, is_needed: bool) -> Result<Chunk<'s>, Vec<u8>> {
+        if !is_needed {
+            return Err(std::mem::take(&mut self.bytes));
         }
-        Some(self)
+        if self.counted == 0 {
+            let (more, capacity) = (self.bytes.len(), self.store.capacity);
+            let with_it = |kept: usize| kept.checked_add(more).filter(|&kept| kept <= capacity);
+            if self.store.kept.fetch_update(Relaxed, Relaxed, with_it).is_err() {
+                return Err(std::mem::take(&mut self.bytes));
+            }
+            self.counted = more;
+        }
+        Ok(self)
     }
 }
 
 impl Drop for Chunk<'_> {
     fn drop(&mut self) {
-        let mut inner = lock(&self.store.inner);
-        inner.kept -= self.counted;
-        inner.spare.push(std::mem::take(&mut self.bytes));
+        self.store.kept.fetch_sub(self.counted, Relaxed);
     }
 }
 
@@ -75,17 +67,15 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_there_is_room_for() {
         let store = ChunkStore::new(2);
-        let full = || {
-            let mut chunk = store.chunk();
-            chunk.bytes.resize(store.capacity / 2, 1);
-            chunk
-        };
-        let (first, second) = (full().kept(), full().kept());
-        assert!(first.is_some() && second.is_some());
-        assert!(full().kept().is_none());
+        let full = || store.chunk(vec![1; store.capacity / 2]);
+        let (first, second) = (full().kept_if(true), full().kept_if(true));
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(full().kept_if(true).map_err(|buffer| buffer.len()).ok().map(drop), None);
         drop(first);
-        let again = full().kept().expect("room");
-        // Kept once more it counts once.
-        assert!(again.kept().is_some());
+        let again = full().kept_if(true).expect("room");
+        // Kept once more it counts once, and not at all when it is done with.
+        let again = again.kept_if(true).expect("room");
+        assert_eq!(again.kept_if(false).expect_err("done").len(), store.capacity / 2);
+        assert!(full().kept_if(true).is_ok());
     }
 }

@@ -144,7 +144,6 @@ pub fn run(
         open: Mutex::default(),
         ready: Condvar::new(),
         report: Mutex::new(report),
-        tallies: Mutex::default(),
         panic: Mutex::default(),
     };
     super::on_all_cores(threads, || scan.work())?;
@@ -168,10 +167,26 @@ struct Scan<'a> {
     /// Tells that a pass over one of them has ended.
     ready: Condvar,
     report: Mutex<&'a (dyn Fn(Finding) + Sync)>,
-    /// Empty tallies, to be used again.
-    tallies: Mutex<Vec<Tally>>,
     /// What the first worker that panicked said.
     panic: Mutex<Option<String>>,
+}
+
+/// What a worker has for itself. What it used before lies in its own core's cache, and what
+/// another used would have to be fetched from there, line by line.
+struct Worker<'a> {
+    reader: Reader<'a>,
+    /// Buffers and empty tallies, to be used again.
+    buffers: Vec<Vec<u8>>,
+    tallies: Vec<Tally>,
+}
+
+impl Worker<'_> {
+    /// An empty tally.
+    fn tally(&mut self, dtype: FloatType) -> Tally {
+        let mut tally = self.tallies.pop().unwrap_or_else(|| Tally::new(dtype));
+        tally.begin(dtype);
+        tally
+    }
 }
 
 /// A tensor of several chunks, measured by several workers.
@@ -206,7 +221,8 @@ enum Step<'a> {
 
 impl<'a> Scan<'a> {
     fn work(&self) {
-        let mut reader = self.checkpoint.reader();
+        let reader = self.checkpoint.reader();
+        let mut worker = Worker { reader, buffers: Vec::new(), tallies: Vec::new() };
         let mut last = None;
         while let Some(step) = self.claim(last.as_ref()) {
             // A panic costs one tensor and not the rest. What the reader held may be half
@@ -214,10 +230,10 @@ impl<'a> Scan<'a> {
             match step {
                 Step::Small(id, measurement) => {
                     let small = || {
-                        self.reached(id).and_then(|()| self.small(&mut reader, id, &measurement))
+                        self.reached(id).and_then(|()| self.small(&mut worker, id, &measurement))
                     };
                     let found = catch_unwind(AssertUnwindSafe(small)).unwrap_or_else(|panic| {
-                        reader = self.checkpoint.reader();
+                        worker.reader = self.checkpoint.reader();
                         Err(self.panicked(id, panic.as_ref()))
                     });
                     self.finish(id, found);
@@ -225,11 +241,11 @@ impl<'a> Scan<'a> {
                 Step::Chunk { of, pass, k } => {
                     let chunk = || match (self.reached(of.id), pass) {
                         (Err(error), _) => self.fail(&of, error),
-                        (Ok(()), 0) => self.first(&mut reader, &of, k),
-                        (Ok(()), _) => self.again(&mut reader, &of, pass, k),
+                        (Ok(()), 0) => self.first(&mut worker, &of, k),
+                        (Ok(()), _) => self.again(&mut worker, &of, pass, k),
                     };
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(chunk)) {
-                        reader = self.checkpoint.reader();
+                        worker.reader = self.checkpoint.reader();
                         self.fail(&of, self.panicked(of.id, panic.as_ref()));
                     }
                     last = Some(of);
@@ -316,14 +332,14 @@ impl<'a> Scan<'a> {
 
     fn small(
         &self,
-        reader: &mut Reader,
+        worker: &mut Worker,
         id: TensorId,
         m: &Measurement,
     ) -> Result<Analysis, CheckpointError> {
-        let mut tally = m.counts().map(|dtype| self.tally(dtype));
+        let mut tally = m.counts().map(|dtype| worker.tally(dtype));
         let mut read_bytes = 0;
         let found = m.run(tally.as_mut(), |elements, look| {
-            let read = reader.elements(id, elements)?;
+            let read = worker.reader.elements(id, elements)?;
             let bytes = read.map_or(&[][..], |(_, bytes)| bytes);
             read_bytes += bytes.len() as u64;
             look(bytes);
@@ -331,49 +347,32 @@ impl<'a> Scan<'a> {
         });
         self.progress.advance(read_bytes / m.passes());
         // One that has counted and was not asked is not empty.
-        lock(&self.tallies).extend(tally.filter(|_| found.is_ok()));
+        worker.tallies.extend(tally.filter(|_| found.is_ok()));
         found
     }
 
-    /// An empty tally.
-    fn tally(&self, dtype: FloatType) -> Tally {
-        let mut tally = lock(&self.tallies).pop().unwrap_or_else(|| Tally::new(dtype));
-        tally.begin(dtype);
-        tally
-    }
-
-    fn first(&self, reader: &mut Reader, shared: &Shared<'a>, k: u64) {
+    fn first(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, k: u64) {
         let m = &shared.measurement;
         let mut tally = m.counts().map(|dtype| {
             let waiting = lock(&shared.tallies).pop();
-            waiting.unwrap_or_else(|| self.tally(dtype))
+            waiting.unwrap_or_else(|| worker.tally(dtype))
         });
-        let looked = self.look(reader, shared, 0, k, |bytes| m.first(k, bytes, tally.as_mut()));
+        let looked = self.look(worker, shared, 0, k, |bytes| m.first(k, bytes, tally.as_mut()));
         // Before the chunk is added, so that after the last all are there.
         lock(&shared.tallies).extend(tally);
         let Some(first) = looked else { return };
         let whole =
             lock(&shared.first).add(k, first, m.chunks(), |all, next| m.calibrate(all, next));
         let Some(mut known) = whole else { return };
-        m.count(&mut known, self.counted(shared));
+        m.count(&mut known, counted(worker, shared));
         self.pass_is_over(shared, 0, known);
     }
 
-    /// What all workers counted together.
-    fn counted(&self, shared: &Shared) -> Option<Distribution> {
-        let mut tallies = std::mem::take(&mut *lock(&shared.tallies));
-        let (whole, parts) = tallies.split_first_mut()?;
-        parts.iter_mut().for_each(|part| whole.merge(part));
-        let counted = whole.distribution();
-        lock(&self.tallies).append(&mut tallies);
-        Some(counted)
-    }
-
-    fn again(&self, reader: &mut Reader, shared: &Shared<'a>, pass: u64, k: u64) {
+    fn again(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, pass: u64, k: u64) {
         let m = &shared.measurement;
         let known = shared.known.get(pass as usize - 1).and_then(OnceLock::get);
         let Some(known) = known else { return };
-        let Some(next) = self.look(reader, shared, pass, k, |bytes| m.again(known, pass, k, bytes))
+        let Some(next) = self.look(worker, shared, pass, k, |bytes| m.again(known, pass, k, bytes))
         else {
             return;
         };
@@ -400,7 +399,7 @@ impl<'a> Scan<'a> {
     /// Looks at chunk `k` of a tensor; one that cannot be read is given up.
     fn look<T>(
         &self,
-        reader: &mut Reader,
+        worker: &mut Worker<'a>,
         shared: &Shared<'a>,
         pass: u64,
         k: u64,
@@ -409,8 +408,8 @@ impl<'a> Scan<'a> {
         let m = &shared.measurement;
         let kept = lock(&shared.kept).remove(&k);
         let chunk = kept.map(Ok).unwrap_or_else(|| {
-            let mut chunk = self.chunks.chunk();
-            reader.elements_into(shared.id, m.chunk(k), &mut chunk.bytes)?;
+            let mut chunk = self.chunks.chunk(worker.buffers.pop().unwrap_or_default());
+            worker.reader.elements_into(shared.id, m.chunk(k), &mut chunk.bytes)?;
             Ok(chunk)
         });
         let chunk = match chunk {
@@ -423,10 +422,9 @@ impl<'a> Scan<'a> {
         // Progress counts each byte of the checkpoint once, however many passes it takes.
         self.progress.advance(chunk.bytes.len() as u64 / m.passes());
         let seen = look(&chunk.bytes);
-        if pass + 1 < m.passes()
-            && let Some(chunk) = chunk.kept()
-        {
-            lock(&shared.kept).insert(k, chunk);
+        match chunk.kept_if(pass + 1 < m.passes()) {
+            Ok(chunk) => drop(lock(&shared.kept).insert(k, chunk)),
+            Err(buffer) => worker.buffers.push(buffer),
         }
         Some(seen)
     }
@@ -443,6 +441,16 @@ impl<'a> Scan<'a> {
     fn finish(&self, id: TensorId, found: Result<Analysis, CheckpointError>) {
         lock(&self.report)((id, found));
     }
+}
+
+/// What all workers counted of a tensor together.
+fn counted(worker: &mut Worker, shared: &Shared) -> Option<Distribution> {
+    let mut tallies = std::mem::take(&mut *lock(&shared.tallies));
+    let (whole, parts) = tallies.split_first_mut()?;
+    parts.iter_mut().for_each(|part| whole.merge(part));
+    let counted = whole.distribution();
+    worker.tallies.append(&mut tallies);
+    Some(counted)
 }
 
 impl<'a> Shared<'a> {
