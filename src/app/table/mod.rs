@@ -18,6 +18,7 @@ use super::names::{self, natural_key};
 use super::tree::{Item, NodeId, Tree};
 use crate::activations::Way;
 use crate::tensor::{TensorId, TensorInfo};
+use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -87,6 +88,9 @@ pub struct Table {
     /// Each tensor's place by name; empty until it is asked for.
     name_rank: Vec<u32>,
 }
+
+/// Tensors that are looked at together by one core.
+const PIECE: usize = 4096;
 
 /// A tree opens so far that about this many rows are seen.
 const FIRST_ROWS: usize = 24;
@@ -229,15 +233,21 @@ impl Table {
 
     /// Tries the filter on every tensor, or only on those that are shown.
     fn sift(&mut self, shown_only: bool, model: &Model) {
-        let mut matcher = self.filter.matcher();
-        (self.tried, self.shown_count) = (0, 0);
-        for (shown, id) in self.shown.iter_mut().zip(model.checkpoint.ids()) {
-            if *shown || !shown_only {
-                self.tried += 1;
-                *shown = matcher.matches(model, id);
-                self.shown_count += usize::from(*shown);
+        let filter = &self.filter;
+        let sift = |(piece, shown): (usize, &mut [bool])| {
+            let mut matcher = filter.matcher();
+            let (mut tried, mut count) = (0, 0);
+            for (number, shown) in (piece * PIECE..).zip(shown) {
+                if *shown || !shown_only {
+                    tried += 1;
+                    *shown = matcher.matches(model, TensorId(number as u32));
+                    count += usize::from(*shown);
+                }
             }
-        }
+            (tried, count)
+        };
+        let pieces = self.shown.par_chunks_mut(PIECE).enumerate().map(sift);
+        (self.tried, self.shown_count) = pieces.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     }
 
     /// How many tensors the filter was tried on last.
@@ -274,9 +284,10 @@ impl Table {
         if self.sort.column == Column::Name && self.name_rank.is_empty() {
             self.name_rank = name_ranks(model.checkpoint.tensors());
         }
+        let key = |&id: &TensorId| (self.key(model, id), id);
         let mut keys: Vec<((u8, f64), TensorId)> =
-            self.order.iter().map(|&id| (self.key(model, id), id)).collect();
-        keys.sort_unstable_by(|(a, i), (b, j)| compare(a, b).then(i.cmp(j)));
+            self.order.par_iter().with_min_len(PIECE).map(key).collect();
+        keys.par_sort_unstable_by(|(a, i), (b, j)| compare(a, b).then(i.cmp(j)));
         self.order.clear();
         self.order.extend(keys.into_iter().map(|(_, id)| id));
         for (rank, id) in (0..).zip(&self.order) {

@@ -39,6 +39,9 @@ impl NodeTotals {
     };
 
     pub(super) fn add(&mut self, other: &NodeTotals) {
+        if other.tensors == 0 {
+            return;
+        }
         self.tensors += other.tensors;
         self.parameters = self.parameters.saturating_add(other.parameters);
         self.bytes = self.bytes.saturating_add(other.bytes);
