@@ -293,7 +293,7 @@ impl<'q> Measurement<'q> {
             let all_at_once = scheme.way == Way::Spread && scheme.groups.count() == 1;
             all_at_once.then(|| scheme.asked.passes(questions.errors))
         };
-        let moments_with = match questions.errors && !questions.losses_only {
+        let moments_with = match questions.errors {
             true if !(wanted && exact) => {
                 (0..).zip(&schemes).find_map(|(place, scheme)| Some((place, error_pass(scheme)?)))
             }
@@ -502,7 +502,8 @@ impl<'q> Measurement<'q> {
             Part::Spread(spread) if pass <= scheme.asked.passes(self.questions.errors) => {
                 let channels = self.channels.as_ref();
                 let gives_moments = self.moments_with == Some((place, pass));
-                let wanted = match self.questions.losses_only {
+                let losses_only = self.questions.losses_only;
+                let wanted = match losses_only && !gives_moments {
                     true => Wanted::Loss,
                     false => Wanted::Error,
                 };
@@ -516,7 +517,7 @@ impl<'q> Measurement<'q> {
                         .filter(|_| is_finite)
                         .unwrap_or_else(|| kernels::moments(self.dtype, bytes));
                 }
-                found
+                if losses_only { found.losses() } else { found }
             }
             _ => Found::Nothing,
         });

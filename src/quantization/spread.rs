@@ -80,6 +80,14 @@ impl Found {
         }
     }
 
+    /// No more than the losses of it.
+    pub fn losses(self) -> Found {
+        match self {
+            Found::Error(sums, channels) => Found::Loss(Loss::from(&sums), channels),
+            other => other,
+        }
+    }
+
     /// Adds what was found in the next chunk.
     pub fn merge(&mut self, next: Found) {
         match (self, next) {

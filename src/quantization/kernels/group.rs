@@ -5,7 +5,7 @@
 
 use super::cuts::{Cuts, Cutter};
 use super::dispatch::{Kernel, run};
-use super::error::{self, BLOCK, Pass};
+use super::error::{self, Pass};
 use super::lanes::{Element, LANES, Lanes, Narrow, PAIR, by_single, map, zip};
 use super::level::Level;
 use super::levels::Watch;
@@ -233,6 +233,9 @@ impl<'a, E: Narrow, I: Iterator<Item = (bool, &'a [u8])>> Tiles<'a, E, I> {
     }
 }
 
+/// Bytes of large groups in a tile: they are gone through twice, and stay in the first cache.
+const TILE_BYTES: usize = 16 << 10;
+
 /// Up to [`LANES`] groups.
 pub(super) struct Tile<'a, E: Narrow> {
     groups: TileGroups<'a, E>,
@@ -277,7 +280,7 @@ impl<'a, E: Narrow> Tile<'a, E> {
         let (mut lane, mut count, mut elements) = (0usize, 0, 0);
         while let Some(&(starts_row, group)) = groups.peek() {
             lane = if starts_row { lane.next_multiple_of(align) } else { lane };
-            if lane >= LANES || elements >= BLOCK {
+            if lane >= LANES || elements * E::SIZE >= TILE_BYTES {
                 break;
             }
             slices[lane] = group;
