@@ -512,9 +512,10 @@ impl<'q> Measurement<'q> {
                 if gives_moments {
                     // What cannot be quantized has moments all the same.
                     let is_finite = known.moments.range.is_finite();
-                    let by_the_way = found.moments(elements.end - elements.start);
-                    moments = by_the_way
-                        .filter(|_| is_finite)
+                    let count = elements.end - elements.start;
+                    moments = found
+                        .moments(count)
+                        .filter(|moments| is_finite && moments.are_centred(count))
                         .unwrap_or_else(|| kernels::moments(self.dtype, bytes));
                 }
                 if losses_only { found.losses() } else { found }
@@ -728,6 +729,23 @@ mod tests {
                 let min_max = Calibration::MinMax;
                 assert_figures_are_those_of_the_quantized_tensor(dtype, dims, &SCHEMES, min_max);
             }
+        }
+    }
+
+    /// Far from zero a deviation is what is left of two large sums.
+    #[test]
+    fn a_small_deviation_is_told_far_from_zero() {
+        let shape = Shape::vector(700_000);
+        for (dtype, step) in [(FloatType::F32, 1e-6), (FloatType::F16, 1e-3)] {
+            let mut bytes = Vec::new();
+            let value = |i: u64| 1.0 + step * (i * 7919 % 101) as f64;
+            (0..700_000).for_each(|i| crate::tensor::write_f64(dtype, value(i), &mut bytes));
+            let questions = questions(&SCHEMES[..1], Calibration::MinMax);
+            let measurement = Measurement::new(&questions, dtype, &shape, None);
+            assert!(measurement.moments_with.is_some() && measurement.chunks() > 1);
+            let found = in_memory(&measurement, &bytes).statistics.expect("asked for");
+            let expected = kernels::moments(dtype, &bytes).statistics();
+            assert!((found.std / expected.std - 1.0).abs() < 1e-6, "{dtype:?} {found:?}");
         }
     }
 

@@ -79,6 +79,12 @@ impl Moments {
         self.zeros += next.zeros;
     }
 
+    /// Whether the mean is small beside the deviation of `count` elements. Where it is not,
+    /// Σx²/n − (Σx/n)² is the small difference of two large numbers, and takes exact sums.
+    pub(super) fn are_centred(&self, count: u64) -> bool {
+        16.0 * self.sum * self.sum <= self.sum_sq * count as f64
+    }
+
     pub fn statistics(&self) -> Statistics {
         let Range { count, nan, inf, first_non_finite, .. } = self.range;
         let finite = self.range.finite();

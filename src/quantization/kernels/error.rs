@@ -1,7 +1,8 @@
 //! What quantizing loses: sums over the elements and their dequantized counterparts.
 //!
 //! A block's sums are in the elements' precision, sixteen of each; the blocks' are added
-//! up in f64. No product is fused with its sum, so they are the same on every machine.
+//! up in f64. Every product is added to its sum in one rounding, whether the processor has an
+//! instruction for that or not, so they are the same on every machine.
 
 use super::Quantization;
 use super::cuts::Cuts;
