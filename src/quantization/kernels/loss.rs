@@ -1,4 +1,4 @@
-//! Σx² and Σ(x−x̂)² alone: a third of the work of all error statistics, for schemes that
+//! Σx² and Σ(x−x̂)² alone: two thirds of the work of all error statistics, for schemes that
 //! are compared. Int8 and int4, halves to the even; the rest goes the longer way.
 
 use super::cuts::Cuts;
