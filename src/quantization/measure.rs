@@ -662,8 +662,8 @@ mod tests {
         bytes
     }
 
-    /// Whichever pass they come from.
-    fn assert_statistics(analysis: &Analysis, dtype: FloatType, bytes: &[u8]) {
+    /// `exact`: they come from sums in f64, and not from the pass of the errors.
+    fn assert_statistics(analysis: &Analysis, dtype: FloatType, bytes: &[u8], exact: bool) {
         let (expected, found) =
             (kernels::moments(dtype, bytes).statistics(), analysis.statistics.expect("asked for"));
         assert_eq!((found.count, found.zeros), (expected.count, expected.zeros), "{dtype:?}");
@@ -671,8 +671,12 @@ mod tests {
         // Far within what the figure of a sample is uncertain by.
         let uncertain = expected.std / (expected.count as f64).sqrt();
         for (found, expected) in [(found.mean, expected.mean), (found.std, expected.std)] {
-            let close = (found - expected).abs() <= 1e-5 * uncertain;
-            assert!(close || found.to_bits() == expected.to_bits(), "{dtype:?} {found} {expected}");
+            let tolerance = match exact {
+                true => 1e-12 * expected.abs().max(1e-3),
+                false => 1e-5 * uncertain,
+            };
+            let close = (found - expected).abs() <= tolerance;
+            assert!(close || expected.is_nan() && found.is_nan(), "{dtype:?} {found} {expected}");
         }
     }
 
@@ -686,10 +690,11 @@ mod tests {
         let shape = Shape::new(dims).expect("fits");
         let bytes = values(dtype, shape.elements());
         let questions = questions(schemes, calibration);
-        let analysis =
-            in_memory(&Measurement::chunked(&questions, dtype, &shape, None, 1 << 13), &bytes);
+        let measurement = Measurement::chunked(&questions, dtype, &shape, None, 1 << 13);
+        let analysis = in_memory(&measurement, &bytes);
         assert_eq!(analysis.range, kernels::range(dtype, &bytes));
-        assert_statistics(&analysis, dtype, &bytes);
+        let exact = measurement.moments_with.is_none() || dtype == FloatType::F64;
+        assert_statistics(&analysis, dtype, &bytes, exact);
         for outcome in &analysis.outcomes {
             let what = format!("{dtype:?} {dims:?} {:?}", outcome.quantizer);
             let quantized = outcome.quantizer.quantize_weights(dtype, &shape, &bytes).expect("ok");
@@ -920,7 +925,9 @@ mod tests {
             assert!(least < noise(Calibration::MinMax), "{dtype:?}");
             for step in 0..64 {
                 let share = (-f64::from(step) / 16.0).exp2();
-                assert!(least <= noise(Calibration::Clip(share)) * (1.0 + 1e-7));
+                // Of BF16 the one comes from counts, the other from sums in f32 blocks.
+                let slack = if dtype == FloatType::F32 { 1e-9 } else { 1e-7 };
+                assert!(least <= noise(Calibration::Clip(share)) * (1.0 + slack));
             }
         }
     }
@@ -961,7 +968,7 @@ mod tests {
             for calibration in [Calibration::MinMax, Calibration::Percentile(99.0)] {
                 let questions = questions(&schemes, calibration);
                 let analysis = measure(&questions, dtype, &shape, &bytes);
-                assert_statistics(&analysis, dtype, &bytes);
+                assert_statistics(&analysis, dtype, &bytes, true);
                 for outcome in analysis.outcomes {
                     assert_eq!(
                         outcome.result,

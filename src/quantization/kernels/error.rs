@@ -25,6 +25,14 @@ const RUN: usize = 256;
 /// Elements whose sums are in f32, or a few more.
 pub(super) const BLOCK: usize = 4 * RUN;
 
+/// As many elements of `size` bytes as fill up a block that holds `filled`, and those after
+/// them.
+#[inline(always)]
+pub(super) fn filling_up(bytes: &[u8], filled: usize, size: usize) -> (&[u8], &[u8]) {
+    let room = (BLOCK - filled.min(BLOCK - 1)) * size;
+    bytes.split_at(room.min(bytes.len()))
+}
+
 /// What quantizing every element loses. The elements must be finite.
 ///
 /// x̂ = scale · q is rounded to f32 (to f64 for F64) before it is compared.
@@ -325,9 +333,8 @@ impl<L: Level> Pass<L> {
         let mut seen = self.bound::<E>(divisor);
         let mut left = bytes;
         while !left.is_empty() {
-            let room = (BLOCK - self.filled.min(BLOCK - 1)) * E::SIZE;
-            let (part, after_it) = left.split_at(room.min(left.len()));
-            left = after_it;
+            let part;
+            (part, left) = filling_up(left, self.filled, E::SIZE);
             let (pairs, rest) = pairs::<E>(part);
             for run in pairs.chunks(2 * RUN / PAIR) {
                 let mut found = None;

@@ -3,7 +3,7 @@
 
 use super::cuts::Cuts;
 use super::dispatch::{Kernel, run};
-use super::error::{BLOCK, error_by_channel};
+use super::error::{BLOCK, error_by_channel, filling_up};
 use super::group::{
     GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, Tile, TileScales, Wanted,
     block_errors, group_error, paired,
@@ -305,9 +305,8 @@ impl<L: Level, const N: usize> Pass<L, N> {
         let l = self.level;
         let mut left = group;
         while !left.is_empty() {
-            let room = (BLOCK - self.filled.min(BLOCK - 1)) * E::SIZE;
-            let (run, after_it) = left.split_at(room.min(left.len()));
-            left = after_it;
+            let run;
+            (run, left) = filling_up(left, self.filled, E::SIZE);
             let (mut signal, mut noise) = (self.signal, self.noise);
             let (whole, tail) = E::split(run);
             let (pairs, odd) = whole.as_chunks::<2>();
