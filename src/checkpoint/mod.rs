@@ -26,7 +26,6 @@ mod view;
 mod zip;
 
 pub use beneath::{Found, Models, models_beneath};
-use by_name::ByName;
 pub use config::Config;
 use discover::WeightMap;
 pub use discover::{Index, has_extension, has_model};
@@ -469,17 +468,16 @@ fn agree_with_index(index: &Index, map: &WeightMap, stored: &mut Vec<Stored>) ->
 }
 
 fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> {
-    let name_of = |at: u32| stored.get(at as usize).map_or("", |tensor| &tensor.name);
-    let mut places = ByName::with_capacity(stored.len());
-    for (place, tensor) in (0..).zip(stored) {
-        if let Some(first) = places.insert(&tensor.name, place, name_of) {
-            let name = |shard: u32| shards[shard as usize].name();
-            let problem =
-                Problem::InTwoShards(name(stored[first as usize].shard), name(tensor.shard));
-            return Err(CheckpointError::of_tensor(path, &tensor.name, problem));
+    let tensor = |at: u32| &stored[at as usize];
+    // The limit on their number is checked.
+    match by_name::twins(stored.len() as u32, |at| &tensor(at).name) {
+        None => Ok(()),
+        Some((first, second)) => {
+            let shard = |at: u32| shards[tensor(at).shard as usize].name();
+            let problem = Problem::InTwoShards(shard(first), shard(second));
+            Err(CheckpointError::of_tensor(path, &tensor(second).name, problem))
         }
     }
-    Ok(())
 }
 
 /// GGUF's tensors in blocks that are decoded.

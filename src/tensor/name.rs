@@ -24,6 +24,11 @@ pub struct Names {
 }
 
 impl Names {
+    /// With room for so many bytes of names.
+    pub fn with_capacity(bytes: usize) -> Names {
+        Names { text: String::with_capacity(bytes), ..Names::default() }
+    }
+
     pub fn push(&mut self, name: &str) -> Name {
         let start = self.text.len();
         self.text.push_str(name);

@@ -1,18 +1,20 @@
 //! The safetensors header: parsed with borrowed names, and checked for every way it can lie.
 
-use super::by_name::ByName;
+mod json;
+mod plain;
+
+use super::by_name;
 use super::error::{CheckpointError, Problem, Result};
-use super::text::Text;
 use super::{Source, Stored};
 use crate::tensor::{DType, Dims, Names, Shape};
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
-use std::fmt;
 use std::path::Path;
 
 /// The format's own limit on the JSON's length.
 pub const HEADER_LIMIT: u64 = 100_000_000;
+
+/// No tensor takes less of the JSON: `"":{"dtype":"","shape":[],"data_offsets":[0,0]},`.
+const TENSOR_BYTES: usize = 48;
 
 /// A checked header: tensors in the order of their data.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,29 +55,30 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
         return Err(bad("it does not start with '{'".into()));
     }
     let text = std::str::from_utf8(json).map_err(|e| bad(e.to_string()))?;
-    let RawHeader { metadata, mut tensors, names, lie } =
-        serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
-    if let Some((name, problem)) = lie {
-        return Err(CheckpointError::of_tensor(path, &name, problem));
-    }
-    names.finish();
+    // What is wrong with a header, and where, is told by a reader that knows all of JSON.
+    let RawHeader { metadata, mut tensors } = match plain::read(text) {
+        Some(header) => header,
+        None => match json::read(text).map_err(|e| bad(e.to_string()))? {
+            (header, None) => header,
+            (_, Some((name, lie))) => return Err(CheckpointError::of_tensor(path, &name, lie)),
+        },
+    };
     let data_start = 8 + json.len() as u64;
     // Most writers list tensors in data order; sorting what is sorted costs one look.
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
 
-    // A header of 100,000,000 bytes lists no more than fit.
-    let name_of = |at: u32| tensors.get(at as usize).map_or("", |tensor| &tensor.name);
-    let mut places = ByName::with_capacity(tensors.len());
     let mut at = 0;
-    for (place, tensor) in (0..).zip(&tensors) {
-        if places.insert(&tensor.name, place, name_of).is_some() {
-            return Err(CheckpointError::of_tensor(path, &tensor.name, Problem::DuplicateTensor));
-        }
+    for tensor in &tensors {
         if tensor.range.start != at {
             let problem = Problem::NotContiguous { expected: at, found: tensor.range.start };
             return Err(CheckpointError::of_tensor(path, &tensor.name, problem));
         }
         at = tensor.range.end;
+    }
+    // A header of 100,000,000 bytes lists no more than fit.
+    let name_of = |at: u32| tensors.get(at as usize).map_or("", |tensor| &tensor.name);
+    if let Some((_, twin)) = by_name::twins(tensors.len() as u32, name_of) {
+        return Err(CheckpointError::of_tensor(path, name_of(twin), Problem::DuplicateTensor));
     }
     let expected = data_start.saturating_add(at);
     if expected != file_len {
@@ -85,33 +88,34 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
     for tensor in &mut tensors {
         tensor.range = tensor.range.start + data_start..tensor.range.end + data_start;
     }
-    Ok(Header { metadata, tensors })
+    Ok(Header { metadata: metadata.unwrap_or_default(), tensors })
 }
 
 /// The JSON as it stands, keys in order; ranges are within the data section.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 struct RawHeader {
-    metadata: Vec<(String, String)>,
+    metadata: Option<Vec<(String, String)>>,
     tensors: Vec<Stored>,
-    names: Names,
-    /// The first tensor that contradicts itself.
-    lie: Option<(String, Problem)>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+impl RawHeader {
+    /// With room for all tensors that so much text can list.
+    fn with_room_for(text: &str) -> RawHeader {
+        RawHeader { metadata: None, tensors: Vec::with_capacity(text.len() / TENSOR_BYTES) }
+    }
+}
+
+/// A tensor as the header lists it.
 struct RawTensor<'a> {
-    #[serde(borrow)]
     dtype: Cow<'a, str>,
-    shape: RawShape,
-    data_offsets: (u64, u64),
+    dims: Dims,
+    offsets: (u64, u64),
 }
 
 impl RawTensor<'_> {
     fn checked(self, name: &str, names: &mut Names) -> Result<Stored, Problem> {
-        let (start, end) = self.data_offsets;
-        let dtype = DType::from_name(&self.dtype);
-        let RawShape(dims) = self.shape;
+        let RawTensor { dtype, dims, offsets: (start, end) } = self;
+        let dtype = DType::from_name(&dtype);
         let Some(shape) = Shape::new(dims.clone()) else {
             return Err(Problem::ShapeOverflow { shape: dims.as_slice().to_vec() });
         };
@@ -122,92 +126,6 @@ impl RawTensor<'_> {
             return Err(Problem::SizeMismatch { expected, found });
         }
         Ok(Stored::new(names.push(name), dtype, shape, start..end))
-    }
-}
-
-struct RawShape(Dims);
-
-impl<'de> Deserialize<'de> for RawShape {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct DimsVisitor;
-        impl<'de> Visitor<'de> for DimsVisitor {
-            type Value = RawShape;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a list of dimensions")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut dims = Dims::default();
-                while let Some(dim) = list.next_element()? {
-                    dims.push(dim);
-                }
-                Ok(RawShape(dims))
-            }
-        }
-        deserializer.deserialize_seq(DimsVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for RawHeader {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct HeaderVisitor;
-        impl<'de> Visitor<'de> for HeaderVisitor {
-            type Value = RawHeader;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object of tensors")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut header = RawHeader::default();
-                let mut seen_metadata = false;
-                while let Some(Text(name)) = map.next_key()? {
-                    if name == "__metadata__" {
-                        if std::mem::replace(&mut seen_metadata, true) {
-                            return Err(A::Error::custom("two __metadata__ objects"));
-                        }
-                        header.metadata = map.next_value::<Option<Pairs>>()?.unwrap_or_default().0;
-                    } else {
-                        let tensor: RawTensor = map.next_value().map_err(|e| {
-                            A::Error::custom(format!("tensor '{}': {e}", name.escape_debug()))
-                        })?;
-                        match tensor.checked(&name, &mut header.names) {
-                            Ok(tensor) => header.tensors.push(tensor),
-                            Err(lie) => _ = header.lie.get_or_insert((name.into_owned(), lie)),
-                        }
-                    }
-                }
-                Ok(header)
-            }
-        }
-        deserializer.deserialize_map(HeaderVisitor)
-    }
-}
-
-/// A string-to-string object in its own order.
-#[derive(Default)]
-struct Pairs(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PairsVisitor;
-        impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(PairsVisitor)
     }
 }
 
@@ -252,6 +170,7 @@ pub fn header_bytes<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parsed(json: &str, data: u64) -> Result<Header> {
         parse(Path::new("m.safetensors"), json.as_bytes(), 8 + json.len() as u64 + data)
@@ -325,5 +244,46 @@ mod tests {
         assert_eq!(header.metadata, metadata);
         assert_eq!(header.tensors[0].name, "a \u{1b}");
         assert_eq!(header.tensors[1].range, bytes.len() as u64 + 3..bytes.len() as u64 + 9);
+    }
+
+    /// Both readers; what the plain one reads, the other reads as the same.
+    fn read_by_both(text: &str) -> Option<RawHeader> {
+        let plain = plain::read(text)?;
+        let (json, lie) = json::read(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert!(lie.is_none(), "{text}: {lie:?}");
+        assert_eq!(plain, json, "{text}");
+        Some(plain)
+    }
+
+    const SOUND: &str = r#"{"__metadata__":{"a":"ü","b":""},"größe.0":{"dtype":"F32","shape":[2,0],"data_offsets":[0,0]},"b":{"dtype":"BF16","shape":[],"data_offsets":[0,2]},"":{"dtype":"F5_NEW","shape":[1,1,1,1,12],"data_offsets":[2,102]}}"#;
+
+    #[test]
+    fn what_is_written_plainly_is_read_so() {
+        for text in [SOUND, &format!("{SOUND}   "), "{}", r#"{"__metadata__":{}}"#] {
+            assert!(read_by_both(text).is_some(), "{text}");
+        }
+        // Right, but not plain.
+        for (this, so) in
+            [(",", ", "), ("größe", "gr\\u00f6ße"), ("{\"a", "{\n\"a"), ("b", "b\u{7f}")]
+        {
+            let text = SOUND.replace(this, so);
+            assert_eq!(plain::read(&text), None, "{text}");
+            assert!(json::read(&text).is_ok(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_wrong_is_read_as_plain(
+            edits in proptest::collection::vec((0..SOUND.len(), "[]\\[{}\"\\\\,:0-9a \u{1}-]{0,2}", 0..3usize), 1..3),
+        ) {
+            let mut text = SOUND.to_owned();
+            for (at, new, removed) in edits {
+                let at = text.floor_char_boundary(at);
+                let end = text.floor_char_boundary(at + removed).max(at);
+                text.replace_range(at..end, &new);
+            }
+            read_by_both(&text);
+        }
     }
 }
