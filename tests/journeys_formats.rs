@@ -42,7 +42,7 @@ fn type_path(driver: &mut Driver, name: &str) {
 /// Steps through the schemes for new marks.
 fn choose_scheme(driver: &mut Driver, wanted: QuantizationScheme) {
     for _ in 0..8 {
-        if driver.app.model.scheme == wanted {
+        if driver.app.model.scheme() == wanted {
             return;
         }
         driver.press("X");

@@ -59,10 +59,13 @@ pub struct Model {
     /// What the words for SQNRs mean.
     pub thresholds: Thresholds,
     /// The scheme of tensors that are not marked, and of new marks.
-    pub scheme: QuantizationScheme,
+    scheme: QuantizationScheme,
     plan: Plan,
-    /// The same by tensor: it is asked of every tensor with every key.
-    marks: Vec<Option<Quantizer>>,
+    /// What each tensor's scheme makes of it, as known: it is asked of every tensor with every
+    /// key, and facts lie far apart.
+    sqnrs: Vec<Sqnr>,
+    /// The plan that they are by.
+    rated: Plan,
     history: History<Plan>,
     /// The plan as it was last saved.
     saved: Plan,
@@ -86,12 +89,13 @@ impl Model {
             Some(_) => Known::Waiting,
             None => Known::Nothing,
         };
-        let known = checkpoint.ids().map(float).collect();
+        let known: Vec<Known> = checkpoint.ids().map(float).collect();
         let obstacles: Vec<_> = checkpoint.ids().map(|id| obstacle(&checkpoint, id)).collect();
         let inventory = Inventory::of(&checkpoint, &obstacles);
         let totals = Plan::default().totals(&checkpoint);
         let scheme = first_scheme(&checkpoint);
-        let marks = vec![None; checkpoint.tensors().len()];
+        let quantizer = Quantizer { calibration: checkpoint.usual_calibration(), scheme };
+        let sqnrs = known.iter().map(|known| Sqnr::of(known, quantizer)).collect();
         Model {
             checkpoint,
             inventory,
@@ -100,7 +104,8 @@ impl Model {
             thresholds: Thresholds::default(),
             scheme,
             plan: Plan::default(),
-            marks,
+            sqnrs,
+            rated: Plan::default(),
             history: History::default(),
             saved: Plan::default(),
             totals,
@@ -129,6 +134,16 @@ impl Model {
         self.obstacle(id).is_none()
     }
 
+    /// The scheme of tensors that are not marked, and of new marks.
+    pub fn scheme(&self) -> QuantizationScheme {
+        self.scheme
+    }
+
+    pub fn choose_scheme(&mut self, scheme: QuantizationScheme) {
+        self.scheme = scheme;
+        self.rate_all();
+    }
+
     /// The scheme it is marked with, or would be.
     pub fn scheme_of(&self, id: TensorId) -> QuantizationScheme {
         self.quantizer_of(id).scheme
@@ -136,7 +151,11 @@ impl Model {
 
     /// The quantizer it is marked with, or would be.
     pub fn quantizer_of(&self, id: TensorId) -> Quantizer {
-        self.marks[id.index()].unwrap_or_else(|| self.usual(id, self.scheme))
+        self.quantizer_by(&self.plan, id)
+    }
+
+    fn quantizer_by(&self, plan: &Plan, id: TensorId) -> Quantizer {
+        plan.get(id).unwrap_or_else(|| self.usual(id, self.scheme))
     }
 
     /// The quantizer of a scheme where nothing else is chosen for the tensor: by what training
@@ -162,10 +181,24 @@ impl Model {
 
     /// What its scheme makes of it.
     pub fn sqnr(&self, id: TensorId) -> Sqnr {
+        self.sqnrs[id.index()]
+    }
+
+    fn sqnr_by_facts(&self, id: TensorId) -> Sqnr {
         if self.checkpoint.layout(id).is_some() && self.known(id).facts().is_some() {
             return Sqnr::Stored;
         }
         Sqnr::of(self.known(id), self.quantizer_of(id))
+    }
+
+    /// Another finding or mark: the tensor's SQNR follows.
+    fn rate(&mut self, id: TensorId) {
+        self.sqnrs[id.index()] = self.sqnr_by_facts(id);
+    }
+
+    fn rate_all(&mut self) {
+        let ids = 0..self.known.len() as u32;
+        self.sqnrs = ids.into_par_iter().map(|id| self.sqnr_by_facts(TensorId(id))).collect();
     }
 
     /// The SQNR by a scheme with min-max, whatever it is marked with. `None` while that is not
@@ -217,7 +250,7 @@ impl Model {
     }
 
     pub fn is_marked(&self, id: TensorId) -> bool {
-        self.marks[id.index()].is_some()
+        self.plan.is_marked(id)
     }
 
     pub fn totals(&self) -> Totals {
@@ -252,6 +285,7 @@ impl Model {
         for known in self.known.iter_mut().filter(|known| **known != Known::Nothing) {
             *known = Known::Waiting;
         }
+        self.rate_all();
         self.weigh();
         self.ask_anew();
     }
@@ -261,6 +295,7 @@ impl Model {
     pub fn learn(&mut self, id: TensorId, found: Result<Analysis, CheckpointError>) -> bool {
         let Some(known) = self.known.get_mut(id.index()) else { return false };
         let dtype = &self.checkpoint.tensor(id).dtype;
+        let mark = self.plan.get(id);
         match (found, &mut *known) {
             (Ok(analysis), Known::Facts(facts)) => facts.add(dtype, analysis),
             (Ok(analysis), _) => match Facts::of(dtype, analysis) {
@@ -269,7 +304,7 @@ impl Model {
             },
             (Err(error), _) => *known = Known::Unreadable(error.to_string()),
         }
-        if self.plan.get(id).is_some_and(|mark| mark.calibration != Calibration::MinMax) {
+        if mark.is_some_and(|mark| mark.calibration != Calibration::MinMax) {
             self.unasked.push(id);
         }
         if let Known::Facts(facts) = known {
@@ -283,13 +318,15 @@ impl Model {
             if let Some(first) = s.first_non_finite {
                 let non_finite = Obstacle::NonFinite { nan: s.nan, inf: s.inf, first };
                 self.obstacles[id.index()] = Some(non_finite);
-                if self.plan.is_marked(id) {
+                if mark.is_some() {
                     self.plan.unmark(id);
                     self.measure_plan();
+                    self.rate(id);
                     return true;
                 }
             }
         }
+        self.rate(id);
         false
     }
 
@@ -315,8 +352,8 @@ impl Model {
     pub fn weigh(&mut self) {
         let (mut sum, mut measured) = (0.0, 0);
         let mut quality = Quality::default();
-        for (id, quantizer) in self.plan.iter() {
-            match Sqnr::of(&self.known[id.index()], quantizer) {
+        for (id, _) in self.plan.iter() {
+            match self.sqnr(id) {
                 Sqnr::Decibels(db) => {
                     quality.worst = Some(quality.worst.map_or(db, |worst| worst.min(db)));
                     // A tensor that loses nothing has no say in a mean.
@@ -338,8 +375,12 @@ impl Model {
 
     /// The plan is another: everything that follows from it is brought up to date.
     fn measure_plan(&mut self) {
-        self.marks.fill(None);
-        self.plan.iter().for_each(|(id, mark)| self.marks[id.index()] = Some(mark));
+        let rated = std::mem::replace(&mut self.rated, self.plan.clone());
+        for id in self.plan.differing(&rated) {
+            if self.quantizer_by(&rated, id) != self.quantizer_of(id) {
+                self.sqnrs[id.index()] = self.sqnr_by_facts(id);
+            }
+        }
         self.totals = self.plan.totals(&self.checkpoint);
         self.weigh();
         self.ask_anew();
@@ -503,6 +544,7 @@ impl Model {
             if let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) {
                 facts.note(&outcome);
             }
+            self.rate(id);
         }
         (answered, left)
     }

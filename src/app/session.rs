@@ -62,7 +62,7 @@ impl App {
             sort: self.table.sort.column.name(),
             descending: self.table.sort.descending,
             columns: self.own_columns.then(|| columns.map(|column| column.name()).collect()),
-            scheme: self.model.scheme.to_string(),
+            scheme: self.model.scheme().to_string(),
             recipe: (!plan.is_empty()).then(|| recipe::to_toml(plan, checkpoint)),
         }
     }
@@ -76,7 +76,7 @@ impl App {
             return self.say("the model is another than last time: nothing was restored");
         }
         if let Some(&scheme) = SCHEMES.iter().find(|scheme| scheme.to_string() == session.scheme) {
-            self.model.scheme = scheme;
+            self.model.choose_scheme(scheme);
         }
         if let Some(&tab) = Tab::ALL.iter().find(|tab| tab.title() == session.tab) {
             self.tab = tab;

@@ -152,6 +152,7 @@ pub struct Checkpoint {
     index: Option<Index>,
     directory: Option<PathBuf>,
     stored: Vec<Stored>,
+    total_bytes: u64,
     tensors: Vec<TensorInfo>,
     contents: Vec<Content>,
     observers: Observers,
@@ -224,6 +225,7 @@ impl Checkpoint {
                 .filter_map(|(values, q)| q.found(StoredId(values), stored.get(values as usize)?)),
         );
         let (tensors, contents) = logical_tensors(recognised, &stored);
+        let total_bytes = stored.iter().map(Stored::bytes).fold(0, u64::saturating_add);
         let mut checkpoint = Checkpoint {
             path,
             format,
@@ -231,6 +233,7 @@ impl Checkpoint {
             index: index.map(|(index, _)| index),
             directory,
             stored,
+            total_bytes,
             tensors,
             contents,
             observers: Observers::default(),
@@ -395,7 +398,7 @@ impl Checkpoint {
 
     /// Bytes of all tensors.
     pub fn total_bytes(&self) -> u64 {
-        self.stored.iter().map(Stored::bytes).fold(0, u64::saturating_add)
+        self.total_bytes
     }
 
     /// A whole tensor's elements as the mapper gives them, little-endian: a quantized tensor's

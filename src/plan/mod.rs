@@ -3,6 +3,7 @@
 //! Pure data over a checkpoint's index; reads no tensor and writes no file.
 
 pub mod budget;
+mod choices;
 mod eligibility;
 mod history;
 mod inputs;
@@ -20,14 +21,14 @@ pub use selection::{Selection, SelectionError};
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::TensorId;
-use std::collections::BTreeMap;
+use choices::Choices;
 
 /// The tensors to quantize, each with its quantizer, in the order of the checkpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub rounding: Rounding,
     pub inputs: InputQuantization,
-    choices: BTreeMap<TensorId, Quantizer>,
+    choices: Choices,
 }
 
 /// Bytes a plan starts from and ends at.
@@ -56,19 +57,19 @@ impl Plan {
     }
 
     pub fn unmark(&mut self, id: TensorId) {
-        self.choices.remove(&id);
+        self.choices.remove(id);
     }
 
     pub fn get(&self, id: TensorId) -> Option<Quantizer> {
-        self.choices.get(&id).copied()
+        self.choices.get(id)
     }
 
     pub fn is_marked(&self, id: TensorId) -> bool {
-        self.choices.contains_key(&id)
+        self.get(id).is_some()
     }
 
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (TensorId, Quantizer)> {
-        self.choices.iter().map(|(&id, &quantizer)| (id, quantizer))
+    pub fn iter(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
+        self.choices.iter()
     }
 
     pub fn len(&self) -> usize {
@@ -76,7 +77,12 @@ impl Plan {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.choices.is_empty()
+        self.len() == 0
+    }
+
+    /// The tensors with which the plans do different things.
+    pub fn differing<'p>(&'p self, other: &'p Plan) -> impl Iterator<Item = TensorId> {
+        self.choices.differing(&other.choices)
     }
 
     /// Size before and after, scales of four bytes included.

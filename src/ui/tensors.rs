@@ -51,7 +51,7 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     if area.width >= 80 {
         left.push(Span::styled(format!("  {}", app.table.sort.describe()), theme.dim));
     }
-    let scheme = scheme_name(app.model.scheme);
+    let scheme = scheme_name(app.model.scheme());
     let right = match area.width < 80 && !app.filter_text.is_empty() {
         true => format!("int8 {scheme}"),
         false => format!("weight error of int8 {scheme}"),

@@ -159,10 +159,11 @@ impl App {
     }
 
     pub(super) fn next_scheme_for_all(&mut self) {
-        self.model.scheme = next_scheme(self.model.scheme);
+        let scheme = next_scheme(self.model.scheme());
+        self.model.choose_scheme(scheme);
         let all: Vec<TensorId> = self.model.plan().iter().map(|(id, _)| id).collect();
-        self.model.set_scheme(all, self.model.scheme);
-        self.say(format!("the table and all marks are {} now", scheme_name(self.model.scheme)));
+        self.model.set_scheme(all, scheme);
+        self.say(format!("the table and all marks are {} now", scheme_name(scheme)));
         self.settle();
     }
 }
