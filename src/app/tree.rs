@@ -1,7 +1,8 @@
 //! The modules that the dots in tensor names make.
 
 use crate::tensor::{TensorId, TensorInfo};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
+use std::ops::Range;
 
 /// A module's place in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,16 +29,40 @@ pub struct Node {
     /// A tensor below it: the first `prefix` bytes of its name are the module's.
     pub sample: TensorId,
     pub prefix: u32,
-    pub children: Vec<Item>,
+    /// Its part of all children.
+    children: Range<u32>,
 }
 
 /// Modules and their children in the order of the file. A parent's id is smaller than its
-/// children's, so totals are summed up in one sweep from the back.
+/// children's, so totals are summed up in one sweep from the back. A module of one tensor is no
+/// more than that tensor, and there are many: they are left out.
 #[derive(Debug)]
 pub struct Tree {
     pub nodes: Vec<Node>,
-    /// The module of each tensor.
+    children: Vec<Item>,
+    /// The module of each tensor, the nearest that holds others too.
     pub module: Vec<NodeId>,
+}
+
+/// A module as it is found, also of one tensor.
+struct Found {
+    /// None of the root.
+    parent: Option<NodeId>,
+    sample: TensorId,
+    prefix: u32,
+    children: Vec<Item>,
+    /// Tensors below it.
+    tensors: u32,
+}
+
+impl Found {
+    fn new(parent: Option<NodeId>, sample: TensorId, prefix: u32) -> Found {
+        Found { parent, sample, prefix, children: Vec::new(), tensors: 0 }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.tensors > 1 || self.parent.is_none()
+    }
 }
 
 /// Deeper names keep their remaining dots: no model nests so far, a hostile file may.
@@ -45,34 +70,71 @@ const MAX_DEPTH: usize = 32;
 
 impl Tree {
     pub fn of(tensors: &[TensorInfo]) -> Tree {
-        let root =
-            Node { parent: NodeId::ROOT, sample: TensorId(0), prefix: 0, children: Vec::new() };
-        let mut nodes = vec![root];
+        let mut all = vec![Found::new(None, TensorId(0), 0)];
         let mut module = Vec::with_capacity(tensors.len());
-        let mut known: HashMap<(NodeId, &str), NodeId> = HashMap::new();
-        for (number, tensor) in tensors.iter().enumerate() {
-            let id = TensorId(number as u32);
+        let mut known: HashMap<(NodeId, &str), NodeId> = HashMap::with_capacity(tensors.len());
+        for (id, tensor) in (0..).map(TensorId).zip(tensors) {
             let mut node = NodeId::ROOT;
             let mut start = 0;
+            all[node.index()].tensors += 1;
             for (dot, _) in tensor.name.match_indices('.').take(MAX_DEPTH) {
                 let parent = node;
                 node = *known.entry((parent, &tensor.name[start..dot])).or_insert_with(|| {
-                    let new = NodeId(nodes.len() as u32);
-                    let prefix = dot as u32;
-                    nodes.push(Node { parent, sample: id, prefix, children: Vec::new() });
-                    nodes[parent.index()].children.push(Item::Module(new));
+                    let new = NodeId(all.len() as u32);
+                    all.push(Found::new(Some(parent), id, dot as u32));
+                    all[parent.index()].children.push(Item::Module(new));
                     new
                 });
+                all[node.index()].tensors += 1;
                 start = dot + 1;
             }
-            nodes[node.index()].children.push(Item::Tensor(id));
+            all[node.index()].children.push(Item::Tensor(id));
             module.push(node);
         }
-        Tree { nodes, module }
+        Tree::without_single_tensors(&all, module)
+    }
+
+    fn without_single_tensors(all: &[Found], mut module: Vec<NodeId>) -> Tree {
+        // A module that is left out leads to what holds it.
+        let mut places: Vec<NodeId> = Vec::with_capacity(all.len());
+        let mut kept = 0;
+        let parent = |found: &Found, places: &[NodeId]| {
+            found.parent.map_or(NodeId::ROOT, |parent| places[parent.index()])
+        };
+        for found in all {
+            let is_kept = found.is_kept();
+            places.push(if is_kept { NodeId(kept) } else { parent(found, &places) });
+            kept += u32::from(is_kept);
+        }
+        let (mut nodes, mut children) = (Vec::with_capacity(kept as usize), Vec::new());
+        for found in all.iter().filter(|found| found.is_kept()) {
+            let first = children.len() as u32;
+            children.extend(found.children.iter().map(|child| match *child {
+                Item::Tensor(_) => *child,
+                Item::Module(module) => match &all[module.index()] {
+                    kept if kept.is_kept() => Item::Module(places[module.index()]),
+                    single => Item::Tensor(single.sample),
+                },
+            }));
+            nodes.push(Node {
+                parent: parent(found, &places),
+                sample: found.sample,
+                prefix: found.prefix,
+                children: first..children.len() as u32,
+            });
+        }
+        module.iter_mut().for_each(|module| *module = places[module.index()]);
+        Tree { nodes, children, module }
     }
 
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
+    }
+
+    /// What is directly in a module.
+    pub fn children(&self, module: NodeId) -> &[Item] {
+        let Range { start, end } = self.node(module).children;
+        &self.children[start as usize..end as usize]
     }
 
     /// All tensors below a module, in no particular order.
@@ -80,7 +142,7 @@ impl Tree {
         let mut found = Vec::new();
         let mut open = vec![module];
         while let Some(node) = open.pop() {
-            for child in &self.node(node).children {
+            for child in self.children(node) {
                 match *child {
                     Item::Module(node) => open.push(node),
                     Item::Tensor(id) => found.push(id),
@@ -92,7 +154,7 @@ impl Tree {
 
     /// Follows modules that hold nothing but one other module: `encoder` → `encoder.layer`.
     pub fn through(&self, mut module: NodeId) -> NodeId {
-        while let [Item::Module(only)] = self.node(module).children[..] {
+        while let [Item::Module(only)] = *self.children(module) {
             module = only;
         }
         module
@@ -118,9 +180,13 @@ mod tests {
     fn modules_are_what_the_dots_say() {
         let tensors = tensors(&["a.b.w", "c", "a.b.x.w", "a.b.bias"]);
         let tree = Tree::of(&tensors);
-        assert_eq!(tree.nodes.len(), 4);
+        // The root, a and a.b: a.b.x is one tensor.
+        assert_eq!(tree.nodes.len(), 3);
         let ab = tree.through(NodeId(1));
         assert_eq!(&tensors[0].name[..tree.node(ab).prefix as usize], "a.b");
+        let children = [0, 2, 3].map(|number| Item::Tensor(TensorId(number)));
+        assert_eq!(tree.children(ab), children);
+        assert_eq!(tree.module, [ab, NodeId::ROOT, ab, ab]);
         let mut below = tree.below(ab);
         below.sort();
         assert_eq!(below, [TensorId(0), TensorId(2), TensorId(3)]);
@@ -129,6 +195,8 @@ mod tests {
     #[test]
     fn names_full_of_dots_do_not_nest_without_end() {
         let name = "a.".repeat(100_000);
-        assert_eq!(Tree::of(&tensors(&[&name])).nodes.len(), MAX_DEPTH + 1);
+        let two = [format!("{name}b"), format!("{name}c")];
+        let tree = Tree::of(&tensors(&two.each_ref().map(String::as_str)));
+        assert_eq!(tree.nodes.len(), MAX_DEPTH + 1);
     }
 }

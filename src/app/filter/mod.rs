@@ -7,7 +7,9 @@ mod words;
 pub use term::{State, Term, Test};
 
 use super::model::Model;
+use super::table::PIECE;
 use crate::tensor::TensorId;
+use rayon::prelude::*;
 use words::{Scratch, Words};
 
 #[derive(Clone, Debug, Default)]
@@ -40,13 +42,11 @@ impl Filter {
         Ok(Filter { words: Words::parse(words.join(" ")), terms })
     }
 
-    /// Takes every word as it is written, if any tensor's name holds it so. `shown`: whether
-    /// a tensor is one of those that the filter `before` let through.
-    pub fn settle(&mut self, before: &Filter, model: &Model, shown: &[bool]) {
-        let tensors = model.checkpoint.tensors();
-        let likely = tensors.iter().zip(shown).filter(|(_, shown)| **shown);
-        let likely = likely.map(|(tensor, _)| tensor.name.as_str());
-        self.words.settle(&before.words, likely, tensors.iter().map(|tensor| tensor.name.as_str()));
+    /// Takes every word as it is written, if any tensor's name holds it so. `before`: the filter
+    /// that was settled last.
+    pub fn settle(&mut self, before: &Filter, model: &Model) {
+        let names = model.checkpoint.tensors().par_iter().with_min_len(PIECE);
+        self.words.settle(&before.words, names.map(|tensor| tensor.name.as_str()));
     }
 
     /// Whether everything that this filter lets through was let through by `before`, both
@@ -136,7 +136,7 @@ mod tests {
 
     fn settled(text: &str, model: &Model) -> Filter {
         let mut filter = Filter::parse(text).expect(text);
-        filter.settle(&Filter::everything(), model, &vec![true; model.checkpoint.tensors().len()]);
+        filter.settle(&Filter::everything(), model);
         filter
     }
 
@@ -244,9 +244,8 @@ mod tests {
             for now in texts {
                 let (Ok(a), Ok(b)) = (Filter::parse(before), Filter::parse(now)) else { continue };
                 let (mut a, mut b) = (a, b);
-                let all = vec![true; model.checkpoint.tensors().len()];
-                a.settle(&Filter::everything(), &model, &all);
-                b.settle(&Filter::everything(), &model, &all);
+                a.settle(&Filter::everything(), &model);
+                b.settle(&Filter::everything(), &model);
                 if b.narrows(&a) {
                     narrower += usize::from(before != now);
                     let held = shown(before, &model);

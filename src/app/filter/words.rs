@@ -4,6 +4,7 @@
 use memchr::memmem::Finder;
 use nucleo_matcher::pattern::{Atom, AtomKind, CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
+use rayon::prelude::*;
 
 #[derive(Clone, Debug, Default)]
 pub struct Words {
@@ -29,18 +30,15 @@ impl Words {
     }
 
     /// Takes every word as it is written, if any of `names` holds it so: letters scattered
-    /// over long names would match far too many. `likely` are names that hold it if any do.
+    /// over long names would match far too many.
     ///
     /// What was settled of `before` need not be found out again: a word that no name holds is
     /// held by none with more letters either.
     pub fn settle<'n>(
         &mut self,
         before: &Words,
-        likely: impl Iterator<Item = &'n str> + Clone,
-        names: impl Iterator<Item = &'n str> + Clone,
+        names: impl ParallelIterator<Item = &'n str> + Clone,
     ) {
-        let mut matcher = Matcher::new(Config::DEFAULT);
-        let mut buffer = Vec::new();
         let known = self.known_from(before);
         for (at, (atom, plain)) in self.pattern.atoms.iter_mut().zip(&self.plain).enumerate() {
             if atom.kind != AtomKind::Fuzzy {
@@ -51,11 +49,11 @@ impl Words {
                 continue;
             }
             atom.kind = AtomKind::Substring;
-            let mut holds = |name| match fits(atom, plain, name) {
-                Some(holds) => holds,
-                None => atom.score(Utf32Str::new(name, &mut buffer), &mut matcher).is_some(),
+            let word = &*atom;
+            let holds = |scratch: &mut Scratch, name| {
+                fits(word, plain, name).unwrap_or_else(|| scratch.holds(word, name))
             };
-            if !likely.clone().any(&mut holds) && !names.clone().any(&mut holds) {
+            if !names.clone().map_init(Scratch::default, holds).any(|holds| holds) {
                 atom.kind = AtomKind::Fuzzy;
             }
         }
@@ -102,10 +100,7 @@ impl Words {
         let mut words = self.pattern.atoms.iter().zip(&self.plain);
         words.all(|(atom, plain)| match fits(atom, plain, name) {
             Some(fits) => fits != atom.negative,
-            None => {
-                let haystack = Utf32Str::new(name, &mut scratch.buffer);
-                atom.score(haystack, &mut scratch.matcher).is_some()
-            }
+            None => scratch.holds(atom, name),
         })
     }
 
@@ -185,6 +180,12 @@ pub struct Scratch {
     buffer: Vec<char>,
 }
 
+impl Scratch {
+    fn holds(&mut self, atom: &Atom, name: &str) -> bool {
+        atom.score(Utf32Str::new(name, &mut self.buffer), &mut self.matcher).is_some()
+    }
+}
+
 impl Default for Scratch {
     fn default() -> Self {
         Scratch { matcher: Matcher::new(Config::DEFAULT), buffer: Vec::new() }
@@ -201,7 +202,7 @@ mod tests {
 
     fn settled(text: &str, before: &Words, names: &[&str]) -> Words {
         let mut words = Words::parse(text.to_owned());
-        words.settle(before, names.iter().copied(), names.iter().copied());
+        words.settle(before, names.par_iter().copied());
         words
     }
 
@@ -239,7 +240,7 @@ mod tests {
         ) {
             let mut words = Words::parse(text);
             if !scattered {
-                words.settle(&Words::default(), names.iter().map(|n| &**n), names.iter().map(|n| &**n));
+                words.settle(&Words::default(), names.par_iter().map(|n| &**n));
             }
             let mut scratch = Scratch::default();
             for name in &names {

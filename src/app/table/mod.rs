@@ -12,7 +12,7 @@ pub use totals::{NodeTotals, VERDICTS};
 
 use super::facts::{SCHEMES, Sqnr};
 use super::figures;
-use super::filter::Filter;
+use super::filter::{Filter, TensorMatcher};
 use super::model::Model;
 use super::names::{self, natural_key};
 use super::tree::{Item, NodeId, Tree};
@@ -79,18 +79,25 @@ pub struct Table {
     /// Every tensor in the order of `sort`, and each tensor's place in it.
     order: Vec<TensorId>,
     rank: Vec<u32>,
+    /// What they are ordered by.
+    keys: Vec<Key>,
     shown: Vec<bool>,
     shown_count: usize,
     tried: usize,
     tree: Tree,
     folded: Vec<bool>,
     totals: Vec<NodeTotals>,
+    /// The best place in the order of any tensor of a module that is shown.
+    first: Vec<u32>,
     /// Each tensor's place by name; empty until it is asked for.
     name_rank: Vec<u32>,
 }
 
+/// What comes first, and what decides among equals.
+type Key = (u8, f64);
+
 /// Tensors that are looked at together by one core.
-const PIECE: usize = 4096;
+pub(super) const PIECE: usize = 4096;
 
 /// A tree opens so far that about this many rows are seen.
 const FIRST_ROWS: usize = 24;
@@ -113,10 +120,12 @@ impl Table {
             moved: false,
             order: model.checkpoint.ids().collect(),
             rank: (0..count as u32).collect(),
+            keys: vec![(0, 0.0); count],
             shown: vec![true; count],
             shown_count: count,
             folded: first_folds(&tree),
-            totals: vec![NodeTotals::NONE; tree.nodes.len()],
+            totals: vec![NodeTotals::default(); tree.nodes.len()],
+            first: vec![u32::MAX; tree.nodes.len()],
             tree,
             name_rank: Vec::new(),
         };
@@ -224,7 +233,7 @@ impl Table {
     }
 
     pub fn set_filter(&mut self, mut filter: Filter, model: &Model) {
-        filter.settle(&self.filter, model, &self.shown);
+        filter.settle(&self.filter, model);
         let narrower = filter.narrows(&self.filter);
         self.filter = filter;
         self.sift(narrower, model);
@@ -234,8 +243,7 @@ impl Table {
     /// Tries the filter on every tensor, or only on those that are shown.
     fn sift(&mut self, shown_only: bool, model: &Model) {
         let filter = &self.filter;
-        let sift = |(piece, shown): (usize, &mut [bool])| {
-            let mut matcher = filter.matcher();
+        let sift = |matcher: &mut TensorMatcher, (piece, shown): (usize, &mut [bool])| {
             let (mut tried, mut count) = (0, 0);
             for (number, shown) in (piece * PIECE..).zip(shown) {
                 if *shown || !shown_only {
@@ -246,7 +254,8 @@ impl Table {
             }
             (tried, count)
         };
-        let pieces = self.shown.par_chunks_mut(PIECE).enumerate().map(sift);
+        let pieces = self.shown.par_chunks_mut(PIECE).enumerate();
+        let pieces = pieces.map_init(|| filter.matcher(), sift);
         (self.tried, self.shown_count) = pieces.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     }
 
@@ -284,12 +293,25 @@ impl Table {
         if self.sort.column == Column::Name && self.name_rank.is_empty() {
             self.name_rank = name_ranks(model.checkpoint.tensors());
         }
-        let key = |&id: &TensorId| (self.key(model, id), id);
-        let mut keys: Vec<((u8, f64), TensorId)> =
-            self.order.par_iter().with_min_len(PIECE).map(key).collect();
-        keys.par_sort_unstable_by(|(a, i), (b, j)| compare(a, b).then(i.cmp(j)));
-        self.order.clear();
-        self.order.extend(keys.into_iter().map(|(_, id)| id));
+        let rekey = |(piece, keys): (usize, &[Key])| {
+            let ids = (piece * PIECE..).map(|number| TensorId(number as u32));
+            ids.zip(keys).map(|(id, _)| self.key(model, id)).collect()
+        };
+        let keys: Vec<Vec<Key>> = self.keys.par_chunks(PIECE).enumerate().map(rekey).collect();
+        let keys = keys.concat();
+        // Those with the same key as before are in order already; few others come among them.
+        let mut others = Vec::new();
+        self.order.retain(|&id| {
+            let (key, before) = (keys[id.index()], self.keys[id.index()]);
+            let is_same = compare(&key, &before).is_eq();
+            others.extend((!is_same).then_some((key, id)));
+            is_same
+        });
+        others.par_sort_unstable_by(|(a, i), (b, j)| compare(a, b).then(i.cmp(j)));
+        self.order.extend(others.into_iter().map(|(_, id)| id));
+        // A stable sort finds the two parts and puts them together.
+        self.order.sort_by(|a, b| compare(&keys[a.index()], &keys[b.index()]).then(a.cmp(b)));
+        self.keys = keys;
         for (rank, id) in (0..).zip(&self.order) {
             self.rank[id.index()] = rank;
         }
@@ -297,7 +319,7 @@ impl Table {
     }
 
     /// What a tensor is ordered by: smaller comes first.
-    fn key(&self, model: &Model, id: TensorId) -> (u8, f64) {
+    fn key(&self, model: &Model, id: TensorId) -> Key {
         let tensor = model.checkpoint.tensor(id);
         let descending = self.sort.descending;
         let directed = |value: f64| (1, if descending { -value } else { value });
@@ -394,17 +416,20 @@ impl Table {
         if !self.as_tree {
             return;
         }
-        self.totals.fill(NodeTotals::NONE);
+        self.totals.fill(NodeTotals::default());
+        self.first.fill(u32::MAX);
         for id in model.checkpoint.ids().filter(|id| self.shown[id.index()]) {
             let (tensor, sqnr) = (model.checkpoint.tensor(id), model.sqnr(id));
-            let totals = &mut self.totals[self.tree.module[id.index()].index()];
+            let node = self.tree.module[id.index()];
+            let totals = &mut self.totals[node.index()];
             totals.tensors += 1;
             totals.parameters = totals.parameters.saturating_add(tensor.parameters());
             totals.bytes = totals.bytes.saturating_add(tensor.bytes);
             totals.quantizable += usize::from(model.quantizable(id));
             totals.marked += usize::from(model.is_marked(id));
             totals.waiting += usize::from(sqnr == Sqnr::Waiting);
-            totals.rank = totals.rank.min(self.rank[id.index()]);
+            let first = &mut self.first[node.index()];
+            *first = (*first).min(self.rank[id.index()]);
             if let Some(db) = sqnr.decibels() {
                 totals.worst = Some(totals.worst.map_or(db, |worst| worst.min(db)));
                 let said = model.thresholds.verdict(db);
@@ -416,8 +441,10 @@ impl Table {
             }
         }
         for node in (1..self.tree.nodes.len()).rev() {
-            let totals = self.totals[node];
-            self.totals[self.tree.nodes[node].parent.index()].add(&totals);
+            let (totals, first) = (self.totals[node], self.first[node]);
+            let parent = self.tree.nodes[node].parent.index();
+            self.totals[parent].add(&totals);
+            self.first[parent] = self.first[parent].min(first);
         }
     }
 
@@ -432,11 +459,11 @@ impl Table {
         label: u32,
     ) {
         let shown = |child: &&Item| match **child {
-            Item::Module(node) => self.totals(node).tensors > 0,
+            Item::Module(node) => self.first[node.index()] < u32::MAX,
             Item::Tensor(id) => self.shown[id.index()],
         };
         let first = siblings.len();
-        let children = self.tree.node(node).children.iter().filter(shown);
+        let children = self.tree.children(node).iter().filter(shown);
         siblings.extend(children.map(|&child| (self.sibling_key(child), child)));
         siblings[first..].sort_unstable_by_key(|&(key, _)| key);
         for at in first..siblings.len() {
@@ -445,11 +472,6 @@ impl Table {
                 Item::Tensor(_) => rows.push(Row { item: child, depth, label }),
                 Item::Module(module) => {
                     let module = self.tree.through(module);
-                    // A module of one tensor is no more than that tensor.
-                    if let [only @ Item::Tensor(_)] = self.tree.node(module).children[..] {
-                        rows.push(Row { item: only, depth, label });
-                        continue;
-                    }
                     rows.push(Row { item: Item::Module(module), depth, label });
                     if !self.is_folded(module) {
                         let label = self.tree.node(module).prefix + 1;
@@ -465,7 +487,7 @@ impl Table {
     /// of their tensors.
     fn sibling_key(&self, item: Item) -> (u64, u32) {
         let rank = match item {
-            Item::Module(node) => self.totals(node).rank,
+            Item::Module(node) => self.first[node.index()],
             Item::Tensor(id) => self.rank[id.index()],
         };
         let sum = match (self.sort.column, item) {
@@ -654,7 +676,7 @@ fn name_ranks(tensors: &[TensorInfo]) -> Vec<u32> {
     ranks
 }
 
-fn compare(a: &(u8, f64), b: &(u8, f64)) -> Ordering {
+fn compare(a: &Key, b: &Key) -> Ordering {
     a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
 }
 
@@ -665,7 +687,7 @@ fn first_folds(tree: &Tree) -> Vec<bool> {
     let mut rows = 0;
     loop {
         let open: Vec<NodeId> = level.iter().map(|&node| tree.through(node)).collect();
-        let children: usize = open.iter().map(|&node| tree.node(node).children.len()).sum();
+        let children: usize = open.iter().map(|&node| tree.children(node).len()).sum();
         if open.is_empty() || rows + children > FIRST_ROWS {
             return folded;
         }
@@ -673,7 +695,7 @@ fn first_folds(tree: &Tree) -> Vec<bool> {
         open.iter().for_each(|node| folded[node.index()] = false);
         level = open
             .iter()
-            .flat_map(|&node| &tree.node(node).children)
+            .flat_map(|&node| tree.children(node))
             .filter_map(|child| match *child {
                 Item::Module(node) => Some(node),
                 Item::Tensor(_) => None,

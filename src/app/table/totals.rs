@@ -16,8 +16,6 @@ pub struct NodeTotals {
     /// Tensors of each verdict, the worst first.
     pub verdicts: [usize; 4],
     pub waiting: usize,
-    /// The best place of any of its tensors in the order.
-    pub(super) rank: u32,
 }
 
 /// The order of [`NodeTotals::verdicts`].
@@ -25,19 +23,6 @@ pub const VERDICTS: [Verdict; 4] =
     [Verdict::Poor, Verdict::Fair, Verdict::Good, Verdict::Excellent];
 
 impl NodeTotals {
-    pub(super) const NONE: NodeTotals = NodeTotals {
-        tensors: 0,
-        parameters: 0,
-        bytes: 0,
-        quantizable: 0,
-        marked: 0,
-        worst: None,
-        worst_output: None,
-        verdicts: [0; 4],
-        waiting: 0,
-        rank: u32::MAX,
-    };
-
     pub(super) fn add(&mut self, other: &NodeTotals) {
         if other.tensors == 0 {
             return;
@@ -48,7 +33,6 @@ impl NodeTotals {
         self.quantizable += other.quantizable;
         self.marked += other.marked;
         self.waiting += other.waiting;
-        self.rank = self.rank.min(other.rank);
         self.verdicts.iter_mut().zip(other.verdicts).for_each(|(a, b)| *a += b);
         self.worst = match (self.worst, other.worst) {
             (Some(a), Some(b)) => Some(a.min(b)),
