@@ -17,6 +17,7 @@ pub(super) trait Kernel {
     type Output;
 
     /// Not worth compiling for the widest vectors: the next narrower will do.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     const RARE: bool = false;
 
     /// Must be `#[inline(always)]`, as everything it calls in its loops.

@@ -264,7 +264,7 @@ mod tests {
             assert_eq!((range.min, range.max), expected, "{values:?}");
         }
         let mut extremes = Extremes::new(Baseline);
-        extremes.add([0xFF80; PAIR]);
+        extremes.add(Baseline.splat_u16(0xFF80));
         assert_eq!(extremes.range::<bf16>(PAIR), None);
     }
 }

@@ -6,6 +6,8 @@
 //! again: it loses them in any loop of some length.
 
 mod array;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86;
 

@@ -257,6 +257,7 @@ pub(super) const MAGIC: f32 = 12_582_912.0;
 /// The values a quotient can be rounded to.
 pub(super) trait Grid: Copy {
     /// Seldom asked for.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     const RARE: bool;
     /// The integers, halves to the even.
     const IS_HALF_EVEN: bool = false;

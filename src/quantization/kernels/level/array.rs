@@ -1,6 +1,8 @@
 //! Arrays: what the target guarantees, SSE2 on x86-64 and NEON on AArch64.
 
 use super::Level;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use super::neon as patterns;
 use crate::quantization::kernels::lanes::{
     LANES, Lanes, PAIR, fold, map, narrow_f16, widen_f16, zip,
 };
@@ -25,7 +27,7 @@ impl Level for Baseline {
     type F32 = Lanes<f32>;
     type U32 = Lanes<u32>;
     type F64 = Lanes<f64>;
-    type U16 = [u16; PAIR];
+    type U16 = patterns::U16;
 
     methods! {
         fn load_f32(raw: &Lanes<[u8; 4]>) -> Lanes<f32> { map(*raw, f32::from_le_bytes) }
@@ -98,37 +100,19 @@ impl Level for Baseline {
         fn all_within(a: Lanes<f32>, least: f32, most: f32) -> bool {
             fold(map(a, |a| least <= a && a <= most), |a, b| a & b)
         }
-        fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> [u16; PAIR] {
-            std::array::from_fn(|i| u16::from_le_bytes(raw[i / LANES][i % LANES]))
+        fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> patterns::U16 { patterns::load(raw) }
+        fn splat_u16(a: u16) -> patterns::U16 { patterns::splat(a) }
+        fn array_u16(a: patterns::U16) -> [u16; PAIR] { patterns::array(a) }
+        fn and_u16(a: patterns::U16, b: patterns::U16) -> patterns::U16 { patterns::and(a, b) }
+        fn min_u16(a: patterns::U16, b: patterns::U16) -> patterns::U16 { patterns::min(a, b) }
+        fn max_u16(a: patterns::U16, b: patterns::U16) -> patterns::U16 { patterns::max(a, b) }
+        fn max_i16(a: patterns::U16, b: patterns::U16) -> patterns::U16 {
+            patterns::max_signed(a, b)
         }
-        fn splat_u16(a: u16) -> [u16; PAIR] { [a; PAIR] }
-        fn array_u16(a: [u16; PAIR]) -> [u16; PAIR] { a }
-        fn and_u16(a: [u16; PAIR], b: [u16; PAIR]) -> [u16; PAIR] {
-            std::array::from_fn(|i| a[i] & b[i])
+        fn count_at_most(a: patterns::U16, b: patterns::U16) -> u32 {
+            patterns::count_at_most(a, b)
         }
-        fn min_u16(a: [u16; PAIR], b: [u16; PAIR]) -> [u16; PAIR] {
-            std::array::from_fn(|i| a[i].min(b[i]))
-        }
-        fn max_u16(a: [u16; PAIR], b: [u16; PAIR]) -> [u16; PAIR] {
-            std::array::from_fn(|i| a[i].max(b[i]))
-        }
-        fn max_i16(a: [u16; PAIR], b: [u16; PAIR]) -> [u16; PAIR] {
-            std::array::from_fn(|i| (a[i] as i16).max(b[i] as i16) as u16)
-        }
-        fn count_at_most(a: [u16; PAIR], b: [u16; PAIR]) -> u32 {
-            {
-                let mut count = 0u16;
-                for i in 0..PAIR {
-                    count += u16::from(a[i] <= b[i]);
-                }
-                count.into()
-            }
-        }
-        fn singles(a: [u16; PAIR]) -> [Lanes<f32>; 2] {
-            [0, 1].map(|odd| {
-                std::array::from_fn(|i| f32::from_bits(u32::from(a[2 * i + odd]) << 16))
-            })
-        }
+        fn singles(a: patterns::U16) -> [Lanes<f32>; 2] { patterns::singles(a) }
         fn any_bit0(a: Lanes<u32>) -> bool { fold(a, |a, b| a | b) & 1 != 0 }
         fn unseen(watch: &Watch, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
             watch.beyond(q)
@@ -136,6 +120,56 @@ impl Level for Baseline {
         fn narrow_f16(a: Lanes<f32>) -> Lanes<u16> { narrow_f16(a) }
         fn widen_f16(a: Lanes<u16>) -> Lanes<f32> { widen_f16(a) }
         fn low16(a: Lanes<u32>) -> Lanes<u16> { map(a, |a| a as u16) }
+    }
+}
+
+/// Sixteen bits each, as arrays.
+#[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+mod patterns {
+    use super::{LANES, Lanes, PAIR};
+    use std::array::from_fn;
+
+    pub(super) type U16 = [u16; PAIR];
+
+    #[inline(always)]
+    pub(super) fn load(raw: &[Lanes<[u8; 2]>; 2]) -> U16 {
+        from_fn(|i| u16::from_le_bytes(raw[i / LANES][i % LANES]))
+    }
+    #[inline(always)]
+    pub(super) fn splat(a: u16) -> U16 {
+        [a; PAIR]
+    }
+    #[inline(always)]
+    pub(super) fn array(a: U16) -> [u16; PAIR] {
+        a
+    }
+    #[inline(always)]
+    pub(super) fn and(a: U16, b: U16) -> U16 {
+        from_fn(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    pub(super) fn min(a: U16, b: U16) -> U16 {
+        from_fn(|i| a[i].min(b[i]))
+    }
+    #[inline(always)]
+    pub(super) fn max(a: U16, b: U16) -> U16 {
+        from_fn(|i| a[i].max(b[i]))
+    }
+    #[inline(always)]
+    pub(super) fn max_signed(a: U16, b: U16) -> U16 {
+        from_fn(|i| (a[i] as i16).max(b[i] as i16) as u16)
+    }
+    #[inline(always)]
+    pub(super) fn count_at_most(a: U16, b: U16) -> u32 {
+        let mut count = 0u16;
+        for i in 0..PAIR {
+            count += u16::from(a[i] <= b[i]);
+        }
+        count.into()
+    }
+    #[inline(always)]
+    pub(super) fn singles(a: U16) -> [Lanes<f32>; 2] {
+        [0, 1].map(|odd| from_fn(|i| f32::from_bits(u32::from(a[2 * i + odd]) << 16)))
     }
 }
 
