@@ -6,10 +6,13 @@
 mod support;
 
 use quantscope::app::Event;
+use quantscope::app::facts::Sqnr;
 use quantscope::app::keys::{BINDINGS, Context, Key};
 use quantscope::app::overlay::Overlay;
+use quantscope::app::table::Table;
 use quantscope::app::tree::Item;
 use quantscope::checkpoint::Checkpoint;
+use quantscope::tensor::TensorId;
 use std::path::Path;
 use support::checkpoint::{Tensor, f32s, in_memory, weights};
 use support::driver::{DEMO, Driver, SHARDED};
@@ -108,6 +111,10 @@ fn assert_true(driver: &Driver, what: &str) {
         after = after - info.bytes + info.parameters() + 4 * scales;
         assert!(model.is_marked(id));
     }
+    for id in checkpoint.ids().filter(|&id| checkpoint.layout(id).is_none()) {
+        let by_facts = Sqnr::of(model.known(id), model.quantizer_of(id));
+        assert_eq!(model.sqnr(id), by_facts, "{what}: {}", checkpoint.tensor(id).name);
+    }
     assert_eq!(totals.marked, plan.len(), "{what}");
     assert_eq!((totals.before, totals.after), (checkpoint.total_bytes(), after), "{what}");
     assert_eq!(table.shown_count(), table.shown().count(), "{what}");
@@ -128,6 +135,16 @@ fn assert_drawn(driver: &Driver, what: &str) {
     for cell in driver.buffer().content() {
         assert!(!cell.symbol().contains(is_hostile), "{what}: {:?}", cell.symbol());
     }
+}
+
+/// Turned round and back, the order is what sorting from nothing gives.
+fn assert_ordered(driver: &mut Driver, what: &str) {
+    driver.press("o o");
+    let (model, table) = (&driver.app.model, &driver.app.table);
+    let mut anew = Table::new(model);
+    anew.start_with(table.sort, table.as_tree, model);
+    let expected: Vec<TensorId> = anew.shown().filter(|&id| table.is_shown(id)).collect();
+    assert!(table.shown().eq(expected), "{what}: by {}", table.sort.describe());
 }
 
 /// Out of every window, back to the table.
@@ -151,6 +168,9 @@ fn soak(name: &str, open: &dyn Fn() -> Checkpoint, seed: u64) {
         assert_true(&driver, &what);
         if number % 8 == 0 {
             assert_drawn(&driver, &what);
+        }
+        if number % 16 == 0 && driver.app.context() == Context::Table {
+            assert_ordered(&mut driver, &what);
         }
         driver.quit = false;
     }
