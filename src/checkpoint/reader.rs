@@ -2,10 +2,11 @@
 
 use super::error::{CheckpointError, Problem, Result};
 use super::inflate::Inflater;
-use super::source::Handle;
+use super::source::{Handle, Source};
 use super::{Access, Checkpoint, Content, Stored, StoredId, View};
 use crate::tensor::{FloatType, TensorId};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -194,20 +195,44 @@ impl<'c> Reader<'c> {
         self.file(stored, |read| view.gather(range, out, read))
     }
 
+    /// Gives `work` the file in which a stored tensor's elements lie one after another, and
+    /// where they begin. `None` where there is no such file.
+    pub fn in_file<T>(
+        &mut self,
+        id: StoredId,
+        work: impl FnOnce(&File, u64) -> T,
+    ) -> Result<Option<T>> {
+        let stored = self.checkpoint.stored(id);
+        self.open(stored, |_, handle| match (handle, &stored.access) {
+            (Handle::Disk(file), Access::Direct) => Ok(Some(work(file, stored.range.start))),
+            _ => Ok(None),
+        })
+    }
+
     /// Gives `work` a function that reads the file from an offset in the tensor's range.
     fn file(
         &mut self,
         stored: &Stored,
         work: impl FnOnce(&mut dyn FnMut(u64, &mut [u8]) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
+        self.open(stored, |source, handle| {
+            work(&mut |at, out| source.read_exact(handle, out, stored.range.start + at))
+        })
+    }
+
+    /// Gives `work` the file that a stored tensor lies in.
+    fn open<T>(
+        &mut self,
+        stored: &Stored,
+        work: impl FnOnce(&Source, &Handle) -> Result<T>,
+    ) -> Result<T> {
         let source = &self.checkpoint.shards()[stored.shard as usize].source;
         let of_tensor = |e| CheckpointError { tensor: Some(stored.name.to_string()), ..e };
         let handle = match self.open.iter().position(|(shard, _)| *shard == stored.shard) {
             Some(place) => self.open.remove(place).1,
             None => source.open().map_err(of_tensor)?,
         };
-        let done = work(&mut |at, out| source.read_exact(&handle, out, stored.range.start + at))
-            .map_err(of_tensor);
+        let done = work(source, &handle).map_err(of_tensor);
         if self.open.len() >= OPEN_FILES {
             self.open.remove(0);
         }

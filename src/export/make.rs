@@ -7,6 +7,7 @@ use crate::checkpoint::{Checkpoint, Reader};
 use crate::quantization::{Chunks, Groups, PerGroup, Quantizer, Rounding, kernels, narrowed_scale};
 use crate::tensor::{BlockType, FloatType, TensorId, write_f64};
 use std::collections::HashMap;
+use std::fs::File;
 use std::ops::Range;
 
 /// The scales of tensors whose groups are longer than a chunk, from an earlier pass.
@@ -22,8 +23,15 @@ pub struct Maker<'c> {
     out: Vec<u8>,
 }
 
-/// Bytes and where in the file they belong.
-pub type Sink<'s> = dyn FnMut(u64, &[u8]) -> Result<(), ExportError> + 's;
+/// The file that is made.
+pub trait Sink {
+    /// Writes bytes where they belong.
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), ExportError>;
+
+    /// Takes over bytes of another file without their being read: `length` from `start` on,
+    /// which belong at `at`. Gives which of them, counted from there, it has now.
+    fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64>;
+}
 
 impl<'c> Maker<'c> {
     pub fn new(checkpoint: &'c Checkpoint, blueprint: &Blueprint, known: &'c KnownScales) -> Self {
@@ -39,7 +47,7 @@ impl<'c> Maker<'c> {
         number: usize,
         chunks: &Chunks,
         k: u64,
-        sink: &mut Sink,
+        sink: &mut dyn Sink,
     ) -> Result<(), ExportError> {
         let (Some(entry), Some(&offset)) = (file.entries.get(number), file.offsets.get(number))
         else {
@@ -48,15 +56,26 @@ impl<'c> Maker<'c> {
         let range = chunks.range(k);
         match entry.made_from {
             MadeFrom::Stored(id) => {
-                let bytes = self.reader.stored(id, range.clone())?;
-                sink(offset + range.start, bytes)
+                let length = range.end - range.start;
+                let shared = self.reader.in_file(id, |file, begin| {
+                    sink.share(offset + range.start, file, begin + range.start, length)
+                })?;
+                let shared = shared.unwrap_or(0..0);
+                for part in [0..shared.start, shared.end..length] {
+                    if !part.is_empty() {
+                        let part = range.start + part.start..range.start + part.end;
+                        let bytes = self.reader.stored(id, part.clone())?;
+                        sink.write(offset + part.start, bytes)?;
+                    }
+                }
+                Ok(())
             }
             MadeFrom::Transposed(id) => {
                 let mut out = std::mem::take(&mut self.out);
                 let read = self.reader.transposed_into(id, range.clone(), &mut out);
                 self.out = out;
                 read?;
-                sink(offset + range.start, &self.out)
+                sink.write(offset + range.start, &self.out)
             }
             MadeFrom::Values { tensor, quantizer, stored_as } => {
                 let Some((scales_at, to)) = file.scales_of(tensor) else { return Ok(()) };
@@ -65,27 +84,27 @@ impl<'c> Maker<'c> {
                 let what = What { tensor, quantizer, scale_type: to, transposed };
                 let (first, scales) = self.quantize(what, &groups, chunks, &range)?;
                 match stored_as.mask() {
-                    0 => sink(offset + range.start, bytemuck::cast_slice(&self.values))?,
+                    0 => sink.write(offset + range.start, bytemuck::cast_slice(&self.values))?,
                     mask => {
                         self.out.clear();
                         self.out.extend(self.values.iter().map(|&q| q as u8 ^ mask));
-                        sink(offset + range.start, &self.out)?;
+                        sink.write(offset + range.start, &self.out)?;
                     }
                 }
                 self.out.clear();
                 scales.iter().for_each(|&scale| write_f64(to, scale.into(), &mut self.out));
-                sink(scales_at + first * to.size() as u64, &self.out)
+                sink.write(scales_at + first * to.size() as u64, &self.out)
             }
             MadeFrom::Scales { .. } => Ok(()),
             MadeFrom::Literal(ref bytes) => {
                 let part = range.start as usize..range.end as usize;
-                sink(offset + range.start, bytes.get(part).unwrap_or_default())
+                sink.write(offset + range.start, bytes.get(part).unwrap_or_default())
             }
             MadeFrom::Floats { tensor, to } => {
                 let read = self.reader.elements(tensor, range.clone())?;
                 let (from, bytes) = read.unwrap_or((to, &[]));
                 kernels::convert(from, bytes, to, &mut self.out);
-                sink(offset + range.start * to.size() as u64, &self.out)
+                sink.write(offset + range.start * to.size() as u64, &self.out)
             }
             MadeFrom::FakeQuantized { tensor, quantizer } => {
                 let info = self.checkpoint.tensor(tensor);
@@ -106,7 +125,7 @@ impl<'c> Maker<'c> {
                         kernels::dequantize(values, scale, to, out);
                     }
                 }
-                sink(offset + range.start * to.size() as u64, &self.out)
+                sink.write(offset + range.start * to.size() as u64, &self.out)
             }
             MadeFrom::Q8_0 { tensor } => {
                 let read = self.reader.elements(tensor, range.clone())?;
@@ -119,7 +138,7 @@ impl<'c> Maker<'c> {
                     }
                 })?;
                 let block = BlockType::Q8_0;
-                sink(offset + range.start / block.elements() * block.bytes(), &self.out)
+                sink.write(offset + range.start / block.elements() * block.bytes(), &self.out)
             }
         }
     }

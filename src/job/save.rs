@@ -1,18 +1,19 @@
 //! Saving: every core makes chunks and writes them where they belong; then what was
 //! written is reopened and compared with the source before it becomes OUT.
 
-use super::write_behind::write_behind;
+use super::write_behind::{WriteBehind, write_behind};
 use super::{Job, Progress, Stopped, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
 use crate::export::faults::{Place, reach};
 use crate::export::{
     self, Blueprint, Comparison, ExportError, KnownScales, Maker, Match, Pairing, Receipt, Request,
-    Staging, Task, frame,
+    Sink, Staging, Task, frame, sharing,
 };
 use crate::quantization::{Chunks, Quantizer, Questions, Rounding};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -232,28 +233,16 @@ fn write(
     let (done, failed) = write_behind(|behind| {
         super::each_chunk(counts, threads, progress, || {
             let mut maker = Maker::new(checkpoint, blueprint, known);
-            let mut open: Option<(usize, PathBuf, File)> = None;
+            let mut open: Option<(usize, Output)> = None;
             move |number, k| {
                 let Some(piece) = pieces.get(number) else { return Ok(()) };
                 let Some(file) = blueprint.files.get(piece.file) else { return Ok(()) };
-                let (path, handle) = match open.take() {
-                    Some((number, path, handle)) if number == piece.file => (path, handle),
-                    _ => {
-                        let path = staging.path_of(file);
-                        let handle = OpenOptions::new().write(true).open(&path);
-                        let handle = handle.map_err(|e| failed_write(&path, e))?;
-                        (path, handle)
-                    }
+                let mut output = match open.take() {
+                    Some((number, output)) if number == piece.file => output,
+                    _ => Output::open(staging.path_of(file), progress, behind)?,
                 };
-                let made = maker.make(file, piece.entry, &piece.chunks, k, &mut |at, bytes| {
-                    progress.advance(bytes.len() as u64);
-                    reach(Place::Disk)
-                        .and_then(|()| write_all_at(&handle, bytes, at))
-                        .map_err(|e| failed_write(&path, e))?;
-                    behind.wrote(&path, bytes.len() as u64);
-                    Ok(())
-                });
-                open = Some((piece.file, path, handle));
+                let made = maker.make(file, piece.entry, &piece.chunks, k, &mut output);
+                open = Some((piece.file, output));
                 made
             }
         })
@@ -261,6 +250,52 @@ fn write(
     match failed {
         Some((path, why)) => Err(failed_write(&path, why).into()),
         None => done,
+    }
+}
+
+/// A file of the output, open for one thread.
+struct Output<'s> {
+    path: PathBuf,
+    file: File,
+    shares_blocks: bool,
+    progress: &'s Progress,
+    behind: &'s WriteBehind,
+}
+
+impl<'s> Output<'s> {
+    fn open(
+        path: PathBuf,
+        progress: &'s Progress,
+        behind: &'s WriteBehind,
+    ) -> Result<Self, ExportError> {
+        let file = OpenOptions::new().write(true).open(&path);
+        let file = file.map_err(|e| failed_write(&path, e))?;
+        let shares_blocks = sharing::shares_blocks(&file);
+        Ok(Output { path, file, shares_blocks, progress, behind })
+    }
+
+    fn has(&self, bytes: u64) {
+        self.progress.advance(bytes);
+        self.behind.wrote(&self.path, bytes);
+    }
+}
+
+impl Sink for Output<'_> {
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), ExportError> {
+        reach(Place::Disk)
+            .and_then(|()| write_all_at(&self.file, bytes, at))
+            .map_err(|e| failed_write(&self.path, e))?;
+        self.has(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64> {
+        if !self.shares_blocks || reach(Place::Disk).is_err() {
+            return 0..0;
+        }
+        let shared = sharing::share(from, start, &self.file, at, length);
+        self.has(shared.end - shared.start);
+        shared
     }
 }
 
@@ -281,4 +316,89 @@ fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> std::io::Result<(
         at += n as u64;
     }
     Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::checkpoint::safetensors::header_bytes;
+    use crate::export::request::OutputFormat;
+    use crate::plan::Plan;
+    use crate::quantization::QuantizationScheme;
+    use crate::tensor::{DType, Shape};
+
+    /// Where blocks are not shared their range is copied, so this runs on any file system.
+    #[test]
+    fn an_output_with_shared_blocks_is_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name = |number: u32| format!("m-0000{number}-of-00002.safetensors");
+        let shard = |number| directory.path().join(name(number));
+        let sizes = [3, 500_001, 70_000, 3_000_000];
+        let names: Vec<String> = sizes.iter().map(|size| format!("bytes.{size}")).collect();
+        let shapes = sizes.map(Shape::vector);
+        let tensors = names.iter().zip(sizes).zip(&shapes);
+        let listed = tensors.map(|((n, size), shape)| (&**n, &DType::U8, shape, size));
+        let mut bytes = header_bytes(&[("format".to_owned(), "pt".to_owned())], listed);
+        bytes.extend((0..sizes.iter().sum::<u64>()).map(|n| (n % 251) as u8));
+        std::fs::write(shard(1), &bytes).expect("writes");
+        let matrix = Shape::new([2, 2]).expect("fits");
+        let mut other = header_bytes(&[], [("weight", &DType::F32, &matrix, 16)]);
+        other.extend([0; 16]);
+        std::fs::write(shard(2), other).expect("writes");
+        let names = names.iter().map(|name| (&**name, 1)).chain([("weight", 2)]);
+        let map: serde_json::Map<_, _> =
+            names.map(|(tensor, number)| (tensor.to_owned(), name(number).into())).collect();
+        let index = serde_json::json!({ "weight_map": map }).to_string();
+        std::fs::write(directory.path().join("model.safetensors.index.json"), index)
+            .expect("writes");
+
+        let checkpoint = Checkpoint::open(directory.path()).expect("opens");
+        let plan = Plan::uniform(
+            checkpoint.find("weight"),
+            QuantizationScheme::PER_TENSOR,
+            Rounding::default(),
+        );
+        let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
+        let request = Request { task, out: directory.path().join("out"), force: false };
+        let blueprint = Blueprint::new(&checkpoint, &request).expect("laid out");
+        let file = &blueprint.files[0];
+        let out = directory.path().join("made");
+        std::fs::write(&out, &file.head).expect("writes");
+        let (progress, known) = (Progress::default(), KnownScales::new());
+        let mut shared = 0;
+        let (done, failed) = write_behind(|behind| {
+            let mut maker = Maker::new(&checkpoint, &blueprint, &known);
+            let mut output = Output::open(out.clone(), &progress, behind)?;
+            output.shares_blocks = true;
+            let mut output = Counting { output, shared: &mut shared };
+            let pieces = pieces(&checkpoint, &blueprint).into_iter();
+            for piece in pieces.filter(|piece| piece.file == 0) {
+                for k in 0..piece.chunks.count() {
+                    maker.make(file, piece.entry, &piece.chunks, k, &mut output)?;
+                }
+            }
+            Ok::<(), ExportError>(())
+        });
+        assert!(done.is_ok() && failed.is_none(), "{done:?} {failed:?}");
+        assert_eq!(std::fs::read(&out).expect("reads"), bytes);
+        assert_eq!(progress.done(), sizes.iter().sum::<u64>());
+        assert!(shared > 3_400_000 && shared % 4096 == 0, "{shared}");
+    }
+
+    struct Counting<'s> {
+        output: Output<'s>,
+        shared: &'s mut u64,
+    }
+
+    impl Sink for Counting<'_> {
+        fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), ExportError> {
+            self.output.write(at, bytes)
+        }
+
+        fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64> {
+            let shared = self.output.share(at, from, start, length);
+            *self.shared += shared.end - shared.start;
+            shared
+        }
+    }
 }

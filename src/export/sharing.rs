@@ -1,0 +1,112 @@
+//! Copies that take no room and no time: where a file system can keep equal blocks of two
+//! files once, the shards of which nothing is quantized need not be written anew.
+
+use std::fs::File;
+use std::ops::Range;
+
+/// Blocks are shared whole, from and to such places.
+const BLOCK: u64 = 4096;
+
+/// Less is read and written as fast.
+const LEAST: u64 = 64 << 10;
+
+/// Whether the file system shares blocks. Others copy the range, which is slower than to read
+/// and to write it on several threads (measured on ext4).
+#[cfg(target_os = "linux")]
+pub fn shares_blocks(file: &File) -> bool {
+    const XFS: i64 = 0x5846_5342;
+    const BTRFS: i64 = 0x9123_683E;
+    /// Its width and its sign differ between architectures.
+    fn low_half(kind: impl TryInto<i64>) -> i64 {
+        kind.try_into().unwrap_or(0) & 0xFFFF_FFFF
+    }
+    rustix::fs::fstatfs(file).is_ok_and(|found| matches!(low_half(found.f_type), XFS | BTRFS))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn shares_blocks(_: &File) -> bool {
+    false
+}
+
+/// The whole blocks of `length` bytes that begin at `from` of one file and at `to` of another,
+/// counted from there. None where blocks begin at other places in the two.
+fn whole_blocks(from: u64, to: u64, length: u64) -> Range<u64> {
+    let before = from.wrapping_neg() % BLOCK;
+    let Some(end) = from.checked_add(length) else { return 0..0 };
+    let blocks = before..length.saturating_sub(end % BLOCK);
+    let are_alike = from % BLOCK == to % BLOCK;
+    let length = blocks.end.saturating_sub(blocks.start);
+    if are_alike && length >= LEAST { blocks } else { 0..0 }
+}
+
+/// Gives `to` the whole blocks of `length` bytes at `at`: those of `from` at `start`. Which of
+/// them it has now; none where anything is in the way, and then they have to be written.
+#[cfg(target_os = "linux")]
+pub fn share(from: &File, start: u64, to: &File, at: u64, length: u64) -> Range<u64> {
+    let blocks = whole_blocks(start, at, length);
+    let (mut from_at, mut to_at) = (start + blocks.start, at + blocks.start);
+    let end = start + blocks.end;
+    while from_at < end {
+        let left = usize::try_from(end - from_at).unwrap_or(usize::MAX);
+        let copied =
+            rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), left);
+        match copied {
+            // The source has become shorter; reading it tells.
+            Ok(0) | Err(_) => return 0..0,
+            Ok(_) => {}
+        }
+    }
+    blocks
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn share(_: &File, start: u64, _: &File, at: u64, length: u64) -> Range<u64> {
+    let _ = whole_blocks(start, at, length);
+    0..0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_blocks_are_found_where_they_lie_alike() {
+        assert_eq!(whole_blocks(4096, 0, LEAST), 0..LEAST);
+        assert_eq!(whole_blocks(4095, 8191, LEAST + 8000), 1..LEAST + 4097);
+        assert_eq!(whole_blocks(4097, 1, LEAST + 4095), 4095..LEAST + 4095);
+        // Elsewhere in a block, too few, none.
+        assert_eq!(whole_blocks(4096, 8, 1 << 30), 0..0);
+        assert_eq!(whole_blocks(1, 1, LEAST), 0..0);
+        assert_eq!(whole_blocks(9, 9, 100), 0..0);
+        assert_eq!(whole_blocks(u64::MAX, u64::MAX, 1 << 30), 0..0);
+    }
+
+    /// File systems that share nothing copy the range, so this runs on any.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_shared_is_the_same() {
+        use std::os::unix::fs::FileExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let [source, out] = ["source", "out"].map(|name| directory.path().join(name));
+        let bytes: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&source, &bytes).expect("writes");
+        std::fs::write(&out, vec![0xEE; bytes.len() + 8192]).expect("writes");
+        let from = File::open(&source).expect("opens");
+        let to = File::options().write(true).open(&out).expect("opens");
+        let (start, length) = (5000, 200_000);
+        let at = start + 8192;
+        let shared = share(&from, start, &to, at, length);
+        assert_eq!(shared, whole_blocks(start, at, length));
+        assert!(shared.end - shared.start > 190_000);
+        let mut found = vec![0; bytes.len()];
+        File::open(&out).and_then(|out| out.read_exact_at(&mut found, 8192)).expect("reads");
+        for (place, &byte) in (0u64..).zip(&found) {
+            let is_shared = (start + shared.start..start + shared.end).contains(&place);
+            let expected = if is_shared { bytes[place as usize] } else { 0xEE };
+            assert_eq!(byte, expected, "at {place}");
+        }
+        // A source that is cut off shares nothing.
+        File::options().write(true).open(&source).and_then(|f| f.set_len(100)).expect("cuts");
+        assert_eq!(share(&from, start, &to, at, length), 0..0);
+    }
+}
