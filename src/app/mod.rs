@@ -175,7 +175,7 @@ impl App {
 
     pub fn with(checkpoint: Arc<Checkpoint>, settings: Settings) -> App {
         let mut model = Model::new(checkpoint);
-        model.choose_scheme(settings.scheme.unwrap_or(model.scheme()));
+        settings.scheme.into_iter().for_each(|scheme| model.choose_scheme(scheme));
         model.thresholds = settings.thresholds;
         let mut table = Table::new(&model);
         table.start_with(settings.sort, settings.tree, &model);

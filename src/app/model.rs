@@ -89,14 +89,12 @@ impl Model {
             Some(_) => Known::Waiting,
             None => Known::Nothing,
         };
-        let known: Vec<Known> = checkpoint.ids().map(float).collect();
+        let known = checkpoint.ids().map(float).collect();
         let obstacles: Vec<_> = checkpoint.ids().map(|id| obstacle(&checkpoint, id)).collect();
         let inventory = Inventory::of(&checkpoint, &obstacles);
         let totals = Plan::default().totals(&checkpoint);
         let scheme = first_scheme(&checkpoint);
-        let quantizer = Quantizer { calibration: checkpoint.usual_calibration(), scheme };
-        let sqnrs = known.iter().map(|known| Sqnr::of(known, quantizer)).collect();
-        Model {
+        let mut model = Model {
             checkpoint,
             inventory,
             known,
@@ -104,7 +102,7 @@ impl Model {
             thresholds: Thresholds::default(),
             scheme,
             plan: Plan::default(),
-            sqnrs,
+            sqnrs: Vec::new(),
             rated: Plan::default(),
             history: History::default(),
             saved: Plan::default(),
@@ -113,7 +111,9 @@ impl Model {
             outputs: None,
             distributions: 0,
             unasked: Vec::new(),
-        }
+        };
+        model.rate_all();
+        model
     }
 
     /// The scheme the table starts with: the one that saves best from this format.
@@ -376,11 +376,9 @@ impl Model {
     /// The plan is another: everything that follows from it is brought up to date.
     fn measure_plan(&mut self) {
         let rated = std::mem::replace(&mut self.rated, self.plan.clone());
-        for id in self.plan.differing(&rated) {
-            if self.quantizer_by(&rated, id) != self.quantizer_of(id) {
-                self.sqnrs[id.index()] = self.sqnr_by_facts(id);
-            }
-        }
+        let is_other = |id: &TensorId| self.quantizer_by(&rated, *id) != self.quantizer_of(*id);
+        let others: Vec<TensorId> = self.plan.differing(&rated).filter(is_other).collect();
+        others.into_iter().for_each(|id| self.rate(id));
         self.totals = self.plan.totals(&self.checkpoint);
         self.weigh();
         self.ask_anew();

@@ -2,6 +2,7 @@
 //! files once, the shards of which nothing is quantized need not be written anew.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 
 /// Blocks are shared whole, from and to such places.
@@ -41,16 +42,13 @@ fn whole_blocks(from: u64, to: u64, length: u64) -> Range<u64> {
 
 /// Gives `to` the whole blocks of `length` bytes at `at`: those of `from` at `start`. Which of
 /// them it has now; none where anything is in the way, and then they have to be written.
-#[cfg(target_os = "linux")]
 pub fn share(from: &File, start: u64, to: &File, at: u64, length: u64) -> Range<u64> {
     let blocks = whole_blocks(start, at, length);
     let (mut from_at, mut to_at) = (start + blocks.start, at + blocks.start);
     let end = start + blocks.end;
     while from_at < end {
         let left = usize::try_from(end - from_at).unwrap_or(usize::MAX);
-        let copied =
-            rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), left);
-        match copied {
+        match copy_range(from, &mut from_at, to, &mut to_at, left) {
             // The source has become shorter; reading it tells.
             Ok(0) | Err(_) => return 0..0,
             Ok(_) => {}
@@ -59,10 +57,21 @@ pub fn share(from: &File, start: u64, to: &File, at: u64, length: u64) -> Range<
     blocks
 }
 
+/// Copies at most `length` bytes and moves both places on; gives how many there were.
+#[cfg(target_os = "linux")]
+fn copy_range(
+    from: &File,
+    from_at: &mut u64,
+    to: &File,
+    to_at: &mut u64,
+    length: usize,
+) -> io::Result<usize> {
+    Ok(rustix::fs::copy_file_range(from, Some(from_at), to, Some(to_at), length)?)
+}
+
 #[cfg(not(target_os = "linux"))]
-pub fn share(_: &File, start: u64, _: &File, at: u64, length: u64) -> Range<u64> {
-    let _ = whole_blocks(start, at, length);
-    0..0
+fn copy_range(_: &File, _: &mut u64, _: &File, _: &mut u64, _: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]

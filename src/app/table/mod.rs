@@ -293,12 +293,8 @@ impl Table {
         if self.sort.column == Column::Name && self.name_rank.is_empty() {
             self.name_rank = name_ranks(model.checkpoint.tensors());
         }
-        let rekey = |(piece, keys): (usize, &[Key])| {
-            let ids = (piece * PIECE..).map(|number| TensorId(number as u32));
-            ids.zip(keys).map(|(id, _)| self.key(model, id)).collect()
-        };
-        let keys: Vec<Vec<Key>> = self.keys.par_chunks(PIECE).enumerate().map(rekey).collect();
-        let keys = keys.concat();
+        let ids = (0..self.keys.len() as u32).into_par_iter().with_min_len(PIECE);
+        let keys: Vec<Key> = ids.map(|id| self.key(model, TensorId(id))).collect();
         // Those with the same key as before are in order already; few others come among them.
         let mut others = Vec::new();
         self.order.retain(|&id| {
