@@ -110,6 +110,11 @@ impl CheckpointError {
         CheckpointError { path: path.to_owned(), tensor: None, problem: problem.into() }
     }
 
+    /// The same, met with a tensor.
+    pub fn about(self, tensor: &str) -> Self {
+        CheckpointError { tensor: Some(tensor.to_owned()), ..self }
+    }
+
     pub fn of_tensor(path: &Path, tensor: &str, problem: impl Into<Problem>) -> Self {
         CheckpointError {
             path: path.to_owned(),

@@ -2,7 +2,7 @@
 
 use super::error::{CheckpointError, Problem, Result};
 use super::inflate::Inflater;
-use super::source::{Handle, Source};
+use super::source::{Handle, InPlace, Source};
 use super::{Access, Checkpoint, Content, Stored, StoredId, View};
 use crate::tensor::{FloatType, TensorId};
 use std::collections::VecDeque;
@@ -23,8 +23,10 @@ const PANEL_BYTES: u64 = 2 << 20;
 /// grow to the largest range asked for, which callers keep to a few MiB.
 pub struct Reader<'c> {
     checkpoint: &'c Checkpoint,
-    /// The one used last is the last.
-    open: Vec<(u32, Handle)>,
+    /// The one used last, and of which shard it is.
+    open: Option<(u32, Handle)>,
+    /// Those used before it, the last of them the last.
+    open_before: Vec<(u32, Handle)>,
     inflating: Option<(StoredId, Inflater)>,
     buffer: Vec<u8>,
     panels: VecDeque<Arc<Panel>>,
@@ -59,8 +61,14 @@ impl Panel {
 
 impl<'c> Reader<'c> {
     pub(super) fn new(checkpoint: &'c Checkpoint) -> Self {
-        let (open, panels) = (Vec::new(), VecDeque::new());
-        Reader { checkpoint, open, inflating: None, buffer: Vec::new(), panels }
+        Reader {
+            checkpoint,
+            open: None,
+            open_before: Vec::new(),
+            inflating: None,
+            buffer: Vec::new(),
+            panels: VecDeque::new(),
+        }
     }
 
     pub fn checkpoint(&self) -> &'c Checkpoint {
@@ -78,6 +86,37 @@ impl<'c> Reader<'c> {
         let read = self.elements_into(id, range, &mut buffer);
         self.buffer = buffer;
         Ok(read?.map(|float| (float, self.buffer.as_slice())))
+    }
+
+    /// Gives the elements `range` of a tensor to `look` as little-endian bytes of the given
+    /// float type: where they lie if that can be, and else a copy. `None` for a tensor that
+    /// has no float elements.
+    pub fn look<T>(
+        &mut self,
+        id: TensorId,
+        range: Range<u64>,
+        look: impl FnOnce(FloatType, &[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
+        if let Some(place) = self.in_place(id, range.clone())? {
+            return place.look(|bytes| look(float, bytes)).map(Some);
+        }
+        let read = self.elements(id, range)?;
+        Ok(read.map(|(float, bytes)| look(float, bytes)))
+    }
+
+    /// The elements `range` of a tensor, to be looked at without a copy. `None` if they have
+    /// to be read.
+    pub fn in_place(&mut self, id: TensorId, range: Range<u64>) -> Result<Option<InPlace<'_>>> {
+        let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
+        let Content::Plain(stored) = *self.checkpoint.content(id) else { return Ok(None) };
+        let stored = self.checkpoint.stored(stored);
+        let Access::Direct = stored.access else { return Ok(None) };
+        let size = float.size() as u64;
+        let start = stored.range.start;
+        let (source, handle) = self.handle(stored)?;
+        let bytes = start + range.start * size..start + range.end * size;
+        source.in_place(handle, &stored.name, bytes)
     }
 
     /// Replaces `out` by the same bytes.
@@ -204,7 +243,7 @@ impl<'c> Reader<'c> {
     ) -> Result<Option<T>> {
         let stored = self.checkpoint.stored(id);
         self.open(stored, |_, handle| match (handle, &stored.access) {
-            (Handle::Disk(file), Access::Direct) => Ok(Some(work(file, stored.range.start))),
+            (Handle::Disk(file), Access::Direct) => Ok(Some(work(file.file(), stored.range.start))),
             _ => Ok(None),
         })
     }
@@ -226,18 +265,30 @@ impl<'c> Reader<'c> {
         stored: &Stored,
         work: impl FnOnce(&Source, &Handle) -> Result<T>,
     ) -> Result<T> {
+        let (source, handle) = self.handle(stored)?;
+        work(source, handle).map_err(|e| e.about(&stored.name))
+    }
+
+    /// The file that a stored tensor lies in, which is opened if it is not.
+    fn handle(&mut self, stored: &Stored) -> Result<(&'c Source, &mut Handle)> {
         let source = &self.checkpoint.shards()[stored.shard as usize].source;
-        let of_tensor = |e| CheckpointError { tensor: Some(stored.name.to_string()), ..e };
-        let handle = match self.open.iter().position(|(shard, _)| *shard == stored.shard) {
-            Some(place) => self.open.remove(place).1,
-            None => source.open().map_err(of_tensor)?,
+        let handle = match self.open.take() {
+            Some((shard, handle)) if shard == stored.shard => handle,
+            another => {
+                self.open_before.extend(another);
+                let place = self.open_before.iter().position(|(shard, _)| *shard == stored.shard);
+                let handle = match place {
+                    Some(place) => self.open_before.remove(place).1,
+                    None => source.open().map_err(|e| e.about(&stored.name))?,
+                };
+                if self.open_before.len() >= OPEN_FILES {
+                    self.open_before.remove(0);
+                }
+                handle
+            }
         };
-        let done = work(source, &handle).map_err(of_tensor);
-        if self.open.len() >= OPEN_FILES {
-            self.open.remove(0);
-        }
-        self.open.push((stored.shard, handle));
-        done
+        let (_, handle) = self.open.insert((stored.shard, handle));
+        Ok((source, handle))
     }
 
     /// At least the bytes `columns` of the `rows` of a stored tensor whose rows have

@@ -1,9 +1,11 @@
 //! Bytes at an offset: of a file that may change under us, or of memory.
 
 use super::error::{CheckpointError, Problem, Result};
+use super::mapped::{Mapped, Ready};
 use rayon::prelude::*;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -24,8 +26,33 @@ enum Place {
 
 /// A source being read.
 pub enum Handle {
-    Disk(File),
+    Disk(Mapped),
     Memory(&'static [u8]),
+}
+
+/// Bytes of a source that can be looked at without a copy.
+pub struct InPlace<'h> {
+    source: &'h Source,
+    tensor: &'h str,
+    bytes: Range<u64>,
+    place: BytesIn<'h>,
+}
+
+enum BytesIn<'h> {
+    Mapped(Ready<'h>),
+    Memory(&'h [u8]),
+}
+
+impl InPlace<'_> {
+    /// Gives the bytes to `look`; an error if they were lost under its eyes.
+    pub fn look<T>(self, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        match self.place {
+            BytesIn::Memory(bytes) => Ok(look(bytes)),
+            BytesIn::Mapped(ready) => {
+                ready.look(look).ok_or_else(|| self.source.why_lost(self.bytes).about(self.tensor))
+            }
+        }
+    }
 }
 
 impl Source {
@@ -73,13 +100,54 @@ impl Source {
             Place::Memory(bytes) => return Ok(Handle::Memory(bytes)),
             Place::Disk(modified) => modified,
         };
-        let fail = |e: io::Error| CheckpointError::new(&self.path, e);
-        let file = File::open(&self.path).map_err(fail)?;
-        let now: Metadata = file.metadata().map_err(fail)?;
-        if now.len() != self.len || now.modified().ok() != modified {
-            return Err(CheckpointError::new(&self.path, Problem::Changed));
+        let file = File::open(&self.path).map_err(|e| CheckpointError::new(&self.path, e))?;
+        self.check(&file, modified)?;
+        Ok(Handle::Disk(Mapped::new(file)))
+    }
+
+    /// An error if the file is no longer what it was when first seen.
+    fn check(&self, file: &File, modified: Option<SystemTime>) -> Result<()> {
+        let now = file.metadata().map_err(|e| CheckpointError::new(&self.path, e))?;
+        match now.len() == self.len && now.modified().ok() == modified {
+            true => Ok(()),
+            false => Err(CheckpointError::new(&self.path, Problem::Changed)),
         }
-        Ok(Handle::Disk(file))
+    }
+
+    /// The bytes of a range, to be looked at without a copy. `None` if they have to be read.
+    /// `tensor`: whose they are.
+    pub fn in_place<'h>(
+        &'h self,
+        handle: &'h mut Handle,
+        tensor: &'h str,
+        bytes: Range<u64>,
+    ) -> Result<Option<InPlace<'h>>> {
+        let place = match handle {
+            Handle::Memory(all) => within(all, &bytes).map(BytesIn::Memory),
+            Handle::Disk(_) if bytes.end > self.len => None,
+            Handle::Disk(file) => {
+                let check =
+                    |file: &File| self.check(file, self.modified()).map_err(|e| e.about(tensor));
+                file.ready(bytes.clone(), check)?.map(BytesIn::Mapped)
+            }
+        };
+        Ok(place.map(|place| InPlace { source: self, tensor, bytes, place }))
+    }
+
+    /// What has happened to bytes that could be looked at before: reading them tells.
+    fn why_lost(&self, bytes: Range<u64>) -> CheckpointError {
+        let read = || {
+            let handle = self.open()?;
+            let mut buffer = vec![0; PIECE];
+            let mut at = bytes.start;
+            while at < bytes.end {
+                let length = buffer.len().min(usize::try_from(bytes.end - at).unwrap_or(PIECE));
+                self.read_exact(&handle, buffer.get_mut(..length).unwrap_or_default(), at)?;
+                at += length as u64;
+            }
+            Ok(())
+        };
+        read().err().unwrap_or_else(|| CheckpointError::new(&self.path, Problem::Changed))
     }
 
     /// Fills `buffer` from `offset`.
@@ -95,12 +163,17 @@ impl Source {
                 }
                 Ok(())
             }
-            Handle::Disk(file) => read_large_at(file, buffer, offset).map_err(|e| match e {
+            Handle::Disk(file) => read_large_at(file.file(), buffer, offset).map_err(|e| match e {
                 ReadError::Short(missing) => short(missing),
                 ReadError::Io(e) => CheckpointError::new(&self.path, e),
             }),
         }
     }
+}
+
+fn within<'b>(all: &'b [u8], bytes: &Range<u64>) -> Option<&'b [u8]> {
+    let place = |at: u64| usize::try_from(at).ok();
+    all.get(place(bytes.start)?..place(bytes.end)?)
 }
 
 enum ReadError {

@@ -159,37 +159,44 @@ impl<'c> Maker<'c> {
             true => None,
             false => Some(self.known.get(&tensor).map(Vec::as_slice).unwrap_or_default()),
         };
-        let read = match transposed {
-            false => self.reader.elements(tensor, range.clone())?,
-            true => self.reader.transposed(tensor, range.clone())?,
-        };
-        let Some((dtype, bytes)) = read else { return Ok((0, Vec::new())) };
         let quantizers = PerGroup::new(quantizer, &info.shape, self.checkpoint.learned(tensor));
         let first = groups.of(range.start);
-        let mut scales = Vec::new();
-        self.values.resize((range.end - range.start) as usize, 0);
-        for (group, part) in groups.segments(range.clone()) {
-            let part = (part.start - range.start) as usize..(part.end - range.start) as usize;
-            let raw = part.start * dtype.size()..part.end * dtype.size();
-            let bytes = bytes.get(raw).unwrap_or_default();
-            let scale = match known {
-                Some(known) => {
-                    known.get(group as usize).map_or(f32::NAN, |&scale| narrowed_scale(scale, to))
+        let (values, rounding) = (&mut self.values, self.rounding);
+        values.resize((range.end - range.start) as usize, 0);
+        let mut quantize = |dtype: FloatType, bytes: &[u8]| {
+            let mut scales = Vec::new();
+            for (group, part) in groups.segments(range.clone()) {
+                let part = (part.start - range.start) as usize..(part.end - range.start) as usize;
+                let raw = part.start * dtype.size()..part.end * dtype.size();
+                let bytes = bytes.get(raw).unwrap_or_default();
+                let scale = match known {
+                    Some(known) => known
+                        .get(group as usize)
+                        .map_or(f32::NAN, |&scale| narrowed_scale(scale, to)),
+                    None => quantizers
+                        .of(group)
+                        .scale_of(dtype, bytes, rounding, to)
+                        .map_err(|why| why.after(range.start + part.start as u64))?,
+                };
+                scales.push(scale);
+                if let Some(out) = values.get_mut(part) {
+                    kernels::quantize(dtype, bytes, scale, rounding, out);
                 }
-                None => quantizers.of(group).scale_of(dtype, bytes, self.rounding, to).map_err(
-                    |why| ExportError::NotQuantizable {
-                        path: self.checkpoint.path().to_owned(),
-                        tensor: info.name.to_string(),
-                        why: why.after(range.start + part.start as u64),
-                    },
-                )?,
-            };
-            scales.push(scale);
-            if let Some(out) = self.values.get_mut(part) {
-                kernels::quantize(dtype, bytes, scale, self.rounding, out);
             }
-        }
-        Ok((first, scales))
+            Ok((first, scales))
+        };
+        let quantized = match transposed {
+            false => self.reader.look(tensor, range.clone(), &mut quantize)?,
+            true => {
+                let read = self.reader.transposed(tensor, range.clone())?;
+                read.map(|(dtype, bytes)| quantize(dtype, bytes))
+            }
+        };
+        quantized.unwrap_or(Ok((0, Vec::new()))).map_err(|why| ExportError::NotQuantizable {
+            path: self.checkpoint.path().to_owned(),
+            tensor: info.name.to_string(),
+            why,
+        })
     }
 }
 

@@ -11,24 +11,6 @@ const BLOCK: u64 = 4096;
 /// Less is read and written as fast.
 const LEAST: u64 = 64 << 10;
 
-/// Whether the file system shares blocks. Others copy the range, which is slower than to read
-/// and to write it on several threads (measured on ext4).
-#[cfg(target_os = "linux")]
-pub fn shares_blocks(file: &File) -> bool {
-    const XFS: i64 = 0x5846_5342;
-    const BTRFS: i64 = 0x9123_683E;
-    /// Its width and its sign differ between architectures.
-    fn low_half(kind: impl TryInto<i64>) -> i64 {
-        kind.try_into().unwrap_or(0) & 0xFFFF_FFFF
-    }
-    rustix::fs::fstatfs(file).is_ok_and(|found| matches!(low_half(found.f_type), XFS | BTRFS))
-}
-
-#[cfg(not(target_os = "linux"))]
-pub fn shares_blocks(_: &File) -> bool {
-    false
-}
-
 /// The whole blocks of `length` bytes that begin at `from` of one file and at `to` of another,
 /// counted from there. None where blocks begin at other places in the two.
 fn whole_blocks(from: u64, to: u64, length: u64) -> Range<u64> {

@@ -120,11 +120,9 @@ fn each(
     request: &Request,
     at: u64,
     end: u64,
-    mut look: impl FnMut(FloatType, &[u8]),
+    look: impl FnOnce(FloatType, &[u8]),
 ) -> Result<(), ExportError> {
-    if let Some((dtype, bytes)) = reader.elements(request.tensor, at..(at + CHUNK).min(end))? {
-        look(dtype, bytes);
-    }
+    reader.look(request.tensor, at..(at + CHUNK).min(end), look)?;
     Ok(())
 }
 

@@ -87,9 +87,8 @@ fn count_beyond(
         let count = &count;
         move |_, k| {
             let range = k * CHUNK..elements.min((k + 1) * CHUNK);
-            if let Some((dtype, bytes)) = reader.elements(tensor, range)? {
-                count.fetch_add(beyond(dtype, bytes, clip), Relaxed);
-            }
+            let here = reader.look(tensor, range, |dtype, bytes| beyond(dtype, bytes, clip))?;
+            count.fetch_add(here.unwrap_or(0), Relaxed);
             Ok(())
         }
     })?;

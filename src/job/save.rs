@@ -3,7 +3,7 @@
 
 use super::write_behind::{WriteBehind, write_behind};
 use super::{Job, Progress, Stopped, lock, scan, verify};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, FileSystem};
 use crate::export::faults::{Place, reach};
 use crate::export::{
     self, Blueprint, Comparison, ExportError, KnownScales, Maker, Match, Pairing, Receipt, Request,
@@ -270,7 +270,7 @@ impl<'s> Output<'s> {
     ) -> Result<Self, ExportError> {
         let file = OpenOptions::new().write(true).open(&path);
         let file = file.map_err(|e| failed_write(&path, e))?;
-        let shares_blocks = sharing::shares_blocks(&file);
+        let shares_blocks = FileSystem::of(&file).shares_blocks();
         Ok(Output { path, file, shares_blocks, progress, behind })
     }
 

@@ -339,11 +339,11 @@ impl<'a> Scan<'a> {
         let mut tally = m.counts().map(|dtype| worker.tally(dtype));
         let mut read_bytes = 0;
         let found = m.run(tally.as_mut(), |elements, look| {
-            let read = worker.reader.elements(id, elements)?;
-            let bytes = read.map_or(&[][..], |(_, bytes)| bytes);
-            read_bytes += bytes.len() as u64;
-            look(bytes);
-            Ok(())
+            let seen = worker.reader.look(id, elements, |_, bytes| {
+                read_bytes += bytes.len() as u64;
+                look(bytes);
+            });
+            seen.map(drop)
         });
         self.progress.advance(read_bytes / m.passes());
         // One that has counted and was not asked is not empty.
@@ -405,28 +405,44 @@ impl<'a> Scan<'a> {
         k: u64,
         look: impl FnOnce(&[u8]) -> T,
     ) -> Option<T> {
+        let seen = self.try_look(worker, shared, pass, k, look);
+        seen.map_err(|error| self.fail(shared, error)).ok()
+    }
+
+    /// Where the chunk lies if it can be looked at there, and else in memory, where it is kept
+    /// if it will be looked at again.
+    fn try_look<T>(
+        &self,
+        worker: &mut Worker<'a>,
+        shared: &Shared<'a>,
+        pass: u64,
+        k: u64,
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, CheckpointError> {
         let m = &shared.measurement;
+        // Progress counts each byte of the checkpoint once, however many passes it takes.
+        let look = |bytes: &[u8]| {
+            self.progress.advance(bytes.len() as u64 / m.passes());
+            look(bytes)
+        };
         let kept = lock(&shared.kept).remove(&k);
-        let chunk = kept.map(Ok).unwrap_or_else(|| {
-            let mut chunk = self.chunks.chunk(worker.buffers.pop().unwrap_or_default());
-            worker.reader.elements_into(shared.id, m.chunk(k), &mut chunk.bytes)?;
-            Ok(chunk)
-        });
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                self.fail(shared, error);
-                return None;
+        let chunk = match kept {
+            Some(chunk) => chunk,
+            None => {
+                if let Some(place) = worker.reader.in_place(shared.id, m.chunk(k))? {
+                    return place.look(look);
+                }
+                let mut chunk = self.chunks.chunk(worker.buffers.pop().unwrap_or_default());
+                worker.reader.elements_into(shared.id, m.chunk(k), &mut chunk.bytes)?;
+                chunk
             }
         };
-        // Progress counts each byte of the checkpoint once, however many passes it takes.
-        self.progress.advance(chunk.bytes.len() as u64 / m.passes());
         let seen = look(&chunk.bytes);
         match chunk.kept_if(pass + 1 < m.passes()) {
             Ok(chunk) => drop(lock(&shared.kept).insert(k, chunk)),
             Err(buffer) => worker.buffers.push(buffer),
         }
-        Some(seen)
+        Ok(seen)
     }
 
     /// Gives a tensor up; the first error is the one reported.

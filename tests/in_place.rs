@@ -1,0 +1,96 @@
+//! Tensors looked at where they lie are those that are copied: with a writer at the file
+//! nothing is looked at in place, and nothing that is found out or made differs.
+
+mod support;
+
+use quantscope::checkpoint::Checkpoint;
+use quantscope::export::{OutputFormat, Request, Task};
+use quantscope::job::{Progress, save, scan};
+use quantscope::plan::Plan;
+use quantscope::quantization::{
+    Analysis, Calibration, ChannelQuestion, QuantizationScheme, Quantizer, Questions, Rounding,
+};
+use quantscope::tensor::TensorId;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Mutex;
+use support::checkpoint::{Tensor, weights, write};
+
+/// The same weights in a 16-bit type.
+fn halved(name: &str, dtype: &'static str, shape: &[u64], raw: fn(f32) -> [u8; 2]) -> Tensor {
+    let floats = weights(name, shape).bytes;
+    let bytes = floats.as_chunks().0.iter().flat_map(|&x| raw(f32::from_le_bytes(x)));
+    Tensor { name: name.into(), dtype, shape: shape.into(), bytes: bytes.collect() }
+}
+
+/// Several chunks, one chunk, and too little for a look in place.
+fn model(path: &Path) {
+    let tensors = [
+        weights("large", &[1100, 1001]),
+        halved("bf16", "BF16", &[900, 1003], |x| half::bf16::from_f32(x).to_le_bytes()),
+        halved("f16", "F16", &[700, 999], |x| half::f16::from_f32(x).to_le_bytes()),
+        weights("one", &[251, 1000]),
+        weights("small", &[20, 30]),
+    ];
+    write(path, &tensors, &[]);
+}
+
+fn findings(path: &Path, questions: &Questions, threads: usize) -> Vec<(TensorId, Analysis)> {
+    let checkpoint = Checkpoint::open(path).expect("opens");
+    let order = scan::Order::new(checkpoint.ids().collect());
+    let found = Mutex::new(Vec::new());
+    let report = |(id, analysis): scan::Finding| {
+        found.lock().expect("no panic").push((id, analysis.expect("read")));
+    };
+    scan::run(&checkpoint, questions, &order, Some(threads), &Progress::default(), &report)
+        .expect("not stopped");
+    let mut found = found.into_inner().expect("no panic");
+    found.sort_by_key(|(id, _)| *id);
+    found
+}
+
+#[test]
+fn what_is_found_out_is_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("m.safetensors");
+    model(&path);
+    let quantizers = ["per-tensor", "per-channel", "per-block:32"].map(|scheme| {
+        let scheme: QuantizationScheme = scheme.parse().expect("a scheme");
+        Quantizer { scheme, calibration: Calibration::MinMax }
+    });
+    let errors = Questions::errors(quantizers.to_vec(), Rounding::HalfEven);
+    let questions = [
+        Questions::scales(quantizers.to_vec(), Rounding::HalfEven),
+        Questions { channels: ChannelQuestion::Each, keep_scales: true, ..errors.clone() },
+        Questions { distributions: true, ..errors },
+    ];
+    for questions in questions {
+        for threads in [1, 3] {
+            let in_place = findings(&path, &questions, threads);
+            let writer = File::options().append(true).open(&path).expect("opens");
+            let copied = findings(&path, &questions, threads);
+            drop(writer);
+            assert_eq!(in_place.len(), 5);
+            assert!(in_place == copied, "{questions:?} on {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn what_is_made_is_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("m.safetensors");
+    model(&path);
+    let saved = |name: &str| {
+        let checkpoint = Checkpoint::open(&path).expect("opens");
+        let scheme = QuantizationScheme::PER_CHANNEL;
+        let plan = Plan::uniform(checkpoint.ids(), scheme, Rounding::HalfEven);
+        let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
+        let request = Request { task, out: directory.path().join(name), force: false };
+        save::run(&checkpoint, &request, Some(2), &Progress::default(), &|_| {}).expect("saves");
+        std::fs::read(request.out).expect("reads")
+    };
+    let in_place = saved("in_place.safetensors");
+    let _writer = File::options().append(true).open(&path).expect("opens");
+    assert!(saved("copied.safetensors") == in_place);
+}
