@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_quantscope");
@@ -17,17 +18,27 @@ pub struct Run {
 pub fn run(command: &mut Command) -> io::Result<Run> {
     let started = Instant::now();
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let mut most = None;
-    loop {
-        most = most.max(peak(child.id()));
-        match child.try_wait()? {
-            None => std::thread::sleep(Duration::from_millis(1)),
-            Some(ended) if ended.success() => {
-                return Ok(Run { wall: started.elapsed(), peak: most });
+    let (id, has_ended) = (child.id(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // Aside, and seldom: two cores are soon busy.
+        let watcher = scope.spawn(|| {
+            let mut most = None;
+            while !has_ended.load(Relaxed) {
+                most = most.max(peak(id));
+                std::thread::park_timeout(Duration::from_millis(3));
             }
-            Some(ended) => return Err(io::Error::other(format!("{command:?}: {ended}"))),
+            most
+        });
+        let ended = child.wait();
+        let wall = started.elapsed();
+        has_ended.store(true, Relaxed);
+        watcher.thread().unpark();
+        let peak = watcher.join().ok().flatten();
+        match ended? {
+            status if status.success() => Ok(Run { wall, peak }),
+            status => Err(io::Error::other(format!("{command:?}: {status}"))),
         }
-    }
+    })
 }
 
 /// The most memory a process has held so far, where the system tells.
