@@ -26,6 +26,16 @@ impl<T, A> InOrder<T, A> {
         }
         if self.next == count { self.folded.take() } else { None }
     }
+
+    /// Adds several in the same way.
+    pub fn add_all(
+        &mut self,
+        items: impl Iterator<Item = (u64, T)>,
+        count: u64,
+        fold: impl Fn(&mut A, T),
+    ) -> Option<A> {
+        items.fold(None, |whole, (k, item)| self.add(k, item, count, &fold).or(whole))
+    }
 }
 
 #[cfg(test)]

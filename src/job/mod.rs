@@ -11,6 +11,7 @@ pub mod diff;
 pub mod duplicates;
 mod in_order;
 pub mod output;
+mod over;
 mod progress;
 pub mod save;
 pub mod scan;
@@ -21,9 +22,10 @@ mod write_behind;
 pub use progress::{Progress, Stopped};
 
 use crate::export::ExportError;
+use over::Over;
 use save::SaveError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,8 +35,13 @@ use std::time::{Duration, Instant};
 pub struct Job<T> {
     progress: Arc<Progress>,
     findings: Receiver<T>,
+    over: Arc<Over>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// How long findings gather while they are waited for. To wake who waits for each would take
+/// its time from the work.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How long a cancelled job is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -59,11 +66,15 @@ impl<T: Send + 'static> Job<T> {
         work: impl FnOnce(&Progress, &Sender<T>) + Send + 'static,
     ) -> std::io::Result<Job<T>> {
         let (sender, findings) = channel();
-        let shared = progress.clone();
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || work(&shared, &sender))?;
-        Ok(Job { progress, findings, thread: Some(thread) })
+        let (shared, over) = (progress.clone(), Arc::new(Over::default()));
+        let tell = over.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // In this order, for who is told looks for what was sent.
+            let _tell = tell.at_the_end();
+            let sender = sender;
+            work(&shared, &sender);
+        })?;
+        Ok(Job { progress, findings, over, thread: Some(thread) })
     }
 
     pub fn progress(&self) -> &Arc<Progress> {
@@ -85,10 +96,17 @@ impl<T: Send + 'static> Job<T> {
 
     /// The next finding, waiting for it no longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> News<T> {
-        match self.findings.recv_timeout(timeout) {
-            Ok(finding) => News::Finding(finding),
-            Err(RecvTimeoutError::Timeout) => News::Nothing,
-            Err(RecvTimeoutError::Disconnected) => self.ended(),
+        let until = Instant::now() + timeout;
+        loop {
+            match self.poll() {
+                News::Nothing => {}
+                news => return news,
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return News::Nothing;
+            }
+            self.over.wait(left.min(GATHER));
         }
     }
 

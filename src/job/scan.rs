@@ -16,9 +16,13 @@ use crate::tensor::{FloatType, TensorId};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
+
+/// Chunks that are looked at together, for it takes time to begin a look.
+const TOGETHER: u64 = 4;
 
 /// One tensor's result. A tensor without float elements has none.
 pub type Finding = (TensorId, Result<Analysis, CheckpointError>);
@@ -216,7 +220,7 @@ struct Steps {
 
 enum Step<'a> {
     Small(TensorId, Measurement<'a>),
-    Chunk { of: Arc<Shared<'a>>, pass: u64, k: u64 },
+    Chunks { of: Arc<Shared<'a>>, pass: u64, chunks: Range<u64> },
 }
 
 impl<'a> Scan<'a> {
@@ -238,13 +242,13 @@ impl<'a> Scan<'a> {
                     });
                     self.finish(id, found);
                 }
-                Step::Chunk { of, pass, k } => {
-                    let chunk = || match (self.reached(of.id), pass) {
+                Step::Chunks { of, pass, chunks } => {
+                    let look = || match (self.reached(of.id), pass) {
                         (Err(error), _) => self.fail(&of, error),
-                        (Ok(()), 0) => self.first(&mut worker, &of, k),
-                        (Ok(()), _) => self.again(&mut worker, &of, pass, k),
+                        (Ok(()), 0) => self.first(&mut worker, &of, chunks),
+                        (Ok(()), _) => self.again(&mut worker, &of, pass, chunks),
                     };
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(chunk)) {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(look)) {
                         worker.reader = self.checkpoint.reader();
                         self.fail(&of, self.panicked(of.id, panic.as_ref()));
                     }
@@ -351,33 +355,32 @@ impl<'a> Scan<'a> {
         found
     }
 
-    fn first(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, k: u64) {
+    fn first(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, chunks: Range<u64>) {
         let m = &shared.measurement;
         let mut tally = m.counts().map(|dtype| {
             let waiting = lock(&shared.tallies).pop();
             waiting.unwrap_or_else(|| worker.tally(dtype))
         });
-        let looked = self.look(worker, shared, 0, k, |bytes| m.first(k, bytes, tally.as_mut()));
-        // Before the chunk is added, so that after the last all are there.
+        let look = |k, bytes: &[u8]| m.first(k, bytes, tally.as_mut());
+        let looked = self.look(worker, shared, 0, chunks.clone(), look);
+        // Before the chunks are added, so that after the last all are there.
         lock(&shared.tallies).extend(tally);
-        let Some(first) = looked else { return };
-        let whole =
-            lock(&shared.first).add(k, first, m.chunks(), |all, next| m.calibrate(all, next));
+        let Some(looked) = looked else { return };
+        let calibrate = |all: &mut Known, next| m.calibrate(all, next);
+        let whole = lock(&shared.first).add_all(chunks.zip(looked), m.chunks(), calibrate);
         let Some(mut known) = whole else { return };
         m.count(&mut known, counted(worker, shared));
         self.pass_is_over(shared, 0, known);
     }
 
-    fn again(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, pass: u64, k: u64) {
+    fn again(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, pass: u64, chunks: Range<u64>) {
         let m = &shared.measurement;
         let known = shared.known.get(pass as usize - 1).and_then(OnceLock::get);
         let Some(known) = known else { return };
-        let Some(next) = self.look(worker, shared, pass, k, |bytes| m.again(known, pass, k, bytes))
-        else {
-            return;
-        };
+        let look = |k, bytes: &[u8]| m.again(known, pass, k, bytes);
+        let Some(looked) = self.look(worker, shared, pass, chunks.clone(), look) else { return };
         let Some(found) = shared.found.get(pass as usize - 1) else { return };
-        let whole = lock(found).add(k, next, m.chunks(), Measurement::accumulate);
+        let whole = lock(found).add_all(chunks.zip(looked), m.chunks(), Measurement::accumulate);
         if let Some(found) = whole {
             let mut known = known.clone();
             m.settle(&mut known, pass, found);
@@ -396,53 +399,67 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Looks at chunk `k` of a tensor; one that cannot be read is given up.
+    /// Looks at chunks of a tensor, one after the other; a tensor that cannot be read is given
+    /// up.
     fn look<T>(
         &self,
         worker: &mut Worker<'a>,
         shared: &Shared<'a>,
         pass: u64,
-        k: u64,
-        look: impl FnOnce(&[u8]) -> T,
-    ) -> Option<T> {
-        let seen = self.try_look(worker, shared, pass, k, look);
+        chunks: Range<u64>,
+        look: impl FnMut(u64, &[u8]) -> T,
+    ) -> Option<Vec<T>> {
+        let seen = self.try_look(worker, shared, pass, chunks, look);
         seen.map_err(|error| self.fail(shared, error)).ok()
     }
 
-    /// Where the chunk lies if it can be looked at there, and else in memory, where it is kept
-    /// if it will be looked at again.
+    /// Where the chunks lie if that can be, and else in memory, where they are kept if they
+    /// will be looked at again.
     fn try_look<T>(
         &self,
         worker: &mut Worker<'a>,
         shared: &Shared<'a>,
         pass: u64,
-        k: u64,
-        look: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, CheckpointError> {
+        chunks: Range<u64>,
+        mut look: impl FnMut(u64, &[u8]) -> T,
+    ) -> Result<Vec<T>, CheckpointError> {
         let m = &shared.measurement;
         // Progress counts each byte of the checkpoint once, however many passes it takes.
-        let look = |bytes: &[u8]| {
+        let mut look = |k, bytes: &[u8]| {
             self.progress.advance(bytes.len() as u64 / m.passes());
-            look(bytes)
+            look(k, bytes)
         };
-        let kept = lock(&shared.kept).remove(&k);
-        let chunk = match kept {
-            Some(chunk) => chunk,
-            None => {
-                if let Some(place) = worker.reader.in_place(shared.id, m.chunk(k))? {
-                    return place.look(look);
-                }
-                let mut chunk = self.chunks.chunk(worker.buffers.pop().unwrap_or_default());
-                worker.reader.elements_into(shared.id, m.chunk(k), &mut chunk.bytes)?;
-                chunk
+        let kept: Vec<_> = {
+            let mut kept = lock(&shared.kept);
+            chunks.clone().map(|k| kept.remove(&k)).collect()
+        };
+        if kept.iter().all(Option::is_none) {
+            let first = chunks.start;
+            let elements = m.chunk(first).start..m.chunk(chunks.end.saturating_sub(1)).end;
+            if let Some(place) = worker.reader.in_place(shared.id, elements)? {
+                return place.look(|bytes| {
+                    let chunk = |k| bytes.get(m.place(first, k)).unwrap_or_default();
+                    chunks.map(|k| look(k, chunk(k))).collect()
+                });
             }
-        };
-        let seen = look(&chunk.bytes);
-        match chunk.kept_if(pass + 1 < m.passes()) {
-            Ok(chunk) => drop(lock(&shared.kept).insert(k, chunk)),
-            Err(buffer) => worker.buffers.push(buffer),
         }
-        Ok(seen)
+        let looks = chunks.zip(kept).map(|(k, kept)| {
+            let chunk = match kept {
+                Some(chunk) => chunk,
+                None => {
+                    let mut chunk = self.chunks.chunk(worker.buffers.pop().unwrap_or_default());
+                    worker.reader.elements_into(shared.id, m.chunk(k), &mut chunk.bytes)?;
+                    chunk
+                }
+            };
+            let seen = look(k, &chunk.bytes);
+            match chunk.kept_if(pass + 1 < m.passes()) {
+                Ok(chunk) => drop(lock(&shared.kept).insert(k, chunk)),
+                Err(buffer) => worker.buffers.push(buffer),
+            }
+            Ok(seen)
+        });
+        looks.collect()
     }
 
     /// Gives a tensor up; the first error is the one reported.
@@ -494,8 +511,9 @@ impl<'a> Shared<'a> {
         if pass > steps.over || pass >= shared.measurement.passes() {
             return None;
         }
-        steps.claimed += 1;
-        Some(Step::Chunk { of: shared.clone(), pass, k })
+        let chunks = k..chunks.min(k + TOGETHER);
+        steps.claimed += chunks.end - chunks.start;
+        Some(Step::Chunks { of: shared.clone(), pass, chunks })
     }
 
     /// Whether no step is left.

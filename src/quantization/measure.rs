@@ -323,6 +323,13 @@ impl<'q> Measurement<'q> {
         self.chunks.range(k)
     }
 
+    /// The place of chunk `k` in the bytes of it and of those before it from `first` on.
+    pub fn place(&self, first: u64, k: u64) -> Elements<usize> {
+        let (start, chunk, size) = (self.chunk(first).start, self.chunk(k), self.dtype.size());
+        let place = |element: u64| element.saturating_sub(start) as usize * size;
+        place(chunk.start)..place(chunk.end)
+    }
+
     /// How often the chunks are looked at.
     pub fn passes(&self) -> u64 {
         self.passes

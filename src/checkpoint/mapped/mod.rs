@@ -69,8 +69,11 @@ impl Mapped {
         check: impl FnOnce(&File) -> Result<(), E>,
     ) -> Result<Option<Ready<'_>>, E> {
         let file = &self.file;
-        if self.patience == 0
-            || bytes.end.saturating_sub(bytes.start) < LEAST
+        if self.patience == 0 {
+            self.window = None;
+            return Ok(None);
+        }
+        if bytes.end.saturating_sub(bytes.start) < LEAST
             || !*self.is_leasable.get_or_insert_with(|| lease::bind_everybody(file))
             || !is_cached(file, bytes.end - 1)
         {
