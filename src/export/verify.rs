@@ -222,9 +222,11 @@ impl Checker<'_> {
             Match::FakeQuantized(..) => self.fake_quantized(pair, chunks, range).map(Some),
             Match::Q8_0 => self.q8_0(pair, range).map(Some),
             Match::Dequantized(to) => {
-                let read = self.source.elements(pair.source, range.clone())?;
-                let (from, bytes) = read.unwrap_or((to, &[]));
-                kernels::convert(from, bytes, to, &mut self.expected);
+                let Checker { source, expected, .. } = self;
+                expected.clear();
+                source.look(pair.source, range.clone(), |from, bytes| {
+                    kernels::convert(from, bytes, to, expected);
+                })?;
                 self.compare_floats(pair, range, to).map(|()| None)
             }
         }
@@ -283,43 +285,48 @@ impl Checker<'_> {
         let groups = int8.groups();
         let holds = chunks.hold(&groups);
         let first = int8.groups_of(&range).start;
-        let scales = int8.scales(&mut self.out, int8.groups_of(&range))?;
-        let written = int8.values(&mut self.out, range.clone())?;
-        let read = match pair.transposed {
-            false => self.source.elements(pair.source, range.clone())?,
-            true => self.source.transposed(pair.source, range.clone())?,
+        let Checker { known, out, source, values, .. } = self;
+        let scales = int8.scales(out, int8.groups_of(&range))?;
+        let written = int8.values(out, range.clone())?;
+        // Gives why they are not what they should be, if they are not.
+        let mut compare = |dtype: FloatType, elements: &[u8]| {
+            for (group, part) in groups.segments(range.clone()) {
+                let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
+                let x = elements.get(at.start * dtype.size()..at.end * dtype.size());
+                let x = x.unwrap_or_default();
+                let stored = int8.scale_type;
+                let expected = match holds {
+                    true => quantizers.of(group).scale_of(dtype, x, rounding, stored).ok(),
+                    false => known_scale(known, pair.source, group)
+                        .map(|scale| narrowed_scale(scale, stored)),
+                };
+                let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
+                if expected.map(f32::to_bits) != Some(scale.to_bits()) {
+                    let expected = expected.map_or("none".into(), |e| e.to_string());
+                    return Some(format!("scale {group} is {scale}, expected {expected}"));
+                }
+                values.resize(at.len(), 0);
+                kernels::quantize(dtype, x, scale, rounding, values);
+                let written = written.get(at).unwrap_or_default();
+                let made: &[u8] = bytemuck::cast_slice(values);
+                if let Some(at) = first_difference(bytemuck::cast_slice(written), made) {
+                    let index = part.start + at;
+                    return Some(format!("its element {index} is not what the source gives"));
+                }
+                let qtype = quantizer.scheme.quantization_type();
+                let how = kernels::Quantization { scale, qtype, rounding };
+                sums.merge(&kernels::error(dtype, x, how));
+            }
+            None
         };
-        let Some((dtype, elements)) = read else { return Ok(sums) };
-        let mut wrong = None;
-        for (group, part) in groups.segments(range.clone()) {
-            let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
-            let x =
-                elements.get(at.start * dtype.size()..at.end * dtype.size()).unwrap_or_default();
-            let stored = int8.scale_type;
-            let expected = match holds {
-                true => quantizers.of(group).scale_of(dtype, x, rounding, stored).ok(),
-                false => known_scale(self.known, pair.source, group)
-                    .map(|scale| narrowed_scale(scale, stored)),
-            };
-            let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
-            if expected.map(f32::to_bits) != Some(scale.to_bits()) {
-                let expected = expected.map_or("none".into(), |e| e.to_string());
-                wrong = Some(format!("scale {group} is {scale}, expected {expected}"));
-                break;
+        let wrong = match pair.transposed {
+            false => source.look(pair.source, range.clone(), &mut compare)?,
+            true => {
+                let read = source.transposed(pair.source, range.clone())?;
+                read.map(|(dtype, elements)| compare(dtype, elements))
             }
-            self.values.resize(at.len(), 0);
-            kernels::quantize(dtype, x, scale, rounding, &mut self.values);
-            let written = written.get(at).unwrap_or_default();
-            let made: &[u8] = bytemuck::cast_slice(&self.values);
-            if let Some(at) = first_difference(bytemuck::cast_slice(written), made) {
-                let index = part.start + at;
-                wrong = Some(format!("its element {index} is not what the source gives"));
-                break;
-            }
-            let qtype = quantizer.scheme.quantization_type();
-            sums.merge(&kernels::error(dtype, x, kernels::Quantization { scale, qtype, rounding }));
-        }
-        match wrong {
+        };
+        match wrong.flatten() {
             Some(why) => Err(self.mismatch(pair, why)),
             None => Ok(sums),
         }

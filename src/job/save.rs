@@ -50,7 +50,7 @@ pub fn start(
     })
 }
 
-/// Carries a request out: lays out, writes, reopens, verifies, and puts OUT in place.
+/// Carries a request out: lays out, writes, reopens, verifies, syncs, and puts OUT in place.
 /// `phase` is told what is being done.
 pub fn run(
     checkpoint: &Checkpoint,
@@ -83,33 +83,22 @@ fn run_knowing(
 
     phase("writing");
     let staging = Staging::create(request, &blueprint)?;
-    write(checkpoint, &blueprint, &pieces, &known, &staging, threads, progress)?;
-    for text in &blueprint.texts {
-        staging.write_text(&text.name, &text.text)?;
+    let saving =
+        Saving { checkpoint, request, blueprint: &blueprint, staging: &staging, threads, progress };
+    let (verification, failed) = write_behind(|behind| {
+        saving.write(&pieces, &known, behind)?;
+        behind.is_all();
+        saving.write_what_goes_with_it()?;
+        // While the disk takes what was written.
+        phase("verifying");
+        saving.verify(known)
+    });
+    if let Some((path, why)) = failed {
+        return Err(failed_write(&path, why).into());
     }
-    for companion in &blueprint.companions {
-        progress.check()?;
-        staging.copy(&companion.source, &companion.name, |bytes| {
-            progress.advance(bytes);
-            Ok::<(), SaveError>(progress.check()?)
-        })?;
-    }
+    let verification = verification?;
     phase("syncing to disk");
     staging.sync()?;
-
-    phase("verifying");
-    let written = Checkpoint::open(staging.path()).map_err(ExportError::from)?;
-    let verification = Pairing::new(&written, checkpoint)
-        .map_err(SaveError::from)
-        .and_then(|pairing| verify::tensors(&pairing, known, threads, progress))
-        .and_then(|found| {
-            frame::check(staging.path(), &blueprint, &|| !progress.is_cancelled())?;
-            Ok(found)
-        })
-        .map_err(|e| match e {
-            SaveError::Export(e) => SaveError::Export(e.renamed(staging.path(), &request.out)),
-            stopped => stopped,
-        })?;
     progress.check()?;
     staging.commit(request.force)?;
     Ok(receipt(checkpoint, request, &blueprint, verification, progress))
@@ -220,36 +209,70 @@ pub(super) fn calibrate(
     }
 }
 
-fn write(
-    checkpoint: &Checkpoint,
-    blueprint: &Blueprint,
-    pieces: &[Piece],
-    known: &KnownScales,
-    staging: &Staging,
+/// A save whose place is made.
+struct Saving<'s> {
+    checkpoint: &'s Checkpoint,
+    request: &'s Request,
+    blueprint: &'s Blueprint,
+    staging: &'s Staging,
     threads: Option<usize>,
-    progress: &Progress,
-) -> Result<(), SaveError> {
-    let counts = pieces.iter().map(|piece| piece.chunks.count());
-    let (done, failed) = write_behind(|behind| {
-        super::each_chunk(counts, threads, progress, || {
-            let mut maker = Maker::new(checkpoint, blueprint, known);
+    progress: &'s Progress,
+}
+
+impl Saving<'_> {
+    fn write(
+        &self,
+        pieces: &[Piece],
+        known: &KnownScales,
+        behind: &WriteBehind,
+    ) -> Result<(), SaveError> {
+        let counts = pieces.iter().map(|piece| piece.chunks.count());
+        super::each_chunk(counts, self.threads, self.progress, || {
+            let mut maker = Maker::new(self.checkpoint, self.blueprint, known);
             let mut open: Option<(usize, Output)> = None;
             move |number, k| {
                 let Some(piece) = pieces.get(number) else { return Ok(()) };
-                let Some(file) = blueprint.files.get(piece.file) else { return Ok(()) };
+                let Some(file) = self.blueprint.files.get(piece.file) else { return Ok(()) };
                 let mut output = match open.take() {
                     Some((number, output)) if number == piece.file => output,
-                    _ => Output::open(staging.path_of(file), progress, behind)?,
+                    _ => Output::open(self.staging.path_of(file), self.progress, behind)?,
                 };
                 let made = maker.make(file, piece.entry, &piece.chunks, k, &mut output);
                 open = Some((piece.file, output));
                 made
             }
         })
-    });
-    match failed {
-        Some((path, why)) => Err(failed_write(&path, why).into()),
-        None => done,
+    }
+
+    fn write_what_goes_with_it(&self) -> Result<(), SaveError> {
+        for text in &self.blueprint.texts {
+            self.staging.write_text(&text.name, &text.text)?;
+        }
+        for companion in &self.blueprint.companions {
+            self.progress.check()?;
+            self.staging.copy(&companion.source, &companion.name, |bytes| {
+                self.progress.advance(bytes);
+                Ok::<(), SaveError>(self.progress.check()?)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reopens what was written, and compares all of it with what it was made from.
+    fn verify(&self, known: KnownScales) -> Result<verify::Verification, SaveError> {
+        let Saving { threads, progress, .. } = *self;
+        let path = self.staging.path();
+        let written = Checkpoint::open(path).map_err(ExportError::from)?;
+        let verified = || {
+            let pairing = Pairing::new(&written, self.checkpoint)?;
+            let found = verify::tensors(&pairing, known, threads, progress)?;
+            frame::check(path, self.blueprint, &|| !progress.is_cancelled())?;
+            Ok(found)
+        };
+        verified().map_err(|e| match e {
+            SaveError::Export(e) => SaveError::Export(e.renamed(path, &self.request.out)),
+            stopped => stopped,
+        })
     }
 }
 

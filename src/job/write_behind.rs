@@ -1,13 +1,15 @@
-//! Putting on the disk what was written so far, while more is made: the disk then works
-//! from the first chunks on, and little is left to wait for at the end.
+//! Putting on the disk what was written so far, while more is made and what was made is
+//! verified: the disk then works from the first chunks on, and little is left to wait for at
+//! the end.
 
 use super::lock;
 use crate::export::faults::{Place, reach};
 use std::fs::File;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 /// Bytes that are written between two such times.
 const STEP: u64 = 64 << 20;
@@ -24,6 +26,8 @@ struct State {
     /// Bytes written since the last time, and to which files.
     waiting: u64,
     files: Vec<PathBuf>,
+    /// Whether nothing more is written, so that there is no use in waiting for it.
+    is_all: bool,
     is_over: bool,
     failed: Option<(PathBuf, io::Error)>,
 }
@@ -34,10 +38,16 @@ pub fn write_behind<T>(work: impl FnOnce(&WriteBehind) -> T) -> (T, Option<(Path
     let behind = WriteBehind::default();
     let done = thread::scope(|scope| {
         // Without a thread for it nothing is lost but time.
-        let _ = thread::Builder::new().name("disk".into()).spawn_scoped(scope, || behind.work());
-        // Ends the thread also where the work panics.
-        let _over = Over(&behind);
-        work(&behind)
+        let disk = thread::Builder::new().name("disk".into()).spawn_scoped(scope, || behind.work());
+        let done = {
+            // Ends the thread also where the work panics.
+            let _over = Over(&behind);
+            work(&behind)
+        };
+        if let Ok(Err(panic)) = disk.map(ScopedJoinHandle::join) {
+            resume_unwind(panic);
+        }
+        done
     });
     let state = behind.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     (done, state.failed)
@@ -65,10 +75,21 @@ impl WriteBehind {
         }
     }
 
+    /// Nothing more is written.
+    pub fn is_all(&self) {
+        lock(&self.state).is_all = true;
+        self.wake.notify_one();
+    }
+
     fn work(&self) {
         let mut state = lock(&self.state);
-        while !state.is_over {
-            if state.waiting < STEP {
+        loop {
+            let is_due = state.waiting >= if state.is_all { 1 } else { STEP };
+            // What ended early will not become OUT.
+            if state.is_over && !(state.is_all && is_due) {
+                return;
+            }
+            if !is_due {
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -106,6 +127,21 @@ mod tests {
         });
         let (path, why) = failed.expect("failed");
         assert_eq!((path.as_path(), why.kind()), (missing, io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn the_last_bytes_do_not_wait_for_more() {
+        let missing = Path::new("/nowhere/at all");
+        let ((), failed) = write_behind(|behind| {
+            behind.wrote(missing, 1);
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(lock(&behind.state).waiting, 1);
+            behind.is_all();
+            while lock(&behind.state).failed.is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        assert_eq!(failed.expect("failed").0, missing);
     }
 
     #[test]
