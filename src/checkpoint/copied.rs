@@ -19,6 +19,8 @@ impl Mapped {
         &self.file
     }
 
+    pub fn unmap(&mut self) {}
+
     /// None are ever ready.
     pub fn ready<E>(
         &mut self,

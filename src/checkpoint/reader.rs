@@ -275,7 +275,10 @@ impl<'c> Reader<'c> {
         let handle = match self.open.take() {
             Some((shard, handle)) if shard == stored.shard => handle,
             another => {
-                self.open_before.extend(another);
+                if let Some((shard, mut handle)) = another {
+                    handle.rest();
+                    self.open_before.push((shard, handle));
+                }
                 let place = self.open_before.iter().position(|(shard, _)| *shard == stored.shard);
                 let handle = match place {
                     Some(place) => self.open_before.remove(place).1,

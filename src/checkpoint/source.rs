@@ -30,6 +30,15 @@ pub enum Handle {
     Memory(&'static [u8]),
 }
 
+impl Handle {
+    /// Keeps no more than it takes to be read again.
+    pub fn rest(&mut self) {
+        if let Handle::Disk(file) = self {
+            file.unmap();
+        }
+    }
+}
+
 /// Bytes of a source that can be looked at without a copy.
 pub struct InPlace<'h> {
     source: &'h Source,

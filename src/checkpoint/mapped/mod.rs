@@ -61,6 +61,11 @@ impl Mapped {
         &self.file
     }
 
+    /// Gives the memory back, for the file is not looked at for now.
+    pub fn unmap(&mut self) {
+        self.window = None;
+    }
+
     /// The bytes of a range, ready for a look. `None` if they have to be copied, or if that
     /// takes no longer. `check` makes sure that the file has them; nobody changes it after.
     pub fn ready<E>(
@@ -68,11 +73,11 @@ impl Mapped {
         bytes: Range<u64>,
         check: impl FnOnce(&File) -> Result<(), E>,
     ) -> Result<Option<Ready<'_>>, E> {
-        let file = &self.file;
         if self.patience == 0 {
-            self.window = None;
+            self.unmap();
             return Ok(None);
         }
+        let file = &self.file;
         if bytes.end.saturating_sub(bytes.start) < LEAST
             || !*self.is_leasable.get_or_insert_with(|| lease::bind_everybody(file))
             || !is_cached(file, bytes.end - 1)
