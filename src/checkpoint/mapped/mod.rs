@@ -1,5 +1,6 @@
-//! Looking at a file's bytes where they lie, in the system's page cache: that takes half the
-//! time of copying them out of it.
+//! Looking at a file's bytes where they lie, in the system's page cache: where that is in large
+//! pages, it takes half to four fifths of the time that copying them out of it takes. Small pages
+//! take longer to map than to copy, so a file that has those is read like any other.
 //!
 //! A change to the file must not be seen by whoever looks. So bytes are looked at under a
 //! [`Lease`] only, which the system grants where nobody has the file open for writing, and
