@@ -343,7 +343,10 @@ struct Calibrating {
 impl Runner {
     fn run(&mut self, screen: &mut Screen, signals: &Signals) -> color_eyre::Result<()> {
         self.resized(screen)?;
-        self.handle(Event::Opened, screen)?;
+        let effects = self.update(Event::Opened);
+        // Before the work begins that would hold the first frame up.
+        self.draw(screen)?;
+        self.carry_out_all(effects, screen)?;
         let mut changed = true;
         let mut drawn = Instant::now();
         while !self.quit {
@@ -351,9 +354,7 @@ impl Runner {
             let frame = if self.app.settings.animation { FRAME } else { STILL };
             if changed || (busy && drawn.elapsed() >= frame) {
                 self.resized(screen)?;
-                let (app, theme) = (&self.app, &self.theme);
-                reach(Place::Screen)?;
-                screen.terminal.draw(|frame| ui::draw(frame, app, theme))?;
+                self.draw(screen)?;
                 drawn = Instant::now();
             }
             changed = false;
@@ -439,11 +440,28 @@ impl Runner {
     }
 
     fn handle(&mut self, event: Event, screen: &mut Screen) -> std::io::Result<()> {
+        let effects = self.update(event);
+        self.carry_out_all(effects, screen)
+    }
+
+    /// What is to be done after an event.
+    fn update(&mut self, event: Event) -> Vec<Effect> {
         self.log.note("event", &event);
-        for effect in app::update(&mut self.app, event) {
+        app::update(&mut self.app, event)
+    }
+
+    fn carry_out_all(&mut self, effects: Vec<Effect>, screen: &mut Screen) -> std::io::Result<()> {
+        for effect in effects {
             self.log.note("effect", &effect);
             self.carry_out(effect, screen)?;
         }
+        Ok(())
+    }
+
+    fn draw(&self, screen: &mut Screen) -> std::io::Result<()> {
+        let (app, theme) = (&self.app, &self.theme);
+        reach(Place::Screen)?;
+        screen.terminal.draw(|frame| ui::draw(frame, app, theme))?;
         Ok(())
     }
 
