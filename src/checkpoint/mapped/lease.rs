@@ -18,15 +18,17 @@ pub struct Lease<'f> {
 
 /// Whether leases on the file bind everybody who could write to it.
 pub fn bind_everybody(file: &File) -> bool {
-    // A process that does not ask for this signal ignores it; the one sent otherwise ends it.
-    FileSystem::of(file).is_local() && control(file, F_SETSIG, libc::SIGURG)
+    FileSystem::of(file).is_local()
 }
 
 impl<'f> Lease<'f> {
     /// `None` where the file is open for writing, belongs to somebody else, or has no leases.
     /// Only for a file whose leases [`bind_everybody`].
     pub fn take(file: &'f File) -> Option<Self> {
-        let is_taken = control(file, libc::F_SETLEASE, libc::F_RDLCK);
+        // A process that does not ask for this signal ignores it; the one sent otherwise ends it.
+        // With each lease that ends the system forgets which it was to be.
+        let is_taken =
+            control(file, F_SETSIG, libc::SIGURG) && control(file, libc::F_SETLEASE, libc::F_RDLCK);
         is_taken.then(|| Lease::of(file))
     }
 

@@ -292,6 +292,10 @@ mod tests {
         }
         let has_written = AtomicBool::new(false);
         let mut mapped = mapped(&path);
+        // After a first look, for that of a second lease is another signal unless it is asked
+        // for anew, and it would end the process.
+        let first = ready(&mut mapped, 0..LENGTH).expect("mapped");
+        assert_eq!(first.look(<[u8]>::len), Some(LENGTH as usize));
         std::thread::scope(|scope| {
             let ready = ready(&mut mapped, 0..LENGTH).expect("mapped");
             let seen = ready.look(|bytes| {
