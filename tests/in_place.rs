@@ -3,6 +3,7 @@
 
 mod support;
 
+use assert_cmd::cargo::cargo_bin;
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Request, Task};
 use quantscope::job::{Progress, save, scan};
@@ -13,8 +14,11 @@ use quantscope::quantization::{
 use quantscope::tensor::TensorId;
 use std::fs::File;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 use support::checkpoint::{Tensor, weights, write};
+use support::random::Random;
 
 /// The same weights in a 16-bit type.
 fn halved(name: &str, dtype: &'static str, shape: &[u64], raw: fn(f32) -> [u8; 2]) -> Tensor {
@@ -93,4 +97,45 @@ fn what_is_made_is_the_same() {
     let in_place = saved("in_place.safetensors");
     let _writer = File::options().append(true).open(&path).expect("opens");
     assert!(saved("copied.safetensors") == in_place);
+}
+
+/// The program reads on or says what has happened, and never dies of it.
+#[test]
+fn who_writes_meanwhile_gets_to_and_ends_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("m.safetensors");
+    let bytes: Vec<u8> = (0..4_000_000u32).flat_map(|n| (n as u16 % 999).to_le_bytes()).collect();
+    let tensor = |n: u32| Tensor {
+        name: format!("w{n}"),
+        dtype: "BF16",
+        shape: vec![2000, 2000],
+        bytes: bytes.clone(),
+    };
+    write(&path, &(0..8).map(tensor).collect::<Vec<_>>(), &[]);
+    let mut random = Random(3);
+    for round in 0..40 {
+        let modified = path.metadata().and_then(|m| m.modified()).expect("a time");
+        let child = Command::new(cargo_bin!("quantscope"))
+            .args(["calibrate", "--no-cache"])
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        std::thread::sleep(Duration::from_micros(random.below(15_000) as u64));
+        let writer = File::options().write(true).open(&path).expect("opens");
+        if round % 2 == 0 {
+            let length = writer.metadata().expect("a length").len();
+            writer.set_len(length / 2).and_then(|()| writer.set_len(length)).expect("cuts it off");
+        } else {
+            writer.set_modified(modified + Duration::from_secs(1)).expect("sets the time");
+        }
+        drop(writer);
+        let output = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Not by a signal, and with a reason.
+        let has_ended_well = output.status.success();
+        let has_said_why = output.status.code().is_some() && said.starts_with("error");
+        assert!(has_ended_well || has_said_why, "round {round}: {}, {said}", output.status);
+    }
 }
