@@ -116,11 +116,7 @@ impl CheckpointError {
     }
 
     pub fn of_tensor(path: &Path, tensor: &str, problem: impl Into<Problem>) -> Self {
-        CheckpointError {
-            path: path.to_owned(),
-            tensor: Some(tensor.to_owned()),
-            problem: problem.into(),
-        }
+        CheckpointError::new(path, problem).about(tensor)
     }
 }
 

@@ -105,6 +105,24 @@ impl<'c> Reader<'c> {
         Ok(read.map(|(float, bytes)| look(float, bytes)))
     }
 
+    /// The same of a matrix by its columns: of its transpose. `None` for a tensor that is not
+    /// stored as floats.
+    pub fn look_transposed<T>(
+        &mut self,
+        id: TensorId,
+        range: Range<u64>,
+        look: impl FnOnce(FloatType, &[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let Content::Plain(stored) = *self.checkpoint.content(id) else { return Ok(None) };
+        let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
+        let size = float.size() as u64;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = self.transposed_into(stored, range.start * size..range.end * size, &mut buffer);
+        self.buffer = buffer;
+        read?;
+        Ok(Some(look(float, &self.buffer)))
+    }
+
     /// The elements `range` of a tensor, to be looked at without a copy. `None` if they have
     /// to be read.
     pub fn in_place(&mut self, id: TensorId, range: Range<u64>) -> Result<Option<InPlace<'_>>> {
@@ -135,23 +153,6 @@ impl<'c> Reader<'c> {
             Content::Quantized(layout) => layout.decode(self, range, out)?,
         }
         Ok(Some(float))
-    }
-
-    /// The elements `range` of a matrix by its columns: those of its transpose. `None` for
-    /// a tensor that is not stored as floats.
-    pub fn transposed(
-        &mut self,
-        id: TensorId,
-        range: Range<u64>,
-    ) -> Result<Option<(FloatType, &[u8])>> {
-        let Content::Plain(stored) = *self.checkpoint.content(id) else { return Ok(None) };
-        let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
-        let size = float.size() as u64;
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let read = self.transposed_into(stored, range.start * size..range.end * size, &mut buffer);
-        self.buffer = buffer;
-        read?;
-        Ok(Some((float, &self.buffer)))
     }
 
     /// Replaces `out` by the bytes `range` of the transpose of a stored tensor.

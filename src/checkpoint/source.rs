@@ -105,19 +105,18 @@ impl Source {
 
     /// Opens it for reading; an error if it is no longer what it was when first seen.
     pub fn open(&self) -> Result<Handle> {
-        let modified = match self.place {
-            Place::Memory(bytes) => return Ok(Handle::Memory(bytes)),
-            Place::Disk(modified) => modified,
-        };
+        if let Place::Memory(bytes) = self.place {
+            return Ok(Handle::Memory(bytes));
+        }
         let file = File::open(&self.path).map_err(|e| CheckpointError::new(&self.path, e))?;
-        self.check(&file, modified)?;
+        self.check(&file)?;
         Ok(Handle::Disk(Mapped::new(file)))
     }
 
     /// An error if the file is no longer what it was when first seen.
-    fn check(&self, file: &File, modified: Option<SystemTime>) -> Result<()> {
+    fn check(&self, file: &File) -> Result<()> {
         let now = file.metadata().map_err(|e| CheckpointError::new(&self.path, e))?;
-        match now.len() == self.len && now.modified().ok() == modified {
+        match now.len() == self.len && now.modified().ok() == self.modified() {
             true => Ok(()),
             false => Err(CheckpointError::new(&self.path, Problem::Changed)),
         }
@@ -135,8 +134,7 @@ impl Source {
             Handle::Memory(all) => within(all, &bytes).map(BytesIn::Memory),
             Handle::Disk(_) if bytes.end > self.len => None,
             Handle::Disk(file) => {
-                let check =
-                    |file: &File| self.check(file, self.modified()).map_err(|e| e.about(tensor));
+                let check = |file: &File| self.check(file).map_err(|e| e.about(tensor));
                 file.ready(bytes.clone(), check)?.map(BytesIn::Mapped)
             }
         };
@@ -145,17 +143,8 @@ impl Source {
 
     /// What has happened to bytes that could be looked at before: reading them tells.
     fn why_lost(&self, bytes: Range<u64>) -> CheckpointError {
-        let read = || {
-            let handle = self.open()?;
-            let mut buffer = vec![0; PIECE];
-            let mut at = bytes.start;
-            while at < bytes.end {
-                let length = buffer.len().min(usize::try_from(bytes.end - at).unwrap_or(PIECE));
-                self.read_exact(&handle, buffer.get_mut(..length).unwrap_or_default(), at)?;
-                at += length as u64;
-            }
-            Ok(())
-        };
+        let mut again = vec![0; bytes.end.saturating_sub(bytes.start) as usize];
+        let mut read = || self.read_exact(&self.open()?, &mut again, bytes.start);
         read().err().unwrap_or_else(|| CheckpointError::new(&self.path, Problem::Changed))
     }
 

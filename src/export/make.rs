@@ -101,9 +101,11 @@ impl<'c> Maker<'c> {
                 sink.write(offset + range.start, bytes.get(part).unwrap_or_default())
             }
             MadeFrom::Floats { tensor, to } => {
-                let read = self.reader.elements(tensor, range.clone())?;
-                let (from, bytes) = read.unwrap_or((to, &[]));
-                kernels::convert(from, bytes, to, &mut self.out);
+                let Maker { reader, out, .. } = self;
+                out.clear();
+                reader.look(tensor, range.clone(), |from, bytes| {
+                    kernels::convert(from, bytes, to, out);
+                })?;
                 sink.write(offset + range.start * to.size() as u64, &self.out)
             }
             MadeFrom::FakeQuantized { tensor, quantizer } => {
@@ -163,7 +165,7 @@ impl<'c> Maker<'c> {
         let first = groups.of(range.start);
         let (values, rounding) = (&mut self.values, self.rounding);
         values.resize((range.end - range.start) as usize, 0);
-        let mut quantize = |dtype: FloatType, bytes: &[u8]| {
+        let quantize = |dtype: FloatType, bytes: &[u8]| {
             let mut scales = Vec::new();
             for (group, part) in groups.segments(range.clone()) {
                 let part = (part.start - range.start) as usize..(part.end - range.start) as usize;
@@ -186,11 +188,8 @@ impl<'c> Maker<'c> {
             Ok((first, scales))
         };
         let quantized = match transposed {
-            false => self.reader.look(tensor, range.clone(), &mut quantize)?,
-            true => {
-                let read = self.reader.transposed(tensor, range.clone())?;
-                read.map(|(dtype, bytes)| quantize(dtype, bytes))
-            }
+            false => self.reader.look(tensor, range.clone(), quantize)?,
+            true => self.reader.look_transposed(tensor, range.clone(), quantize)?,
         };
         quantized.unwrap_or(Ok((0, Vec::new()))).map_err(|why| ExportError::NotQuantizable {
             path: self.checkpoint.path().to_owned(),

@@ -289,7 +289,7 @@ impl Checker<'_> {
         let scales = int8.scales(out, int8.groups_of(&range))?;
         let written = int8.values(out, range.clone())?;
         // Gives why they are not what they should be, if they are not.
-        let mut compare = |dtype: FloatType, elements: &[u8]| {
+        let compare = |dtype: FloatType, elements: &[u8]| {
             for (group, part) in groups.segments(range.clone()) {
                 let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
                 let x = elements.get(at.start * dtype.size()..at.end * dtype.size());
@@ -320,11 +320,8 @@ impl Checker<'_> {
             None
         };
         let wrong = match pair.transposed {
-            false => source.look(pair.source, range.clone(), &mut compare)?,
-            true => {
-                let read = source.transposed(pair.source, range.clone())?;
-                read.map(|(dtype, elements)| compare(dtype, elements))
-            }
+            false => source.look(pair.source, range.clone(), compare)?,
+            true => source.look_transposed(pair.source, range.clone(), compare)?,
         };
         match wrong.flatten() {
             Some(why) => Err(self.mismatch(pair, why)),

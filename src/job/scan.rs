@@ -365,7 +365,10 @@ impl<'a> Scan<'a> {
         let looked = self.look(worker, shared, 0, chunks.clone(), look);
         // Before the chunks are added, so that after the last all are there.
         lock(&shared.tallies).extend(tally);
-        let Some(looked) = looked else { return };
+        let looked = match looked {
+            Ok(looked) => looked,
+            Err(error) => return self.fail(shared, error),
+        };
         let calibrate = |all: &mut Known, next| m.calibrate(all, next);
         let whole = lock(&shared.first).add_all(chunks.zip(looked), m.chunks(), calibrate);
         let Some(mut known) = whole else { return };
@@ -378,7 +381,10 @@ impl<'a> Scan<'a> {
         let known = shared.known.get(pass as usize - 1).and_then(OnceLock::get);
         let Some(known) = known else { return };
         let look = |k, bytes: &[u8]| m.again(known, pass, k, bytes);
-        let Some(looked) = self.look(worker, shared, pass, chunks.clone(), look) else { return };
+        let looked = match self.look(worker, shared, pass, chunks.clone(), look) {
+            Ok(looked) => looked,
+            Err(error) => return self.fail(shared, error),
+        };
         let Some(found) = shared.found.get(pass as usize - 1) else { return };
         let whole = lock(found).add_all(chunks.zip(looked), m.chunks(), Measurement::accumulate);
         if let Some(found) = whole {
@@ -399,23 +405,9 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Looks at chunks of a tensor, one after the other; a tensor that cannot be read is given
-    /// up.
+    /// Looks at chunks of a tensor, one after the other: where they lie if that can be, and else
+    /// in memory, where they are kept if they will be looked at again.
     fn look<T>(
-        &self,
-        worker: &mut Worker<'a>,
-        shared: &Shared<'a>,
-        pass: u64,
-        chunks: Range<u64>,
-        look: impl FnMut(u64, &[u8]) -> T,
-    ) -> Option<Vec<T>> {
-        let seen = self.try_look(worker, shared, pass, chunks, look);
-        seen.map_err(|error| self.fail(shared, error)).ok()
-    }
-
-    /// Where the chunks lie if that can be, and else in memory, where they are kept if they
-    /// will be looked at again.
-    fn try_look<T>(
         &self,
         worker: &mut Worker<'a>,
         shared: &Shared<'a>,

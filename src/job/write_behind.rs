@@ -41,7 +41,7 @@ pub fn write_behind<T>(work: impl FnOnce(&WriteBehind) -> T) -> (T, Option<(Path
         let disk = thread::Builder::new().name("disk".into()).spawn_scoped(scope, || behind.work());
         let done = {
             // Ends the thread also where the work panics.
-            let _over = Over(&behind);
+            let _end = AtTheEnd(&behind);
             work(&behind)
         };
         if let Ok(Err(panic)) = disk.map(ScopedJoinHandle::join) {
@@ -53,9 +53,9 @@ pub fn write_behind<T>(work: impl FnOnce(&WriteBehind) -> T) -> (T, Option<(Path
     (done, state.failed)
 }
 
-struct Over<'a>(&'a WriteBehind);
+struct AtTheEnd<'a>(&'a WriteBehind);
 
-impl Drop for Over<'_> {
+impl Drop for AtTheEnd<'_> {
     fn drop(&mut self) {
         lock(&self.0.state).is_over = true;
         self.0.wake.notify_one();

@@ -1,8 +1,8 @@
 //! Mapped memory that is gone: a disk that fails, or a file that was cut off all the same.
 //!
-//! The system tells by SIGBUS, which ends a process. In watched memory it puts zeros in the
-//! place of all of it instead, so that whoever reads there goes on, and says so afterwards.
-//! Elsewhere it does what it did before.
+//! The system tells by SIGBUS, which ends a process. Where it is in watched memory, all of that
+//! becomes zeros instead: whoever reads there goes on, and can ask afterwards. Elsewhere happens
+//! what happened before.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -19,8 +19,8 @@ const LENGTH_BITS: u32 = 19;
 
 static WATCHED: [Place; PLACES] = [const { Place::free() }; PLACES];
 
-/// What was done with the signal before.
-static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+/// What was done with the signal before it was handled here; `None` if it cannot be.
+static BEFORE: OnceLock<Option<libc::sigaction>> = OnceLock::new();
 
 struct Place {
     /// 0 if it is free.
@@ -76,25 +76,21 @@ impl Drop for Watch {
 
 /// Sees to it that the signal is handled.
 fn is_installed() -> bool {
-    static IS_INSTALLED: OnceLock<bool> = OnceLock::new();
-    *IS_INSTALLED.get_or_init(|| {
+    let install = || {
         // SAFETY: zeros are a valid `sigaction`; the pointers are to values that outlive the
-        // calls. The handler does only what one may: see there.
+        // call. The handler does only what one may: see there.
         unsafe {
             let mut before: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut before) != 0 {
-                return false;
-            }
-            // Before it is needed.
-            let _ = BEFORE.set(before);
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_sigbus as *const () as usize;
             // On the thread's own stack for signals, as the handler before it.
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             libc::sigemptyset(&raw mut action.sa_mask);
-            libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) == 0
+            let done = libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before);
+            (done == 0).then_some(before)
         }
-    })
+    };
+    BEFORE.get_or_init(install).is_some()
 }
 
 /// Runs in the thread that read, at the instruction that did. It takes no lock and asks for no
@@ -128,7 +124,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut
         }
     }
     // What was before it meets the fault again when this returns.
-    let before = BEFORE.get();
+    let before = BEFORE.get().and_then(Option::as_ref);
     // SAFETY: the action came from the system; without one there is a pointer to zeros, which
     // stand for what happens by default.
     unsafe {

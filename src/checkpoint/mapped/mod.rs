@@ -95,10 +95,11 @@ impl Mapped {
             // Unmapped first, so that there is but one at a time.
             self.window = None;
             self.window = Window::new(file, &bytes);
-            match self.window.as_ref().map(|window| window.has_large_pages(&bytes)) {
-                None | Some(Some(false)) => self.patience -= 1,
-                Some(Some(true)) => self.patience = (self.patience + 1).min(2 * PATIENCE),
-                Some(None) => {}
+            let large = |window: &Window| window.has_large_pages(&bytes);
+            match self.window.as_ref().map_or(Some(false), large) {
+                Some(false) => self.patience -= 1,
+                Some(true) => self.patience = (self.patience + 1).min(2 * PATIENCE),
+                None => {}
             }
         }
         Ok(self.window.as_ref().map(|window| Ready { window, lease, bytes }))
@@ -136,7 +137,8 @@ struct Window {
     /// Dropped before the memory is unmapped.
     watch: Watch,
     memory: Memory,
-    start: u64,
+    /// Which bytes of the file the memory is, or would be if it were as long.
+    range: Range<u64>,
 }
 
 impl Window {
@@ -146,14 +148,12 @@ impl Window {
         let length = usize::try_from((bytes.end - start).max(WINDOW)).ok()?;
         let memory = Memory::map(file, start, length)?;
         let watch = Watch::new(memory.at.as_ptr() as usize, length)?;
-        Some(Window { watch, memory, start })
+        Some(Window { watch, memory, range: start..start + length as u64 })
     }
 
     fn holds(&self, bytes: &Range<u64>) -> bool {
-        let length = bytes.end.checked_sub(self.start);
-        self.start <= bytes.start
-            && bytes.start <= bytes.end
-            && length.is_some_and(|length| length <= self.memory.length as u64)
+        let Range { start, end } = self.range;
+        start <= bytes.start && bytes.start <= bytes.end && bytes.end <= end
     }
 
     /// Whether the memory of `bytes` is mapped in large pages; to map small ones takes as long
@@ -175,11 +175,14 @@ impl Window {
         if !self.holds(bytes) {
             return &[];
         }
-        let (offset, length) = ((bytes.start - self.start) as usize, bytes.end - bytes.start);
+        let (offset, length) = (bytes.start - self.range.start, bytes.end - bytes.start);
         // SAFETY: this part of the memory is mapped for reading as long as `self` lives, and
         // lies in the file. Nobody writes to that under the lease that `Ready` has. Where one
         // is lost, `Watch` keeps the memory readable and `Ready::look` gives nothing.
-        unsafe { std::slice::from_raw_parts(self.memory.at.add(offset).as_ptr(), length as usize) }
+        unsafe {
+            let at = self.memory.at.add(offset as usize);
+            std::slice::from_raw_parts(at.as_ptr(), length as usize)
+        }
     }
 }
 
@@ -201,8 +204,6 @@ struct Memory {
 
 // SAFETY: it is memory for reading, which is where it is for every thread.
 unsafe impl Send for Memory {}
-// SAFETY: the same.
-unsafe impl Sync for Memory {}
 
 impl Memory {
     fn map(file: &File, start: u64, length: usize) -> Option<Memory> {
