@@ -19,14 +19,16 @@ pub struct Maker<'c> {
     reader: Reader<'c>,
     known: &'c KnownScales,
     rounding: Rounding,
-    values: Vec<i8>,
+    /// Values of int8, and what is made of them or else.
+    values: Vec<u8>,
     out: Vec<u8>,
 }
 
 /// The file that is made.
 pub trait Sink {
-    /// Writes bytes where they belong.
-    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), ExportError>;
+    /// Writes bytes where they belong, or sees to it that they will be. What is left in their
+    /// place is of no meaning.
+    fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), ExportError>;
 
     /// Takes over bytes of another file without their being read: `length` from `start` on,
     /// which belong at `at`. Gives which of them, counted from there, it has now.
@@ -64,18 +66,15 @@ impl<'c> Maker<'c> {
                 for part in [0..shared.start, shared.end..length] {
                     if !part.is_empty() {
                         let part = range.start + part.start..range.start + part.end;
-                        let bytes = self.reader.stored(id, part.clone())?;
-                        sink.write(offset + part.start, bytes)?;
+                        self.reader.stored_into(id, part.clone(), &mut self.out)?;
+                        sink.write(offset + part.start, &mut self.out)?;
                     }
                 }
                 Ok(())
             }
             MadeFrom::Transposed(id) => {
-                let mut out = std::mem::take(&mut self.out);
-                let read = self.reader.transposed_into(id, range.clone(), &mut out);
-                self.out = out;
-                read?;
-                sink.write(offset + range.start, &self.out)
+                self.reader.transposed_into(id, range.clone(), &mut self.out)?;
+                sink.write(offset + range.start, &mut self.out)
             }
             MadeFrom::Values { tensor, quantizer, stored_as } => {
                 let Some((scales_at, to)) = file.scales_of(tensor) else { return Ok(()) };
@@ -83,22 +82,18 @@ impl<'c> Maker<'c> {
                 let transposed = file.transposed.contains(&tensor);
                 let what = What { tensor, quantizer, scale_type: to, transposed };
                 let (first, scales) = self.quantize(what, &groups, chunks, &range)?;
-                match stored_as.mask() {
-                    0 => sink.write(offset + range.start, bytemuck::cast_slice(&self.values))?,
-                    mask => {
-                        self.out.clear();
-                        self.out.extend(self.values.iter().map(|&q| q as u8 ^ mask));
-                        sink.write(offset + range.start, &self.out)?;
-                    }
-                }
+                stored_as.code(&mut self.values);
+                sink.write(offset + range.start, &mut self.values)?;
                 self.out.clear();
                 scales.iter().for_each(|&scale| write_f64(to, scale.into(), &mut self.out));
-                sink.write(scales_at + first * to.size() as u64, &self.out)
+                sink.write(scales_at + first * to.size() as u64, &mut self.out)
             }
             MadeFrom::Scales { .. } => Ok(()),
             MadeFrom::Literal(ref bytes) => {
                 let part = range.start as usize..range.end as usize;
-                sink.write(offset + range.start, bytes.get(part).unwrap_or_default())
+                self.out.clear();
+                self.out.extend_from_slice(bytes.get(part).unwrap_or_default());
+                sink.write(offset + range.start, &mut self.out)
             }
             MadeFrom::Floats { tensor, to } => {
                 let Maker { reader, out, .. } = self;
@@ -106,7 +101,7 @@ impl<'c> Maker<'c> {
                 reader.look(tensor, range.clone(), |from, bytes| {
                     kernels::convert(from, bytes, to, out);
                 })?;
-                sink.write(offset + range.start * to.size() as u64, &self.out)
+                sink.write(offset + range.start * to.size() as u64, &mut self.out)
             }
             MadeFrom::FakeQuantized { tensor, quantizer } => {
                 let info = self.checkpoint.tensor(tensor);
@@ -124,10 +119,10 @@ impl<'c> Maker<'c> {
                     if let (Some(values), Some(out)) =
                         (self.values.get(part), self.out.get_mut(bytes))
                     {
-                        kernels::dequantize(values, scale, to, out);
+                        kernels::dequantize(bytemuck::cast_slice(values), scale, to, out);
                     }
                 }
-                sink.write(offset + range.start * to.size() as u64, &self.out)
+                sink.write(offset + range.start * to.size() as u64, &mut self.out)
             }
             MadeFrom::Q8_0 { tensor } => {
                 let read = self.reader.elements(tensor, range.clone())?;
@@ -140,7 +135,7 @@ impl<'c> Maker<'c> {
                     }
                 })?;
                 let block = BlockType::Q8_0;
-                sink.write(offset + range.start / block.elements() * block.bytes(), &self.out)
+                sink.write(offset + range.start / block.elements() * block.bytes(), &mut self.out)
             }
         }
     }
@@ -182,6 +177,7 @@ impl<'c> Maker<'c> {
                 };
                 scales.push(scale);
                 if let Some(out) = values.get_mut(part) {
+                    let out = bytemuck::cast_slice_mut(out);
                     kernels::quantize(dtype, bytes, scale, rounding, out);
                 }
             }

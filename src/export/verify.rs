@@ -167,6 +167,7 @@ impl<'c> Pairing<'c> {
             out: self.out.reader(),
             source: self.source.reader(),
             values: Vec::new(),
+            written: Vec::new(),
             expected: Vec::new(),
         }
     }
@@ -203,6 +204,7 @@ pub struct Checker<'k> {
     out: Reader<'k>,
     source: Reader<'k>,
     values: Vec<i8>,
+    written: Vec<u8>,
     expected: Vec<u8>,
 }
 
@@ -285,9 +287,10 @@ impl Checker<'_> {
         let groups = int8.groups();
         let holds = chunks.hold(&groups);
         let first = int8.groups_of(&range).start;
-        let Checker { known, out, source, values, .. } = self;
+        let Checker { known, out, source, values, written, .. } = self;
         let scales = int8.scales(out, int8.groups_of(&range))?;
-        let written = int8.values(out, range.clone())?;
+        let written = int8.values(out, range.clone(), written)?;
+        let mut seen = kernels::Seen::default();
         // Gives why they are not what they should be, if they are not.
         let compare = |dtype: FloatType, elements: &[u8]| {
             for (group, part) in groups.segments(range.clone()) {
@@ -305,17 +308,19 @@ impl Checker<'_> {
                     let expected = expected.map_or("none".into(), |e| e.to_string());
                     return Some(format!("scale {group} is {scale}, expected {expected}"));
                 }
-                values.resize(at.len(), 0);
-                kernels::quantize(dtype, x, scale, rounding, values);
                 let written = written.get(at).unwrap_or_default();
-                let made: &[u8] = bytemuck::cast_slice(values);
-                if let Some(at) = first_difference(bytemuck::cast_slice(written), made) {
-                    let index = part.start + at;
-                    return Some(format!("its element {index} is not what the source gives"));
+                let how = (scale, rounding);
+                match kernels::error_of_written(dtype, x, how, written, &mut seen) {
+                    Some(error) => sums.merge(&error),
+                    None => {
+                        values.resize(x.len() / dtype.size(), 0);
+                        kernels::quantize(dtype, x, scale, rounding, values);
+                        let made = bytemuck::cast_slice(values);
+                        let at = first_difference(bytemuck::cast_slice(written), made);
+                        let index = part.start + at.unwrap_or(0);
+                        return Some(format!("its element {index} is not what the source gives"));
+                    }
                 }
-                let qtype = quantizer.scheme.quantization_type();
-                let how = kernels::Quantization { scale, qtype, rounding };
-                sums.merge(&kernels::error(dtype, x, how));
             }
             None
         };

@@ -18,6 +18,7 @@ pub mod scan;
 pub mod values;
 pub mod verify;
 mod write_behind;
+mod writers;
 
 pub use progress::{Progress, Stopped};
 

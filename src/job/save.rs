@@ -2,19 +2,16 @@
 //! written is reopened and compared with the source before it becomes OUT.
 
 use super::write_behind::{WriteBehind, write_behind};
+use super::writers::{Writer, Writers, failed_write};
 use super::{Job, Progress, Stopped, lock, scan, verify};
-use crate::checkpoint::{Checkpoint, FileSystem};
-use crate::export::faults::{Place, reach};
+use crate::checkpoint::Checkpoint;
 use crate::export::{
     self, Blueprint, Comparison, ExportError, KnownScales, Maker, Match, Pairing, Receipt, Request,
-    Sink, Staging, Task, frame, sharing,
+    Staging, Task, frame,
 };
 use crate::quantization::{Chunks, Quantizer, Questions, Rounding};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a save did not happen; OUT is then what it was before.
@@ -226,19 +223,21 @@ impl Saving<'_> {
         known: &KnownScales,
         behind: &WriteBehind,
     ) -> Result<(), SaveError> {
+        let writers = Writers::new(self.progress, behind);
         let counts = pieces.iter().map(|piece| piece.chunks.count());
         super::each_chunk(counts, self.threads, self.progress, || {
             let mut maker = Maker::new(self.checkpoint, self.blueprint, known);
-            let mut open: Option<(usize, Output)> = None;
+            let mut open: Option<(usize, Arc<Writer>)> = None;
+            let writers = &writers;
             move |number, k| {
                 let Some(piece) = pieces.get(number) else { return Ok(()) };
                 let Some(file) = self.blueprint.files.get(piece.file) else { return Ok(()) };
-                let mut output = match open.take() {
-                    Some((number, output)) if number == piece.file => output,
-                    _ => Output::open(self.staging.path_of(file), self.progress, behind)?,
+                let writer = match open.take() {
+                    Some((number, writer)) if number == piece.file => writer,
+                    _ => writers.open(&self.staging.path_of(file))?,
                 };
-                let made = maker.make(file, piece.entry, &piece.chunks, k, &mut output);
-                open = Some((piece.file, output));
+                let made = maker.make(file, piece.entry, &piece.chunks, k, &mut &*writer);
+                open = Some((piece.file, writer));
                 made
             }
         })
@@ -276,79 +275,17 @@ impl Saving<'_> {
     }
 }
 
-/// A file of the output, open for one thread.
-struct Output<'s> {
-    path: PathBuf,
-    file: File,
-    shares_blocks: bool,
-    progress: &'s Progress,
-    behind: &'s WriteBehind,
-}
-
-impl<'s> Output<'s> {
-    fn open(
-        path: PathBuf,
-        progress: &'s Progress,
-        behind: &'s WriteBehind,
-    ) -> Result<Self, ExportError> {
-        let file = OpenOptions::new().write(true).open(&path);
-        let file = file.map_err(|e| failed_write(&path, e))?;
-        let shares_blocks = FileSystem::of(&file).shares_blocks();
-        Ok(Output { path, file, shares_blocks, progress, behind })
-    }
-
-    fn has(&self, bytes: u64) {
-        self.progress.advance(bytes);
-        self.behind.wrote(&self.path, bytes);
-    }
-}
-
-impl Sink for Output<'_> {
-    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), ExportError> {
-        reach(Place::Disk)
-            .and_then(|()| write_all_at(&self.file, bytes, at))
-            .map_err(|e| failed_write(&self.path, e))?;
-        self.has(bytes.len() as u64);
-        Ok(())
-    }
-
-    fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64> {
-        if !self.shares_blocks || reach(Place::Disk).is_err() {
-            return 0..0;
-        }
-        let shared = sharing::share(from, start, &self.file, at, length);
-        self.has(shared.end - shared.start);
-        shared
-    }
-}
-
-fn failed_write(path: &Path, source: std::io::Error) -> ExportError {
-    ExportError::Write { path: path.to_owned(), source }
-}
-
-#[cfg(unix)]
-fn write_all_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
-}
-
-#[cfg(windows)]
-fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let n = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
-        bytes = bytes.get(n..).unwrap_or_default();
-        at += n as u64;
-    }
-    Ok(())
-}
-
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
     use crate::checkpoint::safetensors::header_bytes;
+    use crate::export::Sink;
     use crate::export::request::OutputFormat;
     use crate::plan::Plan;
     use crate::quantization::QuantizationScheme;
     use crate::tensor::{DType, Shape};
+    use std::fs::File;
+    use std::ops::Range;
 
     /// Where blocks are not shared their range is copied, so this runs on any file system.
     #[test]
@@ -391,13 +328,13 @@ mod tests {
         let mut shared = 0;
         let (done, failed) = write_behind(|behind| {
             let mut maker = Maker::new(&checkpoint, &blueprint, &known);
-            let mut output = Output::open(out.clone(), &progress, behind)?;
-            output.shares_blocks = true;
-            let mut output = Counting { output, shared: &mut shared };
+            let mut writer = Writer::open(&out, &progress, behind)?;
+            writer.shares_blocks = true;
+            let mut sink = Counting { writer: &writer, shared: &mut shared };
             let pieces = pieces(&checkpoint, &blueprint).into_iter();
             for piece in pieces.filter(|piece| piece.file == 0) {
                 for k in 0..piece.chunks.count() {
-                    maker.make(file, piece.entry, &piece.chunks, k, &mut output)?;
+                    maker.make(file, piece.entry, &piece.chunks, k, &mut sink)?;
                 }
             }
             Ok::<(), ExportError>(())
@@ -409,17 +346,17 @@ mod tests {
     }
 
     struct Counting<'s> {
-        output: Output<'s>,
+        writer: &'s Writer<'s>,
         shared: &'s mut u64,
     }
 
     impl Sink for Counting<'_> {
-        fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), ExportError> {
-            self.output.write(at, bytes)
+        fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), ExportError> {
+            self.writer.write(at, bytes)
         }
 
         fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64> {
-            let shared = self.output.share(at, from, start, length);
+            let shared = self.writer.share(at, from, start, length);
             *self.shared += shared.end - shared.start;
             shared
         }

@@ -38,11 +38,11 @@ pub enum Int8Values {
 }
 
 impl Int8Values {
-    /// What turns values into bytes and back.
-    pub fn mask(self) -> u8 {
+    /// Turns values into bytes, or back.
+    pub fn code(self, values: &mut [u8]) {
         match self {
-            Int8Values::Signed => 0,
-            Int8Values::Offset => 0x80,
+            Int8Values::Signed => {}
+            Int8Values::Offset => values.iter_mut().for_each(|byte| *byte ^= 0x80),
         }
     }
 }
@@ -64,13 +64,16 @@ impl Int8 {
             .collect())
     }
 
-    /// The values of `range`.
-    pub fn values(&self, reader: &mut Reader, range: Range<u64>) -> Result<Vec<i8>> {
-        let mut bytes = Vec::new();
-        reader.stored_into(self.values, range, &mut bytes)?;
-        let mask = self.stored_as.mask();
-        // In the place of the bytes.
-        Ok(bytes.into_iter().map(|byte| (byte ^ mask) as i8).collect())
+    /// The values of `range`, in place of what `bytes` hold.
+    pub fn values<'b>(
+        &self,
+        reader: &mut Reader,
+        range: Range<u64>,
+        bytes: &'b mut Vec<u8>,
+    ) -> Result<&'b [i8]> {
+        reader.stored_into(self.values, range, bytes)?;
+        self.stored_as.code(bytes);
+        Ok(bytemuck::cast_slice(bytes))
     }
 
     /// The groups that the elements of `range` lie in.
@@ -110,7 +113,8 @@ impl Layout for Int8 {
     fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
         let groups = self.groups_of(&range);
         let scales = self.scales(reader, groups.clone())?;
-        let values = self.values(reader, range.clone())?;
+        let mut bytes = Vec::new();
+        let values = self.values(reader, range.clone(), &mut bytes)?;
         let to = self.decoded().unwrap_or(FloatType::F32);
         out.resize(values.len() * to.size(), 0);
         for (group, segment) in self.groups().segments(range.clone()) {

@@ -16,6 +16,7 @@ use super::levels::{Seen, Watch};
 use super::rounding::{
     ByReciprocal, Clamped, Division, Divisor, Grid, by_grid, is_ordinary, round_one,
 };
+use super::written::Codes;
 use crate::quantization::{ErrorSums, Loss};
 use crate::tensor::FloatType;
 use half::{bf16, f16};
@@ -51,18 +52,19 @@ pub fn error_by_channel(
 ) -> (ErrorSums, Vec<Loss>) {
     let watch = &mut seen.0;
     let found = by_grid!(how.qtype, how.rounding, |grid| {
-        run(ErrorOf { dtype, bytes, how, grid, cuts, watch })
+        run(ErrorOf { dtype, bytes, how, grid, cuts, watch, codes: () })
     });
     (found.sums, found.channels)
 }
 
 /// What a sweep finds.
-pub(super) struct Found {
+pub(super) struct Found<C> {
     pub sums: ErrorSums,
     pub channels: Vec<Loss>,
+    pub codes: C,
 }
 
-pub(super) struct ErrorOf<'a, G> {
+pub(super) struct ErrorOf<'a, G, C> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub how: Quantization,
@@ -71,34 +73,35 @@ pub(super) struct ErrorOf<'a, G> {
     pub cuts: Option<Cuts>,
     /// The levels that were seen before.
     pub watch: &'a mut Watch,
+    /// What the elements' codes are compared with.
+    pub codes: C,
 }
 
-impl<G: Grid> Kernel for ErrorOf<'_, G> {
-    type Output = Found;
+impl<G: Grid, C: Codes> Kernel for ErrorOf<'_, G, C> {
+    type Output = Found<C>;
     const RARE: bool = G::RARE;
 
     #[inline(always)]
     fn run<L: Level>(mut self, level: L) -> Self::Output {
         let dtype = self.dtype;
-        let found = match dtype {
-            _ if !is_ordinary(self.how.scale) => None,
-            FloatType::F64 => None,
-            _ => Some(self.sweep(level)),
-        };
-        match found {
-            // Elements beyond all reason have squares beyond f32.
-            Some(found) if found.sums.signal.is_finite() && found.sums.noise.is_finite() => found,
-            _ => self.careful(),
+        if dtype == FloatType::F64 || !is_ordinary(self.how.scale) {
+            return self.careful(self.codes);
+        }
+        let found = self.sweep(level);
+        // Elements beyond all reason have squares beyond f32.
+        match found.sums.signal.is_finite() && found.sums.noise.is_finite() {
+            true => found,
+            false => self.careful(found.codes),
         }
     }
 }
 
-impl<G: Grid> ErrorOf<'_, G> {
+impl<G: Grid, C: Codes> ErrorOf<'_, G, C> {
     #[inline(always)]
-    fn sweep<L: Level>(&mut self, level: L) -> Found {
-        let &mut ErrorOf { dtype, bytes, how, grid, cuts, ref mut watch } = self;
+    fn sweep<L: Level>(&mut self, level: L) -> Found<C> {
+        let &mut ErrorOf { dtype, bytes, how, grid, cuts, ref mut watch, codes } = self;
         let divisor = Divisor::new(level, how.scale, how.qtype.max());
-        let mut pass = Pass::after(level, **watch);
+        let mut pass = Pass::beside(level, **watch, codes);
         let mut channels = Vec::new();
         // All in one where nothing is cut.
         let whole = Cuts { first: usize::MAX, length: usize::MAX };
@@ -114,13 +117,15 @@ impl<G: Grid> ErrorOf<'_, G> {
             }
         }
         **watch = pass.watch;
-        Found { sums: pass.finish(), channels }
+        let codes = pass.codes;
+        Found { sums: pass.finish(), channels, codes }
     }
 
-    fn careful(&self) -> Found {
+    /// After `codes` were compared.
+    fn careful(&self, codes: C) -> Found<C> {
         let ErrorOf { dtype, bytes, ref how, cuts, .. } = *self;
         let Some(cuts) = cuts else {
-            return Found { sums: careful(dtype, bytes, how), channels: Vec::new() };
+            return Found { sums: careful(dtype, bytes, how), channels: Vec::new(), codes };
         };
         let mut all = ErrorSums::default();
         let channels = cuts.slices(bytes, dtype.size()).map(|channel| {
@@ -129,7 +134,7 @@ impl<G: Grid> ErrorOf<'_, G> {
             Loss::from(&sums)
         });
         let channels = channels.collect();
-        Found { sums: all, channels }
+        Found { sums: all, channels, codes }
     }
 }
 
@@ -194,7 +199,7 @@ impl<L: Level> Block<L> {
         }
     }
 
-    /// Adds elements; returns what the level says of their codes.
+    /// Adds elements; returns what the level says of their codes, and these.
     #[inline(always)]
     fn step<G: Grid>(
         &mut self,
@@ -203,12 +208,12 @@ impl<L: Level> Block<L> {
         x: L::F32,
         divisor: &Divisor,
         watch: &Watch,
-    ) -> L::U32 {
+    ) -> (L::U32, L::U32) {
         let (q, codes) = grid.round(l, divisor.quotient(l, x));
         self.add(l, x, q, divisor);
         self.zero_before = l.count_zeros(self.zero_before, x);
         self.zero_after = l.count_zeros(self.zero_after, q);
-        l.unseen(watch, codes, q)
+        (l.unseen(watch, codes, q), codes)
     }
 
     /// Adds elements to the sums by their levels.
@@ -270,7 +275,7 @@ struct CutOff {
 
 /// A sweep over elements, group after group.
 #[derive(Clone, Copy)]
-pub(super) struct Pass<L: Level> {
+pub(super) struct Pass<L: Level, C = ()> {
     level: L,
     block: Block<L>,
     /// Elements in the block.
@@ -286,12 +291,22 @@ pub(super) struct Pass<L: Level> {
     /// Beside those that the block counts.
     zero_before: u64,
     zero_after: u64,
+    codes: C,
 }
 
 impl<L: Level> Pass<L> {
     #[inline(always)]
     pub(super) fn after(l: L, watch: Watch) -> Self {
+        Pass::beside(l, watch, ())
+    }
+}
+
+impl<L: Level, C: Codes> Pass<L, C> {
+    /// Compares the codes with others on the way.
+    #[inline(always)]
+    fn beside(l: L, watch: Watch, codes: C) -> Self {
         Pass {
+            codes,
             level: l,
             block: Block::new(l),
             filled: 0,
@@ -340,13 +355,13 @@ impl<L: Level> Pass<L> {
                 let mut found = None;
                 if by_reciprocal {
                     found = Some(self.pairs::<E, G, ByReciprocal>(grid, run, divisor, zero))
-                        .filter(|(_, patterns)| patterns.are_within(l, unclamped));
+                        .filter(|(.., patterns)| patterns.are_within(l, unclamped));
                 }
-                let (block, patterns) = match found {
+                let (block, codes, patterns) = match found {
                     Some(found) => found,
                     None => self.pairs::<E, G, Clamped>(grid, run, divisor, zero),
                 };
-                self.block = block;
+                (self.block, self.codes) = (block, codes);
                 self.zero_after = self.zero_after.wrapping_add(patterns.zero_after.into());
                 if patterns.have_zeros(l) {
                     let zeros = run.iter().map(|raw| u64::from(count_zeros(l, l.load_u16(raw))));
@@ -364,7 +379,7 @@ impl<L: Level> Pass<L> {
         }
     }
 
-    /// The block with these elements, and what their patterns are.
+    /// The block and the codes with these elements, and what their patterns are.
     #[inline(always)]
     fn pairs<E: Half, G: Grid, D: Division>(
         &self,
@@ -372,17 +387,24 @@ impl<L: Level> Pass<L> {
         pairs: &[[E::Raw; 2]],
         divisor: &Divisor,
         zero: L::U16,
-    ) -> (Block<L>, Patterns<L>) {
+    ) -> (Block<L>, C, Patterns<L>) {
         let l = self.level;
-        let (mut block, mut patterns) = (self.block, Patterns::new(l));
+        let (mut block, mut codes, mut patterns) = (self.block, self.codes, Patterns::new(l));
         for raw in pairs {
             patterns.add(l, l.load_u16(raw), zero);
-            for x in E::load_pair(l, raw) {
-                let q = grid.nearest(l, D::quotient(l, x, divisor));
-                block.add(l, x, q, divisor);
+            let [a, b] = E::load_pair(l, raw);
+            let (t, u) = (D::quotient(l, a, divisor), D::quotient(l, b, divisor));
+            if C::ARE_THERE {
+                let ((q, first), (r, second)) = (grid.round(l, t), grid.round(l, u));
+                block.add(l, a, q, divisor);
+                block.add(l, b, r, divisor);
+                codes.compare(E::low8(l, [first, second]), PAIR);
+            } else {
+                block.add(l, a, grid.nearest(l, t), divisor);
+                block.add(l, b, grid.nearest(l, u), divisor);
             }
         }
-        (block, patterns)
+        (block, codes, patterns)
     }
 
     /// Takes the levels of these elements as seen; `seen` is the bound before and after it.
@@ -425,17 +447,25 @@ impl<L: Level> Pass<L> {
         let l = self.level;
         let watch = self.watch;
         let mut unseen = l.u32s([0; LANES]);
-        let mut block = self.block;
+        let (mut block, mut compared) = (self.block, self.codes);
         for (group, divisor) in groups {
             for run in group.chunks(RUN * E::SIZE) {
                 let (whole, tail) = E::split(run);
                 for raw in whole {
                     let x = E::load(l, raw);
-                    unseen = l.or(unseen, block.step(l, grid, x, &divisor, &watch));
+                    let (new, codes) = block.step(l, grid, x, &divisor, &watch);
+                    unseen = l.or(unseen, new);
+                    if C::ARE_THERE {
+                        compared.compare(l.low8(codes), LANES);
+                    }
                 }
                 if !tail.is_empty() {
                     let x = E::load(l, &E::pad(tail));
-                    unseen = l.or(unseen, block.step(l, grid, x, &divisor, &watch));
+                    let (new, codes) = block.step(l, grid, x, &divisor, &watch);
+                    unseen = l.or(unseen, new);
+                    if C::ARE_THERE {
+                        compared.compare(l.low8(codes), tail.len() / E::SIZE);
+                    }
                     // The zeros that fill up the lanes add nothing to any sum, but to these.
                     let filling = (LANES - tail.len() / E::SIZE) as u64;
                     self.zero_before = self.zero_before.wrapping_sub(filling);
@@ -449,7 +479,7 @@ impl<L: Level> Pass<L> {
                 }
             }
         }
-        self.block = block;
+        (self.block, self.codes) = (block, compared);
         unseen
     }
 

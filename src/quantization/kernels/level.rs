@@ -40,6 +40,8 @@ pub(super) trait Level: Copy {
     fn array_f64(self, a: Self::F64) -> Lanes<f64>;
     /// The low eight bits of every lane.
     fn low8(self, a: Self::U32) -> Lanes<u8>;
+    /// The same of two, lane by lane in turn.
+    fn low8_in_turn(self, a: Self::U32, b: Self::U32) -> [u8; PAIR];
 
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;

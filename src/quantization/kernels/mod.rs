@@ -26,6 +26,7 @@ mod rounding;
 #[cfg(test)]
 mod tests;
 mod weighted;
+mod written;
 
 pub use convert::convert;
 pub use cuts::Cuts;
@@ -46,6 +47,7 @@ pub use moments::{moments, range};
 pub use quantize::quantize;
 pub use rounding::round_one;
 pub use weighted::{Weighted, weighted_error, weighted_noise};
+pub use written::error_of_written;
 
 use super::{QuantizationType, Rounding};
 

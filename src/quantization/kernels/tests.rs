@@ -8,10 +8,11 @@ use super::levels::Seen;
 use super::loss::GroupLossesOf;
 use super::moments::{MomentsOf, RangeOf};
 use super::quantize::QuantizeTo;
-use super::rounding::by_grid;
+use super::rounding::{IntegersHalfEven, by_grid};
+use super::written::Written;
 use super::{
     Cuts, GroupFindings, GroupLosses, GroupQuantization, Layout, NoScale, Quantization, Wanted,
-    reference,
+    error, error_of_written, reference,
 };
 use crate::quantization::{
     ErrorSums, Loss, Moments, QuantizationType, Rounding, Scales, stored_scale, symmetric_scale,
@@ -33,7 +34,7 @@ fn error_everywhere(dtype: FloatType, bytes: &[u8], how: Quantization) -> Vec<(I
     by_grid!(how.qtype, how.rounding, |grid| everywhere(|| {
         // Every run starts afresh; a test may leave a few bytes behind.
         let watch = &mut Box::leak(Box::new(Seen::default())).0;
-        ErrorOf { dtype, bytes, how, grid, cuts: None, watch }
+        ErrorOf { dtype, bytes, how, grid, cuts: None, watch, codes: () }
     }))
     .into_iter()
     .map(|(isa, found)| (isa, found.sums))
@@ -325,6 +326,89 @@ fn quantized_values_of_every_length_and_scale() {
             }
         }
     }
+}
+
+/// Enough elements of sixteen bits that they are multiplied instead of divided, where that comes
+/// to the same: every one up to a largest, by the scale of that and by others.
+#[test]
+fn many_elements_quantize_as_in_the_plain_loop() {
+    let mut random = Random(15);
+    for dtype in [FloatType::BF16, FloatType::F16] {
+        for _ in 0..25 {
+            let absmax = random.unit() * 0.2 + 1e-3;
+            let scale = match random.next() % 3 {
+                0 => 0.0078125,
+                1 => (random.unit() * 0.01 + 1e-3) as f32,
+                _ => symmetric_scale(absmax, 127.0).expect("finite"),
+            };
+            // One of each ten thousand is beyond the last level, and clamped.
+            let values = (0..=u16::MAX).map(|pattern| match dtype {
+                FloatType::BF16 => f64::from(half::bf16::from_bits(pattern)),
+                _ => f64::from(half::f16::from_bits(pattern)),
+            });
+            let most = 127.0 * f64::from(scale);
+            let mut values: Vec<f64> = values.filter(|v| v.abs() <= most).collect();
+            (0..values.len()).for_each(|i| values.swap(i, random.next() as usize % (i + 1)));
+            values.iter_mut().step_by(10_000).for_each(|v| *v = 2.0 * most);
+            let bytes = bytes_of(dtype, values);
+            let mut expected = vec![0; bytes.len() / 2 - random.next() as usize % 40];
+            reference::quantize(dtype, &bytes, scale, Rounding::HalfEven, &mut expected);
+            let out = vec![99; expected.len()];
+            for (isa, out) in quantize_everywhere(dtype, &bytes, scale, Rounding::HalfEven, &out) {
+                assert!(out == expected, "{dtype:?} {scale:e} {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn written_values_are_compared_and_their_error_is_the_elements() {
+    let mut random = Random(16);
+    for dtype in TYPES {
+        for length in (0..=70).chain([1000, 1024, 5000]) {
+            let scale = (random.unit() * 0.01 + 1e-5) as f32;
+            let clamped = random.next().is_multiple_of(2);
+            let values = finite_values(&mut random, length, scale.into());
+            let most = if clamped { f64::MAX } else { 127.0 * f64::from(scale) };
+            let bytes = bytes_of(dtype, values.iter().map(|v| v.clamp(-most, most)));
+            for rounding in ROUNDINGS {
+                let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+                let mut q = quantized(dtype, &bytes, how);
+                let check = |q: &[i8]| {
+                    error_of_written(dtype, &bytes, (scale, rounding), q, &mut Seen::default())
+                };
+                let what = format!("{dtype:?} × {length} {how:?}");
+                assert_eq!(check(&q), Some(error(dtype, &bytes, how)), "{what}");
+                let Some(at) = (length > 0).then(|| random.next() as usize % length) else {
+                    continue;
+                };
+                q[at] = q[at].wrapping_add(1 + (random.next() % 254) as i8);
+                assert_eq!(check(&q), None, "{what}");
+                assert_eq!(check(&q[1..]), None, "{what}");
+                if dtype == FloatType::F64 || rounding == Rounding::HalfAway {
+                    continue;
+                }
+                for (differs, q) in [(true, &q), (false, &quantized(dtype, &bytes, how))] {
+                    let mut watch = Seen::default();
+                    for &isa in Isa::ALL {
+                        let codes = Written::new(bytemuck::cast_slice(q));
+                        let (grid, watch) = (IntegersHalfEven, &mut watch.0);
+                        let kernel =
+                            ErrorOf { dtype, bytes: &bytes, how, grid, cuts: None, watch, codes };
+                        let Some(found) = run_at(isa, kernel) else { continue };
+                        assert_eq!(found.codes.are_same(), !differs, "{what} {isa:?}");
+                        assert_eq!(found.sums, error(dtype, &bytes, how), "{what} {isa:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn quantized(dtype: FloatType, bytes: &[u8], how: Quantization) -> Vec<i8> {
+    let mut q = vec![0; bytes.len() / dtype.size()];
+    reference::quantize(dtype, bytes, how.scale, how.rounding, &mut q);
+    q
 }
 
 #[test]

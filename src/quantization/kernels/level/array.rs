@@ -44,6 +44,9 @@ impl Level for Baseline {
         fn array_u32(a: Lanes<u32>) -> Lanes<u32> { a }
         fn array_f64(a: Lanes<f64>) -> Lanes<f64> { a }
         fn low8(a: Lanes<u32>) -> Lanes<u8> { map(a, |a| a as u8) }
+        fn low8_in_turn(a: Lanes<u32>, b: Lanes<u32>) -> [u8; PAIR] {
+            std::array::from_fn(|i| if i % 2 == 0 { a[i / 2] as u8 } else { b[i / 2] as u8 })
+        }
         fn add(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a + b) }
         fn sub(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a - b) }
         fn mul(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a * b) }
