@@ -27,6 +27,9 @@ use std::time::Instant;
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/peer.py");
 
+/// How often NumPy is run, which takes long.
+const PEER_ROUNDS: usize = 3;
+
 #[derive(Parser)]
 struct Args {
     /// Where checkpoints are made; the system's place for temporary files if not given.
@@ -83,17 +86,21 @@ impl Bench {
         println!("|---|---|---|---|---|---|");
     }
 
-    /// Alternates a yardstick and a job, and prints their medians.
+    /// Alternates a yardstick, a job and in the first rounds a peer, and prints their medians.
     fn row(
         &self,
         name: &str,
         yard: &str,
         mut yardstick: impl FnMut() -> io::Result<Run>,
         mut job: impl FnMut() -> io::Result<Run>,
-        peer: Option<Run>,
+        mut peer: impl FnMut() -> Option<Run>,
     ) -> io::Result<()> {
         let (mut walls, mut yards, mut ratios, mut peak) = (vec![], vec![], vec![], None);
-        for _ in 0..self.rounds {
+        let mut peers = vec![];
+        for round in 0..self.rounds {
+            if round < PEER_ROUNDS {
+                peers.extend(peer().map(|run| run.wall.as_secs_f64()));
+            }
             let by = yardstick()?.wall.as_secs_f64();
             let run = job()?;
             walls.push(run.wall.as_secs_f64());
@@ -103,12 +110,12 @@ impl Bench {
         }
         let wall = median(walls);
         let peak = peak.map_or("–".into(), |peak| format!("{:.0} MiB", peak as f64 / 1048576.0));
-        let times = |peer: Run| format!("{:.0} × as long", peer.wall.as_secs_f64() / wall);
+        let times = |peer: f64| format!("{peer:.1} s, {:.1} × as long", peer / wall);
         println!(
             "| {name} | {wall:.3} s | {yard}, {:.3} s | {:.2} × | {peak} | {} |",
             median(yards),
             median(ratios),
-            peer.map_or("–".into(), times),
+            if peers.is_empty() { "–".into() } else { times(median(peers)) },
         );
         Ok(())
     }
@@ -121,7 +128,7 @@ impl Bench {
         let read = || run(Command::new("dd").arg(of("if=", model)).args(["of=/dev/null", "bs=1M"]));
         for (job, report) in [("calibrate", "range"), ("analyze", "report")] {
             let ours = || run(Command::new(PROGRAM).args([job, "--no-cache"]).arg(model));
-            let peer = peers.then(|| self.peer(report, model, None)).flatten();
+            let peer = || peers.then(|| self.peer(report, model, None)).flatten();
             self.row(job, "`dd` reading it", read, ours, peer)?;
         }
         Ok(())
@@ -137,7 +144,7 @@ impl Bench {
                 run(Command::new(PROGRAM).args(command).arg(model))
             };
             let name = format!("analyze --schemes {schemes}");
-            self.row(&name, "`calibrate`", calibrate, analyze, None)?;
+            self.row(&name, "`calibrate`", calibrate, analyze, || None)?;
         }
         let checkpoint = Checkpoint::open(model).map_err(io::Error::other)?;
         let by = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
@@ -183,7 +190,10 @@ impl Bench {
             run(dd.arg(of("if=", &saved)).arg(of("of=", &copy)).args(["bs=1M", "conv=fsync"]))
         };
         let peers_out = self.dir.join("quantscope-bench-peer");
-        let peer = peers.then(|| self.peer("quantize", model, Some(&peers_out))).flatten();
+        let peer = || {
+            let _ = fs::remove_file(&peers_out);
+            peers.then(|| self.peer("quantize", model, Some(&peers_out))).flatten()
+        };
         let done = self.row("quantize", "`dd conv=fsync` writing OUT", write, save, peer);
         for made in [out, copy, saved, peers_out] {
             let _ = fs::remove_file(made);
@@ -208,9 +218,15 @@ impl Bench {
                 .map_err(io::Error::other)?;
             Ok(Run { wall: started.elapsed(), peak: None })
         };
-        self.row("header to index", "the safetensors crate's `read_metadata`", crates, ours, None)?;
+        self.row(
+            "header to index",
+            "the safetensors crate's `read_metadata`",
+            crates,
+            ours,
+            || None,
+        )?;
         let process = || run(Command::new(PROGRAM).arg("inspect").arg(model));
-        self.row("inspect, the process", "the same", crates, process, None)
+        self.row("inspect, the process", "the same", crates, process, || None)
     }
 }
 
@@ -286,6 +302,6 @@ fn main() -> io::Result<()> {
             || run(Command::new("dd").arg(of("if=", &index)).args(["of=/dev/null", "bs=1M"]));
         bench.heading();
         let inspect = || run(Command::new(PROGRAM).arg("inspect").arg(model));
-        bench.row("inspect", "`dd` reading the index", read, inspect, None)
+        bench.row("inspect", "`dd` reading the index", read, inspect, || None)
     })
 }
