@@ -125,6 +125,23 @@ mod quantize {
     }
 }
 
+/// The error with a comparison of the values that were written.
+mod error_of_written {
+    use super::*;
+    #[divan::bench(args = TYPES, consts = SIZES)]
+    fn gbs<const SIZE: usize>(bencher: Bencher, dtype: FloatType) {
+        let bytes = weights(dtype, SIZE);
+        let mut written = vec![0; SIZE / dtype.size()];
+        let how = (HOW.scale, HOW.rounding);
+        kernels::quantize(dtype, bytes, how.0, how.1, &mut written);
+        bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
+            let seen = &mut kernels::Seen::default();
+            let found = kernels::error_of_written(dtype, black_box(bytes), how, &written, seen);
+            assert!(black_box(found).is_some());
+        });
+    }
+}
+
 /// Bytes of output, which is the larger side.
 mod dequantize {
     use super::*;
