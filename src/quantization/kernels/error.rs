@@ -16,7 +16,7 @@ use super::levels::{Seen, Watch};
 use super::rounding::{
     ByReciprocal, Clamped, Division, Divisor, Grid, by_grid, is_ordinary, round_one,
 };
-use super::written::Codes;
+use super::written::{Beside, Codes};
 use crate::quantization::{ErrorSums, Loss};
 use crate::tensor::FloatType;
 use half::{bf16, f16};
@@ -52,19 +52,20 @@ pub fn error_by_channel(
 ) -> (ErrorSums, Vec<Loss>) {
     let watch = &mut seen.0;
     let found = by_grid!(how.qtype, how.rounding, |grid| {
-        run(ErrorOf { dtype, bytes, how, grid, cuts, watch, codes: () })
+        run(ErrorOf { dtype, bytes, how, grid, cuts, watch, beside: () })
     });
     (found.sums, found.channels)
 }
 
 /// What a sweep finds.
-pub(super) struct Found<C> {
+pub(super) struct Found {
     pub sums: ErrorSums,
     pub channels: Vec<Loss>,
-    pub codes: C,
+    /// Whether the codes are those beside the elements.
+    pub are_same: bool,
 }
 
-pub(super) struct ErrorOf<'a, G, C> {
+pub(super) struct ErrorOf<'a, G, B> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub how: Quantization,
@@ -74,34 +75,34 @@ pub(super) struct ErrorOf<'a, G, C> {
     /// The levels that were seen before.
     pub watch: &'a mut Watch,
     /// What the elements' codes are compared with.
-    pub codes: C,
+    pub beside: B,
 }
 
-impl<G: Grid, C: Codes> Kernel for ErrorOf<'_, G, C> {
-    type Output = Found<C>;
+impl<G: Grid, B: Beside> Kernel for ErrorOf<'_, G, B> {
+    type Output = Found;
     const RARE: bool = G::RARE;
 
     #[inline(always)]
     fn run<L: Level>(mut self, level: L) -> Self::Output {
         let dtype = self.dtype;
         if dtype == FloatType::F64 || !is_ordinary(self.how.scale) {
-            return self.careful(self.codes);
+            return self.careful(true);
         }
         let found = self.sweep(level);
         // Elements beyond all reason have squares beyond f32.
         match found.sums.signal.is_finite() && found.sums.noise.is_finite() {
             true => found,
-            false => self.careful(found.codes),
+            false => self.careful(found.are_same),
         }
     }
 }
 
-impl<G: Grid, C: Codes> ErrorOf<'_, G, C> {
+impl<G: Grid, B: Beside> ErrorOf<'_, G, B> {
     #[inline(always)]
-    fn sweep<L: Level>(&mut self, level: L) -> Found<C> {
-        let &mut ErrorOf { dtype, bytes, how, grid, cuts, ref mut watch, codes } = self;
+    fn sweep<L: Level>(&mut self, level: L) -> Found {
+        let &mut ErrorOf { dtype, bytes, how, grid, cuts, ref mut watch, beside } = self;
         let divisor = Divisor::new(level, how.scale, how.qtype.max());
-        let mut pass = Pass::beside(level, **watch, codes);
+        let mut pass = Pass::beside(level, **watch, beside.codes(level));
         let mut channels = Vec::new();
         // All in one where nothing is cut.
         let whole = Cuts { first: usize::MAX, length: usize::MAX };
@@ -117,15 +118,15 @@ impl<G: Grid, C: Codes> ErrorOf<'_, G, C> {
             }
         }
         **watch = pass.watch;
-        let codes = pass.codes;
-        Found { sums: pass.finish(), channels, codes }
+        let are_same = pass.codes.are_same(level);
+        Found { sums: pass.finish(), channels, are_same }
     }
 
-    /// After `codes` were compared.
-    fn careful(&self, codes: C) -> Found<C> {
+    /// The codes were compared before.
+    fn careful(&self, are_same: bool) -> Found {
         let ErrorOf { dtype, bytes, ref how, cuts, .. } = *self;
         let Some(cuts) = cuts else {
-            return Found { sums: careful(dtype, bytes, how), channels: Vec::new(), codes };
+            return Found { sums: careful(dtype, bytes, how), channels: Vec::new(), are_same };
         };
         let mut all = ErrorSums::default();
         let channels = cuts.slices(bytes, dtype.size()).map(|channel| {
@@ -134,7 +135,7 @@ impl<G: Grid, C: Codes> ErrorOf<'_, G, C> {
             Loss::from(&sums)
         });
         let channels = channels.collect();
-        Found { sums: all, channels, codes }
+        Found { sums: all, channels, are_same }
     }
 }
 
@@ -301,7 +302,7 @@ impl<L: Level> Pass<L> {
     }
 }
 
-impl<L: Level, C: Codes> Pass<L, C> {
+impl<L: Level, C: Codes<L>> Pass<L, C> {
     /// Compares the codes with others on the way.
     #[inline(always)]
     fn beside(l: L, watch: Watch, codes: C) -> Self {
@@ -398,7 +399,7 @@ impl<L: Level, C: Codes> Pass<L, C> {
                 let ((q, first), (r, second)) = (grid.round(l, t), grid.round(l, u));
                 block.add(l, a, q, divisor);
                 block.add(l, b, r, divisor);
-                codes.compare(E::low8(l, [first, second]), PAIR);
+                codes.compare_pair::<E>(l, [first, second]);
             } else {
                 block.add(l, a, grid.nearest(l, t), divisor);
                 block.add(l, b, grid.nearest(l, u), divisor);
@@ -455,17 +456,13 @@ impl<L: Level, C: Codes> Pass<L, C> {
                     let x = E::load(l, raw);
                     let (new, codes) = block.step(l, grid, x, &divisor, &watch);
                     unseen = l.or(unseen, new);
-                    if C::ARE_THERE {
-                        compared.compare(l.low8(codes), LANES);
-                    }
+                    compared.compare(l, codes, LANES);
                 }
                 if !tail.is_empty() {
                     let x = E::load(l, &E::pad(tail));
                     let (new, codes) = block.step(l, grid, x, &divisor, &watch);
                     unseen = l.or(unseen, new);
-                    if C::ARE_THERE {
-                        compared.compare(l.low8(codes), tail.len() / E::SIZE);
-                    }
+                    compared.compare(l, codes, tail.len() / E::SIZE);
                     // The zeros that fill up the lanes add nothing to any sum, but to these.
                     let filling = (LANES - tail.len() / E::SIZE) as u64;
                     self.zero_before = self.zero_before.wrapping_sub(filling);

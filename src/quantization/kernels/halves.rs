@@ -24,6 +24,9 @@ pub(super) trait Half: Narrow<Raw = Lanes<[u8; 2]>> {
 
     /// The low eight bits of a pair's lanes, in the order of its elements.
     fn low8<L: Level>(l: L, pair: [L::U32; 2]) -> [u8; PAIR];
+
+    /// Bits are set if these are not `other`.
+    fn unlike8<L: Level>(l: L, pair: [L::U32; 2], other: &[u8; PAIR]) -> L::U32;
 }
 
 impl Half for bf16 {
@@ -40,6 +43,10 @@ impl Half for bf16 {
     #[inline(always)]
     fn low8<L: Level>(l: L, [even, odd]: [L::U32; 2]) -> [u8; PAIR] {
         l.low8_in_turn(even, odd)
+    }
+    #[inline(always)]
+    fn unlike8<L: Level>(l: L, [even, odd]: [L::U32; 2], other: &[u8; PAIR]) -> L::U32 {
+        l.unlike8_in_turn(even, odd, other)
     }
 }
 
@@ -61,6 +68,14 @@ impl Half for f16 {
             *out = l.low8(lanes);
         }
         out
+    }
+    #[inline(always)]
+    fn unlike8<L: Level>(l: L, pair: [L::U32; 2], other: &[u8; PAIR]) -> L::U32 {
+        let mut unlike = l.u32s([0; LANES]);
+        for (other, lanes) in other.as_chunks().0.iter().zip(pair) {
+            unlike = l.or(unlike, l.unlike8(lanes, other));
+        }
+        unlike
     }
 }
 

@@ -42,6 +42,10 @@ pub(super) trait Level: Copy {
     fn low8(self, a: Self::U32) -> Lanes<u8>;
     /// The same of two, lane by lane in turn.
     fn low8_in_turn(self, a: Self::U32, b: Self::U32) -> [u8; PAIR];
+    /// In each lane a bit is set if its low eight bits are not `other`.
+    fn unlike8(self, a: Self::U32, other: &Lanes<u8>) -> Self::U32;
+    /// Bits are set if the low eight bits of two, in turn, are not `other`.
+    fn unlike8_in_turn(self, a: Self::U32, b: Self::U32, other: &[u8; PAIR]) -> Self::U32;
 
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;

@@ -34,7 +34,7 @@ fn error_everywhere(dtype: FloatType, bytes: &[u8], how: Quantization) -> Vec<(I
     by_grid!(how.qtype, how.rounding, |grid| everywhere(|| {
         // Every run starts afresh; a test may leave a few bytes behind.
         let watch = &mut Box::leak(Box::new(Seen::default())).0;
-        ErrorOf { dtype, bytes, how, grid, cuts: None, watch, codes: () }
+        ErrorOf { dtype, bytes, how, grid, cuts: None, watch, beside: () }
     }))
     .into_iter()
     .map(|(isa, found)| (isa, found.sums))
@@ -391,12 +391,12 @@ fn written_values_are_compared_and_their_error_is_the_elements() {
                 for (differs, q) in [(true, &q), (false, &quantized(dtype, &bytes, how))] {
                     let mut watch = Seen::default();
                     for &isa in Isa::ALL {
-                        let codes = Written::new(bytemuck::cast_slice(q));
+                        let beside = Written(bytemuck::cast_slice(q));
                         let (grid, watch) = (IntegersHalfEven, &mut watch.0);
                         let kernel =
-                            ErrorOf { dtype, bytes: &bytes, how, grid, cuts: None, watch, codes };
+                            ErrorOf { dtype, bytes: &bytes, how, grid, cuts: None, watch, beside };
                         let Some(found) = run_at(isa, kernel) else { continue };
-                        assert_eq!(found.codes.are_same(), !differs, "{what} {isa:?}");
+                        assert_eq!(found.are_same, !differs, "{what} {isa:?}");
                         assert_eq!(found.sums, error(dtype, &bytes, how), "{what} {isa:?}");
                     }
                 }

@@ -4,6 +4,9 @@
 use super::Quantization;
 use super::dispatch::run;
 use super::error::{ErrorOf, error_by_channel};
+use super::halves::Half;
+use super::lanes::LANES;
+use super::level::Level;
 use super::levels::Seen;
 use super::quantize::quantize;
 use super::rounding::{IntegersHalfEven, is_ordinary};
@@ -28,62 +31,109 @@ pub fn error_of_written(
         quantize(dtype, bytes, scale, rounding, &mut values);
         return (values == written).then(|| error_by_channel(dtype, bytes, how, None, seen).0);
     }
-    let codes = Written::new(bytemuck::cast_slice(written));
+    let beside = Written(bytemuck::cast_slice(written));
     let (grid, watch) = (IntegersHalfEven, &mut seen.0);
-    let found = run(ErrorOf { dtype, bytes, how, grid, cuts: None, watch, codes });
-    found.codes.are_same().then_some(found.sums)
+    let found = run(ErrorOf { dtype, bytes, how, grid, cuts: None, watch, beside });
+    found.are_same.then_some(found.sums)
+}
+
+/// What lies beside the elements of a sweep.
+pub(super) trait Beside: Copy {
+    type Codes<L: Level>: Codes<L>;
+
+    fn codes<L: Level>(self, l: L) -> Self::Codes<L>;
 }
 
 /// What the codes of elements are compared with, element after element.
-pub(super) trait Codes: Copy {
+pub(super) trait Codes<L: Level>: Copy {
     /// Whether there is anything to compare with.
     const ARE_THERE: bool;
 
-    /// The first `count` of `codes` are those of the next elements.
-    fn compare<const N: usize>(&mut self, codes: [u8; N], count: usize);
+    /// The low eight bits of the first `count` lanes are the codes of the next elements.
+    fn compare(&mut self, l: L, codes: L::U32, count: usize);
+
+    /// Those of a pair's lanes are.
+    fn compare_pair<E: Half>(&mut self, l: L, pair: [L::U32; 2]);
+
+    /// Whether all that were compared are the same.
+    fn are_same(&self, l: L) -> bool;
 }
 
-/// With nothing.
-impl Codes for () {
+/// Nothing.
+impl Beside for () {
+    type Codes<L: Level> = ();
+
+    #[inline(always)]
+    fn codes<L: Level>(self, _l: L) {}
+}
+
+impl<L: Level> Codes<L> for () {
     const ARE_THERE: bool = false;
 
     #[inline(always)]
-    fn compare<const N: usize>(&mut self, _codes: [u8; N], _count: usize) {}
+    fn compare(&mut self, _l: L, _codes: L::U32, _count: usize) {}
+    #[inline(always)]
+    fn compare_pair<E: Half>(&mut self, _l: L, _pair: [L::U32; 2]) {}
+    #[inline(always)]
+    fn are_same(&self, _l: L) -> bool {
+        true
+    }
 }
 
-/// With those that were written.
+/// Codes that were written.
 #[derive(Clone, Copy)]
-pub(super) struct Written<'a> {
+pub(super) struct Written<'a>(pub &'a [u8]);
+
+impl<'a> Beside for Written<'a> {
+    type Codes<L: Level> = Compared<'a, L>;
+
+    #[inline(always)]
+    fn codes<L: Level>(self, l: L) -> Compared<'a, L> {
+        Compared { left: self.0, unlike: l.u32s([0; LANES]) }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Compared<'a, L: Level> {
     left: &'a [u8],
-    are_same: bool,
+    /// Bits that differ.
+    unlike: L::U32,
 }
 
-impl<'a> Written<'a> {
-    pub(super) fn new(codes: &'a [u8]) -> Self {
-        Written { left: codes, are_same: true }
-    }
-
-    /// Whether all that were compared are.
-    pub(super) fn are_same(&self) -> bool {
-        self.are_same
-    }
-}
-
-impl Codes for Written<'_> {
+impl<L: Level> Codes<L> for Compared<'_, L> {
     const ARE_THERE: bool = true;
 
     #[inline(always)]
-    fn compare<const N: usize>(&mut self, codes: [u8; N], count: usize) {
-        match self.left.split_first_chunk::<N>() {
-            Some((next, left)) if count >= N => {
-                self.are_same &= *next == codes;
+    fn compare(&mut self, l: L, codes: L::U32, count: usize) {
+        let unlike = match self.left.split_first_chunk() {
+            Some((next, left)) if count >= LANES => {
                 self.left = left;
+                l.unlike8(codes, next)
             }
             _ => {
                 let (next, left) = self.left.split_at(count.min(self.left.len()));
-                self.are_same &= codes.get(..count) == Some(next);
                 self.left = left;
+                let are_same = l.low8(codes).get(..count) == Some(next);
+                l.u32s([u32::from(!are_same); LANES])
             }
-        }
+        };
+        self.unlike = l.or(self.unlike, unlike);
+    }
+
+    #[inline(always)]
+    fn compare_pair<E: Half>(&mut self, l: L, pair: [L::U32; 2]) {
+        let unlike = match self.left.split_first_chunk() {
+            Some((next, left)) => {
+                self.left = left;
+                E::unlike8(l, pair, next)
+            }
+            None => l.u32s([1; LANES]),
+        };
+        self.unlike = l.or(self.unlike, unlike);
+    }
+
+    #[inline(always)]
+    fn are_same(&self, l: L) -> bool {
+        l.array_u32(self.unlike) == [0; LANES]
     }
 }

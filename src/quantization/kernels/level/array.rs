@@ -47,6 +47,15 @@ impl Level for Baseline {
         fn low8_in_turn(a: Lanes<u32>, b: Lanes<u32>) -> [u8; PAIR] {
             std::array::from_fn(|i| if i % 2 == 0 { a[i / 2] as u8 } else { b[i / 2] as u8 })
         }
+        fn unlike8(a: Lanes<u32>, other: &Lanes<u8>) -> Lanes<u32> {
+            zip(a, *other, |a, other| (a ^ u32::from(other)) & 0xFF)
+        }
+        fn unlike8_in_turn(a: Lanes<u32>, b: Lanes<u32>, other: &[u8; PAIR]) -> Lanes<u32> {
+            std::array::from_fn(|i| {
+                let (a, b) = (a[i] ^ u32::from(other[2 * i]), b[i] ^ u32::from(other[2 * i + 1]));
+                (a | b) & 0xFF
+            })
+        }
         fn add(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a + b) }
         fn sub(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a - b) }
         fn mul(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a * b) }

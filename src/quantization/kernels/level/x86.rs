@@ -114,6 +114,29 @@ impl Level for Avx2 {
                 transmute(_mm256_permute4x64_epi64::<0b11_01_10_00>(words))
             }
         }
+        fn unlike8(a: [__m256i; 2], other: &Lanes<u8>) -> [__m256i; 2] {
+            {
+                let other = transmute::<Lanes<u8>, __m128i>(*other);
+                let high = _mm_unpackhi_epi64(other, other);
+                let other = [_mm256_cvtepu8_epi32(other), _mm256_cvtepu8_epi32(high)];
+                let mask = [_mm256_set1_epi32(0xFF); 2];
+                let a = both!(_mm256_xor_si256(a, other));
+                both!(_mm256_and_si256(a, mask))
+            }
+        }
+        fn unlike8_in_turn(a: [__m256i; 2], b: [__m256i; 2], other: &[u8; PAIR]) -> [__m256i; 2] {
+            {
+                // A word of the other's is a byte of each.
+                let other: [__m128i; 2] = transmute(*other);
+                let other = both!(_mm256_cvtepu16_epi32(other));
+                let mask = [_mm256_set1_epi32(0xFF); 2];
+                let b = both!(_mm256_and_si256(b, mask));
+                let b = both!(_mm256_slli_epi32::<8>(b));
+                let a = both!(_mm256_and_si256(a, mask));
+                let words = both!(_mm256_or_si256(a, b));
+                both!(_mm256_xor_si256(words, other))
+            }
+        }
         fn add(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] { both!(_mm256_add_ps(a, b)) }
         fn sub(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] { both!(_mm256_sub_ps(a, b)) }
         fn mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] { both!(_mm256_mul_ps(a, b)) }
@@ -376,6 +399,21 @@ impl Level for Avx512 {
                 let (mask, b) = (_mm512_set1_epi32(0xFF), _mm512_slli_epi32::<8>(b));
                 let words = _mm512_ternarylogic_epi32::<0xCA>(mask, a, b);
                 transmute(_mm512_cvtepi32_epi16(words))
+            }
+        }
+        fn unlike8(a: __m512i, other: &Lanes<u8>) -> __m512i {
+            {
+                let other = _mm512_cvtepu8_epi32(transmute::<Lanes<u8>, __m128i>(*other));
+                _mm512_and_si512(_mm512_xor_si512(a, other), _mm512_set1_epi32(0xFF))
+            }
+        }
+        fn unlike8_in_turn(a: __m512i, b: __m512i, other: &[u8; PAIR]) -> __m512i {
+            {
+                // A word of the other's is a byte of each; `a` where the mask is set, else `b`.
+                let other = _mm512_cvtepu16_epi32(transmute::<[u8; PAIR], __m256i>(*other));
+                let (mask, b) = (_mm512_set1_epi32(0xFF), _mm512_slli_epi32::<8>(b));
+                let words = _mm512_ternarylogic_epi32::<0xCA>(mask, a, b);
+                _mm512_and_si512(_mm512_xor_si512(words, other), _mm512_set1_epi32(0xFFFF))
             }
         }
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
