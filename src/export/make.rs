@@ -19,7 +19,7 @@ pub struct Maker<'c> {
     reader: Reader<'c>,
     known: &'c KnownScales,
     rounding: Rounding,
-    /// Values of int8, and what is made of them or else.
+    /// Values of int8, as bytes.
     values: Vec<u8>,
     out: Vec<u8>,
 }

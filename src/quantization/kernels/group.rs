@@ -624,7 +624,7 @@ impl<G: Grid> GroupQuantizeTo<'_, G> {
                 if made.is_ordinary[lane] && absmax != 0.0 {
                     *scale = made.stored[lane];
                     let divisor = made.divisors.at(lane);
-                    quantize::group::<E, L, G>(level, self.grid, group, &divisor, out);
+                    quantize::group::<E, L, G, Clamped>(level, self.grid, group, &divisor, out);
                 } else {
                     let how = careful(absmax.into(), &self.how)?;
                     *scale = how.scale;

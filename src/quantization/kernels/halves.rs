@@ -22,10 +22,8 @@ pub(super) trait Half: Narrow<Raw = Lanes<[u8; 2]>> {
 
     fn values(patterns: Lanes<u16>) -> Lanes<f32>;
 
-    /// The low eight bits of a pair's lanes, in the order of its elements.
-    fn low8<L: Level>(l: L, pair: [L::U32; 2]) -> [u8; PAIR];
-
-    /// Bits are set if these are not `other`.
+    /// Bits are set if the low eight bits of a pair's lanes, in the order of its elements, are
+    /// not `other`.
     fn unlike8<L: Level>(l: L, pair: [L::U32; 2], other: &[u8; PAIR]) -> L::U32;
 }
 
@@ -39,10 +37,6 @@ impl Half for bf16 {
     #[inline(always)]
     fn values(patterns: Lanes<u16>) -> Lanes<f32> {
         map(patterns, |pattern| f32::from_bits(u32::from(pattern) << 16))
-    }
-    #[inline(always)]
-    fn low8<L: Level>(l: L, [even, odd]: [L::U32; 2]) -> [u8; PAIR] {
-        l.low8_in_turn(even, odd)
     }
     #[inline(always)]
     fn unlike8<L: Level>(l: L, [even, odd]: [L::U32; 2], other: &[u8; PAIR]) -> L::U32 {
@@ -60,14 +54,6 @@ impl Half for f16 {
     #[inline(always)]
     fn values(patterns: Lanes<u16>) -> Lanes<f32> {
         widen_f16(patterns)
-    }
-    #[inline(always)]
-    fn low8<L: Level>(l: L, pair: [L::U32; 2]) -> [u8; PAIR] {
-        let mut out = [0; PAIR];
-        for (out, lanes) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(pair) {
-            *out = l.low8(lanes);
-        }
-        out
     }
     #[inline(always)]
     fn unlike8<L: Level>(l: L, pair: [L::U32; 2], other: &[u8; PAIR]) -> L::U32 {

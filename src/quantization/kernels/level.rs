@@ -40,8 +40,6 @@ pub(super) trait Level: Copy {
     fn array_f64(self, a: Self::F64) -> Lanes<f64>;
     /// The low eight bits of every lane.
     fn low8(self, a: Self::U32) -> Lanes<u8>;
-    /// The same of two, lane by lane in turn.
-    fn low8_in_turn(self, a: Self::U32, b: Self::U32) -> [u8; PAIR];
     /// In each lane a bit is set if its low eight bits are not `other`.
     fn unlike8(self, a: Self::U32, other: &Lanes<u8>) -> Self::U32;
     /// Bits are set if the low eight bits of two, in turn, are not `other`.

@@ -2,18 +2,17 @@
 
 use super::Quantization;
 use super::dispatch::{Kernel, run};
-use super::halves::{Half, last_at_most, magnitudes, pairs};
-use super::lanes::{Element, Float, Lanes, Narrow, PAIR, Steps, by_type};
+use super::lanes::{Element, Float, Lanes, Narrow, Steps, by_single, by_type};
 use super::level::Level;
-use super::rounding::{Divisor, Grid, IntegersHalfAway, IntegersHalfEven, is_ordinary, round_one};
+use super::rounding::{
+    Clamped, ClampedByReciprocal, Division, Divisor, Grid, IntegersHalfAway, IntegersHalfEven,
+    is_ordinary, round_one,
+};
 use crate::quantization::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
-use half::{bf16, f16};
 
-/// Elements for which it pays to look for a way that is quicker for each.
+/// Elements for which it pays to ask whether they can be multiplied.
 const MANY: usize = 4096;
-/// Elements between two looks for one beyond the last level.
-const RUN: usize = 1024;
 
 /// Quantizes every element to one of −127 … 127; stops at the shorter of the two. The
 /// elements must be finite.
@@ -43,15 +42,22 @@ impl<G: Grid> Kernel for QuantizeTo<'_, G> {
         let QuantizeTo { dtype, bytes, how, grid, out } = self;
         if is_ordinary(how.scale) {
             let divisor = Divisor::new(level, how.scale, how.qtype.max());
-            match dtype {
-                FloatType::BF16 => halves::<bf16, L, G>(level, grid, bytes, &divisor, out),
-                FloatType::F16 => halves::<f16, L, G>(level, grid, bytes, &divisor, out),
-                FloatType::F32 => group::<f32, L, G>(level, grid, bytes, &divisor, out),
-                FloatType::F64 => careful(dtype, bytes, &how, out),
+            let done = by_single!(dtype, E => {
+                let by_reciprocal = G::IS_HALF_EVEN
+                    && bytes.len() >= MANY * E::SIZE
+                    && E::reciprocal_will_do(level, &divisor, how.qtype.max());
+                match by_reciprocal {
+                    true => {
+                        group::<E, L, G, ClampedByReciprocal>(level, grid, bytes, &divisor, out);
+                    }
+                    false => group::<E, L, G, Clamped>(level, grid, bytes, &divisor, out),
+                }
+            });
+            if done.is_some() {
+                return;
             }
-        } else {
-            careful(dtype, bytes, &how, out);
         }
+        careful(dtype, bytes, &how, out);
     }
 }
 
@@ -65,45 +71,9 @@ pub(super) fn careful(dtype: FloatType, bytes: &[u8], how: &Quantization, out: &
     })
 }
 
-/// Quantizes elements of sixteen bits that share a scale: where that is known to come to the
-/// same, many of them by multiplying and without a clamp.
-#[inline(always)]
-fn halves<E: Half, L: Level, G: Grid>(
-    l: L,
-    grid: G,
-    bytes: &[u8],
-    divisor: &Divisor,
-    out: &mut [i8],
-) {
-    let last = divisor.levels();
-    let by_reciprocal =
-        G::IS_HALF_EVEN && bytes.len() >= MANY * E::SIZE && E::reciprocal_will_do(l, divisor, last);
-    if !by_reciprocal {
-        return group::<E, L, G>(l, grid, bytes, divisor, out);
-    }
-    let inverse = l.splat(divisor.inverse);
-    let unclamped = l.splat_u16(last_at_most::<E>(divisor, last));
-    for (bytes, out) in bytes.chunks(RUN * E::SIZE).zip(out.chunks_mut(RUN)) {
-        let (pairs, _) = pairs::<E>(bytes);
-        let (whole, tail) = bytemuck::cast_slice_mut::<i8, u8>(out).as_chunks_mut::<PAIR>();
-        let mut largest = l.splat_u16(0);
-        for (raw, out) in pairs.iter().zip(&mut *whole) {
-            largest = l.max_u16(largest, magnitudes(l, l.load_u16(raw)));
-            let [a, b] = E::load_pair(l, raw);
-            let (_, a) = grid.round(l, l.mul(a, inverse));
-            let (_, b) = grid.round(l, l.mul(b, inverse));
-            *out = E::low8(l, [a, b]);
-        }
-        let is_all = tail.is_empty() && whole.len() <= pairs.len();
-        if !is_all || l.count_at_most(largest, unclamped) as usize != PAIR {
-            group::<E, L, G>(l, grid, bytes, divisor, out);
-        }
-    }
-}
-
 /// Quantizes elements that share a scale.
 #[inline(always)]
-pub(super) fn group<E: Narrow, L: Level, G: Grid>(
+pub(super) fn group<E: Narrow, L: Level, G: Grid, D: Division>(
     level: L,
     grid: G,
     bytes: &[u8],
@@ -115,11 +85,11 @@ pub(super) fn group<E: Narrow, L: Level, G: Grid>(
     let count = whole.len().min(steps.whole().len());
     // Whole steps apart: a length that may vary makes each a call that copies memory.
     for (raw, out) in steps.whole().iter().zip(&mut *whole) {
-        *out = values::<E, L, G>(level, grid, raw, divisor);
+        *out = values::<E, L, G, D>(level, grid, raw, divisor);
     }
     let out = whole.get_mut(count).map_or(rest, |out| out.as_mut_slice());
     if count < steps.len() {
-        let values = values::<E, L, G>(level, grid, steps.at(count), divisor);
+        let values = values::<E, L, G, D>(level, grid, steps.at(count), divisor);
         for (out, value) in out.iter_mut().zip(&values[..steps.count(count)]) {
             *out = *value;
         }
@@ -127,12 +97,12 @@ pub(super) fn group<E: Narrow, L: Level, G: Grid>(
 }
 
 #[inline(always)]
-fn values<E: Narrow, L: Level, G: Grid>(
+fn values<E: Narrow, L: Level, G: Grid, D: Division>(
     level: L,
     grid: G,
     raw: &E::Raw,
     divisor: &Divisor,
 ) -> Lanes<i8> {
-    let (_, codes) = grid.round(level, divisor.quotient(level, E::load(level, raw)));
+    let (_, codes) = grid.round(level, D::quotient(level, E::load(level, raw), divisor));
     level.low8(codes).map(u8::cast_signed)
 }

@@ -44,9 +44,6 @@ impl Level for Baseline {
         fn array_u32(a: Lanes<u32>) -> Lanes<u32> { a }
         fn array_f64(a: Lanes<f64>) -> Lanes<f64> { a }
         fn low8(a: Lanes<u32>) -> Lanes<u8> { map(a, |a| a as u8) }
-        fn low8_in_turn(a: Lanes<u32>, b: Lanes<u32>) -> [u8; PAIR] {
-            std::array::from_fn(|i| if i % 2 == 0 { a[i / 2] as u8 } else { b[i / 2] as u8 })
-        }
         fn unlike8(a: Lanes<u32>, other: &Lanes<u8>) -> Lanes<u32> {
             zip(a, *other, |a, other| (a ^ u32::from(other)) & 0xFF)
         }

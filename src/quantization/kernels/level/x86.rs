@@ -103,17 +103,6 @@ impl Level for Avx2 {
                 transmute(_mm_packus_epi16(_mm256_castsi256_si128(words), high))
             }
         }
-        fn low8_in_turn(a: [__m256i; 2], b: [__m256i; 2]) -> [u8; PAIR] {
-            {
-                // Of each two a word, which are then packed as in `low8`.
-                let mask = [_mm256_set1_epi32(0xFF); 2];
-                let (a, b) = (both!(_mm256_and_si256(a, mask)), both!(_mm256_and_si256(b, mask)));
-                let b = both!(_mm256_slli_epi32::<8>(b));
-                let words = both!(_mm256_or_si256(a, b));
-                let words = _mm256_packus_epi32(words[0], words[1]);
-                transmute(_mm256_permute4x64_epi64::<0b11_01_10_00>(words))
-            }
-        }
         fn unlike8(a: [__m256i; 2], other: &Lanes<u8>) -> [__m256i; 2] {
             {
                 let other = transmute::<Lanes<u8>, __m128i>(*other);
@@ -393,14 +382,6 @@ impl Level for Avx512 {
         fn array_u32(a: __m512i) -> Lanes<u32> { transmute(a) }
         fn array_f64(a: [__m512d; 2]) -> Lanes<f64> { transmute(a) }
         fn low8(a: __m512i) -> Lanes<u8> { transmute(_mm512_cvtepi32_epi8(a)) }
-        fn low8_in_turn(a: __m512i, b: __m512i) -> [u8; PAIR] {
-            {
-                // Where the mask is set `a`, and else `b`.
-                let (mask, b) = (_mm512_set1_epi32(0xFF), _mm512_slli_epi32::<8>(b));
-                let words = _mm512_ternarylogic_epi32::<0xCA>(mask, a, b);
-                transmute(_mm512_cvtepi32_epi16(words))
-            }
-        }
         fn unlike8(a: __m512i, other: &Lanes<u8>) -> __m512i {
             {
                 let other = _mm512_cvtepu8_epi32(transmute::<Lanes<u8>, __m128i>(*other));
