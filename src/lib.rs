@@ -22,6 +22,6 @@ pub mod plan;
 pub mod quantization;
 pub mod report;
 pub mod tensor;
-pub mod terminal;
 pub mod text;
+pub mod tui;
 pub mod ui;

@@ -9,7 +9,7 @@ use quantscope::checkpoint::{Checkpoint, has_model, models_beneath};
 use quantscope::cli::{self, AboutScreen, Cli, ScreenArgs};
 use quantscope::directories::{self, Kind};
 use quantscope::job::cache::Cache;
-use quantscope::{app, demo, terminal};
+use quantscope::{app, demo, tui};
 use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,9 +60,8 @@ fn inspector(
         true if model.as_os_str() == demo::WORD => vec![demo::WORD.into()],
         _ => screen.activations,
     };
-    let options =
-        terminal::Options { activations, threads, cache, settings, session, log: screen.log };
-    terminal::run(Arc::new(checkpoint), options)
+    let options = tui::Options { activations, threads, cache, settings, session, log: screen.log };
+    tui::run(Arc::new(checkpoint), options)
 }
 
 /// Opens the model that is named, or the one that is picked where none or several are meant;
@@ -87,7 +86,7 @@ fn open(
     let hub = directories::hugging_face().filter(|cache| cache.is_dir());
     let models = hub.as_deref().map(|cache| (cache, models_beneath(cache)));
     let picker = Picker::new(root, models_beneath(root), models);
-    let Some(picked) = terminal::pick(picker, settings)? else { return Ok(None) };
+    let Some(picked) = tui::pick(picker, settings)? else { return Ok(None) };
     let checkpoint = demo::open_model(&picked)?;
     Ok(Some((picked, checkpoint)))
 }

@@ -94,8 +94,8 @@ fn may_import(from: &str, to: &str) -> bool {
     match (place(from), place(to)) {
         _ if from == to => true,
         (Some(from_at), Some(to_at)) => to_at < from_at && !BESIDE.contains(&(from, to)),
-        // `lib`, `main` and `terminal` stand above all; nothing below knows them.
-        (None, _) => ["lib", "main", "terminal"].contains(&from),
+        // `lib`, `main` and `tui` stand above all; nothing below knows them.
+        (None, _) => ["lib", "main", "tui"].contains(&from),
         (Some(_), None) => false,
     }
 }
@@ -118,9 +118,9 @@ fn imports_point_one_way() {
 #[test]
 fn only_the_screen_knows_the_terminal() {
     for (top, name, code) in modules() {
-        let draws = ["ui", "terminal"].contains(&top.as_str());
+        let draws = ["ui", "tui"].contains(&top.as_str());
         assert!(draws || !code.contains("ratatui"), "{name} names ratatui");
-        let keys = top == "terminal" || Path::new(&name) == Path::new("app/keys.rs");
+        let keys = top == "tui" || Path::new(&name) == Path::new("app/keys.rs");
         assert!(keys || !code.contains("crossterm"), "{name} names crossterm");
     }
 }
@@ -130,9 +130,9 @@ fn the_rules_can_fail() {
     assert_eq!(imports("use crate::{tensor::{A, B}, plan};"), ["tensor", "plan"]);
     assert_eq!(imports("crate::job::run(); use crate::cli;"), ["job", "cli"]);
     assert!(may_import("job", "export") && may_import("ui", "app") && may_import("main", "cli"));
-    assert!(may_import("terminal", "ui") && may_import("app", "demo"));
+    assert!(may_import("tui", "ui") && may_import("app", "demo"));
     for (from, to) in
-        [("tensor", "plan"), ("cli", "app"), ("app", "cli"), ("app", "ui"), ("app", "terminal")]
+        [("tensor", "plan"), ("cli", "app"), ("app", "cli"), ("app", "ui"), ("app", "tui")]
     {
         assert!(!may_import(from, to), "{from} {to}");
     }

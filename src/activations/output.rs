@@ -12,7 +12,7 @@ use super::product::multiply;
 use super::stream::{Samples, Stream};
 use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{
-    Learned, NotQuantizable, PerGroup, QuantizationType, Quantizer, Rounding, symmetric_scale,
+    NotQuantizable, PerGroup, QatScales, QuantizationType, Quantizer, Rounding, symmetric_scale,
 };
 use crate::tensor::{FloatType, Shape, read_f64};
 use std::ops::Range;
@@ -157,7 +157,7 @@ pub struct Asked<'l> {
     /// The one scale of a scheme that has one.
     pub scale: Option<f32>,
     /// What training with fake quantization learned of the weight.
-    pub learned: Option<&'l Learned>,
+    pub learned: Option<&'l QatScales>,
 }
 
 /// The elements of some channels by one quantizer, `[channels, in / groups · kernel]`.

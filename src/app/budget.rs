@@ -1,7 +1,7 @@
 //! The budget: a place on the curve of bytes against error, and the marks it stands for.
 
-use super::facts::{Cost, SCHEMES};
 use super::model::Model;
+use super::tensor_metrics::{Cost, SCHEMES};
 use crate::activations::Way;
 use crate::plan::Plan;
 use crate::plan::budget::{Choice, Curve, Point};

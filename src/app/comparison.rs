@@ -1,10 +1,10 @@
 //! The schemes side by side, of one tensor: also those that are measured and not saved,
 //! and each with its worst output channel.
 
-use super::facts::SCHEMES;
+use super::tensor_metrics::SCHEMES;
 use crate::quantization::{
-    Calibration, ChannelQuestion, Outcome, QuantizationMode, QuantizationScheme, QuantizationType,
-    Quantizer, Questions, Rounding,
+    AnalysisSpec, Calibration, ChannelQuestion, Outcome, QuantizationMode, QuantizationScheme,
+    QuantizationType, Quantizer, Rounding,
 };
 use crate::tensor::TensorId;
 
@@ -29,12 +29,12 @@ pub const MEASURED_ONLY: [(QuantizationScheme, &str); 4] = [
 ];
 
 /// What the comparison of one tensor asks.
-pub fn comparison(calibration: Calibration, rounding: Rounding) -> Questions {
+pub fn comparison(calibration: Calibration, rounding: Rounding) -> AnalysisSpec {
     let further = MEASURED_ONLY.iter().map(|(scheme, _)| *scheme);
     let schemes = SCHEMES.into_iter().chain(further);
     let quantizer = |scheme| Quantizer { calibration, scheme };
-    let questions = Questions::errors(schemes.map(quantizer).collect(), rounding);
-    Questions { channels: ChannelQuestion::Worst, ..questions }
+    let questions = AnalysisSpec::errors(schemes.map(quantizer).collect(), rounding);
+    AnalysisSpec { channels: ChannelQuestion::Worst, ..questions }
 }
 
 /// The comparison that was asked for last.

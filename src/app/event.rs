@@ -4,14 +4,14 @@ use super::keys::Key;
 use super::meter::Meter;
 use super::outputs;
 use super::table::Column;
-use super::{LaidOut, Tab, facts::SCHEMES};
+use super::{LaidOut, Tab, tensor_metrics::SCHEMES};
 use crate::checkpoint::CheckpointError;
 use crate::export::Request;
 use crate::job::diff::Compared;
 use crate::job::duplicates::Candidates;
-use crate::job::{channels, clip, save, values};
+use crate::job::{channels, clip, element_window, save};
 use crate::plan::Plan;
-use crate::quantization::{Analysis, Distribution, Outcome, QuantizationScheme, Quantizer};
+use crate::quantization::{Analysis, Outcome, QuantizationScheme, Quantizer, ValueHistogram};
 use crate::report::Format;
 use crate::tensor::TensorId;
 use std::path::PathBuf;
@@ -61,9 +61,9 @@ pub enum Event {
     /// The text of `config.json`.
     Config(Option<Result<String, String>>),
     /// The values asked for, or why they cannot be read.
-    Values(values::Request, Result<values::Window, String>),
+    Values(element_window::Request, Result<element_window::Window, String>),
     /// How often each value of a tensor occurs.
-    Counted(TensorId, Result<Distribution, String>),
+    Counted(TensorId, Result<ValueHistogram, String>),
     /// What the slider's clip makes of a tensor, from all of its elements; `None`: it has no scale.
     Clipped(clip::Request, Result<Option<clip::Measured>, String>),
     /// Tensors that hold the same bytes as another: the first such.
@@ -110,7 +110,7 @@ pub enum Effect {
     CancelSave,
     ReadConfig,
     /// Read these elements; replaces a reading under way.
-    ReadValues(values::Request),
+    ReadValues(element_window::Request),
     /// Count how often each value of a tensor occurs; replaces a count under way.
     Count(TensorId),
     /// Measure what a clip makes of a tensor; replaces a measuring under way.

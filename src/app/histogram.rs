@@ -1,9 +1,10 @@
 //! The distribution of one tensor's values, and a clip that slides over it.
 
-use super::facts::Facts;
+use super::tensor_metrics::TensorMetrics;
 use crate::job::clip::{Measured, Request};
 use crate::quantization::{
-    Calibration, Distribution, ErrorStatistics, QuantizationScheme, Quantizer, Questions, Rounding,
+    AnalysisSpec, Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Rounding,
+    ValueHistogram,
 };
 use crate::tensor::TensorId;
 
@@ -18,7 +19,7 @@ pub struct HistogramView {
     /// Heights are logarithms of the counts.
     pub log: bool,
     /// What was counted because the facts did not hold it.
-    counted: Option<(TensorId, Result<Distribution, String>)>,
+    counted: Option<(TensorId, Result<ValueHistogram, String>)>,
     asked: Option<TensorId>,
     /// What the slider's clip makes of the tensor.
     pub clipped: Option<Clipped>,
@@ -96,8 +97,8 @@ impl HistogramView {
     pub fn distribution<'a>(
         &'a self,
         id: TensorId,
-        facts: &'a Facts,
-    ) -> Option<Result<&'a Distribution, &'a str>> {
+        facts: &'a TensorMetrics,
+    ) -> Option<Result<&'a ValueHistogram, &'a str>> {
         if let Some(held) = &facts.distribution {
             return Some(Ok(held));
         }
@@ -106,7 +107,7 @@ impl HistogramView {
     }
 
     /// Whether the tensor has to be counted for this view; said once.
-    pub fn wants(&mut self, id: TensorId, facts: &Facts) -> bool {
+    pub fn wants(&mut self, id: TensorId, facts: &TensorMetrics) -> bool {
         let known = self.distribution(id, facts).is_some() || self.asked == Some(id);
         if !known {
             self.asked = Some(id);
@@ -114,7 +115,7 @@ impl HistogramView {
         !known
     }
 
-    pub fn take(&mut self, id: TensorId, counted: Result<Distribution, String>) {
+    pub fn take(&mut self, id: TensorId, counted: Result<ValueHistogram, String>) {
         if self.asked == Some(id) {
             self.asked = None;
             self.counted = Some((id, counted));
@@ -143,7 +144,7 @@ impl HistogramView {
     }
 
     /// Works out what the slider's clip makes of the tensor, if that is not known yet.
-    pub fn judge(&mut self, id: TensorId, facts: &Facts, rounding: Rounding) {
+    pub fn judge(&mut self, id: TensorId, facts: &TensorMetrics, rounding: Rounding) {
         let share = self.share();
         if self.clipped.is_some_and(|clipped| clipped.share == share) && self.best.is_some() {
             return;
@@ -156,12 +157,12 @@ impl HistogramView {
 }
 
 fn clip(
-    distribution: &Distribution,
-    facts: &Facts,
+    distribution: &ValueHistogram,
+    facts: &TensorMetrics,
     calibration: Calibration,
     rounding: Rounding,
 ) -> Option<Clipped> {
-    let questions = Questions::errors(Vec::new(), rounding);
+    let questions = AnalysisSpec::errors(Vec::new(), rounding);
     let scheme = QuantizationScheme::PER_TENSOR;
     let outcome = questions.answer(distribution, Quantizer { calibration, scheme });
     let found = outcome.result.ok()?;

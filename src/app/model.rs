@@ -1,8 +1,8 @@
 //! The checkpoint under study: what is known of its tensors, and the plan made for it.
 
-use super::facts::{Cost, Facts, Known, Sqnr};
 use super::names;
 use super::outputs::Outputs;
+use super::tensor_metrics::{Cost, Known, Sqnr, TensorMetrics};
 use crate::activations::OutputError;
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::job::duplicates::{self, Candidates};
@@ -10,8 +10,8 @@ use crate::plan::{
     History, InputQuantization, Obstacle, Plan, Totals, observed_input_scales, obstacle,
 };
 use crate::quantization::{
-    Analysis, Calibration, ErrorStatistics, Flag, QuantizationScheme, Quantizer, Questions,
-    Thresholds, Verdict,
+    Analysis, AnalysisSpec, Calibration, Diagnostic, ErrorStatistics, QuantizationScheme,
+    Quantizer, Rating, Thresholds,
 };
 use crate::tensor::TensorId;
 use rayon::prelude::*;
@@ -223,7 +223,7 @@ impl Model {
     }
 
     /// The word for it, if it has one.
-    pub fn verdict(&self, id: TensorId) -> Option<Verdict> {
+    pub fn verdict(&self, id: TensorId) -> Option<Rating> {
         self.sqnr(id).decibels().map(|db| self.thresholds.verdict(db))
     }
 
@@ -298,7 +298,7 @@ impl Model {
         let mark = self.plan.get(id);
         match (found, &mut *known) {
             (Ok(analysis), Known::Facts(facts)) => facts.add(dtype, analysis),
-            (Ok(analysis), _) => match Facts::of(dtype, analysis) {
+            (Ok(analysis), _) => match TensorMetrics::of(dtype, analysis) {
                 Some(facts) => *known = Known::Facts(Box::new(facts)),
                 None => return false,
             },
@@ -342,8 +342,8 @@ impl Model {
         for &(id, first) in found {
             let name = names::visible(&self.checkpoint.tensor(first).name).into();
             if let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) {
-                facts.flags.retain(|flag| !matches!(flag, Flag::Duplicate(_)));
-                facts.flags.push(Flag::Duplicate(name));
+                facts.flags.retain(|flag| !matches!(flag, Diagnostic::Duplicate(_)));
+                facts.flags.push(Diagnostic::Duplicate(name));
             }
         }
     }
@@ -532,7 +532,7 @@ impl Model {
                 None => left.push((id, quantizer)),
             }
         }
-        let questions = Questions::errors(Vec::new(), self.plan.rounding);
+        let questions = AnalysisSpec::errors(Vec::new(), self.plan.rounding);
         let answers: Vec<_> = counted
             .into_par_iter()
             .map(|(id, quantizer, values)| (id, questions.answer(values, quantizer)))

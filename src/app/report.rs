@@ -1,6 +1,6 @@
 //! What is known now, as a report.
 
-use super::facts::{self, Facts};
+use super::tensor_metrics::{self, TensorMetrics};
 use super::{App, Model};
 use crate::report::{Cost, Histogram, Report, Row};
 use crate::tensor::TensorId;
@@ -40,12 +40,12 @@ impl App {
 }
 
 /// Of every scheme as it is usual, and of the mark's own quantizer.
-fn costs(model: &Model, facts: &Facts, tensor: TensorId) -> Vec<Cost> {
-    let usual = facts::SCHEMES.into_iter().map(|scheme| model.usual(tensor, scheme));
+fn costs(model: &Model, facts: &TensorMetrics, tensor: TensorId) -> Vec<Cost> {
+    let usual = tensor_metrics::SCHEMES.into_iter().map(|scheme| model.usual(tensor, scheme));
     let all = usual.chain(std::iter::once(model.quantizer_of(tensor)));
     let mut costs: Vec<Cost> = Vec::new();
     for quantizer in all {
-        if let Some(facts::Cost::Error { error, noise_share, scales, largest_scale }) =
+        if let Some(tensor_metrics::Cost::Error { error, noise_share, scales, largest_scale }) =
             facts.cost_of(quantizer)
             && costs.iter().all(|cost| cost.quantizer != quantizer)
         {
@@ -67,7 +67,7 @@ fn costs(model: &Model, facts: &Facts, tensor: TensorId) -> Vec<Cost> {
 }
 
 /// From the counts where they are held, from the sketch of the row where they are not.
-fn histogram(facts: &Facts) -> Option<Histogram> {
+fn histogram(facts: &TensorMetrics) -> Option<Histogram> {
     let absmax = facts.statistics.absmax;
     match (&facts.distribution, facts.sketch) {
         (Some(counted), _) => Some(Histogram::of(counted, absmax)),

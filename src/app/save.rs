@@ -1,11 +1,11 @@
 //! The dialogs that end in a file: what is to be written, how it goes, and the receipt.
 
-use super::facts::scheme_name;
 use super::figures::{bytes, counted, decibels, duration};
 use super::meter::Meter;
 use super::model::Model;
 use super::names;
 use super::pager::{Line, Pager};
+use super::tensor_metrics::scheme_name;
 use crate::checkpoint::{Checkpoint, Content, Format};
 use crate::export::{OutputFormat, Receipt, Request, Task};
 use crate::plan::{InputQuantization, Plan};
@@ -338,8 +338,8 @@ pub fn receipt(receipt: &Receipt, model: &Model) -> Pager {
         "unchanged",
         format!("{}, byte for byte", counted(receipt.unchanged, "tensor")),
     ));
-    if receipt.companions > 0 {
-        lines.push(Line::field("copied beside", counted(receipt.companions, "file")));
+    if receipt.sidecar_files > 0 {
+        lines.push(Line::field("copied beside", counted(receipt.sidecar_files, "file")));
     }
     lines.push(Line::field("took", format!("{}, verified", duration(receipt.elapsed))));
     lines.extend(receipt.warnings.iter().map(|warning| Line::field("note", warning.as_str())));

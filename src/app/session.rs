@@ -1,7 +1,7 @@
 //! Marks and place, kept from one time to the next.
 
-use super::facts::SCHEMES;
 use super::table::{Column, Sort};
+use super::tensor_metrics::SCHEMES;
 use super::{Action, App, Tab};
 use crate::plan::recipe;
 use serde::{Deserialize, Serialize};

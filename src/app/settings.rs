@@ -136,7 +136,7 @@ impl Settings {
         };
         if let Some(scheme) = file.table.scheme {
             let scheme = scheme.parse().map_err(|error| format!("table.scheme: {error}"))?;
-            if !super::facts::SCHEMES.contains(&scheme) {
+            if !super::tensor_metrics::SCHEMES.contains(&scheme) {
                 return Err(format!("table.scheme: {scheme} is not among the table's schemes"));
             }
             settings.scheme = Some(scheme);

@@ -5,7 +5,7 @@ use super::filter::State;
 use super::pager::{Line, Pager};
 use super::save::holds_quantized;
 use crate::checkpoint::Checkpoint;
-use crate::quantization::{Thresholds, Verdict};
+use crate::quantization::{Rating, Thresholds};
 
 /// Files, sizes and metadata. `config`: the text of `config.json`, once it has been read.
 pub fn metadata(checkpoint: &Checkpoint, config: Option<&Option<Result<String, String>>>) -> Pager {
@@ -81,7 +81,7 @@ pub const SCHEMES_SAID: [(&str, &str); 3] = [
 /// `opens`: the key that opens activations.
 pub fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
     let Thresholds { fair, good, excellent } = thresholds;
-    let verdict = |db: String, verdict: Verdict, meaning: String| {
+    let verdict = |db: String, verdict: Rating, meaning: String| {
         Line::Field(format!("{db:<12}{}", verdict.word()), meaning)
     };
     // The noise as a share of the weights' norm.
@@ -103,22 +103,22 @@ pub fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         Line::Blank,
         verdict(
             format!("≥ {excellent} dB"),
-            Verdict::Excellent,
+            Rating::Excellent,
             format!("at most {} of the norm is noise", share(excellent)),
         ),
         verdict(
             format!("{good}–{excellent} dB"),
-            Verdict::Good,
+            Rating::Good,
             format!("{}; int8 usually gives a linear layer 30 to 40 dB", between(good, excellent)),
         ),
         verdict(
             format!("{fair}–{good} dB"),
-            Verdict::Fair,
+            Rating::Fair,
             format!("{}; try per channel or blocks", between(fair, good)),
         ),
         verdict(
             format!("< {fair} dB"),
-            Verdict::Poor,
+            Rating::Poor,
             format!("over {}; an outlier stretches the scale", share(fair)),
         ),
         Line::Blank,

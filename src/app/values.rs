@@ -1,7 +1,7 @@
 //! The window into a tensor's values: which elements are seen, and what is known of them.
 
 use super::table::Motion;
-use crate::job::values::{Quantization, Request, Window};
+use crate::job::element_window::{Quantization, Request, Window};
 use crate::tensor::{Shape, TensorId};
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 //! The model's `config.json`, as far as it speaks of tensors.
 
-use super::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::tensor::FloatType;
 use serde_json::{Map, Value};
 use std::io::ErrorKind;

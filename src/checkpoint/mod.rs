@@ -4,49 +4,39 @@
 //! thinks of them: most are one stored tensor, a quantized one is several. Formats differ
 //! only in how they fill these two lists. Nothing here writes.
 
-mod beneath;
-pub mod burnpack;
-mod by_name;
 pub mod config;
-mod cursor;
-mod discover;
+mod discovery;
 mod error;
-mod file_system;
-mod format;
-pub mod gguf;
-mod inflate;
-pub mod layout;
-#[cfg_attr(not(target_os = "linux"), path = "copied.rs")]
-mod mapped;
-mod numpy;
-pub mod observers;
-mod pytorch;
+pub mod formats;
+mod io;
+mod json_text;
+mod model_search;
+mod name_index;
+pub mod packed;
+pub mod qat;
 mod reader;
-pub mod safetensors;
-mod source;
-mod text;
-mod view;
-mod zip;
+mod strided;
 
-pub use beneath::{Found, Models, models_beneath};
 pub use config::Config;
-use discover::WeightMap;
-pub use discover::{Index, has_extension, has_model};
+use discovery::WeightMap;
+pub use discovery::{Index, has_extension, has_model};
 pub use error::{CheckpointError, Problem, Result};
-pub use file_system::FileSystem;
-pub use format::Format;
-pub use layout::Layout;
-pub use observers::{Extent, Unplaced, Watched};
+pub use formats::format::Format;
+pub use io::file_system::FileSystem;
+pub use io::source::Source;
+pub use model_search::{Found, Models, models_beneath};
+pub use packed::PackedFormat;
+pub use qat::{Extent, Unplaced, Watched};
 pub use reader::Reader;
-pub use source::Source;
-pub use view::View;
+pub use strided::View;
 
 use crate::quantization::{
-    Calibration, Dequantize, Learned, NotTaken, QuantizationScheme, Quantizer, kernels,
+    Calibration, Dequantize, NotTaken, QatScales, QuantizationScheme, Quantizer, kernels,
 };
 use crate::tensor::{DType, FloatType, Name, Shape, TensorId, TensorInfo};
 use foldhash::{HashMap, HashMapExt, HashSet};
-use observers::Observers;
+use formats::{burnpack, gguf, numpy, pytorch, safetensors};
+use qat::Observers;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -135,7 +125,7 @@ pub enum Content {
     /// One stored tensor, as it is.
     Plain(StoredId),
     /// Several, decoded together.
-    Quantized(Box<dyn Layout>),
+    Quantized(Box<dyn PackedFormat>),
 }
 
 /// What the reader of one file found in it.
@@ -166,7 +156,7 @@ impl Checkpoint {
     /// Opens a file, an index of shards, or a directory with one of them, from its headers
     /// alone.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let files = discover::discover(path)?;
+        let files = discovery::discover(path)?;
         let shards: Vec<(Shard, Contents)> =
             files.shards.par_iter().map(|p| read_shard(Source::file(p)?)).collect::<Result<_>>()?;
         Self::assemble(path.to_owned(), shards, files.index, files.directory)
@@ -218,7 +208,7 @@ impl Checkpoint {
         }
         let mut recognised = match format {
             Format::Safetensors | Format::PyTorch => {
-                layout::recognise(&path, directory.as_deref(), &shards, &stored)?
+                packed::recognise(&path, directory.as_deref(), &shards, &stored)?
             }
             _ => HashMap::new(),
         };
@@ -242,7 +232,7 @@ impl Checkpoint {
             contents,
             observers: Observers::default(),
         };
-        checkpoint.observers = observers::read(&checkpoint);
+        checkpoint.observers = qat::read(&checkpoint);
         Ok(checkpoint)
     }
 
@@ -307,7 +297,7 @@ impl Checkpoint {
     }
 
     /// The layout of a tensor that is stored quantized.
-    pub fn layout(&self, id: TensorId) -> Option<&dyn Layout> {
+    pub fn layout(&self, id: TensorId) -> Option<&dyn PackedFormat> {
         match self.content(id) {
             Content::Plain(_) => None,
             Content::Quantized(layout) => Some(layout.as_ref()),
@@ -315,7 +305,7 @@ impl Checkpoint {
     }
 
     /// What training with fake quantization left beside a weight.
-    pub fn learned(&self, id: TensorId) -> Option<&Learned> {
+    pub fn learned(&self, id: TensorId) -> Option<&QatScales> {
         self.observers.learned.get(&id)
     }
 
@@ -354,7 +344,7 @@ impl Checkpoint {
     /// one scale for all cannot take over, else per tensor.
     pub fn usual_scheme(&self) -> QuantizationScheme {
         let (one, each) = (QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL);
-        let only_each = |learned: &Learned| {
+        let only_each = |learned: &QatScales| {
             learned.fits(one) == Err(NotTaken::OneScale) && learned.fits(each).is_ok()
         };
         let any = self.observers.learned.values().any(only_each);
@@ -477,7 +467,7 @@ fn agree_with_index(index: &Index, map: &WeightMap, stored: &mut Vec<Stored>) ->
 fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> {
     let tensor = |at: u32| &stored[at as usize];
     // The limit on their number is checked.
-    match by_name::twins(stored.len() as u32, |at| &tensor(at).name) {
+    match name_index::twins(stored.len() as u32, |at| &tensor(at).name) {
         None => Ok(()),
         Some((first, second)) => {
             let shard = |at: u32| shards[tensor(at).shard as usize].name();
@@ -488,17 +478,17 @@ fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> 
 }
 
 /// GGUF's tensors in blocks that are decoded.
-fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, layout::Found)> {
+fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, packed::Found)> {
     (0..).map(StoredId).zip(stored).filter_map(|(id, stored)| {
         let DType::Block(block) = stored.dtype else { return None };
         let blocks = gguf::Blocks::new(id, block)?;
-        Some((id, layout::Found::new(&stored.name, stored.shape.clone(), blocks)))
+        Some((id, packed::Found::new(&stored.name, stored.shape.clone(), blocks)))
     })
 }
 
 /// Joins the stored tensors that together stand for one, in the place of their values.
 fn logical_tensors(
-    mut quantized: HashMap<StoredId, layout::Found>,
+    mut quantized: HashMap<StoredId, packed::Found>,
     stored: &[Stored],
 ) -> (Vec<TensorInfo>, Vec<Content>) {
     let parts: HashSet<StoredId> = quantized.values().flat_map(|t| t.layout.parts()).collect();

@@ -1,9 +1,9 @@
 //! Reading ranges of tensors on demand, into buffers that are used again.
 
-use super::error::{CheckpointError, Problem, Result};
-use super::inflate::Inflater;
-use super::source::{Handle, InPlace, Source};
-use super::{Access, Checkpoint, Content, Stored, StoredId, View};
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::io::inflate::Inflater;
+use crate::checkpoint::io::source::{Handle, InPlace, Source};
+use crate::checkpoint::{Access, Checkpoint, Content, Stored, StoredId, View};
 use crate::tensor::{FloatType, TensorId};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -60,7 +60,7 @@ impl Panel {
 }
 
 impl<'c> Reader<'c> {
-    pub(super) fn new(checkpoint: &'c Checkpoint) -> Self {
+    pub(crate) fn new(checkpoint: &'c Checkpoint) -> Self {
         Reader {
             checkpoint,
             open: None,

@@ -1,8 +1,8 @@
 //! `--activations`: recorded inputs, and what quantizing loses in the layers' outputs.
 
 use super::error::Error;
+use super::job_runner::Watch;
 use super::options::{Choice, WorkArgs};
-use super::watch::Watch;
 use crate::activations::{Activations, ActivationsError, Basis, OutputError, Way};
 use crate::checkpoint::Checkpoint;
 use crate::demo;

@@ -4,7 +4,7 @@ use super::activations::{ActivationArgs, Outputs, SORTS, SortBy, WithOutput};
 use super::calibrate::scale_of;
 use super::duplicates::Duplicates;
 use super::error::Error;
-use super::listing::{Row, Tally, print_unplaced};
+use super::listing::{HistogramBuilder, Row, print_unplaced};
 use super::options::{
     CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
     WorkArgs, choice,
@@ -17,8 +17,8 @@ use crate::activations::Way;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{
-    ChannelQuestion, ErrorStatistics, Flag, QuantizationScheme, Quantized, Quantizer, Questions,
-    Statistics, Thresholds, flags,
+    AnalysisSpec, ChannelQuestion, Diagnostic, ErrorStatistics, QuantizationScheme, Quantized,
+    Quantizer, Statistics, Thresholds, flags,
 };
 use crate::report::document::Document;
 use crate::tensor::TensorId;
@@ -154,7 +154,7 @@ impl Analyze {
         self.calibration.quantizer(checkpoint, self.first_scheme(checkpoint))
     }
 
-    fn questions(&self, checkpoint: &Checkpoint) -> Questions {
+    fn questions(&self, checkpoint: &Checkpoint) -> AnalysisSpec {
         let schemes = match self.schemes.is_empty() {
             true => &[self.first_scheme(checkpoint)][..],
             false => &self.schemes,
@@ -165,11 +165,11 @@ impl Analyze {
             1 => ChannelQuestion::Nothing,
             _ => ChannelQuestion::Worst,
         };
-        Questions {
+        AnalysisSpec {
             channels,
             // The table of schemes shows no other figure.
             losses_only: !self.schemes.is_empty() && !self.output.json,
-            ..Questions::errors(quantizers.collect(), self.rounding.rounding)
+            ..AnalysisSpec::errors(quantizers.collect(), self.rounding.rounding)
         }
     }
 
@@ -183,11 +183,11 @@ impl Analyze {
             _ => {
                 let order = measured.iter().map(|m| m.id).collect();
                 let questions =
-                    Questions { errors: false, keep_scales: true, ..self.questions(checkpoint) };
+                    AnalysisSpec { errors: false, keep_scales: true, ..self.questions(checkpoint) };
                 Some(Scan::start(checkpoint, order, questions, "writing", &self.work, None)?)
             }
         };
-        let mut tally = Tally::new(scheme);
+        let mut tally = HistogramBuilder::new(scheme);
         let mut document = Document::begin(output(), checkpoint, scheme)?;
         for Measured { id, found, .. } in *measured {
             let list = lists.as_mut().and_then(Scan::next).transpose()?.and_then(|(_, list)| list);
@@ -224,7 +224,7 @@ impl Analyze {
     fn table(&self, selection: &Selection, shown: &Shown, words: &Thresholds) -> Result<(), Error> {
         let Shown { checkpoint, measured, outputs, duplicates } = shown;
         let scheme = self.first_scheme(checkpoint);
-        let mut tally = Tally::new(scheme);
+        let mut tally = HistogramBuilder::new(scheme);
         let mut columns = vec![
             ("tensor", Kind::Name),
             ("dtype", Kind::OptionalLeft),
@@ -299,7 +299,7 @@ pub fn note(row: &Row, duplicates: &Duplicates, checkpoint: &Checkpoint, id: Ten
     let odd = row.analysis.map(|analysis| flags(&row.tensor.dtype, analysis)).unwrap_or_default();
     for flag in odd {
         // What is not finite is the reason already.
-        if !matches!(flag, Flag::Nan { .. } | Flag::Inf { .. }) {
+        if !matches!(flag, Diagnostic::Nan { .. } | Diagnostic::Inf { .. }) {
             let _ = write!(note, "; {flag}");
         }
     }

@@ -1,7 +1,7 @@
 //! `calibrate`: the ranges and scales of every tensor, in the order of the file.
 
 use super::error::Error;
-use super::listing::{Row, Tally};
+use super::listing::{HistogramBuilder, Row};
 use super::options::{
     CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
     WorkArgs,
@@ -9,7 +9,7 @@ use super::options::{
 use super::output::{output, width};
 use super::scan::Scan;
 use super::table::{Kind, Table};
-use crate::quantization::{QuantizationScheme, Questions, Scales};
+use crate::quantization::{AnalysisSpec, QuantizationScheme, Scales};
 use crate::report::document::{Document, Scale};
 use crate::text::{figures, names};
 use clap::Args;
@@ -42,9 +42,9 @@ impl Calibrate {
         let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
         let quantizers = vec![self.calibration.quantizer(&checkpoint, scheme)];
-        let questions = Questions {
+        let questions = AnalysisSpec {
             keep_scales: self.output.json,
-            ..Questions::scales(quantizers, self.rounding.rounding)
+            ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
         let scan = Scan::start(
             &checkpoint,
@@ -54,7 +54,7 @@ impl Calibrate {
             &self.work,
             self.cache.cache(),
         )?;
-        let mut tally = Tally::new(scheme);
+        let mut tally = HistogramBuilder::new(scheme);
         let mut out = output();
         if self.output.json {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;

@@ -1,10 +1,10 @@
 //! `diff`: what changed from one checkpoint to another, and by how much.
 
 use super::error::Error;
+use super::job_runner::Watch;
 use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{output, width};
 use super::table::{Kind, Table};
-use super::watch::Watch;
 use crate::job::diff::{self, Change, Compared};
 use crate::quantization::Thresholds;
 use crate::report::document::ErrorFigures;

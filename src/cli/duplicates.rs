@@ -1,8 +1,8 @@
 //! Which of the tensors shown hold the same bytes as another.
 
 use super::error::Error;
+use super::job_runner::Watch;
 use super::options::WorkArgs;
-use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
 use crate::job::duplicates;
 use crate::quantization::Statistics;

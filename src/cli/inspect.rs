@@ -1,7 +1,7 @@
 //! `inspect`: every tensor from the headers alone.
 
 use super::error::Error;
-use super::listing::{Row, Tally, print_unplaced};
+use super::listing::{HistogramBuilder, Row, print_unplaced};
 use super::options::{ModelArgs, OutputArgs, SchemeArgs, SelectionArgs};
 use super::output::{output, width};
 use super::table::{Kind, Part, Table};
@@ -38,7 +38,7 @@ impl Inspect {
         let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
         let row = |id| Row::new(&checkpoint, &selection, id, None);
-        let mut tally = Tally::new(scheme);
+        let mut tally = HistogramBuilder::new(scheme);
         let mut out = output();
         if self.output.json {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
@@ -87,9 +87,9 @@ fn in_parts<'a, P: Default + Send>(
     scheme: QuantizationScheme,
     row: impl Fn(TensorId) -> Row<'a> + Sync,
     list: impl Fn(&Row, &mut P) -> io::Result<()> + Sync,
-) -> io::Result<Vec<(P, Tally)>> {
+) -> io::Result<Vec<(P, HistogramBuilder)>> {
     let listed = tensors.par_chunks(PART).map(|ids| {
-        let (mut part, mut tally) = (P::default(), Tally::new(scheme));
+        let (mut part, mut tally) = (P::default(), HistogramBuilder::new(scheme));
         for &id in ids {
             let mut row = row(id);
             tally.add(&mut row);

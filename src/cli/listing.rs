@@ -155,7 +155,7 @@ pub fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> io::Resu
 }
 
 /// The totals so far, and what must be said at the end.
-pub struct Tally {
+pub struct HistogramBuilder {
     scheme: QuantizationScheme,
     pub totals: Totals,
     pub selected: u64,
@@ -164,10 +164,17 @@ pub struct Tally {
     refused: Option<ExportError>,
 }
 
-impl Tally {
-    pub fn new(scheme: QuantizationScheme) -> Tally {
+impl HistogramBuilder {
+    pub fn new(scheme: QuantizationScheme) -> HistogramBuilder {
         let totals = Totals::default();
-        Tally { scheme, totals, selected: 0, unread: 0, first_unread: None, refused: None }
+        HistogramBuilder {
+            scheme,
+            totals,
+            selected: 0,
+            unread: 0,
+            first_unread: None,
+            refused: None,
+        }
     }
 
     pub fn add(&mut self, row: &mut Row) {
@@ -189,7 +196,7 @@ impl Tally {
     }
 
     /// Takes over what another has counted of later tensors.
-    pub fn absorb(&mut self, later: Tally) {
+    pub fn absorb(&mut self, later: HistogramBuilder) {
         let Totals { tensors, parameters, bytes, bytes_quantized } = later.totals;
         self.totals.tensors += tensors;
         self.totals.parameters += parameters;

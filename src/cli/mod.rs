@@ -14,6 +14,7 @@ mod duplicates;
 mod error;
 mod inspect;
 mod interrupt;
+mod job_runner;
 mod listing;
 mod man;
 mod options;
@@ -28,7 +29,6 @@ mod schemes;
 mod show;
 mod table;
 mod verify;
-mod watch;
 
 use crate::quantization::Thresholds;
 use clap::{Args, Parser, Subcommand};

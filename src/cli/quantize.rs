@@ -18,7 +18,7 @@ use crate::plan::budget::{self, Curve};
 use crate::plan::{
     InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
-use crate::quantization::{Calibration, Outcome, QuantizationScheme, Questions, Thresholds};
+use crate::quantization::{AnalysisSpec, Calibration, Outcome, QuantizationScheme, Thresholds};
 use crate::tensor::TensorId;
 use crate::text::figures::counted;
 use clap::Args;
@@ -237,9 +237,9 @@ impl Quantize {
         let schemes = self.schemes(checkpoint, &tensors).into_iter();
         let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
         let quantizers = schemes.map(quantizer).collect();
-        let questions = Questions {
+        let questions = AnalysisSpec {
             errors: self.has_budget(),
-            ..Questions::scales(quantizers, self.rounding.rounding)
+            ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work, None)?;
         let mut outcomes = Vec::new();

@@ -47,13 +47,13 @@ fn table(out: &mut Output, receipt: &Receipt, words: &Thresholds) -> io::Result<
         table.print(out, width())?;
         writeln!(out)?;
     }
-    let Receipt { files, before, written, dequantized, unchanged, companions, .. } = receipt;
+    let Receipt { files, before, written, dequantized, unchanged, sidecar_files, .. } = receipt;
     let path = receipt.out.to_string_lossy();
     let files = match files {
         1 => "1 file".to_owned(),
         n => format!("{n} files"),
     };
-    let copied = match companions {
+    let copied = match sidecar_files {
         0 => String::new(),
         n => format!(" and {n} copied beside the weights"),
     };
@@ -84,7 +84,7 @@ struct Document<'a> {
     quantized: Vec<Quantized<'a>>,
     dequantized: usize,
     unchanged: usize,
-    companions: usize,
+    sidecar_files: usize,
     warnings: &'a [String],
 }
 
@@ -112,7 +112,7 @@ impl<'a> Document<'a> {
             quantized: quantized.collect(),
             dequantized: receipt.dequantized,
             unchanged: receipt.unchanged,
-            companions: receipt.companions,
+            sidecar_files: receipt.sidecar_files,
             warnings: &receipt.warnings,
         }
     }

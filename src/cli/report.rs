@@ -3,7 +3,7 @@
 use super::activations::{ActivationArgs, Outputs};
 use super::duplicates::Duplicates;
 use super::error::Error;
-use super::listing::{Row as Listed, Tally};
+use super::listing::{HistogramBuilder, Row as Listed};
 use super::options::{
     CacheArgs, CalibrationArgs, ModelArgs, RoundingArgs, SchemeArgs, SelectionArgs, WorkArgs,
 };
@@ -12,7 +12,7 @@ use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
 use crate::export::{ExportError, write_text};
 use crate::plan::budget;
-use crate::quantization::{Flag, QuantizationScheme, Questions, Thresholds};
+use crate::quantization::{AnalysisSpec, Diagnostic, QuantizationScheme, Thresholds};
 use crate::report::{Format, Report, Row};
 use crate::text::{figures, names};
 use clap::Args;
@@ -67,7 +67,7 @@ impl ReportArgs {
             has_outputs: false,
             rows: Vec::with_capacity(tensors.len()),
         };
-        let mut tally = Tally::new(scheme);
+        let mut tally = HistogramBuilder::new(scheme);
         let activations = self.activations.open(&checkpoint)?;
         let cache = self.cache.cache();
         let questions = self.questions(&checkpoint, scheme);
@@ -86,7 +86,7 @@ impl ReportArgs {
         let duplicates = Duplicates::find(&checkpoint, statistics, &self.work)?;
         for row in &mut report.rows {
             let first = duplicates.of(&checkpoint, row.tensor);
-            row.flags.extend(first.map(|name| Flag::Duplicate(name.into())));
+            row.flags.extend(first.map(|name| Diagnostic::Duplicate(name.into())));
         }
         let outputs = match &activations {
             Some(activations) => {
@@ -113,12 +113,12 @@ impl ReportArgs {
     }
 
     /// The scheme that is ranked by, and all that the budget may choose from.
-    fn questions(&self, checkpoint: &Checkpoint, scheme: QuantizationScheme) -> Questions {
+    fn questions(&self, checkpoint: &Checkpoint, scheme: QuantizationScheme) -> AnalysisSpec {
         let others = budget::SCHEMES.into_iter().filter(|&other| other != scheme);
         let all = std::iter::once(scheme).chain(others);
         let quantizers = all.map(|scheme| self.calibration.quantizer(checkpoint, scheme)).collect();
-        let questions = Questions::errors(quantizers, self.rounding.rounding);
-        Questions { distributions: true, ..questions }
+        let questions = AnalysisSpec::errors(quantizers, self.rounding.rounding);
+        AnalysisSpec { distributions: true, ..questions }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Carrying out a request to write a checkpoint, shown while it goes on.
 
 use super::error::Error;
+use super::job_runner::Watch;
 use super::options::WorkArgs;
-use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, Receipt, Request};
 use crate::job::Stopped;

@@ -1,12 +1,12 @@
 //! What a scan finds out, tensor by tensor in the order asked for.
 
 use super::error::Error;
+use super::job_runner::Watch;
 use super::options::WorkArgs;
-use super::watch::Watch;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::job::cache::Cache;
 use crate::job::scan::{self, Finding, Order};
-use crate::quantization::{Analysis, Questions};
+use crate::quantization::{Analysis, AnalysisSpec};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Scan {
     pub fn start(
         checkpoint: &Arc<Checkpoint>,
         tensors: Vec<TensorId>,
-        questions: Questions,
+        questions: AnalysisSpec,
         doing: &'static str,
         work: &WorkArgs,
         cache: Option<Cache>,

@@ -2,7 +2,7 @@
 
 use super::activations::{Outputs, WithOutput};
 use super::error::Error;
-use super::listing::{Row, Tally};
+use super::listing::{HistogramBuilder, Row};
 use super::output::{output, width};
 use super::table::{Kind, Table};
 use super::{analyze::Measured, duplicates::Duplicates};
@@ -44,7 +44,7 @@ impl SideBySide<'_> {
     }
 
     pub fn document(&self) -> Result<(), Error> {
-        let mut tally = Tally::new(self.first());
+        let mut tally = HistogramBuilder::new(self.first());
         let mut document = Document::begin(output(), self.checkpoint, self.first())?;
         for Measured { id, found, .. } in self.measured {
             let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());
@@ -93,7 +93,7 @@ impl SideBySide<'_> {
         }
         columns.extend([("best", Kind::Left), ("quantizable", Kind::Note)]);
         let mut table = Table::new(&columns);
-        let mut tally = Tally::new(self.first());
+        let mut tally = HistogramBuilder::new(self.first());
         let mut wholes = vec![Whole::default(); self.schemes.len()];
         for Measured { id, found, .. } in self.measured {
             let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());

@@ -2,16 +2,16 @@
 //! *Channels* and *Values* have it.
 
 use super::error::Error;
+use super::job_runner::Watch;
 use super::options::{CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, WorkArgs};
 use super::output::{self, output, width};
 use super::scan::Scan;
 use super::table::{Kind, Table};
-use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
 use crate::job::channels::{self, Channel};
-use crate::job::values::{self, Element};
+use crate::job::element_window::{self, Element};
 use crate::plan::Selection;
-use crate::quantization::{QuantizationScheme, Questions, Thresholds};
+use crate::quantization::{AnalysisSpec, QuantizationScheme, Thresholds};
 use crate::tensor::{Scalar, TensorId};
 use crate::text::figures;
 use clap::Args;
@@ -96,7 +96,7 @@ impl Show {
         }
         let tensor = self.calibration.quantizer(checkpoint, QuantizationScheme::PER_TENSOR);
         let rounding = self.rounding.rounding;
-        let questions = Questions::scales(vec![tensor], rounding);
+        let questions = AnalysisSpec::scales(vec![tensor], rounding);
         let mut scan =
             Scan::start(checkpoint, vec![id], questions, "calibrating", &self.work, None)?;
         let analysis = match scan.next().transpose()? {
@@ -170,8 +170,11 @@ impl Show {
             return Err(self.refusal(checkpoint, why));
         }
         let quantizer = self.calibration.quantizer(checkpoint, self.scheme.scheme(checkpoint));
-        let how =
-            Some(values::Quantization { quantizer, rounding: self.rounding.rounding, scale: None });
+        let how = Some(element_window::Quantization {
+            quantizer,
+            rounding: self.rounding.rounding,
+            scale: None,
+        });
         let mut table = Table::new(&[
             ("index", Kind::Right),
             ("place", Kind::Left),
@@ -187,8 +190,8 @@ impl Show {
         let mut start = range.start;
         while start < end {
             let elements = start..end.min(start.saturating_add(AT_ONCE));
-            let request = values::Request { tensor: id, elements: elements.clone(), how };
-            let job = || values::start(checkpoint.clone(), request);
+            let request = element_window::Request { tensor: id, elements: elements.clone(), how };
+            let job = || element_window::start(checkpoint.clone(), request);
             let window = Watch::start(job, "reading", self.work.quiet)?.only()?;
             let window = window.map_err(|why| self.refusal(checkpoint, why.to_string()))?;
             for (index, element) in (window.start..).zip(&window.elements) {

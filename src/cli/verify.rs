@@ -2,10 +2,10 @@
 
 use super::activations::ActivationArgs;
 use super::error::Error;
+use super::job_runner::Watch;
 use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{Output, output};
 use super::receipt::Quantized;
-use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
 use crate::export::{self, ExportError, Match};
 use crate::job::verify::{self, Verification, Verified};

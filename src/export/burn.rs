@@ -1,15 +1,15 @@
 //! burnpack out: Q8S tensors, their scales behind their values, and plain ones.
 
-use super::blueprint::{Entry, MadeFrom, OutFile};
-use super::error::ExportError;
-use super::request::{Request, WeightLayout};
-use super::safetensors::described;
-use crate::checkpoint::burnpack::{
+use crate::checkpoint::formats::burnpack::{
     ALIGNMENT, BurnType, COUNT_LIMIT, Descriptor, FILE_LIMIT, HEADER_LENGTH, LAYOUT_KEY, MAGIC,
     METADATA_LIMIT, Metadata, TENSOR_LIMIT, VERSION,
 };
-use crate::checkpoint::layout::{Int8Values, METADATA_KEY, QuantizedTensorMetadata, SCALE_SUFFIX};
+use crate::checkpoint::packed::{Int8Values, METADATA_KEY, QuantizedTensorMetadata, SCALE_SUFFIX};
 use crate::checkpoint::{Checkpoint, Content, Format};
+use crate::export::error::ExportError;
+use crate::export::output_plan::{Entry, MadeFrom, OutFile};
+use crate::export::request::{Request, WeightLayout};
+use crate::export::safetensors::described;
 use crate::plan::{Plan, obstacle};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::{DType, Shape, TensorId};

@@ -4,13 +4,13 @@
 //!
 //! The rules here were each found by a load that failed, or that went silently wrong.
 
-use super::blueprint::{Entry, MadeFrom, TextFile};
-use super::error::ExportError;
-use super::request::{OutputFormat, Request};
-use super::safetensors::{Shards, entries};
-use super::targets;
-use crate::checkpoint::layout::Int8Values;
+use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, Config};
+use crate::export::error::ExportError;
+use crate::export::module_patterns;
+use crate::export::output_plan::{Entry, MadeFrom, TextFile};
+use crate::export::request::{OutputFormat, Request};
+use crate::export::safetensors::{Shards, entries};
 use crate::plan::{Plan, obstacle};
 use crate::quantization::{QuantizationScheme, QuantizationType, narrowed_scale};
 use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo, write_f64};
@@ -155,7 +155,8 @@ pub fn quantized(
     let modules = |id: TensorId| checkpoint.tensor(id).module().to_owned();
     let selected: BTreeSet<String> = plan.iter().map(|(id, _)| modules(id)).collect();
     let all: BTreeSet<String> = checkpoint.ids().map(modules).collect();
-    let targets = targets::patterns(&selected, &all, config.model_type()).map_err(refuse)?;
+    let targets =
+        module_patterns::patterns(&selected, &all, config.model_type()).map_err(refuse)?;
     let shards = entries(checkpoint, |tensor, _| {
         let id = tensor?;
         let quantizer = plan.get(id)?;

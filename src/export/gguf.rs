@@ -1,12 +1,12 @@
 //! GGUF out, from GGUF: the key-values as they are, marked tensors as Q8_0.
 
-use super::blueprint::{Entry, MadeFrom, OutFile};
-use super::error::ExportError;
-use super::request::Request;
-use crate::checkpoint::gguf::{
+use crate::checkpoint::formats::gguf::{
     self, FILE_TYPE_KEY, MAGIC, Q8_0_ELEMENTS, QUANTIZATION_VERSION_KEY, ggml_type, quantize_q8_0,
 };
 use crate::checkpoint::{Checkpoint, Content, StoredId};
+use crate::export::error::ExportError;
+use crate::export::output_plan::{Entry, MadeFrom, OutFile};
+use crate::export::request::Request;
 use crate::plan::Plan;
 use crate::quantization::{Calibration, NotQuantizable, QuantizationScheme, Quantizer, kernels};
 use crate::tensor::{BlockType, DType, FloatType, TensorId, TensorInfo};

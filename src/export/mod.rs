@@ -1,30 +1,30 @@
 //! Writing checkpoints: what a request makes of every tensor, laid out before a byte is
 //! written, streamed to a temporary file, made whole by one rename, and verified.
 
-mod blueprint;
+mod atomic_output;
 mod burn;
-mod companions;
 mod compressed_tensors;
+pub mod container_check;
+mod encode;
 mod error;
 pub mod faults;
-pub mod frame;
 mod gguf;
-mod make;
+mod module_patterns;
+mod output_plan;
 mod receipt;
+pub mod reflink;
 pub mod request;
 mod safetensors;
-pub mod sharing;
-mod staging;
-mod targets;
+mod sidecar_files;
 mod text_file;
 mod verify;
 
-pub use blueprint::{Blueprint, Companion, Entry, MadeFrom, OutFile, TextFile};
+pub use atomic_output::{AtomicOutput, check};
+pub use container_check::input_scales;
+pub use encode::{ChunkEncoder, KnownScales, Sink};
 pub use error::ExportError;
-pub use frame::input_scales;
-pub use make::{KnownScales, Maker, Sink};
+pub use output_plan::{Entry, MadeFrom, OutFile, OutputPlan, SidecarFile, TextFile};
 pub use receipt::{Comparison, Receipt};
 pub use request::{OutputFormat, Request, Task, WeightLayout};
-pub use staging::{Staging, check};
 pub use text_file::write_text;
 pub use verify::{Match, Pair, Pairing};

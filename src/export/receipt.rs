@@ -29,7 +29,7 @@ pub struct Receipt {
     /// Tensors that are byte for byte what they were.
     pub unchanged: usize,
     /// Files beside the weights that were copied.
-    pub companions: usize,
+    pub sidecar_files: usize,
     pub warnings: Vec<String>,
     pub elapsed: Duration,
 }

@@ -1,8 +1,8 @@
 //! What a person asks to be written.
 
-use super::compressed_tensors;
-use crate::checkpoint::gguf::Q8_0_ELEMENTS;
+use crate::checkpoint::formats::gguf::Q8_0_ELEMENTS;
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
+use crate::export::compressed_tensors;
 use crate::plan::Plan;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{FloatType, TensorId};

@@ -1,14 +1,15 @@
 //! safetensors out: int8 values with their scales beside them, floats that went through
 //! int8, and floats given back.
 
-use super::blueprint::{Entry, MadeFrom, OutFile, TextFile};
-use super::error::ExportError;
-use super::request::{OutputFormat, Request, Task};
-use crate::checkpoint::layout::{
+use crate::checkpoint::formats::safetensors;
+use crate::checkpoint::packed::{
     CALIBRATION_KEY, FAKE_METADATA_KEY, Int8Values, METADATA_KEY, QuantizedMetadata,
     QuantizedTensorMetadata, ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
 };
-use crate::checkpoint::{Checkpoint, Content, Format, StoredId, observers, safetensors};
+use crate::checkpoint::{Checkpoint, Content, Format, StoredId, qat};
+use crate::export::error::ExportError;
+use crate::export::output_plan::{Entry, MadeFrom, OutFile, TextFile};
+use crate::export::request::{OutputFormat, Request, Task};
 use crate::plan::Plan;
 use crate::quantization::Rounding;
 use crate::tensor::{DType, FloatType, TensorId};
@@ -161,7 +162,7 @@ pub fn dequantized(
     Ok(entries(checkpoint, |tensor, is_part| {
         let Some(id) = tensor else { return is_part.then(Vec::new) };
         // What watched a training with fake quantization is no part of the plain model.
-        if checkpoint.has_observers() && observers::is_observer(&checkpoint.tensor(id).name) {
+        if checkpoint.has_observers() && qat::is_observer(&checkpoint.tensor(id).name) {
             return Some(Vec::new());
         }
         let layout = checkpoint.layout(id)?;

@@ -1,9 +1,9 @@
 //! A text beside the checkpoints, such as a report or a recipe: whole or not at all, like
 //! them.
 
-use super::error::ExportError;
-use super::staging::{Staging, may_be_written};
 use crate::checkpoint::Checkpoint;
+use crate::export::atomic_output::{AtomicOutput, may_be_written};
+use crate::export::error::ExportError;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub fn write_text(
             return Err(ExportError::Exists(out.to_owned()));
         }
     }
-    let staging = Staging::begin(out, false)?;
+    let staging = AtomicOutput::begin(out, false)?;
     let written = staging.write(write);
     written.map_err(|source| ExportError::Write { path: out.to_owned(), source })?;
     staging.sync()?;

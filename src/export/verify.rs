@@ -1,12 +1,12 @@
 //! Whether an output is what it should be: its tensors are paired with the source's, and
 //! every byte of it is compared with what the source gives.
 
-use super::error::ExportError;
-use super::make::KnownScales;
-use super::{burn, gguf};
-use crate::checkpoint::layout::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
-use crate::checkpoint::observers::is_observer;
+use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
+use crate::checkpoint::qat::is_observer;
 use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
+use crate::export::encode::KnownScales;
+use crate::export::error::ExportError;
+use crate::export::{burn, gguf};
 use crate::quantization::{
     Chunks, ErrorSums, PerGroup, QuantizationScheme, Quantizer, Rounding, difference, kernels,
     narrowed_scale,

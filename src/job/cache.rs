@@ -13,8 +13,8 @@ use super::lock;
 use crate::checkpoint::{Checkpoint, Content};
 use crate::directories;
 use crate::quantization::{
-    Analysis, ChannelErrors, ChannelQuestion, Distribution, ErrorSums, Loss, NotQuantizable,
-    Outcome, Quantized, Questions, Range, Scales, Statistics,
+    Analysis, AnalysisSpec, ChannelErrors, ChannelQuestion, ErrorSums, Loss, NotQuantizable,
+    Outcome, Quantized, Range, Scales, Statistics, ValueHistogram,
 };
 use crate::tensor::TensorId;
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ impl Cache {
     pub(super) fn memory<'c>(
         &self,
         checkpoint: &'c Checkpoint,
-        questions: &'c Questions,
+        questions: &'c AnalysisSpec,
     ) -> Option<Memory<'c>> {
         if questions.keep_scales || questions.channels == ChannelQuestion::Each {
             return None;
@@ -85,7 +85,7 @@ impl Cache {
 }
 
 /// Everything that findings depend on, as text.
-fn key(checkpoint: &Checkpoint, questions: &Questions) -> Option<Vec<u8>> {
+fn key(checkpoint: &Checkpoint, questions: &AnalysisSpec) -> Option<Vec<u8>> {
     let mut key = format!("{} {questions:?}\n", env!("CARGO_PKG_VERSION"));
     let settled = SystemTime::now().checked_sub(SETTLED)?;
     for shard in checkpoint.shards() {
@@ -113,7 +113,7 @@ fn key(checkpoint: &Checkpoint, questions: &Questions) -> Option<Vec<u8>> {
 }
 
 /// The same for the same path and questions, so that what is outdated is replaced.
-fn file_name(checkpoint: &Checkpoint, questions: &Questions) -> Option<String> {
+fn file_name(checkpoint: &Checkpoint, questions: &AnalysisSpec) -> Option<String> {
     let mut hasher = DefaultHasher::new();
     fs::canonicalize(checkpoint.path()).ok()?.hash(&mut hasher);
     format!("{questions:?}").hash(&mut hasher);
@@ -123,7 +123,7 @@ fn file_name(checkpoint: &Checkpoint, questions: &Questions) -> Option<String> {
 /// What is known of one checkpoint, and what is added to that.
 pub(super) struct Memory<'c> {
     checkpoint: &'c Checkpoint,
-    questions: &'c Questions,
+    questions: &'c AnalysisSpec,
     directory: PathBuf,
     path: PathBuf,
     key: Vec<u8>,
@@ -148,7 +148,7 @@ struct Record<'a> {
     range: Range,
     statistics: Option<Statistics>,
     results: Vec<Result<Answer<'a>, Cow<'a, NotQuantizable>>>,
-    distribution: Option<Cow<'a, Distribution>>,
+    distribution: Option<Cow<'a, ValueHistogram>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -211,9 +211,9 @@ impl Memory<'_> {
         let id = TensorId(record.tensor);
         let tensor = self.checkpoint.tensors().get(id.index())?;
         let dtype = self.checkpoint.float_type(id)?;
-        let Questions { quantizers, errors, losses_only, .. } = self.questions;
+        let AnalysisSpec { quantizers, errors, losses_only, .. } = self.questions;
         let distribution = record.distribution.map(Cow::into_owned);
-        let fits = |found: &Distribution| found.fits(dtype, tensor.parameters());
+        let fits = |found: &ValueHistogram| found.fits(dtype, tensor.parameters());
         let sound = record.range.count == tensor.parameters()
             && record.range.nan.checked_add(record.range.inf)? <= record.range.count
             && record.statistics.is_some() == *errors

@@ -129,7 +129,7 @@ fn each(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantization::{Questions, measure};
+    use crate::quantization::{AnalysisSpec, measure};
     use crate::tensor::Shape;
     use std::path::Path;
 
@@ -146,7 +146,7 @@ mod tests {
         let shape = &checkpoint.tensor(id).shape;
         assert_eq!(found.len() as u64, shape.channels());
         let mut reader = checkpoint.reader();
-        let questions = Questions::errors(
+        let questions = AnalysisSpec::errors(
             vec![Quantizer {
                 calibration: Calibration::MinMax,
                 scheme: QuantizationScheme::PER_TENSOR,

@@ -7,7 +7,7 @@ use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
 use crate::export::ExportError;
 use crate::quantization::{
-    Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Questions, Rounding,
+    AnalysisSpec, Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Rounding,
 };
 use crate::tensor::{FloatType, TensorId, read_f64};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -56,7 +56,7 @@ pub fn run(
 ) -> Found {
     let &Request { tensor, calibration, clip, rounding } = request;
     let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
-    let questions = Questions::errors(vec![quantizer], rounding);
+    let questions = AnalysisSpec::errors(vec![quantizer], rounding);
     let found = Mutex::new(None);
     scan::run(checkpoint, &questions, &Order::new(vec![tensor]), threads, progress, &|finding| {
         *lock(&found) = Some(finding.1);

@@ -1,6 +1,6 @@
 //! Comparing two checkpoints tensor by tensor, on all cores.
 
-use super::in_order::InOrder;
+use super::ordered_fold::OrderedFold;
 use super::save::SaveError;
 use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::{Checkpoint, Content};
@@ -79,7 +79,8 @@ pub fn run(
         .collect();
     let chunks: Vec<Chunks> = pairs.iter().map(|&(x, y)| chunks(a, x, b, y)).collect();
     progress.expect(pairs.iter().map(|&(x, _)| a.bytes(x)).fold(0, u64::saturating_add));
-    let sums: Vec<_> = pairs.iter().map(|_| Mutex::new(InOrder::new(Found::default()))).collect();
+    let sums: Vec<_> =
+        pairs.iter().map(|_| Mutex::new(OrderedFold::new(Found::default()))).collect();
     let found: Vec<OnceLock<Found>> = pairs.iter().map(|_| OnceLock::new()).collect();
     each_chunk(chunks.iter().map(Chunks::count), threads, progress, || {
         let (mut from, mut to) = (a.reader(), b.reader());

@@ -106,7 +106,7 @@ fn same(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Questions, Rounding};
+    use crate::quantization::{AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding};
     use std::path::Path;
 
     /// A safetensors file of F32 vectors.
@@ -147,7 +147,7 @@ mod tests {
         let checkpoint = Checkpoint::open(&path).expect("opens");
         let quantizer =
             Quantizer { calibration: Calibration::MinMax, scheme: QuantizationScheme::PER_TENSOR };
-        let questions = Questions::errors(vec![quantizer], Rounding::HalfEven);
+        let questions = AnalysisSpec::errors(vec![quantizer], Rounding::HalfEven);
         let found = std::sync::Mutex::new(Vec::new());
         let order = super::super::scan::Order::new(checkpoint.ids().collect());
         let progress = Progress::default();

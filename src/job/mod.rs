@@ -3,27 +3,27 @@
 //! A job has progress that can be read at any time, can be cancelled, and sends what it
 //! finds through one channel. Dropping a job cancels it.
 
+mod background_sync;
 pub mod cache;
 pub mod channels;
 mod chunk_store;
 pub mod clip;
 pub mod diff;
+mod done_latch;
 pub mod duplicates;
-mod in_order;
+pub mod element_window;
+mod ordered_fold;
 pub mod output;
-mod over;
 mod progress;
 pub mod save;
 pub mod scan;
-pub mod values;
 pub mod verify;
-mod write_behind;
 mod writers;
 
 pub use progress::{Progress, Stopped};
 
 use crate::export::ExportError;
-use over::Over;
+use done_latch::DoneLatch;
 use save::SaveError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 pub struct Job<T> {
     progress: Arc<Progress>,
     findings: Receiver<T>,
-    over: Arc<Over>,
+    over: Arc<DoneLatch>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -67,7 +67,7 @@ impl<T: Send + 'static> Job<T> {
         work: impl FnOnce(&Progress, &Sender<T>) + Send + 'static,
     ) -> std::io::Result<Job<T>> {
         let (sender, findings) = channel();
-        let (shared, over) = (progress.clone(), Arc::new(Over::default()));
+        let (shared, over) = (progress.clone(), Arc::new(DoneLatch::default()));
         let tell = over.clone();
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             // In this order, for who is told looks for what was sent.

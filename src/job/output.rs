@@ -4,7 +4,7 @@
 //! done; sums are added in the order of the channels, so that figures do not depend on the
 //! number of threads.
 
-use super::in_order::InOrder;
+use super::ordered_fold::OrderedFold;
 use super::scan::{self, Order};
 use super::{Job, Progress, Stopped, each_chunk, lock, panic_message};
 use crate::activations::{
@@ -13,7 +13,7 @@ use crate::activations::{
 };
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem};
 use crate::quantization::{
-    Calibration, NotQuantizable, QuantizationScheme, Quantizer, Questions, Rounding,
+    AnalysisSpec, Calibration, NotQuantizable, QuantizationScheme, Quantizer, Rounding,
 };
 use crate::tensor::{FloatType, TensorId};
 use std::collections::HashMap;
@@ -102,7 +102,7 @@ pub fn run(
                 recording,
                 parts: parts(&checkpoint.tensor(*id).shape),
                 input_scale: None,
-                sums: InOrder::new(None),
+                sums: OrderedFold::new(None),
             }))
         })
         .collect();
@@ -114,7 +114,7 @@ pub fn run(
             let Some(state) = prepared.get(place) else { return Ok(()) };
             let (id, recording) = match &*lock(state) {
                 State::Waiting(layer) => (layer.id, layer.recording),
-                State::Over => return Ok(()),
+                State::DoneLatch => return Ok(()),
             };
             let wanted = || !progress.is_cancelled();
             let calibrate = || input_scale(&mut stream, recording, request.calibration, &wanted);
@@ -123,7 +123,7 @@ pub fn run(
             progress.advance(input_bytes(recording));
             match found {
                 Ok(scale) if !measured => {
-                    *lock(state) = State::Over;
+                    *lock(state) = State::DoneLatch;
                     let found = Found { input_scale: scale, errors: Vec::new() };
                     lock(report)((id, Ok(found)));
                 }
@@ -149,7 +149,7 @@ pub fn run(
         move |place, k| {
             let Some(state) = prepared.get(place) else { return Ok(()) };
             let (id, recording, part, scale) = match &*lock(state) {
-                State::Over => return Ok(()),
+                State::DoneLatch => return Ok(()),
                 State::Waiting(layer) => {
                     let Some(part) = layer.parts.get(k as usize) else { return Ok(()) };
                     (layer.id, layer.recording, part.clone(), layer.input_scale)
@@ -186,7 +186,7 @@ struct Layered<'a> {
     recording: &'a Recording,
     parts: Vec<Part>,
     input_scale: Option<f32>,
-    sums: InOrder<Sums, Option<Sums>>,
+    sums: OrderedFold<Sums, Option<Sums>>,
 }
 
 /// For each of the quantizers.
@@ -195,7 +195,7 @@ type Sums = Vec<Result<OutputSums, NotQuantizable>>;
 enum State<'a> {
     Waiting(Layered<'a>),
     /// It was reported.
-    Over,
+    DoneLatch,
 }
 
 struct Work<'a> {
@@ -231,7 +231,7 @@ impl Work<'_> {
         if self.progress.is_cancelled() {
             return;
         }
-        let before = std::mem::replace(&mut *lock(state), State::Over);
+        let before = std::mem::replace(&mut *lock(state), State::DoneLatch);
         if let State::Waiting(_) = before {
             lock(report)((id, Err(error)));
         }
@@ -249,7 +249,7 @@ impl Work<'_> {
         let errors = errors.map(|(quantizer, sums)| (quantizer, sums.map(error))).collect();
         let found = Found { input_scale: layer.input_scale, errors };
         let id = layer.id;
-        *held = State::Over;
+        *held = State::DoneLatch;
         drop(held);
         lock(report)((id, Ok(found)));
     }
@@ -288,7 +288,7 @@ fn scales(
         return Ok(HashMap::new());
     }
     let order = Order::new(layers.iter().map(|(id, _)| *id).collect());
-    let questions = Questions::scales(quantizers, request.rounding);
+    let questions = AnalysisSpec::scales(quantizers, request.rounding);
     progress.expect(scan::float_bytes(checkpoint, layers.iter().map(|(id, _)| *id)));
     let keep = |(id, analysis): scan::Finding| {
         // What has no scale or cannot be read is told when its channels are measured.

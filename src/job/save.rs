@@ -1,15 +1,15 @@
 //! Saving: every core makes chunks and writes them where they belong; then what was
 //! written is reopened and compared with the source before it becomes OUT.
 
-use super::write_behind::{WriteBehind, write_behind};
+use super::background_sync::{BackgroundSync, write_behind};
 use super::writers::{Writer, Writers, failed_write};
 use super::{Job, Progress, Stopped, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
 use crate::export::{
-    self, Blueprint, Comparison, ExportError, KnownScales, Maker, Match, Pairing, Receipt, Request,
-    Staging, Task, frame,
+    self, AtomicOutput, ChunkEncoder, Comparison, ExportError, KnownScales, Match, OutputPlan,
+    Pairing, Receipt, Request, Task, container_check,
 };
-use crate::quantization::{Chunks, Quantizer, Questions, Rounding};
+use crate::quantization::{AnalysisSpec, Chunks, Quantizer, Rounding};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,21 +67,27 @@ fn run_knowing(
     progress: &Progress,
     phase: &dyn Fn(&'static str),
 ) -> Result<Receipt, SaveError> {
-    let blueprint = Blueprint::new(checkpoint, request)?;
-    export::check(checkpoint, request, blueprint.bytes())?;
-    let pieces = pieces(checkpoint, &blueprint);
-    progress.expect(2 * blueprint.bytes());
+    let output_plan = OutputPlan::new(checkpoint, request)?;
+    export::check(checkpoint, request, output_plan.bytes())?;
+    let pieces = pieces(checkpoint, &output_plan);
+    progress.expect(2 * output_plan.bytes());
 
     phase("calibrating");
-    let rounding = blueprint.rounding;
+    let rounding = output_plan.rounding;
     let wanted = pieces.iter().filter_map(|piece| piece.calibrate);
     let wanted = wanted.map(|(id, quantizer)| (id, quantizer, rounding));
     calibrate(checkpoint, wanted, &mut known, threads, progress)?;
 
     phase("writing");
-    let staging = Staging::create(request, &blueprint)?;
-    let saving =
-        Saving { checkpoint, request, blueprint: &blueprint, staging: &staging, threads, progress };
+    let staging = AtomicOutput::create(request, &output_plan)?;
+    let saving = Saving {
+        checkpoint,
+        request,
+        output_plan: &output_plan,
+        staging: &staging,
+        threads,
+        progress,
+    };
     let (verification, failed) = write_behind(|behind| {
         saving.write(&pieces, &known, behind)?;
         behind.is_all();
@@ -98,17 +104,17 @@ fn run_knowing(
     staging.sync()?;
     progress.check()?;
     staging.commit(request.force)?;
-    Ok(receipt(checkpoint, request, &blueprint, verification, progress))
+    Ok(receipt(checkpoint, request, &output_plan, verification, progress))
 }
 
 fn receipt(
     checkpoint: &Checkpoint,
     request: &Request,
-    blueprint: &Blueprint,
+    output_plan: &OutputPlan,
     verification: verify::Verification,
     progress: &Progress,
 ) -> Receipt {
-    let scheme: HashMap<TensorId, Quantizer> = blueprint.quantized().collect();
+    let scheme: HashMap<TensorId, Quantizer> = output_plan.quantized().collect();
     let quantized = verification.tensors.iter().filter_map(|tensor| {
         let error = tensor.error.as_ref()?;
         Some(Comparison {
@@ -120,17 +126,17 @@ fn receipt(
     let count = |is: fn(&Match) -> bool| verification.tensors.iter().filter(|t| is(&t.how)).count();
     Receipt {
         out: request.out.clone(),
-        files: blueprint.files.len(),
+        files: output_plan.files.len(),
         before: checkpoint.total_bytes(),
-        written: blueprint.bytes(),
+        written: output_plan.bytes(),
         quantized: quantized.collect(),
         dequantized: match request.task {
             Task::Dequantize { .. } => count(|how| matches!(how, Match::Dequantized(_))),
             Task::Quantize { .. } => 0,
         },
         unchanged: count(|how| *how == Match::Identical),
-        companions: blueprint.companions.len(),
-        warnings: blueprint.warnings.clone(),
+        sidecar_files: output_plan.sidecar_files.len(),
+        warnings: output_plan.warnings.clone(),
         elapsed: progress.elapsed(),
     }
 }
@@ -144,9 +150,9 @@ struct Piece {
     calibrate: Option<(TensorId, Quantizer)>,
 }
 
-fn pieces(checkpoint: &Checkpoint, blueprint: &Blueprint) -> Vec<Piece> {
+fn pieces(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    for (file, out) in blueprint.files.iter().enumerate() {
+    for (file, out) in output_plan.files.iter().enumerate() {
         for (entry, described) in out.entries.iter().enumerate() {
             let Some(chunks) = described.chunks(checkpoint) else { continue };
             let calibrate = described.quantizer().filter(|(id, quantizer)| {
@@ -179,7 +185,7 @@ pub(super) fn calibrate(
     for ((quantizer, rounding), ids) in alike {
         progress.expect(scan::float_bytes(checkpoint, ids.iter().copied()));
         let questions =
-            Questions { keep_scales: true, ..Questions::scales(vec![quantizer], rounding) };
+            AnalysisSpec { keep_scales: true, ..AnalysisSpec::scales(vec![quantizer], rounding) };
         let order = scan::Order::new(ids);
         scan::run(checkpoint, &questions, &order, threads, progress, &|(id, found)| {
             let scales = found.map_err(ExportError::from).and_then(|analysis| {
@@ -210,8 +216,8 @@ pub(super) fn calibrate(
 struct Saving<'s> {
     checkpoint: &'s Checkpoint,
     request: &'s Request,
-    blueprint: &'s Blueprint,
-    staging: &'s Staging,
+    output_plan: &'s OutputPlan,
+    staging: &'s AtomicOutput,
     threads: Option<usize>,
     progress: &'s Progress,
 }
@@ -221,17 +227,17 @@ impl Saving<'_> {
         &self,
         pieces: &[Piece],
         known: &KnownScales,
-        behind: &WriteBehind,
+        behind: &BackgroundSync,
     ) -> Result<(), SaveError> {
         let writers = Writers::new(self.progress, behind);
         let counts = pieces.iter().map(|piece| piece.chunks.count());
         super::each_chunk(counts, self.threads, self.progress, || {
-            let mut maker = Maker::new(self.checkpoint, self.blueprint, known);
+            let mut maker = ChunkEncoder::new(self.checkpoint, self.output_plan, known);
             let mut open: Option<(usize, Arc<Writer>)> = None;
             let writers = &writers;
             move |number, k| {
                 let Some(piece) = pieces.get(number) else { return Ok(()) };
-                let Some(file) = self.blueprint.files.get(piece.file) else { return Ok(()) };
+                let Some(file) = self.output_plan.files.get(piece.file) else { return Ok(()) };
                 let writer = match open.take() {
                     Some((number, writer)) if number == piece.file => writer,
                     _ => writers.open(&self.staging.path_of(file))?,
@@ -244,12 +250,12 @@ impl Saving<'_> {
     }
 
     fn write_what_goes_with_it(&self) -> Result<(), SaveError> {
-        for text in &self.blueprint.texts {
+        for text in &self.output_plan.texts {
             self.staging.write_text(&text.name, &text.text)?;
         }
-        for companion in &self.blueprint.companions {
+        for sidecar in &self.output_plan.sidecar_files {
             self.progress.check()?;
-            self.staging.copy(&companion.source, &companion.name, |bytes| {
+            self.staging.copy(&sidecar.source, &sidecar.name, |bytes| {
                 self.progress.advance(bytes);
                 Ok::<(), SaveError>(self.progress.check()?)
             })?;
@@ -265,7 +271,7 @@ impl Saving<'_> {
         let verified = || {
             let pairing = Pairing::new(&written, self.checkpoint)?;
             let found = verify::tensors(&pairing, known, threads, progress)?;
-            frame::check(path, self.blueprint, &|| !progress.is_cancelled())?;
+            container_check::check(path, self.output_plan, &|| !progress.is_cancelled())?;
             Ok(found)
         };
         verified().map_err(|e| match e {
@@ -278,7 +284,7 @@ impl Saving<'_> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::checkpoint::safetensors::header_bytes;
+    use crate::checkpoint::formats::safetensors::header_bytes;
     use crate::export::Sink;
     use crate::export::request::OutputFormat;
     use crate::plan::Plan;
@@ -320,18 +326,18 @@ mod tests {
         );
         let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
         let request = Request { task, out: directory.path().join("out"), force: false };
-        let blueprint = Blueprint::new(&checkpoint, &request).expect("laid out");
-        let file = &blueprint.files[0];
+        let output_plan = OutputPlan::new(&checkpoint, &request).expect("laid out");
+        let file = &output_plan.files[0];
         let out = directory.path().join("made");
         std::fs::write(&out, &file.head).expect("writes");
         let (progress, known) = (Progress::default(), KnownScales::new());
         let mut shared = 0;
         let (done, failed) = write_behind(|behind| {
-            let mut maker = Maker::new(&checkpoint, &blueprint, &known);
+            let mut maker = ChunkEncoder::new(&checkpoint, &output_plan, &known);
             let mut writer = Writer::open(&out, &progress, behind)?;
             writer.shares_blocks = true;
             let mut sink = Counting { writer: &writer, shared: &mut shared };
-            let pieces = pieces(&checkpoint, &blueprint).into_iter();
+            let pieces = pieces(&checkpoint, &output_plan).into_iter();
             for piece in pieces.filter(|piece| piece.file == 0) {
                 for k in 0..piece.chunks.count() {
                     maker.make(file, piece.entry, &piece.chunks, k, &mut sink)?;

@@ -5,12 +5,12 @@
 
 use super::cache::Cache;
 use super::chunk_store::{Chunk, ChunkStore};
-use super::in_order::InOrder;
+use super::ordered_fold::OrderedFold;
 use super::{Job, Progress, Stopped, lock, panic_message};
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
 use crate::export::faults::{Place, reach};
 use crate::quantization::{
-    Analysis, Distribution, First, Known, Measurement, Next, Questions, Tally,
+    Analysis, AnalysisSpec, First, HistogramBuilder, Known, Measurement, Next, ValueHistogram,
 };
 use crate::tensor::{FloatType, TensorId};
 use std::any::Any;
@@ -81,7 +81,7 @@ impl Order {
 /// `cache`: where what was found before is, and what is found now is kept.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
-    questions: Questions,
+    questions: AnalysisSpec,
     order: Arc<Order>,
     threads: Option<usize>,
     cache: Option<Cache>,
@@ -130,7 +130,7 @@ pub fn float_bytes(checkpoint: &Checkpoint, ids: impl Iterator<Item = TensorId>)
 /// are.
 pub fn run(
     checkpoint: &Checkpoint,
-    questions: &Questions,
+    questions: &AnalysisSpec,
     order: &Order,
     threads: Option<usize>,
     progress: &Progress,
@@ -160,7 +160,7 @@ pub fn run(
 
 struct Scan<'a> {
     checkpoint: &'a Checkpoint,
-    questions: &'a Questions,
+    questions: &'a AnalysisSpec,
     order: &'a Order,
     progress: &'a Progress,
     chunks: &'a ChunkStore,
@@ -181,13 +181,13 @@ struct Worker<'a> {
     reader: Reader<'a>,
     /// Buffers and empty tallies, to be used again.
     buffers: Vec<Vec<u8>>,
-    tallies: Vec<Tally>,
+    tallies: Vec<HistogramBuilder>,
 }
 
 impl Worker<'_> {
     /// An empty tally.
-    fn tally(&mut self, dtype: FloatType) -> Tally {
-        let mut tally = self.tallies.pop().unwrap_or_else(|| Tally::new(dtype));
+    fn tally(&mut self, dtype: FloatType) -> HistogramBuilder {
+        let mut tally = self.tallies.pop().unwrap_or_else(|| HistogramBuilder::new(dtype));
         tally.begin(dtype);
         tally
     }
@@ -200,13 +200,13 @@ struct Shared<'a> {
     steps: Mutex<Steps>,
     /// Chunks that wait for the next pass.
     kept: Mutex<HashMap<u64, Chunk<'a>>>,
-    first: Mutex<InOrder<First, Known>>,
+    first: Mutex<OrderedFold<First, Known>>,
     /// What no worker counts into now.
-    tallies: Mutex<Vec<Tally>>,
+    tallies: Mutex<Vec<HistogramBuilder>>,
     /// For each pass but the last, what is known after it.
     known: Vec<OnceLock<Known>>,
     /// For each pass after the first.
-    found: Vec<Mutex<InOrder<Next, Next>>>,
+    found: Vec<Mutex<OrderedFold<Next, Next>>>,
     failed: Mutex<bool>,
 }
 
@@ -469,7 +469,7 @@ impl<'a> Scan<'a> {
 }
 
 /// What all workers counted of a tensor together.
-fn counted(worker: &mut Worker, shared: &Shared) -> Option<Distribution> {
+fn counted(worker: &mut Worker, shared: &Shared) -> Option<ValueHistogram> {
     let mut tallies = std::mem::take(&mut *lock(&shared.tallies));
     let (whole, parts) = tallies.split_first_mut()?;
     parts.iter_mut().for_each(|part| whole.merge(part));
@@ -485,10 +485,10 @@ impl<'a> Shared<'a> {
             id,
             steps: Mutex::default(),
             kept: Mutex::default(),
-            first: Mutex::new(InOrder::new(measurement.start())),
+            first: Mutex::new(OrderedFold::new(measurement.start())),
             tallies: Mutex::default(),
             known: (0..further).map(|_| OnceLock::new()).collect(),
-            found: (0..further).map(|_| Mutex::new(InOrder::new(Next::default()))).collect(),
+            found: (0..further).map(|_| Mutex::new(OrderedFold::new(Next::default()))).collect(),
             failed: Mutex::new(false),
             measurement,
         }

@@ -1,10 +1,10 @@
 //! Comparing an output with its source on all cores.
 
-use super::in_order::InOrder;
+use super::ordered_fold::OrderedFold;
 use super::save::{SaveError, calibrate};
 use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
-use crate::export::{KnownScales, Match, Pairing, frame};
+use crate::export::{KnownScales, Match, Pairing, container_check};
 use crate::quantization::{Chunks, ErrorSums};
 use crate::tensor::TensorId;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -47,7 +47,7 @@ pub fn run(
 ) -> Result<Verification, SaveError> {
     let pairing = Pairing::new(out, source)?;
     let verification = tensors(&pairing, KnownScales::new(), threads, progress)?;
-    frame::check_output(&pairing, &|| !progress.is_cancelled())?;
+    container_check::check_output(&pairing, &|| !progress.is_cancelled())?;
     progress.check()?;
     Ok(verification)
 }
@@ -63,7 +63,7 @@ pub(super) fn tensors(
     let source = pairing.source;
     calibrate(source, pairing.to_calibrate(), &mut known, threads, progress)?;
     let chunks: Vec<_> = pairing.pairs.iter().map(|pair| pairing.chunks(pair)).collect();
-    let errors: Vec<_> = chunks.iter().map(|_| Mutex::new(InOrder::new(None))).collect();
+    let errors: Vec<_> = chunks.iter().map(|_| Mutex::new(OrderedFold::new(None))).collect();
     let finished: Vec<OnceLock<ErrorSums>> = chunks.iter().map(|_| OnceLock::new()).collect();
     each_chunk(chunks.iter().map(Chunks::count), threads, progress, || {
         let mut checker = pairing.checker(&known);

@@ -4,11 +4,11 @@
 //! their turn. Here they leave what they made and go on to make more: who comes to a file
 //! that nobody writes to writes all that was left for it, also what is left meanwhile.
 
-use super::write_behind::WriteBehind;
+use super::background_sync::BackgroundSync;
 use super::{Progress, lock};
 use crate::checkpoint::FileSystem;
 use crate::export::faults::{Place, reach};
-use crate::export::{ExportError, Sink, sharing};
+use crate::export::{ExportError, Sink, reflink};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
@@ -25,11 +25,11 @@ const LITTLE: usize = 64 << 10;
 pub(super) struct Writers<'s> {
     open: Mutex<Vec<Weak<Writer<'s>>>>,
     progress: &'s Progress,
-    behind: &'s WriteBehind,
+    behind: &'s BackgroundSync,
 }
 
 impl<'s> Writers<'s> {
-    pub(super) fn new(progress: &'s Progress, behind: &'s WriteBehind) -> Self {
+    pub(super) fn new(progress: &'s Progress, behind: &'s BackgroundSync) -> Self {
         Writers { open: Mutex::default(), progress, behind }
     }
 
@@ -52,7 +52,7 @@ pub(super) struct Writer<'s> {
     file: File,
     pub(super) shares_blocks: bool,
     progress: &'s Progress,
-    behind: &'s WriteBehind,
+    behind: &'s BackgroundSync,
     left: Mutex<Left>,
     room: Condvar,
 }
@@ -71,7 +71,7 @@ impl<'s> Writer<'s> {
     pub(super) fn open(
         path: &Path,
         progress: &'s Progress,
-        behind: &'s WriteBehind,
+        behind: &'s BackgroundSync,
     ) -> Result<Self, ExportError> {
         let file = OpenOptions::new().write(true).open(path);
         let file = file.map_err(|e| failed_write(path, e))?;
@@ -155,7 +155,7 @@ impl Sink for &Writer<'_> {
         if !self.shares_blocks || reach(Place::Disk).is_err() {
             return 0..0;
         }
-        let shared = sharing::share(from, start, &self.file, at, length);
+        let shared = reflink::share(from, start, &self.file, at, length);
         self.has(shared.end - shared.start);
         shared
     }
@@ -182,7 +182,7 @@ fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> std::io::Result<(
 
 #[cfg(test)]
 mod tests {
-    use super::super::write_behind::write_behind;
+    use super::super::background_sync::write_behind;
     use super::*;
     use std::thread;
 

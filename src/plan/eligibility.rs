@@ -1,7 +1,7 @@
 //! Which tensors are worth quantizing by default, which only when asked for by name, and
 //! which cannot be.
 
-use crate::checkpoint::{Checkpoint, Content, observers};
+use crate::checkpoint::{Checkpoint, Content, qat};
 use crate::tensor::TensorId;
 use memchr::memmem::Finder;
 use std::sync::LazyLock;
@@ -62,7 +62,7 @@ pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
     if let Content::Quantized(layout) = checkpoint.content(id) {
         return Some(Obstacle::AlreadyQuantized(layout.name()));
     }
-    if observers::is_observer(&tensor.name) {
+    if qat::is_observer(&tensor.name) {
         return Some(Obstacle::Observer);
     }
     if tensor.dtype.float().is_none() {

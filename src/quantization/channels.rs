@@ -1,6 +1,6 @@
 //! What quantizing loses, output channel by output channel.
 
-use super::Loss;
+use crate::quantization::Loss;
 use serde::{Deserialize, Serialize};
 
 /// What is asked about the output channels of a tensor.

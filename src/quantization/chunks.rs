@@ -1,6 +1,6 @@
 //! The division of a tensor into chunks of elements that are worked on one at a time.
 
-use super::{Groups, QuantizationScheme};
+use crate::quantization::{Groups, QuantizationScheme};
 use crate::tensor::Shape;
 use std::ops::Range;
 

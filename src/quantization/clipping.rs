@@ -1,9 +1,9 @@
 //! The magnitude a calibration maps onto the largest quantized value, of a group of
 //! elements that lies in memory or is counted.
 
-use super::calibration::{clips, least, percentile_rank, symmetric_scale};
-use super::kernels::{self, Quantization};
-use super::{Calibration, Distribution, QuantizationType, Rounding};
+use crate::quantization::calibration::{clips, least, percentile_rank, symmetric_scale};
+use crate::quantization::kernels::{self, Quantization};
+use crate::quantization::{Calibration, QuantizationType, Rounding, ValueHistogram};
 use crate::tensor::{FloatType, read_f64};
 
 /// From how many bytes of elements of 16 bits on counting them is worth it.
@@ -34,7 +34,7 @@ impl Calibration {
     ) -> f64 {
         // Counted, so that the sums do not depend on how the elements are divided.
         if self == Calibration::Mse && dtype.size() == 2 && group.len() >= COUNTED_BYTES {
-            return self.clip_counted(&Distribution::of(dtype, group), absmax, qtype, rounding);
+            return self.clip_counted(&ValueHistogram::of(dtype, group), absmax, qtype, rounding);
         }
         self.choose(
             absmax,
@@ -54,7 +54,7 @@ impl Calibration {
     /// The clip of a tensor whose elements are counted exactly.
     pub fn clip_counted(
         self,
-        counted: &Distribution,
+        counted: &ValueHistogram,
         absmax: f64,
         qtype: QuantizationType,
         rounding: Rounding,

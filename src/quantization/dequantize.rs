@@ -1,10 +1,10 @@
 //! From quantized values back to floats.
 
-use super::{QuantizedTensor, kernels};
+use crate::quantization::{QuantizedTensor, kernels};
 use crate::tensor::FloatType;
 
 /// Gives float weights back after loading quantized ones: the Burn Book's `Dequantize`
-/// mapper. Over one tensor in memory it is [`Dequantize::map_tensor`], over the tensors of a
+/// mapper. DoneLatch one tensor in memory it is [`Dequantize::map_tensor`], over the tensors of a
 /// checkpoint `Checkpoint::map`; `job::save` writes a whole checkpoint through it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Dequantize {

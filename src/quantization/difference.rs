@@ -1,12 +1,12 @@
 //! How far one tensor's elements are from another's.
 
-use super::ErrorSums;
+use crate::quantization::ErrorSums;
 use crate::tensor::{FloatType, read_f64};
 
 /// Sums over elements of two tensors; the first is the signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Difference {
-    /// Over the elements that are finite in both.
+    /// DoneLatch the elements that are finite in both.
     pub sums: ErrorSums,
     /// Elements whose values differ, NaN being equal to NaN.
     pub differing: u64,
@@ -29,7 +29,7 @@ pub fn difference(a: (FloatType, &[u8]), b: (FloatType, &[u8])) -> Difference {
     let mut found = Difference::default();
     if a == b && count > 0 {
         // Byte for byte the same: only the signal is left to sum.
-        let moments = super::kernels::moments(a.0, a.1);
+        let moments = crate::quantization::kernels::moments(a.0, a.1);
         let sums = &mut found.sums;
         sums.count = moments.range.finite();
         sums.non_zero = moments.range.finite() - moments.zeros;

@@ -1,6 +1,6 @@
 //! The least that tells how good a quantization is.
 
-use super::ErrorSums;
+use crate::quantization::ErrorSums;
 use serde::{Deserialize, Serialize};
 
 /// What quantizing elements loses, in the two sums that SQNR needs.

@@ -1,7 +1,9 @@
 //! Quantizing one tensor that lies in memory.
 
-use super::kernels;
-use super::{Calibration, QuantizationScheme, QuantizationType, Range, Rounding, stored_scale};
+use crate::quantization::kernels;
+use crate::quantization::{
+    Calibration, QuantizationScheme, QuantizationType, Range, Rounding, stored_scale,
+};
 use crate::tensor::{FloatType, Shape};
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! Sums over elements that merge exactly, and the figures derived from them.
 
-use super::QuantizationType;
+use crate::quantization::QuantizationType;
 use serde::{Deserialize, Serialize};
 
 /// The smallest and largest finite element, and what is not finite.

@@ -4,7 +4,7 @@
 use crate::activations::{OutputError, Way};
 use crate::checkpoint::{Checkpoint, Extent, Watched};
 use crate::quantization::{
-    ErrorStatistics, Flag, Learned, Outcome, QuantizationScheme, Range, Statistics,
+    Diagnostic, ErrorStatistics, Outcome, QatScales, QuantizationScheme, Range, Statistics,
 };
 use crate::tensor::{Shape, TensorInfo};
 use crate::text::json;
@@ -191,13 +191,13 @@ pub struct Totals {
 /// What is odd with a tensor.
 #[derive(Serialize)]
 struct Health<'a> {
-    flags: Vec<FlagText>,
+    flags: Vec<DiagnosticText>,
     /// The first tensor that holds the same bytes.
     duplicate_of: Option<&'a str>,
 }
 
 #[derive(Serialize)]
-struct FlagText {
+struct DiagnosticText {
     flag: &'static str,
     what: String,
     meaning: &'static str,
@@ -359,7 +359,7 @@ impl<'a> Tensor<'a> {
     /// With what observers left beside it. `scheme`: what it would be quantized by.
     pub fn observed(
         self,
-        learned: Option<&'a Learned>,
+        learned: Option<&'a QatScales>,
         watched: Option<&Watched>,
         scheme: Option<QuantizationScheme>,
     ) -> Self {
@@ -409,8 +409,8 @@ impl<'a> Tensor<'a> {
     }
 
     /// `duplicate_of`: the first tensor that holds the same bytes.
-    pub fn examined(self, flags: &[Flag], duplicate_of: Option<&'a str>) -> Self {
-        let text = |flag: &Flag| FlagText {
+    pub fn examined(self, flags: &[Diagnostic], duplicate_of: Option<&'a str>) -> Self {
+        let text = |flag: &Diagnostic| DiagnosticText {
             flag: flag.name(),
             what: flag.to_string(),
             meaning: flag.meaning(),

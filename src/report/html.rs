@@ -5,7 +5,7 @@ use super::plots;
 use super::{Report, Row};
 use crate::activations::{Basis, Way};
 use crate::plan::budget::Point;
-use crate::quantization::{Flag, Verdict};
+use crate::quantization::{Diagnostic, Rating};
 use crate::text::{figures, names};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -58,7 +58,7 @@ fn summary(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let marked = report.rows.iter().filter(|row| row.marked).count();
     let measured = report.rows.iter().filter(|row| row.statistics.is_some()).count();
     let share = totals.bytes_quantized as f64 / totals.bytes.max(1) as f64;
-    let words = [Verdict::Excellent, Verdict::Good, Verdict::Fair, Verdict::Poor];
+    let words = [Rating::Excellent, Rating::Good, Rating::Fair, Rating::Poor];
     let said: Vec<String> = words
         .into_iter()
         .map(|verdict| {
@@ -289,11 +289,11 @@ fn number(
 fn note(row: &Row) -> String {
     // What is not finite is the reason already.
     let odd = row.flags.iter().filter(|flag| {
-        row.reason.is_none() || !matches!(flag, Flag::Nan { .. } | Flag::Inf { .. })
+        row.reason.is_none() || !matches!(flag, Diagnostic::Nan { .. } | Diagnostic::Inf { .. })
     });
     let reason = row.reason.clone().into_iter();
     let unmeasured = row.unmeasured.as_ref().map(|why| format!("output not measured: {why}"));
-    reason.chain(odd.map(Flag::to_string)).chain(unmeasured).collect::<Vec<_>>().join("; ")
+    reason.chain(odd.map(Diagnostic::to_string)).chain(unmeasured).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use crate::activations::{OutputError, Way};
 use crate::checkpoint::Checkpoint;
 use crate::plan::budget::{Choice, Curve, Point};
 use crate::quantization::{
-    Analysis, Distribution, ErrorStatistics, Flag, QuantizationScheme, Quantizer, Rounding,
-    Statistics, Thresholds, flags,
+    Analysis, Diagnostic, ErrorStatistics, QuantizationScheme, Quantizer, Rounding, Statistics,
+    Thresholds, ValueHistogram, flags,
 };
 use crate::tensor::TensorId;
 use document::{OutputFigures, Totals};
@@ -78,7 +78,7 @@ pub struct Row {
     pub quantizer: Quantizer,
     /// `None` while it is not measured, and for what is not a float.
     pub statistics: Option<Statistics>,
-    pub flags: Vec<Flag>,
+    pub flags: Vec<Diagnostic>,
     /// What each scheme costs it.
     pub costs: Vec<Cost>,
     /// Why the output of its layer was not measured though it was recorded.
@@ -123,8 +123,8 @@ pub struct Histogram {
 impl Histogram {
     const BINS: usize = 48;
 
-    /// Over the range that int8 spans, −absmax to absmax.
-    pub fn of(distribution: &Distribution, absmax: f64) -> Histogram {
+    /// DoneLatch the range that int8 spans, −absmax to absmax.
+    pub fn of(distribution: &ValueHistogram, absmax: f64) -> Histogram {
         let counts = distribution.histogram(-absmax, absmax, Self::BINS);
         let counts = counts.into_iter().map(|count| count as f32).collect();
         Histogram { sketched: false, ..Histogram::sketched(absmax, counts) }
@@ -194,7 +194,7 @@ impl Row {
 
     fn duplicate_of(&self) -> Option<&str> {
         self.flags.iter().find_map(|flag| match flag {
-            Flag::Duplicate(name) => Some(&**name),
+            Diagnostic::Duplicate(name) => Some(&**name),
             _ => None,
         })
     }

@@ -1,11 +1,11 @@
 //! The budget: the curve of bytes against error, and where on it the marks are.
 
 use super::theme::Theme;
-use super::{layout, paint};
+use super::{layout, widgets};
 use crate::app::budget::Budget;
-use crate::app::facts::{SCHEMES, scheme_name};
 use crate::app::figures::{bytes, count, counted, percent};
 use crate::app::keys::Context;
+use crate::app::tensor_metrics::{SCHEMES, scheme_name};
 use crate::app::{Action, App, names, ratio};
 use crate::plan::budget::Point;
 use ratatui::buffer::Buffer;
@@ -23,7 +23,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &Th
         Some(_) => "error: ‖Wx−Ŵx‖² / ‖Wx‖² of the outputs, by parameters",
     };
     let right = Line::styled(error, theme.dim);
-    paint::rule(buf, rule, &Line::styled("budget", theme.accent), &right, theme);
+    widgets::rule(buf, rule, &Line::styled("budget", theme.accent), &right, theme);
     figures(buf, layout::budget_figures(area), app, budget, theme);
     if let Some(plot) = layout::curve(area) {
         curve(buf, plot, budget, theme);
@@ -75,7 +75,7 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
         lines.push(own_marks(budget, own, theme));
     }
     for (y, line) in (0..).zip(&lines) {
-        paint::line(buf, area, y, line);
+        widgets::line(buf, area, y, line);
     }
 }
 
@@ -138,7 +138,7 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
     if first.bytes == last.bytes {
         let text = "No allowed scheme makes any of these tensors smaller.";
-        paint::line(buf, area, area.height / 2, &Line::styled(text, theme.dim));
+        widgets::line(buf, area, area.height / 2, &Line::styled(text, theme.dim));
         return;
     }
     let plot = layout::plot(area);

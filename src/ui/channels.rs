@@ -1,7 +1,7 @@
 //! The output channels of a tensor: a strip of their ranges, and the ones that stand out.
 
-use super::paint;
 use super::theme::Theme;
+use super::widgets;
 use crate::app::channels::Channels;
 use crate::app::figures::{count, decibels, gained, value};
 use crate::app::pager::wrap;
@@ -15,7 +15,7 @@ use ratatui::text::{Line, Span};
 pub fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
     let mut say = |text: &str, style: Style| {
         for (y, row) in (1..).zip(wrap(text, area.width.min(96).into())) {
-            paint::line(buf, area, y, &Line::styled(row, style));
+            widgets::line(buf, area, y, &Line::styled(row, style));
         }
     };
     let shape = &app.model.checkpoint.tensor(id).shape;
@@ -64,7 +64,7 @@ fn strip(buf: &mut Buffer, area: Rect, channels: &Channels, theme: &Theme) {
         n => format!(", the widest of about {n} to a column"),
     };
     let title = format!("range of each of {} output channels{many}", count(all.len() as u64));
-    paint::line(buf, area, 0, &Line::styled(title, theme.dim));
+    widgets::line(buf, area, 0, &Line::styled(title, theme.dim));
     for column in 0..columns {
         let from = column * all.len() / columns;
         let to = ((column + 1) * all.len() / columns).max(from + 1);
@@ -79,12 +79,12 @@ fn strip(buf: &mut Buffer, area: Rect, channels: &Channels, theme: &Theme) {
         };
         let symbol = match eighths {
             0 => "·".to_owned(),
-            n => paint::column(n).to_string(),
+            n => widgets::column(n).to_string(),
         };
         buf[(area.x + column as u16, area.y + 1)].set_symbol(&symbol).set_style(style);
     }
     let last = format!("{}", all.len() - 1);
-    paint::line(buf, area, 2, &Line::styled("0", theme.faint));
+    widgets::line(buf, area, 2, &Line::styled("0", theme.faint));
     let x = (area.x + columns as u16).saturating_sub(last.chars().count() as u16);
     if columns > 8 {
         buf.set_stringn(x, area.y + 2, &last, 12, theme.faint);
@@ -107,7 +107,7 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
         "{:>7}{:>11}{:>10}{shared:>figure$}{:word$}{own:>figure$}{:word$}{:>10}",
         "channel", "absmax", "× median", "", "", "gain"
     );
-    paint::line(buf, area, 0, &Line::styled(heads, theme.dim));
+    widgets::line(buf, area, 0, &Line::styled(heads, theme.dim));
     let shown = channels.ranked.iter().skip(app.channels.top());
     for (y, &number) in (1..area.height).zip(shown) {
         let Some(channel) = channels.all.get(number as usize) else { continue };
@@ -143,6 +143,6 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
             judged(channel.own_db),
             Span::raw(format!("{gain:>10}")),
         ]);
-        paint::line(buf, area, y, &line);
+        widgets::line(buf, area, y, &line);
     }
 }

@@ -1,13 +1,15 @@
 //! The tensor, or the module, under the cursor.
 
 use super::theme::Theme;
-use super::{channels, histogram, layout, paint, values};
+use super::{channels, histogram, layout, values, widgets};
 use crate::activations::Way;
 use crate::app::comparison::MEASURED_ONLY;
-use crate::app::facts::{Cost, Facts, Known, SCHEMES, calibration_name, scheme_name};
 use crate::app::figures::{bytes, count, counted, decibels, gained, parameters, percent, value};
 use crate::app::pager::wrap;
 use crate::app::table::{Row, VERDICTS};
+use crate::app::tensor_metrics::{
+    Cost, Known, SCHEMES, TensorMetrics, calibration_name, scheme_name,
+};
 use crate::app::tree::{Item, NodeId};
 use crate::app::{Action, App, Calibration, Tab, names, outputs, texts};
 use crate::checkpoint::{Extent, Unplaced};
@@ -41,21 +43,21 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     let name = name.unwrap_or_default();
     let name = names::shorten(&name, usize::from(room.saturating_sub(5)));
     let rule = Rect { height: 1, ..area };
-    paint::rule(buf, rule, &Line::styled(name.as_ref(), theme.strong), &Line::default(), theme);
+    widgets::rule(buf, rule, &Line::styled(name.as_ref(), theme.strong), &Line::default(), theme);
     if app.current_tensor().is_none() {
         return;
     }
     for (tab, place) in tabs {
         let style = if tab == app.tab { theme.accent } else { theme.dim };
         let title = Line::styled(format!(" {} ", tab.title()), style);
-        paint::over(buf, place.x, place.y, &title, place.width);
+        widgets::over(buf, place.x, place.y, &title, place.width);
     }
 }
 
 fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
     let sentence = |text: &str, style: Style, buf: &mut Buffer| {
         for (y, row) in (1..).zip(wrap(text, area.width.min(96).into())) {
-            paint::line(buf, area, y, &Line::styled(row, style));
+            widgets::line(buf, area, y, &Line::styled(row, style));
         }
     };
     match app.tab {
@@ -119,7 +121,7 @@ impl Figure {
 
 /// Labels at the left, figures in line at their right end, words after them.
 fn block(buf: &mut Buffer, area: Rect, title: &str, figures: &[Figure], theme: &Theme) {
-    paint::line(buf, area, 0, &Line::styled(title, theme.dim));
+    widgets::line(buf, area, 0, &Line::styled(title, theme.dim));
     for (y, figure) in (1..).zip(figures) {
         let mut spans = vec![
             Span::styled(format!("{:<14}", figure.label), theme.dim),
@@ -128,11 +130,18 @@ fn block(buf: &mut Buffer, area: Rect, title: &str, figures: &[Figure], theme: &
         if let Some((word, style)) = &figure.word {
             spans.push(Span::styled(format!("  {word}"), *style));
         }
-        paint::line(buf, area, y, &Line::from(spans));
+        widgets::line(buf, area, y, &Line::from(spans));
     }
 }
 
-fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
+fn overview(
+    buf: &mut Buffer,
+    area: Rect,
+    app: &App,
+    id: TensorId,
+    facts: &TensorMetrics,
+    theme: &Theme,
+) {
     let [first, second, third] = thirds(area);
     let quantizer = app.model.quantizer_of(id);
     let scheme = quantizer.scheme;
@@ -151,9 +160,9 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
             errors(error, scheme, (*scales, *largest_scale), theme)
         }
         Some(Cost::Impossible(why)) => {
-            paint::line(buf, second, 0, &Line::styled(title.as_str(), theme.dim));
+            widgets::line(buf, second, 0, &Line::styled(title.as_str(), theme.dim));
             for (y, row) in (1..).zip(wrap(&why.to_string(), BLOCK.into())) {
-                paint::line(buf, second, y, &Line::styled(row, theme.bad));
+                widgets::line(buf, second, y, &Line::styled(row, theme.bad));
             }
             return;
         }
@@ -169,7 +178,7 @@ fn overview(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
         let rows = said.flat_map(|text| wrap(&text, third.width.into()));
         // Below the schemes and a blank line.
         for (y, row) in (7..third.height).zip(rows) {
-            paint::line(buf, third, y, &Line::styled(row, theme.mark));
+            widgets::line(buf, third, y, &Line::styled(row, theme.mark));
         }
     }
     let below = area.height.saturating_sub(12);
@@ -230,12 +239,12 @@ fn output_errors(app: &App, id: TensorId, theme: &Theme) -> Vec<Figure> {
 
 /// What is odd with the tensor and what that means, where there is room for it.
 /// What is odd with it; gives the rows that took.
-fn health(buf: &mut Buffer, area: Rect, facts: &Facts, theme: &Theme) -> u16 {
+fn health(buf: &mut Buffer, area: Rect, facts: &TensorMetrics, theme: &Theme) -> u16 {
     let mut y = 0;
     for flag in &facts.flags {
         let text = format!("! {flag}: {}", flag.meaning());
         for row in wrap(&text, area.width.min(110).into()) {
-            paint::line(buf, area, y, &Line::styled(row, theme.warning));
+            widgets::line(buf, area, y, &Line::styled(row, theme.warning));
             y += 1;
         }
     }
@@ -244,14 +253,14 @@ fn health(buf: &mut Buffer, area: Rect, facts: &Facts, theme: &Theme) -> u16 {
 
 fn stored(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, layout: &str, theme: &Theme) {
     let title = format!("stored as {}", names::visible(layout));
-    paint::line(buf, area, 0, &Line::styled(title, theme.dim));
+    widgets::line(buf, area, 0, &Line::styled(title, theme.dim));
     let size = bytes(app.model.checkpoint.tensor(id).bytes);
     let text = format!(
         "Quantized already, {size} with its scales. What that lost is not in this file. {} writes the floats back.",
         app.key_of(Action::Dequantize)
     );
     for (y, row) in (1..).zip(wrap(&text, area.width.into())) {
-        paint::line(buf, area, y, &Line::raw(row));
+        widgets::line(buf, area, y, &Line::raw(row));
     }
 }
 
@@ -272,7 +281,7 @@ fn thirds(area: Rect) -> [Rect; 3] {
     }
 }
 
-fn statistics(facts: &Facts, theme: &Theme) -> Vec<Figure> {
+fn statistics(facts: &TensorMetrics, theme: &Theme) -> Vec<Figure> {
     let s = &facts.statistics;
     let share = |n: u64| percent(n as f64 / s.count as f64);
     let bad = |label, n: u64| match n {
@@ -327,12 +336,19 @@ fn cosine(x: f64) -> String {
 }
 
 /// Every scheme's SQNR and size, and a sentence on what could be gained.
-fn comparison(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
+fn comparison(
+    buf: &mut Buffer,
+    area: Rect,
+    app: &App,
+    id: TensorId,
+    facts: &TensorMetrics,
+    theme: &Theme,
+) {
     let tensor = app.model.checkpoint.tensor(id);
     let now = app.model.scheme_of(id);
     let learned = app.model.checkpoint.learned(id).is_some();
     let title = if learned { "int8 schemes, learned" } else { "int8 schemes, min–max" };
-    paint::line(buf, area, 0, &Line::styled(title, theme.dim));
+    widgets::line(buf, area, 0, &Line::styled(title, theme.dim));
     for (y, scheme) in (1..).zip(SCHEMES) {
         let style = if scheme == now { theme.strong } else { theme.dim };
         let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
@@ -345,14 +361,14 @@ fn comparison(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Fac
         }
         let size = scheme.bytes(&tensor.shape, 4);
         spans.push(Span::styled(format!("  {:>9}", bytes(size)), style));
-        paint::line(buf, area, y, &Line::from(spans));
+        widgets::line(buf, area, y, &Line::from(spans));
     }
     let mut y = 6;
     let flags = facts.flags.iter().map(|flag| (format!("! {flag}"), theme.warning));
     let advice = Some((advice(app, id), theme.text)).filter(|(text, _)| !text.is_empty());
     for (text, style) in flags.chain(advice) {
         for row in wrap(&text, area.width.min(60).into()) {
-            paint::line(buf, area, y, &Line::styled(row, style));
+            widgets::line(buf, area, y, &Line::styled(row, style));
             y += 1;
         }
     }
@@ -391,7 +407,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         format!("{:>10}", "zeroed"),
         format!("{:>15}{:>6}", "worst channel", "saved"),
     ];
-    paint::line(buf, area, 0, &Line::styled(heads.concat(), theme.dim));
+    widgets::line(buf, area, 0, &Line::styled(heads.concat(), theme.dim));
     for (y, scheme) in (1..).zip(SCHEMES) {
         let chosen = scheme == now;
         let style = if chosen { theme.strong } else { theme.text };
@@ -399,9 +415,9 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         let size = bytes(scheme.bytes(&tensor.shape, 4));
         match app.model.cost(id, scheme) {
             Some(Cost::Error { error, scales, .. }) => {
-                let [figure, word] = paint::verdict(error.sqnr_db, theme);
+                let [figure, word] = widgets::verdict(error.sqnr_db, theme);
                 spans.extend([figure, Span::raw("  ")]);
-                spans.extend(paint::gauge(error.sqnr_db, 12, theme));
+                spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
                 spans.push(word);
                 let gain = match base {
                     Some(base) if !chosen && (error.sqnr_db - base).is_finite() => {
@@ -421,11 +437,11 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
             }
             None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
         }
-        paint::line(buf, area, y, &Line::from(spans));
+        widgets::line(buf, area, y, &Line::from(spans));
     }
     let below = 1 + SCHEMES.len() as u16;
     if let Some(why) = app.comparison.failure(id) {
-        paint::line(buf, area, below, &Line::styled(why.to_owned(), theme.bad));
+        widgets::line(buf, area, below, &Line::styled(why.to_owned(), theme.bad));
     }
     for (y, (scheme, name)) in (below..).zip(MEASURED_ONLY) {
         let mut spans = vec![Span::styled(format!("{name:<12}"), theme.dim)];
@@ -433,9 +449,9 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         let error = outcome.and_then(|outcome| outcome.result.as_ref().ok()?.error);
         match error.map(|sums| sums.statistics()) {
             Some(error) => {
-                let [figure, word] = paint::verdict(error.sqnr_db, theme);
+                let [figure, word] = widgets::verdict(error.sqnr_db, theme);
                 spans.extend([figure, Span::raw("  ")]);
-                spans.extend(paint::gauge(error.sqnr_db, 12, theme));
+                spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
                 spans.push(word);
                 let size = bytes(scheme.bytes(&tensor.shape, 4));
                 let shares = (percent(error.relative_error), percent(error.zeroed));
@@ -449,12 +465,12 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
             }
             None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
         }
-        paint::line(buf, area, y, &Line::from(spans));
+        widgets::line(buf, area, y, &Line::from(spans));
     }
     let mut y = below + MEASURED_ONLY.len() as u16;
     let advice = advice(app, id);
     if !advice.is_empty() {
-        paint::line(buf, area, y, &Line::raw(advice));
+        widgets::line(buf, area, y, &Line::raw(advice));
         y += 1;
     }
     // What the names mean, where there is room left for it.
@@ -463,7 +479,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
     if y + 5 < area.height {
         for (y, (name, meaning)) in (y + 1..).zip(said) {
             let text = format!("{name:<12} {meaning}");
-            paint::line(buf, area, y, &Line::styled(text, theme.dim));
+            widgets::line(buf, area, y, &Line::styled(text, theme.dim));
         }
     }
 }

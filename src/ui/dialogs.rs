@@ -1,7 +1,7 @@
 //! Windows that ask: what to write and where, which role, which name, whether to quit.
 
 use super::theme::Theme;
-use super::{header, layout, paint};
+use super::{header, layout, widgets};
 use crate::app::figures::{bytes, count, counted};
 use crate::app::keys::Context;
 use crate::app::overlay::{Columns, GoTo, Presets};
@@ -51,9 +51,9 @@ impl<'a> Body<'a> {
         theme: &Theme,
     ) -> Rect {
         let height = self.lines.len() as u16;
-        let inside = paint::window(buf, screen, WIDTH, height, title, style, theme);
+        let inside = widgets::window(buf, screen, WIDTH, height, title, style, theme);
         for (y, line) in (0..).zip(&self.lines) {
-            paint::line(buf, inside, y, line);
+            widgets::line(buf, inside, y, line);
         }
         inside
     }
@@ -105,7 +105,7 @@ pub fn save(
         width: inside.width.saturating_sub(4),
         height: 1,
     };
-    paint::input(buf, line, &dialog.path, theme)
+    widgets::input(buf, line, &dialog.path, theme)
 }
 
 /// A line of text that is asked for.
@@ -136,7 +136,7 @@ pub fn prompt(
     body.push(keys(app, Context::Prompt, &hints, theme));
     let inside = body.draw(buf, screen, prompt.purpose.title(), theme.strong, theme);
     let line = Rect { x: inside.x + 2, width: inside.width.saturating_sub(2), height: 1, ..inside };
-    paint::input(buf, line, &prompt.input, theme)
+    widgets::input(buf, line, &prompt.input, theme)
 }
 
 pub fn replace(buf: &mut Buffer, screen: Rect, app: &App, dialog: &SaveDialog, theme: &Theme) {
@@ -172,7 +172,7 @@ pub fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving, theme:
     body.push(Line::raw(names::shorten(&out, body.width).into_owned()));
     body.blank();
     let mut bar =
-        paint::bar(saving.meter.share(), body.width.min(60), theme.accent, theme).to_vec();
+        widgets::bar(saving.meter.share(), body.width.min(60), theme.accent, theme).to_vec();
     bar.push(Span::raw(format!(" {:>3.0} %", saving.meter.share() * 100.0)));
     body.push(bar);
     let phase = if saving.cancelled { "stopping" } else { saving.phase };
@@ -281,5 +281,5 @@ pub fn go_to(buf: &mut Buffer, screen: Rect, app: &App, go_to: &GoTo, theme: &Th
     });
     let inside = body.draw(buf, screen, "Go to", theme.strong, theme);
     let line = Rect { x: inside.x + 2, width: inside.width.saturating_sub(2), height: 1, ..inside };
-    paint::input(buf, line, &go_to.input, theme)
+    widgets::input(buf, line, &go_to.input, theme)
 }

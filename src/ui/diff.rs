@@ -1,7 +1,7 @@
 //! The comparison with another checkpoint.
 
 use super::theme::Theme;
-use super::{header, paint, tensors};
+use super::{header, tensors, widgets};
 use crate::app::diff::{Counts, DiffState, DiffView, Differences, describe};
 use crate::app::figures::{count, percent, value};
 use crate::app::{App, model_name, names};
@@ -29,15 +29,15 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, view: &DiffView, theme: &Th
     let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
     match &view.state {
         DiffState::Comparing(meter) => {
-            paint::rule(buf, rule, &title, &Line::default(), theme);
+            widgets::rule(buf, rule, &title, &Line::default(), theme);
             let mut line = vec![Span::styled("  comparing ", theme.accent)];
-            line.extend(paint::bar(meter.share(), 30, theme.accent, theme));
+            line.extend(widgets::bar(meter.share(), 30, theme.accent, theme));
             line.push(Span::raw(format!(" {:>3.0} %", meter.share() * 100.0)));
             line.push(Span::styled(format!("  {}", header::progress(meter)), theme.dim));
-            paint::line(buf, body, 1, &Line::from(line));
+            widgets::line(buf, body, 1, &Line::from(line));
         }
         DiffState::Done(differences) => {
-            paint::rule(buf, rule, &title, &counts(&differences.counts, theme), theme);
+            widgets::rule(buf, rule, &title, &counts(&differences.counts, theme), theme);
             done(buf, body, differences, theme);
         }
     }
@@ -62,7 +62,7 @@ fn counts<'a>(counts: &Counts, theme: &Theme) -> Line<'a> {
 fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) {
     if differences.rows.is_empty() {
         let text = "  Neither of them holds a tensor.";
-        return paint::line(buf, area, 1, &Line::styled(text, theme.dim));
+        return widgets::line(buf, area, 1, &Line::styled(text, theme.dim));
     }
     let width = usize::from(area.width).saturating_sub(6);
     let columns = Columns::fitting(width, differences.widest);
@@ -77,10 +77,10 @@ fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) 
             }
         }
     }
-    paint::line(buf, area, 0, &Line::styled(heads, theme.dim));
+    widgets::line(buf, area, 0, &Line::styled(heads, theme.dim));
     let visible = differences.rows.iter().enumerate().skip(differences.top());
     for (y, (number, row)) in (1..area.height).zip(visible) {
-        paint::line(buf, area, y, &line(row, &columns, theme));
+        widgets::line(buf, area, y, &line(row, &columns, theme));
         if number == differences.cursor() {
             tensors::highlight(buf, Rect { y: area.y + y, height: 1, ..area }, theme);
         }
@@ -149,7 +149,7 @@ fn line<'a>(row: &Compared, columns: &Columns, theme: &Theme) -> Line<'a> {
     spans.push(Span::styled(format!("{kind:<DTYPES$}"), theme.dim));
     if let Change::Common { difference: Some(found), identical: false, .. } = &row.change {
         let error = found.sums.statistics();
-        let [figure, word] = paint::verdict(error.sqnr_db, theme);
+        let [figure, word] = widgets::verdict(error.sqnr_db, theme);
         spans.extend([figure, word]);
         let texts =
             [percent(error.relative_error), value(error.max_abs_error), count(found.differing)];

@@ -1,9 +1,9 @@
 //! The header: what is open, and how far it is known.
 
-use super::paint;
 use super::theme::Theme;
-use crate::app::facts::SCHEMES;
+use super::widgets;
 use crate::app::figures::{bytes, counted, duration, parameters, rate};
+use crate::app::tensor_metrics::SCHEMES;
 use crate::app::{Action, App, Calibration, Meter, model_name, names};
 use crate::quantization::{Calibration as By, QuantizationScheme};
 use ratatui::buffer::Buffer;
@@ -39,7 +39,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     if left.width() + about.width() + right.chars().count() < area.width.into() {
         left.push_span(about);
     }
-    paint::ends(buf, area, 0, &left, &Line::raw(right));
+    widgets::ends(buf, area, 0, &left, &Line::raw(right));
     let mut dtypes: Vec<String> = inventory
         .dtypes
         .iter()
@@ -58,8 +58,8 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     };
     let right = Line::styled(format!("{} ", dtypes.join("  ")), theme.dim);
     match left.width() + right.width() < area.width.into() {
-        true => paint::ends(buf, area, 1, &left, &right),
-        false => paint::line(buf, area, 1, &left),
+        true => widgets::ends(buf, area, 1, &left, &right),
+        false => widgets::line(buf, area, 1, &left),
     }
 }
 
@@ -67,7 +67,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
 fn outputs<'a>(app: &App, meter: &Meter, width: u16, theme: &Theme) -> Line<'a> {
     let mut spans = vec![Span::styled(" measuring outputs ", theme.accent)];
     let cells = if width >= 100 { 20 } else { 8 };
-    spans.extend(paint::bar(meter.share(), cells, theme.accent, theme));
+    spans.extend(widgets::bar(meter.share(), cells, theme.accent, theme));
     spans.push(Span::raw(format!(" {:>3.0} %", meter.share() * 100.0)));
     if let Some(outputs) = &app.model.outputs {
         let layers = counted(outputs.recorded.len(), "layer");
@@ -93,7 +93,7 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
             };
             let mut spans = vec![Span::styled(word, theme.accent)];
             let cells = if width >= 100 { 20 } else { 8 };
-            spans.extend(paint::bar(meter.share(), cells, theme.accent, theme));
+            spans.extend(widgets::bar(meter.share(), cells, theme.accent, theme));
             spans.push(Span::raw(format!(" {:>3.0} %", meter.share() * 100.0)));
             spans.push(Span::styled(format!("  {}", progress(meter)), theme.dim));
             Line::from(spans)

@@ -1,7 +1,7 @@
 //! The help: the key table, searchable.
 
 use super::theme::Theme;
-use super::{layout, paint, text};
+use super::{layout, text, widgets};
 use crate::app::App;
 use crate::app::keys::Key;
 use crate::app::overlay::{Help, HelpLine};
@@ -14,17 +14,17 @@ const KEYS: usize = 16;
 
 pub fn draw(buf: &mut Buffer, screen: Rect, app: &App, help: &Help, theme: &Theme) -> Position {
     let area = layout::text_window(screen.as_size());
-    let mut inside = paint::frame(buf, area, "Keys", theme.strong, theme);
+    let mut inside = widgets::frame(buf, area, "Keys", theme.strong, theme);
     // The search has the line between border and text.
     let search = Rect { y: inside.y - 1, height: 1, ..inside };
-    paint::line(buf, search, 0, &Line::styled("search ", theme.dim));
+    widgets::line(buf, search, 0, &Line::styled("search ", theme.dim));
     let typed = Rect { x: search.x + 7, width: search.width.saturating_sub(7), ..search };
-    let cursor = paint::input(buf, typed, &help.input, theme);
+    let cursor = widgets::input(buf, typed, &help.input, theme);
     inside.y += 1;
     inside.height = inside.height.saturating_sub(1);
     let lines = help.lines(&app.settings.keys);
     if lines.is_empty() {
-        paint::line(buf, inside, 0, &Line::styled("No key does that.", theme.dim));
+        widgets::line(buf, inside, 0, &Line::styled("No key does that.", theme.dim));
     }
     for (y, line) in (0..inside.height).zip(lines.iter().skip(help.scroll)) {
         let line = match line {
@@ -35,7 +35,7 @@ pub fn draw(buf: &mut Buffer, screen: Rect, app: &App, help: &Help, theme: &Them
                 Span::raw(binding.help),
             ]),
         };
-        paint::line(buf, inside, y, &line);
+        widgets::line(buf, inside, y, &line);
     }
     text::more(buf, area, help.scroll, inside.height.into(), lines.len(), theme);
     cursor

@@ -1,7 +1,7 @@
 //! The last line: what can be done now, or the filter being typed.
 
-use super::paint;
 use super::theme::Theme;
+use super::widgets;
 use crate::app::App;
 use crate::app::figures::{count, counted};
 use crate::app::keys::{Context, Key};
@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 
 pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
     let Some(Overlay::Filter(prompt)) = &app.overlay else {
-        paint::line(buf, area, 0, &hints(app.context(), app, area.width, theme));
+        widgets::line(buf, area, 0, &hints(app.context(), app, area.width, theme));
         return None;
     };
     let total = app.model.checkpoint.tensors().len();
@@ -38,8 +38,8 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Po
     buf.set_stringn(area.x, area.y, " /", area.width.into(), theme.accent);
     let room = area.width.saturating_sub(found.width() as u16 + 4);
     let typed = Rect::new(area.x + 2, area.y, room, 1);
-    let cursor = paint::input(buf, typed, &prompt.input, theme);
-    paint::ends(
+    let cursor = widgets::input(buf, typed, &prompt.input, theme);
+    widgets::ends(
         buf,
         Rect { x: typed.right(), width: area.right() - typed.right(), ..area },
         0,

@@ -1,23 +1,30 @@
 //! The histogram of a tensor, the int8 grid over it, and the clip that slides.
 
 use super::theme::Theme;
-use super::{layout, paint};
+use super::{layout, widgets};
 use crate::app::App;
-use crate::app::facts::Facts;
 use crate::app::figures::{count, decibels, percent, value};
 use crate::app::histogram::Clipped;
 use crate::app::pager::wrap;
-use crate::quantization::{Distribution, QuantizationScheme};
+use crate::app::tensor_metrics::TensorMetrics;
+use crate::quantization::{QuantizationScheme, ValueHistogram};
 use crate::tensor::TensorId;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-pub fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts, theme: &Theme) {
+pub fn draw(
+    buf: &mut Buffer,
+    area: Rect,
+    app: &App,
+    id: TensorId,
+    facts: &TensorMetrics,
+    theme: &Theme,
+) {
     let mut say = |text: &str, style: Style| {
         for (y, row) in (1..).zip(wrap(text, area.width.min(96).into())) {
-            paint::line(buf, area, y, &Line::styled(row, style));
+            widgets::line(buf, area, y, &Line::styled(row, style));
         }
     };
     let distribution = match app.histogram.distribution(id, facts) {
@@ -35,12 +42,12 @@ pub fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, facts: &Facts
         Some(clipped) => {
             let lines = sentences(app, facts, &clipped, theme);
             for (y, line) in (0..).zip(&lines) {
-                paint::line(buf, figures, y, line);
+                widgets::line(buf, figures, y, line);
             }
         }
         None => {
             let text = "It cannot be quantized: it has no scale.";
-            paint::line(buf, figures, 0, &Line::styled(text, theme.bad));
+            widgets::line(buf, figures, 0, &Line::styled(text, theme.bad));
         }
     }
 }
@@ -49,8 +56,8 @@ fn bars(
     buf: &mut Buffer,
     area: Rect,
     app: &App,
-    facts: &Facts,
-    distribution: &Distribution,
+    facts: &TensorMetrics,
+    distribution: &ValueHistogram,
     theme: &Theme,
 ) {
     if area.height < 4 || area.width < 16 {
@@ -84,7 +91,7 @@ fn bars(
         for row in 0..height {
             let here = eighths.saturating_sub(u32::from(row) * 8).min(8) as u8;
             if here > 0 {
-                let symbol = paint::column(here).to_string();
+                let symbol = widgets::column(here).to_string();
                 buf[(x, area.y + height - 1 - row)].set_symbol(&symbol).set_style(style);
             }
         }
@@ -139,7 +146,12 @@ fn axis(
     }
 }
 
-fn sentences<'a>(app: &App, facts: &Facts, clipped: &Clipped, theme: &Theme) -> Vec<Line<'a>> {
+fn sentences<'a>(
+    app: &App,
+    facts: &TensorMetrics,
+    clipped: &Clipped,
+    theme: &Theme,
+) -> Vec<Line<'a>> {
     let label = |text: &'static str| Span::styled(format!("{text:<9}"), theme.dim);
     let error = &clipped.error;
     let (word, style) = theme.judge(error.sqnr_db);

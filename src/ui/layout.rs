@@ -2,10 +2,10 @@
 
 use super::hints;
 use crate::app::diff::DiffState;
-use crate::app::facts::SCHEMES;
 use crate::app::overlay::{GoTo, Overlay};
-use crate::app::sketch;
+use crate::app::sparkline;
 use crate::app::table::{Column, Widest};
+use crate::app::tensor_metrics::SCHEMES;
 use crate::app::{App, Tab, Target, Viewport};
 use ratatui::layout::{Position, Rect, Size};
 
@@ -220,7 +220,7 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
         DType => (widest.dtype as u16).clamp(5, 12),
         Bytes => 8,
         Scheme => 13,
-        Values => sketch::COLUMNS as u16,
+        Values => sparkline::COLUMNS as u16,
         Output => 10,
         By(_) | Gain { .. } => (column.title().chars().count() as u16 + 2).max(10),
         Sqnr | File | Name => 0,

@@ -12,13 +12,13 @@ mod help;
 mod hints;
 mod histogram;
 pub mod layout;
-mod paint;
 pub mod picker;
 mod plan;
 mod tensors;
 mod text;
 mod theme;
 mod values;
+mod widgets;
 
 pub use theme::{Colours, Theme};
 

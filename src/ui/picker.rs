@@ -1,7 +1,7 @@
 //! The list of models to choose from.
 
 use super::theme::Theme;
-use super::{ascii, layout, paint, tensors, too_small};
+use super::{ascii, layout, tensors, too_small, widgets};
 use crate::app::figures::bytes_aligned;
 use crate::app::keymap::KeyMap;
 use crate::app::keys::Context;
@@ -56,10 +56,10 @@ pub fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, them
         Span::styled(" quantscope", theme.accent),
         Span::styled("  which model?", theme.strong),
     ]);
-    paint::line(buf, area, 0, &title);
+    widgets::line(buf, area, 0, &title);
     for (y, said) in (1..).zip(&picker.said) {
         let said = names::shorten(said, usize::from(area.width.saturating_sub(2)));
-        paint::line(buf, area, y, &Line::styled(format!(" {said}"), theme.dim));
+        widgets::line(buf, area, y, &Line::styled(format!(" {said}"), theme.dim));
     }
     let rows = height(area.height, picker);
     let shown = picker.choices.iter().enumerate().skip(first(rows, picker)).take(rows);
@@ -72,7 +72,7 @@ pub fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, them
         let room = usize::from(area.width).saturating_sub(right.chars().count() + 4);
         let name = names::shorten(&choice.name, room).into_owned();
         let left = Line::from(vec![Span::raw("  "), Span::styled(name, theme.text)]);
-        paint::ends(buf, row, 0, &left, &Line::styled(right, theme.dim));
+        widgets::ends(buf, row, 0, &left, &Line::styled(right, theme.dim));
         if number == picker.cursor {
             tensors::highlight(buf, row, theme);
         }
@@ -86,5 +86,5 @@ pub fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, them
         }
     }
     let last = Rect { y: area.bottom() - 1, height: 1, ..area };
-    paint::line(buf, last, 0, &Line::from(hints));
+    widgets::line(buf, last, 0, &Line::from(hints));
 }

@@ -2,8 +2,8 @@
 //! rule, the answer to the last key.
 
 use super::layout::Layout;
-use super::paint;
 use super::theme::Theme;
+use super::widgets;
 use crate::app::figures::{bytes, count, counted, decibels};
 use crate::app::{App, names, ratio};
 use ratatui::buffer::Buffer;
@@ -14,8 +14,8 @@ pub fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
         let style = if status.warning { theme.warning } else { theme.text };
         Line::styled(names::visible(&status.text).into_owned(), style)
     });
-    paint::rule(buf, layout.status, &status, &Line::default(), theme);
-    paint::line(buf, layout.plan, 0, &plan(app, layout.plan.width, theme));
+    widgets::rule(buf, layout.status, &status, &Line::default(), theme);
+    widgets::line(buf, layout.plan, 0, &plan(app, layout.plan.width, theme));
 }
 
 fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {

@@ -1,13 +1,13 @@
 //! The ranked table. Only the rows that are on the screen are looked at.
 
 use super::layout::{self, Layout, Place};
-use super::paint;
 use super::theme::Theme;
+use super::widgets;
 use crate::activations::Way;
-use crate::app::facts::{Sqnr, scheme_name};
 use crate::app::figures::{bytes_aligned, count, counted, decibels, gained, shape};
 use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
+use crate::app::tensor_metrics::{Sqnr, scheme_name};
 use crate::app::tree::Item;
 use crate::app::{Action, App, Calibration, names, outputs};
 use crate::quantization::{self, QuantizationScheme, Quantizer};
@@ -57,7 +57,7 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         false => format!("weight error of int8 {scheme}"),
     };
     let right = Line::styled(right, theme.dim);
-    paint::rule(buf, area, &Line::from(left), &right, theme);
+    widgets::rule(buf, area, &Line::from(left), &right, theme);
 }
 
 fn titles(buf: &mut Buffer, area: Rect, places: &[Place], app: &App, theme: &Theme) {
@@ -75,7 +75,7 @@ fn titles(buf: &mut Buffer, area: Rect, places: &[Place], app: &App, theme: &The
             Column::Name | Column::Scheme | Column::DType | Column::Values => {
                 format!("{title:<width$}")
             }
-            // Over the figures, not over the gauge beside them.
+            // DoneLatch the figures, not over the gauge beside them.
             Column::Sqnr => format!("{title:>8}"),
             _ => format!("{title:>width$}"),
         };
@@ -315,7 +315,7 @@ impl Painter<'_> {
         let Item::Tensor(id) = item else { return Line::default() };
         let facts = self.app.model.known(id).facts();
         let Some(sketch) = facts.and_then(|facts| facts.sketch) else { return Line::default() };
-        let text: String = sketch.iter().map(|&height| paint::column(height)).collect();
+        let text: String = sketch.iter().map(|&height| widgets::column(height)).collect();
         Line::styled(text, self.theme.dim)
     }
 
@@ -325,14 +325,14 @@ impl Painter<'_> {
         let word = |text: &'static str, style: Style| Line::styled(format!("{text:>8}"), style);
         match *sqnr {
             Sqnr::Decibels(db) => {
-                let [mut figure, word] = paint::verdict(db, theme);
+                let [mut figure, word] = widgets::verdict(db, theme);
                 if *at_least && db.is_finite() {
                     figure.content = format!("{:>8}", format!("≥{}", figure.content.trim())).into();
                 }
                 let mut spans = vec![figure];
                 if width > usize::from(layout::GAUGE) * 3 {
                     spans.push(Span::raw("  "));
-                    spans.extend(paint::gauge(db, layout::GAUGE.into(), theme));
+                    spans.extend(widgets::gauge(db, layout::GAUGE.into(), theme));
                 }
                 spans.push(word);
                 Line::from(spans)

@@ -1,7 +1,7 @@
 //! A text in a window: metadata, the legend, a receipt, an error.
 
 use super::theme::Theme;
-use super::{layout, paint};
+use super::{layout, widgets};
 use crate::app::overlay::Tone;
 use crate::app::pager::{Pager, Row};
 use ratatui::buffer::Buffer;
@@ -19,7 +19,7 @@ pub fn draw(buf: &mut Buffer, screen: Rect, tone: Tone, pager: &Pager, theme: &T
         Tone::Good => theme.good,
         Tone::Bad => theme.bad,
     };
-    let inside = paint::frame(buf, area, &pager.title, style, theme);
+    let inside = widgets::frame(buf, area, &pager.title, style, theme);
     for (y, row) in (0..inside.height).zip(rows.iter().skip(pager.scroll())) {
         let line = match row {
             Row::Blank => continue,
@@ -30,7 +30,7 @@ pub fn draw(buf: &mut Buffer, screen: Rect, tone: Tone, pager: &Pager, theme: &T
                 Span::raw(value.as_str()),
             ]),
         };
-        paint::line(buf, inside, y, &line);
+        widgets::line(buf, inside, y, &line);
     }
     more(buf, area, pager.scroll(), inside.height.into(), rows.len(), theme);
 }

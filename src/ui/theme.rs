@@ -1,6 +1,6 @@
 //! The few styles there are, named by what they say.
 
-use crate::quantization::{Thresholds, Verdict};
+use crate::quantization::{Rating, Thresholds};
 use ratatui::style::{Color, Modifier, Style};
 
 /// What the terminal can show.
@@ -172,12 +172,12 @@ impl Theme {
         (verdict.word(), self.verdict(verdict))
     }
 
-    pub fn verdict(&self, verdict: Verdict) -> Style {
+    pub fn verdict(&self, verdict: Rating) -> Style {
         match verdict {
-            Verdict::Poor => self.verdicts[0],
-            Verdict::Fair => self.verdicts[1],
-            Verdict::Good => self.verdicts[2],
-            Verdict::Excellent => self.verdicts[3],
+            Rating::Poor => self.verdicts[0],
+            Rating::Fair => self.verdicts[1],
+            Rating::Good => self.verdicts[2],
+            Rating::Excellent => self.verdicts[3],
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The values of a tensor: each element, its bytes, and what quantizing makes of it.
 
-use super::paint;
 use super::theme::Theme;
+use super::widgets;
 use crate::app::figures::{count, exact, value};
 use crate::app::pager::wrap;
 use crate::app::{App, names};
-use crate::job::values::{Element, Quantized, Window};
+use crate::job::element_window::{Element, Quantized, Window};
 use crate::tensor::{Scalar, Shape, TensorId};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -70,7 +70,7 @@ impl Column {
 pub fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
     let mut say = |text: &str, style: Style| {
         for (y, row) in (1..).zip(wrap(text, area.width.min(96).into())) {
-            paint::line(buf, area, y, &Line::styled(row, style));
+            widgets::line(buf, area, y, &Line::styled(row, style));
         }
     };
     let seen = app.values.visible();
@@ -178,8 +178,8 @@ fn titles(
     };
     let right = Line::styled(note, theme.faint);
     match left.width() + right.width() < area.width.into() {
-        true => paint::ends(buf, area, 0, &left, &right),
-        false => paint::line(buf, area, 0, &left),
+        true => widgets::ends(buf, area, 0, &left, &right),
+        false => widgets::line(buf, area, 0, &left),
     }
 }
 

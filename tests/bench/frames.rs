@@ -11,7 +11,7 @@ use quantscope::app::keys::Key;
 use quantscope::app::{Event, update};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::quantization::{
-    Calibration, QuantizationScheme, Quantizer, Questions, Rounding, measure,
+    AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding, measure,
 };
 use quantscope::tensor::{FloatType, Shape, TensorId};
 use ratatui::buffer::Buffer;
@@ -50,7 +50,7 @@ fn row(what: &str, mut took: Vec<Duration>) {
 }
 
 /// What a scan finds out about a tensor.
-fn finding(driver: &Driver, questions: &Questions, id: TensorId) -> Event {
+fn finding(driver: &Driver, questions: &AnalysisSpec, id: TensorId) -> Event {
     let mut reader = driver.app.model.checkpoint.reader();
     let (_, bytes) = reader.elements(id, 0..4).expect("reads").expect("floats");
     let shape = Shape::new([2, 2]).expect("fits");
@@ -125,7 +125,7 @@ fn main() {
         }
         let min_max = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
         let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL];
-        let questions = Questions::errors(schemes.map(min_max).to_vec(), Rounding::default());
+        let questions = AnalysisSpec::errors(schemes.map(min_max).to_vec(), Rounding::default());
         let ids: Vec<TensorId> = driver.app.model.checkpoint.ids().collect();
         let mut took = Vec::new();
         for some in ids.chunks(COUNT / 50) {

@@ -5,7 +5,7 @@
 //! a terabyte costs no disk.
 
 use clap::Parser;
-use quantscope::checkpoint::safetensors::header_bytes;
+use quantscope::checkpoint::formats::safetensors::header_bytes;
 use quantscope::tensor::{DType, FloatType, Shape, write_f64};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

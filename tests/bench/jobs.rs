@@ -13,9 +13,12 @@ mod process;
 
 use clap::Parser;
 use process::{PROGRAM, Run, median, run};
-use quantscope::checkpoint::{Checkpoint, safetensors};
+use quantscope::checkpoint::Checkpoint;
+use quantscope::checkpoint::formats::safetensors;
 use quantscope::job::{Progress, scan};
-use quantscope::quantization::{Calibration, QuantizationScheme, Quantizer, Questions, Rounding};
+use quantscope::quantization::{
+    AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding,
+};
 use quantscope::tensor::FloatType;
 use std::fs;
 use std::hint::black_box;
@@ -149,8 +152,10 @@ impl Bench {
         let checkpoint = Checkpoint::open(model).map_err(io::Error::other)?;
         let by = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
         let int8 = by(QuantizationScheme::PER_TENSOR);
-        let questions =
-            Questions { distributions: true, ..Questions::errors(vec![int8], Rounding::HalfEven) };
+        let questions = AnalysisSpec {
+            distributions: true,
+            ..AnalysisSpec::errors(vec![int8], Rounding::HalfEven)
+        };
         let counted = Mutex::new(Vec::new());
         let order = scan::Order::new(checkpoint.ids().collect());
         scan::run(&checkpoint, &questions, &order, None, &Progress::default(), &|(_, found)| {

@@ -4,6 +4,7 @@
 mod burnpack;
 mod gguf;
 mod numpy;
+mod packed;
 mod pytorch;
 
 use quantscope::checkpoint::Checkpoint;

@@ -7,11 +7,11 @@ use quantscope::app::outputs::News;
 use quantscope::app::settings::Settings;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
-use quantscope::job::{Progress, channels, clip, duplicates, save, scan, values};
+use quantscope::job::{Progress, channels, clip, duplicates, element_window, save, scan};
 use quantscope::plan::recipe;
-use quantscope::quantization::Questions;
+use quantscope::quantization::AnalysisSpec;
 use quantscope::tensor::TensorId;
-use quantscope::terminal::{
+use quantscope::tui::{
     by_quantizer, compare, cost, count, lay_out, measure_outputs, questions, write_recipe,
     write_report,
 };
@@ -179,7 +179,7 @@ impl Driver {
                 self.send(Event::Config(config));
             }
             Effect::ReadValues(request) => {
-                let found = values::run(&checkpoint, &request, &Progress::default());
+                let found = element_window::run(&checkpoint, &request, &Progress::default());
                 self.send(Event::Values(request, found.map_err(|error| error.to_string())));
             }
             Effect::Count(tensor) => {
@@ -341,7 +341,7 @@ pub fn outputs_of(checkpoint: &Checkpoint, files: Vec<PathBuf>) -> Vec<News> {
 pub fn scan_of(
     checkpoint: &Checkpoint,
     tensors: Vec<TensorId>,
-    questions: &Questions,
+    questions: &AnalysisSpec,
 ) -> Vec<scan::Finding> {
     let order = scan::Order::new(tensors);
     let found = Mutex::new(Vec::new());

@@ -2,10 +2,10 @@
 //! `is:marked`, or any of them with `!` before it.
 
 use crate::activations::Way;
-use crate::app::facts::{Known, Sqnr};
 use crate::app::model::Model;
+use crate::app::tensor_metrics::{Known, Sqnr};
 use crate::plan::Obstacle;
-use crate::quantization::{Flag, Verdict};
+use crate::quantization::{Diagnostic, Rating};
 use crate::tensor::TensorId;
 use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
@@ -265,7 +265,7 @@ impl Test {
 
 impl State {
     fn holds(self, model: &Model, id: TensorId) -> bool {
-        let flagged = |fits: fn(&Flag) -> bool| {
+        let flagged = |fits: fn(&Diagnostic) -> bool| {
             model.known(id).facts().is_some_and(|facts| facts.flags.iter().any(fits))
         };
         let verdict = |verdict| model.verdict(id) == Some(verdict);
@@ -275,22 +275,22 @@ impl State {
             State::Quantized => model.checkpoint.layout(id).is_some(),
             State::Float => model.checkpoint.float_type(id).is_some(),
             State::Flagged => flagged(|_| true),
-            State::Nan => flagged(|flag| matches!(flag, Flag::Nan { .. })),
-            State::Inf => flagged(|flag| matches!(flag, Flag::Inf { .. })),
-            State::Zero => flagged(|flag| matches!(flag, Flag::Zero)),
-            State::Constant => flagged(|flag| matches!(flag, Flag::Constant(_))),
-            State::Underflow => flagged(|flag| matches!(flag, Flag::Underflow)),
-            State::BeyondF16 => flagged(|flag| matches!(flag, Flag::BeyondF16 { .. })),
-            State::Outlier => flagged(|flag| matches!(flag, Flag::OutlierChannel { .. })),
-            State::Duplicate => flagged(|flag| matches!(flag, Flag::Duplicate(_))),
-            State::Dead => flagged(|flag| matches!(flag, Flag::DeadChannels(_))),
+            State::Nan => flagged(|flag| matches!(flag, Diagnostic::Nan { .. })),
+            State::Inf => flagged(|flag| matches!(flag, Diagnostic::Inf { .. })),
+            State::Zero => flagged(|flag| matches!(flag, Diagnostic::Zero)),
+            State::Constant => flagged(|flag| matches!(flag, Diagnostic::Constant(_))),
+            State::Underflow => flagged(|flag| matches!(flag, Diagnostic::Underflow)),
+            State::BeyondF16 => flagged(|flag| matches!(flag, Diagnostic::BeyondF16 { .. })),
+            State::Outlier => flagged(|flag| matches!(flag, Diagnostic::OutlierChannel { .. })),
+            State::Duplicate => flagged(|flag| matches!(flag, Diagnostic::Duplicate(_))),
+            State::Dead => flagged(|flag| matches!(flag, Diagnostic::DeadChannels(_))),
             State::NoScale => model.sqnr(id) == Sqnr::Impossible,
             State::Unreadable => matches!(model.known(id), Known::Unreadable(_)),
             State::Waiting => model.sqnr(id) == Sqnr::Waiting,
-            State::Poor => verdict(Verdict::Poor),
-            State::Fair => verdict(Verdict::Fair),
-            State::Good => verdict(Verdict::Good),
-            State::Excellent => verdict(Verdict::Excellent),
+            State::Poor => verdict(Rating::Poor),
+            State::Fair => verdict(Rating::Fair),
+            State::Good => verdict(Rating::Good),
+            State::Excellent => verdict(Rating::Excellent),
             State::Norm => matches!(model.obstacle(id), Some(Obstacle::Norm)),
             State::Embedding => matches!(model.obstacle(id), Some(Obstacle::Embedding)),
         }

@@ -10,11 +10,11 @@ mod totals;
 pub use order::{Column, Sort};
 pub use totals::{NodeTotals, VERDICTS};
 
-use super::facts::{SCHEMES, Sqnr};
 use super::figures;
 use super::filter::{Filter, TensorMatcher};
 use super::model::Model;
 use super::names::{self, natural_key};
+use super::tensor_metrics::{SCHEMES, Sqnr};
 use super::tree::{Item, NodeId, Tree};
 use crate::activations::Way;
 use crate::tensor::{TensorId, TensorInfo};

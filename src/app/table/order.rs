@@ -1,7 +1,7 @@
 //! What the rows are ordered by.
 
-use crate::app::facts::{SCHEMES, scheme_name};
 use crate::app::keymap::name_of;
+use crate::app::tensor_metrics::{SCHEMES, scheme_name};
 use crate::quantization::QuantizationScheme;
 
 /// A column, and what rows can be ordered by.

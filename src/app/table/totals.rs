@@ -1,6 +1,6 @@
 //! What a module comes to.
 
-use crate::quantization::Verdict;
+use crate::quantization::Rating;
 
 /// Sums over the tensors of a module that the filter lets through.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,8 +19,7 @@ pub struct NodeTotals {
 }
 
 /// The order of [`NodeTotals::verdicts`].
-pub const VERDICTS: [Verdict; 4] =
-    [Verdict::Poor, Verdict::Fair, Verdict::Good, Verdict::Excellent];
+pub const VERDICTS: [Rating; 4] = [Rating::Poor, Rating::Fair, Rating::Good, Rating::Excellent];
 
 impl NodeTotals {
     pub(super) fn add(&mut self, other: &NodeTotals) {

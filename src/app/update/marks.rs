@@ -1,9 +1,9 @@
 //! Choosing: marks, presets, schemes, undo and redo.
 
-use crate::app::facts::{Known, next_scheme, scheme_name};
 use crate::app::figures::{count, counted};
 use crate::app::overlay::{Overlay, PresetChoice, Presets};
 use crate::app::table::Column;
+use crate::app::tensor_metrics::{Known, next_scheme, scheme_name};
 use crate::app::tree::Item;
 use crate::app::{Action, App};
 use crate::plan::Preset;

@@ -2,9 +2,9 @@
 
 mod budget;
 mod calibrate;
+mod detail_tabs;
 mod diff;
 mod find;
-mod look;
 mod marks;
 mod outputs;
 mod recipe;

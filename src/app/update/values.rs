@@ -2,11 +2,11 @@
 
 use super::Effects;
 use crate::app::event::Effect;
-use crate::app::facts::{Cost, Known};
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
+use crate::app::tensor_metrics::{Cost, Known};
 use crate::app::{App, values};
-use crate::job::values::Quantization;
+use crate::job::element_window::Quantization;
 use crate::tensor::TensorId;
 
 impl App {

@@ -1,8 +1,10 @@
 //! Elements of one float type as those of another.
 
-use super::dispatch::{Kernel, run};
-use super::lanes::{LANES, Lanes, Narrow, by_single, map, narrow_bf16, zip};
-use super::level::Level;
+use crate::quantization::kernels::array_lanes::{
+    LANES, Lanes, Narrow, by_single, map, narrow_bf16, zip,
+};
+use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::simd::Level;
 use crate::tensor::{FloatType, read_f64, write_f64};
 
 /// Replaces `out` by the elements `bytes`, rounded once, to nearest even. A NaN stays one,

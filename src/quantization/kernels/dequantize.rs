@@ -1,8 +1,8 @@
 //! From quantized values back to elements.
 
-use super::dispatch::{Kernel, run};
-use super::lanes::{LANES, Lanes, map, narrow_bf16};
-use super::level::Level;
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, map, narrow_bf16};
+use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::simd::Level;
 use crate::tensor::FloatType;
 use half::bf16;
 

@@ -8,8 +8,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
-use super::level::x86;
-use super::level::{Baseline, Level};
+use crate::quantization::kernels::simd::x86;
+use crate::quantization::kernels::simd::{Baseline, Level};
 use std::sync::OnceLock;
 
 /// A loop over elements with everything it needs.

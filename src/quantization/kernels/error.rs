@@ -4,19 +4,21 @@
 //! up in f64. Every product is added to its sum in one rounding, whether the processor has an
 //! instruction for that or not, so they are the same on every machine.
 
-use super::Quantization;
-use super::cuts::Cuts;
-use super::dispatch::{Kernel, run};
-use super::halves::{
+use crate::quantization::kernels::Quantization;
+use crate::quantization::kernels::array_lanes::{
+    Element, Float, LANES, Narrow, PAIR, Steps, by_type, fold,
+};
+use crate::quantization::kernels::channel_sums::ChannelSums;
+use crate::quantization::kernels::compare::{Beside, Codes};
+use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::f16_bits::{
     Half, count_at_most, count_zeros, last_at_most, magnitudes, pairs, reciprocal_will_do,
 };
-use super::lanes::{Element, Float, LANES, Narrow, PAIR, Steps, by_type, fold};
-use super::level::Level;
-use super::levels::{Seen, Watch};
-use super::rounding::{
+use crate::quantization::kernels::level_tracker::{Seen, Watch};
+use crate::quantization::kernels::rounding::{
     ByReciprocal, Clamped, Division, Divisor, Grid, by_grid, is_ordinary, round_one,
 };
-use super::written::{Beside, Codes};
+use crate::quantization::kernels::simd::Level;
 use crate::quantization::{ErrorSums, Loss};
 use crate::tensor::FloatType;
 use half::{bf16, f16};
@@ -37,8 +39,8 @@ pub(super) fn filling_up(bytes: &[u8], filled: usize, size: usize) -> (&[u8], &[
 /// What quantizing every element loses. The elements must be finite.
 ///
 /// x̂ = scale · q is rounded to f32 (to f64 for F64) before it is compared.
-pub fn error(dtype: FloatType, bytes: &[u8], how: Quantization) -> ErrorSums {
-    error_by_channel(dtype, bytes, how, None, &mut Seen::default()).0
+pub fn error(dtype: FloatType, bytes: &[u8], params: Quantization) -> ErrorSums {
+    error_by_channel(dtype, bytes, params, None, &mut Seen::default()).0
 }
 
 /// The same after other elements, whose levels were `seen` and are among the sums' levels;
@@ -46,13 +48,13 @@ pub fn error(dtype: FloatType, bytes: &[u8], how: Quantization) -> ErrorSums {
 pub fn error_by_channel(
     dtype: FloatType,
     bytes: &[u8],
-    how: Quantization,
-    cuts: Option<Cuts>,
+    params: Quantization,
+    cuts: Option<ChannelSums>,
     seen: &mut Seen,
 ) -> (ErrorSums, Vec<Loss>) {
     let watch = &mut seen.0;
-    let found = by_grid!(how.qtype, how.rounding, |grid| {
-        run(ErrorOf { dtype, bytes, how, grid, cuts, watch, beside: () })
+    let found = by_grid!(params.qtype, params.rounding, |grid| {
+        run(ErrorOf { dtype, bytes, params, grid, cuts, watch, beside: () })
     });
     (found.sums, found.channels)
 }
@@ -68,10 +70,10 @@ pub(super) struct Found {
 pub(super) struct ErrorOf<'a, G, B> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
-    pub how: Quantization,
+    pub params: Quantization,
     /// That of `how`.
     pub grid: G,
-    pub cuts: Option<Cuts>,
+    pub cuts: Option<ChannelSums>,
     /// The levels that were seen before.
     pub watch: &'a mut Watch,
     /// What the elements' codes are compared with.
@@ -85,14 +87,14 @@ impl<G: Grid, B: Beside> Kernel for ErrorOf<'_, G, B> {
     #[inline(always)]
     fn run<L: Level>(mut self, level: L) -> Self::Output {
         let dtype = self.dtype;
-        if dtype == FloatType::F64 || !is_ordinary(self.how.scale) {
-            return self.careful(true);
+        if dtype == FloatType::F64 || !is_ordinary(self.params.scale) {
+            return self.scalar(true);
         }
         let found = self.sweep(level);
         // Elements beyond all reason have squares beyond f32.
         match found.sums.signal.is_finite() && found.sums.noise.is_finite() {
             true => found,
-            false => self.careful(found.are_same),
+            false => self.scalar(found.are_same),
         }
     }
 }
@@ -100,12 +102,12 @@ impl<G: Grid, B: Beside> Kernel for ErrorOf<'_, G, B> {
 impl<G: Grid, B: Beside> ErrorOf<'_, G, B> {
     #[inline(always)]
     fn sweep<L: Level>(&mut self, level: L) -> Found {
-        let &mut ErrorOf { dtype, bytes, how, grid, cuts, ref mut watch, beside } = self;
-        let divisor = Divisor::new(level, how.scale, how.qtype.max());
+        let &mut ErrorOf { dtype, bytes, params, grid, cuts, ref mut watch, beside } = self;
+        let divisor = Divisor::new(level, params.scale, params.qtype.max());
         let mut pass = Pass::beside(level, **watch, beside.codes(level));
         let mut channels = Vec::new();
         // All in one where nothing is cut.
-        let whole = Cuts { first: usize::MAX, length: usize::MAX };
+        let whole = ChannelSums { first: usize::MAX, length: usize::MAX };
         for channel in cuts.unwrap_or(whole).slices(bytes, dtype.size()) {
             match dtype {
                 FloatType::BF16 => pass.halves::<bf16, G>(grid, channel, &divisor),
@@ -123,14 +125,14 @@ impl<G: Grid, B: Beside> ErrorOf<'_, G, B> {
     }
 
     /// The codes were compared before.
-    fn careful(&self, are_same: bool) -> Found {
-        let ErrorOf { dtype, bytes, ref how, cuts, .. } = *self;
+    fn scalar(&self, are_same: bool) -> Found {
+        let ErrorOf { dtype, bytes, ref params, cuts, .. } = *self;
         let Some(cuts) = cuts else {
-            return Found { sums: careful(dtype, bytes, how), channels: Vec::new(), are_same };
+            return Found { sums: scalar(dtype, bytes, params), channels: Vec::new(), are_same };
         };
         let mut all = ErrorSums::default();
         let channels = cuts.slices(bytes, dtype.size()).map(|channel| {
-            let sums = careful(dtype, channel, how);
+            let sums = scalar(dtype, channel, params);
             all.merge(&sums);
             Loss::from(&sums)
         });
@@ -140,16 +142,16 @@ impl<G: Grid, B: Beside> ErrorOf<'_, G, B> {
 }
 
 /// Exact for any type, scale and elements, one by one.
-pub(super) fn careful(dtype: FloatType, bytes: &[u8], how: &Quantization) -> ErrorSums {
-    by_type!(dtype, E => careful_of::<E>(bytes, how))
+pub(super) fn scalar(dtype: FloatType, bytes: &[u8], params: &Quantization) -> ErrorSums {
+    by_type!(dtype, E => careful_of::<E>(bytes, params))
 }
 
-fn careful_of<E: Element>(bytes: &[u8], how: &Quantization) -> ErrorSums {
+fn careful_of<E: Element>(bytes: &[u8], params: &Quantization) -> ErrorSums {
     let mut sums = ErrorSums::default();
-    let scale = E::Wide::from_f32(how.scale);
+    let scale = E::Wide::from_f32(params.scale);
     for raw in bytes.chunks_exact(E::SIZE) {
         let element = E::read(raw);
-        let (q, code) = round_one((element / scale).f64(), how);
+        let (q, code) = round_one((element / scale).f64(), params);
         let hat = (scale * E::Wide::from_f32(q)).f64();
         let x = element.f64();
         let d = x - hat;

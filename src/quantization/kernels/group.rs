@@ -3,19 +3,21 @@
 //! A tile of up to sixteen groups is read twice while it is in the nearest cache: for
 //! their absmaxes, of which all the scales are made at once, and for what is done by them.
 
-use super::cuts::{Cuts, Cutter};
-use super::dispatch::{Kernel, run};
-use super::error::{self, Pass};
-use super::lanes::{Element, LANES, Lanes, Narrow, PAIR, by_single, map, zip};
-use super::level::Level;
-use super::levels::Watch;
-use super::moments::range;
-use super::quantize;
-use super::rounding::{
+use crate::quantization::kernels::array_lanes::{
+    Element, LANES, Lanes, Narrow, PAIR, by_single, map, zip,
+};
+use crate::quantization::kernels::channel_sums::{ChannelSums, ChannelSumsBuilder};
+use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::error::{self, Pass};
+use crate::quantization::kernels::level_tracker::Watch;
+use crate::quantization::kernels::moments::range;
+use crate::quantization::kernels::quantize;
+use crate::quantization::kernels::rounding::{
     Clamped, Division, Divisors, Grid, IntegersHalfAway, IntegersHalfEven, ORDINARY, by_grid,
     is_ordinary,
 };
-use super::{Quantization, QuantizationType, Rounding};
+use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::{Quantization, QuantizationType, Rounding};
 use crate::quantization::{ErrorSums, Groups, Loss, Scales, stored_scale};
 use crate::tensor::FloatType;
 use std::iter::Peekable;
@@ -81,7 +83,7 @@ pub struct Wanted {
     /// Every scale, or only how many there are and their range.
     pub every_scale: bool,
     /// What each output channel loses.
-    pub channels: Option<Cuts>,
+    pub channels: Option<ChannelSums>,
 }
 
 /// What groups turned out to be.
@@ -99,10 +101,10 @@ pub fn group_error(
     dtype: FloatType,
     bytes: &[u8],
     layout: Layout,
-    how: GroupQuantization,
+    params: GroupQuantization,
     wanted: Wanted,
 ) -> Result<GroupFindings, NoScale> {
-    let [found, ..] = group_errors(dtype, bytes, layout, how, wanted, 1)?;
+    let [found, ..] = group_errors(dtype, bytes, layout, params, wanted, 1)?;
     Ok(found)
 }
 
@@ -112,22 +114,22 @@ pub fn block_errors(
     dtype: FloatType,
     bytes: &[u8],
     row: usize,
-    how: GroupQuantization,
+    params: GroupQuantization,
     wanted: Wanted,
 ) -> Result<[GroupFindings; 3], NoScale> {
-    group_errors(dtype, bytes, Layout { row, group: 32 }, how, wanted, NESTINGS)
+    group_errors(dtype, bytes, Layout { row, group: 32 }, params, wanted, NESTINGS)
 }
 
 fn group_errors(
     dtype: FloatType,
     bytes: &[u8],
     layout: Layout,
-    how: GroupQuantization,
+    params: GroupQuantization,
     wanted: Wanted,
     nestings: usize,
 ) -> Result<[GroupFindings; NESTINGS], NoScale> {
-    by_grid!(how.qtype, how.rounding, |grid| {
-        run(GroupErrorsOf { dtype, bytes, layout, how, grid, wanted, nestings })
+    by_grid!(params.qtype, params.rounding, |grid| {
+        run(GroupErrorsOf { dtype, bytes, layout, params, grid, wanted, nestings })
     })
 }
 
@@ -142,15 +144,15 @@ pub fn group_quantize(
     scales: &mut [f32],
     values: &mut [i8],
 ) -> Result<(), NoScale> {
-    let how = GroupQuantization { qtype: QuantizationType::QInt8, rounding, scale_type };
+    let params = GroupQuantization { qtype: QuantizationType::QInt8, rounding, scale_type };
     match rounding {
         Rounding::HalfEven => {
             let grid = IntegersHalfEven;
-            run(GroupQuantizeTo { dtype, bytes, layout, how, grid, scales, values })
+            run(GroupQuantizeTo { dtype, bytes, layout, params, grid, scales, values })
         }
         Rounding::HalfAway => {
             let grid = IntegersHalfAway;
-            run(GroupQuantizeTo { dtype, bytes, layout, how, grid, scales, values })
+            run(GroupQuantizeTo { dtype, bytes, layout, params, grid, scales, values })
         }
     }
 }
@@ -360,10 +362,10 @@ impl TileScales {
         &mut self,
         l: L,
         absmax: L::F32,
-        how: &GroupQuantization,
+        params: &GroupQuantization,
     ) {
-        let qmax = how.qtype.max();
-        let stored = D::stored(l, l.div(absmax, l.splat(qmax)), how.scale_type);
+        let qmax = params.qtype.max();
+        let stored = D::stored(l, l.div(absmax, l.splat(qmax)), params.scale_type);
         (self.absmax, self.stored) = (l.array(absmax), l.array(stored));
         (self.is_ordinary, self.are_plain) = ([true; LANES], true);
         let mut divided_by = stored;
@@ -378,8 +380,8 @@ impl TileScales {
 
 /// How one group is quantized that needs care.
 #[cold]
-fn careful(absmax: f64, how: &GroupQuantization) -> Result<Quantization, NoScale> {
-    let GroupQuantization { qtype, rounding, scale_type } = *how;
+fn scalar(absmax: f64, params: &GroupQuantization) -> Result<Quantization, NoScale> {
+    let GroupQuantization { qtype, rounding, scale_type } = *params;
     let scale = stored_scale(absmax, qtype.max(), scale_type).ok_or(NoScale { absmax })?;
     Ok(Quantization { scale, qtype, rounding })
 }
@@ -394,7 +396,7 @@ pub(super) struct GroupErrorsOf<'a, G> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub layout: Layout,
-    pub how: GroupQuantization,
+    pub params: GroupQuantization,
     /// That of `how`.
     pub grid: G,
     pub wanted: Wanted,
@@ -408,14 +410,14 @@ impl<G: Grid> Kernel for GroupErrorsOf<'_, G> {
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Self::Output {
         let found = by_single!(self.dtype, E => self.sweep::<E, L>(level));
-        found.unwrap_or_else(|| self.careful())
+        found.unwrap_or_else(|| self.scalar())
     }
 }
 
 /// What one nesting of a sweep takes note of, group by group.
 pub(super) struct Notes {
     pub scales: Scales,
-    pub cutter: Cutter,
+    pub cutter: ChannelSumsBuilder,
     pub careful_sums: ErrorSums,
 }
 
@@ -423,7 +425,7 @@ impl Notes {
     pub(super) fn new(wanted: &Wanted) -> Notes {
         Notes {
             scales: Scales::new(wanted.every_scale),
-            cutter: Cutter::new(wanted.channels),
+            cutter: ChannelSumsBuilder::new(wanted.channels),
             careful_sums: ErrorSums::default(),
         }
     }
@@ -439,12 +441,12 @@ impl Notes {
         from: usize,
         made: &TileScales,
         nesting: usize,
-        (dtype, how): (FloatType, &GroupQuantization),
+        (dtype, params): (FloatType, &GroupQuantization),
     ) -> Result<(usize, bool), NoScale> {
         if from == 0 && tile.is_full && made.are_plain && !self.cutter.ends_within(tile.elements) {
             return Ok((LANES, self.take_plain(l, tile, made, nesting)));
         }
-        self.take_each(tile, from, made, nesting, (dtype, how))
+        self.take_each(tile, from, made, nesting, (dtype, params))
     }
 
     /// The same of a whole tile whose scales are plain; no channel ends within it. Returns
@@ -473,14 +475,14 @@ impl Notes {
         from: usize,
         made: &TileScales,
         nesting: usize,
-        (dtype, how): (FloatType, &GroupQuantization),
+        (dtype, params): (FloatType, &GroupQuantization),
     ) -> Result<(usize, bool), NoScale> {
         for lane in from..LANES {
             let (group, absmax) = (tile.group(lane), made.absmax[lane]);
             if group.is_empty() {
                 continue;
             }
-            let careful_how = || careful(absmax.into(), how);
+            let careful_how = || scalar(absmax.into(), params);
             let scale = match made.is_ordinary[lane] && absmax != 0.0 {
                 true => made.stored[lane],
                 false => careful_how()?.scale,
@@ -490,7 +492,7 @@ impl Notes {
                 self.scales.push(absmax.into(), scale);
             }
             if !made.is_ordinary[lane] {
-                let sums = error::careful(dtype, group, &careful_how()?);
+                let sums = error::scalar(dtype, group, &careful_how()?);
                 self.cutter.set_aside(&sums);
                 self.careful_sums.merge(&sums);
             }
@@ -505,7 +507,7 @@ impl Notes {
 impl<G: Grid> GroupErrorsOf<'_, G> {
     #[inline(always)]
     fn sweep<E: Narrow, L: Level>(&self, level: L) -> Found {
-        let &GroupErrorsOf { dtype, bytes, layout, ref how, grid, wanted, nestings } = self;
+        let &GroupErrorsOf { dtype, bytes, layout, ref params, grid, wanted, nestings } = self;
         let nestings = nestings.clamp(1, NESTINGS);
         let mut all =
             [(); NESTINGS].map(|()| (Pass::after(level, Watch::new()), Notes::new(&wanted)));
@@ -515,12 +517,12 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
             for (nesting, (pass, notes)) in all.iter_mut().enumerate().take(nestings) {
                 absmax = paired(level, absmax, nesting);
                 let mut made = TileScales::NOTHING;
-                made.make::<L, Clamped>(level, absmax, how);
+                made.make::<L, Clamped>(level, absmax, params);
                 let mut unseen = level.u32s([0; LANES]);
                 let mut from = 0;
                 while from < LANES {
                     let (to, ends) =
-                        notes.take(level, &tile, from, &made, nesting, (dtype, how))?;
+                        notes.take(level, &tile, from, &made, nesting, (dtype, params))?;
                     let ordinary = (from..to).filter(|&lane| made.is_ordinary[lane]);
                     let groups = ordinary.map(|lane| (tile.group(lane), made.divisors.at(lane)));
                     unseen = level.or(unseen, pass.groups::<E, G>(grid, groups));
@@ -549,13 +551,13 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
     }
 
     /// The same for any type, group by group.
-    fn careful(&self) -> Found {
+    fn scalar(&self) -> Found {
         let mut failed = None;
         let mut nesting = 0;
         let all = [(); NESTINGS].map(|()| {
             let mut scales = Scales::new(self.wanted.every_scale);
             let mut sums = ErrorSums::default();
-            let mut cutter = Cutter::new(self.wanted.channels);
+            let mut cutter = ChannelSumsBuilder::new(self.wanted.channels);
             let layout = Layout { group: self.layout.group << nesting, ..self.layout };
             nesting += 1;
             for (_, group) in layout.slices(self.bytes, self.dtype.size()) {
@@ -563,10 +565,10 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
                     break;
                 }
                 let absmax = range(self.dtype, group).absmax();
-                match careful(absmax, &self.how) {
-                    Ok(how) => {
-                        scales.push(absmax, how.scale);
-                        let lost = error::careful(self.dtype, group, &how);
+                match scalar(absmax, &self.params) {
+                    Ok(params) => {
+                        scales.push(absmax, params.scale);
+                        let lost = error::scalar(self.dtype, group, &params);
                         cutter.set_aside(&lost);
                         sums.merge(&lost);
                     }
@@ -586,7 +588,7 @@ pub(super) struct GroupQuantizeTo<'a, G> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub layout: Layout,
-    pub how: GroupQuantization,
+    pub params: GroupQuantization,
     /// That of `how`.
     pub grid: G,
     pub scales: &'a mut [f32],
@@ -600,7 +602,7 @@ impl<G: Grid> Kernel for GroupQuantizeTo<'_, G> {
     #[inline(always)]
     fn run<L: Level>(mut self, level: L) -> Self::Output {
         let done = by_single!(self.dtype, E => self.sweep::<E, L>(level));
-        done.unwrap_or_else(|| self.careful())
+        done.unwrap_or_else(|| self.scalar())
     }
 }
 
@@ -612,7 +614,7 @@ impl<G: Grid> GroupQuantizeTo<'_, G> {
         let mut values = &mut *self.values;
         while let Some(tile) = tiles.next(level, 1) {
             let mut made = TileScales::NOTHING;
-            made.make::<L, Clamped>(level, level.f32s(tile.absmax), &self.how);
+            made.make::<L, Clamped>(level, level.f32s(tile.absmax), &self.params);
             for lane in 0..LANES {
                 let group = tile.group(lane);
                 if group.is_empty() {
@@ -626,9 +628,9 @@ impl<G: Grid> GroupQuantizeTo<'_, G> {
                     let divisor = made.divisors.at(lane);
                     quantize::group::<E, L, G, Clamped>(level, self.grid, group, &divisor, out);
                 } else {
-                    let how = careful(absmax.into(), &self.how)?;
-                    *scale = how.scale;
-                    quantize::careful(self.dtype, group, &how, out);
+                    let params = scalar(absmax.into(), &self.params)?;
+                    *scale = params.scale;
+                    quantize::scalar(self.dtype, group, &params, out);
                 }
             }
         }
@@ -636,14 +638,14 @@ impl<G: Grid> GroupQuantizeTo<'_, G> {
     }
 
     /// The same for any type, group by group.
-    fn careful(&mut self) -> Result<(), NoScale> {
+    fn scalar(&mut self) -> Result<(), NoScale> {
         let groups = self.layout.slices(self.bytes, self.dtype.size());
         let mut values = &mut *self.values;
         for ((_, group), scale) in groups.zip(&mut *self.scales) {
-            let how = careful(range(self.dtype, group).absmax(), &self.how)?;
-            *scale = how.scale;
+            let params = scalar(range(self.dtype, group).absmax(), &self.params)?;
+            *scale = params.scale;
             let out = take(&mut values, group.len() / self.dtype.size());
-            quantize::careful(self.dtype, group, &how, out);
+            quantize::scalar(self.dtype, group, &params, out);
         }
         Ok(())
     }

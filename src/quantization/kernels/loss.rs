@@ -1,21 +1,21 @@
 //! Σx² and Σ(x−x̂)² alone: two thirds of the work of all error statistics, for schemes that
 //! are compared. Int8 and int4, halves to the even; the rest goes the longer way.
 
-use super::cuts::Cuts;
-use super::dispatch::{Kernel, run};
-use super::error::{BLOCK, error_by_channel, filling_up};
-use super::group::{
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, Narrow, PAIR, by_single, fold, zip};
+use crate::quantization::kernels::channel_sums::ChannelSums;
+use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::error::{BLOCK, error_by_channel, filling_up};
+use crate::quantization::kernels::group::{
     GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, Tile, TileScales, Wanted,
     block_errors, group_error, paired,
 };
-use super::lanes::{LANES, Lanes, Narrow, PAIR, by_single, fold, zip};
-use super::level::Level;
-use super::levels::Seen;
-use super::rounding::{
+use crate::quantization::kernels::level_tracker::Seen;
+use crate::quantization::kernels::rounding::{
     ByReciprocal, ByReciprocalInTwo, Clamped, ClampedByReciprocal, Division, Divisor, Within,
     is_ordinary,
 };
-use super::{Quantization, QuantizationType, Rounding};
+use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::{Quantization, QuantizationType, Rounding};
 use crate::quantization::{Loss, Scales};
 use crate::tensor::FloatType;
 
@@ -41,11 +41,11 @@ impl From<GroupFindings> for GroupLosses {
 pub fn loss_by_channel(
     dtype: FloatType,
     bytes: &[u8],
-    how: Quantization,
-    cuts: Option<Cuts>,
+    params: Quantization,
+    cuts: Option<ChannelSums>,
 ) -> (Loss, Vec<Loss>) {
-    let swept = match is_swept(how.qtype, how.rounding) && is_ordinary(how.scale) {
-        true => run(LossOf { dtype, bytes, how, cuts }),
+    let swept = match is_swept(params.qtype, params.rounding) && is_ordinary(params.scale) {
+        true => run(LossOf { dtype, bytes, params, cuts }),
         false => None,
     };
     match swept {
@@ -53,7 +53,7 @@ pub fn loss_by_channel(
         Some(found) if found.0.signal.is_finite() && found.0.noise.is_finite() => found,
         _ => {
             let seen = &mut Seen::default();
-            let (sums, channels) = error_by_channel(dtype, bytes, how, cuts, seen);
+            let (sums, channels) = error_by_channel(dtype, bytes, params, cuts, seen);
             (Loss::from(&sums), channels)
         }
     }
@@ -64,16 +64,16 @@ pub fn group_loss(
     dtype: FloatType,
     bytes: &[u8],
     layout: Layout,
-    how: GroupQuantization,
+    params: GroupQuantization,
     wanted: Wanted,
 ) -> Result<GroupLosses, NoScale> {
-    if is_swept(how.qtype, how.rounding)
-        && let Some(found) = run(GroupLossesOf::<1> { dtype, bytes, layout, how, wanted })
+    if is_swept(params.qtype, params.rounding)
+        && let Some(found) = run(GroupLossesOf::<1> { dtype, bytes, layout, params, wanted })
     {
         let [found] = found?;
         return Ok(found);
     }
-    group_error(dtype, bytes, layout, how, wanted).map(GroupLosses::from)
+    group_error(dtype, bytes, layout, params, wanted).map(GroupLosses::from)
 }
 
 /// The same for blocks of 32, of 64 and of 128 elements of a row, in one sweep. The elements
@@ -82,16 +82,16 @@ pub fn block_losses(
     dtype: FloatType,
     bytes: &[u8],
     row: usize,
-    how: GroupQuantization,
+    params: GroupQuantization,
     wanted: Wanted,
 ) -> Result<[GroupLosses; NESTINGS], NoScale> {
     let layout = Layout { row, group: 32 };
-    if is_swept(how.qtype, how.rounding)
-        && let Some(found) = run(GroupLossesOf::<NESTINGS> { dtype, bytes, layout, how, wanted })
+    if is_swept(params.qtype, params.rounding)
+        && let Some(found) = run(GroupLossesOf::<NESTINGS> { dtype, bytes, layout, params, wanted })
     {
         return found;
     }
-    Ok(block_errors(dtype, bytes, row, how, wanted)?.map(GroupLosses::from))
+    Ok(block_errors(dtype, bytes, row, params, wanted)?.map(GroupLosses::from))
 }
 
 fn is_swept(qtype: QuantizationType, rounding: Rounding) -> bool {
@@ -102,8 +102,8 @@ fn is_swept(qtype: QuantizationType, rounding: Rounding) -> bool {
 pub(super) struct LossOf<'a> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
-    pub how: Quantization,
-    pub cuts: Option<Cuts>,
+    pub params: Quantization,
+    pub cuts: Option<ChannelSums>,
 }
 
 impl Kernel for LossOf<'_> {
@@ -112,8 +112,8 @@ impl Kernel for LossOf<'_> {
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Self::Output {
         by_single!(self.dtype, E => {
-            let qmax = self.how.qtype.max();
-            let divisor = Divisor::new(level, self.how.scale, qmax);
+            let qmax = self.params.qtype.max();
+            let divisor = Divisor::new(level, self.params.scale, qmax);
             match E::reciprocal_will_do(level, &divisor, qmax) {
                 true => self.sweep::<E, L, ClampedByReciprocal>(level, divisor),
                 false => self.sweep::<E, L, Clamped>(level, divisor),
@@ -127,7 +127,7 @@ impl LossOf<'_> {
     fn sweep<E: Narrow, L: Level, D: Division>(&self, l: L, divisor: Divisor) -> (Loss, Vec<Loss>) {
         let mut pass = Pass::<L, 1>::new(l);
         // All in one where nothing is cut.
-        let cuts = self.cuts.unwrap_or(Cuts { first: usize::MAX, length: usize::MAX });
+        let cuts = self.cuts.unwrap_or(ChannelSums { first: usize::MAX, length: usize::MAX });
         let mut channels = Vec::new();
         for channel in cuts.slices(self.bytes, E::SIZE) {
             pass.group::<E, D>(channel, &[divisor]);
@@ -145,7 +145,7 @@ pub(super) struct GroupLossesOf<'a, const N: usize> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub layout: Layout,
-    pub how: GroupQuantization,
+    pub params: GroupQuantization,
     pub wanted: Wanted,
 }
 
@@ -155,11 +155,11 @@ impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Self::Output {
         // An element may be beyond the scale of its group where that was rounded to fewer bits.
-        if !matches!(self.how.scale_type, FloatType::F32 | FloatType::F64) {
+        if !matches!(self.params.scale_type, FloatType::F32 | FloatType::F64) {
             return None;
         }
         by_single!(self.dtype, E => {
-            if E::SIGNIFICANT == 8 && self.how.qtype == QuantizationType::QInt8 {
+            if E::SIGNIFICANT == 8 && self.params.qtype == QuantizationType::QInt8 {
                 self.sweep::<E, L, ByReciprocal>(level)
             } else if E::SIGNIFICANT <= 11 {
                 self.sweep::<E, L, ByReciprocalInTwo>(level)
@@ -173,7 +173,7 @@ impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
 impl<const N: usize> GroupLossesOf<'_, N> {
     #[inline(always)]
     fn sweep<E: Narrow, L: Level, D: Division>(&self, l: L) -> Result<[GroupLosses; N], NoScale> {
-        let GroupLossesOf { dtype, bytes, layout, how, wanted } = *self;
+        let GroupLossesOf { dtype, bytes, layout, params, wanted } = *self;
         let mut pass = Pass::<L, N>::new(l);
         let mut notes = [(); N].map(|()| Notes::new(&wanted));
         let mut tiles = layout.tiles::<E>(bytes);
@@ -181,12 +181,12 @@ impl<const N: usize> GroupLossesOf<'_, N> {
         let [a, b] = &mut [[TileScales::NOTHING; N]; 2];
         let (mut made, mut ahead) = (a, b);
         let mut next = tiles.next(l, 1 << (N - 1));
-        let mut next_are_plain = make_all::<E, L, D, N>(l, &next, &how, ahead);
+        let mut next_are_plain = make_all::<E, L, D, N>(l, &next, &params, ahead);
         while let Some(tile) = next {
             std::mem::swap(&mut made, &mut ahead);
             let are_plain = next_are_plain;
             next = tiles.next(l, 1 << (N - 1));
-            next_are_plain = make_all::<E, L, D, N>(l, &next, &how, ahead);
+            next_are_plain = make_all::<E, L, D, N>(l, &next, &params, ahead);
             if let Some(blocks) = tile.blocks()
                 && are_plain
                 && !notes[0].cutter.ends_within(tile.elements)
@@ -206,7 +206,7 @@ impl<const N: usize> GroupLossesOf<'_, N> {
                 let (mut to, mut ends) = (LANES, false);
                 for (nesting, (notes, made)) in notes.iter_mut().zip(&*made).enumerate() {
                     // All of them say the same: groups and channels are one and the same.
-                    (to, ends) = notes.take(l, &tile, from, made, nesting, (dtype, &how))?;
+                    (to, ends) = notes.take(l, &tile, from, made, nesting, (dtype, &params))?;
                 }
                 for lane in from..to {
                     if made.iter().all(|made| made.is_ordinary[lane]) {
@@ -235,7 +235,7 @@ impl<const N: usize> GroupLossesOf<'_, N> {
 fn make_all<E: Narrow, L: Level, D: Division, const N: usize>(
     l: L,
     tile: &Option<Tile<E>>,
-    how: &GroupQuantization,
+    params: &GroupQuantization,
     made: &mut [TileScales; N],
 ) -> bool {
     let Some(tile) = tile else { return false };
@@ -244,7 +244,7 @@ fn make_all<E: Narrow, L: Level, D: Division, const N: usize>(
     // A closure would not have the level's instructions.
     for (nesting, made) in made.iter_mut().enumerate() {
         absmax = paired(l, absmax, nesting);
-        made.make::<L, D>(l, absmax, how);
+        made.make::<L, D>(l, absmax, params);
         are_plain &= made.are_plain;
     }
     if !are_plain {

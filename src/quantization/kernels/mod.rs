@@ -5,31 +5,32 @@
 //! written over small arrays of lanes (`lanes`), which each instruction set (`dispatch`)
 //! compiles to its vectors. The plain loops they are tested against are in `reference`.
 
+mod array_lanes;
+mod channel_sums;
+mod compare;
 mod convert;
-mod cuts;
 mod dequantize;
 mod dispatch;
 mod error;
+mod f16_bits;
 mod f8;
 mod group;
-mod halves;
 mod histogram;
-mod lanes;
-mod level;
-mod levels;
+mod level_tracker;
 mod loss;
 mod moments;
 mod quantize;
 #[cfg(test)]
 mod reference;
 mod rounding;
+mod simd;
 #[cfg(test)]
 mod tests;
 mod weighted;
-mod written;
 
+pub use channel_sums::ChannelSums;
+pub use compare::error_of_written;
 pub use convert::convert;
-pub use cuts::Cuts;
 pub use dequantize::dequantize;
 pub use error::{error, error_by_channel};
 pub use f8::{
@@ -41,17 +42,16 @@ pub use group::{
     group_error, group_quantize,
 };
 pub use histogram::Counts;
-pub use levels::{Seen, SeenByAll};
+pub use level_tracker::{Seen, SeenByAll};
 pub use loss::{GroupLosses, block_losses, group_loss, loss_by_channel};
 pub use moments::{moments, range};
 pub use quantize::quantize;
 pub use rounding::round_one;
 pub use weighted::{Weighted, weighted_error, weighted_noise};
-pub use written::error_of_written;
 
-use super::{QuantizationType, Rounding};
+use crate::quantization::{QuantizationType, Rounding};
 
-/// One way to quantize an element: by which scale, onto what, rounding how.
+/// One way to quantize an element: by which scale, onto what, rounding params.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantization {
     pub scale: f32,

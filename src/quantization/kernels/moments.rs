@@ -3,10 +3,10 @@
 //! The vector loops assume finite elements and notice, once a block, when that was wrong;
 //! only such a block is gone through again, element by element.
 
-use super::dispatch::{Kernel, run};
-use super::halves::{Extremes, Half, count_zeros, pairs};
-use super::lanes::{Element, Float, LANES, Narrow, fold, zip};
-use super::level::Level;
+use crate::quantization::kernels::array_lanes::{Element, Float, LANES, Narrow, fold, zip};
+use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::f16_bits::{Extremes, Half, count_zeros, pairs};
+use crate::quantization::kernels::simd::Level;
 use crate::quantization::{Moments, Range};
 use crate::tensor::FloatType;
 
@@ -62,7 +62,7 @@ impl Kernel for MomentsOf<'_> {
 }
 
 /// Exact for any elements, one by one.
-fn careful<E: Element>(bytes: &[u8]) -> Moments {
+fn scalar<E: Element>(bytes: &[u8]) -> Moments {
     let mut m = Moments::default();
     for raw in bytes.chunks_exact(E::SIZE) {
         let x = E::read(raw).f64();
@@ -118,9 +118,9 @@ fn range_of_singles<L: Level>(l: L, bytes: &[u8]) -> Range {
                 ..Range::default()
             }
         } else {
-            careful::<f32>(&block[..whole.len() * LANES * 4]).range
+            scalar::<f32>(&block[..whole.len() * LANES * 4]).range
         };
-        found.merge(&careful::<f32>(tail).range);
+        found.merge(&scalar::<f32>(tail).range);
         range.merge(&found);
     }
     unsigned_zeros(range)
@@ -136,7 +136,7 @@ fn range_of_halves<E: Half, L: Level>(l: L, bytes: &[u8]) -> Range {
             extremes.add(l.load_u16(raw));
         }
         range.merge(&range_of_pairs::<E, L>(&extremes, pairs));
-        range.merge(&careful::<E>(tail).range);
+        range.merge(&scalar::<E>(tail).range);
     }
     unsigned_zeros(range)
 }
@@ -148,7 +148,7 @@ fn range_of_pairs<E: Half, L: Level>(extremes: &Extremes<L>, pairs: &[[E::Raw; 2
     }
     let elements = pairs.as_flattened().as_flattened();
     let range = extremes.range::<E>(elements.len());
-    range.unwrap_or_else(|| careful::<E>(elements.as_flattened()).range)
+    range.unwrap_or_else(|| scalar::<E>(elements.as_flattened()).range)
 }
 
 #[inline(always)]
@@ -175,9 +175,9 @@ fn moments_of_halves<E: Half, L: Level>(l: L, bytes: &[u8]) -> Moments {
             let [sum, sum_sq] = [sum, sum_sq].map(|sum| fold(l.array_f64(sum), |a, b| a + b));
             Moments { range, sum, sum_sq, zeros }
         } else {
-            careful::<E>(pairs.as_flattened().as_flattened().as_flattened())
+            scalar::<E>(pairs.as_flattened().as_flattened().as_flattened())
         };
-        found.merge(&careful::<E>(tail));
+        found.merge(&scalar::<E>(tail));
         moments.merge(&found);
     }
     Moments { range: unsigned_zeros(moments.range), ..moments }
@@ -217,9 +217,9 @@ fn moments_of_singles<L: Level>(l: L, bytes: &[u8]) -> Moments {
                 zeros: l.array_u32(zeros).into_iter().map(u64::from).sum(),
             }
         } else {
-            careful::<f32>(&block[..whole.len() * LANES * 4])
+            scalar::<f32>(&block[..whole.len() * LANES * 4])
         };
-        found.merge(&careful::<f32>(tail));
+        found.merge(&scalar::<f32>(tail));
         moments.merge(&found);
     }
     Moments { range: unsigned_zeros(moments.range), ..moments }
@@ -259,9 +259,9 @@ fn moments_of_doubles(bytes: &[u8]) -> Moments {
             }
         } else {
             // Something is not finite, or a square was too large.
-            careful::<f64>(&block[..whole.len() * LANES * 8])
+            scalar::<f64>(&block[..whole.len() * LANES * 8])
         };
-        found.merge(&careful::<f64>(tail));
+        found.merge(&scalar::<f64>(tail));
         moments.merge(&found);
     }
     Moments { range: unsigned_zeros(moments.range), ..moments }

@@ -1,13 +1,15 @@
 //! From elements to their quantized values.
 
-use super::Quantization;
-use super::dispatch::{Kernel, run};
-use super::lanes::{Element, Float, Lanes, Narrow, Steps, by_single, by_type};
-use super::level::Level;
-use super::rounding::{
+use crate::quantization::kernels::Quantization;
+use crate::quantization::kernels::array_lanes::{
+    Element, Float, Lanes, Narrow, Steps, by_single, by_type,
+};
+use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::rounding::{
     Clamped, ClampedByReciprocal, Division, Divisor, Grid, IntegersHalfAway, IntegersHalfEven,
     is_ordinary, round_one,
 };
+use crate::quantization::kernels::simd::Level;
 use crate::quantization::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
 
@@ -17,17 +19,17 @@ const MANY: usize = 4096;
 /// Quantizes every element to one of −127 … 127; stops at the shorter of the two. The
 /// elements must be finite.
 pub fn quantize(dtype: FloatType, bytes: &[u8], scale: f32, rounding: Rounding, out: &mut [i8]) {
-    let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+    let params = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
     match rounding {
-        Rounding::HalfEven => run(QuantizeTo { dtype, bytes, how, grid: IntegersHalfEven, out }),
-        Rounding::HalfAway => run(QuantizeTo { dtype, bytes, how, grid: IntegersHalfAway, out }),
+        Rounding::HalfEven => run(QuantizeTo { dtype, bytes, params, grid: IntegersHalfEven, out }),
+        Rounding::HalfAway => run(QuantizeTo { dtype, bytes, params, grid: IntegersHalfAway, out }),
     }
 }
 
 pub(super) struct QuantizeTo<'a, G> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
-    pub how: Quantization,
+    pub params: Quantization,
     /// That of `how`.
     pub grid: G,
     pub out: &'a mut [i8],
@@ -39,13 +41,13 @@ impl<G: Grid> Kernel for QuantizeTo<'_, G> {
 
     #[inline(always)]
     fn run<L: Level>(self, level: L) {
-        let QuantizeTo { dtype, bytes, how, grid, out } = self;
-        if is_ordinary(how.scale) {
-            let divisor = Divisor::new(level, how.scale, how.qtype.max());
+        let QuantizeTo { dtype, bytes, params, grid, out } = self;
+        if is_ordinary(params.scale) {
+            let divisor = Divisor::new(level, params.scale, params.qtype.max());
             let done = by_single!(dtype, E => {
                 let by_reciprocal = G::IS_HALF_EVEN
                     && bytes.len() >= MANY * E::SIZE
-                    && E::reciprocal_will_do(level, &divisor, how.qtype.max());
+                    && E::reciprocal_will_do(level, &divisor, params.qtype.max());
                 match by_reciprocal {
                     true => {
                         group::<E, L, G, ClampedByReciprocal>(level, grid, bytes, &divisor, out);
@@ -57,16 +59,16 @@ impl<G: Grid> Kernel for QuantizeTo<'_, G> {
                 return;
             }
         }
-        careful(dtype, bytes, &how, out);
+        scalar(dtype, bytes, &params, out);
     }
 }
 
 /// Exact for any type and scale, one by one.
-pub(super) fn careful(dtype: FloatType, bytes: &[u8], how: &Quantization, out: &mut [i8]) {
+pub(super) fn scalar(dtype: FloatType, bytes: &[u8], params: &Quantization, out: &mut [i8]) {
     by_type!(dtype, E => {
-        let scale = <E as Element>::Wide::from_f32(how.scale);
+        let scale = <E as Element>::Wide::from_f32(params.scale);
         for (raw, out) in bytes.chunks_exact(E::SIZE).zip(out) {
-            *out = round_one((E::read(raw) / scale).f64(), how).1 as i8;
+            *out = round_one((E::read(raw) / scale).f64(), params).1 as i8;
         }
     })
 }

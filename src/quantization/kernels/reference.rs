@@ -1,6 +1,6 @@
 //! The kernels as plain loops in f64: what the fast ones are tested against.
 
-use super::{Quantization, f8e4m3_value};
+use crate::quantization::kernels::{Quantization, f8e4m3_value};
 use crate::quantization::{ErrorSums, Moments, QuantizationType, Rounding};
 use crate::tensor::FloatType;
 use half::{bf16, f16};
@@ -93,17 +93,17 @@ fn moments_of<E: Element>(bytes: &[u8]) -> Moments {
 }
 
 /// What quantizing every element loses. The elements must be finite.
-pub fn error(dtype: FloatType, bytes: &[u8], how: Quantization) -> ErrorSums {
-    dispatch!(dtype, error_of(bytes, how))
+pub fn error(dtype: FloatType, bytes: &[u8], params: Quantization) -> ErrorSums {
+    dispatch!(dtype, error_of(bytes, params))
 }
 
-fn error_of<E: Element>(bytes: &[u8], how: Quantization) -> ErrorSums {
+fn error_of<E: Element>(bytes: &[u8], params: Quantization) -> ErrorSums {
     let mut sums = ErrorSums::default();
     for raw in bytes.chunks_exact(E::SIZE) {
         let e = E::read(raw);
         let x = e.f64();
-        let (q, code) = round(e.quotient(how.scale), how);
-        let hat = E::product(how.scale, q);
+        let (q, code) = round(e.quotient(params.scale), params);
+        let hat = E::product(params.scale, q);
         let d = x - hat;
         sums.count += 1;
         sums.sum += x;
@@ -120,11 +120,11 @@ fn error_of<E: Element>(bytes: &[u8], how: Quantization) -> ErrorSums {
 }
 
 /// The quantized value nearest to a quotient, and the byte that stores it.
-pub fn round(quotient: f64, how: Quantization) -> (f32, u8) {
-    match how.qtype {
+pub fn round(quotient: f64, params: Quantization) -> (f32, u8) {
+    match params.qtype {
         QuantizationType::QInt8 | QuantizationType::QInt4 => {
-            let max = f64::from(how.qtype.max());
-            let r = match how.rounding {
+            let max = f64::from(params.qtype.max());
+            let r = match params.rounding {
                 Rounding::HalfEven => quotient.round_ties_even(),
                 Rounding::HalfAway => quotient.round(),
             };
@@ -140,7 +140,9 @@ pub fn round(quotient: f64, how: Quantization) -> (f32, u8) {
 
 /// The E4M3 code nearest to `x`, found by trying all of them.
 fn f8e4m3_from(x: f32) -> u8 {
-    let distance = |code: u8| (f64::from(x.abs()) - f64::from(super::f8e4m3_value(code))).abs();
+    let distance = |code: u8| {
+        (f64::from(x.abs()) - f64::from(crate::quantization::kernels::f8e4m3_value(code))).abs()
+    };
     // The even one of two that are equally near.
     let nearest = (0..0x7Fu8)
         .min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a % 2).cmp(&(b % 2))));
@@ -157,9 +159,9 @@ pub fn quantize(dtype: FloatType, bytes: &[u8], scale: f32, rounding: Rounding, 
 }
 
 fn quantize_of<E: Element>(bytes: &[u8], scale: f32, rounding: Rounding, out: &mut [i8]) {
-    let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+    let params = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
     for (raw, out) in bytes.chunks_exact(E::SIZE).zip(out) {
-        *out = round(E::read(raw).quotient(scale), how).1 as i8;
+        *out = round(E::read(raw).quotient(scale), params).1 as i8;
     }
 }
 

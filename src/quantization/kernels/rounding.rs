@@ -1,13 +1,13 @@
 //! From an element to the nearest level: the quotient, and what it is rounded to.
 
-use super::f8::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
-use super::lanes::{LANES, Lanes, map, narrow_bf16};
-use super::level::Level;
-use super::{Quantization, QuantizationType, Rounding};
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, map, narrow_bf16};
+use crate::quantization::kernels::f8::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
+use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::{Quantization, QuantizationType, Rounding};
 use crate::tensor::FloatType;
 
 /// The scales whose squares and reciprocals are far from the limits of f32. Others are
-/// rare and go the careful way.
+/// rare and go the scalar way.
 pub(super) const ORDINARY: std::ops::RangeInclusive<f32> = 8.881_784e-16..=1.125_9e15;
 
 /// A scale, ready to divide by.
@@ -367,13 +367,13 @@ macro_rules! by_grid {
 }
 pub(super) use by_grid;
 
-/// The level nearest to any one quotient, and its code: the careful way.
-pub fn round_one(quotient: f64, how: &Quantization) -> (f32, u8) {
-    match how.qtype {
+/// The level nearest to any one quotient, and its code: the scalar way.
+pub fn round_one(quotient: f64, params: &Quantization) -> (f32, u8) {
+    match params.qtype {
         QuantizationType::QInt8 | QuantizationType::QInt4 => {
-            let max = f64::from(how.qtype.max());
+            let max = f64::from(params.qtype.max());
             let quotient = quotient.clamp(-max, max);
-            let q = match how.rounding {
+            let q = match params.rounding {
                 Rounding::HalfEven => quotient.round_ties_even(),
                 Rounding::HalfAway => quotient.round(),
             };
@@ -388,8 +388,8 @@ pub fn round_one(quotient: f64, how: &Quantization) -> (f32, u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::halves::Half;
-    use super::super::level::Baseline;
+    use super::super::f16_bits::Half;
+    use super::super::simd::Baseline;
     use super::*;
     use half::{bf16, f16};
 

@@ -1,18 +1,18 @@
 //! Every kernel, on every instruction set this machine has, against the plain loops.
 
-use super::dequantize::DequantizeTo;
-use super::dispatch::{Isa, Kernel, run_at};
-use super::error::ErrorOf;
-use super::group::{AbsmaxOf, GroupErrorsOf, GroupQuantizeTo};
-use super::levels::Seen;
-use super::loss::GroupLossesOf;
-use super::moments::{MomentsOf, RangeOf};
-use super::quantize::QuantizeTo;
-use super::rounding::{IntegersHalfEven, by_grid};
-use super::written::Written;
-use super::{
-    Cuts, GroupFindings, GroupLosses, GroupQuantization, Layout, NoScale, Quantization, Wanted,
-    error, error_of_written, reference,
+use crate::quantization::kernels::compare::Written;
+use crate::quantization::kernels::dequantize::DequantizeTo;
+use crate::quantization::kernels::dispatch::{Isa, Kernel, run_at};
+use crate::quantization::kernels::error::ErrorOf;
+use crate::quantization::kernels::group::{AbsmaxOf, GroupErrorsOf, GroupQuantizeTo};
+use crate::quantization::kernels::level_tracker::Seen;
+use crate::quantization::kernels::loss::GroupLossesOf;
+use crate::quantization::kernels::moments::{MomentsOf, RangeOf};
+use crate::quantization::kernels::quantize::QuantizeTo;
+use crate::quantization::kernels::rounding::{IntegersHalfEven, by_grid};
+use crate::quantization::kernels::{
+    ChannelSums, GroupFindings, GroupLosses, GroupQuantization, Layout, NoScale, Quantization,
+    Wanted, error, error_of_written, reference,
 };
 use crate::quantization::{
     ErrorSums, Loss, Moments, QuantizationType, Rounding, Scales, stored_scale, symmetric_scale,
@@ -30,11 +30,11 @@ fn everywhere<K: Kernel>(kernel: impl Fn() -> K) -> Vec<(Isa, K::Output)> {
     Isa::ALL.iter().filter_map(|&isa| Some((isa, run_at(isa, kernel())?))).collect()
 }
 
-fn error_everywhere(dtype: FloatType, bytes: &[u8], how: Quantization) -> Vec<(Isa, ErrorSums)> {
-    by_grid!(how.qtype, how.rounding, |grid| everywhere(|| {
+fn error_everywhere(dtype: FloatType, bytes: &[u8], params: Quantization) -> Vec<(Isa, ErrorSums)> {
+    by_grid!(params.qtype, params.rounding, |grid| everywhere(|| {
         // Every run starts afresh; a test may leave a few bytes behind.
         let watch = &mut Box::leak(Box::new(Seen::default())).0;
-        ErrorOf { dtype, bytes, how, grid, cuts: None, watch, beside: () }
+        ErrorOf { dtype, bytes, params, grid, cuts: None, watch, beside: () }
     }))
     .into_iter()
     .map(|(isa, found)| (isa, found.sums))
@@ -45,12 +45,12 @@ fn group_errors_everywhere(
     dtype: FloatType,
     bytes: &[u8],
     layout: Layout,
-    how: GroupQuantization,
+    params: GroupQuantization,
     wanted: Wanted,
     nestings: usize,
 ) -> Vec<(Isa, Result<[GroupFindings; 3], NoScale>)> {
-    by_grid!(how.qtype, how.rounding, |grid| {
-        everywhere(|| GroupErrorsOf { dtype, bytes, layout, how, grid, wanted, nestings })
+    by_grid!(params.qtype, params.rounding, |grid| {
+        everywhere(|| GroupErrorsOf { dtype, bytes, layout, params, grid, wanted, nestings })
     })
 }
 
@@ -59,11 +59,11 @@ fn group_losses_everywhere<const N: usize>(
     dtype: FloatType,
     bytes: &[u8],
     layout: Layout,
-    how: GroupQuantization,
+    params: GroupQuantization,
     wanted: Wanted,
 ) -> Vec<(Isa, Result<[GroupLosses; N], NoScale>)> {
-    let all = everywhere(|| GroupLossesOf::<N> { dtype, bytes, layout, how, wanted });
-    let int = how.qtype != QuantizationType::F8E4M3 && how.rounding == Rounding::HalfEven;
+    let all = everywhere(|| GroupLossesOf::<N> { dtype, bytes, layout, params, wanted });
+    let int = params.qtype != QuantizationType::F8E4M3 && params.rounding == Rounding::HalfEven;
     all.into_iter().filter_map(|(isa, found)| Some((isa, found.filter(|_| int)?))).collect()
 }
 
@@ -84,12 +84,12 @@ fn quantize_everywhere(
     rounding: Rounding,
     out: &[i8],
 ) -> Vec<(Isa, Vec<i8>)> {
-    let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+    let params = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
     let mut all = Vec::new();
     for &isa in Isa::ALL {
         let mut out = out.to_vec();
-        let done = by_grid!(how.qtype, rounding, |grid| {
-            run_at(isa, QuantizeTo { dtype, bytes, how, grid, out: &mut out })
+        let done = by_grid!(params.qtype, rounding, |grid| {
+            run_at(isa, QuantizeTo { dtype, bytes, params, grid, out: &mut out })
         });
         all.extend(done.map(|()| (isa, out)));
     }
@@ -246,13 +246,13 @@ fn errors_of_every_length_type_scheme_and_scale() {
                         3 => f32::MIN_POSITIVE,
                         _ => (random.unit() * 0.01 + 1e-5) as f32,
                     };
-                    let how = Quantization { scale, qtype, rounding };
+                    let params = Quantization { scale, qtype, rounding };
                     let values = finite_values(&mut random, length, f64::from(scale).min(1e3));
                     let bytes = bytes_of(dtype, values.iter().map(|v| v.clamp(-6e4, 6e4)));
-                    let expected = reference::error(dtype, &bytes, how);
-                    let all = error_everywhere(dtype, &bytes, how);
+                    let expected = reference::error(dtype, &bytes, params);
+                    let all = error_everywhere(dtype, &bytes, params);
                     for (isa, found) in &all {
-                        let what = format!("{dtype:?} × {length} {how:?} {isa:?}");
+                        let what = format!("{dtype:?} × {length} {params:?} {isa:?}");
                         assert_errors(found, &expected, 2e-6, &what);
                         assert_eq!(*found, all[0].1, "{what}");
                     }
@@ -264,12 +264,12 @@ fn errors_of_every_length_type_scheme_and_scale() {
 
 #[test]
 fn an_element_beyond_all_reason_does_not_overflow_the_sums() {
-    let how =
+    let params =
         Quantization { scale: 1e-10, qtype: QuantizationType::QInt8, rounding: Rounding::HalfEven };
     let bytes = bytes_of(FloatType::F32, [1.0, 3e38, -3e38, 1e-10, 0.0]);
-    let expected = reference::error(FloatType::F32, &bytes, how);
+    let expected = reference::error(FloatType::F32, &bytes, params);
     assert!(expected.signal.is_finite());
-    for (isa, found) in error_everywhere(FloatType::F32, &bytes, how) {
+    for (isa, found) in error_everywhere(FloatType::F32, &bytes, params) {
         assert_errors(&found, &expected, 1e-12, &format!("{isa:?}"));
     }
 }
@@ -283,10 +283,10 @@ fn sums_of_large_tensors_stay_within_a_ten_millionth() {
         let absmax = reference::moments(dtype, &bytes).range.absmax();
         for qtype in QTYPES {
             let scale = symmetric_scale(absmax, qtype.max()).expect("finite");
-            let how = Quantization { scale, qtype, rounding: Rounding::HalfEven };
-            let expected = reference::error(dtype, &bytes, how);
-            for (isa, found) in error_everywhere(dtype, &bytes, how) {
-                let what = format!("{dtype:?} {how:?} {isa:?}");
+            let params = Quantization { scale, qtype, rounding: Rounding::HalfEven };
+            let expected = reference::error(dtype, &bytes, params);
+            for (isa, found) in error_everywhere(dtype, &bytes, params) {
+                let what = format!("{dtype:?} {params:?} {isa:?}");
                 assert_errors(&found, &expected, 5e-8, &what);
                 // As exact as what the mean of a sample is uncertain by.
                 assert_close(found.sum, expected.sum, expected.signal.sqrt(), 1e-7, &what);
@@ -372,13 +372,13 @@ fn written_values_are_compared_and_their_error_is_the_elements() {
             let most = if clamped { f64::MAX } else { 127.0 * f64::from(scale) };
             let bytes = bytes_of(dtype, values.iter().map(|v| v.clamp(-most, most)));
             for rounding in ROUNDINGS {
-                let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
-                let mut q = quantized(dtype, &bytes, how);
+                let params = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+                let mut q = quantized(dtype, &bytes, params);
                 let check = |q: &[i8]| {
                     error_of_written(dtype, &bytes, (scale, rounding), q, &mut Seen::default())
                 };
-                let what = format!("{dtype:?} × {length} {how:?}");
-                assert_eq!(check(&q), Some(error(dtype, &bytes, how)), "{what}");
+                let what = format!("{dtype:?} × {length} {params:?}");
+                assert_eq!(check(&q), Some(error(dtype, &bytes, params)), "{what}");
                 let Some(at) = (length > 0).then(|| random.next() as usize % length) else {
                     continue;
                 };
@@ -388,16 +388,23 @@ fn written_values_are_compared_and_their_error_is_the_elements() {
                 if dtype == FloatType::F64 || rounding == Rounding::HalfAway {
                     continue;
                 }
-                for (differs, q) in [(true, &q), (false, &quantized(dtype, &bytes, how))] {
+                for (differs, q) in [(true, &q), (false, &quantized(dtype, &bytes, params))] {
                     let mut watch = Seen::default();
                     for &isa in Isa::ALL {
                         let beside = Written(bytemuck::cast_slice(q));
                         let (grid, watch) = (IntegersHalfEven, &mut watch.0);
-                        let kernel =
-                            ErrorOf { dtype, bytes: &bytes, how, grid, cuts: None, watch, beside };
+                        let kernel = ErrorOf {
+                            dtype,
+                            bytes: &bytes,
+                            params,
+                            grid,
+                            cuts: None,
+                            watch,
+                            beside,
+                        };
                         let Some(found) = run_at(isa, kernel) else { continue };
                         assert_eq!(found.are_same, !differs, "{what} {isa:?}");
-                        assert_eq!(found.sums, error(dtype, &bytes, how), "{what} {isa:?}");
+                        assert_eq!(found.sums, error(dtype, &bytes, params), "{what} {isa:?}");
                     }
                 }
             }
@@ -405,9 +412,9 @@ fn written_values_are_compared_and_their_error_is_the_elements() {
     }
 }
 
-fn quantized(dtype: FloatType, bytes: &[u8], how: Quantization) -> Vec<i8> {
+fn quantized(dtype: FloatType, bytes: &[u8], params: Quantization) -> Vec<i8> {
     let mut q = vec![0; bytes.len() / dtype.size()];
-    reference::quantize(dtype, bytes, how.scale, how.rounding, &mut q);
+    reference::quantize(dtype, bytes, params.scale, params.rounding, &mut q);
     q
 }
 
@@ -457,7 +464,7 @@ fn reference_groups(
     dtype: FloatType,
     bytes: &[u8],
     layout: Layout,
-    how: GroupQuantization,
+    params: GroupQuantization,
     wanted: Wanted,
 ) -> Result<GroupFindings, NoScale> {
     let mut sums = ErrorSums::default();
@@ -474,9 +481,9 @@ fn reference_groups(
         left = left.saturating_sub(row.len() / dtype.size());
         for group in row.chunks(layout.group * dtype.size()) {
             let absmax = reference::moments(dtype, group).range.absmax();
-            let scale =
-                stored_scale(absmax, how.qtype.max(), how.scale_type).ok_or(NoScale { absmax })?;
-            let GroupQuantization { qtype, rounding, .. } = how;
+            let scale = stored_scale(absmax, params.qtype.max(), params.scale_type)
+                .ok_or(NoScale { absmax })?;
+            let GroupQuantization { qtype, rounding, .. } = params;
             let lost = reference::error(dtype, group, Quantization { scale, qtype, rounding });
             sums.merge(&lost);
             scales.push(absmax, scale);
@@ -512,7 +519,7 @@ fn wanted_of(random: &mut Random, row: usize) -> Wanted {
     let rows = |n: u64| row * n as usize;
     let channels = (!random.next().is_multiple_of(3)).then(|| {
         let length = 1 + random.next() % 5;
-        Cuts { first: rows(1 + random.next() % length), length: rows(length) }
+        ChannelSums { first: rows(1 + random.next() % length), length: rows(length) }
     });
     Wanted { every_scale: random.next().is_multiple_of(2), channels }
 }
@@ -567,14 +574,14 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
             for qtype in QTYPES {
                 for scale_type in TYPES {
                     let rounding = ROUNDINGS[(random.next() % 2) as usize];
-                    let how = GroupQuantization { qtype, rounding, scale_type };
+                    let params = GroupQuantization { qtype, rounding, scale_type };
                     let count = (random.next() % 4000) as usize;
                     let values = rows_of_values(&mut random, count, layout.group.min(700));
                     let bytes = bytes_of(dtype, values);
-                    let what = format!("{dtype:?} × {count} {layout:?} {how:?}");
+                    let what = format!("{dtype:?} × {count} {layout:?} {params:?}");
                     let wanted = wanted_of(&mut random, layout.row);
-                    let expected = reference_groups(dtype, &bytes, layout, how, wanted);
-                    let all = group_errors_everywhere(dtype, &bytes, layout, how, wanted, 1);
+                    let expected = reference_groups(dtype, &bytes, layout, params, wanted);
+                    let all = group_errors_everywhere(dtype, &bytes, layout, params, wanted, 1);
                     for (isa, found) in &all {
                         match (found, &expected) {
                             (Ok([found, ..]), Ok(expected)) => {
@@ -584,7 +591,8 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
                         }
                         assert_eq!(*found, all[0].1, "{what} {isa:?}");
                     }
-                    let losses = group_losses_everywhere::<1>(dtype, &bytes, layout, how, wanted);
+                    let losses =
+                        group_losses_everywhere::<1>(dtype, &bytes, layout, params, wanted);
                     for (isa, found) in &losses {
                         let [found] = found.as_ref().expect("fits");
                         let expected = expected.as_ref().expect("fits");
@@ -592,7 +600,7 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
                         assert_eq!(Ok([found.clone()]), losses[0].1, "{what} {isa:?}");
                     }
                     if qtype == QuantizationType::QInt8 {
-                        assert_group_quantize(dtype, &bytes, layout, how);
+                        assert_group_quantize(dtype, &bytes, layout, params);
                     }
                 }
             }
@@ -601,15 +609,20 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
 }
 
 #[track_caller]
-fn assert_group_quantize(dtype: FloatType, bytes: &[u8], layout: Layout, how: GroupQuantization) {
+fn assert_group_quantize(
+    dtype: FloatType,
+    bytes: &[u8],
+    layout: Layout,
+    params: GroupQuantization,
+) {
     let (mut absmaxes, mut scales, mut values) = (Vec::new(), Vec::new(), Vec::new());
     for row in bytes.chunks(layout.row * dtype.size()) {
         for group in row.chunks(layout.group * dtype.size()) {
             let absmax = reference::moments(dtype, group).range.absmax();
-            let scale = stored_scale(absmax, how.qtype.max(), how.scale_type).expect("fits");
+            let scale = stored_scale(absmax, params.qtype.max(), params.scale_type).expect("fits");
             let start = values.len();
             values.resize(start + group.len() / dtype.size(), 0);
-            reference::quantize(dtype, group, scale, how.rounding, &mut values[start..]);
+            reference::quantize(dtype, group, scale, params.rounding, &mut values[start..]);
             absmaxes.push(absmax);
             scales.push(scale);
         }
@@ -621,14 +634,14 @@ fn assert_group_quantize(dtype: FloatType, bytes: &[u8], layout: Layout, how: Gr
         }
         let (mut s, mut q) = (vec![f32::NAN; scales.len()], vec![99; values.len()]);
         let (scales_out, values_out) = (s.as_mut_slice(), q.as_mut_slice());
-        let result = by_grid!(how.qtype, how.rounding, |grid| {
+        let result = by_grid!(params.qtype, params.rounding, |grid| {
             let (scales, values) = (&mut *scales_out, &mut *values_out);
-            run_at(isa, GroupQuantizeTo { dtype, bytes, layout, how, grid, scales, values })
+            run_at(isa, GroupQuantizeTo { dtype, bytes, layout, params, grid, scales, values })
         });
         if let Some(result) = result {
             assert_eq!(result, Ok(()));
-            assert_eq!(s, scales, "{dtype:?} {layout:?} {how:?} {isa:?}");
-            assert_eq!(q, values, "{dtype:?} {layout:?} {how:?} {isa:?}");
+            assert_eq!(s, scales, "{dtype:?} {layout:?} {params:?} {isa:?}");
+            assert_eq!(q, values, "{dtype:?} {layout:?} {params:?} {isa:?}");
         }
     }
 }
@@ -640,25 +653,27 @@ fn three_block_sizes_in_one_sweep_are_those_of_three_sweeps() {
         for row in [1, 31, 32, 33, 64, 65, 96, 127, 128, 129, 160, 500, 512, 513, 2048] {
             for qtype in QTYPES {
                 let rounding = ROUNDINGS[(random.next() % 2) as usize];
-                let how = GroupQuantization { qtype, rounding, scale_type: FloatType::BF16 };
+                let params = GroupQuantization { qtype, rounding, scale_type: FloatType::BF16 };
                 let count = (random.next() % 6000) as usize;
                 let bytes = bytes_of(dtype, rows_of_values(&mut random, count, 37));
                 let layout = |group| Layout { row, group };
                 let wanted = wanted_of(&mut random, row);
-                let all = group_errors_everywhere(dtype, &bytes, layout(32), how, wanted, 3);
+                let all = group_errors_everywhere(dtype, &bytes, layout(32), params, wanted, 3);
                 for (isa, found) in all {
                     for (found, group) in found.expect("fits").iter().zip([32, 64, 128]) {
-                        let expected = reference_groups(dtype, &bytes, layout(group), how, wanted);
-                        let what = format!("{dtype:?} × {count} {row}/{group} {how:?} {isa:?}");
+                        let expected =
+                            reference_groups(dtype, &bytes, layout(group), params, wanted);
+                        let what = format!("{dtype:?} × {count} {row}/{group} {params:?} {isa:?}");
                         assert_groups(found, &expected.expect("fits"), &what);
                     }
                 }
                 for (isa, found) in
-                    group_losses_everywhere::<3>(dtype, &bytes, layout(32), how, wanted)
+                    group_losses_everywhere::<3>(dtype, &bytes, layout(32), params, wanted)
                 {
                     for (found, group) in found.expect("fits").iter().zip([32, 64, 128]) {
-                        let expected = reference_groups(dtype, &bytes, layout(group), how, wanted);
-                        let what = format!("{dtype:?} × {count} {row}/{group} {how:?} {isa:?}");
+                        let expected =
+                            reference_groups(dtype, &bytes, layout(group), params, wanted);
+                        let what = format!("{dtype:?} × {count} {row}/{group} {params:?} {isa:?}");
                         assert_losses(found, &expected.expect("fits"), &what);
                     }
                 }
@@ -673,22 +688,34 @@ fn a_group_beyond_any_scale_is_said_to_be_so() {
     values[70] = 1e300;
     let bytes = bytes_of(FloatType::F64, values);
     let layout = Layout::consecutive(32);
-    let how = GroupQuantization {
+    let params = GroupQuantization {
         qtype: QuantizationType::QInt8,
         rounding: Rounding::HalfEven,
         scale_type: FloatType::F32,
     };
     let expected = NoScale { absmax: 1e300 };
     assert_eq!(
-        super::group_error(FloatType::F64, &bytes, layout, how, Wanted::default()),
+        crate::quantization::kernels::group_error(
+            FloatType::F64,
+            &bytes,
+            layout,
+            params,
+            Wanted::default()
+        ),
         Err(expected)
     );
     assert_eq!(
-        super::block_errors(FloatType::F64, &bytes, 100, how, Wanted::default()),
+        crate::quantization::kernels::block_errors(
+            FloatType::F64,
+            &bytes,
+            100,
+            params,
+            Wanted::default()
+        ),
         Err(expected)
     );
     let (mut scales, mut values) = ([0.0; 4], [0; 100]);
-    let result = super::group_quantize(
+    let result = crate::quantization::kernels::group_quantize(
         FloatType::F64,
         &bytes,
         layout,
@@ -747,23 +774,23 @@ proptest! {
         for dtype in TYPES {
             for qtype in QTYPES {
                 for rounding in ROUNDINGS {
-                    let how = Quantization { scale, qtype, rounding };
-                    for (_, found) in error_everywhere(dtype, &bytes, how) {
+                    let params = Quantization { scale, qtype, rounding };
+                    for (_, found) in error_everywhere(dtype, &bytes, params) {
                         prop_assert_eq!(found.count, (bytes.len() / dtype.size()) as u64);
                     }
                     let mut out = vec![0; 300];
-                    super::quantize(dtype, &bytes, scale, rounding, &mut out);
+                    crate::quantization::kernels::quantize(dtype, &bytes, scale, rounding, &mut out);
                     let group = scale.to_bits() as usize % 200;
                     let layout = Layout { row: bytes.len() / 2, group };
-                    let how = GroupQuantization { qtype, rounding, scale_type: dtype };
-                    let channels = (group > 100).then_some(Cuts { first: group / 7, length: 9 });
+                    let params = GroupQuantization { qtype, rounding, scale_type: dtype };
+                    let channels = (group > 100).then_some(ChannelSums { first: group / 7, length: 9 });
                     let wanted = Wanted { every_scale: group > 50, channels };
-                    let _ = super::group_loss(dtype, &bytes, layout, how, wanted);
-                    let _ = super::block_losses(dtype, &bytes, group, how, wanted);
-                    let _ = super::group_error(dtype, &bytes, layout, how, wanted);
-                    let _ = super::block_errors(dtype, &bytes, group, how, wanted);
+                    let _ = crate::quantization::kernels::group_loss(dtype, &bytes, layout, params, wanted);
+                    let _ = crate::quantization::kernels::block_losses(dtype, &bytes, group, params, wanted);
+                    let _ = crate::quantization::kernels::group_error(dtype, &bytes, layout, params, wanted);
+                    let _ = crate::quantization::kernels::block_errors(dtype, &bytes, group, params, wanted);
                     let scales = &mut [0.0; 40];
-                    let _ = super::group_quantize(
+                    let _ = crate::quantization::kernels::group_quantize(
                         dtype, &bytes, layout, rounding, dtype, scales, &mut out,
                     );
                 }

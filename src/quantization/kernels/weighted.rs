@@ -1,11 +1,11 @@
 //! What quantizing loses, from how often each value occurs.
 
-use super::Quantization;
-use super::dispatch::{Kernel, run};
-use super::lanes::{LANES, Lanes, fold};
-use super::level::Level;
-use super::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
 use crate::quantization::ErrorSums;
+use crate::quantization::kernels::Quantization;
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, fold};
+use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
+use crate::quantization::kernels::simd::Level;
 
 /// Values and how many elements have each; of equal length.
 #[derive(Clone, Copy, Debug)]
@@ -16,25 +16,25 @@ pub struct Weighted<'a> {
 
 /// What quantizing every element loses. The values must be finite. All sums are in f64;
 /// x̂ = scale · q is rounded to f32 before it is compared.
-pub fn weighted_error(elements: Weighted, how: Quantization) -> ErrorSums {
-    by_grid!(how.qtype, how.rounding, |grid| run(ErrorOf { elements, how, grid }))
+pub fn weighted_error(elements: Weighted, params: Quantization) -> ErrorSums {
+    by_grid!(params.qtype, params.rounding, |grid| run(ErrorOf { elements, params, grid }))
 }
 
 /// Σ(x−x̂)² alone.
-pub fn weighted_noise(elements: Weighted, how: Quantization) -> f64 {
-    by_grid!(how.qtype, how.rounding, |grid| run(NoiseOf { elements, how, grid }))
+pub fn weighted_noise(elements: Weighted, params: Quantization) -> f64 {
+    by_grid!(params.qtype, params.rounding, |grid| run(NoiseOf { elements, params, grid }))
 }
 
 struct ErrorOf<'a, G> {
     elements: Weighted<'a>,
-    how: Quantization,
+    params: Quantization,
     /// That of `how`.
     grid: G,
 }
 
 struct NoiseOf<'a, G> {
     elements: Weighted<'a>,
-    how: Quantization,
+    params: Quantization,
     /// That of `how`.
     grid: G,
 }
@@ -66,8 +66,8 @@ impl<'a> Weighted<'a> {
 
 /// The divisor of a scale that is ordinary.
 #[inline(always)]
-fn divisor<L: Level>(l: L, how: &Quantization) -> Option<Divisor> {
-    is_ordinary(how.scale).then(|| Divisor::new(l, how.scale, how.qtype.max()))
+fn divisor<L: Level>(l: L, params: &Quantization) -> Option<Divisor> {
+    is_ordinary(params.scale).then(|| Divisor::new(l, params.scale, params.qtype.max()))
 }
 
 impl<L: Level> Step<L> {
@@ -76,7 +76,7 @@ impl<L: Level> Step<L> {
         l: L,
         grid: G,
         (x, counts, len): Chunk,
-        how: &Quantization,
+        params: &Quantization,
         divisor: &Option<Divisor>,
     ) -> Step<L> {
         let (q, codes) = match divisor {
@@ -84,7 +84,7 @@ impl<L: Level> Step<L> {
             None => {
                 let (mut q, mut codes) = ([0.0; LANES], [0; LANES]);
                 for i in 0..len {
-                    let (level, code) = round_one(f64::from(x[i] / how.scale), how);
+                    let (level, code) = round_one(f64::from(x[i] / params.scale), params);
                     (q[i], codes[i]) = (level, u32::from(code));
                 }
                 (l.f32s(q), l.u32s(codes))
@@ -95,8 +95,8 @@ impl<L: Level> Step<L> {
 
     /// x and x̂.
     #[inline(always)]
-    fn pair(&self, l: L, how: &Quantization) -> (L::F64, L::F64) {
-        (l.widen(self.x), l.widen(l.mul(l.splat(how.scale), self.q)))
+    fn pair(&self, l: L, params: &Quantization) -> (L::F64, L::F64) {
+        (l.widen(self.x), l.widen(l.mul(l.splat(params.scale), self.q)))
     }
 }
 
@@ -106,8 +106,8 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
 
     #[inline(always)]
     fn run<L: Level>(self, l: L) -> ErrorSums {
-        let ErrorOf { elements, ref how, grid } = self;
-        let divisor = divisor(l, how);
+        let ErrorOf { elements, ref params, grid } = self;
+        let divisor = divisor(l, params);
         let zero = l.zero_f64();
         let (mut count, mut zero_before, mut zero_after) = (zero, zero, zero);
         let (mut of_x, mut signal, mut noise, mut dot, mut reconstructed) =
@@ -116,9 +116,9 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
         // No bit waits for another to be set in its word.
         let mut seen = [false; 256];
         for chunk in elements.steps() {
-            let step = Step::new(l, grid, chunk, how, &divisor);
+            let step = Step::new(l, grid, chunk, params, &divisor);
             let n = step.counts;
-            let (x, hat) = step.pair(l, how);
+            let (x, hat) = step.pair(l, params);
             let d = l.sub_f64(x, hat);
             count = l.add_f64(count, n);
             of_x = l.add_f64(of_x, l.mul_f64(n, x));
@@ -158,12 +158,12 @@ impl<G: Grid> Kernel for NoiseOf<'_, G> {
 
     #[inline(always)]
     fn run<L: Level>(self, l: L) -> f64 {
-        let NoiseOf { elements, ref how, grid } = self;
-        let divisor = divisor(l, how);
+        let NoiseOf { elements, ref params, grid } = self;
+        let divisor = divisor(l, params);
         let mut noise = l.zero_f64();
         for chunk in elements.steps() {
-            let step = Step::new(l, grid, chunk, how, &divisor);
-            let (x, hat) = step.pair(l, how);
+            let step = Step::new(l, grid, chunk, params, &divisor);
+            let (x, hat) = step.pair(l, params);
             let d = l.sub_f64(x, hat);
             noise = l.add_f64(noise, l.mul_f64(step.counts, l.mul_f64(d, d)));
         }
@@ -173,7 +173,7 @@ impl<G: Grid> Kernel for NoiseOf<'_, G> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::careful;
+    use super::super::error::scalar;
     use super::*;
     use crate::quantization::{QuantizationType, Rounding};
     use crate::tensor::FloatType;
@@ -191,19 +191,19 @@ mod tests {
         for qtype in [QuantizationType::QInt8, QuantizationType::QInt4, QuantizationType::F8E4M3] {
             for rounding in [Rounding::HalfEven, Rounding::HalfAway] {
                 for scale in [0.0127f32, 1.0 / 62.0, 0.3, 1e-30, 1e20] {
-                    let how = Quantization { scale, qtype, rounding };
-                    let found = weighted_error(weighted, how);
-                    let plain = careful(FloatType::F32, &elements, &how);
+                    let params = Quantization { scale, qtype, rounding };
+                    let found = weighted_error(weighted, params);
+                    let plain = scalar(FloatType::F32, &elements, &params);
                     let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
-                    assert!(near(found.noise, plain.noise), "{how:?}");
+                    assert!(near(found.noise, plain.noise), "{params:?}");
                     assert!(near(found.signal, plain.signal) && near(found.dot, plain.dot));
                     let size = (plain.signal * plain.count as f64).sqrt();
-                    assert!((found.sum - plain.sum).abs() <= 1e-14 * size, "{how:?}");
+                    assert!((found.sum - plain.sum).abs() <= 1e-14 * size, "{params:?}");
                     assert!(near(found.reconstructed, plain.reconstructed));
-                    assert!(near(weighted_noise(weighted, how), plain.noise));
+                    assert!(near(weighted_noise(weighted, params), plain.noise));
                     let exact =
                         |s: &ErrorSums| (s.count, s.max_abs_error, s.non_zero, s.zeroed, s.levels);
-                    assert_eq!(exact(&found), exact(&plain), "{how:?}");
+                    assert_eq!(exact(&found), exact(&plain), "{params:?}");
                 }
             }
         }

@@ -5,7 +5,7 @@
 use quantscope::activations::Activations;
 use quantscope::app::keys::Key;
 use quantscope::app::{App, Event, update};
-use quantscope::checkpoint::safetensors::header_bytes;
+use quantscope::checkpoint::formats::safetensors::header_bytes;
 use quantscope::checkpoint::{Checkpoint, CheckpointError};
 use quantscope::text::names::visible;
 use quantscope::plan::{Selection, obstacle, recipe as recipes};
@@ -15,7 +15,7 @@ use quantscope::job::News;
 use quantscope::job::cache::Cache;
 use quantscope::job::scan::{self, Order};
 use quantscope::quantization::{
-    Calibration, QuantizationScheme, Quantizer, Questions, Rounding,
+    Calibration, QuantizationScheme, Quantizer, AnalysisSpec, Rounding,
 };
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -332,9 +332,9 @@ impl Kept {
     fn scan(&self) -> Vec<scan::Finding> {
         let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
         let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
-        let questions = Questions {
+        let questions = AnalysisSpec {
             distributions: true,
-            ..Questions::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven)
+            ..AnalysisSpec::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven)
         };
         let order = Arc::new(Order::new(self.checkpoint.ids().collect()));
         let cache = Some(Cache::at(self.directory.clone()));

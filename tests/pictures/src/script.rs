@@ -1,4 +1,4 @@
-//! What is typed at the screen, and when it is looked at. Shared with `tests/pictures.rs`, which
+//! What is typed at the screen, and when it is looked at. Shared with `tests/screens/demo_pictures.rs`, which
 //! plays the same scripts to see whether the pictures still show what the screen shows.
 //!
 //! A line is a word and what it is about:

@@ -1,0 +1,43 @@
+//! A distribution in a few characters, for a row of the table.
+
+use crate::quantization::ValueHistogram;
+
+/// Columns of a sketch.
+pub const COLUMNS: usize = 10;
+
+/// How tall each column is, 0 … 8: 0 where there is no element. From −absmax at the left to
+/// absmax at the right.
+pub type Sketch = [u8; COLUMNS];
+
+/// The counts between −`absmax` and `absmax`, the highest column full. What is there is
+/// seen, however little it is: an outlier is one element.
+pub fn sketch(distribution: &ValueHistogram, absmax: f64) -> Sketch {
+    let counts = distribution.histogram(-absmax, absmax, COLUMNS);
+    let highest = counts.iter().copied().fold(0.0, f64::max);
+    let mut sketch = Sketch::default();
+    for (height, count) in sketch.iter_mut().zip(counts) {
+        *height = match count > 0.0 {
+            true => (count / highest * 8.0).round().clamp(1.0, 8.0) as u8,
+            false => 0,
+        };
+    }
+    sketch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::FloatType;
+
+    #[test]
+    fn one_outlier_is_seen_and_everything_else_stands_in_the_middle() {
+        let mut values = vec![0.01f32; 1000];
+        values.extend([-0.01; 1000]);
+        values.push(1.0);
+        let bytes: Vec<u8> =
+            values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect();
+        let found = sketch(&ValueHistogram::of(FloatType::BF16, &bytes), 1.0);
+        assert_eq!(found, [0, 0, 0, 0, 8, 8, 0, 0, 0, 1]);
+        assert_eq!(sketch(&ValueHistogram::of(FloatType::BF16, &[0, 0]), 0.0), [0; COLUMNS]);
+    }
+}

@@ -1,0 +1,230 @@
+//! What is known of each tensor, in the little space that 100,000 of them leave.
+
+use crate::app::sparkline::{Sketch, sketch};
+use crate::quantization::{
+    Analysis, Calibration, Diagnostic, ErrorStatistics, NotQuantizable, Outcome,
+    QuantizationScheme, Quantized, Quantizer, Statistics, ValueHistogram, flags,
+};
+use crate::tensor::DType;
+
+/// The schemes that are measured and can be chosen.
+pub use crate::plan::budget::SCHEMES;
+
+/// A scheme as people say it.
+pub fn scheme_name(scheme: QuantizationScheme) -> &'static str {
+    match SCHEMES.iter().position(|&s| s == scheme) {
+        Some(0) => "per tensor",
+        Some(1) => "per channel",
+        Some(2) => "block 128",
+        Some(3) => "block 64",
+        Some(4) => "block 32",
+        _ => "other",
+    }
+}
+
+/// The scheme after `scheme` in [`SCHEMES`], the first after the last.
+pub fn next_scheme(scheme: QuantizationScheme) -> QuantizationScheme {
+    let at = SCHEMES.iter().position(|&s| s == scheme).map_or(0, |i| i + 1);
+    SCHEMES[at % SCHEMES.len()]
+}
+
+/// The calibrations that a key goes through, each with its name for people.
+pub const CALIBRATIONS: [Calibration; 4] = [
+    Calibration::MinMax,
+    Calibration::Mse,
+    Calibration::Percentile(99.99),
+    Calibration::Percentile(99.9),
+];
+
+/// A calibration as people say it.
+pub fn calibration_name(calibration: Calibration) -> String {
+    match calibration {
+        Calibration::MinMax => "min–max".to_owned(),
+        Calibration::Mse => "least MSE".to_owned(),
+        Calibration::Percentile(percent) => format!("percentile {percent}"),
+        Calibration::Clip(share) => format!("clip at {:.1} %", share * 100.0),
+        Calibration::Magnitude(magnitude) => format!("magnitude {magnitude}"),
+        Calibration::Learned => "learned scales".to_owned(),
+    }
+}
+
+/// The calibration after `calibration` in [`CALIBRATIONS`], the first after the last; before
+/// that, where scales were `learned`, those.
+pub fn next_calibration(calibration: Calibration, learned: bool) -> Calibration {
+    let at = CALIBRATIONS.iter().position(|&c| c == calibration).map_or(0, |i| i + 1);
+    match CALIBRATIONS.get(at) {
+        Some(&next) => next,
+        None if learned => Calibration::Learned,
+        None => CALIBRATIONS[0],
+    }
+}
+
+/// What a scheme costs a tensor, or why it cannot have it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cost {
+    Error {
+        error: ErrorStatistics,
+        /// Σ(x−x̂)²/Σx²
+        noise_share: f64,
+        scales: u64,
+        largest_scale: f32,
+    },
+    Impossible(NotQuantizable),
+}
+
+/// What was found out about one tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorMetrics {
+    pub statistics: Statistics,
+    /// What is odd with it, the gravest first.
+    pub flags: Vec<Diagnostic>,
+    pub sketch: Option<Sketch>,
+    /// How often each value occurs, as long as there is room for it.
+    pub distribution: Option<Box<ValueHistogram>>,
+    /// By min-max, in the order of [`SCHEMES`].
+    costs: [Option<Cost>; SCHEMES.len()],
+    /// By other calibrations.
+    others: Vec<(Quantizer, Cost)>,
+}
+
+impl TensorMetrics {
+    /// `None` when the analysis did not ask for statistics.
+    pub fn of(dtype: &DType, analysis: Analysis) -> Option<TensorMetrics> {
+        let mut facts = TensorMetrics {
+            statistics: analysis.statistics?,
+            flags: Vec::new(),
+            sketch: None,
+            distribution: None,
+            costs: Default::default(),
+            others: Vec::new(),
+        };
+        facts.add(dtype, analysis);
+        Some(facts)
+    }
+
+    /// Takes over the outcomes of a further analysis of the same tensor.
+    pub fn add(&mut self, dtype: &DType, analysis: Analysis) {
+        for flag in flags(dtype, &analysis) {
+            if self.flags.iter().all(|known| known.name() != flag.name()) {
+                self.flags.push(flag);
+            }
+        }
+        analysis.outcomes.iter().for_each(|outcome| self.note(outcome));
+        if let Some(distribution) = analysis.distribution {
+            self.sketch = Some(sketch(&distribution, self.statistics.absmax));
+            self.distribution = Some(Box::new(distribution));
+        }
+    }
+
+    /// Remembers what a quantizer makes of it.
+    pub fn note(&mut self, outcome: &Outcome) {
+        let quantizer = outcome.quantizer;
+        let cost = match &outcome.result {
+            Ok(Quantized { scales, error: Some(error), .. }) => Cost::Error {
+                error: error.statistics(),
+                noise_share: error.noise_share(),
+                scales: scales.count,
+                largest_scale: scales.max,
+            },
+            Ok(_) => return,
+            Err(why) => Cost::Impossible(why.clone()),
+        };
+        let place = SCHEMES.iter().position(|&scheme| scheme == quantizer.scheme);
+        match (quantizer.calibration, place) {
+            (Calibration::MinMax, Some(place)) => self.costs[place] = Some(cost),
+            _ => {
+                self.others.retain(|(other, _)| *other != quantizer);
+                self.others.push((quantizer, cost));
+            }
+        }
+    }
+
+    /// By min-max. `None` while the scheme is not measured.
+    pub fn cost(&self, scheme: QuantizationScheme) -> Option<&Cost> {
+        let place = SCHEMES.iter().position(|&s| s == scheme)?;
+        self.costs[place].as_ref()
+    }
+
+    /// `None` while the quantizer is not measured.
+    pub fn cost_of(&self, quantizer: Quantizer) -> Option<&Cost> {
+        match quantizer.calibration {
+            Calibration::MinMax => self.cost(quantizer.scheme),
+            _ => self.others.iter().find(|(other, _)| *other == quantizer).map(|(_, cost)| cost),
+        }
+    }
+
+    /// By min-max.
+    pub fn error(&self, scheme: QuantizationScheme) -> Option<&ErrorStatistics> {
+        self.cost(scheme)?.error()
+    }
+
+    pub fn error_of(&self, quantizer: Quantizer) -> Option<&ErrorStatistics> {
+        self.cost_of(quantizer)?.error()
+    }
+}
+
+impl Cost {
+    pub fn error(&self) -> Option<&ErrorStatistics> {
+        match self {
+            Cost::Error { error, .. } => Some(error),
+            Cost::Impossible(_) => None,
+        }
+    }
+}
+
+/// How far a tensor is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Known {
+    /// It has no float elements, so there is nothing to measure.
+    #[default]
+    Nothing,
+    Waiting,
+    Facts(Box<TensorMetrics>),
+    /// It could not be read; the sentence says why.
+    Unreadable(String),
+}
+
+impl Known {
+    pub fn facts(&self) -> Option<&TensorMetrics> {
+        match self {
+            Known::Facts(facts) => Some(facts),
+            _ => None,
+        }
+    }
+}
+
+/// What a row says of a tensor's SQNR.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sqnr {
+    Decibels(f64),
+    /// It has no scale: NaN, infinities, or values beyond F32.
+    Impossible,
+    Unreadable,
+    /// It is stored quantized: what that cost is not in this file.
+    Stored,
+    Waiting,
+    /// Not a float.
+    Nothing,
+}
+
+impl Sqnr {
+    pub fn of(known: &Known, quantizer: Quantizer) -> Sqnr {
+        match known {
+            Known::Nothing => Sqnr::Nothing,
+            Known::Waiting => Sqnr::Waiting,
+            Known::Unreadable(_) => Sqnr::Unreadable,
+            Known::Facts(facts) => match facts.cost_of(quantizer) {
+                Some(Cost::Error { error, .. }) => Sqnr::Decibels(error.sqnr_db),
+                Some(Cost::Impossible(_)) => Sqnr::Impossible,
+                None => Sqnr::Waiting,
+            },
+        }
+    }
+
+    pub fn decibels(self) -> Option<f64> {
+        match self {
+            Sqnr::Decibels(db) => Some(db),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! burnpack, the file of Burn's `save_file` and `load_file`: CBOR metadata and data, as
+//! the crate `burn-pack` 0.22 reads and writes them.
+
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::packed::{
+    Found, Int8, Int8Values, METADATA_KEY, QuantizedMetadata, SCALE_SUFFIX,
+};
+use crate::checkpoint::{Source, Stored, StoredId};
+use crate::quantization::{Calibration, QuantizationScheme, Rounding};
+use crate::tensor::{DType, FloatType, Shape};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The first four bytes: `0x4255524E`, little-endian.
+pub const MAGIC: [u8; 4] = *b"NRUB";
+pub const VERSION: u16 = 1;
+
+/// Bytes before the metadata: magic, version, and the metadata's length.
+pub const HEADER_LENGTH: u64 = 10;
+
+/// Where the data and every tensor in it start.
+pub const ALIGNMENT: u64 = 256;
+
+/// What Burn's reader takes.
+pub const METADATA_LIMIT: u64 = 100 << 20;
+pub const TENSOR_LIMIT: u64 = 10 << 30;
+pub const COUNT_LIMIT: usize = 100_000;
+pub const FILE_LIMIT: u64 = 100 << 30;
+
+/// The key that says which way round linear weights lie, if it is not the source's.
+pub const LAYOUT_KEY: &str = "quantscope.layout";
+
+/// CBOR goes no deeper in a valid file.
+const DEPTH_LIMIT: usize = 32;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Metadata {
+    pub tensors: BTreeMap<String, Descriptor>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Descriptor {
+    pub dtype: BurnType,
+    pub shape: Vec<u64>,
+    /// Start and end, from the start of the data.
+    pub data_offsets: (u64, u64),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub param_id: Option<u64>,
+}
+
+/// Burn's `DType`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum BurnType {
+    F64,
+    F32,
+    Flex32,
+    F16,
+    BF16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool(String),
+    QFloat(Scheme),
+}
+
+/// Burn's `QuantScheme`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scheme {
+    value: String,
+    store: Store,
+    mode: String,
+    tensor: Option<String>,
+    block: Option<Block>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Store {
+    Native,
+    PackedNative(u64),
+    PackedU32(u64),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Block {
+    size: BlockSize,
+    dtype: String,
+}
+
+/// Lengths of a block along the last `len` dimensions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct BlockSize {
+    storage: [u8; 5],
+    len: u8,
+}
+
+impl BurnType {
+    /// Burn's type for one of safetensors'; `None` if it has none.
+    pub fn new(dtype: &DType) -> Option<BurnType> {
+        Some(match dtype {
+            DType::F64 => BurnType::F64,
+            DType::F32 => BurnType::F32,
+            DType::F16 => BurnType::F16,
+            DType::BF16 => BurnType::BF16,
+            DType::I64 => BurnType::I64,
+            DType::I32 => BurnType::I32,
+            DType::I16 => BurnType::I16,
+            DType::I8 => BurnType::I8,
+            DType::U64 => BurnType::U64,
+            DType::U32 => BurnType::U32,
+            DType::U16 => BurnType::U16,
+            DType::U8 => BurnType::U8,
+            DType::Bool => BurnType::Bool("Native".into()),
+            _ => return None,
+        })
+    }
+
+    /// Burn's type for int8 of a scheme; `None` if Burn has no such scheme.
+    pub fn quantized(scheme: QuantizationScheme) -> Option<BurnType> {
+        let block = match scheme {
+            QuantizationScheme::PerTensor(..) => None,
+            QuantizationScheme::PerBlock(_, _, block) => {
+                let size = u8::try_from(block).ok().filter(|&size| size > 1)?;
+                let size = BlockSize { storage: [size, 1, 1, 1, 1], len: 1 };
+                Some(Block { size, dtype: "F32".into() })
+            }
+            QuantizationScheme::PerChannel(..) => return None,
+        };
+        let (value, mode) = ("Q8S".into(), "Symmetric".into());
+        Some(BurnType::QFloat(Scheme { value, store: Store::Native, mode, tensor: None, block }))
+    }
+
+    fn dtype(&self) -> DType {
+        match self {
+            BurnType::F64 => DType::F64,
+            BurnType::F32 | BurnType::Flex32 => DType::F32,
+            BurnType::F16 => DType::F16,
+            BurnType::BF16 => DType::BF16,
+            BurnType::I64 => DType::I64,
+            BurnType::I32 => DType::I32,
+            BurnType::I16 => DType::I16,
+            BurnType::I8 => DType::I8,
+            BurnType::U64 => DType::U64,
+            BurnType::U32 => DType::U32,
+            BurnType::U16 => DType::U16,
+            BurnType::U8 => DType::U8,
+            BurnType::Bool(store) if store == "U32" => DType::U32,
+            BurnType::Bool(_) => DType::Bool,
+            BurnType::QFloat(scheme) => {
+                DType::Other(format!("{} {}", scheme.value, scheme.mode.to_lowercase()).into())
+            }
+        }
+    }
+}
+
+impl Scheme {
+    /// The scheme as one of ours: symmetric int8 with F32 scales, in the tensor's order.
+    fn int8(&self) -> Option<QuantizationScheme> {
+        let plain = matches!(self.value.as_str(), "Q8S" | "Q8F")
+            && matches!(self.store, Store::Native | Store::PackedU32(0))
+            && self.mode == "Symmetric";
+        match (&self.tensor, &self.block) {
+            _ if !plain => None,
+            (None, None) => Some(QuantizationScheme::PER_TENSOR),
+            (Some(scale), None) if scale == "F32" => Some(QuantizationScheme::PER_TENSOR),
+            (None, Some(Block { size: BlockSize { storage: [size, ..], len: 1 }, dtype }))
+                if dtype == "F32" && *size > 0 =>
+            {
+                Some(QuantizationScheme::per_block(u32::from(*size)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A quantized tensor among the stored ones: its values, followed by its scales.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantized {
+    /// The place of the values in the order of the stored tensors; the scales come next.
+    pub values: u32,
+    pub scheme: QuantizationScheme,
+    pub rounding: Rounding,
+    pub calibration: Calibration,
+    pub original: FloatType,
+}
+
+impl Quantized {
+    /// The tensor whose values are `stored`.
+    pub(crate) fn found(self, values: StoredId, stored: &Stored) -> Option<(StoredId, Found)> {
+        let int8 = Int8 {
+            container: Some("burn"),
+            values,
+            stored_as: Int8Values::Signed,
+            scale: StoredId(values.0.checked_add(1)?),
+            scale_type: FloatType::F32,
+            scheme: self.scheme,
+            rounding: self.rounding,
+            calibration: self.calibration,
+            original: self.original,
+            shape: stored.shape.clone(),
+            beside: Vec::new(),
+        };
+        Some((values, Found::new(&stored.name, stored.shape.clone(), int8)))
+    }
+}
+
+/// A checked header.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Header {
+    pub metadata: Vec<(String, String)>,
+    /// In the order of the data.
+    pub stored: Vec<Stored>,
+    pub quantized: Vec<Quantized>,
+}
+
+/// Reads and checks the header of a burnpack file.
+pub fn read(source: &Source) -> Result<Header> {
+    let path = source.path();
+    let bad =
+        |why: String| CheckpointError::new(path, Problem::Malformed { format: "burnpack", why });
+    let mut cursor =
+        crate::checkpoint::io::cursor::Cursor::new(source, 0, HEADER_LENGTH + METADATA_LIMIT)?;
+    if cursor.array()? != MAGIC {
+        return Err(bad("it does not start with Burn's magic number".into()));
+    }
+    let version = u16::from_le_bytes(cursor.array()?);
+    if version != VERSION {
+        return Err(bad(format!("its version is {version}, expected {VERSION}")));
+    }
+    let length = u64::from(cursor.u32()?);
+    let cbor = cursor.bytes(length)?;
+    let said: Metadata =
+        ciborium::de::from_reader_with_recursion_limit(cbor.as_slice(), DEPTH_LIMIT)
+            .map_err(|e| bad(format!("its metadata is not CBOR of the expected form: {e}")))?;
+    let data = (HEADER_LENGTH + length).next_multiple_of(ALIGNMENT);
+    let room = source.size().saturating_sub(data);
+
+    // What quantscope itself noted when it wrote the file.
+    let ours = said.metadata.get(METADATA_KEY);
+    let ours: Option<QuantizedMetadata> = ours.and_then(|text| serde_json::from_str(text).ok());
+    let rounding = ours.as_ref().and_then(|ours| ours.rounding.parse().ok());
+    let mut tensors: Vec<(String, Descriptor)> = said.tensors.into_iter().collect();
+    tensors.sort_by_key(|(_, tensor)| tensor.data_offsets);
+    let mut header = Header { metadata: said.metadata.into_iter().collect(), ..Header::default() };
+    let mut at = 0;
+    for (name, tensor) in tensors {
+        let fail = |problem| Err(CheckpointError::of_tensor(path, &name, problem));
+        let (start, end) = tensor.data_offsets;
+        if end < start {
+            return fail(Problem::OffsetsReversed { start, end });
+        }
+        if end > room {
+            return fail(Problem::DataCutOff { end, found: room });
+        }
+        if start < at {
+            return fail(Problem::Overlap { end: at, next: start });
+        }
+        at = end;
+        let Some(shape) = Shape::new(tensor.shape.as_slice()) else {
+            return fail(Problem::ShapeOverflow { shape: tensor.shape });
+        };
+        let (dtype, range) = (tensor.dtype.dtype(), data + start..data + end);
+        let scheme = match &tensor.dtype {
+            BurnType::QFloat(scheme) => scheme.int8(),
+            _ => None,
+        };
+        let needed = match scheme {
+            Some(scheme) => {
+                let scales = scheme.groups(&shape).count().checked_mul(4);
+                scales.and_then(|scales| scales.checked_add(shape.elements()))
+            }
+            // The size of other quantized tensors is not known.
+            None if matches!(dtype, DType::Other(_)) => Some(end - start),
+            None => dtype.bytes_for(shape.elements()),
+        };
+        if needed != Some(end - start) {
+            let expected = needed.map_or("an impossible number of".into(), |n| n.to_string());
+            return fail(Problem::SizeMismatch { expected, found: end - start });
+        }
+        let Some(scheme) = scheme else {
+            header.stored.push(Stored::new(name, dtype, shape, range));
+            continue;
+        };
+        let noted = ours.as_ref().and_then(|ours| ours.tensors.get(&name));
+        let original = noted.and_then(|noted| DType::from_name(&noted.dtype).float());
+        header.quantized.push(Quantized {
+            values: header.stored.len() as u32,
+            scheme,
+            // Burn up to 0.22, whose files these are, rounds so.
+            rounding: rounding.unwrap_or(Rounding::HalfAway),
+            calibration: noted.and_then(|noted| noted.calibration().ok()).unwrap_or_default(),
+            original: original.unwrap_or(FloatType::F32),
+        });
+        let (middle, scales) = (range.start + shape.elements(), scheme.scale_shape(&shape));
+        let scale_name = format!("{name}{SCALE_SUFFIX}");
+        header.stored.push(Stored::new(name, DType::I8, shape, range.start..middle));
+        header.stored.push(Stored::new(scale_name, DType::F32, scales, middle..range.end));
+    }
+    Ok(header)
+}

@@ -1,0 +1,88 @@
+//! The formats a checkpoint's files come in, told apart by their first bytes.
+
+use crate::checkpoint::Source;
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::formats::{burnpack, gguf, numpy, pytorch, safetensors, zip};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Safetensors,
+    Gguf,
+    Burnpack,
+    PyTorch,
+    Npy,
+    Npz,
+}
+
+impl Format {
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Safetensors => "safetensors",
+            Format::Gguf => "GGUF",
+            Format::Burnpack => "burnpack",
+            Format::PyTorch => "PyTorch",
+            Format::Npy => "NPY",
+            Format::Npz => "NPZ",
+        }
+    }
+
+    /// The format of a file.
+    pub(crate) fn of(source: &Source) -> Result<Format> {
+        let fail = |problem| Err(CheckpointError::new(source.path(), problem));
+        if source.size() < 8 {
+            return fail(Problem::TooShort { found: source.size() });
+        }
+        let mut first = [0; 9];
+        let length = source.size().min(9) as usize;
+        if let Some(first) = first.get_mut(..length) {
+            source.read_exact(&source.open()?, first, 0)?;
+        }
+        let [a, b, c, d, e, f, g, h, brace] = first;
+        let header = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        if brace == b'{' && header <= safetensors::HEADER_LIMIT {
+            // The length of a header can look like the start of a ZIP archive or a pickle.
+            return Ok(Format::Safetensors);
+        }
+        if first.starts_with(&numpy::MAGIC) {
+            return Ok(Format::Npy);
+        }
+        if first.starts_with(&zip::MAGIC) {
+            let members = zip::members(source)?;
+            let holds = |suffix: &str| members.iter().any(|m| m.name.ends_with(suffix));
+            return match (holds(pytorch::PICKLE), holds(numpy::SUFFIX)) {
+                (true, _) => Ok(Format::PyTorch),
+                (_, true) => Ok(Format::Npz),
+                _ => fail(Problem::UnknownFormat),
+            };
+        }
+        match [a, b, c, d] {
+            gguf::MAGIC => Ok(Format::Gguf),
+            burnpack::MAGIC => Ok(Format::Burnpack),
+            [0x80, 2..=5, ..] => Ok(Format::PyTorch),
+            _ => Ok(Format::Safetensors),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_known_by_their_first_bytes() {
+        let of = |bytes: &[u8]| Format::of(&Source::memory("m", bytes.to_vec().leak()));
+        // `{` is also the low byte of 123 tensors.
+        for (start, format) in [
+            (&b"GGUF\x03\0\0\0{\0\0\0"[..], Format::Gguf),
+            (b"NRUB\x01\0\0\0{\0\0\0", Format::Burnpack),
+            (b"\x93NUMPY\x01\0{\0", Format::Npy),
+            (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", Format::PyTorch),
+            (b"\x80\x02\0\0\0\0\0\0{", Format::Safetensors),
+            (b"PK\x03\x04\0\0\0\0{", Format::Safetensors),
+            (b"\0\0\0\0\0\0\0\0", Format::Safetensors),
+        ] {
+            assert_eq!(of(start).expect("known"), format, "{start:?}");
+        }
+        assert!(of(b"GGUF").expect_err("short").to_string().contains("too few"));
+    }
+}

@@ -1,0 +1,257 @@
+//! GGUF: key-values, tensor infos and data, as llama.cpp reads and writes them.
+
+mod blocks;
+mod value;
+
+pub use blocks::{Blocks, Q8_0_ELEMENTS, quantize_q8_0};
+
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::io::cursor::Cursor;
+use crate::checkpoint::{Source, Stored};
+use crate::tensor::{BlockType, DType, Shape};
+use std::collections::HashSet;
+use std::ops::Range;
+use value::{Kind, TextBudget};
+
+pub const MAGIC: [u8; 4] = *b"GGUF";
+
+/// Where tensors start unless the file says otherwise.
+pub const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// The key that names the alignment of the tensors.
+const ALIGNMENT_KEY: &str = "general.alignment";
+
+/// The key that names what most of the tensors are.
+pub const FILE_TYPE_KEY: &str = "general.file_type";
+
+/// The key that names the version of the block types; a file with such tensors has it.
+pub const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version";
+
+/// Limits on what a header may claim. A vocabulary of a million tokens is 20 MB.
+const HEADER_LIMIT: u64 = 1 << 30;
+const KEY_LIMIT: u64 = 1 << 16;
+const TENSOR_LIMIT: u64 = 1 << 20;
+const NAME_LIMIT: u64 = 1 << 16;
+const DIMENSION_LIMIT: u32 = 4;
+
+/// A checked header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Header {
+    pub version: u32,
+    /// How many key-values there are.
+    pub keys: u64,
+    /// The bytes of all key-values, from the start of the file.
+    pub key_values: Range<u64>,
+    /// Where the value of `general.file_type` is, if it is a number of four bytes.
+    pub file_type: Option<u64>,
+    pub has_quantization_version: bool,
+    pub alignment: u64,
+    /// Key-values as text, arrays by their length and first values.
+    pub metadata: Vec<(String, String)>,
+    /// Tensors in the order of their data.
+    pub stored: Vec<Stored>,
+}
+
+/// Reads and checks the header of a GGUF file of version 2 or 3.
+pub fn read(source: &Source) -> Result<Header> {
+    let path = source.path();
+    let bad = |why: String| CheckpointError::new(path, Problem::Malformed { format: "GGUF", why });
+    let mut cursor = Cursor::new(source, 0, HEADER_LIMIT)?;
+    if cursor.array()? != MAGIC {
+        return Err(bad("it does not start with 'GGUF'".into()));
+    }
+    let version = cursor.u32()?;
+    match version {
+        2 | 3 => {}
+        _ if version.swap_bytes() <= 0xffff => {
+            return Err(bad("it is big-endian; only little-endian files are read".into()));
+        }
+        _ => return Err(bad(format!("its version is {version}, expected 2 or 3"))),
+    }
+    let (tensors, keys) = (cursor.u64()?, cursor.u64()?);
+    if keys > KEY_LIMIT {
+        return Err(bad(format!(
+            "it claims {keys} key-values, more than the limit of {KEY_LIMIT}"
+        )));
+    }
+    if tensors > TENSOR_LIMIT {
+        return Err(CheckpointError::new(path, Problem::TooManyTensors(TENSOR_LIMIT)));
+    }
+
+    let start = cursor.position();
+    let mut header = Header {
+        version,
+        keys,
+        key_values: start..start,
+        file_type: None,
+        has_quantization_version: false,
+        alignment: DEFAULT_ALIGNMENT,
+        metadata: Vec::new(),
+        stored: Vec::new(),
+    };
+    let mut seen = HashSet::new();
+    let mut budget = TextBudget::default();
+    for _ in 0..keys {
+        let key = name(&mut cursor, "a key").map_err(|e| e.or_bad(&bad))?;
+        let kind = Kind::read(&mut cursor, &bad)?;
+        let at = cursor.position();
+        let value = value::read(&mut cursor, kind, &mut budget, &bad)?;
+        match key.as_str() {
+            ALIGNMENT_KEY => {
+                let alignment = value.number.filter(|n| n.is_power_of_two());
+                header.alignment = alignment.ok_or_else(|| {
+                    bad(format!("{ALIGNMENT_KEY} is {}, expected a power of two", value.text))
+                })?;
+            }
+            FILE_TYPE_KEY => header.file_type = kind.is_four_byte_integer().then_some(at),
+            QUANTIZATION_VERSION_KEY => header.has_quantization_version = true,
+            _ => {}
+        }
+        if !seen.insert(key.clone()) {
+            return Err(bad(format!("it has the key '{}' twice", key.escape_debug())));
+        }
+        header.metadata.push((key, value.text));
+    }
+    header.key_values.end = cursor.position();
+
+    for _ in 0..tensors {
+        let name = name(&mut cursor, "a tensor's name").map_err(|e| e.or_bad(&bad))?;
+        let fail = |problem: Problem| CheckpointError::of_tensor(path, &name, problem);
+        let malformed = |why: String| fail(Problem::Malformed { format: "GGUF", why });
+        let rank = cursor.u32()?;
+        if rank > DIMENSION_LIMIT {
+            return Err(malformed(format!(
+                "it has {rank} dimensions, expected at most {DIMENSION_LIMIT}"
+            )));
+        }
+        let mut dims = Vec::with_capacity(rank as usize);
+        for _ in 0..rank {
+            dims.push(cursor.u64()?);
+        }
+        // ggml lists the innermost dimension first.
+        dims.reverse();
+        let dtype = dtype(cursor.u32()?);
+        let offset = cursor.u64()?;
+        let Some(shape) = Shape::new(dims.as_slice()) else {
+            return Err(fail(Problem::ShapeOverflow { shape: dims }));
+        };
+        if let DType::Block(block) = dtype
+            && !shape.row_len().is_multiple_of(block.elements())
+        {
+            return Err(malformed(format!(
+                "its rows have {} elements, not a multiple of the {} in a block of {block}",
+                shape.row_len(),
+                block.elements()
+            )));
+        }
+        if !offset.is_multiple_of(header.alignment) {
+            return Err(malformed(format!(
+                "its data is at {offset}, not a multiple of the alignment {}",
+                header.alignment
+            )));
+        }
+        // A type of unknown size gets its end below, from what lies behind it.
+        let length = dtype.bytes_for(shape.elements());
+        let end = match (&dtype, length) {
+            (DType::Other(_), _) => offset,
+            (_, Some(length)) => offset
+                .checked_add(length)
+                .ok_or_else(|| malformed(format!("its data at {offset} ends past 64 bits")))?,
+            (_, None) => return Err(fail(Problem::ShapeOverflow { shape: dims })),
+        };
+        header.stored.push(Stored::new(name, dtype, shape, offset..end));
+    }
+
+    let data = cursor.position().next_multiple_of(header.alignment);
+    place(&mut header.stored, data, source)?;
+    Ok(header)
+}
+
+/// Turns offsets into places in the file, in the order of the data, and checks that
+/// tensors lie inside the file and apart from each other.
+fn place(stored: &mut [Stored], data: u64, source: &Source) -> Result<()> {
+    let path = source.path();
+    stored.sort_by_key(|s| (s.range.start, s.range.end));
+    let length = source.size().saturating_sub(data);
+    let starts: Vec<u64> = stored.iter().skip(1).map(|s| s.range.start).chain([length]).collect();
+    let mut names = HashSet::with_capacity(stored.len());
+    for (tensor, next) in stored.iter_mut().zip(starts) {
+        let fail = |problem| Err(CheckpointError::of_tensor(path, &tensor.name, problem));
+        if matches!(tensor.dtype, DType::Other(_)) {
+            tensor.range.end = next.max(tensor.range.start);
+        }
+        if tensor.range.end > length {
+            let (end, found) = (tensor.range.end, length);
+            return fail(Problem::DataCutOff { end, found });
+        }
+        if tensor.range.end > next {
+            return fail(Problem::Overlap { end: tensor.range.end, next });
+        }
+        tensor.range = data + tensor.range.start..data + tensor.range.end;
+        if !names.insert(tensor.name.to_string()) {
+            return Err(CheckpointError::of_tensor(path, &tensor.name, Problem::DuplicateTensor));
+        }
+    }
+    Ok(())
+}
+
+/// A type by its number in ggml.
+fn dtype(id: u32) -> DType {
+    match id {
+        0 => DType::F32,
+        1 => DType::F16,
+        24 => DType::I8,
+        25 => DType::I16,
+        26 => DType::I32,
+        27 => DType::I64,
+        28 => DType::F64,
+        30 => DType::BF16,
+        _ => match BlockType::from_ggml(id) {
+            Some(block) => DType::Block(block),
+            None => DType::Other(format!("ggml type {id}").into()),
+        },
+    }
+}
+
+/// The number of a type in ggml; `None` for a type GGUF does not have.
+pub fn ggml_type(dtype: &DType) -> Option<u32> {
+    Some(match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::I8 => 24,
+        DType::I16 => 25,
+        DType::I32 => 26,
+        DType::I64 => 27,
+        DType::F64 => 28,
+        DType::BF16 => 30,
+        DType::Block(block) => block.ggml(),
+        _ => return None,
+    })
+}
+
+enum NameError {
+    Read(CheckpointError),
+    Bad(String),
+}
+
+impl NameError {
+    fn or_bad(self, bad: &dyn Fn(String) -> CheckpointError) -> CheckpointError {
+        match self {
+            NameError::Read(error) => error,
+            NameError::Bad(why) => bad(why),
+        }
+    }
+}
+
+fn name(cursor: &mut Cursor, what: &str) -> Result<String, NameError> {
+    let length = cursor.u64().map_err(NameError::Read)?;
+    if length > NAME_LIMIT {
+        let why = format!("{what} claims {length} bytes, more than the limit of {NAME_LIMIT}");
+        return Err(NameError::Bad(why));
+    }
+    let bytes = cursor.bytes(length).map_err(NameError::Read)?;
+    String::from_utf8(bytes).map_err(|_| NameError::Bad(format!("{what} is not UTF-8")))
+}
+
+#[cfg(test)]
+mod tests;

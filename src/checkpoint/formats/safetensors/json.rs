@@ -1,0 +1,116 @@
+//! Any header that is JSON, and what is wrong with one that is not.
+
+use crate::checkpoint::error::Problem;
+use crate::checkpoint::formats::safetensors::{RawHeader, RawTensor};
+use crate::checkpoint::json_text::Text;
+use crate::tensor::{Dims, Names};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+
+/// The first tensor that contradicts itself, by its name.
+type Lie = (String, Problem);
+
+pub fn read(text: &str) -> serde_json::Result<(RawHeader, Option<Lie>)> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let reading = Reading { header: RawHeader::with_room_for(text), lie: None };
+    let Reading { header, lie } = json.deserialize_map(reading)?;
+    json.end().map(|()| (header, lie))
+}
+
+struct Reading {
+    header: RawHeader,
+    lie: Option<Lie>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonTensor<'a> {
+    #[serde(borrow)]
+    dtype: Cow<'a, str>,
+    shape: JsonShape,
+    data_offsets: (u64, u64),
+}
+
+struct JsonShape(Dims);
+
+impl<'de> Deserialize<'de> for JsonShape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DimsVisitor;
+        impl<'de> Visitor<'de> for DimsVisitor {
+            type Value = JsonShape;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list of dimensions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut dims = Dims::default();
+                while let Some(dim) = list.next_element()? {
+                    dims.push(dim);
+                }
+                Ok(JsonShape(dims))
+            }
+        }
+        deserializer.deserialize_seq(DimsVisitor)
+    }
+}
+
+/// Adds to what is there.
+impl<'de> Visitor<'de> for Reading {
+    type Value = Reading;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Reading, A::Error> {
+        let mut names = Names::default();
+        while let Some(Text(name)) = map.next_key()? {
+            if name == "__metadata__" {
+                let Pairs(pairs) = map.next_value::<Option<Pairs>>()?.unwrap_or_default();
+                if self.header.metadata.replace(pairs).is_some() {
+                    return Err(A::Error::custom("two __metadata__ objects"));
+                }
+            } else {
+                let tensor: JsonTensor = map.next_value().map_err(|e| {
+                    A::Error::custom(format!("tensor '{}': {e}", name.escape_debug()))
+                })?;
+                let JsonTensor { dtype, shape: JsonShape(dims), data_offsets: offsets } = tensor;
+                match (RawTensor { dtype, dims, offsets }).checked(&name, &mut names) {
+                    Ok(tensor) => self.header.tensors.push(tensor),
+                    Err(lie) => _ = self.lie.get_or_insert((name.into_owned(), lie)),
+                }
+            }
+        }
+        names.finish();
+        Ok(self)
+    }
+}
+
+/// A string-to-string object in its own order.
+#[derive(Default)]
+struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}

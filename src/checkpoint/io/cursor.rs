@@ -1,0 +1,110 @@
+//! Reading a header forward, a piece at a time, with bounded memory.
+
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::io::source::{Handle, Source};
+use std::ops::Range;
+
+const WINDOW: u64 = 1 << 16;
+
+/// A place in a source that moves forward. Nothing it does reads past the end of the
+/// file or past `limit`, and what it allocates is no larger than what the file holds.
+pub(crate) struct Cursor<'s> {
+    source: &'s Source,
+    handle: Handle,
+    at: u64,
+    end: u64,
+    limit: u64,
+    window: Vec<u8>,
+    window_start: u64,
+}
+
+impl<'s> Cursor<'s> {
+    /// Starts at byte `at`; a header that goes on beyond byte `limit` is refused.
+    pub fn new(source: &'s Source, at: u64, limit: u64) -> Result<Cursor<'s>> {
+        let handle = source.open()?;
+        let end = source.size();
+        Ok(Cursor { source, handle, at, end, limit, window: Vec::new(), window_start: 0 })
+    }
+
+    /// A part of a file as if it were all.
+    pub fn within(source: &'s Source, range: Range<u64>) -> Result<Cursor<'s>> {
+        let end = range.end.min(source.size());
+        Ok(Cursor { end, ..Cursor::new(source, range.start, end)? })
+    }
+
+    /// Bytes from the start of the file.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// Bytes from here on.
+    pub fn remaining(&self) -> u64 {
+        self.end.saturating_sub(self.at)
+    }
+
+    fn check(&self, n: u64) -> Result<()> {
+        let fail = |problem| Err(CheckpointError::new(self.source.path(), problem));
+        if n > self.remaining() {
+            return fail(Problem::HeaderCutOff { at: self.at, missing: n - self.remaining() });
+        }
+        match self.at.saturating_add(n) {
+            end if end > self.limit => {
+                fail(Problem::HeaderLimit { claimed: end, limit: self.limit })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn skip(&mut self, n: u64) -> Result<()> {
+        self.check(n)?;
+        self.at += n;
+        Ok(())
+    }
+
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        self.check(N as u64)?;
+        let start = self.at.checked_sub(self.window_start).map_or(usize::MAX, |n| n as usize);
+        let held = start.checked_add(N).and_then(|end| self.window.get(start..end));
+        let mut out = [0; N];
+        match held {
+            Some(held) => out.copy_from_slice(held),
+            None => {
+                let length = self.remaining().min(WINDOW);
+                self.window.resize(length as usize, 0);
+                self.window_start = self.at;
+                self.source.read_exact(&self.handle, &mut self.window, self.at)?;
+                if let Some(head) = self.window.get(..N) {
+                    out.copy_from_slice(head);
+                }
+            }
+        }
+        self.at += N as u64;
+        Ok(out)
+    }
+
+    /// The next `n` bytes, in memory of their own.
+    pub fn bytes(&mut self, n: u64) -> Result<Vec<u8>> {
+        self.check(n)?;
+        let mut out = vec![0; n as usize];
+        let start = self.at.checked_sub(self.window_start).map_or(usize::MAX, |n| n as usize);
+        match start.checked_add(out.len()).and_then(|end| self.window.get(start..end)) {
+            Some(held) => out.copy_from_slice(held),
+            None => self.source.read_exact(&self.handle, &mut out, self.at)?,
+        }
+        self.at += n;
+        Ok(out)
+    }
+
+    pub fn u8(&mut self) -> Result<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub fn u32(&mut self) -> Result<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub fn u64(&mut self) -> Result<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+}

@@ -1,0 +1,174 @@
+//! The models beneath a directory, by the names of their files: nothing is opened.
+
+use crate::checkpoint::discovery::{Files, discover};
+use crate::checkpoint::error::Problem;
+use crate::checkpoint::formats::format::Format;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+/// A checkpoint that was come upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What opens it.
+    pub path: PathBuf,
+    /// As its name ends; what it really is shows when it is opened.
+    pub format: Format,
+    /// Of all its files.
+    pub bytes: u64,
+}
+
+/// What was come upon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Models {
+    /// In the order of their paths.
+    pub found: Vec<Found>,
+    /// Whether everything beneath was looked at, as far as it may be read.
+    pub complete: bool,
+}
+
+/// How far is looked.
+const DEPTH: usize = 6;
+/// How many entries of directories are looked at.
+const ENTRIES: usize = 20_000;
+
+/// The models in a directory and beneath it. Links to directories are not followed, so it
+/// comes to an end; hidden directories are not entered.
+pub fn models_beneath(root: &Path) -> Models {
+    let mut models = Models { found: Vec::new(), complete: true };
+    let mut entries = 0;
+    let mut waiting = VecDeque::from([(root.to_owned(), 0)]);
+    while let Some((directory, depth)) = waiting.pop_front() {
+        let is_model = take(&directory, &mut models.found);
+        let is_hub = directory.join("snapshots").is_dir() && directory.join("refs").is_dir();
+        if is_hub || (is_model && depth > 0) {
+            continue;
+        }
+        let Ok(read) = std::fs::read_dir(&directory) else { continue };
+        let mut below = Vec::new();
+        for entry in read.flatten() {
+            entries += 1;
+            if entries > ENTRIES {
+                models.complete = false;
+                break;
+            }
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if !hidden && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                below.push(entry.path());
+            }
+        }
+        if depth >= DEPTH && !below.is_empty() {
+            models.complete = false;
+            continue;
+        }
+        below.sort();
+        waiting.extend(below.into_iter().map(|path| (path, depth + 1)));
+    }
+    models.found.sort_by(|a, b| a.path.cmp(&b.path));
+    models
+}
+
+/// Takes the model that a directory is, or the several in it. False where there is none.
+fn take(directory: &Path, found: &mut Vec<Found>) -> bool {
+    match discover(directory) {
+        Ok(files) => {
+            found.extend(of(directory, &files));
+            true
+        }
+        Err(error) => match error.problem {
+            Problem::Ambiguous(names) => {
+                let several = names.iter().map(|name| directory.join(name));
+                found.extend(several.filter_map(|path| of(&path, &discover(&path).ok()?)));
+                true
+            }
+            _ => false,
+        },
+    }
+}
+
+fn of(path: &Path, files: &Files) -> Option<Found> {
+    let format = by_name(files.shards.first()?)?;
+    // A shard that is missing is said when the model is opened.
+    let size = |shard: &PathBuf| std::fs::metadata(shard).map_or(0, |found| found.len());
+    let bytes = files.shards.iter().map(size).fold(0u64, u64::saturating_add);
+    Some(Found { path: path.to_owned(), format, bytes })
+}
+
+fn by_name(path: &Path) -> Option<Format> {
+    let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+    Some(match ending.as_str() {
+        "safetensors" => Format::Safetensors,
+        "gguf" => Format::Gguf,
+        "bpk" => Format::Burnpack,
+        "bin" | "pt" | "pth" => Format::PyTorch,
+        "npy" => Format::Npy,
+        "npz" => Format::Npz,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn file(path: PathBuf, bytes: usize) {
+        fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        fs::write(path, vec![0; bytes]).expect("written");
+    }
+
+    fn listed(root: &Path) -> Vec<(String, Format, u64)> {
+        let models = models_beneath(root);
+        let short = |found: Found| {
+            let path = found.path.strip_prefix(root).expect("beneath").display().to_string();
+            (path, found.format, found.bytes)
+        };
+        models.found.into_iter().map(short).collect()
+    }
+
+    #[test]
+    fn models_are_found_in_directories_and_the_hub_with_their_sizes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        file(root.join("one/model.safetensors"), 10);
+        file(root.join("several/a.gguf"), 20);
+        file(root.join("several/b.gguf"), 30);
+        file(root.join("models--org--name/blobs/0123"), 40);
+        file(root.join("models--org--name/refs/main"), 0);
+        fs::write(root.join("models--org--name/refs/main"), "abc").expect("written");
+        fs::create_dir_all(root.join("models--org--name/snapshots/abc")).expect("directories");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(
+            "../../blobs/0123",
+            root.join("models--org--name/snapshots/abc/model.safetensors"),
+        )
+        .expect("linked");
+        file(root.join(".hidden/model.safetensors"), 50);
+        file(root.join("notes/readme.txt"), 60);
+        assert_eq!(
+            listed(root),
+            [
+                ("models--org--name".to_owned(), Format::Safetensors, 40),
+                ("one".to_owned(), Format::Safetensors, 10),
+                ("several/a.gguf".to_owned(), Format::Gguf, 20),
+                ("several/b.gguf".to_owned(), Format::Gguf, 30),
+            ]
+        );
+        assert!(models_beneath(root).complete);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_in_circles_are_not_followed_and_depth_is_bounded() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        std::os::unix::fs::symlink(root, root.join("circle")).expect("linked");
+        file(root.join("a/b/c/d/e/f/g/h/model.gguf"), 1);
+        file(root.join("near/model.gguf"), 2);
+        assert_eq!(listed(root), [("near".to_owned(), Format::Gguf, 2)]);
+        assert!(!models_beneath(root).complete);
+        assert_eq!(
+            models_beneath(&root.join("nowhere")),
+            Models { complete: true, ..Models::default() }
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! GPTQ: words of integers packed along the input, `[in·b/32, out]`, with zero points
+//! packed along the output; the stored zero point is one less than the real one, but in
+//! the second version of the format.
+
+use crate::checkpoint::StoredId;
+use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::bit_packing::in_words;
+use crate::checkpoint::packed::listing::{Listing, Part, Recognised, required, shape};
+use crate::checkpoint::packed::numbers::{Numbers, indices};
+use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
+use crate::checkpoint::packed::{Found, PackedFormat};
+use crate::checkpoint::reader::Reader;
+use crate::tensor::{DType, FloatType, Shape};
+use std::ops::Range;
+
+/// A chunk is a few of the real rows, so a few columns of every stored row: those columns,
+/// and some more for the chunks that follow, are read as a panel.
+#[derive(Debug)]
+struct Gptq {
+    values: StoredId,
+    zeros: StoredId,
+    scales: Numbers,
+    order: Option<StoredId>,
+    bits: u32,
+    group: u64,
+    groups: u64,
+    /// What is added to a stored zero point.
+    zero_offset: i32,
+    shape: Shape,
+    original: FloatType,
+    beside: Vec<StoredId>,
+}
+
+pub fn recognise(listing: &Listing, values: Part) -> Recognised {
+    let Some(module) = values.module("qweight") else { return Ok(None) };
+    if *values.dtype() != DType::I32 || !matches!(listing.method(), None | Some("gptq")) {
+        return Ok(None);
+    }
+    let named = |suffix: &str| format!("{module}.{suffix}");
+    let (Some(zeros), Some(scale)) = (listing.get(&named("qzeros")), listing.get(&named("scales")))
+    else {
+        return Ok(None);
+    };
+    let format = listing.config.as_ref().and_then(|config| config.text("checkpoint_format"));
+    let zero_offset = match format.as_deref() {
+        None | Some("gptq") => 1,
+        Some("gptq_v2") => 0,
+        Some(_) => return Ok(None),
+    };
+    let (words, out) = values.matrix("packed values")?;
+    let (groups, scale_columns) = scale.matrix("scales")?;
+    if listing.method().is_none() && scale_columns != out {
+        return Ok(None);
+    }
+    let (_, zero_words) = zeros.matrix("zero points")?;
+    let said = listing.config.as_ref().and_then(|config| config.number(&["bits", "w_bit"]));
+    let bits = match said {
+        Some(bits) => u64::try_from(bits).unwrap_or(0),
+        None => zero_words.saturating_mul(32).checked_div(out).unwrap_or(0),
+    };
+    if ![2, 3, 4, 8].contains(&bits) {
+        return Err(format!("its values have {bits} bits, expected 2, 3, 4 or 8").into());
+    }
+    let columns = words.checked_mul(32).filter(|all| all % bits == 0).map(|all| all / bits);
+    let columns = columns
+        .ok_or_else(|| format!("its {words} words do not hold whole values of {bits} bits"))?;
+    scale.shaped("scales", &[groups, out])?;
+    zeros.typed("zero points", &[DType::I32])?;
+    zeros.shaped("zero points", &[groups, (out.saturating_mul(bits)).div_ceil(32)])?;
+    let said = listing.config.as_ref().and_then(|config| config.number(&["group_size"]));
+    let group = match said {
+        Some(size) if size > 0 => size as u64,
+        Some(_) => columns,
+        None => columns.div_ceil(groups.max(1)),
+    }
+    .max(1);
+    if columns.div_ceil(group) != groups {
+        return Err(format!(
+            "its {columns} inputs in groups of {group} need {} rows of scales, found {groups}",
+            columns.div_ceil(group)
+        )
+        .into());
+    }
+    let order = listing.get(&named("g_idx"));
+    if let Some(order) = order {
+        order.typed("group indices", &[DType::I32])?;
+        order.shaped("group indices", &[columns])?;
+    }
+    let shape = shape(vec![out, columns])?;
+    required(Some(values), "values", "qweight")?;
+    let layout = Gptq {
+        values: values.id,
+        zeros: zeros.id,
+        scales: Numbers::new(scale, "scales")?,
+        order: order.map(|part| part.id),
+        bits: bits as u32,
+        group,
+        groups,
+        zero_offset,
+        shape: shape.clone(),
+        original: listing.original(scale.dtype()),
+        beside: [scale.id, zeros.id].into_iter().chain(order.map(|part| part.id)).collect(),
+    };
+    Ok(Some(Found::new(named("weight"), shape, layout)))
+}
+
+impl PackedFormat for Gptq {
+    fn name(&self) -> String {
+        let version = if self.zero_offset == 0 { " v2" } else { "" };
+        format!("gptq{version} int{}, groups of {}", self.bits, self.group)
+    }
+
+    fn original(&self) -> FloatType {
+        self.original
+    }
+
+    fn parts(&self) -> Vec<StoredId> {
+        [&[self.values], self.beside.as_slice()].concat()
+    }
+
+    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+        let &[outer, inner] = self.shape.dims() else { return Ok(()) };
+        let bits = u64::from(self.bits);
+        let mut left = floats(out, &range);
+        if range.is_empty() {
+            return Ok(());
+        }
+        let rows = range.start / inner..range.end.div_ceil(inner);
+        let columns = columns_of(&range, inner);
+        let order = match self.order {
+            Some(id) => indices(reader, id, columns.clone(), self.groups)?,
+            None => columns.clone().map(|column| column / self.group).collect(),
+        };
+        let words = columns.start * bits / 32..(columns.end * bits).div_ceil(32);
+        let values =
+            reader.panel(self.values, outer * 4, words.clone(), rows.start * 4..rows.end * 4)?;
+        let zero_words = rows.start * bits / 32..(rows.end * bits).div_ceil(32);
+        let zeros = reader.panel(
+            self.zeros,
+            (outer * bits).div_ceil(32) * 4,
+            0..self.groups,
+            zero_words.start * 4..zero_words.end * 4,
+        )?;
+        let size = self.scales.size();
+        let scales = reader.panel(
+            self.scales.id,
+            outer * size,
+            0..self.groups,
+            rows.start * size..rows.end * size,
+        )?;
+        let mut known: Vec<(i32, f32)> = Vec::new();
+        let mut column_words: Vec<u32> = Vec::new();
+        for (row, here) in runs(range, inner) {
+            known.clear();
+            for group in 0..self.groups {
+                let zero_word = |n: u64| u32_at(zeros.get(group, n * 4..n * 4 + 4));
+                let zero = in_words(zero_word, row * bits, self.bits) as i32 + self.zero_offset;
+                let scale = self.scales.parse(scales.get(group, row * size..(row + 1) * size));
+                known.push((zero, scale.first().copied().unwrap_or(f32::NAN)));
+            }
+            column_words.clear();
+            let bytes = row * 4..row * 4 + 4;
+            column_words.extend(words.clone().map(|n| u32_at(values.get(n, bytes.clone()))));
+            let word = |n: u64| column_words.get((n - words.start) as usize).copied().unwrap_or(0);
+            let groups = order.get((here.start - columns.start) as usize..).unwrap_or_default();
+            let out = take(&mut left, (here.end - here.start) as usize);
+            for ((out, column), &group) in out.iter_mut().zip(here).zip(groups) {
+                let code = in_words(word, column * bits, self.bits) as i32;
+                let (zero, scale) = known.get(group as usize).copied().unwrap_or((0, f32::NAN));
+                *out = ((code - zero) as f32 * scale).to_le_bytes();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn u32_at(bytes: &[u8]) -> u32 {
+    bytes.try_into().map(u32::from_le_bytes).unwrap_or(0)
+}

@@ -1,0 +1,130 @@
+//! Symmetric int8, whatever container it is in.
+
+use crate::checkpoint::StoredId;
+use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::PackedFormat;
+use crate::checkpoint::reader::Reader;
+use crate::quantization::{Calibration, Groups, QuantizationScheme, Rounding, kernels};
+use crate::tensor::{FloatType, Shape, read_f64};
+use std::ops::Range;
+
+/// Symmetric int8: values in the tensor's own order, and scales. Element `i` is
+/// `scale[group(i)] * values[i]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Int8 {
+    /// The container it is of, if it is not quantscope's own.
+    pub container: Option<&'static str>,
+    pub values: StoredId,
+    pub stored_as: Int8Values,
+    pub scale: StoredId,
+    pub scale_type: FloatType,
+    pub scheme: QuantizationScheme,
+    pub rounding: Rounding,
+    pub calibration: Calibration,
+    /// The type the tensor had before.
+    pub original: FloatType,
+    pub shape: Shape,
+    /// Parts that decoding needs not: recorded activation scales and the like.
+    pub beside: Vec<StoredId>,
+}
+
+/// How an int8 value becomes a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Int8Values {
+    /// As it is.
+    Signed,
+    /// With 128 added: compressed-tensors' packed words.
+    Offset,
+}
+
+impl Int8Values {
+    /// Turns values into bytes, or back.
+    pub fn code(self, values: &mut [u8]) {
+        match self {
+            Int8Values::Signed => {}
+            Int8Values::Offset => values.iter_mut().for_each(|byte| *byte ^= 0x80),
+        }
+    }
+}
+
+impl Int8 {
+    /// How its elements are divided among the scales.
+    pub fn groups(&self) -> Groups {
+        self.scheme.groups(&self.shape)
+    }
+
+    /// The scales of `groups`.
+    pub fn scales(&self, reader: &mut Reader, groups: Range<u64>) -> Result<Vec<f32>> {
+        let size = self.scale_type.size() as u64;
+        let mut bytes = Vec::new();
+        reader.stored_into(self.scale, groups.start * size..groups.end * size, &mut bytes)?;
+        let count = (groups.end - groups.start) as usize;
+        Ok((0..count)
+            .map(|i| read_f64(self.scale_type, &bytes, i).map_or(f32::NAN, |scale| scale as f32))
+            .collect())
+    }
+
+    /// The values of `range`, in place of what `bytes` hold.
+    pub fn values<'b>(
+        &self,
+        reader: &mut Reader,
+        range: Range<u64>,
+        bytes: &'b mut Vec<u8>,
+    ) -> Result<&'b [i8]> {
+        reader.stored_into(self.values, range, bytes)?;
+        self.stored_as.code(bytes);
+        Ok(bytemuck::cast_slice(bytes))
+    }
+
+    /// The groups that the elements of `range` lie in.
+    pub fn groups_of(&self, range: &Range<u64>) -> Range<u64> {
+        let first = self.groups().of(range.start);
+        if range.is_empty() { first..first } else { first..self.groups().of(range.end - 1) + 1 }
+    }
+}
+
+impl PackedFormat for Int8 {
+    fn name(&self) -> String {
+        match self.container {
+            None => format!("int8 {}", self.scheme),
+            Some(container) => format!("{container} int8 {}", self.scheme),
+        }
+    }
+
+    fn int8(&self) -> Option<&Int8> {
+        Some(self)
+    }
+
+    fn original(&self) -> FloatType {
+        self.original
+    }
+
+    fn decoded(&self) -> Option<FloatType> {
+        Some(match self.original {
+            FloatType::F64 => FloatType::F64,
+            _ => FloatType::F32,
+        })
+    }
+
+    fn parts(&self) -> Vec<StoredId> {
+        [&[self.values, self.scale], self.beside.as_slice()].concat()
+    }
+
+    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+        let groups = self.groups_of(&range);
+        let scales = self.scales(reader, groups.clone())?;
+        let mut bytes = Vec::new();
+        let values = self.values(reader, range.clone(), &mut bytes)?;
+        let to = self.decoded().unwrap_or(FloatType::F32);
+        out.resize(values.len() * to.size(), 0);
+        for (group, segment) in self.groups().segments(range.clone()) {
+            let scale = scales.get((group - groups.start) as usize).copied().unwrap_or(f32::NAN);
+            let part = (segment.start - range.start) as usize..(segment.end - range.start) as usize;
+            let bytes = part.start * to.size()..part.end * to.size();
+            if let (Some(values), Some(out)) = (values.get(part), out.get_mut(bytes)) {
+                kernels::dequantize(values, scale, to, out);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! What training with fake quantization leaves in a checkpoint: beside the weights lie the
+//! observers that found their ranges and those of activations, and the scales they ended with.
+//! The names are those of PyTorch's `torch.ao.quantization`: `prepare_qat` and `prepare` put an
+//! observer of a layer's output into the layer, `prepare_fx` and `prepare_qat_fx` number them.
+
+use crate::checkpoint::{Checkpoint, Stored, StoredId};
+use crate::quantization::{QatScales, QuantizationType, symmetric_scale};
+use crate::tensor::{Scalar, TensorId};
+use foldhash::{HashMap, HashMapExt};
+use memchr::memmem::Finder;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+/// The module that rounds a layer's weight, the one that watches its output, and one that
+/// rounds its input by name.
+const WEIGHT: &str = "weight_fake_quant";
+const OUTPUT: &str = "activation_post_process";
+const INPUT: &str = "input_fake_quant";
+
+/// In `QuantWrapper`, what gives the input of the one layer `module`.
+const STUB: &str = "quant";
+const WRAPPED: &str = "module";
+
+/// More scales than a layer has output channels.
+const SCALES_LIMIT: u64 = 1 << 24;
+
+/// Everything that observers left.
+#[derive(Debug, Default)]
+pub(crate) struct Observers {
+    pub learned: HashMap<TensorId, QatScales>,
+    pub watched: HashMap<TensorId, Watched>,
+    pub unplaced: Vec<Unplaced>,
+}
+
+/// The range of an activation, as an observer saw it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Extent {
+    pub min: f64,
+    pub max: f64,
+}
+
+/// What observers saw of the activations of a weight's layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Watched {
+    pub input: Option<Extent>,
+    pub output: Option<Extent>,
+}
+
+impl Watched {
+    /// The scale of the layer's inputs as symmetric int8, per tensor: min-max over what their
+    /// observer saw.
+    pub fn input_scale(&self) -> Option<f32> {
+        let Extent { min, max } = self.input?;
+        symmetric_scale(min.abs().max(max.abs()), QuantizationType::QInt8.max())
+    }
+}
+
+/// An observer of an activation of which the names do not tell what layer takes it as its input
+/// or gives it as its output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unplaced {
+    /// The observer's own, as of a module.
+    pub name: String,
+    pub extent: Extent,
+}
+
+/// Whether a tensor belongs to an observer and not to the network.
+pub fn is_observer(name: &str) -> bool {
+    // Most names of most checkpoints hold neither.
+    static FINDERS: LazyLock<[Finder; 2]> =
+        LazyLock::new(|| ["fake_quant", OUTPUT].map(Finder::new));
+    let may_be = FINDERS.iter().any(|word| word.find(name.as_bytes()).is_some());
+    may_be && name.split('.').any(|part| part == WEIGHT || part == INPUT || is_activation(part))
+}
+
+/// Whether a module of that name watches an activation.
+fn is_activation(part: &str) -> bool {
+    let Some(rest) = part.strip_prefix(OUTPUT) else { return false };
+    rest.is_empty() || is_numbered(rest)
+}
+
+fn is_numbered(rest: &str) -> bool {
+    let digits = rest.strip_prefix('_').unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// What an observer's tensor is of: the module it lies in, its own name, and the path within.
+/// Those of weights are none.
+fn parted(name: &str) -> Option<(&str, &str, &str)> {
+    let mut at = 0;
+    for part in name.split('.') {
+        let end = at + part.len();
+        if part == WEIGHT {
+            return None;
+        }
+        if part == INPUT || is_activation(part) {
+            let module = name.get(..at)?.strip_suffix('.').unwrap_or_default();
+            return Some((module, part, name.get(end..)?.strip_prefix('.')?));
+        }
+        at = end + 1;
+    }
+    None
+}
+
+/// What the observers of a checkpoint left. One that cannot be read, or is not of the shape
+/// that its weight asks for, says nothing.
+pub(crate) fn read(checkpoint: &Checkpoint) -> Observers {
+    let stored: HashMap<&str, (StoredId, &Stored)> = checkpoint
+        .all_stored()
+        .filter(|(_, stored)| is_observer(&stored.name))
+        .map(|(id, stored)| (stored.name.as_str(), (id, stored)))
+        .collect();
+    let mut found = Observers::default();
+    if stored.is_empty() {
+        return found;
+    }
+    let mut reader = checkpoint.reader();
+    let mut values = |name: &str| -> Option<Vec<f64>> {
+        let &(id, stored) = stored.get(name)?;
+        let size = stored.dtype.bytes_for(1)?;
+        if stored.bytes() > SCALES_LIMIT * size {
+            return None;
+        }
+        let bytes = reader.stored(id, 0..stored.bytes()).ok()?;
+        let number = |raw| match Scalar::read(&stored.dtype, raw)? {
+            Scalar::Float(x) => Some(x),
+            Scalar::Integer(x) => Some(x as f64),
+            Scalar::Bool(_) => None,
+        };
+        bytes.chunks_exact(size as usize).map(number).collect()
+    };
+    let mut weights: HashMap<&str, TensorId> = HashMap::new();
+    for id in checkpoint.ids() {
+        let tensor = checkpoint.tensor(id);
+        let name = tensor.name.as_str();
+        let Some(module) = name.strip_suffix("weight").filter(|_| !is_observer(name)) else {
+            continue;
+        };
+        let module = match module.strip_suffix('.') {
+            Some(module) => module,
+            None if module.is_empty() => module,
+            None => continue,
+        };
+        weights.insert(module, id);
+        if let Some(learned) = learned(module, tensor.shape.channels(), &mut values) {
+            found.learned.insert(id, learned);
+        }
+    }
+    // An observer has its range in itself, or in one that it holds.
+    let mut spans: BTreeMap<(&str, &str), Extent> = BTreeMap::new();
+    for (&name, _) in stored.iter().filter(|(name, _)| name.ends_with(".min_val")) {
+        let Some((module, observer, _)) = parted(name) else { continue };
+        let head = name.strip_suffix("min_val").unwrap_or(name);
+        let (Some(min), Some(max)) = (values(name), values(&format!("{head}max_val"))) else {
+            continue;
+        };
+        let min = min.into_iter().reduce(f64::min);
+        let max = max.into_iter().reduce(f64::max);
+        // One that saw nothing has a range from infinity to minus infinity.
+        if let Some((min, max)) = min.zip(max).filter(|(min, max)| min <= max)
+            && min.is_finite()
+            && max.is_finite()
+        {
+            spans.insert((module, observer), Extent { min, max });
+        }
+    }
+    for ((module, observer), span) in spans {
+        let wrapped = match module.rsplit_once('.') {
+            None if module == STUB => Some(WRAPPED.to_owned()),
+            Some((outer, STUB)) => Some(format!("{outer}.{WRAPPED}")),
+            _ => None,
+        };
+        let wrapped = wrapped.and_then(|module| weights.get(module.as_str()));
+        let layer = weights.get(module).filter(|_| observer == OUTPUT || observer == INPUT);
+        match (layer, wrapped) {
+            (Some(&layer), _) => {
+                let watched = found.watched.entry(layer).or_default();
+                let place = match observer {
+                    INPUT => &mut watched.input,
+                    _ => &mut watched.output,
+                };
+                *place = Some(span);
+            }
+            (None, Some(&layer)) if observer == OUTPUT => {
+                let watched = found.watched.entry(layer).or_default();
+                watched.input.get_or_insert(span);
+            }
+            _ => {
+                let name = match module {
+                    "" => observer.to_owned(),
+                    _ => format!("{module}.{observer}"),
+                };
+                found.unplaced.push(Unplaced { name, extent: span });
+            }
+        }
+    }
+    found
+}
+
+/// What was learned of the weight of a module with so many output channels.
+fn learned(
+    module: &str,
+    channels: u64,
+    values: &mut impl FnMut(&str) -> Option<Vec<f64>>,
+) -> Option<QatScales> {
+    let module = if module.is_empty() { String::new() } else { format!("{module}.") };
+    let mut part = |part: &str| values(&format!("{module}{WEIGHT}.{part}"));
+    let scales: Vec<f32> = part("scale")?.into_iter().map(|scale| scale as f32).collect();
+    let count = scales.len() as u64;
+    let sound = scales.iter().all(|scale| scale.is_normal() && *scale > 0.0);
+    if !sound || !(count == 1 || count == channels) {
+        return None;
+    }
+    let zero_point = part("zero_point").and_then(|all| all.into_iter().find(|&z| z != 0.0));
+    let mut end =
+        |name: &str| part(&format!("{OUTPUT}.{name}")).filter(|all| all.len() == scales.len());
+    let levels = end("min_val").zip(end("max_val")).map(|(min, max)| {
+        let reach = |(min, max): (f64, f64)| min.abs().max(max.abs());
+        let widest = min.into_iter().zip(max).map(reach).zip(&scales);
+        widest.map(|(reach, &scale)| reach / f64::from(scale)).fold(0.0, f64::max)
+    });
+    let levels = levels.filter(|levels| levels.is_finite() && *levels > 0.0);
+    Some(QatScales { scales, zero_point, levels })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn observers_are_known_by_the_parts_of_their_names() {
+        for (name, expected) in [
+            ("conv.activation_post_process.min_val", Some(("conv", OUTPUT, "min_val"))),
+            (
+                "a.b.activation_post_process.activation_post_process.max_val",
+                Some(("a.b", OUTPUT, "activation_post_process.max_val")),
+            ),
+            (
+                "activation_post_process_12.min_val",
+                Some(("", "activation_post_process_12", "min_val")),
+            ),
+            ("fc.input_fake_quant.scale", Some(("fc", INPUT, "scale"))),
+            ("fc.weight_fake_quant.activation_post_process.min_val", None),
+            ("fc.weight", None),
+        ] {
+            assert_eq!(parted(name), expected, "{name}");
+            assert_eq!(is_observer(name), name != "fc.weight", "{name}");
+        }
+        assert!(!is_observer("activation_post_process_x.min_val"));
+        assert!(!is_observer("my_activation_post_process.min_val"));
+    }
+}

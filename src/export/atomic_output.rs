@@ -1,0 +1,458 @@
+//! The place where an output grows until it is whole: a temporary file or directory beside
+//! OUT, locked while it is written, that becomes OUT by one rename.
+//!
+//! Its name is fixed by OUT's, so what a killed save left behind is found, and taken over,
+//! by the next save to the same OUT.
+
+use crate::checkpoint::{Checkpoint, has_model};
+use crate::export::error::ExportError;
+use crate::export::faults::{Place, reach};
+use crate::export::output_plan::{OutFile, OutputPlan};
+use crate::export::request::Request;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Component, Path, PathBuf};
+
+/// What ends the name of a temporary file or directory.
+pub const SUFFIX: &str = ".quantscope-tmp";
+
+/// Bytes of a copied file that are read and written at a time.
+const COPY_BYTES: usize = 1 << 20;
+
+/// An output under construction. Dropped before [`AtomicOutput::commit`], it leaves nothing.
+#[derive(Debug)]
+pub struct AtomicOutput {
+    out: PathBuf,
+    path: PathBuf,
+    directory: bool,
+    committed: bool,
+    /// Holds the lock for as long as the output grows.
+    lock: File,
+}
+
+/// What must hold before anything is written.
+pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<(), ExportError> {
+    let out = &request.out;
+    let parent = may_be_written(checkpoint, out)?;
+    let fail = |source| ExportError::Write { path: out.clone(), source };
+    put_back(&parent.join(aside_name(out)), out).map_err(fail)?;
+    if out.symlink_metadata().is_ok() {
+        if !request.force {
+            return Err(ExportError::Exists(out.clone()));
+        }
+        may_be_replaced(request)?;
+    }
+    let free = free_bytes(&parent).map_err(|source| ExportError::Write { path: parent, source })?;
+    match free {
+        Some(free) if free < needed => Err(ExportError::NoSpace { out: out.clone(), needed, free }),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the directory that an output goes to, if it may be written there at all.
+pub(super) fn may_be_written(checkpoint: &Checkpoint, out: &Path) -> Result<PathBuf, ExportError> {
+    let parent = parent_of(out)?;
+    if is_part_of_source(checkpoint, out) {
+        return Err(ExportError::IsSource(out.to_owned()));
+    }
+    if is_hub_cache(&parent) {
+        let why = "is in a Hugging Face cache, which is never written; choose another path";
+        return Err(ExportError::Unfit { path: out.to_owned(), why: why.to_owned() });
+    }
+    Ok(parent)
+}
+
+/// Replacing a file takes `force`; replacing a directory also takes that it is a model's,
+/// for everything in it goes.
+fn may_be_replaced(request: &Request) -> Result<(), ExportError> {
+    let out = &request.out;
+    let unfit = |why: &str| Err(ExportError::Unfit { path: out.clone(), why: why.to_owned() });
+    let wants_file = crate::export::request::is_single_file(out);
+    let Ok(metadata) = fs::metadata(out) else { return Ok(()) };
+    match (metadata.is_dir(), wants_file) {
+        (true, true) => {
+            unfit("is a directory, and the output is to be a file; choose another path")
+        }
+        (false, false) => unfit(
+            "is a file, and the output is to be a directory; choose another path, or one that ends in .safetensors",
+        ),
+        (false, true) => Ok(()),
+        (true, false) => {
+            let empty = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+            match empty || has_model(out) {
+                true => Ok(()),
+                false => unfit(
+                    "is a directory that holds no model, and replacing it would delete everything in it; choose another path",
+                ),
+            }
+        }
+    }
+}
+
+fn parent_of(out: &Path) -> Result<PathBuf, ExportError> {
+    let named = matches!(out.components().next_back(), Some(Component::Normal(_)));
+    if !named {
+        let why = "does not name a file or directory to be written".to_owned();
+        return Err(ExportError::Unfit { path: out.to_owned(), why });
+    }
+    let parent = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    match parent.is_dir() {
+        true => Ok(parent),
+        false => Err(ExportError::NoParent { out: out.to_owned(), parent }),
+    }
+}
+
+/// Whether writing `out` would write one of the checkpoint's files, or a directory that
+/// holds them.
+fn is_part_of_source(checkpoint: &Checkpoint, out: &Path) -> bool {
+    let Ok(out) = out.canonicalize() else { return false };
+    let sources = checkpoint.shards().iter().map(|s| s.source.path());
+    sources
+        .chain(checkpoint.directory())
+        .filter_map(|path| Some((path.canonicalize().ok()?, std::path::absolute(path).ok()?)))
+        .any(|(real, named)| real.starts_with(&out) || named.starts_with(&out))
+}
+
+/// Whether a directory belongs to what Hugging Face's hub downloaded.
+fn is_hub_cache(path: &Path) -> bool {
+    let Ok(real) = path.canonicalize() else { return false };
+    let names: Vec<_> = real.components().map(|c| c.as_os_str().to_string_lossy()).collect();
+    names.windows(2).any(|pair| {
+        pair[0].starts_with("models--") && ["snapshots", "blobs", "refs"].contains(&&*pair[1])
+    })
+}
+
+/// Free bytes for the file system of `path`, where the system tells.
+fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
+    #[cfg(unix)]
+    {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Ok(None)
+    }
+}
+
+impl AtomicOutput {
+    /// Creates the temporary place, with every file of the output_plan at its full length
+    /// and its opening bytes written.
+    pub fn create(
+        request: &Request,
+        output_plan: &OutputPlan,
+    ) -> Result<AtomicOutput, ExportError> {
+        let staging = AtomicOutput::begin(&request.out, output_plan.directory)?;
+        staging.fill(output_plan)?;
+        Ok(staging)
+    }
+
+    /// Takes the temporary place, empty or with what a save that was killed left in it.
+    pub(super) fn begin(out: &Path, directory: bool) -> Result<AtomicOutput, ExportError> {
+        let out = out.to_owned();
+        let path = parent_of(&out)?.join(temporary_name(&out));
+        let fail = |source| ExportError::Write { path: path.clone(), source };
+        let lock = loop {
+            // What a save of the other kind left under this name.
+            if path.symlink_metadata().is_ok_and(|found| found.is_dir() != directory) {
+                refuse_link(&path).and_then(|()| remove(&path)).map_err(fail)?;
+            }
+            let lock = open_temporary(&path, directory).map_err(fail)?;
+            match lock.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    let why = "another save to this path is under way".to_owned();
+                    return Err(ExportError::Unfit { path: out, why });
+                }
+                Err(TryLockError::Error(e)) if e.kind() != io::ErrorKind::Unsupported => {
+                    return Err(fail(e));
+                }
+                // Another save may have put it in place between opening and locking it.
+                _ if is_still_at(&lock, &path) => break lock,
+                _ => {}
+            }
+        };
+        Ok(AtomicOutput { out, path, directory, committed: false, lock })
+    }
+
+    /// Writes the whole output, if it is a file.
+    pub(super) fn write(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        reach(Place::Disk)?;
+        self.lock.set_len(0)?;
+        let mut out = BufWriter::new(&self.lock);
+        write(&mut out)?;
+        out.flush()
+    }
+
+    fn fill(&self, output_plan: &OutputPlan) -> Result<(), ExportError> {
+        let fail = |path: &Path, source| ExportError::Write { path: path.to_owned(), source };
+        if self.directory {
+            // A save that was killed may have left files here.
+            for entry in fs::read_dir(&self.path).map_err(|e| fail(&self.path, e))? {
+                let stale = entry.map_err(|e| fail(&self.path, e))?.path();
+                reach(Place::Disk).and_then(|()| remove(&stale)).map_err(|e| fail(&stale, e))?;
+            }
+        }
+        for file in &output_plan.files {
+            let path = self.path_of(file);
+            if let Some(parent) = path.parent().filter(|_| self.directory) {
+                fs::create_dir_all(parent).map_err(|e| fail(parent, e))?;
+            }
+            let mut options = OpenOptions::new();
+            options.create(true).truncate(true).write(true);
+            let created = reach(Place::Disk).and_then(|()| {
+                let mut handle = unfollowed(&mut options).open(&path)?;
+                reserve(&handle, file.size())?;
+                reach(Place::Disk)?;
+                handle.write_all(&file.head)
+            });
+            created.map_err(|e| fail(&path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Where an output file grows.
+    pub fn path_of(&self, file: &OutFile) -> PathBuf {
+        if self.directory { self.path.join(&file.name) } else { self.path.clone() }
+    }
+
+    /// Where the whole output grows.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a small file of a directory.
+    pub fn write_text(&self, name: &str, text: &str) -> Result<(), ExportError> {
+        let path = self.path.join(name);
+        reach(Place::Disk)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|source| ExportError::Write { path, source })
+    }
+
+    /// Copies a file that goes along; `copied` is told of every piece and can end it.
+    pub fn copy<E: From<ExportError>>(
+        &self,
+        source: &Path,
+        name: &Path,
+        mut copied: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let to = self.path.join(name);
+        let from_source = |e| ExportError::Write { path: source.to_owned(), source: e };
+        let to_copy = |e| ExportError::Write { path: to.clone(), source: e };
+        let mut from = File::open(source).map_err(from_source)?;
+        // A plain create: the copy has the modes of a new file, not of a cache's.
+        let created = to.parent().map_or(Ok(()), fs::create_dir_all);
+        let created = created.and_then(|()| reach(Place::Disk)).and_then(|()| File::create(&to));
+        let mut file = created.map_err(to_copy)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let n = match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(from_source(e).into()),
+            };
+            let piece = buffer.get(..n).unwrap_or_default();
+            reach(Place::Disk).and_then(|()| file.write_all(piece)).map_err(to_copy)?;
+            copied(n as u64)?;
+        }
+    }
+
+    /// Puts everything on the disk itself.
+    pub fn sync(&self) -> Result<(), ExportError> {
+        let fail = |source| ExportError::Write { path: self.path.clone(), source };
+        sync_tree(&self.path).map_err(fail)
+    }
+
+    /// Makes the output what OUT is, in one step.
+    pub fn commit(mut self, force: bool) -> Result<(), ExportError> {
+        let fail = |source| ExportError::Write { path: self.out.clone(), source };
+        let parent = parent_of(&self.out)?;
+        let exists = self.out.symlink_metadata().is_ok();
+        if exists && !force {
+            return Err(ExportError::Exists(self.out.clone()));
+        }
+        let replaces = exists && self.directory;
+        if replaces {
+            let aside = parent.join(aside_name(&self.out));
+            exchange(&self.path, &self.out, &aside).map_err(fail)?;
+        } else {
+            reach(Place::Disk).and_then(|()| fs::rename(&self.path, &self.out)).map_err(fail)?;
+        }
+        self.committed = true;
+        sync_directory(&parent).map_err(fail)?;
+        if replaces {
+            // What the temporary name holds now is the old output. The new one is in place:
+            // what is left of the old one if this fails, the next save takes away.
+            let _ = reach(Place::Disk).and_then(|()| remove(&self.path));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for AtomicOutput {
+    fn drop(&mut self) {
+        if !self.committed {
+            // Nothing more can be done about a failure here; the next save tries again.
+            let _ = reach(Place::Disk).and_then(|()| remove(&self.path));
+        }
+    }
+}
+
+/// The name under which an output grows.
+fn temporary_name(out: &Path) -> String {
+    format!(".{}{SUFFIX}", out.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The name of an old directory for the moment in which the new one takes its place, where
+/// the system cannot swap the two.
+fn aside_name(out: &Path) -> String {
+    format!(".{}.old{SUFFIX}", out.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Undoes what a save left that was killed between setting the old OUT aside and putting the
+/// new one in its place; takes the old one away if it was killed just after.
+fn put_back(aside: &Path, out: &Path) -> io::Result<()> {
+    match (aside.symlink_metadata(), out.symlink_metadata()) {
+        (Err(_), _) => Ok(()),
+        (Ok(_), Err(e)) if e.kind() == io::ErrorKind::NotFound => fs::rename(aside, out),
+        (Ok(_), _) => remove(aside),
+    }
+}
+
+/// Opens the file or directory in which an output is to grow, made if it is not there.
+fn open_temporary(path: &Path, directory: bool) -> io::Result<File> {
+    reach(Place::Disk)?;
+    if directory {
+        match fs::create_dir(path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => refuse_link(path)?,
+        }
+        return unfollowed(OpenOptions::new().read(true)).open(path);
+    }
+    refuse_link(path)?;
+    unfollowed(OpenOptions::new().create(true).truncate(false).write(true)).open(path)
+}
+
+/// A temporary name that someone made a link must not be written through.
+fn refuse_link(path: &Path) -> io::Result<()> {
+    let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
+    #[cfg(unix)]
+    let shared = metadata.is_file() && std::os::unix::fs::MetadataExt::nlink(&metadata) > 1;
+    #[cfg(not(unix))]
+    let shared = false;
+    match metadata.is_symlink() || shared {
+        true => Err(io::Error::other("is a link where a temporary file is to be; remove it")),
+        false => Ok(()),
+    }
+}
+
+/// With these options a link is not opened, whoever put it there at the last moment.
+fn unfollowed(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    }
+    options
+}
+
+/// Whether a path still leads to an open file.
+fn is_still_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (Ok(file), Ok(found)) = (file.metadata(), path.symlink_metadata()) else {
+            return false;
+        };
+        (file.dev(), file.ino()) == (found.dev(), found.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Gives a file its full length, its blocks too where the file system can, so that a full
+/// disk is met before the work and not after.
+fn reserve(file: &File, length: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if length > 0 {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        match fallocate(file, FallocateFlags::empty(), 0, length) {
+            Ok(()) => return Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    file.set_len(length)
+}
+
+/// Swaps two directories in one step; where the system cannot, in two, with `aside` as the
+/// place of the old one in between.
+fn exchange(new: &Path, old: &Path, aside: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match swap(new, old) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput || is_unsupported(&e) => {}
+        done => return done,
+    }
+    reach(Place::Disk)?;
+    fs::rename(old, aside)?;
+    match reach(Place::Disk).and_then(|()| fs::rename(new, old)) {
+        Ok(()) => fs::rename(aside, new),
+        Err(e) => {
+            fs::rename(aside, old)?;
+            Err(e)
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn swap(new: &Path, old: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    reach(Place::Disk)?;
+    Ok(renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(target_os = "linux")]
+fn is_unsupported(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::NOSYS, Errno::OPNOTSUPP].iter().any(|e| Some(e.raw_os_error()) == error.raw_os_error())
+}
+
+fn sync_tree(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync_tree(&entry?.path())?;
+        }
+        return sync_directory(path);
+    }
+    reach(Place::Disk)?;
+    File::open(path)?.sync_all()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    reach(Place::Disk)?;
+    #[cfg(unix)]
+    File::open(path)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! A window into a tensor: some of its elements, and what a quantizer makes of each.
+
+use super::{Job, Progress};
+use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
+use crate::quantization::{
+    AnalysisSpec, HistogramBuilder, Measurement, PerGroup, Quantizer, Rounding, kernels,
+};
+use crate::tensor::{FloatType, Scalar, Shape, TensorId, read_f64};
+use std::ops::Range as Elements;
+use std::sync::Arc;
+
+/// What is to be seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    pub tensor: TensorId,
+    /// Counted in storage order.
+    pub elements: Elements<u64>,
+    /// `None`: only what is stored.
+    pub how: Option<Quantization>,
+}
+
+/// How the elements would be quantized.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantization {
+    pub quantizer: Quantizer,
+    pub rounding: Rounding,
+    /// The scale of all elements, if it is known already: the one of a whole tensor is not
+    /// worth reading it again.
+    pub scale: Option<f32>,
+}
+
+/// Elements of one tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// The index of the first.
+    pub start: u64,
+    pub elements: Vec<Element>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Element {
+    pub raw: Raw,
+    /// `None` for a type without a reading.
+    pub value: Option<Scalar>,
+    /// `None` where there is no scale, or nothing to quantize.
+    pub quantized: Option<Quantized>,
+}
+
+/// An element's bytes in the order of the file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Raw {
+    bytes: [u8; 8],
+    size: u8,
+}
+
+impl Raw {
+    fn new(raw: &[u8]) -> Raw {
+        let mut bytes = [0; 8];
+        let size = raw.len().min(8);
+        bytes.iter_mut().zip(raw).for_each(|(to, from)| *to = *from);
+        Raw { bytes, size: size as u8 }
+    }
+
+    /// Empty for an element that has no bytes of its own: one decoded from a layout.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.size)).unwrap_or_default()
+    }
+}
+
+/// What becomes of an element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantized {
+    pub q: i8,
+    pub scale: f32,
+    /// `scale * q`, rounded to f32.
+    pub dequantized: f64,
+    /// `x̂ − x`
+    pub error: f64,
+}
+
+/// Why there is nothing to see.
+#[derive(Debug, thiserror::Error)]
+pub enum ValuesError {
+    #[error("{0}")]
+    Checkpoint(#[from] CheckpointError),
+    #[error("elements of {0} are not whole bytes: there are no single values to show")]
+    Packed(String),
+}
+
+/// Starts reading in the background; the one finding is the window.
+pub fn start(
+    checkpoint: Arc<Checkpoint>,
+    request: Request,
+) -> std::io::Result<Job<Result<Window, ValuesError>>> {
+    Job::start("values", Arc::new(Progress::default()), move |progress, sender| {
+        let _ = sender.send(run(&checkpoint, &request, progress));
+    })
+}
+
+/// Reads the elements asked for that the tensor has.
+pub fn run(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    progress: &Progress,
+) -> Result<Window, ValuesError> {
+    let id = request.tensor;
+    let count = checkpoint.tensor(id).parameters();
+    let start = request.elements.start.min(count);
+    let range = start..request.elements.end.clamp(start, count);
+    let mut reader = checkpoint.reader();
+    let Some(float) = checkpoint.float_type(id) else {
+        return Ok(Window { start, elements: stored(&mut reader, id, range)? });
+    };
+    let plain = matches!(checkpoint.content(id), Content::Plain(_));
+    let bytes = match reader.elements(id, range.clone())? {
+        Some((_, bytes)) => bytes.to_vec(),
+        None => Vec::new(),
+    };
+    let mut elements: Vec<Element> = bytes
+        .chunks_exact(float.size())
+        .map(|raw| Element {
+            raw: Raw::new(if plain { raw } else { &[] }),
+            value: read_f64(float, raw, 0).map(Scalar::Float),
+            quantized: None,
+        })
+        .collect();
+    if let Some(how) = &request.how {
+        quantize(&mut reader, id, &range, (float, &bytes), how, progress, &mut elements)?;
+    }
+    Ok(Window { start, elements })
+}
+
+/// Elements that are not floats: their bytes, and their values where the type has any.
+fn stored(
+    reader: &mut Reader,
+    id: TensorId,
+    range: Elements<u64>,
+) -> Result<Vec<Element>, ValuesError> {
+    let checkpoint = reader.checkpoint();
+    let tensor = checkpoint.tensor(id);
+    let packed = || ValuesError::Packed(tensor.dtype.name().to_owned());
+    let Content::Plain(stored) = *checkpoint.content(id) else { return Err(packed()) };
+    let size = tensor.dtype.bytes_for(1).filter(|&size| size <= 8).ok_or_else(packed)?;
+    let bytes = reader.stored(stored, range.start * size..range.end * size)?;
+    Ok(bytes
+        .chunks_exact(size as usize)
+        .map(|raw| Element {
+            raw: Raw::new(raw),
+            value: Scalar::read(&tensor.dtype, raw),
+            quantized: None,
+        })
+        .collect())
+}
+
+/// Quantizes the elements by the scale of the group that each lies in.
+fn quantize(
+    reader: &mut Reader,
+    id: TensorId,
+    range: &Elements<u64>,
+    (float, bytes): (FloatType, &[u8]),
+    how: &Quantization,
+    progress: &Progress,
+    elements: &mut [Element],
+) -> Result<(), ValuesError> {
+    let shape = &reader.checkpoint().tensor(id).shape;
+    let groups = how.quantizer.scheme.groups(shape);
+    let quantizers = PerGroup::new(how.quantizer, shape, reader.checkpoint().learned(id));
+    for (number, segment) in groups.segments(range.clone()) {
+        let scale = match how.scale {
+            Some(scale) => Some(scale),
+            None => {
+                let group = groups.around(segment.start);
+                let how = Quantization { quantizer: quantizers.of(number), ..*how };
+                group_scale(reader, id, float, group, &how, progress)?
+            }
+        };
+        let Some(scale) = scale else { continue };
+        let at = |element: u64| (element - range.start) as usize;
+        let (first, last) = (at(segment.start), at(segment.end));
+        let Some(group) = bytes.get(first * float.size()..last * float.size()) else { continue };
+        let mut codes = vec![0i8; last - first];
+        kernels::quantize(float, group, scale, how.rounding, &mut codes);
+        for (element, q) in elements.iter_mut().skip(first).zip(codes) {
+            let Some(Scalar::Float(value)) = element.value else { continue };
+            let dequantized = f64::from(scale * f32::from(q));
+            let error = dequantized - value;
+            element.quantized = Some(Quantized { q, scale, dequantized, error });
+        }
+    }
+    Ok(())
+}
+
+/// The scale of a whole group; `None` if it has none, or once nobody wants to know.
+fn group_scale(
+    reader: &mut Reader,
+    id: TensorId,
+    float: FloatType,
+    group: Elements<u64>,
+    how: &Quantization,
+    progress: &Progress,
+) -> Result<Option<f32>, ValuesError> {
+    let Quantizer { calibration, scheme } = how.quantizer;
+    let alone = scheme.quantization_type().per_tensor();
+    let quantizers = vec![Quantizer { calibration, scheme: alone }];
+    let questions = AnalysisSpec::scales(quantizers, how.rounding);
+    let shape = Shape::vector(group.end - group.start);
+    let measurement = Measurement::new(&questions, float, &shape, None);
+    let mut tally = measurement.counts().map(HistogramBuilder::new);
+    let measured = measurement.run(tally.as_mut(), |elements, look| {
+        progress.check().map_err(|_| Unmeasured::Cancelled)?;
+        let elements = group.start + elements.start..group.start + elements.end;
+        let read = reader.elements(id, elements).map_err(Unmeasured::Unreadable)?;
+        look(read.map_or(&[], |(_, bytes)| bytes));
+        Ok(())
+    });
+    match measured {
+        Ok(analysis) => {
+            let outcome = analysis.outcomes.into_iter().next();
+            Ok(outcome.and_then(|outcome| outcome.result.ok()).map(|found| found.scales.max))
+        }
+        Err(Unmeasured::Cancelled) => Ok(None),
+        Err(Unmeasured::Unreadable(error)) => Err(error.into()),
+    }
+}
+
+enum Unmeasured {
+    Cancelled,
+    Unreadable(CheckpointError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantization::{Calibration, Dequantize, QuantizationScheme};
+    use std::path::Path;
+
+    /// What is shown of an element is what quantizing the whole tensor gives.
+    #[test]
+    fn the_window_shows_what_quantizing_the_tensor_gives() {
+        let path = Path::new("tests/data/tiny-llama/single/model.safetensors");
+        let checkpoint = Checkpoint::open(path).expect("opens");
+        let id = checkpoint.find("model.layers.0.mlp.up_proj.weight").expect("there");
+        let shape = &checkpoint.tensor(id).shape;
+        let mut reader = checkpoint.reader();
+        let (float, bytes) =
+            reader.elements(id, 0..shape.elements()).expect("reads").expect("floats");
+        for scheme in [
+            QuantizationScheme::PER_TENSOR,
+            QuantizationScheme::PER_CHANNEL,
+            QuantizationScheme::per_block(48),
+        ] {
+            let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
+            let whole = quantizer.quantize_weights(float, shape, bytes).expect("finite");
+            let hat = Dequantize { to: Some(FloatType::F32) }.map_tensor(&whole);
+            let how = Quantization { quantizer, rounding: Rounding::HalfEven, scale: None };
+            let request = Request { tensor: id, elements: 100..1000, how: Some(how) };
+            let window = run(&checkpoint, &request, &Progress::default()).expect("reads");
+            assert_eq!((window.start, window.elements.len()), (100, 900));
+            for (i, element) in (100..).zip(&window.elements) {
+                let size = float.size();
+                assert_eq!(element.raw.bytes(), &bytes[i * size..][..size]);
+                let quantized = element.quantized.expect("has a scale");
+                assert_eq!(quantized.q, whole.values[i]);
+                assert_eq!(Some(quantized.dequantized), read_f64(FloatType::F32, &hat, i));
+                let value = read_f64(float, bytes, i).expect("there");
+                assert_eq!(element.value, Some(Scalar::Float(value)));
+                assert_eq!(quantized.error, quantized.dequantized - value);
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_ends_where_the_tensor_does() {
+        let path = Path::new("tests/data/tiny-llama/single/model.safetensors");
+        let checkpoint = Checkpoint::open(path).expect("opens");
+        let id = checkpoint.find("model.norm.weight").expect("there");
+        let count = checkpoint.tensor(id).parameters();
+        let request = Request { tensor: id, elements: count - 3..u64::MAX, how: None };
+        let window = run(&checkpoint, &request, &Progress::default()).expect("reads");
+        assert_eq!(window.elements.len(), 3);
+        assert!(window.elements.iter().all(|element| element.quantized.is_none()));
+    }
+}

@@ -1,0 +1,8 @@
+//! The command line: exit codes, output, documents and reports.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod commands;
+mod json_documents;
+mod report;

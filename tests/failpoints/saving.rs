@@ -1,0 +1,494 @@
+//! A disk that fails, a thread that panics, a source that changes: whatever happens in a
+//! save, OUT is afterwards what it was or the whole new output, and nothing is left that the
+//! next save does not take away.
+
+use crate::support::checkpoint::{weights, write};
+use quantscope::checkpoint::Checkpoint;
+use quantscope::export::faults::{Fault, How, Place, arm, disarm};
+use quantscope::export::{OutputFormat, Receipt, Request, Task};
+use quantscope::job::save::{self, SaveError};
+use quantscope::job::{News, Progress, verify};
+use quantscope::plan::{Plan, Selection};
+use quantscope::quantization::{QuantizationScheme, Rounding};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const EIO: i32 = 5;
+const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
+const ENOSPC: i32 = 28;
+const TMP: &str = ".quantscope-tmp";
+
+/// What is armed is armed for the whole process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A model of two shards with everything that a save can touch.
+fn model(directory: &Path) -> PathBuf {
+    let model = directory.join("model");
+    std::fs::create_dir_all(model.join("1_Pooling")).expect("creates");
+    let names = ["a.safetensors", "b.safetensors"];
+    let tensors = [
+        vec![weights("a.weight", &[8, 16]), weights("a.bias", &[8])],
+        vec![weights("b.weight", &[16, 8])],
+    ];
+    let mut map = serde_json::Map::new();
+    for (name, tensors) in names.iter().zip(&tensors) {
+        write(&model.join(name), tensors, &[("format", "pt")]);
+        map.extend(tensors.iter().map(|t| (t.name.clone(), (*name).into())));
+    }
+    let index = serde_json::json!({"metadata": {"total_size": 1056}, "weight_map": map});
+    std::fs::write(model.join("model.safetensors.index.json"), index.to_string()).expect("writes");
+    std::fs::write(model.join("config.json"), r#"{"model_type":"llama"}"#).expect("writes");
+    std::fs::write(model.join("1_Pooling/config.json"), "{}").expect("writes");
+    model
+}
+
+fn open(path: &Path) -> Checkpoint {
+    Checkpoint::open(path).expect("opens")
+}
+
+fn request(source: &Checkpoint, out: &Path, scheme: QuantizationScheme, force: bool) -> Request {
+    let ids = Selection::default().resolve(source).expect("something is quantizable");
+    let plan = Plan::uniform(ids, scheme, Rounding::HalfEven);
+    let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
+    Request { task, out: out.to_owned(), force }
+}
+
+fn save(source: &Checkpoint, request: &Request) -> Result<Receipt, SaveError> {
+    save::run(source, request, Some(2), &Progress::default(), &|_| {})
+}
+
+/// Every file below a path with its bytes, in order; empty if there is nothing.
+fn contents(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    if path.is_file() {
+        return vec![(PathBuf::new(), std::fs::read(path).expect("reads"))];
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).into_iter().flatten() {
+        let entry = entry.expect("an entry").path();
+        let name = PathBuf::from(entry.file_name().expect("named"));
+        let inside = contents(&entry).into_iter();
+        // Joining nothing would leave a slash at the end.
+        found.extend(inside.map(|(rest, bytes)| {
+            let below = rest.iter().fold(name.clone(), |path, part| path.join(part));
+            (below, bytes)
+        }));
+    }
+    found.sort();
+    found
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).expect("lists");
+    let mut names: Vec<_> =
+        entries.map(|e| e.expect("an entry").file_name().into_string().expect("utf-8")).collect();
+    names.sort();
+    names
+}
+
+/// A place with an old output and what a save would make of it.
+struct Scene {
+    directory: tempfile::TempDir,
+    source: Arc<Checkpoint>,
+    request: Request,
+    old: Vec<(PathBuf, Vec<u8>)>,
+    new: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Scene {
+    /// `out`: a file or a directory by its name; `exists`: whether something is there.
+    fn new(out: &str, exists: bool) -> Scene {
+        let directory = tempfile::tempdir().expect("a directory");
+        let source = Arc::new(open(&model(directory.path())));
+        let place = directory.path().join("place");
+        std::fs::create_dir(&place).expect("creates");
+        let out = place.join(out);
+        let save_as = |scheme| {
+            save(&source, &request(&source, &out, scheme, true)).expect("saves");
+            contents(&out)
+        };
+        let new = save_as(QuantizationScheme::PER_CHANNEL);
+        let old = match exists {
+            true => save_as(QuantizationScheme::PER_TENSOR),
+            false => {
+                remove(&out);
+                Vec::new()
+            }
+        };
+        assert_ne!(old, new);
+        let request = request(&source, &out, QuantizationScheme::PER_CHANNEL, exists);
+        Scene { directory, source, request, old, new }
+    }
+
+    fn save(&self) -> Result<Receipt, SaveError> {
+        save(&self.source, &self.request)
+    }
+
+    /// OUT is the old one or the whole new one; a save that says done has made the new one.
+    fn assert_whole(&self, succeeded: bool, what: &str) {
+        let found = contents(&self.request.out);
+        assert!(found == self.new || (found == self.old && !succeeded), "{what}");
+    }
+
+    /// What stands beside OUT.
+    fn litter(&self) -> Vec<String> {
+        let out = self.request.out.file_name().and_then(|n| n.to_str()).expect("text");
+        let mut names = names(self.request.out.parent().expect("a place"));
+        names.retain(|name| name != out);
+        names
+    }
+
+    /// The next save to the same place succeeds and leaves nothing else.
+    fn assert_clean_after_the_next(&self, what: &str) {
+        let again = Request { force: true, ..self.request.clone() };
+        save(&self.source, &again).unwrap_or_else(|e| panic!("{what}: the next save: {e}"));
+        assert!(contents(&self.request.out) == self.new, "{what}");
+        assert_eq!(self.litter(), [""; 0], "{what}");
+    }
+
+    fn back_to_old(&self) {
+        remove(&self.request.out);
+        for (name, bytes) in &self.old {
+            let path = self.request.out.join(name);
+            let path = if name.as_os_str().is_empty() { self.request.out.clone() } else { path };
+            std::fs::create_dir_all(path.parent().expect("has one")).expect("creates");
+            std::fs::write(path, bytes).expect("writes");
+        }
+    }
+
+    /// Steps of an undisturbed save.
+    fn steps(&self) -> u64 {
+        arm(Fault { place: Place::Disk, step: u64::MAX, how: How::Error(EIO), lasting: false });
+        let saved = self.save();
+        let steps = disarm();
+        saved.expect("saves");
+        self.back_to_old();
+        steps
+    }
+}
+
+fn remove(path: &Path) {
+    match path.is_dir() {
+        true => std::fs::remove_dir_all(path).expect("removes"),
+        false => std::fs::remove_file(path).expect("removes"),
+    }
+}
+
+const SCENES: [(&str, bool); 4] =
+    [("out", true), ("out", false), ("out.safetensors", true), ("out.safetensors", false)];
+
+#[test]
+fn whatever_step_of_a_save_fails_out_is_the_old_one_or_the_new_one() {
+    let _alone = alone();
+    let mut injected = 0;
+    for (out, exists) in SCENES {
+        let scene = Scene::new(out, exists);
+        let steps = scene.steps();
+        assert!(steps > 8, "{steps}");
+        for step in 0..steps {
+            for (number, lasting) in
+                [(EIO, false), (EACCES, false), (EINVAL, false), (ENOSPC, true), (EIO, true)]
+            {
+                let what = format!("{out} {exists}: step {step} of {steps}, {number} {lasting}");
+                arm(Fault { place: Place::Disk, step, how: How::Error(number), lasting });
+                let saved = scene.save();
+                disarm();
+                injected += 1;
+                scene.assert_whole(saved.is_ok(), &what);
+                if let Err(error) = &saved {
+                    let said = error.to_string();
+                    let known = ["Input/output", "Permission denied", "Invalid", "No space"];
+                    assert!(known.iter().any(|k| said.contains(k)), "{what}: {said}");
+                }
+                let litter = scene.litter();
+                // A disk that goes on failing cannot be cleaned, and an old output stays
+                // aside until the new one is known to be on the disk.
+                let in_place = contents(&scene.request.out) == scene.new;
+                assert!(lasting || in_place || litter.is_empty(), "{what}: {litter:?}");
+                assert!(litter.iter().all(|name| name.ends_with(TMP)), "{what}: {litter:?}");
+                scene.assert_clean_after_the_next(&what);
+                scene.back_to_old();
+            }
+        }
+    }
+    println!("{injected} faults injected");
+}
+
+#[test]
+fn whatever_step_of_a_save_panics_out_is_the_old_one_or_the_new_one() {
+    let _alone = alone();
+    for (out, exists) in [("out", true), ("out.safetensors", false)] {
+        let scene = Scene::new(out, exists);
+        for step in 0..scene.steps() {
+            let what = format!("{out} {exists}: step {step}");
+            arm(Fault { place: Place::Disk, step, how: How::Panic, lasting: false });
+            let job = save::start(
+                scene.source.clone(),
+                scene.request.clone(),
+                Default::default(),
+                Some(2),
+            );
+            let mut job = job.expect("starts");
+            let told = loop {
+                match job.wait(Duration::from_secs(60)) {
+                    News::Finding(save::News::Phase(_)) => {}
+                    News::Finding(save::News::Finished(saved)) => {
+                        break saved.map(|_| ()).map_err(|e| e.to_string());
+                    }
+                    News::Panicked(why) => break Err(why),
+                    ended => panic!("{what}: {ended:?}"),
+                }
+            };
+            disarm();
+            scene.assert_whole(told.is_ok(), &what);
+            let why = told.expect_err("a panic is told");
+            assert!(why.contains("a test's panic at step"), "{what}: {why}");
+            scene.assert_clean_after_the_next(&what);
+            scene.back_to_old();
+        }
+    }
+}
+
+/// Where two directories cannot be swapped in one step, a save that was killed in between
+/// has set the old one aside.
+#[test]
+fn an_old_output_that_was_set_aside_is_put_back() {
+    let _alone = alone();
+    let scene = Scene::new("out", true);
+    let aside = scene.request.out.with_file_name(format!(".out.old{TMP}"));
+    std::fs::rename(&scene.request.out, &aside).expect("renames");
+    let careful = Request { force: false, ..scene.request.clone() };
+    let error = save(&scene.source, &careful).expect_err("the old one is there again").to_string();
+    assert!(error.contains("exists already"), "{error}");
+    assert!(contents(&scene.request.out) == scene.old && scene.litter().is_empty());
+    // Killed a moment later, both are there.
+    std::fs::create_dir(&aside).expect("creates");
+    std::fs::write(aside.join("old"), "old").expect("writes");
+    scene.assert_clean_after_the_next("both");
+}
+
+#[test]
+fn a_temporary_name_that_is_a_link_is_not_written_through() {
+    let _alone = alone();
+    for (out, exists) in [("out", true), ("out.safetensors", true)] {
+        let scene = Scene::new(out, exists);
+        let precious = scene.directory.path().join("precious");
+        std::fs::write(&precious, "precious").expect("writes");
+        let temporary = scene.request.out.with_file_name(format!(".{out}{TMP}"));
+        #[cfg(unix)]
+        for hard in [false, true] {
+            match hard {
+                true => std::fs::hard_link(&precious, &temporary).expect("links"),
+                false => std::os::unix::fs::symlink(&precious, &temporary).expect("links"),
+            }
+            let saved = scene.save();
+            assert_eq!(std::fs::read(&precious).expect("reads"), b"precious", "{out} {hard}");
+            let error = saved.expect_err("refused").to_string();
+            assert!(error.contains("is a link"), "{error}");
+            assert!(contents(&scene.request.out) == scene.old);
+            std::fs::remove_file(&temporary).expect("removes");
+        }
+    }
+}
+
+/// OUT that is a link is replaced; what it leads to stays.
+#[test]
+#[cfg(unix)]
+fn an_output_that_is_a_link_is_replaced_and_not_followed() {
+    let _alone = alone();
+    for out in ["out", "out.safetensors"] {
+        let scene = Scene::new(out, true);
+        let real = scene.directory.path().join("real");
+        std::fs::rename(&scene.request.out, &real).expect("renames");
+        std::os::unix::fs::symlink(&real, &scene.request.out).expect("links");
+        scene.save().expect("saves");
+        assert!(!scene.request.out.is_symlink());
+        assert!(contents(&scene.request.out) == scene.new && contents(&real) == scene.old);
+        assert_eq!(scene.litter(), [""; 0]);
+    }
+}
+
+/// No way to spell a path makes the source an output.
+#[test]
+#[cfg(unix)]
+fn the_source_is_never_written() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = model(directory.path());
+    let before = contents(&path);
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).expect("links");
+    let to_file = directory.path().join("file.safetensors");
+    std::os::unix::fs::symlink(path.join("a.safetensors"), &to_file).expect("links");
+    let outs = [
+        path.clone(),
+        link.clone(),
+        path.join("../model"),
+        path.join("a.safetensors"),
+        link.join("b.safetensors"),
+        to_file,
+        directory.path().to_owned(),
+    ];
+    for source in [&path, &link] {
+        let source = open(source);
+        for out in &outs {
+            for force in [false, true] {
+                let request = request(&source, out, QuantizationScheme::PER_TENSOR, force);
+                save(&source, &request).expect_err(&format!("{out:?}"));
+                assert!(contents(&path) == before, "{out:?}");
+            }
+        }
+    }
+    assert_eq!(names(directory.path()), ["file.safetensors", "link", "model"]);
+}
+
+/// A snapshot is links into blobs: read through them, never written to.
+#[test]
+#[cfg(unix)]
+fn a_hugging_face_cache_is_read_and_never_written() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let plain = model(directory.path());
+    let cache = directory.path().join("models--org--name");
+    let (blobs, snapshot) = (cache.join("blobs"), cache.join("snapshots/main1"));
+    std::fs::create_dir_all(cache.join("refs")).expect("creates");
+    std::fs::create_dir_all(&blobs).expect("creates");
+    std::fs::write(cache.join("refs/main"), "main1").expect("writes");
+    for (number, (name, bytes)) in contents(&plain).into_iter().enumerate() {
+        std::fs::write(blobs.join(number.to_string()), bytes).expect("writes");
+        let link = snapshot.join(&name);
+        std::fs::create_dir_all(link.parent().expect("has one")).expect("creates");
+        let up = "../".repeat(1 + name.components().count());
+        std::os::unix::fs::symlink(format!("{up}blobs/{number}"), link).expect("links");
+    }
+    let before = contents(&cache);
+    let source = open(&cache);
+    let place = directory.path().join("into");
+    std::os::unix::fs::symlink(&snapshot, &place).expect("links");
+    for out in [
+        snapshot.join("new"),
+        blobs.join("new.safetensors"),
+        place.join("new"),
+        cache.join("refs/x"),
+    ] {
+        let request = request(&source, &out, QuantizationScheme::PER_TENSOR, true);
+        let error = save(&source, &request).expect_err("a cache").to_string();
+        assert!(error.contains("Hugging Face cache"), "{error}");
+    }
+    let out = directory.path().join("out");
+    save(&source, &request(&source, &out, QuantizationScheme::PER_TENSOR, false)).expect("saves");
+    assert!(contents(&cache) == before);
+    // What was a link is a file of its own, with everything beside the weights.
+    assert!(out.join("1_Pooling/config.json").is_file() && !out.join("config.json").is_symlink());
+    assert_eq!(names(&out), names(&plain));
+}
+
+/// What lies outside of the model's directory does not go along, whatever links to it.
+#[test]
+#[cfg(unix)]
+fn companions_do_not_reach_outside_of_the_directory() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = model(directory.path());
+    std::fs::write(directory.path().join("secret"), "secret").expect("writes");
+    std::fs::create_dir(directory.path().join("private")).expect("creates");
+    std::fs::write(directory.path().join("private/key"), "secret").expect("writes");
+    let link = |to: &str, name: &str| {
+        std::os::unix::fs::symlink(to, model.join(name)).expect("links");
+    };
+    link("../secret", "tokenizer.json");
+    link("../private", "assets");
+    link("1_Pooling/config.json", "inside.json");
+    link("nowhere", "dangling");
+    link(".", "again");
+    let source = open(&model);
+    let out = directory.path().join("out");
+    let request = request(&source, &out, QuantizationScheme::PER_TENSOR, false);
+    let receipt = save(&source, &request).expect("saves");
+    assert!(contents(&out).iter().all(|(_, bytes)| bytes != b"secret"));
+    assert!(out.join("inside.json").is_file());
+    for name in ["tokenizer.json", "assets", "dangling"] {
+        assert!(receipt.warnings.iter().any(|w| w.contains(name)), "{:?}", receipt.warnings);
+        assert!(!out.join(name).exists());
+    }
+}
+
+/// Something happens to the source while a save is in one of its phases.
+fn disturbed(phase: &'static str, happens: &(dyn Fn(&Path) + Sync)) -> String {
+    let scene = Scene::new("out", true);
+    let shard = scene.directory.path().join("model/b.safetensors");
+    let during = |now: &'static str| {
+        if now == phase {
+            happens(&shard);
+        }
+    };
+    let saved = save::run(&scene.source, &scene.request, Some(2), &Progress::default(), &during);
+    assert!(contents(&scene.request.out) == scene.old, "{phase}");
+    assert_eq!(scene.litter(), [""; 0], "{phase}");
+    saved.expect_err(phase).to_string()
+}
+
+#[test]
+fn a_source_that_changes_while_it_is_saved_ends_the_save() {
+    let _alone = alone();
+    let later = |path: &Path| {
+        let file = std::fs::OpenOptions::new().write(true).open(path).expect("opens");
+        let time = file.metadata().and_then(|m| m.modified()).expect("a time");
+        file.set_modified(time + Duration::from_secs(1)).expect("sets");
+    };
+    let shrinks = |path: &Path| {
+        let file = std::fs::OpenOptions::new().write(true).open(path).expect("opens");
+        file.set_len(file.metadata().expect("a length").len() - 100).expect("shortens");
+    };
+    let replaced = |path: &Path| {
+        let mut bytes = std::fs::read(path).expect("reads");
+        *bytes.last_mut().expect("some") ^= 1;
+        std::fs::remove_file(path).expect("removes");
+        std::fs::write(path, bytes).expect("writes");
+        later(path);
+    };
+    let vanishes = |path: &Path| std::fs::remove_file(path).expect("removes");
+    for phase in ["calibrating", "writing", "verifying"] {
+        for (what, happens, sentence) in [
+            ("shrinks", &shrinks as &(dyn Fn(&Path) + Sync), "has changed since it was opened"),
+            ("replaced", &replaced, "has changed since it was opened"),
+            ("vanishes", &vanishes, "no such file"),
+        ] {
+            let error = disturbed(phase, happens);
+            assert!(error.to_lowercase().contains(sentence), "{what} {phase}: {error}");
+            assert!(error.contains("b.safetensors"), "{error}");
+        }
+    }
+}
+
+/// A reader that has the file open already meets the end.
+#[test]
+fn a_file_that_is_cut_off_while_it_is_read_is_an_error() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("m.safetensors");
+    write(&path, &[weights("first", &[64, 64]), weights("last", &[64, 64])], &[]);
+    let checkpoint = open(&path);
+    let mut reader = checkpoint.reader();
+    let (first, last) =
+        (checkpoint.find("first").expect("it"), checkpoint.find("last").expect("it"));
+    reader.elements(first, 0..10).expect("reads");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
+    file.set_len(file.metadata().expect("a length").len() - 4).expect("shortens");
+    let error = reader.elements(last, 4000..4096).expect_err("short").to_string();
+    assert!(error.contains("'last'") && error.contains("has become shorter"), "{error}");
+    reader.elements(last, 0..10).expect("what is still there is read");
+}
+
+/// The check after a save is the same as `verify`, against a source that is as it was.
+#[test]
+fn what_was_saved_is_verified_again() {
+    let _alone = alone();
+    let scene = Scene::new("out", false);
+    scene.save().expect("saves");
+    let out = open(&scene.request.out);
+    verify::run(&out, &scene.source, None, &Progress::default()).expect("verifies");
+}

@@ -1,0 +1,337 @@
+//! Journeys with recorded activations: opened, looked at, ranked by, and spent a budget by.
+
+use crate::support::checkpoint::{Tensor, f32s, weights, write};
+use crate::support::driver::{DEMO, Driver, TINY_LLAMA, outputs_of};
+use crate::support::stdout;
+use quantscope::activations::Way;
+use quantscope::app::outputs::News;
+use quantscope::app::{Event, Meter};
+use std::time::Duration;
+
+/// The demo with its captures measured.
+fn demo_with_outputs() -> Driver {
+    let mut driver = Driver::open(DEMO);
+    driver.resize(150, 40);
+    driver.press("A");
+    driver.type_text("demo:");
+    driver.press("Enter");
+    driver
+}
+
+/// The rows of the table, from the top.
+fn names(driver: &Driver, count: usize) -> Vec<String> {
+    let table = &driver.app.table;
+    let rows = table.rows().iter().take(count);
+    rows.map(|&row| driver.app.full_name(row).to_owned()).collect()
+}
+
+#[test]
+fn captures_are_opened_and_the_table_is_ordered_by_the_outputs() {
+    let mut driver = Driver::open(DEMO);
+    driver.resize(150, 40);
+    assert!(!driver.shows("output"), "nobody has recorded anything yet");
+    assert_eq!(names(&driver, 2), ["features.13.weight", "classifier.0.weight"]);
+    driver.press("A");
+    driver.expect("Open recorded activations");
+    driver.type_text("demo:");
+    driver.press("Enter");
+    driver.expect("outputs of 8 layers measured");
+    driver.expect("−40.3 dB");
+    // The cursor's tensor, in three ways.
+    driver.expect("– dynamic");
+    driver.expect("−38.5 dB");
+    driver.expect("−37.3 dB");
+    driver.press(">");
+    driver.expect("worst output error first");
+    assert_eq!(names(&driver, 2), ["features.13.weight", "features.3.weight"]);
+    driver.press("o");
+    driver.expect("best output error first");
+    assert_eq!(names(&driver, 1), ["classifier.2.weight"]);
+    driver.press("o");
+    // A scheme of its own has its own figure.
+    driver.press("g Space x");
+    assert!(!driver.shows("−40.3 dB"));
+}
+
+#[test]
+fn the_demo_opens_its_captures_by_itself() {
+    let mut driver = Driver::open_waiting(DEMO);
+    driver.resize(150, 40);
+    driver.app.activations = vec!["demo:".into()];
+    driver.send(Event::Opened);
+    driver.release();
+    driver.expect("output");
+    driver.expect("−40.3 dB");
+}
+
+#[test]
+fn without_captures_no_order_is_by_outputs() {
+    let mut driver = Driver::open(DEMO);
+    for _ in 0..20 {
+        driver.press(">");
+        assert!(!driver.shows("output error"), "{}", driver.screen());
+    }
+    for _ in 0..20 {
+        driver.press("<");
+        assert!(!driver.shows("output error"), "{}", driver.screen());
+    }
+}
+
+#[test]
+fn captures_of_another_model_are_refused_with_a_sentence() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("A");
+    driver.type_text("demo:");
+    driver.press("Enter");
+    driver.expect("No activations");
+    driver.expect_words("nothing recorded in it is of a layer of");
+    driver.press("Esc");
+    assert!(driver.app.model.outputs.is_none());
+}
+
+#[test]
+fn a_layer_that_cannot_be_measured_is_marked() {
+    let mut driver = Driver::open(DEMO);
+    driver.resize(150, 40);
+    let mut bad = weights("classifier.0.input", &[2, 128]);
+    bad.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let tensors: [Tensor; 3] =
+        [bad, weights("classifier.2.input", &[2, 64]), weights("gone.input", &[2, 64])];
+    let path = driver.path("captures.safetensors");
+    write(&path, &tensors, &[]);
+    driver.press("A");
+    driver.type_text(path.to_str().expect("text"));
+    driver.press("Enter");
+    driver.expect("outputs of 1 layer measured, 1 not");
+    driver.expect("unreadable");
+}
+
+/// The curve is that of the outputs, and so other marks come of it.
+#[test]
+fn the_budget_is_spent_by_the_outputs() {
+    let marks = |activations: bool| -> Vec<u32> {
+        let mut driver = Driver::open(DEMO);
+        if activations {
+            driver.press("A");
+            driver.type_text("demo:");
+            driver.press("Enter");
+        }
+        driver.press("b");
+        driver.expect(if activations { "of the outputs" } else { "of the weights" });
+        driver.press("Left Left Left Enter");
+        driver.app.model.plan().iter().map(|(id, _)| id.0).collect()
+    };
+    let (by_weights, by_outputs) = (marks(false), marks(true));
+    assert_ne!(by_weights, by_outputs);
+}
+
+#[test]
+fn layers_appear_as_they_are_measured_and_the_measuring_can_be_stopped() {
+    let mut driver = Driver::open(DEMO);
+    driver.resize(150, 40);
+    driver.hold = true;
+    driver.press("A");
+    driver.type_text("demo:");
+    driver.press("Enter");
+    driver.expect("measuring outputs");
+    driver.expect("c stops it");
+    let mut news = outputs_of(&driver.app.model.checkpoint, vec!["demo:".into()]).into_iter();
+    driver.send(Event::Outputs(news.next().expect("opened")));
+    driver.expect("0 of 8 layers");
+    let waiting = |driver: &Driver| driver.table().iter().filter(|row| row.contains('…')).count();
+    assert_eq!(waiting(&driver), 8);
+    // How far it is, and how fast.
+    let meter = Meter {
+        done: 25_000,
+        total: 100_000,
+        elapsed: Duration::from_secs(1),
+        rate: Some(25_000.0),
+    };
+    let now = Duration::from_secs(5);
+    let (calibration, save, diff) = (None, None, None);
+    driver.send(Event::Tick { now, calibration, save, diff, outputs: Some(meter) });
+    driver.expect(" 25 %");
+    driver.expect("25.0 kB of 100 kB  25.0 kB/s  3.00 s left");
+    // Each layer as it comes.
+    for count in 1..=3 {
+        driver.send(Event::Outputs(news.next().expect("a layer")));
+        driver.expect(&format!("{count} of 8 layers"));
+        assert_eq!(waiting(&driver), 8 - count);
+    }
+    driver.press("c");
+    driver.expect("stopped: outputs of 3 of 8 layers measured; A measures anew");
+    assert!(driver.held.is_empty() && driver.app.measuring_outputs.is_none());
+    driver.expect("calibrated");
+    // What was found stays, and the rest is not known.
+    assert_eq!(waiting(&driver), 0);
+    let outputs = driver.app.model.outputs.as_ref().expect("opened");
+    assert_eq!((outputs.found.len(), outputs.recorded.len()), (3, 8));
+    // The same key then calibrates anew, as ever.
+    driver.press("c");
+    assert_eq!(driver.held.len(), 1);
+}
+
+#[test]
+fn a_measuring_that_fails_on_its_way_says_so_and_keeps_what_it_found() {
+    let mut driver = Driver::open(DEMO);
+    driver.hold = true;
+    driver.press("A");
+    driver.type_text("demo:");
+    driver.press("Enter");
+    let news = outputs_of(&driver.app.model.checkpoint, vec!["demo:".into()]);
+    news.into_iter().take(2).for_each(|news| driver.send(Event::Outputs(news)));
+    driver.send(Event::Outputs(News::Ended(Err("a disk went away".into()))));
+    driver.expect("a disk went away");
+    assert_eq!(driver.app.model.outputs.as_ref().expect("opened").found.len(), 1);
+    assert!(driver.app.measuring_outputs.is_none());
+    // A window that is open stays.
+    driver.press("Esc Space s");
+    driver.send(Event::Outputs(News::Ended(Err("a disk went away".into()))));
+    driver.expect("Save the quantized model");
+    driver.expect("no activations: a disk went away");
+}
+
+#[test]
+fn modules_show_the_worst_of_their_layers_and_filters_take_output_errors() {
+    let mut driver = demo_with_outputs();
+    let model = &driver.app.model;
+    let db = |id| model.output(id).and_then(|error| error.db(Way::Weights));
+    let mut all: Vec<(f64, String)> = model
+        .checkpoint
+        .ids()
+        .filter_map(|id| Some((db(id)?, model.checkpoint.tensor(id).name.to_string())))
+        .collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let worst = |module: &str| {
+        let (db, _) = all.iter().find(|(_, name)| name.starts_with(module)).expect("layers");
+        format!("≤{db:.1} dB").replace('-', "−")
+    };
+    let folded = [worst("classifier"), worst("features")];
+    let middle = all[2].0 - 0.001;
+    driver.press("t");
+    driver.press("-");
+    for text in &folded {
+        driver.expect(text);
+    }
+    driver.press("t");
+    driver.type_text(&format!("/output>{middle:.3}"));
+    driver.press("Enter");
+    driver.press(">");
+    let shown = names(&driver, 99);
+    let expected: Vec<String> = all.iter().take(3).map(|(_, name)| name.clone()).collect();
+    assert_eq!(shown, expected);
+    driver.press("Esc");
+    driver.type_text("/!output>-300 !is:norm output<0");
+    assert!(names(&driver, 9).is_empty(), "nothing is better than −300 dB here");
+    driver.press("Esc");
+    driver.type_text("/output>");
+    driver.expect("needs dB, such as -30");
+    driver.press("Esc L End");
+    driver.press("Home");
+    driver.expect_words("A module shows the worst of its layers");
+}
+
+/// tiny-llama with made-up inputs of two layers of its first MLP.
+fn recorded_llama() -> (Driver, String) {
+    let mut driver = Driver::open("tests/data/tiny-llama/single");
+    driver.resize(130, 44);
+    let inputs = |module: &str| {
+        let values = (0..3 * 128).map(|i| ((i * 37 % 101) as f32 - 50.0) / 8.0);
+        f32s(&format!("model.layers.0.mlp.{module}.input"), &[3, 128], values)
+    };
+    let path = driver.path("captures.safetensors");
+    write(&path, &[inputs("up_proj"), inputs("gate_proj")], &[]);
+    let path = path.to_str().expect("text").to_owned();
+    driver.press("A");
+    driver.type_text(&path);
+    driver.press("Enter");
+    driver.expect("outputs of 2 layers measured");
+    driver.type_text("/*.0.mlp.*");
+    driver.press("Enter a");
+    driver.expect("marked 3 tensors");
+    (driver, path)
+}
+
+#[test]
+fn static_activations_are_chosen_in_the_save_dialog() {
+    // Without captures there is nothing to choose.
+    let mut plain = Driver::open("tests/data/tiny-llama/single");
+    plain.press("a s");
+    plain.expect("int8-weight-only");
+    plain.expect_not("int8 static");
+
+    let (mut driver, captures) = recorded_llama();
+    driver.press("X s Down");
+    driver.expect("▸ int8 ");
+    driver.expect("3 tensors quantized");
+    driver.press("Down");
+    driver.expect("▸ int8 static");
+    driver.expect("2 tensors quantized, 19 tensors as they are");
+    driver.expect_words(
+        "model.layers.0.mlp.down_proj.weight stays as it is: what reaches it was not recorded",
+    );
+    driver.expect("single-int8-static");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    driver.press("Esc");
+    // The same bytes as from the command line.
+    let cli = driver.path("cli");
+    let out = cli.to_str().expect("text");
+    let model = "tests/data/tiny-llama/single";
+    let args = ["quantize", model, "-o", out, "--include", "*.0.mlp.*", "--format", "int8"];
+    let inputs = ["--activation-scheme", "static", "--activations", &captures];
+    stdout(&[&args[..], &inputs].concat());
+    let saved = driver.path("single-int8-static");
+    let same = |one: &std::path::Path, other: &std::path::Path| {
+        for name in ["model.safetensors", "config.json"] {
+            let read = |dir: &std::path::Path| std::fs::read(dir.join(name)).expect("reads");
+            assert_eq!(read(one), read(other), "{name}");
+        }
+    };
+    same(&saved, &cli);
+    // The choice is the plan's now: a recipe carries it, and the dialog offers it first.
+    driver.press("w");
+    driver.press("Ctrl-u");
+    driver.type_text("r.toml");
+    driver.press("Enter");
+    let recipe = driver.path("r.toml");
+    let text = std::fs::read_to_string(&recipe).expect("a recipe");
+    assert!(text.contains("scheme = \"static\"") && text.contains("up_proj"), "{text}");
+    let again = driver.path("again");
+    let recipe = recipe.to_str().expect("text");
+    let out = again.to_str().expect("text");
+    stdout(&["quantize", model, "-o", out, "--format", "int8", "--recipe", recipe]);
+    same(&saved, &again);
+    driver.press("s");
+    driver.expect("▸ int8 static");
+    driver.expect("2 scales of inputs as the plan has them");
+    // Dynamic can be chosen again, and undo brings back what was left out.
+    driver.press("Up");
+    driver.expect("▸ int8 ");
+    driver.press("Esc u");
+    assert_eq!(driver.app.model.plan().len(), 3);
+    assert!(!driver.app.model.plan().inputs.is_static());
+}
+
+#[test]
+fn inputs_that_are_still_calibrated_are_waited_for() {
+    let mut driver = Driver::open("tests/data/tiny-llama/single");
+    driver.resize(130, 44);
+    let path = driver.path("captures.safetensors");
+    let inputs = |module: &str| weights(&format!("model.layers.0.mlp.{module}.input"), &[3, 128]);
+    write(&path, &[inputs("up_proj"), inputs("gate_proj")], &[]);
+    driver.hold = true;
+    driver.press("A");
+    driver.type_text(path.to_str().expect("text"));
+    driver.press("Enter");
+    let news = outputs_of(&driver.app.model.checkpoint, vec![path]);
+    news.into_iter().take(2).for_each(|news| driver.send(Event::Outputs(news)));
+    driver.type_text("/*.0.mlp.*");
+    driver.press("Enter a X s Down Down");
+    driver.expect("▸ int8 static");
+    driver.expect_words("2 marks stay as they are, such as model.layers.0.mlp.");
+    driver.press("Enter");
+    driver.expect_words("The inputs are still being calibrated: wait for it");
+    driver.press("Esc c");
+    driver.expect("stopped: outputs of 1 of 2 layers measured");
+}

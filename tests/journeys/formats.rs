@@ -1,0 +1,378 @@
+//! Every format that is written and every layout that is read, from the screen and from the
+//! command line: both give the same bytes, and what cannot be done is said in a sentence.
+
+use crate::support::checkpoint::{Tensor, weights, write};
+use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
+use crate::support::{data, failure, stdout};
+use quantscope::app::overlay::Overlay;
+use quantscope::checkpoint::Checkpoint;
+use quantscope::export::{OutputFormat, WeightLayout};
+use quantscope::quantization::QuantizationScheme;
+use quantscope::tensor::FloatType;
+use std::path::{Path, PathBuf};
+
+const GGUF: &str = "tests/data/gguf/floats.gguf";
+const BURN: OutputFormat = OutputFormat::Burn(WeightLayout::Source);
+
+/// Chooses a line of the open dialog by pressing the key for the next one.
+fn choose(driver: &mut Driver, wanted: &str) {
+    for _ in 0..8 {
+        let Some(Overlay::Save(dialog)) = &driver.app.overlay else {
+            panic!("the dialog is open:\n{}", driver.screen());
+        };
+        if dialog
+            .choices(&driver.app.model)
+            .iter()
+            .any(|choice| choice.chosen && choice.name == wanted)
+        {
+            return;
+        }
+        driver.press("Down");
+    }
+    panic!("{wanted} is not offered:\n{}", driver.screen());
+}
+
+fn type_path(driver: &mut Driver, name: &str) {
+    driver.press("Ctrl-u");
+    driver.type_text(name);
+}
+
+/// Steps through the schemes for new marks.
+fn choose_scheme(driver: &mut Driver, wanted: QuantizationScheme) {
+    for _ in 0..8 {
+        if driver.app.model.scheme() == wanted {
+            return;
+        }
+        driver.press("X");
+    }
+    panic!("{wanted} is not offered:\n{}", driver.screen());
+}
+
+/// Every file below a path, or the one file it is, with its bytes, in order.
+fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    if path.is_file() {
+        return vec![(PathBuf::new(), std::fs::read(path).expect("reads"))];
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).expect("lists") {
+        let entry = entry.expect("an entry").path();
+        let name = PathBuf::from(entry.file_name().expect("named"));
+        found.extend(files(&entry).into_iter().map(|(rest, bytes)| (name.join(rest), bytes)));
+    }
+    found.sort();
+    found
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("text").to_owned()
+}
+
+#[test]
+fn every_format_is_saved_from_the_screen_as_from_the_command_line() {
+    let block = QuantizationScheme::per_block(32);
+    for (source, format, scheme, out) in [
+        (SHARDED, OutputFormat::Safetensors, QuantizationScheme::PER_TENSOR, "out.safetensors"),
+        (SHARDED, OutputFormat::Safetensors, block, "out"),
+        (SHARDED, OutputFormat::Int8, QuantizationScheme::PER_CHANNEL, "out"),
+        (SHARDED, OutputFormat::Int8WeightOnly, block, "out"),
+        (TINY_LLAMA, BURN, QuantizationScheme::PER_TENSOR, "out.bpk"),
+        (GGUF, OutputFormat::Gguf, block, "out.gguf"),
+        (SHARDED, OutputFormat::FakeQuantized, QuantizationScheme::PER_CHANNEL, "out"),
+        (TINY_LLAMA, OutputFormat::FakeQuantized, block, "out.safetensors"),
+    ] {
+        let mut driver = Driver::open(source);
+        choose_scheme(&mut driver, scheme);
+        driver.press("a s");
+        choose(&mut driver, format.name());
+        type_path(&mut driver, out);
+        driver.press("Enter");
+        driver.expect("Saved and verified");
+        let line = driver.path(&format!("line-{out}"));
+        let scheme = scheme.to_string();
+        let arguments = ["quantize", source, "-o", &text(&line), "--quiet"];
+        let choices = ["--format", format.name(), "--scheme", &scheme];
+        stdout(&[&arguments[..], &choices[..]].concat());
+        let (screen, line) = (files(&driver.path(out)), files(&line));
+        assert!(!screen.is_empty() && screen == line, "{format:?} of {source}");
+    }
+}
+
+/// Each of these is a row of the table of layouts that are read.
+const STORED_QUANTIZED: [&str; 9] = [
+    "formats/awq-gemm",
+    "formats/bnb-nf4",
+    "formats/ct-int8-channel",
+    "formats/ct-pack8-channel",
+    "formats/fp8-block-deepseek",
+    "formats/fp8-tensor",
+    "formats/gptq-4bit-actorder",
+    "formats/mlx-4bit",
+    "formats/mxfp4-gpt-oss",
+];
+
+/// Dequantizes from the screen and from the command line, to every type the dialog offers,
+/// and gives the checkpoints that came of it.
+fn dequantized(driver: &mut Driver, source: &str) -> Vec<Checkpoint> {
+    let types = [
+        ("original", None),
+        ("f32", Some(FloatType::F32)),
+        ("bf16", Some(FloatType::BF16)),
+        ("f16", Some(FloatType::F16)),
+    ];
+    let mut found = Vec::new();
+    for (name, dtype) in types {
+        driver.press("d");
+        driver.expect("Write the float model back");
+        choose(driver, name);
+        type_path(driver, name);
+        driver.press("Enter");
+        driver.expect("Dequantized and verified");
+        driver.press("Esc");
+        let (screen, line) = (driver.path(name), driver.path(&format!("line-{name}")));
+        stdout(&["dequantize", source, "-o", &text(&line), "--dtype", name, "--quiet"]);
+        assert!(files(&screen) == files(&line), "{source} as {name}");
+        let floats = Checkpoint::open(&screen).expect("opens");
+        for id in floats.ids() {
+            assert!(floats.layout(id).is_none(), "{}", floats.tensor(id).name);
+            if let Some(dtype) = dtype {
+                assert_eq!(floats.tensor(id).dtype.float(), Some(dtype), "{source} as {name}");
+            }
+        }
+        found.push(floats);
+    }
+    found
+}
+
+#[test]
+fn every_layout_is_dequantized_from_the_screen_as_from_the_command_line() {
+    for source in STORED_QUANTIZED {
+        let source = data(source);
+        // The folder holds the answer too; the model is named by its file.
+        let source = format!("{source}/model.safetensors");
+        let mut driver = Driver::open(&source);
+        assert_eq!(driver.table().len(), 1, "one tensor, not its parts:\n{}", driver.screen());
+        driver.expect("Quantized already");
+        let answer = Path::new(&source).with_file_name("expected.safetensors");
+        let answer = Checkpoint::open(&answer).expect("opens");
+        let names = |checkpoint: &Checkpoint| {
+            let tensors = checkpoint.tensors().iter();
+            tensors.map(|t| (t.name.clone(), t.shape.clone())).collect::<Vec<_>>()
+        };
+        for floats in dequantized(&mut driver, &source) {
+            assert_eq!(names(&floats), names(&answer), "{source}");
+        }
+    }
+}
+
+#[test]
+fn what_quantscope_wrote_is_dequantized_from_the_screen_as_from_the_command_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (source, format, out) in [
+        (SHARDED, OutputFormat::Safetensors, "int8"),
+        (TINY_LLAMA, BURN, "burn.bpk"),
+        (GGUF, OutputFormat::Gguf, "q8_0.gguf"),
+    ] {
+        let saved = text(&directory.path().join(out));
+        stdout(&["quantize", source, "-o", &saved, "--format", format.name(), "--quiet"]);
+        let mut driver = Driver::open(&saved);
+        let all = driver.app.model.checkpoint.ids();
+        let int8 = all.filter(|&id| driver.app.model.checkpoint.layout(id).is_some());
+        assert!(int8.count() > 2, "{}", driver.screen());
+        driver.press("d");
+        driver.expect("turned back into floats");
+        driver.press("Enter");
+        driver.expect("Dequantized and verified");
+    }
+}
+
+/// Formats that hold floats and are not safetensors become that.
+#[test]
+fn other_formats_are_converted_from_the_screen_as_from_the_command_line() {
+    for source in [
+        "pytorch/zip.pt",
+        "pytorch/legacy.pt",
+        "pytorch/sharded",
+        "numpy/packed.npz",
+        "numpy/lone.npy",
+    ] {
+        let source = data(source);
+        let mut driver = Driver::open(&source);
+        driver.press("d");
+        driver.expect("Write the float model back");
+        type_path(&mut driver, "floats.safetensors");
+        driver.press("Enter");
+        driver.expect_words("verified");
+        let (screen, line) = (driver.path("floats.safetensors"), driver.path("line.safetensors"));
+        stdout(&["dequantize", &source, "-o", &text(&line), "--quiet"]);
+        assert!(files(&screen) == files(&line), "{source}");
+        let floats = Checkpoint::open(&screen).expect("opens");
+        assert_eq!(floats.tensors().len(), driver.app.model.checkpoint.tensors().len());
+    }
+}
+
+#[test]
+fn a_layout_that_is_only_recognised_is_named_and_left_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = directory.path().join("exl2.safetensors");
+    let words = |name: &str, shape: &[u64], bytes| Tensor {
+        name: name.into(),
+        dtype: "I32",
+        shape: shape.into(),
+        bytes: vec![1; bytes],
+    };
+    let tensors = [
+        words("m.q_weight", &[4, 8], 128),
+        words("m.q_scale", &[1, 1], 4),
+        weights("n.weight", &[8, 8]),
+    ];
+    write(&model, &tensors, &[]);
+    let source = text(&model);
+    let out = text(&directory.path().join("out.safetensors"));
+
+    let shown = stdout(&["inspect", &source]);
+    assert!(shown.contains("m.weight") && shown.contains("exl2"), "{shown}");
+    let (code, sentence) = failure(&["dequantize", &source, "-o", &out]);
+    assert!(
+        code == 1 && sentence.contains("'m.weight'") && sentence.contains("exl2"),
+        "{sentence}"
+    );
+    let (code, sentence) = failure(&["quantize", &source, "-o", &out, "--include", "m.weight"]);
+    assert!(code == 1 && sentence.contains("exl2"), "{sentence}");
+
+    let mut driver = Driver::open(&model);
+    driver.type_text(":m.weight");
+    driver.press("Enter");
+    assert!(driver.cursor_row().contains("m.weight"), "{}", driver.screen());
+    driver.expect("exl2");
+    driver.press("Space");
+    driver.expect("nothing marked");
+    driver.press("d");
+    type_path(&mut driver, "out.safetensors");
+    driver.press("Enter");
+    driver.expect_words("exl2");
+    driver.expect("Write the float model back");
+    assert!(!driver.path("out.safetensors").exists());
+    // The others are saved, and it stays what it was.
+    driver.press("Esc a s");
+    type_path(&mut driver, "out.safetensors");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+}
+
+#[test]
+fn a_tensor_that_the_container_cannot_hold_is_refused_by_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = text(&directory.path().join("out"));
+    for format in ["int8", "int8-weight-only"] {
+        for (tensor, why) in
+            [("model.embed_tokens.weight", "embedding"), ("model.norm.weight", "norm")]
+        {
+            let (code, sentence) = failure(&[
+                "quantize",
+                SHARDED,
+                "-o",
+                &out,
+                "--format",
+                format,
+                "--include",
+                tensor,
+            ]);
+            assert!(code == 1, "{sentence}");
+            for part in [tensor, format, why, "choose the format safetensors"] {
+                assert!(sentence.contains(part), "{sentence}");
+            }
+            let mut driver = Driver::open(SHARDED);
+            choose_scheme(&mut driver, QuantizationScheme::PER_CHANNEL);
+            driver.type_text(&format!(":{tensor}"));
+            driver.press("Enter Space s");
+            choose(&mut driver, format);
+            driver.expect_words(&format!("'{tensor}' cannot be int8 in {format}"));
+            driver.press("Enter");
+            driver.expect("Save the quantized model");
+            assert_eq!(std::fs::read_dir(driver.directory.path()).expect("there").count(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_format_that_does_not_fit_the_source_says_why() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = |name: &str| text(&directory.path().join(name));
+    for (source, format, out, why) in [
+        (TINY_LLAMA, "gguf", out("a.gguf"), "only GGUF becomes GGUF"),
+        (GGUF, "int8", out("a"), "no config.json"),
+        (GGUF, "safetensors", out("a.safetensors"), "safetensors has no such type"),
+        (SHARDED, "int8", out("a.safetensors"), "choose a path without an ending"),
+        (SHARDED, "burn", out("a"), "ends in .bpk"),
+    ] {
+        let (code, sentence) = failure(&["quantize", source, "-o", &out, "--format", format]);
+        assert!(code == 1 && sentence.contains(why), "{sentence}");
+        let mut driver = Driver::open(source);
+        driver.press("a s");
+        choose(&mut driver, format);
+        type_path(&mut driver, Path::new(&out).file_name().and_then(|n| n.to_str()).expect("text"));
+        driver.press("Enter");
+        driver.expect_words(why);
+        driver.expect("Save the quantized model");
+    }
+}
+
+#[test]
+fn what_must_not_be_opened_is_refused_with_a_sentence() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let mut unknown = std::fs::read(GGUF).expect("reads");
+    unknown[4] = 9;
+    std::fs::write(path("v9.gguf"), unknown).expect("writes");
+    let model = path("gptq");
+    std::fs::create_dir(&model).expect("creates");
+    let fixture = data("formats/gptq-4bit-actorder/model.safetensors");
+    std::fs::copy(fixture, model.join("model.safetensors")).expect("copies");
+    std::fs::write(model.join("config.json"), "{ not JSON").expect("writes");
+    for (source, part) in [
+        (text(&path("v9.gguf")), "its version is 9, expected 2 or 3"),
+        (data("pytorch/code.pt"), "'posix.system', code that is not run here"),
+        (text(&model), "config.json: it is not a JSON object"),
+    ] {
+        for command in ["inspect", "analyze", "calibrate"] {
+            let (code, sentence) = failure(&[command, &source]);
+            assert!(code == 1 && sentence.starts_with("error: "), "{sentence}");
+            assert!(sentence.contains(part) && sentence.lines().count() == 1, "{sentence}");
+        }
+        let out = text(&path("out.safetensors"));
+        for command in ["quantize", "dequantize"] {
+            let (code, sentence) = failure(&[command, &source, "-o", &out]);
+            assert!(code == 1 && sentence.contains(part), "{sentence}");
+        }
+        // The screen opens through the same door.
+        let error = quantscope::demo::open_model(Path::new(&source)).expect_err("refused");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+/// Where nothing is quantized a bad config is only in the way of what needs it.
+#[test]
+fn a_config_that_is_not_json_hinders_only_what_needs_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = directory.path().join("model");
+    std::fs::create_dir(&model).expect("creates");
+    std::fs::copy(TINY_LLAMA, model.join("model.safetensors")).expect("copies");
+    std::fs::write(model.join("config.json"), "{ not JSON").expect("writes");
+    let (source, out) = (text(&model), text(&directory.path().join("out")));
+    let (code, sentence) = failure(&["quantize", &source, "-o", &out, "--format", "int8"]);
+    assert!(code == 1 && sentence.contains("config.json: it is not a JSON object"), "{sentence}");
+    stdout(&["quantize", &source, "-o", &out, "--quiet"]);
+
+    let mut driver = Driver::open(&model);
+    driver.press("m");
+    driver.expect("{ not JSON");
+    driver.press("Esc a s");
+    choose(&mut driver, "int8");
+    driver.expect_words("config.json: it is not a JSON object");
+    driver.press("Enter");
+    driver.expect("Save the quantized model");
+    choose(&mut driver, "safetensors");
+    type_path(&mut driver, "out");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+}

@@ -1,0 +1,11 @@
+//! What a user does in the inspector, as keys in and sentences about the screen out.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod activations;
+mod clips;
+mod formats;
+mod inspector;
+mod settings;
+mod table;

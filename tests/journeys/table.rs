@@ -1,0 +1,286 @@
+//! Columns of schemes, and the mouse in all that is listed.
+
+use crate::support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA};
+use quantscope::app::Effect;
+use quantscope::app::overlay::Overlay;
+use quantscope::app::table::Column;
+use quantscope::quantization::QuantizationScheme;
+
+const GAIN: Column =
+    Column::Gain { of: QuantizationScheme::PER_CHANNEL, over: QuantizationScheme::PER_TENSOR };
+
+/// The figures of a column whose cells end like that, from the top.
+fn figures(driver: &Driver, title: &str) -> Vec<f64> {
+    let rows = driver.rows();
+    let titles = &rows[3];
+    // The last column of the title's own cell: an arrow may follow.
+    let start = titles.find(title).unwrap_or_else(|| panic!("{title} in {titles}"));
+    let end = titles[..start].chars().count() + title.chars().count() + 2;
+    let cell = |row: &String| -> Option<f64> {
+        let text: String = row.chars().take(end).collect();
+        let text = text.trim_end().strip_suffix(" dB")?;
+        text.rsplit(' ').next()?.replace('−', "-").parse().ok()
+    };
+    driver.table().iter().filter_map(cell).collect()
+}
+
+#[test]
+fn the_table_shows_what_one_scheme_gains_over_another_and_is_ordered_by_it() {
+    let mut driver = Driver::open(DEMO);
+    driver.expect_not("channel − tensor");
+    driver.press("|");
+    driver.expect("[x] shape");
+    driver.expect("[ ] SQNR per channel");
+    driver.expect("[ ] what per channel gains over per tensor");
+    driver.press("j j j j j j j j j j Space Enter");
+    driver.expect("channel − tensor ▼");
+    driver.expect("largest gain of per channel over per tensor first");
+    driver.press("g");
+    let gains = figures(&driver, "channel − tensor");
+    let weights = driver.app.model.inventory.quantizable;
+    assert!(gains[..weights].is_sorted_by(|a, b| a >= b), "{}", driver.screen());
+    // It is the difference of the two schemes that the detail shows.
+    let id = driver.app.current_tensor().expect("a tensor");
+    let by = |scheme| driver.app.model.sqnr_by(id, scheme).expect("measured");
+    let gain = by(QuantizationScheme::PER_CHANNEL) - by(QuantizationScheme::PER_TENSOR);
+    assert!((gain - gains[0]).abs() < 0.051, "{gain}: {}", driver.screen());
+    driver.press("o g");
+    let gains = figures(&driver, "channel − tensor");
+    assert!(gains[..weights].is_sorted(), "{}", driver.screen());
+    // The order goes through it while it is there.
+    driver.press("<");
+    assert_eq!(driver.app.table.sort.column, Column::Sqnr);
+    driver.press(">");
+    assert_eq!(driver.app.table.sort.column, GAIN);
+}
+
+#[test]
+fn any_schemes_column_is_chosen_in_the_settings() {
+    let settings = "[table]\nsort = \"per-block:32\"\ncolumns = [\"bytes\", \"per-block:32\"]";
+    let driver = Driver::open_with(TINY_LLAMA, settings);
+    driver.expect("block 32 ▲");
+    driver.expect("worst SQNR block 32 first");
+    driver.expect_not("shape");
+    assert!(figures(&driver, "block 32").is_sorted(), "{}", driver.screen());
+}
+
+#[test]
+fn what_is_not_measured_has_no_gain_yet() {
+    let settings = "[table]\ncolumns = [\"per-channel over per-tensor\"]";
+    let mut driver = Driver::open_with(TINY_LLAMA, settings);
+    driver.hold = true;
+    driver.press("c");
+    driver.tick(Some(0.1));
+    let row = driver.table()[0].clone();
+    assert!(row.contains('…') && !row.contains(" dB"), "{row}");
+    driver.release();
+    assert!(driver.table()[0].contains(" dB"), "{}", driver.screen());
+}
+
+#[test]
+fn columns_that_were_chosen_are_there_the_next_time() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    assert!(!driver.app.session().to_toml().contains("columns"));
+    driver.press("| Space j j j j j j Space Esc");
+    driver.expect("per channel");
+    let session = driver.app.session();
+    let mut next = Driver::open(TINY_LLAMA);
+    next.app.restore(&session);
+    assert_eq!(next.app.settings.columns, driver.app.settings.columns);
+    assert!(!next.app.settings.columns.contains(&Column::Shape));
+}
+
+#[test]
+fn the_list_of_columns_fits_the_smallest_screen() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.resize(60, 15);
+    driver.press("|");
+    for _ in 0..13 {
+        driver.press("j");
+    }
+    driver.expect("▸ [ ] what block 32 gains over per tensor");
+    driver.expect("order by it");
+}
+
+/// The place of a text on the screen.
+fn place(driver: &Driver, text: &str) -> (u16, u16) {
+    let rows = driver.rows();
+    let found = rows.iter().enumerate().find_map(|(y, row)| Some((y, row.find(text)?)));
+    let (y, x) = found.unwrap_or_else(|| panic!("{text:?} on\n{}", driver.screen()));
+    (rows[y][..x].chars().count() as u16, y as u16)
+}
+
+fn click_on(driver: &mut Driver, text: &str) {
+    let (x, y) = place(driver, text);
+    driver.click(x, y);
+}
+
+#[test]
+fn the_scroll_bar_is_dragged_wherever_the_mouse_goes_meanwhile() {
+    let mut driver = Driver::open(SHARDED);
+    driver.resize(120, 24);
+    let last = driver.app.table.rows().len() - driver.app.table.height();
+    assert!(last > 0, "{}", driver.screen());
+    driver.click(119, 4);
+    assert_eq!(driver.app.table.top(), 0);
+    driver.drag(60, 30);
+    assert_eq!(driver.app.table.top(), last, "{}", driver.screen());
+    driver.drag(3, 0);
+    assert_eq!(driver.app.table.top(), 0, "{}", driver.screen());
+    // Whoever takes hold of a row drags the cursor.
+    driver.click(30, 5);
+    driver.drag(119, 8);
+    assert_eq!(driver.app.table.cursor(), 4);
+    assert_eq!(driver.app.table.top(), 0);
+}
+
+#[test]
+fn a_click_on_a_hint_is_its_key() {
+    let mut driver = Driver::open(DEMO);
+    click_on(&mut driver, "all shown  p");
+    driver.expect("tensors marked");
+    click_on(&mut driver, "u undo");
+    driver.expect("nothing marked");
+    click_on(&mut driver, "help  q");
+    driver.expect("search");
+    click_on(&mut driver, "Esc close");
+    driver.expect_not("search");
+    driver.press("Space");
+    click_on(&mut driver, "quit");
+    driver.expect("Quit all the same?");
+    let (x, _) = place(&driver, "n no");
+    driver.click(x, 35);
+    driver.expect_not("Quit all the same?");
+    assert!(!driver.quit);
+    click_on(&mut driver, "q quit");
+    let (x, _) = place(&driver, "y yes");
+    driver.click(x, 35);
+    assert!(driver.quit);
+}
+
+#[test]
+fn a_click_chooses_in_every_list() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("p");
+    click_on(&mut driver, "attention");
+    driver.expect("▸ attention");
+    click_on(&mut driver, "attention");
+    driver.expect("attention: 8 tensors marked now");
+
+    driver.press("|");
+    click_on(&mut driver, "SQNR per channel");
+    driver.expect("[x] SQNR per channel");
+    driver.press("Esc :");
+    driver.type_text("down");
+    click_on(&mut driver, "model.layers.1.mlp.down_proj.weight");
+    assert!(driver.cursor_row().contains("layers.1.mlp.down_proj"), "{}", driver.screen());
+
+    driver.press("b");
+    driver.expect("[x] per channel");
+    click_on(&mut driver, "per channel  ");
+    driver.expect("[ ] per channel");
+    driver.press("Esc");
+
+    driver.hold = true;
+    driver.press("D");
+    driver.type_text(TINY_LLAMA);
+    driver.press("Enter");
+    assert!(matches!(driver.held.last(), Some(Effect::Diff(_))));
+    driver.release();
+    driver.expect("identical");
+    let (x, y) = place(&driver, "rel. error");
+    driver.click(x, y + 3);
+    let Some(Overlay::Diff(_)) = driver.app.overlay else { panic!("still open") };
+    driver.click(10, y + 3);
+    assert!(driver.app.overlay.is_none(), "{}", driver.screen());
+}
+
+#[test]
+fn beside_a_list_a_click_does_nothing() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("p");
+    let before = driver.screen();
+    for (x, y) in [(0, 0), (2, 8), (119, 10), (60, 33)] {
+        driver.click(x, y);
+        driver.drag(x, y);
+    }
+    assert_eq!(driver.screen(), before);
+}
+
+#[test]
+fn tabs_and_the_wheel_answer_in_the_whole_screen_view_too() {
+    let mut driver = Driver::open(DEMO);
+    driver.press("Enter");
+    click_on(&mut driver, "Schemes");
+    driver.expect("worst channel");
+    click_on(&mut driver, "Values");
+    driver.expect("dequantized");
+    driver.send(quantscope::app::Event::Wheel(3));
+    assert_eq!(driver.app.values.top(), 3, "{}", driver.screen());
+}
+
+/// However it comes to be seen, what is seen is read.
+#[test]
+fn values_that_come_into_sight_by_resizing_are_read() {
+    let mut driver = Driver::open(DEMO);
+    driver.resize(120, 24);
+    driver.press("BackTab");
+    driver.expect("dequantized");
+    driver.resize(120, 200);
+    driver.press("Enter");
+    driver.resize(120, 400);
+    driver.expect_not("reading");
+    let rows = driver.rows();
+    let last = rows.iter().rposition(|row| row.contains("[")).expect("values");
+    assert!(!rows[last].contains('…'), "{}", rows[last]);
+}
+
+#[test]
+fn what_does_not_fit_a_rule_says_so() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.resize(60, 15);
+    driver.press("/");
+    driver.type_text("down_proj");
+    driver.press("Enter");
+    driver.expect("2 of 21 tensors match down_proj");
+    driver.expect("n and N still fin…");
+}
+
+#[test]
+fn the_demo_says_what_it_is_and_how_to_open_something_else() {
+    let mut driver = Driver::of(quantscope::demo::open().expect("opens"), false);
+    driver.expect("reads digits; quantscope MODEL opens yours");
+    driver.resize(60, 15);
+    driver.expect("36 tensors");
+    let driver = Driver::open(DEMO);
+    driver.expect_not("quantscope MODEL opens yours");
+}
+
+#[test]
+fn on_the_whole_screen_the_overview_has_the_histogram_too() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.expect_not("┼");
+    driver.press("Enter");
+    driver.expect("levels used");
+    driver.expect("┼");
+    driver.press("j");
+    driver.expect("┼");
+}
+
+#[test]
+fn lists_and_their_keys_fit_the_smallest_screen() {
+    let mut driver = Driver::open(SHARDED);
+    driver.resize(60, 15);
+    driver.expect_not("safetensors, 4 fil");
+    driver.press("p");
+    driver.expect("these too  Esc leave");
+    driver.expect("655 kB");
+    for _ in 0..20 {
+        driver.press("Down");
+    }
+    driver.expect("▸ nothing");
+    driver.expect("these too  Esc leave");
+    driver.press("Esc : Down Down Down Down Down Down Down");
+    driver.expect("▸ ");
+    driver.expect("more");
+}

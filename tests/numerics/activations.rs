@@ -1,0 +1,386 @@
+//! Recorded inputs: read, matched, and what the layers' outputs lose against NumPy's figures
+//! (`tests/data/activations/make.py`).
+
+use crate::support::checkpoint::{Tensor, f32s, weights, write};
+use crate::support::{data, failure, json, stdout};
+use quantscope::activations::Activations;
+use quantscope::checkpoint::Checkpoint;
+use quantscope::job::Progress;
+use quantscope::job::output::{Finding, Request, run};
+use quantscope::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use tempfile::tempdir;
+
+const MOVES: &str = r#"{"conv":{"stride":[1],"padding":[[0,0]],"dilation":[1],"groups":1}}"#;
+
+fn expected(case: &str, scheme: &str) -> Value {
+    let text = fs::read_to_string(data("activations/expected.json")).expect("kept");
+    let all: Value = serde_json::from_str(&text).expect("JSON");
+    all[case][scheme].clone()
+}
+
+fn tensor<'d>(document: &'d Value, name: &str) -> &'d Value {
+    let tensors = document["tensors"].as_array().expect("a list");
+    tensors.iter().find(|tensor| tensor["name"] == name).expect(name)
+}
+
+/// Compares a document's output errors with NumPy's, to 1e-5 of each.
+fn agree(document: &Value, expected: &Value, basis: &str) {
+    let layers = expected.as_object().expect("layers");
+    assert!(!layers.is_empty());
+    for (name, ways) in layers {
+        let output = &tensor(document, name)["output"];
+        assert_eq!(output["basis"], basis, "{name}: {output}");
+        for (way, wanted) in ways.as_object().expect("ways") {
+            let found = output[way]["relative"].as_f64().expect("a figure");
+            let wanted = wanted.as_f64().expect("a figure");
+            assert!((found / wanted - 1.0).abs() < 1e-5, "{name} {way}: {found}, NumPy {wanted}");
+            let db = output[way]["db"].as_f64().expect("a figure");
+            assert!((db - 10.0 * wanted.log10()).abs() < 1e-4, "{name} {way}: {db} dB");
+        }
+    }
+}
+
+const SCHEMES: [&str; 3] = ["per-tensor", "per-channel", "per-block:32"];
+
+#[test]
+fn the_demos_output_errors_are_numpys() {
+    for scheme in SCHEMES {
+        let found = json(&["analyze", "demo:", "--scheme", scheme, "--activations", "demo:"]);
+        agree(&found, &expected("demo", scheme), "inputs");
+    }
+}
+
+/// All schemes in one go: the figures of each alone.
+#[test]
+fn schemes_side_by_side_have_their_output_errors() {
+    let all = "per-tensor,per-channel,per-block:32,per-channel/int4";
+    let args = ["analyze", "demo:", "--schemes", all, "--activations", "demo:"];
+    let found = json(&args);
+    for (place, scheme) in SCHEMES.iter().enumerate() {
+        let alone = json(&["analyze", "demo:", "--scheme", scheme, "--activations", "demo:"]);
+        let wanted = expected("demo", scheme);
+        for name in wanted.as_object().expect("layers").keys() {
+            let side_by_side = &tensor(&found, name)["schemes"][place];
+            assert_eq!(side_by_side["scheme"], *scheme);
+            assert_eq!(side_by_side["output"], tensor(&alone, name)["output"], "{name} {scheme}");
+        }
+    }
+    // The first scheme's stands where one alone would, and ranks.
+    let wanted = expected("demo", SCHEMES[0]);
+    agree(&found, &wanted, "inputs");
+    let names = |document: &Value| -> Vec<Value> {
+        let tensors = document["tensors"].as_array().expect("a list").iter();
+        tensors.map(|tensor| tensor["name"].clone()).collect()
+    };
+    let alone = json(&["analyze", "demo:", "--activations", "demo:"]);
+    assert_eq!(names(&found), names(&alone));
+    assert_eq!(tensor(&found, "classifier.0.bias")["schemes"][0]["output"], Value::Null);
+    // int4 is measured too, and loses far more.
+    let db = |place: usize| {
+        let output = &tensor(&found, "classifier.0.weight")["schemes"][place]["output"];
+        output["weights"]["db"].as_f64().expect("a figure")
+    };
+    assert!(db(3) > db(1) + 20.0);
+
+    let table = stdout(&args);
+    let head = table.lines().next().expect("a head");
+    for scheme in all.split(',') {
+        assert!(head.contains(&format!("output {scheme}")), "{head}");
+    }
+    let line = table.lines().find(|line| line.contains("classifier.0.weight")).expect("a row");
+    assert!(line.contains(&format!("{:.1} dB", db(1))), "{line}");
+    assert!(table.contains("mean output") && table.contains("The output errors are"), "{table}");
+    assert!(!table.contains("not of the model's output"), "{table}");
+    let sorted = json(&[&args[..], &["--sort", "sqnr"]].concat());
+    assert_ne!(names(&sorted), names(&found));
+}
+
+#[test]
+fn convolutions_of_any_kind_are_numpys() {
+    let (model, captures) =
+        (data("activations/layers.safetensors"), data("activations/inputs.safetensors"));
+    for scheme in SCHEMES {
+        let found = json(&["analyze", &model, "--scheme", scheme, "--activations", &captures]);
+        agree(&found, &expected("layers", scheme), "inputs");
+    }
+}
+
+#[test]
+fn summaries_give_the_diagonal_and_say_so() {
+    let (model, captures) =
+        (data("activations/layers.safetensors"), data("activations/summary.safetensors"));
+    for scheme in SCHEMES {
+        let args = ["analyze", &model, "--scheme", scheme, "--activations", &captures];
+        let found = json(&args);
+        agree(&found, &expected("diagonal", scheme), "diagonal");
+        let output = &tensor(&found, "token.weight")["output"];
+        assert!(output["static"]["db"].is_null() && output["input_scale"].is_number(), "{output}");
+        let text = stdout(&args);
+        assert!(text.contains("~-") && text.contains("diagonal approximation"), "{text}");
+    }
+}
+
+#[test]
+fn importance_matrices_of_llama_cpp_are_read_in_both_forms() {
+    let model = data("gguf/floats.gguf");
+    for form in ["imatrix.gguf", "imatrix.dat"] {
+        let captures = data(&format!("activations/{form}"));
+        let found = json(&["analyze", &model, "--activations", &captures]);
+        agree(&found, &expected("imatrix", "per-tensor"), "diagonal");
+    }
+}
+
+/// The order that counts is another than that of the weights' own errors.
+#[test]
+fn the_demo_is_ranked_otherwise_by_its_outputs() {
+    let ranked = |sort: &[&str]| -> Vec<String> {
+        let args = ["analyze", "demo:", "--include", "*.weight", "--activations", "demo:"];
+        let found = json(&[&args, sort].concat());
+        let layers = found["tensors"].as_array().expect("a list").iter();
+        let layers = layers.filter(|tensor| tensor["output"].is_object());
+        layers.map(|tensor| tensor["name"].as_str().expect("text").to_owned()).collect()
+    };
+    let by_weights = ranked(&["--sort", "sqnr"]);
+    let by_output = ranked(&[]);
+    assert_eq!(by_output.len(), 8);
+    assert_eq!(by_weights[..2], ["features.13.weight", "classifier.0.weight"]);
+    assert_eq!(by_output[..2], ["features.13.weight", "features.3.weight"]);
+    assert_eq!(by_output, ranked(&["--sort", "output"]));
+    // Wide inputs that are mostly small lose most by one scale for all.
+    assert_eq!(
+        ranked(&["--sort", "output-static"])[..2],
+        ["features.13.weight", "features.6.weight"]
+    );
+    let (code, _) = failure(&["analyze", "demo:", "--sort", "output"]);
+    assert_eq!(code, 2, "without activations there is nothing to order by");
+}
+
+#[test]
+fn threads_do_not_change_a_figure() {
+    let document = |threads| {
+        stdout(&["analyze", "demo:", "--activations", "demo:", "--json", "--threads", threads])
+    };
+    assert_eq!(document("1"), document("5"));
+}
+
+fn model(dir: &Path, tensors: &[Tensor]) -> String {
+    let path = dir.join("model.safetensors");
+    write(&path, tensors, &[]);
+    path.to_str().expect("text").to_owned()
+}
+
+fn captures(dir: &Path, name: &str, tensors: &[Tensor], metadata: &[(&str, &str)]) -> String {
+    let path = dir.join(name);
+    write(&path, tensors, metadata);
+    path.to_str().expect("text").to_owned()
+}
+
+/// One file with all inputs, several, and several batches in one file are the same.
+#[test]
+fn batches_and_files_add_up() {
+    let dir = tempdir().expect("temp");
+    let values: Vec<f32> = (0..60u8).map(|i| (f32::from(i) * 0.37).cos() * 3.0).collect();
+    let part = |name: &str, rows: std::ops::Range<usize>| {
+        f32s(name, &[rows.len() as u64, 6], values[rows.start * 6..rows.end * 6].to_vec())
+    };
+    let model = model(dir.path(), &[weights("inner.fc.weight", &[4, 6])]);
+    let whole = captures(dir.path(), "whole.safetensors", &[part("inner.fc.input", 0..10)], &[]);
+    let first = captures(dir.path(), "first.safetensors", &[part("inner.fc.input", 0..3)], &[]);
+    // Also under the names of a model that holds this one.
+    let more = [part("m.inner.fc.input.0", 3..4), part("m.inner.fc.input.1", 4..10)];
+    let more = captures(dir.path(), "more.safetensors", &more, &[]);
+    for calibration in ["min-max", "percentile:90", "mse", "clip:0.5"] {
+        let figures = |files: &[&str]| {
+            let args =
+                ["analyze", &model, "--activation-calibration", calibration, "--activations"];
+            let found = json(&[&args, files].concat());
+            tensor(&found, "inner.fc.weight")["output"].clone()
+        };
+        let (whole, parts) = (figures(&[&whole]), figures(&[&first, &more]));
+        assert_eq!(whole["input_scale"], parts["input_scale"], "{calibration}");
+        for way in ["weights", "dynamic", "static"] {
+            let figure = |of: &Value| of[way]["relative"].as_f64().expect("a figure");
+            assert!((figure(&whole) / figure(&parts) - 1.0).abs() < 1e-6, "{calibration} {way}");
+        }
+    }
+    let scale = |calibration: &str| {
+        let args = ["analyze", &model, "--activation-calibration", calibration];
+        let found = json(&[&args[..], &["--activations", &whole]].concat());
+        tensor(&found, "inner.fc.weight")["output"]["input_scale"].as_f64().expect("a scale")
+    };
+    let mut magnitudes: Vec<f32> = values.iter().map(|x| x.abs()).collect();
+    magnitudes.sort_by(f32::total_cmp);
+    let close = |found: f64, clip: f32| (found * 127.0 / f64::from(clip) - 1.0).abs() < 1e-6;
+    assert!(close(scale("min-max"), magnitudes[59]));
+    assert!(close(scale("percentile:90"), magnitudes[53]));
+    assert!(close(scale("clip:0.5"), magnitudes[59] / 2.0));
+    assert!(scale("mse") <= scale("min-max"));
+}
+
+#[test]
+fn what_is_wrong_with_captures_is_a_sentence() {
+    let dir = tempdir().expect("temp");
+    let model = model(
+        dir.path(),
+        &[
+            weights("fc.weight", &[4, 6]),
+            weights("other.weight", &[4, 6]),
+            weights("conv.weight", &[2, 3, 3]),
+            weights("norm.weight", &[6]),
+        ],
+    );
+    let file = dir.path().join("captures.safetensors");
+    let sentence = |tensors: &[Tensor], metadata: &[(&str, &str)]| {
+        write(&file, tensors, metadata);
+        let path = file.to_str().expect("text");
+        let (code, error) = failure(&["analyze", &model, "--activations", path]);
+        assert_eq!(code, 1, "{error}");
+        error
+    };
+    let moves = [("quantscope.convolutions", MOVES)];
+    let said = sentence(&[weights("fc.input", &[3, 5])], &[]);
+    assert!(
+        said.contains(
+            "'fc.input': its last dimension is 5, the layer's weight 'fc.weight' takes 6"
+        ),
+        "{said}"
+    );
+    let mut nan = weights("fc.input", &[3, 6]);
+    nan.bytes[7 * 4..8 * 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let said = sentence(&[nan], &[]);
+    assert!(said.contains("'fc.input': its value 7 is NaN; inputs must be finite"), "{said}");
+    let said = sentence(&[weights("conv.input", &[2, 3, 9])], &[]);
+    assert!(said.contains("does not say its stride"), "{said}");
+    for shape in [&[2u64, 4, 9][..], &[2, 3, 2], &[9], &[1, 2, 3, 9]] {
+        let said = sentence(&[weights("conv.input", shape)], &moves);
+        assert!(said.contains("expected [samples, channels, …]"), "{shape:?}: {said}");
+    }
+    let said =
+        sentence(&[weights("conv.input", &[2, 3, 9])], &[("quantscope.convolutions", "{}{")]);
+    assert!(said.contains("is not understood"), "{said}");
+    let said = sentence(&[weights("fc.input", &[0, 6])], &[]);
+    assert!(said.contains("it has no samples"), "{said}");
+    let said = sentence(&[weights("gone.input", &[2, 6])], &[]);
+    assert!(
+        said.contains("nothing recorded in it is of a layer of") && said.contains("gone.input"),
+        "{said}"
+    );
+    let said = sentence(&[weights("fc.output", &[2, 6])], &[]);
+    assert!(said.contains("nothing recorded"), "{said}");
+    let said = sentence(&[weights("fc.input.mean_square", &[5])], &[]);
+    assert!(said.contains("it holds 5 values"), "{said}");
+    let said =
+        sentence(&[f32s("fc.input.mean_square", &[6], [1.0, 2.0, -1.0, 0.0, 1.0, 1.0])], &[]);
+    assert!(said.contains("its mean square of feature 2 is -1"), "{said}");
+    let whole = Tensor { dtype: "I32", ..weights("fc.input", &[2, 6]) };
+    let said = sentence(&[whole], &[]);
+    assert!(said.contains("its type is I32"), "{said}");
+    let (_, said) = failure(&["analyze", &model, "--activations", "/nowhere.safetensors"]);
+    assert!(said.contains("no such file"), "{said}");
+    fs::write(dir.path().join("bad.dat"), [9, 0, 0, 0, 1]).expect("writes");
+    let bad = dir.path().join("bad.dat");
+    let (_, said) = failure(&["analyze", &model, "--activations", bad.to_str().expect("text")]);
+    assert!(said.contains("no importance matrix"), "{said}");
+}
+
+#[test]
+fn what_is_missing_and_what_is_too_much_is_told() {
+    let dir = tempdir().expect("temp");
+    let model =
+        model(dir.path(), &[weights("fc.weight", &[4, 6]), weights("other.weight", &[4, 6])]);
+    let tensors = [weights("fc.input", &[3, 6]), weights("gone.input", &[3, 6])];
+    let captures = captures(dir.path(), "c.safetensors", &tensors, &[]);
+    let text = stdout(&["analyze", &model, "--activations", &captures]);
+    assert!(
+        text.contains("No inputs were recorded for 1 quantizable tensors, first 'other.weight'"),
+        "{text}"
+    );
+    assert!(
+        text.contains("Recorded for no layer of this model: 1 names, first 'gone.input' in"),
+        "{text}"
+    );
+    let found = json(&["analyze", &model, "--activations", &captures]);
+    assert!(tensor(&found, "other.weight")["output"].is_null());
+    assert_eq!(found["activations"]["unmatched"][0]["name"], "gone.input");
+}
+
+/// One layer that cannot be measured costs that layer alone.
+#[test]
+fn one_bad_layer_does_not_hide_the_others() {
+    let dir = tempdir().expect("temp");
+    let model = model(dir.path(), &[weights("a.weight", &[4, 6]), weights("b.weight", &[4, 6])]);
+    let mut bad = weights("a.input", &[3, 6]);
+    bad.bytes[..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    let tensors = [bad, weights("b.input", &[3, 6])];
+    let captures = captures(dir.path(), "c.safetensors", &tensors, &[]);
+    let run =
+        crate::support::quantscope(&["analyze", &model, "--json", "--activations", &captures]);
+    let run = { run }.assert().code(1);
+    let found: Value = serde_json::from_slice(&run.get_output().stdout).expect("a document");
+    assert!(tensor(&found, "b.weight")["output"]["weights"]["db"].is_number());
+    let reason = tensor(&found, "a.weight")["output"]["reason"].clone();
+    assert!(reason.as_str().expect("a sentence").contains("its value 0 is inf"), "{reason}");
+}
+
+/// Whatever stands in a file of captures, it is read or refused with a sentence.
+#[test]
+fn captures_that_lie_are_refused_or_read() {
+    let dir = tempdir().expect("temp");
+    let mut random = crate::support::random::Random(8);
+    let cases = [
+        ("activations/layers.safetensors", "activations/inputs.safetensors"),
+        ("activations/layers.safetensors", "activations/summary.safetensors"),
+        ("gguf/floats.gguf", "activations/imatrix.gguf"),
+        ("gguf/floats.gguf", "activations/imatrix.dat"),
+    ];
+    let quantizer = Quantizer {
+        calibration: Calibration::Percentile(99.0),
+        scheme: QuantizationScheme::PER_CHANNEL,
+    };
+    let (mut read, mut refused) = (0, 0);
+    for (model, captures) in cases {
+        let checkpoint = Checkpoint::open(Path::new(&data(model))).expect("opens");
+        let whole = fs::read(data(captures)).expect("reads");
+        let ending = captures.rsplit('.').next().expect("an ending");
+        let path = dir.path().join(format!("lie.{ending}"));
+        for round in 0..60 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random.below(4) {
+                // Mostly the header, where a byte means most.
+                let reach = if round % 3 == 0 { bytes.len() } else { bytes.len().min(900) };
+                let at = random.below(reach);
+                bytes[at] = random.below(256) as u8;
+            }
+            if round % 7 == 0 {
+                bytes.truncate(random.below(whole.len()));
+            }
+            fs::write(&path, &bytes).expect("writes");
+            let Ok(activations) = Activations::open(std::slice::from_ref(&path), &checkpoint)
+            else {
+                refused += 1;
+                continue;
+            };
+            let request = Request {
+                tensors: activations.tensors().collect(),
+                quantizers: vec![quantizer],
+                rounding: Rounding::HalfEven,
+                calibration: Calibration::Percentile(99.0),
+            };
+            let told = std::sync::Mutex::new(0);
+            let progress = Progress::default();
+            let tell = |(_, found): Finding| {
+                if let Err(error) = found {
+                    assert!(!error.to_string().contains("panicked"), "{error}");
+                }
+                *told.lock().expect("whole") += 1;
+            };
+            run(&checkpoint, &activations, &request, Some(1), &progress, &tell).expect("ends");
+            assert_eq!(told.into_inner().expect("whole"), activations.tensors().len());
+            read += 1;
+        }
+    }
+    assert!(read > 20 && refused > 20, "{read} read, {refused} refused");
+}

@@ -1,0 +1,11 @@
+//! Figures and bytes against plain references and other engines.
+
+#[path = "../support/digits.rs"]
+mod digits;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod activations;
+mod demo_network;
+mod division;
+mod golden;

@@ -1,0 +1,216 @@
+//! Findings that are kept: what is outdated, damaged or somebody's lie is measured anew.
+
+use crate::support::checkpoint::{bytes, weights};
+use quantscope::checkpoint::Checkpoint;
+use quantscope::job::News;
+use quantscope::job::cache::Cache;
+use quantscope::job::scan::{self, Finding, Order};
+use quantscope::quantization::{
+    Analysis, AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding,
+};
+use quantscope::tensor::TensorId;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+
+/// A checkpoint on the disk that has long been settled, and an empty cache.
+struct Scene {
+    dir: TempDir,
+    model: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let dir = tempfile::tempdir().expect("a directory");
+        let model = dir.path().join("model.safetensors");
+        let scene = Scene { dir, model };
+        scene.write(1.0, 1_000_000);
+        scene
+    }
+
+    /// The model with its weights times `factor`, changed so many seconds after 1970.
+    fn write(&self, factor: f32, seconds: u64) {
+        let mut tensors = [weights("a", &[40, 64]), weights("b", &[300]), weights("c", &[8, 8, 9])];
+        for raw in tensors.iter_mut().flat_map(|t| t.bytes.as_chunks_mut::<4>().0) {
+            *raw = (f32::from_le_bytes(*raw) * factor).to_le_bytes();
+        }
+        fs::write(&self.model, bytes(&tensors)).expect("writes");
+        self.touch(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    }
+
+    fn touch(&self, when: SystemTime) {
+        let file = File::options().append(true).open(&self.model).expect("opens");
+        file.set_modified(when).expect("sets the time");
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    /// What a scan with the cache finds.
+    fn found(&self, questions: &AnalysisSpec) -> Vec<Analysis> {
+        scanned(&self.model, questions, Some(Cache::at(self.cache())))
+    }
+
+    fn kept(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.cache()).into_iter().flatten();
+        entries.map(|entry| entry.expect("an entry").path()).collect()
+    }
+
+    fn only_kept(&self) -> PathBuf {
+        let kept = self.kept();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        kept[0].clone()
+    }
+}
+
+fn scanned(model: &Path, questions: &AnalysisSpec, cache: Option<Cache>) -> Vec<Analysis> {
+    let checkpoint = Arc::new(Checkpoint::open(model).expect("opens"));
+    let order = Arc::new(Order::new(checkpoint.ids().collect()));
+    let mut job =
+        scan::start(checkpoint, questions.clone(), order, Some(2), cache).expect("starts");
+    let mut found: Vec<(TensorId, Analysis)> = Vec::new();
+    loop {
+        match job.wait(Duration::from_secs(60)) {
+            News::Finding((id, result)) => found.push((id, result.expect("reads"))),
+            News::Ended => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    found.sort_by_key(|(id, _): &(TensorId, Analysis)| *id);
+    assert!(found.iter().map(|(id, _)| id.0).eq(0..3), "each tensor once");
+    found.into_iter().map(|(_, analysis)| analysis).collect()
+}
+
+fn questions() -> AnalysisSpec {
+    let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
+    let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
+    AnalysisSpec {
+        distributions: true,
+        ..AnalysisSpec::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven)
+    }
+}
+
+/// Nothing was learned of these tensors, and they are calibrated by min-max.
+#[test]
+fn how_a_quantizer_was_settled_for_a_tensor_is_known_from_the_cache_too() {
+    let scene = Scene::new();
+    let mut learned = questions();
+    learned.quantizers.iter_mut().for_each(|q| q.calibration = Calibration::Learned);
+    let first = scene.found(&learned);
+    assert_eq!(first, scanned(&scene.model, &learned, None));
+    assert_eq!(scene.found(&learned), first);
+    let outcomes = first.iter().flat_map(|analysis| &analysis.outcomes);
+    assert!(outcomes.clone().all(|o| o.quantizer.calibration == Calibration::MinMax));
+}
+
+#[test]
+fn a_second_scan_finds_the_same_without_reading() {
+    let scene = Scene::new();
+    let first = scene.found(&questions());
+    assert_eq!(first, scanned(&scene.model, &questions(), None));
+    // Other values behind the same size and time: nobody looks.
+    scene.write(2.0, 1_000_000);
+    assert_eq!(scene.found(&questions()), first);
+    let other = scanned(&scene.model, &questions(), None);
+    assert_ne!(other, first);
+    // Other questions were not asked before.
+    let clipped = AnalysisSpec { rounding: Rounding::HalfAway, ..questions() };
+    assert_eq!(scene.found(&clipped), scanned(&scene.model, &clipped, None));
+    // A change is seen, and what was kept of the old file is replaced.
+    scene.write(2.0, 1_000_001);
+    assert_eq!(scene.found(&questions()), other);
+    assert_eq!(scene.kept().len(), 2);
+    assert_eq!(scene.found(&questions()), other);
+}
+
+#[test]
+fn what_may_still_change_is_not_kept() {
+    let scene = Scene::new();
+    scene.touch(SystemTime::now() + Duration::from_secs(3600));
+    scene.found(&questions());
+    // Nor are scales that are as many as the blocks.
+    let scene = Scene::new();
+    scene.found(&AnalysisSpec { keep_scales: true, ..questions() });
+    assert_eq!(scene.kept(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_scan_of_some_tensors_is_gone_on_with() {
+    let scene = Scene::new();
+    let checkpoint = Arc::new(Checkpoint::open(&scene.model).expect("opens"));
+    let order = Arc::new(Order::new(vec![TensorId(1)]));
+    let cache = Some(Cache::at(scene.cache()));
+    let mut job = scan::start(checkpoint, questions(), order, Some(1), cache).expect("starts");
+    let is_found = |news: News<Finding>| matches!(news, News::Finding((TensorId(1), Ok(_))));
+    assert!(is_found(job.wait(Duration::from_secs(60))));
+    assert!(matches!(job.wait(Duration::from_secs(60)), News::Ended));
+    let before = fs::read(scene.only_kept()).expect("reads");
+    let found = scene.found(&questions());
+    assert_eq!(found, scanned(&scene.model, &questions(), None));
+    let after = fs::read(scene.only_kept()).expect("reads");
+    assert!(after.starts_with(&before) && after.len() > before.len());
+}
+
+#[test]
+fn damage_anywhere_costs_only_a_new_look() {
+    let scene = Scene::new();
+    let expected = scene.found(&questions());
+    let path = scene.only_kept();
+    let sound = fs::read(&path).expect("reads");
+    // Of the whole file, and then of a few places with every kind of damage.
+    let places = (0..sound.len()).step_by(sound.len() / 60 + 1);
+    for at in places.chain([sound.len() - 1]) {
+        let mut flipped = sound.clone();
+        flipped[at] ^= 0x41;
+        let cut = sound[..at].to_vec();
+        let huge = [&sound[..at], &[0xFF; 12], &sound[at..]].concat();
+        for damaged in [flipped, cut, huge] {
+            fs::write(&path, &damaged).expect("writes");
+            assert_eq!(scene.found(&questions()), expected, "at {at}");
+            // What was found anew has mended it.
+            assert_eq!(fs::read(scene.only_kept()).expect("reads").len(), sound.len(), "at {at}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_cache_is_left_alone_or_replaced() {
+    let scene = Scene::new();
+    let expected = scene.found(&questions());
+    let path = scene.only_kept();
+    // A terabyte that is a hole, where the file system has such files.
+    let file = File::options().write(true).open(&path).expect("opens");
+    if file.set_len(1 << 40).is_ok() {
+        assert_eq!(scene.found(&questions()), expected);
+    }
+    fs::remove_file(&path).expect("removes");
+    fs::create_dir(&path).expect("makes");
+    assert_eq!(scene.found(&questions()), expected);
+    fs::remove_dir_all(scene.cache()).expect("removes");
+    fs::write(scene.cache(), "no directory").expect("writes");
+    assert_eq!(scene.found(&questions()), expected);
+}
+
+#[test]
+fn a_command_leaves_its_findings_to_the_next() {
+    let scene = Scene::new();
+    let analyze = |more: &[&str]| {
+        let model = scene.model.to_str().expect("text");
+        let mut command =
+            crate::support::quantscope(&[&["analyze", model, "--json"], more].concat());
+        let ended = command.env("XDG_CACHE_HOME", scene.dir.path()).assert().success();
+        String::from_utf8(ended.get_output().stdout.clone()).expect("text")
+    };
+    let kept = || fs::read_dir(scene.dir.path().join("quantscope")).map(Iterator::count);
+    let plain = analyze(&["--no-cache"]);
+    assert!(kept().is_err(), "nothing is kept");
+    assert_eq!(analyze(&[]), plain);
+    assert_eq!(kept().expect("is there"), 1);
+    // Other weights behind the same size and time.
+    scene.write(2.0, 1_000_000);
+    assert_eq!(analyze(&[]), plain);
+    assert_ne!(analyze(&["--no-cache"]), plain);
+}

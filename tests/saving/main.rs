@@ -1,0 +1,11 @@
+//! What is written: files, receipts, containers, and the findings cache.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cache;
+mod command_line;
+mod compressed_tensors;
+mod library;
+mod qat_scales;
+mod static_inputs;

@@ -1,0 +1,171 @@
+//! Saving with calibrated scales of the layers' inputs, and choosing by the outputs' errors.
+
+use crate::support::checkpoint::{Tensor, f32s, write};
+use crate::support::{data, failure, stdout};
+use quantscope::checkpoint::Checkpoint;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::{TempDir, tempdir};
+
+const LAYER: &str = "model.layers.0.mlp.up_proj";
+
+struct Saved {
+    dir: TempDir,
+    model: String,
+    captures: String,
+}
+
+/// tiny-llama, and made-up inputs of the MLP of its first layer.
+fn tiny_llama() -> Saved {
+    let dir = tempdir().expect("temp");
+    let inputs = |module: &str, width: u64| -> Tensor {
+        let values = (0..3 * width).map(|i| ((i * 37 % 101) as f32 - 50.0) / 8.0);
+        f32s(&format!("model.layers.0.mlp.{module}.input"), &[1, 3, width], values)
+    };
+    let captures = dir.path().join("captures.safetensors");
+    write(&captures, &[inputs("up_proj", 128), inputs("gate_proj", 128)], &[]);
+    let captures = captures.to_str().expect("text").to_owned();
+    Saved { dir, model: data("tiny-llama/single"), captures }
+}
+
+impl Saved {
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().expect("text").to_owned()
+    }
+
+    fn quantize(&self, out: &str, options: &[&str]) -> String {
+        let out = self.path(out);
+        stdout(&[&["quantize", &self.model, "-o", &out, "--format", "int8"], options].concat());
+        out
+    }
+
+    fn statically(&self, out: &str) -> String {
+        let options = ["--activation-scheme", "static", "--activations", &self.captures];
+        self.quantize(out, &[&["--include", "*.0.mlp.*"], &options[..]].concat())
+    }
+}
+
+fn config(out: &str) -> Value {
+    let text = fs::read(PathBuf::from(out).join("config.json")).expect("a config");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+#[test]
+fn the_scale_lies_beside_the_layer_and_the_config_says_static() {
+    let saved = tiny_llama();
+    let out = saved.statically("static");
+    let group = &config(&out)["quantization_config"]["config_groups"]["group_0"];
+    assert_eq!(
+        group["input_activations"],
+        json!({"num_bits": 8, "type": "int", "symmetric": true, "strategy": "tensor", "dynamic": false})
+    );
+    let written = Checkpoint::open(Path::new(&out)).expect("opens");
+    let (id, part) = written
+        .all_stored()
+        .find(|(_, stored)| stored.name == format!("{LAYER}.input_scale"))
+        .expect("a scale");
+    assert_eq!((part.dtype.name(), part.shape.dims()), ("BF16", &[1][..]));
+    let raw = written.reader().stored(id, 0..2).expect("reads").to_vec();
+    // The largest magnitude is 50 / 8; BF16 keeps eight bits of its 127th.
+    let scale = f32::from_bits(u32::from(u16::from_le_bytes([raw[0], raw[1]])) << 16);
+    assert!((scale * 127.0 / 6.25 - 1.0).abs() < 1.0 / 256.0, "{scale}");
+    // What was not recorded is left as it is, and the scale is no tensor of its own.
+    let down = written.find("model.layers.0.mlp.down_proj.weight").expect("there");
+    assert!(written.layout(down).is_none());
+    assert!(written.find(&format!("{LAYER}.input_scale")).is_none());
+}
+
+#[test]
+fn what_was_saved_is_verified_and_dequantized_without_the_scales() {
+    let saved = tiny_llama();
+    let out = saved.statically("static");
+    let verify = ["verify", &out, "--against", &saved.model];
+    let text = stdout(&verify);
+    assert!(text.contains("scales of inputs: 2, each a scale"), "{text}");
+    let text = stdout(&[&verify[..], &["--activations", &saved.captures]].concat());
+    assert!(text.contains("scales of inputs: 2, calibrated anew and found the same"), "{text}");
+
+    let floats = saved.path("floats");
+    stdout(&["dequantize", &out, "-o", &floats]);
+    let back = Checkpoint::open(Path::new(&floats)).expect("opens");
+    assert!(back.all_stored().all(|(_, stored)| !stored.name.contains("input_scale")));
+
+    // Another scale is told from the right one by the captures alone, none by itself.
+    let file = PathBuf::from(&out).join("model.safetensors");
+    let mut bytes = fs::read(&file).expect("reads");
+    let written = Checkpoint::open(Path::new(&out)).expect("opens");
+    let name = format!("{LAYER}.input_scale");
+    let part = written.all_stored().find(|(_, stored)| stored.name == name).expect("a scale");
+    let at = part.1.range.start as usize;
+    drop(written);
+    bytes[at] ^= 1;
+    fs::write(&file, &bytes).expect("writes");
+    stdout(&verify);
+    let (_, said) = failure(&[&verify[..], &["--activations", &saved.captures]].concat());
+    assert!(said.contains("the scale of its inputs is") && said.contains("up_proj"), "{said}");
+    bytes[at + 1] ^= 0x80;
+    fs::write(&file, &bytes).expect("writes");
+    let (_, said) = failure(&verify);
+    assert!(said.contains("which no scale is"), "{said}");
+}
+
+#[test]
+fn a_recipe_replays_static_inputs_to_the_same_bytes() {
+    let saved = tiny_llama();
+    let recipe = saved.path("recipe.toml");
+    let static_options = ["--activation-scheme", "static", "--activations", &saved.captures];
+    let options = [&["--include", "*.0.mlp.*", "--write-recipe", &recipe], &static_options[..]];
+    let first = saved.quantize("first", &options.concat());
+    let text = fs::read_to_string(&recipe).expect("a recipe");
+    assert!(text.contains("[inputs]") && text.contains("scheme = \"static\""), "{text}");
+    let second = saved.quantize("second", &["--recipe", &recipe]);
+    for name in ["model.safetensors", "config.json"] {
+        let read = |dir: &str| fs::read(PathBuf::from(dir).join(name)).expect("reads");
+        assert_eq!(read(&first), read(&second), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_static_is_said() {
+    let saved = tiny_llama();
+    let out = saved.path("out");
+    let quantize = ["quantize", &saved.model, "-o", &out];
+    let with = |options: &[&str]| failure(&[&quantize[..], options].concat());
+    let captures = ["--activations", saved.captures.as_str()];
+    let statically = ["--activation-scheme", "static", captures[0], captures[1]];
+    let (_, said) = with(&[&["--format", "int8-weight-only"], &statically[..]].concat());
+    assert!(said.contains("int8-weight-only has no scales of inputs"), "{said}");
+    let named = ["--format", "int8", "--include", "model.layers.1.mlp.up_proj.weight"];
+    let (_, said) = with(&[&named[..], &statically].concat());
+    assert!(said.contains("no inputs were recorded for 'model.layers.1.mlp.up_proj"), "{said}");
+    let (_, said) = with(&captures);
+    assert!(said.contains("--activations are for --activation-scheme static"), "{said}");
+    let (_, said) = with(&["--format", "int8", "--activation-scheme", "static"]);
+    assert!(
+        said.ends_with("static quantization needs recorded inputs, --activations FILE"),
+        "{said}"
+    );
+    let (_, said) = with(&[&["--format", "int8", "--include", "*.1.*"], &statically[..]].concat());
+    assert!(said.contains("nothing to quantize") || said.contains("no tensor is marked"), "{said}");
+}
+
+/// The same bytes are spent otherwise when the outputs count.
+#[test]
+fn the_budget_minimises_the_error_of_the_outputs() {
+    let dir = tempdir().expect("temp");
+    let kept = |options: &[&str]| -> Vec<String> {
+        let out = dir.path().join(format!("{}.safetensors", options.len()));
+        let out = out.to_str().expect("text");
+        let args =
+            ["quantize", "demo:", "-o", out, "--scheme", "per-tensor", "--max-bytes", "37500"];
+        stdout(&[&args, options].concat());
+        let written = Checkpoint::open(Path::new(out)).expect("opens");
+        let plain = written.ids().filter(|&id| written.layout(id).is_none());
+        let weights = plain.filter(|&id| written.tensor(id).shape.rank() > 1);
+        weights.map(|id| written.tensor(id).name.to_string()).collect()
+    };
+    let by_weights = kept(&[]);
+    let by_output = kept(&["--activations", "demo:"]);
+    assert_ne!(by_weights, by_output);
+}

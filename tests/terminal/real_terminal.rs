@@ -1,0 +1,286 @@
+//! The real program on a real terminal: it draws, it answers, and however it is left the
+//! terminal is as it was.
+
+#![cfg(unix)]
+
+use crate::session::{ENTER, LEAVE, Session};
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use rustix::process::Signal;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+#[test]
+fn it_starts_with_the_demo_calibrates_and_quits() {
+    let mut session = Session::start(&[], &[]);
+    session.wait_for("calibrated");
+    session.wait_for("classifier.0.weight");
+    session.press("j ");
+    session.wait_for("1 tensor marked");
+    session.press("q");
+    session.wait_for("Quit all the same?");
+    session.press("y");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+#[test]
+fn a_save_leaves_its_receipt_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("out.safetensors");
+    let mut session = Session::start(&["tests/data/tiny-llama/sharded"], &[]);
+    session.wait_for("calibrated");
+    session.press("as\x15");
+    session.press(&format!("{}\r", out.display()));
+    session.wait_for("Saved and verified");
+    // To the clipboard, by the sequence that terminals take over ssh too.
+    session.press("y");
+    session.wait_until("the copy", |s| s.raw().contains("\x1b]52;c;"));
+    session.press("\r");
+    session.wait_until("the window to close", |s| !s.screen().contains("Saved and verified"));
+    session.press("q");
+    let output = session.output.clone();
+    assert_eq!(session.end().exit_code(), 0);
+    let raw = String::from_utf8_lossy(&output.lock().expect("no panic")).into_owned();
+    let printed = &raw[raw.rfind(LEAVE).expect("left")..];
+    assert!(printed.contains("Saved and verified") && printed.contains("15 tensors"), "{printed}");
+    assert!(out.is_file());
+}
+
+#[test]
+fn a_signal_ends_it_and_the_terminal_is_given_back() {
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let mut session = Session::start(&[], &[]);
+        session.wait_for("calibrated");
+        session.signal(signal);
+        assert!(!session.end().success(), "{signal:?}");
+    }
+}
+
+#[test]
+fn it_can_be_suspended_and_comes_back() {
+    let mut session = Session::start(&[], &[]);
+    session.wait_for("calibrated");
+    session.press("\x1a");
+    session.wait_until("the screen to be left", |session| session.raw().contains(LEAVE));
+    // The process stops itself right after.
+    std::thread::sleep(Duration::from_millis(200));
+    session.signal(Signal::CONT);
+    session.wait_until("the screen to be entered again", |session| {
+        let raw = session.raw();
+        raw.rfind(ENTER) > raw.rfind(LEAVE)
+    });
+    session.wait_for("classifier.0.weight");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+#[test]
+fn without_colour_no_colour_is_sent() {
+    let mut session = Session::start(&[], &[("NO_COLOR", "1")]);
+    session.wait_for("calibrated");
+    session.press("q");
+    let output = session.output.clone();
+    session.end();
+    let raw = String::from_utf8_lossy(&output.lock().expect("no panic")).into_owned();
+    let colour = regex::Regex::new(r"\x1b\[(?:\d+;)*(?:(?:3|4|9|10)[0-7]|[34]8)(?:;\d+)*m");
+    assert!(!colour.expect("a pattern").is_match(&raw), "a colour was sent");
+}
+
+#[test]
+fn a_terminal_that_cannot_draw_is_told_what_to_use_instead() {
+    let mut session = Session::start(&[], &[("TERM", "dumb")]);
+    session.wait_for("quantscope analyze");
+    let status = session.child.wait().expect("ends");
+    assert_eq!(status.exit_code(), 1);
+}
+
+/// A window that is closed takes its program with it, which would read for ever otherwise.
+#[test]
+fn a_terminal_that_hangs_up_ends_it() {
+    let pty = native_pty_system().openpty(PtySize::default()).expect("a pseudo-terminal");
+    // Behind a shell that ignores the signal, which its child inherits.
+    let mut command = CommandBuilder::new("sh");
+    let program = env!("CARGO_BIN_EXE_quantscope");
+    command.args(["-c", &format!("trap '' HUP; exec '{program}'")]);
+    command.cwd(env!("CARGO_MANIFEST_DIR"));
+    command.env("TERM", "xterm-256color");
+    let home = tempfile::tempdir().expect("a directory");
+    command.env("XDG_CONFIG_HOME", home.path());
+    command.env("XDG_STATE_HOME", home.path());
+    let home = tempfile::tempdir().expect("a directory");
+    for kind in ["CONFIG", "STATE", "CACHE"] {
+        command.env(format!("XDG_{kind}_HOME"), home.path());
+    }
+    let mut child = pty.slave.spawn_command(command).expect("starts");
+    drop(pty.slave);
+    let mut reader = pty.master.try_clone_reader().expect("a reader");
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&seen).contains("calibrated") {
+        let n = reader.read(&mut buffer).expect("output");
+        assert!(n > 0, "it ended");
+        seen.extend(&buffer[..n]);
+    }
+    drop(reader);
+    drop(pty.master);
+    let start = Instant::now();
+    while child.try_wait().expect("can be asked").is_none() {
+        if start.elapsed() > Duration::from_secs(30) {
+            let _ = child.kill();
+            panic!("it goes on without a terminal");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn marks_and_place_are_there_again_the_next_time() {
+    let home = tempfile::tempdir().expect("a directory");
+    let kept = [("XDG_STATE_HOME", home.path().to_str().expect("text"))];
+    let start = |arguments: &[&str]| Session::start(arguments, &kept);
+    let mut session = start(&["tests/data/tiny-llama/single"]);
+    session.wait_for("calibrated");
+    session.press(":lm_head\r X");
+    session.wait_for("1 tensor marked");
+    session.press("q");
+    session.wait_for("Quit all the same?");
+    session.press("y");
+    assert_eq!(session.end().exit_code(), 0);
+    let mut session = start(&["tests/data/tiny-llama/single"]);
+    session.wait_for("1 mark of last time restored");
+    session.wait_for("weight error of int8 per channel");
+    session.wait_until("the place of last time", |session| {
+        session.screen().lines().any(|row| row.starts_with('▌') && row.contains("lm_head.weight"))
+    });
+    // They are kept: nothing is lost by quitting.
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+    let mut session = start(&["tests/data/tiny-llama/single", "--no-session"]);
+    session.wait_for("calibrated");
+    assert!(session.screen().contains("nothing marked"), "{}", session.screen());
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+/// The first size of the screen comes before anything else: what it needs is read all the same.
+#[test]
+fn the_values_of_last_time_are_read_again() {
+    let home = tempfile::tempdir().expect("a directory");
+    let kept = [("XDG_STATE_HOME", home.path().to_str().expect("text"))];
+    for keys in ["\x1b[Z", ""] {
+        let mut session = Session::start(&["tests/data/tiny-llama/single"], &kept);
+        session.wait_for("calibrated");
+        session.press(keys);
+        session.wait_for("dequantized");
+        session.press("q");
+        assert_eq!(session.end().exit_code(), 0);
+    }
+}
+
+#[test]
+fn settings_change_keys_glyphs_and_columns() {
+    let home = tempfile::tempdir().expect("a directory");
+    let config = home.path().join("own.toml");
+    let text = "[screen]\nglyphs = \"ascii\"\nmouse = false\n[table]\nscheme = \"per-channel\"\ncolumns = [\"bytes\"]\n[keys.main]\nmark = \"v\"\n";
+    std::fs::write(&config, text).expect("can be written");
+    let config = config.to_str().expect("text");
+    let log = home.path().join("log");
+    let log_path = log.to_str().expect("text");
+    let mut session = Session::start(&["--config", config, "--log", log_path], &[]);
+    session.wait_for("weight error of int8 per channel");
+    session.press("v");
+    session.wait_for("1 tensor marked");
+    let screen = session.screen();
+    assert!(screen.is_ascii(), "{screen}");
+    assert!(!screen.contains("dtype"), "{screen}");
+    assert!(!session.raw().contains("\x1b[?1000h"), "the mouse was taken");
+    session.press("qy");
+    assert_eq!(session.end().exit_code(), 0);
+    let log = std::fs::read_to_string(log).expect("a log");
+    assert!(log.contains("event Opened") && log.contains("effect Quit"), "{log}");
+}
+
+#[test]
+fn settings_that_are_wrong_are_told_before_the_screen_opens() {
+    let home = tempfile::tempdir().expect("a directory");
+    let config = home.path().join("wrong.toml");
+    std::fs::write(&config, "[keys.main]\nmark = \"j\"\n").expect("can be written");
+    let config = config.to_str().expect("text");
+    let mut session = Session::start(&["--config", config], &[]);
+    session.wait_for("j is both");
+    assert_eq!(session.child.wait().expect("ends").exit_code(), 1);
+}
+
+/// A directory with two models in it, and a Hugging Face cache with one.
+fn models() -> (tempfile::TempDir, tempfile::TempDir) {
+    let (several, hub) = (tempfile::tempdir().expect("a place"), tempfile::tempdir().expect("one"));
+    let copy = |to: std::path::PathBuf| {
+        std::fs::create_dir_all(to.parent().expect("a parent")).expect("directories");
+        std::fs::copy("assets/demo.safetensors", to).expect("copied");
+    };
+    copy(several.path().join("first.safetensors"));
+    copy(several.path().join("second.safetensors"));
+    let cached = hub.path().join("models--org--name");
+    copy(cached.join("snapshots/abc/model.safetensors"));
+    std::fs::create_dir(cached.join("refs")).expect("a directory");
+    std::fs::write(cached.join("refs/main"), "abc").expect("written");
+    (several, hub)
+}
+
+#[test]
+fn a_directory_with_several_models_leads_to_a_list_of_them_and_of_the_hub() {
+    let (several, hub) = models();
+    let path = several.path().to_str().expect("text");
+    let cache = hub.path().to_str().expect("text");
+    let mut session = Session::start(&[path], &[("HF_HUB_CACHE", cache)]);
+    session.wait_for("which model?");
+    for shown in ["first.safetensors", "second.safetensors", "org/name", "Hugging Face", "demo"] {
+        session.wait_for(shown);
+    }
+    session.press("j\r");
+    session.wait_for("calibrated");
+    session.wait_for("second");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+#[test]
+fn the_list_can_be_left_and_ended_by_a_signal() {
+    let (several, hub) = models();
+    let path = several.path().to_str().expect("text");
+    let cache = hub.path().to_str().expect("text");
+    let mut session = Session::start(&[path], &[("HF_HUB_CACHE", cache)]);
+    session.wait_for("which model?");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+    let mut session = Session::start(&[path], &[("HF_HUB_CACHE", cache)]);
+    session.wait_for("which model?");
+    session.signal(Signal::TERM);
+    assert!(!session.end().success());
+}
+
+#[test]
+fn a_directory_without_models_says_so_and_offers_the_demo() {
+    let empty = tempfile::tempdir().expect("a directory");
+    let path = empty.path().to_str().expect("text");
+    let mut session = Session::start(&[path], &[("HF_HUB_CACHE", path)]);
+    session.wait_for("No model beneath");
+    session.wait_for("No model in the Hugging Face cache");
+    session.press("\r");
+    session.wait_for("calibrated");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+#[test]
+fn without_a_path_a_models_own_directory_leads_to_the_list() {
+    let (several, hub) = models();
+    let program = env!("CARGO_BIN_EXE_quantscope");
+    let mut command = CommandBuilder::new("sh");
+    let line = format!("cd '{}' && exec '{program}'", several.path().display());
+    command.args(["-c", &line]);
+    let cache = hub.path().to_str().expect("text");
+    let mut session = Session::spawn(command, &[("HF_HUB_CACHE", cache)]);
+    session.wait_for("which model?");
+    session.wait_for("first.safetensors");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
