@@ -29,7 +29,7 @@ pub struct Convolution {
 const POSITIONS_LIMIT: usize = 1 << 30;
 
 /// What a file's metadata says of its convolutions.
-pub fn parse(text: &str) -> Result<HashMap<String, Convolution>, String> {
+pub(super) fn parse(text: &str) -> Result<HashMap<String, Convolution>, String> {
     serde_json::from_str(text).map_err(|e| e.to_string())
 }
 

@@ -15,7 +15,7 @@ const ENTRY_LIMIT: u32 = 1 << 20;
 
 /// What is known of the inputs of one weight.
 #[derive(Debug, PartialEq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// The weight's own name.
     pub name: String,
     /// The mean square of each feature; of a tensor of experts, those of each expert. Of one
@@ -24,7 +24,7 @@ pub struct Entry {
 }
 
 /// The entries of a matrix in a GGUF file.
-pub fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsError> {
+pub(super) fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsError> {
     let bad = |why: String| ActivationsError::File { path: file.path().to_owned(), why };
     let mut entries = Vec::new();
     for id in file.ids() {
@@ -59,7 +59,7 @@ pub fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsError> {
 }
 
 /// The entries of a file in the legacy form.
-pub fn read_legacy(path: &Path) -> Result<Vec<Entry>, ActivationsError> {
+pub(super) fn read_legacy(path: &Path) -> Result<Vec<Entry>, ActivationsError> {
     let bad = |why: String| ActivationsError::File { path: path.to_owned(), why };
     let file = File::open(path).map_err(|e| bad(e.to_string()))?;
     let size = file.metadata().map_err(|e| bad(e.to_string()))?.len();

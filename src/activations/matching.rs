@@ -5,12 +5,12 @@ use crate::tensor::TensorId;
 use std::collections::{BTreeMap, HashMap};
 
 /// The weights of a checkpoint by the names of their modules.
-pub struct Weights<'c> {
+pub(super) struct Weights<'c> {
     by_module: HashMap<&'c str, TensorId>,
 }
 
 impl<'c> Weights<'c> {
-    pub fn of(checkpoint: &'c Checkpoint) -> Weights<'c> {
+    pub(super) fn of(checkpoint: &'c Checkpoint) -> Weights<'c> {
         let weights = checkpoint.ids().filter_map(|id| {
             let tensor = checkpoint.tensor(id);
             let matrix = tensor.shape.rank() >= 2 && checkpoint.float_type(id).is_some();
@@ -27,7 +27,7 @@ impl<'c> Weights<'c> {
     ///
     /// Names agree exactly or, where none does, all but for the same leading parts: a model
     /// inside another has its own names with a prefix in front.
-    pub fn find(&self, modules: &[&str]) -> Vec<Option<TensorId>> {
+    pub(super) fn find(&self, modules: &[&str]) -> Vec<Option<TensorId>> {
         let exact: Vec<_> = modules.iter().map(|name| self.by_module.get(name).copied()).collect();
         if exact.iter().any(Option::is_some) {
             return exact;

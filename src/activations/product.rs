@@ -7,7 +7,13 @@
 ///
 /// Sums are in f32, in an order that depends on the processor's instructions but on nothing
 /// else.
-pub fn multiply(a: &[f32], b: &[f32], out: &mut [f32], dims: (usize, usize, usize), fresh: bool) {
+pub(super) fn multiply(
+    a: &[f32],
+    b: &[f32],
+    out: &mut [f32],
+    dims: (usize, usize, usize),
+    fresh: bool,
+) {
     let (m, k, n) = dims;
     let length = |x: usize, y: usize| x.checked_mul(y).filter(|&n| isize::try_from(n).is_ok());
     let agree = length(m, k) == Some(a.len())

@@ -118,7 +118,7 @@ fn rank(change: &Change) -> f64 {
 }
 
 /// A difference in a few words.
-pub fn describe(change: &Change) -> String {
+pub(crate) fn describe(change: &Change) -> String {
     match change {
         Change::Added { dtype, shape } => format!("only there: {dtype} {shape}"),
         Change::Removed { dtype, shape } => format!("only here: {dtype} {shape}"),

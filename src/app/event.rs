@@ -187,7 +187,7 @@ pub enum Target {
 
 /// What is measured first, so that there is a ranking soon, and what then: the half of
 /// [`SCHEMES`] with the table's own scheme comes first.
-pub fn rounds(scheme: QuantizationScheme) -> [&'static [QuantizationScheme]; 2] {
+pub(super) fn rounds(scheme: QuantizationScheme) -> [&'static [QuantizationScheme]; 2] {
     let (coarse, blocks) = SCHEMES.split_at(2);
     match blocks.contains(&scheme) {
         true => [blocks, coarse],

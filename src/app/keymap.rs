@@ -100,7 +100,7 @@ fn meet(a: Context, b: Context) -> bool {
 }
 
 /// A name as it is written in the configuration: `Move(PageDown)` is `move-page-down`.
-pub fn name_of(named: impl Debug) -> String {
+pub(crate) fn name_of(named: impl Debug) -> String {
     let mut name = String::new();
     for c in format!("{named:?}").chars() {
         match c {

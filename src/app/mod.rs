@@ -4,33 +4,33 @@
 //! changes, `ui` draws it and `terminal` carries the effects out.
 
 mod action;
-pub mod budget;
-pub mod channels;
+pub(crate) mod budget;
+pub(crate) mod channels;
 pub mod comparison;
-pub mod diff;
+pub(crate) mod diff;
 mod event;
-pub mod filter;
-pub mod histogram;
-pub mod keymap;
+pub(crate) mod filter;
+pub(crate) mod histogram;
+pub(crate) mod keymap;
 pub mod keys;
 mod meter;
 mod model;
 pub mod outputs;
 pub mod overlay;
-pub mod pager;
+pub(crate) mod pager;
 pub mod picker;
-pub mod prompt;
+pub(crate) mod prompt;
 mod report;
 mod save;
 mod session;
 pub mod settings;
-pub mod sparkline;
+pub(crate) mod sparkline;
 pub mod table;
 pub mod tensor_metrics;
-pub mod texts;
+pub(crate) mod texts;
 pub mod tree;
 mod update;
-pub mod values;
+pub(crate) mod values;
 
 pub use action::Action;
 pub use event::{Effect, Event, NotWritten, Target, Viewport};
@@ -40,7 +40,7 @@ pub use save::{LaidOut, SaveDialog, SaveKind, Saving, model_name, ratio};
 pub use session::Session;
 pub use update::update;
 
-pub use crate::text::{figures, names};
+pub(crate) use crate::text::{figures, names};
 
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{QuantizationScheme, Quantizer};

@@ -104,7 +104,7 @@ impl Pager {
 }
 
 /// Breaks a text at spaces where it can, and anywhere where it must.
-pub fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
     let mut rows = Vec::new();
     for paragraph in text.split('\n') {

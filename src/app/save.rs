@@ -293,12 +293,12 @@ pub fn model_name(checkpoint: &Checkpoint) -> String {
 }
 
 /// Whether anything in the checkpoint is stored quantized.
-pub fn holds_quantized(checkpoint: &Checkpoint) -> bool {
+pub(super) fn holds_quantized(checkpoint: &Checkpoint) -> bool {
     checkpoint.ids().any(|id| matches!(checkpoint.content(id), Content::Quantized(_)))
 }
 
 /// Whether writing plain floats to safetensors would give anything new.
-pub fn can_become_floats(checkpoint: &Checkpoint) -> bool {
+pub(super) fn can_become_floats(checkpoint: &Checkpoint) -> bool {
     checkpoint.format() != Format::Safetensors || holds_quantized(checkpoint)
 }
 
@@ -314,7 +314,7 @@ pub struct Saving {
 }
 
 /// The receipt as a text. `model`: as it was when the save began.
-pub fn receipt(receipt: &Receipt, model: &Model) -> Pager {
+pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
     let out = receipt.out.display().to_string();
     let mut lines = vec![
         Line::field("written", out),

@@ -3,15 +3,15 @@
 use crate::quantization::ValueHistogram;
 
 /// Columns of a sketch.
-pub const COLUMNS: usize = 10;
+pub(crate) const COLUMNS: usize = 10;
 
 /// How tall each column is, 0 … 8: 0 where there is no element. From −absmax at the left to
 /// absmax at the right.
-pub type Sketch = [u8; COLUMNS];
+pub(crate) type Sketch = [u8; COLUMNS];
 
 /// The counts between −`absmax` and `absmax`, the highest column full. What is there is
 /// seen, however little it is: an outlier is one element.
-pub fn sketch(distribution: &ValueHistogram, absmax: f64) -> Sketch {
+pub(crate) fn sketch(distribution: &ValueHistogram, absmax: f64) -> Sketch {
     let counts = distribution.histogram(-absmax, absmax, COLUMNS);
     let highest = counts.iter().copied().fold(0.0, f64::max);
     let mut sketch = Sketch::default();

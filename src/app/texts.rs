@@ -8,7 +8,10 @@ use crate::checkpoint::Checkpoint;
 use crate::quantization::{Rating, Thresholds};
 
 /// Files, sizes and metadata. `config`: the text of `config.json`, once it has been read.
-pub fn metadata(checkpoint: &Checkpoint, config: Option<&Option<Result<String, String>>>) -> Pager {
+pub(crate) fn metadata(
+    checkpoint: &Checkpoint,
+    config: Option<&Option<Result<String, String>>>,
+) -> Pager {
     let floats = checkpoint.ids().filter(|&id| checkpoint.float_type(id).is_some()).count();
     let mut lines = vec![
         Line::field("path", checkpoint.path().display().to_string()),
@@ -70,7 +73,7 @@ pub fn metadata(checkpoint: &Checkpoint, config: Option<&Option<Result<String, S
 }
 
 /// What the schemes are.
-pub const SCHEMES_SAID: [(&str, &str); 3] = [
+pub(crate) const SCHEMES_SAID: [(&str, &str); 3] = [
     ("per tensor", "one scale for all; what every reader understands"),
     ("per channel", "one scale per output channel, along axis 0"),
     ("block n", "one scale per n elements of the last axis"),
@@ -79,7 +82,7 @@ pub const SCHEMES_SAID: [(&str, &str); 3] = [
 /// What SQNR is and what is good.
 ///
 /// `opens`: the key that opens activations.
-pub fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
+pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
     let Thresholds { fair, good, excellent } = thresholds;
     let verdict = |db: String, verdict: Rating, meaning: String| {
         Line::Field(format!("{db:<12}{}", verdict.word()), meaning)

@@ -164,7 +164,7 @@ impl ValuesView {
 ///
 /// # Errors
 /// A sentence on what is wrong with it.
-pub fn index_of(text: &str, shape: &Shape) -> Result<u64, String> {
+pub(crate) fn index_of(text: &str, shape: &Shape) -> Result<u64, String> {
     let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
     let numbers: Vec<u64> = bare
         .split(|c: char| c == ',' || c.is_whitespace())

@@ -10,18 +10,18 @@ use std::path::Path;
 const LIMIT: u64 = 64 << 20;
 
 /// The keys under which `config.json` says how its tensors are quantized.
-pub const QUANTIZATION_KEYS: [&str; 3] =
+pub(crate) const QUANTIZATION_KEYS: [&str; 3] =
     ["quantization_config", "quantization", "compression_config"];
 
 /// Files beside `config.json` that say the same in its stead, and what they imply.
-pub const QUANTIZATION_FILES: [(&str, &str); 3] = [
+pub(crate) const QUANTIZATION_FILES: [(&str, &str); 3] = [
     ("quantize_config.json", "gptq"),
     ("quant_config.json", "awq"),
     ("hf_quant_config.json", "modelopt"),
 ];
 
 /// The part of a config in which a model of several parts describes its language model.
-pub const NESTED: &str = "text_config";
+pub(crate) const NESTED: &str = "text_config";
 
 /// A model's configuration.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +106,7 @@ impl Config {
 }
 
 /// A type by PyTorch's name for it.
-pub fn float_type(name: &str) -> Option<FloatType> {
+pub(crate) fn float_type(name: &str) -> Option<FloatType> {
     match name.trim_start_matches("torch.") {
         "float64" | "double" => Some(FloatType::F64),
         "float32" | "float" => Some(FloatType::F32),
@@ -131,7 +131,7 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
 }
 
 /// The text of a small file; `None` if there is no such file, an error if it is not small.
-pub fn text(path: &Path) -> Option<std::io::Result<String>> {
+pub(crate) fn text(path: &Path) -> Option<std::io::Result<String>> {
     let length = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return None,

@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// The files of one checkpoint.
 #[derive(Debug)]
-pub struct Files {
+pub(super) struct Files {
     /// Shards in the order of their names; one for a single file.
     pub shards: Vec<PathBuf>,
     pub index: Option<(Index, WeightMap)>,
@@ -32,7 +32,7 @@ pub struct Index {
 
 /// What an index says: which shard holds which tensor.
 #[derive(Debug)]
-pub struct WeightMap {
+pub(super) struct WeightMap {
     /// Each tensor once, with the number of its shard.
     pub tensors: Vec<(Name, u32)>,
     places: ByName,
@@ -42,7 +42,7 @@ pub struct WeightMap {
 
 impl WeightMap {
     /// The place of a tensor in [`WeightMap::tensors`].
-    pub fn place(&self, name: &str) -> Option<usize> {
+    pub(super) fn place(&self, name: &str) -> Option<usize> {
         let name_of = |at: u32| self.tensors.get(at as usize).map_or("", |(name, _)| name);
         self.places.get(name, name_of).map(|at| at as usize)
     }
@@ -70,7 +70,7 @@ impl WeightMap {
 const INDEX_LIMIT: u64 = 1 << 30;
 
 /// Finds the checkpoint at `path`: a file, an index, or a directory with one of them.
-pub fn discover(path: &Path) -> Result<Files> {
+pub(super) fn discover(path: &Path) -> Result<Files> {
     let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => CheckpointError::new(path, Problem::NotFound),
         _ => CheckpointError::new(path, e),

@@ -4,4 +4,4 @@ use serde::Deserialize;
 use std::borrow::Cow;
 
 #[derive(Deserialize)]
-pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);

@@ -4,7 +4,7 @@
 //! thinks of them: most are one stored tensor, a quantized one is several. Formats differ
 //! only in how they fill these two lists. Nothing here writes.
 
-pub mod config;
+pub(crate) mod config;
 mod discovery;
 mod error;
 pub mod formats;
@@ -12,8 +12,8 @@ mod io;
 mod json_text;
 mod model_search;
 mod name_index;
-pub mod packed;
-pub mod qat;
+pub(crate) mod packed;
+pub(crate) mod qat;
 mod reader;
 mod strided;
 

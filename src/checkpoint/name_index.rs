@@ -10,7 +10,10 @@ use std::hash::BuildHasher;
 const LONG: u32 = 10_000;
 
 /// The first place in a list whose name stands at an earlier one too, after that one.
-pub fn twins<'n>(length: u32, name_of: impl Fn(u32) -> &'n str + Sync) -> Option<(u32, u32)> {
+pub(super) fn twins<'n>(
+    length: u32,
+    name_of: impl Fn(u32) -> &'n str + Sync,
+) -> Option<(u32, u32)> {
     let state = RandomState::default();
     let hash = |place: u32| state.hash_one(name_of(place));
     let hashes: Vec<u64> =
@@ -31,13 +34,13 @@ pub fn twins<'n>(length: u32, name_of: impl Fn(u32) -> &'n str + Sync) -> Option
 
 /// `name_of` is always the list's name at a place.
 #[derive(Debug, Default)]
-pub struct ByName {
+pub(super) struct ByName {
     state: RandomState,
     places: HashTable<u32>,
 }
 
 impl ByName {
-    pub fn with_capacity(capacity: usize) -> ByName {
+    pub(super) fn with_capacity(capacity: usize) -> ByName {
         ByName::new(RandomState::default(), capacity)
     }
 
@@ -46,7 +49,7 @@ impl ByName {
     }
 
     /// Notes a place, unless one of that name is there already: then it is given.
-    pub fn insert<'n>(
+    pub(super) fn insert<'n>(
         &mut self,
         name: &str,
         place: u32,
@@ -72,7 +75,7 @@ impl ByName {
         }
     }
 
-    pub fn get<'n>(&self, name: &str, name_of: impl Fn(u32) -> &'n str) -> Option<u32> {
+    pub(super) fn get<'n>(&self, name: &str, name_of: impl Fn(u32) -> &'n str) -> Option<u32> {
         self.places.find(self.state.hash_one(name), |&at| name_of(at) == name).copied()
     }
 }

@@ -65,7 +65,7 @@ pub struct Unplaced {
 }
 
 /// Whether a tensor belongs to an observer and not to the network.
-pub fn is_observer(name: &str) -> bool {
+pub(crate) fn is_observer(name: &str) -> bool {
     // Most names of most checkpoints hold neither.
     static FINDERS: LazyLock<[Finder; 2]> =
         LazyLock::new(|| ["fake_quant", OUTPUT].map(Finder::new));

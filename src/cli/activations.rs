@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
-pub struct ActivationArgs {
+pub(super) struct ActivationArgs {
     /// What reaches the layers, as assets/record_activations.py records it, or an importance
     /// matrix of llama.cpp; `demo:` is what is built in for the demo. After MODEL, for it
     /// takes all paths that follow
@@ -48,12 +48,12 @@ fn input_calibration(text: &str) -> Result<Calibration, String> {
 
 /// How activations are quantized, in the Burn Book's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActivationScheme {
+pub(super) enum ActivationScheme {
     Dynamic,
     Static,
 }
 
-pub const ACTIVATION_SCHEMES: [Choice<ActivationScheme>; 2] = [
+pub(super) const ACTIVATION_SCHEMES: [Choice<ActivationScheme>; 2] = [
     ("dynamic", "as they come, a scale for each token", ActivationScheme::Dynamic),
     (
         "static",
@@ -64,7 +64,7 @@ pub const ACTIVATION_SCHEMES: [Choice<ActivationScheme>; 2] = [
 
 impl ActivationArgs {
     /// Opens the captures, if any are given.
-    pub fn open(&self, checkpoint: &Checkpoint) -> Result<Option<Arc<Activations>>, Error> {
+    pub(super) fn open(&self, checkpoint: &Checkpoint) -> Result<Option<Arc<Activations>>, Error> {
         if self.activations.is_empty() {
             return Ok(None);
         }
@@ -72,7 +72,7 @@ impl ActivationArgs {
     }
 
     /// Measures the outputs of `tensors` that were recorded.
-    pub fn measure(
+    pub(super) fn measure(
         &self,
         checkpoint: &Arc<Checkpoint>,
         activations: &Arc<Activations>,
@@ -98,7 +98,7 @@ impl ActivationArgs {
 impl Outputs {
     /// The calibrated scale of each layer's inputs; the first layer that could not be read
     /// is an error.
-    pub fn input_scales(self) -> Result<BTreeMap<TensorId, f32>, Error> {
+    pub(super) fn input_scales(self) -> Result<BTreeMap<TensorId, f32>, Error> {
         self.conclude()?;
         let scale =
             |(id, found): (TensorId, Result<Found, _>)| Some((id, found.ok()?.input_scale?));
@@ -107,7 +107,7 @@ impl Outputs {
 }
 
 /// What is known of the layers' outputs.
-pub struct Outputs {
+pub(super) struct Outputs {
     checkpoint: Arc<Checkpoint>,
     activations: Arc<Activations>,
     tensors: Vec<TensorId>,
@@ -116,13 +116,13 @@ pub struct Outputs {
 
 impl Outputs {
     /// ‖Wx − Ŵx̂‖² / ‖Wx‖².
-    pub fn ratio(&self, id: TensorId, quantizer: Quantizer, way: Way) -> Option<f64> {
+    pub(super) fn ratio(&self, id: TensorId, quantizer: Quantizer, way: Way) -> Option<f64> {
         self.error(id, quantizer)?.ratio(way)
     }
 
     /// The order by it: the worst first, what is exact after every figure, what has none at
     /// the end.
-    pub fn rank(&self, id: TensorId, quantizer: Quantizer, way: Way) -> f64 {
+    pub(super) fn rank(&self, id: TensorId, quantizer: Quantizer, way: Way) -> f64 {
         let db = self.error(id, quantizer).and_then(|error| error.db(way));
         db.map_or(f64::INFINITY, |db| -db.max(-f64::MAX))
     }
@@ -135,7 +135,7 @@ impl Outputs {
     }
 
     /// Below a table: what the figures are, and what they lack.
-    pub fn print(&self, checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn print(&self, checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
             "The output errors are |Wx - W'x'|^2 / |Wx|^2 in dB on the recorded inputs, the lower\nthe better: with the weights quantized, with the inputs too as they come (dynamic), and\nwith the inputs by one calibrated scale (static)."
@@ -173,7 +173,7 @@ impl Outputs {
     }
 
     /// An error if a layer could not be measured; the rest has been shown all the same.
-    pub fn conclude(&self) -> Result<(), Error> {
+    pub(super) fn conclude(&self) -> Result<(), Error> {
         let mut failed: Vec<_> =
             self.found.iter().filter_map(|(id, found)| Some((id, found.as_ref().err()?))).collect();
         failed.sort_by_key(|(id, _)| **id);
@@ -186,7 +186,7 @@ impl Outputs {
     }
 
     /// For a document.
-    pub fn summary(&self) -> Summary<'_> {
+    pub(super) fn summary(&self) -> Summary<'_> {
         let unmatched = self.activations.unmatched().iter();
         Summary {
             unmatched: unmatched
@@ -196,7 +196,7 @@ impl Outputs {
     }
 
     /// For a document, what is known of one layer; `None` if it was not recorded.
-    pub fn figures(&self, id: TensorId, quantizer: Quantizer) -> Option<OutputFigures> {
+    pub(super) fn figures(&self, id: TensorId, quantizer: Quantizer) -> Option<OutputFigures> {
         let found = self.found.get(&id)?.as_ref();
         let reason = found.err().map(|error| error.to_string());
         let scale = found.ok().and_then(|found| found.input_scale);
@@ -204,23 +204,23 @@ impl Outputs {
     }
 
     /// What the layer's output loses by a quantizer.
-    pub fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
+    pub(super) fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
         let settled = self.checkpoint.settled(id, quantizer);
         self.found.get(&id)?.as_ref().ok()?.error(settled)
     }
 
     /// Why a layer has no figures though it was recorded.
-    pub fn failure(&self, id: TensorId) -> Option<String> {
+    pub(super) fn failure(&self, id: TensorId) -> Option<String> {
         Some(self.found.get(&id)?.as_ref().err()?.to_string())
     }
 
     /// The calibrated scale of a layer's inputs.
-    pub fn input_scale(&self, id: TensorId) -> Option<f32> {
+    pub(super) fn input_scale(&self, id: TensorId) -> Option<f32> {
         self.found.get(&id)?.as_ref().ok()?.input_scale
     }
 
     /// Three cells of a table: what the layer's output loses each way.
-    pub fn cells(&self, id: TensorId, quantizer: Quantizer) -> [String; 3] {
+    pub(super) fn cells(&self, id: TensorId, quantizer: Quantizer) -> [String; 3] {
         let error = self.error(id, quantizer);
         Way::ALL.map(|way| error.and_then(|error| error.shown(way)).unwrap_or_default())
     }
@@ -228,7 +228,7 @@ impl Outputs {
 
 /// What the captures are, in a document.
 #[derive(Serialize)]
-pub struct Summary<'a> {
+pub(super) struct Summary<'a> {
     unmatched: Vec<Unmatched<'a>>,
 }
 
@@ -240,7 +240,7 @@ struct Unmatched<'a> {
 
 /// A tensor of the document; `output` is null for a layer that was not recorded.
 #[derive(Serialize)]
-pub struct WithOutput<'a> {
+pub(super) struct WithOutput<'a> {
     #[serde(flatten)]
     pub tensor: Tensor<'a>,
     pub output: Option<OutputFigures>,
@@ -248,12 +248,12 @@ pub struct WithOutput<'a> {
 
 /// What a table is ordered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SortBy {
+pub(super) enum SortBy {
     Sqnr,
     Output(Way),
 }
 
-pub const SORTS: [Choice<SortBy>; 4] = [
+pub(super) const SORTS: [Choice<SortBy>; 4] = [
     ("sqnr", "the error of the weights", SortBy::Sqnr),
     ("output", "that of the layer's output, only weights quantized", SortBy::Output(Way::Weights)),
     ("output-dynamic", "with inputs quantized as they come", SortBy::Output(Way::Dynamic)),

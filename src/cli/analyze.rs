@@ -64,7 +64,7 @@ pub struct Analyze {
 }
 
 /// A tensor and what was found out about it.
-pub struct Measured {
+pub(super) struct Measured {
     pub id: TensorId,
     /// The SQNR; what is exact comes after every figure, what has none at the end.
     rank: f64,
@@ -294,7 +294,12 @@ impl Analyze {
 }
 
 /// Whether a tensor is quantized, and what is odd with it.
-pub fn note(row: &Row, duplicates: &Duplicates, checkpoint: &Checkpoint, id: TensorId) -> String {
+pub(super) fn note(
+    row: &Row,
+    duplicates: &Duplicates,
+    checkpoint: &Checkpoint,
+    id: TensorId,
+) -> String {
     let mut note = row.quantizable().into_owned();
     let odd = row.analysis.map(|analysis| flags(&row.tensor.dtype, analysis)).unwrap_or_default();
     for flag in odd {

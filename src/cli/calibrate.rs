@@ -115,7 +115,7 @@ impl Calibrate {
 }
 
 /// The scale as the document has it; `None` where there is none, or all were not kept.
-pub fn scale_of(scheme: QuantizationScheme, scales: &Scales) -> Option<Scale<'_>> {
+pub(super) fn scale_of(scheme: QuantizationScheme, scales: &Scales) -> Option<Scale<'_>> {
     match scheme {
         // An empty tensor has no scale.
         QuantizationScheme::PerTensor(..) => (scales.count == 1).then_some(Scale::One(scales.min)),

@@ -11,11 +11,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Each duplicate with the first tensor of the same bytes.
-pub struct Duplicates(HashMap<TensorId, TensorId>);
+pub(super) struct Duplicates(HashMap<TensorId, TensorId>);
 
 impl Duplicates {
     /// Looks for them among tensors whose figures are known.
-    pub fn find<'s>(
+    pub(super) fn find<'s>(
         checkpoint: &Arc<Checkpoint>,
         measured: impl Iterator<Item = (TensorId, &'s Statistics)>,
         work: &WorkArgs,
@@ -31,7 +31,7 @@ impl Duplicates {
     }
 
     /// The name of the first tensor that has the same bytes.
-    pub fn of<'c>(&self, checkpoint: &'c Checkpoint, id: TensorId) -> Option<&'c str> {
+    pub(super) fn of<'c>(&self, checkpoint: &'c Checkpoint, id: TensorId) -> Option<&'c str> {
         self.0.get(&id).map(|&first| checkpoint.tensor(first).name.as_str())
     }
 }

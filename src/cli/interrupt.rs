@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 /// What the signals have said since the program started.
 #[derive(Debug)]
-pub struct Interrupt {
+pub(super) struct Interrupt {
     /// The signal that asked to stop, or 0.
     asked: Arc<AtomicUsize>,
     /// Whether the next signal ends the program where it stands.
@@ -18,7 +18,7 @@ pub struct Interrupt {
 
 impl Interrupt {
     /// Listens from now on.
-    pub fn listen() -> io::Result<&'static Interrupt> {
+    pub(super) fn listen() -> io::Result<&'static Interrupt> {
         static LISTENING: OnceLock<Interrupt> = OnceLock::new();
         if let Some(interrupt) = LISTENING.get() {
             return Ok(interrupt);
@@ -34,12 +34,12 @@ impl Interrupt {
     }
 
     /// The signal that asked to stop.
-    pub fn signal(&self) -> Option<u8> {
+    pub(super) fn signal(&self) -> Option<u8> {
         u8::try_from(self.asked.load(SeqCst)).ok().filter(|&signal| signal != 0)
     }
 
     /// Whether there is nothing to clean up, so that a signal may end the program at once.
-    pub fn end_at_once(&self, at_once: bool) {
+    pub(super) fn end_at_once(&self, at_once: bool) {
         if self.signal().is_none() {
             self.at_once.store(at_once, SeqCst);
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 /// A job and what it finds.
-pub struct Watch<T> {
+pub(super) struct Watch<T> {
     job: Job<T>,
     doing: &'static str,
     line: ProgressLine,
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 impl<T: Send + 'static> Watch<T> {
     /// `doing`: the word before the progress.
-    pub fn start(
+    pub(super) fn start(
         job: impl FnOnce() -> io::Result<Job<T>>,
         doing: &'static str,
         quiet: bool,
@@ -31,13 +31,13 @@ impl<T: Send + 'static> Watch<T> {
     }
 
     /// Another part of the work begins.
-    pub fn now(&mut self, doing: &'static str) {
+    pub(super) fn now(&mut self, doing: &'static str) {
         self.doing = doing;
     }
 
     /// The next finding; `None` when the job is over. A cancelled job still ends in order,
     /// so that it can clean up.
-    pub fn next(&mut self) -> Result<Option<T>, Error> {
+    pub(super) fn next(&mut self) -> Result<Option<T>, Error> {
         loop {
             if self.interrupt.signal().is_some() {
                 self.job.cancel();
@@ -58,7 +58,7 @@ impl<T: Send + 'static> Watch<T> {
     }
 
     /// The one thing the job finds.
-    pub fn only(mut self) -> Result<T, Error> {
+    pub(super) fn only(mut self) -> Result<T, Error> {
         let mut only = None;
         while let Some(finding) = self.next()? {
             only = Some(finding);

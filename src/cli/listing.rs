@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// One tensor and what was found out about it.
-pub struct Row<'a> {
+pub(super) struct Row<'a> {
     checkpoint: &'a Checkpoint,
     id: TensorId,
     pub tensor: &'a TensorInfo,
@@ -35,7 +35,7 @@ enum Failure<'a> {
 }
 
 impl<'a> Row<'a> {
-    pub fn new(
+    pub(super) fn new(
         checkpoint: &'a Checkpoint,
         selection: &Selection,
         id: TensorId,
@@ -73,12 +73,12 @@ impl<'a> Row<'a> {
     }
 
     /// What the quantizer makes of it.
-    pub fn quantized(&self) -> Option<&'a Quantized> {
+    pub(super) fn quantized(&self) -> Option<&'a Quantized> {
         self.analysis.and_then(outcome)?.as_ref().ok()
     }
 
     /// What the document lists of it.
-    pub fn listed(&self) -> Tensor<'_> {
+    pub(super) fn listed(&self) -> Tensor<'_> {
         let quantizer = self.quantizer().map(|quantizer| quantizer.scheme);
         let Row { checkpoint, id, .. } = *self;
         let listed = Tensor::listed(self.tensor, self.reason.as_deref());
@@ -91,7 +91,7 @@ impl<'a> Row<'a> {
     }
 
     /// What training with fake quantization left beside it, and whether that is used.
-    pub fn trained(&self) -> Option<String> {
+    pub(super) fn trained(&self) -> Option<String> {
         let learned = self.checkpoint.learned(self.id)?;
         let said = self.quantizer().map(|quantizer| match learned.fits(quantizer.scheme) {
             _ if quantizer.calibration == Calibration::Learned => format!("{learned}, used here"),
@@ -103,7 +103,7 @@ impl<'a> Row<'a> {
 
     /// The same with the figures of an analysis. `duplicate_of`: the first tensor that holds
     /// the same bytes.
-    pub fn analyzed<'s>(
+    pub(super) fn analyzed<'s>(
         &'s self,
         scale: Option<Scale<'s>>,
         duplicate_of: Option<&'s str>,
@@ -117,12 +117,12 @@ impl<'a> Row<'a> {
     }
 
     /// Whether `quantize` with the same selection changes it.
-    pub fn is_selected(&self) -> bool {
+    pub(super) fn is_selected(&self) -> bool {
         self.selected
     }
 
     /// `yes`, or why not.
-    pub fn quantizable(&self) -> Cow<'static, str> {
+    pub(super) fn quantizable(&self) -> Cow<'static, str> {
         match &self.reason {
             None => "yes".into(),
             Some(why) => format!("no: {}", names::visible(why)).into(),
@@ -131,7 +131,7 @@ impl<'a> Row<'a> {
 }
 
 /// That a tensor asked for by name has no quantized form.
-pub fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> ExportError {
+pub(super) fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> ExportError {
     let (path, tensor) = (checkpoint.path().to_owned(), checkpoint.tensor(id).name.to_string());
     ExportError::NotQuantizable { path, tensor, why: why.clone() }
 }
@@ -141,7 +141,7 @@ fn outcome(analysis: &Analysis) -> Option<&Result<Quantized, NotQuantizable>> {
 }
 
 /// Below a table: observers whose layer the names do not tell.
-pub fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
     let unplaced = checkpoint.unplaced();
     let Some(first) = unplaced.first() else { return Ok(()) };
     writeln!(
@@ -155,7 +155,7 @@ pub fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> io::Resu
 }
 
 /// The totals so far, and what must be said at the end.
-pub struct HistogramBuilder {
+pub(super) struct HistogramBuilder {
     scheme: QuantizationScheme,
     pub totals: Totals,
     pub selected: u64,
@@ -165,7 +165,7 @@ pub struct HistogramBuilder {
 }
 
 impl HistogramBuilder {
-    pub fn new(scheme: QuantizationScheme) -> HistogramBuilder {
+    pub(super) fn new(scheme: QuantizationScheme) -> HistogramBuilder {
         let totals = Totals::default();
         HistogramBuilder {
             scheme,
@@ -177,7 +177,7 @@ impl HistogramBuilder {
         }
     }
 
-    pub fn add(&mut self, row: &mut Row) {
+    pub(super) fn add(&mut self, row: &mut Row) {
         let TensorInfo { shape, bytes, .. } = row.tensor;
         let after = if row.selected { self.scheme.bytes(shape, 4) } else { *bytes };
         self.totals.tensors += 1;
@@ -196,7 +196,7 @@ impl HistogramBuilder {
     }
 
     /// Takes over what another has counted of later tensors.
-    pub fn absorb(&mut self, later: HistogramBuilder) {
+    pub(super) fn absorb(&mut self, later: HistogramBuilder) {
         let Totals { tensors, parameters, bytes, bytes_quantized } = later.totals;
         self.totals.tensors += tensors;
         self.totals.parameters += parameters;
@@ -209,7 +209,7 @@ impl HistogramBuilder {
     }
 
     /// The line below a table.
-    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Totals { tensors, parameters, bytes, bytes_quantized } = self.totals;
         let share = if bytes == 0 { 1.0 } else { bytes_quantized as f64 / bytes as f64 };
         writeln!(out)?;
@@ -226,7 +226,7 @@ impl HistogramBuilder {
     }
 
     /// An error if something went wrong on the way; the rest has been shown all the same.
-    pub fn conclude(self) -> Result<(), Error> {
+    pub(super) fn conclude(self) -> Result<(), Error> {
         if let Some(refused) = self.refused {
             return Err(refused.into());
         }

@@ -9,7 +9,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use std::io::{self, Write};
 
 /// `keys`: those of the screen, under their headings.
-pub fn run(keys: &[(String, Vec<(String, String)>)]) -> Result<(), Error> {
+pub(super) fn run(keys: &[(String, Vec<(String, String)>)]) -> Result<(), Error> {
     let mut page = Vec::new();
     render(&mut page, keys)?;
     let mut out = output();

@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
-pub struct ModelArgs {
+pub(super) struct ModelArgs {
     /// A .safetensors file, a *.index.json, or a directory with one of them; `demo:` is the
     /// built-in demo
     pub model: PathBuf,
 }
 
 impl ModelArgs {
-    pub fn open(&self) -> Result<Arc<Checkpoint>, Error> {
+    pub(super) fn open(&self) -> Result<Arc<Checkpoint>, Error> {
         open(&self.model)
     }
 }
 
 /// Opens a checkpoint, or the demo.
-pub fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
+pub(super) fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
     let checkpoint = Arc::new(demo::open_model(model)?);
     // The program ends with its command; taking apart a hundred thousand names before that
     // would only take time.
@@ -34,7 +34,7 @@ pub fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
 }
 
 #[derive(Debug, Args)]
-pub struct SelectionArgs {
+pub(super) struct SelectionArgs {
     /// Only tensors whose whole name matches; `*` crosses dots. A plain name also takes a
     /// vector, a norm or an embedding. May be given several times
     #[arg(long, value_name = "GLOB")]
@@ -45,13 +45,13 @@ pub struct SelectionArgs {
 }
 
 impl SelectionArgs {
-    pub fn selection(&self) -> Selection {
+    pub(super) fn selection(&self) -> Selection {
         Selection { include: self.include.clone(), exclude: self.exclude.clone() }
     }
 }
 
 #[derive(Debug, Args)]
-pub struct SchemeArgs {
+pub(super) struct SchemeArgs {
     /// Which elements share a scale; if not given, per-tensor, or per-channel where training
     /// with fake quantization learned a scale for each
     #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
@@ -59,13 +59,13 @@ pub struct SchemeArgs {
 }
 
 impl SchemeArgs {
-    pub fn scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
+    pub(super) fn scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
         self.scheme.unwrap_or_else(|| checkpoint.usual_scheme())
     }
 }
 
 /// A scheme that can be saved.
-pub fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
+pub(super) fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
     let expected = "expected per-tensor, per-channel or per-block:N";
     match text.parse::<QuantizationScheme>() {
         Ok(scheme) if scheme.quantization_type() == QuantizationType::QInt8 => Ok(scheme),
@@ -74,7 +74,7 @@ pub fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
 }
 
 #[derive(Debug, Args)]
-pub struct CalibrationArgs {
+pub(super) struct CalibrationArgs {
     /// Which magnitude is mapped onto the largest integer, and what is beyond it clipped:
     /// the largest of all; that which P percent of the values do not exceed; that which
     /// gives the least mean squared error; this share of the largest; or what training with
@@ -85,14 +85,18 @@ pub struct CalibrationArgs {
 }
 
 impl CalibrationArgs {
-    pub fn quantizer(&self, checkpoint: &Checkpoint, scheme: QuantizationScheme) -> Quantizer {
+    pub(super) fn quantizer(
+        &self,
+        checkpoint: &Checkpoint,
+        scheme: QuantizationScheme,
+    ) -> Quantizer {
         let usual = || checkpoint.usual_calibration();
         Quantizer { calibration: self.calibration.unwrap_or_else(usual), scheme }
     }
 }
 
 #[derive(Debug, Args)]
-pub struct RoundingArgs {
+pub(super) struct RoundingArgs {
     /// How a value half-way between two integers is rounded
     #[arg(long, value_name = "WAY", default_value = "half-even", value_parser = choice(&ROUNDINGS))]
     pub rounding: Rounding,
@@ -108,7 +112,7 @@ const ROUNDINGS: [Choice<Rounding>; 2] = [
 ];
 
 #[derive(Debug, Args)]
-pub struct WorkArgs {
+pub(super) struct WorkArgs {
     /// Worker threads; all cores if not given. The result is the same for any number
     #[arg(long, value_name = "N", value_parser = thread_count())]
     threads: Option<u16>,
@@ -118,13 +122,13 @@ pub struct WorkArgs {
 }
 
 impl WorkArgs {
-    pub fn threads(&self) -> Option<usize> {
+    pub(super) fn threads(&self) -> Option<usize> {
         self.threads.map(usize::from)
     }
 }
 
 /// At least one; more than a thousand is a mistake.
-pub fn thread_count() -> RangedI64ValueParser<u16> {
+pub(super) fn thread_count() -> RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..=1024)
 }
 
@@ -142,14 +146,14 @@ impl CacheArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct OutputArgs {
+pub(super) struct OutputArgs {
     /// One JSON document instead of a table
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
-pub struct SaveArgs {
+pub(super) struct SaveArgs {
     /// A path that ends in .safetensors is one file; any other is a directory with the
     /// source's shards
     #[arg(long = "output", short, value_name = "OUT")]
@@ -160,10 +164,10 @@ pub struct SaveArgs {
 }
 
 /// A value with its name and what it means.
-pub type Choice<T> = (&'static str, &'static str, T);
+pub(super) type Choice<T> = (&'static str, &'static str, T);
 
 /// One of a few named values.
-pub fn choice<T, const N: usize>(
+pub(super) fn choice<T, const N: usize>(
     choices: &[Choice<T>; N],
 ) -> impl TypedValueParser<Value = T> + use<T, N>
 where

@@ -6,17 +6,17 @@ use crate::export::write_text;
 use std::io::{BufWriter, IsTerminal, StdoutLock, Write, stdout};
 use std::path::Path;
 
-pub type Output = BufWriter<StdoutLock<'static>>;
+pub(super) type Output = BufWriter<StdoutLock<'static>>;
 
 const BUFFER: usize = 256 * 1024;
 
 /// Standard output. Whoever writes to it flushes it, so that no error is lost.
-pub fn output() -> Output {
+pub(super) fn output() -> Output {
     BufWriter::with_capacity(BUFFER, stdout().lock())
 }
 
 /// Prints a text as it is.
-pub fn print(text: &str) -> Result<(), Error> {
+pub(super) fn print(text: &str) -> Result<(), Error> {
     let mut out = output();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
@@ -25,7 +25,12 @@ pub fn print(text: &str) -> Result<(), Error> {
 /// Writes a text that was asked for beside the result: to standard output where that is named,
 /// into a pipe or a device as it comes, to a file whole or not at all. An existing file is
 /// replaced if `force` is set.
-pub fn write(source: &Checkpoint, path: &Path, force: bool, text: &str) -> Result<(), Error> {
+pub(super) fn write(
+    source: &Checkpoint,
+    path: &Path,
+    force: bool,
+    text: &str,
+) -> Result<(), Error> {
     if path == Path::new("-") || path == Path::new("/dev/stdout") {
         return print(text);
     }
@@ -39,7 +44,7 @@ pub fn write(source: &Checkpoint, path: &Path, force: bool, text: &str) -> Resul
 }
 
 /// Columns of the terminal; `None` when the output goes elsewhere and must be stable.
-pub fn width() -> Option<usize> {
+pub(super) fn width() -> Option<usize> {
     if !stdout().is_terminal() {
         return None;
     }

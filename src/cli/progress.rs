@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// A line that is drawn over itself and leaves nothing behind.
 #[derive(Debug)]
-pub struct ProgressLine {
+pub(super) struct ProgressLine {
     enabled: bool,
     drawn: Option<Instant>,
 }
@@ -19,12 +19,12 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(300);
 
 impl ProgressLine {
-    pub fn new(quiet: bool) -> ProgressLine {
+    pub(super) fn new(quiet: bool) -> ProgressLine {
         ProgressLine { enabled: !quiet && stderr().is_terminal(), drawn: None }
     }
 
     /// Draws it, if it is time to.
-    pub fn draw(&mut self, doing: &str, progress: &Progress) {
+    pub(super) fn draw(&mut self, doing: &str, progress: &Progress) {
         let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= INTERVAL);
         if !self.enabled || !due || progress.elapsed() < PATIENCE {
             return;

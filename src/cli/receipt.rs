@@ -10,7 +10,7 @@ use crate::text::{figures, names};
 use serde::Serialize;
 use std::io::{self, Write};
 
-pub fn print(receipt: &Receipt, json: bool, words: &Thresholds) -> Result<(), Error> {
+pub(super) fn print(receipt: &Receipt, json: bool, words: &Thresholds) -> Result<(), Error> {
     let mut out = output();
     match json {
         true => {
@@ -90,7 +90,7 @@ struct Document<'a> {
 
 /// One quantized tensor, with its error as measured from the file.
 #[derive(Serialize)]
-pub struct Quantized<'a> {
+pub(super) struct Quantized<'a> {
     pub name: &'a str,
     pub scheme: String,
     #[serde(flatten)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Saves, and waits until what was written has been verified. When a signal cancels it, the
 /// job still removes what it had begun.
-pub fn save(
+pub(super) fn save(
     checkpoint: &Arc<Checkpoint>,
     request: Request,
     known: KnownScales,

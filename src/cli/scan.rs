@@ -11,13 +11,13 @@ use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub type Found = Result<Analysis, CheckpointError>;
+pub(super) type Found = Result<Analysis, CheckpointError>;
 
 /// A scan under way. It gives every tensor, with `None` for one without float elements.
 ///
 /// Workers finish tensors nearly in order, so few findings wait for their turn and memory
 /// stays bounded even when every scale is kept.
-pub struct Scan {
+pub(super) struct Scan {
     watch: Watch<Finding>,
     checkpoint: Arc<Checkpoint>,
     order: std::vec::IntoIter<TensorId>,
@@ -25,7 +25,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub fn start(
+    pub(super) fn start(
         checkpoint: &Arc<Checkpoint>,
         tensors: Vec<TensorId>,
         questions: AnalysisSpec,

@@ -15,7 +15,7 @@ use crate::text::{figures, names};
 use std::io::Write;
 
 /// Everything that is shown.
-pub struct SideBySide<'a> {
+pub(super) struct SideBySide<'a> {
     pub checkpoint: &'a Checkpoint,
     pub selection: &'a Selection,
     pub schemes: &'a [QuantizationScheme],
@@ -43,7 +43,7 @@ impl SideBySide<'_> {
         self.schemes.first().copied().unwrap_or(QuantizationScheme::PER_TENSOR)
     }
 
-    pub fn document(&self) -> Result<(), Error> {
+    pub(super) fn document(&self) -> Result<(), Error> {
         let mut tally = HistogramBuilder::new(self.first());
         let mut document = Document::begin(output(), self.checkpoint, self.first())?;
         for Measured { id, found, .. } in self.measured {
@@ -78,7 +78,7 @@ impl SideBySide<'_> {
         tally.conclude()
     }
 
-    pub fn table(&self) -> Result<(), Error> {
+    pub(super) fn table(&self) -> Result<(), Error> {
         let names: Vec<String> = self.schemes.iter().map(|scheme| scheme.to_string()).collect();
         let mut columns = vec![
             ("tensor", Kind::Name),

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 /// How a column is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Shortened in its middle where space is scarce.
     Name,
     /// Shortened at its end.
@@ -24,14 +24,14 @@ pub enum Kind {
 
 /// Rows of as many cells as there are columns.
 #[derive(Debug)]
-pub struct Table<'t> {
+pub(super) struct Table<'t> {
     columns: Vec<(&'t str, Kind)>,
     parts: Vec<Part>,
 }
 
 /// Some of the rows.
 #[derive(Debug, Default)]
-pub struct Part {
+pub(super) struct Part {
     /// All cells end to end: thousands of rows are a few allocations.
     text: String,
     ends: Vec<usize>,
@@ -39,7 +39,7 @@ pub struct Part {
 
 impl Part {
     /// Adds the next cell, row by row.
-    pub fn cell(&mut self, content: impl Display) {
+    pub(super) fn cell(&mut self, content: impl Display) {
         // Writing to a string cannot fail.
         let _ = write!(self.text, "{content}");
         self.ends.push(self.text.len());
@@ -69,12 +69,12 @@ const NAME_MIN: usize = 36;
 const NOTE_MIN: usize = 16;
 
 impl<'t> Table<'t> {
-    pub fn new(columns: &[(&'t str, Kind)]) -> Table<'t> {
+    pub(super) fn new(columns: &[(&'t str, Kind)]) -> Table<'t> {
         Table { columns: columns.to_vec(), parts: Vec::new() }
     }
 
     /// Adds the next cell, row by row.
-    pub fn cell(&mut self, content: impl Display) {
+    pub(super) fn cell(&mut self, content: impl Display) {
         match self.parts.last_mut() {
             Some(part) => part.cell(content),
             None => {
@@ -86,12 +86,12 @@ impl<'t> Table<'t> {
     }
 
     /// Adds rows made elsewhere.
-    pub fn append(&mut self, part: Part) {
+    pub(super) fn append(&mut self, part: Part) {
         self.parts.push(part);
     }
 
     /// Prints it, within `width` columns if they are limited.
-    pub fn print(&self, out: &mut impl Write, width: Option<usize>) -> io::Result<()> {
+    pub(super) fn print(&self, out: &mut impl Write, width: Option<usize>) -> io::Result<()> {
         let natural = self.natural_widths();
         let widths = match width {
             Some(limit) => self.fitted(&natural, limit),

@@ -14,7 +14,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 /// What ends the name of a temporary file or directory.
-pub const SUFFIX: &str = ".quantscope-tmp";
+pub(super) const SUFFIX: &str = ".quantscope-tmp";
 
 /// Bytes of a copied file that are read and written at a time.
 const COPY_BYTES: usize = 1 << 20;

@@ -24,12 +24,12 @@ fn is_linear(checkpoint: &Checkpoint, id: TensorId) -> bool {
 }
 
 /// Whether the output says that it holds a tensor of the source transposed.
-pub fn is_transposed(out: &Checkpoint, source: &Checkpoint, id: TensorId) -> bool {
+pub(super) fn is_transposed(out: &Checkpoint, source: &Checkpoint, id: TensorId) -> bool {
     layout_of(out) == WeightLayout::Burn && is_linear(source, id)
 }
 
 /// The layout of weights that an output says it has.
-pub fn layout_of(out: &Checkpoint) -> WeightLayout {
+pub(super) fn layout_of(out: &Checkpoint) -> WeightLayout {
     let said = out.shards().iter().flat_map(|shard| &shard.metadata);
     let mut said = said.filter(|_| out.format() == Format::Burnpack);
     match said.any(|(key, value)| key == LAYOUT_KEY && value == WeightLayout::Burn.name()) {
@@ -39,7 +39,7 @@ pub fn layout_of(out: &Checkpoint) -> WeightLayout {
 }
 
 /// The file.
-pub fn quantized(
+pub(super) fn quantized(
     checkpoint: &Checkpoint,
     plan: &Plan,
     layout: WeightLayout,

@@ -37,14 +37,14 @@ const CONV1D_MODELS: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_tr
 const CONV1D: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
 
 /// What a save in this container consists of, besides copies.
-pub struct Made {
+pub(super) struct Made {
     pub shards: Shards,
     pub config: TextFile,
     pub warnings: Vec<String>,
 }
 
 /// The scheme tensors get when none is asked for: one that divides all of them.
-pub fn default_group_scheme(shapes: &[&Shape]) -> QuantizationScheme {
+pub(super) fn default_group_scheme(shapes: &[&Shape]) -> QuantizationScheme {
     let divides =
         |size: &&u32| shapes.iter().all(|s| s.row_len().is_multiple_of(u64::from(**size)));
     GROUPS
@@ -54,7 +54,7 @@ pub fn default_group_scheme(shapes: &[&Shape]) -> QuantizationScheme {
 }
 
 /// Why a checkpoint cannot be saved in this container at all.
-pub fn unfit(checkpoint: &Checkpoint) -> Option<String> {
+pub(super) fn unfit(checkpoint: &Checkpoint) -> Option<String> {
     let config = match checkpoint.model_config() {
         Ok(config) => config,
         Err(error) => return Some(error.problem.to_string()),
@@ -70,7 +70,7 @@ pub fn unfit(checkpoint: &Checkpoint) -> Option<String> {
 }
 
 /// Why this container cannot hold a tensor as int8: it is for Linear layers only.
-pub fn not_linear(checkpoint: &Checkpoint, config: &Config, id: TensorId) -> Option<String> {
+pub(super) fn not_linear(checkpoint: &Checkpoint, config: &Config, id: TensorId) -> Option<String> {
     if let Some(obstacle) = obstacle(checkpoint, id) {
         return Some(obstacle.to_string());
     }
@@ -108,7 +108,7 @@ pub fn not_linear(checkpoint: &Checkpoint, config: &Config, id: TensorId) -> Opt
 }
 
 /// The entries, the config and the warnings of a save.
-pub fn quantized(
+pub(super) fn quantized(
     checkpoint: &Checkpoint,
     plan: &Plan,
     format: OutputFormat,
@@ -202,7 +202,7 @@ pub fn quantized(
 }
 
 /// The name of the calibrated scale of a layer's inputs.
-pub fn input_scale_name(weight: &TensorInfo) -> String {
+pub(super) fn input_scale_name(weight: &TensorInfo) -> String {
     match weight.module() {
         "" => "input_scale".to_owned(),
         module => format!("{module}.input_scale"),
@@ -223,7 +223,7 @@ fn scale_type(tensor: &TensorInfo) -> DType {
 }
 
 /// A config as it is written.
-pub fn pretty(json: &Map<String, Value>) -> String {
+pub(super) fn pretty(json: &Map<String, Value>) -> String {
     // Strings and numbers always serialize.
     serde_json::to_string_pretty(json).unwrap_or_default() + "\n"
 }

@@ -123,14 +123,17 @@ fn root(out: &Checkpoint, format: OutputFormat) -> PathBuf {
 
 /// Compares a whole output with what it must have been asked for, as long as `wanted` says
 /// that it is still wanted.
-pub fn check_output(pairing: &Pairing, wanted: &dyn Fn() -> bool) -> Result<(), ExportError> {
+pub(crate) fn check_output(
+    pairing: &Pairing,
+    wanted: &dyn Fn() -> bool,
+) -> Result<(), ExportError> {
     let Some(request) = request(pairing)? else { return Ok(()) };
     check(&request.out, &OutputPlan::new(pairing.source, &request)?, wanted)
 }
 
 /// Compares with a output_plan what stands at `path`, all but the tensors' elements, as long as
 /// `wanted` says that it is still wanted.
-pub fn check(
+pub(crate) fn check(
     path: &Path,
     output_plan: &OutputPlan,
     wanted: &dyn Fn() -> bool,

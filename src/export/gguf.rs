@@ -13,7 +13,7 @@ use crate::tensor::{BlockType, DType, FloatType, TensorId, TensorInfo};
 use std::collections::HashMap;
 
 /// What Q8_0 does, in quantscope's words.
-pub const QUANTIZER: Quantizer = Quantizer {
+pub(super) const QUANTIZER: Quantizer = Quantizer {
     calibration: Calibration::MinMax,
     scheme: QuantizationScheme::per_block(Q8_0_ELEMENTS as u32),
 };
@@ -28,7 +28,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 const UINT32: u32 = 4;
 
 /// The file, and a warning for each marked tensor that stays as it is.
-pub fn quantized(
+pub(super) fn quantized(
     checkpoint: &Checkpoint,
     plan: &Plan,
     request: &Request,
@@ -155,7 +155,11 @@ fn why_kept(tensor: &TensorInfo) -> Option<String> {
 }
 
 /// Replaces `out` by the blocks of whole blocks of elements.
-pub fn q8_0(dtype: FloatType, elements: &[u8], out: &mut Vec<u8>) -> Result<(), NotQuantizable> {
+pub(super) fn q8_0(
+    dtype: FloatType,
+    elements: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), NotQuantizable> {
     let mut wide = Vec::new();
     kernels::convert(dtype, elements, FloatType::F32, &mut wide);
     out.clear();

@@ -40,7 +40,7 @@ enum Before {
 
 /// One pattern for each layer of `selected`, or for a whole family of layers that differ
 /// in their numbers only; each with `re:` in front. `all`: the modules of the model.
-pub fn patterns(
+pub(super) fn patterns(
     selected: &BTreeSet<String>,
     all: &BTreeSet<String>,
     model_type: Option<&str>,

@@ -24,7 +24,7 @@ fn whole_blocks(from: u64, to: u64, length: u64) -> Range<u64> {
 
 /// Gives `to` the whole blocks of `length` bytes at `at`: those of `from` at `start`. Which of
 /// them it has now; none where anything is in the way, and then they have to be written.
-pub fn share(from: &File, start: u64, to: &File, at: u64, length: u64) -> Range<u64> {
+pub(crate) fn share(from: &File, start: u64, to: &File, at: u64, length: u64) -> Range<u64> {
     let blocks = whole_blocks(start, at, length);
     let (mut from_at, mut to_at) = (start + blocks.start, at + blocks.start);
     let end = start + blocks.end;

@@ -182,6 +182,6 @@ pub struct Request {
 }
 
 /// Whether a path is to be one file; any other is a directory.
-pub fn is_single_file(out: &Path) -> bool {
+pub(crate) fn is_single_file(out: &Path) -> bool {
     ["safetensors", "gguf", "bpk"].iter().any(|e| crate::checkpoint::has_extension(out, e))
 }

@@ -16,7 +16,7 @@ use crate::tensor::{DType, FloatType, TensorId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The entries of each shard of the source, in its order.
-pub type Shards = Vec<Vec<Entry>>;
+pub(super) type Shards = Vec<Vec<Entry>>;
 
 /// Every stored tensor in order, with the tensor it is the whole of, or the first part of.
 fn stored_with_tensors(
@@ -52,7 +52,7 @@ fn copied(checkpoint: &Checkpoint, id: StoredId) -> Entry {
 }
 
 /// What `change` makes of each stored tensor, shard by shard; `None`: it stays as it is.
-pub fn entries(
+pub(super) fn entries(
     checkpoint: &Checkpoint,
     change: impl Fn(Option<TensorId>, bool) -> Option<Vec<Entry>>,
 ) -> Shards {
@@ -67,7 +67,7 @@ pub fn entries(
 }
 
 /// Marked tensors as I8 values followed by their F32 scales.
-pub fn quantized(
+pub(super) fn quantized(
     checkpoint: &Checkpoint,
     plan: &Plan,
     request: &Request,
@@ -113,7 +113,7 @@ pub fn quantized(
 }
 
 /// Marked tensors as floats of their own type that went through int8.
-pub fn fake_quantized(checkpoint: &Checkpoint, plan: &Plan) -> Shards {
+pub(super) fn fake_quantized(checkpoint: &Checkpoint, plan: &Plan) -> Shards {
     entries(checkpoint, |tensor, _| {
         let id = tensor?;
         let quantizer = plan.get(id)?;
@@ -129,7 +129,7 @@ pub fn fake_quantized(checkpoint: &Checkpoint, plan: &Plan) -> Shards {
 }
 
 /// Quantized tensors as floats under their plain names; what was not quantized stays.
-pub fn dequantized(
+pub(super) fn dequantized(
     checkpoint: &Checkpoint,
     to: Option<FloatType>,
     request: &Request,
@@ -179,7 +179,7 @@ pub fn dequantized(
 }
 
 /// An error for a tensor of a type that safetensors does not have.
-pub fn can_hold(checkpoint: &Checkpoint, shards: &Shards) -> Result<(), ExportError> {
+pub(super) fn can_hold(checkpoint: &Checkpoint, shards: &Shards) -> Result<(), ExportError> {
     let from_elsewhere = checkpoint.format() != Format::Safetensors;
     let unknown = |dtype: &DType| match dtype {
         DType::Block(_) => true,
@@ -200,7 +200,7 @@ pub fn can_hold(checkpoint: &Checkpoint, shards: &Shards) -> Result<(), ExportEr
 }
 
 /// The output files: the source's shards under their names, or all in one.
-pub fn files(
+pub(super) fn files(
     checkpoint: &Checkpoint,
     shards: Shards,
     directory: bool,
@@ -310,7 +310,10 @@ fn said_in(
     metadata
 }
 
-pub fn described(rounding: Rounding, tensors: BTreeMap<String, QuantizedTensorMetadata>) -> String {
+pub(super) fn described(
+    rounding: Rounding,
+    tensors: BTreeMap<String, QuantizedTensorMetadata>,
+) -> String {
     let version = QuantizedMetadata::VERSION;
     let said = QuantizedMetadata { version, rounding: rounding.name().to_owned(), tensors };
     // Strings and numbers always serialize.
@@ -349,7 +352,7 @@ fn aligned(entries: Vec<Entry>) -> Vec<Entry> {
 }
 
 /// The index of the shards, when there are several.
-pub fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFile> {
+pub(super) fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFile> {
     let source = checkpoint.index()?;
     let name = match checkpoint.format() {
         Format::Safetensors => source.path.file_name()?.to_string_lossy().into_owned(),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Adds every file of the model's directory but its weights and their index. Links are
 /// followed as far as they stay inside, as a Hugging Face snapshot is made of them; the
 /// copies are plain files.
-pub fn collect(
+pub(super) fn collect(
     checkpoint: &Checkpoint,
     request: &Request,
     output_plan: &mut OutputPlan,
@@ -96,7 +96,7 @@ fn reach(root: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// The config without what it says of quantization; `None` if it says nothing of it.
-pub fn plain_config(checkpoint: &Checkpoint) -> Result<Option<TextFile>, ExportError> {
+pub(super) fn plain_config(checkpoint: &Checkpoint) -> Result<Option<TextFile>, ExportError> {
     let Some(config) = checkpoint.model_config()? else { return Ok(None) };
     let mut json = config.json().clone();
     // `shift_remove` keeps the order of the rest.

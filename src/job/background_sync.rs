@@ -16,7 +16,7 @@ const STEP: u64 = 64 << 20;
 
 /// Takes note of what is written.
 #[derive(Debug, Default)]
-pub struct BackgroundSync {
+pub(super) struct BackgroundSync {
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -34,7 +34,7 @@ struct State {
 
 /// Does `work`, which tells of all that it writes. A failure to put it on the disk is given
 /// with the file it befell: the system tells of it once, so it must not be lost.
-pub fn write_behind<T>(
+pub(super) fn write_behind<T>(
     work: impl FnOnce(&BackgroundSync) -> T,
 ) -> (T, Option<(PathBuf, io::Error)>) {
     let behind = BackgroundSync::default();
@@ -66,7 +66,7 @@ impl Drop for AtTheEnd<'_> {
 
 impl BackgroundSync {
     /// So many bytes were written to a file.
-    pub fn wrote(&self, path: &Path, bytes: u64) {
+    pub(super) fn wrote(&self, path: &Path, bytes: u64) {
         let mut state = lock(&self.state);
         state.waiting = state.waiting.saturating_add(bytes);
         if !state.files.iter().any(|written| written == path) {
@@ -78,7 +78,7 @@ impl BackgroundSync {
     }
 
     /// Nothing more is written.
-    pub fn is_all(&self) {
+    pub(super) fn is_all(&self) {
         lock(&self.state).is_all = true;
         self.wake.notify_one();
     }

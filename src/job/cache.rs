@@ -161,7 +161,7 @@ struct Answer<'a> {
 
 impl Memory<'_> {
     /// Gives every finding that is known.
-    pub fn recall(&self, mut give: impl FnMut(TensorId, Analysis)) {
+    pub(super) fn recall(&self, mut give: impl FnMut(TensorId, Analysis)) {
         // What ends early is as good as what it began with.
         let _ = self.read(&mut give);
     }
@@ -245,7 +245,7 @@ impl Memory<'_> {
     }
 
     /// Keeps a finding.
-    pub fn keep(&self, id: TensorId, found: &Analysis) {
+    pub(super) fn keep(&self, id: TensorId, found: &Analysis) {
         let mut notes = lock(&self.notes);
         if !notes.closed && self.append(&mut notes, id, found).is_err() {
             notes.closed = true;
@@ -314,7 +314,7 @@ impl Memory<'_> {
     }
 
     /// Puts what was kept in place.
-    pub fn close(self) {
+    pub(super) fn close(self) {
         let notes = self.notes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         match notes.file {
             Some((file, _)) => {

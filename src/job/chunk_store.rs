@@ -9,7 +9,7 @@ const WORKERS: std::ops::RangeInclusive<usize> = 2..=32;
 
 /// How much is kept in chunks.
 #[derive(Debug)]
-pub struct ChunkStore {
+pub(super) struct ChunkStore {
     /// Bytes of chunks that wait for another look, of all tensors together.
     capacity: usize,
     kept: AtomicUsize,
@@ -17,7 +17,7 @@ pub struct ChunkStore {
 
 /// A chunk's bytes.
 #[derive(Debug)]
-pub struct Chunk<'s> {
+pub(super) struct Chunk<'s> {
     pub bytes: Vec<u8>,
     store: &'s ChunkStore,
     /// Bytes that count as kept.
@@ -25,20 +25,20 @@ pub struct Chunk<'s> {
 }
 
 impl ChunkStore {
-    pub fn new(workers: usize) -> ChunkStore {
+    pub(super) fn new(workers: usize) -> ChunkStore {
         let workers = workers.clamp(*WORKERS.start(), *WORKERS.end());
         ChunkStore { capacity: workers * KEPT_BYTES as usize, kept: AtomicUsize::new(0) }
     }
 
     /// A chunk in a buffer.
-    pub fn chunk(&self, buffer: Vec<u8>) -> Chunk<'_> {
+    pub(super) fn chunk(&self, buffer: Vec<u8>) -> Chunk<'_> {
         Chunk { bytes: buffer, store: self, counted: 0 }
     }
 }
 
 impl<'s> Chunk<'s> {
     /// The chunk, if it is needed again and there is room to keep it, and otherwise its buffer.
-    pub fn kept_if(mut self, is_needed: bool) -> Result<Chunk<'s>, Vec<u8>> {
+    pub(super) fn kept_if(mut self, is_needed: bool) -> Result<Chunk<'s>, Vec<u8>> {
         if !is_needed {
             return Err(std::mem::take(&mut self.bytes));
         }

@@ -51,7 +51,7 @@ impl Change {
 }
 
 /// Starts a comparison; the one finding is all of it.
-pub fn start(
+pub(crate) fn start(
     a: Arc<Checkpoint>,
     b: Arc<Checkpoint>,
     threads: Option<usize>,
@@ -62,7 +62,7 @@ pub fn start(
 }
 
 /// Compares every tensor: those in A first, in its order, then what only B has.
-pub fn run(
+pub(crate) fn run(
     a: &Checkpoint,
     b: &Checkpoint,
     threads: Option<usize>,

@@ -5,21 +5,21 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 #[derive(Debug, Default)]
-pub struct DoneLatch {
+pub(super) struct DoneLatch {
     is_over: Mutex<bool>,
     told: Condvar,
 }
 
 /// Tells of the end when it is dropped, by a panic too.
-pub struct AtTheEnd<'o>(&'o DoneLatch);
+pub(super) struct AtTheEnd<'o>(&'o DoneLatch);
 
 impl DoneLatch {
-    pub fn at_the_end(&self) -> AtTheEnd<'_> {
+    pub(super) fn at_the_end(&self) -> AtTheEnd<'_> {
         AtTheEnd(self)
     }
 
     /// Waits for the end, no longer than `timeout`.
-    pub fn wait(&self, timeout: Duration) {
+    pub(super) fn wait(&self, timeout: Duration) {
         let is_over = lock(&self.is_over);
         let waited = self.told.wait_timeout_while(is_over, timeout, |is_over| !*is_over);
         drop(waited.unwrap_or_else(PoisonError::into_inner));

@@ -8,7 +8,7 @@ pub mod cache;
 pub mod channels;
 mod chunk_store;
 pub mod clip;
-pub mod diff;
+pub(crate) mod diff;
 mod done_latch;
 pub mod duplicates;
 pub mod element_window;

@@ -4,19 +4,25 @@
 use std::collections::BTreeMap;
 
 /// Results that arrive in any order, folded in theirs; few wait at a time.
-pub struct OrderedFold<T, A> {
+pub(super) struct OrderedFold<T, A> {
     next: u64,
     early: BTreeMap<u64, T>,
     folded: Option<A>,
 }
 
 impl<T, A> OrderedFold<T, A> {
-    pub fn new(start: A) -> Self {
+    pub(super) fn new(start: A) -> Self {
         OrderedFold { next: 0, early: BTreeMap::new(), folded: Some(start) }
     }
 
     /// Adds item `k`, and gives the whole once all `count` are there.
-    pub fn add(&mut self, k: u64, item: T, count: u64, fold: impl Fn(&mut A, T)) -> Option<A> {
+    pub(super) fn add(
+        &mut self,
+        k: u64,
+        item: T,
+        count: u64,
+        fold: impl Fn(&mut A, T),
+    ) -> Option<A> {
         self.early.insert(k, item);
         while let Some(item) = self.early.remove(&self.next) {
             if let Some(folded) = &mut self.folded {
@@ -28,7 +34,7 @@ impl<T, A> OrderedFold<T, A> {
     }
 
     /// Adds several in the same way.
-    pub fn add_all(
+    pub(super) fn add_all(
         &mut self,
         items: impl Iterator<Item = (u64, T)>,
         count: u64,

@@ -49,7 +49,7 @@ impl Choice {
 /// The options of a tensor: as it is, and every outcome that loses no more than
 /// `min_sqnr_db` allows. `output`: what the layer's output loses by a quantizer, where that
 /// is known; it then takes the place of what the weight loses.
-pub fn options(
+pub(crate) fn options(
     tensor: &TensorInfo,
     outcomes: &[Outcome],
     min_sqnr_db: Option<f64>,

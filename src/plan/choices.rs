@@ -12,22 +12,22 @@ type Page = [Option<Quantizer>; PAGE];
 
 /// Chosen quantizers, in the order of the tensors.
 #[derive(Clone, Debug, Default)]
-pub struct Choices {
+pub(super) struct Choices {
     pages: Vec<Arc<Page>>,
     len: usize,
 }
 
 impl Choices {
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    pub fn get(&self, id: TensorId) -> Option<Quantizer> {
+    pub(super) fn get(&self, id: TensorId) -> Option<Quantizer> {
         let page = self.pages.get(id.index() / PAGE)?;
         *page.get(id.index() % PAGE)?
     }
 
-    pub fn insert(&mut self, id: TensorId, quantizer: Quantizer) {
+    pub(super) fn insert(&mut self, id: TensorId, quantizer: Quantizer) {
         let pages = id.index() / PAGE + 1;
         if self.pages.len() < pages {
             self.pages.resize_with(pages, || Arc::new([None; PAGE]));
@@ -35,7 +35,7 @@ impl Choices {
         self.set(id, Some(quantizer));
     }
 
-    pub fn remove(&mut self, id: TensorId) {
+    pub(super) fn remove(&mut self, id: TensorId) {
         self.set(id, None);
     }
 
@@ -51,13 +51,13 @@ impl Choices {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
         let choices = self.pages.iter().flat_map(|page| page.iter());
         (0..).map(TensorId).zip(choices).filter_map(|(id, choice)| Some((id, (*choice)?)))
     }
 
     /// The tensors of which two have different choices, or only one has any.
-    pub fn differing<'c>(&'c self, other: &'c Choices) -> impl Iterator<Item = TensorId> {
+    pub(super) fn differing<'c>(&'c self, other: &'c Choices) -> impl Iterator<Item = TensorId> {
         let pages = self.pages.len().max(other.pages.len());
         let differ = |&at: &usize| match (self.pages.get(at), other.pages.get(at)) {
             (Some(this), Some(other)) => !Arc::ptr_eq(this, other),

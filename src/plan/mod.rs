@@ -2,7 +2,7 @@
 //!
 //! Pure data over a checkpoint's index; reads no tensor and writes no file.
 
-pub mod budget;
+pub(crate) mod budget;
 mod choices;
 mod eligibility;
 mod history;

@@ -114,7 +114,10 @@ fn is_plain(pattern: &str) -> bool {
 }
 
 /// The tensors a pattern matches; matching none is an error, for it is a misspelling.
-pub fn matches(checkpoint: &Checkpoint, pattern: &str) -> Result<Vec<TensorId>, SelectionError> {
+pub(super) fn matches(
+    checkpoint: &Checkpoint,
+    pattern: &str,
+) -> Result<Vec<TensorId>, SelectionError> {
     let found: Vec<TensorId> = if is_plain(pattern) {
         checkpoint.find(pattern).into_iter().collect()
     } else {

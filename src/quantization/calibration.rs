@@ -36,7 +36,7 @@ pub fn clips(absmax: f64) -> impl ExactSizeIterator<Item = f64> {
 }
 
 /// The place of the least of the errors of [`clips`], the first of equals.
-pub fn least(noises: impl Iterator<Item = f64>) -> usize {
+pub(super) fn least(noises: impl Iterator<Item = f64>) -> usize {
     let mut best = (0, f64::INFINITY);
     for (place, noise) in noises.enumerate() {
         if noise < best.1 {
@@ -48,7 +48,7 @@ pub fn least(noises: impl Iterator<Item = f64>) -> usize {
 
 /// The rank, counted from 1 by magnitude, of the value that `percent` of `count` values do
 /// not exceed.
-pub fn percentile_rank(percent: f64, count: u64) -> u64 {
+pub(super) fn percentile_rank(percent: f64, count: u64) -> u64 {
     ((percent * count as f64 / 100.0).ceil() as u64).clamp(1, count.max(1))
 }
 

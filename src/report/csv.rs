@@ -57,7 +57,7 @@ const OUTPUTS: [&str; 8] = [
     "input_scale",
 ];
 
-pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(COLUMNS.join(",").as_bytes())?;
     if report.has_outputs {
         out.write_all(b",")?;

@@ -12,13 +12,13 @@ use serde::{Serialize, Serializer};
 use std::io::{self, Write};
 
 /// A document being written.
-pub struct Document<W> {
+pub(crate) struct Document<W> {
     out: W,
     empty: bool,
 }
 
 impl<W: Write> Document<W> {
-    pub fn begin(
+    pub(crate) fn begin(
         mut out: W,
         checkpoint: &Checkpoint,
         scheme: QuantizationScheme,
@@ -31,7 +31,7 @@ impl<W: Write> Document<W> {
     }
 
     /// `tensor`: a [`Tensor`], or one with further keys.
-    pub fn tensor(&mut self, tensor: &impl Serialize) -> io::Result<()> {
+    pub(crate) fn tensor(&mut self, tensor: &impl Serialize) -> io::Result<()> {
         if !std::mem::take(&mut self.empty) {
             self.out.write_all(b",")?;
         }
@@ -39,20 +39,20 @@ impl<W: Write> Document<W> {
     }
 
     /// Adds tensors written elsewhere, by [`list`].
-    pub fn append(&mut self, listed: &[u8]) -> io::Result<()> {
+    pub(crate) fn append(&mut self, listed: &[u8]) -> io::Result<()> {
         if !listed.is_empty() && !std::mem::take(&mut self.empty) {
             self.out.write_all(b",")?;
         }
         self.out.write_all(listed)
     }
 
-    pub fn end(mut self, totals: &Totals) -> io::Result<()> {
+    pub(crate) fn end(mut self, totals: &Totals) -> io::Result<()> {
         self.totals(totals)?;
         self.close()
     }
 
     /// Ends it with one more key.
-    pub fn end_with(
+    pub(crate) fn end_with(
         mut self,
         totals: &Totals,
         key: &str,
@@ -76,7 +76,7 @@ impl<W: Write> Document<W> {
 }
 
 /// Writes one more tensor to a list for [`Document::append`].
-pub fn list(tensor: &impl Serialize, listed: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) fn list(tensor: &impl Serialize, listed: &mut Vec<u8>) -> io::Result<()> {
     if !listed.is_empty() {
         listed.push(b',');
     }
@@ -86,7 +86,7 @@ pub fn list(tensor: &impl Serialize, listed: &mut Vec<u8>) -> io::Result<()> {
 /// A tensor in the document. Figures that are not known, not finite or without meaning are
 /// null.
 #[derive(Serialize)]
-pub struct Tensor<'a> {
+pub(crate) struct Tensor<'a> {
     name: &'a str,
     dtype: &'a str,
     shape: &'a [u64],
@@ -139,7 +139,7 @@ impl From<Extent> for ExtentFigures {
 
 /// What the output of a layer loses by one quantizer.
 #[derive(Serialize)]
-pub struct OutputFigures {
+pub(crate) struct OutputFigures {
     /// `inputs`, exact on what was recorded, or `diagonal`.
     basis: Option<&'static str>,
     /// Why it has no figures.
@@ -158,7 +158,7 @@ struct WayFigures {
 }
 
 impl OutputFigures {
-    pub fn of(
+    pub(crate) fn of(
         error: Option<&OutputError>,
         input_scale: Option<f32>,
         reason: Option<String>,
@@ -205,7 +205,7 @@ struct DiagnosticText {
 
 /// What one of several schemes makes of a tensor.
 #[derive(Serialize)]
-pub struct SchemeFigures {
+pub(crate) struct SchemeFigures {
     scheme: String,
     /// Values and F32 scales.
     bytes: u64,
@@ -227,7 +227,11 @@ struct WorstChannel {
 
 impl SchemeFigures {
     /// What is known of a scheme when its outcome is not kept.
-    pub fn known(scheme: QuantizationScheme, shape: &Shape, error: &ErrorStatistics) -> Self {
+    pub(crate) fn known(
+        scheme: QuantizationScheme,
+        shape: &Shape,
+        error: &ErrorStatistics,
+    ) -> Self {
         SchemeFigures {
             scheme: scheme.to_string(),
             bytes: scheme.bytes(shape, 4),
@@ -239,11 +243,11 @@ impl SchemeFigures {
     }
 
     /// With what the layer's output loses.
-    pub fn with_output(self, output: Option<OutputFigures>) -> SchemeFigures {
+    pub(crate) fn with_output(self, output: Option<OutputFigures>) -> SchemeFigures {
         SchemeFigures { output, ..self }
     }
 
-    pub fn of(outcome: &Outcome, shape: &Shape) -> SchemeFigures {
+    pub(crate) fn of(outcome: &Outcome, shape: &Shape) -> SchemeFigures {
         let scheme = outcome.quantizer.scheme;
         let found = outcome.result.as_ref();
         let error = found.ok().and_then(|found| found.error);
@@ -303,7 +307,7 @@ struct Quantization<'a> {
 
 /// What quantizing cost a tensor, in every document.
 #[derive(Serialize, Default)]
-pub struct ErrorFigures {
+pub(crate) struct ErrorFigures {
     mse: Option<f64>,
     rmse: Option<f64>,
     max_abs_error: Option<f64>,
@@ -315,7 +319,7 @@ pub struct ErrorFigures {
 }
 
 /// One number per tensor, a list otherwise.
-pub enum Scale<'a> {
+pub(crate) enum Scale<'a> {
     One(f32),
     Each(&'a [f32]),
 }
@@ -340,7 +344,7 @@ fn short(x: f32) -> f64 {
 
 impl<'a> Tensor<'a> {
     /// What the headers tell. `reason`: why it is not quantized by default.
-    pub fn listed(tensor: &'a TensorInfo, reason: Option<&'a str>) -> Self {
+    pub(crate) fn listed(tensor: &'a TensorInfo, reason: Option<&'a str>) -> Self {
         Tensor {
             name: &tensor.name,
             dtype: tensor.dtype.name(),
@@ -357,7 +361,7 @@ impl<'a> Tensor<'a> {
     }
 
     /// With what observers left beside it. `scheme`: what it would be quantized by.
-    pub fn observed(
+    pub(crate) fn observed(
         self,
         learned: Option<&'a QatScales>,
         watched: Option<&Watched>,
@@ -386,7 +390,7 @@ impl<'a> Tensor<'a> {
         Tensor { observed: Some(observed), ..self }
     }
 
-    pub fn calibrated(self, range: Option<&Range>, scale: Option<Scale<'a>>) -> Self {
+    pub(crate) fn calibrated(self, range: Option<&Range>, scale: Option<Scale<'a>>) -> Self {
         let figures = Figures::Calibrated {
             stats: range.map(RangeStats::of).unwrap_or_default(),
             quantization: ScaleOnly { scale },
@@ -394,7 +398,7 @@ impl<'a> Tensor<'a> {
         Tensor { figures, ..self }
     }
 
-    pub fn analyzed(
+    pub(crate) fn analyzed(
         self,
         statistics: Option<&Statistics>,
         error: Option<&ErrorStatistics>,
@@ -409,7 +413,7 @@ impl<'a> Tensor<'a> {
     }
 
     /// `duplicate_of`: the first tensor that holds the same bytes.
-    pub fn examined(self, flags: &[Diagnostic], duplicate_of: Option<&'a str>) -> Self {
+    pub(crate) fn examined(self, flags: &[Diagnostic], duplicate_of: Option<&'a str>) -> Self {
         let text = |flag: &Diagnostic| DiagnosticText {
             flag: flag.name(),
             what: flag.to_string(),
@@ -420,7 +424,7 @@ impl<'a> Tensor<'a> {
     }
 
     /// With what each of several schemes makes of it.
-    pub fn compared(self, schemes: Vec<SchemeFigures>) -> Self {
+    pub(crate) fn compared(self, schemes: Vec<SchemeFigures>) -> Self {
         Tensor { schemes: Some(schemes), ..self }
     }
 }
@@ -456,7 +460,7 @@ impl Stats {
 }
 
 impl ErrorFigures {
-    pub fn of(e: &ErrorStatistics) -> Self {
+    pub(crate) fn of(e: &ErrorStatistics) -> Self {
         ErrorFigures {
             mse: Some(e.mse),
             rmse: Some(e.rmse),

@@ -33,7 +33,7 @@ fn safe(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     head(report, out)?;
     summary(report, out)?;
     budget(report, out)?;

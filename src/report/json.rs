@@ -29,7 +29,7 @@ struct Reported<'a> {
     output: Option<Option<OutputFigures>>,
 }
 
-pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut document = Document::begin(out, &report.checkpoint, report.quantizer.scheme)?;
     for row in &report.rows {
         document.tensor(&tensor(report, row))?;

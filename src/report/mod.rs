@@ -6,7 +6,7 @@
 //! where it stands.
 
 mod csv;
-pub mod document;
+pub(crate) mod document;
 mod html;
 mod json;
 mod plots;

@@ -11,7 +11,7 @@ const HEIGHT: f32 = 24.0;
 
 /// A histogram small enough for a row of the table, as tall as the roots of the counts. What
 /// is there is seen, however little it is: an outlier is one element.
-pub fn histogram(histogram: &Histogram) -> String {
+pub(super) fn histogram(histogram: &Histogram) -> String {
     let highest = histogram.counts.iter().copied().fold(0.0f32, f32::max);
     let width = histogram.counts.len() * BIN;
     let mut path = format!("M0 {HEIGHT}");
@@ -41,7 +41,7 @@ const POINTS: usize = 800;
 
 /// Bytes from left to right, SQNR from below to above, the exact at the top; `uniform`:
 /// labelled places beside the curve.
-pub fn curve(points: &[Point], uniform: &[(String, Point)]) -> String {
+pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> String {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return String::new() };
     let all = || points.iter().chain(uniform.iter().map(|(_, point)| point));
     let most = all().map(|point| point.bytes).max().unwrap_or(first.bytes);
@@ -100,7 +100,7 @@ pub fn curve(points: &[Point], uniform: &[(String, Point)]) -> String {
 }
 
 /// A small share of one, with the digits it has; plain text, safe in a page.
-pub fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     match share * 100.0 {
         p if p > 0.0 && p < 0.01 => format!("{p:.1e} %").replace('-', "−"),
         _ => figures::percent(share),

@@ -7,19 +7,19 @@ use crate::tensor::Shape;
 use std::time::Duration;
 
 /// A size with three significant digits: `512 B`, `2.36 MB`, `14.5 GB`.
-pub fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     scaled(n, ["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 
 /// The same in eight columns, so that numbers and units stand in line.
-pub fn bytes_aligned(n: u64) -> String {
+pub(crate) fn bytes_aligned(n: u64) -> String {
     let text = bytes(n);
     let (number, unit) = text.split_once(' ').unwrap_or((&text, ""));
     format!("{number:>5} {unit:<2}")
 }
 
 /// A number of parameters as people say it: `22.7 M`, `8.03 B`.
-pub fn parameters(n: u64) -> String {
+pub(crate) fn parameters(n: u64) -> String {
     scaled(n, ["", "K", "M", "B", "T", "P", "E"]).trim_end().to_owned()
 }
 
@@ -47,7 +47,7 @@ fn scaled(n: u64, units: [&str; 7]) -> String {
 }
 
 /// A whole number with thin groups: `30 522`.
-pub fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
@@ -60,12 +60,12 @@ pub fn count(n: u64) -> String {
 }
 
 /// `1 tensor`, `103 tensors`.
-pub fn counted(n: usize, noun: &str) -> String {
+pub(crate) fn counted(n: usize, noun: &str) -> String {
     format!("{} {noun}{}", count(n as u64), if n == 1 { "" } else { "s" })
 }
 
 /// `384 × 1536`; a scalar is `scalar`.
-pub fn shape(shape: &Shape) -> String {
+pub(crate) fn shape(shape: &Shape) -> String {
     let dims: Vec<String> = shape.dims().iter().map(u64::to_string).collect();
     match dims.is_empty() {
         true => "scalar".to_owned(),
@@ -74,7 +74,7 @@ pub fn shape(shape: &Shape) -> String {
 }
 
 /// An SQNR. Infinite when nothing was lost.
-pub fn decibels(db: f64) -> String {
+pub(crate) fn decibels(db: f64) -> String {
     match db {
         db if db == f64::INFINITY => "exact".to_owned(),
         db if db.is_nan() => "none".to_owned(),
@@ -83,7 +83,7 @@ pub fn decibels(db: f64) -> String {
 }
 
 /// How far one SQNR is above another.
-pub fn gained(db: f64) -> String {
+pub(crate) fn gained(db: f64) -> String {
     match db {
         db if db.is_finite() => format!("{db:+.1} dB").replace('-', "−"),
         db if db > 0.0 => "all".to_owned(),
@@ -92,17 +92,17 @@ pub fn gained(db: f64) -> String {
 }
 
 /// An SQNR with its word.
-pub fn judged(db: f64, thresholds: &Thresholds) -> String {
+pub(crate) fn judged(db: f64, thresholds: &Thresholds) -> String {
     format!("{} ({})", decibels(db), thresholds.verdict(db).word())
 }
 
 /// A weight or an error: four significant digits, an exponent when it is far from one.
-pub fn value(x: f64) -> String {
+pub(crate) fn value(x: f64) -> String {
     plain(x).replace('-', "−")
 }
 
 /// The same with the minus sign that programs read.
-pub fn plain(x: f64) -> String {
+pub(crate) fn plain(x: f64) -> String {
     match x.abs() {
         _ if x.is_nan() => "none".to_owned(),
         _ if x == 0.0 => "0".to_owned(),
@@ -116,7 +116,7 @@ pub fn plain(x: f64) -> String {
 }
 
 /// A stored value with every digit it has: the shortest that reads back the same.
-pub fn exact(x: f64) -> String {
+pub(crate) fn exact(x: f64) -> String {
     let magnitude = x.abs();
     let plain = x == 0.0 || (1e-5..1e9).contains(&magnitude) || !x.is_finite();
     let narrow = x as f32;
@@ -130,7 +130,7 @@ pub fn exact(x: f64) -> String {
 }
 
 /// A share of one as a percentage.
-pub fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
         p if p.is_nan() => "none".to_owned(),
@@ -143,12 +143,12 @@ pub fn percent(share: f64) -> String {
 }
 
 /// Bytes a second: `1.31 GB/s`.
-pub fn rate(bytes_a_second: f64) -> String {
+pub(crate) fn rate(bytes_a_second: f64) -> String {
     format!("{}/s", bytes(bytes_a_second as u64))
 }
 
 /// A span of time: `0.41 s`, `12 s`, `3 min 20 s`, `2 h 5 min`.
-pub fn duration(span: Duration) -> String {
+pub(crate) fn duration(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
         0..10 => format!("{:.2} s", span.as_secs_f64()),

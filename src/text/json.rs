@@ -8,7 +8,10 @@ use std::io::{self, Write};
 
 /// Writes a value as JSON, with all that a terminal would obey or hide escaped in it: it
 /// means the same, and names from files stay harmless wherever it is shown.
-pub fn write(out: &mut impl Write, value: &(impl Serialize + ?Sized)) -> serde_json::Result<()> {
+pub(crate) fn write(
+    out: &mut impl Write,
+    value: &(impl Serialize + ?Sized),
+) -> serde_json::Result<()> {
     value.serialize(&mut Serializer::with_formatter(out, Visible))
 }
 

@@ -3,6 +3,6 @@
 //!
 //! Imports `tensor` and `quantization`; everything that a person reads may use it.
 
-pub mod figures;
-pub mod json;
+pub(crate) mod figures;
+pub(crate) mod json;
 pub mod names;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// What the wait ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
+pub(super) enum Input {
     /// Keys may have been pressed, or the size may have changed.
     Perhaps,
     /// The terminal hung up: nothing will ever come from it, and nobody sees the screen.
@@ -17,7 +17,7 @@ pub enum Input {
 
 /// Waits for input, no longer than `timeout`.
 #[cfg(unix)]
-pub fn wait(timeout: Duration) -> std::io::Result<Input> {
+pub(super) fn wait(timeout: Duration) -> std::io::Result<Input> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let stdin = std::io::stdin();
     let mut watched = [PollFd::new(&stdin, PollFlags::IN)];

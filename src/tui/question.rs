@@ -5,7 +5,7 @@ use crate::job::{Job, News, Progress};
 
 /// What is asked about; a new question takes the place of the last of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     Values,
     Counts,
     Clip,
@@ -17,7 +17,7 @@ pub enum Kind {
 }
 
 /// A question under way, whatever type its answer has. Dropping it cancels the job.
-pub trait Question {
+pub(super) trait Question {
     /// `Some` once the job is over: what to tell the state, if anything.
     fn poll(&mut self) -> Option<Option<Event>>;
 
@@ -32,7 +32,7 @@ struct Asked<T, F> {
 }
 
 /// A question that `job` answers and `tell` turns into an event.
-pub fn question<T: Send + 'static>(
+pub(super) fn question<T: Send + 'static>(
     job: Job<T>,
     given_up: &'static str,
     tell: impl Fn(Result<T, String>) -> Option<Event> + 'static,

@@ -4,7 +4,7 @@
 use ratatui::buffer::Buffer;
 
 /// Puts ASCII signs in place of the strokes that the panes draw.
-pub fn translate(buf: &mut Buffer) {
+pub(super) fn translate(buf: &mut Buffer) {
     for cell in &mut buf.content {
         if cell.symbol() == "x\u{302}" {
             cell.set_symbol("X");

@@ -16,7 +16,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 use ratatui::widgets::canvas::{Canvas, Line as Stroke};
 
-pub fn draw(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &Theme) {
+pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &Theme) {
     let rule = Rect { height: 1, ..area };
     let error = match app.model.outputs {
         None => "error: Σ(x−x̂)² / Σx² of the weights, by parameters",

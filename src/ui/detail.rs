@@ -26,7 +26,7 @@ const BETWEEN: u16 = 4;
 /// Rows from which a histogram tells something.
 const LEAST_HISTOGRAM: u16 = 8;
 
-pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
+pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     caption(buf, area, app, theme);
     let body = layout::detail_body(area);
     match app.table.current() {

@@ -59,7 +59,7 @@ impl<'a> Body<'a> {
     }
 }
 
-pub fn save(
+pub(super) fn save(
     buf: &mut Buffer,
     screen: Rect,
     app: &App,
@@ -109,7 +109,7 @@ pub fn save(
 }
 
 /// A line of text that is asked for.
-pub fn prompt(
+pub(super) fn prompt(
     buf: &mut Buffer,
     screen: Rect,
     app: &App,
@@ -139,7 +139,13 @@ pub fn prompt(
     widgets::input(buf, line, &prompt.input, theme)
 }
 
-pub fn replace(buf: &mut Buffer, screen: Rect, app: &App, dialog: &SaveDialog, theme: &Theme) {
+pub(super) fn replace(
+    buf: &mut Buffer,
+    screen: Rect,
+    app: &App,
+    dialog: &SaveDialog,
+    theme: &Theme,
+) {
     let mut body = Body::new(screen);
     let path = names::visible(dialog.path.value().trim()).into_owned();
     body.wrapped(&format!("{path} exists already. Replace it?"), theme.text);
@@ -165,7 +171,7 @@ fn keys<'a>(
     Line::from(spans.collect::<Vec<_>>())
 }
 
-pub fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving, theme: &Theme) {
+pub(super) fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving, theme: &Theme) {
     let mut body = Body::new(screen);
     let out = saving.request.out.display().to_string();
     let out = names::visible(&out).into_owned();
@@ -186,7 +192,7 @@ pub fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving, theme:
     body.draw(buf, screen, "Writing", theme.strong, theme);
 }
 
-pub fn quit(buf: &mut Buffer, screen: Rect, app: &App, theme: &Theme) {
+pub(super) fn quit(buf: &mut Buffer, screen: Rect, app: &App, theme: &Theme) {
     let mut body = Body::new(screen);
     let marked = counted(app.model.plan().len(), "mark");
     let verb = if app.model.plan().len() == 1 { "is" } else { "are" };
@@ -197,7 +203,7 @@ pub fn quit(buf: &mut Buffer, screen: Rect, app: &App, theme: &Theme) {
     body.draw(buf, screen, "Quit?", theme.warning, theme);
 }
 
-pub fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Presets, theme: &Theme) {
+pub(super) fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Presets, theme: &Theme) {
     let mut body = Body::new(screen);
     for number in seen(screen, app) {
         let Some(choice) = presets.choices.get(number) else { continue };
@@ -224,7 +230,7 @@ pub fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Presets, the
 }
 
 /// The columns there could be, those of the table ticked.
-pub fn columns(buf: &mut Buffer, screen: Rect, app: &App, columns: &Columns, theme: &Theme) {
+pub(super) fn columns(buf: &mut Buffer, screen: Rect, app: &App, columns: &Columns, theme: &Theme) {
     let mut body = Body::new(screen);
     for number in seen(screen, app) {
         let Some(&column) = columns.choices.get(number) else { continue };
@@ -252,7 +258,13 @@ fn seen(screen: Rect, app: &App) -> std::ops::Range<usize> {
     layout::list(screen.as_size(), app).map_or(0..0, |list| list.seen())
 }
 
-pub fn go_to(buf: &mut Buffer, screen: Rect, app: &App, go_to: &GoTo, theme: &Theme) -> Position {
+pub(super) fn go_to(
+    buf: &mut Buffer,
+    screen: Rect,
+    app: &App,
+    go_to: &GoTo,
+    theme: &Theme,
+) -> Position {
     let mut body = Body::new(screen);
     body.push(Line::styled(":", theme.accent));
     body.blank();

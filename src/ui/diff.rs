@@ -17,7 +17,7 @@ const DTYPES: usize = 15;
 /// After the SQNR and its word, the most useful first, with their widths.
 const FIGURES: [(&str, usize); 3] = [("rel. error", 12), ("max error", 12), ("differing", 16)];
 
-pub fn draw(buf: &mut Buffer, area: Rect, app: &App, view: &DiffView, theme: &Theme) {
+pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, view: &DiffView, theme: &Theme) {
     let here = model_name(&app.model.checkpoint);
     let there = names::visible(view.prompt.text()).into_owned();
     let title = Line::from(vec![

@@ -10,7 +10,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
+pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     let checkpoint = &app.model.checkpoint;
     let shards = match checkpoint.shards().len() {
         0 | 1 => String::new(),
@@ -131,7 +131,7 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
 }
 
 /// `37.2 MB of 90.9 MB, 1.31 GB/s, 0.20 s left`
-pub fn progress(meter: &Meter) -> String {
+pub(super) fn progress(meter: &Meter) -> String {
     let mut text = format!("{} of {}", bytes(meter.done), bytes(meter.total));
     if let (Some(left), 1..) = (meter.left(), meter.done) {
         text += &format!("  {}  {} left", rate(meter.rate()), duration(left));

@@ -12,7 +12,13 @@ use ratatui::text::{Line, Span};
 /// Columns for the keys.
 const KEYS: usize = 16;
 
-pub fn draw(buf: &mut Buffer, screen: Rect, app: &App, help: &Help, theme: &Theme) -> Position {
+pub(super) fn draw(
+    buf: &mut Buffer,
+    screen: Rect,
+    app: &App,
+    help: &Help,
+    theme: &Theme,
+) -> Position {
     let area = layout::text_window(screen.as_size());
     let mut inside = widgets::frame(buf, area, "Keys", theme.strong, theme);
     // The search has the line between border and text.

@@ -10,7 +10,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
-pub fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
+pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
     let Some(Overlay::Filter(prompt)) = &app.overlay else {
         widgets::line(buf, area, 0, &hints(app.context(), app, area.width, theme));
         return None;
@@ -60,7 +60,7 @@ fn hints<'a>(context: Context, app: &App, width: u16, theme: &Theme) -> Line<'a>
 }
 
 /// The key whose hint is at that column.
-pub fn at(app: &App, width: u16, x: u16) -> Option<Key> {
+pub(super) fn at(app: &App, width: u16, x: u16) -> Option<Key> {
     if let Some(Overlay::Filter(_)) = app.overlay {
         return None;
     }

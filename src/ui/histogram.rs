@@ -14,7 +14,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-pub fn draw(
+pub(super) fn draw(
     buf: &mut Buffer,
     area: Rect,
     app: &App,

@@ -12,7 +12,7 @@ mod help;
 mod hints;
 mod histogram;
 pub mod layout;
-pub mod picker;
+pub(crate) mod picker;
 mod plan;
 mod tensors;
 mod text;

@@ -17,7 +17,7 @@ use ratatui::text::{Line, Span};
 const AROUND: u16 = 4;
 
 /// Rows of the list on a screen of this height.
-pub fn height(screen: u16, picker: &Picker) -> usize {
+pub(crate) fn height(screen: u16, picker: &Picker) -> usize {
     usize::from(screen.saturating_sub(AROUND + picker.said.len() as u16)).max(1)
 }
 
@@ -31,14 +31,14 @@ fn top(picker: &Picker) -> u16 {
 }
 
 /// The choice at a row of the screen.
-pub fn hit(screen: u16, picker: &Picker, y: u16) -> Option<usize> {
+pub(crate) fn hit(screen: u16, picker: &Picker, y: u16) -> Option<usize> {
     let rows = height(screen, picker);
     let line = usize::from(y.checked_sub(top(picker))?);
     let number = first(rows, picker) + line;
     (line < rows && number < picker.choices.len()).then_some(number)
 }
 
-pub fn draw(frame: &mut Frame, picker: &Picker, settings: &Settings, theme: &Theme) {
+pub(crate) fn draw(frame: &mut Frame, picker: &Picker, settings: &Settings, theme: &Theme) {
     let area = frame.area();
     let buf = frame.buffer_mut();
     render(buf, area, picker, &settings.keys, theme);
@@ -48,7 +48,7 @@ pub fn draw(frame: &mut Frame, picker: &Picker, settings: &Settings, theme: &The
 }
 
 /// Draws into a buffer.
-pub fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, theme: &Theme) {
+pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, theme: &Theme) {
     if area.width < layout::SMALLEST.width || area.height < layout::SMALLEST.height {
         return too_small(buf, area, theme);
     }

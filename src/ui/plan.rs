@@ -9,7 +9,7 @@ use crate::app::{App, names, ratio};
 use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
-pub fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
+pub(super) fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
     let status = app.status.as_ref().map_or(Line::default(), |status| {
         let style = if status.warning { theme.warning } else { theme.text };
         Line::styled(names::visible(&status.text).into_owned(), style)

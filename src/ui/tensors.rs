@@ -17,7 +17,7 @@ use ratatui::layout::{Alignment, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
-pub fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
+pub(super) fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
     if layout.rows.height == 0 {
         return;
     }
@@ -382,7 +382,7 @@ fn scheme_text(quantizer: Quantizer) -> String {
 }
 
 /// Lays the cursor over a row, keeping the colours that mean something.
-pub fn highlight(buf: &mut Buffer, area: Rect, theme: &Theme) {
+pub(super) fn highlight(buf: &mut Buffer, area: Rect, theme: &Theme) {
     for x in area.left()..area.right().saturating_sub(1) {
         let cell = &mut buf[(x, area.y)];
         let own = cell.fg;

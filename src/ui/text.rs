@@ -8,7 +8,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-pub fn draw(buf: &mut Buffer, screen: Rect, tone: Tone, pager: &Pager, theme: &Theme) {
+pub(super) fn draw(buf: &mut Buffer, screen: Rect, tone: Tone, pager: &Pager, theme: &Theme) {
     let full = layout::text_window(screen.as_size());
     let rows = pager.rows(layout::inside(full).width.into());
     // A short text has a short window.
@@ -36,7 +36,7 @@ pub fn draw(buf: &mut Buffer, screen: Rect, tone: Tone, pager: &Pager, theme: &T
 }
 
 /// On the border: which part of the text is seen, and the keys.
-pub fn more(
+pub(super) fn more(
     buf: &mut Buffer,
     window: Rect,
     scroll: usize,

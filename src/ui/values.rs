@@ -67,7 +67,7 @@ impl Column {
     }
 }
 
-pub fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
+pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
     let mut say = |text: &str, style: Style| {
         for (y, row) in (1..).zip(wrap(text, area.width.min(96).into())) {
             widgets::line(buf, area, y, &Line::styled(row, style));

@@ -11,14 +11,14 @@ use ratatui::widgets::{Block, BorderType, Clear, Widget};
 use tui_input::Input;
 
 /// A line of text at `y` rows below the top of an area.
-pub fn line(buf: &mut Buffer, area: Rect, y: u16, line: &Line) {
+pub(super) fn line(buf: &mut Buffer, area: Rect, y: u16, line: &Line) {
     if y < area.height {
         buf.set_line(area.x, area.y + y, line, area.width);
     }
 }
 
 /// A text at one end of an area's row, another at the other; the left one gives way.
-pub fn ends(buf: &mut Buffer, area: Rect, y: u16, left: &Line, right: &Line) {
+pub(super) fn ends(buf: &mut Buffer, area: Rect, y: u16, left: &Line, right: &Line) {
     if y >= area.height {
         return;
     }
@@ -29,7 +29,7 @@ pub fn ends(buf: &mut Buffer, area: Rect, y: u16, left: &Line, right: &Line) {
 }
 
 /// A thin rule with a text near each end.
-pub fn rule(buf: &mut Buffer, area: Rect, left: &Line, right: &Line, theme: &Theme) {
+pub(super) fn rule(buf: &mut Buffer, area: Rect, left: &Line, right: &Line, theme: &Theme) {
     for x in area.left()..area.right() {
         buf[(x, area.y)].set_symbol("─").set_style(theme.faint);
     }
@@ -44,7 +44,7 @@ pub fn rule(buf: &mut Buffer, area: Rect, left: &Line, right: &Line, theme: &The
 }
 
 /// A line that says where it goes on beyond its room.
-pub fn cut(buf: &mut Buffer, x: u16, y: u16, line: &Line, room: u16) {
+pub(super) fn cut(buf: &mut Buffer, x: u16, y: u16, line: &Line, room: u16) {
     over(buf, x, y, line, room);
     if line.width() > usize::from(room) && room > 1 {
         buf.set_string(x + room - 1, y, "…", line.style);
@@ -52,7 +52,7 @@ pub fn cut(buf: &mut Buffer, x: u16, y: u16, line: &Line, room: u16) {
 }
 
 /// A line in place of what was there, style and all.
-pub fn over(buf: &mut Buffer, x: u16, y: u16, line: &Line, width: u16) {
+pub(super) fn over(buf: &mut Buffer, x: u16, y: u16, line: &Line, width: u16) {
     for x in x..x + width.min(line.width() as u16) {
         buf[(x, y)].reset();
     }
@@ -67,7 +67,7 @@ fn framed<'a>(text: &Line<'a>) -> Line<'a> {
 }
 
 /// An empty window over everything else. Gives the place within.
-pub fn window(
+pub(super) fn window(
     buf: &mut Buffer,
     screen: Rect,
     width: u16,
@@ -81,7 +81,13 @@ pub fn window(
 }
 
 /// The same at a given place.
-pub fn frame(buf: &mut Buffer, area: Rect, title: &str, style: Style, theme: &Theme) -> Rect {
+pub(super) fn frame(
+    buf: &mut Buffer,
+    area: Rect,
+    title: &str,
+    style: Style,
+    theme: &Theme,
+) -> Rect {
     // What lies behind steps back.
     let screen = buf.area;
     for cell in &mut buf.content {
@@ -98,7 +104,7 @@ pub fn frame(buf: &mut Buffer, area: Rect, title: &str, style: Style, theme: &Th
 }
 
 /// A text being typed, scrolled so that its cursor is seen; gives the cursor's place.
-pub fn input(buf: &mut Buffer, area: Rect, input: &Input, theme: &Theme) -> Position {
+pub(super) fn input(buf: &mut Buffer, area: Rect, input: &Input, theme: &Theme) -> Position {
     let width = area.width.saturating_sub(1).max(1);
     let scroll = input.visual_scroll(width.into());
     let mut skipped = 0;
@@ -117,24 +123,24 @@ pub fn input(buf: &mut Buffer, area: Rect, input: &Input, theme: &Theme) -> Posi
 }
 
 /// A bar filled by a share of one.
-pub fn bar<'a>(share: f64, width: usize, filled: Style, theme: &Theme) -> [Span<'a>; 2] {
+pub(super) fn bar<'a>(share: f64, width: usize, filled: Style, theme: &Theme) -> [Span<'a>; 2] {
     let cells = (share.clamp(0.0, 1.0) * width as f64).round() as usize;
     [Span::styled("━".repeat(cells), filled), Span::styled("─".repeat(width - cells), theme.faint)]
 }
 
 /// A column so many eighths of a row high.
-pub fn column(eighths: u8) -> char {
+pub(super) fn column(eighths: u8) -> char {
     const COLUMNS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     COLUMNS[usize::from(eighths.min(8))]
 }
 
 /// An SQNR as a bar that is full at 50 dB.
-pub fn gauge<'a>(db: f64, width: usize, theme: &Theme) -> [Span<'a>; 2] {
+pub(super) fn gauge<'a>(db: f64, width: usize, theme: &Theme) -> [Span<'a>; 2] {
     bar(db / 50.0, width, theme.judge(db).1, theme)
 }
 
 /// An SQNR and its word: ` 31.2 dB  good`.
-pub fn verdict<'a>(db: f64, theme: &Theme) -> [Span<'a>; 2] {
+pub(super) fn verdict<'a>(db: f64, theme: &Theme) -> [Span<'a>; 2] {
     let (word, style) = theme.judge(db);
     [
         Span::styled(format!("{:>8}", figures::decibels(db)), style),

@@ -12,7 +12,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 #[derive(Parser)]
-pub struct Args {
+pub(crate) struct Args {
     /// A .safetensors file, or with --shards a directory.
     pub out: PathBuf,
     /// Bytes of all tensors: 500, 20KiB, 3MiB, 2GiB, 1TiB.
@@ -72,7 +72,7 @@ fn main() -> io::Result<()> {
     run(&Args::parse())
 }
 
-pub fn run(args: &Args) -> io::Result<()> {
+pub(crate) fn run(args: &Args) -> io::Result<()> {
     let per_shard = args.tensors.div_ceil(args.shards);
     let mut map = serde_json::Map::new();
     if args.shards > 1 {

@@ -6,16 +6,16 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_quantscope");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_quantscope");
 
 /// One run of a process: wall time, and the most memory it held, where the system tells.
 #[derive(Clone, Copy)]
-pub struct Run {
+pub(crate) struct Run {
     pub wall: Duration,
     pub peak: Option<u64>,
 }
 
-pub fn run(command: &mut Command) -> io::Result<Run> {
+pub(crate) fn run(command: &mut Command) -> io::Result<Run> {
     let started = Instant::now();
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let (id, has_ended) = (child.id(), AtomicBool::new(false));
@@ -42,13 +42,13 @@ pub fn run(command: &mut Command) -> io::Result<Run> {
 }
 
 /// The most memory a process has held so far, where the system tells.
-pub fn peak(process: u32) -> Option<u64> {
+pub(crate) fn peak(process: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let held = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     held.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-pub fn median(mut all: Vec<f64>) -> f64 {
+pub(crate) fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
 }

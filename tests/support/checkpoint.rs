@@ -7,27 +7,27 @@ use std::path::{Path, PathBuf};
 
 /// A tensor as it is to lie in a file.
 #[derive(Clone, Debug)]
-pub struct Tensor {
+pub(crate) struct Tensor {
     pub name: String,
     pub dtype: &'static str,
     pub shape: Vec<u64>,
     pub bytes: Vec<u8>,
 }
 
-pub fn f32s(name: &str, shape: &[u64], values: impl IntoIterator<Item = f32>) -> Tensor {
+pub(crate) fn f32s(name: &str, shape: &[u64], values: impl IntoIterator<Item = f32>) -> Tensor {
     let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
     Tensor { name: name.into(), dtype: "F32", shape: shape.into(), bytes }
 }
 
 /// Smooth values of either sign that differ from tensor to tensor.
-pub fn weights(name: &str, shape: &[u64]) -> Tensor {
+pub(crate) fn weights(name: &str, shape: &[u64]) -> Tensor {
     let seed = name.bytes().map(f32::from).sum::<f32>();
     let count = shape.iter().product::<u64>();
     f32s(name, shape, (0..count).map(|i| ((i as f32 + seed) * 0.7).sin() * 0.1))
 }
 
 /// The header of `tensors`, in their order and without holes.
-pub fn header(tensors: &[Tensor], metadata: &[(&str, &str)]) -> Map<String, Value> {
+pub(crate) fn header(tensors: &[Tensor], metadata: &[(&str, &str)]) -> Map<String, Value> {
     let mut header = Map::new();
     if !metadata.is_empty() {
         let pairs: Map<_, _> = metadata.iter().map(|(k, v)| ((*k).into(), json!(v))).collect();
@@ -46,7 +46,7 @@ pub fn header(tensors: &[Tensor], metadata: &[(&str, &str)]) -> Map<String, Valu
 }
 
 /// A file with any header and any data.
-pub fn file(header: &Map<String, Value>, data: &[u8]) -> Vec<u8> {
+pub(crate) fn file(header: &Map<String, Value>, data: &[u8]) -> Vec<u8> {
     let mut json = serde_json::to_vec(header).expect("plain values");
     json.resize(json.len().next_multiple_of(8), b' ');
     let mut file = (json.len() as u64).to_le_bytes().to_vec();
@@ -56,29 +56,29 @@ pub fn file(header: &Map<String, Value>, data: &[u8]) -> Vec<u8> {
 }
 
 /// A file of `tensors` as it would lie on a disk.
-pub fn bytes(tensors: &[Tensor]) -> Vec<u8> {
+pub(crate) fn bytes(tensors: &[Tensor]) -> Vec<u8> {
     let data: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.bytes.clone()).collect();
     file(&header(tensors, &[]), &data)
 }
 
 /// An open checkpoint of `tensors` that lies in memory.
-pub fn in_memory(tensors: &[Tensor]) -> Checkpoint {
+pub(crate) fn in_memory(tensors: &[Tensor]) -> Checkpoint {
     Checkpoint::from_memory("made.safetensors", bytes(tensors).leak()).expect("is well formed")
 }
 
 /// Writes a file with any header and any data.
-pub fn write_raw(path: &Path, header: &Map<String, Value>, data: &[u8]) {
+pub(crate) fn write_raw(path: &Path, header: &Map<String, Value>, data: &[u8]) {
     std::fs::write(path, file(header, data)).expect("the test's own directory is writable");
 }
 
-pub fn write(path: &Path, tensors: &[Tensor], metadata: &[(&str, &str)]) {
+pub(crate) fn write(path: &Path, tensors: &[Tensor], metadata: &[(&str, &str)]) {
     let data: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.bytes.clone()).collect();
     write_raw(path, &header(tensors, metadata), &data);
 }
 
 /// A file of `tensors` and one more, `huge`, of a tebibyte: it takes long to measure, but
 /// is sparse and takes no space. `None` where the file system has no such files.
-pub fn huge(dir: &Path, tensors: &[Tensor]) -> Option<PathBuf> {
+pub(crate) fn huge(dir: &Path, tensors: &[Tensor]) -> Option<PathBuf> {
     const SIZE: u64 = 1 << 40;
     let path = dir.join("model.safetensors");
     let data: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.bytes.clone()).collect();

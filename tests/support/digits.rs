@@ -5,7 +5,7 @@
 //! is fast; five hundred digits take a moment.
 
 /// A tensor of the network by its name in the checkpoint, row-major.
-pub type Tensors<'a> = dyn Fn(&str) -> Vec<f32> + 'a;
+pub(crate) type Tensors<'a> = dyn Fn(&str) -> Vec<f32> + 'a;
 
 const SIDE: usize = 8;
 const PIXELS: usize = SIDE * SIDE;
@@ -17,7 +17,7 @@ const EPSILON: f32 = 1e-5;
 
 /// The share of `images` (8x8 pixels each, one after the other) that the network
 /// made of `tensors` reads as their `labels` say.
-pub fn accuracy(tensors: &Tensors, images: &[u8], labels: &[u8]) -> f64 {
+pub(crate) fn accuracy(tensors: &Tensors, images: &[u8], labels: &[u8]) -> f64 {
     assert_eq!(images.len(), labels.len() * PIXELS);
     let network = Network::new(tensors);
     let correct = images

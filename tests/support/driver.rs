@@ -24,11 +24,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-pub const TINY_LLAMA: &str = "tests/data/tiny-llama/single/model.safetensors";
-pub const SHARDED: &str = "tests/data/tiny-llama/sharded";
-pub const DEMO: &str = "assets/demo.safetensors";
+pub(crate) const TINY_LLAMA: &str = "tests/data/tiny-llama/single/model.safetensors";
+pub(crate) const SHARDED: &str = "tests/data/tiny-llama/sharded";
+pub(crate) const DEMO: &str = "assets/demo.safetensors";
 
-pub struct Driver {
+pub(crate) struct Driver {
     pub app: App,
     pub clipboard: Vec<String>,
     pub quit: bool,
@@ -43,23 +43,23 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn open(path: impl AsRef<Path>) -> Driver {
+    pub(crate) fn open(path: impl AsRef<Path>) -> Driver {
         let checkpoint = Checkpoint::open(path.as_ref()).expect("opens");
         Driver::of(checkpoint, false)
     }
 
     /// The moment before anything is calibrated.
-    pub fn open_waiting(path: impl AsRef<Path>) -> Driver {
+    pub(crate) fn open_waiting(path: impl AsRef<Path>) -> Driver {
         let checkpoint = Checkpoint::open(path.as_ref()).expect("opens");
         Driver::of(checkpoint, true)
     }
 
-    pub fn of(checkpoint: Checkpoint, hold: bool) -> Driver {
+    pub(crate) fn of(checkpoint: Checkpoint, hold: bool) -> Driver {
         Driver::with(checkpoint, hold, Settings::default())
     }
 
     /// With a person's own settings, as they stand in a file.
-    pub fn open_with(path: impl AsRef<Path>, settings: &str) -> Driver {
+    pub(crate) fn open_with(path: impl AsRef<Path>, settings: &str) -> Driver {
         let checkpoint = Checkpoint::open(path.as_ref()).expect("opens");
         Driver::with(checkpoint, false, Settings::parse(settings).expect("settings"))
     }
@@ -81,23 +81,23 @@ impl Driver {
         driver
     }
 
-    pub fn resize(&mut self, width: u16, height: u16) {
+    pub(crate) fn resize(&mut self, width: u16, height: u16) {
         self.size = Size::new(width, height);
         self.look();
     }
 
     /// Presses keys, written with spaces between: `j`, `Space`, `Enter`, `Ctrl-c`.
-    pub fn press(&mut self, keys: &str) {
+    pub(crate) fn press(&mut self, keys: &str) {
         for key in keys.split_whitespace() {
             self.send(Event::Key(key_named(key)));
         }
     }
 
-    pub fn type_text(&mut self, text: &str) {
+    pub(crate) fn type_text(&mut self, text: &str) {
         text.chars().for_each(|c| self.send(Event::Key(Key::Char(c))));
     }
 
-    pub fn click(&mut self, x: u16, y: u16) {
+    pub(crate) fn click(&mut self, x: u16, y: u16) {
         let hit: Option<Target> = ui::layout::hit(self.size, &self.app, Position::new(x, y));
         if let Some(target) = hit {
             self.send(Event::Click(target));
@@ -105,14 +105,14 @@ impl Driver {
     }
 
     /// Moves the mouse there with its button held.
-    pub fn drag(&mut self, x: u16, y: u16) {
+    pub(crate) fn drag(&mut self, x: u16, y: u16) {
         let hit = ui::layout::drag(self.size, &self.app, Position::new(x, y));
         if let Some(target) = hit {
             self.send(Event::Drag(target));
         }
     }
 
-    pub fn send(&mut self, event: Event) {
+    pub(crate) fn send(&mut self, event: Event) {
         let effects = app::update(&mut self.app, event);
         effects.into_iter().for_each(|effect| self.carry_out(effect));
         self.look();
@@ -127,17 +127,17 @@ impl Driver {
     }
 
     /// Holds back from now on what takes long.
-    pub fn hold(&mut self) {
+    pub(crate) fn hold(&mut self) {
         self.hold = true;
     }
 
     /// Carries out what was held back.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.hold = false;
         std::mem::take(&mut self.held).into_iter().for_each(|effect| self.carry_out(effect));
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -254,7 +254,7 @@ impl Driver {
     }
 
     /// A second passes; the calibration is as far as `share` says.
-    pub fn tick(&mut self, share: Option<f64>) {
+    pub(crate) fn tick(&mut self, share: Option<f64>) {
         self.now += Duration::from_secs(1);
         let total = self.app.model.checkpoint.total_bytes();
         let calibration = share.map(|share| Meter {
@@ -267,7 +267,7 @@ impl Driver {
         self.send(Event::Tick { now: self.now, calibration, save, diff, outputs });
     }
 
-    pub fn buffer(&self) -> Buffer {
+    pub(crate) fn buffer(&self) -> Buffer {
         let backend = TestBackend::new(self.size.width, self.size.height);
         let mut terminal = Terminal::new(backend).expect("a backend");
         terminal.draw(|frame| ui::draw(frame, &self.app, &self.theme)).expect("draws");
@@ -275,7 +275,7 @@ impl Driver {
     }
 
     /// The rows of the screen, their ends trimmed.
-    pub fn rows(&self) -> Vec<String> {
+    pub(crate) fn rows(&self) -> Vec<String> {
         let buffer = self.buffer();
         (0..buffer.area.height)
             .map(|y| {
@@ -285,22 +285,22 @@ impl Driver {
             .collect()
     }
 
-    pub fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         self.rows().join("\n")
     }
 
-    pub fn shows(&self, text: &str) -> bool {
+    pub(crate) fn shows(&self, text: &str) -> bool {
         self.screen().contains(text)
     }
 
     /// Asserts that the screen shows a text, or shows the screen.
-    pub fn expect(&self, text: &str) {
+    pub(crate) fn expect(&self, text: &str) {
         assert!(self.shows(text), "expected {text:?} on the screen:\n{}", self.screen());
     }
 
     /// Asserts that the screen shows a text, wherever its lines are broken: in a window, or
     /// across the whole width.
-    pub fn expect_words(&self, text: &str) {
+    pub(crate) fn expect_words(&self, text: &str) {
         let joined = |rows: Vec<String>| {
             let text = rows.join(" ");
             text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -311,18 +311,18 @@ impl Driver {
         assert!(shown, "expected {text:?} on the screen:\n{}", self.screen());
     }
 
-    pub fn expect_not(&self, text: &str) {
+    pub(crate) fn expect_not(&self, text: &str) {
         assert!(!self.shows(text), "did not expect {text:?} on the screen:\n{}", self.screen());
     }
 
     /// The row under the cursor.
-    pub fn cursor_row(&self) -> String {
+    pub(crate) fn cursor_row(&self) -> String {
         let rows = self.rows();
         rows.iter().find(|row| row.starts_with('▌')).cloned().unwrap_or_default()
     }
 
     /// The rows of the table, as they are written.
-    pub fn table(&self) -> Vec<String> {
+    pub(crate) fn table(&self) -> Vec<String> {
         let rows = self.rows();
         let first = 4;
         rows[first..first + self.app.table.visible().len()].to_vec()
@@ -330,7 +330,7 @@ impl Driver {
 }
 
 /// What opening these captures and measuring by them tells.
-pub fn outputs_of(checkpoint: &Checkpoint, files: Vec<PathBuf>) -> Vec<News> {
+pub(crate) fn outputs_of(checkpoint: &Checkpoint, files: Vec<PathBuf>) -> Vec<News> {
     let told = Mutex::new(Vec::new());
     let tell = |news| told.lock().expect("no panic").push(news);
     measure_outputs(checkpoint, files, Some(1), &Progress::default(), &tell);
@@ -338,7 +338,7 @@ pub fn outputs_of(checkpoint: &Checkpoint, files: Vec<PathBuf>) -> Vec<News> {
 }
 
 /// What is found out about these tensors.
-pub fn scan_of(
+pub(crate) fn scan_of(
     checkpoint: &Checkpoint,
     tensors: Vec<TensorId>,
     questions: &AnalysisSpec,

@@ -1,16 +1,16 @@
 //! What the tests share: checkpoints made on the spot, and the program itself.
 #![allow(dead_code, reason = "each test program uses a part")]
 
-pub mod checkpoint;
-pub mod driver;
-pub mod random;
-pub mod svg;
+pub(crate) mod checkpoint;
+pub(crate) mod driver;
+pub(crate) mod random;
+pub(crate) mod svg;
 
 use assert_cmd::Command;
 use serde_json::Value;
 use std::path::PathBuf;
 
-pub fn quantscope(args: &[&str]) -> Command {
+pub(crate) fn quantscope(args: &[&str]) -> Command {
     let mut command = assert_cmd::cargo::cargo_bin_cmd!("quantscope");
     command.args(args);
     // Nobody else's findings and settings, and none left behind.
@@ -20,25 +20,25 @@ pub fn quantscope(args: &[&str]) -> Command {
 }
 
 /// A file kept with the tests.
-pub fn data(path: &str) -> String {
+pub(crate) fn data(path: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path);
     path.to_str().expect("this repository's path is text").to_owned()
 }
 
 /// Runs to success, and gives what was printed.
-pub fn stdout(args: &[&str]) -> String {
+pub(crate) fn stdout(args: &[&str]) -> String {
     let run = quantscope(args).assert().success();
     String::from_utf8(run.get_output().stdout.clone()).expect("text")
 }
 
 /// Runs to success with `--json`, and gives the document.
-pub fn json(args: &[&str]) -> Value {
+pub(crate) fn json(args: &[&str]) -> Value {
     let text = stdout(&[args, &["--json"]].concat());
     serde_json::from_str(&text).expect("one JSON document")
 }
 
 /// Runs to failure, and gives the exit code and the last line of the error.
-pub fn failure(args: &[&str]) -> (i32, String) {
+pub(crate) fn failure(args: &[&str]) -> (i32, String) {
     let run = quantscope(args).assert().failure();
     let output = run.get_output();
     let text = String::from_utf8(output.stderr.clone()).expect("text");

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 const ROWS: NonZeroU16 = NonZeroU16::new(36).expect("not zero");
 const COLUMNS: NonZeroU16 = NonZeroU16::new(120).expect("not zero");
-pub const LEAVE: &str = "\x1b[?1049l";
-pub const ENTER: &str = "\x1b[?1049h";
+pub(crate) const LEAVE: &str = "\x1b[?1049l";
+pub(crate) const ENTER: &str = "\x1b[?1049h";
 
-pub struct Session {
+pub(crate) struct Session {
     pub child: Box<dyn Child + Send + Sync>,
     keyboard: Box<dyn Write + Send>,
     pub output: Arc<Mutex<Vec<u8>>>,
@@ -26,13 +26,13 @@ pub struct Session {
 
 impl Session {
     /// quantscope with these arguments.
-    pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Session {
+    pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Session {
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_quantscope"));
         command.args(arguments);
         Session::spawn(command, environment)
     }
 
-    pub fn spawn(mut command: CommandBuilder, environment: &[(&str, &str)]) -> Session {
+    pub(crate) fn spawn(mut command: CommandBuilder, environment: &[(&str, &str)]) -> Session {
         let size =
             PtySize { rows: ROWS.get(), cols: COLUMNS.get(), pixel_width: 0, pixel_height: 0 };
         let pty = native_pty_system().openpty(size).expect("a pseudo-terminal");
@@ -60,18 +60,18 @@ impl Session {
         Session { child, keyboard, output, terminal: pty.master, _home: home, before }
     }
 
-    pub fn raw(&self) -> String {
+    pub(crate) fn raw(&self) -> String {
         String::from_utf8_lossy(&self.output.lock().expect("no panic")).into_owned()
     }
 
     /// What a terminal shows of the output so far.
-    pub fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         let mut parser = vt100::Parser::new(ROWS, COLUMNS, 0);
         parser.process(&self.output.lock().expect("no panic"));
         parser.screen().contents()
     }
 
-    pub fn wait_until(&mut self, what: &str, holds: impl Fn(&Session) -> bool) {
+    pub(crate) fn wait_until(&mut self, what: &str, holds: impl Fn(&Session) -> bool) {
         let start = Instant::now();
         while !holds(self) {
             assert!(start.elapsed() < PATIENCE, "{what} in vain:\n{}", self.screen());
@@ -79,18 +79,18 @@ impl Session {
         }
     }
 
-    pub fn wait_for(&mut self, text: &str) {
+    pub(crate) fn wait_for(&mut self, text: &str) {
         self.wait_until(text, |session| session.screen().contains(text));
     }
 
-    pub fn press(&mut self, keys: &str) {
+    pub(crate) fn press(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).expect("typed");
     }
 
     /// Presses a key again and again, until something holds: however fast the work is done,
     /// there is another frame to draw. The program may end over it.
     #[allow(dead_code, reason = "one test program needs it")]
-    pub fn press_until(&mut self, key: &str, what: &str, holds: impl Fn(&Session) -> bool) {
+    pub(crate) fn press_until(&mut self, key: &str, what: &str, holds: impl Fn(&Session) -> bool) {
         let start = Instant::now();
         while !holds(self) {
             assert!(start.elapsed() < PATIENCE, "{what} in vain:\n{}", self.screen());
@@ -99,14 +99,14 @@ impl Session {
         }
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let id = self.child.process_id().expect("runs");
         let pid = Pid::from_raw(id as i32).expect("a process");
         kill_process(pid, signal).expect("sent");
     }
 
     /// Waits for the end; the terminal must have been given back.
-    pub fn end(mut self) -> ExitStatus {
+    pub(crate) fn end(mut self) -> ExitStatus {
         let start = Instant::now();
         let status = loop {
             match self.child.try_wait().expect("can be asked") {

@@ -96,12 +96,12 @@ impl Look {
 }
 
 /// The same screen in a terminal with a light ground.
-pub fn picture_on_light(buffer: &Buffer) -> String {
+pub(crate) fn picture_on_light(buffer: &Buffer) -> String {
     let (ground, text) = (BACKGROUND.to_string(), FOREGROUND.to_string());
     picture(buffer).replace(&ground, "#ffffff").replace(&text, "#1d212d")
 }
 
-pub fn picture(buffer: &Buffer) -> String {
+pub(crate) fn picture(buffer: &Buffer) -> String {
     let (columns, rows) = (buffer.area.width, buffer.area.height);
     let width = f32::from(columns) * CELL.0 + 2.0 * MARGIN;
     let height = f32::from(rows) * CELL.1 + 2.0 * MARGIN;

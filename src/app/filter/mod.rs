@@ -4,7 +4,7 @@
 mod term;
 mod words;
 
-pub use term::{State, Term, Test};
+pub(crate) use term::{State, Term, Test};
 
 use super::model::Model;
 use super::table::PIECE;

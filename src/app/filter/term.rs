@@ -11,14 +11,14 @@ use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
 
 #[derive(Clone, Debug)]
-pub struct Term {
+pub(crate) struct Term {
     pub text: String,
     pub not: bool,
     pub test: Test,
 }
 
 #[derive(Clone, Debug)]
-pub enum Test {
+pub(crate) enum Test {
     Regex(Regex),
     Glob(GlobMatcher),
     /// What the dtype or the layout begins with, in lower case.
@@ -29,7 +29,7 @@ pub enum Test {
 
 /// What can be compared with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Figure {
+pub(crate) enum Figure {
     Size,
     Parameters,
     Sqnr,
@@ -39,7 +39,7 @@ pub enum Figure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Than {
+pub(crate) enum Than {
     Less,
     AtMost,
     More,
@@ -51,21 +51,21 @@ macro_rules! states {
     ($($variant:ident $word:literal $meaning:literal,)*) => {
         /// What a tensor can be.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum State {
+        pub(crate) enum State {
             $($variant,)*
         }
 
         impl State {
-            pub const ALL: &'static [State] = &[$(State::$variant,)*];
+            pub(crate) const ALL: &'static [State] = &[$(State::$variant,)*];
 
-            pub fn word(self) -> &'static str {
+            pub(crate) fn word(self) -> &'static str {
                 match self {
                     $(State::$variant => $word,)*
                 }
             }
 
             /// What it means, in a few words.
-            pub fn meaning(self) -> &'static str {
+            pub(crate) fn meaning(self) -> &'static str {
                 match self {
                     $(State::$variant => $meaning,)*
                 }
@@ -124,7 +124,7 @@ impl Term {
     ///
     /// # Errors
     /// A sentence, when it is not yet a condition but on the way to one.
-    pub fn parse(text: &str) -> Option<Result<Term, String>> {
+    pub(crate) fn parse(text: &str) -> Option<Result<Term, String>> {
         let (not, bare) = match text.strip_prefix('!') {
             Some(bare) => (true, bare),
             None => (false, text),
@@ -134,7 +134,7 @@ impl Term {
     }
 
     /// Whether what it says of a tensor can change while tensors are measured.
-    pub fn needs_findings(&self) -> bool {
+    pub(crate) fn needs_findings(&self) -> bool {
         match self.test {
             Test::Regex(_) | Test::Glob(_) | Test::DType(_) => false,
             Test::Compare(figure, ..) => {
@@ -147,7 +147,7 @@ impl Term {
         }
     }
 
-    pub fn holds(&self, model: &Model, id: TensorId) -> bool {
+    pub(crate) fn holds(&self, model: &Model, id: TensorId) -> bool {
         self.test.holds(model, id) != self.not
     }
 }

@@ -7,7 +7,7 @@ use nucleo_matcher::{Config, Matcher, Utf32Str};
 use rayon::prelude::*;
 
 #[derive(Clone, Debug, Default)]
-pub struct Words {
+pub(super) struct Words {
     text: String,
     pattern: Pattern,
     /// For each word of the pattern.
@@ -15,17 +15,17 @@ pub struct Words {
 }
 
 impl Words {
-    pub fn parse(text: String) -> Words {
+    pub(super) fn parse(text: String) -> Words {
         let pattern = Pattern::parse(&text, CaseMatching::Smart, Normalization::Smart);
         let plain = pattern.atoms.iter().map(Plain::of).collect();
         Words { text, pattern, plain }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pattern.atoms.is_empty()
     }
 
-    pub fn is_fuzzy(&self) -> bool {
+    pub(super) fn is_fuzzy(&self) -> bool {
         self.pattern.atoms.iter().any(|atom| atom.kind == AtomKind::Fuzzy)
     }
 
@@ -34,7 +34,7 @@ impl Words {
     ///
     /// What was settled of `before` need not be found out again: a word that no name holds is
     /// held by none with more letters either.
-    pub fn settle<'n>(
+    pub(super) fn settle<'n>(
         &mut self,
         before: &Words,
         names: impl ParallelIterator<Item = &'n str> + Clone,
@@ -78,7 +78,7 @@ impl Words {
 
     /// Whether every name these words fit is one that `before` fit: they are the same words
     /// with more letters or more words after them, and none is understood in another way.
-    pub fn narrow(&self, before: &Words) -> bool {
+    pub(super) fn narrow(&self, before: &Words) -> bool {
         let plain = |words: &Words| {
             let kinds = [AtomKind::Fuzzy, AtomKind::Substring];
             words.pattern.atoms.iter().all(|atom| !atom.negative && kinds.contains(&atom.kind))
@@ -96,7 +96,7 @@ impl Words {
     }
 
     /// Whether the name fits. That of most names takes no matcher to say.
-    pub fn fit(&self, name: &str, scratch: &mut Scratch) -> bool {
+    pub(super) fn fit(&self, name: &str, scratch: &mut Scratch) -> bool {
         let mut words = self.pattern.atoms.iter().zip(&self.plain);
         words.all(|(atom, plain)| match fits(atom, plain, name) {
             Some(fits) => fits != atom.negative,
@@ -105,13 +105,13 @@ impl Words {
     }
 
     /// How well the name fits, higher is better; `None` when it does not.
-    pub fn score(&self, name: &str, scratch: &mut Scratch) -> Option<u32> {
+    pub(super) fn score(&self, name: &str, scratch: &mut Scratch) -> Option<u32> {
         let haystack = Utf32Str::new(name, &mut scratch.buffer);
         self.pattern.score(haystack, &mut scratch.matcher)
     }
 
     /// The characters of the name, by number, that were found.
-    pub fn found(&self, name: &str, scratch: &mut Scratch, found: &mut Vec<u32>) {
+    pub(super) fn found(&self, name: &str, scratch: &mut Scratch, found: &mut Vec<u32>) {
         let haystack = Utf32Str::new(name, &mut scratch.buffer);
         self.pattern.indices(haystack, &mut scratch.matcher, found);
     }
@@ -175,7 +175,7 @@ fn scattered(word: &[u8], name: &[u8], same: impl Fn(u8, u8) -> bool) -> bool {
 }
 
 /// The memory that trying names needs.
-pub struct Scratch {
+pub(super) struct Scratch {
     matcher: Matcher,
     buffer: Vec<char>,
 }

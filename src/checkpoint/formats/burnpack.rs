@@ -12,36 +12,36 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The first four bytes: `0x4255524E`, little-endian.
-pub const MAGIC: [u8; 4] = *b"NRUB";
-pub const VERSION: u16 = 1;
+pub(crate) const MAGIC: [u8; 4] = *b"NRUB";
+pub(crate) const VERSION: u16 = 1;
 
 /// Bytes before the metadata: magic, version, and the metadata's length.
-pub const HEADER_LENGTH: u64 = 10;
+pub(crate) const HEADER_LENGTH: u64 = 10;
 
 /// Where the data and every tensor in it start.
-pub const ALIGNMENT: u64 = 256;
+pub(crate) const ALIGNMENT: u64 = 256;
 
 /// What Burn's reader takes.
-pub const METADATA_LIMIT: u64 = 100 << 20;
-pub const TENSOR_LIMIT: u64 = 10 << 30;
-pub const COUNT_LIMIT: usize = 100_000;
-pub const FILE_LIMIT: u64 = 100 << 30;
+pub(crate) const METADATA_LIMIT: u64 = 100 << 20;
+pub(crate) const TENSOR_LIMIT: u64 = 10 << 30;
+pub(crate) const COUNT_LIMIT: usize = 100_000;
+pub(crate) const FILE_LIMIT: u64 = 100 << 30;
 
 /// The key that says which way round linear weights lie, if it is not the source's.
-pub const LAYOUT_KEY: &str = "quantscope.layout";
+pub(crate) const LAYOUT_KEY: &str = "quantscope.layout";
 
 /// CBOR goes no deeper in a valid file.
 const DEPTH_LIMIT: usize = 32;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Metadata {
+pub(crate) struct Metadata {
     pub tensors: BTreeMap<String, Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     pub dtype: BurnType,
     pub shape: Vec<u64>,
     /// Start and end, from the start of the data.
@@ -52,7 +52,7 @@ pub struct Descriptor {
 
 /// Burn's `DType`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum BurnType {
+pub(crate) enum BurnType {
     F64,
     F32,
     Flex32,
@@ -72,7 +72,7 @@ pub enum BurnType {
 
 /// Burn's `QuantScheme`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scheme {
+pub(crate) struct Scheme {
     value: String,
     store: Store,
     mode: String,
@@ -102,7 +102,7 @@ struct BlockSize {
 
 impl BurnType {
     /// Burn's type for one of safetensors'; `None` if it has none.
-    pub fn new(dtype: &DType) -> Option<BurnType> {
+    pub(crate) fn new(dtype: &DType) -> Option<BurnType> {
         Some(match dtype {
             DType::F64 => BurnType::F64,
             DType::F32 => BurnType::F32,
@@ -122,7 +122,7 @@ impl BurnType {
     }
 
     /// Burn's type for int8 of a scheme; `None` if Burn has no such scheme.
-    pub fn quantized(scheme: QuantizationScheme) -> Option<BurnType> {
+    pub(crate) fn quantized(scheme: QuantizationScheme) -> Option<BurnType> {
         let block = match scheme {
             QuantizationScheme::PerTensor(..) => None,
             QuantizationScheme::PerBlock(_, _, block) => {
@@ -181,7 +181,7 @@ impl Scheme {
 
 /// A quantized tensor among the stored ones: its values, followed by its scales.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Quantized {
+pub(crate) struct Quantized {
     /// The place of the values in the order of the stored tensors; the scales come next.
     pub values: u32,
     pub scheme: QuantizationScheme,
@@ -212,7 +212,7 @@ impl Quantized {
 
 /// A checked header.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Header {
+pub(crate) struct Header {
     pub metadata: Vec<(String, String)>,
     /// In the order of the data.
     pub stored: Vec<Stored>,
@@ -220,7 +220,7 @@ pub struct Header {
 }
 
 /// Reads and checks the header of a burnpack file.
-pub fn read(source: &Source) -> Result<Header> {
+pub(crate) fn read(source: &Source) -> Result<Header> {
     let path = source.path();
     let bad =
         |why: String| CheckpointError::new(path, Problem::Malformed { format: "burnpack", why });

@@ -1,9 +1,9 @@
 //! One reader per container: from a file's header to the list of its stored tensors.
 
-pub mod burnpack;
-pub mod format;
-pub mod gguf;
-pub mod numpy;
-pub mod pytorch;
+pub(crate) mod burnpack;
+pub(crate) mod format;
+pub(crate) mod gguf;
+pub(crate) mod numpy;
+pub(crate) mod pytorch;
 pub mod safetensors;
-pub mod zip;
+pub(crate) mod zip;

@@ -7,15 +7,15 @@ use crate::checkpoint::io::inflate::Inflater;
 use crate::checkpoint::{Access, Source, Stored, View};
 use crate::tensor::{DType, Shape};
 
-pub const MAGIC: [u8; 6] = *b"\x93NUMPY";
+pub(crate) const MAGIC: [u8; 6] = *b"\x93NUMPY";
 
 const HEADER_LIMIT: u64 = 1 << 16;
 
 /// What ends the names of the arrays in an archive.
-pub const SUFFIX: &str = ".npy";
+pub(crate) const SUFFIX: &str = ".npy";
 
 /// The array of an NPY file, named as the file is.
-pub fn read_npy(source: &Source) -> Result<Vec<Stored>> {
+pub(crate) fn read_npy(source: &Source) -> Result<Vec<Stored>> {
     let name = source.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let mut cursor = Cursor::new(source, 0, HEADER_LIMIT)?;
     let header = header(source, &name, &mut |n| cursor.bytes(n))?;
@@ -24,7 +24,7 @@ pub fn read_npy(source: &Source) -> Result<Vec<Stored>> {
 }
 
 /// The arrays of an NPZ file.
-pub fn read_npz(source: &Source) -> Result<Vec<Stored>> {
+pub(crate) fn read_npz(source: &Source) -> Result<Vec<Stored>> {
     let mut stored = Vec::new();
     for member in zip::members(source)? {
         let Some(name) = member.name.strip_suffix(SUFFIX) else { continue };

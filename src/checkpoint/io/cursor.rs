@@ -20,25 +20,25 @@ pub(crate) struct Cursor<'s> {
 
 impl<'s> Cursor<'s> {
     /// Starts at byte `at`; a header that goes on beyond byte `limit` is refused.
-    pub fn new(source: &'s Source, at: u64, limit: u64) -> Result<Cursor<'s>> {
+    pub(crate) fn new(source: &'s Source, at: u64, limit: u64) -> Result<Cursor<'s>> {
         let handle = source.open()?;
         let end = source.size();
         Ok(Cursor { source, handle, at, end, limit, window: Vec::new(), window_start: 0 })
     }
 
     /// A part of a file as if it were all.
-    pub fn within(source: &'s Source, range: Range<u64>) -> Result<Cursor<'s>> {
+    pub(crate) fn within(source: &'s Source, range: Range<u64>) -> Result<Cursor<'s>> {
         let end = range.end.min(source.size());
         Ok(Cursor { end, ..Cursor::new(source, range.start, end)? })
     }
 
     /// Bytes from the start of the file.
-    pub fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.at
     }
 
     /// Bytes from here on.
-    pub fn remaining(&self) -> u64 {
+    pub(crate) fn remaining(&self) -> u64 {
         self.end.saturating_sub(self.at)
     }
 
@@ -55,14 +55,14 @@ impl<'s> Cursor<'s> {
         }
     }
 
-    pub fn skip(&mut self, n: u64) -> Result<()> {
+    pub(crate) fn skip(&mut self, n: u64) -> Result<()> {
         self.check(n)?;
         self.at += n;
         Ok(())
     }
 
     /// The next `N` bytes.
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         self.check(N as u64)?;
         let start = self.at.checked_sub(self.window_start).map_or(usize::MAX, |n| n as usize);
         let held = start.checked_add(N).and_then(|end| self.window.get(start..end));
@@ -84,7 +84,7 @@ impl<'s> Cursor<'s> {
     }
 
     /// The next `n` bytes, in memory of their own.
-    pub fn bytes(&mut self, n: u64) -> Result<Vec<u8>> {
+    pub(crate) fn bytes(&mut self, n: u64) -> Result<Vec<u8>> {
         self.check(n)?;
         let mut out = vec![0; n as usize];
         let start = self.at.checked_sub(self.window_start).map_or(usize::MAX, |n| n as usize);
@@ -96,15 +96,15 @@ impl<'s> Cursor<'s> {
         Ok(out)
     }
 
-    pub fn u8(&mut self) -> Result<u8> {
+    pub(crate) fn u8(&mut self) -> Result<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub fn u32(&mut self) -> Result<u32> {
+    pub(crate) fn u32(&mut self) -> Result<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub fn u64(&mut self) -> Result<u64> {
+    pub(crate) fn u64(&mut self) -> Result<u64> {
         self.array().map(u64::from_le_bytes)
     }
 }

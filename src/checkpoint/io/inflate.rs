@@ -25,7 +25,7 @@ pub(crate) struct Inflater {
 
 impl Inflater {
     /// A pass through `range` of the file at `path`.
-    pub fn new(path: &Path, range: Range<u64>) -> Inflater {
+    pub(crate) fn new(path: &Path, range: Range<u64>) -> Inflater {
         Inflater {
             path: path.to_owned(),
             next: range.start,
@@ -38,13 +38,13 @@ impl Inflater {
     }
 
     /// Whether byte `at` still lies ahead.
-    pub fn can_reach(&self, at: u64) -> bool {
+    pub(crate) fn can_reach(&self, at: u64) -> bool {
         self.at <= at
     }
 
     /// Fills `out` with the inflated bytes from `at`, which lies ahead. `read` reads the
     /// file.
-    pub fn read(&mut self, at: u64, out: &mut [u8], read: &mut Read) -> Result<()> {
+    pub(crate) fn read(&mut self, at: u64, out: &mut [u8], read: &mut Read) -> Result<()> {
         let mut scratch = Vec::new();
         while self.at < at {
             let length = (at - self.at).min(SCRATCH as u64) as usize;

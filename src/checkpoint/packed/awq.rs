@@ -30,7 +30,7 @@ struct Awq {
     original: FloatType,
 }
 
-pub fn recognise(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
     let Some(module) = values.module("qweight") else { return Ok(None) };
     if *values.dtype() != DType::I32 || !matches!(listing.method(), None | Some("awq")) {
         return Ok(None);

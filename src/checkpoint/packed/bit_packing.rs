@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// How the integers of a row lie in its bytes, the lowest bits first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
+pub(super) enum Packing {
     /// As many as fit a 32-bit word; none goes on in the next.
     Words { bits: u32 },
     /// One stream of bits.
@@ -16,14 +16,14 @@ pub enum Packing {
 }
 
 impl Packing {
-    pub fn bits(self) -> u32 {
+    pub(super) fn bits(self) -> u32 {
         match self {
             Packing::Words { bits } | Packing::Stream { bits } => bits,
         }
     }
 
     /// The bytes in which the integers `start..end` of a row lie.
-    pub fn bytes(self, start: u64, end: u64) -> Range<u64> {
+    pub(super) fn bytes(self, start: u64, end: u64) -> Range<u64> {
         match self {
             Packing::Words { bits } => {
                 let per_word = u64::from(32 / bits.clamp(1, 32));
@@ -38,7 +38,7 @@ impl Packing {
 
     /// The integers that start at `start` of a row, as many as `out` takes; `bytes` are
     /// those that [`Packing::bytes`] names.
-    pub fn unpack(self, bytes: &[u8], start: u64, out: &mut [u8]) {
+    pub(super) fn unpack(self, bytes: &[u8], start: u64, out: &mut [u8]) {
         match self {
             Packing::Words { bits: 8 } | Packing::Stream { bits: 8 } => {
                 let skipped = match self {
@@ -78,7 +78,7 @@ impl Packing {
 
 /// The bytes that hold the elements of `range`, in rows of `row_bytes` each, and where in
 /// the stored tensor they start.
-pub fn packed_rows(
+pub(super) fn packed_rows(
     reader: &mut Reader,
     values: StoredId,
     packing: Packing,
@@ -102,7 +102,7 @@ pub fn packed_rows(
 }
 
 /// The integer of `bits` that starts at bit `at` of a stream of 32-bit words.
-pub fn in_words(word: impl Fn(u64) -> u32, at: u64, bits: u32) -> u32 {
+pub(super) fn in_words(word: impl Fn(u64) -> u32, at: u64, bits: u32) -> u32 {
     let (index, shift) = (at / 32, (at % 32) as u32);
     let low = u64::from(word(index));
     let high = if shift + bits > 32 { u64::from(word(index + 1)) } else { 0 };

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use std::ops::Range;
 
 /// What the name of the tensor that describes a 4-bit one has in it.
-pub const STATE: &str = ".quant_state.bitsandbytes__";
+pub(super) const STATE: &str = ".quant_state.bitsandbytes__";
 
 /// Bytes of such a description.
 const STATE_LIMIT: u64 = 64 << 10;
@@ -55,7 +55,7 @@ enum Absmax {
 }
 
 /// A description leads to the values, whatever type those are stored in.
-pub fn four_bits(listing: &Listing, state: Part) -> Recognised {
+pub(super) fn four_bits(listing: &Listing, state: Part) -> Recognised {
     let Some((name, _)) = state.stored.name.split_once(STATE) else { return Ok(None) };
     let values = required(listing.get(name), "values", name)?;
     let bytes = listing.bytes(state, STATE_LIMIT)?;
@@ -189,7 +189,7 @@ struct EightBits {
     beside: Vec<StoredId>,
 }
 
-pub fn eight_bits(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn eight_bits(listing: &Listing, values: Part) -> Recognised {
     let (DType::I8, Some(module)) = (values.dtype(), values.module("weight")) else {
         return Ok(None);
     };

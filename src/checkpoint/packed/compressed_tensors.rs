@@ -88,7 +88,7 @@ fn weights(listing: &Listing, key: &str) -> Vec<serde_json::Value> {
 }
 
 /// I8 values with `_scale` beside them, with or without a zero point.
-pub fn int8(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn int8(listing: &Listing, values: Part) -> Recognised {
     let name = &values.stored.name;
     let (DType::I8, Some(scale)) = (values.dtype(), listing.get(&format!("{name}_scale"))) else {
         return Ok(None);
@@ -138,7 +138,7 @@ pub fn int8(listing: &Listing, values: Part) -> Recognised {
 }
 
 /// I32 words of packed integers.
-pub fn packed(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn packed(listing: &Listing, values: Part) -> Recognised {
     let Some(name) = values.stored.name.strip_suffix("_packed") else { return Ok(None) };
     if *values.dtype() != DType::I32 {
         return Ok(None);

@@ -37,7 +37,7 @@ enum Overall {
 
 /// U8 bytes of two FP4 values each: compressed-tensors' `weight_packed`, or ModelOpt's
 /// `weight` with a `weight_scale_2`.
-pub fn nvfp4(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn nvfp4(listing: &Listing, values: Part) -> Recognised {
     if *values.dtype() != DType::U8 || values.stored.shape.rank() != 2 {
         return Ok(None);
     }
@@ -160,7 +160,7 @@ struct Mxfp4 {
     original: FloatType,
 }
 
-pub fn mxfp4(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn mxfp4(listing: &Listing, values: Part) -> Recognised {
     let Some(name) = values.stored.name.strip_suffix("_blocks") else { return Ok(None) };
     let (DType::U8, Some(scale)) = (values.dtype(), listing.get(&format!("{name}_scales"))) else {
         return Ok(None);

@@ -22,7 +22,7 @@ const SCALES: [&str; 2] = ["weight_scale", "scale_weight"];
 const BESIDE: [&str; 3] = ["input_scale", "scale_input", "output_scale"];
 
 #[derive(Clone, Debug)]
-pub struct Fp8 {
+pub(super) struct Fp8 {
     pub name: String,
     pub values: StoredId,
     pub table: &'static Table,
@@ -34,7 +34,7 @@ pub struct Fp8 {
 
 /// A grid of scales over each matrix of a tensor.
 #[derive(Clone, Debug)]
-pub struct Scales {
+pub(super) struct Scales {
     pub numbers: Numbers,
     /// Rows of one matrix: a stack of matrices has a grid for each.
     matrix: u64,
@@ -47,13 +47,13 @@ pub struct Scales {
 
 impl Scales {
     /// One for the whole tensor.
-    pub fn of_tensor(numbers: Numbers, shape: &Shape) -> Scales {
+    pub(super) fn of_tensor(numbers: Numbers, shape: &Shape) -> Scales {
         let rows = shape.elements().checked_div(shape.row_len()).unwrap_or(0).max(1);
         Scales { numbers, matrix: rows, rows, columns: shape.row_len().max(1), across: 1 }
     }
 
     /// One for each row.
-    pub fn of_rows(numbers: Numbers, shape: &Shape) -> Scales {
+    pub(super) fn of_rows(numbers: Numbers, shape: &Shape) -> Scales {
         let rows = shape.elements().checked_div(shape.row_len()).unwrap_or(0).max(1);
         Scales { numbers, matrix: rows, rows: 1, columns: shape.row_len().max(1), across: 1 }
     }
@@ -71,7 +71,7 @@ impl Scales {
 }
 
 /// FP8 values that have scales.
-pub fn scaled(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn scaled(listing: &Listing, values: Part) -> Recognised {
     let Some(table) = table(values.dtype()) else { return Ok(None) };
     let name = &values.stored.name;
     let shape = values.stored.shape.clone();
@@ -121,7 +121,7 @@ pub fn scaled(listing: &Listing, values: Part) -> Recognised {
 }
 
 /// FP8 values on their own.
-pub fn unscaled(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn unscaled(listing: &Listing, values: Part) -> Recognised {
     let Some(table) = table(values.dtype()) else { return Ok(None) };
     let shape = values.stored.shape.clone();
     let dtype = values.dtype().name().trim_start_matches("F8_").to_lowercase();

@@ -31,7 +31,7 @@ struct Gptq {
     beside: Vec<StoredId>,
 }
 
-pub fn recognise(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
     let Some(module) = values.module("qweight") else { return Ok(None) };
     if *values.dtype() != DType::I32 || !matches!(listing.method(), None | Some("gptq")) {
         return Ok(None);

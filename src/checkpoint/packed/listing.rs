@@ -12,18 +12,18 @@ use std::path::Path;
 
 /// A stored tensor that may be part of a quantized one.
 #[derive(Clone, Copy, Debug)]
-pub struct Part<'s> {
+pub(super) struct Part<'s> {
     pub id: StoredId,
     pub stored: &'s Stored,
 }
 
 /// What a family says of a tensor: nothing, that it is one of its own, or that its parts
 /// contradict each other.
-pub type Recognised = Result<Option<Found>, Refusal>;
+pub(super) type Recognised = Result<Option<Found>, Refusal>;
 
 /// Why a tensor that a family knows cannot be what it claims to be.
 #[derive(Debug)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// The parts contradict each other, in a sentence.
     Lie(String),
     /// Something that had to be read could not be.
@@ -49,7 +49,7 @@ impl From<CheckpointError> for Refusal {
 }
 
 /// All stored tensors, by name.
-pub struct Listing<'s> {
+pub(super) struct Listing<'s> {
     shards: &'s [Shard],
     stored: &'s [Stored],
     by_name: HashMap<&'s str, StoredId>,
@@ -59,7 +59,7 @@ pub struct Listing<'s> {
 }
 
 impl<'s> Listing<'s> {
-    pub fn new(
+    pub(super) fn new(
         directory: Option<&Path>,
         shards: &'s [Shard],
         stored: &'s [Stored],
@@ -72,40 +72,40 @@ impl<'s> Listing<'s> {
         Ok(Listing { shards, stored, by_name, calibrations: calibrations.collect(), config })
     }
 
-    pub fn part(&self, id: StoredId) -> Option<Part<'s>> {
+    pub(super) fn part(&self, id: StoredId) -> Option<Part<'s>> {
         self.stored.get(id.0 as usize).map(|stored| Part { id, stored })
     }
 
-    pub fn get(&self, name: &str) -> Option<Part<'s>> {
+    pub(super) fn get(&self, name: &str) -> Option<Part<'s>> {
         self.part(*self.by_name.get(name)?)
     }
 
     /// Those of the module's tensors that are there under these names.
-    pub fn members(&self, module: &str, names: &[&str]) -> Vec<StoredId> {
+    pub(super) fn members(&self, module: &str, names: &[&str]) -> Vec<StoredId> {
         names.iter().filter_map(|name| Some(self.get(&format!("{module}.{name}"))?.id)).collect()
     }
 
     /// An error about the tensor whose values `part` holds.
-    pub fn error(&self, part: Part, why: String) -> CheckpointError {
+    pub(super) fn error(&self, part: Part, why: String) -> CheckpointError {
         let shard = self.shards.get(part.stored.shard as usize);
         let path = shard.map_or(Path::new(""), |shard| shard.source.path());
         CheckpointError::of_tensor(path, &part.stored.name, Problem::Layout(why))
     }
 
     /// The `quant_method` of the config.
-    pub fn method(&self) -> Option<&str> {
+    pub(super) fn method(&self) -> Option<&str> {
         self.config.as_ref()?.method()
     }
 
     /// The type tensors had before they were quantized: as the config says, else that of
     /// their scales if it has 16 bits, else F32.
-    pub fn original(&self, scales: &DType) -> FloatType {
+    pub(super) fn original(&self, scales: &DType) -> FloatType {
         let said = self.config.as_ref().and_then(Config::dtype);
         said.or(scales.float().filter(|float| float.size() == 2)).unwrap_or(FloatType::F32)
     }
 
     /// How the int8 values of a part were rounded, where quantscope wrote them.
-    pub fn rounding(&self, part: Part) -> Rounding {
+    pub(super) fn rounding(&self, part: Part) -> Rounding {
         let metadata = self.shards.get(part.stored.shard as usize).map(|shard| &shard.metadata);
         let said = metadata.and_then(|all| {
             all.iter().find(|(key, _)| key == crate::checkpoint::packed::ROUNDING_KEY)
@@ -115,13 +115,13 @@ impl<'s> Listing<'s> {
 
     /// How the tensor `name`, whose int8 values `part` holds, was calibrated, where
     /// quantscope wrote it.
-    pub fn calibration(&self, part: Part, name: &str) -> Calibration {
+    pub(super) fn calibration(&self, part: Part, name: &str) -> Calibration {
         let said = self.calibrations.get(part.stored.shard as usize);
         said.and_then(|said| said.get(name)).copied().unwrap_or_default()
     }
 
     /// The bytes of a small part.
-    pub fn bytes(&self, part: Part, limit: u64) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn bytes(&self, part: Part, limit: u64) -> Result<Vec<u8>, Refusal> {
         let length = part.stored.bytes();
         if length > limit {
             let name = part.stored.name.escape_debug();
@@ -131,7 +131,7 @@ impl<'s> Listing<'s> {
     }
 
     /// The first `length` bytes of a part, or all if it has fewer.
-    pub fn start(&self, part: Part, length: u64) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn start(&self, part: Part, length: u64) -> Result<Vec<u8>, Refusal> {
         let Some(shard) = self.shards.get(part.stored.shard as usize) else {
             return Ok(Vec::new());
         };
@@ -143,21 +143,21 @@ impl<'s> Listing<'s> {
 }
 
 impl Part<'_> {
-    pub fn dims(&self) -> &[u64] {
+    pub(super) fn dims(&self) -> &[u64] {
         self.stored.shape.dims()
     }
 
-    pub fn dtype(&self) -> &DType {
+    pub(super) fn dtype(&self) -> &DType {
         &self.stored.dtype
     }
 
     /// The module the part belongs to, if its name ends with `.` and `suffix`.
-    pub fn module(&self, suffix: &str) -> Option<&str> {
+    pub(super) fn module(&self, suffix: &str) -> Option<&str> {
         self.stored.name.strip_suffix(suffix)?.strip_suffix('.')
     }
 
     /// Rows and columns of a matrix.
-    pub fn matrix(&self, what: &str) -> Result<(u64, u64), String> {
+    pub(super) fn matrix(&self, what: &str) -> Result<(u64, u64), String> {
         match *self.dims() {
             [rows, columns] => Ok((rows, columns)),
             _ => Err(format!("its {what} {} expected two dimensions", self.found())),
@@ -165,7 +165,7 @@ impl Part<'_> {
     }
 
     /// An error unless the part is of one of these types.
-    pub fn typed(&self, what: &str, types: &[DType]) -> Result<(), String> {
+    pub(super) fn typed(&self, what: &str, types: &[DType]) -> Result<(), String> {
         if types.contains(self.dtype()) {
             return Ok(());
         }
@@ -174,7 +174,7 @@ impl Part<'_> {
     }
 
     /// An error unless the part has this shape.
-    pub fn shaped(&self, what: &str, dims: &[u64]) -> Result<(), String> {
+    pub(super) fn shaped(&self, what: &str, dims: &[u64]) -> Result<(), String> {
         if self.dims() == dims {
             return Ok(());
         }
@@ -189,17 +189,21 @@ impl Part<'_> {
 }
 
 /// A shape, or the sentence that it is too large.
-pub fn shape(dims: impl Into<Box<[u64]>>) -> Result<Shape, String> {
+pub(super) fn shape(dims: impl Into<Box<[u64]>>) -> Result<Shape, String> {
     let dims = dims.into();
     Shape::new(dims.clone()).ok_or_else(|| format!("its shape {dims:?} has too many elements"))
 }
 
 /// A product, or the sentence that it is too large.
-pub fn product(a: u64, b: u64) -> Result<u64, String> {
+pub(super) fn product(a: u64, b: u64) -> Result<u64, String> {
     a.checked_mul(b).ok_or_else(|| format!("its shape has a dimension of {a} times {b}"))
 }
 
 /// A part that must be there.
-pub fn required<'s>(part: Option<Part<'s>>, what: &str, name: &str) -> Result<Part<'s>, String> {
+pub(super) fn required<'s>(
+    part: Option<Part<'s>>,
+    what: &str,
+    name: &str,
+) -> Result<Part<'s>, String> {
     part.ok_or_else(|| format!("its {what} '{}' are missing", name.escape_debug()))
 }

@@ -26,7 +26,7 @@ struct Affine {
     original: FloatType,
 }
 
-pub fn recognise(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
     let (DType::U32, Some(module)) = (values.dtype(), values.module("weight")) else {
         return Ok(None);
     };

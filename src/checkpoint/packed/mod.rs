@@ -21,8 +21,8 @@ mod numbers;
 mod quanto;
 mod runs;
 
-pub use int8::{Int8, Int8Values};
-pub use native_format::{
+pub(crate) use int8::{Int8, Int8Values};
+pub(crate) use native_format::{
     CALIBRATION_KEY, FAKE_METADATA_KEY, METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata,
     ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata, calibrations,
 };

@@ -39,7 +39,7 @@ const SIGNATURES: [(&str, &str, &[&str]); 13] = [
 ];
 
 /// Tensors beside each other as only one layout has them.
-pub fn by_signature(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn by_signature(listing: &Listing, values: Part) -> Recognised {
     let Some((module, last)) = values.stored.name.rsplit_once('.') else { return Ok(None) };
     let known = SIGNATURES.iter().find(|(_, name, beside)| {
         let first = beside.first().and_then(|first| listing.get(&format!("{module}.{first}")));
@@ -65,7 +65,7 @@ pub fn by_signature(listing: &Listing, values: Part) -> Recognised {
 }
 
 /// Integers in a model whose config says that it is quantized, by whatever method.
-pub fn by_method(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn by_method(listing: &Listing, values: Part) -> Recognised {
     let Stored { name, dtype, shape, .. } = values.stored;
     let integer = matches!(dtype, DType::I8 | DType::U8 | DType::I16 | DType::I32 | DType::U32);
     let weight = ["weight", "qweight", "weight_packed"].iter().any(|end| name.ends_with(end));

@@ -11,24 +11,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The key of `__metadata__` that says which tensors quantscope quantized.
-pub const METADATA_KEY: &str = "quantscope";
+pub(crate) const METADATA_KEY: &str = "quantscope";
 
 /// What ends the name of the scales of a tensor.
-pub const SCALE_SUFFIX: &str = "_scale";
+pub(crate) const SCALE_SUFFIX: &str = "_scale";
 
 /// The key of the same for tensors that went through int8 and are floats again.
-pub const FAKE_METADATA_KEY: &str = "quantscope.fake_quantized";
+pub(crate) const FAKE_METADATA_KEY: &str = "quantscope.fake_quantized";
 
 /// The value of these keys: what was done to which tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct QuantizedMetadata {
+pub(crate) struct QuantizedMetadata {
     pub version: u32,
     pub rounding: String,
     pub tensors: BTreeMap<String, QuantizedTensorMetadata>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct QuantizedTensorMetadata {
+pub(crate) struct QuantizedTensorMetadata {
     pub scheme: String,
     /// Absent where it is min-max.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,19 +39,19 @@ pub struct QuantizedTensorMetadata {
 
 /// The key of `__metadata__` that says how the int8 values of a container without a word
 /// for it were rounded, when that is not half to even.
-pub const ROUNDING_KEY: &str = "quantscope.rounding";
+pub(crate) const ROUNDING_KEY: &str = "quantscope.rounding";
 
 /// The key of the same word for how tensors were calibrated: a JSON object from the names
 /// of those that were not calibrated by min-max.
-pub const CALIBRATION_KEY: &str = "quantscope.calibration";
+pub(crate) const CALIBRATION_KEY: &str = "quantscope.calibration";
 
 impl QuantizedMetadata {
-    pub const VERSION: u32 = 1;
+    pub(crate) const VERSION: u32 = 1;
 }
 
 impl QuantizedTensorMetadata {
     /// How a tensor was quantized that had the type `original`.
-    pub fn new(quantizer: Quantizer, original: &DType) -> Self {
+    pub(crate) fn new(quantizer: Quantizer, original: &DType) -> Self {
         let calibration = quantizer.calibration;
         QuantizedTensorMetadata {
             scheme: quantizer.scheme.to_string(),
@@ -60,13 +60,13 @@ impl QuantizedTensorMetadata {
         }
     }
 
-    pub fn calibration(&self) -> Result<Calibration, String> {
+    pub(crate) fn calibration(&self) -> Result<Calibration, String> {
         self.calibration.as_ref().map_or(Ok(Calibration::MinMax), |said| said.parse())
     }
 }
 
 /// What a container without a word for it says of the calibration of its tensors.
-pub fn calibrations(metadata: &[(String, String)]) -> HashMap<String, Calibration> {
+pub(crate) fn calibrations(metadata: &[(String, String)]) -> HashMap<String, Calibration> {
     let said = metadata.iter().filter(|(key, _)| key == CALIBRATION_KEY);
     let said =
         said.filter_map(|(_, text)| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
@@ -75,7 +75,7 @@ pub fn calibrations(metadata: &[(String, String)]) -> HashMap<String, Calibratio
 }
 
 /// What [`calibrations`] reads; `None` where all were calibrated by min-max.
-pub fn calibration_metadata<'n>(
+pub(crate) fn calibration_metadata<'n>(
     tensors: impl Iterator<Item = (&'n str, Calibration)>,
 ) -> Option<String> {
     let others = tensors.filter(|(_, calibration)| *calibration != Calibration::MinMax);
@@ -89,7 +89,7 @@ pub fn calibration_metadata<'n>(
 
 /// The tensors that quantscope's own metadata names in one shard: which stored tensor
 /// holds the values of each.
-pub fn recognise<'s>(
+pub(super) fn recognise<'s>(
     path: &Path,
     metadata: &[(String, String)],
     stored: impl Iterator<Item = (StoredId, &'s Stored)>,

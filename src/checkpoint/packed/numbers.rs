@@ -10,10 +10,10 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 /// The value of every code of an 8-bit type.
-pub type Table = [f32; 256];
+pub(super) type Table = [f32; 256];
 
 /// The values of an 8-bit float type's codes; `None` for any other type.
-pub fn table(dtype: &DType) -> Option<&'static Table> {
+pub(super) fn table(dtype: &DType) -> Option<&'static Table> {
     static E4M3: LazyLock<Table> = LazyLock::new(|| minifloats(4, 7, Special::NanAtAllOnes));
     static E5M2: LazyLock<Table> = LazyLock::new(|| minifloats(5, 15, Special::Ieee));
     static E4M3_FNUZ: LazyLock<Table> = LazyLock::new(|| minifloats(4, 8, Special::NanAtMinusZero));
@@ -36,7 +36,7 @@ pub fn table(dtype: &DType) -> Option<&'static Table> {
 }
 
 /// The values of the codes of FP4 E2M1.
-pub const FP4: [f32; 16] =
+pub(super) const FP4: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 #[derive(Clone, Copy, PartialEq)]
@@ -74,7 +74,7 @@ fn minifloats(exponent_bits: u32, bias: i32, special: Special) -> Table {
 
 /// A stored tensor of numbers that are read as F32.
 #[derive(Clone, Debug)]
-pub struct Numbers {
+pub(super) struct Numbers {
     pub id: StoredId,
     kind: Kind,
 }
@@ -87,7 +87,7 @@ enum Kind {
 
 impl Numbers {
     /// The numbers of a part, or the sentence that it holds none.
-    pub fn new(part: Part, what: &str) -> Result<Numbers, String> {
+    pub(super) fn new(part: Part, what: &str) -> Result<Numbers, String> {
         let Stored { name, dtype, .. } = part.stored;
         let kind = match (dtype.float(), table(dtype)) {
             (Some(float), _) => Kind::Float(float),
@@ -101,14 +101,14 @@ impl Numbers {
     }
 
     /// U8 exponents of two, biased by 127.
-    pub fn exponents(part: Part, what: &str) -> Result<Numbers, String> {
+    pub(super) fn exponents(part: Part, what: &str) -> Result<Numbers, String> {
         part.typed(what, &[DType::U8, DType::F8E8M0])?;
         let table = table(&DType::F8E8M0).ok_or("its scales have no values")?;
         Ok(Numbers { id: part.id, kind: Kind::Small(table) })
     }
 
     /// Bytes of one number.
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         match self.kind {
             Kind::Float(float) => float.size() as u64,
             Kind::Small(_) => 1,
@@ -116,7 +116,7 @@ impl Numbers {
     }
 
     /// The numbers that `bytes` hold.
-    pub fn parse(&self, bytes: &[u8]) -> Vec<f32> {
+    pub(super) fn parse(&self, bytes: &[u8]) -> Vec<f32> {
         match self.kind {
             Kind::Small(table) => bytes.iter().map(|&code| table[usize::from(code)]).collect(),
             Kind::Float(float) => (0..bytes.len() / float.size())
@@ -126,7 +126,7 @@ impl Numbers {
     }
 
     /// The numbers of `range`.
-    pub fn read(&self, reader: &mut Reader, range: Range<u64>) -> Result<Vec<f32>> {
+    pub(super) fn read(&self, reader: &mut Reader, range: Range<u64>) -> Result<Vec<f32>> {
         let mut bytes = Vec::new();
         let size = self.size();
         reader.stored_into(self.id, range.start * size..range.end * size, &mut bytes)?;
@@ -135,7 +135,7 @@ impl Numbers {
 }
 
 /// The I32 indices `range` of a part, or the sentence that one is not below `limit`.
-pub fn indices(
+pub(super) fn indices(
     reader: &mut Reader,
     id: StoredId,
     range: Range<u64>,

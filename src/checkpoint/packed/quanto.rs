@@ -9,7 +9,7 @@ use crate::tensor::DType;
 
 /// Int8 or FP8 values with a scale per channel or tensor. Its types of fewer bits are
 /// known by name only.
-pub fn recognise(listing: &Listing, values: Part) -> Recognised {
+pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
     let Some(name) = values.stored.name.strip_suffix("._data") else { return Ok(None) };
     let small = table(values.dtype());
     if *values.dtype() != DType::I8 && small.is_none() {

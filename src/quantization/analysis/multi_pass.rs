@@ -73,7 +73,7 @@ pub(super) enum Wanted {
 
 impl Found {
     /// The moments of `count` elements, without their range, where they were found too.
-    pub fn moments(&self, count: u64) -> Option<Moments> {
+    pub(super) fn moments(&self, count: u64) -> Option<Moments> {
         match *self {
             Found::Error(ref sums, _) if sums.count == count => Some(sums.moments()),
             _ => None,
@@ -81,7 +81,7 @@ impl Found {
     }
 
     /// No more than the losses of it.
-    pub fn losses(self) -> Found {
+    pub(super) fn losses(self) -> Found {
         match self {
             Found::Error(sums, channels) => Found::Loss(Loss::from(&sums), channels),
             other => other,
@@ -89,7 +89,7 @@ impl Found {
     }
 
     /// Adds what was found in the next chunk.
-    pub fn merge(&mut self, next: Found) {
+    pub(super) fn merge(&mut self, next: Found) {
         match (self, next) {
             (nothing @ Found::Nothing, next) => *nothing = next,
             (Found::Digits(all), Found::Digits(more)) => {
@@ -123,12 +123,12 @@ fn extend<T>(all: &mut Vec<(u64, T)>, more: Vec<(u64, T)>, add: impl Fn(&mut T, 
 }
 
 impl Asked<'_> {
-    pub fn quantizer(&self) -> Quantizer {
+    pub(super) fn quantizer(&self) -> Quantizer {
         self.quantizers.quantizer()
     }
 
     /// Passes after the first.
-    pub fn passes(&self, errors: bool) -> u64 {
+    pub(super) fn passes(&self, errors: bool) -> u64 {
         self.searches() + u64::from(errors)
     }
 
@@ -148,25 +148,25 @@ impl Asked<'_> {
     }
 
     /// The clip and the scale of a group, whose finite elements are `bytes`.
-    pub fn scale(&self, group: u64, bytes: &[u8]) -> Result<(f64, f32), NotQuantizable> {
+    pub(super) fn scale(&self, group: u64, bytes: &[u8]) -> Result<(f64, f32), NotQuantizable> {
         let quantizer = self.quantizers.of(group);
         let clip = quantizer.clip_of(self.dtype, bytes, self.rounding)?;
         Ok((clip, quantizer.scale_for(clip, FloatType::F32)?))
     }
 
-    pub fn how(&self, scale: f32) -> Quantization {
+    pub(super) fn how(&self, scale: f32) -> Quantization {
         let qtype = self.quantizer().scheme.quantization_type();
         Quantization { scale, qtype, rounding: self.rounding }
     }
 }
 
 impl Spread {
-    pub fn new(channels: Option<ChannelErrors>) -> Spread {
+    pub(super) fn new(channels: Option<ChannelErrors>) -> Spread {
         Spread { channels, ..Spread::default() }
     }
 
     /// Adds the ranges of the groups in the next chunk.
-    pub fn calibrate(&mut self, ranges: Vec<(u64, Range)>) {
+    pub(super) fn calibrate(&mut self, ranges: Vec<(u64, Range)>) {
         for (group, range) in ranges {
             // Groups come without a gap, from 0.
             match self.groups.get_mut(group as usize) {
@@ -177,14 +177,14 @@ impl Spread {
     }
 
     /// The clip of every group.
-    pub fn clips(&self, asked: &Asked) -> impl Iterator<Item = f64> {
+    pub(super) fn clips(&self, asked: &Asked) -> impl Iterator<Item = f64> {
         let quantizers = asked.quantizers;
         let numbered = (0..).zip(&self.groups);
         numbered.map(move |(g, group)| group.clip(quantizers.of(g).calibration))
     }
 
     /// Prepares for the pass after the first.
-    pub fn begin(&mut self, asked: &Asked) {
+    pub(super) fn begin(&mut self, asked: &Asked) {
         if let Calibration::Percentile(percent) = asked.quantizer().calibration {
             for group in &mut self.groups {
                 group.search.rank = percentile_rank(percent, group.range.finite());
@@ -193,7 +193,7 @@ impl Spread {
     }
 
     /// Looks at a chunk's parts of groups in a pass after the first, counted from 1.
-    pub fn look<'b>(
+    pub(super) fn look<'b>(
         &self,
         asked: &Asked,
         pass: u64,
@@ -271,7 +271,7 @@ impl Spread {
     }
 
     /// Takes over what a whole pass after the first found.
-    pub fn settle(&mut self, asked: &Asked, pass: u64, found: Found) {
+    pub(super) fn settle(&mut self, asked: &Asked, pass: u64, found: Found) {
         match found {
             Found::Nothing => {}
             Found::Error(sums, found) => {

@@ -35,7 +35,7 @@ pub(super) struct Run<'b> {
 
 impl<'b> Run<'b> {
     /// The runs of it that lie in a part of `groups` each.
-    pub fn divided(
+    pub(super) fn divided(
         self,
         groups: &Groups,
         dtype: FloatType,
@@ -59,14 +59,14 @@ impl<'b> Run<'b> {
     }
 
     /// Where it is cut by output channels, which are groups of equal length.
-    pub fn cuts(self, channels: &Groups) -> ChannelSums {
+    pub(super) fn cuts(self, channels: &Groups) -> ChannelSums {
         let length = channels.row_len();
         let narrow = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         ChannelSums { first: narrow(length - self.start % length), length: narrow(length) }
     }
 
     /// What its channels lose, each with its number.
-    pub fn numbered(
+    pub(super) fn numbered(
         self,
         channels: Option<&Groups>,
         errors: Vec<Loss>,
@@ -83,7 +83,7 @@ impl Whole<'_> {
 
     /// The places of three schemes that one sweep answers: blocks of [`NESTED`] lengths in
     /// rows of the same length, alike in everything else.
-    pub fn nested(all: &[Option<Whole>]) -> Option<[usize; 3]> {
+    pub(super) fn nested(all: &[Option<Whole>]) -> Option<[usize; 3]> {
         let place = |length: u32| {
             all.iter().position(|whole| {
                 whole.is_some_and(|w| {
@@ -105,7 +105,7 @@ impl Whole<'_> {
     }
 
     /// Calibrates and measures the groups of a chunk, and what each of `channels` loses.
-    pub fn look(
+    pub(super) fn look(
         &self,
         chunk: Run,
         channels: Option<&Groups>,
@@ -153,7 +153,7 @@ impl Whole<'_> {
     }
 
     /// The same for three schemes that are [`Whole::nested`], in one sweep.
-    pub fn look_nested(
+    pub(super) fn look_nested(
         nested: [&Whole; 3],
         chunk: Run,
         channels: Option<&Groups>,

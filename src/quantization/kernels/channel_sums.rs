@@ -33,7 +33,7 @@ pub(super) struct ChannelSumsBuilder {
 }
 
 impl ChannelSumsBuilder {
-    pub fn new(cuts: Option<ChannelSums>) -> ChannelSumsBuilder {
+    pub(super) fn new(cuts: Option<ChannelSums>) -> ChannelSumsBuilder {
         // No elements in memory are as many.
         let ChannelSums { first, length } =
             cuts.unwrap_or(ChannelSums { first: usize::MAX, length: usize::MAX });
@@ -42,20 +42,20 @@ impl ChannelSumsBuilder {
 
     /// Goes on by the elements of a group, and tells whether the channel ends with it.
     #[inline(always)]
-    pub fn ends_after(&mut self, elements: usize) -> bool {
+    pub(super) fn ends_after(&mut self, elements: usize) -> bool {
         self.left = self.left.saturating_sub(elements);
         self.left == 0
     }
 
     /// Whether the channel ends before as many elements have gone by.
     #[inline(always)]
-    pub fn ends_within(&self, elements: usize) -> bool {
+    pub(super) fn ends_within(&self, elements: usize) -> bool {
         self.left < elements
     }
 
     /// Ends the channel, of which the sweep says `error`.
     #[inline(never)]
-    pub fn end(&mut self, error: Loss) {
+    pub(super) fn end(&mut self, error: Loss) {
         let mut channel = error;
         channel.merge(&std::mem::take(&mut self.aside));
         self.channels.push(channel);
@@ -63,13 +63,13 @@ impl ChannelSumsBuilder {
     }
 
     #[cold]
-    pub fn set_aside(&mut self, sums: &ErrorSums) {
+    pub(super) fn set_aside(&mut self, sums: &ErrorSums) {
         self.aside.merge(&sums.into());
     }
 
     /// All channels in order, the last of which may go on; `rest` is what the sweep says of
     /// it.
-    pub fn finish(mut self, rest: Loss) -> Vec<Loss> {
+    pub(super) fn finish(mut self, rest: Loss) -> Vec<Loss> {
         let asked = self.length != usize::MAX;
         if asked && self.left != self.length {
             self.end(rest);

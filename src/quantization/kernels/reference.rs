@@ -68,7 +68,7 @@ macro_rules! dispatch {
 }
 
 /// Min, max, Σx, Σx², zeros and the non-finite elements.
-pub fn moments(dtype: FloatType, bytes: &[u8]) -> Moments {
+pub(super) fn moments(dtype: FloatType, bytes: &[u8]) -> Moments {
     dispatch!(dtype, moments_of(bytes))
 }
 
@@ -93,7 +93,7 @@ fn moments_of<E: Element>(bytes: &[u8]) -> Moments {
 }
 
 /// What quantizing every element loses. The elements must be finite.
-pub fn error(dtype: FloatType, bytes: &[u8], params: Quantization) -> ErrorSums {
+pub(super) fn error(dtype: FloatType, bytes: &[u8], params: Quantization) -> ErrorSums {
     dispatch!(dtype, error_of(bytes, params))
 }
 
@@ -120,7 +120,7 @@ fn error_of<E: Element>(bytes: &[u8], params: Quantization) -> ErrorSums {
 }
 
 /// The quantized value nearest to a quotient, and the byte that stores it.
-pub fn round(quotient: f64, params: Quantization) -> (f32, u8) {
+pub(super) fn round(quotient: f64, params: Quantization) -> (f32, u8) {
     match params.qtype {
         QuantizationType::QInt8 | QuantizationType::QInt4 => {
             let max = f64::from(params.qtype.max());
@@ -154,7 +154,13 @@ fn f8e4m3_from(x: f32) -> u8 {
 
 /// Quantizes every element to one i8 of `out`; stops at the shorter of the two.
 /// `qmax` is 127 for `QInt8`.
-pub fn quantize(dtype: FloatType, bytes: &[u8], scale: f32, rounding: Rounding, out: &mut [i8]) {
+pub(super) fn quantize(
+    dtype: FloatType,
+    bytes: &[u8],
+    scale: f32,
+    rounding: Rounding,
+    out: &mut [i8],
+) {
     dispatch!(dtype, quantize_of(bytes, scale, rounding, out))
 }
 
@@ -167,7 +173,7 @@ fn quantize_of<E: Element>(bytes: &[u8], scale: f32, rounding: Rounding, out: &m
 
 /// `scale * q`, the product rounded to f32 (kept in f64 for F64), then to `to`, appended
 /// to `out` as little-endian bytes.
-pub fn dequantize(q: &[i8], scale: f32, to: FloatType, out: &mut Vec<u8>) {
+pub(super) fn dequantize(q: &[i8], scale: f32, to: FloatType, out: &mut Vec<u8>) {
     for &q in q {
         let product = scale * f32::from(q);
         match to {

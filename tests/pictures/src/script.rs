@@ -13,7 +13,7 @@
 //! ```
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub(crate) enum Step {
     Wait(String),
     Gone(String),
     /// What the terminal sends for one key.
@@ -27,7 +27,7 @@ pub enum Step {
 ///
 /// # Errors
 /// A sentence on the line that is none.
-pub fn parse(text: &str) -> Result<Vec<Step>, String> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Step>, String> {
     let mut steps = Vec::new();
     let lines =
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -80,7 +80,7 @@ fn sent(key: &str) -> Option<String> {
 
 /// A screen without what differs from one time to the next: how long something took. Where
 /// that stood, what follows is not in its place either, so such a row has its words alone.
-pub fn lasting(screen: &str) -> String {
+pub(crate) fn lasting(screen: &str) -> String {
     let rows = screen.lines().map(|row| {
         let words: Vec<&str> = row.split_whitespace().collect();
         let is_time = |place: usize| {

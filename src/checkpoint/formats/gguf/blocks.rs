@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// A tensor stored in blocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Blocks {
+pub(crate) struct Blocks {
     stored: StoredId,
     block: BlockType,
     decode: Decode,
@@ -23,12 +23,8 @@ const LARGEST: usize = 256;
 
 impl Blocks {
     /// `None` for a block type that is only named, not decoded.
-    pub fn new(stored: StoredId, block: BlockType) -> Option<Blocks> {
+    pub(crate) fn new(stored: StoredId, block: BlockType) -> Option<Blocks> {
         Some(Blocks { stored, block, decode: decoder(block)? })
-    }
-
-    pub fn block(&self) -> BlockType {
-        self.block
     }
 
     /// The bytes that hold the elements of `range`: whole blocks.
@@ -288,12 +284,12 @@ fn mxfp4(block: &[u8; 17], out: &mut [f32]) {
 }
 
 /// Elements of a block of Q8_0.
-pub const Q8_0_ELEMENTS: usize = 32;
+pub(crate) const Q8_0_ELEMENTS: usize = 32;
 
 /// Appends one block of Q8_0: its scale as F16, then its values, rounded half away from
 /// zero against the scale before it became F16, as ggml's reference does. `None`: the
 /// block has no such form, for it is not finite or its scale is beyond F16.
-pub fn quantize_q8_0(elements: &[f32], out: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn quantize_q8_0(elements: &[f32], out: &mut Vec<u8>) -> Option<()> {
     let finite = elements.iter().all(|x| x.is_finite());
     let absmax = elements.iter().fold(0f32, |max, x| max.max(x.abs()));
     let d = absmax / 127.0;

@@ -3,7 +3,7 @@
 mod blocks;
 mod value;
 
-pub use blocks::{Blocks, Q8_0_ELEMENTS, quantize_q8_0};
+pub(crate) use blocks::{Blocks, Q8_0_ELEMENTS, quantize_q8_0};
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::cursor::Cursor;
@@ -13,19 +13,19 @@ use std::collections::HashSet;
 use std::ops::Range;
 use value::{Kind, TextBudget};
 
-pub const MAGIC: [u8; 4] = *b"GGUF";
+pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 
 /// Where tensors start unless the file says otherwise.
-pub const DEFAULT_ALIGNMENT: u64 = 32;
+pub(crate) const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// The key that names the alignment of the tensors.
 const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// The key that names what most of the tensors are.
-pub const FILE_TYPE_KEY: &str = "general.file_type";
+pub(crate) const FILE_TYPE_KEY: &str = "general.file_type";
 
 /// The key that names the version of the block types; a file with such tensors has it.
-pub const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version";
+pub(crate) const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version";
 
 /// Limits on what a header may claim. A vocabulary of a million tokens is 20 MB.
 const HEADER_LIMIT: u64 = 1 << 30;
@@ -36,7 +36,7 @@ const DIMENSION_LIMIT: u32 = 4;
 
 /// A checked header.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Header {
+pub(crate) struct Header {
     pub version: u32,
     /// How many key-values there are.
     pub keys: u64,
@@ -53,7 +53,7 @@ pub struct Header {
 }
 
 /// Reads and checks the header of a GGUF file of version 2 or 3.
-pub fn read(source: &Source) -> Result<Header> {
+pub(crate) fn read(source: &Source) -> Result<Header> {
     let path = source.path();
     let bad = |why: String| CheckpointError::new(path, Problem::Malformed { format: "GGUF", why });
     let mut cursor = Cursor::new(source, 0, HEADER_LIMIT)?;
@@ -214,7 +214,7 @@ fn dtype(id: u32) -> DType {
 }
 
 /// The number of a type in ggml; `None` for a type GGUF does not have.
-pub fn ggml_type(dtype: &DType) -> Option<u32> {
+pub(crate) fn ggml_type(dtype: &DType) -> Option<u32> {
     Some(match dtype {
         DType::F32 => 0,
         DType::F16 => 1,

@@ -34,7 +34,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub fn read(cursor: &mut Cursor, bad: &dyn Fn(String) -> CheckpointError) -> Result<Kind> {
+    pub(super) fn read(
+        cursor: &mut Cursor,
+        bad: &dyn Fn(String) -> CheckpointError,
+    ) -> Result<Kind> {
         Ok(match cursor.u32()? {
             0 => Kind::Unsigned(1),
             1 => Kind::Signed(1),
@@ -53,7 +56,7 @@ impl Kind {
         })
     }
 
-    pub fn is_four_byte_integer(self) -> bool {
+    pub(super) fn is_four_byte_integer(self) -> bool {
         matches!(self, Kind::Unsigned(4) | Kind::Signed(4))
     }
 

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 /// What ends the name of the pickle in the archive.
-pub const PICKLE: &str = "data.pkl";
+pub(crate) const PICKLE: &str = "data.pkl";
 
 /// Bytes of pickles that are read; a tensor takes about 150.
 const PICKLE_LIMIT: u64 = 64 << 20;
@@ -27,7 +27,7 @@ const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 
 /// Key-values that describe the file, and its tensors.
 type Read = (Vec<(String, String)>, Vec<Stored>);
 
-pub fn read(source: &Source) -> Result<Read> {
+pub(crate) fn read(source: &Source) -> Result<Read> {
     let mut first = [0; 4];
     source.read_exact(&source.open()?, &mut first, 0)?;
     if first == zip::MAGIC { archive(source) } else { legacy(source) }

@@ -48,7 +48,7 @@ pub(crate) struct Found {
 }
 
 impl Pickle {
-    pub fn read(cursor: &mut Cursor, path: &Path) -> Result<Pickle> {
+    pub(super) fn read(cursor: &mut Cursor, path: &Path) -> Result<Pickle> {
         match Machine::run(cursor) {
             Ok((values, root)) => Ok(Pickle { values, root }),
             Err(Stop::Read(error)) => Err(error),
@@ -63,14 +63,14 @@ impl Pickle {
     }
 
     /// The pickle as an integer of more than 64 bits, little-endian.
-    pub fn long(&self) -> Option<&[u8]> {
+    pub(super) fn long(&self) -> Option<&[u8]> {
         match self.value(self.root) {
             Value::Long(bytes) => Some(bytes),
             _ => None,
         }
     }
 
-    pub fn int(&self) -> Option<i64> {
+    pub(super) fn int(&self) -> Option<i64> {
         match self.value(self.root) {
             Value::Int(n) => Some(*n),
             _ => None,
@@ -78,7 +78,7 @@ impl Pickle {
     }
 
     /// The pickle as a dictionary with such a flag.
-    pub fn flag(&self, wanted: &str) -> Option<bool> {
+    pub(super) fn flag(&self, wanted: &str) -> Option<bool> {
         let Value::Dict(items) = self.value(self.root) else { return None };
         let found = items.iter().find(|(key, _)| self.text(*key) == Some(wanted));
         match found.map(|(_, value)| self.value(*value)) {
@@ -88,7 +88,7 @@ impl Pickle {
     }
 
     /// The pickle as a list of texts.
-    pub fn texts(&self) -> Option<Vec<String>> {
+    pub(super) fn texts(&self) -> Option<Vec<String>> {
         let Value::List(items) = self.value(self.root) else { return None };
         items.iter().map(|&id| self.text(id).map(str::to_owned)).collect()
     }
@@ -119,7 +119,7 @@ impl Pickle {
     }
 
     /// Every storage the pickle refers to.
-    pub fn storages(&self) -> impl Iterator<Item = Storage> {
+    pub(super) fn storages(&self) -> impl Iterator<Item = Storage> {
         self.values.iter().filter_map(|value| match value {
             Value::Persistent(id) => self.storage(*id),
             _ => None,
@@ -147,7 +147,7 @@ impl Pickle {
 
     /// Every tensor, in the order and under the names of the dictionaries that hold it. A
     /// dictionary that holds all of them among a training run's other state goes unnamed.
-    pub fn tensors(&self, path: &Path) -> Result<Vec<Found>> {
+    pub(super) fn tensors(&self, path: &Path) -> Result<Vec<Found>> {
         let all = self.below(self.root, path)?;
         if all.is_empty() {
             let why = "it holds no tensors".into();

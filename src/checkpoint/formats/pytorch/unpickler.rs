@@ -14,7 +14,7 @@ const VALUE_LIMIT: usize = 1 << 22;
 pub(crate) struct Id(u32);
 
 impl Id {
-    pub fn index(self) -> usize {
+    pub(super) fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -84,7 +84,7 @@ fn lie<T>(why: impl Into<String>) -> Step<T> {
 
 impl Machine {
     /// Reads one pickle to its end; gives its values and the last of them.
-    pub fn run(cursor: &mut Cursor) -> Step<(Vec<Value>, Id)> {
+    pub(super) fn run(cursor: &mut Cursor) -> Step<(Vec<Value>, Id)> {
         let mut machine = Machine {
             values: Vec::new(),
             stack: Vec::new(),

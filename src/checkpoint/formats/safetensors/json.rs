@@ -12,7 +12,7 @@ use std::fmt;
 /// The first tensor that contradicts itself, by its name.
 type Lie = (String, Problem);
 
-pub fn read(text: &str) -> serde_json::Result<(RawHeader, Option<Lie>)> {
+pub(super) fn read(text: &str) -> serde_json::Result<(RawHeader, Option<Lie>)> {
     let mut json = serde_json::Deserializer::from_str(text);
     let reading = Reading { header: RawHeader::with_room_for(text), lie: None };
     let Reading { header, lie } = json.deserialize_map(reading)?;

@@ -7,7 +7,7 @@ use crate::tensor::{Dims, Names};
 use std::borrow::Cow;
 
 /// Reads a header. `None` for one that is wrong in any way or written otherwise.
-pub fn read(text: &str) -> Option<RawHeader> {
+pub(super) fn read(text: &str) -> Option<RawHeader> {
     // None stands in a text of JSON, and here not between the signs either.
     if text.bytes().fold(false, |any, byte| any | byte.is_ascii_control()) {
         return None;

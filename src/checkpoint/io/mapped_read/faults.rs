@@ -41,13 +41,13 @@ impl Place {
 }
 
 /// A mapped range that is watched until this is dropped, which must be before it is unmapped.
-pub struct Watch {
+pub(super) struct Watch {
     place: &'static Place,
 }
 
 impl Watch {
     /// Watches the mapping of `length` bytes at `address`; `None` if it cannot.
-    pub fn new(address: usize, length: usize) -> Option<Watch> {
+    pub(super) fn new(address: usize, length: usize) -> Option<Watch> {
         if !is_installed() {
             return None;
         }
@@ -62,7 +62,7 @@ impl Watch {
     }
 
     /// Whether zeros are in its place now.
-    pub fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.place.is_gone.load(SeqCst)
     }
 }

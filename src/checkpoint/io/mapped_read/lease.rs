@@ -11,20 +11,20 @@ const F_SETSIG: libc::c_int = 10;
 /// off: whoever tries waits until it is given back. A process that holds one for longer than
 /// `/proc/sys/fs/lease-break-time`, 45 seconds unless set, loses it.
 #[derive(Debug)]
-pub struct Lease<'f> {
+pub(super) struct Lease<'f> {
     file: &'f File,
     is_given_back: bool,
 }
 
 /// Whether leases on the file bind everybody who could write to it.
-pub fn bind_everybody(file: &File) -> bool {
+pub(super) fn bind_everybody(file: &File) -> bool {
     FileSystem::of(file).is_local()
 }
 
 impl<'f> Lease<'f> {
     /// `None` where the file is open for writing, belongs to somebody else, or has no leases.
     /// Only for a file whose leases [`bind_everybody`].
-    pub fn take(file: &'f File) -> Option<Self> {
+    pub(super) fn take(file: &'f File) -> Option<Self> {
         // A process that does not ask for this signal ignores it; the one sent otherwise ends it.
         // With each lease that ends the system forgets which it was to be.
         let is_taken =
@@ -38,12 +38,12 @@ impl<'f> Lease<'f> {
     }
 
     #[cfg(test)]
-    pub fn file(&self) -> &'f File {
+    pub(super) fn file(&self) -> &'f File {
         self.file
     }
 
     /// Whether it was held to the end.
-    pub fn give_back(mut self) -> bool {
+    pub(super) fn give_back(mut self) -> bool {
         self.is_given_back = true;
         control(self.file, libc::F_SETLEASE, libc::F_UNLCK)
     }
