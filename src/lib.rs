@@ -17,6 +17,8 @@ pub mod cli;
 pub mod demo;
 pub mod directories;
 pub mod export;
+#[doc(hidden)]
+pub mod failpoints;
 pub mod job;
 pub mod plan;
 pub mod quantization;

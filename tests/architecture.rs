@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// Each folder, from the bottom up, may import those before it. `cli` and `app` stand side
 /// by side, as `BESIDE` says.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
+    "failpoints",
     "directories",
     "tensor",
     "quantization",

@@ -6,9 +6,9 @@
 
 use crate::checkpoint::{Checkpoint, has_model};
 use crate::export::error::ExportError;
-use crate::export::faults::{Place, reach};
 use crate::export::output_plan::{OutFile, OutputPlan};
 use crate::export::request::Request;
+use crate::failpoints::{Failpoint, reach};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -183,7 +183,7 @@ impl AtomicOutput {
         &self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
-        reach(Place::Disk)?;
+        reach(Failpoint::Disk)?;
         self.lock.set_len(0)?;
         let mut out = BufWriter::new(&self.lock);
         write(&mut out)?;
@@ -196,7 +196,9 @@ impl AtomicOutput {
             // A save that was killed may have left files here.
             for entry in fs::read_dir(&self.path).map_err(|e| fail(&self.path, e))? {
                 let stale = entry.map_err(|e| fail(&self.path, e))?.path();
-                reach(Place::Disk).and_then(|()| remove(&stale)).map_err(|e| fail(&stale, e))?;
+                reach(Failpoint::Disk)
+                    .and_then(|()| remove(&stale))
+                    .map_err(|e| fail(&stale, e))?;
             }
         }
         for file in &output_plan.files {
@@ -206,10 +208,10 @@ impl AtomicOutput {
             }
             let mut options = OpenOptions::new();
             options.create(true).truncate(true).write(true);
-            let created = reach(Place::Disk).and_then(|()| {
+            let created = reach(Failpoint::Disk).and_then(|()| {
                 let mut handle = unfollowed(&mut options).open(&path)?;
                 reserve(&handle, file.size())?;
-                reach(Place::Disk)?;
+                reach(Failpoint::Disk)?;
                 handle.write_all(&file.head)
             });
             created.map_err(|e| fail(&path, e))?;
@@ -230,7 +232,7 @@ impl AtomicOutput {
     /// Writes a small file of a directory.
     pub fn write_text(&self, name: &str, text: &str) -> Result<(), ExportError> {
         let path = self.path.join(name);
-        reach(Place::Disk)
+        reach(Failpoint::Disk)
             .and_then(|()| fs::write(&path, text))
             .map_err(|source| ExportError::Write { path, source })
     }
@@ -248,7 +250,8 @@ impl AtomicOutput {
         let mut from = File::open(source).map_err(from_source)?;
         // A plain create: the copy has the modes of a new file, not of a cache's.
         let created = to.parent().map_or(Ok(()), fs::create_dir_all);
-        let created = created.and_then(|()| reach(Place::Disk)).and_then(|()| File::create(&to));
+        let created =
+            created.and_then(|()| reach(Failpoint::Disk)).and_then(|()| File::create(&to));
         let mut file = created.map_err(to_copy)?;
         let mut buffer = vec![0; COPY_BYTES];
         loop {
@@ -259,7 +262,7 @@ impl AtomicOutput {
                 Err(e) => return Err(from_source(e).into()),
             };
             let piece = buffer.get(..n).unwrap_or_default();
-            reach(Place::Disk).and_then(|()| file.write_all(piece)).map_err(to_copy)?;
+            reach(Failpoint::Disk).and_then(|()| file.write_all(piece)).map_err(to_copy)?;
             copied(n as u64)?;
         }
     }
@@ -283,14 +286,16 @@ impl AtomicOutput {
             let aside = parent.join(aside_name(&self.out));
             exchange(&self.path, &self.out, &aside).map_err(fail)?;
         } else {
-            reach(Place::Disk).and_then(|()| fs::rename(&self.path, &self.out)).map_err(fail)?;
+            reach(Failpoint::Disk)
+                .and_then(|()| fs::rename(&self.path, &self.out))
+                .map_err(fail)?;
         }
         self.committed = true;
         sync_directory(&parent).map_err(fail)?;
         if replaces {
             // What the temporary name holds now is the old output. The new one is in place:
             // what is left of the old one if this fails, the next save takes away.
-            let _ = reach(Place::Disk).and_then(|()| remove(&self.path));
+            let _ = reach(Failpoint::Disk).and_then(|()| remove(&self.path));
         }
         Ok(())
     }
@@ -300,7 +305,7 @@ impl Drop for AtomicOutput {
     fn drop(&mut self) {
         if !self.committed {
             // Nothing more can be done about a failure here; the next save tries again.
-            let _ = reach(Place::Disk).and_then(|()| remove(&self.path));
+            let _ = reach(Failpoint::Disk).and_then(|()| remove(&self.path));
         }
     }
 }
@@ -328,7 +333,7 @@ fn put_back(aside: &Path, out: &Path) -> io::Result<()> {
 
 /// Opens the file or directory in which an output is to grow, made if it is not there.
 fn open_temporary(path: &Path, directory: bool) -> io::Result<File> {
-    reach(Place::Disk)?;
+    reach(Failpoint::Disk)?;
     if directory {
         match fs::create_dir(path) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
@@ -413,9 +418,9 @@ fn exchange(new: &Path, old: &Path, aside: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::InvalidInput || is_unsupported(&e) => {}
         done => return done,
     }
-    reach(Place::Disk)?;
+    reach(Failpoint::Disk)?;
     fs::rename(old, aside)?;
-    match reach(Place::Disk).and_then(|()| fs::rename(new, old)) {
+    match reach(Failpoint::Disk).and_then(|()| fs::rename(new, old)) {
         Ok(()) => fs::rename(aside, new),
         Err(e) => {
             fs::rename(aside, old)?;
@@ -427,7 +432,7 @@ fn exchange(new: &Path, old: &Path, aside: &Path) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 fn swap(new: &Path, old: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
-    reach(Place::Disk)?;
+    reach(Failpoint::Disk)?;
     Ok(renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE)?)
 }
 
@@ -444,12 +449,12 @@ fn sync_tree(path: &Path) -> io::Result<()> {
         }
         return sync_directory(path);
     }
-    reach(Place::Disk)?;
+    reach(Failpoint::Disk)?;
     File::open(path)?.sync_all()
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    reach(Place::Disk)?;
+    reach(Failpoint::Disk)?;
     #[cfg(unix)]
     File::open(path)?.sync_all()?;
     #[cfg(not(unix))]

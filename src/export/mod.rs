@@ -7,7 +7,6 @@ mod compressed_tensors;
 pub(crate) mod container_check;
 mod encode;
 mod error;
-pub mod faults;
 mod gguf;
 mod module_patterns;
 mod output_plan;

@@ -3,7 +3,7 @@
 //! the end.
 
 use super::lock;
-use crate::export::faults::{Place, reach};
+use crate::failpoints::{Failpoint, reach};
 use std::fs::File;
 use std::io;
 use std::panic::resume_unwind;
@@ -109,7 +109,7 @@ impl BackgroundSync {
 }
 
 fn sync(path: &Path) -> io::Result<()> {
-    reach(Place::Disk)?;
+    reach(Failpoint::Disk)?;
     File::open(path)?.sync_data()
 }
 

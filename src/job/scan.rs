@@ -8,7 +8,7 @@ use super::chunk_store::{Chunk, ChunkStore};
 use super::ordered_fold::OrderedFold;
 use super::{Job, Progress, Stopped, lock, panic_message};
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
-use crate::export::faults::{Place, reach};
+use crate::failpoints::{Failpoint, reach};
 use crate::quantization::{
     Analysis, AnalysisSpec, First, HistogramBuilder, Known, Measurement, Next, ValueHistogram,
 };
@@ -262,7 +262,7 @@ impl<'a> Scan<'a> {
 
     /// A step with a tensor begins.
     fn reached(&self, id: TensorId) -> Result<(), CheckpointError> {
-        reach(Place::Scan).map_err(|error| self.error(id, error))
+        reach(Failpoint::Scan).map_err(|error| self.error(id, error))
     }
 
     fn error(&self, id: TensorId, problem: impl Into<Problem>) -> CheckpointError {

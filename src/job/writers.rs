@@ -7,8 +7,8 @@
 use super::background_sync::BackgroundSync;
 use super::{Progress, lock};
 use crate::checkpoint::FileSystem;
-use crate::export::faults::{Place, reach};
 use crate::export::{ExportError, Sink, reflink};
+use crate::failpoints::{Failpoint, reach};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
@@ -142,7 +142,7 @@ impl Sink for &Writer<'_> {
     fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), ExportError> {
         let Some(mut turn) = self.leave(at, bytes) else { return Ok(()) };
         while let Some((at, bytes)) = turn.next() {
-            reach(Place::Disk)
+            reach(Failpoint::Disk)
                 .and_then(|()| write_all_at(&self.file, &bytes, at))
                 .map_err(|e| failed_write(&self.path, e))?;
             self.has(bytes.len() as u64);
@@ -152,7 +152,7 @@ impl Sink for &Writer<'_> {
     }
 
     fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64> {
-        if !self.shares_blocks || reach(Place::Disk).is_err() {
+        if !self.shares_blocks || reach(Failpoint::Disk).is_err() {
             return 0..0;
         }
         let shared = reflink::share(from, start, &self.file, at, length);

@@ -17,8 +17,8 @@ use crate::app::tensor_metrics::SCHEMES;
 use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten, Session};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
-use crate::export::faults::{Place, reach};
 use crate::export::{ExportError, KnownScales, OutputPlan, Request, write_text};
+use crate::failpoints::{Failpoint, reach};
 use crate::job::cache::Cache;
 use crate::job::diff::{self, Compared};
 use crate::job::element_window;
@@ -460,7 +460,7 @@ impl Runner {
 
     fn draw(&self, screen: &mut Screen) -> std::io::Result<()> {
         let (app, theme) = (&self.app, &self.theme);
-        reach(Place::Screen)?;
+        reach(Failpoint::Screen)?;
         screen.terminal.draw(|frame| ui::draw(frame, app, theme))?;
         Ok(())
     }

@@ -4,8 +4,8 @@
 
 use crate::support::checkpoint::{weights, write};
 use quantscope::checkpoint::Checkpoint;
-use quantscope::export::faults::{Fault, How, Place, arm, disarm};
 use quantscope::export::{OutputFormat, Receipt, Request, Task};
+use quantscope::failpoints::{ArmedFailure, Failpoint, Failure, arm, disarm};
 use quantscope::job::save::{self, SaveError};
 use quantscope::job::{News, Progress, verify};
 use quantscope::plan::{Plan, Selection};
@@ -162,7 +162,12 @@ impl Scene {
 
     /// Steps of an undisturbed save.
     fn steps(&self) -> u64 {
-        arm(Fault { place: Place::Disk, step: u64::MAX, how: How::Error(EIO), lasting: false });
+        arm(ArmedFailure {
+            failpoint: Failpoint::Disk,
+            step: u64::MAX,
+            failure: Failure::OsError(EIO),
+            repeats: false,
+        });
         let saved = self.save();
         let steps = disarm();
         saved.expect("saves");
@@ -190,11 +195,16 @@ fn whatever_step_of_a_save_fails_out_is_the_old_one_or_the_new_one() {
         let steps = scene.steps();
         assert!(steps > 8, "{steps}");
         for step in 0..steps {
-            for (number, lasting) in
+            for (number, repeats) in
                 [(EIO, false), (EACCES, false), (EINVAL, false), (ENOSPC, true), (EIO, true)]
             {
-                let what = format!("{out} {exists}: step {step} of {steps}, {number} {lasting}");
-                arm(Fault { place: Place::Disk, step, how: How::Error(number), lasting });
+                let what = format!("{out} {exists}: step {step} of {steps}, {number} {repeats}");
+                arm(ArmedFailure {
+                    failpoint: Failpoint::Disk,
+                    step,
+                    failure: Failure::OsError(number),
+                    repeats,
+                });
                 let saved = scene.save();
                 disarm();
                 injected += 1;
@@ -208,7 +218,7 @@ fn whatever_step_of_a_save_fails_out_is_the_old_one_or_the_new_one() {
                 // A disk that goes on failing cannot be cleaned, and an old output stays
                 // aside until the new one is known to be on the disk.
                 let in_place = contents(&scene.request.out) == scene.new;
-                assert!(lasting || in_place || litter.is_empty(), "{what}: {litter:?}");
+                assert!(repeats || in_place || litter.is_empty(), "{what}: {litter:?}");
                 assert!(litter.iter().all(|name| name.ends_with(TMP)), "{what}: {litter:?}");
                 scene.assert_clean_after_the_next(&what);
                 scene.back_to_old();
@@ -225,7 +235,12 @@ fn whatever_step_of_a_save_panics_out_is_the_old_one_or_the_new_one() {
         let scene = Scene::new(out, exists);
         for step in 0..scene.steps() {
             let what = format!("{out} {exists}: step {step}");
-            arm(Fault { place: Place::Disk, step, how: How::Panic, lasting: false });
+            arm(ArmedFailure {
+                failpoint: Failpoint::Disk,
+                step,
+                failure: Failure::Panic,
+                repeats: false,
+            });
             let job = save::start(
                 scene.source.clone(),
                 scene.request.clone(),

@@ -5,7 +5,7 @@
 
 use crate::session::{ENTER, LEAVE, Session};
 use portable_pty::CommandBuilder;
-use quantscope::export::faults::{Fault, How, Place, arm};
+use quantscope::failpoints::{ArmedFailure, Failpoint, Failure, arm};
 use quantscope::tui::{self, Options};
 use rustix::process::Signal;
 use std::path::Path;
@@ -20,17 +20,17 @@ const SHARDED: &str = "tests/data/tiny-llama/sharded";
 #[ignore = "is the program that other tests start"]
 fn the_inspector_with_a_fault() {
     let Ok(which) = std::env::var(CHILD) else { return };
-    let (place, step, how) = match which.as_str() {
-        "worker" => (Place::Scan, 3, How::Panic),
+    let (failpoint, step, failure) = match which.as_str() {
+        "worker" => (Failpoint::Scan, 3, Failure::Panic),
         // In the second round: the first one's figures are there by then.
-        "unreadable" => (Place::Scan, 24, How::Error(5)),
-        "screen" => (Place::Screen, 4, How::Panic),
-        "output" => (Place::Screen, 4, How::Error(5)),
-        "save" => (Place::Disk, 6, How::Panic),
-        "disk" => (Place::Disk, 6, How::Error(28)),
+        "unreadable" => (Failpoint::Scan, 24, Failure::OsError(5)),
+        "screen" => (Failpoint::Screen, 4, Failure::Panic),
+        "output" => (Failpoint::Screen, 4, Failure::OsError(5)),
+        "save" => (Failpoint::Disk, 6, Failure::Panic),
+        "disk" => (Failpoint::Disk, 6, Failure::OsError(28)),
         other => panic!("no fault is called {other}"),
     };
-    arm(Fault { place, step, how, lasting: false });
+    arm(ArmedFailure { failpoint, step, failure, repeats: false });
     let checkpoint = quantscope::demo::open_model(Path::new(SHARDED)).expect("opens");
     let ended = tui::run(Arc::new(checkpoint), Options { threads: Some(2), ..Options::default() });
     if let Err(error) = ended {
