@@ -33,7 +33,7 @@ pub use strided::View;
 use crate::quantization::{
     Calibration, Dequantize, NotTaken, QatScales, QuantizationScheme, Quantizer, kernels,
 };
-use crate::tensor::{DType, FloatType, Name, Shape, TensorId, TensorInfo};
+use crate::tensor::{ChannelAxes, DType, FloatType, Name, Shape, TensorId, TensorInfo};
 use foldhash::{HashMap, HashMapExt, HashSet};
 use formats::{burnpack, gguf, numpy, pytorch, safetensors};
 use qat::Observers;
@@ -486,6 +486,12 @@ fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, packed::Found)> 
     })
 }
 
+/// The shape of a logical tensor, with output channels counted as its name implies.
+fn with_channel_axes(name: &str, shape: Shape) -> Shape {
+    let axes = ChannelAxes::for_tensor(name, shape.dims());
+    shape.with_channel_axes(axes)
+}
+
 /// Joins the stored tensors that together stand for one, in the place of their values.
 fn logical_tensors(
     mut quantized: HashMap<StoredId, packed::Found>,
@@ -499,10 +505,15 @@ fn logical_tensors(
         if let Some(found) = quantized.remove(&id) {
             let sizes = found.layout.parts().into_iter().filter_map(|p| stored.get(p.0 as usize));
             let bytes = sizes.map(Stored::bytes).fold(0, u64::saturating_add);
-            tensors.push(TensorInfo { name: found.name.into(), dtype, shape: found.shape, bytes });
+            // The scales of int8 tensors say which elements share one.
+            let shape = match found.layout.int8() {
+                Some(_) => found.shape,
+                None => with_channel_axes(&found.name, found.shape),
+            };
+            tensors.push(TensorInfo { name: found.name.into(), dtype, shape, bytes });
             contents.push(Content::Quantized(found.layout));
         } else if !parts.contains(&id) {
-            let (name, shape) = (s.name.clone(), s.shape.clone());
+            let (name, shape) = (s.name.clone(), with_channel_axes(&s.name, s.shape.clone()));
             tensors.push(TensorInfo { name, dtype, shape, bytes: s.bytes() });
             contents.push(Content::Plain(id));
         }

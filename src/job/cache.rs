@@ -30,7 +30,7 @@ use tempfile::NamedTempFile;
 const MAGIC: &[u8] = b"quantscope findings\n";
 
 /// Raised when findings change their form or their meaning.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 const SUFFIX: &str = "findings";
 const PARTIAL: &str = ".partial";

@@ -69,7 +69,8 @@ impl QuantizationType {
 pub enum QuantizationScheme {
     /// One scale for the whole tensor.
     PerTensor(QuantizationMode, QuantizationType),
-    /// One scale per output channel: per slice along axis 0.
+    /// One scale per output channel: per slice along axis 0, or per row of each expert's
+    /// matrix where a tensor holds all experts of a layer (see [`ChannelAxes`](crate::tensor::ChannelAxes)).
     PerChannel(QuantizationMode, QuantizationType),
     /// One scale per run of so many contiguous elements of the last axis, or of the whole
     /// output channel where the last axis is shorter than that, as in a convolution's
@@ -106,14 +107,15 @@ impl QuantizationScheme {
         Groups::new(shape.elements(), row, group)
     }
 
-    /// The shape of the scales stored beside a tensor of `shape`: `[1]` per tensor,
-    /// `[out, 1]` per channel, the last axis divided by the block per block.
+    /// The shape of the scales stored beside a tensor of `shape`: `[1]` per tensor, `[out, 1]`
+    /// per channel (`[experts, out, 1]` for fused experts), the last axis divided by the block
+    /// length per block.
     pub fn scale_shape(self, shape: &Shape) -> Shape {
         let dims: Vec<u64> = match self {
             Self::PerTensor(..) => vec![1],
             Self::PerChannel(..) => match shape.rank() {
                 0 | 1 => vec![shape.channels()],
-                _ => vec![shape.channels(), 1],
+                _ => shape.channel_dims().iter().copied().chain([1]).collect(),
             },
             Self::PerBlock(_, _, block) => {
                 let blocks = block_row(shape, block).div_ceil(u64::from(block.max(1)));
@@ -122,7 +124,7 @@ impl QuantizationScheme {
                     [outer @ .., last] if block_row(shape, block) == *last => {
                         outer.iter().copied().chain([blocks]).collect()
                     }
-                    [channels, ..] => vec![*channels, blocks],
+                    _ => shape.channel_dims().iter().copied().chain([blocks]).collect(),
                 }
             }
         };
@@ -307,6 +309,7 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::ChannelAxes;
 
     #[test]
     fn schemes_are_written_as_they_are_read() {
@@ -361,5 +364,13 @@ mod tests {
         assert_eq!(dims(QuantizationScheme::per_block(32), &conv), [8, 2]);
         assert_eq!(QuantizationScheme::per_block(32).groups(&conv).count(), 16);
         assert_eq!(QuantizationScheme::per_block(32).bytes(&linear, 4), 800 + 128);
+
+        let experts = Shape::new([4, 8, 100]).expect("fits");
+        let experts = experts.with_channel_axes(ChannelAxes::FirstTwo);
+        assert_eq!(dims(QuantizationScheme::PER_CHANNEL, &experts), [4, 8, 1]);
+        assert_eq!(QuantizationScheme::PER_CHANNEL.groups(&experts).count(), 32);
+        assert_eq!(dims(QuantizationScheme::per_block(32), &experts), [4, 8, 4]);
+        assert_eq!(dims(QuantizationScheme::per_block(128), &experts), [4, 8, 1]);
+        assert_eq!(QuantizationScheme::per_block(128).groups(&experts).count(), 32);
     }
 }

@@ -3,6 +3,7 @@
 //! Knows nothing of files, of quantization or of screens; everything may import it.
 
 mod block;
+mod channel_axes;
 mod dtype;
 mod element;
 mod name;
@@ -10,6 +11,7 @@ mod scalar;
 mod shape;
 
 pub use block::BlockType;
+pub use channel_axes::ChannelAxes;
 pub use dtype::{DType, FloatType};
 pub use element::{read_f64, write_f64};
 pub use name::{Name, Names};

@@ -1,13 +1,32 @@
 //! Shapes: a checked list of dimensions, outermost first.
 
+use crate::tensor::channel_axes::ChannelAxes;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// Dimensions of a tensor. The number of elements is known to fit a `u64`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+///
+/// Two shapes are equal when their dimensions are; which axes count output channels is how a
+/// tensor is used, not part of its shape.
+#[derive(Clone, Debug)]
 pub struct Shape {
     dims: Dims,
     elements: u64,
+    channel_axes: ChannelAxes,
+}
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Shape) -> bool {
+        self.dims == other.dims
+    }
+}
+
+impl Eq for Shape {}
+
+impl Hash for Shape {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.dims.hash(state);
+    }
 }
 
 /// A list of dimensions. Nearly every tensor has a few, and a checkpoint may have a hundred
@@ -85,11 +104,23 @@ impl Shape {
     pub fn new(dims: impl Into<Dims>) -> Option<Shape> {
         let dims = dims.into();
         let elements = dims.as_slice().iter().try_fold(1u64, |n, &d| n.checked_mul(d))?;
-        Some(Shape { dims, elements })
+        Some(Shape { dims, elements, channel_axes: ChannelAxes::First })
     }
 
     pub fn vector(n: u64) -> Shape {
-        Shape { dims: Dims::from([n]), elements: n }
+        Shape { dims: Dims::from([n]), elements: n, channel_axes: ChannelAxes::First }
+    }
+
+    /// The same dimensions with output channels counted along `axes`.
+    pub fn with_channel_axes(self, axes: ChannelAxes) -> Shape {
+        Shape { channel_axes: axes, ..self }
+    }
+
+    /// The leading axes along which output channels are counted; all axes of a shape that has
+    /// fewer.
+    pub fn channel_dims(&self) -> &[u64] {
+        let dims = self.dims();
+        dims.get(..self.channel_axes.count()).unwrap_or(dims)
     }
 
     pub fn dims(&self) -> &[u64] {
@@ -121,9 +152,11 @@ impl Shape {
         self.elements
     }
 
-    /// Output channels: slices along axis 0. A scalar is one channel.
+    /// Number of output channels: slices along axis 0, or along axes 0 and 1 of a tensor that
+    /// holds all experts of a layer. A scalar is one channel.
     pub fn channels(&self) -> u64 {
-        self.dims().first().copied().unwrap_or(1)
+        // The product of all dimensions was checked in this order, so this one fits too.
+        self.channel_dims().iter().product()
     }
 
     /// Elements of one output channel.
@@ -169,13 +202,22 @@ mod tests {
     }
 
     #[test]
+    fn fused_experts_have_a_channel_for_every_row() {
+        let s = shape(&[4, 8, 16]).with_channel_axes(ChannelAxes::FirstTwo);
+        assert_eq!((s.channels(), s.channel_len(), s.channel_dims()), (32, 16, &[4, 8][..]));
+        assert_eq!(s, shape(&[4, 8, 16]));
+        let empty = shape(&[4, 8, 0]).with_channel_axes(ChannelAxes::FirstTwo);
+        assert_eq!((empty.channels(), empty.channel_len()), (32, 0));
+    }
+
+    #[test]
     fn dimensions_are_the_same_few_or_many() {
         for rank in 0..9 {
             let dims: Vec<u64> = (1..=rank).collect();
             let s = shape(&dims);
             assert_eq!((s.dims(), s.rank()), (dims.as_slice(), rank as usize));
             assert_eq!(s.to_string(), format!("{dims:?}"));
-            assert_eq!(s, Shape { dims: Dims::Many(dims), elements: s.elements() });
+            assert_eq!(s, Shape { dims: Dims::Many(dims), ..s.clone() });
         }
         assert_eq!(format!("{:>7}|{:<7}|", shape(&[2, 3]), shape(&[2])), " [2, 3]|[2]    |");
     }

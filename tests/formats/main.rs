@@ -2,6 +2,7 @@
 //! owners read them, written, reopened and verified.
 
 mod burnpack;
+mod fused_experts;
 mod gguf;
 mod numpy;
 mod packed;

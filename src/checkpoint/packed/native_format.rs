@@ -4,7 +4,7 @@ use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::packed::{Found, Int8, Int8Values};
 use crate::checkpoint::{Stored, StoredId};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
-use crate::tensor::DType;
+use crate::tensor::{ChannelAxes, DType};
 use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -145,11 +145,16 @@ fn int8(
             stored.name
         )
     })?;
-    let expected = scheme.scale_shape(&stored.shape);
-    let scale_type = scale.dtype.float().filter(|_| scale.shape == expected).ok_or_else(|| {
-        format!("its scales are {} {}, expected floats of {expected}", scale.dtype, scale.shape)
-    })?;
-    let shape = stored.shape.clone();
+    // Fused experts written by versions that did not know them have one scale for each expert.
+    let axes = ChannelAxes::for_tensor(&stored.name, stored.shape.dims());
+    let shapes = [axes, ChannelAxes::First].map(|axes| stored.shape.clone().with_channel_axes(axes));
+    let expected = shapes.each_ref().map(|shape| scheme.scale_shape(shape));
+    let matching = shapes.into_iter().zip(&expected).find(|(_, expected)| **expected == scale.shape);
+    let (Some((shape, _)), Some(scale_type)) = (matching, scale.dtype.float()) else {
+        let [expected, _] = expected;
+        let found = format!("{} {}", scale.dtype, scale.shape);
+        return Err(format!("its scales are {found}, expected floats of {expected}"));
+    };
     Ok(Int8 {
         container: None,
         values: id,
