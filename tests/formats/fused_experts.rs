@@ -68,9 +68,7 @@ fn one_scale_for_each_expert_is_still_read() {
     file.extend([1u8, 2, 3, 4, 1, 2, 3, 4]);
     [0.5f32, 2.0].iter().for_each(|scale| file.extend(scale.to_le_bytes()));
     std::fs::write(&path, file).expect("writes");
-    let floats: Vec<u8> = [0.5f32, 1.0, 1.5, 2.0, 2.0, 4.0, 6.0, 8.0]
-        .iter()
-        .flat_map(|x| x.to_le_bytes())
-        .collect();
+    let floats: Vec<u8> =
+        [0.5f32, 1.0, 1.5, 2.0, 2.0, 4.0, 6.0, 8.0].iter().flat_map(|x| x.to_le_bytes()).collect();
     assert_eq!(super::floats(&open(path), "mlp.experts.up_proj"), floats);
 }

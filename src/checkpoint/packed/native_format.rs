@@ -147,9 +147,11 @@ fn int8(
     })?;
     // Fused experts written by versions that did not know them have one scale for each expert.
     let axes = ChannelAxes::for_tensor(&stored.name, stored.shape.dims());
-    let shapes = [axes, ChannelAxes::First].map(|axes| stored.shape.clone().with_channel_axes(axes));
+    let shapes =
+        [axes, ChannelAxes::First].map(|axes| stored.shape.clone().with_channel_axes(axes));
     let expected = shapes.each_ref().map(|shape| scheme.scale_shape(shape));
-    let matching = shapes.into_iter().zip(&expected).find(|(_, expected)| **expected == scale.shape);
+    let matching =
+        shapes.into_iter().zip(&expected).find(|(_, expected)| **expected == scale.shape);
     let (Some((shape, _)), Some(scale_type)) = (matching, scale.dtype.float()) else {
         let [expected, _] = expected;
         let found = format!("{} {}", scale.dtype, scale.shape);
