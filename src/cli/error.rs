@@ -2,8 +2,8 @@
 
 use crate::activations::ActivationsError;
 use crate::checkpoint::CheckpointError;
-use crate::export::ExportError;
-use crate::job::save::SaveError;
+use crate::export::SaveError;
+use crate::job::JobError;
 use crate::plan::{RecipeError, SelectionError};
 use crate::text::names;
 use std::fmt::Display;
@@ -28,9 +28,9 @@ pub enum Error {
     #[error("{0}")]
     Settings(String),
     #[error("{0}")]
-    Export(#[from] ExportError),
+    Export(#[from] SaveError),
     #[error("{0}")]
-    Save(#[from] SaveError),
+    Save(#[from] JobError),
     #[error("{0}")]
     Activations(#[from] ActivationsError),
     #[error("{count} of the layers' outputs could not be measured; {first}")]

@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::scan::Found;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::export::ExportError;
+use crate::export::SaveError;
 use crate::plan::{Selection, obstacle};
 use crate::quantization::{
     Analysis, Calibration, NotQuantizable, QuantizationScheme, Quantized, Quantizer, flags,
@@ -31,7 +31,7 @@ pub(super) struct Row<'a> {
 enum Failure<'a> {
     Unread(&'a CheckpointError),
     /// It was asked for by name, and has no quantized form.
-    Refused(ExportError),
+    Refused(SaveError),
 }
 
 impl<'a> Row<'a> {
@@ -131,9 +131,9 @@ impl<'a> Row<'a> {
 }
 
 /// That a tensor asked for by name has no quantized form.
-pub(super) fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> ExportError {
+pub(super) fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> SaveError {
     let (path, tensor) = (checkpoint.path().to_owned(), checkpoint.tensor(id).name.to_string());
-    ExportError::NotQuantizable { path, tensor, why: why.clone() }
+    SaveError::NotQuantizable { path, tensor, why: why.clone() }
 }
 
 fn outcome(analysis: &Analysis) -> Option<&Result<Quantized, NotQuantizable>> {
@@ -161,7 +161,7 @@ pub(super) struct HistogramBuilder {
     pub selected: u64,
     unread: usize,
     first_unread: Option<String>,
-    refused: Option<ExportError>,
+    refused: Option<SaveError>,
 }
 
 impl HistogramBuilder {

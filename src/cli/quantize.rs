@@ -13,7 +13,7 @@ use super::save::save;
 use super::scan::Scan;
 use crate::activations::Way;
 use crate::checkpoint::Checkpoint;
-use crate::export::{ExportError, KnownScales, OutputFormat, Request, Task, WeightLayout};
+use crate::export::{KnownScales, OutputFormat, Request, SaveError, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
 use crate::plan::{
     InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
@@ -106,7 +106,7 @@ impl Quantize {
         let used = self.has_budget() || self.activation_scheme == ActivationScheme::Static;
         if !used && !self.activations.activations.is_empty() {
             let why = "--activations are for --activation-scheme static, --max-bytes and --min-sqnr; none of these is given";
-            return Err(ExportError::Unfit { path: self.save.out, why: why.to_owned() }.into());
+            return Err(SaveError::Unfit { path: self.save.out, why: why.to_owned() }.into());
         }
         if self.activation_scheme == ActivationScheme::Static {
             self.calibrate_inputs(&checkpoint, &mut plan, &mut warnings)?;
@@ -123,7 +123,7 @@ impl Quantize {
             (OutputFormat::Burn(_), Some(layout)) => OutputFormat::Burn(layout),
             (format, Some(_)) => {
                 let why = format!("--layout is for --format burn, not {}", format.name());
-                return Err(ExportError::Unfit { path: self.save.out, why }.into());
+                return Err(SaveError::Unfit { path: self.save.out, why }.into());
             }
             (format, None) => format,
         };
@@ -147,7 +147,7 @@ impl Quantize {
     ) -> Result<(), Error> {
         let refuse = |why: String| {
             let path = self.save.out.clone();
-            Error::Export(ExportError::Unfit { path, why })
+            Error::Export(SaveError::Unfit { path, why })
         };
         if self.format != OutputFormat::Int8 {
             let name = self.format.name();

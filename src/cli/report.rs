@@ -10,7 +10,7 @@ use super::options::{
 use super::output;
 use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
-use crate::export::{ExportError, write_text};
+use crate::export::{SaveError, write_text};
 use crate::plan::budget;
 use crate::quantization::{AnalysisSpec, Diagnostic, QuantizationScheme, Thresholds};
 use crate::report::{Format, Report, Row};
@@ -48,11 +48,11 @@ impl ReportArgs {
     pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let format = Format::of(&self.out).ok_or_else(|| {
             let why = "a report's path ends in .html, .csv or .json".to_owned();
-            ExportError::Unfit { path: self.out.clone(), why }
+            SaveError::Unfit { path: self.out.clone(), why }
         })?;
         if !self.force && self.out.symlink_metadata().is_ok() {
             // Known before everything is measured.
-            return Err(ExportError::Exists(self.out).into());
+            return Err(SaveError::Exists(self.out).into());
         }
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();

@@ -5,8 +5,9 @@ use super::job_runner::Watch;
 use super::options::WorkArgs;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, Receipt, Request};
+use crate::job::JobError;
 use crate::job::Stopped;
-use crate::job::save::{self, News, SaveError};
+use crate::job::save::{self, News};
 use std::sync::Arc;
 
 /// Saves, and waits until what was written has been verified. When a signal cancels it, the
@@ -34,6 +35,6 @@ pub(super) fn save(
     }
     match finished.map(|outcome| *outcome) {
         Some(outcome) => Ok(outcome?),
-        None => Err(SaveError::Stopped(Stopped::Cancelled).into()),
+        None => Err(JobError::SaveStopped(Stopped::Cancelled).into()),
     }
 }

@@ -7,7 +7,7 @@ use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{Output, output};
 use super::receipt::Quantized;
 use crate::checkpoint::Checkpoint;
-use crate::export::{self, ExportError, Match};
+use crate::export::{self, Match, SaveError};
 use crate::job::verify::{self, Verification, Verified};
 use crate::quantization::{QuantizationScheme, Rounding, Thresholds, narrowed_scale};
 use crate::report::document::ErrorFigures;
@@ -92,7 +92,7 @@ impl Verify {
                     let why = format!("the scale of its inputs is {scale}, expected {expected}");
                     let (path, tensor) = (written.path(), &written.tensor(tensor.out).name);
                     let (path, tensor) = (path.to_owned(), tensor.to_string());
-                    return Err(ExportError::Mismatch { path, tensor, why }.into());
+                    return Err(SaveError::Mismatch { path, tensor, why }.into());
                 }
             }
             compared = true;

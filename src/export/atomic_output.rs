@@ -5,7 +5,7 @@
 //! by the next save to the same OUT.
 
 use crate::checkpoint::{Checkpoint, has_model};
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::output_plan::{OutFile, OutputPlan};
 use crate::export::request::Request;
 use crate::failpoints::{Failpoint, reach};
@@ -31,42 +31,42 @@ pub struct AtomicOutput {
 }
 
 /// What must hold before anything is written.
-pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<(), ExportError> {
+pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<(), SaveError> {
     let out = &request.out;
     let parent = may_be_written(checkpoint, out)?;
-    let fail = |source| ExportError::Write { path: out.clone(), source };
+    let fail = |source| SaveError::Write { path: out.clone(), source };
     put_back(&parent.join(aside_name(out)), out).map_err(fail)?;
     if out.symlink_metadata().is_ok() {
         if !request.force {
-            return Err(ExportError::Exists(out.clone()));
+            return Err(SaveError::Exists(out.clone()));
         }
         may_be_replaced(request)?;
     }
-    let free = free_bytes(&parent).map_err(|source| ExportError::Write { path: parent, source })?;
+    let free = free_bytes(&parent).map_err(|source| SaveError::Write { path: parent, source })?;
     match free {
-        Some(free) if free < needed => Err(ExportError::NoSpace { out: out.clone(), needed, free }),
+        Some(free) if free < needed => Err(SaveError::NoSpace { out: out.clone(), needed, free }),
         _ => Ok(()),
     }
 }
 
 /// Gives the directory that an output goes to, if it may be written there at all.
-pub(super) fn may_be_written(checkpoint: &Checkpoint, out: &Path) -> Result<PathBuf, ExportError> {
+pub(super) fn may_be_written(checkpoint: &Checkpoint, out: &Path) -> Result<PathBuf, SaveError> {
     let parent = parent_of(out)?;
     if is_part_of_source(checkpoint, out) {
-        return Err(ExportError::IsSource(out.to_owned()));
+        return Err(SaveError::IsSource(out.to_owned()));
     }
     if is_hub_cache(&parent) {
         let why = "is in a Hugging Face cache, which is never written; choose another path";
-        return Err(ExportError::Unfit { path: out.to_owned(), why: why.to_owned() });
+        return Err(SaveError::Unfit { path: out.to_owned(), why: why.to_owned() });
     }
     Ok(parent)
 }
 
 /// Replacing a file takes `force`; replacing a directory also takes that it is a model's,
 /// for everything in it goes.
-fn may_be_replaced(request: &Request) -> Result<(), ExportError> {
+fn may_be_replaced(request: &Request) -> Result<(), SaveError> {
     let out = &request.out;
-    let unfit = |why: &str| Err(ExportError::Unfit { path: out.clone(), why: why.to_owned() });
+    let unfit = |why: &str| Err(SaveError::Unfit { path: out.clone(), why: why.to_owned() });
     let wants_file = crate::export::request::is_single_file(out);
     let Ok(metadata) = fs::metadata(out) else { return Ok(()) };
     match (metadata.is_dir(), wants_file) {
@@ -89,11 +89,11 @@ fn may_be_replaced(request: &Request) -> Result<(), ExportError> {
     }
 }
 
-fn parent_of(out: &Path) -> Result<PathBuf, ExportError> {
+fn parent_of(out: &Path) -> Result<PathBuf, SaveError> {
     let named = matches!(out.components().next_back(), Some(Component::Normal(_)));
     if !named {
         let why = "does not name a file or directory to be written".to_owned();
-        return Err(ExportError::Unfit { path: out.to_owned(), why });
+        return Err(SaveError::Unfit { path: out.to_owned(), why });
     }
     let parent = match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -101,7 +101,7 @@ fn parent_of(out: &Path) -> Result<PathBuf, ExportError> {
     };
     match parent.is_dir() {
         true => Ok(parent),
-        false => Err(ExportError::NoParent { out: out.to_owned(), parent }),
+        false => Err(SaveError::NoParent { out: out.to_owned(), parent }),
     }
 }
 
@@ -142,20 +142,17 @@ fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
 impl AtomicOutput {
     /// Creates the temporary place, with every file of the output_plan at its full length
     /// and its opening bytes written.
-    pub fn create(
-        request: &Request,
-        output_plan: &OutputPlan,
-    ) -> Result<AtomicOutput, ExportError> {
+    pub fn create(request: &Request, output_plan: &OutputPlan) -> Result<AtomicOutput, SaveError> {
         let staging = AtomicOutput::begin(&request.out, output_plan.directory)?;
         staging.fill(output_plan)?;
         Ok(staging)
     }
 
     /// Takes the temporary place, empty or with what a save that was killed left in it.
-    pub(super) fn begin(out: &Path, directory: bool) -> Result<AtomicOutput, ExportError> {
+    pub(super) fn begin(out: &Path, directory: bool) -> Result<AtomicOutput, SaveError> {
         let out = out.to_owned();
         let path = parent_of(&out)?.join(temporary_name(&out));
-        let fail = |source| ExportError::Write { path: path.clone(), source };
+        let fail = |source| SaveError::Write { path: path.clone(), source };
         let lock = loop {
             // What a save of the other kind left under this name.
             if path.symlink_metadata().is_ok_and(|found| found.is_dir() != directory) {
@@ -165,7 +162,7 @@ impl AtomicOutput {
             match lock.try_lock() {
                 Err(TryLockError::WouldBlock) => {
                     let why = "another save to this path is under way".to_owned();
-                    return Err(ExportError::Unfit { path: out, why });
+                    return Err(SaveError::Unfit { path: out, why });
                 }
                 Err(TryLockError::Error(e)) if e.kind() != io::ErrorKind::Unsupported => {
                     return Err(fail(e));
@@ -190,8 +187,8 @@ impl AtomicOutput {
         out.flush()
     }
 
-    fn fill(&self, output_plan: &OutputPlan) -> Result<(), ExportError> {
-        let fail = |path: &Path, source| ExportError::Write { path: path.to_owned(), source };
+    fn fill(&self, output_plan: &OutputPlan) -> Result<(), SaveError> {
+        let fail = |path: &Path, source| SaveError::Write { path: path.to_owned(), source };
         if self.directory {
             // A save that was killed may have left files here.
             for entry in fs::read_dir(&self.path).map_err(|e| fail(&self.path, e))? {
@@ -230,23 +227,23 @@ impl AtomicOutput {
     }
 
     /// Writes a small file of a directory.
-    pub fn write_text(&self, name: &str, text: &str) -> Result<(), ExportError> {
+    pub fn write_text(&self, name: &str, text: &str) -> Result<(), SaveError> {
         let path = self.path.join(name);
         reach(Failpoint::Disk)
             .and_then(|()| fs::write(&path, text))
-            .map_err(|source| ExportError::Write { path, source })
+            .map_err(|source| SaveError::Write { path, source })
     }
 
     /// Copies a file that goes along; `copied` is told of every piece and can end it.
-    pub fn copy<E: From<ExportError>>(
+    pub fn copy<E: From<SaveError>>(
         &self,
         source: &Path,
         name: &Path,
         mut copied: impl FnMut(u64) -> Result<(), E>,
     ) -> Result<(), E> {
         let to = self.path.join(name);
-        let from_source = |e| ExportError::Write { path: source.to_owned(), source: e };
-        let to_copy = |e| ExportError::Write { path: to.clone(), source: e };
+        let from_source = |e| SaveError::Write { path: source.to_owned(), source: e };
+        let to_copy = |e| SaveError::Write { path: to.clone(), source: e };
         let mut from = File::open(source).map_err(from_source)?;
         // A plain create: the copy has the modes of a new file, not of a cache's.
         let created = to.parent().map_or(Ok(()), fs::create_dir_all);
@@ -268,18 +265,18 @@ impl AtomicOutput {
     }
 
     /// Puts everything on the disk itself.
-    pub fn sync(&self) -> Result<(), ExportError> {
-        let fail = |source| ExportError::Write { path: self.path.clone(), source };
+    pub fn sync(&self) -> Result<(), SaveError> {
+        let fail = |source| SaveError::Write { path: self.path.clone(), source };
         sync_tree(&self.path).map_err(fail)
     }
 
     /// Makes the output what OUT is, in one step.
-    pub fn commit(mut self, force: bool) -> Result<(), ExportError> {
-        let fail = |source| ExportError::Write { path: self.out.clone(), source };
+    pub fn commit(mut self, force: bool) -> Result<(), SaveError> {
+        let fail = |source| SaveError::Write { path: self.out.clone(), source };
         let parent = parent_of(&self.out)?;
         let exists = self.out.symlink_metadata().is_ok();
         if exists && !force {
-            return Err(ExportError::Exists(self.out.clone()));
+            return Err(SaveError::Exists(self.out.clone()));
         }
         let replaces = exists && self.directory;
         if replaces {

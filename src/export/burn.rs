@@ -6,7 +6,7 @@ use crate::checkpoint::formats::burnpack::{
 };
 use crate::checkpoint::packed::{Int8Values, METADATA_KEY, QuantizedTensorMetadata, SCALE_SUFFIX};
 use crate::checkpoint::{Checkpoint, Content, Format};
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::output_plan::{Entry, MadeFrom, OutFile};
 use crate::export::request::{Request, WeightLayout};
 use crate::export::safetensors::described;
@@ -44,8 +44,8 @@ pub(super) fn quantized(
     plan: &Plan,
     layout: WeightLayout,
     request: &Request,
-) -> Result<OutFile, ExportError> {
-    let unfit = |why: String| ExportError::Unfit { path: request.out.clone(), why };
+) -> Result<OutFile, SaveError> {
+    let unfit = |why: String| SaveError::Unfit { path: request.out.clone(), why };
     if checkpoint.tensors().len() > COUNT_LIMIT {
         let found = checkpoint.tensors().len();
         return Err(unfit(format!("Burn reads at most {COUNT_LIMIT} tensors, this has {found}")));

@@ -6,7 +6,7 @@
 
 use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, Config};
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::module_patterns;
 use crate::export::output_plan::{Entry, MadeFrom, TextFile};
 use crate::export::request::{OutputFormat, Request};
@@ -113,9 +113,9 @@ pub(super) fn quantized(
     plan: &Plan,
     format: OutputFormat,
     request: &Request,
-) -> Result<Made, ExportError> {
-    let refuse = |why: String| ExportError::Unfit { path: request.out.clone(), why };
-    let source = |why: String| ExportError::Unfit { path: checkpoint.path().to_owned(), why };
+) -> Result<Made, SaveError> {
+    let refuse = |why: String| SaveError::Unfit { path: request.out.clone(), why };
+    let source = |why: String| SaveError::Unfit { path: checkpoint.path().to_owned(), why };
     let config = checkpoint.model_config()?;
     if let Some(why) = unfit(checkpoint) {
         return Err(source(format!("cannot be saved as {}: {why}", format.name())));

@@ -6,7 +6,7 @@ use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, Format, StoredId, has_extension};
 use crate::export::burn;
 use crate::export::compressed_tensors::input_scale_name;
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan, SidecarFile};
 use crate::export::request::{OutputFormat, Request, Task};
 use crate::export::verify::{Match, Pairing};
@@ -24,7 +24,7 @@ const PIECE: usize = 1 << 20;
 
 /// What must have been asked for to get an output whose tensors are paired like this;
 /// `None` if nothing was: then each is its source's, and files need not be alike.
-fn request(pairing: &Pairing) -> Result<Option<Request>, ExportError> {
+fn request(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
     let mut plan = Plan::default();
     let (mut fake, mut packed, mut container) = (false, false, false);
     let mut floats: Vec<(FloatType, Option<FloatType>)> = Vec::new();
@@ -80,7 +80,7 @@ fn request(pairing: &Pairing) -> Result<Option<Request>, ExportError> {
 
 /// The calibrated scales of inputs that an output holds, by the layers' weights. An error if
 /// one is no scale.
-pub fn input_scales(out: &Checkpoint) -> Result<HashMap<TensorId, f32>, ExportError> {
+pub fn input_scales(out: &Checkpoint) -> Result<HashMap<TensorId, f32>, SaveError> {
     let stored: HashMap<&str, StoredId> = out
         .all_stored()
         .filter(|(_, stored)| stored.name.ends_with("input_scale"))
@@ -95,7 +95,7 @@ pub fn input_scales(out: &Checkpoint) -> Result<HashMap<TensorId, f32>, ExportEr
         let part = out.stored(at);
         let wrong = |why: String| {
             let (path, tensor) = (out.path().to_owned(), name.clone());
-            Err(ExportError::Mismatch { path, tensor, why })
+            Err(SaveError::Mismatch { path, tensor, why })
         };
         let Some(float) = part.dtype.float().filter(|_| part.shape.elements() == 1) else {
             let (dtype, shape) = (&part.dtype, &part.shape);
@@ -123,10 +123,7 @@ fn root(out: &Checkpoint, format: OutputFormat) -> PathBuf {
 
 /// Compares a whole output with what it must have been asked for, as long as `wanted` says
 /// that it is still wanted.
-pub(crate) fn check_output(
-    pairing: &Pairing,
-    wanted: &dyn Fn() -> bool,
-) -> Result<(), ExportError> {
+pub(crate) fn check_output(pairing: &Pairing, wanted: &dyn Fn() -> bool) -> Result<(), SaveError> {
     let Some(request) = request(pairing)? else { return Ok(()) };
     check(&request.out, &OutputPlan::new(pairing.source, &request)?, wanted)
 }
@@ -137,7 +134,7 @@ pub(crate) fn check(
     path: &Path,
     output_plan: &OutputPlan,
     wanted: &dyn Fn() -> bool,
-) -> Result<(), ExportError> {
+) -> Result<(), SaveError> {
     let compare = |path: &Path, found: &mut dyn Read, expected: &mut dyn Read, of: &str| {
         compare(path, found, expected, of, wanted)
     };
@@ -161,11 +158,10 @@ pub(crate) fn check(
 }
 
 /// Compares what two things read, of which the first is at a path.
-type Compare<'c> =
-    dyn Fn(&Path, &mut dyn Read, &mut dyn Read, &str) -> Result<(), ExportError> + 'c;
+type Compare<'c> = dyn Fn(&Path, &mut dyn Read, &mut dyn Read, &str) -> Result<(), SaveError> + 'c;
 
-fn check_file(path: &Path, file: &OutFile, compare: &Compare) -> Result<(), ExportError> {
-    let fail = |source| ExportError::Write { path: path.to_owned(), source };
+fn check_file(path: &Path, file: &OutFile, compare: &Compare) -> Result<(), SaveError> {
+    let fail = |source| SaveError::Write { path: path.to_owned(), source };
     let mut found = open(path)?;
     let length = found.metadata().map_err(fail)?.len();
     if length != file.size() {
@@ -192,11 +188,11 @@ fn check_gap(
     file: &mut File,
     gap: Range<u64>,
     compare: &Compare,
-) -> Result<(), ExportError> {
+) -> Result<(), SaveError> {
     if gap.is_empty() {
         return Ok(());
     }
-    let fail = |source| ExportError::Write { path: path.to_owned(), source };
+    let fail = |source| SaveError::Write { path: path.to_owned(), source };
     file.seek(SeekFrom::Start(gap.start)).map_err(fail)?;
     let mut zeros = io::repeat(0).take(gap.end - gap.start);
     compare(path, &mut file.take(gap.end - gap.start), &mut zeros, "the plan")
@@ -208,8 +204,8 @@ fn compare(
     expected: &mut dyn Read,
     of: &str,
     wanted: &dyn Fn() -> bool,
-) -> Result<(), ExportError> {
-    let fail = |source| ExportError::Write { path: path.to_owned(), source };
+) -> Result<(), SaveError> {
+    let fail = |source| SaveError::Write { path: path.to_owned(), source };
     let mut at = 0;
     while wanted() {
         let a = piece(found).map_err(fail)?;
@@ -232,16 +228,16 @@ fn piece(from: &mut dyn Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn open(path: &Path) -> Result<File, ExportError> {
+fn open(path: &Path) -> Result<File, SaveError> {
     match File::open(path) {
         Ok(file) => Ok(file),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             Err(differs(path, "it is missing".to_owned()))
         }
-        Err(source) => Err(ExportError::Write { path: path.to_owned(), source }),
+        Err(source) => Err(SaveError::Write { path: path.to_owned(), source }),
     }
 }
 
-fn differs(path: &Path, why: String) -> ExportError {
-    ExportError::Differs { path: path.to_owned(), why }
+fn differs(path: &Path, why: String) -> SaveError {
+    SaveError::Differs { path: path.to_owned(), why }
 }

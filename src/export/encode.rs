@@ -1,7 +1,7 @@
 //! Making the bytes of one chunk of one entry.
 
 use crate::checkpoint::{Checkpoint, Reader};
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::gguf;
 use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan};
 use crate::quantization::{Chunks, Groups, PerGroup, Quantizer, Rounding, kernels, narrowed_scale};
@@ -28,7 +28,7 @@ pub struct ChunkEncoder<'c> {
 pub trait Sink {
     /// Writes bytes where they belong, or sees to it that they will be. What is left in their
     /// place is of no meaning.
-    fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), ExportError>;
+    fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), SaveError>;
 
     /// Takes over bytes of another file without their being read: `length` from `start` on,
     /// which belong at `at`. Gives which of them, counted from there, it has now.
@@ -54,7 +54,7 @@ impl<'c> ChunkEncoder<'c> {
         chunks: &Chunks,
         k: u64,
         sink: &mut dyn Sink,
-    ) -> Result<(), ExportError> {
+    ) -> Result<(), SaveError> {
         let (Some(entry), Some(&offset)) = (file.entries.get(number), file.offsets.get(number))
         else {
             return Ok(());
@@ -132,7 +132,7 @@ impl<'c> ChunkEncoder<'c> {
                 let read = self.reader.elements(tensor, range.clone())?;
                 let Some((dtype, elements)) = read else { return Ok(()) };
                 gguf::q8_0(dtype, elements, &mut self.out).map_err(|why| {
-                    ExportError::NotQuantizable {
+                    SaveError::NotQuantizable {
                         path: self.checkpoint.path().to_owned(),
                         tensor: self.checkpoint.tensor(tensor).name.to_string(),
                         why: why.after(range.start),
@@ -153,7 +153,7 @@ impl<'c> ChunkEncoder<'c> {
         groups: &Groups,
         chunks: &Chunks,
         range: &Range<u64>,
-    ) -> Result<(u64, Vec<f32>), ExportError> {
+    ) -> Result<(u64, Vec<f32>), SaveError> {
         let What { tensor, quantizer, scale_type: to, transposed } = what;
         let info = self.checkpoint.tensor(tensor);
         let known = match chunks.hold(groups) {
@@ -191,7 +191,7 @@ impl<'c> ChunkEncoder<'c> {
             false => self.reader.look(tensor, range.clone(), quantize)?,
             true => self.reader.look_transposed(tensor, range.clone(), quantize)?,
         };
-        quantized.unwrap_or(Ok((0, Vec::new()))).map_err(|why| ExportError::NotQuantizable {
+        quantized.unwrap_or(Ok((0, Vec::new()))).map_err(|why| SaveError::NotQuantizable {
             path: self.checkpoint.path().to_owned(),
             tensor: info.name.to_string(),
             why,

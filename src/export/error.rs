@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
-pub enum ExportError {
+pub enum SaveError {
     #[error("{0}")]
     Source(#[from] CheckpointError),
     #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
@@ -29,19 +29,19 @@ pub enum ExportError {
     Differs { path: PathBuf, why: String },
 }
 
-impl ExportError {
+impl SaveError {
     /// The same of a file that is to be known by another name.
-    pub fn renamed(self, from: &Path, to: &Path) -> ExportError {
+    pub fn renamed(self, from: &Path, to: &Path) -> SaveError {
         match self {
-            ExportError::Mismatch { path, tensor, why } if path == from => {
-                ExportError::Mismatch { path: to.to_owned(), tensor, why }
+            SaveError::Mismatch { path, tensor, why } if path == from => {
+                SaveError::Mismatch { path: to.to_owned(), tensor, why }
             }
-            ExportError::Differs { path, why } => match path.strip_prefix(from) {
+            SaveError::Differs { path, why } => match path.strip_prefix(from) {
                 Ok(inside) if inside.as_os_str().is_empty() => {
-                    ExportError::Differs { path: to.to_owned(), why }
+                    SaveError::Differs { path: to.to_owned(), why }
                 }
-                Ok(inside) => ExportError::Differs { path: to.join(inside), why },
-                Err(_) => ExportError::Differs { path, why },
+                Ok(inside) => SaveError::Differs { path: to.join(inside), why },
+                Err(_) => SaveError::Differs { path, why },
             },
             other => other,
         }

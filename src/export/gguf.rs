@@ -4,7 +4,7 @@ use crate::checkpoint::formats::gguf::{
     self, FILE_TYPE_KEY, MAGIC, Q8_0_ELEMENTS, QUANTIZATION_VERSION_KEY, ggml_type, quantize_q8_0,
 };
 use crate::checkpoint::{Checkpoint, Content, StoredId};
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::output_plan::{Entry, MadeFrom, OutFile};
 use crate::export::request::Request;
 use crate::plan::Plan;
@@ -32,8 +32,8 @@ pub(super) fn quantized(
     checkpoint: &Checkpoint,
     plan: &Plan,
     request: &Request,
-) -> Result<(OutFile, Vec<String>), ExportError> {
-    let unfit = |why: String| ExportError::Unfit { path: request.out.clone(), why };
+) -> Result<(OutFile, Vec<String>), SaveError> {
+    let unfit = |why: String| SaveError::Unfit { path: request.out.clone(), why };
     let [shard] = checkpoint.shards() else {
         return Err(unfit("a GGUF file split into several is not written; join them first".into()));
     };

@@ -21,7 +21,7 @@ mod verify;
 pub use atomic_output::{AtomicOutput, check};
 pub use container_check::input_scales;
 pub use encode::{ChunkEncoder, KnownScales, Sink};
-pub use error::ExportError;
+pub use error::SaveError;
 pub use output_plan::{Entry, MadeFrom, OutFile, OutputPlan, SidecarFile, TextFile};
 pub use receipt::{Comparison, Receipt};
 pub use request::{OutputFormat, Request, Task, WeightLayout};

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, StoredId, has_extension};
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::request::{OutputFormat, Request, Task, is_single_file};
 use crate::export::{burn, compressed_tensors, gguf, safetensors, sidecar_files};
 use crate::plan::Plan;
@@ -171,7 +171,7 @@ pub struct OutputPlan {
 
 impl OutputPlan {
     /// Lays a request out. Reads no tensor.
-    pub fn new(checkpoint: &Checkpoint, request: &Request) -> Result<OutputPlan, ExportError> {
+    pub fn new(checkpoint: &Checkpoint, request: &Request) -> Result<OutputPlan, SaveError> {
         let directory = !is_single_file(&request.out);
         let mut output_plan = OutputPlan {
             rounding: Rounding::default(),
@@ -268,8 +268,8 @@ fn check_format(
     checkpoint: &Checkpoint,
     format: OutputFormat,
     request: &Request,
-) -> Result<(), ExportError> {
-    let unfit = |path: &Path, why: String| ExportError::Unfit { path: path.to_owned(), why };
+) -> Result<(), SaveError> {
+    let unfit = |path: &Path, why: String| SaveError::Unfit { path: path.to_owned(), why };
     if format.is_directory() {
         // A config that cannot be read is an error of that file, not of the format.
         checkpoint.model_config()?;
@@ -292,14 +292,14 @@ fn check_format(
 }
 
 /// A plan may hold only what can be quantized, and something.
-fn check_plan(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<(), ExportError> {
+fn check_plan(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<(), SaveError> {
     if plan.is_empty() {
         let why = "no tensor is marked; there is nothing to quantize".to_owned();
-        return Err(ExportError::Unfit { path: request.out.clone(), why });
+        return Err(SaveError::Unfit { path: request.out.clone(), why });
     }
     for (id, quantizer) in plan.iter() {
         if quantizer.scheme.quantization_type() != QuantizationType::QInt8 {
-            return Err(ExportError::NotQuantizable {
+            return Err(SaveError::NotQuantizable {
                 path: checkpoint.path().to_owned(),
                 tensor: checkpoint.tensor(id).name.to_string(),
                 why: NotQuantizable::OnlyMeasured(quantizer.scheme),
@@ -309,7 +309,7 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result
         if let Some(obstacle) = obstacle {
             let name = checkpoint.tensor(id).name.escape_debug().to_string();
             let why = format!("tensor '{name}' cannot be quantized: {obstacle}");
-            return Err(ExportError::Unfit { path: checkpoint.path().to_owned(), why });
+            return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
         }
     }
     Ok(())

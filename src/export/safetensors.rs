@@ -7,7 +7,7 @@ use crate::checkpoint::packed::{
     QuantizedTensorMetadata, ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
 };
 use crate::checkpoint::{Checkpoint, Content, Format, StoredId, qat};
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::output_plan::{Entry, MadeFrom, OutFile, TextFile};
 use crate::export::request::{OutputFormat, Request, Task};
 use crate::plan::Plan;
@@ -71,7 +71,7 @@ pub(super) fn quantized(
     checkpoint: &Checkpoint,
     plan: &Plan,
     request: &Request,
-) -> Result<Shards, ExportError> {
+) -> Result<Shards, SaveError> {
     let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
     for (id, _) in plan.iter() {
         let scale = format!("{}{SCALE_SUFFIX}", checkpoint.tensor(id).name);
@@ -81,7 +81,7 @@ pub(super) fn quantized(
                 checkpoint.tensor(id).name.escape_debug(),
                 scale.escape_debug()
             );
-            return Err(ExportError::Unfit { path: request.out.clone(), why });
+            return Err(SaveError::Unfit { path: request.out.clone(), why });
         }
     }
     Ok(entries(checkpoint, |tensor, _| {
@@ -133,12 +133,12 @@ pub(super) fn dequantized(
     checkpoint: &Checkpoint,
     to: Option<FloatType>,
     request: &Request,
-) -> Result<Shards, ExportError> {
+) -> Result<Shards, SaveError> {
     let is_converted = checkpoint.format() != Format::Safetensors;
     let quantized = checkpoint.ids().any(|id| checkpoint.layout(id).is_some());
     if !is_converted && !quantized && !checkpoint.has_observers() {
         let why = "no tensor in it is quantized; there is nothing to dequantize".to_owned();
-        return Err(ExportError::Unfit { path: checkpoint.path().to_owned(), why });
+        return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
     }
     for id in checkpoint.ids() {
         let unread = checkpoint.layout(id).filter(|layout| layout.decoded().is_none());
@@ -146,10 +146,10 @@ pub(super) fn dequantized(
             let name = checkpoint.tensor(id).name.escape_debug();
             let why =
                 format!("tensor '{name}' cannot be dequantized: it is stored as {}", layout.name());
-            return Err(ExportError::Unfit { path: checkpoint.path().to_owned(), why });
+            return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
         }
     }
-    let too_large = |id: TensorId| ExportError::Unfit {
+    let too_large = |id: TensorId| SaveError::Unfit {
         path: request.out.clone(),
         why: format!(
             "tensor '{}' has too many elements",
@@ -179,7 +179,7 @@ pub(super) fn dequantized(
 }
 
 /// An error for a tensor of a type that safetensors does not have.
-pub(super) fn can_hold(checkpoint: &Checkpoint, shards: &Shards) -> Result<(), ExportError> {
+pub(super) fn can_hold(checkpoint: &Checkpoint, shards: &Shards) -> Result<(), SaveError> {
     let from_elsewhere = checkpoint.format() != Format::Safetensors;
     let unknown = |dtype: &DType| match dtype {
         DType::Block(_) => true,
@@ -189,7 +189,7 @@ pub(super) fn can_hold(checkpoint: &Checkpoint, shards: &Shards) -> Result<(), E
     let Some(entry) = shards.iter().flatten().find(|entry| unknown(&entry.dtype)) else {
         return Ok(());
     };
-    Err(ExportError::Unfit {
+    Err(SaveError::Unfit {
         path: checkpoint.path().to_owned(),
         why: format!(
             "tensor '{}' is of {}, and safetensors has no such type",

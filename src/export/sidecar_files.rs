@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::{NESTED, QUANTIZATION_FILES, QUANTIZATION_KEYS};
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::output_plan::{OutputPlan, SidecarFile, TextFile};
 use crate::export::request::{Request, Task};
 use serde_json::Value;
@@ -16,7 +16,7 @@ pub(super) fn collect(
     checkpoint: &Checkpoint,
     request: &Request,
     output_plan: &mut OutputPlan,
-) -> Result<(), ExportError> {
+) -> Result<(), SaveError> {
     let Some(root) = checkpoint.directory() else { return Ok(()) };
     let mut skipped: HashSet<PathBuf> = HashSet::new();
     skipped.extend(checkpoint.shards().iter().map(|s| s.source.path().to_owned()));
@@ -26,15 +26,14 @@ pub(super) fn collect(
     if matches!(request.task, Task::Dequantize { .. }) {
         skipped.extend(QUANTIZATION_FILES.map(|(name, _)| root.join(name)));
     }
-    let within =
-        reach(root).map_err(|e| ExportError::Write { path: root.to_owned(), source: e })?;
+    let within = reach(root).map_err(|e| SaveError::Write { path: root.to_owned(), source: e })?;
     // An output inside the model's directory must not swallow itself.
     let out = std::path::absolute(&request.out).unwrap_or_else(|_| request.out.clone());
     let mut pending = vec![PathBuf::new()];
     let mut visited = HashSet::new();
     while let Some(relative) = pending.pop() {
         let directory = root.join(&relative);
-        let fail = |source| ExportError::Write { path: directory.clone(), source };
+        let fail = |source| SaveError::Write { path: directory.clone(), source };
         if !visited.insert(directory.canonicalize().map_err(fail)?) {
             continue;
         }
@@ -62,7 +61,7 @@ pub(super) fn collect(
                 ));
                 continue;
             }
-            let fail = |e| ExportError::Write { path: source.clone(), source: e };
+            let fail = |e| SaveError::Write { path: source.clone(), source: e };
             let metadata = std::fs::metadata(&real).map_err(fail)?;
             if metadata.is_dir() {
                 pending.push(relative);
@@ -96,7 +95,7 @@ fn reach(root: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// The config without what it says of quantization; `None` if it says nothing of it.
-pub(super) fn plain_config(checkpoint: &Checkpoint) -> Result<Option<TextFile>, ExportError> {
+pub(super) fn plain_config(checkpoint: &Checkpoint) -> Result<Option<TextFile>, SaveError> {
     let Some(config) = checkpoint.model_config()? else { return Ok(None) };
     let mut json = config.json().clone();
     // `shift_remove` keeps the order of the rest.

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::export::atomic_output::{AtomicOutput, may_be_written};
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub fn write_text(
     out: &Path,
     force: bool,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), ExportError> {
+) -> Result<(), SaveError> {
     may_be_written(source, out)?;
     if let Ok(found) = out.symlink_metadata() {
         // A link that leads to a terminal is none to replace either.
@@ -24,18 +24,18 @@ pub fn write_text(
             let found = out.metadata().unwrap_or(found);
             let what = if found.is_dir() { "a directory" } else { "no regular file" };
             let why = format!("is {what}; choose another path");
-            return Err(ExportError::Unfit { path: out.to_owned(), why });
+            return Err(SaveError::Unfit { path: out.to_owned(), why });
         }
         if belongs_to_model(source, out) {
-            return Err(ExportError::IsSource(out.to_owned()));
+            return Err(SaveError::IsSource(out.to_owned()));
         }
         if !force {
-            return Err(ExportError::Exists(out.to_owned()));
+            return Err(SaveError::Exists(out.to_owned()));
         }
     }
     let staging = AtomicOutput::begin(out, false)?;
     let written = staging.write(write);
-    written.map_err(|source| ExportError::Write { path: out.to_owned(), source })?;
+    written.map_err(|source| SaveError::Write { path: out.to_owned(), source })?;
     staging.sync()?;
     staging.commit(force)
 }

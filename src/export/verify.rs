@@ -5,7 +5,7 @@ use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::qat::is_observer;
 use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
 use crate::export::encode::KnownScales;
-use crate::export::error::ExportError;
+use crate::export::error::SaveError;
 use crate::export::{burn, gguf};
 use crate::quantization::{
     Chunks, ErrorSums, PerGroup, QuantizationScheme, Quantizer, Rounding, difference, kernels,
@@ -54,10 +54,10 @@ pub struct Pairing<'c> {
 impl<'c> Pairing<'c> {
     /// Pairs the tensors by name; an error if one has no counterpart, or is of a shape or
     /// type that nothing quantscope does could have given it.
-    pub fn new(out: &'c Checkpoint, source: &'c Checkpoint) -> Result<Self, ExportError> {
+    pub fn new(out: &'c Checkpoint, source: &'c Checkpoint) -> Result<Self, SaveError> {
         let by_name: HashMap<&str, TensorId> =
             source.ids().map(|id| (source.tensor(id).name.as_str(), id)).collect();
-        let fail = |tensor: &str, why: String| ExportError::Mismatch {
+        let fail = |tensor: &str, why: String| SaveError::Mismatch {
             path: out.path().to_owned(),
             tensor: tensor.to_owned(),
             why,
@@ -216,7 +216,7 @@ impl Checker<'_> {
         pair: &Pair,
         chunks: &Chunks,
         k: u64,
-    ) -> Result<Option<ErrorSums>, ExportError> {
+    ) -> Result<Option<ErrorSums>, SaveError> {
         let range = chunks.range(k);
         match pair.how {
             Match::Identical => self.identical(pair, range).map(|()| None),
@@ -234,14 +234,14 @@ impl Checker<'_> {
         }
     }
 
-    fn mismatch(&self, pair: &Pair, why: String) -> ExportError {
+    fn mismatch(&self, pair: &Pair, why: String) -> SaveError {
         let out = self.pairing.out;
         let tensor = out.tensor(pair.out).name.to_string();
-        ExportError::Mismatch { path: out.path().to_owned(), tensor, why }
+        SaveError::Mismatch { path: out.path().to_owned(), tensor, why }
     }
 
     /// `range` counts bytes through all parts of the tensor.
-    fn identical(&mut self, pair: &Pair, range: Range<u64>) -> Result<(), ExportError> {
+    fn identical(&mut self, pair: &Pair, range: Range<u64>) -> Result<(), SaveError> {
         let (out, source) = (self.pairing.out, self.pairing.source);
         let mut start = 0;
         for (a, b) in parts(out, pair.out).into_iter().zip(parts(source, pair.source)) {
@@ -275,7 +275,7 @@ impl Checker<'_> {
         pair: &Pair,
         chunks: &Chunks,
         range: Range<u64>,
-    ) -> Result<ErrorSums, ExportError> {
+    ) -> Result<ErrorSums, SaveError> {
         let mut sums = ErrorSums::default();
         let layout = self.pairing.out.layout(pair.out).and_then(|l| l.int8());
         let (Some(int8), Some((quantizer, rounding))) = (layout, self.pairing.quantizer(pair))
@@ -339,7 +339,7 @@ impl Checker<'_> {
         pair: &Pair,
         chunks: &Chunks,
         range: Range<u64>,
-    ) -> Result<ErrorSums, ExportError> {
+    ) -> Result<ErrorSums, SaveError> {
         let mut sums = ErrorSums::default();
         let Some((quantizer, rounding)) = self.pairing.quantizer(pair) else { return Ok(sums) };
         let source = self.pairing.source;
@@ -373,7 +373,7 @@ impl Checker<'_> {
     }
 
     /// `range` is of whole blocks, for rows are.
-    fn q8_0(&mut self, pair: &Pair, range: Range<u64>) -> Result<ErrorSums, ExportError> {
+    fn q8_0(&mut self, pair: &Pair, range: Range<u64>) -> Result<ErrorSums, SaveError> {
         let read = self.source.elements(pair.source, range.clone())?;
         let Some((dtype, elements)) = read else { return Ok(ErrorSums::default()) };
         let expected = gguf::q8_0(dtype, elements, &mut self.expected);
@@ -400,7 +400,7 @@ impl Checker<'_> {
         pair: &Pair,
         range: Range<u64>,
         dtype: FloatType,
-    ) -> Result<(), ExportError> {
+    ) -> Result<(), SaveError> {
         let read = self.out.elements(pair.out, range.clone())?;
         let written = read.map_or(&[][..], |(_, bytes)| bytes);
         let Some(at) = first_difference(written, &self.expected) else { return Ok(()) };

@@ -1,10 +1,9 @@
 //! The output channels of one tensor: the range of each, and what it loses with a scale of
 //! its own and with the scale of the whole tensor.
 
-use super::save::SaveError;
+use super::JobError;
 use super::{Job, Progress, each_chunk, lock};
-use crate::checkpoint::{Checkpoint, Reader};
-use crate::export::ExportError;
+use crate::checkpoint::{Checkpoint, CheckpointError, Reader};
 use crate::quantization::kernels::{self, Quantization};
 use crate::quantization::{
     Calibration, ErrorSums, QuantizationScheme, QuantizationType, Quantizer, Range, Rounding,
@@ -34,7 +33,7 @@ pub struct Channel {
 }
 
 /// All channels in their order, or why they could not be read.
-pub type Found = Result<Vec<Channel>, SaveError>;
+pub type Found = Result<Vec<Channel>, JobError>;
 
 /// Starts in the background; the one finding is all channels in their order.
 pub fn start(
@@ -53,7 +52,7 @@ pub fn run(
     request: &Request,
     threads: Option<usize>,
     progress: &Progress,
-) -> Result<Vec<Channel>, SaveError> {
+) -> Result<Vec<Channel>, JobError> {
     let shape = &checkpoint.tensor(request.tensor).shape;
     let (channels, length) = (shape.channels(), shape.channel_len());
     if checkpoint.float_type(request.tensor).is_none() || shape.elements() == 0 {
@@ -85,7 +84,7 @@ fn channel(
     request: &Request,
     start: u64,
     length: u64,
-) -> Result<Channel, ExportError> {
+) -> Result<Channel, CheckpointError> {
     let pieces = || (start..start + length).step_by(CHUNK as usize);
     let mut range = Range::default();
     for at in pieces() {
@@ -121,7 +120,7 @@ fn each(
     at: u64,
     end: u64,
     look: impl FnOnce(FloatType, &[u8]),
-) -> Result<(), ExportError> {
+) -> Result<(), CheckpointError> {
     reader.look(request.tensor, at..(at + CHUNK).min(end), look)?;
     Ok(())
 }

@@ -1,11 +1,10 @@
 //! What quantizing one tensor per tensor with a clip makes of it, from all of its elements:
 //! the figures that saving it so produces.
 
-use super::save::SaveError;
+use super::JobError;
 use super::scan::{self, Order};
 use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
-use crate::export::ExportError;
 use crate::quantization::{
     AnalysisSpec, Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Rounding,
 };
@@ -34,7 +33,7 @@ pub struct Measured {
 }
 
 /// `None`: the tensor has no scale.
-pub type Found = Result<Option<Measured>, SaveError>;
+pub type Found = Result<Option<Measured>, JobError>;
 
 /// Starts in the background; the one finding is what the clip makes of the tensor.
 pub fn start(
@@ -62,7 +61,7 @@ pub fn run(
         *lock(&found) = Some(finding.1);
     })?;
     let analysis = match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(analysis) => analysis.map_err(ExportError::from)?,
+        Some(analysis) => analysis?,
         None => return Ok(None),
     };
     let quantized = analysis.outcomes.into_iter().next().and_then(|found| found.result.ok());
@@ -79,7 +78,7 @@ fn count_beyond(
     clip: f64,
     threads: Option<usize>,
     progress: &Progress,
-) -> Result<u64, SaveError> {
+) -> Result<u64, JobError> {
     let elements = checkpoint.tensor(tensor).parameters();
     let count = AtomicU64::new(0);
     each_chunk([elements.div_ceil(CHUNK)].into_iter(), threads, progress, || {

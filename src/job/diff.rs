@@ -1,10 +1,9 @@
 //! Comparing two checkpoints tensor by tensor, on all cores.
 
+use super::JobError;
 use super::ordered_fold::OrderedFold;
-use super::save::SaveError;
 use super::{Job, Progress, each_chunk, lock};
-use crate::checkpoint::{Checkpoint, Content};
-use crate::export::ExportError;
+use crate::checkpoint::{Checkpoint, CheckpointError, Content};
 use crate::quantization::{Chunks, Difference, difference};
 use crate::tensor::{DType, Shape, TensorId};
 use std::collections::HashMap;
@@ -55,7 +54,7 @@ pub(crate) fn start(
     a: Arc<Checkpoint>,
     b: Arc<Checkpoint>,
     threads: Option<usize>,
-) -> std::io::Result<Job<Result<Vec<Compared>, SaveError>>> {
+) -> std::io::Result<Job<Result<Vec<Compared>, JobError>>> {
     Job::start("diff", Arc::new(Progress::default()), move |progress, sender| {
         let _ = sender.send(run(&a, &b, threads, progress));
     })
@@ -67,7 +66,7 @@ pub(crate) fn run(
     b: &Checkpoint,
     threads: Option<usize>,
     progress: &Progress,
-) -> Result<Vec<Compared>, SaveError> {
+) -> Result<Vec<Compared>, JobError> {
     let in_b: HashMap<&str, TensorId> =
         b.ids().map(|id| (b.tensor(id).name.as_str(), id)).collect();
     let in_a: HashMap<&str, TensorId> =
@@ -161,7 +160,7 @@ fn compare(
     to: &mut crate::checkpoint::Reader,
     y: TensorId,
     range: std::ops::Range<u64>,
-) -> Result<Found, ExportError> {
+) -> Result<Found, CheckpointError> {
     let (a, b) = (from.checkpoint(), to.checkpoint());
     if a.float_type(x).is_some() && b.float_type(y).is_some() {
         let before = from.elements(x, range.clone())?;

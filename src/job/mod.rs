@@ -12,6 +12,7 @@ pub(crate) mod diff;
 mod done_latch;
 pub mod duplicates;
 pub mod element_window;
+mod error;
 mod ordered_fold;
 pub mod output;
 mod progress;
@@ -20,11 +21,10 @@ pub mod scan;
 pub mod verify;
 mod writers;
 
+pub use error::JobError;
 pub use progress::{Progress, Stopped};
 
-use crate::export::ExportError;
 use done_latch::DoneLatch;
-use save::SaveError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -156,9 +156,9 @@ fn each_chunk<W>(
     threads: Option<usize>,
     progress: &Progress,
     worker: impl Fn() -> W + Sync,
-) -> Result<(), SaveError>
+) -> Result<(), JobError>
 where
-    W: FnMut(usize, u64) -> Result<(), ExportError>,
+    W: FnMut(usize, u64) -> Result<(), JobError>,
 {
     let mut starts = vec![0u64];
     for count in counts {
@@ -166,7 +166,7 @@ where
     }
     let total = starts[starts.len() - 1];
     let next = AtomicU64::new(0);
-    let failed: Mutex<Option<ExportError>> = Mutex::new(None);
+    let failed: Mutex<Option<JobError>> = Mutex::new(None);
     on_all_cores(threads, || {
         let mut work = worker();
         while !progress.is_cancelled() {
@@ -183,7 +183,7 @@ where
         }
     })?;
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None => Ok(progress.check()?),
     }
 }

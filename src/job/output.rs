@@ -317,9 +317,9 @@ fn product_bytes(recording: &Recording, request: &Request) -> u64 {
 }
 
 /// Chunks report their own failures, so nothing else can end the work.
-fn stopped(done: Result<(), super::save::SaveError>) -> Result<(), Stopped> {
+fn stopped(done: Result<(), super::JobError>) -> Result<(), Stopped> {
     match done {
-        Err(super::save::SaveError::Stopped(stopped)) => Err(stopped),
+        Err(super::JobError::Stopped(stopped)) => Err(stopped),
         _ => Ok(()),
     }
 }

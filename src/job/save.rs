@@ -3,32 +3,23 @@
 
 use super::background_sync::{BackgroundSync, write_behind};
 use super::writers::{Writer, Writers, failed_write};
-use super::{Job, Progress, Stopped, lock, scan, verify};
+use super::{Job, JobError, Progress, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
 use crate::export::{
-    self, AtomicOutput, ChunkEncoder, Comparison, ExportError, KnownScales, Match, OutputPlan,
-    Pairing, Receipt, Request, Task, container_check,
+    self, AtomicOutput, ChunkEncoder, Comparison, KnownScales, Match, OutputPlan, Pairing, Receipt,
+    Request, SaveError, Task, container_check,
 };
 use crate::quantization::{AnalysisSpec, Chunks, Quantizer, Rounding};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Why a save did not happen; OUT is then what it was before.
-#[derive(Debug, thiserror::Error)]
-pub enum SaveError {
-    #[error("{0}")]
-    Export(#[from] ExportError),
-    #[error("{0}; nothing was written")]
-    Stopped(#[from] Stopped),
-}
-
 /// What a save tells while it works.
 #[derive(Debug)]
 pub enum News {
     /// A new phase begins: what is done now, in a word or two.
     Phase(&'static str),
-    Finished(Box<Result<Receipt, SaveError>>),
+    Finished(Box<Result<Receipt, JobError>>),
 }
 
 /// Starts a save. Progress counts bytes read and bytes written, verification included.
@@ -55,18 +46,33 @@ pub fn run(
     threads: Option<usize>,
     progress: &Progress,
     phase: &dyn Fn(&'static str),
-) -> Result<Receipt, SaveError> {
+) -> Result<Receipt, JobError> {
     run_knowing(checkpoint, request, KnownScales::new(), threads, progress, phase)
 }
 
 fn run_knowing(
     checkpoint: &Checkpoint,
     request: &Request,
+    known: KnownScales,
+    threads: Option<usize>,
+    progress: &Progress,
+    phase: &dyn Fn(&'static str),
+) -> Result<Receipt, JobError> {
+    let saved = save(checkpoint, request, known, threads, progress, phase);
+    saved.map_err(|error| match error {
+        JobError::Stopped(why) => JobError::SaveStopped(why),
+        error => error,
+    })
+}
+
+fn save(
+    checkpoint: &Checkpoint,
+    request: &Request,
     mut known: KnownScales,
     threads: Option<usize>,
     progress: &Progress,
     phase: &dyn Fn(&'static str),
-) -> Result<Receipt, SaveError> {
+) -> Result<Receipt, JobError> {
     let output_plan = OutputPlan::new(checkpoint, request)?;
     export::check(checkpoint, request, output_plan.bytes())?;
     let pieces = pieces(checkpoint, &output_plan);
@@ -172,7 +178,7 @@ pub(super) fn calibrate(
     known: &mut KnownScales,
     threads: Option<usize>,
     progress: &Progress,
-) -> Result<(), SaveError> {
+) -> Result<(), JobError> {
     let mut alike: Vec<((Quantizer, Rounding), Vec<TensorId>)> = Vec::new();
     for (id, quantizer, rounding) in wanted.filter(|(id, ..)| !known.contains_key(id)) {
         match alike.iter_mut().find(|(how, _)| *how == (quantizer, rounding)) {
@@ -181,18 +187,18 @@ pub(super) fn calibrate(
         }
     }
     let calibrated = Mutex::new(known);
-    let failed: Mutex<Option<ExportError>> = Mutex::new(None);
+    let failed: Mutex<Option<SaveError>> = Mutex::new(None);
     for ((quantizer, rounding), ids) in alike {
         progress.expect(scan::float_bytes(checkpoint, ids.iter().copied()));
         let questions =
             AnalysisSpec { keep_scales: true, ..AnalysisSpec::scales(vec![quantizer], rounding) };
         let order = scan::Order::new(ids);
         scan::run(checkpoint, &questions, &order, threads, progress, &|(id, found)| {
-            let scales = found.map_err(ExportError::from).and_then(|analysis| {
+            let scales = found.map_err(SaveError::from).and_then(|analysis| {
                 let result = analysis.outcomes.into_iter().next().map(|o| o.result);
                 match result {
                     Some(Ok(quantized)) => Ok(quantized.scales.all.unwrap_or_default()),
-                    Some(Err(why)) => Err(ExportError::NotQuantizable {
+                    Some(Err(why)) => Err(SaveError::NotQuantizable {
                         path: checkpoint.path().to_owned(),
                         tensor: checkpoint.tensor(id).name.to_string(),
                         why,
@@ -228,7 +234,7 @@ impl Saving<'_> {
         pieces: &[Piece],
         known: &KnownScales,
         behind: &BackgroundSync,
-    ) -> Result<(), SaveError> {
+    ) -> Result<(), JobError> {
         let writers = Writers::new(self.progress, behind);
         let counts = pieces.iter().map(|piece| piece.chunks.count());
         super::each_chunk(counts, self.threads, self.progress, || {
@@ -244,12 +250,12 @@ impl Saving<'_> {
                 };
                 let made = maker.make(file, piece.entry, &piece.chunks, k, &mut &*writer);
                 open = Some((piece.file, writer));
-                made
+                Ok(made?)
             }
         })
     }
 
-    fn write_what_goes_with_it(&self) -> Result<(), SaveError> {
+    fn write_what_goes_with_it(&self) -> Result<(), JobError> {
         for text in &self.output_plan.texts {
             self.staging.write_text(&text.name, &text.text)?;
         }
@@ -257,17 +263,17 @@ impl Saving<'_> {
             self.progress.check()?;
             self.staging.copy(&sidecar.source, &sidecar.name, |bytes| {
                 self.progress.advance(bytes);
-                Ok::<(), SaveError>(self.progress.check()?)
+                Ok::<(), JobError>(self.progress.check()?)
             })?;
         }
         Ok(())
     }
 
     /// Reopens what was written, and compares all of it with what it was made from.
-    fn verify(&self, known: KnownScales) -> Result<verify::Verification, SaveError> {
+    fn verify(&self, known: KnownScales) -> Result<verify::Verification, JobError> {
         let Saving { threads, progress, .. } = *self;
         let path = self.staging.path();
-        let written = Checkpoint::open(path).map_err(ExportError::from)?;
+        let written = Checkpoint::open(path).map_err(SaveError::from)?;
         let verified = || {
             let pairing = Pairing::new(&written, self.checkpoint)?;
             let found = verify::tensors(&pairing, known, threads, progress)?;
@@ -275,7 +281,7 @@ impl Saving<'_> {
             Ok(found)
         };
         verified().map_err(|e| match e {
-            SaveError::Export(e) => SaveError::Export(e.renamed(path, &self.request.out)),
+            JobError::Save(e) => JobError::Save(e.renamed(path, &self.request.out)),
             stopped => stopped,
         })
     }
@@ -343,7 +349,7 @@ mod tests {
                     maker.make(file, piece.entry, &piece.chunks, k, &mut sink)?;
                 }
             }
-            Ok::<(), ExportError>(())
+            Ok::<(), SaveError>(())
         });
         assert!(done.is_ok() && failed.is_none(), "{done:?} {failed:?}");
         assert_eq!(std::fs::read(&out).expect("reads"), bytes);
@@ -357,7 +363,7 @@ mod tests {
     }
 
     impl Sink for Counting<'_> {
-        fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), ExportError> {
+        fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), SaveError> {
             self.writer.write(at, bytes)
         }
 

@@ -1,7 +1,8 @@
 //! Comparing an output with its source on all cores.
 
+use super::JobError;
 use super::ordered_fold::OrderedFold;
-use super::save::{SaveError, calibrate};
+use super::save::calibrate;
 use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, Match, Pairing, container_check};
@@ -30,7 +31,7 @@ pub fn start(
     out: Arc<Checkpoint>,
     source: Arc<Checkpoint>,
     threads: Option<usize>,
-) -> std::io::Result<Job<Result<Verification, SaveError>>> {
+) -> std::io::Result<Job<Result<Verification, JobError>>> {
     let progress = Arc::new(Progress::new(out.total_bytes()));
     Job::start("verify", progress, move |progress, sender| {
         let _ = sender.send(run(&out, &source, threads, progress));
@@ -44,7 +45,7 @@ pub fn run(
     source: &Checkpoint,
     threads: Option<usize>,
     progress: &Progress,
-) -> Result<Verification, SaveError> {
+) -> Result<Verification, JobError> {
     let pairing = Pairing::new(out, source)?;
     let verification = tensors(&pairing, KnownScales::new(), threads, progress)?;
     container_check::check_output(&pairing, &|| !progress.is_cancelled())?;
@@ -59,7 +60,7 @@ pub(super) fn tensors(
     mut known: KnownScales,
     threads: Option<usize>,
     progress: &Progress,
-) -> Result<Verification, SaveError> {
+) -> Result<Verification, JobError> {
     let source = pairing.source;
     calibrate(source, pairing.to_calibrate(), &mut known, threads, progress)?;
     let chunks: Vec<_> = pairing.pairs.iter().map(|pair| pairing.chunks(pair)).collect();

@@ -7,7 +7,7 @@
 use super::background_sync::BackgroundSync;
 use super::{Progress, lock};
 use crate::checkpoint::FileSystem;
-use crate::export::{ExportError, Sink, reflink};
+use crate::export::{SaveError, Sink, reflink};
 use crate::failpoints::{Failpoint, reach};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -34,7 +34,7 @@ impl<'s> Writers<'s> {
     }
 
     /// A file as the others have it open, if one has.
-    pub(super) fn open(&self, path: &Path) -> Result<Arc<Writer<'s>>, ExportError> {
+    pub(super) fn open(&self, path: &Path) -> Result<Arc<Writer<'s>>, SaveError> {
         let mut open = lock(&self.open);
         open.retain(|writer| writer.strong_count() > 0);
         if let Some(writer) = open.iter().filter_map(Weak::upgrade).find(|w| w.path == path) {
@@ -72,7 +72,7 @@ impl<'s> Writer<'s> {
         path: &Path,
         progress: &'s Progress,
         behind: &'s BackgroundSync,
-    ) -> Result<Self, ExportError> {
+    ) -> Result<Self, SaveError> {
         let file = OpenOptions::new().write(true).open(path);
         let file = file.map_err(|e| failed_write(path, e))?;
         let shares_blocks = FileSystem::of(&file).shares_blocks();
@@ -139,7 +139,7 @@ impl Drop for Turn<'_> {
 }
 
 impl Sink for &Writer<'_> {
-    fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), ExportError> {
+    fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), SaveError> {
         let Some(mut turn) = self.leave(at, bytes) else { return Ok(()) };
         while let Some((at, bytes)) = turn.next() {
             reach(Failpoint::Disk)
@@ -161,8 +161,8 @@ impl Sink for &Writer<'_> {
     }
 }
 
-pub(super) fn failed_write(path: &Path, source: std::io::Error) -> ExportError {
-    ExportError::Write { path: path.to_owned(), source }
+pub(super) fn failed_write(path: &Path, source: std::io::Error) -> SaveError {
+    SaveError::Write { path: path.to_owned(), source }
 }
 
 #[cfg(unix)]

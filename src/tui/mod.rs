@@ -17,7 +17,7 @@ use crate::app::tensor_metrics::SCHEMES;
 use crate::app::{self, App, Effect, Event, LaidOut, Meter, NotWritten, Session};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
-use crate::export::{ExportError, KnownScales, OutputPlan, Request, write_text};
+use crate::export::{KnownScales, OutputPlan, Request, SaveError, write_text};
 use crate::failpoints::{Failpoint, reach};
 use crate::job::cache::Cache;
 use crate::job::diff::{self, Compared};
@@ -804,9 +804,9 @@ pub fn write_report(
     write_text(&report.checkpoint, path, replace, write).map_err(not_written)
 }
 
-fn not_written(error: ExportError) -> NotWritten {
+fn not_written(error: SaveError) -> NotWritten {
     match error {
-        ExportError::Exists(_) => NotWritten::Exists,
+        SaveError::Exists(_) => NotWritten::Exists,
         error => NotWritten::Failed(error.to_string()),
     }
 }

@@ -6,7 +6,8 @@ use crate::support::checkpoint::{weights, write};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Receipt, Request, Task};
 use quantscope::failpoints::{ArmedFailure, Failpoint, Failure, arm, disarm};
-use quantscope::job::save::{self, SaveError};
+use quantscope::job::JobError;
+use quantscope::job::save;
 use quantscope::job::{News, Progress, verify};
 use quantscope::plan::{Plan, Selection};
 use quantscope::quantization::{QuantizationScheme, Rounding};
@@ -58,7 +59,7 @@ fn request(source: &Checkpoint, out: &Path, scheme: QuantizationScheme, force: b
     Request { task, out: out.to_owned(), force }
 }
 
-fn save(source: &Checkpoint, request: &Request) -> Result<Receipt, SaveError> {
+fn save(source: &Checkpoint, request: &Request) -> Result<Receipt, JobError> {
     save::run(source, request, Some(2), &Progress::default(), &|_| {})
 }
 
@@ -124,7 +125,7 @@ impl Scene {
         Scene { directory, source, request, old, new }
     }
 
-    fn save(&self) -> Result<Receipt, SaveError> {
+    fn save(&self) -> Result<Receipt, JobError> {
         save(&self.source, &self.request)
     }
 

@@ -10,7 +10,7 @@ mod pytorch;
 
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Receipt, Request, Task};
-use quantscope::job::save::SaveError;
+use quantscope::job::JobError;
 use quantscope::job::{Progress, save};
 use quantscope::plan::{Plan, Selection};
 use quantscope::quantization::{QuantizationScheme, Rounding};
@@ -38,7 +38,7 @@ fn bytes(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
     reader.stored(id, 0..stored.bytes()).expect("reads").to_vec()
 }
 
-fn run(source: &Checkpoint, out: &Path, task: Task) -> Result<(Checkpoint, Receipt), SaveError> {
+fn run(source: &Checkpoint, out: &Path, task: Task) -> Result<(Checkpoint, Receipt), JobError> {
     let request = Request { task, out: out.to_owned(), force: false };
     let receipt = save::run(source, &request, Some(2), &Progress::default(), &|_| {})?;
     Ok((open(out), receipt))

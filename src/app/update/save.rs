@@ -6,8 +6,8 @@ use crate::app::overlay::{Overlay, Tone};
 use crate::app::save::{self, SaveDialog, SaveKind, Saving};
 use crate::app::{App, Meter};
 use crate::checkpoint::Format;
-use crate::export::{ExportError, OutputFormat, Task};
-use crate::job::save::SaveError;
+use crate::export::{OutputFormat, SaveError, Task};
+use crate::job::JobError;
 
 impl App {
     pub(super) fn open_save(&mut self, effects: &mut Effects) {
@@ -69,7 +69,7 @@ impl App {
         }));
     }
 
-    pub(super) fn save_finished(&mut self, outcome: Result<crate::export::Receipt, SaveError>) {
+    pub(super) fn save_finished(&mut self, outcome: Result<crate::export::Receipt, JobError>) {
         let mut saving = match self.overlay.take() {
             Some(Overlay::Saving(saving)) => saving,
             other => {
@@ -92,10 +92,10 @@ impl App {
                 self.receipts.push(pager.plain());
                 self.overlay = Some(Overlay::Text(Tone::Good, pager));
             }
-            Err(SaveError::Export(ExportError::Exists(_))) if !saving.request.force => {
+            Err(JobError::Save(SaveError::Exists(_))) if !saving.request.force => {
                 self.overlay = Some(Overlay::Replace(saving.dialog));
             }
-            Err(SaveError::Stopped(why)) if saving.cancelled => {
+            Err(JobError::SaveStopped(why)) if saving.cancelled => {
                 self.warn(format!("{why}: nothing was written"));
             }
             Err(error) => {
