@@ -9,6 +9,7 @@ use crate::job::duplicates::{self, Candidates};
 use crate::plan::{
     History, InputQuantization, Obstacle, Plan, Totals, observed_input_scales, obstacle,
 };
+use crate::plan::{default_calibration, default_scheme, effective_quantizer};
 use crate::quantization::{
     Analysis, AnalysisSpec, Calibration, Diagnostic, ErrorStatistics, QuantizationScheme,
     Quantizer, Rating, Thresholds,
@@ -161,7 +162,7 @@ impl Model {
     /// The quantizer of a scheme where nothing else is chosen for the tensor: by what training
     /// with fake quantization learned where the scheme can take that over, else by min-max.
     pub fn usual(&self, id: TensorId, scheme: QuantizationScheme) -> Quantizer {
-        self.checkpoint.settled(id, Quantizer { scheme, ..self.quantizer() })
+        effective_quantizer(&self.checkpoint, id, Quantizer { scheme, ..self.quantizer() })
     }
 
     /// What that makes of the tensor; `None` while it is not measured.
@@ -185,7 +186,7 @@ impl Model {
     }
 
     fn sqnr_by_facts(&self, id: TensorId) -> Sqnr {
-        if self.checkpoint.layout(id).is_some() && self.known(id).facts().is_some() {
+        if self.checkpoint.packed_format(id).is_some() && self.known(id).facts().is_some() {
             return Sqnr::Stored;
         }
         Sqnr::of(self.known(id), self.quantizer_of(id))
@@ -204,7 +205,7 @@ impl Model {
     /// The SQNR by a scheme with min-max, whatever it is marked with. `None` while that is not
     /// measured, and where there is nothing to choose.
     pub fn sqnr_by(&self, id: TensorId, scheme: QuantizationScheme) -> Option<f64> {
-        if self.checkpoint.layout(id).is_some() {
+        if self.checkpoint.packed_format(id).is_some() {
             return None;
         }
         self.known(id).facts()?.error(scheme).map(|error| error.sqnr_db)
@@ -404,13 +405,13 @@ impl Model {
 
     /// That of tensors that are not marked, and of new marks, before it is settled for one.
     pub fn quantizer(&self) -> Quantizer {
-        Quantizer { calibration: self.checkpoint.usual_calibration(), scheme: self.scheme }
+        Quantizer { calibration: default_calibration(&self.checkpoint), scheme: self.scheme }
     }
 
     /// That of a new mark.
     fn new_mark(&self) -> impl Fn(TensorId) -> Quantizer + use<> {
         let (checkpoint, quantizer) = (self.checkpoint.clone(), self.quantizer());
-        move |id| checkpoint.settled(id, quantizer)
+        move |id| effective_quantizer(&checkpoint, id, quantizer)
     }
 
     pub fn mark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
@@ -463,11 +464,13 @@ impl Model {
         scheme: QuantizationScheme,
     ) -> bool {
         let checkpoint = self.checkpoint.clone();
-        let calibration = checkpoint.usual_calibration();
+        let calibration = default_calibration(&checkpoint);
         self.change(|plan| {
             for id in ids {
                 let Some(before) = plan.get(id) else { continue };
-                let usual = |scheme| checkpoint.settled(id, Quantizer { calibration, scheme });
+                let usual = |scheme| {
+                    effective_quantizer(&checkpoint, id, Quantizer { calibration, scheme })
+                };
                 match before == usual(before.scheme) {
                     true => plan.mark(id, usual(scheme)),
                     false => plan.mark(id, Quantizer { scheme, ..before }),
@@ -501,7 +504,7 @@ impl Model {
             for id in ids {
                 if let Some(quantizer) = plan.get(id) {
                     let quantizer = Quantizer { calibration, ..quantizer };
-                    plan.mark(id, checkpoint.settled(id, quantizer));
+                    plan.mark(id, effective_quantizer(&checkpoint, id, quantizer));
                 }
             }
         })
@@ -581,6 +584,6 @@ impl Model {
 fn first_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
     match checkpoint.format() {
         Format::Gguf => QuantizationScheme::per_block(32),
-        _ => checkpoint.usual_scheme(),
+        _ => default_scheme(&checkpoint),
     }
 }

@@ -170,7 +170,8 @@ impl SaveDialog {
             }
             SaveKind::Quantize(_) | SaveKind::Static => (self.plan(model).len(), "quantized"),
             SaveKind::Dequantize(_) => {
-                let quantized = checkpoint.ids().filter(|&id| checkpoint.layout(id).is_some());
+                let quantized =
+                    checkpoint.ids().filter(|&id| checkpoint.packed_format(id).is_some());
                 (quantized.count(), "turned back into floats")
             }
         };
@@ -294,7 +295,7 @@ pub fn model_name(checkpoint: &Checkpoint) -> String {
 
 /// Whether anything in the checkpoint is stored quantized.
 pub(super) fn holds_quantized(checkpoint: &Checkpoint) -> bool {
-    checkpoint.ids().any(|id| matches!(checkpoint.content(id), Content::Quantized(_)))
+    checkpoint.ids().any(|id| matches!(checkpoint.content(id), Content::Packed(_)))
 }
 
 /// Whether writing plain floats to safetensors would give anything new.

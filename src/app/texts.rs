@@ -38,7 +38,8 @@ pub(crate) fn metadata(
         ),
     ];
     if holds_quantized(checkpoint) {
-        let quantized = checkpoint.ids().filter(|&id| checkpoint.layout(id).is_some()).count();
+        let quantized =
+            checkpoint.ids().filter(|&id| checkpoint.packed_format(id).is_some()).count();
         lines.push(Line::field("quantized", counted(quantized, "tensor")));
     }
     if let Some(index) = checkpoint.index() {

@@ -3,9 +3,10 @@
 //! The names are those of PyTorch's `torch.ao.quantization`: `prepare_qat` and `prepare` put an
 //! observer of a layer's output into the layer, `prepare_fx` and `prepare_qat_fx` number them.
 
-use crate::checkpoint::{Checkpoint, Stored, StoredId};
+use crate::checkpoint::stored::{Stored, StoredId};
+use crate::checkpoint::stored_reader::StoredReader;
 use crate::quantization::{QatScales, QuantizationType, symmetric_scale};
-use crate::tensor::{Scalar, TensorId};
+use crate::tensor::{Scalar, TensorId, TensorInfo};
 use foldhash::{HashMap, HashMapExt};
 use memchr::memmem::Finder;
 use std::collections::BTreeMap;
@@ -104,9 +105,14 @@ fn parted(name: &str) -> Option<(&str, &str, &str)> {
 
 /// What the observers of a checkpoint left. One that cannot be read, or is not of the shape
 /// that its weight asks for, says nothing.
-pub(crate) fn read(checkpoint: &Checkpoint) -> Observers {
-    let stored: HashMap<&str, (StoredId, &Stored)> = checkpoint
-        .all_stored()
+pub(crate) fn read(
+    reader: &mut StoredReader,
+    stored: &[Stored],
+    tensors: &[TensorInfo],
+) -> Observers {
+    let stored: HashMap<&str, (StoredId, &Stored)> = (0..)
+        .map(StoredId)
+        .zip(stored)
         .filter(|(_, stored)| is_observer(&stored.name))
         .map(|(id, stored)| (stored.name.as_str(), (id, stored)))
         .collect();
@@ -114,14 +120,14 @@ pub(crate) fn read(checkpoint: &Checkpoint) -> Observers {
     if stored.is_empty() {
         return found;
     }
-    let mut reader = checkpoint.reader();
+    let mut bytes = Vec::new();
     let mut values = |name: &str| -> Option<Vec<f64>> {
         let &(id, stored) = stored.get(name)?;
         let size = stored.dtype.bytes_for(1)?;
         if stored.bytes() > SCALES_LIMIT * size {
             return None;
         }
-        let bytes = reader.stored(id, 0..stored.bytes()).ok()?;
+        reader.stored_into(id, 0..stored.bytes(), &mut bytes).ok()?;
         let number = |raw| match Scalar::read(&stored.dtype, raw)? {
             Scalar::Float(x) => Some(x),
             Scalar::Integer(x) => Some(x as f64),
@@ -130,8 +136,7 @@ pub(crate) fn read(checkpoint: &Checkpoint) -> Observers {
         bytes.chunks_exact(size as usize).map(number).collect()
     };
     let mut weights: HashMap<&str, TensorId> = HashMap::new();
-    for id in checkpoint.ids() {
-        let tensor = checkpoint.tensor(id);
+    for (id, tensor) in (0..).map(TensorId).zip(tensors) {
         let name = tensor.name.as_str();
         let Some(module) = name.strip_suffix("weight").filter(|_| !is_observer(name)) else {
             continue;

@@ -7,6 +7,7 @@ use crate::activations::{Activations, ActivationsError, Basis, OutputError, Way}
 use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::job::output::{self, Found, Request};
+use crate::plan::effective_quantizer;
 use crate::plan::quantizable;
 use crate::quantization::{Calibration, Quantizer, Rounding};
 use crate::report::document::{OutputFigures, Tensor};
@@ -205,7 +206,7 @@ impl Outputs {
 
     /// What the layer's output loses by a quantizer.
     pub(super) fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
-        let settled = self.checkpoint.settled(id, quantizer);
+        let settled = effective_quantizer(&self.checkpoint, id, quantizer);
         self.found.get(&id)?.as_ref().ok()?.error(settled)
     }
 

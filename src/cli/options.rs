@@ -5,6 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::job::cache::Cache;
 use crate::plan::Selection;
+use crate::plan::{default_calibration, default_scheme};
 use crate::quantization::{Calibration, QuantizationScheme, QuantizationType, Quantizer, Rounding};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedI64ValueParser, TypedValueParser};
@@ -60,7 +61,7 @@ pub(super) struct SchemeArgs {
 
 impl SchemeArgs {
     pub(super) fn scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
-        self.scheme.unwrap_or_else(|| checkpoint.usual_scheme())
+        self.scheme.unwrap_or_else(|| default_scheme(&checkpoint))
     }
 }
 
@@ -90,7 +91,7 @@ impl CalibrationArgs {
         checkpoint: &Checkpoint,
         scheme: QuantizationScheme,
     ) -> Quantizer {
-        let usual = || checkpoint.usual_calibration();
+        let usual = || default_calibration(&checkpoint);
         Quantizer { calibration: self.calibration.unwrap_or_else(usual), scheme }
     }
 }

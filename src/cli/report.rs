@@ -12,6 +12,7 @@ use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
 use crate::export::{SaveError, write_text};
 use crate::plan::budget;
+use crate::plan::effective_quantizer;
 use crate::quantization::{AnalysisSpec, Diagnostic, QuantizationScheme, Thresholds};
 use crate::report::{Format, Report, Row};
 use crate::text::{figures, names};
@@ -74,7 +75,12 @@ impl ReportArgs {
         for found in Scan::start(&checkpoint, tensors, questions, "measuring", &self.work, cache)? {
             let (id, found) = found?;
             let analysis = found.as_ref().and_then(|found| found.as_ref().ok());
-            let mut row = Row::new(&checkpoint, id, checkpoint.settled(id, quantizer), analysis);
+            let mut row = Row::new(
+                &checkpoint,
+                id,
+                effective_quantizer(&checkpoint, id, quantizer),
+                analysis,
+            );
             let mut listed = Listed::new(&checkpoint, &selection, id, found.as_ref());
             row.marked = listed.is_selected();
             row.reason = listed.reason.clone();

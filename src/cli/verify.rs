@@ -84,7 +84,7 @@ impl Verify {
                 args.measure(source, &activations, ids, Vec::new(), rounding, &self.work)?;
             let scales = found.input_scales()?;
             for (tensor, scale) in pairs {
-                let int8 = written.layout(tensor.out).and_then(|layout| layout.int8());
+                let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());
                 let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);
                 let expected = scales.get(&tensor.source).map(|&s| narrowed_scale(s, to));
                 if expected.map(f32::to_bits) != Some(scale.to_bits()) {
@@ -99,7 +99,7 @@ impl Verify {
         }
         let observed = verification.tensors.iter().all(|tensor| {
             let Some(&scale) = stored.get(&tensor.out) else { return true };
-            let int8 = written.layout(tensor.out).and_then(|layout| layout.int8());
+            let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());
             let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);
             let watched = source.watched(tensor.source);
             let found = watched.and_then(|watched| watched.input_scale());
@@ -192,6 +192,6 @@ impl<'a> Found<'a> {
 fn scheme(out: &Checkpoint, tensor: &Verified) -> Option<QuantizationScheme> {
     match tensor.how {
         Match::FakeQuantized(quantizer, _) => Some(quantizer.scheme),
-        _ => Some(out.layout(tensor.out)?.int8()?.scheme),
+        _ => Some(out.packed_format(tensor.out)?.int8()?.scheme),
     }
 }

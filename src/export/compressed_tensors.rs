@@ -62,7 +62,7 @@ pub(super) fn unfit(checkpoint: &Checkpoint) -> Option<String> {
     if config.is_none() {
         return Some("there is no config.json beside it, which says of what model it is".into());
     }
-    let quantized = checkpoint.ids().find_map(|id| Some((id, checkpoint.layout(id)?)));
+    let quantized = checkpoint.ids().find_map(|id| Some((id, checkpoint.packed_format(id)?)));
     quantized.map(|(id, layout)| {
         let name = checkpoint.tensor(id).name.escape_debug();
         format!("'{name}' is quantized already ({}); dequantize the model first", layout.name())

@@ -38,13 +38,14 @@ fn request(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
         match pair.how {
             Match::FakeQuantized(..) => fake = true,
             Match::Quantized => {
-                let int8 = pairing.out.layout(pair.out).and_then(|layout| layout.int8());
+                let int8 = pairing.out.packed_format(pair.out).and_then(|layout| layout.int8());
                 container |= int8.is_some_and(|int8| int8.container.is_some());
                 packed |= int8.is_some_and(|int8| int8.stored_as == Int8Values::Offset);
                 inputs.extend(recorded.get(&pair.out).map(|&scale| (pair.source, scale)));
             }
             Match::Dequantized(to) => {
-                let before = pairing.source.layout(pair.source).map(|layout| layout.original());
+                let before =
+                    pairing.source.packed_format(pair.source).map(|layout| layout.original());
                 floats.push((to, before));
             }
             Match::Identical | Match::Q8_0 => {}
@@ -88,7 +89,7 @@ pub fn input_scales(out: &Checkpoint) -> Result<HashMap<TensorId, f32>, SaveErro
         .collect();
     let mut scales = HashMap::new();
     let mut reader = out.reader();
-    let quantized = out.ids().filter(|&id| !stored.is_empty() && out.layout(id).is_some());
+    let quantized = out.ids().filter(|&id| !stored.is_empty() && out.packed_format(id).is_some());
     for id in quantized {
         let name = input_scale_name(out.tensor(id));
         let Some(&at) = stored.get(name.as_str()) else { continue };

@@ -49,7 +49,7 @@ pub(super) fn quantized(
         .iter()
         .filter_map(|(id, _)| match checkpoint.content(id) {
             Content::Plain(stored) => Some((*stored, id)),
-            Content::Quantized(_) => None,
+            Content::Packed(_) => None,
         })
         .collect();
     let mut warnings = Vec::new();

@@ -4,6 +4,7 @@ use crate::checkpoint::formats::gguf::Q8_0_ELEMENTS;
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::export::compressed_tensors;
 use crate::plan::Plan;
+use crate::plan::default_scheme;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{FloatType, TensorId};
 use std::path::{Path, PathBuf};
@@ -115,7 +116,7 @@ impl OutputFormat {
         tensors: impl IntoIterator<Item = TensorId>,
     ) -> QuantizationScheme {
         match self {
-            OutputFormat::Safetensors | OutputFormat::FakeQuantized => checkpoint.usual_scheme(),
+            OutputFormat::Safetensors | OutputFormat::FakeQuantized => default_scheme(&checkpoint),
             OutputFormat::Burn(_) => QuantizationScheme::PER_TENSOR,
             OutputFormat::Gguf => QuantizationScheme::per_block(Q8_0_ELEMENTS as u32),
             OutputFormat::Int8 => QuantizationScheme::PER_CHANNEL,

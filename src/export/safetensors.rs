@@ -27,7 +27,7 @@ fn stored_with_tensors(
     for id in checkpoint.ids() {
         match checkpoint.content(id) {
             Content::Plain(stored) => _ = whole.insert(*stored, id),
-            Content::Quantized(layout) => {
+            Content::Packed(layout) => {
                 let mut all = layout.parts();
                 all.sort();
                 whole.extend(all.first().map(|first| (*first, id)));
@@ -135,13 +135,13 @@ pub(super) fn dequantized(
     request: &Request,
 ) -> Result<Shards, SaveError> {
     let is_converted = checkpoint.format() != Format::Safetensors;
-    let quantized = checkpoint.ids().any(|id| checkpoint.layout(id).is_some());
+    let quantized = checkpoint.ids().any(|id| checkpoint.packed_format(id).is_some());
     if !is_converted && !quantized && !checkpoint.has_observers() {
         let why = "no tensor in it is quantized; there is nothing to dequantize".to_owned();
         return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
     }
     for id in checkpoint.ids() {
-        let unread = checkpoint.layout(id).filter(|layout| layout.decoded().is_none());
+        let unread = checkpoint.packed_format(id).filter(|layout| layout.decoded().is_none());
         if let Some(layout) = unread {
             let name = checkpoint.tensor(id).name.escape_debug();
             let why =
@@ -165,7 +165,7 @@ pub(super) fn dequantized(
         if checkpoint.has_observers() && qat::is_observer(&checkpoint.tensor(id).name) {
             return Some(Vec::new());
         }
-        let layout = checkpoint.layout(id)?;
+        let layout = checkpoint.packed_format(id)?;
         let to = to.unwrap_or(layout.original());
         let info = checkpoint.tensor(id);
         Some(vec![Entry {

@@ -81,21 +81,21 @@ impl<'c> Pairing<'c> {
                 return Err(fail(&info.name, why));
             }
             let how = match (out.content(id), source.content(origin)) {
-                (Content::Quantized(a), Content::Quantized(b)) if a.name() == b.name() => {
+                (Content::Packed(a), Content::Packed(b)) if a.name() == b.name() => {
                     Match::Identical
                 }
-                (Content::Quantized(layout), Content::Plain(_))
+                (Content::Packed(layout), Content::Plain(_))
                     if layout.int8().is_some() && from.dtype.float().is_some() =>
                 {
                     Match::Quantized
                 }
-                (Content::Quantized(_), Content::Plain(_))
+                (Content::Packed(_), Content::Plain(_))
                     if info.dtype == DType::Block(BlockType::Q8_0)
                         && from.dtype.float().is_some() =>
                 {
                     Match::Q8_0
                 }
-                (Content::Plain(_), Content::Quantized(_)) if info.dtype.float().is_some() => {
+                (Content::Plain(_), Content::Packed(_)) if info.dtype.float().is_some() => {
                     Match::Dequantized(info.dtype.float().unwrap_or(FloatType::F32))
                 }
                 (Content::Plain(_), Content::Plain(_)) if info.dtype == from.dtype => {
@@ -141,7 +141,7 @@ impl<'c> Pairing<'c> {
         match pair.how {
             Match::FakeQuantized(quantizer, rounding) => Some((quantizer, rounding)),
             Match::Quantized => {
-                let int8 = self.out.layout(pair.out)?.int8()?;
+                let int8 = self.out.packed_format(pair.out)?.int8()?;
                 let Int8 { calibration, scheme, rounding, .. } = *int8;
                 Some((Quantizer { calibration, scheme }, rounding))
             }
@@ -176,7 +176,7 @@ impl<'c> Pairing<'c> {
 fn parts(checkpoint: &Checkpoint, id: TensorId) -> Vec<StoredId> {
     match checkpoint.content(id) {
         Content::Plain(stored) => vec![*stored],
-        Content::Quantized(layout) => layout.parts(),
+        Content::Packed(layout) => layout.parts(),
     }
 }
 
@@ -277,7 +277,7 @@ impl Checker<'_> {
         range: Range<u64>,
     ) -> Result<ErrorSums, SaveError> {
         let mut sums = ErrorSums::default();
-        let layout = self.pairing.out.layout(pair.out).and_then(|l| l.int8());
+        let layout = self.pairing.out.packed_format(pair.out).and_then(|l| l.int8());
         let (Some(int8), Some((quantizer, rounding))) = (layout, self.pairing.quantizer(pair))
         else {
             return Ok(sums);
@@ -288,8 +288,8 @@ impl Checker<'_> {
         let holds = chunks.hold(&groups);
         let first = int8.groups_of(&range).start;
         let Checker { known, out, source, values, written, .. } = self;
-        let scales = int8.scales(out, int8.groups_of(&range))?;
-        let written = int8.values(out, range.clone(), written)?;
+        let scales = int8.scales(out.stored_reader(), int8.groups_of(&range))?;
+        let written = int8.values(out.stored_reader(), range.clone(), written)?;
         let mut seen = kernels::Seen::default();
         // Gives why they are not what they should be, if they are not.
         let compare = |dtype: FloatType, elements: &[u8]| {

@@ -12,6 +12,7 @@
 use super::lock;
 use crate::checkpoint::{Checkpoint, Content};
 use crate::directories;
+use crate::plan::effective_quantizer;
 use crate::quantization::{
     Analysis, AnalysisSpec, ChannelErrors, ChannelQuestion, ErrorSums, Loss, NotQuantizable,
     Outcome, Quantized, Range, Scales, Statistics, ValueHistogram,
@@ -100,7 +101,7 @@ fn key(checkpoint: &Checkpoint, questions: &AnalysisSpec) -> Option<Vec<u8>> {
     }
     let mut quantized = false;
     for id in checkpoint.ids() {
-        if let Content::Quantized(layout) = checkpoint.content(id) {
+        if let Content::Packed(layout) = checkpoint.content(id) {
             (id, layout.name(), &checkpoint.tensor(id).shape).hash(&mut hasher);
             quantized = true;
         }
@@ -237,7 +238,10 @@ impl Memory<'_> {
                 }
                 Err(why) => Err(why.into_owned()),
             };
-            Some(Outcome { quantizer: self.checkpoint.settled(id, quantizer), result })
+            Some(Outcome {
+                quantizer: effective_quantizer(&self.checkpoint, id, quantizer),
+                result,
+            })
         });
         let outcomes = outcomes.collect::<Option<_>>()?;
         let Record { range, statistics, .. } = record;

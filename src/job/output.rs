@@ -12,6 +12,7 @@ use crate::activations::{
     input_scale, parts,
 };
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem};
+use crate::plan::effective_quantizer;
 use crate::quantization::{
     AnalysisSpec, Calibration, NotQuantizable, QuantizationScheme, Quantizer, Rounding,
 };
@@ -244,7 +245,8 @@ impl Work<'_> {
         let Some(whole) = layer.sums.add(k, sums, count, merge).flatten() else { return };
         let (basis, knows) = Layer::basis(layer.recording, layer.input_scale);
         let error = |sums: OutputSums| OutputError { basis, sums, knows };
-        let settled = |quantizer: &Quantizer| self.checkpoint.settled(layer.id, *quantizer);
+        let settled =
+            |quantizer: &Quantizer| effective_quantizer(&self.checkpoint, layer.id, *quantizer);
         let errors = self.request.quantizers.iter().map(settled).zip(whole);
         let errors = errors.map(|(quantizer, sums)| (quantizer, sums.map(error))).collect();
         let found = Found { input_scale: layer.input_scale, errors };

@@ -59,7 +59,7 @@ impl std::fmt::Display for Obstacle {
 /// What keeps a tensor from being quantized by default, as far as the headers tell.
 pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
     let tensor = checkpoint.tensor(id);
-    if let Content::Quantized(layout) = checkpoint.content(id) {
+    if let Content::Packed(layout) = checkpoint.content(id) {
         return Some(Obstacle::AlreadyQuantized(layout.name()));
     }
     if qat::is_observer(&tensor.name) {

@@ -4,6 +4,7 @@
 
 pub(crate) mod budget;
 mod choices;
+mod defaults;
 mod eligibility;
 mod history;
 mod inputs;
@@ -11,6 +12,7 @@ mod preset;
 pub mod recipe;
 mod selection;
 
+pub use defaults::{default_calibration, default_scheme, effective_quantizer};
 pub use eligibility::{Obstacle, obstacle, quantizable};
 pub use history::History;
 pub use inputs::{InputQuantization, observed_input_scales};

@@ -6,6 +6,7 @@ mod block;
 mod channel_axes;
 mod dtype;
 mod element;
+pub(crate) mod minifloat;
 mod name;
 mod scalar;
 mod shape;

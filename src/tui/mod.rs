@@ -23,6 +23,7 @@ use crate::job::cache::Cache;
 use crate::job::diff::{self, Compared};
 use crate::job::element_window;
 use crate::job::{Job, News, Progress, channels, clip, duplicates, output, save, scan};
+use crate::plan::default_calibration;
 use crate::plan::recipe;
 use crate::quantization::{
     Analysis, AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding,
@@ -620,7 +621,7 @@ impl Runner {
             }
             Effect::CompareSchemes(tensor) => {
                 let rounding = self.app.model.plan().rounding;
-                let calibration = self.app.model.checkpoint.usual_calibration();
+                let calibration = default_calibration(&self.app.model.checkpoint);
                 let job = self.scan(vec![tensor], comparison(calibration, rounding));
                 let given_up = "it could not be measured";
                 self.ask(Kind::Schemes, job, given_up, screen, move |found| {
@@ -754,7 +755,7 @@ impl Runner {
         let checkpoint = self.app.model.checkpoint.clone();
         let order = Arc::new(scan::Order::new(checkpoint.ids().collect()));
         let Options { threads, cache, .. } = self.options.clone();
-        let questions = questions(schemes, checkpoint.usual_calibration());
+        let questions = questions(schemes, default_calibration(&checkpoint));
         let job = scan::start(checkpoint, questions, order.clone(), threads, cache);
         match job {
             Ok(job) => self.calibration = Some(Calibrating { generation, order, job }),
@@ -844,7 +845,7 @@ pub fn measure_outputs(
     }));
     let request = output::Request {
         tensors: captures.tensors().collect(),
-        quantizers: quantizers(&SCHEMES, checkpoint.usual_calibration()),
+        quantizers: quantizers(&SCHEMES, default_calibration(&checkpoint)),
         rounding: Rounding::default(),
         calibration: Calibration::MinMax,
     };

@@ -70,7 +70,7 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
             Tab::Values | Tab::Channels => {}
             Tab::Histogram => histogram::draw(buf, area, app, id, facts, theme),
             Tab::Overview => overview(buf, area, app, id, facts, theme),
-            Tab::Schemes if app.model.checkpoint.layout(id).is_none() => {
+            Tab::Schemes if app.model.checkpoint.packed_format(id).is_none() => {
                 schemes(buf, area, app, id, theme);
             }
             Tab::Schemes => {
@@ -146,7 +146,7 @@ fn overview(
     let quantizer = app.model.quantizer_of(id);
     let scheme = quantizer.scheme;
     block(buf, first, "values", &statistics(facts, theme), theme);
-    if let Some(layout) = app.model.checkpoint.layout(id) {
+    if let Some(layout) = app.model.checkpoint.packed_format(id) {
         return stored(buf, second, app, id, &layout.name(), theme);
     }
     let title = match quantizer.calibration {

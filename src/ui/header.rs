@@ -5,6 +5,7 @@ use super::widgets;
 use crate::app::figures::{bytes, counted, duration, parameters, rate};
 use crate::app::tensor_metrics::SCHEMES;
 use crate::app::{Action, App, Calibration, Meter, model_name, names};
+use crate::plan::default_calibration;
 use crate::quantization::{Calibration as By, QuantizationScheme};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -100,7 +101,7 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
         }
         Calibration::Done { .. } => {
             let schemes = SCHEMES.len();
-            let calibrated = match app.model.checkpoint.usual_calibration() {
+            let calibrated = match default_calibration(&app.model.checkpoint) {
                 By::Learned => "min–max and learned scales",
                 _ => "min–max",
             };

@@ -209,7 +209,7 @@ impl Painter<'_> {
             stored: app
                 .model
                 .checkpoint
-                .layout(id)
+                .packed_format(id)
                 .map_or(String::new(), |l| names::visible(&l.name()).into_owned()),
             at_least: false,
             flagged: app.model.known(id).facts().is_some_and(|facts| !facts.flags.is_empty())

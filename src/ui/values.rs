@@ -171,7 +171,7 @@ fn titles(
         }));
     }
     let left = Line::from(spans).style(theme.dim);
-    let note = match app.model.checkpoint.layout(id) {
+    let note = match app.model.checkpoint.packed_format(id) {
         Some(layout) => format!("decoded from {}", names::visible(&layout.name())),
         None if app.zoomed => String::new(),
         None => "Enter scrolls".to_owned(),

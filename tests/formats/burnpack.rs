@@ -32,7 +32,7 @@ fn it_holds_what_the_safetensors_container_holds() {
             assert_eq!(bytes(&burn, &tensor.name), bytes(&ours, &tensor.name), "{}", tensor.name);
             let id = burn.find(&tensor.name).expect("is there");
             assert_eq!(burn.tensor(id).shape, tensor.shape);
-            if let Some(layout) = burn.layout(id) {
+            if let Some(layout) = burn.packed_format(id) {
                 assert_eq!(layout.name(), format!("burn int8 {scheme}"));
                 let scale = format!("{}_scale", tensor.name);
                 assert_eq!(bytes(&burn, &scale), bytes(&ours, &scale));
@@ -96,7 +96,7 @@ fn unmarked_weights_are_turned_and_verified() {
     let task = Task::Quantize { plan, format: TURNED };
     let (saved, _) = run(&source, &out, task).expect("saves");
     let id = saved.find(name).expect("is there");
-    assert!(saved.layout(id).is_none());
+    assert!(saved.packed_format(id).is_none());
     assert_eq!(&saved.tensor(id).dtype, &source.tensor(source.find(name).expect("is")).dtype);
     assert_ne!(bytes(&saved, name), bytes(&source, name));
 }

@@ -52,7 +52,7 @@ fn every_block_type_becomes_floats_of_any_type() {
                 _ => f32s.clone().flat_map(f32::to_le_bytes).collect(),
             };
             let mapped = blocks.map(id, Dequantize { to: Some(to) }).expect("reads");
-            match blocks.layout(id) {
+            match blocks.packed_format(id) {
                 Some(_) => assert!(mapped == Some((to, rounded)), "{} as {to:?}", tensor.name),
                 // Floats stay what they are.
                 None => assert!(

@@ -35,7 +35,7 @@ fn assert_decodes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
         }
     };
     same(&all(checkpoint, id), 0);
-    if checkpoint.layout(id).is_some() {
+    if checkpoint.packed_format(id).is_some() {
         assert_dequantizes(checkpoint, name, expected);
     }
     let row = checkpoint.tensor(id).shape.row_len();
@@ -62,7 +62,7 @@ fn assert_dequantizes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
         let plain = Checkpoint::open(&out).expect("opens");
         let id = plain.find(name).unwrap_or_else(|| panic!("{name}"));
         assert_eq!(plain.tensor(id).dtype, to.dtype());
-        assert!(plain.ids().all(|id| plain.layout(id).is_none()));
+        assert!(plain.ids().all(|id| plain.packed_format(id).is_none()));
         let bytes: Vec<u8> = match to {
             FloatType::BF16 => bf16s(expected),
             FloatType::F16 => {
@@ -101,7 +101,7 @@ fn every_fixture_gives_its_owners_answer() {
             let expected = answer.tensor(id);
             let found = checkpoint.find(&expected.name).unwrap_or_else(|| panic!("{fixture}"));
             assert_eq!(checkpoint.tensor(found).shape, expected.shape, "{fixture}");
-            let described = checkpoint.layout(found).expect("quantized");
+            let described = checkpoint.packed_format(found).expect("quantized");
             assert_eq!((described.name().as_str(), described.parts().len()), (layout, parts));
             assert_eq!(checkpoint.tensor(found).bytes, checkpoint.total_bytes(), "{fixture}");
             assert_eq!(
@@ -248,7 +248,7 @@ fn packed_integers_with_zero_points_and_columns_out_of_order() {
         let checkpoint = model.open();
         assert_eq!(checkpoint.tensors().len(), 1);
         assert_decodes(&checkpoint, "m.weight", &expected);
-        let layout = checkpoint.layout(TensorId(0)).expect("quantized");
+        let layout = checkpoint.packed_format(TensorId(0)).expect("quantized");
         assert_eq!(layout.original(), FloatType::F16);
         assert!(layout.name().contains("asymmetric"), "{}", layout.name());
     }
@@ -275,12 +275,12 @@ fn int8_with_zero_points_and_in_groups() {
     let model = Model::new("", &tensors);
     let expected: Vec<f32> = (0..q.len()).map(|i| value(i, false)).collect();
     assert_decodes(&model.open(), "m.weight", &expected);
-    assert!(model.open().layout(TensorId(0)).is_some_and(|l| l.int8().is_some()));
+    assert!(model.open().packed_format(TensorId(0)).is_some_and(|l| l.int8().is_some()));
     tensors.push(("m.weight_zero_point", DType::I8, &scale_dims[..], z.clone()));
     let model = Model::new("", &tensors);
     let expected: Vec<f32> = (0..q.len()).map(|i| value(i, true)).collect();
     assert_decodes(&model.open(), "m.weight", &expected);
-    assert!(model.open().layout(TensorId(0)).is_some_and(|l| l.int8().is_none()));
+    assert!(model.open().packed_format(TensorId(0)).is_some_and(|l| l.int8().is_none()));
 }
 
 /// Codes of a column after each other in one stream of bits, in words: `[in·b/32, out]`.
@@ -382,7 +382,7 @@ fn bitsandbytes_double_quantized_and_int8() {
     let checkpoint = model.open();
     assert_eq!(checkpoint.tensors().len(), 2);
     assert_decodes(&checkpoint, "m.weight", &expected);
-    let layout = checkpoint.layout(TensorId(0)).expect("quantized");
+    let layout = checkpoint.packed_format(TensorId(0)).expect("quantized");
     assert_eq!(layout.name(), "bitsandbytes fp4, blocks of 16, double quantized");
     assert_eq!(layout.original(), FloatType::BF16);
     let expected: Vec<f32> =
@@ -469,7 +469,10 @@ fn mlx_of_every_width() {
         );
         let checkpoint = model.open();
         assert_decodes(&checkpoint, "m.weight", &expected);
-        assert_eq!(checkpoint.layout(TensorId(0)).map(|l| l.original()), Some(FloatType::BF16));
+        assert_eq!(
+            checkpoint.packed_format(TensorId(0)).map(|l| l.original()),
+            Some(FloatType::BF16)
+        );
     }
 }
 
@@ -506,7 +509,7 @@ fn quanto_and_fp8_of_every_scale() {
     assert_decodes(&checkpoint, "c.weight", &scaled);
     assert_decodes(&checkpoint, "d.weight", &(0..24).map(value).collect::<Vec<_>>());
     assert_decodes(&checkpoint, "e.weight", &(0..24).map(|i| value(i) * 8.0).collect::<Vec<_>>());
-    let name = |k: u32| checkpoint.layout(TensorId(k)).expect("quantized").name();
+    let name = |k: u32| checkpoint.packed_format(TensorId(k)).expect("quantized").name();
     assert_eq!(name(2), "fp8 e5m2 per-channel");
     assert_eq!(name(3), "fp8 e5m2, unscaled");
     assert_eq!(name(4), "fp8 e5m2 per-tensor");
@@ -614,7 +617,7 @@ fn what_is_known_by_name_only_is_named_and_left() {
         let directory = &checkpoint.directory;
         let checkpoint = checkpoint.open();
         assert_eq!(checkpoint.tensors().len(), 1, "{layout}");
-        let named = checkpoint.layout(TensorId(0)).expect("marked").name();
+        let named = checkpoint.packed_format(TensorId(0)).expect("marked").name();
         assert!(named.contains(layout) && named.contains("does not read"), "{named}");
         assert_eq!(checkpoint.tensor(TensorId(0)).name, "m.weight");
         let why = obstacle(&checkpoint, TensorId(0)).expect("an obstacle");

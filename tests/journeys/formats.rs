@@ -133,7 +133,7 @@ fn dequantized(driver: &mut Driver, source: &str) -> Vec<Checkpoint> {
         assert!(files(&screen) == files(&line), "{source} as {name}");
         let floats = Checkpoint::open(&screen).expect("opens");
         for id in floats.ids() {
-            assert!(floats.layout(id).is_none(), "{}", floats.tensor(id).name);
+            assert!(floats.packed_format(id).is_none(), "{}", floats.tensor(id).name);
             if let Some(dtype) = dtype {
                 assert_eq!(floats.tensor(id).dtype.float(), Some(dtype), "{source} as {name}");
             }
@@ -176,7 +176,7 @@ fn what_quantscope_wrote_is_dequantized_from_the_screen_as_from_the_command_line
         stdout(&["quantize", source, "-o", &saved, "--format", format.name(), "--quiet"]);
         let mut driver = Driver::open(&saved);
         let all = driver.app.model.checkpoint.ids();
-        let int8 = all.filter(|&id| driver.app.model.checkpoint.layout(id).is_some());
+        let int8 = all.filter(|&id| driver.app.model.checkpoint.packed_format(id).is_some());
         assert!(int8.count() > 2, "{}", driver.screen());
         driver.press("d");
         driver.expect("turned back into floats");

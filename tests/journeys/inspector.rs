@@ -388,7 +388,7 @@ fn saving_ends_in_a_receipt_that_compares_the_disk_with_the_preview() {
     driver.expect("Saved and verified");
     driver.expect("On disk, 15 tensors have the error the preview showed.");
     let saved = Checkpoint::open(&driver.path("out.safetensors")).expect("opens");
-    assert_eq!(saved.ids().filter(|&id| saved.layout(id).is_some()).count(), 15);
+    assert_eq!(saved.ids().filter(|&id| saved.packed_format(id).is_some()).count(), 15);
     driver.press("y");
     assert!(driver.clipboard[0].contains("out.safetensors"));
     assert_eq!(driver.app.receipts(), driver.clipboard);
@@ -482,7 +482,7 @@ fn the_float_model_comes_back() {
     let out = quantized.path("single-int8-f32.safetensors");
     let float = Checkpoint::open(&out).expect("opens");
     assert_eq!(float.tensors().len(), 21);
-    assert!(float.ids().all(|id| float.layout(id).is_none()));
+    assert!(float.ids().all(|id| float.packed_format(id).is_none()));
 }
 
 #[test]

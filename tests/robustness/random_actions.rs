@@ -109,7 +109,7 @@ fn assert_true(driver: &Driver, what: &str) {
         after = after - info.bytes + info.parameters() + 4 * scales;
         assert!(model.is_marked(id));
     }
-    for id in checkpoint.ids().filter(|&id| checkpoint.layout(id).is_none()) {
+    for id in checkpoint.ids().filter(|&id| checkpoint.packed_format(id).is_none()) {
         let by_facts = Sqnr::of(model.known(id), model.quantizer_of(id));
         assert_eq!(model.sqnr(id), by_facts, "{what}: {}", checkpoint.tensor(id).name);
     }

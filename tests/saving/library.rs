@@ -78,7 +78,7 @@ fn int8_there_and_floats_back() {
                     let (dtype, elements) = mapped.expect("floats");
                     assert_eq!(dtype.dtype(), source.tensor(id).dtype);
                     assert!(elements == bytes(&floats, name), "{name}");
-                    if int8.layout(id).is_none() {
+                    if int8.packed_format(id).is_none() {
                         assert_eq!(bytes(&int8, name), bytes(&source, name), "{name}");
                     }
                 }

@@ -72,7 +72,7 @@ fn the_scale_lies_beside_the_layer_and_the_config_says_static() {
     assert!((scale * 127.0 / 6.25 - 1.0).abs() < 1.0 / 256.0, "{scale}");
     // What was not recorded is left as it is, and the scale is no tensor of its own.
     let down = written.find("model.layers.0.mlp.down_proj.weight").expect("there");
-    assert!(written.layout(down).is_none());
+    assert!(written.packed_format(down).is_none());
     assert!(written.find(&format!("{LAYER}.input_scale")).is_none());
 }
 
@@ -161,7 +161,7 @@ fn the_budget_minimises_the_error_of_the_outputs() {
             ["quantize", "demo:", "-o", out, "--scheme", "per-tensor", "--max-bytes", "37500"];
         stdout(&[&args, options].concat());
         let written = Checkpoint::open(Path::new(out)).expect("opens");
-        let plain = written.ids().filter(|&id| written.layout(id).is_none());
+        let plain = written.ids().filter(|&id| written.packed_format(id).is_none());
         let weights = plain.filter(|&id| written.tensor(id).shape.rank() > 1);
         weights.map(|id| written.tensor(id).name.to_string()).collect()
     };

@@ -8,6 +8,7 @@ use quantscope::app::settings::Settings;
 use quantscope::app::{self, App, Effect, Event, Meter, Target};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::job::{Progress, channels, clip, duplicates, element_window, save, scan};
+use quantscope::plan::default_calibration;
 use quantscope::plan::recipe;
 use quantscope::quantization::AnalysisSpec;
 use quantscope::tensor::TensorId;
@@ -150,7 +151,7 @@ impl Driver {
                 for (tensor, found) in scan_of(
                     &checkpoint,
                     tensors,
-                    &questions(schemes, checkpoint.usual_calibration()),
+                    &questions(schemes, default_calibration(&checkpoint)),
                 ) {
                     self.send(Event::Found { generation, tensor, found });
                 }
@@ -200,7 +201,7 @@ impl Driver {
             }
             Effect::CompareSchemes(tensor) => {
                 let rounding = self.app.model.plan().rounding;
-                let questions = comparison(checkpoint.usual_calibration(), rounding);
+                let questions = comparison(default_calibration(&checkpoint), rounding);
                 for (tensor, found) in scan_of(&checkpoint, vec![tensor], &questions) {
                     let outcomes = found.map(|found| found.outcomes);
                     let outcomes = outcomes.map_err(|error| error.to_string());

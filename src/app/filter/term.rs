@@ -240,7 +240,10 @@ impl Test {
                     false => name.to_lowercase().starts_with(wanted),
                 };
                 begins(tensor.dtype.name())
-                    || model.checkpoint.layout(id).is_some_and(|layout| begins(&layout.name()))
+                    || model
+                        .checkpoint
+                        .packed_format(id)
+                        .is_some_and(|layout| begins(&layout.name()))
             }
             Test::Compare(figure, than, number) => {
                 let value = match figure {
@@ -272,7 +275,7 @@ impl State {
         match self {
             State::Marked => model.is_marked(id),
             State::Quantizable => model.quantizable(id),
-            State::Quantized => model.checkpoint.layout(id).is_some(),
+            State::Quantized => model.checkpoint.packed_format(id).is_some(),
             State::Float => model.checkpoint.float_type(id).is_some(),
             State::Flagged => flagged(|_| true),
             State::Nan => flagged(|flag| matches!(flag, Diagnostic::Nan { .. })),

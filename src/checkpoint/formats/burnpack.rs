@@ -3,7 +3,7 @@
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::packed::{
-    Found, Int8, Int8Values, METADATA_KEY, QuantizedMetadata, SCALE_SUFFIX,
+    Int8, Int8Values, METADATA_KEY, PackedTensor, QuantizedMetadata, SCALE_SUFFIX,
 };
 use crate::checkpoint::{Source, Stored, StoredId};
 use crate::quantization::{Calibration, QuantizationScheme, Rounding};
@@ -192,7 +192,11 @@ pub(crate) struct Quantized {
 
 impl Quantized {
     /// The tensor whose values are `stored`.
-    pub(crate) fn found(self, values: StoredId, stored: &Stored) -> Option<(StoredId, Found)> {
+    pub(crate) fn found(
+        self,
+        values: StoredId,
+        stored: &Stored,
+    ) -> Option<(StoredId, PackedTensor)> {
         let int8 = Int8 {
             container: Some("burn"),
             values,
@@ -206,7 +210,7 @@ impl Quantized {
             shape: stored.shape.clone(),
             beside: Vec::new(),
         };
-        Some((values, Found::new(&stored.name, stored.shape.clone(), int8)))
+        Some((values, PackedTensor::new(&stored.name, stored.shape.clone(), int8)))
     }
 }
 

@@ -1,13 +1,13 @@
 //! AWQ, gemm version: words of eight 4-bit integers packed along the output,
 //! `[in, out/8]`, in an order of their own.
 
-use crate::checkpoint::StoredId;
 use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised, product, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
-use crate::checkpoint::packed::{Found, PackedFormat};
-use crate::checkpoint::reader::Reader;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::{DType, FloatType, Shape};
 use std::ops::Range;
 
@@ -72,7 +72,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
         shape: shape.clone(),
         original: listing.original(scale.dtype()),
     };
-    Ok(Some(Found::new(format!("{module}.weight"), shape, layout)))
+    Ok(Some(PackedTensor::new(format!("{module}.weight"), shape, layout)))
 }
 
 impl PackedFormat for Awq {
@@ -88,7 +88,12 @@ impl PackedFormat for Awq {
         vec![self.values, self.scales.id, self.zeros]
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let &[outer, inner] = self.shape.dims() else { return Ok(()) };
         let mut left = floats(out, &range);
         if range.is_empty() {

@@ -1,9 +1,9 @@
 //! Integers of a few bits, packed into bytes.
 
-use crate::checkpoint::StoredId;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::runs::{runs, take};
-use crate::checkpoint::reader::Reader;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
 use std::ops::Range;
 
 /// How the integers of a row lie in its bytes, the lowest bits first.
@@ -79,7 +79,7 @@ impl Packing {
 /// The bytes that hold the elements of `range`, in rows of `row_bytes` each, and where in
 /// the stored tensor they start.
 pub(super) fn packed_rows(
-    reader: &mut Reader,
+    reader: &mut StoredReader,
     values: StoredId,
     packing: Packing,
     row_bytes: u64,

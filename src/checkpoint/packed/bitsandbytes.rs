@@ -1,14 +1,14 @@
 //! bitsandbytes: 4-bit codes of a table (nf4, fp4), the high half of a byte first, with an
 //! absmax for each block of the flat tensor, itself quantized perhaps; and int8 by rows.
 
-use crate::checkpoint::StoredId;
 use crate::checkpoint::config::float_type;
 use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised, required, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{floats, runs, take};
-use crate::checkpoint::packed::{Found, PackedFormat};
-use crate::checkpoint::reader::Reader;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::{DType, FloatType, Shape};
 use serde::Deserialize;
 use std::ops::Range;
@@ -119,12 +119,12 @@ pub(super) fn four_bits(listing: &Listing, state: Part) -> Recognised {
         original: float_type(&said.dtype).unwrap_or_else(|| listing.original(&DType::F32)),
         beside,
     };
-    Ok(Some(Found::new(name, shape, layout)))
+    Ok(Some(PackedTensor::new(name, shape, layout)))
 }
 
 impl FourBits {
     /// The absmax of each block of `range`.
-    fn absmax(&self, reader: &mut Reader, range: Range<u64>) -> Result<Vec<f32>> {
+    fn absmax(&self, reader: &mut StoredReader, range: Range<u64>) -> Result<Vec<f32>> {
         match &self.absmax {
             Absmax::Plain(numbers) => numbers.read(reader, range),
             Absmax::Nested { codes, map, absmax, block, offset } => {
@@ -156,7 +156,12 @@ impl PackedFormat for FourBits {
         [&[self.values], self.beside.as_slice()].concat()
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let mut left = floats(out, &range);
         let first = range.start / 2;
         let mut bytes = Vec::new();
@@ -211,7 +216,7 @@ pub(super) fn eight_bits(listing: &Listing, values: Part) -> Recognised {
             .unwrap_or(FloatType::F16),
         beside,
     };
-    Ok(Some(Found::new(&values.stored.name, shape, layout)))
+    Ok(Some(PackedTensor::new(&values.stored.name, shape, layout)))
 }
 
 impl PackedFormat for EightBits {
@@ -227,7 +232,12 @@ impl PackedFormat for EightBits {
         [&[self.values], self.beside.as_slice()].concat()
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let mut left = floats(out, &range);
         let row_len = self.shape.row_len().max(1);
         let mut bytes = Vec::new();

@@ -1,14 +1,15 @@
 //! compressed-tensors: int8 values beside their scales, and integers of 1 to 8 bits packed
 //! into 32-bit words.
 
-use crate::checkpoint::StoredId;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
+use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
+use crate::checkpoint::packed::int8::{Int8, Int8Values};
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised, product, required, shape};
 use crate::checkpoint::packed::numbers::{Numbers, indices};
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
-use crate::checkpoint::packed::{Found, Int8, Int8Values, PackedFormat};
-use crate::checkpoint::reader::Reader;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{DType, FloatType, Shape};
 use std::collections::BTreeSet;
@@ -118,7 +119,7 @@ pub(super) fn int8(listing: &Listing, values: Part) -> Recognised {
             original: listing.original(scale.dtype()),
             beside: [&[scale.id, zeros.id], beside.as_slice()].concat(),
         };
-        return Ok(Some(Found::new(name, shape, layout)));
+        return Ok(Some(PackedTensor::new(name, shape, layout)));
     }
     beside.extend(order.map(|part| part.id));
     let layout = Int8 {
@@ -134,7 +135,7 @@ pub(super) fn int8(listing: &Listing, values: Part) -> Recognised {
         shape: shape.clone(),
         beside,
     };
-    Ok(Some(Found::new(name, shape, layout)))
+    Ok(Some(PackedTensor::new(name, shape, layout)))
 }
 
 /// I32 words of packed integers.
@@ -180,7 +181,7 @@ pub(super) fn packed(listing: &Listing, values: Part) -> Recognised {
             shape: shape.clone(),
             beside,
         };
-        return Ok(Some(Found::new(name, shape, layout)));
+        return Ok(Some(PackedTensor::new(name, shape, layout)));
     }
     let zeros = zeros
         .map(|part| {
@@ -209,14 +210,14 @@ pub(super) fn packed(listing: &Listing, values: Part) -> Recognised {
         original: listing.original(scale.dtype()),
         beside: [&[scale.id], beside.as_slice()].concat(),
     };
-    Ok(Some(Found::new(name, shape, layout)))
+    Ok(Some(PackedTensor::new(name, shape, layout)))
 }
 
 /// Rows and columns, as an I64 pair of data says.
 fn dimensions(
     listing: &Listing,
     part: Part,
-) -> Result<(u64, u64), crate::checkpoint::packed::Refusal> {
+) -> Result<(u64, u64), crate::checkpoint::packed::listing::Refusal> {
     part.typed("dimensions", &[DType::I64, DType::I32])?;
     part.shaped("dimensions", &[2])?;
     let bytes = listing.bytes(part, 16)?;
@@ -266,7 +267,7 @@ fn act_order(
     listing: &Listing,
     part: Part,
     columns: u64,
-) -> Result<Option<StoredId>, crate::checkpoint::packed::Refusal> {
+) -> Result<Option<StoredId>, crate::checkpoint::packed::listing::Refusal> {
     part.typed("group indices", &[DType::I32])?;
     part.shaped("group indices", &[columns])?;
     let first = listing.start(part, 4)?;
@@ -301,7 +302,7 @@ enum Zeros {
 
 impl Packed {
     /// The zero points of the scales `range`, for `across` in a row.
-    fn zeros(&self, reader: &mut Reader, range: Range<u64>) -> Result<Vec<i32>> {
+    fn zeros(&self, reader: &mut StoredReader, range: Range<u64>) -> Result<Vec<i32>> {
         let half = 1 << (self.packing.bits() - 1);
         let mut bytes = Vec::new();
         match self.zeros {
@@ -354,7 +355,12 @@ impl PackedFormat for Packed {
         [&[self.values], self.beside.as_slice()].concat()
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let row_len = self.shape.row_len().max(1);
         let rows = range.start / row_len..range.end.div_ceil(row_len);
         let mut out = floats(out, &range);

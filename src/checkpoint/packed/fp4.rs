@@ -1,14 +1,15 @@
 //! 4-bit floats (E2M1), two to a byte, the low half first: NVFP4 with a scale for each 16
 //! of a row and one for the tensor, and MXFP4 with a power of two for each 32.
 
-use crate::checkpoint::StoredId;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
+use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised, product, required, shape};
-use crate::checkpoint::packed::numbers::{FP4, Numbers};
+use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
-use crate::checkpoint::packed::{Found, PackedFormat};
-use crate::checkpoint::reader::Reader;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
+use crate::tensor::minifloat::E2M1_VALUES;
 use crate::tensor::{DType, FloatType, Shape};
 use std::ops::Range;
 
@@ -90,7 +91,7 @@ pub(super) fn nvfp4(listing: &Listing, values: Part) -> Recognised {
         original: listing.original(scale.dtype()),
         beside,
     };
-    Ok(Some(Found::new(name, shape, layout)))
+    Ok(Some(PackedTensor::new(name, shape, layout)))
 }
 
 impl PackedFormat for Fp4 {
@@ -106,7 +107,12 @@ impl PackedFormat for Fp4 {
         [&[self.values], self.beside.as_slice()].concat()
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let row_len = self.shape.row_len().max(1);
         let mut out = floats(out, &range);
         if range.is_empty() {
@@ -140,7 +146,7 @@ impl PackedFormat for Fp4 {
             for ((out, &code), column) in out.iter_mut().zip(&codes).zip(columns) {
                 let at = row * across + column / self.run - first;
                 let scale = scales.get(at as usize).copied().unwrap_or(f32::NAN);
-                *out = (FP4[usize::from(code & 15)] * scale).to_le_bytes();
+                *out = (E2M1_VALUES[usize::from(code & 15)] * scale).to_le_bytes();
             }
         }
         Ok(())
@@ -181,7 +187,7 @@ pub(super) fn mxfp4(listing: &Listing, values: Part) -> Recognised {
             .and_then(|config| config.dtype())
             .unwrap_or(FloatType::BF16),
     };
-    Ok(Some(Found::new(name, shape, layout)))
+    Ok(Some(PackedTensor::new(name, shape, layout)))
 }
 
 impl PackedFormat for Mxfp4 {
@@ -197,7 +203,12 @@ impl PackedFormat for Mxfp4 {
         vec![self.values, self.scales.id]
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let &[_, inner, outer] = self.shape.dims() else { return Ok(()) };
         let blocks = inner / BLOCK;
         let mut left = floats(out, &range);
@@ -233,7 +244,7 @@ impl PackedFormat for Mxfp4 {
                     let byte = codes.get(within / 2).copied().unwrap_or(0);
                     let code = if within.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
                     if let Some(out) = out.get_mut(i * width + k) {
-                        *out = (FP4[usize::from(code)] * scale).to_le_bytes();
+                        *out = (E2M1_VALUES[usize::from(code)] * scale).to_le_bytes();
                     }
                 }
             }

@@ -1,13 +1,14 @@
 //! 8-bit floats: with a scale for each block (`weight_scale_inv`, which multiplies), with
 //! one per channel or tensor (`weight_scale`), or with none.
 
-use crate::checkpoint::StoredId;
 use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised};
-use crate::checkpoint::packed::numbers::{Numbers, Table, table};
+use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
-use crate::checkpoint::packed::{Found, PackedFormat};
-use crate::checkpoint::reader::Reader;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
+use crate::tensor::minifloat::{ValueTable, value_table};
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range;
 
@@ -25,7 +26,7 @@ const BESIDE: [&str; 3] = ["input_scale", "scale_input", "output_scale"];
 pub(super) struct Fp8 {
     pub name: String,
     pub values: StoredId,
-    pub table: &'static Table,
+    pub table: &'static ValueTable,
     pub scales: Option<Scales>,
     pub shape: Shape,
     pub original: FloatType,
@@ -72,7 +73,7 @@ impl Scales {
 
 /// FP8 values that have scales.
 pub(super) fn scaled(listing: &Listing, values: Part) -> Recognised {
-    let Some(table) = table(values.dtype()) else { return Ok(None) };
+    let Some(table) = value_table(values.dtype()) else { return Ok(None) };
     let name = &values.stored.name;
     let shape = values.stored.shape.clone();
     let module = name.strip_suffix(".weight");
@@ -117,12 +118,12 @@ pub(super) fn scaled(listing: &Listing, values: Part) -> Recognised {
         original,
         beside,
     };
-    Ok(Some(Found::new(values_name, shape, layout)))
+    Ok(Some(PackedTensor::new(values_name, shape, layout)))
 }
 
 /// FP8 values on their own.
 pub(super) fn unscaled(listing: &Listing, values: Part) -> Recognised {
-    let Some(table) = table(values.dtype()) else { return Ok(None) };
+    let Some(table) = value_table(values.dtype()) else { return Ok(None) };
     let shape = values.stored.shape.clone();
     let dtype = values.dtype().name().trim_start_matches("F8_").to_lowercase();
     let layout = Fp8 {
@@ -134,7 +135,7 @@ pub(super) fn unscaled(listing: &Listing, values: Part) -> Recognised {
         original: listing.original(values.dtype()),
         beside: Vec::new(),
     };
-    Ok(Some(Found::new(&values.stored.name, shape, layout)))
+    Ok(Some(PackedTensor::new(&values.stored.name, shape, layout)))
 }
 
 /// Rows and columns of a block, as the config says.
@@ -167,7 +168,12 @@ impl PackedFormat for Fp8 {
         [&[self.values], self.beside.as_slice()].concat()
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let mut codes = Vec::new();
         reader.stored_into(self.values, range.clone(), &mut codes)?;
         let mut codes = codes.as_mut_slice();

@@ -2,14 +2,14 @@
 //! packed along the output; the stored zero point is one less than the real one, but in
 //! the second version of the format.
 
-use crate::checkpoint::StoredId;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::in_words;
+use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised, required, shape};
 use crate::checkpoint::packed::numbers::{Numbers, indices};
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
-use crate::checkpoint::packed::{Found, PackedFormat};
-use crate::checkpoint::reader::Reader;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::{DType, FloatType, Shape};
 use std::ops::Range;
 
@@ -101,7 +101,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
         original: listing.original(scale.dtype()),
         beside: [scale.id, zeros.id].into_iter().chain(order.map(|part| part.id)).collect(),
     };
-    Ok(Some(Found::new(named("weight"), shape, layout)))
+    Ok(Some(PackedTensor::new(named("weight"), shape, layout)))
 }
 
 impl PackedFormat for Gptq {
@@ -118,7 +118,12 @@ impl PackedFormat for Gptq {
         [&[self.values], self.beside.as_slice()].concat()
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let &[outer, inner] = self.shape.dims() else { return Ok(()) };
         let bits = u64::from(self.bits);
         let mut left = floats(out, &range);

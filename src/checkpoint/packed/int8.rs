@@ -1,10 +1,9 @@
 //! Symmetric int8, whatever container it is in.
 
-use crate::checkpoint::StoredId;
 use crate::checkpoint::error::Result;
-use crate::checkpoint::packed::PackedFormat;
-use crate::checkpoint::reader::Reader;
-use crate::quantization::{Calibration, Groups, QuantizationScheme, Rounding, kernels};
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
+use crate::quantization::{Calibration, Groups, QuantizationScheme, Rounding};
 use crate::tensor::{FloatType, Shape, read_f64};
 use std::ops::Range;
 
@@ -54,7 +53,7 @@ impl Int8 {
     }
 
     /// The scales of `groups`.
-    pub fn scales(&self, reader: &mut Reader, groups: Range<u64>) -> Result<Vec<f32>> {
+    pub fn scales(&self, reader: &mut StoredReader, groups: Range<u64>) -> Result<Vec<f32>> {
         let size = self.scale_type.size() as u64;
         let mut bytes = Vec::new();
         reader.stored_into(self.scale, groups.start * size..groups.end * size, &mut bytes)?;
@@ -67,7 +66,7 @@ impl Int8 {
     /// The values of `range`, in place of what `bytes` hold.
     pub fn values<'b>(
         &self,
-        reader: &mut Reader,
+        reader: &mut StoredReader,
         range: Range<u64>,
         bytes: &'b mut Vec<u8>,
     ) -> Result<&'b [i8]> {
@@ -80,51 +79,5 @@ impl Int8 {
     pub fn groups_of(&self, range: &Range<u64>) -> Range<u64> {
         let first = self.groups().of(range.start);
         if range.is_empty() { first..first } else { first..self.groups().of(range.end - 1) + 1 }
-    }
-}
-
-impl PackedFormat for Int8 {
-    fn name(&self) -> String {
-        match self.container {
-            None => format!("int8 {}", self.scheme),
-            Some(container) => format!("{container} int8 {}", self.scheme),
-        }
-    }
-
-    fn int8(&self) -> Option<&Int8> {
-        Some(self)
-    }
-
-    fn original(&self) -> FloatType {
-        self.original
-    }
-
-    fn decoded(&self) -> Option<FloatType> {
-        Some(match self.original {
-            FloatType::F64 => FloatType::F64,
-            _ => FloatType::F32,
-        })
-    }
-
-    fn parts(&self) -> Vec<StoredId> {
-        [&[self.values, self.scale], self.beside.as_slice()].concat()
-    }
-
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
-        let groups = self.groups_of(&range);
-        let scales = self.scales(reader, groups.clone())?;
-        let mut bytes = Vec::new();
-        let values = self.values(reader, range.clone(), &mut bytes)?;
-        let to = self.decoded().unwrap_or(FloatType::F32);
-        out.resize(values.len() * to.size(), 0);
-        for (group, segment) in self.groups().segments(range.clone()) {
-            let scale = scales.get((group - groups.start) as usize).copied().unwrap_or(f32::NAN);
-            let part = (segment.start - range.start) as usize..(segment.end - range.start) as usize;
-            let bytes = part.start * to.size()..part.end * to.size();
-            if let (Some(values), Some(out)) = (values.get(part), out.get_mut(bytes)) {
-                kernels::dequantize(values, scale, to, out);
-            }
-        }
-        Ok(())
     }
 }

@@ -3,8 +3,9 @@
 
 use crate::checkpoint::config::Config;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
-use crate::checkpoint::packed::Found;
-use crate::checkpoint::{Shard, Stored, StoredId};
+use crate::checkpoint::packed::format::PackedTensor;
+use crate::checkpoint::packed::native_format::{ROUNDING_KEY, calibrations};
+use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::quantization::{Calibration, Rounding};
 use crate::tensor::{DType, FloatType, Shape};
 use foldhash::HashMap;
@@ -19,7 +20,7 @@ pub(super) struct Part<'s> {
 
 /// What a family says of a tensor: nothing, that it is one of its own, or that its parts
 /// contradict each other.
-pub(super) type Recognised = Result<Option<Found>, Refusal>;
+pub(super) type Recognised = Result<Option<PackedTensor>, Refusal>;
 
 /// Why a tensor that a family knows cannot be what it claims to be.
 #[derive(Debug)]
@@ -67,8 +68,7 @@ impl<'s> Listing<'s> {
         let config = directory.map(Config::read).transpose()?.flatten();
         let names = stored.iter().map(|s| s.name.as_str());
         let by_name = names.zip((0..).map(StoredId)).collect();
-        let calibrations =
-            shards.iter().map(|shard| crate::checkpoint::packed::calibrations(&shard.metadata));
+        let calibrations = shards.iter().map(|shard| calibrations(&shard.metadata));
         Ok(Listing { shards, stored, by_name, calibrations: calibrations.collect(), config })
     }
 
@@ -106,11 +106,9 @@ impl<'s> Listing<'s> {
 
     /// How the int8 values of a part were rounded, where quantscope wrote them.
     pub(super) fn rounding(&self, part: Part) -> Rounding {
-        let metadata = self.shards.get(part.stored.shard as usize).map(|shard| &shard.metadata);
-        let said = metadata.and_then(|all| {
-            all.iter().find(|(key, _)| key == crate::checkpoint::packed::ROUNDING_KEY)
-        });
-        said.and_then(|(_, text)| text.parse().ok()).unwrap_or_default()
+        let shard = self.shards.get(part.stored.shard as usize);
+        let name = shard.and_then(|shard| shard.metadata(ROUNDING_KEY));
+        name.and_then(|name| name.parse().ok()).unwrap_or_default()
     }
 
     /// How the tensor `name`, whose int8 values `part` holds, was calibrated, where

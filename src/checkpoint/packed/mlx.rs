@@ -1,15 +1,15 @@
 //! MLX: unsigned integers of 2 to 8 bits in one stream of bits along each row, with a
 //! scale and a bias for each group: `q * scale + bias`.
 
-use crate::checkpoint::StoredId;
 use crate::checkpoint::config::QUANTIZATION_KEYS;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
+use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised, product, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
-use crate::checkpoint::packed::{Found, PackedFormat};
-use crate::checkpoint::reader::Reader;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::{DType, FloatType, Shape};
 use serde_json::Value;
 use std::ops::Range;
@@ -63,7 +63,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
         shape: shape.clone(),
         original: listing.original(scale.dtype()),
     };
-    Ok(Some(Found::new(&values.stored.name, shape, layout)))
+    Ok(Some(PackedTensor::new(&values.stored.name, shape, layout)))
 }
 
 /// Bits and group size of a module: its own, or those of all.
@@ -102,7 +102,12 @@ impl PackedFormat for Affine {
         vec![self.values, self.scales.id, self.biases.id]
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let row_len = self.shape.row_len().max(1);
         let mut left = floats(out, &range);
         if range.is_empty() {

@@ -1,11 +1,11 @@
 //! Layouts that are known by name only: their tensors are listed, marked and copied, never
 //! taken for plain integers.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised};
-use crate::checkpoint::packed::{Found, PackedFormat};
-use crate::checkpoint::reader::Reader;
-use crate::checkpoint::{Stored, StoredId};
+use crate::checkpoint::stored::{Stored, StoredId};
+use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::{DType, FloatType};
 use std::ops::Range;
 
@@ -96,7 +96,7 @@ fn found(
     name: String,
     layout: &str,
     beside: Vec<StoredId>,
-) -> Found {
+) -> PackedTensor {
     // A plain tensor of that name is another one.
     let name = match listing.get(&name) {
         Some(other) if other.id != values.id => values.stored.name.to_string(),
@@ -107,7 +107,7 @@ fn found(
         parts: [&[values.id], beside.as_slice()].concat(),
         original: listing.original(values.dtype()),
     };
-    Found::new(name, values.stored.shape.clone(), layout)
+    PackedTensor::new(name, values.stored.shape.clone(), layout)
 }
 
 impl PackedFormat for Named {
@@ -127,10 +127,8 @@ impl PackedFormat for Named {
         self.parts.clone()
     }
 
-    fn decode(&self, reader: &mut Reader, _: Range<u64>, _: &mut Vec<u8>) -> Result<()> {
-        let checkpoint = reader.checkpoint();
-        let values = self.parts.first().map_or("", |&id| checkpoint.stored(id).name.as_str());
-        let why = Problem::Layout(format!("it is stored as {}", self.name));
-        Err(CheckpointError::of_tensor(checkpoint.path(), values, why))
+    fn decode(&self, reader: &mut StoredReader, _: Range<u64>, _: &mut Vec<u8>) -> Result<()> {
+        let values = self.parts.first().copied().unwrap_or(StoredId(0));
+        Err(reader.error(values, format!("it is stored as {}", self.name)))
     }
 }

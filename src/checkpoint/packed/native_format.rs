@@ -1,8 +1,9 @@
 //! quantscope's own: any tensor `T` as I8, `T_scale` beside it, and a word in the metadata.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
-use crate::checkpoint::packed::{Found, Int8, Int8Values};
-use crate::checkpoint::{Stored, StoredId};
+use crate::checkpoint::packed::format::PackedTensor;
+use crate::checkpoint::packed::int8::{Int8, Int8Values};
+use crate::checkpoint::stored::{Stored, StoredId};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::{ChannelAxes, DType};
 use foldhash::HashMap;
@@ -93,7 +94,7 @@ pub(super) fn recognise<'s>(
     path: &Path,
     metadata: &[(String, String)],
     stored: impl Iterator<Item = (StoredId, &'s Stored)>,
-) -> Result<Vec<Found>> {
+) -> Result<Vec<PackedTensor>> {
     let Some((_, text)) = metadata.iter().find(|(key, _)| key == METADATA_KEY) else {
         return Ok(Vec::new());
     };
@@ -117,7 +118,7 @@ pub(super) fn recognise<'s>(
             .ok_or_else(|| fail("the metadata names it, the file does not hold it".into()))?;
         let scale = by_name.get(format!("{name}{SCALE_SUFFIX}").as_str());
         let int8 = int8(described, rounding, *values, scale.copied()).map_err(fail)?;
-        Ok(Found::new(name, int8.shape.clone(), int8))
+        Ok(PackedTensor::new(name, int8.shape.clone(), int8))
     });
     tensors.collect()
 }

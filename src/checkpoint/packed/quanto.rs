@@ -1,17 +1,19 @@
 //! optimum-quanto: `m.weight._data` and `m.weight._scale`, which multiplies.
 
+use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::fp8::{Fp8, Scales};
+use crate::checkpoint::packed::int8::{Int8, Int8Values};
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised, required};
-use crate::checkpoint::packed::numbers::{Numbers, table};
-use crate::checkpoint::packed::{Found, Int8, Int8Values};
+use crate::checkpoint::packed::numbers::Numbers;
 use crate::quantization::{Calibration, QuantizationScheme, Rounding};
 use crate::tensor::DType;
+use crate::tensor::minifloat::value_table;
 
 /// Int8 or FP8 values with a scale per channel or tensor. Its types of fewer bits are
 /// known by name only.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
     let Some(name) = values.stored.name.strip_suffix("._data") else { return Ok(None) };
-    let small = table(values.dtype());
+    let small = value_table(values.dtype());
     if *values.dtype() != DType::I8 && small.is_none() {
         return Ok(None);
     }
@@ -47,7 +49,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
             original,
             beside: [&[scale.id], activations.as_slice()].concat(),
         };
-        return Ok(Some(Found::new(name, shape, layout)));
+        return Ok(Some(PackedTensor::new(name, shape, layout)));
     }
     let Some(scale_type) = scale.dtype().float() else {
         return Err(format!("its scales are {}, expected floats", scale.dtype()).into());
@@ -68,5 +70,5 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
         shape: shape.clone(),
         beside: activations,
     };
-    Ok(Some(Found::new(name, shape, layout)))
+    Ok(Some(PackedTensor::new(name, shape, layout)))
 }

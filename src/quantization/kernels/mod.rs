@@ -13,7 +13,6 @@ mod dequantize;
 mod dispatch;
 mod error;
 mod f16_bits;
-mod f8;
 mod group;
 mod histogram;
 mod level_tracker;
@@ -33,10 +32,6 @@ pub use compare::error_of_written;
 pub use convert::convert;
 pub use dequantize::dequantize;
 pub use error::{error, error_by_channel};
-pub use f8::{
-    F8E4M3_MAX, f8e4m3_from, f8e4m3_value, f8e4m3fnuz_value, f8e5m2_value, f8e5m2fnuz_value,
-    f8e8m0_value,
-};
 pub use group::{
     GroupFindings, GroupQuantization, Layout, NoScale, Wanted, block_errors, group_absmax,
     group_error, group_quantize,

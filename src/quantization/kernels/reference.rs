@@ -1,8 +1,9 @@
 //! The kernels as plain loops in f64: what the fast ones are tested against.
 
-use crate::quantization::kernels::{Quantization, f8e4m3_value};
+use crate::quantization::kernels::Quantization;
 use crate::quantization::{ErrorSums, Moments, QuantizationType, Rounding};
 use crate::tensor::FloatType;
+use crate::tensor::minifloat::f8e4m3_value;
 use half::{bf16, f16};
 
 /// An element type the loops are generic over. `Wide` is what it is computed in:
@@ -140,9 +141,7 @@ pub(super) fn round(quotient: f64, params: Quantization) -> (f32, u8) {
 
 /// The E4M3 code nearest to `x`, found by trying all of them.
 fn f8e4m3_from(x: f32) -> u8 {
-    let distance = |code: u8| {
-        (f64::from(x.abs()) - f64::from(crate::quantization::kernels::f8e4m3_value(code))).abs()
-    };
+    let distance = |code: u8| (f64::from(x.abs()) - f64::from(f8e4m3_value(code))).abs();
     // The even one of two that are equally near.
     let nearest = (0..0x7Fu8)
         .min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a % 2).cmp(&(b % 2))));

@@ -1,10 +1,10 @@
 //! From an element to the nearest level: the quotient, and what it is rounded to.
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, map, narrow_bf16};
-use crate::quantization::kernels::f8::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
 use crate::quantization::kernels::simd::Level;
 use crate::quantization::kernels::{Quantization, QuantizationType, Rounding};
 use crate::tensor::FloatType;
+use crate::tensor::minifloat::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
 
 /// The scales whose squares and reciprocals are far from the limits of f32. Others are
 /// rare and go the scalar way.

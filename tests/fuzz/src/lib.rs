@@ -53,7 +53,7 @@ fn explore(opened: Result<Checkpoint, CheckpointError>, length: u64) {
         let info = checkpoint.tensor(id);
         let count = info.parameters();
         let _ = obstacle(&checkpoint, id).map(|why| why.to_string());
-        if let Some(layout) = checkpoint.layout(id) {
+        if let Some(layout) = checkpoint.packed_format(id) {
             assert!(!layout.name().is_empty() && !layout.parts().is_empty());
         }
         for range in [0..count.min(ENDS), count.saturating_sub(ENDS)..count] {

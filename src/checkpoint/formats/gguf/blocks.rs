@@ -2,7 +2,9 @@
 //! `ggml-quants.c`, in F32 throughout and in its order of operations.
 
 use crate::checkpoint::error::Result;
-use crate::checkpoint::{PackedFormat, Reader, StoredId};
+use crate::checkpoint::packed::format::PackedFormat;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::{BlockType, FloatType};
 use half::f16;
 use std::ops::Range;
@@ -47,7 +49,12 @@ impl PackedFormat for Blocks {
         vec![self.stored]
     }
 
-    fn decode(&self, reader: &mut Reader, range: Range<u64>, out: &mut Vec<u8>) -> Result<()> {
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let mut stored = Vec::new();
         reader.stored_into(self.stored, self.bytes_of(&range), &mut stored)?;
         out.clear();

@@ -1,22 +1,52 @@
-//! 8-bit floats: their values, and the nearest E4M3 to a number.
+//! Floats of 8 bits and fewer: their values by code, and the nearest E4M3 and E2M1.
 //!
-//! Formats: "FP8 Formats for Deep Learning" (arXiv 2209.05433) for E4M3 and E5M2, the OCP
-//! Microscaling specification for E8M0; the FNUZ variants have no negative zero, no
-//! infinities, one NaN (0x80) and a bias greater by one.
+//! Formats: "FP8 Formats for Deep Learning" (arXiv 2209.05433) for E4M3 and E5M2; the OCP
+//! Microscaling specification for E8M0, E2M1 (FP4) and E2M3 (FP6). The FNUZ variants have no
+//! negative zero, no infinities, one NaN (0x80) and a bias greater by one.
+
+use crate::tensor::DType;
+use std::sync::LazyLock;
+
+/// The values of all codes of an 8-bit type.
+pub(crate) type ValueTable = [f32; 256];
+
+/// The values of the codes of an 8-bit float type; `None` for any other type.
+pub(crate) fn value_table(dtype: &DType) -> Option<&'static ValueTable> {
+    fn table(value: fn(u8) -> f32) -> ValueTable {
+        std::array::from_fn(|code| value(code as u8))
+    }
+    static E4M3: LazyLock<ValueTable> = LazyLock::new(|| table(f8e4m3_value));
+    static E5M2: LazyLock<ValueTable> = LazyLock::new(|| table(f8e5m2_value));
+    static E4M3_FNUZ: LazyLock<ValueTable> = LazyLock::new(|| table(f8e4m3fnuz_value));
+    static E5M2_FNUZ: LazyLock<ValueTable> = LazyLock::new(|| table(f8e5m2fnuz_value));
+    static E8M0: LazyLock<ValueTable> = LazyLock::new(|| table(f8e8m0_value));
+    match dtype {
+        DType::F8E4M3 => Some(&E4M3),
+        DType::F8E5M2 => Some(&E5M2),
+        DType::F8E4M3Fnuz => Some(&E4M3_FNUZ),
+        DType::F8E5M2Fnuz => Some(&E5M2_FNUZ),
+        DType::F8E8M0 => Some(&E8M0),
+        _ => None,
+    }
+}
+
+/// The values of the codes of E2M1 (FP4).
+pub(crate) const E2M1_VALUES: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 /// The largest finite E4M3.
-pub const F8E4M3_MAX: f32 = 448.0;
+pub(crate) const F8E4M3_MAX: f32 = 448.0;
 
-/// The E4M3 code nearest to `x`, ties to even, saturating at ±448; NaN becomes 448. Zero
-/// has one code, which negative numbers that round to it share.
-pub fn f8e4m3_from(x: f32) -> u8 {
+/// The E4M3 code nearest to `x`, ties to even, saturating at ±448; NaN becomes 448. Negative
+/// numbers that round to zero get the code of positive zero.
+pub(crate) fn f8e4m3_from(x: f32) -> u8 {
     let (_, code) = e4m3_magnitude(x.abs());
     with_sign(code, x) as u8
 }
 
-/// The nearest E4M3 to a magnitude: its value and its code.
+/// The value and the code of the E4M3 nearest to a magnitude.
 #[inline(always)]
-pub(super) fn e4m3_magnitude(magnitude: f32) -> (f32, u32) {
+pub(crate) fn e4m3_magnitude(magnitude: f32) -> (f32, u32) {
     let magnitude = if magnitude < F8E4M3_MAX { magnitude } else { F8E4M3_MAX };
     // The spacing is an eighth of the power of two, and 2⁻⁹ below 2⁻⁶. Adding 2²³ times
     // the spacing rounds to a multiple of it and leaves the multiple in the low bits.
@@ -27,25 +57,25 @@ pub(super) fn e4m3_magnitude(magnitude: f32) -> (f32, u32) {
     (sum - magic, (exponent - 121) * 8 + units)
 }
 
-/// `code` with the sign of `x`, but for zero.
+/// `code` with the sign of `x`; zero stays positive.
 #[inline(always)]
-pub(super) fn with_sign(code: u32, x: f32) -> u32 {
+pub(crate) fn with_sign(code: u32, x: f32) -> u32 {
     let sign = (x.to_bits() >> 24) & 0x80;
     code | if code == 0 { 0 } else { sign }
 }
 
 /// The value of an E4M3 code; NaN for 0x7F and 0xFF.
-pub fn f8e4m3_value(code: u8) -> f32 {
+pub(crate) fn f8e4m3_value(code: u8) -> f32 {
     if code & 0x7F == 0x7F { f32::NAN } else { value(code, 3, 7) }
 }
 
 /// The value of an E5M2 code: IEEE half precision without its low byte.
-pub fn f8e5m2_value(code: u8) -> f32 {
+pub(crate) fn f8e5m2_value(code: u8) -> f32 {
     half::f16::from_bits(u16::from(code) << 8).into()
 }
 
 /// The value of an E8M0 code, a power of two: 2^(code − 127); NaN for 0xFF.
-pub fn f8e8m0_value(code: u8) -> f32 {
+pub(crate) fn f8e8m0_value(code: u8) -> f32 {
     match code {
         0 => f32::from_bits(1 << 22),
         255 => f32::NAN,
@@ -54,16 +84,16 @@ pub fn f8e8m0_value(code: u8) -> f32 {
 }
 
 /// The value of an E4M3FNUZ code; NaN for 0x80.
-pub fn f8e4m3fnuz_value(code: u8) -> f32 {
+pub(crate) fn f8e4m3fnuz_value(code: u8) -> f32 {
     if code == 0x80 { f32::NAN } else { value(code, 3, 8) }
 }
 
 /// The value of an E5M2FNUZ code; NaN for 0x80.
-pub fn f8e5m2fnuz_value(code: u8) -> f32 {
+pub(crate) fn f8e5m2fnuz_value(code: u8) -> f32 {
     if code == 0x80 { f32::NAN } else { value(code, 2, 16) }
 }
 
-/// The finite value of a code with so many mantissa bits and this exponent bias.
+/// The finite value of an 8-bit code with `mantissa_bits` and an exponent bias.
 fn value(code: u8, mantissa_bits: u32, bias: i32) -> f32 {
     let mantissa = i32::from(code) & ((1 << mantissa_bits) - 1);
     let exponent = i32::from(code & 0x7F) >> mantissa_bits;
@@ -77,12 +107,8 @@ fn value(code: u8, mantissa_bits: u32, bias: i32) -> f32 {
 mod tests {
     use super::*;
 
-    fn all() -> impl Iterator<Item = u8> {
-        0..=u8::MAX
-    }
-
     #[test]
-    fn known_values() {
+    fn codes_have_the_values_of_their_specification() {
         assert_eq!(
             [0x7E, 0x08, 0x01, 0x38, 0xB8].map(f8e4m3_value),
             [448.0, 0.015625, 2f32.powi(-9), 1.0, -1.0]
@@ -109,15 +135,15 @@ mod tests {
     }
 
     #[test]
-    fn a_value_leads_back_to_its_code() {
-        for code in all().filter(|c| c & 0x7F != 0x7F && *c != 0x80) {
+    fn encoding_a_value_returns_its_code() {
+        for code in (0..=u8::MAX).filter(|c| c & 0x7F != 0x7F && *c != 0x80) {
             assert_eq!(f8e4m3_from(f8e4m3_value(code)), code);
         }
         assert_eq!(f8e4m3_from(-0.0), 0);
     }
 
     #[test]
-    fn between_two_values_the_nearer_is_taken_and_a_tie_goes_to_the_even_code() {
+    fn encoding_rounds_to_nearest_with_ties_to_even() {
         for low in 0..0x7Eu8 {
             let (a, b) = (f8e4m3_value(low), f8e4m3_value(low + 1));
             let middle = (a + b) / 2.0;
@@ -134,6 +160,24 @@ mod tests {
         }
         assert_eq!(f8e4m3_from(f32::NEG_INFINITY), 0xFE);
         assert_eq!(f8e4m3_from(f32::from_bits(1)), 0);
+    }
+
+    #[test]
+    fn every_table_has_the_values_of_its_type() {
+        let value = |dtype, code: usize| value_table(&dtype).expect("a table")[code];
+        assert_eq!(value(DType::F8E4M3, 0x7E), 448.0);
+        assert_eq!(value(DType::F8E4M3, 0x01), 2f32.powi(-9));
+        assert_eq!(value(DType::F8E4M3, 0xB8), -1.0);
+        assert!(value(DType::F8E4M3, 0xFF).is_nan());
+        assert_eq!(value(DType::F8E5M2, 0x7B), 57344.0);
+        assert_eq!(value(DType::F8E5M2, 0xFC), f32::NEG_INFINITY);
+        assert_eq!(value(DType::F8E5M2, 0x01), 2f32.powi(-16));
+        assert_eq!(value(DType::F8E4M3Fnuz, 0x7F), 240.0);
+        assert!(value(DType::F8E4M3Fnuz, 0x80).is_nan());
+        assert_eq!(value(DType::F8E5M2Fnuz, 0x7F), 57344.0);
+        assert_eq!(value(DType::F8E8M0, 127), 1.0);
+        assert_eq!(value(DType::F8E8M0, 0), 2f32.powi(-127));
+        assert!(value_table(&DType::I8).is_none());
     }
 
     #[test]

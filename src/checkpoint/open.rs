@@ -1,0 +1,218 @@
+//! Opening a checkpoint: reads headers, joins shards, and recognises packed tensors.
+
+use crate::checkpoint::checkpoint::{Checkpoint, Content};
+use crate::checkpoint::discovery::{self, Index, WeightMap};
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::formats::format::Format;
+use crate::checkpoint::formats::{burnpack, gguf, numpy, pytorch, safetensors};
+use crate::checkpoint::io::source::Source;
+use crate::checkpoint::packed::PackedTensor;
+use crate::checkpoint::stored::{Shard, Stored, StoredId};
+use crate::checkpoint::stored_reader::StoredReader;
+use crate::checkpoint::{name_index, packed, qat};
+use crate::tensor::{ChannelAxes, DType, Shape, TensorInfo};
+use foldhash::{HashMap, HashMapExt, HashSet};
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+/// What the reader of one file found in it.
+#[derive(Debug)]
+struct Contents {
+    format: Format,
+    metadata: Vec<(String, String)>,
+    stored: Vec<Stored>,
+    quantized: Vec<burnpack::Quantized>,
+}
+
+impl Checkpoint {
+    /// Opens a file, an index of shards, or a directory with one of them, from its headers
+    /// alone.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let files = discovery::discover(path)?;
+        let shards: Vec<(Shard, Contents)> =
+            files.shards.par_iter().map(|p| read_shard(Source::file(p)?)).collect::<Result<_>>()?;
+        Self::assemble(path.to_owned(), shards, files.index, files.directory)
+    }
+
+    /// Opens a file that lies in memory, under a name.
+    pub fn from_memory(name: &str, bytes: &'static [u8]) -> Result<Checkpoint> {
+        let shard = read_shard(Source::memory(name, bytes))?;
+        Self::assemble(name.into(), vec![shard], None, None)
+    }
+
+    fn assemble(
+        path: PathBuf,
+        read: Vec<(Shard, Contents)>,
+        index: Option<(Index, WeightMap)>,
+        directory: Option<PathBuf>,
+    ) -> Result<Checkpoint> {
+        let mut shards = Vec::with_capacity(read.len());
+        let mut stored: Vec<Stored> = Vec::new();
+        let mut quantized = Vec::new();
+        let format = read.first().map_or(Format::Safetensors, |(_, contents)| contents.format);
+        for (number, (mut shard, contents)) in read.into_iter().enumerate() {
+            if contents.format != format {
+                let (first, other) = (format.name(), contents.format.name());
+                let problem = Problem::MixedFormats { first, other };
+                return Err(CheckpointError::new(shard.source.path(), problem));
+            }
+            shard.metadata = contents.metadata;
+            shards.push(shard);
+            let shard = number as u32;
+            let first = stored.len() as u32;
+            quantized.extend(contents.quantized.into_iter().map(|q| (first + q.values, q)));
+            match shard {
+                // All of a single file: nothing has to be moved.
+                0 => stored = contents.stored,
+                _ => stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s })),
+            }
+        }
+        let all_named = match &index {
+            Some((index, map)) => agree_with_index(index, map, &mut stored)?,
+            None => false,
+        };
+        let limit = u64::from(u32::MAX);
+        if stored.len() as u64 > limit {
+            return Err(CheckpointError::new(&path, Problem::TooManyTensors(limit)));
+        }
+        if shards.len() > 1 && !all_named {
+            unique_names(&path, &shards, &stored)?;
+        }
+        let mut recognised = match format {
+            Format::Safetensors | Format::PyTorch => {
+                packed::recognise(&path, directory.as_deref(), &shards, &stored)?
+            }
+            _ => HashMap::new(),
+        };
+        recognised.extend(blocks(&stored));
+        recognised.extend(
+            quantized
+                .into_iter()
+                .filter_map(|(values, q)| q.found(StoredId(values), stored.get(values as usize)?)),
+        );
+        let (tensors, contents) = logical_tensors(recognised, &stored);
+        let total_bytes = stored.iter().map(Stored::bytes).fold(0, u64::saturating_add);
+        let mut reader = StoredReader::new(&shards, &stored);
+        let observers = qat::read(&mut reader, &stored, &tensors);
+        Ok(Checkpoint {
+            path,
+            format,
+            shards,
+            index: index.map(|(index, _)| index),
+            directory,
+            stored,
+            total_bytes,
+            tensors,
+            contents,
+            observers,
+        })
+    }
+}
+
+fn read_shard(source: Source) -> Result<(Shard, Contents)> {
+    let format = Format::of(&source)?;
+    let mut contents =
+        Contents { format, metadata: Vec::new(), stored: Vec::new(), quantized: Vec::new() };
+    match format {
+        Format::Safetensors => {
+            let header = safetensors::read(&source)?;
+            (contents.metadata, contents.stored) = (header.metadata, header.tensors);
+        }
+        Format::Gguf => {
+            let header = gguf::read(&source)?;
+            (contents.metadata, contents.stored) = (header.metadata, header.stored);
+        }
+        Format::Burnpack => {
+            let header = burnpack::read(&source)?;
+            (contents.metadata, contents.stored) = (header.metadata, header.stored);
+            contents.quantized = header.quantized;
+        }
+        Format::PyTorch => (contents.metadata, contents.stored) = pytorch::read(&source)?,
+        Format::Npy => contents.stored = numpy::read_npy(&source)?,
+        Format::Npz => contents.stored = numpy::read_npz(&source)?,
+    }
+    Ok((Shard { source, metadata: Vec::new() }, contents))
+}
+
+/// Checks the shards against the index, and drops a tensor from a shard that the index
+/// does not name for it. True when the index names every tensor, and so each only once.
+fn agree_with_index(index: &Index, map: &WeightMap, stored: &mut Vec<Stored>) -> Result<bool> {
+    let mut held = vec![false; map.tensors.len()];
+    let mut all_named = true;
+    stored.retain(|s| match map.place(&s.name) {
+        Some(place) => {
+            let here = map.tensors[place].1 == s.shard;
+            held[place] |= here;
+            here
+        }
+        None => {
+            all_named = false;
+            true
+        }
+    });
+    let missing = map.tensors.iter().zip(held).filter(|(_, held)| !held);
+    match missing.map(|(tensor, _)| tensor).min() {
+        None => Ok(all_named),
+        Some((name, shard)) => {
+            let problem = Problem::MissingFromShard(map.shards[*shard as usize].clone());
+            Err(CheckpointError::of_tensor(&index.path, name, problem))
+        }
+    }
+}
+
+fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> {
+    let tensor = |at: u32| &stored[at as usize];
+    // The limit on their number is checked.
+    match name_index::twins(stored.len() as u32, |at| &tensor(at).name) {
+        None => Ok(()),
+        Some((first, second)) => {
+            let shard = |at: u32| shards[tensor(at).shard as usize].name();
+            let problem = Problem::InTwoShards(shard(first), shard(second));
+            Err(CheckpointError::of_tensor(path, &tensor(second).name, problem))
+        }
+    }
+}
+
+/// GGUF's tensors in blocks that are decoded.
+fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, PackedTensor)> {
+    (0..).map(StoredId).zip(stored).filter_map(|(id, stored)| {
+        let DType::Block(block) = stored.dtype else { return None };
+        let blocks = gguf::Blocks::new(id, block)?;
+        Some((id, PackedTensor::new(&stored.name, stored.shape.clone(), blocks)))
+    })
+}
+
+/// The shape of a logical tensor, with output channels counted as its name implies.
+fn with_channel_axes(name: &str, shape: Shape) -> Shape {
+    let axes = ChannelAxes::for_tensor(name, shape.dims());
+    shape.with_channel_axes(axes)
+}
+
+/// Joins the stored tensors that together stand for one, in the place of their values.
+fn logical_tensors(
+    mut quantized: HashMap<StoredId, PackedTensor>,
+    stored: &[Stored],
+) -> (Vec<TensorInfo>, Vec<Content>) {
+    let parts: HashSet<StoredId> = quantized.values().flat_map(|t| t.format.parts()).collect();
+    let mut tensors = Vec::with_capacity(stored.len());
+    let mut contents = Vec::with_capacity(stored.len());
+    for (id, s) in (0..).map(StoredId).zip(stored) {
+        let dtype = s.dtype.clone();
+        if let Some(found) = quantized.remove(&id) {
+            let sizes = found.format.parts().into_iter().filter_map(|p| stored.get(p.0 as usize));
+            let bytes = sizes.map(Stored::bytes).fold(0, u64::saturating_add);
+            // The scales of int8 tensors say which elements share one.
+            let shape = match found.format.int8() {
+                Some(_) => found.shape,
+                None => with_channel_axes(&found.name, found.shape),
+            };
+            tensors.push(TensorInfo { name: found.name.into(), dtype, shape, bytes });
+            contents.push(Content::Packed(found.format));
+        } else if !parts.contains(&id) {
+            let (name, shape) = (s.name.clone(), with_channel_axes(&s.name, s.shape.clone()));
+            tensors.push(TensorInfo { name, dtype, shape, bytes: s.bytes() });
+            contents.push(Content::Plain(id));
+        }
+    }
+    (tensors, contents)
+}

@@ -1,0 +1,108 @@
+//! The interface of a packed format, and a tensor that has one.
+
+use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::int8::Int8;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
+use crate::quantization::kernels;
+use crate::tensor::{FloatType, Shape};
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// How one tensor's elements are decoded from the stored tensors that hold them.
+pub trait PackedFormat: Debug + Send + Sync {
+    /// The format's name with its parameters, such as `gptq int4, groups of 128`.
+    fn name(&self) -> String;
+
+    /// The tensor as symmetric int8, if it is that.
+    fn int8(&self) -> Option<&Int8> {
+        None
+    }
+
+    /// The floating type the tensor had before it was quantized, as far as is known.
+    fn original(&self) -> FloatType;
+
+    /// The type that [`PackedFormat::decode`] produces; `None` for a format that is named but
+    /// not decoded.
+    fn decoded(&self) -> Option<FloatType> {
+        Some(FloatType::F32)
+    }
+
+    /// The stored tensors it consists of, the quantized values first.
+    fn parts(&self) -> Vec<StoredId>;
+
+    /// Replaces `out` by the elements of `range`, little-endian, in the type that
+    /// [`PackedFormat::decoded`] returns.
+    fn decode(&self, reader: &mut StoredReader, range: Range<u64>, out: &mut Vec<u8>)
+    -> Result<()>;
+}
+
+/// A tensor that several stored tensors stand for.
+#[derive(Debug)]
+pub(crate) struct PackedTensor {
+    /// Its name before it was quantized.
+    pub name: String,
+    pub shape: Shape,
+    pub format: Box<dyn PackedFormat>,
+}
+
+impl PackedTensor {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        shape: Shape,
+        format: impl PackedFormat + 'static,
+    ) -> PackedTensor {
+        PackedTensor { name: name.into(), shape, format: Box::new(format) }
+    }
+}
+
+impl PackedFormat for Int8 {
+    fn name(&self) -> String {
+        match self.container {
+            None => format!("int8 {}", self.scheme),
+            Some(container) => format!("{container} int8 {}", self.scheme),
+        }
+    }
+
+    fn int8(&self) -> Option<&Int8> {
+        Some(self)
+    }
+
+    fn original(&self) -> FloatType {
+        self.original
+    }
+
+    fn decoded(&self) -> Option<FloatType> {
+        Some(match self.original {
+            FloatType::F64 => FloatType::F64,
+            _ => FloatType::F32,
+        })
+    }
+
+    fn parts(&self) -> Vec<StoredId> {
+        [&[self.values, self.scale], self.beside.as_slice()].concat()
+    }
+
+    fn decode(
+        &self,
+        reader: &mut StoredReader,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let groups = self.groups_of(&range);
+        let scales = self.scales(reader, groups.clone())?;
+        let mut bytes = Vec::new();
+        let values = self.values(reader, range.clone(), &mut bytes)?;
+        let to = self.decoded().unwrap_or(FloatType::F32);
+        out.resize(values.len() * to.size(), 0);
+        for (group, segment) in self.groups().segments(range.clone()) {
+            let scale = scales.get((group - groups.start) as usize).copied().unwrap_or(f32::NAN);
+            let part = (segment.start - range.start) as usize..(segment.end - range.start) as usize;
+            let bytes = part.start * to.size()..part.end * to.size();
+            if let (Some(values), Some(out)) = (values.get(part), out.get_mut(bytes)) {
+                kernels::dequantize(values, scale, to, out);
+            }
+        }
+        Ok(())
+    }
+}
