@@ -39,12 +39,11 @@ pub fn open_activations(
 ) -> std::result::Result<Activations, ActivationsError> {
     let (demo, files): (Vec<_>, Vec<_>) =
         paths.iter().cloned().partition(|path| path.as_os_str() == WORD);
-    match demo.is_empty() {
-        true => Activations::open(&files, checkpoint),
-        false => {
-            let captures = Checkpoint::from_memory("demo's activations", ACTIVATIONS)?;
-            Activations::with(captures, &files, checkpoint)
-        }
+    if demo.is_empty() {
+        Activations::open(&files, checkpoint)
+    } else {
+        let captures = Checkpoint::from_memory("demo's activations", ACTIVATIONS)?;
+        Activations::with(captures, &files, checkpoint)
     }
 }
 

@@ -1,20 +1,21 @@
-//! Where a person's files are, as the XDG base directory specification says. Knows nothing
-//! else of the crate.
+//! The user's directories, by the XDG base directory specification. Imports nothing else of
+//! the crate.
 
+use etcetera::base_strategy::{BaseStrategy, Xdg};
 use std::path::PathBuf;
 
-/// A kind of files, each with its own place.
+/// A kind of file, each with its own directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What a person sets.
+    /// Settings the user writes.
     Config,
-    /// What is taken up the next time.
+    /// Sessions, restored the next time.
     State,
-    /// What can be found out again.
+    /// Results that can be computed again.
     Cache,
 }
 
-/// Where Hugging Face's hub keeps what it downloads, as its own variables say.
+/// The download cache of Hugging Face's hub, as its environment variables say.
 pub fn hugging_face() -> Option<PathBuf> {
     let set =
         |name| std::env::var_os(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
@@ -26,12 +27,11 @@ pub fn hugging_face() -> Option<PathBuf> {
 
 /// Quantscope's directory for such files; `None` where there is no home.
 pub fn of(kind: Kind) -> Option<PathBuf> {
-    let (variable, under_home) = match kind {
-        Kind::Config => ("XDG_CONFIG_HOME", ".config"),
-        Kind::State => ("XDG_STATE_HOME", ".local/state"),
-        Kind::Cache => ("XDG_CACHE_HOME", ".cache"),
+    let base = Xdg::new().ok()?;
+    let directory = match kind {
+        Kind::Config => base.config_dir(),
+        Kind::State => base.state_dir()?,
+        Kind::Cache => base.cache_dir(),
     };
-    let set = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = set.or_else(|| Some(std::env::home_dir()?.join(under_home)))?;
-    Some(base.join("quantscope"))
+    Some(directory.join("quantscope"))
 }

@@ -56,9 +56,10 @@ fn inspector(
     }
     let Some((model, checkpoint)) = open(model, &settings)? else { return Ok(()) };
     let session = settings.session.then(|| session_of(&model)).flatten();
-    let activations = match screen.activations.is_empty() {
-        true if model.as_os_str() == demo::WORD => vec![demo::WORD.into()],
-        _ => screen.activations,
+    let activations = if screen.activations.is_empty() && model.as_os_str() == demo::WORD {
+        vec![demo::WORD.into()]
+    } else {
+        screen.activations
     };
     let options = tui::Options { activations, threads, cache, settings, session, log: screen.log };
     tui::run(Arc::new(checkpoint), options)
@@ -107,9 +108,10 @@ fn settings(named: Option<&Path>) -> color_eyre::Result<Settings> {
 /// Where the session of a model is kept: by its whole path, so that two of one name do not
 /// share it.
 fn session_of(model: &Path) -> Option<PathBuf> {
-    let path = match model.as_os_str() == demo::WORD {
-        true => model.to_owned(),
-        false => std::fs::canonicalize(model).ok()?,
+    let path = if model.as_os_str() == demo::WORD {
+        model.to_owned()
+    } else {
+        std::fs::canonicalize(model).ok()?
     };
     let name = path.file_name()?.to_string_lossy().replace(|c: char| !c.is_alphanumeric(), "-");
     // FNV-1a: the same on every machine and in every version.

@@ -52,9 +52,10 @@ pub(super) fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsErro
         let mean_square = sums.chunks(features).zip(&counts).flat_map(mean).collect();
         entries.push(Entry { name: name.to_owned(), mean_square });
     }
-    match entries.is_empty() {
-        true => Err(bad("it is GGUF and holds no importance matrix ('<weight>.in_sum2')".into())),
-        false => Ok(entries),
+    if entries.is_empty() {
+        Err(bad("it is GGUF and holds no importance matrix ('<weight>.in_sum2')".into()))
+    } else {
+        Ok(entries)
     }
 }
 

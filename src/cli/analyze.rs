@@ -132,15 +132,13 @@ impl Analyze {
                 duplicates: &duplicates,
                 outputs: outputs.as_ref(),
             };
-            return match self.output.json {
-                true => side_by_side.document(),
-                false => side_by_side.table(),
-            };
+            return if self.output.json { side_by_side.document() } else { side_by_side.table() };
         }
         let shown = Shown { checkpoint: &checkpoint, measured: &measured, outputs, duplicates };
-        match self.output.json {
-            true => self.document(&selection, &shown),
-            false => self.table(&selection, &shown, words),
+        if self.output.json {
+            self.document(&selection, &shown)
+        } else {
+            self.table(&selection, &shown, words)
         }
     }
 
@@ -155,9 +153,10 @@ impl Analyze {
     }
 
     fn questions(&self, checkpoint: &Checkpoint) -> AnalysisSpec {
-        let schemes = match self.schemes.is_empty() {
-            true => &[self.first_scheme(checkpoint)][..],
-            false => &self.schemes,
+        let schemes = if self.schemes.is_empty() {
+            &[self.first_scheme(checkpoint)][..]
+        } else {
+            &self.schemes
         };
         let quantizers =
             schemes.iter().map(|&scheme| self.calibration.quantizer(checkpoint, scheme));

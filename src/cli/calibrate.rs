@@ -128,7 +128,7 @@ fn span(scales: &Scales) -> String {
     let shown = |scale| figures::plain(f64::from(scale));
     match scales.count {
         0 => String::new(),
-        1 => shown(scales.min).to_string(),
+        1 => shown(scales.min),
         n => format!("{} … {} (of {n})", shown(scales.min), shown(scales.max)),
     }
 }

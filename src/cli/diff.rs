@@ -33,19 +33,18 @@ impl Diff {
         let mut compared = Watch::start(job, "comparing", self.work.quiet)?.only()??;
         compared.sort_by(|x, y| rank(x).total_cmp(&rank(y)));
         let mut out = output();
-        match self.output.json {
-            true => {
-                let tensors: Vec<_> = compared.iter().map(Entry::of).collect();
-                let document = Document {
-                    a: a.path().to_string_lossy().into_owned(),
-                    b: b.path().to_string_lossy().into_owned(),
-                    totals: Totals::of(&compared),
-                    tensors,
-                };
-                crate::text::json::write(&mut out, &document)?;
-                writeln!(out)?;
-            }
-            false => print(&compared, &mut out, words)?,
+        if self.output.json {
+            let tensors: Vec<_> = compared.iter().map(Entry::of).collect();
+            let document = Document {
+                a: a.path().to_string_lossy().into_owned(),
+                b: b.path().to_string_lossy().into_owned(),
+                totals: Totals::of(&compared),
+                tensors,
+            };
+            crate::text::json::write(&mut out, &document)?;
+            writeln!(out)?;
+        } else {
+            print(&compared, &mut out, words)?
         }
         Ok(out.flush()?)
     }

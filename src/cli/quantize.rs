@@ -258,9 +258,10 @@ impl Quantize {
             }
         }
         outcomes.sort_by_key(|(id, _)| *id);
-        let plan = match self.has_budget() {
-            true => self.within_budget(checkpoint, &outcomes)?,
-            false => self.uniform(&outcomes),
+        let plan = if self.has_budget() {
+            self.within_budget(checkpoint, &outcomes)?
+        } else {
+            self.uniform(&outcomes)
         };
         if plan.is_empty() {
             let path = checkpoint.path().to_owned();

@@ -12,12 +12,11 @@ use std::io::{self, Write};
 
 pub(super) fn print(receipt: &Receipt, json: bool, words: &Thresholds) -> Result<(), Error> {
     let mut out = output();
-    match json {
-        true => {
-            crate::text::json::write(&mut out, &Document::of(receipt))?;
-            writeln!(out)?;
-        }
-        false => table(&mut out, receipt, words)?,
+    if json {
+        crate::text::json::write(&mut out, &Document::of(receipt))?;
+        writeln!(out)?;
+    } else {
+        table(&mut out, receipt, words)?
     }
     Ok(out.flush()?)
 }

@@ -79,7 +79,8 @@ impl SideBySide<'_> {
     }
 
     pub(super) fn table(&self) -> Result<(), Error> {
-        let names: Vec<String> = self.schemes.iter().map(|scheme| scheme.to_string()).collect();
+        let names: Vec<String> =
+            self.schemes.iter().map(std::string::ToString::to_string).collect();
         let mut columns = vec![
             ("tensor", Kind::Name),
             ("dtype", Kind::OptionalLeft),
@@ -186,7 +187,7 @@ impl SideBySide<'_> {
                 0 => table.cell(""),
                 n => table.cell(figures::decibels(whole.sum / n as f64)),
             }
-            table.cell(whole.worst.map_or(String::new(), |db| figures::decibels(db).to_string()));
+            table.cell(whole.worst.map_or(String::new(), |db| figures::decibels(db).clone()));
             if self.outputs.is_some() {
                 let db = |db: f64| format!("{db:.1} dB");
                 let mean = (whole.outputs > 0).then(|| whole.output_sum / whole.outputs as f64);
@@ -231,6 +232,6 @@ fn cell(outcome: &Outcome) -> String {
     let channels = outcome.result.as_ref().ok().and_then(|found| found.channels.as_ref());
     match channels.and_then(|channels| channels.worst()) {
         Some((channel, worst)) if worst.is_finite() => format!("{db:.1} ({worst:.1} #{channel})"),
-        _ => figures::decibels(db).to_string(),
+        _ => figures::decibels(db).clone(),
     }
 }

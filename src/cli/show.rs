@@ -61,16 +61,12 @@ fn elements(text: &str) -> Result<Range<u64>, String> {
 impl Show {
     pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
-        let id = match checkpoint.find(&self.tensor) {
-            Some(id) => id,
-            None => {
-                // Says which name is nearest.
-                let selection =
-                    Selection { include: vec![self.tensor.clone()], exclude: Vec::new() };
-                selection.matching(&checkpoint)?;
-                let why = "is a pattern; name one tensor".to_owned();
-                return Err(self.refusal(&checkpoint, why));
-            }
+        let Some(id) = checkpoint.find(&self.tensor) else {
+            // Says which name is nearest.
+            let selection = Selection { include: vec![self.tensor.clone()], exclude: Vec::new() };
+            selection.matching(&checkpoint)?;
+            let why = "is a pattern; name one tensor".to_owned();
+            return Err(self.refusal(&checkpoint, why));
         };
         match self.values.clone() {
             Some(range) => self.values(&checkpoint, id, range),
@@ -196,16 +192,18 @@ impl Show {
             let window = window.map_err(|why| self.refusal(checkpoint, why.to_string()))?;
             for (index, element) in (window.start..).zip(&window.elements) {
                 let place = tensor.shape.place(index);
-                match self.output.json {
-                    true => documents.push(document(index, &place, element)),
-                    false => row(&mut table, index, &place, element),
+                if self.output.json {
+                    documents.push(document(index, &place, element))
+                } else {
+                    row(&mut table, index, &place, element)
                 }
             }
             start = elements.end;
         }
-        match self.output.json {
-            true => self.document(json!({ "values": documents })),
-            false => self.print(&table),
+        if self.output.json {
+            self.document(json!({ "values": documents }))
+        } else {
+            self.print(&table)
         }
     }
 

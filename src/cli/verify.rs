@@ -45,12 +45,11 @@ impl Verify {
         let inputs = self.input_scales(&written, &source, &verification)?;
         let found = Found::new(&written, &source, &verification, inputs);
         let mut out = output();
-        match self.output.json {
-            true => {
-                crate::text::json::write(&mut out, &found)?;
-                writeln!(out)?;
-            }
-            false => found.print(&mut out, words)?,
+        if self.output.json {
+            crate::text::json::write(&mut out, &found)?;
+            writeln!(out)?;
+        } else {
+            found.print(&mut out, words)?
         }
         Ok(out.flush()?)
     }
@@ -102,7 +101,7 @@ impl Verify {
             let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());
             let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);
             let watched = source.watched(tensor.source);
-            let found = watched.and_then(|watched| watched.input_scale());
+            let found = watched.and_then(super::super::checkpoint::qat::Watched::input_scale);
             found.map(|found| narrowed_scale(found, to)) == Some(scale)
         });
         Ok(InputScales { count, compared, observed: observed && count > 0 })

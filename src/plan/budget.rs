@@ -8,7 +8,7 @@
 //! relaxation of the multiple-choice knapsack: Sinha and Zoltners, 1979). Every point of the
 //! curve is therefore a choice that no other of the same size or smaller beats.
 
-use super::Plan;
+use crate::plan::marks::Plan;
 use crate::quantization::{Outcome, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::{TensorId, TensorInfo};
 
@@ -128,7 +128,7 @@ impl Curve {
 
     /// What each tensor gets at a point.
     pub fn plan(&self, point: usize, rounding: Rounding) -> Plan {
-        let mut plan = Plan { rounding, ..Plan::default() };
+        let mut plan = Plan::new(rounding);
         let taken = self.steps.iter().take(point);
         for (id, choice) in self.start.iter().chain(taken) {
             match choice.quantizer {

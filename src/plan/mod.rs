@@ -1,6 +1,8 @@
-//! What is to be done: which tensors get which scheme, and what that does to the size.
+//! What will be done: which tensors get which scheme, for which loaders, and what that does
+//! to the size.
 //!
-//! Pure data over a checkpoint's index; reads no tensor and writes no file.
+//! Pure data over a checkpoint's index: reads no tensor and writes no file. Imported by
+//! `report`, `export`, `job`, `cli` and `app`; must not know any of them.
 
 pub(crate) mod budget;
 mod choices;
@@ -8,6 +10,7 @@ mod defaults;
 mod eligibility;
 mod history;
 mod inputs;
+mod marks;
 mod preset;
 pub mod recipe;
 mod selection;
@@ -16,87 +19,7 @@ pub use defaults::{default_calibration, default_scheme, effective_quantizer};
 pub use eligibility::{Obstacle, obstacle, quantizable};
 pub use history::History;
 pub use inputs::{InputQuantization, observed_input_scales};
+pub use marks::{Plan, Totals};
 pub use preset::Preset;
 pub use recipe::RecipeError;
 pub use selection::{Selection, SelectionError};
-
-use crate::checkpoint::Checkpoint;
-use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
-use crate::tensor::TensorId;
-use choices::Choices;
-
-/// The tensors to quantize, each with its quantizer, in the order of the checkpoint.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    pub rounding: Rounding,
-    pub inputs: InputQuantization,
-    choices: Choices,
-}
-
-/// Bytes a plan starts from and ends at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub marked: usize,
-    /// Bytes of the whole checkpoint's tensors.
-    pub before: u64,
-    pub after: u64,
-}
-
-impl Plan {
-    /// The same quantizer for each of `tensors`.
-    pub fn uniform(
-        tensors: impl IntoIterator<Item = TensorId>,
-        scheme: QuantizationScheme,
-        rounding: Rounding,
-    ) -> Plan {
-        let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
-        let choices = tensors.into_iter().map(|id| (id, quantizer)).collect();
-        Plan { rounding, choices, ..Plan::default() }
-    }
-
-    pub fn mark(&mut self, id: TensorId, quantizer: Quantizer) {
-        self.choices.insert(id, quantizer);
-    }
-
-    pub fn unmark(&mut self, id: TensorId) {
-        self.choices.remove(id);
-    }
-
-    pub fn get(&self, id: TensorId) -> Option<Quantizer> {
-        self.choices.get(id)
-    }
-
-    pub fn is_marked(&self, id: TensorId) -> bool {
-        self.get(id).is_some()
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
-        self.choices.iter()
-    }
-
-    pub fn len(&self) -> usize {
-        self.choices.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The tensors with which the plans do different things.
-    pub fn differing<'p>(&'p self, other: &'p Plan) -> impl Iterator<Item = TensorId> {
-        self.choices.differing(&other.choices)
-    }
-
-    /// Size before and after, scales of four bytes included.
-    pub fn totals(&self, checkpoint: &Checkpoint) -> Totals {
-        let before = checkpoint.total_bytes();
-        let mut after = before;
-        for (id, quantizer) in self.iter() {
-            let tensor = checkpoint.tensor(id);
-            after = after
-                .saturating_sub(tensor.bytes)
-                .saturating_add(quantizer.scheme.bytes(&tensor.shape, 4));
-        }
-        Totals { marked: self.len(), before, after }
-    }
-}

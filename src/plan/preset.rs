@@ -1,7 +1,7 @@
 //! Ready-made selections by the role a tensor plays.
 
-use super::quantizable;
 use crate::checkpoint::Checkpoint;
+use crate::plan::eligibility::quantizable;
 use crate::tensor::TensorId;
 
 /// A selection by role, over the tensors that are quantizable.

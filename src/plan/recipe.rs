@@ -17,8 +17,10 @@
 //!
 //! `inputs` is there only if what reaches the layers is quantized by calibrated scales.
 
-use super::{InputQuantization, Obstacle, Plan, obstacle};
 use crate::checkpoint::Checkpoint;
+use crate::plan::eligibility::{Obstacle, obstacle};
+use crate::plan::inputs::InputQuantization;
+use crate::plan::marks::Plan;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -143,7 +145,7 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
     }
     let by_name: HashMap<&str, _> =
         checkpoint.ids().map(|id| (checkpoint.tensor(id).name.as_str(), id)).collect();
-    let mut plan = Plan { rounding: recipe.rounding.parse().map_err(form)?, ..Plan::default() };
+    let mut plan = Plan::new(recipe.rounding.parse().map_err(form)?);
     for group in recipe.quantize {
         let scheme: QuantizationScheme = group.scheme.parse().map_err(|e| form(format!("{e}")))?;
         let calibration: Calibration = group.calibration.parse().map_err(form)?;

@@ -1,7 +1,7 @@
 //! Selecting tensors by glob patterns over their whole names.
 
-use super::eligibility::{Obstacle, obstacle};
 use crate::checkpoint::Checkpoint;
+use crate::plan::eligibility::{Obstacle, obstacle};
 use crate::tensor::TensorId;
 use globset::{GlobBuilder, GlobMatcher};
 use std::path::PathBuf;
@@ -81,11 +81,10 @@ impl Selection {
             }
         }
         let ids: Vec<_> = checkpoint.ids().filter(|id| selected[id.index()]).collect();
-        match ids.is_empty() {
-            true => {
-                Err(SelectionError::Nothing { path: path(), excluded: !self.exclude.is_empty() })
-            }
-            false => Ok(ids),
+        if ids.is_empty() {
+            Err(SelectionError::Nothing { path: path(), excluded: !self.exclude.is_empty() })
+        } else {
+            Ok(ids)
         }
     }
 

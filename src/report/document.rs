@@ -255,7 +255,7 @@ impl SchemeFigures {
         SchemeFigures {
             scheme: scheme.to_string(),
             bytes: scheme.bytes(shape, 4),
-            reason: found.err().map(|why| why.to_string()),
+            reason: found.err().map(std::string::ToString::to_string),
             error: error.map(|sums| ErrorFigures::of(&sums.statistics())).unwrap_or_default(),
             worst_channel: worst.map(|(channel, sqnr_db)| WorstChannel { channel, sqnr_db }),
             output: None,

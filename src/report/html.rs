@@ -102,11 +102,10 @@ fn judged(report: &Report) -> String {
     }
     let diagonal =
         report.rows.iter().filter_map(Row::output).any(|output| output.basis == Basis::Diagonal);
-    let mark = match diagonal {
-        true => {
-            " ~ is the diagonal approximation, from mean squares per feature instead of inputs."
-        }
-        false => "",
+    let mark = if diagonal {
+        " ~ is the diagonal approximation, from mean squares per feature instead of inputs."
+    } else {
+        ""
     };
     format!(
         "SQNR and its like are errors of the weights, over every element. The columns output, dynamic and static tell what the layers' outputs lose on the recorded inputs: ‖Wx − Ŵx̂‖² / ‖Wx‖² in dB, the lower the better, with the weights quantized, with the inputs too as they come, and with the inputs by one calibrated scale. The tensors are ranked by output where nothing else was asked for.{mark}"
@@ -124,9 +123,10 @@ fn budget(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         out,
         "<section>\n<h2>Budget: bytes against error</h2>\n<p class=\"dim\">Each place on the curve is a choice of a scheme, or none, for every quantizable tensor that no other choice of the same size beats. The error is Σ(x−x̂)²/Σx² of the weights{outputs}, averaged over parameters, and the SQNR is that share in dB. The circles give every tensor the same scheme.</p>\n<div class=\"scroll\">{}</div>\n<div class=\"scroll\"><table>\n<thead><tr><th>choice</th><th class=\"number\">bytes</th><th class=\"number\">error</th><th class=\"number\">SQNR</th><th></th></tr></thead>\n<tbody>\n",
         plots::curve(&points, &uniform),
-        outputs = match report.has_outputs {
-            true => " or, where it is known, ‖Wx−Ŵx‖²/‖Wx‖² of the layer's output",
-            false => "",
+        outputs = if report.has_outputs {
+            " or, where it is known, ‖Wx−Ŵx‖²/‖Wx‖² of the layer's output"
+        } else {
+            ""
         },
     )?;
     let (most, least) = match (points.first(), points.last()) {
@@ -255,9 +255,10 @@ fn line(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     }
     let scheme = cost.map(|cost| cost.quantizer);
     let scheme = scheme.map_or(String::new(), |quantizer| {
-        match quantizer.calibration == report.quantizer.calibration {
-            true => quantizer.scheme.to_string(),
-            false => format!("{}, {}", quantizer.scheme, quantizer.calibration),
+        if quantizer.calibration == report.quantizer.calibration {
+            quantizer.scheme.to_string()
+        } else {
+            format!("{}, {}", quantizer.scheme, quantizer.calibration)
         }
     });
     write!(out, "<td>{scheme}</td>")?;

@@ -246,9 +246,10 @@ impl Report {
         let mut totals = Totals::default();
         for row in &self.rows {
             let tensor = self.checkpoint.tensor(row.tensor);
-            let after = match row.marked {
-                true => row.quantizer.scheme.bytes(&tensor.shape, 4),
-                false => tensor.bytes,
+            let after = if row.marked {
+                row.quantizer.scheme.bytes(&tensor.shape, 4)
+            } else {
+                tensor.bytes
             };
             totals.tensors += 1;
             totals.parameters = totals.parameters.saturating_add(tensor.parameters());

@@ -21,10 +21,7 @@ pub(super) fn histogram(histogram: &Histogram) -> String {
         let tall = if count > 0.0 { (share * HEIGHT).max(1.0) } else { 0.0 };
         let top = (HEIGHT - tall).round();
         // Writing to a string cannot fail.
-        let _ = match top == before {
-            true => write!(path, "h{BIN}"),
-            false => write!(path, "V{top}h{BIN}"),
-        };
+        let _ = if top == before { write!(path, "h{BIN}") } else { write!(path, "V{top}h{BIN}") };
         before = top;
     }
     let _ = write!(path, "V{HEIGHT}z");

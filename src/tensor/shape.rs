@@ -172,9 +172,10 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match f.width().is_none() && f.precision().is_none() {
-            true => write!(f, "{:?}", self.dims()),
-            false => f.pad(&format!("{:?}", self.dims())),
+        if f.width().is_none() && f.precision().is_none() {
+            write!(f, "{:?}", self.dims())
+        } else {
+            f.pad(&format!("{:?}", self.dims()))
         }
     }
 }

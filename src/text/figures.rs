@@ -67,10 +67,7 @@ pub(crate) fn counted(n: usize, noun: &str) -> String {
 /// `384 × 1536`; a scalar is `scalar`.
 pub(crate) fn shape(shape: &Shape) -> String {
     let dims: Vec<String> = shape.dims().iter().map(u64::to_string).collect();
-    match dims.is_empty() {
-        true => "scalar".to_owned(),
-        false => dims.join(" × "),
-    }
+    if dims.is_empty() { "scalar".to_owned() } else { dims.join(" × ") }
 }
 
 /// An SQNR. Infinite when nothing was lost.

@@ -1,6 +1,8 @@
 //! A frame costs what is seen, not what there is: with 100,000 tensors drawing allocates no
 //! more than with 100.
 
+#![allow(unsafe_code)]
+
 use crate::support::checkpoint as made;
 use crate::support::driver::Driver;
 use quantscope::app::Event;

@@ -1,0 +1,88 @@
+//! The plan: which tensors are quantized, and by which quantizer.
+
+use crate::checkpoint::Checkpoint;
+use crate::plan::choices::Choices;
+use crate::plan::inputs::InputQuantization;
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
+use crate::tensor::TensorId;
+
+/// The tensors to quantize, each with its quantizer, in the order of the checkpoint.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub rounding: Rounding,
+    pub inputs: InputQuantization,
+    choices: Choices,
+}
+
+/// Bytes a plan starts from and ends at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub marked: usize,
+    /// Bytes of the whole checkpoint's tensors.
+    pub before: u64,
+    pub after: u64,
+}
+
+impl Plan {
+    /// An empty plan.
+    pub fn new(rounding: Rounding) -> Plan {
+        Plan { rounding, ..Plan::default() }
+    }
+
+    /// The same quantizer for each of `tensors`.
+    pub fn uniform(
+        tensors: impl IntoIterator<Item = TensorId>,
+        scheme: QuantizationScheme,
+        rounding: Rounding,
+    ) -> Plan {
+        let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
+        let choices = tensors.into_iter().map(|id| (id, quantizer)).collect();
+        Plan { rounding, choices, ..Plan::default() }
+    }
+
+    pub fn mark(&mut self, id: TensorId, quantizer: Quantizer) {
+        self.choices.insert(id, quantizer);
+    }
+
+    pub fn unmark(&mut self, id: TensorId) {
+        self.choices.remove(id);
+    }
+
+    pub fn get(&self, id: TensorId) -> Option<Quantizer> {
+        self.choices.get(id)
+    }
+
+    pub fn is_marked(&self, id: TensorId) -> bool {
+        self.get(id).is_some()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
+        self.choices.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.choices.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tensors with which the plans do different things.
+    pub fn differing<'p>(&'p self, other: &'p Plan) -> impl Iterator<Item = TensorId> {
+        self.choices.differing(&other.choices)
+    }
+
+    /// Size before and after, scales of four bytes included.
+    pub fn totals(&self, checkpoint: &Checkpoint) -> Totals {
+        let before = checkpoint.total_bytes();
+        let mut after = before;
+        for (id, quantizer) in self.iter() {
+            let tensor = checkpoint.tensor(id);
+            after = after
+                .saturating_sub(tensor.bytes)
+                .saturating_add(quantizer.scheme.bytes(&tensor.shape, 4));
+        }
+        Totals { marked: self.len(), before, after }
+    }
+}
