@@ -1,5 +1,6 @@
 //! An open checkpoint: the index of its tensors. Reads no data.
 
+use crate::checkpoint::access::Role;
 use crate::checkpoint::config::{self, Config};
 use crate::checkpoint::discovery::Index;
 use crate::checkpoint::error::Result;
@@ -96,6 +97,24 @@ impl Checkpoint {
         &self.contents[id.index()]
     }
 
+    /// The stored tensor that a tensor is the whole of; `None` for a packed one.
+    pub fn plain(&self, id: TensorId) -> Option<&Stored> {
+        match self.content(id) {
+            Content::Plain(stored) => Some(self.stored(*stored)),
+            Content::Packed(_) => None,
+        }
+    }
+
+    /// Why a plain tensor's elements cannot be read; `None` if they can.
+    pub fn unreadable(&self, id: TensorId) -> Option<&str> {
+        self.plain(id)?.unreadable()
+    }
+
+    /// What a tensor is to the model.
+    pub fn role(&self, id: TensorId) -> Role {
+        self.plain(id).map_or(Role::Network, |stored| stored.role)
+    }
+
     /// The packed format of a tensor; `None` for one that is not packed.
     pub fn packed_format(&self, id: TensorId) -> Option<&dyn PackedFormat> {
         match self.content(id) {
@@ -151,9 +170,10 @@ impl Checkpoint {
     }
 
     /// The type in which [`Reader::elements`] gives a tensor; `None` if it has no float
-    /// elements.
+    /// elements that can be read.
     pub fn float_type(&self, id: TensorId) -> Option<FloatType> {
         match self.content(id) {
+            Content::Plain(_) if self.unreadable(id).is_some() => None,
             Content::Plain(_) => self.tensor(id).dtype.float(),
             Content::Packed(format) => format.decoded(),
         }

@@ -5,6 +5,7 @@
 //! formats (`formats/`) fill the first list, packed formats (`packed/`) join stored tensors into
 //! tensors. Nothing here writes, and nothing here knows plans, screens or the command line.
 
+mod access;
 #[allow(clippy::module_inception, reason = "the file holds the type of that name")]
 mod checkpoint;
 pub(crate) mod config;
@@ -23,6 +24,7 @@ mod stored;
 mod stored_reader;
 mod strided;
 
+pub use access::{Access, Conversion, Data, Indirect, Role, SignChange};
 pub use checkpoint::{Checkpoint, Content};
 pub use config::Config;
 pub use discovery::{Index, has_extension, has_model};
@@ -34,6 +36,6 @@ pub use model_search::{Found, Models, models_beneath};
 pub use packed::PackedFormat;
 pub use qat::{Extent, Unplaced, Watched};
 pub use reader::Reader;
-pub use stored::{Access, Shard, Stored, StoredId};
+pub use stored::{Shard, Stored, StoredId};
 pub use stored_reader::StoredReader;
 pub use strided::View;

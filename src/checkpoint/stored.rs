@@ -1,5 +1,6 @@
 //! Stored tensors: what the headers of a checkpoint's files list.
 
+use crate::checkpoint::access::{Access, Data, Indirect, Role};
 use crate::checkpoint::io::source::Source;
 use crate::checkpoint::strided::View;
 use crate::tensor::{DType, Name, Shape};
@@ -26,52 +27,55 @@ pub struct Stored {
     /// The bytes of the file that hold the elements, counted from its start.
     pub range: Range<u64>,
     pub access: Access,
-}
-
-/// How the elements of a stored tensor are arranged in its range of the file.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Access {
-    /// Contiguous, in row-major order.
-    Direct,
-    /// Strided.
-    View(Box<View>),
-    /// Deflated: `bytes` of elements, after the first `skip` bytes of the inflated data.
-    Deflated { skip: u64, bytes: u64 },
+    pub role: Role,
 }
 
 impl Stored {
     /// A tensor of the first shard whose elements fill `range`.
     pub fn new(name: impl Into<Name>, dtype: DType, shape: Shape, range: Range<u64>) -> Stored {
-        Stored { name: name.into(), dtype, shape, shard: 0, range, access: Access::Direct }
+        let (access, role) = (Access::Direct, Role::Network);
+        Stored { name: name.into(), dtype, shape, shard: 0, range, access, role }
     }
 
     /// Bytes of its elements when they are contiguous.
     pub fn bytes(&self) -> u64 {
         match &self.access {
-            Access::Direct => self.range.end - self.range.start,
-            Access::View(view) => view.bytes(),
-            Access::Deflated { bytes, .. } => *bytes,
+            Access::Direct | Access::Unreadable(_) => self.range.end - self.range.start,
+            Access::Indirect(indirect) => indirect.bytes,
         }
     }
 
-    /// A view of the elements with the dimensions reversed, or the reason why none exists.
-    pub(crate) fn transposed(&self) -> Result<View, String> {
+    /// Why its elements cannot be read; `None` if they can.
+    pub fn unreadable(&self) -> Option<&str> {
         match &self.access {
-            Access::Direct => {}
-            Access::View(view) => return Ok(view.transposed()),
-            Access::Deflated { .. } => {
-                return Err("it is compressed; save it uncompressed to transpose it".into());
+            Access::Unreadable(why) => Some(why),
+            Access::Direct | Access::Indirect(_) => None,
+        }
+    }
+
+    /// Whether several of its elements are one element of the file.
+    pub fn repeats(&self) -> bool {
+        match &self.access {
+            Access::Indirect(indirect) => indirect.view.as_ref().is_some_and(View::repeats),
+            Access::Direct | Access::Unreadable(_) => false,
+        }
+    }
+
+    /// The elements with the dimensions reversed, or the reason why none can be read.
+    pub(crate) fn transposed(&self) -> Result<Indirect, String> {
+        let (data, view, conversion) = match &self.access {
+            Access::Direct => (Data::File, None, None),
+            Access::Indirect(i) => (i.data.clone(), i.view.as_ref(), i.conversion),
+            Access::Unreadable(why) => return Err(format!("it cannot be read: {why}")),
+        };
+        let view = match view {
+            Some(view) => view.transposed(),
+            None => {
+                let size = self.dtype.bytes_for(1).ok_or("its elements are not whole bytes")?;
+                View::contiguous(self.shape.clone(), size, self.bytes())?.transposed()
             }
-        }
-        let mut strides = vec![1; self.shape.rank()];
-        let mut distance = 1u64;
-        for (stride, &dim) in strides.iter_mut().zip(self.shape.dims()).rev() {
-            *stride = distance;
-            distance = distance.saturating_mul(dim);
-        }
-        let size = self.dtype.bytes_for(1).ok_or("its elements are not whole bytes")?;
-        let view = View::new(self.shape.clone(), size, 0, &strides, self.bytes())?;
-        Ok(view.transposed())
+        };
+        Ok(Indirect { data, bytes: view.bytes(), view: Some(view), conversion })
     }
 }
 

@@ -1,10 +1,11 @@
 //! Reads ranges of stored tensors on demand.
 
+use crate::checkpoint::access::{Access, Data, Indirect};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::inflate::Inflater;
 use crate::checkpoint::io::source::{Handle, InPlace, Source};
-use crate::checkpoint::stored::{Access, Shard, Stored, StoredId};
-use crate::checkpoint::strided::View;
+use crate::checkpoint::stored::{Shard, Stored, StoredId};
+use crate::checkpoint::strided::Read;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
@@ -19,6 +20,9 @@ const PANELS: usize = 4;
 /// Bytes of a panel, unless a single chunk needs more.
 const PANEL_BYTES: u64 = 2 << 20;
 
+/// A deflated tensor up to this size is inflated as a whole to be read through a view.
+const INFLATED_BYTES: u64 = 16 << 20;
+
 /// Reads bytes of stored tensors. The files used last stay open between calls.
 pub struct StoredReader<'c> {
     shards: &'c [Shard],
@@ -28,6 +32,8 @@ pub struct StoredReader<'c> {
     /// Previously used handles, most recent last.
     open_before: Vec<(u32, Handle)>,
     inflating: Option<(StoredId, Inflater)>,
+    /// The last small deflated tensor that was read through a view.
+    inflated: Option<(StoredId, Arc<[u8]>)>,
     panels: VecDeque<Arc<Panel>>,
 }
 
@@ -66,6 +72,7 @@ impl<'c> StoredReader<'c> {
             open: None,
             open_before: Vec::new(),
             inflating: None,
+            inflated: None,
             panels: VecDeque::new(),
         }
     }
@@ -109,7 +116,7 @@ impl<'c> StoredReader<'c> {
     ) -> Result<()> {
         let stored = self.get(id);
         match stored.transposed() {
-            Ok(view) => self.view_into(stored, &view, range, out),
+            Ok(indirect) => self.indirect_into(id, stored, &indirect, range, out),
             Err(why) => Err(self.error(id, why)),
         }
     }
@@ -123,48 +130,139 @@ impl<'c> StoredReader<'c> {
     ) -> Result<()> {
         let stored = self.get(id);
         match &stored.access {
-            Access::View(view) => self.view_into(stored, view, range, out),
+            Access::Indirect(indirect) => self.indirect_into(id, stored, indirect, range, out),
             Access::Direct => {
                 out.resize(range.end.saturating_sub(range.start) as usize, 0);
-                self.file(stored, |read| read(range.start, out))
+                self.open(stored, |source, handle| {
+                    source.read_exact(handle, out, stored.range.start + range.start)
+                })
             }
-            Access::Deflated { skip, .. } => {
+            Access::Unreadable(why) => Err(self.error(id, format!("it cannot be read: {why}"))),
+        }
+    }
+
+    /// Replaces `out` by the bytes `range` of elements that are gathered, inflated or
+    /// converted.
+    fn indirect_into(
+        &mut self,
+        id: StoredId,
+        stored: &Stored,
+        indirect: &Indirect,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let Some(conversion) = indirect.conversion else {
+            return self.gather_into(id, stored, indirect, range, out);
+        };
+        // Only whole elements can be converted.
+        let size = conversion.element.max(1);
+        let whole = range.start / size * size..range.end.next_multiple_of(size);
+        self.gather_into(id, stored, indirect, whole.clone(), out)?;
+        conversion.apply(out);
+        out.drain(..(range.start - whole.start) as usize);
+        out.truncate(range.end.saturating_sub(range.start) as usize);
+        Ok(())
+    }
+
+    /// Replaces `out` by the bytes `range` of such elements before their conversion.
+    fn gather_into(
+        &mut self,
+        id: StoredId,
+        stored: &Stored,
+        indirect: &Indirect,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut fill = |read: &mut Read| match &indirect.view {
+            Some(view) => view.gather(range.clone(), out, read),
+            None => {
                 out.resize(range.end.saturating_sub(range.start) as usize, 0);
-                self.inflate_into(id, stored, skip.saturating_add(range.start), out)
+                read(range.start, out)
+            }
+        };
+        match &indirect.data {
+            Data::File => self.open(stored, |source, handle| {
+                fill(&mut |at, out| source.read_exact(handle, out, stored.range.start + at))
+            }),
+            Data::Memory { bytes, start } => fill(&mut |at, out| {
+                let from = usize::try_from(start.saturating_add(at)).unwrap_or(usize::MAX);
+                match bytes.get(from..from.saturating_add(out.len())) {
+                    Some(bytes) => out.copy_from_slice(bytes),
+                    None => return Err(self.error(id, "it ends past its bytes".to_owned())),
+                }
+                Ok(())
+            }),
+            &Data::Deflated { skip, size } if indirect.view.is_some() && size <= INFLATED_BYTES => {
+                let inflated = self.inflated(id, stored, skip, size)?;
+                fill(&mut |at, out| {
+                    let from = usize::try_from(at).unwrap_or(usize::MAX);
+                    match inflated.get(from..from.saturating_add(out.len())) {
+                        Some(bytes) => out.copy_from_slice(bytes),
+                        None => return Err(self.error(id, "it ends past its bytes".to_owned())),
+                    }
+                    Ok(())
+                })
+            }
+            &Data::Deflated { skip, .. } => {
+                self.with_inflater(id, stored, |inflater, restart, read| {
+                    fill(&mut |at, out| {
+                        let at = skip.saturating_add(at);
+                        // What is behind can only be inflated from the start.
+                        if !inflater.can_reach(at) {
+                            *inflater = restart();
+                        }
+                        inflater.read(at, out, read)
+                    })
+                })
             }
         }
     }
 
-    /// Fills `out` from byte `at` of a tensor's inflated data. Continues from the last range
-    /// read where possible, so that reading a tensor in order inflates it once.
-    fn inflate_into(
+    /// All elements of a small deflated tensor, which its view reads in any order.
+    fn inflated(
         &mut self,
         id: StoredId,
         stored: &Stored,
-        at: u64,
-        out: &mut [u8],
-    ) -> Result<()> {
-        let mut inflater = match self.inflating.take() {
-            Some((last, inflater)) if last == id && inflater.can_reach(at) => inflater,
-            _ => {
-                let path = self.source(stored).path();
-                Inflater::new(path, 0..stored.range.end - stored.range.start)
-            }
-        };
-        self.file(stored, |read| inflater.read(at, out, read))?;
-        self.inflating = Some((id, inflater));
-        Ok(())
+        skip: u64,
+        size: u64,
+    ) -> Result<Arc<[u8]>> {
+        if let Some((held, bytes)) = &self.inflated
+            && *held == id
+        {
+            return Ok(bytes.clone());
+        }
+        let mut bytes = vec![0; size as usize];
+        self.with_inflater(id, stored, |inflater, restart, read| {
+            *inflater = restart();
+            inflater.read(skip, &mut bytes, read)
+        })?;
+        let bytes: Arc<[u8]> = bytes.into();
+        self.inflated = Some((id, bytes.clone()));
+        Ok(bytes)
     }
 
-    /// Replaces `out` by the bytes `range` of a view of a stored tensor.
-    fn view_into(
+    /// Calls `work` with the pass through a deflated range that the last read ended in, a
+    /// function that starts another pass, and one that reads from an offset in the range.
+    /// Continuing a pass means that reading a tensor in order inflates it once.
+    fn with_inflater(
         &mut self,
+        id: StoredId,
         stored: &Stored,
-        view: &View,
-        range: Range<u64>,
-        out: &mut Vec<u8>,
+        work: impl FnOnce(&mut Inflater, &dyn Fn() -> Inflater, &mut Read) -> Result<()>,
     ) -> Result<()> {
-        self.file(stored, |read| view.gather(range, out, read))
+        let path = self.source(stored).path();
+        let restart = || Inflater::new(path, 0..stored.range.end - stored.range.start);
+        let mut inflater = match self.inflating.take() {
+            Some((held, inflater)) if held == id => inflater,
+            _ => restart(),
+        };
+        self.open(stored, |source, handle| {
+            let mut read =
+                |at: u64, out: &mut [u8]| source.read_exact(handle, out, stored.range.start + at);
+            work(&mut inflater, &restart, &mut read)
+        })?;
+        self.inflating = Some((id, inflater));
+        Ok(())
     }
 
     /// Calls `work` with the file that holds a stored tensor's elements contiguously, and the
@@ -178,17 +276,6 @@ impl<'c> StoredReader<'c> {
         self.open(stored, |_, handle| match (handle, &stored.access) {
             (Handle::Disk(file), Access::Direct) => Ok(Some(work(file.file(), stored.range.start))),
             _ => Ok(None),
-        })
-    }
-
-    /// Calls `work` with a function that reads from an offset in the tensor's range.
-    fn file(
-        &mut self,
-        stored: &Stored,
-        work: impl FnOnce(&mut dyn FnMut(u64, &mut [u8]) -> Result<()>) -> Result<()>,
-    ) -> Result<()> {
-        self.open(stored, |source, handle| {
-            work(&mut |at, out| source.read_exact(handle, out, stored.range.start + at))
         })
     }
 

@@ -10,6 +10,9 @@ const SPAN: u64 = 1 << 18;
 /// Gaps up to so many bytes are read over rather than skipped.
 const NEAR: u64 = 256;
 
+/// Bytes of elements that a view which repeats elements may show in all.
+const REPEATED_LIMIT: u64 = 256 << 20;
+
 /// Where the elements of a tensor are in its bytes: element `[i, j, …]` is at
 /// `offset + i * strides[0] + j * strides[1] + …`, all in bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +28,7 @@ pub(crate) type Read<'r> = dyn FnMut(u64, &mut [u8]) -> Result<()> + 'r;
 
 impl View {
     /// A view of elements of `size` bytes in `length` bytes; `offset` and `strides` count
-    /// elements. `Err`: why there is none.
+    /// elements. Elements may be shown several times. `Err`: why there is none.
     pub fn new(
         shape: Shape,
         size: u64,
@@ -47,8 +50,9 @@ impl View {
                 return Err(outside());
             }
         }
+        // Reading repeats elements freely, so the bound is on what a reader may be asked for.
         let bytes = shape.elements().checked_mul(size);
-        if bytes.is_none_or(|bytes| bytes > length) {
+        if bytes.is_none_or(|bytes| bytes > length.max(REPEATED_LIMIT)) {
             return Err(format!(
                 "it repeats elements of its storage: {} elements of {size} bytes in {length} bytes",
                 shape.elements()
@@ -59,6 +63,33 @@ impl View {
         let strides =
             strides.map(|(&dim, &s)| if dim > 1 { s.saturating_mul(size) } else { 0 }).collect();
         Ok(View { offset: offset.saturating_mul(size), shape, size, strides })
+    }
+
+    /// The view of elements that follow each other in row-major order.
+    pub(crate) fn contiguous(shape: Shape, size: u64, length: u64) -> Result<View, String> {
+        let mut strides = vec![1; shape.rank()];
+        let mut apart = 1u64;
+        for (stride, &dim) in strides.iter_mut().zip(shape.dims()).rev() {
+            *stride = apart;
+            apart = apart.saturating_mul(dim);
+        }
+        View::new(shape, size, 0, &strides, length)
+    }
+
+    /// The view of elements that follow each other in column-major (Fortran) order.
+    pub(crate) fn column_major(shape: Shape, size: u64, length: u64) -> Result<View, String> {
+        let mut apart = 1u64;
+        let mut strides = Vec::with_capacity(shape.rank());
+        for &dim in shape.dims() {
+            strides.push(apart);
+            apart = apart.saturating_mul(dim);
+        }
+        View::new(shape, size, 0, &strides, length)
+    }
+
+    /// Whether an element is shown several times, as by PyTorch's `expand`.
+    pub fn repeats(&self) -> bool {
+        self.shape.dims().iter().zip(&self.strides).any(|(&dim, &stride)| dim > 1 && stride == 0)
     }
 
     /// Whether the elements lie one after another.
@@ -184,6 +215,8 @@ impl Gather<'_, '_> {
         let run = axes.iter().copied().min_by_key(|axis| axis.from);
         let run = run.unwrap_or(Axis { length: 1, from: self.size, to: self.size });
         axes.retain(|axis| *axis != run);
+        // In the order of the file, which a deflated one is read in.
+        axes.sort_by_key(|axis| axis.from);
         // An odometer over the other dimensions.
         let mut index = vec![0u64; axes.len()];
         let (mut from, mut to) = (from, to);
@@ -312,7 +345,10 @@ mod tests {
         assert!(refused(&[3, 4], 1, &[4, 1], 48).contains("out of its storage"));
         assert!(refused(&[2], u64::MAX, &[1], 48).contains("out of its storage"));
         assert!(refused(&[2, 2], 0, &[u64::MAX, u64::MAX], 48).contains("out of its storage"));
-        assert!(refused(&[1000], 0, &[0], 48).contains("repeats"));
+        assert!(refused(&[1 << 30], 0, &[0], 48).contains("repeats"));
+        let repeated = View::new(shape(&[2, 3]), 1, 1, &[1, 0], 3).expect("fits");
+        assert!(repeated.repeats() && !repeated.is_contiguous());
+        assert_eq!(gathered(&repeated, 0..6, &[7, 8, 9]), [8, 8, 8, 9, 9, 9]);
         assert!(refused(&[2, 2], 0, &[1], 48).contains("strides"));
         assert!(View::new(shape(&[0, 9]), 4, 0, &[9, 1], 0).is_ok());
     }

@@ -7,6 +7,7 @@ use crate::checkpoint::formats::burnpack::{
 use crate::checkpoint::packed::{Int8Values, METADATA_KEY, QuantizedTensorMetadata, SCALE_SUFFIX};
 use crate::checkpoint::{Checkpoint, Content, Format};
 use crate::export::error::SaveError;
+use crate::export::left_out::is_left_out;
 use crate::export::output_plan::{Entry, MadeFrom, OutFile};
 use crate::export::request::{Request, WeightLayout};
 use crate::export::safetensors::described;
@@ -57,6 +58,9 @@ pub(super) fn quantized(
     let mut offsets = Vec::new();
     let mut data = 0u64;
     for id in checkpoint.ids() {
+        if checkpoint.plain(id).is_some_and(|stored| is_left_out(checkpoint, stored)) {
+            continue;
+        }
         let tensor = checkpoint.tensor(id);
         let name = || tensor.name.escape_debug().to_string();
         let Content::Plain(stored) = *checkpoint.content(id) else {

@@ -8,6 +8,7 @@ pub(crate) mod container_check;
 mod encode;
 mod error;
 mod gguf;
+mod left_out;
 mod module_patterns;
 mod output_plan;
 mod receipt;

@@ -5,7 +5,7 @@ use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, StoredId, has_extension};
 use crate::export::error::SaveError;
 use crate::export::request::{OutputFormat, Request, Task, is_single_file};
-use crate::export::{burn, compressed_tensors, gguf, safetensors, sidecar_files};
+use crate::export::{burn, compressed_tensors, gguf, left_out, safetensors, sidecar_files};
 use crate::plan::Plan;
 use crate::quantization::{Chunks, NotQuantizable, QuantizationType, Quantizer, Rounding};
 use crate::tensor::{DType, FloatType, Shape, TensorId};
@@ -199,6 +199,7 @@ impl OutputPlan {
                     OutputFormat::Burn(layout) => {
                         output_plan.files =
                             vec![burn::quantized(checkpoint, plan, *layout, request)?];
+                        output_plan.warnings = left_out::warnings(checkpoint);
                         return Ok(output_plan);
                     }
                     OutputFormat::Gguf => {
@@ -217,6 +218,12 @@ impl OutputPlan {
             }
         };
         safetensors::can_hold(checkpoint, &shards)?;
+        let left_out = left_out::warnings(checkpoint);
+        if let (true, Some(why)) = (shards.iter().all(Vec::is_empty), left_out.first()) {
+            let why = format!("there is no tensor to save: {why}");
+            return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
+        }
+        output_plan.warnings.extend(left_out);
         output_plan.warnings.extend(shared(checkpoint));
         output_plan.files = safetensors::files(checkpoint, shards, directory, &request.task);
         if directory {
@@ -243,6 +250,7 @@ impl OutputPlan {
 fn shared(checkpoint: &Checkpoint) -> Option<String> {
     let mut ranges: Vec<_> = checkpoint
         .all_stored()
+        .filter(|(_, s)| !left_out::is_left_out(checkpoint, s))
         .map(|(_, s)| (s.shard, s.range.start, s.range.end, &s.name))
         .collect();
     ranges.sort();

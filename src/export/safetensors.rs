@@ -8,6 +8,7 @@ use crate::checkpoint::packed::{
 };
 use crate::checkpoint::{Checkpoint, Content, Format, StoredId, qat};
 use crate::export::error::SaveError;
+use crate::export::left_out::is_left_out;
 use crate::export::output_plan::{Entry, MadeFrom, OutFile, TextFile};
 use crate::export::request::{OutputFormat, Request, Task};
 use crate::plan::Plan;
@@ -52,12 +53,16 @@ fn copied(checkpoint: &Checkpoint, id: StoredId) -> Entry {
 }
 
 /// What `change` makes of each stored tensor, shard by shard; `None`: it stays as it is.
+/// Tensors that no output holds are left out.
 pub(super) fn entries(
     checkpoint: &Checkpoint,
     change: impl Fn(Option<TensorId>, bool) -> Option<Vec<Entry>>,
 ) -> Shards {
     let mut shards = vec![Vec::new(); checkpoint.shards().len()];
     for (stored, tensor, is_part) in stored_with_tensors(checkpoint) {
+        if is_left_out(checkpoint, checkpoint.stored(stored)) {
+            continue;
+        }
         let made = change(tensor, is_part).unwrap_or_else(|| vec![copied(checkpoint, stored)]);
         if let Some(shard) = shards.get_mut(checkpoint.stored(stored).shard as usize) {
             shard.extend(made);

@@ -6,6 +6,7 @@ use crate::checkpoint::qat::is_observer;
 use crate::checkpoint::{Checkpoint, Content, Reader, StoredId};
 use crate::export::encode::KnownScales;
 use crate::export::error::SaveError;
+use crate::export::left_out::is_left_out;
 use crate::export::{burn, gguf};
 use crate::quantization::{
     Chunks, ErrorSums, PerGroup, QuantizationScheme, Quantizer, Rounding, difference, kernels,
@@ -116,7 +117,9 @@ impl<'c> Pairing<'c> {
             // The plain model has no observers, and none of them.
             let plain = !out.ids().any(|id| is_observer(&out.tensor(id).name));
             let dropped = |id: TensorId| plain && is_observer(&source.tensor(id).name);
-            let mut missing = source.ids().filter(|id| !held.contains(id));
+            let left_out =
+                |id: TensorId| source.plain(id).is_some_and(|stored| is_left_out(source, stored));
+            let mut missing = source.ids().filter(|&id| !held.contains(&id) && !left_out(id));
             if let Some(id) = missing.find(|&id| !(source.has_observers() && dropped(id))) {
                 let why = "it is missing from the output".to_owned();
                 return Err(fail(&source.tensor(id).name, why));

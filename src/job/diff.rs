@@ -173,7 +173,9 @@ fn compare(
     let (Content::Plain(before), Content::Plain(after)) = (a.content(x), b.content(y)) else {
         return Ok(Found { difference: None, bytes_differ: true });
     };
-    if a.tensor(x).dtype != b.tensor(y).dtype || a.bytes(x) != b.bytes(y) {
+    // Elements that cannot be read are not known to be the same.
+    let unreadable = a.unreadable(x).is_some() || b.unreadable(y).is_some();
+    if unreadable || a.tensor(x).dtype != b.tensor(y).dtype || a.bytes(x) != b.bytes(y) {
         return Ok(Found { difference: None, bytes_differ: true });
     }
     let end = range.end.min(a.bytes(x));

@@ -1,7 +1,7 @@
 //! Which tensors are worth quantizing by default, which only when asked for by name, and
 //! which cannot be.
 
-use crate::checkpoint::{Checkpoint, Content, qat};
+use crate::checkpoint::{Checkpoint, Content, Role, Stored, qat};
 use crate::tensor::TensorId;
 use memchr::memmem::Finder;
 use std::sync::LazyLock;
@@ -9,6 +9,14 @@ use std::sync::LazyLock;
 /// Why a tensor is not quantized unless it is asked for, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Obstacle {
+    /// Its elements cannot be read, for this reason.
+    Unreadable(String),
+    /// It is state of an optimizer.
+    OptimizerState,
+    /// It is neither the network nor optimizer state.
+    NotNetwork,
+    /// Several of its elements are one element of the file.
+    Expanded,
     /// It has no elements.
     Empty,
     /// Its elements are not F64, F32, F16 or BF16.
@@ -40,6 +48,12 @@ impl std::fmt::Display for Obstacle {
             Obstacle::Observer => {
                 f.write_str("it is an observer of fake quantization, no part of the network")
             }
+            Obstacle::Unreadable(why) => f.write_str(why),
+            Obstacle::OptimizerState => f.write_str("it is optimizer state"),
+            Obstacle::NotNetwork => f.write_str("it is not part of the network"),
+            Obstacle::Expanded => {
+                f.write_str("it is an expanded view, whose elements repeat those of its storage")
+            }
             Obstacle::Empty => f.write_str("it has no elements"),
             Obstacle::NotFloat(dtype) => {
                 write!(f, "its type is {}, expected F64, F32, F16 or BF16", dtype.escape_debug())
@@ -61,6 +75,17 @@ pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
     let tensor = checkpoint.tensor(id);
     if let Content::Packed(layout) = checkpoint.content(id) {
         return Some(Obstacle::AlreadyQuantized(layout.name()));
+    }
+    if let Some(why) = checkpoint.unreadable(id) {
+        return Some(Obstacle::Unreadable(why.to_owned()));
+    }
+    match checkpoint.role(id) {
+        Role::Network => {}
+        Role::Optimizer => return Some(Obstacle::OptimizerState),
+        Role::Other => return Some(Obstacle::NotNetwork),
+    }
+    if checkpoint.plain(id).is_some_and(Stored::repeats) {
+        return Some(Obstacle::Expanded);
     }
     if qat::is_observer(&tensor.name) {
         return Some(Obstacle::Observer);

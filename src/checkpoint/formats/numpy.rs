@@ -4,7 +4,7 @@ use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::zip::{self, Member};
 use crate::checkpoint::io::cursor::Cursor;
 use crate::checkpoint::io::inflate::Inflater;
-use crate::checkpoint::{Access, Source, Stored, View};
+use crate::checkpoint::{Access, Data, Indirect, Source, Stored, View};
 use crate::tensor::{DType, Shape};
 
 pub(crate) const MAGIC: [u8; 6] = *b"\x93NUMPY";
@@ -77,20 +77,11 @@ impl Header {
         if !self.fortran {
             return Ok(Stored::new(name, self.dtype, self.shape, range));
         }
-        let mut apart = 1u64;
-        let strides: Vec<u64> = self
-            .shape
-            .dims()
-            .iter()
-            .map(|&dim| {
-                let stride = apart;
-                apart = apart.saturating_mul(dim);
-                stride
-            })
-            .collect();
-        let view = View::new(self.shape.clone(), self.size, 0, &strides, found)
+        let view = View::column_major(self.shape.clone(), self.size, found)
             .map_err(|why| fail(Problem::Malformed { format: "NPY", why }))?;
-        let access = Access::View(view.into());
+        let (data, bytes) = (Data::File, view.bytes());
+        let indirect = Indirect { data, bytes, view: Some(view), conversion: None };
+        let access = Access::Indirect(indirect.into());
         Ok(Stored { access, ..Stored::new(name, self.dtype, self.shape, range) })
     }
 
@@ -109,7 +100,9 @@ impl Header {
             let why = "it is compressed and in Fortran's order; save it again in C order".into();
             return Err(fail(Problem::Layout(why)));
         }
-        let access = Access::Deflated { skip: header, bytes };
+        let data = Data::Deflated { skip: header, size: bytes };
+        let indirect = Indirect { data, bytes, view: None, conversion: None };
+        let access = Access::Indirect(indirect.into());
         let range = member.range.clone();
         Ok(Stored { access, ..Stored::new(name, self.dtype, self.shape, range) })
     }

@@ -1,5 +1,6 @@
 //! Finds the packed tensors among the stored ones.
 
+use crate::checkpoint::access::Role;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing::{Listing, Part, Recognised, Refusal};
@@ -100,6 +101,9 @@ fn by_any(listing: &Listing, id: StoredId, families: &[Recognise]) -> Option<Res
 /// Whether a stored tensor may hold quantized values: it has elements that are not plain
 /// floats, in rows; or its name says that it describes such values.
 fn looks_quantized(stored: &Stored) -> bool {
+    if stored.unreadable().is_some() || stored.role != Role::Network {
+        return false;
+    }
     let coded = match stored.dtype {
         DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 | DType::U32 => {
             stored.shape.rank() >= 2

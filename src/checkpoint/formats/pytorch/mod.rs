@@ -9,7 +9,7 @@ mod unpickler;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::zip::{self, Member};
 use crate::checkpoint::io::cursor::Cursor;
-use crate::checkpoint::{Access, Source, Stored, View};
+use crate::checkpoint::{Access, Data, Indirect, Source, Stored, View};
 use crate::tensor::Shape;
 use pickle::{Found, Pickle, Storage};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -151,13 +151,18 @@ fn placed(
                 let start = (whole.range.start + view.offset()).min(whole.range.end);
                 Stored { range: start..start + view.bytes(), ..whole }
             }
-            false => Stored { access: Access::View(view.into()), ..whole },
+            false => Stored { access: indirect(view), ..whole },
         });
         holders.entry(start).or_default().push(&tensor.name);
     }
     let shared = holders.values().filter(|names| names.len() > 1);
     let metadata = shared.map(|names| ("one storage for".to_owned(), names.join(", ")));
     Ok((metadata.collect(), stored))
+}
+
+fn indirect(view: View) -> Access {
+    let (data, bytes) = (Data::File, view.bytes());
+    Access::Indirect(Indirect { data, bytes, view: Some(view), conversion: None }.into())
 }
 
 #[cfg(test)]

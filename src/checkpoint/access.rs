@@ -1,0 +1,143 @@
+//! Where a stored tensor's elements are, what is done to them on reading, and what part the
+//! tensor plays in the model.
+
+use crate::checkpoint::strided::View;
+use std::sync::Arc;
+
+/// How the elements of a stored tensor are obtained from its file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Access {
+    /// They fill the tensor's range of the file, in row-major order.
+    Direct,
+    /// They are gathered, inflated, converted or held in memory.
+    Indirect(Box<Indirect>),
+    /// They cannot be read, for this reason. The tensor is listed and nothing more.
+    Unreadable(Box<str>),
+}
+
+/// Elements that are not simply a range of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Indirect {
+    pub data: Data,
+    /// Bytes of all elements in row-major order.
+    pub bytes: u64,
+    /// Which bytes of `data` the elements are; `None`: the first `bytes`, in order.
+    pub view: Option<View>,
+    /// What is done to the elements after they are read.
+    pub conversion: Option<Conversion>,
+}
+
+/// The bytes that hold the elements.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// The tensor's range of the file.
+    File,
+    /// What inflating the tensor's range gives: `size` bytes after the first `skip`.
+    Deflated { skip: u64, size: u64 },
+    /// Bytes decoded when the file was opened, from `start` on.
+    Memory { bytes: Arc<[u8]>, start: u64 },
+}
+
+/// A change of every element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conversion {
+    /// Bytes of one element.
+    pub element: u64,
+    /// Bytes of one number: half an element for complex numbers.
+    pub number: u64,
+    /// Whether numbers are stored big-endian.
+    pub swap_bytes: bool,
+    pub sign: SignChange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignChange {
+    None,
+    /// Negates floating-point numbers: PyTorch's negative bit.
+    NegateFloats,
+    /// Negates integers, wrapping around.
+    NegateIntegers,
+    /// Negates imaginary parts: PyTorch's conjugate bit.
+    Conjugate,
+    /// Negates real parts: both bits.
+    NegateConjugate,
+}
+
+impl Conversion {
+    /// Converts whole elements in place to little-endian numbers of the right sign.
+    pub(crate) fn apply(&self, elements: &mut [u8]) {
+        let number = self.number.max(1) as usize;
+        for (index, bytes) in elements.chunks_exact_mut(number).enumerate() {
+            if self.swap_bytes {
+                bytes.reverse();
+            }
+            let imaginary = index % 2 == 1;
+            match self.sign {
+                SignChange::None => {}
+                SignChange::NegateIntegers => negate(bytes),
+                SignChange::NegateFloats => flip_sign(bytes),
+                SignChange::Conjugate if imaginary => flip_sign(bytes),
+                SignChange::NegateConjugate if !imaginary => flip_sign(bytes),
+                SignChange::Conjugate | SignChange::NegateConjugate => {}
+            }
+        }
+    }
+}
+
+/// Flips the sign bit of a little-endian floating-point number.
+fn flip_sign(bytes: &mut [u8]) {
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 0x80;
+    }
+}
+
+/// Negates a little-endian integer in two's complement.
+fn negate(bytes: &mut [u8]) {
+    let mut carry = true;
+    for byte in bytes {
+        let (sum, overflow) = (!*byte).overflowing_add(u8::from(carry));
+        *byte = sum;
+        carry = overflow;
+    }
+}
+
+/// What a stored tensor is to the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A weight or buffer of the network.
+    #[default]
+    Network,
+    /// State of an optimizer in a training checkpoint.
+    Optimizer,
+    /// Something else a training checkpoint carries: a random generator's state, a score.
+    Other,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_change_and_bytes_swap_number_by_number() {
+        let converted = |conversion: Conversion, mut bytes: Vec<u8>| {
+            conversion.apply(&mut bytes);
+            bytes
+        };
+        let whole = |sign| Conversion { element: 4, number: 4, swap_bytes: false, sign };
+        let floats: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let negated: Vec<u8> = [-1.5f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(converted(whole(SignChange::NegateFloats), floats.clone()), negated);
+        for x in [0, 1, -1, i32::MIN, 65_536] {
+            let bytes = converted(whole(SignChange::NegateIntegers), x.to_le_bytes().to_vec());
+            assert_eq!(bytes, x.wrapping_neg().to_le_bytes());
+        }
+        let pair = |sign| Conversion { element: 8, ..whole(sign) };
+        let conjugate: Vec<u8> = [1.5f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(converted(pair(SignChange::Conjugate), floats.clone()), conjugate);
+        let both: Vec<u8> = [-1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(converted(pair(SignChange::NegateConjugate), floats.clone()), both);
+        let swapped = Conversion { swap_bytes: true, ..whole(SignChange::None) };
+        let big: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|x| x.to_be_bytes()).collect();
+        assert_eq!(converted(swapped, big), floats);
+    }
+}

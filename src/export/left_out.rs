@@ -1,0 +1,58 @@
+//! Tensors of the source that no output holds, and the warnings that say so.
+
+use crate::checkpoint::{Checkpoint, Format, Role, Stored};
+use crate::tensor::DType;
+
+/// Why a tensor is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// Its elements cannot be read.
+    Unreadable,
+    Optimizer,
+    /// It is neither the network nor optimizer state.
+    NotNetwork,
+    /// Its type is known to its own format only.
+    NoSuchType,
+}
+
+const REASONS: [Reason; 4] =
+    [Reason::Optimizer, Reason::NotNetwork, Reason::NoSuchType, Reason::Unreadable];
+
+/// Whether no output holds this stored tensor.
+pub(super) fn is_left_out(checkpoint: &Checkpoint, stored: &Stored) -> bool {
+    reason(checkpoint, stored).is_some()
+}
+
+fn reason(checkpoint: &Checkpoint, stored: &Stored) -> Option<Reason> {
+    let foreign = matches!(checkpoint.format(), Format::PyTorch | Format::Npy | Format::Npz);
+    match stored.role {
+        Role::Optimizer => Some(Reason::Optimizer),
+        Role::Other => Some(Reason::NotNetwork),
+        Role::Network if stored.unreadable().is_some() => Some(Reason::Unreadable),
+        Role::Network if foreign && matches!(stored.dtype, DType::Other(_)) => {
+            Some(Reason::NoSuchType)
+        }
+        Role::Network => None,
+    }
+}
+
+/// One warning for each reason: how many tensors are left out, the first, and why.
+pub(super) fn warnings(checkpoint: &Checkpoint) -> Vec<String> {
+    let warning = |wanted: Reason| {
+        let all = || checkpoint.all_stored().filter(|(_, s)| reason(checkpoint, s) == Some(wanted));
+        let (_, first) = all().next()?;
+        let count = all().count();
+        let why = match wanted {
+            Reason::Unreadable => first.unreadable().unwrap_or_default().to_owned(),
+            Reason::Optimizer => "it is optimizer state, not the network".to_owned(),
+            Reason::NotNetwork => "it is not part of the network".to_owned(),
+            Reason::NoSuchType => format!("no output has the type {}", first.dtype),
+        };
+        let name = first.name.escape_debug();
+        Some(match count {
+            1 => format!("left out '{name}': {why}"),
+            _ => format!("left out {count} tensors, first '{name}': {why}"),
+        })
+    };
+    REASONS.into_iter().filter_map(warning).collect()
+}
