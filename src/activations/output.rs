@@ -12,7 +12,8 @@ use super::product::multiply;
 use super::stream::{Samples, Stream};
 use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{
-    NotQuantizable, PerGroup, QatScales, QuantizationType, Quantizer, Rounding, symmetric_scale,
+    GroupScales, NotQuantizable, QatScales, QuantizationType, Quantizer, Rounding, ScaledGroup,
+    symmetric_scale,
 };
 use crate::tensor::{FloatType, Shape, read_f64};
 use std::ops::Range;
@@ -182,17 +183,10 @@ impl Form {
         let range = part.elements(shape);
         let Asked { quantizer, rounding, .. } = *asked;
         let qtype = quantizer.scheme.quantization_type();
-        let quantizers = PerGroup::new(quantizer, shape, asked.learned);
-        for (number, segment) in quantizer.scheme.groups(shape).segments(range.clone()) {
-            let at = |element: u64| (element - range.start) as usize * dtype.size();
-            let group = bytes.get(at(segment.start)..at(segment.end)).unwrap_or_default();
-            let scale = match asked.scale {
-                Some(scale) => scale,
-                None => quantizers
-                    .of(number)
-                    .scale_of(dtype, group, rounding, FloatType::F32)
-                    .map_err(|why| why.after(segment.start))?,
-            };
+        let known = asked.scale.as_ref().map(std::slice::from_ref);
+        let group_scales = GroupScales::new(quantizer, rounding, shape, asked.learned).known(known);
+        for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, bytes) {
+            let (group, scale) = (slice.bytes, scale?);
             let how = Quantization { scale, qtype, rounding };
             for x in values_of(dtype, group) {
                 let (quantized, lost) = match dtype {

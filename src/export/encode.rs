@@ -4,8 +4,10 @@ use crate::checkpoint::{Checkpoint, Reader};
 use crate::export::error::SaveError;
 use crate::export::gguf;
 use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan};
-use crate::quantization::{Chunks, Groups, PerGroup, Quantizer, Rounding, kernels, narrowed_scale};
-use crate::tensor::{BlockType, FloatType, TensorId, write_f64};
+use crate::quantization::{
+    Chunks, GroupScales, Quantizer, Rounding, ScaledGroup, dequantize_groups, kernels,
+};
+use crate::tensor::{BlockType, FloatType, Shape, TensorId, write_f64};
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
@@ -82,10 +84,11 @@ impl<'c> ChunkEncoder<'c> {
             }
             MadeFrom::Values { tensor, quantizer, stored_as } => {
                 let Some((scales_at, to)) = file.scales_of(tensor) else { return Ok(()) };
-                let groups = quantizer.scheme.groups(entry.grouped(self.checkpoint, tensor));
+                let shape = entry.grouped(self.checkpoint, tensor);
                 let transposed = file.transposed.contains(&tensor);
-                let what = What { tensor, quantizer, scale_type: to, transposed };
-                let (first, scales) = self.quantize(what, &groups, chunks, &range)?;
+                let what = What { tensor, quantizer, shape, scale_type: to, transposed };
+                let scales = self.quantize(what, chunks, &range)?;
+                let first = quantizer.scheme.groups(shape).of(range.start);
                 stored_as.code(&mut self.values);
                 sink.write(offset + range.start, &mut self.values)?;
                 self.out.clear();
@@ -110,22 +113,12 @@ impl<'c> ChunkEncoder<'c> {
             MadeFrom::FakeQuantized { tensor, quantizer } => {
                 let info = self.checkpoint.tensor(tensor);
                 let to = info.dtype.float().unwrap_or(FloatType::F32);
-                let groups = quantizer.scheme.groups(&info.shape);
-                let scale_type = FloatType::F32;
-                let what = What { tensor, quantizer, scale_type, transposed: false };
-                let (first, scales) = self.quantize(what, &groups, chunks, &range)?;
-                self.out.resize(self.values.len() * to.size(), 0);
-                for (group, part) in groups.segments(range.clone()) {
-                    let part =
-                        (part.start - range.start) as usize..(part.end - range.start) as usize;
-                    let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
-                    let bytes = part.start * to.size()..part.end * to.size();
-                    if let (Some(values), Some(out)) =
-                        (self.values.get(part), self.out.get_mut(bytes))
-                    {
-                        kernels::dequantize(bytemuck::cast_slice(values), scale, to, out);
-                    }
-                }
+                let (shape, scale_type) = (&info.shape, FloatType::F32);
+                let what = What { tensor, quantizer, shape, scale_type, transposed: false };
+                let scales = self.quantize(what, chunks, &range)?;
+                let groups = quantizer.scheme.groups(shape);
+                let values = bytemuck::cast_slice(&self.values);
+                dequantize_groups(&groups, range.start, values, &scales, to, &mut self.out);
                 sink.write(offset + range.start * to.size() as u64, &mut self.out)
             }
             MadeFrom::Q8_0 { tensor } => {
@@ -144,65 +137,55 @@ impl<'c> ChunkEncoder<'c> {
         }
     }
 
-    /// Quantizes the elements of `range` into `self.values`, against scales as they are
-    /// stored in the type `to`; gives those its groups have, the first of them of group
-    /// `.0`. Groups that span chunks have known scales.
+    /// Quantizes the elements of `range` into `self.values` and returns the scales of their
+    /// groups in order. Groups that span chunks have scales from an earlier pass.
     fn quantize(
         &mut self,
         what: What,
-        groups: &Groups,
         chunks: &Chunks,
         range: &Range<u64>,
-    ) -> Result<(u64, Vec<f32>), SaveError> {
-        let What { tensor, quantizer, scale_type: to, transposed } = what;
-        let info = self.checkpoint.tensor(tensor);
-        let known = match chunks.hold(groups) {
+    ) -> Result<Vec<f32>, SaveError> {
+        let What { tensor, quantizer, shape, scale_type, transposed } = what;
+        let known = match chunks.hold(&quantizer.scheme.groups(shape)) {
             true => None,
             false => Some(self.known.get(&tensor).map(Vec::as_slice).unwrap_or_default()),
         };
-        let quantizers = PerGroup::new(quantizer, &info.shape, self.checkpoint.learned(tensor));
-        let first = groups.of(range.start);
         let (values, rounding) = (&mut self.values, self.rounding);
+        let learned = self.checkpoint.learned(tensor);
+        let group_scales = GroupScales::new(quantizer, rounding, shape, learned)
+            .stored_as(scale_type)
+            .known(known);
         values.resize((range.end - range.start) as usize, 0);
         let quantize = |dtype: FloatType, bytes: &[u8]| {
             let mut scales = Vec::new();
-            for (group, part) in groups.segments(range.clone()) {
-                let part = (part.start - range.start) as usize..(part.end - range.start) as usize;
-                let raw = part.start * dtype.size()..part.end * dtype.size();
-                let bytes = bytes.get(raw).unwrap_or_default();
-                let scale = match known {
-                    Some(known) => known
-                        .get(group as usize)
-                        .map_or(f32::NAN, |&scale| narrowed_scale(scale, to)),
-                    None => quantizers
-                        .of(group)
-                        .scale_of(dtype, bytes, rounding, to)
-                        .map_err(|why| why.after(range.start + part.start as u64))?,
-                };
+            for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, bytes) {
+                let scale = scale?;
                 scales.push(scale);
-                if let Some(out) = values.get_mut(part) {
+                if let Some(out) = values.get_mut(slice.positions) {
                     let out = bytemuck::cast_slice_mut(out);
-                    kernels::quantize(dtype, bytes, scale, rounding, out);
+                    kernels::quantize(dtype, slice.bytes, scale, rounding, out);
                 }
             }
-            Ok((first, scales))
+            Ok(scales)
         };
         let quantized = match transposed {
             false => self.reader.look(tensor, range.clone(), quantize)?,
             true => self.reader.look_transposed(tensor, range.clone(), quantize)?,
         };
-        quantized.unwrap_or(Ok((0, Vec::new()))).map_err(|why| SaveError::NotQuantizable {
+        quantized.unwrap_or(Ok(Vec::new())).map_err(|why| SaveError::NotQuantizable {
             path: self.checkpoint.path().to_owned(),
-            tensor: info.name.to_string(),
+            tensor: self.checkpoint.tensor(tensor).name.to_string(),
             why,
         })
     }
 }
 
 /// What is quantized, and how.
-struct What {
+struct What<'s> {
     tensor: TensorId,
     quantizer: Quantizer,
+    /// The shape that is written, which divides the elements into groups.
+    shape: &'s Shape,
     /// The type its scales are stored in.
     scale_type: FloatType,
     transposed: bool,

@@ -9,8 +9,8 @@ use crate::export::error::SaveError;
 use crate::export::left_out::is_left_out;
 use crate::export::{burn, gguf};
 use crate::quantization::{
-    Chunks, ErrorSums, PerGroup, QuantizationScheme, Quantizer, Rounding, difference, kernels,
-    narrowed_scale,
+    Chunks, ErrorSums, GroupScales, QuantizationScheme, Quantizer, Rounding, ScaledGroup,
+    difference, kernels,
 };
 use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId, read_f64};
 use std::collections::HashMap;
@@ -286,32 +286,25 @@ impl Checker<'_> {
             return Ok(sums);
         };
         let learned = self.pairing.source.learned(pair.source);
-        let quantizers = PerGroup::new(quantizer, &int8.shape, learned);
-        let groups = int8.groups();
-        let holds = chunks.hold(&groups);
-        let first = int8.groups_of(&range).start;
         let Checker { known, out, source, values, written, .. } = self;
+        let group_scales = GroupScales::new(quantizer, rounding, &int8.shape, learned)
+            .stored_as(int8.scale_type)
+            .known(known_scales(known, pair.source, chunks.hold(&int8.groups())));
+        let first = int8.groups_of(&range).start;
         let scales = int8.scales(out.stored_reader(), int8.groups_of(&range))?;
         let written = int8.values(out.stored_reader(), range.clone(), written)?;
         let mut seen = kernels::Seen::default();
         // Gives why they are not what they should be, if they are not.
         let compare = |dtype: FloatType, elements: &[u8]| {
-            for (group, part) in groups.segments(range.clone()) {
-                let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
-                let x = elements.get(at.start * dtype.size()..at.end * dtype.size());
-                let x = x.unwrap_or_default();
-                let stored = int8.scale_type;
-                let expected = match holds {
-                    true => quantizers.of(group).scale_of(dtype, x, rounding, stored).ok(),
-                    false => known_scale(known, pair.source, group)
-                        .map(|scale| narrowed_scale(scale, stored)),
-                };
+            for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, elements) {
+                let (group, x) = (slice.group, slice.bytes);
+                let expected = scale.ok().filter(|scale| !scale.is_nan());
                 let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
                 if expected.map(f32::to_bits) != Some(scale.to_bits()) {
                     let expected = expected.map_or("none".into(), |e| e.to_string());
                     return Some(format!("scale {group} is {scale}, expected {expected}"));
                 }
-                let written = written.get(at).unwrap_or_default();
+                let written = written.get(slice.positions).unwrap_or_default();
                 let how = (scale, rounding);
                 match kernels::error_of_written(dtype, x, how, written, &mut seen) {
                     Some(error) => sums.merge(&error),
@@ -320,7 +313,7 @@ impl Checker<'_> {
                         kernels::quantize(dtype, x, scale, rounding, values);
                         let made = bytemuck::cast_slice(values);
                         let at = first_difference(bytemuck::cast_slice(written), made);
-                        let index = part.start + at.unwrap_or(0);
+                        let index = slice.start + at.unwrap_or(0);
                         return Some(format!("its element {index} is not what the source gives"));
                     }
                 }
@@ -347,20 +340,16 @@ impl Checker<'_> {
         let Some((quantizer, rounding)) = self.pairing.quantizer(pair) else { return Ok(sums) };
         let source = self.pairing.source;
         let shape = &source.tensor(pair.source).shape;
-        let groups = quantizer.scheme.groups(shape);
-        let quantizers = PerGroup::new(quantizer, shape, source.learned(pair.source));
+        let holds = chunks.hold(&quantizer.scheme.groups(shape));
+        let learned = source.learned(pair.source);
+        let group_scales = GroupScales::new(quantizer, rounding, shape, learned)
+            .known(known_scales(self.known, pair.source, holds));
         let read = self.source.elements(pair.source, range.clone())?;
         let Some((dtype, elements)) = read else { return Ok(sums) };
         self.expected.clear();
         self.expected.resize(elements.len(), 0);
-        for (group, part) in groups.segments(range.clone()) {
-            let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
-            let x =
-                elements.get(at.start * dtype.size()..at.end * dtype.size()).unwrap_or_default();
-            let scale = match chunks.hold(&groups) {
-                true => quantizers.of(group).scale_of(dtype, x, rounding, FloatType::F32).ok(),
-                false => known_scale(self.known, pair.source, group),
-            };
+        for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, elements) {
+            let (at, x) = (slice.positions, slice.bytes);
             let scale = scale.unwrap_or(f32::NAN);
             self.values.resize(at.len(), 0);
             kernels::quantize(dtype, x, scale, rounding, &mut self.values);
@@ -416,8 +405,10 @@ impl Checker<'_> {
     }
 }
 
-fn known_scale(known: &KnownScales, tensor: TensorId, group: u64) -> Option<f32> {
-    known.get(&tensor)?.get(group as usize).copied()
+/// The scales known of a tensor, unless chunks hold whole groups so that each scale follows
+/// from the elements of its group.
+fn known_scales(known: &KnownScales, tensor: TensorId, chunks_hold: bool) -> Option<&[f32]> {
+    (!chunks_hold).then(|| known.get(&tensor).map(Vec::as_slice).unwrap_or_default())
 }
 
 /// Where two runs of bytes differ first; a shorter one differs at its end.

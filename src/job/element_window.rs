@@ -3,7 +3,7 @@
 use super::{Job, Progress};
 use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
 use crate::quantization::{
-    AnalysisSpec, HistogramBuilder, Measurement, PerGroup, Quantizer, Rounding, kernels,
+    AnalysisSpec, GroupQuantizers, HistogramBuilder, Measurement, Quantizer, Rounding, kernels,
 };
 use crate::tensor::{FloatType, Scalar, Shape, TensorId, read_f64};
 use std::ops::Range as Elements;
@@ -164,23 +164,21 @@ fn quantize(
 ) -> Result<(), ValuesError> {
     let shape = &reader.checkpoint().tensor(id).shape;
     let groups = how.quantizer.scheme.groups(shape);
-    let quantizers = PerGroup::new(how.quantizer, shape, reader.checkpoint().learned(id));
-    for (number, segment) in groups.segments(range.clone()) {
+    let quantizers = GroupQuantizers::new(how.quantizer, shape, reader.checkpoint().learned(id));
+    for slice in groups.slices(range.start, float, bytes) {
         let scale = match how.scale {
             Some(scale) => Some(scale),
             None => {
-                let group = groups.around(segment.start);
-                let how = Quantization { quantizer: quantizers.of(number), ..*how };
+                let group = groups.around(slice.start);
+                let how = Quantization { quantizer: quantizers.of(slice.group), ..*how };
                 group_scale(reader, id, float, group, &how, progress)?
             }
         };
         let Some(scale) = scale else { continue };
-        let at = |element: u64| (element - range.start) as usize;
-        let (first, last) = (at(segment.start), at(segment.end));
-        let Some(group) = bytes.get(first * float.size()..last * float.size()) else { continue };
-        let mut codes = vec![0i8; last - first];
-        kernels::quantize(float, group, scale, how.rounding, &mut codes);
-        for (element, q) in elements.iter_mut().skip(first).zip(codes) {
+        let mut codes = vec![0i8; slice.positions.len()];
+        kernels::quantize(float, slice.bytes, scale, how.rounding, &mut codes);
+        let elements = elements.get_mut(slice.positions).unwrap_or_default();
+        for (element, q) in elements.iter_mut().zip(codes) {
             let Some(Scalar::Float(value)) = element.value else { continue };
             let dequantized = f64::from(scale * f32::from(q));
             let error = dequantized - value;

@@ -32,5 +32,5 @@ pub fn effective_quantizer(
     id: TensorId,
     quantizer: Quantizer,
 ) -> Quantizer {
-    quantizer.settled(checkpoint.learned(id))
+    quantizer.resolved(checkpoint.learned(id))
 }

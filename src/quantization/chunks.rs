@@ -1,6 +1,7 @@
 //! The division of a tensor into chunks of elements that are worked on one at a time.
 
-use crate::quantization::{Groups, QuantizationScheme};
+use crate::quantization::groups::Groups;
+use crate::quantization::scheme::QuantizationScheme;
 use crate::tensor::Shape;
 use std::ops::Range;
 
@@ -47,14 +48,14 @@ impl Chunks {
     pub fn range(&self, k: u64) -> Range<u64> {
         let bound = |k: u64| match k.saturating_mul(self.length) {
             at if at >= self.elements => self.elements,
-            at => self.align.floor(at),
+            at => self.align.group_start(at),
         };
         bound(k)..bound(k.saturating_add(1))
     }
 
     /// Whether every group lies whole in one chunk.
     pub fn hold(&self, groups: &Groups) -> bool {
-        self.elements <= self.length || self.align.nests(groups)
+        self.elements <= self.length || self.align.is_union_of(groups)
     }
 }
 
@@ -90,7 +91,7 @@ mod tests {
                 for k in 0..chunks.count() {
                     let range = chunks.range(k);
                     assert_eq!(range.start, at);
-                    let boundary = groups.floor(at) == at;
+                    let boundary = groups.group_start(at) == at;
                     assert!(boundary || !chunks.hold(&groups), "{dims:?} {scheme} at {at}");
                     at = range.end;
                 }

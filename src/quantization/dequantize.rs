@@ -1,31 +1,53 @@
 //! From quantized values back to floats.
 
-use crate::quantization::{QuantizedTensor, kernels};
+use crate::quantization::groups::Groups;
+use crate::quantization::kernels;
+use crate::quantization::quantize_weights::QuantizedTensor;
 use crate::tensor::FloatType;
 
-/// Gives float weights back after loading quantized ones: the Burn Book's `Dequantize`
-/// mapper. DoneLatch one tensor in memory it is [`Dequantize::map_tensor`], over the tensors of a
-/// checkpoint `Checkpoint::map`; `job::save` writes a whole checkpoint through it.
+/// Restores float weights from quantized ones: the Burn Book's `Dequantize` mapper.
+///
+/// [`Dequantize::map_tensor`] maps one tensor in memory and `Checkpoint::map` a tensor of a
+/// checkpoint; `job::save` writes a whole checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Dequantize {
-    /// The type of the result; `None` for the one each tensor had before.
+    /// The type of the result; `None` for the type each tensor had before quantization.
     pub to: Option<FloatType>,
 }
 
 impl Dequantize {
-    /// The little-endian elements of `tensor` as floats: `scale * q`, the product rounded
-    /// to f32.
+    /// The little-endian elements of `tensor` as floats: `scale * value`, with the product
+    /// rounded to f32 (to f64 for F64).
     pub fn map_tensor(&self, tensor: &QuantizedTensor) -> Vec<u8> {
         let to = self.to.unwrap_or(tensor.original);
-        let mut out = vec![0; tensor.values.len() * to.size()];
-        for (group, segment) in
-            tensor.scheme.groups(&tensor.shape).segments(0..tensor.values.len() as u64)
-        {
-            let (start, end) = (segment.start as usize, segment.end as usize);
-            let scale = tensor.scales.get(group as usize).copied().unwrap_or(f32::NAN);
-            let elements = &mut out[start * to.size()..end * to.size()];
-            kernels::dequantize(&tensor.values[start..end], scale, to, elements);
-        }
+        let groups = tensor.scheme.groups(&tensor.shape);
+        let mut out = Vec::new();
+        dequantize_groups(&groups, 0, &tensor.values, &tensor.scales, to, &mut out);
         out
+    }
+}
+
+/// Replaces `out` by the dequantized `values`, little-endian elements of type `to`.
+///
+/// The first of `values` has the index `start` in the tensor, and the first of `scales`
+/// belongs to the group of that element. A missing scale counts as NaN.
+pub fn dequantize_groups(
+    groups: &Groups,
+    start: u64,
+    values: &[i8],
+    scales: &[f32],
+    to: FloatType,
+    out: &mut Vec<u8>,
+) {
+    let size = to.size();
+    let first = groups.of(start);
+    out.resize(values.len() * size, 0);
+    for (group, elements) in groups.segments(start..start + values.len() as u64) {
+        let positions = (elements.start - start) as usize..(elements.end - start) as usize;
+        let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
+        let bytes = positions.start * size..positions.end * size;
+        if let (Some(values), Some(out)) = (values.get(positions), out.get_mut(bytes)) {
+            kernels::dequantize(values, scale, to, out);
+        }
     }
 }

@@ -12,9 +12,12 @@ mod clipping;
 mod dequantize;
 mod diagnostics;
 mod difference;
+mod group_scales;
+mod groups;
 pub mod kernels;
 mod loss;
 mod qat_scales;
+mod quantize_weights;
 mod quantizer;
 mod rating;
 mod scales;
@@ -28,15 +31,16 @@ pub use analysis::{
 pub use calibration::{CLIPS, Calibration, clips, narrowed_scale, stored_scale, symmetric_scale};
 pub use channels::{ChannelErrors, ChannelQuestion};
 pub use chunks::Chunks;
-pub use dequantize::Dequantize;
+pub use dequantize::{Dequantize, dequantize_groups};
 pub use diagnostics::{DIAGNOSTIC_NAMES, Diagnostic, OUTLIER, flags};
 pub use difference::{Difference, difference};
+pub use group_scales::{GroupQuantizers, GroupScales, ScaledGroup};
+pub use groups::{GroupSlice, Groups};
 pub use loss::Loss;
-pub use qat_scales::{NotTaken, PerGroup, QatScales};
-pub use quantizer::{NotQuantizable, QuantizedTensor, Quantizer};
+pub use qat_scales::{NotTaken, QatScales};
+pub use quantize_weights::QuantizedTensor;
+pub use quantizer::{NotQuantizable, Quantizer};
 pub use rating::{Rating, Thresholds};
 pub use scales::Scales;
-pub use scheme::{
-    Groups, QuantizationMode, QuantizationScheme, QuantizationType, Rounding, UnknownScheme,
-};
+pub use scheme::{QuantizationMode, QuantizationScheme, QuantizationType, Rounding, UnknownScheme};
 pub use statistics::{ErrorStatistics, ErrorSums, LevelSet, Moments, Range, Statistics};

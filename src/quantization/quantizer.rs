@@ -1,10 +1,10 @@
-//! Quantizing one tensor that lies in memory.
+//! A calibration and a scheme, and the scale they give a group of elements.
 
+use crate::quantization::calibration::{Calibration, stored_scale};
 use crate::quantization::kernels;
-use crate::quantization::{
-    Calibration, QuantizationScheme, QuantizationType, Range, Rounding, stored_scale,
-};
-use crate::tensor::{FloatType, Shape};
+use crate::quantization::scheme::{QuantizationScheme, Rounding};
+use crate::quantization::statistics::Range;
+use crate::tensor::FloatType;
 use serde::{Deserialize, Serialize};
 
 /// Post-training quantization of weights, in the Burn Book's words: a calibration that
@@ -64,64 +64,7 @@ impl NotQuantizable {
     }
 }
 
-/// A quantized tensor: `scales[group] * values[i]` is the value of element `i`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QuantizedTensor {
-    pub shape: Shape,
-    pub scheme: QuantizationScheme,
-    /// The type it had before, which `Dequantize` gives back.
-    pub original: FloatType,
-    pub values: Vec<i8>,
-    /// One per group of the scheme, in order.
-    pub scales: Vec<f32>,
-}
-
 impl Quantizer {
-    /// Quantizes the little-endian elements `bytes` of a tensor of `shape`, halves rounded
-    /// to even.
-    pub fn quantize_weights(
-        &self,
-        dtype: FloatType,
-        shape: &Shape,
-        bytes: &[u8],
-    ) -> Result<QuantizedTensor, NotQuantizable> {
-        self.quantize_weights_rounding(dtype, shape, bytes, Rounding::HalfEven)
-    }
-
-    /// The same, rounding halves as `rounding` says.
-    pub fn quantize_weights_rounding(
-        &self,
-        dtype: FloatType,
-        shape: &Shape,
-        bytes: &[u8],
-        rounding: Rounding,
-    ) -> Result<QuantizedTensor, NotQuantizable> {
-        let expected = shape.elements().saturating_mul(dtype.size() as u64);
-        if expected != bytes.len() as u64 {
-            return Err(NotQuantizable::Length { expected, found: bytes.len() as u64 });
-        }
-        if self.scheme.quantization_type() != QuantizationType::QInt8 {
-            return Err(NotQuantizable::OnlyMeasured(self.scheme));
-        }
-        NotQuantizable::check(&kernels::range(dtype, bytes))?;
-        let mut values = vec![0i8; bytes.len() / dtype.size()];
-        let mut scales = Vec::new();
-        for (_, segment) in self.scheme.groups(shape).segments(0..shape.elements()) {
-            let elements = segment.start as usize..segment.end as usize;
-            let group = &bytes[elements.start * dtype.size()..elements.end * dtype.size()];
-            let scale = self.scale_of(dtype, group, rounding, FloatType::F32)?;
-            kernels::quantize(dtype, group, scale, rounding, &mut values[elements]);
-            scales.push(scale);
-        }
-        Ok(QuantizedTensor {
-            shape: shape.clone(),
-            scheme: self.scheme,
-            original: dtype,
-            values,
-            scales,
-        })
-    }
-
     /// The scale of a group of elements, as it is stored in the type `stored`.
     pub fn scale_of(
         &self,

@@ -1,6 +1,7 @@
 //! How values become integers: which elements share a scale, which integers there are,
 //! and how ties are rounded.
 
+use crate::quantization::groups::Groups;
 use crate::tensor::Shape;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -220,89 +221,6 @@ impl FromStr for Rounding {
             .into_iter()
             .find(|rounding| rounding.name() == text)
             .ok_or_else(|| format!("unknown rounding '{text}': expected half-even or half-away"))
-    }
-}
-
-/// A division of a tensor's elements, in storage order, into groups that share a scale:
-/// rows of equal length, each cut into groups, the last of a row perhaps shorter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Groups {
-    elements: u64,
-    row: u64,
-    group: u64,
-}
-
-impl Groups {
-    pub(super) fn new(elements: u64, row: u64, group: u64) -> Groups {
-        Groups { elements, row: row.max(1), group: group.max(1) }
-    }
-
-    /// The last boundary between groups at or before element `at`.
-    pub(super) fn floor(&self, at: u64) -> u64 {
-        let in_row = at % self.row;
-        at - in_row + in_row / self.group * self.group
-    }
-
-    /// Whether no boundary between these groups lies inside one of `finer`.
-    pub(super) fn nests(&self, finer: &Groups) -> bool {
-        let whole_rows = self.group == self.row && self.row.is_multiple_of(finer.row);
-        let same_rows = self.row == finer.row && self.group.is_multiple_of(finer.group);
-        whole_rows || same_rows
-    }
-
-    /// Number of groups, so of scales.
-    pub fn count(&self) -> u64 {
-        self.elements.div_ceil(self.row) * self.row.div_ceil(self.group)
-    }
-
-    /// Number of groups in the next `elements` elements from a row's or a group's start on,
-    /// as far as they lie in whole rows or in one.
-    pub(super) fn within(&self, elements: u64) -> usize {
-        let rows = elements / self.row * self.row.div_ceil(self.group);
-        (rows + (elements % self.row).div_ceil(self.group)) as usize
-    }
-
-    /// Elements of a full group.
-    pub fn group_len(&self) -> u64 {
-        self.group
-    }
-
-    /// Elements of a row: a boundary that groups never cross.
-    pub fn row_len(&self) -> u64 {
-        self.row
-    }
-
-    /// The group that holds element `index`.
-    pub fn of(&self, index: u64) -> u64 {
-        index / self.row * self.row.div_ceil(self.group) + index % self.row / self.group
-    }
-
-    /// The elements of the group that holds element `index`.
-    pub fn around(&self, index: u64) -> std::ops::Range<u64> {
-        let start = self.floor(index);
-        let row_end = index / self.row * self.row + self.row;
-        start..start.saturating_add(self.group).min(row_end).min(self.elements)
-    }
-
-    /// The runs of `range` that lie in one group each: `(group, range of elements)`.
-    pub fn segments(
-        &self,
-        range: std::ops::Range<u64>,
-    ) -> impl Iterator<Item = (u64, std::ops::Range<u64>)> + use<> {
-        let groups = *self;
-        let mut at = range.start;
-        std::iter::from_fn(move || {
-            if at >= range.end {
-                return None;
-            }
-            let row_start = at / groups.row * groups.row;
-            let in_group = (at - row_start) / groups.group + 1;
-            let end =
-                (row_start + in_group * groups.group).min(row_start + groups.row).min(range.end);
-            let segment = (groups.of(at), at..end);
-            at = end;
-            Some(segment)
-        })
     }
 }
 

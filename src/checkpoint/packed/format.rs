@@ -4,7 +4,7 @@ use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::int8::Int8;
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
-use crate::quantization::kernels;
+use crate::quantization::dequantize_groups;
 use crate::tensor::{FloatType, Shape};
 use std::fmt::Debug;
 use std::ops::Range;
@@ -90,19 +90,11 @@ impl PackedFormat for Int8 {
         out: &mut Vec<u8>,
     ) -> Result<()> {
         let groups = self.groups_of(&range);
-        let scales = self.scales(reader, groups.clone())?;
+        let scales = self.scales(reader, groups)?;
         let mut bytes = Vec::new();
         let values = self.values(reader, range.clone(), &mut bytes)?;
         let to = self.decoded().unwrap_or(FloatType::F32);
-        out.resize(values.len() * to.size(), 0);
-        for (group, segment) in self.groups().segments(range.clone()) {
-            let scale = scales.get((group - groups.start) as usize).copied().unwrap_or(f32::NAN);
-            let part = (segment.start - range.start) as usize..(segment.end - range.start) as usize;
-            let bytes = part.start * to.size()..part.end * to.size();
-            if let (Some(values), Some(out)) = (values.get(part), out.get_mut(bytes)) {
-                kernels::dequantize(values, scale, to, out);
-            }
-        }
+        dequantize_groups(&self.groups(), range.start, values, &scales, to, out);
         Ok(())
     }
 }

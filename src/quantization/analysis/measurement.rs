@@ -8,8 +8,8 @@ use crate::quantization::analysis::value_histogram::{HistogramBuilder, ValueHist
 use crate::quantization::kernels::{self, Quantization};
 use crate::quantization::scales::Scales;
 use crate::quantization::{
-    ChannelErrors, ChannelQuestion, Chunks, ErrorSums, Groups, Loss, Moments, NotQuantizable,
-    PerGroup, QatScales, QuantizationScheme, Quantizer, Range, Rounding, Statistics,
+    ChannelErrors, ChannelQuestion, Chunks, ErrorSums, GroupQuantizers, Groups, Loss, Moments,
+    NotQuantizable, QatScales, QuantizationScheme, Quantizer, Range, Rounding, Statistics,
 };
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range as Elements;
@@ -261,7 +261,7 @@ impl<'q> Measurement<'q> {
             .iter()
             .map(|&quantizer| {
                 let groups = quantizer.scheme.groups(shape);
-                let quantizers = PerGroup::new(quantizer, shape, learned);
+                let quantizers = GroupQuantizers::new(quantizer, shape, learned);
                 let asked = Asked { quantizers, rounding: questions.rounding, dtype };
                 let further = asked.passes(questions.errors);
                 let way = if chunks.hold(&groups) {

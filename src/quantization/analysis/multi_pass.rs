@@ -10,7 +10,7 @@ use crate::quantization::calibration::{least, percentile_rank};
 use crate::quantization::clipping::{nth_clip, or_absmax, trials};
 use crate::quantization::kernels::{self, Quantization, SeenByAll};
 use crate::quantization::{
-    Calibration, ChannelErrors, ErrorSums, Groups, Loss, Moments, NotQuantizable, PerGroup,
+    Calibration, ChannelErrors, ErrorSums, GroupQuantizers, Groups, Loss, Moments, NotQuantizable,
     Quantizer, Range, Rounding,
 };
 use crate::tensor::FloatType;
@@ -18,7 +18,7 @@ use crate::tensor::FloatType;
 /// What is asked, and of what elements.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'l> {
-    pub quantizers: PerGroup<'l>,
+    pub quantizers: GroupQuantizers<'l>,
     pub rounding: Rounding,
     pub dtype: FloatType,
 }

@@ -188,7 +188,7 @@ impl Whole<'_> {
     /// The largest magnitude of every group in `bytes`, which start where one does.
     fn absmaxes(&self, bytes: &[u8]) -> Vec<f64> {
         let dtype = self.asked.dtype;
-        let mut absmaxes = vec![0.0; self.groups.within((bytes.len() / dtype.size()) as u64)];
+        let mut absmaxes = vec![0.0; self.groups.count_in((bytes.len() / dtype.size()) as u64)];
         kernels::group_absmax(dtype, bytes, self.groups.into(), &mut absmaxes);
         absmaxes
     }

@@ -3,7 +3,7 @@
 use crate::quantization::analysis::multi_pass::{Asked, Found, Spread, Wanted};
 use crate::quantization::analysis::single_pass::Run;
 use crate::quantization::{
-    Calibration, PerGroup, QuantizationScheme, Quantizer, Rounding, kernels,
+    Calibration, GroupQuantizers, QuantizationScheme, Quantizer, Rounding, kernels,
 };
 use crate::tensor::{FloatType, Shape};
 
@@ -17,7 +17,7 @@ pub fn clip_of_pieces<E>(
     mut each: impl FnMut(&mut dyn FnMut(&[u8])) -> Result<(), E>,
 ) -> Result<f64, E> {
     let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
-    let quantizers = PerGroup::new(quantizer, &Shape::vector(0), None);
+    let quantizers = GroupQuantizers::new(quantizer, &Shape::vector(0), None);
     let asked = Asked { quantizers, rounding: Rounding::HalfEven, dtype };
     let mut spread = Spread::default();
     each(&mut |bytes| spread.calibrate(vec![(0, kernels::range(dtype, bytes))]))?;

@@ -93,7 +93,7 @@ impl Counts {
             if run.as_flattened().iter().fold(0, |any, count| any | count) == 0 {
                 continue;
             }
-            for (pattern, pair) in (first..).zip(run) {
+            for (pattern, pair) in (first..=u16::MAX).zip(run) {
                 // They count at most `CAPACITY` elements together.
                 let count = pair[0] + pair[1];
                 if count > 0 {

@@ -382,7 +382,7 @@ fn written_values_are_compared_and_their_error_is_the_elements() {
                 let Some(at) = (length > 0).then(|| random.next() as usize % length) else {
                     continue;
                 };
-                q[at] = q[at].wrapping_add(1 + (random.next() % 254) as i8);
+                q[at] = q[at].wrapping_add((1 + random.next() % 254) as i8);
                 assert_eq!(check(&q), None, "{what}");
                 assert_eq!(check(&q[1..]), None, "{what}");
                 if dtype == FloatType::F64 || rounding == Rounding::HalfAway {

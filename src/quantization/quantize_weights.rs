@@ -1,0 +1,74 @@
+//! Quantizing one tensor in memory.
+
+use crate::quantization::group_scales::{GroupScales, ScaledGroup};
+use crate::quantization::kernels;
+use crate::quantization::quantizer::{NotQuantizable, Quantizer};
+use crate::quantization::scheme::{QuantizationScheme, QuantizationType, Rounding};
+use crate::tensor::{FloatType, Shape};
+
+/// A tensor of int8 values: element `i` is `scales[group] * values[i]`, where `group` is the
+/// number of the group that holds element `i`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedTensor {
+    pub shape: Shape,
+    pub scheme: QuantizationScheme,
+    /// The type of the elements before quantization, which [`Dequantize`] restores.
+    ///
+    /// [`Dequantize`]: crate::quantization::Dequantize
+    pub original: FloatType,
+    /// One value for each element, in storage order.
+    pub values: Vec<i8>,
+    /// One scale for each group of the scheme, in order.
+    pub scales: Vec<f32>,
+}
+
+impl Quantizer {
+    /// Quantizes the little-endian elements `bytes` of a tensor of shape `shape`. A value
+    /// half-way between two integers is rounded to the even one.
+    ///
+    /// # Errors
+    ///
+    /// See [`Quantizer::quantize_weights_rounding`].
+    pub fn quantize_weights(
+        &self,
+        dtype: FloatType,
+        shape: &Shape,
+        bytes: &[u8],
+    ) -> Result<QuantizedTensor, NotQuantizable> {
+        self.quantize_weights_rounding(dtype, shape, bytes, Rounding::HalfEven)
+    }
+
+    /// Quantizes the little-endian elements `bytes` of a tensor of shape `shape`.
+    ///
+    /// # Errors
+    ///
+    /// If `bytes` has the wrong length for the shape, if the scheme is not one of int8, if an
+    /// element is NaN or infinite, or if a scale is beyond f32.
+    pub fn quantize_weights_rounding(
+        &self,
+        dtype: FloatType,
+        shape: &Shape,
+        bytes: &[u8],
+        rounding: Rounding,
+    ) -> Result<QuantizedTensor, NotQuantizable> {
+        let expected = shape.elements().saturating_mul(dtype.size() as u64);
+        if expected != bytes.len() as u64 {
+            return Err(NotQuantizable::Length { expected, found: bytes.len() as u64 });
+        }
+        if self.scheme.quantization_type() != QuantizationType::QInt8 {
+            return Err(NotQuantizable::OnlyMeasured(self.scheme));
+        }
+        NotQuantizable::check(&kernels::range(dtype, bytes))?;
+        let mut values = vec![0i8; bytes.len() / dtype.size()];
+        let mut scales = Vec::new();
+        let group_scales = GroupScales::new(*self, rounding, shape, None);
+        for ScaledGroup { slice, scale } in group_scales.scaled(0, dtype, bytes) {
+            let scale = scale?;
+            let values = values.get_mut(slice.positions).unwrap_or_default();
+            kernels::quantize(dtype, slice.bytes, scale, rounding, values);
+            scales.push(scale);
+        }
+        let (shape, scheme) = (shape.clone(), self.scheme);
+        Ok(QuantizedTensor { shape, scheme, original: dtype, values, scales })
+    }
+}
