@@ -61,7 +61,8 @@ fn inspector(
     } else {
         screen.activations
     };
-    let options = tui::Options { activations, threads, cache, settings, session, log: screen.log };
+    let (log, directory) = (screen.log, PathBuf::new());
+    let options = tui::Options { activations, threads, cache, settings, session, log, directory };
     tui::run(Arc::new(checkpoint), options)
 }
 

@@ -3,7 +3,7 @@
 
 use super::JobError;
 use super::scan::{self, Order};
-use super::{Job, Progress, each_chunk, lock};
+use super::{PendingJob, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{
     AnalysisSpec, Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Rounding,
@@ -35,13 +35,13 @@ pub struct Measured {
 /// `None`: the tensor has no scale.
 pub type Found = Result<Option<Measured>, JobError>;
 
-/// Starts in the background; the one finding is what the clip makes of the tensor.
-pub fn start(
+/// A job whose one finding is what the clip makes of the tensor.
+pub(crate) fn prepare(
     checkpoint: Arc<Checkpoint>,
     request: Request,
     threads: Option<usize>,
-) -> std::io::Result<Job<Found>> {
-    Job::start("clip", Arc::default(), move |progress, sender| {
+) -> PendingJob<Found> {
+    PendingJob::new("clip", Arc::default(), move |progress, sender| {
         let _ = sender.send(run(&checkpoint, &request, threads, progress));
     })
 }

@@ -13,6 +13,7 @@ mod done_latch;
 pub mod duplicates;
 pub mod element_window;
 mod error;
+mod executor;
 mod ordered_fold;
 pub mod output;
 mod progress;
@@ -22,6 +23,7 @@ pub mod verify;
 mod writers;
 
 pub use error::JobError;
+pub use executor::{Executor, ThreadExecutor};
 pub use progress::{Progress, Stopped};
 
 use done_latch::DoneLatch;
@@ -59,23 +61,55 @@ pub enum News<T> {
     Panicked(String),
 }
 
+/// A job that has not started yet.
+pub struct PendingJob<T> {
+    name: &'static str,
+    progress: Arc<Progress>,
+    work: Box<Work<T>>,
+}
+
+/// What a job does: it advances the progress and sends what it finds.
+type Work<T> = dyn FnOnce(&Progress, &Sender<T>) + Send;
+
+impl<T: Send + 'static> PendingJob<T> {
+    pub fn new(
+        name: &'static str,
+        progress: Arc<Progress>,
+        work: impl FnOnce(&Progress, &Sender<T>) + Send + 'static,
+    ) -> PendingJob<T> {
+        PendingJob { name, progress, work: Box::new(work) }
+    }
+
+    /// Starts the job on a thread of its own.
+    pub fn start(self) -> std::io::Result<Job<T>> {
+        self.start_on(&mut ThreadExecutor)
+    }
+
+    /// Starts the job wherever `executor` runs it.
+    pub fn start_on(self, executor: &mut dyn Executor) -> std::io::Result<Job<T>> {
+        let PendingJob { name, progress, work } = self;
+        let (sender, findings) = channel();
+        let (shared, over) = (progress.clone(), Arc::new(DoneLatch::default()));
+        let latch = over.clone();
+        let run = move || {
+            // Declared before the sender, so that the channel is closed when the latch opens.
+            let _open = latch.at_the_end();
+            let sender = sender;
+            work(&shared, &sender);
+        };
+        let thread = executor.execute(name, Box::new(run))?;
+        Ok(Job { progress, findings, over, thread })
+    }
+}
+
 impl<T: Send + 'static> Job<T> {
     /// Starts `work` on a thread of its own.
     pub fn start(
-        name: &str,
+        name: &'static str,
         progress: Arc<Progress>,
         work: impl FnOnce(&Progress, &Sender<T>) + Send + 'static,
     ) -> std::io::Result<Job<T>> {
-        let (sender, findings) = channel();
-        let (shared, over) = (progress.clone(), Arc::new(DoneLatch::default()));
-        let tell = over.clone();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            // In this order, for who is told looks for what was sent.
-            let _tell = tell.at_the_end();
-            let sender = sender;
-            work(&shared, &sender);
-        })?;
-        Ok(Job { progress, findings, over, thread: Some(thread) })
+        PendingJob::new(name, progress, work).start()
     }
 
     pub fn progress(&self) -> &Arc<Progress> {

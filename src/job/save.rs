@@ -3,7 +3,7 @@
 
 use super::background_sync::{BackgroundSync, write_behind};
 use super::writers::{Writer, Writers, failed_write};
-use super::{Job, JobError, Progress, lock, scan, verify};
+use super::{Job, JobError, PendingJob, Progress, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
 use crate::export::{
     self, AtomicOutput, ChunkEncoder, Comparison, KnownScales, Match, OutputPlan, Pairing, Receipt,
@@ -22,16 +22,26 @@ pub enum News {
     Finished(Box<Result<Receipt, JobError>>),
 }
 
-/// Starts a save. Progress counts bytes read and bytes written, verification included.
-/// `known`: the scales of tensors that were calibrated before, as the request's plan has
-/// them; the others are calibrated first.
+/// Starts the job of [`prepare`] on a thread of its own.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
     request: Request,
     known: KnownScales,
     threads: Option<usize>,
 ) -> std::io::Result<Job<News>> {
-    Job::start("save", Arc::new(Progress::default()), move |progress, sender| {
+    prepare(checkpoint, request, known, threads).start()
+}
+
+/// A job that saves. Its progress counts bytes read and bytes written, verification included.
+/// `known`: the scales of tensors that were calibrated before, as the request's plan has
+/// them; the others are calibrated first.
+pub fn prepare(
+    checkpoint: Arc<Checkpoint>,
+    request: Request,
+    known: KnownScales,
+    threads: Option<usize>,
+) -> PendingJob<News> {
+    PendingJob::new("save", Arc::new(Progress::default()), move |progress, sender| {
         let phase = |name| _ = sender.send(News::Phase(name));
         let outcome = run_knowing(&checkpoint, &request, known, threads, progress, &phase);
         let _ = sender.send(News::Finished(Box::new(outcome)));

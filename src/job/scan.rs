@@ -6,7 +6,7 @@
 use super::cache::Cache;
 use super::chunk_store::{Chunk, ChunkStore};
 use super::ordered_fold::OrderedFold;
-use super::{Job, Progress, Stopped, lock, panic_message};
+use super::{Job, PendingJob, Progress, Stopped, lock, panic_message};
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
 use crate::failpoints::{Failpoint, reach};
 use crate::quantization::{
@@ -77,8 +77,7 @@ impl Order {
     }
 }
 
-/// Starts measuring in the background. `threads`: how many workers, all cores if `None`;
-/// `cache`: where what was found before is, and what is found now is kept.
+/// Starts the job of [`prepare`] on a thread of its own.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
     questions: AnalysisSpec,
@@ -86,8 +85,20 @@ pub fn start(
     threads: Option<usize>,
     cache: Option<Cache>,
 ) -> std::io::Result<Job<Finding>> {
+    prepare(checkpoint, questions, order, threads, cache).start()
+}
+
+/// A job that measures tensors. `threads`: how many workers, all cores if `None`; `cache`:
+/// where earlier findings are read from and new ones are kept.
+pub fn prepare(
+    checkpoint: Arc<Checkpoint>,
+    questions: AnalysisSpec,
+    order: Arc<Order>,
+    threads: Option<usize>,
+    cache: Option<Cache>,
+) -> PendingJob<Finding> {
     let total = float_bytes(&checkpoint, lock(&order.pending).waiting.iter().copied());
-    Job::start("scan", Arc::new(Progress::new(total)), move |progress, sender| {
+    PendingJob::new("scan", Arc::new(Progress::new(total)), move |progress, sender| {
         let report = |finding| {
             // A receiver that is gone means that nobody wants the rest.
             if sender.send(finding).is_err() {

@@ -1,40 +1,62 @@
-//! Waiting for the terminal to say something, or to go away.
-//!
-//! crossterm reads for ever once its terminal has hung up: the read of a closed terminal
-//! gives nothing, again and again, and its loop waits for something. So it is only asked
-//! when the terminal is known to be there.
+//! Translates what the terminal reports into events of the application.
 
-use std::time::Duration;
+use crate::app::keys::Key;
+use crate::app::{App, Event};
+use crate::ui::layout;
+use crossterm::event::{
+    Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent,
+    MouseEventKind,
+};
+use ratatui::layout::{Position, Size};
 
-/// What the wait ended with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Input {
-    /// Keys may have been pressed, or the size may have changed.
-    Perhaps,
-    /// The terminal hung up: nothing will ever come from it, and nobody sees the screen.
-    Gone,
+/// Rows that one notch of the wheel scrolls.
+const ROWS_PER_NOTCH: isize = 3;
+
+/// The event for what the terminal reports; `None` if it means nothing to the application.
+pub(super) fn translate(event: TerminalEvent, app: &App, size: Size) -> Option<Event> {
+    match event {
+        TerminalEvent::Key(key) => key_of(key).map(Event::Key),
+        TerminalEvent::Paste(text) => Some(Event::Paste(text)),
+        TerminalEvent::Mouse(mouse) => translate_mouse(mouse, app, size),
+        _ => None,
+    }
 }
 
-/// Waits for input, no longer than `timeout`.
-#[cfg(unix)]
-pub(super) fn wait(timeout: Duration) -> std::io::Result<Input> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let stdin = std::io::stdin();
-    let mut watched = [PollFd::new(&stdin, PollFlags::IN)];
-    let timeout = Timespec::try_from(timeout).map_err(std::io::Error::other)?;
-    match poll(&mut watched, Some(&timeout)) {
-        // A signal, such as the one of a new size.
-        Err(rustix::io::Errno::INTR) => return Ok(Input::Perhaps),
-        ended => ended?,
-    };
-    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-    let [stdin] = watched;
-    Ok(if stdin.revents().intersects(gone) { Input::Gone } else { Input::Perhaps })
+fn translate_mouse(mouse: MouseEvent, app: &App, size: Size) -> Option<Event> {
+    let at = Position::new(mouse.column, mouse.row);
+    match mouse.kind {
+        MouseEventKind::ScrollUp => Some(Event::Wheel(-ROWS_PER_NOTCH)),
+        MouseEventKind::ScrollDown => Some(Event::Wheel(ROWS_PER_NOTCH)),
+        MouseEventKind::Down(MouseButton::Left) => layout::hit(size, app, at).map(Event::Click),
+        MouseEventKind::Drag(MouseButton::Left) => layout::drag(size, app, at).map(Event::Drag),
+        _ => None,
+    }
 }
 
-/// Waits for input, no longer than `timeout`.
-#[cfg(not(unix))]
-pub fn wait(timeout: Duration) -> std::io::Result<Input> {
-    crossterm::event::poll(timeout)?;
-    Ok(Input::Perhaps)
+/// The key that was pressed; `None` for releases and for keys that nothing is bound to.
+pub(super) fn key_of(event: KeyEvent) -> Option<Key> {
+    if event.kind == KeyEventKind::Release {
+        return None;
+    }
+    let control = event.modifiers.contains(KeyModifiers::CONTROL);
+    Some(match event.code {
+        KeyCode::Char(c) if control => Key::Ctrl(c.to_ascii_lowercase()),
+        KeyCode::Char(_) if event.modifiers.contains(KeyModifiers::ALT) => return None,
+        KeyCode::Char(c) => Key::Char(c),
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Esc,
+        KeyCode::Tab => Key::Tab,
+        KeyCode::BackTab => Key::BackTab,
+        KeyCode::Backspace => Key::Backspace,
+        KeyCode::Delete => Key::Delete,
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::Left => Key::Left,
+        KeyCode::Right => Key::Right,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        _ => return None,
+    })
 }

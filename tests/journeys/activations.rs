@@ -1,7 +1,7 @@
 //! Journeys with recorded activations: opened, looked at, ranked by, and spent a budget by.
 
 use crate::support::checkpoint::{Tensor, f32s, weights, write};
-use crate::support::driver::{DEMO, Driver, TINY_LLAMA, outputs_of};
+use crate::support::driver::{DEMO, Driver, TINY_LLAMA};
 use crate::support::stdout;
 use quantscope::activations::Way;
 use quantscope::app::outputs::News;
@@ -23,6 +23,19 @@ fn names(driver: &Driver, count: usize) -> Vec<String> {
     let table = &driver.app.table;
     let rows = table.rows().iter().take(count);
     rows.map(|&row| driver.app.full_name(row).to_owned()).collect()
+}
+
+/// What measuring the outputs of a model reports, one layer after the other.
+fn outputs_of(model: &str, captures: &str) -> Vec<News> {
+    let mut driver = Driver::open(model);
+    driver.press("A");
+    driver.type_text(captures);
+    driver.press("Enter");
+    let mut outputs = driver.app.model.outputs.clone().expect("measured");
+    let layers = std::mem::take(&mut outputs.found).into_iter();
+    let layers = layers.map(|(id, found)| News::Found(id, found));
+    let ended = std::iter::once(News::Ended(Ok(())));
+    std::iter::once(News::Opened(outputs)).chain(layers).chain(ended).collect()
 }
 
 #[test]
@@ -129,13 +142,13 @@ fn the_budget_is_spent_by_the_outputs() {
 fn layers_appear_as_they_are_measured_and_the_measuring_can_be_stopped() {
     let mut driver = Driver::open(DEMO);
     driver.resize(150, 40);
-    driver.hold = true;
+    driver.hold();
     driver.press("A");
     driver.type_text("demo:");
     driver.press("Enter");
     driver.expect("measuring outputs");
     driver.expect("c stops it");
-    let mut news = outputs_of(&driver.app.model.checkpoint, vec!["demo:".into()]).into_iter();
+    let mut news = outputs_of(DEMO, "demo:").into_iter();
     driver.send(Event::Outputs(news.next().expect("opened")));
     driver.expect("0 of 8 layers");
     let waiting = |driver: &Driver| driver.table().iter().filter(|row| row.contains('…')).count();
@@ -160,7 +173,7 @@ fn layers_appear_as_they_are_measured_and_the_measuring_can_be_stopped() {
     }
     driver.press("c");
     driver.expect("stopped: outputs of 3 of 8 layers measured; A measures anew");
-    assert!(driver.held.is_empty() && driver.app.measuring_outputs.is_none());
+    assert!(!driver.is_busy() && driver.app.measuring_outputs.is_none());
     driver.expect("calibrated");
     // What was found stays, and the rest is not known.
     assert_eq!(waiting(&driver), 0);
@@ -168,17 +181,17 @@ fn layers_appear_as_they_are_measured_and_the_measuring_can_be_stopped() {
     assert_eq!((outputs.found.len(), outputs.recorded.len()), (3, 8));
     // The same key then calibrates anew, as ever.
     driver.press("c");
-    assert_eq!(driver.held.len(), 1);
+    assert!(driver.is_busy());
 }
 
 #[test]
 fn a_measuring_that_fails_on_its_way_says_so_and_keeps_what_it_found() {
     let mut driver = Driver::open(DEMO);
-    driver.hold = true;
+    driver.hold();
     driver.press("A");
     driver.type_text("demo:");
     driver.press("Enter");
-    let news = outputs_of(&driver.app.model.checkpoint, vec!["demo:".into()]);
+    let news = outputs_of(DEMO, "demo:");
     news.into_iter().take(2).for_each(|news| driver.send(Event::Outputs(news)));
     driver.send(Event::Outputs(News::Ended(Err("a disk went away".into()))));
     driver.expect("a disk went away");
@@ -320,11 +333,11 @@ fn inputs_that_are_still_calibrated_are_waited_for() {
     let path = driver.path("captures.safetensors");
     let inputs = |module: &str| weights(&format!("model.layers.0.mlp.{module}.input"), &[3, 128]);
     write(&path, &[inputs("up_proj"), inputs("gate_proj")], &[]);
-    driver.hold = true;
+    driver.hold();
     driver.press("A");
     driver.type_text(path.to_str().expect("text"));
     driver.press("Enter");
-    let news = outputs_of(&driver.app.model.checkpoint, vec![path]);
+    let news = outputs_of("tests/data/tiny-llama/single", path.to_str().expect("text"));
     news.into_iter().take(2).for_each(|news| driver.send(Event::Outputs(news)));
     driver.type_text("/*.0.mlp.*");
     driver.press("Enter a X s Down Down");

@@ -1,7 +1,7 @@
 //! What a person does in the inspector and what must then hold, in sentences.
 
 use crate::support::checkpoint::{self as made, f32s, weights};
-use crate::support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA};
+use crate::support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA, in_repository};
 use quantscope::app::overlay::Overlay;
 use quantscope::app::table::{Column, Motion};
 use quantscope::app::{Action, Effect, Event};
@@ -75,13 +75,14 @@ fn the_cursor_stays_on_its_tensor_while_the_ranking_settles() {
 #[test]
 fn findings_of_a_calibration_that_was_stopped_no_longer_count() {
     let mut driver = Driver::open_waiting(TINY_LLAMA);
-    let Some(&Effect::Calibrate { generation, .. }) = driver.held.first() else { panic!() };
+    let generation = 1;
     driver.press("c");
     driver.expect("stopped");
     driver.expect("not measured");
+    driver.release();
+    driver.expect("stopped");
     driver.send(Event::CalibrationEnded { generation, meter: Default::default() });
     driver.expect("stopped");
-    driver.hold = false;
     driver.press("c");
     driver.expect("calibrated");
 }
@@ -390,10 +391,10 @@ fn saving_ends_in_a_receipt_that_compares_the_disk_with_the_preview() {
     let saved = Checkpoint::open(&driver.path("out.safetensors")).expect("opens");
     assert_eq!(saved.ids().filter(|&id| saved.packed_format(id).is_some()).count(), 15);
     driver.press("y");
-    assert!(driver.clipboard[0].contains("out.safetensors"));
-    assert_eq!(driver.app.receipts(), driver.clipboard);
+    assert!(driver.screen.clipboard[0].contains("out.safetensors"));
+    assert_eq!(driver.app.receipts(), driver.screen.clipboard);
     driver.press("Esc q");
-    assert!(driver.quit, "what is saved need not be asked about");
+    assert!(driver.has_quit(), "what is saved need not be asked about");
 }
 
 /// The screen and the command line are one core.
@@ -491,12 +492,12 @@ fn quitting_with_unsaved_marks_asks_first() {
     driver.press("Space q");
     driver.expect("1 mark is not saved. Quit all the same?");
     driver.press("n");
-    assert!(!driver.quit);
+    assert!(!driver.has_quit());
     driver.press("Ctrl-c Ctrl-c");
-    assert!(driver.quit);
+    assert!(driver.has_quit());
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("q");
-    assert!(driver.quit);
+    assert!(driver.has_quit());
 }
 
 #[test]
@@ -525,9 +526,9 @@ fn a_tensor_that_cannot_be_read_is_a_marked_row_and_the_rest_goes_on() {
 #[test]
 fn a_worker_that_panics_is_reported_and_the_screen_lives() {
     let mut driver = Driver::open_waiting(TINY_LLAMA);
-    let Some(&Effect::Calibrate { generation, .. }) = driver.held.first() else { panic!() };
-    let why = "index out of bounds".to_owned();
-    driver.send(Event::CalibrationFailed { generation, why });
+    driver.press("c");
+    driver.panic_next_job("index out of bounds");
+    driver.press("c");
     driver.expect("Calibration failed");
     driver.expect("index out of bounds");
     driver.press("Esc Space");
@@ -1022,7 +1023,7 @@ fn two_checkpoints_are_compared_side_by_side() {
     assert!(driver.cursor_row().contains("up_proj"), "{}", driver.screen());
     assert!(driver.cursor_row().contains("re-typed"), "{}", driver.screen());
     driver.press("j y");
-    assert!(driver.clipboard[0].contains("identical"));
+    assert!(driver.screen.clipboard[0].contains("identical"));
     let row = driver.cursor_row();
     driver.press("Enter");
     let id = driver.app.current_tensor().expect("a tensor");
@@ -1030,7 +1031,7 @@ fn two_checkpoints_are_compared_side_by_side() {
     let end = name.rsplit('.').nth(1).expect("a module");
     assert!(name.ends_with("up_proj.weight") && row.contains(end), "{name}\n{row}");
     driver.press("D Ctrl-u");
-    driver.type_text(DEMO);
+    driver.type_text(&in_repository(DEMO));
     driver.press("Enter");
     driver.expect("36 added, 21 removed");
     driver.press("G Enter");
@@ -1042,9 +1043,9 @@ fn two_checkpoints_are_compared_side_by_side() {
 #[test]
 fn a_comparison_under_way_can_be_given_up() {
     let mut driver = Driver::open(TINY_LLAMA);
-    driver.hold = true;
+    driver.hold();
     driver.press("D");
-    driver.type_text(DEMO);
+    driver.type_text(&in_repository(DEMO));
     driver.press("Enter");
     driver.expect("comparing");
     driver.press("Esc");

@@ -1,7 +1,6 @@
 //! Columns of schemes, and the mouse in all that is listed.
 
-use crate::support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA};
-use quantscope::app::Effect;
+use crate::support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA, in_repository};
 use quantscope::app::overlay::Overlay;
 use quantscope::app::table::Column;
 use quantscope::quantization::QuantizationScheme;
@@ -68,7 +67,7 @@ fn any_schemes_column_is_chosen_in_the_settings() {
 fn what_is_not_measured_has_no_gain_yet() {
     let settings = "[table]\ncolumns = [\"per-channel over per-tensor\"]";
     let mut driver = Driver::open_with(TINY_LLAMA, settings);
-    driver.hold = true;
+    driver.hold();
     driver.press("c");
     driver.tick(Some(0.1));
     let row = driver.table()[0].clone();
@@ -151,11 +150,11 @@ fn a_click_on_a_hint_is_its_key() {
     let (x, _) = place(&driver, "n no");
     driver.click(x, 35);
     driver.expect_not("Quit all the same?");
-    assert!(!driver.quit);
+    assert!(!driver.has_quit());
     click_on(&mut driver, "q quit");
     let (x, _) = place(&driver, "y yes");
     driver.click(x, 35);
-    assert!(driver.quit);
+    assert!(driver.has_quit());
 }
 
 #[test]
@@ -181,11 +180,11 @@ fn a_click_chooses_in_every_list() {
     driver.expect("[ ] per channel");
     driver.press("Esc");
 
-    driver.hold = true;
+    driver.hold();
     driver.press("D");
-    driver.type_text(TINY_LLAMA);
+    driver.type_text(&in_repository(TINY_LLAMA));
     driver.press("Enter");
-    assert!(matches!(driver.held.last(), Some(Effect::Diff(_))));
+    assert_eq!(driver.held(), ["diff"]);
     driver.release();
     driver.expect("identical");
     let (x, y) = place(&driver, "rel. error");

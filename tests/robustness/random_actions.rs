@@ -170,7 +170,6 @@ fn soak(name: &str, open: &dyn Fn() -> Checkpoint, seed: u64) {
         if number % 16 == 0 && driver.app.context() == Context::Table {
             assert_ordered(&mut driver, &what);
         }
-        driver.quit = false;
     }
     close_all(&mut driver);
     let last = driver.app.model.plan().clone();

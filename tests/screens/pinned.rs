@@ -4,7 +4,6 @@
 use crate::support::checkpoint as made;
 use crate::support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA};
 use crate::support::svg::{picture, picture_on_light};
-use quantscope::app::{Effect, Event};
 use quantscope::ui::{Colours, Theme};
 use std::path::PathBuf;
 
@@ -119,14 +118,8 @@ fn what_goes_wrong() {
         [nan, made::weights("body.weight", &[64, 64]), made::weights("a\u{202e}b\n", &[8, 8])];
     let mut driver = Driver::of(made::in_memory(&tensors), false);
     pin(&driver, "no-scale");
+    driver.panic_next_job("index out of bounds: the len is 3 but the index is 7");
     driver.press("c");
-    driver.hold = true;
-    driver.press("c");
-    let Some(&Effect::Calibrate { generation, .. }) = driver.held.last() else {
-        panic!("c calibrates anew")
-    };
-    let why = "index out of bounds: the len is 3 but the index is 7".to_owned();
-    driver.send(Event::CalibrationFailed { generation, why });
     pin(&driver, "error");
 }
 

@@ -1,46 +1,147 @@
-//! The inspector without a terminal: keys in, effects carried out to their end at once, the
-//! screen as text. No clock, no second thread: the same keys always give the same screen.
+//! The inspector without a terminal: the runner of `quantscope::tui` on a screen in memory.
+//!
+//! Jobs run where they are started and the clock moves only when a test or a save moves it, so
+//! the same keys always give the same screen.
 
-use quantscope::app::comparison::comparison;
-use quantscope::app::keys::Key;
-use quantscope::app::outputs::News;
+use crossterm::event::{
+    Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent,
+    MouseEventKind,
+};
 use quantscope::app::settings::Settings;
-use quantscope::app::{self, App, Effect, Event, Meter, Target};
+use quantscope::app::{Event, Meter};
 use quantscope::checkpoint::Checkpoint;
-use quantscope::job::{Progress, channels, clip, duplicates, element_window, save, scan};
-use quantscope::plan::default_calibration;
-use quantscope::plan::recipe;
+use quantscope::job::{Executor, Progress, scan};
 use quantscope::quantization::AnalysisSpec;
 use quantscope::tensor::TensorId;
-use quantscope::tui::{
-    by_quantizer, compare, cost, count, lay_out, measure_outputs, questions, write_recipe,
-    write_report,
-};
+use quantscope::tui::{Collected, Options, Runner, Screen};
 use quantscope::ui::{self, Colours, Theme};
-use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Position, Size};
+use ratatui::layout::Size;
+use ratatui::{Frame, Terminal};
+use std::cell::Cell;
+use std::io;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub(crate) const TINY_LLAMA: &str = "tests/data/tiny-llama/single/model.safetensors";
 pub(crate) const SHARDED: &str = "tests/data/tiny-llama/sharded";
 pub(crate) const DEMO: &str = "assets/demo.safetensors";
 
-pub(crate) struct Driver {
-    pub app: App,
+/// The whole path of a file of the repository, to be typed where relative paths start elsewhere.
+pub(crate) fn in_repository(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A screen in memory.
+pub(crate) struct MemoryScreen {
+    terminal: Terminal<TestBackend>,
     pub clipboard: Vec<String>,
-    pub quit: bool,
-    /// Calibrations are put off while this is set; their effects are kept.
-    pub hold: bool,
-    pub held: Vec<Effect>,
-    pub theme: Theme,
-    /// Where relative paths lead.
+}
+
+impl MemoryScreen {
+    fn new(width: u16, height: u16) -> MemoryScreen {
+        let terminal = Terminal::new(TestBackend::new(width, height)).expect("in memory");
+        MemoryScreen { terminal, clipboard: Vec::new() }
+    }
+}
+
+impl Screen for MemoryScreen {
+    fn size(&self) -> io::Result<Size> {
+        Ok(self.terminal.size().expect("in memory"))
+    }
+
+    fn draw(&mut self, render: impl FnOnce(&mut Frame)) -> io::Result<()> {
+        self.terminal.draw(render).expect("in memory");
+        Ok(())
+    }
+
+    fn invalidate(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn copy(&mut self, text: &str) -> io::Result<()> {
+        self.clipboard.push(text.to_owned());
+        Ok(())
+    }
+
+    fn capture_mouse(&mut self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs each job to its end where it is started, apart from those that are held back.
+#[derive(Default)]
+pub(crate) struct InlineExecutor {
+    /// Whether jobs that take long are held back.
+    hold: bool,
+    held: Vec<(String, Box<dyn FnOnce() + Send>)>,
+    /// What the thread of the next job panics with.
+    panic: Option<String>,
+    clock: Rc<Cell<Duration>>,
+}
+
+/// Jobs that can be held back.
+const LONG_JOBS: [&str; 4] = ["scan", "clip", "diff", "outputs"];
+
+/// How long every save takes.
+const SAVE_TIME: Duration = Duration::from_millis(120);
+
+impl Executor for InlineExecutor {
+    fn execute(
+        &mut self,
+        name: &str,
+        work: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<Option<JoinHandle<()>>> {
+        if let Some(why) = self.panic.take() {
+            drop(work);
+            let thread = std::thread::spawn(move || std::panic::panic_any(why));
+            while !thread.is_finished() {
+                std::thread::yield_now();
+            }
+            return Ok(Some(thread));
+        }
+        if self.hold && LONG_JOBS.contains(&name) {
+            self.held.push((name.to_owned(), work));
+        } else {
+            work();
+        }
+        if name == "save" {
+            self.clock.set(self.clock.get() + SAVE_TIME);
+        }
+        Ok(None)
+    }
+}
+
+/// The inspector, with what a test does to it and asks of it.
+pub(crate) struct Driver {
+    runner: Runner<MemoryScreen, InlineExecutor>,
+    /// Relative paths typed on the screen start here.
     pub directory: tempfile::TempDir,
-    size: Size,
-    now: Duration,
+    clock: Rc<Cell<Duration>>,
+}
+
+/// A test looks at the application as the runner has it.
+impl Deref for Driver {
+    type Target = Runner<MemoryScreen, InlineExecutor>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.runner
+    }
+}
+
+impl DerefMut for Driver {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.runner
+    }
 }
 
 impl Driver {
@@ -66,197 +167,112 @@ impl Driver {
     }
 
     fn with(checkpoint: Checkpoint, hold: bool, settings: Settings) -> Driver {
-        let mut driver = Driver {
-            app: App::with(Arc::new(checkpoint), settings),
-            clipboard: Vec::new(),
-            quit: false,
-            hold,
-            held: Vec::new(),
-            theme: Theme::new(Colours::True),
-            directory: tempfile::tempdir().expect("a directory"),
-            size: Size::new(120, 36),
-            now: Duration::ZERO,
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options {
+            threads: Some(1),
+            settings,
+            directory: directory.path().to_owned(),
+            ..Options::default()
         };
-        driver.resize(120, 36);
-        driver.send(Event::Opened);
+        let theme = Theme::new(Colours::True);
+        let screen = MemoryScreen::new(120, 36);
+        let clock = Rc::new(Cell::new(Duration::ZERO));
+        let executor = InlineExecutor { hold, clock: clock.clone(), ..InlineExecutor::default() };
+        let now = Box::new({
+            let clock = clock.clone();
+            move || clock.get()
+        });
+        let runner = Runner::new(Arc::new(checkpoint), options, theme, screen, executor, now);
+        let mut driver = Driver { runner, directory, clock };
+        driver.runner.start().expect("in memory");
+        driver.settle();
         driver
     }
 
     pub(crate) fn resize(&mut self, width: u16, height: u16) {
-        self.size = Size::new(width, height);
-        self.look();
+        self.runner.screen.terminal.backend_mut().resize(width, height);
+        self.settle();
     }
 
     /// Presses keys, written with spaces between: `j`, `Space`, `Enter`, `Ctrl-c`.
     pub(crate) fn press(&mut self, keys: &str) {
         for key in keys.split_whitespace() {
-            self.send(Event::Key(key_named(key)));
+            let (code, modifiers) = key_named(key);
+            self.input(TerminalEvent::Key(KeyEvent::new(code, modifiers)));
         }
     }
 
     pub(crate) fn type_text(&mut self, text: &str) {
-        text.chars().for_each(|c| self.send(Event::Key(Key::Char(c))));
+        for c in text.chars() {
+            self.input(TerminalEvent::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE)));
+        }
     }
 
     pub(crate) fn click(&mut self, x: u16, y: u16) {
-        let hit: Option<Target> = ui::layout::hit(self.size, &self.app, Position::new(x, y));
-        if let Some(target) = hit {
-            self.send(Event::Click(target));
-        }
+        self.mouse(MouseEventKind::Down(MouseButton::Left), x, y);
     }
 
     /// Moves the mouse there with its button held.
     pub(crate) fn drag(&mut self, x: u16, y: u16) {
-        let hit = ui::layout::drag(self.size, &self.app, Position::new(x, y));
-        if let Some(target) = hit {
-            self.send(Event::Drag(target));
-        }
+        self.mouse(MouseEventKind::Drag(MouseButton::Left), x, y);
+    }
+
+    fn mouse(&mut self, kind: MouseEventKind, column: u16, row: u16) {
+        let modifiers = KeyModifiers::NONE;
+        self.input(TerminalEvent::Mouse(MouseEvent { kind, column, row, modifiers }));
+    }
+
+    /// What the terminal reports.
+    fn input(&mut self, event: TerminalEvent) {
+        self.runner.handle_input(event).expect("in memory");
+        self.settle();
     }
 
     pub(crate) fn send(&mut self, event: Event) {
-        let effects = app::update(&mut self.app, event);
-        effects.into_iter().for_each(|effect| self.carry_out(effect));
-        self.look();
+        self.runner.handle(event).expect("in memory");
+        self.settle();
     }
 
-    fn look(&mut self) {
-        let viewport = ui::layout::viewport(self.size, &self.app);
-        if viewport != self.app.viewport {
-            let effects = app::update(&mut self.app, Event::Resized(viewport));
-            effects.into_iter().for_each(|effect| self.carry_out(effect));
+    /// Takes what the jobs have found until there is nothing new, and draws.
+    fn settle(&mut self) {
+        loop {
+            self.runner.draw_frame().expect("in memory");
+            if self.runner.collect().expect("in memory") == Collected::Nothing {
+                return;
+            }
         }
     }
 
-    /// Holds back from now on what takes long.
+    /// Holds back from now on the jobs that take long.
     pub(crate) fn hold(&mut self) {
-        self.hold = true;
+        self.runner.executor.hold = true;
     }
 
-    /// Carries out what was held back.
+    /// Runs the jobs that were held back.
     pub(crate) fn release(&mut self) {
-        self.hold = false;
-        std::mem::take(&mut self.held).into_iter().for_each(|effect| self.carry_out(effect));
+        self.runner.executor.hold = false;
+        std::mem::take(&mut self.runner.executor.held).into_iter().for_each(|(_, work)| work());
+        self.settle();
+    }
+
+    /// The names of the jobs that are held back, also of those cancelled since.
+    pub(crate) fn held(&self) -> Vec<&str> {
+        self.runner.executor.held.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Makes the next job panic.
+    pub(crate) fn panic_next_job(&mut self, why: &str) {
+        self.runner.executor.panic = Some(why.to_owned());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn carry_out(&mut self, effect: Effect) {
-        let checkpoint = self.app.model.checkpoint.clone();
-        match effect {
-            Effect::Calibrate { .. } if self.hold => self.held.push(effect),
-            Effect::Calibrate { generation, schemes } => {
-                let tensors = checkpoint.ids().collect();
-                for (tensor, found) in scan_of(
-                    &checkpoint,
-                    tensors,
-                    &questions(schemes, default_calibration(&checkpoint)),
-                ) {
-                    self.send(Event::Found { generation, tensor, found });
-                }
-                self.tick(None);
-                self.send(Event::CalibrationEnded { generation, meter: Meter::default() });
-            }
-            Effect::StopCalibration => self.held.clear(),
-            Effect::Hurry(_) => {}
-            Effect::LayOut(request) => {
-                self.send(Event::LaidOut(lay_out(&checkpoint, &request)));
-            }
-            Effect::Save(mut request) => {
-                let out = request.out.clone();
-                request.out = self.directory.path().join(&out);
-                let (progress, phase) = (Progress::default(), |_| ());
-                let mut saved = save::run(&checkpoint, &request, Some(1), &progress, &phase);
-                if let Ok(receipt) = &mut saved {
-                    receipt.out = out;
-                    receipt.elapsed = Duration::from_millis(120);
-                }
-                self.send(Event::Save(save::News::Finished(Box::new(saved))));
-            }
-            Effect::CancelSave | Effect::Mouse(_) | Effect::Suspend | Effect::Redraw => {}
-            Effect::ReadConfig => {
-                let config = checkpoint.config().map(|text| text.map_err(|e| e.to_string()));
-                self.send(Event::Config(config));
-            }
-            Effect::ReadValues(request) => {
-                let found = element_window::run(&checkpoint, &request, &Progress::default());
-                self.send(Event::Values(request, found.map_err(|error| error.to_string())));
-            }
-            Effect::Count(tensor) => {
-                for (tensor, found) in scan_of(&checkpoint, vec![tensor], &count()) {
-                    let counted = found.map_err(|error| error.to_string());
-                    let counted = counted.map(|found| found.distribution.expect("asked for"));
-                    self.send(Event::Counted(tensor, counted));
-                }
-            }
-            Effect::MeasureClip(_) if self.hold => self.held.push(effect),
-            Effect::MeasureClip(request) => {
-                let found = clip::run(&checkpoint, &request, Some(1), &Progress::default());
-                self.send(Event::Clipped(request, found.map_err(|error| error.to_string())));
-            }
-            Effect::FindDuplicates(candidates) => {
-                let found = duplicates::run(&checkpoint, &candidates, &Progress::default());
-                self.send(Event::Duplicates(found.expect("reads")));
-            }
-            Effect::CompareSchemes(tensor) => {
-                let rounding = self.app.model.plan().rounding;
-                let questions = comparison(default_calibration(&checkpoint), rounding);
-                for (tensor, found) in scan_of(&checkpoint, vec![tensor], &questions) {
-                    let outcomes = found.map(|found| found.outcomes);
-                    let outcomes = outcomes.map_err(|error| error.to_string());
-                    self.send(Event::SchemesCompared(tensor, outcomes));
-                }
-            }
-            Effect::ReadChannels(request) => {
-                let found = channels::run(&checkpoint, &request, Some(1), &Progress::default());
-                self.send(Event::Channels(request, found.map_err(|error| error.to_string())));
-            }
-            Effect::Measure(marks) => {
-                for (quantizer, tensors) in by_quantizer(marks) {
-                    let questions = cost(quantizer, self.app.model.plan().rounding);
-                    for (tensor, found) in scan_of(&checkpoint, tensors, &questions) {
-                        self.send(Event::Measured { tensor, found });
-                    }
-                }
-            }
-            Effect::WriteRecipe { path, text, replace } => {
-                let path = self.directory.path().join(path);
-                let written = write_recipe(&checkpoint, &path, &text, replace);
-                self.send(Event::RecipeWritten(written));
-            }
-            Effect::WriteReport { path, format, replace } => {
-                let path = self.directory.path().join(path);
-                let written = write_report(&self.app.report(), &path, format, replace);
-                self.send(Event::ReportWritten(written));
-            }
-            Effect::ReadRecipe(path) => {
-                let read = recipe::read(&self.directory.path().join(path), &checkpoint);
-                self.send(Event::RecipeRead(read.map_err(|error| error.to_string())));
-            }
-            Effect::Diff(_) if self.hold => self.held.push(effect),
-            Effect::Diff(path) => {
-                // Models of the tests first, then what was written on the way.
-                let path = if path.exists() { path } else { self.directory.path().join(path) };
-                let compared = compare(&checkpoint, &path, Some(1), &Progress::default());
-                self.send(Event::Compared(compared));
-            }
-            Effect::MeasureOutputs(_) if self.hold => self.held.push(effect),
-            Effect::MeasureOutputs(files) => {
-                for news in outputs_of(&checkpoint, files) {
-                    self.send(Event::Outputs(news));
-                }
-            }
-            Effect::StopOutputs => self.held.clear(),
-            Effect::CancelDiff => {}
-            Effect::Copy(text) => self.clipboard.push(text),
-            Effect::Quit => self.quit = true,
-        }
-    }
-
     /// A second passes; the calibration is as far as `share` says.
     pub(crate) fn tick(&mut self, share: Option<f64>) {
-        self.now += Duration::from_secs(1);
+        let now = self.clock.get() + Duration::from_secs(1);
+        self.clock.set(now);
         let total = self.app.model.checkpoint.total_bytes();
         let calibration = share.map(|share| Meter {
             done: (total as f64 * share) as u64,
@@ -265,14 +281,15 @@ impl Driver {
             rate: None,
         });
         let (save, diff, outputs) = (None, None, None);
-        self.send(Event::Tick { now: self.now, calibration, save, diff, outputs });
+        self.send(Event::Tick { now, calibration, save, diff, outputs });
     }
 
     pub(crate) fn buffer(&self) -> Buffer {
-        let backend = TestBackend::new(self.size.width, self.size.height);
-        let mut terminal = Terminal::new(backend).expect("a backend");
-        terminal.draw(|frame| ui::draw(frame, &self.app, &self.theme)).expect("draws");
-        terminal.backend().buffer().clone()
+        let size = self.runner.screen.size().expect("in memory");
+        let mut screen = MemoryScreen::new(size.width, size.height);
+        let draw = |frame: &mut Frame| ui::draw(frame, &self.runner.app, &self.runner.theme);
+        screen.draw(draw).expect("in memory");
+        screen.terminal.backend().buffer().clone()
     }
 
     /// The rows of the screen, their ends trimmed.
@@ -330,14 +347,6 @@ impl Driver {
     }
 }
 
-/// What opening these captures and measuring by them tells.
-pub(crate) fn outputs_of(checkpoint: &Checkpoint, files: Vec<PathBuf>) -> Vec<News> {
-    let told = Mutex::new(Vec::new());
-    let tell = |news| told.lock().expect("no panic").push(news);
-    measure_outputs(checkpoint, files, Some(1), &Progress::default(), &tell);
-    told.into_inner().expect("no panic")
-}
-
 /// What is found out about these tensors.
 pub(crate) fn scan_of(
     checkpoint: &Checkpoint,
@@ -352,26 +361,31 @@ pub(crate) fn scan_of(
     found.into_inner().expect("no panic")
 }
 
-fn key_named(name: &str) -> Key {
-    match name {
-        "Space" => Key::Char(' '),
-        "Enter" => Key::Enter,
-        "Esc" => Key::Esc,
-        "Tab" => Key::Tab,
-        "BackTab" => Key::BackTab,
-        "Backspace" => Key::Backspace,
-        "Up" => Key::Up,
-        "Down" => Key::Down,
-        "Left" => Key::Left,
-        "Right" => Key::Right,
-        "Home" => Key::Home,
-        "End" => Key::End,
-        "PageUp" => Key::PageUp,
-        "PageDown" => Key::PageDown,
+/// The key of a name; a single character names itself.
+fn key_named(name: &str) -> (KeyCode, KeyModifiers) {
+    let code = match name {
+        "Space" => KeyCode::Char(' '),
+        "Enter" => KeyCode::Enter,
+        "Esc" => KeyCode::Esc,
+        "Tab" => KeyCode::Tab,
+        "BackTab" => KeyCode::BackTab,
+        "Backspace" => KeyCode::Backspace,
+        "Up" => KeyCode::Up,
+        "Down" => KeyCode::Down,
+        "Left" => KeyCode::Left,
+        "Right" => KeyCode::Right,
+        "Home" => KeyCode::Home,
+        "End" => KeyCode::End,
+        "PageUp" => KeyCode::PageUp,
+        "PageDown" => KeyCode::PageDown,
         _ => match (name.strip_prefix("Ctrl-"), &name.chars().collect::<Vec<_>>()[..]) {
-            (Some(letter), _) => Key::Ctrl(letter.chars().next().expect("a letter")),
-            (None, [c]) => Key::Char(*c),
+            (Some(letter), _) => {
+                let letter = letter.chars().next().expect("a letter");
+                return (KeyCode::Char(letter), KeyModifiers::CONTROL);
+            }
+            (None, [c]) => KeyCode::Char(*c),
             _ => panic!("no key is called {name}"),
         },
-    }
+    };
+    (code, KeyModifiers::NONE)
 }

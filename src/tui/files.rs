@@ -1,0 +1,60 @@
+//! The files that the inspector reads and writes, apart from the model: recipes and reports.
+
+use crate::app::{LaidOut, NotWritten};
+use crate::checkpoint::Checkpoint;
+use crate::demo;
+use crate::export::{OutputPlan, Request, SaveError, write_text};
+use crate::report::{Format, Report};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The path that was typed, with `~/` replaced by the home directory, relative to `directory`.
+/// The demo's name is no path and stays as it is.
+pub(super) fn resolve(path: &Path, directory: &Path) -> PathBuf {
+    if path.as_os_str() == demo::WORD {
+        return path.to_owned();
+    }
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => directory.join(path),
+    }
+}
+
+/// What a save would write, or why it would fail.
+pub(super) fn lay_out(checkpoint: &Checkpoint, request: &Request) -> Result<LaidOut, String> {
+    let output_plan = OutputPlan::new(checkpoint, request).map_err(|error| error.to_string())?;
+    Ok(LaidOut {
+        files: output_plan.files.len() + output_plan.texts.len() + output_plan.sidecar_files.len(),
+        bytes: output_plan.bytes(),
+        warnings: output_plan.warnings,
+    })
+}
+
+/// Writes a recipe, whole or not at all.
+pub(super) fn write_recipe(
+    checkpoint: &Checkpoint,
+    path: &Path,
+    text: &str,
+    replace: bool,
+) -> Result<(), NotWritten> {
+    let written = write_text(checkpoint, path, replace, |out| out.write_all(text.as_bytes()));
+    written.map_err(not_written)
+}
+
+/// Writes a report, whole or not at all.
+pub(super) fn write_report(
+    report: &Report,
+    path: &Path,
+    format: Format,
+    replace: bool,
+) -> Result<(), NotWritten> {
+    let write = |out: &mut dyn Write| report.write(format, out);
+    write_text(&report.checkpoint, path, replace, write).map_err(not_written)
+}
+
+fn not_written(error: SaveError) -> NotWritten {
+    match error {
+        SaveError::Exists(_) => NotWritten::Exists,
+        error => NotWritten::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,98 @@
+//! What each kind of scan computes, and the jobs that are more than one scan.
+
+use crate::app::names;
+use crate::app::outputs::{News, Outputs};
+use crate::app::tensor_metrics::SCHEMES;
+use crate::checkpoint::Checkpoint;
+use crate::demo;
+use crate::job::diff::{self, Compared};
+use crate::job::{Progress, output};
+use crate::plan::default_calibration;
+use crate::quantization::{AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding};
+use crate::tensor::TensorId;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What the calibration computes for every tensor: the error of each scheme with min-max, and
+/// with the model's usual calibration if that is another.
+pub(super) fn calibration_spec(schemes: &[QuantizationScheme], usual: Calibration) -> AnalysisSpec {
+    AnalysisSpec {
+        // Histograms are counted once, in the round that has the per-tensor scheme.
+        distributions: schemes.contains(&QuantizationScheme::PER_TENSOR),
+        ..AnalysisSpec::errors(quantizers(schemes, usual), Rounding::default())
+    }
+}
+
+/// The histogram of a tensor, and nothing else.
+pub(super) fn histogram_spec() -> AnalysisSpec {
+    let nothing = AnalysisSpec::scales(Vec::new(), Rounding::default());
+    AnalysisSpec { distributions: true, ..nothing }
+}
+
+fn quantizers(schemes: &[QuantizationScheme], usual: Calibration) -> Vec<Quantizer> {
+    let other = (usual != Calibration::MinMax).then_some(usual);
+    let calibrations = std::iter::once(Calibration::MinMax).chain(other);
+    calibrations
+        .flat_map(|calibration| {
+            schemes.iter().map(move |&scheme| Quantizer { calibration, scheme })
+        })
+        .collect()
+}
+
+/// The tensors of each quantizer, so that one scan measures all that share one.
+pub(super) fn group_by_quantizer(
+    marks: Vec<(TensorId, Quantizer)>,
+) -> Vec<(Quantizer, Vec<TensorId>)> {
+    let mut groups: Vec<(Quantizer, Vec<TensorId>)> = Vec::new();
+    for (id, quantizer) in marks {
+        match groups.iter_mut().find(|(other, _)| *other == quantizer) {
+            Some((_, tensors)) => tensors.push(id),
+            None => groups.push((quantizer, vec![id])),
+        }
+    }
+    groups
+}
+
+/// Opens the checkpoint at `path` and compares `checkpoint` with it.
+pub(super) fn compare(
+    checkpoint: &Checkpoint,
+    path: &Path,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Vec<Compared>, String> {
+    let other = demo::open_model(path).map_err(|error| error.to_string())?;
+    diff::run(checkpoint, &other, threads, progress).map_err(|error| error.to_string())
+}
+
+/// Opens captured activations and measures the output error of each recorded layer under every
+/// scheme. Reports each layer to `report` when it is done.
+pub(super) fn measure_outputs(
+    checkpoint: &Checkpoint,
+    files: Vec<PathBuf>,
+    threads: Option<usize>,
+    progress: &Progress,
+    report: &(dyn Fn(News) + Sync),
+) {
+    let captures = match demo::open_activations(&files, checkpoint) {
+        Ok(captures) => captures,
+        Err(error) => return report(News::Ended(Err(error.to_string()))),
+    };
+    let first = captures.unmatched().first().map(|(_, name)| names::visible(name).into_owned());
+    report(News::Opened(Outputs {
+        files,
+        recorded: captures.tensors().collect(),
+        found: BTreeMap::new(),
+        unmatched: (captures.unmatched().len(), first.unwrap_or_default()),
+    }));
+    let request = output::Request {
+        tensors: captures.tensors().collect(),
+        quantizers: quantizers(&SCHEMES, default_calibration(checkpoint)),
+        rounding: Rounding::default(),
+        calibration: Calibration::MinMax,
+    };
+    let report_layer = |(id, result): output::Finding| {
+        report(News::Found(id, result.map_err(|error| error.to_string())));
+    };
+    let ended = output::run(checkpoint, &captures, &request, threads, progress, &report_layer);
+    report(News::Ended(ended.map_err(|stopped| stopped.to_string())));
+}

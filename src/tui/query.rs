@@ -1,0 +1,58 @@
+//! A query: a job with one answer, which becomes one event.
+
+use crate::app::Event;
+use crate::job::{Job, News, Progress};
+
+/// What a query asks for. A new query replaces the one of its kind that is running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QueryKind {
+    Values,
+    Histogram,
+    Clip,
+    Schemes,
+    Channels,
+    Duplicates,
+    Diff,
+    Report,
+}
+
+/// A running query, whatever the type of its answer. Dropping it cancels the job.
+pub(super) trait Query {
+    /// `None` while the job runs; afterwards the event for the answer, if it has one.
+    fn poll(&mut self) -> Option<Option<Event>>;
+
+    fn progress(&self) -> &Progress;
+}
+
+/// A query whose answer `to_event` turns into an event.
+pub(super) fn query<T: Send + 'static>(
+    job: Job<T>,
+    to_event: impl Fn(Result<T, String>) -> Option<Event> + 'static,
+) -> Box<dyn Query> {
+    Box::new(RunningQuery { job, to_event })
+}
+
+struct RunningQuery<T, F> {
+    job: Job<T>,
+    to_event: F,
+}
+
+impl<T, F> Query for RunningQuery<T, F>
+where
+    T: Send + 'static,
+    F: Fn(Result<T, String>) -> Option<Event>,
+{
+    fn poll(&mut self) -> Option<Option<Event>> {
+        let answer = match self.job.poll() {
+            News::Finding(answer) => Ok(answer),
+            News::Nothing => return None,
+            News::Ended => Err("cancelled before it was finished".to_owned()),
+            News::Panicked(why) => Err(why),
+        };
+        Some((self.to_event)(answer))
+    }
+
+    fn progress(&self) -> &Progress {
+        self.job.progress()
+    }
+}

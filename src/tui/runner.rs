@@ -1,0 +1,410 @@
+//! Carries effects out: the one place where the application acts on the world.
+
+use crate::app::comparison::comparison;
+use crate::app::{self, App, Effect, Event, NotWritten, outputs};
+use crate::checkpoint::Checkpoint;
+use crate::export::{KnownScales, Request};
+use crate::job::{Executor, PendingJob, channels, clip, duplicates, element_window, save, scan};
+use crate::plan::{default_calibration, recipe};
+use crate::quantization::{Analysis, AnalysisSpec, QuantizationScheme, Quantizer};
+use crate::report::Format;
+use crate::tensor::TensorId;
+use crate::tui::files::{lay_out, resolve, write_recipe, write_report};
+use crate::tui::jobs::{Jobs, RunningCalibration, RunningSave, Timed, TimedQuery};
+use crate::tui::log::Log;
+use crate::tui::measurements::{
+    calibration_spec, compare, group_by_quantizer, histogram_spec, measure_outputs,
+};
+use crate::tui::options::Options;
+use crate::tui::query::{QueryKind, query};
+use crate::tui::screen::Screen;
+use crate::tui::{input, session};
+use crate::ui::{self, Theme};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The time since the program started.
+pub type Clock = Box<dyn Fn() -> Duration>;
+
+/// The application with its screen and its jobs: takes events, carries out effects.
+///
+/// Generic over the screen and over where jobs run. Production uses the terminal and threads;
+/// tests use a screen in memory and run each job where it is started.
+pub struct Runner<S, E> {
+    pub app: App,
+    pub theme: Theme,
+    pub screen: S,
+    pub executor: E,
+    pub(super) options: Options,
+    pub(super) jobs: Jobs,
+    pub(super) log: Log,
+    clock: Clock,
+    quit: bool,
+}
+
+/// What [`Runner::collect`] took from the jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collected {
+    Nothing,
+    /// Findings that can be drawn with the next frame.
+    Findings,
+    /// The end of a job or an answer to the user, to be drawn at once.
+    Results,
+}
+
+impl<S: Screen, E: Executor> Runner<S, E> {
+    /// Opens the inspector on a checkpoint. Nothing runs before [`Runner::start`].
+    pub fn new(
+        checkpoint: Arc<Checkpoint>,
+        options: Options,
+        theme: Theme,
+        screen: S,
+        executor: E,
+        clock: Clock,
+    ) -> Runner<S, E> {
+        let mut app = App::with(checkpoint, options.settings.clone());
+        app.activations.clone_from(&options.activations);
+        if let Some(path) = &options.session {
+            session::restore(&mut app, path);
+        }
+        let (jobs, log) = (Jobs::default(), Log::default());
+        Runner { app, theme, screen, executor, options, jobs, log, clock, quit: false }
+    }
+
+    /// Draws the first frame and starts the first jobs.
+    pub fn start(&mut self) -> io::Result<()> {
+        self.update_viewport()?;
+        let effects = self.update(Event::Opened);
+        // Drawn first, so that starting the jobs does not delay the first frame.
+        self.draw()?;
+        self.carry_out_all(effects)
+    }
+
+    /// Whether the user has left.
+    pub fn has_quit(&self) -> bool {
+        self.quit
+    }
+
+    /// Whether a job is running.
+    pub fn is_busy(&self) -> bool {
+        self.jobs.are_running()
+    }
+
+    /// Lays the application out for the screen's size and draws it.
+    pub fn draw_frame(&mut self) -> io::Result<()> {
+        self.update_viewport()?;
+        self.draw()
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        let (app, theme) = (&self.app, &self.theme);
+        self.screen.draw(|frame| ui::draw(frame, app, theme))
+    }
+
+    /// Tells the application how much of each list fits on the screen.
+    pub fn update_viewport(&mut self) -> io::Result<()> {
+        let viewport = ui::layout::viewport(self.screen.size()?, &self.app);
+        if viewport != self.app.viewport {
+            self.handle(Event::Resized(viewport))?;
+        }
+        Ok(())
+    }
+
+    /// Handles what the terminal reports: keys, mouse and pasted text.
+    pub fn handle_input(&mut self, event: crossterm::event::Event) -> io::Result<()> {
+        match input::translate(event, &self.app, self.screen.size()?) {
+            Some(event) => self.handle(event),
+            None => Ok(()),
+        }
+    }
+
+    /// Updates the application with an event and carries out the effects.
+    pub fn handle(&mut self, event: Event) -> io::Result<()> {
+        let effects = self.update(event);
+        self.carry_out_all(effects)
+    }
+
+    /// Handles what the jobs have found since the last call.
+    pub fn collect(&mut self) -> io::Result<Collected> {
+        let polled = self.jobs.poll((self.clock)());
+        let found = !polled.events.is_empty();
+        for event in polled.events {
+            self.handle(event)?;
+        }
+        Ok(match (polled.job_ended, found) {
+            (true, _) => Collected::Results,
+            (false, true) if self.jobs.calibration.is_none() => Collected::Results,
+            (false, true) => Collected::Findings,
+            (false, false) => Collected::Nothing,
+        })
+    }
+
+    /// Tells the application how far the jobs are.
+    pub fn tick(&mut self) -> io::Result<()> {
+        let tick = self.jobs.tick((self.clock)());
+        self.handle(tick)
+    }
+
+    fn update(&mut self, event: Event) -> Vec<Effect> {
+        self.log.write((self.clock)(), "event", &event);
+        app::update(&mut self.app, event)
+    }
+
+    fn carry_out_all(&mut self, effects: Vec<Effect>) -> io::Result<()> {
+        for effect in effects {
+            self.log.write((self.clock)(), "effect", &effect);
+            self.carry_out(effect)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> io::Result<()> {
+        match effect {
+            Effect::Calibrate { generation, schemes } => self.calibrate(generation, schemes)?,
+            Effect::StopCalibration => self.jobs.calibration = None,
+            Effect::Hurry(tensors) => {
+                if let Some(calibration) = &self.jobs.calibration {
+                    calibration.order.hurry(tensors);
+                }
+            }
+            Effect::LayOut(request) => {
+                let laid_out = lay_out(self.checkpoint(), &request);
+                self.handle(Event::LaidOut(laid_out))?;
+            }
+            Effect::Save(request) => self.save(request)?,
+            Effect::CancelSave => {
+                if let Some(running) = &self.jobs.save {
+                    running.save.job.cancel();
+                }
+            }
+            Effect::ReadConfig => {
+                let config = self.checkpoint().config();
+                let config = config.map(|text| text.map_err(|error| error.to_string()));
+                self.handle(Event::Config(config))?;
+            }
+            Effect::ReadValues(request) => self.read_values(request)?,
+            Effect::Count(tensor) => self.count(tensor)?,
+            Effect::MeasureClip(request) => self.measure_clip(request)?,
+            Effect::CompareSchemes(tensor) => self.compare_schemes(tensor)?,
+            Effect::ReadChannels(request) => self.read_channels(request)?,
+            Effect::FindDuplicates(candidates) => self.find_duplicates(candidates)?,
+            Effect::Measure(marks) => self.measure_marks(marks),
+            Effect::WriteRecipe { path, text, replace } => {
+                let path = self.resolve(&path);
+                let written = write_recipe(self.checkpoint(), &path, &text, replace);
+                self.handle(Event::RecipeWritten(written))?;
+            }
+            Effect::ReadRecipe(path) => {
+                let read = recipe::read(&self.resolve(&path), self.checkpoint());
+                self.handle(Event::RecipeRead(read.map_err(|error| error.to_string())))?;
+            }
+            Effect::WriteReport { path, format, replace } => {
+                self.write_report(&path, format, replace)?;
+            }
+            Effect::Diff(path) => self.diff(&path)?,
+            Effect::CancelDiff => self.jobs.cancel_query(QueryKind::Diff),
+            Effect::MeasureOutputs(files) => self.measure_outputs(&files)?,
+            Effect::StopOutputs => self.jobs.outputs = None,
+            Effect::Copy(text) => self.screen.copy(&text)?,
+            Effect::Mouse(capture) => self.screen.capture_mouse(capture)?,
+            Effect::Suspend => self.screen.suspend()?,
+            Effect::Redraw => self.screen.invalidate()?,
+            Effect::Quit => self.quit = true,
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.app.model.checkpoint
+    }
+
+    fn resolve(&self, path: &Path) -> PathBuf {
+        resolve(path, &self.options.directory)
+    }
+
+    /// Starts a job, and notes when.
+    fn begin<T: Send + 'static>(&mut self, job: PendingJob<T>) -> io::Result<Timed<T>> {
+        let started = (self.clock)();
+        let job = job.start_on(&mut self.executor)?;
+        Ok(Timed { job, started })
+    }
+
+    /// Starts a query in place of the one of its kind that is running.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        kind: QueryKind,
+        job: PendingJob<T>,
+        to_event: impl Fn(Result<T, String>) -> Option<Event> + 'static,
+    ) -> io::Result<()> {
+        self.jobs.cancel_query(kind);
+        match self.begin(job) {
+            Ok(Timed { job, started }) => {
+                let query = query(job, to_event);
+                self.jobs.queries.push(TimedQuery { kind, query, started });
+            }
+            Err(error) => {
+                if let Some(event) = to_event(Err(error.to_string())) {
+                    self.handle(event)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A scan of a few tensors whose findings are not kept.
+    fn scan(&self, tensors: Vec<TensorId>, spec: AnalysisSpec) -> PendingJob<scan::Finding> {
+        let order = Arc::new(scan::Order::new(tensors));
+        scan::prepare(self.checkpoint().clone(), spec, order, self.options.threads, None)
+    }
+
+    fn calibrate(&mut self, generation: u64, schemes: &[QuantizationScheme]) -> io::Result<()> {
+        let checkpoint = self.checkpoint().clone();
+        let order = Arc::new(scan::Order::new(checkpoint.ids().collect()));
+        let Options { threads, cache, .. } = &self.options;
+        let spec = calibration_spec(schemes, default_calibration(&checkpoint));
+        let job = scan::prepare(checkpoint, spec, order.clone(), *threads, cache.clone());
+        match self.begin(job) {
+            Ok(scan) => {
+                self.jobs.calibration = Some(RunningCalibration { generation, order, scan });
+                Ok(())
+            }
+            Err(error) => {
+                self.handle(Event::CalibrationFailed { generation, why: error.to_string() })
+            }
+        }
+    }
+
+    fn measure_marks(&mut self, marks: Vec<(TensorId, Quantizer)>) {
+        for (quantizer, tensors) in group_by_quantizer(marks) {
+            let spec = AnalysisSpec::errors(vec![quantizer], self.app.model.plan().rounding);
+            let job = self.scan(tensors, spec);
+            let started = self.begin(job);
+            self.jobs.mark_errors.extend(started.map(|timed| timed.job).ok());
+        }
+    }
+
+    fn save(&mut self, mut request: Request) -> io::Result<()> {
+        let out = request.out.clone();
+        request.out = self.resolve(&out);
+        let job = save::prepare(
+            self.checkpoint().clone(),
+            request,
+            KnownScales::new(),
+            self.options.threads,
+        );
+        match self.begin(job) {
+            Ok(save) => {
+                self.jobs.save = Some(RunningSave { out, save });
+                Ok(())
+            }
+            Err(error) => self.handle(Event::SaveFailed(error.to_string())),
+        }
+    }
+
+    fn read_values(&mut self, request: element_window::Request) -> io::Result<()> {
+        let (checkpoint, wanted) = (self.checkpoint().clone(), request.clone());
+        let job = PendingJob::new("values", Arc::default(), move |progress, sender| {
+            let _ = sender.send(element_window::run(&checkpoint, &wanted, progress));
+        });
+        self.ask(QueryKind::Values, job, move |found| {
+            Some(Event::Values(request.clone(), flatten(found)))
+        })
+    }
+
+    fn count(&mut self, tensor: TensorId) -> io::Result<()> {
+        let job = self.scan(vec![tensor], histogram_spec());
+        self.ask(QueryKind::Histogram, job, move |found| {
+            let histogram = analysis_of(found).and_then(|analysis| {
+                analysis.distribution.ok_or_else(|| "the tensor has no elements".to_owned())
+            });
+            Some(Event::Counted(tensor, histogram))
+        })
+    }
+
+    fn measure_clip(&mut self, request: clip::Request) -> io::Result<()> {
+        let job = clip::prepare(self.checkpoint().clone(), request, self.options.threads);
+        self.ask(QueryKind::Clip, job, move |found| Some(Event::Clipped(request, flatten(found))))
+    }
+
+    fn compare_schemes(&mut self, tensor: TensorId) -> io::Result<()> {
+        let rounding = self.app.model.plan().rounding;
+        let spec = comparison(default_calibration(self.checkpoint()), rounding);
+        let job = self.scan(vec![tensor], spec);
+        self.ask(QueryKind::Schemes, job, move |found| {
+            let outcomes = analysis_of(found).map(|analysis| analysis.outcomes);
+            Some(Event::SchemesCompared(tensor, outcomes))
+        })
+    }
+
+    fn read_channels(&mut self, request: channels::Request) -> io::Result<()> {
+        let (checkpoint, wanted) = (self.checkpoint().clone(), request.clone());
+        let threads = self.options.threads;
+        let job = PendingJob::new("channels", Arc::default(), move |progress, sender| {
+            let _ = sender.send(channels::run(&checkpoint, &wanted, threads, progress));
+        });
+        self.ask(QueryKind::Channels, job, move |found| {
+            Some(Event::Channels(request.clone(), flatten(found)))
+        })
+    }
+
+    fn find_duplicates(&mut self, candidates: duplicates::Candidates) -> io::Result<()> {
+        let checkpoint = self.checkpoint().clone();
+        let job = PendingJob::new("duplicates", Arc::default(), move |progress, sender| {
+            let _ = sender.send(duplicates::run(&checkpoint, &candidates, progress));
+        });
+        // The row of a tensor that cannot be read says so already.
+        self.ask(QueryKind::Duplicates, job, |found| {
+            found.ok().and_then(Result::ok).map(Event::Duplicates)
+        })
+    }
+
+    fn write_report(&mut self, path: &Path, format: Format, replace: bool) -> io::Result<()> {
+        let (report, path) = (self.app.report(), self.resolve(path));
+        let job = PendingJob::new("report", Arc::default(), move |_, sender| {
+            let _ = sender.send(write_report(&report, &path, format, replace));
+        });
+        self.ask(QueryKind::Report, job, |written| {
+            let failed = |why| Err(NotWritten::Failed(why));
+            Some(Event::ReportWritten(written.unwrap_or_else(failed)))
+        })
+    }
+
+    fn diff(&mut self, path: &Path) -> io::Result<()> {
+        let (checkpoint, threads) = (self.checkpoint().clone(), self.options.threads);
+        let path = self.resolve(path);
+        let job = PendingJob::new("diff", Arc::default(), move |progress, sender| {
+            let _ = sender.send(compare(&checkpoint, &path, threads, progress));
+        });
+        self.ask(QueryKind::Diff, job, |compared| {
+            Some(Event::Compared(compared.and_then(|compared| compared)))
+        })
+    }
+
+    fn measure_outputs(&mut self, files: &[PathBuf]) -> io::Result<()> {
+        let (checkpoint, threads) = (self.checkpoint().clone(), self.options.threads);
+        let files: Vec<PathBuf> = files.iter().map(|path| self.resolve(path)).collect();
+        let job = PendingJob::new("outputs", Arc::default(), move |progress, sender| {
+            let report = |news| _ = sender.send(news);
+            measure_outputs(&checkpoint, files, threads, progress, &report);
+        });
+        match self.begin(job) {
+            Ok(outputs) => {
+                self.jobs.outputs = Some(outputs);
+                Ok(())
+            }
+            Err(error) => self.handle(Event::Outputs(outputs::News::Ended(Err(error.to_string())))),
+        }
+    }
+}
+
+/// The answer, or why there is none, as a sentence.
+fn flatten<T, E: std::fmt::Display>(answer: Result<Result<T, E>, String>) -> Result<T, String> {
+    answer.and_then(|found| found.map_err(|error| error.to_string()))
+}
+
+/// The analysis that a scan of one tensor found.
+fn analysis_of(found: Result<scan::Finding, String>) -> Result<Analysis, String> {
+    flatten(found.map(|(_, analysis)| analysis))
+}
