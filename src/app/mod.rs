@@ -174,6 +174,8 @@ impl App {
     }
 
     pub fn with(checkpoint: Arc<Checkpoint>, settings: Settings) -> App {
+        let notes = checkpoint.notes().join("; ");
+        let status = (!notes.is_empty()).then_some(Status { text: notes, warning: true });
         let mut model = Model::new(checkpoint);
         settings.scheme.into_iter().for_each(|scheme| model.choose_scheme(scheme));
         model.thresholds = settings.thresholds;
@@ -184,7 +186,7 @@ impl App {
             tab: Tab::default(),
             zoomed: false,
             overlay: None,
-            status: None,
+            status,
             calibration: Calibration::NothingToDo,
             viewport: Viewport::default(),
             settings,

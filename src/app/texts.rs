@@ -45,6 +45,7 @@ pub(crate) fn metadata(
     if let Some(index) = checkpoint.index() {
         lines.push(Line::field("index", index.path.display().to_string()));
     }
+    lines.extend(checkpoint.notes().iter().map(|note| Line::field("note", note.clone())));
     lines.push(Line::Blank);
     lines.push(Line::Heading(counted(checkpoint.shards().len(), "file")));
     for shard in checkpoint.shards() {

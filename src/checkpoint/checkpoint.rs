@@ -29,6 +29,7 @@ pub struct Checkpoint {
     pub(super) shards: Vec<Shard>,
     pub(super) index: Option<Index>,
     pub(super) directory: Option<PathBuf>,
+    pub(super) notes: Vec<String>,
     pub(super) stored: Vec<Stored>,
     pub(super) total_bytes: u64,
     pub(super) tensors: Vec<TensorInfo>,
@@ -66,6 +67,12 @@ impl Checkpoint {
     /// The model's directory, with its config and tokenizer, if it has one.
     pub fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
+    }
+
+    /// What the user should know about the choice of files, one sentence each: what else is in
+    /// the directory, a stale or incomplete index. Empty in the ordinary case.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The text of the model's `config.json`, if there is one.

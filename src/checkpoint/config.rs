@@ -1,6 +1,7 @@
 //! The model's `config.json`, as far as it speaks of tensors.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::python_json;
 use crate::tensor::FloatType;
 use serde_json::{Map, Value};
 use std::io::ErrorKind;
@@ -121,7 +122,8 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
     match text(path) {
         None => Ok(None),
         Some(Ok(text)) => {
-            serde_json::from_str(&text).map(Some).map_err(|e| fail(Problem::Config(e.to_string())))
+            let json = python_json::to_json(&text);
+            serde_json::from_str(&json).map(Some).map_err(|e| fail(Problem::Config(e.to_string())))
         }
         Some(Err(e)) if e.kind() == ErrorKind::InvalidData => {
             Err(fail(Problem::Config(e.to_string())))

@@ -18,12 +18,30 @@ pub enum Problem {
     Io(#[from] io::Error),
     #[error("there is no such file or directory")]
     NotFound,
-    #[error(
-        "no checkpoint in this directory: expected model.safetensors, a *.safetensors.index.json, one *.safetensors file, or pytorch_model.bin, *.gguf or *.bpk"
-    )]
-    EmptyDirectory,
+    #[error("no checkpoint in this directory{}", hint_or_expected(.0.as_deref()))]
+    EmptyDirectory(Option<String>),
     #[error("several checkpoints in this directory, name one of them: {}", .0.join(", "))]
     Ambiguous(Vec<String>),
+    #[error("several models below this directory, name one of them: {}", .0.join(", "))]
+    SeveralDirectories(Vec<String>),
+    #[error("this cached repository has no snapshot; the download is incomplete, start it again")]
+    NoSnapshot,
+    #[error("its snapshot holds no weights; download them first")]
+    SnapshotWithoutWeights,
+    #[error(
+        "this link leads to a file that is not there; the download is incomplete, start it again"
+    )]
+    BrokenLink,
+    #[error("only {found} of {count} parts are here, missing: {}; put all parts into one directory", .missing.join(", "))]
+    MissingFiles { found: usize, count: usize, missing: Vec<String> },
+    #[error(
+        "{} of its {count} shards {} missing: {}{}",
+        .missing.len(),
+        if .missing.len() == 1 { "is" } else { "are" },
+        .missing.iter().take(8).cloned().collect::<Vec<_>>().join(", "),
+        .renamed.as_ref().map_or("; download them into the same directory".to_owned(), |name| format!("; the directory holds {name}, which the index does not name (renamed?)"))
+    )]
+    MissingShards { count: usize, missing: Vec<String>, renamed: Option<String> },
     #[error(
         "not a format quantscope reads; expected safetensors, GGUF, burnpack, PyTorch, NPY or NPZ, an index of shards, or a directory with one"
     )]
@@ -60,8 +78,6 @@ pub enum Problem {
     Index(String),
     #[error("the index names the shard '{}', which leads out of the model's directory", .0.escape_debug())]
     ShardPath(String),
-    #[error("the index places it in the shard '{}', which does not hold it", .0.escape_debug())]
-    MissingFromShard(String),
     #[error("two shards, '{}' and '{}', hold it and no index says which counts", .0.escape_debug(), .1.escape_debug())]
     InTwoShards(String, String),
     #[error("more than {0} tensors")]
@@ -92,6 +108,13 @@ pub enum Problem {
     MixedFormats { first: &'static str, other: &'static str },
 }
 
+fn hint_or_expected(hint: Option<&str>) -> String {
+    match hint {
+        Some(hint) => format!(": {hint}"),
+        None => ": expected model.safetensors, a *.safetensors.index.json, or a file that ends in .safetensors, .bin, .pt, .pth, .ckpt, .gguf, .bpk or .npz".to_owned(),
+    }
+}
+
 fn io_sentence(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "permission denied; it must be readable".to_owned(),
@@ -103,7 +126,10 @@ fn io_sentence(error: &io::Error) -> String {
 impl CheckpointError {
     /// Whether the directory that was named holds no model of its own, or several.
     pub fn is_a_choice(&self) -> bool {
-        matches!(self.problem, Problem::EmptyDirectory | Problem::Ambiguous(_))
+        matches!(
+            self.problem,
+            Problem::EmptyDirectory(_) | Problem::Ambiguous(_) | Problem::SeveralDirectories(_)
+        )
     }
 
     pub fn new(path: &Path, problem: impl Into<Problem>) -> Self {

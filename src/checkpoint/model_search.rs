@@ -39,7 +39,7 @@ pub fn models_beneath(root: &Path) -> Models {
     let mut waiting = VecDeque::from([(root.to_owned(), 0)]);
     while let Some((directory, depth)) = waiting.pop_front() {
         let is_model = take(&directory, &mut models.found);
-        let is_hub = directory.join("snapshots").is_dir() && directory.join("refs").is_dir();
+        let is_hub = directory.join("snapshots").is_dir();
         if is_hub || (is_model && depth > 0) {
             continue;
         }

@@ -5,6 +5,7 @@ use crate::checkpoint::discovery::{self, Index, WeightMap};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::format::Format;
 use crate::checkpoint::formats::{burnpack, gguf, numpy, pytorch, safetensors};
+use crate::checkpoint::index_check::compare_with_index;
 use crate::checkpoint::io::source::Source;
 use crate::checkpoint::packed::PackedTensor;
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
@@ -22,6 +23,8 @@ struct Contents {
     metadata: Vec<(String, String)>,
     stored: Vec<Stored>,
     quantized: Vec<burnpack::Quantized>,
+    /// Of a GGUF file that is one part of several.
+    split: Option<gguf::Split>,
 }
 
 impl Checkpoint {
@@ -31,7 +34,9 @@ impl Checkpoint {
         let files = discovery::discover(path)?;
         let shards: Vec<(Shard, Contents)> =
             files.shards.par_iter().map(|p| read_shard(Source::file(p)?)).collect::<Result<_>>()?;
-        Self::assemble(path.to_owned(), shards, files.index, files.directory)
+        let mut checkpoint = Self::assemble(path.to_owned(), shards, files.index, files.directory)?;
+        checkpoint.notes.extend(files.notes);
+        Ok(checkpoint)
     }
 
     /// Opens a file that lies in memory, under a name.
@@ -50,11 +55,15 @@ impl Checkpoint {
         let mut stored: Vec<Stored> = Vec::new();
         let mut quantized = Vec::new();
         let format = read.first().map_or(Format::Safetensors, |(_, contents)| contents.format);
+        let count = read.len() as u64;
         for (number, (mut shard, contents)) in read.into_iter().enumerate() {
             if contents.format != format {
                 let (first, other) = (format.name(), contents.format.name());
                 let problem = Problem::MixedFormats { first, other };
                 return Err(CheckpointError::new(shard.source.path(), problem));
+            }
+            if let Some(split) = contents.split.filter(|split| split.count != count) {
+                return Err(CheckpointError::new(shard.source.path(), split.renamed()));
             }
             shard.metadata = contents.metadata;
             shards.push(shard);
@@ -67,8 +76,9 @@ impl Checkpoint {
                 _ => stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s })),
             }
         }
+        let mut notes = Vec::new();
         let all_named = match &index {
-            Some((index, map)) => agree_with_index(index, map, &mut stored)?,
+            Some((index, map)) => compare_with_index(index, map, &mut stored, &mut notes),
             None => false,
         };
         let limit = u64::from(u32::MAX);
@@ -100,6 +110,7 @@ impl Checkpoint {
             shards,
             index: index.map(|(index, _)| index),
             directory,
+            notes,
             stored,
             total_bytes,
             tensors,
@@ -111,8 +122,13 @@ impl Checkpoint {
 
 fn read_shard(source: Source) -> Result<(Shard, Contents)> {
     let format = Format::of(&source)?;
-    let mut contents =
-        Contents { format, metadata: Vec::new(), stored: Vec::new(), quantized: Vec::new() };
+    let mut contents = Contents {
+        format,
+        metadata: Vec::new(),
+        stored: Vec::new(),
+        quantized: Vec::new(),
+        split: None,
+    };
     match format {
         Format::Safetensors => {
             let header = safetensors::read(&source)?;
@@ -120,6 +136,7 @@ fn read_shard(source: Source) -> Result<(Shard, Contents)> {
         }
         Format::Gguf => {
             let header = gguf::read(&source)?;
+            contents.split = header.split();
             (contents.metadata, contents.stored) = (header.metadata, header.stored);
         }
         Format::Burnpack => {
@@ -132,32 +149,6 @@ fn read_shard(source: Source) -> Result<(Shard, Contents)> {
         Format::Npz => contents.stored = numpy::read_npz(&source)?,
     }
     Ok((Shard { source, metadata: Vec::new() }, contents))
-}
-
-/// Checks the shards against the index, and drops a tensor from a shard that the index
-/// does not name for it. True when the index names every tensor, and so each only once.
-fn agree_with_index(index: &Index, map: &WeightMap, stored: &mut Vec<Stored>) -> Result<bool> {
-    let mut held = vec![false; map.tensors.len()];
-    let mut all_named = true;
-    stored.retain(|s| match map.place(&s.name) {
-        Some(place) => {
-            let here = map.tensors[place].1 == s.shard;
-            held[place] |= here;
-            here
-        }
-        None => {
-            all_named = false;
-            true
-        }
-    });
-    let missing = map.tensors.iter().zip(held).filter(|(_, held)| !held);
-    match missing.map(|(tensor, _)| tensor).min() {
-        None => Ok(all_named),
-        Some((name, shard)) => {
-            let problem = Problem::MissingFromShard(map.shards[*shard as usize].clone());
-            Err(CheckpointError::of_tensor(&index.path, name, problem))
-        }
-    }
 }
 
 fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> {

@@ -7,6 +7,7 @@ use crate::job::cache::Cache;
 use crate::plan::Selection;
 use crate::plan::{default_calibration, default_scheme};
 use crate::quantization::{Calibration, QuantizationScheme, QuantizationType, Quantizer, Rounding};
+use crate::text::names;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedI64ValueParser, TypedValueParser};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,13 @@ impl ModelArgs {
 /// Opens a checkpoint, or the demo.
 pub(super) fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
     let checkpoint = Arc::new(demo::open_model(model)?);
+    for note in checkpoint.notes() {
+        eprintln!(
+            "warning: {}: {}",
+            names::visible(&model.display().to_string()),
+            names::visible(note)
+        );
+    }
     // The program ends with its command; taking apart a hundred thousand names before that
     // would only take time.
     std::mem::forget(checkpoint.clone());

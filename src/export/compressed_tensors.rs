@@ -5,6 +5,7 @@
 //! The rules here were each found by a load that failed, or that went silently wrong.
 
 use crate::checkpoint::packed::Int8Values;
+use crate::checkpoint::python_json;
 use crate::checkpoint::{Checkpoint, Config};
 use crate::export::error::SaveError;
 use crate::export::module_patterns;
@@ -225,7 +226,7 @@ fn scale_type(tensor: &TensorInfo) -> DType {
 /// A config as it is written.
 pub(super) fn pretty(json: &Map<String, Value>) -> String {
     // Strings and numbers always serialize.
-    serde_json::to_string_pretty(json).unwrap_or_default() + "\n"
+    python_json::from_json(serde_json::to_string_pretty(json).unwrap_or_default()) + "\n"
 }
 
 /// The one scheme of all tensors: the container has one group of settings.

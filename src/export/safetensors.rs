@@ -6,6 +6,7 @@ use crate::checkpoint::packed::{
     CALIBRATION_KEY, FAKE_METADATA_KEY, Int8Values, METADATA_KEY, QuantizedMetadata,
     QuantizedTensorMetadata, ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
 };
+use crate::checkpoint::python_json;
 use crate::checkpoint::{Checkpoint, Content, Format, StoredId, qat};
 use crate::export::error::SaveError;
 use crate::export::left_out::is_left_out;
@@ -371,7 +372,8 @@ pub(super) fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFi
     let mut metadata = source.metadata.clone();
     metadata.insert("total_size".into(), total.into());
     let json = serde_json::json!({ "metadata": metadata, "weight_map": weight_map });
-    let text = serde_json::to_string_pretty(&json).unwrap_or_default() + "\n";
+    let text =
+        python_json::from_json(serde_json::to_string_pretty(&json).unwrap_or_default()) + "\n";
     Some(TextFile { name, text })
 }
 

@@ -27,6 +27,10 @@ pub(crate) const FILE_TYPE_KEY: &str = "general.file_type";
 /// The key that names the version of the block types; a file with such tensors has it.
 pub(crate) const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version";
 
+/// The keys of a file that is one part of a model split into several.
+const SPLIT_NUMBER_KEY: &str = "split.no";
+const SPLIT_COUNT_KEY: &str = "split.count";
+
 /// Limits on what a header may claim. A vocabulary of a million tokens is 20 MB.
 const HEADER_LIMIT: u64 = 1 << 30;
 const KEY_LIMIT: u64 = 1 << 16;
@@ -46,10 +50,43 @@ pub(crate) struct Header {
     pub file_type: Option<u64>,
     pub has_quantization_version: bool,
     pub alignment: u64,
+    /// `split.no` and `split.count`, counted from 0.
+    split: [Option<u64>; 2],
     /// Key-values as text, arrays by their length and first values.
     pub metadata: Vec<(String, String)>,
     /// Tensors in the order of their data.
     pub stored: Vec<Stored>,
+}
+
+/// The place of a file among the parts of a split model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Split {
+    /// Counted from 0.
+    pub number: u64,
+    /// At least 2.
+    pub count: u64,
+}
+
+impl Split {
+    /// The problem of a part whose name does not tell which part it is.
+    pub(crate) fn renamed(self) -> Problem {
+        let (number, count) = (self.number.saturating_add(1), self.count);
+        Problem::Malformed {
+            format: "GGUF",
+            why: format!(
+                "it is part {number} of {count} (split.count), but its name does not end in -{number:05}-of-{count:05}.gguf; give all parts their original names"
+            ),
+        }
+    }
+}
+
+impl Header {
+    /// The place of this file among several; `None` for a whole model.
+    pub(crate) fn split(&self) -> Option<Split> {
+        let [number, count] = self.split;
+        let count = count.filter(|&count| count > 1)?;
+        Some(Split { number: number.unwrap_or(0), count })
+    }
 }
 
 /// Reads and checks the header of a GGUF file of version 2 or 3.
@@ -86,6 +123,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
         file_type: None,
         has_quantization_version: false,
         alignment: DEFAULT_ALIGNMENT,
+        split: [None; 2],
         metadata: Vec::new(),
         stored: Vec::new(),
     };
@@ -104,6 +142,8 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
                 })?;
             }
             FILE_TYPE_KEY => header.file_type = kind.is_four_byte_integer().then_some(at),
+            SPLIT_NUMBER_KEY => header.split[0] = value.number,
+            SPLIT_COUNT_KEY => header.split[1] = value.number,
             QUANTIZATION_VERSION_KEY => header.has_quantization_version = true,
             _ => {}
         }

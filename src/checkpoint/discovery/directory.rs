@@ -1,0 +1,489 @@
+//! Which of the files in a directory are the model.
+//!
+//! Every file, set of shards and index is a [`Candidate`] with a [`Rank`]. The best rank is
+//! opened, as the loaders open it, and what else could have been opened is said. Several
+//! candidates of the same rank are ambiguous.
+
+use crate::checkpoint::config::Config;
+use crate::checkpoint::discovery::files::Files;
+use crate::checkpoint::discovery::index::{self, Parsed};
+use crate::checkpoint::discovery::numbered::{self, Numbered};
+use crate::checkpoint::discovery::{hints, hub_cache, sharded};
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+
+/// Finds the checkpoint in a directory.
+///
+/// # Errors
+///
+/// There is none, there are several and no rule prefers one, or files of the one that is
+/// meant are missing.
+pub(super) fn choose(directory: &Path) -> Result<Files> {
+    if hub_cache::is_repository(directory) {
+        let (snapshot, note) = hub_cache::snapshot(directory)?;
+        let mut files = choose(&snapshot).map_err(|error| match error.problem {
+            Problem::EmptyDirectory(_) => {
+                CheckpointError::new(directory, Problem::SnapshotWithoutWeights)
+            }
+            _ => error,
+        })?;
+        files.notes.extend(note);
+        return Ok(files);
+    }
+    let listing = Listing::read(directory)?;
+    if let Some(name) = &listing.broken_link {
+        return Err(CheckpointError::new(&directory.join(name), Problem::BrokenLink));
+    }
+    if let Some(files) = named_by_config(directory, &listing) {
+        return Ok(files);
+    }
+    let mut candidates = candidates(directory, &listing)?;
+    candidates.sort_by(|a, b| a.rank.cmp(&b.rank).then_with(|| a.label.cmp(&b.label)));
+    let Some(best) = candidates.first() else { return Err(nothing(directory, &listing)) };
+    let is_tied = |other: &&Candidate| {
+        other.rank.is_tied(&best.rank) && other.base != best.base && !best.rank.is_favourite()
+    };
+    let tied: Vec<&Candidate> = candidates.iter().skip(1).filter(is_tied).collect();
+    if !tied.is_empty() {
+        let all = std::iter::once(best).chain(tied);
+        let mut names: Vec<String> = all.map(|candidate| candidate.label.clone()).collect();
+        names.sort();
+        let mut gguf = names.iter().filter(|name| Family::of(name) == Some(Family::Gguf));
+        if let Some(error) =
+            gguf.find_map(|name| numbered::renamed_gguf_part(&directory.join(name)))
+        {
+            return Err(error);
+        }
+        return Err(CheckpointError::new(directory, Problem::Ambiguous(names)));
+    }
+    let is_unindexed = matches!(best.content, Content::Shards { .. });
+    for candidate in candidates.iter().filter(|_| is_unindexed) {
+        // The shards may be the renamed ones of this index, or those of another model.
+        if let Content::Index { parsed, missing } = &candidate.content
+            && candidate.rank.family == best.rank.family
+            && !missing.is_empty()
+        {
+            return Err(sharded::missing_shards(directory, parsed, missing.clone()));
+        }
+    }
+    let notes = notes(&candidates, directory);
+    let mut files = candidates.swap_remove(0).open(directory)?;
+    files.notes.extend(notes);
+    Ok(files)
+}
+
+/// The names in a directory.
+struct Listing {
+    files: BTreeSet<String>,
+    folders: BTreeSet<String>,
+    /// A link to weights that leads nowhere.
+    broken_link: Option<String>,
+}
+
+impl Listing {
+    fn read(directory: &Path) -> Result<Listing> {
+        let fail = |e| CheckpointError::new(directory, Problem::Io(e));
+        let mut listing =
+            Listing { files: BTreeSet::new(), folders: BTreeSet::new(), broken_link: None };
+        for entry in std::fs::read_dir(directory).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            // Hidden files are copies, such as `._model.safetensors` of macOS.
+            if name.starts_with('.') {
+                continue;
+            }
+            match std::fs::metadata(entry.path()) {
+                Ok(found) if found.is_dir() => _ = listing.folders.insert(name),
+                Ok(_) => _ = listing.files.insert(name),
+                Err(_) if Family::of(&name).is_some() => listing.broken_link = Some(name),
+                Err(_) => {}
+            }
+        }
+        Ok(listing)
+    }
+}
+
+/// The file that `config.json` names as the weights (transformers 5: `transformers_weights`).
+fn named_by_config(directory: &Path, listing: &Listing) -> Option<Files> {
+    let config = listing.files.contains("config.json").then(|| Config::read(directory));
+    let config = config?.ok()??;
+    let name = config.json().get("transformers_weights")?.as_str()?.to_owned();
+    if !listing.files.contains(&name) || Family::of(&name) != Some(Family::Safetensors) {
+        return None;
+    }
+    let others = listing.files.iter().filter(|other| Family::of(other).is_some());
+    let others: Vec<&str> = others.map(String::as_str).filter(|other| *other != name).collect();
+    let mut notes =
+        vec![format!("{name} was opened because config.json names it (transformers_weights)")];
+    if !others.is_empty() {
+        notes.push(format!("not opened: {}", others.join(", ")));
+    }
+    Some(Files {
+        shards: vec![directory.join(&name)],
+        index: None,
+        directory: Some(directory.to_owned()),
+        notes,
+    })
+}
+
+/// The kinds of files by their endings, in the order in which they are preferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Family {
+    Safetensors,
+    Bin,
+    Gguf,
+    Burnpack,
+    Torch,
+    Npz,
+    Npy,
+}
+
+impl Family {
+    const ENDINGS: [(&'static str, Family); 12] = [
+        (".safetensors", Family::Safetensors),
+        (".bin", Family::Bin),
+        (".gguf", Family::Gguf),
+        (".bpk", Family::Burnpack),
+        (".pt", Family::Torch),
+        (".pth", Family::Torch),
+        (".th", Family::Torch),
+        (".ckpt", Family::Torch),
+        (".pth.tar", Family::Torch),
+        (".pt.tar", Family::Torch),
+        (".npz", Family::Npz),
+        (".npy", Family::Npy),
+    ];
+
+    fn of(name: &str) -> Option<Family> {
+        Family::split(name).map(|(_, family)| family)
+    }
+
+    /// A name without its ending, and the family of the ending.
+    fn split(name: &str) -> Option<(&str, Family)> {
+        let lower = name.to_ascii_lowercase();
+        Family::ENDINGS.iter().find_map(|(ending, family)| {
+            let length = lower.strip_suffix(ending)?.len();
+            Some((name.get(..length)?, *family))
+        })
+    }
+}
+
+/// What a file is for, by its name; the order is the order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Model,
+    /// A copy in another precision, such as `model.fp16`.
+    Variant,
+    /// Weights for another purpose: an adapter, a vision part, another framework's layout.
+    Side,
+    /// The state of an optimizer, a scheduler or a random generator.
+    Training,
+}
+
+/// Bases of names that loaders look for, in the order of preference.
+const FAVOURITES: [&str; 5] =
+    ["model", "diffusion_pytorch_model", "pytorch_model", "adapter_model", "pytorch_lora_weights"];
+
+/// Variants that loaders know by name.
+const VARIANTS: [&str; 7] = ["fp16", "fp32", "bf16", "fp8", "int8", "ema", "non_ema"];
+
+/// The place of a candidate; the smallest is opened.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Whether files are missing.
+    incomplete: bool,
+    family: Family,
+    role: Role,
+    /// Position in [`FAVOURITES`].
+    favourite: usize,
+    form: u8,
+}
+
+impl Rank {
+    /// Whether no rule prefers one of two candidates.
+    fn is_tied(&self, other: &Rank) -> bool {
+        let is_training = self.role == Role::Training && other.role == Role::Training;
+        is_training
+            || (self.incomplete, self.family, self.role)
+                == (other.incomplete, other.family, other.role)
+                && self.favourite == other.favourite
+    }
+
+    fn is_favourite(&self) -> bool {
+        self.favourite < FAVOURITES.len()
+    }
+}
+
+/// One way to read weights from the directory.
+struct Candidate {
+    rank: Rank,
+    /// What it is called in messages: the name of a file.
+    label: String,
+    /// The name without numbers and endings.
+    base: String,
+    content: Content,
+}
+
+enum Content {
+    File,
+    /// Shards without an index; `Some(count)` where their names give the number.
+    Shards {
+        names: Vec<String>,
+        count: Option<u32>,
+    },
+    Split(Numbered),
+    Index {
+        parsed: Box<Parsed>,
+        missing: Vec<String>,
+    },
+}
+
+impl Candidate {
+    fn open(self, directory: &Path) -> Result<Files> {
+        let files = |names: Vec<String>, notes| Files {
+            shards: names.iter().map(|name| directory.join(name)).collect(),
+            index: None,
+            directory: Some(directory.to_owned()),
+            notes,
+        };
+        match self.content {
+            Content::File => {
+                let variant = (self.rank.role == Role::Variant)
+                    .then(|| self.base.rsplit_once('.').map_or("", |(_, variant)| variant));
+                let note = variant.map(|variant| {
+                    format!("{} is the variant {variant}; the model itself is not here", self.label)
+                });
+                Ok(files(vec![self.label], note.into_iter().collect()))
+            }
+            Content::Shards { names, count } => {
+                let found = names.len();
+                let missing = count.filter(|&count| count as usize != found).map(|count| {
+                    let named = names.first().and_then(|name| Numbered::parse(name));
+                    let all = named
+                        .into_iter()
+                        .flat_map(|n| (1..=count.min(10_000)).map(move |number| n.name(number)));
+                    let missing: Vec<String> = all.filter(|name| !names.contains(name)).collect();
+                    format!("only {found} of {count} shards are here; missing: {}", list(&missing))
+                });
+                let note = missing.unwrap_or_else(|| {
+                    format!("there is no index; {found} shards were opened as one model")
+                });
+                Ok(files(names, vec![note]))
+            }
+            Content::Split(numbered) => {
+                if !numbered::is_gguf_part(&directory.join(&self.label), &numbered)? {
+                    return Ok(files(vec![self.label], Vec::new()));
+                }
+                let shards = numbered.all_in(directory)?;
+                Ok(Files { shards, ..files(Vec::new(), Vec::new()) })
+            }
+            Content::Index { parsed, missing } if missing.is_empty() => {
+                Ok(sharded::into_files(*parsed, directory))
+            }
+            Content::Index { parsed, missing } => {
+                Err(sharded::missing_shards(directory, &parsed, missing))
+            }
+        }
+    }
+}
+
+/// Up to eight names, and how many more there are.
+fn list(names: &[String]) -> String {
+    const MAX_LISTED: usize = 8;
+    let shown = names.iter().take(MAX_LISTED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        n if n > MAX_LISTED => format!("{shown} and {} more", n - MAX_LISTED),
+        _ => shown,
+    }
+}
+
+fn candidates(directory: &Path, listing: &Listing) -> Result<Vec<Candidate>> {
+    let mut found = Vec::new();
+    let mut in_an_index: HashSet<String> = HashSet::new();
+    for name in &listing.files {
+        let Some((base, family)) = index_name(name) else { continue };
+        let parsed = index::read(&directory.join(name))?;
+        let missing = parsed.missing(directory);
+        // An index of one file of its own name describes that file.
+        let whole = format!("{base}.safetensors");
+        let describes_whole = parsed.map.shards.iter().all(|shard| *shard == whole);
+        in_an_index.extend(parsed.map.shards.iter().map(|s| s.trim_start_matches("./").to_owned()));
+        if !describes_whole && listing.files.contains(&whole) {
+            in_an_index.remove(&whole);
+        }
+        let content = Content::Index { parsed: Box::new(parsed), missing };
+        found.push(candidate(name.clone(), base, family, content));
+    }
+    let mut sets: BTreeMap<(String, u32, String), Vec<String>> = BTreeMap::new();
+    let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for name in listing.files.iter().filter(|name| !in_an_index.contains(*name)) {
+        let Some((stem, family)) = Family::split(name) else { continue };
+        match Numbered::parse(name).filter(|numbered| numbered.count > 1) {
+            Some(numbered) => {
+                let Numbered { prefix, count, suffix, .. } = numbered;
+                sets.entry((prefix, count, suffix)).or_default().push(name.clone());
+            }
+            // What mlx wrote before it had indexes: weights.00.safetensors, weights.01 …
+            None if family == Family::Safetensors && mlx_part(stem) => {
+                parts.entry("weights".to_owned()).or_default().push(name.clone());
+            }
+            None => found.push(candidate(name.clone(), stem, family, Content::File)),
+        }
+    }
+    for ((prefix, count, _), names) in sets {
+        let Some(first) = names.first().cloned() else { continue };
+        let Some(family) = Family::of(&first) else { continue };
+        let content = match (family, Numbered::parse(&first)) {
+            (Family::Gguf, Some(numbered)) => Content::Split(numbered),
+            _ => Content::Shards { names, count: Some(count) },
+        };
+        found.push(candidate(first, &prefix, family, content));
+    }
+    for (base, names) in parts {
+        let Some(first) = names.first().cloned() else { continue };
+        let content = Content::Shards { names, count: None };
+        found.push(candidate(first, &base, Family::Safetensors, content));
+    }
+    let bases: HashSet<(Family, String)> =
+        found.iter().map(|candidate| (candidate.rank.family, candidate.base.clone())).collect();
+    for candidate in &mut found {
+        let Some((base, variant)) = candidate.base.rsplit_once('.') else { continue };
+        let is_beside = bases.contains(&(candidate.rank.family, base.to_owned()));
+        if candidate.rank.role == Role::Model
+            && (is_beside && candidate.rank.family != Family::Gguf || VARIANTS.contains(&variant))
+        {
+            candidate.rank.role = Role::Variant;
+        }
+    }
+    Ok(found)
+}
+
+/// The base and family of an index's name: `model.safetensors.index.json`, also with a
+/// variant, `model.safetensors.index.fp16.json`.
+fn index_name(name: &str) -> Option<(&str, Family)> {
+    let stem = name.strip_suffix(".json")?;
+    let (file, after) = stem.split_once(".index")?;
+    if !(after.is_empty() || after.starts_with('.')) {
+        return None;
+    }
+    Family::split(file).filter(|(_, family)| matches!(family, Family::Safetensors | Family::Bin))
+}
+
+fn mlx_part(stem: &str) -> bool {
+    let number = stem.strip_prefix("weights.").unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn candidate(label: String, base: &str, family: Family, content: Content) -> Candidate {
+    // A loader of transformers takes a whole file before an index, one of diffusers after it.
+    let is_diffusers = base == "diffusion_pytorch_model";
+    let form = match (&content, is_diffusers) {
+        (Content::Index { .. }, true) => 0,
+        (Content::File, _) => 1,
+        (Content::Index { .. }, false) => 2,
+        (Content::Shards { .. } | Content::Split(_), _) => 3,
+    };
+    let incomplete = match &content {
+        Content::Index { missing, .. } => !missing.is_empty(),
+        _ => false,
+    };
+    let is_variant_index =
+        matches!(content, Content::Index { .. }) && !label.ends_with(".index.json");
+    let role = if is_variant_index { Role::Variant } else { role(base, &label, family) };
+    let place = FAVOURITES.iter().position(|favourite| *favourite == base);
+    let favourite = place.unwrap_or(FAVOURITES.len());
+    let rank = Rank { incomplete, family, role, favourite, form };
+    Candidate { rank, label, base: base.to_owned(), content }
+}
+
+/// What a file is for.
+fn role(base: &str, label: &str, family: Family) -> Role {
+    let lower = base.to_ascii_lowercase();
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| lower.starts_with(prefix));
+    let training =
+        ["optimizer", "scheduler", "rng_state", "random_states", "training_args", "scaler"];
+    let side = match family {
+        Family::Gguf => {
+            starts(&["mmproj"]) || lower.contains("imatrix") || lower.contains("mmproj-")
+        }
+        Family::Safetensors => starts(&["consolidated", "adapter_model"]),
+        // OpenVINO's weights have the same ending.
+        Family::Bin => starts(&["openvino_"]),
+        _ => false,
+    };
+    match () {
+        () if starts(&training) => Role::Training,
+        () if side || label.starts_with("tokenizer") => Role::Side,
+        () => Role::Model,
+    }
+}
+
+/// Sentences about what was not opened. The best candidate comes first.
+fn notes(candidates: &[Candidate], directory: &Path) -> Vec<String> {
+    let Some((best, others)) = candidates.split_first() else { return Vec::new() };
+    let mut notes = Vec::new();
+    let mut left_out = Vec::new();
+    for other in others.iter().filter(|other| other.rank.role != Role::Training) {
+        match &other.content {
+            Content::Index { missing, parsed } if !missing.is_empty() => {
+                let count = parsed.map.shards.len();
+                let refuses = match other.base.as_str() {
+                    "diffusion_pytorch_model" => {
+                        "; diffusers refuses this directory until the index is removed"
+                    }
+                    _ if other.rank.family < best.rank.family => {
+                        "; transformers refuses this directory until the index is removed"
+                    }
+                    _ => "",
+                };
+                notes.push(format!(
+                    "the index {} is stale: {} of its {count} shards {} missing ({}){refuses}",
+                    other.label,
+                    missing.len(),
+                    if missing.len() == 1 { "is" } else { "are" },
+                    list(missing)
+                ));
+            }
+            Content::Index { parsed, .. } => {
+                let describes_best = parsed.map.shards.iter().all(|s| *s == best.label);
+                if !describes_best {
+                    left_out.push(format!("{} with {}", other.label, list(&parsed.map.shards)));
+                }
+            }
+            Content::File => left_out.push(other.label.clone()),
+            Content::Shards { names, .. } => {
+                left_out.push(format!("{} ({} shards)", other.label, names.len()));
+            }
+            Content::Split(numbered) => {
+                left_out.push(format!("{} ({} parts)", other.label, numbered.count));
+            }
+        }
+    }
+    if !left_out.is_empty() {
+        notes.push(format!("{} was opened; not opened: {}", best.label, list(&left_out)));
+    }
+    if directory.join("model_index.json").is_file() {
+        notes.push(
+            "model_index.json describes a pipeline: its folders are models of their own".into(),
+        );
+    }
+    notes
+}
+
+/// The error for a directory without a checkpoint of its own.
+fn nothing(directory: &Path, listing: &Listing) -> CheckpointError {
+    let has_model = |name: &&String| choose(&directory.join(name)).is_ok();
+    let several: Vec<String> = match listing.files.contains("model_index.json") {
+        true => listing.folders.iter().filter(has_model).cloned().collect(),
+        false => {
+            let names = listing.folders.iter();
+            names.filter(|name| hub_cache::is_repository_name(name)).cloned().collect()
+        }
+    };
+    let problem = match several.is_empty() {
+        false => Problem::SeveralDirectories(several),
+        true => Problem::EmptyDirectory(hints::hint(directory, &listing.files, &listing.folders)),
+    };
+    CheckpointError::new(directory, problem)
+}

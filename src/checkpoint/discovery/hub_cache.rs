@@ -1,0 +1,60 @@
+//! The cache of Hugging Face's hub: `models--org--name/{blobs,refs,snapshots}`.
+
+use crate::checkpoint::config;
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use std::path::{Component, Path, PathBuf};
+
+/// Whether `directory` is one repository of the cache.
+pub(super) fn is_repository(directory: &Path) -> bool {
+    let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    directory.join("snapshots").is_dir()
+        && (directory.join("refs").is_dir() || name.starts_with("models--"))
+}
+
+/// Whether `name` is what the cache calls a model's repository.
+pub(super) fn is_repository_name(name: &str) -> bool {
+    name.strip_prefix("models--").is_some_and(|rest| !rest.is_empty())
+}
+
+/// The snapshot of a repository that is meant: the one that `refs/main` names, or the only
+/// one. With it a note, where `refs/main` names one that is not here.
+///
+/// # Errors
+///
+/// There is no snapshot, or there are several and no `refs/main`.
+pub(super) fn snapshot(repository: &Path) -> Result<(PathBuf, Option<String>)> {
+    let snapshots = repository.join("snapshots");
+    let main = config::text(&repository.join("refs/main")).and_then(|text| text.ok());
+    let main = main.map(|revision| revision.trim().to_owned()).filter(|revision| {
+        let mut components = Path::new(revision).components();
+        components.clone().count() == 1 && components.all(|c| matches!(c, Component::Normal(_)))
+    });
+    if let Some(revision) = &main
+        && snapshots.join(revision).is_dir()
+    {
+        return Ok((snapshots.join(revision), None));
+    }
+    let entries = std::fs::read_dir(&snapshots).map_err(|e| CheckpointError::new(&snapshots, e))?;
+    let is_directory = |entry: &std::fs::DirEntry| entry.path().is_dir();
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(is_directory)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    match names.as_slice() {
+        [] => Err(CheckpointError::new(repository, Problem::NoSnapshot)),
+        [only] => {
+            let note = main.map(|revision| {
+                format!(
+                    "refs/main names the snapshot {revision}, which is not here; the only one, {only}, was opened"
+                )
+            });
+            Ok((snapshots.join(only), note))
+        }
+        _ => {
+            let several = names.iter().map(|name| format!("snapshots/{name}")).collect();
+            Err(CheckpointError::new(repository, Problem::SeveralDirectories(several)))
+        }
+    }
+}

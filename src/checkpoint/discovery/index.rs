@@ -1,0 +1,152 @@
+//! The index of a sharded checkpoint: `model.safetensors.index.json`.
+
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::json_text::Text;
+use crate::checkpoint::name_index::ByName;
+use crate::checkpoint::python_json;
+use crate::tensor::{Name, Names};
+use foldhash::HashMap;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+/// A `*.index.json`.
+#[derive(Debug)]
+pub struct Index {
+    pub path: PathBuf,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The `weight_map` of an index: which shard holds which tensor.
+#[derive(Debug)]
+pub(crate) struct WeightMap {
+    /// Each tensor once, with the number of its shard.
+    pub tensors: Vec<(Name, u32)>,
+    places: ByName,
+    /// Shards as the index writes them, in the order of their names.
+    pub shards: Vec<String>,
+}
+
+impl WeightMap {
+    /// The place of a tensor in [`WeightMap::tensors`].
+    pub(crate) fn place(&self, name: &str) -> Option<usize> {
+        let name_of = |at: u32| self.tensors.get(at as usize).map_or("", |(name, _)| name);
+        self.places.get(name, name_of).map(|at| at as usize)
+    }
+
+    /// Numbers the shards in the order of their names. Of two entries for a tensor the last
+    /// counts.
+    fn new(listed: Vec<(Name, u32)>, shards: Vec<Cow<str>>) -> WeightMap {
+        let mut order: Vec<usize> = (0..shards.len()).collect();
+        order.sort_by(|&a, &b| shards[a].cmp(&shards[b]));
+        let mut number = vec![0; shards.len()];
+        (0..).zip(&order).for_each(|(new, &old)| number[old] = new);
+        let mut tensors: Vec<(Name, u32)> = Vec::with_capacity(listed.len());
+        let mut places = ByName::with_capacity(listed.len());
+        for (name, shard) in listed {
+            let name_of = |at: u32| tensors.get(at as usize).map_or("", |(name, _)| name);
+            match places.insert(&name, tensors.len() as u32, name_of) {
+                None => tensors.push((name, number[shard as usize])),
+                Some(at) => tensors[at as usize].1 = number[shard as usize],
+            }
+        }
+        let shards = order.into_iter().map(|at| shards[at].clone().into_owned()).collect();
+        WeightMap { tensors, places, shards }
+    }
+}
+
+/// Bytes of the largest index that is read.
+const INDEX_LIMIT: u64 = 1 << 30;
+
+/// Reads the index at `path`.
+pub(super) fn read(path: &Path) -> Result<Parsed> {
+    let bad = |why: String| CheckpointError::new(path, Problem::Index(why));
+    let length = std::fs::metadata(path).map_err(|e| CheckpointError::new(path, e))?.len();
+    if length > INDEX_LIMIT {
+        return Err(bad(format!("it has {length} bytes, more than the limit of {INDEX_LIMIT}")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| CheckpointError::new(path, e))?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
+    let text = python_json::to_json(text);
+    let Json { weight_map, metadata } =
+        serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+    let map = WeightMap::new(weight_map.tensors, weight_map.shards);
+    if map.tensors.is_empty() {
+        return Err(bad("its weight_map is empty".into()));
+    }
+    for name in &map.shards {
+        let mut components = Path::new(name).components();
+        let inside = components.all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+        if !inside || name.is_empty() {
+            return Err(CheckpointError::new(path, Problem::ShardPath(name.clone())));
+        }
+    }
+    let index = Index { path: path.to_owned(), metadata: metadata.unwrap_or_default() };
+    Ok(Parsed { index, map })
+}
+
+/// An index that was read, with the names of its shards checked.
+pub(super) struct Parsed {
+    pub index: Index,
+    pub map: WeightMap,
+}
+
+impl Parsed {
+    /// The shards that are not in `directory`.
+    pub(super) fn missing(&self, directory: &Path) -> Vec<String> {
+        let is_missing = |name: &&String| !directory.join(name).is_file();
+        self.map.shards.iter().filter(is_missing).cloned().collect()
+    }
+}
+
+#[derive(Deserialize)]
+struct Json<'a> {
+    #[serde(borrow)]
+    weight_map: RawMap<'a>,
+    #[serde(default)]
+    metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Tensors as they are listed, each with the number of its shard in the order of their first
+/// mention.
+#[derive(Default)]
+struct RawMap<'a> {
+    tensors: Vec<(Name, u32)>,
+    shards: Vec<Cow<'a, str>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawMap<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MapVisitor;
+        impl<'de> Visitor<'de> for MapVisitor {
+            type Value = RawMap<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut raw = RawMap::default();
+                let mut names = Names::default();
+                let mut numbers: HashMap<Cow<'de, str>, u32> = HashMap::default();
+                while let Some((Text(name), Text(shard))) = map.next_entry()? {
+                    let number = match numbers.get(&shard) {
+                        Some(&number) => number,
+                        None => {
+                            let number = raw.shards.len() as u32;
+                            raw.shards.push(shard.clone());
+                            numbers.insert(shard, number);
+                            number
+                        }
+                    };
+                    raw.tensors.push((names.push(&name), number));
+                }
+                names.finish();
+                Ok(raw)
+            }
+        }
+        deserializer.deserialize_map(MapVisitor)
+    }
+}

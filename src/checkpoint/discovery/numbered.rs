@@ -1,0 +1,139 @@
+//! Names of files that are one of several: `model-00001-of-00003.safetensors`.
+
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::formats::gguf;
+use crate::checkpoint::io::source::Source;
+use std::path::{Path, PathBuf};
+
+/// A file name with its number and the number of files.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Numbered {
+    /// What stands before the hyphen and the number.
+    pub prefix: String,
+    /// Counted from 1.
+    pub number: u32,
+    pub count: u32,
+    /// The number of digits in the name.
+    pub digits: usize,
+    /// What follows the numbers, with its dot.
+    pub suffix: String,
+}
+
+impl Numbered {
+    /// The parts of `PREFIX-NNNNN-of-MMMMM.SUFFIX`; `None` for any other name.
+    pub(super) fn parse(name: &str) -> Option<Numbered> {
+        let (before, after) = name.split_once("-of-")?;
+        let (prefix, number) = before.rsplit_once('-')?;
+        let digits = after.find(|c: char| !c.is_ascii_digit())?;
+        let (count, suffix) = after.split_at_checked(digits)?;
+        let is_number = |text: &str| text.len() >= 2 && text.bytes().all(|b| b.is_ascii_digit());
+        if !is_number(number) || !is_number(count) || !suffix.starts_with('.') {
+            return None;
+        }
+        let (number, count) = (number.parse().ok()?, count.parse().ok()?);
+        let is_inside = (1..=count).contains(&number);
+        is_inside.then(|| Numbered {
+            prefix: prefix.to_owned(),
+            number,
+            count,
+            digits,
+            suffix: suffix.to_owned(),
+        })
+    }
+
+    /// The name of another file of the same set.
+    pub(super) fn name(&self, number: u32) -> String {
+        let Numbered { prefix, count, digits, suffix, .. } = self;
+        format!("{prefix}-{number:0digits$}-of-{count:0digits$}{suffix}")
+    }
+
+    /// The paths of the whole set in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// Some of the files are missing: the error names them.
+    pub(super) fn all_in(&self, directory: &Path) -> Result<Vec<PathBuf>> {
+        // A name may claim billions of files, so missing ones end the search early.
+        let mut present = Vec::new();
+        let mut missing = Vec::new();
+        for number in 1..=self.count {
+            let name = self.name(number);
+            let path = directory.join(&name);
+            match path.is_file() {
+                true => present.push(path),
+                false => missing.push(name),
+            }
+            if missing.len() > MAX_NAMED {
+                break;
+            }
+        }
+        if missing.is_empty() {
+            return Ok(present);
+        }
+        let (found, count) = (present.len(), self.count as usize);
+        Err(CheckpointError::new(directory, Problem::MissingFiles { found, count, missing }))
+    }
+}
+
+/// Missing files that an error lists by name.
+const MAX_NAMED: usize = 8;
+
+/// Whether the header of the GGUF file at `path` agrees with its name that it is one part of
+/// several. A file that is whole although its name is numbered gives `false`.
+///
+/// # Errors
+///
+/// The file cannot be read, or its header gives another number than its name.
+pub(super) fn is_gguf_part(path: &Path, numbered: &Numbered) -> Result<bool> {
+    let Some(split) = gguf::read(&Source::file(path)?)?.split() else { return Ok(false) };
+    if split.count != u64::from(numbered.count) || split.number != u64::from(numbered.number - 1) {
+        return Err(CheckpointError::new(
+            path,
+            Problem::Malformed {
+                format: "GGUF",
+                why: format!(
+                    "its name says part {} of {}, its header says part {} of {} (split.no {}, split.count {}); give the file its original name",
+                    numbered.number,
+                    numbered.count,
+                    split.number.saturating_add(1),
+                    split.count,
+                    split.number,
+                    split.count
+                ),
+            },
+        ));
+    }
+    Ok(true)
+}
+
+/// The error for a GGUF file that is one part of several under a name that does not say so;
+/// `None` for any other file, also for one that cannot be read.
+pub(super) fn renamed_gguf_part(path: &Path) -> Option<CheckpointError> {
+    let split = gguf::read(&Source::file(path).ok()?).ok()?.split()?;
+    let is_numbered = Numbered::parse(&path.to_string_lossy()).is_some();
+    (!is_numbered).then(|| CheckpointError::new(path, split.renamed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbered_names_are_taken_apart_and_put_together() {
+        let part = Numbered::parse("model.fp16-00002-of-00013.safetensors").expect("numbered");
+        assert_eq!((part.prefix.as_str(), part.number, part.count), ("model.fp16", 2, 13));
+        assert_eq!(part.name(11), "model.fp16-00011-of-00013.safetensors");
+        assert_eq!(part.name(part.number), "model.fp16-00002-of-00013.safetensors");
+        for other in [
+            "model.safetensors",
+            "model-00000-of-00002.safetensors",
+            "model-00003-of-00002.safetensors",
+            "model-1-of-2.gguf",
+            "one-of-two.gguf",
+            "model-00001-of-00002",
+            "model-00001-of-99999999999.gguf",
+        ] {
+            assert_eq!(Numbered::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Opening a checkpoint through its index.
+
+use crate::checkpoint::discovery::files::{Files, has_extension};
+use crate::checkpoint::discovery::index::{self, Parsed};
+use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The checkpoint that the index at `path` describes; its shards lie beside or beneath it.
+///
+/// # Errors
+///
+/// The index cannot be read, or shards are missing.
+pub(super) fn open(path: &Path, directory: &Path) -> Result<Files> {
+    let parsed = index::read(path)?;
+    let missing = parsed.missing(directory);
+    if !missing.is_empty() {
+        return Err(missing_shards(directory, &parsed, missing));
+    }
+    Ok(into_files(parsed, directory))
+}
+
+/// The files of an index all of whose shards are in `directory`.
+pub(super) fn into_files(parsed: Parsed, directory: &Path) -> Files {
+    let Parsed { index, map } = parsed;
+    Files {
+        shards: map.shards.iter().map(|name| directory.join(name)).collect(),
+        index: Some((index, map)),
+        directory: Some(directory.to_owned()),
+        notes: Vec::new(),
+    }
+}
+
+/// The error for an index whose shards are `missing`.
+pub(super) fn missing_shards(
+    directory: &Path,
+    parsed: &Parsed,
+    missing: Vec<String>,
+) -> CheckpointError {
+    let count = parsed.map.shards.len();
+    let others = directory_names(directory);
+    let renamed = others.into_iter().find(|name| {
+        has_extension(Path::new(name), "safetensors") && !parsed.map.shards.contains(name)
+    });
+    CheckpointError::new(&parsed.index.path, Problem::MissingShards { count, missing, renamed })
+}
+
+/// The names of the files in a directory, in order; empty if it cannot be read.
+fn directory_names(directory: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
