@@ -19,6 +19,7 @@ pub mod directories;
 pub mod export;
 #[doc(hidden)]
 pub mod failpoints;
+pub mod guide;
 pub mod job;
 pub mod plan;
 pub mod quantization;

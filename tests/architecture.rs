@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Each folder, from the bottom up, may import those before it. `cli` and `app` stand side
 /// by side, as `BESIDE` says.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "failpoints",
+    "guide",
     "directories",
     "tensor",
     "quantization",

@@ -37,6 +37,8 @@ pub enum Error {
     Unmeasured { count: usize, first: String },
     #[error("{count} of the tensors could not be read; {first}")]
     Unread { count: usize, first: String },
+    #[error("no line of the manual contains '{word}'")]
+    NotInManual { word: String },
     /// Also when the reader of a pipe went away, which is no error.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),

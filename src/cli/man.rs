@@ -3,6 +3,7 @@
 use super::Cli;
 use super::error::Error;
 use super::output::output;
+use crate::guide::TOPICS;
 use clap::CommandFactory;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -26,7 +27,7 @@ fn render(page: &mut Vec<u8>, keys: &[(String, Vec<(String, String)>)]) -> io::R
     man.render_synopsis_section(page)?;
     man.render_description_section(page)?;
     man.render_options_section(page)?;
-    for subcommand in command.get_subcommands().filter(|s| s.get_name() != "help") {
+    for subcommand in command.get_subcommands() {
         let man = Man::new(subcommand.clone());
         let mut part = Vec::new();
         man.render_synopsis_section(&mut part)?;
@@ -37,9 +38,23 @@ fn render(page: &mut Vec<u8>, keys: &[(String, Vec<(String, String)>)]) -> io::R
         writeln!(page, ".SH \"QUANTSCOPE {}\"", subcommand.get_name().to_uppercase())?;
         page.write_all(part.as_bytes())?;
     }
+    write!(page, "{}", manual_section().to_roff())?;
     write!(page, "{}", keys_section(keys).to_roff())?;
     man.render_extra_section(page)?;
     man.render_version_section(page)
+}
+
+/// The topics that `quantscope help` shows.
+fn manual_section() -> Roff {
+    let mut section = Roff::new();
+    section.control("SH", ["MANUAL"]);
+    section.text([roman("Shown by "), bold("quantscope help TOPIC"), roman(":")]);
+    for topic in TOPICS {
+        section.control("TP", []);
+        section.text([bold(topic.name)]);
+        section.text([roman(topic.summary())]);
+    }
+    section
 }
 
 /// The keys of the screen, under their headings.

@@ -12,6 +12,7 @@ mod dequantize;
 mod diff;
 mod duplicates;
 mod error;
+mod help;
 mod inspect;
 mod interrupt;
 mod job_runner;
@@ -47,9 +48,11 @@ pub use error::fail;
     name = "quantscope",
     bin_name = "quantscope",
     version,
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
 )]
-#[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.")]
+#[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n\
+    `quantscope help` lists the pages of the manual, `quantscope help TOPIC` shows one.")]
 pub struct Cli {
     /// A .safetensors file, a *.index.json, or a directory with one of them; `demo:` is the
     /// built-in demo.
@@ -121,6 +124,8 @@ pub enum Command {
     Diff(diff::Diff),
     /// Write what `analyze` finds to a file: a page with the plots, CSV or JSON.
     Report(report::ReportArgs),
+    /// Show a page of the manual or the help of a subcommand, or search both.
+    Help(help::Help),
     /// Print the completions of a shell.
     Completions(completions::Completions),
     /// Print the settings of the screen with their defaults, as a file to begin with.
@@ -157,6 +162,7 @@ fn dispatch(
         Command::Verify(verify) => verify.run(&words()?),
         Command::Diff(diff) => diff.run(&words()?),
         Command::Report(report) => report.run(&words()?),
+        Command::Help(help) => help.run(&screen().keys),
         Command::Completions(completions) => completions.run(),
         Command::Config => output::print(&screen().settings),
         Command::Man => man::run(&screen().keys),
