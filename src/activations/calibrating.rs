@@ -3,7 +3,7 @@
 use super::captures::{Recording, Source};
 use super::error::{ActivationsError, Fault};
 use super::stream::Stream;
-use crate::quantization::{Calibration, QuantizationType, clip_of_pieces, symmetric_scale};
+use crate::quantization::{Calibration, QuantizationType, clip_of_stream, symmetric_scale};
 use crate::tensor::FloatType;
 
 /// The scale of a layer's inputs as symmetric int8, per tensor; `None` if only a summary
@@ -21,7 +21,7 @@ pub fn input_scale(
             Some(absmax) => calibration.clip_of_range(absmax),
             None => return Ok(None),
         },
-        Source::Inputs(inputs) => clip_of_pieces(calibration, FloatType::F32, |look| {
+        Source::Inputs(inputs) => clip_of_stream(calibration, FloatType::F32, |look| {
             stream.each(inputs, wanted, |samples| look(samples.bytes))
         })?,
     };

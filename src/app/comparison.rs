@@ -3,7 +3,7 @@
 
 use super::tensor_metrics::SCHEMES;
 use crate::quantization::{
-    AnalysisSpec, Calibration, ChannelQuestion, Outcome, QuantizationMode, QuantizationScheme,
+    AnalysisSpec, Calibration, ChannelDetail, Outcome, QuantizationMode, QuantizationScheme,
     QuantizationType, Quantizer, Rounding,
 };
 use crate::tensor::TensorId;
@@ -34,7 +34,7 @@ pub fn comparison(calibration: Calibration, rounding: Rounding) -> AnalysisSpec 
     let schemes = SCHEMES.into_iter().chain(further);
     let quantizer = |scheme| Quantizer { calibration, scheme };
     let questions = AnalysisSpec::errors(schemes.map(quantizer).collect(), rounding);
-    AnalysisSpec { channels: ChannelQuestion::Worst, ..questions }
+    AnalysisSpec { channels: ChannelDetail::Worst, ..questions }
 }
 
 /// The comparison that was asked for last.

@@ -164,7 +164,7 @@ fn clip(
 ) -> Option<Clipped> {
     let questions = AnalysisSpec::errors(Vec::new(), rounding);
     let scheme = QuantizationScheme::PER_TENSOR;
-    let outcome = questions.answer(distribution, Quantizer { calibration, scheme });
+    let outcome = questions.outcome_of(distribution, Quantizer { calibration, scheme });
     let found = outcome.result.ok()?;
     let scale = found.scales.max;
     let absmax = facts.statistics.absmax;
@@ -183,7 +183,7 @@ fn clip(
         clip,
         scale,
         error: found.error?.statistics(),
-        beyond: distribution.beyond(beyond(clip)),
+        beyond: distribution.count_beyond(beyond(clip)),
         exact: distribution.is_exact(),
     })
 }

@@ -225,7 +225,7 @@ impl Model {
 
     /// The word for it, if it has one.
     pub fn verdict(&self, id: TensorId) -> Option<Rating> {
-        self.sqnr(id).decibels().map(|db| self.thresholds.verdict(db))
+        self.sqnr(id).decibels().map(|db| self.thresholds.rate(db))
     }
 
     /// What the layer's output loses by its scheme.
@@ -538,7 +538,7 @@ impl Model {
         let questions = AnalysisSpec::errors(Vec::new(), self.plan.rounding);
         let answers: Vec<_> = counted
             .into_par_iter()
-            .map(|(id, quantizer, values)| (id, questions.answer(values, quantizer)))
+            .map(|(id, quantizer, values)| (id, questions.outcome_of(values, quantizer)))
             .collect();
         let answered = !answers.is_empty();
         for (id, outcome) in answers {

@@ -12,7 +12,7 @@ pub(crate) type Sketch = [u8; COLUMNS];
 /// The counts between −`absmax` and `absmax`, the highest column full. What is there is
 /// seen, however little it is: an outlier is one element.
 pub(crate) fn sketch(distribution: &ValueHistogram, absmax: f64) -> Sketch {
-    let counts = distribution.histogram(-absmax, absmax, COLUMNS);
+    let counts = distribution.rebin(-absmax, absmax, COLUMNS);
     let highest = counts.iter().copied().fold(0.0, f64::max);
     let mut sketch = Sketch::default();
     for (height, count) in sketch.iter_mut().zip(counts) {

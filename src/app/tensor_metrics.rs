@@ -3,7 +3,7 @@
 use crate::app::sparkline::{Sketch, sketch};
 use crate::quantization::{
     Analysis, Calibration, Diagnostic, ErrorStatistics, NotQuantizable, Outcome,
-    QuantizationScheme, Quantized, Quantizer, Statistics, ValueHistogram, flags,
+    QuantizationScheme, Quantized, Quantizer, Statistics, ValueHistogram, diagnostics,
 };
 use crate::tensor::DType;
 
@@ -104,13 +104,13 @@ impl TensorMetrics {
 
     /// Takes over the outcomes of a further analysis of the same tensor.
     pub fn add(&mut self, dtype: &DType, analysis: Analysis) {
-        for flag in flags(dtype, &analysis) {
+        for flag in diagnostics(dtype, &analysis) {
             if self.flags.iter().all(|known| known.name() != flag.name()) {
                 self.flags.push(flag);
             }
         }
         analysis.outcomes.iter().for_each(|outcome| self.note(outcome));
-        if let Some(distribution) = analysis.distribution {
+        if let Some(distribution) = analysis.histogram {
             self.sketch = Some(sketch(&distribution, self.statistics.absmax));
             self.distribution = Some(Box::new(distribution));
         }

@@ -17,8 +17,8 @@ use crate::activations::Way;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{
-    AnalysisSpec, ChannelQuestion, Diagnostic, ErrorStatistics, QuantizationScheme, Quantized,
-    Quantizer, Statistics, Thresholds, flags,
+    AnalysisSpec, ChannelDetail, Diagnostic, ErrorDetail, ErrorStatistics, QuantizationScheme,
+    Quantized, Quantizer, Statistics, Thresholds, diagnostics,
 };
 use crate::report::document::Document;
 use crate::tensor::TensorId;
@@ -161,13 +161,16 @@ impl Analyze {
         let quantizers =
             schemes.iter().map(|&scheme| self.calibration.quantizer(checkpoint, scheme));
         let channels = match schemes.len() {
-            1 => ChannelQuestion::Nothing,
-            _ => ChannelQuestion::Worst,
+            1 => ChannelDetail::None,
+            _ => ChannelDetail::Worst,
         };
         AnalysisSpec {
             channels,
             // The table of schemes shows no other figure.
-            losses_only: !self.schemes.is_empty() && !self.output.json,
+            errors: match self.schemes.is_empty() || self.output.json {
+                true => ErrorDetail::Full,
+                false => ErrorDetail::Loss,
+            },
             ..AnalysisSpec::errors(quantizers.collect(), self.rounding.rounding)
         }
     }
@@ -181,8 +184,11 @@ impl Analyze {
             QuantizationScheme::PerTensor(..) => None,
             _ => {
                 let order = measured.iter().map(|m| m.id).collect();
-                let questions =
-                    AnalysisSpec { errors: false, keep_scales: true, ..self.questions(checkpoint) };
+                let questions = AnalysisSpec {
+                    errors: ErrorDetail::None,
+                    keep_scales: true,
+                    ..self.questions(checkpoint)
+                };
                 Some(Scan::start(checkpoint, order, questions, "writing", &self.work, None)?)
             }
         };
@@ -258,7 +264,7 @@ impl Analyze {
             let error = statistics(found);
             let sqnr = error.map(|error| error.sqnr_db);
             table.cell(sqnr.map(figures::decibels).unwrap_or_default());
-            table.cell(sqnr.map_or("", |db| words.verdict(db).word()));
+            table.cell(sqnr.map_or("", |db| words.rate(db).word()));
             if let Some(outputs) = outputs {
                 outputs
                     .cells(*id, self.quantizer(checkpoint))
@@ -300,7 +306,8 @@ pub(super) fn note(
     id: TensorId,
 ) -> String {
     let mut note = row.quantizable().into_owned();
-    let odd = row.analysis.map(|analysis| flags(&row.tensor.dtype, analysis)).unwrap_or_default();
+    let odd =
+        row.analysis.map(|analysis| diagnostics(&row.tensor.dtype, analysis)).unwrap_or_default();
     for flag in odd {
         // What is not finite is the reason already.
         if !matches!(flag, Diagnostic::Nan { .. } | Diagnostic::Inf { .. }) {

@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::SaveError;
 use crate::plan::{Selection, obstacle};
 use crate::quantization::{
-    Analysis, Calibration, NotQuantizable, QuantizationScheme, Quantized, Quantizer, flags,
+    Analysis, Calibration, NotQuantizable, QuantizationScheme, Quantized, Quantizer, diagnostics,
 };
 use crate::report::document::{Scale, Tensor, Totals};
 use crate::tensor::{TensorId, TensorInfo};
@@ -111,7 +111,7 @@ impl<'a> Row<'a> {
         let statistics = self.analysis.and_then(|analysis| analysis.statistics.as_ref());
         let error = self.quantized().and_then(|quantized| quantized.error);
         let error = error.map(|sums| sums.statistics());
-        let flags = self.analysis.map(|analysis| flags(&self.tensor.dtype, analysis));
+        let flags = self.analysis.map(|analysis| diagnostics(&self.tensor.dtype, analysis));
         let tensor = self.listed().analyzed(statistics, error.as_ref(), scale);
         tensor.examined(&flags.unwrap_or_default(), duplicate_of)
     }

@@ -18,7 +18,9 @@ use crate::plan::budget::{self, Curve};
 use crate::plan::{
     InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
-use crate::quantization::{AnalysisSpec, Calibration, Outcome, QuantizationScheme, Thresholds};
+use crate::quantization::{
+    AnalysisSpec, Calibration, ErrorDetail, Outcome, QuantizationScheme, Thresholds,
+};
 use crate::tensor::TensorId;
 use crate::text::figures::counted;
 use clap::Args;
@@ -238,7 +240,10 @@ impl Quantize {
         let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
         let quantizers = schemes.map(quantizer).collect();
         let questions = AnalysisSpec {
-            errors: self.has_budget(),
+            errors: match self.has_budget() {
+                true => ErrorDetail::Full,
+                false => ErrorDetail::None,
+            },
             ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work, None)?;

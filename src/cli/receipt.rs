@@ -38,7 +38,7 @@ fn table(out: &mut Output, receipt: &Receipt, words: &Thresholds) -> io::Result<
             table.cell(names::visible(&one.tensor));
             table.cell(&one.scheme);
             table.cell(figures::decibels(one.on_disk.sqnr_db));
-            table.cell(words.verdict(one.on_disk.sqnr_db).word());
+            table.cell(words.rate(one.on_disk.sqnr_db).word());
             table.cell(figures::percent(one.on_disk.relative_error));
             table.cell(figures::plain(one.on_disk.max_abs_error));
             table.cell(figures::percent(one.on_disk.zeroed));

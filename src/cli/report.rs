@@ -124,7 +124,7 @@ impl ReportArgs {
         let all = std::iter::once(scheme).chain(others);
         let quantizers = all.map(|scheme| self.calibration.quantizer(checkpoint, scheme)).collect();
         let questions = AnalysisSpec::errors(quantizers, self.rounding.rounding);
-        AnalysisSpec { distributions: true, ..questions }
+        AnalysisSpec { histogram: true, ..questions }
     }
 }
 

@@ -293,7 +293,7 @@ impl Checker<'_> {
         let first = int8.groups_of(&range).start;
         let scales = int8.scales(out.stored_reader(), int8.groups_of(&range))?;
         let written = int8.values(out.stored_reader(), range.clone(), written)?;
-        let mut seen = kernels::Seen::default();
+        let mut seen = kernels::SeenLevels::default();
         // Gives why they are not what they should be, if they are not.
         let compare = |dtype: FloatType, elements: &[u8]| {
             for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, elements) {
@@ -306,7 +306,7 @@ impl Checker<'_> {
                 }
                 let written = written.get(slice.positions).unwrap_or_default();
                 let how = (scale, rounding);
-                match kernels::error_of_written(dtype, x, how, written, &mut seen) {
+                match kernels::error_if_codes_match(dtype, x, how, written, &mut seen) {
                     Some(error) => sums.merge(&error),
                     None => {
                         values.resize(x.len() / dtype.size(), 0);

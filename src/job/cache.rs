@@ -14,8 +14,8 @@ use crate::checkpoint::{Checkpoint, Content};
 use crate::directories;
 use crate::plan::effective_quantizer;
 use crate::quantization::{
-    Analysis, AnalysisSpec, ChannelErrors, ChannelQuestion, ErrorSums, Loss, NotQuantizable,
-    Outcome, Quantized, Range, Scales, Statistics, ValueHistogram,
+    Analysis, AnalysisSpec, ChannelDetail, ChannelLosses, ErrorDetail, ErrorSums, Loss,
+    NotQuantizable, Outcome, Quantized, Range, Scales, Statistics, ValueHistogram,
 };
 use crate::tensor::TensorId;
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,7 @@ impl Cache {
         checkpoint: &'c Checkpoint,
         questions: &'c AnalysisSpec,
     ) -> Option<Memory<'c>> {
-        if questions.keep_scales || questions.channels == ChannelQuestion::Each {
+        if questions.keep_scales || questions.channels == ChannelDetail::All {
             return None;
         }
         let key = key(checkpoint, questions)?;
@@ -157,7 +157,7 @@ struct Answer<'a> {
     scales: Cow<'a, Scales>,
     error: Option<ErrorSums>,
     loss: Option<Loss>,
-    channels: Option<Cow<'a, ChannelErrors>>,
+    channels: Option<Cow<'a, ChannelLosses>>,
 }
 
 impl Memory<'_> {
@@ -212,12 +212,12 @@ impl Memory<'_> {
         let id = TensorId(record.tensor);
         let tensor = self.checkpoint.tensors().get(id.index())?;
         let dtype = self.checkpoint.float_type(id)?;
-        let AnalysisSpec { quantizers, errors, losses_only, .. } = self.questions;
+        let AnalysisSpec { quantizers, errors, .. } = self.questions;
         let distribution = record.distribution.map(Cow::into_owned);
         let fits = |found: &ValueHistogram| found.fits(dtype, tensor.parameters());
         let sound = record.range.count == tensor.parameters()
             && record.range.nan.checked_add(record.range.inf)? <= record.range.count
-            && record.statistics.is_some() == *errors
+            && record.statistics.is_some() == (*errors != ErrorDetail::None)
             && record.results.len() == quantizers.len()
             && distribution.as_ref().is_none_or(fits);
         if !sound {
@@ -227,10 +227,8 @@ impl Memory<'_> {
             let result = match result {
                 Ok(Answer { scales, error, loss, channels }) => {
                     let (scales, channels) = (scales.into_owned(), channels.map(Cow::into_owned));
-                    let complete = match losses_only {
-                        true => loss.is_some() == *errors && error.is_none(),
-                        false => error.is_some() == *errors && loss.is_none(),
-                    };
+                    let complete = error.is_some() == (*errors == ErrorDetail::Full)
+                        && loss.is_some() == (*errors == ErrorDetail::Loss);
                     if scales.all.is_some() || !complete {
                         return None;
                     }
@@ -245,7 +243,7 @@ impl Memory<'_> {
         });
         let outcomes = outcomes.collect::<Option<_>>()?;
         let Record { range, statistics, .. } = record;
-        Some((id, Analysis { range, statistics, outcomes, distribution }))
+        Some((id, Analysis { range, statistics, outcomes, histogram: distribution }))
     }
 
     /// Keeps a finding.
@@ -272,7 +270,7 @@ impl Memory<'_> {
             range: found.range,
             statistics: found.statistics,
             results: results.collect(),
-            distribution: found.distribution.as_ref().filter(|_| spare).map(Cow::Borrowed),
+            distribution: found.histogram.as_ref().filter(|_| spare).map(Cow::Borrowed),
         };
         let bytes = postcard::to_stdvec(&record).map_err(io::Error::other)?;
         if bytes.len() as u64 > u64::from(FINDING_LIMIT) {

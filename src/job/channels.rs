@@ -128,7 +128,7 @@ fn each(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantization::{AnalysisSpec, measure};
+    use crate::quantization::{AnalysisSpec, analyze};
     use crate::tensor::Shape;
     use std::path::Path;
 
@@ -156,7 +156,7 @@ mod tests {
         for (number, channel) in (0..).zip(&found) {
             let read = reader.elements(id, number * length..(number + 1) * length);
             let (dtype, bytes) = read.expect("reads").expect("floats");
-            let alone = measure(&questions, dtype, &Shape::vector(length), bytes);
+            let alone = analyze(&questions, dtype, &Shape::vector(length), bytes);
             let error = alone.outcomes[0].result.as_ref().expect("finite").error.expect("asked");
             assert_eq!(channel.absmax, alone.range.absmax());
             assert!((channel.own_db - error.statistics().sqnr_db).abs() < 1e-6);

@@ -1,7 +1,7 @@
 //! Chunks that were read and will be looked at again: a tensor of a few MiB is read once,
 //! however many passes its schemes take.
 
-use crate::quantization::KEPT_BYTES;
+use crate::quantization::MAX_KEPT_BYTES;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Workers that have room for what they keep; more share it.
@@ -27,7 +27,7 @@ pub(super) struct Chunk<'s> {
 impl ChunkStore {
     pub(super) fn new(workers: usize) -> ChunkStore {
         let workers = workers.clamp(*WORKERS.start(), *WORKERS.end());
-        ChunkStore { capacity: workers * KEPT_BYTES as usize, kept: AtomicUsize::new(0) }
+        ChunkStore { capacity: workers * MAX_KEPT_BYTES as usize, kept: AtomicUsize::new(0) }
     }
 
     /// A chunk in a buffer.

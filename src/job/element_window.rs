@@ -3,7 +3,7 @@
 use super::{Job, Progress};
 use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
 use crate::quantization::{
-    AnalysisSpec, GroupQuantizers, HistogramBuilder, Measurement, Quantizer, Rounding, kernels,
+    AnalysisSpec, GroupQuantizers, HistogramBuilder, Quantizer, Rounding, TensorAnalyzer, kernels,
 };
 use crate::tensor::{FloatType, Scalar, Shape, TensorId, read_f64};
 use std::ops::Range as Elements;
@@ -202,8 +202,8 @@ fn group_scale(
     let quantizers = vec![Quantizer { calibration, scheme: alone }];
     let questions = AnalysisSpec::scales(quantizers, how.rounding);
     let shape = Shape::vector(group.end - group.start);
-    let measurement = Measurement::new(&questions, float, &shape, None);
-    let mut tally = measurement.counts().map(HistogramBuilder::new);
+    let measurement = TensorAnalyzer::new(&questions, float, &shape, None);
+    let mut tally = measurement.histogram_type().map(HistogramBuilder::new);
     let measured = measurement.run(tally.as_mut(), |elements, look| {
         progress.check().map_err(|_| Unmeasured::Cancelled)?;
         let elements = group.start + elements.start..group.start + elements.end;

@@ -10,7 +10,8 @@ use super::{Job, PendingJob, Progress, Stopped, lock, panic_message};
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
 use crate::failpoints::{Failpoint, reach};
 use crate::quantization::{
-    Analysis, AnalysisSpec, First, HistogramBuilder, Known, Measurement, Next, ValueHistogram,
+    Analysis, AnalysisSpec, AnalysisState, FirstPassResult, FurtherPassResult, HistogramBuilder,
+    TensorAnalyzer, ValueHistogram,
 };
 use crate::tensor::{FloatType, TensorId};
 use std::any::Any;
@@ -199,7 +200,7 @@ impl Worker<'_> {
     /// An empty tally.
     fn tally(&mut self, dtype: FloatType) -> HistogramBuilder {
         let mut tally = self.tallies.pop().unwrap_or_else(|| HistogramBuilder::new(dtype));
-        tally.begin(dtype);
+        tally.reset_type(dtype);
         tally
     }
 }
@@ -207,17 +208,17 @@ impl Worker<'_> {
 /// A tensor of several chunks, measured by several workers.
 struct Shared<'a> {
     id: TensorId,
-    measurement: Measurement<'a>,
+    measurement: TensorAnalyzer<'a>,
     steps: Mutex<Steps>,
     /// Chunks that wait for the next pass.
     kept: Mutex<HashMap<u64, Chunk<'a>>>,
-    first: Mutex<OrderedFold<First, Known>>,
+    first: Mutex<OrderedFold<FirstPassResult, AnalysisState>>,
     /// What no worker counts into now.
     tallies: Mutex<Vec<HistogramBuilder>>,
     /// For each pass but the last, what is known after it.
-    known: Vec<OnceLock<Known>>,
+    known: Vec<OnceLock<AnalysisState>>,
     /// For each pass after the first.
-    found: Vec<Mutex<OrderedFold<Next, Next>>>,
+    found: Vec<Mutex<OrderedFold<FurtherPassResult, FurtherPassResult>>>,
     failed: Mutex<bool>,
 }
 
@@ -230,7 +231,7 @@ struct Steps {
 }
 
 enum Step<'a> {
-    Small(TensorId, Measurement<'a>),
+    Small(TensorId, TensorAnalyzer<'a>),
     Chunks { of: Arc<Shared<'a>>, pass: u64, chunks: Range<u64> },
 }
 
@@ -328,13 +329,13 @@ impl<'a> Scan<'a> {
     }
 
     /// The next tensor of the order that has float elements.
-    fn next(&self) -> Option<(TensorId, Measurement<'a>)> {
+    fn next(&self) -> Option<(TensorId, TensorAnalyzer<'a>)> {
         loop {
             let id = self.order.next()?;
             let Some(dtype) = self.checkpoint.float_type(id) else { continue };
             let shape = &self.checkpoint.tensor(id).shape;
             let learned = self.checkpoint.learned(id);
-            return Some((id, Measurement::new(self.questions, dtype, shape, learned)));
+            return Some((id, TensorAnalyzer::new(self.questions, dtype, shape, learned)));
         }
     }
 
@@ -349,9 +350,9 @@ impl<'a> Scan<'a> {
         &self,
         worker: &mut Worker,
         id: TensorId,
-        m: &Measurement,
+        m: &TensorAnalyzer,
     ) -> Result<Analysis, CheckpointError> {
-        let mut tally = m.counts().map(|dtype| worker.tally(dtype));
+        let mut tally = m.histogram_type().map(|dtype| worker.tally(dtype));
         let mut read_bytes = 0;
         let found = m.run(tally.as_mut(), |elements, look| {
             let seen = worker.reader.look(id, elements, |_, bytes| {
@@ -368,11 +369,11 @@ impl<'a> Scan<'a> {
 
     fn first(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, chunks: Range<u64>) {
         let m = &shared.measurement;
-        let mut tally = m.counts().map(|dtype| {
+        let mut tally = m.histogram_type().map(|dtype| {
             let waiting = lock(&shared.tallies).pop();
             waiting.unwrap_or_else(|| worker.tally(dtype))
         });
-        let look = |k, bytes: &[u8]| m.first(k, bytes, tally.as_mut());
+        let look = |k, bytes: &[u8]| m.first_pass(k, bytes, tally.as_mut());
         let looked = self.look(worker, shared, 0, chunks.clone(), look);
         // Before the chunks are added, so that after the last all are there.
         lock(&shared.tallies).extend(tally);
@@ -380,10 +381,10 @@ impl<'a> Scan<'a> {
             Ok(looked) => looked,
             Err(error) => return self.fail(shared, error),
         };
-        let calibrate = |all: &mut Known, next| m.calibrate(all, next);
+        let calibrate = |all: &mut AnalysisState, next| m.add_first(all, next);
         let whole = lock(&shared.first).add_all(chunks.zip(looked), m.chunks(), calibrate);
         let Some(mut known) = whole else { return };
-        m.count(&mut known, counted(worker, shared));
+        m.end_first_pass(&mut known, counted(worker, shared));
         self.pass_is_over(shared, 0, known);
     }
 
@@ -391,21 +392,22 @@ impl<'a> Scan<'a> {
         let m = &shared.measurement;
         let known = shared.known.get(pass as usize - 1).and_then(OnceLock::get);
         let Some(known) = known else { return };
-        let look = |k, bytes: &[u8]| m.again(known, pass, k, bytes);
+        let look = |k, bytes: &[u8]| m.further_pass(known, pass, k, bytes);
         let looked = match self.look(worker, shared, pass, chunks.clone(), look) {
             Ok(looked) => looked,
             Err(error) => return self.fail(shared, error),
         };
         let Some(found) = shared.found.get(pass as usize - 1) else { return };
-        let whole = lock(found).add_all(chunks.zip(looked), m.chunks(), Measurement::accumulate);
+        let whole =
+            lock(found).add_all(chunks.zip(looked), m.chunks(), TensorAnalyzer::add_further);
         if let Some(found) = whole {
             let mut known = known.clone();
-            m.settle(&mut known, pass, found);
+            m.end_pass(&mut known, pass, found);
             self.pass_is_over(shared, pass, known);
         }
     }
 
-    fn pass_is_over(&self, shared: &Shared, pass: u64, known: Known) {
+    fn pass_is_over(&self, shared: &Shared, pass: u64, known: AnalysisState) {
         match shared.known.get(pass as usize) {
             Some(place) => {
                 let _ = place.set(known);
@@ -441,7 +443,7 @@ impl<'a> Scan<'a> {
             let elements = m.chunk(first).start..m.chunk(chunks.end.saturating_sub(1)).end;
             if let Some(place) = worker.reader.in_place(shared.id, elements)? {
                 return place.look(|bytes| {
-                    let chunk = |k| bytes.get(m.place(first, k)).unwrap_or_default();
+                    let chunk = |k| bytes.get(m.chunk_bytes(first, k)).unwrap_or_default();
                     chunks.map(|k| look(k, chunk(k))).collect()
                 });
             }
@@ -484,13 +486,13 @@ fn counted(worker: &mut Worker, shared: &Shared) -> Option<ValueHistogram> {
     let mut tallies = std::mem::take(&mut *lock(&shared.tallies));
     let (whole, parts) = tallies.split_first_mut()?;
     parts.iter_mut().for_each(|part| whole.merge(part));
-    let counted = whole.distribution();
+    let counted = whole.take();
     worker.tallies.append(&mut tallies);
     Some(counted)
 }
 
 impl<'a> Shared<'a> {
-    fn new(id: TensorId, measurement: Measurement<'a>) -> Self {
+    fn new(id: TensorId, measurement: TensorAnalyzer<'a>) -> Self {
         let further = measurement.passes() as usize - 1;
         Shared {
             id,
@@ -499,7 +501,9 @@ impl<'a> Shared<'a> {
             first: Mutex::new(OrderedFold::new(measurement.start())),
             tallies: Mutex::default(),
             known: (0..further).map(|_| OnceLock::new()).collect(),
-            found: (0..further).map(|_| Mutex::new(OrderedFold::new(Next::default()))).collect(),
+            found: (0..further)
+                .map(|_| Mutex::new(OrderedFold::new(FurtherPassResult::default())))
+                .collect(),
             failed: Mutex::new(false),
             measurement,
         }

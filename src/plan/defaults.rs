@@ -2,7 +2,7 @@
 //! that applies to one tensor.
 
 use crate::checkpoint::{Checkpoint, Format};
-use crate::quantization::{Calibration, NotTaken, QatScales, QuantizationScheme, Quantizer};
+use crate::quantization::{Calibration, QatMismatch, QatScales, QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
 
 /// The default calibration: learned scales if quantization-aware training left any.
@@ -19,7 +19,7 @@ pub fn default_calibration(checkpoint: &Checkpoint) -> Calibration {
 pub fn default_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
     let (tensor, channel) = (QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL);
     let needs_channels = |learned: &QatScales| {
-        learned.fits(tensor) == Err(NotTaken::OneScale) && learned.fits(channel).is_ok()
+        learned.fits(tensor) == Err(QatMismatch::OneScale) && learned.fits(channel).is_ok()
     };
     let any = checkpoint.ids().filter_map(|id| checkpoint.learned(id)).any(needs_channels);
     if any && checkpoint.format() != Format::Gguf { channel } else { tensor }

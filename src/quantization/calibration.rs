@@ -1,73 +1,70 @@
-//! From the values of a tensor to the range its quantized values span.
+//! Calibration methods, and scales computed from a clipping magnitude.
 
 use crate::tensor::FloatType;
 use half::{bf16, f16};
 use std::fmt;
 use std::str::FromStr;
 
-/// How the range of a group of values is chosen: the magnitude that is mapped onto the
-/// largest quantized value. What is beyond it is *clipped*.
+/// How the clip of a group of values is chosen: the magnitude that maps onto the largest
+/// quantized value. Larger magnitudes saturate.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Calibration {
-    /// The largest magnitude: nothing is clipped.
+    /// The largest magnitude, so that nothing saturates.
     #[default]
     MinMax,
-    /// The smallest magnitude that so many percent of the values do not exceed, above 0 and
-    /// up to 100; min-max where that is zero.
+    /// The smallest magnitude that the given percentage of the values do not exceed. The
+    /// percentage is above 0 and at most 100. Min-max where that magnitude is zero.
     Percentile(f64),
-    /// Of the [`clips`] the one with the least mean squared error, the largest of equals.
+    /// The candidate of [`clips`] with the least mean squared error, the largest of equals.
     Mse,
-    /// This share of the largest magnitude, above 0 and up to 1.
+    /// The given fraction of the largest magnitude, above 0 and at most 1.
     Clip(f64),
-    /// This magnitude itself.
+    /// The given magnitude.
     Magnitude(f64),
-    /// The scales that training with fake quantization learned of a tensor, one or one for each
-    /// output channel; min-max where it learned none that the scheme can take over.
+    /// The scales learned in quantization-aware training, one for the tensor or one for each
+    /// output channel. Min-max where no learned scales fit the scheme.
     Learned,
 }
 
-/// How many clips are tried for the least error.
-pub const CLIPS: usize = 65;
+/// Number of candidates that [`Calibration::Mse`] tries.
+pub const CLIP_CANDIDATES: usize = 65;
 
-/// The clips that are tried for the least error: `absmax`, and down from it in sixteenths
-/// of an octave to a sixteenth of it.
+/// The candidates that [`Calibration::Mse`] tries: `absmax · 2^(−k/16)` for `k` from 0 to 64.
 pub fn clips(absmax: f64) -> impl ExactSizeIterator<Item = f64> {
-    (0..CLIPS as u32).map(move |step| absmax * (-f64::from(step) / 16.0).exp2())
+    (0..CLIP_CANDIDATES as u32).map(move |step| absmax * (-f64::from(step) / 16.0).exp2())
 }
 
-/// The place of the least of the errors of [`clips`], the first of equals.
-pub(super) fn least(noises: impl Iterator<Item = f64>) -> usize {
+/// The index of the smallest error, the first of equals.
+pub(super) fn least_index(errors: impl Iterator<Item = f64>) -> usize {
     let mut best = (0, f64::INFINITY);
-    for (place, noise) in noises.enumerate() {
-        if noise < best.1 {
-            best = (place, noise);
+    for (index, error) in errors.enumerate() {
+        if error < best.1 {
+            best = (index, error);
         }
     }
     best.0
 }
 
-/// The rank, counted from 1 by magnitude, of the value that `percent` of `count` values do
-/// not exceed.
+/// The rank, counted from 1 by ascending magnitude, of the value that `percent` percent of
+/// `count` values do not exceed.
 pub(super) fn percentile_rank(percent: f64, count: u64) -> u64 {
     ((percent * count as f64 / 100.0).ceil() as u64).clamp(1, count.max(1))
 }
 
-/// The scale that maps `absmax` onto the largest quantized value `qmax`:
-/// `absmax / qmax`, rounded to f32 as it is stored.
+/// The f32 scale that maps `absmax` onto the largest quantized value: `absmax / qmax`.
 ///
-/// All zeros, or a scale that underflows, give the smallest normal f32, as Burn does.
-/// Where the rounded scale is so large that its largest multiple overflows though
-/// `absmax` did not, the next smaller one is taken: what is read back is finite.
-/// `None` when `absmax` is beyond f32.
+/// The scale of zeros, or one that underflows, is the smallest normal f32, as in Burn. If
+/// `scale * qmax` overflows although `absmax` is finite, the next smaller scale is returned,
+/// so that dequantized values are finite. `None` if `absmax` is beyond f32.
 pub fn symmetric_scale(absmax: f64, qmax: f32) -> Option<f32> {
     stored_scale(absmax, qmax, FloatType::F32)
 }
 
-/// [`symmetric_scale`] for scales stored as `stored`: rounded to that type, so that what
-/// is quantized by it is what is read back. F64 stands for F32, the widest in use.
+/// [`symmetric_scale`] rounded to `stored`, the type the scale is stored in. Elements are
+/// quantized by the scale as it reads back. [`FloatType::F64`] counts as F32.
 pub fn stored_scale(absmax: f64, qmax: f32, stored: FloatType) -> Option<f32> {
     let scale = match absmax as f32 {
-        // A magnitude that is an f32 is divided in f32, as every implementation does.
+        // Other implementations divide in f32, so an f32 magnitude is divided in f32 too.
         narrow if f64::from(narrow) == absmax => narrow / qmax,
         _ => (absmax / f64::from(qmax)) as f32,
     };
@@ -93,7 +90,7 @@ pub fn stored_scale(absmax: f64, qmax: f32, stored: FloatType) -> Option<f32> {
     }
 }
 
-/// A scale as it reads back from the type it is stored in.
+/// `scale` as it reads back from `stored`, the type it is stored in.
 pub fn narrowed_scale(scale: f32, stored: FloatType) -> f32 {
     stored_scale(scale.into(), 1.0, stored).unwrap_or(scale)
 }
@@ -141,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_calibration_is_written_as_it_is_read() {
+    fn calibrations_survive_formatting_and_parsing() {
         for text in [
             "min-max",
             "percentile:99.9",
@@ -167,35 +164,35 @@ mod tests {
     }
 
     #[test]
-    fn ranks_count_from_one_and_clips_from_the_largest() {
+    fn percentile_ranks_start_at_one_and_clips_at_the_absmax() {
         assert_eq!((percentile_rank(100.0, 10), percentile_rank(99.0, 1000)), (10, 990));
         assert_eq!((percentile_rank(0.001, 10), percentile_rank(99.99, 10)), (1, 10));
         let clips: Vec<f64> = clips(8.0).collect();
-        assert_eq!((clips.len(), clips[0], clips[16], clips[64]), (CLIPS, 8.0, 4.0, 0.5));
-        assert_eq!(least([3.0, 1.0, 2.0, 1.0].into_iter()), 1);
+        assert_eq!((clips.len(), clips[0], clips[16], clips[64]), (CLIP_CANDIDATES, 8.0, 4.0, 0.5));
+        assert_eq!(least_index([3.0, 1.0, 2.0, 1.0].into_iter()), 1);
     }
 
     #[test]
-    fn the_largest_value_lands_on_the_last_level() {
+    fn absmax_maps_onto_the_largest_quantized_value() {
         assert_eq!(symmetric_scale(127.0, 127.0), Some(1.0));
         assert_eq!(symmetric_scale(1.0, 127.0), Some(1.0 / 127.0));
     }
 
     #[test]
-    fn nothing_to_scale_by_gives_the_smallest_normal() {
+    fn zeros_and_underflow_give_the_smallest_normal_scale() {
         assert_eq!(symmetric_scale(0.0, 127.0), Some(f32::MIN_POSITIVE));
         assert_eq!(symmetric_scale(1e-45, 127.0), Some(f32::MIN_POSITIVE));
     }
 
     #[test]
-    fn the_largest_multiple_of_any_finite_f32s_scale_is_finite() {
+    fn scale_times_qmax_is_finite_for_any_finite_f32() {
         for qmax in [127.0, 7.0, 448.0] {
             let mut absmax = f32::MAX;
             for _ in 0..1000 {
                 for stored in [FloatType::F32, FloatType::BF16] {
                     let scale = stored_scale(absmax.into(), qmax, stored).expect("fits");
                     assert!((scale * qmax).is_finite(), "{absmax:e} {qmax} {stored:?}");
-                    // Not so small that the largest value is not rounded to the last level.
+                    // Still large enough that absmax rounds to the largest level.
                     assert!(absmax / scale < qmax + 0.5 || qmax == 448.0);
                 }
                 absmax = absmax.next_down();
@@ -205,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_scale_is_of_the_type_it_is_stored_in() {
+    fn stored_scales_are_rounded_to_their_type() {
         let scale = symmetric_scale(0.3, 127.0).expect("fits");
         let stored = |stored| stored_scale(0.3, 127.0, stored);
         assert_eq!(stored(FloatType::F32), Some(scale));
@@ -222,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_beyond_f32_has_no_scale() {
+    fn absmax_beyond_f32_has_no_scale() {
         assert_eq!(symmetric_scale(1e300, 127.0), None);
         assert!(symmetric_scale(1e38, 127.0).is_some());
     }

@@ -1,13 +1,15 @@
-//! The division of a tensor into chunks of elements that are worked on one at a time.
+//! The division of a tensor into chunks that are processed one at a time.
 
 use crate::quantization::groups::Groups;
 use crate::quantization::scheme::QuantizationScheme;
 use crate::tensor::Shape;
 use std::ops::Range;
 
-/// Chunks of nearly equal length that cut no channel, or where channels are longer than a
-/// chunk no row, or where rows are longer no block. They are fixed by the shape and the
-/// schemes, never by the number of threads.
+/// A division of a tensor into chunks of nearly equal length.
+///
+/// Chunks end at the ends of channels; if channels are longer than a chunk, at the ends of
+/// rows; if rows are longer too, at the ends of blocks. They depend on the shape and the
+/// schemes only, never on the number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunks {
     elements: u64,
@@ -16,7 +18,8 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Chunks of about `length` elements.
+    /// Divides a tensor of `shape` into chunks of about `length` elements, with regard to the
+    /// groups of `schemes`.
     pub fn new(
         shape: &Shape,
         length: u64,
@@ -39,12 +42,12 @@ impl Chunks {
         Chunks { elements, length, align }
     }
 
-    /// Number of chunks; an empty tensor has none.
+    /// Number of chunks; zero for an empty tensor.
     pub fn count(&self) -> u64 {
         self.elements.div_ceil(self.length)
     }
 
-    /// The elements of chunk `k`; empty past the last.
+    /// The elements of chunk `k`; empty past the last chunk.
     pub fn range(&self, k: u64) -> Range<u64> {
         let bound = |k: u64| match k.saturating_mul(self.length) {
             at if at >= self.elements => self.elements,
@@ -53,7 +56,7 @@ impl Chunks {
         bound(k)..bound(k.saturating_add(1))
     }
 
-    /// Whether every group lies whole in one chunk.
+    /// Whether every group lies in one chunk.
     pub fn hold(&self, groups: &Groups) -> bool {
         self.elements <= self.length || self.align.is_union_of(groups)
     }
@@ -74,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_cover_every_element_once_and_cut_no_group_they_hold() {
+    fn chunks_cover_every_element_once_and_split_no_group_they_hold() {
         for dims in
             [&[3u64, 1_000_001][..], &[1_000_003], &[0, 5], &[1000, 1000], &[7, 11, 13], &[]]
         {

@@ -1,17 +1,20 @@
-//! The magnitude a calibration maps onto the largest quantized value, of a group of
-//! elements that lies in memory or is counted.
+//! The clip of a group of elements in memory, or of a histogram.
 
-use crate::quantization::calibration::{clips, least, percentile_rank, symmetric_scale};
+use crate::quantization::calibration::{
+    Calibration, clips, least_index, percentile_rank, symmetric_scale,
+};
 use crate::quantization::kernels::{self, Quantization};
-use crate::quantization::{Calibration, QuantizationType, Rounding, ValueHistogram};
+use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::value_histogram::ValueHistogram;
 use crate::tensor::{FloatType, read_f64};
 
-/// From how many bytes of elements of 16 bits on counting them is worth it.
-const COUNTED_BYTES: usize = 1 << 17;
+/// Bytes of 16-bit elements from which a histogram is faster than trying candidates on the
+/// elements themselves.
+const HISTOGRAM_BYTES: usize = 1 << 17;
 
 impl Calibration {
-    /// The clip that follows from the largest magnitude alone, which is that magnitude where
-    /// a calibration needs more to find a smaller one.
+    /// The clip of elements with the largest magnitude `absmax`, for calibrations that need
+    /// nothing else; `absmax` itself for those that search for a smaller clip.
     pub fn clip_of_range(self, absmax: f64) -> f64 {
         match self {
             Calibration::Clip(share) => absmax * share,
@@ -23,7 +26,8 @@ impl Calibration {
         }
     }
 
-    /// The clip of the finite elements `group`, whose largest magnitude is `absmax`.
+    /// The clip of the finite little-endian elements `group`, whose largest magnitude is
+    /// `absmax`.
     pub(super) fn clip(
         self,
         dtype: FloatType,
@@ -32,65 +36,65 @@ impl Calibration {
         qtype: QuantizationType,
         rounding: Rounding,
     ) -> f64 {
-        // Counted, so that the sums do not depend on how the elements are divided.
-        if self == Calibration::Mse && dtype.size() == 2 && group.len() >= COUNTED_BYTES {
-            return self.clip_counted(&ValueHistogram::of(dtype, group), absmax, qtype, rounding);
+        // From a histogram, the sums do not depend on how the elements are divided.
+        if self == Calibration::Mse && dtype.size() == 2 && group.len() >= HISTOGRAM_BYTES {
+            let histogram = ValueHistogram::of(dtype, group);
+            return self.clip_of_histogram(&histogram, absmax, qtype, rounding);
         }
-        self.choose(
+        self.search(
             absmax,
             |percent| {
                 let count = (group.len() / dtype.size()) as u64;
                 nth_magnitude(dtype, group, percentile_rank(percent, count))
             },
             || {
-                let noise = |how| kernels::error(dtype, group, how).noise;
-                trials(absmax, qtype, rounding)
-                    .map(|how| how.map_or(f64::INFINITY, noise))
+                let error = |params| kernels::error(dtype, group, params).noise;
+                candidates(absmax, qtype, rounding)
+                    .map(|params| params.map_or(f64::INFINITY, error))
                     .collect()
             },
         )
     }
 
-    /// The clip of a tensor whose elements are counted exactly.
-    pub fn clip_counted(
+    /// The clip of a tensor with the largest magnitude `absmax`, from its exact histogram.
+    pub fn clip_of_histogram(
         self,
-        counted: &ValueHistogram,
+        histogram: &ValueHistogram,
         absmax: f64,
         qtype: QuantizationType,
         rounding: Rounding,
     ) -> f64 {
-        self.choose(
+        self.search(
             absmax,
             |percent| {
-                let rank = percentile_rank(percent, counted.moments().range.finite());
-                counted.magnitude(rank).map(f64::from)
+                let rank = percentile_rank(percent, histogram.moments().range.finite());
+                histogram.magnitude(rank).map(f64::from)
             },
-            || counted.noises(trials(absmax, qtype, rounding)),
+            || histogram.squared_errors(candidates(absmax, qtype, rounding)),
         )
     }
 
-    /// The clip, from the largest magnitude and what is looked for only where it is needed:
-    /// a percentile's magnitude, and the squared errors of all [`clips`].
-    fn choose(
+    /// The clip, given functions for what a search needs: the magnitude at a percentile, and
+    /// the squared errors of all candidates.
+    fn search(
         self,
         absmax: f64,
-        magnitude: impl FnOnce(f64) -> Option<f64>,
-        noises: impl FnOnce() -> Vec<f64>,
+        percentile: impl FnOnce(f64) -> Option<f64>,
+        errors: impl FnOnce() -> Vec<f64>,
     ) -> f64 {
         match self {
             Calibration::MinMax
             | Calibration::Clip(_)
             | Calibration::Magnitude(_)
             | Calibration::Learned => self.clip_of_range(absmax),
-            Calibration::Percentile(percent) => or_absmax(magnitude(percent), absmax),
-            Calibration::Mse => nth_clip(absmax, least(noises().into_iter())),
+            Calibration::Percentile(percent) => percentile_or_absmax(percentile(percent), absmax),
+            Calibration::Mse => clip_at(absmax, least_index(errors().into_iter())),
         }
     }
 }
 
-/// How the elements would be quantized for each of [`clips`]; `None` where a clip has no
-/// scale.
-pub(super) fn trials(
+/// The quantization for each of the [`clips`]; `None` where a clip has no scale.
+pub(super) fn candidates(
     absmax: f64,
     qtype: QuantizationType,
     rounding: Rounding,
@@ -100,21 +104,21 @@ pub(super) fn trials(
     })
 }
 
-/// One of [`clips`].
-pub(super) fn nth_clip(absmax: f64, place: usize) -> f64 {
-    clips(absmax).nth(place).unwrap_or(absmax)
+/// Number `index` of the [`clips`].
+pub(super) fn clip_at(absmax: f64, index: usize) -> f64 {
+    clips(absmax).nth(index).unwrap_or(absmax)
 }
 
-/// Where so many elements are zero that the percentile is, min-max.
-pub(super) fn or_absmax(percentile: Option<f64>, absmax: f64) -> f64 {
+/// `absmax` where the percentile is zero or unknown: most elements are zero then.
+pub(super) fn percentile_or_absmax(percentile: Option<f64>, absmax: f64) -> f64 {
     percentile.filter(|&magnitude| magnitude > 0.0).unwrap_or(absmax)
 }
 
-/// The `rank`-th magnitude from the smallest, counted from 1.
+/// The `rank`-th smallest magnitude, counted from 1.
 fn nth_magnitude(dtype: FloatType, group: &[u8], rank: u64) -> Option<f64> {
-    let place = usize::try_from(rank).ok()?.checked_sub(1)?;
+    let index = usize::try_from(rank).ok()?.checked_sub(1)?;
     let count = group.len() / dtype.size();
     let magnitudes = (0..count).filter_map(|i| Some(read_f64(dtype, group, i)?.abs()));
     let mut magnitudes: Vec<f64> = magnitudes.collect();
-    (place < magnitudes.len()).then(|| *magnitudes.select_nth_unstable_by(place, f64::total_cmp).1)
+    (index < magnitudes.len()).then(|| *magnitudes.select_nth_unstable_by(index, f64::total_cmp).1)
 }

@@ -1,21 +1,22 @@
-//! How far one tensor's elements are from another's.
+//! The difference between the elements of two tensors.
 
-use crate::quantization::ErrorSums;
+use crate::quantization::kernels;
+use crate::quantization::statistics::ErrorSums;
 use crate::tensor::{FloatType, read_f64};
 
-/// Sums over elements of two tensors; the first is the signal.
+/// The difference between two tensors, the first of which is the signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Difference {
-    /// DoneLatch the elements that are finite in both.
+    /// Sums over the elements that are finite in both tensors.
     pub sums: ErrorSums,
-    /// Elements whose values differ, NaN being equal to NaN.
+    /// Number of elements whose values differ; NaN equals NaN.
     pub differing: u64,
-    /// Elements that are NaN or infinite in one at least and not the same in both.
+    /// Number of elements that differ and are NaN or infinite in at least one tensor.
     pub non_finite: u64,
 }
 
 impl Difference {
-    /// Adds the difference of the elements that follow.
+    /// Adds the difference of further elements.
     pub fn merge(&mut self, next: &Difference) {
         self.sums.merge(&next.sums);
         self.differing += next.differing;
@@ -23,29 +24,29 @@ impl Difference {
     }
 }
 
-/// Compares elements of two types, as many as both have.
+/// Compares little-endian elements of two types; stops at the end of the shorter slice.
 pub fn difference(a: (FloatType, &[u8]), b: (FloatType, &[u8])) -> Difference {
     let count = (a.1.len() / a.0.size()).min(b.1.len() / b.0.size());
-    let mut found = Difference::default();
+    let mut difference = Difference::default();
     if a == b && count > 0 {
-        // Byte for byte the same: only the signal is left to sum.
-        let moments = crate::quantization::kernels::moments(a.0, a.1);
-        let sums = &mut found.sums;
+        // Equal bytes: only the signal has to be summed.
+        let moments = kernels::moments(a.0, a.1);
+        let sums = &mut difference.sums;
         sums.count = moments.range.finite();
         sums.non_zero = moments.range.finite() - moments.zeros;
         (sums.signal, sums.dot, sums.reconstructed) =
             (moments.sum_sq, moments.sum_sq, moments.sum_sq);
-        return found;
+        return difference;
     }
     for i in 0..count {
         let (Some(x), Some(y)) = (read_f64(a.0, a.1, i), read_f64(b.0, b.1, i)) else { break };
         let same = x == y || (x.is_nan() && y.is_nan());
-        found.differing += u64::from(!same);
+        difference.differing += u64::from(!same);
         if !x.is_finite() || !y.is_finite() {
-            found.non_finite += u64::from(!same);
+            difference.non_finite += u64::from(!same);
             continue;
         }
-        let sums = &mut found.sums;
+        let sums = &mut difference.sums;
         let d = x - y;
         sums.count += 1;
         sums.signal += x * x;
@@ -56,7 +57,7 @@ pub fn difference(a: (FloatType, &[u8]), b: (FloatType, &[u8])) -> Difference {
         sums.non_zero += u64::from(x != 0.0);
         sums.zeroed += u64::from(x != 0.0 && y == 0.0);
     }
-    found
+    difference
 }
 
 #[cfg(test)]
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_bytes_differ_in_nothing() {
+    fn equal_bytes_have_no_difference() {
         let a = f32s(&[1.0, 0.0, 3.0]);
         let found = difference((FloatType::F32, &a), (FloatType::F32, &a));
         assert_eq!((found.differing, found.sums.noise, found.sums.signal), (0, 0.0, 10.0));

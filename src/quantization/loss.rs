@@ -1,9 +1,9 @@
-//! The least that tells how good a quantization is.
+//! Signal and noise power of a quantization.
 
-use crate::quantization::ErrorSums;
+use crate::quantization::statistics::ErrorSums;
 use serde::{Deserialize, Serialize};
 
-/// What quantizing elements loses, in the two sums that SQNR needs.
+/// Signal and noise power of quantized elements, which is what SQNR needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// Σx²
@@ -13,18 +13,19 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Adds what other elements lose.
+    /// Adds the loss of other elements.
     pub fn merge(&mut self, next: &Loss) {
         self.signal += next.signal;
         self.noise += next.noise;
     }
 
-    /// 10·log10(Σx² / Σ(x−x̂)²) in dB, infinite where nothing is lost.
+    /// The signal-to-quantization-noise ratio in dB, 10·log10(Σx² / Σ(x−x̂)²); infinite if there
+    /// is no noise.
     pub fn sqnr_db(&self) -> f64 {
         10.0 * self.sqnr().log10()
     }
 
-    /// Σx² / Σ(x−x̂)², infinite where nothing is lost.
+    /// The signal-to-quantization-noise ratio Σx² / Σ(x−x̂)²; infinite if there is no noise.
     pub fn sqnr(&self) -> f64 {
         match self.noise == 0.0 {
             true => f64::INFINITY,

@@ -1,16 +1,15 @@
-//! The domain: calibration, schemes, error statistics, quantizing and dequantizing.
+//! Quantization itself: schemes, calibration, scales, errors, and the analysis of a tensor.
 //!
-//! Slices in, values out: nothing here opens a file, starts a thread or draws. The
-//! vocabulary is the Burn Book's quantization chapter; the numerics are those of Burn,
-//! PyTorch and compressed-tensors, bit for bit (see the README's *Numerics*).
+//! Slices in, values out: nothing here opens a file, starts a thread or draws. Everything
+//! except `tensor` may import this folder; it imports `tensor` alone. The vocabulary is that
+//! of the Burn Book's quantization chapter, and the int8 numerics are bit for bit those of
+//! Burn, PyTorch and compressed-tensors.
 
 mod analysis;
 mod calibration;
-mod channels;
 mod chunks;
 mod clipping;
 mod dequantize;
-mod diagnostics;
 mod difference;
 mod group_scales;
 mod groups;
@@ -23,24 +22,27 @@ mod rating;
 mod scales;
 mod scheme;
 mod statistics;
+mod value_histogram;
 
 pub use analysis::{
-    Analysis, AnalysisSpec, First, HistogramBuilder, KEPT_BYTES, Known, Measurement, Next, Outcome,
-    Quantized, ValueHistogram, clip_of_pieces, measure,
+    Analysis, AnalysisSpec, AnalysisState, ChannelDetail, ChannelLosses, DIAGNOSTIC_NAMES,
+    Diagnostic, ErrorDetail, FirstPassResult, FurtherPassResult, MAX_KEPT_BYTES, OUTLIER_RATIO,
+    Outcome, Quantized, TensorAnalyzer, analyze, clip_of_stream, diagnostics,
 };
-pub use calibration::{CLIPS, Calibration, clips, narrowed_scale, stored_scale, symmetric_scale};
-pub use channels::{ChannelErrors, ChannelQuestion};
+pub use calibration::{
+    CLIP_CANDIDATES, Calibration, clips, narrowed_scale, stored_scale, symmetric_scale,
+};
 pub use chunks::Chunks;
 pub use dequantize::{Dequantize, dequantize_groups};
-pub use diagnostics::{DIAGNOSTIC_NAMES, Diagnostic, OUTLIER, flags};
 pub use difference::{Difference, difference};
 pub use group_scales::{GroupQuantizers, GroupScales, ScaledGroup};
 pub use groups::{GroupSlice, Groups};
 pub use loss::Loss;
-pub use qat_scales::{NotTaken, QatScales};
+pub use qat_scales::{QatMismatch, QatScales};
 pub use quantize_weights::QuantizedTensor;
 pub use quantizer::{NotQuantizable, Quantizer};
 pub use rating::{Rating, Thresholds};
 pub use scales::Scales;
 pub use scheme::{QuantizationMode, QuantizationScheme, QuantizationType, Rounding, UnknownScheme};
 pub use statistics::{ErrorStatistics, ErrorSums, LevelSet, Moments, Range, Statistics};
+pub use value_histogram::{HistogramBuilder, ValueHistogram};

@@ -1,57 +1,66 @@
-//! The scales that training with fake quantization learned of a weight, and which schemes can
-//! take them over.
+//! Scales learned in quantization-aware training, and the schemes that can use them.
 
-use crate::quantization::{Calibration, QuantizationScheme, QuantizationType, Quantizer};
+use crate::quantization::calibration::Calibration;
+use crate::quantization::quantizer::Quantizer;
+use crate::quantization::scheme::{QuantizationScheme, QuantizationType};
 use std::fmt;
 
-/// What a layer's weight was rounded by at the end of its training.
+/// The fake quantization of a weight at the end of quantization-aware training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QatScales {
-    /// One for the whole weight, or one for each output channel; normal and positive.
+    /// One scale for the whole weight, or one for each output channel; all are normal and
+    /// positive.
     pub scales: Vec<f32>,
-    /// The first zero point that is not 0; `None` where zero is exact everywhere.
+    /// The first zero point that is not zero; `None` if all of them are zero.
     pub zero_point: Option<f64>,
-    /// The largest quantized value, as the range that was observed tells: 7 of int4, 127 of
-    /// int8; up to one more where the training had one level more below zero.
+    /// The largest quantized value according to the recorded range: 7 for int4, 127 for int8.
+    /// Up to one more if training used one more level below zero.
     pub levels: Option<f64>,
 }
 
-/// Why a scheme is calibrated anew instead of taking what was learned.
+/// Why a scheme cannot use learned scales and is calibrated by min-max instead.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-pub enum NotTaken {
+pub enum QatMismatch {
     #[error("its zero point is {0}, and symmetric {1} has none")]
     ZeroPoint(f64, &'static str),
-    #[error("it learned one for each channel, which per-channel and blocks take over")]
+    #[error("it learned one for each channel: use a per-channel or per-block scheme")]
     OneScale,
     #[error("it was trained for values up to ±{0:.0} scales, and {1} ends at ±{2}")]
     Range(f64, &'static str, f32),
-    #[error("its scale is one of integers")]
+    #[error("its scale is for integers")]
     Floats,
 }
 
 impl QatScales {
-    /// Whether a scheme can take the scales over as they are.
-    pub fn fits(&self, scheme: QuantizationScheme) -> Result<(), NotTaken> {
+    /// Checks that a scheme can use the scales unchanged.
+    ///
+    /// # Errors
+    ///
+    /// If the scheme is not one of integers, if training used a zero point, if there is one
+    /// scale for each channel and the scheme has one for the tensor, or if training used more
+    /// levels than the scheme has.
+    pub fn fits(&self, scheme: QuantizationScheme) -> Result<(), QatMismatch> {
         let qtype = scheme.quantization_type();
         if qtype == QuantizationType::F8E4M3 {
-            return Err(NotTaken::Floats);
+            return Err(QatMismatch::Floats);
         }
         if let Some(zero) = self.zero_point {
-            return Err(NotTaken::ZeroPoint(zero, qtype.name()));
+            return Err(QatMismatch::ZeroPoint(zero, qtype.name()));
         }
         if self.scales.len() > 1 && matches!(scheme, QuantizationScheme::PerTensor(..)) {
-            return Err(NotTaken::OneScale);
+            return Err(QatMismatch::OneScale);
         }
-        // One level more below zero is clipped as any value beyond is.
-        let most = qtype.max();
+        // One more level below zero is no obstacle: elements there saturate.
+        let qmax = qtype.max();
         match self.levels {
-            Some(levels) if levels > f64::from(most) + 1.5 => {
-                Err(NotTaken::Range(levels, qtype.name(), most))
+            Some(levels) if levels > f64::from(qmax) + 1.5 => {
+                Err(QatMismatch::Range(levels, qtype.name(), qmax))
             }
             _ => Ok(()),
         }
     }
 
+    /// The type that training simulated, for display.
     fn trained_for(&self) -> String {
         match self.levels {
             Some(levels) if (6.9..8.1).contains(&levels) => "int4".to_owned(),
@@ -74,14 +83,12 @@ impl fmt::Display for QatScales {
 }
 
 impl Quantizer {
-    /// The same with min-max in the place of [`Calibration::Learned`], unless `learned` fits
-    /// the scheme.
+    /// The quantizer with [`Calibration::Learned`] replaced by min-max, unless the learned
+    /// scales of the tensor fit the scheme.
     pub fn resolved(self, learned: Option<&QatScales>) -> Quantizer {
-        let taken = learned.is_some_and(|learned| learned.fits(self.scheme).is_ok());
+        let fits = learned.is_some_and(|learned| learned.fits(self.scheme).is_ok());
         match self.calibration {
-            Calibration::Learned if !taken => {
-                Quantizer { calibration: Calibration::MinMax, ..self }
-            }
+            Calibration::Learned if !fits => Quantizer { calibration: Calibration::MinMax, ..self },
             _ => self,
         }
     }
@@ -101,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_calibrated_by_min_max() {
+    fn scales_that_do_not_fit_are_replaced_by_min_max() {
         let resolved =
             |known: &QatScales, scheme| by_learned(scheme).resolved(Some(known)).calibration;
         let channels = learned(&[0.1, 0.2]);

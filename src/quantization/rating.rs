@@ -1,7 +1,9 @@
-//! Words for an SQNR, and where one ends and the next begins.
+//! Ratings of an SQNR, and their thresholds.
 
-/// A word for an SQNR. Uniform noise of an 8-bit grid over a Gaussian weight reaches about
-/// 40 dB when the grid spans four deviations; each halving of the used range costs 6 dB.
+/// A rating of an SQNR.
+///
+/// An 8-bit grid that spans four standard deviations of a Gaussian weight gives about 40 dB;
+/// each halving of the range in use costs 6 dB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rating {
     Poor,
@@ -11,6 +13,7 @@ pub enum Rating {
 }
 
 impl Rating {
+    /// The rating in lower case.
     pub fn word(self) -> &'static str {
         match self {
             Rating::Poor => "poor",
@@ -21,7 +24,7 @@ impl Rating {
     }
 }
 
-/// From how many dB on each word is said; below `fair` it is poor.
+/// The SQNR in dB from which each rating applies; below `fair` it is poor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
     pub fair: f64,
@@ -29,7 +32,7 @@ pub struct Thresholds {
     pub excellent: f64,
 }
 
-/// 20 dB is an error of 10 % of the weight's norm, 30 dB of 3 %, 40 dB of 1 %.
+/// 20, 30 and 40 dB, which are errors of 10 %, 3 % and 1 % of the weight's norm.
 impl Default for Thresholds {
     fn default() -> Self {
         Thresholds { fair: 20.0, good: 30.0, excellent: 40.0 }
@@ -37,13 +40,14 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// `None` unless they are finite and rise.
+    /// `None` unless the thresholds are finite and ascending.
     pub fn new(fair: f64, good: f64, excellent: f64) -> Option<Thresholds> {
         let finite = [fair, good, excellent].iter().all(|db| db.is_finite());
         (finite && fair < good && good < excellent).then_some(Thresholds { fair, good, excellent })
     }
 
-    pub fn verdict(&self, sqnr_db: f64) -> Rating {
+    /// The rating of an SQNR in dB; poor for NaN.
+    pub fn rate(&self, sqnr_db: f64) -> Rating {
         match sqnr_db {
             db if db >= self.excellent => Rating::Excellent,
             db if db >= self.good => Rating::Good,
@@ -58,13 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_word_begins_at_its_threshold() {
-        let words = Thresholds::default();
-        let said = [19.9, 20.0, 30.0, 39.9, 40.0, f64::INFINITY].map(|db| words.verdict(db).word());
-        assert_eq!(said, ["poor", "fair", "good", "good", "excellent", "excellent"]);
-        assert_eq!(words.verdict(f64::NAN), Rating::Poor);
-        let own = Thresholds::new(10.0, 12.5, 15.0).expect("they rise");
-        assert_eq!(own.verdict(12.5), Rating::Good);
+    fn each_rating_begins_at_its_threshold() {
+        let usual = Thresholds::default();
+        let rated = [19.9, 20.0, 30.0, 39.9, 40.0, f64::INFINITY].map(|db| usual.rate(db).word());
+        assert_eq!(rated, ["poor", "fair", "good", "good", "excellent", "excellent"]);
+        assert_eq!(usual.rate(f64::NAN), Rating::Poor);
+        let own = Thresholds::new(10.0, 12.5, 15.0).expect("ascending");
+        assert_eq!(own.rate(12.5), Rating::Good);
         assert_eq!(Thresholds::new(10.0, 10.0, 15.0), None);
         assert_eq!(Thresholds::new(f64::NAN, 10.0, 15.0), None);
     }

@@ -1,26 +1,28 @@
-//! The scales of one tensor, in the little space that is needed to judge it.
+//! A summary of a tensor's scales.
 
 use serde::{Deserialize, Serialize};
 
-/// The scales of one tensor.
+/// A summary of the scales of one tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scales {
+    /// Number of scales, which is the number of groups.
     pub count: u64,
     pub min: f32,
     pub max: f32,
-    /// The first group that has the largest scale.
+    /// The number of the first group with the largest scale.
     pub largest: u64,
-    /// The largest scale of the other groups; 0 if there is none.
+    /// The largest scale of all other groups; 0 if there is only one.
     pub second: f32,
-    /// Groups of zeros alone.
+    /// Number of groups in which every element is zero.
     pub zero: u64,
-    /// Groups of values so small that their scale would be zero.
+    /// Number of groups whose values are so small that their scale would be zero.
     pub underflowing: u64,
-    /// Every scale in the order of its group, where they were asked for.
+    /// Every scale in the order of the groups, if the scales are kept.
     pub all: Option<Vec<f32>>,
 }
 
 impl Scales {
+    /// A summary of no scales; `keep` says whether to keep every scale.
     pub(super) fn new(keep: bool) -> Scales {
         Scales {
             count: 0,
@@ -34,15 +36,15 @@ impl Scales {
         }
     }
 
-    /// Adds the scale of the next group, whose values are clipped at `clip`.
+    /// Adds the scale of the next group, which maps `clip` onto the largest level.
     pub(super) fn push(&mut self, clip: f64, scale: f32) {
-        self.note(scale);
+        self.add(scale);
         self.zero += u64::from(clip == 0.0);
-        // The scale that zeros have is larger than what such a clip asks for.
+        // The smallest scale was substituted if it is larger than the clip needs.
         self.underflowing += u64::from(clip > 0.0 && clip < f64::from(scale) * 0.9);
     }
 
-    fn note(&mut self, scale: f32) {
+    fn add(&mut self, scale: f32) {
         if scale > self.max {
             (self.second, self.max, self.largest) = (self.max, scale, self.count);
         } else {
@@ -55,19 +57,19 @@ impl Scales {
         }
     }
 
-    /// Adds the scales of the next groups, every `step`-th of those given. Their clips are
-    /// not zero and far from too small.
+    /// Adds every `step`-th of `scales` for the next groups. None of their clips may be zero
+    /// or underflow.
     pub(super) fn push_ordinary(&mut self, scales: &[f32; 16], step: usize) {
-        scales.iter().step_by(step).for_each(|&scale| self.note(scale));
+        scales.iter().step_by(step).for_each(|&scale| self.add(scale));
     }
 
-    /// Between which of them further ordinary scales need but be counted; `None` where every
+    /// The interval in which further scales change nothing but the count; `None` if every
     /// scale is kept.
-    pub(super) fn usual(&self) -> Option<(f32, f32)> {
+    pub(super) fn uninformative(&self) -> Option<(f32, f32)> {
         self.all.is_none().then_some((self.min, self.second))
     }
 
-    /// Adds the scales of the groups that follow.
+    /// Appends the scales of the groups that follow.
     pub(super) fn append(&mut self, next: Scales) {
         if next.max > self.max {
             self.second = self.max.max(next.second);
@@ -90,20 +92,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scales_add_up_wherever_they_are_cut() {
+    fn appended_summaries_equal_the_summary_of_all() {
         let pairs = [(0.0, 1e-38), (3.0, 0.3), (9.0, 0.9), (9.0, 0.9), (1e-45, 1e-38), (2.0, 0.2)];
         let all = |pairs: &[(f64, f32)]| {
             let mut scales = Scales::new(true);
             pairs.iter().for_each(|&(clip, scale)| scales.push(clip, scale));
             scales
         };
-        let whole = all(&pairs);
-        assert_eq!((whole.largest, whole.second, whole.max), (2, 0.9, 0.9));
-        assert_eq!((whole.zero, whole.underflowing, whole.count), (1, 1, 6));
-        for cut in 0..pairs.len() {
-            let mut parts = all(&pairs[..cut]);
-            parts.append(all(&pairs[cut..]));
-            assert_eq!(parts, whole, "cut at {cut}");
+        let expected = all(&pairs);
+        assert_eq!((expected.largest, expected.second, expected.max), (2, 0.9, 0.9));
+        assert_eq!((expected.zero, expected.underflowing, expected.count), (1, 1, 6));
+        for at in 0..pairs.len() {
+            let mut parts = all(&pairs[..at]);
+            parts.append(all(&pairs[at..]));
+            assert_eq!(parts, expected, "split at {at}");
         }
     }
 }

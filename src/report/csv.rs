@@ -84,7 +84,7 @@ fn record(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
         let e = &cost.error;
         [
             number(e.sqnr_db),
-            report.thresholds.verdict(e.sqnr_db).word().to_owned(),
+            report.thresholds.rate(e.sqnr_db).word().to_owned(),
             number(e.relative_error),
             number(e.rmse),
             number(e.mse),

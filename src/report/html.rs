@@ -64,7 +64,7 @@ fn summary(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         .map(|verdict| {
             let has = |row: &&Row| {
                 row.reason.is_none()
-                    && row.sqnr_db().map(|db| report.thresholds.verdict(db)) == Some(verdict)
+                    && row.sqnr_db().map(|db| report.thresholds.rate(db)) == Some(verdict)
             };
             let (n, word) = (report.rows.iter().filter(has).count(), verdict.word());
             format!("<span class=\"{word}\">{n} {word}</span>")
@@ -147,7 +147,7 @@ fn budget(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     places.extend(uniform);
     for (choice, point) in places {
         let db = -10.0 * point.error.log10();
-        let word = report.thresholds.verdict(db).word();
+        let word = report.thresholds.rate(db).word();
         writeln!(
             out,
             "<tr><td>{choice}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"{word}\">{word}</td></tr>",
@@ -244,7 +244,7 @@ fn line(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     number(out, statistics.map(|s| s.max), figures::value)?;
     let error = cost.map(|cost| &cost.error);
     number(out, error.map(|e| e.sqnr_db), figures::decibels)?;
-    let word = error.map_or("", |e| report.thresholds.verdict(e.sqnr_db).word());
+    let word = error.map_or("", |e| report.thresholds.rate(e.sqnr_db).word());
     write!(out, "<td class=\"{word}\">{word}</td>")?;
     if report.has_outputs {
         for way in Way::ALL {

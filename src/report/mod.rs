@@ -16,7 +16,7 @@ use crate::checkpoint::Checkpoint;
 use crate::plan::budget::{Choice, Curve, Point};
 use crate::quantization::{
     Analysis, Diagnostic, ErrorStatistics, QuantizationScheme, Quantizer, Rounding, Statistics,
-    Thresholds, ValueHistogram, flags,
+    Thresholds, ValueHistogram, diagnostics,
 };
 use crate::tensor::TensorId;
 use document::{OutputFigures, Totals};
@@ -125,7 +125,7 @@ impl Histogram {
 
     /// DoneLatch the range that int8 spans, −absmax to absmax.
     pub fn of(distribution: &ValueHistogram, absmax: f64) -> Histogram {
-        let counts = distribution.histogram(-absmax, absmax, Self::BINS);
+        let counts = distribution.rebin(-absmax, absmax, Self::BINS);
         let counts = counts.into_iter().map(|count| count as f32).collect();
         Histogram { sketched: false, ..Histogram::sketched(absmax, counts) }
     }
@@ -145,7 +145,7 @@ impl Row {
         analysis: Option<&Analysis>,
     ) -> Row {
         let statistics = analysis.and_then(|found| found.statistics);
-        let distribution = analysis.and_then(|found| found.distribution.as_ref());
+        let distribution = analysis.and_then(|found| found.histogram.as_ref());
         let absmax = statistics.as_ref().map_or(0.0, |statistics| statistics.absmax);
         let dtype = &checkpoint.tensor(tensor).dtype;
         Row {
@@ -153,7 +153,7 @@ impl Row {
             reason: None,
             marked: false,
             quantizer,
-            flags: analysis.map(|found| flags(dtype, found)).unwrap_or_default(),
+            flags: analysis.map(|found| diagnostics(dtype, found)).unwrap_or_default(),
             costs: analysis.map(costs).unwrap_or_default(),
             histogram: distribution.map(|counted| Histogram::of(counted, absmax)),
             statistics,

@@ -90,7 +90,7 @@ pub(crate) fn gained(db: f64) -> String {
 
 /// An SQNR with its word.
 pub(crate) fn judged(db: f64, thresholds: &Thresholds) -> String {
-    format!("{} ({})", decibels(db), thresholds.verdict(db).word())
+    format!("{} ({})", decibels(db), thresholds.rate(db).word())
 }
 
 /// A weight or an error: four significant digits, an exponent when it is far from one.

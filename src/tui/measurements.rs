@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn calibration_spec(schemes: &[QuantizationScheme], usual: Calibration) -> AnalysisSpec {
     AnalysisSpec {
         // Histograms are counted once, in the round that has the per-tensor scheme.
-        distributions: schemes.contains(&QuantizationScheme::PER_TENSOR),
+        histogram: schemes.contains(&QuantizationScheme::PER_TENSOR),
         ..AnalysisSpec::errors(quantizers(schemes, usual), Rounding::default())
     }
 }
@@ -26,7 +26,7 @@ pub(super) fn calibration_spec(schemes: &[QuantizationScheme], usual: Calibratio
 /// The histogram of a tensor, and nothing else.
 pub(super) fn histogram_spec() -> AnalysisSpec {
     let nothing = AnalysisSpec::scales(Vec::new(), Rounding::default());
-    AnalysisSpec { distributions: true, ..nothing }
+    AnalysisSpec { histogram: true, ..nothing }
 }
 
 fn quantizers(schemes: &[QuantizationScheme], usual: Calibration) -> Vec<Quantizer> {

@@ -317,7 +317,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         let job = self.scan(vec![tensor], histogram_spec());
         self.ask(QueryKind::Histogram, job, move |found| {
             let histogram = analysis_of(found).and_then(|analysis| {
-                analysis.distribution.ok_or_else(|| "the tensor has no elements".to_owned())
+                analysis.histogram.ok_or_else(|| "the tensor has no elements".to_owned())
             });
             Some(Event::Counted(tensor, histogram))
         })

@@ -69,7 +69,7 @@ fn bars(
     };
     let height = area.height - 2;
     let columns = usize::from(area.width);
-    let counts = distribution.histogram(-absmax, absmax, columns);
+    let counts = distribution.rebin(-absmax, absmax, columns);
     let weigh = |count: f64| if app.histogram.log { count.ln_1p() } else { count };
     let highest = counts.iter().copied().map(weigh).fold(0.0, f64::max);
     let width = 2.0 * absmax / columns as f64;

@@ -168,7 +168,7 @@ impl Theme {
 
     /// The word for an SQNR, and its style.
     pub fn judge(&self, sqnr_db: f64) -> (&'static str, Style) {
-        let verdict = self.thresholds.verdict(sqnr_db);
+        let verdict = self.thresholds.rate(sqnr_db);
         (verdict.word(), self.verdict(verdict))
     }
 

@@ -11,7 +11,7 @@ use quantscope::app::keys::Key;
 use quantscope::app::{Event, update};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::quantization::{
-    AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding, measure,
+    AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding, analyze,
 };
 use quantscope::tensor::{FloatType, Shape, TensorId};
 use ratatui::buffer::Buffer;
@@ -54,7 +54,7 @@ fn finding(driver: &Driver, questions: &AnalysisSpec, id: TensorId) -> Event {
     let mut reader = driver.app.model.checkpoint.reader();
     let (_, bytes) = reader.elements(id, 0..4).expect("reads").expect("floats");
     let shape = Shape::new([2, 2]).expect("fits");
-    let found = Ok(measure(questions, FloatType::F32, &shape, bytes));
+    let found = Ok(analyze(questions, FloatType::F32, &shape, bytes));
     Event::Found { generation: 1, tensor: id, found }
 }
 

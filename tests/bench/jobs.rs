@@ -153,7 +153,7 @@ impl Bench {
         let by = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
         let int8 = by(QuantizationScheme::PER_TENSOR);
         let questions = AnalysisSpec {
-            distributions: true,
+            histogram: true,
             ..AnalysisSpec::errors(vec![int8], Rounding::HalfEven)
         };
         let counted = Mutex::new(Vec::new());
@@ -167,8 +167,8 @@ impl Bench {
         let int4 = by("per-tensor/int4".parse().map_err(io::Error::other)?);
         let times = (0..self.rounds).map(|_| {
             let started = Instant::now();
-            for counted in counted.iter().filter_map(|found| found.distribution.as_ref()) {
-                black_box(questions.answer(counted, int4));
+            for counted in counted.iter().filter_map(|found| found.histogram.as_ref()) {
+                black_box(questions.outcome_of(counted, int4));
             }
             started.elapsed().as_secs_f64()
         });

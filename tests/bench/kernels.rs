@@ -5,7 +5,9 @@
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use quantscope::quantization::kernels::{self, GroupQuantization, Layout, Quantization, Wanted};
+use quantscope::quantization::kernels::{
+    self, GroupDetail, GroupLayout, GroupQuantization, Quantization,
+};
 use quantscope::quantization::{QuantizationType, Rounding};
 use quantscope::tensor::{FloatType, write_f64};
 use std::hint::black_box;
@@ -93,19 +95,19 @@ over_types! {
         kernels::error(dtype, bytes, Quantization { rounding: Rounding::HalfAway, ..HOW })
     };
     error_row_4096: |dtype, bytes| {
-        kernels::group_error(dtype, bytes, Layout::consecutive(4096), OWN_SCALES, Wanted::default())
+        kernels::group_error(dtype, bytes, GroupLayout::consecutive(4096), OWN_SCALES, GroupDetail::default())
     };
     error_row_9: |dtype, bytes| {
-        kernels::group_error(dtype, bytes, Layout::consecutive(9), OWN_SCALES, Wanted::default())
+        kernels::group_error(dtype, bytes, GroupLayout::consecutive(9), OWN_SCALES, GroupDetail::default())
     };
     error_block_32: |dtype, bytes| {
-        kernels::group_error(dtype, bytes, Layout::consecutive(32), OWN_SCALES, Wanted::default())
+        kernels::group_error(dtype, bytes, GroupLayout::consecutive(32), OWN_SCALES, GroupDetail::default())
     };
     error_block_128: |dtype, bytes| {
-        kernels::group_error(dtype, bytes, Layout::consecutive(128), OWN_SCALES, Wanted::default())
+        kernels::group_error(dtype, bytes, GroupLayout::consecutive(128), OWN_SCALES, GroupDetail::default())
     };
     error_blocks_32_64_128: |dtype, bytes| {
-        kernels::block_errors(dtype, bytes, 4096, OWN_SCALES, Wanted::default())
+        kernels::block_errors(dtype, bytes, 4096, OWN_SCALES, GroupDetail::default())
     };
     error_fp8: |dtype, bytes| {
         kernels::error(dtype, bytes, Quantization { qtype: QuantizationType::F8E4M3, ..HOW })
@@ -126,7 +128,7 @@ mod quantize {
 }
 
 /// The error with a comparison of the values that were written.
-mod error_of_written {
+mod error_if_codes_match {
     use super::*;
     #[divan::bench(args = TYPES, consts = SIZES)]
     fn gbs<const SIZE: usize>(bencher: Bencher, dtype: FloatType) {
@@ -135,8 +137,8 @@ mod error_of_written {
         let how = (HOW.scale, HOW.rounding);
         kernels::quantize(dtype, bytes, how.0, how.1, &mut written);
         bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
-            let seen = &mut kernels::Seen::default();
-            let found = kernels::error_of_written(dtype, black_box(bytes), how, &written, seen);
+            let seen = &mut kernels::SeenLevels::default();
+            let found = kernels::error_if_codes_match(dtype, black_box(bytes), how, &written, seen);
             assert!(black_box(found).is_some());
         });
     }

@@ -57,7 +57,7 @@ fn reported(name: &str) -> [String; 3] {
     let scheme = QuantizationScheme::PER_TENSOR;
     let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
     let questions = AnalysisSpec {
-        distributions: true,
+        histogram: true,
         ..AnalysisSpec::errors(vec![quantizer], Rounding::default())
     };
     let found = scan_of(&checkpoint, checkpoint.ids().collect(), &questions);

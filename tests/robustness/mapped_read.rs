@@ -9,7 +9,7 @@ use quantscope::export::{OutputFormat, Request, Task};
 use quantscope::job::{Progress, save, scan};
 use quantscope::plan::Plan;
 use quantscope::quantization::{
-    Analysis, AnalysisSpec, Calibration, ChannelQuestion, QuantizationScheme, Quantizer, Rounding,
+    Analysis, AnalysisSpec, Calibration, ChannelDetail, QuantizationScheme, Quantizer, Rounding,
 };
 use quantscope::tensor::TensorId;
 use std::fs::File;
@@ -63,8 +63,8 @@ fn what_is_found_out_is_the_same() {
     let errors = AnalysisSpec::errors(quantizers.to_vec(), Rounding::HalfEven);
     let questions = [
         AnalysisSpec::scales(quantizers.to_vec(), Rounding::HalfEven),
-        AnalysisSpec { channels: ChannelQuestion::Each, keep_scales: true, ..errors.clone() },
-        AnalysisSpec { distributions: true, ..errors },
+        AnalysisSpec { channels: ChannelDetail::All, keep_scales: true, ..errors.clone() },
+        AnalysisSpec { histogram: true, ..errors },
     ];
     for questions in questions {
         for threads in [1, 3] {

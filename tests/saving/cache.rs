@@ -88,7 +88,7 @@ fn questions() -> AnalysisSpec {
     let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
     let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
     AnalysisSpec {
-        distributions: true,
+        histogram: true,
         ..AnalysisSpec::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven)
     }
 }

@@ -428,7 +428,7 @@ impl Table {
             *first = (*first).min(self.rank[id.index()]);
             if let Some(db) = sqnr.decibels() {
                 totals.worst = Some(totals.worst.map_or(db, |worst| worst.min(db)));
-                let said = model.thresholds.verdict(db);
+                let said = model.thresholds.rate(db);
                 let place = VERDICTS.iter().position(|&verdict| verdict == said);
                 place.into_iter().for_each(|place| totals.verdicts[place] += 1);
             }

@@ -1,17 +1,31 @@
-//! Measuring a tensor in chunks: the specification, the passes over the data, and merging.
+//! Everything measured of one tensor: range, moments, histogram, scales, errors, diagnostics.
 //!
-//! Chunks are fixed by the shape and merged in order, so the result does not depend on which
-//! thread processes which chunk.
+//! An [`AnalysisSpec`] says what to compute. [`TensorAnalyzer`] divides a tensor into chunks
+//! and chooses a strategy for each quantizer; `job` calls it from its threads. The rest of
+//! `quantization` does not import this folder.
 
-mod measurement;
+mod analyzer;
+mod channel_losses;
+mod diagnostics;
+mod element_run;
+mod histogram_outcome;
+mod in_memory;
 mod multi_pass;
+mod percentile_search;
+mod results;
 mod single_pass;
+mod spec;
+mod strategy;
 mod streamed_clip;
-mod value_histogram;
+mod tensor_quantizer;
+#[cfg(test)]
+mod tests;
 
-pub use measurement::{
-    Analysis, AnalysisSpec, First, KEPT_BYTES, Known, Measurement, Next, Outcome, Quantized,
-    measure,
-};
-pub use streamed_clip::clip_of_pieces;
-pub use value_histogram::{HistogramBuilder, ValueHistogram};
+pub use analyzer::{AnalysisState, FirstPassResult, FurtherPassResult, TensorAnalyzer};
+pub use channel_losses::{ChannelDetail, ChannelLosses};
+pub use diagnostics::{DIAGNOSTIC_NAMES, Diagnostic, OUTLIER_RATIO, diagnostics};
+pub use in_memory::analyze;
+pub use results::{Analysis, Outcome, Quantized};
+pub use spec::{AnalysisSpec, ErrorDetail};
+pub use strategy::MAX_KEPT_BYTES;
+pub use streamed_clip::clip_of_stream;

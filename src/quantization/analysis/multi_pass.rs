@@ -1,109 +1,96 @@
-//! Groups that are longer than a chunk: what is found out about them pass after pass.
+//! Groups that span chunks: what several passes over a tensor find out about them.
 //!
-//! The first pass over a tensor gives their ranges. A calibration may need more passes to
-//! find their clips: one for each sixteen bits of the elements to find a percentile, one
-//! to find the least error. The last pass measures what quantizing by those clips loses.
+//! The first pass finds their ranges. A calibration may need more passes to find their clips:
+//! one for every 16 bits of an element for a percentile, one for the least squared error. The
+//! last pass measures what quantizing by the clips loses.
 
-use crate::quantization::analysis::single_pass::Run;
-use crate::quantization::analysis::value_histogram::merged;
-use crate::quantization::calibration::{least, percentile_rank};
-use crate::quantization::clipping::{nth_clip, or_absmax, trials};
-use crate::quantization::kernels::{self, Quantization, SeenByAll};
-use crate::quantization::{
-    Calibration, ChannelErrors, ErrorSums, GroupQuantizers, Groups, Loss, Moments, NotQuantizable,
-    Quantizer, Range, Rounding,
-};
+use crate::quantization::analysis::channel_losses::ChannelLosses;
+use crate::quantization::analysis::element_run::ElementRun;
+use crate::quantization::analysis::percentile_search::{DigitCounts, PercentileSearch};
+use crate::quantization::analysis::results::Quantized;
+use crate::quantization::analysis::spec::{AnalysisSpec, ErrorDetail};
+use crate::quantization::analysis::tensor_quantizer::TensorQuantizer;
+use crate::quantization::calibration::{Calibration, least_index, percentile_rank};
+use crate::quantization::clipping::{candidates, clip_at, percentile_or_absmax};
+use crate::quantization::groups::Groups;
+use crate::quantization::kernels::{self, SharedSeenLevels};
+use crate::quantization::loss::Loss;
+use crate::quantization::quantizer::NotQuantizable;
+use crate::quantization::scales::Scales;
+use crate::quantization::statistics::{ErrorSums, Moments, Range};
+use crate::quantization::value_histogram::merge_sorted;
 use crate::tensor::FloatType;
 
-/// What is asked, and of what elements.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'l> {
-    pub quantizers: GroupQuantizers<'l>,
-    pub rounding: Rounding,
-    pub dtype: FloatType,
-}
-
-/// Groups that go on from chunk to chunk, in order.
+/// What is known of a quantizer's groups after some of the passes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spread {
-    groups: Vec<Group>,
-    /// The levels seen in the chunks so far.
-    seen: SeenByAll,
-    pub error: Option<ErrorSums>,
-    pub loss: Option<Loss>,
-    pub channels: Option<ChannelErrors>,
+pub(super) struct MultiPassState {
+    groups: Vec<GroupState>,
+    /// The levels that occurred in the chunks measured so far.
+    seen: SharedSeenLevels,
+    error: Option<ErrorSums>,
+    loss: Option<Loss>,
+    channels: Option<ChannelLosses>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Group {
+struct GroupState {
     range: Range,
-    search: Search,
-    /// The clip that a search found.
+    search: PercentileSearch,
+    /// The clip, once a search has found it.
     clip: Option<f64>,
 }
 
-/// A percentile's bits so far, and its rank among the magnitudes that begin with them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Search {
-    prefix: u64,
-    rank: u64,
-}
-
-/// What a pass after the first finds in a chunk, or in all chunks so far; groups in order,
-/// each once.
+/// What a pass after the first finds in a chunk, or in all chunks so far. Groups are numbered
+/// and in order; each occurs once.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum PassResult {
     Nothing,
-    /// How many magnitudes go on with which sixteen bits.
-    Digits(Vec<(u64, Vec<(u16, u64)>)>),
-    /// The squared errors of the clips that are tried.
-    Trials(Vec<(u64, Vec<f64>)>),
-    /// What all groups lose, and each output channel if that is asked.
+    /// Per group, the counts of the next digits of the magnitudes.
+    Digits(Vec<(u64, DigitCounts)>),
+    /// Per group, the squared error of each candidate clip.
+    Candidates(Vec<(u64, Vec<f64>)>),
+    /// The errors of all groups, and the loss of each channel if channels are needed.
     Error(ErrorSums, Vec<(u64, Loss)>),
-    /// The same where only that much is asked.
+    /// The losses of all groups, and of each channel if channels are needed.
     Loss(Loss, Vec<(u64, Loss)>),
 }
 
-/// What the last pass is to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
-    Loss,
-    Error,
-}
-
-impl Found {
-    /// The moments of `count` elements, without their range, where they were found too.
+impl PassResult {
+    /// The moments of `count` elements without their range, if the errors of all of them were
+    /// computed.
     pub(super) fn moments(&self, count: u64) -> Option<Moments> {
-        match *self {
-            Found::Error(ref sums, _) if sums.count == count => Some(sums.moments()),
+        match self {
+            PassResult::Error(sums, _) if sums.count == count => Some(sums.moments()),
             _ => None,
         }
     }
 
-    /// No more than the losses of it.
-    pub(super) fn losses(self) -> Found {
+    /// Reduces full errors to losses.
+    pub(super) fn into_losses(self) -> PassResult {
         match self {
-            Found::Error(sums, channels) => Found::Loss(Loss::from(&sums), channels),
+            PassResult::Error(sums, channels) => PassResult::Loss(Loss::from(&sums), channels),
             other => other,
         }
     }
 
-    /// Adds what was found in the next chunk.
-    pub(super) fn merge(&mut self, next: Found) {
+    /// Adds the result for the next chunk.
+    pub(super) fn append(&mut self, next: PassResult) {
         match (self, next) {
-            (nothing @ Found::Nothing, next) => *nothing = next,
-            (Found::Digits(all), Found::Digits(more)) => {
-                extend(all, more, |sum, next| *sum = merged(std::mem::take(sum), next));
+            (nothing @ PassResult::Nothing, next) => *nothing = next,
+            (PassResult::Digits(all), PassResult::Digits(more)) => {
+                append_groups(all, more, |sum, next| {
+                    *sum = merge_sorted(std::mem::take(sum), next);
+                });
             }
-            (Found::Trials(all), Found::Trials(more)) => {
+            (PassResult::Candidates(all), PassResult::Candidates(more)) => {
                 let add = |(sum, next): (&mut f64, f64)| *sum += next;
-                extend(all, more, |sums, next| sums.iter_mut().zip(next).for_each(add));
+                append_groups(all, more, |sums, next| sums.iter_mut().zip(next).for_each(add));
             }
-            (Found::Error(sums, channels), Found::Error(next, more)) => {
+            (PassResult::Error(sums, channels), PassResult::Error(next, more)) => {
                 sums.merge(&next);
                 channels.extend(more);
             }
-            (Found::Loss(loss, channels), Found::Loss(next, more)) => {
+            (PassResult::Loss(loss, channels), PassResult::Loss(next, more)) => {
                 loss.merge(&next);
                 channels.extend(more);
             }
@@ -112,8 +99,8 @@ impl Found {
     }
 }
 
-/// Appends a list of groups to one whose last group may go on in it.
-fn extend<T>(all: &mut Vec<(u64, T)>, more: Vec<(u64, T)>, add: impl Fn(&mut T, T)) {
+/// Appends a list of groups whose first group may be the last of the list before it.
+fn append_groups<T>(all: &mut Vec<(u64, T)>, more: Vec<(u64, T)>, add: impl Fn(&mut T, T)) {
     for (group, next) in more {
         match all.last_mut() {
             Some((last, sum)) if *last == group => add(sum, next),
@@ -122,229 +109,206 @@ fn extend<T>(all: &mut Vec<(u64, T)>, more: Vec<(u64, T)>, add: impl Fn(&mut T, 
     }
 }
 
-impl Asked<'_> {
-    pub(super) fn quantizer(&self) -> Quantizer {
-        self.quantizers.quantizer()
-    }
-
-    /// Passes after the first.
-    pub(super) fn passes(&self, errors: bool) -> u64 {
-        self.searches() + u64::from(errors)
-    }
-
-    fn searches(&self) -> u64 {
-        match self.quantizer().calibration {
-            Calibration::MinMax
-            | Calibration::Clip(_)
-            | Calibration::Magnitude(_)
-            | Calibration::Learned => 0,
-            Calibration::Percentile(_) => self.digits(),
-            Calibration::Mse => 1,
-        }
-    }
-
-    fn digits(&self) -> u64 {
-        self.dtype.size() as u64 / 2
-    }
-
-    /// The clip and the scale of a group, whose finite elements are `bytes`.
-    pub(super) fn scale(&self, group: u64, bytes: &[u8]) -> Result<(f64, f32), NotQuantizable> {
-        let quantizer = self.quantizers.of(group);
-        let clip = quantizer.clip_of(self.dtype, bytes, self.rounding)?;
-        Ok((clip, quantizer.scale_for(clip, FloatType::F32)?))
-    }
-
-    pub(super) fn how(&self, scale: f32) -> Quantization {
-        let qtype = self.quantizer().scheme.quantization_type();
-        Quantization { scale, qtype, rounding: self.rounding }
-    }
-}
-
-impl Spread {
-    pub(super) fn new(channels: Option<ChannelErrors>) -> Spread {
-        Spread { channels, ..Spread::default() }
+impl MultiPassState {
+    /// The state before the first chunk. `channels` collects the losses of channels.
+    pub(super) fn new(channels: Option<ChannelLosses>) -> MultiPassState {
+        MultiPassState { channels, ..MultiPassState::default() }
     }
 
     /// Adds the ranges of the groups in the next chunk.
-    pub(super) fn calibrate(&mut self, ranges: Vec<(u64, Range)>) {
+    pub(super) fn add_ranges(&mut self, ranges: Vec<(u64, Range)>) {
         for (group, range) in ranges {
-            // Groups come without a gap, from 0.
+            // Groups come in order without gaps.
             match self.groups.get_mut(group as usize) {
                 Some(known) => known.range.merge(&range),
-                None => self.groups.push(Group { range, ..Group::default() }),
+                None => self.groups.push(GroupState { range, ..GroupState::default() }),
             }
         }
     }
 
-    /// The clip of every group.
-    pub(super) fn clips(&self, asked: &Asked) -> impl Iterator<Item = f64> {
-        let quantizers = asked.quantizers;
-        let numbered = (0..).zip(&self.groups);
-        numbered.map(move |(g, group)| group.clip(quantizers.of(g).calibration))
-    }
-
-    /// Prepares for the pass after the first.
-    pub(super) fn begin(&mut self, asked: &Asked) {
-        if let Calibration::Percentile(percent) = asked.quantizer().calibration {
+    /// Ends the first pass: starts the search for percentiles, if any are needed.
+    pub(super) fn end_first_pass(&mut self, quantizer: &TensorQuantizer) {
+        if let Calibration::Percentile(percent) = quantizer.quantizer().calibration {
             for group in &mut self.groups {
-                group.search.rank = percentile_rank(percent, group.range.finite());
+                let rank = percentile_rank(percent, group.range.finite());
+                group.search = PercentileSearch::new(rank);
             }
         }
     }
 
-    /// Looks at a chunk's parts of groups in a pass after the first, counted from 1.
-    pub(super) fn look<'b>(
+    /// Measures a chunk in pass `pass` after the first: searches for clips, and in the pass
+    /// after the searches computes errors with the given detail.
+    pub(super) fn measure(
         &self,
-        asked: &Asked,
+        quantizer: &TensorQuantizer,
         pass: u64,
+        detail: ErrorDetail,
         channels: Option<&Groups>,
-        wanted: Wanted,
-        segments: impl Iterator<Item = (u64, Run<'b>)>,
-    ) -> Found {
-        let dtype = asked.dtype;
-        let groups =
-            segments.filter_map(|(g, bytes)| Some((g, self.groups.get(g as usize)?, bytes)));
-        if pass > asked.searches() {
-            let (mut sums, mut loss, mut of_channels) =
-                (ErrorSums::default(), Loss::default(), Vec::new());
-            let mut seen = self.seen.get();
-            for (g, group, run) in groups {
-                let quantizer = asked.quantizers.of(g);
-                let clip = group.clip(quantizer.calibration);
-                let Ok(scale) = quantizer.scale_for(clip, FloatType::F32) else { continue };
-                let cuts = channels.map(|channels| run.cuts(channels));
-                let how = asked.how(scale);
-                let errors = match wanted {
-                    Wanted::Loss => {
-                        let (lost, errors) = kernels::loss_by_channel(dtype, run.bytes, how, cuts);
-                        loss.merge(&lost);
-                        errors
-                    }
-                    Wanted::Error => {
-                        let (lost, errors) =
-                            kernels::error_by_channel(dtype, run.bytes, how, cuts, &mut seen);
-                        sums.merge(&lost);
-                        errors
-                    }
-                };
-                of_channels.extend(run.numbered(channels, errors));
-            }
-            return match wanted {
-                Wanted::Loss => Found::Loss(loss, of_channels),
-                Wanted::Error => {
-                    self.seen.add(&seen);
-                    Found::Error(sums, of_channels)
-                }
+        chunk: ElementRun,
+    ) -> PassResult {
+        if pass > quantizer.search_passes() {
+            return match detail {
+                ErrorDetail::None => PassResult::Nothing,
+                ErrorDetail::Loss => self.losses(quantizer, channels, chunk),
+                ErrorDetail::Full => self.errors(quantizer, channels, chunk),
             };
         }
-        match asked.quantizer().calibration {
+        match quantizer.quantizer().calibration {
             Calibration::Percentile(_) => {
-                let rest = 16 * (asked.digits() - pass) as u32;
-                let digits = groups.map(|(g, group, run)| {
-                    (g, digits(dtype, run.bytes, group.search.prefix, rest))
+                let remaining = 16 * (quantizer.search_passes() - pass) as u32;
+                let digits = self.parts(quantizer, chunk).map(|(number, group, run)| {
+                    (number, group.search.count(run.dtype, run.bytes, remaining))
                 });
-                Found::Digits(digits.collect())
+                PassResult::Digits(digits.collect())
             }
             Calibration::Mse => {
-                let qtype = asked.quantizer().scheme.quantization_type();
-                let noises = groups.map(|(g, group, run)| {
-                    let bytes = run.bytes;
-                    let noise = trials(group.range.absmax(), qtype, asked.rounding).map(|how| {
-                        how.map_or(f64::INFINITY, |how| kernels::error(dtype, bytes, how).noise)
-                    });
-                    (g, noise.collect())
+                let errors = self.parts(quantizer, chunk).map(|(number, group, run)| {
+                    (number, candidate_errors(quantizer, group.range.absmax(), run))
                 });
-                Found::Trials(noises.collect())
+                PassResult::Candidates(errors.collect())
             }
             Calibration::MinMax
             | Calibration::Clip(_)
             | Calibration::Magnitude(_)
-            | Calibration::Learned => Found::Nothing,
+            | Calibration::Learned => PassResult::Nothing,
         }
     }
 
-    fn close(&mut self, found: Vec<(u64, Loss)>) {
-        if let Some(channels) = &mut self.channels {
-            found.into_iter().for_each(|(channel, error)| channels.add(channel, error));
-            channels.close();
-        }
+    /// The parts of a chunk that lie in one group each.
+    fn parts<'b>(
+        &self,
+        quantizer: &TensorQuantizer,
+        chunk: ElementRun<'b>,
+    ) -> impl Iterator<Item = (u64, &GroupState, ElementRun<'b>)> {
+        let parts = chunk.by_group(&quantizer.groups);
+        parts.filter_map(|(number, run)| Some((number, self.groups.get(number as usize)?, run)))
     }
 
-    /// Takes over what a whole pass after the first found.
-    pub(super) fn settle(&mut self, asked: &Asked, pass: u64, found: Found) {
+    /// The parts of a chunk with the scales of their groups. Groups without a scale are left
+    /// out; [`MultiPassState::finish`] reports them.
+    fn scaled_parts<'b>(
+        &self,
+        quantizer: &TensorQuantizer,
+        chunk: ElementRun<'b>,
+    ) -> impl Iterator<Item = (f32, ElementRun<'b>)> {
+        self.parts(quantizer, chunk).filter_map(|(number, group, run)| {
+            let of_group = quantizer.of_group(number);
+            let clip = group.clip(of_group.calibration);
+            Some((of_group.scale_for(clip, FloatType::F32).ok()?, run))
+        })
+    }
+
+    fn losses(
+        &self,
+        quantizer: &TensorQuantizer,
+        channels: Option<&Groups>,
+        chunk: ElementRun,
+    ) -> PassResult {
+        let (mut all, mut by_channel) = (Loss::default(), Vec::new());
+        for (scale, run) in self.scaled_parts(quantizer, chunk) {
+            let bounds = channels.map(|channels| run.channel_bounds(channels));
+            let params = quantizer.params(scale);
+            let (loss, losses) = kernels::loss_by_channel(run.dtype, run.bytes, params, bounds);
+            all.merge(&loss);
+            by_channel.extend(run.number_channels(channels, losses));
+        }
+        PassResult::Loss(all, by_channel)
+    }
+
+    fn errors(
+        &self,
+        quantizer: &TensorQuantizer,
+        channels: Option<&Groups>,
+        chunk: ElementRun,
+    ) -> PassResult {
+        let (mut all, mut by_channel) = (ErrorSums::default(), Vec::new());
+        let mut seen = self.seen.get();
+        for (scale, run) in self.scaled_parts(quantizer, chunk) {
+            let bounds = channels.map(|channels| run.channel_bounds(channels));
+            let params = quantizer.params(scale);
+            let (sums, losses) =
+                kernels::error_by_channel(run.dtype, run.bytes, params, bounds, &mut seen);
+            all.merge(&sums);
+            by_channel.extend(run.number_channels(channels, losses));
+        }
+        self.seen.add(&seen);
+        PassResult::Error(all, by_channel)
+    }
+
+    /// Takes the results of a complete pass after the first.
+    pub(super) fn end_pass(&mut self, quantizer: &TensorQuantizer, pass: u64, found: PassResult) {
         match found {
-            Found::Nothing => {}
-            Found::Error(sums, found) => {
+            PassResult::Nothing => {}
+            PassResult::Error(sums, channels) => {
                 self.error = Some(sums);
-                self.close(found);
+                self.set_channels(channels);
             }
-            Found::Loss(loss, found) => {
+            PassResult::Loss(loss, channels) => {
                 self.loss = Some(loss);
-                self.close(found);
+                self.set_channels(channels);
             }
-            Found::Trials(all) => {
-                for (group, noises) in all {
-                    let Some(group) = self.groups.get_mut(group as usize) else { continue };
-                    let place = least(noises.into_iter());
-                    group.clip = Some(nth_clip(group.range.absmax(), place));
+            PassResult::Candidates(all) => {
+                for (number, errors) in all {
+                    let Some(group) = self.groups.get_mut(number as usize) else { continue };
+                    let best = least_index(errors.into_iter());
+                    group.clip = Some(clip_at(group.range.absmax(), best));
                 }
             }
-            Found::Digits(all) => {
-                for (group, digits) in all {
-                    let Some(group) = self.groups.get_mut(group as usize) else { continue };
-                    let digit = group.search.go_on(&digits);
-                    if digit.is_some() && pass == asked.digits() {
-                        let found = magnitude(asked.dtype, group.search.prefix);
-                        group.clip = Some(or_absmax(found, group.range.absmax()));
+            PassResult::Digits(all) => {
+                for (number, counts) in all {
+                    let Some(group) = self.groups.get_mut(number as usize) else { continue };
+                    let is_found = group.search.narrow(&counts);
+                    if is_found && pass == quantizer.search_passes() {
+                        let magnitude = group.search.magnitude(quantizer.dtype);
+                        group.clip = Some(percentile_or_absmax(magnitude, group.range.absmax()));
                     }
                 }
             }
         }
     }
+
+    fn set_channels(&mut self, losses: Vec<(u64, Loss)>) {
+        if let Some(channels) = &mut self.channels {
+            losses.into_iter().for_each(|(channel, loss)| channels.add(channel, loss));
+            channels.end_channel();
+        }
+    }
+
+    /// The clip of every group, in order.
+    pub(super) fn clips(&self, quantizer: &TensorQuantizer) -> impl Iterator<Item = f64> {
+        (0..).zip(&self.groups).map(|(number, group)| {
+            let calibration = quantizer.of_group(number).calibration;
+            group.clip(calibration)
+        })
+    }
+
+    /// The result after all passes.
+    pub(super) fn finish(
+        self,
+        spec: &AnalysisSpec,
+        quantizer: &TensorQuantizer,
+    ) -> Result<Quantized, NotQuantizable> {
+        let mut scales = Scales::new(spec.keep_scales);
+        for clip in self.clips(quantizer) {
+            scales.push(clip, quantizer.quantizer().scale_for(clip, FloatType::F32)?);
+        }
+        let MultiPassState { error, loss, channels, .. } = self;
+        Ok(Quantized { scales, error, loss, channels })
+    }
 }
 
-impl Group {
-    /// The clip that was found, or that follows from the range.
+/// The squared error of a part of a group for each candidate clip; infinite where a clip has
+/// no scale.
+fn candidate_errors(quantizer: &TensorQuantizer, absmax: f64, run: ElementRun) -> Vec<f64> {
+    let error = |params| kernels::error(run.dtype, run.bytes, params).noise;
+    candidates(absmax, quantizer.qtype(), quantizer.rounding)
+        .map(|params| params.map_or(f64::INFINITY, error))
+        .collect()
+}
+
+impl GroupState {
+    /// The clip that a search found, or else the one that follows from the range.
     fn clip(&self, calibration: Calibration) -> f64 {
         self.clip.unwrap_or_else(|| calibration.clip_of_range(self.range.absmax()))
     }
-}
-
-impl Search {
-    /// Goes on to the next sixteen bits; `None` if there are fewer magnitudes than the rank.
-    fn go_on(&mut self, digits: &[(u16, u64)]) -> Option<u16> {
-        for &(digit, count) in digits {
-            if self.rank <= count {
-                self.prefix = self.prefix << 16 | u64::from(digit);
-                return Some(digit);
-            }
-            self.rank -= count;
-        }
-        None
-    }
-}
-
-/// The elements' magnitudes that begin with the bits `prefix`, counted by the next sixteen,
-/// `rest` bits being left behind those.
-fn digits(dtype: FloatType, bytes: &[u8], prefix: u64, rest: u32) -> Vec<(u16, u64)> {
-    let mut counts = vec![0u32; 1 << 16];
-    let size = dtype.size();
-    let sign = 1u64 << (8 * size - 1);
-    for raw in bytes.chunks_exact(size) {
-        let mut wide = [0; 8];
-        wide[..size].copy_from_slice(raw);
-        let magnitude = u64::from_le_bytes(wide) & !sign;
-        if (magnitude >> rest) >> 16 == prefix
-            && let Some(count) = counts.get_mut(usize::from((magnitude >> rest) as u16))
-        {
-            *count += 1;
-        }
-    }
-    let counted = (0..=u16::MAX).zip(counts).filter(|&(_, n)| n > 0);
-    counted.map(|(digit, n)| (digit, u64::from(n))).collect()
-}
-
-/// The value whose bits these are.
-fn magnitude(dtype: FloatType, bits: u64) -> Option<f64> {
-    crate::tensor::read_f64(dtype, &bits.to_le_bytes(), 0)
 }

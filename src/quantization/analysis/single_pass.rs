@@ -1,221 +1,290 @@
-//! Groups that lie whole in one chunk: calibrated and measured while it is in the cache.
+//! Groups that lie in one chunk each: calibrated and measured while the chunk is in the cache.
 
-use crate::quantization::analysis::multi_pass::Asked;
-use crate::quantization::kernels::{self, ChannelSums, GroupFindings, GroupLosses, Seen, Wanted};
-use crate::quantization::{
-    Calibration, Groups, Loss, NotQuantizable, QuantizationScheme, Quantized,
+use crate::quantization::analysis::element_run::ElementRun;
+use crate::quantization::analysis::results::{Outcome, Quantized};
+use crate::quantization::analysis::spec::AnalysisSpec;
+use crate::quantization::analysis::tensor_quantizer::TensorQuantizer;
+use crate::quantization::calibration::Calibration;
+use crate::quantization::groups::Groups;
+use crate::quantization::kernels::{
+    self, GroupDetail, GroupErrors, GroupLosses, GroupQuantization, ScaleOverflow, SeenLevels,
 };
+use crate::quantization::loss::Loss;
+use crate::quantization::quantizer::NotQuantizable;
+use crate::quantization::scheme::QuantizationScheme;
+use crate::quantization::statistics::Range;
 use crate::tensor::FloatType;
-use std::ops::Range as Elements;
 
-/// A scheme whose groups lie whole in one chunk each.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Whole<'l> {
-    pub asked: Asked<'l>,
-    pub groups: Groups,
+/// The block lengths that one sweep over the elements measures together.
+const NESTED_BLOCKS: [u32; 3] = [32, 64, 128];
+
+/// The quantizers of a tensor whose groups each lie in one chunk.
+#[derive(Debug)]
+pub(super) struct SinglePass<'l> {
+    quantizers: Vec<TensorQuantizer<'l>>,
+    /// Indices of three quantizers with the block lengths [`NESTED_BLOCKS`] that one sweep
+    /// measures together.
+    pub nested: Option<[usize; 3]>,
 }
 
-/// What a chunk's groups turned out to be, and the channels that go on in the next.
+/// The results of one quantizer for the groups of one chunk.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct ChunkResult {
     pub quantized: Quantized,
+    /// The losses of channels, by number. The last channel may continue in the next chunk.
     pub channels: Vec<(u64, Loss)>,
 }
 
-/// Blocks of 32, 64 and 128 elements, which one sweep answers together.
-pub(super) const NESTED: [u32; 3] = [32, 64, 128];
+impl<'l> SinglePass<'l> {
+    pub(super) fn new(spec: &AnalysisSpec, quantizers: Vec<TensorQuantizer<'l>>) -> Self {
+        let nested = spec.has_errors().then(|| find_nested(&quantizers)).flatten();
+        SinglePass { quantizers, nested }
+    }
 
-/// A run of elements.
-#[derive(Clone, Copy)]
-pub(super) struct Run<'b> {
-    /// The index of its first element.
-    pub start: u64,
-    pub bytes: &'b [u8],
-}
+    /// The results for no chunks yet, one for each quantizer.
+    pub(super) fn start(&self, spec: &AnalysisSpec) -> Vec<Result<Quantized, NotQuantizable>> {
+        self.quantizers.iter().map(|_| Ok(Quantized::empty(spec))).collect()
+    }
 
-impl<'b> Run<'b> {
-    /// The runs of it that lie in a part of `groups` each.
-    pub(super) fn divided(
-        self,
-        groups: &Groups,
-        dtype: FloatType,
-    ) -> impl Iterator<Item = (u64, Run<'b>)> + use<'b> {
-        let end = self.start + (self.bytes.len() / dtype.size()) as u64;
-        groups.segments(self.start..end).map(move |(group, part): (u64, Elements<u64>)| {
-            let at = |element: u64| (element - self.start) as usize * dtype.size();
-            let bytes = self.bytes.get(at(part.start)..at(part.end)).unwrap_or_default();
-            (group, Run { start: part.start, bytes })
+    /// Calibrates and measures the groups of a chunk with every quantizer. `range` is the
+    /// range of the chunk, `channels` the output channels whose losses are needed.
+    pub(super) fn measure(
+        &self,
+        spec: &AnalysisSpec,
+        chunk: ElementRun,
+        range: &Range,
+        channels: Option<&Groups>,
+    ) -> Vec<Result<ChunkResult, NotQuantizable>> {
+        let start = || -> Result<ChunkResult, NotQuantizable> {
+            NotQuantizable::check(range)?;
+            Ok(ChunkResult { quantized: Quantized::empty(spec), channels: Vec::new() })
+        };
+        let mut results: Vec<_> = self.quantizers.iter().map(|_| start()).collect();
+        let nested = self.nested.filter(|_| range.first_non_finite.is_none());
+        if let Some(nested) = nested {
+            self.measure_nested(nested, chunk, channels, &mut results);
+        }
+        for (i, (quantizer, result)) in self.quantizers.iter().zip(&mut results).enumerate() {
+            if nested.is_some_and(|nested| nested.contains(&i)) {
+                continue;
+            }
+            if let Ok(open) = result
+                && let Err(why) = open.measure(quantizer, chunk, channels)
+            {
+                *result = Err(why);
+            }
+        }
+        results
+    }
+
+    /// Measures three quantizers of nested blocks in one sweep.
+    fn measure_nested(
+        &self,
+        nested: [usize; 3],
+        chunk: ElementRun,
+        channels: Option<&Groups>,
+        results: &mut [Result<ChunkResult, NotQuantizable>],
+    ) {
+        let Some(quantizer) = self.quantizers.get(nested[0]) else { return };
+        let Ok(mut results) = results.get_disjoint_mut(nested) else { return };
+        let [Ok(a), Ok(b), Ok(c)] = &mut results else { return };
+        if let Err(why) = measure_blocks(quantizer, chunk, channels, [a, b, c]) {
+            for result in results {
+                *result = Err(why.clone());
+            }
+        }
+    }
+
+    /// The outcomes of all quantizers, from the results of all chunks.
+    pub(super) fn outcomes(
+        &self,
+        results: Vec<Result<Quantized, NotQuantizable>>,
+    ) -> impl Iterator<Item = Outcome> {
+        self.quantizers.iter().zip(results).map(|(quantizer, mut result)| {
+            if let Ok(Quantized { channels: Some(channels), .. }) = &mut result {
+                channels.end_channel();
+            }
+            Outcome { quantizer: quantizer.quantizer(), result }
         })
     }
 
-    /// It, cut where a row ends that it starts within.
-    fn cut_at_row(self, groups: &Groups, dtype: FloatType) -> impl Iterator<Item = Run<'b>> {
-        let into_row = self.start % groups.row_len();
-        let rest = if into_row == 0 { 0 } else { groups.row_len() - into_row };
-        let cut = (rest as usize).saturating_mul(dtype.size()).min(self.bytes.len());
-        let (rest, rows) = self.bytes.split_at(cut);
-        let after = Run { start: self.start + (cut / dtype.size()) as u64, bytes: rows };
-        [Run { bytes: rest, ..self }, after].into_iter().filter(|part| !part.bytes.is_empty())
-    }
-
-    /// Where it is cut by output channels, which are groups of equal length.
-    pub(super) fn cuts(self, channels: &Groups) -> ChannelSums {
-        let length = channels.row_len();
-        let narrow = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        ChannelSums { first: narrow(length - self.start % length), length: narrow(length) }
-    }
-
-    /// What its channels lose, each with its number.
-    pub(super) fn numbered(
-        self,
-        channels: Option<&Groups>,
-        errors: Vec<Loss>,
-    ) -> impl Iterator<Item = (u64, Loss)> {
-        (channels.map_or(0, |channels| channels.of(self.start))..).zip(errors)
+    /// Adds the results of the next chunk, which has `before` elements in front of it.
+    pub(super) fn append(
+        all: &mut [Result<Quantized, NotQuantizable>],
+        next: Vec<Result<ChunkResult, NotQuantizable>>,
+        before: u64,
+    ) {
+        for (result, next) in all.iter_mut().zip(next) {
+            match (&mut *result, next) {
+                (Ok(all), Ok(ChunkResult { quantized, channels })) => {
+                    all.append(quantized);
+                    if let Some(all) = &mut all.channels {
+                        channels.into_iter().for_each(|(channel, loss)| all.add(channel, loss));
+                    }
+                }
+                (Ok(_), Err(why)) => *result = Err(why.after(before)),
+                (Err(_), _) => {}
+            }
+        }
     }
 }
 
-impl Whole<'_> {
-    /// Whether its groups are output channels or parts of them, calibrated by min-max.
-    fn by_absmax(&self) -> bool {
-        self.asked.quantizer().calibration == Calibration::MinMax && self.groups.count() != 1
-    }
+/// Finds three quantizers that one sweep can measure: blocks of the lengths
+/// [`NESTED_BLOCKS`] in rows of the same length, calibrated by min-max, with the same values.
+fn find_nested(quantizers: &[TensorQuantizer]) -> Option<[usize; 3]> {
+    let find = |length: u32| {
+        quantizers.iter().position(|quantizer| {
+            let scheme = quantizer.quantizer().scheme;
+            scales_follow_from_absmax(quantizer)
+                && matches!(scheme, QuantizationScheme::PerBlock(_, _, n) if n == length)
+        })
+    };
+    let [a, b, c] = NESTED_BLOCKS.map(find);
+    let nested = [a?, b?, c?];
+    let [a, b, c] = nested.map(|i| {
+        let quantizer = quantizers.get(i)?;
+        Some((quantizer.qtype(), quantizer.rounding, quantizer.groups.row_len()))
+    });
+    // A row that is shorter than a block is a single group, which the sweep does not expect.
+    let (_, _, row) = a?;
+    (a == b && b == c && row >= u64::from(NESTED_BLOCKS[2])).then_some(nested)
+}
 
-    /// The places of three schemes that one sweep answers: blocks of [`NESTED`] lengths in
-    /// rows of the same length, alike in everything else.
-    pub(super) fn nested(all: &[Option<Whole>]) -> Option<[usize; 3]> {
-        let place = |length: u32| {
-            all.iter().position(|whole| {
-                whole.is_some_and(|w| {
-                    let scheme = w.asked.quantizer().scheme;
-                    w.by_absmax()
-                        && matches!(scheme, QuantizationScheme::PerBlock(_, _, n) if n == length)
-                })
-            })
-        };
-        let places = [place(NESTED[0])?, place(NESTED[1])?, place(NESTED[2])?];
-        let alike = places.map(|i| {
-            let whole = all.get(i).copied().flatten()?;
-            let qtype = whole.asked.quantizer().scheme.quantization_type();
-            Some((qtype, whole.asked.rounding, whole.groups.row_len()))
-        });
-        // A row that is shorter than a block is one group, which is another sweep.
-        let row = alike[0]?.2;
-        (alike[0] == alike[1] && alike[1] == alike[2] && row >= 128).then_some(places)
-    }
+/// Whether every scale follows from the largest magnitude of a group smaller than the tensor,
+/// which is what the kernels for groups compute.
+fn scales_follow_from_absmax(quantizer: &TensorQuantizer) -> bool {
+    quantizer.quantizer().calibration == Calibration::MinMax && !quantizer.has_one_group()
+}
 
-    /// Calibrates and measures the groups of a chunk, and what each of `channels` loses.
-    pub(super) fn look(
-        &self,
-        chunk: Run,
+impl ChunkResult {
+    fn measure(
+        &mut self,
+        quantizer: &TensorQuantizer,
+        chunk: ElementRun,
         channels: Option<&Groups>,
-        found: &mut Found,
     ) -> Result<(), NotQuantizable> {
-        let dtype = self.asked.dtype;
-        let losses_only = found.quantized.loss.is_some();
-        let wanted = losses_only || found.quantized.error.is_some();
-        if !self.by_absmax() {
-            let mut seen = Seen::default();
-            for (number, group) in chunk.divided(&self.groups, dtype) {
-                let (clip, scale) = self.asked.scale(number, group.bytes)?;
-                found.quantized.scales.push(clip, scale);
-                if wanted {
-                    let how = self.asked.how(scale);
-                    let cuts = channels.map(|channels| group.cuts(channels));
-                    let (sums, errors) =
-                        kernels::error_by_channel(dtype, group.bytes, how, cuts, &mut seen);
-                    found.quantized.add(&sums);
-                    found.channels.extend(group.numbered(channels, errors));
-                }
-            }
-        } else if wanted {
-            for run in chunk.cut_at_row(&self.groups, dtype) {
-                let wanted = found.wanted(run, channels);
-                let layout = self.groups.into();
-                let how = self.how();
-                if losses_only {
-                    let groups = kernels::group_loss(dtype, run.bytes, layout, how, wanted);
-                    found.take_losses(run, channels, groups.map_err(overflow)?);
-                } else {
-                    let groups = kernels::group_error(dtype, run.bytes, layout, how, wanted);
-                    found.take(run, channels, groups.map_err(overflow)?);
-                }
-            }
-        } else {
-            for run in chunk.cut_at_row(&self.groups, dtype) {
-                for absmax in self.absmaxes(run.bytes) {
-                    let scale = self.asked.quantizer().scale_for(absmax, FloatType::F32)?;
-                    found.quantized.scales.push(absmax, scale);
-                }
+        let has_errors = self.quantized.loss.is_some() || self.quantized.error.is_some();
+        match (scales_follow_from_absmax(quantizer), has_errors) {
+            (true, true) => self.measure_by_absmax(quantizer, chunk, channels),
+            (true, false) => self.scales_by_absmax(quantizer, chunk),
+            (false, _) => self.measure_each_group(quantizer, chunk, channels, has_errors),
+        }
+    }
+
+    /// For any calibration: one call of a kernel for each group.
+    fn measure_each_group(
+        &mut self,
+        quantizer: &TensorQuantizer,
+        chunk: ElementRun,
+        channels: Option<&Groups>,
+        has_errors: bool,
+    ) -> Result<(), NotQuantizable> {
+        let mut seen = SeenLevels::default();
+        for (number, group) in chunk.by_group(&quantizer.groups) {
+            let (clip, scale) = quantizer.calibrate(number, group.bytes)?;
+            self.quantized.scales.push(clip, scale);
+            if has_errors {
+                let params = quantizer.params(scale);
+                let bounds = channels.map(|channels| group.channel_bounds(channels));
+                let (sums, losses) =
+                    kernels::error_by_channel(group.dtype, group.bytes, params, bounds, &mut seen);
+                self.quantized.add(&sums);
+                self.channels.extend(group.number_channels(channels, losses));
             }
         }
         Ok(())
     }
 
-    /// The same for three schemes that are [`Whole::nested`], in one sweep.
-    pub(super) fn look_nested(
-        nested: [&Whole; 3],
-        chunk: Run,
+    /// For min-max: one call of a kernel for many groups.
+    fn measure_by_absmax(
+        &mut self,
+        quantizer: &TensorQuantizer,
+        chunk: ElementRun,
         channels: Option<&Groups>,
-        mut found: [&mut Found; 3],
     ) -> Result<(), NotQuantizable> {
-        let whole = nested[0];
-        let (groups, dtype) = (&whole.groups, whole.asked.dtype);
-        let row = usize::try_from(groups.row_len()).unwrap_or(usize::MAX);
-        for run in chunk.cut_at_row(groups, dtype) {
-            let wanted = found[0].wanted(run, channels);
-            if found[0].quantized.loss.is_some() {
-                let blocks = kernels::block_losses(dtype, run.bytes, row, whole.how(), wanted);
-                for (found, blocks) in found.iter_mut().zip(blocks.map_err(overflow)?) {
-                    found.take_losses(run, channels, blocks);
-                }
-                continue;
-            }
-            let blocks = kernels::block_errors(dtype, run.bytes, row, whole.how(), wanted);
-            for (found, blocks) in found.iter_mut().zip(blocks.map_err(overflow)?) {
-                found.take(run, channels, blocks);
+        let (layout, params) = (quantizer.groups.into(), group_quantization(quantizer));
+        for run in chunk.split_at_row_start(&quantizer.groups) {
+            let detail = self.detail(run, channels);
+            if self.quantized.loss.is_some() {
+                let groups = kernels::group_loss(run.dtype, run.bytes, layout, params, detail);
+                self.add_losses(run, channels, groups.map_err(not_quantizable)?);
+            } else {
+                let groups = kernels::group_error(run.dtype, run.bytes, layout, params, detail);
+                self.add_errors(run, channels, groups.map_err(not_quantizable)?);
             }
         }
         Ok(())
     }
 
-    fn how(&self) -> kernels::GroupQuantization {
-        let qtype = self.asked.quantizer().scheme.quantization_type();
-        let rounding = self.asked.rounding;
-        kernels::GroupQuantization { qtype, rounding, scale_type: FloatType::F32 }
+    /// The scales alone.
+    fn scales_by_absmax(
+        &mut self,
+        quantizer: &TensorQuantizer,
+        chunk: ElementRun,
+    ) -> Result<(), NotQuantizable> {
+        for run in chunk.split_at_row_start(&quantizer.groups) {
+            let mut absmaxes = vec![0.0; quantizer.groups.count_in(run.len())];
+            kernels::group_absmax(run.dtype, run.bytes, quantizer.groups.into(), &mut absmaxes);
+            for absmax in absmaxes {
+                let scale = quantizer.quantizer().scale_for(absmax, FloatType::F32)?;
+                self.quantized.scales.push(absmax, scale);
+            }
+        }
+        Ok(())
     }
 
-    /// The largest magnitude of every group in `bytes`, which start where one does.
-    fn absmaxes(&self, bytes: &[u8]) -> Vec<f64> {
-        let dtype = self.asked.dtype;
-        let mut absmaxes = vec![0.0; self.groups.count_in((bytes.len() / dtype.size()) as u64)];
-        kernels::group_absmax(dtype, bytes, self.groups.into(), &mut absmaxes);
-        absmaxes
-    }
-}
-
-impl Found {
-    /// What is to be told of a run's groups.
-    fn wanted(&self, run: Run, channels: Option<&Groups>) -> Wanted {
-        let channels = channels.map(|channels| run.cuts(channels));
-        Wanted { every_scale: self.quantized.scales.all.is_some(), channels }
+    fn detail(&self, run: ElementRun, channels: Option<&Groups>) -> GroupDetail {
+        let channels = channels.map(|channels| run.channel_bounds(channels));
+        GroupDetail { keep_scales: self.quantized.scales.all.is_some(), channels }
     }
 
-    fn take(&mut self, run: Run, channels: Option<&Groups>, groups: GroupFindings) {
+    fn add_errors(&mut self, run: ElementRun, channels: Option<&Groups>, groups: GroupErrors) {
         self.quantized.scales.append(groups.scales);
         self.quantized.add(&groups.sums);
-        self.channels.extend(run.numbered(channels, groups.channels));
+        self.channels.extend(run.number_channels(channels, groups.channels));
     }
 
-    fn take_losses(&mut self, run: Run, channels: Option<&Groups>, groups: GroupLosses) {
+    fn add_losses(&mut self, run: ElementRun, channels: Option<&Groups>, groups: GroupLosses) {
         self.quantized.scales.append(groups.scales);
         if let Some(loss) = &mut self.quantized.loss {
             loss.merge(&groups.loss);
         }
-        self.channels.extend(run.numbered(channels, groups.channels));
+        self.channels.extend(run.number_channels(channels, groups.channels));
     }
 }
 
-fn overflow(why: kernels::NoScale) -> NotQuantizable {
-    NotQuantizable::ScaleOverflow { absmax: why.absmax }
+/// Measures blocks of the lengths [`NESTED_BLOCKS`] in one sweep. `quantizer` is the one with
+/// the shortest blocks.
+fn measure_blocks(
+    quantizer: &TensorQuantizer,
+    chunk: ElementRun,
+    channels: Option<&Groups>,
+    mut results: [&mut ChunkResult; 3],
+) -> Result<(), NotQuantizable> {
+    let params = group_quantization(quantizer);
+    let row = usize::try_from(quantizer.groups.row_len()).unwrap_or(usize::MAX);
+    for run in chunk.split_at_row_start(&quantizer.groups) {
+        let detail = results[0].detail(run, channels);
+        if results[0].quantized.loss.is_some() {
+            let blocks = kernels::block_losses(run.dtype, run.bytes, row, params, detail);
+            for (result, blocks) in results.iter_mut().zip(blocks.map_err(not_quantizable)?) {
+                result.add_losses(run, channels, blocks);
+            }
+        } else {
+            let blocks = kernels::block_errors(run.dtype, run.bytes, row, params, detail);
+            for (result, blocks) in results.iter_mut().zip(blocks.map_err(not_quantizable)?) {
+                result.add_errors(run, channels, blocks);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn group_quantization(quantizer: &TensorQuantizer) -> GroupQuantization {
+    let (qtype, rounding) = (quantizer.qtype(), quantizer.rounding);
+    GroupQuantization { qtype, rounding, scale_type: FloatType::F32 }
+}
+
+fn not_quantizable(overflow: ScaleOverflow) -> NotQuantizable {
+    NotQuantizable::ScaleOverflow { absmax: overflow.absmax }
 }

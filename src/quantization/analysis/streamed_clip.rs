@@ -1,36 +1,45 @@
-//! One scale for elements that come in pieces, and are too many to be held.
+//! The clip of elements that are too many to hold in memory.
 
-use crate::quantization::analysis::multi_pass::{Asked, Found, Spread, Wanted};
-use crate::quantization::analysis::single_pass::Run;
-use crate::quantization::{
-    Calibration, GroupQuantizers, QuantizationScheme, Quantizer, Rounding, kernels,
-};
+use crate::quantization::analysis::element_run::ElementRun;
+use crate::quantization::analysis::multi_pass::{MultiPassState, PassResult};
+use crate::quantization::analysis::spec::ErrorDetail;
+use crate::quantization::analysis::tensor_quantizer::TensorQuantizer;
+use crate::quantization::calibration::Calibration;
+use crate::quantization::kernels;
+use crate::quantization::quantizer::Quantizer;
+use crate::quantization::scheme::{QuantizationScheme, Rounding};
 use crate::tensor::{FloatType, Shape};
 
-/// The magnitude that a calibration maps onto the largest int8 value.
+/// The magnitude that a calibration maps onto the largest int8 value, for one scale.
 ///
-/// `each` gives all elements, which are finite, to the function it is given: the same in the
-/// same pieces every time it is called, once and then as often as the calibration needs.
-pub fn clip_of_pieces<E>(
+/// `read` passes all elements, which must be finite, to the given function in pieces. It is
+/// called once and then as often as the calibration needs, and must give the same pieces
+/// every time.
+///
+/// # Errors
+///
+/// The first error of `read`.
+pub fn clip_of_stream<E>(
     calibration: Calibration,
     dtype: FloatType,
-    mut each: impl FnMut(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+    mut read: impl FnMut(&mut dyn FnMut(&[u8])) -> Result<(), E>,
 ) -> Result<f64, E> {
     let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
-    let quantizers = GroupQuantizers::new(quantizer, &Shape::vector(0), None);
-    let asked = Asked { quantizers, rounding: Rounding::HalfEven, dtype };
-    let mut spread = Spread::default();
-    each(&mut |bytes| spread.calibrate(vec![(0, kernels::range(dtype, bytes))]))?;
-    spread.begin(&asked);
-    for pass in 1..=asked.passes(false) {
-        let mut found = Found::Nothing;
-        each(&mut |bytes| {
-            let piece = std::iter::once((0, Run { start: 0, bytes }));
-            found.merge(spread.look(&asked, pass, None, Wanted::Error, piece));
+    // Every index is in the one group of a tensor that is as long as can be.
+    let shape = Shape::vector(u64::MAX);
+    let quantizer = TensorQuantizer::new(quantizer, Rounding::HalfEven, dtype, &shape, None);
+    let mut state = MultiPassState::default();
+    read(&mut |bytes| state.add_ranges(vec![(0, kernels::range(dtype, bytes))]))?;
+    state.end_first_pass(&quantizer);
+    for pass in 1..=quantizer.search_passes() {
+        let mut all = PassResult::Nothing;
+        read(&mut |bytes| {
+            let piece = ElementRun { start: 0, dtype, bytes };
+            all.append(state.measure(&quantizer, pass, ErrorDetail::None, None, piece));
         })?;
-        spread.settle(&asked, pass, found);
+        state.end_pass(&quantizer, pass, all);
     }
-    Ok(spread.clips(&asked).next().unwrap_or(0.0))
+    Ok(state.clips(&quantizer).next().unwrap_or(0.0))
 }
 
 #[cfg(test)]
@@ -39,7 +48,7 @@ mod tests {
     use std::convert::Infallible;
 
     #[test]
-    fn pieces_have_the_clip_of_the_whole() {
+    fn a_stream_has_the_clip_of_its_elements_in_memory() {
         let mut bits = 1u32;
         let mut next = || {
             bits = bits.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
@@ -58,14 +67,14 @@ mod tests {
         ] {
             let calibration: Calibration = calibration.parse().expect("a calibration");
             let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
-            let whole = quantizer.clip_of(FloatType::F32, &bytes, Rounding::HalfEven);
-            let pieces = clip_of_pieces(calibration, FloatType::F32, |look| {
-                bytes.chunks(999 * 4).for_each(look);
+            let in_memory = quantizer.clip_of(FloatType::F32, &bytes, Rounding::HalfEven);
+            let streamed = clip_of_stream(calibration, FloatType::F32, |read| {
+                bytes.chunks(999 * 4).for_each(read);
                 Ok::<(), Infallible>(())
             });
-            assert_eq!(pieces, Ok(whole.expect("finite")), "{calibration}");
+            assert_eq!(streamed, Ok(in_memory.expect("finite")), "{calibration}");
         }
-        let none = clip_of_pieces(Calibration::Mse, FloatType::F32, |_| Ok::<(), Infallible>(()));
-        assert_eq!(none, Ok(0.0));
+        let empty = clip_of_stream(Calibration::Mse, FloatType::F32, |_| Ok::<(), Infallible>(()));
+        assert_eq!(empty, Ok(0.0));
     }
 }

@@ -1,21 +1,20 @@
-//! Arrays of elements that the compiler turns into vectors, and how bytes become them.
+//! Arrays of lanes that the compiler turns into vectors.
 
-use crate::quantization::kernels::f16_bits;
-use crate::quantization::kernels::rounding::Divisor;
-use crate::quantization::kernels::simd::Level;
-use half::{bf16, f16};
-use std::ops::{Div, Mul};
-
-/// Elements handled side by side: one AVX-512 vector of f32, two of AVX2, four of SSE2.
-/// Every sum has this many independent parts whatever the vector, so that the order of
-/// additions is the same on every machine.
+/// Number of elements handled side by side: one AVX-512 vector of f32, two of AVX2, four of
+/// SSE2. Every sum has this many independent parts on every machine, so the order of
+/// additions never differs.
 pub(super) const LANES: usize = 16;
 
 pub(super) type Lanes<T> = [T; LANES];
 
-/// Elements of sixteen bits that take as much room as [`LANES`] singles.
+/// Number of 16-bit elements that take as much room as [`LANES`] f32.
 pub(super) const PAIR: usize = 2 * LANES;
 
+/// 1.5 · 2²³, whose unit in the last place is 1. Adding it to a small number rounds the number
+/// to an integer, half to even, and leaves the integer in the low bits.
+pub(super) const ROUNDING_MAGIC: f32 = 12_582_912.0;
+
+/// Applies `f` to every lane.
 #[inline(always)]
 pub(super) fn map<T: Copy, V: Copy + Default>(a: Lanes<T>, f: impl Fn(T) -> V) -> Lanes<V> {
     let mut out = [V::default(); LANES];
@@ -25,6 +24,7 @@ pub(super) fn map<T: Copy, V: Copy + Default>(a: Lanes<T>, f: impl Fn(T) -> V) -
     out
 }
 
+/// Applies `f` to the lanes of two arrays.
 #[inline(always)]
 pub(super) fn zip<T: Copy, U: Copy, V: Copy + Default>(
     a: Lanes<T>,
@@ -50,239 +50,6 @@ pub(super) fn fold<T: Copy>(mut a: Lanes<T>, f: impl Fn(T, T) -> T) -> T {
     }
     a[0]
 }
-
-/// What elements are computed in: f32, and f64 for f64.
-pub(super) trait Float: Copy + Mul<Output = Self> + Div<Output = Self> {
-    fn from_f32(x: f32) -> Self;
-    fn f64(self) -> f64;
-}
-
-macro_rules! float {
-    ($($t:ident)*) => {$(
-        impl Float for $t {
-            fn from_f32(x: f32) -> Self {
-                x.into()
-            }
-            fn f64(self) -> f64 {
-                self.into()
-            }
-        }
-    )*};
-}
-float!(f32 f64);
-
-/// An element type the kernels are generic over.
-pub(super) trait Element: Copy {
-    type Wide: Float;
-    const SIZE: usize;
-
-    /// The element whose little-endian bytes are `raw`; 0 for another number of bytes.
-    fn read(raw: &[u8]) -> Self::Wide;
-
-    /// The bytes of [`LANES`] elements.
-    type Raw: Copy;
-
-    /// All whole [`LANES`] elements of `bytes`, and the bytes after them.
-    fn split(bytes: &[u8]) -> (&[Self::Raw], &[u8]);
-
-    /// The up to [`LANES`] elements of `bytes`, and zeros.
-    fn pad(bytes: &[u8]) -> Self::Raw;
-
-    /// What was split.
-    fn bytes(raw: &[Self::Raw]) -> &[u8];
-}
-
-/// Elements in steps of [`LANES`], the last one filled up with zeros.
-pub(super) struct Steps<'a, E: Element> {
-    whole: &'a [E::Raw],
-    last: E::Raw,
-    /// Elements of the last, if it is not whole.
-    pub(super) tail: usize,
-}
-
-impl<'a, E: Element> Steps<'a, E> {
-    #[inline(always)]
-    pub(super) fn of(bytes: &'a [u8]) -> Self {
-        let (whole, tail) = E::split(bytes);
-        Steps { whole, last: E::pad(tail), tail: tail.len() / E::SIZE }
-    }
-
-    #[inline(always)]
-    pub(super) fn len(&self) -> usize {
-        self.whole.len() + usize::from(self.tail > 0)
-    }
-
-    /// The steps that hold no filling.
-    #[inline(always)]
-    pub(super) fn whole(&self) -> &'a [E::Raw] {
-        self.whole
-    }
-
-    /// Elements of a step that are not filling.
-    #[inline(always)]
-    pub(super) fn count(&self, step: usize) -> usize {
-        if step < self.whole.len() { LANES } else { self.tail }
-    }
-
-    /// The last one for every step past the end.
-    #[inline(always)]
-    pub(super) fn at(&self, step: usize) -> &E::Raw {
-        self.whole.get(step).unwrap_or(&self.last)
-    }
-}
-
-/// An element type computed in f32.
-pub(super) trait Narrow: Element<Wide = f32> {
-    /// How many of its bits are significant.
-    const SIGNIFICANT: u32;
-
-    fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32;
-
-    /// The singles of [`PAIR`] elements; the order is the type's.
-    fn load_pair<L: Level>(level: L, raw: &[Self::Raw; 2]) -> [L::F32; 2];
-
-    /// Lanes of which the largest is the largest magnitude. NaN is ignored.
-    #[inline(always)]
-    fn absmax_of_pairs<L: Level>(l: L, pairs: &[[Self::Raw; 2]]) -> L::F32 {
-        absmax_by_value::<Self, L>(l, pairs)
-    }
-
-    /// Whether multiplying by the reciprocal is known to round every element to the level
-    /// that dividing does, halves to the even, up to the level `qmax`.
-    #[inline(always)]
-    fn reciprocal_will_do<L: Level>(_level: L, _by: &Divisor, _qmax: f32) -> bool {
-        false
-    }
-}
-
-#[inline(always)]
-pub(super) fn absmax_by_value<E: Narrow, L: Level>(l: L, pairs: &[[E::Raw; 2]]) -> L::F32 {
-    // Two, as one would wait for itself.
-    let mut most = [l.splat(0.0); 2];
-    for raw in pairs {
-        let [a, b] = E::load_pair(l, raw);
-        // The second operand is kept where the first is NaN.
-        most = [l.max(l.abs(a), most[0]), l.max(l.abs(b), most[1])];
-    }
-    l.max(most[0], most[1])
-}
-
-macro_rules! element {
-    ($t:ty, $wide:ty, $size:literal) => {
-        impl Element for $t {
-            type Wide = $wide;
-            const SIZE: usize = $size;
-            type Raw = Lanes<[u8; $size]>;
-
-            #[inline(always)]
-            fn read(raw: &[u8]) -> $wide {
-                raw.try_into().map(<$t>::from_le_bytes).unwrap_or_default().into()
-            }
-            #[inline(always)]
-            fn split(bytes: &[u8]) -> (&[Self::Raw], &[u8]) {
-                let (whole, tail) = bytes.as_chunks::<$size>().0.as_chunks();
-                (whole, tail.as_flattened())
-            }
-            #[inline(always)]
-            fn pad(bytes: &[u8]) -> Self::Raw {
-                let mut padded = [[0; $size]; LANES];
-                for (padded, word) in padded.iter_mut().zip(bytes.as_chunks().0) {
-                    *padded = *word;
-                }
-                padded
-            }
-            #[inline(always)]
-            fn bytes(raw: &[Self::Raw]) -> &[u8] {
-                raw.as_flattened().as_flattened()
-            }
-        }
-    };
-}
-element!(f64, f64, 8);
-element!(f32, f32, 4);
-element!(f16, f32, 2);
-element!(bf16, f32, 2);
-
-macro_rules! narrow {
-    ($($t:ty: $load:ident, |$l:ident, $raw:ident| $pair:expr $(, by $halves:ident)?;)*) => {$(
-        impl Narrow for $t {
-            const SIGNIFICANT: u32 = <$t>::MANTISSA_DIGITS;
-
-            #[inline(always)]
-            fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32 {
-                level.$load(raw)
-            }
-            #[inline(always)]
-            fn load_pair<L: Level>($l: L, $raw: &[Self::Raw; 2]) -> [L::F32; 2] {
-                $pair
-            }
-            $(
-                #[inline(always)]
-                fn absmax_of_pairs<L: Level>(level: L, pairs: &[[Self::Raw; 2]]) -> L::F32 {
-                    $halves::absmax::<Self, L>(level, pairs)
-                }
-                #[inline(always)]
-                fn reciprocal_will_do<L: Level>(level: L, by: &Divisor, qmax: f32) -> bool {
-                    $halves::reciprocal_will_do::<Self, L>(level, by, qmax)
-                }
-            )?
-        }
-    )*};
-}
-narrow! {
-    f32: load_f32, |l, raw| [l.load_f32(&raw[0]), l.load_f32(&raw[1])];
-    f16: load_f16, |l, raw| [l.load_f16(&raw[0]), l.load_f16(&raw[1])], by f16_bits;
-    bf16: load_bf16, |l, raw| l.singles(l.load_u16(raw)), by f16_bits;
-}
-
-/// Evaluates an expression with `$E` as the [`Element`] that a `FloatType` names.
-macro_rules! by_type {
-    ($dtype:expr, $E:ident => $body:expr) => {{
-        use $crate::tensor::FloatType;
-        match $dtype {
-            FloatType::F64 => {
-                type $E = f64;
-                $body
-            }
-            FloatType::F32 => {
-                type $E = f32;
-                $body
-            }
-            FloatType::F16 => {
-                type $E = half::f16;
-                $body
-            }
-            FloatType::BF16 => {
-                type $E = half::bf16;
-                $body
-            }
-        }
-    }};
-}
-pub(super) use by_type;
-
-/// The same for the types computed in f32; `None` for F64.
-macro_rules! by_single {
-    ($dtype:expr, $E:ident => $body:expr) => {{
-        use $crate::tensor::FloatType;
-        match $dtype {
-            FloatType::F64 => None,
-            FloatType::F32 => {
-                type $E = f32;
-                Some($body)
-            }
-            FloatType::F16 => {
-                type $E = half::f16;
-                Some($body)
-            }
-            FloatType::BF16 => {
-                type $E = half::bf16;
-                Some($body)
-            }
-        }
-    }};
-}
-pub(super) use by_single;
 
 /// IEEE half to single precision without F16C: exact, in integer arithmetic but for
 /// subnormals, whose leading zeros one subtraction removes.

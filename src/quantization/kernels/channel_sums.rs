@@ -1,17 +1,18 @@
 //! Sums told apart by the output channels that the elements lie in.
 
-use crate::quantization::{ErrorSums, Loss};
+use crate::quantization::loss::Loss;
+use crate::quantization::statistics::ErrorSums;
 
 /// Where output channels end in consecutive elements. Each holds whole rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChannelSums {
+pub struct ChannelBounds {
     /// Elements up to the end of the channel that is under way.
     pub first: usize,
     /// Elements of every channel after it.
     pub length: usize,
 }
 
-impl ChannelSums {
+impl ChannelBounds {
     /// The bytes of each channel; the last may be a part.
     pub(super) fn slices(self, bytes: &[u8], size: usize) -> impl Iterator<Item = &[u8]> {
         let first = self.first.saturating_mul(size).min(bytes.len());
@@ -21,9 +22,9 @@ impl ChannelSums {
     }
 }
 
-/// What each channel loses, as the elements go by. It cuts nothing where nothing is asked.
+/// What each channel loses, as the elements go by. It bounds nothing where nothing is asked.
 #[derive(Debug)]
-pub(super) struct ChannelSumsBuilder {
+pub(super) struct ChannelSums {
     /// Elements that the channel still has.
     left: usize,
     length: usize,
@@ -32,12 +33,12 @@ pub(super) struct ChannelSumsBuilder {
     aside: Loss,
 }
 
-impl ChannelSumsBuilder {
-    pub(super) fn new(cuts: Option<ChannelSums>) -> ChannelSumsBuilder {
+impl ChannelSums {
+    pub(super) fn new(bounds: Option<ChannelBounds>) -> ChannelSums {
         // No elements in memory are as many.
-        let ChannelSums { first, length } =
-            cuts.unwrap_or(ChannelSums { first: usize::MAX, length: usize::MAX });
-        ChannelSumsBuilder { left: first, length, channels: Vec::new(), aside: Loss::default() }
+        let ChannelBounds { first, length } =
+            bounds.unwrap_or(ChannelBounds { first: usize::MAX, length: usize::MAX });
+        ChannelSums { left: first, length, channels: Vec::new(), aside: Loss::default() }
     }
 
     /// Goes on by the elements of a group, and tells whether the channel ends with it.

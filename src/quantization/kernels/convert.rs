@@ -1,9 +1,9 @@
 //! Elements of one float type as those of another.
 
-use crate::quantization::kernels::array_lanes::{
-    LANES, Lanes, Narrow, by_single, map, narrow_bf16, zip,
-};
-use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, map, narrow_bf16, zip};
+use crate::quantization::kernels::dispatch::run;
+use crate::quantization::kernels::element::{Narrow, by_single};
+use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::simd::Level;
 use crate::tensor::{FloatType, read_f64, write_f64};
 
@@ -120,8 +120,8 @@ fn quiet(x: f32, bit: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dispatch::{Isa, run_at};
     use super::*;
+    use crate::quantization::kernels::dispatch::{Isa, run_at};
 
     fn plainly(from: FloatType, bytes: &[u8], to: FloatType) -> Vec<u8> {
         let mut out = Vec::new();

@@ -1,7 +1,8 @@
 //! From quantized values back to elements.
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, map, narrow_bf16};
-use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::dispatch::run;
+use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::simd::Level;
 use crate::tensor::FloatType;
 use half::bf16;

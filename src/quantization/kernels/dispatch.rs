@@ -7,22 +7,11 @@
 //! `unsafe` is here, where such a function is called, and in the levels themselves.
 #![allow(unsafe_code)]
 
+use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::simd::Baseline;
 #[cfg(target_arch = "x86_64")]
 use crate::quantization::kernels::simd::x86;
-use crate::quantization::kernels::simd::{Baseline, Level};
 use std::sync::OnceLock;
-
-/// A loop over elements with everything it needs.
-pub(super) trait Kernel {
-    type Output;
-
-    /// Not worth compiling for the widest vectors: the next narrower will do.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
-    const RARE: bool = false;
-
-    /// Must be `#[inline(always)]`, as everything it calls in its loops.
-    fn run<L: Level>(self, level: L) -> Self::Output;
-}
 
 /// An instruction set a kernel was compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,22 +4,23 @@
 //! up in f64. Every product is added to its sum in one rounding, whether the processor has an
 //! instruction for that or not, so they are the same on every machine.
 
-use crate::quantization::kernels::Quantization;
-use crate::quantization::kernels::array_lanes::{
-    Element, Float, LANES, Narrow, PAIR, Steps, by_type, fold,
-};
-use crate::quantization::kernels::channel_sums::ChannelSums;
-use crate::quantization::kernels::compare::{Beside, Codes};
-use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::array_lanes::{LANES, PAIR, fold};
+use crate::quantization::kernels::channel_sums::ChannelBounds;
+use crate::quantization::kernels::code_check::{CodeCheck, Reference};
+use crate::quantization::kernels::dispatch::run;
+use crate::quantization::kernels::element::{Element, Float, Narrow, Steps, by_type};
 use crate::quantization::kernels::f16_bits::{
     Half, count_at_most, count_zeros, last_at_most, magnitudes, pairs, reciprocal_will_do,
 };
-use crate::quantization::kernels::level_tracker::{Seen, Watch};
+use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::level_tracker::{LevelTracker, SeenLevels};
+use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
     ByReciprocal, Clamped, Division, Divisor, Grid, by_grid, is_ordinary, round_one,
 };
 use crate::quantization::kernels::simd::Level;
-use crate::quantization::{ErrorSums, Loss};
+use crate::quantization::loss::Loss;
+use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 use half::{bf16, f16};
 
@@ -40,7 +41,7 @@ pub(super) fn filling_up(bytes: &[u8], filled: usize, size: usize) -> (&[u8], &[
 ///
 /// x̂ = scale · q is rounded to f32 (to f64 for F64) before it is compared.
 pub fn error(dtype: FloatType, bytes: &[u8], params: Quantization) -> ErrorSums {
-    error_by_channel(dtype, bytes, params, None, &mut Seen::default()).0
+    error_by_channel(dtype, bytes, params, None, &mut SeenLevels::default()).0
 }
 
 /// The same after other elements, whose levels were `seen` and are among the sums' levels;
@@ -49,12 +50,12 @@ pub fn error_by_channel(
     dtype: FloatType,
     bytes: &[u8],
     params: Quantization,
-    cuts: Option<ChannelSums>,
-    seen: &mut Seen,
+    bounds: Option<ChannelBounds>,
+    seen: &mut SeenLevels,
 ) -> (ErrorSums, Vec<Loss>) {
     let watch = &mut seen.0;
     let found = by_grid!(params.qtype, params.rounding, |grid| {
-        run(ErrorOf { dtype, bytes, params, grid, cuts, watch, beside: () })
+        run(ErrorOf { dtype, bytes, params, grid, bounds, watch, beside: () })
     });
     (found.sums, found.channels)
 }
@@ -73,14 +74,14 @@ pub(super) struct ErrorOf<'a, G, B> {
     pub params: Quantization,
     /// That of `how`.
     pub grid: G,
-    pub cuts: Option<ChannelSums>,
+    pub bounds: Option<ChannelBounds>,
     /// The levels that were seen before.
-    pub watch: &'a mut Watch,
+    pub watch: &'a mut LevelTracker,
     /// What the elements' codes are compared with.
     pub beside: B,
 }
 
-impl<G: Grid, B: Beside> Kernel for ErrorOf<'_, G, B> {
+impl<G: Grid, B: Reference> Kernel for ErrorOf<'_, G, B> {
     type Output = Found;
     const RARE: bool = G::RARE;
 
@@ -99,23 +100,23 @@ impl<G: Grid, B: Beside> Kernel for ErrorOf<'_, G, B> {
     }
 }
 
-impl<G: Grid, B: Beside> ErrorOf<'_, G, B> {
+impl<G: Grid, B: Reference> ErrorOf<'_, G, B> {
     #[inline(always)]
     fn sweep<L: Level>(&mut self, level: L) -> Found {
-        let &mut ErrorOf { dtype, bytes, params, grid, cuts, ref mut watch, beside } = self;
+        let &mut ErrorOf { dtype, bytes, params, grid, bounds, ref mut watch, beside } = self;
         let divisor = Divisor::new(level, params.scale, params.qtype.max());
         let mut pass = Pass::beside(level, **watch, beside.codes(level));
         let mut channels = Vec::new();
         // All in one where nothing is cut.
-        let whole = ChannelSums { first: usize::MAX, length: usize::MAX };
-        for channel in cuts.unwrap_or(whole).slices(bytes, dtype.size()) {
+        let whole = ChannelBounds { first: usize::MAX, length: usize::MAX };
+        for channel in bounds.unwrap_or(whole).slices(bytes, dtype.size()) {
             match dtype {
                 FloatType::BF16 => pass.halves::<bf16, G>(grid, channel, &divisor),
                 FloatType::F16 => pass.halves::<f16, G>(grid, channel, &divisor),
                 FloatType::F32 => pass.group::<f32, G>(grid, channel, &divisor),
                 FloatType::F64 => {}
             }
-            if cuts.is_some() {
+            if bounds.is_some() {
                 channels.push(pass.cut());
             }
         }
@@ -126,12 +127,12 @@ impl<G: Grid, B: Beside> ErrorOf<'_, G, B> {
 
     /// The codes were compared before.
     fn scalar(&self, are_same: bool) -> Found {
-        let ErrorOf { dtype, bytes, ref params, cuts, .. } = *self;
-        let Some(cuts) = cuts else {
+        let ErrorOf { dtype, bytes, ref params, bounds, .. } = *self;
+        let Some(bounds) = bounds else {
             return Found { sums: scalar(dtype, bytes, params), channels: Vec::new(), are_same };
         };
         let mut all = ErrorSums::default();
-        let channels = cuts.slices(bytes, dtype.size()).map(|channel| {
+        let channels = bounds.slices(bytes, dtype.size()).map(|channel| {
             let sums = scalar(dtype, channel, params);
             all.merge(&sums);
             Loss::from(&sums)
@@ -143,10 +144,10 @@ impl<G: Grid, B: Beside> ErrorOf<'_, G, B> {
 
 /// Exact for any type, scale and elements, one by one.
 pub(super) fn scalar(dtype: FloatType, bytes: &[u8], params: &Quantization) -> ErrorSums {
-    by_type!(dtype, E => careful_of::<E>(bytes, params))
+    by_type!(dtype, E => scalar_of::<E>(bytes, params))
 }
 
-fn careful_of<E: Element>(bytes: &[u8], params: &Quantization) -> ErrorSums {
+fn scalar_of<E: Element>(bytes: &[u8], params: &Quantization) -> ErrorSums {
     let mut sums = ErrorSums::default();
     let scale = E::Wide::from_f32(params.scale);
     for raw in bytes.chunks_exact(E::SIZE) {
@@ -210,7 +211,7 @@ impl<L: Level> Block<L> {
         grid: G,
         x: L::F32,
         divisor: &Divisor,
-        watch: &Watch,
+        watch: &LevelTracker,
     ) -> (L::U32, L::U32) {
         let (q, codes) = grid.round(l, divisor.quotient(l, x));
         self.add(l, x, q, divisor);
@@ -270,7 +271,7 @@ impl<L: Level> Patterns<L> {
 
 /// The sums of the channels that were cut off.
 #[derive(Clone, Copy, Default)]
-struct CutOff {
+struct EndedChannels {
     dot: f64,
     noise: f64,
     excess: f64,
@@ -283,15 +284,15 @@ pub(super) struct Pass<L: Level, C = ()> {
     block: Block<L>,
     /// Elements in the block.
     filled: usize,
-    pub(super) watch: Watch,
+    pub(super) watch: LevelTracker,
     sum: L::F64,
     dot: L::F64,
     noise: L::F64,
     excess: L::F64,
     /// Of the channels that were cut off.
-    cut: CutOff,
+    cut: EndedChannels,
     count: u64,
-    /// Beside those that the block counts.
+    /// Reference those that the block counts.
     zero_before: u64,
     zero_after: u64,
     codes: C,
@@ -299,15 +300,15 @@ pub(super) struct Pass<L: Level, C = ()> {
 
 impl<L: Level> Pass<L> {
     #[inline(always)]
-    pub(super) fn after(l: L, watch: Watch) -> Self {
+    pub(super) fn after(l: L, watch: LevelTracker) -> Self {
         Pass::beside(l, watch, ())
     }
 }
 
-impl<L: Level, C: Codes<L>> Pass<L, C> {
+impl<L: Level, C: CodeCheck<L>> Pass<L, C> {
     /// Compares the codes with others on the way.
     #[inline(always)]
-    fn beside(l: L, watch: Watch, codes: C) -> Self {
+    fn beside(l: L, watch: LevelTracker, codes: C) -> Self {
         Pass {
             codes,
             level: l,
@@ -318,7 +319,7 @@ impl<L: Level, C: Codes<L>> Pass<L, C> {
             dot: l.zero_f64(),
             noise: l.zero_f64(),
             excess: l.zero_f64(),
-            cut: CutOff::default(),
+            cut: EndedChannels::default(),
             count: 0,
             zero_before: 0,
             zero_after: 0,
@@ -491,7 +492,7 @@ impl<L: Level, C: Codes<L>> Pass<L, C> {
             let x = E::load(l, steps.at(i));
             let (q, codes) = grid.round(l, divisor.quotient(l, x));
             if l.any_bit0(l.unseen(&self.watch, codes, q)) {
-                self.watch.add(grid, &l.array_u32(codes)[..steps.count(i)]);
+                self.watch.add(|i| grid.level(i), &l.array_u32(codes)[..steps.count(i)]);
             }
         }
     }
@@ -533,7 +534,7 @@ impl<L: Level, C: Codes<L>> Pass<L, C> {
     pub(super) fn finish(mut self) -> ErrorSums {
         self.end_block();
         let [dot, noise, excess] = self.folded();
-        let CutOff { dot: d, noise: n, excess: e } = self.cut;
+        let EndedChannels { dot: d, noise: n, excess: e } = self.cut;
         let (dot, noise, excess) = (d + dot, n + noise, e + excess);
         // What the filling took away is wrapped around until these are added.
         let sum = |counts| self.level.array_u32(counts).into_iter().map(u64::from).sum();

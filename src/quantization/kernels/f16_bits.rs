@@ -1,12 +1,13 @@
 //! Elements of sixteen bits: as patterns they are compared 32 at a time, and a threshold
 //! among the levels of a scale is a threshold among the patterns.
 
-use crate::quantization::Range;
 use crate::quantization::kernels::array_lanes::{
-    LANES, Lanes, Narrow, PAIR, absmax_by_value, map, narrow_bf16, narrow_f16, widen_f16,
+    LANES, Lanes, PAIR, map, narrow_bf16, narrow_f16, widen_f16,
 };
+use crate::quantization::kernels::element::{Narrow, absmax_by_value};
 use crate::quantization::kernels::rounding::{Divisor, Grid, IntegersHalfEven};
 use crate::quantization::kernels::simd::Level;
+use crate::quantization::statistics::Range;
 use half::{bf16, f16};
 
 /// Without the sign, patterns are ordered as their magnitudes are.
@@ -62,6 +63,48 @@ impl Half for f16 {
             unlike = l.or(unlike, l.unlike8(lanes, other));
         }
         unlike
+    }
+}
+
+impl Narrow for f16 {
+    const SIGNIFICANT_BITS: u32 = f16::MANTISSA_DIGITS;
+
+    #[inline(always)]
+    fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32 {
+        level.load_f16(raw)
+    }
+    #[inline(always)]
+    fn load_pair<L: Level>(level: L, raw: &[Self::Raw; 2]) -> [L::F32; 2] {
+        [level.load_f16(&raw[0]), level.load_f16(&raw[1])]
+    }
+    #[inline(always)]
+    fn absmax_of_pairs<L: Level>(level: L, pairs: &[[Self::Raw; 2]]) -> L::F32 {
+        absmax::<Self, L>(level, pairs)
+    }
+    #[inline(always)]
+    fn reciprocal_will_do<L: Level>(level: L, by: &Divisor, qmax: f32) -> bool {
+        reciprocal_will_do::<Self, L>(level, by, qmax)
+    }
+}
+
+impl Narrow for bf16 {
+    const SIGNIFICANT_BITS: u32 = bf16::MANTISSA_DIGITS;
+
+    #[inline(always)]
+    fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32 {
+        level.load_bf16(raw)
+    }
+    #[inline(always)]
+    fn load_pair<L: Level>(level: L, raw: &[Self::Raw; 2]) -> [L::F32; 2] {
+        level.singles(level.load_u16(raw))
+    }
+    #[inline(always)]
+    fn absmax_of_pairs<L: Level>(level: L, pairs: &[[Self::Raw; 2]]) -> L::F32 {
+        absmax::<Self, L>(level, pairs)
+    }
+    #[inline(always)]
+    fn reciprocal_will_do<L: Level>(level: L, by: &Divisor, qmax: f32) -> bool {
+        reciprocal_will_do::<Self, L>(level, by, qmax)
     }
 }
 
@@ -207,8 +250,8 @@ pub(super) fn reciprocal_will_do<E: Half, L: Level>(l: L, divisor: &Divisor, qma
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::Baseline;
     use super::*;
+    use crate::quantization::kernels::simd::Baseline;
 
     fn scales() -> impl Iterator<Item = f32> {
         let mut state = 9u64;

@@ -3,39 +3,44 @@
 //! A tile of up to sixteen groups is read twice while it is in the nearest cache: for
 //! their absmaxes, of which all the scales are made at once, and for what is done by them.
 
-use crate::quantization::kernels::array_lanes::{
-    Element, LANES, Lanes, Narrow, PAIR, by_single, map, zip,
-};
-use crate::quantization::kernels::channel_sums::{ChannelSums, ChannelSumsBuilder};
-use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::calibration::stored_scale;
+use crate::quantization::groups::Groups;
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, PAIR, map, zip};
+use crate::quantization::kernels::channel_sums::{ChannelBounds, ChannelSums};
+use crate::quantization::kernels::dispatch::run;
+use crate::quantization::kernels::element::{Element, Narrow, by_single};
 use crate::quantization::kernels::error::{self, Pass};
-use crate::quantization::kernels::level_tracker::Watch;
+use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::level_tracker::LevelTracker;
 use crate::quantization::kernels::moments::range;
+use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::quantize;
 use crate::quantization::kernels::rounding::{
     Clamped, Division, Divisors, Grid, IntegersHalfAway, IntegersHalfEven, ORDINARY, by_grid,
     is_ordinary,
 };
 use crate::quantization::kernels::simd::Level;
-use crate::quantization::kernels::{Quantization, QuantizationType, Rounding};
-use crate::quantization::{ErrorSums, Groups, Loss, Scales, stored_scale};
+use crate::quantization::loss::Loss;
+use crate::quantization::scales::Scales;
+use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 use std::iter::Peekable;
 
 /// How elements in storage order are divided: into rows, and each of those into groups.
 /// The last group of a row, and the last row, may be shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct GroupLayout {
     /// Elements of a row; groups never cross its end.
     pub row: usize,
     /// Elements of a group. 0 counts as 1, in both.
     pub group: usize,
 }
 
-impl Layout {
+impl GroupLayout {
     /// Groups of equal length, one after another.
-    pub fn consecutive(group: usize) -> Layout {
-        Layout { row: group, group }
+    pub fn consecutive(group: usize) -> GroupLayout {
+        GroupLayout { row: group, group }
     }
 
     /// The slices of the groups, and for each whether it starts a row.
@@ -48,10 +53,10 @@ impl Layout {
     }
 }
 
-impl From<Groups> for Layout {
-    fn from(groups: Groups) -> Layout {
+impl From<Groups> for GroupLayout {
+    fn from(groups: Groups) -> GroupLayout {
         let narrow = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        Layout { row: narrow(groups.row_len()), group: narrow(groups.group_len()) }
+        GroupLayout { row: narrow(groups.row_len()), group: narrow(groups.group_len()) }
     }
 }
 
@@ -68,27 +73,27 @@ pub struct GroupQuantization {
 /// A group whose absmax has no scale: beyond f32, or beyond what the scale's type holds.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("a magnitude of {absmax:e} is beyond what a scale can hold")]
-pub struct NoScale {
+pub struct ScaleOverflow {
     pub absmax: f64,
 }
 
 /// The largest magnitude of each group; stops at the shorter of the two. NaN is ignored.
-pub fn group_absmax(dtype: FloatType, bytes: &[u8], layout: Layout, out: &mut [f64]) {
+pub fn group_absmax(dtype: FloatType, bytes: &[u8], layout: GroupLayout, out: &mut [f64]) {
     run(AbsmaxOf { dtype, bytes, layout, out })
 }
 
 /// What is to be told of groups beside their sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct GroupDetail {
     /// Every scale, or only how many there are and their range.
-    pub every_scale: bool,
+    pub keep_scales: bool,
     /// What each output channel loses.
-    pub channels: Option<ChannelSums>,
+    pub channels: Option<ChannelBounds>,
 }
 
 /// What groups turned out to be.
 #[derive(Clone, Debug, PartialEq)]
-pub struct GroupFindings {
+pub struct GroupErrors {
     /// What quantizing every group by its own scale loses, all groups together.
     pub sums: ErrorSums,
     pub scales: Scales,
@@ -100,11 +105,11 @@ pub struct GroupFindings {
 pub fn group_error(
     dtype: FloatType,
     bytes: &[u8],
-    layout: Layout,
+    layout: GroupLayout,
     params: GroupQuantization,
-    wanted: Wanted,
-) -> Result<GroupFindings, NoScale> {
-    let [found, ..] = group_errors(dtype, bytes, layout, params, wanted, 1)?;
+    detail: GroupDetail,
+) -> Result<GroupErrors, ScaleOverflow> {
+    let [found, ..] = group_errors(dtype, bytes, layout, params, detail, 1)?;
     Ok(found)
 }
 
@@ -115,21 +120,21 @@ pub fn block_errors(
     bytes: &[u8],
     row: usize,
     params: GroupQuantization,
-    wanted: Wanted,
-) -> Result<[GroupFindings; 3], NoScale> {
-    group_errors(dtype, bytes, Layout { row, group: 32 }, params, wanted, NESTINGS)
+    detail: GroupDetail,
+) -> Result<[GroupErrors; 3], ScaleOverflow> {
+    group_errors(dtype, bytes, GroupLayout { row, group: 32 }, params, detail, NESTINGS)
 }
 
 fn group_errors(
     dtype: FloatType,
     bytes: &[u8],
-    layout: Layout,
+    layout: GroupLayout,
     params: GroupQuantization,
-    wanted: Wanted,
+    detail: GroupDetail,
     nestings: usize,
-) -> Result<[GroupFindings; NESTINGS], NoScale> {
+) -> Result<[GroupErrors; NESTINGS], ScaleOverflow> {
     by_grid!(params.qtype, params.rounding, |grid| {
-        run(GroupErrorsOf { dtype, bytes, layout, params, grid, wanted, nestings })
+        run(GroupErrorsOf { dtype, bytes, layout, params, grid, detail, nestings })
     })
 }
 
@@ -138,12 +143,12 @@ fn group_errors(
 pub fn group_quantize(
     dtype: FloatType,
     bytes: &[u8],
-    layout: Layout,
+    layout: GroupLayout,
     rounding: Rounding,
     scale_type: FloatType,
     scales: &mut [f32],
     values: &mut [i8],
-) -> Result<(), NoScale> {
+) -> Result<(), ScaleOverflow> {
     let params = GroupQuantization { qtype: QuantizationType::QInt8, rounding, scale_type };
     match rounding {
         Rounding::HalfEven => {
@@ -160,7 +165,7 @@ pub fn group_quantize(
 pub(super) struct AbsmaxOf<'a> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
-    pub layout: Layout,
+    pub layout: GroupLayout,
     pub out: &'a mut [f64],
 }
 
@@ -207,7 +212,7 @@ pub(super) struct Tiles<'a, E: Narrow, I: Iterator> {
     groups: Peekable<I>,
 }
 
-impl Layout {
+impl GroupLayout {
     #[inline(always)]
     pub(super) fn tiles<E: Narrow>(
         self,
@@ -340,7 +345,7 @@ pub(super) struct TileScales {
 
 /// What the groups of a tile may be divided by, and which of that is ordinary.
 #[inline(never)]
-fn told_apart(stored: &Lanes<f32>, absmax: &Lanes<f32>) -> (Lanes<f32>, Lanes<bool>) {
+fn classify(stored: &Lanes<f32>, absmax: &Lanes<f32>) -> (Lanes<f32>, Lanes<bool>) {
     // All zeros may be divided by anything.
     let divided_by = zip(*stored, *absmax, |s, a| if a == 0.0 { 1.0 } else { s });
     (divided_by, map(divided_by, is_ordinary))
@@ -370,7 +375,7 @@ impl TileScales {
         (self.is_ordinary, self.are_plain) = ([true; LANES], true);
         let mut divided_by = stored;
         if !l.all_within(stored, *ORDINARY.start(), *ORDINARY.end()) {
-            let (told, is_ordinary) = told_apart(&self.stored, &self.absmax);
+            let (told, is_ordinary) = classify(&self.stored, &self.absmax);
             divided_by = l.f32s(told);
             (self.is_ordinary, self.are_plain) = (is_ordinary, false);
         }
@@ -380,26 +385,26 @@ impl TileScales {
 
 /// How one group is quantized that needs care.
 #[cold]
-fn scalar(absmax: f64, params: &GroupQuantization) -> Result<Quantization, NoScale> {
+fn scalar(absmax: f64, params: &GroupQuantization) -> Result<Quantization, ScaleOverflow> {
     let GroupQuantization { qtype, rounding, scale_type } = *params;
-    let scale = stored_scale(absmax, qtype.max(), scale_type).ok_or(NoScale { absmax })?;
+    let scale = stored_scale(absmax, qtype.max(), scale_type).ok_or(ScaleOverflow { absmax })?;
     Ok(Quantization { scale, qtype, rounding })
 }
 
 /// Blocks of 32, of 64 and of 128.
 pub(super) const NESTINGS: usize = 3;
 
-type Found = Result<[GroupFindings; NESTINGS], NoScale>;
+type Found = Result<[GroupErrors; NESTINGS], ScaleOverflow>;
 
 /// Errors of groups; then, if asked for, of pairs of them within a row, and of fours.
 pub(super) struct GroupErrorsOf<'a, G> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
-    pub layout: Layout,
+    pub layout: GroupLayout,
     pub params: GroupQuantization,
     /// That of `how`.
     pub grid: G,
-    pub wanted: Wanted,
+    pub detail: GroupDetail,
     pub nestings: usize,
 }
 
@@ -415,18 +420,18 @@ impl<G: Grid> Kernel for GroupErrorsOf<'_, G> {
 }
 
 /// What one nesting of a sweep takes note of, group by group.
-pub(super) struct Notes {
+pub(super) struct GroupNotes {
     pub scales: Scales,
-    pub cutter: ChannelSumsBuilder,
-    pub careful_sums: ErrorSums,
+    pub channel_sums: ChannelSums,
+    pub scalar_sums: ErrorSums,
 }
 
-impl Notes {
-    pub(super) fn new(wanted: &Wanted) -> Notes {
-        Notes {
-            scales: Scales::new(wanted.every_scale),
-            cutter: ChannelSumsBuilder::new(wanted.channels),
-            careful_sums: ErrorSums::default(),
+impl GroupNotes {
+    pub(super) fn new(detail: &GroupDetail) -> GroupNotes {
+        GroupNotes {
+            scales: Scales::new(detail.keep_scales),
+            channel_sums: ChannelSums::new(detail.channels),
+            scalar_sums: ErrorSums::default(),
         }
     }
 
@@ -442,8 +447,12 @@ impl Notes {
         made: &TileScales,
         nesting: usize,
         (dtype, params): (FloatType, &GroupQuantization),
-    ) -> Result<(usize, bool), NoScale> {
-        if from == 0 && tile.is_full && made.are_plain && !self.cutter.ends_within(tile.elements) {
+    ) -> Result<(usize, bool), ScaleOverflow> {
+        if from == 0
+            && tile.is_full
+            && made.are_plain
+            && !self.channel_sums.ends_within(tile.elements)
+        {
             return Ok((LANES, self.take_plain(l, tile, made, nesting)));
         }
         self.take_each(tile, from, made, nesting, (dtype, params))
@@ -459,13 +468,13 @@ impl Notes {
         made: &TileScales,
         nesting: usize,
     ) -> bool {
-        match self.scales.usual() {
+        match self.scales.uninformative() {
             Some((least, most)) if l.all_within(l.f32s(made.stored), least, most) => {
                 self.scales.count += (LANES >> nesting) as u64;
             }
             _ => self.scales.push_ordinary(&made.stored, 1 << nesting),
         }
-        self.cutter.ends_after(tile.elements)
+        self.channel_sums.ends_after(tile.elements)
     }
 
     #[inline(never)]
@@ -476,27 +485,27 @@ impl Notes {
         made: &TileScales,
         nesting: usize,
         (dtype, params): (FloatType, &GroupQuantization),
-    ) -> Result<(usize, bool), NoScale> {
+    ) -> Result<(usize, bool), ScaleOverflow> {
         for lane in from..LANES {
             let (group, absmax) = (tile.group(lane), made.absmax[lane]);
             if group.is_empty() {
                 continue;
             }
-            let careful_how = || scalar(absmax.into(), params);
+            let scalar_params = || scalar(absmax.into(), params);
             let scale = match made.is_ordinary[lane] && absmax != 0.0 {
                 true => made.stored[lane],
-                false => careful_how()?.scale,
+                false => scalar_params()?.scale,
             };
             // The first of a pair or a four holds its place among the scales.
             if lane.is_multiple_of(1 << nesting) {
                 self.scales.push(absmax.into(), scale);
             }
             if !made.is_ordinary[lane] {
-                let sums = error::scalar(dtype, group, &careful_how()?);
-                self.cutter.set_aside(&sums);
-                self.careful_sums.merge(&sums);
+                let sums = error::scalar(dtype, group, &scalar_params()?);
+                self.channel_sums.set_aside(&sums);
+                self.scalar_sums.merge(&sums);
             }
-            if self.cutter.ends_after(group.len() / dtype.size()) {
+            if self.channel_sums.ends_after(group.len() / dtype.size()) {
                 return Ok((lane + 1, true));
             }
         }
@@ -507,10 +516,10 @@ impl Notes {
 impl<G: Grid> GroupErrorsOf<'_, G> {
     #[inline(always)]
     fn sweep<E: Narrow, L: Level>(&self, level: L) -> Found {
-        let &GroupErrorsOf { dtype, bytes, layout, ref params, grid, wanted, nestings } = self;
+        let &GroupErrorsOf { dtype, bytes, layout, ref params, grid, detail, nestings } = self;
         let nestings = nestings.clamp(1, NESTINGS);
-        let mut all =
-            [(); NESTINGS].map(|()| (Pass::after(level, Watch::new()), Notes::new(&wanted)));
+        let mut all = [(); NESTINGS]
+            .map(|()| (Pass::after(level, LevelTracker::new()), GroupNotes::new(&detail)));
         let mut tiles = layout.tiles::<E>(bytes);
         while let Some(tile) = tiles.next(level, 1 << (nestings - 1)) {
             let mut absmax = level.f32s(tile.absmax);
@@ -527,7 +536,7 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
                     let groups = ordinary.map(|lane| (tile.group(lane), made.divisors.at(lane)));
                     unseen = level.or(unseen, pass.groups::<E, G>(grid, groups));
                     if ends {
-                        notes.cutter.end(pass.cut());
+                        notes.channel_sums.end(pass.cut());
                     }
                     from = to;
                 }
@@ -542,11 +551,11 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
             }
         }
         Ok(all.map(|(mut pass, notes)| {
-            let Notes { cutter, scales, careful_sums } = notes;
-            let channels = cutter.finish(pass.cut());
+            let GroupNotes { channel_sums, scales, scalar_sums } = notes;
+            let channels = channel_sums.finish(pass.cut());
             let mut sums = pass.finish();
-            sums.merge(&careful_sums);
-            GroupFindings { sums, scales, channels }
+            sums.merge(&scalar_sums);
+            GroupErrors { sums, scales, channels }
         }))
     }
 
@@ -555,10 +564,10 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
         let mut failed = None;
         let mut nesting = 0;
         let all = [(); NESTINGS].map(|()| {
-            let mut scales = Scales::new(self.wanted.every_scale);
+            let mut scales = Scales::new(self.detail.keep_scales);
             let mut sums = ErrorSums::default();
-            let mut cutter = ChannelSumsBuilder::new(self.wanted.channels);
-            let layout = Layout { group: self.layout.group << nesting, ..self.layout };
+            let mut channel_sums = ChannelSums::new(self.detail.channels);
+            let layout = GroupLayout { group: self.layout.group << nesting, ..self.layout };
             nesting += 1;
             for (_, group) in layout.slices(self.bytes, self.dtype.size()) {
                 if nesting > self.nestings || failed.is_some() {
@@ -569,16 +578,16 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
                     Ok(params) => {
                         scales.push(absmax, params.scale);
                         let lost = error::scalar(self.dtype, group, &params);
-                        cutter.set_aside(&lost);
+                        channel_sums.set_aside(&lost);
                         sums.merge(&lost);
                     }
                     Err(why) => failed = Some(why),
                 }
-                if cutter.ends_after(group.len() / self.dtype.size()) {
-                    cutter.end(Loss::default());
+                if channel_sums.ends_after(group.len() / self.dtype.size()) {
+                    channel_sums.end(Loss::default());
                 }
             }
-            GroupFindings { sums, scales, channels: cutter.finish(Loss::default()) }
+            GroupErrors { sums, scales, channels: channel_sums.finish(Loss::default()) }
         });
         failed.map_or(Ok(all), Err)
     }
@@ -587,7 +596,7 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
 pub(super) struct GroupQuantizeTo<'a, G> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
-    pub layout: Layout,
+    pub layout: GroupLayout,
     pub params: GroupQuantization,
     /// That of `how`.
     pub grid: G,
@@ -596,7 +605,7 @@ pub(super) struct GroupQuantizeTo<'a, G> {
 }
 
 impl<G: Grid> Kernel for GroupQuantizeTo<'_, G> {
-    type Output = Result<(), NoScale>;
+    type Output = Result<(), ScaleOverflow>;
     const RARE: bool = G::RARE;
 
     #[inline(always)]
@@ -608,7 +617,7 @@ impl<G: Grid> Kernel for GroupQuantizeTo<'_, G> {
 
 impl<G: Grid> GroupQuantizeTo<'_, G> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level>(&mut self, level: L) -> Result<(), NoScale> {
+    fn sweep<E: Narrow, L: Level>(&mut self, level: L) -> Result<(), ScaleOverflow> {
         let mut tiles = self.layout.tiles::<E>(self.bytes);
         let mut scales = self.scales.iter_mut();
         let mut values = &mut *self.values;
@@ -638,7 +647,7 @@ impl<G: Grid> GroupQuantizeTo<'_, G> {
     }
 
     /// The same for any type, group by group.
-    fn scalar(&mut self) -> Result<(), NoScale> {
+    fn scalar(&mut self) -> Result<(), ScaleOverflow> {
         let groups = self.layout.slices(self.bytes, self.dtype.size());
         let mut values = &mut *self.values;
         for ((_, group), scale) in groups.zip(&mut *self.scales) {

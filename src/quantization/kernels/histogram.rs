@@ -12,17 +12,17 @@ const RUN: usize = 32;
 ///
 /// Two counters for each: where the same value comes again and again, the second of two
 /// neighbours does not have to wait for the first.
-pub struct Counts {
+pub struct PatternCounts {
     counters: Box<[[u32; 2]]>,
 }
 
-impl Default for Counts {
+impl Default for PatternCounts {
     fn default() -> Self {
-        Counts { counters: vec![[0; 2]; PATTERNS].into_boxed_slice() }
+        PatternCounts { counters: vec![[0; 2]; PATTERNS].into_boxed_slice() }
     }
 }
 
-impl Counts {
+impl PatternCounts {
     /// Elements that can be counted before a counter might overflow.
     pub const CAPACITY: u64 = u32::MAX as u64;
 
@@ -127,7 +127,7 @@ mod tests {
     fn every_pattern_is_counted_once() {
         let bytes: Vec<u8> = (0..=u16::MAX).chain([7, 7, 9]).flat_map(u16::to_le_bytes).collect();
         for dtype in [FloatType::F16, FloatType::BF16] {
-            let mut counts = Counts::default();
+            let mut counts = PatternCounts::default();
             counts.add(dtype, &bytes);
             let mantissas = if dtype == FloatType::F16 { 1024 } else { 128 };
             assert_eq!(counts.non_finite(dtype), 2 * mantissas);
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn wide_floats_are_counted_by_the_upper_half_of_their_single() {
         let values = [1.0f64, 1.0 + 1e-12, -1.0, 1e300, -1e-300, 3.999_999_999, f64::INFINITY];
-        let mut wide = Counts::default();
+        let mut wide = PatternCounts::default();
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         wide.add(FloatType::F64, &bytes);
         assert_eq!(wide.non_finite(FloatType::F64), 1);
@@ -150,7 +150,7 @@ mod tests {
             vec![upper(1.0), upper(3.999), upper(f32::MAX), upper(f32::INFINITY), 0x8000, 0xbf80];
         expected.sort();
         assert_eq!(wide.take().0, expected);
-        let mut single = Counts::default();
+        let mut single = PatternCounts::default();
         let bytes: Vec<u8> = [1.0f32, 1.001, -0.5].iter().flat_map(|x| x.to_le_bytes()).collect();
         single.add(FloatType::F32, &bytes);
         assert_eq!(single.take(), (vec![upper(1.0), upper(-0.5)], vec![2, 1]));

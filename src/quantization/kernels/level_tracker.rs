@@ -3,25 +3,24 @@
 //! The loops only ask whether a short run of elements may hold a level not seen before.
 //! Soon the answer is no for good; the few runs that do hold one are gone through again.
 
-use crate::quantization::LevelSet;
 use crate::quantization::kernels::array_lanes::{Lanes, map};
-use crate::quantization::kernels::rounding::Grid;
+use crate::quantization::statistics::LevelSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The levels seen in one call, for the next of many short ones: what was seen need not be
 /// looked for again.
 #[derive(Clone, Copy)]
-pub struct Seen(pub(super) Watch);
+pub struct SeenLevels(pub(super) LevelTracker);
 
-impl Default for Seen {
+impl Default for SeenLevels {
     fn default() -> Self {
-        Seen(Watch::new())
+        SeenLevels(LevelTracker::new())
     }
 }
 
-impl std::fmt::Debug for Seen {
+impl std::fmt::Debug for SeenLevels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Seen").field(&self.0.seen()).finish()
+        f.debug_tuple("SeenLevels").field(&self.0.seen()).finish()
     }
 }
 
@@ -29,31 +28,31 @@ impl std::fmt::Debug for Seen {
 ///
 /// How far the others are decides how often a level is looked for, and nothing else.
 #[derive(Debug, Default)]
-pub struct SeenByAll(Mutex<Seen>);
+pub struct SharedSeenLevels(Mutex<SeenLevels>);
 
-impl SeenByAll {
-    pub fn get(&self) -> Seen {
+impl SharedSeenLevels {
+    pub fn get(&self) -> SeenLevels {
         *self.lock()
     }
 
-    pub fn add(&self, seen: &Seen) {
+    pub fn add(&self, seen: &SeenLevels) {
         self.lock().0.merge(&seen.0);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
+    fn lock(&self) -> MutexGuard<'_, SeenLevels> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Clone for SeenByAll {
+impl Clone for SharedSeenLevels {
     fn clone(&self) -> Self {
-        SeenByAll(Mutex::new(self.get()))
+        SharedSeenLevels(Mutex::new(self.get()))
     }
 }
 
 /// The levels seen so far, in the forms they are looked up in.
 #[derive(Clone, Copy)]
-pub(super) struct Watch {
+pub(super) struct LevelTracker {
     /// One bit for each code, set while it was not seen.
     pub(super) missing: [u32; 8],
     /// How many magnitudes from zero up were seen with both signs.
@@ -62,18 +61,19 @@ pub(super) struct Watch {
     bound: f32,
 }
 
-impl Watch {
-    pub(super) fn new() -> Watch {
-        Watch { missing: [u32::MAX; 8], reached: 0, bound: -1.0 }
+impl LevelTracker {
+    pub(super) fn new() -> LevelTracker {
+        LevelTracker { missing: [u32::MAX; 8], reached: 0, bound: -1.0 }
     }
 
-    /// Takes the low eight bits of `codes` as seen.
-    pub(super) fn add<G: Grid>(&mut self, grid: G, codes: &[u32]) {
+    /// Marks the low eight bits of `codes` as seen. `level` gives the `i`-th magnitude from
+    /// zero with the codes of it and its negative.
+    pub(super) fn add(&mut self, level: impl Fn(u8) -> (f32, [u8; 2]), codes: &[u32]) {
         for &code in codes {
             self.missing[(code >> 5 & 7) as usize] &= !(1 << (code & 31));
         }
         while self.reached < 128 {
-            let (magnitude, codes) = grid.level(self.reached);
+            let (magnitude, codes) = level(self.reached);
             if codes.iter().any(|&code| self.is_missing(code)) {
                 break;
             }
@@ -82,7 +82,7 @@ impl Watch {
         }
     }
 
-    fn merge(&mut self, other: &Watch) {
+    fn merge(&mut self, other: &LevelTracker) {
         for (missing, others) in self.missing.iter_mut().zip(other.missing) {
             *missing &= others;
         }

@@ -1,22 +1,26 @@
 //! Σx² and Σ(x−x̂)² alone: two thirds of the work of all error statistics, for schemes that
 //! are compared. Int8 and int4, halves to the even; the rest goes the longer way.
 
-use crate::quantization::kernels::array_lanes::{LANES, Lanes, Narrow, PAIR, by_single, fold, zip};
-use crate::quantization::kernels::channel_sums::ChannelSums;
-use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, PAIR, fold, zip};
+use crate::quantization::kernels::channel_sums::ChannelBounds;
+use crate::quantization::kernels::dispatch::run;
+use crate::quantization::kernels::element::{Narrow, by_single};
 use crate::quantization::kernels::error::{BLOCK, error_by_channel, filling_up};
 use crate::quantization::kernels::group::{
-    GroupFindings, GroupQuantization, Layout, NESTINGS, NoScale, Notes, Tile, TileScales, Wanted,
-    block_errors, group_error, paired,
+    GroupDetail, GroupErrors, GroupLayout, GroupNotes, GroupQuantization, NESTINGS, ScaleOverflow,
+    Tile, TileScales, block_errors, group_error, paired,
 };
-use crate::quantization::kernels::level_tracker::Seen;
+use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::level_tracker::SeenLevels;
+use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
     ByReciprocal, ByReciprocalInTwo, Clamped, ClampedByReciprocal, Division, Divisor, Within,
     is_ordinary,
 };
 use crate::quantization::kernels::simd::Level;
-use crate::quantization::kernels::{Quantization, QuantizationType, Rounding};
-use crate::quantization::{Loss, Scales};
+use crate::quantization::loss::Loss;
+use crate::quantization::scales::Scales;
+use crate::quantization::scheme::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
 
 /// What groups turned out to be.
@@ -29,9 +33,9 @@ pub struct GroupLosses {
     pub channels: Vec<Loss>,
 }
 
-impl From<GroupFindings> for GroupLosses {
-    fn from(found: GroupFindings) -> GroupLosses {
-        let GroupFindings { sums, scales, channels } = found;
+impl From<GroupErrors> for GroupLosses {
+    fn from(found: GroupErrors) -> GroupLosses {
+        let GroupErrors { sums, scales, channels } = found;
         GroupLosses { loss: Loss::from(&sums), scales, channels }
     }
 }
@@ -42,18 +46,18 @@ pub fn loss_by_channel(
     dtype: FloatType,
     bytes: &[u8],
     params: Quantization,
-    cuts: Option<ChannelSums>,
+    bounds: Option<ChannelBounds>,
 ) -> (Loss, Vec<Loss>) {
     let swept = match is_swept(params.qtype, params.rounding) && is_ordinary(params.scale) {
-        true => run(LossOf { dtype, bytes, params, cuts }),
+        true => run(LossOf { dtype, bytes, params, bounds }),
         false => None,
     };
     match swept {
         // Elements beyond all reason have squares beyond f32.
         Some(found) if found.0.signal.is_finite() && found.0.noise.is_finite() => found,
         _ => {
-            let seen = &mut Seen::default();
-            let (sums, channels) = error_by_channel(dtype, bytes, params, cuts, seen);
+            let seen = &mut SeenLevels::default();
+            let (sums, channels) = error_by_channel(dtype, bytes, params, bounds, seen);
             (Loss::from(&sums), channels)
         }
     }
@@ -63,17 +67,17 @@ pub fn loss_by_channel(
 pub fn group_loss(
     dtype: FloatType,
     bytes: &[u8],
-    layout: Layout,
+    layout: GroupLayout,
     params: GroupQuantization,
-    wanted: Wanted,
-) -> Result<GroupLosses, NoScale> {
+    detail: GroupDetail,
+) -> Result<GroupLosses, ScaleOverflow> {
     if is_swept(params.qtype, params.rounding)
-        && let Some(found) = run(GroupLossesOf::<1> { dtype, bytes, layout, params, wanted })
+        && let Some(found) = run(GroupLossesOf::<1> { dtype, bytes, layout, params, detail })
     {
         let [found] = found?;
         return Ok(found);
     }
-    group_error(dtype, bytes, layout, params, wanted).map(GroupLosses::from)
+    group_error(dtype, bytes, layout, params, detail).map(GroupLosses::from)
 }
 
 /// The same for blocks of 32, of 64 and of 128 elements of a row, in one sweep. The elements
@@ -83,15 +87,15 @@ pub fn block_losses(
     bytes: &[u8],
     row: usize,
     params: GroupQuantization,
-    wanted: Wanted,
-) -> Result<[GroupLosses; NESTINGS], NoScale> {
-    let layout = Layout { row, group: 32 };
+    detail: GroupDetail,
+) -> Result<[GroupLosses; NESTINGS], ScaleOverflow> {
+    let layout = GroupLayout { row, group: 32 };
     if is_swept(params.qtype, params.rounding)
-        && let Some(found) = run(GroupLossesOf::<NESTINGS> { dtype, bytes, layout, params, wanted })
+        && let Some(found) = run(GroupLossesOf::<NESTINGS> { dtype, bytes, layout, params, detail })
     {
         return found;
     }
-    Ok(block_errors(dtype, bytes, row, params, wanted)?.map(GroupLosses::from))
+    Ok(block_errors(dtype, bytes, row, params, detail)?.map(GroupLosses::from))
 }
 
 fn is_swept(qtype: QuantizationType, rounding: Rounding) -> bool {
@@ -103,7 +107,7 @@ pub(super) struct LossOf<'a> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub params: Quantization,
-    pub cuts: Option<ChannelSums>,
+    pub bounds: Option<ChannelBounds>,
 }
 
 impl Kernel for LossOf<'_> {
@@ -127,15 +131,15 @@ impl LossOf<'_> {
     fn sweep<E: Narrow, L: Level, D: Division>(&self, l: L, divisor: Divisor) -> (Loss, Vec<Loss>) {
         let mut pass = Pass::<L, 1>::new(l);
         // All in one where nothing is cut.
-        let cuts = self.cuts.unwrap_or(ChannelSums { first: usize::MAX, length: usize::MAX });
+        let bounds = self.bounds.unwrap_or(ChannelBounds { first: usize::MAX, length: usize::MAX });
         let mut channels = Vec::new();
-        for channel in cuts.slices(self.bytes, E::SIZE) {
+        for channel in bounds.slices(self.bytes, E::SIZE) {
             pass.group::<E, D>(channel, &[divisor]);
             let [loss] = pass.cut();
             channels.push(loss);
         }
         let [loss] = pass.finish();
-        (loss, if self.cuts.is_some() { channels } else { Vec::new() })
+        (loss, if self.bounds.is_some() { channels } else { Vec::new() })
     }
 }
 
@@ -144,13 +148,13 @@ impl LossOf<'_> {
 pub(super) struct GroupLossesOf<'a, const N: usize> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
-    pub layout: Layout,
+    pub layout: GroupLayout,
     pub params: GroupQuantization,
-    pub wanted: Wanted,
+    pub detail: GroupDetail,
 }
 
 impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
-    type Output = Option<Result<[GroupLosses; N], NoScale>>;
+    type Output = Option<Result<[GroupLosses; N], ScaleOverflow>>;
 
     #[inline(always)]
     fn run<L: Level>(self, level: L) -> Self::Output {
@@ -159,9 +163,9 @@ impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
             return None;
         }
         by_single!(self.dtype, E => {
-            if E::SIGNIFICANT == 8 && self.params.qtype == QuantizationType::QInt8 {
+            if E::SIGNIFICANT_BITS == 8 && self.params.qtype == QuantizationType::QInt8 {
                 self.sweep::<E, L, ByReciprocal>(level)
-            } else if E::SIGNIFICANT <= 11 {
+            } else if E::SIGNIFICANT_BITS <= 11 {
                 self.sweep::<E, L, ByReciprocalInTwo>(level)
             } else {
                 self.sweep::<E, L, Within>(level)
@@ -172,10 +176,13 @@ impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
 
 impl<const N: usize> GroupLossesOf<'_, N> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level, D: Division>(&self, l: L) -> Result<[GroupLosses; N], NoScale> {
-        let GroupLossesOf { dtype, bytes, layout, params, wanted } = *self;
+    fn sweep<E: Narrow, L: Level, D: Division>(
+        &self,
+        l: L,
+    ) -> Result<[GroupLosses; N], ScaleOverflow> {
+        let GroupLossesOf { dtype, bytes, layout, params, detail } = *self;
         let mut pass = Pass::<L, N>::new(l);
-        let mut notes = [(); N].map(|()| Notes::new(&wanted));
+        let mut notes = [(); N].map(|()| GroupNotes::new(&detail));
         let mut tiles = layout.tiles::<E>(bytes);
         // While a tile is gone through, the scales of the next are made.
         let [a, b] = &mut [[TileScales::NOTHING; N]; 2];
@@ -189,7 +196,7 @@ impl<const N: usize> GroupLossesOf<'_, N> {
             next_are_plain = make_all::<E, L, D, N>(l, &next, &params, ahead);
             if let Some(blocks) = tile.blocks()
                 && are_plain
-                && !notes[0].cutter.ends_within(tile.elements)
+                && !notes[0].channel_sums.ends_within(tile.elements)
             {
                 let mut ends = false;
                 for (nesting, (notes, made)) in notes.iter_mut().zip(&*made).enumerate() {
@@ -197,7 +204,7 @@ impl<const N: usize> GroupLossesOf<'_, N> {
                 }
                 pass.blocks::<E, D>(blocks, made);
                 if ends {
-                    pass.cut_into(&mut notes);
+                    pass.end_channel_in(&mut notes);
                 }
                 continue;
             }
@@ -214,7 +221,7 @@ impl<const N: usize> GroupLossesOf<'_, N> {
                     }
                 }
                 if ends {
-                    pass.cut_into(&mut notes);
+                    pass.end_channel_in(&mut notes);
                 }
                 from = to;
             }
@@ -222,10 +229,14 @@ impl<const N: usize> GroupLossesOf<'_, N> {
         let mut rest = pass.cut().into_iter();
         let mut all = pass.finish().into_iter();
         Ok(notes.map(|notes| {
-            let Notes { cutter, scales, careful_sums } = notes;
+            let GroupNotes { channel_sums, scales, scalar_sums } = notes;
             let mut loss = all.next().unwrap_or_default();
-            loss.merge(&Loss::from(&careful_sums));
-            GroupLosses { loss, scales, channels: cutter.finish(rest.next().unwrap_or_default()) }
+            loss.merge(&Loss::from(&scalar_sums));
+            GroupLosses {
+                loss,
+                scales,
+                channels: channel_sums.finish(rest.next().unwrap_or_default()),
+            }
         }))
     }
 }
@@ -366,9 +377,9 @@ impl<L: Level, const N: usize> Pass<L, N> {
 
     /// A channel ends in every nesting.
     #[inline(always)]
-    fn cut_into(&mut self, notes: &mut [Notes; N]) {
+    fn end_channel_in(&mut self, notes: &mut [GroupNotes; N]) {
         for (notes, loss) in notes.iter_mut().zip(self.cut()) {
-            notes.cutter.end(loss);
+            notes.channel_sums.end(loss);
         }
     }
 

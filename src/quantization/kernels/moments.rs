@@ -3,11 +3,13 @@
 //! The vector loops assume finite elements and notice, once a block, when that was wrong;
 //! only such a block is gone through again, element by element.
 
-use crate::quantization::kernels::array_lanes::{Element, Float, LANES, Narrow, fold, zip};
-use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::array_lanes::{LANES, fold, zip};
+use crate::quantization::kernels::dispatch::run;
+use crate::quantization::kernels::element::{Element, Float, Narrow};
 use crate::quantization::kernels::f16_bits::{Extremes, Half, count_zeros, pairs};
+use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::simd::Level;
-use crate::quantization::{Moments, Range};
+use crate::quantization::statistics::{Moments, Range};
 use crate::tensor::FloatType;
 
 /// Elements between two checks for NaN and infinity.

@@ -1,16 +1,16 @@
 //! From elements to their quantized values.
 
-use crate::quantization::kernels::Quantization;
-use crate::quantization::kernels::array_lanes::{
-    Element, Float, Lanes, Narrow, Steps, by_single, by_type,
-};
-use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::array_lanes::Lanes;
+use crate::quantization::kernels::dispatch::run;
+use crate::quantization::kernels::element::{Element, Float, Narrow, Steps, by_single, by_type};
+use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
     Clamped, ClampedByReciprocal, Division, Divisor, Grid, IntegersHalfAway, IntegersHalfEven,
     is_ordinary, round_one,
 };
 use crate::quantization::kernels::simd::Level;
-use crate::quantization::{QuantizationType, Rounding};
+use crate::quantization::scheme::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
 
 /// Elements for which it pays to ask whether they can be multiplied.

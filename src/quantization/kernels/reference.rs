@@ -1,7 +1,8 @@
 //! The kernels as plain loops in f64: what the fast ones are tested against.
 
-use crate::quantization::kernels::Quantization;
-use crate::quantization::{ErrorSums, Moments, QuantizationType, Rounding};
+use crate::quantization::kernels::params::Quantization;
+use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::statistics::{ErrorSums, Moments};
 use crate::tensor::FloatType;
 use crate::tensor::minifloat::f8e4m3_value;
 use half::{bf16, f16};

@@ -1,8 +1,9 @@
 //! From an element to the nearest level: the quotient, and what it is rounded to.
 
-use crate::quantization::kernels::array_lanes::{LANES, Lanes, map, narrow_bf16};
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, ROUNDING_MAGIC, map, narrow_bf16};
+use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::simd::Level;
-use crate::quantization::kernels::{Quantization, QuantizationType, Rounding};
+use crate::quantization::scheme::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
 use crate::tensor::minifloat::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
 
@@ -250,10 +251,6 @@ impl Division for ClampedByReciprocal {
     }
 }
 
-/// 1.5 · 2²³, whose unit in the last place is 1: adding it to a small number rounds that
-/// to an integer, half to even, and leaves it in the low bits.
-pub(super) const MAGIC: f32 = 12_582_912.0;
-
 /// The values a quotient can be rounded to.
 pub(super) trait Grid: Copy {
     /// Seldom asked for.
@@ -285,7 +282,7 @@ impl Grid for IntegersHalfEven {
 
     #[inline(always)]
     fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32) {
-        let magic = l.splat(MAGIC);
+        let magic = l.splat(ROUNDING_MAGIC);
         let sum = l.add(quotients, magic);
         (l.sub(sum, magic), l.bits(sum))
     }
@@ -310,13 +307,13 @@ impl Grid for IntegersHalfAway {
     #[inline(always)]
     fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32) {
         let q = map(l.array(quotients), |t| {
-            let even = (t.abs() + MAGIC) - MAGIC;
+            let even = (t.abs() + ROUNDING_MAGIC) - ROUNDING_MAGIC;
             // The difference is exact; one half means that the even one was below.
             let away = if t.abs() - even == 0.5 { even + 1.0 } else { even };
             away.copysign(t)
         });
         let q = l.f32s(q);
-        (q, l.bits(l.add(q, l.splat(MAGIC))))
+        (q, l.bits(l.add(q, l.splat(ROUNDING_MAGIC))))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {
@@ -388,9 +385,9 @@ pub fn round_one(quotient: f64, params: &Quantization) -> (f32, u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::f16_bits::Half;
-    use super::super::simd::Baseline;
     use super::*;
+    use crate::quantization::kernels::f16_bits::Half;
+    use crate::quantization::kernels::simd::Baseline;
     use half::{bf16, f16};
 
     fn value<E: Half>(pattern: u16) -> f32 {

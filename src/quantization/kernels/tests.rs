@@ -1,18 +1,19 @@
 //! Every kernel, on every instruction set this machine has, against the plain loops.
 
-use crate::quantization::kernels::compare::Written;
+use crate::quantization::kernels::code_check::ReferenceCodes;
 use crate::quantization::kernels::dequantize::DequantizeTo;
-use crate::quantization::kernels::dispatch::{Isa, Kernel, run_at};
+use crate::quantization::kernels::dispatch::{Isa, run_at};
 use crate::quantization::kernels::error::ErrorOf;
 use crate::quantization::kernels::group::{AbsmaxOf, GroupErrorsOf, GroupQuantizeTo};
-use crate::quantization::kernels::level_tracker::Seen;
+use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::level_tracker::SeenLevels;
 use crate::quantization::kernels::loss::GroupLossesOf;
 use crate::quantization::kernels::moments::{MomentsOf, RangeOf};
 use crate::quantization::kernels::quantize::QuantizeTo;
 use crate::quantization::kernels::rounding::{IntegersHalfEven, by_grid};
 use crate::quantization::kernels::{
-    ChannelSums, GroupFindings, GroupLosses, GroupQuantization, Layout, NoScale, Quantization,
-    Wanted, error, error_of_written, reference,
+    ChannelBounds, GroupDetail, GroupErrors, GroupLayout, GroupLosses, GroupQuantization,
+    Quantization, ScaleOverflow, error, error_if_codes_match, reference,
 };
 use crate::quantization::{
     ErrorSums, Loss, Moments, QuantizationType, Rounding, Scales, stored_scale, symmetric_scale,
@@ -33,8 +34,8 @@ fn everywhere<K: Kernel>(kernel: impl Fn() -> K) -> Vec<(Isa, K::Output)> {
 fn error_everywhere(dtype: FloatType, bytes: &[u8], params: Quantization) -> Vec<(Isa, ErrorSums)> {
     by_grid!(params.qtype, params.rounding, |grid| everywhere(|| {
         // Every run starts afresh; a test may leave a few bytes behind.
-        let watch = &mut Box::leak(Box::new(Seen::default())).0;
-        ErrorOf { dtype, bytes, params, grid, cuts: None, watch, beside: () }
+        let watch = &mut Box::leak(Box::new(SeenLevels::default())).0;
+        ErrorOf { dtype, bytes, params, grid, bounds: None, watch, beside: () }
     }))
     .into_iter()
     .map(|(isa, found)| (isa, found.sums))
@@ -44,13 +45,13 @@ fn error_everywhere(dtype: FloatType, bytes: &[u8], params: Quantization) -> Vec
 fn group_errors_everywhere(
     dtype: FloatType,
     bytes: &[u8],
-    layout: Layout,
+    layout: GroupLayout,
     params: GroupQuantization,
-    wanted: Wanted,
+    detail: GroupDetail,
     nestings: usize,
-) -> Vec<(Isa, Result<[GroupFindings; 3], NoScale>)> {
+) -> Vec<(Isa, Result<[GroupErrors; 3], ScaleOverflow>)> {
     by_grid!(params.qtype, params.rounding, |grid| {
-        everywhere(|| GroupErrorsOf { dtype, bytes, layout, params, grid, wanted, nestings })
+        everywhere(|| GroupErrorsOf { dtype, bytes, layout, params, grid, detail, nestings })
     })
 }
 
@@ -58,17 +59,17 @@ fn group_errors_everywhere(
 fn group_losses_everywhere<const N: usize>(
     dtype: FloatType,
     bytes: &[u8],
-    layout: Layout,
+    layout: GroupLayout,
     params: GroupQuantization,
-    wanted: Wanted,
-) -> Vec<(Isa, Result<[GroupLosses; N], NoScale>)> {
-    let all = everywhere(|| GroupLossesOf::<N> { dtype, bytes, layout, params, wanted });
+    detail: GroupDetail,
+) -> Vec<(Isa, Result<[GroupLosses; N], ScaleOverflow>)> {
+    let all = everywhere(|| GroupLossesOf::<N> { dtype, bytes, layout, params, detail });
     let int = params.qtype != QuantizationType::F8E4M3 && params.rounding == Rounding::HalfEven;
     all.into_iter().filter_map(|(isa, found)| Some((isa, found.filter(|_| int)?))).collect()
 }
 
 #[track_caller]
-fn assert_losses(found: &GroupLosses, expected: &GroupFindings, what: &str) {
+fn assert_losses(found: &GroupLosses, expected: &GroupErrors, what: &str) {
     let sums = &expected.sums;
     assert_close(found.loss.signal, sums.signal, sums.signal, 2e-6, what);
     assert_close(found.loss.noise, sums.noise, sums.noise, 2e-6, what);
@@ -375,7 +376,13 @@ fn written_values_are_compared_and_their_error_is_the_elements() {
                 let params = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
                 let mut q = quantized(dtype, &bytes, params);
                 let check = |q: &[i8]| {
-                    error_of_written(dtype, &bytes, (scale, rounding), q, &mut Seen::default())
+                    error_if_codes_match(
+                        dtype,
+                        &bytes,
+                        (scale, rounding),
+                        q,
+                        &mut SeenLevels::default(),
+                    )
                 };
                 let what = format!("{dtype:?} × {length} {params:?}");
                 assert_eq!(check(&q), Some(error(dtype, &bytes, params)), "{what}");
@@ -389,16 +396,16 @@ fn written_values_are_compared_and_their_error_is_the_elements() {
                     continue;
                 }
                 for (differs, q) in [(true, &q), (false, &quantized(dtype, &bytes, params))] {
-                    let mut watch = Seen::default();
+                    let mut watch = SeenLevels::default();
                     for &isa in Isa::ALL {
-                        let beside = Written(bytemuck::cast_slice(q));
+                        let beside = ReferenceCodes(bytemuck::cast_slice(q));
                         let (grid, watch) = (IntegersHalfEven, &mut watch.0);
                         let kernel = ErrorOf {
                             dtype,
                             bytes: &bytes,
                             params,
                             grid,
-                            cuts: None,
+                            bounds: None,
                             watch,
                             beside,
                         };
@@ -463,26 +470,26 @@ fn dequantized_bytes_of_every_length_and_scale() {
 fn reference_groups(
     dtype: FloatType,
     bytes: &[u8],
-    layout: Layout,
+    layout: GroupLayout,
     params: GroupQuantization,
-    wanted: Wanted,
-) -> Result<GroupFindings, NoScale> {
+    detail: GroupDetail,
+) -> Result<GroupErrors, ScaleOverflow> {
     let mut sums = ErrorSums::default();
-    let mut scales = Scales::new(wanted.every_scale);
+    let mut scales = Scales::new(detail.keep_scales);
     let mut channels = Vec::new();
-    let mut left = wanted.channels.map_or(0, |cuts| cuts.first);
+    let mut left = detail.channels.map_or(0, |bounds| bounds.first);
     for row in bytes.chunks(layout.row * dtype.size()) {
-        if let Some(cuts) = wanted.channels
+        if let Some(bounds) = detail.channels
             && (channels.is_empty() || left == 0)
         {
-            left = if channels.is_empty() { cuts.first } else { cuts.length };
+            left = if channels.is_empty() { bounds.first } else { bounds.length };
             channels.push(Loss::default());
         }
         left = left.saturating_sub(row.len() / dtype.size());
         for group in row.chunks(layout.group * dtype.size()) {
             let absmax = reference::moments(dtype, group).range.absmax();
             let scale = stored_scale(absmax, params.qtype.max(), params.scale_type)
-                .ok_or(NoScale { absmax })?;
+                .ok_or(ScaleOverflow { absmax })?;
             let GroupQuantization { qtype, rounding, .. } = params;
             let lost = reference::error(dtype, group, Quantization { scale, qtype, rounding });
             sums.merge(&lost);
@@ -493,11 +500,11 @@ fn reference_groups(
             }
         }
     }
-    Ok(GroupFindings { sums, scales, channels })
+    Ok(GroupErrors { sums, scales, channels })
 }
 
 #[track_caller]
-fn assert_groups(found: &GroupFindings, expected: &GroupFindings, what: &str) {
+fn assert_groups(found: &GroupErrors, expected: &GroupErrors, what: &str) {
     assert_errors(&found.sums, &expected.sums, 2e-6, what);
     assert_eq!(found.scales, expected.scales, "{what}");
     assert_channels(&found.channels, &expected.channels, what);
@@ -515,13 +522,13 @@ fn assert_channels(found: &[Loss], expected: &[Loss], what: &str) {
 }
 
 /// Nothing beside the sums, or the scales, and the channels of a few rows each.
-fn wanted_of(random: &mut Random, row: usize) -> Wanted {
+fn wanted_of(random: &mut Random, row: usize) -> GroupDetail {
     let rows = |n: u64| row * n as usize;
     let channels = (!random.next().is_multiple_of(3)).then(|| {
         let length = 1 + random.next() % 5;
-        ChannelSums { first: rows(1 + random.next() % length), length: rows(length) }
+        ChannelBounds { first: rows(1 + random.next() % length), length: rows(length) }
     });
-    Wanted { every_scale: random.next().is_multiple_of(2), channels }
+    GroupDetail { keep_scales: random.next().is_multiple_of(2), channels }
 }
 
 /// Rows of very different magnitudes, some all zero, some beyond the ordinary scales.
@@ -547,21 +554,21 @@ fn rows_of_values(random: &mut Random, count: usize, row: usize) -> Vec<f64> {
     values
 }
 
-const LAYOUTS: [Layout; 14] = [
-    Layout { row: 1, group: 1 },
-    Layout { row: 3, group: 32 },
-    Layout { row: 9, group: 9 },
-    Layout { row: 100, group: 32 },
-    Layout { row: 96, group: 96 },
-    Layout { row: 160, group: 32 },
-    Layout { row: 256, group: 32 },
-    Layout { row: 256, group: 64 },
-    Layout { row: 640, group: 128 },
-    Layout { row: 257, group: 257 },
-    Layout { row: 513, group: 256 },
-    Layout { row: 1024, group: 1024 },
-    Layout { row: 1500, group: 1500 },
-    Layout { row: usize::MAX / 2, group: usize::MAX / 2 },
+const LAYOUTS: [GroupLayout; 14] = [
+    GroupLayout { row: 1, group: 1 },
+    GroupLayout { row: 3, group: 32 },
+    GroupLayout { row: 9, group: 9 },
+    GroupLayout { row: 100, group: 32 },
+    GroupLayout { row: 96, group: 96 },
+    GroupLayout { row: 160, group: 32 },
+    GroupLayout { row: 256, group: 32 },
+    GroupLayout { row: 256, group: 64 },
+    GroupLayout { row: 640, group: 128 },
+    GroupLayout { row: 257, group: 257 },
+    GroupLayout { row: 513, group: 256 },
+    GroupLayout { row: 1024, group: 1024 },
+    GroupLayout { row: 1500, group: 1500 },
+    GroupLayout { row: usize::MAX / 2, group: usize::MAX / 2 },
 ];
 
 #[test]
@@ -569,7 +576,7 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
     let mut random = Random(7);
     for dtype in TYPES {
         for layout in
-            LAYOUTS.map(|l| Layout { row: l.row.min(1 << 30), group: l.group.min(1 << 30) })
+            LAYOUTS.map(|l| GroupLayout { row: l.row.min(1 << 30), group: l.group.min(1 << 30) })
         {
             for qtype in QTYPES {
                 for scale_type in TYPES {
@@ -579,9 +586,9 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
                     let values = rows_of_values(&mut random, count, layout.group.min(700));
                     let bytes = bytes_of(dtype, values);
                     let what = format!("{dtype:?} × {count} {layout:?} {params:?}");
-                    let wanted = wanted_of(&mut random, layout.row);
-                    let expected = reference_groups(dtype, &bytes, layout, params, wanted);
-                    let all = group_errors_everywhere(dtype, &bytes, layout, params, wanted, 1);
+                    let detail = wanted_of(&mut random, layout.row);
+                    let expected = reference_groups(dtype, &bytes, layout, params, detail);
+                    let all = group_errors_everywhere(dtype, &bytes, layout, params, detail, 1);
                     for (isa, found) in &all {
                         match (found, &expected) {
                             (Ok([found, ..]), Ok(expected)) => {
@@ -592,7 +599,7 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
                         assert_eq!(*found, all[0].1, "{what} {isa:?}");
                     }
                     let losses =
-                        group_losses_everywhere::<1>(dtype, &bytes, layout, params, wanted);
+                        group_losses_everywhere::<1>(dtype, &bytes, layout, params, detail);
                     for (isa, found) in &losses {
                         let [found] = found.as_ref().expect("fits");
                         let expected = expected.as_ref().expect("fits");
@@ -612,7 +619,7 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
 fn assert_group_quantize(
     dtype: FloatType,
     bytes: &[u8],
-    layout: Layout,
+    layout: GroupLayout,
     params: GroupQuantization,
 ) {
     let (mut absmaxes, mut scales, mut values) = (Vec::new(), Vec::new(), Vec::new());
@@ -656,23 +663,23 @@ fn three_block_sizes_in_one_sweep_are_those_of_three_sweeps() {
                 let params = GroupQuantization { qtype, rounding, scale_type: FloatType::BF16 };
                 let count = (random.next() % 6000) as usize;
                 let bytes = bytes_of(dtype, rows_of_values(&mut random, count, 37));
-                let layout = |group| Layout { row, group };
-                let wanted = wanted_of(&mut random, row);
-                let all = group_errors_everywhere(dtype, &bytes, layout(32), params, wanted, 3);
+                let layout = |group| GroupLayout { row, group };
+                let detail = wanted_of(&mut random, row);
+                let all = group_errors_everywhere(dtype, &bytes, layout(32), params, detail, 3);
                 for (isa, found) in all {
                     for (found, group) in found.expect("fits").iter().zip([32, 64, 128]) {
                         let expected =
-                            reference_groups(dtype, &bytes, layout(group), params, wanted);
+                            reference_groups(dtype, &bytes, layout(group), params, detail);
                         let what = format!("{dtype:?} × {count} {row}/{group} {params:?} {isa:?}");
                         assert_groups(found, &expected.expect("fits"), &what);
                     }
                 }
                 for (isa, found) in
-                    group_losses_everywhere::<3>(dtype, &bytes, layout(32), params, wanted)
+                    group_losses_everywhere::<3>(dtype, &bytes, layout(32), params, detail)
                 {
                     for (found, group) in found.expect("fits").iter().zip([32, 64, 128]) {
                         let expected =
-                            reference_groups(dtype, &bytes, layout(group), params, wanted);
+                            reference_groups(dtype, &bytes, layout(group), params, detail);
                         let what = format!("{dtype:?} × {count} {row}/{group} {params:?} {isa:?}");
                         assert_losses(found, &expected.expect("fits"), &what);
                     }
@@ -687,20 +694,20 @@ fn a_group_beyond_any_scale_is_said_to_be_so() {
     let mut values = vec![1.0; 100];
     values[70] = 1e300;
     let bytes = bytes_of(FloatType::F64, values);
-    let layout = Layout::consecutive(32);
+    let layout = GroupLayout::consecutive(32);
     let params = GroupQuantization {
         qtype: QuantizationType::QInt8,
         rounding: Rounding::HalfEven,
         scale_type: FloatType::F32,
     };
-    let expected = NoScale { absmax: 1e300 };
+    let expected = ScaleOverflow { absmax: 1e300 };
     assert_eq!(
         crate::quantization::kernels::group_error(
             FloatType::F64,
             &bytes,
             layout,
             params,
-            Wanted::default()
+            GroupDetail::default()
         ),
         Err(expected)
     );
@@ -710,7 +717,7 @@ fn a_group_beyond_any_scale_is_said_to_be_so() {
             &bytes,
             100,
             params,
-            Wanted::default()
+            GroupDetail::default()
         ),
         Err(expected)
     );
@@ -781,14 +788,14 @@ proptest! {
                     let mut out = vec![0; 300];
                     crate::quantization::kernels::quantize(dtype, &bytes, scale, rounding, &mut out);
                     let group = scale.to_bits() as usize % 200;
-                    let layout = Layout { row: bytes.len() / 2, group };
+                    let layout = GroupLayout { row: bytes.len() / 2, group };
                     let params = GroupQuantization { qtype, rounding, scale_type: dtype };
-                    let channels = (group > 100).then_some(ChannelSums { first: group / 7, length: 9 });
-                    let wanted = Wanted { every_scale: group > 50, channels };
-                    let _ = crate::quantization::kernels::group_loss(dtype, &bytes, layout, params, wanted);
-                    let _ = crate::quantization::kernels::block_losses(dtype, &bytes, group, params, wanted);
-                    let _ = crate::quantization::kernels::group_error(dtype, &bytes, layout, params, wanted);
-                    let _ = crate::quantization::kernels::block_errors(dtype, &bytes, group, params, wanted);
+                    let channels = (group > 100).then_some(ChannelBounds { first: group / 7, length: 9 });
+                    let detail = GroupDetail { keep_scales: group > 50, channels };
+                    let _ = crate::quantization::kernels::group_loss(dtype, &bytes, layout, params, detail);
+                    let _ = crate::quantization::kernels::block_losses(dtype, &bytes, group, params, detail);
+                    let _ = crate::quantization::kernels::group_error(dtype, &bytes, layout, params, detail);
+                    let _ = crate::quantization::kernels::block_errors(dtype, &bytes, group, params, detail);
                     let scales = &mut [0.0; 40];
                     let _ = crate::quantization::kernels::group_quantize(
                         dtype, &bytes, layout, rounding, dtype, scales, &mut out,

@@ -1,11 +1,12 @@
 //! What quantizing loses, from how often each value occurs.
 
-use crate::quantization::ErrorSums;
-use crate::quantization::kernels::Quantization;
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, fold};
-use crate::quantization::kernels::dispatch::{Kernel, run};
+use crate::quantization::kernels::dispatch::run;
+use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
 use crate::quantization::kernels::simd::Level;
+use crate::quantization::statistics::ErrorSums;
 
 /// Values and how many elements have each; of equal length.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +135,7 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
             }
         }
         let sum = |lanes| fold(lanes, |a, b| a + b);
-        // Counts are sums of integers, far below what f64 holds exactly.
+        // PatternCounts are sums of integers, far below what f64 holds exactly.
         let whole = |lanes| sum(lanes) as u64;
         let (count, before) = (whole(l.array_f64(count)), whole(l.array_f64(zero_before)));
         ErrorSums {
@@ -173,9 +174,9 @@ impl<G: Grid> Kernel for NoiseOf<'_, G> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::scalar;
     use super::*;
-    use crate::quantization::{QuantizationType, Rounding};
+    use crate::quantization::kernels::error::scalar;
+    use crate::quantization::scheme::{QuantizationType, Rounding};
     use crate::tensor::FloatType;
 
     #[test]

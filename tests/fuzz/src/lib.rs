@@ -333,7 +333,7 @@ impl Kept {
         let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
         let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
         let questions = AnalysisSpec {
-            distributions: true,
+            histogram: true,
             ..AnalysisSpec::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven)
         };
         let order = Arc::new(Order::new(self.checkpoint.ids().collect()));

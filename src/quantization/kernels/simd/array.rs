@@ -1,11 +1,10 @@
 //! Arrays: what the target guarantees, SSE2 on x86-64 and NEON on AArch64.
 
 use crate::quantization::kernels::array_lanes::{
-    LANES, Lanes, PAIR, fold, map, narrow_f16, widen_f16, zip,
+    LANES, Lanes, PAIR, ROUNDING_MAGIC, fold, map, narrow_f16, widen_f16, zip,
 };
-use crate::quantization::kernels::level_tracker::Watch;
-use crate::quantization::kernels::rounding::MAGIC;
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::level_tracker::LevelTracker;
+use crate::quantization::kernels::simd::level::Level;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 use crate::quantization::kernels::simd::neon as patterns;
 
@@ -73,7 +72,7 @@ impl Level for Baseline {
         fn max_abs(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
             zip(a, b, |a, b| if a.abs() > b { a.abs() } else { b })
         }
-        fn round_even(a: Lanes<f32>) -> Lanes<f32> { map(a, |a| (a + MAGIC) - MAGIC) }
+        fn round_even(a: Lanes<f32>) -> Lanes<f32> { map(a, |a| (a + ROUNDING_MAGIC) - ROUNDING_MAGIC) }
         fn bits(a: Lanes<f32>) -> Lanes<u32> { map(a, f32::to_bits) }
         fn with_bits(a: Lanes<u32>) -> Lanes<f32> { map(a, f32::from_bits) }
         fn add_u32(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, u32::wrapping_add) }
@@ -123,7 +122,7 @@ impl Level for Baseline {
         }
         fn singles(a: patterns::U16) -> [Lanes<f32>; 2] { patterns::singles(a) }
         fn any_bit0(a: Lanes<u32>) -> bool { fold(a, |a, b| a | b) & 1 != 0 }
-        fn unseen(watch: &Watch, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
+        fn unseen(watch: &LevelTracker, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
             watch.beyond(q)
         }
         fn narrow_f16(a: Lanes<f32>) -> Lanes<u16> { narrow_f16(a) }

@@ -8,9 +8,9 @@
 #![allow(unsafe_code)]
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, PAIR};
-use crate::quantization::kernels::dispatch::Kernel;
-use crate::quantization::kernels::level_tracker::Watch;
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::level_tracker::LevelTracker;
+use crate::quantization::kernels::simd::level::Level;
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
@@ -318,7 +318,7 @@ impl Level for Avx2 {
         fn any_bit0(a: [__m256i; 2]) -> bool {
             _mm256_testz_si256(_mm256_or_si256(a[0], a[1]), _mm256_set1_epi32(1)) == 0
         }
-        fn unseen(watch: &Watch, codes: [__m256i; 2], _q: [__m256; 2]) -> [__m256i; 2] {
+        fn unseen(watch: &LevelTracker, codes: [__m256i; 2], _q: [__m256; 2]) -> [__m256i; 2] {
             {
                 // A permutation reads the low three bits of an index.
                 let table = [transmute::<[u32; 8], __m256i>(watch.missing); 2];
@@ -511,7 +511,7 @@ impl Level for Avx512 {
             }
         }
         fn any_bit0(a: __m512i) -> bool { _mm512_test_epi32_mask(a, _mm512_set1_epi32(1)) != 0 }
-        fn unseen(watch: &Watch, codes: __m512i, _q: __m512) -> __m512i {
+        fn unseen(watch: &LevelTracker, codes: __m512i, _q: __m512) -> __m512i {
             {
                 // A permutation reads the low four bits of an index, and the table is there
                 // twice; a rotation reads the low five bits of its count.

@@ -1,53 +1,48 @@
-//! What is wrong or odd with a tensor, and what that means for its quantization.
+//! What is unusual about a tensor, and what that means for its quantization.
 
-use crate::quantization::{Analysis, QuantizationScheme, Scales, Statistics};
+use crate::quantization::analysis::results::Analysis;
+use crate::quantization::scales::Scales;
+use crate::quantization::scheme::QuantizationScheme;
+use crate::quantization::statistics::Statistics;
 use crate::tensor::DType;
 use std::fmt;
 use std::sync::Arc;
 
-/// How many times the largest channel's range must exceed every other's before it is said
-/// to set the tensor's scale: from 4 on it costs the others two bits.
-pub const OUTLIER: f32 = 4.0;
+/// A channel is an outlier if its range is at least this many times that of every other
+/// channel. A ratio of 4 costs the other channels two bits of a per-tensor scheme.
+pub const OUTLIER_RATIO: f32 = 4.0;
 
-/// Something to know of a tensor before it is quantized.
+/// Something to know about a tensor before quantizing it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Diagnostic {
-    Nan {
-        count: u64,
-        first: u64,
-    },
-    Inf {
-        count: u64,
-        first: u64,
-    },
+    /// Elements that are NaN; `first` is the index of the first element that is NaN or
+    /// infinite.
+    Nan { count: u64, first: u64 },
+    /// Elements that are infinite; `first` is the index of the first element that is NaN or
+    /// infinite.
+    Inf { count: u64, first: u64 },
     /// Every element is zero.
     Zero,
-    /// Every element is this value, which is not zero.
+    /// Every element has this value, which is not zero.
     Constant(f64),
-    /// So many output channels are all zeros.
+    /// This many output channels consist of zeros.
     DeadChannels(u64),
-    /// One output channel's range is so many times that of every other.
-    OutlierChannel {
-        channel: u64,
-        times: f32,
-    },
-    /// Its values are so small that their scale would be zero in F32.
+    /// One output channel has `times` the range of every other channel.
+    OutlierChannel { channel: u64, times: f32 },
+    /// The values are so small that their scale would be zero in F32.
     Underflow,
-    /// Values beyond ±65504, the largest of F16.
-    BeyondF16 {
-        absmax: f64,
-    },
-    /// It holds the same bytes as the tensor of this name, which is found out by comparing
-    /// tensors with each other.
+    /// Values exceed ±65504, the largest finite F16.
+    BeyondF16 { absmax: f64 },
+    /// The bytes equal those of the tensor with this name.
     Duplicate(Arc<str>),
 }
 
-/// The kinds of flags by the words they are searched by, the gravest first.
+/// The names of all diagnostics, most severe first.
 pub const DIAGNOSTIC_NAMES: [&str; 9] =
     ["nan", "inf", "zero", "constant", "underflow", "beyond-f16", "outlier", "dead", "duplicate"];
 
 impl Diagnostic {
-    /// The word it is searched by, one of [`DIAGNOSTIC_NAMES`].
+    /// The name to search for, one of [`DIAGNOSTIC_NAMES`].
     pub fn name(&self) -> &'static str {
         match self {
             Diagnostic::Nan { .. } => "nan",
@@ -62,7 +57,7 @@ impl Diagnostic {
         }
     }
 
-    /// What it means for quantization, in a sentence.
+    /// What the diagnostic means for quantization, as a sentence.
     pub fn meaning(&self) -> &'static str {
         match self {
             Diagnostic::Nan { .. } | Diagnostic::Inf { .. } => {
@@ -114,75 +109,79 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The flags of a tensor of `dtype` that was analysed, the gravest first. Channels are
-/// known only where a per-channel int8 scheme by min-max was among the questions.
-pub fn flags(dtype: &DType, analysis: &Analysis) -> Vec<Diagnostic> {
-    let mut flags = Vec::new();
+/// The diagnostics of an analysed tensor of type `dtype`, most severe first. Those about
+/// channels need the scales of a per-channel int8 scheme calibrated by min-max.
+pub fn diagnostics(dtype: &DType, analysis: &Analysis) -> Vec<Diagnostic> {
+    let mut all = Vec::new();
     if let Some(statistics) = &analysis.statistics {
-        of_values(dtype, statistics, &mut flags);
+        of_values(dtype, statistics, &mut all);
     }
     for outcome in &analysis.outcomes {
         let Ok(quantized) = &outcome.result else { continue };
         let scales = &quantized.scales;
         match outcome.quantizer.scheme {
             QuantizationScheme::PerTensor(..)
-                if scales.underflowing > 0 && !flags.contains(&Diagnostic::Underflow) =>
+                if scales.underflowing > 0 && !all.contains(&Diagnostic::Underflow) =>
             {
-                flags.push(Diagnostic::Underflow);
+                all.push(Diagnostic::Underflow);
             }
-            QuantizationScheme::PER_CHANNEL => of_channels(scales, &mut flags),
+            QuantizationScheme::PER_CHANNEL => of_channels(scales, &mut all),
             _ => {}
         }
     }
-    let grave = |flag: &Diagnostic| DIAGNOSTIC_NAMES.iter().position(|&name| name == flag.name());
-    flags.sort_by_key(grave);
-    flags
+    let severity = |one: &Diagnostic| DIAGNOSTIC_NAMES.iter().position(|&name| name == one.name());
+    all.sort_by_key(severity);
+    all
 }
 
-fn of_values(dtype: &DType, s: &Statistics, flags: &mut Vec<Diagnostic>) {
+fn of_values(dtype: &DType, s: &Statistics, all: &mut Vec<Diagnostic>) {
     let first = s.first_non_finite.unwrap_or_default();
     if s.nan > 0 {
-        flags.push(Diagnostic::Nan { count: s.nan, first });
+        all.push(Diagnostic::Nan { count: s.nan, first });
     }
     if s.inf > 0 {
-        flags.push(Diagnostic::Inf { count: s.inf, first });
+        all.push(Diagnostic::Inf { count: s.inf, first });
     }
     if s.count > 1 && s.is_finite() && s.min == s.max {
-        flags.push(if s.min == 0.0 { Diagnostic::Zero } else { Diagnostic::Constant(s.min) });
+        all.push(if s.min == 0.0 { Diagnostic::Zero } else { Diagnostic::Constant(s.min) });
     }
     if s.absmax > 65504.0 && *dtype != DType::F16 {
-        flags.push(Diagnostic::BeyondF16 { absmax: s.absmax });
+        all.push(Diagnostic::BeyondF16 { absmax: s.absmax });
     }
 }
 
-fn of_channels(scales: &Scales, flags: &mut Vec<Diagnostic>) {
+fn of_channels(scales: &Scales, all: &mut Vec<Diagnostic>) {
     if scales.zero > 0 && scales.zero < scales.count {
-        flags.push(Diagnostic::DeadChannels(scales.zero));
+        all.push(Diagnostic::DeadChannels(scales.zero));
     }
     let times = scales.max / scales.second;
-    if scales.count - scales.zero > 1 && times >= OUTLIER {
-        flags.push(Diagnostic::OutlierChannel { channel: scales.largest, times });
+    if scales.count - scales.zero > 1 && times >= OUTLIER_RATIO {
+        all.push(Diagnostic::OutlierChannel { channel: scales.largest, times });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AnalysisSpec, Calibration, Quantizer, Rounding, measure};
     use super::*;
+    use crate::quantization::analysis::in_memory::analyze;
+    use crate::quantization::analysis::spec::AnalysisSpec;
+    use crate::quantization::calibration::Calibration;
+    use crate::quantization::quantizer::Quantizer;
+    use crate::quantization::scheme::Rounding;
     use crate::tensor::{FloatType, Shape};
 
     fn names(rows: &[[f32; 4]]) -> Vec<&'static str> {
         let bytes: Vec<u8> = rows.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
         let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL];
         let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
-        let questions = AnalysisSpec::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven);
+        let spec = AnalysisSpec::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven);
         let shape = Shape::new([rows.len() as u64, 4]).expect("fits");
-        let analysis = measure(&questions, FloatType::F32, &shape, &bytes);
-        flags(&DType::F32, &analysis).iter().map(Diagnostic::name).collect()
+        let analysis = analyze(&spec, FloatType::F32, &shape, &bytes);
+        diagnostics(&DType::F32, &analysis).iter().map(Diagnostic::name).collect()
     }
 
     #[test]
-    fn every_oddity_has_its_flag() {
+    fn unusual_tensors_have_their_diagnostics() {
         let plain = [1.0, -0.5, 0.25, 0.125];
         assert!(names(&[plain, plain]).is_empty());
         assert_eq!(names(&[plain, [f32::NAN, 1.0, f32::INFINITY, 0.0]]), ["nan", "inf"]);
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_is_found_by_a_word_and_says_what_it_means() {
+    fn every_diagnostic_has_a_name_and_a_meaning() {
         let all = [
             Diagnostic::Nan { count: 1, first: 0 },
             Diagnostic::Inf { count: 1, first: 0 },
@@ -207,7 +206,7 @@ mod tests {
             Diagnostic::DeadChannels(2),
             Diagnostic::Duplicate("embed".into()),
         ];
-        assert_eq!(all.each_ref().map(|flag| flag.name()), DIAGNOSTIC_NAMES);
-        assert!(all.iter().all(|flag| !flag.meaning().is_empty() && !flag.to_string().is_empty()));
+        assert_eq!(all.each_ref().map(|one| one.name()), DIAGNOSTIC_NAMES);
+        assert!(all.iter().all(|one| !one.meaning().is_empty() && !one.to_string().is_empty()));
     }
 }

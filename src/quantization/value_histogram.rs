@@ -1,42 +1,42 @@
-//! How often each value occurs in a tensor: of a 16-bit tensor all that there is to know
-//! but the order, in a few kilobytes.
+//! How often each value occurs in a tensor.
 
 use crate::quantization::kernels::{
-    Counts, Quantization, Weighted, weighted_error, weighted_noise,
+    PatternCounts, Quantization, Weighted, weighted_error, weighted_noise,
 };
-use crate::quantization::{ErrorSums, Moments, Range};
+use crate::quantization::statistics::{ErrorSums, Moments, Range};
 use crate::tensor::FloatType;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
-use std::ops::Range as Places;
+use std::ops::Range as Indices;
 
-/// The values of a tensor's elements and how many elements have each.
+/// The values of a tensor's elements, with the number of elements that have each value.
 ///
-/// Of BF16 and F16 elements these are the values themselves, at most 65,536 of them: any
-/// question about the elements that does not ask for their places, such as the error of
-/// any per-tensor scheme, is answered exactly, without a second look at the tensor. F32
-/// and F64 elements are counted in bins 1/128 of their value wide, each named by its
-/// value nearest to zero: enough to draw them, and to estimate.
+/// For BF16 and F16 the values are exact, and there are at most 65,536 of them. Whatever does
+/// not depend on the order of the elements, such as the error of any per-tensor scheme, can
+/// be computed exactly from the histogram without reading the tensor again.
+///
+/// F32 and F64 elements are counted in bins that are 1/128 of their value wide. A bin is
+/// represented by its value nearest to zero, which is enough for drawing and for estimates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValueHistogram {
     dtype: FloatType,
-    /// Ascending, as unsigned numbers: from zero up, then from minus zero down. A pattern
-    /// is listed again where its count is beyond a `u32`.
+    /// The bit patterns of the values, ascending as unsigned integers: from zero up, then from
+    /// minus zero down. A pattern is repeated if its count does not fit a `u32`.
     patterns: Box<[u16]>,
     counts: Box<[u32]>,
 }
 
 impl ValueHistogram {
-    /// Of elements that lie in memory.
+    /// The histogram of little-endian elements in memory.
     pub fn of(dtype: FloatType, bytes: &[u8]) -> ValueHistogram {
-        let mut tally = HistogramBuilder::new(dtype);
-        tally.add(bytes);
-        tally.distribution()
+        let mut builder = HistogramBuilder::new(dtype);
+        builder.add(bytes);
+        builder.take()
     }
 
-    /// Whether it can be of a tensor of so many elements of this type: for one that comes
-    /// from elsewhere than from counting.
+    /// Whether the histogram is consistent and can belong to a tensor of `elements` elements
+    /// of type `dtype`. Checks one that was read from a file.
     pub fn fits(&self, dtype: FloatType, elements: u64) -> bool {
         let count = |sum: u64, &n: &u32| sum.checked_add(u64::from(n));
         self.dtype == dtype
@@ -45,21 +45,22 @@ impl ValueHistogram {
             && self.counts.iter().try_fold(0, count) == Some(elements)
     }
 
-    /// Whether the values are those of the elements, not of bins.
+    /// Whether the values are those of the elements instead of bins.
     pub fn is_exact(&self) -> bool {
         matches!(self.dtype, FloatType::F16 | FloatType::BF16)
     }
 
-    /// Bytes of memory it takes.
+    /// Bytes of memory that the values and counts take.
     pub fn size(&self) -> usize {
         self.patterns.len() * 6
     }
 
-    /// Distinct values, or bins, that occur.
+    /// Number of distinct values, or of bins, that occur.
     pub fn len(&self) -> usize {
         self.patterns.len()
     }
 
+    /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
@@ -71,65 +72,64 @@ impl ValueHistogram {
         }
     }
 
-    /// Every value with its count, in no order of the values.
+    /// Every value with its count, in the order of the bit patterns.
     pub fn iter(&self) -> impl Iterator<Item = (f32, u64)> {
         let counts = self.counts.iter().map(|&n| u64::from(n));
         self.patterns.iter().map(|&pattern| self.value(pattern)).zip(counts)
     }
 
-    /// Where the finite values lie, those without a sign first; between and after them are
-    /// those that are not.
-    fn finite_places(&self) -> [Places<usize>; 2] {
+    /// The indices of the finite values: first the positive, then the negative ones.
+    fn finite_indices(&self) -> [Indices<usize>; 2] {
         let infinity = if self.dtype == FloatType::F16 { 0x7c00 } else { 0x7f80 };
-        let place = |pattern: u16| self.patterns.partition_point(|&other| other < pattern);
-        [0..place(infinity), place(0x8000)..place(0x8000 | infinity)]
+        let index = |pattern: u16| self.patterns.partition_point(|&other| other < pattern);
+        [0..index(infinity), index(0x8000)..index(0x8000 | infinity)]
     }
 
-    /// The finite values and their counts, each in an array of its own.
+    /// The finite values, and their counts in the same order.
     fn finite(&self) -> (Vec<f32>, Vec<u32>) {
-        let [positive, negative] = self.finite_places();
+        let [positive, negative] = self.finite_indices();
         let length = positive.len() + negative.len();
         let (mut values, mut counts) = (Vec::with_capacity(length), Vec::with_capacity(length));
-        for places in [positive, negative] {
-            let patterns = self.patterns.get(places.clone()).unwrap_or_default();
+        for indices in [positive, negative] {
+            let patterns = self.patterns.get(indices.clone()).unwrap_or_default();
             match self.dtype {
                 FloatType::F16 => values.extend(patterns.reinterpret_cast::<f16>().to_f32_vec()),
                 _ => values.extend(patterns.iter().map(|&p| f32::from_bits(u32::from(p) << 16))),
             }
-            counts.extend_from_slice(self.counts.get(places).unwrap_or_default());
+            counts.extend_from_slice(self.counts.get(indices).unwrap_or_default());
         }
         (values, counts)
     }
 
-    /// The range of the elements, but where the first is that is not finite; of bins that of
-    /// their values nearest to zero.
+    /// The range of the elements, or of the bins' values nearest to zero. The index of the
+    /// first element that is not finite is unknown and left `None`.
     pub fn range(&self) -> Range {
-        let [positive, negative] = self.finite_places();
+        let [positive, negative] = self.finite_indices();
         let count = self.counts.iter().map(|&n| u64::from(n)).sum();
         let mut range = Range { count, ..Range::default() };
-        for place in (positive.end..negative.start).chain(negative.end..self.len()) {
-            let (pattern, count) = (self.patterns.get(place), self.counts.get(place));
+        for index in (positive.end..negative.start).chain(negative.end..self.len()) {
+            let (pattern, count) = (self.patterns.get(index), self.counts.get(index));
             let (Some(&pattern), Some(&count)) = (pattern, count) else { continue };
             match self.value(pattern).is_nan() {
                 true => range.nan += u64::from(count),
                 false => range.inf += u64::from(count),
             }
         }
-        // In each of the two the magnitudes ascend.
-        let ends = |places: Places<usize>| {
-            let patterns = self.patterns.get(places).unwrap_or_default();
+        // Magnitudes ascend among the positive and among the negative values.
+        let ends = |indices: Indices<usize>| {
+            let patterns = self.patterns.get(indices).unwrap_or_default();
             patterns.first().into_iter().chain(patterns.last())
         };
         for &pattern in ends(positive).chain(ends(negative)) {
-            // Zero has one sign.
+            // Adding zero turns -0.0 into 0.0.
             let x = f64::from(self.value(pattern)) + 0.0;
             (range.min, range.max) = (range.min.min(x), range.max.max(x));
         }
         range
     }
 
-    /// The moments of the elements, but where the first is that is not finite; of bins
-    /// those of their values nearest to zero.
+    /// The moments of the elements, or of the bins' values nearest to zero. The index of the
+    /// first element that is not finite is unknown and left `None`.
     pub fn moments(&self) -> Moments {
         let mut moments = Moments::default();
         let Range { count, min, max, nan, inf, .. } = &mut moments.range;
@@ -141,7 +141,7 @@ impl ValueHistogram {
                 *inf += n;
             } else {
                 let x = f64::from(value);
-                // Zero has one sign.
+                // Adding zero turns -0.0 into 0.0.
                 *min = min.min(x + 0.0);
                 *max = max.max(x + 0.0);
                 moments.sum += n as f64 * x;
@@ -152,31 +152,35 @@ impl ValueHistogram {
         moments
     }
 
-    /// What quantizing all finite elements loses: exactly, unless they are in bins.
-    pub fn error(&self, how: Quantization) -> ErrorSums {
+    /// The error of quantizing all finite elements; exact if the histogram is.
+    pub fn error(&self, params: Quantization) -> ErrorSums {
         let (values, counts) = self.finite();
-        weighted_error(Weighted { values: &values, counts: &counts }, how)
+        weighted_error(Weighted { values: &values, counts: &counts }, params)
     }
 
-    /// Σ(x−x̂)² over the finite elements, for each of several ways to quantize them; infinite
-    /// where there is none.
-    pub fn noises(&self, ways: impl Iterator<Item = Option<Quantization>>) -> Vec<f64> {
+    /// Σ(x−x̂)² over the finite elements for each of several quantizations; infinite for
+    /// `None`.
+    pub fn squared_errors(
+        &self,
+        candidates: impl Iterator<Item = Option<Quantization>>,
+    ) -> Vec<f64> {
         let (values, counts) = self.finite();
         let elements = Weighted { values: &values, counts: &counts };
-        ways.map(|how| how.map_or(f64::INFINITY, |how| weighted_noise(elements, how))).collect()
+        let error = |params| weighted_noise(elements, params);
+        candidates.map(|params| params.map_or(f64::INFINITY, error)).collect()
     }
 
-    /// The magnitude of the `rank`-th finite element from the smallest, counted from 1;
-    /// `None` past the last.
+    /// The `rank`-th smallest magnitude of the finite elements, counted from 1; `None` if
+    /// there are fewer elements.
     pub fn magnitude(&self, rank: u64) -> Option<f32> {
         let sign = self.patterns.partition_point(|&pattern| pattern < 0x8000);
         let half = |from: usize, to: usize| {
             let patterns = self.patterns.get(from..to).unwrap_or_default();
             patterns.iter().zip(self.counts.get(from..to).unwrap_or_default()).peekable()
         };
-        // Without their sign, the patterns ascend as the magnitudes do.
+        // Among values of one sign, magnitudes ascend as the patterns do.
         let (mut positive, mut negative) = (half(0, sign), half(sign, self.patterns.len()));
-        let mut seen = 0;
+        let mut counted = 0;
         loop {
             let next = match (positive.peek(), negative.peek()) {
                 (Some((a, _)), Some((b, _))) if **a <= **b & 0x7fff => positive.next(),
@@ -189,23 +193,23 @@ impl ValueHistogram {
             if !magnitude.is_finite() {
                 return None;
             }
-            seen += u64::from(count);
-            if seen >= rank {
+            counted += u64::from(count);
+            if counted >= rank {
                 return Some(magnitude);
             }
         }
     }
 
-    /// Elements in each of `bins` equal parts of `low..high`; the last part holds `high`
-    /// too. Elements that were counted in bins are spread evenly over those.
-    pub fn histogram(&self, low: f64, high: f64, bins: usize) -> Vec<f64> {
-        let mut found = vec![0.0; bins];
+    /// Number of elements in each of `bins` equal parts of `low..=high`. The elements of a bin
+    /// of an inexact histogram are spread evenly over the width of that bin.
+    pub fn rebin(&self, low: f64, high: f64, bins: usize) -> Vec<f64> {
+        let mut rebinned = vec![0.0; bins];
         let width = (high - low) / bins as f64;
         if !(width > 0.0 && width.is_finite()) {
-            return found;
+            return rebinned;
         }
-        let place = |x: f64| (x - low) / width;
-        let inside = |place: f64| place.clamp(0.0, bins as f64);
+        let position = |x: f64| (x - low) / width;
+        let inside = |position: f64| position.clamp(0.0, bins as f64);
         for (&pattern, &count) in self.patterns.iter().zip(&self.counts) {
             let (x, count) = (f64::from(self.value(pattern)), f64::from(count));
             let far = match self.is_exact() {
@@ -215,96 +219,105 @@ impl ValueHistogram {
             if !x.is_finite() {
                 continue;
             }
-            let ends = (place(x.min(far)), place(x.max(far)));
+            let ends = (position(x.min(far)), position(x.max(far)));
             let (from, to) = (inside(ends.0), inside(ends.1));
             if from == to || !far.is_finite() {
                 if (low..=high).contains(&x)
-                    && let Some(bin) = found.get_mut((place(x) as usize).min(bins - 1))
+                    && let Some(bin) = rebinned.get_mut((position(x) as usize).min(bins - 1))
                 {
                     *bin += count;
                 }
                 continue;
             }
-            let whole = ends.1 - ends.0;
+            let source_width = ends.1 - ends.0;
             let mut at = from;
             while at < to {
                 let next = (at.floor() + 1.0).min(to);
-                if let Some(bin) = found.get_mut(at as usize) {
-                    *bin += count * (next - at) / whole;
+                if let Some(bin) = rebinned.get_mut(at as usize) {
+                    *bin += count * (next - at) / source_width;
                 }
                 at = next;
             }
         }
-        found
+        rebinned
     }
 
-    /// Finite elements whose magnitude is beyond `clip`.
-    pub fn beyond(&self, clip: f64) -> u64 {
-        let beyond = self.iter().filter(|(x, _)| x.is_finite() && f64::from(x.abs()) > clip);
-        beyond.map(|(_, n)| n).sum()
+    /// Number of finite elements whose magnitude exceeds `clip`.
+    pub fn count_beyond(&self, clip: f64) -> u64 {
+        let clipped = self.iter().filter(|(x, _)| x.is_finite() && f64::from(x.abs()) > clip);
+        clipped.map(|(_, n)| n).sum()
     }
 }
 
-/// A distribution in the making.
+/// Counts the values of elements to build a [`ValueHistogram`].
 pub struct HistogramBuilder {
     dtype: FloatType,
-    counts: Counts,
+    counts: PatternCounts,
+    /// Elements in `counts`.
     counted: u64,
-    /// Sorted by pattern.
-    full: Vec<(u16, u64)>,
+    /// Patterns and counts moved out of `counts` before they could overflow, sorted by
+    /// pattern.
+    flushed: Vec<(u16, u64)>,
 }
 
 impl HistogramBuilder {
+    /// An empty builder for elements of type `dtype`.
     pub fn new(dtype: FloatType) -> HistogramBuilder {
-        HistogramBuilder { dtype, counts: Counts::default(), counted: 0, full: Vec::new() }
+        HistogramBuilder {
+            dtype,
+            counts: PatternCounts::default(),
+            counted: 0,
+            flushed: Vec::new(),
+        }
     }
 
-    /// Counts elements of this type from now on. It must be empty.
-    pub fn begin(&mut self, dtype: FloatType) {
+    /// Changes the type of the elements to count. The builder must be empty.
+    pub fn reset_type(&mut self, dtype: FloatType) {
         self.dtype = dtype;
     }
 
-    /// Counts more elements, in any order.
+    /// Counts little-endian elements.
     pub fn add(&mut self, bytes: &[u8]) {
         for bytes in bytes.chunks(1 << 30) {
             let elements = (bytes.len() / self.dtype.size()) as u64;
-            if self.counted + elements > Counts::CAPACITY {
-                self.empty();
+            if self.counted + elements > PatternCounts::CAPACITY {
+                self.flush();
             }
             self.counts.add(self.dtype, bytes);
             self.counted += elements;
         }
     }
 
-    /// How many of the elements are NaN or infinite.
+    /// Number of counted elements that are NaN or infinite.
     pub fn non_finite(&self) -> u64 {
-        let full = self.full.iter().filter(|&&(pattern, _)| {
+        let flushed = self.flushed.iter().filter(|&&(pattern, _)| {
             let exponent = if self.dtype == FloatType::F16 { 0x7c00 } else { 0x7f80 };
             pattern & exponent == exponent
         });
-        self.counts.non_finite(self.dtype) + full.map(|&(_, n)| n).sum::<u64>()
+        self.counts.non_finite(self.dtype) + flushed.map(|&(_, n)| n).sum::<u64>()
     }
 
-    /// Moves the counters' contents to where they cannot overflow.
-    fn empty(&mut self) {
+    /// Moves the counts to `flushed`, where they cannot overflow.
+    fn flush(&mut self) {
         let (patterns, counts) = self.counts.take();
         let counted = patterns.into_iter().zip(counts.into_iter().map(u64::from));
-        self.full = merged(std::mem::take(&mut self.full), counted.collect());
+        self.flushed = merge_sorted(std::mem::take(&mut self.flushed), counted.collect());
         self.counted = 0;
     }
 
-    /// Adds what another one counted, which is empty then.
+    /// Adds the counts of another builder and empties it.
     pub fn merge(&mut self, other: &mut HistogramBuilder) {
-        self.empty();
-        other.empty();
-        self.full = merged(std::mem::take(&mut self.full), std::mem::take(&mut other.full));
+        self.flush();
+        other.flush();
+        let flushed = std::mem::take(&mut self.flushed);
+        self.flushed = merge_sorted(flushed, std::mem::take(&mut other.flushed));
     }
 
-    /// Everything counted; it is empty then.
-    pub fn distribution(&mut self) -> ValueHistogram {
-        self.empty();
+    /// The histogram of everything counted. Empties the builder.
+    pub fn take(&mut self) -> ValueHistogram {
+        self.flush();
         let (mut patterns, mut counts) = (Vec::new(), Vec::new());
-        for (pattern, mut count) in std::mem::take(&mut self.full) {
+        for (pattern, mut count) in std::mem::take(&mut self.flushed) {
             while count > 0 {
                 let part = u32::try_from(count).unwrap_or(u32::MAX);
                 patterns.push(pattern);
@@ -320,8 +333,8 @@ impl HistogramBuilder {
     }
 }
 
-/// Two lists sorted by their keys as one, the values of equal keys added.
-pub(super) fn merged(a: Vec<(u16, u64)>, b: Vec<(u16, u64)>) -> Vec<(u16, u64)> {
+/// Merges two lists sorted by key, adding the counts of equal keys.
+pub(crate) fn merge_sorted(a: Vec<(u16, u64)>, b: Vec<(u16, u64)>) -> Vec<(u16, u64)> {
     if a.is_empty() || b.is_empty() {
         return if a.is_empty() { b } else { a };
     }
@@ -343,7 +356,8 @@ pub(super) fn merged(a: Vec<(u16, u64)>, b: Vec<(u16, u64)>) -> Vec<(u16, u64)> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantization::{QuantizationType, Rounding, kernels};
+    use crate::quantization::kernels;
+    use crate::quantization::scheme::{QuantizationType, Rounding};
     use half::bf16;
 
     fn halves(n: u32) -> impl Iterator<Item = f32> {
@@ -352,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn of_16_bit_elements_every_figure_is_that_of_the_elements() {
+    fn figures_of_16_bit_elements_equal_those_of_the_elements() {
         for dtype in [FloatType::BF16, FloatType::F16] {
             let bytes: Vec<u8> = halves(50_000)
                 .flat_map(|x| match dtype {
@@ -360,43 +374,43 @@ mod tests {
                     _ => bf16::from_f32(x).to_le_bytes(),
                 })
                 .collect();
-            let distribution = ValueHistogram::of(dtype, &bytes);
-            let (found, direct) = (distribution.moments(), kernels::moments(dtype, &bytes));
+            let histogram = ValueHistogram::of(dtype, &bytes);
+            let (found, direct) = (histogram.moments(), kernels::moments(dtype, &bytes));
             assert_eq!((found.range, found.zeros), (direct.range, direct.zeros));
             assert!((found.sum_sq / direct.sum_sq - 1.0).abs() < 1e-7);
             let absmax = found.range.absmax();
             let scale = (absmax / 127.0) as f32;
-            let how = Quantization {
+            let params = Quantization {
                 scale,
                 qtype: QuantizationType::QInt8,
                 rounding: Rounding::HalfEven,
             };
-            let (found, direct) = (distribution.error(how), kernels::error(dtype, &bytes, how));
+            let (found, direct) = (histogram.error(params), kernels::error(dtype, &bytes, params));
             assert!((found.noise / direct.noise - 1.0).abs() < 1e-6);
             assert_eq!(
                 (found.count, found.zeroed, found.levels, found.max_abs_error),
                 (direct.count, direct.zeroed, direct.levels, direct.max_abs_error)
             );
-            assert_eq!(distribution.noises([Some(how)].into_iter()).len(), 1);
+            assert_eq!(histogram.squared_errors([Some(params)].into_iter()).len(), 1);
 
-            let mut magnitudes: Vec<f32> = distribution
+            let mut magnitudes: Vec<f32> = histogram
                 .iter()
                 .flat_map(|(x, n)| std::iter::repeat_n(x.abs(), n as usize))
                 .collect();
             magnitudes.sort_by(f32::total_cmp);
             for rank in [1, 2, 25_000, 49_950, 50_000] {
-                assert_eq!(distribution.magnitude(rank), Some(magnitudes[rank as usize - 1]));
+                assert_eq!(histogram.magnitude(rank), Some(magnitudes[rank as usize - 1]));
             }
-            assert_eq!(distribution.magnitude(50_001), None);
+            assert_eq!(histogram.magnitude(50_001), None);
             let clip = magnitudes[49_000];
             let beyond = magnitudes.iter().filter(|&&m| m > clip).count();
-            assert_eq!(distribution.beyond(clip.into()), beyond as u64);
+            assert_eq!(histogram.count_beyond(clip.into()), beyond as u64);
         }
     }
 
-    /// Counts exactly, errors to 1e-12, against one f64 pass over the elements.
+    /// Counts are exact and errors within 1e-12 of an f64 loop over the elements.
     #[test]
-    fn special_tensors_are_answered_as_by_a_plain_pass() {
+    fn special_tensors_give_the_figures_of_a_plain_loop() {
         let patterns = |name: &str, dtype: FloatType| -> Vec<u16> {
             let (one, smallest) = match dtype {
                 FloatType::F16 => (0x3c00u16, 0x0001u16),
@@ -454,11 +468,12 @@ mod tests {
                 assert!(near(m.sum_sq, finite.iter().map(|x| x * x).sum()), "{what}");
                 for rounding in [Rounding::HalfEven, Rounding::HalfAway] {
                     for scale in [1.0 / 16.0, (m.range.absmax() / 127.0) as f32, 1e-3] {
-                        let how = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
+                        let params =
+                            Quantization { scale, qtype: QuantizationType::QInt8, rounding };
                         if !scale.is_normal() {
                             continue;
                         }
-                        let found = counted.error(how);
+                        let found = counted.error(params);
                         let (mut noise, mut zeroed, mut largest) = (0.0, 0, 0.0f64);
                         for &x in &finite {
                             let t = f64::from(x as f32 / scale).clamp(-127.0, 127.0);
@@ -485,19 +500,19 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_holds_every_element_between_its_ends() {
+    fn rebinning_keeps_every_element_between_the_ends() {
         let bytes: Vec<u8> = halves(10_000).flat_map(f32::to_le_bytes).collect();
-        let distribution = ValueHistogram::of(FloatType::F32, &bytes);
-        assert!(!distribution.is_exact());
-        let found = distribution.histogram(-0.13, 0.13, 7);
+        let histogram = ValueHistogram::of(FloatType::F32, &bytes);
+        assert!(!histogram.is_exact());
+        let found = histogram.rebin(-0.13, 0.13, 7);
         assert!((found.iter().sum::<f64>() - 10_000.0).abs() < 1e-6);
         let middle = halves(10_000).filter(|x| x.abs() < 0.13 / 7.0).count() as f64;
         assert!((found[3] - middle).abs() < 0.01 * middle, "{} {middle}", found[3]);
-        assert_eq!(distribution.histogram(0.0, 0.0, 3), [0.0; 3]);
+        assert_eq!(histogram.rebin(0.0, 0.0, 3), [0.0; 3]);
     }
 
     #[test]
-    fn tallies_merge_in_any_order_and_past_the_counters_capacity() {
+    fn builders_merge_in_any_order_and_past_the_capacity_of_the_counters() {
         let bytes: Vec<u8> = halves(1000).flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect();
         let (a, b) = bytes.split_at(700);
         let mut parts =
@@ -506,14 +521,14 @@ mod tests {
         parts[1].add(a);
         let [first, second] = &mut parts;
         first.merge(second);
-        assert_eq!(first.distribution(), ValueHistogram::of(FloatType::BF16, &bytes));
+        assert_eq!(first.take(), ValueHistogram::of(FloatType::BF16, &bytes));
 
         let mut huge = HistogramBuilder::new(FloatType::BF16);
-        huge.full = vec![(0x3f80, u64::from(u32::MAX) + 5), (0x7fc0, 2)];
+        huge.flushed = vec![(0x3f80, u64::from(u32::MAX) + 5), (0x7fc0, 2)];
         huge.add(&bf16::from_f32(1.0).to_le_bytes());
         assert_eq!(huge.non_finite(), 2);
-        let distribution = huge.distribution();
-        assert_eq!(distribution.moments().range.count, u64::from(u32::MAX) + 8);
-        assert_eq!(distribution.magnitude(u64::from(u32::MAX) + 6), Some(1.0));
+        let histogram = huge.take();
+        assert_eq!(histogram.moments().range.count, u64::from(u32::MAX) + 8);
+        assert_eq!(histogram.magnitude(u64::from(u32::MAX) + 6), Some(1.0));
     }
 }

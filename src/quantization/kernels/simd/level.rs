@@ -5,21 +5,13 @@
 //! the level. Arrays alone would do, had the compiler not to find the vectors in them
 //! again: it loses them in any loop of some length.
 
-mod array;
-#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-mod neon;
-#[cfg(target_arch = "x86_64")]
-pub(super) mod x86;
-
 use crate::quantization::kernels::array_lanes::{Lanes, PAIR};
-use crate::quantization::kernels::level_tracker::Watch;
-
-pub(super) use array::Baseline;
+use crate::quantization::kernels::level_tracker::LevelTracker;
 
 /// An instruction set, and the proof that it is there: see `dispatch`.
 ///
 /// Everything must be `#[inline(always)]`: it has the instructions of where it is inlined.
-pub(super) trait Level: Copy {
+pub(in crate::quantization::kernels) trait Level: Copy {
     /// Whether a fused multiply-add is one instruction.
     const FMA: bool;
     type F32: Copy;
@@ -113,7 +105,7 @@ pub(super) trait Level: Copy {
     fn any_bit0(self, a: Self::U32) -> bool;
     /// Bit 0 is set in at least one lane whenever a lane's code, the low eight bits of
     /// `codes`, is not in the watched set; `q` is the value that code stands for.
-    fn unseen(self, watch: &Watch, codes: Self::U32, q: Self::F32) -> Self::U32;
+    fn unseen(self, watch: &LevelTracker, codes: Self::U32, q: Self::F32) -> Self::U32;
 
     /// To IEEE half precision, to nearest even.
     fn narrow_f16(self, a: Lanes<f32>) -> Lanes<u16>;

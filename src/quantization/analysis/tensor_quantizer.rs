@@ -1,0 +1,81 @@
+//! One quantizer applied to one tensor.
+
+use crate::quantization::calibration::Calibration;
+use crate::quantization::group_scales::GroupQuantizers;
+use crate::quantization::groups::Groups;
+use crate::quantization::kernels::Quantization;
+use crate::quantization::qat_scales::QatScales;
+use crate::quantization::quantizer::{NotQuantizable, Quantizer};
+use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::tensor::{FloatType, Shape};
+
+/// A quantizer with what it depends on in one tensor: the groups, the element type and the
+/// scales that training left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TensorQuantizer<'l> {
+    group_quantizers: GroupQuantizers<'l>,
+    pub groups: Groups,
+    pub rounding: Rounding,
+    pub dtype: FloatType,
+}
+
+impl<'l> TensorQuantizer<'l> {
+    pub(super) fn new(
+        quantizer: Quantizer,
+        rounding: Rounding,
+        dtype: FloatType,
+        shape: &Shape,
+        learned: Option<&'l QatScales>,
+    ) -> TensorQuantizer<'l> {
+        TensorQuantizer {
+            group_quantizers: GroupQuantizers::new(quantizer, shape, learned),
+            groups: quantizer.scheme.groups(shape),
+            rounding,
+            dtype,
+        }
+    }
+
+    pub(super) fn quantizer(&self) -> Quantizer {
+        self.group_quantizers.quantizer()
+    }
+
+    /// The quantizer of group number `group`.
+    pub(super) fn of_group(&self, group: u64) -> Quantizer {
+        self.group_quantizers.of(group)
+    }
+
+    pub(super) fn qtype(&self) -> QuantizationType {
+        self.quantizer().scheme.quantization_type()
+    }
+
+    /// Whether one scale serves the whole tensor.
+    pub(super) fn has_one_group(&self) -> bool {
+        self.groups.count() == 1
+    }
+
+    /// Passes that the calibration needs to find clips once the ranges are known, if groups
+    /// span chunks.
+    pub(super) fn search_passes(&self) -> u64 {
+        match self.quantizer().calibration {
+            Calibration::MinMax
+            | Calibration::Clip(_)
+            | Calibration::Magnitude(_)
+            | Calibration::Learned => 0,
+            // One for every 16 bits of an element.
+            Calibration::Percentile(_) => self.dtype.size() as u64 / 2,
+            Calibration::Mse => 1,
+        }
+    }
+
+    /// The clip and the scale of a group from its elements, which must be finite.
+    pub(super) fn calibrate(&self, group: u64, bytes: &[u8]) -> Result<(f64, f32), NotQuantizable> {
+        let quantizer = self.of_group(group);
+        let clip = quantizer.clip_of(self.dtype, bytes, self.rounding)?;
+        Ok((clip, quantizer.scale_for(clip, FloatType::F32)?))
+    }
+
+    /// Quantization by `scale`.
+    pub(super) fn params(&self, scale: f32) -> Quantization {
+        Quantization { scale, qtype: self.qtype(), rounding: self.rounding }
+    }
+}

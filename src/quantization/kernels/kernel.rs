@@ -1,0 +1,16 @@
+//! The trait of code that is compiled once for each instruction set.
+
+use crate::quantization::kernels::simd::Level;
+
+/// A loop over elements together with its arguments.
+pub(super) trait Kernel {
+    type Output;
+
+    /// Whether the kernel is so rarely used that it is not compiled for AVX-512.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    const RARE: bool = false;
+
+    /// Runs the loop. Must be `#[inline(always)]`, like everything its loops call, so that it
+    /// is compiled with the instructions of the caller.
+    fn run<L: Level>(self, level: L) -> Self::Output;
+}
