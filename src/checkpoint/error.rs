@@ -42,13 +42,9 @@ pub enum Problem {
         .renamed.as_ref().map_or("; download them into the same directory".to_owned(), |name| format!("; the directory holds {name}, which the index does not name (renamed?)"))
     )]
     MissingShards { count: usize, missing: Vec<String>, renamed: Option<String> },
-    #[error(
-        "not a format quantscope reads; expected safetensors, GGUF, burnpack, PyTorch, NPY or NPZ, an index of shards, or a directory with one"
-    )]
-    UnknownFormat,
-    #[error(
-        "the file has {found} bytes, too few for a header of 8; it may not have been downloaded whole"
-    )]
+    #[error("this is {0}; expected a checkpoint: safetensors, GGUF, burnpack, PyTorch, NPY or NPZ")]
+    Foreign(String),
+    #[error("{}", too_short(*.found))]
     TooShort { found: u64 },
     #[error(
         "the header claims {claimed} bytes, the file has {found} after the first 8; it is cut off or not safetensors"
@@ -112,6 +108,17 @@ fn hint_or_expected(hint: Option<&str>) -> String {
     match hint {
         Some(hint) => format!(": {hint}"),
         None => ": expected model.safetensors, a *.safetensors.index.json, or a file that ends in .safetensors, .bin, .pt, .pth, .ckpt, .gguf, .bpk or .npz".to_owned(),
+    }
+}
+
+fn too_short(found: u64) -> String {
+    match found {
+        0 => "the file is empty; the download did not start".to_owned(),
+        1 => "the file has 1 byte, too few for a header; it may not have been downloaded whole"
+            .to_owned(),
+        _ => format!(
+            "the file has {found} bytes, too few for a header of 8; it may not have been downloaded whole"
+        ),
     }
 }
 

@@ -36,6 +36,13 @@ impl Checkpoint {
             files.shards.par_iter().map(|p| read_shard(Source::file(p)?)).collect::<Result<_>>()?;
         let mut checkpoint = Self::assemble(path.to_owned(), shards, files.index, files.directory)?;
         checkpoint.notes.extend(files.notes);
+        // Without a config the tensors can still be listed.
+        if let Err(error) = checkpoint.model_config() {
+            checkpoint.notes.push(error.to_string());
+        }
+        if checkpoint.tensors.is_empty() {
+            checkpoint.notes.push("it holds no tensors".to_owned());
+        }
         Ok(checkpoint)
     }
 

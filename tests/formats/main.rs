@@ -9,7 +9,9 @@ mod burnpack;
 mod discovery;
 mod fused_experts;
 mod gguf;
+mod json;
 mod numpy;
+mod others;
 mod packed;
 mod pytorch;
 

@@ -330,7 +330,7 @@ fn what_must_not_be_opened_is_refused_with_a_sentence() {
     std::fs::copy(fixture, model.join("model.safetensors")).expect("copies");
     std::fs::write(model.join("config.json"), "{ not JSON").expect("writes");
     for (source, part) in [
-        (text(&path("v9.gguf")), "its version is 9, expected 2 or 3"),
+        (text(&path("v9.gguf")), "it has version 9, expected 2 or 3"),
         (data("pytorch/code.pt"), "'posix.system', code that is not run here"),
         (text(&model), "config.json: it is not a JSON object"),
     ] {

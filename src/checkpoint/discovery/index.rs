@@ -83,7 +83,11 @@ pub(super) fn read(path: &Path) -> Result<Parsed> {
             return Err(CheckpointError::new(path, Problem::ShardPath(name.clone())));
         }
     }
-    let index = Index { path: path.to_owned(), metadata: metadata.unwrap_or_default() };
+    let metadata = match metadata {
+        Some(serde_json::Value::Object(metadata)) => metadata,
+        _ => serde_json::Map::new(),
+    };
+    let index = Index { path: path.to_owned(), metadata };
     Ok(Parsed { index, map })
 }
 
@@ -106,7 +110,7 @@ struct Json<'a> {
     #[serde(borrow)]
     weight_map: RawMap<'a>,
     #[serde(default)]
-    metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    metadata: Option<serde_json::Value>,
 }
 
 /// Tensors as they are listed, each with the number of its shard in the order of their first

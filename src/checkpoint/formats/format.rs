@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Source;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
-use crate::checkpoint::formats::{burnpack, gguf, numpy, pytorch, safetensors, zip};
+use crate::checkpoint::formats::{burnpack, foreign, gguf, numpy, pytorch, safetensors, zip};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -52,14 +52,17 @@ impl Format {
             return match (holds(pytorch::PICKLE), holds(numpy::SUFFIX)) {
                 (true, _) => Ok(Format::PyTorch),
                 (_, true) => Ok(Format::Npz),
-                _ => fail(Problem::UnknownFormat),
+                _ => fail(Problem::Foreign(foreign::describe_zip(&members))),
             };
         }
         match [a, b, c, d] {
             gguf::MAGIC => Ok(Format::Gguf),
             burnpack::MAGIC => Ok(Format::Burnpack),
             [0x80, 2..=5, ..] => Ok(Format::PyTorch),
-            _ => Ok(Format::Safetensors),
+            _ => match foreign::describe(source)? {
+                Some(what) => fail(Problem::Foreign(what)),
+                None => Ok(Format::Safetensors),
+            },
         }
     }
 }
@@ -79,7 +82,7 @@ mod tests {
             (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", Format::PyTorch),
             (b"\x80\x02\0\0\0\0\0\0{", Format::Safetensors),
             (b"PK\x03\x04\0\0\0\0{", Format::Safetensors),
-            (b"\0\0\0\0\0\0\0\0", Format::Safetensors),
+            (b"\x10\0\0\0\0\0\0\0", Format::Safetensors),
         ] {
             assert_eq!(of(start).expect("known"), format, "{start:?}");
         }

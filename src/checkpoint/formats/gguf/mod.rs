@@ -103,7 +103,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
         _ if version.swap_bytes() <= 0xffff => {
             return Err(bad("it is big-endian; only little-endian files are read".into()));
         }
-        _ => return Err(bad(format!("its version is {version}, expected 2 or 3"))),
+        _ => return Err(bad(format!("it has version {version}, expected 2 or 3"))),
     }
     let (tensors, keys) = (cursor.u64()?, cursor.u64()?);
     if keys > KEY_LIMIT {

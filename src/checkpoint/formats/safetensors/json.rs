@@ -25,7 +25,6 @@ struct Reading {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct JsonTensor<'a> {
     #[serde(borrow)]
     dtype: Cow<'a, str>,

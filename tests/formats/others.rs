@@ -1,0 +1,49 @@
+//! Files that are not checkpoints: each is named for what it is, with what to do.
+
+use crate::support::data;
+use quantscope::checkpoint::Checkpoint;
+use serde::Deserialize;
+use std::path::Path;
+
+#[derive(Deserialize)]
+struct Row {
+    file: String,
+    says: String,
+    words: Vec<String>,
+}
+
+/// Files that are checkpoints under another format's name: opened, or named for what they are.
+const OPEN: [&str; 5] = [
+    "gguf-inside-safetensors-name.safetensors",
+    "safetensors-inside-gguf-name.gguf",
+    "pytorch-inside-safetensors-name.safetensors",
+    "safetensors-inside-bin-name.bin",
+    "npy-inside-pt-name.pt",
+];
+
+#[test]
+fn other_files_are_named_by_their_first_bytes() {
+    let text = std::fs::read_to_string(data("others/expected.json")).expect("the table");
+    let rows: Vec<Row> = serde_json::from_str(&text).expect("rows");
+    assert!(rows.len() > 100, "only {} rows were found", rows.len());
+    let mut wrong = Vec::new();
+    for Row { file, says, words } in rows {
+        // Core ML packages are directories, and the shards' row is about their directory.
+        if file.ends_with(".json") && !file.ends_with("index.json") {
+            continue;
+        }
+        let path = data(&format!("others/{file}"));
+        match Checkpoint::open(Path::new(&path)) {
+            Ok(_) if OPEN.contains(&file.as_str()) => {}
+            Ok(_) => wrong.push(format!("{file} opens; expected {says:?}")),
+            Err(error) => {
+                let said = error.problem.to_string();
+                let missing: Vec<_> = words.iter().filter(|word| !said.contains(*word)).collect();
+                if !missing.is_empty() {
+                    wrong.push(format!("{file}: {said:?} lacks {missing:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
