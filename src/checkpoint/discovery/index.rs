@@ -52,7 +52,18 @@ impl WeightMap {
                 Some(at) => tensors[at as usize].1 = number[shard as usize],
             }
         }
-        let shards = order.into_iter().map(|at| shards[at].clone().into_owned()).collect();
+        // A shard may be named only by entries that later ones replace.
+        let mut used = vec![false; shards.len()];
+        tensors.iter().for_each(|(_, shard)| used[*shard as usize] = true);
+        let mut renumbered = vec![0; shards.len()];
+        let mut next = 0;
+        for (place, is_used) in used.iter().enumerate() {
+            renumbered[place] = next;
+            next += u32::from(*is_used);
+        }
+        tensors.iter_mut().for_each(|(_, shard)| *shard = renumbered[*shard as usize]);
+        let in_order = order.into_iter().zip(used).filter(|(_, is_used)| *is_used);
+        let shards = in_order.map(|(at, _)| shards[at].clone().into_owned()).collect();
         WeightMap { tensors, places, shards }
     }
 }

@@ -51,7 +51,7 @@ pub fn json_length(path: &Path, first: [u8; 8], file_len: u64) -> Result<u64> {
 /// Parses and checks the header's JSON for a file of `file_len` bytes.
 pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
     let bad = |why: String| CheckpointError::new(path, Problem::HeaderJson(why));
-    if json.first() != Some(&b'{') {
+    if json.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad("it does not start with '{'".into()));
     }
     let text = std::str::from_utf8(json).map_err(|e| bad(e.to_string()))?;
