@@ -91,7 +91,7 @@ impl Verify {
                     let why = format!("the scale of its inputs is {scale}, expected {expected}");
                     let (path, tensor) = (written.path(), &written.tensor(tensor.out).name);
                     let (path, tensor) = (path.to_owned(), tensor.to_string());
-                    return Err(SaveError::Mismatch { path, tensor, why }.into());
+                    return Err(SaveError::TensorDiffers { path, tensor, why }.into());
                 }
             }
             compared = true;
@@ -141,7 +141,7 @@ impl<'a> Found<'a> {
             scheme: scheme.to_string(),
             error: ErrorFigures::of(&error),
         });
-        let count = |is: fn(&Match) -> bool| tensors.iter().filter(|t| is(&t.how)).count();
+        let count = |is: fn(&Match) -> bool| tensors.iter().filter(|t| is(&t.matched)).count();
         Found {
             out: out.path().to_string_lossy(),
             against: source.path().to_string_lossy(),
@@ -189,7 +189,7 @@ impl<'a> Found<'a> {
 
 /// The scheme an output's tensor was quantized by.
 fn scheme(out: &Checkpoint, tensor: &Verified) -> Option<QuantizationScheme> {
-    match tensor.how {
+    match tensor.matched {
         Match::FakeQuantized(quantizer, _) => Some(quantizer.scheme),
         _ => Some(out.packed_format(tensor.out)?.int8()?.scheme),
     }

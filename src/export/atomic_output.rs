@@ -34,7 +34,7 @@ pub struct AtomicOutput {
 pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<(), SaveError> {
     let out = &request.out;
     let parent = may_be_written(checkpoint, out)?;
-    let fail = |source| SaveError::Write { path: out.clone(), source };
+    let fail = |source| SaveError::Io { path: out.clone(), source };
     put_back(&parent.join(aside_name(out)), out).map_err(fail)?;
     if out.symlink_metadata().is_ok() {
         if !request.force {
@@ -42,7 +42,7 @@ pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<
         }
         may_be_replaced(request)?;
     }
-    let free = free_bytes(&parent).map_err(|source| SaveError::Write { path: parent, source })?;
+    let free = free_bytes(&parent).map_err(|source| SaveError::Io { path: parent, source })?;
     match free {
         Some(free) if free < needed => Err(SaveError::NoSpace { out: out.clone(), needed, free }),
         _ => Ok(()),
@@ -152,7 +152,7 @@ impl AtomicOutput {
     pub(super) fn begin(out: &Path, directory: bool) -> Result<AtomicOutput, SaveError> {
         let out = out.to_owned();
         let path = parent_of(&out)?.join(temporary_name(&out));
-        let fail = |source| SaveError::Write { path: path.clone(), source };
+        let fail = |source| SaveError::Io { path: path.clone(), source };
         let lock = loop {
             // What a save of the other kind left under this name.
             if path.symlink_metadata().is_ok_and(|found| found.is_dir() != directory) {
@@ -188,7 +188,7 @@ impl AtomicOutput {
     }
 
     fn fill(&self, output_plan: &OutputPlan) -> Result<(), SaveError> {
-        let fail = |path: &Path, source| SaveError::Write { path: path.to_owned(), source };
+        let fail = |path: &Path, source| SaveError::Io { path: path.to_owned(), source };
         if self.directory {
             // A save that was killed may have left files here.
             for entry in fs::read_dir(&self.path).map_err(|e| fail(&self.path, e))? {
@@ -231,7 +231,7 @@ impl AtomicOutput {
         let path = self.path.join(name);
         reach(Failpoint::Disk)
             .and_then(|()| fs::write(&path, text))
-            .map_err(|source| SaveError::Write { path, source })
+            .map_err(|source| SaveError::Io { path, source })
     }
 
     /// Copies a file that goes along; `copied` is told of every piece and can end it.
@@ -242,8 +242,8 @@ impl AtomicOutput {
         mut copied: impl FnMut(u64) -> Result<(), E>,
     ) -> Result<(), E> {
         let to = self.path.join(name);
-        let from_source = |e| SaveError::Write { path: source.to_owned(), source: e };
-        let to_copy = |e| SaveError::Write { path: to.clone(), source: e };
+        let from_source = |e| SaveError::Io { path: source.to_owned(), source: e };
+        let to_copy = |e| SaveError::Io { path: to.clone(), source: e };
         let mut from = File::open(source).map_err(from_source)?;
         // A plain create: the copy has the modes of a new file, not of a cache's.
         let created = to.parent().map_or(Ok(()), fs::create_dir_all);
@@ -266,13 +266,13 @@ impl AtomicOutput {
 
     /// Puts everything on the disk itself.
     pub fn sync(&self) -> Result<(), SaveError> {
-        let fail = |source| SaveError::Write { path: self.path.clone(), source };
+        let fail = |source| SaveError::Io { path: self.path.clone(), source };
         sync_tree(&self.path).map_err(fail)
     }
 
     /// Makes the output what OUT is, in one step.
     pub fn commit(mut self, force: bool) -> Result<(), SaveError> {
-        let fail = |source| SaveError::Write { path: self.out.clone(), source };
+        let fail = |source| SaveError::Io { path: self.out.clone(), source };
         let parent = parent_of(&self.out)?;
         let exists = self.out.symlink_metadata().is_ok();
         if exists && !force {

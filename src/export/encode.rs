@@ -1,43 +1,64 @@
-//! Making the bytes of one chunk of one entry.
+//! Encoding entries, one chunk at a time.
 
-use crate::checkpoint::{Checkpoint, Reader};
+use crate::checkpoint::packed::Int8Values;
+use crate::checkpoint::{Checkpoint, Reader, StoredId};
 use crate::export::error::SaveError;
-use crate::export::gguf;
-use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan};
+use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
+use crate::export::q8_0;
 use crate::quantization::{
-    Chunks, GroupScales, Quantizer, Rounding, ScaledGroup, dequantize_groups, kernels,
+    Chunks, GroupScales, NotQuantizable, Quantizer, Rounding, ScaledGroup, dequantize_groups,
+    kernels,
 };
 use crate::tensor::{BlockType, FloatType, Shape, TensorId, write_f64};
-use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 
-/// The scales of tensors whose groups are longer than a chunk, from an earlier pass.
-pub type KnownScales = HashMap<TensorId, Vec<f32>>;
+/// An output file that encoded bytes are written to.
+pub trait Sink {
+    /// Writes `bytes` at offset `at`, now or later. The buffer's contents are unspecified
+    /// afterwards.
+    fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), SaveError>;
 
-/// Makes chunks; one for each thread.
+    /// Shares blocks of another file without reading them: `length` bytes from offset `start`
+    /// of `from`, to offset `at`. Returns the range that is shared now, relative to `at`; the
+    /// rest must be written.
+    fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64>;
+}
+
+/// Encodes chunks. Each thread has its own.
 pub struct ChunkEncoder<'c> {
     checkpoint: &'c Checkpoint,
     reader: Reader<'c>,
     known: &'c KnownScales,
     rounding: Rounding,
-    /// Values of int8, as bytes.
+    /// int8 values, as bytes.
     values: Vec<u8>,
     out: Vec<u8>,
 }
 
-/// The file that is made.
-pub trait Sink {
-    /// Writes bytes where they belong, or sees to it that they will be. What is left in their
-    /// place is of no meaning.
-    fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), SaveError>;
+/// A chunk of an entry, and the file that it is written to.
+struct Target<'t> {
+    /// The offset of the entry in the file.
+    offset: u64,
+    chunks: &'t Chunks,
+    /// The elements or bytes of the chunk.
+    range: Range<u64>,
+    sink: &'t mut dyn Sink,
+}
 
-    /// Takes over bytes of another file without their being read: `length` from `start` on,
-    /// which belong at `at`. Gives which of them, counted from there, it has now.
-    fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64>;
+/// A tensor to be quantized.
+struct Quantized<'s> {
+    tensor: TensorId,
+    quantizer: Quantizer,
+    /// The shape that is divided into groups with one scale each.
+    shape: &'s Shape,
+    /// The type that its scales are stored in.
+    scale_type: FloatType,
+    transposed: bool,
 }
 
 impl<'c> ChunkEncoder<'c> {
+    /// Creates an encoder. `known` has the scales of all tensors whose groups span chunks.
     pub fn new(
         checkpoint: &'c Checkpoint,
         output_plan: &OutputPlan,
@@ -48,104 +69,143 @@ impl<'c> ChunkEncoder<'c> {
         ChunkEncoder { checkpoint, reader, known, rounding, values: Vec::new(), out: Vec::new() }
     }
 
-    /// Makes chunk `k` of entry `number` of `file`, and gives its bytes to `sink`.
-    pub fn make(
+    /// Encodes chunk `k` of the entry at index `entry` of `file`, and writes it to `sink`.
+    pub fn encode(
         &mut self,
         file: &OutFile,
-        number: usize,
+        entry: usize,
         chunks: &Chunks,
         k: u64,
         sink: &mut dyn Sink,
     ) -> Result<(), SaveError> {
-        let (Some(entry), Some(&offset)) = (file.entries.get(number), file.offsets.get(number))
+        let (Some(&offset), Some(entry)) = (file.offsets.get(entry), file.entries.get(entry))
         else {
             return Ok(());
         };
         let range = chunks.range(k);
-        match entry.made_from {
-            MadeFrom::Stored(id) => {
-                let length = range.end - range.start;
-                let shared = self.reader.in_file(id, |file, begin| {
-                    sink.share(offset + range.start, file, begin + range.start, length)
-                })?;
-                let shared = shared.unwrap_or(0..0);
-                for part in [0..shared.start, shared.end..length] {
-                    if !part.is_empty() {
-                        let part = range.start + part.start..range.start + part.end;
-                        self.reader.stored_into(id, part.clone(), &mut self.out)?;
-                        sink.write(offset + part.start, &mut self.out)?;
-                    }
-                }
-                Ok(())
-            }
+        let mut target = Target { offset, chunks, range: range.clone(), sink };
+        match &entry.made_from {
+            MadeFrom::Stored(id) => self.copy(*id, &mut target),
             MadeFrom::Transposed(id) => {
-                self.reader.transposed_into(id, range.clone(), &mut self.out)?;
-                sink.write(offset + range.start, &mut self.out)
+                self.reader.transposed_into(*id, range.clone(), &mut self.out)?;
+                target.sink.write(offset + range.start, &mut self.out)
             }
-            MadeFrom::Values { tensor, quantizer, stored_as } => {
-                let Some((scales_at, to)) = file.scales_of(tensor) else { return Ok(()) };
-                let shape = entry.grouped(self.checkpoint, tensor);
+            &MadeFrom::Values { tensor, quantizer, stored_as } => {
+                let Some((scales_at, scale_type)) = file.scales_of(tensor) else { return Ok(()) };
                 let transposed = file.transposed.contains(&tensor);
-                let what = What { tensor, quantizer, shape, scale_type: to, transposed };
-                let scales = self.quantize(what, chunks, &range)?;
-                let first = quantizer.scheme.groups(shape).of(range.start);
-                stored_as.code(&mut self.values);
-                sink.write(offset + range.start, &mut self.values)?;
-                self.out.clear();
-                scales.iter().for_each(|&scale| write_f64(to, scale.into(), &mut self.out));
-                sink.write(scales_at + first * to.size() as u64, &mut self.out)
+                let shape = entry.grouped_shape(self.checkpoint, tensor);
+                let quantized = Quantized { tensor, quantizer, shape, scale_type, transposed };
+                self.write_values(&quantized, stored_as, scales_at, &mut target)
             }
             MadeFrom::Scales { .. } => Ok(()),
-            MadeFrom::Literal(ref bytes) => {
+            MadeFrom::Literal(bytes) => {
                 let part = range.start as usize..range.end as usize;
                 self.out.clear();
                 self.out.extend_from_slice(bytes.get(part).unwrap_or_default());
-                sink.write(offset + range.start, &mut self.out)
+                target.sink.write(offset + range.start, &mut self.out)
             }
-            MadeFrom::Floats { tensor, to } => {
-                let ChunkEncoder { reader, out, .. } = self;
-                out.clear();
-                reader.look(tensor, range.clone(), |from, bytes| {
-                    kernels::convert(from, bytes, to, out);
-                })?;
-                sink.write(offset + range.start * to.size() as u64, &mut self.out)
+            &MadeFrom::Floats { tensor, to } => self.write_floats(tensor, to, &mut target),
+            &MadeFrom::FakeQuantized { tensor, quantizer } => {
+                self.write_fake_quantized(tensor, quantizer, &mut target)
             }
-            MadeFrom::FakeQuantized { tensor, quantizer } => {
-                let info = self.checkpoint.tensor(tensor);
-                let to = info.dtype.float().unwrap_or(FloatType::F32);
-                let (shape, scale_type) = (&info.shape, FloatType::F32);
-                let what = What { tensor, quantizer, shape, scale_type, transposed: false };
-                let scales = self.quantize(what, chunks, &range)?;
-                let groups = quantizer.scheme.groups(shape);
-                let values = bytemuck::cast_slice(&self.values);
-                dequantize_groups(&groups, range.start, values, &scales, to, &mut self.out);
-                sink.write(offset + range.start * to.size() as u64, &mut self.out)
-            }
-            MadeFrom::Q8_0 { tensor } => {
-                let read = self.reader.elements(tensor, range.clone())?;
-                let Some((dtype, elements)) = read else { return Ok(()) };
-                gguf::q8_0(dtype, elements, &mut self.out).map_err(|why| {
-                    SaveError::NotQuantizable {
-                        path: self.checkpoint.path().to_owned(),
-                        tensor: self.checkpoint.tensor(tensor).name.to_string(),
-                        why: why.after(range.start),
-                    }
-                })?;
-                let block = BlockType::Q8_0;
-                sink.write(offset + range.start / block.elements() * block.bytes(), &mut self.out)
-            }
+            &MadeFrom::Q8_0 { tensor } => self.write_q8_0(tensor, &mut target),
         }
     }
 
-    /// Quantizes the elements of `range` into `self.values` and returns the scales of their
-    /// groups in order. Groups that span chunks have scales from an earlier pass.
-    fn quantize(
+    /// Copies bytes of a stored tensor, sharing blocks where the file system can.
+    fn copy(&mut self, id: StoredId, target: &mut Target) -> Result<(), SaveError> {
+        let Target { offset, range, sink, .. } = target;
+        let length = range.end - range.start;
+        let shared = self.reader.in_file(id, |file, begin| {
+            sink.share(*offset + range.start, file, begin + range.start, length)
+        })?;
+        let shared = shared.unwrap_or(0..0);
+        for rest in [0..shared.start, shared.end..length] {
+            if !rest.is_empty() {
+                let part = range.start + rest.start..range.start + rest.end;
+                self.reader.stored_into(id, part.clone(), &mut self.out)?;
+                sink.write(*offset + part.start, &mut self.out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes int8 values, and the scales of their groups at offset `scales_at`.
+    fn write_values(
         &mut self,
-        what: What,
-        chunks: &Chunks,
-        range: &Range<u64>,
-    ) -> Result<Vec<f32>, SaveError> {
-        let What { tensor, quantizer, shape, scale_type, transposed } = what;
+        quantized: &Quantized,
+        stored_as: Int8Values,
+        scales_at: u64,
+        target: &mut Target,
+    ) -> Result<(), SaveError> {
+        let scales = self.quantize(quantized, target)?;
+        stored_as.code(&mut self.values);
+        target.sink.write(target.offset + target.range.start, &mut self.values)?;
+        let groups = quantized.quantizer.scheme.groups(quantized.shape);
+        let (first, to) = (groups.of(target.range.start), quantized.scale_type);
+        self.out.clear();
+        scales.iter().for_each(|&scale| write_f64(to, scale.into(), &mut self.out));
+        target.sink.write(scales_at + first * to.size() as u64, &mut self.out)
+    }
+
+    fn write_floats(
+        &mut self,
+        tensor: TensorId,
+        to: FloatType,
+        target: &mut Target,
+    ) -> Result<(), SaveError> {
+        let ChunkEncoder { reader, out, .. } = self;
+        out.clear();
+        reader.look(tensor, target.range.clone(), |from, bytes| {
+            kernels::convert(from, bytes, to, out);
+        })?;
+        target.sink.write(target.offset + target.range.start * to.size() as u64, &mut self.out)
+    }
+
+    fn write_fake_quantized(
+        &mut self,
+        tensor: TensorId,
+        quantizer: Quantizer,
+        target: &mut Target,
+    ) -> Result<(), SaveError> {
+        let info = self.checkpoint.tensor(tensor);
+        let to = info.dtype.float().unwrap_or(FloatType::F32);
+        let (shape, scale_type) = (&info.shape, FloatType::F32);
+        let quantized = Quantized { tensor, quantizer, shape, scale_type, transposed: false };
+        let scales = self.quantize(&quantized, target)?;
+        let groups = quantizer.scheme.groups(shape);
+        let values = bytemuck::cast_slice(&self.values);
+        let start = target.range.start;
+        dequantize_groups(&groups, start, values, &scales, to, &mut self.out);
+        target.sink.write(target.offset + start * to.size() as u64, &mut self.out)
+    }
+
+    fn write_q8_0(&mut self, tensor: TensorId, target: &mut Target) -> Result<(), SaveError> {
+        let start = target.range.start;
+        let Some((dtype, elements)) = self.reader.elements(tensor, target.range.clone())? else {
+            return Ok(());
+        };
+        let encoded = q8_0::encode(dtype, elements, &mut self.out);
+        encoded.map_err(|why| self.not_quantizable(tensor, why.after(start)))?;
+        let block = BlockType::Q8_0;
+        let at = target.offset + start / block.elements() * block.bytes();
+        target.sink.write(at, &mut self.out)
+    }
+
+    fn not_quantizable(&self, tensor: TensorId, why: NotQuantizable) -> SaveError {
+        SaveError::NotQuantizable {
+            path: self.checkpoint.path().to_owned(),
+            tensor: self.checkpoint.tensor(tensor).name.to_string(),
+            why,
+        }
+    }
+
+    /// Quantizes the elements of a chunk into `self.values`. Returns the scales of their groups
+    /// in order, narrowed to the type they are stored in. Groups that span chunks take their
+    /// scales from `self.known`.
+    fn quantize(&mut self, quantized: &Quantized, target: &Target) -> Result<Vec<f32>, SaveError> {
+        let &Quantized { tensor, quantizer, shape, scale_type, transposed } = quantized;
+        let Target { chunks, ref range, .. } = *target;
         let known = match chunks.hold(&quantizer.scheme.groups(shape)) {
             true => None,
             false => Some(self.known.get(&tensor).map(Vec::as_slice).unwrap_or_default()),
@@ -168,25 +228,10 @@ impl<'c> ChunkEncoder<'c> {
             }
             Ok(scales)
         };
-        let quantized = match transposed {
+        let result = match transposed {
             false => self.reader.look(tensor, range.clone(), quantize)?,
             true => self.reader.look_transposed(tensor, range.clone(), quantize)?,
         };
-        quantized.unwrap_or(Ok(Vec::new())).map_err(|why| SaveError::NotQuantizable {
-            path: self.checkpoint.path().to_owned(),
-            tensor: self.checkpoint.tensor(tensor).name.to_string(),
-            why,
-        })
+        result.unwrap_or(Ok(Vec::new())).map_err(|why| self.not_quantizable(tensor, why))
     }
-}
-
-/// What is quantized, and how.
-struct What<'s> {
-    tensor: TensorId,
-    quantizer: Quantizer,
-    /// The shape that is written, which divides the elements into groups.
-    shape: &'s Shape,
-    /// The type its scales are stored in.
-    scale_type: FloatType,
-    transposed: bool,
 }

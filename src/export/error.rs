@@ -1,49 +1,73 @@
-//! What can go wrong with a save, as sentences; whatever it is, OUT is as it was.
+//! Why an output was not written. Whatever the reason, OUT is then what it was before.
 
 use crate::checkpoint::CheckpointError;
 use crate::quantization::NotQuantizable;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Why an output could not be planned, written or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
+    /// The source, or the output when it was reopened, could not be read.
     #[error("{0}")]
     Source(#[from] CheckpointError),
+    /// A tensor has no finite scale.
     #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
     NotQuantizable { path: PathBuf, tensor: String, why: NotQuantizable },
+    /// Something is at OUT, and it may not be replaced.
     #[error("{} exists already; choose another path, or --force to replace it", .0.display())]
     Exists(PathBuf),
+    /// OUT is a file of the source, or a directory that holds one.
     #[error("{}: is the checkpoint itself; the source is never written, choose another path", .0.display())]
     IsSource(PathBuf),
+    /// The directory that OUT is to be created in does not exist.
     #[error("{}: its directory {} does not exist; create it first", out.display(), parent.display())]
     NoParent { out: PathBuf, parent: PathBuf },
+    /// The file system of OUT is too full.
     #[error("{}: {free} bytes are free there, {needed} are needed", out.display())]
     NoSpace { out: PathBuf, needed: u64, free: u64 },
+    /// The operating system reported an error for a path.
     #[error("{}: {source}", path.display())]
-    Write { path: PathBuf, source: io::Error },
+    Io { path: PathBuf, source: io::Error },
+    /// The request cannot be carried out as it is.
     #[error("{}: {why}", path.display())]
     Unfit { path: PathBuf, why: String },
+    /// A tensor of the output is not what the plan says.
     #[error("{}, tensor '{}': what was written is not what the plan promised: {why}", path.display(), tensor.escape_debug())]
-    Mismatch { path: PathBuf, tensor: String, why: String },
+    TensorDiffers { path: PathBuf, tensor: String, why: String },
+    /// A file of the output is not what the plan says.
     #[error("{}: what was written is not what the plan promised: {why}", path.display())]
-    Differs { path: PathBuf, why: String },
+    FileDiffers { path: PathBuf, why: String },
 }
 
 impl SaveError {
-    /// The same of a file that is to be known by another name.
+    /// Replaces the path `from`, or a path inside it, by the same path at `to`.
     pub fn renamed(self, from: &Path, to: &Path) -> SaveError {
+        let renamed = |path: PathBuf| match path.strip_prefix(from) {
+            Ok(inside) if inside.as_os_str().is_empty() => to.to_owned(),
+            Ok(inside) => to.join(inside),
+            Err(_) => path,
+        };
         match self {
-            SaveError::Mismatch { path, tensor, why } if path == from => {
-                SaveError::Mismatch { path: to.to_owned(), tensor, why }
+            SaveError::TensorDiffers { path, tensor, why } => {
+                SaveError::TensorDiffers { path: renamed(path), tensor, why }
             }
-            SaveError::Differs { path, why } => match path.strip_prefix(from) {
-                Ok(inside) if inside.as_os_str().is_empty() => {
-                    SaveError::Differs { path: to.to_owned(), why }
-                }
-                Ok(inside) => SaveError::Differs { path: to.join(inside), why },
-                Err(_) => SaveError::Differs { path, why },
-            },
+            SaveError::FileDiffers { path, why } => {
+                SaveError::FileDiffers { path: renamed(path), why }
+            }
             other => other,
         }
+    }
+}
+
+/// Names the path that an I/O error belongs to.
+pub(crate) trait IoContext<T> {
+    /// Turns an I/O error into a [`SaveError`] that names `path`.
+    fn context(self, path: impl AsRef<Path>) -> Result<T, SaveError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn context(self, path: impl AsRef<Path>) -> Result<T, SaveError> {
+        self.map_err(|source| SaveError::Io { path: path.as_ref().to_owned(), source })
     }
 }

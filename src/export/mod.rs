@@ -1,30 +1,34 @@
-//! Writing checkpoints: what a request makes of every tensor, laid out before a byte is
-//! written, streamed to a temporary file, made whole by one rename, and verified.
+//! Writing checkpoints: planning every byte of an output, encoding, writing it whole or not at
+//! all, and verifying it.
+//!
+//! `formats` has one writer for each format, `verify` compares outputs with their sources. `job`
+//! runs the steps on all cores. Nothing here may import `job`, `report` or anything above.
 
 mod atomic_output;
-mod burn;
-mod compressed_tensors;
-pub(crate) mod container_check;
+mod container_check;
 mod encode;
 mod error;
-mod gguf;
+mod formats;
+mod input_scales;
 mod left_out;
 mod module_patterns;
 mod output_plan;
+mod planning;
+mod q8_0;
 mod receipt;
 pub(crate) mod reflink;
-pub(crate) mod request;
-mod safetensors;
+mod request;
 mod sidecar_files;
 mod text_file;
-mod verify;
+pub(crate) mod verify;
+mod weight_layout;
 
 pub use atomic_output::{AtomicOutput, check};
-pub use container_check::input_scales;
-pub use encode::{ChunkEncoder, KnownScales, Sink};
+pub use encode::{ChunkEncoder, Sink};
 pub use error::SaveError;
-pub use output_plan::{Entry, MadeFrom, OutFile, OutputPlan, SidecarFile, TextFile};
+pub use input_scales::input_scales;
+pub use output_plan::{Entry, KnownScales, MadeFrom, OutFile, OutputPlan, SidecarFile, TextFile};
 pub use receipt::{Comparison, Receipt};
 pub use request::{OutputFormat, Request, Task, WeightLayout};
 pub use text_file::write_text;
-pub use verify::{Match, Pair, Pairing};
+pub use verify::pairing::{Match, Pair, Pairing};

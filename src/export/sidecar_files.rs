@@ -1,11 +1,11 @@
 //! The files beside the weights: config, tokenizer, whatever the model's directory holds.
 
-use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::{NESTED, QUANTIZATION_FILES, QUANTIZATION_KEYS};
+use crate::checkpoint::{Checkpoint, python_json};
 use crate::export::error::SaveError;
 use crate::export::output_plan::{OutputPlan, SidecarFile, TextFile};
 use crate::export::request::{Request, Task};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -26,14 +26,14 @@ pub(super) fn collect(
     if matches!(request.task, Task::Dequantize { .. }) {
         skipped.extend(QUANTIZATION_FILES.map(|(name, _)| root.join(name)));
     }
-    let within = reach(root).map_err(|e| SaveError::Write { path: root.to_owned(), source: e })?;
+    let within = reach(root).map_err(|e| SaveError::Io { path: root.to_owned(), source: e })?;
     // An output inside the model's directory must not swallow itself.
     let out = std::path::absolute(&request.out).unwrap_or_else(|_| request.out.clone());
     let mut pending = vec![PathBuf::new()];
     let mut visited = HashSet::new();
     while let Some(relative) = pending.pop() {
         let directory = root.join(&relative);
-        let fail = |source| SaveError::Write { path: directory.clone(), source };
+        let fail = |source| SaveError::Io { path: directory.clone(), source };
         if !visited.insert(directory.canonicalize().map_err(fail)?) {
             continue;
         }
@@ -61,7 +61,7 @@ pub(super) fn collect(
                 ));
                 continue;
             }
-            let fail = |e| SaveError::Write { path: source.clone(), source: e };
+            let fail = |e| SaveError::Io { path: source.clone(), source: e };
             let metadata = std::fs::metadata(&real).map_err(fail)?;
             if metadata.is_dir() {
                 pending.push(relative);
@@ -103,8 +103,14 @@ pub(super) fn plain_config(checkpoint: &Checkpoint) -> Result<Option<TextFile>, 
     if let Some(Value::Object(nested)) = json.get_mut(NESTED) {
         said += QUANTIZATION_KEYS.iter().filter_map(|&key| nested.shift_remove(key)).count();
     }
-    let text = crate::export::compressed_tensors::pretty(&json);
+    let text = pretty(&json);
     Ok((said > 0).then(|| TextFile { name: "config.json".into(), text }))
+}
+
+/// A config as it is written.
+pub(super) fn pretty(json: &Map<String, Value>) -> String {
+    // Strings and numbers always serialize.
+    python_json::from_json(serde_json::to_string_pretty(json).unwrap_or_default()) + "\n"
 }
 
 fn is_temporary(path: &Path) -> bool {

@@ -35,7 +35,7 @@ pub fn write_text(
     }
     let staging = AtomicOutput::begin(out, false)?;
     let written = staging.write(write);
-    written.map_err(|source| SaveError::Write { path: out.to_owned(), source })?;
+    written.map_err(|source| SaveError::Io { path: out.to_owned(), source })?;
     staging.sync()?;
     staging.commit(force)
 }

@@ -5,9 +5,10 @@ use super::background_sync::{BackgroundSync, write_behind};
 use super::writers::{Writer, Writers, failed_write};
 use super::{Job, JobError, PendingJob, Progress, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
+use crate::export::verify::file_verifier::compare_with_plan;
 use crate::export::{
     self, AtomicOutput, ChunkEncoder, Comparison, KnownScales, Match, OutputPlan, Pairing, Receipt,
-    Request, SaveError, Task, container_check,
+    Request, SaveError, Task,
 };
 use crate::quantization::{AnalysisSpec, Chunks, Quantizer, Rounding};
 use crate::tensor::TensorId;
@@ -139,7 +140,8 @@ fn receipt(
             on_disk: error.statistics(),
         })
     });
-    let count = |is: fn(&Match) -> bool| verification.tensors.iter().filter(|t| is(&t.how)).count();
+    let count =
+        |is: fn(&Match) -> bool| verification.tensors.iter().filter(|t| is(&t.matched)).count();
     Receipt {
         out: request.out.clone(),
         files: output_plan.files.len(),
@@ -172,7 +174,7 @@ fn pieces(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<Piece> {
         for (entry, described) in out.entries.iter().enumerate() {
             let Some(chunks) = described.chunks(checkpoint) else { continue };
             let calibrate = described.quantizer().filter(|(id, quantizer)| {
-                !chunks.hold(&quantizer.scheme.groups(described.grouped(checkpoint, *id)))
+                !chunks.hold(&quantizer.scheme.groups(described.grouped_shape(checkpoint, *id)))
             });
             pieces.push(Piece { file, entry, chunks, calibrate });
         }
@@ -248,7 +250,7 @@ impl Saving<'_> {
         let writers = Writers::new(self.progress, behind);
         let counts = pieces.iter().map(|piece| piece.chunks.count());
         super::each_chunk(counts, self.threads, self.progress, || {
-            let mut maker = ChunkEncoder::new(self.checkpoint, self.output_plan, known);
+            let mut encoder = ChunkEncoder::new(self.checkpoint, self.output_plan, known);
             let mut open: Option<(usize, Arc<Writer>)> = None;
             let writers = &writers;
             move |number, k| {
@@ -258,7 +260,7 @@ impl Saving<'_> {
                     Some((number, writer)) if number == piece.file => writer,
                     _ => writers.open(&self.staging.path_of(file))?,
                 };
-                let made = maker.make(file, piece.entry, &piece.chunks, k, &mut &*writer);
+                let made = encoder.encode(file, piece.entry, &piece.chunks, k, &mut &*writer);
                 open = Some((piece.file, writer));
                 Ok(made?)
             }
@@ -287,7 +289,9 @@ impl Saving<'_> {
         let verified = || {
             let pairing = Pairing::new(&written, self.checkpoint)?;
             let found = verify::tensors(&pairing, known, threads, progress)?;
-            container_check::check(path, self.output_plan, &|| !progress.is_cancelled())?;
+            compare_with_plan(path, &self.request.task, self.output_plan, &|| {
+                !progress.is_cancelled()
+            })?;
             Ok(found)
         };
         verified().map_err(|e| match e {
@@ -301,8 +305,8 @@ impl Saving<'_> {
 mod tests {
     use super::*;
     use crate::checkpoint::formats::safetensors::header_bytes;
+    use crate::export::OutputFormat;
     use crate::export::Sink;
-    use crate::export::request::OutputFormat;
     use crate::plan::Plan;
     use crate::quantization::QuantizationScheme;
     use crate::tensor::{DType, Shape};
@@ -349,14 +353,14 @@ mod tests {
         let (progress, known) = (Progress::default(), KnownScales::new());
         let mut shared = 0;
         let (done, failed) = write_behind(|behind| {
-            let mut maker = ChunkEncoder::new(&checkpoint, &output_plan, &known);
+            let mut encoder = ChunkEncoder::new(&checkpoint, &output_plan, &known);
             let mut writer = Writer::open(&out, &progress, behind)?;
             writer.shares_blocks = true;
             let mut sink = Counting { writer: &writer, shared: &mut shared };
             let pieces = pieces(&checkpoint, &output_plan).into_iter();
             for piece in pieces.filter(|piece| piece.file == 0) {
                 for k in 0..piece.chunks.count() {
-                    maker.make(file, piece.entry, &piece.chunks, k, &mut sink)?;
+                    encoder.encode(file, piece.entry, &piece.chunks, k, &mut sink)?;
                 }
             }
             Ok::<(), SaveError>(())

@@ -5,7 +5,9 @@ use super::ordered_fold::OrderedFold;
 use super::save::calibrate;
 use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
-use crate::export::{KnownScales, Match, Pairing, container_check};
+use crate::export::verify::file_verifier::verify_files;
+use crate::export::verify::tensor_verifier::TensorVerifier;
+use crate::export::{KnownScales, Match, Pairing};
 use crate::quantization::{Chunks, ErrorSums};
 use crate::tensor::TensorId;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -21,7 +23,7 @@ pub struct Verification {
 pub struct Verified {
     pub out: TensorId,
     pub source: TensorId,
-    pub how: Match,
+    pub matched: Match,
     /// For int8: the error of the bytes on disk against the source.
     pub error: Option<ErrorSums>,
 }
@@ -48,7 +50,7 @@ pub fn run(
 ) -> Result<Verification, JobError> {
     let pairing = Pairing::new(out, source)?;
     let verification = tensors(&pairing, KnownScales::new(), threads, progress)?;
-    container_check::check_output(&pairing, &|| !progress.is_cancelled())?;
+    verify_files(&pairing, &|| !progress.is_cancelled())?;
     progress.check()?;
     Ok(verification)
 }
@@ -67,13 +69,13 @@ pub(super) fn tensors(
     let errors: Vec<_> = chunks.iter().map(|_| Mutex::new(OrderedFold::new(None))).collect();
     let finished: Vec<OnceLock<ErrorSums>> = chunks.iter().map(|_| OnceLock::new()).collect();
     each_chunk(chunks.iter().map(Chunks::count), threads, progress, || {
-        let mut checker = pairing.checker(&known);
+        let mut verifier = TensorVerifier::new(pairing, &known);
         let (chunks, errors, finished) = (&chunks, &errors, &finished);
         move |number, k| {
             let (Some(pair), Some(chunks)) = (pairing.pairs.get(number), chunks.get(number)) else {
                 return Ok(());
             };
-            let error = checker.check(pair, chunks, k)?;
+            let error = verifier.verify(pair, chunks, k)?;
             progress.advance(pairing.out.bytes(pair.out) / chunks.count());
             if let (Some(errors), Some(finished)) = (errors.get(number), finished.get(number)) {
                 let sum = lock(errors).add(k, error, chunks.count(), added);
@@ -85,7 +87,7 @@ pub(super) fn tensors(
     let tensors = pairing.pairs.iter().zip(finished).map(|(pair, error)| Verified {
         out: pair.out,
         source: pair.source,
-        how: pair.how.clone(),
+        matched: pair.matched.clone(),
         error: error.into_inner(),
     });
     Ok(Verification { tensors: tensors.collect() })

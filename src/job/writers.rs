@@ -162,7 +162,7 @@ impl Sink for &Writer<'_> {
 }
 
 pub(super) fn failed_write(path: &Path, source: std::io::Error) -> SaveError {
-    SaveError::Write { path: path.to_owned(), source }
+    SaveError::Io { path: path.to_owned(), source }
 }
 
 #[cfg(unix)]

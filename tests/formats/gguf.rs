@@ -216,5 +216,5 @@ fn what_does_not_fit_is_refused_with_a_sentence() {
     let task = Task::Dequantize { to: None };
     let found = crate::run(&open("blocks.gguf"), &path("b.safetensors"), task);
     let found = found.map(|_| ()).expect_err("refused").to_string();
-    assert!(found.contains("'IQ2_XXS' is of IQ2_XXS"), "{found}");
+    assert!(found.contains("'IQ2_XXS' has type IQ2_XXS"), "{found}");
 }

@@ -1,0 +1,509 @@
+//! `int8` and `int8-weight-only`: compressed-tensors directories, which transformers,
+//! sentence-transformers, vLLM and llama.cpp's converter load. Linear weights are int8, their
+//! scales have the model's own type, and `config.json` describes the quantization.
+//!
+//! Each rule here stands for a load that failed or silently gave wrong values.
+
+use crate::checkpoint::packed::{CALIBRATION_KEY, Int8Values, ROUNDING_KEY, calibration_metadata};
+use crate::checkpoint::{Checkpoint, CheckpointError, Config};
+use crate::export::container_check;
+use crate::export::error::SaveError;
+use crate::export::formats::shards::{self, FileMetadata, entries, name_framework};
+use crate::export::formats::writer::{FormatWriter, OutputKind};
+use crate::export::input_scales::input_scale_name;
+use crate::export::module_patterns;
+use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
+use crate::export::request::Request;
+use crate::export::sidecar_files::pretty;
+use crate::plan::{Plan, obstacle};
+use crate::quantization::{QuantizationScheme, QuantizationType, Rounding, narrowed_scale};
+use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo, write_f64};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+
+/// Default group sizes, preferred first.
+const GROUP_SIZES: [u32; 3] = [128, 64, 32];
+
+/// Modules that vLLM merges into one layer, which is quantized as a whole or not at all.
+const FUSED_MODULES: [&[&str]; 5] = [
+    &["q_proj", "k_proj", "v_proj"],
+    &["query", "key", "value"],
+    &["q_lin", "k_lin", "v_lin"],
+    &["gate_proj", "up_proj"],
+    &["w1", "w3"],
+];
+
+/// Last parts of the names of output heads.
+const HEADS: [&str; 2] = ["lm_head", "embed_out"];
+
+/// Architectures whose attention and MLP are `Conv1D`, with weights `[in, out]`.
+const CONV1D_MODELS: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
+/// Last parts of the names of `Conv1D` modules.
+const CONV1D: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
+
+/// A writer of compressed-tensors directories.
+pub(super) struct CompressedTensors {
+    name: &'static str,
+    summary: &'static str,
+    packing: Packing,
+}
+
+/// How int8 weights are stored: compressed-tensors' own name of a format.
+#[derive(Clone, Copy, PartialEq)]
+enum Packing {
+    /// `int-quantized`: I8 weights; activations are quantized when the model runs.
+    IntQuantized,
+    /// `pack-quantized`: four weights in a 32-bit word; activations stay floats.
+    PackQuantized,
+}
+
+impl Packing {
+    fn name(self) -> &'static str {
+        match self {
+            Packing::IntQuantized => "int-quantized",
+            Packing::PackQuantized => "pack-quantized",
+        }
+    }
+}
+
+impl CompressedTensors {
+    pub(super) const INT8: CompressedTensors = CompressedTensors {
+        name: "int8",
+        summary: "a directory for transformers, vLLM, llama.cpp; Linear layers",
+        packing: Packing::IntQuantized,
+    };
+
+    pub(super) const INT8_WEIGHT_ONLY: CompressedTensors = CompressedTensors {
+        name: "int8-weight-only",
+        summary: "the same in blocks, activations left as floats",
+        packing: Packing::PackQuantized,
+    };
+}
+
+impl FormatWriter for CompressedTensors {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn summary(&self) -> &'static str {
+        self.summary
+    }
+
+    fn output_kind(&self) -> OutputKind {
+        OutputKind::Directory
+    }
+
+    fn default_scheme(&self, checkpoint: &Checkpoint, tensors: &[TensorId]) -> QuantizationScheme {
+        match self.packing {
+            Packing::IntQuantized => QuantizationScheme::PER_CHANNEL,
+            Packing::PackQuantized => {
+                let shapes: Vec<_> =
+                    tensors.iter().map(|&id| &checkpoint.tensor(id).shape).collect();
+                default_group_scheme(&shapes)
+            }
+        }
+    }
+
+    fn checkpoint_obstacle(&self, checkpoint: &Checkpoint) -> Option<String> {
+        checkpoint_obstacle(checkpoint)
+    }
+
+    fn refused(
+        &self,
+        checkpoint: &Checkpoint,
+        tensors: &[TensorId],
+    ) -> Result<Vec<(TensorId, String)>, CheckpointError> {
+        let config = checkpoint.model_config()?.unwrap_or_default();
+        let refused =
+            tensors.iter().filter_map(|&id| Some((id, not_linear(checkpoint, &config, id)?)));
+        Ok(refused.collect())
+    }
+
+    /// The model's own type. No loader has F64 scales.
+    fn scale_type(&self, tensor: &TensorInfo) -> FloatType {
+        match tensor.dtype.float() {
+            Some(FloatType::F64) | None => FloatType::F32,
+            Some(float) => float,
+        }
+    }
+
+    fn lay_out(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        request: &Request,
+        output_plan: &mut OutputPlan,
+    ) -> Result<(), SaveError> {
+        let refuse = |why: String| SaveError::Unfit { path: request.out.clone(), why };
+        let config = checkpoint.model_config()?.unwrap_or_default();
+        self.check_layers(checkpoint, plan, &config)?;
+        let scheme = self.one_scheme(checkpoint, plan).map_err(refuse)?;
+        self.check_names(checkpoint, plan).map_err(refuse)?;
+        let module = |id: TensorId| checkpoint.tensor(id).module().to_owned();
+        let selected: BTreeSet<String> = plan.iter().map(|(id, _)| module(id)).collect();
+        let all: BTreeSet<String> = checkpoint.ids().map(module).collect();
+        let targets =
+            module_patterns::patterns(&selected, &all, config.model_type()).map_err(refuse)?;
+        let shards = entries(checkpoint, |tensor, _| self.entries(checkpoint, plan, tensor?));
+        let mut json = config.json().clone();
+        let quantization = self.quantization_config(scheme, &targets, self.has_static_inputs(plan));
+        json.insert("quantization_config".into(), quantization);
+        output_plan.texts.push(TextFile { name: "config.json".into(), text: pretty(&json) });
+        output_plan.warnings.extend(warnings(&selected, &all, &config, scheme));
+        shards::lay_out(
+            checkpoint,
+            shards,
+            &|metadata, entries| edit_metadata(metadata, checkpoint, plan, entries),
+            output_plan,
+        )
+    }
+
+    fn check_container(&self, file: &Path) -> Result<(), String> {
+        container_check::safetensors(file)
+    }
+}
+
+impl CompressedTensors {
+    /// Whether the scales of the layers' inputs are stored.
+    fn has_static_inputs(&self, plan: &Plan) -> bool {
+        self.packing == Packing::IntQuantized && plan.inputs.is_static()
+    }
+
+    /// Fails if a marked tensor is not the weight of a Linear layer.
+    fn check_layers(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        config: &Config,
+    ) -> Result<(), SaveError> {
+        for (id, _) in plan.iter() {
+            if let Some(why) = not_linear(checkpoint, config, id) {
+                let name = checkpoint.tensor(id).name.escape_debug();
+                let why = format!(
+                    "tensor '{name}' cannot be int8 in {}: {why}; leave it out, or choose the format safetensors",
+                    self.name
+                );
+                return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails if the source has a tensor with a name that a part of a marked one would get, or
+    /// if a scale of a layer's inputs is missing.
+    fn check_names(&self, checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
+        let static_inputs = self.has_static_inputs(plan);
+        let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
+        for (id, _) in plan.iter() {
+            let tensor = checkpoint.tensor(id);
+            let name = tensor.name.escape_debug();
+            if static_inputs && plan.inputs.scale(id).is_none() {
+                return Err(format!(
+                    "no inputs were recorded for '{name}', which static quantization needs; leave it out, or quantize activations as they come"
+                ));
+            }
+            let input_scale = static_inputs.then(|| input_scale_name(tensor));
+            let parts = ["scale", "packed", "shape"].map(|part| format!("{}_{part}", tensor.name));
+            let taken = parts.into_iter().chain(input_scale).find(|p| names.contains(p.as_str()));
+            if let Some(part) = taken {
+                let part = part.escape_debug();
+                return Err(format!(
+                    "a part of '{name}' would be named '{part}', and the source has a tensor of that name; leave this one out"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The stored tensors that a marked tensor becomes.
+    fn entries(&self, checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
+        let quantizer = plan.get(id)?;
+        let tensor = checkpoint.tensor(id);
+        let scale_type = self.scale_type(tensor);
+        let values = |stored_as| MadeFrom::Values { tensor: id, quantizer, stored_as };
+        let mut entries = Vec::new();
+        match self.packing {
+            Packing::IntQuantized => {
+                let made_from = values(Int8Values::Signed);
+                let (name, shape) = (tensor.name.to_string(), tensor.shape.clone());
+                entries.push(entry(name, DType::I8, shape, made_from)?);
+            }
+            Packing::PackQuantized => {
+                let made_from = values(Int8Values::Offset);
+                let words = Shape::new([tensor.shape.channels(), tensor.shape.row_len() / 4])?;
+                entries.push(entry(
+                    format!("{}_packed", tensor.name),
+                    DType::I32,
+                    words,
+                    made_from,
+                )?);
+            }
+        }
+        let scales = MadeFrom::Scales { tensor: id };
+        let scale_shape = quantizer.scheme.scale_shape(&tensor.shape);
+        let name = format!("{}_scale", tensor.name);
+        entries.push(entry(name, scale_type.dtype(), scale_shape, scales)?);
+        if let Some(scale) = plan.inputs.scale(id).filter(|_| self.has_static_inputs(plan)) {
+            let mut bytes = Vec::new();
+            write_f64(scale_type, narrowed_scale(scale, scale_type).into(), &mut bytes);
+            let (name, made_from) = (input_scale_name(tensor), MadeFrom::Literal(bytes));
+            entries.push(entry(name, scale_type.dtype(), Shape::vector(1), made_from)?);
+        }
+        if self.packing == Packing::PackQuantized {
+            let dims = tensor.shape.dims().iter().flat_map(|&n| (n as i64).to_le_bytes());
+            let made_from = MadeFrom::Literal(dims.collect());
+            let name = format!("{}_shape", tensor.name);
+            entries.push(entry(name, DType::I64, Shape::vector(2), made_from)?);
+        }
+        Some(entries)
+    }
+
+    /// The scheme of all marked tensors. `Err`: they have several, or one that does not fit.
+    fn one_scheme(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+    ) -> Result<QuantizationScheme, String> {
+        let mut all = plan.iter();
+        let Some((_, first)) = all.next() else { return Ok(QuantizationScheme::PER_CHANNEL) };
+        let scheme = first.scheme;
+        if let Some((id, other)) = all.find(|(_, quantizer)| quantizer.scheme != scheme) {
+            let name = checkpoint.tensor(id).name.escape_debug();
+            return Err(format!(
+                "{} has one scheme for all tensors; '{name}' is to be {}, others {scheme}",
+                self.name, other.scheme
+            ));
+        }
+        if scheme.quantization_type() != QuantizationType::QInt8 {
+            return Err(format!("{scheme} values can be measured, not saved"));
+        }
+        let block = match (self.packing, scheme) {
+            (Packing::PackQuantized, QuantizationScheme::PerBlock(_, _, block)) => block,
+            (Packing::PackQuantized, QuantizationScheme::PerTensor(..)) => {
+                return Err(
+                    "int8-weight-only has a scale per channel or per block:N, not one per tensor"
+                        .into(),
+                );
+            }
+            // A word holds four values.
+            (Packing::PackQuantized, QuantizationScheme::PerChannel(..)) => 4,
+            (Packing::IntQuantized, QuantizationScheme::PerBlock(..)) => {
+                return Err(format!(
+                    "int8 has a scale per channel or per tensor, not {scheme}; int8-weight-only and safetensors have blocks"
+                ));
+            }
+            (Packing::IntQuantized, _) => return Ok(scheme),
+        };
+        for (id, _) in plan.iter() {
+            let tensor = checkpoint.tensor(id);
+            let columns = tensor.shape.row_len();
+            if !columns.is_multiple_of(u64::from(block)) || !block.is_multiple_of(4) {
+                return Err(format!(
+                    "{scheme} does not divide the {columns} columns of '{}' into groups of whole words; choose another size, or leave it out",
+                    tensor.name.escape_debug()
+                ));
+            }
+        }
+        Ok(scheme)
+    }
+
+    /// The `quantization_config` of `config.json`. Loaders look for the format both at the
+    /// top and in the group.
+    fn quantization_config(
+        &self,
+        scheme: QuantizationScheme,
+        targets: &[String],
+        static_inputs: bool,
+    ) -> Value {
+        let mut weights = json!({
+            "num_bits": 8,
+            "type": "int",
+            "symmetric": true,
+            "strategy": match scheme {
+                QuantizationScheme::PerTensor(..) => "tensor",
+                QuantizationScheme::PerChannel(..) => "channel",
+                QuantizationScheme::PerBlock(..) => "group",
+            },
+            "dynamic": false,
+        });
+        if let QuantizationScheme::PerBlock(_, _, size) = scheme {
+            weights["group_size"] = size.into();
+        }
+        let format = self.packing.name();
+        let mut group = json!({ "targets": targets, "format": format, "weights": weights });
+        if self.packing == Packing::IntQuantized {
+            group["input_activations"] = json!({
+                "num_bits": 8, "type": "int", "symmetric": true,
+                "strategy": if static_inputs { "tensor" } else { "token" },
+                "dynamic": !static_inputs,
+            });
+        }
+        json!({
+            "quant_method": "compressed-tensors",
+            "quantization_status": "compressed",
+            "format": format,
+            "dequantize": true,
+            "ignore": [],
+            "config_groups": { "group_0": group },
+        })
+    }
+}
+
+/// Names the framework, and the rounding and calibration where they are not the defaults.
+fn edit_metadata(
+    mut metadata: FileMetadata,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    entries: &[Entry],
+) -> FileMetadata {
+    name_framework(checkpoint, &mut metadata);
+    metadata.retain(|(key, _)| key != ROUNDING_KEY && key != CALIBRATION_KEY);
+    if plan.rounding != Rounding::default() {
+        metadata.push((ROUNDING_KEY.into(), plan.rounding.name().into()));
+    }
+    let calibrations = entries.iter().filter_map(|entry| {
+        let (id, quantizer) = entry.quantizer()?;
+        Some((checkpoint.tensor(id).name.as_str(), quantizer.calibration))
+    });
+    if let Some(text) = calibration_metadata(calibrations) {
+        metadata.push((CALIBRATION_KEY.into(), text));
+    }
+    metadata
+}
+
+/// The scheme for weights of these shapes when the user names none: groups of a size that
+/// divides all rows, otherwise one scale per channel.
+fn default_group_scheme(shapes: &[&Shape]) -> QuantizationScheme {
+    let divides =
+        |size: &&u32| shapes.iter().all(|s| s.row_len().is_multiple_of(u64::from(**size)));
+    GROUP_SIZES
+        .iter()
+        .find(divides)
+        .map_or(QuantizationScheme::PER_CHANNEL, |&size| QuantizationScheme::per_block(size))
+}
+
+/// Why a checkpoint cannot be saved as compressed-tensors at all.
+fn checkpoint_obstacle(checkpoint: &Checkpoint) -> Option<String> {
+    let config = match checkpoint.model_config() {
+        Ok(config) => config,
+        Err(error) => return Some(error.problem.to_string()),
+    };
+    if config.is_none() {
+        return Some(
+            "there is no config.json beside it, which names the model's architecture".into(),
+        );
+    }
+    let quantized = checkpoint.ids().find_map(|id| Some((id, checkpoint.packed_format(id)?)));
+    quantized.map(|(id, layout)| {
+        let name = checkpoint.tensor(id).name.escape_debug();
+        format!("'{name}' is quantized already ({}); dequantize the model first", layout.name())
+    })
+}
+
+/// Why a tensor is not the weight of a Linear layer, the only kind that compressed-tensors
+/// quantizes.
+fn not_linear(checkpoint: &Checkpoint, config: &Config, id: TensorId) -> Option<String> {
+    if let Some(obstacle) = obstacle(checkpoint, id) {
+        return Some(obstacle.to_string());
+    }
+    let tensor = checkpoint.tensor(id);
+    let (module, last) = match tensor.name.strip_suffix(".weight") {
+        Some(module) => (module, module.rsplit('.').next().unwrap_or(module)),
+        None if tensor.shape.rank() == 3 => {
+            return Some("it holds several experts in one tensor of three dimensions".into());
+        }
+        None => {
+            return Some(
+                "it is not the weight of a module: its name does not end in .weight".into(),
+            );
+        }
+    };
+    match tensor.shape.rank() {
+        2 => {}
+        3 => {
+            return Some("it has three dimensions: a convolution, or experts in one tensor".into());
+        }
+        n => return Some(format!("it has {n} dimensions: a convolution")),
+    }
+    let conv1d = config.model_type().is_some_and(|model| CONV1D_MODELS.contains(&model));
+    if conv1d && CONV1D.contains(&last) {
+        return Some("its layer is a Conv1D, whose weight is transposed".into());
+    }
+    let routes = ["gate", "router"].contains(&last);
+    let parent = module.strip_suffix(last).unwrap_or_default();
+    if routes
+        && checkpoint.tensors().iter().any(|t| t.name.starts_with(&format!("{parent}experts")))
+    {
+        return Some("it is the router of a mixture of experts".into());
+    }
+    None
+}
+
+fn entry(name: String, dtype: DType, shape: Shape, made_from: MadeFrom) -> Option<Entry> {
+    let bytes = dtype.bytes_for(shape.elements())?;
+    Some(Entry { name, dtype, shape, bytes, made_from })
+}
+
+/// Warnings for an output that loads, but not everywhere.
+fn warnings(
+    selected: &BTreeSet<String>,
+    all: &BTreeSet<String>,
+    config: &Config,
+    scheme: QuantizationScheme,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    // For each set of fused modules, the layers in which it is split.
+    let mut split: BTreeMap<&[&str], Vec<&str>> = BTreeMap::new();
+    let mut seen = HashSet::new();
+    for module in selected {
+        let (parent, last) = module.rsplit_once('.').unwrap_or(("", module));
+        let Some(fused) = FUSED_MODULES.iter().find(|fused| fused.contains(&last)) else {
+            continue;
+        };
+        if !seen.insert((parent, fused)) {
+            continue;
+        }
+        let sibling = |name: &&&str| match parent {
+            "" => (**name).to_owned(),
+            _ => format!("{parent}.{name}"),
+        };
+        let left_out = fused.iter().any(|name| {
+            let sibling = sibling(&name);
+            all.contains(&sibling) && !selected.contains(&sibling)
+        });
+        if left_out {
+            split.entry(fused).or_default().push(parent);
+        }
+    }
+    for (fused, parents) in split {
+        let first = parents.first().copied().unwrap_or_default().escape_debug();
+        let more = match parents.len() {
+            0 | 1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        warnings.push(format!(
+            "vLLM merges {} into one layer and loads them only if all or none are quantized; they are split in '{first}'{more}",
+            fused.join(", ")
+        ));
+    }
+    let is_head = |module: &&String| {
+        let last = module.rsplit('.').next().unwrap_or_default();
+        HEADS.contains(&last) || module.ends_with("predictions.decoder")
+    };
+    if let Some(head) = selected.iter().find(is_head) {
+        let head = head.escape_debug();
+        warnings.push(format!("'{head}' is the output head: vLLM does not load a quantized one"));
+        if config.ties_head() {
+            warnings.push(format!(
+                "'{head}' is tied to the embedding (tie_word_embeddings in config.json): loaders put the embedding in its place"
+            ));
+        }
+    }
+    if matches!(scheme, QuantizationScheme::PerTensor(..)) {
+        warnings.push(
+            "one scale per tensor loads in transformers only; per-channel loads everywhere and loses less".into(),
+        );
+    }
+    warnings
+}

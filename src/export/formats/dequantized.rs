@@ -1,0 +1,78 @@
+//! Dequantized checkpoints: safetensors with floats under their plain names.
+
+use crate::checkpoint::packed::{CALIBRATION_KEY, METADATA_KEY, ROUNDING_KEY};
+use crate::checkpoint::{Checkpoint, Format, qat};
+use crate::export::error::SaveError;
+use crate::export::formats::shards::{self, entries, name_framework};
+use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
+use crate::export::request::Request;
+use crate::export::sidecar_files;
+use crate::tensor::FloatType;
+
+/// Lays out quantized tensors as floats of type `to`, or of their original types; everything
+/// else is copied.
+pub(super) fn lay_out(
+    checkpoint: &Checkpoint,
+    to: Option<FloatType>,
+    request: &Request,
+    output_plan: &mut OutputPlan,
+) -> Result<(), SaveError> {
+    check_source(checkpoint, request)?;
+    if output_plan.directory {
+        output_plan.texts.extend(sidecar_files::plain_config(checkpoint)?);
+    }
+    let shards = entries(checkpoint, |tensor, is_part| {
+        let Some(id) = tensor else { return is_part.then(Vec::new) };
+        if checkpoint.has_observers() && qat::is_observer(&checkpoint.tensor(id).name) {
+            // Observers belong to training with fake quantization, not to the plain model.
+            return Some(Vec::new());
+        }
+        let packed = checkpoint.packed_format(id)?;
+        let to = to.unwrap_or(packed.original());
+        let tensor = checkpoint.tensor(id);
+        Some(vec![Entry {
+            name: tensor.name.to_string(),
+            dtype: to.dtype(),
+            shape: tensor.shape.clone(),
+            bytes: tensor.parameters() * to.size() as u64,
+            made_from: MadeFrom::Floats { tensor: id, to },
+        }])
+    });
+    shards::lay_out(
+        checkpoint,
+        shards,
+        &|mut metadata, _| {
+            let own = [METADATA_KEY, ROUNDING_KEY, CALIBRATION_KEY];
+            metadata.retain(|(key, _)| !own.contains(&key.as_str()));
+            name_framework(checkpoint, &mut metadata);
+            metadata
+        },
+        output_plan,
+    )
+}
+
+/// Fails if nothing is quantized, or if something is that cannot be decoded.
+fn check_source(checkpoint: &Checkpoint, request: &Request) -> Result<(), SaveError> {
+    let unfit = |why: String| Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
+    let is_converted = checkpoint.format() != Format::Safetensors;
+    let has_packed = checkpoint.ids().any(|id| checkpoint.packed_format(id).is_some());
+    if !is_converted && !has_packed && !checkpoint.has_observers() {
+        return unfit("no tensor in it is quantized; there is nothing to dequantize".to_owned());
+    }
+    for id in checkpoint.ids() {
+        let name = || checkpoint.tensor(id).name.escape_debug();
+        let undecoded = checkpoint.packed_format(id).filter(|packed| packed.decoded().is_none());
+        if let Some(packed) = undecoded {
+            let format = packed.name();
+            return unfit(format!(
+                "tensor '{}' cannot be dequantized: it is stored as {format}",
+                name()
+            ));
+        }
+        if checkpoint.tensor(id).parameters().checked_mul(8).is_none() {
+            let why = format!("tensor '{}' has too many elements", name());
+            return Err(SaveError::Unfit { path: request.out.clone(), why });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! `fake-quantized`: float weights with int8 rounding applied, for evaluation.
+
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::packed::FAKE_METADATA_KEY;
+use crate::export::container_check;
+use crate::export::error::SaveError;
+use crate::export::formats::shards::{
+    self, describe_tensors, entries, name_framework, quantized_metadata,
+};
+use crate::export::formats::writer::{FormatWriter, OutputKind};
+use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
+use crate::export::request::Request;
+use crate::plan::{Plan, default_scheme};
+use crate::quantization::QuantizationScheme;
+use crate::tensor::TensorId;
+use std::path::Path;
+
+pub(super) struct FakeQuantized;
+
+impl FormatWriter for FakeQuantized {
+    fn name(&self) -> &'static str {
+        "fake-quantized"
+    }
+
+    fn summary(&self) -> &'static str {
+        "float weights with int8 rounding applied, for evaluation"
+    }
+
+    fn output_kind(&self) -> OutputKind {
+        OutputKind::FileOrDirectory("safetensors")
+    }
+
+    fn default_scheme(&self, checkpoint: &Checkpoint, _: &[TensorId]) -> QuantizationScheme {
+        default_scheme(checkpoint)
+    }
+
+    fn lay_out(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        _: &Request,
+        output_plan: &mut OutputPlan,
+    ) -> Result<(), SaveError> {
+        let shards = entries(checkpoint, |tensor, _| {
+            let id = tensor?;
+            let quantizer = plan.get(id)?;
+            let tensor = checkpoint.tensor(id);
+            Some(vec![Entry {
+                name: tensor.name.to_string(),
+                dtype: tensor.dtype.clone(),
+                shape: tensor.shape.clone(),
+                bytes: tensor.bytes,
+                made_from: MadeFrom::FakeQuantized { tensor: id, quantizer },
+            }])
+        });
+        shards::lay_out(
+            checkpoint,
+            shards,
+            &|mut metadata, entries| {
+                name_framework(checkpoint, &mut metadata);
+                let tensors = quantized_metadata(checkpoint, entries);
+                describe_tensors(&mut metadata, FAKE_METADATA_KEY, plan.rounding, tensors);
+                metadata
+            },
+            output_plan,
+        )
+    }
+
+    fn check_container(&self, file: &Path) -> Result<(), String> {
+        container_check::safetensors(file)
+    }
+}

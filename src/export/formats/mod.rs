@@ -1,0 +1,15 @@
+//! The formats that outputs are written in, one writer each.
+//!
+//! A format is one file that implements [`writer::FormatWriter`] and one line in
+//! [`registry`]. Writers lay out files; they read no tensor and write nothing. They may
+//! import `checkpoint`, `plan` and the files directly in `export`, but not `verify`.
+
+mod burn;
+mod compressed_tensors;
+mod dequantized;
+mod fake_quantized;
+mod gguf;
+pub(super) mod registry;
+mod safetensors;
+mod shards;
+pub(super) mod writer;

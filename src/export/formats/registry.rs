@@ -1,0 +1,122 @@
+//! The table of formats.
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::export::container_check;
+use crate::export::error::SaveError;
+use crate::export::formats::burn::Burn;
+use crate::export::formats::compressed_tensors::CompressedTensors;
+use crate::export::formats::dequantized;
+use crate::export::formats::fake_quantized::FakeQuantized;
+use crate::export::formats::gguf::Gguf;
+use crate::export::formats::safetensors::Safetensors;
+use crate::export::formats::writer::{FormatWriter, OutputKind};
+use crate::export::output_plan::OutputPlan;
+use crate::export::request::{OutputFormat, Request, Task, WeightLayout};
+use crate::quantization::QuantizationScheme;
+use crate::tensor::{FloatType, TensorId, TensorInfo};
+use std::path::Path;
+
+impl OutputFormat {
+    /// Every format, in the order of menus and help.
+    pub const ALL: [OutputFormat; 6] = [
+        OutputFormat::Safetensors,
+        OutputFormat::Int8,
+        OutputFormat::Int8WeightOnly,
+        OutputFormat::Burn(WeightLayout::Source),
+        OutputFormat::Gguf,
+        OutputFormat::FakeQuantized,
+    ];
+
+    pub(crate) fn writer(self) -> &'static dyn FormatWriter {
+        match self {
+            OutputFormat::Safetensors => &Safetensors,
+            OutputFormat::Int8 => &CompressedTensors::INT8,
+            OutputFormat::Int8WeightOnly => &CompressedTensors::INT8_WEIGHT_ONLY,
+            OutputFormat::Burn(WeightLayout::Source) => &Burn { layout: WeightLayout::Source },
+            OutputFormat::Burn(WeightLayout::Burn) => &Burn { layout: WeightLayout::Burn },
+            OutputFormat::Gguf => &Gguf,
+            OutputFormat::FakeQuantized => &FakeQuantized,
+        }
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        self.writer().name()
+    }
+
+    /// One line of help.
+    pub fn summary(self) -> &'static str {
+        self.writer().summary()
+    }
+
+    /// The extension of an output that is one file; `None` if it is always a directory.
+    pub fn ending(self) -> Option<&'static str> {
+        match self.writer().output_kind() {
+            OutputKind::File(extension) | OutputKind::FileOrDirectory(extension) => Some(extension),
+            OutputKind::Directory => None,
+        }
+    }
+
+    /// Whether the output is always one file.
+    pub fn is_file(self) -> bool {
+        matches!(self.writer().output_kind(), OutputKind::File(_))
+    }
+
+    /// Whether the output is always a model directory.
+    pub fn is_directory(self) -> bool {
+        self.writer().output_kind() == OutputKind::Directory
+    }
+
+    /// The scheme of `tensors` when the user names none.
+    pub fn default_scheme(
+        self,
+        checkpoint: &Checkpoint,
+        tensors: impl IntoIterator<Item = TensorId>,
+    ) -> QuantizationScheme {
+        let tensors: Vec<_> = tensors.into_iter().collect();
+        self.writer().default_scheme(checkpoint, &tensors)
+    }
+
+    /// The type that the scales of a tensor are stored in. Errors are to be measured
+    /// against scales narrowed to it.
+    pub fn scale_type(self, tensor: &TensorInfo) -> FloatType {
+        self.writer().scale_type(tensor)
+    }
+
+    /// Those of `tensors` that the format cannot hold quantized, each with the reason.
+    pub fn refused(
+        self,
+        checkpoint: &Checkpoint,
+        tensors: &[TensorId],
+    ) -> Result<Vec<(TensorId, String)>, CheckpointError> {
+        self.writer().refused(checkpoint, tensors)
+    }
+
+    /// Why a checkpoint cannot be saved in the format, whatever is selected.
+    pub fn unfit(self, checkpoint: &Checkpoint) -> Option<String> {
+        self.writer().checkpoint_obstacle(checkpoint)
+    }
+}
+
+/// Lays out the files of a task whose preconditions hold.
+pub(crate) fn lay_out(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    output_plan: &mut OutputPlan,
+) -> Result<(), SaveError> {
+    match &request.task {
+        Task::Quantize { plan, format } => {
+            format.writer().lay_out(checkpoint, plan, request, output_plan)
+        }
+        Task::Dequantize { to } => dequantized::lay_out(checkpoint, *to, request, output_plan),
+    }
+}
+
+/// Opens a written file with the library that owns its container.
+pub(crate) fn check_container(task: &Task, file: &Path) -> Result<(), SaveError> {
+    let opened = match task {
+        Task::Quantize { format, .. } => format.writer().check_container(file),
+        Task::Dequantize { .. } => container_check::safetensors(file),
+    };
+    opened.map_err(|why| SaveError::FileDiffers { path: file.to_owned(), why })
+}

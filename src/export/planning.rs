@@ -1,0 +1,98 @@
+//! Deciding an output: every precondition is checked, then the format lays out its files.
+
+use crate::checkpoint::{Checkpoint, has_extension};
+use crate::export::error::SaveError;
+use crate::export::formats::registry;
+use crate::export::output_plan::OutputPlan;
+use crate::export::request::{OutputFormat, Request, Task, is_single_file};
+use crate::export::sidecar_files;
+use crate::plan::Plan;
+use crate::quantization::{NotQuantizable, QuantizationType, Rounding};
+use std::path::Path;
+
+impl OutputPlan {
+    /// Lays out a request. Reads no tensor.
+    ///
+    /// # Errors
+    /// If the request cannot be carried out: the format does not fit the checkpoint, a marked
+    /// tensor or the path, or nothing would be done.
+    pub fn new(checkpoint: &Checkpoint, request: &Request) -> Result<OutputPlan, SaveError> {
+        let directory = !is_single_file(&request.out);
+        let mut output_plan = OutputPlan {
+            rounding: Rounding::default(),
+            directory,
+            files: Vec::new(),
+            texts: Vec::new(),
+            sidecar_files: Vec::new(),
+            warnings: Vec::new(),
+        };
+        match &request.task {
+            Task::Quantize { plan, format } => {
+                output_plan.rounding = plan.rounding;
+                check_plan(checkpoint, plan, request)?;
+                check_format(checkpoint, *format, request)?;
+            }
+            Task::Dequantize { .. } => {
+                check_format(checkpoint, OutputFormat::Safetensors, request)?;
+            }
+        }
+        registry::lay_out(checkpoint, request, &mut output_plan)?;
+        if directory {
+            sidecar_files::collect(checkpoint, request, &mut output_plan)?;
+        }
+        Ok(output_plan)
+    }
+}
+
+/// Fails if the format cannot be made from the checkpoint, or if OUT does not have the
+/// extension that the format requires.
+fn check_format(
+    checkpoint: &Checkpoint,
+    format: OutputFormat,
+    request: &Request,
+) -> Result<(), SaveError> {
+    let unfit = |path: &Path, why: String| SaveError::Unfit { path: path.to_owned(), why };
+    if format.is_directory() {
+        // A config that cannot be read is an error of that file, not of the format.
+        checkpoint.model_config()?;
+    }
+    if let Some(why) = format.unfit(checkpoint) {
+        return Err(unfit(checkpoint.path(), why));
+    }
+    let (out, name) = (&request.out, format.name());
+    match format.ending() {
+        Some(ending) if has_extension(out, ending) => Ok(()),
+        Some(ending) if format.is_file() || is_single_file(out) => {
+            Err(unfit(out, format!("the format {name} needs a path that ends in .{ending}")))
+        }
+        None if is_single_file(out) => Err(unfit(
+            out,
+            format!("{name} is a model's directory, not one file; choose a path without an ending"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Fails if nothing is marked, or something that cannot be quantized.
+fn check_plan(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<(), SaveError> {
+    if plan.is_empty() {
+        let why = "no tensor is marked; there is nothing to quantize".to_owned();
+        return Err(SaveError::Unfit { path: request.out.clone(), why });
+    }
+    for (id, quantizer) in plan.iter() {
+        if quantizer.scheme.quantization_type() != QuantizationType::QInt8 {
+            return Err(SaveError::NotQuantizable {
+                path: checkpoint.path().to_owned(),
+                tensor: checkpoint.tensor(id).name.to_string(),
+                why: NotQuantizable::OnlyMeasured(quantizer.scheme),
+            });
+        }
+        let obstacle = crate::plan::obstacle(checkpoint, id).filter(|o| !o.can_be_overruled());
+        if let Some(obstacle) = obstacle {
+            let name = checkpoint.tensor(id).name.escape_debug().to_string();
+            let why = format!("tensor '{name}' cannot be quantized: {obstacle}");
+            return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Comparing the files of an output with its plan: headers, the bytes between tensors, texts and
+//! sidecar files. Everything but the tensors' elements follows from the source and the request.
+
+use crate::export::error::{IoContext, SaveError};
+use crate::export::formats::registry;
+use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan, SidecarFile};
+use crate::export::request::Task;
+use crate::export::verify::pairing::Pairing;
+use crate::export::verify::recovered_request;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
+
+/// Bytes that are compared at a time.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Compares the files of an output with what its source gives. Stops early, without an error,
+/// once `is_wanted` returns false.
+pub(crate) fn verify_files(
+    pairing: &Pairing,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<(), SaveError> {
+    let Some(request) = recovered_request::recover(pairing)? else { return Ok(()) };
+    let output_plan = OutputPlan::new(pairing.source, &request)?;
+    compare_with_plan(&request.out, &request.task, &output_plan, is_wanted)
+}
+
+/// Compares the files at `path` with an output plan.
+pub(crate) fn compare_with_plan(
+    path: &Path,
+    task: &Task,
+    output_plan: &OutputPlan,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<(), SaveError> {
+    let path_of = |name: &Path| match output_plan.directory {
+        true => path.join(name),
+        false => path.to_owned(),
+    };
+    for file in &output_plan.files {
+        let path = path_of(Path::new(&file.name));
+        FileComparison { path: &path, is_wanted }.compare_file(file)?;
+        registry::check_container(task, &path)?;
+    }
+    for text in &output_plan.texts {
+        let path = path_of(Path::new(&text.name));
+        let comparison = FileComparison { path: &path, is_wanted };
+        comparison.compare(&mut comparison.open()?, &mut text.text.as_bytes(), "the plan")?;
+    }
+    for SidecarFile { name, source, .. } in &output_plan.sidecar_files {
+        let path = path_of(name);
+        let comparison = FileComparison { path: &path, is_wanted };
+        let mut original = File::open(source).context(source)?;
+        let named = source.display().to_string();
+        comparison.compare(&mut comparison.open()?, &mut original, &named)?;
+    }
+    Ok(())
+}
+
+/// One file of the output under comparison.
+struct FileComparison<'c> {
+    path: &'c Path,
+    is_wanted: &'c dyn Fn() -> bool,
+}
+
+impl FileComparison<'_> {
+    fn differs(&self, why: String) -> SaveError {
+        SaveError::FileDiffers { path: self.path.to_owned(), why }
+    }
+
+    fn open(&self) -> Result<File, SaveError> {
+        match File::open(self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(self.differs("it is missing".to_owned()))
+            }
+            opened => opened.context(self.path),
+        }
+    }
+
+    /// Compares the length, the header, literals and the bytes between tensors.
+    fn compare_file(&self, file: &OutFile) -> Result<(), SaveError> {
+        let mut found = self.open()?;
+        let length = found.metadata().context(self.path)?.len();
+        if length != file.size() {
+            return Err(self.differs(format!("it has {length} bytes, expected {}", file.size())));
+        }
+        let head = file.head.len() as u64;
+        self.compare(&mut (&mut found).take(head), &mut file.head.as_slice(), "the plan")?;
+        let mut end = head;
+        for (start, entry) in file.offsets.iter().copied().zip(&file.entries) {
+            self.compare_gap(&mut found, end..start)?;
+            if let MadeFrom::Literal(bytes) = &entry.made_from {
+                found.seek(SeekFrom::Start(start)).context(self.path)?;
+                let mut written = (&mut found).take(entry.bytes);
+                self.compare(&mut written, &mut bytes.as_slice(), "the plan")?;
+            }
+            end = start + entry.bytes;
+        }
+        self.compare_gap(&mut found, end..length)
+    }
+
+    /// Checks that the bytes between two tensors are zeros.
+    fn compare_gap(&self, file: &mut File, gap: Range<u64>) -> Result<(), SaveError> {
+        if gap.is_empty() {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(gap.start)).context(self.path)?;
+        let mut zeros = io::repeat(0).take(gap.end - gap.start);
+        self.compare(&mut file.take(gap.end - gap.start), &mut zeros, "the plan")
+    }
+
+    /// Compares all bytes of two readers, the first of which reads the file.
+    fn compare(
+        &self,
+        found: &mut dyn Read,
+        expected: &mut dyn Read,
+        expected_from: &str,
+    ) -> Result<(), SaveError> {
+        let mut offset = 0;
+        while (self.is_wanted)() {
+            let a = read_piece(found).context(self.path)?;
+            let b = read_piece(expected).context(self.path)?;
+            if a != b {
+                let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+                let byte = offset + same;
+                return Err(self.differs(format!("byte {byte} is not that of {expected_from}")));
+            }
+            if a.is_empty() {
+                return Ok(());
+            }
+            offset += a.len();
+        }
+        Ok(())
+    }
+}
+
+fn read_piece(from: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(PIECE_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,269 @@
+//! Pairing the tensors of an output with those of its source.
+
+use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
+use crate::checkpoint::qat::is_observer;
+use crate::checkpoint::{Checkpoint, Content, StoredId};
+use crate::export::error::SaveError;
+use crate::export::left_out::is_left_out;
+use crate::export::q8_0;
+use crate::export::weight_layout::is_transposed;
+use crate::quantization::{Chunks, QuantizationScheme, Quantizer, Rounding};
+use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId};
+use std::collections::{HashMap, HashSet};
+
+/// Bytes of elements that are compared at a time.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// How a tensor of the output was made from that of the source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Match {
+    /// Copied, byte for byte.
+    Identical,
+    /// Quantized to int8.
+    Quantized,
+    /// Quantized to ggml's Q8_0 blocks.
+    Q8_0,
+    /// Dequantized to this type.
+    Dequantized(FloatType),
+    /// Rounded to int8 and back, in its own type.
+    FakeQuantized(Quantizer, Rounding),
+}
+
+/// A tensor of the output, and the tensor of the source that it was made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    pub out: TensorId,
+    pub source: TensorId,
+    pub matched: Match,
+    /// For [`Match::Identical`], the stored tensors that are compared: output's, source's.
+    pub parts: Vec<(StoredId, StoredId)>,
+    /// Whether the output holds the source's tensor transposed.
+    pub transposed: bool,
+}
+
+/// All tensors of an output, paired.
+#[derive(Debug)]
+pub struct Pairing<'c> {
+    pub out: &'c Checkpoint,
+    pub source: &'c Checkpoint,
+    pub pairs: Vec<Pair>,
+}
+
+impl<'c> Pairing<'c> {
+    /// Pairs the tensors by name.
+    ///
+    /// # Errors
+    /// If a tensor of either side has no counterpart, or has a shape or type that quantscope
+    /// cannot have made from its counterpart.
+    pub fn new(out: &'c Checkpoint, source: &'c Checkpoint) -> Result<Self, SaveError> {
+        let names = Names::new(out, source);
+        let pairs = out.ids().map(|id| {
+            names.pair(id).map_err(|why| SaveError::TensorDiffers {
+                path: out.path().to_owned(),
+                tensor: out.tensor(id).name.to_string(),
+                why,
+            })
+        });
+        let pairing = Pairing { out, source, pairs: pairs.collect::<Result<_, _>>()? };
+        match pairing.missing() {
+            None => Ok(pairing),
+            Some(id) => Err(SaveError::TensorDiffers {
+                path: out.path().to_owned(),
+                tensor: source.tensor(id).name.to_string(),
+                why: "it is missing from the output".to_owned(),
+            }),
+        }
+    }
+
+    /// A tensor of the source that the output should have and does not.
+    fn missing(&self) -> Option<TensorId> {
+        let Pairing { out, source, pairs } = self;
+        let paired: HashSet<TensorId> = pairs.iter().map(|pair| pair.source).collect();
+        // An output with observers has all of them, one without has none.
+        let drops_observers =
+            source.has_observers() && !out.ids().any(|id| is_observer(&out.tensor(id).name));
+        let is_dropped = |id: TensorId| drops_observers && is_observer(&source.tensor(id).name);
+        let is_left_out = |id| source.plain(id).is_some_and(|stored| is_left_out(source, stored));
+        let mut unpaired = source.ids().filter(|id| !paired.contains(id));
+        unpaired.find(|&id| !is_dropped(id) && !is_left_out(id))
+    }
+
+    /// The chunks in which a pair is compared.
+    pub fn chunks(&self, pair: &Pair) -> Chunks {
+        if pair.matched == Match::Identical {
+            let bytes = pair.parts.iter().map(|&(part, _)| self.out.stored(part).bytes()).sum();
+            return Chunks::new(&Shape::vector(bytes), CHUNK_BYTES, None);
+        }
+        let size = self.source.float_type(pair.source).map_or(1, FloatType::size) as u64;
+        let scheme = self.quantizer(pair).map(|(quantizer, _)| quantizer.scheme);
+        Chunks::new(&self.out.tensor(pair.out).shape, CHUNK_BYTES / size, scheme)
+    }
+
+    /// The quantizer that a tensor was quantized with, according to the output.
+    pub fn quantizer(&self, pair: &Pair) -> Option<(Quantizer, Rounding)> {
+        match pair.matched {
+            Match::FakeQuantized(quantizer, rounding) => Some((quantizer, rounding)),
+            Match::Quantized => {
+                let int8 = self.out.packed_format(pair.out)?.int8()?;
+                let Int8 { calibration, scheme, rounding, .. } = *int8;
+                Some((Quantizer { calibration, scheme }, rounding))
+            }
+            Match::Q8_0 => Some((q8_0::QUANTIZER, Rounding::HalfAway)),
+            Match::Identical | Match::Dequantized(_) => None,
+        }
+    }
+
+    /// The tensors whose scales must be known before chunks are compared: those with groups
+    /// longer than a chunk.
+    pub fn to_calibrate(&self) -> impl Iterator<Item = (TensorId, Quantizer, Rounding)> {
+        self.pairs.iter().filter_map(|pair| {
+            let (quantizer, rounding) = self.quantizer(pair)?;
+            let groups = quantizer.scheme.groups(&self.out.tensor(pair.out).shape);
+            (!self.chunks(pair).hold(&groups)).then_some((pair.source, quantizer, rounding))
+        })
+    }
+}
+
+/// The names on both sides.
+struct Names<'c> {
+    out: &'c Checkpoint,
+    source: &'c Checkpoint,
+    tensors: HashMap<&'c str, TensorId>,
+    /// Stored tensors of the source, each with the tensor that it belongs to.
+    stored: HashMap<&'c str, (StoredId, TensorId)>,
+    out_stored: HashSet<&'c str>,
+    fake_quantized: HashMap<String, (Quantizer, Rounding)>,
+}
+
+impl<'c> Names<'c> {
+    fn new(out: &'c Checkpoint, source: &'c Checkpoint) -> Names<'c> {
+        let owned = source.ids().flat_map(|id| {
+            parts(source, id).into_iter().map(move |part| {
+                let name = source.stored(part).name.as_str();
+                (name, (part, id))
+            })
+        });
+        Names {
+            out,
+            source,
+            tensors: source.ids().map(|id| (source.tensor(id).name.as_str(), id)).collect(),
+            stored: owned.collect(),
+            out_stored: out.all_stored().map(|(_, stored)| stored.name.as_str()).collect(),
+            fake_quantized: fake_quantized(out),
+        }
+    }
+
+    /// The pair of a tensor of the output. `Err`: why it has none.
+    fn pair(&self, id: TensorId) -> Result<Pair, String> {
+        let tensor = self.out.tensor(id);
+        let found = match self.tensors.get(tensor.name.as_str()) {
+            Some(&origin) => self.pair_with(id, origin),
+            None => Err(format!("{} holds no tensor of that name", self.source.path().display())),
+        };
+        // What a tensor is recognised as depends on the files beside it, which a lone output
+        // file does not have. Its stored tensors are copies all the same.
+        found.or_else(|why| self.copied(id).ok_or(why))
+    }
+
+    fn pair_with(&self, id: TensorId, origin: TensorId) -> Result<Pair, String> {
+        let Names { out, source, .. } = *self;
+        let (tensor, from) = (out.tensor(id), source.tensor(origin));
+        let transposed = is_transposed(out, source, origin);
+        let mut dims = from.shape.dims().to_vec();
+        if transposed {
+            dims.reverse();
+        }
+        if tensor.shape.dims() != dims {
+            return Err(format!("its shape is {}, expected {dims:?}", tensor.shape));
+        }
+        let mut same = Vec::new();
+        let is_float = from.dtype.float().is_some();
+        let matched = match (out.content(id), source.content(origin)) {
+            (Content::Packed(a), Content::Packed(b)) if a.name() == b.name() => {
+                let pair = self.copied(id);
+                return pair.ok_or_else(|| "its parts differ from the source's".to_owned());
+            }
+            (Content::Packed(packed), Content::Plain(_)) if packed.int8().is_some() && is_float => {
+                Match::Quantized
+            }
+            (Content::Packed(_), Content::Plain(_))
+                if tensor.dtype == DType::Block(BlockType::Q8_0) && is_float =>
+            {
+                Match::Q8_0
+            }
+            (Content::Plain(_), Content::Packed(packed)) if packed.decoded().is_some() => {
+                match tensor.dtype.float() {
+                    Some(to) => Match::Dequantized(to),
+                    None => return Err(different_types(&tensor.dtype, &from.dtype)),
+                }
+            }
+            (Content::Plain(a), Content::Plain(b)) if tensor.dtype == from.dtype => {
+                same.push((*a, *b));
+                match self.fake_quantized.get(tensor.name.as_str()) {
+                    Some(&(quantizer, rounding)) => Match::FakeQuantized(quantizer, rounding),
+                    None => Match::Identical,
+                }
+            }
+            _ => return Err(different_types(&tensor.dtype, &from.dtype)),
+        };
+        Ok(Pair { out: id, source: origin, matched, parts: same, transposed })
+    }
+
+    /// Pairs a tensor whose stored tensors all have the name, type and shape of one of the
+    /// source's, if the output has all stored tensors of that tensor of the source.
+    fn copied(&self, id: TensorId) -> Option<Pair> {
+        let Names { out, source, .. } = *self;
+        let mut origin = None;
+        let mut same = Vec::new();
+        for part in parts(out, id) {
+            let stored = out.stored(part);
+            let &(other, owner) = self.stored.get(stored.name.as_str())?;
+            let original = source.stored(other);
+            let is_alike = (&stored.dtype, &stored.shape) == (&original.dtype, &original.shape);
+            if !is_alike || stored.bytes() != original.bytes() {
+                return None;
+            }
+            origin.get_or_insert(owner);
+            same.push((part, other));
+        }
+        let origin = origin?;
+        let has = |part: StoredId| self.out_stored.contains(source.stored(part).name.as_str());
+        let is_whole = parts(source, origin).into_iter().all(has);
+        is_whole.then_some(Pair {
+            out: id,
+            source: origin,
+            matched: Match::Identical,
+            parts: same,
+            transposed: false,
+        })
+    }
+}
+
+fn different_types(found: &DType, source: &DType) -> String {
+    format!("its type is {found}, the source's {source}")
+}
+
+/// The stored tensors that a tensor consists of.
+pub(super) fn parts(checkpoint: &Checkpoint, id: TensorId) -> Vec<StoredId> {
+    match checkpoint.content(id) {
+        Content::Plain(stored) => vec![*stored],
+        Content::Packed(packed) => packed.parts(),
+    }
+}
+
+/// The tensors that a fake-quantized output's metadata lists.
+fn fake_quantized(out: &Checkpoint) -> HashMap<String, (Quantizer, Rounding)> {
+    let texts = out.shards().iter().flat_map(|s| &s.metadata);
+    let texts = texts.filter(|(key, _)| key == FAKE_METADATA_KEY);
+    let parsed = texts.filter_map(|(_, t)| serde_json::from_str::<QuantizedMetadata>(t).ok());
+    parsed
+        .flat_map(|metadata| {
+            let rounding = metadata.rounding.parse().unwrap_or_default();
+            metadata.tensors.into_iter().filter_map(move |(name, described)| {
+                let scheme: QuantizationScheme = described.scheme.parse().ok()?;
+                let calibration = described.calibration().ok()?;
+                Some((name, (Quantizer { calibration, scheme }, rounding)))
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,81 @@
+//! Recovering the request that an output must have been made by.
+
+use crate::checkpoint::packed::Int8Values;
+use crate::checkpoint::{Checkpoint, Format, has_extension};
+use crate::export::error::SaveError;
+use crate::export::input_scales::input_scales;
+use crate::export::request::{OutputFormat, Request, Task};
+use crate::export::verify::pairing::{Match, Pairing};
+use crate::export::weight_layout::layout_of;
+use crate::plan::{InputQuantization, Plan};
+use crate::quantization::Rounding;
+use crate::tensor::FloatType;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The request that gives an output whose tensors are paired like this. `None` if every tensor
+/// is a copy: then the output need not come from quantscope.
+pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
+    let mut plan = Plan::default();
+    let (mut fake, mut packed, mut container) = (false, false, false);
+    let mut floats: Vec<(FloatType, Option<FloatType>)> = Vec::new();
+    let mut inputs = BTreeMap::new();
+    let recorded = input_scales(pairing.out)?;
+    for pair in &pairing.pairs {
+        if let Some((quantizer, rounding)) = pairing.quantizer(pair) {
+            plan.mark(pair.source, quantizer);
+            plan.rounding =
+                if pair.matched == Match::Q8_0 { Rounding::default() } else { rounding };
+        }
+        match pair.matched {
+            Match::FakeQuantized(..) => fake = true,
+            Match::Quantized => {
+                let int8 = pairing.out.packed_format(pair.out).and_then(|layout| layout.int8());
+                container |= int8.is_some_and(|int8| int8.container.is_some());
+                packed |= int8.is_some_and(|int8| int8.stored_as == Int8Values::Offset);
+                inputs.extend(recorded.get(&pair.out).map(|&scale| (pair.source, scale)));
+            }
+            Match::Dequantized(to) => {
+                let before =
+                    pairing.source.packed_format(pair.source).map(|layout| layout.original());
+                floats.push((to, before));
+            }
+            Match::Identical | Match::Q8_0 => {}
+        }
+    }
+    if !inputs.is_empty() {
+        plan.inputs = InputQuantization::Static(inputs);
+    }
+    let format = match pairing.out.format() {
+        Format::Gguf => OutputFormat::Gguf,
+        Format::Burnpack => OutputFormat::Burn(layout_of(pairing.out)),
+        _ if fake => OutputFormat::FakeQuantized,
+        _ if packed => OutputFormat::Int8WeightOnly,
+        _ if container => OutputFormat::Int8,
+        _ => OutputFormat::Safetensors,
+    };
+    let task = match (plan.is_empty(), floats.first()) {
+        (false, _) => Task::Quantize { plan, format },
+        (true, Some(&(to, _))) => {
+            let original = floats.iter().all(|(to, before)| Some(*to) == *before);
+            Task::Dequantize { to: (!original).then_some(to) }
+        }
+        (true, None)
+            if pairing.out.format() != pairing.source.format()
+                || pairing.pairs.len() < pairing.source.tensors().len() =>
+        {
+            Task::Dequantize { to: None }
+        }
+        (true, None) => return Ok(None),
+    };
+    Ok(Some(Request { task, out: root(pairing.out, format), force: true }))
+}
+
+/// The path of the whole output, whichever of its files was opened.
+fn root(out: &Checkpoint, format: OutputFormat) -> PathBuf {
+    let is_inside = format.is_directory() || has_extension(out.path(), "json");
+    match out.directory() {
+        Some(directory) if is_inside => directory.to_owned(),
+        _ => out.path().to_owned(),
+    }
+}

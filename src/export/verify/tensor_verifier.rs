@@ -1,0 +1,270 @@
+//! Comparing the elements of an output with those of its source, one chunk at a time.
+//!
+//! The expected values are computed here from the source. Nothing is shared with the code that
+//! encodes them but the kernels.
+
+use crate::checkpoint::Reader;
+use crate::checkpoint::formats::gguf::Q8_0_ELEMENTS;
+use crate::export::error::SaveError;
+use crate::export::output_plan::KnownScales;
+use crate::export::verify::pairing::{Match, Pair, Pairing, parts};
+use crate::quantization::{Chunks, ErrorSums, GroupScales, ScaledGroup, difference, kernels};
+use crate::tensor::{BlockType, FloatType, TensorId, read_f64};
+use half::f16;
+use std::ops::Range;
+
+/// Compares chunks. Each thread has its own.
+pub(crate) struct TensorVerifier<'k> {
+    pairing: &'k Pairing<'k>,
+    known: &'k KnownScales,
+    out: Reader<'k>,
+    source: Reader<'k>,
+    values: Vec<i8>,
+    written: Vec<u8>,
+    expected: Vec<u8>,
+}
+
+impl<'k> TensorVerifier<'k> {
+    /// Creates a verifier. `known` has the scales of [`Pairing::to_calibrate`].
+    pub(crate) fn new(pairing: &'k Pairing<'k>, known: &'k KnownScales) -> TensorVerifier<'k> {
+        TensorVerifier {
+            pairing,
+            known,
+            out: pairing.out.reader(),
+            source: pairing.source.reader(),
+            values: Vec::new(),
+            written: Vec::new(),
+            expected: Vec::new(),
+        }
+    }
+
+    /// Compares chunk `k` of a pair. For quantized tensors, returns the error of the bytes on
+    /// disk against the source.
+    pub(crate) fn verify(
+        &mut self,
+        pair: &Pair,
+        chunks: &Chunks,
+        k: u64,
+    ) -> Result<Option<ErrorSums>, SaveError> {
+        let range = chunks.range(k);
+        match pair.matched {
+            Match::Identical => self.identical(pair, range).map(|()| None),
+            Match::Quantized => self.quantized(pair, chunks, range).map(Some),
+            Match::FakeQuantized(..) => self.fake_quantized(pair, chunks, range).map(Some),
+            Match::Q8_0 => self.q8_0(pair, range).map(Some),
+            Match::Dequantized(to) => {
+                let TensorVerifier { source, expected, .. } = self;
+                expected.clear();
+                source.look(pair.source, range.clone(), |from, bytes| {
+                    kernels::convert(from, bytes, to, expected);
+                })?;
+                self.compare_floats(pair, range, to).map(|()| None)
+            }
+        }
+    }
+
+    fn mismatch(&self, pair: &Pair, why: String) -> SaveError {
+        let out = self.pairing.out;
+        let tensor = out.tensor(pair.out).name.to_string();
+        SaveError::TensorDiffers { path: out.path().to_owned(), tensor, why }
+    }
+
+    /// `range` counts bytes through all parts of the tensor.
+    fn identical(&mut self, pair: &Pair, range: Range<u64>) -> Result<(), SaveError> {
+        let (out, source) = (self.pairing.out, self.pairing.source);
+        let mut start = 0;
+        for &(a, b) in &pair.parts {
+            let length = out.stored(a).bytes();
+            let part = range.start.max(start)..range.end.min(start + length);
+            start += length;
+            if part.is_empty() {
+                continue;
+            }
+            let first = start - length;
+            let part = part.start - first..part.end - first;
+            if source.stored(b).bytes() != length {
+                return Err(self.mismatch(pair, "its size differs from the source's".into()));
+            }
+            let written = self.out.stored(a, part.clone())?;
+            let original = match pair.transposed {
+                false => self.source.stored_into(b, part.clone(), &mut self.expected),
+                true => self.source.transposed_into(b, part.clone(), &mut self.expected),
+            };
+            original?;
+            if let Some(at) = first_difference(written, &self.expected) {
+                let why = format!("its byte {} differs from the source's", part.start + at);
+                return Err(self.mismatch(pair, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn quantized(
+        &mut self,
+        pair: &Pair,
+        chunks: &Chunks,
+        range: Range<u64>,
+    ) -> Result<ErrorSums, SaveError> {
+        let mut sums = ErrorSums::default();
+        let layout = self.pairing.out.packed_format(pair.out).and_then(|l| l.int8());
+        let (Some(int8), Some((quantizer, rounding))) = (layout, self.pairing.quantizer(pair))
+        else {
+            return Ok(sums);
+        };
+        let learned = self.pairing.source.learned(pair.source);
+        let TensorVerifier { known, out, source, values, written, .. } = self;
+        let group_scales = GroupScales::new(quantizer, rounding, &int8.shape, learned)
+            .stored_as(int8.scale_type)
+            .known(known_scales(known, pair.source, chunks.hold(&int8.groups())));
+        let first = int8.groups_of(&range).start;
+        let scales = int8.scales(out.stored_reader(), int8.groups_of(&range))?;
+        let written = int8.values(out.stored_reader(), range.clone(), written)?;
+        let mut seen = kernels::SeenLevels::default();
+        // Returns the first difference.
+        let compare = |dtype: FloatType, elements: &[u8]| {
+            for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, elements) {
+                let (group, x) = (slice.group, slice.bytes);
+                let expected = scale.ok().filter(|scale| !scale.is_nan());
+                let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
+                if expected.map(f32::to_bits) != Some(scale.to_bits()) {
+                    let expected = expected.map_or("none".into(), |e| e.to_string());
+                    return Some(format!("scale {group} is {scale}, expected {expected}"));
+                }
+                let written = written.get(slice.positions).unwrap_or_default();
+                let params = (scale, rounding);
+                match kernels::error_if_codes_match(dtype, x, params, written, &mut seen) {
+                    Some(error) => sums.merge(&error),
+                    None => {
+                        values.resize(x.len() / dtype.size(), 0);
+                        kernels::quantize(dtype, x, scale, rounding, values);
+                        let made = bytemuck::cast_slice(values);
+                        let at = first_difference(bytemuck::cast_slice(written), made);
+                        let index = slice.start + at.unwrap_or(0);
+                        return Some(format!("its element {index} is not what the source gives"));
+                    }
+                }
+            }
+            None
+        };
+        let wrong = match pair.transposed {
+            false => source.look(pair.source, range.clone(), compare)?,
+            true => source.look_transposed(pair.source, range.clone(), compare)?,
+        };
+        match wrong.flatten() {
+            Some(why) => Err(self.mismatch(pair, why)),
+            None => Ok(sums),
+        }
+    }
+
+    fn fake_quantized(
+        &mut self,
+        pair: &Pair,
+        chunks: &Chunks,
+        range: Range<u64>,
+    ) -> Result<ErrorSums, SaveError> {
+        let mut sums = ErrorSums::default();
+        let Some((quantizer, rounding)) = self.pairing.quantizer(pair) else { return Ok(sums) };
+        let source = self.pairing.source;
+        let shape = &source.tensor(pair.source).shape;
+        let holds = chunks.hold(&quantizer.scheme.groups(shape));
+        let learned = source.learned(pair.source);
+        let group_scales = GroupScales::new(quantizer, rounding, shape, learned)
+            .known(known_scales(self.known, pair.source, holds));
+        let read = self.source.elements(pair.source, range.clone())?;
+        let Some((dtype, elements)) = read else { return Ok(sums) };
+        self.expected.clear();
+        self.expected.resize(elements.len(), 0);
+        for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, elements) {
+            let (at, x) = (slice.positions, slice.bytes);
+            let scale = scale.unwrap_or(f32::NAN);
+            self.values.resize(at.len(), 0);
+            kernels::quantize(dtype, x, scale, rounding, &mut self.values);
+            let bytes = at.start * dtype.size()..at.end * dtype.size();
+            if let Some(expected) = self.expected.get_mut(bytes) {
+                kernels::dequantize(&self.values, scale, dtype, expected);
+            }
+            let qtype = quantizer.scheme.quantization_type();
+            sums.merge(&kernels::error(dtype, x, kernels::Quantization { scale, qtype, rounding }));
+        }
+        self.compare_floats(pair, range, dtype)?;
+        Ok(sums)
+    }
+
+    /// `range` consists of whole blocks, since rows do.
+    fn q8_0(&mut self, pair: &Pair, range: Range<u64>) -> Result<ErrorSums, SaveError> {
+        let read = self.source.elements(pair.source, range.clone())?;
+        let Some((dtype, elements)) = read else { return Ok(ErrorSums::default()) };
+        let read_back = self.out.elements(pair.out, range.clone())?;
+        let sums = read_back.map(|read_back| difference((dtype, elements), read_back).sums);
+        self.expected.clear();
+        kernels::convert(dtype, elements, FloatType::F32, &mut self.expected);
+        let &[stored] = parts(self.pairing.out, pair.out).as_slice() else {
+            return Ok(ErrorSums::default());
+        };
+        let block = BlockType::Q8_0;
+        let at = |element: u64| element / block.elements() * block.bytes();
+        let written = self.out.stored(stored, at(range.start)..at(range.end))?;
+        let blocks = written.chunks(block.bytes() as usize);
+        let mut blocks = blocks.zip(self.expected.chunks(Q8_0_ELEMENTS * 4));
+        match blocks.position(|(block, source)| !is_q8_0_of(block, source)) {
+            None => Ok(sums.unwrap_or_default()),
+            Some(wrong) => {
+                let number = range.start / block.elements() + wrong as u64;
+                Err(self.mismatch(pair, format!("its block {number} is not what the source gives")))
+            }
+        }
+    }
+
+    /// Compares the output's elements of `range` with `self.expected`.
+    fn compare_floats(
+        &mut self,
+        pair: &Pair,
+        range: Range<u64>,
+        dtype: FloatType,
+    ) -> Result<(), SaveError> {
+        let read = self.out.elements(pair.out, range.clone())?;
+        let written = read.map_or(&[][..], |(_, bytes)| bytes);
+        let Some(at) = first_difference(written, &self.expected) else { return Ok(()) };
+        let index = at as usize / dtype.size();
+        let show =
+            |bytes| read_f64(dtype, bytes, index).map_or("nothing".into(), |v| v.to_string());
+        let (found, expected) = (show(written), show(&self.expected));
+        let index = range.start + index as u64;
+        Err(self.mismatch(pair, format!("its element {index} is {found}, expected {expected}")))
+    }
+}
+
+/// The known scales of a tensor, unless chunks hold whole groups: then each scale follows from
+/// the elements of its group.
+fn known_scales(known: &KnownScales, tensor: TensorId, chunks_hold: bool) -> Option<&[f32]> {
+    (!chunks_hold).then(|| known.get(&tensor).map(Vec::as_slice).unwrap_or_default())
+}
+
+/// Where two runs of bytes differ first; a shorter one differs at its end.
+fn first_difference(a: &[u8], b: &[u8]) -> Option<u64> {
+    if a == b {
+        return None;
+    }
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    Some(same as u64)
+}
+
+/// Whether a Q8_0 block is what llama.cpp makes of these F32 elements: an F16 scale of
+/// absmax / 127, then elements times the reciprocal of the unrounded scale, half away from zero.
+fn is_q8_0_of(block: &[u8], elements: &[u8]) -> bool {
+    let elements: Vec<f32> =
+        elements.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw)).collect();
+    let Some((scale, values)) = block.split_first_chunk::<2>() else { return false };
+    if elements.iter().any(|x| !x.is_finite()) || values.len() != elements.len() {
+        return false;
+    }
+    let absmax = elements.iter().fold(0f32, |max, x| max.max(x.abs()));
+    let exact = absmax / 127.0;
+    let reciprocal = 1.0 / exact;
+    let is_value = |(&value, x): (&u8, &f32)| {
+        // The reciprocal of zero or a subnormal scale is infinite; such blocks are zeros.
+        let expected = if reciprocal.is_finite() { (x * reciprocal).round() } else { 0.0 };
+        expected as i8 == value.cast_signed()
+    };
+    *scale == f16::from_f32(exact).to_le_bytes() && values.iter().zip(&elements).all(is_value)
+}
