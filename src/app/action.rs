@@ -1,6 +1,6 @@
 //! What a person can ask for. Which key asks for it is the key table's affair.
 
-use super::table::Motion;
+use crate::app::scroll::Motion;
 use tui_input::InputRequest;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

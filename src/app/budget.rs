@@ -1,8 +1,8 @@
 //! The budget: a place on the curve of bytes against error, and the marks it stands for.
 
-use super::model::Model;
-use super::tensor_metrics::{Cost, SCHEMES};
 use crate::activations::Way;
+use crate::app::model::Model;
+use crate::app::tensor_metrics::{Cost, SCHEMES};
 use crate::plan::Plan;
 use crate::plan::budget::{Choice, Curve, Point};
 use crate::quantization::Quantizer;

@@ -1,26 +1,26 @@
-//! The output channels of one tensor: which of them stand out, and what sharing a scale
-//! costs each.
+//! The output channels of one tensor: which are outliers, and how much precision each loses by
+//! sharing one scale.
 
-use super::table::Motion;
+use crate::app::fetched::Fetched;
+use crate::app::scroll::{Motion, ScrollList};
 use crate::job::channels::{Channel, Request};
 use crate::tensor::TensorId;
 
+/// The rows of the Channels tab.
 #[derive(Debug, Default)]
 pub struct ChannelsView {
-    of: Option<TensorId>,
-    top: usize,
-    height: usize,
-    read: Option<(Request, Result<Channels, String>)>,
-    asked: Option<Request>,
+    tensor: Option<TensorId>,
+    list: ScrollList,
+    channels: Fetched<Request, Channels>,
 }
 
-/// What was found out about the channels.
+/// The measured channels of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Channels {
     pub all: Vec<Channel>,
-    /// Their numbers, the widest range first.
+    /// Channel numbers, largest absmax first.
     pub ranked: Vec<u32>,
-    /// The range that half of them do not reach.
+    /// The median absmax.
     pub median: f64,
 }
 
@@ -35,68 +35,50 @@ impl Channels {
 }
 
 impl ChannelsView {
+    /// The first visible row.
     pub fn top(&self) -> usize {
-        self.top
+        self.list.top() as usize
     }
 
-    pub fn look_at(&mut self, id: TensorId) {
-        if self.of != Some(id) {
-            *self = ChannelsView { of: Some(id), height: self.height, ..ChannelsView::default() };
+    /// Shows a tensor. The one that is shown already keeps its scroll position.
+    pub fn show(&mut self, id: TensorId) {
+        if self.tensor != Some(id) {
+            let height = self.list.height() as usize;
+            *self = ChannelsView { tensor: Some(id), ..ChannelsView::default() };
+            self.list.set_height(height);
         }
     }
 
     pub fn forget(&mut self) {
-        (self.read, self.asked) = (None, None);
+        self.channels.forget();
     }
 
-    /// What is known of the channels of `id`.
-    pub fn found(&self, id: TensorId) -> Option<Result<&Channels, &str>> {
-        let (request, found) = self.read.as_ref()?;
-        (request.tensor == id).then(|| found.as_ref().map_err(String::as_str))
+    /// The channels of `tensor`, or why they could not be read.
+    pub fn channels(&self, tensor: TensorId) -> Option<Result<&Channels, &str>> {
+        self.channels.answer(|request| request.tensor == tensor)
     }
 
-    /// Whether `request` has to be carried out; said once.
-    pub fn wants(&mut self, request: Request) -> Option<Request> {
-        let read = self.read.as_ref().map(|(request, _)| request);
-        if read.into_iter().chain(&self.asked).any(|known| *known == request) {
-            return None;
-        }
-        self.asked = Some(request.clone());
-        Some(request)
+    /// The request to send now, if any.
+    pub fn request(&mut self, request: Request) -> Option<Request> {
+        self.channels.request(request)
     }
 
-    pub fn take(&mut self, request: Request, found: Result<Vec<Channel>, String>) {
-        if self.asked.as_ref() == Some(&request) {
-            self.asked = None;
-            self.read = Some((request, found.map(Channels::new)));
-        }
+    pub fn receive(&mut self, request: Request, found: Result<Vec<Channel>, String>) {
+        self.channels.receive(request, found.map(Channels::new));
+        let channels = self.channels.answer(|_| true);
+        let count = channels.and_then(Result::ok).map_or(0, |channels| channels.ranked.len());
+        self.list.set_len(count as u64);
     }
 
     pub fn set_height(&mut self, height: usize) {
-        self.height = height.max(1);
-        self.scroll(0);
+        self.list.set_height(height);
     }
 
     pub fn scroll(&mut self, rows: isize) {
-        let count = match &self.read {
-            Some((_, Ok(channels))) => channels.ranked.len(),
-            _ => 0,
-        };
-        let last = count.saturating_sub(self.height);
-        self.top = self.top.saturating_add_signed(rows).min(last);
+        self.list.scroll(rows);
     }
 
-    pub fn move_by(&mut self, motion: Motion) {
-        let page = self.height.saturating_sub(1).max(1) as isize;
-        self.scroll(match motion {
-            Motion::Up => -1,
-            Motion::Down => 1,
-            Motion::HalfUp => -(page / 2).max(1),
-            Motion::HalfDown => (page / 2).max(1),
-            Motion::PageUp => -page,
-            Motion::PageDown => page,
-            Motion::First => isize::MIN,
-            Motion::Last => isize::MAX,
-        });
+    pub fn scroll_by_motion(&mut self, motion: Motion) {
+        self.list.scroll_by_motion(motion);
     }
 }

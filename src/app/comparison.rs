@@ -1,14 +1,15 @@
-//! The schemes side by side, of one tensor: also those that are measured and not saved,
-//! and each with its worst output channel.
+//! The schemes of one tensor side by side, each with its worst output channel. Includes schemes
+//! that are measured but cannot be saved.
 
-use super::tensor_metrics::SCHEMES;
+use crate::app::fetched::Fetched;
+use crate::app::tensor_metrics::SCHEMES;
 use crate::quantization::{
     AnalysisSpec, Calibration, ChannelDetail, Outcome, QuantizationMode, QuantizationScheme,
     QuantizationType, Quantizer, Rounding,
 };
 use crate::tensor::TensorId;
 
-/// Types that users compare int8 with; no format holds them.
+/// Schemes that users compare int8 with; no output format holds them.
 pub const MEASURED_ONLY: [(QuantizationScheme, &str); 4] = [
     (
         QuantizationScheme::PerChannel(QuantizationMode::Symmetric, QuantizationType::F8E4M3),
@@ -28,7 +29,7 @@ pub const MEASURED_ONLY: [(QuantizationScheme, &str); 4] = [
     ),
 ];
 
-/// What the comparison of one tensor asks.
+/// The analysis that compares the schemes of a tensor.
 pub fn comparison(calibration: Calibration, rounding: Rounding) -> AnalysisSpec {
     let further = MEASURED_ONLY.iter().map(|(scheme, _)| *scheme);
     let schemes = SCHEMES.into_iter().chain(further);
@@ -37,45 +38,34 @@ pub fn comparison(calibration: Calibration, rounding: Rounding) -> AnalysisSpec 
     AnalysisSpec { channels: ChannelDetail::Worst, ..questions }
 }
 
-/// The comparison that was asked for last.
+/// The comparison of one tensor's schemes.
 #[derive(Debug, Default)]
 pub struct ComparisonView {
-    asked: Option<TensorId>,
-    found: Option<(TensorId, Result<Vec<Outcome>, String>)>,
+    outcomes: Fetched<TensorId, Vec<Outcome>>,
 }
 
 impl ComparisonView {
     pub fn forget(&mut self) {
-        *self = ComparisonView::default();
+        self.outcomes.forget();
     }
 
-    /// Whether the tensor's comparison has to be made; said once.
-    pub fn wants(&mut self, id: TensorId) -> bool {
-        let known = self.found.as_ref().map(|(tensor, _)| *tensor);
-        if known == Some(id) || self.asked == Some(id) {
-            return false;
-        }
-        self.asked = Some(id);
-        true
+    /// The tensor to measure now, if it has to be.
+    pub fn request(&mut self, id: TensorId) -> Option<TensorId> {
+        self.outcomes.request(id)
     }
 
-    pub fn take(&mut self, id: TensorId, found: Result<Vec<Outcome>, String>) {
-        if self.asked == Some(id) {
-            self.asked = None;
-            self.found = Some((id, found));
-        }
+    pub fn receive(&mut self, id: TensorId, found: Result<Vec<Outcome>, String>) {
+        self.outcomes.receive(id, found);
     }
 
-    /// What a scheme makes of the tensor, once it is known.
+    /// The outcome of a scheme, once it is measured.
     pub fn outcome(&self, id: TensorId, scheme: QuantizationScheme) -> Option<&Outcome> {
-        let (tensor, found) = self.found.as_ref()?;
-        let outcomes = found.as_ref().ok().filter(|_| *tensor == id)?;
+        let outcomes = self.outcomes.answer(|tensor| *tensor == id)?.ok()?;
         outcomes.iter().find(|outcome| outcome.quantizer.scheme == scheme)
     }
 
-    /// Why there is none.
+    /// Why the tensor could not be measured.
     pub fn failure(&self, id: TensorId) -> Option<&str> {
-        let (tensor, found) = self.found.as_ref()?;
-        found.as_ref().err().filter(|_| *tensor == id).map(String::as_str)
+        self.outcomes.answer(|tensor| *tensor == id)?.err()
     }
 }

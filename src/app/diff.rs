@@ -1,11 +1,11 @@
 //! This checkpoint beside another: what was added, removed and changed, and by how much.
 
-use super::figures::{count, decibels, value};
-use super::meter::Meter;
-use super::names;
-use super::prompt::Prompt;
-use super::table::Motion;
+use crate::app::meter::Meter;
+use crate::app::prompt::Prompt;
+use crate::app::scroll::{Motion, ScrollList};
 use crate::job::diff::{Change, Compared};
+use crate::text::figures::{count, decibels, value};
+use crate::text::names;
 
 #[derive(Debug)]
 pub struct DiffView {
@@ -27,8 +27,7 @@ pub struct Differences {
     pub counts: Counts,
     /// Columns of the longest name.
     pub widest: usize,
-    cursor: usize,
-    top: usize,
+    list: ScrollList,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,19 +53,21 @@ impl Differences {
             } += 1;
         }
         let widest = rows.iter().map(|row| names::width(&row.name)).max().unwrap_or(0);
-        Differences { rows, counts, widest, cursor: 0, top: 0 }
+        let list = ScrollList::new(rows.len() as u64);
+        Differences { rows, counts, widest, list }
     }
 
     pub fn cursor(&self) -> usize {
-        self.cursor
+        self.list.cursor() as usize
     }
 
+    /// The first visible row.
     pub fn top(&self) -> usize {
-        self.top
+        self.list.top() as usize
     }
 
     pub fn current(&self) -> Option<&Compared> {
-        self.rows.get(self.cursor)
+        self.rows.get(self.cursor())
     }
 
     /// One line for each, as it is copied.
@@ -75,34 +76,19 @@ impl Differences {
         self.rows.iter().map(|row| names::visible(&line(row)).into_owned() + "\n").collect()
     }
 
-    pub fn move_cursor(&mut self, motion: Motion, height: usize) {
-        let height = height.max(1);
-        let (page, half) = (height.saturating_sub(1).max(1), (height / 2).max(1));
-        let last = self.rows.len().saturating_sub(1);
-        self.cursor = match motion {
-            Motion::Up => self.cursor.saturating_sub(1),
-            Motion::Down => self.cursor + 1,
-            Motion::HalfUp => self.cursor.saturating_sub(half),
-            Motion::HalfDown => self.cursor + half,
-            Motion::PageUp => self.cursor.saturating_sub(page),
-            Motion::PageDown => self.cursor + page,
-            Motion::First => 0,
-            Motion::Last => last,
-        }
-        .min(last);
-        self.keep_in_view(height);
+    pub fn move_cursor(&mut self, motion: Motion) {
+        self.list.move_cursor(motion);
     }
 
-    /// Puts the cursor on a row; true when it was there already.
+    /// Puts the cursor on a row; true if it was there already.
     pub fn move_to(&mut self, row: usize) -> bool {
-        let row = row.min(self.rows.len().saturating_sub(1));
-        std::mem::replace(&mut self.cursor, row) == row
+        let before = self.cursor();
+        self.list.go_to(row as u64);
+        self.cursor() == before
     }
 
-    pub fn keep_in_view(&mut self, height: usize) {
-        let height = height.max(1);
-        self.top = self.top.min(self.rows.len().saturating_sub(height));
-        self.top = self.top.clamp((self.cursor + 1).saturating_sub(height), self.cursor);
+    pub fn set_height(&mut self, height: usize) {
+        self.list.set_height(height);
     }
 }
 

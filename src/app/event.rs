@@ -1,10 +1,11 @@
 //! What comes in and what goes out: the state machine's two ends, as plain data.
 
-use super::keys::Key;
-use super::meter::Meter;
-use super::outputs;
-use super::table::Column;
-use super::{LaidOut, Tab, tensor_metrics::SCHEMES};
+use crate::app::keys::Key;
+use crate::app::meter::Meter;
+use crate::app::outputs;
+use crate::app::save::LaidOut;
+use crate::app::tab::Tab;
+use crate::app::table::Column;
 use crate::checkpoint::CheckpointError;
 use crate::export::Request;
 use crate::job::diff::Compared;
@@ -183,14 +184,4 @@ pub enum Target {
     Curve(f64),
     /// A value of the histogram, as a share of the largest magnitude.
     Clip(f64),
-}
-
-/// What is measured first, so that there is a ranking soon, and what then: the half of
-/// [`SCHEMES`] with the table's own scheme comes first.
-pub(super) fn rounds(scheme: QuantizationScheme) -> [&'static [QuantizationScheme]; 2] {
-    let (coarse, blocks) = SCHEMES.split_at(2);
-    match blocks.contains(&scheme) {
-        true => [blocks, coarse],
-        false => [coarse, blocks],
-    }
 }

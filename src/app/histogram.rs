@@ -1,6 +1,7 @@
 //! The distribution of one tensor's values, and a clip that slides over it.
 
-use super::tensor_metrics::TensorMetrics;
+use crate::app::fetched::Fetched;
+use crate::app::tensor_metrics::TensorMetrics;
 use crate::job::clip::{Measured, Request};
 use crate::quantization::{
     AnalysisSpec, Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Rounding,
@@ -18,9 +19,8 @@ pub struct HistogramView {
     place: u32,
     /// Heights are logarithms of the counts.
     pub log: bool,
-    /// What was counted because the facts did not hold it.
-    counted: Option<(TensorId, Result<ValueHistogram, String>)>,
-    asked: Option<TensorId>,
+    /// The histogram, counted again because the tensor's metrics do not hold it.
+    counted: Fetched<TensorId, ValueHistogram>,
     /// What the slider's clip makes of the tensor.
     pub clipped: Option<Clipped>,
     /// Where the slider stood, and how it was rounded, when a measuring was asked for last.
@@ -61,7 +61,7 @@ impl HistogramView {
     }
 
     /// Looks at a tensor; the slider starts where its mark has it.
-    pub fn look_at(&mut self, id: TensorId, calibration: Calibration) {
+    pub fn show(&mut self, id: TensorId, calibration: Calibration) {
         if self.of == Some(id) {
             return;
         }
@@ -102,28 +102,23 @@ impl HistogramView {
         if let Some(held) = &facts.distribution {
             return Some(Ok(held));
         }
-        let (of, counted) = self.counted.as_ref()?;
-        (*of == id).then(|| counted.as_ref().map_err(String::as_str))
+        self.counted.answer(|tensor| *tensor == id)
     }
 
-    /// Whether the tensor has to be counted for this view; said once.
-    pub fn wants(&mut self, id: TensorId, facts: &TensorMetrics) -> bool {
-        let known = self.distribution(id, facts).is_some() || self.asked == Some(id);
-        if !known {
-            self.asked = Some(id);
+    /// The tensor to count now, if it has to be.
+    pub fn request(&mut self, id: TensorId, facts: &TensorMetrics) -> Option<TensorId> {
+        match facts.distribution {
+            Some(_) => None,
+            None => self.counted.request(id),
         }
-        !known
     }
 
-    pub fn take(&mut self, id: TensorId, counted: Result<ValueHistogram, String>) {
-        if self.asked == Some(id) {
-            self.asked = None;
-            self.counted = Some((id, counted));
-        }
+    pub fn receive(&mut self, id: TensorId, counted: Result<ValueHistogram, String>) {
+        self.counted.receive(id, counted);
     }
 
     /// The clip as it stands, if only an estimate of it is there; said once.
-    pub fn wants_measured(&mut self, tensor: TensorId, rounding: Rounding) -> Option<Request> {
+    pub fn request_clip(&mut self, tensor: TensorId, rounding: Rounding) -> Option<Request> {
         let clipped = self.clipped.filter(|clipped| !clipped.exact && self.of == Some(tensor))?;
         let calibration = self.calibration();
         let request = Request { tensor, calibration, clip: beyond(clipped.clip), rounding };
@@ -134,7 +129,7 @@ impl HistogramView {
 
     /// The exact figures are there. Those of a clip that has moved on since are of no use, and
     /// where they could not be measured the estimate stays.
-    pub fn take_measured(&mut self, request: Request, found: Result<Option<Measured>, String>) {
+    pub fn receive_clip(&mut self, request: Request, found: Result<Option<Measured>, String>) {
         let asked = self.measuring.map(|(_, rounding)| (self.of, self.calibration(), rounding));
         let answers = asked == Some((Some(request.tensor), request.calibration, request.rounding));
         if let (true, Some(clipped), Ok(Some(found))) = (answers, &mut self.clipped, found) {
@@ -144,7 +139,7 @@ impl HistogramView {
     }
 
     /// Works out what the slider's clip makes of the tensor, if that is not known yet.
-    pub fn judge(&mut self, id: TensorId, facts: &TensorMetrics, rounding: Rounding) {
+    pub fn estimate(&mut self, id: TensorId, facts: &TensorMetrics, rounding: Rounding) {
         let share = self.share();
         if self.clipped.is_some_and(|clipped| clipped.share == share) && self.best.is_some() {
             return;

@@ -1,7 +1,7 @@
 //! The key table with a person's own keys in it.
 
-use super::action::Action;
-use super::keys::{BINDINGS, Binding, Context, Key};
+use crate::app::action::Action;
+use crate::app::keys::{BINDINGS, Binding, Context, Key};
 use std::fmt::Debug;
 
 /// The keys of each row of [`BINDINGS`].
@@ -189,7 +189,7 @@ mod tests {
                 assert!(!same || name_of(binding.action) != name_of(other.action), "{other:?}");
             }
         }
-        assert_eq!(name_of(Action::Move(crate::app::table::Motion::PageDown)), "move-page-down");
+        assert_eq!(name_of(Action::Move(crate::app::scroll::Motion::PageDown)), "move-page-down");
     }
 
     #[test]

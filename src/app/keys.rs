@@ -3,8 +3,8 @@
 //! Dispatch, the help overlay, the hint bar, the documented configuration and the man page
 //! are all read from [`BINDINGS`], by way of `keymap` where a person has keys of their own.
 
-use super::action::Action;
-use super::table::Motion;
+use crate::app::action::Action;
+use crate::app::scroll::Motion;
 use std::fmt;
 use tui_input::InputRequest;
 

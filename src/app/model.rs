@@ -1,20 +1,21 @@
 //! The checkpoint under study: what is known of its tensors, and the plan made for it.
 
-use super::names;
-use super::outputs::Outputs;
-use super::tensor_metrics::{Cost, Known, Sqnr, TensorMetrics};
 use crate::activations::OutputError;
+use crate::app::outputs::Outputs;
+use crate::app::tensor_metrics::{Cost, Known, Sqnr, TensorMetrics};
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
-use crate::job::duplicates::{self, Candidates};
+use crate::job::duplicates;
+use crate::job::duplicates::Candidates;
 use crate::plan::{
-    History, InputQuantization, Obstacle, Plan, Totals, observed_input_scales, obstacle,
+    History, InputQuantization, Obstacle, Plan, Totals, default_calibration, default_scheme,
+    effective_quantizer, observed_input_scales, obstacle,
 };
-use crate::plan::{default_calibration, default_scheme, effective_quantizer};
 use crate::quantization::{
     Analysis, AnalysisSpec, Calibration, Diagnostic, ErrorStatistics, QuantizationScheme,
     Quantizer, Rating, Thresholds,
 };
 use crate::tensor::TensorId;
+use crate::text::names;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! What the layers' outputs lose, once recorded inputs are opened.
 
-use super::figures;
 use crate::activations::{OutputError, Way};
 use crate::job::output::Found;
 use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
+use crate::text::figures;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 

@@ -1,15 +1,15 @@
 //! What lies over the table. There is at most one at a time, and it has the keys.
 
-use super::budget::Budget;
-use super::diff::DiffView;
-use super::filter::Filter;
-use super::keymap::KeyMap;
-use super::keys::{Binding, Context, Group, Key};
-use super::model::Model;
-use super::pager::Pager;
-use super::prompt::Prompt;
-use super::save::{SaveDialog, Saving};
-use super::table::Column;
+use crate::app::budget::Budget;
+use crate::app::diff::DiffView;
+use crate::app::filter::Filter;
+use crate::app::keymap::KeyMap;
+use crate::app::keys::{Binding, Context, Group, Key};
+use crate::app::model::Model;
+use crate::app::pager::Pager;
+use crate::app::prompt::Prompt;
+use crate::app::save::{SaveDialog, Saving};
+use crate::app::table::Column;
 use crate::plan::Preset;
 use crate::tensor::TensorId;
 use tui_input::Input;

@@ -1,6 +1,6 @@
 //! A text to scroll through: metadata, the legend, a receipt, an error.
 
-use super::names;
+use crate::text::names;
 use unicode_width::UnicodeWidthChar;
 
 /// One paragraph of the text.

@@ -1,12 +1,11 @@
 //! Which model is meant, where a path does not say it: what was found, and a cursor.
 
-use super::Action;
-use super::keymap::KeyMap;
-use super::keys::{Context, Key};
-use super::names;
-use super::table::Motion;
+use crate::app::action::Action;
+use crate::app::keymap::KeyMap;
+use crate::app::keys::{Context, Key};
 use crate::checkpoint::{Format, Found, Models};
 use crate::demo;
+use crate::text::names;
 use std::path::{Path, PathBuf};
 
 /// A row of the list.
@@ -70,19 +69,10 @@ impl Picker {
     }
 
     pub fn press(&mut self, keys: &KeyMap, key: Key, height: usize) -> Picked {
-        let last = self.choices.len().saturating_sub(1);
-        let page = height.saturating_sub(1).max(1);
         match keys.action(Context::Picker, key) {
             Some(Action::Move(motion)) => {
-                self.cursor = match motion {
-                    Motion::Up => self.cursor.saturating_sub(1),
-                    Motion::Down => self.cursor + 1,
-                    Motion::PageUp | Motion::HalfUp => self.cursor.saturating_sub(page),
-                    Motion::PageDown | Motion::HalfDown => self.cursor + page,
-                    Motion::First => 0,
-                    Motion::Last => last,
-                }
-                .min(last);
+                let count = self.choices.len() as u64;
+                self.cursor = motion.from(self.cursor as u64, count, height as u64) as usize;
                 Picked::Nothing
             }
             Some(Action::Accept) => match self.choices.get(self.cursor) {

@@ -1,7 +1,9 @@
 //! What is known now, as a report.
 
-use super::tensor_metrics::{self, TensorMetrics};
-use super::{App, Model};
+use crate::app::model::Model;
+use crate::app::state::App;
+use crate::app::tensor_metrics;
+use crate::app::tensor_metrics::TensorMetrics;
 use crate::report::{Cost, Histogram, Report, Row};
 use crate::tensor::TensorId;
 

@@ -1,16 +1,16 @@
 //! The dialogs that end in a file: what is to be written, how it goes, and the receipt.
 
-use super::figures::{bytes, counted, decibels, duration};
-use super::meter::Meter;
-use super::model::Model;
-use super::names;
-use super::pager::{Line, Pager};
-use super::tensor_metrics::scheme_name;
+use crate::app::meter::Meter;
+use crate::app::model::Model;
+use crate::app::pager::{Line, Pager};
+use crate::app::tensor_metrics::scheme_name;
 use crate::checkpoint::{Checkpoint, Content, Format};
 use crate::export::{OutputFormat, Receipt, Request, Task};
 use crate::plan::{InputQuantization, Plan};
 use crate::quantization::ErrorStatistics;
 use crate::tensor::{FloatType, TensorId};
+use crate::text::figures::{bytes, counted, decibels, duration};
+use crate::text::names;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use tui_input::Input;

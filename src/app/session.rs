@@ -1,8 +1,10 @@
 //! Marks and place, kept from one time to the next.
 
-use super::table::{Column, Sort};
-use super::tensor_metrics::SCHEMES;
-use super::{Action, App, Tab};
+use crate::app::action::Action;
+use crate::app::state::App;
+use crate::app::tab::Tab;
+use crate::app::table::{Column, Sort};
+use crate::app::tensor_metrics::SCHEMES;
 use crate::plan::recipe;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -98,7 +100,7 @@ impl App {
             if self.model.replace(plan.clone()) {
                 // They are kept already: quitting need not ask about them.
                 self.model.note_saved(&plan);
-                let marked = super::figures::counted(marked, "mark");
+                let marked = crate::text::figures::counted(marked, "mark");
                 let undo = self.key_of(Action::Undo);
                 self.say(format!("{marked} of last time restored; {undo} takes them back"));
             }

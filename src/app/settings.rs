@@ -1,8 +1,8 @@
 //! What a person sets once: a TOML file, and the text that documents it.
 
-use super::keymap::{KeyMap, name_of};
-use super::keys::{BINDINGS, Context};
-use super::table::{Column, Sort};
+use crate::app::keymap::{KeyMap, name_of};
+use crate::app::keys::{BINDINGS, Context};
+use crate::app::table::{Column, Sort};
 use crate::quantization::{QuantizationScheme, Thresholds};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -136,7 +136,7 @@ impl Settings {
         };
         if let Some(scheme) = file.table.scheme {
             let scheme = scheme.parse().map_err(|error| format!("table.scheme: {error}"))?;
-            if !super::tensor_metrics::SCHEMES.contains(&scheme) {
+            if !crate::app::tensor_metrics::SCHEMES.contains(&scheme) {
                 return Err(format!("table.scheme: {scheme} is not among the table's schemes"));
             }
             settings.scheme = Some(scheme);

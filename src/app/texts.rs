@@ -1,11 +1,11 @@
 //! Texts to read: what the file says of itself, and what the figures mean.
 
-use super::figures::{bytes, count, counted, parameters, percent};
-use super::filter::State;
-use super::pager::{Line, Pager};
-use super::save::holds_quantized;
+use crate::app::filter::State;
+use crate::app::pager::{Line, Pager};
+use crate::app::save::holds_quantized;
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{Rating, Thresholds};
+use crate::text::figures::{bytes, count, counted, parameters, percent};
 
 /// Files, sizes and metadata. `config`: the text of `config.json`, once it has been read.
 pub(crate) fn metadata(

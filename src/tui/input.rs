@@ -2,7 +2,7 @@
 
 use crate::app::keys::Key;
 use crate::app::{App, Event};
-use crate::ui::layout;
+use crate::ui::mouse;
 use crossterm::event::{
     Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent,
     MouseEventKind,
@@ -27,8 +27,8 @@ fn translate_mouse(mouse: MouseEvent, app: &App, size: Size) -> Option<Event> {
     match mouse.kind {
         MouseEventKind::ScrollUp => Some(Event::Wheel(-ROWS_PER_NOTCH)),
         MouseEventKind::ScrollDown => Some(Event::Wheel(ROWS_PER_NOTCH)),
-        MouseEventKind::Down(MouseButton::Left) => layout::hit(size, app, at).map(Event::Click),
-        MouseEventKind::Drag(MouseButton::Left) => layout::drag(size, app, at).map(Event::Drag),
+        MouseEventKind::Down(MouseButton::Left) => mouse::hit(size, app, at).map(Event::Click),
+        MouseEventKind::Drag(MouseButton::Left) => mouse::drag(size, app, at).map(Event::Drag),
         _ => None,
     }
 }

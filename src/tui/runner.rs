@@ -1,7 +1,7 @@
 //! Carries effects out: the one place where the application acts on the world.
 
 use crate::app::comparison::comparison;
-use crate::app::{self, App, Effect, Event, NotWritten, outputs};
+use crate::app::{App, Effect, Event, NotWritten, outputs};
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, Request};
 use crate::job::{Executor, PendingJob, channels, clip, duplicates, element_window, save, scan};
@@ -19,7 +19,8 @@ use crate::tui::options::Options;
 use crate::tui::query::{QueryKind, query};
 use crate::tui::screen::Screen;
 use crate::tui::{input, session};
-use crate::ui::{self, Theme};
+use crate::ui::Theme;
+use crate::{app, ui};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! The budget: the curve of bytes against error, and where on it the marks are.
 
-use super::theme::Theme;
-use super::{layout, widgets};
 use crate::app::budget::Budget;
 use crate::app::figures::{bytes, count, counted, percent};
 use crate::app::keys::Context;
 use crate::app::tensor_metrics::{SCHEMES, scheme_name};
 use crate::app::{Action, App, names, ratio};
 use crate::plan::budget::Point;
+use crate::ui::theme::Theme;
+use crate::ui::{layout, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;

@@ -1,12 +1,12 @@
 //! The output channels of a tensor: a strip of their ranges, and the ones that stand out.
 
-use super::theme::Theme;
-use super::widgets;
 use crate::app::channels::Channels;
 use crate::app::figures::{count, decibels, gained, value};
 use crate::app::pager::wrap;
-use crate::app::{Action, App, Calibration};
+use crate::app::{Action, App, CalibrationState};
 use crate::tensor::TensorId;
+use crate::ui::theme::Theme;
+use crate::ui::widgets;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -25,14 +25,14 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme:
             theme.dim,
         );
     }
-    let channels = match app.channels.found(id) {
+    let channels = match app.channels.channels(id) {
         Some(Ok(channels)) => channels,
         Some(Err(why)) => return say(why, theme.bad),
         None => {
             let not_measured =
                 format!("Not measured: {} calibrates.", app.key_of(Action::Calibrate));
             let text = match app.calibration {
-                Calibration::Running { .. } => "Its calibration comes first …",
+                CalibrationState::Running { .. } => "Its calibration comes first …",
                 _ if app.model.known(id).facts().is_none() => &not_measured,
                 _ if app.model.obstacle(id).is_some_and(|o| !o.can_be_overruled()) => {
                     "It has no scale that its channels could be judged by."

@@ -1,7 +1,5 @@
 //! The tensor, or the module, under the cursor.
 
-use super::theme::Theme;
-use super::{channels, histogram, layout, values, widgets};
 use crate::activations::Way;
 use crate::app::comparison::MEASURED_ONLY;
 use crate::app::figures::{bytes, count, counted, decibels, gained, parameters, percent, value};
@@ -11,10 +9,13 @@ use crate::app::tensor_metrics::{
     Cost, Known, SCHEMES, TensorMetrics, calibration_name, scheme_name,
 };
 use crate::app::tree::{Item, NodeId};
-use crate::app::{Action, App, Calibration, Tab, names, outputs, texts};
+use crate::app::{Action, App, CalibrationState, Tab, names, outputs, texts};
 use crate::checkpoint::{Extent, Unplaced};
-use crate::quantization::{self, ErrorStatistics, Outcome, QuantizationScheme};
+use crate::quantization;
+use crate::quantization::{ErrorStatistics, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
+use crate::ui::theme::Theme;
+use crate::ui::{channels, histogram, layout, values, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -82,7 +83,7 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
             let not_measured =
                 format!("Not measured: {} calibrates.", app.key_of(Action::Calibrate));
             let text = match app.calibration {
-                Calibration::Running { .. } => "Calibrating: this tensor comes next.",
+                CalibrationState::Running { .. } => "Calibrating: this tensor comes next.",
                 _ => &not_measured,
             };
             sentence(text, theme.dim, buf);

@@ -1,20 +1,20 @@
 //! Windows that ask: what to write and where, which role, which name, whether to quit.
 
-use super::theme::Theme;
-use super::{header, layout, widgets};
 use crate::app::figures::{bytes, count, counted};
 use crate::app::keys::Context;
 use crate::app::overlay::{Columns, GoTo, Presets};
 use crate::app::pager::wrap;
 use crate::app::prompt::{Prompt, Purpose};
-use crate::app::table::Motion;
+use crate::app::scroll::Motion;
 use crate::app::{Action as A, App, SaveDialog, Saving, names};
+use crate::ui::theme::Theme;
+use crate::ui::{header, layout, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-const WIDTH: u16 = super::layout::DIALOG;
+const WIDTH: u16 = crate::ui::layout::DIALOG;
 
 /// Lines of a dialog, one under the other.
 struct Body<'a> {
@@ -24,7 +24,7 @@ struct Body<'a> {
 
 impl<'a> Body<'a> {
     fn new(screen: Rect) -> Body<'a> {
-        let window = super::layout::window(screen.as_size(), WIDTH, 1);
+        let window = crate::ui::layout::window(screen.as_size(), WIDTH, 1);
         Body { lines: Vec::new(), width: usize::from(window.width.saturating_sub(6)) }
     }
 

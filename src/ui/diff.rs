@@ -1,11 +1,11 @@
 //! The comparison with another checkpoint.
 
-use super::theme::Theme;
-use super::{header, tensors, widgets};
 use crate::app::diff::{Counts, DiffState, DiffView, Differences, describe};
 use crate::app::figures::{count, percent, value};
 use crate::app::{App, model_name, names};
 use crate::job::diff::{Change, Compared};
+use crate::ui::theme::Theme;
+use crate::ui::{header, tensors, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;

@@ -1,12 +1,12 @@
 //! The header: what is open, and how far it is known.
 
-use super::theme::Theme;
-use super::widgets;
 use crate::app::figures::{bytes, counted, duration, parameters, rate};
 use crate::app::tensor_metrics::SCHEMES;
-use crate::app::{Action, App, Calibration, Meter, model_name, names};
+use crate::app::{Action, App, CalibrationState, Meter, model_name, names};
 use crate::plan::default_calibration;
 use crate::quantization::{Calibration as By, QuantizationScheme};
+use crate::ui::theme::Theme;
+use crate::ui::widgets;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -52,7 +52,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     }
     let left = match (&app.measuring_outputs, &app.calibration) {
         // What was asked for last comes when the table is known.
-        (Some(_), Calibration::Running { round: 0, .. }) | (None, _) => {
+        (Some(_), CalibrationState::Running { round: 0, .. }) | (None, _) => {
             calibration(app, area.width, theme)
         }
         (Some(meter), _) => outputs(app, meter, area.width, theme),
@@ -80,13 +80,13 @@ fn outputs<'a>(app: &App, meter: &Meter, width: u16, theme: &Theme) -> Line<'a> 
 
 fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
     match &app.calibration {
-        Calibration::NothingToDo if app.model.checkpoint.tensors().is_empty() => {
+        CalibrationState::NothingToDo if app.model.checkpoint.tensors().is_empty() => {
             Line::styled(" nothing to calibrate: there are no tensors", theme.dim)
         }
-        Calibration::NothingToDo => {
+        CalibrationState::NothingToDo => {
             Line::styled(" nothing to calibrate: no tensor holds floats", theme.dim)
         }
-        Calibration::Running { round, schemes, meter } => {
+        CalibrationState::Running { round, schemes, meter } => {
             let word = match (round, schemes.contains(&QuantizationScheme::PER_CHANNEL)) {
                 (0, _) => " calibrating ",
                 (_, true) => " measuring per channel ",
@@ -99,7 +99,7 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
             spans.push(Span::styled(format!("  {}", progress(meter)), theme.dim));
             Line::from(spans)
         }
-        Calibration::Done { .. } => {
+        CalibrationState::Done { .. } => {
             let schemes = SCHEMES.len();
             let calibrated = match default_calibration(&app.model.checkpoint) {
                 By::Learned => "min–max and learned scales",
@@ -113,7 +113,7 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
                 ),
             ])
         }
-        Calibration::Stopped { meter } => Line::from(vec![
+        CalibrationState::Stopped { meter } => Line::from(vec![
             Span::styled(" stopped", theme.warning),
             Span::styled(
                 format!(
@@ -124,7 +124,7 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
                 theme.dim,
             ),
         ]),
-        Calibration::Failed => Line::from(vec![
+        CalibrationState::Failed => Line::from(vec![
             Span::styled(" calibration failed", theme.bad),
             Span::styled(format!("; {} calibrates anew", app.key_of(Action::Calibrate)), theme.dim),
         ]),

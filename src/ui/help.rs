@@ -1,10 +1,10 @@
 //! The help: the key table, searchable.
 
-use super::theme::Theme;
-use super::{layout, text, widgets};
 use crate::app::App;
 use crate::app::keys::Key;
 use crate::app::overlay::{Help, HelpLine};
+use crate::ui::theme::Theme;
+use crate::ui::{layout, text, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};

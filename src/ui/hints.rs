@@ -1,11 +1,11 @@
 //! The last line: what can be done now, or the filter being typed.
 
-use super::theme::Theme;
-use super::widgets;
 use crate::app::App;
 use crate::app::figures::{count, counted};
 use crate::app::keys::{Context, Key};
 use crate::app::overlay::Overlay;
+use crate::ui::theme::Theme;
+use crate::ui::widgets;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};

@@ -1,7 +1,5 @@
 //! The histogram of a tensor, the int8 grid over it, and the clip that slides.
 
-use super::theme::Theme;
-use super::{layout, widgets};
 use crate::app::App;
 use crate::app::figures::{count, decibels, percent, value};
 use crate::app::histogram::Clipped;
@@ -9,6 +7,8 @@ use crate::app::pager::wrap;
 use crate::app::tensor_metrics::TensorMetrics;
 use crate::quantization::{QuantizationScheme, ValueHistogram};
 use crate::tensor::TensorId;
+use crate::ui::theme::Theme;
+use crate::ui::{layout, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;

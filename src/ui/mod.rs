@@ -12,111 +12,16 @@ mod help;
 mod hints;
 mod histogram;
 pub mod layout;
+pub(crate) mod mouse;
 pub(crate) mod picker;
 mod plan;
+mod screen;
 mod tensors;
 mod text;
 mod theme;
+mod too_small;
 mod values;
 mod widgets;
 
+pub use screen::{draw, render};
 pub use theme::{Colours, Theme};
-
-use crate::app::App;
-use crate::app::overlay::Overlay;
-use crate::app::settings::Glyphs;
-use ratatui::Frame;
-use ratatui::buffer::Buffer;
-use ratatui::layout::{Position, Rect};
-
-/// Draws the whole screen.
-pub fn draw(frame: &mut Frame, app: &App, theme: &Theme) {
-    let area = frame.area();
-    let cursor = render(frame.buffer_mut(), area, app, theme);
-    if let Some(cursor) = cursor {
-        frame.set_cursor_position(cursor);
-    }
-}
-
-/// Draws into a buffer; gives the place of the text cursor while text is typed.
-pub fn render(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
-    let cursor = panes(buf, area, app, &theme.with(app.model.thresholds));
-    if app.settings.glyphs == Glyphs::Ascii {
-        ascii::translate(buf);
-    }
-    cursor
-}
-
-fn panes(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
-    let Some(layout) = layout::of(area.as_size(), layout::body(app)) else {
-        too_small(buf, area, theme);
-        return None;
-    };
-    header::draw(buf, layout.header, app, theme);
-    tensors::draw(buf, &layout, app, theme);
-    if let Some(detail) = layout.detail {
-        match &app.overlay {
-            Some(Overlay::Budget(budget)) => budget::draw(buf, detail, app, budget, theme),
-            Some(Overlay::Diff(view)) => diff::draw(buf, detail, app, view, theme),
-            _ => detail::draw(buf, detail, app, theme),
-        }
-        for y in detail.top()..detail.bottom() {
-            if let Some(x) = detail.x.checked_sub(1) {
-                let symbol = if y == detail.y { "┬" } else { "│" };
-                buf[(x, y)].set_symbol(symbol).set_style(theme.faint);
-            }
-        }
-    }
-    plan::draw(buf, &layout, app, theme);
-    let cursor = overlay(buf, area, app, theme);
-    hints::draw(buf, layout.hints, app, theme).or(cursor)
-}
-
-fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
-    match app.overlay.as_ref()? {
-        // They have a place of their own on the screen.
-        Overlay::Filter(_) | Overlay::Budget(_) | Overlay::Diff(_) => None,
-        Overlay::Prompt(prompt) => Some(dialogs::prompt(buf, area, app, prompt, theme)),
-        Overlay::Help(help) => Some(help::draw(buf, area, app, help, theme)),
-        Overlay::Text(tone, pager) => {
-            text::draw(buf, area, *tone, pager, theme);
-            None
-        }
-        Overlay::GoTo(go_to) => Some(dialogs::go_to(buf, area, app, go_to, theme)),
-        Overlay::Presets(presets) => {
-            dialogs::presets(buf, area, app, presets, theme);
-            None
-        }
-        Overlay::Columns(columns) => {
-            dialogs::columns(buf, area, app, columns, theme);
-            None
-        }
-        Overlay::Save(dialog) => Some(dialogs::save(buf, area, app, dialog, theme)),
-        Overlay::Replace(dialog) => {
-            dialogs::replace(buf, area, app, dialog, theme);
-            None
-        }
-        Overlay::Saving(saving) => {
-            dialogs::saving(buf, area, app, saving, theme);
-            None
-        }
-        Overlay::Quit => {
-            dialogs::quit(buf, area, app, theme);
-            None
-        }
-    }
-}
-
-fn too_small(buf: &mut Buffer, area: Rect, theme: &Theme) {
-    let (width, height) = (layout::SMALLEST.width, layout::SMALLEST.height);
-    let lines = [
-        "quantscope needs more room".to_owned(),
-        format!("{width}×{height} at least, this is {}×{}", area.width, area.height),
-    ];
-    let top = area.height.saturating_sub(lines.len() as u16) / 2;
-    for (line, y) in lines.iter().zip(area.y + top..area.bottom()) {
-        let left = area.width.saturating_sub(line.chars().count() as u16) / 2;
-        let style = if y == area.y + top { theme.strong } else { theme.dim };
-        buf.set_stringn(area.x + left, y, line, (area.width - left).into(), style);
-    }
-}

@@ -1,13 +1,13 @@
 //! The list of models to choose from.
 
-use super::theme::Theme;
-use super::{ascii, layout, tensors, too_small, widgets};
 use crate::app::figures::bytes_aligned;
 use crate::app::keymap::KeyMap;
 use crate::app::keys::Context;
 use crate::app::names;
 use crate::app::picker::Picker;
 use crate::app::settings::{Glyphs, Settings};
+use crate::ui::theme::Theme;
+use crate::ui::{ascii, layout, tensors, too_small, widgets};
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -50,7 +50,7 @@ pub(crate) fn draw(frame: &mut Frame, picker: &Picker, settings: &Settings, them
 /// Draws into a buffer.
 pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, theme: &Theme) {
     if area.width < layout::SMALLEST.width || area.height < layout::SMALLEST.height {
-        return too_small(buf, area, theme);
+        return too_small::too_small(buf, area, theme);
     }
     let title = Line::from(vec![
         Span::styled(" quantscope", theme.accent),

@@ -1,11 +1,11 @@
 //! The plan line: what is marked, what it saves and what it loses; and above it, on the
 //! rule, the answer to the last key.
 
-use super::layout::Layout;
-use super::theme::Theme;
-use super::widgets;
 use crate::app::figures::{bytes, count, counted, decibels};
 use crate::app::{App, names, ratio};
+use crate::ui::layout::Layout;
+use crate::ui::theme::Theme;
+use crate::ui::widgets;
 use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 

@@ -1,17 +1,18 @@
 //! The ranked table. Only the rows that are on the screen are looked at.
 
-use super::layout::{self, Layout, Place};
-use super::theme::Theme;
-use super::widgets;
 use crate::activations::Way;
 use crate::app::figures::{bytes_aligned, count, counted, decibels, gained, shape};
 use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
 use crate::app::tensor_metrics::{Sqnr, scheme_name};
 use crate::app::tree::Item;
-use crate::app::{Action, App, Calibration, names, outputs};
-use crate::quantization::{self, QuantizationScheme, Quantizer};
+use crate::app::{Action, App, CalibrationState, names, outputs};
+use crate::quantization;
+use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
+use crate::ui::layout::{Layout, Place};
+use crate::ui::theme::Theme;
+use crate::ui::{layout, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Alignment, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -304,7 +305,7 @@ impl Painter<'_> {
     }
 
     fn unknown<'b>(&self, id: TensorId) -> Line<'b> {
-        let running = matches!(self.app.calibration, Calibration::Running { .. });
+        let running = matches!(self.app.calibration, CalibrationState::Running { .. });
         let waits = running && self.app.model.obstacle(id).is_none_or(|o| o.can_be_overruled());
         let waits = waits && self.app.model.sqnr(id) != Sqnr::Nothing;
         Line::styled(if waits { "…" } else { "–" }, self.theme.faint)
@@ -340,7 +341,7 @@ impl Painter<'_> {
             Sqnr::Impossible => word("no scale", theme.bad),
             Sqnr::Unreadable => Line::styled("unreadable", theme.bad),
             Sqnr::Waiting => match self.app.calibration {
-                Calibration::Running { .. } => word("…", theme.faint),
+                CalibrationState::Running { .. } => word("…", theme.faint),
                 _ => Line::styled("not measured", theme.dim),
             },
             Sqnr::Stored => Line::styled(names::shorten(stored, width).into_owned(), theme.dim),

@@ -1,9 +1,9 @@
 //! A text in a window: metadata, the legend, a receipt, an error.
 
-use super::theme::Theme;
-use super::{layout, widgets};
 use crate::app::overlay::Tone;
 use crate::app::pager::{Pager, Row};
+use crate::ui::theme::Theme;
+use crate::ui::{layout, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};

@@ -1,12 +1,12 @@
 //! The values of a tensor: each element, its bytes, and what quantizing makes of it.
 
-use super::theme::Theme;
-use super::widgets;
 use crate::app::figures::{count, exact, value};
 use crate::app::pager::wrap;
 use crate::app::{App, names};
 use crate::job::element_window::{Element, Quantized, Window};
 use crate::tensor::{Scalar, Shape, TensorId};
+use crate::ui::theme::Theme;
+use crate::ui::widgets;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -107,7 +107,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme:
         }
         if focused && index == app.values.cursor() {
             let row = Rect { x: area.x.saturating_sub(2), y: area.y + y, height: 1, ..area };
-            super::tensors::highlight(buf, Rect { width: row.width + 4, ..row }, theme);
+            crate::ui::tensors::highlight(buf, Rect { width: row.width + 4, ..row }, theme);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Small strokes that the panes share.
 
-use super::layout;
-use super::theme::Theme;
 use crate::app::figures;
+use crate::ui::layout;
+use crate::ui::theme::Theme;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;

@@ -1,10 +1,11 @@
 //! Moving along the budget's curve, the marks following.
 
+use crate::app::action::Action;
 use crate::app::budget::{Budget, NoBudget};
-use crate::app::figures::{bytes, counted};
 use crate::app::overlay::Overlay;
-use crate::app::table::Motion;
-use crate::app::{Action, App};
+use crate::app::scroll::Motion;
+use crate::app::state::App;
+use crate::text::figures::{bytes, counted};
 
 impl App {
     pub(super) fn open_budget(&mut self) {
@@ -25,7 +26,10 @@ impl App {
     }
 
     /// Does something to the budget, and gives the table the marks it then stands for.
-    pub(super) fn with_budget(&mut self, change: impl FnOnce(&mut Budget, &crate::app::Model)) {
+    pub(super) fn with_budget(
+        &mut self,
+        change: impl FnOnce(&mut Budget, &crate::app::model::Model),
+    ) {
         let Some(Overlay::Budget(budget)) = &mut self.overlay else { return };
         change(budget, &self.model);
         let plan = budget.plan();

@@ -1,12 +1,15 @@
 //! The calibration in the background: its rounds, its progress, what is measured next.
 
-use super::Effects;
+use crate::app::action::Action;
 use crate::app::budget::Budget;
+use crate::app::calibration::{CalibrationState, rounds};
 use crate::app::diff::DiffState;
-use crate::app::event::{Effect, rounds};
+use crate::app::effects::Effects;
+use crate::app::event::Effect;
+use crate::app::meter::Meter;
 use crate::app::overlay::Overlay;
+use crate::app::state::App;
 use crate::app::tensor_metrics::Known;
-use crate::app::{Action, App, Calibration, Meter};
 use crate::tensor::TensorId;
 use std::time::Duration;
 
@@ -16,24 +19,24 @@ const SETTLE: Duration = Duration::from_millis(200);
 impl App {
     pub(super) fn calibrate(&mut self, round: usize, effects: &mut Effects) {
         if !self.model.has_floats() {
-            self.calibration = Calibration::NothingToDo;
+            self.calibration = CalibrationState::NothingToDo;
             return;
         }
         self.generation += 1;
         self.hurried.clear();
         let all = rounds(self.model.first_scheme());
         let Some(&schemes) = all.get(round) else { return };
-        self.calibration = Calibration::Running { round, schemes, meter: Meter::default() };
+        self.calibration = CalibrationState::Running { round, schemes, meter: Meter::default() };
         effects.push(Effect::Calibrate { generation: self.generation, schemes });
     }
 
     pub(super) fn calibration_ended(&mut self, meter: Meter, effects: &mut Effects) {
         self.settle();
-        let Calibration::Running { round, .. } = self.calibration else { return };
+        let CalibrationState::Running { round, .. } = self.calibration else { return };
         match round {
             0 => self.calibrate(1, effects),
             _ => {
-                self.calibration = Calibration::Done { meter };
+                self.calibration = CalibrationState::Done { meter };
                 let candidates = self.model.duplicate_candidates();
                 if !candidates.is_empty() {
                     effects.push(Effect::FindDuplicates(candidates));
@@ -44,15 +47,15 @@ impl App {
 
     pub(super) fn toggle_calibration(&mut self, effects: &mut Effects) {
         match self.calibration {
-            Calibration::Running { meter, .. } => {
+            CalibrationState::Running { meter, .. } => {
                 // Findings still on their way belong to a calibration that no longer counts.
                 self.generation += 1;
-                self.calibration = Calibration::Stopped { meter };
+                self.calibration = CalibrationState::Stopped { meter };
                 self.settle();
                 self.say(format!("stopped; {} calibrates anew", self.key_of(Action::Calibrate)));
                 effects.push(Effect::StopCalibration);
             }
-            Calibration::NothingToDo => self.say("there is no float tensor to calibrate"),
+            CalibrationState::NothingToDo => self.say("there is no float tensor to calibrate"),
             _ => {
                 self.model.forget();
                 self.values.forget();
@@ -74,7 +77,7 @@ impl App {
         diff: Option<Meter>,
         outputs: Option<Meter>,
     ) {
-        if let (Calibration::Running { meter, .. }, Some(now)) =
+        if let (CalibrationState::Running { meter, .. }, Some(now)) =
             (&mut self.calibration, calibration)
         {
             *meter = self.paces.calibration.follow(now);
@@ -108,7 +111,7 @@ impl App {
 
     /// Asks for what is on the screen first.
     pub(super) fn hurry(&mut self, effects: &mut Effects) {
-        if !matches!(self.calibration, Calibration::Running { round: 0, .. }) {
+        if !matches!(self.calibration, CalibrationState::Running { round: 0, .. }) {
             return;
         }
         let waiting = |id: &TensorId| *self.model.known(*id) == Known::Waiting;

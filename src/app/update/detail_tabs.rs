@@ -1,13 +1,16 @@
 //! What the tabs show of the tensor under the cursor, and the clip that slides.
 
-use super::Effects;
+use crate::app::action::Action;
+use crate::app::calibration::CalibrationState;
+use crate::app::effects::Effects;
 use crate::app::event::Effect;
-use crate::app::figures::{counted, decibels};
+use crate::app::state::App;
+use crate::app::tab::Tab;
 use crate::app::tensor_metrics::{Cost, Known, calibration_name, next_calibration};
-use crate::app::{Action, App, Calibration as Calibrating, Tab};
 use crate::job::channels::Request;
 use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
+use crate::text::figures::{counted, decibels};
 
 impl App {
     /// Asks for what the open tab needs and does not have.
@@ -26,25 +29,23 @@ impl App {
     fn look_at_histogram(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
         let Known::Facts(facts) = self.model.known(id) else { return };
-        self.histogram.look_at(id, self.model.quantizer_of(id).calibration);
-        if self.histogram.wants(id, facts) {
-            effects.push(Effect::Count(id));
-        }
+        self.histogram.show(id, self.model.quantizer_of(id).calibration);
+        effects.extend(self.histogram.request(id, facts).map(Effect::Count));
         let rounding = self.model.plan().rounding;
-        self.histogram.judge(id, facts, rounding);
-        effects.extend(self.histogram.wants_measured(id, rounding).map(Effect::MeasureClip));
+        self.histogram.estimate(id, facts, rounding);
+        effects.extend(self.histogram.request_clip(id, rounding).map(Effect::MeasureClip));
     }
 
     fn compare_schemes(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
-        if self.model.known(id).facts().is_some() && self.comparison.wants(id) {
-            effects.push(Effect::CompareSchemes(id));
+        if self.model.known(id).facts().is_some() {
+            effects.extend(self.comparison.request(id).map(Effect::CompareSchemes));
         }
     }
 
     fn look_at_channels(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
-        self.channels.look_at(id);
+        self.channels.show(id);
         let shape = &self.model.checkpoint.tensor(id).shape;
         if shape.rank() < 2 || shape.elements() == 0 {
             return;
@@ -56,9 +57,7 @@ impl App {
         };
         let rounding = self.model.plan().rounding;
         let request = Request { tensor: id, shared: *largest_scale, rounding };
-        if let Some(request) = self.channels.wants(request) {
-            effects.push(Effect::ReadChannels(request));
-        }
+        effects.extend(self.channels.request(request).map(Effect::ReadChannels));
     }
 
     /// Moves the clip; the first time only shows where it is.
@@ -120,7 +119,7 @@ impl App {
     /// Asks for the cost of marks that no calibration has measured.
     pub(super) fn measure_marks(&mut self, effects: &mut Effects) {
         // Answered from the counted values, or after the calibration.
-        let calibrating = matches!(self.calibration, Calibrating::Running { round: 0, .. });
+        let calibrating = matches!(self.calibration, CalibrationState::Running { round: 0, .. });
         if !calibrating && std::mem::take(&mut self.postponed) {
             self.model.ask_anew();
         }
@@ -147,7 +146,9 @@ impl App {
         self.measuring.remove(&id);
         self.unsettled = true;
         // Of many the last one settles the order, or time.
-        if self.measuring.is_empty() && !matches!(self.calibration, Calibrating::Running { .. }) {
+        if self.measuring.is_empty()
+            && !matches!(self.calibration, CalibrationState::Running { .. })
+        {
             self.settle();
         }
     }

@@ -1,13 +1,16 @@
 //! Comparing with another checkpoint.
 
-use super::Effects;
+use crate::app::action::Action;
 use crate::app::diff::{DiffState, DiffView, Differences};
+use crate::app::effects::Effects;
 use crate::app::event::Effect;
-use crate::app::figures::counted;
+use crate::app::meter::Meter;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
-use crate::app::{Action, App, Meter, names};
+use crate::app::state::App;
 use crate::job::diff::Compared;
+use crate::text::figures::counted;
+use crate::text::names;
 use std::path::PathBuf;
 
 impl App {
@@ -26,7 +29,11 @@ impl App {
     pub(super) fn compared(&mut self, outcome: Result<Vec<Compared>, String>) {
         let Some(Overlay::Diff(view)) = &mut self.overlay else { return };
         match outcome {
-            Ok(rows) => view.state = DiffState::Done(Differences::new(rows)),
+            Ok(rows) => {
+                let mut differences = Differences::new(rows);
+                differences.set_height(self.viewport.diff);
+                view.state = DiffState::Done(differences);
+            }
             Err(why) => {
                 let mut prompt = view.prompt.clone();
                 prompt.problem = Some(why);

@@ -1,12 +1,13 @@
 //! Finding: order, filter, search and going to a tensor.
 
-use crate::app::figures::counted;
+use crate::app::action::Action;
 use crate::app::filter::Filter;
 use crate::app::overlay::{Columns, FilterPrompt, GoTo, Overlay};
 use crate::app::settings::OPTIONAL;
+use crate::app::state::App;
 use crate::app::table::{Column, Sort};
-use crate::app::{Action, App};
 use crate::tensor::TensorId;
+use crate::text::figures::counted;
 
 impl App {
     /// Orders by a column, the other way round if it is ordered by it already.

@@ -1,13 +1,14 @@
 //! Choosing: marks, presets, schemes, undo and redo.
 
-use crate::app::figures::{count, counted};
+use crate::app::action::Action;
 use crate::app::overlay::{Overlay, PresetChoice, Presets};
+use crate::app::state::App;
 use crate::app::table::Column;
 use crate::app::tensor_metrics::{Known, next_scheme, scheme_name};
 use crate::app::tree::Item;
-use crate::app::{Action, App};
 use crate::plan::Preset;
 use crate::tensor::TensorId;
+use crate::text::figures::{count, counted};
 
 impl App {
     /// The plan is another: the modules' sums follow.
@@ -100,7 +101,7 @@ impl App {
         &mut self,
         done: &str,
         nothing: &str,
-        travel: fn(&mut crate::app::Model) -> bool,
+        travel: fn(&mut crate::app::model::Model) -> bool,
     ) {
         let changed = travel(&mut self.model);
         let (past, future) = self.model.undo_depth();

@@ -1,12 +1,14 @@
 //! Opening recorded inputs, and taking over what the layers' outputs lose.
 
-use super::Effects;
+use crate::app::action::Action;
+use crate::app::effects::Effects;
 use crate::app::event::Effect;
-use crate::app::figures::counted;
+use crate::app::meter::Meter;
 use crate::app::outputs::News;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
-use crate::app::{Action, App, Meter};
+use crate::app::state::App;
+use crate::text::figures::counted;
 use std::path::PathBuf;
 
 impl App {

@@ -1,14 +1,15 @@
 //! The plan to a recipe file, and back.
 
-use super::Effects;
+use crate::app::action::Action;
+use crate::app::effects::Effects;
 use crate::app::event::{Effect, NotWritten};
-use crate::app::figures::counted;
-use crate::app::names;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
 use crate::app::save::model_name;
-use crate::app::{Action, App};
+use crate::app::state::App;
 use crate::plan::{Plan, recipe};
+use crate::text::figures::counted;
+use crate::text::names;
 use std::path::PathBuf;
 
 impl App {

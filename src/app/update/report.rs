@@ -1,13 +1,14 @@
 //! What the table shows, as a file.
 
-use super::Effects;
-use crate::app::App;
+use crate::app::effects::Effects;
 use crate::app::event::{Effect, NotWritten};
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
 use crate::app::save::model_name;
+use crate::app::state::App;
 use crate::report::Format;
-use crate::text::{figures::counted, names};
+use crate::text::figures::counted;
+use crate::text::names;
 use std::path::PathBuf;
 
 impl App {

@@ -1,10 +1,12 @@
 //! The dialogs that end in a file.
 
-use super::Effects;
+use crate::app::effects::Effects;
 use crate::app::event::Effect;
+use crate::app::meter::Meter;
 use crate::app::overlay::{Overlay, Tone};
-use crate::app::save::{self, SaveDialog, SaveKind, Saving};
-use crate::app::{App, Meter};
+use crate::app::save;
+use crate::app::save::{SaveDialog, SaveKind, Saving};
+use crate::app::state::App;
 use crate::checkpoint::Format;
 use crate::export::{OutputFormat, SaveError, Task};
 use crate::job::JobError;

@@ -1,11 +1,12 @@
 //! The values of the tensor under the cursor: what must be read of it, and where to look.
 
-use super::Effects;
+use crate::app::effects::Effects;
 use crate::app::event::Effect;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
+use crate::app::state::App;
 use crate::app::tensor_metrics::{Cost, Known};
-use crate::app::{App, values};
+use crate::app::values;
 use crate::job::element_window::Quantization;
 use crate::tensor::TensorId;
 
@@ -13,11 +14,9 @@ impl App {
     /// Asks for the values that are seen and not there yet.
     pub(super) fn look_into(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
-        self.values.look_at(id, &self.model.checkpoint.tensor(id).shape);
+        self.values.show(id, &self.model.checkpoint.tensor(id).shape);
         let how = self.quantization_of(id);
-        if let Some(request) = self.values.wants(how) {
-            effects.push(Effect::ReadValues(request));
-        }
+        effects.extend(self.values.request(how).map(Effect::ReadValues));
     }
 
     /// How the elements of a tensor would be quantized; `None` where they cannot be.
@@ -57,7 +56,7 @@ impl App {
     /// Goes to the element that was typed. `Err`: why there is none.
     pub(super) fn go_to_element(&mut self, id: TensorId, text: &str) -> Result<(), String> {
         let index = values::index_of(text, self.shape(id))?;
-        self.values.jump_to(index);
+        self.values.center_on(index);
         Ok(())
     }
 

@@ -1,0 +1,266 @@
+//! A whole filter: words and conditions, all of which must hold.
+
+use crate::app::filter::term::{Term, Test};
+use crate::app::filter::words::{Scratch, Words};
+use crate::app::model::Model;
+use crate::tensor::TensorId;
+use rayon::prelude::*;
+
+/// Tensors that one task tries a filter on: fewer are not worth a task.
+pub(crate) const TENSORS_PER_TASK: usize = 4096;
+
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    words: Words,
+    terms: Vec<Term>,
+}
+
+impl Filter {
+    /// Lets everything through.
+    pub fn everything() -> Filter {
+        Filter::default()
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.words.is_empty() && self.terms.is_empty()
+    }
+
+    /// # Errors
+    /// A sentence, when the text is not yet a valid filter.
+    pub fn parse(text: &str) -> Result<Filter, String> {
+        let mut words = Vec::new();
+        let mut terms = Vec::new();
+        for token in text.split_whitespace() {
+            match Term::parse(token) {
+                Some(term) => terms.push(term?),
+                None => words.push(token),
+            }
+        }
+        Ok(Filter { words: Words::parse(words.join(" ")), terms })
+    }
+
+    /// Takes every word as it is written, if any tensor's name holds it so. `before`: the filter
+    /// that was settled last.
+    pub fn settle(&mut self, before: &Filter, model: &Model) {
+        let names = model.checkpoint.tensors().par_iter().with_min_len(TENSORS_PER_TASK);
+        self.words.settle(&before.words, names.map(|tensor| tensor.name.as_str()));
+    }
+
+    /// Whether everything that this filter lets through was let through by `before`, both
+    /// settled: then only that need be tried.
+    pub fn narrows(&self, before: &Filter) -> bool {
+        let same = |(now, then): (&Term, &Term)| now.text == then.text;
+        self.words.narrow(&before.words)
+            && before.terms.len() <= self.terms.len()
+            && self.terms.iter().zip(&before.terms).all(same)
+    }
+
+    /// Whether what it lets through can change while tensors are measured.
+    pub fn needs_findings(&self) -> bool {
+        self.terms.iter().any(Term::needs_findings)
+    }
+
+    /// How its text is understood, in a word.
+    pub fn kind(&self) -> &'static str {
+        match (&self.terms[..], self.words.is_empty()) {
+            ([], true) => "",
+            ([], false) if self.words.is_fuzzy() => "fuzzy",
+            ([], false) => "words",
+            ([Term { test: Test::Regex(_), .. }], true) => "regex",
+            ([Term { test: Test::Glob(_), .. }], true) => "glob",
+            _ => "filter",
+        }
+    }
+
+    /// A matcher to try many tensors with.
+    pub fn matcher(&self) -> TensorMatcher<'_> {
+        TensorMatcher { filter: self, scratch: Scratch::default() }
+    }
+}
+
+/// A filter with the memory that trying names needs.
+pub struct TensorMatcher<'a> {
+    filter: &'a Filter,
+    scratch: Scratch,
+}
+
+impl TensorMatcher<'_> {
+    pub fn matches(&mut self, model: &Model, id: TensorId) -> bool {
+        self.filter.terms.iter().all(|term| term.holds(model, id))
+            && self.filter.words.fit(&model.checkpoint.tensor(id).name, &mut self.scratch)
+    }
+
+    /// How well the name fits, higher is better; `None` when the tensor does not.
+    pub fn score(&mut self, model: &Model, id: TensorId) -> Option<u32> {
+        if !self.filter.terms.iter().all(|term| term.holds(model, id)) {
+            return None;
+        }
+        match self.filter.words.is_empty() {
+            true => Some(0),
+            false => self.filter.words.score(&model.checkpoint.tensor(id).name, &mut self.scratch),
+        }
+    }
+
+    /// The characters of the name, by number, that the filter found, in order.
+    pub fn found(&mut self, name: &str) -> Vec<u32> {
+        let mut found = Vec::new();
+        for term in self.filter.terms.iter().filter(|term| !term.not) {
+            if let Test::Regex(regex) = &term.test
+                && let Some(hit) = regex.find(name)
+            {
+                let start = name[..hit.start()].chars().count() as u32;
+                found.extend(start..start + hit.as_str().chars().count() as u32);
+            }
+        }
+        self.filter.words.found(name, &mut self.scratch, &mut found);
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    fn model() -> Model {
+        let path = Path::new("tests/data/tiny-llama/single/model.safetensors");
+        Model::new(Arc::new(Checkpoint::open(path).expect("opens")))
+    }
+
+    fn settled(text: &str, model: &Model) -> Filter {
+        let mut filter = Filter::parse(text).expect(text);
+        filter.settle(&Filter::everything(), model);
+        filter
+    }
+
+    fn shown(text: &str, model: &Model) -> Vec<TensorId> {
+        let filter = settled(text, model);
+        let mut matcher = filter.matcher();
+        model.checkpoint.ids().filter(|&id| matcher.matches(model, id)).collect()
+    }
+
+    #[test]
+    fn every_kind_of_condition_counts() {
+        let mut model = model();
+        let marked = model.checkpoint.find("lm_head.weight").expect("there");
+        model.mark([marked]);
+        for (text, count) in [
+            ("", 21),
+            ("q_proj", 2),
+            ("1 proj", 7),
+            ("1qproj", 1),
+            ("*.1.*_proj.*", 7),
+            ("glob:*.1.*_proj.*", 7),
+            ("!*.1.*_proj.*", 14),
+            (r"re:layers\.\d+\.self", 8),
+            ("!mlp", 15),
+            ("Layers", 0),
+            ("dtype:bf16", 21),
+            ("dtype:f32", 0),
+            ("is:marked", 1),
+            ("!is:marked lm", 0),
+            ("is:quantizable", 15),
+            ("is:norm", 5),
+            ("is:embedding", 1),
+            ("is:waiting attn", 8),
+            ("size>60k", 8),
+            ("size<=256B", 5),
+            ("params>=32768 mlp", 6),
+            ("size>60k !mlp", 2),
+            ("sqnr<30", 0),
+        ] {
+            assert_eq!(shown(text, &model).len(), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_word_is_only_fuzzy_when_no_name_holds_it() {
+        let model = model();
+        assert_eq!(settled("mlp", &model).kind(), "words");
+        assert_eq!(settled("l1qproj", &model).kind(), "fuzzy");
+        assert_eq!(settled("re:^l", &model).kind(), "regex");
+        assert_eq!(settled("mlp size>1", &model).kind(), "filter");
+    }
+
+    #[test]
+    fn a_filter_half_typed_is_said_to_be_so() {
+        for (text, part) in [
+            ("re:(", "regular expression"),
+            ("*[", "glob"),
+            ("size>", "needs a size"),
+            ("sqnr<x", "needs dB"),
+            ("is:", "marked"),
+            ("is:zzz", "does not know"),
+        ] {
+            let why = Filter::parse(text).expect_err(text);
+            assert!(why.contains(part), "{text}: {why}");
+        }
+    }
+
+    /// Trying only what was shown before gives what trying everything gives.
+    #[test]
+    fn what_narrows_only_takes_away() {
+        let model = model();
+        let texts = [
+            "",
+            "m",
+            "ml",
+            "mlp",
+            "mlp ",
+            "mlp u",
+            "mlp up size>10",
+            "mlp up size>100",
+            "l1",
+            "l1q",
+            "l1q is:marked",
+            "!m",
+            "!ml",
+            "^m",
+            "^mo",
+            "re:m",
+            "re:ml",
+            "Q",
+            "q",
+            "q_",
+            "q_P",
+            "la\\",
+            "la\\ ",
+            "size<1",
+            "size<10",
+            "!mlp is:waiting",
+            "is:waiting mlp",
+            "lm_head",
+            "lm_headx",
+        ];
+        let mut narrower = 0;
+        for before in texts {
+            for now in texts {
+                let (Ok(a), Ok(b)) = (Filter::parse(before), Filter::parse(now)) else { continue };
+                let (mut a, mut b) = (a, b);
+                a.settle(&Filter::everything(), &model);
+                b.settle(&Filter::everything(), &model);
+                if b.narrows(&a) {
+                    narrower += usize::from(before != now);
+                    let held = shown(before, &model);
+                    assert!(
+                        shown(now, &model).iter().all(|id| held.contains(id)),
+                        "{before} → {now}"
+                    );
+                }
+            }
+        }
+        assert!(narrower > 30, "{narrower}");
+    }
+
+    #[test]
+    fn found_characters_are_told() {
+        let found = |text: &str| Filter::parse(text).expect(text).matcher().found("a.mlp.b");
+        assert_eq!(found("mlp"), [2, 3, 4]);
+        assert_eq!(found("re:l.*b"), [3, 4, 5, 6]);
+        assert_eq!(found("*mlp*"), Vec::<u32>::new());
+    }
+}

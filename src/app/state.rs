@@ -1,0 +1,216 @@
+//! The state of the inspector, and what follows from it without changing it.
+
+use crate::app::action::Action;
+use crate::app::calibration::CalibrationState;
+use crate::app::channels::ChannelsView;
+use crate::app::comparison::ComparisonView;
+use crate::app::event::Viewport;
+use crate::app::filter::Filter;
+use crate::app::histogram::HistogramView;
+use crate::app::keys::Context;
+use crate::app::meter::{Meter, Pace};
+use crate::app::model::Model;
+use crate::app::overlay::Overlay;
+use crate::app::save;
+use crate::app::settings::Settings;
+use crate::app::tab::Tab;
+use crate::app::table::{Column, Row, Table};
+use crate::app::tree::Item;
+use crate::app::values::ValuesView;
+use crate::checkpoint::Checkpoint;
+use crate::quantization::Quantizer;
+use crate::tensor::TensorId;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A sentence on the last key or the last news.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    pub text: String,
+    pub warning: bool,
+}
+
+/// How fast the jobs go.
+#[derive(Debug, Default)]
+pub(super) struct Paces {
+    pub(super) calibration: Pace,
+    pub(super) save: Pace,
+    pub(super) diff: Pace,
+    pub(super) outputs: Pace,
+}
+
+#[derive(Debug)]
+pub struct App {
+    pub model: Model,
+    pub table: Table,
+    pub tab: Tab,
+    /// The detail has the whole screen.
+    pub zoomed: bool,
+    pub overlay: Option<Overlay>,
+    pub status: Option<Status>,
+    pub calibration: CalibrationState,
+    pub viewport: Viewport,
+    pub settings: Settings,
+    /// The filter as it was typed.
+    pub filter_text: String,
+    /// Where in the tensor under the cursor one looks.
+    pub values: ValuesView,
+    pub histogram: HistogramView,
+    pub channels: ChannelsView,
+    pub comparison: ComparisonView,
+    /// Marks whose cost is being measured, and whether others are to be once the calibration
+    /// is over.
+    pub(super) measuring: HashMap<TensorId, Quantizer>,
+    pub(super) postponed: bool,
+    /// How far the measuring of the layers' outputs is, while it goes on.
+    pub measuring_outputs: Option<Meter>,
+    /// Captures to open at the start.
+    pub activations: Vec<PathBuf>,
+    /// The columns are not those of the settings any more.
+    pub(super) own_columns: bool,
+    /// The mouse has the table's scroll bar.
+    pub bar_held: bool,
+    /// The path compared with last.
+    pub(super) compared_with: String,
+    /// What `n` and `N` look for.
+    pub(super) search: Filter,
+    /// Of the calibration whose findings count.
+    pub(super) generation: u64,
+    /// When the ranking was settled last, and whether there were findings since.
+    pub(super) settled: Duration,
+    pub(super) unsettled: bool,
+    pub(super) paces: Paces,
+    pub(super) hurried: Vec<TensorId>,
+    pub(super) receipts: Vec<String>,
+}
+
+impl App {
+    pub fn new(checkpoint: Arc<Checkpoint>) -> App {
+        App::with(checkpoint, Settings::default())
+    }
+
+    pub fn with(checkpoint: Arc<Checkpoint>, settings: Settings) -> App {
+        let notes = checkpoint.notes().join("; ");
+        let status = (!notes.is_empty()).then_some(Status { text: notes, warning: true });
+        let mut model = Model::new(checkpoint);
+        settings.scheme.into_iter().for_each(|scheme| model.choose_scheme(scheme));
+        model.thresholds = settings.thresholds;
+        let mut table = Table::new(&model);
+        table.start_with(settings.sort, settings.tree, &model);
+        App {
+            table,
+            tab: Tab::default(),
+            zoomed: false,
+            overlay: None,
+            status,
+            calibration: CalibrationState::NothingToDo,
+            viewport: Viewport::default(),
+            settings,
+            filter_text: String::new(),
+            values: ValuesView::default(),
+            histogram: HistogramView::default(),
+            channels: ChannelsView::default(),
+            comparison: ComparisonView::default(),
+            measuring: HashMap::new(),
+            postponed: false,
+            measuring_outputs: None,
+            activations: Vec::new(),
+            own_columns: false,
+            bar_held: false,
+            compared_with: String::new(),
+            search: Filter::everything(),
+            generation: 0,
+            settled: Duration::ZERO,
+            unsettled: false,
+            paces: Paces::default(),
+            hurried: Vec::new(),
+            receipts: Vec::new(),
+            model,
+        }
+    }
+
+    /// What the keys mean now.
+    pub fn context(&self) -> Context {
+        match &self.overlay {
+            Some(overlay) => overlay.context(),
+            None if self.zoomed && self.current_tensor().is_some() => match self.tab {
+                Tab::Values => Context::Values,
+                Tab::Channels => Context::Channels,
+                Tab::Histogram => Context::Histogram,
+                Tab::Overview | Tab::Schemes => Context::Table,
+            },
+            None => Context::Table,
+        }
+    }
+
+    /// Receipts of what was saved, to be printed at the end.
+    pub fn receipts(&self) -> &[String] {
+        &self.receipts
+    }
+
+    /// What is said of the model beside its name: what it is, where its name does not say it.
+    pub fn about(&self) -> &'static str {
+        match crate::demo::is(&self.model.checkpoint) {
+            true => "reads digits; quantscope MODEL opens yours",
+            false => "",
+        }
+    }
+
+    /// The columns that are shown if there is room.
+    pub fn columns(&self) -> Vec<Column> {
+        let output = self.model.outputs.is_some().then_some(Column::Output);
+        self.settings.columns.iter().copied().chain(output).collect()
+    }
+
+    /// The tensor under the cursor.
+    pub fn current_tensor(&self) -> Option<TensorId> {
+        match self.table.current()?.item {
+            Item::Tensor(id) => Some(id),
+            Item::Module(_) => None,
+        }
+    }
+
+    /// The name of a row's subject: a tensor's, or a module's path.
+    pub fn full_name(&self, row: Row) -> &str {
+        match row.item {
+            Item::Tensor(id) => &self.model.checkpoint.tensor(id).name,
+            Item::Module(node) => {
+                let node = self.table.tree().node(node);
+                &self.model.checkpoint.tensor(node.sample).name[..node.prefix as usize]
+            }
+        }
+    }
+
+    /// The key of an action where no window is open, as it is said in a sentence.
+    pub fn key_of(&self, action: Action) -> String {
+        self.settings.keys.name(Context::Table, action)
+    }
+
+    /// Which keys mark.
+    pub fn how_to_mark(&self) -> String {
+        let [row, all, role] =
+            [Action::Mark, Action::MarkShown, Action::Presets].map(|a| self.key_of(a));
+        format!("{row} marks this row, {all} all shown, {role} by role")
+    }
+
+    /// Whether an action would do anything now; the hint bar shows what would.
+    pub fn can(&self, action: Action) -> bool {
+        match action {
+            Action::Undo => self.model.undo_depth().0 > 0,
+            Action::Save | Action::WriteRecipe => !self.model.plan().is_empty(),
+            Action::Budget | Action::ReadRecipe => self.model.has_floats(),
+            Action::NextScheme | Action::NextCalibration => {
+                self.table.current().is_some_and(|row| match row.item {
+                    Item::Tensor(id) => self.model.is_marked(id),
+                    Item::Module(node) => self.table.totals(node).marked > 0,
+                })
+            }
+            Action::NarrowClip | Action::KeepClip => self.tab == Tab::Histogram,
+            Action::Dequantize => save::can_become_floats(&self.model.checkpoint),
+            Action::Mark | Action::MarkShown | Action::Presets => self.model.has_floats(),
+            _ => true,
+        }
+    }
+}

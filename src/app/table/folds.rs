@@ -1,0 +1,30 @@
+//! Which modules of the tree are folded at the start.
+
+use crate::app::tree::{Item, NodeId, Tree};
+
+/// A tree opens so far that about this many rows are seen.
+const FIRST_ROWS: usize = 24;
+
+/// Everything folded but the first levels, as far as their rows fit a screen.
+pub(super) fn first_folds(tree: &Tree) -> Vec<bool> {
+    let mut folded = vec![true; tree.nodes.len()];
+    let mut level = vec![NodeId::ROOT];
+    let mut rows = 0;
+    loop {
+        let open: Vec<NodeId> = level.iter().map(|&node| tree.through(node)).collect();
+        let children: usize = open.iter().map(|&node| tree.children(node).len()).sum();
+        if open.is_empty() || rows + children > FIRST_ROWS {
+            return folded;
+        }
+        rows += children;
+        open.iter().for_each(|node| folded[node.index()] = false);
+        level = open
+            .iter()
+            .flat_map(|&node| tree.children(node))
+            .filter_map(|child| match *child {
+                Item::Module(node) => Some(node),
+                Item::Tensor(_) => None,
+            })
+            .collect();
+    }
+}

@@ -1,0 +1,585 @@
+//! The rows, their order and their cursor.
+//!
+//! Rows are one flat vector for the list and the tree alike. It is rebuilt when the order, the
+//! filter or a fold changes, never while drawing: a frame looks at the visible rows only.
+
+use crate::activations::Way;
+use crate::app::filter::{Filter, TENSORS_PER_TASK, TensorMatcher};
+use crate::app::model::Model;
+use crate::app::scroll::{Motion, ScrollList};
+use crate::app::table::folds::first_folds;
+use crate::app::table::name_order::name_ranks;
+use crate::app::table::order::{Column, Sort};
+use crate::app::table::totals::{NodeTotals, VERDICTS};
+use crate::app::tensor_metrics::{SCHEMES, Sqnr};
+use crate::app::tree::{Item, NodeId, Tree};
+use crate::tensor::{TensorId, TensorInfo};
+use crate::text::{figures, names};
+use rayon::prelude::*;
+use std::cmp::Ordering;
+use std::ops::Range;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub item: Item,
+    pub depth: u16,
+    /// Where the row's own part of the name begins.
+    pub label: u32,
+}
+
+/// Columns that the longest name, shape and dtype take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Widest {
+    pub name: usize,
+    pub shape: usize,
+    pub dtype: usize,
+}
+
+impl Widest {
+    fn of(tensors: &[TensorInfo]) -> Widest {
+        // A module's row has its number of tensors where a tensor has its shape.
+        let modules = figures::counted(tensors.len(), "tensor").chars().count();
+        let start = Widest { shape: modules, ..Widest::default() };
+        tensors.iter().fold(start, |widest, tensor| Widest {
+            name: widest.name.max(names::width(&tensor.name)),
+            shape: widest.shape.max(figures::shape(&tensor.shape).chars().count()),
+            dtype: widest.dtype.max(names::width(tensor.dtype.name())),
+        })
+    }
+}
+
+#[derive(Debug)]
+pub struct Table {
+    pub sort: Sort,
+    pub as_tree: bool,
+    pub filter: Filter,
+    pub widest: Widest,
+    rows: Vec<Row>,
+    list: ScrollList,
+    /// Until the cursor is moved it stays on the first row, whatever comes to be there.
+    moved: bool,
+    /// Every tensor in the order of `sort`, and each tensor's place in it.
+    order: Vec<TensorId>,
+    rank: Vec<u32>,
+    /// What they are ordered by.
+    keys: Vec<Key>,
+    shown: Vec<bool>,
+    shown_count: usize,
+    tried: usize,
+    tree: Tree,
+    folded: Vec<bool>,
+    totals: Vec<NodeTotals>,
+    /// The best place in the order of any tensor of a module that is shown.
+    first: Vec<u32>,
+    /// Each tensor's place by name; empty until it is asked for.
+    name_rank: Vec<u32>,
+}
+
+/// What comes first, and what decides among equals.
+type Key = (u8, f64);
+
+impl Table {
+    pub fn new(model: &Model) -> Table {
+        let tensors = model.checkpoint.tensors();
+        let count = tensors.len();
+        let tree = Tree::of(tensors);
+        let mut table = Table {
+            sort: Sort::by(Column::Sqnr),
+            as_tree: false,
+            filter: Filter::everything(),
+            tried: 0,
+            widest: Widest::of(tensors),
+            rows: Vec::new(),
+            list: ScrollList::default(),
+            moved: false,
+            order: model.checkpoint.ids().collect(),
+            rank: (0..count as u32).collect(),
+            keys: vec![(0, 0.0); count],
+            shown: vec![true; count],
+            shown_count: count,
+            folded: first_folds(&tree),
+            totals: vec![NodeTotals::default(); tree.nodes.len()],
+            first: vec![u32::MAX; tree.nodes.len()],
+            tree,
+            name_rank: Vec::new(),
+        };
+        table.reorder(model);
+        table
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    pub fn cursor(&self) -> usize {
+        self.list.cursor() as usize
+    }
+
+    pub fn top(&self) -> usize {
+        self.list.top() as usize
+    }
+
+    pub fn height(&self) -> usize {
+        self.list.height() as usize
+    }
+
+    /// The rows that are on the screen.
+    pub fn visible(&self) -> Range<usize> {
+        let visible = self.list.visible();
+        visible.start as usize..visible.end as usize
+    }
+
+    /// The tensors that are on the screen.
+    pub fn visible_tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
+        self.rows[self.visible()].iter().filter_map(|row| match row.item {
+            Item::Tensor(id) => Some(id),
+            Item::Module(_) => None,
+        })
+    }
+
+    pub fn current(&self) -> Option<Row> {
+        self.rows.get(self.cursor()).copied()
+    }
+
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub fn totals(&self, node: NodeId) -> &NodeTotals {
+        &self.totals[node.index()]
+    }
+
+    pub fn is_folded(&self, node: NodeId) -> bool {
+        // What a filter finds is not hidden in a fold.
+        self.folded[node.index()] && self.filter.is_everything()
+    }
+
+    pub fn is_shown(&self, id: TensorId) -> bool {
+        self.shown[id.index()]
+    }
+
+    pub fn shown_count(&self) -> usize {
+        self.shown_count
+    }
+
+    /// The tensors that the filter lets through, in the table's order.
+    pub fn shown(&self) -> impl Iterator<Item = TensorId> + '_ {
+        self.order.iter().copied().filter(|id| self.shown[id.index()])
+    }
+
+    /// The same, in the order of the table.
+    pub fn ranked(&self) -> impl Iterator<Item = TensorId> + '_ {
+        self.order.iter().copied().filter(|&id| self.is_shown(id))
+    }
+
+    /// The tensors that a row stands for: itself, or all below that the filter lets through.
+    pub fn tensors_of(&self, item: Item) -> Vec<TensorId> {
+        match item {
+            Item::Tensor(id) => vec![id],
+            Item::Module(node) => {
+                let mut below = self.tree.below(node);
+                below.retain(|&id| self.is_shown(id));
+                below.sort();
+                below
+            }
+        }
+    }
+
+    /// From now on the cursor stays on its tensor, for somebody did something to it.
+    pub fn hold(&mut self) {
+        self.moved = true;
+    }
+
+    pub fn set_height(&mut self, height: usize) {
+        self.list.set_height(height);
+    }
+
+    /// Orders and shows it as it is to begin.
+    pub fn start_with(&mut self, sort: Sort, as_tree: bool, model: &Model) {
+        (self.sort, self.as_tree) = (sort, as_tree);
+        self.reorder(model);
+    }
+
+    pub fn set_sort(&mut self, sort: Sort, model: &Model) {
+        self.sort = sort;
+        self.moved = true;
+        self.reorder(model);
+    }
+
+    pub fn set_filter(&mut self, mut filter: Filter, model: &Model) {
+        filter.settle(&self.filter, model);
+        let narrower = filter.narrows(&self.filter);
+        self.filter = filter;
+        self.sift(narrower, model);
+        self.rebuild(model);
+    }
+
+    /// Tries the filter on every tensor, or only on those that are shown.
+    fn sift(&mut self, shown_only: bool, model: &Model) {
+        let filter = &self.filter;
+        let sift = |matcher: &mut TensorMatcher, (piece, shown): (usize, &mut [bool])| {
+            let (mut tried, mut count) = (0, 0);
+            for (number, shown) in (piece * TENSORS_PER_TASK..).zip(shown) {
+                if *shown || !shown_only {
+                    tried += 1;
+                    *shown = matcher.matches(model, TensorId(number as u32));
+                    count += usize::from(*shown);
+                }
+            }
+            (tried, count)
+        };
+        let pieces = self.shown.par_chunks_mut(TENSORS_PER_TASK).enumerate();
+        let pieces = pieces.map_init(|| filter.matcher(), sift);
+        (self.tried, self.shown_count) = pieces.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    }
+
+    /// How many tensors the filter was tried on last.
+    pub fn tried(&self) -> usize {
+        self.tried
+    }
+
+    /// Takes new findings over: what the filter lets through, and the order.
+    pub fn learn(&mut self, model: &Model) {
+        let sifted = self.filter.needs_findings();
+        if sifted {
+            self.sift(false, model);
+        }
+        match self.sort.column {
+            column if column.needs_findings() => self.reorder(model),
+            _ if sifted => self.rebuild(model),
+            _ => self.sum_up(model),
+        }
+    }
+
+    pub fn set_tree(&mut self, as_tree: bool, model: &Model) {
+        self.as_tree = as_tree;
+        let current = self.current();
+        self.moved = true;
+        self.rebuild(model);
+        // A tensor looked at in the list is looked at in the tree.
+        if let Some(Row { item: Item::Tensor(id), .. }) = current {
+            self.go_to(id, model);
+        }
+    }
+
+    /// Sorts anew, for the sort or the findings have changed.
+    pub fn reorder(&mut self, model: &Model) {
+        if self.sort.column == Column::Name && self.name_rank.is_empty() {
+            self.name_rank = name_ranks(model.checkpoint.tensors());
+        }
+        let ids = (0..self.keys.len() as u32).into_par_iter().with_min_len(TENSORS_PER_TASK);
+        let keys: Vec<Key> = ids.map(|id| self.key(model, TensorId(id))).collect();
+        // Those with the same key as before are in order already; few others come among them.
+        let mut others = Vec::new();
+        self.order.retain(|&id| {
+            let (key, before) = (keys[id.index()], self.keys[id.index()]);
+            let is_same = compare(&key, &before).is_eq();
+            others.extend((!is_same).then_some((key, id)));
+            is_same
+        });
+        others.par_sort_unstable_by(|(a, i), (b, j)| compare(a, b).then(i.cmp(j)));
+        self.order.extend(others.into_iter().map(|(_, id)| id));
+        // A stable sort finds the two parts and puts them together.
+        self.order.sort_by(|a, b| compare(&keys[a.index()], &keys[b.index()]).then(a.cmp(b)));
+        self.keys = keys;
+        for (rank, id) in (0..).zip(&self.order) {
+            self.rank[id.index()] = rank;
+        }
+        self.rebuild(model);
+    }
+
+    /// What a tensor is ordered by: smaller comes first.
+    fn key(&self, model: &Model, id: TensorId) -> Key {
+        let tensor = model.checkpoint.tensor(id);
+        let descending = self.sort.descending;
+        let directed = |value: f64| (1, if descending { -value } else { value });
+        match self.sort.column {
+            Column::File => directed(f64::from(id.0)),
+            Column::Name => directed(f64::from(self.name_rank[id.index()])),
+            Column::Shape => directed(tensor.parameters() as f64),
+            Column::Bytes => directed(tensor.bytes as f64),
+            Column::DType => {
+                let letters = tensor.dtype.name().bytes().chain([0; 6]).take(6);
+                directed(letters.fold(0.0, |n, letter| n * 256.0 + f64::from(letter)))
+            }
+            Column::Scheme => match model.is_marked(id) {
+                false => (2, 0.0),
+                true => {
+                    let scheme = model.scheme_of(id);
+                    let place = SCHEMES.iter().position(|&s| s == scheme).unwrap_or(0);
+                    directed(place as f64)
+                }
+            },
+            Column::Values => match model.known(id).facts().map(|facts| &facts.statistics) {
+                Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
+                _ => (2, 0.0),
+            },
+            Column::Output => match model.output(id).and_then(|error| error.db(Way::Weights)) {
+                Some(db) => directed(db.max(f64::MIN)),
+                None => (2, 0.0),
+            },
+            Column::By(scheme) => match model.sqnr_by(id, scheme) {
+                Some(db) => directed(db),
+                None => (2, 0.0),
+            },
+            // Of a vector every element is a channel: it gains most, and it means nothing.
+            Column::Gain { of, over } => match model.gain(id, of, over) {
+                Some(db) if model.quantizable(id) => directed(db),
+                Some(db) => (2, directed(db).1),
+                None => (3, 0.0),
+            },
+            // What cannot be quantized is worse than the worst.
+            Column::Sqnr => match model.sqnr(id) {
+                Sqnr::Unreadable => (if descending { 3 } else { 0 }, 0.0),
+                Sqnr::Impossible => (if descending { 3 } else { 0 }, 1.0),
+                Sqnr::Decibels(db) => directed(db),
+                Sqnr::Waiting => (4, 0.0),
+                Sqnr::Stored => (5, 0.0),
+                Sqnr::Nothing => (6, 0.0),
+            },
+        }
+    }
+
+    /// Makes the rows anew. The cursor stays on its tensor, on the same line of the screen.
+    fn rebuild(&mut self, model: &Model) {
+        let held = self.current().map(|row| row.item);
+        let line = self.list.cursor() - self.list.top();
+        self.sum_up(model);
+        self.rows.clear();
+        if self.as_tree {
+            let mut rows = std::mem::take(&mut self.rows);
+            self.grow(&mut rows, &mut Vec::new(), NodeId::ROOT, 0, 0);
+            self.rows = rows;
+        } else {
+            let row = |&id: &TensorId| Row { item: Item::Tensor(id), depth: 0, label: 0 };
+            let shown = self.order.iter().filter(|id| self.shown[id.index()]);
+            self.rows.extend(shown.map(row));
+        }
+        self.list.set_len(self.rows.len() as u64);
+        if !self.moved {
+            return self.list.go_to(0);
+        }
+        let row = held.and_then(|item| self.place_of(item)).unwrap_or(self.cursor());
+        self.list.place(row as u64, line);
+    }
+
+    /// The row of an item, or of the module that hides it.
+    fn place_of(&self, item: Item) -> Option<usize> {
+        let mut item = item;
+        loop {
+            if let Some(place) = self.rows.iter().position(|row| row.item == item) {
+                return Some(place);
+            }
+            item = match item {
+                Item::Module(NodeId::ROOT) => return None,
+                Item::Module(node) => Item::Module(self.tree.node(node).parent),
+                Item::Tensor(id) => Item::Module(self.tree.module[id.index()]),
+            };
+        }
+    }
+
+    /// Sums up the modules. Needed for marks too, so it is done whenever the plan changes.
+    pub fn sum_up(&mut self, model: &Model) {
+        if !self.as_tree {
+            return;
+        }
+        self.totals.fill(NodeTotals::default());
+        self.first.fill(u32::MAX);
+        for id in model.checkpoint.ids().filter(|id| self.shown[id.index()]) {
+            let (tensor, sqnr) = (model.checkpoint.tensor(id), model.sqnr(id));
+            let node = self.tree.module[id.index()];
+            let totals = &mut self.totals[node.index()];
+            totals.tensors += 1;
+            totals.parameters = totals.parameters.saturating_add(tensor.parameters());
+            totals.bytes = totals.bytes.saturating_add(tensor.bytes);
+            totals.quantizable += usize::from(model.quantizable(id));
+            totals.marked += usize::from(model.is_marked(id));
+            totals.waiting += usize::from(sqnr == Sqnr::Waiting);
+            let first = &mut self.first[node.index()];
+            *first = (*first).min(self.rank[id.index()]);
+            if let Some(db) = sqnr.decibels() {
+                totals.worst = Some(totals.worst.map_or(db, |worst| worst.min(db)));
+                let said = model.thresholds.rate(db);
+                let place = VERDICTS.iter().position(|&verdict| verdict == said);
+                place.into_iter().for_each(|place| totals.verdicts[place] += 1);
+            }
+            if let Some(db) = model.output(id).and_then(|error| error.db(Way::Weights)) {
+                totals.worst_output = Some(totals.worst_output.map_or(db, |worst| worst.max(db)));
+            }
+        }
+        for node in (1..self.tree.nodes.len()).rev() {
+            let (totals, first) = (self.totals[node], self.first[node]);
+            let parent = self.tree.nodes[node].parent.index();
+            self.totals[parent].add(&totals);
+            self.first[parent] = self.first[parent].min(first);
+        }
+    }
+
+    /// Appends what is below a module. `siblings`: those of the modules above, whose memory is
+    /// used on.
+    fn grow(
+        &self,
+        rows: &mut Vec<Row>,
+        siblings: &mut Vec<((u64, u32), Item)>,
+        node: NodeId,
+        depth: u16,
+        label: u32,
+    ) {
+        let shown = |child: &&Item| match **child {
+            Item::Module(node) => self.first[node.index()] < u32::MAX,
+            Item::Tensor(id) => self.shown[id.index()],
+        };
+        let first = siblings.len();
+        let children = self.tree.children(node).iter().filter(shown);
+        siblings.extend(children.map(|&child| (self.sibling_key(child), child)));
+        siblings[first..].sort_unstable_by_key(|&(key, _)| key);
+        for at in first..siblings.len() {
+            let (_, child) = siblings[at];
+            match child {
+                Item::Tensor(_) => rows.push(Row { item: child, depth, label }),
+                Item::Module(module) => {
+                    let module = self.tree.through(module);
+                    rows.push(Row { item: Item::Module(module), depth, label });
+                    if !self.is_folded(module) {
+                        let label = self.tree.node(module).prefix + 1;
+                        self.grow(rows, siblings, module, depth + 1, label);
+                    }
+                }
+            }
+        }
+        siblings.truncate(first);
+    }
+
+    /// Modules are ordered by their sums where sums mean something, otherwise by the first
+    /// of their tensors.
+    fn sibling_key(&self, item: Item) -> (u64, u32) {
+        let rank = match item {
+            Item::Module(node) => self.first[node.index()],
+            Item::Tensor(id) => self.rank[id.index()],
+        };
+        let sum = match (self.sort.column, item) {
+            (Column::Bytes, Item::Module(node)) => self.totals(node).bytes,
+            (Column::Shape, Item::Module(node)) => self.totals(node).parameters,
+            _ => return (0, rank),
+        };
+        (if self.sort.descending { u64::MAX - sum } else { sum }, rank)
+    }
+
+    pub fn move_cursor(&mut self, motion: Motion) {
+        self.moved = true;
+        self.list.move_cursor(motion);
+    }
+
+    /// Puts the cursor on a visible line. False if there is no row.
+    pub fn click(&mut self, line: usize) -> bool {
+        let hit = self.list.click(line);
+        self.moved |= hit;
+        hit
+    }
+
+    /// Scrolls without moving the cursor, unless it would leave the screen.
+    pub fn scroll(&mut self, rows: isize) {
+        self.moved = true;
+        self.list.scroll(rows);
+    }
+
+    /// Scrolls to a share of the way, from 0 for the first page to 1 for the last.
+    pub fn scroll_to(&mut self, share: f64) {
+        self.moved = true;
+        self.list.scroll_to_share(share);
+    }
+
+    /// Puts the cursor on a tensor, opening what hides it. False when the filter hides it.
+    pub fn go_to(&mut self, id: TensorId, model: &Model) -> bool {
+        if !self.is_shown(id) {
+            return false;
+        }
+        self.moved = true;
+        if self.as_tree {
+            let mut node = self.tree.module[id.index()];
+            let mut unfolded = false;
+            while node != NodeId::ROOT {
+                unfolded |= std::mem::replace(&mut self.folded[node.index()], false);
+                node = self.tree.node(node).parent;
+            }
+            if unfolded {
+                self.rebuild(model);
+            }
+        }
+        if let Some(place) = self.place_of(Item::Tensor(id)) {
+            self.list.go_to(place as u64);
+        }
+        true
+    }
+
+    /// The next tensor row, after the cursor or before it and round the ends, that
+    /// `matches`.
+    pub fn find(&self, forward: bool, mut matches: impl FnMut(TensorId) -> bool) -> Option<usize> {
+        let count = self.rows.len();
+        (1..=count)
+            .map(|step| match forward {
+                true => (self.cursor() + step) % count,
+                false => (self.cursor() + count - step) % count,
+            })
+            .find(|&place| match self.rows[place].item {
+                Item::Tensor(id) => matches(id),
+                Item::Module(_) => false,
+            })
+    }
+
+    pub fn move_to(&mut self, place: usize) {
+        self.moved = true;
+        self.list.go_to(place as u64);
+    }
+
+    /// Folds or unfolds the module under the cursor. False when there is none.
+    pub fn toggle_fold(&mut self, model: &Model) -> bool {
+        match self.current() {
+            Some(Row { item: Item::Module(node), .. }) => {
+                self.set_folded(node, !self.folded[node.index()], model);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Folds the open module under the cursor, or goes up to the module it lies in.
+    pub fn fold_or_leave(&mut self, model: &Model) {
+        let Some(row) = self.current() else { return };
+        match row.item {
+            Item::Module(node) if !self.is_folded(node) => self.set_folded(node, true, model),
+            _ => {
+                let above = self.rows[..self.cursor()].iter().rposition(|r| r.depth < row.depth);
+                if let Some(above) = above {
+                    self.move_to(above);
+                }
+            }
+        }
+    }
+
+    /// Unfolds the module under the cursor, or goes to its first row.
+    pub fn unfold_or_enter(&mut self, model: &Model) {
+        if let Some(Row { item: Item::Module(node), .. }) = self.current() {
+            match self.is_folded(node) {
+                true => self.set_folded(node, false, model),
+                false => self.move_cursor(Motion::Down),
+            }
+        }
+    }
+
+    pub fn fold_all(&mut self, folded: bool, model: &Model) {
+        self.moved = true;
+        self.folded.fill(folded);
+        self.rebuild(model);
+    }
+
+    fn set_folded(&mut self, node: NodeId, folded: bool, model: &Model) {
+        self.moved = true;
+        self.folded[node.index()] = folded;
+        self.rebuild(model);
+    }
+}
+
+fn compare(a: &Key, b: &Key) -> Ordering {
+    a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+}

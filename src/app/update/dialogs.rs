@@ -1,0 +1,73 @@
+//! Accepting and closing what lies over the table.
+
+use crate::app::effects::Effects;
+use crate::app::event::Effect;
+use crate::app::filter::Filter;
+use crate::app::overlay::Overlay;
+use crate::app::prompt::{Prompt, Purpose};
+use crate::app::state::App;
+
+impl App {
+    /// Enter, or yes.
+    pub(super) fn accept(&mut self, effects: &mut Effects) {
+        match self.overlay.take() {
+            Some(Overlay::Filter(prompt)) => self.keep_filter(prompt),
+            Some(Overlay::GoTo(go_to)) => self.go_to(&go_to),
+            Some(Overlay::Presets(presets)) => {
+                self.overlay = Some(Overlay::Presets(presets));
+                self.take_preset(true);
+            }
+            Some(Overlay::Columns(columns)) => self.order_by_chosen(&columns),
+            Some(Overlay::Save(dialog)) => self.save(dialog, false, effects),
+            Some(Overlay::Replace(dialog)) => self.save(dialog, true, effects),
+            Some(Overlay::Quit) => effects.push(Effect::Quit),
+            Some(Overlay::Prompt(prompt)) => self.take_text(prompt, effects),
+            Some(Overlay::Budget(budget)) => self.keep_budget(*budget),
+            Some(Overlay::Diff(view)) => self.leave_diff(*view),
+            other => self.overlay = other,
+        }
+    }
+
+    /// A text that was asked for is there.
+    pub(super) fn take_text(&mut self, mut prompt: Prompt, effects: &mut Effects) {
+        if prompt.text().is_empty() {
+            prompt.problem = Some(match prompt.purpose {
+                Purpose::Index(_) => "Which one? Type an index.".to_owned(),
+                _ => "Which one? Type a path.".to_owned(),
+            });
+            self.overlay = Some(Overlay::Prompt(prompt));
+            return;
+        }
+        prompt.problem = None;
+        match prompt.purpose {
+            Purpose::WriteRecipe => self.write_recipe(prompt, effects),
+            Purpose::WriteReport => self.write_report(prompt, effects),
+            Purpose::ReadRecipe => self.read_recipe(prompt, effects),
+            Purpose::Diff => self.compare(prompt, effects),
+            Purpose::Activations => {
+                self.open_activations(vec![prompt.text().into()], effects);
+            }
+            Purpose::Index(id) => {
+                if let Err(why) = self.go_to_element(id, prompt.text()) {
+                    prompt.problem = Some(why);
+                    self.overlay = Some(Overlay::Prompt(prompt));
+                }
+            }
+        }
+    }
+
+    /// Esc, or no.
+    pub(super) fn close(&mut self, effects: &mut Effects) {
+        match self.overlay.take() {
+            Some(Overlay::Filter(prompt)) => {
+                let filter = Filter::parse(&prompt.before).unwrap_or_default();
+                self.filter_text = prompt.before;
+                self.table.set_filter(filter, &self.model);
+            }
+            Some(Overlay::Replace(dialog)) => self.overlay = Some(Overlay::Save(dialog)),
+            Some(Overlay::Budget(budget)) => self.drop_budget(*budget),
+            Some(Overlay::Diff(view)) => self.close_diff(&view, effects),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Takes one event into the state.
+
+use crate::app::action::Action;
+use crate::app::calibration::CalibrationState;
+use crate::app::effects::Effects;
+use crate::app::event::Event;
+use crate::app::overlay::Overlay;
+use crate::app::state::App;
+use crate::app::texts;
+use crate::job::save::News;
+
+/// Changes the state as the event demands; gives what must be done in the world.
+pub fn update(app: &mut App, event: Event) -> Effects {
+    let mut effects = Effects::new();
+    match event {
+        Event::Opened => {
+            app.calibrate(0, &mut effects);
+            if !app.activations.is_empty() {
+                let files = app.activations.clone();
+                app.open_activations(files, &mut effects);
+            }
+        }
+        Event::Key(key) => app.key(key, &mut effects),
+        Event::Paste(text) => app.paste(&text),
+        Event::Click(target) => app.click(target, &mut effects),
+        Event::Drag(target) => app.drag(target, &mut effects),
+        Event::Wheel(rows) => app.wheel(rows, &mut effects),
+        Event::Resized(viewport) => app.resize(viewport),
+        Event::Tick { now, calibration, save, diff, outputs } => {
+            app.tick(now, calibration, save, diff, outputs);
+        }
+        Event::Found { generation, tensor, found } if generation == app.generation => {
+            if app.model.learn(tensor, found) {
+                let name = &app.model.checkpoint.tensor(tensor).name;
+                app.warn(format!("unmarked {name}: it turned out to have no scale"));
+            }
+            app.unsettled = true;
+        }
+        Event::CalibrationEnded { generation, meter } if generation == app.generation => {
+            app.calibration_ended(meter, &mut effects);
+        }
+        Event::CalibrationFailed { generation, why } if generation == app.generation => {
+            app.settle();
+            app.calibration = CalibrationState::Failed;
+            match app.overlay {
+                // The save goes on, and its window with it.
+                Some(Overlay::Saving(_)) => app.warn(format!("calibration failed: {why}")),
+                _ => {
+                    let key = app.key_of(Action::Calibrate);
+                    let then = format!("What is measured so far stays. {key} calibrates anew.");
+                    app.show_error("Calibration failed", why, &then);
+                }
+            }
+        }
+        Event::Found { .. } | Event::CalibrationEnded { .. } | Event::CalibrationFailed { .. } => {}
+        Event::LaidOut(laid_out) => {
+            if let Some(Overlay::Save(dialog)) = &mut app.overlay {
+                dialog.laid_out = Some(laid_out);
+            }
+        }
+        Event::Save(News::Phase(phase)) => {
+            if let Some(Overlay::Saving(saving)) = &mut app.overlay {
+                saving.phase = phase;
+            }
+        }
+        Event::Save(News::Finished(outcome)) => app.save_finished(*outcome),
+        Event::SaveFailed(why) => {
+            app.overlay = None;
+            app.show_error("The save failed", why, "Nothing was written.");
+        }
+        Event::Config(config) => {
+            if let Some(Overlay::Text(_, pager)) = &mut app.overlay {
+                let scroll = pager.scroll() as isize;
+                *pager = texts::metadata(&app.model.checkpoint, Some(&config));
+                let (width, height) = app.viewport.text;
+                pager.scroll_by(scroll, width, height);
+            }
+        }
+        Event::Values(request, found) => app.values.receive(request, found),
+        Event::Counted(tensor, counted) => app.histogram.receive(tensor, counted),
+        Event::Clipped(request, found) => app.histogram.receive_clip(request, found),
+        Event::Duplicates(found) => {
+            app.model.note_duplicates(&found);
+            app.settle();
+        }
+        Event::SchemesCompared(tensor, found) => app.comparison.receive(tensor, found),
+        Event::Channels(request, found) => app.channels.receive(request, found),
+        Event::Measured { tensor, found } => {
+            app.model.learn(tensor, found);
+            app.measured(tensor);
+        }
+        Event::RecipeWritten(outcome) => app.recipe_written(outcome),
+        Event::ReportWritten(outcome) => app.report_written(outcome),
+        Event::RecipeRead(outcome) => app.recipe_read(outcome),
+        Event::Outputs(news) => app.outputs_news(news),
+        Event::Compared(outcome) => app.compared(outcome),
+    }
+    app.hurry(&mut effects);
+    app.measure_marks(&mut effects);
+    app.look(&mut effects);
+    effects
+}

@@ -1,0 +1,176 @@
+//! What a key does.
+
+use crate::app::action::Action;
+use crate::app::budget::Budget;
+use crate::app::calibration::CalibrationState;
+use crate::app::effects::Effects;
+use crate::app::event::Effect;
+use crate::app::filter::Filter;
+use crate::app::keys::Key;
+use crate::app::overlay::{GoTo, Help, Overlay, Tone};
+use crate::app::state::App;
+use crate::app::tab::Tab;
+use crate::app::texts;
+use tui_input::InputRequest;
+
+impl App {
+    pub(super) fn key(&mut self, key: Key, effects: &mut Effects) {
+        self.status = None;
+        match (self.settings.keys.action(self.context(), key), key) {
+            (Some(action), _) => self.act(action, effects),
+            (None, Key::Char(c)) => self.edit(InputRequest::InsertChar(c)),
+            _ => {}
+        }
+    }
+
+    pub(super) fn paste(&mut self, text: &str) {
+        for c in text.chars().filter(|c| !c.is_control()) {
+            self.edit(InputRequest::InsertChar(c));
+        }
+    }
+
+    pub(super) fn edit(&mut self, request: InputRequest) {
+        let Some(overlay) = &mut self.overlay else { return };
+        let Some(input) = overlay.input() else { return };
+        let changed = input.handle(request).is_some_and(|change| change.value);
+        if !changed {
+            return;
+        }
+        match overlay {
+            Overlay::Filter(prompt) => {
+                let text = prompt.input.value().to_owned();
+                match Filter::parse(&text) {
+                    Ok(filter) => {
+                        prompt.problem = None;
+                        self.filter_text = text;
+                        self.table.set_filter(filter, &self.model);
+                    }
+                    Err(why) => prompt.problem = Some(why),
+                }
+            }
+            Overlay::GoTo(go_to) => go_to.search(&self.model),
+            Overlay::Help(help) => help.scroll = 0,
+            Overlay::Save(dialog) => dialog.problem = None,
+            Overlay::Prompt(prompt) => prompt.edited(),
+            _ => {}
+        }
+    }
+
+    pub(super) fn act(&mut self, action: Action, effects: &mut Effects) {
+        let (table, model) = (&mut self.table, &self.model);
+        match action {
+            Action::Move(motion) => self.move_by(motion, effects),
+            Action::FoldOrLeave => table.fold_or_leave(model),
+            Action::UnfoldOrEnter => table.unfold_or_enter(model),
+            Action::FoldAll => table.fold_all(true, model),
+            Action::UnfoldAll => table.fold_all(false, model),
+            Action::ToggleTree => table.set_tree(!table.as_tree, model),
+            Action::Open => {
+                if !table.toggle_fold(model) {
+                    self.zoomed = !self.zoomed && self.table.current().is_some();
+                }
+            }
+            Action::Back => self.back(),
+
+            Action::Mark => self.mark_current(),
+            Action::MarkShown => self.mark_shown(),
+            Action::Invert => self.invert(),
+            Action::Presets => self.open_presets(),
+            Action::NextScheme => self.next_scheme(),
+            Action::NextCalibration => self.next_calibration(),
+            Action::NarrowClip => self.slide(true),
+            Action::WidenClip => self.slide(false),
+            Action::KeepClip => self.keep_clip(),
+            Action::ToggleLog => self.histogram.log = !self.histogram.log,
+            Action::NextFlag => self.find_flag(true),
+            Action::PreviousFlag => self.find_flag(false),
+            Action::NextSchemeForAll => self.next_scheme_for_all(),
+            Action::Undo => self.travel("undone", "nothing to undo", |model| model.undo()),
+            Action::Redo => self.travel("done again", "nothing to redo", |model| model.redo()),
+
+            Action::Filter => self.open_filter(),
+            Action::NextMatch => self.find(true),
+            Action::PreviousMatch => self.find(false),
+            Action::GoTo => {
+                let mut go_to = GoTo::default();
+                go_to.search(&self.model);
+                self.overlay = Some(Overlay::GoTo(go_to));
+            }
+            Action::SortNext => self.sort_by_neighbour(true),
+            Action::SortPrevious => self.sort_by_neighbour(false),
+            Action::Columns => self.open_columns(),
+            Action::SortReverse => self.sort_by(self.table.sort.column),
+
+            Action::NextTab | Action::PreviousTab => {
+                let step = if action == Action::NextTab { 1 } else { Tab::ALL.len() - 1 };
+                let at = Tab::ALL.iter().position(|&tab| tab == self.tab).unwrap_or(0);
+                self.tab = Tab::ALL[(at + step) % Tab::ALL.len()];
+            }
+            Action::Metadata => {
+                let pager = texts::metadata(&self.model.checkpoint, None);
+                self.overlay = Some(Overlay::Text(Tone::Plain, pager));
+                effects.push(Effect::ReadConfig);
+            }
+            Action::Legend => {
+                let opens = self.key_of(Action::Activations);
+                let legend = texts::legend(&self.model.thresholds, &opens);
+                self.overlay = Some(Overlay::Text(Tone::Plain, legend));
+            }
+            Action::Help => self.overlay = Some(Overlay::Help(Help::default())),
+            Action::Copy => self.copy(effects),
+            Action::Calibrate => {
+                if !self.stop_measuring_outputs(effects) {
+                    self.toggle_calibration(effects);
+                }
+            }
+
+            Action::Budget => self.open_budget(),
+            Action::WriteRecipe => self.open_write_recipe(),
+            Action::WriteReport => self.open_report(),
+            Action::ReadRecipe => self.open_read_recipe(),
+            Action::Diff => self.open_diff(),
+            Action::Activations => self.ask_for_activations(),
+
+            Action::GoToElement => self.open_index(),
+            Action::NextRow => self.values.move_row(true),
+            Action::PreviousRow => self.values.move_row(false),
+            Action::NextTensor => self.next_tensor(true),
+            Action::PreviousTensor => self.next_tensor(false),
+
+            Action::Smaller => self.with_budget(|budget, _| budget.step(true, 0)),
+            Action::Larger => self.with_budget(|budget, _| budget.step(false, 0)),
+            Action::Toggle => match self.overlay {
+                Some(Overlay::Columns(_)) => self.toggle_column(),
+                _ => self.with_budget(Budget::toggle),
+            },
+
+            Action::Save => self.open_save(effects),
+            Action::Dequantize => self.open_dequantize(effects),
+
+            Action::Accept => self.accept(effects),
+            Action::Add => self.take_preset(false),
+            Action::Close => self.close(effects),
+            Action::Cancel => _ = self.cancel_save(effects),
+            Action::Stop => {
+                if !self.cancel_save(effects) && !self.stop_measuring_outputs(effects) {
+                    match self.calibration {
+                        CalibrationState::Running { .. } => self.toggle_calibration(effects),
+                        _ => self.say("nothing runs in the background"),
+                    }
+                }
+            }
+            Action::Edit(request) => self.edit(request),
+
+            Action::Quit => self.quit(effects),
+            Action::ToggleMouse => {
+                self.settings.mouse = !self.settings.mouse;
+                let whose =
+                    if self.settings.mouse { "here" } else { "the terminal's, to select text" };
+                self.say(format!("the mouse is {whose}"));
+                effects.push(Effect::Mouse(self.settings.mouse));
+            }
+            Action::Suspend => effects.push(Effect::Suspend),
+            Action::Redraw => effects.push(Effect::Redraw),
+        }
+    }
+}

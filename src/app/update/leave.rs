@@ -1,0 +1,59 @@
+//! Going back, cancelling and quitting, and copying to the clipboard.
+
+use crate::app::action::Action;
+use crate::app::diff::DiffState;
+use crate::app::effects::Effects;
+use crate::app::event::Effect;
+use crate::app::filter::Filter;
+use crate::app::overlay::Overlay;
+use crate::app::state::App;
+
+impl App {
+    pub(super) fn back(&mut self) {
+        if self.zoomed {
+            self.zoomed = false;
+        } else if !self.filter_text.is_empty() {
+            self.filter_text.clear();
+            self.table.set_filter(Filter::everything(), &self.model);
+        } else {
+            let [quit, help] = [Action::Quit, Action::Help].map(|action| self.key_of(action));
+            self.say(format!("{quit} quits, {help} shows every key"));
+        }
+    }
+
+    /// Cancels the save that is under way; false if there is none.
+    pub(super) fn cancel_save(&mut self, effects: &mut Effects) -> bool {
+        let Some(Overlay::Saving(saving)) = &mut self.overlay else { return false };
+        saving.cancelled = true;
+        effects.push(Effect::CancelSave);
+        true
+    }
+
+    pub(super) fn quit(&mut self, effects: &mut Effects) {
+        if let Some(Overlay::Saving(_)) = self.overlay {
+            return self.act(Action::Cancel, effects);
+        }
+        // Who asks a second time means it.
+        let asked = matches!(self.overlay, Some(Overlay::Quit));
+        match self.model.has_unsaved_marks() && !asked {
+            true => self.overlay = Some(Overlay::Quit),
+            false => effects.push(Effect::Quit),
+        }
+    }
+
+    pub(super) fn copy(&mut self, effects: &mut Effects) {
+        let text = match &self.overlay {
+            Some(Overlay::Text(_, pager)) => pager.plain(),
+            Some(Overlay::Diff(view)) => match &view.state {
+                DiffState::Done(differences) => differences.plain(),
+                DiffState::Comparing(_) => return,
+            },
+            _ => match self.table.current() {
+                Some(row) => self.full_name(row).to_owned(),
+                None => return,
+            },
+        };
+        self.say("copied to the clipboard, where the terminal allows it");
+        effects.push(Effect::Copy(text));
+    }
+}

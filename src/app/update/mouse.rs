@@ -1,0 +1,80 @@
+//! What the mouse does.
+
+use crate::app::budget::Budget;
+use crate::app::diff::DiffState;
+use crate::app::effects::Effects;
+use crate::app::event::Target;
+use crate::app::overlay::Overlay;
+use crate::app::state::App;
+
+impl App {
+    pub(super) fn click(&mut self, target: Target, effects: &mut Effects) {
+        self.status = None;
+        self.bar_held = matches!(target, Target::Bar(_)) && self.overlay.is_none();
+        match target {
+            Target::Hint(key) => self.key(key, effects),
+            Target::Choice(number) => self.choose(number, effects),
+            Target::Curve(share) => self.with_budget(|budget, _| budget.go_to(share)),
+            _ if self.overlay.is_some() => {}
+            Target::Value(line) => self.values.click(line),
+            Target::Row(line) => {
+                let before = self.table.cursor();
+                if self.table.click(line) && self.table.cursor() == before {
+                    self.table.toggle_fold(&self.model);
+                }
+            }
+            Target::Mark(line) => {
+                if self.table.click(line) {
+                    self.mark_current();
+                }
+            }
+            Target::Title(column) => self.sort_by(column),
+            Target::Bar(share) => self.table.scroll_to(share),
+            Target::Tab(tab) => self.tab = tab,
+            Target::Clip(share) => self.histogram.slide_to(share),
+        }
+    }
+
+    /// A click on one of a list: what it can be taken back by is done at once, anything else
+    /// by a second click.
+    pub(super) fn choose(&mut self, number: usize, effects: &mut Effects) {
+        let again = match &mut self.overlay {
+            Some(Overlay::Presets(presets)) => {
+                std::mem::replace(&mut presets.chosen, number) == number
+            }
+            Some(Overlay::Columns(columns)) => {
+                columns.chosen = number;
+                return self.toggle_column();
+            }
+            Some(Overlay::Budget(budget)) => {
+                budget.chosen = number;
+                return self.with_budget(Budget::toggle);
+            }
+            Some(Overlay::GoTo(go_to)) => {
+                go_to.chosen = number;
+                true
+            }
+            Some(Overlay::Diff(view)) => match &mut view.state {
+                DiffState::Done(differences) => differences.move_to(number),
+                DiffState::Comparing(_) => false,
+            },
+            _ => false,
+        };
+        if again {
+            self.accept(effects);
+        }
+    }
+
+    /// Goes along with the mouse where that chooses a place, and does nothing where a click
+    /// would change a mark or the order.
+    pub(super) fn drag(&mut self, target: Target, effects: &mut Effects) {
+        match target {
+            Target::Curve(_) | Target::Clip(_) | Target::Value(_) => self.click(target, effects),
+            Target::Bar(share) if self.bar_held => self.table.scroll_to(share),
+            Target::Row(line) | Target::Mark(line) if self.overlay.is_none() => {
+                self.table.click(line);
+            }
+            _ => {}
+        }
+    }
+}

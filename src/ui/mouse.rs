@@ -1,0 +1,82 @@
+//! What is under the mouse.
+
+use crate::app::overlay::Overlay;
+use crate::app::{App, Tab, Target};
+use crate::ui::hints;
+use crate::ui::layout::{MARK, body, columns, curve, detail_body, histogram, list, of, plot, tabs};
+use ratatui::layout::{Position, Rect, Size};
+
+/// What the mouse leads to while its button is held: on the curve and the histogram, past
+/// their ends too.
+pub(crate) fn drag(size: Size, app: &App, at: Position) -> Option<Target> {
+    let layout = of(size, body(app))?;
+    if app.bar_held {
+        return Some(bar(layout.rows, at));
+    }
+    // What was not taken by the bar does not change to it on the way.
+    let on_bar = layout.rows.contains(at) && at.x + 1 == layout.rows.right();
+    let at = Position { x: at.x - u16::from(on_bar), ..at };
+    let detail = layout.detail;
+    let plot = match (detail, &app.overlay) {
+        (Some(detail), Some(Overlay::Budget(_))) => curve(detail).map(plot),
+        (Some(detail), None) if app.tab == Tab::Histogram && detail.contains(at) => {
+            Some(histogram(detail_body(detail))[0])
+        }
+        _ => None,
+    };
+    let within = |low: u16, length: u16, at: u16| at.clamp(low, low + length.max(1) - 1);
+    let at = plot.map_or(at, |plot| {
+        let (x, y) = (within(plot.x, plot.width, at.x), within(plot.y, plot.height, at.y));
+        Position::new(x, y)
+    });
+    hit(size, app, at)
+}
+
+/// A place of the table's scroll bar, past its ends too.
+fn bar(rows: Rect, at: Position) -> Target {
+    let line = at.y.saturating_sub(rows.y).min(rows.height.saturating_sub(1));
+    Target::Bar(f64::from(line) / f64::from(rows.height.max(2) - 1))
+}
+
+/// What is at a place of the screen.
+pub(crate) fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
+    let layout = of(size, body(app))?;
+    if layout.hints.contains(at) {
+        return hints::at(app, layout.hints.width, at.x).map(Target::Hint);
+    }
+    if let Some(number) = list(size, app).and_then(|list| list.at(at)) {
+        return Some(Target::Choice(number));
+    }
+    let overflows = app.table.rows().len() > usize::from(layout.rows.height);
+    if layout.rows.contains(at) && at.x + 1 == layout.rows.right() && overflows {
+        return Some(bar(layout.rows, at));
+    }
+    if layout.rows.contains(at) {
+        let line = usize::from(at.y - layout.rows.y);
+        return Some(match at.x - layout.rows.x < MARK {
+            true => Target::Mark(line),
+            false => Target::Row(line),
+        });
+    }
+    if layout.titles.contains(at) {
+        let x = at.x - layout.titles.x;
+        let places = columns(layout.titles.width, &app.table.widest, &app.columns());
+        let place = places.iter().rev().find(|place| x >= place.x)?;
+        return Some(Target::Title(place.column));
+    }
+    let detail = layout.detail?;
+    if let Some(Overlay::Budget(_)) = app.overlay {
+        let plot = plot(curve(detail)?);
+        let share = f64::from(at.x.checked_sub(plot.x)?) / f64::from(plot.width.max(2) - 1);
+        return plot.contains(at).then_some(Target::Curve(share));
+    }
+    if app.tab == Tab::Values && at.y >= detail.y + 2 && detail.contains(at) {
+        return Some(Target::Value(usize::from(at.y - detail.y - 2)));
+    }
+    let [plot, _] = histogram(detail_body(detail));
+    if app.tab == Tab::Histogram && plot.contains(at) {
+        let column = f64::from(at.x - plot.x) + 0.5;
+        return Some(Target::Clip((2.0 * column / f64::from(plot.width) - 1.0).abs()));
+    }
+    tabs(detail).into_iter().find(|(_, place)| place.contains(at)).map(|(tab, _)| Target::Tab(tab))
+}
