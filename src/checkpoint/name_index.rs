@@ -25,7 +25,9 @@ pub(super) fn twins<'n>(
         (0..).zip(&hashes).find_map(|(place, &hash)| {
             // The table goes by the lowest and the highest bits.
             let is_here = (hash >> 32) % parts == part;
-            let held = is_here.then(|| names.insert_hashed(hash, place, &name_of)).flatten();
+            let held = is_here
+                .then(|| names.insert_hashed(hash, name_of(place), place, &name_of))
+                .flatten();
             Some((held?, place))
         })
     };
@@ -55,16 +57,16 @@ impl ByName {
         place: u32,
         name_of: impl Fn(u32) -> &'n str,
     ) -> Option<u32> {
-        self.insert_hashed(self.state.hash_one(name), place, name_of)
+        self.insert_hashed(self.state.hash_one(name), name, place, name_of)
     }
 
     fn insert_hashed<'n>(
         &mut self,
         hash: u64,
+        name: &str,
         place: u32,
         name_of: impl Fn(u32) -> &'n str,
     ) -> Option<u32> {
-        let name = name_of(place);
         let same = |&at: &u32| name_of(at) == name;
         match self.places.entry(hash, same, |&at| self.state.hash_one(name_of(at))) {
             Entry::Occupied(held) => Some(*held.get()),

@@ -117,7 +117,7 @@ fn every_lie_has_its_sentence() {
     for (bytes, sentence) in [
         (Bytes(b"GGUX".to_vec()).u32(3), "does not start with"),
         (header(1, 0, 0), "version is 1, expected 2 or 3"),
-        (header(4, 0, 0), "version is 4"),
+        (header(4, 0, 0), "version 4"),
         (header(3u32.swap_bytes(), 0, 0), "big-endian"),
         (Bytes(MAGIC.to_vec()).u32(3), "header ends 8 bytes early"),
         (header(3, u64::MAX, 0), "more than 1048576 tensors"),
