@@ -153,7 +153,7 @@ fn read_shard(source: Source) -> Result<(Shard, Contents)> {
         }
         Format::PyTorch => (contents.metadata, contents.stored) = pytorch::read(&source)?,
         Format::Npy => contents.stored = numpy::read_npy(&source)?,
-        Format::Npz => contents.stored = numpy::read_npz(&source)?,
+        Format::Npz => (contents.metadata, contents.stored) = numpy::read_npz(&source)?,
     }
     Ok((Shard { source, metadata: Vec::new() }, contents))
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod burnpack;
+mod cases;
 mod discovery;
 mod fused_experts;
 mod gguf;

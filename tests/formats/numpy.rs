@@ -32,6 +32,12 @@ fn a_compressed_array_is_read_in_any_order() {
     }
 }
 
+/// Headers and members of every kind give the rows and values that np.load gives.
+#[test]
+fn files_of_every_kind_give_their_rows() {
+    assert!(crate::cases::check(&Path::new(DATA).join("cases")) > 70);
+}
+
 #[test]
 fn arrays_are_converted_and_quantized_to_safetensors() {
     let directory = tempfile::tempdir().expect("temp");

@@ -46,19 +46,21 @@ impl Format {
         if first.starts_with(&numpy::MAGIC) {
             return Ok(Format::Npy);
         }
-        if first.starts_with(&zip::MAGIC) {
+        if [zip::MAGIC, zip::EMPTY_MAGIC].contains(&[a, b, c, d]) {
             let members = zip::members(source)?;
-            let holds = |suffix: &str| members.iter().any(|m| m.name.ends_with(suffix));
-            return match (holds(pytorch::PICKLE), holds(numpy::SUFFIX)) {
+            return match (pytorch::has_pickle(&members), numpy::is_archive(source, &members)) {
                 (true, _) => Ok(Format::PyTorch),
                 (_, true) => Ok(Format::Npz),
-                _ => fail(Problem::Foreign(foreign::describe_zip(&members))),
+                _ => {
+                    let what = pytorch::describe_archive(&members);
+                    fail(Problem::Foreign(what.unwrap_or_else(|| foreign::describe_zip(&members))))
+                }
             };
         }
         match [a, b, c, d] {
             gguf::MAGIC => Ok(Format::Gguf),
             burnpack::MAGIC => Ok(Format::Burnpack),
-            [0x80, 2..=5, ..] => Ok(Format::PyTorch),
+            _ if pytorch::is_pickle(source)? => Ok(Format::PyTorch),
             _ => match foreign::describe(source)? {
                 Some(what) => fail(Problem::Foreign(what)),
                 None => Ok(Format::Safetensors),

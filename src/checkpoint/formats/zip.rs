@@ -2,13 +2,17 @@
 //! data in.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::formats::region::{Base, Region};
 use crate::checkpoint::io::source::{Handle, Source};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
+use zip::read::{ArchiveOffset, Config, ZipFile};
+use zip::result::ZipResult;
 use zip::{CompressionMethod, ZipArchive};
 
-/// The first bytes of an archive that is not empty.
+/// The first bytes of an archive that is not empty, and of one that is.
 pub(crate) const MAGIC: [u8; 4] = *b"PK\x03\x04";
+pub(crate) const EMPTY_MAGIC: [u8; 4] = *b"PK\x05\x06";
 
 const COUNT_LIMIT: usize = 1 << 20;
 
@@ -20,61 +24,134 @@ pub(crate) struct Member {
     pub range: Range<u64>,
     /// Bytes after inflating.
     pub size: u64,
-    pub deflated: bool,
+    pub packing: Packing,
 }
 
-/// Every member, in the archive's order.
+impl Member {
+    /// Its bytes; `Err`: why they cannot be read.
+    pub(crate) fn region(&self) -> Result<Region, String> {
+        match &self.packing {
+            Packing::Stored => Ok(Region::file(self.range.clone())),
+            Packing::Deflated => {
+                let base = Base::Deflated(self.range.clone());
+                Ok(Region { base, start: 0, length: self.size })
+            }
+            Packing::Unreadable(why) => {
+                Err(format!("the archive's member '{}' {why}", self.name.escape_debug()))
+            }
+        }
+    }
+}
+
+/// How a member's bytes are packed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Packing {
+    Stored,
+    Deflated,
+    /// In a way that is not read, for this reason.
+    Unreadable(String),
+}
+
+/// Every member, in the archive's order. One that cannot be read says so by itself.
 pub(crate) fn members(source: &Source) -> Result<Vec<Member>> {
+    members_within(source, 0..source.size())
+}
+
+/// The members of an archive that is a part of a file.
+pub(crate) fn members_within(source: &Source, range: Range<u64>) -> Result<Vec<Member>> {
     let path = source.path();
     let bad = |why: String| CheckpointError::new(path, Problem::Malformed { format: "ZIP", why });
-    let reader = BufReader::new(Whole { source, handle: source.open()?, at: 0 });
-    let mut archive = ZipArchive::new(reader).map_err(|e| bad(e.to_string()))?;
+    let mut archive = open(source, &range)?.ok_or_else(|| {
+        let why = "the list of members at its end is missing or damaged; the file is cut off or was not copied whole, download it again";
+        bad(why.to_owned())
+    })?;
     if archive.len() > COUNT_LIMIT {
         return Err(bad(format!("it has {} members, more than {COUNT_LIMIT}", archive.len())));
     }
     let mut members = Vec::with_capacity(archive.len());
     for number in 0..archive.len() {
-        let member = archive.by_index_raw(number).map_err(|e| bad(e.to_string()))?;
-        let name = member.name().map_err(|e| bad(e.to_string()))?.into_owned();
-        let fail = |why: &str| bad(format!("its member '{}' {why}", name.escape_debug()));
-        let start = member.data_start().ok_or_else(|| fail("has no data"))?;
-        let end = start.checked_add(member.compressed_size()).filter(|&end| end <= source.size());
-        let range = start..end.ok_or_else(|| fail("ends past the file, which is cut off"))?;
-        let deflated = match member.compression() {
-            _ if member.encrypted() => return Err(fail("is encrypted")),
-            CompressionMethod::Stored if member.size() == member.compressed_size() => false,
-            CompressionMethod::Stored => return Err(fail("is stored with two sizes")),
-            CompressionMethod::Deflated => true,
-            other => return Err(fail(&format!("is compressed by {other}, expected deflate"))),
-        };
-        members.push(Member { name: name.clone(), range, size: member.size(), deflated });
+        let listed = archive.name_for_index(number).and_then(|name| name.ok());
+        let listed = listed.map_or_else(|| format!("member {number}"), |name| name.into_owned());
+        members.push(member(&range, listed, archive.by_index_raw(number)));
     }
     Ok(members)
 }
 
-/// A whole source as a stream.
-struct Whole<'s> {
+type Archive<'s> = ZipArchive<BufReader<SourceStream<'s>>>;
+
+/// `None`: it is no archive.
+fn open<'s>(source: &'s Source, range: &Range<u64>) -> Result<Option<Archive<'s>>> {
+    // Nearly every archive begins where its file does. The crate's search for another
+    // beginning misses some that do (zip 9.8), so it comes second.
+    for archive_offset in [ArchiveOffset::Known(0), ArchiveOffset::Detect] {
+        let handle = source.open()?;
+        let stream = SourceStream { source, handle, range: range.clone(), at: 0 };
+        let opened = ZipArchive::with_config(Config { archive_offset }, BufReader::new(stream));
+        if let Ok(archive) = opened {
+            return Ok(Some(archive));
+        }
+    }
+    Ok(None)
+}
+
+fn member<R: Read>(within: &Range<u64>, name: String, found: ZipResult<ZipFile<'_, R>>) -> Member {
+    let unreadable = |name, why: String| Member {
+        name,
+        range: 0..0,
+        size: 0,
+        packing: Packing::Unreadable(why),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return unreadable(name, format!("cannot be found: {error}")),
+    };
+    let start = within.start.saturating_add(found.data_start().unwrap_or(u64::MAX));
+    let end = start.checked_add(found.compressed_size()).filter(|&end| end <= within.end);
+    let Some(end) = end else {
+        let why = "ends past the file, which is cut off; download it again";
+        return unreadable(name, why.to_owned());
+    };
+    let packing = match found.compression() {
+        _ if found.encrypted() => Packing::Unreadable("is encrypted".to_owned()),
+        CompressionMethod::Stored if found.size() == found.compressed_size() => Packing::Stored,
+        CompressionMethod::Stored => Packing::Unreadable("is stored with two sizes".to_owned()),
+        CompressionMethod::Deflated => Packing::Deflated,
+        other => Packing::Unreadable(format!("is compressed by {other}, expected deflate")),
+    };
+    Member { name, range: start..end, size: found.size(), packing }
+}
+
+/// A part of a source as a stream.
+struct SourceStream<'s> {
     source: &'s Source,
     handle: Handle,
+    range: Range<u64>,
     at: u64,
 }
 
-impl Read for Whole<'_> {
+impl SourceStream<'_> {
+    fn size(&self) -> u64 {
+        self.range.end.saturating_sub(self.range.start)
+    }
+}
+
+impl Read for SourceStream<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let left = self.source.size().saturating_sub(self.at);
+        let left = self.size().saturating_sub(self.at);
         let count = left.min(out.len() as u64) as usize;
         let out = out.get_mut(..count).unwrap_or_default();
-        self.source.read_exact(&self.handle, out, self.at).map_err(io::Error::other)?;
+        let at = self.range.start.saturating_add(self.at);
+        self.source.read_exact(&self.handle, out, at).map_err(io::Error::other)?;
         self.at += count as u64;
         Ok(count)
     }
 }
 
-impl Seek for Whole<'_> {
+impl Seek for SourceStream<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let at = match to {
             SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(offset) => self.source.size().checked_add_signed(offset),
+            SeekFrom::End(offset) => self.size().checked_add_signed(offset),
             SeekFrom::Current(offset) => self.at.checked_add_signed(offset),
         };
         self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;

@@ -1,0 +1,572 @@
+//! The pickle machine: a stack, a memo, and values. It carries out every instruction of
+//! protocols 0 to 5, but calls nothing: a call becomes a value that says what was to be
+//! called. So no pickle can run code, and none has to be refused for what it names.
+
+use crate::checkpoint::error::{CheckpointError, Problem};
+use crate::checkpoint::formats::pytorch::text;
+use crate::checkpoint::formats::pytorch::value::{Id, Object, Pickle, Value};
+use crate::checkpoint::formats::region::ByteReader;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Values one pickle may make.
+const VALUE_LIMIT: usize = 1 << 22;
+
+/// Items that all containers of a pickle may have.
+const ITEM_LIMIT: usize = 1 << 24;
+
+/// Bytes of text that are kept.
+const TEXT_LIMIT: u64 = 64 << 20;
+
+/// Text longer than this is kept only by its place.
+const LONG_TEXT: u64 = 1 << 16;
+
+/// Bytes of one line of protocol 0 that is not text.
+const LINE_LIMIT: usize = 1 << 16;
+
+/// A string of Python 2 up to this length may be a key or name, so it is kept.
+const SHORT_STRING: u64 = 1 << 10;
+
+struct Machine {
+    values: Vec<Value>,
+    stack: Vec<Id>,
+    marks: Vec<usize>,
+    memo: HashMap<u64, Id>,
+    /// Integers that have been made: there are few different ones.
+    integers: HashMap<i64, Id>,
+    /// `None`, `False`, `True` and `()`, once they have been made.
+    constants: [Option<Id>; 4],
+    items: usize,
+    text_bytes: u64,
+}
+
+enum Stop {
+    Read(CheckpointError),
+    Invalid(String),
+}
+
+impl From<CheckpointError> for Stop {
+    fn from(error: CheckpointError) -> Self {
+        Stop::Read(error)
+    }
+}
+
+type Step<T = ()> = Result<T, Stop>;
+
+fn invalid<T>(why: impl Into<String>) -> Step<T> {
+    Err(Stop::Invalid(why.into()))
+}
+
+/// Reads one pickle to its end.
+pub(super) fn read(reader: &mut ByteReader, path: &Path) -> Result<Pickle, CheckpointError> {
+    let mut machine = Machine {
+        values: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        integers: HashMap::new(),
+        constants: [None; 4],
+        items: 0,
+        text_bytes: 0,
+    };
+    match machine.run(reader) {
+        Ok(root) => Ok(Pickle { values: machine.values, root, base: reader.base() }),
+        Err(Stop::Read(error)) => Err(error),
+        Err(Stop::Invalid(why)) => {
+            Err(CheckpointError::new(path, Problem::Malformed { format: "PyTorch", why }))
+        }
+    }
+}
+
+impl Machine {
+    fn run(&mut self, reader: &mut ByteReader) -> Step<Id> {
+        while self.step(reader)? {}
+        self.pop()
+    }
+
+    fn add(&mut self, value: Value) -> Step<Id> {
+        if self.values.len() >= VALUE_LIMIT {
+            return invalid(format!("its pickle makes more than {VALUE_LIMIT} values"));
+        }
+        let id = Id(self.values.len() as u32);
+        self.values.push(value);
+        Ok(id)
+    }
+
+    fn push(&mut self, value: Value) -> Step {
+        let id = self.add(value)?;
+        self.stack.push(id);
+        self.count(1)
+    }
+
+    fn integer(&mut self, n: i64) -> Step {
+        let id = match self.integers.get(&n) {
+            Some(&id) => id,
+            None => {
+                let id = self.add(Value::Int(n))?;
+                self.integers.insert(n, id);
+                id
+            }
+        };
+        self.stack.push(id);
+        self.count(1)
+    }
+
+    /// Pushes a value that is made once; `number` is its place among the constants.
+    fn constant(&mut self, number: usize, value: Value) -> Step {
+        let id = match self.constants.get(number).copied().flatten() {
+            Some(id) => id,
+            None => {
+                let id = self.add(value)?;
+                if let Some(place) = self.constants.get_mut(number) {
+                    *place = Some(id);
+                }
+                id
+            }
+        };
+        self.stack.push(id);
+        self.count(1)
+    }
+
+    /// Counts items put on the stack, each of which ends in at most one container.
+    fn count(&mut self, items: usize) -> Step {
+        self.items += items;
+        match self.items > ITEM_LIMIT {
+            true => invalid(format!("its pickle has more than {ITEM_LIMIT} items")),
+            false => Ok(()),
+        }
+    }
+
+    fn pop(&mut self) -> Step<Id> {
+        match self.stack.pop() {
+            Some(id) => Ok(id),
+            None => invalid("its pickle takes a value from an empty stack"),
+        }
+    }
+
+    fn top(&self) -> Step<Id> {
+        match self.stack.last() {
+            Some(&id) => Ok(id),
+            None => invalid("its pickle uses an empty stack"),
+        }
+    }
+
+    /// What was pushed since the last mark.
+    fn marked(&mut self) -> Step<Vec<Id>> {
+        let Some(mark) = self.marks.pop().filter(|&mark| mark <= self.stack.len()) else {
+            return invalid("its pickle has no mark where it needs one");
+        };
+        Ok(self.stack.split_off(mark))
+    }
+
+    /// Carries out one instruction; false after the last.
+    fn step(&mut self, reader: &mut ByteReader) -> Step<bool> {
+        let op = reader.u8()?;
+        match op {
+            // PROTO, FRAME and READONLY_BUFFER change no value.
+            0x80 => _ = reader.u8()?,
+            0x95 => _ = reader.u64()?,
+            0x98 => {}
+            b'.' => return Ok(false),
+            b'(' => {
+                self.count(1)?;
+                self.marks.push(self.stack.len());
+            }
+            b'0' if self.marks.last() == Some(&self.stack.len()) => _ = self.marks.pop(),
+            b'0' => _ = self.pop()?,
+            b'1' => _ = self.marked()?,
+            b'2' => {
+                let top = self.top()?;
+                self.stack.push(top);
+                self.count(1)?;
+            }
+            b'N' => self.constant(0, Value::None)?,
+            0x89 => self.constant(1, Value::Bool(false))?,
+            0x88 => self.constant(2, Value::Bool(true))?,
+            b')' => self.constant(3, Value::Tuple(Box::default()))?,
+            b'J' => {
+                let n = i32::from_le_bytes(reader.array()?);
+                self.integer(n.into())?;
+            }
+            b'K' => {
+                let n = reader.u8()?;
+                self.integer(n.into())?;
+            }
+            b'M' => {
+                let n = u16::from_le_bytes(reader.array()?);
+                self.integer(n.into())?;
+            }
+            0x8a => {
+                let length = reader.u8()?.into();
+                self.long(reader.bytes(length)?)?;
+            }
+            0x8b => {
+                let length = u64::from(reader.u32()?);
+                self.keep_text(length)?;
+                self.long(reader.bytes(length)?)?;
+            }
+            b'I' => {
+                let line = line(reader)?;
+                match text::of_line(&line).trim() {
+                    "00" => self.constant(1, Value::Bool(false))?,
+                    "01" => self.constant(2, Value::Bool(true))?,
+                    digits => self.decimal(digits)?,
+                }
+            }
+            b'L' => {
+                let line = line(reader)?;
+                self.decimal(text::of_line(&line).trim().trim_end_matches('L'))?;
+            }
+            b'F' => {
+                let line = line(reader)?;
+                match text::of_line(&line).trim().parse() {
+                    Ok(number) => self.push(Value::Float(number))?,
+                    Err(_) => return invalid("its pickle has a number that is none"),
+                }
+            }
+            b'G' => self.push(Value::Float(f64::from_be_bytes(reader.array()?)))?,
+            0x8c => {
+                let length = reader.u8()?.into();
+                self.text(reader, length)?;
+            }
+            b'X' => {
+                let length = reader.u32()?.into();
+                self.text(reader, length)?;
+            }
+            0x8d => {
+                let length = reader.u64()?;
+                self.text(reader, length)?;
+            }
+            b'V' => {
+                let line = long_line(reader, TEXT_LIMIT - self.text_bytes)?;
+                self.keep_text(line.len() as u64)?;
+                self.push(Value::Text(text::raw_unicode_escape(&line).into()))?;
+            }
+            b'S' => {
+                let line = long_line(reader, TEXT_LIMIT - self.text_bytes)?;
+                self.keep_text(line.len() as u64)?;
+                let Some(bytes) = text::quoted(&line) else {
+                    return invalid("its pickle has a string without quotes");
+                };
+                self.push(match String::from_utf8(bytes) {
+                    Ok(text) => Value::Text(text.into()),
+                    Err(error) => Value::DecodedBytes(error.into_bytes().into()),
+                })?;
+            }
+            b'U' => {
+                let length = reader.u8()?.into();
+                self.string(reader, length)?;
+            }
+            b'T' => {
+                let length = reader.u32()?.into();
+                self.string(reader, length)?;
+            }
+            b'C' => {
+                let length = reader.u8()?;
+                self.skipped(reader, length.into())?;
+            }
+            b'B' => {
+                let length = reader.u32()?;
+                self.skipped(reader, length.into())?;
+            }
+            0x8e | 0x96 => {
+                let length = reader.u64()?;
+                self.skipped(reader, length)?;
+            }
+            // A buffer that was not put into the file.
+            0x97 => self.push(Value::Opaque)?,
+            b']' => self.push(Value::List(Vec::new()))?,
+            b'}' => self.push(Value::Dict(Vec::new()))?,
+            0x8f => self.push(Value::Set(Vec::new()))?,
+            0x85..=0x87 => {
+                let count = usize::from(op - 0x84);
+                let Some(start) = self.stack.len().checked_sub(count) else {
+                    return invalid("its pickle takes a value from an empty stack");
+                };
+                let items = self.stack.split_off(start);
+                self.push(Value::Tuple(items.into()))?;
+            }
+            b't' => {
+                let items = self.marked()?;
+                self.push(Value::Tuple(items.into()))?;
+            }
+            b'l' => {
+                let items = self.marked()?;
+                self.push(Value::List(items))?;
+            }
+            b'd' => {
+                let items = self.marked()?;
+                self.push(Value::Dict(pairs(&items)))?;
+            }
+            0x91 => {
+                let items = self.marked()?;
+                self.push(Value::Set(items))?;
+            }
+            0x90 => {
+                let items = self.marked()?;
+                self.extend(&items)?;
+            }
+            b'a' => {
+                let item = self.pop()?;
+                self.extend(&[item])?;
+            }
+            b'e' => {
+                let items = self.marked()?;
+                self.extend(&items)?;
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.insert(&[key, value])?;
+            }
+            b'u' => {
+                let items = self.marked()?;
+                self.insert(&items)?;
+            }
+            b'q' => {
+                let key = reader.u8()?;
+                self.remember(key.into())?;
+            }
+            b'r' => {
+                let key = reader.u32()?;
+                self.remember(key.into())?;
+            }
+            b'p' => {
+                let key = self.memo_key(reader)?;
+                self.remember(key)?;
+            }
+            0x94 => self.remember(self.memo.len() as u64)?,
+            b'h' => {
+                let key = reader.u8()?;
+                self.recall(key.into())?;
+            }
+            b'j' => {
+                let key = reader.u32()?;
+                self.recall(key.into())?;
+            }
+            b'g' => {
+                let key = self.memo_key(reader)?;
+                self.recall(key)?;
+            }
+            b'c' => {
+                let global = global(reader)?;
+                self.push(global)?;
+            }
+            b'i' => {
+                let global = global(reader)?;
+                let callee = self.add(global)?;
+                let arguments = self.marked()?;
+                self.push(Value::Object(Object::new(callee, arguments.into()).into()))?;
+            }
+            b'o' => {
+                let mut arguments = self.marked()?;
+                if arguments.is_empty() {
+                    return invalid("its pickle makes an object of no class");
+                }
+                let callee = arguments.remove(0);
+                self.push(Value::Object(Object::new(callee, arguments.into()).into()))?;
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (Some(Value::Text(module)), Some(Value::Text(name))) =
+                    (self.values.get(module.index()), self.values.get(name.index()))
+                else {
+                    return invalid("its pickle names a class by something that is not text");
+                };
+                let global = Value::Global(Box::new((module.to_string(), name.to_string())));
+                self.push(global)?;
+            }
+            0x82 => {
+                let code = reader.u8()?;
+                self.extension(code.into())?;
+            }
+            0x83 => {
+                let code = u16::from_le_bytes(reader.array()?);
+                self.extension(code.into())?;
+            }
+            0x84 => {
+                let code = reader.u32()?;
+                self.extension(code)?;
+            }
+            b'R' | 0x81 => {
+                let (arguments, callee) = (self.pop()?, self.pop()?);
+                self.call(callee, arguments, None)?;
+            }
+            0x92 => {
+                let (keywords, arguments, callee) = (self.pop()?, self.pop()?, self.pop()?);
+                self.call(callee, arguments, Some(keywords))?;
+            }
+            b'b' => {
+                let state = self.pop()?;
+                let top = self.top()?;
+                if let Some(Value::Object(object)) = self.values.get_mut(top.index()) {
+                    object.states.push(state);
+                }
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Value::Persistent(id))?;
+            }
+            b'P' => {
+                let line = line(reader)?;
+                let id = self.add(Value::Text(text::of_line(&line).into()))?;
+                self.push(Value::Persistent(id))?;
+            }
+            _ => return invalid(format!("its pickle has the unknown instruction {op:#04x}")),
+        }
+        Ok(true)
+    }
+
+    fn keep_text(&mut self, bytes: u64) -> Step {
+        self.text_bytes = self.text_bytes.saturating_add(bytes);
+        match self.text_bytes > TEXT_LIMIT {
+            true => invalid(format!("its pickle has more than {TEXT_LIMIT} bytes of text")),
+            false => Ok(()),
+        }
+    }
+
+    fn text(&mut self, reader: &mut ByteReader, length: u64) -> Step {
+        if length > LONG_TEXT {
+            let start = reader.position();
+            reader.skip(length)?;
+            return self.push(Value::LongText { start, length });
+        }
+        self.keep_text(length)?;
+        // Python writes lone surrogates, which are not UTF-8.
+        let text = match String::from_utf8(reader.bytes(length)?) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        };
+        self.push(Value::Text(text.into()))
+    }
+
+    /// A string of Python 2, which is text or bytes.
+    fn string(&mut self, reader: &mut ByteReader, length: u64) -> Step {
+        if length > SHORT_STRING {
+            return self.skipped(reader, length);
+        }
+        self.keep_text(length)?;
+        self.push(match String::from_utf8(reader.bytes(length)?) {
+            Ok(text) => Value::Text(text.into()),
+            Err(error) => Value::DecodedBytes(error.into_bytes().into()),
+        })
+    }
+
+    fn skipped(&mut self, reader: &mut ByteReader, length: u64) -> Step {
+        let start = reader.position();
+        reader.skip(length)?;
+        self.push(Value::Bytes { start, length })
+    }
+
+    /// An integer in two's complement.
+    fn long(&mut self, bytes: Vec<u8>) -> Step {
+        let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
+        let mut whole = [if negative { 0xff } else { 0 }; 8];
+        match whole.get_mut(..bytes.len()) {
+            Some(low) => {
+                low.copy_from_slice(&bytes);
+                self.integer(i64::from_le_bytes(whole))
+            }
+            None => self.push(Value::Long(bytes.into())),
+        }
+    }
+
+    fn decimal(&mut self, digits: &str) -> Step {
+        match digits.parse() {
+            Ok(n) => self.integer(n),
+            Err(_) => match text::decimal(digits) {
+                Some(bytes) => self.long(bytes),
+                None => invalid("its pickle has a number that is none"),
+            },
+        }
+    }
+
+    fn memo_key(&self, reader: &mut ByteReader) -> Step<u64> {
+        match text::of_line(&line(reader)?).trim().parse() {
+            Ok(key) => Ok(key),
+            Err(_) => invalid("its pickle has a memo key that is no number"),
+        }
+    }
+
+    fn remember(&mut self, key: u64) -> Step {
+        let top = self.top()?;
+        self.count(1)?;
+        self.memo.insert(key, top);
+        Ok(())
+    }
+
+    fn recall(&mut self, key: u64) -> Step {
+        match self.memo.get(&key) {
+            Some(&id) => {
+                self.stack.push(id);
+                self.count(1)
+            }
+            None => invalid("its pickle recalls a value it has not made"),
+        }
+    }
+
+    fn extend(&mut self, items: &[Id]) -> Step {
+        let top = self.top()?;
+        match self.values.get_mut(top.index()) {
+            Some(Value::List(list) | Value::Set(list)) => list.extend(items),
+            Some(Value::Object(object)) => object.items.extend(items),
+            Some(Value::Opaque | Value::Persistent(_)) => {}
+            _ => return invalid("its pickle appends to something that is no list"),
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, items: &[Id]) -> Step {
+        let top = self.top()?;
+        match self.values.get_mut(top.index()) {
+            Some(Value::Dict(dict)) => dict.extend(pairs(items)),
+            Some(Value::Object(object)) => object.pairs.extend(pairs(items)),
+            Some(Value::Opaque | Value::Persistent(_)) => {}
+            _ => return invalid("its pickle sets a key of something that is no dictionary"),
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, callee: Id, arguments: Id, keywords: Option<Id>) -> Step {
+        let Some(Value::Tuple(arguments)) = self.values.get(arguments.index()) else {
+            return invalid("its pickle calls something without a tuple of arguments");
+        };
+        let mut object = Object::new(callee, arguments.clone());
+        object.keywords = keywords;
+        self.count(object.arguments.len())?;
+        self.push(Value::Object(object.into()))
+    }
+
+    /// A class by its number in a registry of the program that wrote the file.
+    fn extension(&mut self, code: u32) -> Step {
+        let global = ("copyreg.extension".to_owned(), code.to_string());
+        self.push(Value::Global(global.into()))
+    }
+}
+
+fn pairs(items: &[Id]) -> Vec<(Id, Id)> {
+    items.as_chunks().0.iter().map(|[key, value]| (*key, *value)).collect()
+}
+
+fn global(reader: &mut ByteReader) -> Step<Value> {
+    let (module, name) = (line(reader)?, line(reader)?);
+    let global = (text::of_line(&module).into_owned(), text::of_line(&name).into_owned());
+    Ok(Value::Global(global.into()))
+}
+
+fn line(reader: &mut ByteReader) -> Step<Vec<u8>> {
+    long_line(reader, LINE_LIMIT as u64)
+}
+
+/// Bytes up to the end of the line, which is left out.
+fn long_line(reader: &mut ByteReader, limit: u64) -> Step<Vec<u8>> {
+    let mut line = Vec::new();
+    loop {
+        match reader.u8()? {
+            b'\n' => return Ok(line),
+            _ if line.len() as u64 >= limit => {
+                return invalid(format!("its pickle has a line of more than {limit} bytes"));
+            }
+            byte => line.push(byte),
+        }
+    }
+}

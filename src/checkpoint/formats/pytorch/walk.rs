@@ -1,0 +1,221 @@
+//! Every tensor that a pickle holds, under its name.
+
+use crate::checkpoint::formats::pytorch::graph::{Step, children};
+use crate::checkpoint::formats::pytorch::key_text::key_text;
+use crate::checkpoint::formats::pytorch::rebuild::rebuild;
+use crate::checkpoint::formats::pytorch::value::{Id, Pickle};
+use crate::checkpoint::io::source::Source;
+use std::collections::{HashMap, HashSet};
+
+/// Bytes of all names, and steps of all paths that names are made from.
+const NAME_BYTES: usize = 64 << 20;
+const PATH_STEPS: usize = 1 << 24;
+
+/// Paths that are followed, beside four for each value.
+const FREE_PATHS: usize = 1 << 16;
+
+/// A tensor where the pickle holds it.
+#[derive(Clone, Debug)]
+pub(super) struct Leaf {
+    pub id: Id,
+    /// The steps from the root.
+    node: u32,
+    /// Which of the root's children leads to it; `None` for the root itself.
+    pub top: Option<usize>,
+}
+
+/// The tensors of a pickle, and the paths to them.
+#[derive(Debug)]
+pub(super) struct Leaves {
+    pub leaves: Vec<Leaf>,
+    nodes: Vec<Node>,
+    /// Whether there are further paths to tensors that are listed.
+    pub incomplete: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    parent: u32,
+    step: Step,
+}
+
+const ROOT: u32 = 0;
+
+/// Which values are or hold a tensor.
+pub(super) struct Holders(Vec<bool>);
+
+impl Holders {
+    /// Follows every value from the root on once.
+    pub(super) fn new(pickle: &Pickle) -> Holders {
+        let mut seen = vec![false; pickle.values.len()];
+        let mut parents: Vec<(Id, Id)> = Vec::new();
+        let mut tensors = Vec::new();
+        let mut pending = vec![pickle.root];
+        while let Some(id) = pending.pop() {
+            match seen.get_mut(id.index()) {
+                Some(seen) if !*seen => *seen = true,
+                _ => continue,
+            }
+            if rebuild(pickle, id).is_some() {
+                tensors.push(id);
+            }
+            for (_, child) in children(pickle, id) {
+                parents.push((child, id));
+                pending.push(child);
+            }
+        }
+        parents.sort_unstable();
+        let mut holds = vec![false; pickle.values.len()];
+        let mut pending = tensors;
+        while let Some(id) = pending.pop() {
+            match holds.get_mut(id.index()) {
+                Some(holds) if !*holds => *holds = true,
+                _ => continue,
+            }
+            let first = parents.partition_point(|(child, _)| *child < id);
+            let above = parents.get(first..).unwrap_or_default().iter();
+            pending.extend(above.take_while(|(child, _)| *child == id).map(|(_, parent)| parent));
+        }
+        Holders(holds)
+    }
+
+    pub(super) fn hold(&self, id: Id) -> bool {
+        self.0.get(id.index()).copied().unwrap_or(false)
+    }
+}
+
+/// Every tensor in the order of the pickle; one that several paths lead to is there several
+/// times. Where the paths are too many to list, only the first to each value is followed.
+pub(super) fn leaves(pickle: &Pickle, holders: &Holders) -> Leaves {
+    follow(pickle, holders, false).unwrap_or_else(|| {
+        let first = follow(pickle, holders, true);
+        let (leaves, nodes) = first.map(|found| (found.leaves, found.nodes)).unwrap_or_default();
+        Leaves { leaves, nodes, incomplete: true }
+    })
+}
+
+enum Event {
+    Enter { node: u32, id: Id, top: Option<usize> },
+    Leave(Id),
+}
+
+/// `None`: there are too many paths.
+fn follow(pickle: &Pickle, holders: &Holders, once: bool) -> Option<Leaves> {
+    let limit = pickle.values.len().saturating_mul(4) + FREE_PATHS;
+    let mut nodes = vec![Node { parent: ROOT, step: Step::Inside }];
+    let mut leaves = Vec::new();
+    // Values on the path that is followed, which may hold themselves.
+    let mut blocked = vec![false; pickle.values.len()];
+    let mut pending = vec![Event::Enter { node: ROOT, id: pickle.root, top: None }];
+    while let Some(event) = pending.pop() {
+        let (node, id, top) = match event {
+            Event::Enter { node, id, top } => (node, id, top),
+            Event::Leave(id) => {
+                if let Some(blocked) = blocked.get_mut(id.index()) {
+                    *blocked = once;
+                }
+                continue;
+            }
+        };
+        match blocked.get_mut(id.index()) {
+            Some(blocked) if !*blocked && holders.hold(id) => *blocked = true,
+            _ => continue,
+        }
+        if nodes.len() > limit {
+            return None;
+        }
+        if rebuild(pickle, id).is_some() {
+            leaves.push(Leaf { id, node, top });
+        }
+        pending.push(Event::Leave(id));
+        let start = pending.len();
+        for (place, (step, child)) in children(pickle, id).into_iter().enumerate() {
+            if holders.hold(child) {
+                let number = nodes.len() as u32;
+                nodes.push(Node { parent: node, step });
+                let top = top.or((node == ROOT && number != ROOT).then_some(place));
+                pending.push(Event::Enter { node: number, id: child, top });
+            }
+        }
+        if let Some(entered) = pending.get_mut(start..) {
+            entered.reverse();
+        }
+    }
+    Some(Leaves { leaves, nodes, incomplete: false })
+}
+
+/// Makes names from paths, each only once.
+pub(super) struct Namer<'a> {
+    source: &'a Source,
+    pickle: &'a Pickle,
+    leaves: &'a Leaves,
+    used: HashSet<String>,
+    repeated: HashMap<String, u64>,
+    bytes: usize,
+    steps: usize,
+}
+
+impl<'a> Namer<'a> {
+    pub(super) fn new(source: &'a Source, pickle: &'a Pickle, leaves: &'a Leaves) -> Namer<'a> {
+        let (used, repeated) = (HashSet::new(), HashMap::new());
+        Namer { source, pickle, leaves, used, repeated, bytes: 0, steps: 0 }
+    }
+
+    /// The name of a leaf. `root`: what a tensor is called that the pickle is. `unwrapped`:
+    /// whether the first part is left out. `None` if the names are too long to be kept.
+    pub(super) fn name(&mut self, leaf: &Leaf, root: &str, unwrapped: bool) -> Option<String> {
+        let mut path = Vec::new();
+        let mut node = leaf.node;
+        while node != ROOT {
+            let Node { parent, step } = *self.leaves.nodes.get(node as usize)?;
+            path.push(step);
+            node = parent;
+            self.steps += 1;
+            if self.steps > PATH_STEPS {
+                return None;
+            }
+        }
+        let mut parts = path.into_iter().rev().filter_map(|step| self.part(step));
+        let mut name = match parts.next() {
+            None => root.to_owned(),
+            Some(first) if unwrapped => parts.next().unwrap_or(first),
+            Some(first) => first,
+        };
+        for part in parts {
+            name.push('.');
+            name.push_str(&part);
+            if name.len() > NAME_BYTES {
+                return None;
+            }
+        }
+        self.bytes += name.len();
+        (self.bytes <= NAME_BYTES).then(|| self.unique(name))
+    }
+
+    fn part(&self, step: Step) -> Option<String> {
+        match step {
+            Step::Key(id) => Some(key_text(self.source, self.pickle, id)),
+            Step::Index(number) => Some(number.to_string()),
+            Step::Argument(number) => Some(format!("args.{number}")),
+            Step::Keywords => Some("kwargs".to_owned()),
+            Step::State => Some("state".to_owned()),
+            Step::Inside => None,
+        }
+    }
+
+    /// A name that no other tensor has: where two paths give one name, a number tells the
+    /// later ones apart.
+    fn unique(&mut self, name: String) -> String {
+        if self.used.insert(name.clone()) {
+            return name;
+        }
+        let number = self.repeated.entry(name.clone()).or_insert(1);
+        loop {
+            *number += 1;
+            let other = format!("{name} ({number})");
+            if self.used.insert(other.clone()) {
+                return other;
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A tensor as it is listed.
+
+use crate::checkpoint::access::{Access, Conversion, Indirect};
+use crate::checkpoint::formats::element_type::ElementType;
+use crate::checkpoint::formats::region::{Base, Region};
+use crate::checkpoint::stored::Stored;
+use crate::checkpoint::strided::View;
+use crate::tensor::{DType, Shape};
+use std::ops::Range;
+
+/// A tensor as a row: its type and shape as far as they are known, and its elements or the
+/// reason why there are none.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub dtype: DType,
+    pub shape: Shape,
+    pub range: Range<u64>,
+    pub access: Access,
+    /// Where in the file the storage begins that it shows.
+    pub storage: Option<u64>,
+}
+
+impl Row {
+    /// The row as a stored tensor of that name.
+    pub(crate) fn stored(self, name: String) -> Stored {
+        let stored = Stored::new(name, self.dtype, self.shape, self.range);
+        Stored { access: self.access, ..stored }
+    }
+
+    pub(crate) fn unreadable(
+        dtype: Option<DType>,
+        shape: Option<Shape>,
+        why: impl Into<String>,
+    ) -> Row {
+        Row {
+            dtype: dtype.unwrap_or_else(|| DType::Other("unknown".into())),
+            shape: shape.unwrap_or_else(|| Shape::vector(0)),
+            range: 0..0,
+            access: Access::Unreadable(why.into().into()),
+            storage: None,
+        }
+    }
+
+    /// Elements that a view shows of a region, or all that the region holds in order.
+    pub(crate) fn readable(
+        element: &ElementType,
+        shape: Shape,
+        region: &Region,
+        view: View,
+        conversion: Option<Conversion>,
+    ) -> Row {
+        let dtype = element.dtype.clone();
+        let storage = match &region.base {
+            Base::File => Some(region.start),
+            Base::Deflated(range) => Some(range.start),
+            Base::Memory(_) => None,
+        };
+        let bytes = view.bytes();
+        let contiguous = view.is_contiguous() || bytes == 0;
+        let offset = if bytes == 0 { 0 } else { view.offset() };
+        let in_order = contiguous.then(|| region.slice(offset, bytes)).flatten();
+        let (range, data, view) = match in_order {
+            Some(part) => {
+                let direct = conversion.is_none() && matches!(part.base, Base::File);
+                let (range, data) = part.placed();
+                if direct {
+                    return Row { dtype, shape, range, access: Access::Direct, storage };
+                }
+                (range, data, None)
+            }
+            None => {
+                let (range, data) = region.placed();
+                (range, data, Some(view))
+            }
+        };
+        let access = Access::Indirect(Indirect { data, bytes, view, conversion }.into());
+        Row { dtype, shape, range, access, storage }
+    }
+}
