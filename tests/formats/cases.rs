@@ -182,7 +182,7 @@ fn difference(row: &Value, actual: &Actual) -> Option<String> {
         other => return Some(format!("the test cannot compare values of {other}")),
     };
     let found = (0..).map_while(|index| read_f64(float, bytes, index));
-    // serde_json may read a number's last digit wrong.
+    // The types have 32 bits or fewer.
     let narrow = |value: f64| value as f32;
     let same = found.map(narrow).eq(values.iter().filter_map(Value::as_f64).map(narrow));
     (!same).then(|| format!("its bytes are {bytes:02x?}"))
