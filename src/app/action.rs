@@ -1,11 +1,11 @@
-//! What a person can ask for. Which key asks for it is the key table's affair.
+//! What the user can do. The key table says which key does it.
 
 use crate::app::scroll::Motion;
 use tui_input::InputRequest;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Of the cursor, the choice or the text, whichever has the keys.
+    /// Moves the cursor, the selection or the scroll position, whichever is active.
     Move(Motion),
     FoldOrLeave,
     UnfoldOrEnter,
@@ -32,7 +32,7 @@ pub enum Action {
     SortNext,
     SortPrevious,
     SortReverse,
-    /// Which columns the table has.
+    /// Opens the list of columns.
     Columns,
 
     NextTab,
@@ -42,19 +42,19 @@ pub enum Action {
     Help,
     Copy,
     Calibrate,
-    /// Ends what runs in the background: a save, the outputs' measuring, the calibration.
+    /// Stops what runs in the background: a save, the output measurements or the calibration.
     Stop,
 
-    /// The curve of bytes against error.
+    /// Opens the curve of bytes against error.
     Budget,
     WriteRecipe,
     ReadRecipe,
     WriteReport,
     Diff,
-    /// Recorded inputs of the layers.
+    /// Opens recorded layer inputs.
     Activations,
 
-    /// Of the histogram.
+    /// Moves the clip of the histogram.
     NarrowClip,
     WidenClip,
     KeepClip,
@@ -62,7 +62,7 @@ pub enum Action {
     NextFlag,
     PreviousFlag,
 
-    /// To an element by its index.
+    /// Asks for an element by its index.
     GoToElement,
     PreviousRow,
     NextRow,
@@ -72,22 +72,22 @@ pub enum Action {
     /// Towards fewer bytes.
     Smaller,
     Larger,
-    /// Allow a scheme or forbid it, show a column or leave it out.
+    /// Allows or forbids a scheme, shows or hides a column.
     Toggle,
 
     Save,
     Dequantize,
 
     Accept,
-    /// A preset's tensors to the marks there are.
+    /// Marks a preset's tensors in addition to those that are marked.
     Add,
     Close,
-    /// The save under way.
+    /// Cancels the save that is running.
     Cancel,
     Edit(InputRequest),
 
     Quit,
-    /// Whether the program or the terminal has the mouse.
+    /// Takes the mouse, or leaves it to the terminal.
     ToggleMouse,
     Suspend,
     Redraw,

@@ -1,4 +1,4 @@
-//! The budget: a place on the curve of bytes against error, and the marks it stands for.
+//! The budget: a point on the curve of bytes against error, and the marks of that point.
 
 use crate::activations::Way;
 use crate::app::model::Model;
@@ -12,28 +12,28 @@ use std::collections::HashSet;
 #[derive(Debug)]
 pub struct Budget {
     pub curve: Curve,
-    /// The point that is chosen; 0 is everything as it is.
+    /// The selected point; at 0 nothing is quantized.
     pub at: usize,
     /// Which of [`SCHEMES`] may be used.
     pub allowed: [bool; SCHEMES.len()],
-    /// The scheme that Space allows or forbids.
+    /// The scheme under the cursor, which Space allows or forbids.
     pub chosen: usize,
-    /// Tensors that are up for choice.
+    /// Number of tensors that the curve chooses schemes for.
     pub tensors: usize,
-    /// Their parameters: what the error is an average over.
+    /// Parameters of these tensors: the error is averaged over them.
     pub parameters: u64,
-    /// Quantizable tensors that are not measured yet; they stay as they are.
+    /// Quantizable tensors that are not measured yet and keep their type.
     pub waiting: usize,
-    /// Whether the marks are the curve's by now, and not still those of before.
+    /// Whether the marks are those of the curve; false until the user moves along it.
     pub moved: bool,
-    /// The plan to come back to.
+    /// The plan from before the budget was opened.
     pub before: Plan,
-    /// The size and the error of the marks of before, where all of them are measured.
+    /// Size and error of that plan; `None` while some of its marks are not measured.
     pub own: Option<Point>,
     choosable: HashSet<TensorId>,
 }
 
-/// Why there is nothing to choose.
+/// Why there is no budget to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoBudget {
     NothingQuantizable,
@@ -63,13 +63,13 @@ impl Budget {
         if budget.tensors == 0 {
             return Err(NoBudget::NothingMeasured);
         }
-        // The nearest point that is no larger than the marks there are.
+        // Start at the nearest point that is no larger than the current plan.
         let size = budget.own_bytes(model);
         budget.at = budget.curve.within(size).unwrap_or(budget.last());
         Ok(budget)
     }
 
-    /// Makes the curve anew from what is measured and allowed now.
+    /// Computes the curve from what is measured and allowed now.
     fn draw_up(&mut self, model: &Model) {
         (self.tensors, self.parameters, self.waiting) = (0, 0, 0);
         self.choosable.clear();
@@ -93,7 +93,7 @@ impl Budget {
                 }
                 None => {
                     self.waiting += usize::from(model.is_waiting(id) && model.quantizable(id));
-                    // A mark outside the choice stays as it is, and so does its size.
+                    // A mark on a tensor outside the choice keeps its scheme and its size.
                     if let Some(quantizer) = self.before.get(id) {
                         fixed = fixed
                             .saturating_sub(tensor.bytes)
@@ -120,14 +120,14 @@ impl Budget {
         self.curve.points().get(self.at).copied().unwrap_or(Point { bytes: 0, error: 0.0 })
     }
 
-    /// Makes the curve anew and stays at the size chosen, as near as there is one.
+    /// Recomputes the curve and selects the point nearest to the current size.
     pub fn follow(&mut self, model: &Model) {
         let size = self.point().bytes;
         self.draw_up(model);
         self.at = self.curve.within(size).unwrap_or(self.last());
     }
 
-    /// Allows the chosen scheme, or forbids it.
+    /// Allows or forbids the scheme under the cursor.
     pub fn toggle(&mut self, model: &Model) {
         if let Some(allowed) = self.allowed.get_mut(self.chosen) {
             *allowed = !*allowed;
@@ -135,7 +135,7 @@ impl Budget {
         self.follow(model);
     }
 
-    /// A step towards the smaller, or by so many of the curve's twentieths.
+    /// Moves by one point, or by a number of twentieths of the curve's size range.
     pub fn step(&mut self, smaller: bool, twentieths: u64) {
         self.moved = true;
         if twentieths == 0 {
@@ -151,7 +151,7 @@ impl Budget {
         let now = self.point().bytes;
         self.at = match smaller {
             true => self.curve.within(now.saturating_sub(stride)).unwrap_or(self.last()),
-            // The largest that is no larger, but never the one it is.
+            // The largest point within the size, but at least one step away.
             false => {
                 let at = self.curve.within(now.saturating_add(stride)).unwrap_or(0);
                 at.min(self.at.saturating_sub(1))
@@ -159,7 +159,7 @@ impl Budget {
         };
     }
 
-    /// To a share of the way from the smallest (0) to everything as it is (1).
+    /// Moves to a share of the size range: 0 is the smallest point, 1 is unquantized.
     pub fn go_to(&mut self, share: f64) {
         self.moved = true;
         let points = self.curve.points();
@@ -169,7 +169,7 @@ impl Budget {
         self.at = self.curve.within(bytes).unwrap_or(self.last());
     }
 
-    /// The marks of the chosen point, with those outside the choice as they were.
+    /// The marks of the selected point. Tensors outside the choice keep their marks.
     pub fn plan(&self) -> Plan {
         if !self.moved {
             return self.before.clone();
@@ -182,7 +182,7 @@ impl Budget {
         plan
     }
 
-    /// A point's error as a share of the weights' energy, averaged over parameters.
+    /// The error of a point as a share of the weights' energy, averaged over parameters.
     pub fn share(&self, point: Point) -> f64 {
         match self.parameters {
             0 => 0.0,
@@ -191,7 +191,7 @@ impl Budget {
     }
 }
 
-/// The options of a tensor; `None` while none of the allowed schemes is measured.
+/// The choices for a tensor; `None` while none of the allowed schemes is measured.
 fn choices(model: &Model, id: TensorId, allowed: &[bool; SCHEMES.len()]) -> Option<Vec<Choice>> {
     let tensor = model.checkpoint.tensor(id);
     let facts = model.known(id).facts()?;
@@ -209,17 +209,16 @@ fn choices(model: &Model, id: TensorId, allowed: &[bool; SCHEMES.len()]) -> Opti
             None => {}
         }
     }
-    // With every scheme forbidden it can only stay as it is.
+    // If every scheme is forbidden, keeping the type is the only choice.
     (measured || allowed.iter().all(|allowed| !allowed)).then_some(choices)
 }
 
-/// What the layer's output loses, if that is known: it then takes the place of what the
-/// weight loses.
+/// The output error of the layer, if it is measured. It replaces the weight error.
 fn share(model: &Model, id: TensorId, quantizer: Quantizer) -> Option<f64> {
     model.outputs.as_ref()?.error(id, quantizer)?.ratio(Way::Weights)
 }
 
-/// The proxy's error of a tensor as `plan` has it; `None` if it is not measured so.
+/// The error of a tensor under `plan`; `None` if it is not measured.
 fn error_of(model: &Model, plan: &Plan, id: TensorId) -> Option<f64> {
     let Some(quantizer) = plan.get(id) else { return Some(0.0) };
     match model.known(id).facts()?.cost_of(quantizer)? {

@@ -1,21 +1,21 @@
-//! The measuring of all tensors: how far it is, and in which rounds it is done.
+//! Calibration of all tensors: its state, and the rounds in which schemes are measured.
 
 use crate::app::meter::Meter;
 use crate::app::tensor_metrics::SCHEMES;
 use crate::quantization::QuantizationScheme;
 
-/// How the measuring of all tensors stands.
+/// The state of the calibration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CalibrationState {
     /// There is no float tensor.
     NothingToDo,
-    /// `round`: which of the two rounds is measured now, and the schemes of it.
+    /// `round` is the round that runs now, 0 or 1; `schemes` are those it measures.
     Running {
         round: usize,
         schemes: &'static [QuantizationScheme],
         meter: Meter,
     },
-    /// `meter`: of the first round.
+    /// `meter` is that of the first round.
     Done {
         meter: Meter,
     },
@@ -25,8 +25,8 @@ pub enum CalibrationState {
     Failed,
 }
 
-/// What is measured first, so that there is a ranking soon, and what then: the half of
-/// [`SCHEMES`] with the table's own scheme comes first.
+/// The schemes of each round. The first round measures the half of [`SCHEMES`] that holds the
+/// table's scheme, so that there is a ranking soon.
 pub(crate) fn rounds(scheme: QuantizationScheme) -> [&'static [QuantizationScheme]; 2] {
     let (coarse, blocks) = SCHEMES.split_at(2);
     match blocks.contains(&scheme) {

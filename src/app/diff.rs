@@ -1,4 +1,5 @@
-//! This checkpoint beside another: what was added, removed and changed, and by how much.
+//! Comparison with another checkpoint: which tensors were added, removed and changed, and by how
+//! much.
 
 use crate::app::meter::Meter;
 use crate::app::prompt::Prompt;
@@ -9,7 +10,7 @@ use crate::text::names;
 
 #[derive(Debug)]
 pub struct DiffView {
-    /// To come back to when it fails.
+    /// The prompt to return to if the comparison fails.
     pub prompt: Prompt,
     pub state: DiffState,
 }
@@ -20,12 +21,12 @@ pub enum DiffState {
     Done(Differences),
 }
 
-/// The outcome, the greatest difference first.
+/// The outcome, largest difference first.
 #[derive(Debug)]
 pub struct Differences {
     pub rows: Vec<Compared>,
     pub counts: Counts,
-    /// Columns of the longest name.
+    /// Width of the longest name, in columns.
     pub widest: usize,
     list: ScrollList,
 }
@@ -70,7 +71,7 @@ impl Differences {
         self.rows.get(self.cursor())
     }
 
-    /// One line for each, as it is copied.
+    /// One line per tensor, for the clipboard.
     pub fn plain(&self) -> String {
         let line = |row: &Compared| format!("{}: {}", row.name, describe(&row.change));
         self.rows.iter().map(|row| names::visible(&line(row)).into_owned() + "\n").collect()
@@ -92,7 +93,7 @@ impl Differences {
     }
 }
 
-/// What is there on one side only comes first, then the worst SQNR; what is equal last.
+/// The sort key: tensors on one side only, then the worst SQNR, identical tensors last.
 fn rank(change: &Change) -> f64 {
     match change {
         Change::Added { .. } | Change::Removed { .. } | Change::Reshaped { .. } => {
@@ -103,7 +104,7 @@ fn rank(change: &Change) -> f64 {
     }
 }
 
-/// A difference in a few words.
+/// Describes a difference in a few words.
 pub(crate) fn describe(change: &Change) -> String {
     match change {
         Change::Added { dtype, shape } => format!("only there: {dtype} {shape}"),

@@ -1,4 +1,4 @@
-//! What comes in and what goes out: the state machine's two ends, as plain data.
+//! Events, which come in, and effects, which go out, as plain data.
 
 use crate::app::keys::Key;
 use crate::app::meter::Meter;
@@ -21,18 +21,18 @@ use std::time::Duration;
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event {
-    /// The first event: there is a checkpoint to look at.
+    /// The first event: the checkpoint is open.
     Opened,
     Key(Key),
     Paste(String),
     Click(Target),
-    /// The mouse was moved there with its button held.
+    /// The mouse moved with its button held.
     Drag(Target),
-    /// The wheel turned by so many rows, down if positive.
+    /// The wheel turned by a number of rows, down if positive.
     Wheel(isize),
-    /// The size of the windows that are scrolled through.
+    /// The visible size of everything that scrolls has changed.
     Resized(Viewport),
-    /// Time passed: how far the jobs are.
+    /// Time passed. Reports how far the jobs are.
     Tick {
         now: Duration,
         calibration: Option<Meter>,
@@ -40,7 +40,7 @@ pub enum Event {
         diff: Option<Meter>,
         outputs: Option<Meter>,
     },
-    /// A worker measured a tensor, or could not.
+    /// A tensor was analyzed, or could not be.
     Found {
         generation: u64,
         tensor: TensorId,
@@ -54,25 +54,25 @@ pub enum Event {
         generation: u64,
         why: String,
     },
-    /// What the save in the dialog would write.
+    /// What the save in the dialog would write, or why it would fail.
     LaidOut(Result<LaidOut, String>),
     Save(save::News),
-    /// The save's thread panicked or was not to be had.
+    /// The thread of the save panicked or could not be started.
     SaveFailed(String),
     /// The text of `config.json`.
     Config(Option<Result<String, String>>),
-    /// The values asked for, or why they cannot be read.
+    /// Elements of a tensor, or why they could not be read.
     Values(element_window::Request, Result<element_window::Window, String>),
-    /// How often each value of a tensor occurs.
+    /// The histogram of a tensor.
     Counted(TensorId, Result<ValueHistogram, String>),
-    /// What the slider's clip makes of a tensor, from all of its elements; `None`: it has no scale.
+    /// The error of the selected clip, from all elements; `None` if the tensor has no scale.
     Clipped(clip::Request, Result<Option<clip::Measured>, String>),
-    /// Tensors that hold the same bytes as another: the first such.
+    /// Tensors with the same bytes as another, each with the first such tensor.
     Duplicates(Vec<(TensorId, TensorId)>),
-    /// What each of several schemes makes of a tensor.
+    /// The outcomes of several schemes for a tensor.
     SchemesCompared(TensorId, Result<Vec<Outcome>, String>),
     Channels(channels::Request, Result<Vec<channels::Channel>, String>),
-    /// What a mark's own calibration costs was measured, or could not be.
+    /// The error of a mark's own quantizer was measured, or could not be.
     Measured {
         tensor: TensorId,
         found: Result<Analysis, CheckpointError>,
@@ -80,49 +80,49 @@ pub enum Event {
     RecipeWritten(Result<(), NotWritten>),
     RecipeRead(Result<Plan, String>),
     ReportWritten(Result<(), NotWritten>),
-    /// What the layers' outputs lose, one after the other.
+    /// The output errors of layers, one after the other.
     Outputs(outputs::News),
-    /// The other checkpoint was compared with, or why it could not be.
+    /// The comparison with another checkpoint, or why it failed.
     Compared(Result<Vec<Compared>, String>),
 }
 
 /// Why a file was not written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NotWritten {
-    /// It is there already, and nobody said that it may be replaced.
+    /// The file exists, and the user has not agreed to replace it.
     Exists,
     Failed(String),
 }
 
-/// Something to be done by the loop, the only place where things are done.
+/// Something for the runner to do, the only place that acts on the world.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Measure every tensor; replaces a calibration under way.
+    /// Measure every tensor. Replaces a calibration that is running.
     Calibrate {
         generation: u64,
         schemes: &'static [QuantizationScheme],
     },
     StopCalibration,
-    /// Measure these next.
+    /// Measure these tensors next.
     Hurry(Vec<TensorId>),
-    /// Say what a save would write, without writing it.
+    /// Report what a save would write, without writing.
     LayOut(Request),
     Save(Request),
     CancelSave,
     ReadConfig,
-    /// Read these elements; replaces a reading under way.
+    /// Read these elements. Replaces a read that is running.
     ReadValues(element_window::Request),
-    /// Count how often each value of a tensor occurs; replaces a count under way.
+    /// Build the histogram of a tensor. Replaces one that is being built.
     Count(TensorId),
-    /// Measure what a clip makes of a tensor; replaces a measuring under way.
+    /// Measure the error of a clip. Replaces a measurement that is running.
     MeasureClip(clip::Request),
-    /// Compare tensors whose figures are the same.
+    /// Compare the bytes of tensors with equal statistics.
     FindDuplicates(Candidates),
-    /// Measure the schemes side by side; replaces a comparison under way.
+    /// Measure the schemes of a tensor. Replaces a comparison that is running.
     CompareSchemes(TensorId),
-    /// Look at every output channel; replaces a look under way.
+    /// Measure every output channel. Replaces a measurement that is running.
     ReadChannels(channels::Request),
-    /// Measure what each of these costs.
+    /// Measure the error of each of these marks.
     Measure(Vec<(TensorId, Quantizer)>),
     WriteRecipe {
         path: PathBuf,
@@ -130,20 +130,20 @@ pub enum Effect {
         replace: bool,
     },
     ReadRecipe(PathBuf),
-    /// Write what is known now; [`super::App::report`] gives it.
+    /// Write what is known now: [`super::App::report`].
     WriteReport {
         path: PathBuf,
         format: Format,
         replace: bool,
     },
-    /// Compare with the checkpoint at a path, in the background.
+    /// Compare with the checkpoint at a path.
     Diff(PathBuf),
     CancelDiff,
-    /// Open files of captures and measure the layers' outputs; replaces such a measuring
-    /// under way.
+    /// Open captured activations and measure output errors. Replaces a measurement that is
+    /// running.
     MeasureOutputs(Vec<PathBuf>),
     StopOutputs,
-    /// To the clipboard.
+    /// Copy a text to the clipboard.
     Copy(String),
     /// Take the mouse, or leave it to the terminal.
     Mouse(bool),
@@ -152,8 +152,8 @@ pub enum Effect {
     Quit,
 }
 
-/// Rows of the table, of the values and of the differences, and columns and rows of the text
-/// in an overlay.
+/// Visible rows of the table, the values, the channels and the differences, and columns and rows
+/// of the text in an overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Viewport {
     pub table: usize,
@@ -166,22 +166,22 @@ pub struct Viewport {
 /// What is under the mouse.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
-    /// A line of the table, counted from its top.
+    /// A visible line of the table.
     Row(usize),
-    /// The mark on that line.
+    /// The mark on a visible line of the table.
     Mark(usize),
     Title(Column),
-    /// The table's scroll bar: a share of the way down.
+    /// The table's scroll bar, at a share of its length.
     Bar(f64),
     Tab(Tab),
-    /// One of what a window or the budget lists.
+    /// An entry of the open list.
     Choice(usize),
-    /// What the bar of hints says of a key.
+    /// A key in the hint bar.
     Hint(Key),
-    /// A line of the values.
+    /// A visible line of the values.
     Value(usize),
-    /// A place on the budget's curve: a share of the way from the smallest to the largest.
+    /// The budget's curve, at a share of the way from the smallest to the largest size.
     Curve(f64),
-    /// A value of the histogram, as a share of the largest magnitude.
+    /// The histogram, at a share of the largest magnitude.
     Clip(f64),
 }

@@ -1,4 +1,4 @@
-//! The distribution of one tensor's values, and a clip that slides over it.
+//! The histogram of one tensor's values, and a clip that can be moved over it.
 
 use crate::app::fetched::Fetched;
 use crate::app::tensor_metrics::TensorMetrics;
@@ -9,50 +9,50 @@ use crate::quantization::{
 };
 use crate::tensor::TensorId;
 
-/// Places of the slider: sixteenths of an octave down from the largest magnitude.
+/// Number of clip positions. Each is a sixteenth of an octave below the one before.
 const PLACES: u32 = 64;
 
 #[derive(Debug, Default)]
 pub struct HistogramView {
     of: Option<TensorId>,
-    /// 0: nothing is clipped.
+    /// The position of the clip; at 0 nothing is clipped.
     place: u32,
-    /// Heights are logarithms of the counts.
+    /// Whether bar heights are logarithms of the counts.
     pub log: bool,
-    /// The histogram, counted again because the tensor's metrics do not hold it.
+    /// The histogram, built for this view because the tensor's metrics do not hold it.
     counted: Fetched<TensorId, ValueHistogram>,
-    /// What the slider's clip makes of the tensor.
+    /// The error with the clip at its position.
     pub clipped: Option<Clipped>,
-    /// Where the slider stood, and how it was rounded, when a measuring was asked for last.
+    /// Position and rounding of the latest request to measure a clip.
     measuring: Option<(u32, Rounding)>,
-    /// The clip of least error.
+    /// The clip with the least error.
     pub best: Option<Clipped>,
 }
 
-/// What quantizing a tensor per tensor with a clip makes of it: as soon as the slider is moved,
-/// and where values are counted in bins an estimate until all elements have been looked at.
+/// The error of quantizing a tensor per tensor with a clip. An estimate from histogram bins until
+/// all elements have been measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clipped {
-    /// A share of the largest magnitude.
+    /// The clip as a share of the largest magnitude.
     pub share: f64,
-    /// The same as a magnitude.
+    /// The clip as a magnitude.
     pub clip: f64,
     pub scale: f32,
     pub error: ErrorStatistics,
-    /// Elements beyond the clip.
+    /// Number of elements beyond the clip.
     pub beyond: u64,
-    /// Whether the figures are of every value as it is, and not of bins.
+    /// Whether the figures come from all elements and not from histogram bins.
     pub exact: bool,
 }
 
 impl HistogramView {
-    /// The share of the largest magnitude at which the slider stands.
+    /// The clip's position as a share of the largest magnitude.
     pub fn share(&self) -> f64 {
         let share = (-f64::from(self.place) / 16.0).exp2();
         (share * 1e4).round() / 1e4
     }
 
-    /// The calibration that the slider stands for.
+    /// The calibration for the clip's position.
     pub fn calibration(&self) -> Calibration {
         match self.place {
             0 => Calibration::MinMax,
@@ -60,7 +60,7 @@ impl HistogramView {
         }
     }
 
-    /// Looks at a tensor; the slider starts where its mark has it.
+    /// Shows a tensor. The clip starts where the tensor's mark has it.
     pub fn show(&mut self, id: TensorId, calibration: Calibration) {
         if self.of == Some(id) {
             return;
@@ -72,7 +72,7 @@ impl HistogramView {
         }
     }
 
-    /// One place narrower or wider. False at an end.
+    /// Moves the clip by one position. False at the end of its range.
     pub fn slide(&mut self, narrower: bool) -> bool {
         let to = match narrower {
             true => (self.place + 1).min(PLACES),
@@ -81,7 +81,7 @@ impl HistogramView {
         std::mem::replace(&mut self.place, to) != to
     }
 
-    /// To the place nearest to a share of the largest magnitude.
+    /// Moves the clip to the position nearest to a share of the largest magnitude.
     pub fn slide_to(&mut self, share: f64) {
         let place = (-share.max(f64::MIN_POSITIVE).log2() * 16.0).round().max(0.0);
         self.place = (place as u32).min(PLACES);
@@ -92,8 +92,7 @@ impl HistogramView {
         *self = HistogramView { log, ..HistogramView::default() };
     }
 
-    /// The distribution of the tensor `id`: the one its facts hold, or the one counted for
-    /// this view.
+    /// The histogram of a tensor: the one its metrics hold, or the one built for this view.
     pub fn distribution<'a>(
         &'a self,
         id: TensorId,
@@ -105,7 +104,7 @@ impl HistogramView {
         self.counted.answer(|tensor| *tensor == id)
     }
 
-    /// The tensor to count now, if it has to be.
+    /// The tensor whose histogram has to be built now, if any.
     pub fn request(&mut self, id: TensorId, facts: &TensorMetrics) -> Option<TensorId> {
         match facts.distribution {
             Some(_) => None,
@@ -117,7 +116,7 @@ impl HistogramView {
         self.counted.receive(id, counted);
     }
 
-    /// The clip as it stands, if only an estimate of it is there; said once.
+    /// The clip to measure now, if only an estimate is known and it was not requested yet.
     pub fn request_clip(&mut self, tensor: TensorId, rounding: Rounding) -> Option<Request> {
         let clipped = self.clipped.filter(|clipped| !clipped.exact && self.of == Some(tensor))?;
         let calibration = self.calibration();
@@ -127,8 +126,8 @@ impl HistogramView {
         (!asked).then_some(request)
     }
 
-    /// The exact figures are there. Those of a clip that has moved on since are of no use, and
-    /// where they could not be measured the estimate stays.
+    /// Replaces the estimate with the measured error. Outdated measurements are dropped; if the
+    /// measurement failed, the estimate stays.
     pub fn receive_clip(&mut self, request: Request, found: Result<Option<Measured>, String>) {
         let asked = self.measuring.map(|(_, rounding)| (self.of, self.calibration(), rounding));
         let answers = asked == Some((Some(request.tensor), request.calibration, request.rounding));
@@ -138,7 +137,7 @@ impl HistogramView {
         }
     }
 
-    /// Works out what the slider's clip makes of the tensor, if that is not known yet.
+    /// Estimates the error of the clip, if it is not known yet.
     pub fn estimate(&mut self, id: TensorId, facts: &TensorMetrics, rounding: Rounding) {
         let share = self.share();
         if self.clipped.is_some_and(|clipped| clipped.share == share) && self.best.is_some() {
@@ -183,7 +182,7 @@ fn clip(
     })
 }
 
-/// What counts as clipped: not what the clip's own rounding leaves beyond it.
+/// The magnitude from which an element counts as clipped. Tolerates the rounding of the clip.
 fn beyond(clip: f64) -> f64 {
     clip * (1.0 + 1e-7)
 }

@@ -1,4 +1,4 @@
-//! The key table with a person's own keys in it.
+//! The key table with the user's own keys.
 
 use crate::app::action::Action;
 use crate::app::keys::{BINDINGS, Binding, Context, Key};
@@ -17,12 +17,12 @@ impl Default for KeyMap {
 }
 
 impl KeyMap {
-    /// Every row with the keys it has now.
+    /// Every binding with its current keys.
     pub fn bindings(&self) -> impl Iterator<Item = (&'static Binding, &[Key])> {
         BINDINGS.iter().zip(self.keys.iter().map(Vec::as_slice))
     }
 
-    /// What `key` does in a context.
+    /// The action of `key` in a context.
     pub fn action(&self, context: Context, key: Key) -> Option<Action> {
         context.layers().iter().find_map(|layer| {
             let mut here = self.bindings().filter(|(binding, _)| binding.context == *layer);
@@ -30,7 +30,7 @@ impl KeyMap {
         })
     }
 
-    /// The first key of an action in a context's own layers.
+    /// The first key of an action in a context.
     pub fn key_of(&self, context: Context, action: Action) -> Option<Key> {
         let mut bindings = self.bindings();
         let found = bindings.find(|(binding, _)| {
@@ -39,15 +39,15 @@ impl KeyMap {
         found.and_then(|(_, keys)| keys.first().copied())
     }
 
-    /// The same as it is said in a sentence.
+    /// The name of that key, for use in a sentence.
     pub fn name(&self, context: Context, action: Action) -> String {
         self.key_of(context, action).map_or_else(|| "no key".to_owned(), |key| key.to_string())
     }
 
-    /// Gives an action of a context these keys instead of its own.
+    /// Replaces the keys of an action.
     ///
     /// # Errors
-    /// A sentence, when there is no such context, action or key.
+    /// Fails if there is no such context, action or key.
     pub fn rebind(&mut self, context: &str, action: &str, keys: &[String]) -> Result<(), String> {
         let in_context = |binding: &Binding| name_of(binding.context) == context;
         if !BINDINGS.iter().any(in_context) {
@@ -70,7 +70,7 @@ impl KeyMap {
     }
 
     /// # Errors
-    /// A sentence, when a key would mean two things in one place.
+    /// Fails if a key has two meanings in one context.
     pub fn check(&self) -> Result<(), String> {
         for (number, (binding, keys)) in self.bindings().enumerate() {
             for (other, others) in self.bindings().skip(number + 1) {
@@ -91,7 +91,7 @@ impl KeyMap {
     }
 }
 
-/// Whether two contexts' keys can count at the same time.
+/// Whether bindings of two contexts can be active at the same time.
 fn meet(a: Context, b: Context) -> bool {
     Context::PLACES.iter().any(|place| {
         let layers = place.layers();
@@ -99,7 +99,7 @@ fn meet(a: Context, b: Context) -> bool {
     })
 }
 
-/// A name as it is written in the configuration: `Move(PageDown)` is `move-page-down`.
+/// The name in the configuration: `Move(PageDown)` is `move-page-down`.
 pub(crate) fn name_of(named: impl Debug) -> String {
     let mut name = String::new();
     for c in format!("{named:?}").chars() {
@@ -138,7 +138,7 @@ impl Key {
         ("Quote", Key::Char('"')),
     ];
 
-    /// As it is written in the configuration.
+    /// The name in the configuration.
     pub fn name(self) -> String {
         if let Some((name, _)) = Key::NAMED.into_iter().find(|(_, key)| *key == self) {
             return name.to_owned();
@@ -150,7 +150,7 @@ impl Key {
         }
     }
 
-    /// The key of that name.
+    /// The key with a name of the configuration.
     pub fn named(name: &str) -> Option<Key> {
         let same = |(known, _): &(&str, Key)| known.eq_ignore_ascii_case(name);
         if let Some((_, key)) = Key::NAMED.into_iter().find(same) {

@@ -1,14 +1,14 @@
-//! The key table: every key, where it counts, what it does and what is said of it.
+//! The key table: every key with its context, its action and its help line.
 //!
-//! Dispatch, the help overlay, the hint bar, the documented configuration and the man page
-//! are all read from [`BINDINGS`], by way of `keymap` where a person has keys of their own.
+//! Dispatch, help, hint bar, documented configuration and man page all read [`BINDINGS`], through
+//! `keymap` where the user may have changed keys.
 
 use crate::app::action::Action;
 use crate::app::scroll::Motion;
 use std::fmt;
 use tui_input::InputRequest;
 
-/// A key press, free of any terminal library.
+/// A key press, independent of the terminal library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     Char(char),
@@ -47,36 +47,36 @@ impl fmt::Display for Key {
     }
 }
 
-/// Where a binding counts.
+/// Where a binding is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Context {
-    /// Wherever no window is open.
+    /// Everywhere, unless an overlay is open.
     Main,
-    /// The table has the keys.
+    /// In the table.
     Table,
-    /// The values of a tensor have them.
+    /// In the values of a tensor, in the full-screen view.
     Values,
-    /// Its output channels have them.
+    /// In the channels of a tensor, in the full-screen view.
     Channels,
-    /// Its histogram has them.
+    /// In the histogram of a tensor, in the full-screen view.
     Histogram,
     Filter,
     GoTo,
     Help,
-    /// Any text that is only read.
+    /// In a text that can only be read.
     Pager,
     Presets,
-    /// The list of columns.
+    /// In the list of columns.
     Columns,
     Save,
-    /// A question with yes and no.
+    /// In a question to be answered with yes or no.
     Question,
     Saving,
-    /// A line of text is asked for.
+    /// In a prompt for a line of text.
     Prompt,
     Budget,
     Diff,
-    /// The list of models.
+    /// In the list of models.
     Picker,
     /// Wherever text is typed.
     Text,
@@ -84,7 +84,7 @@ pub enum Context {
 }
 
 impl Context {
-    /// The contexts whose bindings count here, the nearest first.
+    /// The contexts whose bindings are active in this one, most specific first.
     pub fn layers(self) -> &'static [Context] {
         use Context::*;
         match self {
@@ -109,7 +109,7 @@ impl Context {
         }
     }
 
-    /// Every context that has the keys at some time; the others are layers below them.
+    /// Every context that can be current; the others are layers of these.
     pub const PLACES: [Context; 17] = [
         Context::Table,
         Context::Values,
@@ -183,10 +183,10 @@ pub struct Binding {
     pub keys: &'static [Key],
     pub context: Context,
     pub action: Action,
-    /// What it does, as a line of the help.
+    /// What the action does, as a line of the help.
     pub help: &'static str,
     pub group: Group,
-    /// Its word in the hint bar, if it is worth a place there.
+    /// The word in the hint bar; `None` if the binding is not shown there.
     pub hint: Option<&'static str>,
 }
 

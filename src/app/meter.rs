@@ -1,20 +1,20 @@
-//! How far a job is, and how fast it goes now.
+//! The progress and the speed of a job.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How far a job is.
+/// The progress of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Meter {
     pub done: u64,
     pub total: u64,
     pub elapsed: Duration,
-    /// Bytes a second of late, once a [`Pace`] has seen them.
+    /// Bytes per second over the last seconds, once a [`Pace`] has measured it.
     pub rate: Option<f64>,
 }
 
 impl Meter {
-    /// 0 … 1.
+    /// The share that is done, from 0 to 1.
     pub fn share(&self) -> f64 {
         match self.total {
             0 => 0.0,
@@ -22,37 +22,37 @@ impl Meter {
         }
     }
 
-    /// Bytes a second: of late, or since the start where nothing else is known.
+    /// Bytes per second over the last seconds, or since the start if that is not known.
     pub fn rate(&self) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
         let average = if seconds > 0.0 { self.done as f64 / seconds } else { 0.0 };
         self.rate.unwrap_or(average)
     }
 
-    /// The time it will still take at that rate.
+    /// The time left at that rate.
     pub fn left(&self) -> Option<Duration> {
         let rest = self.total.saturating_sub(self.done) as f64;
         Duration::try_from_secs_f64(rest / self.rate()).ok()
     }
 }
 
-/// What a rate is taken over: long enough not to flicker, short enough to follow a disk
+/// The time a rate is averaged over: long enough not to flicker, short enough to follow a disk
 /// that slows down.
 const WINDOW: Duration = Duration::from_secs(2);
-/// Nothing is said of the rate of a shorter time.
+/// No rate is computed over a shorter time.
 const SHORTEST: Duration = Duration::from_millis(300);
 
-/// The meters of the last moments of one job.
+/// The recent progress of one job.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
     seen: VecDeque<(Duration, u64)>,
 }
 
 impl Pace {
-    /// The meter with the rate of the last moments.
+    /// Returns the meter with its rate over the last seconds.
     pub fn follow(&mut self, meter: Meter) -> Meter {
         if self.seen.back().is_some_and(|&(at, done)| at > meter.elapsed || done > meter.done) {
-            // Another job has begun.
+            // A new job has started.
             self.seen.clear();
         }
         self.seen.push_back((meter.elapsed, meter.done));

@@ -1,4 +1,4 @@
-//! The checkpoint under study: what is known of its tensors, and the plan made for it.
+//! The checkpoint with everything measured of its tensors, and the plan for it.
 
 use crate::activations::OutputError;
 use crate::app::outputs::Outputs;
@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-/// What a plan loses: SQNRs of the marked tensors that are measured.
+/// The SQNRs of the marked tensors that are measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Quality {
     pub mean: Option<f64>,
@@ -29,11 +29,11 @@ pub struct Quality {
     pub waiting: usize,
 }
 
-/// What there is, counted once.
+/// Counts over the whole checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inventory {
     pub parameters: u64,
-    /// Each dtype with its number of tensors, the most frequent first.
+    /// Each dtype with its number of tensors, most frequent first.
     pub dtypes: Vec<(String, usize)>,
     pub quantizable: usize,
 }
@@ -58,31 +58,30 @@ pub struct Model {
     pub inventory: Inventory,
     known: Vec<Known>,
     obstacles: Vec<Option<Obstacle>>,
-    /// What the words for SQNRs mean.
+    /// The limits between ratings.
     pub thresholds: Thresholds,
-    /// The scheme of tensors that are not marked, and of new marks.
+    /// The scheme of new marks, and of tensors that are not marked.
     scheme: QuantizationScheme,
     plan: Plan,
-    /// What each tensor's scheme makes of it, as known: it is asked of every tensor with every
-    /// key, and facts lie far apart.
+    /// The SQNR of each tensor under its scheme. Kept in one vector because every key reads it for
+    /// every tensor, and metrics are scattered in memory.
     sqnrs: Vec<Sqnr>,
-    /// The plan that they are by.
+    /// The plan that `sqnrs` were computed for.
     rated: Plan,
     history: History<Plan>,
     /// The plan as it was last saved.
     saved: Plan,
     totals: Totals,
     quality: Quality,
-    /// What the layers' outputs lose, once captures are opened.
+    /// Output errors of the layers, once captured activations are open.
     pub outputs: Option<Outputs>,
-    /// Bytes of the distributions that are held.
+    /// Bytes of the histograms in memory.
     distributions: usize,
-    /// Marks whose cost may be unknown, because they or what is known of their tensors changed.
+    /// Marks whose error may be unknown because they, or the metrics of their tensors, changed.
     unasked: Vec<TensorId>,
 }
 
-/// Bytes of distributions that are held at most; the others are counted anew when they are
-/// looked at.
+/// Limit for the histograms in memory, in bytes. The others are built again when they are shown.
 const DISTRIBUTIONS: usize = 64 << 20;
 
 impl Model {
@@ -118,7 +117,7 @@ impl Model {
         model
     }
 
-    /// The scheme the table starts with: the one that saves best from this format.
+    /// The scheme the table starts with: the best one for the checkpoint's format.
     pub fn first_scheme(&self) -> QuantizationScheme {
         first_scheme(&self.checkpoint)
     }
@@ -127,7 +126,7 @@ impl Model {
         &self.known[id.index()]
     }
 
-    /// What keeps a tensor from being quantized by default, as far as is known now.
+    /// Why a tensor is not quantized by default, as far as is known now.
     pub fn obstacle(&self, id: TensorId) -> Option<&Obstacle> {
         self.obstacles[id.index()].as_ref()
     }
@@ -136,7 +135,7 @@ impl Model {
         self.obstacle(id).is_none()
     }
 
-    /// The scheme of tensors that are not marked, and of new marks.
+    /// The scheme of new marks, and of tensors that are not marked.
     pub fn scheme(&self) -> QuantizationScheme {
         self.scheme
     }
@@ -146,12 +145,12 @@ impl Model {
         self.rate_all();
     }
 
-    /// The scheme it is marked with, or would be.
+    /// The scheme of the tensor's mark, or the one a new mark would get.
     pub fn scheme_of(&self, id: TensorId) -> QuantizationScheme {
         self.quantizer_of(id).scheme
     }
 
-    /// The quantizer it is marked with, or would be.
+    /// The quantizer of the tensor's mark, or the one a new mark would get.
     pub fn quantizer_of(&self, id: TensorId) -> Quantizer {
         self.quantizer_by(&self.plan, id)
     }
@@ -160,28 +159,28 @@ impl Model {
         plan.get(id).unwrap_or_else(|| self.usual(id, self.scheme))
     }
 
-    /// The quantizer of a scheme where nothing else is chosen for the tensor: by what training
-    /// with fake quantization learned where the scheme can take that over, else by min-max.
+    /// The quantizer of a scheme if nothing else is chosen: scales learned by quantization-aware
+    /// training if the scheme can use them, otherwise the usual calibration.
     pub fn usual(&self, id: TensorId, scheme: QuantizationScheme) -> Quantizer {
         effective_quantizer(&self.checkpoint, id, Quantizer { scheme, ..self.quantizer() })
     }
 
-    /// What that makes of the tensor; `None` while it is not measured.
+    /// The error with that quantizer; `None` while it is not measured.
     pub fn cost(&self, id: TensorId, scheme: QuantizationScheme) -> Option<&Cost> {
         self.known(id).facts()?.cost_of(self.usual(id, scheme))
     }
 
-    /// The error of that.
+    /// The error statistics with that quantizer.
     pub fn error(&self, id: TensorId, scheme: QuantizationScheme) -> Option<&ErrorStatistics> {
         self.cost(id, scheme)?.error()
     }
 
-    /// Whether it is to be measured and is not yet.
+    /// Whether the tensor will be measured and is not yet.
     pub fn is_waiting(&self, id: TensorId) -> bool {
         *self.known(id) == Known::Waiting
     }
 
-    /// What its scheme makes of it.
+    /// The SQNR under the tensor's scheme.
     pub fn sqnr(&self, id: TensorId) -> Sqnr {
         self.sqnrs[id.index()]
     }
@@ -193,7 +192,7 @@ impl Model {
         Sqnr::of(self.known(id), self.quantizer_of(id))
     }
 
-    /// Another finding or mark: the tensor's SQNR follows.
+    /// Updates the SQNR of a tensor whose metrics or mark changed.
     fn rate(&mut self, id: TensorId) {
         self.sqnrs[id.index()] = self.sqnr_by_facts(id);
     }
@@ -203,8 +202,8 @@ impl Model {
         self.sqnrs = ids.into_par_iter().map(|id| self.sqnr_by_facts(TensorId(id))).collect();
     }
 
-    /// The SQNR by a scheme with min-max, whatever it is marked with. `None` while that is not
-    /// measured, and where there is nothing to choose.
+    /// The SQNR of a scheme with min-max calibration, independent of the mark. `None` while it is
+    /// not measured, and for tensors stored quantized.
     pub fn sqnr_by(&self, id: TensorId, scheme: QuantizationScheme) -> Option<f64> {
         if self.checkpoint.packed_format(id).is_some() {
             return None;
@@ -212,7 +211,7 @@ impl Model {
         self.known(id).facts()?.error(scheme).map(|error| error.sqnr_db)
     }
 
-    /// By how many dB one scheme is better than another.
+    /// The SQNR of one scheme minus that of another, in dB.
     pub fn gain(
         &self,
         id: TensorId,
@@ -220,23 +219,22 @@ impl Model {
         over: QuantizationScheme,
     ) -> Option<f64> {
         let (of, over) = (self.sqnr_by(id, of)?, self.sqnr_by(id, over)?);
-        // Both may lose nothing.
+        // Both can be infinite.
         Some(if of == over { 0.0 } else { of - over }).filter(|gain| !gain.is_nan())
     }
 
-    /// The word for it, if it has one.
+    /// The rating of the tensor's SQNR, if it has one.
     pub fn verdict(&self, id: TensorId) -> Option<Rating> {
         self.sqnr(id).decibels().map(|db| self.thresholds.rate(db))
     }
 
-    /// What the layer's output loses by its scheme.
+    /// The output error of the layer under its scheme.
     pub fn output(&self, id: TensorId) -> Option<&OutputError> {
         self.outputs.as_ref()?.error(id, self.quantizer_of(id))
     }
 
-    /// The scales of the layers' inputs: those the plan has, which a recipe may have brought,
-    /// then those of the captures that were opened, or else what observers in the checkpoint
-    /// found.
+    /// Scales of layer inputs: those of the plan first, then those of captured activations, or
+    /// else those of observers in the checkpoint.
     pub fn input_scales(&self) -> BTreeMap<TensorId, f32> {
         let captured = self.outputs.as_ref().map(Outputs::input_scales);
         let observed = || observed_input_scales(&self.checkpoint).unwrap_or_default();
@@ -263,7 +261,7 @@ impl Model {
         self.quality
     }
 
-    /// How many changes can be undone and redone.
+    /// The number of steps that can be undone and redone.
     pub fn undo_depth(&self) -> (usize, usize) {
         self.history.depth()
     }
@@ -272,7 +270,7 @@ impl Model {
         !self.plan.is_empty() && self.plan != self.saved
     }
 
-    /// `plan` is on disk now.
+    /// Records that `plan` was written to disk.
     pub fn note_saved(&mut self, plan: &Plan) {
         self.saved = plan.clone();
     }
@@ -281,7 +279,7 @@ impl Model {
         self.known.iter().any(|known| *known != Known::Nothing)
     }
 
-    /// Forgets every finding: all floats are to be measured anew.
+    /// Drops all measurements, so that every float tensor is measured again.
     pub fn forget(&mut self) {
         self.distributions = 0;
         for known in self.known.iter_mut().filter(|known| **known != Known::Nothing) {
@@ -292,8 +290,7 @@ impl Model {
         self.ask_anew();
     }
 
-    /// Takes a finding over. True when a mark had to be taken away, for the tensor turned
-    /// out to have no scale.
+    /// Records an analysis. Returns true if a mark was removed because the tensor has no scale.
     pub fn learn(&mut self, id: TensorId, found: Result<Analysis, CheckpointError>) -> bool {
         let Some(known) = self.known.get_mut(id.index()) else { return false };
         let dtype = &self.checkpoint.tensor(id).dtype;
@@ -332,14 +329,14 @@ impl Model {
         false
     }
 
-    /// Tensors whose figures are the same, of those that are measured.
+    /// Measured tensors with equal statistics, which may hold the same bytes.
     pub fn duplicate_candidates(&self) -> Candidates {
         let measured = self.checkpoint.ids().zip(&self.known);
         let measured = measured.filter_map(|(id, known)| Some((id, &known.facts()?.statistics)));
         duplicates::candidates(&self.checkpoint, measured)
     }
 
-    /// Takes over which tensors hold the same bytes as an earlier one.
+    /// Records which tensors hold the same bytes as an earlier one.
     pub fn note_duplicates(&mut self, found: &[(TensorId, TensorId)]) {
         for &(id, first) in found {
             let name = names::visible(&self.checkpoint.tensor(first).name).into();
@@ -350,7 +347,7 @@ impl Model {
         }
     }
 
-    /// Brings the quality of the plan up to date with the findings.
+    /// Recomputes the quality of the plan.
     pub fn weigh(&mut self) {
         let (mut sum, mut measured) = (0.0, 0);
         let mut quality = Quality::default();
@@ -358,7 +355,7 @@ impl Model {
             match self.sqnr(id) {
                 Sqnr::Decibels(db) => {
                     quality.worst = Some(quality.worst.map_or(db, |worst| worst.min(db)));
-                    // A tensor that loses nothing has no say in a mean.
+                    // An infinite SQNR would make the mean infinite.
                     if db.is_finite() {
                         sum += db;
                         measured += 1;
@@ -375,7 +372,7 @@ impl Model {
         self.quality = quality;
     }
 
-    /// The plan is another: everything that follows from it is brought up to date.
+    /// Updates everything that depends on the plan.
     fn measure_plan(&mut self) {
         let rated = std::mem::replace(&mut self.rated, self.plan.clone());
         let is_other = |id: &TensorId| self.quantizer_by(&rated, *id) != self.quantizer_of(*id);
@@ -386,13 +383,13 @@ impl Model {
         self.ask_anew();
     }
 
-    /// Every mark with a calibration of its own is looked at again.
+    /// Checks again which marks with their own calibration have to be measured.
     pub fn ask_anew(&mut self) {
         let own = |(_, mark): &(TensorId, Quantizer)| mark.calibration != Calibration::MinMax;
         self.unasked = self.plan.iter().filter(own).map(|(id, _)| id).collect();
     }
 
-    /// Changes the plan as one step of its history. False when that changed nothing.
+    /// Changes the plan as one undo step. Returns false if nothing changed.
     fn change(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
         let mut next = self.plan.clone();
         change(&mut next);
@@ -404,12 +401,12 @@ impl Model {
         true
     }
 
-    /// That of tensors that are not marked, and of new marks, before it is settled for one.
+    /// The quantizer of new marks, before it is adapted to a tensor.
     pub fn quantizer(&self) -> Quantizer {
         Quantizer { calibration: default_calibration(&self.checkpoint), scheme: self.scheme }
     }
 
-    /// That of a new mark.
+    /// The quantizer of a new mark on each tensor.
     fn new_mark(&self) -> impl Fn(TensorId) -> Quantizer + use<> {
         let (checkpoint, quantizer) = (self.checkpoint.clone(), self.quantizer());
         move |id| effective_quantizer(&checkpoint, id, quantizer)
@@ -430,7 +427,7 @@ impl Model {
         self.change(|plan| ids.into_iter().for_each(|id| plan.unmark(id)))
     }
 
-    /// Marks exactly what is not marked, and the other way round.
+    /// Marks the tensors that are not marked, and unmarks the others.
     pub fn invert(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
         let quantizer = self.new_mark();
         self.change(|plan| {
@@ -443,7 +440,7 @@ impl Model {
         })
     }
 
-    /// Marks these and nothing else; what is marked already keeps its scheme.
+    /// Marks these tensors and no others. Existing marks keep their scheme.
     pub fn mark_only(&mut self, ids: &HashSet<TensorId>) -> bool {
         let quantizer = self.new_mark();
         self.change(|plan| {
@@ -457,8 +454,9 @@ impl Model {
         })
     }
 
-    /// Gives the marked ones among `ids` the scheme. A calibration that is the usual one of the
-    /// scheme before is that of the new one then: learned scales fit only some.
+    /// Changes the scheme of the marked tensors among `ids`. A mark with the default calibration
+    /// of its old scheme gets the default calibration of the new one: learned scales fit only some
+    /// schemes.
     pub fn set_scheme(
         &mut self,
         ids: impl IntoIterator<Item = TensorId>,
@@ -480,21 +478,21 @@ impl Model {
         })
     }
 
-    /// Takes a plan in place of the one there is, as one step; without the marks of what is
-    /// known to have no scale. False when that changed nothing.
+    /// Replaces the plan as one undo step. Tensors known to have no scale are left out. Returns
+    /// false if nothing changed.
     pub fn replace(&mut self, mut plan: Plan) -> bool {
         self.drop_impossible(&mut plan);
         self.change(|now| *now = plan)
     }
 
-    /// Shows a plan without a step to be undone: whoever does so brings the old one back.
+    /// Shows a plan without an undo step. The caller restores the previous plan.
     pub fn try_out(&mut self, mut plan: Plan) {
         self.drop_impossible(&mut plan);
         self.plan = plan;
         self.measure_plan();
     }
 
-    /// Gives the marked ones among `ids` the calibration.
+    /// Changes the calibration of the marked tensors among `ids`.
     pub fn set_calibration(
         &mut self,
         ids: impl IntoIterator<Item = TensorId>,
@@ -516,8 +514,8 @@ impl Model {
         self.change(|plan| plan.mark(id, quantizer))
     }
 
-    /// Of the marks that are new since the last time, answers from the counted values what can
-    /// be answered so. Gives whether anything could, and those whose cost has to be measured.
+    /// Computes the errors of new marks from histograms where that is exact. Returns whether any
+    /// was computed, and the marks that have to be measured.
     pub fn unmeasured(&mut self) -> (bool, Vec<(TensorId, Quantizer)>) {
         let (mut counted, mut left) = (Vec::new(), Vec::new());
         for id in std::mem::take(&mut self.unasked) {
@@ -526,7 +524,7 @@ impl Model {
             let known = facts.cost_of(quantizer).is_some();
             let usual = [Calibration::MinMax, Calibration::Learned];
             if known || usual.contains(&quantizer.calibration) {
-                // The calibration of all tensors tells.
+                // The calibration of all tensors measures these.
                 continue;
             }
             let one_scale = quantizer.scheme.groups(&self.checkpoint.tensor(id).shape).count() == 1;
@@ -563,7 +561,7 @@ impl Model {
         done
     }
 
-    /// A plan from before a tensor was known to have no scale must not bring its mark back.
+    /// An old plan may mark a tensor that has turned out to have no scale since.
     fn after_travel(&mut self) {
         let mut plan = std::mem::take(&mut self.plan);
         self.drop_impossible(&mut plan);
@@ -581,7 +579,7 @@ impl Model {
     }
 }
 
-/// GGUF's int8 is Q8_0: blocks of 32.
+/// GGUF stores int8 as Q8_0, in blocks of 32.
 fn first_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
     match checkpoint.format() {
         Format::Gguf => QuantizationScheme::per_block(32),

@@ -1,4 +1,4 @@
-//! What the layers' outputs lose, once recorded inputs are opened.
+//! Output errors of layers, measured on recorded inputs.
 
 use crate::activations::{OutputError, Way};
 use crate::job::output::Found;
@@ -8,35 +8,35 @@ use crate::text::figures;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-/// What comes of opening captures and measuring, in its order.
+/// What the measurement of output errors reports, in this order.
 #[derive(Debug)]
 pub enum News {
-    /// They are opened, and nothing is measured yet.
+    /// The captures are open; nothing is measured yet.
     Opened(Outputs),
     Found(TensorId, Result<Found, String>),
-    /// All is found; or why the captures cannot be used, or the measuring could not go on.
+    /// All layers are measured, or why the measurement failed.
     Ended(Result<(), String>),
 }
 
-/// Everything that was found out.
+/// Everything measured so far.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
-    /// What was opened.
+    /// The files that were opened.
     pub files: Vec<PathBuf>,
-    /// The weights whose layers were recorded.
+    /// The weights of the recorded layers.
     pub recorded: BTreeSet<TensorId>,
     pub found: BTreeMap<TensorId, Result<Found, String>>,
-    /// Names in the files that are of no layer of this model, with the first.
+    /// The number of recorded names that match no layer, and the first of them.
     pub unmatched: (usize, String),
 }
 
 impl Outputs {
-    /// What a layer's output loses by a quantizer.
+    /// The output error of a layer under a quantizer.
     pub fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
         self.found.get(&id)?.as_ref().ok()?.error(quantizer)
     }
 
-    /// Whether a layer was recorded and is not measured.
+    /// Whether a layer was recorded but is not measured yet.
     pub fn is_waiting(&self, id: TensorId) -> bool {
         self.recorded.contains(&id) && !self.found.contains_key(&id)
     }
@@ -46,18 +46,17 @@ impl Outputs {
         self.found.get(&id)?.as_ref().ok()?.input_scale
     }
 
-    /// The calibrated scales of the layers' inputs, as far as they are known.
+    /// The calibrated scales of layer inputs, as far as they are known.
     pub fn input_scales(&self) -> BTreeMap<TensorId, f32> {
         self.found.keys().filter_map(|&id| Some((id, self.input_scale(id)?))).collect()
     }
 
-    /// Why a layer has no figures though it was recorded.
+    /// Why a recorded layer could not be measured.
     pub fn failure(&self, id: TensorId) -> Option<&str> {
         self.found.get(&id)?.as_ref().err().map(String::as_str)
     }
 
-    /// In a sentence: how many layers, and what is not as it should be. `order`: the key that
-    /// changes the order.
+    /// Summarizes the result in a sentence. `order` is the key that changes the order.
     pub fn describe(&self, order: &str) -> String {
         let layers = figures::counted(self.found.values().flatten().count(), "layer");
         let failed: Vec<&String> = self.found.values().filter_map(|f| f.as_ref().err()).collect();
@@ -73,13 +72,13 @@ impl Outputs {
         }
     }
 
-    /// Whether something is not as it should be.
+    /// Whether something did not match or could not be measured.
     pub fn is_doubtful(&self) -> bool {
         self.unmatched.0 > 0 || self.found.values().any(Result::is_err)
     }
 }
 
-/// An output error in dB, as the screen writes its figures.
+/// An output error in dB, as it is shown.
 pub fn text(error: &OutputError, way: Way) -> Option<String> {
     Some(error.shown(way)?.replace('-', "−"))
 }

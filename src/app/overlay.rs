@@ -1,4 +1,4 @@
-//! What lies over the table. There is at most one at a time, and it has the keys.
+//! What can lie over the table. At most one overlay is open, and it receives the keys.
 
 use crate::app::budget::Budget;
 use crate::app::diff::DiffView;
@@ -20,22 +20,22 @@ pub enum Overlay {
     GoTo(GoTo),
     Help(Help),
     Presets(Presets),
-    /// Which columns the table has.
+    /// The list of columns.
     Columns(Columns),
-    /// Metadata, the legend, a receipt, an error: text to read.
+    /// A text: metadata, the legend, a receipt or an error.
     Text(Tone, Pager),
     Save(SaveDialog),
-    /// The path exists: is it to be replaced?
+    /// Asks whether an existing output is to be replaced.
     Replace(SaveDialog),
     Saving(Saving),
     Prompt(Prompt),
     Budget(Box<Budget>),
     Diff(Box<DiffView>),
-    /// There are marks that were not saved: quit all the same?
+    /// Asks whether to quit although marks are not saved.
     Quit,
 }
 
-/// What kind of news a text is.
+/// What kind of message a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     Plain,
@@ -77,19 +77,19 @@ impl Overlay {
 #[derive(Debug)]
 pub struct FilterPrompt {
     pub input: Input,
-    /// What the filter was before.
+    /// The filter from before the prompt was opened.
     pub before: String,
-    /// Why the text is no filter yet.
+    /// Why the text is not a valid filter.
     pub problem: Option<String>,
 }
 
-/// Names that fit what is typed, the best first.
+/// Tensor names that match the typed text, best match first.
 #[derive(Debug, Default)]
 pub struct GoTo {
     pub input: Input,
     pub names: Vec<TensorId>,
     pub chosen: usize,
-    /// How many fit altogether.
+    /// The number of all matches.
     pub count: usize,
 }
 
@@ -102,7 +102,7 @@ impl GoTo {
         let mut scored: Vec<(u32, TensorId)> =
             model.checkpoint.ids().filter_map(|id| Some((matcher.score(model, id)?, id))).collect();
         self.count = scored.len();
-        // A whole name comes before those that go on after it.
+        // An exact match comes before longer names.
         let typed = self.input.value().trim();
         let best = |(score, id): &(u32, TensorId)| {
             let longer = model.checkpoint.tensor(*id).name != typed;
@@ -118,7 +118,7 @@ impl GoTo {
     }
 }
 
-/// The key table, searchable.
+/// The key table, with a search.
 #[derive(Debug, Default)]
 pub struct Help {
     pub input: Input,
@@ -134,7 +134,7 @@ pub enum HelpLine<'k> {
 }
 
 impl Help {
-    /// The bindings that contain every word typed, under their headings.
+    /// The bindings that contain every typed word, under their headings.
     pub fn lines<'k>(&self, keymap: &'k KeyMap) -> Vec<HelpLine<'k>> {
         let words: Vec<String> =
             self.input.value().split_whitespace().map(str::to_lowercase).collect();
@@ -160,14 +160,14 @@ impl Help {
     }
 }
 
-/// The columns there could be.
+/// The columns that can be shown.
 #[derive(Debug)]
 pub struct Columns {
     pub choices: Vec<Column>,
     pub chosen: usize,
 }
 
-/// Selections by role; `None` marks nothing.
+/// Tensors by role; `None` marks nothing.
 #[derive(Debug)]
 pub struct Presets {
     pub choices: Vec<PresetChoice>,

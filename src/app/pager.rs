@@ -1,4 +1,4 @@
-//! A text to scroll through: metadata, the legend, a receipt, an error.
+//! A text that can be scrolled: metadata, the legend, a receipt or an error.
 
 use crate::text::names;
 use unicode_width::UnicodeWidthChar;
@@ -9,7 +9,7 @@ pub enum Line {
     Heading(String),
     Field(String, String),
     Text(String),
-    /// Kept as it is laid out, cut at the edge: JSON, tables.
+    /// Not wrapped, cut at the edge: JSON, tables.
     Verbatim(String),
     Blank,
 }
@@ -24,14 +24,14 @@ impl Line {
     }
 }
 
-/// Columns that labels of fields take.
+/// Width of the labels of fields, in columns.
 const LABEL: usize = 22;
 
-/// A paragraph's row on the screen.
+/// A row of the text on the screen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Row {
     Heading(String),
-    /// The label is empty on the rows that continue a value.
+    /// The label is empty on rows that continue a value.
     Field(String, String),
     Text(String),
     Blank,
@@ -53,7 +53,7 @@ impl Pager {
         self.scroll
     }
 
-    /// Scrolls by `rows` of a window of `width` and `height`, no further than the end.
+    /// Scrolls by `rows` in a window of `width` × `height`, at most to the end.
     pub fn scroll_by(&mut self, rows: isize, width: usize, height: usize) {
         let last = self.rows(width).len().saturating_sub(height);
         self.scroll = self.scroll.saturating_add_signed(rows).min(last);
@@ -79,7 +79,7 @@ impl Pager {
         rows
     }
 
-    /// The text as it is copied and printed.
+    /// The text for the clipboard and for standard output.
     pub fn plain(&self) -> String {
         let mut out = format!("{}\n", self.title);
         for line in &self.lines {
@@ -103,7 +103,7 @@ impl Pager {
     }
 }
 
-/// Breaks a text at spaces where it can, and anywhere where it must.
+/// Wraps a text at spaces; words longer than a row are broken.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
     let mut rows = Vec::new();

@@ -1,4 +1,4 @@
-//! Which model is meant, where a path does not say it: what was found, and a cursor.
+//! The list of models to choose from, where a path holds several or none.
 
 use crate::app::action::Action;
 use crate::app::keymap::KeyMap;
@@ -12,26 +12,26 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     pub path: PathBuf,
-    /// What it is called here, harmless to show.
+    /// The name to show, with control characters escaped.
     pub name: String,
-    /// Where it was found.
+    /// Where the model was found.
     pub place: &'static str,
-    /// `None` of the demo.
+    /// Format and bytes; `None` for the demo.
     pub known: Option<(Format, u64)>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Picker {
-    /// Where was looked, as sentences.
+    /// Notes on the search, one sentence each.
     pub said: Vec<String>,
     pub choices: Vec<Choice>,
     pub cursor: usize,
 }
 
-/// What a key led to.
+/// The result of a key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Picked {
-    /// Still choosing.
+    /// Nothing is chosen yet.
     Nothing,
     Model(PathBuf),
     Left,
@@ -40,8 +40,7 @@ pub enum Picked {
 }
 
 impl Picker {
-    /// `here`: what is beneath `root`; `hub`: what is in the Hugging Face cache, and where
-    /// that is.
+    /// `here` are the models below `root`; `hub` are those in the Hugging Face cache at a path.
     pub fn new(root: &Path, here: Models, hub: Option<(&Path, Models)>) -> Picker {
         let mut picker = Picker { said: Vec::new(), choices: Vec::new(), cursor: 0 };
         picker.add(root, here, "here", "beneath");
@@ -88,7 +87,7 @@ impl Picker {
 }
 
 impl Picker {
-    /// A click on a choice; a second one takes it.
+    /// Handles a click on an entry; clicking the selected entry opens it.
     pub fn click(&mut self, number: usize) -> Picked {
         match self.choices.get(number) {
             Some(choice) if number == self.cursor => Picked::Model(choice.path.clone()),
@@ -100,7 +99,7 @@ impl Picker {
         }
     }
 
-    /// The wheel turned by so many rows.
+    /// Handles the wheel.
     pub fn wheel(&mut self, rows: isize) {
         let last = self.choices.len().saturating_sub(1);
         self.cursor = self.cursor.saturating_add_signed(rows).min(last);
@@ -113,7 +112,7 @@ fn choice(root: &Path, found: Found, place: &'static str) -> Choice {
         true => root.to_string_lossy(),
         false => below.to_string_lossy(),
     };
-    // `models--org--name` is how the cache writes org/name.
+    // The cache stores org/name as `models--org--name`.
     let name = match name.strip_prefix("models--") {
         Some(hub) => hub.replace("--", "/"),
         None => name.into_owned(),

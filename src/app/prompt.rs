@@ -1,19 +1,19 @@
-//! A line of text that is asked for, and what it is for.
+//! A prompt for one line of text.
 
 use crate::tensor::TensorId;
 use tui_input::Input;
 
-/// What the text is taken as.
+/// What the text is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A place in a tensor.
+    /// The index of an element.
     Index(TensorId),
     WriteRecipe,
     ReadRecipe,
     WriteReport,
     /// The path of a checkpoint to compare with.
     Diff,
-    /// The path of captures.
+    /// The path of captured activations.
     Activations,
 }
 
@@ -29,7 +29,7 @@ impl Purpose {
         }
     }
 
-    /// What is to be typed and what then happens.
+    /// Explains what to type and what it does.
     pub fn explanation(self) -> &'static str {
         match self {
             Purpose::Index(_) => "Its index, or its place along every axis: 3, 17.",
@@ -56,9 +56,9 @@ impl Purpose {
 pub struct Prompt {
     pub purpose: Purpose,
     pub input: Input,
-    /// Why the text did not do.
+    /// Why the text was not accepted.
     pub problem: Option<String>,
-    /// The file is there already and the person has been told.
+    /// The file exists and the user was asked once already.
     pub replace: bool,
 }
 
@@ -71,7 +71,7 @@ impl Prompt {
         self.input.value().trim()
     }
 
-    /// Another text is another question.
+    /// Forgets the problem and the question, which were about the previous text.
     pub fn edited(&mut self) {
         self.problem = None;
         self.replace = false;

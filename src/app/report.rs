@@ -1,4 +1,4 @@
-//! What is known now, as a report.
+//! The report of what is known now.
 
 use crate::app::model::Model;
 use crate::app::state::App;
@@ -8,7 +8,7 @@ use crate::report::{Cost, Histogram, Report, Row};
 use crate::tensor::TensorId;
 
 impl App {
-    /// The tensors that are shown, in the order of the table.
+    /// A report of the tensors that the filter shows, in the table's order.
     pub fn report(&self) -> Report {
         let model = &self.model;
         Report {
@@ -17,7 +17,7 @@ impl App {
             rounding: model.plan().rounding,
             thresholds: model.thresholds,
             has_outputs: model.outputs.is_some(),
-            rows: self.table.ranked().map(|id| self.reported(id)).collect(),
+            rows: self.table.shown().map(|id| self.reported(id)).collect(),
         }
     }
 
@@ -41,7 +41,7 @@ impl App {
     }
 }
 
-/// Of every scheme as it is usual, and of the mark's own quantizer.
+/// The errors of every scheme's default quantizer, and of the mark's own.
 fn costs(model: &Model, facts: &TensorMetrics, tensor: TensorId) -> Vec<Cost> {
     let usual = tensor_metrics::SCHEMES.into_iter().map(|scheme| model.usual(tensor, scheme));
     let all = usual.chain(std::iter::once(model.quantizer_of(tensor)));
@@ -68,7 +68,7 @@ fn costs(model: &Model, facts: &TensorMetrics, tensor: TensorId) -> Vec<Cost> {
     costs
 }
 
-/// From the counts where they are held, from the sketch of the row where they are not.
+/// The histogram if it is in memory, otherwise the row's sparkline.
 fn histogram(facts: &TensorMetrics) -> Option<Histogram> {
     let absmax = facts.statistics.absmax;
     match (&facts.distribution, facts.sketch) {

@@ -1,4 +1,4 @@
-//! The dialogs that end in a file: what is to be written, how it goes, and the receipt.
+//! The save dialogs: what will be written, the progress, and the receipt.
 
 use crate::app::meter::Meter;
 use crate::app::model::Model;
@@ -15,17 +15,17 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use tui_input::Input;
 
-/// What the dialog is for, with the choice made so far.
+/// What the dialog writes, with the current choice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SaveKind {
     Quantize(OutputFormat),
-    /// As [`OutputFormat::Int8`], the layers' inputs by calibrated scales.
+    /// Like [`OutputFormat::Int8`], with calibrated scales for the layers' inputs.
     Static,
-    /// `None`: each tensor in the type it had before.
+    /// `None` restores each tensor's original type.
     Dequantize(Option<FloatType>),
 }
 
-/// Everything that marks can be written as. `model`: whether scales of inputs are known.
+/// Every kind of output for marks. Static int8 is offered if scales of inputs are known.
 fn kinds(model: &Model) -> Vec<SaveKind> {
     let known = !model.input_scales().is_empty();
     let kinds = OutputFormat::ALL.into_iter().flat_map(|format| {
@@ -42,22 +42,22 @@ const FLOATS: [Option<FloatType>; 4] =
 pub struct SaveDialog {
     pub kind: SaveKind,
     pub path: Input,
-    /// What would be written, once it has been laid out, or why it cannot be.
+    /// What would be written, or why the save would fail; `None` until it is computed.
     pub laid_out: Option<Result<LaidOut, String>>,
-    /// Why the last try failed.
+    /// Why the last attempt failed.
     pub problem: Option<String>,
 }
 
-/// A save as it would be.
+/// What a save would write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LaidOut {
     pub files: usize,
-    /// Bytes of all of them.
+    /// Total bytes of the files.
     pub bytes: u64,
     pub warnings: Vec<String>,
 }
 
-/// A line of the choice in a dialog.
+/// An entry of the list of formats or types.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     pub name: String,
@@ -107,8 +107,7 @@ impl SaveDialog {
         }
     }
 
-    /// Chooses the next format or type, or the one before. A path that was not touched
-    /// follows.
+    /// Selects the next or the previous format or type. The path follows unless it was edited.
     pub fn step(&mut self, forward: bool, model: &Model) {
         let checkpoint = &model.checkpoint;
         let untouched = self.path.value() == default_path(self.kind, checkpoint);
@@ -134,8 +133,8 @@ impl SaveDialog {
         Request { task, out: PathBuf::from(self.path.value().trim()), force }
     }
 
-    /// The marks as they will be written: for static quantization those of the layers whose
-    /// inputs have a scale, which a plan for another format says nothing of.
+    /// The marks that will be written. Static quantization needs the scale of a layer's inputs, so
+    /// it leaves out marks without one; plans for other formats do not carry such scales.
     fn plan(&self, model: &Model) -> Plan {
         let mut plan = model.plan().clone();
         match self.kind {
@@ -151,7 +150,7 @@ impl SaveDialog {
         plan
     }
 
-    /// Marks that stay floats, for the scale of their layers' inputs is not known.
+    /// Marks that stay floats because the scale of their layer's inputs is unknown.
     fn left_out(&self, model: &Model) -> Vec<TensorId> {
         if self.kind != SaveKind::Static {
             return Vec::new();
@@ -161,7 +160,7 @@ impl SaveDialog {
         marked.filter(|id| !scales.contains_key(id)).collect()
     }
 
-    /// What will be written and how big.
+    /// Summarizes what will be written and its size.
     pub fn summary(&self, model: &Model) -> Vec<String> {
         let checkpoint = &model.checkpoint;
         let (changed, verb) = match self.kind {
@@ -242,7 +241,7 @@ impl SaveDialog {
     }
 }
 
-/// How many times smaller, in words that also fit when it grows.
+/// The size ratio in words, for outputs that shrink and that grow.
 pub fn ratio(before: u64, after: u64) -> String {
     match (before, after) {
         (_, 0) => "empty".to_owned(),
@@ -258,7 +257,7 @@ fn neighbour<T: Copy + PartialEq>(all: &[T], now: T, forward: bool) -> T {
     all[(at + step) % all.len()]
 }
 
-/// A name beside the model, in the current directory: the model's own may be a cache.
+/// The suggested path: in the current directory, because the model may be in a cache.
 fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
     let (what, ending) = match kind {
         SaveKind::Quantize(format @ OutputFormat::FakeQuantized) => {
@@ -279,7 +278,7 @@ fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
     }
 }
 
-/// The model's name: of its directory where the file is just called `model`.
+/// The model's name; the directory's name if the file is called `model`.
 pub fn model_name(checkpoint: &Checkpoint) -> String {
     let name = checkpoint.name();
     let endings = [".safetensors", ".gguf", ".bpk", ".pt", ".pth", ".bin", ".npz", ".npy"];
@@ -293,28 +292,28 @@ pub fn model_name(checkpoint: &Checkpoint) -> String {
     }
 }
 
-/// Whether anything in the checkpoint is stored quantized.
+/// Whether the checkpoint holds quantized tensors.
 pub(super) fn holds_quantized(checkpoint: &Checkpoint) -> bool {
     checkpoint.ids().any(|id| matches!(checkpoint.content(id), Content::Packed(_)))
 }
 
-/// Whether writing plain floats to safetensors would give anything new.
+/// Whether writing the checkpoint as floats to safetensors would change anything.
 pub(super) fn can_become_floats(checkpoint: &Checkpoint) -> bool {
     checkpoint.format() != Format::Safetensors || holds_quantized(checkpoint)
 }
 
-/// A save under way.
+/// A save that is running.
 #[derive(Debug)]
 pub struct Saving {
     pub request: Request,
-    /// To come back to when it fails.
+    /// The dialog to return to if the save fails.
     pub dialog: SaveDialog,
     pub phase: &'static str,
     pub meter: Meter,
     pub cancelled: bool,
 }
 
-/// The receipt as a text. `model`: as it was when the save began.
+/// The text of a receipt. `model` is the model from when the save started.
 pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
     let out = receipt.out.display().to_string();
     let mut lines = vec![
@@ -352,7 +351,7 @@ pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
     Pager::new(title, lines)
 }
 
-/// Rows of the comparison that are listed.
+/// Maximum number of tensors listed in a receipt.
 const LISTED: usize = 50;
 
 fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {

@@ -1,4 +1,4 @@
-//! Marks and place, kept from one time to the next.
+//! The session: marks and cursor, kept from one run to the next.
 
 use crate::app::action::Action;
 use crate::app::state::App;
@@ -16,7 +16,7 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Session {
     version: u32,
-    /// What the model was: another one of the same path is not meant.
+    /// Size of the model, to detect that the path holds another model now.
     tensors: usize,
     bytes: u64,
     tensor: Option<String>,
@@ -24,16 +24,16 @@ pub struct Session {
     tree: bool,
     sort: String,
     descending: bool,
-    /// Columns that were chosen on the screen.
+    /// Columns chosen on the screen.
     columns: Option<Vec<String>>,
     scheme: String,
-    /// The plan as a recipe's text.
+    /// The plan as a recipe.
     recipe: Option<String>,
 }
 
 impl Session {
     /// # Errors
-    /// A sentence, when the text is not a session's.
+    /// Fails if the text is not a session.
     pub fn parse(text: &str) -> Result<Session, String> {
         let session: Session = toml::from_str(text).map_err(|e| e.message().to_owned())?;
         match session.version {
@@ -49,7 +49,7 @@ impl Session {
 }
 
 impl App {
-    /// What is to be kept.
+    /// The session to keep.
     pub fn session(&self) -> Session {
         let checkpoint = &self.model.checkpoint;
         let plan = self.model.plan();
@@ -69,7 +69,7 @@ impl App {
         }
     }
 
-    /// Takes up where one left. What does not fit this model any more is left.
+    /// Restores a session. Parts that do not fit the model are ignored.
     pub fn restore(&mut self, session: &Session) {
         let checkpoint = self.model.checkpoint.clone();
         if (session.tensors, session.bytes)
@@ -98,7 +98,8 @@ impl App {
         if let Some(plan) = plan {
             let marked = plan.len();
             if self.model.replace(plan.clone()) {
-                // They are kept already: quitting need not ask about them.
+                // These marks are in the session file already, so quitting need not ask about
+                // them.
                 self.model.note_saved(&plan);
                 let marked = crate::text::figures::counted(marked, "mark");
                 let undo = self.key_of(Action::Undo);

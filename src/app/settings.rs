@@ -1,4 +1,4 @@
-//! What a person sets once: a TOML file, and the text that documents it.
+//! The user's settings: a TOML file, and the text that documents it.
 
 use crate::app::keymap::{KeyMap, name_of};
 use crate::app::keys::{BINDINGS, Context};
@@ -15,13 +15,13 @@ pub struct Settings {
     pub mouse: bool,
     pub animation: bool,
     pub session: bool,
-    /// `None`: the one that saves best from the model's format.
+    /// `None` chooses the best scheme for the model's format.
     pub scheme: Option<QuantizationScheme>,
     pub sort: Sort,
     pub tree: bool,
-    /// Columns that may be shown, if there is room.
+    /// Columns to show if there is room.
     pub columns: Vec<Column>,
-    /// What the words for SQNRs mean.
+    /// The limits between ratings.
     pub thresholds: Thresholds,
     pub keys: KeyMap,
 }
@@ -47,10 +47,10 @@ impl Default for Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThemeChoice {
-    /// As `NO_COLOR`, `COLORTERM` and `COLORFGBG` say.
+    /// Follows `NO_COLOR`, `COLORTERM` and `COLORFGBG`.
     #[default]
     Auto,
-    /// For a light ground, in the colours that `COLORTERM` allows.
+    /// For a light background, in the colours that `COLORTERM` allows.
     Light,
     Dark,
     Truecolor,
@@ -66,7 +66,7 @@ pub enum Glyphs {
     Ascii,
 }
 
-/// Columns that are there unless they are left out.
+/// Columns that are shown by default.
 pub const OPTIONAL: [Column; 5] =
     [Column::Shape, Column::DType, Column::Bytes, Column::Values, Column::Scheme];
 
@@ -122,7 +122,7 @@ enum Keys {
 
 impl Settings {
     /// # Errors
-    /// A sentence on what is wrong with the text.
+    /// Returns what is wrong with the text.
     pub fn parse(text: &str) -> Result<Settings, String> {
         let file: File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
         let mut settings = Settings {
@@ -170,7 +170,7 @@ impl Settings {
     }
 }
 
-/// One of these, or one of schemes.
+/// A column of `among`, or a column of schemes.
 fn column(name: &str, among: &[Column], what: &str) -> Result<Column, String> {
     let fits = |column: &Column| among.contains(column) || column.is_of_schemes();
     Column::named(name).filter(fits).ok_or_else(|| {
@@ -182,7 +182,7 @@ fn column(name: &str, among: &[Column], what: &str) -> Result<Column, String> {
     })
 }
 
-/// The file with every setting at its default and a word on each.
+/// A settings file with every setting at its default and a comment on each.
 pub fn documented() -> String {
     let names = |columns: &[Column]| {
         columns.iter().map(|column| format!("{:?}", column.name())).collect::<Vec<_>>().join(", ")

@@ -1,16 +1,16 @@
-//! A distribution in a few characters, for a row of the table.
+//! A histogram in a few characters, for a row of the table.
 
 use crate::quantization::ValueHistogram;
 
-/// Columns of a sketch.
+/// Width of a sparkline, in columns.
 pub(crate) const COLUMNS: usize = 10;
 
-/// How tall each column is, 0 … 8: 0 where there is no element. From −absmax at the left to
-/// absmax at the right.
+/// The height of each column, 0 to 8, from −absmax on the left to absmax on the right. 0 means
+/// that there is no element.
 pub(crate) type Sketch = [u8; COLUMNS];
 
-/// The counts between −`absmax` and `absmax`, the highest column full. What is there is
-/// seen, however little it is: an outlier is one element.
+/// The counts between −`absmax` and `absmax`, scaled to the highest column. A column with any
+/// element is at least 1 high, so that a single outlier is visible.
 pub(crate) fn sketch(distribution: &ValueHistogram, absmax: f64) -> Sketch {
     let counts = distribution.rebin(-absmax, absmax, COLUMNS);
     let highest = counts.iter().copied().fold(0.0, f64::max);

@@ -1,4 +1,4 @@
-//! The state of the inspector, and what follows from it without changing it.
+//! The state of the inspector, and questions about it that change nothing.
 
 use crate::app::action::Action;
 use crate::app::calibration::CalibrationState;
@@ -25,14 +25,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A sentence on the last key or the last news.
+/// The message on the status line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     pub text: String,
     pub warning: bool,
 }
 
-/// How fast the jobs go.
+/// The speed of each job.
 #[derive(Debug, Default)]
 pub(super) struct Paces {
     pub(super) calibration: Pace,
@@ -46,39 +46,39 @@ pub struct App {
     pub model: Model,
     pub table: Table,
     pub tab: Tab,
-    /// The detail has the whole screen.
+    /// Whether the detail fills the screen.
     pub zoomed: bool,
     pub overlay: Option<Overlay>,
     pub status: Option<Status>,
     pub calibration: CalibrationState,
     pub viewport: Viewport,
     pub settings: Settings,
-    /// The filter as it was typed.
+    /// The filter as typed.
     pub filter_text: String,
-    /// Where in the tensor under the cursor one looks.
+    /// Which elements the Values tab shows.
     pub values: ValuesView,
     pub histogram: HistogramView,
     pub channels: ChannelsView,
     pub comparison: ComparisonView,
-    /// Marks whose cost is being measured, and whether others are to be once the calibration
-    /// is over.
+    /// Marks whose error is being measured, and whether more marks are to be checked after the
+    /// calibration.
     pub(super) measuring: HashMap<TensorId, Quantizer>,
     pub(super) postponed: bool,
-    /// How far the measuring of the layers' outputs is, while it goes on.
+    /// Progress of the output measurements, while they run.
     pub measuring_outputs: Option<Meter>,
-    /// Captures to open at the start.
+    /// Captured activations to open at the start.
     pub activations: Vec<PathBuf>,
-    /// The columns are not those of the settings any more.
+    /// Whether the user changed the columns of the settings.
     pub(super) own_columns: bool,
-    /// The mouse has the table's scroll bar.
+    /// Whether the mouse drags the table's scroll bar.
     pub bar_held: bool,
-    /// The path compared with last.
+    /// The path of the last comparison.
     pub(super) compared_with: String,
-    /// What `n` and `N` look for.
+    /// The filter that `n` and `N` search with.
     pub(super) search: Filter,
-    /// Of the calibration whose findings count.
+    /// The generation of the current calibration; findings of older ones are dropped.
     pub(super) generation: u64,
-    /// When the ranking was settled last, and whether there were findings since.
+    /// When the ranking was last updated, and whether there are newer findings.
     pub(super) settled: Duration,
     pub(super) unsettled: bool,
     pub(super) paces: Paces,
@@ -131,7 +131,7 @@ impl App {
         }
     }
 
-    /// What the keys mean now.
+    /// The context that receives the keys.
     pub fn context(&self) -> Context {
         match &self.overlay {
             Some(overlay) => overlay.context(),
@@ -145,12 +145,12 @@ impl App {
         }
     }
 
-    /// Receipts of what was saved, to be printed at the end.
+    /// Receipts of what was saved, to print on exit.
     pub fn receipts(&self) -> &[String] {
         &self.receipts
     }
 
-    /// What is said of the model beside its name: what it is, where its name does not say it.
+    /// A remark on the model beside its name; empty for ordinary models.
     pub fn about(&self) -> &'static str {
         match crate::demo::is(&self.model.checkpoint) {
             true => "reads digits; quantscope MODEL opens yours",
@@ -158,7 +158,7 @@ impl App {
         }
     }
 
-    /// The columns that are shown if there is room.
+    /// The columns to show if there is room.
     pub fn columns(&self) -> Vec<Column> {
         let output = self.model.outputs.is_some().then_some(Column::Output);
         self.settings.columns.iter().copied().chain(output).collect()
@@ -172,7 +172,7 @@ impl App {
         }
     }
 
-    /// The name of a row's subject: a tensor's, or a module's path.
+    /// The name of a row's tensor, or the path of its module.
     pub fn full_name(&self, row: Row) -> &str {
         match row.item {
             Item::Tensor(id) => &self.model.checkpoint.tensor(id).name,
@@ -183,19 +183,19 @@ impl App {
         }
     }
 
-    /// The key of an action where no window is open, as it is said in a sentence.
+    /// The key of an action in the table, for use in a sentence.
     pub fn key_of(&self, action: Action) -> String {
         self.settings.keys.name(Context::Table, action)
     }
 
-    /// Which keys mark.
+    /// Names the keys that mark.
     pub fn how_to_mark(&self) -> String {
         let [row, all, role] =
             [Action::Mark, Action::MarkShown, Action::Presets].map(|a| self.key_of(a));
         format!("{row} marks this row, {all} all shown, {role} by role")
     }
 
-    /// Whether an action would do anything now; the hint bar shows what would.
+    /// Whether an action would do something now. The hint bar shows only such actions.
     pub fn can(&self, action: Action) -> bool {
         match action {
             Action::Undo => self.model.undo_depth().0 > 0,

@@ -1,6 +1,6 @@
 //! The tabs of the detail pane.
 
-/// A view of the tensor under the cursor.
+/// A tab of the detail pane: a view of the tensor under the cursor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tab {
     #[default]

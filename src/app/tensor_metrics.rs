@@ -1,4 +1,4 @@
-//! What is known of each tensor, in the little space that 100,000 of them leave.
+//! What is measured of each tensor, compact enough for 100,000 tensors.
 
 use crate::app::sparkline::{Sketch, sketch};
 use crate::quantization::{
@@ -10,7 +10,7 @@ use crate::tensor::DType;
 /// The schemes that are measured and can be chosen.
 pub use crate::plan::budget::SCHEMES;
 
-/// A scheme as people say it.
+/// The name of a scheme on the screen.
 pub fn scheme_name(scheme: QuantizationScheme) -> &'static str {
     match SCHEMES.iter().position(|&s| s == scheme) {
         Some(0) => "per tensor",
@@ -22,13 +22,13 @@ pub fn scheme_name(scheme: QuantizationScheme) -> &'static str {
     }
 }
 
-/// The scheme after `scheme` in [`SCHEMES`], the first after the last.
+/// The scheme after `scheme` in [`SCHEMES`], cyclically.
 pub fn next_scheme(scheme: QuantizationScheme) -> QuantizationScheme {
     let at = SCHEMES.iter().position(|&s| s == scheme).map_or(0, |i| i + 1);
     SCHEMES[at % SCHEMES.len()]
 }
 
-/// The calibrations that a key goes through, each with its name for people.
+/// The calibrations that a key cycles through.
 pub const CALIBRATIONS: [Calibration; 4] = [
     Calibration::MinMax,
     Calibration::Mse,
@@ -36,7 +36,7 @@ pub const CALIBRATIONS: [Calibration; 4] = [
     Calibration::Percentile(99.9),
 ];
 
-/// A calibration as people say it.
+/// The name of a calibration on the screen.
 pub fn calibration_name(calibration: Calibration) -> String {
     match calibration {
         Calibration::MinMax => "min–max".to_owned(),
@@ -48,8 +48,8 @@ pub fn calibration_name(calibration: Calibration) -> String {
     }
 }
 
-/// The calibration after `calibration` in [`CALIBRATIONS`], the first after the last; before
-/// that, where scales were `learned`, those.
+/// The calibration after `calibration` in [`CALIBRATIONS`], cyclically. Scales learned in training
+/// come last, if there are any.
 pub fn next_calibration(calibration: Calibration, learned: bool) -> Calibration {
     let at = CALIBRATIONS.iter().position(|&c| c == calibration).map_or(0, |i| i + 1);
     match CALIBRATIONS.get(at) {
@@ -59,7 +59,7 @@ pub fn next_calibration(calibration: Calibration, learned: bool) -> Calibration 
     }
 }
 
-/// What a scheme costs a tensor, or why it cannot have it.
+/// The error of a scheme on a tensor, or why the tensor cannot have the scheme.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cost {
     Error {
@@ -72,23 +72,23 @@ pub enum Cost {
     Impossible(NotQuantizable),
 }
 
-/// What was found out about one tensor.
+/// Everything measured of one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorMetrics {
     pub statistics: Statistics,
-    /// What is odd with it, the gravest first.
+    /// Diagnostics, most serious first.
     pub flags: Vec<Diagnostic>,
     pub sketch: Option<Sketch>,
-    /// How often each value occurs, as long as there is room for it.
+    /// The histogram, while there is memory for it.
     pub distribution: Option<Box<ValueHistogram>>,
-    /// By min-max, in the order of [`SCHEMES`].
+    /// With min-max calibration, in the order of [`SCHEMES`].
     costs: [Option<Cost>; SCHEMES.len()],
-    /// By other calibrations.
+    /// With other calibrations.
     others: Vec<(Quantizer, Cost)>,
 }
 
 impl TensorMetrics {
-    /// `None` when the analysis did not ask for statistics.
+    /// `None` if the analysis has no statistics.
     pub fn of(dtype: &DType, analysis: Analysis) -> Option<TensorMetrics> {
         let mut facts = TensorMetrics {
             statistics: analysis.statistics?,
@@ -102,7 +102,7 @@ impl TensorMetrics {
         Some(facts)
     }
 
-    /// Takes over the outcomes of a further analysis of the same tensor.
+    /// Adds a further analysis of the same tensor.
     pub fn add(&mut self, dtype: &DType, analysis: Analysis) {
         for flag in diagnostics(dtype, &analysis) {
             if self.flags.iter().all(|known| known.name() != flag.name()) {
@@ -116,7 +116,7 @@ impl TensorMetrics {
         }
     }
 
-    /// Remembers what a quantizer makes of it.
+    /// Records the outcome of a quantizer.
     pub fn note(&mut self, outcome: &Outcome) {
         let quantizer = outcome.quantizer;
         let cost = match &outcome.result {
@@ -139,7 +139,7 @@ impl TensorMetrics {
         }
     }
 
-    /// By min-max. `None` while the scheme is not measured.
+    /// The error with min-max calibration; `None` while the scheme is not measured.
     pub fn cost(&self, scheme: QuantizationScheme) -> Option<&Cost> {
         let place = SCHEMES.iter().position(|&s| s == scheme)?;
         self.costs[place].as_ref()
@@ -153,7 +153,7 @@ impl TensorMetrics {
         }
     }
 
-    /// By min-max.
+    /// The error statistics with min-max calibration.
     pub fn error(&self, scheme: QuantizationScheme) -> Option<&ErrorStatistics> {
         self.cost(scheme)?.error()
     }
@@ -172,15 +172,15 @@ impl Cost {
     }
 }
 
-/// How far a tensor is known.
+/// Whether a tensor is measured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Known {
-    /// It has no float elements, so there is nothing to measure.
+    /// The tensor has no float elements, so there is nothing to measure.
     #[default]
     Nothing,
     Waiting,
     Facts(Box<TensorMetrics>),
-    /// It could not be read; the sentence says why.
+    /// The tensor could not be read; the text says why.
     Unreadable(String),
 }
 
@@ -193,17 +193,17 @@ impl Known {
     }
 }
 
-/// What a row says of a tensor's SQNR.
+/// The SQNR of a tensor as its row shows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sqnr {
     Decibels(f64),
-    /// It has no scale: NaN, infinities, or values beyond F32.
+    /// The tensor has no scale: NaN, infinities, or values beyond F32.
     Impossible,
     Unreadable,
-    /// It is stored quantized: what that cost is not in this file.
+    /// The tensor is stored quantized; the error of that is not in the file.
     Stored,
     Waiting,
-    /// Not a float.
+    /// The tensor has no floats.
     Nothing,
 }
 

@@ -1,4 +1,4 @@
-//! Texts to read: what the file says of itself, and what the figures mean.
+//! Texts to read: the checkpoint's metadata, and the legend.
 
 use crate::app::filter::State;
 use crate::app::pager::{Line, Pager};
@@ -7,7 +7,7 @@ use crate::checkpoint::Checkpoint;
 use crate::quantization::{Rating, Thresholds};
 use crate::text::figures::{bytes, count, counted, parameters, percent};
 
-/// Files, sizes and metadata. `config`: the text of `config.json`, once it has been read.
+/// Files, sizes and metadata. `config` is the text of `config.json`, once it has been read.
 pub(crate) fn metadata(
     checkpoint: &Checkpoint,
     config: Option<&Option<Result<String, String>>>,
@@ -74,16 +74,16 @@ pub(crate) fn metadata(
     Pager::new("Metadata", lines)
 }
 
-/// What the schemes are.
+/// The schemes, each with its meaning.
 pub(crate) const SCHEMES_SAID: [(&str, &str); 3] = [
     ("per tensor", "one scale for all; what every reader understands"),
     ("per channel", "one scale per output channel, along axis 0"),
     ("block n", "one scale per n elements of the last axis"),
 ];
 
-/// What SQNR is and what is good.
+/// Explains SQNR, its ratings and the other figures.
 ///
-/// `opens`: the key that opens activations.
+/// `opens` is the key that opens captured activations.
 pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
     let Thresholds { fair, good, excellent } = thresholds;
     let verdict = |db: String, verdict: Rating, meaning: String| {

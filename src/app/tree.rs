@@ -1,10 +1,10 @@
-//! The modules that the dots in tensor names make.
+//! The tree of modules, from the dots in tensor names.
 
 use crate::tensor::{TensorId, TensorInfo};
 use foldhash::{HashMap, HashMapExt};
 use std::ops::Range;
 
-/// A module's place in the tree.
+/// The index of a module in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u32);
 
@@ -16,7 +16,7 @@ impl NodeId {
     }
 }
 
-/// A row's subject.
+/// What a row shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
     Module(NodeId),
@@ -26,32 +26,32 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Node {
     pub parent: NodeId,
-    /// A tensor below it: the first `prefix` bytes of its name are the module's.
+    /// A tensor in the module: the first `prefix` bytes of its name are the module's path.
     pub sample: TensorId,
     pub prefix: u32,
-    /// Its part of all children.
+    /// The module's range in the list of all children.
     children: Range<u32>,
 }
 
 /// Modules and their children in the order of the file. A parent's id is smaller than its
-/// children's, so totals are summed up in one sweep from the back. A module of one tensor is no
-/// more than that tensor, and there are many: they are left out.
+/// children's, so totals are computed in one sweep from the back. Modules with a single tensor are
+/// left out: there are many, and they show nothing more than their tensor.
 #[derive(Debug)]
 pub struct Tree {
     pub nodes: Vec<Node>,
     children: Vec<Item>,
-    /// The module of each tensor, the nearest that holds others too.
+    /// The module of each tensor: the nearest one with several tensors.
     pub module: Vec<NodeId>,
 }
 
-/// A module as it is found, also of one tensor.
+/// A module while the tree is built, also one with a single tensor.
 struct Found {
-    /// None of the root.
+    /// `None` for the root.
     parent: Option<NodeId>,
     sample: TensorId,
     prefix: u32,
     children: Vec<Item>,
-    /// Tensors below it.
+    /// Number of tensors below it.
     tensors: u32,
 }
 
@@ -65,7 +65,8 @@ impl Found {
     }
 }
 
-/// Deeper names keep their remaining dots: no model nests so far, a hostile file may.
+/// Limits the depth; names nested deeper keep their remaining dots. No real model nests so deeply,
+/// but a hostile file may.
 const MAX_DEPTH: usize = 32;
 
 impl Tree {
@@ -95,7 +96,7 @@ impl Tree {
     }
 
     fn without_single_tensors(all: &[Found], mut module: Vec<NodeId>) -> Tree {
-        // A module that is left out leads to what holds it.
+        // Refer to the parent of a module that is left out.
         let mut places: Vec<NodeId> = Vec::with_capacity(all.len());
         let mut kept = 0;
         let parent = |found: &Found, places: &[NodeId]| {
@@ -131,7 +132,7 @@ impl Tree {
         &self.nodes[id.index()]
     }
 
-    /// What is directly in a module.
+    /// The direct children of a module.
     pub fn children(&self, module: NodeId) -> &[Item] {
         let Range { start, end } = self.node(module).children;
         &self.children[start as usize..end as usize]
@@ -152,7 +153,7 @@ impl Tree {
         found
     }
 
-    /// Follows modules that hold nothing but one other module: `encoder` → `encoder.layer`.
+    /// Skips modules whose only child is another module: `encoder` → `encoder.layer`.
     pub fn through(&self, mut module: NodeId) -> NodeId {
         while let [Item::Module(only)] = *self.children(module) {
             module = only;
@@ -180,7 +181,7 @@ mod tests {
     fn modules_are_what_the_dots_say() {
         let tensors = tensors(&["a.b.w", "c", "a.b.x.w", "a.b.bias"]);
         let tree = Tree::of(&tensors);
-        // The root, a and a.b: a.b.x is one tensor.
+        // Root, a and a.b; a.b.x is a single tensor.
         assert_eq!(tree.nodes.len(), 3);
         let ab = tree.through(NodeId(1));
         assert_eq!(&tensors[0].name[..tree.node(ab).prefix as usize], "a.b");

@@ -1,9 +1,8 @@
-//! The screen for terminals without box drawing: every stroke by its nearest ASCII sign.
-//! Names from files stay as they are.
+//! The screen in ASCII, for terminals without box drawing. Names from files stay as they are.
 
 use ratatui::buffer::Buffer;
 
-/// Puts ASCII signs in place of the strokes that the panes draw.
+/// Replaces each drawn symbol with its nearest ASCII character.
 pub(super) fn translate(buf: &mut Buffer) {
     for cell in &mut buf.content {
         if cell.symbol() == "x\u{302}" {

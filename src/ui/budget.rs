@@ -1,4 +1,4 @@
-//! The budget: the curve of bytes against error, and where on it the marks are.
+//! The budget: the curve of bytes against error, and the position of the marks on it.
 
 use crate::app::budget::Budget;
 use crate::app::figures::{bytes, count, counted, percent};
@@ -92,7 +92,7 @@ fn error<'a>(label: Span<'a>, share: f64, theme: &Theme) -> Line<'a> {
     ])
 }
 
-/// A small share of one, with the digits it has.
+/// A small share as a percentage with significant digits.
 fn share_text(share: f64) -> String {
     match share * 100.0 {
         0.0 => "0".to_owned(),
@@ -101,7 +101,7 @@ fn share_text(share: f64) -> String {
     }
 }
 
-/// The choice made last on the way to where one is.
+/// Describes the last scheme change on the way to the selected point.
 fn step<'a>(app: &App, budget: &Budget, label: Span<'a>, theme: &Theme) -> Line<'a> {
     let Some((id, choice)) = budget.curve.step_to(budget.at) else {
         return Line::from(vec![label, Span::styled("everything as it is", theme.dim)]);
@@ -116,7 +116,7 @@ fn step<'a>(app: &App, budget: &Budget, label: Span<'a>, theme: &Theme) -> Line<
     ])
 }
 
-/// How the marks there were compare with the curve.
+/// Compares the previous marks with the curve.
 fn own_marks<'a>(budget: &Budget, own: Point, theme: &Theme) -> Line<'a> {
     let best = budget.curve.within(own.bytes).and_then(|at| budget.curve.points().get(at));
     let text = match best {
@@ -129,10 +129,10 @@ fn own_marks<'a>(budget: &Budget, own: Point, theme: &Theme) -> Line<'a> {
     Line::styled(text, theme.warning)
 }
 
-/// Errors are drawn down to this share of the largest.
+/// Errors below this share of the largest are drawn at the bottom.
 const LEAST: f64 = 1e-5;
 
-/// Bytes from left to right, the logarithm of the error from below to above.
+/// Draws bytes from left to right and the logarithm of the error from bottom to top.
 fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
     let points = budget.curve.points();
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
@@ -149,8 +149,8 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
         true => (top, errors.fold(top, f64::min).max(top * LEAST)),
         false => (1.0, LEAST),
     };
-    // A choice among schemes is a matter of decades: on a linear axis all but the first few
-    // would lie on the ground. What loses nothing lies there.
+    // Errors of schemes differ by orders of magnitude: on a linear axis almost all points would
+    // lie at the bottom. A lossless point is drawn there.
     let y_of = |point: &Point| point.error.max(least).log10();
     let y_bounds = [if least < top { least.log10() } else { top.log10() - 1.0 }, top.log10()];
     let x_of = |point: &Point| point.bytes as f64;
@@ -190,7 +190,7 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
     put(&budget.point(), "●", theme.mark);
 }
 
-/// What the ends of the axes stand for.
+/// The labels of the axes.
 fn axes(
     buf: &mut Buffer,
     area: Rect,
@@ -211,7 +211,7 @@ fn axes(
         buf.set_stringn(x, y, text, width.into(), theme.dim);
     };
     let margin = plot.x - 1 - area.x;
-    // The ends, and the middle where there is a row for it.
+    // The ends, and the middle if there is a row for it.
     let rows = [(plot.bottom() - 1, errors[0]), (plot.y, errors[1])];
     let middle = (plot.height >= 7).then(|| {
         let row = plot.y + plot.height / 2;

@@ -1,4 +1,4 @@
-//! The output channels of a tensor: a strip of their ranges, and the ones that stand out.
+//! The output channels of a tensor: a strip of their magnitudes, and a list of outliers.
 
 use crate::app::channels::Channels;
 use crate::app::figures::{count, decibels, gained, value};
@@ -52,8 +52,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme:
     );
 }
 
-/// The largest magnitude of every channel in their order, several to a column if there are
-/// many.
+/// The largest magnitude of every channel in order; one column may cover several channels.
 fn strip(buf: &mut Buffer, area: Rect, channels: &Channels, theme: &Theme) {
     let all = &channels.all;
     let widest = channels.ranked.first().and_then(|&n| all.get(n as usize));
@@ -91,7 +90,7 @@ fn strip(buf: &mut Buffer, area: Rect, channels: &Channels, theme: &Theme) {
     }
 }
 
-/// Below this width the words beside the SQNRs are left out.
+/// Below this width the ratings beside the SQNRs are left out.
 const WORDY: u16 = 96;
 
 fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Theme) {
@@ -100,7 +99,7 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
         true => ("tensor's scale", "own scale"),
         false => ("shared", "own scale"),
     };
-    // A figure, and the word on it.
+    // A figure with its comment.
     let (figure, word) = if wordy { (17, 10) } else { (10, 0) };
     let column = figure + word;
     let heads = format!(

@@ -1,4 +1,4 @@
-//! The tensor, or the module, under the cursor.
+//! The detail of the tensor or the module under the cursor.
 
 use crate::activations::Way;
 use crate::app::comparison::MEASURED_ONLY;
@@ -21,10 +21,10 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-/// Columns of a block of figures, and between two.
+/// Width of a block of figures, and the gap between two.
 const BLOCK: u16 = 36;
 const BETWEEN: u16 = 4;
-/// Rows from which a histogram tells something.
+/// The least number of rows for a useful histogram.
 const LEAST_HISTOGRAM: u16 = 8;
 
 pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
@@ -102,7 +102,7 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
     }
 }
 
-/// A figure with its label, and a word on it.
+/// A figure with its label and a comment.
 struct Figure {
     label: &'static str,
     text: String,
@@ -120,7 +120,7 @@ impl Figure {
     }
 }
 
-/// Labels at the left, figures in line at their right end, words after them.
+/// Draws labels on the left, figures aligned right, and comments after them.
 fn block(buf: &mut Buffer, area: Rect, title: &str, figures: &[Figure], theme: &Theme) {
     widgets::line(buf, area, 0, &Line::styled(title, theme.dim));
     for (y, figure) in (1..).zip(figures) {
@@ -169,7 +169,7 @@ fn overview(
         }
         None => vec![figure("SQNR", "…".to_owned())],
     };
-    // Beside what the weights lose, what the layer's output does.
+    // The output error is shown beside the weight error.
     let place = 1.min(error.len());
     error.splice(place..place, output_errors(app, id, theme));
     block(buf, second, &title, &error, theme);
@@ -194,7 +194,7 @@ fn overview(
     }
 }
 
-/// What training with fake quantization left, where there is room for it.
+/// What quantization-aware training left in the checkpoint, if there is room.
 fn learned(app: &App, id: TensorId) -> Option<String> {
     let learned = app.model.checkpoint.learned(id)?;
     let scheme = app.model.scheme_of(id);
@@ -204,7 +204,7 @@ fn learned(app: &App, id: TensorId) -> Option<String> {
     })
 }
 
-/// What observers of activations saw of the layer, or what this one did.
+/// The activation observers of the layer, or what this tensor observed.
 fn watched(app: &App, id: TensorId) -> Vec<String> {
     let checkpoint = &app.model.checkpoint;
     let extent = |seen: Extent| format!("{} … {}", value(seen.min), value(seen.max));
@@ -226,7 +226,7 @@ fn watched(app: &App, id: TensorId) -> Vec<String> {
     said.into_iter().collect()
 }
 
-/// What the layer's output loses each way, where activations were recorded.
+/// The output error of the layer under each scheme, if activations were recorded.
 fn output_errors(app: &App, id: TensorId, theme: &Theme) -> Vec<Figure> {
     let Some(outputs) = &app.model.outputs else { return Vec::new() };
     if let Some(why) = outputs.failure(id) {
@@ -238,8 +238,7 @@ fn output_errors(app: &App, id: TensorId, theme: &Theme) -> Vec<Figure> {
     ways.collect()
 }
 
-/// What is odd with the tensor and what that means, where there is room for it.
-/// What is odd with it; gives the rows that took.
+/// Draws the tensor's diagnostics and what they mean. Returns the number of rows used.
 fn health(buf: &mut Buffer, area: Rect, facts: &TensorMetrics, theme: &Theme) -> u16 {
     let mut y = 0;
     for flag in &facts.flags {
@@ -265,8 +264,7 @@ fn stored(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, layout: &str, t
     }
 }
 
-/// Places for the values, the error and the schemes: side by side as far as there is room,
-/// one under the other in a narrow, tall pane.
+/// Areas for values, error and schemes: side by side if there is room, otherwise below each other.
 fn thirds(area: Rect) -> [Rect; 3] {
     let part = |x: u16, y: u16, width: u16| {
         Rect::new(area.x + x, area.y + y, width, area.height).intersection(area)
@@ -328,7 +326,7 @@ fn errors(
     ]
 }
 
-/// Enough digits to tell it from one.
+/// Enough digits to tell a value from one.
 fn cosine(x: f64) -> String {
     match x {
         x if x.is_nan() => "none".to_owned(),
@@ -336,7 +334,7 @@ fn cosine(x: f64) -> String {
     }
 }
 
-/// Every scheme's SQNR and size, and a sentence on what could be gained.
+/// The SQNR and size of every scheme, and what another scheme would recover.
 fn comparison(
     buf: &mut Buffer,
     area: Rect,
@@ -375,7 +373,7 @@ fn comparison(
     }
 }
 
-/// What another scheme would recover, where that is worth a word.
+/// What another scheme would recover, if it is worth mentioning.
 fn advice(app: &App, id: TensorId) -> String {
     let now = app.model.scheme_of(id);
     let error = |scheme| app.model.error(id, scheme);
@@ -474,7 +472,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         widgets::line(buf, area, y, &Line::raw(advice));
         y += 1;
     }
-    // What the names mean, where there is room left for it.
+    // Explains the names if there is room left.
     let measured_only = ("fp8, int4", "measured to compare with; only int8 can be saved");
     let said = texts::SCHEMES_SAID.into_iter().chain([measured_only]);
     if y + 5 < area.height {
@@ -485,7 +483,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
     }
 }
 
-/// The SQNR of the output channel that loses most, and its index.
+/// The SQNR of the channel with the largest loss, and its index.
 fn worst_channel(outcome: Option<&Outcome>) -> String {
     let channels = outcome.and_then(|outcome| outcome.result.as_ref().ok()?.channels.as_ref());
     match channels.and_then(|channels| channels.worst()) {

@@ -1,4 +1,4 @@
-//! Windows that ask: what to write and where, which role, which name, whether to quit.
+//! Dialogs: saving, presets, names, columns, prompts and questions.
 
 use crate::app::figures::{bytes, count, counted};
 use crate::app::keys::Context;
@@ -16,7 +16,7 @@ use ratatui::text::{Line, Span};
 
 const WIDTH: u16 = crate::ui::layout::DIALOG;
 
-/// Lines of a dialog, one under the other.
+/// Draws the lines of a dialog from top to bottom.
 struct Body<'a> {
     lines: Vec<Line<'a>>,
     width: usize,
@@ -108,7 +108,7 @@ pub(super) fn save(
     widgets::input(buf, line, &dialog.path, theme)
 }
 
-/// A line of text that is asked for.
+/// Draws a prompt.
 pub(super) fn prompt(
     buf: &mut Buffer,
     screen: Rect,
@@ -156,7 +156,7 @@ pub(super) fn replace(
     body.draw(buf, screen, "Replace?", theme.warning, theme);
 }
 
-/// What can be done in a window, each with the keys of its actions there.
+/// The actions of a dialog, each with its keys.
 fn keys<'a>(
     app: &App,
     context: Context,
@@ -229,7 +229,7 @@ pub(super) fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Prese
     body.draw(buf, screen, "Choose by role", theme.strong, theme);
 }
 
-/// The columns there could be, those of the table ticked.
+/// Draws the list of columns; those of the table are ticked.
 pub(super) fn columns(buf: &mut Buffer, screen: Rect, app: &App, columns: &Columns, theme: &Theme) {
     let mut body = Body::new(screen);
     for number in seen(screen, app) {
@@ -253,7 +253,7 @@ pub(super) fn columns(buf: &mut Buffer, screen: Rect, app: &App, columns: &Colum
     body.draw(buf, screen, "Columns, as far as there is room", theme.strong, theme);
 }
 
-/// The entries of the open list that are seen.
+/// The visible entries of the open list.
 fn seen(screen: Rect, app: &App) -> std::ops::Range<usize> {
     layout::list(screen.as_size(), app).map_or(0..0, |list| list.seen())
 }
@@ -281,7 +281,7 @@ pub(super) fn go_to(
             Span::styled(name, if chosen { theme.accent } else { theme.text }),
         ]);
     }
-    // The window keeps its height while one types.
+    // Keep the height while the user types.
     for _ in seen.len()..rows {
         body.blank();
     }

@@ -11,10 +11,10 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-/// Widths of the columns right of the names.
+/// Widths of the columns to the right of the names.
 const CHANGE: usize = 10;
 const DTYPES: usize = 15;
-/// After the SQNR and its word, the most useful first, with their widths.
+/// Optional columns after the SQNR, most useful first, with their widths.
 const FIGURES: [(&str, usize); 3] = [("rel. error", 12), ("max error", 12), ("differing", 16)];
 
 pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, view: &DiffView, theme: &Theme) {
@@ -87,15 +87,15 @@ fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) 
     }
 }
 
-/// What fits beside the names.
+/// The columns that fit beside the names.
 struct Columns {
     name: usize,
-    /// Figures from the SQNR on; 0 where the difference is told in words.
+    /// Width of the figures from the SQNR on; 0 if the difference is described in words.
     figures: usize,
 }
 
 impl Columns {
-    /// As many figures as leave the longest name whole, or the SQNR at least.
+    /// As many figures as fit beside the longest name; at least the SQNR.
     fn fitting(width: usize, widest: usize) -> Columns {
         let base = CHANGE + DTYPES + 19;
         if width < 30 + base {

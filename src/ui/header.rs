@@ -1,4 +1,4 @@
-//! The header: what is open, and how far it is known.
+//! The header: what is open, and how much of it is measured.
 
 use crate::app::figures::{bytes, counted, duration, parameters, rate};
 use crate::app::tensor_metrics::SCHEMES;
@@ -32,7 +32,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         0..80 => format!("{tensors}  {size} "),
         _ => format!("{tensors}  {parameters} parameters  {size} "),
     };
-    // A name is cut last.
+    // The name is cut last.
     if left.width() + right.chars().count() >= area.width.into() {
         left.spans.pop();
     }
@@ -51,7 +51,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         dtypes.push("…".to_owned());
     }
     let left = match (&app.measuring_outputs, &app.calibration) {
-        // What was asked for last comes when the table is known.
+        // The scheme of the table is measured in the first round.
         (Some(_), CalibrationState::Running { round: 0, .. }) | (None, _) => {
             calibration(app, area.width, theme)
         }
@@ -64,7 +64,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     }
 }
 
-/// How far the measuring of the layers' outputs is.
+/// Progress of the output measurements.
 fn outputs<'a>(app: &App, meter: &Meter, width: u16, theme: &Theme) -> Line<'a> {
     let mut spans = vec![Span::styled(" measuring outputs ", theme.accent)];
     let cells = if width >= 100 { 20 } else { 8 };

@@ -1,4 +1,4 @@
-//! The help: the key table, searchable.
+//! The help: the key table, with a search.
 
 use crate::app::App;
 use crate::app::keys::Key;
@@ -9,7 +9,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
-/// Columns for the keys.
+/// Width of the keys, in columns.
 const KEYS: usize = 16;
 
 pub(super) fn draw(
@@ -21,7 +21,7 @@ pub(super) fn draw(
 ) -> Position {
     let area = layout::text_window(screen.as_size());
     let mut inside = widgets::frame(buf, area, "Keys", theme.strong, theme);
-    // The search has the line between border and text.
+    // The search uses the row between border and text.
     let search = Rect { y: inside.y - 1, height: 1, ..inside };
     widgets::line(buf, search, 0, &Line::styled("search ", theme.dim));
     let typed = Rect { x: search.x + 7, width: search.width.saturating_sub(7), ..search };

@@ -1,4 +1,4 @@
-//! The last line: what can be done now, or the filter being typed.
+//! The last line: the keys that do something now, or the filter being typed.
 
 use crate::app::App;
 use crate::app::figures::{count, counted};
@@ -59,7 +59,7 @@ fn hints<'a>(context: Context, app: &App, width: u16, theme: &Theme) -> Line<'a>
     Line::from(spans)
 }
 
-/// The key whose hint is at that column.
+/// The key whose hint is at a column.
 pub(super) fn at(app: &App, width: u16, x: u16) -> Option<Key> {
     if let Some(Overlay::Filter(_)) = app.overlay {
         return None;
@@ -68,12 +68,12 @@ pub(super) fn at(app: &App, width: u16, x: u16) -> Option<Key> {
     shown(app.context(), app, width).into_iter().find_map(|(key, word)| {
         let start = left;
         left += length(key, word) as u16;
-        // The gap after a hint is nobody's.
+        // The gap after a hint belongs to no key.
         (start..left - 2).contains(&x).then_some(key)
     })
 }
 
-/// Columns of a hint and of the gap after it.
+/// Width of a hint and the gap after it, in columns.
 fn length(key: Key, word: &str) -> usize {
     key.to_string().chars().count() + word.chars().count() + 3
 }

@@ -1,4 +1,4 @@
-//! The histogram of a tensor, the int8 grid over it, and the clip that slides.
+//! The histogram of a tensor, the int8 levels below it, and the clip.
 
 use crate::app::App;
 use crate::app::figures::{count, decibels, percent, value};
@@ -85,7 +85,7 @@ fn bars(
         };
         let share = if highest > 0.0 { weigh(count) / highest } else { 0.0 };
         let mut eighths = (share * f64::from(height) * 8.0).round() as u32;
-        // What is there is seen, however little it is.
+        // A bar with any element is visible, however few there are.
         eighths = eighths.max(u32::from(count > 0.0));
         let x = area.x + column as u16;
         for row in 0..height {
@@ -112,7 +112,7 @@ fn bars(
     }
 }
 
-/// The int8 grid, and the values at its ends.
+/// Draws the int8 levels and the values at their ends.
 fn axis(
     buf: &mut Buffer,
     area: Rect,
@@ -124,7 +124,7 @@ fn axis(
     for x in area.left()..area.right() {
         buf[(x, area.y)].set_symbol("─").set_style(theme.faint);
     }
-    // Every 16th level; the levels themselves lie closer than characters.
+    // Every 16th level; all of them would be closer than characters.
     for step in -8i32..=8 {
         let q = (f64::from(step) * 16.0).clamp(-127.0, 127.0);
         let x = column_of(q / 127.0 * clip);

@@ -1,4 +1,4 @@
-//! Where everything is. Pure, and shared by drawing, paging and the mouse.
+//! Positions of all panes. Pure functions, shared by drawing, scrolling and the mouse.
 
 use crate::app::diff::DiffState;
 use crate::app::overlay::{GoTo, Overlay};
@@ -7,36 +7,36 @@ use crate::app::tensor_metrics::SCHEMES;
 use crate::app::{App, Tab, Viewport, sparkline};
 use ratatui::layout::{Position, Rect, Size};
 
-/// Below this nothing useful fits.
+/// The smallest screen that is drawn.
 pub const SMALLEST: Size = Size { width: 60, height: 15 };
 
-/// From this width on the detail stands beside the table.
+/// From this width on, the detail is beside the table.
 const WIDE: u16 = 168;
-/// From this height on it stands below.
+/// From this height on, the detail is below the table.
 const TALL: u16 = 24;
 const DETAIL_WIDTH: u16 = 58;
 const DETAIL_HEIGHT: u16 = 11;
 
-/// The panes of the screen. Rules are rows of their own.
+/// The panes of the screen. Rules have rows of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub header: Rect,
-    /// The rule that says what the table shows.
+    /// The rule above the table, with its description.
     pub caption: Rect,
     pub titles: Rect,
     pub rows: Rect,
-    /// The detail, its rule with the tabs included.
+    /// The detail with its rule of tabs.
     pub detail: Option<Rect>,
-    /// The rule that says what happened.
+    /// The rule above the plan, with the status message.
     pub status: Rect,
     pub plan: Rect,
     pub hints: Rect,
 }
 
-/// What the middle of the screen is for.
+/// How the middle of the screen is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// The table, with the detail where there is room.
+    /// The table, with the detail if there is room.
     Split,
     /// The detail alone.
     Detail,
@@ -44,7 +44,7 @@ pub enum Body {
     Budget,
 }
 
-/// What the state asks for.
+/// The use of the middle for the current state.
 pub fn body(app: &App) -> Body {
     match &app.overlay {
         Some(Overlay::Budget(_)) => Body::Budget,
@@ -54,7 +54,7 @@ pub fn body(app: &App) -> Body {
     }
 }
 
-/// `None` when the screen is smaller than [`SMALLEST`].
+/// Returns `None` if the screen is smaller than [`SMALLEST`].
 pub fn of(size: Size, body_of: Body) -> Option<Layout> {
     if size.width < SMALLEST.width || size.height < SMALLEST.height {
         return None;
@@ -93,11 +93,11 @@ pub fn of(size: Size, body_of: Body) -> Option<Layout> {
     })
 }
 
-/// What can be seen at once of whatever scrolls.
+/// The visible rows of everything that scrolls.
 pub fn viewport(size: Size, app: &App) -> Viewport {
     let layout = of(size, body(app));
     let table = layout.map_or(1, |layout| layout.rows.height);
-    // Below the rule with the tabs and the titles of the columns.
+    // Below the rule of tabs and the column titles.
     let detail = layout.and_then(|layout| layout.detail).map_or(0, |detail| detail.height);
     let rows = detail.saturating_sub(2).into();
     let text = inside(text_window(size));
@@ -106,7 +106,7 @@ pub fn viewport(size: Size, app: &App) -> Viewport {
     Viewport { table: table.into(), values: rows, channels, diff: rows, text }
 }
 
-/// A window of at most `width` and `height`, in the middle of the screen.
+/// A window of at most `width` × `height`, centered on the screen.
 pub fn window(size: Size, width: u16, height: u16) -> Rect {
     let width = width.min(size.width.saturating_sub(2));
     let height = height.min(size.height.saturating_sub(2));
@@ -118,10 +118,10 @@ pub fn text_window(size: Size) -> Rect {
     window(size, 100, size.height.saturating_sub(4))
 }
 
-/// Columns of windows that ask.
+/// Width of dialogs, in columns.
 pub const DIALOG: u16 = 92;
 
-/// A list that is chosen from: where it is, and which of its entries is at the top.
+/// A list to choose from: its area, and its first visible entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct List {
     pub area: Rect,
@@ -130,7 +130,7 @@ pub struct List {
 }
 
 impl List {
-    /// Within a window that has so many lines above it and below it.
+    /// A list in a window with a number of rows above and below it.
     fn in_window(size: Size, count: usize, chosen: usize, [above, below]: [u16; 2]) -> List {
         let lines = (count as u16).saturating_add(above + below + 4);
         let inside = inside(window(size, DIALOG, lines));
@@ -139,7 +139,7 @@ impl List {
         List { area, first: (chosen + 1).saturating_sub(rows.into()), count }
     }
 
-    /// The entries that are seen.
+    /// The visible entries.
     pub fn seen(&self) -> std::ops::Range<usize> {
         self.first..self.count.min(self.first + usize::from(self.area.height))
     }
@@ -151,7 +151,7 @@ impl List {
     }
 }
 
-/// The list of what is open.
+/// The list that is open.
 pub fn list(size: Size, app: &App) -> Option<List> {
     match app.overlay.as_ref()? {
         Overlay::Presets(presets) => {
@@ -161,7 +161,7 @@ pub fn list(size: Size, app: &App) -> Option<List> {
             Some(List::in_window(size, columns.choices.len(), columns.chosen, [0, 2]))
         }
         Overlay::GoTo(go_to) => {
-            // The window keeps its height while one types.
+            // Keep the height while the user types.
             let list = List::in_window(size, GoTo::NAMES, go_to.chosen, [2, 1]);
             Some(List { count: go_to.names.len(), ..list })
         }
@@ -183,7 +183,7 @@ pub fn list(size: Size, app: &App) -> Option<List> {
     }
 }
 
-/// The part of a window within its border and margin.
+/// The area of a window without border and margin.
 pub fn inside(window: Rect) -> Rect {
     Rect {
         x: window.x + 3,
@@ -193,7 +193,7 @@ pub fn inside(window: Rect) -> Rect {
     }
 }
 
-/// A column of the table: where it starts and how wide it is.
+/// A column of the table: its position and its width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub column: Column,
@@ -201,17 +201,17 @@ pub struct Place {
     pub width: u16,
 }
 
-/// Columns that a row's cursor bar and mark take.
+/// Width of a row's cursor bar and mark, in columns.
 pub const MARK: u16 = 4;
-/// Between two columns.
+/// Gap between two columns.
 const GAP: u16 = 2;
 
-/// Columns of an SQNR with its word, and of the gauge between the two.
+/// Width of an SQNR with its rating, and of the gauge between the two.
 const SQNR: u16 = 19;
 pub const GAUGE: u16 = 8;
 
-/// The columns that fit, from left to right. The SQNR is always there; the others come in
-/// the order of their use while they leave the name enough, and the name gets the rest.
+/// The columns that fit, from left to right. The SQNR is always shown; the others are added in
+/// order of usefulness while enough room is left for the name, which gets the rest.
 pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
     use Column::*;
     let width_of = |column| match column {
@@ -232,7 +232,7 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
         name -= if fits { wanted } else { 0 };
         fits
     };
-    // What was asked for by name comes before what is there anyway.
+    // Columns of schemes were chosen explicitly, so they come before the defaults.
     let of_schemes = wanted.iter().copied().filter(|column| column.is_of_schemes());
     let plain = [Bytes, Shape, Scheme, DType, Values].into_iter();
     let taken: Vec<Column> = std::iter::once(Output)
@@ -268,7 +268,7 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
     places
 }
 
-/// Where each tab's title is on the rule of the detail.
+/// The area of each tab's title on the rule of the detail.
 pub fn tabs(detail: Rect) -> Vec<(Tab, Rect)> {
     let widths = Tab::ALL.map(|tab| tab.title().chars().count() as u16 + 3);
     let mut x = detail.right().saturating_sub(widths.iter().sum::<u16>() + 2);
@@ -283,16 +283,16 @@ pub fn tabs(detail: Rect) -> Vec<(Tab, Rect)> {
         .collect()
 }
 
-/// Columns of the budget's figures.
+/// Width of the budget's figures, in columns.
 pub const BUDGET_FIGURES: u16 = 46;
-/// Rows of the budget, and of the table that stays above it where there is little room.
+/// Rows of the budget, and of the table above it on small screens.
 const BUDGET_HEIGHT: u16 = 14;
 const BUDGET_ROWS: u16 = 4;
 
-/// Rows above the list of channels: the strip's title, the strip, its ends, the titles.
+/// Rows above the list of channels: title, strip, labels and column titles.
 const ABOVE_CHANNELS: u16 = 4;
 
-/// Where the budget's figures are.
+/// The area of the budget's figures.
 pub fn budget_figures(area: Rect) -> Rect {
     Rect {
         x: area.x + 2,
@@ -302,7 +302,7 @@ pub fn budget_figures(area: Rect) -> Rect {
     }
 }
 
-/// Where its curve is with its axes, if there is room for it.
+/// The area of the budget's curve and axes, if there is room.
 pub fn curve(area: Rect) -> Option<Rect> {
     let x = area.x + BUDGET_FIGURES + 3;
     let width = area.right().checked_sub(x + 2)?;
@@ -310,7 +310,7 @@ pub fn curve(area: Rect) -> Option<Rect> {
     (width >= 24 && height >= 5).then(|| Rect::new(x, area.y + 1, width, height))
 }
 
-/// The part of a curve's place within its axes.
+/// The area of the curve without its axes.
 pub fn plot(curve: Rect) -> Rect {
     const LABELS: u16 = 9;
     Rect {
@@ -331,7 +331,7 @@ pub fn detail_body(detail: Rect) -> Rect {
     }
 }
 
-/// The histogram and the figures of its clip, beside each other where there is room.
+/// The areas of the histogram and of the clip's figures: side by side if there is room.
 pub fn histogram(body: Rect) -> [Rect; 2] {
     const FIGURES: u16 = 40;
     if body.width >= FIGURES + 40 {

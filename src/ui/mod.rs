@@ -1,5 +1,5 @@
-//! Drawing: from `&App` to cells. Nothing here changes state, and only here and in
-//! `terminal` is ratatui named.
+//! Draws `&App` into a buffer of cells. Nothing here changes the state. Apart from `tui`, only
+//! this folder knows ratatui; only `tui` imports it.
 
 mod ascii;
 mod budget;

@@ -6,14 +6,14 @@ use crate::ui::hints;
 use crate::ui::layout::{MARK, body, columns, curve, detail_body, histogram, list, of, plot, tabs};
 use ratatui::layout::{Position, Rect, Size};
 
-/// What the mouse leads to while its button is held: on the curve and the histogram, past
-/// their ends too.
+/// What a drag refers to. On the budget's curve and on the histogram, positions past the ends
+/// count as the ends.
 pub(crate) fn drag(size: Size, app: &App, at: Position) -> Option<Target> {
     let layout = of(size, body(app))?;
     if app.bar_held {
         return Some(bar(layout.rows, at));
     }
-    // What was not taken by the bar does not change to it on the way.
+    // A drag that started elsewhere does not move the scroll bar.
     let on_bar = layout.rows.contains(at) && at.x + 1 == layout.rows.right();
     let at = Position { x: at.x - u16::from(on_bar), ..at };
     let detail = layout.detail;
@@ -32,13 +32,13 @@ pub(crate) fn drag(size: Size, app: &App, at: Position) -> Option<Target> {
     hit(size, app, at)
 }
 
-/// A place of the table's scroll bar, past its ends too.
+/// The position on the table's scroll bar; past the ends counts as the ends.
 fn bar(rows: Rect, at: Position) -> Target {
     let line = at.y.saturating_sub(rows.y).min(rows.height.saturating_sub(1));
     Target::Bar(f64::from(line) / f64::from(rows.height.max(2) - 1))
 }
 
-/// What is at a place of the screen.
+/// What is at a position of the screen.
 pub(crate) fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
     let layout = of(size, body(app))?;
     if layout.hints.contains(at) {

@@ -13,15 +13,15 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-/// Rows above the list and below it.
+/// Rows above and below the list.
 const AROUND: u16 = 4;
 
-/// Rows of the list on a screen of this height.
+/// Visible rows of the list on a screen of a height.
 pub(crate) fn height(screen: u16, picker: &Picker) -> usize {
     usize::from(screen.saturating_sub(AROUND + picker.said.len() as u16)).max(1)
 }
 
-/// The first choice that is seen.
+/// The first visible entry.
 fn first(rows: usize, picker: &Picker) -> usize {
     (picker.cursor + 1).saturating_sub(rows)
 }
@@ -30,7 +30,7 @@ fn top(picker: &Picker) -> u16 {
     2 + picker.said.len() as u16
 }
 
-/// The choice at a row of the screen.
+/// The entry at a row of the screen.
 pub(crate) fn hit(screen: u16, picker: &Picker, y: u16) -> Option<usize> {
     let rows = height(screen, picker);
     let line = usize::from(y.checked_sub(top(picker))?);
@@ -47,7 +47,7 @@ pub(crate) fn draw(frame: &mut Frame, picker: &Picker, settings: &Settings, them
     }
 }
 
-/// Draws into a buffer.
+/// Draws the list into a buffer.
 pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, theme: &Theme) {
     if area.width < layout::SMALLEST.width || area.height < layout::SMALLEST.height {
         return too_small::too_small(buf, area, theme);

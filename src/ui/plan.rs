@@ -1,5 +1,5 @@
-//! The plan line: what is marked, what it saves and what it loses; and above it, on the
-//! rule, the answer to the last key.
+//! The plan line: what is marked, how much smaller the output is, and its error. The rule above it
+//! shows the status message.
 
 use crate::app::figures::{bytes, count, counted, decibels};
 use crate::app::{App, names, ratio};

@@ -1,4 +1,4 @@
-//! The whole screen: every pane, and what lies over them.
+//! The whole screen: every pane, and the overlay.
 
 use crate::app::App;
 use crate::app::overlay::Overlay;
@@ -21,7 +21,7 @@ pub fn draw(frame: &mut Frame, app: &App, theme: &Theme) {
     }
 }
 
-/// Draws into a buffer; gives the place of the text cursor while text is typed.
+/// Draws into a buffer. Returns the position of the text cursor while text is typed.
 pub fn render(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
     let cursor = panes(buf, area, app, &theme.with(app.model.thresholds));
     if app.settings.glyphs == Glyphs::Ascii {
@@ -57,7 +57,7 @@ fn panes(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Posit
 
 fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
     match app.overlay.as_ref()? {
-        // They have a place of their own on the screen.
+        // These are drawn as panes.
         Overlay::Filter(_) | Overlay::Budget(_) | Overlay::Diff(_) => None,
         Overlay::Prompt(prompt) => Some(dialogs::prompt(buf, area, app, prompt, theme)),
         Overlay::Help(help) => Some(help::draw(buf, area, app, help, theme)),

@@ -1,4 +1,4 @@
-//! The ranked table. Only the rows that are on the screen are looked at.
+//! The ranked table. Only the visible rows are read.
 
 use crate::activations::Way;
 use crate::app::figures::{bytes_aligned, count, counted, decibels, gained, shape};
@@ -76,7 +76,7 @@ fn titles(buf: &mut Buffer, area: Rect, places: &[Place], app: &App, theme: &The
             Column::Name | Column::Scheme | Column::DType | Column::Values => {
                 format!("{title:<width$}")
             }
-            // DoneLatch the figures, not over the gauge beside them.
+            // Over the figures, not over the gauge beside them.
             Column::Sqnr => format!("{title:>8}"),
             _ => format!("{title:>width$}"),
         };
@@ -159,7 +159,7 @@ impl Painter<'_> {
         };
         let text = names::visible(label);
         let text = names::shorten(&text, room);
-        // The layer and its parameter tell rows apart; the path to them does not.
+        // The end of a name, with layer and parameter, tells rows apart; cut the start.
         let leaf_start = match row.item {
             Item::Module(_) => 0,
             Item::Tensor(_) => text.rmatch_indices('.').nth(1).map_or(0, |(dot, _)| dot + 1),
@@ -248,13 +248,13 @@ impl Painter<'_> {
         }
     }
 
-    /// What the layer's output loses, with the weights alone quantized.
+    /// The output error of the layer with quantized weights.
     fn output<'b>(&self, item: Item) -> Line<'b> {
         let theme = self.theme;
         let id = match item {
             Item::Tensor(id) => id,
             Item::Module(node) => {
-                // The worst of all: none is above it.
+                // The worst of all layers; none is above it.
                 let worst = self.app.table.totals(node).worst_output;
                 let text = |db: f64| match db {
                     f64::NEG_INFINITY => "exact".to_owned(),
@@ -283,7 +283,7 @@ impl Painter<'_> {
         Line::styled(text.unwrap_or_default(), style)
     }
 
-    /// The SQNR by one scheme.
+    /// The SQNR of one scheme.
     fn of_scheme<'b>(&self, item: Item, db: impl Fn(TensorId) -> Option<f64>) -> Line<'b> {
         let Item::Tensor(id) = item else { return Line::default() };
         match db(id) {
@@ -292,7 +292,7 @@ impl Painter<'_> {
         }
     }
 
-    /// What one scheme gains over another; a bit of precision is 6 dB.
+    /// What one scheme gains over another; one bit of precision is 6 dB.
     fn gain<'b>(&self, item: Item, of: QuantizationScheme, over: QuantizationScheme) -> Line<'b> {
         let Item::Tensor(id) = item else { return Line::default() };
         match self.app.model.gain(id, of, over) {
@@ -311,7 +311,7 @@ impl Painter<'_> {
         Line::styled(if waits { "…" } else { "–" }, self.theme.faint)
     }
 
-    /// The distribution from −absmax to absmax.
+    /// The sparkline from −absmax to absmax.
     fn sketch<'b>(&self, item: Item) -> Line<'b> {
         let Item::Tensor(id) = item else { return Line::default() };
         let facts = self.app.model.known(id).facts();
@@ -360,16 +360,16 @@ struct Cells<'a> {
     dtype: Line<'a>,
     bytes: Line<'a>,
     sqnr: Sqnr,
-    /// The layout of a tensor that is stored quantized.
+    /// The packed format of a tensor that is stored quantized.
     stored: String,
     /// The SQNR is the worst of several.
     at_least: bool,
-    /// There is something odd with it.
+    /// The tensor has a diagnostic.
     flagged: bool,
     scheme: Line<'a>,
 }
 
-/// A scheme with a sign of its calibration, if that is not min–max.
+/// The name of a scheme, with a letter for the calibration if that is not min–max.
 fn scheme_text(quantizer: Quantizer) -> String {
     let scheme = scheme_name(quantizer.scheme);
     match quantizer.calibration {
@@ -382,7 +382,7 @@ fn scheme_text(quantizer: Quantizer) -> String {
     }
 }
 
-/// Lays the cursor over a row, keeping the colours that mean something.
+/// Highlights the row under the cursor and keeps colours that carry meaning.
 pub(super) fn highlight(buf: &mut Buffer, area: Rect, theme: &Theme) {
     for x in area.left()..area.right().saturating_sub(1) {
         let cell = &mut buf[(x, area.y)];
@@ -420,7 +420,7 @@ fn scroll_bar(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     }
 }
 
-/// Why there is no row.
+/// Explains why there are no rows.
 fn nothing(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     let (what, then) = match app.model.checkpoint.tensors().is_empty() {
         true => (

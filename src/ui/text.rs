@@ -1,4 +1,4 @@
-//! A text in a window: metadata, the legend, a receipt, an error.
+//! A text in a window: metadata, the legend, a receipt or an error.
 
 use crate::app::overlay::Tone;
 use crate::app::pager::{Pager, Row};
@@ -11,7 +11,7 @@ use ratatui::text::{Line, Span};
 pub(super) fn draw(buf: &mut Buffer, screen: Rect, tone: Tone, pager: &Pager, theme: &Theme) {
     let full = layout::text_window(screen.as_size());
     let rows = pager.rows(layout::inside(full).width.into());
-    // A short text has a short window.
+    // A short text gets a short window.
     let height = (rows.len() as u16).saturating_add(4).min(full.height);
     let area = layout::window(screen.as_size(), full.width, height);
     let style = match tone {
@@ -35,7 +35,7 @@ pub(super) fn draw(buf: &mut Buffer, screen: Rect, tone: Tone, pager: &Pager, th
     more(buf, area, pager.scroll(), inside.height.into(), rows.len(), theme);
 }
 
-/// On the border: which part of the text is seen, and the keys.
+/// On the border: which part of the text is visible, and the keys.
 pub(super) fn more(
     buf: &mut Buffer,
     window: Rect,

@@ -1,4 +1,4 @@
-//! The few styles there are, named by what they say.
+//! The styles, named by their meaning.
 
 use crate::quantization::{Rating, Thresholds};
 use ratatui::style::{Color, Modifier, Style};
@@ -6,19 +6,19 @@ use ratatui::style::{Color, Modifier, Style};
 /// What the terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colours {
-    /// Modifiers only.
+    /// Only modifiers.
     None,
     Ansi,
     True,
-    /// The same two on a light ground, where yellow and cyan could not be read.
+    /// Like the two above on a light background, where yellow and cyan are illegible.
     AnsiOnLight,
     TrueOnLight,
 }
 
 impl Colours {
-    /// From the values of `NO_COLOR`, `COLORTERM` and `COLORFGBG`.
+    /// Chooses from the values of `NO_COLOR`, `COLORTERM` and `COLORFGBG`.
     pub fn of(no_color: Option<&str>, colorterm: Option<&str>, ground: Option<&str>) -> Colours {
-        // `15;0`: the palette's numbers of text and ground, the ground last.
+        // `15;0` are the palette numbers of foreground and background.
         let ground = ground.and_then(|numbers| numbers.rsplit(';').next());
         match no_color {
             Some(set) if !set.is_empty() => Colours::None,
@@ -26,7 +26,7 @@ impl Colours {
         }
     }
 
-    /// On a light ground or a dark one, from the value of `COLORTERM`.
+    /// Chooses for a light or a dark background, from the value of `COLORTERM`.
     pub fn on(light: bool, colorterm: Option<&str>) -> Colours {
         match (colorterm, light) {
             (Some("truecolor" | "24bit"), false) => Colours::True,
@@ -37,27 +37,27 @@ impl Colours {
     }
 }
 
-/// The ground is never set but under the cursor, where the text's colour is set with it.
+/// The background is set only under the cursor, together with the foreground.
 #[derive(Clone, Debug)]
 pub struct Theme {
     pub text: Style,
-    /// Headings, names of what matters.
+    /// Headings and important names.
     pub strong: Style,
-    /// What is read second.
+    /// Secondary text.
     pub dim: Style,
-    /// Rules, borders, empty gauges.
+    /// Rules, borders and empty gauges.
     pub faint: Style,
-    /// Keys, the program's own name, the choice.
+    /// Keys, the program's name, the selection.
     pub accent: Style,
     pub mark: Style,
-    /// Characters that a filter found.
+    /// Characters that matched a filter.
     pub found: Style,
     pub good: Style,
     pub warning: Style,
     pub bad: Style,
-    /// Laid over the row under the cursor.
+    /// The row under the cursor.
     pub cursor: Style,
-    /// The bar at its left end.
+    /// The bar at the left end of that row.
     pub cursor_bar: Style,
     verdicts: [Style; 4],
     thresholds: Thresholds,
@@ -97,7 +97,7 @@ impl Theme {
         }
     }
 
-    /// Darker, and the ground under the cursor lighter.
+    /// Darker colours, and a light background under the cursor.
     fn on_light() -> Theme {
         Theme::coloured(
             [
@@ -161,12 +161,12 @@ impl Theme {
         }
     }
 
-    /// The same, with words of these thresholds.
+    /// The same theme with other limits between ratings.
     pub fn with(&self, thresholds: Thresholds) -> Theme {
         Theme { thresholds, ..self.clone() }
     }
 
-    /// The word for an SQNR, and its style.
+    /// The rating of an SQNR, and its style.
     pub fn judge(&self, sqnr_db: f64) -> (&'static str, Style) {
         let verdict = self.thresholds.rate(sqnr_db);
         (verdict.word(), self.verdict(verdict))
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(of(None, Some("24bit"), Some("0;7")), Colours::TrueOnLight);
     }
 
-    /// By the contrast of the web's guidelines, 4.5 to 1.
+    /// The least contrast of the web guidelines (WCAG) is 4.5 to 1.
     #[test]
     fn on_a_light_ground_everything_that_is_said_can_be_read() {
         let luminance = |colour: Color| {

@@ -1,4 +1,4 @@
-//! What is drawn where the terminal is too small for the inspector.
+//! The message on a screen that is too small for the inspector.
 
 use crate::ui::layout;
 use crate::ui::theme::Theme;

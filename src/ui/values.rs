@@ -1,4 +1,4 @@
-//! The values of a tensor: each element, its bytes, and what quantizing makes of it.
+//! The values of a tensor: each element, its bytes, and the result of quantizing it.
 
 use crate::app::figures::{count, exact, value};
 use crate::app::pager::wrap;
@@ -12,7 +12,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-/// A column; those that do not fit are left out, the last in this order first.
+/// A column of the values. Columns that do not fit are left out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Column {
     Index,
@@ -26,7 +26,7 @@ enum Column {
     Scale,
 }
 
-/// As they stand from left to right.
+/// The columns from left to right.
 const ORDER: [Column; 9] = [
     Column::Index,
     Column::Place,
@@ -38,7 +38,7 @@ const ORDER: [Column; 9] = [
     Column::Word,
     Column::Scale,
 ];
-/// As they are missed if they are not there.
+/// The columns by importance; the last is left out first.
 const WORTH: [Column; 9] = [
     Column::Value,
     Column::Index,
@@ -112,7 +112,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme:
     }
 }
 
-/// What each column needs, in the order of the screen.
+/// The width of each column, from left to right.
 fn widths(window: &Window, shape: &Shape, quantized: bool) -> Vec<(Column, usize)> {
     let last = shape.elements().saturating_sub(1);
     let raw = window.elements.first().map_or(0, |element| element.raw.bytes().len());
@@ -216,7 +216,7 @@ fn cell(
     }
 }
 
-/// What happened to an element beyond rounding.
+/// What quantization did to an element beyond rounding.
 fn word(element: &Element, theme: &Theme) -> (String, Style) {
     let (Some(Scalar::Float(x)), Some(quantized)) = (element.value, &element.quantized) else {
         return (String::new(), theme.faint);

@@ -1,4 +1,4 @@
-//! Small strokes that the panes share.
+//! Small drawing functions that the panes share.
 
 use crate::app::figures;
 use crate::ui::layout;
@@ -10,14 +10,14 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Widget};
 use tui_input::Input;
 
-/// A line of text at `y` rows below the top of an area.
+/// Draws a line of text `y` rows below the top of an area.
 pub(super) fn line(buf: &mut Buffer, area: Rect, y: u16, line: &Line) {
     if y < area.height {
         buf.set_line(area.x, area.y + y, line, area.width);
     }
 }
 
-/// A text at one end of an area's row, another at the other; the left one gives way.
+/// Draws texts at both ends of a row; the left one is cut if they do not fit.
 pub(super) fn ends(buf: &mut Buffer, area: Rect, y: u16, left: &Line, right: &Line) {
     if y >= area.height {
         return;
@@ -28,7 +28,7 @@ pub(super) fn ends(buf: &mut Buffer, area: Rect, y: u16, left: &Line, right: &Li
     buf.set_line(area.right() - right_width, area.y + y, right, right_width);
 }
 
-/// A thin rule with a text near each end.
+/// Draws a rule with a text near each end.
 pub(super) fn rule(buf: &mut Buffer, area: Rect, left: &Line, right: &Line, theme: &Theme) {
     for x in area.left()..area.right() {
         buf[(x, area.y)].set_symbol("─").set_style(theme.faint);
@@ -43,7 +43,7 @@ pub(super) fn rule(buf: &mut Buffer, area: Rect, left: &Line, right: &Line, them
     }
 }
 
-/// A line that says where it goes on beyond its room.
+/// Cuts a line to a width and marks the cut.
 pub(super) fn cut(buf: &mut Buffer, x: u16, y: u16, line: &Line, room: u16) {
     over(buf, x, y, line, room);
     if line.width() > usize::from(room) && room > 1 {
@@ -51,7 +51,7 @@ pub(super) fn cut(buf: &mut Buffer, x: u16, y: u16, line: &Line, room: u16) {
     }
 }
 
-/// A line in place of what was there, style and all.
+/// Replaces a row, including its style.
 pub(super) fn over(buf: &mut Buffer, x: u16, y: u16, line: &Line, width: u16) {
     for x in x..x + width.min(line.width() as u16) {
         buf[(x, y)].reset();
@@ -66,7 +66,7 @@ fn framed<'a>(text: &Line<'a>) -> Line<'a> {
     Line::from(spans)
 }
 
-/// An empty window over everything else. Gives the place within.
+/// Opens an empty window over everything else. Returns the area inside.
 pub(super) fn window(
     buf: &mut Buffer,
     screen: Rect,
@@ -80,7 +80,7 @@ pub(super) fn window(
     frame(buf, area, title, style, theme)
 }
 
-/// The same at a given place.
+/// Opens an empty window at a given area.
 pub(super) fn frame(
     buf: &mut Buffer,
     area: Rect,
@@ -88,7 +88,7 @@ pub(super) fn frame(
     style: Style,
     theme: &Theme,
 ) -> Rect {
-    // What lies behind steps back.
+    // Dim what is behind the window.
     let screen = buf.area;
     for cell in &mut buf.content {
         let symbol = cell.symbol().to_owned();
@@ -103,7 +103,7 @@ pub(super) fn frame(
     layout::inside(area)
 }
 
-/// A text being typed, scrolled so that its cursor is seen; gives the cursor's place.
+/// Draws a text input, scrolled so that its cursor is visible. Returns the cursor's position.
 pub(super) fn input(buf: &mut Buffer, area: Rect, input: &Input, theme: &Theme) -> Position {
     let width = area.width.saturating_sub(1).max(1);
     let scroll = input.visual_scroll(width.into());
@@ -122,13 +122,13 @@ pub(super) fn input(buf: &mut Buffer, area: Rect, input: &Input, theme: &Theme) 
     Position::new(area.x + at.min(area.width.saturating_sub(1)), area.y)
 }
 
-/// A bar filled by a share of one.
+/// A bar that is filled to a share.
 pub(super) fn bar<'a>(share: f64, width: usize, filled: Style, theme: &Theme) -> [Span<'a>; 2] {
     let cells = (share.clamp(0.0, 1.0) * width as f64).round() as usize;
     [Span::styled("━".repeat(cells), filled), Span::styled("─".repeat(width - cells), theme.faint)]
 }
 
-/// A column so many eighths of a row high.
+/// A column in eighths of a row.
 pub(super) fn column(eighths: u8) -> char {
     const COLUMNS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     COLUMNS[usize::from(eighths.min(8))]
@@ -139,7 +139,7 @@ pub(super) fn gauge<'a>(db: f64, width: usize, theme: &Theme) -> [Span<'a>; 2] {
     bar(db / 50.0, width, theme.judge(db).1, theme)
 }
 
-/// An SQNR and its word: ` 31.2 dB  good`.
+/// An SQNR and its rating: ` 31.2 dB  good`.
 pub(super) fn verdict<'a>(db: f64, theme: &Theme) -> [Span<'a>; 2] {
     let (word, style) = theme.judge(db);
     [

@@ -6,7 +6,7 @@ use crate::app::model::Model;
 use crate::tensor::TensorId;
 use rayon::prelude::*;
 
-/// Tensors that one task tries a filter on: fewer are not worth a task.
+/// Tensors per parallel task; smaller tasks cost more to start than they save.
 pub(crate) const TENSORS_PER_TASK: usize = 4096;
 
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Lets everything through.
+    /// A filter that shows everything.
     pub fn everything() -> Filter {
         Filter::default()
     }
@@ -26,7 +26,7 @@ impl Filter {
     }
 
     /// # Errors
-    /// A sentence, when the text is not yet a valid filter.
+    /// Fails if the text is not a valid filter.
     pub fn parse(text: &str) -> Result<Filter, String> {
         let mut words = Vec::new();
         let mut terms = Vec::new();
@@ -39,15 +39,15 @@ impl Filter {
         Ok(Filter { words: Words::parse(words.join(" ")), terms })
     }
 
-    /// Takes every word as it is written, if any tensor's name holds it so. `before`: the filter
-    /// that was settled last.
+    /// Makes each word match literally if any tensor's name contains it, and fuzzily otherwise.
+    /// `before` is the filter that was resolved last.
     pub fn settle(&mut self, before: &Filter, model: &Model) {
         let names = model.checkpoint.tensors().par_iter().with_min_len(TENSORS_PER_TASK);
         self.words.settle(&before.words, names.map(|tensor| tensor.name.as_str()));
     }
 
-    /// Whether everything that this filter lets through was let through by `before`, both
-    /// settled: then only that need be tried.
+    /// Whether this filter shows only tensors that `before` shows; both must be resolved. Then
+    /// only those tensors have to be tried.
     pub fn narrows(&self, before: &Filter) -> bool {
         let same = |(now, then): (&Term, &Term)| now.text == then.text;
         self.words.narrow(&before.words)
@@ -55,12 +55,12 @@ impl Filter {
             && self.terms.iter().zip(&before.terms).all(same)
     }
 
-    /// Whether what it lets through can change while tensors are measured.
+    /// Whether measurements can change what the filter shows.
     pub fn needs_findings(&self) -> bool {
         self.terms.iter().any(Term::needs_findings)
     }
 
-    /// How its text is understood, in a word.
+    /// Says in a word how the text is understood.
     pub fn kind(&self) -> &'static str {
         match (&self.terms[..], self.words.is_empty()) {
             ([], true) => "",
@@ -72,13 +72,13 @@ impl Filter {
         }
     }
 
-    /// A matcher to try many tensors with.
+    /// A matcher, to try many tensors.
     pub fn matcher(&self) -> TensorMatcher<'_> {
         TensorMatcher { filter: self, scratch: Scratch::default() }
     }
 }
 
-/// A filter with the memory that trying names needs.
+/// A filter with the buffers that matching needs.
 pub struct TensorMatcher<'a> {
     filter: &'a Filter,
     scratch: Scratch,
@@ -90,7 +90,7 @@ impl TensorMatcher<'_> {
             && self.filter.words.fit(&model.checkpoint.tensor(id).name, &mut self.scratch)
     }
 
-    /// How well the name fits, higher is better; `None` when the tensor does not.
+    /// How well the name matches, higher is better; `None` if the tensor does not match.
     pub fn score(&mut self, model: &Model, id: TensorId) -> Option<u32> {
         if !self.filter.terms.iter().all(|term| term.holds(model, id)) {
             return None;
@@ -101,7 +101,7 @@ impl TensorMatcher<'_> {
         }
     }
 
-    /// The characters of the name, by number, that the filter found, in order.
+    /// The indices of the name's characters that matched, in order.
     pub fn found(&mut self, name: &str) -> Vec<u32> {
         let mut found = Vec::new();
         for term in self.filter.terms.iter().filter(|term| !term.not) {
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// Trying only what was shown before gives what trying everything gives.
+    /// Trying only the tensors shown before gives the same result as trying all.
     #[test]
     fn what_narrows_only_takes_away() {
         let model = model();

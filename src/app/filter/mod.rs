@@ -1,4 +1,4 @@
-//! Which tensors a typed text means: words in the name, and conditions such as `re:regex`,
+//! Filters that the user types: words in the name, and conditions such as `re:regex`,
 //! `dtype:bf16`, `size>10M`, `sqnr<30` or `is:marked`. All of them must hold.
 
 mod expression;

@@ -1,5 +1,5 @@
-//! One condition of a filter that is not a word: `re:…`, `*glob*`, `dtype:bf16`, `size>10M`,
-//! `is:marked`, or any of them with `!` before it.
+//! One condition of a filter: `re:…`, `*glob*`, `dtype:bf16`, `size>10M`, `is:marked`, or a
+//! negation of these with `!`.
 
 use crate::activations::Way;
 use crate::app::model::Model;
@@ -21,19 +21,19 @@ pub(crate) struct Term {
 pub(crate) enum Test {
     Regex(Regex),
     Glob(GlobMatcher),
-    /// What the dtype or the layout begins with, in lower case.
+    /// A prefix of the dtype or the packed format, in lower case.
     DType(String),
     Compare(Figure, Than, f64),
     Is(State),
 }
 
-/// What can be compared with a number.
+/// A metric that can be compared with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Figure {
     Size,
     Parameters,
     Sqnr,
-    /// What the layer's output loses, in dB: the lower the better.
+    /// The output error of the layer in dB, lower is better.
     Output,
     Absmax,
 }
@@ -49,7 +49,7 @@ pub(crate) enum Than {
 
 macro_rules! states {
     ($($variant:ident $word:literal $meaning:literal,)*) => {
-        /// What a tensor can be.
+        /// A property of a tensor.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum State {
             $($variant,)*
@@ -64,7 +64,7 @@ macro_rules! states {
                 }
             }
 
-            /// What it means, in a few words.
+            /// What the property means, in a few words.
             pub(crate) fn meaning(self) -> &'static str {
                 match self {
                     $(State::$variant => $meaning,)*
@@ -108,7 +108,7 @@ const FIGURES: [(&str, Figure); 5] = [
     ("absmax", Figure::Absmax),
 ];
 
-/// The longer before the shorter that they begin with.
+/// Longer operators come before their prefixes.
 const THANS: [(&str, Than); 7] = [
     ("<=", Than::AtMost),
     (">=", Than::AtLeast),
@@ -120,10 +120,10 @@ const THANS: [(&str, Than); 7] = [
 ];
 
 impl Term {
-    /// `None` where the text is a word.
+    /// `None` if the text is a word.
     ///
     /// # Errors
-    /// A sentence, when it is not yet a condition but on the way to one.
+    /// Returns why the text is not a valid condition yet.
     pub(crate) fn parse(text: &str) -> Option<Result<Term, String>> {
         let (not, bare) = match text.strip_prefix('!') {
             Some(bare) => (true, bare),
@@ -133,7 +133,7 @@ impl Term {
         Some(test.map(|test| Term { text: text.to_owned(), not, test }))
     }
 
-    /// Whether what it says of a tensor can change while tensors are measured.
+    /// Whether measurements can change the result.
     pub(crate) fn needs_findings(&self) -> bool {
         match self.test {
             Test::Regex(_) | Test::Glob(_) | Test::DType(_) => false,
@@ -194,7 +194,7 @@ fn state(word: &str) -> Result<State, String> {
     })
 }
 
-/// `size>10M`: a figure, how it compares, and a number.
+/// `size>10M`: a metric, an operator and a number.
 fn comparison(text: &str) -> Option<Result<Test, String>> {
     let (name, figure) = FIGURES.into_iter().find(|(name, _)| text.starts_with(name))?;
     let rest = text.strip_prefix(name)?;
@@ -210,7 +210,7 @@ fn comparison(text: &str) -> Option<Result<Test, String>> {
     Some(found.map(|number| Test::Compare(figure, than, number)))
 }
 
-/// A number with a decimal unit: `10M`, `1.5 GB` without the space, `30dB`.
+/// A number with a decimal unit: `10M`, `1.5GB`, `30dB`.
 fn number_of(text: &str) -> Option<f64> {
     let bare = text.trim_end_matches("dB").trim_end_matches(['b', 'B']);
     let (digits, factor) = match bare.chars().last()? {
@@ -220,7 +220,7 @@ fn number_of(text: &str) -> Option<f64> {
         't' | 'T' => (&bare[..bare.len() - 1], 1e12),
         _ => (bare, 1.0),
     };
-    // As it is written on the screen.
+    // Accept the minus sign that the screen shows.
     let digits = digits.replace('−', "-");
     digits.parse::<f64>().ok().filter(|n| !n.is_nan()).map(|n| n * factor)
 }

@@ -1,5 +1,4 @@
-//! Words of a filter: taken as they are written where any name holds them so, letter by
-//! letter where none does.
+//! The words of a filter. A word matches literally if any name contains it, and fuzzily otherwise.
 
 use memchr::memmem::Finder;
 use nucleo_matcher::pattern::{Atom, AtomKind, CaseMatching, Normalization, Pattern};
@@ -10,7 +9,7 @@ use rayon::prelude::*;
 pub(super) struct Words {
     text: String,
     pattern: Pattern,
-    /// For each word of the pattern.
+    /// One entry per word of the pattern.
     plain: Vec<Option<Plain>>,
 }
 
@@ -29,11 +28,11 @@ impl Words {
         self.pattern.atoms.iter().any(|atom| atom.kind == AtomKind::Fuzzy)
     }
 
-    /// Takes every word as it is written, if any of `names` holds it so: letters scattered
-    /// over long names would match far too many.
+    /// Makes each word match literally if any of `names` contains it: a fuzzy match on long names
+    /// would find far too many.
     ///
-    /// What was settled of `before` need not be found out again: a word that no name holds is
-    /// held by none with more letters either.
+    /// Results for `before` are reused: if no name contains a word, no name contains a longer word
+    /// that starts with it.
     pub(super) fn settle<'n>(
         &mut self,
         before: &Words,
@@ -59,8 +58,7 @@ impl Words {
         }
     }
 
-    /// How each word is to be taken, where `before` tells: these are its words with more
-    /// letters or more words after them.
+    /// How each word matches, as far as `before` tells: its words with letters or words appended.
     fn known_from(&self, before: &Words) -> Vec<Option<AtomKind>> {
         let more = self.text.strip_prefix(before.text.as_str());
         let Some(more) = more.filter(|_| !before.text.ends_with('\\')) else { return Vec::new() };
@@ -76,8 +74,8 @@ impl Words {
         atoms.iter().enumerate().map(kind).collect()
     }
 
-    /// Whether every name these words fit is one that `before` fit: they are the same words
-    /// with more letters or more words after them, and none is understood in another way.
+    /// Whether every name that matches these words matches `before`: the same words with letters
+    /// or words appended, matched in the same way.
     pub(super) fn narrow(&self, before: &Words) -> bool {
         let plain = |words: &Words| {
             let kinds = [AtomKind::Fuzzy, AtomKind::Substring];
@@ -90,12 +88,12 @@ impl Words {
             && kinds().all(|(now, then)| {
                 now.kind == then.kind || now.kind == AtomKind::Substring
             })
-            // A capital makes a word mind its case, which only narrows; an ending backslash
-            // may have meant a space.
+            // A capital letter makes a word case-sensitive, which only narrows. A trailing
+            // backslash may have escaped a space.
             && !before.text.ends_with('\\')
     }
 
-    /// Whether the name fits. That of most names takes no matcher to say.
+    /// Whether the name matches. Most names need no fuzzy matcher.
     pub(super) fn fit(&self, name: &str, scratch: &mut Scratch) -> bool {
         let mut words = self.pattern.atoms.iter().zip(&self.plain);
         words.all(|(atom, plain)| match fits(atom, plain, name) {
@@ -104,26 +102,26 @@ impl Words {
         })
     }
 
-    /// How well the name fits, higher is better; `None` when it does not.
+    /// How well the name matches, higher is better; `None` if it does not.
     pub(super) fn score(&self, name: &str, scratch: &mut Scratch) -> Option<u32> {
         let haystack = Utf32Str::new(name, &mut scratch.buffer);
         self.pattern.score(haystack, &mut scratch.matcher)
     }
 
-    /// The characters of the name, by number, that were found.
+    /// The indices of the name's characters that matched.
     pub(super) fn found(&self, name: &str, scratch: &mut Scratch, found: &mut Vec<u32>) {
         let haystack = Utf32Str::new(name, &mut scratch.buffer);
         self.pattern.indices(haystack, &mut scratch.matcher, found);
     }
 }
 
-/// Whether a word is in the name; `None` where that takes the matcher.
+/// Whether the word matches the name; `None` if the fuzzy matcher has to decide.
 fn fits(atom: &Atom, plain: &Option<Plain>, name: &str) -> Option<bool> {
     plain.as_ref()?.fits(atom.kind, name)
 }
 
-/// A word of ASCII letters, looked for in ASCII names without the matcher. One without capitals
-/// minds none.
+/// A word of ASCII letters, searched in ASCII names without the fuzzy matcher. A word without
+/// capitals ignores case.
 #[derive(Clone, Debug)]
 struct Plain {
     finder: Finder<'static>,
@@ -131,15 +129,14 @@ struct Plain {
 }
 
 impl Plain {
-    /// `None`: only the matcher can look for it.
+    /// `None` if only the fuzzy matcher can search for the word.
     fn of(atom: &Atom) -> Option<Plain> {
         let Utf32Str::Ascii(word) = atom.needle_text() else { return None };
         let minds_case = word.iter().any(u8::is_ascii_uppercase);
         (!word.is_empty()).then(|| Plain { finder: Finder::new(word).into_owned(), minds_case })
     }
 
-    /// Whether it is in the name, scattered or as it is written; `None` where that takes the
-    /// matcher.
+    /// Whether the word matches, literally or fuzzily; `None` if the fuzzy matcher has to decide.
     fn fits(&self, kind: AtomKind, name: &str) -> Option<bool> {
         let (name, word) = (name.as_bytes(), self.finder.needle());
         if !name.is_ascii() || name.contains(&b'\r') {
@@ -160,7 +157,7 @@ impl Plain {
     }
 }
 
-/// Whether the letters are in the name in their order.
+/// Whether the letters occur in the name in this order.
 fn scattered(word: &[u8], name: &[u8], same: impl Fn(u8, u8) -> bool) -> bool {
     let mut left = word.iter();
     let mut wanted = left.next();
@@ -174,7 +171,7 @@ fn scattered(word: &[u8], name: &[u8], same: impl Fn(u8, u8) -> bool) -> bool {
     wanted.is_none()
 }
 
-/// The memory that trying names needs.
+/// Buffers for matching.
 pub(super) struct Scratch {
     matcher: Matcher,
     buffer: Vec<char>,
@@ -231,7 +228,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is said without the matcher is what the matcher says.
+        /// The shortcut agrees with the fuzzy matcher.
         #[test]
         fn a_name_fits_if_the_matcher_scores_it(
             text in "([!^'])?[aAb.1é ]{1,5}[$]?( [!]?[abB]{1,2})?",
@@ -250,7 +247,7 @@ mod tests {
         }
     }
 
-    /// The names are not looked at: none are given, and yet the word is known to be in none.
+    /// No names are given, so the result can only come from the previous filter.
     #[test]
     fn a_word_that_no_name_holds_is_not_looked_for_with_more_letters() {
         let siz = settled("siz", &Words::default(), &NAMES);

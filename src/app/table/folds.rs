@@ -2,10 +2,10 @@
 
 use crate::app::tree::{Item, NodeId, Tree};
 
-/// A tree opens so far that about this many rows are seen.
+/// The tree opens until about this many rows are visible.
 const FIRST_ROWS: usize = 24;
 
-/// Everything folded but the first levels, as far as their rows fit a screen.
+/// Folds everything except the first levels, as many as fit the screen.
 pub(super) fn first_folds(tree: &Tree) -> Vec<bool> {
     let mut folded = vec![true; tree.nodes.len()];
     let mut level = vec![NodeId::ROOT];

@@ -3,7 +3,7 @@
 use crate::tensor::TensorInfo;
 use crate::text::names::natural_key;
 
-/// The place of each tensor when they are ordered by name.
+/// The rank of each tensor in natural name order.
 pub(super) fn name_ranks(tensors: &[TensorInfo]) -> Vec<u32> {
     let mut keys = Vec::new();
     let ends: Vec<usize> = tensors
@@ -15,7 +15,7 @@ pub(super) fn name_ranks(tensors: &[TensorInfo]) -> Vec<u32> {
         .collect();
     let starts = std::iter::once(0).chain(ends.iter().copied());
     let keys: Vec<&[u8]> = starts.zip(&ends).map(|(start, &end)| &keys[start..end]).collect();
-    // What all begin with tells none apart; what follows mostly does in a few bytes.
+    // A common prefix cannot decide; the bytes after it mostly do.
     let common = match (keys.iter().min(), keys.iter().max()) {
         (Some(least), Some(most)) => least.iter().zip(*most).take_while(|(a, b)| a == b).count(),
         _ => 0,

@@ -1,10 +1,10 @@
-//! What the rows are ordered by.
+//! Columns, and the orders of the rows.
 
 use crate::app::keymap::name_of;
 use crate::app::tensor_metrics::{SCHEMES, scheme_name};
 use crate::quantization::QuantizationScheme;
 
-/// A column, and what rows can be ordered by.
+/// A column, or an order of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
     /// The order of the file.
@@ -14,14 +14,14 @@ pub enum Column {
     DType,
     Bytes,
     Sqnr,
-    /// What the layer's output loses; there only with activations.
+    /// The output error of the layer; only with captured activations.
     Output,
-    /// The sketch of the values; ordered by how far they reach beyond most of them.
+    /// The sparkline; ordered by absmax in standard deviations.
     Values,
     Scheme,
-    /// The SQNR by a scheme, whatever a row is marked with.
+    /// The SQNR of a scheme, independent of the mark.
     By(QuantizationScheme),
-    /// How far the SQNR by one scheme is above that by another.
+    /// The SQNR of one scheme minus that of another.
     Gain {
         of: QuantizationScheme,
         over: QuantizationScheme,
@@ -29,7 +29,7 @@ pub enum Column {
 }
 
 impl Column {
-    /// Those that are about a tensor and its mark, not about one scheme.
+    /// The columns that are not about a particular scheme.
     pub const ALL: [Column; 9] = [
         Column::File,
         Column::Name,
@@ -42,13 +42,13 @@ impl Column {
         Column::Scheme,
     ];
 
-    /// Of each scheme, and what it gains over the first.
+    /// A column for each scheme, and for its gain over the first.
     pub fn of_schemes() -> impl Iterator<Item = Column> {
         let by = SCHEMES.into_iter().map(Column::By);
         by.chain(SCHEMES.into_iter().skip(1).map(|of| Column::Gain { of, over: SCHEMES[0] }))
     }
 
-    /// As it is written in the settings.
+    /// The name in the settings.
     pub fn name(self) -> String {
         match self {
             Column::By(scheme) => scheme.to_string(),
@@ -58,7 +58,7 @@ impl Column {
         }
     }
 
-    /// The column of that name.
+    /// The column with a name of the settings.
     pub fn named(name: &str) -> Option<Column> {
         let scheme = |name: &str| SCHEMES.into_iter().find(|scheme| scheme.to_string() == name);
         if let Some(plain) = Column::ALL.into_iter().find(|column| column.name() == name) {
@@ -73,18 +73,18 @@ impl Column {
         }
     }
 
-    /// Whether what is found out about tensors can change the order.
+    /// Whether measurements can change the order.
     pub fn needs_findings(self) -> bool {
         use Column::{By, Gain, Output, Sqnr, Values};
         matches!(self, Sqnr | Output | Values | By(_) | Gain { .. })
     }
 
-    /// Whether it is about one scheme, or two.
+    /// Whether the column is about one or two particular schemes.
     pub fn is_of_schemes(self) -> bool {
         matches!(self, Column::By(_) | Column::Gain { .. })
     }
 
-    /// Whether it can be shown or left out.
+    /// Whether the column can be hidden.
     pub fn is_optional(self) -> bool {
         use Column::{Bytes, DType, Scheme, Shape, Values};
         self.is_of_schemes() || matches!(self, Shape | DType | Bytes | Values | Scheme)
@@ -110,7 +110,7 @@ impl Column {
         title.to_owned()
     }
 
-    /// What it shows, where there is room to say it.
+    /// What the column shows, where there is room for more than the title.
     pub fn meaning(self) -> String {
         match self {
             Column::Values => "sketch of the values".to_owned(),
@@ -123,7 +123,7 @@ impl Column {
         }
     }
 
-    /// Big things first, bad things first, names from A.
+    /// Large sizes and bad errors come first, names from A.
     fn starts_descending(self) -> bool {
         use Column::{Bytes, Gain, Output, Shape, Values};
         matches!(self, Shape | Bytes | Values | Output | Gain { .. })
@@ -141,7 +141,7 @@ impl Sort {
         Sort { column, descending: column.starts_descending() }
     }
 
-    /// The order in words.
+    /// Describes the order in words.
     pub fn describe(self) -> String {
         let words = match (self.column, self.descending) {
             (Column::File, false) => "in file order",

@@ -23,11 +23,11 @@ use std::ops::Range;
 pub struct Row {
     pub item: Item,
     pub depth: u16,
-    /// Where the row's own part of the name begins.
+    /// Where the part of the name starts that the row shows.
     pub label: u32,
 }
 
-/// Columns that the longest name, shape and dtype take.
+/// Width of the longest name, shape and dtype, in columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Widest {
     pub name: usize,
@@ -37,7 +37,7 @@ pub struct Widest {
 
 impl Widest {
     fn of(tensors: &[TensorInfo]) -> Widest {
-        // A module's row has its number of tensors where a tensor has its shape.
+        // A module's row shows its number of tensors in the column of shapes.
         let modules = figures::counted(tensors.len(), "tensor").chars().count();
         let start = Widest { shape: modules, ..Widest::default() };
         tensors.iter().fold(start, |widest, tensor| Widest {
@@ -56,12 +56,12 @@ pub struct Table {
     pub widest: Widest,
     rows: Vec<Row>,
     list: ScrollList,
-    /// Until the cursor is moved it stays on the first row, whatever comes to be there.
+    /// Whether the user has moved the cursor. Until then it stays on the first row.
     moved: bool,
-    /// Every tensor in the order of `sort`, and each tensor's place in it.
+    /// Every tensor in the order of `sort`, and the rank of each tensor.
     order: Vec<TensorId>,
     rank: Vec<u32>,
-    /// What they are ordered by.
+    /// The sort key of each tensor.
     keys: Vec<Key>,
     shown: Vec<bool>,
     shown_count: usize,
@@ -69,13 +69,13 @@ pub struct Table {
     tree: Tree,
     folded: Vec<bool>,
     totals: Vec<NodeTotals>,
-    /// The best place in the order of any tensor of a module that is shown.
+    /// The best rank of the visible tensors of each module.
     first: Vec<u32>,
-    /// Each tensor's place by name; empty until it is asked for.
+    /// The rank of each tensor by name; empty until it is needed.
     name_rank: Vec<u32>,
 }
 
-/// What comes first, and what decides among equals.
+/// A sort key: the class decides first, then the value.
 type Key = (u8, f64);
 
 impl Table {
@@ -123,13 +123,13 @@ impl Table {
         self.list.height() as usize
     }
 
-    /// The rows that are on the screen.
+    /// The visible rows.
     pub fn visible(&self) -> Range<usize> {
         let visible = self.list.visible();
         visible.start as usize..visible.end as usize
     }
 
-    /// The tensors that are on the screen.
+    /// The visible tensors.
     pub fn visible_tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
         self.rows[self.visible()].iter().filter_map(|row| match row.item {
             Item::Tensor(id) => Some(id),
@@ -150,7 +150,7 @@ impl Table {
     }
 
     pub fn is_folded(&self, node: NodeId) -> bool {
-        // What a filter finds is not hidden in a fold.
+        // Folds do not hide what a filter finds.
         self.folded[node.index()] && self.filter.is_everything()
     }
 
@@ -162,17 +162,12 @@ impl Table {
         self.shown_count
     }
 
-    /// The tensors that the filter lets through, in the table's order.
+    /// The tensors that pass the filter, in the table's order.
     pub fn shown(&self) -> impl Iterator<Item = TensorId> + '_ {
         self.order.iter().copied().filter(|id| self.shown[id.index()])
     }
 
-    /// The same, in the order of the table.
-    pub fn ranked(&self) -> impl Iterator<Item = TensorId> + '_ {
-        self.order.iter().copied().filter(|&id| self.is_shown(id))
-    }
-
-    /// The tensors that a row stands for: itself, or all below that the filter lets through.
+    /// The tensors of a row: the tensor itself, or those of the module that pass the filter.
     pub fn tensors_of(&self, item: Item) -> Vec<TensorId> {
         match item {
             Item::Tensor(id) => vec![id],
@@ -185,7 +180,7 @@ impl Table {
         }
     }
 
-    /// From now on the cursor stays on its tensor, for somebody did something to it.
+    /// Keeps the cursor on its tensor from now on.
     pub fn hold(&mut self) {
         self.moved = true;
     }
@@ -194,7 +189,7 @@ impl Table {
         self.list.set_height(height);
     }
 
-    /// Orders and shows it as it is to begin.
+    /// Sets the order and the view at the start.
     pub fn start_with(&mut self, sort: Sort, as_tree: bool, model: &Model) {
         (self.sort, self.as_tree) = (sort, as_tree);
         self.reorder(model);
@@ -233,12 +228,12 @@ impl Table {
         (self.tried, self.shown_count) = pieces.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     }
 
-    /// How many tensors the filter was tried on last.
+    /// The number of tensors that the last filter was tried on.
     pub fn tried(&self) -> usize {
         self.tried
     }
 
-    /// Takes new findings over: what the filter lets through, and the order.
+    /// Updates filter and order after new measurements.
     pub fn learn(&mut self, model: &Model) {
         let sifted = self.filter.needs_findings();
         if sifted {
@@ -256,20 +251,20 @@ impl Table {
         let current = self.current();
         self.moved = true;
         self.rebuild(model);
-        // A tensor looked at in the list is looked at in the tree.
+        // Keep the cursor on the tensor when switching to the tree.
         if let Some(Row { item: Item::Tensor(id), .. }) = current {
             self.go_to(id, model);
         }
     }
 
-    /// Sorts anew, for the sort or the findings have changed.
+    /// Sorts the tensors after the order or the measurements changed.
     pub fn reorder(&mut self, model: &Model) {
         if self.sort.column == Column::Name && self.name_rank.is_empty() {
             self.name_rank = name_ranks(model.checkpoint.tensors());
         }
         let ids = (0..self.keys.len() as u32).into_par_iter().with_min_len(TENSORS_PER_TASK);
         let keys: Vec<Key> = ids.map(|id| self.key(model, TensorId(id))).collect();
-        // Those with the same key as before are in order already; few others come among them.
+        // Tensors with unchanged keys are sorted already; only the few others need sorting.
         let mut others = Vec::new();
         self.order.retain(|&id| {
             let (key, before) = (keys[id.index()], self.keys[id.index()]);
@@ -279,7 +274,7 @@ impl Table {
         });
         others.par_sort_unstable_by(|(a, i), (b, j)| compare(a, b).then(i.cmp(j)));
         self.order.extend(others.into_iter().map(|(_, id)| id));
-        // A stable sort finds the two parts and puts them together.
+        // A stable sort merges the two sorted parts quickly.
         self.order.sort_by(|a, b| compare(&keys[a.index()], &keys[b.index()]).then(a.cmp(b)));
         self.keys = keys;
         for (rank, id) in (0..).zip(&self.order) {
@@ -288,7 +283,7 @@ impl Table {
         self.rebuild(model);
     }
 
-    /// What a tensor is ordered by: smaller comes first.
+    /// The sort key of a tensor; smaller comes first.
     fn key(&self, model: &Model, id: TensorId) -> Key {
         let tensor = model.checkpoint.tensor(id);
         let descending = self.sort.descending;
@@ -322,13 +317,13 @@ impl Table {
                 Some(db) => directed(db),
                 None => (2, 0.0),
             },
-            // Of a vector every element is a channel: it gains most, and it means nothing.
+            // In a vector every element is a channel, so the gain is large but meaningless.
             Column::Gain { of, over } => match model.gain(id, of, over) {
                 Some(db) if model.quantizable(id) => directed(db),
                 Some(db) => (2, directed(db).1),
                 None => (3, 0.0),
             },
-            // What cannot be quantized is worse than the worst.
+            // A tensor that cannot be quantized ranks below the worst.
             Column::Sqnr => match model.sqnr(id) {
                 Sqnr::Unreadable => (if descending { 3 } else { 0 }, 0.0),
                 Sqnr::Impossible => (if descending { 3 } else { 0 }, 1.0),
@@ -340,7 +335,7 @@ impl Table {
         }
     }
 
-    /// Makes the rows anew. The cursor stays on its tensor, on the same line of the screen.
+    /// Rebuilds the rows. The cursor stays on its tensor and on its line of the screen.
     fn rebuild(&mut self, model: &Model) {
         let held = self.current().map(|row| row.item);
         let line = self.list.cursor() - self.list.top();
@@ -363,7 +358,7 @@ impl Table {
         self.list.place(row as u64, line);
     }
 
-    /// The row of an item, or of the module that hides it.
+    /// The row of an item, or of the folded module that hides it.
     fn place_of(&self, item: Item) -> Option<usize> {
         let mut item = item;
         loop {
@@ -378,7 +373,8 @@ impl Table {
         }
     }
 
-    /// Sums up the modules. Needed for marks too, so it is done whenever the plan changes.
+    /// Recomputes the totals of modules. They depend on the marks, so this runs after every change
+    /// of the plan.
     pub fn sum_up(&mut self, model: &Model) {
         if !self.as_tree {
             return;
@@ -415,8 +411,7 @@ impl Table {
         }
     }
 
-    /// Appends what is below a module. `siblings`: those of the modules above, whose memory is
-    /// used on.
+    /// Appends the rows below a module. `siblings` is a buffer shared by the recursion.
     fn grow(
         &self,
         rows: &mut Vec<Row>,
@@ -450,8 +445,8 @@ impl Table {
         siblings.truncate(first);
     }
 
-    /// Modules are ordered by their sums where sums mean something, otherwise by the first
-    /// of their tensors.
+    /// Modules are ordered by their totals where totals are meaningful, otherwise by their first
+    /// tensor.
     fn sibling_key(&self, item: Item) -> (u64, u32) {
         let rank = match item {
             Item::Module(node) => self.first[node.index()],
@@ -489,7 +484,7 @@ impl Table {
         self.list.scroll_to_share(share);
     }
 
-    /// Puts the cursor on a tensor, opening what hides it. False when the filter hides it.
+    /// Puts the cursor on a tensor and unfolds its modules. False if the filter hides it.
     pub fn go_to(&mut self, id: TensorId, model: &Model) -> bool {
         if !self.is_shown(id) {
             return false;
@@ -512,8 +507,7 @@ impl Table {
         true
     }
 
-    /// The next tensor row, after the cursor or before it and round the ends, that
-    /// `matches`.
+    /// The next or the previous row with a tensor that `matches`, cyclically.
     pub fn find(&self, forward: bool, mut matches: impl FnMut(TensorId) -> bool) -> Option<usize> {
         let count = self.rows.len();
         (1..=count)
@@ -532,7 +526,7 @@ impl Table {
         self.list.go_to(place as u64);
     }
 
-    /// Folds or unfolds the module under the cursor. False when there is none.
+    /// Folds or unfolds the module under the cursor. False if there is none.
     pub fn toggle_fold(&mut self, model: &Model) -> bool {
         match self.current() {
             Some(Row { item: Item::Module(node), .. }) => {
@@ -543,7 +537,7 @@ impl Table {
         }
     }
 
-    /// Folds the open module under the cursor, or goes up to the module it lies in.
+    /// Folds the module under the cursor, or moves to the parent.
     pub fn fold_or_leave(&mut self, model: &Model) {
         let Some(row) = self.current() else { return };
         match row.item {
@@ -557,7 +551,7 @@ impl Table {
         }
     }
 
-    /// Unfolds the module under the cursor, or goes to its first row.
+    /// Unfolds the module under the cursor, or moves to its first row.
     pub fn unfold_or_enter(&mut self, model: &Model) {
         if let Some(Row { item: Item::Module(node), .. }) = self.current() {
             match self.is_folded(node) {

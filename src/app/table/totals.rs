@@ -1,8 +1,8 @@
-//! What a module comes to.
+//! Totals of a module.
 
 use crate::quantization::Rating;
 
-/// Sums over the tensors of a module that the filter lets through.
+/// Totals over the tensors of a module that pass the filter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NodeTotals {
     pub tensors: usize,
@@ -11,9 +11,9 @@ pub struct NodeTotals {
     pub quantizable: usize,
     pub marked: usize,
     pub worst: Option<f64>,
-    /// The largest error of any layer's output, in dB.
+    /// The largest output error of any layer, in dB.
     pub worst_output: Option<f64>,
-    /// Tensors of each verdict, the worst first.
+    /// Number of tensors with each rating, worst first.
     pub verdicts: [usize; 4],
     pub waiting: usize,
 }

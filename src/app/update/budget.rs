@@ -1,4 +1,4 @@
-//! Moving along the budget's curve, the marks following.
+//! Moves along the budget's curve; the marks follow.
 
 use crate::app::action::Action;
 use crate::app::budget::{Budget, NoBudget};
@@ -25,7 +25,7 @@ impl App {
         }
     }
 
-    /// Does something to the budget, and gives the table the marks it then stands for.
+    /// Changes the budget and applies its marks to the table.
     pub(super) fn with_budget(
         &mut self,
         change: impl FnOnce(&mut Budget, &crate::app::model::Model),
@@ -50,7 +50,7 @@ impl App {
         });
     }
 
-    /// Enter: the marks stay, as one step that can be undone.
+    /// Enter: keeps the marks, as one undo step.
     pub(super) fn keep_budget(&mut self, budget: Budget) {
         let plan = budget.plan();
         self.model.try_out(budget.before);
@@ -63,7 +63,7 @@ impl App {
         self.plan_changed();
     }
 
-    /// Esc: the marks are what they were.
+    /// Esc: restores the previous marks.
     pub(super) fn drop_budget(&mut self, budget: Budget) {
         self.model.try_out(budget.before);
         self.plan_changed();

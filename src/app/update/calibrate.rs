@@ -1,4 +1,4 @@
-//! The calibration in the background: its rounds, its progress, what is measured next.
+//! The calibration in the background: its rounds, its progress, and which tensors come first.
 
 use crate::app::action::Action;
 use crate::app::budget::Budget;
@@ -13,7 +13,7 @@ use crate::app::tensor_metrics::Known;
 use crate::tensor::TensorId;
 use std::time::Duration;
 
-/// How long the ranking stays as it is while findings come in.
+/// The minimum time between two updates of the ranking while findings come in.
 const SETTLE: Duration = Duration::from_millis(200);
 
 impl App {
@@ -48,7 +48,7 @@ impl App {
     pub(super) fn toggle_calibration(&mut self, effects: &mut Effects) {
         match self.calibration {
             CalibrationState::Running { meter, .. } => {
-                // Findings still on their way belong to a calibration that no longer counts.
+                // Findings that are still in the channel belong to an outdated generation.
                 self.generation += 1;
                 self.calibration = CalibrationState::Stopped { meter };
                 self.settle();
@@ -99,7 +99,7 @@ impl App {
         }
     }
 
-    /// Ranks by what is known now.
+    /// Updates the ranking with the latest measurements.
     pub(super) fn settle(&mut self) {
         self.unsettled = false;
         self.model.weigh();
@@ -109,7 +109,7 @@ impl App {
         self.table.learn(&self.model);
     }
 
-    /// Asks for what is on the screen first.
+    /// Requests that visible tensors are measured first.
     pub(super) fn hurry(&mut self, effects: &mut Effects) {
         if !matches!(self.calibration, CalibrationState::Running { round: 0, .. }) {
             return;

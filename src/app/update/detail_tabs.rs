@@ -1,4 +1,4 @@
-//! What the tabs show of the tensor under the cursor, and the clip that slides.
+//! The data of the detail tabs, and the clip of the histogram.
 
 use crate::app::action::Action;
 use crate::app::calibration::CalibrationState;
@@ -13,10 +13,10 @@ use crate::tensor::TensorId;
 use crate::text::figures::{counted, decibels};
 
 impl App {
-    /// Asks for what the open tab needs and does not have.
+    /// Requests the data that the open tab shows and does not have yet.
     pub(super) fn look(&mut self, effects: &mut Effects) {
         match self.tab {
-            // On the whole screen there is room for the histogram below the figures.
+            // The full-screen overview has room for the histogram.
             Tab::Overview if self.zoomed => self.look_at_histogram(effects),
             Tab::Overview => {}
             Tab::Schemes => self.compare_schemes(effects),
@@ -60,7 +60,7 @@ impl App {
         effects.extend(self.channels.request(request).map(Effect::ReadChannels));
     }
 
-    /// Moves the clip; the first time only shows where it is.
+    /// Moves the clip; the first key press only opens the tab.
     pub(super) fn slide(&mut self, narrower: bool) {
         if self.tab != Tab::Histogram {
             self.tab = Tab::Histogram;
@@ -71,7 +71,7 @@ impl App {
         }
     }
 
-    /// Marks the tensor per tensor with the clip as it stands.
+    /// Marks the tensor per tensor with the current clip.
     pub(super) fn keep_clip(&mut self) {
         if self.tab != Tab::Histogram {
             return self.say("the histogram's clip is kept for a tensor's mark: Tab shows it");
@@ -95,7 +95,7 @@ impl App {
         self.plan_changed();
     }
 
-    /// The next calibration for the marks of this row.
+    /// Changes the calibration of this row's marks to the next one.
     pub(super) fn next_calibration(&mut self) {
         let Some(row) = self.table.current() else { return };
         let mut tensors = self.table.tensors_of(row.item);
@@ -116,9 +116,9 @@ impl App {
         self.plan_changed();
     }
 
-    /// Asks for the cost of marks that no calibration has measured.
+    /// Requests the errors of marks that the calibration does not measure.
     pub(super) fn measure_marks(&mut self, effects: &mut Effects) {
-        // Answered from the counted values, or after the calibration.
+        // While the first round runs, wait: histograms may make a measurement unnecessary.
         let calibrating = matches!(self.calibration, CalibrationState::Running { round: 0, .. });
         if !calibrating && std::mem::take(&mut self.postponed) {
             self.model.ask_anew();
@@ -141,11 +141,11 @@ impl App {
         effects.push(Effect::Measure(left));
     }
 
-    /// A mark's cost has been measured, or could not be.
+    /// Records that a mark's error was measured, or could not be.
     pub(super) fn measured(&mut self, id: TensorId) {
         self.measuring.remove(&id);
         self.unsettled = true;
-        // Of many the last one settles the order, or time.
+        // The ranking is updated by the last of many marks, or by the next tick.
         if self.measuring.is_empty()
             && !matches!(self.calibration, CalibrationState::Running { .. })
         {
@@ -153,7 +153,7 @@ impl App {
         }
     }
 
-    /// To the next tensor with something odd about it, or the one before.
+    /// Moves to the next or the previous tensor with a diagnostic.
     pub(super) fn find_flag(&mut self, forward: bool) {
         let model = &self.model;
         let odd = |id: TensorId| match model.known(id) {

@@ -1,4 +1,4 @@
-//! Accepting and closing what lies over the table.
+//! Accepts and closes overlays.
 
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
@@ -28,7 +28,7 @@ impl App {
         }
     }
 
-    /// A text that was asked for is there.
+    /// Uses the text of a prompt.
     pub(super) fn take_text(&mut self, mut prompt: Prompt, effects: &mut Effects) {
         if prompt.text().is_empty() {
             prompt.problem = Some(match prompt.purpose {

@@ -1,4 +1,4 @@
-//! Comparing with another checkpoint.
+//! Comparison with another checkpoint.
 
 use crate::app::action::Action;
 use crate::app::diff::{DiffState, DiffView, Differences};
@@ -42,7 +42,7 @@ impl App {
         }
     }
 
-    /// Enter on a difference: to that tensor in the table, if this model has it.
+    /// Enter on a difference: moves to that tensor in the table, if the model has it.
     pub(super) fn leave_diff(&mut self, view: DiffView) {
         let DiffState::Done(differences) = &view.state else {
             self.overlay = Some(Overlay::Diff(Box::new(view)));
@@ -58,7 +58,7 @@ impl App {
         }
     }
 
-    /// Esc: back to the table; a comparison under way is given up.
+    /// Esc: closes the comparison, and cancels one that is running.
     pub(super) fn close_diff(&mut self, view: &DiffView, effects: &mut Effects) {
         match &view.state {
             DiffState::Comparing(_) => {

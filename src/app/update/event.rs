@@ -1,4 +1,4 @@
-//! Takes one event into the state.
+//! Updates the state with one event.
 
 use crate::app::action::Action;
 use crate::app::calibration::CalibrationState;
@@ -9,7 +9,7 @@ use crate::app::state::App;
 use crate::app::texts;
 use crate::job::save::News;
 
-/// Changes the state as the event demands; gives what must be done in the world.
+/// Changes the state and returns the effects to carry out.
 pub fn update(app: &mut App, event: Event) -> Effects {
     let mut effects = Effects::new();
     match event {
@@ -43,7 +43,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
             app.settle();
             app.calibration = CalibrationState::Failed;
             match app.overlay {
-                // The save goes on, and its window with it.
+                // Keep the window of a save that is running.
                 Some(Overlay::Saving(_)) => app.warn(format!("calibration failed: {why}")),
                 _ => {
                     let key = app.key_of(Action::Calibrate);

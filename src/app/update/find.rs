@@ -1,4 +1,4 @@
-//! Finding: order, filter, search and going to a tensor.
+//! Order, filter, search, and moving to a tensor by name.
 
 use crate::app::action::Action;
 use crate::app::filter::Filter;
@@ -10,7 +10,7 @@ use crate::tensor::TensorId;
 use crate::text::figures::counted;
 
 impl App {
-    /// Orders by a column, the other way round if it is ordered by it already.
+    /// Orders by a column; reverses the order if the column is the current one.
     pub(super) fn sort_by(&mut self, column: Column) {
         let now = self.table.sort;
         let sort = match now.column == column {
@@ -21,11 +21,11 @@ impl App {
         self.say(format!("ordered {}", sort.describe()));
     }
 
-    /// Orders by the next column, but for one that is not there.
+    /// Orders by the next or the previous column that exists.
     pub(super) fn sort_by_neighbour(&mut self, forward: bool) {
         let mut columns = Column::ALL.to_vec();
         columns.retain(|&column| column != Column::Output || self.model.outputs.is_some());
-        // Beside the SQNR of the mark, as in the table.
+        // Scheme columns come next to the SQNR, as in the table.
         let at = columns.iter().position(|&column| column == Column::Values);
         let shown = self.settings.columns.iter().copied().filter(|column| column.is_of_schemes());
         let at = at.unwrap_or(columns.len());
@@ -35,7 +35,7 @@ impl App {
         self.sort_by(columns[(at + step) % columns.len()]);
     }
 
-    /// The columns there could be, those that are shown with them.
+    /// Opens the list of columns.
     pub(super) fn open_columns(&mut self) {
         let mut choices: Vec<Column> = OPTIONAL.into_iter().chain(Column::of_schemes()).collect();
         let own = self.settings.columns.iter().filter(|column| !choices.contains(column));
@@ -44,7 +44,7 @@ impl App {
         self.overlay = Some(Overlay::Columns(Columns { choices, chosen: 0 }));
     }
 
-    /// Shows the column that is chosen, or leaves it out.
+    /// Shows or hides the selected column.
     pub(super) fn toggle_column(&mut self) {
         let Some(Overlay::Columns(columns)) = &self.overlay else { return };
         let Some(&column) = columns.choices.get(columns.chosen) else { return };
@@ -56,7 +56,7 @@ impl App {
         }
     }
 
-    /// Orders by the column that is chosen, and shows it.
+    /// Shows the selected column and orders by it.
     pub(super) fn order_by_chosen(&mut self, columns: &Columns) {
         let Some(&column) = columns.choices.get(columns.chosen) else { return };
         if !self.settings.columns.contains(&column) {
@@ -111,7 +111,7 @@ impl App {
         self.show(id);
     }
 
-    /// Puts the cursor on a tensor, whatever hides it.
+    /// Puts the cursor on a tensor; clears the filter if it hides the tensor.
     pub(super) fn show(&mut self, id: TensorId) {
         if !self.table.is_shown(id) {
             self.filter_text.clear();

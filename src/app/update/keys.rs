@@ -1,4 +1,4 @@
-//! What a key does.
+//! Handles keys.
 
 use crate::app::action::Action;
 use crate::app::budget::Budget;

@@ -1,4 +1,4 @@
-//! Going back, cancelling and quitting, and copying to the clipboard.
+//! Going back, cancelling, quitting, and copying to the clipboard.
 
 use crate::app::action::Action;
 use crate::app::diff::DiffState;
@@ -21,7 +21,7 @@ impl App {
         }
     }
 
-    /// Cancels the save that is under way; false if there is none.
+    /// Cancels the save that is running. False if there is none.
     pub(super) fn cancel_save(&mut self, effects: &mut Effects) -> bool {
         let Some(Overlay::Saving(saving)) = &mut self.overlay else { return false };
         saving.cancelled = true;
@@ -33,7 +33,7 @@ impl App {
         if let Some(Overlay::Saving(_)) = self.overlay {
             return self.act(Action::Cancel, effects);
         }
-        // Who asks a second time means it.
+        // The second request quits without asking again.
         let asked = matches!(self.overlay, Some(Overlay::Quit));
         match self.model.has_unsaved_marks() && !asked {
             true => self.overlay = Some(Overlay::Quit),

@@ -1,4 +1,4 @@
-//! Choosing: marks, presets, schemes, undo and redo.
+//! Marks: by hand, by preset, by scheme; undo and redo.
 
 use crate::app::action::Action;
 use crate::app::overlay::{Overlay, PresetChoice, Presets};
@@ -11,11 +11,11 @@ use crate::tensor::TensorId;
 use crate::text::figures::{count, counted};
 
 impl App {
-    /// The plan is another: the modules' sums follow.
+    /// Updates the table after the plan changed.
     pub(super) fn plan_changed(&mut self) {
         self.table.hold();
         match self.table.sort.column {
-            // A mark may carry another scheme, so another SQNR.
+            // The SQNR follows the scheme of the mark.
             Column::Scheme => self.table.reorder(&self.model),
             _ => self.table.sum_up(&self.model),
         }
@@ -51,7 +51,7 @@ impl App {
         self.model.mark([id]);
     }
 
-    /// Marks what is quantizable; unmarks all when that is marked already.
+    /// Marks the quantizable tensors, or unmarks all if those are marked already.
     pub(super) fn mark_all(&mut self, tensors: &[TensorId], whence: &str) {
         let quantizable: Vec<TensorId> =
             tensors.iter().copied().filter(|&id| self.may_mark(id)).collect();

@@ -1,4 +1,4 @@
-//! What is said to the user: the status line, and windows for errors.
+//! Messages to the user: the status line, and windows for errors.
 
 use crate::app::overlay::{Overlay, Tone};
 use crate::app::pager::{Line, Pager};

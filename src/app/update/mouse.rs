@@ -1,4 +1,4 @@
-//! What the mouse does.
+//! Handles the mouse.
 
 use crate::app::budget::Budget;
 use crate::app::diff::DiffState;
@@ -35,8 +35,8 @@ impl App {
         }
     }
 
-    /// A click on one of a list: what it can be taken back by is done at once, anything else
-    /// by a second click.
+    /// Handles a click on an entry of a list. A change that can be reverted happens at once,
+    /// anything else on the second click.
     pub(super) fn choose(&mut self, number: usize, effects: &mut Effects) {
         let again = match &mut self.overlay {
             Some(Overlay::Presets(presets)) => {
@@ -65,8 +65,8 @@ impl App {
         }
     }
 
-    /// Goes along with the mouse where that chooses a place, and does nothing where a click
-    /// would change a mark or the order.
+    /// Handles a drag: follows the mouse where a position is chosen, and ignores places where a
+    /// click would change a mark or the order.
     pub(super) fn drag(&mut self, target: Target, effects: &mut Effects) {
         match target {
             Target::Curve(_) | Target::Clip(_) | Target::Value(_) => self.click(target, effects),

@@ -1,4 +1,4 @@
-//! Moving the cursor, scrolling, and a new size of the screen.
+//! Moves the cursor, scrolls, and adapts to a new size of the screen.
 
 use crate::app::diff::DiffState;
 use crate::app::effects::Effects;

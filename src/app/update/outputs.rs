@@ -1,4 +1,4 @@
-//! Opening recorded inputs, and taking over what the layers' outputs lose.
+//! Opens captured activations and records output errors.
 
 use crate::app::action::Action;
 use crate::app::effects::Effects;
@@ -19,7 +19,7 @@ impl App {
         self.overlay = Some(Overlay::Prompt(Prompt::new(Purpose::Activations, text)));
     }
 
-    /// Measures in the background; the rows fill as layers are done.
+    /// Starts the measurement; rows fill in as layers are measured.
     pub(super) fn open_activations(&mut self, files: Vec<PathBuf>, effects: &mut Effects) {
         effects.push(Effect::MeasureOutputs(files));
         self.measuring_outputs = Some(Meter::default());
@@ -44,7 +44,7 @@ impl App {
                 self.settle();
                 match ended {
                     Ok(()) => self.tell_outputs(),
-                    // What is open, a save above all, goes on.
+                    // Keep the overlay that is open: it may be a save.
                     Err(why) if self.overlay.is_some() => {
                         self.warn(format!("no activations: {why}"));
                     }
@@ -66,7 +66,7 @@ impl App {
         }
     }
 
-    /// Stops the measuring under way; what was found stays. False if there is none.
+    /// Stops the measurement and keeps its results. False if none is running.
     pub(super) fn stop_measuring_outputs(&mut self, effects: &mut Effects) -> bool {
         if self.measuring_outputs.take().is_none() {
             return false;

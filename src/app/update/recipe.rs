@@ -1,4 +1,4 @@
-//! The plan to a recipe file, and back.
+//! Writes the plan to a recipe, and reads one.
 
 use crate::app::action::Action;
 use crate::app::effects::Effects;

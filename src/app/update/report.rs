@@ -1,4 +1,4 @@
-//! What the table shows, as a file.
+//! Exports the table.
 
 use crate::app::effects::Effects;
 use crate::app::event::{Effect, NotWritten};

@@ -1,4 +1,4 @@
-//! The dialogs that end in a file.
+//! The save dialogs.
 
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
@@ -29,7 +29,7 @@ impl App {
         self.lay_out(effects);
     }
 
-    /// Asks what the save in the dialog would write.
+    /// Requests what the save in the dialog would write.
     pub(super) fn lay_out(&mut self, effects: &mut Effects) {
         if let Some(Overlay::Save(dialog)) = &mut self.overlay {
             dialog.laid_out = None;
@@ -84,7 +84,7 @@ impl App {
                 let pager = save::receipt(&receipt, &self.model);
                 let mut changed = false;
                 if let Task::Quantize { plan, .. } = &saving.request.task {
-                    // How inputs are quantized is part of the plan, for recipes to carry it.
+                    // Recipes carry how inputs are quantized, so the plan records it.
                     changed = self.model.replace(plan.clone());
                     self.model.note_saved(plan);
                 }

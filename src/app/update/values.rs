@@ -1,4 +1,4 @@
-//! The values of the tensor under the cursor: what must be read of it, and where to look.
+//! The Values tab: what has to be read, and moving to an element.
 
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
@@ -11,7 +11,7 @@ use crate::job::element_window::Quantization;
 use crate::tensor::TensorId;
 
 impl App {
-    /// Asks for the values that are seen and not there yet.
+    /// Requests the visible elements that were not read yet.
     pub(super) fn look_into(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
         self.values.show(id, &self.model.checkpoint.tensor(id).shape);
@@ -19,7 +19,7 @@ impl App {
         effects.extend(self.values.request(how).map(Effect::ReadValues));
     }
 
-    /// How the elements of a tensor would be quantized; `None` where they cannot be.
+    /// How the elements of a tensor are quantized; `None` if they cannot be.
     fn quantization_of(&self, id: TensorId) -> Option<Quantization> {
         let impossible = self.model.obstacle(id).is_some_and(|o| !o.can_be_overruled());
         if impossible {
@@ -34,7 +34,7 @@ impl App {
                 _ => None,
             },
             Known::Unreadable(_) | Known::Nothing => return None,
-            // The scale of a whole tensor comes with its calibration.
+            // The scale of a whole tensor comes with the calibration.
             Known::Waiting => match quantizer.scheme.groups(self.shape(id)).count() {
                 1 => return None,
                 _ => None,
@@ -53,14 +53,14 @@ impl App {
         }
     }
 
-    /// Goes to the element that was typed. `Err`: why there is none.
+    /// Moves to an element by its index. `Err` says why there is none.
     pub(super) fn go_to_element(&mut self, id: TensorId, text: &str) -> Result<(), String> {
         let index = values::index_of(text, self.shape(id))?;
         self.values.center_on(index);
         Ok(())
     }
 
-    /// To the tensor after this one, or before it, without leaving its values.
+    /// Moves to the next or the previous tensor and keeps the tab open.
     pub(super) fn next_tensor(&mut self, forward: bool) {
         let last = self.table.rows().len();
         let place = self.table.find(forward, |_| true);
