@@ -1,0 +1,188 @@
+"""Save small models as W8A8, run them in vLLM on the CPU, and compare with their float versions.
+
+    check_vllm.py QUANTSCOPE MINILM DIRECTORY [NAME ...]
+
+Each model is trained for a moment on a text, so that it is sure of the next token, and then saved
+with `quantscope quantize --for vllm --scheme W8A8`. vLLM must run all its quantized layers in int8,
+and generate the tokens that it generates from `quantscope dequantize` of the same directory. MINILM
+is the sentence encoder all-MiniLM-L6-v2: its embeddings must have a cosine of at least 0.99 with
+those of the dequantized model. DIRECTORY is for what is made on the way.
+
+vLLM quantizes activations too, so that logits are near and not equal.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+
+import torch
+import transformers
+
+TEXT = Path(__file__).resolve().parents[2] / "LICENSE-MIT"
+STEPS, WINDOW, BATCH = 200, 48, 8
+PROMPT_STARTS = (100, 300, 500, 700)
+NEW_TOKENS = 12
+NEAR = 0.99
+
+DECODER = {
+    "vocab_size": 256,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# The model class, its configuration and what differs from DECODER.
+MODELS = {
+    "llama": ("LlamaForCausalLM", "LlamaConfig", {}),
+    "qwen3-tied": ("Qwen3ForCausalLM", "Qwen3Config", {"head_dim": 32, "tie_word_embeddings": True}),
+    "gemma3": (
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        {"head_dim": 32, "sliding_window": 64, "query_pre_attn_scalar": 32},
+    ),
+    "phi3": ("Phi3ForCausalLM", "Phi3Config", {}),
+}
+SENTENCES = [
+    "The quick brown fox jumps over the lazy dog.",
+    "A cat sleeps on the warm window sill.",
+    "Rust compiles to native machine code.",
+]
+
+
+# Making the models -------------------------------------------------------------------------------
+
+
+def windows(tokens, generator):
+    starts = torch.randint(len(tokens) - WINDOW, (BATCH,), generator=generator)
+    return torch.stack([tokens[start : start + WINDOW] for start in starts])
+
+
+def make_model(name, path):
+    """A model that has learned the text by heart, in bfloat16."""
+    model_class, config_class, extra = MODELS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, config_class)(**{**DECODER, **extra})
+    model = getattr(transformers, model_class)(config)
+    tokens = torch.tensor(list(TEXT.read_bytes()))
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(STEPS):
+        batch = windows(tokens, generator)
+        loss = model(input_ids=batch, labels=batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.to(torch.bfloat16).save_pretrained(path)
+    return loss.item()
+
+
+# Running them ------------------------------------------------------------------------------------
+
+
+def int8_layers(model):
+    """How many layers vLLM runs with int8 weights and activations."""
+    schemes = [type(getattr(module, "scheme", None)).__name__ for module in model.modules()]
+    return schemes.count("CompressedTensorsW8A8Int8")
+
+
+def run_in_vllm(path, result):
+    """Write what vLLM makes of the model at `path` to the file `result`."""
+    from vllm import LLM, SamplingParams
+
+    settings = {"enforce_eager": True, "max_model_len": 128, "max_num_seqs": 4, "disable_log_stats": True}
+    config = json.loads((Path(path) / "config.json").read_text())
+    if "CausalLM" not in config["architectures"][0]:
+        llm = LLM(path, runner="pooling", **settings)
+        found = {"embeddings": [list(output.outputs.embedding) for output in llm.embed(SENTENCES)]}
+    else:
+        llm = LLM(path, skip_tokenizer_init=True, **settings)
+        text = list(TEXT.read_bytes())
+        prompts = [{"prompt_token_ids": text[start : start + WINDOW]} for start in PROMPT_STARTS]
+        sampling = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, detokenize=False)
+        found = {"tokens": [list(output.outputs[0].token_ids) for output in llm.generate(prompts, sampling)]}
+    found["int8_layers"] = llm.apply_model(int8_layers)[0]
+    Path(result).write_text(json.dumps(found))
+
+
+def in_vllm(path):
+    """What vLLM makes of the model at `path`; each model has a process of its own."""
+    result = Path(path).with_suffix(".json")
+    result.unlink(missing_ok=True)
+    command = [sys.executable, __file__, "--run", str(path), str(result)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if not result.exists():
+        lines = [line for line in process.stderr.splitlines() if "Error" in line] or process.stderr.splitlines()
+        raise SystemExit(f"FAILED {path}: {lines[-1] if lines else process.returncode}")
+    return json.loads(result.read_text())
+
+
+# Comparing ---------------------------------------------------------------------------------------
+
+
+def quantscope(program, *arguments):
+    subprocess.run([program, *map(str, arguments), "--quiet"], check=True, stdout=subprocess.DEVNULL)
+
+
+def quantize_options():
+    if os.environ.get("OLD_FLAGS"):
+        return ["--format", "int8"]
+    return ["--for", "vllm", "--scheme", "W8A8"]
+
+
+def compare(found, expected):
+    """Whether vLLM makes the same of both models, and what it makes."""
+    if "embeddings" in found:
+        left, right = torch.tensor(found["embeddings"]), torch.tensor(expected["embeddings"])
+        least = torch.nn.functional.cosine_similarity(left, right).min().item()
+        return least >= NEAR, f"cosine of embeddings at least {least:.6f}"
+    left, right = sum(found["tokens"], []), sum(expected["tokens"], [])
+    equal = sum(a == b for a, b in zip(left, right, strict=True))
+    return left == right, f"{equal} of {len(right)} generated tokens equal"
+
+
+def check(program, name, source, directory):
+    quantized, floats = directory / "quantized", directory / "floats"
+    quantscope(program, "quantize", source, "-o", quantized, "--force", *quantize_options())
+    quantscope(program, "dequantize", quantized, "-o", floats, "--force")
+    found, expected = in_vllm(quantized), in_vllm(floats)
+    same, what = compare(found, expected)
+    good = same and found["int8_layers"] > 0 and expected["int8_layers"] == 0
+    print(f"{'ok' if good else 'FAILED'} {name}: {what}, {found['int8_layers']} layers in int8", flush=True)
+    return good
+
+
+def main():
+    program, minilm, directory, *names = sys.argv[1:]
+    good = True
+    for name in names or [*MODELS, "minilm"]:
+        place = Path(directory) / name
+        source = minilm
+        if name in MODELS:
+            source = place / "source"
+            if not source.exists():
+                print(f"{name}: loss {make_model(name, source):.4f}", flush=True)
+        good &= check(program, name, source, place)
+    return not good
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--run":
+        run_in_vllm(*sys.argv[2:])
+    else:
+        sys.exit(main())
