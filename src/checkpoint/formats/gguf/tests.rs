@@ -116,7 +116,7 @@ fn every_lie_has_its_sentence() {
     let alignment = |n| header(3, 0, 1).text("general.alignment").u32(4).u32(n);
     for (bytes, sentence) in [
         (Bytes(b"GGUX".to_vec()).u32(3), "does not start with"),
-        (header(1, 0, 0), "version is 1, expected 2 or 3"),
+        (header(1, 0, 0), "it has version 1, expected 2 or 3"),
         (header(4, 0, 0), "version 4"),
         (header(3u32.swap_bytes(), 0, 0), "big-endian"),
         (Bytes(MAGIC.to_vec()).u32(3), "header ends 8 bytes early"),

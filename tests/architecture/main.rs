@@ -1,4 +1,6 @@
-//! The import rules of the crate, kept.
+//! The import rules of the crate, kept: between folders and between the files of a folder.
+
+mod cycles;
 
 use regex::Regex;
 use std::fs;
@@ -125,6 +127,13 @@ fn only_the_screen_knows_the_terminal() {
         let keys = top == "tui" || Path::new(&name) == Path::new("app/keys.rs");
         assert!(keys || !code.contains("crossterm"), "{name} names crossterm");
     }
+}
+
+#[test]
+fn files_of_a_folder_import_in_one_direction() {
+    let files: Vec<_> = modules().into_iter().map(|(_, name, code)| (name, code)).collect();
+    let found = cycles::cycles(&files);
+    assert!(found.is_empty(), "{} import cycles:\n{}", found.len(), found.join("\n"));
 }
 
 #[test]
