@@ -12,7 +12,7 @@ type Path = Vec<String>;
 
 /// One line for each set of files that import each other. `files`: names below `src` and
 /// their code without comments.
-pub fn cycles(files: &[(String, String)]) -> Vec<String> {
+pub(crate) fn cycles(files: &[(String, String)]) -> Vec<String> {
     let crate_files = CrateFiles::new(files);
     let mut edges: BTreeMap<Path, BTreeSet<Path>> = BTreeMap::new();
     for (name, code) in files.iter().filter(|(name, _)| name != "lib.rs" && name != "main.rs") {
@@ -138,7 +138,11 @@ fn expand(prefix: &[String], import: &str) -> Vec<Path> {
         depth += i32::from(c == '{') - i32::from(c == '}');
         c == ',' && depth == 0
     };
-    group.split(is_end).filter(|part| !part.trim().is_empty()).flat_map(|part| expand(&head, part)).collect()
+    group
+        .split(is_end)
+        .filter(|part| !part.trim().is_empty())
+        .flat_map(|part| expand(&head, part))
+        .collect()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What discovery finds.
 
 use crate::checkpoint::discovery::index::{Index, WeightMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The files of one checkpoint.
 #[derive(Debug)]
@@ -14,9 +14,4 @@ pub(crate) struct Files {
     pub directory: Option<PathBuf>,
     /// What the user should know about the choice, one sentence each.
     pub notes: Vec<String>,
-}
-
-/// Whether the name of `path` ends in `.extension`, in upper or lower case.
-pub fn has_extension(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }

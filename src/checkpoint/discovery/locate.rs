@@ -1,9 +1,10 @@
 //! From a path to the files of a checkpoint.
 
-use crate::checkpoint::discovery::files::{Files, has_extension};
+use crate::checkpoint::discovery::files::Files;
 use crate::checkpoint::discovery::numbered::{self, Numbered};
 use crate::checkpoint::discovery::{directory, sharded};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::file_names::has_extension;
 use std::path::Path;
 
 /// Finds the checkpoint at `path`: a file, an index, or a directory with one of them.

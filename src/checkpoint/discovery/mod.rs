@@ -14,7 +14,6 @@ mod numbered;
 mod sharded;
 
 pub(crate) use files::Files;
-pub use files::has_extension;
 pub use index::Index;
 pub(crate) use index::WeightMap;
 pub(crate) use locate::discover;

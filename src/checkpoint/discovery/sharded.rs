@@ -1,8 +1,9 @@
 //! Opening a checkpoint through its index.
 
-use crate::checkpoint::discovery::files::{Files, has_extension};
+use crate::checkpoint::discovery::files::Files;
 use crate::checkpoint::discovery::index::{self, Parsed};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::file_names::has_extension;
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! From an NPY or NPZ file to the list of its arrays.
 
-use crate::checkpoint::discovery::has_extension;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::file_names::has_extension;
 use crate::checkpoint::formats::element_type::LazyBits;
 use crate::checkpoint::formats::numpy::array_type::ArrayType;
 use crate::checkpoint::formats::numpy::header::{self, Header};
