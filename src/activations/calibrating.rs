@@ -1,8 +1,8 @@
 //! From recorded inputs to the one scale that static quantization has for them.
 
-use super::captures::{Recording, Source};
-use super::error::{ActivationsError, Fault};
-use super::stream::Stream;
+use crate::activations::error::{ActivationsError, Fault};
+use crate::activations::recording::{Recording, Source};
+use crate::activations::stream::Stream;
 use crate::quantization::{Calibration, QuantizationType, clip_of_stream, symmetric_scale};
 use crate::tensor::FloatType;
 

@@ -1,14 +1,14 @@
 //! Files of recorded inputs, opened and matched to the weights of a checkpoint. Only headers
 //! and summaries are read here; inputs are read when they are needed, by `stream`.
 
-use super::convolution::{self, Convolution, METADATA_KEY};
-use super::error::{ActivationsError, Fault};
-use super::imatrix;
-use super::matching::Weights;
-use super::stream::Stream;
+use crate::activations::convolution::{self, Convolution, METADATA_KEY};
+use crate::activations::error::{ActivationsError, Fault};
+use crate::activations::imatrix;
+use crate::activations::matching::Weights;
+use crate::activations::recording::{Batch, Inputs, LayerKind, Recording, Source, Summary, floats};
+use crate::activations::stream::Stream;
 use crate::checkpoint::{Checkpoint, Format, has_extension};
-use crate::quantization::kernels;
-use crate::tensor::{FloatType, Shape, TensorId};
+use crate::tensor::{Shape, TensorId};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -23,70 +23,9 @@ pub struct Activations {
     unmatched: Vec<(PathBuf, String)>,
 }
 
-/// What was recorded of the layer of one weight.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Recording {
-    pub kind: LayerKind,
-    pub source: Source,
-}
-
-/// What a layer does with its weight.
-#[derive(Clone, Debug, PartialEq)]
-pub enum LayerKind {
-    /// `[out, in]` times the last axis.
-    Linear,
-    Convolution(Convolution),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Source {
-    Inputs(Inputs),
-    Summary(Summary),
-}
-
-/// The inputs themselves, in the order they were given.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Inputs {
-    pub batches: Vec<Batch>,
-}
-
-impl Inputs {
-    /// Elements of all samples.
-    pub fn elements(&self) -> u64 {
-        self.batches.iter().map(|batch| batch.samples.saturating_mul(batch.unit)).sum()
-    }
-
-    /// Rows of a linear layer, images of a convolution.
-    pub fn samples(&self) -> u64 {
-        self.batches.iter().map(|batch| batch.samples).sum()
-    }
-}
-
-/// One tensor of inputs: `samples` times `unit` elements.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    pub(super) file: usize,
-    pub(super) tensor: TensorId,
-    pub samples: u64,
-    /// Elements of one sample: the features of a linear layer, `[channels, spatial…]` of a
-    /// convolution.
-    pub unit: u64,
-    /// The axes after the channels; none of a linear layer.
-    pub spatial: Vec<usize>,
-}
-
-/// Figures per feature instead of inputs.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Summary {
-    /// The mean of the squares of each feature; of a tensor of experts, those of each.
-    pub mean_square: Option<Vec<f32>>,
-    /// The largest magnitude of all features, if ranges were recorded.
-    pub absmax: Option<f64>,
-}
-
-/// What one file says of one layer, before it is matched.
+/// The tensors that one file holds for one layer, before they are matched to a weight.
 #[derive(Default)]
-struct Said {
+struct LayerTensors {
     /// Tensors of inputs.
     inputs: Vec<TensorId>,
     min: Option<TensorId>,
@@ -195,7 +134,7 @@ impl Activations {
             let path = captures.path().to_owned();
             return self.summaries(&path, imatrix::read_gguf(&captures)?, checkpoint, weights);
         }
-        let mut said: BTreeMap<String, Said> = BTreeMap::new();
+        let mut said: BTreeMap<String, LayerTensors> = BTreeMap::new();
         for id in captures.ids() {
             let name = &captures.tensor(id).name;
             let Some((module, part)) = parted(name) else {
@@ -314,7 +253,7 @@ impl Activations {
     }
 }
 
-impl Said {
+impl LayerTensors {
     /// Any of the tensors, to name the layer by.
     fn first(&self) -> Option<TensorId> {
         let summary = [self.mean_square, self.min, self.max].into_iter().flatten();
@@ -454,7 +393,7 @@ impl Layer<'_> {
     }
 
     /// Reads a summary, and checks it against the weight.
-    fn summary(&self, said: &Said) -> Result<Summary, ActivationsError> {
+    fn summary(&self, said: &LayerTensors) -> Result<Summary, ActivationsError> {
         let per_group = self.shape().dims().get(1).copied().unwrap_or(0).max(1);
         let convolution = self.shape().rank() > 2;
         let read = |id: Option<TensorId>| -> Result<Option<Vec<f32>>, ActivationsError> {
@@ -492,21 +431,6 @@ impl Layer<'_> {
         let absmax = absmax.filter(|_| min.is_some() && max.is_some());
         Ok(Summary { mean_square, absmax })
     }
-}
-
-/// A small tensor's elements; `None` if they are no floats.
-pub(super) fn floats(
-    file: &Checkpoint,
-    id: TensorId,
-) -> Result<Option<Vec<f32>>, ActivationsError> {
-    let mut reader = file.reader();
-    let Some((dtype, bytes)) = reader.elements(id, 0..file.tensor(id).parameters())? else {
-        return Ok(None);
-    };
-    let mut narrow = Vec::new();
-    kernels::convert(dtype, bytes, FloatType::F32, &mut narrow);
-    let (numbers, _) = narrow.as_chunks::<4>();
-    Ok(Some(numbers.iter().map(|&raw| f32::from_le_bytes(raw)).collect()))
 }
 
 #[cfg(test)]

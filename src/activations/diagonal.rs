@@ -1,7 +1,7 @@
 //! The output error from mean squares alone: Σ ΔWᵢⱼ² E[xⱼ²] / Σ Wᵢⱼ² E[xⱼ²]. That is the
 //! exact one if features are uncorrelated and have no mean, and an approximation if not.
 
-use super::output::{Form, OutputSums, Part};
+use crate::activations::quantized_part::{OutputSums, Part, QuantizedPart};
 use crate::tensor::Shape;
 
 /// Which mean square each element of a weight is multiplied with.
@@ -21,7 +21,8 @@ impl<'a> Diagonal<'a> {
         match *self.shape.dims() {
             // Experts: one matrix each.
             [experts, _, inputs] if features == experts * inputs && experts > 1 => {
-                channel * inputs + index % inputs.max(1)
+                let per_expert = (self.shape.channels() / experts).max(1);
+                channel / per_expert * inputs + index % inputs.max(1)
             }
             [outputs, inputs, ..] if self.shape.rank() > 2 => {
                 let taps = (self.shape.channel_len() / inputs.max(1)).max(1);
@@ -34,7 +35,13 @@ impl<'a> Diagonal<'a> {
     }
 
     /// `width`: elements of one channel.
-    pub(super) fn sums(&self, as_is: &[f32], form: &Form, width: usize, part: &Part) -> OutputSums {
+    pub(super) fn sums(
+        &self,
+        as_is: &[f32],
+        form: &QuantizedPart,
+        width: usize,
+        part: &Part,
+    ) -> OutputSums {
         let mut sums = OutputSums::default();
         let width = width.max(1);
         let rows = as_is.chunks(width).zip(form.lost.chunks(width));
@@ -48,5 +55,26 @@ impl<'a> Diagonal<'a> {
             }
         }
         sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::ChannelAxes;
+
+    /// Three experts of two rows and four inputs each, with a mean square per expert and input.
+    #[test]
+    fn each_expert_has_its_own_mean_squares() {
+        let mean_square: Vec<f32> = (0..12).map(|n| n as f32).collect();
+        let by_expert = Shape::new([3, 2, 4]).expect("fits");
+        let by_row = by_expert.clone().with_channel_axes(ChannelAxes::FirstTwo);
+        let of_experts = Diagonal::new(&by_expert, &mean_square);
+        let of_rows = Diagonal::new(&by_row, &mean_square);
+        for (expert, row, input) in [(0, 0, 0), (1, 0, 3), (1, 1, 3), (2, 1, 2)] {
+            let feature = expert * 4 + input;
+            assert_eq!(of_experts.feature(expert, row * 4 + input), feature);
+            assert_eq!(of_rows.feature(expert * 2 + row, input), feature);
+        }
     }
 }

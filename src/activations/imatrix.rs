@@ -2,8 +2,8 @@
 //! feature. The GGUF form has `<weight>.in_sum2`, sums of squares, and `<weight>.counts`;
 //! the legacy form (`.dat`) a list of names, calls and values.
 
-use super::captures::floats;
-use super::error::ActivationsError;
+use crate::activations::error::ActivationsError;
+use crate::activations::recording::floats;
 use crate::checkpoint::Checkpoint;
 use std::fs::File;
 use std::io::{BufReader, Read};

@@ -16,12 +16,16 @@ mod imatrix;
 mod matching;
 mod output;
 mod product;
+mod quantized_part;
+mod recording;
 mod stream;
 
 pub use calibrating::input_scale;
-pub use captures::{Activations, Batch, Inputs, LayerKind, Recording, Source, Summary};
+pub use captures::Activations;
 pub use convolution::{Convolution, METADATA_KEY};
 pub use diagonal::Diagonal;
 pub use error::{ActivationsError, Fault};
-pub use output::{Asked, Basis, Layer, OutputError, OutputSums, Part, Way, parts};
+pub use output::{ActivationMode, Basis, Layer, OutputError};
+pub use quantized_part::{OutputSums, Part, PartQuantizer, parts};
+pub use recording::{Batch, Inputs, LayerKind, Recording, Source, Summary};
 pub use stream::Stream;

@@ -4,25 +4,18 @@
 //! The difference is formed as (W−Ŵ)x + Ŵ(x−x̂), whose parts are small, so that f32 products
 //! do not lose it; squares are summed in f64.
 
-use super::captures::{Inputs, LayerKind, Recording, Source};
-use super::convolution::Convolution;
-use super::diagonal::Diagonal;
-use super::error::ActivationsError;
-use super::product::multiply;
-use super::stream::{Samples, Stream};
-use crate::quantization::kernels::{Quantization, round_one};
-use crate::quantization::{
-    GroupScales, NotQuantizable, QatScales, QuantizationType, Quantizer, Rounding, ScaledGroup,
-    symmetric_scale,
+use crate::activations::convolution::Convolution;
+use crate::activations::diagonal::Diagonal;
+use crate::activations::error::ActivationsError;
+use crate::activations::product::multiply;
+use crate::activations::quantized_part::{
+    OutputSums, Part, PartQuantizer, QuantizedPart, values_of,
 };
-use crate::tensor::{FloatType, Shape, read_f64};
+use crate::activations::recording::{Inputs, LayerKind, Recording, Source};
+use crate::activations::stream::{Samples, Stream};
+use crate::quantization::{NotQuantizable, QuantizationType, symmetric_scale};
+use crate::tensor::{FloatType, Shape};
 use std::ops::Range;
-
-/// Bytes of weights that are looked at at a time, unless a single channel has more.
-const PART_BYTES: u64 = 1 << 20;
-
-/// Output channels that are looked at at a time at most.
-const PART_CHANNELS: u64 = 512;
 
 /// Rows of inputs, or positions of a convolution, in one product at most, and bytes of them.
 const ROWS: usize = 256;
@@ -30,7 +23,7 @@ const ROW_BYTES: usize = 1 << 20;
 
 /// What is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Way {
+pub enum ActivationMode {
     /// The weights alone.
     Weights,
     /// Weights, and activations as they come: a scale for each row of a linear layer's
@@ -40,22 +33,27 @@ pub enum Way {
     Static,
 }
 
-impl Way {
-    pub const ALL: [Way; 3] = [Way::Weights, Way::Dynamic, Way::Static];
+impl ActivationMode {
+    pub const ALL: [ActivationMode; 3] =
+        [ActivationMode::Weights, ActivationMode::Dynamic, ActivationMode::Static];
 
     pub fn name(self) -> &'static str {
         match self {
-            Way::Weights => "weights",
-            Way::Dynamic => "dynamic",
-            Way::Static => "static",
+            ActivationMode::Weights => "weights",
+            ActivationMode::Dynamic => "dynamic",
+            ActivationMode::Static => "static",
         }
     }
 
     pub fn summary(self) -> &'static str {
         match self {
-            Way::Weights => "only the weights are quantized",
-            Way::Dynamic => "weights, and activations as they come, a scale for each token",
-            Way::Static => "weights, and activations by one scale calibrated on the captures",
+            ActivationMode::Weights => "only the weights are quantized",
+            ActivationMode::Dynamic => {
+                "weights, and activations as they come, a scale for each token"
+            }
+            ActivationMode::Static => {
+                "weights, and activations by one scale calibrated on the captures"
+            }
         }
     }
 }
@@ -79,22 +77,6 @@ impl Basis {
     }
 }
 
-/// Sums over the outputs of some channels for all recorded inputs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct OutputSums {
-    /// Σ(Wx)²
-    pub signal: f64,
-    /// Σ(Wx − Ŵx̂)² for each of [`Way::ALL`].
-    pub noise: [f64; 3],
-}
-
-impl OutputSums {
-    pub fn merge(&mut self, next: &OutputSums) {
-        self.signal += next.signal;
-        self.noise.iter_mut().zip(next.noise).for_each(|(sum, more)| *sum += more);
-    }
-}
-
 /// What the output of one layer loses by one quantizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutputError {
@@ -106,112 +88,25 @@ pub struct OutputError {
 
 impl OutputError {
     /// ‖Wx − Ŵx̂‖² / ‖Wx‖²; `None` if it is not known, or the output is all zeros.
-    pub fn ratio(&self, way: Way) -> Option<f64> {
-        let place = Way::ALL.iter().position(|&other| other == way)?;
+    pub fn ratio(&self, way: ActivationMode) -> Option<f64> {
+        let place = ActivationMode::ALL.iter().position(|&other| other == way)?;
         let known = self.knows.get(place).copied().unwrap_or(false) && self.sums.signal > 0.0;
         known.then(|| self.sums.noise.get(place).map(|noise| noise / self.sums.signal)).flatten()
     }
 
     /// The same in dB: the lower the better, −∞ if nothing is lost.
-    pub fn db(&self, way: Way) -> Option<f64> {
+    pub fn db(&self, way: ActivationMode) -> Option<f64> {
         Some(10.0 * self.ratio(way)?.log10())
     }
 
     /// The same as text, the approximation marked.
-    pub fn shown(&self, way: Way) -> Option<String> {
+    pub fn shown(&self, way: ActivationMode) -> Option<String> {
         let mark = if self.basis == Basis::Diagonal { "~" } else { "" };
         Some(match self.db(way)? {
             f64::NEG_INFINITY => "exact".to_owned(),
             db => format!("{mark}{db:.1} dB"),
         })
     }
-}
-
-/// Some output channels of a weight.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Part {
-    pub channels: Range<u64>,
-}
-
-impl Part {
-    /// Its elements.
-    pub fn elements(&self, shape: &Shape) -> Range<u64> {
-        let length = shape.channel_len();
-        self.channels.start * length..self.channels.end * length
-    }
-}
-
-/// The division of a weight, by its shape alone.
-pub fn parts(shape: &Shape) -> Vec<Part> {
-    let row = shape.channel_len().saturating_mul(4).max(1);
-    let at_once = (PART_BYTES / row).clamp(1, PART_CHANNELS);
-    let starts = (0..shape.channels()).step_by(at_once as usize);
-    let part = |start: u64| Part { channels: start..(start + at_once).min(shape.channels()) };
-    starts.map(part).collect()
-}
-
-/// One quantizer, and what is known of its scales.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Asked<'l> {
-    pub quantizer: Quantizer,
-    pub rounding: Rounding,
-    /// The one scale of a scheme that has one.
-    pub scale: Option<f32>,
-    /// What training with fake quantization learned of the weight.
-    pub learned: Option<&'l QatScales>,
-}
-
-/// The elements of some channels by one quantizer, `[channels, in / groups · kernel]`.
-pub(super) struct Form {
-    /// Ŵ
-    quantized: Vec<f32>,
-    /// W − Ŵ
-    pub lost: Vec<f32>,
-}
-
-impl Form {
-    /// From the elements of a part.
-    fn new(
-        (dtype, bytes): (FloatType, &[u8]),
-        shape: &Shape,
-        part: &Part,
-        asked: &Asked,
-    ) -> Result<Form, NotQuantizable> {
-        let count = bytes.len() / dtype.size();
-        let empty = || Vec::with_capacity(count);
-        let mut form = Form { quantized: empty(), lost: empty() };
-        let range = part.elements(shape);
-        let Asked { quantizer, rounding, .. } = *asked;
-        let qtype = quantizer.scheme.quantization_type();
-        let known = asked.scale.as_ref().map(std::slice::from_ref);
-        let group_scales = GroupScales::new(quantizer, rounding, shape, asked.learned).known(known);
-        for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, bytes) {
-            let (group, scale) = (slice.bytes, scale?);
-            let how = Quantization { scale, qtype, rounding };
-            for x in values_of(dtype, group) {
-                let (quantized, lost) = match dtype {
-                    FloatType::F64 => {
-                        let scale = f64::from(scale);
-                        let quantized = scale * f64::from(round_one(x / scale, &how).0);
-                        (quantized, x - quantized)
-                    }
-                    _ => {
-                        let x = x as f32;
-                        let quantized = scale * round_one((x / scale).into(), &how).0;
-                        (f64::from(quantized), f64::from(x - quantized))
-                    }
-                };
-                form.quantized.push(quantized as f32);
-                form.lost.push(lost as f32);
-            }
-        }
-        Ok(form)
-    }
-}
-
-fn values_of(dtype: FloatType, bytes: &[u8]) -> impl Iterator<Item = f64> {
-    let count = bytes.len() / dtype.size();
-    (0..count).map(move |i| read_f64(dtype, bytes, i).unwrap_or(f64::NAN))
 }
 
 /// One layer and its captures, for one thread.
@@ -224,7 +119,7 @@ pub struct Layer<'a, 'f> {
 }
 
 impl Layer<'_, '_> {
-    /// Whether [`Way::ALL`] can be told, and from what.
+    /// Whether [`ActivationMode::ALL`] can be told, and from what.
     pub fn basis(recording: &Recording, input_scale: Option<f32>) -> (Basis, [bool; 3]) {
         match &recording.source {
             Source::Inputs(_) => (Basis::Inputs, [true, true, input_scale.is_some()]),
@@ -240,14 +135,14 @@ impl Layer<'_, '_> {
         &mut self,
         part: &Part,
         elements: (FloatType, &[u8]),
-        asked: &[Asked],
+        asked: &[PartQuantizer],
         wanted: &dyn Fn() -> bool,
     ) -> Result<Vec<Result<OutputSums, NotQuantizable>>, ActivationsError> {
         let as_is: Vec<f32> = values_of(elements.0, elements.1).map(|x| x as f32).collect();
         let mut failed = Vec::new();
         let mut forms = Vec::new();
         for asked in asked {
-            match Form::new(elements, self.shape, part, asked) {
+            match QuantizedPart::new(elements, self.shape, part, asked) {
                 Ok(form) => {
                     forms.push(form);
                     failed.push(None);
@@ -332,7 +227,7 @@ fn lost(values: &[f32], scale: f32, out: &mut Vec<f32>) {
 struct Work<'w> {
     /// W
     as_is: &'w [f32],
-    forms: &'w [Form],
+    forms: &'w [QuantizedPart],
     /// Elements of one channel.
     width: usize,
     /// For each of the forms.

@@ -1,7 +1,7 @@
 //! Recorded inputs, a few samples at a time.
 
-use super::captures::Inputs;
-use super::error::{ActivationsError, Fault};
+use crate::activations::error::{ActivationsError, Fault};
+use crate::activations::recording::Inputs;
 use crate::checkpoint::{Checkpoint, Reader};
 use crate::quantization::kernels;
 use crate::tensor::FloatType;

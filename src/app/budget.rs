@@ -1,6 +1,6 @@
 //! The budget: a point on the curve of bytes against error, and the marks of that point.
 
-use crate::activations::Way;
+use crate::activations::ActivationMode;
 use crate::app::model::Model;
 use crate::app::tensor_metrics::{Cost, SCHEMES};
 use crate::plan::Plan;
@@ -215,7 +215,7 @@ fn choices(model: &Model, id: TensorId, allowed: &[bool; SCHEMES.len()]) -> Opti
 
 /// The output error of the layer, if it is measured. It replaces the weight error.
 fn share(model: &Model, id: TensorId, quantizer: Quantizer) -> Option<f64> {
-    model.outputs.as_ref()?.error(id, quantizer)?.ratio(Way::Weights)
+    model.outputs.as_ref()?.error(id, quantizer)?.ratio(ActivationMode::Weights)
 }
 
 /// The error of a tensor under `plan`; `None` if it is not measured.

@@ -1,6 +1,6 @@
 //! Output errors of layers, measured on recorded inputs.
 
-use crate::activations::{OutputError, Way};
+use crate::activations::{ActivationMode, OutputError};
 use crate::job::output::Found;
 use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
@@ -79,6 +79,6 @@ impl Outputs {
 }
 
 /// An output error in dB, as it is shown.
-pub fn text(error: &OutputError, way: Way) -> Option<String> {
+pub fn text(error: &OutputError, way: ActivationMode) -> Option<String> {
     Some(error.shown(way)?.replace('-', "−"))
 }

@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::job_runner::Watch;
 use super::options::{Choice, WorkArgs};
-use crate::activations::{Activations, ActivationsError, Basis, OutputError, Way};
+use crate::activations::{ActivationMode, Activations, ActivationsError, Basis, OutputError};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::job::output::{self, Found, Request};
@@ -117,13 +117,18 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// ‖Wx − Ŵx̂‖² / ‖Wx‖².
-    pub(super) fn ratio(&self, id: TensorId, quantizer: Quantizer, way: Way) -> Option<f64> {
+    pub(super) fn ratio(
+        &self,
+        id: TensorId,
+        quantizer: Quantizer,
+        way: ActivationMode,
+    ) -> Option<f64> {
         self.error(id, quantizer)?.ratio(way)
     }
 
     /// The order by it: the worst first, what is exact after every figure, what has none at
     /// the end.
-    pub(super) fn rank(&self, id: TensorId, quantizer: Quantizer, way: Way) -> f64 {
+    pub(super) fn rank(&self, id: TensorId, quantizer: Quantizer, way: ActivationMode) -> f64 {
         let db = self.error(id, quantizer).and_then(|error| error.db(way));
         db.map_or(f64::INFINITY, |db| -db.max(-f64::MAX))
     }
@@ -223,7 +228,7 @@ impl Outputs {
     /// Three cells of a table: what the layer's output loses each way.
     pub(super) fn cells(&self, id: TensorId, quantizer: Quantizer) -> [String; 3] {
         let error = self.error(id, quantizer);
-        Way::ALL.map(|way| error.and_then(|error| error.shown(way)).unwrap_or_default())
+        ActivationMode::ALL.map(|way| error.and_then(|error| error.shown(way)).unwrap_or_default())
     }
 }
 
@@ -251,12 +256,24 @@ pub(super) struct WithOutput<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SortBy {
     Sqnr,
-    Output(Way),
+    Output(ActivationMode),
 }
 
 pub(super) const SORTS: [Choice<SortBy>; 4] = [
     ("sqnr", "the error of the weights", SortBy::Sqnr),
-    ("output", "that of the layer's output, only weights quantized", SortBy::Output(Way::Weights)),
-    ("output-dynamic", "with inputs quantized as they come", SortBy::Output(Way::Dynamic)),
-    ("output-static", "with inputs by one calibrated scale", SortBy::Output(Way::Static)),
+    (
+        "output",
+        "that of the layer's output, only weights quantized",
+        SortBy::Output(ActivationMode::Weights),
+    ),
+    (
+        "output-dynamic",
+        "with inputs quantized as they come",
+        SortBy::Output(ActivationMode::Dynamic),
+    ),
+    (
+        "output-static",
+        "with inputs by one calibrated scale",
+        SortBy::Output(ActivationMode::Static),
+    ),
 ];

@@ -5,26 +5,24 @@ use super::calibrate::scale_of;
 use super::duplicates::Duplicates;
 use super::error::Error;
 use super::listing::{HistogramBuilder, Row, print_unplaced};
+use super::measured::{Measured, note, rank, statistics};
 use super::options::{
     CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
     WorkArgs, choice,
 };
 use super::output::{output, width};
-use super::scan::{Found, Scan};
+use super::scan::Scan;
 use super::schemes::SideBySide;
 use super::table::{Kind, Table};
-use crate::activations::Way;
+use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{
-    AnalysisSpec, ChannelDetail, Diagnostic, ErrorDetail, ErrorStatistics, QuantizationScheme,
-    Quantized, Quantizer, Statistics, Thresholds, diagnostics,
+    AnalysisSpec, ChannelDetail, ErrorDetail, QuantizationScheme, Quantizer, Thresholds,
 };
 use crate::report::document::Document;
-use crate::tensor::TensorId;
 use crate::text::{figures, names};
 use clap::Args;
-use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -61,14 +59,6 @@ pub struct Analyze {
     cache: CacheArgs,
     #[command(flatten)]
     work: WorkArgs,
-}
-
-/// A tensor and what was found out about it.
-pub(super) struct Measured {
-    pub id: TensorId,
-    /// The SQNR; what is exact comes after every figure, what has none at the end.
-    rank: f64,
-    pub found: Option<Found>,
 }
 
 /// Everything that is shown.
@@ -115,7 +105,7 @@ impl Analyze {
             None => None,
         };
         if let Some(outputs) = &outputs {
-            let by = self.sort.unwrap_or(SortBy::Output(Way::Weights));
+            let by = self.sort.unwrap_or(SortBy::Output(ActivationMode::Weights));
             if let SortBy::Output(way) = by {
                 let rank = |m: &Measured| outputs.rank(m.id, self.quantizer(&checkpoint), way);
                 measured.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
@@ -296,50 +286,4 @@ impl Analyze {
         outputs.as_ref().map_or(Ok(()), Outputs::conclude)?;
         tally.conclude()
     }
-}
-
-/// Whether a tensor is quantized, and what is odd with it.
-pub(super) fn note(
-    row: &Row,
-    duplicates: &Duplicates,
-    checkpoint: &Checkpoint,
-    id: TensorId,
-) -> String {
-    let mut note = row.quantizable().into_owned();
-    let odd =
-        row.analysis.map(|analysis| diagnostics(&row.tensor.dtype, analysis)).unwrap_or_default();
-    for flag in odd {
-        // What is not finite is the reason already.
-        if !matches!(flag, Diagnostic::Nan { .. } | Diagnostic::Inf { .. }) {
-            let _ = write!(note, "; {flag}");
-        }
-    }
-    if let Some(trained) = row.trained() {
-        let _ = write!(note, "; {trained}");
-    }
-    if let Some(first) = duplicates.of(checkpoint, id) {
-        let _ = write!(note, "; the same bytes as {}", names::visible(first));
-    }
-    note
-}
-
-impl Measured {
-    fn statistics(&self) -> Option<&Statistics> {
-        self.found.as_ref()?.as_ref().ok()?.statistics.as_ref()
-    }
-}
-
-fn rank(found: &Option<Found>) -> f64 {
-    let quantized = quantized(found);
-    let loss = quantized.and_then(|quantized| quantized.loss());
-    loss.map_or(f64::INFINITY, |loss| loss.sqnr_db().min(f64::MAX))
-}
-
-fn quantized(found: &Option<Found>) -> Option<&Quantized> {
-    let analysis = found.as_ref()?.as_ref().ok()?;
-    analysis.outcomes.first()?.result.as_ref().ok()
-}
-
-fn statistics(found: &Option<Found>) -> Option<ErrorStatistics> {
-    quantized(found)?.error.map(|sums| sums.statistics())
 }

@@ -18,6 +18,7 @@ mod interrupt;
 mod job_runner;
 mod listing;
 mod man;
+mod measured;
 mod options;
 mod output;
 mod progress;

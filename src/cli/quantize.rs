@@ -11,7 +11,7 @@ use super::output;
 use super::receipt;
 use super::save::save;
 use super::scan::Scan;
-use crate::activations::Way;
+use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, OutputFormat, Request, SaveError, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
@@ -328,9 +328,9 @@ impl Quantize {
         let fixed = checkpoint.total_bytes().saturating_sub(chosen_from);
         let outputs = self.outputs(checkpoint, outcomes)?;
         let way = match (self.format, self.activation_scheme) {
-            (OutputFormat::Int8, ActivationScheme::Dynamic) => Way::Dynamic,
-            (OutputFormat::Int8, ActivationScheme::Static) => Way::Static,
-            _ => Way::Weights,
+            (OutputFormat::Int8, ActivationScheme::Dynamic) => ActivationMode::Dynamic,
+            (OutputFormat::Int8, ActivationScheme::Static) => ActivationMode::Static,
+            _ => ActivationMode::Weights,
         };
         let options = outcomes.iter().map(|(id, outcomes)| {
             let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, way);

@@ -1,12 +1,13 @@
 //! `analyze --schemes`: what each of several schemes makes of every tensor, side by side.
 
 use super::activations::{Outputs, WithOutput};
+use super::duplicates::Duplicates;
 use super::error::Error;
 use super::listing::{HistogramBuilder, Row};
+use super::measured::{Measured, note};
 use super::output::{output, width};
 use super::table::{Kind, Table};
-use super::{analyze::Measured, duplicates::Duplicates};
-use crate::activations::Way;
+use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{Outcome, QuantizationScheme, QuantizationType};
@@ -119,15 +120,17 @@ impl SideBySide<'_> {
                 for (place, whole) in wholes.iter_mut().enumerate() {
                     let quantizer = outcomes.get(place).map(|outcome| outcome.quantizer);
                     let error = quantizer.and_then(|quantizer| outputs.error(*id, quantizer));
-                    let text = error.and_then(|error| error.shown(Way::Weights));
+                    let text = error.and_then(|error| error.shown(ActivationMode::Weights));
                     table.cell(text.unwrap_or_default());
-                    if let Some(db) = error.and_then(|e| e.db(Way::Weights)).filter(|_| selected) {
+                    if let Some(db) =
+                        error.and_then(|e| e.db(ActivationMode::Weights)).filter(|_| selected)
+                    {
                         whole.add_output(db);
                     }
                 }
             }
             table.cell(self.best(&dbs));
-            table.cell(super::analyze::note(&row, self.duplicates, self.checkpoint, *id));
+            table.cell(note(&row, self.duplicates, self.checkpoint, *id));
         }
         let mut out = output();
         table.print(&mut out, width())?;

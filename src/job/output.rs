@@ -8,8 +8,8 @@ use super::ordered_fold::OrderedFold;
 use super::scan::{self, Order};
 use super::{Job, Progress, Stopped, each_chunk, lock, panic_message};
 use crate::activations::{
-    Activations, ActivationsError, Asked, Layer, OutputError, OutputSums, Part, Recording, Source,
-    input_scale, parts,
+    Activations, ActivationsError, Layer, OutputError, OutputSums, Part, PartQuantizer, Recording,
+    Source, input_scale, parts,
 };
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem};
 use crate::plan::effective_quantizer;
@@ -210,9 +210,9 @@ struct Work<'a> {
 type Report<'r> = Mutex<&'r (dyn Fn(Finding) + Sync)>;
 
 impl Work<'_> {
-    fn asked(&self, id: TensorId) -> Vec<Asked<'_>> {
+    fn asked(&self, id: TensorId) -> Vec<PartQuantizer<'_>> {
         let quantizers = self.request.quantizers.iter().enumerate();
-        let asked = quantizers.map(|(place, &quantizer)| Asked {
+        let asked = quantizers.map(|(place, &quantizer)| PartQuantizer {
             quantizer,
             rounding: self.request.rounding,
             scale: self.scales.get(&(id, place)).copied(),

@@ -6,7 +6,7 @@
 //! are.
 
 use super::{Report, Row};
-use crate::activations::Way;
+use crate::activations::ActivationMode;
 use crate::text::names;
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -108,7 +108,7 @@ fn record(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     cells.push(text(row.reason.as_deref().unwrap_or_default()));
     if report.has_outputs {
         let error = row.output();
-        for way in Way::ALL {
+        for way in ActivationMode::ALL {
             let relative = error.and_then(|error| error.ratio(way));
             // Of an output that loses nothing there are no decibels.
             let db = error.and_then(|error| error.db(way)).filter(|db| db.is_finite());

@@ -1,7 +1,7 @@
 //! The JSON document of `inspect`, `calibrate`, `analyze` and `report`: one shape, written
 //! tensor by tensor, so that its size does not matter. Its keys are documented in the README.
 
-use crate::activations::{OutputError, Way};
+use crate::activations::{ActivationMode, OutputError};
 use crate::checkpoint::{Checkpoint, Extent, Watched};
 use crate::quantization::{
     Diagnostic, ErrorStatistics, Outcome, QatScales, QuantizationScheme, Range, Statistics,
@@ -171,9 +171,9 @@ impl OutputFigures {
             basis: error.map(|error| error.basis.name()),
             reason,
             input_scale,
-            weights: way(Way::Weights),
-            dynamic: way(Way::Dynamic),
-            r#static: way(Way::Static),
+            weights: way(ActivationMode::Weights),
+            dynamic: way(ActivationMode::Dynamic),
+            r#static: way(ActivationMode::Static),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::plots;
 use super::{Report, Row};
-use crate::activations::{Basis, Way};
+use crate::activations::{ActivationMode, Basis};
 use crate::plan::budget::Point;
 use crate::quantization::{Diagnostic, Rating};
 use crate::text::{figures, names};
@@ -247,7 +247,7 @@ fn line(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     let word = error.map_or("", |e| report.thresholds.rate(e.sqnr_db).word());
     write!(out, "<td class=\"{word}\">{word}</td>")?;
     if report.has_outputs {
-        for way in Way::ALL {
+        for way in ActivationMode::ALL {
             let output = row.output();
             let shown = |_| output.and_then(|output| output.shown(way)).unwrap_or_default();
             number(out, output.and_then(|output| output.db(way)), shown)?;

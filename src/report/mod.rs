@@ -11,7 +11,7 @@ mod html;
 mod json;
 mod plots;
 
-use crate::activations::{OutputError, Way};
+use crate::activations::{ActivationMode, OutputError};
 use crate::checkpoint::Checkpoint;
 use crate::plan::budget::{Choice, Curve, Point};
 use crate::quantization::{
@@ -104,7 +104,7 @@ pub struct Cost {
 impl Cost {
     /// The share of the weights' energy that is lost or, where that is known, of the output's.
     fn share(&self) -> f64 {
-        let output = self.output.as_ref().and_then(|output| output.ratio(Way::Weights));
+        let output = self.output.as_ref().and_then(|output| output.ratio(ActivationMode::Weights));
         output.unwrap_or(self.noise_share)
     }
 }
@@ -225,7 +225,7 @@ impl Report {
         self.rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
         if self.has_outputs {
             let rank = |row: &Row| {
-                let db = row.output().and_then(|output| output.db(Way::Weights));
+                let db = row.output().and_then(|output| output.db(ActivationMode::Weights));
                 db.map_or(f64::INFINITY, |db| -db.max(-f64::MAX))
             };
             self.rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));

@@ -1,6 +1,6 @@
 //! The detail of the tensor or the module under the cursor.
 
-use crate::activations::Way;
+use crate::activations::ActivationMode;
 use crate::app::comparison::MEASURED_ONLY;
 use crate::app::figures::{bytes, count, counted, decibels, gained, parameters, percent, value};
 use crate::app::pager::wrap;
@@ -233,7 +233,7 @@ fn output_errors(app: &App, id: TensorId, theme: &Theme) -> Vec<Figure> {
         return vec![figure("output", "none".to_owned()).word(names::visible(why), theme.bad)];
     }
     let Some(error) = app.model.output(id) else { return Vec::new() };
-    let ways = Way::ALL.iter().zip(["output", "– dynamic", "– static"]);
+    let ways = ActivationMode::ALL.iter().zip(["output", "– dynamic", "– static"]);
     let ways = ways.filter_map(|(&way, label)| Some(figure(label, outputs::text(error, way)?)));
     ways.collect()
 }

@@ -1,6 +1,6 @@
 //! The ranked table. Only the visible rows are read.
 
-use crate::activations::Way;
+use crate::activations::ActivationMode;
 use crate::app::figures::{bytes_aligned, count, counted, decibels, gained, shape};
 use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
@@ -275,8 +275,8 @@ impl Painter<'_> {
             };
         }
         let error = self.app.model.output(id);
-        let text = error.and_then(|error| outputs::text(error, Way::Weights));
-        let style = match error.and_then(|error| error.db(Way::Weights)) {
+        let text = error.and_then(|error| outputs::text(error, ActivationMode::Weights));
+        let style = match error.and_then(|error| error.db(ActivationMode::Weights)) {
             Some(db) => theme.judge(-db).1,
             None => theme.text,
         };

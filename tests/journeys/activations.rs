@@ -3,7 +3,7 @@
 use crate::support::checkpoint::{Tensor, f32s, weights, write};
 use crate::support::driver::{DEMO, Driver, TINY_LLAMA};
 use crate::support::stdout;
-use quantscope::activations::Way;
+use quantscope::activations::ActivationMode;
 use quantscope::app::outputs::News;
 use quantscope::app::{Event, Meter};
 use std::time::Duration;
@@ -208,7 +208,7 @@ fn a_measuring_that_fails_on_its_way_says_so_and_keeps_what_it_found() {
 fn modules_show_the_worst_of_their_layers_and_filters_take_output_errors() {
     let mut driver = demo_with_outputs();
     let model = &driver.app.model;
-    let db = |id| model.output(id).and_then(|error| error.db(Way::Weights));
+    let db = |id| model.output(id).and_then(|error| error.db(ActivationMode::Weights));
     let mut all: Vec<(f64, String)> = model
         .checkpoint
         .ids()

@@ -1,7 +1,7 @@
 //! One condition of a filter: `re:…`, `*glob*`, `dtype:bf16`, `size>10M`, `is:marked`, or a
 //! negation of these with `!`.
 
-use crate::activations::Way;
+use crate::activations::ActivationMode;
 use crate::app::model::Model;
 use crate::app::tensor_metrics::{Known, Sqnr};
 use crate::plan::Obstacle;
@@ -250,7 +250,9 @@ impl Test {
                     Figure::Size => Some(tensor.bytes as f64),
                     Figure::Parameters => Some(tensor.parameters() as f64),
                     Figure::Sqnr => model.sqnr(id).decibels(),
-                    Figure::Output => model.output(id).and_then(|error| error.db(Way::Weights)),
+                    Figure::Output => {
+                        model.output(id).and_then(|error| error.db(ActivationMode::Weights))
+                    }
                     Figure::Absmax => model.known(id).facts().map(|facts| facts.statistics.absmax),
                 };
                 value.is_some_and(|value| match than {

@@ -3,7 +3,7 @@
 //! Rows are one flat vector for the list and the tree alike. It is rebuilt when the order, the
 //! filter or a fold changes, never while drawing: a frame looks at the visible rows only.
 
-use crate::activations::Way;
+use crate::activations::ActivationMode;
 use crate::app::filter::{Filter, TENSORS_PER_TASK, TensorMatcher};
 use crate::app::model::Model;
 use crate::app::scroll::{Motion, ScrollList};
@@ -309,10 +309,12 @@ impl Table {
                 Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
                 _ => (2, 0.0),
             },
-            Column::Output => match model.output(id).and_then(|error| error.db(Way::Weights)) {
-                Some(db) => directed(db.max(f64::MIN)),
-                None => (2, 0.0),
-            },
+            Column::Output => {
+                match model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {
+                    Some(db) => directed(db.max(f64::MIN)),
+                    None => (2, 0.0),
+                }
+            }
             Column::By(scheme) => match model.sqnr_by(id, scheme) {
                 Some(db) => directed(db),
                 None => (2, 0.0),
@@ -399,7 +401,7 @@ impl Table {
                 let place = VERDICTS.iter().position(|&verdict| verdict == said);
                 place.into_iter().for_each(|place| totals.verdicts[place] += 1);
             }
-            if let Some(db) = model.output(id).and_then(|error| error.db(Way::Weights)) {
+            if let Some(db) = model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {
                 totals.worst_output = Some(totals.worst_output.map_or(db, |worst| worst.max(db)));
             }
         }

@@ -1,0 +1,64 @@
+//! A tensor with its analysis, for the tables of `analyze`.
+
+use super::duplicates::Duplicates;
+use super::listing::Row;
+use super::scan::Found;
+use crate::checkpoint::Checkpoint;
+use crate::quantization::{Diagnostic, ErrorStatistics, Quantized, Statistics, diagnostics};
+use crate::tensor::TensorId;
+use crate::text::names;
+use std::fmt::Write as _;
+
+/// A tensor and the result of its analysis.
+pub(super) struct Measured {
+    pub id: TensorId,
+    /// The SQNR; what is exact comes after every figure, what has none at the end.
+    pub rank: f64,
+    pub found: Option<Found>,
+}
+
+/// Whether a tensor can be quantized, and its diagnostics.
+pub(super) fn note(
+    row: &Row,
+    duplicates: &Duplicates,
+    checkpoint: &Checkpoint,
+    id: TensorId,
+) -> String {
+    let mut note = row.quantizable().into_owned();
+    let odd =
+        row.analysis.map(|analysis| diagnostics(&row.tensor.dtype, analysis)).unwrap_or_default();
+    for flag in odd {
+        // What is not finite is the reason already.
+        if !matches!(flag, Diagnostic::Nan { .. } | Diagnostic::Inf { .. }) {
+            let _ = write!(note, "; {flag}");
+        }
+    }
+    if let Some(trained) = row.trained() {
+        let _ = write!(note, "; {trained}");
+    }
+    if let Some(first) = duplicates.of(checkpoint, id) {
+        let _ = write!(note, "; the same bytes as {}", names::visible(first));
+    }
+    note
+}
+
+impl Measured {
+    pub(super) fn statistics(&self) -> Option<&Statistics> {
+        self.found.as_ref()?.as_ref().ok()?.statistics.as_ref()
+    }
+}
+
+pub(super) fn rank(found: &Option<Found>) -> f64 {
+    let quantized = quantized(found);
+    let loss = quantized.and_then(|quantized| quantized.loss());
+    loss.map_or(f64::INFINITY, |loss| loss.sqnr_db().min(f64::MAX))
+}
+
+pub(super) fn quantized(found: &Option<Found>) -> Option<&Quantized> {
+    let analysis = found.as_ref()?.as_ref().ok()?;
+    analysis.outcomes.first()?.result.as_ref().ok()
+}
+
+pub(super) fn statistics(found: &Option<Found>) -> Option<ErrorStatistics> {
+    quantized(found)?.error.map(|sums| sums.statistics())
+}
