@@ -2,8 +2,8 @@
 
     check_llama.py SOURCE FLOATS INT8 ...
 
-SOURCE is the float model, INT8 what `quantscope quantize --format int8 |
-int8-weight-only` wrote of it, FLOATS (a folder) what `quantscope dequantize` wrote of
+SOURCE is the float model, INT8 what `quantscope quantize --format
+compressed-tensors` wrote of it, FLOATS (a folder) what `quantscope dequantize` wrote of
 each INT8, under the same name. Each INT8 must load with no key missing, unexpected or
 mismatched and no warning about them, its weights must be bit for bit those of FLOATS,
 and its logits near the source's.

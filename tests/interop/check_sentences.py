@@ -2,7 +2,7 @@
 
     check_sentences.py SOURCE INT8 ...
 
-Each INT8 is what `quantscope quantize --format int8 | int8-weight-only` wrote of SOURCE.
+Each INT8 is what `quantscope quantize --for sentence-transformers` wrote of SOURCE.
 It must load with no warning of missing or unexpected keys, and embed sentences as SOURCE
 does: a cosine of at least 0.999 for each.
 """

@@ -3,7 +3,7 @@
     check_static.py QUANTSCOPE SOURCE DIRECTORY
 
 Records what reaches SOURCE's linear layers for 64 sentences, saves it as static W8A8 with
-`quantscope quantize --format int8 --activation-scheme static`, loads that in transformers,
+`quantscope quantize --scheme W8A8 --activation-scheme static`, loads that in transformers,
 and compares the embeddings of 32 other sentences with the float model's: the mean cosine
 must be at least 0.98. Activations are quantized only where the model is loaded with
 `dequantize=False`; as the config has it, transformers makes floats of the weights and leaves
@@ -161,7 +161,7 @@ class Check:
     def cosine(self, name, *options):
         """The mean cosine to the float model, and the least, of what is saved by options."""
         out = str(self.directory / name)
-        self.run("quantize", self.source, "-o", out, "--force", "--format", "int8", *options)
+        self.run("quantize", self.source, "-o", out, "--force", "--format", "compressed-tensors", "--scheme", "W8A8", *options)
         return self.load(out, quantization_config=CompressedTensorsConfig(dequantize=False))
 
     def load(self, out, **how):

@@ -31,6 +31,7 @@ import re
 import signal
 import sys
 import warnings
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 warnings.filterwarnings("ignore")
@@ -52,6 +53,8 @@ from transformers.utils.quantization_config import CompressedTensorsConfig
 logging.disable(logging.WARNING)
 
 SECONDS_PER_CLASS = 60
+# FalconLinear is nn.Linear with another order of operations.
+LINEAR_CLASSES = {"Linear", "FalconLinear"}
 ROUTER_WORDS = {"gate", "router", "shared_expert_gate", "wg", "shared_gate"}
 
 QUANTIZATION_CONFIG = {
@@ -160,7 +163,7 @@ def kind_of(model, parameter):
     owner, _, leaf = parameter.rpartition(".")
     module = model.get_submodule(owner)
     if leaf == "weight":
-        return type(module).__name__
+        return "Linear" if type(module).__name__ in LINEAR_CLASSES else type(module).__name__
     return f"{type(module).__name__}.{leaf}"
 
 
@@ -334,8 +337,8 @@ def main():
     for model_type in wanted or sorted(classes):
         add_classes(listings, model_type, classes[model_type])
         print(model_type, len(listings), flush=True)
-        with open(out, "w") as file:
-            json.dump({name: found.as_json() for name, found in listings.items()}, file, indent=1)
+    document = {name: listing.as_json() for name, listing in sorted(listings.items())}
+    Path(out).write_text(json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":

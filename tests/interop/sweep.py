@@ -37,7 +37,6 @@ transformers.logging.disable_progress_bar()
 
 SCHEMES = ("W8A8", "W8A16")
 LOADS, REFUSED, WARNED, FAILED = "loads exactly", "refused", "warned", "FAILED"
-OLD_FORMATS = {"W8A8": "int8", "W8A16": "int8-weight-only"}
 
 
 @dataclass
@@ -45,12 +44,6 @@ class Outcome:
     kind: str
     detail: str = ""
     quantized: int = 0
-
-
-def quantize_options(scheme):
-    if os.environ.get("OLD_FLAGS"):
-        return ["--format", OLD_FORMATS[scheme]]
-    return ["--for", "transformers", "--scheme", scheme]
 
 
 def run(quantscope, *arguments):
@@ -104,7 +97,8 @@ def check(quantscope, architecture, scheme, source, directory):
     quantized, floats = directory / "quantized", directory / "floats"
     for path in (quantized, floats):
         shutil.rmtree(path, ignore_errors=True)
-    saved = run(quantscope, "quantize", source, "-o", quantized, "--quiet", "--json", *quantize_options(scheme))
+    target = ["--for", "transformers", "--scheme", scheme]
+    saved = run(quantscope, "quantize", source, "-o", quantized, "--quiet", "--json", *target)
     if saved.returncode != 0:
         written = quantized.exists() or saved.returncode != 1
         return Outcome(FAILED if written else REFUSED, saved.stderr.strip())
