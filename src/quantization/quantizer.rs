@@ -7,8 +7,8 @@ use crate::quantization::statistics::Range;
 use crate::tensor::FloatType;
 use serde::{Deserialize, Serialize};
 
-/// Post-training quantization of weights, in the Burn Book's words: a calibration that
-/// finds the range of the values and a scheme that says what they become.
+/// Post-training quantization of weights, as in the Burn Book: a calibration that chooses the
+/// range of the values, and a scheme.
 ///
 /// ```
 /// use quantscope::quantization::*;
@@ -29,7 +29,7 @@ pub struct Quantizer {
     pub scheme: QuantizationScheme,
 }
 
-/// Why a tensor has no quantized form.
+/// Why a tensor cannot be quantized.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
 pub enum NotQuantizable {
     #[error(
@@ -45,7 +45,7 @@ pub enum NotQuantizable {
 }
 
 impl NotQuantizable {
-    /// The same of a tensor that has `elements` more in front.
+    /// The error for a tensor with `elements` additional elements in front.
     pub(crate) fn after(self, elements: u64) -> Self {
         match self {
             Self::NonFinite { nan, inf, first } => {
@@ -55,7 +55,11 @@ impl NotQuantizable {
         }
     }
 
-    /// An error if `range` holds anything that is not finite.
+    /// Checks that all elements are finite.
+    ///
+    /// # Errors
+    ///
+    /// [`NotQuantizable::NonFinite`] if they are not.
     pub fn check(range: &Range) -> Result<(), NotQuantizable> {
         match range.first_non_finite {
             Some(first) => Err(NotQuantizable::NonFinite { nan: range.nan, inf: range.inf, first }),
@@ -65,7 +69,11 @@ impl NotQuantizable {
 }
 
 impl Quantizer {
-    /// The scale of a group of elements, as it is stored in the type `stored`.
+    /// The scale of a group of elements, rounded to `stored`, the type it is stored in.
+    ///
+    /// # Errors
+    ///
+    /// If an element is NaN or infinite, or if the scale does not fit `stored`.
     pub fn scale_of(
         &self,
         dtype: FloatType,
@@ -76,7 +84,8 @@ impl Quantizer {
         self.scale_for(self.clip_of(dtype, group, rounding)?, stored)
     }
 
-    /// The magnitude that is mapped onto the largest quantized value of a group of elements.
+    /// The clip of a group of elements: the magnitude that maps onto the largest quantized
+    /// value.
     pub(super) fn clip_of(
         &self,
         dtype: FloatType,
@@ -89,7 +98,12 @@ impl Quantizer {
         Ok(self.calibration.clip(dtype, group, range.absmax(), qtype, rounding))
     }
 
-    /// The scale for magnitudes up to `clip`, as it is stored in the type `stored`.
+    /// The scale that maps `clip` onto the largest quantized value, rounded to `stored`, the
+    /// type it is stored in.
+    ///
+    /// # Errors
+    ///
+    /// If the scale does not fit `stored`.
     pub fn scale_for(&self, clip: f64, stored: FloatType) -> Result<f32, NotQuantizable> {
         stored_scale(clip, self.scheme.quantization_type().max(), stored)
             .ok_or(NotQuantizable::ScaleOverflow { absmax: clip })

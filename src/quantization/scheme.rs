@@ -1,5 +1,4 @@
-//! How values become integers: which elements share a scale, which integers there are,
-//! and how ties are rounded.
+//! Quantization schemes: which elements share a scale, the quantized type, and rounding.
 
 use crate::quantization::groups::Groups;
 use crate::tensor::Shape;
@@ -7,25 +6,26 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Where zero lies. Symmetric schemes have no zero point: 0.0 is always exact.
+/// The placement of zero. Symmetric schemes have no zero point, and 0.0 is always exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum QuantizationMode {
     Symmetric,
 }
 
-/// The values a quantized element can take.
+/// The type of quantized elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum QuantizationType {
-    /// −127 … 127.
+    /// Integers from −127 to 127.
     QInt8,
-    /// −7 … 7. Measured, not saved.
+    /// Integers from −7 to 7. Can be analysed but not saved.
     QInt4,
-    /// 8-bit floats with 4 exponent and 3 mantissa bits, up to ±448. Measured, not saved.
+    /// 8-bit floats with 4 exponent and 3 significand bits, up to ±448. Can be analysed but not
+    /// saved.
     F8E4M3,
 }
 
 impl QuantizationType {
-    /// The largest value: what the calibrated absmax is mapped onto.
+    /// The largest value, which the clip is mapped onto.
     pub fn max(self) -> f32 {
         match self {
             QuantizationType::QInt8 => 127.0,
@@ -34,6 +34,7 @@ impl QuantizationType {
         }
     }
 
+    /// The name in schemes and documents.
     pub fn name(self) -> &'static str {
         match self {
             QuantizationType::QInt8 => "int8",
@@ -42,12 +43,12 @@ impl QuantizationType {
         }
     }
 
-    /// The scheme with one scale for these values.
+    /// The scheme of this type with one scale for the whole tensor.
     pub fn per_tensor(self) -> QuantizationScheme {
         QuantizationScheme::PerTensor(QuantizationMode::Symmetric, self)
     }
 
-    /// Bits of one stored element.
+    /// Bits of a stored element.
     pub fn bits(self) -> u64 {
         match self {
             QuantizationType::QInt8 | QuantizationType::F8E4M3 => 8,
@@ -55,7 +56,7 @@ impl QuantizationType {
         }
     }
 
-    /// Distinct values an element can take.
+    /// Number of distinct values.
     pub fn levels(self) -> u32 {
         match self {
             QuantizationType::QInt8 => 255,
@@ -65,37 +66,42 @@ impl QuantizationType {
     }
 }
 
-/// Which elements share one scale.
+/// A quantization scheme: the elements that share a scale, and their type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum QuantizationScheme {
     /// One scale for the whole tensor.
     PerTensor(QuantizationMode, QuantizationType),
     /// One scale per output channel: per slice along axis 0, or per row of each expert's
-    /// matrix where a tensor holds all experts of a layer (see [`ChannelAxes`](crate::tensor::ChannelAxes)).
+    /// matrix if a tensor holds all experts of a layer (see
+    /// [`ChannelAxes`](crate::tensor::ChannelAxes)).
     PerChannel(QuantizationMode, QuantizationType),
-    /// One scale per run of so many contiguous elements of the last axis, or of the whole
-    /// output channel where the last axis is shorter than that, as in a convolution's
-    /// kernel. Where its length is not a multiple, the last block is shorter.
+    /// One scale per block of contiguous elements of the last axis; the number is the length
+    /// of a block. If the last axis is shorter than a block, as in a convolution's kernel, the
+    /// whole output channel is divided into blocks. The last block of a row may be shorter.
     PerBlock(QuantizationMode, QuantizationType, u32),
 }
 
 impl QuantizationScheme {
+    /// Per-tensor int8.
     pub const PER_TENSOR: Self =
         Self::PerTensor(QuantizationMode::Symmetric, QuantizationType::QInt8);
+    /// Per-channel int8.
     pub const PER_CHANNEL: Self =
         Self::PerChannel(QuantizationMode::Symmetric, QuantizationType::QInt8);
 
+    /// Per-block int8 with blocks of `block` elements.
     pub const fn per_block(block: u32) -> Self {
         Self::PerBlock(QuantizationMode::Symmetric, QuantizationType::QInt8, block)
     }
 
+    /// The type of the quantized elements.
     pub fn quantization_type(self) -> QuantizationType {
         match self {
             Self::PerTensor(_, t) | Self::PerChannel(_, t) | Self::PerBlock(_, t, _) => t,
         }
     }
 
-    /// How a tensor of `shape` is divided into groups that share a scale.
+    /// The division of a tensor of `shape` into groups that share a scale.
     pub fn groups(self, shape: &Shape) -> Groups {
         let (row, group) = match self {
             Self::PerTensor(..) => (shape.elements(), shape.elements()),
@@ -129,19 +135,19 @@ impl QuantizationScheme {
                 }
             }
         };
-        // No dimension grew, so the product still fits; a scalar's `[1]` does too.
+        // No dimension is larger than that of the tensor, so the product does not overflow.
         Shape::new(dims).unwrap_or_else(|| Shape::vector(0))
     }
 
-    /// Bytes of the quantized elements and their scales, for scales of `scale_bytes` each.
+    /// Bytes of the quantized elements and their scales, each scale taking `scale_bytes`.
     pub fn bytes(self, shape: &Shape, scale_bytes: u64) -> u64 {
         let values = (shape.elements() * self.quantization_type().bits()).div_ceil(8);
         values + self.groups(shape).count() * scale_bytes
     }
 }
 
-/// The run of elements that is cut into blocks: the last axis, or the whole output channel
-/// where the last axis is shorter than a block, as in a convolution's kernel.
+/// The number of elements in a row that is divided into blocks: the last axis, or the whole
+/// output channel if the last axis is shorter than a block, as in a convolution's kernel.
 fn block_row(shape: &Shape, block: u32) -> u64 {
     match shape.rank() > 2 && shape.row_len() < u64::from(block) {
         true => shape.channel_len(),
@@ -165,6 +171,7 @@ impl fmt::Display for QuantizationScheme {
     }
 }
 
+/// A text that is not the name of a scheme.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error(
     "unknown scheme '{0}': expected per-tensor, per-channel or per-block:N, with /int4 or /fp8 after it for those types"
@@ -176,17 +183,17 @@ impl FromStr for QuantizationScheme {
 
     fn from_str(text: &str) -> Result<Self, UnknownScheme> {
         let unknown = || UnknownScheme(text.to_owned());
-        let (layout, qtype) = match text.split_once('/') {
+        let (granularity, qtype) = match text.split_once('/') {
             None | Some((_, "int8")) => (text.trim_end_matches("/int8"), QuantizationType::QInt8),
-            Some((layout, "int4")) => (layout, QuantizationType::QInt4),
-            Some((layout, "fp8")) => (layout, QuantizationType::F8E4M3),
+            Some((granularity, "int4")) => (granularity, QuantizationType::QInt4),
+            Some((granularity, "fp8")) => (granularity, QuantizationType::F8E4M3),
             Some(_) => return Err(unknown()),
         };
         let mode = QuantizationMode::Symmetric;
-        match layout {
+        match granularity {
             "per-tensor" => Ok(Self::PerTensor(mode, qtype)),
             "per-channel" => Ok(Self::PerChannel(mode, qtype)),
-            _ => match layout.strip_prefix("per-block:").map(str::parse) {
+            _ => match granularity.strip_prefix("per-block:").map(str::parse) {
                 Some(Ok(block @ 1..)) => Ok(Self::PerBlock(mode, qtype, block)),
                 _ => Err(unknown()),
             },
@@ -194,17 +201,18 @@ impl FromStr for QuantizationScheme {
     }
 }
 
-/// How a value half-way between two integers is rounded.
+/// The rounding of values half-way between two integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Rounding {
-    /// To the even one, as PyTorch, compressed-tensors and Burn 0.23.
+    /// To the even integer, as in PyTorch, compressed-tensors and Burn 0.23.
     #[default]
     HalfEven,
-    /// Away from zero, as Burn up to 0.22.
+    /// Away from zero, as in Burn up to 0.22.
     HalfAway,
 }
 
 impl Rounding {
+    /// The name in options and documents.
     pub fn name(self) -> &'static str {
         match self {
             Rounding::HalfEven => "half-even",
@@ -230,7 +238,7 @@ mod tests {
     use crate::tensor::ChannelAxes;
 
     #[test]
-    fn schemes_are_written_as_they_are_read() {
+    fn schemes_survive_formatting_and_parsing() {
         for text in
             ["per-tensor", "per-channel", "per-block:64", "per-block:32/int4", "per-tensor/fp8"]
         {
@@ -272,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn scales_are_shaped_as_the_format_says() {
+    fn scale_shapes_follow_the_scheme() {
         let conv = Shape::new([8, 4, 3, 3]).expect("fits");
         let linear = Shape::new([8, 100]).expect("fits");
         let dims = |s: QuantizationScheme, shape| s.scale_shape(shape).dims().to_vec();

@@ -1,18 +1,19 @@
-//! Sums over elements that merge exactly, and the figures derived from them.
+//! Ranges, moments and error sums that can be merged, and the statistics derived from them.
 
 use crate::quantization::QuantizationType;
 use serde::{Deserialize, Serialize};
 
-/// The smallest and largest finite element, and what is not finite.
+/// The smallest and largest finite element, and the number of elements that are not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Range {
+    /// Number of elements.
     pub count: u64,
-    /// `+∞` while no finite element was seen.
+    /// The smallest finite element; `+∞` if there is none.
     pub min: f64,
-    /// `−∞` while no finite element was seen.
+    /// The largest finite element; `−∞` if there is none.
     pub max: f64,
     pub nan: u64,
-    /// Elements that are `+∞` or `−∞`.
+    /// Number of elements that are `+∞` or `−∞`.
     pub inf: u64,
     /// Index of the first element that is NaN or infinite.
     pub first_non_finite: Option<u64>,
@@ -43,22 +44,23 @@ impl Range {
         self.inf += next.inf;
     }
 
-    /// The largest magnitude of a finite element, 0 if there is none.
+    /// The largest magnitude of the finite elements; 0 if there is none.
     pub fn absmax(&self) -> f64 {
         self.max.max(-self.min).max(0.0)
     }
 
+    /// Whether all elements are finite.
     pub fn is_finite(&self) -> bool {
         self.nan == 0 && self.inf == 0
     }
 
-    /// Finite elements.
+    /// Number of finite elements.
     pub fn finite(&self) -> u64 {
         self.count - self.nan - self.inf
     }
 }
 
-/// A range with the sums that mean and standard deviation come from.
+/// A range, and the sums that give mean and standard deviation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Moments {
     pub range: Range,
@@ -66,7 +68,7 @@ pub struct Moments {
     pub sum: f64,
     /// Σx² over the finite elements.
     pub sum_sq: f64,
-    /// Elements equal to zero.
+    /// Number of elements equal to zero.
     pub zeros: u64,
 }
 
@@ -79,12 +81,14 @@ impl Moments {
         self.zeros += next.zeros;
     }
 
-    /// Whether the mean is small beside the deviation of `count` elements. Where it is not,
-    /// Σx²/n − (Σx/n)² is the small difference of two large numbers, and takes exact sums.
+    /// Whether the mean of the `count` elements is small compared with their standard
+    /// deviation. If not, Σx²/n − (Σx/n)² is the small difference of two large numbers and
+    /// needs exact sums.
     pub(super) fn are_centred(&self, count: u64) -> bool {
         16.0 * self.sum * self.sum <= self.sum_sq * count as f64
     }
 
+    /// The statistics of the elements.
     pub fn statistics(&self) -> Statistics {
         let Range { count, nan, inf, first_non_finite, .. } = self.range;
         let finite = self.range.finite();
@@ -93,7 +97,7 @@ impl Moments {
             _ => (self.range.min, self.range.max),
         };
         let n = finite as f64;
-        // A constant tensor is said to be so exactly, whatever its sums were rounded to.
+        // A constant tensor gets exact values in spite of rounding errors in the sums.
         let (mean, std) = if min == max {
             (min, 0.0)
         } else {
@@ -115,8 +119,10 @@ impl Moments {
     }
 }
 
-/// What a tensor's values are. Min, max, mean and standard deviation (of the population)
-/// are over its finite elements, and NaN when there is none.
+/// Statistics of a tensor's values.
+///
+/// `min`, `max`, `absmax`, `mean` and `std` (the population standard deviation) are over the
+/// finite elements, and NaN if there are none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     pub count: u64,
@@ -137,12 +143,12 @@ impl Statistics {
     }
 }
 
-/// Which of the 256 codes of a quantized element occur.
+/// The set of codes of quantized elements that occur, one bit for each of 256 codes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LevelSet(pub [u64; 4]);
 
 impl LevelSet {
-    /// `code`: the stored byte.
+    /// Adds a code, which is the byte that is stored for an element.
     pub fn insert(&mut self, code: u8) {
         self.0[usize::from(code >> 6)] |= 1 << (code & 63);
     }
@@ -166,7 +172,7 @@ impl FromIterator<u8> for LevelSet {
     }
 }
 
-/// Sums over elements `x` and their dequantized counterparts `x̂`, in f64.
+/// Sums in f64 over finite elements `x` and their dequantized values `x̂`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorSums {
     pub count: u64,
@@ -182,9 +188,9 @@ pub struct ErrorSums {
     pub reconstructed: f64,
     /// max |x−x̂|
     pub max_abs_error: f64,
-    /// Elements with x ≠ 0.
+    /// Number of elements with x ≠ 0.
     pub non_zero: u64,
-    /// Elements with x ≠ 0 and x̂ = 0.
+    /// Number of elements with x ≠ 0 and x̂ = 0.
     pub zeroed: u64,
     pub levels: LevelSet,
 }
@@ -203,13 +209,13 @@ impl ErrorSums {
         self.levels.merge(&next.levels);
     }
 
-    /// The moments of the elements, but for their range.
+    /// The moments of the elements, without their range.
     pub fn moments(&self) -> Moments {
         let zeros = self.count - self.non_zero;
         Moments { sum: self.sum, sum_sq: self.signal, zeros, ..Moments::default() }
     }
 
-    /// Σ(x−x̂)² / Σx²: the share of the weight's energy that is lost; 0 where nothing is.
+    /// The relative noise power Σ(x−x̂)² / Σx²; 0 if there is no noise.
     pub fn noise_share(&self) -> f64 {
         if self.noise == 0.0 { 0.0 } else { self.noise / self.signal }
     }
@@ -239,28 +245,28 @@ impl ErrorSums {
     }
 }
 
-/// What quantizing a tensor costs: figures of the weights, not of the layer's output.
+/// Error statistics of a quantized tensor. They describe the weights, not the layer's output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ErrorStatistics {
     /// Σ(x−x̂)² / n
     pub mse: f64,
     pub rmse: f64,
     pub max_abs_error: f64,
-    /// Signal to quantization noise, 10·log10(Σx² / Σ(x−x̂)²) in dB; infinite when nothing
-    /// is lost.
+    /// Signal-to-quantization-noise ratio 10·log10(Σx² / Σ(x−x̂)²) in dB; infinite if there is
+    /// no noise.
     pub sqnr_db: f64,
-    /// Σx·x̂ / (‖x‖·‖x̂‖); NaN when every element is or became zero.
+    /// Cosine similarity Σx·x̂ / (‖x‖·‖x̂‖); NaN if every element is zero or becomes zero.
     pub cosine_similarity: f64,
-    /// ‖x−x̂‖ / ‖x‖
+    /// Relative error ‖x−x̂‖ / ‖x‖
     pub relative_error: f64,
-    /// Share of the non-zero elements that become zero, 0 … 1.
+    /// Fraction of the non-zero elements that become zero, from 0 to 1.
     pub zeroed: f64,
-    /// Distinct quantized values that occur.
+    /// Number of distinct quantized values that occur.
     pub levels_used: u32,
 }
 
 impl ErrorStatistics {
-    /// Share of the type's levels that occur, 0 … 1.
+    /// Fraction of the type's levels that occur, from 0 to 1.
     pub fn level_share(&self, qtype: QuantizationType) -> f64 {
         f64::from(self.levels_used) / f64::from(qtype.levels())
     }

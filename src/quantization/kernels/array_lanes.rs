@@ -38,7 +38,7 @@ pub(super) fn zip<T: Copy, U: Copy, V: Copy + Default>(
     out
 }
 
-/// Combines the lanes pairwise, always in the same order.
+/// Combines all lanes pairwise, always in the same order.
 #[inline(always)]
 pub(super) fn fold<T: Copy>(mut a: Lanes<T>, f: impl Fn(T, T) -> T) -> T {
     let mut width = LANES / 2;
@@ -51,8 +51,8 @@ pub(super) fn fold<T: Copy>(mut a: Lanes<T>, f: impl Fn(T, T) -> T) -> T {
     a[0]
 }
 
-/// IEEE half to single precision without F16C: exact, in integer arithmetic but for
-/// subnormals, whose leading zeros one subtraction removes.
+/// Converts f16 to f32 without F16C instructions; exact. Integer arithmetic handles all but
+/// the subnormals, whose leading zeros one f32 subtraction removes.
 #[inline(always)]
 pub(super) fn widen_f16(halves: Lanes<u16>) -> Lanes<f32> {
     map(halves, |h| {
@@ -60,7 +60,7 @@ pub(super) fn widen_f16(halves: Lanes<u16>) -> Lanes<f32> {
         let magnitude = u32::from(h & 0x7FFF) << 13;
         let subnormal =
             (f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23)).to_bits();
-        // The exponent's bias grows by 112, and once more where it says infinity or NaN.
+        // The bias of the exponent grows by 112, and once more for infinity and NaN.
         let normal = magnitude + (112 << 23);
         let special = magnitude + (224 << 23);
         let finite = if magnitude < 1 << 23 { subnormal } else { normal };
@@ -68,7 +68,7 @@ pub(super) fn widen_f16(halves: Lanes<u16>) -> Lanes<f32> {
     })
 }
 
-/// IEEE single to half precision without F16C, to nearest even.
+/// Converts f32 to f16 without F16C instructions, rounded to nearest even.
 #[inline(always)]
 pub(super) fn narrow_f16(singles: Lanes<f32>) -> Lanes<u16> {
     map(singles, |x| {
@@ -76,7 +76,7 @@ pub(super) fn narrow_f16(singles: Lanes<f32>) -> Lanes<u16> {
         let magnitude = x.to_bits() & 0x7FFF_FFFF;
         let odd = (magnitude >> 13) & 1;
         let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xFFF + odd) >> 13;
-        // The unit in the last place of 0.5 is the smallest half.
+        // The unit in the last place of 0.5f32 is the smallest f16.
         let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(126 << 23);
         let nan = 0x7E00 | (magnitude >> 13) & 0x3FF;
         let finite = if magnitude < 113 << 23 { subnormal } else { normal };
@@ -85,7 +85,7 @@ pub(super) fn narrow_f16(singles: Lanes<f32>) -> Lanes<u16> {
     })
 }
 
-/// The bits of f32 as bf16, to nearest even. No element may be NaN.
+/// Converts f32 to the bits of bf16, rounded to nearest even. No lane may be NaN.
 #[inline(always)]
 pub(super) fn narrow_bf16(singles: Lanes<f32>) -> Lanes<u32> {
     map(singles, |x| x.to_bits().wrapping_add(0x7FFF + ((x.to_bits() >> 16) & 1)) >> 16)

@@ -1,19 +1,23 @@
-//! Sums told apart by the output channels that the elements lie in.
+//! Losses of single output channels.
 
 use crate::quantization::loss::Loss;
 use crate::quantization::statistics::ErrorSums;
 
-/// Where output channels end in consecutive elements. Each holds whole rows.
+/// Where output channels end in a run of consecutive elements. Channels consist of whole rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelBounds {
-    /// Elements up to the end of the channel that is under way.
+    /// Elements up to the end of the channel in which the run starts.
     pub first: usize,
-    /// Elements of every channel after it.
+    /// Elements of every later channel.
     pub length: usize,
 }
 
 impl ChannelBounds {
-    /// The bytes of each channel; the last may be a part.
+    /// Bounds that lie beyond any elements in memory, so that all of them are one channel.
+    pub(super) const NONE: ChannelBounds = ChannelBounds { first: usize::MAX, length: usize::MAX };
+
+    /// The bytes of each channel; the first and the last may be incomplete. `size` is the
+    /// number of bytes of an element.
     pub(super) fn slices(self, bytes: &[u8], size: usize) -> impl Iterator<Item = &[u8]> {
         let first = self.first.saturating_mul(size).min(bytes.len());
         let (first, rest) = bytes.split_at(first);
@@ -22,57 +26,57 @@ impl ChannelBounds {
     }
 }
 
-/// What each channel loses, as the elements go by. It bounds nothing where nothing is asked.
+/// Collects the loss of each channel during a sweep over the elements; collects nothing
+/// without bounds.
 #[derive(Debug)]
 pub(super) struct ChannelSums {
-    /// Elements that the channel still has.
+    /// Elements of the current channel that are still to come.
     left: usize,
     length: usize,
     channels: Vec<Loss>,
-    /// What was added up outside the sweep, of the channel under way.
+    /// The loss of elements of the current channel that were measured outside the sweep.
     aside: Loss,
 }
 
 impl ChannelSums {
     pub(super) fn new(bounds: Option<ChannelBounds>) -> ChannelSums {
-        // No elements in memory are as many.
-        let ChannelBounds { first, length } =
-            bounds.unwrap_or(ChannelBounds { first: usize::MAX, length: usize::MAX });
+        let ChannelBounds { first, length } = bounds.unwrap_or(ChannelBounds::NONE);
         ChannelSums { left: first, length, channels: Vec::new(), aside: Loss::default() }
     }
 
-    /// Goes on by the elements of a group, and tells whether the channel ends with it.
+    /// Advances by the elements of a group. Returns whether the channel ends after it.
     #[inline(always)]
     pub(super) fn ends_after(&mut self, elements: usize) -> bool {
         self.left = self.left.saturating_sub(elements);
         self.left == 0
     }
 
-    /// Whether the channel ends before as many elements have gone by.
+    /// Whether the channel ends before `elements` more elements.
     #[inline(always)]
     pub(super) fn ends_within(&self, elements: usize) -> bool {
         self.left < elements
     }
 
-    /// Ends the channel, of which the sweep says `error`.
+    /// Ends the current channel; `swept` is its loss in the sweep.
     #[inline(never)]
-    pub(super) fn end(&mut self, error: Loss) {
-        let mut channel = error;
+    pub(super) fn end(&mut self, swept: Loss) {
+        let mut channel = swept;
         channel.merge(&std::mem::take(&mut self.aside));
         self.channels.push(channel);
         self.left = self.length;
     }
 
+    /// Adds the errors of elements that were measured outside the sweep.
     #[cold]
     pub(super) fn set_aside(&mut self, sums: &ErrorSums) {
         self.aside.merge(&sums.into());
     }
 
-    /// All channels in order, the last of which may go on; `rest` is what the sweep says of
-    /// it.
+    /// The losses of all channels in order; the last channel may be incomplete. `rest` is its
+    /// loss in the sweep.
     pub(super) fn finish(mut self, rest: Loss) -> Vec<Loss> {
-        let asked = self.length != usize::MAX;
-        if asked && self.left != self.length {
+        let has_bounds = self.length != usize::MAX;
+        if has_bounds && self.left != self.length {
             self.end(rest);
         }
         self.channels

@@ -2,105 +2,105 @@
 
 use crate::quantization::kernels::array_lanes::LANES;
 use crate::quantization::kernels::f16_bits::Half;
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 
-/// What lies beside the elements of a sweep.
+/// What the codes of a sweep's elements are compared with: reference codes, or nothing.
 pub(super) trait Reference: Copy {
-    type CodeCheck<L: Level>: CodeCheck<L>;
+    type CodeCheck<S: Simd>: CodeCheck<S>;
 
-    fn codes<L: Level>(self, l: L) -> Self::CodeCheck<L>;
+    fn codes<S: Simd>(self, simd: S) -> Self::CodeCheck<S>;
 }
 
-/// What the codes of elements are compared with, element after element.
-pub(super) trait CodeCheck<L: Level>: Copy {
+/// A comparison of codes that proceeds with a sweep over the elements.
+pub(super) trait CodeCheck<S: Simd>: Copy {
     /// Whether there is anything to compare with.
     const ARE_THERE: bool;
 
-    /// The low eight bits of the first `count` lanes are the codes of the next elements.
-    fn compare(&mut self, l: L, codes: L::U32, count: usize);
+    /// Compares the next `count` codes, which are the low eight bits of the first lanes.
+    fn compare(&mut self, simd: S, codes: S::U32, count: usize);
 
-    /// Those of a pair's lanes are.
-    fn compare_pair<E: Half>(&mut self, l: L, pair: [L::U32; 2]);
+    /// Compares the next [`PAIR`](crate::quantization::kernels::array_lanes::PAIR) codes.
+    fn compare_pair<E: Half>(&mut self, simd: S, pair: [S::U32; 2]);
 
-    /// Whether all that were compared are the same.
-    fn are_same(&self, l: L) -> bool;
+    /// Whether all codes compared so far are equal.
+    fn are_same(&self, simd: S) -> bool;
 }
 
-/// Nothing.
+/// Compares nothing.
 impl Reference for () {
-    type CodeCheck<L: Level> = ();
+    type CodeCheck<S: Simd> = ();
 
     #[inline(always)]
-    fn codes<L: Level>(self, _l: L) {}
+    fn codes<S: Simd>(self, _l: S) {}
 }
 
-impl<L: Level> CodeCheck<L> for () {
+impl<S: Simd> CodeCheck<S> for () {
     const ARE_THERE: bool = false;
 
     #[inline(always)]
-    fn compare(&mut self, _l: L, _codes: L::U32, _count: usize) {}
+    fn compare(&mut self, _l: S, _codes: S::U32, _count: usize) {}
     #[inline(always)]
-    fn compare_pair<E: Half>(&mut self, _l: L, _pair: [L::U32; 2]) {}
+    fn compare_pair<E: Half>(&mut self, _l: S, _pair: [S::U32; 2]) {}
     #[inline(always)]
-    fn are_same(&self, _l: L) -> bool {
+    fn are_same(&self, _l: S) -> bool {
         true
     }
 }
 
-/// CodeCheck that were written.
+/// The codes to compare with, one byte for each element.
 #[derive(Clone, Copy)]
 pub(super) struct ReferenceCodes<'a>(pub &'a [u8]);
 
 impl<'a> Reference for ReferenceCodes<'a> {
-    type CodeCheck<L: Level> = CodeMismatch<'a, L>;
+    type CodeCheck<S: Simd> = CodeMismatch<'a, S>;
 
     #[inline(always)]
-    fn codes<L: Level>(self, l: L) -> CodeMismatch<'a, L> {
-        CodeMismatch { left: self.0, unlike: l.u32s([0; LANES]) }
+    fn codes<S: Simd>(self, simd: S) -> CodeMismatch<'a, S> {
+        CodeMismatch { left: self.0, unlike: simd.u32s([0; LANES]) }
     }
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct CodeMismatch<'a, L: Level> {
+pub(super) struct CodeMismatch<'a, S: Simd> {
     left: &'a [u8],
-    /// Bits that differ.
-    unlike: L::U32,
+    /// Non-zero once a code differs.
+    unlike: S::U32,
 }
 
-impl<L: Level> CodeCheck<L> for CodeMismatch<'_, L> {
+impl<S: Simd> CodeCheck<S> for CodeMismatch<'_, S> {
     const ARE_THERE: bool = true;
 
     #[inline(always)]
-    fn compare(&mut self, l: L, codes: L::U32, count: usize) {
+    fn compare(&mut self, simd: S, codes: S::U32, count: usize) {
         let unlike = match self.left.split_first_chunk() {
             Some((next, left)) if count >= LANES => {
                 self.left = left;
-                l.unlike8(codes, next)
+                simd.unlike8(codes, next)
             }
             _ => {
                 let (next, left) = self.left.split_at(count.min(self.left.len()));
                 self.left = left;
-                let are_same = l.low8(codes).get(..count) == Some(next);
-                l.u32s([u32::from(!are_same); LANES])
+                let are_same = simd.low8(codes).get(..count) == Some(next);
+                simd.u32s([u32::from(!are_same); LANES])
             }
         };
-        self.unlike = l.or(self.unlike, unlike);
+        self.unlike = simd.or(self.unlike, unlike);
     }
 
     #[inline(always)]
-    fn compare_pair<E: Half>(&mut self, l: L, pair: [L::U32; 2]) {
+    fn compare_pair<E: Half>(&mut self, simd: S, pair: [S::U32; 2]) {
         let unlike = match self.left.split_first_chunk() {
             Some((next, left)) => {
                 self.left = left;
-                E::unlike8(l, pair, next)
+                E::unlike8(simd, pair, next)
             }
-            None => l.u32s([1; LANES]),
+            None => simd.u32s([1; LANES]),
         };
-        self.unlike = l.or(self.unlike, unlike);
+        self.unlike = simd.or(self.unlike, unlike);
     }
 
     #[inline(always)]
-    fn are_same(&self, l: L) -> bool {
-        l.array_u32(self.unlike) == [0; LANES]
+    fn are_same(&self, simd: S) -> bool {
+        simd.array_u32(self.unlike) == [0; LANES]
     }
 }

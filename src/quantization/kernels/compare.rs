@@ -1,5 +1,4 @@
-//! Values that were written, beside what their elements give: whether they are the same is
-//! found out on the way, while the error is measured.
+//! The error of quantized values that were written, and whether they are the right ones.
 
 use crate::quantization::kernels::code_check::ReferenceCodes;
 use crate::quantization::kernels::dispatch::run;
@@ -12,8 +11,8 @@ use crate::quantization::scheme::{QuantizationType, Rounding};
 use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 
-/// What quantizing the elements to int8 by `scale` loses, as `error_by_channel` has it, if that
-/// gives just these values; `None` if it does not.
+/// The error of quantizing the elements to int8 by `scale`, if that gives exactly the values
+/// `written`; `None` if it does not. `seen` is as in [`error_by_channel`].
 pub fn error_if_codes_match(
     dtype: FloatType,
     bytes: &[u8],
@@ -30,8 +29,8 @@ pub fn error_if_codes_match(
         quantize(dtype, bytes, scale, rounding, &mut values);
         return (values == written).then(|| error_by_channel(dtype, bytes, params, None, seen).0);
     }
-    let beside = ReferenceCodes(bytemuck::cast_slice(written));
-    let (grid, watch) = (IntegersHalfEven, &mut seen.0);
-    let found = run(ErrorOf { dtype, bytes, params, grid, bounds: None, watch, beside });
+    let reference = ReferenceCodes(bytemuck::cast_slice(written));
+    let (grid, seen_levels) = (IntegersHalfEven, &mut seen.0);
+    let found = run(ErrorOf { dtype, bytes, params, grid, bounds: None, seen_levels, reference });
     found.are_same.then_some(found.sums)
 }

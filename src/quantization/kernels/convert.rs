@@ -1,14 +1,16 @@
-//! Elements of one float type as those of another.
+//! Conversion of elements between float types.
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, map, narrow_bf16, zip};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Narrow, by_single};
 use crate::quantization::kernels::kernel::Kernel;
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use crate::tensor::{FloatType, read_f64, write_f64};
 
-/// Replaces `out` by the elements `bytes`, rounded once, to nearest even. A NaN stays one,
-/// quiet and with what fits of its bits; elements of the same type stay as they are.
+/// Replaces `out` by the little-endian elements `bytes` converted to type `to`.
+///
+/// Every element is rounded once, to nearest even. A NaN becomes quiet and keeps the upper
+/// bits of its payload. Elements of the same type are copied.
 pub fn convert(from: FloatType, bytes: &[u8], to: FloatType, out: &mut Vec<u8>) {
     if from == to {
         out.clear();
@@ -24,7 +26,7 @@ pub fn convert(from: FloatType, bytes: &[u8], to: FloatType, out: &mut Vec<u8>) 
     }
 }
 
-/// Between the types computed in f32.
+/// Conversion between the types that are computed in f32.
 struct Convert<'a> {
     from: FloatType,
     bytes: &'a [u8],
@@ -36,20 +38,20 @@ impl Kernel for Convert<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) {
+    fn run<S: Simd>(self, simd: S) {
         let Convert { from, bytes, to, out } = self;
         let _ = by_single!(from, E => match to {
             FloatType::F64 => {}
-            FloatType::F32 => write::<E, 4, L>(level, Single, bytes, out),
-            FloatType::F16 => write::<E, 2, L>(level, Half, bytes, out),
-            FloatType::BF16 => write::<E, 2, L>(level, Brain, bytes, out),
+            FloatType::F32 => write::<E, 4, S>(simd, Single, bytes, out),
+            FloatType::F16 => write::<E, 2, S>(simd, Half, bytes, out),
+            FloatType::BF16 => write::<E, 2, S>(simd, Brain, bytes, out),
         });
     }
 }
 
 #[inline(always)]
-fn write<E: Narrow, const SIZE: usize, L: Level>(
-    level: L,
+fn write<E: Narrow, const SIZE: usize, S: Simd>(
+    simd: S,
     to: impl Rounding<SIZE>,
     bytes: &[u8],
     out: &mut [u8],
@@ -59,19 +61,19 @@ fn write<E: Narrow, const SIZE: usize, L: Level>(
     let steps = whole.len().min(out.len() / LANES);
     let (elements, out_tail) = out.split_at_mut(steps * LANES);
     for (raw, elements) in whole.iter().zip(elements.as_chunks_mut::<LANES>().0) {
-        *elements = to.of(level, level.array(E::load(level, raw)));
+        *elements = to.of(simd, simd.array(E::load(simd, raw)));
     }
     let rest = bytes.get(steps * LANES * E::SIZE..).unwrap_or_default();
-    let last = to.of(level, level.array(E::load(level, &E::pad(rest))));
+    let last = to.of(simd, simd.array(E::load(simd, &E::pad(rest))));
     for (element, value) in out_tail.iter_mut().zip(&last).take(rest.len() / E::SIZE) {
         *element = *value;
     }
 }
 
-/// What makes elements of so many bytes of f32. A trait where closures would do, as they
-/// cannot be made to be inlined.
+/// A conversion of f32 to elements of `SIZE` bytes. It is a trait because a closure is not
+/// compiled with the instructions of the caller.
 trait Rounding<const SIZE: usize>: Copy {
-    fn of<L: Level>(self, level: L, x: Lanes<f32>) -> Lanes<[u8; SIZE]>;
+    fn of<S: Simd>(self, simd: S, x: Lanes<f32>) -> Lanes<[u8; SIZE]>;
 }
 
 #[derive(Clone, Copy)]
@@ -79,7 +81,7 @@ struct Single;
 
 impl Rounding<4> for Single {
     #[inline(always)]
-    fn of<L: Level>(self, _: L, x: Lanes<f32>) -> Lanes<[u8; 4]> {
+    fn of<S: Simd>(self, _: S, x: Lanes<f32>) -> Lanes<[u8; 4]> {
         map(x, |x| (x.to_bits() | quiet(x, 1 << 22)).to_le_bytes())
     }
 }
@@ -89,8 +91,8 @@ struct Half;
 
 impl Rounding<2> for Half {
     #[inline(always)]
-    fn of<L: Level>(self, level: L, x: Lanes<f32>) -> Lanes<[u8; 2]> {
-        map(level.narrow_f16(x), u16::to_le_bytes)
+    fn of<S: Simd>(self, simd: S, x: Lanes<f32>) -> Lanes<[u8; 2]> {
+        map(simd.narrow_f16(x), u16::to_le_bytes)
     }
 }
 
@@ -99,8 +101,8 @@ struct Brain;
 
 impl Rounding<2> for Brain {
     #[inline(always)]
-    fn of<L: Level>(self, level: L, x: Lanes<f32>) -> Lanes<[u8; 2]> {
-        // Of a NaN, rounding could make an infinity or a zero.
+    fn of<S: Simd>(self, simd: S, x: Lanes<f32>) -> Lanes<[u8; 2]> {
+        // Rounding could turn a NaN into an infinity or a zero.
         let bits =
             zip(
                 narrow_bf16(x),
@@ -109,7 +111,7 @@ impl Rounding<2> for Brain {
                     if x.is_nan() { x.to_bits() >> 16 | 1 << 6 } else { rounded }
                 },
             );
-        map(level.low16(bits), u16::to_le_bytes)
+        map(simd.low16(bits), u16::to_le_bytes)
     }
 }
 
@@ -133,7 +135,7 @@ mod tests {
 
     const NARROW: [FloatType; 3] = [FloatType::F32, FloatType::F16, FloatType::BF16];
 
-    /// Every half, and singles of every exponent with ties and their neighbours.
+    /// Every 16-bit element, and f32 of every exponent with ties and their neighbours.
     fn elements(from: FloatType) -> Vec<u8> {
         match from {
             FloatType::F16 | FloatType::BF16 => {
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_element_is_rounded_as_one_at_a_time() {
+    fn vector_conversion_equals_converting_one_at_a_time() {
         for from in NARROW {
             let bytes = elements(from);
             for to in NARROW.into_iter().filter(|&to| to != from) {
@@ -174,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn any_length_and_any_pair_of_types() {
+    fn every_length_and_pair_of_types_converts() {
         for from in [FloatType::F64, FloatType::F32, FloatType::F16, FloatType::BF16] {
             for to in [FloatType::F64, FloatType::F32, FloatType::F16, FloatType::BF16] {
                 for length in 0..70 {
                     let mut bytes = Vec::new();
                     (0..length).for_each(|i| write_f64(from, f64::from(i) * 0.3 - 4.0, &mut bytes));
                     let expected = plainly(from, &bytes, to);
-                    // A byte more is no element.
+                    // A trailing byte is ignored.
                     bytes.push(1);
                     let bytes = if from == to { &bytes[..bytes.len() - 1] } else { &bytes };
                     let mut out = vec![7; 3];

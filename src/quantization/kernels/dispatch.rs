@@ -1,10 +1,14 @@
-//! One body, compiled once for each instruction set, chosen when the program runs.
+//! Runs a kernel with the best instruction set of the processor.
 //!
-//! A kernel is code over the vectors of a [`Level`], always inlined. It is instantiated
-//! inside functions that enable the level's instructions. The order of every operation is
-//! the body's, never the level's: results are bit-identical on all of them.
+//! The body of a kernel is generic over [`Simd`] and always inlined. It is instantiated once
+//! for each instruction set, in a function that enables the set's instructions. The order of
+//! all operations is fixed by the body, so results are bit-identical on every instruction
+//! set.
 //!
-//! `unsafe` is here, where such a function is called, and in the levels themselves.
+//! Unsafe code is confined to the calls of these functions and to the implementations of
+//! [`Simd`].
+//!
+//! [`Simd`]: crate::quantization::kernels::simd::Simd
 #![allow(unsafe_code)]
 
 use crate::quantization::kernels::kernel::Kernel;
@@ -13,7 +17,7 @@ use crate::quantization::kernels::simd::Baseline;
 use crate::quantization::kernels::simd::x86;
 use std::sync::OnceLock;
 
-/// An instruction set a kernel was compiled for.
+/// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Isa {
     Baseline,
@@ -53,7 +57,7 @@ impl Isa {
         }
     }
 
-    /// The last supported one of [`Isa::ALL`].
+    /// The last set in [`Isa::ALL`] that the processor supports.
     fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -62,7 +66,7 @@ impl Isa {
     }
 }
 
-/// Runs `kernel` with the best instructions of this machine.
+/// Runs `kernel` with the best instruction set that the processor supports.
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     match Isa::best() {
         Isa::Baseline => kernel.run(Baseline),
@@ -75,14 +79,14 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     }
 }
 
-/// Runs `kernel` with the instructions of `isa`; `None` if this machine lacks them, or
-/// the kernel was not compiled for them.
+/// Runs `kernel` with the instructions of `isa`; `None` if the processor does not support
+/// them or the kernel is not compiled for them.
 #[cfg(test)]
 pub(super) fn run_at<K: Kernel>(isa: Isa, kernel: K) -> Option<K::Output> {
     isa.is_supported().then_some(())?;
     match isa {
         Isa::Baseline => Some(kernel.run(Baseline)),
-        // SAFETY: `is_supported` has just said that the processor has these features.
+        // SAFETY: `is_supported` just confirmed that the processor has these features.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => Some(unsafe { x86::avx2(kernel) }),
         // SAFETY: as above.

@@ -2,7 +2,7 @@
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes};
 use crate::quantization::kernels::rounding::Divisor;
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use half::{bf16, f16};
 use std::ops::{Div, Mul};
 
@@ -93,36 +93,36 @@ pub(super) trait Narrow: Element<Wide = f32> {
     /// Bits of the significand, with the implicit one.
     const SIGNIFICANT_BITS: u32;
 
-    fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32;
+    fn load<S: Simd>(simd: S, raw: &Self::Raw) -> S::F32;
 
     /// Loads [`PAIR`] elements; their order in the two vectors depends on the type.
-    fn load_pair<L: Level>(level: L, raw: &[Self::Raw; 2]) -> [L::F32; 2];
+    fn load_pair<S: Simd>(simd: S, raw: &[Self::Raw; 2]) -> [S::F32; 2];
 
     /// Lanes whose maximum is the largest magnitude. NaN is ignored.
     #[inline(always)]
-    fn absmax_of_pairs<L: Level>(l: L, pairs: &[[Self::Raw; 2]]) -> L::F32 {
-        absmax_by_value::<Self, L>(l, pairs)
+    fn absmax_of_pairs<S: Simd>(simd: S, pairs: &[[Self::Raw; 2]]) -> S::F32 {
+        absmax_by_value::<Self, S>(simd, pairs)
     }
 
     /// Whether multiplying by the reciprocal of the scale is known to round every element to
     /// the same level as dividing by it, half to even, up to level `qmax`.
     #[inline(always)]
-    fn reciprocal_will_do<L: Level>(_level: L, _by: &Divisor, _qmax: f32) -> bool {
+    fn reciprocal_will_do<S: Simd>(_level: S, _by: &Divisor, _qmax: f32) -> bool {
         false
     }
 }
 
 /// Lanes whose maximum is the largest magnitude, found by comparing values. NaN is ignored.
 #[inline(always)]
-pub(super) fn absmax_by_value<E: Narrow, L: Level>(l: L, pairs: &[[E::Raw; 2]]) -> L::F32 {
+pub(super) fn absmax_by_value<E: Narrow, S: Simd>(simd: S, pairs: &[[E::Raw; 2]]) -> S::F32 {
     // Two accumulators, so that one does not wait for the result of the other.
-    let mut most = [l.splat(0.0); 2];
+    let mut most = [simd.splat(0.0); 2];
     for raw in pairs {
-        let [a, b] = E::load_pair(l, raw);
+        let [a, b] = E::load_pair(simd, raw);
         // `max` returns the second operand where the first is NaN.
-        most = [l.max(l.abs(a), most[0]), l.max(l.abs(b), most[1])];
+        most = [simd.max(simd.abs(a), most[0]), simd.max(simd.abs(b), most[1])];
     }
-    l.max(most[0], most[1])
+    simd.max(most[0], most[1])
 }
 
 macro_rules! element {
@@ -165,12 +165,12 @@ impl Narrow for f32 {
     const SIGNIFICANT_BITS: u32 = f32::MANTISSA_DIGITS;
 
     #[inline(always)]
-    fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32 {
-        level.load_f32(raw)
+    fn load<S: Simd>(simd: S, raw: &Self::Raw) -> S::F32 {
+        simd.load_f32(raw)
     }
     #[inline(always)]
-    fn load_pair<L: Level>(level: L, raw: &[Self::Raw; 2]) -> [L::F32; 2] {
-        [level.load_f32(&raw[0]), level.load_f32(&raw[1])]
+    fn load_pair<S: Simd>(simd: S, raw: &[Self::Raw; 2]) -> [S::F32; 2] {
+        [simd.load_f32(&raw[0]), simd.load_f32(&raw[1])]
     }
 }
 

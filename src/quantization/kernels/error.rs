@@ -1,8 +1,8 @@
-//! What quantizing loses: sums over the elements and their dequantized counterparts.
+//! Error sums over elements and their dequantized values.
 //!
-//! A block's sums are in the elements' precision, sixteen of each; the blocks' are added
-//! up in f64. Every product is added to its sum in one rounding, whether the processor has an
-//! instruction for that or not, so they are the same on every machine.
+//! The sums of a block of elements are kept in f32, one for each lane, and the blocks' sums
+//! are added in f64. Every product is added with a fused multiply-add, emulated where the
+//! processor has none, so the sums are the same on every machine.
 
 use crate::quantization::kernels::array_lanes::{LANES, PAIR, fold};
 use crate::quantization::kernels::channel_sums::ChannelBounds;
@@ -18,34 +18,37 @@ use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
     ByReciprocal, Clamped, Division, Divisor, Grid, by_grid, is_ordinary, round_one,
 };
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use crate::quantization::loss::Loss;
 use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 use half::{bf16, f16};
 
-/// Elements between two looks for levels not seen before.
+/// Number of elements after which levels that were not seen before are searched for.
 const RUN: usize = 256;
-/// Elements whose sums are in f32, or a few more.
+/// Number of elements after which the f32 sums are added to the f64 sums. A block may be a
+/// few elements longer.
 pub(super) const BLOCK: usize = 4 * RUN;
 
-/// As many elements of `size` bytes as fill up a block that holds `filled`, and those after
-/// them.
+/// Splits off as many elements of `size` bytes as complete a block that has `filled`
+/// elements already.
 #[inline(always)]
-pub(super) fn filling_up(bytes: &[u8], filled: usize, size: usize) -> (&[u8], &[u8]) {
+pub(super) fn split_block(bytes: &[u8], filled: usize, size: usize) -> (&[u8], &[u8]) {
     let room = (BLOCK - filled.min(BLOCK - 1)) * size;
     bytes.split_at(room.min(bytes.len()))
 }
 
-/// What quantizing every element loses. The elements must be finite.
+/// The error sums of quantizing little-endian elements, which must be finite.
 ///
-/// x̂ = scale · q is rounded to f32 (to f64 for F64) before it is compared.
+/// The dequantized value x̂ = scale · q is rounded to f32 (to f64 for F64).
 pub fn error(dtype: FloatType, bytes: &[u8], params: Quantization) -> ErrorSums {
     error_by_channel(dtype, bytes, params, None, &mut SeenLevels::default()).0
 }
 
-/// The same after other elements, whose levels were `seen` and are among the sums' levels;
-/// and what each output channel loses, where they are cut.
+/// [`error`] with the loss of each output channel, if there are `bounds`.
+///
+/// `seen` are the levels of elements measured before. They count among the levels of the
+/// sums, and the levels of these elements are added to them.
 pub fn error_by_channel(
     dtype: FloatType,
     bytes: &[u8],
@@ -53,18 +56,18 @@ pub fn error_by_channel(
     bounds: Option<ChannelBounds>,
     seen: &mut SeenLevels,
 ) -> (ErrorSums, Vec<Loss>) {
-    let watch = &mut seen.0;
+    let seen_levels = &mut seen.0;
     let found = by_grid!(params.qtype, params.rounding, |grid| {
-        run(ErrorOf { dtype, bytes, params, grid, bounds, watch, beside: () })
+        run(ErrorOf { dtype, bytes, params, grid, bounds, seen_levels, reference: () })
     });
     (found.sums, found.channels)
 }
 
-/// What a sweep finds.
-pub(super) struct Found {
+/// The result of a sweep over elements.
+pub(super) struct ErrorSweep {
     pub sums: ErrorSums,
     pub channels: Vec<Loss>,
-    /// Whether the codes are those beside the elements.
+    /// Whether the codes equal the reference codes, if there are any.
     pub are_same: bool,
 }
 
@@ -72,27 +75,27 @@ pub(super) struct ErrorOf<'a, G, B> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub params: Quantization,
-    /// That of `how`.
+    /// The grid of `params`.
     pub grid: G,
     pub bounds: Option<ChannelBounds>,
-    /// The levels that were seen before.
-    pub watch: &'a mut LevelTracker,
-    /// What the elements' codes are compared with.
-    pub beside: B,
+    /// The levels that were seen before, to which those of the elements are added.
+    pub seen_levels: &'a mut LevelTracker,
+    /// The reference codes, if any.
+    pub reference: B,
 }
 
 impl<G: Grid, B: Reference> Kernel for ErrorOf<'_, G, B> {
-    type Output = Found;
+    type Output = ErrorSweep;
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(mut self, level: L) -> Self::Output {
+    fn run<S: Simd>(mut self, simd: S) -> Self::Output {
         let dtype = self.dtype;
         if dtype == FloatType::F64 || !is_ordinary(self.params.scale) {
             return self.scalar(true);
         }
-        let found = self.sweep(level);
-        // Elements beyond all reason have squares beyond f32.
+        let found = self.sweep(simd);
+        // The squares of extremely large elements overflow f32.
         match found.sums.signal.is_finite() && found.sums.noise.is_finite() {
             true => found,
             false => self.scalar(found.are_same),
@@ -102,34 +105,37 @@ impl<G: Grid, B: Reference> Kernel for ErrorOf<'_, G, B> {
 
 impl<G: Grid, B: Reference> ErrorOf<'_, G, B> {
     #[inline(always)]
-    fn sweep<L: Level>(&mut self, level: L) -> Found {
-        let &mut ErrorOf { dtype, bytes, params, grid, bounds, ref mut watch, beside } = self;
-        let divisor = Divisor::new(level, params.scale, params.qtype.max());
-        let mut pass = Pass::beside(level, **watch, beside.codes(level));
+    fn sweep<S: Simd>(&mut self, simd: S) -> ErrorSweep {
+        let &mut ErrorOf { dtype, bytes, params, grid, bounds, ref mut seen_levels, reference } =
+            self;
+        let divisor = Divisor::new(simd, params.scale, params.qtype.max());
+        let mut pass = ErrorPass::with_codes(simd, **seen_levels, reference.codes(simd));
         let mut channels = Vec::new();
-        // All in one where nothing is cut.
-        let whole = ChannelBounds { first: usize::MAX, length: usize::MAX };
-        for channel in bounds.unwrap_or(whole).slices(bytes, dtype.size()) {
+        for channel in bounds.unwrap_or(ChannelBounds::NONE).slices(bytes, dtype.size()) {
             match dtype {
-                FloatType::BF16 => pass.halves::<bf16, G>(grid, channel, &divisor),
-                FloatType::F16 => pass.halves::<f16, G>(grid, channel, &divisor),
+                FloatType::BF16 => pass.half_elements::<bf16, G>(grid, channel, &divisor),
+                FloatType::F16 => pass.half_elements::<f16, G>(grid, channel, &divisor),
                 FloatType::F32 => pass.group::<f32, G>(grid, channel, &divisor),
                 FloatType::F64 => {}
             }
             if bounds.is_some() {
-                channels.push(pass.cut());
+                channels.push(pass.end_channel());
             }
         }
-        **watch = pass.watch;
-        let are_same = pass.codes.are_same(level);
-        Found { sums: pass.finish(), channels, are_same }
+        **seen_levels = pass.seen_levels;
+        let are_same = pass.codes.are_same(simd);
+        ErrorSweep { sums: pass.finish(), channels, are_same }
     }
 
-    /// The codes were compared before.
-    fn scalar(&self, are_same: bool) -> Found {
+    /// The exact sums of all elements, one by one. The codes were compared before.
+    fn scalar(&self, are_same: bool) -> ErrorSweep {
         let ErrorOf { dtype, bytes, ref params, bounds, .. } = *self;
         let Some(bounds) = bounds else {
-            return Found { sums: scalar(dtype, bytes, params), channels: Vec::new(), are_same };
+            return ErrorSweep {
+                sums: scalar(dtype, bytes, params),
+                channels: Vec::new(),
+                are_same,
+            };
         };
         let mut all = ErrorSums::default();
         let channels = bounds.slices(bytes, dtype.size()).map(|channel| {
@@ -138,11 +144,11 @@ impl<G: Grid, B: Reference> ErrorOf<'_, G, B> {
             Loss::from(&sums)
         });
         let channels = channels.collect();
-        Found { sums: all, channels, are_same }
+        ErrorSweep { sums: all, channels, are_same }
     }
 }
 
-/// Exact for any type, scale and elements, one by one.
+/// The error sums of any elements by any scale, computed one by one in f64.
 pub(super) fn scalar(dtype: FloatType, bytes: &[u8], params: &Quantization) -> ErrorSums {
     by_type!(dtype, E => scalar_of::<E>(bytes, params))
 }
@@ -170,28 +176,29 @@ fn scalar_of<E: Element>(bytes: &[u8], params: &Quantization) -> ErrorSums {
     sums
 }
 
-/// The sums of one block. With d = x − x̂, Σx² and Σx̂² follow from these three:
-/// Σx² = Σx·x̂ + Σd·x̂ + Σd² and Σx̂² = Σx·x̂ − Σd·x̂. That is less work, and more exact:
-/// squares of x̂, and of 16-bit x, have so few values that the roundings of their sum do
-/// not cancel out.
+/// The sums of one block.
+///
+/// With d = x − x̂, the sums of squares follow from three sums: Σx² = Σx·x̂ + Σd·x̂ + Σd² and
+/// Σx̂² = Σx·x̂ − Σd·x̂. That is less work and more exact: squares of x̂, and of 16-bit x, take
+/// so few values that the rounding errors of their sums would not cancel out.
 #[derive(Clone, Copy)]
-struct Block<L: Level> {
-    sum: L::F32,
-    dot: L::F32,
-    noise: L::F32,
+struct Block<S: Simd> {
+    sum: S::F32,
+    dot: S::F32,
+    noise: S::F32,
     /// Σd·x̂
-    excess: L::F32,
-    max_abs_error: L::F32,
-    /// Elements that are zero, and that become zero. These and the largest error go on from
-    /// block to block.
-    zero_before: L::U32,
-    zero_after: L::U32,
+    excess: S::F32,
+    max_abs_error: S::F32,
+    /// Number of elements that are zero, and of those that become zero. Unlike the sums, these
+    /// and the largest error continue from block to block.
+    zero_before: S::U32,
+    zero_after: S::U32,
 }
 
-impl<L: Level> Block<L> {
+impl<S: Simd> Block<S> {
     #[inline(always)]
-    fn new(l: L) -> Self {
-        let (zero, none) = (l.splat(0.0), l.u32s([0; LANES]));
+    fn new(simd: S) -> Self {
+        let (zero, none) = (simd.splat(0.0), simd.u32s([0; LANES]));
         Block {
             sum: zero,
             dot: zero,
@@ -203,73 +210,74 @@ impl<L: Level> Block<L> {
         }
     }
 
-    /// Adds elements; returns what the level says of their codes, and these.
+    /// Adds elements. Returns which of their levels are new (see [`Simd::unseen`]), and their
+    /// codes.
     #[inline(always)]
     fn step<G: Grid>(
         &mut self,
-        l: L,
+        simd: S,
         grid: G,
-        x: L::F32,
+        x: S::F32,
         divisor: &Divisor,
-        watch: &LevelTracker,
-    ) -> (L::U32, L::U32) {
-        let (q, codes) = grid.round(l, divisor.quotient(l, x));
-        self.add(l, x, q, divisor);
-        self.zero_before = l.count_zeros(self.zero_before, x);
-        self.zero_after = l.count_zeros(self.zero_after, q);
-        (l.unseen(watch, codes, q), codes)
+        seen_levels: &LevelTracker,
+    ) -> (S::U32, S::U32) {
+        let (q, codes) = grid.round(simd, divisor.quotient(simd, x));
+        self.add(simd, x, q, divisor);
+        self.zero_before = simd.count_zeros(self.zero_before, x);
+        self.zero_after = simd.count_zeros(self.zero_after, q);
+        (simd.unseen(seen_levels, codes, q), codes)
     }
 
-    /// Adds elements to the sums by their levels.
+    /// Adds elements `x` that are rounded to the levels `q` to the sums.
     #[inline(always)]
-    fn add(&mut self, l: L, x: L::F32, q: L::F32, divisor: &Divisor) {
-        let hat = l.mul(l.splat(divisor.scale), q);
-        let d = l.sub(x, hat);
-        self.sum = l.add(self.sum, x);
-        self.dot = l.mul_add(x, hat, self.dot);
-        self.noise = l.mul_add(d, d, self.noise);
-        self.excess = l.mul_add(d, hat, self.excess);
-        self.max_abs_error = l.max_abs(d, self.max_abs_error);
+    fn add(&mut self, simd: S, x: S::F32, q: S::F32, divisor: &Divisor) {
+        let hat = simd.mul(simd.splat(divisor.scale), q);
+        let d = simd.sub(x, hat);
+        self.sum = simd.add(self.sum, x);
+        self.dot = simd.mul_add(x, hat, self.dot);
+        self.noise = simd.mul_add(d, d, self.noise);
+        self.excess = simd.mul_add(d, hat, self.excess);
+        self.max_abs_error = simd.max_abs(d, self.max_abs_error);
     }
 }
 
-/// What is found out about the patterns of some elements of sixteen bits.
+/// What the bit patterns of some 16-bit elements say about them.
 #[derive(Clone, Copy)]
-struct Patterns<L: Level> {
-    /// In each lane, of the magnitudes.
-    smallest: L::U16,
-    largest: L::U16,
-    /// How many of them become zero.
+struct Patterns<S: Simd> {
+    /// The smallest and the largest magnitude in each lane, as patterns.
+    smallest: S::U16,
+    largest: S::U16,
+    /// Number of elements that become zero.
     zero_after: u32,
 }
 
-impl<L: Level> Patterns<L> {
+impl<S: Simd> Patterns<S> {
     #[inline(always)]
-    fn new(l: L) -> Self {
-        Patterns { smallest: l.splat_u16(u16::MAX), largest: l.splat_u16(0), zero_after: 0 }
+    fn new(simd: S) -> Self {
+        Patterns { smallest: simd.splat_u16(u16::MAX), largest: simd.splat_u16(0), zero_after: 0 }
     }
 
-    /// `zero`: the largest magnitude that becomes zero.
+    /// Adds elements; `zero` is the largest magnitude that becomes zero.
     #[inline(always)]
-    fn add(&mut self, l: L, patterns: L::U16, zero: L::U16) {
-        let magnitudes = magnitudes(l, patterns);
-        self.smallest = l.min_u16(self.smallest, magnitudes);
-        self.largest = l.max_u16(self.largest, magnitudes);
-        self.zero_after += l.count_at_most(magnitudes, zero);
-    }
-
-    #[inline(always)]
-    fn are_within(&self, l: L, bound: L::U16) -> bool {
-        l.count_at_most(self.largest, bound) as usize == PAIR
+    fn add(&mut self, simd: S, patterns: S::U16, zero: S::U16) {
+        let magnitudes = magnitudes(simd, patterns);
+        self.smallest = simd.min_u16(self.smallest, magnitudes);
+        self.largest = simd.max_u16(self.largest, magnitudes);
+        self.zero_after += simd.count_at_most(magnitudes, zero);
     }
 
     #[inline(always)]
-    fn have_zeros(&self, l: L) -> bool {
-        l.count_at_most(self.smallest, l.splat_u16(0)) > 0
+    fn are_within(&self, simd: S, bound: S::U16) -> bool {
+        simd.count_at_most(self.largest, bound) as usize == PAIR
+    }
+
+    #[inline(always)]
+    fn have_zeros(&self, simd: S) -> bool {
+        simd.count_at_most(self.smallest, simd.splat_u16(0)) > 0
     }
 }
 
-/// The sums of the channels that were cut off.
+/// The sums of all channels that have ended.
 #[derive(Clone, Copy, Default)]
 struct EndedChannels {
     dot: f64,
@@ -277,20 +285,19 @@ struct EndedChannels {
     excess: f64,
 }
 
-/// A sweep over elements, group after group.
+/// A sweep over elements, one group after another.
 #[derive(Clone, Copy)]
-pub(super) struct Pass<L: Level, C = ()> {
-    level: L,
-    block: Block<L>,
-    /// Elements in the block.
+pub(super) struct ErrorPass<S: Simd, C = ()> {
+    simd: S,
+    block: Block<S>,
+    /// Number of elements in the block.
     filled: usize,
-    pub(super) watch: LevelTracker,
-    sum: L::F64,
-    dot: L::F64,
-    noise: L::F64,
-    excess: L::F64,
-    /// Of the channels that were cut off.
-    cut: EndedChannels,
+    pub(super) seen_levels: LevelTracker,
+    sum: S::F64,
+    dot: S::F64,
+    noise: S::F64,
+    excess: S::F64,
+    ended: EndedChannels,
     count: u64,
     /// Reference those that the block counts.
     zero_before: u64,
@@ -298,68 +305,73 @@ pub(super) struct Pass<L: Level, C = ()> {
     codes: C,
 }
 
-impl<L: Level> Pass<L> {
+impl<S: Simd> ErrorPass<S> {
     #[inline(always)]
-    pub(super) fn after(l: L, watch: LevelTracker) -> Self {
-        Pass::beside(l, watch, ())
+    pub(super) fn new(simd: S, seen_levels: LevelTracker) -> Self {
+        ErrorPass::with_codes(simd, seen_levels, ())
     }
 }
 
-impl<L: Level, C: CodeCheck<L>> Pass<L, C> {
-    /// Compares the codes with others on the way.
+impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
+    /// A sweep that also compares the codes of the elements. `watch` are the levels seen before.
     #[inline(always)]
-    fn beside(l: L, watch: LevelTracker, codes: C) -> Self {
-        Pass {
+    fn with_codes(simd: S, seen_levels: LevelTracker, codes: C) -> Self {
+        ErrorPass {
             codes,
-            level: l,
-            block: Block::new(l),
+            simd: simd,
+            block: Block::new(simd),
             filled: 0,
-            watch,
-            sum: l.zero_f64(),
-            dot: l.zero_f64(),
-            noise: l.zero_f64(),
-            excess: l.zero_f64(),
-            cut: EndedChannels::default(),
+            seen_levels,
+            sum: simd.zero_f64(),
+            dot: simd.zero_f64(),
+            noise: simd.zero_f64(),
+            excess: simd.zero_f64(),
+            ended: EndedChannels::default(),
             count: 0,
             zero_before: 0,
             zero_after: 0,
         }
     }
 
-    /// Adds the elements of a group that share a scale.
+    /// Adds elements that share a scale.
     #[inline(always)]
     pub(super) fn group<E: Narrow, G: Grid>(&mut self, grid: G, bytes: &[u8], divisor: &Divisor) {
         for run in bytes.chunks(RUN * E::SIZE) {
             let unseen = self.groups::<E, G>(grid, std::iter::once((run, *divisor)));
-            if self.level.any_bit0(unseen) {
-                self.see::<E, G>(grid, run, divisor);
+            if self.simd.any_bit0(unseen) {
+                self.mark_seen::<E, G>(grid, run, divisor);
             }
         }
     }
 
-    /// The same of elements of sixteen bits. Whether they are zero, become zero, or may hold a
-    /// level not seen before is asked of their patterns, 32 at a time.
+    /// Adds 16-bit elements that share a scale. Comparisons of their bit patterns, 32 at a time,
+    /// show which are zero, which become zero, and whether a level may be new.
     #[inline(always)]
-    pub(super) fn halves<E: Half, G: Grid>(&mut self, grid: G, bytes: &[u8], divisor: &Divisor) {
+    pub(super) fn half_elements<E: Half, G: Grid>(
+        &mut self,
+        grid: G,
+        bytes: &[u8],
+        divisor: &Divisor,
+    ) {
         if !G::IS_HALF_EVEN {
             return self.group::<E, G>(grid, bytes, divisor);
         }
-        let l = self.level;
+        let simd = self.simd;
         let last = divisor.levels();
-        let zero = l.splat_u16(last_at_most::<E>(divisor, 0.0));
-        let unclamped = l.splat_u16(last_at_most::<E>(divisor, last));
-        let by_reciprocal = reciprocal_will_do::<E, L>(l, divisor, last);
+        let zero = simd.splat_u16(last_at_most::<E>(divisor, 0.0));
+        let unclamped = simd.splat_u16(last_at_most::<E>(divisor, last));
+        let by_reciprocal = reciprocal_will_do::<E, S>(simd, divisor, last);
         let mut seen = self.bound::<E>(divisor);
         let mut left = bytes;
         while !left.is_empty() {
             let part;
-            (part, left) = filling_up(left, self.filled, E::SIZE);
+            (part, left) = split_block(left, self.filled, E::SIZE);
             let (pairs, rest) = pairs::<E>(part);
             for run in pairs.chunks(2 * RUN / PAIR) {
                 let mut found = None;
                 if by_reciprocal {
                     found = Some(self.pairs::<E, G, ByReciprocal>(grid, run, divisor, zero))
-                        .filter(|(.., patterns)| patterns.are_within(l, unclamped));
+                        .filter(|(.., patterns)| patterns.are_within(simd, unclamped));
                 }
                 let (block, codes, patterns) = match found {
                     Some(found) => found,
@@ -367,12 +379,13 @@ impl<L: Level, C: CodeCheck<L>> Pass<L, C> {
                 };
                 (self.block, self.codes) = (block, codes);
                 self.zero_after = self.zero_after.wrapping_add(patterns.zero_after.into());
-                if patterns.have_zeros(l) {
-                    let zeros = run.iter().map(|raw| u64::from(count_zeros(l, l.load_u16(raw))));
+                if patterns.have_zeros(simd) {
+                    let zeros =
+                        run.iter().map(|raw| u64::from(count_zeros(simd, simd.load_u16(raw))));
                     self.zero_before = self.zero_before.wrapping_add(zeros.sum());
                 }
-                if !seen.is_some_and(|bound| patterns.are_within(l, bound)) {
-                    self.see_pairs::<E, G>(grid, run, divisor, &mut seen);
+                if !seen.is_some_and(|bound| patterns.are_within(simd, bound)) {
+                    self.mark_pairs_seen::<E, G>(grid, run, divisor, &mut seen);
                 }
             }
             self.filled += pairs.len() * PAIR;
@@ -383,93 +396,95 @@ impl<L: Level, C: CodeCheck<L>> Pass<L, C> {
         }
     }
 
-    /// The block and the codes with these elements, and what their patterns are.
+    /// The block and the code check after these elements, and what their patterns say.
     #[inline(always)]
     fn pairs<E: Half, G: Grid, D: Division>(
         &self,
         grid: G,
         pairs: &[[E::Raw; 2]],
         divisor: &Divisor,
-        zero: L::U16,
-    ) -> (Block<L>, C, Patterns<L>) {
-        let l = self.level;
-        let (mut block, mut codes, mut patterns) = (self.block, self.codes, Patterns::new(l));
+        zero: S::U16,
+    ) -> (Block<S>, C, Patterns<S>) {
+        let simd = self.simd;
+        let (mut block, mut codes, mut patterns) = (self.block, self.codes, Patterns::new(simd));
         for raw in pairs {
-            patterns.add(l, l.load_u16(raw), zero);
-            let [a, b] = E::load_pair(l, raw);
-            let (t, u) = (D::quotient(l, a, divisor), D::quotient(l, b, divisor));
+            patterns.add(simd, simd.load_u16(raw), zero);
+            let [a, b] = E::load_pair(simd, raw);
+            let (t, u) = (D::quotient(simd, a, divisor), D::quotient(simd, b, divisor));
             if C::ARE_THERE {
-                let ((q, first), (r, second)) = (grid.round(l, t), grid.round(l, u));
-                block.add(l, a, q, divisor);
-                block.add(l, b, r, divisor);
-                codes.compare_pair::<E>(l, [first, second]);
+                let ((q, first), (r, second)) = (grid.round(simd, t), grid.round(simd, u));
+                block.add(simd, a, q, divisor);
+                block.add(simd, b, r, divisor);
+                codes.compare_pair::<E>(simd, [first, second]);
             } else {
-                block.add(l, a, grid.nearest(l, t), divisor);
-                block.add(l, b, grid.nearest(l, u), divisor);
+                block.add(simd, a, grid.nearest(simd, t), divisor);
+                block.add(simd, b, grid.nearest(simd, u), divisor);
             }
         }
         (block, codes, patterns)
     }
 
-    /// Takes the levels of these elements as seen; `seen` is the bound before and after it.
+    /// Marks the levels of these elements as seen. `seen` is the pattern returned by
+    /// [`ErrorPass::bound`], which is updated.
     #[inline(always)]
-    fn see_pairs<E: Half, G: Grid>(
+    fn mark_pairs_seen<E: Half, G: Grid>(
         &mut self,
         grid: G,
         pairs: &[[E::Raw; 2]],
         divisor: &Divisor,
-        seen: &mut Option<L::U16>,
+        seen: &mut Option<S::U16>,
     ) {
-        let l = self.level;
-        let before = self.watch.bound();
+        let simd = self.simd;
+        let before = self.seen_levels.bound();
         for raw in pairs {
-            let is_inside = |bound| count_at_most(l, l.load_u16(raw), bound) as usize == PAIR;
+            let is_inside = |bound| count_at_most(simd, simd.load_u16(raw), bound) as usize == PAIR;
             if !seen.is_some_and(is_inside) {
-                self.see::<E, G>(grid, raw.as_flattened().as_flattened(), divisor);
+                self.mark_seen::<E, G>(grid, raw.as_flattened().as_flattened(), divisor);
             }
         }
-        if self.watch.bound() != before {
+        if self.seen_levels.bound() != before {
             *seen = self.bound::<E>(divisor);
         }
     }
 
-    /// The pattern up to which every level was seen; `None` while zero was not.
+    /// The largest pattern up to which every level was seen; `None` if zero was not seen.
     #[inline(always)]
-    fn bound<E: Half>(&self, divisor: &Divisor) -> Option<L::U16> {
-        let level = self.watch.bound()?;
-        Some(self.level.splat_u16(last_at_most::<E>(divisor, level)))
+    fn bound<E: Half>(&self, divisor: &Divisor) -> Option<S::U16> {
+        let level = self.seen_levels.bound()?;
+        Some(self.simd.splat_u16(last_at_most::<E>(divisor, level)))
     }
 
-    /// Adds groups; bit 0 of a lane says that a level may be new. The block's sums stay in
-    /// registers from group to group: a group may be but a few elements.
+    /// Adds groups with their divisors. Bit 0 of some lane of the result is set if a level may
+    /// be new. The block's sums stay in registers from group to group, because groups may have
+    /// only a few elements.
     #[inline(always)]
     pub(super) fn groups<'b, E: Narrow, G: Grid>(
         &mut self,
         grid: G,
         groups: impl Iterator<Item = (&'b [u8], Divisor)>,
-    ) -> L::U32 {
-        let l = self.level;
-        let watch = self.watch;
-        let mut unseen = l.u32s([0; LANES]);
+    ) -> S::U32 {
+        let simd = self.simd;
+        let seen_levels = self.seen_levels;
+        let mut unseen = simd.u32s([0; LANES]);
         let (mut block, mut compared) = (self.block, self.codes);
         for (group, divisor) in groups {
             for run in group.chunks(RUN * E::SIZE) {
                 let (whole, tail) = E::split(run);
                 for raw in whole {
-                    let x = E::load(l, raw);
-                    let (new, codes) = block.step(l, grid, x, &divisor, &watch);
-                    unseen = l.or(unseen, new);
-                    compared.compare(l, codes, LANES);
+                    let x = E::load(simd, raw);
+                    let (new, codes) = block.step(simd, grid, x, &divisor, &seen_levels);
+                    unseen = simd.or(unseen, new);
+                    compared.compare(simd, codes, LANES);
                 }
                 if !tail.is_empty() {
-                    let x = E::load(l, &E::pad(tail));
-                    let (new, codes) = block.step(l, grid, x, &divisor, &watch);
-                    unseen = l.or(unseen, new);
-                    compared.compare(l, codes, tail.len() / E::SIZE);
-                    // The zeros that fill up the lanes add nothing to any sum, but to these.
-                    let filling = (LANES - tail.len() / E::SIZE) as u64;
-                    self.zero_before = self.zero_before.wrapping_sub(filling);
-                    self.zero_after = self.zero_after.wrapping_sub(filling);
+                    let x = E::load(simd, &E::pad(tail));
+                    let (new, codes) = block.step(simd, grid, x, &divisor, &seen_levels);
+                    unseen = simd.or(unseen, new);
+                    compared.compare(simd, codes, tail.len() / E::SIZE);
+                    // The padding adds nothing to the sums, but it is counted as zeros.
+                    let padding = (LANES - tail.len() / E::SIZE) as u64;
+                    self.zero_before = self.zero_before.wrapping_sub(padding);
+                    self.zero_after = self.zero_after.wrapping_sub(padding);
                 }
                 self.filled += run.len() / E::SIZE;
                 if self.filled >= BLOCK {
@@ -483,74 +498,76 @@ impl<L: Level, C: CodeCheck<L>> Pass<L, C> {
         unseen
     }
 
-    /// Takes the levels of these elements as seen.
+    /// Marks the levels of these elements as seen.
     #[inline(always)]
-    pub(super) fn see<E: Narrow, G: Grid>(&mut self, grid: G, run: &[u8], divisor: &Divisor) {
-        let l = self.level;
+    pub(super) fn mark_seen<E: Narrow, G: Grid>(&mut self, grid: G, run: &[u8], divisor: &Divisor) {
+        let simd = self.simd;
         let steps = Steps::<E>::of(run);
         for i in 0..steps.len() {
-            let x = E::load(l, steps.at(i));
-            let (q, codes) = grid.round(l, divisor.quotient(l, x));
-            if l.any_bit0(l.unseen(&self.watch, codes, q)) {
-                self.watch.add(|i| grid.level(i), &l.array_u32(codes)[..steps.count(i)]);
+            let x = E::load(simd, steps.at(i));
+            let (q, codes) = grid.round(simd, divisor.quotient(simd, x));
+            if simd.any_bit0(simd.unseen(&self.seen_levels, codes, q)) {
+                self.seen_levels.add(|i| grid.level(i), &simd.array_u32(codes)[..steps.count(i)]);
             }
         }
     }
 
-    /// Adds the block's sums to the total.
+    /// Adds the block's sums to the f64 sums.
     #[inline(always)]
     fn end_block(&mut self) {
-        let l = self.level;
-        let zero = l.splat(0.0);
+        let simd = self.simd;
+        let zero = simd.splat(0.0);
         let block = &mut self.block;
-        self.sum = l.add_f64(self.sum, l.widen(std::mem::replace(&mut block.sum, zero)));
-        self.dot = l.add_f64(self.dot, l.widen(std::mem::replace(&mut block.dot, zero)));
-        self.noise = l.add_f64(self.noise, l.widen(std::mem::replace(&mut block.noise, zero)));
-        self.excess = l.add_f64(self.excess, l.widen(std::mem::replace(&mut block.excess, zero)));
+        self.sum = simd.add_f64(self.sum, simd.widen(std::mem::replace(&mut block.sum, zero)));
+        self.dot = simd.add_f64(self.dot, simd.widen(std::mem::replace(&mut block.dot, zero)));
+        self.noise =
+            simd.add_f64(self.noise, simd.widen(std::mem::replace(&mut block.noise, zero)));
+        self.excess =
+            simd.add_f64(self.excess, simd.widen(std::mem::replace(&mut block.excess, zero)));
         self.count += self.filled as u64;
         self.filled = 0;
     }
 
-    /// What the elements since the last cut lose.
+    /// Ends a channel; returns the loss of the elements since the last channel ended.
     #[inline(always)]
-    pub(super) fn cut(&mut self) -> Loss {
+    pub(super) fn end_channel(&mut self) -> Loss {
         self.end_block();
-        let zero = self.level.zero_f64();
+        let zero = self.simd.zero_f64();
         let [dot, noise, excess] = self.folded();
         (self.dot, self.noise, self.excess) = (zero, zero, zero);
-        self.cut.dot += dot;
-        self.cut.noise += noise;
-        self.cut.excess += excess;
+        self.ended.dot += dot;
+        self.ended.noise += noise;
+        self.ended.excess += excess;
         Loss { signal: dot + excess + noise, noise }
     }
 
     #[inline(always)]
     fn folded(&self) -> [f64; 3] {
-        let l = self.level;
-        [self.dot, self.noise, self.excess].map(|sum| fold(l.array_f64(sum), |a, b| a + b))
+        let simd = self.simd;
+        [self.dot, self.noise, self.excess].map(|sum| fold(simd.array_f64(sum), |a, b| a + b))
     }
 
     #[inline(always)]
     pub(super) fn finish(mut self) -> ErrorSums {
         self.end_block();
         let [dot, noise, excess] = self.folded();
-        let EndedChannels { dot: d, noise: n, excess: e } = self.cut;
+        let EndedChannels { dot: d, noise: n, excess: e } = self.ended;
         let (dot, noise, excess) = (d + dot, n + noise, e + excess);
-        // What the filling took away is wrapped around until these are added.
-        let sum = |counts| self.level.array_u32(counts).into_iter().map(u64::from).sum();
+        // The subtracted padding wraps around until the zeros of the block are added.
+        let sum = |counts| self.simd.array_u32(counts).into_iter().map(u64::from).sum();
         let zero_before = self.zero_before.wrapping_add(sum(self.block.zero_before));
         let zero_after = self.zero_after.wrapping_add(sum(self.block.zero_after));
         ErrorSums {
             count: self.count,
-            sum: fold(self.level.array_f64(self.sum), |a, b| a + b),
+            sum: fold(self.simd.array_f64(self.sum), |a, b| a + b),
             signal: dot + excess + noise,
             noise,
             dot,
             reconstructed: dot - excess,
-            max_abs_error: self.level.largest(self.block.max_abs_error).into(),
+            max_abs_error: self.simd.largest(self.block.max_abs_error).into(),
             non_zero: self.count - zero_before,
             zeroed: zero_after - zero_before,
-            levels: self.watch.seen(),
+            levels: self.seen_levels.seen(),
         }
     }
 }

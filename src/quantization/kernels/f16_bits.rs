@@ -1,31 +1,34 @@
-//! Elements of sixteen bits: as patterns they are compared 32 at a time, and a threshold
-//! among the levels of a scale is a threshold among the patterns.
+//! 16-bit elements as bit patterns.
+//!
+//! Patterns are compared 32 at a time, and a threshold between two levels of a scale is a
+//! threshold between two patterns.
 
 use crate::quantization::kernels::array_lanes::{
     LANES, Lanes, PAIR, map, narrow_bf16, narrow_f16, widen_f16,
 };
 use crate::quantization::kernels::element::{Narrow, absmax_by_value};
 use crate::quantization::kernels::rounding::{Divisor, Grid, IntegersHalfEven};
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use crate::quantization::statistics::Range;
 use half::{bf16, f16};
 
-/// Without the sign, patterns are ordered as their magnitudes are.
+/// Mask of everything but the sign. Patterns without a sign order as their magnitudes do.
 const MAGNITUDE: u16 = 0x7FFF;
 
-/// An element type of sixteen bits.
+/// A 16-bit element type.
 pub(super) trait Half: Narrow<Raw = Lanes<[u8; 2]>> {
     /// The smallest pattern without a sign that is not finite.
     const INFINITY: u16;
 
-    /// The patterns nearest to finite singles.
+    /// The patterns nearest to finite f32.
     fn nearest(singles: Lanes<f32>) -> Lanes<u16>;
 
+    /// The values of patterns.
     fn values(patterns: Lanes<u16>) -> Lanes<f32>;
 
-    /// Bits are set if the low eight bits of a pair's lanes, in the order of its elements, are
-    /// not `other`.
-    fn unlike8<L: Level>(l: L, pair: [L::U32; 2], other: &[u8; PAIR]) -> L::U32;
+    /// Compares the low eight bits of the lanes of two vectors, in the order of the elements,
+    /// with `other`. A lane of the result is non-zero if they differ.
+    fn unlike8<S: Simd>(simd: S, pair: [S::U32; 2], other: &[u8; PAIR]) -> S::U32;
 }
 
 impl Half for bf16 {
@@ -40,8 +43,8 @@ impl Half for bf16 {
         map(patterns, |pattern| f32::from_bits(u32::from(pattern) << 16))
     }
     #[inline(always)]
-    fn unlike8<L: Level>(l: L, [even, odd]: [L::U32; 2], other: &[u8; PAIR]) -> L::U32 {
-        l.unlike8_in_turn(even, odd, other)
+    fn unlike8<S: Simd>(simd: S, [even, odd]: [S::U32; 2], other: &[u8; PAIR]) -> S::U32 {
+        simd.unlike8_in_turn(even, odd, other)
     }
 }
 
@@ -57,10 +60,10 @@ impl Half for f16 {
         widen_f16(patterns)
     }
     #[inline(always)]
-    fn unlike8<L: Level>(l: L, pair: [L::U32; 2], other: &[u8; PAIR]) -> L::U32 {
-        let mut unlike = l.u32s([0; LANES]);
+    fn unlike8<S: Simd>(simd: S, pair: [S::U32; 2], other: &[u8; PAIR]) -> S::U32 {
+        let mut unlike = simd.u32s([0; LANES]);
         for (other, lanes) in other.as_chunks().0.iter().zip(pair) {
-            unlike = l.or(unlike, l.unlike8(lanes, other));
+            unlike = simd.or(unlike, simd.unlike8(lanes, other));
         }
         unlike
     }
@@ -70,20 +73,20 @@ impl Narrow for f16 {
     const SIGNIFICANT_BITS: u32 = f16::MANTISSA_DIGITS;
 
     #[inline(always)]
-    fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32 {
-        level.load_f16(raw)
+    fn load<S: Simd>(simd: S, raw: &Self::Raw) -> S::F32 {
+        simd.load_f16(raw)
     }
     #[inline(always)]
-    fn load_pair<L: Level>(level: L, raw: &[Self::Raw; 2]) -> [L::F32; 2] {
-        [level.load_f16(&raw[0]), level.load_f16(&raw[1])]
+    fn load_pair<S: Simd>(simd: S, raw: &[Self::Raw; 2]) -> [S::F32; 2] {
+        [simd.load_f16(&raw[0]), simd.load_f16(&raw[1])]
     }
     #[inline(always)]
-    fn absmax_of_pairs<L: Level>(level: L, pairs: &[[Self::Raw; 2]]) -> L::F32 {
-        absmax::<Self, L>(level, pairs)
+    fn absmax_of_pairs<S: Simd>(simd: S, pairs: &[[Self::Raw; 2]]) -> S::F32 {
+        absmax::<Self, S>(simd, pairs)
     }
     #[inline(always)]
-    fn reciprocal_will_do<L: Level>(level: L, by: &Divisor, qmax: f32) -> bool {
-        reciprocal_will_do::<Self, L>(level, by, qmax)
+    fn reciprocal_will_do<S: Simd>(simd: S, by: &Divisor, qmax: f32) -> bool {
+        reciprocal_will_do::<Self, S>(simd, by, qmax)
     }
 }
 
@@ -91,24 +94,24 @@ impl Narrow for bf16 {
     const SIGNIFICANT_BITS: u32 = bf16::MANTISSA_DIGITS;
 
     #[inline(always)]
-    fn load<L: Level>(level: L, raw: &Self::Raw) -> L::F32 {
-        level.load_bf16(raw)
+    fn load<S: Simd>(simd: S, raw: &Self::Raw) -> S::F32 {
+        simd.load_bf16(raw)
     }
     #[inline(always)]
-    fn load_pair<L: Level>(level: L, raw: &[Self::Raw; 2]) -> [L::F32; 2] {
-        level.singles(level.load_u16(raw))
+    fn load_pair<S: Simd>(simd: S, raw: &[Self::Raw; 2]) -> [S::F32; 2] {
+        simd.widen_bf16(simd.load_u16(raw))
     }
     #[inline(always)]
-    fn absmax_of_pairs<L: Level>(level: L, pairs: &[[Self::Raw; 2]]) -> L::F32 {
-        absmax::<Self, L>(level, pairs)
+    fn absmax_of_pairs<S: Simd>(simd: S, pairs: &[[Self::Raw; 2]]) -> S::F32 {
+        absmax::<Self, S>(simd, pairs)
     }
     #[inline(always)]
-    fn reciprocal_will_do<L: Level>(level: L, by: &Divisor, qmax: f32) -> bool {
-        reciprocal_will_do::<Self, L>(level, by, qmax)
+    fn reciprocal_will_do<S: Simd>(simd: S, by: &Divisor, qmax: f32) -> bool {
+        reciprocal_will_do::<Self, S>(simd, by, qmax)
     }
 }
 
-/// [`PAIR`]s of elements, and the bytes after them.
+/// Splits `bytes` into steps of [`PAIR`] elements and the bytes after the last full step.
 #[inline(always)]
 pub(super) fn pairs<E: Half>(bytes: &[u8]) -> (&[[E::Raw; 2]], &[u8]) {
     let (whole, _) = E::split(bytes);
@@ -116,70 +119,71 @@ pub(super) fn pairs<E: Half>(bytes: &[u8]) -> (&[[E::Raw; 2]], &[u8]) {
     (pairs, bytes.get(pairs.len() * PAIR * E::SIZE..).unwrap_or_default())
 }
 
-/// Lanes of which the largest is the largest magnitude. NaN is ignored.
+/// Lanes whose maximum is the largest magnitude. NaN is ignored.
 #[inline(always)]
-pub(super) fn absmax<E, L: Level>(l: L, pairs: &[[E::Raw; 2]]) -> L::F32
+pub(super) fn absmax<E, S: Simd>(simd: S, pairs: &[[E::Raw; 2]]) -> S::F32
 where
     E: Narrow<Raw = Lanes<[u8; 2]>>,
 {
-    let mut most = l.splat_u16(0);
+    let mut largest = simd.splat_u16(0);
     for raw in pairs {
-        most = l.max_u16(most, magnitudes(l, l.load_u16(raw)));
+        largest = simd.max_u16(largest, magnitudes(simd, simd.load_u16(raw)));
     }
     let mut raw = [[[0; 2]; LANES]; 2];
-    for (raw, pattern) in raw.as_flattened_mut().iter_mut().zip(l.array_u16(most)) {
+    for (raw, pattern) in raw.as_flattened_mut().iter_mut().zip(simd.array_u16(largest)) {
         *raw = pattern.to_le_bytes();
     }
-    let [a, b] = E::load_pair(l, &raw);
-    let is_number = |x| l.all_within(x, 0.0, f32::INFINITY);
+    let [a, b] = E::load_pair(simd, &raw);
+    let is_number = |x| simd.all_within(x, 0.0, f32::INFINITY);
     match is_number(a) && is_number(b) {
-        true => l.max(a, b),
-        // Those of NaN are the largest patterns, whatever they hide.
-        false => absmax_by_value::<E, L>(l, pairs),
+        true => simd.max(a, b),
+        // NaN has the largest patterns, so they hide the largest magnitude.
+        false => absmax_by_value::<E, S>(simd, pairs),
     }
 }
 
-/// The least and the most of patterns, in the ways that tell those of the values.
+/// Extremes of patterns, compared as unsigned and as signed integers, which together give the
+/// smallest and the largest value.
 #[derive(Clone, Copy)]
-pub(super) struct Extremes<L: Level> {
-    level: L,
-    least: L::U16,
-    most: L::U16,
-    /// Of the patterns as signed integers.
-    most_signed: L::U16,
+pub(super) struct Extremes<S: Simd> {
+    simd: S,
+    smallest: S::U16,
+    largest: S::U16,
+    /// The largest pattern as a signed integer.
+    largest_signed: S::U16,
 }
 
-impl<L: Level> Extremes<L> {
+impl<S: Simd> Extremes<S> {
     #[inline(always)]
-    pub(super) fn new(level: L) -> Self {
-        let least = level.splat_u16(u16::MAX);
-        let most = level.splat_u16(0);
-        Extremes { level, least, most, most_signed: level.splat_u16(0x8000) }
+    pub(super) fn new(simd: S) -> Self {
+        let smallest = simd.splat_u16(u16::MAX);
+        let largest = simd.splat_u16(0);
+        Extremes { simd, smallest, largest, largest_signed: simd.splat_u16(0x8000) }
     }
 
     #[inline(always)]
-    pub(super) fn add(&mut self, patterns: L::U16) {
-        let l = self.level;
-        self.least = l.min_u16(self.least, patterns);
-        self.most = l.max_u16(self.most, patterns);
-        self.most_signed = l.max_i16(self.most_signed, patterns);
+    pub(super) fn add(&mut self, patterns: S::U16) {
+        let simd = self.simd;
+        self.smallest = simd.min_u16(self.smallest, patterns);
+        self.largest = simd.max_u16(self.largest, patterns);
+        self.largest_signed = simd.max_i16(self.largest_signed, patterns);
     }
 
-    /// The range of `count` elements, at least one; `None` if one is not finite.
+    /// The range of the `count` elements, at least one; `None` if an element is not finite.
     #[inline(always)]
     pub(super) fn range<E: Half>(&self, count: usize) -> Option<Range> {
-        let l = self.level;
-        let least = l.array_u16(self.least).into_iter().fold(u16::MAX, u16::min);
-        let most = l.array_u16(self.most).into_iter().fold(0, u16::max);
-        let signed = l.array_u16(self.most_signed).into_iter();
+        let simd = self.simd;
+        let smallest = simd.array_u16(self.smallest).into_iter().fold(u16::MAX, u16::min);
+        let largest = simd.array_u16(self.largest).into_iter().fold(0, u16::max);
+        let signed = simd.array_u16(self.largest_signed).into_iter();
         let signed = signed.map(|pattern| pattern as i16).fold(i16::MIN, i16::max);
-        // With the sign set the most is the least value; where none has it, or all have, the
-        // least pattern is the value nearest to zero.
-        let min = if most > MAGNITUDE { most } else { least };
-        let max = if signed >= 0 { signed as u16 } else { least };
+        // If any sign is set, the largest pattern is the smallest value. If no sign is set, or
+        // all are, the smallest pattern is the value nearest to zero.
+        let min = if largest > MAGNITUDE { largest } else { smallest };
+        let max = if signed >= 0 { signed as u16 } else { smallest };
         let finite = |pattern: u16| pattern & MAGNITUDE < E::INFINITY;
         let value = |pattern: u16| E::read(&pattern.to_le_bytes()).into();
-        let all_finite = finite(min) && finite(max) && finite(least);
+        let all_finite = finite(min) && finite(max) && finite(smallest);
         all_finite.then(|| Range {
             count: count as u64,
             min: value(min),
@@ -191,24 +195,23 @@ impl<L: Level> Extremes<L> {
 
 /// The patterns without their signs.
 #[inline(always)]
-pub(super) fn magnitudes<L: Level>(l: L, patterns: L::U16) -> L::U16 {
-    l.and_u16(patterns, l.splat_u16(MAGNITUDE))
+pub(super) fn magnitudes<S: Simd>(simd: S, patterns: S::U16) -> S::U16 {
+    simd.and_u16(patterns, simd.splat_u16(MAGNITUDE))
 }
 
-/// How many of the patterns are zeros of either sign.
+/// Number of patterns that are zero, with either sign.
 #[inline(always)]
-pub(super) fn count_zeros<L: Level>(l: L, patterns: L::U16) -> u32 {
-    count_at_most(l, patterns, l.splat_u16(0))
+pub(super) fn count_zeros<S: Simd>(simd: S, patterns: S::U16) -> u32 {
+    count_at_most(simd, patterns, simd.splat_u16(0))
 }
 
-/// How many of the patterns have a magnitude of at most that of `bound`.
+/// Number of patterns whose magnitude is at most `bound`, a pattern without a sign.
 #[inline(always)]
-pub(super) fn count_at_most<L: Level>(l: L, patterns: L::U16, bound: L::U16) -> u32 {
-    l.count_at_most(magnitudes(l, patterns), bound)
+pub(super) fn count_at_most<S: Simd>(simd: S, patterns: S::U16, bound: S::U16) -> u32 {
+    simd.count_at_most(magnitudes(simd, patterns), bound)
 }
 
-/// The pattern of the largest magnitude that is rounded to `level` or below it, halves to
-/// the even.
+/// The pattern of the largest magnitude that rounds to `level` or a lower level, half to even.
 #[inline(always)]
 pub(super) fn last_at_most<E: Half>(divisor: &Divisor, level: f32) -> u16 {
     let scale = divisor.scale;
@@ -221,25 +224,25 @@ pub(super) fn last_at_most<E: Half>(divisor: &Divisor, level: f32) -> u16 {
     around.rev().find(rounds_below).unwrap_or(0)
 }
 
-/// Whether multiplying by the reciprocal rounds every pattern to the level that dividing
-/// does, halves to the even, up to the level `qmax`.
+/// Whether multiplying by the reciprocal of the scale rounds every pattern to the same level as
+/// dividing by the scale, half to even, up to level `qmax`.
 ///
-/// Both go up with the magnitude, and the places where they do lie within two units in the
-/// last place of a single from half a level. If they agree on the patterns around there,
-/// they agree on all.
+/// Both roundings are monotonic, and both step to the next level within two f32 units in the
+/// last place of the middle between two levels. If they agree on the patterns around every
+/// middle, they agree on all patterns.
 #[inline(always)]
-pub(super) fn reciprocal_will_do<E: Half, L: Level>(l: L, divisor: &Divisor, qmax: f32) -> bool {
-    let (scale, inverse) = (l.splat(divisor.scale), l.splat(divisor.inverse));
+pub(super) fn reciprocal_will_do<E: Half, S: Simd>(simd: S, divisor: &Divisor, qmax: f32) -> bool {
+    let (scale, inverse) = (simd.splat(divisor.scale), simd.splat(divisor.inverse));
     let mut levels: Lanes<f32> = std::array::from_fn(|i| i as f32 + 0.5);
     while levels[0] < qmax {
         let near = E::nearest(map(levels, |level| level * divisor.scale));
         for step in [-1i16, 0, 1] {
             let last = E::INFINITY - 1;
             let patterns = map(near, |near| near.saturating_add_signed(step).min(last));
-            let x = l.f32s(E::values(patterns));
-            let (divided, _) = IntegersHalfEven.round(l, l.div(x, scale));
-            let (multiplied, _) = IntegersHalfEven.round(l, l.mul(x, inverse));
-            if l.array(divided) != l.array(multiplied) {
+            let x = simd.f32s(E::values(patterns));
+            let (divided, _) = IntegersHalfEven.round(simd, simd.div(x, scale));
+            let (multiplied, _) = IntegersHalfEven.round(simd, simd.mul(x, inverse));
+            if simd.array(divided) != simd.array(multiplied) {
                 return false;
             }
         }
@@ -266,7 +269,7 @@ mod tests {
         E::read(&pattern.to_le_bytes()) / scale
     }
 
-    fn assert_thresholds_stand_between_levels<E: Half>() {
+    fn assert_thresholds_separate_levels<E: Half>() {
         for scale in scales().take(50) {
             let divisor = Divisor::new(Baseline, scale, 127.0);
             for level in 0..=127 {
@@ -282,14 +285,14 @@ mod tests {
     }
 
     #[test]
-    fn thresholds_stand_between_levels() {
-        assert_thresholds_stand_between_levels::<bf16>();
-        assert_thresholds_stand_between_levels::<f16>();
+    fn thresholds_separate_levels() {
+        assert_thresholds_separate_levels::<bf16>();
+        assert_thresholds_separate_levels::<f16>();
     }
 
-    /// Every pattern, and that there are scales whose reciprocal will not do.
+    /// Checks every pattern, and that some reciprocals are refused.
     #[test]
-    fn a_reciprocal_will_do_where_it_rounds_every_pattern_as_dividing_does() {
+    fn accepted_reciprocals_round_every_pattern_as_division_does() {
         let mut refused = 0;
         for scale in scales() {
             let divisor = Divisor::new(Baseline, scale, 127.0);
@@ -306,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_of_one_sign_and_of_both_are_told() {
+    fn extremes_of_one_sign_and_of_both_are_found() {
         for (values, expected) in [
             (vec![1.5f32, 0.25, 3.0], (0.25, 3.0)),
             (vec![-1.5, -0.25, -3.0], (-3.0, -0.25)),

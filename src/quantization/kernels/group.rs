@@ -1,7 +1,8 @@
-//! Groups that have a scale of their own: channels, and blocks of a row.
+//! Groups with scales of their own: channels, and blocks of a row.
 //!
-//! A tile of up to sixteen groups is read twice while it is in the nearest cache: for
-//! their absmaxes, of which all the scales are made at once, and for what is done by them.
+//! A tile of up to sixteen groups is read twice while it is in the first-level cache: once
+//! for the largest magnitudes, which give all scales of the tile at once, and once to
+//! quantize or to measure errors.
 
 use crate::quantization::calibration::stored_scale;
 use crate::quantization::groups::Groups;
@@ -9,7 +10,7 @@ use crate::quantization::kernels::array_lanes::{LANES, Lanes, PAIR, map, zip};
 use crate::quantization::kernels::channel_sums::{ChannelBounds, ChannelSums};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Element, Narrow, by_single};
-use crate::quantization::kernels::error::{self, Pass};
+use crate::quantization::kernels::error::{self, ErrorPass};
 use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::LevelTracker;
 use crate::quantization::kernels::moments::range;
@@ -19,7 +20,7 @@ use crate::quantization::kernels::rounding::{
     Clamped, Division, Divisors, Grid, IntegersHalfAway, IntegersHalfEven, ORDINARY, by_grid,
     is_ordinary,
 };
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use crate::quantization::loss::Loss;
 use crate::quantization::scales::Scales;
 use crate::quantization::scheme::{QuantizationType, Rounding};
@@ -27,23 +28,24 @@ use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 use std::iter::Peekable;
 
-/// How elements in storage order are divided: into rows, and each of those into groups.
-/// The last group of a row, and the last row, may be shorter.
+/// A division of consecutive elements into rows, and of rows into groups. The last group of a
+/// row, and the last row, may be shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupLayout {
-    /// Elements of a row; groups never cross its end.
+    /// Elements of a row, whose end no group crosses; 0 counts as 1.
     pub row: usize,
-    /// Elements of a group. 0 counts as 1, in both.
+    /// Elements of a group; 0 counts as 1.
     pub group: usize,
 }
 
 impl GroupLayout {
-    /// Groups of equal length, one after another.
+    /// Consecutive groups of equal length.
     pub fn consecutive(group: usize) -> GroupLayout {
         GroupLayout { row: group, group }
     }
 
-    /// The slices of the groups, and for each whether it starts a row.
+    /// The bytes of the groups, each with whether it starts a row. `size` is the number of
+    /// bytes of an element.
     pub(super) fn slices(self, bytes: &[u8], size: usize) -> impl Iterator<Item = (bool, &[u8])> {
         let row = self.row.max(1).saturating_mul(size);
         let group = self.group.max(1).saturating_mul(size);
@@ -60,48 +62,54 @@ impl From<Groups> for GroupLayout {
     }
 }
 
-/// How every group is quantized, by the scale of its own absmax.
+/// How groups are quantized, each by the scale that its largest magnitude gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupQuantization {
     pub qtype: QuantizationType,
     pub rounding: Rounding,
-    /// The type the scales are stored in, and so rounded to before they are used; F64
-    /// stands for F32.
+    /// The type the scales are stored in. They are rounded to it before they are used; F64
+    /// counts as F32.
     pub scale_type: FloatType,
 }
 
-/// A group whose absmax has no scale: beyond f32, or beyond what the scale's type holds.
+/// The error for a group whose scale does not fit the type it is stored in.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("a magnitude of {absmax:e} is beyond what a scale can hold")]
+#[error("the scale for a magnitude of {absmax:e} does not fit its type")]
 pub struct ScaleOverflow {
     pub absmax: f64,
 }
 
-/// The largest magnitude of each group; stops at the shorter of the two. NaN is ignored.
+/// Writes the largest magnitude of each group to `out`; stops at the end of the shorter one.
+/// NaN is ignored.
 pub fn group_absmax(dtype: FloatType, bytes: &[u8], layout: GroupLayout, out: &mut [f64]) {
     run(AbsmaxOf { dtype, bytes, layout, out })
 }
 
-/// What is to be told of groups beside their sums.
+/// What to compute of groups in addition to the sums over all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupDetail {
-    /// Every scale, or only how many there are and their range.
+    /// Whether to keep every scale instead of only a summary.
     pub keep_scales: bool,
-    /// What each output channel loses.
+    /// Where output channels end, if the loss of each is needed.
     pub channels: Option<ChannelBounds>,
 }
 
-/// What groups turned out to be.
+/// The scales and errors of groups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupErrors {
-    /// What quantizing every group by its own scale loses, all groups together.
+    /// The error sums over all groups, each quantized by its own scale.
     pub sums: ErrorSums,
     pub scales: Scales,
-    /// Each channel, or the part of it that was seen, where they are asked for.
+    /// The loss of each channel, if channels are needed. The first and the last channel may be
+    /// incomplete.
     pub channels: Vec<Loss>,
 }
 
-/// Calibrates every group and measures what quantizing it loses. The elements must be finite.
+/// Calibrates every group by min-max and measures its error. The elements must be finite.
+///
+/// # Errors
+///
+/// If the scale of a group does not fit its type.
 pub fn group_error(
     dtype: FloatType,
     bytes: &[u8],
@@ -113,8 +121,12 @@ pub fn group_error(
     Ok(found)
 }
 
-/// The same for blocks of 32, of 64 and of 128 elements of a row, in one sweep. The elements
-/// must be finite; `row` is their number in a row.
+/// [`group_error`] for blocks of 32, 64 and 128 elements in one sweep. `row` is the number of
+/// elements in a row. The elements must be finite.
+///
+/// # Errors
+///
+/// If the scale of a block does not fit its type.
 pub fn block_errors(
     dtype: FloatType,
     bytes: &[u8],
@@ -138,8 +150,12 @@ fn group_errors(
     })
 }
 
-/// Quantizes every group to −127 … 127 by its own scale, and gives the scales; stops where
-/// `scales` or `values` end. The elements must be finite.
+/// Quantizes every group to int8 by its own scale, and writes the scales; stops at the end of
+/// `scales` or `values`. The elements must be finite.
+///
+/// # Errors
+///
+/// If the scale of a group does not fit its type.
 pub fn group_quantize(
     dtype: FloatType,
     bytes: &[u8],
@@ -173,11 +189,11 @@ impl Kernel for AbsmaxOf<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) {
+    fn run<S: Simd>(self, simd: S) {
         let AbsmaxOf { dtype, bytes, layout, out } = self;
         let done = by_single!(dtype, E => {
             for ((_, group), out) in layout.slices(bytes, E::SIZE).zip(&mut *out) {
-                *out = absmax_of::<E, L>(level, group).into();
+                *out = absmax_of::<E, S>(simd, group).into();
             }
         });
         if done.is_none() {
@@ -189,26 +205,26 @@ impl Kernel for AbsmaxOf<'_> {
 }
 
 #[inline(always)]
-fn absmax_of<E: Narrow, L: Level>(l: L, group: &[u8]) -> f32 {
+fn absmax_of<E: Narrow, S: Simd>(simd: S, group: &[u8]) -> f32 {
     let (whole, tail) = E::split(group);
     let (pairs, odd) = whole.as_chunks::<2>();
-    let mut most = E::absmax_of_pairs(l, pairs);
+    let mut most = E::absmax_of_pairs(simd, pairs);
     for raw in odd {
-        // The second operand is kept where the first is NaN.
-        most = l.max(l.abs(E::load(l, raw)), most);
+        // `max` returns the second operand where the first is NaN.
+        most = simd.max(simd.abs(E::load(simd, raw)), most);
     }
     if !tail.is_empty() {
-        most = l.max(l.abs(E::load(l, &E::pad(tail))), most);
+        most = simd.max(simd.abs(E::load(simd, &E::pad(tail))), most);
     }
-    l.largest(most)
+    simd.largest(most)
 }
 
-/// Consecutive groups, a tile at a time.
+/// Iterates over consecutive groups, one tile at a time.
 pub(super) struct Tiles<'a, E: Narrow, I: Iterator> {
-    /// Whole tiles of blocks of [`PAIR`] elements, in rows that hold whole tiles: most rows do,
-    /// and cutting them up takes the least.
+    /// Tiles of blocks of [`PAIR`] elements, for rows that consist of whole tiles. Most rows do,
+    /// and such tiles need no search for the ends of groups.
     blocks: std::slice::Iter<'a, Lanes<[E::Raw; 2]>>,
-    /// What comes after those.
+    /// The groups after these tiles.
     groups: Peekable<I>,
 }
 
@@ -229,56 +245,57 @@ impl GroupLayout {
 }
 
 impl<'a, E: Narrow, I: Iterator<Item = (bool, &'a [u8])>> Tiles<'a, E, I> {
-    /// The next groups, and their absmaxes; `None` after the last. A row starts at a
-    /// multiple of `align`. A few large groups fill a tile too.
+    /// The next groups with their largest magnitudes; `None` after the last. A row starts in a
+    /// lane that is a multiple of `align`. A tile of large groups has fewer than [`LANES`].
     #[inline(always)]
-    pub(super) fn next<L: Level>(&mut self, l: L, align: usize) -> Option<Tile<'a, E>> {
+    pub(super) fn next<S: Simd>(&mut self, simd: S, align: usize) -> Option<Tile<'a, E>> {
         match self.blocks.next() {
-            Some(blocks) => Some(Tile::of_blocks(l, blocks)),
-            None => Tile::of_groups(l, &mut self.groups, align),
+            Some(blocks) => Some(Tile::of_blocks(simd, blocks)),
+            None => Tile::of_groups(simd, &mut self.groups, align),
         }
     }
 }
 
-/// Bytes of large groups in a tile: they are gone through twice, and stay in the first cache.
+/// Bytes after which a tile takes no more groups, so that it stays in the first-level cache
+/// between the two reads.
 const TILE_BYTES: usize = 16 << 10;
 
-/// Up to [`LANES`] groups.
+/// Up to [`LANES`] groups, one in each lane.
 pub(super) struct Tile<'a, E: Narrow> {
     groups: TileGroups<'a, E>,
     pub absmax: Lanes<f32>,
     pub elements: usize,
-    /// No group is empty.
+    /// Whether every lane has a group.
     is_full: bool,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one lives on the stack at a time")]
 enum TileGroups<'a, E: Narrow> {
-    /// Of [`PAIR`] elements each.
+    /// Blocks of [`PAIR`] elements.
     Blocks(&'a Lanes<[E::Raw; 2]>),
-    /// Those that are empty hold a place.
+    /// The bytes of the groups; empty for a lane without a group.
     Slices(Lanes<&'a [u8]>),
 }
 
 impl<'a, E: Narrow> Tile<'a, E> {
     #[inline(always)]
-    fn of_blocks<L: Level>(l: L, blocks: &'a Lanes<[E::Raw; 2]>) -> Tile<'a, E> {
-        let mut most = [l.splat(0.0); LANES];
+    fn of_blocks<S: Simd>(simd: S, blocks: &'a Lanes<[E::Raw; 2]>) -> Tile<'a, E> {
+        let mut most = [simd.splat(0.0); LANES];
         for (most, block) in most.iter_mut().zip(blocks) {
-            let [a, b] = E::load_pair(l, block);
-            *most = l.max(l.abs(a), l.abs(b));
+            let [a, b] = E::load_pair(simd, block);
+            *most = simd.max(simd.abs(a), simd.abs(b));
         }
         Tile {
             groups: TileGroups::Blocks(blocks),
-            absmax: l.largest_of_each(most),
+            absmax: simd.largest_of_each(most),
             elements: LANES * PAIR,
             is_full: true,
         }
     }
 
     #[inline(always)]
-    fn of_groups<L: Level>(
-        l: L,
+    fn of_groups<S: Simd>(
+        simd: S,
         groups: &mut Peekable<impl Iterator<Item = (bool, &'a [u8])>>,
         align: usize,
     ) -> Option<Tile<'a, E>> {
@@ -291,7 +308,7 @@ impl<'a, E: Narrow> Tile<'a, E> {
                 break;
             }
             slices[lane] = group;
-            absmax[lane] = absmax_of::<E, L>(l, group);
+            absmax[lane] = absmax_of::<E, S>(simd, group);
             elements += group.len() / E::SIZE;
             lane += 1;
             count += 1;
@@ -301,7 +318,7 @@ impl<'a, E: Narrow> Tile<'a, E> {
         Some(Tile { groups: TileGroups::Slices(slices), absmax, elements, is_full })
     }
 
-    /// The bytes of a group; none where there is no group.
+    /// The bytes of the group in a lane; empty if there is none.
     #[inline(always)]
     pub(super) fn group(&self, lane: usize) -> &'a [u8] {
         match self.groups {
@@ -310,7 +327,7 @@ impl<'a, E: Narrow> Tile<'a, E> {
         }
     }
 
-    /// Its groups where each of them is a block of [`PAIR`] elements.
+    /// The groups, if each of them is a block of [`PAIR`] elements.
     #[inline(always)]
     pub(super) fn blocks(&self) -> Option<&'a Lanes<[E::Raw; 2]>> {
         match self.groups {
@@ -320,18 +337,18 @@ impl<'a, E: Narrow> Tile<'a, E> {
     }
 }
 
-/// The absmaxes of each nesting from those of the one before: of the pair, then of the
-/// four that a lane is part of.
+/// The largest magnitudes of a nesting, from those of the nesting before: of the two, then of
+/// the four groups that a lane belongs to.
 #[inline(always)]
-pub(super) fn paired<L: Level>(l: L, own: L::F32, nesting: usize) -> L::F32 {
+pub(super) fn paired<S: Simd>(simd: S, own: S::F32, nesting: usize) -> S::F32 {
     match nesting {
         0 => own,
-        1 => l.max(own, l.swap_ones(own)),
-        _ => l.max(own, l.swap_twos(own)),
+        1 => simd.max(own, simd.swap_ones(own)),
+        _ => simd.max(own, simd.swap_twos(own)),
     }
 }
 
-/// The scales of a tile, and divisors where they are ordinary.
+/// The scales of the groups of a tile, with divisors for those that are ordinary.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct TileScales {
@@ -339,20 +356,20 @@ pub(super) struct TileScales {
     stored: Lanes<f32>,
     pub divisors: Divisors,
     pub is_ordinary: Lanes<bool>,
-    /// All are ordinary, and of absmaxes above zero.
+    /// Whether all scales are ordinary and no group consists of zeros.
     pub are_plain: bool,
 }
 
-/// What the groups of a tile may be divided by, and which of that is ordinary.
+/// The scales to divide by, and which of them are ordinary.
 #[inline(never)]
-fn classify(stored: &Lanes<f32>, absmax: &Lanes<f32>) -> (Lanes<f32>, Lanes<bool>) {
-    // All zeros may be divided by anything.
+fn split_ordinary(stored: &Lanes<f32>, absmax: &Lanes<f32>) -> (Lanes<f32>, Lanes<bool>) {
+    // A group of zeros can be divided by any scale.
     let divided_by = zip(*stored, *absmax, |s, a| if a == 0.0 { 1.0 } else { s });
     (divided_by, map(divided_by, is_ordinary))
 }
 
 impl TileScales {
-    /// Of no groups.
+    /// Scales of no groups.
     pub(super) const NOTHING: TileScales = TileScales {
         absmax: [0.0; LANES],
         stored: [0.0; LANES],
@@ -361,29 +378,29 @@ impl TileScales {
         are_plain: false,
     };
 
-    /// Makes them anew, in their place.
+    /// Computes the scales from the largest magnitudes, in place.
     #[inline(always)]
-    pub(super) fn make<L: Level, D: Division>(
+    pub(super) fn make<S: Simd, D: Division>(
         &mut self,
-        l: L,
-        absmax: L::F32,
+        simd: S,
+        absmax: S::F32,
         params: &GroupQuantization,
     ) {
         let qmax = params.qtype.max();
-        let stored = D::stored(l, l.div(absmax, l.splat(qmax)), params.scale_type);
-        (self.absmax, self.stored) = (l.array(absmax), l.array(stored));
+        let stored = D::stored(simd, simd.div(absmax, simd.splat(qmax)), params.scale_type);
+        (self.absmax, self.stored) = (simd.array(absmax), simd.array(stored));
         (self.is_ordinary, self.are_plain) = ([true; LANES], true);
         let mut divided_by = stored;
-        if !l.all_within(stored, *ORDINARY.start(), *ORDINARY.end()) {
-            let (told, is_ordinary) = classify(&self.stored, &self.absmax);
-            divided_by = l.f32s(told);
+        if !simd.all_within(stored, *ORDINARY.start(), *ORDINARY.end()) {
+            let (scales, is_ordinary) = split_ordinary(&self.stored, &self.absmax);
+            divided_by = simd.f32s(scales);
             (self.is_ordinary, self.are_plain) = (is_ordinary, false);
         }
-        self.divisors = D::divisors(l, divided_by, absmax, qmax);
+        self.divisors = D::divisors(simd, divided_by, absmax, qmax);
     }
 }
 
-/// How one group is quantized that needs care.
+/// The quantization of a group whose scale is not ordinary.
 #[cold]
 fn scalar(absmax: f64, params: &GroupQuantization) -> Result<Quantization, ScaleOverflow> {
     let GroupQuantization { qtype, rounding, scale_type } = *params;
@@ -391,35 +408,36 @@ fn scalar(absmax: f64, params: &GroupQuantization) -> Result<Quantization, Scale
     Ok(Quantization { scale, qtype, rounding })
 }
 
-/// Blocks of 32, of 64 and of 128.
+/// Number of block lengths that one sweep measures: 32, 64 and 128.
 pub(super) const NESTINGS: usize = 3;
 
-type Found = Result<[GroupErrors; NESTINGS], ScaleOverflow>;
+type GroupResult = Result<[GroupErrors; NESTINGS], ScaleOverflow>;
 
-/// Errors of groups; then, if asked for, of pairs of them within a row, and of fours.
+/// Errors of groups and, for more than one nesting, of two and of four adjacent groups of a
+/// row as one group.
 pub(super) struct GroupErrorsOf<'a, G> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub layout: GroupLayout,
     pub params: GroupQuantization,
-    /// That of `how`.
+    /// The grid of `params`.
     pub grid: G,
     pub detail: GroupDetail,
     pub nestings: usize,
 }
 
 impl<G: Grid> Kernel for GroupErrorsOf<'_, G> {
-    type Output = Found;
+    type Output = GroupResult;
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) -> Self::Output {
-        let found = by_single!(self.dtype, E => self.sweep::<E, L>(level));
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let found = by_single!(self.dtype, E => self.sweep::<E, S>(simd));
         found.unwrap_or_else(|| self.scalar())
     }
 }
 
-/// What one nesting of a sweep takes note of, group by group.
+/// What one nesting of a sweep collects group by group.
 pub(super) struct GroupNotes {
     pub scales: Scales,
     pub channel_sums: ChannelSums,
@@ -435,13 +453,13 @@ impl GroupNotes {
         }
     }
 
-    /// Takes note of the groups of a tile from lane `from` up to the end of a channel: their
-    /// scales, and what those lose that need care. Returns where they end, and whether a
-    /// channel does.
+    /// Adds the groups of a tile from lane `from` to the end of a channel: their scales, and the
+    /// errors of those whose scale is not ordinary. Returns the lane after the last group, and
+    /// whether a channel ends there.
     #[inline(always)]
-    pub(super) fn take<E: Narrow, L: Level>(
+    pub(super) fn take<E: Narrow, S: Simd>(
         &mut self,
-        l: L,
+        simd: S,
         tile: &Tile<E>,
         from: usize,
         made: &TileScales,
@@ -453,23 +471,23 @@ impl GroupNotes {
             && made.are_plain
             && !self.channel_sums.ends_within(tile.elements)
         {
-            return Ok((LANES, self.take_plain(l, tile, made, nesting)));
+            return Ok((LANES, self.take_plain(simd, tile, made, nesting)));
         }
         self.take_each(tile, from, made, nesting, (dtype, params))
     }
 
-    /// The same of a whole tile whose scales are plain; no channel ends within it. Returns
-    /// whether one ends with it.
+    /// Adds a full tile whose scales are plain and within which no channel ends. Returns whether
+    /// a channel ends with the tile.
     #[inline(always)]
-    pub(super) fn take_plain<E: Narrow, L: Level>(
+    pub(super) fn take_plain<E: Narrow, S: Simd>(
         &mut self,
-        l: L,
+        simd: S,
         tile: &Tile<E>,
         made: &TileScales,
         nesting: usize,
     ) -> bool {
         match self.scales.uninformative() {
-            Some((least, most)) if l.all_within(l.f32s(made.stored), least, most) => {
+            Some((least, most)) if simd.all_within(simd.f32s(made.stored), least, most) => {
                 self.scales.count += (LANES >> nesting) as u64;
             }
             _ => self.scales.push_ordinary(&made.stored, 1 << nesting),
@@ -496,7 +514,7 @@ impl GroupNotes {
                 true => made.stored[lane],
                 false => scalar_params()?.scale,
             };
-            // The first of a pair or a four holds its place among the scales.
+            // The first of the groups that are one group in this nesting stands for all.
             if lane.is_multiple_of(1 << nesting) {
                 self.scales.push(absmax.into(), scale);
             }
@@ -515,36 +533,36 @@ impl GroupNotes {
 
 impl<G: Grid> GroupErrorsOf<'_, G> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level>(&self, level: L) -> Found {
+    fn sweep<E: Narrow, S: Simd>(&self, simd: S) -> GroupResult {
         let &GroupErrorsOf { dtype, bytes, layout, ref params, grid, detail, nestings } = self;
         let nestings = nestings.clamp(1, NESTINGS);
         let mut all = [(); NESTINGS]
-            .map(|()| (Pass::after(level, LevelTracker::new()), GroupNotes::new(&detail)));
+            .map(|()| (ErrorPass::new(simd, LevelTracker::new()), GroupNotes::new(&detail)));
         let mut tiles = layout.tiles::<E>(bytes);
-        while let Some(tile) = tiles.next(level, 1 << (nestings - 1)) {
-            let mut absmax = level.f32s(tile.absmax);
+        while let Some(tile) = tiles.next(simd, 1 << (nestings - 1)) {
+            let mut absmax = simd.f32s(tile.absmax);
             for (nesting, (pass, notes)) in all.iter_mut().enumerate().take(nestings) {
-                absmax = paired(level, absmax, nesting);
+                absmax = paired(simd, absmax, nesting);
                 let mut made = TileScales::NOTHING;
-                made.make::<L, Clamped>(level, absmax, params);
-                let mut unseen = level.u32s([0; LANES]);
+                made.make::<S, Clamped>(simd, absmax, params);
+                let mut unseen = simd.u32s([0; LANES]);
                 let mut from = 0;
                 while from < LANES {
                     let (to, ends) =
-                        notes.take(level, &tile, from, &made, nesting, (dtype, params))?;
+                        notes.take(simd, &tile, from, &made, nesting, (dtype, params))?;
                     let ordinary = (from..to).filter(|&lane| made.is_ordinary[lane]);
                     let groups = ordinary.map(|lane| (tile.group(lane), made.divisors.at(lane)));
-                    unseen = level.or(unseen, pass.groups::<E, G>(grid, groups));
+                    unseen = simd.or(unseen, pass.groups::<E, G>(grid, groups));
                     if ends {
-                        notes.channel_sums.end(pass.cut());
+                        notes.channel_sums.end(pass.end_channel());
                     }
                     from = to;
                 }
-                if level.any_bit0(unseen) {
+                if simd.any_bit0(unseen) {
                     for lane in 0..LANES {
                         if made.is_ordinary[lane] {
                             let divisor = made.divisors.at(lane);
-                            pass.see::<E, G>(grid, tile.group(lane), &divisor);
+                            pass.mark_seen::<E, G>(grid, tile.group(lane), &divisor);
                         }
                     }
                 }
@@ -552,15 +570,15 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
         }
         Ok(all.map(|(mut pass, notes)| {
             let GroupNotes { channel_sums, scales, scalar_sums } = notes;
-            let channels = channel_sums.finish(pass.cut());
+            let channels = channel_sums.finish(pass.end_channel());
             let mut sums = pass.finish();
             sums.merge(&scalar_sums);
             GroupErrors { sums, scales, channels }
         }))
     }
 
-    /// The same for any type, group by group.
-    fn scalar(&self) -> Found {
+    /// Measures one group after another, for any type.
+    fn scalar(&self) -> GroupResult {
         let mut failed = None;
         let mut nesting = 0;
         let all = [(); NESTINGS].map(|()| {
@@ -598,7 +616,7 @@ pub(super) struct GroupQuantizeTo<'a, G> {
     pub bytes: &'a [u8],
     pub layout: GroupLayout,
     pub params: GroupQuantization,
-    /// That of `how`.
+    /// The grid of `params`.
     pub grid: G,
     pub scales: &'a mut [f32],
     pub values: &'a mut [i8],
@@ -609,21 +627,21 @@ impl<G: Grid> Kernel for GroupQuantizeTo<'_, G> {
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(mut self, level: L) -> Self::Output {
-        let done = by_single!(self.dtype, E => self.sweep::<E, L>(level));
+    fn run<S: Simd>(mut self, simd: S) -> Self::Output {
+        let done = by_single!(self.dtype, E => self.sweep::<E, S>(simd));
         done.unwrap_or_else(|| self.scalar())
     }
 }
 
 impl<G: Grid> GroupQuantizeTo<'_, G> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level>(&mut self, level: L) -> Result<(), ScaleOverflow> {
+    fn sweep<E: Narrow, S: Simd>(&mut self, simd: S) -> Result<(), ScaleOverflow> {
         let mut tiles = self.layout.tiles::<E>(self.bytes);
         let mut scales = self.scales.iter_mut();
         let mut values = &mut *self.values;
-        while let Some(tile) = tiles.next(level, 1) {
+        while let Some(tile) = tiles.next(simd, 1) {
             let mut made = TileScales::NOTHING;
-            made.make::<L, Clamped>(level, level.f32s(tile.absmax), &self.params);
+            made.make::<S, Clamped>(simd, simd.f32s(tile.absmax), &self.params);
             for lane in 0..LANES {
                 let group = tile.group(lane);
                 if group.is_empty() {
@@ -635,7 +653,7 @@ impl<G: Grid> GroupQuantizeTo<'_, G> {
                 if made.is_ordinary[lane] && absmax != 0.0 {
                     *scale = made.stored[lane];
                     let divisor = made.divisors.at(lane);
-                    quantize::group::<E, L, G, Clamped>(level, self.grid, group, &divisor, out);
+                    quantize::group::<E, S, G, Clamped>(simd, self.grid, group, &divisor, out);
                 } else {
                     let params = scalar(absmax.into(), &self.params)?;
                     *scale = params.scale;
@@ -646,7 +664,7 @@ impl<G: Grid> GroupQuantizeTo<'_, G> {
         Ok(())
     }
 
-    /// The same for any type, group by group.
+    /// Quantizes one group after another, for any type.
     fn scalar(&mut self) -> Result<(), ScaleOverflow> {
         let groups = self.layout.slices(self.bytes, self.dtype.size());
         let mut values = &mut *self.values;
@@ -660,7 +678,7 @@ impl<G: Grid> GroupQuantizeTo<'_, G> {
     }
 }
 
-/// The first `count` values, or all there are, split off.
+/// Splits off the first `count` values, or all if there are fewer.
 fn take<'a>(values: &mut &'a mut [i8], count: usize) -> &'a mut [i8] {
     values.split_off_mut(..count.min(values.len())).unwrap_or_default()
 }

@@ -1,17 +1,17 @@
-//! Counting bit patterns: of 16-bit floats all that there is to know, of wider ones the
-//! sign, the exponent and the first bits of the mantissa.
+//! Counts of bit patterns: the whole pattern of 16-bit floats; sign, exponent and leading bits
+//! of the significand of wider floats.
 
 use crate::tensor::FloatType;
 
 const PATTERNS: usize = 1 << 16;
 
-/// Patterns that are passed over at once where none of them occurs.
+/// Number of patterns that are skipped together if none of them occurs.
 const RUN: usize = 32;
 
-/// How many elements have each pattern of 16 bits.
+/// The number of elements with each 16-bit pattern.
 ///
-/// Two counters for each: where the same value comes again and again, the second of two
-/// neighbours does not have to wait for the first.
+/// Every pattern has two counters, used by even and odd elements, so that an increment does
+/// not wait for the previous one where a value repeats.
 pub struct PatternCounts {
     counters: Box<[[u32; 2]]>,
 }
@@ -23,20 +23,20 @@ impl Default for PatternCounts {
 }
 
 impl PatternCounts {
-    /// Elements that can be counted before a counter might overflow.
+    /// Number of elements that can be counted without overflow.
     pub const CAPACITY: u64 = u32::MAX as u64;
 
-    /// Adds every element's pattern: its own 16 bits, or those of the single nearest to
-    /// zero from it, without the lower half of its bits.
+    /// Counts little-endian elements. A 16-bit element counts as its own pattern, a wider one
+    /// as the upper 16 bits of its f32 value rounded towards zero.
     pub fn add(&mut self, dtype: FloatType, bytes: &[u8]) {
-        // An array's length is known, so that a pattern is never out of bounds.
+        // With an array of known length, indexing by a u16 needs no bounds check.
         let Ok(counters) = <&mut [[u32; 2]; PATTERNS]>::try_from(&mut *self.counters) else {
             return;
         };
         match dtype {
             FloatType::F16 | FloatType::BF16 => {
-                // Two words of four patterns each, in turn: that neighbours have counters of
-                // their own, and that few loads stand between the stores.
+                // Two words of four patterns each, in turn: neighbours use different counters,
+                // and few loads separate the stores.
                 let (runs, rest) = bytes.as_chunks::<16>();
                 for run in runs {
                     let run = u128::from_le_bytes(*run);
@@ -71,7 +71,7 @@ impl PatternCounts {
         }
     }
 
-    /// How many elements are NaN or infinite so far.
+    /// Number of counted elements that are NaN or infinite.
     pub fn non_finite(&self, dtype: FloatType) -> u64 {
         let (first, past) = match dtype {
             FloatType::F16 => (0x7c00, 0x8000),
@@ -84,8 +84,7 @@ impl PatternCounts {
         of(first..past) + of(first + 0x8000..past + 0x8000)
     }
 
-    /// The patterns that occur with their counts, in the order of the patterns; all
-    /// counters are 0 again afterwards.
+    /// The patterns that occur, in ascending order, and their counts. Resets all counters.
     pub fn take(&mut self) -> (Vec<u16>, Vec<u32>) {
         let (mut patterns, mut counts) = (Vec::new(), Vec::new());
         for (run, first) in self.counters.chunks_mut(RUN).zip((0..=u16::MAX).step_by(RUN)) {
@@ -94,7 +93,7 @@ impl PatternCounts {
                 continue;
             }
             for (pattern, pair) in (first..=u16::MAX).zip(run) {
-                // They count at most `CAPACITY` elements together.
+                // The sum fits: all counters together hold at most `CAPACITY` elements.
                 let count = pair[0] + pair[1];
                 if count > 0 {
                     patterns.push(pattern);
@@ -107,12 +106,12 @@ impl PatternCounts {
     }
 }
 
-/// The upper half of the single next to `x` towards zero. What is beyond singles is
-/// counted with their largest.
+/// The upper 16 bits of `x` rounded to f32 towards zero. Values beyond f32 count as the
+/// largest finite f32.
 fn pattern_of_double(x: f64) -> u16 {
     let nearest = x as f32;
     let single = match f64::from(nearest).abs() > x.abs() {
-        // One step towards zero is one less in the bits, whatever the sign.
+        // For either sign, subtracting one from the bits moves one step towards zero.
         true => f32::from_bits(nearest.to_bits() - 1),
         false => nearest,
     };
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_floats_are_counted_by_the_upper_half_of_their_single() {
+    fn wide_floats_are_counted_by_the_upper_half_of_their_f32() {
         let values = [1.0f64, 1.0 + 1e-12, -1.0, 1e300, -1e-300, 3.999_999_999, f64::INFINITY];
         let mut wide = PatternCounts::default();
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();

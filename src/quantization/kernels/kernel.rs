@@ -1,6 +1,6 @@
 //! The trait of code that is compiled once for each instruction set.
 
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 
 /// A loop over elements together with its arguments.
 pub(super) trait Kernel {
@@ -12,5 +12,5 @@ pub(super) trait Kernel {
 
     /// Runs the loop. Must be `#[inline(always)]`, like everything its loops call, so that it
     /// is compiled with the instructions of the caller.
-    fn run<L: Level>(self, level: L) -> Self::Output;
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
 }

@@ -1,14 +1,15 @@
-//! Which levels occur, without setting one of 256 flags for every element.
+//! Tracks which of the 256 quantized levels occur, without setting a flag for every element.
 //!
-//! The loops only ask whether a short run of elements may hold a level not seen before.
-//! Soon the answer is no for good; the few runs that do hold one are gone through again.
+//! The loops only test whether a short run of elements may contain a level that was not seen
+//! before, and revisit the run if so. After a few runs all frequent levels are known and runs
+//! are rarely revisited.
 
 use crate::quantization::kernels::array_lanes::{Lanes, map};
 use crate::quantization::statistics::LevelSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The levels seen in one call, for the next of many short ones: what was seen need not be
-/// looked for again.
+/// The levels seen so far. Passing the same value to several calls avoids searching again for
+/// levels that earlier calls have seen.
 #[derive(Clone, Copy)]
 pub struct SeenLevels(pub(super) LevelTracker);
 
@@ -24,17 +25,19 @@ impl std::fmt::Debug for SeenLevels {
     }
 }
 
-/// The levels seen in all calls so far, on whichever thread.
+/// The levels seen by all threads so far.
 ///
-/// How far the others are decides how often a level is looked for, and nothing else.
+/// Timing decides how often a thread searches for levels, but never the result.
 #[derive(Debug, Default)]
 pub struct SharedSeenLevels(Mutex<SeenLevels>);
 
 impl SharedSeenLevels {
+    /// A copy of the levels seen so far.
     pub fn get(&self) -> SeenLevels {
         *self.lock()
     }
 
+    /// Adds levels that were seen in one call.
     pub fn add(&self, seen: &SeenLevels) {
         self.lock().0.merge(&seen.0);
     }
@@ -50,14 +53,14 @@ impl Clone for SharedSeenLevels {
     }
 }
 
-/// The levels seen so far, in the forms they are looked up in.
+/// The levels seen so far, in the forms that the instruction sets look them up in.
 #[derive(Clone, Copy)]
 pub(super) struct LevelTracker {
-    /// One bit for each code, set while it was not seen.
+    /// One bit for each code, set until the code is seen.
     pub(super) missing: [u32; 8],
-    /// How many magnitudes from zero up were seen with both signs.
+    /// Number of magnitudes, from zero up without gaps, that were seen with both signs.
     reached: u8,
-    /// The last of them: all that plain SSE2, which has no table lookup, can ask for.
+    /// The largest of these magnitudes. SSE2 has no table lookup and compares with it.
     bound: f32,
 }
 
@@ -95,12 +98,13 @@ impl LevelTracker {
         self.missing[usize::from(code >> 5)] >> (code & 31) & 1 != 0
     }
 
-    /// The largest magnitude up to which every level was seen, with both signs; `None`
-    /// while zero was not.
+    /// The largest magnitude up to which every level was seen with both signs; `None` if zero
+    /// was not seen.
     pub(super) fn bound(&self) -> Option<f32> {
         (self.reached > 0).then_some(self.bound)
     }
 
+    /// The set of levels seen.
     pub(super) fn seen(&self) -> LevelSet {
         let mut words = [0; 4];
         for (word, missing) in words.iter_mut().zip(self.missing.as_chunks::<2>().0) {
@@ -109,7 +113,7 @@ impl LevelTracker {
         LevelSet(words)
     }
 
-    /// 1 in the lanes whose magnitude is beyond the levels seen without a gap.
+    /// 1 in the lanes whose magnitude exceeds the levels seen without gaps, else 0.
     #[inline(always)]
     pub(super) fn beyond(&self, q: Lanes<f32>) -> Lanes<u32> {
         map(q, |q| u32::from(q.abs() > self.bound))

@@ -1,11 +1,13 @@
-//! Σx² and Σ(x−x̂)² alone: two thirds of the work of all error statistics, for schemes that
-//! are compared. Int8 and int4, halves to the even; the rest goes the longer way.
+//! Signal and noise power alone, which takes two thirds of the time of all error sums.
+//!
+//! The sweeps here handle int8 and int4 rounded half to even. Other types and roundings use
+//! the kernels for all error sums.
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, PAIR, fold, zip};
 use crate::quantization::kernels::channel_sums::ChannelBounds;
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Narrow, by_single};
-use crate::quantization::kernels::error::{BLOCK, error_by_channel, filling_up};
+use crate::quantization::kernels::error::{BLOCK, error_by_channel, split_block};
 use crate::quantization::kernels::group::{
     GroupDetail, GroupErrors, GroupLayout, GroupNotes, GroupQuantization, NESTINGS, ScaleOverflow,
     Tile, TileScales, block_errors, group_error, paired,
@@ -14,22 +16,23 @@ use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::SeenLevels;
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
-    ByReciprocal, ByReciprocalInTwo, Clamped, ClampedByReciprocal, Division, Divisor, Within,
+    ByDoubleReciprocal, ByReciprocal, Clamped, ClampedByReciprocal, Division, Divisor, Within,
     is_ordinary,
 };
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use crate::quantization::loss::Loss;
 use crate::quantization::scales::Scales;
 use crate::quantization::scheme::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
 
-/// What groups turned out to be.
+/// The scales and losses of groups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupLosses {
-    /// What quantizing every group by its own scale loses, all groups together.
+    /// The loss over all groups, each quantized by its own scale.
     pub loss: Loss,
     pub scales: Scales,
-    /// Each channel, or the part of it that was seen, where they are asked for.
+    /// The loss of each channel, if channels are needed. The first and the last channel may be
+    /// incomplete.
     pub channels: Vec<Loss>,
 }
 
@@ -40,8 +43,8 @@ impl From<GroupErrors> for GroupLosses {
     }
 }
 
-/// What quantizing every element by one scale loses, and each output channel where they are
-/// cut. The elements must be finite.
+/// The loss of quantizing elements by one scale, and of each output channel if there are
+/// `bounds`. The elements must be finite.
 pub fn loss_by_channel(
     dtype: FloatType,
     bytes: &[u8],
@@ -53,7 +56,7 @@ pub fn loss_by_channel(
         false => None,
     };
     match swept {
-        // Elements beyond all reason have squares beyond f32.
+        // The squares of extremely large elements overflow f32.
         Some(found) if found.0.signal.is_finite() && found.0.noise.is_finite() => found,
         _ => {
             let seen = &mut SeenLevels::default();
@@ -63,7 +66,11 @@ pub fn loss_by_channel(
     }
 }
 
-/// Calibrates every group and measures what quantizing it loses. The elements must be finite.
+/// Calibrates every group by min-max and measures its loss. The elements must be finite.
+///
+/// # Errors
+///
+/// If the scale of a group does not fit its type.
 pub fn group_loss(
     dtype: FloatType,
     bytes: &[u8],
@@ -80,8 +87,12 @@ pub fn group_loss(
     group_error(dtype, bytes, layout, params, detail).map(GroupLosses::from)
 }
 
-/// The same for blocks of 32, of 64 and of 128 elements of a row, in one sweep. The elements
-/// must be finite; `row` is their number in a row.
+/// [`group_loss`] for blocks of 32, 64 and 128 elements in one sweep. `row` is the number of
+/// elements in a row. The elements must be finite.
+///
+/// # Errors
+///
+/// If the scale of a block does not fit its type.
 pub fn block_losses(
     dtype: FloatType,
     bytes: &[u8],
@@ -98,11 +109,12 @@ pub fn block_losses(
     Ok(block_errors(dtype, bytes, row, params, detail)?.map(GroupLosses::from))
 }
 
+/// Whether the sweeps here handle this type and rounding.
 fn is_swept(qtype: QuantizationType, rounding: Rounding) -> bool {
     qtype != QuantizationType::F8E4M3 && rounding == Rounding::HalfEven
 }
 
-/// One scale for all elements; `None` for F64.
+/// The loss of elements that share one scale; `None` for F64.
 pub(super) struct LossOf<'a> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
@@ -114,13 +126,13 @@ impl Kernel for LossOf<'_> {
     type Output = Option<(Loss, Vec<Loss>)>;
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) -> Self::Output {
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
         by_single!(self.dtype, E => {
             let qmax = self.params.qtype.max();
-            let divisor = Divisor::new(level, self.params.scale, qmax);
-            match E::reciprocal_will_do(level, &divisor, qmax) {
-                true => self.sweep::<E, L, ClampedByReciprocal>(level, divisor),
-                false => self.sweep::<E, L, Clamped>(level, divisor),
+            let divisor = Divisor::new(simd, self.params.scale, qmax);
+            match E::reciprocal_will_do(simd, &divisor, qmax) {
+                true => self.sweep::<E, S, ClampedByReciprocal>(simd, divisor),
+                false => self.sweep::<E, S, Clamped>(simd, divisor),
             }
         })
     }
@@ -128,14 +140,17 @@ impl Kernel for LossOf<'_> {
 
 impl LossOf<'_> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level, D: Division>(&self, l: L, divisor: Divisor) -> (Loss, Vec<Loss>) {
-        let mut pass = Pass::<L, 1>::new(l);
-        // All in one where nothing is cut.
-        let bounds = self.bounds.unwrap_or(ChannelBounds { first: usize::MAX, length: usize::MAX });
+    fn sweep<E: Narrow, S: Simd, D: Division>(
+        &self,
+        simd: S,
+        divisor: Divisor,
+    ) -> (Loss, Vec<Loss>) {
+        let mut pass = LossPass::<S, 1>::new(simd);
+        let bounds = self.bounds.unwrap_or(ChannelBounds::NONE);
         let mut channels = Vec::new();
         for channel in bounds.slices(self.bytes, E::SIZE) {
             pass.group::<E, D>(channel, &[divisor]);
-            let [loss] = pass.cut();
+            let [loss] = pass.end_channel();
             channels.push(loss);
         }
         let [loss] = pass.finish();
@@ -143,8 +158,8 @@ impl LossOf<'_> {
     }
 }
 
-/// Groups with scales of their own, and for three nestings pairs of them within a row, and
-/// fours; `None` for F64, and for scales that are rounded to fewer bits than 32.
+/// The losses of groups with their own scales and, for three nestings, of two and of four
+/// adjacent groups of a row as one group. `None` for F64, and for scales stored in 16 bits.
 pub(super) struct GroupLossesOf<'a, const N: usize> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
@@ -157,18 +172,18 @@ impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
     type Output = Option<Result<[GroupLosses; N], ScaleOverflow>>;
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) -> Self::Output {
-        // An element may be beyond the scale of its group where that was rounded to fewer bits.
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        // With a rounded scale, an element may lie beyond the last level and need clamping.
         if !matches!(self.params.scale_type, FloatType::F32 | FloatType::F64) {
             return None;
         }
         by_single!(self.dtype, E => {
             if E::SIGNIFICANT_BITS == 8 && self.params.qtype == QuantizationType::QInt8 {
-                self.sweep::<E, L, ByReciprocal>(level)
+                self.sweep::<E, S, ByReciprocal>(simd)
             } else if E::SIGNIFICANT_BITS <= 11 {
-                self.sweep::<E, L, ByReciprocalInTwo>(level)
+                self.sweep::<E, S, ByDoubleReciprocal>(simd)
             } else {
-                self.sweep::<E, L, Within>(level)
+                self.sweep::<E, S, Within>(simd)
             }
         })
     }
@@ -176,31 +191,31 @@ impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
 
 impl<const N: usize> GroupLossesOf<'_, N> {
     #[inline(always)]
-    fn sweep<E: Narrow, L: Level, D: Division>(
+    fn sweep<E: Narrow, S: Simd, D: Division>(
         &self,
-        l: L,
+        simd: S,
     ) -> Result<[GroupLosses; N], ScaleOverflow> {
         let GroupLossesOf { dtype, bytes, layout, params, detail } = *self;
-        let mut pass = Pass::<L, N>::new(l);
+        let mut pass = LossPass::<S, N>::new(simd);
         let mut notes = [(); N].map(|()| GroupNotes::new(&detail));
         let mut tiles = layout.tiles::<E>(bytes);
-        // While a tile is gone through, the scales of the next are made.
+        // The scales of the next tile are computed while this one is processed.
         let [a, b] = &mut [[TileScales::NOTHING; N]; 2];
         let (mut made, mut ahead) = (a, b);
-        let mut next = tiles.next(l, 1 << (N - 1));
-        let mut next_are_plain = make_all::<E, L, D, N>(l, &next, &params, ahead);
+        let mut next = tiles.next(simd, 1 << (N - 1));
+        let mut next_are_plain = make_all::<E, S, D, N>(simd, &next, &params, ahead);
         while let Some(tile) = next {
             std::mem::swap(&mut made, &mut ahead);
             let are_plain = next_are_plain;
-            next = tiles.next(l, 1 << (N - 1));
-            next_are_plain = make_all::<E, L, D, N>(l, &next, &params, ahead);
+            next = tiles.next(simd, 1 << (N - 1));
+            next_are_plain = make_all::<E, S, D, N>(simd, &next, &params, ahead);
             if let Some(blocks) = tile.blocks()
                 && are_plain
                 && !notes[0].channel_sums.ends_within(tile.elements)
             {
                 let mut ends = false;
                 for (nesting, (notes, made)) in notes.iter_mut().zip(&*made).enumerate() {
-                    ends = notes.take_plain(l, &tile, made, nesting);
+                    ends = notes.take_plain(simd, &tile, made, nesting);
                 }
                 pass.blocks::<E, D>(blocks, made);
                 if ends {
@@ -212,8 +227,8 @@ impl<const N: usize> GroupLossesOf<'_, N> {
             while from < LANES {
                 let (mut to, mut ends) = (LANES, false);
                 for (nesting, (notes, made)) in notes.iter_mut().zip(&*made).enumerate() {
-                    // All of them say the same: groups and channels are one and the same.
-                    (to, ends) = notes.take(l, &tile, from, made, nesting, (dtype, &params))?;
+                    // All nestings return the same: they have the same lanes and channels.
+                    (to, ends) = notes.take(simd, &tile, from, made, nesting, (dtype, &params))?;
                 }
                 for lane in from..to {
                     if made.iter().all(|made| made.is_ordinary[lane]) {
@@ -226,7 +241,7 @@ impl<const N: usize> GroupLossesOf<'_, N> {
                 from = to;
             }
         }
-        let mut rest = pass.cut().into_iter();
+        let mut rest = pass.end_channel().into_iter();
         let mut all = pass.finish().into_iter();
         Ok(notes.map(|notes| {
             let GroupNotes { channel_sums, scales, scalar_sums } = notes;
@@ -241,25 +256,25 @@ impl<const N: usize> GroupLossesOf<'_, N> {
     }
 }
 
-/// Makes the scales of a tile for every nesting; whether all of them are plain.
+/// Computes the scales of a tile for every nesting. Returns whether all of them are plain.
 #[inline(always)]
-fn make_all<E: Narrow, L: Level, D: Division, const N: usize>(
-    l: L,
+fn make_all<E: Narrow, S: Simd, D: Division, const N: usize>(
+    simd: S,
     tile: &Option<Tile<E>>,
     params: &GroupQuantization,
     made: &mut [TileScales; N],
 ) -> bool {
     let Some(tile) = tile else { return false };
-    let mut absmax = l.f32s(tile.absmax);
+    let mut absmax = simd.f32s(tile.absmax);
     let mut are_plain = true;
-    // A closure would not have the level's instructions.
+    // A closure would not be compiled with the instructions of the caller.
     for (nesting, made) in made.iter_mut().enumerate() {
-        absmax = paired(l, absmax, nesting);
-        made.make::<L, D>(l, absmax, params);
+        absmax = paired(simd, absmax, nesting);
+        made.make::<S, D>(simd, absmax, params);
         are_plain &= made.are_plain;
     }
     if !are_plain {
-        // A group that needs care in one nesting gets it in all.
+        // A group whose scale is not ordinary in one nesting is set aside in all.
         let mut ordinary = [true; LANES];
         for made in &*made {
             ordinary = zip(ordinary, made.is_ordinary, |all, is| all & is);
@@ -271,7 +286,7 @@ fn make_all<E: Narrow, L: Level, D: Division, const N: usize>(
     are_plain
 }
 
-/// The divisors of a lane.
+/// The divisors of a lane, one for each nesting.
 #[inline(always)]
 fn at<const N: usize>(made: &[TileScales; N], lane: usize) -> [Divisor; N] {
     let mut divisors = [Divisor::NOTHING; N];
@@ -281,57 +296,57 @@ fn at<const N: usize>(made: &[TileScales; N], lane: usize) -> [Divisor; N] {
     divisors
 }
 
-/// A sweep over elements by `N` scales each.
+/// A sweep over elements that are quantized by `N` scales each.
 #[derive(Clone, Copy)]
-struct Pass<L: Level, const N: usize> {
-    level: L,
-    signal: L::F32,
-    noise: [L::F32; N],
-    /// Elements in the sums in f32.
+struct LossPass<S: Simd, const N: usize> {
+    simd: S,
+    signal: S::F32,
+    noise: [S::F32; N],
+    /// Number of elements in the f32 sums.
     filled: usize,
-    /// Of the blocks before.
-    signal_before: L::F64,
-    noise_before: [L::F64; N],
-    /// Of the channels that were cut off.
-    cut: [Loss; N],
+    /// The sums of the blocks before, of the current channel.
+    signal_before: S::F64,
+    noise_before: [S::F64; N],
+    /// The losses of all channels that have ended.
+    ended: [Loss; N],
 }
 
-impl<L: Level, const N: usize> Pass<L, N> {
+impl<S: Simd, const N: usize> LossPass<S, N> {
     #[inline(always)]
-    fn new(l: L) -> Self {
-        Pass {
-            level: l,
-            signal: l.splat(0.0),
-            noise: [l.splat(0.0); N],
+    fn new(simd: S) -> Self {
+        LossPass {
+            simd: simd,
+            signal: simd.splat(0.0),
+            noise: [simd.splat(0.0); N],
             filled: 0,
-            signal_before: l.zero_f64(),
-            noise_before: [l.zero_f64(); N],
-            cut: [Loss::default(); N],
+            signal_before: simd.zero_f64(),
+            noise_before: [simd.zero_f64(); N],
+            ended: [Loss::default(); N],
         }
     }
 
-    /// Adds a group with its divisors.
+    /// Adds a group that is divided by `divisors`.
     #[inline(always)]
     fn group<E: Narrow, D: Division>(&mut self, group: &[u8], divisors: &[Divisor; N]) {
-        let l = self.level;
+        let simd = self.simd;
         let mut left = group;
         while !left.is_empty() {
             let run;
-            (run, left) = filling_up(left, self.filled, E::SIZE);
+            (run, left) = split_block(left, self.filled, E::SIZE);
             let (mut signal, mut noise) = (self.signal, self.noise);
             let (whole, tail) = E::split(run);
             let (pairs, odd) = whole.as_chunks::<2>();
             for raw in pairs {
-                for x in E::load_pair(l, raw) {
-                    step::<L, D, N>(l, x, divisors, &mut signal, &mut noise);
+                for x in E::load_pair(simd, raw) {
+                    step::<S, D, N>(simd, x, divisors, &mut signal, &mut noise);
                 }
             }
             for raw in odd {
-                step::<L, D, N>(l, E::load(l, raw), divisors, &mut signal, &mut noise);
+                step::<S, D, N>(simd, E::load(simd, raw), divisors, &mut signal, &mut noise);
             }
             if !tail.is_empty() {
-                let x = E::load(l, &E::pad(tail));
-                step::<L, D, N>(l, x, divisors, &mut signal, &mut noise);
+                let x = E::load(simd, &E::pad(tail));
+                step::<S, D, N>(simd, x, divisors, &mut signal, &mut noise);
             }
             (self.signal, self.noise) = (signal, noise);
             self.filled += run.len() / E::SIZE;
@@ -341,19 +356,19 @@ impl<L: Level, const N: usize> Pass<L, N> {
         }
     }
 
-    /// Adds the groups of a tile that are a block each.
+    /// Adds a tile of blocks with their scales.
     #[inline(always)]
     fn blocks<E: Narrow, D: Division>(
         &mut self,
         blocks: &Lanes<[E::Raw; 2]>,
         made: &[TileScales; N],
     ) {
-        let l = self.level;
+        let simd = self.simd;
         let (mut signal, mut noise) = (self.signal, self.noise);
         for (lane, block) in blocks.iter().enumerate() {
             let divisors = at(made, lane);
-            for x in E::load_pair(l, block) {
-                step::<L, D, N>(l, x, &divisors, &mut signal, &mut noise);
+            for x in E::load_pair(simd, block) {
+                step::<S, D, N>(simd, x, &divisors, &mut signal, &mut noise);
             }
         }
         (self.signal, self.noise) = (signal, noise);
@@ -365,58 +380,58 @@ impl<L: Level, const N: usize> Pass<L, N> {
 
     #[inline(always)]
     fn end_block(&mut self) {
-        let l = self.level;
-        self.signal_before = l.add_f64(self.signal_before, l.widen(self.signal));
-        self.signal = l.splat(0.0);
+        let simd = self.simd;
+        self.signal_before = simd.add_f64(self.signal_before, simd.widen(self.signal));
+        self.signal = simd.splat(0.0);
         for (before, noise) in self.noise_before.iter_mut().zip(&mut self.noise) {
-            *before = l.add_f64(*before, l.widen(*noise));
-            *noise = l.splat(0.0);
+            *before = simd.add_f64(*before, simd.widen(*noise));
+            *noise = simd.splat(0.0);
         }
         self.filled = 0;
     }
 
-    /// A channel ends in every nesting.
+    /// Ends a channel in every nesting.
     #[inline(always)]
     fn end_channel_in(&mut self, notes: &mut [GroupNotes; N]) {
-        for (notes, loss) in notes.iter_mut().zip(self.cut()) {
+        for (notes, loss) in notes.iter_mut().zip(self.end_channel()) {
             notes.channel_sums.end(loss);
         }
     }
 
-    /// What the elements since the last cut lose.
+    /// Ends a channel; returns the loss of the elements since the last channel ended.
     #[inline(always)]
-    fn cut(&mut self) -> [Loss; N] {
+    fn end_channel(&mut self) -> [Loss; N] {
         self.end_block();
-        let l = self.level;
-        let sum = |lanes| fold(l.array_f64(lanes), |a, b| a + b);
+        let simd = self.simd;
+        let sum = |lanes| fold(simd.array_f64(lanes), |a, b| a + b);
         let signal = sum(self.signal_before);
         let losses = self.noise_before.map(|noise| Loss { signal, noise: sum(noise) });
-        for (all, loss) in self.cut.iter_mut().zip(&losses) {
+        for (all, loss) in self.ended.iter_mut().zip(&losses) {
             all.merge(loss);
         }
-        (self.signal_before, self.noise_before) = (l.zero_f64(), [l.zero_f64(); N]);
+        (self.signal_before, self.noise_before) = (simd.zero_f64(), [simd.zero_f64(); N]);
         losses
     }
 
     #[inline(always)]
     fn finish(mut self) -> [Loss; N] {
-        self.cut();
-        self.cut
+        self.end_channel();
+        self.ended
     }
 }
 
 #[inline(always)]
-fn step<L: Level, D: Division, const N: usize>(
-    l: L,
-    x: L::F32,
+fn step<S: Simd, D: Division, const N: usize>(
+    simd: S,
+    x: S::F32,
     divisors: &[Divisor; N],
-    signal: &mut L::F32,
-    noise: &mut [L::F32; N],
+    signal: &mut S::F32,
+    noise: &mut [S::F32; N],
 ) {
-    *signal = l.mul_add(x, x, *signal);
+    *signal = simd.mul_add(x, x, *signal);
     for (noise, divisor) in noise.iter_mut().zip(divisors) {
-        let q = l.round_even(D::quotient(l, x, divisor));
-        let d = l.sub(x, l.mul(l.splat(divisor.scale), q));
-        *noise = l.mul_add(d, d, *noise);
+        let q = simd.round_even(D::quotient(simd, x, divisor));
+        let d = simd.sub(x, simd.mul(simd.splat(divisor.scale), q));
+        *noise = simd.mul_add(d, d, *noise);
     }
 }

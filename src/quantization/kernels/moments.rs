@@ -1,26 +1,26 @@
-//! Range and moments: min, max, Σx, Σx², zeros, and what is not finite.
+//! Range and moments: min, max, Σx, Σx², zeros, and elements that are not finite.
 //!
-//! The vector loops assume finite elements and notice, once a block, when that was wrong;
-//! only such a block is gone through again, element by element.
+//! The vector loops assume finite elements and check the assumption once per block. A block
+//! with other elements is processed again, element by element.
 
 use crate::quantization::kernels::array_lanes::{LANES, fold, zip};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Element, Float, Narrow};
 use crate::quantization::kernels::f16_bits::{Extremes, Half, count_zeros, pairs};
 use crate::quantization::kernels::kernel::Kernel;
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use crate::quantization::statistics::{Moments, Range};
 use crate::tensor::FloatType;
 
-/// Elements between two checks for NaN and infinity.
+/// Number of elements between two checks for NaN and infinity.
 const BLOCK: usize = 1 << 14;
 
-/// Min, max and the non-finite elements: all that MinMax calibration needs.
+/// The range of little-endian elements, which is all that min-max calibration needs.
 pub fn range(dtype: FloatType, bytes: &[u8]) -> Range {
     run(RangeOf { dtype, bytes })
 }
 
-/// Min, max, Σx, Σx², zeros and the non-finite elements. The sums are in f64.
+/// The range, Σx, Σx² and zeros of little-endian elements. The sums are in f64.
 pub fn moments(dtype: FloatType, bytes: &[u8]) -> Moments {
     run(MomentsOf { dtype, bytes })
 }
@@ -34,11 +34,11 @@ impl Kernel for RangeOf<'_> {
     type Output = Range;
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) -> Range {
+    fn run<S: Simd>(self, simd: S) -> Range {
         match self.dtype {
-            FloatType::F16 => range_of_halves::<half::f16, L>(level, self.bytes),
-            FloatType::BF16 => range_of_halves::<half::bf16, L>(level, self.bytes),
-            FloatType::F32 => range_of_singles(level, self.bytes),
+            FloatType::F16 => range_of_halves::<half::f16, S>(simd, self.bytes),
+            FloatType::BF16 => range_of_halves::<half::bf16, S>(simd, self.bytes),
+            FloatType::F32 => range_of_singles(simd, self.bytes),
             FloatType::F64 => moments_of_doubles(self.bytes).range,
         }
     }
@@ -53,17 +53,17 @@ impl Kernel for MomentsOf<'_> {
     type Output = Moments;
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) -> Moments {
+    fn run<S: Simd>(self, simd: S) -> Moments {
         match self.dtype {
-            FloatType::F16 => moments_of_halves::<half::f16, L>(level, self.bytes),
-            FloatType::BF16 => moments_of_halves::<half::bf16, L>(level, self.bytes),
-            FloatType::F32 => moments_of_singles(level, self.bytes),
+            FloatType::F16 => moments_of_halves::<half::f16, S>(simd, self.bytes),
+            FloatType::BF16 => moments_of_halves::<half::bf16, S>(simd, self.bytes),
+            FloatType::F32 => moments_of_singles(simd, self.bytes),
             FloatType::F64 => moments_of_doubles(self.bytes),
         }
     }
 }
 
-/// Exact for any elements, one by one.
+/// The moments of any elements, computed one by one.
 fn scalar<E: Element>(bytes: &[u8]) -> Moments {
     let mut m = Moments::default();
     for raw in bytes.chunks_exact(E::SIZE) {
@@ -84,35 +84,35 @@ fn scalar<E: Element>(bytes: &[u8]) -> Moments {
     m
 }
 
-/// Zero has one sign here: which of the two a minimum keeps depends on the order.
+/// Replaces -0.0 by 0.0, because which of the two a minimum returns depends on the order.
 fn unsigned_zeros(range: Range) -> Range {
     Range { min: range.min + 0.0, max: range.max + 0.0, ..range }
 }
 
 #[inline(always)]
-fn range_of_singles<L: Level>(l: L, bytes: &[u8]) -> Range {
+fn range_of_singles<S: Simd>(simd: S, bytes: &[u8]) -> Range {
     let mut range = Range::default();
     for block in bytes.chunks(BLOCK * 4) {
         let (whole, tail) = f32::split(block);
-        // Two of each, as one would wait for itself.
-        let mut min = [l.splat(f32::INFINITY); 2];
-        let mut max = [l.splat(f32::NEG_INFINITY); 2];
-        let mut poison = [l.splat(0.0); 2];
+        // Two accumulators, so that one does not wait for the result of the other.
+        let mut min = [simd.splat(f32::INFINITY); 2];
+        let mut max = [simd.splat(f32::NEG_INFINITY); 2];
+        let mut poison = [simd.splat(0.0); 2];
         let (pairs, odd) = whole.as_chunks::<2>();
         let odd = odd.first().map(|odd| [odd, odd]);
         for [a, b] in pairs.iter().map(|[a, b]| [a, b]).chain(odd) {
             for (i, raw) in [a, b].into_iter().enumerate() {
-                let x = f32::load(l, raw);
-                min[i] = l.min(x, min[i]);
-                max[i] = l.max(x, max[i]);
-                // 0, and NaN for what is not finite.
-                poison[i] = l.add(poison[i], l.sub(x, x));
+                let x = f32::load(simd, raw);
+                min[i] = simd.min(x, min[i]);
+                max[i] = simd.max(x, max[i]);
+                // 0 for a finite element, else NaN.
+                poison[i] = simd.add(poison[i], simd.sub(x, x));
             }
         }
-        let poison = fold(l.array(l.add(poison[0], poison[1])), |a, b| a + b);
+        let poison = fold(simd.array(simd.add(poison[0], poison[1])), |a, b| a + b);
         let mut found = if poison == 0.0 {
-            let least = fold(l.array(l.min(min[0], min[1])), f32::min);
-            let most = fold(l.array(l.max(max[0], max[1])), f32::max);
+            let least = fold(simd.array(simd.min(min[0], min[1])), f32::min);
+            let most = fold(simd.array(simd.max(max[0], max[1])), f32::max);
             Range {
                 count: (whole.len() * LANES) as u64,
                 min: least.into(),
@@ -129,22 +129,22 @@ fn range_of_singles<L: Level>(l: L, bytes: &[u8]) -> Range {
 }
 
 #[inline(always)]
-fn range_of_halves<E: Half, L: Level>(l: L, bytes: &[u8]) -> Range {
+fn range_of_halves<E: Half, S: Simd>(simd: S, bytes: &[u8]) -> Range {
     let mut range = Range::default();
     for block in bytes.chunks(BLOCK * E::SIZE) {
         let (pairs, tail) = pairs::<E>(block);
-        let mut extremes = Extremes::new(l);
+        let mut extremes = Extremes::new(simd);
         for raw in pairs {
-            extremes.add(l.load_u16(raw));
+            extremes.add(simd.load_u16(raw));
         }
-        range.merge(&range_of_pairs::<E, L>(&extremes, pairs));
+        range.merge(&range_of_pairs::<E, S>(&extremes, pairs));
         range.merge(&scalar::<E>(tail).range);
     }
     unsigned_zeros(range)
 }
 
 #[inline(always)]
-fn range_of_pairs<E: Half, L: Level>(extremes: &Extremes<L>, pairs: &[[E::Raw; 2]]) -> Range {
+fn range_of_pairs<E: Half, S: Simd>(extremes: &Extremes<S>, pairs: &[[E::Raw; 2]]) -> Range {
     if pairs.is_empty() {
         return Range::default();
     }
@@ -154,27 +154,27 @@ fn range_of_pairs<E: Half, L: Level>(extremes: &Extremes<L>, pairs: &[[E::Raw; 2
 }
 
 #[inline(always)]
-fn moments_of_halves<E: Half, L: Level>(l: L, bytes: &[u8]) -> Moments {
+fn moments_of_halves<E: Half, S: Simd>(simd: S, bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
     for block in bytes.chunks(BLOCK * E::SIZE) {
         let (pairs, tail) = pairs::<E>(block);
-        let mut extremes = Extremes::new(l);
-        let mut sum = l.zero_f64();
-        let mut sum_sq = l.zero_f64();
+        let mut extremes = Extremes::new(simd);
+        let mut sum = simd.zero_f64();
+        let mut sum_sq = simd.zero_f64();
         let mut zeros = 0;
         for raw in pairs {
-            let patterns = l.load_u16(raw);
+            let patterns = simd.load_u16(raw);
             extremes.add(patterns);
-            zeros += u64::from(count_zeros(l, patterns));
-            for x in E::load_pair(l, raw) {
-                let x = l.widen(x);
-                sum = l.add_f64(sum, x);
-                sum_sq = l.add_square(sum_sq, x);
+            zeros += u64::from(count_zeros(simd, patterns));
+            for x in E::load_pair(simd, raw) {
+                let x = simd.widen(x);
+                sum = simd.add_f64(sum, x);
+                sum_sq = simd.add_square(sum_sq, x);
             }
         }
-        let range = range_of_pairs::<E, L>(&extremes, pairs);
+        let range = range_of_pairs::<E, S>(&extremes, pairs);
         let mut found = if range.is_finite() {
-            let [sum, sum_sq] = [sum, sum_sq].map(|sum| fold(l.array_f64(sum), |a, b| a + b));
+            let [sum, sum_sq] = [sum, sum_sq].map(|sum| fold(simd.array_f64(sum), |a, b| a + b));
             Moments { range, sum, sum_sq, zeros }
         } else {
             scalar::<E>(pairs.as_flattened().as_flattened().as_flattened())
@@ -186,37 +186,37 @@ fn moments_of_halves<E: Half, L: Level>(l: L, bytes: &[u8]) -> Moments {
 }
 
 #[inline(always)]
-fn moments_of_singles<L: Level>(l: L, bytes: &[u8]) -> Moments {
+fn moments_of_singles<S: Simd>(simd: S, bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
     for block in bytes.chunks(BLOCK * 4) {
         let (whole, tail) = f32::split(block);
-        let mut min = l.splat(f32::INFINITY);
-        let mut max = l.splat(f32::NEG_INFINITY);
-        let mut sum = l.zero_f64();
-        let mut sum_sq = l.zero_f64();
-        let mut zeros = l.u32s([0; LANES]);
+        let mut min = simd.splat(f32::INFINITY);
+        let mut max = simd.splat(f32::NEG_INFINITY);
+        let mut sum = simd.zero_f64();
+        let mut sum_sq = simd.zero_f64();
+        let mut zeros = simd.u32s([0; LANES]);
         for raw in whole {
-            let x = f32::load(l, raw);
-            min = l.min(x, min);
-            max = l.max(x, max);
-            zeros = l.count_zeros(zeros, x);
-            let x = l.widen(x);
-            sum = l.add_f64(sum, x);
-            sum_sq = l.add_square(sum_sq, x);
+            let x = f32::load(simd, raw);
+            min = simd.min(x, min);
+            max = simd.max(x, max);
+            zeros = simd.count_zeros(zeros, x);
+            let x = simd.widen(x);
+            sum = simd.add_f64(sum, x);
+            sum_sq = simd.add_square(sum_sq, x);
         }
-        let sum_sq = fold(l.array_f64(sum_sq), |a, b| a + b);
-        // NaN and infinity leave nothing finite behind.
+        let sum_sq = fold(simd.array_f64(sum_sq), |a, b| a + b);
+        // The sum of squares is not finite if any element is not.
         let mut found = if sum_sq.is_finite() {
             Moments {
                 range: Range {
                     count: (whole.len() * LANES) as u64,
-                    min: fold(l.array(min), f32::min).into(),
-                    max: fold(l.array(max), f32::max).into(),
+                    min: fold(simd.array(min), f32::min).into(),
+                    max: fold(simd.array(max), f32::max).into(),
                     ..Range::default()
                 },
-                sum: fold(l.array_f64(sum), |a, b| a + b),
+                sum: fold(simd.array_f64(sum), |a, b| a + b),
                 sum_sq,
-                zeros: l.array_u32(zeros).into_iter().map(u64::from).sum(),
+                zeros: simd.array_u32(zeros).into_iter().map(u64::from).sum(),
             }
         } else {
             scalar::<f32>(&block[..whole.len() * LANES * 4])
@@ -227,7 +227,7 @@ fn moments_of_singles<L: Level>(l: L, bytes: &[u8]) -> Moments {
     Moments { range: unsigned_zeros(moments.range), ..moments }
 }
 
-/// For the rare F64, arrays do.
+/// F64 is rare, so it is not written with vector operations.
 #[inline(always)]
 fn moments_of_doubles(bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
@@ -260,7 +260,7 @@ fn moments_of_doubles(bytes: &[u8]) -> Moments {
                 zeros: zeros.into_iter().map(u64::from).sum(),
             }
         } else {
-            // Something is not finite, or a square was too large.
+            // An element is not finite, or a square overflowed.
             scalar::<f64>(&block[..whole.len() * LANES * 8])
         };
         found.merge(&scalar::<f64>(tail));

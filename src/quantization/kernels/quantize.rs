@@ -1,4 +1,4 @@
-//! From elements to their quantized values.
+//! Quantization of elements to int8.
 
 use crate::quantization::kernels::array_lanes::Lanes;
 use crate::quantization::kernels::dispatch::run;
@@ -9,15 +9,15 @@ use crate::quantization::kernels::rounding::{
     Clamped, ClampedByReciprocal, Division, Divisor, Grid, IntegersHalfAway, IntegersHalfEven,
     is_ordinary, round_one,
 };
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use crate::quantization::scheme::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
 
-/// Elements for which it pays to ask whether they can be multiplied.
+/// Number of elements from which testing whether a reciprocal is exact pays off.
 const MANY: usize = 4096;
 
-/// Quantizes every element to one of −127 … 127; stops at the shorter of the two. The
-/// elements must be finite.
+/// Quantizes little-endian elements to integers from −127 to 127; stops at the end of the
+/// shorter slice. The elements must be finite.
 pub fn quantize(dtype: FloatType, bytes: &[u8], scale: f32, rounding: Rounding, out: &mut [i8]) {
     let params = Quantization { scale, qtype: QuantizationType::QInt8, rounding };
     match rounding {
@@ -30,7 +30,7 @@ pub(super) struct QuantizeTo<'a, G> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
     pub params: Quantization,
-    /// That of `how`.
+    /// The grid of `params`.
     pub grid: G,
     pub out: &'a mut [i8],
 }
@@ -40,19 +40,19 @@ impl<G: Grid> Kernel for QuantizeTo<'_, G> {
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(self, level: L) {
+    fn run<S: Simd>(self, simd: S) {
         let QuantizeTo { dtype, bytes, params, grid, out } = self;
         if is_ordinary(params.scale) {
-            let divisor = Divisor::new(level, params.scale, params.qtype.max());
+            let divisor = Divisor::new(simd, params.scale, params.qtype.max());
             let done = by_single!(dtype, E => {
                 let by_reciprocal = G::IS_HALF_EVEN
                     && bytes.len() >= MANY * E::SIZE
-                    && E::reciprocal_will_do(level, &divisor, params.qtype.max());
+                    && E::reciprocal_will_do(simd, &divisor, params.qtype.max());
                 match by_reciprocal {
                     true => {
-                        group::<E, L, G, ClampedByReciprocal>(level, grid, bytes, &divisor, out);
+                        group::<E, S, G, ClampedByReciprocal>(simd, grid, bytes, &divisor, out);
                     }
-                    false => group::<E, L, G, Clamped>(level, grid, bytes, &divisor, out),
+                    false => group::<E, S, G, Clamped>(simd, grid, bytes, &divisor, out),
                 }
             });
             if done.is_some() {
@@ -63,7 +63,7 @@ impl<G: Grid> Kernel for QuantizeTo<'_, G> {
     }
 }
 
-/// Exact for any type and scale, one by one.
+/// Quantizes elements of any type by any scale, one by one.
 pub(super) fn scalar(dtype: FloatType, bytes: &[u8], params: &Quantization, out: &mut [i8]) {
     by_type!(dtype, E => {
         let scale = <E as Element>::Wide::from_f32(params.scale);
@@ -73,10 +73,10 @@ pub(super) fn scalar(dtype: FloatType, bytes: &[u8], params: &Quantization, out:
     })
 }
 
-/// Quantizes elements that share a scale.
+/// Quantizes elements by one scale, with vector operations.
 #[inline(always)]
-pub(super) fn group<E: Narrow, L: Level, G: Grid, D: Division>(
-    level: L,
+pub(super) fn group<E: Narrow, S: Simd, G: Grid, D: Division>(
+    simd: S,
     grid: G,
     bytes: &[u8],
     divisor: &Divisor,
@@ -85,13 +85,13 @@ pub(super) fn group<E: Narrow, L: Level, G: Grid, D: Division>(
     let steps = Steps::<E>::of(bytes);
     let (whole, rest) = out.as_chunks_mut();
     let count = whole.len().min(steps.whole().len());
-    // Whole steps apart: a length that may vary makes each a call that copies memory.
+    // Full steps are handled apart: storing a variable length would call memcpy each time.
     for (raw, out) in steps.whole().iter().zip(&mut *whole) {
-        *out = values::<E, L, G, D>(level, grid, raw, divisor);
+        *out = values::<E, S, G, D>(simd, grid, raw, divisor);
     }
     let out = whole.get_mut(count).map_or(rest, |out| out.as_mut_slice());
     if count < steps.len() {
-        let values = values::<E, L, G, D>(level, grid, steps.at(count), divisor);
+        let values = values::<E, S, G, D>(simd, grid, steps.at(count), divisor);
         for (out, value) in out.iter_mut().zip(&values[..steps.count(count)]) {
             *out = *value;
         }
@@ -99,12 +99,12 @@ pub(super) fn group<E: Narrow, L: Level, G: Grid, D: Division>(
 }
 
 #[inline(always)]
-fn values<E: Narrow, L: Level, G: Grid, D: Division>(
-    level: L,
+fn values<E: Narrow, S: Simd, G: Grid, D: Division>(
+    simd: S,
     grid: G,
     raw: &E::Raw,
     divisor: &Divisor,
 ) -> Lanes<i8> {
-    let (_, codes) = grid.round(level, D::quotient(level, E::load(level, raw), divisor));
-    level.low8(codes).map(u8::cast_signed)
+    let (_, codes) = grid.round(simd, D::quotient(simd, E::load(simd, raw), divisor));
+    simd.low8(codes).map(u8::cast_signed)
 }

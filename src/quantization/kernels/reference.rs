@@ -1,4 +1,4 @@
-//! The kernels as plain loops in f64: what the fast ones are tested against.
+//! The kernels as plain f64 loops, which the tests compare the fast ones with.
 
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::scheme::{QuantizationType, Rounding};
@@ -7,15 +7,14 @@ use crate::tensor::FloatType;
 use crate::tensor::minifloat::f8e4m3_value;
 use half::{bf16, f16};
 
-/// An element type the loops are generic over. `Wide` is what it is computed in:
-/// f32, and f64 for f64.
+/// An element type that the loops are generic over.
 trait Element: Copy {
     const SIZE: usize;
     fn read(raw: &[u8]) -> Self;
     fn f64(self) -> f64;
-    /// The quotient `self / scale` as the element's precision gives it.
+    /// The quotient `self / scale` in the precision the element is computed in.
     fn quotient(self, scale: f32) -> f64;
-    /// `scale * q` as it is dequantized for this type.
+    /// The dequantized value `scale * q` in the precision the element is computed in.
     fn product(scale: f32, q: f32) -> f64;
 }
 

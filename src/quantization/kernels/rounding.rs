@@ -1,143 +1,150 @@
-//! From an element to the nearest level: the quotient, and what it is rounded to.
+//! Division of elements by scales, and rounding of the quotients to levels.
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, ROUNDING_MAGIC, map, narrow_bf16};
 use crate::quantization::kernels::params::Quantization;
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use crate::quantization::scheme::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
 use crate::tensor::minifloat::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
 
-/// The scales whose squares and reciprocals are far from the limits of f32. Others are
-/// rare and go the scalar way.
+/// The scales whose squares and reciprocals are far from the limits of f32. Other scales are
+/// rare and handled by scalar code.
 pub(super) const ORDINARY: std::ops::RangeInclusive<f32> = 8.881_784e-16..=1.125_9e15;
 
-/// A scale, ready to divide by.
+/// A scale prepared for dividing many elements by it.
 #[derive(Clone, Copy)]
 pub(super) struct Divisor {
     pub(super) scale: f32,
-    /// What every larger element is clamped to: a quarter of a level beyond the last, so
-    /// that it is rounded to the last, and no quotient overflows.
+    /// The magnitude that larger elements are clamped to. It is a quarter of a level beyond the
+    /// last level, so that clamped elements round to the last level and no quotient overflows.
     limit: f32,
-    /// 1 / scale, and what its rounding lost.
+    /// 1 / scale rounded to f32.
     pub(super) inverse: f32,
-    lost: f32,
+    /// The rounding error of `inverse`: 1 / scale − inverse.
+    inverse_error: f32,
 }
 
-/// Whether a scale may be made a [`Divisor`].
+/// Whether a [`Divisor`] can be made of a scale.
 #[inline(always)]
 pub(super) fn is_ordinary(scale: f32) -> bool {
     ORDINARY.contains(&scale)
 }
 
 impl Divisor {
-    /// By which everything becomes zero.
-    pub(super) const NOTHING: Divisor = Divisor { scale: 1.0, limit: 0.0, inverse: 1.0, lost: 0.0 };
+    /// A divisor that turns every element into zero.
+    pub(super) const NOTHING: Divisor =
+        Divisor { scale: 1.0, limit: 0.0, inverse: 1.0, inverse_error: 0.0 };
 
-    /// For an ordinary scale, onto levels up to `qmax`.
+    /// The divisor of an ordinary scale, for levels up to `qmax`.
     #[inline(always)]
-    pub(super) fn new<L: Level>(level: L, scale: f32, qmax: f32) -> Divisor {
-        Divisors::new(level, level.splat(scale), qmax).at(0)
+    pub(super) fn new<S: Simd>(simd: S, scale: f32, qmax: f32) -> Divisor {
+        Divisors::new(simd, simd.splat(scale), qmax).at(0)
     }
 
-    /// The last level that elements are not clamped to.
+    /// The last level.
     #[inline(always)]
     pub(super) fn levels(&self) -> f32 {
         (self.limit / self.scale).floor()
     }
 
-    /// `x / scale` as IEEE 754 rounds it, `x` clamped to just beyond the last level.
+    /// `x / scale` rounded as IEEE 754 requires, with `x` clamped to just beyond the last level.
     ///
-    /// With a fused multiply-add, singles are divided by Markstein's method ("Computation
-    /// of elementary functions on the IBM RISC System/6000 processor", 1990): a quotient
-    /// within one unit in the last place, corrected by its exact remainder times the
-    /// correctly rounded reciprocal, is the correctly rounded quotient. The first one is
-    /// good enough as the reciprocal is known to twice the precision. Where a remainder
-    /// might underflow, the quotient is below 2⁻⁵⁰ and every grid rounds it to zero.
+    /// With a fused multiply-add this is Markstein's method ("Computation of elementary
+    /// functions on the IBM RISC System/6000 processor", 1990): a quotient within one unit in
+    /// the last place, plus its exact remainder times the correctly rounded reciprocal, is the
+    /// correctly rounded quotient. The first quotient is precise enough because the reciprocal
+    /// is known to twice the precision. Where the remainder may underflow, the quotient is below
+    /// 2⁻⁵⁰ and every grid rounds it to zero.
     #[inline(always)]
-    pub(super) fn quotient<L: Level>(&self, l: L, x: L::F32) -> L::F32 {
-        self.quotient_within(l, l.max(l.min(x, l.splat(self.limit)), l.splat(-self.limit)))
+    pub(super) fn quotient<S: Simd>(&self, simd: S, x: S::F32) -> S::F32 {
+        self.quotient_within(
+            simd,
+            simd.max(simd.min(x, simd.splat(self.limit)), simd.splat(-self.limit)),
+        )
     }
 
-    /// The same of elements that are no larger than the limit.
+    /// [`Divisor::quotient`] for elements that do not exceed the limit.
     #[inline(always)]
-    pub(super) fn quotient_within<L: Level>(&self, l: L, x: L::F32) -> L::F32 {
-        if L::FMA {
-            let near = self.near(l, x);
-            let remainder = l.mul_add(near, l.splat(-self.scale), x);
-            l.mul_add(remainder, l.splat(self.inverse), near)
+    pub(super) fn quotient_within<S: Simd>(&self, simd: S, x: S::F32) -> S::F32 {
+        if S::FMA {
+            let near = self.near(simd, x);
+            let remainder = simd.mul_add(near, simd.splat(-self.scale), x);
+            simd.mul_add(remainder, simd.splat(self.inverse), near)
         } else {
-            l.div(x, l.splat(self.scale))
+            simd.div(x, simd.splat(self.scale))
         }
     }
 
-    /// The same but for one unit in the last place, where the quotient lies nearly in the
-    /// middle between two singles.
+    /// The quotient, except that it may be off by one unit in the last place if it lies nearly
+    /// in the middle between two f32.
     #[inline(always)]
-    fn near<L: Level>(&self, l: L, x: L::F32) -> L::F32 {
-        if L::FMA {
-            l.mul_add(x, l.splat(self.inverse), l.mul(x, l.splat(self.lost)))
+    fn near<S: Simd>(&self, simd: S, x: S::F32) -> S::F32 {
+        if S::FMA {
+            simd.mul_add(x, simd.splat(self.inverse), simd.mul(x, simd.splat(self.inverse_error)))
         } else {
-            l.div(x, l.splat(self.scale))
+            simd.div(x, simd.splat(self.scale))
         }
     }
 }
 
-/// A divisor for every lane: many are made at the price of one.
+/// One divisor for each lane, all computed at once.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Divisors {
     scale: Lanes<f32>,
     limit: Lanes<f32>,
     inverse: Lanes<f32>,
-    lost: Lanes<f32>,
+    inverse_error: Lanes<f32>,
 }
 
 impl Divisors {
-    /// By which everything becomes zero.
+    /// A divisor that turns every element into zero.
     pub(super) const NOTHING: Divisors = Divisors {
         scale: [1.0; LANES],
         limit: [0.0; LANES],
         inverse: [1.0; LANES],
-        lost: [0.0; LANES],
+        inverse_error: [0.0; LANES],
     };
 
-    /// For ordinary scales, onto levels up to `qmax`.
+    /// The divisors of ordinary scales, for levels up to `qmax`.
     #[inline(always)]
-    pub(super) fn new<L: Level>(l: L, scales: L::F32, qmax: f32) -> Divisors {
-        let one = l.splat(1.0);
-        let inverse = l.div(one, scales);
-        let lost = if L::FMA {
-            // What is left of 1 is exact, and a rounded 1 / scale near enough to divide it.
-            l.mul(l.mul_add(l.sub(l.splat(0.0), scales), inverse, one), inverse)
+    pub(super) fn new<S: Simd>(simd: S, scales: S::F32, qmax: f32) -> Divisors {
+        let one = simd.splat(1.0);
+        let inverse = simd.div(one, scales);
+        let inverse_error = if S::FMA {
+            // The remainder 1 − scale · inverse is exact, and dividing it by the scale needs
+            // no more precision than `inverse` has.
+            simd.mul(simd.mul_add(simd.sub(simd.splat(0.0), scales), inverse, one), inverse)
         } else {
-            l.splat(0.0)
+            simd.splat(0.0)
         };
         Divisors {
-            scale: l.array(scales),
-            limit: l.array(l.mul(scales, l.splat(qmax + 0.25))),
-            inverse: l.array(inverse),
-            lost: l.array(lost),
+            scale: simd.array(scales),
+            limit: simd.array(simd.mul(scales, simd.splat(qmax + 0.25))),
+            inverse: simd.array(inverse),
+            inverse_error: simd.array(inverse_error),
         }
     }
 
-    /// For ordinary scales that are `absmax / qmax`, to multiply by: see [`ByReciprocal`].
+    /// Reciprocals of the ordinary scales `absmax / qmax`, adjusted for [`ByReciprocal`].
     #[inline(always)]
-    fn reciprocals<L: Level>(l: L, scales: L::F32, absmax: L::F32, qmax: f32) -> Divisors {
-        let inverse = l.div(l.splat(1.0), scales);
-        // Half the absmax is about a half between two levels, the upper of which is even.
-        let half = l.mul(absmax, l.splat(0.5));
-        let between = 0.5 * qmax;
-        let multiplied = l.at_least(l.mul(half, inverse), l.splat(between));
-        // Divided, it is rounded to that half from half a unit in the last place below. Both
-        // sides are exact.
-        let remainder = l.mul_add(scales, l.splat(-between), half);
-        let unit = between - between.next_down();
-        let divided = l.at_least(remainder, l.mul(scales, l.splat(-0.5 * unit)));
-        // One unit in the last place up or down, whichever way it went wrong.
-        let bits = l.sub_u32(l.add_u32(l.bits(inverse), multiplied), divided);
+    fn reciprocals<S: Simd>(simd: S, scales: S::F32, absmax: S::F32, qmax: f32) -> Divisors {
+        let inverse = simd.div(simd.splat(1.0), scales);
+        // Half of absmax lies about half-way between two levels, the upper of which is even.
+        let half = simd.mul(absmax, simd.splat(0.5));
+        let middle = 0.5 * qmax;
+        let multiplied = simd.at_least(simd.mul(half, inverse), simd.splat(middle));
+        // A division rounds to that middle from half a unit in the last place below it. Both
+        // sides of the comparison are exact.
+        let remainder = simd.mul_add(scales, simd.splat(-middle), half);
+        let unit = middle - middle.next_down();
+        let divided = simd.at_least(remainder, simd.mul(scales, simd.splat(-0.5 * unit)));
+        // If the product is on the wrong side, move the reciprocal by one unit in the last
+        // place.
+        let bits = simd.sub_u32(simd.add_u32(simd.bits(inverse), multiplied), divided);
         Divisors {
-            scale: l.array(scales),
-            inverse: l.array(l.with_bits(bits)),
+            scale: simd.array(scales),
+            inverse: simd.array(simd.with_bits(bits)),
             ..Divisors::NOTHING
         }
     }
@@ -148,131 +155,132 @@ impl Divisors {
             scale: self.scale[lane],
             limit: self.limit[lane],
             inverse: self.inverse[lane],
-            lost: self.lost[lane],
+            inverse_error: self.inverse_error[lane],
         }
     }
 }
 
-/// How the elements of groups are divided by the scales of those.
+/// A way to divide elements by the scales of their groups.
 pub(super) trait Division {
-    /// The scales as they are used, from those in full precision.
+    /// The scales rounded to the type they are stored in.
     #[inline(always)]
-    fn stored<L: Level>(_l: L, scales: L::F32, _scale_type: FloatType) -> L::F32 {
+    fn stored<S: Simd>(_l: S, scales: S::F32, _scale_type: FloatType) -> S::F32 {
         scales
     }
 
-    /// Of ordinary scales that were made of these absmaxes.
+    /// The divisors of ordinary scales `absmax / qmax`.
     #[inline(always)]
-    fn divisors<L: Level>(l: L, scales: L::F32, _absmax: L::F32, qmax: f32) -> Divisors {
-        Divisors::new(l, scales, qmax)
+    fn divisors<S: Simd>(simd: S, scales: S::F32, _absmax: S::F32, qmax: f32) -> Divisors {
+        Divisors::new(simd, scales, qmax)
     }
 
-    /// What rounds to the same level as `x / scale` rounded by IEEE 754.
-    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32;
+    /// A number that rounds to the same level as the IEEE 754 quotient `x / scale`.
+    fn quotient<S: Simd>(simd: S, x: S::F32, divisor: &Divisor) -> S::F32;
 }
 
-/// Scales may be rounded to fewer bits, and so elements be beyond the last level.
+/// Division with clamping, for elements that may lie beyond the last level, which rounding of
+/// the scale can cause.
 pub(super) struct Clamped;
 
-/// No element is beyond the last level, as scales are not rounded.
+/// Division without clamping, for elements that do not lie beyond the last level.
 pub(super) struct Within;
 
-/// The same for elements of sixteen bits, by a reciprocal of twice their singles' precision.
+/// Multiplication by a reciprocal of double f32 precision, for 16-bit elements that do not lie
+/// beyond the last level.
 ///
-/// Its products may be rounded otherwise than quotients only where those are as near to the
-/// middle between two singles as none of elements with so few bits is. A test goes through
-/// all of them.
-pub(super) struct ByReciprocalInTwo;
+/// The product may differ from the quotient only if the quotient lies very near the middle
+/// between two f32. No 16-bit element has such a quotient; a test checks all of them.
+pub(super) struct ByDoubleReciprocal;
 
-/// The same for BF16 onto the levels of int8, by one multiplication.
+/// Multiplication by one reciprocal, for BF16 elements and the levels of int8. No element may
+/// lie beyond the last level.
 ///
-/// With a scale s that is the absmax a of the group divided by 127 and rounded, x/s and
-/// x·(1/s) are rounded to different integers only where x·127/a is nearly a half, n/2 with
-/// an odd n: where 254·x is nearly n·a. In units of the last place x and a are integers of
-/// eight bits times powers of two, so nearly is exactly. As n is odd, 254·x then has one
-/// factor of two for each that a has, and every odd factor of a: either x is an odd multiple
-/// of a/2, and at most a, so it is a/2; or 127 divides a, whose eight bits leave it no other
-/// odd factor, and s is a power of two, by which one may multiply as well. So the one element
-/// that may go wrong is half the absmax, and a reciprocal that is right for that is right for
-/// all. A test goes through all of them.
+/// Let a be the largest magnitude of the group and s = a/127 the rounded scale. Then x/s and
+/// x·(1/s) round to different integers only if x·127/a is nearly n/2 with an odd n, that is,
+/// if 254·x is nearly n·a. BF16 numbers are 8-bit integers times powers of two, so "nearly"
+/// means "exactly". Since n is odd, 254·x has the factors of two of a and every odd factor of
+/// a. Either x is an odd multiple of a/2 and at most a, so x = a/2. Or 127 divides a; then a
+/// has no other odd factor and s is a power of two, so that multiplying is exact. Hence only
+/// the element a/2 can be rounded differently, and a reciprocal that rounds it correctly is
+/// right for all elements. A test checks all of them.
 pub(super) struct ByReciprocal;
 
-/// One scale for elements that may be beyond the last level, by multiplying: where
-/// `reciprocal_will_do` for it.
+/// Multiplication by a reciprocal with clamping, for scales that
+/// [`reciprocal_will_do`](crate::quantization::kernels::f16_bits::reciprocal_will_do) accepts.
 pub(super) struct ClampedByReciprocal;
 
 impl Division for Clamped {
     #[inline(always)]
-    fn stored<L: Level>(l: L, scales: L::F32, scale_type: FloatType) -> L::F32 {
+    fn stored<S: Simd>(simd: S, scales: S::F32, scale_type: FloatType) -> S::F32 {
         match scale_type {
             FloatType::F64 | FloatType::F32 => scales,
-            FloatType::F16 => l.f32s(l.widen_f16(l.narrow_f16(l.array(scales)))),
+            FloatType::F16 => simd.f32s(simd.widen_f16(simd.narrow_f16(simd.array(scales)))),
             FloatType::BF16 => {
-                l.f32s(map(narrow_bf16(l.array(scales)), |bits| f32::from_bits(bits << 16)))
+                simd.f32s(map(narrow_bf16(simd.array(scales)), |bits| f32::from_bits(bits << 16)))
             }
         }
     }
     #[inline(always)]
-    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
-        divisor.quotient(l, x)
+    fn quotient<S: Simd>(simd: S, x: S::F32, divisor: &Divisor) -> S::F32 {
+        divisor.quotient(simd, x)
     }
 }
 
 impl Division for Within {
     #[inline(always)]
-    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
-        divisor.quotient_within(l, x)
+    fn quotient<S: Simd>(simd: S, x: S::F32, divisor: &Divisor) -> S::F32 {
+        divisor.quotient_within(simd, x)
     }
 }
 
-impl Division for ByReciprocalInTwo {
+impl Division for ByDoubleReciprocal {
     #[inline(always)]
-    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
-        divisor.near(l, x)
+    fn quotient<S: Simd>(simd: S, x: S::F32, divisor: &Divisor) -> S::F32 {
+        divisor.near(simd, x)
     }
 }
 
 impl Division for ByReciprocal {
     #[inline(always)]
-    fn divisors<L: Level>(l: L, scales: L::F32, absmax: L::F32, qmax: f32) -> Divisors {
-        Divisors::reciprocals(l, scales, absmax, qmax)
+    fn divisors<S: Simd>(simd: S, scales: S::F32, absmax: S::F32, qmax: f32) -> Divisors {
+        Divisors::reciprocals(simd, scales, absmax, qmax)
     }
     #[inline(always)]
-    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
-        l.mul(x, l.splat(divisor.inverse))
+    fn quotient<S: Simd>(simd: S, x: S::F32, divisor: &Divisor) -> S::F32 {
+        simd.mul(x, simd.splat(divisor.inverse))
     }
 }
 
 impl Division for ClampedByReciprocal {
     #[inline(always)]
-    fn quotient<L: Level>(l: L, x: L::F32, divisor: &Divisor) -> L::F32 {
-        let x = l.max(l.min(x, l.splat(divisor.limit)), l.splat(-divisor.limit));
-        l.mul(x, l.splat(divisor.inverse))
+    fn quotient<S: Simd>(simd: S, x: S::F32, divisor: &Divisor) -> S::F32 {
+        let x = simd.max(simd.min(x, simd.splat(divisor.limit)), simd.splat(-divisor.limit));
+        simd.mul(x, simd.splat(divisor.inverse))
     }
 }
 
-/// The values a quotient can be rounded to.
+/// The levels that quotients are rounded to.
 pub(super) trait Grid: Copy {
-    /// Seldom asked for.
+    /// Whether the grid is so rarely used that it is not compiled for AVX-512.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     const RARE: bool;
-    /// The integers, halves to the even.
+    /// Whether the levels are integers, rounded half to even.
     const IS_HALF_EVEN: bool = false;
 
-    /// The nearest levels and, in the low eight bits, their codes.
-    fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32);
+    /// The nearest levels, and vectors with their codes in the low eight bits.
+    fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32);
 
-    /// The nearest levels alone.
+    /// The nearest levels.
     #[inline(always)]
-    fn nearest<L: Level>(self, l: L, quotients: L::F32) -> L::F32 {
-        self.round(l, quotients).0
+    fn nearest<S: Simd>(self, simd: S, quotients: S::F32) -> S::F32 {
+        self.round(simd, quotients).0
     }
 
-    /// The `i`-th magnitude from zero, and the codes of it and its negative.
+    /// The `i`-th magnitude from zero, with the codes of it and its negative.
     fn level(self, i: u8) -> (f32, [u8; 2]);
 }
 
-/// The integers, as the divisor clamps to the last; halves go to the even one.
+/// The integers, rounded half to even. Quotients are clamped to the last level already.
 #[derive(Clone, Copy)]
 pub(super) struct IntegersHalfEven;
 
@@ -281,15 +289,15 @@ impl Grid for IntegersHalfEven {
     const IS_HALF_EVEN: bool = true;
 
     #[inline(always)]
-    fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32) {
-        let magic = l.splat(ROUNDING_MAGIC);
-        let sum = l.add(quotients, magic);
-        (l.sub(sum, magic), l.bits(sum))
+    fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32) {
+        let magic = simd.splat(ROUNDING_MAGIC);
+        let sum = simd.add(quotients, magic);
+        (simd.sub(sum, magic), simd.bits(sum))
     }
 
     #[inline(always)]
-    fn nearest<L: Level>(self, l: L, quotients: L::F32) -> L::F32 {
-        l.round_even(quotients)
+    fn nearest<S: Simd>(self, simd: S, quotients: S::F32) -> S::F32 {
+        simd.round_even(quotients)
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {
@@ -297,7 +305,7 @@ impl Grid for IntegersHalfEven {
     }
 }
 
-/// The integers, as the divisor clamps to the last; halves go away from zero.
+/// The integers, rounded half away from zero. Quotients are clamped to the last level already.
 #[derive(Clone, Copy)]
 pub(super) struct IntegersHalfAway;
 
@@ -305,15 +313,15 @@ impl Grid for IntegersHalfAway {
     const RARE: bool = true;
 
     #[inline(always)]
-    fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32) {
-        let q = map(l.array(quotients), |t| {
+    fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32) {
+        let q = map(simd.array(quotients), |t| {
             let even = (t.abs() + ROUNDING_MAGIC) - ROUNDING_MAGIC;
-            // The difference is exact; one half means that the even one was below.
+            // The difference is exact. It is one half if the even integer is the lower one.
             let away = if t.abs() - even == 0.5 { even + 1.0 } else { even };
             away.copysign(t)
         });
-        let q = l.f32s(q);
-        (q, l.bits(l.add(q, l.splat(ROUNDING_MAGIC))))
+        let q = simd.f32s(q);
+        (q, simd.bits(simd.add(q, simd.splat(ROUNDING_MAGIC))))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {
@@ -321,7 +329,7 @@ impl Grid for IntegersHalfAway {
     }
 }
 
-/// The finite values of [`f8e4m3_value`].
+/// The finite E4M3 values.
 #[derive(Clone, Copy)]
 pub(super) struct E4M3;
 
@@ -329,10 +337,10 @@ impl Grid for E4M3 {
     const RARE: bool = true;
 
     #[inline(always)]
-    fn round<L: Level>(self, l: L, quotients: L::F32) -> (L::F32, L::U32) {
-        let t = l.array(quotients);
+    fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32) {
+        let t = simd.array(quotients);
         let q = map(t, |t| e4m3_magnitude(t.abs()).0.copysign(t));
-        (l.f32s(q), l.u32s(map(t, |t| with_sign(e4m3_magnitude(t.abs()).1, t))))
+        (simd.f32s(q), simd.u32s(map(t, |t| with_sign(e4m3_magnitude(t.abs()).1, t))))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {
@@ -341,7 +349,7 @@ impl Grid for E4M3 {
     }
 }
 
-/// Calls a body generic over [`Grid`] with the one that is asked for.
+/// Evaluates an expression with `$grid` as the [`Grid`] of a quantized type and a rounding.
 macro_rules! by_grid {
     ($qtype:expr, $rounding:expr, |$grid:ident| $body:expr) => {{
         use $crate::quantization::kernels::rounding::{E4M3, IntegersHalfAway, IntegersHalfEven};
@@ -364,7 +372,7 @@ macro_rules! by_grid {
 }
 pub(super) use by_grid;
 
-/// The level nearest to any one quotient, and its code: the scalar way.
+/// The level nearest to a quotient, and its code.
 pub fn round_one(quotient: f64, params: &Quantization) -> (f32, u8) {
     match params.qtype {
         QuantizationType::QInt8 | QuantizationType::QInt4 => {
@@ -394,7 +402,7 @@ mod tests {
         E::read(&pattern.to_le_bytes())
     }
 
-    /// Of every element up to an absmax, for each of these.
+    /// Checks every element up to the largest magnitude, for each of several magnitudes.
     fn assert_every_element_is_rounded_as_dividing_does<E: Half>(
         absmaxes: impl Iterator<Item = u16>,
         qmax: f32,
@@ -414,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn one_right_half_makes_a_reciprocal_right() {
+    fn adjusted_reciprocals_round_every_bf16_as_division_does() {
         let mut nudged = 0;
         for m in 0..1 << 7 {
             let of = value::<bf16>(0x3f80 | m);
@@ -431,15 +439,15 @@ mod tests {
         assert!((1..128).contains(&nudged), "{nudged} of 128");
     }
 
-    /// The numerics of `near` with a fused multiply-add, whatever the level.
+    /// `Divisor::near` with a fused multiply-add, on every instruction set.
     fn near(x: f32, scale: f32) -> f32 {
         let inverse = 1.0 / scale;
-        let lost = (-scale).mul_add(inverse, 1.0) * inverse;
-        x.mul_add(inverse, x * lost)
+        let inverse_error = (-scale).mul_add(inverse, 1.0) * inverse;
+        x.mul_add(inverse, x * inverse_error)
     }
 
     #[test]
-    fn a_reciprocal_in_two_is_right_for_every_half() {
+    fn double_precision_reciprocals_round_every_16_bit_element_as_division_does() {
         for qmax in [7.0, 127.0] {
             let mantissas = 0..1 << 7;
             assert_every_element_is_rounded_as_dividing_does::<bf16>(
@@ -447,7 +455,7 @@ mod tests {
                 qmax,
                 near,
             );
-            // Every normal mantissa, and the subnormal ones.
+            // Every significand of normal and of subnormal numbers.
             let (mantissas, subnormal) = (0..1u16 << 10, 1..1u16 << 10);
             assert_every_element_is_rounded_as_dividing_does::<f16>(
                 mantissas.map(|m| 0x3c00 | m).chain(subnormal),

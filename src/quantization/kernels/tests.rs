@@ -34,8 +34,8 @@ fn everywhere<K: Kernel>(kernel: impl Fn() -> K) -> Vec<(Isa, K::Output)> {
 fn error_everywhere(dtype: FloatType, bytes: &[u8], params: Quantization) -> Vec<(Isa, ErrorSums)> {
     by_grid!(params.qtype, params.rounding, |grid| everywhere(|| {
         // Every run starts afresh; a test may leave a few bytes behind.
-        let watch = &mut Box::leak(Box::new(SeenLevels::default())).0;
-        ErrorOf { dtype, bytes, params, grid, bounds: None, watch, beside: () }
+        let seen_levels = &mut Box::leak(Box::new(SeenLevels::default())).0;
+        ErrorOf { dtype, bytes, params, grid, bounds: None, seen_levels, reference: () }
     }))
     .into_iter()
     .map(|(isa, found)| (isa, found.sums))
@@ -396,18 +396,18 @@ fn written_values_are_compared_and_their_error_is_the_elements() {
                     continue;
                 }
                 for (differs, q) in [(true, &q), (false, &quantized(dtype, &bytes, params))] {
-                    let mut watch = SeenLevels::default();
+                    let mut seen_levels = SeenLevels::default();
                     for &isa in Isa::ALL {
-                        let beside = ReferenceCodes(bytemuck::cast_slice(q));
-                        let (grid, watch) = (IntegersHalfEven, &mut watch.0);
+                        let reference = ReferenceCodes(bytemuck::cast_slice(q));
+                        let (grid, seen_levels) = (IntegersHalfEven, &mut seen_levels.0);
                         let kernel = ErrorOf {
                             dtype,
                             bytes: &bytes,
                             params,
                             grid,
                             bounds: None,
-                            watch,
-                            beside,
+                            seen_levels,
+                            reference,
                         };
                         let Some(found) = run_at(isa, kernel) else { continue };
                         assert_eq!(found.are_same, !differs, "{what} {isa:?}");
@@ -521,7 +521,7 @@ fn assert_channels(found: &[Loss], expected: &[Loss], what: &str) {
     }
 }
 
-/// Nothing beside the sums, or the scales, and the channels of a few rows each.
+/// Nothing reference the sums, or the scales, and the channels of a few rows each.
 fn wanted_of(random: &mut Random, row: usize) -> GroupDetail {
     let rows = |n: u64| row * n as usize;
     let channels = (!random.next().is_multiple_of(3)).then(|| {

@@ -1,27 +1,27 @@
-//! What quantizing loses, from how often each value occurs.
+//! Error sums from a histogram of values.
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, fold};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
-use crate::quantization::kernels::simd::Level;
+use crate::quantization::kernels::simd::Simd;
 use crate::quantization::statistics::ErrorSums;
 
-/// Values and how many elements have each; of equal length.
+/// Values, and the number of elements with each value. The slices have equal length.
 #[derive(Clone, Copy, Debug)]
 pub struct Weighted<'a> {
     pub values: &'a [f32],
     pub counts: &'a [u32],
 }
 
-/// What quantizing every element loses. The values must be finite. All sums are in f64;
-/// x̂ = scale · q is rounded to f32 before it is compared.
+/// The error sums of quantizing all elements. The values must be finite. All sums are in f64;
+/// the dequantized value x̂ = scale · q is rounded to f32.
 pub fn weighted_error(elements: Weighted, params: Quantization) -> ErrorSums {
     by_grid!(params.qtype, params.rounding, |grid| run(ErrorOf { elements, params, grid }))
 }
 
-/// Σ(x−x̂)² alone.
+/// Σ(x−x̂)² of quantizing all elements.
 pub fn weighted_noise(elements: Weighted, params: Quantization) -> f64 {
     by_grid!(params.qtype, params.rounding, |grid| run(NoiseOf { elements, params, grid }))
 }
@@ -29,27 +29,27 @@ pub fn weighted_noise(elements: Weighted, params: Quantization) -> f64 {
 struct ErrorOf<'a, G> {
     elements: Weighted<'a>,
     params: Quantization,
-    /// That of `how`.
+    /// The grid of `params`.
     grid: G,
 }
 
 struct NoiseOf<'a, G> {
     elements: Weighted<'a>,
     params: Quantization,
-    /// That of `how`.
+    /// The grid of `params`.
     grid: G,
 }
 
-/// A few values, what they become, and how many elements have them; past `len` all zeros.
-struct Step<L: Level> {
+/// [`LANES`] values with their levels, codes and counts; zeros after the first `len`.
+struct Step<S: Simd> {
     len: usize,
-    x: L::F32,
-    q: L::F32,
-    codes: L::U32,
-    counts: L::F64,
+    x: S::F32,
+    q: S::F32,
+    codes: S::U32,
+    counts: S::F64,
 }
 
-/// Values, their counts, and how many of them are not filling.
+/// Values, their counts, and the number of lanes that are not padding.
 type Chunk = (Lanes<f32>, Lanes<u32>, usize);
 
 impl<'a> Weighted<'a> {
@@ -65,39 +65,39 @@ impl<'a> Weighted<'a> {
     }
 }
 
-/// The divisor of a scale that is ordinary.
+/// The divisor for the scale, if it is ordinary.
 #[inline(always)]
-fn divisor<L: Level>(l: L, params: &Quantization) -> Option<Divisor> {
-    is_ordinary(params.scale).then(|| Divisor::new(l, params.scale, params.qtype.max()))
+fn divisor<S: Simd>(simd: S, params: &Quantization) -> Option<Divisor> {
+    is_ordinary(params.scale).then(|| Divisor::new(simd, params.scale, params.qtype.max()))
 }
 
-impl<L: Level> Step<L> {
+impl<S: Simd> Step<S> {
     #[inline(always)]
     fn new<G: Grid>(
-        l: L,
+        simd: S,
         grid: G,
         (x, counts, len): Chunk,
         params: &Quantization,
         divisor: &Option<Divisor>,
-    ) -> Step<L> {
+    ) -> Step<S> {
         let (q, codes) = match divisor {
-            Some(divisor) => grid.round(l, divisor.quotient(l, l.f32s(x))),
+            Some(divisor) => grid.round(simd, divisor.quotient(simd, simd.f32s(x))),
             None => {
                 let (mut q, mut codes) = ([0.0; LANES], [0; LANES]);
                 for i in 0..len {
                     let (level, code) = round_one(f64::from(x[i] / params.scale), params);
                     (q[i], codes[i]) = (level, u32::from(code));
                 }
-                (l.f32s(q), l.u32s(codes))
+                (simd.f32s(q), simd.u32s(codes))
             }
         };
-        Step { len, x: l.f32s(x), q, codes, counts: l.f64s(counts) }
+        Step { len, x: simd.f32s(x), q, codes, counts: simd.f64s(counts) }
     }
 
-    /// x and x̂.
+    /// x and x̂ in f64.
     #[inline(always)]
-    fn pair(&self, l: L, params: &Quantization) -> (L::F64, L::F64) {
-        (l.widen(self.x), l.widen(l.mul(l.splat(params.scale), self.q)))
+    fn pair(&self, simd: S, params: &Quantization) -> (S::F64, S::F64) {
+        (simd.widen(self.x), simd.widen(simd.mul(simd.splat(params.scale), self.q)))
     }
 }
 
@@ -106,48 +106,48 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(self, l: L) -> ErrorSums {
+    fn run<S: Simd>(self, simd: S) -> ErrorSums {
         let ErrorOf { elements, ref params, grid } = self;
-        let divisor = divisor(l, params);
-        let zero = l.zero_f64();
+        let divisor = divisor(simd, params);
+        let zero = simd.zero_f64();
         let (mut count, mut zero_before, mut zero_after) = (zero, zero, zero);
         let (mut of_x, mut signal, mut noise, mut dot, mut reconstructed) =
             (zero, zero, zero, zero, zero);
         let mut most = zero;
-        // No bit waits for another to be set in its word.
+        // Bytes instead of bits, so that setting one does not wait for another.
         let mut seen = [false; 256];
         for chunk in elements.steps() {
-            let step = Step::new(l, grid, chunk, params, &divisor);
+            let step = Step::new(simd, grid, chunk, params, &divisor);
             let n = step.counts;
-            let (x, hat) = step.pair(l, params);
-            let d = l.sub_f64(x, hat);
-            count = l.add_f64(count, n);
-            of_x = l.add_f64(of_x, l.mul_f64(n, x));
-            signal = l.add_f64(signal, l.mul_f64(n, l.mul_f64(x, x)));
-            noise = l.add_f64(noise, l.mul_f64(n, l.mul_f64(d, d)));
-            dot = l.add_f64(dot, l.mul_f64(n, l.mul_f64(x, hat)));
-            reconstructed = l.add_f64(reconstructed, l.mul_f64(n, l.mul_f64(hat, hat)));
-            most = l.max_abs_f64(d, most);
-            zero_before = l.add_f64(zero_before, l.where_zero(n, x));
-            zero_after = l.add_f64(zero_after, l.where_zero(n, l.widen(step.q)));
-            for &code in l.low8(step.codes).iter().take(step.len) {
+            let (x, hat) = step.pair(simd, params);
+            let d = simd.sub_f64(x, hat);
+            count = simd.add_f64(count, n);
+            of_x = simd.add_f64(of_x, simd.mul_f64(n, x));
+            signal = simd.add_f64(signal, simd.mul_f64(n, simd.mul_f64(x, x)));
+            noise = simd.add_f64(noise, simd.mul_f64(n, simd.mul_f64(d, d)));
+            dot = simd.add_f64(dot, simd.mul_f64(n, simd.mul_f64(x, hat)));
+            reconstructed = simd.add_f64(reconstructed, simd.mul_f64(n, simd.mul_f64(hat, hat)));
+            most = simd.max_abs_f64(d, most);
+            zero_before = simd.add_f64(zero_before, simd.where_zero(n, x));
+            zero_after = simd.add_f64(zero_after, simd.where_zero(n, simd.widen(step.q)));
+            for &code in simd.low8(step.codes).iter().take(step.len) {
                 seen[usize::from(code)] = true;
             }
         }
         let sum = |lanes| fold(lanes, |a, b| a + b);
-        // PatternCounts are sums of integers, far below what f64 holds exactly.
+        // Counts are integers far below 2⁵³, so the f64 sums are exact.
         let whole = |lanes| sum(lanes) as u64;
-        let (count, before) = (whole(l.array_f64(count)), whole(l.array_f64(zero_before)));
+        let (count, before) = (whole(simd.array_f64(count)), whole(simd.array_f64(zero_before)));
         ErrorSums {
             count,
-            sum: sum(l.array_f64(of_x)),
-            signal: sum(l.array_f64(signal)),
-            noise: sum(l.array_f64(noise)),
-            dot: sum(l.array_f64(dot)),
-            reconstructed: sum(l.array_f64(reconstructed)),
-            max_abs_error: fold(l.array_f64(most), f64::max),
+            sum: sum(simd.array_f64(of_x)),
+            signal: sum(simd.array_f64(signal)),
+            noise: sum(simd.array_f64(noise)),
+            dot: sum(simd.array_f64(dot)),
+            reconstructed: sum(simd.array_f64(reconstructed)),
+            max_abs_error: fold(simd.array_f64(most), f64::max),
             non_zero: count - before,
-            zeroed: whole(l.array_f64(zero_after)) - before,
+            zeroed: whole(simd.array_f64(zero_after)) - before,
             levels: (0..=u8::MAX).filter(|&code| seen[usize::from(code)]).collect(),
         }
     }
@@ -158,17 +158,17 @@ impl<G: Grid> Kernel for NoiseOf<'_, G> {
     const RARE: bool = G::RARE;
 
     #[inline(always)]
-    fn run<L: Level>(self, l: L) -> f64 {
+    fn run<S: Simd>(self, simd: S) -> f64 {
         let NoiseOf { elements, ref params, grid } = self;
-        let divisor = divisor(l, params);
-        let mut noise = l.zero_f64();
+        let divisor = divisor(simd, params);
+        let mut noise = simd.zero_f64();
         for chunk in elements.steps() {
-            let step = Step::new(l, grid, chunk, params, &divisor);
-            let (x, hat) = step.pair(l, params);
-            let d = l.sub_f64(x, hat);
-            noise = l.add_f64(noise, l.mul_f64(step.counts, l.mul_f64(d, d)));
+            let step = Step::new(simd, grid, chunk, params, &divisor);
+            let (x, hat) = step.pair(simd, params);
+            let d = simd.sub_f64(x, hat);
+            noise = simd.add_f64(noise, simd.mul_f64(step.counts, simd.mul_f64(d, d)));
         }
-        fold(l.array_f64(noise), |a, b| a + b)
+        fold(simd.array_f64(noise), |a, b| a + b)
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
     use crate::tensor::FloatType;
 
     #[test]
-    fn counted_values_lose_what_the_elements_lose() {
+    fn a_histogram_has_the_error_of_its_elements() {
         let values: Vec<f32> = (0..77).map(|i| ((i * 37 % 101) as f32 - 50.0) / 31.0).collect();
         let counts: Vec<u32> = (0..77).map(|i| 1 + i * i % 13).collect();
         let elements: Vec<u8> = values

@@ -1,17 +1,18 @@
-//! Arrays: what the target guarantees, SSE2 on x86-64 and NEON on AArch64.
+//! Vectors as arrays, compiled with what the target guarantees: SSE2 on x86-64, NEON on AArch64.
 
 use crate::quantization::kernels::array_lanes::{
     LANES, Lanes, PAIR, ROUNDING_MAGIC, fold, map, narrow_f16, widen_f16, zip,
 };
 use crate::quantization::kernels::level_tracker::LevelTracker;
-use crate::quantization::kernels::simd::level::Level;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 use crate::quantization::kernels::simd::neon as patterns;
+use crate::quantization::kernels::simd::operations::Simd;
 
+/// The instruction set that every processor of the target has.
 #[derive(Clone, Copy)]
 pub(in crate::quantization::kernels) struct Baseline;
 
-/// Methods that are one expression, all inlined.
+/// Defines inlined methods that are one expression each.
 macro_rules! methods {
     ($(fn $name:ident($($arg:ident: $t:ty),*) -> $r:ty { $body:expr })*) => {$(
         #[inline(always)]
@@ -21,7 +22,7 @@ macro_rules! methods {
     )*};
 }
 
-impl Level for Baseline {
+impl Simd for Baseline {
     const FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
     type F32 = Lanes<f32>;
     type U32 = Lanes<u32>;
@@ -105,8 +106,8 @@ impl Level for Baseline {
         }
         fn swap_ones(a: Lanes<f32>) -> Lanes<f32> { std::array::from_fn(|i| a[i ^ 1]) }
         fn swap_twos(a: Lanes<f32>) -> Lanes<f32> { std::array::from_fn(|i| a[i ^ 2]) }
-        fn all_within(a: Lanes<f32>, least: f32, most: f32) -> bool {
-            fold(map(a, |a| least <= a && a <= most), |a, b| a & b)
+        fn all_within(a: Lanes<f32>, low: f32, high: f32) -> bool {
+            fold(map(a, |a| low <= a && a <= high), |a, b| a & b)
         }
         fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> patterns::U16 { patterns::load(raw) }
         fn splat_u16(a: u16) -> patterns::U16 { patterns::splat(a) }
@@ -120,10 +121,10 @@ impl Level for Baseline {
         fn count_at_most(a: patterns::U16, b: patterns::U16) -> u32 {
             patterns::count_at_most(a, b)
         }
-        fn singles(a: patterns::U16) -> [Lanes<f32>; 2] { patterns::singles(a) }
+        fn widen_bf16(a: patterns::U16) -> [Lanes<f32>; 2] { patterns::widen_bf16(a) }
         fn any_bit0(a: Lanes<u32>) -> bool { fold(a, |a, b| a | b) & 1 != 0 }
-        fn unseen(watch: &LevelTracker, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
-            watch.beyond(q)
+        fn unseen(seen: &LevelTracker, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
+            seen.beyond(q)
         }
         fn narrow_f16(a: Lanes<f32>) -> Lanes<u16> { narrow_f16(a) }
         fn widen_f16(a: Lanes<u16>) -> Lanes<f32> { widen_f16(a) }
@@ -131,7 +132,7 @@ impl Level for Baseline {
     }
 }
 
-/// Sixteen bits each, as arrays.
+/// Bit patterns as arrays.
 #[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
 mod patterns {
     use super::{LANES, Lanes, PAIR};
@@ -176,26 +177,26 @@ mod patterns {
         count.into()
     }
     #[inline(always)]
-    pub(super) fn singles(a: U16) -> [Lanes<f32>; 2] {
+    pub(super) fn widen_bf16(a: U16) -> [Lanes<f32>; 2] {
         [0, 1].map(|odd| from_fn(|i| f32::from_bits(u32::from(a[2 * i + odd]) << 16)))
     }
 }
 
-/// `a * b + c` rounded once, where the library's own is a call for every element.
+/// `a * b + c` rounded once; the function of the standard library is a call for every lane.
 ///
-/// The product of two singles is exact in f64. The sum is rounded to odd there (Boldo and
-/// Melquiond, "Emulation of a FMA and correctly rounded sums", 2008), so that the second
-/// rounding, to twenty-four bits, is as if it were the only one.
+/// The product of two f32 is exact in f64. The f64 sum is rounded to odd (Boldo and Melquiond,
+/// "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd",
+/// 2008), so that rounding it to f32 gives the correctly rounded result.
 #[inline(always)]
 fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
     let sum = product + c;
-    // What the sum lost, exactly (Knuth's TwoSum); NaN where the sum is not finite.
+    // The exact rounding error of the sum (Knuth's TwoSum); NaN if the sum is not finite.
     let of_c = sum - product;
     let lost = (product - (sum - of_c)) + (c - of_c);
     let is_off = (lost > 0.0) | (lost < 0.0);
     let bits = sum.to_bits();
-    // An even one goes to its odd neighbour on the side of the exact sum.
+    // An even sum moves to its odd neighbour on the side of the exact sum.
     let is_larger = (lost > 0.0) == (sum > 0.0);
     let odd = match is_larger {
         true => bits | 1,
@@ -234,7 +235,7 @@ mod tests {
         for _ in 0..2_000_000 {
             let [a, b, c] = [next(), next(), next()];
             same(f32::from_bits(a), f32::from_bits(b), f32::from_bits(c));
-            // Of like size, where the sum is nearly the middle between two singles.
+            // Of similar size, where the sum lies nearly in the middle between two f32.
             let near = |x: u32, low: u32| f32::from_bits(x & 0x81FF_FFFF & low | 0x3F00_0000);
             same(near(a, u32::MAX << 8), near(b, u32::MAX << 8), near(c, u32::MAX));
             same(near(a, u32::MAX), near(b, u32::MAX), near(c, u32::MAX) * 3e-8);

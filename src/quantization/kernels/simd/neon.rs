@@ -1,10 +1,12 @@
-//! Patterns of sixteen bits as vectors of NEON, which every AArch64 processor has.
+//! Bit patterns of 16-bit elements as NEON vectors.
 //!
-//! As arrays their minima and maxima can be taken in any order, and the compiler does: it
-//! gathers the same lane of eight pairs, lane by lane.
+//! The compiler vectorizes minima and maxima of arrays badly: it gathers the same lane of
+//! eight vectors at a time.
 //!
-//! SAFETY, of all here: NEON is part of the target. The transmutes are between arrays and
-//! vectors of the same size, for which every bit pattern is valid.
+//! # Safety
+//!
+//! NEON is part of the AArch64 target. The transmutes are between arrays and vectors of the
+//! same size, for which every bit pattern is valid.
 #![allow(unsafe_code)]
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, PAIR};
@@ -50,12 +52,12 @@ pub(super) fn max_signed(a: U16, b: U16) -> U16 {
 #[inline(always)]
 pub(super) fn count_at_most(a: U16, b: U16) -> u32 {
     let [p, q, r, s]: U16 = from_fn(|i| unsafe { vcleq_u16(a[i], b[i]) });
-    // -1 for each of them.
+    // A lane is -1 where the comparison holds.
     let sum = unsafe { vaddvq_u16(vaddq_u16(vaddq_u16(p, q), vaddq_u16(r, s))) };
     sum.wrapping_neg().into()
 }
 #[inline(always)]
-pub(super) fn singles(a: U16) -> [Lanes<f32>; 2] {
+pub(super) fn widen_bf16(a: U16) -> [Lanes<f32>; 2] {
     let words = a.map(|a| unsafe { vreinterpretq_u32_u16(a) });
     let even = words.map(|w| unsafe { vshlq_n_u32::<16>(w) });
     let odd = words.map(|w| unsafe { vandq_u32(w, vdupq_n_u32(0xFFFF_0000)) });

@@ -1,16 +1,18 @@
-//! AVX2 with FMA and F16C, and AVX-512.
+//! The instruction sets AVX2 with FMA and F16C, and AVX-512.
 //!
-//! A level is a private unit struct that only the functions here make, inside a function
-//! that enables the level's features; and those `dispatch` calls only after the processor
-//! reported every one of them. So holding a level is the proof that its intrinsics may
-//! run. The transmutes are between arrays and vectors of the same size, for which every
-//! bit pattern is valid.
+//! # Safety
+//!
+//! Each instruction set is a struct that only the functions of this module construct, inside a
+//! function that enables its features. `dispatch` calls these functions only after the
+//! processor has reported every feature. A value of the struct therefore proves that its
+//! intrinsics may run. The transmutes are between arrays and vectors of the same size, for
+//! which every bit pattern is valid.
 #![allow(unsafe_code)]
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, PAIR};
 use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::LevelTracker;
-use crate::quantization::kernels::simd::level::Level;
+use crate::quantization::kernels::simd::operations::Simd;
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
@@ -32,26 +34,26 @@ struct Avx512(());
 
 const _: () = assert!(LANES == 16);
 
-/// Methods that are one expression of intrinsics, all inlined.
+/// Defines inlined methods that are one expression of intrinsics each.
 macro_rules! methods {
     ($(fn $name:ident($($arg:ident: $t:ty),*) -> $r:ty { $body:expr })*) => {$(
         #[inline(always)]
         fn $name(self, $($arg: $t),*) -> $r {
-            // SAFETY: the level exists, so the processor has its instructions; transmutes
-            // are between types of one size and any bits. See the module.
+            // SAFETY: `self` proves that the processor has the instructions, and transmutes are
+            // between types of equal size without invalid bit patterns (see the module).
             unsafe { $body }
         }
     )*};
 }
 
-/// An intrinsic on both halves.
+/// Applies an intrinsic to both halves of vectors.
 macro_rules! both {
     ($f:ident$(::<$c:tt>)?($($arg:ident),*)) => {
         [$f$(::<$c>)?($($arg[0]),*), $f$(::<$c>)?($($arg[1]),*)]
     };
 }
 
-/// The same on all four quarters.
+/// Applies an intrinsic to all four quarters of vectors.
 macro_rules! fours {
     ($f:ident$(::<$c:tt>)?($($arg:ident),*)) => {
         [
@@ -63,7 +65,7 @@ macro_rules! fours {
     };
 }
 
-impl Level for Avx2 {
+impl Simd for Avx2 {
     const FMA: bool = true;
     type F32 = [__m256; 2];
     type U32 = [__m256i; 2];
@@ -276,17 +278,17 @@ impl Level for Avx2 {
                 _mm256_permute_ps::<0b01_00_11_10>(a[1]),
             ]
         }
-        fn all_within(a: [__m256; 2], least: f32, most: f32) -> bool {
+        fn all_within(a: [__m256; 2], low: f32, high: f32) -> bool {
             {
-                let (least, most) = ([_mm256_set1_ps(least); 2], [_mm256_set1_ps(most); 2]);
+                let (low, high) = ([_mm256_set1_ps(low); 2], [_mm256_set1_ps(high); 2]);
                 let is_inside = [
                     _mm256_and_ps(
-                        _mm256_cmp_ps::<_CMP_GE_OQ>(a[0], least[0]),
-                        _mm256_cmp_ps::<_CMP_LE_OQ>(a[0], most[0]),
+                        _mm256_cmp_ps::<_CMP_GE_OQ>(a[0], low[0]),
+                        _mm256_cmp_ps::<_CMP_LE_OQ>(a[0], high[0]),
                     ),
                     _mm256_and_ps(
-                        _mm256_cmp_ps::<_CMP_GE_OQ>(a[1], least[1]),
-                        _mm256_cmp_ps::<_CMP_LE_OQ>(a[1], most[1]),
+                        _mm256_cmp_ps::<_CMP_GE_OQ>(a[1], low[1]),
+                        _mm256_cmp_ps::<_CMP_LE_OQ>(a[1], high[1]),
                     ),
                 ];
                 _mm256_movemask_ps(_mm256_and_ps(is_inside[0], is_inside[1])) == 0xFF
@@ -307,7 +309,7 @@ impl Level for Avx2 {
                 _mm256_movemask_epi8(_mm256_packs_epi16(is[0], is[1])).count_ones()
             }
         }
-        fn singles(a: [__m256i; 2]) -> [[__m256; 2]; 2] {
+        fn widen_bf16(a: [__m256i; 2]) -> [[__m256; 2]; 2] {
             {
                 let odd = [_mm256_set1_epi32(0xFFFF_0000_u32 as i32); 2];
                 let even = [_mm256_slli_epi32::<16>(a[0]), _mm256_slli_epi32::<16>(a[1])];
@@ -318,10 +320,10 @@ impl Level for Avx2 {
         fn any_bit0(a: [__m256i; 2]) -> bool {
             _mm256_testz_si256(_mm256_or_si256(a[0], a[1]), _mm256_set1_epi32(1)) == 0
         }
-        fn unseen(watch: &LevelTracker, codes: [__m256i; 2], _q: [__m256; 2]) -> [__m256i; 2] {
+        fn unseen(seen: &LevelTracker, codes: [__m256i; 2], _q: [__m256; 2]) -> [__m256i; 2] {
             {
                 // A permutation reads the low three bits of an index.
-                let table = [transmute::<[u32; 8], __m256i>(watch.missing); 2];
+                let table = [transmute::<[u32; 8], __m256i>(seen.missing); 2];
                 let index = [_mm256_srli_epi32::<5>(codes[0]), _mm256_srli_epi32::<5>(codes[1])];
                 let words = both!(_mm256_permutevar8x32_epi32(table, index));
                 let mask = [_mm256_set1_epi32(31); 2];
@@ -357,7 +359,7 @@ impl Level for Avx2 {
     }
 }
 
-impl Level for Avx512 {
+impl Simd for Avx512 {
     const FMA: bool = true;
     type F32 = __m512;
     type U32 = __m512i;
@@ -487,10 +489,10 @@ impl Level for Avx512 {
         }
         fn swap_ones(a: __m512) -> __m512 { _mm512_permute_ps::<0b10_11_00_01>(a) }
         fn swap_twos(a: __m512) -> __m512 { _mm512_permute_ps::<0b01_00_11_10>(a) }
-        fn all_within(a: __m512, least: f32, most: f32) -> bool {
+        fn all_within(a: __m512, low: f32, high: f32) -> bool {
             {
-                let is_up = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, _mm512_set1_ps(least));
-                is_up & _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, _mm512_set1_ps(most)) == u16::MAX
+                let is_up = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, _mm512_set1_ps(low));
+                is_up & _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, _mm512_set1_ps(high)) == u16::MAX
             }
         }
         fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> __m512i { transmute(*raw) }
@@ -503,7 +505,7 @@ impl Level for Avx512 {
         fn count_at_most(a: __m512i, b: __m512i) -> u32 {
             _mm512_cmple_epu16_mask(a, b).count_ones()
         }
-        fn singles(a: __m512i) -> [__m512; 2] {
+        fn widen_bf16(a: __m512i) -> [__m512; 2] {
             {
                 let odd = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
                 let (even, odd) = (_mm512_slli_epi32::<16>(a), _mm512_and_si512(a, odd));
@@ -511,11 +513,11 @@ impl Level for Avx512 {
             }
         }
         fn any_bit0(a: __m512i) -> bool { _mm512_test_epi32_mask(a, _mm512_set1_epi32(1)) != 0 }
-        fn unseen(watch: &LevelTracker, codes: __m512i, _q: __m512) -> __m512i {
+        fn unseen(seen: &LevelTracker, codes: __m512i, _q: __m512) -> __m512i {
             {
                 // A permutation reads the low four bits of an index, and the table is there
                 // twice; a rotation reads the low five bits of its count.
-                let table = _mm512_broadcast_i64x4(transmute::<[u32; 8], __m256i>(watch.missing));
+                let table = _mm512_broadcast_i64x4(transmute::<[u32; 8], __m256i>(seen.missing));
                 let words = _mm512_permutexvar_epi32(_mm512_srli_epi32::<5>(codes), table);
                 _mm512_rorv_epi32(words, codes)
             }
