@@ -1,4 +1,5 @@
-//! Throughput of every kernel in bytes of input, beside a plain read of the same bytes.
+//! Throughput of every kernel in bytes of input, with a plain read of the same bytes for
+//! comparison.
 //!
 //! `cargo bench --bench kernels [FILTER]`. Compare ratios within one run: absolute figures
 //! drift with the machine.
@@ -19,10 +20,10 @@ fn main() {
 
 const MIB: usize = 1 << 20;
 const TYPES: [FloatType; 4] = [FloatType::F32, FloatType::BF16, FloatType::F16, FloatType::F64];
-/// In the cache, and far beyond it.
+/// Bytes that fit the cache, and bytes that do not.
 const SIZES: [usize; 2] = [MIB, 256 * MIB];
 
-/// Elements distributed as weights are: about normal, deviation 0.02.
+/// Elements distributed like weights: approximately normal, standard deviation 0.02.
 fn weights(dtype: FloatType, bytes: usize) -> &'static [u8] {
     static BUFFERS: [OnceLock<Vec<u8>>; 4] = [const { OnceLock::new() }; 4];
     let buffer = BUFFERS[dtype as usize].get_or_init(|| {
@@ -33,7 +34,7 @@ fn weights(dtype: FloatType, bytes: usize) -> &'static [u8] {
         };
         let mut out = Vec::new();
         while out.len() < 256 * MIB {
-            // Each normal number is drawn once for a megabyte, and shuffled by rotation.
+            // Normal numbers are drawn for 4 MiB; further ones are copies from random places.
             if out.len() < 4 * MIB {
                 let x = (0..12).map(|_| unit()).sum::<f64>() - 6.0;
                 write_f64(dtype, x * 0.02, &mut out);
@@ -48,7 +49,7 @@ fn weights(dtype: FloatType, bytes: usize) -> &'static [u8] {
     &buffer[..bytes]
 }
 
-const HOW: Quantization =
+const PARAMS: Quantization =
     Quantization { scale: 0.000_93, qtype: QuantizationType::QInt8, rounding: Rounding::HalfEven };
 
 const OWN_SCALES: GroupQuantization = GroupQuantization {
@@ -90,9 +91,9 @@ macro_rules! over_types {
 over_types! {
     range: |dtype, bytes| kernels::range(dtype, bytes);
     moments: |dtype, bytes| kernels::moments(dtype, bytes);
-    error: |dtype, bytes| kernels::error(dtype, bytes, HOW);
+    error: |dtype, bytes| kernels::error(dtype, bytes, PARAMS);
     error_half_away: |dtype, bytes| {
-        kernels::error(dtype, bytes, Quantization { rounding: Rounding::HalfAway, ..HOW })
+        kernels::error(dtype, bytes, Quantization { rounding: Rounding::HalfAway, ..PARAMS })
     };
     error_row_4096: |dtype, bytes| {
         kernels::group_error(dtype, bytes, GroupLayout::consecutive(4096), OWN_SCALES, GroupDetail::default())
@@ -110,7 +111,7 @@ over_types! {
         kernels::block_errors(dtype, bytes, 4096, OWN_SCALES, GroupDetail::default())
     };
     error_fp8: |dtype, bytes| {
-        kernels::error(dtype, bytes, Quantization { qtype: QuantizationType::F8E4M3, ..HOW })
+        kernels::error(dtype, bytes, Quantization { qtype: QuantizationType::F8E4M3, ..PARAMS })
     };
 }
 
@@ -122,29 +123,29 @@ mod quantize {
         let mut out = vec![0; SIZE / dtype.size()];
         bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
             let out = black_box(out.as_mut_slice());
-            kernels::quantize(dtype, black_box(bytes), HOW.scale, HOW.rounding, out);
+            kernels::quantize(dtype, black_box(bytes), PARAMS.scale, PARAMS.rounding, out);
         });
     }
 }
 
-/// The error with a comparison of the values that were written.
+/// The error, with a comparison of the codes.
 mod error_if_codes_match {
     use super::*;
     #[divan::bench(args = TYPES, consts = SIZES)]
     fn gbs<const SIZE: usize>(bencher: Bencher, dtype: FloatType) {
         let bytes = weights(dtype, SIZE);
-        let mut written = vec![0; SIZE / dtype.size()];
-        let how = (HOW.scale, HOW.rounding);
-        kernels::quantize(dtype, bytes, how.0, how.1, &mut written);
+        let mut codes = vec![0; SIZE / dtype.size()];
+        let params = (PARAMS.scale, PARAMS.rounding);
+        kernels::quantize(dtype, bytes, params.0, params.1, &mut codes);
         bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
             let seen = &mut kernels::SeenLevels::default();
-            let found = kernels::error_if_codes_match(dtype, black_box(bytes), how, &written, seen);
+            let found = kernels::error_if_codes_match(dtype, black_box(bytes), params, &codes, seen);
             assert!(black_box(found).is_some());
         });
     }
 }
 
-/// Bytes of output, which is the larger side.
+/// Throughput in bytes of output, which is larger than the input.
 mod dequantize {
     use super::*;
     #[divan::bench(args = TYPES, consts = SIZES)]
@@ -152,7 +153,7 @@ mod dequantize {
         let q: Vec<i8> = (0..SIZE / dtype.size()).map(|i| (i * i) as i8).collect();
         let mut out = vec![0; SIZE];
         bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
-            kernels::dequantize(black_box(&q), HOW.scale, dtype, black_box(out.as_mut_slice()));
+            kernels::dequantize(black_box(&q), PARAMS.scale, dtype, black_box(out.as_mut_slice()));
         });
     }
 }

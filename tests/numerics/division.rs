@@ -1,10 +1,10 @@
-//! The quantized values are those of an IEEE division, whatever the kernels do in its place.
+//! The kernels avoid divisions, but their quantized values are those of an IEEE division.
 
 use half::{bf16, f16};
 use quantscope::quantization::{Rounding, kernels};
 use quantscope::tensor::FloatType;
 
-/// xorshift64*: seeded, the same everywhere.
+/// xorshift64*, seeded.
 struct Random(u64);
 
 impl Random {
@@ -15,7 +15,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// A scale of any exponent from 2⁻¹⁰⁰ to 2¹⁰⁰ and any mantissa.
+    /// A scale with an exponent from 2⁻¹⁰⁰ to 2¹⁰⁰ and a random significand.
     fn scale(&mut self) -> f32 {
         let bits = self.next();
         let exponent = 27 + (bits >> 32) as u32 % 201;
@@ -23,7 +23,7 @@ impl Random {
     }
 }
 
-fn plain(x: f32, scale: f32, rounding: Rounding) -> i8 {
+fn divide_and_round(x: f32, scale: f32, rounding: Rounding) -> i8 {
     let quotient = x / scale;
     let rounded = match rounding {
         Rounding::HalfEven => quotient.round_ties_even(),
@@ -32,17 +32,17 @@ fn plain(x: f32, scale: f32, rounding: Rounding) -> i8 {
     rounded.clamp(-127.0, 127.0) as i8
 }
 
-fn compare(dtype: FloatType, bytes: &[u8], values: &[f32], scale: f32) {
+fn assert_quantized(dtype: FloatType, bytes: &[u8], values: &[f32], scale: f32) {
     let mut found = vec![0i8; values.len()];
     for rounding in [Rounding::HalfEven, Rounding::HalfAway] {
         kernels::quantize(dtype, bytes, scale, rounding, &mut found);
-        let wrong = values.iter().zip(&found).find(|&(&x, &q)| plain(x, scale, rounding) != q);
+        let wrong = values.iter().zip(&found).find(|&(&x, &q)| divide_and_round(x, scale, rounding) != q);
         assert_eq!(wrong, None, "{dtype:?} by {scale:e}, {}", rounding.name());
     }
 }
 
 #[test]
-fn every_16_bit_float_by_many_scales() {
+fn every_16_bit_element_by_many_scales() {
     let mut random = Random(1);
     let patterns = || 0..=u16::MAX;
     for (dtype, value) in [
@@ -53,14 +53,15 @@ fn every_16_bit_float_by_many_scales() {
         let bytes: Vec<u8> = finite.iter().flat_map(|p| p.to_le_bytes()).collect();
         let values: Vec<f32> = finite.iter().map(|&p| value(p)).collect();
         for _ in 0..100 {
-            compare(dtype, &bytes, &values, random.scale());
+            assert_quantized(dtype, &bytes, &values, random.scale());
         }
     }
 }
 
-/// Next to the halves, where a quotient off by one place rounds to another integer.
+/// Next to the middle between two integers, a quotient that is off by one unit in the last
+/// place rounds to the wrong integer.
 #[test]
-fn single_floats_around_every_half() {
+fn f32_around_every_middle_between_two_integers() {
     let mut random = Random(2);
     for _ in 0..4000 {
         let scale = random.scale();
@@ -79,6 +80,6 @@ fn single_floats_around_every_half() {
             .filter(|x| x.is_finite())
             .collect();
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        compare(FloatType::F32, &bytes, &values, scale);
+        assert_quantized(FloatType::F32, &bytes, &values, scale);
     }
 }

@@ -1,9 +1,9 @@
-//! Bit for bit what Burn's engines gave for the same tensors.
+//! Quantized tensors are bit for bit those of Burn's engines.
 //!
 //! `burn.safetensors` holds `<case>.input` and, per engine, `.q`, `.scale` and `.dequant`:
-//! unprefixed from Burn 0.22's ndarray engine, which rounds halves away from zero, and
-//! under `flex023.` from Burn 0.23, which rounds them to even; both per tensor and, under
-//! `block32.`, per 32 contiguous values of the last axis.
+//! without a prefix from Burn 0.22's ndarray engine, which rounds half away from zero, and
+//! with the prefix `flex023.` from Burn 0.23, which rounds half to even. Both are per tensor
+//! and, with the prefix `block32.`, per block of 32 contiguous values of the last axis.
 
 use quantscope::quantization::{
     Calibration, Dequantize, NotQuantizable, QuantizationScheme, QuantizedTensor, Quantizer,
@@ -13,7 +13,7 @@ use quantscope::tensor::{FloatType, Shape};
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
 
-/// Where Burn overflows.
+/// The cases in which Burn overflows.
 const OVERFLOWS: [&str; 2] = ["huge_max", "huge_just_over"];
 
 fn read() -> Vec<u8> {
@@ -54,7 +54,7 @@ fn cases<'a>(golden: &'a SafeTensors) -> impl Iterator<Item = &'a str> {
 }
 
 #[test]
-fn what_burn_quantizes_is_quantized_bit_for_bit() {
+fn values_scales_and_floats_are_those_of_burn() {
     let bytes = read();
     let golden = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     let mut compared = 0;
@@ -66,7 +66,7 @@ fn what_burn_quantizes_is_quantized_bit_for_bit() {
             ] {
                 let part = |part| golden.tensor(&format!("{case}{engine}{block}.{part}"));
                 let Ok(q) = part("q") else { continue };
-                // Burn computes halves in half precision, and lets what is not finite pass.
+                // Burn computes 16-bit types in 16 bits, and does not reject NaN and infinity.
                 let input = golden.tensor(&format!("{case}.input")).expect("an input");
                 if input.dtype() != Dtype::F32 || case.starts_with("nan") || case.starts_with("inf")
                 {
@@ -80,13 +80,13 @@ fn what_burn_quantizes_is_quantized_bit_for_bit() {
                 for (raw, &scale) in part("scale").expect(&what).data().chunks(4).zip(&ours.scales)
                 {
                     let burn = f32::from_le_bytes(raw.try_into().expect("four bytes"));
-                    // Of nothing but zeros, or where the scale underflows, the ndarray engine
-                    // stores a scale of 0; ours is Burn 0.23's, the smallest normal.
+                    // For zeros, or if the scale underflows, the ndarray engine stores a scale of
+                    // 0. Burn 0.23 and quantscope store the smallest normal f32.
                     let expected = if burn == 0.0 { f32::MIN_POSITIVE } else { burn };
                     assert_eq!(scale.to_bits(), expected.to_bits(), "{what}: scales");
                 }
                 let floats = Dequantize { to: None }.map_tensor(&ours);
-                // Burn gives zeros of either sign; ours follow its product.
+                // The sign of a zero is that of the product, as in Burn.
                 assert_eq!(floats, part("dequant").expect(&what).data(), "{what}: floats");
                 compared += 1;
             }
@@ -96,7 +96,7 @@ fn what_burn_quantizes_is_quantized_bit_for_bit() {
 }
 
 #[test]
-fn where_burn_overflows_what_is_read_back_is_finite() {
+fn dequantized_values_are_finite_where_burn_overflows() {
     let bytes = read();
     let golden = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     for case in OVERFLOWS {
@@ -109,7 +109,7 @@ fn where_burn_overflows_what_is_read_back_is_finite() {
 }
 
 #[test]
-fn where_burn_panics_or_writes_garbage_we_refuse() {
+fn tensors_with_nan_or_infinity_are_refused() {
     let bytes = read();
     let golden = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     for case in cases(&golden).filter(|c| c.starts_with("nan") || c.starts_with("inf")) {

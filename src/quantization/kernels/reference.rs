@@ -120,7 +120,7 @@ fn error_of<E: Element>(bytes: &[u8], params: Quantization) -> ErrorSums {
     sums
 }
 
-/// The quantized value nearest to a quotient, and the byte that stores it.
+/// The level nearest to a quotient, and its code.
 pub(super) fn round(quotient: f64, params: Quantization) -> (f32, u8) {
     match params.qtype {
         QuantizationType::QInt8 | QuantizationType::QInt4 => {
@@ -139,10 +139,10 @@ pub(super) fn round(quotient: f64, params: Quantization) -> (f32, u8) {
     }
 }
 
-/// The E4M3 code nearest to `x`, found by trying all of them.
+/// The E4M3 code nearest to `x`, found by trying all codes.
 fn f8e4m3_from(x: f32) -> u8 {
     let distance = |code: u8| (f64::from(x.abs()) - f64::from(f8e4m3_value(code))).abs();
-    // The even one of two that are equally near.
+    // Of two that are equally near, the even code.
     let nearest = (0..0x7Fu8)
         .min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a % 2).cmp(&(b % 2))));
     match nearest {
@@ -151,8 +151,7 @@ fn f8e4m3_from(x: f32) -> u8 {
     }
 }
 
-/// Quantizes every element to one i8 of `out`; stops at the shorter of the two.
-/// `qmax` is 127 for `QInt8`.
+/// Quantizes elements to int8; stops at the end of the shorter slice.
 pub(super) fn quantize(
     dtype: FloatType,
     bytes: &[u8],
@@ -170,8 +169,8 @@ fn quantize_of<E: Element>(bytes: &[u8], scale: f32, rounding: Rounding, out: &m
     }
 }
 
-/// `scale * q`, the product rounded to f32 (kept in f64 for F64), then to `to`, appended
-/// to `out` as little-endian bytes.
+/// Appends `scale * q` to `out` as little-endian elements of type `to`. The product is rounded
+/// to f32 (to f64 for F64) and then to `to`.
 pub(super) fn dequantize(q: &[i8], scale: f32, to: FloatType, out: &mut Vec<u8>) {
     for &q in q {
         let product = scale * f32::from(q);

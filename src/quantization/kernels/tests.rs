@@ -1,4 +1,4 @@
-//! Every kernel, on every instruction set this machine has, against the plain loops.
+//! Every kernel, on every instruction set of this machine, against the plain loops.
 
 use crate::quantization::kernels::code_check::ReferenceCodes;
 use crate::quantization::kernels::dequantize::DequantizeTo;
@@ -33,7 +33,7 @@ fn everywhere<K: Kernel>(kernel: impl Fn() -> K) -> Vec<(Isa, K::Output)> {
 
 fn error_everywhere(dtype: FloatType, bytes: &[u8], params: Quantization) -> Vec<(Isa, ErrorSums)> {
     by_grid!(params.qtype, params.rounding, |grid| everywhere(|| {
-        // Every run starts afresh; a test may leave a few bytes behind.
+        // Every run starts with no levels seen. Leaking a few bytes in a test is harmless.
         let seen_levels = &mut Box::leak(Box::new(SeenLevels::default())).0;
         ErrorOf { dtype, bytes, params, grid, bounds: None, seen_levels, reference: () }
     }))
@@ -55,7 +55,7 @@ fn group_errors_everywhere(
     })
 }
 
-/// The losses alone, on every instruction set, as far as they are swept.
+/// The losses on every instruction set, for the types and roundings that are swept.
 fn group_losses_everywhere<const N: usize>(
     dtype: FloatType,
     bytes: &[u8],
@@ -77,7 +77,7 @@ fn assert_losses(found: &GroupLosses, expected: &GroupErrors, what: &str) {
     assert_channels(&found.channels, &expected.channels, what);
 }
 
-/// What is quantized on every instruction set, into copies of `out`.
+/// The quantized values on every instruction set, written to copies of `out`.
 fn quantize_everywhere(
     dtype: FloatType,
     bytes: &[u8],
@@ -97,7 +97,7 @@ fn quantize_everywhere(
     all
 }
 
-/// A small generator, so that a failure can be repeated.
+/// A small seeded generator, so that failures can be reproduced.
 struct Random(u64);
 
 impl Random {
@@ -113,7 +113,7 @@ impl Random {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// About normal, deviation 1.
+    /// Approximately normal with standard deviation 1.
     fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
@@ -125,7 +125,7 @@ fn bytes_of(dtype: FloatType, values: impl IntoIterator<Item = f64>) -> Vec<u8> 
     bytes
 }
 
-/// Values of every kind a finite tensor can hold, with ties of `scale` among them.
+/// Values of every kind that a finite tensor can hold, including ties of `scale`.
 fn finite_values(random: &mut Random, count: usize, scale: f64) -> Vec<f64> {
     (0..count)
         .map(|_| match random.next() % 12 {
@@ -142,8 +142,8 @@ fn finite_values(random: &mut Random, count: usize, scale: f64) -> Vec<f64> {
         .collect()
 }
 
-/// Equal but for the order in which `terms` positive parts of about `size` were added, in
-/// f64 or, in blocks, in f32.
+/// Asserts that two sums are equal up to the order of additions. `size` is the magnitude that
+/// the tolerance is relative to.
 #[track_caller]
 fn assert_close(found: f64, expected: f64, size: f64, tolerance: f64, what: &str) {
     let close = (found - expected).abs() <= tolerance * size || found == expected;
@@ -167,7 +167,7 @@ pub(super) fn assert_errors(found: &ErrorSums, expected: &ErrorSums, tolerance: 
     assert_eq!(found.non_zero, expected.non_zero, "{what}");
     assert_eq!(found.zeroed, expected.zeroed, "{what}");
     assert_eq!(found.levels, expected.levels, "{what}");
-    // The difference is exact unless the element was clipped.
+    // The difference is exact unless the element was clamped.
     let largest = expected.max_abs_error;
     assert_close(found.max_abs_error, largest, largest, 6e-8, what);
     let product = (expected.signal * expected.reconstructed).sqrt();
@@ -192,7 +192,7 @@ fn moments_and_range_of_every_length_and_every_kind_of_value() {
                 }
             }
             let mut bytes = bytes_of(dtype, values);
-            // Trailing bytes that fill no element are ignored.
+            // Trailing bytes that do not fill an element are ignored.
             bytes.extend(std::iter::repeat_n(0xFF, (length % 8).min(dtype.size() - 1)));
             let expected = reference::moments(dtype, &bytes);
             let what = format!("{dtype:?} × {length}");
@@ -264,7 +264,7 @@ fn errors_of_every_length_type_scheme_and_scale() {
 }
 
 #[test]
-fn an_element_beyond_all_reason_does_not_overflow_the_sums() {
+fn extremely_large_elements_do_not_overflow_the_sums() {
     let params =
         Quantization { scale: 1e-10, qtype: QuantizationType::QInt8, rounding: Rounding::HalfEven };
     let bytes = bytes_of(FloatType::F32, [1.0, 3e38, -3e38, 1e-10, 0.0]);
@@ -276,7 +276,7 @@ fn an_element_beyond_all_reason_does_not_overflow_the_sums() {
 }
 
 #[test]
-fn sums_of_large_tensors_stay_within_a_ten_millionth() {
+fn sums_of_large_tensors_have_a_relative_error_below_1e_7() {
     let mut random = Random(4);
     let values: Vec<f64> = (0..300_000).map(|_| random.normal() * 0.02).collect();
     for dtype in TYPES {
@@ -289,7 +289,7 @@ fn sums_of_large_tensors_stay_within_a_ten_millionth() {
             for (isa, found) in error_everywhere(dtype, &bytes, params) {
                 let what = format!("{dtype:?} {params:?} {isa:?}");
                 assert_errors(&found, &expected, 5e-8, &what);
-                // As exact as what the mean of a sample is uncertain by.
+                // The tolerance is of the order of the standard error of the mean.
                 assert_close(found.sum, expected.sum, expected.signal.sqrt(), 1e-7, &what);
             }
         }
@@ -311,7 +311,7 @@ fn quantized_values_of_every_length_and_scale() {
                 };
                 let values = finite_values(&mut random, length, f64::from(scale).min(1e3));
                 let bytes = bytes_of(dtype, values.iter().map(|v| v.clamp(-6e4, 6e4)));
-                // Shorter and longer outputs than inputs.
+                // The output may be shorter or longer than the input.
                 let room = match random.next() % 4 {
                     0 => length / 2,
                     1 => length + 20,
@@ -329,8 +329,8 @@ fn quantized_values_of_every_length_and_scale() {
     }
 }
 
-/// Enough elements of sixteen bits that they are multiplied instead of divided, where that comes
-/// to the same: every one up to a largest, by the scale of that and by others.
+/// With enough 16-bit elements, multiplication by a reciprocal replaces division where the
+/// results are the same. Covers every element up to a largest magnitude.
 #[test]
 fn many_elements_quantize_as_in_the_plain_loop() {
     let mut random = Random(15);
@@ -342,7 +342,7 @@ fn many_elements_quantize_as_in_the_plain_loop() {
                 1 => (random.unit() * 0.01 + 1e-3) as f32,
                 _ => symmetric_scale(absmax, 127.0).expect("finite"),
             };
-            // One of each ten thousand is beyond the last level, and clamped.
+            // One in ten thousand lies beyond the last level and is clamped.
             let values = (0..=u16::MAX).map(|pattern| match dtype {
                 FloatType::BF16 => f64::from(half::bf16::from_bits(pattern)),
                 _ => f64::from(half::f16::from_bits(pattern)),
@@ -363,7 +363,7 @@ fn many_elements_quantize_as_in_the_plain_loop() {
 }
 
 #[test]
-fn written_values_are_compared_and_their_error_is_the_elements() {
+fn codes_are_compared_and_their_error_is_that_of_the_elements() {
     let mut random = Random(16);
     for dtype in TYPES {
         for length in (0..=70).chain([1000, 1024, 5000]) {
@@ -386,10 +386,10 @@ fn written_values_are_compared_and_their_error_is_the_elements() {
                 };
                 let what = format!("{dtype:?} × {length} {params:?}");
                 assert_eq!(check(&q), Some(error(dtype, &bytes, params)), "{what}");
-                let Some(at) = (length > 0).then(|| random.next() as usize % length) else {
+                let Some(index) = (length > 0).then(|| random.next() as usize % length) else {
                     continue;
                 };
-                q[at] = q[at].wrapping_add((1 + random.next() % 254) as i8);
+                q[index] = q[index].wrapping_add((1 + random.next() % 254) as i8);
                 assert_eq!(check(&q), None, "{what}");
                 assert_eq!(check(&q[1..]), None, "{what}");
                 if dtype == FloatType::F64 || rounding == Rounding::HalfAway {
@@ -466,7 +466,7 @@ fn dequantized_bytes_of_every_length_and_scale() {
     }
 }
 
-/// What groups are in the plain loop, one group at a time.
+/// The scales and errors of groups by the plain loop, one group at a time.
 fn reference_groups(
     dtype: FloatType,
     bytes: &[u8],
@@ -514,15 +514,15 @@ fn assert_groups(found: &GroupErrors, expected: &GroupErrors, what: &str) {
 fn assert_channels(found: &[Loss], expected: &[Loss], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (found, expected) in found.iter().zip(expected) {
-        // Squares below the least normal f32 have fewer digits.
+        // Squares below the smallest normal f32 have fewer significant bits.
         let size = |sum: f64| sum.max(f32::MIN_POSITIVE.into());
         assert_close(found.signal, expected.signal, size(expected.signal), 2e-6, what);
         assert_close(found.noise, expected.noise, size(expected.noise), 2e-6, what);
     }
 }
 
-/// Nothing reference the sums, or the scales, and the channels of a few rows each.
-fn wanted_of(random: &mut Random, row: usize) -> GroupDetail {
+/// A random choice of whether to keep scales, and of channels of a few rows each.
+fn random_detail(random: &mut Random, row: usize) -> GroupDetail {
     let rows = |n: u64| row * n as usize;
     let channels = (!random.next().is_multiple_of(3)).then(|| {
         let length = 1 + random.next() % 5;
@@ -531,7 +531,7 @@ fn wanted_of(random: &mut Random, row: usize) -> GroupDetail {
     GroupDetail { keep_scales: random.next().is_multiple_of(2), channels }
 }
 
-/// Rows of very different magnitudes, some all zero, some beyond the ordinary scales.
+/// Rows of very different magnitudes, some of zeros, some with scales that are not ordinary.
 fn rows_of_values(random: &mut Random, count: usize, row: usize) -> Vec<f64> {
     let mut values = Vec::new();
     while values.len() < count {
@@ -547,7 +547,7 @@ fn rows_of_values(random: &mut Random, count: usize, row: usize) -> Vec<f64> {
         let of = row.min(count - values.len());
         values.extend((0..of).map(|_| (random.normal() / 6.0) * magnitude));
         if let Some(last) = values.last_mut() {
-            // A tensor of many such rows has its ties too.
+            // Makes the largest magnitude exact, so that ties occur.
             *last = magnitude;
         }
     }
@@ -572,11 +572,11 @@ const LAYOUTS: [GroupLayout; 14] = [
 ];
 
 #[test]
-fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
+fn groups_have_the_scales_errors_and_values_of_the_plain_loop() {
     let mut random = Random(7);
     for dtype in TYPES {
         for layout in
-            LAYOUTS.map(|l| GroupLayout { row: l.row.min(1 << 30), group: l.group.min(1 << 30) })
+            LAYOUTS.map(|all| GroupLayout { row: all.row.min(1 << 30), group: all.group.min(1 << 30) })
         {
             for qtype in QTYPES {
                 for scale_type in TYPES {
@@ -586,7 +586,7 @@ fn groups_have_the_absmaxes_errors_and_values_of_the_plain_loop() {
                     let values = rows_of_values(&mut random, count, layout.group.min(700));
                     let bytes = bytes_of(dtype, values);
                     let what = format!("{dtype:?} × {count} {layout:?} {params:?}");
-                    let detail = wanted_of(&mut random, layout.row);
+                    let detail = random_detail(&mut random, layout.row);
                     let expected = reference_groups(dtype, &bytes, layout, params, detail);
                     let all = group_errors_everywhere(dtype, &bytes, layout, params, detail, 1);
                     for (isa, found) in &all {
@@ -654,7 +654,7 @@ fn assert_group_quantize(
 }
 
 #[test]
-fn three_block_sizes_in_one_sweep_are_those_of_three_sweeps() {
+fn three_block_sizes_in_one_sweep_equal_three_sweeps() {
     let mut random = Random(8);
     for dtype in TYPES {
         for row in [1, 31, 32, 33, 64, 65, 96, 127, 128, 129, 160, 500, 512, 513, 2048] {
@@ -664,7 +664,7 @@ fn three_block_sizes_in_one_sweep_are_those_of_three_sweeps() {
                 let count = (random.next() % 6000) as usize;
                 let bytes = bytes_of(dtype, rows_of_values(&mut random, count, 37));
                 let layout = |group| GroupLayout { row, group };
-                let detail = wanted_of(&mut random, row);
+                let detail = random_detail(&mut random, row);
                 let all = group_errors_everywhere(dtype, &bytes, layout(32), params, detail, 3);
                 for (isa, found) in all {
                     for (found, group) in found.expect("fits").iter().zip([32, 64, 128]) {
@@ -690,7 +690,7 @@ fn three_block_sizes_in_one_sweep_are_those_of_three_sweeps() {
 }
 
 #[test]
-fn a_group_beyond_any_scale_is_said_to_be_so() {
+fn a_group_without_a_scale_is_an_error() {
     let mut values = vec![1.0; 100];
     values[70] = 1e300;
     let bytes = bytes_of(FloatType::F64, values);
@@ -772,7 +772,7 @@ proptest! {
         }
     }
 
-    /// No bytes make a kernel panic, whatever they and the scale are.
+    /// No bytes and no scale make a kernel panic.
     #[test]
     fn every_kernel_is_total(
         bytes in prop::collection::vec(any::<u8>(), 0..1500),

@@ -392,7 +392,8 @@ impl Simd for Avx512 {
         }
         fn unlike8_in_turn(a: __m512i, b: __m512i, other: &[u8; PAIR]) -> __m512i {
             {
-                // A word of the other's is a byte of each; `a` where the mask is set, else `b`.
+                // A 16-bit word of `other` has a byte for `a` and one for `b`. The ternary logic
+                // selects `a` where the mask is set, else `b`.
                 let other = _mm512_cvtepu16_epi32(transmute::<[u8; PAIR], __m256i>(*other));
                 let (mask, b) = (_mm512_set1_epi32(0xFF), _mm512_slli_epi32::<8>(b));
                 let words = _mm512_ternarylogic_epi32::<0xCA>(mask, a, b);
@@ -461,8 +462,7 @@ impl Simd for Avx512 {
         fn largest(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
         fn largest_of_each(of: Lanes<__m512>) -> Lanes<f32> {
             {
-                // Vectors of two are put together, half and half; then of four, of eight, and
-                // of all.
+                // Combine halves of two vectors, then quarters of four, eighths of eight, and all.
                 let mut halves = [_mm512_setzero_ps(); 8];
                 for (i, place) in halves.iter_mut().enumerate() {
                     let i_of_all = i / 4 * 8 + i % 4;
@@ -515,8 +515,8 @@ impl Simd for Avx512 {
         fn any_bit0(a: __m512i) -> bool { _mm512_test_epi32_mask(a, _mm512_set1_epi32(1)) != 0 }
         fn unseen(seen: &LevelTracker, codes: __m512i, _q: __m512) -> __m512i {
             {
-                // A permutation reads the low four bits of an index, and the table is there
-                // twice; a rotation reads the low five bits of its count.
+                // A permutation uses the low four bits of an index, so the table is repeated; a
+                // rotation uses the low five bits of its count.
                 let table = _mm512_broadcast_i64x4(transmute::<[u32; 8], __m256i>(seen.missing));
                 let words = _mm512_permutexvar_epi32(_mm512_srli_epi32::<5>(codes), table);
                 _mm512_rorv_epi32(words, codes)
