@@ -91,7 +91,7 @@ pub fn stored_scale(absmax: f64, qmax: f32, stored: FloatType) -> Option<f32> {
 }
 
 /// `scale` as it reads back from `stored`, the type it is stored in.
-pub fn narrowed_scale(scale: f32, stored: FloatType) -> f32 {
+pub(crate) fn narrowed_scale(scale: f32, stored: FloatType) -> f32 {
     stored_scale(scale.into(), 1.0, stored).unwrap_or(scale)
 }
 

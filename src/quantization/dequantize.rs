@@ -31,7 +31,7 @@ impl Dequantize {
 ///
 /// The first of `values` has the index `start` in the tensor, and the first of `scales`
 /// belongs to the group of that element. A missing scale counts as NaN.
-pub fn dequantize_groups(
+pub(crate) fn dequantize_groups(
     groups: &Groups,
     start: u64,
     values: &[i8],

@@ -10,7 +10,7 @@ use crate::tensor::{FloatType, Shape};
 /// The quantizer of each group of a tensor: the same one for all groups, except that scales
 /// learned in quantization-aware training differ from channel to channel.
 #[derive(Clone, Copy, Debug)]
-pub struct GroupQuantizers<'l> {
+pub(crate) struct GroupQuantizers<'l> {
     quantizer: Quantizer,
     learned: Option<&'l QatScales>,
     groups_per_channel: u64,
@@ -18,7 +18,7 @@ pub struct GroupQuantizers<'l> {
 
 impl<'l> GroupQuantizers<'l> {
     /// `learned` are the scales that training left beside the tensor, if any.
-    pub fn new(quantizer: Quantizer, shape: &Shape, learned: Option<&'l QatScales>) -> Self {
+    pub(crate) fn new(quantizer: Quantizer, shape: &Shape, learned: Option<&'l QatScales>) -> Self {
         let quantizer = quantizer.resolved(learned);
         let learned = learned.filter(|_| quantizer.calibration == Calibration::Learned);
         let groups = quantizer.scheme.groups(shape).count();
@@ -28,13 +28,13 @@ impl<'l> GroupQuantizers<'l> {
 
     /// The quantizer of the tensor as a whole. Its calibration is [`Calibration::Learned`]
     /// only where the learned scales are used.
-    pub fn quantizer(&self) -> Quantizer {
+    pub(crate) fn quantizer(&self) -> Quantizer {
         self.quantizer
     }
 
     /// The quantizer of group number `group`. A learned scale becomes
     /// [`Calibration::Magnitude`].
-    pub fn of(&self, group: u64) -> Quantizer {
+    pub(crate) fn of(&self, group: u64) -> Quantizer {
         let Some(learned) = self.learned else { return self.quantizer };
         let scale = match *learned.scales.as_slice() {
             [scale] => Some(scale),
@@ -50,7 +50,7 @@ impl<'l> GroupQuantizers<'l> {
 /// The scales of a tensor's groups: computed from the elements of each group, or known from
 /// an earlier pass where groups are longer than the run of elements at hand.
 #[derive(Clone, Copy, Debug)]
-pub struct GroupScales<'s> {
+pub(crate) struct GroupScales<'s> {
     groups: Groups,
     quantizers: GroupQuantizers<'s>,
     rounding: Rounding,
@@ -60,7 +60,7 @@ pub struct GroupScales<'s> {
 
 /// A group's slice of a run of elements with the scale of the group.
 #[derive(Clone, Debug)]
-pub struct ScaledGroup<'b> {
+pub(crate) struct ScaledGroup<'b> {
     pub slice: GroupSlice<'b>,
     /// The scale as it reads back from the type it is stored in. NaN if scales are known and
     /// the one of this group is missing.
@@ -70,7 +70,7 @@ pub struct ScaledGroup<'b> {
 impl<'s> GroupScales<'s> {
     /// Scales in F32, each calibrated from the elements of its group. `learned` are the
     /// scales that training left beside the tensor, if any.
-    pub fn new(
+    pub(crate) fn new(
         quantizer: Quantizer,
         rounding: Rounding,
         shape: &Shape,
@@ -86,19 +86,14 @@ impl<'s> GroupScales<'s> {
     }
 
     /// The same scales rounded to `dtype`, the type they are stored in.
-    pub fn stored_as(self, dtype: FloatType) -> GroupScales<'s> {
+    pub(crate) fn stored_as(self, dtype: FloatType) -> GroupScales<'s> {
         GroupScales { stored_as: dtype, ..self }
     }
 
     /// Takes the scale of group `i` from `known[i]` instead of calibrating it, if there are
     /// known scales.
-    pub fn known(self, known: Option<&'s [f32]>) -> GroupScales<'s> {
+    pub(crate) fn known(self, known: Option<&'s [f32]>) -> GroupScales<'s> {
         GroupScales { known, ..self }
-    }
-
-    /// The division of the tensor into groups.
-    pub fn groups(&self) -> Groups {
-        self.groups
     }
 
     /// The groups of a run of elements with their scales. `bytes` are little-endian elements
@@ -106,7 +101,7 @@ impl<'s> GroupScales<'s> {
     /// scales, the run must start and end at group boundaries.
     ///
     /// The indices in errors count from the start of the tensor.
-    pub fn scaled<'b>(
+    pub(crate) fn scaled<'b>(
         self,
         start: u64,
         dtype: FloatType,

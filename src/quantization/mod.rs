@@ -25,17 +25,13 @@ mod statistics;
 mod value_histogram;
 
 pub use analysis::{
-    Analysis, AnalysisSpec, AnalysisState, ChannelDetail, ChannelLosses, DIAGNOSTIC_NAMES,
-    Diagnostic, ErrorDetail, FirstPassResult, FurtherPassResult, MAX_KEPT_BYTES, OUTLIER_RATIO,
-    Outcome, Quantized, TensorAnalyzer, analyze, clip_of_stream, diagnostics,
+    Analysis, AnalysisSpec, ChannelDetail, ChannelLosses, DIAGNOSTIC_NAMES, Diagnostic,
+    ErrorDetail, OUTLIER_RATIO, Outcome, Quantized, analyze, diagnostics,
 };
-pub use calibration::{
-    CLIP_CANDIDATES, Calibration, clips, narrowed_scale, stored_scale, symmetric_scale,
-};
+pub use calibration::{CLIP_CANDIDATES, Calibration, clips, stored_scale, symmetric_scale};
 pub use chunks::Chunks;
-pub use dequantize::{Dequantize, dequantize_groups};
+pub use dequantize::Dequantize;
 pub use difference::{Difference, difference};
-pub use group_scales::{GroupQuantizers, GroupScales, ScaledGroup};
 pub use groups::{GroupSlice, Groups};
 pub use loss::Loss;
 pub use qat_scales::{QatMismatch, QatScales};
@@ -46,3 +42,11 @@ pub use scales::Scales;
 pub use scheme::{QuantizationMode, QuantizationScheme, QuantizationType, Rounding, UnknownScheme};
 pub use statistics::{ErrorStatistics, ErrorSums, LevelSet, Moments, Range, Statistics};
 pub use value_histogram::{HistogramBuilder, ValueHistogram};
+
+pub(crate) use analysis::{
+    AnalysisState, FirstPassResult, FurtherPassResult, MAX_KEPT_BYTES, TensorAnalyzer,
+    clip_of_stream,
+};
+pub(crate) use calibration::narrowed_scale;
+pub(crate) use dequantize::dequantize_groups;
+pub(crate) use group_scales::{GroupQuantizers, GroupScales, ScaledGroup};

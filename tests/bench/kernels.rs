@@ -139,7 +139,8 @@ mod error_if_codes_match {
         kernels::quantize(dtype, bytes, params.0, params.1, &mut codes);
         bencher.counter(BytesCount::new(SIZE)).bench_local(|| {
             let seen = &mut kernels::SeenLevels::default();
-            let found = kernels::error_if_codes_match(dtype, black_box(bytes), params, &codes, seen);
+            let found =
+                kernels::error_if_codes_match(dtype, black_box(bytes), params, &codes, seen);
             assert!(black_box(found).is_some());
         });
     }

@@ -36,7 +36,8 @@ fn assert_quantized(dtype: FloatType, bytes: &[u8], values: &[f32], scale: f32) 
     let mut found = vec![0i8; values.len()];
     for rounding in [Rounding::HalfEven, Rounding::HalfAway] {
         kernels::quantize(dtype, bytes, scale, rounding, &mut found);
-        let wrong = values.iter().zip(&found).find(|&(&x, &q)| divide_and_round(x, scale, rounding) != q);
+        let wrong =
+            values.iter().zip(&found).find(|&(&x, &q)| divide_and_round(x, scale, rounding) != q);
         assert_eq!(wrong, None, "{dtype:?} by {scale:e}, {}", rounding.name());
     }
 }

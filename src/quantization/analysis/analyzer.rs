@@ -35,7 +35,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// [`add_further`](Self::add_further) combines, and [`end_pass`](Self::end_pass); at last
 /// [`finish`](Self::finish). [`run`](Self::run) makes all these calls.
 #[derive(Debug)]
-pub struct TensorAnalyzer<'q> {
+pub(crate) struct TensorAnalyzer<'q> {
     spec: &'q AnalysisSpec,
     dtype: FloatType,
     chunks: Chunks,
@@ -69,7 +69,7 @@ pub(super) enum MomentsSource {
 
 /// The results of the first pass over one chunk.
 #[derive(Debug)]
-pub struct FirstPassResult {
+pub(crate) struct FirstPassResult {
     moments: Moments,
     single_pass: Vec<Result<ChunkResult, NotQuantizable>>,
     /// Per multi-pass quantizer, the ranges of the groups in the chunk.
@@ -78,7 +78,7 @@ pub struct FirstPassResult {
 
 /// The results of a further pass over one chunk, or over all chunks so far.
 #[derive(Debug, Default)]
-pub struct FurtherPassResult {
+pub(crate) struct FurtherPassResult {
     /// One for each multi-pass quantizer.
     multi_pass: Vec<PassResult>,
     /// Without the range, if the moments come from this pass.
@@ -87,7 +87,7 @@ pub struct FurtherPassResult {
 
 /// What is known of a tensor after some of the passes and chunks.
 #[derive(Clone, Debug)]
-pub struct AnalysisState {
+pub(crate) struct AnalysisState {
     moments: Moments,
     single_pass: Vec<Result<Quantized, NotQuantizable>>,
     multi_pass: Vec<MultiPassState>,
@@ -97,7 +97,7 @@ pub struct AnalysisState {
 impl<'q> TensorAnalyzer<'q> {
     /// Prepares the analysis of a tensor. `learned` are the scales that quantization-aware
     /// training left beside the tensor, if any.
-    pub fn new(
+    pub(crate) fn new(
         spec: &'q AnalysisSpec,
         dtype: FloatType,
         shape: &Shape,
@@ -147,36 +147,36 @@ impl<'q> TensorAnalyzer<'q> {
     }
 
     /// Number of chunks; zero for an empty tensor.
-    pub fn chunks(&self) -> u64 {
+    pub(crate) fn chunks(&self) -> u64 {
         self.chunks.count()
     }
 
     /// The elements of chunk `k`.
-    pub fn chunk(&self, k: u64) -> Elements<u64> {
+    pub(crate) fn chunk(&self, k: u64) -> Elements<u64> {
         self.chunks.range(k)
     }
 
     /// The bytes of chunk `k` within the bytes of consecutive chunks that start with chunk
     /// `first`.
-    pub fn chunk_bytes(&self, first: u64, k: u64) -> Elements<usize> {
+    pub(crate) fn chunk_bytes(&self, first: u64, k: u64) -> Elements<usize> {
         let (start, chunk, size) = (self.chunk(first).start, self.chunk(k), self.dtype.size());
         let offset = |element: u64| element.saturating_sub(start) as usize * size;
         offset(chunk.start)..offset(chunk.end)
     }
 
     /// Number of passes over the elements, at least 1.
-    pub fn passes(&self) -> u64 {
+    pub(crate) fn passes(&self) -> u64 {
         self.passes
     }
 
     /// The element type of the histogram that the first pass fills, if it fills one. Each
     /// thread may fill its own; [`Self::end_first_pass`] takes all of them merged.
-    pub fn histogram_type(&self) -> Option<FloatType> {
+    pub(crate) fn histogram_type(&self) -> Option<FloatType> {
         self.fills_histogram.then_some(self.dtype)
     }
 
     /// The state before the first chunk.
-    pub fn start(&self) -> AnalysisState {
+    pub(crate) fn start(&self) -> AnalysisState {
         let channels = || ChannelLosses::new(self.spec.channel_detail());
         AnalysisState {
             moments: Moments::default(),
@@ -188,7 +188,7 @@ impl<'q> TensorAnalyzer<'q> {
 
     /// Analyses chunk `k` for the first time; `bytes` are its elements. `histogram` is needed
     /// if [`Self::histogram_type`] is some type.
-    pub fn first_pass(
+    pub(crate) fn first_pass(
         &self,
         k: u64,
         bytes: &[u8],
@@ -242,7 +242,7 @@ impl<'q> TensorAnalyzer<'q> {
     }
 
     /// Adds the first pass over the next chunk; chunks must come in order.
-    pub fn add_first(&self, state: &mut AnalysisState, next: FirstPassResult) {
+    pub(crate) fn add_first(&self, state: &mut AnalysisState, next: FirstPassResult) {
         let before = state.moments.range.count;
         state.moments.merge(&next.moments);
         SinglePass::append(&mut state.single_pass, next.single_pass, before);
@@ -252,7 +252,11 @@ impl<'q> TensorAnalyzer<'q> {
     }
 
     /// Ends the first pass. `histogram` holds the values of all chunks, if it was filled.
-    pub fn end_first_pass(&self, state: &mut AnalysisState, histogram: Option<ValueHistogram>) {
+    pub(crate) fn end_first_pass(
+        &self,
+        state: &mut AnalysisState,
+        histogram: Option<ValueHistogram>,
+    ) {
         state.histogram = histogram;
         if let Some(histogram) = state.histogram.as_ref().filter(|h| h.is_exact()) {
             let first_non_finite = state.moments.range.first_non_finite;
@@ -265,7 +269,7 @@ impl<'q> TensorAnalyzer<'q> {
     }
 
     /// Analyses chunk `k` again in pass `pass`, counted from 1 after the first.
-    pub fn further_pass(
+    pub(crate) fn further_pass(
         &self,
         state: &AnalysisState,
         pass: u64,
@@ -301,7 +305,7 @@ impl<'q> TensorAnalyzer<'q> {
     }
 
     /// Adds a further pass over the next chunk; chunks must come in order.
-    pub fn add_further(all: &mut FurtherPassResult, next: FurtherPassResult) {
+    pub(crate) fn add_further(all: &mut FurtherPassResult, next: FurtherPassResult) {
         if all.multi_pass.is_empty() {
             *all = next;
             return;
@@ -313,7 +317,7 @@ impl<'q> TensorAnalyzer<'q> {
     }
 
     /// Ends a further pass with the results of all its chunks.
-    pub fn end_pass(&self, state: &mut AnalysisState, pass: u64, all: FurtherPassResult) {
+    pub(crate) fn end_pass(&self, state: &mut AnalysisState, pass: u64, all: FurtherPassResult) {
         let FurtherPassResult { multi_pass, moments } = all;
         if matches!(self.moments, MomentsSource::ErrorSums { pass: with, .. } if with == pass) {
             state.moments = Moments { range: state.moments.range, ..moments };
@@ -331,7 +335,7 @@ impl<'q> TensorAnalyzer<'q> {
     /// # Errors
     ///
     /// The first error of `read`.
-    pub fn run<E>(
+    pub(crate) fn run<E>(
         &self,
         mut histogram: Option<&mut HistogramBuilder>,
         mut read: impl FnMut(Elements<u64>, &mut dyn FnMut(&[u8])) -> Result<(), E>,
@@ -357,7 +361,7 @@ impl<'q> TensorAnalyzer<'q> {
     }
 
     /// The analysis after all passes.
-    pub fn finish(&self, state: AnalysisState) -> Analysis {
+    pub(crate) fn finish(&self, state: AnalysisState) -> Analysis {
         let AnalysisState { moments, single_pass, multi_pass, histogram } = state;
         let range = moments.range;
         let mut single_pass = self.single_pass.outcomes(single_pass);

@@ -21,11 +21,12 @@ mod tensor_quantizer;
 #[cfg(test)]
 mod tests;
 
-pub use analyzer::{AnalysisState, FirstPassResult, FurtherPassResult, TensorAnalyzer};
 pub use channel_losses::{ChannelDetail, ChannelLosses};
 pub use diagnostics::{DIAGNOSTIC_NAMES, Diagnostic, OUTLIER_RATIO, diagnostics};
 pub use in_memory::analyze;
 pub use results::{Analysis, Outcome, Quantized};
 pub use spec::{AnalysisSpec, ErrorDetail};
-pub use strategy::MAX_KEPT_BYTES;
-pub use streamed_clip::clip_of_stream;
+
+pub(crate) use analyzer::{AnalysisState, FirstPassResult, FurtherPassResult, TensorAnalyzer};
+pub(crate) use strategy::MAX_KEPT_BYTES;
+pub(crate) use streamed_clip::clip_of_stream;

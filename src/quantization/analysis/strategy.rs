@@ -7,7 +7,7 @@ use crate::tensor::FloatType;
 
 /// Bytes of a tensor that can be kept in memory between passes: a worker's share of a
 /// processor's last-level cache. A second pass over more takes as long as reading it again.
-pub const MAX_KEPT_BYTES: u64 = 12 << 20;
+pub(crate) const MAX_KEPT_BYTES: u64 = 12 << 20;
 
 /// How the outcome of one quantizer is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use crate::tensor::{FloatType, Shape};
 /// # Errors
 ///
 /// The first error of `read`.
-pub fn clip_of_stream<E>(
+pub(crate) fn clip_of_stream<E>(
     calibration: Calibration,
     dtype: FloatType,
     mut read: impl FnMut(&mut dyn FnMut(&[u8])) -> Result<(), E>,

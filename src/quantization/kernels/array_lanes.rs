@@ -54,8 +54,8 @@ pub(super) fn fold<T: Copy>(mut a: Lanes<T>, f: impl Fn(T, T) -> T) -> T {
 /// Converts f16 to f32 without F16C instructions; exact. Integer arithmetic handles all but
 /// the subnormals, whose leading zeros one f32 subtraction removes.
 #[inline(always)]
-pub(super) fn widen_f16(halves: Lanes<u16>) -> Lanes<f32> {
-    map(halves, |h| {
+pub(super) fn widen_f16(values: Lanes<u16>) -> Lanes<f32> {
+    map(values, |h| {
         let sign = u32::from(h & 0x8000) << 16;
         let magnitude = u32::from(h & 0x7FFF) << 13;
         let subnormal =
@@ -70,8 +70,8 @@ pub(super) fn widen_f16(halves: Lanes<u16>) -> Lanes<f32> {
 
 /// Converts f32 to f16 without F16C instructions, rounded to nearest even.
 #[inline(always)]
-pub(super) fn narrow_f16(singles: Lanes<f32>) -> Lanes<u16> {
-    map(singles, |x| {
+pub(super) fn narrow_f16(values: Lanes<f32>) -> Lanes<u16> {
+    map(values, |x| {
         let sign = (x.to_bits() >> 16) & 0x8000;
         let magnitude = x.to_bits() & 0x7FFF_FFFF;
         let odd = (magnitude >> 13) & 1;
@@ -87,6 +87,6 @@ pub(super) fn narrow_f16(singles: Lanes<f32>) -> Lanes<u16> {
 
 /// Converts f32 to the bits of bf16, rounded to nearest even. No lane may be NaN.
 #[inline(always)]
-pub(super) fn narrow_bf16(singles: Lanes<f32>) -> Lanes<u32> {
-    map(singles, |x| x.to_bits().wrapping_add(0x7FFF + ((x.to_bits() >> 16) & 1)) >> 16)
+pub(super) fn narrow_bf16(values: Lanes<f32>) -> Lanes<u32> {
+    map(values, |x| x.to_bits().wrapping_add(0x7FFF + ((x.to_bits() >> 16) & 1)) >> 16)
 }

@@ -1,7 +1,7 @@
 //! Comparing the codes of elements with reference codes while their error is measured.
 
 use crate::quantization::kernels::array_lanes::LANES;
-use crate::quantization::kernels::f16_bits::Half;
+use crate::quantization::kernels::f16_bits::Bits16;
 use crate::quantization::kernels::simd::Simd;
 
 /// What the codes of a sweep's elements are compared with: reference codes, or nothing.
@@ -20,7 +20,7 @@ pub(super) trait CodeCheck<S: Simd>: Copy {
     fn compare(&mut self, simd: S, codes: S::U32, count: usize);
 
     /// Compares the next [`PAIR`](crate::quantization::kernels::array_lanes::PAIR) codes.
-    fn compare_pair<E: Half>(&mut self, simd: S, pair: [S::U32; 2]);
+    fn compare_pair<E: Bits16>(&mut self, simd: S, pair: [S::U32; 2]);
 
     /// Whether all codes compared so far are equal.
     fn are_same(&self, simd: S) -> bool;
@@ -40,7 +40,7 @@ impl<S: Simd> CodeCheck<S> for () {
     #[inline(always)]
     fn compare(&mut self, _l: S, _codes: S::U32, _count: usize) {}
     #[inline(always)]
-    fn compare_pair<E: Half>(&mut self, _l: S, _pair: [S::U32; 2]) {}
+    fn compare_pair<E: Bits16>(&mut self, _l: S, _pair: [S::U32; 2]) {}
     #[inline(always)]
     fn are_same(&self, _l: S) -> bool {
         true
@@ -56,7 +56,7 @@ impl<'a> Reference for ReferenceCodes<'a> {
 
     #[inline(always)]
     fn codes<S: Simd>(self, simd: S) -> CodeMismatch<'a, S> {
-        CodeMismatch { left: self.0, unlike: simd.u32s([0; LANES]) }
+        CodeMismatch { left: self.0, mismatches: simd.u32s([0; LANES]) }
     }
 }
 
@@ -64,7 +64,7 @@ impl<'a> Reference for ReferenceCodes<'a> {
 pub(super) struct CodeMismatch<'a, S: Simd> {
     left: &'a [u8],
     /// Non-zero once a code differs.
-    unlike: S::U32,
+    mismatches: S::U32,
 }
 
 impl<S: Simd> CodeCheck<S> for CodeMismatch<'_, S> {
@@ -72,10 +72,10 @@ impl<S: Simd> CodeCheck<S> for CodeMismatch<'_, S> {
 
     #[inline(always)]
     fn compare(&mut self, simd: S, codes: S::U32, count: usize) {
-        let unlike = match self.left.split_first_chunk() {
+        let mismatches = match self.left.split_first_chunk() {
             Some((next, left)) if count >= LANES => {
                 self.left = left;
-                simd.unlike8(codes, next)
+                simd.differ8(codes, next)
             }
             _ => {
                 let (next, left) = self.left.split_at(count.min(self.left.len()));
@@ -84,23 +84,23 @@ impl<S: Simd> CodeCheck<S> for CodeMismatch<'_, S> {
                 simd.u32s([u32::from(!are_same); LANES])
             }
         };
-        self.unlike = simd.or(self.unlike, unlike);
+        self.mismatches = simd.or(self.mismatches, mismatches);
     }
 
     #[inline(always)]
-    fn compare_pair<E: Half>(&mut self, simd: S, pair: [S::U32; 2]) {
-        let unlike = match self.left.split_first_chunk() {
+    fn compare_pair<E: Bits16>(&mut self, simd: S, pair: [S::U32; 2]) {
+        let mismatches = match self.left.split_first_chunk() {
             Some((next, left)) => {
                 self.left = left;
-                E::unlike8(simd, pair, next)
+                E::differ8(simd, pair, next)
             }
             None => simd.u32s([1; LANES]),
         };
-        self.unlike = simd.or(self.unlike, unlike);
+        self.mismatches = simd.or(self.mismatches, mismatches);
     }
 
     #[inline(always)]
     fn are_same(&self, simd: S) -> bool {
-        simd.array_u32(self.unlike) == [0; LANES]
+        simd.array_u32(self.mismatches) == [0; LANES]
     }
 }

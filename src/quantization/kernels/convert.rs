@@ -11,7 +11,7 @@ use crate::tensor::{FloatType, read_f64, write_f64};
 ///
 /// Every element is rounded once, to nearest even. A NaN becomes quiet and keeps the upper
 /// bits of its payload. Elements of the same type are copied.
-pub fn convert(from: FloatType, bytes: &[u8], to: FloatType, out: &mut Vec<u8>) {
+pub(crate) fn convert(from: FloatType, bytes: &[u8], to: FloatType, out: &mut Vec<u8>) {
     if from == to {
         out.clear();
         out.extend_from_slice(bytes);
@@ -42,9 +42,9 @@ impl Kernel for Convert<'_> {
         let Convert { from, bytes, to, out } = self;
         let _ = by_single!(from, E => match to {
             FloatType::F64 => {}
-            FloatType::F32 => write::<E, 4, S>(simd, Single, bytes, out),
-            FloatType::F16 => write::<E, 2, S>(simd, Half, bytes, out),
-            FloatType::BF16 => write::<E, 2, S>(simd, Brain, bytes, out),
+            FloatType::F32 => write::<E, 4, S>(simd, ToF32, bytes, out),
+            FloatType::F16 => write::<E, 2, S>(simd, ToF16, bytes, out),
+            FloatType::BF16 => write::<E, 2, S>(simd, ToBf16, bytes, out),
         });
     }
 }
@@ -52,7 +52,7 @@ impl Kernel for Convert<'_> {
 #[inline(always)]
 fn write<E: Narrow, const SIZE: usize, S: Simd>(
     simd: S,
-    to: impl Rounding<SIZE>,
+    to: impl Conversion<SIZE>,
     bytes: &[u8],
     out: &mut [u8],
 ) {
@@ -72,14 +72,14 @@ fn write<E: Narrow, const SIZE: usize, S: Simd>(
 
 /// A conversion of f32 to elements of `SIZE` bytes. It is a trait because a closure is not
 /// compiled with the instructions of the caller.
-trait Rounding<const SIZE: usize>: Copy {
+trait Conversion<const SIZE: usize>: Copy {
     fn of<S: Simd>(self, simd: S, x: Lanes<f32>) -> Lanes<[u8; SIZE]>;
 }
 
 #[derive(Clone, Copy)]
-struct Single;
+struct ToF32;
 
-impl Rounding<4> for Single {
+impl Conversion<4> for ToF32 {
     #[inline(always)]
     fn of<S: Simd>(self, _: S, x: Lanes<f32>) -> Lanes<[u8; 4]> {
         map(x, |x| (x.to_bits() | quiet(x, 1 << 22)).to_le_bytes())
@@ -87,9 +87,9 @@ impl Rounding<4> for Single {
 }
 
 #[derive(Clone, Copy)]
-struct Half;
+struct ToF16;
 
-impl Rounding<2> for Half {
+impl Conversion<2> for ToF16 {
     #[inline(always)]
     fn of<S: Simd>(self, simd: S, x: Lanes<f32>) -> Lanes<[u8; 2]> {
         map(simd.narrow_f16(x), u16::to_le_bytes)
@@ -97,9 +97,9 @@ impl Rounding<2> for Half {
 }
 
 #[derive(Clone, Copy)]
-struct Brain;
+struct ToBf16;
 
-impl Rounding<2> for Brain {
+impl Conversion<2> for ToBf16 {
     #[inline(always)]
     fn of<S: Simd>(self, simd: S, x: Lanes<f32>) -> Lanes<[u8; 2]> {
         // Rounding could turn a NaN into an infinity or a zero.
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use crate::quantization::kernels::dispatch::{Isa, run_at};
 
-    fn plainly(from: FloatType, bytes: &[u8], to: FloatType) -> Vec<u8> {
+    fn convert_one_by_one(from: FloatType, bytes: &[u8], to: FloatType) -> Vec<u8> {
         let mut out = Vec::new();
         for i in 0..bytes.len() / from.size() {
             write_f64(to, read_f64(from, bytes, i).expect("inside"), &mut out);
@@ -158,7 +158,7 @@ mod tests {
         for from in NARROW {
             let bytes = elements(from);
             for to in NARROW.into_iter().filter(|&to| to != from) {
-                let expected = plainly(from, &bytes, to);
+                let expected = convert_one_by_one(from, &bytes, to);
                 for &isa in Isa::ALL {
                     let mut out = vec![0xAA; expected.len()];
                     let kernel = Convert { from, bytes: &bytes, to, out: &mut out };
@@ -182,7 +182,7 @@ mod tests {
                 for length in 0..70 {
                     let mut bytes = Vec::new();
                     (0..length).for_each(|i| write_f64(from, f64::from(i) * 0.3 - 4.0, &mut bytes));
-                    let expected = plainly(from, &bytes, to);
+                    let expected = convert_one_by_one(from, &bytes, to);
                     // A trailing byte is ignored.
                     bytes.push(1);
                     let bytes = if from == to { &bytes[..bytes.len() - 1] } else { &bytes };

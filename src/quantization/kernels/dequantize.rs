@@ -27,10 +27,10 @@ impl Kernel for DequantizeTo<'_> {
     fn run<S: Simd>(self, simd: S) {
         let DequantizeTo { q, scale, to, out } = self;
         match to {
-            FloatType::F64 => write(simd, Double(scale.into()), q, out),
-            FloatType::F32 => write(simd, Single(scale), q, out),
-            FloatType::F16 => write(simd, Half(scale), q, out),
-            FloatType::BF16 if scale.is_finite() => write(simd, Brain(scale), q, out),
+            FloatType::F64 => write(simd, ToF64(scale.into()), q, out),
+            FloatType::F32 => write(simd, ToF32(scale), q, out),
+            FloatType::F16 => write(simd, ToF16(scale), q, out),
+            FloatType::BF16 if scale.is_finite() => write(simd, ToBf16(scale), q, out),
             FloatType::BF16 => {
                 for (element, &q) in out.as_chunks_mut::<2>().0.iter_mut().zip(q) {
                     *element = bf16::from_f32(scale * f32::from(q)).to_le_bytes();
@@ -64,9 +64,9 @@ trait Product<const SIZE: usize>: Copy {
 }
 
 #[derive(Clone, Copy)]
-struct Double(f64);
+struct ToF64(f64);
 
-impl Product<8> for Double {
+impl Product<8> for ToF64 {
     #[inline(always)]
     fn of<S: Simd>(self, _: S, q: Lanes<i8>) -> Lanes<[u8; 8]> {
         map(q, |q| (self.0 * f64::from(q)).to_le_bytes())
@@ -74,9 +74,9 @@ impl Product<8> for Double {
 }
 
 #[derive(Clone, Copy)]
-struct Single(f32);
+struct ToF32(f32);
 
-impl Product<4> for Single {
+impl Product<4> for ToF32 {
     #[inline(always)]
     fn of<S: Simd>(self, _: S, q: Lanes<i8>) -> Lanes<[u8; 4]> {
         map(q, |q| (self.0 * f32::from(q)).to_le_bytes())
@@ -84,9 +84,9 @@ impl Product<4> for Single {
 }
 
 #[derive(Clone, Copy)]
-struct Half(f32);
+struct ToF16(f32);
 
-impl Product<2> for Half {
+impl Product<2> for ToF16 {
     #[inline(always)]
     fn of<S: Simd>(self, simd: S, q: Lanes<i8>) -> Lanes<[u8; 2]> {
         map(simd.narrow_f16(map(q, |q| self.0 * f32::from(q))), u16::to_le_bytes)
@@ -95,9 +95,9 @@ impl Product<2> for Half {
 
 /// The scale must be finite, because NaN is not rounded correctly.
 #[derive(Clone, Copy)]
-struct Brain(f32);
+struct ToBf16(f32);
 
-impl Product<2> for Brain {
+impl Product<2> for ToBf16 {
     #[inline(always)]
     fn of<S: Simd>(self, simd: S, q: Lanes<i8>) -> Lanes<[u8; 2]> {
         let bits = narrow_bf16(map(q, |q| self.0 * f32::from(q)));

@@ -107,7 +107,7 @@ pub(super) trait Narrow: Element<Wide = f32> {
     /// Whether multiplying by the reciprocal of the scale is known to round every element to
     /// the same level as dividing by it, half to even, up to level `qmax`.
     #[inline(always)]
-    fn reciprocal_will_do<S: Simd>(_level: S, _by: &Divisor, _qmax: f32) -> bool {
+    fn reciprocal_rounds_alike<S: Simd>(_level: S, _by: &Divisor, _qmax: f32) -> bool {
         false
     }
 }
@@ -116,13 +116,13 @@ pub(super) trait Narrow: Element<Wide = f32> {
 #[inline(always)]
 pub(super) fn absmax_by_value<E: Narrow, S: Simd>(simd: S, pairs: &[[E::Raw; 2]]) -> S::F32 {
     // Two accumulators, so that one does not wait for the result of the other.
-    let mut most = [simd.splat(0.0); 2];
+    let mut largest = [simd.splat(0.0); 2];
     for raw in pairs {
         let [a, b] = E::load_pair(simd, raw);
         // `max` returns the second operand where the first is NaN.
-        most = [simd.max(simd.abs(a), most[0]), simd.max(simd.abs(b), most[1])];
+        largest = [simd.max(simd.abs(a), largest[0]), simd.max(simd.abs(b), largest[1])];
     }
-    simd.max(most[0], most[1])
+    simd.max(largest[0], largest[1])
 }
 
 macro_rules! element {

@@ -10,7 +10,7 @@ use crate::quantization::kernels::code_check::{CodeCheck, Reference};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Element, Float, Narrow, Steps, by_type};
 use crate::quantization::kernels::f16_bits::{
-    Half, count_at_most, count_zeros, last_at_most, magnitudes, pairs, reciprocal_will_do,
+    Bits16, count_at_most, count_zeros, last_at_most, magnitudes, pairs, reciprocal_rounds_alike,
 };
 use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::{LevelTracker, SeenLevels};
@@ -49,7 +49,7 @@ pub fn error(dtype: FloatType, bytes: &[u8], params: Quantization) -> ErrorSums 
 ///
 /// `seen` are the levels of elements measured before. They count among the levels of the
 /// sums, and the levels of these elements are added to them.
-pub fn error_by_channel(
+pub(crate) fn error_by_channel(
     dtype: FloatType,
     bytes: &[u8],
     params: Quantization,
@@ -113,8 +113,8 @@ impl<G: Grid, B: Reference> ErrorOf<'_, G, B> {
         let mut channels = Vec::new();
         for channel in bounds.unwrap_or(ChannelBounds::NONE).slices(bytes, dtype.size()) {
             match dtype {
-                FloatType::BF16 => pass.half_elements::<bf16, G>(grid, channel, &divisor),
-                FloatType::F16 => pass.half_elements::<f16, G>(grid, channel, &divisor),
+                FloatType::BF16 => pass.elements_of_16_bits::<bf16, G>(grid, channel, &divisor),
+                FloatType::F16 => pass.elements_of_16_bits::<f16, G>(grid, channel, &divisor),
                 FloatType::F32 => pass.group::<f32, G>(grid, channel, &divisor),
                 FloatType::F64 => {}
             }
@@ -347,7 +347,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
     /// Adds 16-bit elements that share a scale. Comparisons of their bit patterns, 32 at a time,
     /// show which are zero, which become zero, and whether a level may be new.
     #[inline(always)]
-    pub(super) fn half_elements<E: Half, G: Grid>(
+    pub(super) fn elements_of_16_bits<E: Bits16, G: Grid>(
         &mut self,
         grid: G,
         bytes: &[u8],
@@ -360,7 +360,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
         let last = divisor.levels();
         let zero = simd.splat_u16(last_at_most::<E>(divisor, 0.0));
         let unclamped = simd.splat_u16(last_at_most::<E>(divisor, last));
-        let by_reciprocal = reciprocal_will_do::<E, S>(simd, divisor, last);
+        let by_reciprocal = reciprocal_rounds_alike::<E, S>(simd, divisor, last);
         let mut seen = self.bound::<E>(divisor);
         let mut left = bytes;
         while !left.is_empty() {
@@ -398,7 +398,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
 
     /// The block and the code check after these elements, and what their patterns say.
     #[inline(always)]
-    fn pairs<E: Half, G: Grid, D: Division>(
+    fn pairs<E: Bits16, G: Grid, D: Division>(
         &self,
         grid: G,
         pairs: &[[E::Raw; 2]],
@@ -427,7 +427,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
     /// Marks the levels of these elements as seen. `seen` is the pattern returned by
     /// [`ErrorPass::bound`], which is updated.
     #[inline(always)]
-    fn mark_pairs_seen<E: Half, G: Grid>(
+    fn mark_pairs_seen<E: Bits16, G: Grid>(
         &mut self,
         grid: G,
         pairs: &[[E::Raw; 2]],
@@ -449,7 +449,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
 
     /// The largest pattern up to which every level was seen; `None` if zero was not seen.
     #[inline(always)]
-    fn bound<E: Half>(&self, divisor: &Divisor) -> Option<S::U16> {
+    fn bound<E: Bits16>(&self, divisor: &Divisor) -> Option<S::U16> {
         let level = self.seen_levels.bound()?;
         Some(self.simd.splat_u16(last_at_most::<E>(divisor, level)))
     }

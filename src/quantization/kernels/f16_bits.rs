@@ -16,56 +16,56 @@ use half::{bf16, f16};
 const MAGNITUDE: u16 = 0x7FFF;
 
 /// A 16-bit element type.
-pub(super) trait Half: Narrow<Raw = Lanes<[u8; 2]>> {
+pub(super) trait Bits16: Narrow<Raw = Lanes<[u8; 2]>> {
     /// The smallest pattern without a sign that is not finite.
     const INFINITY: u16;
 
     /// The patterns nearest to finite f32.
-    fn nearest(singles: Lanes<f32>) -> Lanes<u16>;
+    fn nearest(values: Lanes<f32>) -> Lanes<u16>;
 
     /// The values of patterns.
     fn values(patterns: Lanes<u16>) -> Lanes<f32>;
 
     /// Compares the low eight bits of the lanes of two vectors, in the order of the elements,
     /// with `other`. A lane of the result is non-zero if they differ.
-    fn unlike8<S: Simd>(simd: S, pair: [S::U32; 2], other: &[u8; PAIR]) -> S::U32;
+    fn differ8<S: Simd>(simd: S, pair: [S::U32; 2], other: &[u8; PAIR]) -> S::U32;
 }
 
-impl Half for bf16 {
+impl Bits16 for bf16 {
     const INFINITY: u16 = 0x7F80;
 
     #[inline(always)]
-    fn nearest(singles: Lanes<f32>) -> Lanes<u16> {
-        map(narrow_bf16(singles), |bits| bits as u16)
+    fn nearest(values: Lanes<f32>) -> Lanes<u16> {
+        map(narrow_bf16(values), |bits| bits as u16)
     }
     #[inline(always)]
     fn values(patterns: Lanes<u16>) -> Lanes<f32> {
         map(patterns, |pattern| f32::from_bits(u32::from(pattern) << 16))
     }
     #[inline(always)]
-    fn unlike8<S: Simd>(simd: S, [even, odd]: [S::U32; 2], other: &[u8; PAIR]) -> S::U32 {
-        simd.unlike8_in_turn(even, odd, other)
+    fn differ8<S: Simd>(simd: S, [even, odd]: [S::U32; 2], other: &[u8; PAIR]) -> S::U32 {
+        simd.differ8_alternating(even, odd, other)
     }
 }
 
-impl Half for f16 {
+impl Bits16 for f16 {
     const INFINITY: u16 = 0x7C00;
 
     #[inline(always)]
-    fn nearest(singles: Lanes<f32>) -> Lanes<u16> {
-        narrow_f16(singles)
+    fn nearest(values: Lanes<f32>) -> Lanes<u16> {
+        narrow_f16(values)
     }
     #[inline(always)]
     fn values(patterns: Lanes<u16>) -> Lanes<f32> {
         widen_f16(patterns)
     }
     #[inline(always)]
-    fn unlike8<S: Simd>(simd: S, pair: [S::U32; 2], other: &[u8; PAIR]) -> S::U32 {
-        let mut unlike = simd.u32s([0; LANES]);
+    fn differ8<S: Simd>(simd: S, pair: [S::U32; 2], other: &[u8; PAIR]) -> S::U32 {
+        let mut differences = simd.u32s([0; LANES]);
         for (other, lanes) in other.as_chunks().0.iter().zip(pair) {
-            unlike = simd.or(unlike, simd.unlike8(lanes, other));
+            differences = simd.or(differences, simd.differ8(lanes, other));
         }
-        unlike
+        differences
     }
 }
 
@@ -85,8 +85,8 @@ impl Narrow for f16 {
         absmax::<Self, S>(simd, pairs)
     }
     #[inline(always)]
-    fn reciprocal_will_do<S: Simd>(simd: S, by: &Divisor, qmax: f32) -> bool {
-        reciprocal_will_do::<Self, S>(simd, by, qmax)
+    fn reciprocal_rounds_alike<S: Simd>(simd: S, by: &Divisor, qmax: f32) -> bool {
+        reciprocal_rounds_alike::<Self, S>(simd, by, qmax)
     }
 }
 
@@ -106,14 +106,14 @@ impl Narrow for bf16 {
         absmax::<Self, S>(simd, pairs)
     }
     #[inline(always)]
-    fn reciprocal_will_do<S: Simd>(simd: S, by: &Divisor, qmax: f32) -> bool {
-        reciprocal_will_do::<Self, S>(simd, by, qmax)
+    fn reciprocal_rounds_alike<S: Simd>(simd: S, by: &Divisor, qmax: f32) -> bool {
+        reciprocal_rounds_alike::<Self, S>(simd, by, qmax)
     }
 }
 
 /// Splits `bytes` into steps of [`PAIR`] elements and the bytes after the last full step.
 #[inline(always)]
-pub(super) fn pairs<E: Half>(bytes: &[u8]) -> (&[[E::Raw; 2]], &[u8]) {
+pub(super) fn pairs<E: Bits16>(bytes: &[u8]) -> (&[[E::Raw; 2]], &[u8]) {
     let (whole, _) = E::split(bytes);
     let (pairs, _) = whole.as_chunks::<2>();
     (pairs, bytes.get(pairs.len() * PAIR * E::SIZE..).unwrap_or_default())
@@ -171,7 +171,7 @@ impl<S: Simd> Extremes<S> {
 
     /// The range of the `count` elements, at least one; `None` if an element is not finite.
     #[inline(always)]
-    pub(super) fn range<E: Half>(&self, count: usize) -> Option<Range> {
+    pub(super) fn range<E: Bits16>(&self, count: usize) -> Option<Range> {
         let simd = self.simd;
         let smallest = simd.array_u16(self.smallest).into_iter().fold(u16::MAX, u16::min);
         let largest = simd.array_u16(self.largest).into_iter().fold(0, u16::max);
@@ -213,7 +213,7 @@ pub(super) fn count_at_most<S: Simd>(simd: S, patterns: S::U16, bound: S::U16) -
 
 /// The pattern of the largest magnitude that rounds to `level` or a lower level, half to even.
 #[inline(always)]
-pub(super) fn last_at_most<E: Half>(divisor: &Divisor, level: f32) -> u16 {
+pub(super) fn last_at_most<E: Bits16>(divisor: &Divisor, level: f32) -> u16 {
     let scale = divisor.scale;
     let near = E::nearest([(level + 0.5) * scale; LANES])[0].min(E::INFINITY - 1);
     let around = near.saturating_sub(2)..=(near + 2).min(E::INFINITY - 1);
@@ -231,7 +231,11 @@ pub(super) fn last_at_most<E: Half>(divisor: &Divisor, level: f32) -> u16 {
 /// last place of the middle between two levels. If they agree on the patterns around every
 /// middle, they agree on all patterns.
 #[inline(always)]
-pub(super) fn reciprocal_will_do<E: Half, S: Simd>(simd: S, divisor: &Divisor, qmax: f32) -> bool {
+pub(super) fn reciprocal_rounds_alike<E: Bits16, S: Simd>(
+    simd: S,
+    divisor: &Divisor,
+    qmax: f32,
+) -> bool {
     let (scale, inverse) = (simd.splat(divisor.scale), simd.splat(divisor.inverse));
     let mut levels: Lanes<f32> = std::array::from_fn(|i| i as f32 + 0.5);
     while levels[0] < qmax {
@@ -265,11 +269,11 @@ mod tests {
         })
     }
 
-    fn quotient<E: Half>(pattern: u16, scale: f32) -> f32 {
+    fn quotient<E: Bits16>(pattern: u16, scale: f32) -> f32 {
         E::read(&pattern.to_le_bytes()) / scale
     }
 
-    fn assert_thresholds_separate_levels<E: Half>() {
+    fn assert_thresholds_separate_levels<E: Bits16>() {
         for scale in scales().take(50) {
             let divisor = Divisor::new(Baseline, scale, 127.0);
             for level in 0..=127 {
@@ -296,7 +300,7 @@ mod tests {
         let mut refused = 0;
         for scale in scales() {
             let divisor = Divisor::new(Baseline, scale, 127.0);
-            let will_do = reciprocal_will_do::<f16, _>(Baseline, &divisor, 127.0);
+            let will_do = reciprocal_rounds_alike::<f16, _>(Baseline, &divisor, 127.0);
             let last = last_at_most::<f16>(&divisor, 127.0);
             let agree = (0..=last).all(|pattern| {
                 let x = f16::from_bits(pattern).to_f32();

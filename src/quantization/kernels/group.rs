@@ -15,10 +15,8 @@ use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::LevelTracker;
 use crate::quantization::kernels::moments::range;
 use crate::quantization::kernels::params::Quantization;
-use crate::quantization::kernels::quantize;
 use crate::quantization::kernels::rounding::{
-    Clamped, Division, Divisors, Grid, IntegersHalfAway, IntegersHalfEven, ORDINARY, by_grid,
-    is_ordinary,
+    Clamped, Division, Divisors, Grid, ORDINARY, by_grid, is_ordinary,
 };
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::loss::Loss;
@@ -81,7 +79,7 @@ pub struct ScaleOverflow {
 
 /// Writes the largest magnitude of each group to `out`; stops at the end of the shorter one.
 /// NaN is ignored.
-pub fn group_absmax(dtype: FloatType, bytes: &[u8], layout: GroupLayout, out: &mut [f64]) {
+pub(crate) fn group_absmax(dtype: FloatType, bytes: &[u8], layout: GroupLayout, out: &mut [f64]) {
     run(AbsmaxOf { dtype, bytes, layout, out })
 }
 
@@ -150,34 +148,6 @@ fn group_errors(
     })
 }
 
-/// Quantizes every group to int8 by its own scale, and writes the scales; stops at the end of
-/// `scales` or `values`. The elements must be finite.
-///
-/// # Errors
-///
-/// If the scale of a group does not fit its type.
-pub fn group_quantize(
-    dtype: FloatType,
-    bytes: &[u8],
-    layout: GroupLayout,
-    rounding: Rounding,
-    scale_type: FloatType,
-    scales: &mut [f32],
-    values: &mut [i8],
-) -> Result<(), ScaleOverflow> {
-    let params = GroupQuantization { qtype: QuantizationType::QInt8, rounding, scale_type };
-    match rounding {
-        Rounding::HalfEven => {
-            let grid = IntegersHalfEven;
-            run(GroupQuantizeTo { dtype, bytes, layout, params, grid, scales, values })
-        }
-        Rounding::HalfAway => {
-            let grid = IntegersHalfAway;
-            run(GroupQuantizeTo { dtype, bytes, layout, params, grid, scales, values })
-        }
-    }
-}
-
 pub(super) struct AbsmaxOf<'a> {
     pub dtype: FloatType,
     pub bytes: &'a [u8],
@@ -208,15 +178,15 @@ impl Kernel for AbsmaxOf<'_> {
 fn absmax_of<E: Narrow, S: Simd>(simd: S, group: &[u8]) -> f32 {
     let (whole, tail) = E::split(group);
     let (pairs, odd) = whole.as_chunks::<2>();
-    let mut most = E::absmax_of_pairs(simd, pairs);
+    let mut largest = E::absmax_of_pairs(simd, pairs);
     for raw in odd {
         // `max` returns the second operand where the first is NaN.
-        most = simd.max(simd.abs(E::load(simd, raw)), most);
+        largest = simd.max(simd.abs(E::load(simd, raw)), largest);
     }
     if !tail.is_empty() {
-        most = simd.max(simd.abs(E::load(simd, &E::pad(tail))), most);
+        largest = simd.max(simd.abs(E::load(simd, &E::pad(tail))), largest);
     }
-    simd.largest(most)
+    simd.largest(largest)
 }
 
 /// Iterates over consecutive groups, one tile at a time.
@@ -250,8 +220,8 @@ impl<'a, E: Narrow, I: Iterator<Item = (bool, &'a [u8])>> Tiles<'a, E, I> {
     #[inline(always)]
     pub(super) fn next<S: Simd>(&mut self, simd: S, align: usize) -> Option<Tile<'a, E>> {
         match self.blocks.next() {
-            Some(blocks) => Some(Tile::of_blocks(simd, blocks)),
-            None => Tile::of_groups(simd, &mut self.groups, align),
+            Some(blocks) => Some(Tile::from_blocks(simd, blocks)),
+            None => Tile::from_groups(simd, &mut self.groups, align),
         }
     }
 }
@@ -279,22 +249,22 @@ enum TileGroups<'a, E: Narrow> {
 
 impl<'a, E: Narrow> Tile<'a, E> {
     #[inline(always)]
-    fn of_blocks<S: Simd>(simd: S, blocks: &'a Lanes<[E::Raw; 2]>) -> Tile<'a, E> {
-        let mut most = [simd.splat(0.0); LANES];
-        for (most, block) in most.iter_mut().zip(blocks) {
+    fn from_blocks<S: Simd>(simd: S, blocks: &'a Lanes<[E::Raw; 2]>) -> Tile<'a, E> {
+        let mut largest = [simd.splat(0.0); LANES];
+        for (largest, block) in largest.iter_mut().zip(blocks) {
             let [a, b] = E::load_pair(simd, block);
-            *most = simd.max(simd.abs(a), simd.abs(b));
+            *largest = simd.max(simd.abs(a), simd.abs(b));
         }
         Tile {
             groups: TileGroups::Blocks(blocks),
-            absmax: simd.largest_of_each(most),
+            absmax: simd.largest_of_each(largest),
             elements: LANES * PAIR,
             is_full: true,
         }
     }
 
     #[inline(always)]
-    fn of_groups<S: Simd>(
+    fn from_groups<S: Simd>(
         simd: S,
         groups: &mut Peekable<impl Iterator<Item = (bool, &'a [u8])>>,
         align: usize,
@@ -487,7 +457,7 @@ impl GroupNotes {
         nesting: usize,
     ) -> bool {
         match self.scales.uninformative() {
-            Some((least, most)) if simd.all_within(simd.f32s(made.stored), least, most) => {
+            Some((least, largest)) if simd.all_within(simd.f32s(made.stored), least, largest) => {
                 self.scales.count += (LANES >> nesting) as u64;
             }
             _ => self.scales.push_ordinary(&made.stored, 1 << nesting),
@@ -609,76 +579,4 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
         });
         failed.map_or(Ok(all), Err)
     }
-}
-
-pub(super) struct GroupQuantizeTo<'a, G> {
-    pub dtype: FloatType,
-    pub bytes: &'a [u8],
-    pub layout: GroupLayout,
-    pub params: GroupQuantization,
-    /// The grid of `params`.
-    pub grid: G,
-    pub scales: &'a mut [f32],
-    pub values: &'a mut [i8],
-}
-
-impl<G: Grid> Kernel for GroupQuantizeTo<'_, G> {
-    type Output = Result<(), ScaleOverflow>;
-    const RARE: bool = G::RARE;
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) -> Self::Output {
-        let done = by_single!(self.dtype, E => self.sweep::<E, S>(simd));
-        done.unwrap_or_else(|| self.scalar())
-    }
-}
-
-impl<G: Grid> GroupQuantizeTo<'_, G> {
-    #[inline(always)]
-    fn sweep<E: Narrow, S: Simd>(&mut self, simd: S) -> Result<(), ScaleOverflow> {
-        let mut tiles = self.layout.tiles::<E>(self.bytes);
-        let mut scales = self.scales.iter_mut();
-        let mut values = &mut *self.values;
-        while let Some(tile) = tiles.next(simd, 1) {
-            let mut made = TileScales::NOTHING;
-            made.make::<S, Clamped>(simd, simd.f32s(tile.absmax), &self.params);
-            for lane in 0..LANES {
-                let group = tile.group(lane);
-                if group.is_empty() {
-                    break;
-                }
-                let Some(scale) = scales.next() else { return Ok(()) };
-                let out = take(&mut values, group.len() / E::SIZE);
-                let absmax = tile.absmax[lane];
-                if made.is_ordinary[lane] && absmax != 0.0 {
-                    *scale = made.stored[lane];
-                    let divisor = made.divisors.at(lane);
-                    quantize::group::<E, S, G, Clamped>(simd, self.grid, group, &divisor, out);
-                } else {
-                    let params = scalar(absmax.into(), &self.params)?;
-                    *scale = params.scale;
-                    quantize::scalar(self.dtype, group, &params, out);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Quantizes one group after another, for any type.
-    fn scalar(&mut self) -> Result<(), ScaleOverflow> {
-        let groups = self.layout.slices(self.bytes, self.dtype.size());
-        let mut values = &mut *self.values;
-        for ((_, group), scale) in groups.zip(&mut *self.scales) {
-            let params = scalar(range(self.dtype, group).absmax(), &self.params)?;
-            *scale = params.scale;
-            let out = take(&mut values, group.len() / self.dtype.size());
-            quantize::scalar(self.dtype, group, &params, out);
-        }
-        Ok(())
-    }
-}
-
-/// Splits off the first `count` values, or all if there are fewer.
-fn take<'a>(values: &mut &'a mut [i8], count: usize) -> &'a mut [i8] {
-    values.split_off_mut(..count.min(values.len())).unwrap_or_default()
 }

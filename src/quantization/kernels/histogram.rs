@@ -12,7 +12,7 @@ const RUN: usize = 32;
 ///
 /// Every pattern has two counters, used by even and odd elements, so that an increment does
 /// not wait for the previous one where a value repeats.
-pub struct PatternCounts {
+pub(crate) struct PatternCounts {
     counters: Box<[[u32; 2]]>,
 }
 
@@ -24,11 +24,11 @@ impl Default for PatternCounts {
 
 impl PatternCounts {
     /// Number of elements that can be counted without overflow.
-    pub const CAPACITY: u64 = u32::MAX as u64;
+    pub(crate) const CAPACITY: u64 = u32::MAX as u64;
 
     /// Counts little-endian elements. A 16-bit element counts as its own pattern, a wider one
     /// as the upper 16 bits of its f32 value rounded towards zero.
-    pub fn add(&mut self, dtype: FloatType, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, dtype: FloatType, bytes: &[u8]) {
         // With an array of known length, indexing by a u16 needs no bounds check.
         let Ok(counters) = <&mut [[u32; 2]; PATTERNS]>::try_from(&mut *self.counters) else {
             return;
@@ -64,7 +64,7 @@ impl PatternCounts {
             }
             FloatType::F64 => {
                 for one in bytes.as_chunks::<8>().0 {
-                    let pattern = pattern_of_double(f64::from_le_bytes(*one));
+                    let pattern = pattern_of_f64(f64::from_le_bytes(*one));
                     counters[usize::from(pattern)][0] += 1;
                 }
             }
@@ -72,7 +72,7 @@ impl PatternCounts {
     }
 
     /// Number of counted elements that are NaN or infinite.
-    pub fn non_finite(&self, dtype: FloatType) -> u64 {
+    pub(crate) fn non_finite(&self, dtype: FloatType) -> u64 {
         let (first, past) = match dtype {
             FloatType::F16 => (0x7c00, 0x8000),
             FloatType::BF16 | FloatType::F32 | FloatType::F64 => (0x7f80, 0x8000),
@@ -85,7 +85,7 @@ impl PatternCounts {
     }
 
     /// The patterns that occur, in ascending order, and their counts. Resets all counters.
-    pub fn take(&mut self) -> (Vec<u16>, Vec<u32>) {
+    pub(crate) fn take(&mut self) -> (Vec<u16>, Vec<u32>) {
         let (mut patterns, mut counts) = (Vec::new(), Vec::new());
         for (run, first) in self.counters.chunks_mut(RUN).zip((0..=u16::MAX).step_by(RUN)) {
             // Most patterns never occur.
@@ -108,7 +108,7 @@ impl PatternCounts {
 
 /// The upper 16 bits of `x` rounded to f32 towards zero. Values beyond f32 count as the
 /// largest finite f32.
-fn pattern_of_double(x: f64) -> u16 {
+fn pattern_of_f64(x: f64) -> u16 {
     let nearest = x as f32;
     let single = match f64::from(nearest).abs() > x.abs() {
         // For either sign, subtracting one from the bits moves one step towards zero.

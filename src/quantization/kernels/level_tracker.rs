@@ -29,16 +29,16 @@ impl std::fmt::Debug for SeenLevels {
 ///
 /// Timing decides how often a thread searches for levels, but never the result.
 #[derive(Debug, Default)]
-pub struct SharedSeenLevels(Mutex<SeenLevels>);
+pub(crate) struct SharedSeenLevels(Mutex<SeenLevels>);
 
 impl SharedSeenLevels {
     /// A copy of the levels seen so far.
-    pub fn get(&self) -> SeenLevels {
+    pub(crate) fn get(&self) -> SeenLevels {
         *self.lock()
     }
 
     /// Adds levels that were seen in one call.
-    pub fn add(&self, seen: &SeenLevels) {
+    pub(crate) fn add(&self, seen: &SeenLevels) {
         self.lock().0.merge(&seen.0);
     }
 

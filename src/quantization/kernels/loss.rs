@@ -27,7 +27,7 @@ use crate::tensor::FloatType;
 
 /// The scales and losses of groups.
 #[derive(Clone, Debug, PartialEq)]
-pub struct GroupLosses {
+pub(crate) struct GroupLosses {
     /// The loss over all groups, each quantized by its own scale.
     pub loss: Loss,
     pub scales: Scales,
@@ -45,7 +45,7 @@ impl From<GroupErrors> for GroupLosses {
 
 /// The loss of quantizing elements by one scale, and of each output channel if there are
 /// `bounds`. The elements must be finite.
-pub fn loss_by_channel(
+pub(crate) fn loss_by_channel(
     dtype: FloatType,
     bytes: &[u8],
     params: Quantization,
@@ -71,7 +71,7 @@ pub fn loss_by_channel(
 /// # Errors
 ///
 /// If the scale of a group does not fit its type.
-pub fn group_loss(
+pub(crate) fn group_loss(
     dtype: FloatType,
     bytes: &[u8],
     layout: GroupLayout,
@@ -93,7 +93,7 @@ pub fn group_loss(
 /// # Errors
 ///
 /// If the scale of a block does not fit its type.
-pub fn block_losses(
+pub(crate) fn block_losses(
     dtype: FloatType,
     bytes: &[u8],
     row: usize,
@@ -130,7 +130,7 @@ impl Kernel for LossOf<'_> {
         by_single!(self.dtype, E => {
             let qmax = self.params.qtype.max();
             let divisor = Divisor::new(simd, self.params.scale, qmax);
-            match E::reciprocal_will_do(simd, &divisor, qmax) {
+            match E::reciprocal_rounds_alike(simd, &divisor, qmax) {
                 true => self.sweep::<E, S, ClampedByReciprocal>(simd, divisor),
                 false => self.sweep::<E, S, Clamped>(simd, divisor),
             }

@@ -36,18 +36,22 @@ mod weighted;
 
 pub use channel_sums::ChannelBounds;
 pub use compare::error_if_codes_match;
-pub use convert::convert;
 pub use dequantize::dequantize;
-pub use error::{error, error_by_channel};
+pub use error::error;
 pub use group::{
     GroupDetail, GroupErrors, GroupLayout, GroupQuantization, ScaleOverflow, block_errors,
-    group_absmax, group_error, group_quantize,
+    group_error,
 };
-pub use histogram::PatternCounts;
-pub use level_tracker::{SeenLevels, SharedSeenLevels};
-pub use loss::{GroupLosses, block_losses, group_loss, loss_by_channel};
+pub use level_tracker::SeenLevels;
 pub use moments::{moments, range};
 pub use params::Quantization;
 pub use quantize::quantize;
-pub use rounding::round_one;
-pub use weighted::{Weighted, weighted_error, weighted_noise};
+
+pub(crate) use convert::convert;
+pub(crate) use error::error_by_channel;
+pub(crate) use group::group_absmax;
+pub(crate) use histogram::PatternCounts;
+pub(crate) use level_tracker::SharedSeenLevels;
+pub(crate) use loss::{GroupLosses, block_losses, group_loss, loss_by_channel};
+pub(crate) use rounding::round_one;
+pub(crate) use weighted::{Weighted, weighted_error, weighted_noise};

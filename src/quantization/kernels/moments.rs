@@ -6,7 +6,7 @@
 use crate::quantization::kernels::array_lanes::{LANES, fold, zip};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Element, Float, Narrow};
-use crate::quantization::kernels::f16_bits::{Extremes, Half, count_zeros, pairs};
+use crate::quantization::kernels::f16_bits::{Bits16, Extremes, count_zeros, pairs};
 use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::statistics::{Moments, Range};
@@ -36,10 +36,10 @@ impl Kernel for RangeOf<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Range {
         match self.dtype {
-            FloatType::F16 => range_of_halves::<half::f16, S>(simd, self.bytes),
-            FloatType::BF16 => range_of_halves::<half::bf16, S>(simd, self.bytes),
-            FloatType::F32 => range_of_singles(simd, self.bytes),
-            FloatType::F64 => moments_of_doubles(self.bytes).range,
+            FloatType::F16 => range_of_16_bits::<half::f16, S>(simd, self.bytes),
+            FloatType::BF16 => range_of_16_bits::<half::bf16, S>(simd, self.bytes),
+            FloatType::F32 => range_of_f32(simd, self.bytes),
+            FloatType::F64 => moments_of_f64(self.bytes).range,
         }
     }
 }
@@ -55,10 +55,10 @@ impl Kernel for MomentsOf<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Moments {
         match self.dtype {
-            FloatType::F16 => moments_of_halves::<half::f16, S>(simd, self.bytes),
-            FloatType::BF16 => moments_of_halves::<half::bf16, S>(simd, self.bytes),
-            FloatType::F32 => moments_of_singles(simd, self.bytes),
-            FloatType::F64 => moments_of_doubles(self.bytes),
+            FloatType::F16 => moments_of_16_bits::<half::f16, S>(simd, self.bytes),
+            FloatType::BF16 => moments_of_16_bits::<half::bf16, S>(simd, self.bytes),
+            FloatType::F32 => moments_of_f32(simd, self.bytes),
+            FloatType::F64 => moments_of_f64(self.bytes),
         }
     }
 }
@@ -90,7 +90,7 @@ fn unsigned_zeros(range: Range) -> Range {
 }
 
 #[inline(always)]
-fn range_of_singles<S: Simd>(simd: S, bytes: &[u8]) -> Range {
+fn range_of_f32<S: Simd>(simd: S, bytes: &[u8]) -> Range {
     let mut range = Range::default();
     for block in bytes.chunks(BLOCK * 4) {
         let (whole, tail) = f32::split(block);
@@ -110,26 +110,26 @@ fn range_of_singles<S: Simd>(simd: S, bytes: &[u8]) -> Range {
             }
         }
         let poison = fold(simd.array(simd.add(poison[0], poison[1])), |a, b| a + b);
-        let mut found = if poison == 0.0 {
-            let least = fold(simd.array(simd.min(min[0], min[1])), f32::min);
-            let most = fold(simd.array(simd.max(max[0], max[1])), f32::max);
+        let mut of_block = if poison == 0.0 {
+            let smallest = fold(simd.array(simd.min(min[0], min[1])), f32::min);
+            let largest = fold(simd.array(simd.max(max[0], max[1])), f32::max);
             Range {
                 count: (whole.len() * LANES) as u64,
-                min: least.into(),
-                max: most.into(),
+                min: smallest.into(),
+                max: largest.into(),
                 ..Range::default()
             }
         } else {
             scalar::<f32>(&block[..whole.len() * LANES * 4]).range
         };
-        found.merge(&scalar::<f32>(tail).range);
-        range.merge(&found);
+        of_block.merge(&scalar::<f32>(tail).range);
+        range.merge(&of_block);
     }
     unsigned_zeros(range)
 }
 
 #[inline(always)]
-fn range_of_halves<E: Half, S: Simd>(simd: S, bytes: &[u8]) -> Range {
+fn range_of_16_bits<E: Bits16, S: Simd>(simd: S, bytes: &[u8]) -> Range {
     let mut range = Range::default();
     for block in bytes.chunks(BLOCK * E::SIZE) {
         let (pairs, tail) = pairs::<E>(block);
@@ -144,7 +144,7 @@ fn range_of_halves<E: Half, S: Simd>(simd: S, bytes: &[u8]) -> Range {
 }
 
 #[inline(always)]
-fn range_of_pairs<E: Half, S: Simd>(extremes: &Extremes<S>, pairs: &[[E::Raw; 2]]) -> Range {
+fn range_of_pairs<E: Bits16, S: Simd>(extremes: &Extremes<S>, pairs: &[[E::Raw; 2]]) -> Range {
     if pairs.is_empty() {
         return Range::default();
     }
@@ -154,7 +154,7 @@ fn range_of_pairs<E: Half, S: Simd>(extremes: &Extremes<S>, pairs: &[[E::Raw; 2]
 }
 
 #[inline(always)]
-fn moments_of_halves<E: Half, S: Simd>(simd: S, bytes: &[u8]) -> Moments {
+fn moments_of_16_bits<E: Bits16, S: Simd>(simd: S, bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
     for block in bytes.chunks(BLOCK * E::SIZE) {
         let (pairs, tail) = pairs::<E>(block);
@@ -173,20 +173,20 @@ fn moments_of_halves<E: Half, S: Simd>(simd: S, bytes: &[u8]) -> Moments {
             }
         }
         let range = range_of_pairs::<E, S>(&extremes, pairs);
-        let mut found = if range.is_finite() {
+        let mut of_block = if range.is_finite() {
             let [sum, sum_sq] = [sum, sum_sq].map(|sum| fold(simd.array_f64(sum), |a, b| a + b));
             Moments { range, sum, sum_sq, zeros }
         } else {
             scalar::<E>(pairs.as_flattened().as_flattened().as_flattened())
         };
-        found.merge(&scalar::<E>(tail));
-        moments.merge(&found);
+        of_block.merge(&scalar::<E>(tail));
+        moments.merge(&of_block);
     }
     Moments { range: unsigned_zeros(moments.range), ..moments }
 }
 
 #[inline(always)]
-fn moments_of_singles<S: Simd>(simd: S, bytes: &[u8]) -> Moments {
+fn moments_of_f32<S: Simd>(simd: S, bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
     for block in bytes.chunks(BLOCK * 4) {
         let (whole, tail) = f32::split(block);
@@ -206,7 +206,7 @@ fn moments_of_singles<S: Simd>(simd: S, bytes: &[u8]) -> Moments {
         }
         let sum_sq = fold(simd.array_f64(sum_sq), |a, b| a + b);
         // The sum of squares is not finite if any element is not.
-        let mut found = if sum_sq.is_finite() {
+        let mut of_block = if sum_sq.is_finite() {
             Moments {
                 range: Range {
                     count: (whole.len() * LANES) as u64,
@@ -221,15 +221,15 @@ fn moments_of_singles<S: Simd>(simd: S, bytes: &[u8]) -> Moments {
         } else {
             scalar::<f32>(&block[..whole.len() * LANES * 4])
         };
-        found.merge(&scalar::<f32>(tail));
-        moments.merge(&found);
+        of_block.merge(&scalar::<f32>(tail));
+        moments.merge(&of_block);
     }
     Moments { range: unsigned_zeros(moments.range), ..moments }
 }
 
 /// F64 is rare, so it is not written with vector operations.
 #[inline(always)]
-fn moments_of_doubles(bytes: &[u8]) -> Moments {
+fn moments_of_f64(bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
     for block in bytes.chunks(BLOCK * 8) {
         let (whole, tail) = f64::split(block);
@@ -247,7 +247,7 @@ fn moments_of_doubles(bytes: &[u8]) -> Moments {
             zeros = zip(zeros, x, |zeros, x| zeros + u32::from(x == 0.0));
         }
         let sum_sq = fold(sum_sq, |a, b| a + b);
-        let mut found = if sum_sq.is_finite() {
+        let mut of_block = if sum_sq.is_finite() {
             Moments {
                 range: Range {
                     count: (whole.len() * LANES) as u64,
@@ -263,8 +263,8 @@ fn moments_of_doubles(bytes: &[u8]) -> Moments {
             // An element is not finite, or a square overflowed.
             scalar::<f64>(&block[..whole.len() * LANES * 8])
         };
-        found.merge(&scalar::<f64>(tail));
-        moments.merge(&found);
+        of_block.merge(&scalar::<f64>(tail));
+        moments.merge(&of_block);
     }
     Moments { range: unsigned_zeros(moments.range), ..moments }
 }

@@ -14,7 +14,7 @@ use crate::quantization::scheme::{QuantizationType, Rounding};
 use crate::tensor::FloatType;
 
 /// Number of elements from which testing whether a reciprocal is exact pays off.
-const MANY: usize = 4096;
+const MIN_RECIPROCAL_ELEMENTS: usize = 4096;
 
 /// Quantizes little-endian elements to integers from −127 to 127; stops at the end of the
 /// shorter slice. The elements must be finite.
@@ -46,8 +46,8 @@ impl<G: Grid> Kernel for QuantizeTo<'_, G> {
             let divisor = Divisor::new(simd, params.scale, params.qtype.max());
             let done = by_single!(dtype, E => {
                 let by_reciprocal = G::IS_HALF_EVEN
-                    && bytes.len() >= MANY * E::SIZE
-                    && E::reciprocal_will_do(simd, &divisor, params.qtype.max());
+                    && bytes.len() >= MIN_RECIPROCAL_ELEMENTS * E::SIZE
+                    && E::reciprocal_rounds_alike(simd, &divisor, params.qtype.max());
                 match by_reciprocal {
                     true => {
                         group::<E, S, G, ClampedByReciprocal>(simd, grid, bytes, &divisor, out);

@@ -93,7 +93,7 @@ fn moments_of<E: Element>(bytes: &[u8]) -> Moments {
     m
 }
 
-/// What quantizing every element loses. The elements must be finite.
+/// The error sums of quantizing elements, which must be finite.
 pub(super) fn error(dtype: FloatType, bytes: &[u8], params: Quantization) -> ErrorSums {
     dispatch!(dtype, error_of(bytes, params))
 }

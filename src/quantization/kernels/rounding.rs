@@ -206,7 +206,7 @@ pub(super) struct ByDoubleReciprocal;
 pub(super) struct ByReciprocal;
 
 /// Multiplication by a reciprocal with clamping, for scales that
-/// [`reciprocal_will_do`](crate::quantization::kernels::f16_bits::reciprocal_will_do) accepts.
+/// [`reciprocal_rounds_alike`](crate::quantization::kernels::f16_bits::reciprocal_rounds_alike) accepts.
 pub(super) struct ClampedByReciprocal;
 
 impl Division for Clamped {
@@ -373,7 +373,7 @@ macro_rules! by_grid {
 pub(super) use by_grid;
 
 /// The level nearest to a quotient, and its code.
-pub fn round_one(quotient: f64, params: &Quantization) -> (f32, u8) {
+pub(crate) fn round_one(quotient: f64, params: &Quantization) -> (f32, u8) {
     match params.qtype {
         QuantizationType::QInt8 | QuantizationType::QInt4 => {
             let max = f64::from(params.qtype.max());
@@ -394,16 +394,16 @@ pub fn round_one(quotient: f64, params: &Quantization) -> (f32, u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantization::kernels::f16_bits::Half;
+    use crate::quantization::kernels::f16_bits::Bits16;
     use crate::quantization::kernels::simd::Baseline;
     use half::{bf16, f16};
 
-    fn value<E: Half>(pattern: u16) -> f32 {
+    fn value<E: Bits16>(pattern: u16) -> f32 {
         E::read(&pattern.to_le_bytes())
     }
 
     /// Checks every element up to the largest magnitude, for each of several magnitudes.
-    fn assert_every_element_is_rounded_as_dividing_does<E: Half>(
+    fn assert_every_element_is_rounded_as_dividing_does<E: Bits16>(
         absmaxes: impl Iterator<Item = u16>,
         qmax: f32,
         quotient: impl Fn(f32, f32) -> f32,

@@ -10,19 +10,19 @@ use crate::quantization::statistics::ErrorSums;
 
 /// Values, and the number of elements with each value. The slices have equal length.
 #[derive(Clone, Copy, Debug)]
-pub struct Weighted<'a> {
+pub(crate) struct Weighted<'a> {
     pub values: &'a [f32],
     pub counts: &'a [u32],
 }
 
 /// The error sums of quantizing all elements. The values must be finite. All sums are in f64;
 /// the dequantized value x̂ = scale · q is rounded to f32.
-pub fn weighted_error(elements: Weighted, params: Quantization) -> ErrorSums {
+pub(crate) fn weighted_error(elements: Weighted, params: Quantization) -> ErrorSums {
     by_grid!(params.qtype, params.rounding, |grid| run(ErrorOf { elements, params, grid }))
 }
 
 /// Σ(x−x̂)² of quantizing all elements.
-pub fn weighted_noise(elements: Weighted, params: Quantization) -> f64 {
+pub(crate) fn weighted_noise(elements: Weighted, params: Quantization) -> f64 {
     by_grid!(params.qtype, params.rounding, |grid| run(NoiseOf { elements, params, grid }))
 }
 
@@ -111,9 +111,9 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
         let divisor = divisor(simd, params);
         let zero = simd.zero_f64();
         let (mut count, mut zero_before, mut zero_after) = (zero, zero, zero);
-        let (mut of_x, mut signal, mut noise, mut dot, mut reconstructed) =
+        let (mut sum_x, mut signal, mut noise, mut dot, mut reconstructed) =
             (zero, zero, zero, zero, zero);
-        let mut most = zero;
+        let mut largest = zero;
         // Bytes instead of bits, so that setting one does not wait for another.
         let mut seen = [false; 256];
         for chunk in elements.steps() {
@@ -122,12 +122,12 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
             let (x, hat) = step.pair(simd, params);
             let d = simd.sub_f64(x, hat);
             count = simd.add_f64(count, n);
-            of_x = simd.add_f64(of_x, simd.mul_f64(n, x));
+            sum_x = simd.add_f64(sum_x, simd.mul_f64(n, x));
             signal = simd.add_f64(signal, simd.mul_f64(n, simd.mul_f64(x, x)));
             noise = simd.add_f64(noise, simd.mul_f64(n, simd.mul_f64(d, d)));
             dot = simd.add_f64(dot, simd.mul_f64(n, simd.mul_f64(x, hat)));
             reconstructed = simd.add_f64(reconstructed, simd.mul_f64(n, simd.mul_f64(hat, hat)));
-            most = simd.max_abs_f64(d, most);
+            largest = simd.max_abs_f64(d, largest);
             zero_before = simd.add_f64(zero_before, simd.where_zero(n, x));
             zero_after = simd.add_f64(zero_after, simd.where_zero(n, simd.widen(step.q)));
             for &code in simd.low8(step.codes).iter().take(step.len) {
@@ -136,18 +136,19 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
         }
         let sum = |lanes| fold(lanes, |a, b| a + b);
         // Counts are integers far below 2⁵³, so the f64 sums are exact.
-        let whole = |lanes| sum(lanes) as u64;
-        let (count, before) = (whole(simd.array_f64(count)), whole(simd.array_f64(zero_before)));
+        let integer = |lanes| sum(lanes) as u64;
+        let (count, before) =
+            (integer(simd.array_f64(count)), integer(simd.array_f64(zero_before)));
         ErrorSums {
             count,
-            sum: sum(simd.array_f64(of_x)),
+            sum: sum(simd.array_f64(sum_x)),
             signal: sum(simd.array_f64(signal)),
             noise: sum(simd.array_f64(noise)),
             dot: sum(simd.array_f64(dot)),
             reconstructed: sum(simd.array_f64(reconstructed)),
-            max_abs_error: fold(simd.array_f64(most), f64::max),
+            max_abs_error: fold(simd.array_f64(largest), f64::max),
             non_zero: count - before,
-            zeroed: whole(simd.array_f64(zero_after)) - before,
+            zeroed: integer(simd.array_f64(zero_after)) - before,
             levels: (0..=u8::MAX).filter(|&code| seen[usize::from(code)]).collect(),
         }
     }
@@ -193,18 +194,18 @@ mod tests {
             for rounding in [Rounding::HalfEven, Rounding::HalfAway] {
                 for scale in [0.0127f32, 1.0 / 62.0, 0.3, 1e-30, 1e20] {
                     let params = Quantization { scale, qtype, rounding };
-                    let found = weighted_error(weighted, params);
+                    let actual = weighted_error(weighted, params);
                     let plain = scalar(FloatType::F32, &elements, &params);
                     let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
-                    assert!(near(found.noise, plain.noise), "{params:?}");
-                    assert!(near(found.signal, plain.signal) && near(found.dot, plain.dot));
+                    assert!(near(actual.noise, plain.noise), "{params:?}");
+                    assert!(near(actual.signal, plain.signal) && near(actual.dot, plain.dot));
                     let size = (plain.signal * plain.count as f64).sqrt();
-                    assert!((found.sum - plain.sum).abs() <= 1e-14 * size, "{params:?}");
-                    assert!(near(found.reconstructed, plain.reconstructed));
+                    assert!((actual.sum - plain.sum).abs() <= 1e-14 * size, "{params:?}");
+                    assert!(near(actual.reconstructed, plain.reconstructed));
                     assert!(near(weighted_noise(weighted, params), plain.noise));
                     let exact =
                         |s: &ErrorSums| (s.count, s.max_abs_error, s.non_zero, s.zeroed, s.levels);
-                    assert_eq!(exact(&found), exact(&plain), "{params:?}");
+                    assert_eq!(exact(&actual), exact(&plain), "{params:?}");
                 }
             }
         }

@@ -44,10 +44,10 @@ impl Simd for Baseline {
         fn array_u32(a: Lanes<u32>) -> Lanes<u32> { a }
         fn array_f64(a: Lanes<f64>) -> Lanes<f64> { a }
         fn low8(a: Lanes<u32>) -> Lanes<u8> { map(a, |a| a as u8) }
-        fn unlike8(a: Lanes<u32>, other: &Lanes<u8>) -> Lanes<u32> {
+        fn differ8(a: Lanes<u32>, other: &Lanes<u8>) -> Lanes<u32> {
             zip(a, *other, |a, other| (a ^ u32::from(other)) & 0xFF)
         }
-        fn unlike8_in_turn(a: Lanes<u32>, b: Lanes<u32>, other: &[u8; PAIR]) -> Lanes<u32> {
+        fn differ8_alternating(a: Lanes<u32>, b: Lanes<u32>, other: &[u8; PAIR]) -> Lanes<u32> {
             std::array::from_fn(|i| {
                 let (a, b) = (a[i] ^ u32::from(other[2 * i]), b[i] ^ u32::from(other[2 * i + 1]));
                 (a | b) & 0xFF

@@ -38,10 +38,10 @@ pub(in crate::quantization::kernels) trait Simd: Copy {
     /// The low eight bits of every lane.
     fn low8(self, a: Self::U32) -> Lanes<u8>;
     /// A lane is non-zero if its low eight bits differ from `other`.
-    fn unlike8(self, a: Self::U32, other: &Lanes<u8>) -> Self::U32;
+    fn differ8(self, a: Self::U32, other: &Lanes<u8>) -> Self::U32;
     /// A lane is non-zero if the low eight bits of that lane of `a` or `b` differ from the byte
     /// in `other`, which alternates between bytes for `a` and for `b`.
-    fn unlike8_in_turn(self, a: Self::U32, b: Self::U32, other: &[u8; PAIR]) -> Self::U32;
+    fn differ8_alternating(self, a: Self::U32, b: Self::U32, other: &[u8; PAIR]) -> Self::U32;
 
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;

@@ -105,7 +105,7 @@ impl Simd for Avx2 {
                 transmute(_mm_packus_epi16(_mm256_castsi256_si128(words), high))
             }
         }
-        fn unlike8(a: [__m256i; 2], other: &Lanes<u8>) -> [__m256i; 2] {
+        fn differ8(a: [__m256i; 2], other: &Lanes<u8>) -> [__m256i; 2] {
             {
                 let other = transmute::<Lanes<u8>, __m128i>(*other);
                 let high = _mm_unpackhi_epi64(other, other);
@@ -115,7 +115,7 @@ impl Simd for Avx2 {
                 both!(_mm256_and_si256(a, mask))
             }
         }
-        fn unlike8_in_turn(a: [__m256i; 2], b: [__m256i; 2], other: &[u8; PAIR]) -> [__m256i; 2] {
+        fn differ8_alternating(a: [__m256i; 2], b: [__m256i; 2], other: &[u8; PAIR]) -> [__m256i; 2] {
             {
                 // A word of the other's is a byte of each.
                 let other: [__m128i; 2] = transmute(*other);
@@ -384,13 +384,13 @@ impl Simd for Avx512 {
         fn array_u32(a: __m512i) -> Lanes<u32> { transmute(a) }
         fn array_f64(a: [__m512d; 2]) -> Lanes<f64> { transmute(a) }
         fn low8(a: __m512i) -> Lanes<u8> { transmute(_mm512_cvtepi32_epi8(a)) }
-        fn unlike8(a: __m512i, other: &Lanes<u8>) -> __m512i {
+        fn differ8(a: __m512i, other: &Lanes<u8>) -> __m512i {
             {
                 let other = _mm512_cvtepu8_epi32(transmute::<Lanes<u8>, __m128i>(*other));
                 _mm512_and_si512(_mm512_xor_si512(a, other), _mm512_set1_epi32(0xFF))
             }
         }
-        fn unlike8_in_turn(a: __m512i, b: __m512i, other: &[u8; PAIR]) -> __m512i {
+        fn differ8_alternating(a: __m512i, b: __m512i, other: &[u8; PAIR]) -> __m512i {
             {
                 // A 16-bit word of `other` has a byte for `a` and one for `b`. The ternary logic
                 // selects `a` where the mask is set, else `b`.
