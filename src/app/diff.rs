@@ -107,9 +107,9 @@ fn rank(change: &Change) -> f64 {
 /// Describes a difference in a few words.
 pub(crate) fn describe(change: &Change) -> String {
     match change {
-        Change::Added { dtype, shape } => format!("only there: {dtype} {shape}"),
-        Change::Removed { dtype, shape } => format!("only here: {dtype} {shape}"),
-        Change::Reshaped { from, to } => format!("another shape: {from} → {to}"),
+        Change::Added { dtype, shape } => format!("only in the other: {dtype} {shape}"),
+        Change::Removed { dtype, shape } => format!("only in this one: {dtype} {shape}"),
+        Change::Reshaped { from, to } => format!("shape changed: {from} → {to}"),
         Change::Common { identical: true, .. } => "identical".to_owned(),
         Change::Common { from, to, difference, .. } => {
             let kind = match from == to {
@@ -117,7 +117,7 @@ pub(crate) fn describe(change: &Change) -> String {
                 false => format!("{from} → {to}"),
             };
             match difference {
-                None => format!("{kind}, other bytes"),
+                None => format!("{kind}, bytes differ"),
                 Some(d) if d.differing == 0 => format!("{kind}, equal values"),
                 Some(d) => {
                     let error = d.sums.statistics();

@@ -51,16 +51,16 @@ impl KeyMap {
     pub fn rebind(&mut self, context: &str, action: &str, keys: &[String]) -> Result<(), String> {
         let in_context = |binding: &Binding| name_of(binding.context) == context;
         if !BINDINGS.iter().any(in_context) {
-            return Err(format!("there are no keys of '{context}'"));
+            return Err(format!("unknown key context '{context}'"));
         }
         let place = BINDINGS
             .iter()
             .position(|binding| in_context(binding) && name_of(binding.action) == action)
-            .ok_or_else(|| format!("keys.{context}: there is no action '{action}'"))?;
+            .ok_or_else(|| format!("keys.{context}: unknown action '{action}'"))?;
         let keys: Vec<Key> = keys
             .iter()
             .map(|key| {
-                Key::named(key).ok_or_else(|| format!("keys.{context}: no key is called '{key}'"))
+                Key::named(key).ok_or_else(|| format!("keys.{context}: unknown key '{key}'"))
             })
             .collect::<Result<_, String>>()?;
         if let Some(own) = self.keys.get_mut(place) {

@@ -337,7 +337,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Presets, &[Down, Char('j')], A::Move(Motion::Down), "next choice", G::Dialogs).hint("choose"),
     bind(C::Presets, &[Up, Char('k')], A::Move(Motion::Up), "previous choice", G::Dialogs),
     bind(C::Presets, &[Enter], A::Accept, "mark these and nothing else", G::Dialogs).hint("mark only these"),
-    bind(C::Presets, &[Char(' ')], A::Add, "mark these too", G::Dialogs).hint("these too"),
+    bind(C::Presets, &[Char(' ')], A::Add, "mark add these", G::Dialogs).hint("add these"),
     bind(C::Presets, &[Esc, Char('q'), Char('p')], A::Close, "leave the marks as they are", G::Dialogs).hint("leave"),
 
     bind(C::Columns, &[Down, Char('j')], A::Move(Motion::Down), "next column", G::Dialogs).hint("choose"),
@@ -351,7 +351,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Save, &[Up, BackTab], A::Move(Motion::Up), "previous format or type", G::Dialogs),
     bind(C::Save, &[Esc], A::Close, "write nothing", G::Dialogs).hint("write nothing"),
 
-    bind(C::Saving, &[Esc], A::Cancel, "cancel; nothing is left behind", G::Dialogs).hint("cancel; nothing is left behind"),
+    bind(C::Saving, &[Esc], A::Cancel, "cancel and clean up", G::Dialogs).hint("cancel and clean up"),
 
     bind(C::Prompt, &[Enter], A::Accept, "take the text", G::Dialogs).hint("take it"),
     bind(C::Prompt, &[Esc], A::Close, "leave without it", G::Dialogs).hint("leave"),
@@ -361,7 +361,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Budget, &[PageDown, Char('H')], A::Move(Motion::PageDown), "a twentieth towards fewer bytes", G::Budget),
     bind(C::Budget, &[PageUp, Char('L')], A::Move(Motion::PageUp), "a twentieth towards less error", G::Budget),
     bind(C::Budget, &[Home], A::Move(Motion::First), "the smallest there is", G::Budget),
-    bind(C::Budget, &[End], A::Move(Motion::Last), "everything as it is", G::Budget),
+    bind(C::Budget, &[End], A::Move(Motion::Last), "nothing quantized", G::Budget),
     bind(C::Budget, &[Down, Char('j')], A::Move(Motion::Down), "next scheme of the list", G::Budget),
     bind(C::Budget, &[Up, Char('k')], A::Move(Motion::Up), "previous scheme of the list", G::Budget),
     bind(C::Budget, &[Char(' ')], A::Toggle, "allow that scheme, or forbid it", G::Budget).hint("allow or forbid"),

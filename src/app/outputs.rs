@@ -64,10 +64,10 @@ impl Outputs {
             (Some(first), _) => {
                 format!("outputs of {layers} measured, {} not: {first}", failed.len())
             }
-            (None, (0, _)) => format!("outputs of {layers} measured; {order} orders by them"),
+            (None, (0, _)) => format!("outputs of {layers} measured; {order} sorts by them"),
             (None, (n, first)) => {
                 let names = figures::counted(*n, "recorded name");
-                format!("outputs of {layers} measured; {names} of no layer, first {first}")
+                format!("outputs of {layers} measured; {names} matched no layer, first {first}")
             }
         }
     }

@@ -43,7 +43,7 @@ impl Picker {
     /// `here` are the models below `root`; `hub` are those in the Hugging Face cache at a path.
     pub fn new(root: &Path, here: Models, hub: Option<(&Path, Models)>) -> Picker {
         let mut picker = Picker { said: Vec::new(), choices: Vec::new(), cursor: 0 };
-        picker.add(root, here, "here", "beneath");
+        picker.add(root, here, "here", "below");
         if let Some((cache, models)) = hub {
             picker.add(cache, models, "Hugging Face", "in the Hugging Face cache");
         }
@@ -59,10 +59,10 @@ impl Picker {
     fn add(&mut self, root: &Path, models: Models, place: &'static str, wherein: &str) {
         let shown = names::visible(&root.to_string_lossy()).into_owned();
         if models.found.is_empty() {
-            self.said.push(format!("No model {wherein} {shown}."));
+            self.said.push(format!("No model found {wherein} {shown}."));
         }
         if !models.complete {
-            self.said.push(format!("Not all of {shown} was looked at: it is too large."));
+            self.said.push(format!("{shown} is too large: only a part of it was searched."));
         }
         self.choices.extend(models.found.into_iter().map(|found| choice(root, found, place)));
     }
@@ -137,7 +137,7 @@ mod tests {
         let picker = picker();
         let names: Vec<&str> = picker.choices.iter().map(|choice| &*choice.name).collect();
         assert_eq!(names, ["a\\u{1b}.gguf", "b", "org/name", "the built-in demo"]);
-        assert_eq!(picker.said, ["Not all of /hub was looked at: it is too large."]);
+        assert_eq!(picker.said, ["/hub is too large: only a part of it was searched."]);
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn where_nothing_is_found_that_is_said_and_the_demo_is_offered() {
         let picker = Picker::new(Path::new("/empty"), Models::default(), None);
-        assert_eq!(picker.said[0], "No model beneath /empty.");
+        assert_eq!(picker.said[0], "No model found below /empty.");
         assert_eq!(picker.choices.len(), 1);
     }
 }

@@ -32,21 +32,17 @@ impl Purpose {
     /// Explains what to type and what it does.
     pub fn explanation(self) -> &'static str {
         match self {
-            Purpose::Index(_) => "Its index, or its place along every axis: 3, 17.",
+            Purpose::Index(_) => "Its index, or one index per axis: 3, 17.",
             Purpose::WriteRecipe => {
-                "A TOML file that can be read here again, and that `quantscope quantize --recipe` replays to the same bytes."
+                "A TOML file. Read it here again, or give it to `quantscope quantize --recipe` for the same bytes."
             }
-            Purpose::ReadRecipe => {
-                "Its marks take the place of those there are, as one step that can be undone."
-            }
-            Purpose::WriteReport => {
-                "A path that ends in .html (a page with the plots, for any browser), .csv or .json."
-            }
+            Purpose::ReadRecipe => "Replaces the current marks; one undo brings them back.",
+            Purpose::WriteReport => "A path that ends in .html (a page with plots), .csv or .json.",
             Purpose::Diff => {
-                "A file or directory of any format. This model is the measure; the other is judged by it."
+                "A file or directory of any format. Errors are measured against this model."
             }
             Purpose::Activations => {
-                "What assets/record_activations.py records, or an imatrix of llama.cpp; demo: for the demo's."
+                "A file from assets/record_activations.py or an imatrix of llama.cpp; demo: for the demo's."
             }
         }
     }

@@ -85,7 +85,7 @@ impl SaveDialog {
                 .map(|kind| {
                     let (name, summary) = match kind {
                         SaveKind::Quantize(format) => (format.name(), format.summary()),
-                        _ => ("int8 static", "the same, activations by one calibrated scale each"),
+                        _ => ("int8 static", "the same, with calibrated static input scales"),
                     };
                     Choice { name: name.to_owned(), summary, chosen: kind == self.kind }
                 })
@@ -95,10 +95,10 @@ impl SaveDialog {
                 .map(|to| Choice {
                     name: to.map_or("original".to_owned(), |to| to.dtype().name().to_lowercase()),
                     summary: match to {
-                        None => "each tensor in the type it had before it was quantized",
+                        None => "each tensor in its type from before quantization",
                         Some(FloatType::F32) => "exact: every value is scale × q",
-                        Some(FloatType::BF16) => "half the size, the range of F32, 8 bits",
-                        Some(FloatType::F16) => "half the size, up to ±65504, 11 bits",
+                        Some(FloatType::BF16) => "half the size, range of F32, 8 bits of precision",
+                        Some(FloatType::F16) => "half the size, up to ±65504, 11 bits of precision",
                         Some(FloatType::F64) => "",
                     },
                     chosen: to == chosen,
@@ -171,7 +171,7 @@ impl SaveDialog {
             SaveKind::Dequantize(_) => {
                 let quantized =
                     checkpoint.ids().filter(|&id| checkpoint.packed_format(id).is_some());
-                (quantized.count(), "turned back into floats")
+                (quantized.count(), "converted back to floats")
             }
         };
         let own = match &model.plan().inputs {
@@ -182,13 +182,13 @@ impl SaveDialog {
         };
         let rest = checkpoint.tensors().len() - changed;
         let mut lines = vec![format!(
-            "{} {verb}, {} as they are",
+            "{} {verb}, {} unchanged",
             counted(changed, "tensor"),
             counted(rest, "tensor")
         )];
         if own > 0 {
             let scales = counted(own, "scale");
-            lines.push(format!("{scales} of inputs as the plan has them, not calibrated anew"));
+            lines.push(format!("{scales} of inputs from the plan, not calibrated again"));
         }
         if let Some(Ok(laid)) = &self.laid_out {
             let before = model.totals().before;
@@ -219,8 +219,8 @@ impl SaveDialog {
                 _ => "was not recorded",
             };
             warnings.push(match left_out.len() {
-                1 => format!("{name} stays as it is: what reaches it {why}"),
-                n => format!("{n} marks stay as they are, such as {name}: what reaches it {why}"),
+                1 => format!("{name} is not quantized: its input {why}"),
+                n => format!("{n} marks are not quantized, such as {name}: its input {why}"),
             });
         }
         let overruled: Vec<TensorId> =
@@ -229,13 +229,13 @@ impl SaveDialog {
             let name = &model.checkpoint.tensor(first).name;
             let why = model.obstacle(first).map(ToString::to_string).unwrap_or_default();
             warnings.push(match overruled.len() {
-                1 => format!("{name}: {why}, usually left as it is"),
-                n => format!("{n} marks are usually left as they are, such as {name}: {why}"),
+                1 => format!("{name}: {why}, usually not quantized"),
+                n => format!("{n} marks are usually not quantized, such as {name}: {why}"),
             });
         }
         if model.quality().waiting > 0 {
             let waiting = counted(model.quality().waiting, "marked tensor");
-            warnings.push(format!("{waiting} not measured yet: what they lose is not known"));
+            warnings.push(format!("{waiting} not measured yet: the error is unknown"));
         }
         warnings
     }
@@ -379,13 +379,13 @@ fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
         .collect();
     let largest = compared.iter().copied().fold(0.0, f64::max);
     let verdict = match compared.len() {
-        0 => "These tensors had not been measured before.".to_owned(),
-        1 if largest < 1e-6 => "On disk, 1 tensor has the error the preview showed.".to_owned(),
+        0 => "These tensors were not measured before the save.".to_owned(),
+        1 if largest < 1e-6 => "On disk, 1 tensor has the error that was previewed.".to_owned(),
         n if largest < 1e-6 => {
-            format!("On disk, {} have the error the preview showed.", counted(n, "tensor"))
+            format!("On disk, {} have the error that was previewed.", counted(n, "tensor"))
         }
         n => format!(
-            "On disk, the error of {} is at most {largest:.2e} dB away from the preview.",
+            "On disk, the error of {} differs from the preview by at most {largest:.2e} dB.",
             counted(n, "tensor")
         ),
     };

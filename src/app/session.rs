@@ -38,7 +38,7 @@ impl Session {
         let session: Session = toml::from_str(text).map_err(|e| e.message().to_owned())?;
         match session.version {
             VERSION => Ok(session),
-            other => Err(format!("its version is {other}, expected {VERSION}")),
+            other => Err(format!("unsupported version: expected {VERSION}, found {other}")),
         }
     }
 
@@ -75,7 +75,7 @@ impl App {
         if (session.tensors, session.bytes)
             != (checkpoint.tensors().len(), checkpoint.total_bytes())
         {
-            return self.say("the model is another than last time: nothing was restored");
+            return self.say("the model has changed since the last session: nothing was restored");
         }
         if let Some(&scheme) = SCHEMES.iter().find(|scheme| scheme.to_string() == session.scheme) {
             self.model.choose_scheme(scheme);
@@ -103,7 +103,7 @@ impl App {
                 self.model.note_saved(&plan);
                 let marked = crate::text::figures::counted(marked, "mark");
                 let undo = self.key_of(Action::Undo);
-                self.say(format!("{marked} of last time restored; {undo} takes them back"));
+                self.say(format!("{marked} restored from the last session; {undo} undoes it"));
             }
         }
         self.table.set_tree(session.tree, &self.model);

@@ -194,39 +194,39 @@ pub fn documented() -> String {
 # `--config FILE` names another. Everything here is the default.
 
 [screen]
-# auto (as NO_COLOR, COLORTERM and COLORFGBG say), light or dark for such a ground,
+# auto (follows NO_COLOR, COLORTERM and COLORFGBG), light or dark for such a background,
 # truecolor, ansi or mono
 theme = "auto"
 # unicode, or ascii for terminals without box drawing
 glyphs = "unicode"
-# false leaves the mouse to the terminal, to select text; M changes it while running
+# false leaves the mouse to the terminal, to select text; M switches while running
 mouse = true
-# false draws once a second while something runs
+# false draws only once per second while a job runs
 animation = true
-# marks and place are kept for the next time
+# keep marks and cursor for the next run
 session = true
 
 [table]
-# per-tensor, per-channel, per-block:128, :64 or :32; as the model's format asks if not set
+# per-tensor, per-channel, per-block:128, :64 or :32; chosen by the model's format if not set
 # scheme = "per-tensor"
 # one of {all},
 # or of schemes as in columns
 sort = "sqnr"
-# begin with the module tree
+# start with the module tree
 tree = false
-# columns beside the name and the SQNR, as far as there is room: any of these, the SQNR by a
+# columns beside name and SQNR, if there is room: any of these, the SQNR of a
 # scheme ("per-channel", "per-block:32"), what one gains ("per-channel over per-tensor")
 columns = [{optional}]
 
 [words]
-# from how many dB of SQNR on each word is said, here, on the command line and in reports;
-# below fair it is poor
+# the least SQNR in dB for each rating, on the screen, the command line and in reports;
+# below fair, the rating is poor
 fair = {fair:.1}
 good = {good:.1}
 excellent = {excellent:.1}
 
-# Keys of each place. An action that is given keys here loses its own. Help, hints and
-# sentences on the screen name the keys there are.
+# Keys in each context. Keys given here replace the action's default keys. Help, hints and
+# messages show the keys that are set.
 "#,
         all = names(&Column::ALL),
         fair = words.fair,
@@ -315,7 +315,7 @@ mod tests {
             ("[table]\nscheme = \"best\"", "table.scheme"),
             ("[table]\ncolumns = [\"name\"]", "unknown column 'name'"),
             ("[table]\ncolumns = [\"per-block:7\"]", "or one scheme over another"),
-            ("[keys.main]\nfly = \"f\"", "no action 'fly'"),
+            ("[keys.main]\nfly = \"f\"", "unknown action 'fly'"),
             ("[keys.main]\nmark = \"j\"", "is both"),
             ("[words]\nfair = 35", "each above the one before"),
             ("[words]\ngood = nan", "must be finite"),

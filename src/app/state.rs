@@ -192,7 +192,7 @@ impl App {
     pub fn how_to_mark(&self) -> String {
         let [row, all, role] =
             [Action::Mark, Action::MarkShown, Action::Presets].map(|a| self.key_of(a));
-        format!("{row} marks this row, {all} all shown, {role} by role")
+        format!("{row} marks this row, {all} all shown, {role} by preset")
     }
 
     /// Whether an action would do something now. The hint bar shows only such actions.

@@ -60,7 +60,7 @@ pub(crate) fn metadata(
     }
     match config {
         None => lines.extend([Line::Blank, Line::text("config.json: reading …")]),
-        Some(None) => lines.extend([Line::Blank, Line::text("No config.json beside it.")]),
+        Some(None) => lines.extend([Line::Blank, Line::text("There is no config.json.")]),
         Some(Some(text)) => {
             lines.extend([Line::Blank, Line::Heading("config.json".to_owned())]);
             match text {
@@ -76,9 +76,9 @@ pub(crate) fn metadata(
 
 /// The schemes, each with its meaning.
 pub(crate) const SCHEMES_SAID: [(&str, &str); 3] = [
-    ("per tensor", "one scale for all; what every reader understands"),
+    ("per tensor", "one scale per tensor; supported everywhere"),
     ("per channel", "one scale per output channel, along axis 0"),
-    ("block n", "one scale per n elements of the last axis"),
+    ("block n", "one scale per n elements along the last axis"),
 ];
 
 /// Explains SQNR, its ratings and the other figures.
@@ -98,23 +98,23 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
     let state = |state: &State| Line::Field(format!("is:{}", state.word()), state.meaning().into());
     let mut lines = vec![
         Line::text(format!(
-            "SQNR and its like are errors of the weights: how far the quantized weights are from the original ones. How far a layer's output moves depends on what reaches it too: {opens} opens recorded activations, and the column output tells it.",
+            "SQNR and the figures derived from it are errors of the weights. The error of a layer's output also depends on its input: {opens} opens recorded activations, and the column 'output' shows that error.",
         )),
         Line::Blank,
         Line::Heading("SQNR, signal to quantization noise".to_owned()),
         Line::text(
-            "10·log₁₀(Σx² / Σ(x−x̂)²) in dB, over every element. 20 dB is an error of 10 % of the weights' norm, 40 dB is 1 %; each bit of precision is worth 6 dB.",
+            "10·log₁₀(Σx² / Σ(x−x̂)²) in dB, over all elements. 20 dB is an error of 10 % of the weights' norm, 40 dB is 1 %; each bit of precision adds 6 dB.",
         ),
         Line::Blank,
         verdict(
             format!("≥ {excellent} dB"),
             Rating::Excellent,
-            format!("at most {} of the norm is noise", share(excellent)),
+            format!("error at most {} of the norm", share(excellent)),
         ),
         verdict(
             format!("{good}–{excellent} dB"),
             Rating::Good,
-            format!("{}; int8 usually gives a linear layer 30 to 40 dB", between(good, excellent)),
+            format!("{}; typical of linear layers in int8", between(good, excellent)),
         ),
         verdict(
             format!("{fair}–{good} dB"),
@@ -127,16 +127,16 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
             format!("over {}; an outlier stretches the scale", share(fair)),
         ),
         Line::Blank,
-        Line::Heading("Output error, where activations are opened".to_owned()),
+        Line::Heading("Output error, with recorded activations".to_owned()),
         Line::text(
-            "‖Wx−Ŵx̂‖² / ‖Wx‖² in dB over the recorded inputs x, the lower the better: in the table with the weights quantized, in the detail also with the inputs quantized as they come (dynamic) and by one calibrated scale (static). ~ is the diagonal approximation, from mean squares per feature. A module shows the worst of its layers: ≤−38.0 dB, none is above that. Errors of the weights judge int8 alone; these judge what the recorded inputs make of it.",
+            "‖Wx−Ŵx̂‖² / ‖Wx‖² in dB over the recorded inputs x; lower is better. The table shows it with quantized weights; the detail also with inputs quantized on the fly (dynamic) and with one calibrated scale (static). ~ is the diagonal approximation, from mean squares per feature. A module shows the worst of its layers, as in ≤−38.0 dB.",
         ),
         Line::Blank,
         Line::Heading("Marks".to_owned()),
-        Line::field("●", "to be quantized; on a module, everything in it that can be"),
-        Line::field("◐", "a module of which a part is marked"),
-        Line::field("!", "something is odd; in a mark's place: it cannot be read or has no scale"),
-        Line::field("dim name", "a vector, norm or embedding: left as it is unless marked by hand"),
+        Line::field("●", "to be quantized; on a module: all its quantizable tensors"),
+        Line::field("◐", "a module with some tensors marked"),
+        Line::field("!", "has a diagnostic; in place of a mark: unreadable, or no scale"),
+        Line::field("dim name", "a vector, norm or embedding: only quantized if marked by hand"),
         Line::Blank,
         Line::Heading("Other figures".to_owned()),
         Line::field("relative error", "‖x−x̂‖ / ‖x‖"),
@@ -153,16 +153,16 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
     lines.extend([
         Line::field("channel − tensor", "a column: how far one SQNR is above the other"),
         Line::Blank,
-        Line::Heading("Filters, all of them together".to_owned()),
-        Line::field("words", "in the name; letters here and there if no name holds them so"),
-        Line::field("*.glob.*", "over the whole name; * crosses dots"),
+        Line::Heading("Filters; all conditions must hold".to_owned()),
+        Line::field("words", "in the name; fuzzy if no name contains them"),
+        Line::field("*.glob.*", "matches the whole name; * matches dots too"),
         Line::field("re:regex", "a regular expression in the name"),
-        Line::field("dtype:bf16", "the type, or the layout of what is stored quantized"),
+        Line::field("dtype:bf16", "the dtype, or the packed format of a quantized tensor"),
         Line::field(
             "size>10M",
             "bytes; also params, sqnr, output (output>-30) and absmax, with < <= > >= =",
         ),
-        Line::field("!", "before any of them: not"),
+        Line::field("!", "before any of these: not"),
     ]);
     lines.extend(State::ALL.iter().map(state));
     lines.extend([Line::Blank, Line::text("Sizes are decimal: 1 MB is 1 000 000 bytes.")]);

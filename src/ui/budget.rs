@@ -19,8 +19,8 @@ use ratatui::widgets::canvas::{Canvas, Line as Stroke};
 pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &Theme) {
     let rule = Rect { height: 1, ..area };
     let error = match app.model.outputs {
-        None => "error: Σ(x−x̂)² / Σx² of the weights, by parameters",
-        Some(_) => "error: ‖Wx−Ŵx‖² / ‖Wx‖² of the outputs, by parameters",
+        None => "error: Σ(x−x̂)² / Σx² of the weights, mean over parameters",
+        Some(_) => "error: ‖Wx−Ŵx‖² / ‖Wx‖² of the outputs, mean over parameters",
     };
     let right = Line::styled(error, theme.dim);
     widgets::rule(buf, rule, &Line::styled("budget", theme.accent), &right, theme);
@@ -67,10 +67,10 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
     }
     if budget.waiting > 0 {
         let waiting = counted(budget.waiting, "tensor");
-        lines.push(Line::styled(format!("{waiting} not measured yet: as they are"), theme.warning));
+        lines.push(Line::styled(format!("{waiting} not measured yet: unchanged"), theme.warning));
     } else if !budget.allowed.contains(&true) {
         let key = app.settings.keys.name(Context::Budget, Action::Toggle);
-        lines.push(Line::styled(format!("no scheme is allowed: {key} allows it"), theme.warning));
+        lines.push(Line::styled(format!("no scheme is allowed: {key} allows one"), theme.warning));
     } else if let Some(own) = budget.own {
         lines.push(own_marks(budget, own, theme));
     }
@@ -104,7 +104,7 @@ fn share_text(share: f64) -> String {
 /// Describes the last scheme change on the way to the selected point.
 fn step<'a>(app: &App, budget: &Budget, label: Span<'a>, theme: &Theme) -> Line<'a> {
     let Some((id, choice)) = budget.curve.step_to(budget.at) else {
-        return Line::from(vec![label, Span::styled("everything as it is", theme.dim)]);
+        return Line::from(vec![label, Span::styled("nothing quantized", theme.dim)]);
     };
     let name = names::visible(&app.model.checkpoint.tensor(id).name).into_owned();
     let to = choice.quantizer.map_or("as it is", |quantizer| scheme_name(quantizer.scheme));
@@ -122,7 +122,7 @@ fn own_marks<'a>(budget: &Budget, own: Point, theme: &Theme) -> Line<'a> {
     let text = match best {
         Some(best) if best.error > 0.0 && own.error > best.error * 1.005 => {
             let times = own.error / best.error;
-            format!("◆ your marks: {times:.2}× the error the curve has there")
+            format!("◆ your marks: {times:.2}× the error of the curve at this size")
         }
         _ => "◆ your marks are on the curve".to_owned(),
     };
@@ -137,7 +137,7 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
     let points = budget.curve.points();
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
     if first.bytes == last.bytes {
-        let text = "No allowed scheme makes any of these tensors smaller.";
+        let text = "No allowed scheme makes a tensor smaller.";
         widgets::line(buf, area, area.height / 2, &Line::styled(text, theme.dim));
         return;
     }

@@ -20,10 +20,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme:
     };
     let shape = &app.model.checkpoint.tensor(id).shape;
     if shape.rank() < 2 || shape.elements() == 0 {
-        return say(
-            "It has no output channels: they are the slices of axis 0 of a matrix or more.",
-            theme.dim,
-        );
+        return say("No output channels: the tensor has fewer than two axes.", theme.dim);
     }
     let channels = match app.channels.channels(id) {
         Some(Ok(channels)) => channels,
@@ -32,10 +29,10 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme:
             let not_measured =
                 format!("Not measured: {} calibrates.", app.key_of(Action::Calibrate));
             let text = match app.calibration {
-                CalibrationState::Running { .. } => "Its calibration comes first …",
+                CalibrationState::Running { .. } => "Waiting for the calibration …",
                 _ if app.model.known(id).facts().is_none() => &not_measured,
                 _ if app.model.obstacle(id).is_some_and(|o| !o.can_be_overruled()) => {
-                    "It has no scale that its channels could be judged by."
+                    "No scale, so there is no error per channel."
                 }
                 _ => "reading …",
             };
@@ -60,9 +57,9 @@ fn strip(buf: &mut Buffer, area: Rect, channels: &Channels, theme: &Theme) {
     let columns = usize::from(area.width).min(all.len()).max(1);
     let many = match all.len().div_ceil(columns) {
         1 => String::new(),
-        n => format!(", the widest of about {n} to a column"),
+        n => format!(", largest of about {n} per column"),
     };
-    let title = format!("range of each of {} output channels{many}", count(all.len() as u64));
+    let title = format!("absmax of each of {} output channels{many}", count(all.len() as u64));
     widgets::line(buf, area, 0, &Line::styled(title, theme.dim));
     for column in 0..columns {
         let from = column * all.len() / columns;

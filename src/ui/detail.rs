@@ -75,7 +75,7 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
                 schemes(buf, area, app, id, theme);
             }
             Tab::Schemes => {
-                sentence("Quantized already: there is nothing to choose.", theme.dim, buf)
+                sentence("Stored quantized: there is no scheme to choose.", theme.dim, buf)
             }
         },
         Known::Unreadable(why) => sentence(why, theme.bad, buf),
@@ -92,7 +92,7 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
             let tensor = app.model.checkpoint.tensor(id);
             let why = app.model.obstacle(id).map(ToString::to_string).unwrap_or_default();
             let text = format!(
-                "{} values of {}, {}. Nothing to measure: {why}.",
+                "{} values of {}, {}. Not measured: {why}.",
                 count(tensor.parameters()),
                 names::visible(tensor.dtype.name()),
                 bytes(tensor.bytes),
@@ -199,8 +199,8 @@ fn learned(app: &App, id: TensorId) -> Option<String> {
     let learned = app.model.checkpoint.learned(id)?;
     let scheme = app.model.scheme_of(id);
     Some(match learned.fits(scheme) {
-        Ok(()) => format!("{learned}; a mark quantizes by it"),
-        Err(why) => format!("{learned}; calibrated anew: {why}"),
+        Ok(()) => format!("{learned}; marks use them"),
+        Err(why) => format!("{learned}; not used: {why}"),
     })
 }
 
@@ -256,7 +256,7 @@ fn stored(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, layout: &str, t
     widgets::line(buf, area, 0, &Line::styled(title, theme.dim));
     let size = bytes(app.model.checkpoint.tensor(id).bytes);
     let text = format!(
-        "Quantized already, {size} with its scales. What that lost is not in this file. {} writes the floats back.",
+        "Stored quantized, {size} with scales. The error is not in the file. {} writes the floats back.",
         app.key_of(Action::Dequantize)
     );
     for (y, row) in (1..).zip(wrap(&text, area.width.into())) {
@@ -473,7 +473,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         y += 1;
     }
     // Explains the names if there is room left.
-    let measured_only = ("fp8, int4", "measured to compare with; only int8 can be saved");
+    let measured_only = ("fp8, int4", "for comparison; only int8 can be saved");
     let said = texts::SCHEMES_SAID.into_iter().chain([measured_only]);
     if y + 5 < area.height {
         for (y, (name, meaning)) in (y + 1..).zip(said) {

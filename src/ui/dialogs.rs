@@ -148,8 +148,8 @@ pub(super) fn replace(
 ) {
     let mut body = Body::new(screen);
     let path = names::visible(dialog.path.value().trim()).into_owned();
-    body.wrapped(&format!("{path} exists already. Replace it?"), theme.text);
-    body.wrapped("The old one stays until the new one is whole and verified.", theme.dim);
+    body.wrapped(&format!("{path} exists. Replace it?"), theme.text);
+    body.wrapped("It is replaced only after the new one is verified.", theme.dim);
     body.blank();
     let hints = [(&[A::Accept][..], "replace it"), (&[A::Close][..], "choose another path")];
     body.push(keys(app, Context::Question, &hints, theme));
@@ -187,7 +187,7 @@ pub(super) fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving,
         Span::styled(format!("  {}", header::progress(&saving.meter)), theme.dim),
     ]);
     body.blank();
-    let hints = [(&[A::Cancel][..], "cancel; nothing is left behind")];
+    let hints = [(&[A::Cancel][..], "cancel and clean up")];
     body.push(keys(app, Context::Saving, &hints, theme));
     body.draw(buf, screen, "Writing", theme.strong, theme);
 }
@@ -196,7 +196,7 @@ pub(super) fn quit(buf: &mut Buffer, screen: Rect, app: &App, theme: &Theme) {
     let mut body = Body::new(screen);
     let marked = counted(app.model.plan().len(), "mark");
     let verb = if app.model.plan().len() == 1 { "is" } else { "are" };
-    body.push(Line::raw(format!("{marked} {verb} not saved. Quit all the same?")));
+    body.push(Line::raw(format!("{marked} {verb} not saved. Quit anyway?")));
     body.blank();
     let hints = [(&[A::Accept][..], "quit"), (&[A::Close][..], "stay")];
     body.push(keys(app, Context::Question, &hints, theme));
@@ -222,11 +222,11 @@ pub(super) fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Prese
     body.blank();
     let hints = [
         (&[A::Accept][..], "mark only these"),
-        (&[A::Add][..], "these too"),
+        (&[A::Add][..], "add these"),
         (&[A::Close][..], "leave"),
     ];
     body.push(keys(app, Context::Presets, &hints, theme));
-    body.draw(buf, screen, "Choose by role", theme.strong, theme);
+    body.draw(buf, screen, "Mark by role", theme.strong, theme);
 }
 
 /// Draws the list of columns; those of the table are ticked.
@@ -250,7 +250,7 @@ pub(super) fn columns(buf: &mut Buffer, screen: Rect, app: &App, columns: &Colum
         (&[A::Close][..], "done"),
     ];
     body.push(keys(app, Context::Columns, &hints, theme));
-    body.draw(buf, screen, "Columns, as far as there is room", theme.strong, theme);
+    body.draw(buf, screen, "Columns to show, if there is room", theme.strong, theme);
 }
 
 /// The visible entries of the open list.

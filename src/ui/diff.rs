@@ -61,7 +61,7 @@ fn counts<'a>(counts: &Counts, theme: &Theme) -> Line<'a> {
 
 fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) {
     if differences.rows.is_empty() {
-        let text = "  Neither of them holds a tensor.";
+        let text = "  Neither checkpoint has a tensor.";
         return widgets::line(buf, area, 1, &Line::styled(text, theme.dim));
     }
     let width = usize::from(area.width).saturating_sub(6);

@@ -117,7 +117,7 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
             Span::styled(" stopped", theme.warning),
             Span::styled(
                 format!(
-                    " at {:.0} %; {} calibrates anew",
+                    " at {:.0} %; {} calibrates again",
                     meter.share() * 100.0,
                     app.key_of(Action::Calibrate)
                 ),
@@ -126,7 +126,10 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
         ]),
         CalibrationState::Failed => Line::from(vec![
             Span::styled(" calibration failed", theme.bad),
-            Span::styled(format!("; {} calibrates anew", app.key_of(Action::Calibrate)), theme.dim),
+            Span::styled(
+                format!("; {} calibrates again", app.key_of(Action::Calibrate)),
+                theme.dim,
+            ),
         ]),
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn draw(
     inside.height = inside.height.saturating_sub(1);
     let lines = help.lines(&app.settings.keys);
     if lines.is_empty() {
-        widgets::line(buf, inside, 0, &Line::styled("No key does that.", theme.dim));
+        widgets::line(buf, inside, 0, &Line::styled("No key matches.", theme.dim));
     }
     for (y, line) in (0..inside.height).zip(lines.iter().skip(help.scroll)) {
         let line = match line {

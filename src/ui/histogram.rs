@@ -33,7 +33,7 @@ pub(super) fn draw(
         None => return say("counting …", theme.dim),
     };
     if facts.statistics.absmax.is_nan() || distribution.is_empty() {
-        return say("No element is finite: there is nothing to draw.", theme.dim);
+        return say("No element is finite.", theme.dim);
     }
     let [plot, figures] = layout::histogram(area);
     bars(buf, plot, app, facts, distribution, theme);
@@ -46,7 +46,7 @@ pub(super) fn draw(
             }
         }
         None => {
-            let text = "It cannot be quantized: it has no scale.";
+            let text = "Cannot be quantized: no scale.";
             widgets::line(buf, figures, 0, &Line::styled(text, theme.bad));
         }
     }
@@ -185,7 +185,7 @@ fn sentences<'a>(
         Line::from(vec![
             label("zeroed"),
             Span::styled(format!("{about}{}", percent(error.zeroed)), theme.warning),
-            Span::styled(" of the non-zero ones", theme.dim),
+            Span::styled(" of the non-zero elements", theme.dim),
         ]),
         Line::from(vec![
             label("levels"),

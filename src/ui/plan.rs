@@ -24,7 +24,7 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
         let text = match app.model.has_floats() {
             true if width < 80 => "nothing marked".to_owned(),
             true => format!("nothing marked: {}", app.how_to_mark()),
-            false => "nothing here can be quantized".to_owned(),
+            false => "no tensor can be quantized".to_owned(),
         };
         spans.push(Span::styled(text, theme.dim));
         return Line::from(spans);

@@ -425,11 +425,11 @@ fn nothing(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     let (what, then) = match app.model.checkpoint.tensors().is_empty() {
         true => (
             "This checkpoint holds no tensors.".to_owned(),
-            format!("{} shows what the file says of itself", app.key_of(Action::Metadata)),
+            format!("{} shows the file's metadata", app.key_of(Action::Metadata)),
         ),
         false => (
             format!("No tensor matches {}.", names::visible(&app.filter_text)),
-            format!("{} shows all again", app.key_of(Action::Back)),
+            format!("{} clears the filter", app.key_of(Action::Back)),
         ),
     };
     let y = area.height / 3;

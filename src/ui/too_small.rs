@@ -9,8 +9,8 @@ use ratatui::layout::Rect;
 pub(super) fn too_small(buf: &mut Buffer, area: Rect, theme: &Theme) {
     let (width, height) = (layout::SMALLEST.width, layout::SMALLEST.height);
     let lines = [
-        "quantscope needs more room".to_owned(),
-        format!("{width}×{height} at least, this is {}×{}", area.width, area.height),
+        "the terminal is too small".to_owned(),
+        format!("needs {width}×{height}, has {}×{}", area.width, area.height),
     ];
     let top = area.height.saturating_sub(lines.len() as u16) / 2;
     for (line, y) in lines.iter().zip(area.y + top..area.bottom()) {

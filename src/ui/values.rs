@@ -76,7 +76,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme:
     let seen = app.values.visible();
     let window = match app.values.window(id) {
         _ if app.model.checkpoint.tensor(id).parameters() == 0 => {
-            return say("It has no elements.", theme.dim);
+            return say("No elements.", theme.dim);
         }
         Some(Err(why)) => return say(why, theme.bad),
         Some(Ok(window)) => window,

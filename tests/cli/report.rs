@@ -312,7 +312,7 @@ fn what_the_screen_shows_is_exported_as_it_is_marked_and_filtered() {
     driver.press("e Ctrl-u");
     driver.type_text("out.csv");
     driver.press("Enter");
-    driver.expect("Enter once more replaces it");
+    driver.expect("Press Enter again to replace it");
     driver.press("Enter");
     driver.expect("8 tensors exported");
 

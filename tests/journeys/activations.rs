@@ -172,7 +172,7 @@ fn layers_appear_as_they_are_measured_and_the_measuring_can_be_stopped() {
         assert_eq!(waiting(&driver), 8 - count);
     }
     driver.press("c");
-    driver.expect("stopped: outputs of 3 of 8 layers measured; A measures anew");
+    driver.expect("stopped: outputs of 3 of 8 layers measured; A measures again");
     assert!(!driver.is_busy() && driver.app.measuring_outputs.is_none());
     driver.expect("calibrated");
     // What was found stays, and the rest is not known.
@@ -279,9 +279,9 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     driver.expect("3 tensors quantized");
     driver.press("Down");
     driver.expect("▸ int8 static");
-    driver.expect("2 tensors quantized, 19 tensors as they are");
+    driver.expect("2 tensors quantized, 19 tensors unchanged");
     driver.expect_words(
-        "model.layers.0.mlp.down_proj.weight stays as it is: what reaches it was not recorded",
+        "model.layers.0.mlp.down_proj.weight is not quantized: its input was not recorded",
     );
     driver.expect("single-int8-static");
     driver.press("Enter");
@@ -317,7 +317,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     same(&saved, &again);
     driver.press("s");
     driver.expect("▸ int8 static");
-    driver.expect("2 scales of inputs as the plan has them");
+    driver.expect("2 scales of inputs from the plan");
     // Dynamic can be chosen again, and undo brings back what was left out.
     driver.press("Up");
     driver.expect("▸ int8 ");
@@ -342,9 +342,9 @@ fn inputs_that_are_still_calibrated_are_waited_for() {
     driver.type_text("/*.0.mlp.*");
     driver.press("Enter a X s Down Down");
     driver.expect("▸ int8 static");
-    driver.expect_words("2 marks stay as they are, such as model.layers.0.mlp.");
+    driver.expect_words("2 marks are not quantized, such as model.layers.0.mlp.");
     driver.press("Enter");
-    driver.expect_words("The inputs are still being calibrated: wait for it");
+    driver.expect_words("The inputs are still being calibrated. Wait");
     driver.press("Esc c");
     driver.expect("stopped: outputs of 1 of 2 layers measured");
 }

@@ -151,7 +151,7 @@ fn every_layout_is_dequantized_from_the_screen_as_from_the_command_line() {
         let source = format!("{source}/model.safetensors");
         let mut driver = Driver::open(&source);
         assert_eq!(driver.table().len(), 1, "one tensor, not its parts:\n{}", driver.screen());
-        driver.expect("Quantized already");
+        driver.expect("Stored quantized");
         let answer = Path::new(&source).with_file_name("expected.safetensors");
         let answer = Checkpoint::open(&answer).expect("opens");
         let names = |checkpoint: &Checkpoint| {
@@ -179,7 +179,7 @@ fn what_quantscope_wrote_is_dequantized_from_the_screen_as_from_the_command_line
         let int8 = all.filter(|&id| driver.app.model.checkpoint.packed_format(id).is_some());
         assert!(int8.count() > 2, "{}", driver.screen());
         driver.press("d");
-        driver.expect("turned back into floats");
+        driver.expect("converted back to floats");
         driver.press("Enter");
         driver.expect("Dequantized and verified");
     }

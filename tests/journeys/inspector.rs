@@ -96,7 +96,7 @@ fn work_is_stopped_from_within_a_window_and_while_a_text_is_typed() {
         driver.press("Ctrl-t");
         driver.press("Esc Esc");
         driver.expect("not measured");
-        driver.expect("calibrates anew");
+        driver.expect("calibrates again");
         driver.press("Ctrl-t");
         driver.expect("nothing runs in the background");
     }
@@ -188,10 +188,10 @@ fn a_longer_filter_tries_fewer_tensors() {
 fn half_a_pattern_keeps_the_last_good_one_and_says_so() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.type_text("/re:q_proj(");
-    driver.expect("not a complete regular expression yet");
+    driver.expect("incomplete regular expression");
     assert_eq!(driver.table().len(), 2);
     driver.press("Enter");
-    driver.expect("not a complete regular expression yet");
+    driver.expect("incomplete regular expression");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn a_norm_is_marked_with_a_word_of_warning() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.type_text("/model.norm");
     driver.press("Enter Space");
-    driver.expect("marked, though it belongs to a norm");
+    driver.expect("marked, although usually not quantized: it belongs to a norm");
     driver.expect("1 tensor marked");
 }
 
@@ -268,7 +268,7 @@ fn what_cannot_be_quantized_says_why() {
         .expect("cannot be quantized: it holds 1 NaN and 0 infinite values, the first at index 2");
     driver.press("G Space");
     driver.expect("cannot be quantized: its type is I64");
-    driver.expect("Nothing to measure");
+    driver.expect("Not measured: ");
 }
 
 #[test]
@@ -288,12 +288,12 @@ fn a_mark_made_too_early_is_taken_back_when_the_tensor_proves_to_have_no_scale()
 fn all_shown_are_marked_inverted_and_unmarked() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("a");
-    driver.expect("marked 15 tensors; 6 (vectors, norms, embeddings …) left as they are");
+    driver.expect("marked 15 tensors; 6 not quantizable (vectors, norms, embeddings …)");
     driver.press("a");
     driver.expect("unmarked 15 tensors");
     driver.type_text("/attn");
     driver.press("Enter a Esc i");
-    driver.expect("inverted: 7 tensors marked now");
+    driver.expect("inverted: 7 tensors marked");
 }
 
 #[test]
@@ -313,11 +313,11 @@ fn marks_can_be_undone_and_done_again() {
 fn presets_choose_by_role() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("p j j Enter");
-    driver.expect("attention: 8 tensors marked now");
+    driver.expect("attention: 8 tensors marked");
     driver.press("p j j j Space");
-    driver.expect("MLP: 14 tensors marked now");
+    driver.expect("MLP: 14 tensors marked");
     driver.press("p j j j Enter");
-    driver.expect("MLP: 6 tensors marked now");
+    driver.expect("MLP: 6 tensors marked");
     driver.press("p Down Down Down Down Down Down Enter");
     driver.expect("nothing marked");
 }
@@ -367,7 +367,7 @@ fn a_mark_on_a_module_marks_what_can_be_quantized_in_it() {
         driver.press("j");
     }
     driver.press("Space");
-    driver.expect("marked 14 tensors; 6 (vectors");
+    driver.expect("marked 14 tensors; 6 not quantizable (vectors");
     assert!(driver.cursor_row().contains('●'));
     driver.type_text("/q_proj");
     driver.press("Enter g Space Esc");
@@ -381,14 +381,14 @@ fn saving_ends_in_a_receipt_that_compares_the_disk_with_the_preview() {
     driver.press("s");
     driver.expect("nothing is marked");
     driver.press("a s");
-    driver.expect("15 tensors quantized, 6 tensors as they are");
+    driver.expect("15 tensors quantized, 6 tensors unchanged");
     driver.press("Ctrl-u");
     driver.press("Enter");
-    driver.expect("Where to? Type a path.");
+    driver.expect("Type a path.");
     driver.type_text("out.safetensors");
     driver.press("Enter");
     driver.expect("Saved and verified");
-    driver.expect("On disk, 15 tensors have the error the preview showed.");
+    driver.expect("On disk, 15 tensors have the error that was previewed.");
     let saved = Checkpoint::open(&driver.path("out.safetensors")).expect("opens");
     assert_eq!(saved.ids().filter(|&id| saved.packed_format(id).is_some()).count(), 15);
     driver.press("y");
@@ -425,7 +425,7 @@ fn an_existing_path_is_only_replaced_after_a_yes() {
     driver.press("a s Ctrl-u");
     driver.type_text("out.safetensors");
     driver.press("Enter");
-    driver.expect("out.safetensors exists already. Replace it?");
+    driver.expect("out.safetensors exists. Replace it?");
     driver.press("n");
     driver.expect("Save the quantized model");
     assert_eq!(std::fs::read(driver.path("out.safetensors")).expect("there"), b"precious");
@@ -469,16 +469,16 @@ fn a_format_that_cannot_hold_the_plan_says_so_before_anything_is_written() {
 fn the_float_model_comes_back() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("d");
-    driver.expect("nothing here is quantized");
+    driver.expect("no tensor is quantized");
     driver.press("a s Enter");
     let mut quantized = Driver::open(driver.path("single-int8.safetensors"));
     assert_eq!(rows_with(&quantized, "int8 per-tensor"), 12);
     quantized.press("G");
-    quantized.expect("Quantized already");
+    quantized.expect("Stored quantized");
     quantized.press("a");
-    quantized.expect("nothing quantizable");
+    quantized.expect("no quantizable tensor");
     quantized.press("d Down");
-    quantized.expect("15 tensors turned back into floats, 6 tensors as they are");
+    quantized.expect("15 tensors converted back to floats, 6 tensors unchanged");
     quantized.press("Enter");
     quantized.expect("Dequantized and verified");
     let out = quantized.path("single-int8-f32.safetensors");
@@ -491,7 +491,7 @@ fn the_float_model_comes_back() {
 fn quitting_with_unsaved_marks_asks_first() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("Space q");
-    driver.expect("1 mark is not saved. Quit all the same?");
+    driver.expect("1 mark is not saved. Quit anyway?");
     driver.press("n");
     assert!(!driver.has_quit());
     driver.press("Ctrl-c Ctrl-c");
@@ -548,7 +548,7 @@ fn empty_models_have_their_own_words() {
     let ints = made::Tensor { name: "i".into(), dtype: "I8", shape: vec![4], bytes: vec![1; 4] };
     let driver = Driver::of(made::in_memory(&[ints]), false);
     driver.expect("nothing to calibrate: no tensor holds floats");
-    driver.expect("nothing here can be quantized");
+    driver.expect("no tensor can be quantized");
 }
 
 #[test]
@@ -586,9 +586,9 @@ fn help_tells_every_key_and_can_be_searched() {
     driver.expect("undo the last change of marks");
     driver.expect_not("next row");
     driver.type_text(" nothing of the kind");
-    driver.expect("No key does that.");
+    driver.expect("No key matches.");
     driver.press("Esc");
-    driver.expect_not("No key does that.");
+    driver.expect_not("No key matches.");
 }
 
 #[test]
@@ -665,7 +665,7 @@ fn every_size_draws_with_every_window_open() {
         driver.press("Esc");
     }
     driver.resize(50, 12);
-    driver.expect("60×15 at least, this is 50×12");
+    driver.expect("needs 60×15, has 50×12");
 }
 
 #[test]
@@ -874,7 +874,7 @@ fn the_budget_says_when_there_is_nothing_to_choose() {
     let ids = made::Tensor { name: "ids".into(), dtype: "I64", shape: vec![1], bytes: vec![0; 8] };
     let mut driver = Driver::of(made::in_memory(&[ids]), false);
     driver.press("b");
-    driver.expect("nothing here is quantizable");
+    driver.expect("no tensor is quantizable");
     let mut driver = Driver::open_waiting(TINY_LLAMA);
     driver.press("b");
     driver.expect("nothing is measured yet");
@@ -953,10 +953,10 @@ fn a_recipe_written_here_gives_the_same_bytes_on_the_command_line() {
     driver.press("Enter a j x x x Esc");
     driver.press("w Ctrl-u");
     driver.press("Enter");
-    driver.expect("Which one? Type a path.");
+    driver.expect("Type a path.");
     driver.type_text("plan.toml");
     driver.press("Enter");
-    driver.expect("the plan of 6 tensors is in plan.toml");
+    driver.expect("the plan with 6 tensors was written to plan.toml");
     driver.press("s Ctrl-u");
     driver.type_text("screen.safetensors");
     driver.press("Enter Esc");
@@ -978,7 +978,7 @@ fn a_recipe_written_here_gives_the_same_bytes_on_the_command_line() {
     again.press("Space r Ctrl-u");
     again.type_text("plan.toml");
     again.press("Enter");
-    again.expect("6 tensors marked as plan.toml says");
+    again.expect("6 tensors marked by plan.toml");
     assert_eq!(again.app.model.plan(), &plan);
     again.press("u");
     again.expect("1 tensor marked");
@@ -991,10 +991,10 @@ fn a_recipe_that_is_there_is_only_replaced_when_asked_twice() {
     driver.press("Space w Ctrl-u");
     driver.type_text("plan.toml");
     driver.press("Enter");
-    driver.expect("Enter once more replaces it");
+    driver.expect("Press Enter again to replace it");
     assert_eq!(std::fs::read_to_string(driver.path("plan.toml")).expect("there"), "precious");
     driver.press("Enter");
-    driver.expect("the plan of 1 tensor is in plan.toml");
+    driver.expect("the plan with 1 tensor was written to plan.toml");
     driver.press("w Ctrl-u");
     driver.type_text("no/such/place.toml");
     driver.press("Enter");
@@ -1036,7 +1036,7 @@ fn two_checkpoints_are_compared_side_by_side() {
     driver.press("Enter");
     driver.expect("36 added, 21 removed");
     driver.press("G Enter");
-    driver.expect("is not in this model");
+    driver.expect("this model has no tensor");
     driver.press("Esc");
     driver.expect("worst SQNR first");
 }
@@ -1050,7 +1050,7 @@ fn a_comparison_under_way_can_be_given_up() {
     driver.press("Enter");
     driver.expect("comparing");
     driver.press("Esc");
-    driver.expect("stopped comparing");
+    driver.expect("comparison cancelled");
     driver.send(Event::Compared(Ok(Vec::new())));
     driver.expect("worst SQNR first");
 }
@@ -1074,7 +1074,7 @@ fn the_histogram_has_a_clip_that_slides_and_is_kept() {
     driver.press("s Ctrl-u");
     driver.type_text("out.safetensors");
     driver.press("Enter");
-    driver.expect("On disk, 1 tensor has the error the preview showed.");
+    driver.expect("On disk, 1 tensor has the error that was previewed.");
     driver.press("Esc %");
     driver.expect("log counts");
     driver.press("j k");
@@ -1112,14 +1112,14 @@ fn a_mark_can_be_calibrated_another_way() {
     driver.press("C");
     driver.expect("nothing is marked here");
     driver.press("Space x C");
-    driver.expect("1 mark calibrated by least MSE now");
+    driver.expect("1 mark now calibrated by least MSE");
     driver.press("Tab BackTab");
     driver.expect("int8 per channel, least MSE");
     driver.expect_not("not measured yet");
     driver.press("s Ctrl-u");
     driver.type_text("out.safetensors");
     driver.press("Enter");
-    driver.expect("On disk, 1 tensor has the error the preview showed.");
+    driver.expect("On disk, 1 tensor has the error that was previewed.");
     driver.press("Esc C C C");
     driver.expect("calibrated by min–max");
 }
@@ -1132,13 +1132,13 @@ fn channels_that_stand_out_are_named() {
     let mut driver = Driver::of(made::in_memory(&[odd, f32s("bias", &[4], [1.0; 4])]), false);
     driver.expect("! channel 5 spans 100.0 times");
     driver.press("Tab Tab");
-    driver.expect("range of each of 8 output channels");
+    driver.expect("absmax of each of 8 output channels");
     let rows = driver.rows();
     let titles = rows.iter().position(|row| row.contains("× median")).expect("a list");
     assert!(rows[titles + 1].trim_start().starts_with("5 "), "{}", driver.screen());
     assert!(rows[titles + 1].contains("100.00"), "{}", driver.screen());
     driver.press("Enter G Esc j");
-    driver.expect("no output channels");
+    driver.expect("No output channels");
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn sentences_hints_and_windows_name_the_keys_that_were_set() {
     driver.press("/");
     driver.type_text("proj");
     driver.press("Enter");
-    driver.expect("Backspace shows all again, Ctrl-N and N still find");
+    driver.expect("Backspace clears the filter, Ctrl-N and N repeat the search");
     driver.press("Backspace v s");
     driver.expect("Ctrl-X write nothing");
     driver.press("Ctrl-x q");

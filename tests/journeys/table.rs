@@ -146,10 +146,10 @@ fn a_click_on_a_hint_is_its_key() {
     driver.expect_not("search");
     driver.press("Space");
     click_on(&mut driver, "quit");
-    driver.expect("Quit all the same?");
+    driver.expect("Quit anyway?");
     let (x, _) = place(&driver, "n no");
     driver.click(x, 35);
-    driver.expect_not("Quit all the same?");
+    driver.expect_not("Quit anyway?");
     assert!(!driver.has_quit());
     click_on(&mut driver, "q quit");
     let (x, _) = place(&driver, "y yes");
@@ -164,7 +164,7 @@ fn a_click_chooses_in_every_list() {
     click_on(&mut driver, "attention");
     driver.expect("▸ attention");
     click_on(&mut driver, "attention");
-    driver.expect("attention: 8 tensors marked now");
+    driver.expect("attention: 8 tensors marked");
 
     driver.press("|");
     click_on(&mut driver, "SQNR per channel");
@@ -242,7 +242,7 @@ fn what_does_not_fit_a_rule_says_so() {
     driver.type_text("down_proj");
     driver.press("Enter");
     driver.expect("2 of 21 tensors match down_proj");
-    driver.expect("n and N still fin…");
+    driver.expect("n and N repeat …");
 }
 
 #[test]
@@ -272,13 +272,13 @@ fn lists_and_their_keys_fit_the_smallest_screen() {
     driver.resize(60, 15);
     driver.expect_not("safetensors, 4 fil");
     driver.press("p");
-    driver.expect("these too  Esc leave");
+    driver.expect("add these  Esc leave");
     driver.expect("655 kB");
     for _ in 0..20 {
         driver.press("Down");
     }
     driver.expect("▸ nothing");
-    driver.expect("these too  Esc leave");
+    driver.expect("add these  Esc leave");
     driver.press("Esc : Down Down Down Down Down Down Down");
     driver.expect("▸ ");
     driver.expect("more");

@@ -126,7 +126,7 @@ fn the_screen_says_what_was_learned_and_marks_by_it() {
     driver.type_text(":classifier.0.weight");
     driver.press("Enter");
     driver.expect("trained for int4, scale 0.103123255;");
-    driver.expect("a mark quantizes by it");
+    driver.expect("marks use them");
     driver.press("Space");
     driver.expect("int8 per tensor, learned scales");
     let quantizer = driver.app.model.plan().iter().next().expect("marked").1;
@@ -234,7 +234,7 @@ fn the_screen_marks_by_the_scales_of_the_channels() {
     let trained = Trained::new([vec![part("scale", &SCALES)], more.to_vec()].concat());
     let mut driver = Driver::open(&trained.model);
     look_at(&mut driver, "fc.weight");
-    driver.expect_words("6 scales; a mark quantizes by it");
+    driver.expect_words("6 scales; marks use them");
     driver.press("Space");
     driver.expect("int8 per channel, learned scales");
     // Saved as the command line does.
@@ -255,7 +255,7 @@ fn the_screen_marks_by_the_scales_of_the_channels() {
     let quantizer = now(&driver);
     let now_is = (quantizer.scheme.to_string(), quantizer.calibration.to_string());
     assert_eq!(now_is, ("per-tensor".to_owned(), "min-max".to_owned()));
-    driver.expect_words("calibrated anew: it learned one for each channel");
+    driver.expect_words("not used: it learned one for each channel");
     driver.press("x");
     assert_eq!(now(&driver).calibration.to_string(), "learned");
     // Another calibration can be had, and the learned one again.
@@ -280,7 +280,7 @@ fn what_symmetric_int8_cannot_take_over_is_calibrated_anew_and_said() {
     assert!(stdout(&["analyze", &trained.model]).contains(why));
     let mut driver = Driver::open(&trained.model);
     look_at(&mut driver, "fc.weight");
-    driver.expect_words("calibrated anew: its zero point is 3, and symmetric int8 has none");
+    driver.expect_words("not used: its zero point is 3, and symmetric int8 has none");
     // Zero points of 0 are none.
     let zeros = Trained::new(vec![scale(), zero_points(&[0])]);
     let said = stdout(&["quantize", &zeros.model, "-o", &out, "--force"]);

@@ -145,7 +145,7 @@ fn marks_and_place_are_there_again_the_next_time() {
     session.press("y");
     assert_eq!(session.end().exit_code(), 0);
     let mut session = start(&["tests/data/tiny-llama/single"]);
-    session.wait_for("1 mark of last time restored");
+    session.wait_for("1 mark restored from the last session");
     session.wait_for("weight error of int8 per channel");
     session.wait_until("the place of last time", |session| {
         session.screen().lines().any(|row| row.starts_with('▌') && row.contains("lm_head.weight"))
@@ -262,7 +262,7 @@ fn a_directory_without_models_says_so_and_offers_the_demo() {
     let empty = tempfile::tempdir().expect("a directory");
     let path = empty.path().to_str().expect("text");
     let mut session = Session::start(&[path], &[("HF_HUB_CACHE", path)]);
-    session.wait_for("No model beneath");
+    session.wait_for("No model found below");
     session.wait_for("No model in the Hugging Face cache");
     session.press("\r");
     session.wait_for("calibrated");

@@ -194,7 +194,7 @@ mod tests {
             ("size>", "needs a size"),
             ("sqnr<x", "needs dB"),
             ("is:", "marked"),
-            ("is:zzz", "does not know"),
+            ("is:zzz", "unknown property"),
         ] {
             let why = Filter::parse(text).expect_err(text);
             assert!(why.contains(part), "{text}: {why}");

@@ -76,27 +76,27 @@ macro_rules! states {
 
 states! {
     Marked "marked" "to be quantized",
-    Quantizable "quantizable" "a weight that is quantized unless one says otherwise",
+    Quantizable "quantizable" "a weight that presets and 'mark all' include",
     Quantized "quantized" "stored quantized",
     Float "float" "holds floats",
-    Flagged "flagged" "has any of the following",
+    Flagged "flagged" "has any of the diagnostics below",
     Nan "nan" "holds NaN",
     Inf "inf" "holds infinities",
-    Zero "zero" "holds nothing but zeros",
-    Constant "constant" "holds one value only",
-    Underflow "underflow" "its scale underflows",
-    BeyondF16 "beyond-f16" "holds values that F16 cannot",
-    Outlier "outlier" "one channel sets the scale of all",
-    Dead "dead" "has output channels of zeros",
+    Zero "zero" "all elements are zero",
+    Constant "constant" "all elements are equal",
+    Underflow "underflow" "its scale is too small for F32",
+    BeyondF16 "beyond-f16" "has values outside the range of F16",
+    Outlier "outlier" "one channel is an outlier",
+    Dead "dead" "has output channels that are all zero",
     Duplicate "duplicate" "holds the same bytes as another",
-    NoScale "noscale" "cannot be quantized for want of a scale",
+    NoScale "noscale" "has no scale, so it cannot be quantized",
     Unreadable "unreadable" "could not be read",
     Waiting "waiting" "not measured yet",
     Poor "poor" "under 20 dB",
     Fair "fair" "20 to 30 dB",
     Good "good" "30 to 40 dB",
     Excellent "excellent" "40 dB and more",
-    Norm "norm" "a normalisation's parameter",
+    Norm "norm" "a normalization parameter",
     Embedding "embedding" "an embedding",
 }
 
@@ -159,12 +159,12 @@ fn test(text: &str) -> Option<Result<Test, String>> {
             .case_insensitive(!sensitive)
             .build()
             .map(|glob| Test::Glob(glob.compile_matcher()))
-            .map_err(|_| "not a complete glob yet".to_owned())
+            .map_err(|_| "incomplete glob".to_owned())
     };
     if let Some(pattern) = text.strip_prefix("re:") {
         let regex = RegexBuilder::new(pattern).case_insensitive(!sensitive).build();
         let regex = regex.map(Test::Regex);
-        return Some(regex.map_err(|_| "not a complete regular expression yet".to_owned()));
+        return Some(regex.map_err(|_| "incomplete regular expression".to_owned()));
     }
     if let Some(pattern) = text.strip_prefix("glob:") {
         return Some(glob(pattern));
@@ -189,7 +189,7 @@ fn state(word: &str) -> Result<State, String> {
     let fit: Vec<&str> =
         all.map(|state| state.word()).filter(|name| name.starts_with(word)).collect();
     Err(match fit.is_empty() {
-        true => format!("is: does not know '{word}'"),
+        true => format!("is: unknown property '{word}'"),
         false => format!("is: {}", fit.join(", ")),
     })
 }

@@ -113,8 +113,8 @@ impl Column {
     /// What the column shows, where there is room for more than the title.
     pub fn meaning(self) -> String {
         match self {
-            Column::Values => "sketch of the values".to_owned(),
-            Column::Scheme => "scheme of the mark, or of a new one".to_owned(),
+            Column::Values => "sparkline of the values".to_owned(),
+            Column::Scheme => "scheme of the mark, or of a new mark".to_owned(),
             Column::By(scheme) => format!("SQNR {}", scheme_name(scheme)),
             Column::Gain { of, over } => {
                 format!("what {} gains over {}", scheme_name(of), scheme_name(over))
@@ -157,8 +157,8 @@ impl Sort {
             (Column::Sqnr, true) => "best SQNR first",
             (Column::Output, true) => "worst output error first",
             (Column::Output, false) => "best output error first",
-            (Column::Values, true) => "farthest outliers first",
-            (Column::Values, false) => "nearest outliers first",
+            (Column::Values, true) => "strongest outliers first",
+            (Column::Values, false) => "weakest outliers first",
             (Column::Scheme, _) => "by scheme",
             (Column::By(scheme), worst_last) => {
                 let end = if worst_last { "best" } else { "worst" };

@@ -15,12 +15,10 @@ impl App {
                 self.overlay = Some(Overlay::Budget(Box::new(budget)));
             }
             Err(NoBudget::NothingQuantizable) => {
-                self.say("nothing here is quantizable, so there is nothing to choose");
+                self.say("no tensor is quantizable, so there is no budget");
             }
             Err(NoBudget::NothingMeasured) => {
-                self.say(
-                    "nothing is measured yet: the budget needs to know what each scheme costs",
-                );
+                self.say("nothing is measured yet: the budget needs the error of each scheme");
             }
         }
     }

@@ -52,7 +52,7 @@ impl App {
                 self.generation += 1;
                 self.calibration = CalibrationState::Stopped { meter };
                 self.settle();
-                self.say(format!("stopped; {} calibrates anew", self.key_of(Action::Calibrate)));
+                self.say(format!("stopped; {} calibrates again", self.key_of(Action::Calibrate)));
                 effects.push(Effect::StopCalibration);
             }
             CalibrationState::NothingToDo => self.say("there is no float tensor to calibrate"),

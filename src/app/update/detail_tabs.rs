@@ -74,7 +74,7 @@ impl App {
     /// Marks the tensor per tensor with the current clip.
     pub(super) fn keep_clip(&mut self) {
         if self.tab != Tab::Histogram {
-            return self.say("the histogram's clip is kept for a tensor's mark: Tab shows it");
+            return self.say("first open the Histogram tab, where the clip is chosen");
         }
         let Some(id) = self.current_tensor() else { return };
         let Some(clipped) = self.histogram.clipped else {
@@ -112,7 +112,7 @@ impl App {
         let calibration = next_calibration(quantizer.calibration, learned);
         self.model.set_calibration(tensors.iter().copied(), calibration);
         let marked = counted(tensors.len(), "mark");
-        self.say(format!("{marked} calibrated by {} now", calibration_name(calibration)));
+        self.say(format!("{marked} now calibrated by {}", calibration_name(calibration)));
         self.plan_changed();
     }
 
@@ -163,7 +163,7 @@ impl App {
         };
         match self.table.find(forward, odd) {
             Some(place) => self.table.move_to(place),
-            None => self.say("nothing odd in the rows shown"),
+            None => self.say("no diagnostics in the rows shown"),
         }
     }
 }

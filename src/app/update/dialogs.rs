@@ -32,8 +32,8 @@ impl App {
     pub(super) fn take_text(&mut self, mut prompt: Prompt, effects: &mut Effects) {
         if prompt.text().is_empty() {
             prompt.problem = Some(match prompt.purpose {
-                Purpose::Index(_) => "Which one? Type an index.".to_owned(),
-                _ => "Which one? Type a path.".to_owned(),
+                Purpose::Index(_) => "Type an index.".to_owned(),
+                _ => "Type a path.".to_owned(),
             });
             self.overlay = Some(Overlay::Prompt(prompt));
             return;

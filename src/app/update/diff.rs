@@ -53,7 +53,7 @@ impl App {
             Some(id) => self.show(id),
             None => {
                 self.overlay = Some(Overlay::Diff(Box::new(view)));
-                self.say(format!("{} is not in this model", names::visible(&name)));
+                self.say(format!("this model has no tensor {}", names::visible(&name)));
             }
         }
     }
@@ -63,7 +63,7 @@ impl App {
         match &view.state {
             DiffState::Comparing(_) => {
                 effects.push(Effect::CancelDiff);
-                self.say("stopped comparing");
+                self.say("comparison cancelled");
             }
             DiffState::Done(differences) => {
                 let rows = counted(differences.rows.len(), "tensor");

@@ -32,7 +32,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::Found { generation, tensor, found } if generation == app.generation => {
             if app.model.learn(tensor, found) {
                 let name = &app.model.checkpoint.tensor(tensor).name;
-                app.warn(format!("unmarked {name}: it turned out to have no scale"));
+                app.warn(format!("unmarked {name}: it has no scale"));
             }
             app.unsettled = true;
         }
@@ -47,7 +47,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
                 Some(Overlay::Saving(_)) => app.warn(format!("calibration failed: {why}")),
                 _ => {
                     let key = app.key_of(Action::Calibrate);
-                    let then = format!("What is measured so far stays. {key} calibrates anew.");
+                    let then = format!("Measurements so far are kept. {key} calibrates again.");
                     app.show_error("Calibration failed", why, &then);
                 }
             }

@@ -84,17 +84,14 @@ impl App {
             let [all, next, previous] =
                 [Action::Back, Action::NextMatch, Action::PreviousMatch].map(|a| self.key_of(a));
             self.say(format!(
-                "{shown} shown; {all} shows all again, {next} and {previous} still find"
+                "{shown} shown; {all} clears the filter, {next} and {previous} repeat the search"
             ));
         }
     }
 
     pub(super) fn find(&mut self, forward: bool) {
         if self.search.is_everything() {
-            return self.say(format!(
-                "nothing searched for yet: {} searches",
-                self.key_of(Action::Filter)
-            ));
+            return self.say(format!("no search yet: {} starts one", self.key_of(Action::Filter)));
         }
         let mut matcher = self.search.matcher();
         let found = self.table.find(forward, |id| matcher.matches(&self.model, id));

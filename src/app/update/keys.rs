@@ -86,7 +86,7 @@ impl App {
             Action::PreviousFlag => self.find_flag(false),
             Action::NextSchemeForAll => self.next_scheme_for_all(),
             Action::Undo => self.travel("undone", "nothing to undo", |model| model.undo()),
-            Action::Redo => self.travel("done again", "nothing to redo", |model| model.redo()),
+            Action::Redo => self.travel("redone", "nothing to redo", |model| model.redo()),
 
             Action::Filter => self.open_filter(),
             Action::NextMatch => self.find(true),

@@ -53,7 +53,7 @@ impl App {
                 None => return,
             },
         };
-        self.say("copied to the clipboard, where the terminal allows it");
+        self.say("copied to the clipboard, if the terminal allows it");
         effects.push(Effect::Copy(text));
     }
 }

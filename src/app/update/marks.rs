@@ -41,7 +41,7 @@ impl App {
         match self.model.obstacle(id).cloned() {
             None => {}
             Some(why) if why.can_be_overruled() => {
-                self.warn(format!("marked, though {why}: usually left as it is"));
+                self.warn(format!("marked, although usually not quantized: {why}"));
             }
             Some(why) => return self.warn(format!("cannot be quantized: {why}")),
         }
@@ -57,7 +57,7 @@ impl App {
             tensors.iter().copied().filter(|&id| self.may_mark(id)).collect();
         let marked = tensors.iter().filter(|&&id| self.model.is_marked(id)).count();
         if quantizable.is_empty() && marked == 0 {
-            return self.say(format!("nothing quantizable {whence}"));
+            return self.say(format!("no quantizable tensor {whence}"));
         }
         if quantizable.iter().all(|&id| self.model.is_marked(id)) {
             self.model.unmark(tensors.iter().copied());
@@ -67,7 +67,7 @@ impl App {
             let left = match tensors.len() - quantizable.len() {
                 0 => String::new(),
                 n => {
-                    format!("; {} (vectors, norms, embeddings …) left as they are", count(n as u64))
+                    format!("; {} not quantizable (vectors, norms, embeddings …)", count(n as u64))
                 }
             };
             self.say(format!("marked {}{left}", counted(quantizable.len(), "tensor")));
@@ -92,7 +92,7 @@ impl App {
             .collect();
         if self.model.invert(shown) {
             let marked = counted(self.model.plan().len(), "tensor");
-            self.say(format!("inverted: {marked} marked now"));
+            self.say(format!("inverted: {marked} marked"));
         }
         self.plan_changed();
     }
@@ -138,7 +138,7 @@ impl App {
             false => self.model.mark(choice.tensors.iter().copied()),
         };
         let marked = counted(self.model.plan().len(), "tensor");
-        self.say(format!("{}: {marked} marked now", choice.name()));
+        self.say(format!("{}: {marked} marked", choice.name()));
         self.plan_changed();
     }
 
@@ -164,7 +164,7 @@ impl App {
         self.model.choose_scheme(scheme);
         let all: Vec<TensorId> = self.model.plan().iter().map(|(id, _)| id).collect();
         self.model.set_scheme(all, scheme);
-        self.say(format!("the table and all marks are {} now", scheme_name(scheme)));
+        self.say(format!("scheme of the table and of all marks: {}", scheme_name(scheme)));
         self.settle();
     }
 }

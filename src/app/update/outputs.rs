@@ -24,7 +24,7 @@ impl App {
         effects.push(Effect::MeasureOutputs(files));
         self.measuring_outputs = Some(Meter::default());
         let stop = self.key_of(Action::Calibrate);
-        self.say(format!("measuring what the layers' outputs lose; {stop} stops it"));
+        self.say(format!("measuring output errors; {stop} stops it"));
     }
 
     pub(super) fn outputs_news(&mut self, news: News) {
@@ -49,7 +49,7 @@ impl App {
                         self.warn(format!("no activations: {why}"));
                     }
                     Err(why) => {
-                        let then = "The weights' errors still stand.";
+                        let then = "Weight errors are not affected.";
                         self.show_error("No activations", why, then);
                     }
                 }
@@ -77,7 +77,9 @@ impl App {
         let outputs = self.model.outputs.as_ref();
         let (done, all) = outputs.map_or((0, 0), |o| (o.found.len(), o.recorded.len()));
         let layers = counted(all, "layer");
-        self.say(format!("stopped: outputs of {done} of {layers} measured; {again} measures anew"));
+        self.say(format!(
+            "stopped: outputs of {done} of {layers} measured; {again} measures again"
+        ));
         true
     }
 }

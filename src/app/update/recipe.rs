@@ -54,10 +54,10 @@ impl App {
                 let plan = self.model.plan().clone();
                 self.model.note_saved(&plan);
                 let tensors = counted(plan.len(), "tensor");
-                self.say(format!("the plan of {tensors} is in {path}"));
+                self.say(format!("the plan with {tensors} was written to {path}"));
             }
             Err(NotWritten::Exists) => {
-                prompt.problem = Some("It is there already. Enter once more replaces it.".into());
+                prompt.problem = Some("The file exists. Press Enter again to replace it.".into());
                 prompt.replace = true;
             }
             Err(NotWritten::Failed(why)) => prompt.problem = Some(why),
@@ -79,19 +79,15 @@ impl App {
         let changed = self.model.replace(plan);
         let marked = self.model.plan().len();
         match (changed, read - marked.min(read)) {
-            (false, _) => self.say("these are the marks there are already"),
+            (false, _) => self.say("the recipe has the same marks as the plan"),
             (true, 0) => {
                 let tensors = counted(marked, "tensor");
                 let undo = self.key_of(Action::Undo);
-                self.say(format!(
-                    "{tensors} marked as {path} says; {undo} brings the old marks back"
-                ));
+                self.say(format!("{tensors} marked by {path}; {undo} undoes it"));
             }
             (true, n) => {
                 let left = counted(n, "tensor");
-                self.warn(format!(
-                    "{left} of {path} turned out to have no scale: left as they are"
-                ));
+                self.warn(format!("{left} in {path} have no scale and were not marked"));
             }
         }
         self.plan_changed();

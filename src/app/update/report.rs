@@ -45,7 +45,7 @@ impl App {
                 }
             }
             Err(NotWritten::Exists) => {
-                prompt.problem = Some("It is there already. Enter once more replaces it.".into());
+                prompt.problem = Some("The file exists. Press Enter again to replace it.".into());
                 prompt.replace = true;
             }
             Err(NotWritten::Failed(why)) => prompt.problem = Some(why),

@@ -39,7 +39,7 @@ impl App {
 
     pub(super) fn open_dequantize(&mut self, effects: &mut Effects) {
         if !save::can_become_floats(&self.model.checkpoint) {
-            return self.say("nothing here is quantized: it is the float model already");
+            return self.say("no tensor is quantized: this is the float model already");
         }
         let dialog = SaveDialog::new(SaveKind::Dequantize(None), &self.model.checkpoint);
         self.overlay = Some(Overlay::Save(dialog));
@@ -48,13 +48,12 @@ impl App {
 
     pub(super) fn save(&mut self, mut dialog: SaveDialog, force: bool, effects: &mut Effects) {
         if dialog.path.value().trim().is_empty() {
-            dialog.problem = Some("Where to? Type a path.".to_owned());
+            dialog.problem = Some("Type a path.".to_owned());
             self.overlay = Some(Overlay::Save(dialog));
             return;
         }
         if dialog.kind == SaveKind::Static && self.measuring_outputs.is_some() {
-            let wait =
-                "The inputs are still being calibrated: wait for it, or take another format.";
+            let wait = "The inputs are still being calibrated. Wait, or choose another format.";
             dialog.problem = Some(wait.to_owned());
             self.overlay = Some(Overlay::Save(dialog));
             return;

@@ -70,7 +70,11 @@ impl App {
         };
         match place.filter(|&place| place < last && !wraps(place)) {
             Some(place) => self.table.move_to(place),
-            None => self.say(if forward { "that was the last one" } else { "that was the first" }),
+            None => self.say(if forward {
+                "this is the last tensor"
+            } else {
+                "this is the first tensor"
+            }),
         }
     }
 }
