@@ -97,7 +97,7 @@ impl Checkpoint {
         }
         let mut recognised = match format {
             Format::Safetensors | Format::PyTorch => {
-                packed::recognise(&path, directory.as_deref(), &shards, &stored)?
+                packed::recognise(directory.as_deref(), &shards, &stored)
             }
             _ => HashMap::new(),
         };

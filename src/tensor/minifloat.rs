@@ -34,6 +34,26 @@ pub(crate) fn value_table(dtype: &DType) -> Option<&'static ValueTable> {
 pub(crate) const E2M1_VALUES: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
+/// The values of the codes of E2M3 (FP6).
+pub(crate) const E2M3_VALUES: [f32; 64] = e2m3_values();
+
+const fn e2m3_values() -> [f32; 64] {
+    let mut values = [0.0; 64];
+    let mut code = 0;
+    while code < 64 {
+        let (exponent, mantissa) = (code >> 3 & 3, (code & 7) as f32 / 8.0);
+        let magnitude = match exponent {
+            0 => mantissa,
+            1 => 1.0 + mantissa,
+            2 => (1.0 + mantissa) * 2.0,
+            _ => (1.0 + mantissa) * 4.0,
+        };
+        values[code] = if code & 32 == 0 { magnitude } else { -magnitude };
+        code += 1;
+    }
+    values
+}
+
 /// The largest finite E4M3.
 pub(crate) const F8E4M3_MAX: f32 = 448.0;
 

@@ -14,6 +14,8 @@ mod json;
 mod numpy;
 mod others;
 mod packed;
+mod packed_fixtures;
+mod packed_mutations;
 mod pytorch;
 
 use quantscope::checkpoint::Checkpoint;

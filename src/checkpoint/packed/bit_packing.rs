@@ -6,10 +6,10 @@ use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
 use std::ops::Range;
 
-/// How the integers of a row lie in its bytes, the lowest bits first.
+/// How integers are packed into the bytes of a row, the lowest bits first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
-    /// As many as fit a 32-bit word; none goes on in the next.
+    /// As many as fit a 32-bit word; none crosses into the next.
     Words { bits: u32 },
     /// One stream of bits.
     Stream { bits: u32 },
@@ -22,7 +22,7 @@ impl Packing {
         }
     }
 
-    /// The bytes in which the integers `start..end` of a row lie.
+    /// The bytes that hold the integers `start..end` of a row.
     pub(super) fn bytes(self, start: u64, end: u64) -> Range<u64> {
         match self {
             Packing::Words { bits } => {
@@ -36,8 +36,28 @@ impl Packing {
         }
     }
 
-    /// The integers that start at `start` of a row, as many as `out` takes; `bytes` are
-    /// those that [`Packing::bytes`] names.
+    /// The 32-bit word in which the integer `index` starts.
+    pub(super) fn words(self, index: u64) -> u64 {
+        match self {
+            Packing::Words { bits } => index / u64::from(32 / bits.clamp(1, 32)),
+            Packing::Stream { bits } => index * u64::from(bits) / 32,
+        }
+    }
+
+    /// The integer `index` of a sequence of 32-bit words.
+    pub(super) fn in_words(self, word: impl Fn(u64) -> u32, index: u64) -> u32 {
+        match self {
+            Packing::Words { bits } => {
+                let per_word = u64::from(32 / bits.clamp(1, 32));
+                let shift = (index % per_word) as u32 * bits;
+                word(index / per_word) >> shift & mask(bits)
+            }
+            Packing::Stream { bits } => in_words(word, index * u64::from(bits), bits),
+        }
+    }
+
+    /// Fills `out` with the integers from `start` of a row on; `bytes` are those that
+    /// [`Packing::bytes`] returns.
     pub(super) fn unpack(self, bytes: &[u8], start: u64, out: &mut [u8]) {
         match self {
             Packing::Words { bits: 8 } | Packing::Stream { bits: 8 } => {
@@ -76,8 +96,8 @@ impl Packing {
     }
 }
 
-/// The bytes that hold the elements of `range`, in rows of `row_bytes` each, and where in
-/// the stored tensor they start.
+/// The bytes that hold the elements of `range`, in rows of `row_bytes` each, and their offset
+/// in the stored tensor.
 pub(super) fn packed_rows(
     reader: &mut StoredReader,
     values: StoredId,
@@ -117,7 +137,7 @@ fn mask(bits: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// Bit by bit: what the packing says, without its shortcuts.
+    /// The packing's definition, bit by bit.
     fn plain(bytes: &[u8], packing: Packing, index: u64) -> u8 {
         let bits = u64::from(packing.bits());
         let start = match packing {
@@ -131,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn any_run_is_unpacked_as_bit_by_bit() {
+    fn unpacking_a_run_equals_unpacking_bit_by_bit() {
         let row: Vec<u8> = (0..120u32).map(|i| (i * 151 + 7) as u8).collect();
         for bits in 1..=8 {
             for packing in [Packing::Words { bits }, Packing::Stream { bits }] {

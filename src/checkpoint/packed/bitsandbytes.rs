@@ -4,8 +4,9 @@
 use crate::checkpoint::config::float_type;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
-use crate::checkpoint::packed::listing::{Listing, Part, Recognised, required, shape};
+use crate::checkpoint::packed::listing::{Listing, Part, required, shape};
 use crate::checkpoint::packed::numbers::Numbers;
+use crate::checkpoint::packed::quant_config::configured_dtype;
 use crate::checkpoint::packed::runs::{floats, runs, take};
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
@@ -13,13 +14,13 @@ use crate::tensor::{DType, FloatType, Shape};
 use serde::Deserialize;
 use std::ops::Range;
 
-/// What the name of the tensor that describes a 4-bit one has in it.
+/// Part of the name of the tensor that describes a 4-bit tensor.
 pub(super) const STATE: &str = ".quant_state.bitsandbytes__";
 
-/// Bytes of such a description.
+/// More bytes than any description has.
 const STATE_LIMIT: u64 = 64 << 10;
 
-/// What a description says.
+/// The description of a 4-bit tensor.
 #[derive(Debug, Deserialize)]
 struct State {
     quant_type: String,
@@ -54,27 +55,38 @@ enum Absmax {
     },
 }
 
-/// A description leads to the values, whatever type those are stored in.
-pub(super) fn four_bits(listing: &Listing, state: Part) -> Recognised {
-    let Some((name, _)) = state.stored.name.split_once(STATE) else { return Ok(None) };
-    let values = required(listing.get(name), "values", name)?;
+/// The description of a 4-bit tensor, which names the stored tensor of its values.
+pub(super) fn four_bits(listing: &Listing, state: Part) -> Option<PackedTensor> {
+    let (name, _) = state.stored.name.split_once(STATE)?;
+    let values = listing.get(name)?;
+    let decoded = match listing.allows(&["bitsandbytes"]) {
+        true => decoded_four_bits(listing, state, values),
+        false => Err("config.json names another quantization method".to_owned()),
+    };
+    let others: Vec<StoredId> =
+        listing.with_prefix(&format!("{name}.")).map(|part| part.id).collect();
+    let named = |reason| listing.named_with(values, name, "bitsandbytes", Some(reason), &others);
+    Some(decoded.unwrap_or_else(named))
+}
+
+fn decoded_four_bits(listing: &Listing, state: Part, values: Part) -> Result<PackedTensor, String> {
+    let name = values.stored.name.as_str();
     let bytes = listing.bytes(state, STATE_LIMIT)?;
-    let said: State = serde_json::from_slice(&bytes).map_err(|e| {
+    let description: State = serde_json::from_slice(&bytes).map_err(|e| {
         format!("'{}' does not hold the expected JSON: {e}", state.stored.name.escape_debug())
     })?;
-    let shape = shape(said.shape)?;
+    let shape = shape(description.shape)?;
     let (elements, found) = (shape.elements(), values.stored.bytes());
     if found != elements.div_ceil(2) {
         let expected = elements.div_ceil(2);
         return Err(format!(
             "its shape {shape} needs {expected} bytes, '{}' has {found}",
             name.escape_debug()
-        )
-        .into());
+        ));
     }
-    let block = said.blocksize;
+    let block = description.blocksize;
     if block == 0 {
-        return Err("its blocks have no elements".to_owned().into());
+        return Err("its blocks have no elements".to_owned());
     }
     let sibling = |suffix: &str| {
         let part = format!("{name}.{suffix}");
@@ -92,7 +104,7 @@ pub(super) fn four_bits(listing: &Listing, state: Part) -> Recognised {
         let nested_map = sibling("nested_quant_map")?;
         nested_map.shaped("nested_quant_map", &[256])?;
         let nested = sibling("nested_absmax")?;
-        let nested_block = said.nested_blocksize.filter(|&n| n > 0);
+        let nested_block = description.nested_blocksize.filter(|&n| n > 0);
         let nested_block = nested_block.ok_or("its absmax is quantized in blocks of no size")?;
         nested.shaped("nested_absmax", &[blocks.div_ceil(nested_block)])?;
         beside.extend([nested_map.id, nested.id]);
@@ -102,24 +114,27 @@ pub(super) fn four_bits(listing: &Listing, state: Part) -> Recognised {
             map: numbers.parse(&listing.bytes(nested_map, 2048)?),
             absmax: Numbers::new(nested, "nested_absmax")?,
             block: nested_block,
-            offset: said.nested_offset.unwrap_or(0.0) as f32,
+            offset: description.nested_offset.unwrap_or(0.0) as f32,
         }
     } else {
         Absmax::Plain(Numbers::new(absmax, "absmax")?)
     };
     let double = if matches!(absmax, Absmax::Nested { .. }) { ", double quantized" } else { "" };
-    let layout = FourBits {
-        name: format!("bitsandbytes {}, blocks of {block}{double}", said.quant_type.escape_debug()),
+    let format = FourBits {
+        name: format!(
+            "bitsandbytes {}, blocks of {block}{double}",
+            description.quant_type.escape_debug()
+        ),
         values: values.id,
         map: map_values
             .try_into()
             .map_err(|_| "its quant_map does not have 16 values".to_owned())?,
         block,
         absmax,
-        original: float_type(&said.dtype).unwrap_or_else(|| listing.original(&DType::F32)),
+        original: float_type(&description.dtype).unwrap_or_else(|| listing.original(&DType::F32)),
         beside,
     };
-    Ok(Some(PackedTensor::new(name, shape, layout)))
+    Ok(PackedTensor::new(name, shape, format))
 }
 
 impl FourBits {
@@ -194,29 +209,35 @@ struct EightBits {
     beside: Vec<StoredId>,
 }
 
-pub(super) fn eight_bits(listing: &Listing, values: Part) -> Recognised {
-    let (DType::I8, Some(module)) = (values.dtype(), values.module("weight")) else {
-        return Ok(None);
+/// I8 `weight` with `SCB` beside it.
+pub(super) fn eight_bits(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let (DType::I8, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
+    let absmax = listing.get(&format!("{module}.SCB"))?;
+    let name = values.stored.name.as_str();
+    let decoded = || {
+        if !listing.allows(&["bitsandbytes"]) {
+            return Err("config.json names another quantization method".to_owned());
+        }
+        let (rows, _) = values.matrix("values")?;
+        absmax.shaped("row maxima", &[rows])?;
+        if absmax.dtype().float().is_none() {
+            return Err(format!("its row maxima are {}, expected floats", absmax.dtype()));
+        }
+        if listing.get(&format!("{name}_scale")).is_some() {
+            return Err("it has scales of another format as well".into());
+        }
+        let shape = values.stored.shape.clone();
+        let format = EightBits {
+            values: values.id,
+            absmax: Numbers::new(absmax, "row maxima")?,
+            shape: shape.clone(),
+            // Maxima are F32 for any model; transformers makes these tensors from F16.
+            original: configured_dtype(listing).unwrap_or(FloatType::F16),
+            beside: vec![absmax.id],
+        };
+        Ok(PackedTensor::new(name, shape, format))
     };
-    let Some(absmax) = listing.get(&format!("{module}.SCB")) else { return Ok(None) };
-    let (rows, _) = values.matrix("values")?;
-    absmax.shaped("row maxima", &[rows])?;
-    let mut beside = vec![absmax.id];
-    beside.extend(listing.members(module, &["weight_format"]));
-    let shape = values.stored.shape.clone();
-    let layout = EightBits {
-        values: values.id,
-        absmax: Numbers::new(absmax, "row maxima")?,
-        shape: shape.clone(),
-        // Recorded in F32 whatever the model's type; transformers makes these from F16.
-        original: listing
-            .config
-            .as_ref()
-            .and_then(|config| config.dtype())
-            .unwrap_or(FloatType::F16),
-        beside,
-    };
-    Ok(Some(PackedTensor::new(&values.stored.name, shape, layout)))
+    Some(listing.decoded_or_named(values, name, "bitsandbytes int8", decoded()))
 }
 
 impl PackedFormat for EightBits {

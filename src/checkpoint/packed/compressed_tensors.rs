@@ -1,112 +1,78 @@
-//! compressed-tensors: int8 values beside their scales, and integers of 1 to 8 bits packed
-//! into 32-bit words.
+//! compressed-tensors: int8 values, integers of 1 to 8 bits in 32-bit words, and NVFP4, MXFP4
+//! and MXFP6 in bytes. Its FP8 formats are in `fp8`.
 
-use crate::checkpoint::error::Result;
-use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
-use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
+use crate::checkpoint::packed::bit_packing::Packing;
+use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
-use crate::checkpoint::packed::listing::{Listing, Part, Recognised, product, required, shape};
-use crate::checkpoint::packed::numbers::{Numbers, indices};
-use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
+use crate::checkpoint::packed::listing::{Listing, Part, module_of, product, required, shape};
+use crate::checkpoint::packed::numbers::Numbers;
+use crate::checkpoint::packed::packed_integers::{Division, PackedIntegers, Zeros};
+use crate::checkpoint::packed::quant_config::WeightScheme;
+use crate::checkpoint::packed::scale_grid::ScaleGrid;
+use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
 use crate::checkpoint::stored::StoredId;
-use crate::checkpoint::stored_reader::StoredReader;
-use crate::quantization::QuantizationScheme;
-use crate::tensor::{DType, FloatType, Shape};
-use std::collections::BTreeSet;
-use std::ops::Range;
+use crate::tensor::DType;
 
-/// What may lie beside the weight, and decoding needs not.
-const BESIDE: [&str; 4] = ["input_scale", "input_zero_point", "output_scale", "output_zero_point"];
+const NAME: &str = "compressed-tensors";
 
-const CONTAINER: &str = "compressed-tensors";
-
-/// How scales of a shape divide a matrix.
-#[derive(Clone, Copy, Debug)]
-enum Division {
-    Tensor,
-    Channel,
-    /// Runs of so many columns.
-    Group(u64),
-}
-
-impl Division {
-    fn of(listing: &Listing, scale: Part, rows: u64, columns: u64) -> Result<Division, String> {
-        let said = || weights(listing, "group_size").into_iter().find_map(|said| said.as_u64());
-        match *scale.dims() {
-            [] | [1] => Ok(Division::Tensor),
-            // One group in a row is a channel, unless the config says group.
-            [n, 1] if n == rows && said() == Some(columns) => Ok(Division::Group(columns)),
-            [n] | [n, 1] if n == rows => Ok(Division::Channel),
-            [n, groups] if n == rows && groups > 0 => {
-                let said = said().filter(|&size| size > 0 && columns.div_ceil(size) == groups);
-                let even = columns.checked_div(groups).filter(|n| n * groups == columns);
-                said.or(even).filter(|&size| size > 0).map(Division::Group).ok_or_else(|| {
-                    format!("its {groups} scales in a row do not divide its {columns} columns")
-                })
-            }
-            _ => {
-                scale.shaped("scales", &[rows, 1])?;
-                Ok(Division::Channel)
-            }
-        }
-    }
-
-    /// Scales in a row of so many columns; `None` if all rows share one.
-    fn across(self, columns: u64) -> Option<u64> {
-        match self {
-            Division::Tensor => None,
-            Division::Channel => Some(1),
-            Division::Group(size) => Some(columns.div_ceil(size)),
-        }
-    }
-
-    /// Columns that share a scale.
-    fn group(self) -> u64 {
-        match self {
-            Division::Tensor | Division::Channel => u64::MAX,
-            Division::Group(size) => size,
-        }
-    }
-
-    fn scheme(self) -> Result<QuantizationScheme, String> {
-        Ok(match self {
-            Division::Tensor => QuantizationScheme::PER_TENSOR,
-            Division::Channel => QuantizationScheme::PER_CHANNEL,
-            Division::Group(size) => QuantizationScheme::per_block(
-                u32::try_from(size).map_err(|_| format!("its groups have {size} columns"))?,
-            ),
-        })
-    }
-}
-
-/// What the config's groups say of weights under a key.
-fn weights(listing: &Listing, key: &str) -> Vec<serde_json::Value> {
-    let groups = listing.config.as_ref().and_then(|config| {
-        let groups = config.quantization()?.get("config_groups")?.as_object()?;
-        Some(groups.values().filter_map(|group| group.get("weights")?.get(key).cloned()).collect())
-    });
-    groups.unwrap_or_default()
-}
+/// The methods under which these names mean compressed-tensors.
+const METHODS: [&str; 1] = [NAME];
 
 /// I8 values with `_scale` beside them, with or without a zero point.
-pub(super) fn int8(listing: &Listing, values: Part) -> Recognised {
-    let name = &values.stored.name;
-    let (DType::I8, Some(scale)) = (values.dtype(), listing.get(&format!("{name}_scale"))) else {
-        return Ok(None);
-    };
-    let (rows, columns) = values.matrix("values")?;
-    let division = Division::of(listing, scale, rows, columns)?;
+pub(super) fn int8(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let name = values.stored.name.as_str();
+    if *values.dtype() != DType::I8 {
+        return None;
+    }
+    let scale = listing.get(&format!("{name}_scale"))?;
+    if let Some(method) = listing.effective_method().filter(|method| !METHODS.contains(method)) {
+        return Some(listing.named(values, name, method, None));
+    }
+    let decoded = int8_parts(listing, values, scale);
+    Some(listing.decoded_or_named(values, name, "compressed-tensors int8", decoded))
+}
+
+fn int8_parts(listing: &Listing, values: Part, scale: Part) -> Result<PackedTensor, String> {
+    let name = values.stored.name.as_str();
+    no_further_factors(listing, name)?;
+    let scheme = listing.weight_scheme(module_of(name))?;
+    scheme.stored_as(&["int-quantized", "naive-quantized"])?;
+    scheme.typed("int", 8)?;
     let Some(scale_type) = scale.dtype().float() else {
-        return Err(format!("its scales are {}, expected floats", scale.dtype()).into());
+        return Err(format!("its scales are {}, expected floats", scale.dtype()));
     };
+    let (leading, rows, columns) = stack(values, "values")?;
     let shape = values.stored.shape.clone();
-    let module = name.rsplit_once('.').map_or("", |(module, _)| module);
-    let mut beside = listing.members(module, &BESIDE);
+    let zeros = listing.get(&format!("{name}_zero_point"));
     let order = listing.get(&format!("{name}_g_idx"));
-    if let Some(zeros) = listing.get(&format!("{name}_zero_point")) {
-        zeros.typed("zero points", &[DType::I8])?;
-        zeros.shaped("zero points", scale.dims())?;
-        let layout = Packed {
+    agrees_with_parts(&scheme, zeros, order)?;
+    let original = listing.original(scale.dtype());
+    if let (Some("block"), Some((high, wide))) = (scheme.strategy.as_deref(), scheme.block) {
+        let grid = [leading, &[rows.div_ceil(high), columns.div_ceil(wide)]].concat();
+        scale.shaped("scales", &grid)?;
+        none(zeros, "zero points of blocks")?;
+        let scales = ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, high, wide);
+        let format = format!("{NAME} int8, blocks of {high}×{wide}");
+        return Ok(signed_bytes(values, format, scales, original));
+    }
+    let division = Division::of(&scheme, scale, leading, rows, columns)?;
+    if !leading.is_empty() {
+        none(zeros, "zero points of stacked matrices")?;
+        let columns = division.group().min(columns);
+        let scales = ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, 1, columns);
+        let format = format!("{NAME} int8 {}", division.describe());
+        return Ok(signed_bytes(values, format, scales, original));
+    }
+    let order_used = order.map(|part| act_order(listing, part, columns)).transpose()?.flatten();
+    if zeros.is_some() || order_used.is_some() {
+        let mut beside = vec![scale.id];
+        if let Some(zeros) = zeros {
+            zeros.typed("zero points", &[DType::I8])?;
+            zeros.shaped("zero points", scale.dims())?;
+            beside.push(zeros.id);
+        }
+        beside.extend(order.map(|part| part.id));
+        let format = PackedIntegers {
             values: values.id,
             row_bytes: columns,
             packing: Packing::Stream { bits: 8 },
@@ -114,16 +80,15 @@ pub(super) fn int8(listing: &Listing, values: Part) -> Recognised {
             shape: shape.clone(),
             division,
             scales: Numbers::new(scale, "scales")?,
-            zeros: Some(Zeros::Bytes(zeros.id)),
-            order: order.map(|part| act_order(listing, part, columns)).transpose()?.flatten(),
-            original: listing.original(scale.dtype()),
-            beside: [&[scale.id, zeros.id], beside.as_slice()].concat(),
+            zeros: zeros.map(|zeros| Zeros::Bytes(zeros.id)),
+            order: order_used,
+            original,
+            beside,
         };
-        return Ok(Some(PackedTensor::new(name, shape, layout)));
+        return Ok(PackedTensor::new(name, shape, format));
     }
-    beside.extend(order.map(|part| part.id));
-    let layout = Int8 {
-        container: Some(CONTAINER),
+    let format = Int8 {
+        container: Some(NAME),
         values: values.id,
         stored_as: Int8Values::Signed,
         scale: scale.id,
@@ -131,44 +96,97 @@ pub(super) fn int8(listing: &Listing, values: Part) -> Recognised {
         scheme: division.scheme()?,
         rounding: listing.rounding(values),
         calibration: listing.calibration(values, name),
-        original: listing.original(scale.dtype()),
+        original,
         shape: shape.clone(),
-        beside,
+        beside: order.map(|part| part.id).into_iter().collect(),
     };
-    Ok(Some(PackedTensor::new(name, shape, layout)))
+    Ok(PackedTensor::new(name, shape, format))
+}
+
+/// I8 values with scales only.
+pub(super) fn signed_bytes(
+    values: Part,
+    name: String,
+    scales: ScaleGrid,
+    original: crate::tensor::FloatType,
+) -> PackedTensor {
+    let shape = values.stored.shape.clone();
+    let format = Scaled {
+        name,
+        values: values.id,
+        codes: Codes::SignedBytes,
+        parts: vec![scales.id()],
+        scales: Some(scales),
+        global: None,
+        column_factor: None,
+        rotation: None,
+        shape: shape.clone(),
+        original,
+    };
+    PackedTensor::new(&values.stored.name, shape, format)
+}
+
+/// `_packed` words or bytes.
+pub(super) fn packed(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let name = values.stored.name.strip_suffix("_packed")?;
+    let beside = ["_scale", "_shape", "_global_scale", "_zero_point"];
+    let any = beside.iter().any(|suffix| listing.get(&format!("{name}{suffix}")).is_some());
+    // Any other tensor may have a name that ends so.
+    if !any && !name.ends_with(".weight") {
+        return None;
+    }
+    if !matches!(values.dtype(), DType::I32 | DType::U8 | DType::I8) {
+        return None;
+    }
+    if let Some(method) = listing.effective_method().filter(|method| !METHODS.contains(method)) {
+        return Some(listing.named(values, name, method, None));
+    }
+    let (format, decoded) = match values.dtype() {
+        DType::I32 => ("compressed-tensors packed", words(listing, values, name)),
+        _ => ("compressed-tensors packed floats", minifloats(listing, values, name)),
+    };
+    Some(listing.decoded_or_named(values, name, format, decoded))
 }
 
 /// I32 words of packed integers.
-pub(super) fn packed(listing: &Listing, values: Part) -> Recognised {
-    let Some(name) = values.stored.name.strip_suffix("_packed") else { return Ok(None) };
-    if *values.dtype() != DType::I32 {
-        return Ok(None);
-    }
+fn words(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, String> {
+    no_further_factors(listing, name)?;
     let sibling = |suffix: &str| listing.get(&format!("{name}_{suffix}"));
     let (shape_name, scale_name) = (format!("{name}_shape"), format!("{name}_scale"));
     let dims_part = required(sibling("shape"), "dimensions", &shape_name)?;
     let scale = required(sibling("scale"), "scales", &scale_name)?;
-    let (rows, words) = values.matrix("packed values")?;
-    let (out, columns) = dimensions(listing, dims_part)?;
-    if out != rows {
-        let name = shape_name.escape_debug();
-        return Err(format!("'{name}' says that it has {out} rows, its values have {rows}").into());
+    let scheme = listing.weight_scheme(module_of(name))?;
+    scheme.stored_as(&["pack-quantized"])?;
+    if scheme.kind.as_deref().is_some_and(|kind| kind != "int") {
+        return Err("config.json says that it holds floats".into());
     }
-    let bits = bits_of(listing, columns, words)?;
-    let shape = shape(vec![out, columns])?;
-    let division = Division::of(listing, scale, rows, columns)?;
-    let module = name.rsplit_once('.').map_or("", |(module, _)| module);
+    let (leading, rows, words) = stack(values, "packed values")?;
+    let dims = dimensions(listing, dims_part, leading.len() + 2)?;
+    let Some((&columns, outer)) = dims.split_last() else {
+        return Err("it has no dimensions".into());
+    };
+    if *outer != *[leading, &[rows]].concat() {
+        let shape_name = shape_name.escape_debug();
+        return Err(format!(
+            "'{shape_name}' says {dims:?}, its values are {}",
+            values.stored.shape
+        ));
+    }
+    let packing = packing(listing, &scheme, columns, words)?;
+    let bits = packing.bits();
     let zeros = sibling("zero_point");
     let order = sibling("g_idx");
+    agrees_with_parts(&scheme, zeros, order)?;
+    let shape = shape(dims.clone())?;
+    let division = Division::of(&scheme, scale, leading, rows, columns)?;
     let mut beside = vec![dims_part.id];
-    let order_read = order.map(|part| act_order(listing, part, columns)).transpose()?.flatten();
+    let order_used = order.map(|part| act_order(listing, part, columns)).transpose()?.flatten();
     beside.extend(order.map(|part| part.id));
-    beside.extend(listing.members(module, &BESIDE));
-    let per_word = u64::from(32 / bits);
+    let whole_words = columns % 4 == 0 && leading.is_empty();
     if let (8, None, None, true, Some(scale_type)) =
-        (bits, zeros, order_read, columns % per_word == 0, scale.dtype().float())
+        (bits, zeros, order_used, whole_words, scale.dtype().float())
     {
-        let layout = Int8 {
+        let format = Int8 {
             container: Some("compressed-tensors packed"),
             values: values.id,
             stored_as: Int8Values::Offset,
@@ -181,47 +199,151 @@ pub(super) fn packed(listing: &Listing, values: Part) -> Recognised {
             shape: shape.clone(),
             beside,
         };
-        return Ok(Some(PackedTensor::new(name, shape, layout)));
+        return Ok(PackedTensor::new(name, shape, format));
     }
-    let zeros = zeros
-        .map(|part| {
+    let zeros = match zeros {
+        None => None,
+        Some(_) if !leading.is_empty() => {
+            return Err("it has zero points of stacked matrices, which are not read".into());
+        }
+        Some(part) => {
             let across = scale.dims().get(1).copied().unwrap_or(1);
             let down = scale.dims().first().copied().unwrap_or(1);
             beside.push(part.id);
             if *part.dtype() == DType::I8 {
                 part.shaped("zero points", scale.dims())?;
-                return Ok(Zeros::Bytes(part.id));
+                Some(Zeros::Bytes(part.id))
+            } else {
+                part.typed("zero points", &[DType::I32, DType::I8])?;
+                let words = packing.bytes(0, down).end.div_ceil(4);
+                part.shaped("packed zero points", &[words, across])?;
+                Some(Zeros::Words { id: part.id, across })
             }
-            part.typed("zero points", &[DType::I32, DType::I8])?;
-            part.shaped("packed zero points", &[down.div_ceil(per_word), across])?;
-            Ok::<_, String>(Zeros::Words { id: part.id, across })
-        })
-        .transpose()?;
-    let layout = Packed {
+        }
+    };
+    let format = PackedIntegers {
         values: values.id,
         row_bytes: product(words, 4)?,
-        packing: Packing::Words { bits },
+        packing,
         signed: false,
         shape: shape.clone(),
         division,
         scales: Numbers::new(scale, "scales")?,
         zeros,
-        order: order_read,
+        order: order_used,
         original: listing.original(scale.dtype()),
         beside: [&[scale.id], beside.as_slice()].concat(),
     };
-    Ok(Some(PackedTensor::new(name, shape, layout)))
+    Ok(PackedTensor::new(name, shape, format))
 }
 
-/// Rows and columns, as an I64 pair of data says.
-fn dimensions(
-    listing: &Listing,
-    part: Part,
-) -> Result<(u64, u64), crate::checkpoint::packed::listing::Refusal> {
+/// Bytes of packed E2M1 or E2M3: NVFP4, MXFP4 or MXFP6.
+fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, String> {
+    values.typed("packed values", &[DType::U8])?;
+    no_further_factors(listing, name)?;
+    let scheme = listing.weight_scheme(module_of(name))?;
+    if scheme.kind.as_deref().is_some_and(|kind| kind != "float") {
+        return Err("config.json says that it holds integers".into());
+    }
+    let scale_name = format!("{name}_scale");
+    let scale = required(listing.get(&scale_name), "scales", &scale_name)?;
+    let global_name = format!("{name}_global_scale");
+    let global = listing.get(&global_name);
+    let (leading, rows, bytes) = stack(values, "packed values")?;
+    let nvfp4 = *scale.dtype() == DType::F8E4M3;
+    let columns = |bits: u64| product(bytes, 8).map(|all| all / bits);
+    let six_bits =
+        scheme.bits == Some(6) || scheme.format.as_deref() == Some("mxfp6-pack-quantized");
+    let (format, bits, group) = match (nvfp4, six_bits) {
+        (true, _) => ("nvfp4-pack-quantized", 4, 16),
+        (false, false) => ("mxfp4-pack-quantized", 4, 32),
+        (false, true) => ("mxfp6-pack-quantized", 6, 32),
+    };
+    scheme.stored_as(&[format])?;
+    scheme.typed("float", bits)?;
+    if scheme.group_size.is_some_and(|configured| configured != group) {
+        return Err(format!("config.json does not say groups of {group}"));
+    }
+    let columns = columns(bits)?;
+    if columns * bits != bytes * 8 {
+        return Err(format!("its rows of {bytes} bytes do not hold whole values of {bits} bits"));
+    }
+    scale.shaped("scales", &[leading, &[rows, columns.div_ceil(group)]].concat())?;
+    let shape = shape([leading, &[rows, columns]].concat())?;
+    let mut parts = vec![scale.id];
+    let (numbers, global) = if nvfp4 {
+        let global = required(global, "global scale", &global_name)?;
+        global.single("global scale")?;
+        parts.push(global.id);
+        let divisor = GlobalScale::Divides(Numbers::new(global, "global scale")?);
+        (Numbers::new(scale, "scales")?, Some(divisor))
+    } else {
+        none(global, "a global scale")?;
+        (Numbers::exponents(scale, "scales")?, None)
+    };
+    let format = Scaled {
+        name: match (nvfp4, bits) {
+            (true, _) => "nvfp4, blocks of 16".to_owned(),
+            (_, bits) => format!("mxfp{bits}, blocks of 32"),
+        },
+        values: values.id,
+        codes: if bits == 6 { Codes::E2m3 } else { Codes::E2m1(FirstNibble::Low) },
+        scales: Some(ScaleGrid::of_blocks(numbers, &shape, 1, group)),
+        global,
+        column_factor: None,
+        rotation: None,
+        shape: shape.clone(),
+        original: listing.original(scale.dtype()),
+        parts,
+    };
+    Ok(PackedTensor::new(name, shape, format))
+}
+
+/// The dimensions of a stack of matrices, and the rows and columns of one.
+fn stack<'p>(values: Part<'p>, what: &str) -> Result<(&'p [u64], u64, u64), String> {
+    match values.stored.shape.dims() {
+        [leading @ .., rows, columns] if leading.len() <= 1 => Ok((leading, *rows, *columns)),
+        _ => Err(values.matrix(what).err().unwrap_or_default()),
+    }
+}
+
+/// An error if a part exists that the decoder does not know.
+fn none(part: Option<Part>, what: &str) -> Result<(), String> {
+    match part {
+        None => Ok(()),
+        Some(part) => Err(format!("it has {what}, '{}'", part.stored.name.escape_debug())),
+    }
+}
+
+/// An error if another part of the equation is beside the weight.
+fn no_further_factors(listing: &Listing, name: &str) -> Result<(), String> {
+    let module = module_of(name);
+    let names = ["pre_quant_scale", "svdquant_lora_a", "weight_scale_2", "weight_scale_inv"];
+    let found = names.iter().find_map(|last| listing.get(&format!("{module}.{last}")));
+    none(found, "a further part of its equation")
+}
+
+/// An error if the configuration asks for parts that are missing.
+fn agrees_with_parts(
+    scheme: &WeightScheme,
+    zeros: Option<Part>,
+    order: Option<Part>,
+) -> Result<(), String> {
+    if scheme.symmetric == Some(false) && zeros.is_none() {
+        return Err("config.json says that it is asymmetric, its zero points are missing".into());
+    }
+    if scheme.act_order.as_deref() == Some("group") && order.is_none() {
+        return Err("config.json says activation order, its group indices are missing".into());
+    }
+    Ok(())
+}
+
+/// The dimensions that a small tensor of integers gives.
+fn dimensions(listing: &Listing, part: Part, rank: usize) -> Result<Vec<u64>, String> {
     part.typed("dimensions", &[DType::I64, DType::I32])?;
-    part.shaped("dimensions", &[2])?;
-    let bytes = listing.bytes(part, 16)?;
-    let side = bytes.len() / 2;
+    part.shaped("dimensions", &[rank as u64])?;
+    let bytes = listing.bytes(part, 64)?;
+    let side = bytes.len() / rank.max(1);
     let dims: Vec<i64> = bytes
         .chunks_exact(side.max(1))
         .map(|raw| match (raw.try_into(), raw.try_into()) {
@@ -230,212 +352,60 @@ fn dimensions(
             _ => -1,
         })
         .collect();
-    match dims.as_slice() {
-        [rows, columns] if *rows >= 0 && *columns >= 0 => Ok((*rows as u64, *columns as u64)),
-        _ => {
-            let name = part.stored.name.escape_debug();
-            Err(format!("'{name}' holds {dims:?}, expected its rows and columns").into())
+    let checked: Option<Vec<u64>> = dims.iter().map(|&dim| u64::try_from(dim).ok()).collect();
+    checked.ok_or_else(|| {
+        let name = part.stored.name.escape_debug();
+        format!("'{name}' holds {dims:?}, expected its rows and columns")
+    })
+}
+
+/// How integers fill the words of a row: the bits of the configuration, if they fit, else the
+/// only ones that do.
+fn packing(
+    listing: &Listing,
+    scheme: &WeightScheme,
+    columns: u64,
+    words: u64,
+) -> Result<Packing, String> {
+    let candidates: Vec<u64> = match scheme.bits {
+        Some(bits) => vec![bits],
+        None => vec![8, 4, 2],
+    };
+    let mut fitting = Vec::new();
+    for bits in candidates.into_iter().filter(|bits| (1..=8).contains(bits)) {
+        let whole = columns.div_ceil(32 / bits) == words;
+        let dense = product(columns, bits)?.div_ceil(32) == words;
+        let bits = bits as u32;
+        match (32 % bits == 0, whole, dense) {
+            (_, false, false) => {}
+            (true, _, _) | (_, true, false) => fitting.push(Packing::Words { bits }),
+            (_, false, true) => fitting.push(Packing::Stream { bits }),
+            // Only the version tells the two apart.
+            (_, true, true) => match listing.packs_densely() {
+                Some(true) => fitting.push(Packing::Stream { bits }),
+                Some(false) => fitting.push(Packing::Words { bits }),
+                None => {
+                    return Err(format!(
+                        "its {words} words can hold its {bits}-bit values in two ways, and config.json gives no version of compressed-tensors"
+                    ));
+                }
+            },
         }
     }
-}
-
-/// The bits of a value, from how many words its columns take: as the config says, if it is
-/// one of those that fit.
-fn bits_of(listing: &Listing, columns: u64, words: u64) -> Result<u32, String> {
-    let fits = |bits: &u32| columns.div_ceil(u64::from(32 / bits)) == words;
-    let said: BTreeSet<u32> = weights(listing, "num_bits")
-        .iter()
-        .filter_map(|value| u32::try_from(value.as_u64()?).ok())
-        .filter(|bits| (1..=8).contains(bits))
-        .collect();
-    let candidates: Vec<u32> = match said.is_empty() {
-        true => [8, 4, 2].into_iter().filter(fits).collect(),
-        false => said.iter().copied().filter(fits).collect(),
-    };
-    match candidates.as_slice() {
-        [bits] => Ok(*bits),
-        [] => Err(format!(
-            "its {columns} columns do not fill {words} words with the {} bits a value that the config says",
-            said.iter().map(u32::to_string).collect::<Vec<_>>().join(" or "),
-        )),
-        _ => Err(format!("its {words} words can be values of {candidates:?} bits")),
+    match fitting.as_slice() {
+        [packing] => Ok(*packing),
+        [] => {
+            let bits = scheme.bits.map_or("2, 4 or 8".to_owned(), |bits| bits.to_string());
+            Err(format!("its {columns} columns do not fill {words} words with {bits} bits a value"))
+        }
+        _ => Err(format!("its {words} words can hold values of several widths")),
     }
 }
 
-/// The group of each column, if columns are out of order; all −1 says that they are not.
-fn act_order(
-    listing: &Listing,
-    part: Part,
-    columns: u64,
-) -> Result<Option<StoredId>, crate::checkpoint::packed::listing::Refusal> {
+/// The group of each column if columns are out of order; all −1 says that they are not.
+fn act_order(listing: &Listing, part: Part, columns: u64) -> Result<Option<StoredId>, String> {
     part.typed("group indices", &[DType::I32])?;
     part.shaped("group indices", &[columns])?;
     let first = listing.start(part, 4)?;
     Ok((first != [0xFF; 4]).then_some(part.id))
-}
-
-/// Packed integers with scales, and zero points perhaps: element `i` of a row is
-/// `(q - z) * scale` of its group.
-#[derive(Debug)]
-struct Packed {
-    values: StoredId,
-    row_bytes: u64,
-    packing: Packing,
-    /// Whether bytes are signed; else they have half their range added.
-    signed: bool,
-    shape: Shape,
-    division: Division,
-    scales: Numbers,
-    zeros: Option<Zeros>,
-    order: Option<StoredId>,
-    original: FloatType,
-    beside: Vec<StoredId>,
-}
-
-#[derive(Debug)]
-enum Zeros {
-    /// One I8 for each scale.
-    Bytes(StoredId),
-    /// Packed as the values are, but along the rows.
-    Words { id: StoredId, across: u64 },
-}
-
-impl Packed {
-    /// The zero points of the scales `range`, for `across` in a row.
-    fn zeros(&self, reader: &mut StoredReader, range: Range<u64>) -> Result<Vec<i32>> {
-        let half = 1 << (self.packing.bits() - 1);
-        let mut bytes = Vec::new();
-        match self.zeros {
-            None => Ok(vec![0; (range.end - range.start) as usize]),
-            Some(Zeros::Bytes(id)) => {
-                reader.stored_into(id, range, &mut bytes)?;
-                Ok(bytes.iter().map(|&byte| i32::from(byte as i8)).collect())
-            }
-            Some(Zeros::Words { id, across }) => {
-                let across = across.max(1);
-                let per_word = u64::from(32 / self.packing.bits());
-                let mask = (1u32 << self.packing.bits()) - 1;
-                let rows = range.start / across..range.end.div_ceil(across);
-                let words = rows.start / per_word..rows.end.div_ceil(per_word);
-                let first = words.start * across;
-                reader.stored_into(id, first * 4..words.end * across * 4, &mut bytes)?;
-                let words = bytes.as_chunks::<4>().0;
-                Ok(range
-                    .map(|at| {
-                        let (row, column) = (at / across, at % across);
-                        let word = words.get((row / per_word * across + column - first) as usize);
-                        let word = word.map_or(0, |word| u32::from_le_bytes(*word));
-                        let shift = (row % per_word) as u32 * self.packing.bits();
-                        ((word >> shift) & mask) as i32 - half
-                    })
-                    .collect())
-            }
-        }
-    }
-}
-
-impl PackedFormat for Packed {
-    fn name(&self) -> String {
-        let zero = if self.zeros.is_some() { ", asymmetric" } else { "" };
-        let order = if self.order.is_some() { ", act order" } else { "" };
-        let bits = self.packing.bits();
-        let division = match self.division {
-            Division::Tensor => "per-tensor".to_owned(),
-            Division::Channel => "per-channel".to_owned(),
-            Division::Group(size) => format!("per-block:{size}"),
-        };
-        format!("{CONTAINER} int{bits} {division}{zero}{order}")
-    }
-
-    fn original(&self) -> FloatType {
-        self.original
-    }
-
-    fn parts(&self) -> Vec<StoredId> {
-        [&[self.values], self.beside.as_slice()].concat()
-    }
-
-    fn decode(
-        &self,
-        reader: &mut StoredReader,
-        range: Range<u64>,
-        out: &mut Vec<u8>,
-    ) -> Result<()> {
-        let row_len = self.shape.row_len().max(1);
-        let rows = range.start / row_len..range.end.div_ceil(row_len);
-        let mut out = floats(out, &range);
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let across = self.division.across(row_len);
-        let order = match self.order {
-            None => Vec::new(),
-            Some(id) => {
-                let columns = columns_of(&range, row_len);
-                indices(reader, id, columns, across.unwrap_or(1))?
-            }
-        };
-        // With columns out of order, any scale of a row may be asked for.
-        let groups = match (across, &self.order) {
-            (Some(n), None) if rows.end - rows.start == 1 => {
-                let columns = columns_of(&range, row_len);
-                let group = self.division.group();
-                columns.start / group..columns.end.div_ceil(group).min(n)
-            }
-            (Some(n), _) => 0..n,
-            (None, _) => 0..1,
-        };
-        let first_group = groups.start;
-        let needed = match across {
-            Some(n) => rows.start * n + groups.start..(rows.end - 1) * n + groups.end,
-            None => groups,
-        };
-        let zeros = self.zeros(reader, needed.clone())?;
-        let scales = self.scales.read(reader, needed)?;
-        let half: i32 = 1 << (self.packing.bits() - 1);
-        let mut codes = Vec::new();
-        let group = self.division.group();
-        let (first, bytes) =
-            packed_rows(reader, self.values, self.packing, self.row_bytes, &range, row_len)?;
-        for (row, columns) in runs(range.clone(), row_len) {
-            let here = self.packing.bytes(columns.start, columns.end);
-            let start = row * self.row_bytes;
-            let here = (start + here.start - first) as usize..(start + here.end - first) as usize;
-            let bytes = bytes.get(here).unwrap_or_default();
-            codes.resize((columns.end - columns.start) as usize, 0);
-            self.packing.unpack(bytes, columns.start, &mut codes);
-            let at = across.map_or(0, |n| ((row - rows.start) * n) as usize);
-            let of = |group: u64| {
-                let at = at + group.saturating_sub(first_group) as usize;
-                let scale = scales.get(at).copied().unwrap_or(f32::NAN);
-                (scale, zeros.get(at).copied().unwrap_or(0))
-            };
-            let value = |code: u8, (scale, zero): (f32, i32)| {
-                let q = if self.signed { i32::from(code as i8) } else { i32::from(code) - half };
-                ((q - zero) as f32 * scale).to_le_bytes()
-            };
-            let out = take(&mut out, codes.len());
-            if self.order.is_some() {
-                let first = columns_of(&range, row_len).start;
-                let order = order.get((columns.start - first) as usize..).unwrap_or_default();
-                for ((out, &code), &group) in out.iter_mut().zip(&codes).zip(order) {
-                    *out = value(code, of(group));
-                }
-                continue;
-            }
-            let mut column = columns.start;
-            while column < columns.end {
-                let index = column / group;
-                let end = (index + 1).saturating_mul(group).min(columns.end);
-                let part = (column - columns.start) as usize..(end - columns.start) as usize;
-                let known = of(index);
-                let codes = codes.get(part.clone()).unwrap_or_default();
-                for (out, &code) in out.get_mut(part).unwrap_or_default().iter_mut().zip(codes) {
-                    *out = value(code, known);
-                }
-                column = end;
-            }
-        }
-        Ok(())
-    }
 }

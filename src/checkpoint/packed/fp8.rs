@@ -1,217 +1,378 @@
-//! 8-bit floats: with a scale for each block (`weight_scale_inv`, which multiplies), with
-//! one per channel or tensor (`weight_scale`), or with none.
+//! 8-bit floats with scales beside them: FP8 of transformers (`weight_scale_inv`),
+//! compressed-tensors, fbgemm, ModelOpt, Mistral and DeepSeek-V4, or without any scale.
 
-use crate::checkpoint::error::Result;
-use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
-use crate::checkpoint::packed::listing::{Listing, Part, Recognised};
+use crate::checkpoint::packed::comfyui_markers::FILE_MARKER;
+use crate::checkpoint::packed::format::PackedTensor;
+use crate::checkpoint::packed::listing::{Listing, Part, module_of, shape};
 use crate::checkpoint::packed::numbers::Numbers;
-use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
-use crate::checkpoint::stored::StoredId;
-use crate::checkpoint::stored_reader::StoredReader;
-use crate::tensor::minifloat::{ValueTable, value_table};
-use crate::tensor::{FloatType, Shape};
-use std::ops::Range;
+use crate::checkpoint::packed::quant_config::{WeightScheme, configured_dtype};
+use crate::checkpoint::packed::scale_grid::ScaleGrid;
+use crate::checkpoint::packed::scaled::{Codes, FirstNibble, Scaled};
+use crate::tensor::minifloat::value_table;
+use crate::tensor::{DType, FloatType, Shape};
+use std::collections::BTreeSet;
 
-/// A block's sides where the config does not say.
+/// A block's sides if the configuration does not give them.
 const BLOCK: u64 = 128;
 
-/// Names of a weight's scale beside it: compressed-tensors' and fbgemm's, then ComfyUI's.
-/// All of them multiply.
-const SCALES: [&str; 2] = ["weight_scale", "scale_weight"];
+/// Group sizes that a grid of `[rows, groups]` may have without a configuration.
+const GROUPS: [u64; 5] = [16, 32, 64, 128, 256];
 
-/// What is stored for activations, beside the weight.
-const BESIDE: [&str; 3] = ["input_scale", "scale_input", "output_scale"];
+/// The methods whose FP8 tensors are read.
+const METHODS: [&str; 4] = ["fp8", "fbgemm_fp8", "compressed-tensors", "modelopt"];
 
-#[derive(Clone, Debug)]
-pub(super) struct Fp8 {
-    pub name: String,
-    pub values: StoredId,
-    pub table: &'static ValueTable,
-    pub scales: Option<Scales>,
-    pub shape: Shape,
-    pub original: FloatType,
-    pub beside: Vec<StoredId>,
+/// How scales of one shape apply to a tensor.
+enum Division {
+    Tensor,
+    Matrices,
+    Rows,
+    Columns,
+    Blocks(u64, u64),
+    /// Blocks of one row.
+    Groups(u64),
 }
 
-/// A grid of scales over each matrix of a tensor.
-#[derive(Clone, Debug)]
-pub(super) struct Scales {
-    pub numbers: Numbers,
-    /// Rows of one matrix: a stack of matrices has a grid for each.
-    matrix: u64,
-    /// Rows and columns that share a scale; those at the edges may be fewer.
-    rows: u64,
-    columns: u64,
-    /// Scales in a row of the grid.
-    across: u64,
-}
-
-impl Scales {
-    /// One for the whole tensor.
-    pub(super) fn of_tensor(numbers: Numbers, shape: &Shape) -> Scales {
-        let rows = shape.elements().checked_div(shape.row_len()).unwrap_or(0).max(1);
-        Scales { numbers, matrix: rows, rows, columns: shape.row_len().max(1), across: 1 }
+impl Division {
+    fn describe(&self) -> String {
+        match self {
+            Division::Tensor => " per-tensor".to_owned(),
+            Division::Matrices => " per-expert".to_owned(),
+            Division::Rows => " per-channel".to_owned(),
+            Division::Columns => " per-channel, of the last axis".to_owned(),
+            Division::Blocks(rows, columns) => format!(", blocks of {rows}×{columns}"),
+            Division::Groups(columns) => format!(", groups of {columns}"),
+        }
     }
 
-    /// One for each row.
-    pub(super) fn of_rows(numbers: Numbers, shape: &Shape) -> Scales {
-        let rows = shape.elements().checked_div(shape.row_len()).unwrap_or(0).max(1);
-        Scales { numbers, matrix: rows, rows: 1, columns: shape.row_len().max(1), across: 1 }
-    }
-
-    /// One for each block of so many rows and columns of each matrix.
-    fn of_blocks(numbers: Numbers, shape: &Shape, rows: u64, columns: u64) -> Scales {
-        let matrix = shape.dims().iter().rev().nth(1).copied().unwrap_or(1).max(1);
-        Scales { numbers, matrix, rows, columns, across: shape.row_len().div_ceil(columns) }
-    }
-
-    /// The row of the grid that a row of the tensor lies in.
-    fn grid_row(&self, row: u64) -> u64 {
-        row / self.matrix * self.matrix.div_ceil(self.rows) + row % self.matrix / self.rows
+    fn grid(&self, numbers: Numbers, shape: &Shape) -> ScaleGrid {
+        match *self {
+            Division::Tensor => ScaleGrid::of_tensor(numbers, shape),
+            Division::Matrices => ScaleGrid::of_matrices(numbers, shape),
+            Division::Rows => ScaleGrid::of_rows(numbers, shape),
+            Division::Columns => ScaleGrid::of_columns(numbers, shape),
+            Division::Blocks(rows, columns) => ScaleGrid::of_blocks(numbers, shape, rows, columns),
+            Division::Groups(columns) => ScaleGrid::of_blocks(numbers, shape, 1, columns),
+        }
     }
 }
 
-/// FP8 values that have scales.
-pub(super) fn scaled(listing: &Listing, values: Part) -> Recognised {
-    let Some(table) = value_table(values.dtype()) else { return Ok(None) };
-    let name = &values.stored.name;
-    let shape = values.stored.shape.clone();
-    let module = name.strip_suffix(".weight");
-    let inverse = listing.get(&format!("{name}_scale_inv"));
-    let plain = listing
-        .get(&format!("{name}_scale"))
-        .or_else(|| SCALES.iter().find_map(|scale| listing.get(&format!("{}.{scale}", module?))));
-    let Some(scale) = inverse.or(plain) else { return Ok(None) };
-    let numbers = Numbers::new(scale, "scales")?;
-    let original = listing.original(scale.dtype());
-    let dtype = values.dtype().name().trim_start_matches("F8_").to_lowercase();
-    let rows = shape.elements().checked_div(shape.row_len()).unwrap_or(0);
-    let (name, scales) = match *scale.dims() {
-        [] | [1] => (format!("fp8 {dtype} per-tensor"), Scales::of_tensor(numbers, &shape)),
-        [n] | [n, 1] if n == rows && inverse.is_none() && shape.rank() == 2 => {
-            (format!("fp8 {dtype} per-channel"), Scales::of_rows(numbers, &shape))
-        }
-        _ if shape.rank() >= 2 => {
-            let (high, wide) = block_of(listing);
-            let mut expected = shape.dims().to_vec();
-            for (dim, block) in expected.iter_mut().rev().zip([wide, high]) {
-                *dim = dim.div_ceil(block);
-            }
-            scale.shaped(&format!("scales of {high}×{wide} blocks"), &expected)?;
-            let name = format!("fp8 {dtype}, blocks of {high}×{wide}");
-            (name, Scales::of_blocks(numbers, &shape, high, wide))
-        }
-        _ => {
-            scale.shaped("scales", &[1])?;
-            return Ok(None);
-        }
+/// A tensor of 8-bit floats.
+pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    value_table(values.dtype())?;
+    if values.last_name() == FILE_MARKER {
+        return None;
+    }
+    let name = values.stored.name.as_str();
+    let format = format!("fp8 {}", short_name(values.dtype()));
+    let scales = scales_beside(listing, values);
+    if let Some(method) = listing.effective_method().filter(|method| !METHODS.contains(method)) {
+        return Some(listing.named(values, name, method, None));
+    }
+    let decoded = match scales.as_slice() {
+        [] => unscaled(listing, values),
+        [scale] => scaled(listing, values, *scale),
+        [first, second, ..] => Err(format!(
+            "both '{}' and '{}' are there",
+            first.stored.name.escape_debug(),
+            second.stored.name.escape_debug()
+        )),
     };
-    let mut beside = vec![scale.id];
-    beside.extend(module.map(|module| listing.members(module, &BESIDE)).unwrap_or_default());
-    let values_name = values.stored.name.to_string();
-    let layout = Fp8 {
+    Some(listing.decoded_or_named(values, name, &format, decoded))
+}
+
+fn short_name(dtype: &DType) -> String {
+    dtype.name().trim_start_matches("F8_").to_lowercase()
+}
+
+/// The stored tensors that may be the scales of `values`.
+fn scales_beside<'s>(listing: &Listing<'s>, values: Part) -> Vec<Part<'s>> {
+    let name = values.stored.name.as_str();
+    let mut names = vec![format!("{name}_scale_inv"), format!("{name}_scale")];
+    if let Some(module) = values.module("weight") {
+        names.extend(["scale_weight", "qscale_weight"].map(|last| format!("{module}.{last}")));
+    }
+    let mut found: Vec<Part> = names.iter().filter_map(|name| listing.get(name)).collect();
+    let exponents =
+        values.module("weight").and_then(|module| listing.get(&format!("{module}.scale")));
+    found.extend(exponents.filter(|part| *part.dtype() == DType::F8E8M0));
+    found
+}
+
+fn unscaled(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
+    let name = values.stored.name.as_str();
+    if listing.effective_method().is_some() || listing.markers.mark_file_of(name) {
+        return Err("its scales are missing".into());
+    }
+    let ends = ["_scale", "scales", ".scale", "_scale_inv"];
+    if *values.dtype() == DType::F8E8M0 || ends.iter().any(|end| name.ends_with(end)) {
+        return Err("it holds scales, but not of a weight beside it".into());
+    }
+    let scaled_types = listing.scaled_types.get_or_init(|| {
+        let scaled = listing.parts().filter(|part| value_table(part.dtype()).is_some());
+        let scaled = scaled.filter(|&part| !scales_beside(listing, part).is_empty());
+        scaled.map(|part| part.dtype().clone()).collect::<BTreeSet<_>>().into_iter().collect()
+    });
+    if scaled_types.contains(values.dtype()) {
+        return Err("it has no scales, other tensors of its type have them".into());
+    }
+    plain_codes(listing, values)
+}
+
+/// FP8 numbers as they are.
+pub(super) fn plain_codes(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
+    let format = format!("fp8 {}, unscaled", short_name(values.dtype()));
+    let original = listing.original(values.dtype());
+    tensor(values, format, None, original)
+}
+
+/// Codes of `values` and the grid of their scales.
+fn tensor(
+    values: Part,
+    name: String,
+    scales: Option<ScaleGrid>,
+    original: FloatType,
+) -> Result<PackedTensor, String> {
+    let table = value_table(values.dtype()).ok_or("it does not hold 8-bit floats")?;
+    let shape = values.stored.shape.clone();
+    let parts = scales.as_ref().map(ScaleGrid::id).into_iter().collect();
+    let format = Scaled {
         name,
         values: values.id,
-        table,
-        scales: Some(scales),
+        codes: Codes::Bytes(table),
+        scales,
+        global: None,
+        column_factor: None,
+        rotation: None,
         shape: shape.clone(),
         original,
-        beside,
+        parts,
     };
-    Ok(Some(PackedTensor::new(values_name, shape, layout)))
+    Ok(PackedTensor::new(&values.stored.name, shape, format))
 }
 
-/// FP8 values on their own.
-pub(super) fn unscaled(listing: &Listing, values: Part) -> Recognised {
-    let Some(table) = value_table(values.dtype()) else { return Ok(None) };
-    let shape = values.stored.shape.clone();
-    let dtype = values.dtype().name().trim_start_matches("F8_").to_lowercase();
-    let layout = Fp8 {
-        name: format!("fp8 {dtype}, unscaled"),
-        values: values.id,
-        table,
-        scales: None,
-        shape: shape.clone(),
-        original: listing.original(values.dtype()),
-        beside: Vec::new(),
+fn scaled(listing: &Listing, values: Part, scale: Part) -> Result<PackedTensor, String> {
+    let name = values.stored.name.as_str();
+    let module = module_of(name);
+    for extra in ["weight_zero_point", "weight_scale_2", "svdquant_lora_a", "pre_quant_scale"] {
+        if let Some(extra) = listing.get(&format!("{module}.{extra}")) {
+            let extra = extra.stored.name.escape_debug();
+            return Err(format!("'{extra}' is part of its equation, expected scales only"));
+        }
+    }
+    let method = listing.effective_method();
+    let scheme = match method {
+        Some("compressed-tensors") => listing.weight_scheme(module)?,
+        _ if listing.is_excluded(module) => {
+            return Err("config.json excludes its module from quantization".into());
+        }
+        _ => WeightScheme::default(),
     };
-    Ok(Some(PackedTensor::new(&values.stored.name, shape, layout)))
+    if method == Some("compressed-tensors") {
+        scheme.stored_as(&["float-quantized", "naive-quantized", "mxfp8-quantized"])?;
+        scheme.typed("float", 8)?;
+    }
+    let numbers = match scale.dtype() {
+        DType::U8 if exponents_expected(listing, &scheme) => Numbers::exponents(scale, "scales")?,
+        _ => Numbers::new(scale, "scales")?,
+    };
+    if scheme.format.as_deref() == Some("mxfp8-quantized") {
+        scale.typed("scales", &[DType::U8, DType::F8E8M0])?;
+    }
+    let division = division(listing, values, scale, &scheme)?;
+    let format = format!("fp8 {}{}", short_name(values.dtype()), division.describe());
+    let grid = division.grid(numbers, &values.stored.shape);
+    tensor(values, format, Some(grid), listing.original(scale.dtype()))
 }
 
-/// Rows and columns of a block, as the config says.
-fn block_of(listing: &Listing) -> (u64, u64) {
-    let sides = |said: &serde_json::Value| match said.as_array()?.as_slice() {
-        [rows, columns] => {
-            Some((rows.as_u64().filter(|&n| n > 0)?, columns.as_u64().filter(|&n| n > 0)?))
+/// Whether U8 scales hold exponents of two.
+fn exponents_expected(listing: &Listing, scheme: &WeightScheme) -> bool {
+    match listing.effective_method() {
+        Some("fp8") => listing.text("scale_fmt").as_deref() == Some("ue8m0"),
+        Some("modelopt") => listing.modelopt_algorithm().is_some_and(|name| name.contains("MXFP8")),
+        Some("compressed-tensors") => {
+            let mx_groups =
+                scheme.group_size == Some(32) && scheme.kind.as_deref() == Some("float");
+            scheme.format.as_deref() == Some("mxfp8-quantized")
+                || (scheme.format.is_none() && mx_groups)
+        }
+        _ => false,
+    }
+}
+
+/// How the scales apply to the values, from their shapes and the configuration.
+fn division(
+    listing: &Listing,
+    values: Part,
+    scale: Part,
+    scheme: &WeightScheme,
+) -> Result<Division, String> {
+    let dims = values.dims();
+    let (&[.., rows, columns], leading) = (dims, dims.len().saturating_sub(2)) else {
+        scale.single("scales")?;
+        return Ok(Division::Tensor);
+    };
+    let leading = dims.get(..leading).unwrap_or_default();
+    let name = values.stored.name.as_str();
+    if let Some(strategy) = scheme.strategy.as_deref() {
+        return by_strategy(strategy, scheme, scale, leading, rows, columns);
+    }
+    if matches!(scale.dtype(), DType::U8) {
+        let (high, wide) = listing.weight_block_size().unwrap_or((1, 32));
+        return blocks(scale, leading, rows, columns, high, wide);
+    }
+    if let Some((high, wide)) = listing.weight_block_size() {
+        return blocks(scale, leading, rows, columns, high, wide);
+    }
+    let inverse = scale.stored.name.ends_with("_scale_inv");
+    // A grid of one block is not one scale for any tensor.
+    if scale.elements() == 1 && !(inverse && scale.dims().len() > 1) {
+        return Ok(Division::Tensor);
+    }
+    match (leading, scale.dims()) {
+        ([], [n] | [n, 1]) if *n == rows && !inverse => return Ok(Division::Rows),
+        ([], &[down, 1, across, 1]) if listing.effective_method() == Some("modelopt") => {
+            return tiles(rows, columns, down, across);
+        }
+        ([experts], [n] | [n, 1, 1]) if n == experts => return Ok(Division::Matrices),
+        ([experts], [n, 1, across]) if n == experts && *across == columns => {
+            return Ok(Division::Columns);
+        }
+        ([experts], [n, down, 1]) if n == experts && (*down == rows || *down == columns) => {
+            return stacked_rows(listing, name, rows, columns, *down);
+        }
+        ([], &[n, groups] | &[n, groups, 1]) if n == rows && groups > 1 && !inverse => {
+            let group = columns.checked_div(groups).filter(|n| n * groups == columns);
+            if let Some(group) = group.filter(|group| GROUPS.contains(group)) {
+                return Ok(Division::Groups(group));
+            }
+        }
+        _ => {}
+    }
+    blocks(scale, leading, rows, columns, BLOCK, BLOCK)
+}
+
+/// The division that compressed-tensors' strategy names, if the scales have its shape.
+fn by_strategy(
+    strategy: &str,
+    scheme: &WeightScheme,
+    scale: Part,
+    leading: &[u64],
+    rows: u64,
+    columns: u64,
+) -> Result<Division, String> {
+    match strategy {
+        "tensor" if leading.is_empty() => {
+            scale.single("scales")?;
+            Ok(Division::Tensor)
+        }
+        "channel" => {
+            if leading.is_empty() && *scale.dims() == [rows] {
+                return Ok(Division::Rows);
+            }
+            scale.shaped("scales", &[leading, &[rows, 1]].concat())?;
+            Ok(Division::Rows)
+        }
+        "block" => {
+            let (high, wide) =
+                scheme.block.ok_or("config.json does not give its block_structure")?;
+            blocks(scale, leading, rows, columns, high, wide)
+        }
+        "group" | "tensor_group" => {
+            let size = scheme.group_size.ok_or("config.json does not give its group_size")?;
+            scale.shaped("scales", &[leading, &[rows, columns.div_ceil(size)]].concat())?;
+            Ok(Division::Groups(size))
+        }
+        _ => Err(format!(
+            "config.json says strategy '{}', which is not read",
+            strategy.escape_debug()
+        )),
+    }
+}
+
+/// Blocks of `high` rows and `wide` columns, if the scales have the shape for them.
+fn blocks(
+    scale: Part,
+    leading: &[u64],
+    rows: u64,
+    columns: u64,
+    high: u64,
+    wide: u64,
+) -> Result<Division, String> {
+    let expected = [leading, &[rows.div_ceil(high), columns.div_ceil(wide)]].concat();
+    let one = leading.is_empty() && scale.elements() == 1;
+    if !(one && expected.iter().all(|&n| n == 1)) {
+        scale.shaped(&format!("scales of {high}×{wide} blocks"), &expected)?;
+    }
+    Ok(Division::Blocks(high, wide))
+}
+
+/// ModelOpt's tiles, whose scales keep the dimensions that were reduced.
+fn tiles(rows: u64, columns: u64, down: u64, across: u64) -> Result<Division, String> {
+    let fits = |all: u64, count: u64, side: u64| side > 0 && all.div_ceil(side) == count;
+    let even = |all: u64, count: u64| all.checked_div(count).filter(|side| side * count == all);
+    let sides = [(Some(BLOCK), Some(BLOCK)), (even(rows, down), even(columns, across))];
+    let fitting = sides.into_iter().find_map(|sides| match sides {
+        (Some(high), Some(wide)) if fits(rows, down, high) && fits(columns, across, wide) => {
+            Some(Division::Blocks(high, wide))
         }
         _ => None,
-    };
-    let said = listing.config.as_ref().and_then(|config| config.quantization());
-    let own = said.and_then(|said| said.get("weight_block_size"));
-    let group = said.and_then(|said| {
-        let groups = said.get("config_groups")?.as_object()?;
-        groups.values().find_map(|group| group.get("weights")?.get("block_structure"))
     });
-    own.and_then(sides).or_else(|| group.and_then(sides)).unwrap_or((BLOCK, BLOCK))
+    fitting.ok_or_else(|| {
+        format!("its {down} by {across} scales do not divide {rows} rows and {columns} columns")
+    })
 }
 
-impl PackedFormat for Fp8 {
-    fn name(&self) -> String {
-        self.name.clone()
+/// Scales `[experts, n, 1]`: one for each stored row, or, in fbgemm's Llama 4, for each column
+/// of `down_proj`.
+fn stacked_rows(
+    listing: &Listing,
+    name: &str,
+    rows: u64,
+    columns: u64,
+    n: u64,
+) -> Result<Division, String> {
+    let llama = listing.effective_method() == Some("fbgemm_fp8")
+        && name.strip_suffix("down_proj").is_some_and(|module| {
+            let gate = listing.get(&format!("{module}gate_up_proj_scale"));
+            gate.is_some_and(|gate| matches!(gate.dims(), [_, 1, _]))
+        });
+    match (llama, n == rows, n == columns) {
+        (true, _, true) => Ok(Division::Columns),
+        (false, true, false) => Ok(Division::Rows),
+        _ => Err("its scales may be of rows or of columns".into()),
     }
+}
 
-    fn original(&self) -> FloatType {
-        self.original
+/// DeepSeek-V4's experts: I8 bytes of two E2M1 numbers each, with `scale` beside `weight`.
+pub(super) fn deepseek_experts(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let (DType::I8, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
+    let scale = listing.get(&format!("{module}.scale"))?;
+    if *scale.dtype() != DType::F8E8M0 {
+        return None;
     }
-
-    fn parts(&self) -> Vec<StoredId> {
-        [&[self.values], self.beside.as_slice()].concat()
-    }
-
-    fn decode(
-        &self,
-        reader: &mut StoredReader,
-        range: Range<u64>,
-        out: &mut Vec<u8>,
-    ) -> Result<()> {
-        let mut codes = Vec::new();
-        reader.stored_into(self.values, range.clone(), &mut codes)?;
-        let mut codes = codes.as_mut_slice();
-        let mut out = floats(out, &range);
-        let Some(scales) = &self.scales else {
-            for (out, &mut code) in out.iter_mut().zip(codes) {
-                *out = self.table[usize::from(code)].to_le_bytes();
-            }
-            return Ok(());
-        };
-        let row_len = self.shape.row_len();
-        let rows = range.start / row_len.max(1)..range.end.div_ceil(row_len.max(1));
-        if rows.is_empty() {
-            return Ok(());
+    let name = values.stored.name.as_str();
+    let decoded = || {
+        if !listing.allows(&["fp8"]) || listing.expert_dtype() != Some("fp4") {
+            return Err("config.json does not say that its experts are fp4".to_owned());
         }
-        let (top, bottom) = (scales.grid_row(rows.start), scales.grid_row(rows.end - 1));
-        let blocks = match rows.end - rows.start {
-            1 => columns_of(&range, row_len),
-            _ => 0..row_len,
+        let (rows, bytes) = values.matrix("packed values")?;
+        let columns = bytes.checked_mul(2).ok_or("its rows are too long")?;
+        scale.shaped("scales", &[rows, columns.div_ceil(32)])?;
+        let shape = shape(vec![rows, columns])?;
+        let grid = ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, 1, 32);
+        let format = Scaled {
+            name: "deepseek fp4, groups of 32".to_owned(),
+            values: values.id,
+            codes: Codes::E2m1(FirstNibble::Low),
+            parts: vec![grid.id()],
+            scales: Some(grid),
+            global: None,
+            column_factor: None,
+            rotation: None,
+            shape: shape.clone(),
+            original: configured_dtype(listing).unwrap_or(FloatType::BF16),
         };
-        let first = top * scales.across + blocks.start / scales.columns;
-        let end = bottom * scales.across + blocks.end.div_ceil(scales.columns);
-        let grid = scales.numbers.read(reader, first..end)?;
-        for (row, columns) in runs(range, row_len) {
-            let at = scales.grid_row(row) * scales.across;
-            let mut column = columns.start;
-            while column < columns.end {
-                let block = column / scales.columns;
-                let end = columns.end.min((block + 1) * scales.columns);
-                let scale = grid.get((at + block - first) as usize).copied().unwrap_or(f32::NAN);
-                let count = (end - column) as usize;
-                let here = take(&mut codes, count);
-                for (out, code) in take(&mut out, count).iter_mut().zip(here) {
-                    *out = (self.table[usize::from(*code)] * scale).to_le_bytes();
-                }
-                column = end;
-            }
-        }
-        Ok(())
-    }
+        Ok(PackedTensor::new(name, shape, format))
+    };
+    Some(listing.decoded_or_named(values, name, "deepseek fp4", decoded()))
 }

@@ -1,11 +1,11 @@
-//! GPTQ: words of integers packed along the input, `[in·b/32, out]`, with zero points
-//! packed along the output; the stored zero point is one less than the real one, but in
-//! the second version of the format.
+//! GPTQ: words of integers packed along the input, `[in·b/32, out]`, with zero points packed
+//! along the output. The stored zero point is one less than the real one, except in `gptq_v2`
+//! and some of AutoRound's files.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::in_words;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
-use crate::checkpoint::packed::listing::{Listing, Part, Recognised, required, shape};
+use crate::checkpoint::packed::listing::{Listing, Part, required, shape};
 use crate::checkpoint::packed::numbers::{Numbers, indices};
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::stored::StoredId;
@@ -13,8 +13,8 @@ use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::{DType, FloatType, Shape};
 use std::ops::Range;
 
-/// A chunk is a few of the real rows, so a few columns of every stored row: those columns,
-/// and some more for the chunks that follow, are read as a panel.
+/// A chunk is a few rows of the tensor, which are a few columns of every stored row; these
+/// columns are read as a panel.
 #[derive(Debug)]
 struct Gptq {
     values: StoredId,
@@ -24,51 +24,70 @@ struct Gptq {
     bits: u32,
     group: u64,
     groups: u64,
-    /// What is added to a stored zero point.
+    /// Added to a stored zero point.
     zero_offset: i32,
     shape: Shape,
     original: FloatType,
     beside: Vec<StoredId>,
 }
 
-pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
-    let Some(module) = values.module("qweight") else { return Ok(None) };
-    if *values.dtype() != DType::I32 || !matches!(listing.method(), None | Some("gptq")) {
-        return Ok(None);
+/// I32 `qweight` with `qzeros` and `scales`.
+pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let module = values.module("qweight")?;
+    let named = |suffix: &str| listing.get(&format!("{module}.{suffix}"));
+    if *values.dtype() != DType::I32 || !listing.allows(&["gptq"]) {
+        return None;
     }
+    let (zeros, scale) = (named("qzeros"), named("scales"));
+    if listing.effective_method().is_none() {
+        // AWQ has the same names; the shapes tell which it is.
+        let columns = |part: Option<Part>| Some(*part?.dims().last()?);
+        if columns(scale) != columns(Some(values)) {
+            return None;
+        }
+    }
+    let decoded = decoded(listing, values, module, zeros, scale);
+    Some(listing.decoded_or_named(values, &format!("{module}.weight"), "gptq", decoded))
+}
+
+fn decoded(
+    listing: &Listing,
+    values: Part,
+    module: &str,
+    zeros: Option<Part>,
+    scale: Option<Part>,
+) -> Result<PackedTensor, String> {
     let named = |suffix: &str| format!("{module}.{suffix}");
-    let (Some(zeros), Some(scale)) = (listing.get(&named("qzeros")), listing.get(&named("scales")))
-    else {
-        return Ok(None);
+    let Some(zero_offset) = listing.gptq_zero_offset() else {
+        return Err("config.json names another checkpoint format than gptq and gptq_v2".into());
     };
-    let format = listing.config.as_ref().and_then(|config| config.text("checkpoint_format"));
-    let zero_offset = match format.as_deref() {
-        None | Some("gptq") => 1,
-        Some("gptq_v2") => 0,
-        Some(_) => return Ok(None),
-    };
-    let (words, out) = values.matrix("packed values")?;
-    let (groups, scale_columns) = scale.matrix("scales")?;
-    if listing.method().is_none() && scale_columns != out {
-        return Ok(None);
+    let zeros = required(zeros, "zero points", &named("qzeros"))?;
+    let scale = required(scale, "scales", &named("scales"))?;
+    if listing.is_excluded(module) {
+        return Err("config.json excludes its module from quantization".into());
     }
+    if let Some(plain) = listing.get(&named("weight")) {
+        let name = plain.stored.name.escape_debug();
+        return Err(format!("'{name}' is stored plain, and there are quantized parts of it"));
+    }
+    let (words, out) = values.matrix("packed values")?;
+    let (groups, _) = scale.matrix("scales")?;
     let (_, zero_words) = zeros.matrix("zero points")?;
-    let said = listing.config.as_ref().and_then(|config| config.number(&["bits", "w_bit"]));
-    let bits = match said {
+    scale.shaped("scales", &[groups, out])?;
+    zeros.typed("zero points", &[DType::I32])?;
+    let configured = listing.module_number(module, &["bits", "w_bit"]);
+    let bits = match configured {
         Some(bits) => u64::try_from(bits).unwrap_or(0),
         None => zero_words.saturating_mul(32).checked_div(out).unwrap_or(0),
     };
-    if ![2, 3, 4, 8].contains(&bits) {
-        return Err(format!("its values have {bits} bits, expected 2, 3, 4 or 8").into());
+    if !(2..=8).contains(&bits) {
+        return Err(format!("its values have {bits} bits, expected 2 to 8"));
     }
+    zeros.shaped("zero points", &[groups, (out.saturating_mul(bits)).div_ceil(32)])?;
     let columns = words.checked_mul(32).filter(|all| all % bits == 0).map(|all| all / bits);
     let columns = columns
         .ok_or_else(|| format!("its {words} words do not hold whole values of {bits} bits"))?;
-    scale.shaped("scales", &[groups, out])?;
-    zeros.typed("zero points", &[DType::I32])?;
-    zeros.shaped("zero points", &[groups, (out.saturating_mul(bits)).div_ceil(32)])?;
-    let said = listing.config.as_ref().and_then(|config| config.number(&["group_size"]));
-    let group = match said {
+    let group = match listing.module_number(module, &["group_size"]) {
         Some(size) if size > 0 => size as u64,
         Some(_) => columns,
         None => columns.div_ceil(groups.max(1)),
@@ -78,17 +97,20 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
         return Err(format!(
             "its {columns} inputs in groups of {group} need {} rows of scales, found {groups}",
             columns.div_ceil(group)
-        )
-        .into());
+        ));
     }
     let order = listing.get(&named("g_idx"));
     if let Some(order) = order {
         order.typed("group indices", &[DType::I32])?;
         order.shaped("group indices", &[columns])?;
+    } else if listing.flag("desc_act") {
+        return Err("config.json says desc_act, its group indices are missing".into());
+    }
+    if scale.dtype().float().is_none() {
+        return Err(format!("its scales are {}, expected floats", scale.dtype()));
     }
     let shape = shape(vec![out, columns])?;
-    required(Some(values), "values", "qweight")?;
-    let layout = Gptq {
+    let format = Gptq {
         values: values.id,
         zeros: zeros.id,
         scales: Numbers::new(scale, "scales")?,
@@ -101,7 +123,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
         original: listing.original(scale.dtype()),
         beside: [scale.id, zeros.id].into_iter().chain(order.map(|part| part.id)).collect(),
     };
-    Ok(Some(PackedTensor::new(named("weight"), shape, layout)))
+    Ok(PackedTensor::new(named("weight"), shape, format))
 }
 
 impl PackedFormat for Gptq {

@@ -1,62 +1,70 @@
-//! What families look at to recognise a tensor: every stored tensor by its name, the
-//! config, and a few bytes of data where headers do not tell enough.
+//! The evidence that recognisers look at: every stored tensor by its name, the configuration,
+//! the markers of ComfyUI, and a few bytes of data where headers do not tell enough.
 
 use crate::checkpoint::config::Config;
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::packed::comfyui_markers::Markers;
 use crate::checkpoint::packed::format::PackedTensor;
+use crate::checkpoint::packed::listing_bytes::read_start;
 use crate::checkpoint::packed::native_format::{ROUNDING_KEY, calibrations};
+use crate::checkpoint::packed::undecoded::undecoded;
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::quantization::{Calibration, Rounding};
 use crate::tensor::{DType, FloatType, Shape};
 use foldhash::HashMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
-/// A stored tensor that may be part of a quantized one.
+/// The last component of the name of a tensor that holds a whole module's weight.
+const WEIGHT_NAMES: [&str; 13] = [
+    "weight",
+    "qweight",
+    "weight_packed",
+    "W_q",
+    "codes",
+    "indices",
+    "trellis",
+    "Qidxs",
+    "B",
+    "q_weight",
+    "_weight_qdata",
+    "dense_weights",
+    "_data",
+];
+
+/// Modules inside a quantized linear layer that belong to its weight.
+const NESTED_MODULES: [&str; 9] = [
+    "weight",
+    "centroids",
+    "res_centroids",
+    "outlier_centroids",
+    "indices",
+    "outlier_indices",
+    "codebook",
+    "codebooks",
+    "meta",
+];
+
+/// A stored tensor that may be part of a packed one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part<'s> {
     pub id: StoredId,
     pub stored: &'s Stored,
 }
 
-/// What a family says of a tensor: nothing, that it is one of its own, or that its parts
-/// contradict each other.
-pub(super) type Recognised = Result<Option<PackedTensor>, Refusal>;
-
-/// Why a tensor that a family knows cannot be what it claims to be.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// The parts contradict each other, in a sentence.
-    Lie(String),
-    /// Something that had to be read could not be.
-    Checkpoint(CheckpointError),
-}
-
-impl From<String> for Refusal {
-    fn from(why: String) -> Refusal {
-        Refusal::Lie(why)
-    }
-}
-
-impl From<&str> for Refusal {
-    fn from(why: &str) -> Refusal {
-        Refusal::Lie(why.to_owned())
-    }
-}
-
-impl From<CheckpointError> for Refusal {
-    fn from(error: CheckpointError) -> Refusal {
-        Refusal::Checkpoint(error)
-    }
-}
-
-/// All stored tensors, by name.
+/// All stored tensors of a checkpoint, and what describes them.
 pub(super) struct Listing<'s> {
     shards: &'s [Shard],
     stored: &'s [Stored],
     by_name: HashMap<&'s str, StoredId>,
-    /// For each shard, what its metadata says of tensors by their names.
+    sorted: OnceLock<Vec<StoredId>>,
+    /// For each shard, the calibration of tensors as quantscope's metadata records it.
     calibrations: Vec<HashMap<String, Calibration>>,
     pub config: Option<Config>,
+    /// Why the configuration could not be read.
+    pub config_error: Option<String>,
+    pub markers: Markers,
+    /// The 8-bit float types of which a tensor has scales.
+    pub scaled_types: OnceLock<Vec<DType>>,
 }
 
 impl<'s> Listing<'s> {
@@ -64,79 +72,196 @@ impl<'s> Listing<'s> {
         directory: Option<&Path>,
         shards: &'s [Shard],
         stored: &'s [Stored],
-    ) -> Result<Listing<'s>> {
-        let config = directory.map(Config::read).transpose()?.flatten();
+    ) -> Listing<'s> {
+        let (config, config_error) = match directory.map(Config::read).transpose() {
+            Ok(config) => (config.flatten(), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
         let names = stored.iter().map(|s| s.name.as_str());
         let by_name = names.zip((0..).map(StoredId)).collect();
-        let calibrations = shards.iter().map(|shard| calibrations(&shard.metadata));
-        Ok(Listing { shards, stored, by_name, calibrations: calibrations.collect(), config })
+        let calibrations = shards.iter().map(|shard| calibrations(&shard.metadata)).collect();
+        Listing {
+            shards,
+            stored,
+            by_name,
+            sorted: OnceLock::new(),
+            calibrations,
+            config,
+            config_error,
+            markers: Markers::read(shards, stored),
+            scaled_types: OnceLock::new(),
+        }
     }
 
     pub(super) fn part(&self, id: StoredId) -> Option<Part<'s>> {
-        self.stored.get(id.0 as usize).map(|stored| Part { id, stored })
+        self.stored.get(id.index()).map(|stored| Part { id, stored })
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Part<'s>> {
         self.part(*self.by_name.get(name)?)
     }
 
-    /// Those of the module's tensors that are there under these names.
-    pub(super) fn members(&self, module: &str, names: &[&str]) -> Vec<StoredId> {
-        names.iter().filter_map(|name| Some(self.get(&format!("{module}.{name}"))?.id)).collect()
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part<'s>> {
+        (0..).map(StoredId).zip(self.stored).map(|(id, stored)| Part { id, stored })
     }
 
-    /// An error about the tensor whose values `part` holds.
-    pub(super) fn error(&self, part: Part, why: String) -> CheckpointError {
-        let shard = self.shards.get(part.stored.shard as usize);
-        let path = shard.map_or(Path::new(""), |shard| shard.source.path());
-        CheckpointError::of_tensor(path, &part.stored.name, Problem::Layout(why))
+    /// The ids of `parts` that exist.
+    pub(super) fn present(&self, names: &[String]) -> Vec<StoredId> {
+        names.iter().filter_map(|name| Some(self.get(name)?.id)).collect()
     }
 
-    /// The `quant_method` of the config.
-    pub(super) fn method(&self) -> Option<&str> {
-        self.config.as_ref()?.method()
+    /// The metadata of the shard that holds a part.
+    pub(super) fn metadata(&self, part: Part, key: &str) -> Option<&'s str> {
+        self.shards.get(part.stored.shard as usize)?.metadata(key)
     }
 
-    /// The type tensors had before they were quantized: as the config says, else that of
+    /// All stored tensors whose names start with `prefix`, in the order of their names.
+    pub(super) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = Part<'s>> {
+        let name = |id: &StoredId| self.stored.get(id.index()).map_or("", |s| s.name.as_str());
+        let sorted = self.sorted.get_or_init(|| {
+            let mut all: Vec<StoredId> = self.by_name.values().copied().collect();
+            all.sort_unstable_by_key(|id| name(id));
+            all
+        });
+        let first = sorted.partition_point(|id| name(id) < prefix);
+        let here = sorted.get(first..).unwrap_or_default().iter();
+        let here = here.map_while(|&id| self.part(id));
+        let prefix = prefix.to_owned();
+        here.take_while(move |part| part.stored.name.starts_with(&prefix))
+    }
+
+    /// The stored tensors that belong to the same quantized weight as `values`: the other
+    /// tensors of its module except biases and adapters, or, for a weight that is not a
+    /// module of its own, those whose names continue its name.
+    pub(super) fn companions(&self, values: Part) -> Vec<StoredId> {
+        let name = values.stored.name.as_str();
+        let (module, last) = name.rsplit_once('.').unwrap_or(("", name));
+        if module.is_empty() || !WEIGHT_NAMES.contains(&last) {
+            let stem = name.trim_end_matches("_packed").trim_end_matches("_blocks");
+            let stems = [format!("{stem}_"), format!("{stem}.")];
+            let belongs = |part: &Part| {
+                let name = part.stored.name.as_str();
+                let other_weight = is_coded(part.stored) && !name.contains("_scale");
+                part.id != values.id && !name.ends_with("_bias") && !other_weight
+            };
+            let here = stems.iter().flat_map(|stem| self.with_prefix(stem));
+            return here.filter(belongs).map(|part| part.id).collect();
+        }
+        let plain = format!("{module}.weight");
+        self.module_tensors(module)
+            .into_iter()
+            .filter(|part| part.id != values.id)
+            .filter(|part| part.stored.name != plain || part.dtype().float().is_none())
+            .map(|part| part.id)
+            .collect()
+    }
+
+    /// The tensors of a linear layer's module, except its bias and adapters.
+    pub(super) fn module_tensors(&self, module: &str) -> Vec<Part<'s>> {
+        let prefix = format!("{module}.");
+        let belongs = |part: &Part| {
+            let rest = part.stored.name.get(prefix.len()..).unwrap_or_default();
+            let nested = match rest.split_once('.') {
+                None => true,
+                Some((first, _)) => NESTED_MODULES.contains(&first),
+            };
+            nested && rest != "bias" && !rest.contains("lora_A") && !rest.contains("lora_B")
+        };
+        self.with_prefix(&prefix).filter(belongs).collect()
+    }
+
+    /// The tensor that `values` holds, named but not decoded.
+    pub(super) fn named(
+        &self,
+        values: Part,
+        name: &str,
+        format: &str,
+        reason: Option<String>,
+    ) -> PackedTensor {
+        self.named_with(values, name, format, reason, &self.companions(values))
+    }
+
+    /// Like [`Listing::named`], with the other stored tensors it consists of.
+    pub(super) fn named_with(
+        &self,
+        values: Part,
+        name: &str,
+        format: &str,
+        reason: Option<String>,
+        others: &[StoredId],
+    ) -> PackedTensor {
+        // A plain tensor of that name is another row.
+        let name = match self.get(name) {
+            Some(other) if other.id != values.id && !others.contains(&other.id) => {
+                values.stored.name.to_string()
+            }
+            _ => name.to_owned(),
+        };
+        let original = self.original(values.dtype());
+        undecoded(name, format, reason, (values.id, values.stored), others, original)
+    }
+
+    /// `decoded`, or the tensor named with the reason why it is not decoded.
+    pub(super) fn decoded_or_named(
+        &self,
+        values: Part,
+        name: &str,
+        format: &str,
+        decoded: Result<PackedTensor, String>,
+    ) -> PackedTensor {
+        decoded.unwrap_or_else(|reason| self.named(values, name, format, Some(reason)))
+    }
+
+    /// The type tensors had before they were quantized: the configuration's, else that of
     /// their scales if it has 16 bits, else F32.
     pub(super) fn original(&self, scales: &DType) -> FloatType {
-        let said = self.config.as_ref().and_then(Config::dtype);
-        said.or(scales.float().filter(|float| float.size() == 2)).unwrap_or(FloatType::F32)
+        let configured = self.config.as_ref().and_then(Config::dtype);
+        configured.or(scales.float().filter(|float| float.size() == 2)).unwrap_or(FloatType::F32)
     }
 
-    /// How the int8 values of a part were rounded, where quantscope wrote them.
+    /// The rounding of a part's int8 values, if quantscope wrote them.
     pub(super) fn rounding(&self, part: Part) -> Rounding {
-        let shard = self.shards.get(part.stored.shard as usize);
-        let name = shard.and_then(|shard| shard.metadata(ROUNDING_KEY));
+        let name = self.metadata(part, ROUNDING_KEY);
         name.and_then(|name| name.parse().ok()).unwrap_or_default()
     }
 
-    /// How the tensor `name`, whose int8 values `part` holds, was calibrated, where
-    /// quantscope wrote it.
+    /// The calibration of the tensor `name`, whose int8 values `part` holds, if quantscope
+    /// wrote it.
     pub(super) fn calibration(&self, part: Part, name: &str) -> Calibration {
-        let said = self.calibrations.get(part.stored.shard as usize);
-        said.and_then(|said| said.get(name)).copied().unwrap_or_default()
+        let recorded = self.calibrations.get(part.stored.shard as usize);
+        recorded.and_then(|recorded| recorded.get(name)).copied().unwrap_or_default()
     }
 
-    /// The bytes of a small part.
-    pub(super) fn bytes(&self, part: Part, limit: u64) -> Result<Vec<u8>, Refusal> {
+    /// All bytes of a small part.
+    pub(super) fn bytes(&self, part: Part, limit: u64) -> Result<Vec<u8>, String> {
         let length = part.stored.bytes();
         if length > limit {
             let name = part.stored.name.escape_debug();
-            return Err(format!("'{name}' has {length} bytes, expected at most {limit}").into());
+            return Err(format!("'{name}' has {length} bytes, expected at most {limit}"));
         }
         self.start(part, length)
     }
 
     /// The first `length` bytes of a part, or all if it has fewer.
-    pub(super) fn start(&self, part: Part, length: u64) -> Result<Vec<u8>, Refusal> {
-        let Some(shard) = self.shards.get(part.stored.shard as usize) else {
-            return Ok(Vec::new());
-        };
-        let mut bytes = vec![0; length.min(part.stored.bytes()) as usize];
-        let handle = shard.source.open()?;
-        shard.source.read_exact(&handle, &mut bytes, part.stored.range.start)?;
-        Ok(bytes)
+    pub(super) fn start(&self, part: Part, length: u64) -> Result<Vec<u8>, String> {
+        read_start(self.shards, part.stored, length)
+    }
+}
+
+/// Whether a stored tensor may hold quantized values: a matrix of integers, or any tensor of
+/// small floats.
+pub(super) fn is_coded(stored: &Stored) -> bool {
+    match stored.dtype {
+        DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 | DType::U32 => {
+            stored.shape.rank() >= 2
+        }
+        DType::F8E4M3
+        | DType::F8E5M2
+        | DType::F8E4M3Fnuz
+        | DType::F8E5M2Fnuz
+        | DType::F8E8M0
+        | DType::F4 => true,
+        _ => false,
     }
 }
 
@@ -149,26 +274,36 @@ impl Part<'_> {
         &self.stored.dtype
     }
 
+    pub(super) fn elements(&self) -> u64 {
+        self.stored.shape.elements()
+    }
+
+    /// The last component of its name.
+    pub(super) fn last_name(&self) -> &str {
+        let name = self.stored.name.as_str();
+        name.rsplit_once('.').map_or(name, |(_, last)| last)
+    }
+
     /// The module the part belongs to, if its name ends with `.` and `suffix`.
     pub(super) fn module(&self, suffix: &str) -> Option<&str> {
         self.stored.name.strip_suffix(suffix)?.strip_suffix('.')
     }
 
-    /// Rows and columns of a matrix.
+    /// The rows and columns of a matrix.
     pub(super) fn matrix(&self, what: &str) -> Result<(u64, u64), String> {
         match *self.dims() {
             [rows, columns] => Ok((rows, columns)),
-            _ => Err(format!("its {what} {} expected two dimensions", self.found())),
+            _ => Err(format!("its {what} {} expected two dimensions", self.described())),
         }
     }
 
-    /// An error unless the part is of one of these types.
+    /// An error unless the part has one of these types.
     pub(super) fn typed(&self, what: &str, types: &[DType]) -> Result<(), String> {
         if types.contains(self.dtype()) {
             return Ok(());
         }
         let names: Vec<&str> = types.iter().map(DType::name).collect();
-        Err(format!("its {what} {} expected {}", self.found(), names.join(" or ")))
+        Err(format!("its {what} {} expected {}", self.described(), names.join(" or ")))
     }
 
     /// An error unless the part has this shape.
@@ -177,27 +312,40 @@ impl Part<'_> {
             return Ok(());
         }
         let expected = Shape::new(dims).map_or("another shape".into(), |s| s.to_string());
-        Err(format!("its {what} {} expected {expected}", self.found()))
+        Err(format!("its {what} {} expected {expected}", self.described()))
     }
 
-    fn found(&self) -> String {
+    /// An error unless the part holds one number.
+    pub(super) fn single(&self, what: &str) -> Result<(), String> {
+        match self.elements() {
+            1 => Ok(()),
+            _ => Err(format!("its {what} {} expected one number", self.described())),
+        }
+    }
+
+    fn described(&self) -> String {
         let Stored { name, dtype, shape, .. } = self.stored;
         format!("'{}' are {dtype} {shape},", name.escape_debug())
     }
 }
 
-/// A shape, or the sentence that it is too large.
+/// The module of a weight's plain name: `a` for `a.weight`, the name itself for any other.
+pub(super) fn module_of(name: &str) -> &str {
+    name.strip_suffix(".weight").unwrap_or(name)
+}
+
+/// A shape, or an error if it has too many elements.
 pub(super) fn shape(dims: impl Into<Box<[u64]>>) -> Result<Shape, String> {
     let dims = dims.into();
     Shape::new(dims.clone()).ok_or_else(|| format!("its shape {dims:?} has too many elements"))
 }
 
-/// A product, or the sentence that it is too large.
+/// A product, or an error if it overflows.
 pub(super) fn product(a: u64, b: u64) -> Result<u64, String> {
     a.checked_mul(b).ok_or_else(|| format!("its shape has a dimension of {a} times {b}"))
 }
 
-/// A part that must be there.
+/// A part, or an error if it does not exist.
 pub(super) fn required<'s>(
     part: Option<Part<'s>>,
     what: &str,

@@ -1,19 +1,290 @@
-//! MLX: unsigned integers of 2 to 8 bits in one stream of bits along each row, with a
-//! scale and a bias for each group: `q * scale + bias`.
+//! MLX: affine integers of 1 to 8 bits with `scales` and `biases`, and its modes `mxfp4`,
+//! `mxfp8` and `nvfp4` with `scales` only.
 
 use crate::checkpoint::config::QUANTIZATION_KEYS;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
-use crate::checkpoint::packed::listing::{Listing, Part, Recognised, product, shape};
+use crate::checkpoint::packed::listing::{Listing, Part, product, required, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
+use crate::checkpoint::packed::scale_grid::ScaleGrid;
+use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
+use crate::tensor::minifloat::value_table;
 use crate::tensor::{DType, FloatType, Shape};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::ops::Range;
 
+/// Group sizes and bits of the affine mode.
+const AFFINE_GROUPS: [u64; 3] = [32, 64, 128];
+const AFFINE_BITS: [u64; 7] = [1, 2, 3, 4, 5, 6, 8];
+
+/// The largest E4M3 times the largest E2M1: what `global_scale` is divided by.
+const GLOBAL_DIVISOR: f32 = 448.0 * 6.0;
+
+/// How a module is quantized.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Parameters {
+    mode: Mode,
+    bits: u64,
+    group: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Affine,
+    Mxfp4,
+    Mxfp8,
+    Nvfp4,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Affine => "affine",
+            Mode::Mxfp4 => "mxfp4",
+            Mode::Mxfp8 => "mxfp8",
+            Mode::Nvfp4 => "nvfp4",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Mode> {
+        [Mode::Affine, Mode::Mxfp4, Mode::Mxfp8, Mode::Nvfp4].into_iter().find(|m| m.name() == name)
+    }
+
+    /// Bits and group size of a mode that has only one of each.
+    fn fixed(self) -> Option<(u64, u64)> {
+        match self {
+            Mode::Affine => None,
+            Mode::Mxfp4 => Some((4, 32)),
+            Mode::Mxfp8 => Some((8, 32)),
+            Mode::Nvfp4 => Some((4, 16)),
+        }
+    }
+}
+
+impl Parameters {
+    /// Columns if a row has so many words and scales; `None` if they do not fit.
+    fn columns(self, words: u64, scales: u64) -> Option<u64> {
+        let columns = scales.checked_mul(self.group)?;
+        let fits = words.checked_mul(32)? == columns.checked_mul(self.bits)?;
+        (fits && columns > 0).then_some(columns)
+    }
+}
+
+/// U32 words with `scales` beside them.
+pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let (DType::U32, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
+    let scale = listing.get(&format!("{module}.scales"))?;
+    if !listing.allows(&["mlx"]) {
+        return None;
+    }
+    let name = values.stored.name.as_str();
+    let format = match configured(listing, module) {
+        Ok(Some((parameters, _))) => format!("mlx {}", parameters.mode.name()),
+        _ => "mlx".to_owned(),
+    };
+    Some(listing.decoded_or_named(values, name, &format, decoded(listing, values, module, scale)))
+}
+
+fn decoded(
+    listing: &Listing,
+    values: Part,
+    module: &str,
+    scale: Part,
+) -> Result<PackedTensor, String> {
+    let biases = listing.get(&format!("{module}.biases"));
+    let (Some((&words, leading)), Some((&groups, _))) =
+        (values.dims().split_last(), scale.dims().split_last())
+    else {
+        return Err("it has no dimensions".into());
+    };
+    let has_biases = biases.is_some() || scale.dtype().float().is_some();
+    let parameters = match configured(listing, module)? {
+        Some((parameters, own)) => match parameters.columns(words, groups) {
+            Some(_) if (parameters.mode == Mode::Affine) == has_biases => parameters,
+            // As mlx-lm does for modules of which the configuration says nothing.
+            _ if !own => inferred(words, groups, has_biases)?,
+            _ => {
+                return Err(format!(
+                    "its {words} words and {groups} scales in a row do not fit the {} of {} bits in groups of {} of config.json",
+                    parameters.mode.name(),
+                    parameters.bits,
+                    parameters.group
+                ));
+            }
+        },
+        None => inferred(words, groups, has_biases)?,
+    };
+    let columns = parameters.columns(words, groups).ok_or("its words do not fit its scales")?;
+    let grid_dims = [leading, &[groups]].concat();
+    scale.shaped("scales", &grid_dims)?;
+    let shape = shape([leading, &[columns]].concat())?;
+    if parameters.mode != Mode::Affine {
+        return floats_of(listing, values, module, scale, parameters, shape);
+    }
+    let bias = required(biases, "biases", &format!("{module}.biases"))?;
+    bias.shaped("biases", &grid_dims)?;
+    if [scale, bias].iter().any(|part| part.dtype().float().is_none()) {
+        return Err("its scales and biases are not floats".into());
+    }
+    let format = Affine {
+        values: values.id,
+        row_bytes: product(words, 4)?,
+        bits: parameters.bits as u32,
+        group: parameters.group,
+        scales: Numbers::new(scale, "scales")?,
+        biases: Numbers::new(bias, "biases")?,
+        shape: shape.clone(),
+        original: listing.original(scale.dtype()),
+    };
+    Ok(PackedTensor::new(&values.stored.name, shape, format))
+}
+
+/// A tensor of one of the modes of small floats.
+fn floats_of(
+    listing: &Listing,
+    values: Part,
+    module: &str,
+    scale: Part,
+    parameters: Parameters,
+    shape: Shape,
+) -> Result<PackedTensor, String> {
+    scale.typed("scales", &[DType::U8])?;
+    let mode = parameters.mode;
+    let numbers = match mode {
+        Mode::Nvfp4 => Numbers::bytes_of(scale, "scales", DType::F8E4M3)?,
+        _ => Numbers::exponents(scale, "scales")?,
+    };
+    let e4m3 = value_table(&DType::F8E4M3).ok_or("it does not hold 8-bit floats")?;
+    let mut parts = vec![scale.id];
+    let has_global = has_global_scale(listing, module);
+    let global = match (listing.get(&format!("{module}.global_scale")), has_global) {
+        (None, false) => None,
+        (Some(part), true) if mode == Mode::Nvfp4 => {
+            let matrices =
+                shape.elements() / shape.dims().iter().rev().take(2).product::<u64>().max(1);
+            if part.elements() != matrices {
+                part.shaped("global scale", &[matrices])?;
+            }
+            parts.push(part.id);
+            let numbers = Numbers::new(part, "global scale")?;
+            Some(GlobalScale::MultipliesMatrix(numbers, GLOBAL_DIVISOR))
+        }
+        (Some(_), _) => return Err("it has a global scale that config.json does not name".into()),
+        (None, true) => return Err("its global scale is missing".into()),
+    };
+    let format = Scaled {
+        name: format!("mlx {}, blocks of {}", mode.name(), parameters.group),
+        values: values.id,
+        codes: match mode {
+            Mode::Mxfp8 => Codes::Bytes(e4m3),
+            _ => Codes::E2m1(FirstNibble::Low),
+        },
+        scales: Some(ScaleGrid::of_blocks(numbers, &shape, 1, parameters.group)),
+        global,
+        column_factor: None,
+        rotation: None,
+        shape: shape.clone(),
+        original: listing.original(scale.dtype()),
+        parts,
+    };
+    Ok(PackedTensor::new(&values.stored.name, shape, format))
+}
+
+/// The only parameters that fit a row's words and scales.
+fn inferred(words: u64, scales: u64, has_biases: bool) -> Result<Parameters, String> {
+    let candidates: Vec<Parameters> = if has_biases {
+        let affine = |group, bits| Parameters { mode: Mode::Affine, bits, group };
+        AFFINE_GROUPS.iter().flat_map(|&g| AFFINE_BITS.map(|bits| affine(g, bits))).collect()
+    } else {
+        [Mode::Mxfp4, Mode::Mxfp8, Mode::Nvfp4]
+            .into_iter()
+            .filter_map(|mode| mode.fixed().map(|(bits, group)| Parameters { mode, bits, group }))
+            .collect()
+    };
+    let mut fitting = candidates.into_iter().filter(|p| p.columns(words, scales).is_some());
+    match (fitting.next(), fitting.next()) {
+        (Some(parameters), None) => Ok(parameters),
+        (None, _) => Err(format!("its {words} words in a row do not fit its {scales} scales")),
+        _ => Err(format!(
+            "its {words} words and {scales} scales in a row fit several widths, and config.json names none of them"
+        )),
+    }
+}
+
+/// The quantization of the whole model, in MLX's words.
+fn quantization<'l>(listing: &'l Listing) -> Option<&'l Map<String, Value>> {
+    let json = listing.config.as_ref()?.json();
+    let keys = std::iter::once(&"quantization").chain(&QUANTIZATION_KEYS);
+    keys.into_iter().find_map(|&key| json.get(key)?.as_object())
+}
+
+/// A module's own entry, under its path or the end of it.
+fn own_entry<'l>(listing: &'l Listing, module: &str) -> Option<&'l Value> {
+    let all = quantization(listing)?;
+    let ends = |path: &str| {
+        let entry = all.get(path)?;
+        (entry.is_object() || entry.is_boolean()).then_some(entry)
+    };
+    let mut path = module;
+    loop {
+        if let Some(entry) = ends(path) {
+            return Some(entry);
+        }
+        path = path.split_once('.')?.1;
+    }
+}
+
+fn has_global_scale(listing: &Listing, module: &str) -> bool {
+    let entry = own_entry(listing, module).and_then(Value::as_object);
+    let entry = entry.or_else(|| quantization(listing));
+    entry.and_then(|entry| entry.get("global_scale")?.as_bool()).unwrap_or(false)
+}
+
+/// The parameters that the configuration gives to a module, and whether it names the module.
+fn configured(listing: &Listing, module: &str) -> Result<Option<(Parameters, bool)>, String> {
+    let Some(all) = quantization(listing) else { return Ok(None) };
+    let own = match own_entry(listing, module) {
+        Some(Value::Object(own)) => Some(own),
+        Some(Value::Bool(false)) => {
+            return Err("config.json says that its module is not quantized".into());
+        }
+        _ => None,
+    };
+    let number = |key: &str| {
+        let own = own.and_then(|own| own.get(key));
+        own.or_else(|| all.get(key)).and_then(Value::as_u64)
+    };
+    let mode = own.unwrap_or(all).get("mode").and_then(Value::as_str).unwrap_or("affine");
+    let Some(mode) = Mode::parse(mode) else {
+        return Err(format!("config.json says mode '{}', which is not read", mode.escape_debug()));
+    };
+    let (bits, group) = mode.fixed().unwrap_or((4, 64));
+    let parameters = Parameters {
+        mode,
+        bits: number("bits").unwrap_or(bits),
+        group: number("group_size").unwrap_or(group),
+    };
+    let fixed = mode.fixed();
+    let valid = match fixed {
+        Some(fixed) => fixed == (parameters.bits, parameters.group),
+        None => (1..=8).contains(&parameters.bits) && parameters.group > 0,
+    };
+    if !valid && own.is_some() {
+        return Err(format!(
+            "config.json says {} of {} bits in groups of {}, which is not read",
+            mode.name(),
+            parameters.bits,
+            parameters.group
+        ));
+    }
+    Ok(valid.then_some((parameters, own.is_some())))
+}
+
+/// An element is `code * scale + bias` of its group.
 #[derive(Debug)]
 struct Affine {
     values: StoredId,
@@ -24,69 +295,6 @@ struct Affine {
     biases: Numbers,
     shape: Shape,
     original: FloatType,
-}
-
-pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
-    let (DType::U32, Some(module)) = (values.dtype(), values.module("weight")) else {
-        return Ok(None);
-    };
-    let named = |suffix: &str| listing.get(&format!("{module}.{suffix}"));
-    let (Some(scale), Some(bias)) = (named("scales"), named("biases")) else { return Ok(None) };
-    let (bits, group) = parameters(listing, module)?;
-    let dims = values.dims();
-    let (Some((&words, leading)), Some((&groups, _))) =
-        (dims.split_last(), scale.dims().split_last())
-    else {
-        return Ok(None);
-    };
-    let columns = product(groups, group)?;
-    if words.checked_mul(32) != columns.checked_mul(u64::from(bits)) {
-        return Err(format!(
-            "its {words} words in a row do not hold {columns} values of {bits} bits, as its scales and config.json say"
-        )
-        .into());
-    }
-    let mut expected = leading.to_vec();
-    expected.push(groups);
-    scale.shaped("scales", &expected)?;
-    bias.shaped("biases", &expected)?;
-    let mut dims = leading.to_vec();
-    dims.push(columns);
-    let shape = shape(dims)?;
-    let layout = Affine {
-        values: values.id,
-        row_bytes: product(words, 4)?,
-        bits,
-        group,
-        scales: Numbers::new(scale, "scales")?,
-        biases: Numbers::new(bias, "biases")?,
-        shape: shape.clone(),
-        original: listing.original(scale.dtype()),
-    };
-    Ok(Some(PackedTensor::new(&values.stored.name, shape, layout)))
-}
-
-/// Bits and group size of a module: its own, or those of all.
-fn parameters(listing: &Listing, module: &str) -> Result<(u32, u64), String> {
-    let config = listing.config.as_ref();
-    let all = config
-        .and_then(|config| {
-            let json = config.json();
-            ["quantization"].iter().chain(&QUANTIZATION_KEYS).find_map(|&key| json.get(key))
-        })
-        .ok_or("no config.json says of how many bits its values are")?;
-    let number = |key: &str| {
-        let own = all.get(module).and_then(|own| own.get(key));
-        own.or_else(|| all.get(key)).and_then(Value::as_u64)
-    };
-    let bits = number("bits").and_then(|bits| u32::try_from(bits).ok()).unwrap_or(4);
-    let group = number("group_size").unwrap_or(64);
-    if !(2..=8).contains(&bits) || group == 0 {
-        return Err(format!(
-            "config.json says {bits} bits in groups of {group}, expected 2 to 8 bits"
-        ));
-    }
-    Ok((bits, group))
 }
 
 impl PackedFormat for Affine {

@@ -1,33 +1,45 @@
-//! Tensors that are stored quantized: several stored tensors that stand for one.
+//! Packed formats: tensors that several stored tensors stand for.
 //!
-//! One file for each family of layouts. A family looks at a stored tensor that may hold
-//! the values of a quantized one, finds the other parts by their names, and checks shapes
-//! and types of all of them against each other and against `config.json`: what it makes
-//! can then be decoded range by range without reading past a part.
+//! One file per format. A recogniser looks at a stored tensor that may hold quantized values,
+//! and finds the other parts by their names. It decodes only if configuration, markers, names,
+//! types and shapes agree; otherwise it names the format and says why. To add a format, write
+//! its file and add one line to the table in `registry`. Only `checkpoint` imports this folder,
+//! except for the names of quantscope's own metadata, which the writers need.
 
+mod attachments;
 mod awq;
 mod bit_packing;
 mod bitsandbytes;
+mod comfyui;
+mod comfyui_markers;
 mod compressed_tensors;
+mod foreign;
 pub(crate) mod format;
-mod fp4;
 mod fp8;
+mod gpt_oss;
 mod gptq;
 mod int8;
 mod listing;
+mod listing_bytes;
 mod mlx;
-mod named;
+mod modelopt;
 mod native_format;
 mod numbers;
+mod packed_integers;
+mod quant_config;
 mod quanto;
 mod recognise;
+mod registry;
 mod runs;
+mod scale_grid;
+mod scaled;
+mod undecoded;
 
 pub use format::PackedFormat;
 pub(crate) use format::PackedTensor;
 pub(crate) use int8::{Int8, Int8Values};
 pub(crate) use native_format::{
     CALIBRATION_KEY, FAKE_METADATA_KEY, METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata,
-    ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
+    ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata, describes_quantization,
 };
 pub(crate) use recognise::recognise;

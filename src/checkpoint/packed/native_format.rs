@@ -1,15 +1,16 @@
-//! quantscope's own: any tensor `T` as I8, `T_scale` beside it, and a word in the metadata.
+//! quantscope's own format: any tensor `T` as I8, `T_scale` beside it, described in the
+//! metadata.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::packed::comfyui_markers;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
+use crate::checkpoint::packed::undecoded::undecoded;
 use crate::checkpoint::stored::{Stored, StoredId};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
-use crate::tensor::{ChannelAxes, DType};
+use crate::tensor::{ChannelAxes, DType, FloatType};
 use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// The key of `__metadata__` that says which tensors quantscope quantized.
 pub(crate) const METADATA_KEY: &str = "quantscope";
@@ -45,6 +46,13 @@ pub(crate) const ROUNDING_KEY: &str = "quantscope.rounding";
 /// The key of the same word for how tensors were calibrated: a JSON object from the names
 /// of those that were not calibrated by min-max.
 pub(crate) const CALIBRATION_KEY: &str = "quantscope.calibration";
+
+/// Whether a metadata key describes how tensors are quantized, in quantscope's words or
+/// ComfyUI's or ModelOpt's. Such keys are dropped when the tensors become floats.
+pub(crate) fn describes_quantization(key: &str) -> bool {
+    let ours = [METADATA_KEY, ROUNDING_KEY, CALIBRATION_KEY];
+    ours.contains(&key) || [comfyui_markers::METADATA, "quantization_config"].contains(&key)
+}
 
 impl QuantizedMetadata {
     pub(crate) const VERSION: u32 = 1;
@@ -88,43 +96,66 @@ pub(crate) fn calibration_metadata<'n>(
     serde_json::to_string(&said).ok()
 }
 
-/// The tensors that quantscope's own metadata names in one shard: which stored tensor
-/// holds the values of each.
+/// The stored tensors of one shard, by name.
+type StoredByName<'s> = HashMap<&'s str, (StoredId, &'s Stored)>;
+
+/// The tensors that quantscope's own metadata names in one shard. A tensor whose parts do not
+/// fit its description is named with the reason.
 pub(super) fn recognise<'s>(
-    path: &Path,
-    metadata: &[(String, String)],
+    metadata: &str,
     stored: impl Iterator<Item = (StoredId, &'s Stored)>,
-) -> Result<Vec<PackedTensor>> {
-    let Some((_, text)) = metadata.iter().find(|(key, _)| key == METADATA_KEY) else {
-        return Ok(Vec::new());
+) -> Vec<PackedTensor> {
+    let stored: StoredByName = stored.map(|(id, s)| (s.name.as_str(), (id, s))).collect();
+    let (metadata, rounding) = match parsed(metadata) {
+        Ok(parsed) => parsed,
+        Err(reason) => return all_undecoded(&stored, &reason),
     };
-    let fail = |why: String| CheckpointError::new(path, Problem::Layout(why));
-    let metadata: QuantizedMetadata = serde_json::from_str(text).map_err(|e| {
-        fail(format!("its '{METADATA_KEY}' metadata is not of the expected form: {e}"))
-    })?;
-    if metadata.version != QuantizedMetadata::VERSION {
-        let (found, expected) = (metadata.version, QuantizedMetadata::VERSION);
-        return Err(fail(format!(
-            "it has quantscope's format version {found}, expected {expected}"
-        )));
-    }
-    let rounding = metadata.rounding.parse().map_err(fail)?;
-    let by_name: HashMap<&str, (StoredId, &Stored)> =
-        stored.map(|(id, s)| (s.name.as_str(), (id, s))).collect();
-    let tensors = metadata.tensors.iter().map(|(name, described)| {
-        let fail = |why: String| CheckpointError::of_tensor(path, name, Problem::Layout(why));
-        let values = by_name
-            .get(name.as_str())
-            .ok_or_else(|| fail("the metadata names it, the file does not hold it".into()))?;
-        let scale = by_name.get(format!("{name}{SCALE_SUFFIX}").as_str());
-        let int8 = int8(described, rounding, *values, scale.copied()).map_err(fail)?;
-        Ok(PackedTensor::new(name, int8.shape.clone(), int8))
+    let tensors = metadata.tensors.iter().filter_map(|(name, described)| {
+        let values = *stored.get(name.as_str())?;
+        let scale = stored.get(format!("{name}{SCALE_SUFFIX}").as_str()).copied();
+        Some(match int8(described, rounding, values, scale) {
+            Ok(int8) => PackedTensor::new(name, int8.shape.clone(), int8),
+            Err(reason) => named(name, reason, values, scale),
+        })
     });
     tensors.collect()
 }
 
-/// The layout of a tensor that quantscope's metadata names, or why its parts do not
-/// fit what it says.
+fn parsed(metadata: &str) -> Result<(QuantizedMetadata, Rounding), String> {
+    let metadata: QuantizedMetadata = serde_json::from_str(metadata)
+        .map_err(|e| format!("the '{METADATA_KEY}' metadata is not of the expected form: {e}"))?;
+    if metadata.version != QuantizedMetadata::VERSION {
+        let (found, expected) = (metadata.version, QuantizedMetadata::VERSION);
+        return Err(format!("it has quantscope's format version {found}, expected {expected}"));
+    }
+    let rounding = metadata.rounding.parse()?;
+    Ok((metadata, rounding))
+}
+
+/// Every I8 tensor with scales beside it, named with a reason that concerns the whole file.
+fn all_undecoded(stored: &StoredByName, reason: &str) -> Vec<PackedTensor> {
+    let mut values: Vec<_> = stored.values().filter(|(_, s)| s.dtype == DType::I8).collect();
+    values.sort_unstable_by_key(|(id, _)| *id);
+    let tensors = values.into_iter().filter_map(|&values| {
+        let name = values.1.name.as_str();
+        let scale = stored.get(format!("{name}{SCALE_SUFFIX}").as_str()).copied()?;
+        Some(named(name, reason.to_owned(), values, Some(scale)))
+    });
+    tensors.collect()
+}
+
+fn named(
+    name: &str,
+    reason: String,
+    values: (StoredId, &Stored),
+    scale: Option<(StoredId, &Stored)>,
+) -> PackedTensor {
+    let others: Vec<StoredId> = scale.map(|(id, _)| id).into_iter().collect();
+    let original = scale.and_then(|(_, s)| s.dtype.float()).unwrap_or(FloatType::F32);
+    undecoded(name.to_owned(), "quantscope int8", Some(reason), values, &others, original)
+}
+
+/// The int8 tensor that the metadata describes, or why its parts do not fit the description.
 fn int8(
     metadata: &QuantizedTensorMetadata,
     rounding: Rounding,

@@ -7,6 +7,7 @@ use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::minifloat::{ValueTable, value_table};
 use crate::tensor::{DType, FloatType, read_f64};
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// A stored tensor of numbers that are read as F32.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ enum Kind {
 }
 
 impl Numbers {
-    /// The numbers of a part, or the sentence that it holds none.
+    /// The numbers of a part, or an error if it holds none.
     pub(super) fn new(part: Part, what: &str) -> Result<Numbers, String> {
         let Stored { name, dtype, .. } = part.stored;
         let kind = match (dtype.float(), value_table(dtype)) {
@@ -36,10 +37,26 @@ impl Numbers {
         Ok(Numbers { id: part.id, kind })
     }
 
-    /// U8 exponents of two, biased by 127.
+    /// Exponents of two, biased by 127.
     pub(super) fn exponents(part: Part, what: &str) -> Result<Numbers, String> {
+        Numbers::bytes_of(part, what, DType::F8E8M0)
+    }
+
+    /// Exponents of two, biased by 127, where the exponent 0 stands for the number 0.
+    pub(super) fn exponents_or_zero(part: Part, what: &str) -> Result<Numbers, String> {
+        static TABLE: LazyLock<ValueTable> = LazyLock::new(|| {
+            let exponents = value_table(&DType::F8E8M0);
+            let value = |code: usize| exponents.map_or(f32::NAN, |table| table[code]);
+            std::array::from_fn(|code| if code == 0 { 0.0 } else { value(code) })
+        });
         part.typed(what, &[DType::U8, DType::F8E8M0])?;
-        let table = value_table(&DType::F8E8M0).ok_or("its scales have no values")?;
+        Ok(Numbers { id: part.id, kind: Kind::Small(&TABLE) })
+    }
+
+    /// Numbers of an 8-bit float type, stored as that type or as U8.
+    pub(super) fn bytes_of(part: Part, what: &str, dtype: DType) -> Result<Numbers, String> {
+        part.typed(what, &[dtype.clone(), DType::U8])?;
+        let table = value_table(&dtype).ok_or_else(|| format!("its {what} have no values"))?;
         Ok(Numbers { id: part.id, kind: Kind::Small(table) })
     }
 
@@ -70,7 +87,7 @@ impl Numbers {
     }
 }
 
-/// The I32 indices `range` of a part, or the sentence that one is not below `limit`.
+/// The I32 indices `range` of a part; an error if one is not below `limit`.
 pub(super) fn indices(
     reader: &mut StoredReader,
     id: StoredId,

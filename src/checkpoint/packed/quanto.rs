@@ -1,26 +1,36 @@
 //! optimum-quanto: `m.weight._data` and `m.weight._scale`, which multiplies.
 
 use crate::checkpoint::packed::format::PackedTensor;
-use crate::checkpoint::packed::fp8::{Fp8, Scales};
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
-use crate::checkpoint::packed::listing::{Listing, Part, Recognised, required};
+use crate::checkpoint::packed::listing::{Listing, Part, required};
 use crate::checkpoint::packed::numbers::Numbers;
+use crate::checkpoint::packed::scale_grid::ScaleGrid;
+use crate::checkpoint::packed::scaled::{Codes, Scaled};
 use crate::quantization::{Calibration, QuantizationScheme, Rounding};
 use crate::tensor::DType;
 use crate::tensor::minifloat::value_table;
 
-/// Int8 or FP8 values with a scale per channel or tensor. Its types of fewer bits are
-/// known by name only.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
-    let Some(name) = values.stored.name.strip_suffix("._data") else { return Ok(None) };
-    let small = value_table(values.dtype());
-    if *values.dtype() != DType::I8 && small.is_none() {
-        return Ok(None);
+/// Int8 or FP8 values with one scale, or one per channel. Types of fewer bits are named only.
+pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let name = values.stored.name.strip_suffix("._data")?;
+    if *values.dtype() != DType::I8 && value_table(values.dtype()).is_none() {
+        return None;
     }
+    let decoded = match listing.allows(&["quanto"]) {
+        true => decoded(listing, values, name),
+        false => Err("config.json names another quantization method".to_owned()),
+    };
+    Some(listing.decoded_or_named(values, name, "quanto", decoded))
+}
+
+fn decoded(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, String> {
     let scale_name = format!("{name}._scale");
     let scale = required(listing.get(&scale_name), "scales", &scale_name)?;
+    if listing.get(&format!("{name}._shift")).is_some() {
+        return Err("it has shifts, expected scales only".into());
+    }
     let shape = values.stored.shape.clone();
-    let per_tensor = scale.stored.shape.elements() == 1;
+    let per_tensor = scale.elements() == 1;
     if !per_tensor {
         let mut expected = vec![1; shape.rank()];
         if let (Some(first), Some(&rows)) = (expected.first_mut(), shape.dims().first()) {
@@ -28,33 +38,34 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
         }
         scale.shaped("scales", &expected)?;
     }
-    let module = name.rsplit_once('.').map_or("", |(module, _)| module);
-    let activations = listing.members(module, &["input_scale", "output_scale"]);
+    let Some(scale_type) = scale.dtype().float() else {
+        return Err(format!("its scales are {}, expected floats", scale.dtype()));
+    };
     let original = listing.original(scale.dtype());
-    if let Some(table) = small {
-        let numbers = Numbers::new(scale, "scales")?;
+    if let Some(table) = value_table(values.dtype()) {
         if shape.rank() != 2 && !per_tensor {
-            return Ok(None);
+            return Err("it has scales per channel, expected two dimensions".into());
         }
-        let scales = match per_tensor {
-            true => Scales::of_tensor(numbers, &shape),
-            false => Scales::of_rows(numbers, &shape),
+        let numbers = Numbers::new(scale, "scales")?;
+        let grid = match per_tensor {
+            true => ScaleGrid::of_tensor(numbers, &shape),
+            false => ScaleGrid::of_rows(numbers, &shape),
         };
-        let layout = Fp8 {
+        let format = Scaled {
             name: format!("quanto fp8 {}", if per_tensor { "per-tensor" } else { "per-channel" }),
             values: values.id,
-            table,
-            scales: Some(scales),
+            codes: Codes::Bytes(table),
+            scales: Some(grid),
+            global: None,
+            column_factor: None,
+            rotation: None,
             shape: shape.clone(),
             original,
-            beside: [&[scale.id], activations.as_slice()].concat(),
+            parts: vec![scale.id],
         };
-        return Ok(Some(PackedTensor::new(name, shape, layout)));
+        return Ok(PackedTensor::new(name, shape, format));
     }
-    let Some(scale_type) = scale.dtype().float() else {
-        return Err(format!("its scales are {}, expected floats", scale.dtype()).into());
-    };
-    let layout = Int8 {
+    let format = Int8 {
         container: Some("quanto"),
         values: values.id,
         stored_as: Int8Values::Signed,
@@ -68,7 +79,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Recognised {
         calibration: Calibration::default(),
         original,
         shape: shape.clone(),
-        beside: activations,
+        beside: Vec::new(),
     };
-    Ok(Some(PackedTensor::new(name, shape, layout)))
+    Ok(PackedTensor::new(name, shape, format))
 }

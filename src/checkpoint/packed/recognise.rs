@@ -1,155 +1,144 @@
-//! Finds the packed tensors among the stored ones.
+//! Finds the packed tensors among the stored ones. Never fails: what cannot be decoded is
+//! named with the reason, and every other tensor stays as it is.
 
 use crate::checkpoint::access::Role;
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::packed::attachments::attach;
+use crate::checkpoint::packed::bitsandbytes;
+use crate::checkpoint::packed::foreign::holds_codes;
 use crate::checkpoint::packed::format::PackedTensor;
-use crate::checkpoint::packed::listing::{Listing, Part, Recognised, Refusal};
-use crate::checkpoint::packed::{
-    awq, bitsandbytes, compressed_tensors, fp4, fp8, gptq, mlx, named, native_format, quanto,
-};
+use crate::checkpoint::packed::listing::{Listing, Part, is_coded};
+use crate::checkpoint::packed::native_format::{self, METADATA_KEY};
+use crate::checkpoint::packed::registry::FORMATS;
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::tensor::DType;
 use foldhash::{HashMap, HashSet};
 use rayon::prelude::*;
 use std::path::Path;
 
-/// The quantized tensors of a checkpoint, by the stored tensor that holds the values of
-/// each. `directory` is asked for its config only if something looks quantized.
+/// The packed tensors of a checkpoint, by the stored tensor that holds the values of each.
+/// The configuration in `directory` is read only if something looks quantized.
 pub(crate) fn recognise(
-    path: &Path,
     directory: Option<&Path>,
     shards: &[Shard],
     stored: &[Stored],
-) -> Result<HashMap<StoredId, PackedTensor>> {
-    let mut found = Claims::default();
+) -> HashMap<StoredId, PackedTensor> {
+    let mut claims = Claims::default();
     for (number, shard) in shards.iter().enumerate() {
-        // Stored tensors lie shard by shard.
+        let Some(metadata) = shard.metadata(METADATA_KEY) else { continue };
+        // Stored tensors are ordered by shard.
         let first = stored.partition_point(|s| s.shard < number as u32);
         let end = stored.partition_point(|s| s.shard <= number as u32);
-        let here = (first as u32..).map(StoredId).zip(&stored[first..end]);
-        for ours in native_format::recognise(shard.source.path(), &shard.metadata, here)? {
-            found.add(stored, shards, ours)?;
+        let here = stored.get(first..end).unwrap_or_default();
+        for tensor in native_format::recognise(metadata, (first as u32..).map(StoredId).zip(here)) {
+            claims.add(tensor);
         }
     }
-    let candidates = |found: &Claims| -> Vec<StoredId> {
-        let all = (0..stored.len() as u32).map(StoredId).zip(stored);
-        let left = all.filter(|(id, s)| looks_quantized(s) && !found.parts.contains(id));
-        left.map(|(id, _)| id).collect()
+    let all = || (0..).map(StoredId).zip(stored);
+    let free = |(id, _): &(StoredId, &Stored)| !claims.parts.contains(id);
+    let candidates = all().filter(free).filter(|(_, stored)| looks_packed(stored));
+    let candidates: Vec<StoredId> = candidates.map(|(id, _)| id).collect();
+    if candidates.is_empty() {
+        return claims.into_map(stored);
+    }
+    let listing = Listing::new(directory, shards, stored);
+    // Some recognisers read a few bytes of each tensor, so all cores take part.
+    let parts: Vec<Part> = candidates.iter().filter_map(|&id| listing.part(id)).collect();
+    for (_, recognise) in FORMATS {
+        let free: Vec<Part> =
+            parts.iter().copied().filter(|part| !claims.parts.contains(&part.id)).collect();
+        let found: Vec<PackedTensor> =
+            free.par_iter().filter_map(|&part| recognise(&listing, part)).collect();
+        for tensor in found {
+            claims.add_or_name(&listing, checked(&listing, tensor));
+        }
+    }
+    claims.into_map(stored)
+}
+
+/// The tensor, named instead of decoded if the configuration could not be read, or if a plain
+/// tensor has the same name.
+fn checked(listing: &Listing, tensor: PackedTensor) -> PackedTensor {
+    if tensor.format.decoded().is_none() {
+        return tensor;
+    }
+    let parts = tensor.format.parts();
+    let twin = listing.get(&tensor.name).filter(|other| !parts.contains(&other.id));
+    let reason = match (&listing.config_error, twin) {
+        (Some(error), _) => error.clone(),
+        (None, Some(_)) => "it is stored plain as well, under the same name".to_owned(),
+        (None, None) => return tensor,
     };
-    let looking = candidates(&found);
-    if looking.is_empty() {
-        return Ok(found.tensors);
-    }
-    let listing = Listing::new(directory, shards, stored)?;
-    // A few families read a few bytes of each tensor, so all cores take part.
-    let recognised: Vec<PackedTensor> = looking
-        .par_iter()
-        .filter_map(|&id| by_any(&listing, id, &FAMILIES))
-        .collect::<Result<_>>()?;
-    for tensor in recognised {
-        found.add(stored, shards, tensor)?;
-    }
-    // What no family has claimed may be a quantized tensor in itself, or belong to a
-    // layout that is known by name only.
-    for pass in [named::by_signature as Recognise, fp8::unscaled, named::by_method] {
-        for id in candidates(&found) {
-            if found.parts.contains(&id) {
-                continue;
-            }
-            if let Some(tensor) = by_any(&listing, id, &[pass]) {
-                found.add(stored, shards, tensor?)?;
-            }
-        }
-    }
-    for tensor in found.tensors.values() {
-        if let Some(plain) = listing.get(&tensor.name)
-            && !found.parts.contains(&plain.id)
-        {
-            let why = "it is stored plain, and there are quantized parts of the same tensor".into();
-            return Err(CheckpointError::of_tensor(path, &tensor.name, Problem::Layout(why)));
-        }
-    }
-    Ok(found.tensors)
+    named_instead(listing, tensor, reason, &parts)
 }
 
-type Recognise = fn(&Listing, Part) -> Recognised;
-
-/// Each looks at one stored tensor, and gives the quantized tensor whose values it holds.
-const FAMILIES: [Recognise; 11] = [
-    gptq::recognise,
-    awq::recognise,
-    compressed_tensors::packed,
-    fp4::nvfp4,
-    fp4::mxfp4,
-    bitsandbytes::four_bits,
-    bitsandbytes::eight_bits,
-    quanto::recognise,
-    mlx::recognise,
-    fp8::scaled,
-    compressed_tensors::int8,
-];
-
-fn by_any(listing: &Listing, id: StoredId, families: &[Recognise]) -> Option<Result<PackedTensor>> {
-    let part = listing.part(id)?;
-    families.iter().find_map(|family| match family(listing, part) {
-        Ok(found) => found.map(Ok),
-        Err(Refusal::Checkpoint(error)) => Some(Err(error)),
-        Err(Refusal::Lie(why)) => Some(Err(listing.error(part, why))),
-    })
+/// A tensor of the same values, named with a reason; `parts` are the others it keeps.
+fn named_instead(
+    listing: &Listing,
+    tensor: PackedTensor,
+    reason: String,
+    parts: &[StoredId],
+) -> PackedTensor {
+    let values = tensor.format.parts().first().and_then(|&id| listing.part(id));
+    let Some(values) = values else { return tensor };
+    let format = tensor.format.name();
+    listing.named_with(values, &tensor.name, &format, Some(reason), parts)
 }
 
-/// Whether a stored tensor may hold quantized values: it has elements that are not plain
-/// floats, in rows; or its name says that it describes such values.
-fn looks_quantized(stored: &Stored) -> bool {
+/// Whether a stored tensor may hold quantized values.
+fn looks_packed(stored: &Stored) -> bool {
     if stored.unreadable().is_some() || stored.role != Role::Network {
         return false;
     }
-    let coded = match stored.dtype {
-        DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 | DType::U32 => {
-            stored.shape.rank() >= 2
-        }
-        DType::F8E4M3
-        | DType::F8E5M2
-        | DType::F8E4M3Fnuz
-        | DType::F8E5M2Fnuz
-        | DType::F8E8M0
-        | DType::F4 => true,
-        _ => false,
-    };
-    coded || (stored.dtype == DType::U8 && stored.name.contains(bitsandbytes::STATE))
+    let name = stored.name.as_str();
+    let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
+    is_coded(stored)
+        || holds_codes(last)
+        || (stored.dtype == DType::U8 && name.contains(bitsandbytes::STATE))
 }
 
-/// What has been recognised so far; no stored tensor is part of two.
+/// What has been recognised so far. No stored tensor is part of two packed tensors: the one
+/// recognised first keeps it.
 #[derive(Default)]
 struct Claims {
-    tensors: HashMap<StoredId, PackedTensor>,
+    tensors: Vec<PackedTensor>,
     parts: HashSet<StoredId>,
     names: HashSet<String>,
 }
 
 impl Claims {
-    fn add(&mut self, stored: &[Stored], shards: &[Shard], tensor: PackedTensor) -> Result<()> {
+    /// Adds a tensor; returns it if one of its parts or its name is taken.
+    fn add(&mut self, tensor: PackedTensor) -> Option<PackedTensor> {
         let parts = tensor.format.parts();
-        let shard =
-            parts.first().and_then(|id| shards.get(stored.get(id.0 as usize)?.shard as usize));
-        let path = shard.map_or(Path::new(""), |shard| shard.source.path());
-        let fail =
-            |why: String| Err(CheckpointError::of_tensor(path, &tensor.name, Problem::Layout(why)));
-        for part in &parts {
-            if !self.parts.insert(*part) {
-                let name = stored.get(part.0 as usize).map_or("", |s| s.name.as_str());
-                return fail(format!(
-                    "'{}' is part of it and of another quantized tensor",
-                    name.escape_debug()
-                ));
-            }
+        let taken = parts.iter().any(|part| self.parts.contains(part));
+        if taken || self.names.contains(&tensor.name) {
+            return Some(tensor);
         }
-        if !self.names.insert(tensor.name.clone()) {
-            return fail("its quantized parts are there twice".into());
+        self.names.insert(tensor.name.clone());
+        self.parts.extend(parts);
+        self.tensors.push(tensor);
+        None
+    }
+
+    /// Adds a tensor, or names its values alone if it shares parts with another.
+    fn add_or_name(&mut self, listing: &Listing, tensor: PackedTensor) {
+        let Some(tensor) = self.add(tensor) else { return };
+        let reason = "parts of it belong to another quantized tensor as well".to_owned();
+        let parts = tensor.format.parts();
+        let free: Vec<StoredId> =
+            parts.into_iter().filter(|part| !self.parts.contains(part)).collect();
+        let mut tensor = named_instead(listing, tensor, reason, &free);
+        let values = tensor.format.parts().first().and_then(|&id| listing.part(id));
+        if let Some(values) = values.filter(|_| self.names.contains(&tensor.name)) {
+            tensor.name = values.stored.name.to_string();
         }
-        if let Some(&values) = parts.first() {
-            self.tensors.insert(values, tensor);
-        }
-        Ok(())
+        self.add(tensor);
+    }
+
+    fn into_map(self, stored: &[Stored]) -> HashMap<StoredId, PackedTensor> {
+        let Claims { tensors, parts, .. } = self;
+        let all = (0..).map(StoredId).zip(stored);
+        let tensors = attach(tensors, all.filter(|(id, _)| !parts.contains(id)));
+        let values = |tensor: PackedTensor| Some((*tensor.format.parts().first()?, tensor));
+        tensors.into_iter().filter_map(values).collect()
     }
 }

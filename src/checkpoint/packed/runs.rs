@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// The rows that a range of elements touches, each with the columns of it that it holds.
+/// The rows that a range of elements touches, each with the range's columns in it.
 pub(super) fn runs(range: Range<u64>, row_len: u64) -> impl Iterator<Item = (u64, Range<u64>)> {
     let row_len = row_len.max(1);
     let mut at = range.start;
@@ -18,7 +18,7 @@ pub(super) fn runs(range: Range<u64>, row_len: u64) -> impl Iterator<Item = (u64
     })
 }
 
-/// The columns that a range of elements touches, in any of its rows.
+/// The columns that a range of elements touches in any row.
 pub(super) fn columns_of(range: &Range<u64>, row_len: u64) -> Range<u64> {
     let row = range.start / row_len.max(1);
     match range.end.checked_sub(row * row_len) {
@@ -27,13 +27,13 @@ pub(super) fn columns_of(range: &Range<u64>, row_len: u64) -> Range<u64> {
     }
 }
 
-/// Makes `out` hold so many F32 elements, and gives them.
+/// Resizes `out` to hold the F32 elements of `range`, and returns them.
 pub(super) fn floats<'o>(out: &'o mut Vec<u8>, range: &Range<u64>) -> &'o mut [[u8; 4]] {
     out.resize((range.end.saturating_sub(range.start) as usize).saturating_mul(4), 0);
     out.as_chunks_mut::<4>().0
 }
 
-/// Splits off the first `count` of what is left of a slice.
+/// Splits the first `count` elements off a slice.
 pub(super) fn take<'b, T>(left: &mut &'b mut [T], count: usize) -> &'b mut [T] {
     let whole = std::mem::take(left);
     let (taken, rest) = whole.split_at_mut(count.min(whole.len()));

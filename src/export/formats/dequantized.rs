@@ -1,6 +1,6 @@
 //! Dequantized checkpoints: safetensors with floats under their plain names.
 
-use crate::checkpoint::packed::{CALIBRATION_KEY, METADATA_KEY, ROUNDING_KEY};
+use crate::checkpoint::packed::describes_quantization;
 use crate::checkpoint::{Checkpoint, Format, qat};
 use crate::export::error::SaveError;
 use crate::export::formats::shards::{self, entries, name_framework};
@@ -42,8 +42,7 @@ pub(super) fn lay_out(
         checkpoint,
         shards,
         &|mut metadata, _| {
-            let own = [METADATA_KEY, ROUNDING_KEY, CALIBRATION_KEY];
-            metadata.retain(|(key, _)| !own.contains(&key.as_str()));
+            metadata.retain(|(key, _)| !describes_quantization(key));
             name_framework(checkpoint, &mut metadata);
             metadata
         },

@@ -1,0 +1,112 @@
+//! Formats that are known by name only.
+
+use crate::checkpoint::packed::format::PackedTensor;
+use crate::checkpoint::packed::listing::{Listing, Part};
+use crate::checkpoint::stored::StoredId;
+use crate::tensor::DType;
+
+/// The names that only one format has: that of the tensor with the codes, and others of its
+/// module, one of which must exist.
+struct Signature {
+    format: &'static str,
+    values: &'static str,
+    beside: &'static [&'static str],
+}
+
+const fn signature(
+    format: &'static str,
+    values: &'static str,
+    beside: &'static [&'static str],
+) -> Signature {
+    Signature { format, values, beside }
+}
+
+const SIGNATURES: [Signature; 17] = [
+    signature("exl2", "q_weight", &["q_scale", "q_groups", "q_invperm"]),
+    signature("exl3", "trellis", &["svh", "suh", "mcg", "mul1"]),
+    signature("qtip", "trellis", &["SU", "SV", "tlut"]),
+    signature("hqq", "W_q", &["meta", "scale", "zero"]),
+    signature("aqlm", "codes", &["codebooks", "scales"]),
+    signature("vptq", "indices", &["centroids", "centroids.weight", "res_centroids.weight"]),
+    signature("quip#", "Qidxs", &["SU", "SV", "Wscale", "codebook_id"]),
+    signature("spqr", "dense_weights", &["row_offsets", "col_vals"]),
+    signature("marlin", "B", &["s", "workspace"]),
+    signature("higgs", "weight", &["tables2", "tables"]),
+    signature("eetq int8", "weight", &["weight_scales"]),
+    signature("fp-quant", "qweight", &["forward_hadamard_matrix"]),
+    signature("transformers nvfp4", "weight", &["weight_sf", "weight_sf_rowmajor"]),
+    signature("bitsandbytes", "weight", &["weight.absmax", "weight.quant_map", "SCB"]),
+    signature("torchao", "_weight_qdata", &["_weight_scale", "_weight_zero_point"]),
+    signature("marlin-24", "weight_packed", &["meta", "scale_packed"]),
+    signature("awq or gptq", "qweight", &["scales", "qzeros"]),
+];
+
+/// The last components of the names of values that are not matrices of small numbers.
+pub(super) fn holds_codes(last: &str) -> bool {
+    matches!(last, "dense_weights" | "Qidxs" | "bitmask" | "codes" | "indices" | "trellis")
+}
+
+/// Names beside each other that only one format has.
+pub(super) fn by_signature(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let (module, last) = values.stored.name.rsplit_once('.')?;
+    if last == "bitmask" {
+        return sparse(listing, module);
+    }
+    let has = |last: &&str| listing.get(&format!("{module}.{last}")).is_some();
+    let quanto = ["_packed", "_data"].contains(&last);
+    if quanto && has(&"_scale") {
+        let others = listing.present(&["_scale", "_shift"].map(|last| format!("{module}.{last}")));
+        let format = "quanto, fewer than 8 bits";
+        return Some(listing.named_with(values, module, format, None, &others));
+    }
+    let known = SIGNATURES.iter().find(|it| it.values == last && it.beside.iter().any(|l| has(&l)));
+    let format = known?.format;
+    let name = format!("{module}.weight");
+    let format = match listing.method() {
+        Some(method) if ["qweight", "weight", "weight_packed"].contains(&last) => method,
+        _ => format,
+    };
+    Some(listing.named(values, &name, format, None))
+}
+
+/// compressed-tensors' sparse weights: `compressed` values and a `bitmask`.
+fn sparse(listing: &Listing, weight: &str) -> Option<PackedTensor> {
+    let values = listing.get(&format!("{weight}.compressed"))?;
+    let others: Vec<StoredId> = listing.with_prefix(&format!("{weight}.")).map(|p| p.id).collect();
+    let format = "compressed-tensors sparse";
+    Some(listing.named_with(values, weight, format, None, &others))
+}
+
+/// Integers in a model whose configuration says that it is quantized, by any method.
+pub(super) fn by_method(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let integer = matches!(
+        values.dtype(),
+        DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 | DType::U32
+    );
+    let last = values.last_name();
+    let weight = ["weight", "qweight", "weight_packed"].contains(&last);
+    let method = listing.method()?;
+    if !integer || !weight || values.stored.shape.rank() < 2 {
+        return None;
+    }
+    let name = match values.stored.name.rsplit_once('.') {
+        Some((module, _)) => format!("{module}.weight"),
+        None => values.stored.name.to_string(),
+    };
+    Some(listing.named(values, &name, method, None))
+}
+
+/// I8 or packed values with scales of a shape or under a name that no format has.
+pub(super) fn with_scales(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let name = values.stored.name.as_str();
+    let module = values.module("weight")?;
+    let ends = ["_scale", "_scale_inv", "_zero_point"].map(|end| format!("{name}{end}"));
+    let beside =
+        ["scale", "scales", "zeros", "scale_weight"].map(|last| format!("{module}.{last}"));
+    let others = [listing.present(&ends), listing.present(&beside)].concat();
+    if others.is_empty() || values.dtype().float().is_some() {
+        return None;
+    }
+    let reason = "its scales are not those of a format that quantscope reads";
+    Some(listing.named(values, name, "quantized", Some(reason.into())))
+}

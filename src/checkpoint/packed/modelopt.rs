@@ -1,0 +1,146 @@
+//! ModelOpt: NVFP4 and signed 4-bit integers, with the `pre_quant_scale` of AWQ and SmoothQuant
+//! multiplied in. Its FP8 formats are in `fp8`.
+
+use crate::checkpoint::packed::format::PackedTensor;
+use crate::checkpoint::packed::listing::{Listing, Part, product, shape};
+use crate::checkpoint::packed::numbers::Numbers;
+use crate::checkpoint::packed::scale_grid::ScaleGrid;
+use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
+use crate::checkpoint::stored::StoredId;
+use crate::tensor::DType;
+
+/// Columns that share a scale in NVFP4.
+const GROUP: u64 = 16;
+
+/// U8 `weight` with `weight_scale` beside it.
+pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let (DType::U8, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
+    let scale = listing.get(&format!("{module}.weight_scale"))?;
+    let global = listing.get(&format!("{module}.weight_scale_2"));
+    let named = listing.effective_method() == Some("modelopt");
+    if !listing.allows(&["modelopt"]) || !(named || global.is_some()) {
+        return None;
+    }
+    let name = values.stored.name.as_str();
+    let (format, decoded) = match (scale.dtype(), global) {
+        (DType::F8E4M3, Some(global)) => {
+            ("modelopt nvfp4", nvfp4(listing, values, module, scale, global))
+        }
+        _ => ("modelopt int4", int4(listing, values, module, scale, global)),
+    };
+    Some(listing.decoded_or_named(values, name, format, decoded))
+}
+
+fn nvfp4(
+    listing: &Listing,
+    values: Part,
+    module: &str,
+    scale: Part,
+    global: Part,
+) -> Result<PackedTensor, String> {
+    let algorithm = algorithm(listing, module)?;
+    if algorithm.is_some_and(|name| !(name.contains("NVFP4") || name.starts_with("MIXED"))) {
+        return Err("config.json names another algorithm than NVFP4".into());
+    }
+    let (rows, bytes) = values.matrix("packed values")?;
+    let columns = product(bytes, 2)?;
+    let shape = shape(vec![rows, columns])?;
+    scale.shaped("scales", &[rows, columns.div_ceil(GROUP)])?;
+    let tiled = ScaleGrid::tiled_dims(rows, columns, GROUP);
+    if listing.method().is_none() && scale.dims() == tiled {
+        // ComfyUI's have the same names and shapes, but another order.
+        return Err("its scales may be in row or in tile order, and nothing says which".into());
+    }
+    global.single("global scale")?;
+    let (column_factor, factor) = column_factor(listing, module, columns)?;
+    let parts = [scale.id, global.id].into_iter().chain(factor).collect();
+    let format = Scaled {
+        name: match column_factor {
+            Some(_) => "nvfp4, blocks of 16, with pre_quant_scale".to_owned(),
+            None => "nvfp4, blocks of 16".to_owned(),
+        },
+        values: values.id,
+        codes: Codes::E2m1(FirstNibble::Low),
+        scales: Some(ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, 1, GROUP)),
+        global: Some(GlobalScale::Multiplies(Numbers::new(global, "global scale")?)),
+        column_factor,
+        rotation: None,
+        shape: shape.clone(),
+        original: listing.original(scale.dtype()),
+        parts,
+    };
+    Ok(PackedTensor::new(&values.stored.name, shape, format))
+}
+
+/// Two rows of signed 4-bit integers in a row of bytes.
+fn int4(
+    listing: &Listing,
+    values: Part,
+    module: &str,
+    scale: Part,
+    global: Option<Part>,
+) -> Result<PackedTensor, String> {
+    let algorithm = algorithm(listing, module)?;
+    if algorithm.as_deref() != Some("W4A16_AWQ") || global.is_some() {
+        return Err("config.json does not say W4A16_AWQ".into());
+    }
+    let (pairs, columns) = values.matrix("packed values")?;
+    let rows = product(pairs, 2)?;
+    let shape = shape(vec![rows, columns])?;
+    let (_, groups) = scale.matrix("scales")?;
+    let group = columns.checked_div(groups).filter(|group| group * groups == columns);
+    let group = group.filter(|&group| group > 0);
+    let group =
+        group.ok_or_else(|| format!("its {groups} scales do not divide {columns} columns"))?;
+    let configured = listing.module_number(module, &["group_size"]);
+    if configured.is_some_and(|size| size > 0 && size as u64 != group) {
+        return Err(format!("its scales are of groups of {group}, config.json says another size"));
+    }
+    scale.shaped("scales", &[rows, groups])?;
+    let (column_factor, factor) = column_factor(listing, module, columns)?;
+    let format = Scaled {
+        name: format!("modelopt int4, groups of {group}"),
+        values: values.id,
+        codes: Codes::SignedRowPairs,
+        scales: Some(ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, 1, group)),
+        global: None,
+        column_factor,
+        rotation: None,
+        shape: shape.clone(),
+        original: listing.original(scale.dtype()),
+        parts: std::iter::once(scale.id).chain(factor).collect(),
+    };
+    Ok(PackedTensor::new(&values.stored.name, shape, format))
+}
+
+/// The algorithm of the configuration; an error if the weight cannot be undone.
+fn algorithm(listing: &Listing, module: &str) -> Result<Option<String>, String> {
+    let algorithm = listing.modelopt_algorithm();
+    let low_rank = listing.get(&format!("{module}.svdquant_lora_a")).is_some();
+    if low_rank || algorithm.as_deref().is_some_and(|name| name.contains("SVD")) {
+        return Err("a low-rank product is part of its equation (SVDQuant)".into());
+    }
+    if listing.is_excluded(module) {
+        return Err("config.json excludes its module from quantization".into());
+    }
+    if listing.get(&format!("{module}.weight_scale_inv")).is_some() {
+        return Err("it has 'weight_scale_inv' as well".into());
+    }
+    Ok(algorithm)
+}
+
+/// The factors of the columns, since `y = W (x * pre_quant_scale)`.
+pub(super) fn column_factor(
+    listing: &Listing,
+    module: &str,
+    columns: u64,
+) -> Result<(Option<Numbers>, Option<StoredId>), String> {
+    let Some(part) = listing.get(&format!("{module}.pre_quant_scale")) else {
+        return Ok((None, None));
+    };
+    part.shaped("pre_quant_scale", &[columns])?;
+    if part.dtype().float().is_none() {
+        return Err(format!("its pre_quant_scale is {}, expected floats", part.dtype()));
+    }
+    Ok((Some(Numbers::new(part, "pre_quant_scale")?), Some(part.id)))
+}

@@ -1,0 +1,164 @@
+//! Scales that form a grid over the matrices of a tensor.
+
+use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::numbers::Numbers;
+use crate::checkpoint::stored::StoredId;
+use crate::checkpoint::stored_reader::StoredReader;
+use crate::tensor::Shape;
+use std::ops::Range;
+
+/// Rows and columns of the tiles in which some formats store their scales.
+const TILE_ROWS: u64 = 128;
+const TILE_COLUMNS: u64 = 4;
+
+/// A grid of scales over each matrix of a tensor.
+#[derive(Clone, Debug)]
+pub(super) struct ScaleGrid {
+    numbers: Numbers,
+    /// Rows of one matrix: a stack of matrices has a grid for each.
+    matrix: u64,
+    /// Rows and columns that share a scale; blocks at the edges may have fewer.
+    rows: u64,
+    columns: u64,
+    /// Scales in a row of the grid.
+    across: u64,
+    order: Order,
+}
+
+/// How the grid's scales are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Order {
+    RowMajor,
+    /// In tiles of 128 rows and 4 columns of the grid, as NVIDIA's block-scaled matrix
+    /// multiplication reads them; rows and columns are padded to whole tiles.
+    Tiled,
+}
+
+/// The rows of a tensor's matrices together.
+fn all_rows(shape: &Shape) -> u64 {
+    shape.elements().checked_div(shape.row_len()).unwrap_or(0).max(1)
+}
+
+/// The rows of one of a tensor's matrices.
+pub(super) fn matrix_rows(shape: &Shape) -> u64 {
+    shape.dims().iter().rev().nth(1).copied().unwrap_or(1).max(1)
+}
+
+impl ScaleGrid {
+    /// One scale for the whole tensor.
+    pub(super) fn of_tensor(numbers: Numbers, shape: &Shape) -> ScaleGrid {
+        ScaleGrid::new(numbers, all_rows(shape), all_rows(shape), shape.row_len(), shape)
+    }
+
+    /// One for each matrix of a stack.
+    pub(super) fn of_matrices(numbers: Numbers, shape: &Shape) -> ScaleGrid {
+        ScaleGrid::new(numbers, matrix_rows(shape), matrix_rows(shape), shape.row_len(), shape)
+    }
+
+    /// One for each row.
+    pub(super) fn of_rows(numbers: Numbers, shape: &Shape) -> ScaleGrid {
+        ScaleGrid::new(numbers, matrix_rows(shape), 1, shape.row_len(), shape)
+    }
+
+    /// One for each column of each matrix.
+    pub(super) fn of_columns(numbers: Numbers, shape: &Shape) -> ScaleGrid {
+        ScaleGrid::new(numbers, matrix_rows(shape), matrix_rows(shape), 1, shape)
+    }
+
+    /// One for each block of `rows` and `columns` of each matrix.
+    pub(super) fn of_blocks(numbers: Numbers, shape: &Shape, rows: u64, columns: u64) -> ScaleGrid {
+        ScaleGrid::new(numbers, matrix_rows(shape), rows, columns, shape)
+    }
+
+    /// One for each run of `columns` of each row, stored in tiles.
+    pub(super) fn of_tiled_groups(numbers: Numbers, shape: &Shape, columns: u64) -> ScaleGrid {
+        let grid = ScaleGrid::new(numbers, all_rows(shape), 1, columns, shape);
+        ScaleGrid { order: Order::Tiled, ..grid }
+    }
+
+    fn new(numbers: Numbers, matrix: u64, rows: u64, columns: u64, shape: &Shape) -> ScaleGrid {
+        let columns = columns.max(1);
+        let across = shape.row_len().div_ceil(columns);
+        ScaleGrid { numbers, matrix, rows: rows.max(1), columns, across, order: Order::RowMajor }
+    }
+
+    /// The dimensions of the stored scales of a matrix with one scale for each run of
+    /// `columns` of each row, padded to whole tiles.
+    pub(super) fn tiled_dims(rows: u64, row_len: u64, columns: u64) -> [u64; 2] {
+        let across = row_len.div_ceil(columns.max(1));
+        [
+            rows.div_ceil(TILE_ROWS).saturating_mul(TILE_ROWS),
+            across.div_ceil(TILE_COLUMNS).saturating_mul(TILE_COLUMNS),
+        ]
+    }
+
+    pub(super) fn id(&self) -> StoredId {
+        self.numbers.id
+    }
+
+    /// Columns that share a scale.
+    pub(super) fn columns(&self) -> u64 {
+        self.columns
+    }
+
+    /// The matrix that a row of the tensor belongs to.
+    pub(super) fn matrix_of(&self, row: u64) -> u64 {
+        row / self.matrix
+    }
+
+    /// The row of the grid for a row of the tensor.
+    fn grid_row(&self, row: u64) -> u64 {
+        row / self.matrix * self.matrix.div_ceil(self.rows) + row % self.matrix / self.rows
+    }
+
+    /// The position of the stored scale at a row and column of the grid.
+    fn index(&self, row: u64, column: u64) -> u64 {
+        match self.order {
+            Order::RowMajor => row * self.across + column,
+            Order::Tiled => {
+                let tile = row / TILE_ROWS * self.across.div_ceil(TILE_COLUMNS);
+                let tile = tile + column / TILE_COLUMNS;
+                let within = row % 32 * 16 + row % TILE_ROWS / 32 * 4 + column % TILE_COLUMNS;
+                tile * TILE_ROWS * TILE_COLUMNS + within
+            }
+        }
+    }
+
+    /// Reads the scales of `columns` of `rows` of the tensor; both must not be empty.
+    pub(super) fn read(
+        &self,
+        reader: &mut StoredReader,
+        rows: Range<u64>,
+        columns: Range<u64>,
+    ) -> Result<ScaleWindow<'_>> {
+        let (top, bottom) = (self.grid_row(rows.start), self.grid_row(rows.end - 1));
+        let stored = match self.order {
+            Order::RowMajor => {
+                let first = top * self.across + columns.start / self.columns;
+                first..bottom * self.across + columns.end.div_ceil(self.columns)
+            }
+            Order::Tiled => {
+                let band = self.across.div_ceil(TILE_COLUMNS) * TILE_ROWS * TILE_COLUMNS;
+                top / TILE_ROWS * band..(bottom / TILE_ROWS + 1) * band
+            }
+        };
+        let first = stored.start;
+        Ok(ScaleWindow { grid: self, first, scales: self.numbers.read(reader, stored)? })
+    }
+}
+
+/// The part of a grid that a range of elements needs.
+pub(super) struct ScaleWindow<'g> {
+    grid: &'g ScaleGrid,
+    first: u64,
+    scales: Vec<f32>,
+}
+
+impl ScaleWindow<'_> {
+    /// The scale of a row and a column of the tensor; NaN outside the window.
+    pub(super) fn at(&self, row: u64, column: u64) -> f32 {
+        let index = self.grid.index(self.grid.grid_row(row), column / self.grid.columns);
+        let at = index.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| self.scales.get(at)).copied().unwrap_or(f32::NAN)
+    }
+}

@@ -1,0 +1,188 @@
+//! Packed checkpoints written by the software that owns each format, with the values that the
+//! same software reads from them (`tests/interop/fixtures` made both).
+
+use quantscope::checkpoint::{Checkpoint, Content};
+use quantscope::export::{Request, Task};
+use quantscope::job::{Progress, save};
+use quantscope::plan::{obstacle, quantizable};
+use quantscope::tensor::{FloatType, TensorId};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const FIXTURES: &str = "tests/data/packed";
+
+/// Sums of a rotation depend on the order in which a matrix product adds: within this part of
+/// a row's absolute maximum instead of bit for bit.
+const ROTATED: [&str; 2] = ["comfy-int8-convrot", "comfy-convrot-w4a4"];
+const TOLERANCE: f32 = 1e-6;
+
+fn fixtures() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(FIXTURES).expect("the fixtures are there");
+    let mut all: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    all.sort();
+    assert!(all.len() > 60, "{} fixtures", all.len());
+    all
+}
+
+/// Checks every fixture, and reports all that fail.
+fn for_each(check: impl Fn(&Path)) {
+    let failed = |fixture: &PathBuf| {
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(fixture)));
+        let panic = checked.err()?;
+        let message = panic.downcast_ref::<String>().cloned();
+        Some(format!("{}: {}", name(fixture), message.unwrap_or_else(|| "failed".to_owned())))
+    };
+    let failures: Vec<String> = fixtures().iter().filter_map(failed).collect();
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+fn name(fixture: &Path) -> String {
+    fixture.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+fn open(fixture: &Path) -> Checkpoint {
+    Checkpoint::open(&fixture.join("model.safetensors")).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The owner's values; `None` for a fixture that is named but not decoded.
+fn expected(fixture: &Path) -> Option<Checkpoint> {
+    let path = fixture.join("expected.safetensors");
+    path.is_file().then(|| Checkpoint::open(&path).expect("opens"))
+}
+
+fn elements(checkpoint: &Checkpoint, id: TensorId, range: std::ops::Range<u64>) -> Vec<f32> {
+    let mut reader = checkpoint.reader();
+    let read = reader.elements(id, range).unwrap_or_else(|e| panic!("{e}"));
+    let (float, bytes) = read.unwrap_or_else(|| panic!("{:?}", checkpoint.tensor(id)));
+    let size = float.size();
+    let value = |i: usize| match float {
+        FloatType::F32 => f32::from_le_bytes(bytes[i * 4..i * 4 + 4].try_into().expect("4 bytes")),
+        FloatType::F16 => half::f16::from_le_bytes([bytes[i * 2], bytes[i * 2 + 1]]).to_f32(),
+        FloatType::BF16 => half::bf16::from_le_bytes([bytes[i * 2], bytes[i * 2 + 1]]).to_f32(),
+        FloatType::F64 => panic!("no fixture has F64"),
+    };
+    (0..bytes.len() / size).map(value).collect()
+}
+
+fn all(checkpoint: &Checkpoint, id: TensorId) -> Vec<f32> {
+    elements(checkpoint, id, 0..checkpoint.tensor(id).parameters())
+}
+
+/// The names of all tensors but biases, which the owner's values leave out.
+fn names(checkpoint: &Checkpoint) -> BTreeSet<&str> {
+    let names = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
+    names.filter(|name| !name.ends_with(".bias")).collect()
+}
+
+fn assert_same(fixture: &str, tensor: &str, row: usize, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{fixture}: {tensor}");
+    for (at, (a, b)) in found.iter().zip(expected).enumerate() {
+        let same = if ROTATED.contains(&fixture) {
+            let start = at / row * row;
+            let scale = expected[start..start + row].iter().fold(0f32, |m, v| m.max(v.abs()));
+            (a - b).abs() <= TOLERANCE * scale
+        } else {
+            a.to_bits() == b.to_bits()
+        };
+        assert!(same, "{fixture}: {tensor}[{at}] is {a}, expected {b}");
+    }
+}
+
+#[test]
+fn every_fixture_has_its_owners_names_shapes_and_values() {
+    for_each(|fixture| {
+        let (checkpoint, name) = (open(fixture), name(fixture));
+        let Some(expected) = expected(fixture) else { return };
+        assert_eq!(names(&checkpoint), names(&expected), "{name}");
+        for answer in expected.ids() {
+            let tensor = expected.tensor(answer);
+            let id = checkpoint.find(&tensor.name).expect("listed");
+            let row = tensor.shape.row_len().max(1) as usize;
+            let described = checkpoint.packed_format(id).map(|format| format.name());
+            assert_eq!(
+                checkpoint.tensor(id).shape.dims(),
+                tensor.shape.dims(),
+                "{name}: {} {described:?}",
+                tensor.name
+            );
+            assert!(checkpoint.float_type(id).is_some(), "{name}: {} {described:?}", tensor.name);
+            let values = all(&expected, answer);
+            assert_same(&name, &tensor.name, row, &all(&checkpoint, id), &values);
+            // Any range gives the same values as the whole.
+            let (count, row) = (values.len() as u64, row as u64);
+            let bounds = [0, 1, 7, row - 1, row, row + 3, 2 * row, count / 2 + 1, count];
+            let whole = all(&checkpoint, id);
+            for start in bounds {
+                for end in bounds.into_iter().filter(|&end| start <= end && end <= count) {
+                    let part = elements(&checkpoint, id, start..end);
+                    let expected = &whole[start as usize..end as usize];
+                    let same = part.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same && part.len() == expected.len(), "{name} {start}..{end}");
+                }
+            }
+        }
+    });
+}
+
+/// What is not decoded keeps its type and shape, has a reason, and leaves nothing that could
+/// be quantized by mistake.
+#[test]
+fn fixtures_without_values_are_named_and_left_alone() {
+    for_each(|fixture| {
+        let (checkpoint, answer, fixture) = (open(fixture), expected(fixture), name(fixture));
+        if answer.is_some() {
+            return;
+        }
+        let mut undecoded = 0;
+        for id in checkpoint.ids() {
+            let tensor = checkpoint.tensor(id);
+            assert!(!quantizable(&checkpoint, id), "{fixture}: {}", tensor.name);
+            match checkpoint.content(id) {
+                Content::Plain(_) => {
+                    let ordinary =
+                        ["norm", "embed", "bias"].iter().any(|w| tensor.name.contains(w));
+                    assert!(ordinary, "{fixture}: {} is plain", tensor.name);
+                }
+                Content::Packed(format) => {
+                    undecoded += 1;
+                    assert_eq!(format.decoded(), None, "{fixture}: {}", format.name());
+                    let stored = checkpoint.stored(format.parts()[0]);
+                    assert_eq!((&tensor.dtype, &tensor.shape), (&stored.dtype, &stored.shape));
+                    let why = obstacle(&checkpoint, id).expect("an obstacle");
+                    assert!(!why.can_be_overruled(), "{fixture}: {why}");
+                    let said = format.name();
+                    let reason = said.contains("does not read") || said.contains("not decoded: ");
+                    assert!(reason, "{fixture}: {said}");
+                }
+            }
+        }
+        assert!(undecoded > 0, "{fixture}");
+    });
+}
+
+/// Dequantized, a checkpoint has the owner's tensors and no trace of its quantization.
+#[test]
+fn dequantized_fixtures_hold_nothing_but_the_owners_tensors() {
+    let directory = tempfile::tempdir().expect("temp");
+    for_each(|fixture| {
+        let (checkpoint, name) = (open(fixture), name(fixture));
+        let Some(expected) = expected(fixture) else { return };
+        let out = directory.path().join(format!("{name}.safetensors"));
+        let task = Task::Dequantize { to: Some(FloatType::F32) };
+        let request = Request { task, out: out.clone(), force: false };
+        save::run(&checkpoint, &request, None, &Progress::default(), &|_| {})
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let plain = Checkpoint::open(&out).expect("opens");
+        assert_eq!(names(&plain), names(&expected), "{name}");
+        for id in plain.ids() {
+            assert!(plain.packed_format(id).is_none(), "{name}");
+            let tensor = plain.tensor(id);
+            let Some(answer) = expected.find(&tensor.name) else { continue };
+            let row = tensor.shape.row_len().max(1) as usize;
+            assert_same(&name, &tensor.name, row, &all(&plain, id), &all(&expected, answer));
+        }
+        let keys = plain.shards()[0].metadata.iter().map(|(key, _)| key.as_str());
+        let left: Vec<&str> = keys.filter(|key| key.contains("quant")).collect();
+        assert!(left.is_empty(), "{name}: {left:?}");
+    });
+}
