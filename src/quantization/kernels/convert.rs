@@ -3,7 +3,7 @@
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, map, narrow_bf16, zip};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Narrow, by_single};
-use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::tensor::{FloatType, read_f64, write_f64};
 

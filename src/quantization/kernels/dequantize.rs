@@ -2,7 +2,7 @@
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, map, narrow_bf16};
 use crate::quantization::kernels::dispatch::run;
-use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::tensor::FloatType;
 use half::bf16;

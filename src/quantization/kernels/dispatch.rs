@@ -11,8 +11,8 @@
 //! [`Simd`]: crate::quantization::kernels::simd::Simd
 #![allow(unsafe_code)]
 
-use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::simd::Baseline;
+use crate::quantization::kernels::simd::Kernel;
 #[cfg(target_arch = "x86_64")]
 use crate::quantization::kernels::simd::x86;
 use std::sync::OnceLock;

@@ -12,12 +12,12 @@ use crate::quantization::kernels::element::{Element, Float, Narrow, Steps, by_ty
 use crate::quantization::kernels::f16_bits::{
     Bits16, count_at_most, count_zeros, last_at_most, magnitudes, pairs, reciprocal_rounds_alike,
 };
-use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::{LevelTracker, SeenLevels};
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
     ByReciprocal, Clamped, Division, Divisor, Grid, by_grid, is_ordinary, round_one,
 };
+use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::loss::Loss;
 use crate::quantization::statistics::ErrorSums;

@@ -11,13 +11,13 @@ use crate::quantization::kernels::channel_sums::{ChannelBounds, ChannelSums};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Element, Narrow, by_single};
 use crate::quantization::kernels::error::{self, ErrorPass};
-use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::LevelTracker;
 use crate::quantization::kernels::moments::range;
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
     Clamped, Division, Divisors, Grid, ORDINARY, by_grid, is_ordinary,
 };
+use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::loss::Loss;
 use crate::quantization::scales::Scales;

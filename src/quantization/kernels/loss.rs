@@ -12,13 +12,13 @@ use crate::quantization::kernels::group::{
     GroupDetail, GroupErrors, GroupLayout, GroupNotes, GroupQuantization, NESTINGS, ScaleOverflow,
     Tile, TileScales, block_errors, group_error, paired,
 };
-use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::SeenLevels;
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
     ByDoubleReciprocal, ByReciprocal, Clamped, ClampedByReciprocal, Division, Divisor, Within,
     is_ordinary,
 };
+use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::loss::Loss;
 use crate::quantization::scales::Scales;

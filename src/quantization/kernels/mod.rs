@@ -20,7 +20,6 @@ mod error;
 mod f16_bits;
 mod group;
 mod histogram;
-mod kernel;
 mod level_tracker;
 mod loss;
 mod moments;

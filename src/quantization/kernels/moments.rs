@@ -7,7 +7,7 @@ use crate::quantization::kernels::array_lanes::{LANES, fold, zip};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Element, Float, Narrow};
 use crate::quantization::kernels::f16_bits::{Bits16, Extremes, count_zeros, pairs};
-use crate::quantization::kernels::kernel::Kernel;
+use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::statistics::{Moments, Range};
 use crate::tensor::FloatType;

@@ -3,12 +3,12 @@
 use crate::quantization::kernels::array_lanes::Lanes;
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Element, Float, Narrow, Steps, by_single, by_type};
-use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
     Clamped, ClampedByReciprocal, Division, Divisor, Grid, IntegersHalfAway, IntegersHalfEven,
     is_ordinary, round_one,
 };
+use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::scheme::{QuantizationType, Rounding};
 use crate::tensor::FloatType;

@@ -5,12 +5,12 @@ use crate::quantization::kernels::dequantize::DequantizeTo;
 use crate::quantization::kernels::dispatch::{Isa, run_at};
 use crate::quantization::kernels::error::ErrorOf;
 use crate::quantization::kernels::group::{AbsmaxOf, GroupErrorsOf};
-use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::SeenLevels;
 use crate::quantization::kernels::loss::GroupLossesOf;
 use crate::quantization::kernels::moments::{MomentsOf, RangeOf};
 use crate::quantization::kernels::quantize::QuantizeTo;
 use crate::quantization::kernels::rounding::{IntegersHalfEven, by_grid};
+use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::{
     ChannelBounds, GroupDetail, GroupErrors, GroupLayout, GroupLosses, GroupQuantization,
     Quantization, ScaleOverflow, error, error_if_codes_match, reference,

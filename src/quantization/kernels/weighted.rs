@@ -2,9 +2,9 @@
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, fold};
 use crate::quantization::kernels::dispatch::run;
-use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{Divisor, Grid, by_grid, is_ordinary, round_one};
+use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::statistics::ErrorSums;
 

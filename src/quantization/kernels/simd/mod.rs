@@ -4,6 +4,7 @@
 //! `kernels` may import this folder; it knows bits and vectors, not tensors.
 
 mod array;
+mod kernel;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod neon;
 mod operations;
@@ -11,4 +12,5 @@ mod operations;
 pub(super) mod x86;
 
 pub(super) use array::Baseline;
+pub(super) use kernel::Kernel;
 pub(super) use operations::Simd;

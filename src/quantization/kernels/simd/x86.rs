@@ -10,8 +10,8 @@
 #![allow(unsafe_code)]
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, PAIR};
-use crate::quantization::kernels::kernel::Kernel;
 use crate::quantization::kernels::level_tracker::LevelTracker;
+use crate::quantization::kernels::simd::kernel::Kernel;
 use crate::quantization::kernels::simd::operations::Simd;
 use std::arch::x86_64::*;
 use std::mem::transmute;

@@ -1,9 +1,9 @@
 //! The trait of code that is compiled once for each instruction set.
 
-use crate::quantization::kernels::simd::Simd;
+use crate::quantization::kernels::simd::operations::Simd;
 
 /// A loop over elements together with its arguments.
-pub(super) trait Kernel {
+pub(in crate::quantization::kernels) trait Kernel {
     type Output;
 
     /// Whether the kernel is so rarely used that it is not compiled for AVX-512.
