@@ -9,17 +9,9 @@
 //! curve is therefore a choice that no other of the same size or smaller beats.
 
 use crate::plan::marks::Plan;
-use crate::quantization::{Outcome, QuantizationScheme, Quantizer, Rounding};
+pub use crate::plan::schemes::SCHEMES;
+use crate::quantization::{Outcome, Quantizer, Rounding};
 use crate::tensor::{TensorId, TensorInfo};
-
-/// What a budget may choose from, cheapest in bytes first.
-pub const SCHEMES: [QuantizationScheme; 5] = [
-    QuantizationScheme::PER_TENSOR,
-    QuantizationScheme::PER_CHANNEL,
-    QuantizationScheme::per_block(128),
-    QuantizationScheme::per_block(64),
-    QuantizationScheme::per_block(32),
-];
 
 /// One way to store a tensor: as it is (`None`), or quantized.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +56,20 @@ pub(crate) fn options(
     std::iter::once(Choice::kept(tensor)).chain(measured).collect()
 }
 
+/// The options of tensors that must share a scheme: what each of them can be stored as.
+pub(crate) fn shared_options(options: Vec<Vec<Choice>>) -> Vec<Choice> {
+    let mut options = options.into_iter();
+    let first = options.next().unwrap_or_default();
+    options.fold(first, |shared, next| {
+        let both = shared.into_iter().filter_map(|choice| {
+            let same = next.iter().find(|other| other.quantizer == choice.quantizer)?;
+            let (bytes, error) = (choice.bytes + same.bytes, choice.error + same.error);
+            Some(Choice { bytes, error, ..choice })
+        });
+        both.collect()
+    })
+}
+
 /// One point of the curve: all tensors together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
@@ -75,22 +81,34 @@ pub struct Point {
 /// rising.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
+    /// Tensors that share a choice.
+    units: Vec<Vec<TensorId>>,
     points: Vec<Point>,
-    /// Step `i` leads from point `i` to point `i + 1`.
-    steps: Vec<(TensorId, Choice)>,
-    start: Vec<(TensorId, Choice)>,
+    /// Step `i` leads from point `i` to point `i + 1`: a unit's number and its new choice.
+    steps: Vec<(usize, Choice)>,
+    start: Vec<(usize, Choice)>,
 }
 
 impl Curve {
-    /// `fixed`: bytes of what is not up for choice. Each tensor has at least one option.
+    /// The curve over single tensors. `fixed`: bytes of what is not up for choice. Each
+    /// tensor has at least one option.
     pub fn new(fixed: u64, options: impl IntoIterator<Item = (TensorId, Vec<Choice>)>) -> Curve {
-        let mut start = Vec::new();
-        let mut edges: Vec<(f64, TensorId, Choice, Choice)> = Vec::new();
-        for (id, options) in options {
+        Curve::of_units(fixed, options.into_iter().map(|(id, options)| (vec![id], options)))
+    }
+
+    /// The curve over units, whose tensors share a choice.
+    pub fn of_units(
+        fixed: u64,
+        options: impl IntoIterator<Item = (Vec<TensorId>, Vec<Choice>)>,
+    ) -> Curve {
+        let (mut units, mut start) = (Vec::new(), Vec::new());
+        let mut edges: Vec<(f64, usize, Choice, Choice)> = Vec::new();
+        for (unit, (tensors, options)) in options.into_iter().enumerate() {
             let hull = hull(options);
-            start.extend(hull.first().map(|&first| (id, first)));
+            units.push(tensors);
+            start.extend(hull.first().map(|&first| (unit, first)));
             edges.extend(hull.windows(2).filter_map(|pair| match *pair {
-                [from, to] => Some((slope(&from, &to), id, from, to)),
+                [from, to] => Some((slope(&from, &to), unit, from, to)),
                 _ => None,
             }));
         }
@@ -102,22 +120,24 @@ impl Curve {
         });
         let mut points = vec![now];
         let mut steps = Vec::with_capacity(edges.len());
-        for (_, id, from, to) in edges {
+        for (_, unit, from, to) in edges {
             now.bytes -= from.bytes - to.bytes;
             now.error += to.error - from.error;
             points.push(now);
-            steps.push((id, to));
+            steps.push((unit, to));
         }
-        Curve { points, steps, start }
+        Curve { units, points, steps, start }
     }
 
     pub fn points(&self) -> &[Point] {
         &self.points
     }
 
-    /// The change that led to a point; none led to the first.
+    /// The change that led to a point, with the first tensor of its unit; none led to the
+    /// first point.
     pub fn step_to(&self, point: usize) -> Option<(TensorId, Choice)> {
-        self.steps.get(point.checked_sub(1)?).copied()
+        let &(unit, choice) = self.steps.get(point.checked_sub(1)?)?;
+        Some((*self.units.get(unit)?.first()?, choice))
     }
 
     /// The point of least error that is no larger than `max_bytes`.
@@ -130,10 +150,12 @@ impl Curve {
     pub fn plan(&self, point: usize, rounding: Rounding) -> Plan {
         let mut plan = Plan::new(rounding);
         let taken = self.steps.iter().take(point);
-        for (id, choice) in self.start.iter().chain(taken) {
-            match choice.quantizer {
-                Some(quantizer) => plan.mark(*id, quantizer),
-                None => plan.unmark(*id),
+        for (unit, choice) in self.start.iter().chain(taken) {
+            for &id in self.units.get(*unit).into_iter().flatten() {
+                match choice.quantizer {
+                    Some(quantizer) => plan.mark(id, quantizer),
+                    None => plan.unmark(id),
+                }
             }
         }
         plan
@@ -207,6 +229,22 @@ mod tests {
             for pair in curve.points().windows(2) {
                 prop_assert!(pair[0].bytes > pair[1].bytes && pair[0].error <= pair[1].error);
             }
+        }
+
+        /// A unit of equal tensors is a tensor of their size and error together.
+        #[test]
+        fn tensors_of_a_unit_share_a_choice(tensors in arbitrary_options()) {
+            let ids = |at: usize| [2 * at, 2 * at + 1].map(|id| TensorId(id as u32)).to_vec();
+            let shared = tensors.iter().map(|t| shared_options(vec![t.clone(), t.clone()]));
+            let curve = Curve::of_units(3, (0..).map(ids).zip(shared));
+            for point in 0..curve.points().len() {
+                let plan = curve.plan(point, Rounding::default());
+                for unit in (0..tensors.len()).map(ids) {
+                    prop_assert_eq!(plan.get(unit[0]), plan.get(unit[1]));
+                }
+            }
+            let alone = Curve::new(0, (0..).map(TensorId).zip(tensors));
+            prop_assert_eq!(curve.points().len(), alone.points().len());
         }
 
         /// The plan at a point is of the size and error that the point says.

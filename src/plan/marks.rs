@@ -3,12 +3,15 @@
 use crate::checkpoint::Checkpoint;
 use crate::plan::choices::Choices;
 use crate::plan::inputs::InputQuantization;
+use crate::plan::target::Target;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::TensorId;
 
 /// The tensors to quantize, each with its quantizer, in the order of the checkpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
+    /// The loaders that are to open the output, and its format.
+    pub target: Target,
     pub rounding: Rounding,
     pub inputs: InputQuantization,
     choices: Choices,

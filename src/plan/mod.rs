@@ -13,7 +13,9 @@ mod inputs;
 mod marks;
 mod preset;
 pub mod recipe;
+mod schemes;
 mod selection;
+pub mod target;
 
 pub use defaults::{default_calibration, default_scheme, effective_quantizer};
 pub use eligibility::{Obstacle, obstacle, quantizable};

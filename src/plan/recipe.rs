@@ -15,12 +15,21 @@
 //! "encoder.0.weight" = 0.0123
 //! ```
 //!
-//! `inputs` is there only if what reaches the layers is quantized by calibrated scales.
+//! `inputs` is there only if the layers' inputs are quantized by calibrated scales, and
+//! `target` only if a loader or a format was chosen:
+//!
+//! ```toml
+//! [target]
+//! for = ["vllm"]
+//! format = "compressed-tensors"
+//! scheme = "W8A8"
+//! ```
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Format};
 use crate::plan::eligibility::{Obstacle, obstacle};
 use crate::plan::inputs::InputQuantization;
 use crate::plan::marks::Plan;
+use crate::plan::target::{Container, LinearScheme, Loader, Target};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -40,6 +49,46 @@ struct Recipe {
     quantize: Vec<Group>,
     #[serde(skip_serializing_if = "Option::is_none")]
     inputs: Option<Inputs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<RecipeTarget>,
+}
+
+/// The loaders and the format.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecipeTarget {
+    #[serde(rename = "for", default, skip_serializing_if = "Vec::is_empty")]
+    loaders: Vec<String>,
+    format: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheme: Option<String>,
+}
+
+impl RecipeTarget {
+    fn of(target: &Target) -> Option<RecipeTarget> {
+        let scheme = match target.container() {
+            Container::CompressedTensors(scheme) => Some(scheme.name().to_owned()),
+            _ => None,
+        };
+        let loaders = target.loaders().iter().map(|loader| loader.name().to_owned()).collect();
+        let format = target.container().name().to_owned();
+        (!target.is_default()).then_some(RecipeTarget { loaders, format, scheme })
+    }
+
+    fn target(&self, source: Format) -> Result<Target, String> {
+        let loaders = self.loaders.iter().map(|name| name.parse::<Loader>());
+        let loaders: Vec<Loader> = loaders.collect::<Result<_, _>>()?;
+        let container = Container::from_name(&self.format)
+            .ok_or_else(|| format!("unknown format '{}'", self.format.escape_debug()))?;
+        let target = Target::for_loaders(&loaders, source).map_err(|e| e.to_string())?;
+        let target = target.with_format(container).map_err(|e| e.to_string())?;
+        let Some(name) = &self.scheme else { return Ok(target) };
+        let scheme = LinearScheme::ALL.into_iter().find(|scheme| scheme.name() == name);
+        let scheme = scheme.ok_or_else(|| {
+            format!("unknown scheme '{}', expected W8A8 or W8A16", name.escape_debug())
+        })?;
+        Ok(target.with_linear_scheme(scheme))
+    }
 }
 
 /// What becomes of the layers' inputs.
@@ -111,7 +160,8 @@ pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
         }
     };
     let rounding = plan.rounding.name().to_owned();
-    let recipe = Recipe { version: VERSION, rounding, quantize, inputs };
+    let target = RecipeTarget::of(&plan.target);
+    let recipe = Recipe { version: VERSION, rounding, quantize, inputs, target };
     // Strings and numbers always serialize.
     toml::to_string_pretty(&recipe).unwrap_or_default()
 }
@@ -146,6 +196,9 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
     let by_name: HashMap<&str, _> =
         checkpoint.ids().map(|id| (checkpoint.tensor(id).name.as_str(), id)).collect();
     let mut plan = Plan::new(recipe.rounding.parse().map_err(form)?);
+    if let Some(target) = recipe.target {
+        plan.target = target.target(checkpoint.format()).map_err(form)?;
+    }
     for group in recipe.quantize {
         let scheme: QuantizationScheme = group.scheme.parse().map_err(|e| form(format!("{e}")))?;
         let calibration: Calibration = group.calibration.parse().map_err(form)?;
@@ -215,6 +268,8 @@ mod tests {
         plan.mark(ids[1], quantizer);
         let scales = [(ids[0], 0.1), (ids[1], f32::MIN_POSITIVE), (ids[2], 7.038531e-26)];
         plan.inputs = InputQuantization::Static(scales.into());
+        let target = Target::for_loaders(&[Loader::Vllm], checkpoint.format()).expect("a target");
+        plan.target = target.with_linear_scheme(LinearScheme::W8A16);
         let text = to_toml(&plan, &checkpoint);
         let back = from_toml(Path::new("r.toml"), &text, &checkpoint).expect("reads");
         assert_eq!(back, plan, "{text}");
@@ -233,6 +288,9 @@ mod tests {
         assert!(group("\"nope\"").contains("does not hold"));
         assert!(group("\"lm_head.weight\", \"lm_head.weight\"").contains("twice"));
         assert!(refusal("colour = 1").contains("unknown field"));
+        let target = |body: &str| refusal(&format!("[target]\n{body}"));
+        assert!(target("format = \"zip\"").contains("unknown format"));
+        assert!(target("for = [\"vllm\"]\nformat = \"burn\"").contains("vLLM opens"));
         let inputs = |scales: &str| refusal(&format!("[inputs]\nscheme = \"static\"\n{scales}"));
         assert!(inputs("scales = {\"nope\" = 1.0}").contains("does not hold"));
         for scale in ["0.0", "-1.0", "nan", "inf", "1e300", "1e-300"] {

@@ -1,16 +1,17 @@
 //! Selecting tensors by glob patterns over their whole names.
 
-use crate::checkpoint::Checkpoint;
-use crate::plan::eligibility::{Obstacle, obstacle};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::plan::target::{Eligibility, Reason, Target, TargetRules};
 use crate::tensor::TensorId;
 use globset::{GlobBuilder, GlobMatcher};
 use std::path::PathBuf;
 
 /// Patterns as a person gives them. `*` crosses dots.
 ///
-/// A pattern with a wildcard selects the quantizable tensors among its matches. A plain
-/// name selects that tensor even if it is a vector, an embedding or a norm, and is an
-/// error if it cannot be quantized.
+/// A pattern with a wildcard selects the tensors among its matches that are quantized by
+/// default. A tensor's whole name selects that tensor, also when the name looks like a
+/// pattern, and even if it is a vector, an embedding or a norm; it is an error if the tensor
+/// cannot be quantized.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
     /// Empty: every quantizable tensor.
@@ -25,39 +26,50 @@ pub enum SelectionError {
     #[error("{}: the pattern '{pattern}' matches no tensor{}", path.display(), .nearest.as_ref().map(|n| format!("; the nearest name is '{}'", n.escape_debug())).unwrap_or_default())]
     NoMatch { path: PathBuf, pattern: String, nearest: Option<String> },
     #[error("{}: the pattern '{pattern}' matches {matches} tensors, none of them quantizable; '{}': {why}", path.display(), first.escape_debug())]
-    NoneQuantizable { path: PathBuf, pattern: String, matches: usize, first: String, why: Obstacle },
+    NoneQuantizable { path: PathBuf, pattern: String, matches: usize, first: String, why: Reason },
     #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
-    NotQuantizable { path: PathBuf, tensor: String, why: Obstacle },
+    NotQuantizable { path: PathBuf, tensor: String, why: Reason },
+    #[error("{0}")]
+    Config(CheckpointError),
     #[error("{}: nothing to quantize: no tensor is quantizable{}", path.display(), if *excluded { " and not excluded" } else { "" })]
     Nothing { path: PathBuf, excluded: bool },
 }
 
 impl Selection {
-    /// The tensors selected, in the checkpoint's order.
+    /// The tensors selected, in the checkpoint's order, for no loader in particular.
     pub fn resolve(&self, checkpoint: &Checkpoint) -> Result<Vec<TensorId>, SelectionError> {
+        let rules = TargetRules::new(checkpoint, &Target::default());
+        self.resolve_for(checkpoint, &rules.map_err(SelectionError::Config)?)
+    }
+
+    /// The tensors selected for a target, in the checkpoint's order.
+    pub fn resolve_for(
+        &self,
+        checkpoint: &Checkpoint,
+        rules: &TargetRules,
+    ) -> Result<Vec<TensorId>, SelectionError> {
         let path = || checkpoint.path().to_owned();
-        let mut selected = vec![self.include.is_empty(); checkpoint.tensors().len()];
+        let by_default = |id| rules.eligibility(checkpoint, id) == Eligibility::ByDefault;
+        let mut selected = vec![false; checkpoint.tensors().len()];
         if self.include.is_empty() {
             for id in checkpoint.ids() {
-                selected[id.index()] = obstacle(checkpoint, id).is_none();
+                selected[id.index()] = by_default(id);
             }
         }
         for pattern in &self.include {
-            let matched = matches(checkpoint, pattern)?;
-            if is_plain(pattern) {
-                for &id in &matched {
-                    if let Some(why) = obstacle(checkpoint, id).filter(|o| !o.can_be_overruled()) {
-                        let tensor = checkpoint.tensor(id).name.to_string();
-                        return Err(SelectionError::NotQuantizable { path: path(), tensor, why });
-                    }
-                    selected[id.index()] = true;
+            if let Some(id) = checkpoint.find(pattern) {
+                if let Eligibility::Never(why) = rules.eligibility(checkpoint, id) {
+                    let tensor = checkpoint.tensor(id).name.to_string();
+                    return Err(SelectionError::NotQuantizable { path: path(), tensor, why });
                 }
+                selected[id.index()] = true;
                 continue;
             }
+            let matched = matches(checkpoint, pattern)?;
             let mut why_not = None;
             let mut any = false;
             for &id in &matched {
-                match obstacle(checkpoint, id) {
+                match rules.reason(checkpoint, id) {
                     None => {
                         selected[id.index()] = true;
                         any = true;
@@ -102,9 +114,9 @@ impl Selection {
         Ok(checkpoint.ids().filter(|id| chosen[id.index()]).collect())
     }
 
-    /// Whether a tensor is one of those the patterns name without a wildcard.
+    /// Whether one of the patterns is a tensor's whole name.
     pub fn names(&self, name: &str) -> bool {
-        self.include.iter().any(|pattern| is_plain(pattern) && pattern == name)
+        self.include.iter().any(|pattern| pattern == name)
     }
 }
 
@@ -117,11 +129,14 @@ pub(super) fn matches(
     checkpoint: &Checkpoint,
     pattern: &str,
 ) -> Result<Vec<TensorId>, SelectionError> {
-    let found: Vec<TensorId> = if is_plain(pattern) {
-        checkpoint.find(pattern).into_iter().collect()
-    } else {
-        let glob = matcher(pattern)?;
-        checkpoint.ids().filter(|&id| glob.is_match(checkpoint.tensor(id).name.as_str())).collect()
+    let found: Vec<TensorId> = match checkpoint.find(pattern) {
+        Some(id) => vec![id],
+        None if is_plain(pattern) => Vec::new(),
+        None => {
+            let glob = matcher(pattern)?;
+            let is_match = |id: &TensorId| glob.is_match(checkpoint.tensor(*id).name.as_str());
+            checkpoint.ids().filter(is_match).collect()
+        }
     };
     if found.is_empty() {
         return Err(SelectionError::NoMatch {

@@ -6,3 +6,4 @@
 pub(crate) mod figures;
 pub(crate) mod json;
 pub mod names;
+pub mod size;

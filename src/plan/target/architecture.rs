@@ -1,0 +1,122 @@
+//! What a model's `config.json` says of its architecture.
+
+use crate::checkpoint::{Checkpoint, Config, Result};
+use crate::plan::target::known_architectures;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// Objects nested deeper than this hold no architecture.
+const MAX_DEPTH: usize = 4;
+
+/// The parts of a configuration that may describe the language model.
+const LANGUAGE_PARTS: [&str; 6] =
+    ["text_config", "llm_config", "language_config", "decoder", "thinker_config", "talker_config"];
+
+/// A model's architecture, its parts' included.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Architecture {
+    /// The configuration's own `model_type`.
+    model_type: Option<String>,
+    /// Every `model_type`, those of nested parts included.
+    model_types: BTreeSet<String>,
+    /// Every entry of `architectures`.
+    classes: BTreeSet<String>,
+    /// Every `vocab_size` and its like.
+    vocab_sizes: BTreeSet<u64>,
+    /// Whether the output head is the embedding.
+    ties_head: bool,
+    /// Layers of the network itself, where extra layers predict further tokens.
+    layers_before_mtp: Option<u64>,
+    has_vision_part: bool,
+}
+
+impl Architecture {
+    /// The architecture of a checkpoint; empty if there is no `config.json`.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Architecture> {
+        Ok(checkpoint.model_config()?.as_ref().map(Architecture::of_config).unwrap_or_default())
+    }
+
+    fn of_config(config: &Config) -> Architecture {
+        let json = config.json();
+        let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
+        let mut this = Architecture { model_type: text("model_type"), ..Architecture::default() };
+        this.collect(json, 0);
+        this.ties_head = ties_head(json, this.model_type.as_deref());
+        this
+    }
+
+    fn collect(&mut self, json: &Map<String, Value>, depth: usize) {
+        let number = |key: &str| json.get(key).and_then(Value::as_u64);
+        self.model_types.extend(json.get("model_type").and_then(Value::as_str).map(str::to_owned));
+        let classes = json.get("architectures").and_then(Value::as_array);
+        let classes = classes.into_iter().flatten().filter_map(Value::as_str);
+        self.classes.extend(classes.map(str::to_owned));
+        for (key, value) in json {
+            if key.ends_with("vocab_size") || key == "n_vocab" {
+                self.vocab_sizes.extend(value.as_u64().filter(|&size| size > 0));
+            }
+            if key.starts_with("vision") || key == "visual" {
+                self.has_vision_part |= value.is_object();
+            }
+        }
+        if number("num_nextn_predict_layers").is_some_and(|count| count > 0) {
+            self.layers_before_mtp = number("num_hidden_layers");
+        }
+        if depth < MAX_DEPTH {
+            for nested in json.values().filter_map(Value::as_object) {
+                self.collect(nested, depth + 1);
+            }
+        }
+    }
+
+    /// The `model_type`, or the first class, to name the architecture in a sentence.
+    pub fn name(&self) -> Option<&str> {
+        self.model_type.as_deref().or_else(|| self.classes.first().map(String::as_str))
+    }
+
+    /// Whether the table of known Linear layers covers it.
+    pub fn is_known(&self) -> bool {
+        self.model_types.iter().any(|name| known_architectures::is_known(name))
+    }
+
+    /// Whether it or a part of it is of this type.
+    pub fn is_or_holds(&self, model_type: &str) -> bool {
+        self.model_types.contains(model_type)
+    }
+
+    /// Whether some part's vocabulary has this many entries.
+    pub fn has_vocabulary_of(&self, size: u64) -> bool {
+        self.vocab_sizes.contains(&size)
+    }
+
+    /// Whether the sizes of the vocabularies are known.
+    pub fn knows_vocabulary(&self) -> bool {
+        !self.vocab_sizes.is_empty()
+    }
+
+    /// Whether loaders put the embedding in the place of the output head.
+    pub fn ties_head(&self) -> bool {
+        self.ties_head
+    }
+
+    /// The number of the first layer that predicts further tokens, if there are such layers.
+    pub(super) fn layers_before_mtp(&self) -> Option<u64> {
+        self.layers_before_mtp
+    }
+
+    /// Whether the configuration describes an image encoder beside the language model.
+    pub(super) fn has_vision_part(&self) -> bool {
+        self.has_vision_part
+    }
+}
+
+/// What the configuration says of `tie_word_embeddings`, in itself or in its language model,
+/// or else the architecture's default.
+fn ties_head(json: &Map<String, Value>, model_type: Option<&str>) -> bool {
+    let said = |json: &Map<String, Value>| json.get("tie_word_embeddings").and_then(Value::as_bool);
+    let parts = || LANGUAGE_PARTS.iter().filter_map(|&part| json.get(part)?.as_object());
+    let nested =
+        || parts().flat_map(|part| LANGUAGE_PARTS.iter().filter_map(|&p| part.get(p)?.as_object()));
+    let explicit = said(json).or_else(|| parts().chain(nested()).find_map(said));
+    explicit.unwrap_or_else(|| model_type.is_some_and(known_architectures::ties_head_by_default))
+}

@@ -1,0 +1,130 @@
+//! The formats that a quantized model is written in, as far as a plan depends on them.
+
+use crate::plan::schemes::SCHEMES;
+use crate::quantization::QuantizationScheme;
+
+/// The container that an output is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Container {
+    /// safetensors with int8 values and scales side by side. Holds any tensor.
+    #[default]
+    Safetensors,
+    /// A model directory whose Linear weights are in compressed-tensors' format.
+    CompressedTensors(LinearScheme),
+    /// GGUF with Q8_0 tensors.
+    Gguf,
+    /// burnpack with Q8S tensors.
+    Burn,
+    /// Float weights with int8 rounding applied.
+    FakeQuantized,
+    /// safetensors with ComfyUI's markers.
+    ComfyUi,
+    /// safetensors with MLX's group-wise int8.
+    Mlx,
+    /// safetensors with torchao's int8 tensors.
+    Torchao,
+}
+
+/// What compressed-tensors quantizes of a Linear layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LinearScheme {
+    /// int8 weights, and int8 inputs when the model runs.
+    #[default]
+    W8A8,
+    /// int8 weights in groups of columns; inputs stay floats.
+    W8A16,
+}
+
+impl LinearScheme {
+    pub const ALL: [LinearScheme; 2] = [LinearScheme::W8A8, LinearScheme::W8A16];
+
+    /// The name that compressed-tensors and vLLM use.
+    pub fn name(self) -> &'static str {
+        match self {
+            LinearScheme::W8A8 => "W8A8",
+            LinearScheme::W8A16 => "W8A16",
+        }
+    }
+}
+
+impl Container {
+    /// The name of `--format`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Container::Safetensors => "safetensors",
+            Container::CompressedTensors(_) => "compressed-tensors",
+            Container::Gguf => "gguf",
+            Container::Burn => "burn",
+            Container::FakeQuantized => "fake-quantized",
+            Container::ComfyUi => "comfyui",
+            Container::Mlx => "mlx",
+            Container::Torchao => "torchao",
+        }
+    }
+
+    /// The format of a name; compressed-tensors with its default scheme.
+    pub fn from_name(name: &str) -> Option<Container> {
+        let all = [
+            Container::Safetensors,
+            Container::CompressedTensors(LinearScheme::default()),
+            Container::Gguf,
+            Container::Burn,
+            Container::FakeQuantized,
+            Container::ComfyUi,
+            Container::Mlx,
+            Container::Torchao,
+        ];
+        all.into_iter().find(|container| container.name() == name)
+    }
+
+    /// Whether it holds Linear layers only, so that only what is known to be one is offered.
+    pub fn holds_linear_only(self) -> bool {
+        matches!(self, Container::CompressedTensors(_) | Container::Mlx | Container::Torchao)
+    }
+
+    /// Whether every marked tensor must have the same scheme.
+    pub fn has_one_scheme(self) -> bool {
+        matches!(self, Container::CompressedTensors(_) | Container::Gguf | Container::Mlx)
+    }
+
+    /// The schemes that it can store, smallest first; what a budget chooses from.
+    pub fn schemes(self) -> Vec<QuantizationScheme> {
+        let blocks = [128, 64, 32].map(QuantizationScheme::per_block);
+        match self {
+            Container::Safetensors | Container::FakeQuantized => SCHEMES.to_vec(),
+            Container::CompressedTensors(LinearScheme::W8A8) => {
+                vec![QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL]
+            }
+            Container::CompressedTensors(LinearScheme::W8A16) => {
+                [&[QuantizationScheme::PER_CHANNEL][..], &blocks].concat()
+            }
+            Container::Gguf => vec![QuantizationScheme::per_block(32)],
+            Container::Burn => [&[QuantizationScheme::PER_TENSOR][..], &blocks].concat(),
+            Container::ComfyUi => {
+                vec![QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL]
+            }
+            Container::Mlx => blocks.to_vec(),
+            Container::Torchao => vec![QuantizationScheme::PER_CHANNEL],
+        }
+    }
+
+    /// Whether it can store a scheme; a block of any size where it has blocks.
+    pub fn can_store(self, scheme: QuantizationScheme) -> bool {
+        let is_block =
+            |scheme: &QuantizationScheme| matches!(scheme, QuantizationScheme::PerBlock(..));
+        let any_block = !matches!(self, Container::Gguf) && is_block(&scheme);
+        let schemes = self.schemes();
+        schemes.contains(&scheme) || any_block && schemes.iter().any(is_block)
+    }
+}
+
+impl std::fmt::Display for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Container::CompressedTensors(scheme) => {
+                write!(f, "{} {}", self.name(), scheme.name())
+            }
+            _ => f.write_str(self.name()),
+        }
+    }
+}

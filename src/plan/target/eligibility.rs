@@ -1,0 +1,100 @@
+//! Whether a tensor may be quantized for a target, and why not.
+
+use crate::plan::eligibility::Obstacle;
+use crate::plan::target::loader::Loader;
+
+/// Whether a tensor is quantized for a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Eligibility {
+    /// By default.
+    ByDefault,
+    /// Only when it is asked for by its plain name, with a warning.
+    ByName(Reason),
+    /// Never: the format or the loader cannot hold it.
+    Never(Reason),
+}
+
+impl Eligibility {
+    /// Why the tensor is left as it is by default.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Eligibility::ByDefault => None,
+            Eligibility::ByName(reason) | Eligibility::Never(reason) => Some(reason),
+        }
+    }
+}
+
+/// Why a tensor is left as it is by default.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Its type, its shape or its general role.
+    Obstacle(Obstacle),
+    /// It is no module's `weight`.
+    NotAModuleWeight,
+    /// A convolution, or another weight of so many dimensions.
+    Convolution(usize),
+    /// All experts of a layer in one tensor.
+    FusedExperts,
+    /// The network's last layer.
+    OutputHead,
+    /// An output head that loaders replace by the embedding.
+    TiedHead,
+    /// The layer that chooses experts.
+    Router,
+    /// A lookup table, told by its name.
+    LookupTable,
+    /// A lookup table, told by its rows: as many as the vocabulary has entries.
+    VocabularyTable(u64),
+    /// A layer whose weight is transposed.
+    Conv1d,
+    /// A part that predicts further tokens.
+    MultiTokenPrediction,
+    /// The image encoder, which a loader keeps in float.
+    VisionPart(Loader),
+    /// Its name is not that of a known Linear layer.
+    UnknownName,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reason::Obstacle(obstacle) => write!(f, "{obstacle}"),
+            Reason::NotAModuleWeight => {
+                f.write_str("it is not the weight of a module: its name does not end in .weight")
+            }
+            Reason::Convolution(3) => {
+                f.write_str("it has three dimensions: a convolution, or experts in one tensor")
+            }
+            Reason::Convolution(n) => write!(f, "it has {n} dimensions: a convolution"),
+            Reason::FusedExperts => {
+                f.write_str("it holds several experts in one tensor of three dimensions")
+            }
+            Reason::OutputHead => f.write_str(
+                "it is the output head, which loses most and which some loaders keep in float",
+            ),
+            Reason::TiedHead => f.write_str(
+                "it is the output head and tied to the embedding, which loaders put in its place",
+            ),
+            Reason::Router => f.write_str("it is the router of a mixture of experts"),
+            Reason::LookupTable => {
+                f.write_str("it is an embedding: a table that is looked up by row")
+            }
+            Reason::VocabularyTable(rows) => write!(
+                f,
+                "it is an embedding: its {rows} rows are as many as the vocabulary has entries"
+            ),
+            Reason::Conv1d => f.write_str("its layer is a Conv1D, whose weight is transposed"),
+            Reason::MultiTokenPrediction => {
+                f.write_str("it predicts further tokens, a part that loaders keep in float")
+            }
+            Reason::VisionPart(loader) => {
+                write!(
+                    f,
+                    "it belongs to the image encoder, which {} keeps in float",
+                    loader.title()
+                )
+            }
+            Reason::UnknownName => f.write_str("its name is not that of a known Linear layer"),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What is known of each loader: one row for each limit.
+
+use crate::plan::target::container::LinearScheme;
+use crate::plan::target::loader::Loader;
+use crate::plan::target::selected::Selected;
+use crate::plan::target::units::UnitKind;
+use crate::quantization::QuantizationScheme;
+
+/// What follows where a fact applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consequence {
+    /// The output would not load, or load wrong: it is not written for this loader.
+    Refuse,
+    /// It loads, but not everywhere.
+    Warn,
+    /// The tensors are left as they are by default.
+    LeaveFloat,
+}
+
+/// When a fact applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Inputs are quantized, and the model stores its experts one by one.
+    Int8InputsWithExperts,
+    /// Only weights are quantized, and an expert that the model stores by itself stays float.
+    WeightOnlyWithFloatExperts,
+    /// Some experts of a layer are quantized and others are not.
+    ExpertsOfALayerSplit,
+    /// The model is a Llama 4.
+    Llama4,
+    /// Layers that are merged into one are split.
+    MergedLayerSplit,
+    /// The output head is quantized.
+    QuantizedHead,
+    /// Only weights are quantized.
+    WeightOnly,
+    /// Only weights are quantized, by one scale for each channel.
+    WeightOnlyPerChannel,
+    /// Inputs are quantized, and weights by one scale for each tensor.
+    OneScalePerTensor,
+    /// Inputs are quantized by calibrated scales.
+    StaticInputs,
+    /// The tensor belongs to an image encoder.
+    VisionPart,
+}
+
+/// A limit of a loader.
+#[derive(Clone, Copy, Debug)]
+pub struct Fact {
+    pub loader: Loader,
+    /// The version that it was checked with.
+    pub version: &'static str,
+    pub condition: Condition,
+    pub consequence: Consequence,
+    /// Whether it is also said, as a warning, when no loader was named.
+    pub said_without_target: bool,
+    /// What happens and what to do; `{}` stands for what met the condition.
+    pub sentence: &'static str,
+}
+
+/// Every known limit.
+pub const FACTS: [Fact; 18] = [
+    Fact {
+        loader: Loader::Transformers,
+        version: "5.23",
+        condition: Condition::Int8InputsWithExperts,
+        consequence: Consequence::Refuse,
+        said_without_target: true,
+        sentence: "fails to load a W8A8 model whose experts are stored one by one ('{}'); use --scheme W8A16",
+    },
+    Fact {
+        loader: Loader::Transformers,
+        version: "5.23",
+        condition: Condition::WeightOnlyWithFloatExperts,
+        consequence: Consequence::Refuse,
+        said_without_target: true,
+        sentence: "loads experts only if all of them are quantized, and '{}' is not; quantize all experts",
+    },
+    Fact {
+        loader: Loader::Transformers,
+        version: "5.23",
+        condition: Condition::Llama4,
+        consequence: Consequence::Refuse,
+        said_without_target: true,
+        sentence: "leaves the experts of Llama 4 random as soon as config.json has a quantization_config; use --format fake-quantized or safetensors",
+    },
+    Fact {
+        loader: Loader::Vllm,
+        version: "0.32",
+        condition: Condition::MergedLayerSplit,
+        consequence: Consequence::Refuse,
+        said_without_target: true,
+        sentence: "joins {} into one layer and loads them only if all or none are quantized",
+    },
+    Fact {
+        loader: Loader::Vllm,
+        version: "0.32",
+        condition: Condition::ExpertsOfALayerSplit,
+        consequence: Consequence::Refuse,
+        said_without_target: true,
+        sentence: "looks at the first expert of a layer only, and loads zeros where others differ: '{}' is quantized in part; quantize all experts of a layer or none",
+    },
+    Fact {
+        loader: Loader::Vllm,
+        version: "0.32",
+        condition: Condition::OneScalePerTensor,
+        consequence: Consequence::Refuse,
+        said_without_target: true,
+        sentence: "does not load one scale per tensor: that loads in transformers only; --scheme per-channel loads everywhere and loses less",
+    },
+    Fact {
+        loader: Loader::Vllm,
+        version: "before 0.24",
+        condition: Condition::QuantizedHead,
+        consequence: Consequence::Warn,
+        said_without_target: true,
+        sentence: "does not load a quantized output head, and '{}' is the output head",
+    },
+    Fact {
+        loader: Loader::Vllm,
+        version: "0.32",
+        condition: Condition::WeightOnly,
+        consequence: Consequence::Warn,
+        said_without_target: false,
+        sentence: "has no CPU kernel for W8A16: it needs a GPU; W8A8 runs on both",
+    },
+    Fact {
+        loader: Loader::Vllm,
+        version: "0.32",
+        condition: Condition::Int8InputsWithExperts,
+        consequence: Consequence::Warn,
+        said_without_target: false,
+        sentence: "has no CPU kernel for int8 experts ('{}'): it needs a GPU",
+    },
+    Fact {
+        loader: Loader::Vllm,
+        version: "0.32",
+        condition: Condition::VisionPart,
+        consequence: Consequence::LeaveFloat,
+        said_without_target: false,
+        sentence: "keeps the image encoder in float, and '{}' belongs to it",
+    },
+    Fact {
+        loader: Loader::Sglang,
+        version: "0.5 (by reading)",
+        condition: Condition::MergedLayerSplit,
+        consequence: Consequence::Refuse,
+        said_without_target: false,
+        sentence: "joins {} into one layer and loads them only if all or none are quantized",
+    },
+    Fact {
+        loader: Loader::Sglang,
+        version: "0.5 (by reading)",
+        condition: Condition::ExpertsOfALayerSplit,
+        consequence: Consequence::Refuse,
+        said_without_target: false,
+        sentence: "needs one scheme for all experts of a layer: '{}' is quantized in part; quantize all experts of a layer or none",
+    },
+    Fact {
+        loader: Loader::Sglang,
+        version: "0.5 (by reading)",
+        condition: Condition::OneScalePerTensor,
+        consequence: Consequence::Refuse,
+        said_without_target: false,
+        sentence: "does not load one scale per tensor with inputs quantized for each token; use --scheme per-channel",
+    },
+    Fact {
+        loader: Loader::Sglang,
+        version: "0.5 (by reading)",
+        condition: Condition::VisionPart,
+        consequence: Consequence::LeaveFloat,
+        said_without_target: false,
+        sentence: "keeps the image encoder in float, and '{}' belongs to it",
+    },
+    Fact {
+        loader: Loader::LlamaCpp,
+        version: "b6900",
+        condition: Condition::StaticInputs,
+        consequence: Consequence::Refuse,
+        said_without_target: false,
+        sentence: "has a converter that takes no calibrated input scales; use --activation-scheme dynamic",
+    },
+    Fact {
+        loader: Loader::LlamaCpp,
+        version: "b6900",
+        condition: Condition::OneScalePerTensor,
+        consequence: Consequence::Refuse,
+        said_without_target: false,
+        sentence: "has a converter that takes no single scale per tensor; use --scheme per-channel",
+    },
+    Fact {
+        loader: Loader::LlamaCpp,
+        version: "b6900",
+        condition: Condition::WeightOnlyPerChannel,
+        consequence: Consequence::Refuse,
+        said_without_target: false,
+        sentence: "has a converter that takes W8A16 in groups only; use --scheme per-block:32, 64 or 128",
+    },
+    Fact {
+        loader: Loader::LlamaCpp,
+        version: "b6900",
+        condition: Condition::VisionPart,
+        consequence: Consequence::LeaveFloat,
+        said_without_target: false,
+        sentence: "converts the image encoder from floats, and '{}' belongs to it",
+    },
+];
+
+impl Fact {
+    /// The facts of a loader, those of what it is built on included.
+    pub fn of(loader: Loader) -> impl Iterator<Item = &'static Fact> {
+        let built_on = match loader {
+            Loader::SentenceTransformers => Loader::Transformers,
+            other => other,
+        };
+        FACTS.iter().filter(move |fact| fact.loader == loader || fact.loader == built_on)
+    }
+
+    /// The sentence for what met the condition.
+    pub(super) fn say(&self, met_by: &str) -> String {
+        let version = match self.version {
+            version if version.starts_with("before") => {
+                format!("{} {version}", self.loader.title())
+            }
+            version => format!("{} {version}", self.loader.title()),
+        };
+        format!("{version} {}", self.sentence.replace("{}", met_by))
+    }
+}
+
+impl Condition {
+    /// What of a selection meets the condition, in words for the sentence; `None` if nothing
+    /// does.
+    pub(super) fn met_by(self, selected: &Selected) -> Option<String> {
+        let Selected { linear, .. } = *selected;
+        let first_expert = || selected.experts().next().map(|id| selected.name(id));
+        let some = |holds: bool| holds.then(String::new);
+        match self {
+            Condition::Int8InputsWithExperts if linear == Some(LinearScheme::W8A8) => {
+                first_expert()
+            }
+            Condition::WeightOnlyWithFloatExperts if linear == Some(LinearScheme::W8A16) => {
+                let float = selected.experts().find(|&id| !selected.plan.is_marked(id));
+                float.map(|id| selected.name(id))
+            }
+            Condition::ExpertsOfALayerSplit if linear.is_some() => {
+                let is_experts = |kind| kind == UnitKind::Experts;
+                selected.split_units().find(|unit| is_experts(unit.kind)).map(|u| u.path.clone())
+            }
+            Condition::Llama4 => some(
+                linear.is_some()
+                    && ["llama4", "llama4_text"]
+                        .iter()
+                        .any(|name| selected.architecture.is_or_holds(name)),
+            ),
+            Condition::MergedLayerSplit if linear.is_some() => selected.split_merged_layers(),
+            Condition::QuantizedHead if linear.is_some() => {
+                selected.head().map(|id| selected.module(id))
+            }
+            Condition::WeightOnly => some(linear == Some(LinearScheme::W8A16)),
+            Condition::WeightOnlyPerChannel => some(
+                linear == Some(LinearScheme::W8A16)
+                    && selected.has_scheme(|s| matches!(s, QuantizationScheme::PerChannel(..))),
+            ),
+            Condition::OneScalePerTensor => some(
+                linear == Some(LinearScheme::W8A8)
+                    && selected.has_scheme(|s| matches!(s, QuantizationScheme::PerTensor(..))),
+            ),
+            Condition::StaticInputs => {
+                some(linear == Some(LinearScheme::W8A8) && selected.plan.inputs.is_static())
+            }
+            Condition::VisionPart if linear.is_some() => {
+                selected.vision().map(|id| selected.name(id))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fact_names_what_happens() {
+        for fact in FACTS {
+            let sentence = fact.say("model.layers.0");
+            assert!(sentence.starts_with(fact.loader.title()), "{sentence}");
+            assert!(!sentence.contains("{}") && !sentence.ends_with('.'), "{sentence}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A target applied to one checkpoint.
+
+use crate::checkpoint::{Checkpoint, Result};
+use crate::plan::eligibility::obstacle;
+use crate::plan::marks::Plan;
+use crate::plan::target::architecture::Architecture;
+use crate::plan::target::container::Container;
+use crate::plan::target::eligibility::{Eligibility, Reason};
+use crate::plan::target::facts::{Condition, Consequence, FACTS, Fact};
+use crate::plan::target::linear_names;
+use crate::plan::target::loader::Loader;
+use crate::plan::target::roles;
+use crate::plan::target::selected::Selected;
+use crate::plan::target::selection::Target;
+use crate::plan::target::units::FusionUnits;
+use crate::tensor::TensorId;
+use std::collections::BTreeMap;
+
+/// What a target means for one checkpoint: eligibility, fusion units, and the review of a
+/// plan.
+///
+/// Cheap to ask, so it is made once for each target and kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetRules {
+    target: Target,
+    architecture: Architecture,
+    units: FusionUnits,
+    /// The loader that keeps image encoders in float, if one of the target's does.
+    float_vision: Option<Loader>,
+}
+
+/// What is wrong with a plan for its target.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Review {
+    /// Why it must not be saved for this target: each a sentence with what to do.
+    pub refusals: Vec<String>,
+    /// What loads, but not everywhere.
+    pub warnings: Vec<String>,
+}
+
+impl TargetRules {
+    /// Reads the checkpoint's configuration; fails only if that cannot be read.
+    pub fn new(checkpoint: &Checkpoint, target: &Target) -> Result<TargetRules> {
+        let linear_only = target.container().holds_linear_only();
+        let (architecture, units) = match linear_only {
+            false => Default::default(),
+            true => (Architecture::of(checkpoint)?, FusionUnits::of(checkpoint)),
+        };
+        let keeps_vision = |loader: &Loader| {
+            Fact::of(*loader).any(|fact| {
+                (fact.condition, fact.consequence)
+                    == (Condition::VisionPart, Consequence::LeaveFloat)
+            })
+        };
+        let float_vision = target.loaders().iter().copied().find(keeps_vision);
+        Ok(TargetRules { target: target.clone(), architecture, units, float_vision })
+    }
+
+    /// The target itself.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The architecture; empty for a target that does not depend on it.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The tensors that must share a scheme; none for a target that merges nothing.
+    pub fn units(&self) -> &FusionUnits {
+        &self.units
+    }
+
+    /// Whether a tensor is quantized by default, only by its plain name, or never. Told by
+    /// the headers alone.
+    pub fn eligibility(&self, checkpoint: &Checkpoint, id: TensorId) -> Eligibility {
+        if let Some(obstacle) = obstacle(checkpoint, id) {
+            let by_name = obstacle.can_be_overruled() && !self.holds_linear_only();
+            let reason = Reason::Obstacle(obstacle);
+            return if by_name { Eligibility::ByName(reason) } else { Eligibility::Never(reason) };
+        }
+        if !self.holds_linear_only() {
+            return Eligibility::ByDefault;
+        }
+        let tensor = checkpoint.tensor(id);
+        let rank = tensor.shape.rank();
+        let Some(module) = tensor.name.strip_suffix(".weight") else {
+            return Eligibility::Never(match roles::is_fused_experts(&tensor.name, rank) {
+                true => Reason::FusedExperts,
+                false if rank == 3 => Reason::FusedExperts,
+                false => Reason::NotAModuleWeight,
+            });
+        };
+        if rank != 2 {
+            return Eligibility::Never(Reason::Convolution(rank));
+        }
+        match self.role(module, tensor.shape.channels()) {
+            Some(Reason::TiedHead) => Eligibility::Never(Reason::TiedHead),
+            Some(reason) => Eligibility::ByName(reason),
+            None => Eligibility::ByDefault,
+        }
+    }
+
+    /// Why a tensor is left as it is by default; `None` if it is quantized by default.
+    pub fn reason(&self, checkpoint: &Checkpoint, id: TensorId) -> Option<Reason> {
+        self.eligibility(checkpoint, id).reason().cloned()
+    }
+
+    /// Why the module of a two-dimensional weight with `rows` rows is no ordinary Linear
+    /// layer.
+    fn role(&self, module: &str, rows: u64) -> Option<Reason> {
+        let architecture = &self.architecture;
+        if roles::is_router(module) {
+            return Some(Reason::Router);
+        }
+        if roles::is_head(module) {
+            let vocabulary =
+                !architecture.knows_vocabulary() || architecture.has_vocabulary_of(rows);
+            let tied = architecture.ties_head() && vocabulary && roles::is_language_head(module);
+            return Some(if tied { Reason::TiedHead } else { Reason::OutputHead });
+        }
+        if roles::is_multi_token_prediction(module, architecture.layers_before_mtp()) {
+            return Some(Reason::MultiTokenPrediction);
+        }
+        if roles::is_table(module) {
+            return Some(Reason::LookupTable);
+        }
+        let transposed = roles::CONV1D_ARCHITECTURES.iter().any(|m| architecture.is_or_holds(m));
+        if transposed && roles::is_conv1d_name(module) {
+            return Some(Reason::Conv1d);
+        }
+        if let Some(loader) = self.float_vision
+            && architecture.has_vision_part()
+            && roles::is_vision(module)
+        {
+            return Some(Reason::VisionPart(loader));
+        }
+        if linear_names::is_linear(module) {
+            return None;
+        }
+        Some(match architecture.has_vocabulary_of(rows) {
+            true => Reason::VocabularyTable(rows),
+            false => Reason::UnknownName,
+        })
+    }
+
+    /// Checks a plan against what is known of the target's loaders. Without a loader, what
+    /// would be refused is a warning that names the loader and its version.
+    pub fn review(&self, checkpoint: &Checkpoint, plan: &Plan) -> Review {
+        let mut review = Review::default();
+        self.review_marks(checkpoint, plan, &mut review);
+        let linear = match self.target.container() {
+            Container::CompressedTensors(scheme) => Some(scheme),
+            _ => None,
+        };
+        let (architecture, units) = (&self.architecture, &self.units);
+        let selected = Selected { checkpoint, architecture, units, plan, linear };
+        let said = |fact: &Fact| Some(fact.say(&fact.condition.met_by(&selected)?));
+        if self.target.loaders().is_empty() {
+            let facts = FACTS.iter().filter(|fact| fact.said_without_target);
+            review.warnings.extend(facts.filter_map(said));
+        }
+        for fact in self.target.loaders().iter().flat_map(|&loader| Fact::of(loader)) {
+            let Some(sentence) = said(fact) else { continue };
+            let sentences = match fact.consequence {
+                Consequence::Refuse => &mut review.refusals,
+                Consequence::Warn | Consequence::LeaveFloat => &mut review.warnings,
+            };
+            if !sentences.contains(&sentence) {
+                sentences.push(sentence);
+            }
+        }
+        review
+    }
+
+    /// Marks that the format cannot hold are refused; those that are not quantized by default
+    /// carry a warning.
+    fn review_marks(&self, checkpoint: &Checkpoint, plan: &Plan, review: &mut Review) {
+        if !self.holds_linear_only() {
+            return;
+        }
+        let mut by_name: BTreeMap<String, Vec<TensorId>> = BTreeMap::new();
+        for (id, _) in plan.iter() {
+            match self.eligibility(checkpoint, id) {
+                Eligibility::ByDefault => {}
+                Eligibility::ByName(reason) => {
+                    by_name.entry(reason.to_string()).or_default().push(id);
+                }
+                Eligibility::Never(reason) => {
+                    let name = checkpoint.tensor(id).name.escape_debug();
+                    review.refusals.push(format!(
+                        "tensor '{name}' cannot be int8 in {}: {reason}; leave it out, or choose the format safetensors",
+                        self.target.container().name()
+                    ));
+                }
+            }
+        }
+        for (reason, ids) in by_name {
+            let said = counted_names(checkpoint, &ids);
+            review.warnings.push(format!("{said} quantized although {reason}"));
+        }
+        if !plan.is_empty() && !self.architecture.is_known() {
+            let name = match self.architecture.name() {
+                Some(name) => format!("the architecture '{}'", name.escape_debug()),
+                None => "an architecture that config.json does not name".to_owned(),
+            };
+            review.warnings.push(format!(
+                "{name} is not one that quantscope knows: its Linear layers were found by their names alone"
+            ));
+        }
+    }
+
+    fn holds_linear_only(&self) -> bool {
+        self.target.container().holds_linear_only()
+    }
+}
+
+/// `tensor 'a' is`, or `tensor 'a' and 3 more are`.
+fn counted_names(checkpoint: &Checkpoint, ids: &[TensorId]) -> String {
+    let first = ids.first().map_or("", |&id| &*checkpoint.tensor(id).name).escape_debug();
+    match ids.len() {
+        0 | 1 => format!("tensor '{first}' is"),
+        n => format!("tensor '{first}' and {} more are", n - 1),
+    }
+}

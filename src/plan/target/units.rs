@@ -1,0 +1,120 @@
+//! Fusion units: tensors that a loader merges into one layer, and that must share a scheme.
+
+use crate::checkpoint::Checkpoint;
+use crate::plan::target::roles;
+use crate::tensor::TensorId;
+use std::collections::HashMap;
+
+/// Layers beside each other that loaders merge into one.
+const MERGED: [&[&str]; 7] = [
+    &["q_proj", "k_proj", "v_proj"],
+    &["query", "key", "value"],
+    &["q_lin", "k_lin", "v_lin"],
+    &["gate_proj", "up_proj"],
+    &["w1", "w3"],
+    &["fc11", "fc12"],
+    &["q_a_proj", "kv_a_proj_with_mqa"],
+];
+
+/// What makes tensors one unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnitKind {
+    /// Layers beside each other, by their names.
+    Merged(&'static [&'static str]),
+    /// All experts of a layer.
+    Experts,
+}
+
+/// One unit of at least two tensors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FusionUnit {
+    pub kind: UnitKind,
+    /// The path that its tensors share.
+    pub path: String,
+    /// In the checkpoint's order.
+    pub tensors: Vec<TensorId>,
+}
+
+/// The fusion units of a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FusionUnits {
+    units: Vec<FusionUnit>,
+    unit_of: HashMap<TensorId, usize>,
+}
+
+impl FusionUnits {
+    /// Finds the units by the names of the weights.
+    pub fn of(checkpoint: &Checkpoint) -> FusionUnits {
+        let mut found: HashMap<(UnitKind, &str), Vec<TensorId>> = HashMap::new();
+        for id in checkpoint.ids() {
+            let tensor = checkpoint.tensor(id);
+            let is_weight = tensor.shape.rank() == 2 && tensor.name.ends_with(".weight");
+            if let Some(key) = is_weight.then(|| key(&tensor.name)).flatten() {
+                found.entry(key).or_default().push(id);
+            }
+        }
+        let several = found.into_iter().filter(|(_, tensors)| tensors.len() > 1);
+        let unit = |((kind, path), tensors): ((UnitKind, &str), Vec<TensorId>)| FusionUnit {
+            kind,
+            path: path.to_owned(),
+            tensors,
+        };
+        let mut units: Vec<FusionUnit> = several.map(unit).collect();
+        units.sort_unstable_by_key(|unit| unit.tensors.first().copied());
+        let numbered = units.iter().enumerate();
+        let unit_of = numbered.flat_map(|(at, unit)| unit.tensors.iter().map(move |&id| (id, at)));
+        FusionUnits { unit_of: unit_of.collect(), units }
+    }
+
+    /// All units, in the checkpoint's order.
+    pub fn all(&self) -> &[FusionUnit] {
+        &self.units
+    }
+
+    /// The unit that a tensor belongs to; `None` if it stands alone.
+    pub fn unit_of(&self, id: TensorId) -> Option<&FusionUnit> {
+        self.units.get(*self.unit_of.get(&id)?)
+    }
+
+    /// A tensor and those that must share its scheme, in the checkpoint's order.
+    pub fn with_rest(&self, id: TensorId) -> Vec<TensorId> {
+        self.unit_of(id).map_or_else(|| vec![id], |unit| unit.tensors.clone())
+    }
+
+    /// The units of which some tensors are `marked` and others are not.
+    pub fn split_by(&self, marked: impl Fn(TensorId) -> bool) -> impl Iterator<Item = &FusionUnit> {
+        self.units.iter().filter(move |unit| {
+            let count = unit.tensors.iter().filter(|&&id| marked(id)).count();
+            count > 0 && count < unit.tensors.len()
+        })
+    }
+
+    /// `ids` in groups: the tensors of a unit together, others alone; in the order of each
+    /// group's first tensor.
+    pub fn grouped(&self, ids: impl IntoIterator<Item = TensorId>) -> Vec<Vec<TensorId>> {
+        let mut groups: Vec<Vec<TensorId>> = Vec::new();
+        let mut group_of_unit: HashMap<usize, usize> = HashMap::new();
+        for id in ids {
+            let unit = self.unit_of.get(&id);
+            match unit.and_then(|unit| group_of_unit.get(unit)).and_then(|&g| groups.get_mut(g)) {
+                Some(group) => group.push(id),
+                None => {
+                    unit.map(|&unit| group_of_unit.insert(unit, groups.len()));
+                    groups.push(vec![id]);
+                }
+            }
+        }
+        groups
+    }
+}
+
+/// What makes a weight part of a unit, and the path that the unit's tensors share.
+fn key(name: &str) -> Option<(UnitKind, &str)> {
+    if let Some(path) = roles::experts_of(name) {
+        return Some((UnitKind::Experts, path));
+    }
+    let module = name.strip_suffix(".weight")?;
+    let (path, last) = module.rsplit_once('.').unwrap_or(("", module));
+    let merged = MERGED.iter().find(|names| names.contains(&last))?;
+    Some((UnitKind::Merged(merged), path))
+}

@@ -1,0 +1,89 @@
+//! Sizes as users type them.
+
+use std::str::FromStr;
+
+/// A limit on the size of a checkpoint: `60MB`, `1.5GiB`, `50%` or a number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SizeLimit {
+    Bytes(u64),
+    /// A share of the checkpoint's present size, 1 for all of it.
+    Share(f64),
+}
+
+impl SizeLimit {
+    /// The limit in bytes for a checkpoint of `total` bytes.
+    pub fn bytes(self, total: u64) -> u64 {
+        match self {
+            SizeLimit::Bytes(bytes) => bytes,
+            SizeLimit::Share(share) => (total as f64 * share) as u64,
+        }
+    }
+}
+
+/// Units and their bytes. A unit without a prefix's `i` is decimal, as on disks.
+const UNITS: [(&str, f64); 14] = [
+    ("b", 1.0),
+    ("k", 1e3),
+    ("kb", 1e3),
+    ("m", 1e6),
+    ("mb", 1e6),
+    ("g", 1e9),
+    ("gb", 1e9),
+    ("t", 1e12),
+    ("tb", 1e12),
+    ("kib", 1024.0),
+    ("mib", 1_048_576.0),
+    ("gib", 1_073_741_824.0),
+    ("tib", 1_099_511_627_776.0),
+    ("", 1.0),
+];
+
+impl FromStr for SizeLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SizeLimit, String> {
+        let wrong = || {
+            let text = text.escape_debug();
+            format!("'{text}' is no size: expected bytes or a unit, such as 60MB, 1.5GiB or 50%")
+        };
+        let trimmed = text.trim();
+        let digits =
+            trimmed.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%' || c == ' ');
+        let unit = trimmed.get(digits.len()..).unwrap_or_default().trim().to_ascii_lowercase();
+        if let (Ok(bytes), "") = (digits.parse::<u64>(), unit.as_str()) {
+            return Ok(SizeLimit::Bytes(bytes));
+        }
+        let number: f64 = digits.parse().map_err(|_| wrong())?;
+        if !number.is_finite() || number < 0.0 {
+            return Err(wrong());
+        }
+        if unit == "%" {
+            return Ok(SizeLimit::Share(number / 100.0));
+        }
+        let scale = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
+        Ok(SizeLimit::Bytes((number * scale).round() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_type_them() {
+        for (text, bytes) in [
+            ("1234", 1234),
+            ("60MB", 60_000_000),
+            ("60 mb", 60_000_000),
+            ("1.5GiB", 1_610_612_736),
+            ("2k", 2000),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(text.parse(), Ok(SizeLimit::Bytes(bytes)), "{text}");
+        }
+        assert_eq!("50%".parse::<SizeLimit>().map(|limit| limit.bytes(1001)), Ok(500));
+        for text in ["", "MB", "60XB", "-5MB", "nan", "1e", "5%%"] {
+            assert!(text.parse::<SizeLimit>().is_err(), "{text}");
+        }
+    }
+}
