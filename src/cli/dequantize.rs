@@ -44,6 +44,6 @@ impl Dequantize {
             force: self.save.force,
         };
         let receipt = save(&checkpoint, request, KnownScales::new(), &self.work)?;
-        receipt::print(&receipt, self.output.json, words)
+        receipt::print(&receipt, false, self.output.json, words)
     }
 }

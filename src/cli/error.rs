@@ -4,6 +4,7 @@ use crate::activations::ActivationsError;
 use crate::checkpoint::CheckpointError;
 use crate::export::SaveError;
 use crate::job::JobError;
+use crate::plan::target::TargetError;
 use crate::plan::{RecipeError, SelectionError};
 use crate::text::names;
 use std::fmt::Display;
@@ -21,6 +22,10 @@ pub enum Error {
     Recipe(#[from] RecipeError),
     #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
     Tensor { path: PathBuf, tensor: String, why: String },
+    #[error("{}: {why}", path.display())]
+    Target { path: PathBuf, why: TargetError },
+    #[error("{}: not saved for {target}: {}", path.display(), reasons.join("; "))]
+    NotLoadable { path: PathBuf, target: String, reasons: Vec<String> },
     #[error("{}: no choice of schemes brings it to {wanted} bytes; the smallest has {smallest}", path.display())]
     Budget { path: PathBuf, wanted: u64, smallest: u64 },
     #[error("{}: {source}", path.display())]

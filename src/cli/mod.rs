@@ -10,6 +10,7 @@ mod calibrate;
 mod completions;
 mod dequantize;
 mod diff;
+mod dry_run;
 mod duplicates;
 mod error;
 mod help;
@@ -30,6 +31,7 @@ mod scan;
 mod schemes;
 mod show;
 mod table;
+mod target;
 mod verify;
 
 use crate::quantization::Thresholds;

@@ -1,20 +1,22 @@
 //! `quantize`: writes the checkpoint with the selected tensors as int8.
 
 use super::activations::{ACTIVATION_SCHEMES, ActivationArgs, ActivationScheme, Outputs};
+use super::dry_run;
 use super::error::Error;
 use super::listing::refusal;
 use super::options::{
-    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SelectionArgs, WorkArgs,
-    choice, int8_scheme,
+    CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SelectionArgs, WorkArgs, choice,
 };
 use super::output;
 use super::receipt;
 use super::save::save;
 use super::scan::Scan;
+use super::target::{TargetArgs, output_format};
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, OutputFormat, Request, SaveError, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
+use crate::plan::target::{Reason, TargetRules};
 use crate::plan::{
     InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
@@ -23,7 +25,9 @@ use crate::quantization::{
 };
 use crate::tensor::TensorId;
 use crate::text::figures::counted;
+use crate::text::size::SizeLimit;
 use clap::Args;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,33 +39,31 @@ pub struct Quantize {
     save: SaveArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Which elements share a scale; if not given, per-channel for int8 and where training
-    /// learned a scale for each, the largest block of 128, 64 and 32 that divides every row for
-    /// int8-weight-only, per-tensor for others
-    #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
-    scheme: Option<QuantizationScheme>,
+    #[command(flatten)]
+    target: TargetArgs,
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
     rounding: RoundingArgs,
-    /// What to write
-    #[arg(long, value_name = "FORMAT", default_value = OutputFormat::default().name(), value_parser = choice(&OutputFormat::ALL.map(|f| (f.name(), f.summary(), f))))]
-    format: OutputFormat,
-    /// Choose each tensor's scheme, or none, so that all tensors together take at most N
-    /// bytes with the least error: of the layers' outputs where --activations tell it, else
-    /// of the weights
-    #[arg(long, value_name = "N")]
-    max_bytes: Option<u64>,
+    /// Choose each tensor's scheme, or none, so that all tensors together take at most SIZE
+    /// with the least error: of the layers' outputs if --activations are given, otherwise of
+    /// the weights. SIZE is a number of bytes, such as 60MB or 1.5GiB, or a share of the
+    /// model's size, such as 50%
+    #[arg(long, value_name = "SIZE")]
+    max_bytes: Option<SizeLimit>,
     /// Choose the smallest scheme for each tensor that keeps at least so many dB; a tensor
     /// that no scheme keeps so well stays as it is
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     min_sqnr: Option<f64>,
     #[command(flatten)]
     activations: ActivationArgs,
-    /// With --format int8: how the layers' inputs are quantized; static by the ranges that
+    /// With W8A8: how the layers' inputs are quantized; static by the ranges that
     /// --activations have, or else by those that observers of the model's own inputs saw
     #[arg(long, value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES))]
     activation_scheme: ActivationScheme,
+    /// Print the plan, the sizes, the warnings and the predicted errors; write nothing
+    #[arg(long)]
+    dry_run: bool,
     /// The plan that a recipe file holds, instead of a selection
     #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
     recipe: Option<PathBuf>,
@@ -98,22 +100,62 @@ fn scales(plan: &Plan, outcomes: &[(TensorId, Vec<Outcome>)]) -> KnownScales {
     outcomes.iter().filter_map(|(id, outcomes)| Some((*id, one(*id, outcomes)?))).collect()
 }
 
+/// Warnings for what the selection matches but the target's loaders do not take: one for each
+/// reason.
+fn left_out(
+    checkpoint: &Checkpoint,
+    rules: &TargetRules,
+    selection: &Selection,
+) -> Result<Vec<String>, Error> {
+    let mut reasons: Vec<(Reason, Vec<TensorId>)> = Vec::new();
+    for id in selection.matching(checkpoint)? {
+        let Some(reason) = rules.reason(checkpoint, id) else { continue };
+        let of_target = !matches!(reason, Reason::Obstacle(_));
+        if !of_target || selection.names(&checkpoint.tensor(id).name) {
+            continue;
+        }
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, ids)) => ids.push(id),
+            None => reasons.push((reason, vec![id])),
+        }
+    }
+    let warnings = reasons.into_iter().map(|(reason, ids)| {
+        let first = ids.first().map_or("", |&id| &*checkpoint.tensor(id).name).escape_debug();
+        match ids.len() {
+            0 | 1 => format!("tensor '{first}' was left as it is: {reason}"),
+            n => format!("{n} tensors were left as they are, the first '{first}': {reason}"),
+        }
+    });
+    Ok(warnings.collect())
+}
+
 impl Quantize {
     pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
-        let Planned { mut plan, known, mut warnings } = match &self.recipe {
-            Some(path) => Planned { plan: recipe::read(path, &checkpoint)?, ..Planned::default() },
-            None => self.plan(&checkpoint, &self.selection.selection())?,
+        let recipe =
+            self.recipe.as_ref().map(|path| recipe::read(path, &checkpoint)).transpose()?;
+        let target = self.target.target(&checkpoint, recipe.as_ref().map(|plan| &plan.target))?;
+        let format = output_format(&checkpoint, &target, self.layout)?;
+        let rules = TargetRules::new(&checkpoint, &target)?;
+        let Planned { mut plan, known, mut warnings } = match recipe {
+            Some(plan) => Planned { plan, ..Planned::default() },
+            None => self.plan(&checkpoint, &self.selection.selection(), format, &rules)?,
         };
+        plan.target = target;
         let used = self.has_budget() || self.activation_scheme == ActivationScheme::Static;
         if !used && !self.activations.activations.is_empty() {
             let why = "--activations are for --activation-scheme static, --max-bytes and --min-sqnr; none of these is given";
             return Err(SaveError::Unfit { path: self.save.out, why: why.to_owned() }.into());
         }
         if self.activation_scheme == ActivationScheme::Static {
-            self.calibrate_inputs(&checkpoint, &mut plan, &mut warnings)?;
+            self.calibrate_inputs(&checkpoint, format, &mut plan, &mut warnings)?;
         }
-        if let Some(path) = &self.write_recipe {
+        let review = rules.review(&checkpoint, &plan);
+        if !review.refusals.is_empty() {
+            let (path, target) = (checkpoint.path().to_owned(), plan.target.to_string());
+            return Err(Error::NotLoadable { path, target, reasons: review.refusals });
+        }
+        if let Some(path) = self.write_recipe.as_ref().filter(|_| !self.dry_run) {
             output::write(
                 &checkpoint,
                 path,
@@ -121,22 +163,17 @@ impl Quantize {
                 &recipe::to_toml(&plan, &checkpoint),
             )?;
         }
-        let format = match (self.format, self.layout) {
-            (OutputFormat::Burn(_), Some(layout)) => OutputFormat::Burn(layout),
-            (format, Some(_)) => {
-                let why = format!("--layout is for --format burn, not {}", format.name());
-                return Err(SaveError::Unfit { path: self.save.out, why }.into());
-            }
-            (format, None) => format,
-        };
         let request = Request {
             task: Task::Quantize { plan, format },
             out: self.save.out,
             force: self.save.force,
         };
-        let mut receipt = save(&checkpoint, request, known, &self.work)?;
+        let mut receipt = match self.dry_run {
+            true => dry_run::predict(&checkpoint, &request, &self.work)?,
+            false => save(&checkpoint, request, known, &self.work)?,
+        };
         receipt.warnings.splice(0..0, warnings);
-        receipt::print(&receipt, self.output.json, words)
+        receipt::print(&receipt, self.dry_run, self.output.json, words)
     }
 
     /// Finds the scales of the layers' inputs. What was not recorded is left out of the plan,
@@ -144,6 +181,7 @@ impl Quantize {
     fn calibrate_inputs(
         &self,
         checkpoint: &Arc<Checkpoint>,
+        format: OutputFormat,
         plan: &mut Plan,
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
@@ -151,9 +189,12 @@ impl Quantize {
             let path = self.save.out.clone();
             Error::Export(SaveError::Unfit { path, why })
         };
-        if self.format != OutputFormat::Int8 {
-            let name = self.format.name();
-            return Err(refuse(format!("{name} has no scales of inputs; --format int8 has")));
+        if format != OutputFormat::Int8 {
+            let why = format!(
+                "{} has no scales of inputs; --format compressed-tensors --scheme W8A8 has",
+                plan.target
+            );
+            return Err(refuse(why));
         }
         let ids: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
         let scales = match self.activations.open(checkpoint)? {
@@ -224,19 +265,16 @@ impl Quantize {
 
     /// What the selection names, without what its values keep from having a scale; that is
     /// an error where it was asked for by name, and a warning where it was not.
-    fn plan(&self, checkpoint: &Arc<Checkpoint>, selection: &Selection) -> Result<Planned, Error> {
-        let mut warnings = Vec::new();
-        let mut tensors = selection.resolve(checkpoint)?;
-        // What the format cannot hold is left out, unless it was asked for by name.
-        for (id, why) in self.format.refused(checkpoint, &tensors)? {
-            let name = &checkpoint.tensor(id).name;
-            if !selection.names(name) {
-                tensors.retain(|&other| other != id);
-                let name = name.escape_debug();
-                warnings.push(format!("tensor '{name}' was left as it is: {why}"));
-            }
-        }
-        let schemes = self.schemes(checkpoint, &tensors).into_iter();
+    fn plan(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        selection: &Selection,
+        format: OutputFormat,
+        rules: &TargetRules,
+    ) -> Result<Planned, Error> {
+        let tensors = selection.resolve_for(checkpoint, rules)?;
+        let mut warnings = left_out(checkpoint, rules, selection)?;
+        let schemes = self.schemes(checkpoint, format, &tensors).into_iter();
         let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
         let quantizers = schemes.map(quantizer).collect();
         let questions = AnalysisSpec {
@@ -247,7 +285,7 @@ impl Quantize {
             ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work, None)?;
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut refused) = (Vec::new(), Vec::new());
         for found in scan {
             let (id, found) = found?;
             let Some(analysis) = found.transpose()? else { continue };
@@ -258,13 +296,15 @@ impl Quantize {
                         return Err(refusal.into());
                     }
                     warnings.push(format!("{refusal}; it was left as it is"));
+                    refused.push(id);
                 }
                 None => outcomes.push((id, analysis.outcomes)),
             }
         }
         outcomes.sort_by_key(|(id, _)| *id);
+        self.keep_units_whole(checkpoint, rules, &refused, &mut outcomes, &mut warnings);
         let plan = if self.has_budget() {
-            self.within_budget(checkpoint, &outcomes)?
+            self.within_budget(checkpoint, format, rules, &outcomes)?
         } else {
             self.uniform(&outcomes)
         };
@@ -277,17 +317,48 @@ impl Quantize {
         Ok(Planned { plan, known, warnings })
     }
 
+    /// Leaves out the rest of each unit of which a tensor has no quantized form: loaders take
+    /// a unit only as a whole. What was asked for by name stays.
+    fn keep_units_whole(
+        &self,
+        checkpoint: &Checkpoint,
+        rules: &TargetRules,
+        refused: &[TensorId],
+        outcomes: &mut Vec<(TensorId, Vec<Outcome>)>,
+        warnings: &mut Vec<String>,
+    ) {
+        let selection = self.selection.selection();
+        for &refused in refused {
+            let Some(unit) = rules.units().unit_of(refused) else { continue };
+            let before = outcomes.len();
+            outcomes.retain(|(id, _)| {
+                !unit.tensors.contains(id) || selection.names(&checkpoint.tensor(*id).name)
+            });
+            if outcomes.len() < before {
+                let count = counted(before - outcomes.len(), "tensor");
+                warnings.push(format!(
+                    "{count} of '{}' left in float too: loaders take them only together",
+                    unit.path.escape_debug()
+                ));
+            }
+        }
+    }
+
     /// The schemes that are up for choice.
-    fn schemes(&self, checkpoint: &Checkpoint, tensors: &[TensorId]) -> Vec<QuantizationScheme> {
-        let default = || self.format.default_scheme(checkpoint, tensors.iter().copied());
-        match (self.scheme, self.format) {
+    fn schemes(
+        &self,
+        checkpoint: &Checkpoint,
+        format: OutputFormat,
+        tensors: &[TensorId],
+    ) -> Vec<QuantizationScheme> {
+        match (self.target.shared_scheme(), format) {
             (Some(scheme), _) => vec![scheme],
             (None, OutputFormat::Safetensors | OutputFormat::FakeQuantized)
                 if self.has_budget() =>
             {
                 budget::SCHEMES.to_vec()
             }
-            (None, _) => vec![default()],
+            (None, _) => vec![format.default_scheme(checkpoint, tensors.iter().copied())],
         }
     }
 
@@ -322,23 +393,34 @@ impl Quantize {
     fn within_budget(
         &self,
         checkpoint: &Arc<Checkpoint>,
+        format: OutputFormat,
+        rules: &TargetRules,
         outcomes: &[(TensorId, Vec<Outcome>)],
     ) -> Result<Plan, Error> {
         let chosen_from: u64 = outcomes.iter().map(|(id, _)| checkpoint.tensor(*id).bytes).sum();
         let fixed = checkpoint.total_bytes().saturating_sub(chosen_from);
         let outputs = self.outputs(checkpoint, outcomes)?;
-        let way = match (self.format, self.activation_scheme) {
+        let way = match (format, self.activation_scheme) {
             (OutputFormat::Int8, ActivationScheme::Dynamic) => ActivationMode::Dynamic,
             (OutputFormat::Int8, ActivationScheme::Static) => ActivationMode::Static,
             _ => ActivationMode::Weights,
         };
-        let options = outcomes.iter().map(|(id, outcomes)| {
+        let by_id: HashMap<TensorId, &[Outcome]> =
+            outcomes.iter().map(|(id, outcomes)| (*id, outcomes.as_slice())).collect();
+        let options = |id: &TensorId| {
             let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, way);
-            (*id, budget::options(checkpoint.tensor(*id), outcomes, self.min_sqnr, output))
+            let outcomes = by_id.get(id).copied().unwrap_or_default();
+            budget::options(checkpoint.tensor(*id), outcomes, self.min_sqnr, output)
+        };
+        let units = rules.units().grouped(outcomes.iter().map(|(id, _)| *id)).into_iter();
+        let units = units.map(|unit| {
+            let shared = budget::shared_options(unit.iter().map(options).collect());
+            (unit, shared)
         });
-        let curve = Curve::new(fixed, options);
+        let curve = Curve::of_units(fixed, units);
         let smallest = curve.points().len() - 1;
-        let point = match self.max_bytes {
+        let wanted = self.max_bytes.map(|limit| limit.bytes(checkpoint.total_bytes()));
+        let point = match wanted {
             None => smallest,
             Some(wanted) => curve.within(wanted).ok_or_else(|| Error::Budget {
                 path: checkpoint.path().to_owned(),

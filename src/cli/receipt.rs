@@ -10,18 +10,29 @@ use crate::text::{figures, names};
 use serde::Serialize;
 use std::io::{self, Write};
 
-pub(super) fn print(receipt: &Receipt, json: bool, words: &Thresholds) -> Result<(), Error> {
+/// `predicted`: nothing was written, and the errors are those that a save would have.
+pub(super) fn print(
+    receipt: &Receipt,
+    predicted: bool,
+    json: bool,
+    words: &Thresholds,
+) -> Result<(), Error> {
     let mut out = output();
     if json {
-        crate::text::json::write(&mut out, &Document::of(receipt))?;
+        crate::text::json::write(&mut out, &Document::of(receipt, predicted))?;
         writeln!(out)?;
     } else {
-        table(&mut out, receipt, words)?
+        table(&mut out, receipt, predicted, words)?
     }
     Ok(out.flush()?)
 }
 
-fn table(out: &mut Output, receipt: &Receipt, words: &Thresholds) -> io::Result<()> {
+fn table(
+    out: &mut Output,
+    receipt: &Receipt,
+    predicted: bool,
+    words: &Thresholds,
+) -> io::Result<()> {
     let mut quantized: Vec<_> = receipt.quantized.iter().collect();
     quantized.sort_by(|a, b| a.on_disk.sqnr_db.total_cmp(&b.on_disk.sqnr_db));
     if !quantized.is_empty() {
@@ -56,7 +67,8 @@ fn table(out: &mut Output, receipt: &Receipt, words: &Thresholds) -> io::Result<
         0 => String::new(),
         n => format!(" and {n} copied beside the weights"),
     };
-    writeln!(out, "wrote {} ({files}{copied})", names::visible(&path))?;
+    let wrote = if predicted { "dry run, nothing written: would write" } else { "wrote" };
+    writeln!(out, "{wrote} {} ({files}{copied})", names::visible(&path))?;
     writeln!(
         out,
         "{} tensors quantized, {dequantized} dequantized, {unchanged} bit for bit as they were",
@@ -66,7 +78,8 @@ fn table(out: &mut Output, receipt: &Receipt, words: &Thresholds) -> io::Result<
     if let Some(worst) = quantized.first() {
         let (db, name) =
             (figures::judged(worst.on_disk.sqnr_db, words), names::visible(&worst.tensor));
-        writeln!(out, "reopened and measured from the file: worst {db}, {name}")?;
+        let measured = if predicted { "predicted" } else { "reopened and measured from the file" };
+        writeln!(out, "{measured}: worst {db}, {name}")?;
     }
     for warning in &receipt.warnings {
         writeln!(out, "warning: {}", names::visible(warning))?;
@@ -85,6 +98,9 @@ struct Document<'a> {
     unchanged: usize,
     sidecar_files: usize,
     warnings: &'a [String],
+    /// Only of a dry run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
 }
 
 /// One quantized tensor, with its error as measured from the file.
@@ -97,7 +113,7 @@ pub(super) struct Quantized<'a> {
 }
 
 impl<'a> Document<'a> {
-    fn of(receipt: &'a Receipt) -> Self {
+    fn of(receipt: &'a Receipt, predicted: bool) -> Self {
         let quantized = receipt.quantized.iter().map(|one| Quantized {
             name: &one.tensor,
             scheme: one.scheme.clone(),
@@ -113,6 +129,7 @@ impl<'a> Document<'a> {
             unchanged: receipt.unchanged,
             sidecar_files: receipt.sidecar_files,
             warnings: &receipt.warnings,
+            dry_run: predicted,
         }
     }
 }

@@ -26,6 +26,12 @@ pub enum TargetError {
     WrongFormat { loader: Loader, expected: Container, found: Container },
     #[error("{} opens GGUF, which is made from GGUF only; convert the model with llama.cpp's convert_hf_to_gguf.py first", .0.title())]
     NeedsGguf(Loader),
+    #[error("{scheme} is a scheme of compressed-tensors, not of {format}")]
+    NoSuchScheme { scheme: &'static str, format: &'static str },
+    #[error("the format {0} is not written by this version")]
+    NotWritten(&'static str),
+    #[error("--layout is for --format burn, not {0}")]
+    NoLayout(&'static str),
 }
 
 impl Target {

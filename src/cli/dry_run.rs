@@ -1,0 +1,57 @@
+//! `quantize --dry-run`: what a save would write, measured without writing it.
+
+use crate::checkpoint::Checkpoint;
+use crate::cli::error::Error;
+use crate::cli::options::WorkArgs;
+use crate::cli::scan::Scan;
+use crate::export::{Comparison, OutputPlan, Receipt, Request, Task};
+use crate::quantization::{AnalysisSpec, Quantizer};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The receipt that a save of `request` would have, with predicted errors. Reads the marked
+/// tensors and writes nothing.
+pub(super) fn predict(
+    checkpoint: &Arc<Checkpoint>,
+    request: &Request,
+    work: &WorkArgs,
+) -> Result<Receipt, Error> {
+    let output_plan = OutputPlan::new(checkpoint, request)?;
+    let mut quantized = Vec::new();
+    if let Task::Quantize { plan, .. } = &request.task {
+        let marked: Vec<_> = plan.iter().collect();
+        let mut distinct: Vec<Quantizer> = Vec::new();
+        for (_, quantizer) in &marked {
+            if !distinct.contains(quantizer) {
+                distinct.push(*quantizer);
+            }
+        }
+        let spec = AnalysisSpec::errors(distinct, plan.rounding);
+        let ids = marked.iter().map(|(id, _)| *id).collect();
+        for found in Scan::start(checkpoint, ids, spec, "predicting", work, None)? {
+            let (id, found) = found?;
+            let Some(analysis) = found.transpose()? else { continue };
+            let wanted = plan.get(id);
+            let mut outcomes = analysis.outcomes.iter();
+            let outcome = outcomes.find(|outcome| Some(outcome.quantizer) == wanted);
+            let error = outcome.and_then(|outcome| outcome.result.as_ref().ok()?.error);
+            quantized.extend(wanted.zip(error).map(|(quantizer, error)| Comparison {
+                tensor: checkpoint.tensor(id).name.to_string(),
+                scheme: quantizer.scheme.to_string(),
+                on_disk: error.statistics(),
+            }));
+        }
+    }
+    Ok(Receipt {
+        out: request.out.clone(),
+        files: output_plan.files.len(),
+        before: checkpoint.total_bytes(),
+        written: output_plan.bytes(),
+        unchanged: checkpoint.tensors().len().saturating_sub(quantized.len()),
+        quantized,
+        dequantized: 0,
+        sidecar_files: output_plan.sidecar_files.len(),
+        warnings: output_plan.warnings,
+        elapsed: Duration::ZERO,
+    })
+}

@@ -1,0 +1,185 @@
+//! `--for`, `--format` and `--scheme`: who is to load the output, and what is written.
+
+use crate::checkpoint::Checkpoint;
+use crate::cli::error::Error;
+use crate::cli::options::int8_scheme;
+use crate::export::{OutputFormat, WeightLayout};
+use crate::plan::target::{Container, LinearScheme, Loader, Target, TargetError};
+use crate::quantization::QuantizationScheme;
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+/// The loaders.
+#[derive(Debug, Args)]
+pub(super) struct ForArgs {
+    /// The program that is to load the output, or several separated by commas. It decides the
+    /// format, the schemes, and which tensors are quantized by default; what it cannot load is
+    /// refused before anything is written
+    #[arg(long = "for", value_name = "LOADER", value_delimiter = ',', value_parser = loader())]
+    pub loaders: Vec<Loader>,
+}
+
+impl ForArgs {
+    /// The target of these loaders for a checkpoint; none: the default one.
+    pub(super) fn target(&self, checkpoint: &Checkpoint) -> Result<Target, Error> {
+        let target = Target::for_loaders(&self.loaders, checkpoint.format());
+        target.map_err(|why| unfit(checkpoint, why))
+    }
+}
+
+/// The loaders, the format and the scheme of an output.
+#[derive(Debug, Args)]
+pub(super) struct TargetArgs {
+    #[command(flatten)]
+    pub loaders: ForArgs,
+    /// The format to write; if not given, that of --for, else safetensors
+    #[arg(long, value_name = "FORMAT", value_parser = format())]
+    format: Option<FormatName>,
+    /// Which elements share a scale, or one of compressed-tensors' schemes: W8A8 is int8
+    /// weights and inputs, W8A16 int8 weights only. If not given: W8A8 for
+    /// compressed-tensors, with one scale per channel; W8A16 has the largest block of 128, 64
+    /// and 32 that divides every row; per-channel where training learned a scale for each;
+    /// per-tensor otherwise
+    #[arg(long, value_name = "per-tensor|per-channel|per-block:N|W8A8|W8A16", value_parser = scheme)]
+    pub scheme: Option<SchemeName>,
+}
+
+/// A value of `--format`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct FormatName {
+    container: Container,
+    /// Whether the name says the scheme too, as the former names do.
+    names_scheme: bool,
+}
+
+/// A value of `--scheme`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum SchemeName {
+    Shared(QuantizationScheme),
+    Linear(LinearScheme),
+}
+
+impl TargetArgs {
+    /// The target, over that of a recipe where there is one.
+    pub(super) fn target(
+        &self,
+        checkpoint: &Checkpoint,
+        recipe: Option<&Target>,
+    ) -> Result<Target, Error> {
+        let refuse = |why: TargetError| unfit(checkpoint, why);
+        let mut target = match recipe {
+            Some(recipe) if self.loaders.loaders.is_empty() => recipe.clone(),
+            _ => self.loaders.target(checkpoint)?,
+        };
+        if let Some(format) = self.format {
+            target = target.with_format(format.container).map_err(refuse)?;
+        }
+        let names_scheme = self.format.is_some_and(|format| format.names_scheme);
+        match self.scheme {
+            Some(SchemeName::Linear(scheme)) => {
+                if target.is_default() && self.format.is_none() {
+                    target = Target::format(Container::CompressedTensors(scheme));
+                }
+                let Container::CompressedTensors(_) = target.container() else {
+                    let (scheme, name) = (scheme.name(), target.container().name());
+                    return Err(refuse(TargetError::NoSuchScheme { scheme, format: name }));
+                };
+                Ok(target.with_linear_scheme(scheme))
+            }
+            Some(SchemeName::Shared(QuantizationScheme::PerBlock(..))) if !names_scheme => {
+                Ok(target.with_linear_scheme(LinearScheme::W8A16))
+            }
+            _ => Ok(target),
+        }
+    }
+
+    /// The scheme that was named, if it is one.
+    pub(super) fn shared_scheme(&self) -> Option<QuantizationScheme> {
+        match self.scheme {
+            Some(SchemeName::Shared(scheme)) => Some(scheme),
+            _ => None,
+        }
+    }
+}
+
+/// The writer of a target's format.
+pub(super) fn output_format(
+    checkpoint: &Checkpoint,
+    target: &Target,
+    layout: Option<WeightLayout>,
+) -> Result<OutputFormat, Error> {
+    let container = target.container();
+    let format = match container {
+        Container::Safetensors => OutputFormat::Safetensors,
+        Container::CompressedTensors(LinearScheme::W8A8) => OutputFormat::Int8,
+        Container::CompressedTensors(LinearScheme::W8A16) => OutputFormat::Int8WeightOnly,
+        Container::Gguf => OutputFormat::Gguf,
+        Container::Burn => OutputFormat::Burn(layout.unwrap_or_default()),
+        Container::FakeQuantized => OutputFormat::FakeQuantized,
+        Container::ComfyUi | Container::Mlx | Container::Torchao => {
+            return Err(unfit(checkpoint, TargetError::NotWritten(container.name())));
+        }
+    };
+    match (container, layout) {
+        (Container::Burn, _) | (_, None) => Ok(format),
+        (other, Some(_)) => Err(unfit(checkpoint, TargetError::NoLayout(other.name()))),
+    }
+}
+
+fn unfit(checkpoint: &Checkpoint, why: TargetError) -> Error {
+    Error::Target { path: checkpoint.path().to_owned(), why }
+}
+
+fn loader() -> impl TypedValueParser<Value = Loader> {
+    let names = Loader::ALL.map(|loader| PossibleValue::new(loader.name()).help(loader.summary()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Loader>())
+}
+
+/// The formats, with one line of help each.
+const FORMATS: [(&str, &str, Container); 5] = [
+    ("safetensors", "int8 values and scales side by side; any tensors", Container::Safetensors),
+    (
+        "compressed-tensors",
+        "a directory for transformers, vLLM, llama.cpp's converter; Linear layers",
+        Container::CompressedTensors(LinearScheme::W8A8),
+    ),
+    ("gguf", "Q8_0 for llama.cpp, from a GGUF file of floats", Container::Gguf),
+    ("burn", "a burnpack file with Q8S tensors, for Burn's load_file", Container::Burn),
+    (
+        "fake-quantized",
+        "float weights with int8 rounding applied, for evaluation",
+        Container::FakeQuantized,
+    ),
+];
+
+/// Former names that scripts may still use.
+const FORMER_NAMES: [(&str, LinearScheme); 2] =
+    [("int8", LinearScheme::W8A8), ("int8-weight-only", LinearScheme::W8A16)];
+
+fn format() -> impl TypedValueParser<Value = FormatName> {
+    let named = FORMATS.map(|(name, help, _)| PossibleValue::new(name).help(help));
+    let former = FORMER_NAMES.map(|(name, _)| PossibleValue::new(name).hide(true));
+    PossibleValuesParser::new(named.into_iter().chain(former)).try_map(|name| {
+        let named = FORMATS.iter().find(|(known, ..)| *known == name);
+        let former = || FORMER_NAMES.iter().find(|(known, _)| *known == name);
+        match named {
+            Some(&(.., container)) => Ok(FormatName { container, names_scheme: false }),
+            None => former()
+                .map(|&(_, scheme)| FormatName {
+                    container: Container::CompressedTensors(scheme),
+                    names_scheme: true,
+                })
+                .ok_or_else(|| format!("unknown format '{name}'")),
+        }
+    })
+}
+
+fn scheme(text: &str) -> Result<SchemeName, String> {
+    let named = LinearScheme::ALL.into_iter().find(|s| s.name().eq_ignore_ascii_case(text));
+    match named {
+        Some(scheme) => Ok(SchemeName::Linear(scheme)),
+        None => {
+            int8_scheme(text).map(SchemeName::Shared).map_err(|why| format!("{why}, W8A8 or W8A16"))
+        }
+    }
+}
