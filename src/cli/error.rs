@@ -24,8 +24,6 @@ pub enum Error {
     Tensor { path: PathBuf, tensor: String, why: String },
     #[error("{}: {why}", path.display())]
     Target { path: PathBuf, why: TargetError },
-    #[error("{}: not saved for {target}: {}", path.display(), reasons.join("; "))]
-    NotLoadable { path: PathBuf, target: String, reasons: Vec<String> },
     #[error("{}: no choice of schemes brings it to {wanted} bytes; the smallest has {smallest}", path.display())]
     Budget { path: PathBuf, wanted: u64, smallest: u64 },
     #[error("{}: {source}", path.display())]

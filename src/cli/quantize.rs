@@ -150,11 +150,6 @@ impl Quantize {
         if self.activation_scheme == ActivationScheme::Static {
             self.calibrate_inputs(&checkpoint, format, &mut plan, &mut warnings)?;
         }
-        let review = rules.review(&checkpoint, &plan);
-        if !review.refusals.is_empty() {
-            let (path, target) = (checkpoint.path().to_owned(), plan.target.to_string());
-            return Err(Error::NotLoadable { path, target, reasons: review.refusals });
-        }
         if let Some(path) = self.write_recipe.as_ref().filter(|_| !self.dry_run) {
             output::write(
                 &checkpoint,

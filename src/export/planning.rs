@@ -7,6 +7,7 @@ use crate::export::output_plan::OutputPlan;
 use crate::export::request::{OutputFormat, Request, Task, is_single_file};
 use crate::export::sidecar_files;
 use crate::plan::Plan;
+use crate::plan::target::TargetRules;
 use crate::quantization::{NotQuantizable, QuantizationType, Rounding};
 use std::path::Path;
 
@@ -31,6 +32,7 @@ impl OutputPlan {
                 output_plan.rounding = plan.rounding;
                 check_plan(checkpoint, plan, request)?;
                 check_format(checkpoint, *format, request)?;
+                output_plan.warnings.extend(review_target(checkpoint, plan, *format)?);
             }
             Task::Dequantize { .. } => {
                 check_format(checkpoint, OutputFormat::Safetensors, request)?;
@@ -70,6 +72,25 @@ fn check_format(
             format!("{name} is a model's directory, not one file; choose a path without an ending"),
         )),
         _ => Ok(()),
+    }
+}
+
+/// The warnings about loaders that the output is not for everywhere.
+///
+/// # Errors
+/// If the format does not fit the plan's target, or if a loader would not load the output.
+fn review_target(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    format: OutputFormat,
+) -> Result<Vec<String>, SaveError> {
+    let unfit = |why: String| SaveError::Unfit { path: checkpoint.path().to_owned(), why };
+    let target = plan.target.clone().with_format(format.container());
+    let target = target.map_err(|why| unfit(why.to_string()))?;
+    let review = TargetRules::new(checkpoint, &target)?.review(checkpoint, plan);
+    match review.refusals.is_empty() {
+        true => Ok(review.warnings),
+        false => Err(unfit(format!("not saved for {target}: {}", review.refusals.join("; ")))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a user asks to have written.
 
 use crate::plan::Plan;
+use crate::plan::target::{Container, LinearScheme};
 use crate::tensor::FloatType;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,20 @@ pub enum OutputFormat {
     Burn(WeightLayout),
     /// GGUF with Q8_0 tensors. The source must be GGUF.
     Gguf,
+}
+
+impl OutputFormat {
+    /// The container that a plan's target knows the format by.
+    pub fn container(self) -> Container {
+        match self {
+            OutputFormat::Safetensors => Container::Safetensors,
+            OutputFormat::Int8 => Container::CompressedTensors(LinearScheme::W8A8),
+            OutputFormat::Int8WeightOnly => Container::CompressedTensors(LinearScheme::W8A16),
+            OutputFormat::FakeQuantized => Container::FakeQuantized,
+            OutputFormat::Burn(_) => Container::Burn,
+            OutputFormat::Gguf => Container::Gguf,
+        }
+    }
 }
 
 /// The order of a linear layer's two dimensions in the output.

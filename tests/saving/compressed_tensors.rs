@@ -303,6 +303,21 @@ fn assorted(config: &str) -> tempfile::TempDir {
 }
 
 #[test]
+fn a_layer_left_out_by_default_is_saved_by_its_name_with_the_reason() {
+    for (name, reason) in
+        [("model.h.0.attn.c_attn.weight", "a Conv1D"), ("model.mlp.gate.weight", "the router")]
+    {
+        let source = assorted(r#"{"model_type":"gpt2"}"#);
+        let checkpoint = open(source.path());
+        let asked =
+            request(&checkpoint, &[name], None, OutputFormat::Int8, source.path().join("out"));
+        let receipt = run(&checkpoint, &asked).expect("saves");
+        let warned = |w: &String| w.contains(name) && w.contains(reason);
+        assert!(receipt.warnings.iter().any(warned), "{:?}", receipt.warnings);
+    }
+}
+
+#[test]
 fn what_the_container_cannot_hold_is_refused_with_the_reason() {
     let gpt2 = r#"{"model_type":"gpt2"}"#;
     let block = |n| Some(QuantizationScheme::per_block(n));
@@ -313,8 +328,6 @@ fn what_the_container_cannot_hold_is_refused_with_the_reason() {
         (gpt2, "model.bias", int8, None, "does not end in .weight"),
         (gpt2, "model.conv.weight", int8, None, "a convolution"),
         (gpt2, "model.experts.gate_up_proj", int8, None, "several experts in one tensor"),
-        (gpt2, "model.h.0.attn.c_attn.weight", int8, None, "a Conv1D"),
-        (gpt2, "model.mlp.gate.weight", int8, None, "the router"),
         (gpt2, "model.fc.weight", int8, block(8), "not per-block:8"),
         (gpt2, "model.fc.weight", weights, block(3), "does not divide the 8 columns"),
         (gpt2, "model.fc.weight", weights, block(16), "does not divide the 8 columns"),

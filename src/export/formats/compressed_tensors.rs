@@ -4,8 +4,8 @@
 //!
 //! Each rule here stands for a load that failed or silently gave wrong values.
 
+use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::{CALIBRATION_KEY, Int8Values, ROUNDING_KEY, calibration_metadata};
-use crate::checkpoint::{Checkpoint, CheckpointError, Config};
 use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::formats::shards::{self, FileMetadata, entries, name_framework};
@@ -15,32 +15,15 @@ use crate::export::module_patterns;
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
 use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
-use crate::plan::{Plan, obstacle};
+use crate::plan::Plan;
 use crate::quantization::{QuantizationScheme, QuantizationType, Rounding, narrowed_scale};
 use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo, write_f64};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 /// Default group sizes, preferred first.
 const GROUP_SIZES: [u32; 3] = [128, 64, 32];
-
-/// Modules that vLLM merges into one layer, which is quantized as a whole or not at all.
-const FUSED_MODULES: [&[&str]; 5] = [
-    &["q_proj", "k_proj", "v_proj"],
-    &["query", "key", "value"],
-    &["q_lin", "k_lin", "v_lin"],
-    &["gate_proj", "up_proj"],
-    &["w1", "w3"],
-];
-
-/// Last parts of the names of output heads.
-const HEADS: [&str; 2] = ["lm_head", "embed_out"];
-
-/// Architectures whose attention and MLP are `Conv1D`, with weights `[in, out]`.
-const CONV1D_MODELS: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
-/// Last parts of the names of `Conv1D` modules.
-const CONV1D: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
 
 /// A writer of compressed-tensors directories.
 pub(super) struct CompressedTensors {
@@ -109,17 +92,6 @@ impl FormatWriter for CompressedTensors {
         checkpoint_obstacle(checkpoint)
     }
 
-    fn refused(
-        &self,
-        checkpoint: &Checkpoint,
-        tensors: &[TensorId],
-    ) -> Result<Vec<(TensorId, String)>, CheckpointError> {
-        let config = checkpoint.model_config()?.unwrap_or_default();
-        let refused =
-            tensors.iter().filter_map(|&id| Some((id, not_linear(checkpoint, &config, id)?)));
-        Ok(refused.collect())
-    }
-
     /// The model's own type. No loader has F64 scales.
     fn scale_type(&self, tensor: &TensorInfo) -> FloatType {
         match tensor.dtype.float() {
@@ -137,7 +109,6 @@ impl FormatWriter for CompressedTensors {
     ) -> Result<(), SaveError> {
         let refuse = |why: String| SaveError::Unfit { path: request.out.clone(), why };
         let config = checkpoint.model_config()?.unwrap_or_default();
-        self.check_layers(checkpoint, plan, &config)?;
         let scheme = self.one_scheme(checkpoint, plan).map_err(refuse)?;
         self.check_names(checkpoint, plan).map_err(refuse)?;
         let module = |id: TensorId| checkpoint.tensor(id).module().to_owned();
@@ -150,7 +121,6 @@ impl FormatWriter for CompressedTensors {
         let quantization = self.quantization_config(scheme, &targets, self.has_static_inputs(plan));
         json.insert("quantization_config".into(), quantization);
         output_plan.texts.push(TextFile { name: "config.json".into(), text: pretty(&json) });
-        output_plan.warnings.extend(warnings(&selected, &all, &config, scheme));
         shards::lay_out(
             checkpoint,
             shards,
@@ -168,26 +138,6 @@ impl CompressedTensors {
     /// Whether the scales of the layers' inputs are stored.
     fn has_static_inputs(&self, plan: &Plan) -> bool {
         self.packing == Packing::IntQuantized && plan.inputs.is_static()
-    }
-
-    /// Fails if a marked tensor is not the weight of a Linear layer.
-    fn check_layers(
-        &self,
-        checkpoint: &Checkpoint,
-        plan: &Plan,
-        config: &Config,
-    ) -> Result<(), SaveError> {
-        for (id, _) in plan.iter() {
-            if let Some(why) = not_linear(checkpoint, config, id) {
-                let name = checkpoint.tensor(id).name.escape_debug();
-                let why = format!(
-                    "tensor '{name}' cannot be int8 in {}: {why}; leave it out, or choose the format safetensors",
-                    self.name
-                );
-                return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
-            }
-        }
-        Ok(())
     }
 
     /// Fails if the source has a tensor with a name that a part of a marked one would get, or
@@ -401,109 +351,7 @@ fn checkpoint_obstacle(checkpoint: &Checkpoint) -> Option<String> {
     })
 }
 
-/// Why a tensor is not the weight of a Linear layer, the only kind that compressed-tensors
-/// quantizes.
-fn not_linear(checkpoint: &Checkpoint, config: &Config, id: TensorId) -> Option<String> {
-    if let Some(obstacle) = obstacle(checkpoint, id) {
-        return Some(obstacle.to_string());
-    }
-    let tensor = checkpoint.tensor(id);
-    let (module, last) = match tensor.name.strip_suffix(".weight") {
-        Some(module) => (module, module.rsplit('.').next().unwrap_or(module)),
-        None if tensor.shape.rank() == 3 => {
-            return Some("it holds several experts in one tensor of three dimensions".into());
-        }
-        None => {
-            return Some(
-                "it is not the weight of a module: its name does not end in .weight".into(),
-            );
-        }
-    };
-    match tensor.shape.rank() {
-        2 => {}
-        3 => {
-            return Some("it has three dimensions: a convolution, or experts in one tensor".into());
-        }
-        n => return Some(format!("it has {n} dimensions: a convolution")),
-    }
-    let conv1d = config.model_type().is_some_and(|model| CONV1D_MODELS.contains(&model));
-    if conv1d && CONV1D.contains(&last) {
-        return Some("its layer is a Conv1D, whose weight is transposed".into());
-    }
-    let routes = ["gate", "router"].contains(&last);
-    let parent = module.strip_suffix(last).unwrap_or_default();
-    if routes
-        && checkpoint.tensors().iter().any(|t| t.name.starts_with(&format!("{parent}experts")))
-    {
-        return Some("it is the router of a mixture of experts".into());
-    }
-    None
-}
-
 fn entry(name: String, dtype: DType, shape: Shape, made_from: MadeFrom) -> Option<Entry> {
     let bytes = dtype.bytes_for(shape.elements())?;
     Some(Entry { name, dtype, shape, bytes, made_from })
-}
-
-/// Warnings for an output that loads, but not everywhere.
-fn warnings(
-    selected: &BTreeSet<String>,
-    all: &BTreeSet<String>,
-    config: &Config,
-    scheme: QuantizationScheme,
-) -> Vec<String> {
-    let mut warnings = Vec::new();
-    // For each set of fused modules, the layers in which it is split.
-    let mut split: BTreeMap<&[&str], Vec<&str>> = BTreeMap::new();
-    let mut seen = HashSet::new();
-    for module in selected {
-        let (parent, last) = module.rsplit_once('.').unwrap_or(("", module));
-        let Some(fused) = FUSED_MODULES.iter().find(|fused| fused.contains(&last)) else {
-            continue;
-        };
-        if !seen.insert((parent, fused)) {
-            continue;
-        }
-        let sibling = |name: &&&str| match parent {
-            "" => (**name).to_owned(),
-            _ => format!("{parent}.{name}"),
-        };
-        let left_out = fused.iter().any(|name| {
-            let sibling = sibling(&name);
-            all.contains(&sibling) && !selected.contains(&sibling)
-        });
-        if left_out {
-            split.entry(fused).or_default().push(parent);
-        }
-    }
-    for (fused, parents) in split {
-        let first = parents.first().copied().unwrap_or_default().escape_debug();
-        let more = match parents.len() {
-            0 | 1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        warnings.push(format!(
-            "vLLM merges {} into one layer and loads them only if all or none are quantized; they are split in '{first}'{more}",
-            fused.join(", ")
-        ));
-    }
-    let is_head = |module: &&String| {
-        let last = module.rsplit('.').next().unwrap_or_default();
-        HEADS.contains(&last) || module.ends_with("predictions.decoder")
-    };
-    if let Some(head) = selected.iter().find(is_head) {
-        let head = head.escape_debug();
-        warnings.push(format!("'{head}' is the output head: vLLM does not load a quantized one"));
-        if config.ties_head() {
-            warnings.push(format!(
-                "'{head}' is tied to the embedding (tie_word_embeddings in config.json): loaders put the embedding in its place"
-            ));
-        }
-    }
-    if matches!(scheme, QuantizationScheme::PerTensor(..)) {
-        warnings.push(
-            "one scale per tensor loads in transformers only; per-channel loads everywhere and loses less".into(),
-        );
-    }
-    warnings
 }

@@ -1,6 +1,6 @@
 //! The table of formats.
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::Checkpoint;
 use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::formats::burn::Burn;
@@ -81,15 +81,6 @@ impl OutputFormat {
     /// against scales narrowed to it.
     pub fn scale_type(self, tensor: &TensorInfo) -> FloatType {
         self.writer().scale_type(tensor)
-    }
-
-    /// Those of `tensors` that the format cannot hold quantized, each with the reason.
-    pub fn refused(
-        self,
-        checkpoint: &Checkpoint,
-        tensors: &[TensorId],
-    ) -> Result<Vec<(TensorId, String)>, CheckpointError> {
-        self.writer().refused(checkpoint, tensors)
     }
 
     /// Why a checkpoint cannot be saved in the format, whatever is selected.

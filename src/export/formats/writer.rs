@@ -1,6 +1,6 @@
 //! What a format must be able to do.
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::Checkpoint;
 use crate::export::error::SaveError;
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::Request;
@@ -37,15 +37,6 @@ pub(crate) trait FormatWriter: Sync {
     /// Why no tensor of the checkpoint can be saved in the format, if none can.
     fn checkpoint_obstacle(&self, _: &Checkpoint) -> Option<String> {
         None
-    }
-
-    /// Those of `tensors` that the format cannot hold quantized, each with the reason.
-    fn refused(
-        &self,
-        _: &Checkpoint,
-        _tensors: &[TensorId],
-    ) -> Result<Vec<(TensorId, String)>, CheckpointError> {
-        Ok(Vec::new())
     }
 
     /// The type that the scales of a tensor are stored in.

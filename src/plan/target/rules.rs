@@ -148,17 +148,21 @@ impl TargetRules {
     /// would be refused is a warning that names the loader and its version.
     pub fn review(&self, checkpoint: &Checkpoint, plan: &Plan) -> Review {
         let mut review = Review::default();
-        self.review_marks(checkpoint, plan, &mut review);
         let linear = match self.target.container() {
             Container::CompressedTensors(scheme) => Some(scheme),
             _ => None,
         };
         let (architecture, units) = (&self.architecture, &self.units);
         let selected = Selected { checkpoint, architecture, units, plan, linear };
-        let said = |fact: &Fact| Some(fact.say(&fact.condition.met_by(&selected)?));
+        let mut said_of_head = false;
+        let mut said = |fact: &Fact| {
+            let sentence = fact.say(&fact.condition.met_by(&selected)?);
+            said_of_head |= fact.condition == Condition::QuantizedHead;
+            Some(sentence)
+        };
         if self.target.loaders().is_empty() {
             let facts = FACTS.iter().filter(|fact| fact.said_without_target);
-            review.warnings.extend(facts.filter_map(said));
+            review.warnings.extend(facts.filter_map(&mut said));
         }
         for fact in self.target.loaders().iter().flat_map(|&loader| Fact::of(loader)) {
             let Some(sentence) = said(fact) else { continue };
@@ -170,12 +174,19 @@ impl TargetRules {
                 sentences.push(sentence);
             }
         }
+        self.review_marks(checkpoint, plan, said_of_head, &mut review);
         review
     }
 
     /// Marks that the format cannot hold are refused; those that are not quantized by default
-    /// carry a warning.
-    fn review_marks(&self, checkpoint: &Checkpoint, plan: &Plan, review: &mut Review) {
+    /// carry a warning. `said_of_head`: whether a fact has named the output head already.
+    fn review_marks(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        said_of_head: bool,
+        review: &mut Review,
+    ) {
         if !self.holds_linear_only() {
             return;
         }
@@ -183,6 +194,7 @@ impl TargetRules {
         for (id, _) in plan.iter() {
             match self.eligibility(checkpoint, id) {
                 Eligibility::ByDefault => {}
+                Eligibility::ByName(Reason::OutputHead) if said_of_head => {}
                 Eligibility::ByName(reason) => {
                     by_name.entry(reason.to_string()).or_default().push(id);
                 }
