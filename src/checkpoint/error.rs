@@ -113,7 +113,7 @@ fn hint_or_expected(hint: Option<&str>) -> String {
 
 fn too_short(found: u64) -> String {
     match found {
-        0 => "the file is empty; the download did not start".to_owned(),
+        0 => "the file is empty, too few bytes for a header; the download did not start".to_owned(),
         1 => "the file has 1 byte, too few for a header; it may not have been downloaded whole"
             .to_owned(),
         _ => format!(

@@ -16,7 +16,7 @@ use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, OutputFormat, Request, SaveError, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
-use crate::plan::target::{Reason, TargetRules};
+use crate::plan::rules::{Reason, TargetRules};
 use crate::plan::{
     InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
@@ -136,6 +136,9 @@ impl Quantize {
             self.recipe.as_ref().map(|path| recipe::read(path, &checkpoint)).transpose()?;
         let target = self.target.target(&checkpoint, recipe.as_ref().map(|plan| &plan.target))?;
         let format = output_format(&checkpoint, &target, self.layout)?;
+        if let Some(why) = format.unfit(&checkpoint) {
+            return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why }.into());
+        }
         let rules = TargetRules::new(&checkpoint, &target)?;
         let Planned { mut plan, known, mut warnings } = match recipe {
             Some(plan) => Planned { plan, ..Planned::default() },

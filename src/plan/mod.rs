@@ -13,6 +13,7 @@ mod inputs;
 mod marks;
 mod preset;
 pub mod recipe;
+pub mod rules;
 mod schemes;
 mod selection;
 pub mod target;

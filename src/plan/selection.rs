@@ -1,7 +1,8 @@
 //! Selecting tensors by glob patterns over their whole names.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::plan::target::{Eligibility, Reason, Target, TargetRules};
+use crate::plan::rules::{Eligibility, Reason, TargetRules};
+use crate::plan::target::Target;
 use crate::tensor::TensorId;
 use globset::{GlobBuilder, GlobMatcher};
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub enum SelectionError {
     NoneQuantizable { path: PathBuf, pattern: String, matches: usize, first: String, why: Reason },
     #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
     NotQuantizable { path: PathBuf, tensor: String, why: Reason },
+    #[error("{}, tensor '{}': it cannot be int8 in {format}: {why}; leave it out, or choose the format safetensors", path.display(), tensor.escape_debug())]
+    NotHeld { path: PathBuf, tensor: String, format: String, why: Reason },
     #[error("{0}")]
     Config(CheckpointError),
     #[error("{}: nothing to quantize: no tensor is quantizable{}", path.display(), if *excluded { " and not excluded" } else { "" })]
@@ -60,7 +63,12 @@ impl Selection {
             if let Some(id) = checkpoint.find(pattern) {
                 if let Eligibility::Never(why) = rules.eligibility(checkpoint, id) {
                     let tensor = checkpoint.tensor(id).name.to_string();
-                    return Err(SelectionError::NotQuantizable { path: path(), tensor, why });
+                    let path = path();
+                    if !rules.holds_linear_only() {
+                        return Err(SelectionError::NotQuantizable { path, tensor, why });
+                    }
+                    let format = rules.target().to_string();
+                    return Err(SelectionError::NotHeld { path, tensor, format, why });
                 }
                 selected[id.index()] = true;
                 continue;

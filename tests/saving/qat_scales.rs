@@ -343,7 +343,7 @@ fn observed_inputs_are_the_scales_of_static_quantization() {
     let dir = tempdir().expect("temp");
     let model = dir.path().join("model");
     std::fs::create_dir(&model).expect("a directory");
-    let config = r#"{"model_type": "bert", "architectures": ["BertModel"]}"#;
+    let config = r#"{"model_type": "two-layers", "architectures": ["TwoLayers"]}"#;
     std::fs::write(model.join("config.json"), config).expect("writes");
     let mut tensors = vec![weights("fc.module.weight", &[8, 16]), weights("out.weight", &[8, 16])];
     tensors.extend(seen("fc.quant.activation_post_process", -2.54, 1.0));

@@ -135,7 +135,7 @@ fn what_cannot_be_static_is_said() {
     let captures = ["--activations", saved.captures.as_str()];
     let statically = ["--activation-scheme", "static", captures[0], captures[1]];
     let (_, said) = with(&[&["--format", "int8-weight-only"], &statically[..]].concat());
-    assert!(said.contains("int8-weight-only has no scales of inputs"), "{said}");
+    assert!(said.contains("W8A16 has no scales of inputs"), "{said}");
     let named = ["--format", "int8", "--include", "model.layers.1.mlp.up_proj.weight"];
     let (_, said) = with(&[&named[..], &statically].concat());
     assert!(said.contains("no inputs were recorded for 'model.layers.1.mlp.up_proj"), "{said}");

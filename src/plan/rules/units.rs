@@ -1,7 +1,7 @@
 //! Fusion units: tensors that a loader merges into one layer, and that must share a scheme.
 
 use crate::checkpoint::Checkpoint;
-use crate::plan::target::roles;
+use crate::plan::rules::roles;
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! What a model's `config.json` says of its architecture.
 
 use crate::checkpoint::{Checkpoint, Config, Result};
-use crate::plan::target::known_architectures;
+use crate::plan::rules::known_architectures;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 

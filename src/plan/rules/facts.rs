@@ -1,9 +1,9 @@
 //! What is known of each loader: one row for each limit.
 
-use crate::plan::target::container::LinearScheme;
-use crate::plan::target::loader::Loader;
-use crate::plan::target::selected::Selected;
-use crate::plan::target::units::UnitKind;
+use crate::plan::rules::selected::Selected;
+use crate::plan::rules::units::UnitKind;
+use crate::plan::target::LinearScheme;
+use crate::plan::target::Loader;
 use crate::quantization::QuantizationScheme;
 
 /// What follows where a fact applies.

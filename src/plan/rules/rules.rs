@@ -3,16 +3,16 @@
 use crate::checkpoint::{Checkpoint, Result};
 use crate::plan::eligibility::obstacle;
 use crate::plan::marks::Plan;
-use crate::plan::target::architecture::Architecture;
-use crate::plan::target::container::Container;
-use crate::plan::target::eligibility::{Eligibility, Reason};
-use crate::plan::target::facts::{Condition, Consequence, FACTS, Fact};
-use crate::plan::target::linear_names;
-use crate::plan::target::loader::Loader;
-use crate::plan::target::roles;
-use crate::plan::target::selected::Selected;
-use crate::plan::target::selection::Target;
-use crate::plan::target::units::FusionUnits;
+use crate::plan::rules::architecture::Architecture;
+use crate::plan::rules::eligibility::{Eligibility, Reason};
+use crate::plan::rules::facts::{Condition, Consequence, FACTS, Fact};
+use crate::plan::rules::linear_names;
+use crate::plan::rules::roles;
+use crate::plan::rules::selected::Selected;
+use crate::plan::rules::units::FusionUnits;
+use crate::plan::target::Container;
+use crate::plan::target::Loader;
+use crate::plan::target::Target;
 use crate::tensor::TensorId;
 use std::collections::BTreeMap;
 
@@ -222,7 +222,7 @@ impl TargetRules {
         }
     }
 
-    fn holds_linear_only(&self) -> bool {
+    pub(crate) fn holds_linear_only(&self) -> bool {
         self.target.container().holds_linear_only()
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::marks::Plan;
-use crate::plan::target::architecture::Architecture;
-use crate::plan::target::container::LinearScheme;
-use crate::plan::target::roles;
-use crate::plan::target::units::{FusionUnit, FusionUnits, UnitKind};
+use crate::plan::rules::architecture::Architecture;
+use crate::plan::rules::roles;
+use crate::plan::rules::units::{FusionUnit, FusionUnits, UnitKind};
+use crate::plan::target::LinearScheme;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Whether a tensor may be quantized for a target, and why not.
 
 use crate::plan::eligibility::Obstacle;
-use crate::plan::target::loader::Loader;
+use crate::plan::target::Loader;
 
 /// Whether a tensor is quantized for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]

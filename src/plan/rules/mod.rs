@@ -1,0 +1,22 @@
+//! What a target means for one checkpoint: which tensors are offered and why not, which form
+//! a fusion unit, and whether a plan loads.
+//!
+//! What is known of each loader is one row of the table in `facts`. Imports `checkpoint`,
+//! `tensor`, `plan/target` and the marks; must not know how a format is written.
+
+mod architecture;
+mod eligibility;
+mod facts;
+mod known_architectures;
+mod linear_names;
+mod roles;
+#[allow(clippy::module_inception, reason = "the file holds the type of that name")]
+mod rules;
+mod selected;
+mod units;
+
+pub use architecture::Architecture;
+pub use eligibility::{Eligibility, Reason};
+pub use facts::{Condition, Consequence, FACTS, Fact};
+pub use rules::{Review, TargetRules};
+pub use units::{FusionUnit, FusionUnits, UnitKind};
