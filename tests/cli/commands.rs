@@ -75,7 +75,11 @@ fn a_file_that_lies_is_one_sentence() {
     fails(&["analyze", &path], &["tensor 'b'", "32", "64", "no overlap"]);
 
     let mut unknown = header(&tensors, &[]);
+    // An unknown field is ignored; a type with a control sequence in it is not.
     unknown["b"]["\u{1b}[2Jdata"] = serde_json::json!(1);
+    write_raw(Path::new(&path), &unknown, &[0; 128]);
+    assert!(!stdout(&["inspect", &path]).contains('\u{1b}'));
+    unknown["b"]["shape"] = serde_json::json!("\u{1b}[2J");
     write_raw(Path::new(&path), &unknown, &[0; 128]);
     let (_, sentence) = failure(&["inspect", &path]);
     assert!(!sentence.contains('\u{1b}'), "{sentence:?}");
