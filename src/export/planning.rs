@@ -7,7 +7,7 @@ use crate::export::output_plan::OutputPlan;
 use crate::export::request::{OutputFormat, Request, Task, is_single_file};
 use crate::export::sidecar_files;
 use crate::plan::Plan;
-use crate::plan::target::TargetRules;
+use crate::plan::rules::TargetRules;
 use crate::quantization::{NotQuantizable, QuantizationType, Rounding};
 use std::path::Path;
 
