@@ -583,6 +583,6 @@ impl Model {
 fn first_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
     match checkpoint.format() {
         Format::Gguf => QuantizationScheme::per_block(32),
-        _ => default_scheme(&checkpoint),
+        _ => default_scheme(checkpoint),
     }
 }

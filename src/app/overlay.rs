@@ -15,6 +15,7 @@ use crate::tensor::TensorId;
 use tui_input::Input;
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one lives at a time")]
 pub enum Overlay {
     Filter(FilterPrompt),
     GoTo(GoTo),

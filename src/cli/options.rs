@@ -69,7 +69,7 @@ pub(super) struct SchemeArgs {
 
 impl SchemeArgs {
     pub(super) fn scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
-        self.scheme.unwrap_or_else(|| default_scheme(&checkpoint))
+        self.scheme.unwrap_or_else(|| default_scheme(checkpoint))
     }
 }
 
@@ -99,7 +99,7 @@ impl CalibrationArgs {
         checkpoint: &Checkpoint,
         scheme: QuantizationScheme,
     ) -> Quantizer {
-        let usual = || default_calibration(&checkpoint);
+        let usual = || default_calibration(checkpoint);
         Quantizer { calibration: self.calibration.unwrap_or_else(usual), scheme }
     }
 }

@@ -236,10 +236,7 @@ impl Memory<'_> {
                 }
                 Err(why) => Err(why.into_owned()),
             };
-            Some(Outcome {
-                quantizer: effective_quantizer(&self.checkpoint, id, quantizer),
-                result,
-            })
+            Some(Outcome { quantizer: effective_quantizer(self.checkpoint, id, quantizer), result })
         });
         let outcomes = outcomes.collect::<Option<_>>()?;
         let Record { range, statistics, .. } = record;

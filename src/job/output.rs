@@ -246,7 +246,7 @@ impl Work<'_> {
         let (basis, knows) = Layer::basis(layer.recording, layer.input_scale);
         let error = |sums: OutputSums| OutputError { basis, sums, knows };
         let settled =
-            |quantizer: &Quantizer| effective_quantizer(&self.checkpoint, layer.id, *quantizer);
+            |quantizer: &Quantizer| effective_quantizer(self.checkpoint, layer.id, *quantizer);
         let errors = self.request.quantizers.iter().map(settled).zip(whole);
         let errors = errors.map(|(quantizer, sums)| (quantizer, sums.map(error))).collect();
         let found = Found { input_scale: layer.input_scale, errors };

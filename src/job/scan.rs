@@ -230,6 +230,7 @@ struct Steps {
     over: u64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "few live at a time")]
 enum Step<'a> {
     Small(TensorId, TensorAnalyzer<'a>),
     Chunks { of: Arc<Shared<'a>>, pass: u64, chunks: Range<u64> },

@@ -59,7 +59,7 @@ pub(super) fn by_signature(listing: &Listing, values: Part) -> Option<PackedTens
         let format = "quanto, fewer than 8 bits";
         return Some(listing.named_with(values, module, format, None, &others));
     }
-    let known = SIGNATURES.iter().find(|it| it.values == last && it.beside.iter().any(|l| has(&l)));
+    let known = SIGNATURES.iter().find(|it| it.values == last && it.beside.iter().any(&has));
     let format = known?.format;
     let name = format!("{module}.weight");
     let format = match listing.method() {

@@ -318,7 +318,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
     fn with_codes(simd: S, seen_levels: LevelTracker, codes: C) -> Self {
         ErrorPass {
             codes,
-            simd: simd,
+            simd,
             block: Block::new(simd),
             filled: 0,
             seen_levels,

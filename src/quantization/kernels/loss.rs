@@ -315,7 +315,7 @@ impl<S: Simd, const N: usize> LossPass<S, N> {
     #[inline(always)]
     fn new(simd: S) -> Self {
         LossPass {
-            simd: simd,
+            simd,
             signal: simd.splat(0.0),
             noise: [simd.splat(0.0); N],
             filled: 0,

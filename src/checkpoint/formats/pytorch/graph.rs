@@ -176,15 +176,12 @@ fn of_tensor(pickle: &Pickle, object: &Object, rebuild: &Rebuild) -> Vec<(Step, 
         Rebuild::Nested { .. } => return children,
         _ => {}
     }
-    match (pickle.global(object.callee), &*object.arguments) {
-        (
-            Some((
-                _,
-                "_rebuild_parameter_with_state" | "_rebuild_from_type_v2" | "_rebuild_from_type",
-            )),
-            &[_, _, _, state, ..],
-        ) => of_state(pickle, state, &mut children),
-        _ => {}
+    if let (
+        Some((_, "_rebuild_parameter_with_state" | "_rebuild_from_type_v2" | "_rebuild_from_type")),
+        &[_, _, _, state, ..],
+    ) = (pickle.global(object.callee), &*object.arguments)
+    {
+        of_state(pickle, state, &mut children)
     }
     // What a tensor is wrapped in has no attributes of its own that hold tensors, but a
     // tensor inside a parameter may.

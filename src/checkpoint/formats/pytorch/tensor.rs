@@ -29,6 +29,7 @@ pub(super) struct Locator<'a> {
     pub find: &'a FindStorage<'a>,
     pub big_endian: bool,
     payloads: Payloads<'a>,
+    #[allow(clippy::type_complexity, reason = "used once")]
     nested: RefCell<HashMap<Id, Result<(Storage, Region), String>>>,
 }
 
