@@ -1,6 +1,7 @@
 //! Where a stored tensor's elements are, what is done to them on reading, and what part the
 //! tensor plays in the model.
 
+use crate::checkpoint::chunks::Chunks;
 use crate::checkpoint::strided::View;
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub enum Data {
     Deflated { skip: u64, size: u64 },
     /// Bytes decoded when the file was opened, from `start` on.
     Memory { bytes: Arc<[u8]>, start: u64 },
+    /// Parts in one or more files.
+    Chunks(Arc<Chunks>),
 }
 
 /// A change of every element.

@@ -8,6 +8,7 @@
 mod access;
 #[allow(clippy::module_inception, reason = "the file holds the type of that name")]
 mod checkpoint;
+mod chunks;
 pub(crate) mod config;
 mod discovery;
 mod error;
@@ -29,6 +30,7 @@ mod strided;
 
 pub use access::{Access, Conversion, Data, Indirect, Role, SignChange};
 pub use checkpoint::{Checkpoint, Content};
+pub use chunks::{Chunk, Chunks};
 pub use config::Config;
 pub use discovery::{Index, has_model};
 pub use error::{CheckpointError, Problem, Result};

@@ -21,16 +21,29 @@ use std::path::{Path, PathBuf};
 struct Contents {
     format: Format,
     metadata: Vec<(String, String)>,
+    /// What the reader has left out, or chosen.
+    notes: Vec<String>,
     stored: Vec<Stored>,
     quantized: Vec<burnpack::Quantized>,
     /// Of a GGUF file that is one part of several.
     split: Option<gguf::Split>,
 }
 
+impl Contents {
+    fn new(format: Format) -> Contents {
+        let (metadata, notes) = (Vec::new(), Vec::new());
+        let (stored, quantized) = (Vec::new(), Vec::new());
+        Contents { format, metadata, notes, stored, quantized, split: None }
+    }
+}
+
 impl Checkpoint {
     /// Opens a file, an index of shards, or a directory with one of them, from its headers
     /// alone.
     pub fn open(path: &Path) -> Result<Checkpoint> {
+        if let Some(directory) = pytorch::distributed_directory(path) {
+            return Self::open_distributed(path, &directory);
+        }
         let files = discovery::discover(path)?;
         let shards: Vec<(Shard, Contents)> =
             files.shards.par_iter().map(|p| read_shard(Source::file(p)?)).collect::<Result<_>>()?;
@@ -44,6 +57,19 @@ impl Checkpoint {
             checkpoint.notes.push("it holds no tensors".to_owned());
         }
         Ok(checkpoint)
+    }
+
+    /// Opens a directory of `torch.distributed.checkpoint`.
+    fn open_distributed(path: &Path, directory: &Path) -> Result<Checkpoint> {
+        let pytorch::Distributed { sources, stored } = pytorch::read_distributed(directory)?;
+        let mut stored = stored.into_iter().peekable();
+        let shards = (0..).zip(sources).map(|(number, source)| {
+            let mut contents = Contents::new(Format::PyTorch);
+            contents.stored.extend(std::iter::from_fn(|| stored.next_if(|s| s.shard == number)));
+            (Shard { source, metadata: Vec::new() }, contents)
+        });
+        let shards = shards.collect();
+        Self::assemble(path.to_owned(), shards, None, None)
     }
 
     /// Opens a file that lies in memory, under a name.
@@ -61,6 +87,7 @@ impl Checkpoint {
         let mut shards = Vec::with_capacity(read.len());
         let mut stored: Vec<Stored> = Vec::new();
         let mut quantized = Vec::new();
+        let mut notes = Vec::new();
         let format = read.first().map_or(Format::Safetensors, |(_, contents)| contents.format);
         let count = read.len() as u64;
         for (number, (mut shard, contents)) in read.into_iter().enumerate() {
@@ -73,6 +100,7 @@ impl Checkpoint {
                 return Err(CheckpointError::new(shard.source.path(), split.renamed()));
             }
             shard.metadata = contents.metadata;
+            notes.extend(contents.notes);
             shards.push(shard);
             let shard = number as u32;
             let first = stored.len() as u32;
@@ -83,7 +111,6 @@ impl Checkpoint {
                 _ => stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s })),
             }
         }
-        let mut notes = Vec::new();
         let all_named = match &index {
             Some((index, map)) => compare_with_index(index, map, &mut stored, &mut notes),
             None => false,
@@ -129,13 +156,7 @@ impl Checkpoint {
 
 fn read_shard(source: Source) -> Result<(Shard, Contents)> {
     let format = Format::of(&source)?;
-    let mut contents = Contents {
-        format,
-        metadata: Vec::new(),
-        stored: Vec::new(),
-        quantized: Vec::new(),
-        split: None,
-    };
+    let mut contents = Contents::new(format);
     match format {
         Format::Safetensors => {
             let header = safetensors::read(&source)?;
@@ -151,9 +172,13 @@ fn read_shard(source: Source) -> Result<(Shard, Contents)> {
             (contents.metadata, contents.stored) = (header.metadata, header.stored);
             contents.quantized = header.quantized;
         }
-        Format::PyTorch => (contents.metadata, contents.stored) = pytorch::read(&source)?,
+        Format::PyTorch => {
+            let listed = pytorch::read(&source)?;
+            (contents.metadata, contents.stored) = (listed.metadata, listed.stored);
+            contents.notes = listed.notes;
+        }
         Format::Npy => contents.stored = numpy::read_npy(&source)?,
-        Format::Npz => (contents.metadata, contents.stored) = numpy::read_npz(&source)?,
+        Format::Npz => (contents.notes, contents.stored) = numpy::read_npz(&source)?,
     }
     Ok((Shard { source, metadata: Vec::new() }, contents))
 }

@@ -1,6 +1,7 @@
 //! Reads ranges of stored tensors on demand.
 
 use crate::checkpoint::access::{Access, Data, Indirect};
+use crate::checkpoint::chunks::Chunks;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::inflate::Inflater;
 use crate::checkpoint::io::source::{Handle, InPlace, Source};
@@ -103,7 +104,7 @@ impl<'c> StoredReader<'c> {
         let stored = self.get(id);
         let Access::Direct = stored.access else { return Ok(None) };
         let start = stored.range.start;
-        let (source, handle) = self.handle(stored)?;
+        let (source, handle) = self.handle(stored.shard, &stored.name)?;
         source.in_place(handle, &stored.name, start + range.start..start + range.end)
     }
 
@@ -184,6 +185,7 @@ impl<'c> StoredReader<'c> {
             Data::File => self.open(stored, |source, handle| {
                 fill(&mut |at, out| source.read_exact(handle, out, stored.range.start + at))
             }),
+            Data::Chunks(chunks) => fill(&mut |at, out| self.parts_into(stored, chunks, at, out)),
             Data::Memory { bytes, start } => fill(&mut |at, out| {
                 let from = usize::try_from(start.saturating_add(at)).unwrap_or(usize::MAX);
                 match bytes.get(from..from.saturating_add(out.len())) {
@@ -216,6 +218,40 @@ impl<'c> StoredReader<'c> {
                 })
             }
         }
+    }
+
+    /// Fills `out` from byte `at` of a tensor that is stored in parts.
+    fn parts_into(
+        &mut self,
+        stored: &Stored,
+        chunks: &Chunks,
+        at: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let mut gathered = Vec::new();
+        for part in chunks.parts() {
+            for overlap in chunks.overlaps(part, at..at + out.len() as u64) {
+                let to = (overlap.to - at) as usize;
+                let out = out.get_mut(to..to + overlap.length as usize).unwrap_or_default();
+                let (source, handle) = self.handle(part.shard, &stored.name)?;
+                let start = part.range.start;
+                let read = match &part.view {
+                    None => source.read_exact(handle, out, start + overlap.from),
+                    Some(view) => {
+                        let bytes = overlap.from..overlap.from + overlap.length;
+                        let mut read =
+                            |at: u64, out: &mut [u8]| source.read_exact(handle, out, start + at);
+                        let read = view.gather(bytes, &mut gathered, &mut read);
+                        if gathered.len() == out.len() {
+                            out.copy_from_slice(&gathered);
+                        }
+                        read
+                    }
+                };
+                read.map_err(|e| e.about(&stored.name))?;
+            }
+        }
+        Ok(())
     }
 
     /// All elements of a small deflated tensor, which its view reads in any order.
@@ -285,24 +321,24 @@ impl<'c> StoredReader<'c> {
         stored: &Stored,
         work: impl FnOnce(&Source, &Handle) -> Result<T>,
     ) -> Result<T> {
-        let (source, handle) = self.handle(stored)?;
+        let (source, handle) = self.handle(stored.shard, &stored.name)?;
         work(source, handle).map_err(|e| e.about(&stored.name))
     }
 
-    /// The file that holds a stored tensor, opened if it is not open yet.
-    fn handle(&mut self, stored: &Stored) -> Result<(&'c Source, &mut Handle)> {
-        let source = self.source(stored);
+    /// The file of a shard, opened for `tensor` if it is not open yet.
+    fn handle(&mut self, shard: u32, tensor: &str) -> Result<(&'c Source, &mut Handle)> {
+        let source = &self.shards[shard as usize].source;
         let handle = match self.open.take() {
-            Some((shard, handle)) if shard == stored.shard => handle,
+            Some((open, handle)) if open == shard => handle,
             another => {
-                if let Some((shard, mut handle)) = another {
+                if let Some((open, mut handle)) = another {
                     handle.rest();
-                    self.open_before.push((shard, handle));
+                    self.open_before.push((open, handle));
                 }
-                let place = self.open_before.iter().position(|(shard, _)| *shard == stored.shard);
+                let place = self.open_before.iter().position(|(open, _)| *open == shard);
                 let handle = match place {
                     Some(place) => self.open_before.remove(place).1,
-                    None => source.open().map_err(|e| e.about(&stored.name))?,
+                    None => source.open().map_err(|e| e.about(tensor))?,
                 };
                 if self.open_before.len() >= OPEN_FILES {
                     self.open_before.remove(0);
@@ -310,7 +346,7 @@ impl<'c> StoredReader<'c> {
                 handle
             }
         };
-        let (_, handle) = self.open.insert((stored.shard, handle));
+        let (_, handle) = self.open.insert((shard, handle));
         Ok((source, handle))
     }
 

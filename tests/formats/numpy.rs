@@ -38,6 +38,21 @@ fn files_of_every_kind_give_their_rows() {
     assert!(crate::cases::check(&Path::new(DATA).join("cases")) > 70);
 }
 
+/// From public reports: members that hold objects, and deflated ones in column-major order.
+#[test]
+fn one_member_does_not_close_the_archive() {
+    let found = open(Path::new(DATA).join("reading/object_member.npz"));
+    let config = found.find("config").expect("is listed");
+    assert!(found.unreadable(config).is_some_and(|why| why.contains("Python objects")));
+    assert_eq!(crate::floats(&found, "w").len(), 8 * 32 * 4);
+    let found = open(Path::new(DATA).join("reading/fortran_deflated.npz"));
+    let (a, transposed) = (crate::floats(&found, "a"), crate::floats(&found, "aT"));
+    let element = |bytes: &[u8], index: usize| bytes[index * 4..index * 4 + 4].to_vec();
+    for (row, column) in (0..8).flat_map(|row| (0..32).map(move |column| (row, column))) {
+        assert_eq!(element(&a, row * 32 + column), element(&transposed, column * 8 + row));
+    }
+}
+
 #[test]
 fn arrays_are_converted_and_quantized_to_safetensors() {
     let directory = tempfile::tempdir().expect("temp");

@@ -5,6 +5,7 @@ use crate::checkpoint::discovery::numbered::{self, Numbered};
 use crate::checkpoint::discovery::{directory, sharded};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::file_names::has_extension;
+use crate::checkpoint::formats::pytorch::distributed_directory;
 use std::path::Path;
 
 /// Finds the checkpoint at `path`: a file, an index, or a directory with one of them.
@@ -45,6 +46,7 @@ pub(crate) fn discover(path: &Path) -> Result<Files> {
 /// Whether a directory holds a checkpoint, or several.
 pub fn has_model(path: &Path) -> bool {
     match directory::choose(path) {
+        _ if distributed_directory(path).is_some() => true,
         Ok(_) => true,
         Err(e) => matches!(e.problem, Problem::Ambiguous(_)),
     }

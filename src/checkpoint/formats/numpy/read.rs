@@ -20,12 +20,12 @@ const SUFFIX: &str = ".npy";
 /// Bytes that are read at first: nearly every header is shorter.
 const FIRST_READ: u64 = 256;
 
-/// Key-values that describe the file, and its arrays.
-type Contents = (Vec<(String, String)>, Vec<Stored>);
+/// What was left out of a file, and its arrays.
+type Contents = (Vec<String>, Vec<Stored>);
 
 /// Whether a ZIP archive is one of arrays.
 pub(crate) fn is_archive(source: &Source, members: &[Member]) -> bool {
-    has_extension(source.path(), "npz")
+    source.path().extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"))
         || members.iter().any(|member| member.name.ends_with(SUFFIX))
 }
 
@@ -64,12 +64,17 @@ pub(crate) fn read_npz(source: &Source) -> Result<Contents> {
         }
         stored.push(row.stored(unique));
     }
-    let mut metadata = Vec::new();
-    if !others.is_empty() {
-        let said = format!("{} members that are no arrays: {}", others.len(), others.join(", "));
-        metadata.push(("left out".to_owned(), said));
+    let mut notes = Vec::new();
+    match others.as_slice() {
+        [] => {}
+        [only] => notes.push(format!("left out the member {only}, which is no array")),
+        _ => notes.push(format!(
+            "left out {} members that are no arrays: {}",
+            others.len(),
+            others.join(", ")
+        )),
     }
-    Ok((metadata, stored))
+    Ok((notes, stored))
 }
 
 /// The array in a member. `None` if it is none and is not named as one.

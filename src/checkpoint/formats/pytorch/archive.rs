@@ -7,6 +7,7 @@ use crate::checkpoint::formats::region::{ByteReader, Region};
 use crate::checkpoint::formats::zip::{self, Member};
 use crate::checkpoint::io::source::Source;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// The name of the pickle in an archive.
 const PICKLE: &str = "data.pkl";
@@ -28,8 +29,9 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    pub(super) fn open(source: &Source) -> Result<Archive> {
-        let members = zip::members(source)?;
+    /// Opens an archive that fills a range of a file.
+    pub(super) fn open(source: &Source, range: Range<u64>) -> Result<Archive> {
+        let members = zip::members_within(source, range)?;
         let malformed = |why| {
             CheckpointError::new(source.path(), Problem::Malformed { format: "PyTorch", why })
         };

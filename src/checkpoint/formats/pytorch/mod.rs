@@ -8,6 +8,7 @@
 
 mod archive;
 mod array;
+mod distributed;
 mod graph;
 mod key_text;
 mod legacy;
@@ -24,6 +25,7 @@ mod value;
 mod walk;
 
 pub(crate) use archive::describe_archive;
+pub(crate) use distributed::{Distributed, distributed_directory, read_distributed};
 pub(crate) use read::{has_pickle, is_pickle, read};
 
 #[cfg(test)]

@@ -15,8 +15,15 @@ use crate::checkpoint::io::source::Source;
 use crate::checkpoint::stored::Stored;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Key-values that describe the file, and its tensors.
-type Contents = (Vec<(String, String)>, Vec<Stored>);
+/// What was found in a file.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// Key-values that describe the file.
+    pub metadata: Vec<(String, String)>,
+    /// What was left out.
+    pub notes: Vec<String>,
+    pub stored: Vec<Stored>,
+}
 
 /// The first byte of a pickle of protocol 2 or later.
 const PROTOCOL: u8 = 0x80;
@@ -73,20 +80,22 @@ pub(crate) fn read(source: &Source) -> Result<Contents> {
 }
 
 fn of_archive(source: &Source) -> Result<Contents> {
-    let archive = Archive::open(source)?;
+    let archive = Archive::open(source, 0..source.size())?;
     let data = |key: &str| archive.storage("data", key);
-    let (mut metadata, mut stored) = list(source, &archive.pickle, archive.big_endian, &data)?;
+    let mut contents = list(source, &archive.pickle, archive.big_endian, &data)?;
     if let Some(constants) = archive.constants(source) {
         let find = |key: &str| archive.storage(CONSTANTS, key);
-        let (more, constants) = list(source, &constants, archive.big_endian, &find)?;
-        metadata.extend(more);
-        let taken: HashSet<String> = stored.iter().map(|s| s.name.to_string()).collect();
-        stored.extend(constants.into_iter().filter_map(|constant| {
+        let constants = list(source, &constants, archive.big_endian, &find)?;
+        contents.metadata.extend(constants.metadata);
+        contents.notes.extend(constants.notes);
+        let taken: HashSet<String> =
+            contents.stored.iter().map(|stored| stored.name.to_string()).collect();
+        contents.stored.extend(constants.stored.into_iter().filter_map(|constant| {
             let name = format!("{CONSTANTS}.{}", constant.name);
             (!taken.contains(&name)).then(|| Stored { name: name.into(), ..constant })
         }));
     }
-    Ok((metadata, stored))
+    Ok(contents)
 }
 
 /// The tensors that a pickle describes.
@@ -123,10 +132,13 @@ fn list(
         let names = tensors.iter().filter_map(|&at| Some(stored.get(at)?.name.as_str()));
         ("one storage for".to_owned(), names.collect::<Vec<_>>().join(", "))
     });
-    let mut metadata: Vec<_> = shared.collect();
+    let metadata = shared.collect();
+    let mut notes = Vec::new();
     if found.incomplete {
-        let why = "further names of these tensors: the file gives them more than can be listed";
-        metadata.push(("left out".to_owned(), why.to_owned()));
+        notes.push(
+            "left out further names of these tensors: the file gives them more than can be listed"
+                .to_owned(),
+        );
     }
-    Ok((metadata, stored))
+    Ok(Contents { metadata, notes, stored })
 }

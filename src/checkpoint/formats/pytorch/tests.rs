@@ -13,7 +13,7 @@ fn pickled(ops: &[&[u8]]) -> Vec<u8> {
 
 fn opened(ops: &[&[u8]]) -> Result<Vec<Stored>, String> {
     let source = Source::memory("m.pt", pickled(ops).leak());
-    read(&source).map(|(_, stored)| stored).map_err(|error| error.to_string())
+    read(&source).map(|contents| contents.stored).map_err(|error| error.to_string())
 }
 
 fn refusal(ops: &[&[u8]]) -> String {
@@ -93,9 +93,9 @@ fn what_grows_without_bound_is_listed_once() {
     }
     let ops: Vec<&[u8]> = ops.iter().map(Vec::as_slice).collect();
     let source = Source::memory("m.pt", pickled(&ops).leak());
-    let (metadata, stored) = read(&source).expect("opens");
-    assert_eq!(stored.len(), 1);
-    assert_eq!(metadata[0].0, "left out");
+    let contents = read(&source).expect("opens");
+    assert_eq!(contents.stored.len(), 1);
+    assert!(contents.notes[0].contains("left out"));
 }
 
 const FILES: [&[u8]; 2] = [
@@ -123,8 +123,8 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()).max(8));
         }
         let length = bytes.len() as u64;
-        if let Ok((_, stored)) = read(&Source::memory("m.pt", bytes.leak())) {
-            for tensor in stored {
+        if let Ok(contents) = read(&Source::memory("m.pt", bytes.leak())) {
+            for tensor in contents.stored {
                 prop_assert!(tensor.range.start <= tensor.range.end);
                 prop_assert!(tensor.range.end <= length);
             }
