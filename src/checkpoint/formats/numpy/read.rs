@@ -25,7 +25,7 @@ type Contents = (Vec<String>, Vec<Stored>);
 
 /// Whether a ZIP archive is one of arrays.
 pub(crate) fn is_archive(source: &Source, members: &[Member]) -> bool {
-    source.path().extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"))
+    has_extension(source.path(), "npz")
         || members.iter().any(|member| member.name.ends_with(SUFFIX))
 }
 
