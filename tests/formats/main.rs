@@ -1,7 +1,6 @@
 //! The formats other than safetensors, through the library: real files read as their
 //! owners read them, written, reopened and verified.
 
-#[allow(dead_code, reason = "each test program uses a part")]
 #[path = "../support/mod.rs"]
 mod support;
 
