@@ -35,7 +35,7 @@
 //!
 //! # Modules
 //!
-//! Each folder is one idea. Imports point one way, which `tests/architecture.rs` checks:
+//! Each folder is one idea. Imports point one way, which `tests/architecture` checks:
 //!
 //! `tensor ← quantization ← checkpoint ← activations ← plan ← report ← export ← job ← {cli, app ← ui ← tui}`
 //!

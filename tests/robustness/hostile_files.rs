@@ -200,6 +200,9 @@ fn configs_indices_and_recipes_changed_at_random_are_read_or_refused() {
     };
     for fixture in std::fs::read_dir(data.join("formats")).expect("lists") {
         let fixture = fixture.expect("an entry").path();
+        if !fixture.join("model.safetensors").is_file() || !fixture.join("config.json").is_file() {
+            continue;
+        }
         std::fs::copy(fixture.join("model.safetensors"), path("model.safetensors"))
             .expect("copies");
         let config = std::fs::read(fixture.join("config.json")).expect("reads");
@@ -261,7 +264,10 @@ fn run(arguments: &[&str]) -> Output {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     if code == Some(1) {
-        assert!(said.starts_with("error: ") && said.lines().count() == 1, "{arguments:?}: {said}");
+        let mut sentences = said.lines().filter(|line| !line.starts_with("warning: "));
+        let error = sentences.next().unwrap_or_default();
+        assert!(error.starts_with("error: "), "{arguments:?}: {said}");
+        assert!(sentences.next().is_none(), "{arguments:?}: {said}");
         assert!(!said.contains("panicked"), "{said}");
     }
     output
@@ -343,7 +349,7 @@ fn oddities() -> Vec<(&'static str, Vec<u8>, bool)> {
         (
             "an unknown key",
             raw(r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"\n":1}}"#, 4),
-            false,
+            true,
         ),
         ("no name", named(""), true),
         ("a path for a name", named("../../etc/passwd"), true),
