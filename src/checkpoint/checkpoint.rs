@@ -178,6 +178,8 @@ impl Checkpoint {
 
     /// The type in which [`Reader::elements`] gives a tensor; `None` if it has no float
     /// elements that can be read.
+    ///
+    /// [`Reader::elements`]: crate::checkpoint::Reader::elements
     pub fn float_type(&self, id: TensorId) -> Option<FloatType> {
         match self.content(id) {
             Content::Plain(_) if self.unreadable(id).is_some() => None,
