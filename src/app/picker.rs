@@ -56,10 +56,10 @@ impl Picker {
         picker
     }
 
-    fn add(&mut self, root: &Path, models: Models, place: &'static str, wherein: &str) {
+    fn add(&mut self, root: &Path, models: Models, place: &'static str, place_in_words: &str) {
         let shown = names::visible(&root.to_string_lossy()).into_owned();
         if models.found.is_empty() {
-            self.said.push(format!("No model found {wherein} {shown}."));
+            self.said.push(format!("No model found {place_in_words} {shown}."));
         }
         if !models.complete {
             self.said.push(format!("{shown} is too large: only a part of it was searched."));

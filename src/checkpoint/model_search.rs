@@ -1,4 +1,5 @@
-//! The models beneath a directory, by the names of their files: nothing is opened.
+//! Search for models in a directory and the directories in it. Tensor files are not opened,
+//! except the headers of split GGUF files; indexes are read.
 
 use crate::checkpoint::discovery::{Files, discover};
 use crate::checkpoint::error::Problem;

@@ -32,15 +32,14 @@ pub(super) fn choose(directory: &Path) -> Result<Files> {
         return Ok(files);
     }
     let listing = Listing::read(directory)?;
-    if let Some(name) = &listing.broken_link {
-        return Err(CheckpointError::new(&directory.join(name), Problem::BrokenLink));
-    }
     if let Some(files) = named_by_config(directory, &listing) {
         return Ok(files);
     }
-    let mut candidates = candidates(directory, &listing)?;
+    let (mut candidates, unreadable) = candidates(directory, &listing);
     candidates.sort_by(|a, b| a.rank.cmp(&b.rank).then_with(|| a.label.cmp(&b.label)));
-    let Some(best) = candidates.first() else { return Err(nothing(directory, &listing)) };
+    let Some(best) = candidates.first() else {
+        return Err(unreadable.unwrap_or_else(|| nothing(directory, &listing)));
+    };
     let is_tied = |other: &&Candidate| {
         other.rank.is_tied(&best.rank) && other.base != best.base && !best.rank.is_favourite()
     };
@@ -67,7 +66,12 @@ pub(super) fn choose(directory: &Path) -> Result<Files> {
             return Err(sharded::missing_shards(directory, parsed, missing.clone()));
         }
     }
-    let notes = notes(&candidates, directory);
+    let mut notes = notes(&candidates, directory);
+    match unreadable {
+        // The index may say which of the shards count.
+        Some(error) if is_unindexed => return Err(error),
+        error => notes.extend(error.map(|error| format!("an index was not used: {error}"))),
+    }
     let mut files = candidates.swap_remove(0).open(directory)?;
     files.notes.extend(notes);
     Ok(files)
@@ -298,12 +302,20 @@ fn list(names: &[String]) -> String {
     }
 }
 
-fn candidates(directory: &Path, listing: &Listing) -> Result<Vec<Candidate>> {
+/// All candidates in a directory, and the error of an index that cannot be read.
+fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<CheckpointError>) {
     let mut found = Vec::new();
+    let mut unreadable = None;
     let mut in_an_index: HashSet<String> = HashSet::new();
     for name in &listing.files {
         let Some((base, family)) = index_name(name) else { continue };
-        let parsed = index::read(&directory.join(name))?;
+        let parsed = match index::read(&directory.join(name)) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                unreadable.get_or_insert(error);
+                continue;
+            }
+        };
         let missing = parsed.missing(directory);
         // An index of one file of its own name describes that file.
         let whole = format!("{base}.safetensors");
@@ -356,7 +368,7 @@ fn candidates(directory: &Path, listing: &Listing) -> Result<Vec<Candidate>> {
             candidate.rank.role = Role::Variant;
         }
     }
-    Ok(found)
+    (found, unreadable)
 }
 
 /// The base and family of an index's name: `model.safetensors.index.json`, also with a
@@ -473,6 +485,9 @@ fn notes(candidates: &[Candidate], directory: &Path) -> Vec<String> {
 
 /// The error for a directory without a checkpoint of its own.
 fn nothing(directory: &Path, listing: &Listing) -> CheckpointError {
+    if let Some(name) = &listing.broken_link {
+        return CheckpointError::new(&directory.join(name), Problem::BrokenLink);
+    }
     let has_model = |name: &&String| choose(&directory.join(name)).is_ok();
     let several: Vec<String> = match listing.files.contains("model_index.json") {
         true => listing.folders.iter().filter(has_model).cloned().collect(),

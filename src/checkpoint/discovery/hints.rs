@@ -1,5 +1,6 @@
 //! What to say of a directory in which no checkpoint was found.
 
+use crate::checkpoint::file_names::names_in;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -30,7 +31,7 @@ pub(super) fn hint(
         return Some(format!("{name} is {what}, which is not read"));
     }
     for folder in folders {
-        let names = file_names(&directory.join(folder));
+        let names = names_in(&directory.join(folder));
         let is_weights = |name: &&String| {
             let endings = [".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt"];
             endings.iter().any(|ending| name.ends_with(ending))
@@ -54,9 +55,4 @@ fn foreign(names: &BTreeSet<String>) -> Option<(&str, &'static str)> {
         let (_, what) = FOREIGN.iter().find(|(ending, _)| name.ends_with(ending))?;
         Some((name.as_str(), *what))
     })
-}
-
-fn file_names(directory: &Path) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

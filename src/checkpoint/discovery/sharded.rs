@@ -3,8 +3,7 @@
 use crate::checkpoint::discovery::files::Files;
 use crate::checkpoint::discovery::index::{self, Parsed};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
-use crate::checkpoint::file_names::has_extension;
-use std::collections::BTreeSet;
+use crate::checkpoint::file_names::{has_extension, names_in};
 use std::path::Path;
 
 /// The checkpoint that the index at `path` describes; its shards lie beside or beneath it.
@@ -39,15 +38,9 @@ pub(super) fn missing_shards(
     missing: Vec<String>,
 ) -> CheckpointError {
     let count = parsed.map.shards.len();
-    let others = directory_names(directory);
+    let others = names_in(directory);
     let renamed = others.into_iter().find(|name| {
         has_extension(Path::new(name), "safetensors") && !parsed.map.shards.contains(name)
     });
     CheckpointError::new(&parsed.index.path, Problem::MissingShards { count, missing, renamed })
-}
-
-/// The names of the files in a directory, in order; empty if it cannot be read.
-fn directory_names(directory: &Path) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
