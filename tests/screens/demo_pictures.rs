@@ -41,7 +41,6 @@ fn play(name: &str, mut look: impl FnMut(&mut Session, &str)) {
 }
 
 #[test]
-#[ignore = "the pictures are to be redrawn with the new wording: tests/pictures/run"]
 fn the_pictures_of_the_demo_are_what_the_screen_shows() {
     play("screens", |session, name| {
         let path = Path::new(PICTURES).join(format!("{name}.txt"));
