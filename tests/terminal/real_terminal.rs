@@ -17,7 +17,7 @@ fn it_starts_with_the_demo_calibrates_and_quits() {
     session.press("j ");
     session.wait_for("1 tensor marked");
     session.press("q");
-    session.wait_for("Quit all the same?");
+    session.wait_for("Quit anyway?");
     session.press("y");
     assert_eq!(session.end().exit_code(), 0);
 }
@@ -141,7 +141,7 @@ fn marks_and_place_are_there_again_the_next_time() {
     session.press(":lm_head\r X");
     session.wait_for("1 tensor marked");
     session.press("q");
-    session.wait_for("Quit all the same?");
+    session.wait_for("Quit anyway?");
     session.press("y");
     assert_eq!(session.end().exit_code(), 0);
     let mut session = start(&["tests/data/tiny-llama/single"]);
@@ -263,7 +263,7 @@ fn a_directory_without_models_says_so_and_offers_the_demo() {
     let path = empty.path().to_str().expect("text");
     let mut session = Session::start(&[path], &[("HF_HUB_CACHE", path)]);
     session.wait_for("No model found below");
-    session.wait_for("No model in the Hugging Face cache");
+    session.wait_for("No model found in the Hugging Face cache");
     session.press("\r");
     session.wait_for("calibrated");
     session.press("q");

@@ -122,7 +122,7 @@ fn a_save_that_fails_or_panics_leaves_the_screen_alive() {
         session.wait_until("the dialog to go", |s| !s.screen().contains("Save the quantized"));
         session.wait_for("15 tensors marked");
         session.press("q");
-        session.wait_for("Quit all the same?");
+        session.wait_for("Quit anyway?");
         session.press("y");
         assert_eq!(session.end().exit_code(), 0, "{fault}");
     }
