@@ -109,16 +109,10 @@ pub(super) fn output_format(
     layout: Option<WeightLayout>,
 ) -> Result<OutputFormat, Error> {
     let container = target.container();
-    let format = match container {
-        Container::Safetensors => OutputFormat::Safetensors,
-        Container::CompressedTensors(LinearScheme::W8A8) => OutputFormat::Int8,
-        Container::CompressedTensors(LinearScheme::W8A16) => OutputFormat::Int8WeightOnly,
-        Container::Gguf => OutputFormat::Gguf,
-        Container::Burn => OutputFormat::Burn(layout.unwrap_or_default()),
-        Container::FakeQuantized => OutputFormat::FakeQuantized,
-        Container::ComfyUi | Container::Mlx | Container::Torchao => {
-            return Err(unfit(checkpoint, TargetError::NotWritten(container.name())));
-        }
+    let format = match (OutputFormat::of(container), layout) {
+        (Some(OutputFormat::Burn(_)), Some(layout)) => OutputFormat::Burn(layout),
+        (Some(format), _) => format,
+        (None, _) => return Err(unfit(checkpoint, TargetError::NotWritten(container.name()))),
     };
     match (container, layout) {
         (Container::Burn, _) | (_, None) => Ok(format),

@@ -25,6 +25,19 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
+    /// The format that a container is written in; `None` if this version does not write it.
+    pub fn of(container: Container) -> Option<OutputFormat> {
+        match container {
+            Container::Safetensors => Some(OutputFormat::Safetensors),
+            Container::CompressedTensors(LinearScheme::W8A8) => Some(OutputFormat::Int8),
+            Container::CompressedTensors(LinearScheme::W8A16) => Some(OutputFormat::Int8WeightOnly),
+            Container::Gguf => Some(OutputFormat::Gguf),
+            Container::Burn => Some(OutputFormat::Burn(WeightLayout::default())),
+            Container::FakeQuantized => Some(OutputFormat::FakeQuantized),
+            Container::ComfyUi | Container::Mlx | Container::Torchao => None,
+        }
+    }
+
     /// The container that a plan's target knows the format by.
     pub fn container(self) -> Container {
         match self {

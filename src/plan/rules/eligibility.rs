@@ -55,6 +55,39 @@ pub enum Reason {
     UnknownName,
 }
 
+impl Reason {
+    /// A word or two for a column of a table.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Reason::Obstacle(obstacle) => match obstacle {
+                Obstacle::Unreadable(_) => "unreadable",
+                Obstacle::OptimizerState => "optimizer",
+                Obstacle::NotNetwork => "no weight",
+                Obstacle::Expanded => "expanded",
+                Obstacle::Empty => "empty",
+                Obstacle::NotFloat(_) => "no float",
+                Obstacle::AlreadyQuantized(_) => "quantized",
+                Obstacle::FewDimensions => "vector",
+                Obstacle::Embedding => "embedding",
+                Obstacle::Observer => "observer",
+                Obstacle::Norm => "norm",
+                Obstacle::NonFinite { .. } => "NaN or Inf",
+            },
+            Reason::NotAModuleWeight => "no weight",
+            Reason::Convolution(_) => "convolution",
+            Reason::FusedExperts => "experts",
+            Reason::OutputHead => "output head",
+            Reason::TiedHead => "tied head",
+            Reason::Router => "router",
+            Reason::LookupTable | Reason::VocabularyTable(_) => "embedding",
+            Reason::Conv1d => "Conv1D",
+            Reason::MultiTokenPrediction => "extra tokens",
+            Reason::VisionPart(_) => "image part",
+            Reason::UnknownName => "unknown name",
+        }
+    }
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -7,6 +7,7 @@
 mod architecture;
 mod eligibility;
 mod facts;
+mod fit;
 mod known_architectures;
 mod linear_names;
 mod roles;
@@ -18,5 +19,6 @@ mod units;
 pub use architecture::Architecture;
 pub use eligibility::{Eligibility, Reason};
 pub use facts::{Condition, Consequence, FACTS, Fact};
+pub use fit::FittedPlan;
 pub use rules::{Review, TargetRules};
 pub use units::{FusionUnit, FusionUnits, UnitKind};

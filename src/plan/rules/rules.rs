@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 /// plan.
 ///
 /// Cheap to ask, so it is made once for each target and kept.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TargetRules {
     target: Target,
     architecture: Architecture,

@@ -1,0 +1,177 @@
+//! Changing a plan so that its target can load it.
+
+use crate::checkpoint::Checkpoint;
+use crate::plan::defaults::effective_quantizer;
+use crate::plan::inputs::InputQuantization;
+use crate::plan::marks::Plan;
+use crate::plan::rules::eligibility::{Eligibility, Reason};
+use crate::plan::rules::rules::TargetRules;
+use crate::plan::target::{Container, LinearScheme};
+use crate::quantization::{QuantizationScheme, Quantizer, Rounding};
+use crate::tensor::TensorId;
+use crate::text::figures::counted;
+use std::collections::BTreeSet;
+
+/// A plan changed for a target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FittedPlan {
+    pub plan: Plan,
+    /// What was changed, as parts of a sentence; empty if nothing was.
+    pub changes: Vec<String>,
+}
+
+impl TargetRules {
+    /// The schemes that a mark may have, smallest first: those that the format stores and that
+    /// none of the loaders refuses.
+    pub fn schemes(&self, checkpoint: &Checkpoint) -> Vec<QuantizationScheme> {
+        let stored = self.target().container().schemes();
+        if self.target().loaders().is_empty() {
+            return stored;
+        }
+        let by_default = |id: &TensorId| self.eligibility(checkpoint, *id) == Eligibility::ByDefault;
+        let tensors: Vec<TensorId> = checkpoint.ids().filter(by_default).collect();
+        let refusals = |&scheme: &QuantizationScheme| -> BTreeSet<String> {
+            let plan = Plan::uniform(tensors.iter().copied(), scheme, Rounding::default());
+            self.review(checkpoint, &plan).refusals.into_iter().collect()
+        };
+        let refused: Vec<BTreeSet<String>> = stored.iter().map(refusals).collect();
+        // What every scheme meets is not the scheme's fault.
+        let least = refused.iter().map(BTreeSet::len).min().unwrap_or_default();
+        let allowed = stored.into_iter().zip(refused).filter(|(_, said)| said.len() == least);
+        allowed.map(|(scheme, _)| scheme).collect()
+    }
+
+    /// The scheme for `tensors` that the user did not choose one for: the largest block that
+    /// divides every row, else one scale per channel, else the smallest that is allowed.
+    pub fn preferred_scheme(
+        &self,
+        checkpoint: &Checkpoint,
+        allowed: &[QuantizationScheme],
+        tensors: &[TensorId],
+    ) -> Option<QuantizationScheme> {
+        let divides = |scheme: &&QuantizationScheme| match scheme {
+            QuantizationScheme::PerBlock(_, _, size) => {
+                let rows = tensors.iter().map(|&id| checkpoint.tensor(id).shape.row_len());
+                rows.into_iter().all(|row| row.is_multiple_of(u64::from(*size)))
+            }
+            _ => false,
+        };
+        let channel = || allowed.iter().find(|s| **s == QuantizationScheme::PER_CHANNEL);
+        let block = allowed.iter().find(divides);
+        block.or_else(channel).or(allowed.first()).copied()
+    }
+
+    /// Changes a plan as far as this target needs: marks that it cannot hold are removed, schemes
+    /// that it cannot store are replaced, and fusion units that it does not load in part are
+    /// completed. Marks that fit keep their quantizer.
+    pub fn fit(&self, checkpoint: &Checkpoint, plan: &Plan) -> FittedPlan {
+        let mut fitted = FittedPlan { plan: plan.clone(), changes: Vec::new() };
+        fitted.plan.target = self.target().clone();
+        if self.target().container() != Container::CompressedTensors(LinearScheme::W8A8) {
+            fitted.plan.inputs = InputQuantization::Dynamic;
+        }
+        self.unmark_impossible(checkpoint, &mut fitted);
+        self.complete_units(checkpoint, &mut fitted);
+        self.replace_schemes(checkpoint, &mut fitted);
+        fitted
+    }
+
+    fn unmark_impossible(&self, checkpoint: &Checkpoint, fitted: &mut FittedPlan) {
+        let mut never: Vec<(TensorId, Reason)> = Vec::new();
+        for (id, _) in fitted.plan.iter() {
+            if let Eligibility::Never(reason) = self.eligibility(checkpoint, id) {
+                never.push((id, reason));
+            }
+        }
+        never.iter().for_each(|(id, _)| fitted.plan.unmark(*id));
+        if let Some((first, reason)) = never.first() {
+            let name = checkpoint.tensor(*first).name.escape_debug();
+            fitted.changes.push(match never.len() {
+                1 => format!("unmark {name}: {reason}"),
+                n => format!("unmark {n} tensors, the first {name}: {reason}"),
+            });
+        }
+    }
+
+    /// Marks the rest of each unit that is marked in part, if the loaders refuse it so.
+    fn complete_units(&self, checkpoint: &Checkpoint, fitted: &mut FittedPlan) {
+        let before = &fitted.plan;
+        let mut whole = before.clone();
+        let (mut added, mut removed) = (0, 0);
+        for unit in self.units().split_by(|id| before.is_marked(id)) {
+            let Some(quantizer) = unit.tensors.iter().find_map(|&id| before.get(id)) else {
+                continue;
+            };
+            let never = |id| matches!(self.eligibility(checkpoint, id), Eligibility::Never(_));
+            let possible = !unit.tensors.iter().any(|&id| never(id));
+            for &id in &unit.tensors {
+                match (possible, before.is_marked(id)) {
+                    (true, false) => {
+                        whole.mark(id, effective_quantizer(checkpoint, id, quantizer));
+                        added += 1;
+                    }
+                    (false, true) => {
+                        whole.unmark(id);
+                        removed += 1;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let refusals = |plan: &Plan| self.review(checkpoint, plan).refusals.len();
+        if added + removed == 0 || refusals(&whole) >= refusals(before) {
+            return;
+        }
+        fitted.plan = whole;
+        if added > 0 {
+            let tensors = counted(added, "tensor");
+            fitted.changes.push(format!("mark {tensors} that are loaded together with marked ones"));
+        }
+        if removed > 0 {
+            let tensors = counted(removed, "tensor");
+            fitted.changes.push(format!("unmark {tensors} that are loaded only as a whole"));
+        }
+    }
+
+    fn replace_schemes(&self, checkpoint: &Checkpoint, fitted: &mut FittedPlan) {
+        let container = self.target().container();
+        let allowed = self.schemes(checkpoint);
+        let fits = |scheme: QuantizationScheme| {
+            let is_block = matches!(scheme, QuantizationScheme::PerBlock(..));
+            allowed.contains(&scheme) || is_block && container.can_store(scheme)
+        };
+        let marks: Vec<(TensorId, Quantizer)> = fitted.plan.iter().collect();
+        let first = marks.first().map(|(_, quantizer)| quantizer.scheme);
+        let differ = marks.iter().any(|(_, quantizer)| Some(quantizer.scheme) != first);
+        let all = container.has_one_scheme() && differ;
+        let change = |quantizer: &Quantizer| all || !fits(quantizer.scheme);
+        let tensors: Vec<TensorId> =
+            marks.iter().filter(|(_, quantizer)| change(quantizer)).map(|(id, _)| *id).collect();
+        if tensors.is_empty() {
+            return;
+        }
+        // The plan's most frequent scheme, if all marks can have it.
+        let mut counts: Vec<(QuantizationScheme, usize)> = Vec::new();
+        for (_, Quantizer { scheme, .. }) in marks.iter().filter(|(_, q)| all && fits(q.scheme)) {
+            match counts.iter_mut().find(|(known, _)| known == scheme) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((*scheme, 1)),
+            }
+        }
+        let common = counts.into_iter().max_by_key(|(_, count)| *count).map(|(scheme, _)| scheme);
+        let preferred = || self.preferred_scheme(checkpoint, &allowed, &tensors);
+        let Some(scheme) = common.or_else(preferred) else { return };
+        let mut changed = 0;
+        for (id, before) in marks.iter().filter(|(id, _)| tensors.binary_search(id).is_ok()) {
+            let quantizer = effective_quantizer(checkpoint, *id, Quantizer { scheme, ..*before });
+            changed += usize::from(quantizer != *before);
+            fitted.plan.mark(*id, quantizer);
+        }
+        let said = match (all || changed == marks.len(), marks.len()) {
+            (true, 1) => "make the mark".to_owned(),
+            (true, n) => format!("make all {}", counted(n, "mark")),
+            (false, _) => format!("make {}", counted(changed, "mark")),
+        };
+        fitted.changes.push(format!("{said} {}", scheme.to_string().replace('-', " ")));
+    }
+}
