@@ -28,7 +28,8 @@ impl TargetRules {
         if self.target().loaders().is_empty() {
             return stored;
         }
-        let by_default = |id: &TensorId| self.eligibility(checkpoint, *id) == Eligibility::ByDefault;
+        let by_default =
+            |id: &TensorId| self.eligibility(checkpoint, *id) == Eligibility::ByDefault;
         let tensors: Vec<TensorId> = checkpoint.ids().filter(by_default).collect();
         let refusals = |&scheme: &QuantizationScheme| -> BTreeSet<String> {
             let plan = Plan::uniform(tensors.iter().copied(), scheme, Rounding::default());
@@ -125,7 +126,9 @@ impl TargetRules {
         fitted.plan = whole;
         if added > 0 {
             let tensors = counted(added, "tensor");
-            fitted.changes.push(format!("mark {tensors} that are loaded together with marked ones"));
+            fitted
+                .changes
+                .push(format!("mark {tensors} that are loaded together with marked ones"));
         }
         if removed > 0 {
             let tensors = counted(removed, "tensor");
