@@ -5,6 +5,7 @@ use crate::checkpoint::{Checkpoint, Reader, StoredId};
 use crate::export::error::SaveError;
 use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
 use crate::export::q8_0;
+use crate::quantization::ggml::BlockError;
 use crate::quantization::{
     Chunks, GroupScales, NotQuantizable, Quantizer, Rounding, ScaledGroup, dequantize_groups,
     kernels,
@@ -186,7 +187,16 @@ impl<'c> ChunkEncoder<'c> {
             return Ok(());
         };
         let encoded = q8_0::encode(dtype, elements, &mut self.out);
-        encoded.map_err(|why| self.not_quantizable(tensor, why.after(start)))?;
+        encoded.map_err(|error| match error {
+            BlockError::NotQuantizable(why) => self.not_quantizable(tensor, why.after(start)),
+            other => SaveError::Unfit {
+                path: self.checkpoint.path().to_owned(),
+                why: format!(
+                    "tensor '{}': {other}",
+                    self.checkpoint.tensor(tensor).name.escape_debug()
+                ),
+            },
+        })?;
         let block = BlockType::Q8_0;
         let at = target.offset + start / block.elements() * block.bytes();
         target.sink.write(at, &mut self.out)

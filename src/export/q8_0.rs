@@ -1,8 +1,11 @@
 //! Encoding elements in ggml's Q8_0 blocks.
 
-use crate::checkpoint::formats::gguf::{Q8_0_ELEMENTS, quantize_q8_0};
-use crate::quantization::{Calibration, NotQuantizable, QuantizationScheme, Quantizer, kernels};
-use crate::tensor::FloatType;
+use crate::quantization::ggml::{BlockError, quantize_rows};
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer, kernels};
+use crate::tensor::{BlockType, FloatType};
+
+/// Elements of a block.
+pub(crate) const Q8_0_ELEMENTS: usize = 32;
 
 /// Q8_0 as a quantizer: a scale for each block of 32 elements.
 pub(crate) const QUANTIZER: Quantizer = Quantizer {
@@ -18,20 +21,11 @@ pub(crate) fn encode(
     dtype: FloatType,
     elements: &[u8],
     out: &mut Vec<u8>,
-) -> Result<(), NotQuantizable> {
+) -> Result<(), BlockError> {
     let mut f32_bytes = Vec::new();
     kernels::convert(dtype, elements, FloatType::F32, &mut f32_bytes);
+    let values: Vec<f32> =
+        f32_bytes.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw)).collect();
     out.clear();
-    for block in f32_bytes.chunks(Q8_0_ELEMENTS * 4) {
-        let mut values = [0f32; Q8_0_ELEMENTS];
-        for (value, raw) in values.iter_mut().zip(block.as_chunks().0) {
-            *value = f32::from_le_bytes(*raw);
-        }
-        if quantize_q8_0(&values, out).is_none() {
-            let range = kernels::range(dtype, elements);
-            NotQuantizable::check(&range)?;
-            return Err(NotQuantizable::ScaleOverflow { absmax: range.absmax() });
-        }
-    }
-    Ok(())
+    quantize_rows(BlockType::Q8_0, &values, Q8_0_ELEMENTS, None, out)
 }

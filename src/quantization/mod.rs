@@ -11,6 +11,7 @@ mod chunks;
 mod clipping;
 mod dequantize;
 mod difference;
+pub mod ggml;
 mod group_scales;
 mod groups;
 pub mod kernels;

@@ -89,6 +89,7 @@ blocks! {
     39 MXFP4 "MXFP4" 32 17,
     40 NVFP4 "NVFP4" 64 36,
     41 Q1_0 "Q1_0" 128 18,
+    42 Q2_0 "Q2_0" 64 18,
 }
 
 impl fmt::Display for BlockType {

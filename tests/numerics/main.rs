@@ -8,4 +8,5 @@ mod support;
 mod activations;
 mod demo_network;
 mod division;
+mod ggml_blocks;
 mod golden;

@@ -4,9 +4,9 @@
 //! encodes them but the kernels.
 
 use crate::checkpoint::Reader;
-use crate::checkpoint::formats::gguf::Q8_0_ELEMENTS;
 use crate::export::error::SaveError;
 use crate::export::output_plan::KnownScales;
+use crate::export::q8_0::Q8_0_ELEMENTS;
 use crate::export::verify::pairing::{Match, Pair, Pairing, parts};
 use crate::quantization::{Chunks, ErrorSums, GroupScales, ScaledGroup, difference, kernels};
 use crate::tensor::{BlockType, FloatType, TensorId, read_f64};

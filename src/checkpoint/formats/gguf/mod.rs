@@ -3,7 +3,7 @@
 mod blocks;
 mod value;
 
-pub(crate) use blocks::{Blocks, Q8_0_ELEMENTS, quantize_q8_0};
+pub(crate) use blocks::Blocks;
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::cursor::Cursor;

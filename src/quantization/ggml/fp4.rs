@@ -1,0 +1,136 @@
+//! MXFP4 and NVFP4: four-bit floats (E2M1) with a scale for each 32 or 16 elements.
+
+use crate::quantization::ggml::arithmetic::{absmax, for_each_block, nibble, part};
+
+/// The E2M1 values doubled, so that they are integers; scales are halved.
+const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+fn doubled(nibble: u8) -> f32 {
+    f32::from(DOUBLED[usize::from(nibble & 15)])
+}
+
+/// Half the value of an E8M0 scale.
+fn half_e8m0(exponent: u8) -> f32 {
+    f32::from_bits(match exponent {
+        0..2 => 0x0020_0000 << exponent,
+        _ => u32::from(exponent - 1) << 23,
+    })
+}
+
+/// Half the value of an unsigned E4M3 scale.
+fn half_ue4m3(bits: u8) -> f32 {
+    if bits == 0 || bits == 0x7f {
+        return 0.0;
+    }
+    let (exponent, significand) = (i32::from(bits >> 3 & 15), f32::from(bits & 7));
+    let value = match exponent {
+        0 => significand * 2f32.powi(-9),
+        _ => (1.0 + significand / 8.0) * 2f32.powi(exponent - 7),
+    };
+    value * 0.5
+}
+
+/// The unsigned E4M3 scale nearest to `x`, ties upward. From 240 on it is the largest, 448.
+fn ue4m3(x: f32) -> u8 {
+    const LARGEST: u8 = 0x7e;
+    if x.is_nan() || x <= 0.0 {
+        return 0;
+    }
+    let x = x.min(448.0);
+    let bits = x.to_bits();
+    let exponent = (bits >> 23 & 0xff) as i32 - 127 + 7;
+    if exponent <= 0 {
+        return ((x * 512.0 + 0.5) as u8).min(7);
+    }
+    // The rounding may carry into the exponent.
+    let rounded = (exponent << 3) + (bits >> 20 & 7) as i32 + (bits >> 19 & 1) as i32;
+    if rounded >= 15 << 3 { LARGEST } else { rounded as u8 }
+}
+
+pub(super) fn decode_mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
+    let d = half_e8m0(block[0]);
+    for (e, out) in out.iter_mut().enumerate() {
+        *out = d * doubled(nibble(&block[1..], e));
+    }
+}
+
+pub(super) fn decode_nvfp4(block: &[u8; 36], out: &mut [f32; 64]) {
+    for (e, out) in out.iter_mut().enumerate() {
+        let group = e / 16;
+        let byte = block[4 + group * 8 + e % 8];
+        *out = half_ue4m3(block[group]) * doubled(byte >> (e % 16 / 8 * 4));
+    }
+}
+
+pub(super) fn quantize_mxfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<32>(row, None, |x, _| {
+        let exponent = mxfp4_exponent(absmax(x));
+        let d = half_e8m0(exponent);
+        out.push(exponent);
+        out.extend::<[u8; 16]>(std::array::from_fn(|i| {
+            nearest_value(x[i], d) | nearest_value(x[i + 16], d) << 4
+        }));
+    });
+}
+
+/// The exponent of a block's scale: that of the largest magnitude less two, for E2M1's largest
+/// exponent is two. The logarithm is rounded to F32 before the floor is taken: just below a
+/// power of two it rounds up, as `log2f` does in ggml.
+fn mxfp4_exponent(absmax: f32) -> u8 {
+    if absmax > 0.0 {
+        let logarithm = f64::from(absmax).log2() as f32;
+        (logarithm.floor() - 2.0 + 127.0) as u8
+    } else {
+        0
+    }
+}
+
+pub(super) fn quantize_nvfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<64>(row, None, |x, _| {
+        let scales: [u8; 4] = std::array::from_fn(|i| ue4m3(absmax(part::<16>(x, i)) / 6.0));
+        out.extend(scales);
+        for (i, &scale) in scales.iter().enumerate() {
+            let (x, d) = (part::<16>(x, i), half_ue4m3(scale));
+            out.extend::<[u8; 8]>(std::array::from_fn(|j| {
+                nearest_value(x[j], d) | nearest_value(x[j + 8], d) << 4
+            }));
+        }
+    });
+}
+
+/// The index of the nearest value at a scale; the first of several as near.
+fn nearest_value(x: f32, scale: f32) -> u8 {
+    let (mut best, mut least) = (0, (doubled(0) * scale - x).abs());
+    for i in 1..16 {
+        let error = (doubled(i) * scale - x).abs();
+        if error < least {
+            (best, least) = (i, error);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_logarithm_rounds_up_just_below_a_power_of_two() {
+        let below = |power: f32, ulps: u32| f32::from_bits(power.to_bits() - ulps);
+        assert_eq!(mxfp4_exponent(1.0), 125);
+        assert_eq!(mxfp4_exponent(below(1.0, 1)), 124);
+        // log2(2⁻⁶⁴ · (1 − 2⁻²⁴)) is −64 in F32.
+        assert_eq!(mxfp4_exponent(below(2f32.powi(-64), 1)), 61);
+        assert_eq!(mxfp4_exponent(2f32.powi(-64)), 61);
+    }
+
+    #[test]
+    fn scales_of_nvfp4_are_read_back() {
+        for bits in (0..0x7f).filter(|&bits| bits != 0) {
+            // ggml takes the largest scale for all of the largest exponent.
+            let expected = if bits >= 15 << 3 { 0x7e } else { bits };
+            assert_eq!(ue4m3(half_ue4m3(bits) * 2.0), expected);
+        }
+        assert_eq!((ue4m3(f32::INFINITY), ue4m3(-1.0), ue4m3(1e-9)), (0x7e, 0, 0));
+    }
+}

@@ -1,0 +1,119 @@
+//! IQ4_NL and IQ4_XS: four bits that choose one of sixteen unevenly spaced values.
+
+use crate::quantization::ggml::arithmetic::{
+    SUPER_BLOCK, extreme, for_each_block, half, half_bytes, inverse, nearest_int, nibble,
+    pack_nibbles, part, part_of, squares, sum_of_squares, weigh,
+};
+use crate::quantization::ggml::search::MIN_ABSMAX;
+
+/// The values, as `kvalues_iq4nl` in `ggml-common.h` has them.
+const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+fn value(nibble: u8) -> f32 {
+    f32::from(VALUES[usize::from(nibble & 15)])
+}
+
+pub(super) fn decode_iq4_nl(block: &[u8; 18], out: &mut [f32; 32]) {
+    let d = half(block[0], block[1]);
+    for (e, out) in out.iter_mut().enumerate() {
+        *out = d * value(nibble(&block[2..], e));
+    }
+}
+
+pub(super) fn decode_iq4_xs(block: &[u8; 136], out: &mut [f32; SUPER_BLOCK]) {
+    let d = half(block[0], block[1]);
+    let high = u16::from_le_bytes([block[2], block[3]]);
+    let (low, qs) = (&block[4..8], &block[8..]);
+    for (i, out) in out.chunks_mut(32).enumerate() {
+        let scale = low[i / 2] >> (i % 2 * 4) & 15 | ((high >> (2 * i) & 3) as u8) << 4;
+        let d = d * f32::from(scale as i8 - 32);
+        for (e, out) in out.iter_mut().enumerate() {
+            *out = d * value(nibble(&qs[i * 16..], e));
+        }
+    }
+}
+
+pub(super) fn quantize_iq4_nl(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<32>(row, importance, |x, importance| {
+        let mean_square = sum_of_squares(x) * (2.0 / 32.0);
+        let scale = find_scale(x, &weights(x, importance, mean_square));
+        let inverse = inverse(scale);
+        out.extend(half_bytes(scale));
+        out.extend(pack_nibbles(&x.map(|x| nearest_value(inverse * x))));
+    });
+}
+
+pub(super) fn quantize_iq4_xs(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+        let mean_square = sum_of_squares(x) * (2.0 / 256.0);
+        let scales: [f32; 8] = std::array::from_fn(|i| {
+            let group = part(x, i);
+            find_scale(group, &weights(group, part_of(importance, i), mean_square))
+        });
+        let d = -extreme(&scales) / 32.0;
+        let inverse_d = inverse(d);
+        let (mut high, mut low, mut packed) = (0u16, [0u8; 4], Vec::with_capacity(128));
+        for (i, scale) in scales.iter().enumerate() {
+            let level = nearest_int(inverse_d * scale).clamp(-32, 31);
+            let inverse = inverse(d * level as f32);
+            packed.extend(pack_nibbles(&part::<32>(x, i).map(|x| nearest_value(inverse * x))));
+            let stored = (level + 32) as u8;
+            low[i / 2] |= (stored & 15) << (i % 2 * 4);
+            high |= u16::from(stored >> 4) << (2 * i);
+        }
+        out.extend(half_bytes(d));
+        out.extend(high.to_le_bytes());
+        out.extend(low);
+        out.extend(packed);
+    });
+}
+
+fn weights(x: &[f32; 32], importance: Option<&[f32; 32]>, mean_square: f32) -> [f32; 32] {
+    match importance {
+        Some(importance) => weigh(importance, mean_square, x),
+        None => squares(x),
+    }
+}
+
+/// The index of the nearest value.
+fn nearest_value(x: f32) -> u8 {
+    const LAST: usize = VALUES.len() - 1;
+    let above = match x {
+        x if x <= value(0) => return 0,
+        x if x >= value(LAST as u8) => return LAST as u8,
+        // A NaN ends at the last value, as in ggml's binary search.
+        x if x.is_nan() => LAST,
+        x => VALUES.iter().position(|&v| x < f32::from(v)).unwrap_or(LAST),
+    };
+    let (lower, upper) = (f32::from(VALUES[above - 1]), f32::from(VALUES[above]));
+    if x - lower < upper - x { above as u8 - 1 } else { above as u8 }
+}
+
+/// The scale of a group that makes the weighted squared error least.
+fn find_scale(x: &[f32; 32], weights: &[f32; 32]) -> f32 {
+    const TRIES: i32 = 7;
+    let max = extreme(x);
+    if max.abs() < MIN_ABSMAX {
+        return 0.0;
+    }
+    let products = |inverse: f32| {
+        let (mut with_x, mut with_value) = (0f32, 0f32);
+        for (x, w) in x.iter().zip(weights) {
+            let q = value(nearest_value(inverse * x));
+            with_x += w * q * x;
+            with_value += w * q * q;
+        }
+        (with_x, with_value)
+    };
+    let (with_x, with_value) = products(1.0 / (-max / value(0)));
+    let mut scale = if with_value > 0.0 { with_x / with_value } else { 0.0 };
+    let mut best = scale * with_x;
+    for step in -TRIES..=TRIES {
+        let (with_x, with_value) = products((step as f32 + value(0)) / max);
+        if with_value > 0.0 && with_x * with_x > best * with_value {
+            scale = with_x / with_value;
+            best = scale * with_x;
+        }
+    }
+    scale
+}

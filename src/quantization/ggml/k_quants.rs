@@ -1,0 +1,429 @@
+//! The K-quants Q2_K to Q6_K, and Q8_K: super-blocks of 256 elements in groups of 16 or 32,
+//! whose scales are quantized too.
+
+use crate::quantization::ggml::arithmetic::{
+    SUPER_BLOCK, extreme, for_each_block, half, half_bytes, nearest_int, part, part_of, squares,
+    sum, sum_of_squares, through_half, weigh,
+};
+use crate::quantization::ggml::search::{
+    LevelsAboveMin, MIN_ABSMAX, MinSearch, SymmetricLevels, positive, symmetric, three_bits,
+};
+
+/// Two bits of element `e` of 256: four planes of 32 bytes, twice.
+fn two_bits(bytes: &[u8], e: usize) -> u8 {
+    bytes[e / 128 * 32 + e % 32] >> (e % 128 / 32 * 2) & 3
+}
+
+/// Packs the low two bits of 256 levels as [`two_bits`] reads them.
+fn pack_two_bits(levels: impl Fn(usize) -> u8) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    for e in 0..SUPER_BLOCK {
+        bytes[e / 128 * 32 + e % 32] |= (levels(e) & 3) << (e % 128 / 32 * 2);
+    }
+    bytes
+}
+
+/// Nibble `e` of 256: low and high of 32 bytes in turn.
+fn k_nibble(bytes: &[u8], e: usize) -> u8 {
+    bytes[e / 64 * 32 + e % 32] >> (e % 64 / 32 * 4) & 15
+}
+
+/// Packs the low four bits of 256 levels as [`k_nibble`] reads them.
+fn pack_k_nibbles(levels: &[u8; SUPER_BLOCK]) -> [u8; 128] {
+    let mut bytes = [0; 128];
+    for (e, level) in levels.iter().enumerate() {
+        bytes[e / 64 * 32 + e % 32] |= (level & 15) << (e % 64 / 32 * 4);
+    }
+    bytes
+}
+
+pub(super) fn decode_q2_k(block: &[u8; 84], out: &mut [f32; SUPER_BLOCK]) {
+    let (scales, qs) = (&block[..16], &block[16..80]);
+    let (d, dmin) = (half(block[80], block[81]), half(block[82], block[83]));
+    for (e, out) in out.iter_mut().enumerate() {
+        let scale = scales[e / 16];
+        let (dl, ml) = (d * f32::from(scale & 15), dmin * f32::from(scale >> 4));
+        *out = dl * f32::from(two_bits(qs, e)) - ml;
+    }
+}
+
+pub(super) fn quantize_q2_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+        let groups: [Group<16>; 16] = match importance {
+            Some(importance) => {
+                let mean_square = sum_of_squares(x) / 256.0;
+                std::array::from_fn(|i| {
+                    Group::weighted(part(x, i), part(importance, i), mean_square, 3)
+                })
+            }
+            None => std::array::from_fn(|i| {
+                let x = part::<16>(x, i);
+                let search = MinSearch {
+                    max_level: 3,
+                    first: -0.5,
+                    step: 0.1,
+                    steps: 15,
+                    absolute_errors: true,
+                    limit_before_rounding: false,
+                };
+                Group::new(search.run(x, &x.map(f32::abs)), 0.0)
+            }),
+        };
+        let header = match importance {
+            Some(_) => SuperScales::weighted(&groups, 15),
+            None => SuperScales::of_largest(&groups, 15),
+        };
+        let (d, dmin) = (through_half(header.d), through_half(header.dmin));
+        let mut levels = [0; SUPER_BLOCK];
+        for (i, group) in groups.iter().enumerate() {
+            let scale = d * f32::from(header.scales[i] & 15);
+            let min = dmin * f32::from(header.mins[i] & 15);
+            put(&mut levels, i, group.rounded(part(x, i), scale, min, 3));
+        }
+        out.extend::<[u8; 16]>(std::array::from_fn(|i| header.scales[i] | header.mins[i] << 4));
+        out.extend(pack_two_bits(|e| levels[e]));
+        out.extend(half_bytes(header.d));
+        out.extend(half_bytes(header.dmin));
+    });
+}
+
+/// Scale `i` of sixteen of six bits each: the low four in eight bytes, the high two in four.
+fn q3_k_scale(packed: &[u8], i: usize) -> f32 {
+    let low = packed[i % 8] >> (i / 8 * 4) & 15;
+    let high = packed[8 + i % 4] >> (i / 4 * 2) & 3;
+    f32::from((low | high << 4) as i8 - 32)
+}
+
+pub(super) fn decode_q3_k(block: &[u8; 110], out: &mut [f32; SUPER_BLOCK]) {
+    let (mask, qs, packed) = (&block[..32], &block[32..96], &block[96..108]);
+    let d = half(block[108], block[109]);
+    for (e, out) in out.iter_mut().enumerate() {
+        // The third bit is stored negated.
+        let third = mask[e % 32] >> (e / 32) & 1 ^ 1;
+        let q = two_bits(qs, e) as i8 - (third << 2) as i8;
+        *out = d * q3_k_scale(packed, e / 16) * f32::from(q);
+    }
+}
+
+pub(super) fn quantize_q3_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+        let (groups, d, stored) = match importance {
+            Some(importance) => q3_k_weighted(x, importance),
+            None => q3_k_unweighted(x),
+        };
+        let mut packed = [0u8; 12];
+        for (i, scale) in stored.iter().enumerate() {
+            packed[i % 8] |= (scale & 15) << (i / 8 * 4);
+            packed[8 + i % 4] |= scale >> 4 << (i / 4 * 2);
+        }
+        let mut levels = [0; SUPER_BLOCK];
+        for (i, group) in groups.iter().enumerate() {
+            let scale = through_half(d) * q3_k_scale(&packed, i);
+            put(&mut levels, i, rounded_symmetric(group, part(x, i), scale, 4));
+        }
+        let mut mask = [0u8; 32];
+        for (e, level) in levels.iter().enumerate() {
+            mask[e % 32] |= level >> 2 << (e / 32);
+        }
+        out.extend(mask);
+        out.extend(pack_two_bits(|e| levels[e]));
+        out.extend(packed);
+        out.extend(half_bytes(d));
+    });
+}
+
+/// The groups of a super-block, the scale of their scales, and their scales plus 32.
+type SymmetricGroups = ([SymmetricLevels<16>; 16], f32, [u8; 16]);
+
+fn q3_k_weighted(x: &[f32; SUPER_BLOCK], importance: &[f32; SUPER_BLOCK]) -> SymmetricGroups {
+    let mean_square = 2.0 * sum_of_squares(x) / 256.0;
+    let weights: [[f32; 16]; 16] =
+        std::array::from_fn(|i| weigh(part(importance, i), mean_square, part(x, i)));
+    let groups: [_; 16] = std::array::from_fn(|i| symmetric(part(x, i), &weights[i], 4));
+    let scales = std::array::from_fn(|i| groups[i].scale);
+    let found = symmetric(&scales, &weights.map(sum), 32);
+    (groups, found.scale, found.levels)
+}
+
+fn q3_k_unweighted(x: &[f32; SUPER_BLOCK]) -> SymmetricGroups {
+    let groups: [_; 16] = std::array::from_fn(|i| three_bits(part(x, i)));
+    let max = extreme(&std::array::from_fn::<_, 16, _>(|i| groups[i].scale));
+    if max == 0.0 {
+        // All bits of the scales are zero, which stands for −32.
+        return (groups, 0.0, [0; 16]);
+    }
+    let inverse = -32.0 / max;
+    let stored = std::array::from_fn(|i| {
+        let level = nearest_int(inverse * groups[i].scale) as i8;
+        (level.clamp(-32, 31) + 32) as u8
+    });
+    (groups, 1.0 / inverse, stored)
+}
+
+/// Scale and minimum `i` of the eight of six bits each that 12 bytes hold.
+fn scale_and_min(packed: &[u8], i: usize) -> (f32, f32) {
+    let (scale, min) = match i {
+        0..4 => (packed[i] & 63, packed[i + 4] & 63),
+        _ => {
+            let low = packed[i + 4];
+            (low & 15 | packed[i - 4] >> 2 & 48, low >> 4 | packed[i] >> 2 & 48)
+        }
+    };
+    (scale.into(), min.into())
+}
+
+/// Packs scales and minima as [`scale_and_min`] reads them.
+fn pack_scales_and_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for i in 0..4 {
+        packed[i] = scales[i] | scales[i + 4] >> 4 << 6;
+        packed[i + 4] = mins[i] | mins[i + 4] >> 4 << 6;
+        packed[i + 8] = scales[i + 4] & 15 | mins[i + 4] << 4;
+    }
+    packed
+}
+
+pub(super) fn decode_q4_k(block: &[u8; 144], out: &mut [f32; SUPER_BLOCK]) {
+    let (d, dmin) = (half(block[0], block[1]), half(block[2], block[3]));
+    let (packed, qs) = (&block[4..16], &block[16..]);
+    for (i, out) in out.chunks_mut(32).enumerate() {
+        let (scale, min) = scale_and_min(packed, i);
+        let (d, m) = (d * scale, dmin * min);
+        for (e, out) in (i * 32..).zip(out) {
+            *out = d * f32::from(k_nibble(qs, e)) - m;
+        }
+    }
+}
+
+pub(super) fn decode_q5_k(block: &[u8; 176], out: &mut [f32; SUPER_BLOCK]) {
+    let (d, dmin) = (half(block[0], block[1]), half(block[2], block[3]));
+    let (packed, high, qs) = (&block[4..16], &block[16..48], &block[48..]);
+    for (i, out) in out.chunks_mut(32).enumerate() {
+        let (scale, min) = scale_and_min(packed, i);
+        let (d, m) = (d * scale, dmin * min);
+        for (e, out) in (i * 32..).zip(out) {
+            let fifth = high[e % 32] >> i & 1;
+            *out = d * f32::from(k_nibble(qs, e) | fifth << 4) - m;
+        }
+    }
+}
+
+pub(super) fn quantize_q4_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    let search = MinSearch {
+        max_level: 15,
+        first: -1.0,
+        step: 0.1,
+        steps: 20,
+        absolute_errors: false,
+        limit_before_rounding: false,
+    };
+    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+        let found = scales_mins_and_levels(&search, x, importance);
+        out.extend(found.header);
+        out.extend(pack_k_nibbles(&found.levels));
+    });
+}
+
+pub(super) fn quantize_q5_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    let search = MinSearch {
+        max_level: 31,
+        first: -0.5,
+        step: 0.1,
+        steps: 15,
+        absolute_errors: false,
+        limit_before_rounding: false,
+    };
+    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+        let found = scales_mins_and_levels(&search, x, importance);
+        let mut high = [0u8; 32];
+        for (e, level) in found.levels.iter().enumerate() {
+            high[e % 32] |= level >> 4 << (e / 32);
+        }
+        out.extend(found.header);
+        out.extend(high);
+        out.extend(pack_k_nibbles(&found.levels));
+    });
+}
+
+/// A super-block of Q4_K or Q5_K.
+struct ScalesMinsAndLevels {
+    /// The two scales as F16, and the scales and minima of the groups.
+    header: [u8; 16],
+    levels: [u8; SUPER_BLOCK],
+}
+
+/// Quantizes a super-block in groups of 32 with a minimum. `search` finds the groups' scales
+/// where there is no importance.
+fn scales_mins_and_levels(
+    search: &MinSearch,
+    x: &[f32; SUPER_BLOCK],
+    importance: Option<&[f32; SUPER_BLOCK]>,
+) -> ScalesMinsAndLevels {
+    let max_level = search.max_level;
+    let mean_square = 2.0 * sum_of_squares(x) / 256.0;
+    let groups: [Group<32>; 8] = std::array::from_fn(|i| {
+        let x = part::<32>(x, i);
+        match part_of(importance, i) {
+            Some(importance) => Group::weighted(x, importance, mean_square, max_level),
+            None => {
+                let root_mean_square = (sum_of_squares(x) / 32.0).sqrt();
+                let weights = x.map(|x| root_mean_square + x.abs());
+                Group::new(search.run(x, &weights), 0.0)
+            }
+        }
+    });
+    let found = match importance {
+        Some(_) => SuperScales::weighted(&groups, 63),
+        None => SuperScales::of_largest(&groups, 63),
+    };
+    let packed = pack_scales_and_mins(
+        &found.scales.map(|scale| scale.min(63)),
+        &found.mins.map(|min| min.min(63)),
+    );
+    let (d, dmin) = (through_half(found.d), through_half(found.dmin));
+    let mut levels = [0; SUPER_BLOCK];
+    for (i, group) in groups.iter().enumerate() {
+        let (scale, min) = scale_and_min(&packed, i);
+        put(&mut levels, i, group.rounded(part(x, i), d * scale, dmin * min, max_level));
+    }
+    let mut header = [0; 16];
+    header[..2].copy_from_slice(&half_bytes(found.d));
+    header[2..4].copy_from_slice(&half_bytes(found.dmin));
+    header[4..].copy_from_slice(&packed);
+    ScalesMinsAndLevels { header, levels }
+}
+
+pub(super) fn decode_q6_k(block: &[u8; 210], out: &mut [f32; SUPER_BLOCK]) {
+    let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
+    let d = half(block[208], block[209]);
+    for (i, out) in out.chunks_mut(16).enumerate() {
+        let d = d * f32::from(scales[i] as i8);
+        for (e, out) in (i * 16..).zip(out) {
+            let low = low[e / 128 * 64 + e % 64] >> (e % 128 / 64 * 4) & 15;
+            let q = (low | two_bits(high, e) << 4) as i8 - 32;
+            *out = d * f32::from(q);
+        }
+    }
+}
+
+pub(super) fn quantize_q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+        let groups: [SymmetricLevels<16>; 16] = std::array::from_fn(|i| {
+            let x = part::<16>(x, i);
+            match part_of(importance, i) {
+                Some(importance) => symmetric(x, importance, 32),
+                None => symmetric(x, &squares(x), 32),
+            }
+        });
+        let max = extreme(&std::array::from_fn::<_, 16, _>(|i| groups[i].scale));
+        if max.abs() < MIN_ABSMAX {
+            out.extend([0; 210]);
+            return;
+        }
+        let inverse = -128.0 / max;
+        let d = 1.0 / inverse;
+        let mut scales = [0i8; 16];
+        let mut levels = [0; SUPER_BLOCK];
+        for (i, group) in groups.iter().enumerate() {
+            scales[i] = nearest_int(inverse * group.scale).min(127) as i8;
+            let scale = through_half(d) * f32::from(scales[i]);
+            put(&mut levels, i, rounded_symmetric(group, part(x, i), scale, 32));
+        }
+        let mut low = [0u8; 128];
+        for (e, level) in levels.iter().enumerate() {
+            low[e / 128 * 64 + e % 64] |= (level & 15) << (e % 128 / 64 * 4);
+        }
+        out.extend(low);
+        out.extend(pack_two_bits(|e| levels[e] >> 4));
+        out.extend(scales.map(|scale| scale as u8));
+        out.extend(half_bytes(d));
+    });
+}
+
+pub(super) fn decode_q8_k(block: &[u8; 292], out: &mut [f32; SUPER_BLOCK]) {
+    let d = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+    // Behind the values lie sums of them, for llama.cpp's own use.
+    for (q, out) in block[4..260].iter().zip(out) {
+        *out = d * f32::from(*q as i8);
+    }
+}
+
+/// A group of elements with a scale, a minimum and a weight.
+struct Group<const N: usize> {
+    found: LevelsAboveMin<N>,
+    /// The sum of its elements' weights.
+    weight: f32,
+}
+
+impl<const N: usize> Group<N> {
+    fn new(found: LevelsAboveMin<N>, weight: f32) -> Self {
+        Group { found, weight }
+    }
+
+    fn weighted(x: &[f32; N], importance: &[f32; N], mean_square: f32, max_level: i32) -> Self {
+        let weights = weigh(importance, mean_square, x);
+        let found = MinSearch::weighted(max_level).run(x, &weights);
+        Group { found, weight: sum(weights) }
+    }
+
+    /// The levels of the elements at the scale and minimum as stored; those of the search if
+    /// the scale is stored as zero.
+    fn rounded(&self, x: &[f32; N], scale: f32, min: f32, max_level: i32) -> [u8; N] {
+        match scale == 0.0 {
+            true => self.found.levels,
+            false => x.map(|x| nearest_int((x + min) / scale).clamp(0, max_level) as u8),
+        }
+    }
+}
+
+/// The scales and minima of a super-block's groups, quantized.
+struct SuperScales<const GROUPS: usize> {
+    d: f32,
+    dmin: f32,
+    scales: [u8; GROUPS],
+    mins: [u8; GROUPS],
+}
+
+impl<const GROUPS: usize> SuperScales<GROUPS> {
+    /// The largest scale and the largest minimum become `max_level`.
+    fn of_largest<const N: usize>(groups: &[Group<N>; GROUPS], max_level: u8) -> Self {
+        let max_level = f32::from(max_level);
+        let quantize = |values: [f32; GROUPS]| {
+            let max = values.iter().fold(0f32, |max, &x| if x > max { x } else { max });
+            let inverse = if max > 0.0 { max_level / max } else { 0.0 };
+            (max / max_level, values.map(|x| nearest_int(inverse * x) as u8))
+        };
+        let (d, scales) = quantize(std::array::from_fn(|i| groups[i].found.scale));
+        let (dmin, mins) = quantize(std::array::from_fn(|i| groups[i].found.negative_min));
+        SuperScales { d, dmin, scales, mins }
+    }
+
+    /// The scales and the minima have the least error, each weighted by its group.
+    fn weighted<const N: usize>(groups: &[Group<N>; GROUPS], max_level: i32) -> Self {
+        let weights = std::array::from_fn(|i| groups[i].weight);
+        let scales = std::array::from_fn(|i| groups[i].found.scale);
+        let mins = std::array::from_fn(|i| groups[i].found.negative_min);
+        let (d, scales) = positive(&scales, &weights, max_level);
+        let (dmin, mins) = positive(&mins, &weights, max_level);
+        SuperScales { d, dmin, scales, mins }
+    }
+}
+
+/// The levels of the elements at the scale as stored; those of the search if the scale is
+/// stored as zero.
+fn rounded_symmetric<const N: usize>(
+    found: &SymmetricLevels<N>,
+    x: &[f32; N],
+    scale: f32,
+    max_level: i32,
+) -> [u8; N] {
+    let level = |x| (nearest_int(x / scale).clamp(-max_level, max_level - 1) + max_level) as u8;
+    if scale == 0.0 { found.levels } else { x.map(level) }
+}
+
+/// Puts the levels of group `i` in their place.
+fn put<const N: usize>(levels: &mut [u8; SUPER_BLOCK], i: usize, group: [u8; N]) {
+    if let Some(place) = levels.as_chunks_mut().0.get_mut(i) {
+        *place = group;
+    }
+}

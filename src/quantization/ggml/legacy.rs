@@ -1,0 +1,185 @@
+//! Blocks with one scale and as many bits for each element: Q1_0, Q2_0, Q4_0, Q4_1, Q5_0, Q5_1
+//! and Q8_0.
+
+use crate::quantization::ggml::arithmetic::{
+    absmax, extreme, for_each_block, half, half_bytes, inverse_or_zero, nibble, pack_nibbles, sum,
+    sum_of_squares, weigh,
+};
+use crate::quantization::ggml::search::{MinSearch, symmetric};
+
+pub(super) fn decode_q1_0(block: &[u8; 18], out: &mut [f32; 128]) {
+    let d = half(block[0], block[1]);
+    for (e, out) in out.iter_mut().enumerate() {
+        *out = if block[2 + e / 8] >> (e % 8) & 1 == 1 { d } else { -d };
+    }
+}
+
+pub(super) fn decode_q2_0(block: &[u8; 18], out: &mut [f32; 64]) {
+    let d = half(block[0], block[1]);
+    for (e, out) in out.iter_mut().enumerate() {
+        *out = (f32::from(block[2 + e / 4] >> (e % 4 * 2) & 3) - 1.0) * d;
+    }
+}
+
+pub(super) fn decode_q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
+    let d = half(block[0], block[1]);
+    for (e, out) in out.iter_mut().enumerate() {
+        *out = d * (f32::from(nibble(&block[2..], e)) - 8.0);
+    }
+}
+
+pub(super) fn decode_q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
+    let (d, m) = (half(block[0], block[1]), half(block[2], block[3]));
+    for (e, out) in out.iter_mut().enumerate() {
+        *out = d * f32::from(nibble(&block[4..], e)) + m;
+    }
+}
+
+/// Five bits: the fifth of all elements lie together in four bytes.
+fn five_bits(high: &[u8], low: &[u8], e: usize) -> f32 {
+    let fifth = high[e / 8] >> (e % 8) & 1;
+    f32::from(nibble(low, e) | fifth << 4)
+}
+
+pub(super) fn decode_q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
+    let d = half(block[0], block[1]);
+    for (e, out) in out.iter_mut().enumerate() {
+        *out = d * (five_bits(&block[2..6], &block[6..], e) - 16.0);
+    }
+}
+
+pub(super) fn decode_q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
+    let (d, m) = (half(block[0], block[1]), half(block[2], block[3]));
+    for (e, out) in out.iter_mut().enumerate() {
+        *out = d * five_bits(&block[4..8], &block[8..], e) + m;
+    }
+}
+
+pub(super) fn decode_q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
+    let d = half(block[0], block[1]);
+    for (q, out) in block[2..].iter().zip(out) {
+        *out = d * f32::from(*q as i8);
+    }
+}
+
+pub(super) fn quantize_q1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<128>(row, None, |x, _| {
+        let d = sum(x.iter().map(|x| x.abs())) / 128.0;
+        out.extend(half_bytes(d));
+        for eight in x.as_chunks::<8>().0 {
+            out.push(bits(eight.map(|x| x >= 0.0)));
+        }
+    });
+}
+
+pub(super) fn quantize_q2_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<64>(row, None, |x, _| {
+        let d = absmax(x);
+        let inverse = inverse_or_zero(d);
+        out.extend(half_bytes(d));
+        for four in x.as_chunks::<4>().0 {
+            let levels = four.map(|x| ((x * inverse).round() as i32 + 1).clamp(0, 3) as u8);
+            out.push(levels[0] | levels[1] << 2 | levels[2] << 4 | levels[3] << 6);
+        }
+    });
+}
+
+pub(super) fn quantize_q4_0(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    quantize_symmetric::<8>(row, importance, |d, levels| {
+        out.extend(half_bytes(d));
+        out.extend(pack_nibbles(levels));
+    });
+}
+
+pub(super) fn quantize_q5_0(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    quantize_symmetric::<16>(row, importance, |d, levels| {
+        out.extend(half_bytes(d));
+        out.extend(fifth_bits(levels));
+        out.extend(pack_nibbles(levels));
+    });
+}
+
+pub(super) fn quantize_q4_1(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    quantize_above_min(15, row, importance, |d, min, levels| {
+        out.extend(half_bytes(d));
+        out.extend(half_bytes(min));
+        out.extend(pack_nibbles(levels));
+    });
+}
+
+pub(super) fn quantize_q5_1(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
+    quantize_above_min(31, row, importance, |d, min, levels| {
+        out.extend(half_bytes(d));
+        out.extend(half_bytes(min));
+        out.extend(fifth_bits(levels));
+        out.extend(pack_nibbles(levels));
+    });
+}
+
+/// Rounds half away from zero, against the scale before it became F16.
+pub(super) fn quantize_q8_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
+    for_each_block::<32>(row, None, |x, _| {
+        let d = absmax(x) / 127.0;
+        let inverse = inverse_or_zero(d);
+        out.extend(half_bytes(d));
+        out.extend(x.map(|x| (x * inverse).round() as i8 as u8));
+    });
+}
+
+/// Calls `emit` with the scale and the levels, from 0 to 2·`MAX_LEVEL` − 1, of each block.
+fn quantize_symmetric<const MAX_LEVEL: i32>(
+    row: &[f32],
+    importance: Option<&[f32]>,
+    mut emit: impl FnMut(f32, &[u8; 32]),
+) {
+    let mean_square = sum_of_squares(row) / row.len() as f32;
+    for_each_block::<32>(row, importance, |x, importance| match importance {
+        Some(importance) => {
+            let weights = weigh(importance, mean_square, x);
+            let found = symmetric(x, &weights, MAX_LEVEL);
+            emit(found.scale, &found.levels);
+        }
+        None => {
+            let d = extreme(x) / -MAX_LEVEL as f32;
+            let inverse = inverse_or_zero(d);
+            let (zero, max) = (MAX_LEVEL as f32 + 0.5, 2 * MAX_LEVEL - 1);
+            let levels = x.map(|x| ((x * inverse + zero) as i32).min(max) as u8);
+            emit(d, &levels);
+        }
+    });
+}
+
+/// Calls `emit` with the scale, the minimum and the levels, from 0 to `max_level`, of each
+/// block.
+fn quantize_above_min(
+    max_level: i32,
+    row: &[f32],
+    importance: Option<&[f32]>,
+    mut emit: impl FnMut(f32, f32, &[u8; 32]),
+) {
+    let mean_square = sum_of_squares(row) / row.len() as f32;
+    for_each_block::<32>(row, importance, |x, importance| match importance {
+        Some(importance) => {
+            let weights = weigh(importance, mean_square, x);
+            let found = MinSearch::weighted(max_level).run(x, &weights);
+            emit(found.scale, -found.negative_min, &found.levels);
+        }
+        None => {
+            let min = x.iter().fold(f32::MAX, |min, &x| if x < min { x } else { min });
+            let max = x.iter().fold(-f32::MAX, |max, &x| if x > max { x } else { max });
+            let d = (max - min) / max_level as f32;
+            let inverse = inverse_or_zero(d);
+            let levels = x.map(|x| (((x - min) * inverse + 0.5) as i32).min(max_level) as u8);
+            emit(d, min, &levels);
+        }
+    });
+}
+
+fn bits(set: [bool; 8]) -> u8 {
+    set.iter().enumerate().fold(0, |bits, (i, &set)| bits | u8::from(set) << i)
+}
+
+/// The fifth bits of 32 levels.
+fn fifth_bits(levels: &[u8; 32]) -> [u8; 4] {
+    std::array::from_fn(|i| bits(std::array::from_fn(|b| levels[i * 8 + b] & 16 != 0)))
+}

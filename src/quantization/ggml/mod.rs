@@ -1,0 +1,24 @@
+//! ggml's block types, which GGUF files are made of: one file per family, and one table.
+//!
+//! Bytes and elements are bit for bit those of ggml 0.26 compiled without fused products. The
+//! algorithms are those of its `ggml-quants.c`.
+
+mod arithmetic;
+mod fp4;
+mod grids;
+mod iq1;
+mod iq2;
+mod iq3;
+mod iq4;
+mod k_quants;
+mod lattice;
+mod legacy;
+mod rows;
+mod search;
+mod table;
+mod ternary;
+
+pub use rows::{BlockError, dequantize_blocks, importance_use, quantize_rows};
+pub use table::ImportanceUse;
+
+pub(crate) use table::codec;

@@ -1,0 +1,121 @@
+//! Rows of elements as blocks, and blocks as elements.
+
+use crate::quantization::ggml::table::{ImportanceUse, codec};
+use crate::quantization::{NotQuantizable, kernels};
+use crate::tensor::{BlockType, FloatType};
+
+/// From this magnitude on a scale may be infinite as an F16.
+const CHECKED_FROM: f32 = 32768.0;
+
+/// Why rows cannot be quantized as blocks, or blocks not decoded.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum BlockError {
+    #[error("{0} blocks are not decoded")]
+    NotDecoded(BlockType),
+    #[error("{0} blocks are not written")]
+    NotWritten(BlockType),
+    #[error("rows of {found} elements are not whole blocks of {block}, which have {}", block.elements())]
+    Row { block: BlockType, found: u64 },
+    #[error("{block} needs the importance of the elements, as ggml does")]
+    NoImportance { block: BlockType },
+    #[error("the importance has {found} elements where a row has {expected}")]
+    Importance { expected: u64, found: u64 },
+    #[error("{found} bytes are not whole blocks of {block}, which have {}", block.bytes())]
+    Bytes { block: BlockType, found: u64 },
+    #[error(transparent)]
+    NotQuantizable(#[from] NotQuantizable),
+}
+
+/// What a type does with the importance of elements; `None` if it is not written.
+pub fn importance_use(block: BlockType) -> Option<ImportanceUse> {
+    Some(codec(block)?.quantize?.1)
+}
+
+/// Appends rows of `row_len` elements as blocks, bit for bit as ggml 0.26's
+/// `ggml_quantize_chunk` makes them without fused products. `importance` has the importance of
+/// the elements of each row, which is the mean square of the inputs they are multiplied with.
+///
+/// ```
+/// use quantscope::quantization::ggml::{dequantize_blocks, quantize_rows};
+/// use quantscope::tensor::BlockType;
+///
+/// let row: Vec<f32> = (-16..16).map(|n| n as f32).collect();
+/// let (mut blocks, mut decoded) = (Vec::new(), Vec::new());
+/// quantize_rows(BlockType::Q8_0, &row, 32, None, &mut blocks)?;
+/// dequantize_blocks(BlockType::Q8_0, &blocks, &mut decoded)?;
+/// assert_eq!(blocks.len(), 34);
+/// assert!((decoded[0] + 16.0).abs() < 0.01);
+/// # Ok::<(), quantscope::quantization::ggml::BlockError>(())
+/// ```
+///
+/// # Errors
+///
+/// If the type is not written or needs an importance, if a row is not whole blocks, if an
+/// element is not finite, or if a scale is too large for its F16.
+pub fn quantize_rows(
+    block: BlockType,
+    rows: &[f32],
+    row_len: usize,
+    importance: Option<&[f32]>,
+    out: &mut Vec<u8>,
+) -> Result<(), BlockError> {
+    let codec = codec(block).and_then(|codec| Some((codec.decode, codec.quantize?)));
+    let Some((decode, (quantize, importance_use))) = codec else {
+        return Err(BlockError::NotWritten(block));
+    };
+    let block_len = block.elements() as usize;
+    if row_len == 0 || !row_len.is_multiple_of(block_len) || !rows.len().is_multiple_of(row_len) {
+        return Err(BlockError::Row { block, found: row_len as u64 });
+    }
+    match importance {
+        None if importance_use == ImportanceUse::Required => {
+            return Err(BlockError::NoImportance { block });
+        }
+        Some(importance) if importance.len() != row_len => {
+            let (expected, found) = (row_len as u64, importance.len() as u64);
+            return Err(BlockError::Importance { expected, found });
+        }
+        _ => {}
+    }
+    let range = kernels::range(FloatType::F32, bytemuck::cast_slice(rows));
+    NotQuantizable::check(&range)?;
+    out.reserve(rows.len() / block_len * block.bytes() as usize);
+    let start = out.len();
+    for row in rows.chunks_exact(row_len) {
+        quantize(row, importance, out);
+    }
+    if range.absmax() >= f64::from(CHECKED_FROM) {
+        let mut decoded = vec![0f32; block_len];
+        for block in out.get(start..).unwrap_or_default().chunks_exact(block.bytes() as usize) {
+            decode(block, &mut decoded);
+            if !decoded.iter().all(|x| x.is_finite()) {
+                return Err(NotQuantizable::ScaleOverflow { absmax: range.absmax() }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Appends the elements of blocks, bit for bit as ggml decodes them.
+///
+/// # Errors
+///
+/// If the type is not decoded, or if the bytes are not whole blocks.
+pub fn dequantize_blocks(
+    block: BlockType,
+    bytes: &[u8],
+    out: &mut Vec<f32>,
+) -> Result<(), BlockError> {
+    let codec = codec(block).ok_or(BlockError::NotDecoded(block))?;
+    if !(bytes.len() as u64).is_multiple_of(block.bytes()) {
+        return Err(BlockError::Bytes { block, found: bytes.len() as u64 });
+    }
+    let blocks = bytes.chunks_exact(block.bytes() as usize);
+    let start = out.len();
+    out.resize(start + blocks.len() * block.elements() as usize, 0.0);
+    let decoded = out.get_mut(start..).unwrap_or_default();
+    for (block, decoded) in blocks.zip(decoded.chunks_exact_mut(block.elements() as usize)) {
+        (codec.decode)(block, decoded);
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! The table of ggml's block types: how each is decoded and quantized.
+
+use crate::quantization::ggml::{fp4, iq1, iq2, iq3, iq4, k_quants, legacy, ternary};
+use crate::tensor::BlockType;
+
+/// What a type does with the importance of elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportanceUse {
+    /// It makes no difference.
+    Ignored,
+    /// Errors of important elements weigh more.
+    Optional,
+    /// ggml refuses to quantize without one.
+    Required,
+}
+
+/// Decodes one block into as many elements as it holds. Both slices have the type's lengths.
+type Decode = fn(&[u8], &mut [f32]);
+
+/// Appends the blocks of a row of whole blocks, given the importance of its elements.
+type Quantize = fn(&[f32], Option<&[f32]>, &mut Vec<u8>);
+
+/// How the blocks of a type are decoded and made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Codec {
+    pub decode: Decode,
+    /// `None` for a type that only exists in memory.
+    pub quantize: Option<(Quantize, ImportanceUse)>,
+}
+
+/// The codec of a type; `None` for types that ggml no longer has, or cannot decode itself.
+pub(crate) fn codec(block: BlockType) -> Option<Codec> {
+    use ImportanceUse::{Ignored, Optional, Required};
+    /// A decoder of slices from one of arrays.
+    macro_rules! decoder {
+        ($decode:path) => {
+            |block: &[u8], out: &mut [f32]| {
+                if let (Ok(block), Ok(out)) = (block.try_into(), out.try_into()) {
+                    $decode(block, out);
+                }
+            }
+        };
+    }
+    macro_rules! codec {
+        ($decode:path, $quantize:path, $importance:expr) => {
+            Codec { decode: decoder!($decode), quantize: Some(($quantize, $importance)) }
+        };
+    }
+    Some(match block {
+        BlockType::Q1_0 => codec!(legacy::decode_q1_0, legacy::quantize_q1_0, Ignored),
+        BlockType::Q2_0 => codec!(legacy::decode_q2_0, legacy::quantize_q2_0, Ignored),
+        BlockType::Q4_0 => codec!(legacy::decode_q4_0, legacy::quantize_q4_0, Optional),
+        BlockType::Q4_1 => codec!(legacy::decode_q4_1, legacy::quantize_q4_1, Optional),
+        BlockType::Q5_0 => codec!(legacy::decode_q5_0, legacy::quantize_q5_0, Optional),
+        BlockType::Q5_1 => codec!(legacy::decode_q5_1, legacy::quantize_q5_1, Optional),
+        BlockType::Q8_0 => codec!(legacy::decode_q8_0, legacy::quantize_q8_0, Ignored),
+        BlockType::Q2_K => codec!(k_quants::decode_q2_k, k_quants::quantize_q2_k, Optional),
+        BlockType::Q3_K => codec!(k_quants::decode_q3_k, k_quants::quantize_q3_k, Optional),
+        BlockType::Q4_K => codec!(k_quants::decode_q4_k, k_quants::quantize_q4_k, Optional),
+        BlockType::Q5_K => codec!(k_quants::decode_q5_k, k_quants::quantize_q5_k, Optional),
+        BlockType::Q6_K => codec!(k_quants::decode_q6_k, k_quants::quantize_q6_k, Optional),
+        BlockType::Q8_K => Codec { decode: decoder!(k_quants::decode_q8_k), quantize: None },
+        BlockType::IQ4_NL => codec!(iq4::decode_iq4_nl, iq4::quantize_iq4_nl, Optional),
+        BlockType::IQ4_XS => codec!(iq4::decode_iq4_xs, iq4::quantize_iq4_xs, Optional),
+        BlockType::IQ3_XXS => codec!(iq3::decode_iq3_xxs, iq3::quantize_iq3_xxs, Optional),
+        BlockType::IQ3_S => codec!(iq3::decode_iq3_s, iq3::quantize_iq3_s, Optional),
+        BlockType::IQ2_XXS => codec!(iq2::decode_iq2_xxs, iq2::quantize_iq2_xxs, Required),
+        BlockType::IQ2_XS => codec!(iq2::decode_iq2_xs, iq2::quantize_iq2_xs, Required),
+        BlockType::IQ2_S => codec!(iq2::decode_iq2_s, iq2::quantize_iq2_s, Optional),
+        BlockType::IQ1_S => codec!(iq1::decode_iq1_s, iq1::quantize_iq1_s, Required),
+        BlockType::IQ1_M => codec!(iq1::decode_iq1_m, iq1::quantize_iq1_m, Optional),
+        BlockType::TQ1_0 => codec!(ternary::decode_tq1_0, ternary::quantize_tq1_0, Ignored),
+        BlockType::TQ2_0 => codec!(ternary::decode_tq2_0, ternary::quantize_tq2_0, Ignored),
+        BlockType::MXFP4 => codec!(fp4::decode_mxfp4, fp4::quantize_mxfp4, Ignored),
+        BlockType::NVFP4 => codec!(fp4::decode_nvfp4, fp4::quantize_nvfp4, Ignored),
+        BlockType::Q4_2
+        | BlockType::Q4_3
+        | BlockType::Q8_1
+        | BlockType::Q4_0_4_4
+        | BlockType::Q4_0_4_8
+        | BlockType::Q4_0_8_8
+        | BlockType::IQ4_NL_4_4
+        | BlockType::IQ4_NL_4_8
+        | BlockType::IQ4_NL_8_8 => return None,
+    })
+}
