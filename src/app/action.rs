@@ -75,6 +75,13 @@ pub enum Action {
     /// Allows or forbids a scheme, shows or hides a column.
     Toggle,
 
+    /// Opens the list of targets.
+    Target,
+    /// Shows the next or the previous scheme of a format.
+    NextTargetScheme,
+    PreviousTargetScheme,
+    /// Changes the marks as a refusal suggests.
+    Fix,
     Save,
     Dequantize,
 

@@ -1,9 +1,10 @@
 //! Events, which come in, and effects, which go out, as plain data.
 
+use crate::app::formats::FormatFit;
 use crate::app::keys::Key;
 use crate::app::meter::Meter;
 use crate::app::outputs;
-use crate::app::save::LaidOut;
+use crate::app::save::{LaidOut, Refusal};
 use crate::app::tab::Tab;
 use crate::app::table::Column;
 use crate::checkpoint::CheckpointError;
@@ -12,6 +13,8 @@ use crate::job::diff::Compared;
 use crate::job::duplicates::Candidates;
 use crate::job::{channels, clip, element_window, save};
 use crate::plan::Plan;
+use crate::plan::rules::TargetRules;
+use crate::plan::target::Target;
 use crate::quantization::{Analysis, Outcome, QuantizationScheme, Quantizer, ValueHistogram};
 use crate::report::Format;
 use crate::tensor::TensorId;
@@ -25,9 +28,9 @@ pub enum Event {
     Opened,
     Key(Key),
     Paste(String),
-    Click(Target),
+    Click(MouseTarget),
     /// The mouse moved with its button held.
-    Drag(Target),
+    Drag(MouseTarget),
     /// The wheel turned by a number of rows, down if positive.
     Wheel(isize),
     /// The visible size of everything that scrolls has changed.
@@ -55,7 +58,11 @@ pub enum Event {
         why: String,
     },
     /// What the save in the dialog would write, or why it would fail.
-    LaidOut(Result<LaidOut, String>),
+    LaidOut(Result<LaidOut, Refusal>),
+    /// Whether this checkpoint can be saved in each format.
+    FormatsReviewed(Vec<FormatFit>),
+    /// What a target means for this checkpoint, or why that is not known.
+    RulesRead(Target, Result<TargetRules, String>),
     Save(save::News),
     /// The thread of the save panicked or could not be started.
     SaveFailed(String),
@@ -107,6 +114,10 @@ pub enum Effect {
     Hurry(Vec<TensorId>),
     /// Report what a save would write, without writing.
     LayOut(Request),
+    /// Report which formats this checkpoint can be saved in.
+    ReviewFormats,
+    /// Read what a target means for this checkpoint.
+    ReadRules(Target),
     Save(Request),
     CancelSave,
     ReadConfig,
@@ -165,7 +176,7 @@ pub struct Viewport {
 
 /// What is under the mouse.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Target {
+pub enum MouseTarget {
     /// A visible line of the table.
     Row(usize),
     /// The mark on a visible line of the table.

@@ -68,6 +68,8 @@ pub enum Context {
     Presets,
     /// In the list of columns.
     Columns,
+    /// In the list of targets.
+    Targets,
     Save,
     /// In a question to be answered with yes or no.
     Question,
@@ -98,6 +100,7 @@ impl Context {
             Pager => &[Pager, Anywhere],
             Presets => &[Presets, Anywhere],
             Columns => &[Columns, Anywhere],
+            Targets => &[Targets, Anywhere],
             Save => &[Save, Text, Anywhere],
             Question => &[Question, Anywhere],
             Saving => &[Saving, Anywhere],
@@ -110,7 +113,7 @@ impl Context {
     }
 
     /// Every context that can be current; the others are layers of these.
-    pub const PLACES: [Context; 17] = [
+    pub const PLACES: [Context; 18] = [
         Context::Table,
         Context::Values,
         Context::Channels,
@@ -121,6 +124,7 @@ impl Context {
         Context::Pager,
         Context::Presets,
         Context::Columns,
+        Context::Targets,
         Context::Save,
         Context::Question,
         Context::Saving,
@@ -264,6 +268,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('F')], A::PreviousFlag, "previous tensor with something odd", G::Find),
 
     bind(C::Main, &[Char(' ')], A::Mark, "mark the tensor, or all of the module, to be quantized", G::Mark).hint("mark"),
+    bind(C::Main, &[Char('T')], A::Target, "target: choose the program that is to load the output", G::Write).hint("target"),
     bind(C::Main, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
     bind(C::Main, &[Char('X')], A::NextSchemeForAll, "next scheme for the whole table and new marks", G::Mark),
     bind(C::Main, &[Char('a')], A::MarkShown, "mark all quantizable tensors shown, or unmark them", G::Mark).hint("all shown"),
@@ -346,7 +351,17 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Columns, &[Enter], A::Accept, "order by it", G::Dialogs).hint("order by it"),
     bind(C::Columns, &[Esc, Char('q'), Char('|')], A::Close, "done with the columns", G::Dialogs).hint("done"),
 
-    bind(C::Save, &[Enter], A::Accept, "write it", G::Dialogs).hint("write"),
+    bind(C::Targets, &[Down, Char('j')], A::Move(Motion::Down), "next target", G::Dialogs).hint("choose"),
+    bind(C::Targets, &[Up, Char('k')], A::Move(Motion::Up), "previous target", G::Dialogs),
+    bind(C::Targets, &[Enter], A::Accept, "save for this target", G::Dialogs).hint("take it"),
+    bind(C::Targets, &[Char(' ')], A::Toggle, "also for this loader, or not", G::Dialogs).hint("also this"),
+    bind(C::Targets, &[Right, Char('l')], A::NextTargetScheme, "next scheme of compressed-tensors", G::Dialogs).hint("scheme"),
+    bind(C::Targets, &[Left, Char('h')], A::PreviousTargetScheme, "previous scheme of compressed-tensors", G::Dialogs),
+    bind(C::Targets, &[Esc, Char('q'), Char('T')], A::Close, "keep the target", G::Dialogs).hint("keep"),
+
+    bind(C::Save, &[Enter], A::Accept, "write the file", G::Dialogs).hint("write"),
+    bind(C::Save, &[Ctrl('f')], A::Target, "choose the program that is to load the file", G::Dialogs).hint("target"),
+    bind(C::Save, &[Ctrl('r')], A::Fix, "change the marks so that they can be saved", G::Dialogs).hint("fix"),
     bind(C::Save, &[Down, Tab], A::Move(Motion::Down), "next format or type", G::Dialogs).hint("choose"),
     bind(C::Save, &[Up, BackTab], A::Move(Motion::Up), "previous format or type", G::Dialogs),
     bind(C::Save, &[Esc], A::Close, "write nothing", G::Dialogs).hint("write nothing"),
@@ -407,7 +422,7 @@ mod tests {
     use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 17] = Context::PLACES;
+    const CONTEXTS: [Context; 18] = Context::PLACES;
 
     fn action(context: Context, key: Key) -> Option<Action> {
         KeyMap::default().action(context, key)

@@ -13,6 +13,7 @@ mod effects;
 mod event;
 mod fetched;
 pub(crate) mod filter;
+pub mod formats;
 pub(crate) mod histogram;
 pub(crate) mod keymap;
 pub mod keys;
@@ -32,6 +33,7 @@ pub(crate) mod sparkline;
 mod state;
 mod tab;
 pub mod table;
+pub mod target_list;
 pub mod tensor_metrics;
 pub(crate) mod texts;
 pub mod tree;
@@ -40,10 +42,12 @@ pub(crate) mod values;
 
 pub use action::Action;
 pub use calibration::CalibrationState;
-pub use event::{Effect, Event, NotWritten, Target, Viewport};
+pub use event::{Effect, Event, MouseTarget, NotWritten, Viewport};
 pub use meter::{Meter, Pace};
 pub use model::{Model, Quality};
-pub use save::{LaidOut, SaveDialog, SaveKind, Saving, model_name, ratio};
+pub use save::{
+    Fix, LaidOut, Refusal, SaveChoice, SaveDialog, SaveKind, Saving, model_name, ratio,
+};
 pub use session::Session;
 pub use state::{App, Status};
 pub use tab::Tab;

@@ -2,13 +2,14 @@
 
 use crate::activations::OutputError;
 use crate::app::outputs::Outputs;
-use crate::app::tensor_metrics::{Cost, Known, Sqnr, TensorMetrics};
+use crate::app::tensor_metrics::{Cost, Known, SCHEMES, Sqnr, TensorMetrics};
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::job::duplicates;
 use crate::job::duplicates::Candidates;
+use crate::plan::rules::{Eligibility, Reason, TargetRules};
 use crate::plan::{
     History, InputQuantization, Obstacle, Plan, Totals, default_calibration, default_scheme,
-    effective_quantizer, observed_input_scales, obstacle,
+    effective_quantizer, observed_input_scales,
 };
 use crate::quantization::{
     Analysis, AnalysisSpec, Calibration, Diagnostic, ErrorStatistics, QuantizationScheme,
@@ -35,11 +36,10 @@ pub struct Inventory {
     pub parameters: u64,
     /// Each dtype with its number of tensors, most frequent first.
     pub dtypes: Vec<(String, usize)>,
-    pub quantizable: usize,
 }
 
 impl Inventory {
-    fn of(checkpoint: &Checkpoint, obstacles: &[Option<Obstacle>]) -> Inventory {
+    fn of(checkpoint: &Checkpoint) -> Inventory {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for tensor in checkpoint.tensors() {
             *counts.entry(tensor.dtype.name()).or_default() += 1;
@@ -47,8 +47,7 @@ impl Inventory {
         let mut dtypes: Vec<_> =
             counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         dtypes.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-        let quantizable = obstacles.iter().filter(|obstacle| obstacle.is_none()).count();
-        Inventory { parameters: checkpoint.parameters(), dtypes, quantizable }
+        Inventory { parameters: checkpoint.parameters(), dtypes }
     }
 }
 
@@ -57,7 +56,12 @@ pub struct Model {
     pub checkpoint: Arc<Checkpoint>,
     pub inventory: Inventory,
     known: Vec<Known>,
-    obstacles: Vec<Option<Obstacle>>,
+    /// What the plan's target means for this checkpoint.
+    rules: TargetRules,
+    /// Whether the target takes each tensor.
+    eligibility: Vec<Eligibility>,
+    /// The schemes that the target allows, smallest first.
+    schemes: Vec<QuantizationScheme>,
     /// The limits between ratings.
     pub thresholds: Thresholds,
     /// The scheme of new marks, and of tensors that are not marked.
@@ -91,15 +95,16 @@ impl Model {
             None => Known::Nothing,
         };
         let known = checkpoint.ids().map(float).collect();
-        let obstacles: Vec<_> = checkpoint.ids().map(|id| obstacle(&checkpoint, id)).collect();
-        let inventory = Inventory::of(&checkpoint, &obstacles);
+        let inventory = Inventory::of(&checkpoint);
         let totals = Plan::default().totals(&checkpoint);
         let scheme = first_scheme(&checkpoint);
         let mut model = Model {
             checkpoint,
             inventory,
             known,
-            obstacles,
+            rules: TargetRules::default(),
+            eligibility: Vec::new(),
+            schemes: SCHEMES.to_vec(),
             thresholds: Thresholds::default(),
             scheme,
             plan: Plan::default(),
@@ -113,8 +118,71 @@ impl Model {
             distributions: 0,
             unasked: Vec::new(),
         };
+        model.evaluate();
         model.rate_all();
         model
+    }
+
+    /// What the target means for this checkpoint.
+    pub fn rules(&self) -> &TargetRules {
+        &self.rules
+    }
+
+    /// The schemes that a mark may have, smallest first: those that are measured and that the
+    /// target allows.
+    pub fn schemes(&self) -> &[QuantizationScheme] {
+        &self.schemes
+    }
+
+    /// The scheme after `scheme` among those that the target allows, cyclically.
+    pub fn next_scheme(&self, scheme: QuantizationScheme) -> QuantizationScheme {
+        let at = self.schemes.iter().position(|&s| s == scheme).map_or(0, |at| at + 1);
+        let next = self.schemes.get(at).or(self.schemes.first());
+        next.copied().unwrap_or(scheme)
+    }
+
+    /// Takes over the rules of the plan's target.
+    pub fn set_rules(&mut self, rules: TargetRules) {
+        let mut schemes = rules.schemes(&self.checkpoint);
+        schemes.retain(|scheme| SCHEMES.contains(scheme));
+        self.rules = rules;
+        self.evaluate();
+        if !schemes.is_empty() && !schemes.contains(&self.scheme) {
+            let tensors: Vec<TensorId> =
+                self.checkpoint.ids().filter(|&id| self.quantizable(id)).collect();
+            let preferred = self.rules.preferred_scheme(&self.checkpoint, &schemes, &tensors);
+            self.scheme = preferred.unwrap_or(self.scheme);
+        }
+        self.schemes = schemes;
+        self.rate_all();
+        self.weigh();
+    }
+
+    /// Takes over another target as one undo step, and changes the marks as far as it needs.
+    /// Returns what was changed.
+    pub fn retarget(&mut self, rules: TargetRules) -> Vec<String> {
+        let fitted = rules.fit(&self.checkpoint, &self.plan);
+        self.set_rules(rules);
+        let changes = fitted.done();
+        self.replace(fitted.plan);
+        changes
+    }
+
+    /// Asks the rules about every tensor.
+    fn evaluate(&mut self) {
+        let ids = (0..self.known.len() as u32).into_par_iter().map(TensorId);
+        self.eligibility = ids.map(|id| self.eligibility_of(id)).collect();
+    }
+
+    fn eligibility_of(&self, id: TensorId) -> Eligibility {
+        let statistics = self.known(id).facts().map(|facts| &facts.statistics);
+        let non_finite = statistics.and_then(|s| {
+            Some(Obstacle::NonFinite { nan: s.nan, inf: s.inf, first: s.first_non_finite? })
+        });
+        match non_finite {
+            Some(obstacle) => Eligibility::Never(Reason::Obstacle(obstacle)),
+            None => self.rules.eligibility(&self.checkpoint, id),
+        }
     }
 
     /// The scheme the table starts with: the best one for the checkpoint's format.
@@ -126,13 +194,37 @@ impl Model {
         &self.known[id.index()]
     }
 
-    /// Why a tensor is not quantized by default, as far as is known now.
-    pub fn obstacle(&self, id: TensorId) -> Option<&Obstacle> {
-        self.obstacles[id.index()].as_ref()
+    /// Whether the target takes a tensor, as far as is known now.
+    pub fn eligibility(&self, id: TensorId) -> &Eligibility {
+        self.eligibility.get(id.index()).unwrap_or(&Eligibility::ByDefault)
     }
 
+    /// Why a tensor is left as it is by default.
+    pub fn reason(&self, id: TensorId) -> Option<&Reason> {
+        self.eligibility(id).reason()
+    }
+
+    /// Why a tensor is left as it is by default, if that is for any target.
+    pub fn obstacle(&self, id: TensorId) -> Option<&Obstacle> {
+        match self.reason(id) {
+            Some(Reason::Obstacle(obstacle)) => Some(obstacle),
+            _ => None,
+        }
+    }
+
+    /// The tensor, and those that the target's loaders load only together with it.
+    pub fn loaded_with(&self, id: TensorId) -> Vec<TensorId> {
+        if self.plan.target.loaders().is_empty() {
+            return vec![id];
+        }
+        let mut unit = self.rules.units().with_rest(id);
+        unit.retain(|&id| !matches!(self.eligibility(id), Eligibility::Never(_)));
+        unit
+    }
+
+    /// Whether the tensor is quantized by default.
     pub fn quantizable(&self, id: TensorId) -> bool {
-        self.obstacle(id).is_none()
+        *self.eligibility(id) == Eligibility::ByDefault
     }
 
     /// The scheme of new marks, and of tensors that are not marked.
@@ -316,7 +408,9 @@ impl Model {
             let s = &facts.statistics;
             if let Some(first) = s.first_non_finite {
                 let non_finite = Obstacle::NonFinite { nan: s.nan, inf: s.inf, first };
-                self.obstacles[id.index()] = Some(non_finite);
+                if let Some(eligibility) = self.eligibility.get_mut(id.index()) {
+                    *eligibility = Eligibility::Never(Reason::Obstacle(non_finite));
+                }
                 if mark.is_some() {
                     self.plan.unmark(id);
                     self.measure_plan();

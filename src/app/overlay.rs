@@ -10,6 +10,7 @@ use crate::app::pager::Pager;
 use crate::app::prompt::Prompt;
 use crate::app::save::{SaveDialog, Saving};
 use crate::app::table::Column;
+use crate::app::target_list::TargetList;
 use crate::plan::Preset;
 use crate::tensor::TensorId;
 use tui_input::Input;
@@ -23,6 +24,8 @@ pub enum Overlay {
     Presets(Presets),
     /// The list of columns.
     Columns(Columns),
+    /// The list of targets.
+    Targets(TargetList),
     /// A text: metadata, the legend, a receipt or an error.
     Text(Tone, Pager),
     Save(SaveDialog),
@@ -52,6 +55,7 @@ impl Overlay {
             Overlay::Help(_) => Context::Help,
             Overlay::Presets(_) => Context::Presets,
             Overlay::Columns(_) => Context::Columns,
+            Overlay::Targets(_) => Context::Targets,
             Overlay::Text(..) => Context::Pager,
             Overlay::Save(_) => Context::Save,
             Overlay::Replace(_) | Overlay::Quit => Context::Question,

@@ -28,7 +28,7 @@ impl App {
         let outputs = model.outputs.as_ref();
         Row {
             tensor,
-            reason: model.obstacle(tensor).map(|obstacle| obstacle.to_string()),
+            reason: model.reason(tensor).map(|reason| reason.to_string()),
             marked: model.is_marked(tensor),
             quantizer,
             statistics: facts.map(|facts| facts.statistics),

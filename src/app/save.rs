@@ -1,11 +1,14 @@
 //! The save dialogs: what will be written, the progress, and the receipt.
 
+use crate::app::formats;
+use crate::app::formats::FormatFit;
 use crate::app::meter::Meter;
 use crate::app::model::Model;
 use crate::app::pager::{Line, Pager};
 use crate::app::tensor_metrics::scheme_name;
 use crate::checkpoint::{Checkpoint, Content, Format};
 use crate::export::{OutputFormat, Receipt, Request, Task};
+use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{InputQuantization, Plan};
 use crate::quantization::ErrorStatistics;
 use crate::tensor::{FloatType, TensorId};
@@ -18,19 +21,33 @@ use tui_input::Input;
 /// What the dialog writes, with the current choice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SaveKind {
-    Quantize(OutputFormat),
-    /// Like [`OutputFormat::Int8`], with calibrated scales for the layers' inputs.
+    Quantize(Container),
+    /// compressed-tensors W8A8 with calibrated scales for the layers' inputs.
     Static,
     /// `None` restores each tensor's original type.
     Dequantize(Option<FloatType>),
 }
 
-/// Every kind of output for marks. Static int8 is offered if scales of inputs are known.
+/// The format that static quantization of inputs is written in.
+const W8A8: Container = Container::CompressedTensors(LinearScheme::W8A8);
+
+impl SaveKind {
+    /// The container; `None` for floats.
+    pub fn container(self) -> Option<Container> {
+        match self {
+            SaveKind::Quantize(container) => Some(container),
+            SaveKind::Static => Some(W8A8),
+            SaveKind::Dequantize(_) => None,
+        }
+    }
+}
+
+/// Every kind of output for marks. Static quantization is offered if scales of inputs are known.
 fn kinds(model: &Model) -> Vec<SaveKind> {
     let known = !model.input_scales().is_empty();
-    let kinds = OutputFormat::ALL.into_iter().flat_map(|format| {
-        let also = (format == OutputFormat::Int8 && known).then_some(SaveKind::Static);
-        std::iter::once(SaveKind::Quantize(format)).chain(also)
+    let kinds = formats::containers().flat_map(|container| {
+        let also = (container == W8A8 && known).then_some(SaveKind::Static);
+        std::iter::once(SaveKind::Quantize(container)).chain(also)
     });
     kinds.collect()
 }
@@ -43,7 +60,7 @@ pub struct SaveDialog {
     pub kind: SaveKind,
     pub path: Input,
     /// What would be written, or why the save would fail; `None` until it is computed.
-    pub laid_out: Option<Result<LaidOut, String>>,
+    pub laid_out: Option<Result<LaidOut, Refusal>>,
     /// Why the last attempt failed.
     pub problem: Option<String>,
 }
@@ -57,12 +74,30 @@ pub struct LaidOut {
     pub warnings: Vec<String>,
 }
 
+/// Why a save would fail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub why: String,
+    /// A change of the marks with which it would not fail.
+    pub fix: Option<Box<Fix>>,
+}
+
+/// A change of the marks that a refusal suggests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fix {
+    pub plan: Plan,
+    /// What it changes: `make all 37 marks per channel`.
+    pub what: String,
+}
+
 /// An entry of the list of formats or types.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub struct SaveChoice {
     pub name: String,
     pub summary: &'static str,
     pub chosen: bool,
+    /// Why it does not fit the target or the checkpoint.
+    pub obstacle: Option<String>,
 }
 
 impl SaveDialog {
@@ -78,21 +113,28 @@ impl SaveDialog {
         }
     }
 
-    pub fn choices(&self, model: &Model) -> Vec<Choice> {
+    /// The formats or types, with what keeps this model from each. `known`: the formats that
+    /// this checkpoint can be saved in.
+    pub fn choices(&self, model: &Model, known: &[FormatFit]) -> Vec<SaveChoice> {
         match self.kind {
-            SaveKind::Quantize(_) | SaveKind::Static => kinds(model)
-                .into_iter()
-                .map(|kind| {
+            SaveKind::Quantize(_) | SaveKind::Static => {
+                let choice = |kind: SaveKind| {
+                    let container = kind.container().unwrap_or_default();
                     let (name, summary) = match kind {
-                        SaveKind::Quantize(format) => (format.name(), format.summary()),
-                        _ => ("int8 static", "the same, with calibrated static input scales"),
+                        SaveKind::Static => (
+                            format!("{container} static"),
+                            "the same, with calibrated input scales",
+                        ),
+                        _ => (container.to_string(), formats::summary(container)),
                     };
-                    Choice { name: name.to_owned(), summary, chosen: kind == self.kind }
-                })
-                .collect(),
+                    let obstacle = obstacle(container, model, known);
+                    SaveChoice { name, summary, chosen: kind == self.kind, obstacle }
+                };
+                kinds(model).into_iter().map(choice).collect()
+            }
             SaveKind::Dequantize(chosen) => FLOATS
                 .into_iter()
-                .map(|to| Choice {
+                .map(|to| SaveChoice {
                     name: to.map_or("original".to_owned(), |to| to.dtype().name().to_lowercase()),
                     summary: match to {
                         None => "each tensor in its type from before quantization",
@@ -102,6 +144,7 @@ impl SaveDialog {
                         Some(FloatType::F64) => "",
                     },
                     chosen: to == chosen,
+                    obstacle: None,
                 })
                 .collect(),
         }
@@ -122,15 +165,30 @@ impl SaveDialog {
         }
     }
 
-    pub fn request(&self, model: &Model, force: bool) -> Request {
-        let task = match self.kind {
-            SaveKind::Quantize(format) => Task::Quantize { plan: self.plan(model), format },
-            SaveKind::Static => {
-                Task::Quantize { plan: self.plan(model), format: OutputFormat::Int8 }
+    /// The request to save. `Err`: why the format cannot be written.
+    pub fn request(
+        &self,
+        model: &Model,
+        known: &[FormatFit],
+        force: bool,
+    ) -> Result<Request, String> {
+        let task = match (self.kind, self.kind.container()) {
+            (SaveKind::Dequantize(to), _) => Task::Dequantize { to },
+            (_, container) => {
+                let container = container.unwrap_or_default();
+                if let Some(why) = obstacle(container, model, known) {
+                    return Err(why);
+                }
+                let format = OutputFormat::of(container).unwrap_or_default();
+                Task::Quantize { plan: self.plan(model), format }
             }
-            SaveKind::Dequantize(to) => Task::Dequantize { to },
         };
-        Request { task, out: PathBuf::from(self.path.value().trim()), force }
+        Ok(Request { task, out: PathBuf::from(self.path.value().trim()), force })
+    }
+
+    /// The change of the marks that makes the save possible, if it is refused and there is one.
+    pub fn fix(&self) -> Option<&Fix> {
+        self.laid_out.as_ref()?.as_ref().err()?.fix.as_deref()
     }
 
     /// The marks that will be written. Static quantization needs the scale of a layer's inputs, so
@@ -144,8 +202,12 @@ impl SaveDialog {
                 scales.retain(|&id, _| plan.is_marked(id));
                 plan.inputs = InputQuantization::Static(scales);
             }
-            SaveKind::Quantize(OutputFormat::Int8) => plan.inputs = InputQuantization::Dynamic,
+            SaveKind::Quantize(W8A8) => plan.inputs = InputQuantization::Dynamic,
             _ => {}
+        }
+        let container = self.kind.container().unwrap_or_default();
+        if let Ok(target) = plan.target.clone().with_format(container) {
+            plan.target = target;
         }
         plan
     }
@@ -164,7 +226,7 @@ impl SaveDialog {
     pub fn summary(&self, model: &Model) -> Vec<String> {
         let checkpoint = &model.checkpoint;
         let (changed, verb) = match self.kind {
-            SaveKind::Quantize(OutputFormat::FakeQuantized) => {
+            SaveKind::Quantize(Container::FakeQuantized) => {
                 (model.plan().len(), "rounded to int8 and back")
             }
             SaveKind::Quantize(_) | SaveKind::Static => (self.plan(model).len(), "quantized"),
@@ -227,7 +289,7 @@ impl SaveDialog {
             model.plan().iter().map(|(id, _)| id).filter(|&id| !model.quantizable(id)).collect();
         if let Some(&first) = overruled.first() {
             let name = &model.checkpoint.tensor(first).name;
-            let why = model.obstacle(first).map(ToString::to_string).unwrap_or_default();
+            let why = model.reason(first).map(ToString::to_string).unwrap_or_default();
             warnings.push(match overruled.len() {
                 1 => format!("{name}: {why}, usually not quantized"),
                 n => format!("{n} marks are usually not quantized, such as {name}: {why}"),
@@ -239,6 +301,15 @@ impl SaveDialog {
         }
         warnings
     }
+}
+
+/// Why a model cannot be saved in a container, whatever is marked.
+fn obstacle(container: Container, model: &Model, known: &[FormatFit]) -> Option<String> {
+    if let Err(why) = model.plan().target.clone().with_format(container) {
+        return Some(why.to_string());
+    }
+    let fit = known.iter().find(|fit| fit.container == container)?;
+    fit.format.as_ref().err().cloned()
 }
 
 /// The size ratio in words, for outputs that shrink and that grow.
@@ -259,19 +330,22 @@ fn neighbour<T: Copy + PartialEq>(all: &[T], now: T, forward: bool) -> T {
 
 /// The suggested path: in the current directory, because the model may be in a cache.
 fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
+    let format = kind.container().and_then(OutputFormat::of).unwrap_or_default();
     let (what, ending) = match kind {
-        SaveKind::Quantize(format @ OutputFormat::FakeQuantized) => {
-            ("fake-quantized".to_owned(), format.ending())
+        SaveKind::Quantize(Container::CompressedTensors(scheme)) => {
+            (scheme.name().to_owned(), format.ending())
         }
-        SaveKind::Quantize(format) if format.is_directory() => (format.name().to_owned(), None),
-        SaveKind::Quantize(OutputFormat::Gguf) => ("Q8_0".to_owned(), OutputFormat::Gguf.ending()),
-        SaveKind::Quantize(format) => ("int8".to_owned(), format.ending()),
-        SaveKind::Static => ("int8-static".to_owned(), None),
+        SaveKind::Quantize(Container::Safetensors | Container::Burn) => {
+            ("int8".to_owned(), format.ending())
+        }
+        SaveKind::Quantize(Container::Gguf) => ("Q8_0".to_owned(), format.ending()),
+        SaveKind::Quantize(container) => (container.name().to_owned(), format.ending()),
+        SaveKind::Static => ("W8A8-static".to_owned(), None),
         SaveKind::Dequantize(None) => ("float".to_owned(), Some("safetensors")),
         SaveKind::Dequantize(Some(to)) => (to.dtype().name().to_lowercase(), Some("safetensors")),
     };
     let name = model_name(checkpoint);
-    let is_file = matches!(kind, SaveKind::Quantize(format) if format.is_file());
+    let is_file = matches!(kind, SaveKind::Quantize(_)) && format.is_file();
     match ending.filter(|_| is_file || checkpoint.shards().len() <= 1) {
         Some(ending) => format!("{name}-{what}.{ending}"),
         None => format!("{name}-{what}"),

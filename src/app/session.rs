@@ -65,7 +65,8 @@ impl App {
             descending: self.table.sort.descending,
             columns: self.own_columns.then(|| columns.map(|column| column.name()).collect()),
             scheme: self.model.scheme().to_string(),
-            recipe: (!plan.is_empty()).then(|| recipe::to_toml(plan, checkpoint)),
+            recipe: (!plan.is_empty() || !plan.target.is_default())
+                .then(|| recipe::to_toml(plan, checkpoint)),
         }
     }
 
@@ -102,8 +103,14 @@ impl App {
                 // them.
                 self.model.note_saved(&plan);
                 let marked = crate::text::figures::counted(marked, "mark");
+                let target = match plan.target.is_default() {
+                    true => String::new(),
+                    false => format!(" and the target {}", plan.target),
+                };
                 let undo = self.key_of(Action::Undo);
-                self.say(format!("{marked} restored from the last session; {undo} undoes it"));
+                self.say(format!(
+                    "{marked}{target} restored from the last session; {undo} undoes it"
+                ));
             }
         }
         self.table.set_tree(session.tree, &self.model);

@@ -6,6 +6,7 @@ use crate::app::channels::ChannelsView;
 use crate::app::comparison::ComparisonView;
 use crate::app::event::Viewport;
 use crate::app::filter::Filter;
+use crate::app::formats::FormatFit;
 use crate::app::histogram::HistogramView;
 use crate::app::keys::Context;
 use crate::app::meter::{Meter, Pace};
@@ -18,6 +19,7 @@ use crate::app::table::{Column, Row, Table};
 use crate::app::tree::Item;
 use crate::app::values::ValuesView;
 use crate::checkpoint::Checkpoint;
+use crate::plan::target::Target;
 use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
 use std::collections::HashMap;
@@ -49,6 +51,12 @@ pub struct App {
     /// Whether the detail fills the screen.
     pub zoomed: bool,
     pub overlay: Option<Overlay>,
+    /// Overlays below the one that receives the keys, the lowest first.
+    pub(super) covered: Vec<Overlay>,
+    /// Whether this checkpoint can be saved in each format; empty until it is needed.
+    pub formats: Vec<FormatFit>,
+    /// The target whose rules were requested last.
+    pub(super) requested_rules: Option<Target>,
     pub status: Option<Status>,
     pub calibration: CalibrationState,
     pub viewport: Viewport,
@@ -104,6 +112,9 @@ impl App {
             tab: Tab::default(),
             zoomed: false,
             overlay: None,
+            covered: Vec::new(),
+            formats: Vec::new(),
+            requested_rules: None,
             status,
             calibration: CalibrationState::NothingToDo,
             viewport: Viewport::default(),
@@ -158,6 +169,11 @@ impl App {
         }
     }
 
+    /// The open overlays, the lowest first.
+    pub fn overlays(&self) -> impl DoubleEndedIterator<Item = &Overlay> {
+        self.covered.iter().chain(&self.overlay)
+    }
+
     /// The columns to show if there is room.
     pub fn columns(&self) -> Vec<Column> {
         let output = self.model.outputs.is_some().then_some(Column::Output);
@@ -209,7 +225,13 @@ impl App {
             }
             Action::NarrowClip | Action::KeepClip => self.tab == Tab::Histogram,
             Action::Dequantize => save::can_become_floats(&self.model.checkpoint),
-            Action::Mark | Action::MarkShown | Action::Presets => self.model.has_floats(),
+            Action::Fix => match &self.overlay {
+                Some(Overlay::Save(dialog)) => dialog.fix().is_some(),
+                _ => false,
+            },
+            Action::Mark | Action::MarkShown | Action::Presets | Action::Target => {
+                self.model.has_floats()
+            }
             _ => true,
         }
     }

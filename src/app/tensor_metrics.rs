@@ -22,12 +22,6 @@ pub fn scheme_name(scheme: QuantizationScheme) -> &'static str {
     }
 }
 
-/// The scheme after `scheme` in [`SCHEMES`], cyclically.
-pub fn next_scheme(scheme: QuantizationScheme) -> QuantizationScheme {
-    let at = SCHEMES.iter().position(|&s| s == scheme).map_or(0, |i| i + 1);
-    SCHEMES[at % SCHEMES.len()]
-}
-
 /// The calibrations that a key cycles through.
 pub const CALIBRATIONS: [Calibration; 4] = [
     Calibration::MinMax,

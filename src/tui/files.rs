@@ -1,9 +1,10 @@
 //! The files that the inspector reads and writes, apart from the model: recipes and reports.
 
-use crate::app::{LaidOut, NotWritten};
+use crate::app::{Fix, LaidOut, NotWritten, Refusal};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
-use crate::export::{OutputPlan, Request, SaveError, write_text};
+use crate::export::{OutputPlan, Request, SaveError, Task, write_text};
+use crate::plan::rules::TargetRules;
 use crate::report::{Format, Report};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,13 +22,29 @@ pub(super) fn resolve(path: &Path, directory: &Path) -> PathBuf {
 }
 
 /// What a save would write, or why it would fail.
-pub(super) fn lay_out(checkpoint: &Checkpoint, request: &Request) -> Result<LaidOut, String> {
-    let output_plan = OutputPlan::new(checkpoint, request).map_err(|error| error.to_string())?;
+pub(super) fn lay_out(checkpoint: &Checkpoint, request: &Request) -> Result<LaidOut, Refusal> {
+    let output_plan = OutputPlan::new(checkpoint, request).map_err(|error| Refusal {
+        why: error.to_string(),
+        fix: fix(checkpoint, request).map(Box::new),
+    })?;
     Ok(LaidOut {
         files: output_plan.files.len() + output_plan.texts.len() + output_plan.sidecar_files.len(),
         bytes: output_plan.bytes(),
         warnings: output_plan.warnings,
     })
+}
+
+/// A change of the marks with which a save that is refused would work.
+fn fix(checkpoint: &Checkpoint, request: &Request) -> Option<Fix> {
+    let Task::Quantize { plan, format } = &request.task else { return None };
+    let target = plan.target.clone().with_format(format.container()).ok()?;
+    let fitted = TargetRules::new(checkpoint, &target).ok()?.fit(checkpoint, plan);
+    if fitted.changes.is_empty() {
+        return None;
+    }
+    let task = Task::Quantize { plan: fitted.plan.clone(), format: *format };
+    OutputPlan::new(checkpoint, &Request { task, ..request.clone() }).ok()?;
+    Some(Fix { plan: fitted.plan, what: fitted.changes.join("; ") })
 }
 
 /// Writes a recipe, whole or not at all.

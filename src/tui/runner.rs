@@ -5,6 +5,7 @@ use crate::app::{App, Effect, Event, NotWritten, outputs};
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, Request};
 use crate::job::{Executor, PendingJob, channels, clip, duplicates, element_window, save, scan};
+use crate::plan::rules::TargetRules;
 use crate::plan::{default_calibration, recipe};
 use crate::quantization::{Analysis, AnalysisSpec, QuantizationScheme, Quantizer};
 use crate::report::Format;
@@ -173,6 +174,15 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             Effect::LayOut(request) => {
                 let laid_out = lay_out(self.checkpoint(), &request);
                 self.handle(Event::LaidOut(laid_out))?;
+            }
+            Effect::ReviewFormats => {
+                let formats = app::formats::review(self.checkpoint());
+                self.handle(Event::FormatsReviewed(formats))?;
+            }
+            Effect::ReadRules(target) => {
+                let rules = TargetRules::new(self.checkpoint(), &target);
+                let rules = rules.map_err(|error| error.to_string());
+                self.handle(Event::RulesRead(target, rules))?;
             }
             Effect::Save(request) => self.save(request)?,
             Effect::CancelSave => {

@@ -90,7 +90,7 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
         }
         Known::Nothing => {
             let tensor = app.model.checkpoint.tensor(id);
-            let why = app.model.obstacle(id).map(ToString::to_string).unwrap_or_default();
+            let why = app.model.reason(id).map(ToString::to_string).unwrap_or_default();
             let text = format!(
                 "{} values of {}, {}. Not measured: {why}.",
                 count(tensor.parameters()),
@@ -363,9 +363,11 @@ fn comparison(
         widgets::line(buf, area, y, &Line::from(spans));
     }
     let mut y = 6;
+    let reason = app.model.reason(id).filter(|_| !app.model.is_marked(id));
+    let reason = reason.map(|reason| (format!("left as it is: {reason}"), theme.dim));
     let flags = facts.flags.iter().map(|flag| (format!("! {flag}"), theme.warning));
     let advice = Some((advice(app, id), theme.text)).filter(|(text, _)| !text.is_empty());
-    for (text, style) in flags.chain(advice) {
+    for (text, style) in flags.chain(reason).chain(advice) {
         for row in wrap(&text, area.width.min(60).into()) {
             widgets::line(buf, area, y, &Line::styled(row, style));
             y += 1;

@@ -6,7 +6,8 @@ use crate::app::overlay::{Columns, GoTo, Presets};
 use crate::app::pager::wrap;
 use crate::app::prompt::{Prompt, Purpose};
 use crate::app::scroll::Motion;
-use crate::app::{Action as A, App, SaveDialog, Saving, names};
+use crate::app::target_list::TargetList;
+use crate::app::{Action as A, App, SaveChoice, SaveDialog, SaveKind, Saving, names};
 use crate::ui::theme::Theme;
 use crate::ui::{header, layout, widgets};
 use ratatui::buffer::Buffer;
@@ -30,6 +31,10 @@ impl<'a> Body<'a> {
 
     fn push(&mut self, line: impl Into<Line<'a>>) {
         self.lines.push(line.into());
+    }
+
+    fn extend(&mut self, lines: Vec<Line<'a>>) {
+        self.lines.extend(lines);
     }
 
     fn blank(&mut self) {
@@ -59,6 +64,7 @@ impl<'a> Body<'a> {
     }
 }
 
+/// The parts of the save dialog that must be seen are drawn first where there is little room.
 pub(super) fn save(
     buf: &mut Buffer,
     screen: Rect,
@@ -67,37 +73,45 @@ pub(super) fn save(
     theme: &Theme,
 ) -> Position {
     let mut body = Body::new(screen);
-    for choice in dialog.choices(&app.model) {
-        let (sign, style) = match choice.chosen {
-            true => ("▸ ", theme.accent),
-            false => ("  ", theme.dim),
-        };
-        body.push(vec![
-            Span::styled(sign, theme.accent),
-            Span::styled(format!("{:<18}", choice.name), style),
-            Span::styled(choice.summary, theme.dim),
-        ]);
+    let choices = dialog.choices(&app.model, &app.formats);
+    let list = save_choices(&choices, body.width, theme);
+    let chosen = choices.iter().position(|choice| choice.chosen).unwrap_or(0);
+    let (problem, text) = save_texts(app, dialog, body.width, theme);
+    let mut hints = vec![(&[A::Accept][..], "write")];
+    if dialog.fix().is_some() {
+        hints.push((&[A::Fix][..], "fix"));
     }
-    body.blank();
+    if matches!(dialog.kind, SaveKind::Quantize(_) | SaveKind::Static) {
+        hints.push((&[A::Target][..], "target"));
+    }
+    let choose = [A::Move(Motion::Up), A::Move(Motion::Down)];
+    hints.extend([(&choose[..], "choose"), (&[A::Close][..], "write nothing")]);
+    let keys = keys(app, Context::Save, &hints, body.width, theme);
+    let room = usize::from(screen.height.saturating_sub(6));
+    let roomy = list.len() + problem.len() + text.len() + keys.len() + 4 <= room;
+    let gap = |body: &mut Body| {
+        if roomy {
+            body.blank();
+        }
+    };
+    // Without room for all, the list shows what is around the choice, and of the text comes first
+    // why the save is refused.
+    let rows = room.saturating_sub(problem.len() + keys.len() + 1).clamp(1, list.len());
+    let rows = if roomy { list.len() } else { rows.min(3) };
+    let first = (chosen + 1).saturating_sub(rows);
+    list.into_iter().skip(first).take(rows).for_each(|line| body.push(line));
+    gap(&mut body);
     let path_line = body.lines.len() as u16;
     body.push(Line::styled("to", theme.dim));
-    body.blank();
-    for line in dialog.summary(&app.model) {
-        body.push(Line::raw(line));
-    }
-    for warning in dialog.warnings(&app.model) {
-        body.wrapped(&format!("! {}", names::visible(&warning)), theme.warning);
-    }
-    let unfit = dialog.laid_out.as_ref().and_then(|laid_out| laid_out.as_ref().err());
-    if let Some(problem) = dialog.problem.as_ref().or(unfit) {
-        body.blank();
-        body.wrapped(problem, theme.bad);
-    }
-    body.blank();
-    let choose = [A::Move(Motion::Up), A::Move(Motion::Down)];
-    let hints =
-        [(&[A::Accept][..], "write"), (&choose[..], "choose"), (&[A::Close][..], "write nothing")];
-    body.push(keys(app, Context::Save, &hints, theme));
+    gap(&mut body);
+    let left = room.saturating_sub(body.lines.len() + keys.len());
+    let texts = match roomy {
+        true => [text, problem].concat(),
+        false => [problem, text].concat(),
+    };
+    texts.into_iter().take(left.max(1)).for_each(|line| body.push(line));
+    gap(&mut body);
+    keys.into_iter().for_each(|line| body.push(line));
     let inside = body.draw(buf, screen, dialog.title(), theme.strong, theme);
     let line = Rect {
         x: inside.x + 4,
@@ -106,6 +120,122 @@ pub(super) fn save(
         height: 1,
     };
     widgets::input(buf, line, &dialog.path, theme)
+}
+
+/// A line for each format or type. Those that do not fit are dim, with the reason if there is
+/// room for it; the reason of the chosen one is told below the list in any case.
+fn save_choices<'a>(choices: &[SaveChoice], width: usize, theme: &Theme) -> Vec<Line<'a>> {
+    let longest = choices.iter().map(|choice| choice.name.chars().count()).max().unwrap_or(0) + 2;
+    let line = |choice: &SaveChoice| {
+        let sign = if choice.chosen { "▸ " } else { "  " };
+        let style = match (choice.chosen, &choice.obstacle) {
+            (true, _) => theme.accent,
+            (false, None) => theme.text,
+            (false, Some(_)) => theme.faint,
+        };
+        let said = choice.obstacle.as_deref().unwrap_or(choice.summary);
+        let room = width.saturating_sub(longest + 2);
+        let said = match (said.chars().count() <= room, &choice.obstacle) {
+            (true, _) => said.to_owned(),
+            (false, Some(_)) if room >= 12 => "does not fit".to_owned(),
+            (false, _) => String::new(),
+        };
+        let said_style = if choice.obstacle.is_some() { theme.faint } else { theme.dim };
+        Line::from(vec![
+            Span::styled(sign, theme.accent),
+            Span::styled(format!("{:<longest$}", choice.name), style),
+            Span::styled(said, said_style),
+        ])
+    };
+    choices.iter().map(line).collect()
+}
+
+/// Why the save is refused, and what it would write.
+fn save_texts<'a>(
+    app: &App,
+    dialog: &SaveDialog,
+    width: usize,
+    theme: &Theme,
+) -> (Vec<Line<'a>>, Vec<Line<'a>>) {
+    let wrapped = |text: &str, style: Style| -> Vec<Line<'a>> {
+        wrap(text, width).into_iter().map(|row| Line::styled(row, style)).collect()
+    };
+    let refusal = dialog.laid_out.as_ref().and_then(|laid_out| laid_out.as_ref().err());
+    let why = dialog.problem.as_ref().or(refusal.map(|refusal| &refusal.why));
+    let mut problem: Vec<Line> = why.iter().flat_map(|why| wrapped(why, theme.bad)).collect();
+    if let Some(fix) = dialog.fix() {
+        let key = app.settings.keys.name(Context::Save, A::Fix);
+        let what = names::visible(&fix.what).into_owned();
+        problem.extend(wrapped(&format!("{key}: {what}"), theme.accent));
+    }
+    let mut text: Vec<Line> = Vec::new();
+    if dialog.kind.container().is_some() {
+        let target = &app.model.plan().target;
+        let said = match target.loaders().is_empty() {
+            true => "for no loader in particular".to_owned(),
+            false => format!("for {target}"),
+        };
+        text.extend(wrapped(&said, theme.dim));
+    }
+    text.extend(dialog.summary(&app.model).iter().flat_map(|line| wrapped(line, theme.text)));
+    for warning in dialog.warnings(&app.model) {
+        text.extend(wrapped(&format!("! {}", names::visible(&warning)), theme.warning));
+    }
+    (problem, text)
+}
+
+/// Draws the list of targets. What the target under the cursor means stands below the list.
+pub(super) fn targets(buf: &mut Buffer, screen: Rect, app: &App, list: &TargetList, theme: &Theme) {
+    let mut body = Body::new(screen);
+    let longest = list.choices.iter().map(|choice| choice.name.len()).max().unwrap_or(0) + 2;
+    let room = body.width.saturating_sub(longest + 6);
+    for number in seen(screen, app) {
+        let Some(choice) = list.choices.get(number) else { continue };
+        let chosen = number == list.chosen;
+        let style = match (chosen, &choice.target) {
+            (true, _) => theme.accent,
+            (false, Ok(_)) => theme.text,
+            (false, Err(_)) => theme.faint,
+        };
+        let ticked = choice.loader.is_some_and(|loader| list.loaders.contains(&loader));
+        let tick = match (list.loaders.is_empty(), choice.loader) {
+            (true, _) => "",
+            (false, Some(_)) if ticked => "[x] ",
+            (false, Some(_)) => "[ ] ",
+            (false, None) => "    ",
+        };
+        let said = match &choice.target {
+            Ok(_) => choice.summary,
+            Err(why) if why.chars().count() <= room => why,
+            Err(_) => "not for this model",
+        };
+        let said = if said.chars().count() <= room { said.to_owned() } else { String::new() };
+        body.push(vec![
+            Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
+            Span::styled(format!("{tick}{:<longest$}", choice.name), style),
+            Span::styled(said, if choice.target.is_ok() { theme.dim } else { theme.faint }),
+        ]);
+    }
+    body.blank();
+    let summary = list.choices.get(list.chosen).map_or("", |choice| choice.summary);
+    let (text, style) = match list.target() {
+        Ok(target) => (format!("{summary}. Writes {}.", target.container()), theme.text),
+        Err(why) => (why, theme.bad),
+    };
+    let rows = usize::from(layout::TARGET_TEXT);
+    let text = wrap(&text, body.width);
+    for number in 0..rows {
+        body.push(Line::styled(text.get(number).cloned().unwrap_or_default(), style));
+    }
+    let step = [A::PreviousTargetScheme, A::NextTargetScheme];
+    let hints = [
+        (&[A::Accept][..], "take it"),
+        (&[A::Toggle][..], "also this"),
+        (&step[..], "scheme"),
+        (&[A::Close][..], "keep"),
+    ];
+    body.extend(keys(app, Context::Targets, &hints, body.width, theme));
+    body.draw(buf, screen, "Which program is to load the output?", theme.strong, theme);
 }
 
 /// Draws a prompt.
@@ -133,7 +263,7 @@ pub(super) fn prompt(
         Purpose::Diff => "compare",
     };
     let hints = [(&[A::Accept][..], word), (&[A::Close][..], "leave")];
-    body.push(keys(app, Context::Prompt, &hints, theme));
+    body.extend(keys(app, Context::Prompt, &hints, body.width, theme));
     let inside = body.draw(buf, screen, prompt.purpose.title(), theme.strong, theme);
     let line = Rect { x: inside.x + 2, width: inside.width.saturating_sub(2), height: 1, ..inside };
     widgets::input(buf, line, &prompt.input, theme)
@@ -152,23 +282,34 @@ pub(super) fn replace(
     body.wrapped("It is replaced only after the new one is verified.", theme.dim);
     body.blank();
     let hints = [(&[A::Accept][..], "replace it"), (&[A::Close][..], "choose another path")];
-    body.push(keys(app, Context::Question, &hints, theme));
+    body.extend(keys(app, Context::Question, &hints, body.width, theme));
     body.draw(buf, screen, "Replace?", theme.warning, theme);
 }
 
-/// The actions of a dialog, each with its keys.
+/// The actions of a dialog, each with its keys, in as many rows as they need.
 fn keys<'a>(
     app: &App,
     context: Context,
     hints: &[(&[A], &'static str)],
+    width: usize,
     theme: &Theme,
-) -> Line<'a> {
-    let spans = hints.iter().flat_map(|(actions, word)| {
+) -> Vec<Line<'a>> {
+    let mut rows: Vec<Line> = Vec::new();
+    for (actions, word) in hints {
         let own = actions.iter().map(|&action| app.settings.keys.name(context, action));
         let own: Vec<String> = own.collect();
-        [Span::styled(own.join(" "), theme.accent), Span::styled(format!(" {word}  "), theme.dim)]
-    });
-    Line::from(spans.collect::<Vec<_>>())
+        let spans = [
+            Span::styled(own.join(" "), theme.accent),
+            Span::styled(format!(" {word}  "), theme.dim),
+        ];
+        let needed: usize = spans.iter().map(Span::width).sum();
+        match rows.last_mut() {
+            // The gap after the last hint may be cut.
+            Some(row) if row.width() + needed <= width + 2 => row.spans.extend(spans),
+            _ => rows.push(Line::from(spans.to_vec())),
+        }
+    }
+    rows
 }
 
 pub(super) fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving, theme: &Theme) {
@@ -188,7 +329,7 @@ pub(super) fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving,
     ]);
     body.blank();
     let hints = [(&[A::Cancel][..], "cancel and clean up")];
-    body.push(keys(app, Context::Saving, &hints, theme));
+    body.extend(keys(app, Context::Saving, &hints, body.width, theme));
     body.draw(buf, screen, "Writing", theme.strong, theme);
 }
 
@@ -199,7 +340,7 @@ pub(super) fn quit(buf: &mut Buffer, screen: Rect, app: &App, theme: &Theme) {
     body.push(Line::raw(format!("{marked} {verb} not saved. Quit anyway?")));
     body.blank();
     let hints = [(&[A::Accept][..], "quit"), (&[A::Close][..], "stay")];
-    body.push(keys(app, Context::Question, &hints, theme));
+    body.extend(keys(app, Context::Question, &hints, body.width, theme));
     body.draw(buf, screen, "Quit?", theme.warning, theme);
 }
 
@@ -225,7 +366,7 @@ pub(super) fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Prese
         (&[A::Add][..], "add these"),
         (&[A::Close][..], "leave"),
     ];
-    body.push(keys(app, Context::Presets, &hints, theme));
+    body.extend(keys(app, Context::Presets, &hints, body.width, theme));
     body.draw(buf, screen, "Mark by role", theme.strong, theme);
 }
 
@@ -249,7 +390,7 @@ pub(super) fn columns(buf: &mut Buffer, screen: Rect, app: &App, columns: &Colum
         (&[A::Accept][..], "order by it"),
         (&[A::Close][..], "done"),
     ];
-    body.push(keys(app, Context::Columns, &hints, theme));
+    body.extend(keys(app, Context::Columns, &hints, body.width, theme));
     body.draw(buf, screen, "Columns to show, if there is room", theme.strong, theme);
 }
 

@@ -24,6 +24,16 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         Span::styled(names::visible(&name).into_owned(), theme.strong),
         Span::styled(format!("  {}{shards}", checkpoint.format().name()), theme.dim),
     ]);
+    let target = &app.model.plan().target;
+    let loaders: Vec<&str> = target.loaders().iter().map(|loader| loader.name()).collect();
+    let for_whom = match (loaders.is_empty(), target.is_default()) {
+        (true, true) => "no target".to_owned(),
+        (true, false) => target.container().name().to_owned(),
+        (false, _) => format!("for {}", loaders.join(", ")),
+    };
+    let style = if target.is_default() { theme.dim } else { theme.mark };
+    let for_whom = Span::styled(format!("  {for_whom}"), style);
+    let format = Span::styled(format!(" ({})", target.container()), theme.dim);
     let inventory = &app.model.inventory;
     let tensors = counted(checkpoint.tensors().len(), "tensor");
     let parameters = parameters(inventory.parameters);
@@ -32,11 +42,23 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         0..80 => format!("{tensors}  {size} "),
         _ => format!("{tensors}  {parameters} parameters  {size} "),
     };
+    let room = usize::from(area.width).saturating_sub(right.chars().count() + for_whom.width());
     // The name is cut last.
-    if left.width() + right.chars().count() >= area.width.into() {
+    if left.width() >= room {
         left.spans.pop();
     }
     let about = Span::styled(format!("  {}", app.about()), theme.dim);
+    let has_room = match target.is_default() {
+        true => left.width() + about.width() < room,
+        false => left.width() < room,
+    };
+    if has_room {
+        left.push_span(for_whom);
+        let room = usize::from(area.width).saturating_sub(right.chars().count());
+        if !loaders.is_empty() && left.width() + format.width() < room {
+            left.push_span(format);
+        }
+    }
     if left.width() + about.width() + right.chars().count() < area.width.into() {
         left.push_span(about);
     }

@@ -1,14 +1,14 @@
 //! What is under the mouse.
 
 use crate::app::overlay::Overlay;
-use crate::app::{App, Tab, Target};
+use crate::app::{App, MouseTarget, Tab};
 use crate::ui::hints;
 use crate::ui::layout::{MARK, body, columns, curve, detail_body, histogram, list, of, plot, tabs};
 use ratatui::layout::{Position, Rect, Size};
 
 /// What a drag refers to. On the budget's curve and on the histogram, positions past the ends
 /// count as the ends.
-pub(crate) fn drag(size: Size, app: &App, at: Position) -> Option<Target> {
+pub(crate) fn drag(size: Size, app: &App, at: Position) -> Option<MouseTarget> {
     let layout = of(size, body(app))?;
     if app.bar_held {
         return Some(bar(layout.rows, at));
@@ -33,19 +33,19 @@ pub(crate) fn drag(size: Size, app: &App, at: Position) -> Option<Target> {
 }
 
 /// The position on the table's scroll bar; past the ends counts as the ends.
-fn bar(rows: Rect, at: Position) -> Target {
+fn bar(rows: Rect, at: Position) -> MouseTarget {
     let line = at.y.saturating_sub(rows.y).min(rows.height.saturating_sub(1));
-    Target::Bar(f64::from(line) / f64::from(rows.height.max(2) - 1))
+    MouseTarget::Bar(f64::from(line) / f64::from(rows.height.max(2) - 1))
 }
 
 /// What is at a position of the screen.
-pub(crate) fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
+pub(crate) fn hit(size: Size, app: &App, at: Position) -> Option<MouseTarget> {
     let layout = of(size, body(app))?;
     if layout.hints.contains(at) {
-        return hints::at(app, layout.hints.width, at.x).map(Target::Hint);
+        return hints::at(app, layout.hints.width, at.x).map(MouseTarget::Hint);
     }
     if let Some(number) = list(size, app).and_then(|list| list.at(at)) {
-        return Some(Target::Choice(number));
+        return Some(MouseTarget::Choice(number));
     }
     let overflows = app.table.rows().len() > usize::from(layout.rows.height);
     if layout.rows.contains(at) && at.x + 1 == layout.rows.right() && overflows {
@@ -54,29 +54,32 @@ pub(crate) fn hit(size: Size, app: &App, at: Position) -> Option<Target> {
     if layout.rows.contains(at) {
         let line = usize::from(at.y - layout.rows.y);
         return Some(match at.x - layout.rows.x < MARK {
-            true => Target::Mark(line),
-            false => Target::Row(line),
+            true => MouseTarget::Mark(line),
+            false => MouseTarget::Row(line),
         });
     }
     if layout.titles.contains(at) {
         let x = at.x - layout.titles.x;
         let places = columns(layout.titles.width, &app.table.widest, &app.columns());
         let place = places.iter().rev().find(|place| x >= place.x)?;
-        return Some(Target::Title(place.column));
+        return Some(MouseTarget::Title(place.column));
     }
     let detail = layout.detail?;
     if let Some(Overlay::Budget(_)) = app.overlay {
         let plot = plot(curve(detail)?);
         let share = f64::from(at.x.checked_sub(plot.x)?) / f64::from(plot.width.max(2) - 1);
-        return plot.contains(at).then_some(Target::Curve(share));
+        return plot.contains(at).then_some(MouseTarget::Curve(share));
     }
     if app.tab == Tab::Values && at.y >= detail.y + 2 && detail.contains(at) {
-        return Some(Target::Value(usize::from(at.y - detail.y - 2)));
+        return Some(MouseTarget::Value(usize::from(at.y - detail.y - 2)));
     }
     let [plot, _] = histogram(detail_body(detail));
     if app.tab == Tab::Histogram && plot.contains(at) {
         let column = f64::from(at.x - plot.x) + 0.5;
-        return Some(Target::Clip((2.0 * column / f64::from(plot.width) - 1.0).abs()));
+        return Some(MouseTarget::Clip((2.0 * column / f64::from(plot.width) - 1.0).abs()));
     }
-    tabs(detail).into_iter().find(|(_, place)| place.contains(at)).map(|(tab, _)| Target::Tab(tab))
+    tabs(detail)
+        .into_iter()
+        .find(|(_, place)| place.contains(at))
+        .map(|(tab, _)| MouseTarget::Tab(tab))
 }

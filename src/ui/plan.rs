@@ -10,12 +10,27 @@ use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
 pub(super) fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
-    let status = app.status.as_ref().map_or(Line::default(), |status| {
-        let style = if status.warning { theme.warning } else { theme.text };
-        Line::styled(names::visible(&status.text).into_owned(), style)
-    });
+    let status = match &app.status {
+        Some(status) => {
+            let style = if status.warning { theme.warning } else { theme.text };
+            Line::styled(names::visible(&status.text).into_owned(), style)
+        }
+        None => Line::styled(left_out(app, layout.status.width), theme.dim),
+    };
     widgets::rule(buf, layout.status, &status, &Line::default(), theme);
     widgets::line(buf, layout.plan, 0, &plan(app, layout.plan.width, theme));
+}
+
+/// Why the tensor under the cursor is left as it is; in a word where the sentence does not fit.
+fn left_out(app: &App, width: u16) -> String {
+    let unmarked = app.current_tensor().filter(|&id| !app.model.is_marked(id));
+    let id = unmarked.filter(|_| app.overlays().next().is_none());
+    let Some(reason) = id.and_then(|id| app.model.reason(id)) else { return String::new() };
+    let sentence = format!("left as it is: {reason}");
+    match names::width(&sentence) + 4 < usize::from(width) {
+        true => sentence,
+        false => format!("left as it is: {}", reason.word()),
+    }
 }
 
 fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {

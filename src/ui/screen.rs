@@ -74,6 +74,10 @@ fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Pos
             dialogs::columns(buf, area, app, columns, theme);
             None
         }
+        Overlay::Targets(list) => {
+            dialogs::targets(buf, area, app, list, theme);
+            None
+        }
         Overlay::Save(dialog) => Some(dialogs::save(buf, area, app, dialog, theme)),
         Overlay::Replace(dialog) => {
             dialogs::replace(buf, area, app, dialog, theme);

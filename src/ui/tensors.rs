@@ -197,8 +197,11 @@ impl Painter<'_> {
             _ => (" ", theme.text),
         };
         let style = if app.model.quantizable(id) { theme.text } else { theme.dim };
-        let scheme = match sqnr {
-            Sqnr::Stored | Sqnr::Nothing | Sqnr::Impossible | Sqnr::Unreadable => String::new(),
+        let scheme = match (sqnr, app.model.reason(id)) {
+            (Sqnr::Stored | Sqnr::Nothing | Sqnr::Impossible | Sqnr::Unreadable, _) => {
+                String::new()
+            }
+            (_, Some(reason)) if !marked => reason.word().to_owned(),
             _ => scheme_text(app.model.quantizer_of(id)),
         };
         Cells {

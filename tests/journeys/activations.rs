@@ -270,20 +270,20 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     // Without captures there is nothing to choose.
     let mut plain = Driver::open("tests/data/tiny-llama/single");
     plain.press("a s");
-    plain.expect("int8-weight-only");
-    plain.expect_not("int8 static");
+    plain.expect("compressed-tensors W8A16");
+    plain.expect_not("W8A8 static");
 
     let (mut driver, captures) = recorded_llama();
     driver.press("X s Down");
-    driver.expect("▸ int8 ");
+    driver.expect("▸ compressed-tensors W8A8 ");
     driver.expect("3 tensors quantized");
     driver.press("Down");
-    driver.expect("▸ int8 static");
+    driver.expect("▸ compressed-tensors W8A8 static");
     driver.expect("2 tensors quantized, 19 tensors unchanged");
     driver.expect_words(
         "model.layers.0.mlp.down_proj.weight is not quantized: its input was not recorded",
     );
-    driver.expect("single-int8-static");
+    driver.expect("single-W8A8-static");
     driver.press("Enter");
     driver.expect("Saved and verified");
     driver.press("Esc");
@@ -294,7 +294,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     let args = ["quantize", model, "-o", out, "--include", "*.0.mlp.*", "--format", "int8"];
     let inputs = ["--activation-scheme", "static", "--activations", &captures];
     stdout(&[&args[..], &inputs].concat());
-    let saved = driver.path("single-int8-static");
+    let saved = driver.path("single-W8A8-static");
     let same = |one: &std::path::Path, other: &std::path::Path| {
         for name in ["model.safetensors", "config.json"] {
             let read = |dir: &std::path::Path| std::fs::read(dir.join(name)).expect("reads");
@@ -316,11 +316,11 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     stdout(&["quantize", model, "-o", out, "--format", "int8", "--recipe", recipe]);
     same(&saved, &again);
     driver.press("s");
-    driver.expect("▸ int8 static");
+    driver.expect("▸ compressed-tensors W8A8 static");
     driver.expect("2 scales of inputs from the plan");
     // Dynamic can be chosen again, and undo brings back what was left out.
     driver.press("Up");
-    driver.expect("▸ int8 ");
+    driver.expect("▸ compressed-tensors W8A8 ");
     driver.press("Esc u");
     assert_eq!(driver.app.model.plan().len(), 3);
     assert!(!driver.app.model.plan().inputs.is_static());
@@ -341,7 +341,7 @@ fn inputs_that_are_still_calibrated_are_waited_for() {
     news.into_iter().take(2).for_each(|news| driver.send(Event::Outputs(news)));
     driver.type_text("/*.0.mlp.*");
     driver.press("Enter a X s Down Down");
-    driver.expect("▸ int8 static");
+    driver.expect("▸ compressed-tensors W8A8 static");
     driver.expect_words("2 marks are not quantized, such as model.layers.0.mlp.");
     driver.press("Enter");
     driver.expect_words("The inputs are still being calibrated. Wait");

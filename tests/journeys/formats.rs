@@ -16,12 +16,12 @@ const BURN: OutputFormat = OutputFormat::Burn(WeightLayout::Source);
 
 /// Chooses a line of the open dialog by pressing the key for the next one.
 fn choose(driver: &mut Driver, wanted: &str) {
-    for _ in 0..8 {
+    for _ in 0..16 {
         let Some(Overlay::Save(dialog)) = &driver.app.overlay else {
             panic!("the dialog is open:\n{}", driver.screen());
         };
         if dialog
-            .choices(&driver.app.model)
+            .choices(&driver.app.model, &driver.app.formats)
             .iter()
             .any(|choice| choice.chosen && choice.name == wanted)
         {
@@ -83,7 +83,7 @@ fn every_format_is_saved_from_the_screen_as_from_the_command_line() {
         let mut driver = Driver::open(source);
         choose_scheme(&mut driver, scheme);
         driver.press("a s");
-        choose(&mut driver, format.name());
+        choose(&mut driver, &format.container().to_string());
         type_path(&mut driver, out);
         driver.press("Enter");
         driver.expect("Saved and verified");
@@ -288,7 +288,7 @@ fn a_tensor_that_the_container_cannot_hold_is_refused_by_name() {
             choose_scheme(&mut driver, QuantizationScheme::PER_CHANNEL);
             driver.type_text(&format!(":{tensor}"));
             driver.press("Enter Space s");
-            choose(&mut driver, format);
+            choose(&mut driver, &format!("compressed-tensors {scheme}"));
             driver.expect_words(&format!("'{tensor}' cannot be int8 in compressed-tensors"));
             driver.press("Enter");
             driver.expect("Save the quantized model");
@@ -312,7 +312,7 @@ fn a_format_that_does_not_fit_the_source_says_why() {
         assert!(code == 1 && sentence.contains(why), "{sentence}");
         let mut driver = Driver::open(source);
         driver.press("a s");
-        choose(&mut driver, format);
+        choose(&mut driver, format.replace("int8", "compressed-tensors W8A8").as_str());
         type_path(&mut driver, Path::new(&out).file_name().and_then(|n| n.to_str()).expect("text"));
         driver.press("Enter");
         driver.expect_words(why);
@@ -374,7 +374,7 @@ fn a_config_that_is_not_json_hinders_only_what_needs_it() {
     driver.press("m");
     driver.expect("{ not JSON");
     driver.press("Esc a s");
-    choose(&mut driver, "int8");
+    choose(&mut driver, "compressed-tensors W8A8");
     driver.expect_words("config.json: it is not a JSON object");
     driver.press("Enter");
     driver.expect("Save the quantized model");

@@ -456,9 +456,9 @@ fn a_format_that_cannot_hold_the_plan_says_so_before_anything_is_written() {
     driver.press("Enter Space s");
     assert!(laid_out(&driver).is_ok());
     driver.press("Down");
-    driver.expect("sharded-int8");
-    let why = laid_out(&driver).expect_err("int8 is for Linear layers");
-    let first_words: Vec<&str> = why.split_whitespace().take(3).collect();
+    driver.expect("sharded-W8A8");
+    let refusal = laid_out(&driver).expect_err("compressed-tensors is for Linear layers");
+    let first_words: Vec<&str> = refusal.why.split_whitespace().take(3).collect();
     driver.expect(&first_words.join(" "));
     driver.press("Enter");
     driver.expect("Save the quantized model");

@@ -9,3 +9,4 @@ mod formats;
 mod inspector;
 mod settings;
 mod table;
+mod target;

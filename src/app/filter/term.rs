@@ -5,6 +5,7 @@ use crate::activations::ActivationMode;
 use crate::app::model::Model;
 use crate::app::tensor_metrics::{Known, Sqnr};
 use crate::plan::Obstacle;
+use crate::plan::rules::Reason;
 use crate::quantization::{Diagnostic, Rating};
 use crate::tensor::TensorId;
 use globset::{GlobBuilder, GlobMatcher};
@@ -297,7 +298,14 @@ impl State {
             State::Good => verdict(Rating::Good),
             State::Excellent => verdict(Rating::Excellent),
             State::Norm => matches!(model.obstacle(id), Some(Obstacle::Norm)),
-            State::Embedding => matches!(model.obstacle(id), Some(Obstacle::Embedding)),
+            State::Embedding => matches!(
+                model.reason(id),
+                Some(
+                    Reason::Obstacle(Obstacle::Embedding)
+                        | Reason::LookupTable
+                        | Reason::VocabularyTable(_)
+                )
+            ),
         }
     }
 }

@@ -18,6 +18,7 @@ impl App {
                 self.take_preset(true);
             }
             Some(Overlay::Columns(columns)) => self.order_by_chosen(&columns),
+            Some(Overlay::Targets(list)) => self.take_target(list, effects),
             Some(Overlay::Save(dialog)) => self.save(dialog, false, effects),
             Some(Overlay::Replace(dialog)) => self.save(dialog, true, effects),
             Some(Overlay::Quit) => effects.push(Effect::Quit),
@@ -67,7 +68,18 @@ impl App {
             Some(Overlay::Replace(dialog)) => self.overlay = Some(Overlay::Save(dialog)),
             Some(Overlay::Budget(budget)) => self.drop_budget(*budget),
             Some(Overlay::Diff(view)) => self.close_diff(&view, effects),
+            Some(Overlay::Targets(_)) => self.uncover(),
             _ => {}
         }
+    }
+
+    /// Opens an overlay over the one that is open.
+    pub(super) fn cover(&mut self, overlay: Overlay) {
+        self.covered.extend(self.overlay.replace(overlay));
+    }
+
+    /// Closes the overlay that receives the keys; the one below it receives them again.
+    pub(super) fn uncover(&mut self) {
+        self.overlay = self.covered.pop();
     }
 }

@@ -58,6 +58,8 @@ pub fn update(app: &mut App, event: Event) -> Effects {
                 dialog.laid_out = Some(laid_out);
             }
         }
+        Event::FormatsReviewed(formats) => app.formats_reviewed(formats, &mut effects),
+        Event::RulesRead(target, rules) => app.rules_read(target, rules, &mut effects),
         Event::Save(News::Phase(phase)) => {
             if let Some(Overlay::Saving(saving)) = &mut app.overlay {
                 saving.phase = phase;
@@ -95,6 +97,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::Outputs(news) => app.outputs_news(news),
         Event::Compared(outcome) => app.compared(outcome),
     }
+    app.follow_target(&mut effects);
     app.hurry(&mut effects);
     app.measure_marks(&mut effects);
     app.look(&mut effects);

@@ -141,9 +141,14 @@ impl App {
             Action::Larger => self.with_budget(|budget, _| budget.step(false, 0)),
             Action::Toggle => match self.overlay {
                 Some(Overlay::Columns(_)) => self.toggle_column(),
+                Some(Overlay::Targets(_)) => self.toggle_loader(),
                 _ => self.with_budget(Budget::toggle),
             },
 
+            Action::Target => self.open_targets(effects),
+            Action::NextTargetScheme => self.step_target_scheme(true),
+            Action::PreviousTargetScheme => self.step_target_scheme(false),
+            Action::Fix => self.fix(effects),
             Action::Save => self.open_save(effects),
             Action::Dequantize => self.open_dequantize(effects),
 

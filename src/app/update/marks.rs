@@ -4,9 +4,10 @@ use crate::app::action::Action;
 use crate::app::overlay::{Overlay, PresetChoice, Presets};
 use crate::app::state::App;
 use crate::app::table::Column;
-use crate::app::tensor_metrics::{Known, next_scheme, scheme_name};
+use crate::app::tensor_metrics::{Known, scheme_name};
 use crate::app::tree::Item;
 use crate::plan::Preset;
+use crate::plan::rules::{Eligibility, Reason};
 use crate::tensor::TensorId;
 use crate::text::figures::{count, counted};
 
@@ -34,21 +35,39 @@ impl App {
     }
 
     pub(super) fn mark_tensor(&mut self, id: TensorId) {
+        let unit = self.model.loaded_with(id);
+        let tensors = counted(unit.len(), "tensor");
         if self.model.is_marked(id) {
-            self.model.unmark([id]);
+            if unit.len() > 1 {
+                self.say(format!("unmarked {tensors}: they are loaded as one layer"));
+            }
+            self.model.unmark(unit);
             return;
         }
-        match self.model.obstacle(id).cloned() {
-            None => {}
-            Some(why) if why.can_be_overruled() => {
+        match self.model.eligibility(id).clone() {
+            Eligibility::ByDefault => {}
+            Eligibility::ByName(why) => {
                 self.warn(format!("marked, although usually not quantized: {why}"));
             }
-            Some(why) => return self.warn(format!("cannot be quantized: {why}")),
+            Eligibility::Never(why) => return self.warn(self.refusal_to_mark(&why)),
         }
         if let Known::Unreadable(why) = self.model.known(id) {
             return self.warn(format!("cannot be quantized: {why}"));
         }
-        self.model.mark([id]);
+        if unit.len() > 1 && self.status.is_none() {
+            self.say(format!("marked {tensors}: they are loaded as one layer"));
+        }
+        self.model.mark(unit);
+    }
+
+    /// Why a tensor cannot be marked: for any target, or for the chosen one.
+    fn refusal_to_mark(&self, why: &Reason) -> String {
+        match why {
+            Reason::Obstacle(obstacle) if !obstacle.can_be_overruled() => {
+                format!("cannot be quantized: {why}")
+            }
+            _ => format!("cannot be quantized for {}: {why}", self.model.plan().target),
+        }
     }
 
     /// Marks the quantizable tensors, or unmarks all if those are marked already.
@@ -152,7 +171,7 @@ impl App {
                 "nothing is marked here: {mark} marks, {all} changes the whole table"
             ));
         };
-        let scheme = next_scheme(self.model.scheme_of(first));
+        let scheme = self.model.next_scheme(self.model.scheme_of(first));
         self.model.set_scheme(tensors.iter().copied(), scheme);
         let marked = counted(tensors.len(), "mark");
         self.say(format!("{marked} now {}", scheme_name(scheme)));
@@ -160,7 +179,7 @@ impl App {
     }
 
     pub(super) fn next_scheme_for_all(&mut self) {
-        let scheme = next_scheme(self.model.scheme());
+        let scheme = self.model.next_scheme(self.model.scheme());
         self.model.choose_scheme(scheme);
         let all: Vec<TensorId> = self.model.plan().iter().map(|(id, _)| id).collect();
         self.model.set_scheme(all, scheme);

@@ -20,6 +20,7 @@ mod outputs;
 mod recipe;
 mod report;
 mod save;
+mod target;
 mod values;
 
 pub use event::update;

@@ -3,35 +3,35 @@
 use crate::app::budget::Budget;
 use crate::app::diff::DiffState;
 use crate::app::effects::Effects;
-use crate::app::event::Target;
+use crate::app::event::MouseTarget;
 use crate::app::overlay::Overlay;
 use crate::app::state::App;
 
 impl App {
-    pub(super) fn click(&mut self, target: Target, effects: &mut Effects) {
+    pub(super) fn click(&mut self, target: MouseTarget, effects: &mut Effects) {
         self.status = None;
-        self.bar_held = matches!(target, Target::Bar(_)) && self.overlay.is_none();
+        self.bar_held = matches!(target, MouseTarget::Bar(_)) && self.overlay.is_none();
         match target {
-            Target::Hint(key) => self.key(key, effects),
-            Target::Choice(number) => self.choose(number, effects),
-            Target::Curve(share) => self.with_budget(|budget, _| budget.go_to(share)),
+            MouseTarget::Hint(key) => self.key(key, effects),
+            MouseTarget::Choice(number) => self.choose(number, effects),
+            MouseTarget::Curve(share) => self.with_budget(|budget, _| budget.go_to(share)),
             _ if self.overlay.is_some() => {}
-            Target::Value(line) => self.values.click(line),
-            Target::Row(line) => {
+            MouseTarget::Value(line) => self.values.click(line),
+            MouseTarget::Row(line) => {
                 let before = self.table.cursor();
                 if self.table.click(line) && self.table.cursor() == before {
                     self.table.toggle_fold(&self.model);
                 }
             }
-            Target::Mark(line) => {
+            MouseTarget::Mark(line) => {
                 if self.table.click(line) {
                     self.mark_current();
                 }
             }
-            Target::Title(column) => self.sort_by(column),
-            Target::Bar(share) => self.table.scroll_to(share),
-            Target::Tab(tab) => self.tab = tab,
-            Target::Clip(share) => self.histogram.slide_to(share),
+            MouseTarget::Title(column) => self.sort_by(column),
+            MouseTarget::Bar(share) => self.table.scroll_to(share),
+            MouseTarget::Tab(tab) => self.tab = tab,
+            MouseTarget::Clip(share) => self.histogram.slide_to(share),
         }
     }
 
@@ -42,6 +42,7 @@ impl App {
             Some(Overlay::Presets(presets)) => {
                 std::mem::replace(&mut presets.chosen, number) == number
             }
+            Some(Overlay::Targets(list)) => std::mem::replace(&mut list.chosen, number) == number,
             Some(Overlay::Columns(columns)) => {
                 columns.chosen = number;
                 return self.toggle_column();
@@ -67,11 +68,13 @@ impl App {
 
     /// Handles a drag: follows the mouse where a position is chosen, and ignores places where a
     /// click would change a mark or the order.
-    pub(super) fn drag(&mut self, target: Target, effects: &mut Effects) {
+    pub(super) fn drag(&mut self, target: MouseTarget, effects: &mut Effects) {
         match target {
-            Target::Curve(_) | Target::Clip(_) | Target::Value(_) => self.click(target, effects),
-            Target::Bar(share) if self.bar_held => self.table.scroll_to(share),
-            Target::Row(line) | Target::Mark(line) if self.overlay.is_none() => {
+            MouseTarget::Curve(_) | MouseTarget::Clip(_) | MouseTarget::Value(_) => {
+                self.click(target, effects)
+            }
+            MouseTarget::Bar(share) if self.bar_held => self.table.scroll_to(share),
+            MouseTarget::Row(line) | MouseTarget::Mark(line) if self.overlay.is_none() => {
                 self.table.click(line);
             }
             _ => {}

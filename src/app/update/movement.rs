@@ -43,6 +43,7 @@ impl App {
             Some(Overlay::Columns(columns)) => {
                 columns.chosen = step(columns.chosen, columns.choices.len());
             }
+            Some(Overlay::Targets(list)) => list.chosen = step(list.chosen, list.choices.len()),
             Some(Overlay::Budget(_)) => self.move_budget(motion),
             Some(Overlay::Diff(view)) => {
                 if let DiffState::Done(differences) = &mut view.state {

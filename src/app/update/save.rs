@@ -5,24 +5,34 @@ use crate::app::event::Effect;
 use crate::app::meter::Meter;
 use crate::app::overlay::{Overlay, Tone};
 use crate::app::save;
-use crate::app::save::{SaveDialog, SaveKind, Saving};
+use crate::app::save::{Refusal, SaveDialog, SaveKind, Saving};
 use crate::app::state::App;
 use crate::checkpoint::Format;
-use crate::export::{OutputFormat, SaveError, Task};
+use crate::export::{SaveError, Task};
 use crate::job::JobError;
+use crate::plan::target::{Container, LinearScheme};
 
 impl App {
     pub(super) fn open_save(&mut self, effects: &mut Effects) {
         if self.model.plan().is_empty() {
             return self.say(format!("nothing is marked: {}", self.how_to_mark()));
         }
-        let format = match self.model.checkpoint.format() {
-            Format::Gguf => OutputFormat::Gguf,
-            _ => OutputFormat::default(),
+        effects.push(Effect::ReviewFormats);
+        self.show_save(effects);
+    }
+
+    /// Opens the dialog on the format of the plan's target.
+    pub(super) fn show_save(&mut self, effects: &mut Effects) {
+        let plan = self.model.plan();
+        let container = match (plan.target.is_default(), self.model.checkpoint.format()) {
+            (true, Format::Gguf) => Container::Gguf,
+            _ => plan.target.container(),
         };
-        let kind = match self.model.plan().inputs.is_static() {
+        let linear = Container::CompressedTensors(LinearScheme::W8A8);
+        let holds_inputs = plan.target.is_default() || container == linear;
+        let kind = match plan.inputs.is_static() && holds_inputs {
             true => SaveKind::Static,
-            false => SaveKind::Quantize(format),
+            false => SaveKind::Quantize(container),
         };
         let dialog = SaveDialog::new(kind, &self.model.checkpoint);
         self.overlay = Some(Overlay::Save(dialog));
@@ -31,10 +41,26 @@ impl App {
 
     /// Requests what the save in the dialog would write.
     pub(super) fn lay_out(&mut self, effects: &mut Effects) {
-        if let Some(Overlay::Save(dialog)) = &mut self.overlay {
-            dialog.laid_out = None;
-            effects.push(Effect::LayOut(dialog.request(&self.model, true)));
-        }
+        let Some(Overlay::Save(dialog)) = &mut self.overlay else { return };
+        dialog.laid_out = match dialog.request(&self.model, &self.formats, true) {
+            Ok(request) => {
+                effects.push(Effect::LayOut(request));
+                None
+            }
+            Err(why) => Some(Err(Refusal { why, fix: None })),
+        };
+    }
+
+    /// Changes the marks as the refusal in the dialog suggests.
+    pub(super) fn fix(&mut self, effects: &mut Effects) {
+        let Some(Overlay::Save(dialog)) = &mut self.overlay else { return };
+        dialog.problem = None;
+        let Some(fix) = dialog.fix().cloned() else {
+            return self.say("there is nothing to fix");
+        };
+        self.model.replace(fix.plan);
+        self.plan_changed();
+        self.lay_out(effects);
     }
 
     pub(super) fn open_dequantize(&mut self, effects: &mut Effects) {
@@ -59,7 +85,14 @@ impl App {
             return;
         }
         dialog.problem = None;
-        let request = dialog.request(&self.model, force);
+        let request = match dialog.request(&self.model, &self.formats, force) {
+            Ok(request) => request,
+            Err(why) => {
+                dialog.problem = Some(why);
+                self.overlay = Some(Overlay::Save(dialog));
+                return;
+            }
+        };
         effects.push(Effect::Save(request.clone()));
         self.overlay = Some(Overlay::Saving(Saving {
             request,

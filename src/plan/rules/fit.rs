@@ -20,6 +20,18 @@ pub struct FittedPlan {
     pub changes: Vec<String>,
 }
 
+impl FittedPlan {
+    /// What was changed, told afterwards.
+    pub fn done(&self) -> Vec<String> {
+        let verbs = [("unmark ", "unmarked "), ("mark ", "marked "), ("make ", "made ")];
+        let done = |change: &String| {
+            let verb = verbs.iter().find(|(verb, _)| change.starts_with(verb));
+            verb.map_or(change.clone(), |(verb, done)| change.replacen(verb, done, 1))
+        };
+        self.changes.iter().map(done).collect()
+    }
+}
+
 impl TargetRules {
     /// The schemes that a mark may have, smallest first: those that the format stores and that
     /// none of the loaders refuses.

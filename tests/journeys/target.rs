@@ -1,0 +1,205 @@
+//! The target: who is to load the output, what that leaves out, and what it changes.
+
+use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
+use quantscope::checkpoint::Checkpoint;
+use quantscope::plan::target::{Container, LinearScheme, Loader};
+use quantscope::quantization::QuantizationScheme;
+
+/// Puts the cursor of the open list on a row.
+fn choose(driver: &mut Driver, name: &str) {
+    for _ in 0..16 {
+        if driver.shows(&format!("▸ {name} ")) {
+            return;
+        }
+        driver.press("j");
+    }
+    panic!("{name} is not in the list:\n{}", driver.screen());
+}
+
+fn choose_target(driver: &mut Driver, name: &str) {
+    driver.press("T k k k k k k k k k k k k k k");
+    choose(driver, name);
+    driver.press("Enter");
+}
+
+fn schemes(driver: &Driver) -> Vec<QuantizationScheme> {
+    let mut schemes: Vec<_> = Vec::new();
+    for (_, quantizer) in driver.app.model.plan().iter() {
+        if !schemes.contains(&quantizer.scheme) {
+            schemes.push(quantizer.scheme);
+        }
+    }
+    schemes
+}
+
+#[test]
+fn the_target_is_in_the_header_and_decides_what_is_offered() {
+    let mut driver = Driver::open(SHARDED);
+    driver.expect("no target");
+    driver.press("T");
+    driver.expect("Which program is to load the output?");
+    driver.expect_words("Writes safetensors.");
+    choose(&mut driver, "vllm");
+    driver.expect_words("Writes compressed-tensors W8A8.");
+    driver.press("l");
+    driver.expect_words("Writes compressed-tensors W8A16.");
+    driver.press("h Enter");
+    driver.expect("for vllm (compressed-tensors W8A8)");
+    driver.expect("target vllm (compressed-tensors W8A8); all marks fit");
+    driver.expect("weight error of int8 per channel");
+    driver.press("a");
+    driver.expect("marked 14 tensors");
+    // The output head stays float, and the row and the line below the table say why.
+    driver.type_text(":lm_head");
+    driver.press("Enter");
+    assert!(driver.cursor_row().contains("output head"), "{}", driver.screen());
+    driver.expect("left as it is: it is the output head");
+    driver.press("Space");
+    driver.expect("marked, although usually not quantized: it is the output head");
+    driver.press("u");
+    driver.type_text(":embed_tokens");
+    driver.press("Enter Space");
+    driver.expect("cannot be quantized for vllm (compressed-tensors W8A8): it is an embedding");
+}
+
+#[test]
+fn another_target_changes_the_marks_and_says_how() {
+    let mut driver = Driver::open(SHARDED);
+    driver.press("a");
+    driver.type_text("/model.norm");
+    driver.press("Enter Space Esc");
+    driver.expect("16 tensors marked");
+    choose_target(&mut driver, "vllm");
+    driver.expect("unmarked model.norm.weight: it belongs to a norm");
+    assert_eq!(driver.app.model.plan().len(), 15);
+    assert_eq!(schemes(&driver), [QuantizationScheme::PER_CHANNEL]);
+    driver.press("u");
+    driver.expect("no target");
+    assert_eq!(driver.app.model.plan().len(), 16);
+    assert_eq!(schemes(&driver), [QuantizationScheme::PER_TENSOR]);
+    driver.press("U");
+    driver.expect("for vllm");
+    assert_eq!(driver.app.model.plan().len(), 15);
+}
+
+#[test]
+fn layers_that_a_loader_joins_are_marked_together() {
+    let mut driver = Driver::open(SHARDED);
+    driver.type_text("/0.self_attn.q_proj");
+    driver.press("Enter Space Esc");
+    choose_target(&mut driver, "vllm");
+    driver.expect("marked 2 tensors that are loaded together with marked ones");
+    assert_eq!(driver.app.model.plan().len(), 3);
+    driver.type_text("/1.mlp.up_proj");
+    driver.press("Enter Space");
+    driver.expect("marked 2 tensors: they are loaded as one layer");
+    assert_eq!(driver.app.model.plan().len(), 5);
+    driver.press("Space");
+    driver.expect("unmarked 2 tensors: they are loaded as one layer");
+    assert_eq!(driver.app.model.plan().len(), 3);
+}
+
+#[test]
+fn several_loaders_can_be_one_target() {
+    let mut driver = Driver::open(SHARDED);
+    driver.press("T");
+    choose(&mut driver, "transformers");
+    driver.press("Space");
+    choose(&mut driver, "[x] transformers");
+    choose(&mut driver, "[ ] vllm");
+    driver.press("Space");
+    driver.expect("[x] vllm");
+    choose(&mut driver, "[ ] burn");
+    driver.press("Space");
+    driver.expect("one output has one format");
+    driver.press("Enter");
+    driver.expect("for transformers, vllm");
+    let target = &driver.app.model.plan().target;
+    assert_eq!(target.loaders(), [Loader::Transformers, Loader::Vllm]);
+}
+
+#[test]
+fn a_target_that_this_model_cannot_have_says_why() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("T");
+    choose(&mut driver, "ollama");
+    driver.expect_words("Ollama opens GGUF, which is made from GGUF only");
+    driver.press("Enter");
+    driver.expect("Which program is to load the output?");
+    driver.press("Esc");
+    driver.expect("no target");
+}
+
+#[test]
+fn the_save_dialog_offers_what_fits_and_a_refusal_offers_its_fix() {
+    let mut driver = Driver::open(SHARDED);
+    choose_target(&mut driver, "vllm");
+    driver.press("a s");
+    driver.expect("▸ compressed-tensors W8A8 ");
+    driver.expect("vLLM opens compressed-tensors, not safetensors");
+    driver.expect("for vllm (compressed-tensors W8A8)");
+    driver.expect("14 tensors quantized, 7 tensors unchanged");
+    // A format that does not fit is dim; chosen, it says why in full.
+    driver.press("Up");
+    driver.expect_words("vLLM opens compressed-tensors, not safetensors");
+    driver.press("Enter");
+    driver.expect("Save the quantized model");
+}
+
+#[test]
+fn marks_of_the_wrong_scheme_are_mended_with_one_key() {
+    let mut driver = Driver::open(SHARDED);
+    driver.type_text("/layers");
+    driver.press("Enter a x Esc s");
+    driver.press("Down");
+    driver.expect("▸ compressed-tensors W8A8 ");
+    driver.expect_words("Ctrl-R: make all 14 marks per tensor");
+    driver.press("Ctrl-r");
+    assert_eq!(schemes(&driver).len(), 1);
+    driver.expect("14 tensors quantized");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+}
+
+#[test]
+fn the_save_dialog_asks_for_the_target_and_comes_back() {
+    let mut driver = Driver::open(SHARDED);
+    driver.press("a s Ctrl-f");
+    driver.expect("Which program is to load the output?");
+    choose(&mut driver, "vllm");
+    driver.press("Enter");
+    driver.expect("Save the quantized model");
+    driver.expect("▸ compressed-tensors W8A8 ");
+    driver.expect("sharded-W8A8");
+    driver.press("Ctrl-f Esc");
+    driver.expect("Save the quantized model");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    let saved = Checkpoint::open(&driver.path("sharded-W8A8")).expect("opens");
+    assert!(saved.ids().filter(|&id| saved.packed_format(id).is_some()).count() >= 14);
+}
+
+#[test]
+fn recipes_and_sessions_keep_the_target() {
+    let mut driver = Driver::open(SHARDED);
+    choose_target(&mut driver, "vllm");
+    driver.press("a w Ctrl-u");
+    driver.type_text("plan.toml");
+    driver.press("Enter");
+    let recipe = std::fs::read_to_string(driver.path("plan.toml")).expect("written");
+    assert!(recipe.contains("for = [\"vllm\"]"), "{recipe}");
+    let session = driver.app.session();
+    let mut again = Driver::open(SHARDED);
+    again.app.restore(&session);
+    again.press("j");
+    again.expect("for vllm (compressed-tensors W8A8)");
+    let target = again.app.model.rules().target();
+    assert_eq!(target.container(), Container::CompressedTensors(LinearScheme::W8A8));
+    let mut other = Driver::open(SHARDED);
+    std::fs::copy(driver.path("plan.toml"), other.path("plan.toml")).expect("copied");
+    other.press("r Ctrl-u");
+    other.type_text("plan.toml");
+    other.press("Enter");
+    other.expect("for vllm");
+    assert_eq!(other.app.model.plan(), driver.app.model.plan());
+}
