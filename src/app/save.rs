@@ -183,7 +183,8 @@ impl SaveDialog {
                 Task::Quantize { plan: self.plan(model), format }
             }
         };
-        Ok(Request { task, out: PathBuf::from(self.path.value().trim()), force })
+        let out = PathBuf::from(self.path.value().trim());
+        Ok(Request { task, out, force, copy: Vec::new() })
     }
 
     /// The change of the marks that makes the save possible, if it is refused and there is one.

@@ -42,6 +42,7 @@ impl Dequantize {
             task: Task::Dequantize { to: self.dtype.0 },
             out: self.save.out,
             force: self.save.force,
+            copy: self.save.copy,
         };
         let receipt = save(&checkpoint, request, KnownScales::new(), &self.work)?;
         receipt::print(&receipt, false, self.output.json, words)

@@ -51,6 +51,7 @@ pub(super) fn predict(
         quantized,
         dequantized: 0,
         sidecar_files: output_plan.sidecar_files.len(),
+        left_out: output_plan.left_out,
         warnings: output_plan.warnings,
         elapsed: Duration::ZERO,
     })

@@ -170,6 +170,11 @@ pub(super) struct SaveArgs {
     /// Replace OUT if it exists
     #[arg(long)]
     pub force: bool,
+    /// Copy files that match GLOB into the directory OUT, even if they hold another copy of
+    /// the weights. Paths are relative to MODEL; `*` crosses slashes. May be given several
+    /// times
+    #[arg(long, value_name = "GLOB")]
+    pub copy: Vec<String>,
 }
 
 /// A value with its name and what it means.

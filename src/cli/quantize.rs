@@ -165,6 +165,7 @@ impl Quantize {
             task: Task::Quantize { plan, format },
             out: self.save.out,
             force: self.save.force,
+            copy: self.save.copy,
         };
         let mut receipt = match self.dry_run {
             true => dry_run::predict(&checkpoint, &request, &self.work)?,

@@ -17,6 +17,9 @@ pub(super) fn print(
     json: bool,
     words: &Thresholds,
 ) -> Result<(), Error> {
+    if let Some(warning) = receipt.left_out.warning() {
+        eprintln!("warning: {}", names::visible(&warning));
+    }
     let mut out = output();
     if json {
         crate::text::json::write(&mut out, &Document::of(receipt, predicted))?;
@@ -97,6 +100,7 @@ struct Document<'a> {
     dequantized: usize,
     unchanged: usize,
     sidecar_files: usize,
+    files_left_out: Vec<String>,
     warnings: &'a [String],
     /// Only of a dry run.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -128,6 +132,7 @@ impl<'a> Document<'a> {
             dequantized: receipt.dequantized,
             unchanged: receipt.unchanged,
             sidecar_files: receipt.sidecar_files,
+            files_left_out: receipt.left_out.names(),
             warnings: &receipt.warnings,
             dry_run: predicted,
         }

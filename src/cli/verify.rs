@@ -9,7 +9,7 @@ use super::receipt::Quantized;
 use crate::checkpoint::Checkpoint;
 use crate::export::{self, Match, SaveError};
 use crate::job::verify::{self, Verification, Verified};
-use crate::quantization::{QuantizationScheme, Rounding, Thresholds, narrowed_scale};
+use crate::quantization::{Rounding, Thresholds, narrowed_scale};
 use crate::report::document::ErrorFigures;
 use crate::tensor::FloatType;
 use crate::text::{figures, names};
@@ -134,11 +134,11 @@ impl<'a> Found<'a> {
         let name = |tensor: &Verified| source.tensor(tensor.source).name.as_str();
         let measured = tensors
             .iter()
-            .filter_map(|tensor| Some((tensor, scheme(out, tensor)?, tensor.error?.statistics())));
+            .filter_map(|tensor| Some((tensor, tensor.quantizer?, tensor.error?.statistics())));
         let worst = measured.clone().min_by(|(.., a), (.., b)| a.sqnr_db.total_cmp(&b.sqnr_db));
-        let quantized = measured.map(|(tensor, scheme, error)| Quantized {
+        let quantized = measured.map(|(tensor, quantizer, error)| Quantized {
             name: name(tensor),
-            scheme: scheme.to_string(),
+            scheme: quantizer.scheme.to_string(),
             error: ErrorFigures::of(&error),
         });
         let count = |is: fn(&Match) -> bool| tensors.iter().filter(|t| is(&t.matched)).count();
@@ -184,13 +184,5 @@ impl<'a> Found<'a> {
             writeln!(out, "measured from the file: worst {db}, {name}")?;
         }
         Ok(())
-    }
-}
-
-/// The scheme an output's tensor was quantized by.
-fn scheme(out: &Checkpoint, tensor: &Verified) -> Option<QuantizationScheme> {
-    match tensor.matched {
-        Match::FakeQuantized(quantizer, _) => Some(quantizer.scheme),
-        _ => Some(out.packed_format(tensor.out)?.int8()?.scheme),
     }
 }

@@ -4,6 +4,7 @@ use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, Reader, StoredId};
 use crate::export::error::SaveError;
 use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
+use crate::export::overflow;
 use crate::export::q8_0;
 use crate::quantization::ggml::BlockError;
 use crate::quantization::{
@@ -157,9 +158,13 @@ impl<'c> ChunkEncoder<'c> {
     ) -> Result<(), SaveError> {
         let ChunkEncoder { reader, out, .. } = self;
         out.clear();
-        reader.look(tensor, target.range.clone(), |from, bytes| {
+        let overflow = reader.look(tensor, target.range.clone(), |from, bytes| {
             kernels::convert(from, bytes, to, out);
+            overflow::first((from, bytes), (to, out))
         })?;
+        if let Some((index, value)) = overflow.flatten() {
+            return Err(self.overflowing(tensor, target.range.start + index, value, to));
+        }
         target.sink.write(target.offset + target.range.start * to.size() as u64, &mut self.out)
     }
 
@@ -200,6 +205,16 @@ impl<'c> ChunkEncoder<'c> {
         let block = BlockType::Q8_0;
         let at = target.offset + start / block.elements() * block.bytes();
         target.sink.write(at, &mut self.out)
+    }
+
+    fn overflowing(&self, tensor: TensorId, index: u64, value: f64, to: FloatType) -> SaveError {
+        let name = self.checkpoint.tensor(tensor).name.escape_debug();
+        let dtype = to.dtype();
+        let larger = if to == FloatType::F16 { "bf16 or f32" } else { "f32" };
+        let why = format!(
+            "tensor '{name}' has values that {dtype} cannot hold: element {index} is {value}; choose --dtype {larger}"
+        );
+        SaveError::Unfit { path: self.checkpoint.path().to_owned(), why }
     }
 
     fn not_quantizable(&self, tensor: TensorId, why: NotQuantizable) -> SaveError {

@@ -3,10 +3,10 @@
 use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, StoredId};
 use crate::export::q8_0;
+use crate::export::sidecar_file::{LeftOutFiles, SidecarFile};
 use crate::quantization::{Chunks, Quantizer, Rounding};
 use crate::tensor::{DType, FloatType, Shape, TensorId};
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 
 /// Bytes of elements that are read, encoded and written at a time.
 const CHUNK_BYTES: u64 = 2 << 20;
@@ -146,15 +146,6 @@ pub struct TextFile {
     pub text: String,
 }
 
-/// A file beside the weights that is copied.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SidecarFile {
-    /// Relative to the model's directory and to the output's.
-    pub name: PathBuf,
-    pub source: PathBuf,
-    pub bytes: u64,
-}
-
 /// Everything an output consists of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputPlan {
@@ -163,11 +154,25 @@ pub struct OutputPlan {
     pub directory: bool,
     pub files: Vec<OutFile>,
     pub texts: Vec<TextFile>,
+    /// Files beside the weights that are copied.
     pub sidecar_files: Vec<SidecarFile>,
+    pub left_out: LeftOutFiles,
     pub warnings: Vec<String>,
 }
 
 impl OutputPlan {
+    /// The file of an output directory that opens the whole checkpoint: the index, or the only
+    /// file.
+    pub fn entry_point(&self) -> Option<&str> {
+        let index = self.texts.iter().find(|text| text.name.ends_with(".index.json"));
+        match (index, self.files.as_slice()) {
+            _ if !self.directory => None,
+            (Some(index), _) => Some(&index.name),
+            (None, [file]) => Some(&file.name),
+            (None, _) => None,
+        }
+    }
+
     /// Bytes of everything that will be written.
     pub fn bytes(&self) -> u64 {
         let files = self.files.iter().map(OutFile::size);

@@ -5,6 +5,7 @@ use crate::export::error::SaveError;
 use crate::export::formats::registry;
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::{OutputFormat, Request, Task, is_single_file};
+use crate::export::sidecar_file::LeftOutFiles;
 use crate::export::sidecar_files;
 use crate::plan::Plan;
 use crate::plan::rules::TargetRules;
@@ -25,6 +26,7 @@ impl OutputPlan {
             files: Vec::new(),
             texts: Vec::new(),
             sidecar_files: Vec::new(),
+            left_out: LeftOutFiles::default(),
             warnings: Vec::new(),
         };
         match &request.task {
@@ -41,6 +43,9 @@ impl OutputPlan {
         registry::lay_out(checkpoint, request, &mut output_plan)?;
         if directory {
             sidecar_files::collect(checkpoint, request, &mut output_plan)?;
+        } else if !request.copy.is_empty() {
+            let why = "is one file, and --copy is for a directory; choose a path without an ending";
+            return Err(SaveError::Unfit { path: request.out.clone(), why: why.to_owned() });
         }
         Ok(output_plan)
     }

@@ -1,5 +1,6 @@
 //! What was written, and how it compares with what was promised.
 
+use crate::export::sidecar_file::LeftOutFiles;
 use crate::quantization::ErrorStatistics;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub struct Receipt {
     pub unchanged: usize,
     /// Files beside the weights that were copied.
     pub sidecar_files: usize,
+    /// Files and directories beside the weights that were not copied, because they hold other
+    /// copies of them.
+    pub left_out: LeftOutFiles,
     pub warnings: Vec<String>,
     pub elapsed: Duration,
 }

@@ -97,6 +97,9 @@ pub struct Request {
     pub out: PathBuf,
     /// Whether an existing `out` may be replaced.
     pub force: bool,
+    /// Patterns of files that are copied into an output directory although they hold another
+    /// copy of the weights. Paths are relative to the model's directory; `*` matches `/` too.
+    pub copy: Vec<String>,
 }
 
 /// Whether an output path names one file. Any other path names a directory.

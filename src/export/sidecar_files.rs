@@ -1,91 +1,171 @@
-//! The files beside the weights: config, tokenizer, whatever the model's directory holds.
+//! The files beside the weights: config, tokenizer, code, and whatever else the model's
+//! directory holds.
 
-use crate::checkpoint::config::{NESTED, QUANTIZATION_FILES, QUANTIZATION_KEYS};
+use crate::checkpoint::config::{QUANTIZATION_FILES, QUANTIZATION_KEYS, float_type};
 use crate::checkpoint::{Checkpoint, python_json};
-use crate::export::error::SaveError;
-use crate::export::output_plan::{OutputPlan, SidecarFile, TextFile};
+use crate::export::error::{IoContext, SaveError};
+use crate::export::output_plan::{OutputPlan, TextFile};
 use crate::export::request::{Request, Task};
+use crate::export::sidecar_file::{LeftOutFiles, SidecarFile};
+use crate::export::weight_copies::WeightCopies;
+use crate::tensor::FloatType;
+use globset::{Glob, GlobMatcher};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Adds every file of the model's directory but its weights and their index. Links are
-/// followed as far as they stay inside, as a Hugging Face snapshot is made of them; the
-/// copies are plain files.
+/// Plans copies of every file of the model's directory but its weights, their index, and other
+/// copies of the weights. Links are followed as long as they stay inside, as a Hugging Face
+/// snapshot consists of them; the copies are plain files.
 pub(super) fn collect(
     checkpoint: &Checkpoint,
     request: &Request,
     output_plan: &mut OutputPlan,
 ) -> Result<(), SaveError> {
     let Some(root) = checkpoint.directory() else { return Ok(()) };
-    let mut skipped: HashSet<PathBuf> = HashSet::new();
-    skipped.extend(checkpoint.shards().iter().map(|s| s.source.path().to_owned()));
-    skipped.extend(checkpoint.index().map(|index| index.path.clone()));
-    skipped.extend(output_plan.files.iter().map(|file| root.join(&file.name)));
-    skipped.extend(output_plan.texts.iter().map(|text| root.join(&text.name)));
-    if matches!(request.task, Task::Dequantize { .. }) {
-        skipped.extend(QUANTIZATION_FILES.map(|(name, _)| root.join(name)));
-    }
-    let within = reach(root).map_err(|e| SaveError::Io { path: root.to_owned(), source: e })?;
-    // An output inside the model's directory must not swallow itself.
-    let out = std::path::absolute(&request.out).unwrap_or_else(|_| request.out.clone());
-    let mut pending = vec![PathBuf::new()];
-    let mut visited = HashSet::new();
-    while let Some(relative) = pending.pop() {
-        let directory = root.join(&relative);
-        let fail = |source| SaveError::Io { path: directory.clone(), source };
-        if !visited.insert(directory.canonicalize().map_err(fail)?) {
-            continue;
-        }
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&directory).map_err(fail)? {
-            names.push(entry.map_err(fail)?.file_name());
-        }
-        names.sort();
-        for name in names {
-            let relative = relative.join(&name);
-            let source = root.join(&relative);
-            let is_output = std::path::absolute(&source).is_ok_and(|path| path == out);
-            if skipped.contains(&source) || is_output || is_temporary(&source) {
-                continue;
-            }
-            let Ok(real) = source.canonicalize() else {
-                let shown = source.display();
-                output_plan.warnings.push(format!("{shown} leads nowhere and is not copied"));
-                continue;
-            };
-            if !real.starts_with(&within) {
-                let (shown, real) = (source.display(), real.display());
-                output_plan.warnings.push(format!(
-                    "{shown} leads out of the model's directory, to {real}, and is not copied"
-                ));
-                continue;
-            }
-            let fail = |e| SaveError::Io { path: source.clone(), source: e };
-            let metadata = std::fs::metadata(&real).map_err(fail)?;
-            if metadata.is_dir() {
-                pending.push(relative);
-            } else if metadata.is_file() {
-                output_plan.sidecar_files.push(SidecarFile {
-                    name: relative,
-                    bytes: metadata.len(),
-                    source,
-                });
-            } else {
-                let shown = source.display();
-                output_plan
-                    .warnings
-                    .push(format!("{shown} is not a regular file and is not copied"));
-            }
-        }
-    }
-    output_plan.sidecar_files.sort_by(|a, b| a.name.cmp(&b.name));
+    let unfit = |e: globset::Error| SaveError::Unfit {
+        path: request.out.clone(),
+        why: format!("--copy: {e}"),
+    };
+    let matchers = request.copy.iter().map(|pattern| Ok(Glob::new(pattern)?.compile_matcher()));
+    let copy = matchers.collect::<Result<Vec<_>, _>>().map_err(unfit)?;
+    let mut found = Sidecars {
+        root,
+        boundary: boundary(root).context(root)?,
+        replaced: replaced(checkpoint, root, request, output_plan),
+        // An output inside the model's directory must not include itself.
+        out: std::path::absolute(&request.out).unwrap_or_else(|_| request.out.clone()),
+        used: vec![false; copy.len()],
+        copy,
+        copies: WeightCopies::new(checkpoint),
+        files: Vec::new(),
+        left_out: LeftOutFiles::default(),
+        warnings: Vec::new(),
+    };
+    found.walk()?;
+    let Sidecars { mut files, left_out, warnings, used, .. } = found;
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    output_plan.sidecar_files = files;
+    output_plan.warnings.extend(warnings);
+    output_plan.warnings.extend(left_out.warning());
+    let unused = request.copy.iter().zip(used).filter(|(_, used)| !used);
+    output_plan
+        .warnings
+        .extend(unused.map(|(pattern, _)| format!("--copy {pattern} matches no file")));
+    output_plan.left_out = left_out;
     Ok(())
 }
 
-/// The directory that what goes along must lie in: the model's own, or, for a snapshot of a
-/// Hugging Face cache, the model's whole part of the cache, into which its links lead.
-fn reach(root: &Path) -> std::io::Result<PathBuf> {
+/// The source's files that the output has its own versions of, or none.
+fn replaced(
+    checkpoint: &Checkpoint,
+    root: &Path,
+    request: &Request,
+    output_plan: &OutputPlan,
+) -> HashSet<PathBuf> {
+    let mut replaced: HashSet<PathBuf> = HashSet::new();
+    replaced.extend(checkpoint.shards().iter().map(|s| s.source.path().to_owned()));
+    replaced.extend(checkpoint.index().map(|index| index.path.clone()));
+    replaced.extend(output_plan.files.iter().map(|file| root.join(&file.name)));
+    replaced.extend(output_plan.texts.iter().map(|text| root.join(&text.name)));
+    if matches!(request.task, Task::Dequantize { .. }) {
+        replaced.extend(QUANTIZATION_FILES.map(|(name, _)| root.join(name)));
+    }
+    replaced
+}
+
+/// A walk through the model's directory.
+struct Sidecars<'c> {
+    root: &'c Path,
+    /// The directory that links must not leave.
+    boundary: PathBuf,
+    replaced: HashSet<PathBuf>,
+    out: PathBuf,
+    /// What the user wants in the output in any case.
+    copy: Vec<GlobMatcher>,
+    /// Which of these match a file.
+    used: Vec<bool>,
+    copies: WeightCopies<'c>,
+    files: Vec<SidecarFile>,
+    left_out: LeftOutFiles,
+    warnings: Vec<String>,
+}
+
+impl Sidecars<'_> {
+    fn walk(&mut self) -> Result<(), SaveError> {
+        let mut pending = vec![PathBuf::new()];
+        let mut visited = HashSet::new();
+        while let Some(relative) = pending.pop() {
+            let directory = self.root.join(&relative);
+            if !visited.insert(directory.canonicalize().context(&directory)?) {
+                continue;
+            }
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(&directory).context(&directory)? {
+                names.push(entry.context(&directory)?.file_name());
+            }
+            names.sort();
+            for name in names {
+                pending.extend(self.add(relative.join(&name))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a file to what is copied or left out. Returns a directory, which is to be walked.
+    fn add(&mut self, relative: PathBuf) -> Result<Option<PathBuf>, SaveError> {
+        let source = self.root.join(&relative);
+        let is_output = std::path::absolute(&source).is_ok_and(|path| path == self.out);
+        if self.replaced.contains(&source) || is_output || is_temporary(&source) {
+            return Ok(None);
+        }
+        let shown = source.display();
+        let Ok(real) = source.canonicalize() else {
+            self.warnings.push(format!("{shown} leads nowhere and is not copied"));
+            return Ok(None);
+        };
+        if !real.starts_with(&self.boundary) {
+            let real = real.display();
+            self.warnings.push(format!(
+                "{shown} leads out of the model's directory, to {real}, and is not copied"
+            ));
+            return Ok(None);
+        }
+        let metadata = std::fs::metadata(&real).context(&source)?;
+        if metadata.is_dir() {
+            return Ok(Some(relative));
+        }
+        if !metadata.is_file() {
+            self.warnings.push(format!("{shown} is not a regular file and is not copied"));
+            return Ok(None);
+        }
+        let is_wanted = self.wants(&relative);
+        let copy_of_weights = if is_wanted { None } else { self.copies.find(&relative, &source) };
+        let file = SidecarFile { name: relative, bytes: metadata.len(), source };
+        match copy_of_weights {
+            Some(named) => self.left_out.add(file, named),
+            None => self.files.push(file),
+        }
+        Ok(None)
+    }
+
+    /// Whether the user wants a file copied in any case.
+    fn wants(&mut self, relative: &Path) -> bool {
+        let mut is_wanted = false;
+        for (matcher, used) in self.copy.iter().zip(&mut self.used) {
+            if matcher.is_match(relative) {
+                *used = true;
+                is_wanted = true;
+            }
+        }
+        is_wanted
+    }
+}
+
+/// The directory that copied files must be in: the model's own. The links of a snapshot in a
+/// Hugging Face cache lead to another folder of the same model, so there it is the model's
+/// whole part of the cache.
+fn boundary(root: &Path) -> std::io::Result<PathBuf> {
     let real = root.canonicalize()?;
     let hub = real.parent().filter(|parent| parent.ends_with("snapshots")).and_then(Path::parent);
     let is_model = |path: &&Path| {
@@ -94,17 +174,54 @@ fn reach(root: &Path) -> std::io::Result<PathBuf> {
     Ok(hub.filter(is_model).map_or(real.clone(), Path::to_owned))
 }
 
-/// The config without what it says of quantization; `None` if it says nothing of it.
-pub(super) fn plain_config(checkpoint: &Checkpoint) -> Result<Option<TextFile>, SaveError> {
+/// The config of a dequantized model: without the settings of quantization, and with the type
+/// that its weights are stored in, if they have one. `None` if nothing changes.
+pub(super) fn plain_config(
+    checkpoint: &Checkpoint,
+    dtype: Option<FloatType>,
+) -> Result<Option<TextFile>, SaveError> {
     let Some(config) = checkpoint.model_config()? else { return Ok(None) };
     let mut json = config.json().clone();
-    // `shift_remove` keeps the order of the rest.
-    let mut said = QUANTIZATION_KEYS.iter().filter_map(|&key| json.shift_remove(key)).count();
-    if let Some(Value::Object(nested)) = json.get_mut(NESTED) {
-        said += QUANTIZATION_KEYS.iter().filter_map(|&key| nested.shift_remove(key)).count();
+    let mut changes = remove_quantization(&mut json);
+    if let Some((dtype, before)) = dtype.zip(config.dtype()) {
+        changes += replace_dtype(&mut json, before, dtype);
+        // The parts of a model that have another type keep it.
+        let parts = json.values_mut().filter_map(Value::as_object_mut);
+        changes += parts.map(|part| replace_dtype(part, before, dtype)).sum::<usize>();
     }
-    let text = pretty(&json);
-    Ok((said > 0).then(|| TextFile { name: "config.json".into(), text }))
+    Ok((changes > 0).then(|| TextFile { name: "config.json".into(), text: pretty(&json) }))
+}
+
+/// Removes the settings of quantization from a config and the parts inside it. Returns how
+/// many it removed.
+fn remove_quantization(json: &mut Map<String, Value>) -> usize {
+    // `shift_remove` keeps the order of the rest.
+    let removed = QUANTIZATION_KEYS.iter().filter_map(|&key| json.shift_remove(key)).count();
+    let parts = json.values_mut().filter_map(Value::as_object_mut);
+    removed + parts.map(remove_quantization).sum::<usize>()
+}
+
+/// Replaces the type of the weights where it is `before`. Returns how many it replaced.
+fn replace_dtype(json: &mut Map<String, Value>, before: FloatType, dtype: FloatType) -> usize {
+    if before == dtype {
+        return 0;
+    }
+    let name = match dtype {
+        FloatType::F16 => "float16",
+        FloatType::BF16 => "bfloat16",
+        FloatType::F32 => "float32",
+        FloatType::F64 => "float64",
+    };
+    let mut changes = 0;
+    for key in ["dtype", "torch_dtype"] {
+        if let Some(Value::String(present)) = json.get_mut(key)
+            && float_type(present) == Some(before)
+        {
+            *present = name.to_owned();
+            changes += 1;
+        }
+    }
+    changes
 }
 
 /// A config as it is written.

@@ -108,7 +108,7 @@ fn save(
     let (verification, failed) = write_behind(|behind| {
         saving.write(&pieces, &known, behind)?;
         behind.is_all();
-        saving.write_what_goes_with_it()?;
+        saving.write_sidecars()?;
         // While the disk takes what was written.
         phase("verifying");
         saving.verify(known)
@@ -154,6 +154,7 @@ fn receipt(
         },
         unchanged: count(|how| *how == Match::Identical),
         sidecar_files: output_plan.sidecar_files.len(),
+        left_out: output_plan.left_out.clone(),
         warnings: output_plan.warnings.clone(),
         elapsed: progress.elapsed(),
     }
@@ -267,7 +268,7 @@ impl Saving<'_> {
         })
     }
 
-    fn write_what_goes_with_it(&self) -> Result<(), JobError> {
+    fn write_sidecars(&self) -> Result<(), JobError> {
         for text in &self.output_plan.texts {
             self.staging.write_text(&text.name, &text.text)?;
         }
@@ -285,7 +286,12 @@ impl Saving<'_> {
     fn verify(&self, known: KnownScales) -> Result<verify::Verification, JobError> {
         let Saving { threads, progress, .. } = *self;
         let path = self.staging.path();
-        let written = Checkpoint::open(path).map_err(SaveError::from)?;
+        let written = match self.output_plan.entry_point() {
+            // The directory may hold other weights too, which the user asked to have copied.
+            Some(name) => Checkpoint::open(&path.join(name)),
+            None => Checkpoint::open(path),
+        };
+        let written = written.map_err(SaveError::from)?;
         let verified = || {
             let pairing = Pairing::new(&written, self.checkpoint)?;
             let found = verify::tensors(&pairing, known, threads, progress)?;
@@ -345,7 +351,8 @@ mod tests {
             Rounding::default(),
         );
         let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
-        let request = Request { task, out: directory.path().join("out"), force: false };
+        let request =
+            Request { task, out: directory.path().join("out"), force: false, copy: Vec::new() };
         let output_plan = OutputPlan::new(&checkpoint, &request).expect("laid out");
         let file = &output_plan.files[0];
         let out = directory.path().join("made");

@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::export::verify::file_verifier::verify_files;
 use crate::export::verify::tensor_verifier::TensorVerifier;
 use crate::export::{KnownScales, Match, Pairing};
-use crate::quantization::{Chunks, ErrorSums};
+use crate::quantization::{Chunks, ErrorSums, Quantizer};
 use crate::tensor::TensorId;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -24,7 +24,9 @@ pub struct Verified {
     pub out: TensorId,
     pub source: TensorId,
     pub matched: Match,
-    /// For int8: the error of the bytes on disk against the source.
+    /// How it was quantized, if it was.
+    pub quantizer: Option<Quantizer>,
+    /// For a quantized tensor: the error of the bytes on disk against the source.
     pub error: Option<ErrorSums>,
 }
 
@@ -88,6 +90,7 @@ pub(super) fn tensors(
         out: pair.out,
         source: pair.source,
         matched: pair.matched.clone(),
+        quantizer: pairing.quantizer(pair).map(|(quantizer, _)| quantizer),
         error: error.into_inner(),
     });
     Ok(Verification { tensors: tensors.collect() })

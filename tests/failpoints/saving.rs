@@ -56,7 +56,7 @@ fn request(source: &Checkpoint, out: &Path, scheme: QuantizationScheme, force: b
     let ids = Selection::default().resolve(source).expect("something is quantizable");
     let plan = Plan::uniform(ids, scheme, Rounding::HalfEven);
     let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
-    Request { task, out: out.to_owned(), force }
+    Request { task, out: out.to_owned(), force, copy: Vec::new() }
 }
 
 fn save(source: &Checkpoint, request: &Request) -> Result<Receipt, JobError> {

@@ -48,7 +48,7 @@ fn bytes(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
 }
 
 fn run(source: &Checkpoint, out: &Path, task: Task) -> Result<(Checkpoint, Receipt), JobError> {
-    let request = Request { task, out: out.to_owned(), force: false };
+    let request = Request { task, out: out.to_owned(), force: false, copy: Vec::new() };
     let receipt = save::run(source, &request, Some(2), &Progress::default(), &|_| {})?;
     Ok((open(out), receipt))
 }

@@ -57,7 +57,7 @@ fn assert_dequantizes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
     for to in [FloatType::F32, FloatType::BF16, FloatType::F16] {
         let out = directory.path().join(format!("{to:?}.safetensors"));
         let task = Task::Dequantize { to: Some(to) };
-        let request = Request { task, out: out.clone(), force: false };
+        let request = Request { task, out: out.clone(), force: false, copy: Vec::new() };
         save::run(checkpoint, &request, None, &Progress::default(), &|_| {}).expect("saves");
         let plain = Checkpoint::open(&out).expect("opens");
         let id = plain.find(name).unwrap_or_else(|| panic!("{name}"));
@@ -641,7 +641,7 @@ fn what_is_known_by_name_only_is_named_and_left() {
         assert_eq!(checkpoint.float_type(TensorId(0)), None);
         let out = directory.path().join("out");
         let task = Task::Dequantize { to: None };
-        let request = Request { task, out: out.clone(), force: false };
+        let request = Request { task, out: out.clone(), force: false, copy: Vec::new() };
         let error = save::run(&checkpoint, &request, None, &Progress::default(), &|_| {})
             .expect_err("refused")
             .to_string();
@@ -825,7 +825,12 @@ fn dequantized_models_are_plain() {
         let out = tempfile::tempdir().expect("temp");
         for (name, to) in [("f32", Some(FloatType::F32)), ("original", None)] {
             let out = out.path().join(name);
-            let request = Request { task: Task::Dequantize { to }, out: out.clone(), force: false };
+            let request = Request {
+                task: Task::Dequantize { to },
+                out: out.clone(),
+                force: false,
+                copy: Vec::new(),
+            };
             let receipt = save::run(&checkpoint, &request, Some(2), &Progress::default(), &|_| {})
                 .unwrap_or_else(|e| panic!("{fixture}: {e}"));
             assert_eq!((receipt.dequantized, receipt.sidecar_files), (1, 1), "{fixture}");
@@ -860,7 +865,7 @@ fn quantized_tensors_stay_while_others_are_saved() {
     let id = checkpoint.find("n.weight").expect("there");
     let plan = Plan::uniform([id], QuantizationScheme::PER_CHANNEL, Rounding::HalfEven);
     let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
-    let request = Request { task, out: out.clone(), force: false };
+    let request = Request { task, out: out.clone(), force: false, copy: Vec::new() };
     let receipt =
         save::run(&checkpoint, &request, None, &Progress::default(), &|_| {}).expect("saves");
     assert_eq!((receipt.quantized.len(), receipt.unchanged), (1, 1));

@@ -169,7 +169,7 @@ fn dequantized_fixtures_hold_nothing_but_the_owners_tensors() {
         let Some(expected) = expected(fixture) else { return };
         let out = directory.path().join(format!("{name}.safetensors"));
         let task = Task::Dequantize { to: Some(FloatType::F32) };
-        let request = Request { task, out: out.clone(), force: false };
+        let request = Request { task, out: out.clone(), force: false, copy: Vec::new() };
         save::run(&checkpoint, &request, None, &Progress::default(), &|_| {})
             .unwrap_or_else(|e| panic!("{name}: {e}"));
         let plain = Checkpoint::open(&out).expect("opens");

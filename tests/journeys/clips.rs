@@ -38,7 +38,7 @@ fn the_sliders_figures_are_those_of_saving() {
             plan.mark(TensorId(0), quantizer);
             let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
             let out = driver.path("clipped.safetensors");
-            let request = Request { task, out: out.clone(), force: true };
+            let request = Request { task, out: out.clone(), force: true, copy: Vec::new() };
             let progress = Progress::default();
             let receipt =
                 save::run(checkpoint, &request, Some(2), &progress, &|_| {}).expect("saves");

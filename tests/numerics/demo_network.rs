@@ -62,7 +62,7 @@ fn saved(network: &Checkpoint, plan: Plan) -> usize {
     let directory = tempfile::tempdir().expect("temp");
     let out = directory.path().join("int8.safetensors");
     let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
-    let request = Request { task, out: out.clone(), force: false };
+    let request = Request { task, out: out.clone(), force: false, copy: Vec::new() };
     save::run(network, &request, None, &Progress::default(), &|_| {}).expect("saves");
     let int8 = open(out);
     correct(&|name| elements(&int8, name))

@@ -64,7 +64,7 @@ fn assert_not_fooled(source: &Path, task: impl Fn(&Checkpoint) -> Task, out: &st
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join(out);
     let source = Checkpoint::open(source).expect("opens");
-    let request = Request { task: task(&source), out: out.clone(), force: false };
+    let request = Request { task: task(&source), out: out.clone(), force: false, copy: Vec::new() };
     save::run(&source, &request, Some(1), &Progress::default(), &|_| {}).expect("saves");
     verified(&out, &source).expect("it is what was promised");
     let saved = Checkpoint::open(&out).expect("opens");

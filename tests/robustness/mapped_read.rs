@@ -88,7 +88,8 @@ fn what_is_made_is_the_same() {
         let scheme = QuantizationScheme::PER_CHANNEL;
         let plan = Plan::uniform(checkpoint.ids(), scheme, Rounding::HalfEven);
         let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
-        let request = Request { task, out: directory.path().join(name), force: false };
+        let request =
+            Request { task, out: directory.path().join(name), force: false, copy: Vec::new() };
         save::run(&checkpoint, &request, Some(2), &Progress::default(), &|_| {}).expect("saves");
         std::fs::read(request.out).expect("reads")
     };

@@ -33,7 +33,7 @@ fn request(
     let ids = chosen(source, patterns);
     let scheme = scheme.unwrap_or_else(|| format.default_scheme(source, ids.iter().copied()));
     let plan = Plan::uniform(ids, scheme, Rounding::HalfEven);
-    Request { task: Task::Quantize { plan, format }, out, force: false }
+    Request { task: Task::Quantize { plan, format }, out, force: false, copy: Vec::new() }
 }
 
 fn run(source: &Checkpoint, request: &Request) -> Result<Receipt, String> {
@@ -248,7 +248,8 @@ fn rounding_half_away_is_remembered() {
     let ids = chosen(&source, &["*.mlp.*"]);
     let plan = Plan::uniform(ids, QuantizationScheme::PER_CHANNEL, Rounding::HalfAway);
     let task = Task::Quantize { plan, format: OutputFormat::Int8 };
-    run(&source, &Request { task, out: out.clone(), force: false }).expect("saves");
+    run(&source, &Request { task, out: out.clone(), force: false, copy: Vec::new() })
+        .expect("saves");
     verify::run(&open(&out), &source, None, &Progress::default()).expect("verifies");
 }
 
@@ -371,8 +372,12 @@ fn int8_there_and_floats_back() {
         let floats = directory.path().join(format!("{}-floats", format.name()));
         run(&source, &request(&source, &["*.layers.*"], None, format, out.clone())).expect("saves");
         let int8 = open(&out);
-        let back =
-            Request { task: Task::Dequantize { to: None }, out: floats.clone(), force: false };
+        let back = Request {
+            task: Task::Dequantize { to: None },
+            out: floats.clone(),
+            force: false,
+            copy: Vec::new(),
+        };
         run(&int8, &back).expect("dequantizes");
         let config = |path: &Path| json_of(path.join("config.json"));
         assert_eq!(config(&floats), config(Path::new(SHARDED)));

@@ -31,7 +31,12 @@ fn quantize(
     let ids = Selection::default().resolve(source).expect("something is quantizable");
     let plan = Plan::uniform(ids, scheme, Rounding::HalfEven);
     let count = plan.len();
-    let request = Request { task: Task::Quantize { plan, format }, out: out.clone(), force: false };
+    let request = Request {
+        task: Task::Quantize { plan, format },
+        out: out.clone(),
+        force: false,
+        copy: Vec::new(),
+    };
     let receipt =
         save::run(source, &request, Some(threads), &Progress::default(), &|_| {}).expect("saves");
     assert_eq!(receipt.quantized.len(), count);
@@ -39,7 +44,12 @@ fn quantize(
 }
 
 fn dequantize(source: &Checkpoint, out: PathBuf) -> Checkpoint {
-    let request = Request { task: Task::Dequantize { to: None }, out: out.clone(), force: false };
+    let request = Request {
+        task: Task::Dequantize { to: None },
+        out: out.clone(),
+        force: false,
+        copy: Vec::new(),
+    };
     save::run(source, &request, None, &Progress::default(), &|_| {}).expect("saves");
     open(out)
 }

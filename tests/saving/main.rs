@@ -7,5 +7,6 @@ mod cache;
 mod command_line;
 mod compressed_tensors;
 mod library;
+mod loose_files;
 mod qat_scales;
 mod static_inputs;

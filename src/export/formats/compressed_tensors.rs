@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::{CALIBRATION_KEY, Int8Values, ROUNDING_KEY, calibration_metadata};
 use crate::export::container_check;
 use crate::export::error::SaveError;
-use crate::export::formats::shards::{self, FileMetadata, entries, name_framework};
+use crate::export::formats::shards::{self, FileMetadata, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::input_scales::input_scale_name;
 use crate::export::module_patterns;
@@ -307,7 +307,6 @@ fn edit_metadata(
     plan: &Plan,
     entries: &[Entry],
 ) -> FileMetadata {
-    name_framework(checkpoint, &mut metadata);
     metadata.retain(|(key, _)| key != ROUNDING_KEY && key != CALIBRATION_KEY);
     if plan.rounding != Rounding::default() {
         metadata.push((ROUNDING_KEY.into(), plan.rounding.name().into()));

@@ -3,7 +3,7 @@
 use crate::checkpoint::packed::describes_quantization;
 use crate::checkpoint::{Checkpoint, Format, qat};
 use crate::export::error::SaveError;
-use crate::export::formats::shards::{self, entries, name_framework};
+use crate::export::formats::shards::{self, entries};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
 use crate::export::sidecar_files;
@@ -19,7 +19,9 @@ pub(super) fn lay_out(
 ) -> Result<(), SaveError> {
     check_source(checkpoint, request)?;
     if output_plan.directory {
-        output_plan.texts.extend(sidecar_files::plain_config(checkpoint)?);
+        output_plan
+            .texts
+            .extend(sidecar_files::plain_config(checkpoint, common_type(checkpoint, to))?);
     }
     let shards = entries(checkpoint, |tensor, is_part| {
         let Some(id) = tensor else { return is_part.then(Vec::new) };
@@ -43,11 +45,18 @@ pub(super) fn lay_out(
         shards,
         &|mut metadata, _| {
             metadata.retain(|(key, _)| !describes_quantization(key));
-            name_framework(checkpoint, &mut metadata);
             metadata
         },
         output_plan,
     )
+}
+
+/// The type of all dequantized tensors, if they have the same.
+fn common_type(checkpoint: &Checkpoint, to: Option<FloatType>) -> Option<FloatType> {
+    let packed = checkpoint.ids().filter_map(|id| checkpoint.packed_format(id));
+    let mut types = packed.map(|packed| to.unwrap_or(packed.original()));
+    let first = types.next()?;
+    types.all(|other| other == first).then_some(first)
 }
 
 /// Fails if nothing is quantized, or if something is that cannot be decoded.

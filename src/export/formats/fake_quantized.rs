@@ -4,9 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::FAKE_METADATA_KEY;
 use crate::export::container_check;
 use crate::export::error::SaveError;
-use crate::export::formats::shards::{
-    self, describe_tensors, entries, name_framework, quantized_metadata,
-};
+use crate::export::formats::shards::{self, describe_tensors, entries, quantized_metadata};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
@@ -57,7 +55,6 @@ impl FormatWriter for FakeQuantized {
             checkpoint,
             shards,
             &|mut metadata, entries| {
-                name_framework(checkpoint, &mut metadata);
                 let tensors = quantized_metadata(checkpoint, entries);
                 describe_tensors(&mut metadata, FAKE_METADATA_KEY, plan.rounding, tensors);
                 metadata

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::formats::safetensors::header_bytes;
 use crate::checkpoint::packed::{METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata};
-use crate::checkpoint::{Checkpoint, Content, Format, StoredId, python_json};
+use crate::checkpoint::{Checkpoint, Content, Format, Shard, StoredId, has_extension, python_json};
 use crate::export::error::SaveError;
 use crate::export::left_out::{self, is_left_out};
 use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan, TextFile};
@@ -95,7 +95,8 @@ pub(super) fn lay_out(
     let is_safetensors = checkpoint.format() == Format::Safetensors;
     let file = |name: String, metadata: FileMetadata, entries: Vec<Entry>| {
         let entries = aligned(entries);
-        let metadata = edit_metadata(metadata, &entries);
+        let mut metadata = edit_metadata(metadata, &entries);
+        name_framework(checkpoint, &mut metadata);
         let listed = entries.iter().map(|e| (e.name.as_str(), &e.dtype, &e.shape, e.bytes));
         let head = header_bytes(&metadata, listed);
         OutFile::contiguous(name, head, entries)
@@ -104,8 +105,10 @@ pub(super) fn lay_out(
         let named = (1..).zip(sources).zip(shards);
         output_plan.files.extend(named.map(|((number, source), entries)| {
             let name = match sources.len() {
+                _ if is_safetensors && has_extension(source.source.path(), "safetensors") => {
+                    name_inside(checkpoint, source)
+                }
                 1 => "model.safetensors".to_owned(),
-                _ if is_safetensors => source.name(),
                 all => format!("model-{number:05}-of-{all:05}.safetensors"),
             };
             let metadata = if is_safetensors { source.metadata.clone() } else { Vec::new() };
@@ -126,11 +129,21 @@ pub(super) fn lay_out(
     Ok(())
 }
 
-/// Names the framework if the source does not. transformers refuses a file that has metadata
-/// without it, so every model that has a config, or comes from PyTorch, gets it.
-pub(super) fn name_framework(checkpoint: &Checkpoint, metadata: &mut FileMetadata) {
+/// The path of a source file inside the model's directory, with `/` between its parts.
+fn name_inside(checkpoint: &Checkpoint, shard: &Shard) -> String {
+    let inside = checkpoint
+        .directory()
+        .and_then(|directory| shard.source.path().strip_prefix(directory).ok());
+    let parts = inside.into_iter().flatten().map(|part| part.to_string_lossy());
+    let name = parts.collect::<Vec<_>>().join("/");
+    if name.is_empty() { shard.name() } else { name }
+}
+
+/// Names the framework if the source does not. transformers 4.57 refuses a file that has
+/// metadata without it; a model that has a config, or comes from PyTorch, gets it in any case.
+fn name_framework(checkpoint: &Checkpoint, metadata: &mut FileMetadata) {
     let has_config = || checkpoint.model_config().is_ok_and(|config| config.is_some());
-    let needs_it = checkpoint.format() == Format::PyTorch || has_config();
+    let needs_it = !metadata.is_empty() || checkpoint.format() == Format::PyTorch || has_config();
     if needs_it && !metadata.iter().any(|(key, _)| key == FRAMEWORK_KEY) {
         metadata.push((FRAMEWORK_KEY.to_owned(), "pt".to_owned()));
     }
@@ -265,19 +278,23 @@ fn shared_elements(checkpoint: &Checkpoint) -> Option<String> {
     })
 }
 
-/// The index of the shards, when there are several.
+/// The index of the shards, if there are several or the source has one.
 fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFile> {
-    let source = checkpoint.index()?;
-    let name = match checkpoint.format() {
-        Format::Safetensors => source.path.file_name()?.to_string_lossy().into_owned(),
-        _ => "model.safetensors.index.json".to_owned(),
+    let source = checkpoint.index();
+    if source.is_none() && files.len() < 2 {
+        return None;
+    }
+    let kept = source.filter(|_| checkpoint.format() == Format::Safetensors);
+    let name = match kept {
+        Some(index) => index.path.file_name()?.to_string_lossy().into_owned(),
+        None => "model.safetensors.index.json".to_owned(),
     };
     let weight_map: BTreeMap<&str, &str> = files
         .iter()
         .flat_map(|file| file.entries.iter().map(|e| (e.name.as_str(), file.name.as_str())))
         .collect();
     let total: u64 = files.iter().flat_map(|f| &f.entries).map(|e| e.bytes).sum();
-    let mut metadata = source.metadata.clone();
+    let mut metadata = source.map(|index| index.metadata.clone()).unwrap_or_default();
     metadata.insert("total_size".into(), total.into());
     let json = serde_json::json!({ "metadata": metadata, "weight_map": weight_map });
     let text =

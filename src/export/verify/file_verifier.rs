@@ -3,14 +3,16 @@
 
 use crate::export::error::{IoContext, SaveError};
 use crate::export::formats::registry;
-use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan, SidecarFile};
+use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan};
 use crate::export::request::Task;
+use crate::export::sidecar_file::SidecarFile;
 use crate::export::verify::pairing::Pairing;
 use crate::export::verify::recovered_request;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes that are compared at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -47,14 +49,48 @@ pub(crate) fn compare_with_plan(
         let comparison = FileComparison { path: &path, is_wanted };
         comparison.compare(&mut comparison.open()?, &mut text.text.as_bytes(), "the plan")?;
     }
-    for SidecarFile { name, source, .. } in &output_plan.sidecar_files {
+    let mut copied: Vec<&SidecarFile> = output_plan.sidecar_files.iter().collect();
+    // Those that are there were copied at the user's wish.
+    copied.extend(output_plan.left_out.files.iter().filter(|file| path_of(&file.name).exists()));
+    for SidecarFile { name, source, .. } in &copied {
         let path = path_of(name);
         let comparison = FileComparison { path: &path, is_wanted };
         let mut original = File::open(source).context(source)?;
         let named = source.display().to_string();
         comparison.compare(&mut comparison.open()?, &mut original, &named)?;
     }
-    Ok(())
+    if !output_plan.directory {
+        return Ok(());
+    }
+    let files = output_plan.files.iter().map(|file| path.join(&file.name));
+    let texts = output_plan.texts.iter().map(|text| path.join(&text.name));
+    let copied = copied.iter().map(|file| path.join(&file.name));
+    check_no_others(path, &files.chain(texts).chain(copied).collect())
+}
+
+/// Fails if a directory holds files other than `expected`; the error names all of them.
+fn check_no_others(root: &Path, expected: &HashSet<PathBuf>) -> Result<(), SaveError> {
+    let (mut others, mut pending) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(&directory).context(&directory)? {
+            let entry = entry.context(&directory)?;
+            let path = entry.path();
+            match entry.file_type().context(&path)?.is_dir() {
+                true => pending.push(path),
+                false if !expected.contains(&path) => others.push(path),
+                false => {}
+            }
+        }
+    }
+    others.sort();
+    let names = others.iter().map(|path| path.strip_prefix(root).unwrap_or(path));
+    let names: Vec<_> = names.map(|name| format!("'{}'", name.display())).collect();
+    let why = match names.as_slice() {
+        [] => return Ok(()),
+        [one] => format!("{one} is neither from the source nor from the plan"),
+        all => format!("{} are neither from the source nor from the plan", all.join(", ")),
+    };
+    Err(SaveError::FileDiffers { path: root.to_owned(), why })
 }
 
 /// One file of the output under comparison.

@@ -68,7 +68,7 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
         }
         (true, None) => return Ok(None),
     };
-    Ok(Some(Request { task, out: root(pairing.out, format), force: true }))
+    Ok(Some(Request { task, out: root(pairing.out, format), force: true, copy: Vec::new() }))
 }
 
 /// The path of the whole output, whichever of its files was opened.

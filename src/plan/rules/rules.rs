@@ -27,6 +27,8 @@ pub struct TargetRules {
     units: FusionUnits,
     /// The loader that keeps image encoders in float, if one of the target's does.
     float_vision: Option<Loader>,
+    /// Whether no tensor has the name of a known Linear layer, so that any name will do.
+    takes_unknown_names: bool,
 }
 
 /// What is wrong with a plan for its target.
@@ -53,7 +55,13 @@ impl TargetRules {
             })
         };
         let float_vision = target.loaders().iter().copied().find(keeps_vision);
-        Ok(TargetRules { target: target.clone(), architecture, units, float_vision })
+        let target = target.clone();
+        let takes_unknown_names = false;
+        let mut rules =
+            TargetRules { target, architecture, units, float_vision, takes_unknown_names };
+        rules.takes_unknown_names =
+            linear_only && !checkpoint.ids().any(|id| rules.reason(checkpoint, id).is_none());
+        Ok(rules)
     }
 
     /// The target itself.
@@ -96,6 +104,7 @@ impl TargetRules {
         }
         match self.role(module, tensor.shape.channels()) {
             Some(Reason::TiedHead) => Eligibility::Never(Reason::TiedHead),
+            Some(Reason::UnknownName) if self.takes_unknown_names => Eligibility::ByDefault,
             Some(reason) => Eligibility::ByName(reason),
             None => Eligibility::ByDefault,
         }
@@ -211,7 +220,11 @@ impl TargetRules {
             let said = counted_names(checkpoint, &ids);
             review.warnings.push(format!("{said} quantized although {reason}"));
         }
-        if !plan.is_empty() && !self.architecture.is_known() {
+        if !plan.is_empty() && self.takes_unknown_names {
+            review.warnings.push(
+                "no tensor has the name of a known Linear layer: all matrices are taken for Linear layers".to_owned(),
+            );
+        } else if !plan.is_empty() && !self.architecture.is_known() {
             let name = match self.architecture.name() {
                 Some(name) => format!("the architecture '{}'", name.escape_debug()),
                 None => "an architecture that config.json does not name".to_owned(),

@@ -1,0 +1,131 @@
+//! Recognising files beside a model that hold other copies of its weights. In an output they
+//! would be stale, and some loaders prefer them to the new weights.
+
+use crate::checkpoint::{Checkpoint, has_extension};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Directories that hold another form of the model, or its history and training.
+const DIRECTORIES: [&str; 12] = [
+    ".git",
+    ".cache",
+    "original",
+    "onnx",
+    "openvino",
+    "coreml",
+    "tflite",
+    "gguf",
+    "global_step*",
+    "checkpoint-[0-9]*",
+    "*.mlpackage",
+    "*.mlmodelc",
+];
+
+/// Names of files in the model's own directory that hold its weights for another loader, its
+/// training state, or the index of either.
+const NAMES: [&str; 28] = [
+    "consolidated*.safetensors",
+    "consolidated*.pth",
+    "consolidated*.pt",
+    "pytorch_model*.bin",
+    "diffusion_pytorch_model*.bin",
+    "adapter_model*.bin",
+    "tf_model*.h5",
+    "flax_model*.msgpack",
+    "openvino_*model*.bin",
+    "openvino_*model*.xml",
+    "rust_model.ot",
+    "*.gguf",
+    "*.ggml",
+    "*.onnx",
+    "*.onnx_data",
+    "*.tflite",
+    "*.mlmodel",
+    "*.pdparams",
+    "*.nemo",
+    "*.llamafile",
+    "optimizer*.pt",
+    "optimizer*.bin",
+    "*_optim_states.pt",
+    "*_model_states.pt",
+    "*.safetensors.index*.json",
+    "*.bin.index*.json",
+    "*.h5.index.json",
+    "*.msgpack.index.json",
+];
+
+/// Extensions of files whose tensors are compared with the model's.
+const READABLE: [&str; 9] = ["safetensors", "bin", "pt", "pth", "th", "ckpt", "npz", "bpk", "gguf"];
+
+/// Describes the model's weights for Mistral's own loader, which reads `consolidated*`.
+const MISTRAL_PARAMS: &str = "params.json";
+
+/// Knows which files hold copies of a checkpoint's weights.
+pub(crate) struct WeightCopies<'c> {
+    directories: GlobSet,
+    names: GlobSet,
+    shapes: HashMap<&'c str, &'c [u64]>,
+}
+
+impl<'c> WeightCopies<'c> {
+    pub(crate) fn new(checkpoint: &'c Checkpoint) -> WeightCopies<'c> {
+        // The patterns are constants, so that none is invalid.
+        let [directories, names] = [&DIRECTORIES[..], &NAMES]
+            .map(|patterns| glob_set(patterns).unwrap_or_else(|_| GlobSet::empty()));
+        let stored = checkpoint.all_stored();
+        let shapes = stored.map(|(_, stored)| (stored.name.as_str(), stored.shape.dims()));
+        WeightCopies { directories, names, shapes: shapes.collect() }
+    }
+
+    /// Whether a file holds a copy of the weights, or belongs to one: the path that is to be
+    /// named, which is that of a directory if all of it is left out. `relative`: the file's path
+    /// inside the model's directory.
+    pub(crate) fn find(&self, relative: &Path, file: &Path) -> Option<PathBuf> {
+        let mut directories: Vec<&Path> = relative.ancestors().skip(1).collect();
+        directories.reverse();
+        let whole = directories.into_iter().find(|directory| {
+            directory.file_name().is_some_and(|name| self.directories.is_match(name))
+        });
+        if let Some(directory) = whole {
+            return Some(directory.to_owned());
+        }
+        let is_beside_model = relative.components().count() == 1;
+        let is_copy = is_beside_model && self.names.is_match(relative)
+            || relative == Path::new(MISTRAL_PARAMS) && has_consolidated(file)
+            || READABLE.iter().any(|extension| has_extension(relative, extension))
+                && self.shares_tensors(file);
+        is_copy.then(|| relative.to_owned())
+    }
+
+    /// Whether at least half of the tensors of a file have the name and shape of one of the
+    /// model's, names counted without the module that may hold the whole network. A file that
+    /// does not open shares none.
+    fn shares_tensors(&self, file: &Path) -> bool {
+        let Ok(other) = Checkpoint::open(file) else { return false };
+        let is_shared = |name: &str, dims: &[u64]| {
+            let inner = name.split_once('.').map(|(_, inner)| inner);
+            let names = [Some(name), inner].into_iter().flatten();
+            names.into_iter().any(|name| self.shapes.get(name) == Some(&dims))
+        };
+        let stored = other.all_stored();
+        let all = stored.len();
+        let shared = stored.filter(|(_, s)| is_shared(&s.name, s.shape.dims())).count();
+        shared > 0 && 2 * shared >= all
+    }
+}
+
+/// Whether Mistral's own weights lie beside a file.
+fn has_consolidated(file: &Path) -> bool {
+    let entries = file.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+    let mut entries = entries.into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().to_string_lossy().starts_with("consolidated"))
+}
+
+fn glob_set(patterns: &[&str]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern)?);
+    }
+    set.build()
+}

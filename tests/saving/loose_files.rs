@@ -1,0 +1,311 @@
+//! What lies beside the weights, and under which names an output's files are.
+
+use crate::support::checkpoint::{Tensor, bytes, weights, write};
+use crate::support::{data, failure, json, quantscope, stdout};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::{TempDir, tempdir};
+
+const W8A8: [&str; 4] = ["--format", "compressed-tensors", "--scheme", "W8A8"];
+
+/// A model's directory and a place for outputs.
+struct Scene {
+    directory: TempDir,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let scene = Scene { directory: tempdir().expect("a directory") };
+        fs::create_dir(scene.model()).expect("a directory");
+        scene
+    }
+
+    /// A copy of a directory in `tests/data/saving`.
+    fn copied(name: &str) -> Scene {
+        let scene = Scene::new();
+        let source = PathBuf::from(data("saving")).join(name);
+        for file in files(&source) {
+            scene.add(&file, &fs::read(source.join(&file)).expect("reads"));
+        }
+        scene
+    }
+
+    fn model(&self) -> PathBuf {
+        self.directory.path().join("model")
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().expect("text").to_owned()
+    }
+
+    fn add(&self, name: &str, bytes: &[u8]) {
+        let path = self.model().join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        fs::write(path, bytes).expect("writes");
+    }
+
+    fn add_weights(&self, name: &str, tensors: &[Tensor]) {
+        self.add(name, &bytes(tensors));
+    }
+
+    /// Runs a command with the model as its argument and `out` as its output. Returns the
+    /// receipt.
+    fn run(&self, command: &str, out: &str, options: &[&str]) -> Value {
+        let (model, out) = (self.path("model"), self.path(out));
+        json(&[&[command, &model, "-o", &out, "--quiet"], options].concat())
+    }
+
+    fn quantize(&self, out: &str, options: &[&str]) -> Value {
+        self.run("quantize", out, options)
+    }
+
+    fn out(&self, name: &str) -> Vec<String> {
+        files(Path::new(&self.path(name)))
+    }
+}
+
+/// All files below a directory, by their paths with `/`, sorted.
+fn files(root: &Path) -> Vec<String> {
+    let (mut found, mut pending) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(&directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                pending.push(path);
+            } else {
+                let name = path.strip_prefix(root).expect("inside");
+                found.push(name.to_str().expect("text").replace('\\', "/"));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn dtypes(path: &str) -> Vec<(String, String)> {
+    let document = json(&["inspect", path]);
+    let tensors = document["tensors"].as_array().expect("a list").iter();
+    let text = |tensor: &Value, key: &str| tensor[key].as_str().expect("text").to_owned();
+    tensors.map(|tensor| (text(tensor, "name"), text(tensor, "dtype"))).collect()
+}
+
+/// The header of a safetensors file.
+fn header(file: &[u8]) -> Value {
+    let (length, rest) = file.split_first_chunk().expect("a length");
+    let header = rest.get(..u64::from_le_bytes(*length) as usize).expect("a header");
+    serde_json::from_slice(header).expect("JSON")
+}
+
+fn layer(number: u32) -> Vec<Tensor> {
+    let name = |part: &str| format!("model.layers.{number}.{part}.weight");
+    vec![weights(&name("mlp.up_proj"), &[16, 8]), weights(&name("mlp.down_proj"), &[8, 16])]
+}
+
+fn sharded() -> Scene {
+    let scene = Scene::new();
+    let name = |number: u32| format!("model-0000{}-of-00002.safetensors", number + 1);
+    let mut map = serde_json::Map::new();
+    for number in 0..2 {
+        scene.add_weights(&name(number), &layer(number));
+        map.extend(layer(number).into_iter().map(|t| (t.name, name(number).into())));
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    scene.add("model.safetensors.index.json", index.to_string().as_bytes());
+    scene.add("config.json", br#"{"model_type": "llama"}"#);
+    scene.add("tokenizer.json", b"{}");
+    scene
+}
+
+#[test]
+fn other_copies_of_the_weights_are_named_and_not_copied() {
+    let scene = sharded();
+    let all = [layer(0), layer(1)].concat();
+    scene.add_weights("consolidated.safetensors", &all);
+    scene.add("params.json", b"{}");
+    scene.add("pytorch_model.bin", b"not looked at");
+    scene.add("original/consolidated.00.pth", b"not looked at");
+    scene.add("original/params.json", b"{}");
+    scene.add_weights(".git/lfs/objects/ab", &all);
+    scene.add("onnx/model.onnx", b"not looked at");
+    scene.add_weights("backup/weights.safetensors", &all);
+    // These are no copies: a projection of its own, and another file named params.json.
+    scene.add_weights("2_Dense/model.safetensors", &[weights("linear.weight", &[4, 8])]);
+    scene.add("2_Dense/pytorch_model.bin", b"another layer");
+    scene.add("2_Dense/params.json", b"{}");
+
+    let model = scene.path("model");
+    let arguments = ["quantize", &model, "-o", &scene.path("int8"), "--json", "--quiet"];
+    let run = quantscope(&[&arguments[..], &W8A8].concat()).assert().success();
+    let stderr = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    let receipt: Value = serde_json::from_slice(&run.get_output().stdout).expect("JSON");
+    let left_out = [
+        ".git/",
+        "backup/weights.safetensors",
+        "consolidated.safetensors",
+        "onnx/",
+        "original/",
+        "params.json",
+        "pytorch_model.bin",
+    ];
+    assert_eq!(receipt["files_left_out"], serde_json::json!(left_out));
+    for name in left_out {
+        assert!(stderr.contains(name), "{name}: {stderr}");
+    }
+    let mut expected = vec![
+        "2_Dense/model.safetensors",
+        "2_Dense/params.json",
+        "2_Dense/pytorch_model.bin",
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+    ];
+    assert_eq!(scene.out("int8"), expected);
+    stdout(&["verify", &scene.path("int8"), "--against", &model]);
+
+    let options = [&W8A8[..], &["--copy", "params.json", "--copy", "onnx/*", "--copy", "no*"]];
+    let receipt = scene.quantize("with", &options.concat());
+    expected.extend(["onnx/model.onnx", "params.json"]);
+    expected.sort();
+    assert_eq!(scene.out("with"), expected);
+    let warnings = receipt["warnings"].to_string();
+    assert!(warnings.contains("--copy no* matches no file"), "{warnings}");
+    assert!(!warnings.contains("--copy onnx"), "{warnings}");
+    stdout(&["verify", &scene.path("with"), "--against", &model]);
+    let (code, sentence) =
+        failure(&["quantize", &model, "-o", &scene.path("x.safetensors"), "--copy", "*.json"]);
+    assert!(code == 1 && sentence.contains("--copy is for a directory"), "{sentence}");
+}
+
+#[test]
+fn files_that_nothing_explains_are_named_by_verify() {
+    let scene = Scene::copied("verify-extra-files");
+    scene.quantize("int8", &W8A8);
+    let (model, out) = (scene.path("model"), scene.path("int8"));
+    assert!(stdout(&["verify", &out, "--against", &model]).contains("every byte compared"));
+    let extra = |name: &str| Path::new(&out).join(name);
+    fs::copy(Path::new(&model).join("model.safetensors"), extra("pytorch_model-extra.safetensors"))
+        .expect("copies");
+    fs::create_dir(extra("code")).expect("a directory");
+    fs::write(extra("code/modeling_evil.py"), "x").expect("writes");
+    let (code, sentence) = failure(&["verify", &out, "--against", &model]);
+    assert_eq!(code, 1, "{sentence}");
+    for name in ["'pytorch_model-extra.safetensors'", "'code/modeling_evil.py'"] {
+        assert!(sentence.contains(name), "{sentence}");
+    }
+}
+
+#[test]
+fn a_stale_index_does_not_go_along() {
+    for (case, out) in [("index-beside-whole-model", "a"), ("stale-single-file-beside-shards", "b")]
+    {
+        let scene = Scene::copied(case);
+        for (format, out) in [(&[][..], out), (&W8A8, "int8")] {
+            let receipt = scene.quantize(out, format);
+            assert_eq!(scene.out(out), ["config.json", "model.safetensors"], "{case}");
+            let path = scene.path(out);
+            assert!(dtypes(&path).iter().any(|(_, dtype)| dtype == "I8"), "{case}");
+            let left_out = receipt["files_left_out"].as_array().expect("a list");
+            assert!(left_out.contains(&"model.safetensors.index.json".into()), "{receipt}");
+            stdout(&["verify", &path, "--against", &scene.path("model")]);
+        }
+        // The same file, by its own name.
+        let file = scene.model().join("model.safetensors");
+        stdout(&["quantize", file.to_str().expect("text"), "-o", &scene.path("named")]);
+        assert_eq!(scene.out("named"), ["config.json", "model.safetensors"], "{case}");
+    }
+}
+
+#[test]
+fn the_index_of_shards_that_are_not_there_does_not_go_along() {
+    let scene = Scene::copied("index-beside-whole-model");
+    for number in 1..=2 {
+        let shard = scene.model().join(format!("model-0000{number}-of-00002.safetensors"));
+        fs::remove_file(shard).expect("removes");
+    }
+    scene.quantize("int8", &[]);
+    assert_eq!(scene.out("int8"), ["config.json", "model.safetensors"]);
+}
+
+#[test]
+fn shards_keep_their_folders() {
+    let scene = Scene::copied("index-into-subfolders");
+    scene.add("a/readme.txt", b"beside a shard");
+    let expected = ["a/readme.txt", "a/w.safetensors", "b/w.safetensors", "config.json"];
+    for (out, options) in [("plain", &[][..]), ("int8", &W8A8)] {
+        scene.quantize(out, options);
+        let mut found = scene.out(out);
+        assert_eq!(found.pop().as_deref(), Some("model.safetensors.index.json"));
+        assert_eq!(found, expected);
+        stdout(&["verify", &scene.path(out), "--against", &scene.path("model")]);
+        let back = format!("{out}-back");
+        stdout(&["dequantize", &scene.path(out), "-o", &scene.path(&back)]);
+        assert_eq!(dtypes(&scene.path(&back)), dtypes(&scene.path("model")));
+    }
+    let out = scene.path("one.safetensors");
+    stdout(&["quantize", &scene.path("model"), "-o", &out]);
+    assert_eq!(dtypes(&out).len(), 2);
+}
+
+#[test]
+fn a_single_file_keeps_its_name() {
+    let names = [
+        "diffusion_pytorch_model.safetensors",
+        "adapter_model.safetensors",
+        "consolidated.safetensors",
+        "model.fp16.safetensors",
+    ];
+    for name in names {
+        let scene = Scene::new();
+        scene.add_weights(name, &[weights("lin.weight", &[8, 16])]);
+        scene.add("adapter_config.json", b"{}");
+        for (out, options) in [("int8", &[][..]), ("fake", &["--format", "fake-quantized"])] {
+            scene.quantize(out, options);
+            assert_eq!(scene.out(out), ["adapter_config.json", name]);
+        }
+        stdout(&["dequantize", &scene.path("int8"), "-o", &scene.path("back")]);
+        assert_eq!(scene.out("back"), ["adapter_config.json", name]);
+    }
+}
+
+#[test]
+fn files_with_metadata_name_the_framework() {
+    let scene = Scene::new();
+    scene.add_weights("adapter_model.safetensors", &[weights("lin.weight", &[8, 16])]);
+    let format = |out: &str| {
+        let path = format!("{}/adapter_model.safetensors", scene.path(out));
+        header(&fs::read(path).expect("reads"))["__metadata__"]["format"].clone()
+    };
+    for (out, options) in [("int8", &[][..]), ("fake", &["--format", "fake-quantized"])] {
+        scene.quantize(out, options);
+        assert_eq!(format(out), "pt", "{out}");
+    }
+    write(
+        &scene.model().join("adapter_model.safetensors"),
+        &[weights("lin.weight", &[8, 16])],
+        &[("format", "mlx")],
+    );
+    scene.quantize("mlx", &[]);
+    assert_eq!(format("mlx"), "mlx");
+}
+
+#[test]
+fn one_file_is_written_from_a_directory_with_packed_tensors() {
+    let scene = Scene::copied("single-file-out-of-named-layout");
+    let (model, out) = (scene.path("model"), scene.path("out.safetensors"));
+    stdout(&["quantize", &model, "-o", &out]);
+    stdout(&["verify", &out, "--against", &model]);
+    let source = fs::read(scene.model().join("model.safetensors")).expect("reads");
+    let written = fs::read(&out).expect("reads");
+    let bytes_of = |file: &[u8], name: &str| {
+        let offsets = &header(file)[name]["data_offsets"];
+        let at = |end: usize| offsets[end].as_u64().expect("an offset") as usize;
+        let length = u64::from_le_bytes(*file.first_chunk().expect("a length")) as usize;
+        file[8 + length..][at(0)..at(1)].to_vec()
+    };
+    for part in ["a.weight", "a.weight_scale"] {
+        assert_eq!(bytes_of(&written, part), bytes_of(&source, part), "{part}");
+    }
+}
