@@ -18,7 +18,7 @@ pub(super) fn predict(
 ) -> Result<Receipt, Error> {
     let output_plan = OutputPlan::new(checkpoint, request)?;
     let mut quantized = Vec::new();
-    if let Task::Quantize { plan, .. } = &request.task {
+    if let Task::Quantize { plan, format } = &request.task {
         let marked: Vec<_> = plan.iter().collect();
         let mut distinct: Vec<Quantizer> = Vec::new();
         for (_, quantizer) in &marked {
@@ -26,7 +26,10 @@ pub(super) fn predict(
                 distinct.push(*quantizer);
             }
         }
-        let spec = AnalysisSpec::errors(distinct, plan.rounding);
+        let spec = AnalysisSpec {
+            scale_storage: format.scale_storage(),
+            ..AnalysisSpec::errors(distinct, plan.rounding)
+        };
         let ids = marked.iter().map(|(id, _)| *id).collect();
         for found in Scan::start(checkpoint, ids, spec, "predicting", work, None)? {
             let (id, found) = found?;

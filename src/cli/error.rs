@@ -5,8 +5,8 @@ use crate::checkpoint::CheckpointError;
 use crate::export::SaveError;
 use crate::job::JobError;
 use crate::plan::target::TargetError;
-use crate::plan::{RecipeError, SelectionError};
-use crate::text::names;
+use crate::plan::{Decibels, RecipeError, SelectionError};
+use crate::text::{figures, names};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -24,8 +24,12 @@ pub enum Error {
     Tensor { path: PathBuf, tensor: String, why: String },
     #[error("{}: {why}", path.display())]
     Target { path: PathBuf, why: TargetError },
-    #[error("{}: no choice of schemes brings it to {wanted} bytes; the smallest has {smallest}", path.display())]
+    #[error("{}: no choice of schemes brings it to {}; the smallest takes {} ({smallest} bytes)", path.display(), figures::bytes(*.wanted), figures::bytes(*.smallest))]
     Budget { path: PathBuf, wanted: u64, smallest: u64 },
+    #[error("{}: its tensors take {}, which is within {} already; there is nothing to quantize", path.display(), figures::bytes(*.now), figures::bytes(*.wanted))]
+    WithinBudget { path: PathBuf, wanted: u64, now: u64 },
+    #[error("{}: no scheme keeps {least} in any tensor; there is nothing to quantize", path.display())]
+    NoneKeeps { path: PathBuf, least: Decibels },
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("{0}")]

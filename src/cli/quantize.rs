@@ -18,12 +18,12 @@ use crate::export::{KnownScales, OutputFormat, Request, SaveError, Task, WeightL
 use crate::plan::budget::{self, Curve};
 use crate::plan::rules::{Reason, TargetRules};
 use crate::plan::{
-    InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
+    Decibels, InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
 use crate::quantization::{
     AnalysisSpec, Calibration, ErrorDetail, Outcome, QuantizationScheme, Thresholds,
 };
-use crate::tensor::TensorId;
+use crate::tensor::{FloatType, TensorId};
 use crate::text::figures::counted;
 use crate::text::size::SizeLimit;
 use clap::Args;
@@ -51,10 +51,11 @@ pub struct Quantize {
     /// model's size, such as 50%
     #[arg(long, value_name = "SIZE")]
     max_bytes: Option<SizeLimit>,
-    /// Choose the smallest scheme for each tensor that keeps at least so many dB; a tensor
-    /// that no scheme keeps so well stays as it is
+    /// Choose the smallest scheme for each tensor that keeps at least this SQNR, such as 40dB;
+    /// a tensor that no scheme keeps so well stays as it is. Tensors that the loader of --for
+    /// merges share a scheme
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
-    min_sqnr: Option<f64>,
+    min_sqnr: Option<Decibels>,
     #[command(flatten)]
     activations: ActivationArgs,
     /// With W8A8: how the layers' inputs are quantized; static by the ranges that
@@ -127,6 +128,20 @@ fn left_out(
         }
     });
     Ok(warnings.collect())
+}
+
+/// Whether the blocks of a scheme divide the rows of all tensors, as they lie in the output.
+fn divides_rows(
+    checkpoint: &Checkpoint,
+    tensors: &[TensorId],
+    scheme: QuantizationScheme,
+    layout: WeightLayout,
+) -> bool {
+    let QuantizationScheme::PerBlock(_, _, block) = scheme else { return true };
+    let divides = |length: u64| length.is_multiple_of(u64::from(block));
+    tensors.iter().map(|&id| &checkpoint.tensor(id).shape).all(|shape| {
+        divides(shape.row_len()) && (layout == WeightLayout::Source || divides(shape.channels()))
+    })
 }
 
 impl Quantize {
@@ -281,6 +296,7 @@ impl Quantize {
                 true => ErrorDetail::Full,
                 false => ErrorDetail::None,
             },
+            scale_storage: format.scale_storage(),
             ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
         let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work, None)?;
@@ -352,10 +368,12 @@ impl Quantize {
     ) -> Vec<QuantizationScheme> {
         match (self.target.shared_scheme(), format) {
             (Some(scheme), _) => vec![scheme],
-            (None, OutputFormat::Safetensors | OutputFormat::FakeQuantized)
-                if self.has_budget() =>
-            {
-                budget::SCHEMES.to_vec()
+            (None, _) if self.has_budget() && !format.container().has_one_scheme() => {
+                let mut schemes = format.container().schemes();
+                if let OutputFormat::Burn(layout) = format {
+                    schemes.retain(|&scheme| divides_rows(checkpoint, tensors, scheme, layout));
+                }
+                schemes
             }
             (None, _) => vec![format.default_scheme(checkpoint, tensors.iter().copied())],
         }
@@ -409,7 +427,10 @@ impl Quantize {
         let options = |id: &TensorId| {
             let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, way);
             let outcomes = by_id.get(id).copied().unwrap_or_default();
-            budget::options(checkpoint.tensor(*id), outcomes, self.min_sqnr, output)
+            let tensor = checkpoint.tensor(*id);
+            let float = tensor.dtype.float().unwrap_or(FloatType::F32);
+            let scale_bytes = format.scale_storage().scale_bytes(float);
+            budget::options(tensor, outcomes, self.min_sqnr.map(|least| least.0), scale_bytes, output)
         };
         let units = rules.units().grouped(outcomes.iter().map(|(id, _)| *id)).into_iter();
         let units = units.map(|unit| {
@@ -418,7 +439,11 @@ impl Quantize {
         });
         let curve = Curve::of_units(fixed, units);
         let smallest = curve.points().len() - 1;
-        let wanted = self.max_bytes.map(|limit| limit.bytes(checkpoint.total_bytes()));
+        let now = checkpoint.total_bytes();
+        let wanted = self.max_bytes.map(|limit| limit.bytes(now));
+        if let Some(wanted) = wanted.filter(|&wanted| wanted >= now) {
+            return Err(Error::WithinBudget { path: checkpoint.path().to_owned(), wanted, now });
+        }
         let point = match wanted {
             None => smallest,
             Some(wanted) => curve.within(wanted).ok_or_else(|| Error::Budget {
@@ -427,6 +452,12 @@ impl Quantize {
                 smallest: curve.points().last().map_or(fixed, |point| point.bytes),
             })?,
         };
-        Ok(curve.plan(point, self.rounding.rounding))
+        let plan = curve.plan(point, self.rounding.rounding);
+        match self.min_sqnr {
+            Some(least) if plan.is_empty() => {
+                Err(Error::NoneKeeps { path: checkpoint.path().to_owned(), least })
+            }
+            _ => Ok(plan),
+        }
     }
 }

@@ -63,6 +63,8 @@ pub(super) fn patterns(
             _ => bodies.extend(members.into_iter().map(regex::escape)),
         }
     }
+    let in_vllm: Vec<String> = bodies.iter().filter_map(|body| name_in_vllm(body)).collect();
+    bodies.extend(in_vllm);
     let mut hit = String::new();
     for before in [Before::Anything, Before::Base] {
         let patterns: Vec<String> = bodies.iter().map(|body| base.pattern(body, before)).collect();
@@ -85,6 +87,14 @@ fn family(module: &str) -> String {
         false => regex::escape(part),
     });
     parts.collect::<Vec<_>>().join(r"\.")
+}
+
+/// The pattern by which vLLM knows a layer of BERT's attention: it reads `attention.self` and
+/// builds `attention.output`.
+fn name_in_vllm(body: &str) -> Option<String> {
+    let (path, last) = body.rsplit_once(r"\.self\.")?;
+    let is_bert = path.ends_with("attention") && ["query", "key", "value"].contains(&last);
+    is_bert.then(|| format!(r"{path}\.output\.{last}"))
 }
 
 /// The names a base model may have.
@@ -208,6 +218,21 @@ mod tests {
         {
             assert_eq!(regex.is_match(name), hit, "{name}");
         }
+    }
+
+    #[test]
+    fn attention_of_bert_is_named_as_in_vllm_too() {
+        let layers = ["query", "key", "value"].map(|l| format!("encoder.layer.0.attention.self.{l}"));
+        let all: BTreeSet<String> = layers.into_iter().collect();
+        let all = &all | &set(&["encoder.layer.0.attention.output.dense"]);
+        let query = set(&["encoder.layer.0.attention.self.query"]);
+        assert_eq!(
+            patterns(&query, &all, Some("bert")).expect("proved"),
+            [
+                r"re:(.*\.)?encoder\.layer\.\d+\.attention\.self\.query$",
+                r"re:(.*\.)?encoder\.layer\.\d+\.attention\.output\.query$",
+            ]
+        );
     }
 
     #[test]

@@ -39,19 +39,22 @@ impl Choice {
 }
 
 /// The options of a tensor: as it is, and every outcome that loses no more than
-/// `min_sqnr_db` allows. `output`: what the layer's output loses by a quantizer, where that
+/// `min_sqnr_db` allows. `scale_bytes`: what a stored scale takes. `output`: what the layer's output loses by a quantizer, where that
 /// is known; it then takes the place of what the weight loses.
 pub(crate) fn options(
     tensor: &TensorInfo,
     outcomes: &[Outcome],
     min_sqnr_db: Option<f64>,
+    scale_bytes: u64,
     output: impl Fn(Quantizer) -> Option<f64>,
 ) -> Vec<Choice> {
     let measured = outcomes.iter().filter_map(|outcome| {
         let sums = outcome.result.as_ref().ok()?.error?;
         let enough = min_sqnr_db.is_none_or(|db| sums.statistics().sqnr_db >= db);
         let share = output(outcome.quantizer).unwrap_or(sums.noise_share());
-        enough.then(|| Choice::quantized(tensor, outcome.quantizer, share))
+        let bytes = outcome.quantizer.scheme.bytes(&tensor.shape, scale_bytes);
+        let choice = Choice::quantized(tensor, outcome.quantizer, share);
+        enough.then_some(Choice { bytes, ..choice })
     });
     std::iter::once(Choice::kept(tensor)).chain(measured).collect()
 }

@@ -5,6 +5,7 @@
 //! `report`, `export`, `job`, `cli` and `app`; must not know any of them.
 
 pub(crate) mod budget;
+mod budget_goal;
 mod choices;
 mod defaults;
 mod eligibility;
@@ -18,6 +19,7 @@ mod schemes;
 mod selection;
 pub mod target;
 
+pub use budget_goal::{BudgetGoal, Decibels};
 pub use defaults::{default_calibration, default_scheme, effective_quantizer};
 pub use eligibility::{Obstacle, obstacle, quantizable};
 pub use history::History;

@@ -1,7 +1,7 @@
 //! Ready-made selections by the role a tensor plays.
 
 use crate::checkpoint::Checkpoint;
-use crate::plan::eligibility::quantizable;
+use crate::plan::rules::TargetRules;
 use crate::tensor::TensorId;
 
 /// A selection by role, over the tensors that are quantizable.
@@ -15,7 +15,7 @@ pub enum Preset {
     Attention,
     /// Feed-forward blocks.
     Mlp,
-    /// All but the first and the last quantizable tensor, which often cost most.
+    /// All but the first and the last quantizable tensor or unit, which often cost most.
     Inner,
 }
 
@@ -33,21 +33,27 @@ impl Preset {
         }
     }
 
-    /// The tensors it selects, in the checkpoint's order.
-    pub fn select(self, checkpoint: &Checkpoint) -> Vec<TensorId> {
-        let mut ids: Vec<_> = checkpoint.ids().filter(|&id| quantizable(checkpoint, id)).collect();
-        let named = |id: &TensorId, words: &[&str]| {
-            let name = checkpoint.tensor(*id).name.to_lowercase();
-            words.iter().any(|word| name.contains(word))
+    /// The tensors that it selects for a target, in the checkpoint's order: of those that are
+    /// quantized by default, and of each unit all or none.
+    pub fn select(self, checkpoint: &Checkpoint, rules: &TargetRules) -> Vec<TensorId> {
+        let by_default = |id: &TensorId| rules.reason(checkpoint, *id).is_none();
+        let mut groups = rules.units().grouped(checkpoint.ids().filter(by_default));
+        let named = |ids: &[TensorId], words: &[&str]| {
+            ids.iter().any(|&id| {
+                let name = checkpoint.tensor(id).name.to_lowercase();
+                words.iter().any(|word| name.contains(word))
+            })
         };
         match self {
             Preset::AllQuantizable => {}
-            Preset::Linear => ids.retain(|&id| checkpoint.tensor(id).shape.rank() == 2),
-            Preset::Attention => ids.retain(|id| named(id, &["attn", "attention"])),
-            Preset::Mlp => ids.retain(|id| {
-                !named(id, &["attn", "attention"])
+            Preset::Linear => {
+                groups.retain(|ids| ids.iter().all(|&id| checkpoint.tensor(id).shape.rank() == 2));
+            }
+            Preset::Attention => groups.retain(|ids| named(ids, &["attn", "attention"])),
+            Preset::Mlp => groups.retain(|ids| {
+                !named(ids, &["attn", "attention"])
                     && named(
-                        id,
+                        ids,
                         &[
                             "mlp",
                             "ffn",
@@ -60,12 +66,14 @@ impl Preset {
                     )
             }),
             Preset::Inner => {
-                ids.pop();
-                if !ids.is_empty() {
-                    ids.remove(0);
+                groups.pop();
+                if !groups.is_empty() {
+                    groups.remove(0);
                 }
             }
         }
+        let mut ids = groups.concat();
+        ids.sort_unstable();
         ids
     }
 }

@@ -27,7 +27,7 @@ mod value_histogram;
 
 pub use analysis::{
     Analysis, AnalysisSpec, ChannelDetail, ChannelLosses, DIAGNOSTIC_NAMES, Diagnostic,
-    ErrorDetail, OUTLIER_RATIO, Outcome, Quantized, analyze, diagnostics,
+    ErrorDetail, OUTLIER_RATIO, Outcome, Quantized, ScaleStorage, analyze, diagnostics,
 };
 pub use calibration::{CLIP_CANDIDATES, Calibration, clips, stored_scale, symmetric_scale};
 pub use chunks::Chunks;

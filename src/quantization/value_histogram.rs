@@ -45,6 +45,11 @@ impl ValueHistogram {
             && self.counts.iter().try_fold(0, count) == Some(elements)
     }
 
+    /// The type of the elements that were counted.
+    pub(super) fn dtype(&self) -> FloatType {
+        self.dtype
+    }
+
     /// Whether the values are those of the elements instead of bins.
     pub fn is_exact(&self) -> bool {
         matches!(self.dtype, FloatType::F16 | FloatType::BF16)

@@ -44,7 +44,7 @@ impl FromStr for SizeLimit {
     fn from_str(text: &str) -> Result<SizeLimit, String> {
         let wrong = || {
             let text = text.escape_debug();
-            format!("'{text}' is no size: expected bytes or a unit, such as 60MB, 1.5GiB or 50%")
+            format!("'{text}' is no size: expected a number of bytes, 60MB, 1.5GiB or 50%")
         };
         let trimmed = text.trim();
         let digits =

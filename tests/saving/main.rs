@@ -10,3 +10,4 @@ mod library;
 mod loose_files;
 mod qat_scales;
 mod static_inputs;
+mod targets;

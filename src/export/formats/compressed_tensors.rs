@@ -16,8 +16,10 @@ use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
 use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::Plan;
-use crate::quantization::{QuantizationScheme, QuantizationType, Rounding, narrowed_scale};
-use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo, write_f64};
+use crate::quantization::{
+    QuantizationScheme, QuantizationType, Rounding, ScaleStorage, narrowed_scale,
+};
+use crate::tensor::{DType, Shape, TensorId, write_f64};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
@@ -93,11 +95,8 @@ impl FormatWriter for CompressedTensors {
     }
 
     /// The model's own type. No loader has F64 scales.
-    fn scale_type(&self, tensor: &TensorInfo) -> FloatType {
-        match tensor.dtype.float() {
-            Some(FloatType::F64) | None => FloatType::F32,
-            Some(float) => float,
-        }
+    fn scale_storage(&self) -> ScaleStorage {
+        ScaleStorage::ElementType
     }
 
     fn lay_out(
@@ -170,7 +169,7 @@ impl CompressedTensors {
     fn entries(&self, checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
         let quantizer = plan.get(id)?;
         let tensor = checkpoint.tensor(id);
-        let scale_type = self.scale_type(tensor);
+        let scale_type = self.scale_storage().scale_type(tensor.dtype.float()?);
         let values = |stored_as| MadeFrom::Values { tensor: id, quantizer, stored_as };
         let mut entries = Vec::new();
         match self.packing {

@@ -10,8 +10,8 @@ use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan};
 use crate::export::q8_0;
 use crate::export::request::Request;
 use crate::plan::Plan;
-use crate::quantization::QuantizationScheme;
-use crate::tensor::{BlockType, DType, FloatType, TensorId, TensorInfo};
+use crate::quantization::{QuantizationScheme, ScaleStorage};
+use crate::tensor::{BlockType, DType, TensorId, TensorInfo};
 use std::collections::HashMap;
 
 /// `general.file_type` of a file whose tensors are mostly Q8_0.
@@ -42,8 +42,8 @@ impl FormatWriter for Gguf {
         q8_0::QUANTIZER.scheme
     }
 
-    fn scale_type(&self, _: &TensorInfo) -> FloatType {
-        FloatType::F16
+    fn scale_storage(&self) -> ScaleStorage {
+        ScaleStorage::F16
     }
 
     fn checkpoint_obstacle(&self, checkpoint: &Checkpoint) -> Option<String> {

@@ -12,8 +12,8 @@ use crate::export::formats::safetensors::Safetensors;
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::{OutputFormat, Request, Task, WeightLayout};
-use crate::quantization::QuantizationScheme;
-use crate::tensor::{FloatType, TensorId, TensorInfo};
+use crate::quantization::{QuantizationScheme, ScaleStorage};
+use crate::tensor::TensorId;
 use std::path::Path;
 
 impl OutputFormat {
@@ -77,10 +77,9 @@ impl OutputFormat {
         self.writer().default_scheme(checkpoint, &tensors)
     }
 
-    /// The type that the scales of a tensor are stored in. Errors are to be measured
-    /// against scales narrowed to it.
-    pub fn scale_type(self, tensor: &TensorInfo) -> FloatType {
-        self.writer().scale_type(tensor)
+    /// The type that scales are stored in. Errors are measured against scales rounded to it.
+    pub fn scale_storage(self) -> ScaleStorage {
+        self.writer().scale_storage()
     }
 
     /// Why a checkpoint cannot be saved in the format, whatever is selected.

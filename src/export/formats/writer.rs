@@ -5,8 +5,8 @@ use crate::export::error::SaveError;
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::Request;
 use crate::plan::Plan;
-use crate::quantization::QuantizationScheme;
-use crate::tensor::{FloatType, TensorId, TensorInfo};
+use crate::quantization::{QuantizationScheme, ScaleStorage};
+use crate::tensor::TensorId;
 use std::path::Path;
 
 /// What an output of a format is on disk.
@@ -39,9 +39,9 @@ pub(crate) trait FormatWriter: Sync {
         None
     }
 
-    /// The type that the scales of a tensor are stored in.
-    fn scale_type(&self, _: &TensorInfo) -> FloatType {
-        FloatType::F32
+    /// The type that scales are stored in.
+    fn scale_storage(&self) -> ScaleStorage {
+        ScaleStorage::F32
     }
 
     /// Adds the output's files, texts and warnings to `output_plan`. The plan holds only

@@ -1,6 +1,7 @@
 //! What a model's `config.json` says of its architecture.
 
 use crate::checkpoint::{Checkpoint, Config, Result};
+use crate::plan::rules::conversions::{self, ModuleKind};
 use crate::plan::rules::known_architectures;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -82,6 +83,21 @@ impl Architecture {
     /// Whether it or a part of it is of this type.
     pub fn is_or_holds(&self, model_type: &str) -> bool {
         self.model_types.contains(model_type)
+    }
+
+    /// The part of it, or itself, that transformers does not load with any quantized layer.
+    pub(super) fn refused_part(&self) -> Option<&str> {
+        self.model_types.iter().map(String::as_str).find(|name| conversions::is_refused(name))
+    }
+
+    /// Whether transformers merges experts that the checkpoint stores one by one.
+    pub(super) fn merges_experts(&self) -> bool {
+        self.model_types.iter().any(|name| conversions::merges_experts(name))
+    }
+
+    /// What a module is although its name is that of a Linear layer.
+    pub(super) fn exception(&self, module: &str) -> Option<ModuleKind> {
+        self.model_types.iter().find_map(|name| conversions::exception(name, module))
     }
 
     /// Whether some part's vocabulary has this many entries.

@@ -47,6 +47,10 @@ pub enum Reason {
     VocabularyTable(u64),
     /// A layer whose weight is transposed.
     Conv1d,
+    /// A layer that transformers splits, joins or renames while loading, and not its scale.
+    Converted,
+    /// A module of another class, under the name of a Linear layer.
+    OtherModule(&'static str),
     /// A part that predicts further tokens.
     MultiTokenPrediction,
     /// The image encoder, which a loader keeps in float.
@@ -81,6 +85,8 @@ impl Reason {
             Reason::Router => "router",
             Reason::LookupTable | Reason::VocabularyTable(_) => "embedding",
             Reason::Conv1d => "Conv1D",
+            Reason::Converted => "converted",
+            Reason::OtherModule(_) => "no Linear",
             Reason::MultiTokenPrediction => "extra tokens",
             Reason::VisionPart(_) => "image part",
             Reason::UnknownName => "unknown name",
@@ -117,6 +123,12 @@ impl std::fmt::Display for Reason {
                 "it is an embedding: its {rows} rows are as many as the vocabulary has entries"
             ),
             Reason::Conv1d => f.write_str("its layer is a Conv1D, whose weight is transposed"),
+            Reason::Converted => f.write_str(
+                "transformers splits, joins or renames it while loading, and does not find its scale",
+            ),
+            Reason::OtherModule(class) => {
+                write!(f, "its module is a {class}, not a plain Linear layer")
+            }
             Reason::MultiTokenPrediction => {
                 f.write_str("it predicts further tokens, a part that loaders keep in float")
             }

@@ -22,8 +22,15 @@ pub enum Consequence {
 pub enum Condition {
     /// Inputs are quantized, and the model stores its experts one by one.
     Int8InputsWithExperts,
-    /// Only weights are quantized, and an expert that the model stores by itself stays float.
+    /// The same in an architecture whose experts transformers merges while loading.
+    Int8InputsWithMergedExperts,
+    /// Only weights are quantized, and an expert that transformers merges with others while
+    /// loading stays float.
     WeightOnlyWithFloatExperts,
+    /// transformers loads no quantized layer of the architecture.
+    RefusedArchitecture,
+    /// A layer is quantized that transformers splits, joins or renames while loading.
+    ConvertedLayer,
     /// Some experts of a layer are quantized and others are not.
     ExpertsOfALayerSplit,
     /// The model is a Llama 4.
@@ -38,6 +45,8 @@ pub enum Condition {
     WeightOnlyPerChannel,
     /// Inputs are quantized, and weights by one scale for each tensor.
     OneScalePerTensor,
+    /// Inputs are quantized, and the model is of F32.
+    Int8InputsOfF32,
     /// Inputs are quantized by calibrated scales.
     StaticInputs,
     /// The tensor belongs to an image encoder.
@@ -59,26 +68,42 @@ pub struct Fact {
 }
 
 /// Every known limit.
-pub const FACTS: [Fact; 18] = [
+pub const FACTS: [Fact; 21] = [
     Fact {
         loader: Loader::Transformers,
-        version: "5.23",
-        condition: Condition::Int8InputsWithExperts,
+        version: "5.24",
+        condition: Condition::RefusedArchitecture,
         consequence: Consequence::Refuse,
         said_without_target: true,
-        sentence: "fails to load a W8A8 model whose experts are stored one by one ('{}'); use --scheme W8A16",
+        sentence: "fails to load a '{}' model as soon as config.json has a quantization_config: its rule that splits a weight cannot be combined with scales; use --format fake-quantized",
     },
     Fact {
         loader: Loader::Transformers,
-        version: "5.23",
+        version: "5.24",
+        condition: Condition::Int8InputsWithMergedExperts,
+        consequence: Consequence::Refuse,
+        said_without_target: true,
+        sentence: "fails to load a W8A8 model whose experts are stored one by one ('{}'); use --scheme W8A16 or --format fake-quantized",
+    },
+    Fact {
+        loader: Loader::Transformers,
+        version: "5.24",
         condition: Condition::WeightOnlyWithFloatExperts,
         consequence: Consequence::Refuse,
         said_without_target: true,
-        sentence: "loads experts only if all of them are quantized, and '{}' is not; quantize all experts",
+        sentence: "loads experts only if all of them are quantized, and '{}' is not; quantize all experts with --scheme W8A16",
     },
     Fact {
         loader: Loader::Transformers,
-        version: "5.23",
+        version: "5.24",
+        condition: Condition::ConvertedLayer,
+        consequence: Consequence::Refuse,
+        said_without_target: true,
+        sentence: "splits, joins or renames '{}' while loading and does not find its scale; leave it out",
+    },
+    Fact {
+        loader: Loader::Transformers,
+        version: "5.24",
         condition: Condition::Llama4,
         consequence: Consequence::Refuse,
         said_without_target: true,
@@ -90,7 +115,7 @@ pub const FACTS: [Fact; 18] = [
         condition: Condition::MergedLayerSplit,
         consequence: Consequence::Refuse,
         said_without_target: true,
-        sentence: "joins {} into one layer and loads them only if all or none are quantized",
+        sentence: "joins {} into one layer and loads it only if all of it has one scheme or none is quantized; quantize the rest too, or leave all of it out",
     },
     Fact {
         loader: Loader::Vllm,
@@ -135,6 +160,14 @@ pub const FACTS: [Fact; 18] = [
     Fact {
         loader: Loader::Vllm,
         version: "0.32",
+        condition: Condition::Int8InputsOfF32,
+        consequence: Consequence::Warn,
+        said_without_target: false,
+        sentence: "runs int8 on a CPU only with --dtype bfloat16, and '{}' is F32",
+    },
+    Fact {
+        loader: Loader::Vllm,
+        version: "0.32",
         condition: Condition::VisionPart,
         consequence: Consequence::LeaveFloat,
         said_without_target: false,
@@ -146,7 +179,7 @@ pub const FACTS: [Fact; 18] = [
         condition: Condition::MergedLayerSplit,
         consequence: Consequence::Refuse,
         said_without_target: false,
-        sentence: "joins {} into one layer and loads them only if all or none are quantized",
+        sentence: "joins {} into one layer and loads it only if all of it has one scheme or none is quantized; quantize the rest too, or leave all of it out",
     },
     Fact {
         loader: Loader::Sglang,
@@ -239,13 +272,28 @@ impl Condition {
             Condition::Int8InputsWithExperts if linear == Some(LinearScheme::W8A8) => {
                 first_expert()
             }
-            Condition::WeightOnlyWithFloatExperts if linear == Some(LinearScheme::W8A16) => {
+            Condition::Int8InputsWithMergedExperts if linear == Some(LinearScheme::W8A8) => {
+                first_expert().filter(|_| selected.architecture.merges_experts())
+            }
+            Condition::WeightOnlyWithFloatExperts
+                if linear == Some(LinearScheme::W8A16)
+                    && selected.architecture.merges_experts() =>
+            {
                 let float = selected.experts().find(|&id| !selected.plan.is_marked(id));
                 float.map(|id| selected.name(id))
             }
             Condition::ExpertsOfALayerSplit if linear.is_some() => {
                 let is_experts = |kind| kind == UnitKind::Experts;
                 selected.split_units().find(|unit| is_experts(unit.kind)).map(|u| u.path.clone())
+            }
+            Condition::RefusedArchitecture if linear.is_some() => {
+                selected.architecture.refused_part().map(str::to_owned)
+            }
+            Condition::ConvertedLayer if linear.is_some() => {
+                selected.converted().map(|id| selected.name(id))
+            }
+            Condition::Int8InputsOfF32 if linear == Some(LinearScheme::W8A8) => {
+                selected.wide().map(|id| selected.name(id))
             }
             Condition::Llama4 => some(
                 linear.is_some()

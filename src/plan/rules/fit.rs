@@ -111,7 +111,7 @@ impl TargetRules {
         let before = &fitted.plan;
         let mut whole = before.clone();
         let (mut added, mut removed) = (0, 0);
-        for unit in self.units().split_by(|id| before.is_marked(id)) {
+        for unit in self.units().split_in(before) {
             let Some(quantizer) = unit.tensors.iter().find_map(|&id| before.get(id)) else {
                 continue;
             };

@@ -4,6 +4,7 @@ use crate::checkpoint::{Checkpoint, Result};
 use crate::plan::eligibility::obstacle;
 use crate::plan::marks::Plan;
 use crate::plan::rules::architecture::Architecture;
+use crate::plan::rules::conversions::ModuleKind;
 use crate::plan::rules::eligibility::{Eligibility, Reason};
 use crate::plan::rules::facts::{Condition, Consequence, FACTS, Fact};
 use crate::plan::rules::linear_names;
@@ -137,6 +138,11 @@ impl TargetRules {
         let transposed = roles::CONV1D_ARCHITECTURES.iter().any(|m| architecture.is_or_holds(m));
         if transposed && roles::is_conv1d_name(module) {
             return Some(Reason::Conv1d);
+        }
+        match architecture.exception(module) {
+            Some(ModuleKind::Converted | ModuleKind::Renamed) => return Some(Reason::Converted),
+            Some(ModuleKind::Other(class)) => return Some(Reason::OtherModule(class)),
+            None => {}
         }
         if let Some(loader) = self.float_vision
             && architecture.has_vision_part()

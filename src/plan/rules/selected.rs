@@ -3,11 +3,12 @@
 use crate::checkpoint::Checkpoint;
 use crate::plan::marks::Plan;
 use crate::plan::rules::architecture::Architecture;
+use crate::plan::rules::conversions::ModuleKind;
 use crate::plan::rules::roles;
 use crate::plan::rules::units::{FusionUnit, FusionUnits, UnitKind};
 use crate::plan::target::LinearScheme;
 use crate::quantization::QuantizationScheme;
-use crate::tensor::TensorId;
+use crate::tensor::{FloatType, TensorId};
 use std::collections::BTreeMap;
 
 /// What is to be quantized, and of what model.
@@ -35,9 +36,30 @@ impl Selected<'_> {
         units.flat_map(|unit| unit.tensors.iter().copied())
     }
 
+    /// The first quantized layer that transformers splits, joins or renames while loading.
+    pub(super) fn converted(&self) -> Option<TensorId> {
+        let is_converted = |id: &TensorId| {
+            let module = self.checkpoint.tensor(*id).module();
+            matches!(
+                self.architecture.exception(module),
+                Some(ModuleKind::Converted | ModuleKind::Renamed)
+            )
+        };
+        self.marked().find(is_converted)
+    }
+
+    /// The first quantized weight of more than 16 bits an element.
+    pub(super) fn wide(&self) -> Option<TensorId> {
+        let is_wide = |id: &TensorId| {
+            let float = self.checkpoint.tensor(*id).dtype.float();
+            matches!(float, Some(FloatType::F32 | FloatType::F64))
+        };
+        self.marked().find(is_wide)
+    }
+
     /// The units that are quantized in part.
     pub(super) fn split_units(&self) -> impl Iterator<Item = &FusionUnit> {
-        self.units.split_by(|id| self.plan.is_marked(id))
+        self.units.split_in(self.plan)
     }
 
     /// The merged layers that are quantized in part, as part of a sentence.
@@ -49,15 +71,30 @@ impl Selected<'_> {
             }
         }
         let said = split.into_iter().map(|(names, units)| {
-            let first = units.first().map_or("", |unit| unit.path.as_str()).escape_debug();
             let more = match units.len() {
                 0 | 1 => String::new(),
-                n => format!(" and {} more", n - 1),
+                n => format!(", and so in {} more", n - 1),
             };
-            format!("{} (split in '{first}'{more})", names.join(", "))
+            let split = units.first().map_or(String::new(), |unit| self.how_split(unit));
+            format!("{} ({split}{more})", names.join(", "))
         });
         let said: Vec<String> = said.collect();
         (!said.is_empty()).then(|| said.join(" and "))
+    }
+
+    /// Which tensors of a split unit are float, or that its schemes differ.
+    fn how_split(&self, unit: &FusionUnit) -> String {
+        let path = unit.path.escape_debug();
+        let float = unit.tensors.iter().filter(|&&id| !self.plan.is_marked(id));
+        let last = |id: &TensorId| {
+            let module = self.module(*id);
+            module.rsplit('.').next().unwrap_or_default().to_owned()
+        };
+        let float: Vec<String> = float.map(last).collect();
+        match float.is_empty() {
+            true => format!("in '{path}' their schemes differ"),
+            false => format!("in '{path}' float: {}", float.join(", ")),
+        }
     }
 
     /// The output head, if it is quantized.

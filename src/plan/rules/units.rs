@@ -1,6 +1,7 @@
 //! Fusion units: tensors that a loader merges into one layer, and that must share a scheme.
 
 use crate::checkpoint::Checkpoint;
+use crate::plan::marks::Plan;
 use crate::plan::rules::roles;
 use crate::tensor::TensorId;
 use std::collections::HashMap;
@@ -33,6 +34,15 @@ pub struct FusionUnit {
     pub path: String,
     /// In the checkpoint's order.
     pub tensors: Vec<TensorId>,
+}
+
+impl FusionUnit {
+    /// Whether its tensors do not all have the same scheme in a plan.
+    pub fn is_split_in(&self, plan: &Plan) -> bool {
+        let mut schemes = self.tensors.iter().map(|&id| plan.get(id).map(|q| q.scheme));
+        let first = schemes.next().flatten();
+        schemes.any(|scheme| scheme != first)
+    }
 }
 
 /// The fusion units of a checkpoint.
@@ -81,12 +91,9 @@ impl FusionUnits {
         self.unit_of(id).map_or_else(|| vec![id], |unit| unit.tensors.clone())
     }
 
-    /// The units of which some tensors are `marked` and others are not.
-    pub fn split_by(&self, marked: impl Fn(TensorId) -> bool) -> impl Iterator<Item = &FusionUnit> {
-        self.units.iter().filter(move |unit| {
-            let count = unit.tensors.iter().filter(|&&id| marked(id)).count();
-            count > 0 && count < unit.tensors.len()
-        })
+    /// The units whose tensors do not all have the same scheme in a plan.
+    pub fn split_in<'u>(&'u self, plan: &'u Plan) -> impl Iterator<Item = &'u FusionUnit> {
+        self.units.iter().filter(|unit| unit.is_split_in(plan))
     }
 
     /// `ids` in groups: the tensors of a unit together, others alone; in the order of each

@@ -117,8 +117,10 @@ impl<'q> TensorAnalyzer<'q> {
         let chunks = Chunks::new(shape, chunk_len, spec.quantizers.iter().map(|q| q.scheme));
         let has_channels = spec.channel_detail() != ChannelDetail::None;
         let channels = has_channels.then(|| QuantizationScheme::PER_CHANNEL.groups(shape));
-        let of_tensor =
-            |&q: &Quantizer| TensorQuantizer::new(q, spec.rounding, dtype, shape, learned);
+        let scale_type = spec.scale_storage.scale_type(dtype);
+        let of_tensor = |&q: &Quantizer| {
+            TensorQuantizer::new(q, spec.rounding, dtype, shape, learned).stored_as(scale_type)
+        };
         let quantizers: Vec<TensorQuantizer> = spec.quantizers.iter().map(of_tensor).collect();
         let histogram =
             HistogramUse::choose(spec, dtype, shape.elements(), &quantizers, has_channels);

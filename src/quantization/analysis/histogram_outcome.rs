@@ -5,7 +5,6 @@ use crate::quantization::analysis::spec::AnalysisSpec;
 use crate::quantization::kernels::Quantization;
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
 use crate::quantization::value_histogram::ValueHistogram;
-use crate::tensor::FloatType;
 
 impl AnalysisSpec {
     /// The outcome of a quantizer with one scale for the whole tensor, computed from the
@@ -31,7 +30,7 @@ impl AnalysisSpec {
         let qtype = quantizer.scheme.quantization_type();
         let calibration = quantizer.calibration;
         let clip = calibration.clip_of_histogram(histogram, range.absmax(), qtype, self.rounding);
-        let scale = quantizer.scale_for(clip, FloatType::F32)?;
+        let scale = quantizer.scale_for(clip, self.scale_storage.scale_type(histogram.dtype()))?;
         result.scales.push(clip, scale);
         if self.has_errors() {
             let params = Quantization { scale, qtype, rounding: self.rounding };

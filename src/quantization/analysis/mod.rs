@@ -25,7 +25,7 @@ pub use channel_losses::{ChannelDetail, ChannelLosses};
 pub use diagnostics::{DIAGNOSTIC_NAMES, Diagnostic, OUTLIER_RATIO, diagnostics};
 pub use in_memory::analyze;
 pub use results::{Analysis, Outcome, Quantized};
-pub use spec::{AnalysisSpec, ErrorDetail};
+pub use spec::{AnalysisSpec, ErrorDetail, ScaleStorage};
 
 pub(crate) use analyzer::{AnalysisState, FirstPassResult, FurtherPassResult, TensorAnalyzer};
 pub(crate) use strategy::MAX_KEPT_BYTES;

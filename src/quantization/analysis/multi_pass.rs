@@ -19,7 +19,6 @@ use crate::quantization::quantizer::NotQuantizable;
 use crate::quantization::scales::Scales;
 use crate::quantization::statistics::{ErrorSums, Moments, Range};
 use crate::quantization::value_histogram::merge_sorted;
-use crate::tensor::FloatType;
 
 /// What is known of a quantizer's groups after some of the passes.
 #[derive(Clone, Debug, Default)]
@@ -194,7 +193,7 @@ impl MultiPassState {
         self.parts(quantizer, chunk).filter_map(|(number, group, run)| {
             let of_group = quantizer.of_group(number);
             let clip = group.clip(of_group.calibration);
-            Some((of_group.scale_for(clip, FloatType::F32).ok()?, run))
+            Some((of_group.scale_for(clip, quantizer.scale_type).ok()?, run))
         })
     }
 
@@ -290,7 +289,7 @@ impl MultiPassState {
     ) -> Result<Quantized, NotQuantizable> {
         let mut scales = Scales::new(spec.keep_scales);
         for clip in self.clips(quantizer) {
-            scales.push(clip, quantizer.quantizer().scale_for(clip, FloatType::F32)?);
+            scales.push(clip, quantizer.quantizer().scale_for(clip, quantizer.scale_type)?);
         }
         let MultiPassState { error, loss, channels, .. } = self;
         Ok(Quantized { scales, error, loss, channels })

@@ -13,7 +13,6 @@ use crate::quantization::loss::Loss;
 use crate::quantization::quantizer::NotQuantizable;
 use crate::quantization::scheme::QuantizationScheme;
 use crate::quantization::statistics::Range;
-use crate::tensor::FloatType;
 
 /// The block lengths that one sweep over the elements measures together.
 const NESTED_BLOCKS: [u32; 3] = [32, 64, 128];
@@ -226,7 +225,7 @@ impl ChunkResult {
             let mut absmaxes = vec![0.0; quantizer.groups.count_in(run.len())];
             kernels::group_absmax(run.dtype, run.bytes, quantizer.groups.into(), &mut absmaxes);
             for absmax in absmaxes {
-                let scale = quantizer.quantizer().scale_for(absmax, FloatType::F32)?;
+                let scale = quantizer.quantizer().scale_for(absmax, quantizer.scale_type)?;
                 self.quantized.scales.push(absmax, scale);
             }
         }
@@ -282,7 +281,7 @@ fn measure_blocks(
 
 fn group_quantization(quantizer: &TensorQuantizer) -> GroupQuantization {
     let (qtype, rounding) = (quantizer.qtype(), quantizer.rounding);
-    GroupQuantization { qtype, rounding, scale_type: FloatType::F32 }
+    GroupQuantization { qtype, rounding, scale_type: quantizer.scale_type }
 }
 
 fn not_quantizable(overflow: ScaleOverflow) -> NotQuantizable {

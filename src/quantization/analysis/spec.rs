@@ -3,6 +3,7 @@
 use crate::quantization::analysis::channel_losses::ChannelDetail;
 use crate::quantization::quantizer::Quantizer;
 use crate::quantization::scheme::Rounding;
+use crate::tensor::FloatType;
 
 /// How much to compute of what quantization loses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,33 @@ pub enum ErrorDetail {
     Full,
 }
 
+/// The type that a format stores scales in. Elements are quantized by the scale as it reads
+/// back, so errors depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ScaleStorage {
+    #[default]
+    F32,
+    F16,
+    /// The type of the elements; F32 for F64 elements.
+    ElementType,
+}
+
+impl ScaleStorage {
+    /// The type of the scales of a tensor with elements of type `dtype`.
+    pub fn scale_type(self, dtype: FloatType) -> FloatType {
+        match (self, dtype) {
+            (ScaleStorage::F16, _) => FloatType::F16,
+            (ScaleStorage::F32, _) | (ScaleStorage::ElementType, FloatType::F64) => FloatType::F32,
+            (ScaleStorage::ElementType, dtype) => dtype,
+        }
+    }
+
+    /// Bytes of one scale of a tensor with elements of type `dtype`.
+    pub fn scale_bytes(self, dtype: FloatType) -> u64 {
+        self.scale_type(dtype).size() as u64
+    }
+}
+
 /// What to compute of every tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnalysisSpec {
@@ -24,6 +52,8 @@ pub struct AnalysisSpec {
     /// What to compute of the errors. Moments are computed unless it is
     /// [`ErrorDetail::None`].
     pub errors: ErrorDetail,
+    /// The type that scales are rounded to before anything is quantized by them.
+    pub scale_storage: ScaleStorage,
     /// Whether to keep every scale instead of only their number and range.
     pub keep_scales: bool,
     /// Whether to count how often each value occurs.
@@ -39,6 +69,7 @@ impl AnalysisSpec {
             quantizers,
             rounding,
             errors: ErrorDetail::None,
+            scale_storage: ScaleStorage::F32,
             keep_scales: false,
             histogram: false,
             channels: ChannelDetail::None,

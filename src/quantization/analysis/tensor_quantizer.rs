@@ -17,6 +17,8 @@ pub(super) struct TensorQuantizer<'l> {
     pub groups: Groups,
     pub rounding: Rounding,
     pub dtype: FloatType,
+    /// The type that scales are rounded to.
+    pub scale_type: FloatType,
 }
 
 impl<'l> TensorQuantizer<'l> {
@@ -32,7 +34,13 @@ impl<'l> TensorQuantizer<'l> {
             groups: quantizer.scheme.groups(shape),
             rounding,
             dtype,
+            scale_type: FloatType::F32,
         }
+    }
+
+    /// The same with scales rounded to `scale_type`.
+    pub(super) fn stored_as(self, scale_type: FloatType) -> TensorQuantizer<'l> {
+        TensorQuantizer { scale_type, ..self }
     }
 
     pub(super) fn quantizer(&self) -> Quantizer {
@@ -71,7 +79,7 @@ impl<'l> TensorQuantizer<'l> {
     pub(super) fn calibrate(&self, group: u64, bytes: &[u8]) -> Result<(f64, f32), NotQuantizable> {
         let quantizer = self.of_group(group);
         let clip = quantizer.clip_of(self.dtype, bytes, self.rounding)?;
-        Ok((clip, quantizer.scale_for(clip, FloatType::F32)?))
+        Ok((clip, quantizer.scale_for(clip, self.scale_type)?))
     }
 
     /// Quantization by `scale`.

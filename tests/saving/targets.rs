@@ -1,0 +1,398 @@
+//! Plans for a loader: what is left in float, what is refused before anything is written, and
+//! figures that are those of the file.
+
+use crate::support::checkpoint::{Tensor, f32s, weights, write};
+use crate::support::{data, failure, json};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tempfile::{TempDir, tempdir};
+
+/// A model of `tests/data/saving` in a directory of its own.
+struct Model {
+    directory: TempDir,
+}
+
+impl Model {
+    /// The model's tensors, filled with values, after a change of its configuration and
+    /// with further tensors.
+    fn with(case: &str, edit: impl FnOnce(&mut Value), more: &[(&str, [u64; 2])]) -> Model {
+        let read = |name: &str| {
+            let path = format!("{}/{name}", data(&format!("saving/{case}")));
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            serde_json::from_str::<Value>(&text).expect("JSON")
+        };
+        let mut config = read("config.json");
+        edit(&mut config);
+        let shapes: BTreeMap<String, Vec<u64>> =
+            serde_json::from_value(read("tensors.json")).expect("shapes");
+        let mut tensors: Vec<Tensor> =
+            shapes.iter().map(|(name, shape)| weights(name, shape)).collect();
+        tensors.extend(more.iter().map(|(name, shape)| weights(name, shape)));
+        Model::of(&tensors, &config)
+    }
+
+    fn named(case: &str) -> Model {
+        Model::with(case, |_| {}, &[])
+    }
+
+    fn of(tensors: &[Tensor], config: &Value) -> Model {
+        let directory = tempdir().expect("a directory");
+        let source = directory.path().join("source");
+        std::fs::create_dir(&source).expect("own directory");
+        write(&source.join("model.safetensors"), tensors, &[("format", "pt")]);
+        std::fs::write(source.join("config.json"), config.to_string()).expect("own directory");
+        Model { directory }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().expect("text").to_owned()
+    }
+
+    /// What a save would do.
+    fn planned(&self, options: &[&str]) -> Value {
+        let (source, out) = (self.path("source"), self.path("out"));
+        json(&[&["quantize", &source, "-o", &out, "--dry-run"], options].concat())
+    }
+
+    /// The receipt of a save.
+    fn saved(&self, options: &[&str]) -> Value {
+        let (source, out) = (self.path("source"), self.path("out"));
+        json(&[&["quantize", &source, "-o", &out, "--force"], options].concat())
+    }
+
+    /// Why a save is refused; nothing must be left of it.
+    fn refused(&self, options: &[&str]) -> String {
+        let (source, out) = (self.path("source"), self.path("refused"));
+        let (code, sentence) = failure(&[&["quantize", &source, "-o", &out], options].concat());
+        assert_eq!(code, 1, "{sentence}");
+        assert!(!Path::new(&out).exists(), "{sentence}");
+        sentence
+    }
+}
+
+fn names(receipt: &Value) -> Vec<String> {
+    let quantized = receipt["quantized"].as_array().expect("a list");
+    quantized.iter().map(|one| one["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+fn warnings(receipt: &Value) -> Vec<&str> {
+    let warnings = receipt["warnings"].as_array().expect("a list");
+    warnings.iter().map(|warning| warning.as_str().expect("a sentence")).collect()
+}
+
+#[track_caller]
+fn assert_says(sentence: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(sentence.contains(part), "'{part}' is not in: {sentence}");
+    }
+}
+
+#[track_caller]
+fn assert_warned(receipt: &Value, parts: &[&str]) {
+    let warnings = warnings(receipt);
+    let said = warnings.iter().any(|warning| parts.iter().all(|part| warning.contains(part)));
+    assert!(said, "{parts:?} is not in: {warnings:?}");
+}
+
+const TRANSFORMERS: [&str; 2] = ["--for", "transformers"];
+
+fn for_transformers(scheme: &str) -> [&str; 4] {
+    ["--for", "transformers", "--scheme", scheme]
+}
+
+#[test]
+fn an_architecture_that_does_not_load_quantized_is_refused() {
+    let dinov2 = Model::named("not-loadable/dinov2");
+    for scheme in ["W8A8", "W8A16"] {
+        let sentence = dinov2.refused(&for_transformers(scheme));
+        assert_says(&sentence, &["transformers 5.24", "'dinov2'", "use --format fake-quantized"]);
+        let receipt = dinov2.planned(&["--scheme", scheme]);
+        assert_warned(&receipt, &["transformers 5.24", "'dinov2'"]);
+    }
+    // What the sentence offers is possible.
+    dinov2.planned(&[&TRANSFORMERS[..], &["--format", "fake-quantized"]].concat());
+    // The part that is not loaded may be nested.
+    let backbone = |config: &mut Value| {
+        let dinov2 = config.take();
+        *config = serde_json::json!({"model_type": "zoedepth", "backbone_config": dinov2});
+    };
+    let nested = Model::with("not-loadable/dinov2", backbone, &[]);
+    assert_says(&nested.refused(&TRANSFORMERS), &["'dinov2'"]);
+    let llama4 = Model::named("not-loadable/llama4");
+    assert_says(&llama4.refused(&TRANSFORMERS), &["Llama 4 random", "fake-quantized"]);
+}
+
+#[test]
+fn merged_experts_are_saved_whole_and_weight_only() {
+    for name in ["mixtral", "olmoe"] {
+        let model = Model::named(&format!("moe-int8-experts/{name}"));
+        let sentence = model.refused(&for_transformers("W8A8"));
+        assert_says(&sentence, &["W8A8", "experts.0", "use --scheme W8A16"]);
+        for scheme in ["W8A8", "W8A16"] {
+            let float = [&for_transformers(scheme)[..], &["--exclude", "*experts*"]].concat();
+            assert_says(&model.refused(&float), &["experts", "W8A16"]);
+        }
+        let one = [&for_transformers("W8A16")[..], &["--exclude", "*layers.1.*experts.1.*"]];
+        assert_says(&model.refused(&one.concat()), &["experts.1.", "quantize all experts"]);
+        model.planned(&for_transformers("W8A16"));
+        let receipt = model.planned(&["--scheme", "W8A8"]);
+        assert_warned(&receipt, &["transformers 5.24", "W8A8", "experts.0"]);
+    }
+}
+
+/// transformers keeps these experts as they are stored.
+#[test]
+fn experts_that_are_not_merged_load_with_either_scheme() {
+    let model = Model::named("moe-int8-experts/nllb-moe");
+    for scheme in ["W8A8", "W8A16"] {
+        let receipt = model.planned(&for_transformers(scheme));
+        assert!(names(&receipt).iter().any(|name| name.contains("expert_0")), "{receipt}");
+        let float = [&for_transformers(scheme)[..], &["--exclude", "*experts*"]].concat();
+        model.planned(&float);
+    }
+}
+
+#[test]
+fn routers_stay_float_wherever_they_lie() {
+    for name in ["granitemoe", "granitemoe-hybrid", "hunyuan-moe", "longcat-flash", "qwen2-moe"] {
+        let model = Model::named(&format!("nested-router/{name}"));
+        for options in [&for_transformers("W8A16")[..], &["--scheme", "W8A8"]] {
+            let receipt = model.planned(options);
+            let routers = ["router", ".gate.", "shared_expert_gate"];
+            let is_router = |name: &&String| routers.iter().any(|part| name.contains(part));
+            assert_eq!(names(&receipt).iter().find(is_router), None, "{name}");
+            assert_warned(&receipt, &["left as", "the router of a mixture of experts"]);
+        }
+    }
+}
+
+#[test]
+fn lookup_tables_stay_float_by_any_name() {
+    for (name, tables) in [
+        ("ctrl", &["transformer.w.weight"][..]),
+        ("sam", &["mask_decoder.iou_token.weight", "mask_decoder.mask_tokens.weight"]),
+        ("bark", &["input_embeds_layer.weight", "position_embeds_layer.weight"]),
+    ] {
+        let model = Model::named(&format!("lookup-tables/{name}"));
+        for scheme in ["W8A8", "W8A16"] {
+            for options in [&for_transformers(scheme)[..], &["--scheme", scheme]] {
+                let receipt = model.planned(options);
+                assert!(!names(&receipt).is_empty());
+                for table in tables {
+                    assert!(!names(&receipt).contains(&(*table).to_owned()), "{name}: {table}");
+                }
+                assert_warned(&receipt, &["left as", "it is an embedding"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tied_head_stays_float_also_where_it_is_stored() {
+    for (name, head, shape) in [
+        ("llama-tied", "lm_head.weight", [128, 64]),
+        ("gemma3", "lm_head.weight", [128, 64]),
+        ("bert", "cls.predictions.decoder.weight", [128, 64]),
+    ] {
+        for absent in [false, true] {
+            // A llama's head is not tied by default.
+            if absent && name == "llama-tied" {
+                continue;
+            }
+            let edit = |config: &mut Value| {
+                let config = config.as_object_mut().expect("an object");
+                config.remove("tie_word_embeddings").filter(|_| absent);
+                if !absent {
+                    config.insert("tie_word_embeddings".into(), true.into());
+                }
+            };
+            let model = Model::with(&format!("tied-head-stored/{name}"), edit, &[(head, shape)]);
+            for scheme in ["W8A8", "W8A16"] {
+                let receipt = model.planned(&for_transformers(scheme));
+                assert!(!names(&receipt).contains(&head.to_owned()), "{name}");
+                assert_warned(&receipt, &[head, "tied to the embedding"]);
+                let named = [&for_transformers(scheme)[..], &["--include", head]].concat();
+                assert_says(&model.refused(&named), &[head, "tied to the embedding"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_transformers_splits_while_loading_stays_float() {
+    let tensors = [
+        weights("encoder.layers.0.attn.Wqkv.weight", &[192, 64]),
+        weights("encoder.layers.0.mlp.fc11.weight", &[64, 64]),
+    ];
+    let model = Model::of(&tensors, &serde_json::json!({"model_type": "nomic_bert"}));
+    let receipt = model.planned(&TRANSFORMERS);
+    assert_eq!(names(&receipt), ["encoder.layers.0.mlp.fc11.weight"]);
+    assert_warned(&receipt, &["Wqkv", "does not find its scale"]);
+    let named = [&TRANSFORMERS[..], &["--include", "encoder.layers.0.attn.Wqkv.weight"]].concat();
+    assert_says(&model.refused(&named), &["transformers 5.24", "Wqkv", "leave it out"]);
+    // The same name in another architecture is a plain Linear layer.
+    let model = Model::of(&tensors, &serde_json::json!({"model_type": "modernbert"}));
+    assert_eq!(names(&model.planned(&TRANSFORMERS)).len(), 2);
+}
+
+#[test]
+fn a_unit_that_a_loader_merges_is_not_split() {
+    let llama = data("tiny-llama/single");
+    let directory = tempdir().expect("a directory");
+    let out = directory.path().join("out");
+    let out = out.to_str().expect("text");
+    let save = ["quantize", &llama, "-o", out, "--for", "vllm"];
+    let (_, sentence) = failure(&[&save[..], &["--include", "*.q_proj.weight"]].concat());
+    assert_says(
+        &sentence,
+        &["vLLM 0.32 joins q_proj, k_proj, v_proj", "float: k_proj, v_proj", "quantize the rest"],
+    );
+    let whole = ["--include", "*.[qkv]_proj.weight"];
+    assert_eq!(names(&json(&[&save[..], &whole].concat())).len(), 6);
+}
+
+/// The one of a unit that loses most decides for all of it.
+#[test]
+fn a_unit_keeps_a_ratio_as_a_whole() {
+    let layer = |name: &str| format!("model.layers.0.{name}_proj.weight");
+    let outliers = (0..64 * 64).map(|i| if i % 64 == 0 { 9.0 } else { (i as f32).sin() * 0.1 });
+    let tensors = [
+        weights(&layer("self_attn.q"), &[64, 64]),
+        f32s(&layer("self_attn.k"), &[64, 64], outliers),
+        weights(&layer("self_attn.v"), &[64, 64]),
+        weights(&layer("self_attn.o"), &[64, 64]),
+    ];
+    let model = Model::of(&tensors, &serde_json::json!({"model_type": "llama"}));
+    let kept = |options: &[&str]| names(&model.planned(&[&["--min-sqnr", "40dB"], options].concat()));
+    assert_eq!(kept(&["--for", "vllm"]), [layer("self_attn.o")]);
+    // Nothing is merged by what reads plain safetensors.
+    assert_eq!(kept(&["--scheme", "per-channel"]).len(), 3);
+}
+
+#[test]
+fn attention_of_bert_is_found_by_vllm_too() {
+    let model = Model::named("tied-head-stored/bert");
+    let receipt = model.saved(&["--for", "vllm"]);
+    assert_warned(&receipt, &["vLLM 0.32", "--dtype bfloat16"]);
+    let config = std::fs::read(format!("{}/config.json", model.path("out"))).expect("written");
+    let config: Value = serde_json::from_slice(&config).expect("JSON");
+    let targets = &config["quantization_config"]["config_groups"]["group_0"]["targets"];
+    for layer in ["query", "key", "value"] {
+        for parent in ["self", "output"] {
+            let path = format!(r"re:(.*\.)?encoder\.layer\.\d+\.attention\.{parent}\.{layer}$");
+            assert!(targets.as_array().expect("a list").contains(&path.into()), "{targets}");
+        }
+    }
+}
+
+#[test]
+fn a_budget_is_typed_as_people_say_it() {
+    let (llama, directory) = (data("tiny-llama/single"), tempdir().expect("a directory"));
+    let out = directory.path().join("out.safetensors");
+    let save = |options: &[&str]| {
+        let out = out.to_str().expect("text");
+        [&["quantize", &llama, "-o", out, "--force"], options].concat().join("\n")
+    };
+    let args = |joined: &str| joined.lines().map(str::to_owned).collect::<Vec<_>>();
+    let receipt = |options: &[&str]| {
+        let all = args(&save(options));
+        json(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let sentence = |options: &[&str]| {
+        let all = args(&save(options));
+        failure(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let before = receipt(&["--max-bytes", "70%"])["bytes_before"].as_f64().expect("a number");
+    for (size, limit) in [("500kB", 500e3), ("0.4MiB", 419_430.4), ("70%", before * 0.7)] {
+        let written = receipt(&["--max-bytes", size])["bytes_written"].as_f64().expect("a number");
+        assert!(written < limit * 1.02 && written > limit * 0.8, "{size}: {written}");
+    }
+    let (code, said) = sentence(&["--max-bytes", "10GB"]);
+    assert!(code == 1 && said.contains("722 kB, which is within 10.0 GB already"), "{said}");
+    let (code, said) = sentence(&["--max-bytes", "1kB"]);
+    assert!(code == 1 && said.contains("no choice of schemes brings it to 1.00 kB"), "{said}");
+    let (code, said) = sentence(&["--min-sqnr", "400dB"]);
+    assert!(code == 1 && said.contains("no scheme keeps 400 dB in any tensor"), "{said}");
+    for (option, value) in [("--max-bytes", "40dB"), ("--min-sqnr", "60MB")] {
+        let (code, said) = sentence(&[option, value]);
+        assert!(code == 2 && said.contains("expected"), "{said}");
+    }
+}
+
+/// Both have the same figures, but for the order in which sums are added.
+#[track_caller]
+fn same(predicted: &Value, found: &Value) {
+    match (predicted, found) {
+        (Value::Object(a), Value::Object(b)) => {
+            assert_eq!(a.len(), b.len(), "{predicted} {found}");
+            a.iter().for_each(|(key, value)| same(value, &b[key]));
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            assert_eq!(a.len(), b.len(), "{predicted} {found}");
+            a.iter().zip(b).for_each(|(a, b)| same(a, b));
+        }
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64().expect("finite"), b.as_f64().expect("finite"));
+            assert!((a - b).abs() <= 1e-6 * b.abs(), "{a} {b}");
+        }
+        (a, b) => assert_eq!(a, b),
+    }
+}
+
+fn f16s(name: &str, shape: &[u64], scale: f32) -> Tensor {
+    let of_f32 = weights(name, shape);
+    let values = of_f32.bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw));
+    let bytes = values.flat_map(|x| half::f16::from_f32(x * scale).to_le_bytes()).collect();
+    Tensor { dtype: "F16", bytes, ..of_f32 }
+}
+
+/// Scales of small F16 weights lose much of their precision in F16: what is promised must be
+/// what the file has.
+#[test]
+fn predicted_figures_are_those_of_the_receipt() {
+    let layer = |number: u32, last: &str| format!("model.layers.{number}.mlp.{last}.weight");
+    let tensors: Vec<Tensor> = [(0, 1.0), (1, 1e-4), (2, 3e-5)]
+        .into_iter()
+        .flat_map(|(number, scale)| {
+            let up = f16s(&layer(number, "up_proj"), &[96, 128], scale);
+            let down = f32s(&layer(number, "down_proj"), &[64, 96], {
+                (0..64 * 96).map(move |i| (i as f32 * 0.37).sin() * scale)
+            });
+            [up, f16s(&layer(number, "gate_proj"), &[96, 128], scale * 0.3), down]
+        })
+        .collect();
+    let model = Model::of(&tensors, &serde_json::json!({"model_type": "llama"}));
+    let (source, out) = (model.path("source"), model.path("out"));
+    for options in [
+        &["--scheme", "per-tensor"][..],
+        &["--scheme", "per-channel", "--calibration", "mse"],
+        &["--scheme", "per-block:32"],
+        &["--format", "fake-quantized", "--scheme", "per-channel"],
+        &["--format", "compressed-tensors", "--scheme", "per-tensor"],
+        &["--for", "vllm"],
+        &["--for", "transformers", "--scheme", "W8A16"],
+        &["--for", "transformers", "--calibration", "percentile:99"],
+        &["--for", "vllm", "--min-sqnr", "30dB"],
+    ] {
+        let quantize = [&["quantize", &source, "-o", &out], options].concat();
+        let mut predicted = json(&[&quantize[..], &["--dry-run"]].concat());
+        assert!(!Path::new(&out).exists(), "a dry run writes nothing");
+        assert_eq!(predicted["dry_run"], true);
+        predicted.as_object_mut().expect("an object").remove("dry_run");
+        let sort = |receipt: &mut Value| {
+            let list = receipt["quantized"].as_array_mut().expect("a list");
+            list.sort_by_key(|one| one["name"].to_string());
+        };
+        let mut receipt = json(&quantize);
+        [&mut predicted, &mut receipt].into_iter().for_each(sort);
+        same(&predicted, &receipt);
+        std::fs::remove_dir_all(&out).expect("own directory");
+    }
+    let least = |options: &[&str]| {
+        let receipt = model.saved(&[&["--for", "vllm", "--min-sqnr"], options].concat());
+        let ratios = receipt["quantized"].as_array().expect("a list").clone();
+        ratios.iter().map(|one| one["sqnr_db"].as_f64().expect("a number")).fold(1e9, f64::min)
+    };
+    assert!(least(&["40"]) >= 40.0);
+}
