@@ -430,7 +430,13 @@ impl Quantize {
             let tensor = checkpoint.tensor(*id);
             let float = tensor.dtype.float().unwrap_or(FloatType::F32);
             let scale_bytes = format.scale_storage().scale_bytes(float);
-            budget::options(tensor, outcomes, self.min_sqnr.map(|least| least.0), scale_bytes, output)
+            budget::options(
+                tensor,
+                outcomes,
+                self.min_sqnr.map(|least| least.0),
+                scale_bytes,
+                output,
+            )
         };
         let units = rules.units().grouped(outcomes.iter().map(|(id, _)| *id)).into_iter();
         let units = units.map(|unit| {

@@ -222,7 +222,8 @@ mod tests {
 
     #[test]
     fn attention_of_bert_is_named_as_in_vllm_too() {
-        let layers = ["query", "key", "value"].map(|l| format!("encoder.layer.0.attention.self.{l}"));
+        let layers =
+            ["query", "key", "value"].map(|l| format!("encoder.layer.0.attention.self.{l}"));
         let all: BTreeSet<String> = layers.into_iter().collect();
         let all = &all | &set(&["encoder.layer.0.attention.output.dense"]);
         let query = set(&["encoder.layer.0.attention.self.query"]);

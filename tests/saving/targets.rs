@@ -264,7 +264,8 @@ fn a_unit_keeps_a_ratio_as_a_whole() {
         weights(&layer("self_attn.o"), &[64, 64]),
     ];
     let model = Model::of(&tensors, &serde_json::json!({"model_type": "llama"}));
-    let kept = |options: &[&str]| names(&model.planned(&[&["--min-sqnr", "40dB"], options].concat()));
+    let kept =
+        |options: &[&str]| names(&model.planned(&[&["--min-sqnr", "40dB"], options].concat()));
     assert_eq!(kept(&["--for", "vllm"]), [layer("self_attn.o")]);
     // Nothing is merged by what reads plain safetensors.
     assert_eq!(kept(&["--scheme", "per-channel"]).len(), 3);

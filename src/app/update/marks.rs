@@ -138,8 +138,9 @@ impl App {
         let presets = Preset::ALL.into_iter().map(Some).chain([None]);
         let choices = presets
             .map(|preset| {
-                let mut tensors =
-                    preset.map_or(Vec::new(), |preset| preset.select(&self.model.checkpoint, self.model.rules()));
+                let mut tensors = preset.map_or(Vec::new(), |preset| {
+                    preset.select(&self.model.checkpoint, self.model.rules())
+                });
                 tensors.retain(|&id| self.may_mark(id));
                 let bytes = tensors.iter().map(|&id| self.model.checkpoint.tensor(id).bytes).sum();
                 PresetChoice { preset, tensors, bytes }
