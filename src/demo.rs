@@ -23,7 +23,7 @@ pub fn open() -> Result<Checkpoint> {
 
 /// Whether a checkpoint is the demo, and no file of its name.
 pub fn is(checkpoint: &Checkpoint) -> bool {
-    let in_memory = checkpoint.shards().iter().all(|shard| !shard.source.is_file());
+    let in_memory = checkpoint.shards().iter().all(|shard| shard.source.is_memory());
     in_memory && checkpoint.path() == Path::new(NAME)
 }
 

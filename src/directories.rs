@@ -17,12 +17,19 @@ pub enum Kind {
 
 /// The download cache of Hugging Face's hub, as its environment variables say.
 pub fn hugging_face() -> Option<PathBuf> {
-    let set =
-        |name| std::env::var_os(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
-    set("HF_HUB_CACHE")
-        .or_else(|| Some(set("HF_HOME")?.join("hub")))
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface/hub")))
-        .or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface/hub")))
+    set("HF_HUB_CACHE").or_else(|| Some(hugging_face_home()?.join("hub")))
+}
+
+/// The directory of Hugging Face's software: its cache and the user's token.
+pub(crate) fn hugging_face_home() -> Option<PathBuf> {
+    set("HF_HOME")
+        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface")))
+        .or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface")))
+}
+
+/// The path in an environment variable that is not empty.
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Quantscope's directory for such files; `None` where there is no home.

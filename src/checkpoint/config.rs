@@ -1,6 +1,7 @@
 //! The model's `config.json`, as far as it speaks of tensors.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::io::files::{self, Found};
 use crate::checkpoint::python_json;
 use crate::tensor::FloatType;
 use serde_json::{Map, Value};
@@ -134,9 +135,10 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
 
 /// The text of a small file; `None` if there is no such file, an error if it is not small.
 pub(crate) fn text(path: &Path) -> Option<std::io::Result<String>> {
-    let length = match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => metadata.len(),
-        Ok(_) => return None,
+    let length = match files::find(path) {
+        Ok(Found::Local(_, metadata)) => metadata.len(),
+        Ok(Found::Remote(file)) => file.size(),
+        Ok(Found::Directory(_)) => return None,
         Err(e) if e.kind() == ErrorKind::NotFound => return None,
         Err(e) => return Some(Err(e)),
     };
@@ -144,5 +146,8 @@ pub(crate) fn text(path: &Path) -> Option<std::io::Result<String>> {
         let why = format!("it has {length} bytes, more than the limit of {LIMIT}");
         return Some(Err(std::io::Error::new(ErrorKind::InvalidData, why)));
     }
-    Some(std::fs::read_to_string(path))
+    let text = |bytes| {
+        String::from_utf8(bytes).map_err(|e| std::io::Error::new(ErrorKind::InvalidData, e))
+    };
+    Some(files::read(path).and_then(text))
 }

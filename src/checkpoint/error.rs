@@ -18,6 +18,10 @@ pub enum Problem {
     Io(#[from] io::Error),
     #[error("there is no such file or directory")]
     NotFound,
+    #[error(
+        "there is no such file or directory; hf://{0} opens the model of that name on the Hugging Face Hub"
+    )]
+    NotFoundButOnHub(String),
     #[error("no checkpoint in this directory{}", hint_or_expected(.0.as_deref()))]
     EmptyDirectory(Option<String>),
     #[error("several checkpoints in this directory, name one of them: {}", .0.join(", "))]

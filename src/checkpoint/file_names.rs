@@ -1,5 +1,6 @@
 //! Names of files and what is in directories.
 
+use crate::checkpoint::io::files;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -10,6 +11,5 @@ pub fn has_extension(path: &Path, extension: &str) -> bool {
 
 /// The names in a directory, in order; empty if it cannot be read.
 pub(crate) fn names_in(directory: &Path) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    files::names(directory).map(|names| names.into_keys().collect()).unwrap_or_default()
 }

@@ -57,8 +57,8 @@ pub use error::fail;
 #[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n\
     `quantscope help` lists the pages of the manual, `quantscope help TOPIC` shows one.")]
 pub struct Cli {
-    /// A .safetensors file, a *.index.json, or a directory with one of them; `demo:` is the
-    /// built-in demo.
+    /// A model file, a *.index.json, a directory with one of them, or an address such as
+    /// hf://org/name; `demo:` is the built-in demo.
     pub model: Option<PathBuf>,
     /// Worker threads; all cores if not given.
     #[arg(long, value_name = "N", value_parser = options::thread_count())]

@@ -40,6 +40,7 @@ topics![
     selection,
     loaders,
     formats,
+    remote,
     numerics,
     activations,
     qat,

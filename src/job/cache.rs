@@ -90,6 +90,10 @@ fn key(checkpoint: &Checkpoint, questions: &AnalysisSpec) -> Option<Vec<u8>> {
     let mut key = format!("{} {questions:?}\n", env!("CARGO_PKG_VERSION"));
     let settled = SystemTime::now().checked_sub(SETTLED)?;
     for shard in checkpoint.shards() {
+        if let Some(identity) = shard.source.remote_identity() {
+            key += &format!("{identity:?} {}\n", shard.source.size());
+            continue;
+        }
         let changed = shard.source.modified().filter(|&changed| changed < settled)?;
         let changed = changed.duration_since(UNIX_EPOCH).ok()?;
         let path = fs::canonicalize(shard.source.path()).ok()?;
@@ -116,7 +120,11 @@ fn key(checkpoint: &Checkpoint, questions: &AnalysisSpec) -> Option<Vec<u8>> {
 /// The same for the same path and questions, so that what is outdated is replaced.
 fn file_name(checkpoint: &Checkpoint, questions: &AnalysisSpec) -> Option<String> {
     let mut hasher = DefaultHasher::new();
-    fs::canonicalize(checkpoint.path()).ok()?.hash(&mut hasher);
+    let is_remote = checkpoint.shards().iter().any(|shard| shard.source.is_remote());
+    match is_remote {
+        true => checkpoint.path().hash(&mut hasher),
+        false => fs::canonicalize(checkpoint.path()).ok()?.hash(&mut hasher),
+    }
     format!("{questions:?}").hash(&mut hasher);
     Some(format!("{:016x}.{SUFFIX}", hasher.finish()))
 }

@@ -10,6 +10,7 @@ use crate::checkpoint::discovery::index::{self, Parsed};
 use crate::checkpoint::discovery::numbered::{self, Numbered};
 use crate::checkpoint::discovery::{hints, hub_cache, sharded};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::io::files;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
@@ -90,18 +91,16 @@ impl Listing {
         let fail = |e| CheckpointError::new(directory, Problem::Io(e));
         let mut listing =
             Listing { files: BTreeSet::new(), folders: BTreeSet::new(), broken_link: None };
-        for entry in std::fs::read_dir(directory).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
+        for (name, is_directory) in files::names(directory).map_err(fail)? {
             // Hidden files are copies, such as `._model.safetensors` of macOS.
             if name.starts_with('.') {
                 continue;
             }
-            match std::fs::metadata(entry.path()) {
-                Ok(found) if found.is_dir() => _ = listing.folders.insert(name),
-                Ok(_) => _ = listing.files.insert(name),
-                Err(_) if Family::of(&name).is_some() => listing.broken_link = Some(name),
-                Err(_) => {}
+            match is_directory {
+                Some(true) => _ = listing.folders.insert(name),
+                Some(false) => _ = listing.files.insert(name),
+                None if Family::of(&name).is_some() => listing.broken_link = Some(name),
+                None => {}
             }
         }
         Ok(listing)
@@ -475,7 +474,7 @@ fn notes(candidates: &[Candidate], directory: &Path) -> Vec<String> {
     if !left_out.is_empty() {
         notes.push(format!("{} was opened; not opened: {}", best.label, list(&left_out)));
     }
-    if directory.join("model_index.json").is_file() {
+    if files::is_file(&directory.join("model_index.json")) {
         notes.push(
             "model_index.json describes a pipeline: its folders are models of their own".into(),
         );

@@ -1,6 +1,7 @@
 //! The index of a sharded checkpoint: `model.safetensors.index.json`.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::io::files;
 use crate::checkpoint::json_text::Text;
 use crate::checkpoint::name_index::ByName;
 use crate::checkpoint::python_json;
@@ -74,11 +75,11 @@ const INDEX_LIMIT: u64 = 1 << 30;
 /// Reads the index at `path`.
 pub(super) fn read(path: &Path) -> Result<Parsed> {
     let bad = |why: String| CheckpointError::new(path, Problem::Index(why));
-    let length = std::fs::metadata(path).map_err(|e| CheckpointError::new(path, e))?.len();
+    let length = files::size(path).map_err(|e| CheckpointError::new(path, e))?;
     if length > INDEX_LIMIT {
         return Err(bad(format!("it has {length} bytes, more than the limit of {INDEX_LIMIT}")));
     }
-    let bytes = std::fs::read(path).map_err(|e| CheckpointError::new(path, e))?;
+    let bytes = files::read(path).map_err(|e| CheckpointError::new(path, e))?;
     let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
     let text = python_json::to_json(text);
     let Json { weight_map, metadata } =
@@ -111,7 +112,7 @@ pub(super) struct Parsed {
 impl Parsed {
     /// The shards that are not in `directory`.
     pub(super) fn missing(&self, directory: &Path) -> Vec<String> {
-        let is_missing = |name: &&String| !directory.join(name).is_file();
+        let is_missing = |name: &&String| !files::is_file(&directory.join(name));
         self.map.shards.iter().filter(is_missing).cloned().collect()
     }
 }

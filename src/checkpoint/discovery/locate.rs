@@ -6,16 +6,21 @@ use crate::checkpoint::discovery::{directory, sharded};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::file_names::has_extension;
 use crate::checkpoint::formats::pytorch::distributed_directory;
+use crate::checkpoint::io::files::{self, Found};
 use std::path::Path;
 
 /// Finds the checkpoint at `path`: a file, an index, or a directory with one of them.
 pub(crate) fn discover(path: &Path) -> Result<Files> {
-    let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
+    let found = files::find(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound if is_repository_name(path) => {
+            let problem = Problem::NotFoundButOnHub(path.display().to_string());
+            CheckpointError::new(path, problem)
+        }
         std::io::ErrorKind::NotFound => CheckpointError::new(path, Problem::NotFound),
         _ => CheckpointError::new(path, e),
     })?;
-    if metadata.is_dir() {
-        return directory::choose(path);
+    if let Found::Directory(directory) = found {
+        return directory::choose(&directory);
     }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -24,7 +29,7 @@ pub(crate) fn discover(path: &Path) -> Result<Files> {
     if has_extension(path, "json") {
         return sharded::open(path, parent);
     }
-    let directory = parent.join("config.json").is_file().then(|| parent.to_owned());
+    let directory = files::is_file(&parent.join("config.json")).then(|| parent.to_owned());
     let alone = |notes| Files { shards: vec![path.to_owned()], index: None, directory, notes };
     let name = path.file_name().and_then(|name| name.to_str());
     let Some(numbered) = name.and_then(Numbered::parse).filter(|n| n.count > 1) else {
@@ -42,6 +47,23 @@ pub(crate) fn discover(path: &Path) -> Result<Files> {
         numbered.count
     )]))
 }
+
+/// Whether a path that does not exist reads like a repository of the Hub: `org/name`.
+fn is_repository_name(path: &Path) -> bool {
+    let text = path.to_str().unwrap_or_default();
+    let is_plain = |part: &str| {
+        !part.starts_with('.')
+            && !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    text.split_once('/').is_some_and(|(org, name)| {
+        is_plain(org) && is_plain(name) && !FILE_ENDINGS.iter().any(|end| name.ends_with(end))
+    })
+}
+
+/// Endings by which a path was meant as a file.
+const FILE_ENDINGS: [&str; 8] =
+    [".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".json", ".npz"];
 
 /// Whether a directory holds a checkpoint, or several.
 pub fn has_model(path: &Path) -> bool {

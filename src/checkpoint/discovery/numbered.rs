@@ -2,6 +2,7 @@
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::gguf;
+use crate::checkpoint::io::files;
 use crate::checkpoint::io::source::Source;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +60,7 @@ impl Numbered {
         for number in 1..=self.count {
             let name = self.name(number);
             let path = directory.join(&name);
-            match path.is_file() {
+            match files::is_file(&path) {
                 true => present.push(path),
                 false => missing.push(name),
             }

@@ -1,8 +1,12 @@
-//! Where bytes come from: files read or mapped, and memory. Nothing here knows a format.
+//! Where bytes come from: files read or mapped, servers, and memory. Nothing here knows a
+//! format.
 
 pub(crate) mod cursor;
 pub(crate) mod file_system;
+pub(crate) mod files;
 pub(crate) mod inflate;
 #[cfg_attr(not(target_os = "linux"), path = "mmap_fallback.rs")]
 mod mapped_read;
+#[cfg_attr(not(feature = "remote"), path = "no_remote.rs")]
+pub(crate) mod remote;
 pub(crate) mod source;

@@ -1,12 +1,15 @@
-//! Bytes at an offset: of a file that may change under us, or of memory.
+//! Bytes at an offset: of a file that may change under us, of a file on a server, or of memory.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::io::files::{self, Found};
 use crate::checkpoint::io::mapped_read::{Mapped, Ready};
+use crate::checkpoint::io::remote::RemoteFile;
 use rayon::prelude::*;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// A file of the checkpoint, or one that lies in memory.
@@ -19,14 +22,20 @@ pub struct Source {
 
 #[derive(Debug)]
 enum Place {
-    /// Opened anew by each reader: ten thousand shards need no ten thousand descriptors.
-    Disk(Option<SystemTime>),
+    /// Opened by each reader: ten thousand shards need no ten thousand descriptors.
+    Disk {
+        /// Where the file is; a remote file may be in the local cache.
+        file: PathBuf,
+        modified: Option<SystemTime>,
+    },
+    Remote(Arc<RemoteFile>),
     Memory(&'static [u8]),
 }
 
 /// A source being read.
 pub enum Handle {
     Disk(Mapped),
+    Remote,
     Memory(&'static [u8]),
 }
 
@@ -65,17 +74,24 @@ impl InPlace<'_> {
 }
 
 impl Source {
+    /// The file at a path, on this machine or on a server.
     pub fn file(path: &Path) -> Result<Source> {
-        let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
+        let found = files::find(path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => CheckpointError::new(path, Problem::NotFound),
             _ => CheckpointError::new(path, e),
         })?;
-        if !metadata.is_file() {
-            let why = io::Error::other("is not a regular file");
-            return Err(CheckpointError::new(path, why));
-        }
-        let place = Place::Disk(metadata.modified().ok());
-        Ok(Source { path: path.to_owned(), len: metadata.len(), place })
+        let (len, place) = match found {
+            Found::Local(file, metadata) => {
+                let modified = metadata.modified().ok();
+                (metadata.len(), Place::Disk { file, modified })
+            }
+            Found::Remote(file) => (file.size(), Place::Remote(file)),
+            Found::Directory(_) => {
+                let why = io::Error::other("is not a regular file");
+                return Err(CheckpointError::new(path, why));
+            }
+        };
+        Ok(Source { path: path.to_owned(), len, place })
     }
 
     pub fn memory(name: &str, bytes: &'static [u8]) -> Source {
@@ -91,24 +107,45 @@ impl Source {
         self.len
     }
 
+    /// A text that differs between versions of a remote file, where its server tells them apart.
+    /// `None` for other sources.
+    pub(crate) fn remote_identity(&self) -> Option<String> {
+        match &self.place {
+            Place::Remote(file) => file.identity(),
+            Place::Disk { .. } | Place::Memory(_) => None,
+        }
+    }
+
     pub fn modified(&self) -> Option<SystemTime> {
         match self.place {
-            Place::Disk(modified) => modified,
-            Place::Memory(_) => None,
+            Place::Disk { modified, .. } => modified,
+            Place::Remote(_) | Place::Memory(_) => None,
         }
     }
 
     /// Whether the source is a file that can be copied from.
     pub fn is_file(&self) -> bool {
-        matches!(self.place, Place::Disk(_))
+        matches!(self.place, Place::Disk { .. })
+    }
+
+    /// Whether it is read from a server.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.place, Place::Remote(_))
+    }
+
+    /// Whether it is in memory from the start.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.place, Place::Memory(_))
     }
 
     /// Opens it for reading; an error if it is no longer what it was when first seen.
     pub fn open(&self) -> Result<Handle> {
-        if let Place::Memory(bytes) = self.place {
-            return Ok(Handle::Memory(bytes));
-        }
-        let file = File::open(&self.path).map_err(|e| CheckpointError::new(&self.path, e))?;
+        let file = match &self.place {
+            Place::Memory(bytes) => return Ok(Handle::Memory(bytes)),
+            Place::Remote(_) => return Ok(Handle::Remote),
+            Place::Disk { file, .. } => file,
+        };
+        let file = File::open(file).map_err(|e| CheckpointError::new(&self.path, e))?;
         self.check(&file)?;
         Ok(Handle::Disk(Mapped::new(file)))
     }
@@ -132,6 +169,7 @@ impl Source {
     ) -> Result<Option<InPlace<'h>>> {
         let place = match handle {
             Handle::Memory(all) => within(all, &bytes).map(BytesIn::Memory),
+            Handle::Remote => None,
             Handle::Disk(_) if bytes.end > self.len => None,
             Handle::Disk(file) => {
                 let check = |file: &File| self.check(file).map_err(|e| e.about(tensor));
@@ -152,6 +190,15 @@ impl Source {
     pub fn read_exact(&self, handle: &Handle, buffer: &mut [u8], offset: u64) -> Result<()> {
         let short = |missing| CheckpointError::new(&self.path, Problem::Shrunk { missing });
         match handle {
+            Handle::Remote => {
+                let Place::Remote(file) = &self.place else { return Err(short(0)) };
+                let end = offset.saturating_add(buffer.len() as u64);
+                if end > self.len {
+                    return Err(short(end - self.len));
+                }
+                let read = file.read_exact(buffer, offset);
+                read.map_err(|e| CheckpointError::new(&self.path, e))
+            }
             Handle::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let found = bytes.get(start..).unwrap_or_default();

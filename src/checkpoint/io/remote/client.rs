@@ -1,0 +1,242 @@
+//! Sends requests, follows redirects and tries again.
+
+use crate::checkpoint::io::remote::error::RemoteError;
+use crate::checkpoint::io::remote::location::{host, is_public, join};
+use std::io::Read;
+use std::ops::Range;
+use std::sync::LazyLock;
+use std::time::Duration;
+use ureq::http::{HeaderMap, Response};
+use ureq::{Agent, Body};
+
+/// The wait before the second attempt; each further wait is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+/// Attempts without progress before a request has failed.
+const ATTEMPTS: u32 = 5;
+
+/// The longest wait for a server that limits requests.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+const MAX_REDIRECTS: usize = 8;
+
+/// Bytes of an answer's header lines.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+
+static AGENT: LazyLock<Agent> = LazyLock::new(|| {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        // Redirects are followed here, where it is known which host may see the token.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("quantscope/", env!("CARGO_PKG_VERSION")))
+        .accept("*/*")
+        .accept_encoding("identity")
+        .timeout_resolve(Some(Duration::from_secs(15)))
+        .timeout_connect(Some(Duration::from_secs(15)))
+        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_per_read(Some(Duration::from_secs(60)))
+        .max_response_header_size(MAX_HEADER_BYTES)
+        .max_idle_connections(32)
+        .max_idle_connections_per_host(16);
+    config.build().new_agent()
+});
+
+/// What to ask a server for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'r> {
+    pub url: &'r str,
+    pub range: Option<&'r Range<u64>>,
+    /// Sent to the first host only.
+    pub token: Option<&'r str>,
+}
+
+/// An answer that is no redirect.
+pub(super) struct Answer {
+    /// Where it came from in the end.
+    pub url: String,
+    /// Whether the last redirect named another host.
+    pub is_elsewhere: bool,
+    pub status: u16,
+    pub headers: HeaderMap,
+    body: Body,
+}
+
+impl Answer {
+    /// A header's value; `None` if it is absent or not ASCII.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub(super) fn host(&self) -> String {
+        host(&self.url)
+    }
+
+    /// Appends up to `count` bytes of the body to `out`.
+    pub(super) fn read(&mut self, count: u64, out: &mut Vec<u8>) -> Result<(), RemoteError> {
+        let mut reader = self.body.as_reader().take(count);
+        reader
+            .read_to_end(out)
+            .map(drop)
+            .map_err(|error| unreachable(&self.url, &error.to_string()))
+    }
+
+    /// The error that the status of an answer means.
+    pub(super) fn error(&mut self) -> RemoteError {
+        let host = self.host();
+        match self.status {
+            404 | 410 => RemoteError::NotFound,
+            429 => RemoteError::TooManyRequests { host, wait: self.asked_wait() },
+            status => RemoteError::Status { host, status, message: self.message() },
+        }
+    }
+
+    /// What the server says about an error, cut to a line.
+    fn message(&mut self) -> String {
+        const SHOWN: usize = 200;
+        if let Some(message) = self.header("x-error-message") {
+            return message.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+        }
+        match self.status {
+            401 => "not authorized".to_owned(),
+            403 => "access denied; a link may have expired".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// The wait that `Retry-After` or `RateLimit` asks for.
+    fn asked_wait(&self) -> Option<Duration> {
+        let after = self.header("retry-after").and_then(|value| value.trim().parse().ok());
+        let reset = || {
+            let limit = self.header("ratelimit")?;
+            limit.split(';').find_map(|part| part.trim().strip_prefix("t=")?.parse().ok())
+        };
+        after.or_else(reset).map(Duration::from_secs)
+    }
+}
+
+/// Sends a request once and follows its redirects.
+///
+/// A relative redirect is a rename and keeps the token. An absolute one leads to another host,
+/// which never sees it. Redirects to other schemes, from `https` to `http`, and from the public
+/// internet into a private network are refused.
+pub(super) fn send(request: Request) -> Result<Answer, RemoteError> {
+    let mut url = request.url.to_owned();
+    let mut token = request.token;
+    let mut is_elsewhere = false;
+    for _ in 0..=MAX_REDIRECTS {
+        let mut builder = AGENT.get(&url);
+        if let Some(range) = request.range {
+            builder = builder.header("Range", range_header(range));
+        }
+        if let Some(token) = token {
+            builder = builder.header("Authorization", format!("Bearer {token}"));
+        }
+        let response = builder.call().map_err(|error| match error {
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+                RemoteError::Address("it is not a valid URL".to_owned())
+            }
+            ureq::Error::LargeResponseHeader(..) => {
+                let why = format!("its header lines are longer than {MAX_HEADER_BYTES} bytes");
+                RemoteError::Contradiction { host: host(&url), why }
+            }
+            error => unreachable(&url, &error.to_string()),
+        })?;
+        let status = response.status().as_u16();
+        let Some(location) = redirect(&response) else {
+            let (parts, body) = response.into_parts();
+            return Ok(Answer { url, is_elsewhere, status, headers: parts.headers, body });
+        };
+        let next = join(&url, &location);
+        check_redirect(request.url, &url, &next)?;
+        if host(&next) != host(&url) {
+            token = None;
+            is_elsewhere = true;
+        }
+        url = next;
+    }
+    let why = format!("more than {MAX_REDIRECTS} times");
+    Err(RemoteError::Redirect { host: host(&url), why })
+}
+
+/// Sends a request until it is answered, as long as failures are temporary. `check` turns an
+/// answer into a result; its temporary errors are tried again too.
+pub(super) fn send_until<T>(
+    request: Request,
+    mut check: impl FnMut(Answer) -> Result<T, RemoteError>,
+) -> Result<T, RemoteError> {
+    let mut patience = Patience::default();
+    loop {
+        match send(request).and_then(&mut check) {
+            Err(error) => patience.wait(error)?,
+            done => return done,
+        }
+    }
+}
+
+/// Counts failed attempts and waits between them.
+#[derive(Default)]
+pub(super) struct Patience {
+    failed: u32,
+}
+
+impl Patience {
+    /// Forgets earlier failures, because there was progress since.
+    pub(super) fn renew(&mut self) {
+        self.failed = 0;
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if it will not go away or there were enough attempts.
+    pub(super) fn wait(&mut self, error: RemoteError) -> Result<(), RemoteError> {
+        self.failed += 1;
+        if !error.is_temporary() || self.failed >= ATTEMPTS {
+            return Err(error);
+        }
+        let usual = FIRST_WAIT * 2u32.pow(self.failed - 1);
+        match error.wait() {
+            Some(asked) if asked > MAX_WAIT => return Err(error),
+            asked => std::thread::sleep(asked.unwrap_or(usual)),
+        }
+        Ok(())
+    }
+}
+
+fn range_header(range: &Range<u64>) -> String {
+    format!("bytes={}-{}", range.start, range.end.saturating_sub(1))
+}
+
+fn unreachable(url: &str, why: &str) -> RemoteError {
+    // Some messages repeat the URL, whose query may hold a signature.
+    let why = match url.split_once('?') {
+        Some((_, query)) if !query.is_empty() => why.replace(query, "…"),
+        _ => why.to_owned(),
+    };
+    RemoteError::Unreachable { host: host(url), why }
+}
+
+fn redirect(response: &Response<Body>) -> Option<String> {
+    let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers().get("location")?.to_str().ok()?;
+    is_redirect.then(|| location.to_owned())
+}
+
+/// Refuses redirects that a server has no business to ask for. `first` is the URL that the user
+/// or the Hub named.
+fn check_redirect(first: &str, from: &str, to: &str) -> Result<(), RemoteError> {
+    let refuse = |why: &str| Err(RemoteError::Redirect { host: host(from), why: why.to_owned() });
+    let scheme = to.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    match scheme.as_deref() {
+        Some("https") => {}
+        Some("http") if !from.starts_with("https:") => {}
+        Some("http") => return refuse("from https to http"),
+        _ => return refuse("to something other than https"),
+    }
+    if host(to) != host(from) && is_public(first) && !is_public(to) {
+        return refuse("to an address in a private network");
+    }
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! Checkpoints that are read over HTTP: repositories of the Hugging Face Hub, and single files.
+//!
+//! A remote file has a path like any other, which begins with `hf://`, `https://` or `http://`.
+//! `crate::checkpoint::io::files` sends such paths here; nothing above it knows the difference.
+//! Nothing here knows a checkpoint format.
+
+mod address;
+mod blocks;
+mod client;
+mod error;
+mod file;
+mod hub;
+mod hub_settings;
+mod location;
+mod site;
+
+pub(crate) use address::is_remote;
+pub(crate) use file::RemoteFile;
+pub(crate) use site::{Entry, entry, names};

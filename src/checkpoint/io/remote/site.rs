@@ -1,0 +1,157 @@
+//! What is at a remote path: files and directories, as far as servers say.
+
+use crate::checkpoint::io::remote::address::{Address, Repository};
+use crate::checkpoint::io::remote::error::RemoteError;
+use crate::checkpoint::io::remote::file::RemoteFile;
+use crate::checkpoint::io::remote::hub::{self, Listing};
+use crate::checkpoint::io::remote::hub_settings;
+use foldhash::HashMap;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+/// What a remote path names.
+#[derive(Clone, Debug)]
+pub(crate) enum Entry {
+    File(Arc<RemoteFile>),
+    Directory,
+    /// The same file or directory in the local cache of the Hub.
+    Cached(PathBuf),
+}
+
+/// Repositories and files that were met, as they were first seen: one version of each for as
+/// long as the program runs.
+#[derive(Default)]
+struct Sites {
+    repositories: HashMap<Repository, Arc<Site>>,
+    files: HashMap<String, Option<Arc<RemoteFile>>>,
+}
+
+/// A repository at a commit.
+struct Site {
+    repository: Repository,
+    listing: Listing,
+    files: Mutex<HashMap<String, Arc<RemoteFile>>>,
+    /// The same commit in the local cache.
+    cached: Option<PathBuf>,
+}
+
+static SITES: LazyLock<Mutex<Sites>> = LazyLock::new(Mutex::default);
+
+/// What is at a remote path.
+///
+/// # Errors
+///
+/// There is nothing, or the server does not say.
+pub(crate) fn entry(path: &Path) -> io::Result<Entry> {
+    match address(path)? {
+        Address::Hub { repository, path } => {
+            if hub_settings::is_offline() {
+                return offline(&repository, &path);
+            }
+            Ok(site(&repository)?.entry(&path)?)
+        }
+        Address::Http(url) => match http_file(&url)? {
+            Some(file) => Ok(Entry::File(file)),
+            None => Err(RemoteError::NotFound.into()),
+        },
+    }
+}
+
+/// The names in a remote directory, with whether each is a directory. A plain web server does
+/// not say what it has: there are none.
+pub(crate) fn names(path: &Path) -> io::Result<BTreeMap<String, bool>> {
+    match address(path)? {
+        Address::Hub { repository, path } => Ok(site(&repository)?.names(&path)),
+        Address::Http(_) => Ok(BTreeMap::new()),
+    }
+}
+
+fn address(path: &Path) -> Result<Address, RemoteError> {
+    Address::parse(path).map_err(RemoteError::Address)
+}
+
+fn site(repository: &Repository) -> Result<Arc<Site>, RemoteError> {
+    let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(site) = sites.repositories.get(repository) {
+        return Ok(site.clone());
+    }
+    // Others wait for the listing instead of asking for it too.
+    let listing = hub::list(repository)?;
+    let snapshot = |cache: PathBuf| cache.join("snapshots").join(&listing.commit);
+    let cached = hub_settings::cached_repository(&repository.name).map(snapshot);
+    let cached = cached.filter(|snapshot| snapshot.is_dir());
+    let (repository, files) = (repository.clone(), Mutex::default());
+    let site = Arc::new(Site { repository: repository.clone(), listing, files, cached });
+    sites.repositories.insert(repository, site.clone());
+    Ok(site)
+}
+
+impl Site {
+    fn entry(&self, path: &str) -> Result<Entry, RemoteError> {
+        if let Some(&size) = self.listing.files.get(path) {
+            let cached = self.cached.as_ref().map(|snapshot| snapshot.join(path));
+            let is_whole = |file: &PathBuf| {
+                std::fs::metadata(file).is_ok_and(|found| found.is_file() && found.len() == size)
+            };
+            if let Some(cached) = cached.filter(is_whole) {
+                return Ok(Entry::Cached(cached));
+            }
+            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            let file = files.entry(path.to_owned()).or_insert_with(|| {
+                let url = hub::file_url(&self.repository, &self.listing.commit, path);
+                RemoteFile::on_hub(&self.repository, url, size)
+            });
+            return Ok(Entry::File(file.clone()));
+        }
+        match self.below(path).next() {
+            Some(_) => Ok(Entry::Directory),
+            None if path.is_empty() => Ok(Entry::Directory),
+            None => Err(RemoteError::NotFound),
+        }
+    }
+
+    /// Paths below a directory, relative to it.
+    fn below(&self, path: &str) -> impl Iterator<Item = &str> {
+        let start = if path.is_empty() { String::new() } else { format!("{path}/") };
+        self.listing.files.keys().filter_map(move |file| file.strip_prefix(start.as_str()))
+    }
+
+    fn names(&self, path: &str) -> BTreeMap<String, bool> {
+        let first = |below: &str| match below.split_once('/') {
+            Some((folder, _)) => (folder.to_owned(), true),
+            None => (below.to_owned(), false),
+        };
+        self.below(path).map(first).collect()
+    }
+}
+
+/// The file at a URL; `None` if there is none. Each URL is asked for once.
+fn http_file(url: &str) -> Result<Option<Arc<RemoteFile>>, RemoteError> {
+    let known = |sites: &Sites| sites.files.get(url).cloned();
+    if let Some(known) = known(&SITES.lock().unwrap_or_else(PoisonError::into_inner)) {
+        return Ok(known);
+    }
+    let file = match RemoteFile::at(url.to_owned()) {
+        Ok(file) => Some(file),
+        Err(RemoteError::NotFound) => None,
+        Err(error) => return Err(error),
+    };
+    let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(sites.files.entry(url.to_owned()).or_insert(file).clone())
+}
+
+/// What is in the local cache, while nothing may be fetched.
+fn offline(repository: &Repository, path: &str) -> io::Result<Entry> {
+    let directory = hub_settings::cached_repository(&repository.name);
+    let directory = directory.filter(|directory| directory.is_dir()).ok_or(RemoteError::Offline)?;
+    let reference = std::fs::read_to_string(directory.join("refs").join(&repository.revision));
+    let commit = reference.map_or(repository.revision.clone(), |text| text.trim().to_owned());
+    let snapshot = directory.join("snapshots").join(commit);
+    let found = if path.is_empty() { snapshot } else { snapshot.join(path) };
+    match found.exists() {
+        true => Ok(Entry::Cached(found)),
+        false => Err(RemoteError::Offline.into()),
+    }
+}

@@ -1,0 +1,84 @@
+//! One sentence for everything that a server can refuse or get wrong, and no secret in it.
+
+use crate::server::{Hub, SIGNATURE, TOKEN};
+use crate::support::{data, quantscope};
+use std::path::Path;
+
+const MISBEHAVING: [&str; 8] =
+    ["gated", "circle", "to-file", "shifted", "other-size", "no-range", "endless", "private"];
+
+/// What the program says of a model it cannot open.
+fn fails(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut command = quantscope(args);
+    command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
+    command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
+    if let Some(token) = token {
+        command.env("HF_TOKEN", token);
+    }
+    let run = command.assert().failure();
+    let output = run.get_output();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.contains(SIGNATURE) && !said.contains(TOKEN), "{said}");
+    said
+}
+
+fn hub() -> Hub {
+    let model = data("tiny-llama/single");
+    let names: Vec<String> = MISBEHAVING.iter().map(|name| format!("org/{name}")).collect();
+    let repositories: Vec<(&str, &Path)> =
+        names.iter().map(|name| (name.as_str(), Path::new(&model))).collect();
+    Hub::start(&repositories)
+}
+
+#[test]
+fn refusals_of_the_hub_say_what_to_do() {
+    let hub = hub();
+    let inspect = |name: &str, token| fails(&hub, &["inspect", &format!("hf://org/{name}")], token);
+    assert!(inspect("absent", None).contains("no public model org/absent"));
+    assert!(inspect("absent", Some(TOKEN)).contains("that your token can see"));
+    assert!(inspect("private", None).contains("set HF_TOKEN if it is private"));
+    assert!(inspect("gated", None).contains("accept its terms at"));
+    assert!(inspect("gated", Some("hf_wrong")).contains("does not accept your token"));
+    assert!(inspect("gated@v9", Some(TOKEN)).contains("no revision 'v9'"));
+}
+
+#[test]
+fn servers_that_lie_end_in_a_sentence() {
+    let hub = hub();
+    for (name, expected) in [
+        ("circle", "redirects more than 8 times"),
+        ("to-file", "redirects to something other than https"),
+        ("shifted", "another range than asked for"),
+        ("other-size", "has changed on the server"),
+        ("no-range", "without saying which"),
+        ("endless", "header lines are longer"),
+    ] {
+        let said = fails(&hub, &["inspect", &format!("hf://org/{name}")], None);
+        assert!(said.contains(expected), "{name}: {said}");
+    }
+}
+
+#[test]
+fn addresses_that_are_none_are_named() {
+    let hub = hub();
+    let said = fails(&hub, &["inspect", "hf://name"], None);
+    assert!(said.contains("expected hf://org/name"), "{said}");
+    let said = fails(&hub, &["inspect", "org/some-model"], None);
+    assert!(said.contains("hf://org/some-model"), "{said}");
+    let said = fails(&hub, &["inspect", "http://127.0.0.1:1/model.safetensors"], None);
+    assert!(said.contains("cannot reach 127.0.0.1:1"), "{said}");
+}
+
+#[test]
+fn nothing_is_fetched_where_the_hub_is_off_limits() {
+    let hub = hub();
+    let mut command = quantscope(&["inspect", "hf://org/gated"]);
+    let home = tempfile::tempdir().expect("a directory");
+    command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
+    let run = command.env_remove("HF_HUB_CACHE").env("HF_HUB_OFFLINE", "1").assert().failure();
+    let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    assert!(said.contains("HF_HUB_OFFLINE is set"), "{said}");
+    assert!(hub.hub_asked().is_empty());
+}

@@ -1,0 +1,178 @@
+//! What is read from a server is what lies on the disk.
+
+use crate::server::{Hub, SIGNATURE, TOKEN, commit};
+use crate::support::{data, quantscope};
+use serde_json::Value;
+use std::path::Path;
+
+fn hub() -> Hub {
+    let single = data("tiny-llama/single");
+    let sharded = data("tiny-llama/sharded");
+    let repositories: Vec<(&str, &Path)> = [
+        ("org/model", &single),
+        ("org/sharded", &sharded),
+        ("org/limited", &single),
+        ("org/cut", &single),
+        ("org/expiring", &single),
+        ("org/busy", &single),
+        ("org/whole", &single),
+        ("org/gated", &single),
+        ("org/private", &single),
+    ]
+    .into_iter()
+    .map(|(name, path)| (name, Path::new(path.as_str())))
+    .collect();
+    Hub::start(&repositories)
+}
+
+/// Runs the program with the hub's address; gives what it printed.
+fn run(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut command = quantscope(args);
+    command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
+    command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
+    if let Some(token) = token {
+        command.env("HF_TOKEN", token);
+    }
+    let run = command.assert().success();
+    String::from_utf8(run.get_output().stdout.clone()).expect("text")
+}
+
+/// A JSON document without what names the place it was read from.
+fn without_paths(text: &str) -> Value {
+    let mut json: Value = serde_json::from_str(text).expect("JSON");
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                for key in ["path", "model", "checkpoint", "file", "notes"] {
+                    map.remove(key);
+                }
+                map.values_mut().for_each(strip);
+            }
+            Value::Array(values) => values.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    strip(&mut json);
+    json
+}
+
+#[test]
+fn documents_are_those_of_the_local_files() {
+    let hub = hub();
+    for (repository, local) in [("org/model", "single"), ("org/sharded", "sharded")] {
+        let url = format!("hf://{repository}");
+        let local = data(&format!("tiny-llama/{local}"));
+        for command in
+            [&["inspect", "--json"][..], &["analyze", "--json"], &["calibrate", "--json"]]
+        {
+            let with = |model: &str| [&command[..1], &[model], &command[1..]].concat().join(" ");
+            let remote = run(&hub, &with(&url).split(' ').collect::<Vec<_>>(), None);
+            let near = run(&hub, &with(&local).split(' ').collect::<Vec<_>>(), None);
+            assert_eq!(without_paths(&remote), without_paths(&near), "{command:?} {url}");
+        }
+    }
+}
+
+#[test]
+fn listing_takes_one_range_of_each_shard() {
+    let hub = hub();
+    run(&hub, &["inspect", "hf://org/sharded"], None);
+    let shards = std::fs::read_dir(data("tiny-llama/sharded")).expect("lists");
+    let is_shard = |name: &str| name.ends_with(".safetensors");
+    let shards = shards
+        .filter(|entry| is_shard(&entry.as_ref().expect("an entry").file_name().to_string_lossy()));
+    let shards = shards.count();
+    let ranges = hub.cdn_asked();
+    assert_eq!(ranges.len(), shards);
+    assert!(ranges.iter().all(|asked| asked.bytes <= 128 << 10), "{ranges:?}");
+    let resolved = hub.hub_asked();
+    assert_eq!(resolved.iter().filter(|asked| asked.line.contains(".safetensors?")).count(), 0);
+    assert_eq!(
+        resolved.iter().filter(|asked| asked.line.ends_with(".safetensors")).count(),
+        shards
+    );
+}
+
+#[test]
+fn analysis_fetches_every_byte_at_most_once_besides_the_headers() {
+    let hub = hub();
+    run(&hub, &["analyze", "hf://org/model"], None);
+    let size = std::fs::metadata(data("tiny-llama/single/model.safetensors")).expect("there").len();
+    let fetched: u64 = hub.cdn_asked().iter().map(|asked| asked.bytes).sum();
+    assert!(fetched <= size + (128 << 10), "{fetched} of {size}");
+}
+
+#[test]
+fn servers_that_limit_cut_or_expire_are_read_to_the_end() {
+    let hub = hub();
+    let expected = run(&hub, &["analyze", "hf://org/model", "--json"], None);
+    for name in ["limited", "cut", "expiring", "busy", "whole", "old-name"] {
+        let found = run(&hub, &["analyze", &format!("hf://org/{name}"), "--json"], None);
+        assert_eq!(without_paths(&found), without_paths(&expected), "{name}");
+    }
+}
+
+#[test]
+fn the_token_opens_gated_repositories_and_never_reaches_the_cdn() {
+    let hub = hub();
+    for name in ["gated", "private"] {
+        run(&hub, &["analyze", &format!("hf://org/{name}")], Some(TOKEN));
+    }
+    assert!(hub.hub_asked().iter().any(|asked| asked.authorization.is_some()));
+    assert!(!hub.cdn_asked().is_empty());
+    assert!(hub.cdn_asked().iter().all(|asked| asked.authorization.is_none()));
+}
+
+#[test]
+fn revisions_files_and_pages_can_be_named() {
+    let hub = hub();
+    let whole = run(&hub, &["inspect", "hf://org/model", "--json"], None);
+    for address in [
+        "hf://org/model@main".to_owned(),
+        format!("hf://org/model@{}", commit("org/model")),
+        "hf://org/model@refs/pr/1".to_owned(),
+        "hf://org/model/model.safetensors".to_owned(),
+        format!("{}/org/model/blob/main/model.safetensors", hub.endpoint),
+        format!("{}/org/model/1/model.safetensors?Signature={SIGNATURE}", hub.cdn()),
+    ] {
+        let found = run(&hub, &["inspect", &address, "--json"], None);
+        let tensors = |text: &str| without_paths(text)["tensors"].clone();
+        assert_eq!(tensors(&found), tensors(&whole), "{address}");
+    }
+}
+
+#[test]
+fn a_second_visit_fetches_headers_alone() {
+    let hub = hub();
+    let home = tempfile::tempdir().expect("a directory");
+    let analyze = || {
+        let mut command = quantscope(&["analyze", "hf://org/model"]);
+        command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
+        command.env("XDG_CACHE_HOME", home.path()).env_remove("HF_HUB_CACHE");
+        command.assert().success();
+        hub.cdn_asked().iter().map(|asked| asked.bytes).sum::<u64>()
+    };
+    let first = analyze();
+    assert!(analyze() - first <= 128 << 10);
+}
+
+#[test]
+fn a_file_of_the_local_cache_is_not_fetched_again() {
+    let hub = hub();
+    let home = tempfile::tempdir().expect("a directory");
+    let snapshot = home.path().join("hub/models--org--model/snapshots").join(commit("org/model"));
+    std::fs::create_dir_all(&snapshot).expect("made");
+    let file = "model.safetensors";
+    std::fs::copy(data(&format!("tiny-llama/single/{file}")), snapshot.join(file)).expect("copied");
+    let mut command = quantscope(&["inspect", "hf://org/model"]);
+    command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
+    command.env_remove("HF_HUB_CACHE").assert().success();
+    assert!(hub.cdn_asked().is_empty());
+    // Without a network the snapshot is the model.
+    let asked = hub.hub_asked().len();
+    let mut offline = quantscope(&["inspect", &format!("hf://org/model@{}", commit("org/model"))]);
+    offline.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
+    offline.env_remove("HF_HUB_CACHE").env("HF_HUB_OFFLINE", "1").assert().success();
+    assert_eq!(hub.hub_asked().len(), asked);
+}
