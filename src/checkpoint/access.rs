@@ -112,6 +112,8 @@ pub enum Role {
     Network,
     /// State of an optimizer in a training checkpoint.
     Optimizer,
+    /// A part of a tensor whose class is not decoded, such as the scales of a torchao weight.
+    Part,
     /// Something else a training checkpoint carries: a random generator's state, a score.
     Other,
 }

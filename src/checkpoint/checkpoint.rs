@@ -29,6 +29,7 @@ pub struct Checkpoint {
     pub(super) shards: Vec<Shard>,
     pub(super) index: Option<Index>,
     pub(super) directory: Option<PathBuf>,
+    pub(super) joins_parts: bool,
     pub(super) notes: Vec<String>,
     pub(super) stored: Vec<Stored>,
     pub(super) total_bytes: u64,
@@ -67,6 +68,12 @@ impl Checkpoint {
     /// The model's directory, with its config and tokenizer, if it has one.
     pub fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
+    }
+
+    /// Whether its files hold parts of tensors, which are joined on reading. Such a file means
+    /// nothing by itself.
+    pub fn joins_parts(&self) -> bool {
+        self.joins_parts
     }
 
     /// What the user should know about the choice of files, one sentence each: what else is in

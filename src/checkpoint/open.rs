@@ -111,6 +111,13 @@ impl Checkpoint {
                 _ => stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s })),
             }
         }
+        let joins_parts = safetensors::sharded_parts::join(&mut shards, &mut stored);
+        if joins_parts {
+            notes.push(format!(
+                "tensors are joined from the parts in {} of torch.distributed.checkpoint; how many files it wrote is not recorded, so missing ones at the end go unnoticed",
+                if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+            ));
+        }
         let all_named = match &index {
             Some((index, map)) => compare_with_index(index, map, &mut stored, &mut notes),
             None => false,
@@ -144,6 +151,7 @@ impl Checkpoint {
             shards,
             index: index.map(|(index, _)| index),
             directory,
+            joins_parts,
             notes,
             stored,
             total_bytes,

@@ -28,11 +28,11 @@ fn reason(checkpoint: &Checkpoint, stored: &Stored) -> Option<Reason> {
     match stored.role {
         Role::Optimizer => Some(Reason::Optimizer),
         Role::Other => Some(Reason::NotNetwork),
-        Role::Network if stored.unreadable().is_some() => Some(Reason::Unreadable),
-        Role::Network if foreign && matches!(stored.dtype, DType::Other(_)) => {
+        Role::Network | Role::Part if stored.unreadable().is_some() => Some(Reason::Unreadable),
+        Role::Network | Role::Part if foreign && matches!(stored.dtype, DType::Other(_)) => {
             Some(Reason::NoSuchType)
         }
-        Role::Network => None,
+        Role::Network | Role::Part => None,
     }
 }
 

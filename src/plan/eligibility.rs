@@ -15,6 +15,8 @@ pub enum Obstacle {
     OptimizerState,
     /// It is neither the network nor optimizer state.
     NotNetwork,
+    /// It is a part of a tensor whose class is not decoded.
+    PartOfTensor,
     /// Several of its elements are one element of the file.
     Expanded,
     /// It has no elements.
@@ -51,6 +53,9 @@ impl std::fmt::Display for Obstacle {
             Obstacle::Unreadable(why) => f.write_str(why),
             Obstacle::OptimizerState => f.write_str("it is optimizer state"),
             Obstacle::NotNetwork => f.write_str("it is not part of the network"),
+            Obstacle::PartOfTensor => {
+                f.write_str("it is a part of a tensor whose class quantscope does not decode")
+            }
             Obstacle::Expanded => {
                 f.write_str("it is an expanded view, whose elements repeat those of its storage")
             }
@@ -83,6 +88,7 @@ pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
         Role::Network => {}
         Role::Optimizer => return Some(Obstacle::OptimizerState),
         Role::Other => return Some(Obstacle::NotNetwork),
+        Role::Part => return Some(Obstacle::PartOfTensor),
     }
     if checkpoint.plain(id).is_some_and(Stored::repeats) {
         return Some(Obstacle::Expanded);

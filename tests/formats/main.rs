@@ -15,7 +15,9 @@ mod others;
 mod packed;
 mod packed_fixtures;
 mod packed_mutations;
+mod public_reports;
 mod pytorch;
+mod safetensors_parts;
 
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Receipt, Request, Task};

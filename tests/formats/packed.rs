@@ -391,7 +391,7 @@ fn bitsandbytes_double_quantized_and_int8() {
     assert_eq!(layout.name(), "bitsandbytes fp4, blocks of 16, double quantized");
     assert_eq!(layout.original(), FloatType::BF16);
     let expected: Vec<f32> =
-        (0..12).map(|i| f32::from(int8[i] as i8) * scb[i / 4] / 127.0).collect();
+        (0..12).map(|i| f32::from(int8[i] as i8) * scb[i / 4] * (1.0 / 127.0)).collect();
     assert_decodes(&checkpoint, "e.weight", &expected);
 }
 

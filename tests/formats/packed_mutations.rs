@@ -28,8 +28,15 @@ const UNNOTICED: [&str; 8] = [
     "g_idx",
 ];
 
+/// Parts that keep a format from being decoded. Nothing else in the file says that they were
+/// there.
+const UNNOTICED_CONTRADICTIONS: [&str; 1] = ["act.scales"];
+
 /// Fixtures whose grid of scales also fits a weight with rows and columns exchanged.
 const SYMMETRIC: [&str; 3] = ["comfy-nvfp4-padded", "comfy-u8-scales", "fp8-experts-block"];
+
+/// Changes of each fixture.
+const CHANGES: u32 = 12;
 
 /// A safetensors file as its header and its data.
 #[derive(Clone, Debug)]
@@ -227,7 +234,8 @@ fn check(fixture: &Path, kind: Change, pick: usize, choice: usize) -> Result<(),
     let module = changed.rsplit_once('.').map_or("", |(module, _)| module);
     for id in untouched.ids() {
         let tensor = untouched.tensor(id);
-        let touched = tensor.name == changed || tensor.name.starts_with(module);
+        let inside = changed.strip_prefix(&*tensor.name).is_some_and(|rest| rest.starts_with('.'));
+        let touched = tensor.name == changed || tensor.name.starts_with(module) || inside;
         prop_assert!(
             touched || opened.find(&tensor.name).is_some(),
             "{what}: {} is no longer listed",
@@ -236,11 +244,13 @@ fn check(fixture: &Path, kind: Change, pick: usize, choice: usize) -> Result<(),
     }
     for id in opened.ids().filter(|&id| opened.packed_format(id).is_some()) {
         let name = &opened.tensor(id).name;
-        let (Some(found), Some(before)) = (values(&opened, id), untouched.find(name)) else {
-            continue;
-        };
+        let Some(found) = values(&opened, id) else { continue };
         let format = opened.packed_format(id).map(|format| format.name());
-        let expected = values(&untouched, before);
+        let expected = untouched.find(name).and_then(|before| values(&untouched, before));
+        prop_assert!(
+            expected.is_some() || UNNOTICED_CONTRADICTIONS.iter().any(|end| changed.ends_with(end)),
+            "{what}: {name} is decoded as {format:?}, which the untouched file does not allow"
+        );
         prop_assert!(
             expected.is_none_or(|expected| expected == found),
             "{what}: {name} is decoded to other values as {format:?}"
@@ -260,13 +270,15 @@ fn a_changed_part_is_never_decoded_to_other_values() {
         Just(Change::Missing),
         Just(Change::Marker),
     ];
-    let strategy = (0..fixtures.len(), kind, 0usize..64, 0usize..64);
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
-    let config = Config { cases: 1500, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, rng);
-    let checked =
-        runner.run(&strategy, |(at, kind, pick, choice)| check(&fixtures[at], kind, pick, choice));
-    if let Err(error) = checked {
-        panic!("{error}");
+    let strategy = (kind, 0usize..64, 0usize..64);
+    let mut failures = Vec::new();
+    for (fixture, seed) in fixtures.iter().zip((0..=u8::MAX).cycle()) {
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+        let config = Config { cases: CHANGES, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, rng);
+        let checked =
+            runner.run(&strategy, |(kind, pick, choice)| check(fixture, kind, pick, choice));
+        failures.extend(checked.err().map(|error| error.to_string()));
     }
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }

@@ -99,6 +99,19 @@ fn files_of_public_reports_open() {
         ("negative-bit.pt", &[("w", "-0.0000")]),
         ("training-state.pt", &[("w", "0.0000"), ("optimizer.state.0.exp_avg", "0.0000")]),
         ("pl_hparams.ckpt", &[("model.diffusion_model.in.weight", "-1.6946")]),
+        (
+            "torchao-fp8.pt",
+            &[
+                ("0.weight", "of the class torchao.quantization.Float8Tensor"),
+                ("0.weight.qdata", "of F8_E4M3"),
+                ("0.weight.scale", "0.00"),
+                ("0.bias", "0."),
+                ("1.weight", "of the class torchao.quantization.Float8Tensor"),
+                ("1.weight.qdata", "of F8_E4M3"),
+                ("1.weight.scale", "0.00"),
+                ("1.bias", "0."),
+            ],
+        ),
         ("distcp-one-of-five", &[("t0", ""), ("t1", ""), ("t2", ""), ("t3", ""), ("t4", "")]),
         ("distcp-one-of-five/__0_0.distcp", &[("t0", ""), ("t4", "")]),
     ] {
@@ -112,6 +125,12 @@ fn files_of_public_reports_open() {
     }
     let diffusion = open(Path::new(DATA).join("reading/sd_pl14.ckpt"));
     assert!(diffusion.tensors().iter().any(|t| t.name.starts_with("model.diffusion_model.")));
+    // The parts of a tensor of another class are no weights by themselves.
+    let in_parts = open(Path::new(DATA).join("reading/torchao-fp8.pt"));
+    for part in ["0.weight.qdata", "0.weight.scale"] {
+        let id = in_parts.find(part).expect("is there");
+        assert_eq!(obstacle(&in_parts, id), Some(Obstacle::PartOfTensor), "{part}");
+    }
     // An expanded view repeats few elements, which no scheme should be chosen for.
     let expanded = open(Path::new(DATA).join("reading/expanded.pt"));
     let mask = expanded.find("mask").expect("is there");

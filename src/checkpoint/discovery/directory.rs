@@ -236,6 +236,8 @@ enum Content {
         count: Option<u32>,
     },
     Split(Numbered),
+    /// Files of the ranks of `torch.distributed.checkpoint`, which hold parts of tensors.
+    Ranks(Vec<String>),
     Index {
         parsed: Box<Parsed>,
         missing: Vec<String>,
@@ -281,6 +283,7 @@ impl Candidate {
                 let shards = numbered.all_in(directory)?;
                 Ok(Files { shards, ..files(Vec::new(), Vec::new()) })
             }
+            Content::Ranks(names) => Ok(files(names, Vec::new())),
             Content::Index { parsed, missing } if missing.is_empty() => {
                 Ok(sharded::into_files(*parsed, directory))
             }
@@ -328,8 +331,13 @@ fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<Ch
     }
     let mut sets: BTreeMap<(String, u32, String), Vec<String>> = BTreeMap::new();
     let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut ranks = Vec::new();
     for name in listing.files.iter().filter(|name| !in_an_index.contains(*name)) {
         let Some((stem, family)) = Family::split(name) else { continue };
+        if numbered::is_rank_file(name) {
+            ranks.push(name.clone());
+            continue;
+        }
         match Numbered::parse(name).filter(|numbered| numbered.count > 1) {
             Some(numbered) => {
                 let Numbered { prefix, count, suffix, .. } = numbered;
@@ -355,6 +363,9 @@ fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<Ch
         let Some(first) = names.first().cloned() else { continue };
         let content = Content::Shards { names, count: None };
         found.push(candidate(first, &base, Family::Safetensors, content));
+    }
+    if let Some(first) = ranks.first().cloned() {
+        found.push(candidate(first, "shard", Family::Safetensors, Content::Ranks(ranks)));
     }
     let bases: HashSet<(Family, String)> =
         found.iter().map(|candidate| (candidate.rank.family, candidate.base.clone())).collect();
@@ -393,7 +404,7 @@ fn candidate(label: String, base: &str, family: Family, content: Content) -> Can
         (Content::Index { .. }, true) => 0,
         (Content::File, _) => 1,
         (Content::Index { .. }, false) => 2,
-        (Content::Shards { .. } | Content::Split(_), _) => 3,
+        (Content::Shards { .. } | Content::Split(_) | Content::Ranks(_), _) => 3,
     };
     let incomplete = match &content {
         Content::Index { missing, .. } => !missing.is_empty(),
@@ -468,6 +479,9 @@ fn notes(candidates: &[Candidate], directory: &Path) -> Vec<String> {
             }
             Content::Split(numbered) => {
                 left_out.push(format!("{} ({} parts)", other.label, numbered.count));
+            }
+            Content::Ranks(names) => {
+                left_out.push(format!("{} ({} files of ranks)", other.label, names.len()));
             }
         }
     }

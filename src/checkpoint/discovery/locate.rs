@@ -4,7 +4,7 @@ use crate::checkpoint::discovery::files::Files;
 use crate::checkpoint::discovery::numbered::{self, Numbered};
 use crate::checkpoint::discovery::{directory, sharded};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
-use crate::checkpoint::file_names::has_extension;
+use crate::checkpoint::file_names::{has_extension, names_in};
 use crate::checkpoint::formats::pytorch::distributed_directory;
 use crate::checkpoint::io::files::{self, Found};
 use std::path::Path;
@@ -32,6 +32,12 @@ pub(crate) fn discover(path: &Path) -> Result<Files> {
     let directory = files::is_file(&parent.join("config.json")).then(|| parent.to_owned());
     let alone = |notes| Files { shards: vec![path.to_owned()], index: None, directory, notes };
     let name = path.file_name().and_then(|name| name.to_str());
+    if name.is_some_and(numbered::is_rank_file) {
+        let mut names = names_in(parent);
+        names.retain(|name| numbered::is_rank_file(name));
+        let shards = names.iter().map(|name| parent.join(name)).collect();
+        return Ok(Files { shards, ..alone(Vec::new()) });
+    }
     let Some(numbered) = name.and_then(Numbered::parse).filter(|n| n.count > 1) else {
         return Ok(alone(Vec::new()));
     };

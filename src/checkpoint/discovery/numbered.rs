@@ -76,6 +76,18 @@ impl Numbered {
     }
 }
 
+/// Whether a file has the name that `torch.distributed.checkpoint` gives to the parts which one
+/// rank stores: `shard-00001-model-00001-of-00002.safetensors`.
+pub(super) fn is_rank_file(name: &str) -> bool {
+    let Some((rank, file)) = name.strip_prefix("shard-").and_then(|rest| rest.split_once('-'))
+    else {
+        return false;
+    };
+    let is_number = !rank.is_empty() && rank.bytes().all(|b| b.is_ascii_digit());
+    let numbered = Numbered::parse(file);
+    is_number && numbered.is_some_and(|n| n.prefix == "model" && n.suffix == ".safetensors")
+}
+
 /// Missing files that an error lists by name.
 const MAX_NAMED: usize = 8;
 
@@ -135,6 +147,24 @@ mod tests {
             "model-00001-of-99999999999.gguf",
         ] {
             assert_eq!(Numbered::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn files_of_ranks_are_known_by_their_names() {
+        for name in
+            ["shard-00001-model-00001-of-00001.safetensors", "shard-12-model-02-of-03.safetensors"]
+        {
+            assert!(is_rank_file(name), "{name}");
+        }
+        for name in [
+            "model-00001-of-00002.safetensors",
+            "shard-a-model-00001-of-00001.safetensors",
+            "shard-00001-model-00001-of-00001.bin",
+            "shard-00001-other-00001-of-00001.safetensors",
+            "shard-00001.safetensors",
+        ] {
+            assert!(!is_rank_file(name), "{name}");
         }
     }
 }

@@ -199,7 +199,10 @@ impl PackedFormat for FourBits {
     }
 }
 
-/// Int8 with the absmax of each row: `q * SCB / 127`.
+/// 1/127 in F32. bitsandbytes multiplies by it where a division would give other bits.
+const PER_CODE: f32 = 1.0 / 127.0;
+
+/// Int8 with the absmax of each row: `q * SCB * (1/127)`.
 #[derive(Debug)]
 struct EightBits {
     values: StoredId,
@@ -271,7 +274,7 @@ impl PackedFormat for EightBits {
             let count = (columns.end - columns.start) as usize;
             let codes = take(&mut codes, count);
             for (out, &mut code) in take(&mut left, count).iter_mut().zip(codes) {
-                *out = (f32::from(code as i8) * absmax / 127.0).to_le_bytes();
+                *out = (f32::from(code as i8) * absmax * PER_CODE).to_le_bytes();
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Formats that are known by name only.
 
 use crate::checkpoint::packed::format::PackedTensor;
-use crate::checkpoint::packed::listing::{Listing, Part};
+use crate::checkpoint::packed::listing::{Listing, Part, is_coded};
 use crate::checkpoint::stored::StoredId;
 use crate::tensor::DType;
 
@@ -25,7 +25,7 @@ const SIGNATURES: [Signature; 17] = [
     signature("exl2", "q_weight", &["q_scale", "q_groups", "q_invperm"]),
     signature("exl3", "trellis", &["svh", "suh", "mcg", "mul1"]),
     signature("qtip", "trellis", &["SU", "SV", "tlut"]),
-    signature("hqq", "W_q", &["meta", "scale", "zero"]),
+    signature("hqq", "W_q", &["meta", "scale", "zero", "meta.scale", "meta.scale_q", "meta.nbits"]),
     signature("aqlm", "codes", &["codebooks", "scales"]),
     signature("vptq", "indices", &["centroids", "centroids.weight", "res_centroids.weight"]),
     signature("quip#", "Qidxs", &["SU", "SV", "Wscale", "codebook_id"]),
@@ -41,6 +41,15 @@ const SIGNATURES: [Signature; 17] = [
     signature("awq or gptq", "qweight", &["scales", "qzeros"]),
 ];
 
+/// Ends of the names of scales and zero points that follow the name of their weight.
+const SCALE_ENDS: [&str; 4] = ["_scale", "_scale_inv", "_zero_point", "_weight_scale"];
+
+/// Whether a tensor holds the scales of codes that are stored under the first part of its name.
+pub(super) fn scales_other_codes(listing: &Listing, part: Part) -> bool {
+    let owner = |end: &&str| listing.get(part.stored.name.strip_suffix(*end)?);
+    SCALE_ENDS.iter().any(|end| owner(end).is_some_and(|owner| is_coded(owner.stored)))
+}
+
 /// The last components of the names of values that are not matrices of small numbers.
 pub(super) fn holds_codes(last: &str) -> bool {
     matches!(last, "dense_weights" | "Qidxs" | "bitmask" | "codes" | "indices" | "trellis")
@@ -53,13 +62,15 @@ pub(super) fn by_signature(listing: &Listing, values: Part) -> Option<PackedTens
         return sparse(listing, module);
     }
     let has = |last: &&str| listing.get(&format!("{module}.{last}")).is_some();
-    let quanto = ["_packed", "_data"].contains(&last);
-    if quanto && has(&"_scale") {
-        let others = listing.present(&["_scale", "_shift"].map(|last| format!("{module}.{last}")));
-        let format = "quanto, fewer than 8 bits";
-        return Some(listing.named_with(values, module, format, None, &others));
+    if ["_packed", "_data"].contains(&last)
+        && let Some(tensor) = quanto(listing, values, module)
+    {
+        return Some(tensor);
     }
-    let known = SIGNATURES.iter().find(|it| it.values == last && it.beside.iter().any(&has));
+    let configured = |it: &Signature| last != "weight" && listing.method() == Some(it.format);
+    let known = SIGNATURES
+        .iter()
+        .find(|it| it.values == last && (it.beside.iter().any(&has) || configured(it)));
     let format = known?.format;
     let name = format!("{module}.weight");
     let format = match listing.method() {
@@ -67,6 +78,16 @@ pub(super) fn by_signature(listing: &Listing, values: Part) -> Option<PackedTens
         _ => format,
     };
     Some(listing.named(values, &name, format, None))
+}
+
+/// optimum-quanto's codes of fewer than 8 bits. The file holds them in groups and does not
+/// tell the shape of the weight.
+fn quanto(listing: &Listing, values: Part, module: &str) -> Option<PackedTensor> {
+    let weight = module.strip_suffix("._data").unwrap_or(module);
+    listing.get(&format!("{weight}._scale"))?;
+    let others = listing.present(&["_scale", "_shift"].map(|last| format!("{weight}.{last}")));
+    let format = "quanto, fewer than 8 bits";
+    Some(listing.named_with(values, weight, format, None, &others))
 }
 
 /// compressed-tensors' sparse weights: `compressed` values and a `bitmask`.
@@ -99,11 +120,11 @@ pub(super) fn by_method(listing: &Listing, values: Part) -> Option<PackedTensor>
 /// I8 or packed values with scales of a shape or under a name that no format has.
 pub(super) fn with_scales(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let name = values.stored.name.as_str();
-    let module = values.module("weight")?;
-    let ends = ["_scale", "_scale_inv", "_zero_point"].map(|end| format!("{name}{end}"));
-    let beside =
-        ["scale", "scales", "zeros", "scale_weight"].map(|last| format!("{module}.{last}"));
-    let others = [listing.present(&ends), listing.present(&beside)].concat();
+    let ends = SCALE_ENDS.map(|end| format!("{name}{end}"));
+    let beside = ["scale", "scales", "zeros", "scale_weight"];
+    let beside = values.module("weight").map(|module| beside.map(|last| format!("{module}.{last}")));
+    let beside = beside.map(|names| listing.present(&names)).unwrap_or_default();
+    let others = [listing.present(&ends), beside].concat();
     if others.is_empty() || values.dtype().float().is_some() {
         return None;
     }

@@ -2,6 +2,7 @@
 //! compressed-tensors, fbgemm, ModelOpt, Mistral and DeepSeek-V4, or without any scale.
 
 use crate::checkpoint::packed::comfyui_markers::FILE_MARKER;
+use crate::checkpoint::packed::foreign::scales_other_codes;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing::{Listing, Part, module_of, shape};
 use crate::checkpoint::packed::numbers::Numbers;
@@ -59,7 +60,7 @@ impl Division {
 /// A tensor of 8-bit floats.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     value_table(values.dtype())?;
-    if values.last_name() == FILE_MARKER {
+    if values.last_name() == FILE_MARKER || scales_other_codes(listing, values) {
         return None;
     }
     let name = values.stored.name.as_str();
@@ -102,6 +103,10 @@ fn unscaled(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
     let name = values.stored.name.as_str();
     if listing.effective_method().is_some() || listing.markers.mark_file_of(name) {
         return Err("its scales are missing".into());
+    }
+    let module = name.rsplit_once('.').map_or("", |(module, _)| module);
+    if listing.markers.layer(module).is_some() {
+        return Err("it is part of a layer that ComfyUI marks as quantized".into());
     }
     let ends = ["_scale", "scales", ".scale", "_scale_inv"];
     if *values.dtype() == DType::F8E8M0 || ends.iter().any(|end| name.ends_with(end)) {

@@ -31,3 +31,45 @@ pub(super) const FORMATS: [(&str, Recognise); 16] = [
     ("a method that config.json names", foreign::by_method),
     ("scales of an unknown format", foreign::with_scales),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Source;
+    use crate::checkpoint::formats::safetensors;
+    use crate::checkpoint::stored::Shard;
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    fn fixtures() -> Vec<PathBuf> {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let folders = ["packed", "formats"].map(|folder| tests.join(folder));
+        let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("lists"));
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.filter(|path| path.join("model.safetensors").is_file()).collect()
+    }
+
+    /// The formats of the table that are the first to take a tensor of a fixture.
+    fn formats_of(fixture: &Path) -> BTreeSet<&'static str> {
+        let source = Source::file(&fixture.join("model.safetensors")).expect("opens");
+        let header = safetensors::read(&source).expect("reads");
+        let shards = [Shard { source, metadata: header.metadata }];
+        let listing = Listing::new(Some(fixture), &shards, &header.tensors);
+        let first = |part: Part| {
+            let takes = |recognise: &Recognise| recognise(&listing, part).is_some();
+            FORMATS.iter().find(|(_, recognise)| takes(recognise)).map(|(name, _)| *name)
+        };
+        listing.parts().filter_map(first).collect()
+    }
+
+    /// The tests that compare values and change files use all fixtures, so they cover every
+    /// format that has one.
+    #[test]
+    fn every_format_has_a_fixture() {
+        let found: BTreeSet<&str> =
+            fixtures().iter().flat_map(|fixture| formats_of(fixture)).collect();
+        let missing: Vec<&str> =
+            FORMATS.iter().map(|(name, _)| *name).filter(|name| !found.contains(name)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+}

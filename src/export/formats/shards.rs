@@ -102,10 +102,14 @@ pub(super) fn lay_out(
         OutFile::contiguous(name, head, entries)
     };
     if output_plan.directory {
-        let named = (1..).zip(sources).zip(shards);
-        output_plan.files.extend(named.map(|((number, source), entries)| {
-            let name = match sources.len() {
-                _ if is_safetensors && has_extension(source.source.path(), "safetensors") => {
+        // A file whose parts all belong to tensors that begin in others has nothing of its own.
+        let is_needed = |entries: &Vec<Entry>| !(checkpoint.joins_parts() && entries.is_empty());
+        let kept: Vec<_> = sources.iter().zip(shards).filter(|(_, e)| is_needed(e)).collect();
+        let count = kept.len();
+        let keeps_names = is_safetensors && !checkpoint.joins_parts();
+        output_plan.files.extend((1..).zip(kept).map(|(number, (source, entries))| {
+            let name = match count {
+                _ if keeps_names && has_extension(source.source.path(), "safetensors") => {
                     name_inside(checkpoint, source)
                 }
                 1 => "model.safetensors".to_owned(),

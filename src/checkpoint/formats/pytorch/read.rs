@@ -1,5 +1,6 @@
 //! From a file to the list of its tensors.
 
+use crate::checkpoint::access::Role;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::pytorch::archive::{Archive, CONSTANTS};
 use crate::checkpoint::formats::pytorch::legacy;
@@ -124,7 +125,10 @@ fn list(
         if let Some(start) = row.storage {
             sharing.entry(start).or_default().push(stored.len());
         }
-        let role = roles.of(leaf.top);
+        let role = match roles.of(leaf.top) {
+            Role::Network if leaf.is_part => Role::Part,
+            role => role,
+        };
         let whole = Stored::new(name, row.dtype, row.shape, row.range);
         stored.push(Stored { access: row.access, role, ..whole });
     }

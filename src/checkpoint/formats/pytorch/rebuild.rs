@@ -22,6 +22,12 @@ pub(super) enum Rebuild {
         shape: Option<Id>,
         why: String,
     },
+    /// One whose class keeps its elements in other tensors, which are its attributes.
+    InParts {
+        class: String,
+        dtype: Id,
+        shape: Id,
+    },
     Quantized {
         storage: Id,
         shape: Id,
@@ -180,9 +186,7 @@ fn of_utils(pickle: &Pickle, name: &str, arguments: &[Id]) -> Option<Rebuild> {
         }
         ("_rebuild_wrapper_subclass", &[class, dtype, shape, ..]) => {
             let (module, name) = pickle.global(class).unwrap_or(("an unknown", "class"));
-            let why =
-                format!("it is a tensor of the class {module}.{name}, which holds it in parts");
-            Some(Rebuild::Named { dtype: Some(dtype), shape: Some(shape), why })
+            Some(Rebuild::InParts { class: format!("{module}.{name}"), dtype, shape })
         }
         ("_rebuild_parameter" | "_rebuild_parameter_with_state", _) => wrapped(arguments),
         (

@@ -57,6 +57,11 @@ impl<'a> Locator<'a> {
                 let shape = shape.and_then(|id| self.shape(id));
                 Row::unreadable(element.map(|e| e.dtype), shape, why)
             }
+            Rebuild::InParts { class, dtype, shape } => {
+                let element = self.dtype(dtype);
+                let why = format!("it is a tensor of the class {class}, which holds it in parts");
+                Row::unreadable(element.map(|e| e.dtype), self.shape(shape), why)
+            }
             Rebuild::Quantized { storage, shape, scheme } => {
                 let element = match self.located(storage) {
                     Ok((Storage { element: StorageType::Typed(element), .. }, _)) => {

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::formats::pytorch::graph::{Step, children};
 use crate::checkpoint::formats::pytorch::key_text::key_text;
-use crate::checkpoint::formats::pytorch::rebuild::rebuild;
+use crate::checkpoint::formats::pytorch::rebuild::{Rebuild, rebuild};
 use crate::checkpoint::formats::pytorch::value::{Id, Pickle};
 use crate::checkpoint::io::source::Source;
 use std::collections::{HashMap, HashSet};
@@ -22,6 +22,8 @@ pub(super) struct Leaf {
     node: u32,
     /// Which of the root's children leads to it; `None` for the root itself.
     pub top: Option<usize>,
+    /// Whether it is inside a tensor of a class that keeps its elements in parts.
+    pub is_part: bool,
 }
 
 /// The tensors of a pickle, and the paths to them.
@@ -95,7 +97,7 @@ pub(super) fn leaves(pickle: &Pickle, holders: &Holders) -> Leaves {
 }
 
 enum Event {
-    Enter { node: u32, id: Id, top: Option<usize> },
+    Enter { node: u32, id: Id, top: Option<usize>, is_part: bool },
     Leave(Id),
 }
 
@@ -106,10 +108,10 @@ fn follow(pickle: &Pickle, holders: &Holders, once: bool) -> Option<Leaves> {
     let mut leaves = Vec::new();
     // Values on the path that is followed, which may hold themselves.
     let mut blocked = vec![false; pickle.values.len()];
-    let mut pending = vec![Event::Enter { node: ROOT, id: pickle.root, top: None }];
+    let mut pending = vec![Event::Enter { node: ROOT, id: pickle.root, top: None, is_part: false }];
     while let Some(event) = pending.pop() {
-        let (node, id, top) = match event {
-            Event::Enter { node, id, top } => (node, id, top),
+        let (node, id, top, is_part) = match event {
+            Event::Enter { node, id, top, is_part } => (node, id, top, is_part),
             Event::Leave(id) => {
                 if let Some(blocked) = blocked.get_mut(id.index()) {
                     *blocked = once;
@@ -124,9 +126,11 @@ fn follow(pickle: &Pickle, holders: &Holders, once: bool) -> Option<Leaves> {
         if nodes.len() > limit {
             return None;
         }
-        if rebuild(pickle, id).is_some() {
-            leaves.push(Leaf { id, node, top });
+        let tensor = rebuild(pickle, id);
+        if tensor.is_some() {
+            leaves.push(Leaf { id, node, top, is_part });
         }
+        let is_part = is_part || matches!(tensor, Some(Rebuild::InParts { .. }));
         pending.push(Event::Leave(id));
         let start = pending.len();
         for (place, (step, child)) in children(pickle, id).into_iter().enumerate() {
@@ -134,7 +138,7 @@ fn follow(pickle: &Pickle, holders: &Holders, once: bool) -> Option<Leaves> {
                 let number = nodes.len() as u32;
                 nodes.push(Node { parent: node, step });
                 let top = top.or((node == ROOT && number != ROOT).then_some(place));
-                pending.push(Event::Enter { node: number, id: child, top });
+                pending.push(Event::Enter { node: number, id: child, top, is_part });
             }
         }
         if let Some(entered) = pending.get_mut(start..) {

@@ -2,6 +2,7 @@
 
 mod json;
 mod plain;
+pub(crate) mod sharded_parts;
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::name_index;
