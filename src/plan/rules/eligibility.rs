@@ -67,6 +67,7 @@ impl Reason {
                 Obstacle::Unreadable(_) => "unreadable",
                 Obstacle::OptimizerState => "optimizer",
                 Obstacle::NotNetwork => "no weight",
+                Obstacle::PartOfTensor => "part",
                 Obstacle::Expanded => "expanded",
                 Obstacle::Empty => "empty",
                 Obstacle::NotFloat(_) => "no float",
