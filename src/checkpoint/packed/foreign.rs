@@ -122,7 +122,8 @@ pub(super) fn with_scales(listing: &Listing, values: Part) -> Option<PackedTenso
     let name = values.stored.name.as_str();
     let ends = SCALE_ENDS.map(|end| format!("{name}{end}"));
     let beside = ["scale", "scales", "zeros", "scale_weight"];
-    let beside = values.module("weight").map(|module| beside.map(|last| format!("{module}.{last}")));
+    let beside =
+        values.module("weight").map(|module| beside.map(|last| format!("{module}.{last}")));
     let beside = beside.map(|names| listing.present(&names)).unwrap_or_default();
     let others = [listing.present(&ends), beside].concat();
     if others.is_empty() || values.dtype().float().is_some() {
