@@ -2,7 +2,8 @@
 
 use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{
-    GroupScales, NotQuantizable, QatScales, Quantizer, Rounding, ScaledGroup,
+    GroupScales, NotQuantizable, Preset, PresetCoder, PresetGroup, QatScales, Quantizer, Rounding,
+    ScaledGroup,
 };
 use crate::tensor::{FloatType, Shape, read_f64};
 use std::ops::Range;
@@ -57,7 +58,8 @@ pub fn parts(shape: &Shape) -> Vec<Part> {
 pub struct PartQuantizer<'l> {
     pub quantizer: Quantizer,
     pub rounding: Rounding,
-    /// The one scale of a scheme that has one.
+    /// The one scale of a scheme that has one, or the largest magnitude of a tensor whose
+    /// scheme has a global scale.
     pub scale: Option<f32>,
     /// What training with fake quantization learned of the weight.
     pub learned: Option<&'l QatScales>,
@@ -84,6 +86,14 @@ impl QuantizedPart {
         let mut part_values = QuantizedPart { quantized: empty(), lost: empty() };
         let range = part.elements(shape);
         let PartQuantizer { quantizer, rounding, .. } = *asked;
+        if let Some(preset) = quantizer.scheme.preset() {
+            let blocks = preset.group() == PresetGroup::Block(128);
+            let is_whole = |row: u64| row.is_multiple_of(128) || row == shape.channels();
+            if blocks && !(is_whole(part.channels.start) && is_whole(part.channels.end)) {
+                return Err(NotQuantizable::PartOfBlocks);
+            }
+            return QuantizedPart::of_preset((dtype, bytes), shape, preset, asked.scale);
+        }
         let qtype = quantizer.scheme.quantization_type();
         let known = asked.scale.as_ref().map(std::slice::from_ref);
         let group_scales = GroupScales::new(quantizer, rounding, shape, asked.learned).known(known);
@@ -108,6 +118,25 @@ impl QuantizedPart {
             }
         }
         Ok(part_values)
+    }
+}
+
+impl QuantizedPart {
+    /// From the elements of a part, which is made of whole rows.
+    fn of_preset(
+        (dtype, bytes): (FloatType, &[u8]),
+        shape: &Shape,
+        preset: Preset,
+        absmax: Option<f32>,
+    ) -> Result<QuantizedPart, NotQuantizable> {
+        let mut part = QuantizedPart { quantized: Vec::new(), lost: Vec::new() };
+        let coder = PresetCoder::new(preset, dtype, shape, absmax.unwrap_or_default().into());
+        let each = |x: &[f32], _: &[f32], restored: &[f32]| {
+            part.quantized.extend(restored);
+            part.lost.extend(x.iter().zip(restored).map(|(x, restored)| x - restored));
+        };
+        coder.restore(bytes, each, |_, _| {})?;
+        Ok(part)
     }
 }
 

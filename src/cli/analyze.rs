@@ -35,7 +35,9 @@ pub struct Analyze {
     #[command(flatten)]
     scheme: SchemeArgs,
     /// Several schemes side by side, the first of them ranked by: any of per-tensor,
-    /// per-channel, per-block:N, also with /int4 or /fp8 after them
+    /// per-channel, per-block:N, also with /int4 or /fp8 after them, and the presets
+    /// W4A16, W4A16_ASYM, FP8_DYNAMIC, FP8_BLOCK, NVFP4A16, MXFP4A16, MXFP8A16 (W4A16:64: in
+    /// groups of 64)
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "scheme")]
     schemes: Vec<QuantizationScheme>,
     #[command(flatten)]
@@ -243,7 +245,7 @@ impl Analyze {
             ("quantizable", Kind::Note),
         ]);
         let mut table = Table::new(&columns);
-        let levels = scheme.quantization_type().levels();
+        let levels = scheme.levels();
         for Measured { id, found, .. } in *measured {
             let mut row = Row::new(checkpoint, selection, *id, found.as_ref());
             tally.add(&mut row);

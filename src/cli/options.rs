@@ -6,7 +6,7 @@ use crate::demo;
 use crate::job::cache::Cache;
 use crate::plan::Selection;
 use crate::plan::{default_calibration, default_scheme};
-use crate::quantization::{Calibration, QuantizationScheme, QuantizationType, Quantizer, Rounding};
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::text::names;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedI64ValueParser, TypedValueParser};
@@ -77,7 +77,7 @@ impl SchemeArgs {
 pub(super) fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
     let expected = "expected per-tensor, per-channel or per-block:N";
     match text.parse::<QuantizationScheme>() {
-        Ok(scheme) if scheme.quantization_type() == QuantizationType::QInt8 => Ok(scheme),
+        Ok(scheme) if scheme.is_scaled_int8() => Ok(scheme),
         _ => Err(expected.to_owned()),
     }
 }

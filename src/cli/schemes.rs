@@ -10,7 +10,7 @@ use super::table::{Kind, Table};
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
-use crate::quantization::{Outcome, QuantizationScheme, QuantizationType};
+use crate::quantization::{Outcome, QuantizationScheme};
 use crate::report::document::{Document, Scale, SchemeFigures};
 use crate::text::{figures, names};
 use std::io::Write;
@@ -197,7 +197,7 @@ impl SideBySide<'_> {
                 table.cell(mean.map(db).unwrap_or_default());
                 table.cell(whole.worst_output.map(db).unwrap_or_default());
             }
-            let saved = scheme.quantization_type() == QuantizationType::QInt8;
+            let saved = scheme.is_scaled_int8();
             table.cell(if saved { "" } else { "measured, not saved" });
         }
         table

@@ -9,7 +9,7 @@ use crate::export::sidecar_file::LeftOutFiles;
 use crate::export::sidecar_files;
 use crate::plan::Plan;
 use crate::plan::rules::TargetRules;
-use crate::quantization::{NotQuantizable, QuantizationType, Rounding};
+use crate::quantization::{NotQuantizable, Rounding};
 use std::path::Path;
 
 impl OutputPlan {
@@ -106,7 +106,7 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result
         return Err(SaveError::Unfit { path: request.out.clone(), why });
     }
     for (id, quantizer) in plan.iter() {
-        if quantizer.scheme.quantization_type() != QuantizationType::QInt8 {
+        if !quantizer.scheme.is_scaled_int8() {
             return Err(SaveError::NotQuantizable {
                 path: checkpoint.path().to_owned(),
                 tensor: checkpoint.tensor(id).name.to_string(),

@@ -3,7 +3,8 @@
 use super::{Job, Progress};
 use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
 use crate::quantization::{
-    AnalysisSpec, GroupQuantizers, HistogramBuilder, Quantizer, Rounding, TensorAnalyzer, kernels,
+    AnalysisSpec, GroupQuantizers, HistogramBuilder, QuantizationScheme, Quantizer, Rounding,
+    TensorAnalyzer, kernels,
 };
 use crate::tensor::{FloatType, Scalar, Shape, TensorId, read_f64};
 use std::ops::Range as Elements;
@@ -162,6 +163,10 @@ fn quantize(
     progress: &Progress,
     elements: &mut [Element],
 ) -> Result<(), ValuesError> {
+    // The columns of a quantized element are those of int8 with one scale.
+    if how.quantizer.scheme.preset().is_some() {
+        return Ok(());
+    }
     let shape = &reader.checkpoint().tensor(id).shape;
     let groups = how.quantizer.scheme.groups(shape);
     let quantizers = GroupQuantizers::new(how.quantizer, shape, reader.checkpoint().learned(id));
@@ -198,7 +203,7 @@ fn group_scale(
     progress: &Progress,
 ) -> Result<Option<f32>, ValuesError> {
     let Quantizer { calibration, scheme } = how.quantizer;
-    let alone = scheme.quantization_type().per_tensor();
+    let alone = QuantizationScheme::one_scale(scheme.quantization_type());
     let quantizers = vec![Quantizer { calibration, scheme: alone }];
     let questions = AnalysisSpec::scales(quantizers, how.rounding);
     let shape = Shape::vector(group.end - group.start);
@@ -229,7 +234,7 @@ enum Unmeasured {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantization::{Calibration, Dequantize, QuantizationScheme};
+    use crate::quantization::{Calibration, Dequantize};
     use std::path::Path;
 
     /// What is shown of an element is what quantizing the whole tensor gives.

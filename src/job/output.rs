@@ -14,7 +14,8 @@ use crate::activations::{
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem};
 use crate::plan::effective_quantizer;
 use crate::quantization::{
-    AnalysisSpec, Calibration, NotQuantizable, QuantizationScheme, Quantizer, Rounding,
+    Analysis, AnalysisSpec, Calibration, NotQuantizable, Preset, QuantizationScheme, Quantizer,
+    Rounding,
 };
 use crate::tensor::{FloatType, TensorId};
 use std::collections::HashMap;
@@ -279,8 +280,11 @@ fn scales(
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<HashMap<(TensorId, usize), f32>, Stopped> {
-    let single =
-        |quantizer: &Quantizer| matches!(quantizer.scheme, QuantizationScheme::PerTensor(..));
+    let has_global =
+        |quantizer: &Quantizer| quantizer.scheme.preset().is_some_and(Preset::has_global_scale);
+    let single = |quantizer: &Quantizer| {
+        matches!(quantizer.scheme, QuantizationScheme::PerTensor(..)) || has_global(quantizer)
+    };
     let places: Vec<usize> = (0..request.quantizers.len())
         .filter(|&place| request.quantizers.get(place).is_some_and(single))
         .collect();
@@ -294,10 +298,14 @@ fn scales(
     progress.expect(scan::float_bytes(checkpoint, layers.iter().map(|(id, _)| *id)));
     let keep = |(id, analysis): scan::Finding| {
         // What has no scale or cannot be read is told when its channels are measured.
-        let outcomes = analysis.map(|analysis| analysis.outcomes).unwrap_or_default();
+        let Ok(Analysis { outcomes, range, .. }) = analysis else { return };
         for (outcome, &place) in outcomes.iter().zip(&places) {
             if let Ok(quantized) = &outcome.result {
-                lock(&found).insert((id, place), quantized.scales.max);
+                let scale = match has_global(&outcome.quantizer) {
+                    true => range.absmax() as f32,
+                    false => quantized.scales.max,
+                };
+                lock(&found).insert((id, place), scale);
             }
         }
     };

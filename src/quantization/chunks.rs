@@ -1,6 +1,7 @@
 //! The division of a tensor into chunks that are processed one at a time.
 
 use crate::quantization::groups::Groups;
+use crate::quantization::preset::Preset;
 use crate::quantization::scheme::QuantizationScheme;
 use crate::tensor::Shape;
 use std::ops::Range;
@@ -8,7 +9,8 @@ use std::ops::Range;
 /// A division of a tensor into chunks of nearly equal length.
 ///
 /// Chunks end at the ends of channels; if channels are longer than a chunk, at the ends of
-/// rows; if rows are longer too, at the ends of blocks. They depend on the shape and the
+/// rows; if rows are longer too, at the ends of blocks. Presets need whole rows, or several
+/// of them, however long they are. They depend on the shape and the
 /// schemes only, never on the number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunks {
@@ -25,14 +27,21 @@ impl Chunks {
         length: u64,
         schemes: impl IntoIterator<Item = QuantizationScheme>,
     ) -> Chunks {
+        let schemes: Vec<QuantizationScheme> = schemes.into_iter().collect();
         let (elements, length) = (shape.elements(), length.max(1));
+        let presets = schemes.iter().filter_map(|scheme| scheme.preset());
+        if let Some(rows) = presets.map(Preset::rows_together).reduce(lcm) {
+            let unit = rows.saturating_mul(shape.channel_len().max(1));
+            let align = Groups::new(elements, unit, unit);
+            return Chunks { elements, length: length.max(unit), align };
+        }
         let every = |len: u64| Groups::new(elements, len, len);
         let align = if (1..=length).contains(&shape.channel_len()) {
             every(shape.channel_len())
         } else if (1..=length).contains(&shape.row_len()) {
             every(shape.row_len())
         } else {
-            let blocks = schemes.into_iter().filter_map(|scheme| match scheme {
+            let blocks = schemes.iter().filter_map(|scheme| match *scheme {
                 QuantizationScheme::PerBlock(_, _, block) => Some(u64::from(block)),
                 _ => None,
             });

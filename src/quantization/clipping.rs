@@ -4,7 +4,8 @@ use crate::quantization::calibration::{
     Calibration, clips, least_index, percentile_rank, symmetric_scale,
 };
 use crate::quantization::kernels::{self, Quantization};
-use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::quantization_type::QuantizationType;
+use crate::quantization::scheme::Rounding;
 use crate::quantization::value_histogram::ValueHistogram;
 use crate::tensor::{FloatType, read_f64};
 

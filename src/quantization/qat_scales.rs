@@ -1,8 +1,10 @@
 //! Scales learned in quantization-aware training, and the schemes that can use them.
 
 use crate::quantization::calibration::Calibration;
+use crate::quantization::preset::Preset;
+use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::quantizer::Quantizer;
-use crate::quantization::scheme::{QuantizationScheme, QuantizationType};
+use crate::quantization::scheme::QuantizationScheme;
 use std::fmt;
 
 /// The fake quantization of a weight at the end of quantization-aware training.
@@ -29,6 +31,8 @@ pub enum QatMismatch {
     Range(f64, &'static str, f32),
     #[error("its scale is for integers")]
     Floats,
+    #[error("{0} has scales of its own")]
+    Preset(Preset),
 }
 
 impl QatScales {
@@ -40,8 +44,11 @@ impl QatScales {
     /// scale for each channel and the scheme has one for the tensor, or if training used more
     /// levels than the scheme has.
     pub fn fits(&self, scheme: QuantizationScheme) -> Result<(), QatMismatch> {
+        if let Some(preset) = scheme.preset() {
+            return Err(QatMismatch::Preset(preset));
+        }
         let qtype = scheme.quantization_type();
-        if qtype == QuantizationType::F8E4M3 {
+        if matches!(qtype, QuantizationType::F8E4M3 | QuantizationType::F4E2M1) {
             return Err(QatMismatch::Floats);
         }
         if let Some(zero) = self.zero_point {
@@ -84,10 +91,13 @@ impl fmt::Display for QatScales {
 
 impl Quantizer {
     /// The quantizer with [`Calibration::Learned`] replaced by min-max, unless the learned
-    /// scales of the tensor fit the scheme.
+    /// scales of the tensor fit the scheme. Presets are always calibrated by min-max.
     pub fn resolved(self, learned: Option<&QatScales>) -> Quantizer {
         let fits = learned.is_some_and(|learned| learned.fits(self.scheme).is_ok());
         match self.calibration {
+            _ if self.scheme.preset().is_some() => {
+                Quantizer { calibration: Calibration::MinMax, ..self }
+            }
             Calibration::Learned if !fits => Quantizer { calibration: Calibration::MinMax, ..self },
             _ => self,
         }

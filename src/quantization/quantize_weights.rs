@@ -3,7 +3,7 @@
 use crate::quantization::group_scales::{GroupScales, ScaledGroup};
 use crate::quantization::kernels;
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
-use crate::quantization::scheme::{QuantizationScheme, QuantizationType, Rounding};
+use crate::quantization::scheme::{QuantizationScheme, Rounding};
 use crate::tensor::{FloatType, Shape};
 
 /// A tensor of int8 values: element `i` is `scales[group] * values[i]`, where `group` is the
@@ -55,7 +55,7 @@ impl Quantizer {
         if expected != bytes.len() as u64 {
             return Err(NotQuantizable::Length { expected, found: bytes.len() as u64 });
         }
-        if self.scheme.quantization_type() != QuantizationType::QInt8 {
+        if !self.scheme.is_scaled_int8() {
             return Err(NotQuantizable::OnlyMeasured(self.scheme));
         }
         NotQuantizable::check(&kernels::range(dtype, bytes))?;

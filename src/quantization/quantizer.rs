@@ -2,6 +2,7 @@
 
 use crate::quantization::calibration::{Calibration, stored_scale};
 use crate::quantization::kernels;
+use crate::quantization::preset::Preset;
 use crate::quantization::scheme::{QuantizationScheme, Rounding};
 use crate::quantization::statistics::Range;
 use crate::tensor::FloatType;
@@ -40,6 +41,10 @@ pub enum NotQuantizable {
     ScaleOverflow { absmax: f64 },
     #[error("{0} values can be measured, not saved")]
     OnlyMeasured(QuantizationScheme),
+    #[error("{preset} does not fit it: {why}")]
+    DoesNotFit { preset: Preset, why: String },
+    #[error("the layer's output is not measured for blocks of 128 rows, of which a part has fewer")]
+    PartOfBlocks,
     #[error("its data has {found} bytes where its shape and type need {expected}")]
     Length { expected: u64, found: u64 },
 }

@@ -1,6 +1,8 @@
 //! Quantization schemes: which elements share a scale, the quantized type, and rounding.
 
 use crate::quantization::groups::Groups;
+use crate::quantization::preset::Preset;
+use crate::quantization::quantization_type::QuantizationType;
 use crate::tensor::Shape;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -10,60 +12,6 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum QuantizationMode {
     Symmetric,
-}
-
-/// The type of quantized elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum QuantizationType {
-    /// Integers from −127 to 127.
-    QInt8,
-    /// Integers from −7 to 7. Can be analysed but not saved.
-    QInt4,
-    /// 8-bit floats with 4 exponent and 3 significand bits, up to ±448. Can be analysed but not
-    /// saved.
-    F8E4M3,
-}
-
-impl QuantizationType {
-    /// The largest value, which the clip is mapped onto.
-    pub fn max(self) -> f32 {
-        match self {
-            QuantizationType::QInt8 => 127.0,
-            QuantizationType::QInt4 => 7.0,
-            QuantizationType::F8E4M3 => 448.0,
-        }
-    }
-
-    /// The name in schemes and documents.
-    pub fn name(self) -> &'static str {
-        match self {
-            QuantizationType::QInt8 => "int8",
-            QuantizationType::QInt4 => "int4",
-            QuantizationType::F8E4M3 => "fp8",
-        }
-    }
-
-    /// The scheme of this type with one scale for the whole tensor.
-    pub fn per_tensor(self) -> QuantizationScheme {
-        QuantizationScheme::PerTensor(QuantizationMode::Symmetric, self)
-    }
-
-    /// Bits of a stored element.
-    pub fn bits(self) -> u64 {
-        match self {
-            QuantizationType::QInt8 | QuantizationType::F8E4M3 => 8,
-            QuantizationType::QInt4 => 4,
-        }
-    }
-
-    /// Number of distinct values.
-    pub fn levels(self) -> u32 {
-        match self {
-            QuantizationType::QInt8 => 255,
-            QuantizationType::QInt4 => 15,
-            QuantizationType::F8E4M3 => 253,
-        }
-    }
 }
 
 /// A quantization scheme: the elements that share a scale, and their type.
@@ -79,6 +27,8 @@ pub enum QuantizationScheme {
     /// of a block. If the last axis is shorter than a block, as in a convolution's kernel, the
     /// whole output channel is divided into blocks. The last block of a row may be shorter.
     PerBlock(QuantizationMode, QuantizationType, u32),
+    /// What a preset of compressed-tensors stores, in the arithmetic of its owner.
+    Preset(Preset),
 }
 
 impl QuantizationScheme {
@@ -94,18 +44,53 @@ impl QuantizationScheme {
         Self::PerBlock(QuantizationMode::Symmetric, QuantizationType::QInt8, block)
     }
 
+    /// The scheme with values of type `qtype` and one scale for the whole tensor.
+    pub const fn one_scale(qtype: QuantizationType) -> Self {
+        Self::PerTensor(QuantizationMode::Symmetric, qtype)
+    }
+
+    /// The preset, if it is one.
+    pub fn preset(self) -> Option<Preset> {
+        match self {
+            Self::Preset(preset) => Some(preset),
+            _ => None,
+        }
+    }
+
+    /// Whether it stores int8 values with a scale for each group, which every format of int8
+    /// can hold in some granularity.
+    pub fn is_scaled_int8(self) -> bool {
+        self.preset().is_none() && self.quantization_type() == QuantizationType::QInt8
+    }
+
     /// The type of the quantized elements.
     pub fn quantization_type(self) -> QuantizationType {
         match self {
+            Self::Preset(preset) => preset.quantization_type(),
             Self::PerTensor(_, t) | Self::PerChannel(_, t) | Self::PerBlock(_, t, _) => t,
         }
     }
 
-    /// The division of a tensor of `shape` into groups that share a scale.
+    /// Number of distinct values before they are multiplied by their scales.
+    pub fn levels(self) -> u32 {
+        match (self, self.quantization_type()) {
+            // Presets use the lowest integer too.
+            (Self::Preset(_), QuantizationType::QInt8) => 256,
+            (Self::Preset(_), QuantizationType::QInt4) => 16,
+            (_, qtype) => qtype.levels(),
+        }
+    }
+
+    /// The division of a tensor of `shape` into groups that share a scale; of a preset, into
+    /// the rows that are encoded together.
     pub fn groups(self, shape: &Shape) -> Groups {
         let (row, group) = match self {
             Self::PerTensor(..) => (shape.elements(), shape.elements()),
             Self::PerChannel(..) => (shape.channel_len(), shape.channel_len()),
+            Self::Preset(preset) => {
+                let rows = shape.channel_len().saturating_mul(preset.rows_together());
+                (rows, rows)
+            }
             Self::PerBlock(_, _, block) => {
                 let row = block_row(shape, block);
                 (row, u64::from(block).min(row))
@@ -119,6 +104,7 @@ impl QuantizationScheme {
     /// length per block.
     pub fn scale_shape(self, shape: &Shape) -> Shape {
         let dims: Vec<u64> = match self {
+            Self::Preset(preset) => preset.scale_dims(shape).to_vec(),
             Self::PerTensor(..) => vec![1],
             Self::PerChannel(..) => match shape.rank() {
                 0 | 1 => vec![shape.channels()],
@@ -141,6 +127,9 @@ impl QuantizationScheme {
 
     /// Bytes of the quantized elements and their scales, each scale taking `scale_bytes`.
     pub fn bytes(self, shape: &Shape, scale_bytes: u64) -> u64 {
+        if let Self::Preset(preset) = self {
+            return preset.bytes(shape, scale_bytes);
+        }
         let values = (shape.elements() * self.quantization_type().bits()).div_ceil(8);
         values + self.groups(shape).count() * scale_bytes
     }
@@ -155,17 +144,25 @@ fn block_row(shape: &Shape, block: u32) -> u64 {
     }
 }
 
+/// What stands after the name of an int8 preset with the scales of its owner, absmax/127.5.
+const OWNERS_RULE: &str = "/127.5";
+
 impl fmt::Display for QuantizationScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = match self {
             Self::PerTensor(..) => "per-tensor".to_owned(),
             Self::PerChannel(..) => "per-channel".to_owned(),
             Self::PerBlock(_, _, block) => format!("per-block:{block}"),
+            Self::Preset(preset @ (Preset::W8A8 | Preset::W8A16(_))) => {
+                return f.pad(&format!("{preset}{OWNERS_RULE}"));
+            }
+            Self::Preset(preset) => return preset.fmt(f),
         };
         match self.quantization_type() {
             QuantizationType::QInt8 => {}
             QuantizationType::QInt4 => text.push_str("/int4"),
             QuantizationType::F8E4M3 => text.push_str("/fp8"),
+            QuantizationType::F4E2M1 => text.push_str("/fp4"),
         }
         f.pad(&text)
     }
@@ -174,7 +171,7 @@ impl fmt::Display for QuantizationScheme {
 /// A text that is not the name of a scheme.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error(
-    "unknown scheme '{0}': expected per-tensor, per-channel or per-block:N, with /int4 or /fp8 after it for those types"
+    "unknown scheme '{0}': expected per-tensor, per-channel or per-block:N, with /int4 or /fp8 after it for those types, or a preset such as W4A16, FP8_DYNAMIC or NVFP4A16"
 )]
 pub struct UnknownScheme(String);
 
@@ -183,6 +180,16 @@ impl FromStr for QuantizationScheme {
 
     fn from_str(text: &str) -> Result<Self, UnknownScheme> {
         let unknown = || UnknownScheme(text.to_owned());
+        if let Ok(preset) = text.trim_end_matches(OWNERS_RULE).parse::<Preset>() {
+            return match (preset, text.ends_with(OWNERS_RULE)) {
+                (Preset::W8A8 | Preset::W8A16(_), true) => Ok(Self::Preset(preset)),
+                (_, true) => Err(unknown()),
+                // int8 has scales of absmax/127 unless those of the owner are asked for.
+                (Preset::W8A8, false) => Ok(Self::PER_CHANNEL),
+                (Preset::W8A16(group), false) => Ok(Self::per_block(group)),
+                (_, false) => Ok(Self::Preset(preset)),
+            };
+        }
         let (granularity, qtype) = match text.split_once('/') {
             None | Some((_, "int8")) => (text.trim_end_matches("/int8"), QuantizationType::QInt8),
             Some((granularity, "int4")) => (granularity, QuantizationType::QInt4),
@@ -239,14 +246,30 @@ mod tests {
 
     #[test]
     fn schemes_survive_formatting_and_parsing() {
-        for text in
-            ["per-tensor", "per-channel", "per-block:64", "per-block:32/int4", "per-tensor/fp8"]
-        {
+        for text in [
+            "per-tensor",
+            "per-channel",
+            "per-block:64",
+            "per-block:32/int4",
+            "per-tensor/fp8",
+            "W4A16",
+            "W4A16:64",
+            "W4A16_ASYM",
+            "FP8_DYNAMIC",
+            "FP8_BLOCK",
+            "NVFP4A16",
+            "MXFP4A16",
+            "MXFP8A16",
+            "W8A8/127.5",
+            "W8A16:64/127.5",
+        ] {
             assert_eq!(text.parse::<QuantizationScheme>().expect(text).to_string(), text);
         }
-        for text in ["", "per-block", "per-block:0", "per-tensor/int3", "tensor"] {
+        for text in ["", "per-block", "per-block:0", "per-tensor/int3", "tensor", "W4A16/127.5"] {
             assert!(text.parse::<QuantizationScheme>().is_err(), "{text}");
         }
+        assert_eq!("W8A8".parse(), Ok(QuantizationScheme::PER_CHANNEL));
+        assert_eq!("W8A16".parse(), Ok(QuantizationScheme::per_block(128)));
     }
 
     #[test]

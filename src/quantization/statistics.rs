@@ -1,6 +1,6 @@
 //! Ranges, moments and error sums that can be merged, and the statistics derived from them.
 
-use crate::quantization::QuantizationType;
+use crate::quantization::quantization_type::QuantizationType;
 use serde::{Deserialize, Serialize};
 
 /// The smallest and largest finite element, and the number of elements that are not finite.

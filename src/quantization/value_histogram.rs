@@ -362,7 +362,8 @@ pub(crate) fn merge_sorted(a: Vec<(u16, u64)>, b: Vec<(u16, u64)>) -> Vec<(u16, 
 mod tests {
     use super::*;
     use crate::quantization::kernels;
-    use crate::quantization::scheme::{QuantizationType, Rounding};
+    use crate::quantization::quantization_type::QuantizationType;
+    use crate::quantization::scheme::Rounding;
     use half::bf16;
 
     fn halves(n: u32) -> impl Iterator<Item = f32> {

@@ -60,28 +60,65 @@ pub(crate) const F8E4M3_MAX: f32 = 448.0;
 /// The E4M3 code nearest to `x`, ties to even, saturating at ±448; NaN becomes 448. Negative
 /// numbers that round to zero get the code of positive zero.
 pub(crate) fn f8e4m3_from(x: f32) -> u8 {
-    let (_, code) = e4m3_magnitude(x.abs());
-    with_sign(code, x) as u8
+    let (_, code) = Minifloat::E4M3.nearest(x.abs());
+    Minifloat::E4M3.with_sign(code, x) as u8
 }
 
-/// The value and the code of the E4M3 nearest to a magnitude.
-#[inline(always)]
-pub(crate) fn e4m3_magnitude(magnitude: f32) -> (f32, u32) {
-    let magnitude = if magnitude < F8E4M3_MAX { magnitude } else { F8E4M3_MAX };
-    // The spacing is an eighth of the power of two, and 2⁻⁹ below 2⁻⁶. Adding 2²³ times
-    // the spacing rounds to a multiple of it and leaves the multiple in the low bits.
-    let exponent = (magnitude.to_bits() >> 23).max(121);
-    let magic = f32::from_bits((exponent + 20) << 23);
-    let sum = magnitude + magic;
-    let units = sum.to_bits() & 31;
-    (sum - magic, (exponent - 121) * 8 + units)
+/// A float type of at most 8 bits without infinities, for the nearest of its values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Minifloat {
+    /// The largest finite value.
+    max: f32,
+    /// The exponent field of the f32 with the smallest normal magnitude.
+    min_exponent: u32,
+    mantissa_bits: u32,
 }
 
-/// `code` with the sign of `x`; zero stays positive.
-#[inline(always)]
-pub(crate) fn with_sign(code: u32, x: f32) -> u32 {
-    let sign = (x.to_bits() >> 24) & 0x80;
-    code | if code == 0 { 0 } else { sign }
+impl Minifloat {
+    pub(crate) const E4M3: Minifloat =
+        Minifloat { max: F8E4M3_MAX, min_exponent: 121, mantissa_bits: 3 };
+    pub(crate) const E2M1: Minifloat = Minifloat { max: 6.0, min_exponent: 127, mantissa_bits: 1 };
+
+    /// The value nearest to a magnitude, ties to even, and its code. Larger magnitudes and NaN
+    /// give the largest value.
+    #[inline(always)]
+    pub(crate) fn nearest(self, magnitude: f32) -> (f32, u32) {
+        let magnitude = if magnitude < self.max { magnitude } else { self.max };
+        // The spacing is the power of two divided by 2^mantissa_bits, and constant below the
+        // smallest normal magnitude. Adding 2²³ times the spacing rounds to a multiple of it
+        // and leaves the multiple in the low bits.
+        let exponent = (magnitude.to_bits() >> 23).max(self.min_exponent);
+        let magic = f32::from_bits((exponent + 23 - self.mantissa_bits) << 23);
+        let sum = magnitude + magic;
+        let units = sum.to_bits() & ((4 << self.mantissa_bits) - 1);
+        (sum - magic, ((exponent - self.min_exponent) << self.mantissa_bits) + units)
+    }
+
+    /// The value of the code that [`Minifloat::nearest`] returns.
+    pub(crate) fn value(self, code: u8) -> f32 {
+        match self.mantissa_bits {
+            1 => E2M1_VALUES[usize::from(code & 7)],
+            _ => f8e4m3_value(code & 0x7F),
+        }
+    }
+
+    /// The bit of a code that holds the sign.
+    #[inline(always)]
+    pub(crate) fn sign_bit(self) -> u32 {
+        if self.mantissa_bits == 1 { 8 } else { 0x80 }
+    }
+
+    /// `code` with the sign of `x`; zero stays positive.
+    #[inline(always)]
+    pub(crate) fn with_sign(self, code: u32, x: f32) -> u32 {
+        if code == 0 { 0 } else { self.signed(code, x) }
+    }
+
+    /// `code` with the sign of `x`, zero too.
+    #[inline(always)]
+    pub(crate) fn signed(self, code: u32, x: f32) -> u32 {
+        if x.is_sign_negative() { code | self.sign_bit() } else { code }
+    }
 }
 
 /// The value of an E4M3 code; NaN for 0x7F and 0xFF.
@@ -180,6 +217,21 @@ mod tests {
         }
         assert_eq!(f8e4m3_from(f32::NEG_INFINITY), 0xFE);
         assert_eq!(f8e4m3_from(f32::from_bits(1)), 0);
+    }
+
+    #[test]
+    fn the_nearest_e2m1_is_that_of_the_owner() {
+        let bounds = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
+        for (low, bound) in (0u32..).zip(bounds) {
+            let even = low + (low & 1);
+            assert_eq!(Minifloat::E2M1.nearest(bound).1, even, "{bound}");
+            assert_eq!(Minifloat::E2M1.nearest(bound.next_down()).1, low, "{bound}");
+            assert_eq!(Minifloat::E2M1.nearest(bound.next_up()).1, low + 1, "{bound}");
+        }
+        for (code, value) in (0u32..8).zip(E2M1_VALUES) {
+            assert_eq!(Minifloat::E2M1.nearest(value), (value, code));
+        }
+        assert_eq!(Minifloat::E2M1.nearest(f32::INFINITY), (6.0, 7));
     }
 
     #[test]

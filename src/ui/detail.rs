@@ -307,7 +307,7 @@ fn errors(
     theme: &Theme,
 ) -> Vec<Figure> {
     let (word, style) = theme.judge(error.sqnr_db);
-    let levels = scheme.quantization_type().levels();
+    let levels = scheme.levels();
     let scale = match scales {
         1 => figure("scale", value(largest_scale.into())),
         n => figure("largest scale", value(largest_scale.into()))

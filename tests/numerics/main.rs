@@ -10,3 +10,4 @@ mod demo_network;
 mod division;
 mod ggml_blocks;
 mod golden;
+mod presets;

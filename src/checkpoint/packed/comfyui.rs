@@ -113,6 +113,7 @@ impl<'s> Layer<'_, 's> {
             global: None,
             column_factor: None,
             rotation: None,
+            through_bf16: false,
             shape,
             original: self.listing.original(self.values.dtype()),
         }

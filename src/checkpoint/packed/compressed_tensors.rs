@@ -11,7 +11,7 @@ use crate::checkpoint::packed::quant_config::WeightScheme;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
 use crate::checkpoint::stored::StoredId;
-use crate::tensor::DType;
+use crate::tensor::{DType, FloatType};
 
 const NAME: &str = "compressed-tensors";
 
@@ -108,7 +108,7 @@ pub(super) fn signed_bytes(
     values: Part,
     name: String,
     scales: ScaleGrid,
-    original: crate::tensor::FloatType,
+    original: FloatType,
 ) -> PackedTensor {
     let shape = values.stored.shape.clone();
     let format = Scaled {
@@ -120,6 +120,7 @@ pub(super) fn signed_bytes(
         global: None,
         column_factor: None,
         rotation: None,
+        through_bf16: false,
         shape: shape.clone(),
         original,
     };
@@ -281,6 +282,7 @@ fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTenso
         none(global, "a global scale")?;
         (Numbers::exponents(scale, "scales")?, None)
     };
+    let original = listing.original(scale.dtype());
     let format = Scaled {
         name: match (nvfp4, bits) {
             (true, _) => "nvfp4, blocks of 16".to_owned(),
@@ -292,8 +294,10 @@ fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTenso
         global,
         column_factor: None,
         rotation: None,
+        // The owner decompresses NVFP4 in BF16, whatever type the weight had.
+        through_bf16: nvfp4 && original != FloatType::BF16,
         shape: shape.clone(),
-        original: listing.original(scale.dtype()),
+        original,
         parts,
     };
     Ok(PackedTensor::new(name, shape, format))

@@ -148,6 +148,7 @@ fn tensor(
         global: None,
         column_factor: None,
         rotation: None,
+        through_bf16: false,
         shape: shape.clone(),
         original,
         parts,
@@ -374,6 +375,7 @@ pub(super) fn deepseek_experts(listing: &Listing, values: Part) -> Option<Packed
             global: None,
             column_factor: None,
             rotation: None,
+            through_bf16: false,
             shape: shape.clone(),
             original: configured_dtype(listing).unwrap_or(FloatType::BF16),
         };

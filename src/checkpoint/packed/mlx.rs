@@ -187,6 +187,7 @@ fn floats_of(
         global,
         column_factor: None,
         rotation: None,
+        through_bf16: false,
         shape: shape.clone(),
         original: listing.original(scale.dtype()),
         parts,

@@ -11,6 +11,7 @@ use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::minifloat::{E2M1_VALUES, E2M3_VALUES, ValueTable};
 use crate::tensor::{FloatType, Shape};
+use half::bf16;
 use std::ops::Range;
 
 /// Element `[r, c]` is `code[r, c] * scale[r, c]`, then multiplied by `column_factor[c]`, then
@@ -25,6 +26,8 @@ pub(super) struct Scaled {
     /// One factor for each column, such as ModelOpt's `pre_quant_scale`.
     pub column_factor: Option<Numbers>,
     pub rotation: Option<Rotation>,
+    /// Whether the products are rounded to BF16, because the owner computes them so.
+    pub through_bf16: bool,
     pub shape: Shape,
     pub original: FloatType,
     /// The stored tensors beside the values.
@@ -253,6 +256,9 @@ impl PackedFormat for Scaled {
         self.scale(reader, &whole, &mut values)?;
         if let Some(rotation) = self.rotation {
             rotation.apply(&mut values);
+        }
+        if self.through_bf16 {
+            values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
         }
         let values = values.get((range.start - whole.start) as usize..).unwrap_or_default();
         for (out, value) in out.iter_mut().zip(values) {

@@ -16,9 +16,7 @@ use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
 use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::Plan;
-use crate::quantization::{
-    QuantizationScheme, QuantizationType, Rounding, ScaleStorage, narrowed_scale,
-};
+use crate::quantization::{QuantizationScheme, Rounding, ScaleStorage, narrowed_scale};
 use crate::tensor::{DType, Shape, TensorId, write_f64};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -224,7 +222,7 @@ impl CompressedTensors {
                 self.name, other.scheme
             ));
         }
-        if scheme.quantization_type() != QuantizationType::QInt8 {
+        if !scheme.is_scaled_int8() {
             return Err(format!("{scheme} values can be measured, not saved"));
         }
         let block = match (self.packing, scheme) {
@@ -241,6 +239,9 @@ impl CompressedTensors {
                 return Err(format!(
                     "int8 has a scale per channel or per tensor, not {scheme}; int8-weight-only and safetensors have blocks"
                 ));
+            }
+            (Packing::PackQuantized, QuantizationScheme::Preset(_)) => {
+                return Err(format!("{scheme} values can be measured, not saved"));
             }
             (Packing::IntQuantized, _) => return Ok(scheme),
         };
@@ -272,7 +273,7 @@ impl CompressedTensors {
             "strategy": match scheme {
                 QuantizationScheme::PerTensor(..) => "tensor",
                 QuantizationScheme::PerChannel(..) => "channel",
-                QuantizationScheme::PerBlock(..) => "group",
+                QuantizationScheme::PerBlock(..) | QuantizationScheme::Preset(_) => "group",
             },
             "dynamic": false,
         });

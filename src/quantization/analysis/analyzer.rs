@@ -5,6 +5,7 @@
 //! the result does not depend on which thread analyses which chunk.
 
 use crate::quantization::analysis::channel_losses::{ChannelDetail, ChannelLosses};
+use crate::quantization::analysis::coded::CodedQuantizer;
 use crate::quantization::analysis::element_run::ElementRun;
 use crate::quantization::analysis::multi_pass::{MultiPassState, PassResult};
 use crate::quantization::analysis::results::{Analysis, Outcome, Quantized};
@@ -47,6 +48,7 @@ pub(crate) struct TensorAnalyzer<'q> {
     pub(super) single_pass: SinglePass<'q>,
     from_histogram: Vec<TensorQuantizer<'q>>,
     multi_pass: Vec<TensorQuantizer<'q>>,
+    coded: Vec<CodedQuantizer>,
     /// Whether the first pass fills a histogram.
     fills_histogram: bool,
     pub(super) moments: MomentsSource,
@@ -74,13 +76,19 @@ pub(crate) struct FirstPassResult {
     single_pass: Vec<Result<ChunkResult, NotQuantizable>>,
     /// Per multi-pass quantizer, the ranges of the groups in the chunk.
     ranges: Vec<Vec<(u64, Range)>>,
+    coded: Vec<CodedResult>,
 }
+
+/// The result of a coded quantizer for the chunks of one pass; `None` in passes in which it
+/// measures nothing.
+type CodedResult = Option<Result<ChunkResult, NotQuantizable>>;
 
 /// The results of a further pass over one chunk, or over all chunks so far.
 #[derive(Debug, Default)]
 pub(crate) struct FurtherPassResult {
     /// One for each multi-pass quantizer.
     multi_pass: Vec<PassResult>,
+    coded: Vec<CodedResult>,
     /// Without the range, if the moments come from this pass.
     moments: Moments,
 }
@@ -91,6 +99,7 @@ pub(crate) struct AnalysisState {
     moments: Moments,
     single_pass: Vec<Result<Quantized, NotQuantizable>>,
     multi_pass: Vec<MultiPassState>,
+    coded: Vec<Result<Quantized, NotQuantizable>>,
     histogram: Option<ValueHistogram>,
 }
 
@@ -132,6 +141,10 @@ impl<'q> TensorAnalyzer<'q> {
         };
         let from_histogram = with(Strategy::FromHistogram);
         let multi_pass = with(Strategy::MultiPass);
+        let coded: Vec<CodedQuantizer> =
+            quantizers.iter().filter_map(|q| CodedQuantizer::new(q, shape)).collect();
+        let further = multi_pass.iter().map(|q| further_passes(spec, q));
+        let further = further.chain(coded.iter().filter_map(|q| q.pass(spec))).max();
         let fills_histogram = spec.histogram || !from_histogram.is_empty();
         TensorAnalyzer {
             spec,
@@ -141,10 +154,11 @@ impl<'q> TensorAnalyzer<'q> {
             single_pass: SinglePass::new(spec, with(Strategy::SinglePass)),
             fills_histogram,
             moments: MomentsSource::choose(spec, dtype, fills_histogram, &multi_pass),
-            passes: 1 + multi_pass.iter().map(|q| further_passes(spec, q)).max().unwrap_or(0),
+            passes: 1 + further.unwrap_or(0),
             strategies,
             from_histogram,
             multi_pass,
+            coded,
         }
     }
 
@@ -184,6 +198,7 @@ impl<'q> TensorAnalyzer<'q> {
             moments: Moments::default(),
             single_pass: self.single_pass.start(self.spec),
             multi_pass: self.multi_pass.iter().map(|_| MultiPassState::new(channels())).collect(),
+            coded: self.coded.iter().map(|quantizer| quantizer.start(self.spec)).collect(),
             histogram: None,
         }
     }
@@ -210,7 +225,28 @@ impl<'q> TensorAnalyzer<'q> {
                 false => group_ranges(quantizer, chunk),
             }
         });
-        FirstPassResult { ranges: ranges.collect(), moments, single_pass }
+        let ranges = ranges.collect();
+        FirstPassResult { ranges, moments, single_pass, coded: self.measure_coded(0, chunk, 0.0) }
+    }
+
+    /// Measures a chunk with the coded quantizers that do so in pass `pass`.
+    fn measure_coded(&self, pass: u64, chunk: ElementRun, absmax: f64) -> Vec<CodedResult> {
+        let has_channels = self.channels.is_some();
+        let measured = self.coded.iter().map(|quantizer| {
+            let is_now = quantizer.pass(self.spec) == Some(pass);
+            is_now.then(|| quantizer.measure(self.spec, chunk, absmax, has_channels))
+        });
+        measured.collect()
+    }
+
+    /// Adds the results of coded quantizers for chunks that have `before` elements in front of
+    /// them.
+    fn add_coded(state: &mut AnalysisState, results: Vec<CodedResult>, before: u64) {
+        for (all, next) in state.coded.iter_mut().zip(results) {
+            if let Some(next) = next {
+                SinglePass::append(std::slice::from_mut(all), vec![next], before);
+            }
+        }
     }
 
     fn run_of<'b>(&self, k: u64, bytes: &'b [u8]) -> ElementRun<'b> {
@@ -248,6 +284,7 @@ impl<'q> TensorAnalyzer<'q> {
         let before = state.moments.range.count;
         state.moments.merge(&next.moments);
         SinglePass::append(&mut state.single_pass, next.single_pass, before);
+        Self::add_coded(state, next.coded, before);
         for (state, ranges) in state.multi_pass.iter_mut().zip(next.ranges) {
             state.add_ranges(ranges);
         }
@@ -303,14 +340,23 @@ impl<'q> TensorAnalyzer<'q> {
                 ErrorDetail::None | ErrorDetail::Full => result,
             }
         });
-        FurtherPassResult { multi_pass: results.collect(), moments }
+        let multi_pass = results.collect();
+        let absmax = state.moments.range.absmax();
+        FurtherPassResult { multi_pass, moments, coded: self.measure_coded(pass, chunk, absmax) }
     }
 
     /// Adds a further pass over the next chunk; chunks must come in order.
     pub(crate) fn add_further(all: &mut FurtherPassResult, next: FurtherPassResult) {
-        if all.multi_pass.is_empty() {
+        if all.multi_pass.is_empty() && all.coded.is_empty() {
             *all = next;
             return;
+        }
+        for (result, next) in all.coded.iter_mut().zip(next.coded) {
+            match (&mut *result, next) {
+                (Some(Ok(result)), Some(Ok(next))) => result.append(next),
+                (Some(Ok(_)), Some(Err(why))) => *result = Some(Err(why)),
+                _ => {}
+            }
         }
         all.moments.merge(&next.moments);
         for (result, next) in all.multi_pass.iter_mut().zip(next.multi_pass) {
@@ -320,7 +366,9 @@ impl<'q> TensorAnalyzer<'q> {
 
     /// Ends a further pass with the results of all its chunks.
     pub(crate) fn end_pass(&self, state: &mut AnalysisState, pass: u64, all: FurtherPassResult) {
-        let FurtherPassResult { multi_pass, moments } = all;
+        let FurtherPassResult { multi_pass, moments, coded } = all;
+        // Elements that are not finite were located in the first pass.
+        Self::add_coded(state, coded, 0);
         if matches!(self.moments, MomentsSource::ErrorSums { pass: with, .. } if with == pass) {
             state.moments = Moments { range: state.moments.range, ..moments };
         }
@@ -364,7 +412,7 @@ impl<'q> TensorAnalyzer<'q> {
 
     /// The analysis after all passes.
     pub(crate) fn finish(&self, state: AnalysisState) -> Analysis {
-        let AnalysisState { moments, single_pass, multi_pass, histogram } = state;
+        let AnalysisState { moments, single_pass, multi_pass, coded, histogram } = state;
         let range = moments.range;
         let mut single_pass = self.single_pass.outcomes(single_pass);
         let mut from_histogram = self.from_histogram.iter().map(|q| Outcome {
@@ -378,11 +426,18 @@ impl<'q> TensorAnalyzer<'q> {
             quantizer: q.quantizer(),
             result: state.finish(self.spec, q),
         });
+        let mut coded = self.coded.iter().zip(coded).map(|(q, mut result)| {
+            if let Ok(Quantized { channels: Some(channels), .. }) = &mut result {
+                channels.end_channel();
+            }
+            Outcome { quantizer: q.quantizer(), result }
+        });
         let outcomes = self.strategies.iter().filter_map(|strategy| {
             let outcome = match strategy {
                 Strategy::SinglePass => single_pass.next(),
                 Strategy::FromHistogram => from_histogram.next(),
                 Strategy::MultiPass => multi_pass.next(),
+                Strategy::Coded => coded.next(),
             };
             let Outcome { quantizer, result } = outcome?;
             Some(Outcome { quantizer, result: NotQuantizable::check(&range).and(result) })

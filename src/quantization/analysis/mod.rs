@@ -6,6 +6,7 @@
 
 mod analyzer;
 mod channel_losses;
+mod coded;
 mod diagnostics;
 mod element_run;
 mod histogram_outcome;

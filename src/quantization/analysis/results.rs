@@ -69,6 +69,13 @@ impl Quantized {
         }
     }
 
+    /// Adds the loss of further elements.
+    pub(super) fn add_loss(&mut self, next: &Loss) {
+        if let Some(loss) = &mut self.loss {
+            loss.merge(next);
+        }
+    }
+
     /// Appends the scales and adds the errors of the groups that follow; their channels are
     /// left out.
     pub(super) fn append(&mut self, next: Quantized) {

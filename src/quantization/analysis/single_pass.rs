@@ -156,6 +156,12 @@ fn scales_follow_from_absmax(quantizer: &TensorQuantizer) -> bool {
 }
 
 impl ChunkResult {
+    /// Adds the result of the next chunk.
+    pub(super) fn append(&mut self, next: ChunkResult) {
+        self.quantized.append(next.quantized);
+        self.channels.extend(next.channels);
+    }
+
     fn measure(
         &mut self,
         quantizer: &TensorQuantizer,

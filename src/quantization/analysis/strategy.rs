@@ -19,6 +19,8 @@ pub(super) enum Strategy {
     /// Groups span chunks: the first pass finds their ranges, further passes their clips and
     /// errors.
     MultiPass,
+    /// The scheme encodes whole rows in a way of its own.
+    Coded,
 }
 
 /// When one pass that fills an exact histogram is preferred over several passes.
@@ -45,7 +47,10 @@ impl HistogramUse {
         }
         // Two passes over a tensor that is kept are faster than counting, unless the counts
         // serve several quantizers. F16 has so many values that this holds for any size.
-        let several = quantizers.iter().filter(|quantizer| quantizer.has_one_group()).count() > 1;
+        let one_scale = |quantizer: &&TensorQuantizer| {
+            quantizer.has_one_group() && quantizer.quantizer().scheme.preset().is_none()
+        };
+        let several = quantizers.iter().filter(one_scale).count() > 1;
         let is_kept = elements <= MAX_KEPT_BYTES / dtype.size() as u64;
         match spec.histogram || several || (dtype == FloatType::BF16 && !is_kept) {
             true => HistogramUse::Always,
@@ -61,6 +66,9 @@ impl Strategy {
         chunks: &Chunks,
         histogram: HistogramUse,
     ) -> Strategy {
+        if quantizer.quantizer().scheme.preset().is_some() {
+            return Strategy::Coded;
+        }
         if chunks.hold(&quantizer.groups) {
             return Strategy::SinglePass;
         }

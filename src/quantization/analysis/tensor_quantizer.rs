@@ -5,8 +5,9 @@ use crate::quantization::group_scales::GroupQuantizers;
 use crate::quantization::groups::Groups;
 use crate::quantization::kernels::Quantization;
 use crate::quantization::qat_scales::QatScales;
+use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
-use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::scheme::Rounding;
 use crate::tensor::{FloatType, Shape};
 
 /// A quantizer with what it depends on in one tensor: the groups, the element type and the

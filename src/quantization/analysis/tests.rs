@@ -6,6 +6,8 @@ use crate::quantization::analysis::results::{Analysis, Quantized};
 use crate::quantization::analysis::spec::{AnalysisSpec, ErrorDetail};
 use crate::quantization::calibration::Calibration;
 use crate::quantization::kernels::{self, Quantization};
+use crate::quantization::preset::Preset;
+use crate::quantization::presets::PresetCoder;
 use crate::quantization::qat_scales::QatScales;
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
 use crate::quantization::scheme::{QuantizationScheme, Rounding};
@@ -340,4 +342,76 @@ fn an_element_that_is_not_finite_is_reported_by_its_index() {
             }
         }
     }
+}
+
+/// Presets are measured as if every row were encoded and restored by itself.
+#[test]
+fn presets_are_measured_from_what_they_restore() {
+    let shape = Shape::new([160u64, 256]).expect("fits");
+    let values: Vec<f32> =
+        (0..shape.elements()).map(|i| ((i * i % 977) as f32 / 977.0 - 0.4) * 0.1).collect();
+    let dtype = FloatType::F32;
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let quantizer = |preset| Quantizer {
+        calibration: Calibration::MinMax,
+        scheme: QuantizationScheme::Preset(preset),
+    };
+    let quantizers: Vec<Quantizer> = Preset::ALL.map(quantizer).to_vec();
+    for errors in [ErrorDetail::Full, ErrorDetail::Loss] {
+        let channels = ChannelDetail::All;
+        let spec = AnalysisSpec::errors(quantizers.clone(), Rounding::HalfEven);
+        let spec = AnalysisSpec { errors, channels, ..spec };
+        let whole = analyze(&spec, dtype, &shape, &bytes);
+        for chunk_bytes in [1 << 12, 1 << 16] {
+            let analyzer =
+                TensorAnalyzer::with_chunk_bytes(&spec, dtype, &shape, None, chunk_bytes);
+            let found = run_in_memory(&analyzer, dtype, &bytes);
+            assert_eq!(found.outcomes.len(), Preset::ALL.len());
+            let pairs = found.outcomes.iter().zip(&whole.outcomes).zip(Preset::ALL);
+            for ((outcome, in_one), preset) in pairs {
+                let found = outcome.result.as_ref().expect("finite");
+                let in_one = in_one.result.as_ref().expect("finite");
+                let coder = PresetCoder::new(preset, dtype, &shape, found_absmax(&values));
+                let (mut noise, mut rows) = (0.0, Vec::new());
+                let each = |x: &[f32], _: &[f32], restored: &[f32]| {
+                    let squares = x
+                        .iter()
+                        .zip(restored)
+                        .map(|(&x, &restored)| (f64::from(x) - f64::from(restored)).powi(2));
+                    let of_row: f64 = squares.sum();
+                    rows.push(of_row);
+                    noise += of_row;
+                };
+                let mut scales = 0;
+                coder.restore(&bytes, each, |_, _| scales += 1).expect("finite");
+                let loss = found.loss().expect("measured");
+                assert!((loss.noise / noise - 1.0).abs() < 1e-12, "{preset}");
+                assert!(noise > 0.0, "{preset}");
+                let channels = found.channels.as_ref().expect("asked for").all();
+                assert_eq!(channels.len(), rows.len(), "{preset}");
+                for (channel, row) in channels.iter().zip(rows) {
+                    assert!((channel.noise - row).abs() <= 1e-12 * row, "{preset}");
+                }
+                assert_eq!(found.scales, in_one.scales, "{preset}");
+                assert_eq!(found.scales.count, scales, "{preset}");
+                let levels = |found: &Quantized| found.error.map(|error| error.levels);
+                assert_eq!(levels(found), levels(in_one), "{preset}");
+            }
+        }
+    }
+}
+
+fn found_absmax(values: &[f32]) -> f64 {
+    values.iter().fold(0f32, |max, x| max.max(x.abs())).into()
+}
+
+#[test]
+fn a_preset_that_does_not_fit_the_shape_has_no_result() {
+    let shape = Shape::new([2u64, 192]).expect("fits");
+    let scheme = QuantizationScheme::Preset(Preset::W4A16(128));
+    let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
+    let spec = AnalysisSpec::errors(vec![quantizer], Rounding::HalfEven);
+    let found = analyze(&spec, FloatType::F32, &shape, &[0; 2 * 192 * 4]);
+    let why = found.outcomes[0].result.as_ref().expect_err("does not fit");
+    assert!(matches!(why, NotQuantizable::DoesNotFit { .. }), "{why}");
 }

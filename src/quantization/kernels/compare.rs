@@ -7,7 +7,8 @@ use crate::quantization::kernels::level_tracker::SeenLevels;
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::quantize::quantize;
 use crate::quantization::kernels::rounding::{IntegersHalfEven, is_ordinary};
-use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::quantization_type::QuantizationType;
+use crate::quantization::scheme::Rounding;
 use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 

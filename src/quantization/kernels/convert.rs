@@ -26,6 +26,18 @@ pub(crate) fn convert(from: FloatType, bytes: &[u8], to: FloatType, out: &mut Ve
     }
 }
 
+/// Fills `out` with the elements `bytes` as f32; exact except for F64.
+pub(crate) fn widen(from: FloatType, bytes: &[u8], out: &mut [f32]) {
+    if from == FloatType::F64 {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = read_f64(from, bytes, i).unwrap_or(f64::NAN) as f32;
+        }
+        return;
+    }
+    run(Convert { from, bytes, to: FloatType::F32, out: bytemuck::cast_slice_mut(out) });
+    out.iter_mut().for_each(|x| *x = f32::from_bits(u32::from_le(x.to_bits())));
+}
+
 /// Conversion between the types that are computed in f32.
 struct Convert<'a> {
     from: FloatType,

@@ -11,10 +11,9 @@
 //! [`Simd`]: crate::quantization::kernels::simd::Simd
 #![allow(unsafe_code)]
 
-use crate::quantization::kernels::simd::Baseline;
-use crate::quantization::kernels::simd::Kernel;
 #[cfg(target_arch = "x86_64")]
 use crate::quantization::kernels::simd::x86;
+use crate::quantization::kernels::simd::{Baseline, Kernel, Simd};
 use std::sync::OnceLock;
 
 /// An instruction set that kernels are compiled for.
@@ -64,6 +63,31 @@ impl Isa {
             Isa::ALL.iter().rev().copied().find(|isa| isa.is_supported()).unwrap_or(Isa::Baseline)
         })
     }
+}
+
+/// A loop that the compiler turns into vector instructions by itself.
+pub(crate) trait Loop {
+    type Output;
+
+    /// Runs the loop. Must be `#[inline(always)]`, like everything that it calls.
+    fn run(self) -> Self::Output;
+}
+
+/// A [`Loop`] as a [`Kernel`].
+struct Plain<L>(L);
+
+impl<L: Loop> Kernel for Plain<L> {
+    type Output = L::Output;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> L::Output {
+        self.0.run()
+    }
+}
+
+/// Runs a loop compiled for the best instruction set that the processor supports.
+pub(crate) fn run_loop<L: Loop>(body: L) -> L::Output {
+    run(Plain(body))
 }
 
 /// Runs `kernel` with the best instruction set that the processor supports.

@@ -20,8 +20,9 @@ use crate::quantization::kernels::rounding::{
 use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::loss::Loss;
+use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::scales::Scales;
-use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::scheme::Rounding;
 use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 use std::iter::Peekable;

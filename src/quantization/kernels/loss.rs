@@ -21,8 +21,9 @@ use crate::quantization::kernels::rounding::{
 use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::loss::Loss;
+use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::scales::Scales;
-use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::scheme::Rounding;
 use crate::tensor::FloatType;
 
 /// The scales and losses of groups.
@@ -111,7 +112,8 @@ pub(crate) fn block_losses(
 
 /// Whether the sweeps here handle this type and rounding.
 fn is_swept(qtype: QuantizationType, rounding: Rounding) -> bool {
-    qtype != QuantizationType::F8E4M3 && rounding == Rounding::HalfEven
+    let is_integer = matches!(qtype, QuantizationType::QInt8 | QuantizationType::QInt4);
+    is_integer && rounding == Rounding::HalfEven
 }
 
 /// The loss of elements that share one scale; `None` for F64.

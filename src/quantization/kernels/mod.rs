@@ -27,6 +27,7 @@ mod params;
 mod quantize;
 #[cfg(test)]
 mod reference;
+mod restored;
 mod rounding;
 mod simd;
 #[cfg(test)]
@@ -46,11 +47,13 @@ pub use moments::{moments, range};
 pub use params::Quantization;
 pub use quantize::quantize;
 
-pub(crate) use convert::convert;
+pub(crate) use convert::{convert, widen};
+pub(crate) use dispatch::{Loop, run_loop};
 pub(crate) use error::error_by_channel;
 pub(crate) use group::group_absmax;
 pub(crate) use histogram::PatternCounts;
 pub(crate) use level_tracker::SharedSeenLevels;
 pub(crate) use loss::{GroupLosses, block_losses, group_loss, loss_by_channel};
+pub(crate) use restored::{restored_error, restored_loss};
 pub(crate) use rounding::round_one;
 pub(crate) use weighted::{Weighted, weighted_error, weighted_noise};

@@ -1,6 +1,7 @@
 //! How one element, or a group with one scale, is quantized.
 
-use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::quantization_type::QuantizationType;
+use crate::quantization::scheme::Rounding;
 
 /// The scale, the type of the quantized values, and the rounding of values half-way between
 /// two of them.

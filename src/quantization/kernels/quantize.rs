@@ -10,7 +10,8 @@ use crate::quantization::kernels::rounding::{
 };
 use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
-use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::quantization_type::QuantizationType;
+use crate::quantization::scheme::Rounding;
 use crate::tensor::FloatType;
 
 /// Number of elements from which testing whether a reciprocal is exact pays off.

@@ -1,10 +1,11 @@
 //! The kernels as plain f64 loops, which the tests compare the fast ones with.
 
 use crate::quantization::kernels::params::Quantization;
-use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::quantization_type::QuantizationType;
+use crate::quantization::scheme::Rounding;
 use crate::quantization::statistics::{ErrorSums, Moments};
 use crate::tensor::FloatType;
-use crate::tensor::minifloat::f8e4m3_value;
+use crate::tensor::minifloat::{E2M1_VALUES, f8e4m3_value};
 use half::{bf16, f16};
 
 /// An element type that the loops are generic over.
@@ -136,19 +137,28 @@ pub(super) fn round(quotient: f64, params: Quantization) -> (f32, u8) {
             let code = f8e4m3_from(quotient as f32);
             (f8e4m3_value(code), code)
         }
+        QuantizationType::F4E2M1 => {
+            let quotient = quotient as f32;
+            let code = nearest(quotient, 8, |code| E2M1_VALUES[usize::from(code)]);
+            let signed = if code > 0 && quotient.is_sign_negative() { code | 8 } else { code };
+            (E2M1_VALUES[usize::from(signed)], signed)
+        }
     }
 }
 
 /// The E4M3 code nearest to `x`, found by trying all codes.
 fn f8e4m3_from(x: f32) -> u8 {
-    let distance = |code: u8| (f64::from(x.abs()) - f64::from(f8e4m3_value(code))).abs();
-    // Of two that are equally near, the even code.
-    let nearest = (0..0x7Fu8)
-        .min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a % 2).cmp(&(b % 2))));
-    match nearest {
-        Some(code) if code > 0 && x.is_sign_negative() => code | 0x80,
-        code => code.unwrap_or(0),
-    }
+    let nearest = nearest(x, 0x7F, f8e4m3_value);
+    if nearest > 0 && x.is_sign_negative() { nearest | 0x80 } else { nearest }
+}
+
+/// The code below `codes` whose value is nearest to the magnitude of `x`; of two that are
+/// equally near, the even one.
+fn nearest(x: f32, codes: u8, value: impl Fn(u8) -> f32) -> u8 {
+    let distance = |code: u8| (f64::from(x.abs()) - f64::from(value(code))).abs();
+    let by_distance =
+        |&a: &u8, &b: &u8| distance(a).total_cmp(&distance(b)).then((a % 2).cmp(&(b % 2)));
+    (0..codes).min_by(by_distance).unwrap_or(0)
 }
 
 /// Quantizes elements to int8; stops at the end of the shorter slice.

@@ -3,9 +3,10 @@
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, ROUNDING_MAGIC, map, narrow_bf16};
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::simd::Simd;
-use crate::quantization::scheme::{QuantizationType, Rounding};
+use crate::quantization::quantization_type::QuantizationType;
+use crate::quantization::scheme::Rounding;
 use crate::tensor::FloatType;
-use crate::tensor::minifloat::{e4m3_magnitude, f8e4m3_from, f8e4m3_value, with_sign};
+use crate::tensor::minifloat::{Minifloat, f8e4m3_from, f8e4m3_value};
 
 /// The scales whose squares and reciprocals are far from the limits of f32. Other scales are
 /// rare and handled by scalar code.
@@ -329,34 +330,41 @@ impl Grid for IntegersHalfAway {
     }
 }
 
-/// The finite E4M3 values.
+/// The finite values of a small float type.
 #[derive(Clone, Copy)]
-pub(super) struct E4M3;
+pub(super) struct Minifloats(pub Minifloat);
 
-impl Grid for E4M3 {
+impl Grid for Minifloats {
     const RARE: bool = true;
 
     #[inline(always)]
     fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32) {
         let t = simd.array(quotients);
-        let q = map(t, |t| e4m3_magnitude(t.abs()).0.copysign(t));
-        (simd.f32s(q), simd.u32s(map(t, |t| with_sign(e4m3_magnitude(t.abs()).1, t))))
+        let q = map(t, |t| self.0.nearest(t.abs()).0.copysign(t));
+        let code = map(t, |t| self.0.with_sign(self.0.nearest(t.abs()).1, t));
+        (simd.f32s(q), simd.u32s(code))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {
         // Zero has one code.
-        (f8e4m3_value(i), [i, if i == 0 { 0 } else { i | 0x80 }])
+        (self.0.value(i), [i, if i == 0 { 0 } else { i | self.0.sign_bit() as u8 }])
     }
 }
 
 /// Evaluates an expression with `$grid` as the [`Grid`] of a quantized type and a rounding.
 macro_rules! by_grid {
     ($qtype:expr, $rounding:expr, |$grid:ident| $body:expr) => {{
-        use $crate::quantization::kernels::rounding::{E4M3, IntegersHalfAway, IntegersHalfEven};
+        use $crate::quantization::kernels::rounding::{
+            IntegersHalfAway, IntegersHalfEven, Minifloats,
+        };
         use $crate::quantization::{QuantizationType, Rounding};
+        use $crate::tensor::minifloat::Minifloat;
         match ($qtype, $rounding) {
-            (QuantizationType::F8E4M3, _) => {
-                let $grid = E4M3;
+            (QuantizationType::F8E4M3 | QuantizationType::F4E2M1, _) => {
+                let $grid = Minifloats(match $qtype {
+                    QuantizationType::F4E2M1 => Minifloat::E2M1,
+                    _ => Minifloat::E4M3,
+                });
                 $body
             }
             (QuantizationType::QInt8 | QuantizationType::QInt4, Rounding::HalfEven) => {
@@ -387,6 +395,11 @@ pub(crate) fn round_one(quotient: f64, params: &Quantization) -> (f32, u8) {
         QuantizationType::F8E4M3 => {
             let code = f8e4m3_from(quotient as f32);
             (f8e4m3_value(code), code)
+        }
+        QuantizationType::F4E2M1 => {
+            let quotient = quotient as f32;
+            let (level, code) = Minifloat::E2M1.nearest(quotient.abs());
+            (level.copysign(quotient), Minifloat::E2M1.with_sign(code, quotient) as u8)
         }
     }
 }

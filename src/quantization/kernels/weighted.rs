@@ -177,7 +177,8 @@ impl<G: Grid> Kernel for NoiseOf<'_, G> {
 mod tests {
     use super::*;
     use crate::quantization::kernels::error::scalar;
-    use crate::quantization::scheme::{QuantizationType, Rounding};
+    use crate::quantization::quantization_type::QuantizationType;
+    use crate::quantization::scheme::Rounding;
     use crate::tensor::FloatType;
 
     #[test]

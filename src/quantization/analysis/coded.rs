@@ -1,0 +1,95 @@
+//! Schemes that encode whole rows in a way of their own: each row is encoded and restored while
+//! its chunk is in the cache, and compared.
+
+use crate::quantization::analysis::element_run::ElementRun;
+use crate::quantization::analysis::results::Quantized;
+use crate::quantization::analysis::single_pass::ChunkResult;
+use crate::quantization::analysis::spec::{AnalysisSpec, ErrorDetail};
+use crate::quantization::analysis::tensor_quantizer::TensorQuantizer;
+use crate::quantization::kernels;
+use crate::quantization::loss::Loss;
+use crate::quantization::preset::Preset;
+use crate::quantization::presets::PresetCoder;
+use crate::quantization::quantizer::{NotQuantizable, Quantizer};
+use crate::quantization::statistics::LevelSet;
+use crate::tensor::{FloatType, Shape};
+
+/// A quantizer whose scheme encodes whole rows.
+#[derive(Debug)]
+pub(super) struct CodedQuantizer {
+    quantizer: Quantizer,
+    preset: Preset,
+    dtype: FloatType,
+    shape: Shape,
+}
+
+impl CodedQuantizer {
+    /// `None` for schemes whose groups have one scale each.
+    pub(super) fn new(quantizer: &TensorQuantizer, shape: &Shape) -> Option<CodedQuantizer> {
+        let (quantizer, dtype) = (quantizer.quantizer(), quantizer.dtype);
+        let preset = quantizer.scheme.preset()?;
+        Some(CodedQuantizer { quantizer, preset, dtype, shape: shape.clone() })
+    }
+
+    pub(super) fn quantizer(&self) -> Quantizer {
+        self.quantizer
+    }
+
+    /// The result before the first chunk.
+    pub(super) fn start(&self, spec: &AnalysisSpec) -> Result<Quantized, NotQuantizable> {
+        let preset = self.preset;
+        match preset.obstacle(&self.shape) {
+            Some(why) => Err(NotQuantizable::DoesNotFit { preset, why }),
+            None => Ok(Quantized::empty(spec)),
+        }
+    }
+
+    /// The pass that measures: the first, or the second if the largest magnitude of the tensor
+    /// must be known. `None` if there is nothing to measure.
+    pub(super) fn pass(&self, spec: &AnalysisSpec) -> Option<u64> {
+        let fits = self.preset.obstacle(&self.shape).is_none();
+        (spec.has_errors() && fits).then_some(u64::from(self.preset.has_global_scale()))
+    }
+
+    /// Measures a chunk, which consists of whole rows. `absmax` is the largest magnitude of the
+    /// tensor, as far as it is needed.
+    pub(super) fn measure(
+        &self,
+        spec: &AnalysisSpec,
+        chunk: ElementRun,
+        absmax: f64,
+        has_channels: bool,
+    ) -> Result<ChunkResult, NotQuantizable> {
+        let coder = PresetCoder::new(self.preset, self.dtype, &self.shape, absmax);
+        let mut quantized = Quantized::empty(spec);
+        let (mut channels, mut seen) = (Vec::new(), [false; 256]);
+        let mut scales = quantized.scales.clone();
+        let mut row = chunk.start / coder.columns() as u64;
+        let each_row = |x: &[f32], levels: &[f32], restored: &[f32]| {
+            let loss = match spec.errors {
+                ErrorDetail::Full => {
+                    let sums = kernels::restored_error(x, restored);
+                    coder.mark_codes(levels, &mut seen);
+                    quantized.add(&sums);
+                    Loss::from(&sums)
+                }
+                ErrorDetail::None | ErrorDetail::Loss => {
+                    let loss = kernels::restored_loss(x, restored);
+                    quantized.add_loss(&loss);
+                    loss
+                }
+            };
+            if has_channels {
+                channels.push((row, loss));
+            }
+            row += 1;
+        };
+        coder.restore(chunk.bytes, each_row, |clip, scale| scales.push(clip, scale))?;
+        quantized.scales = scales;
+        if let Some(error) = &mut quantized.error {
+            let codes = (0..=u8::MAX).filter(|&code| seen[usize::from(code)]);
+            error.levels.merge(&codes.collect::<LevelSet>());
+        }
+        Ok(ChunkResult { quantized, channels })
+    }
+}

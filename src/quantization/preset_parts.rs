@@ -1,0 +1,98 @@
+//! The stored tensors that a preset makes of a weight.
+
+use crate::quantization::preset::{Preset, PresetGroup};
+use crate::tensor::{DType, FloatType, Shape};
+
+/// What a stored tensor of a quantized weight holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PresetPart {
+    Values,
+    Scales,
+    ZeroPoints,
+    GlobalScale,
+    /// The rows and columns, since packed values do not tell the columns.
+    Shape,
+}
+
+/// A stored tensor of a quantized weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredPart {
+    pub part: PresetPart,
+    /// What is appended to the weight's name.
+    pub suffix: &'static str,
+    pub dtype: DType,
+    pub shape: Shape,
+}
+
+impl Preset {
+    /// The rows and columns of the scales of a tensor of `shape`.
+    pub(crate) fn scale_dims(self, shape: &Shape) -> [u64; 2] {
+        let (rows, columns) = (shape.channels(), shape.channel_len());
+        match self.group() {
+            PresetGroup::Channel => [rows, 1],
+            PresetGroup::Columns(group) => [rows, columns.div_ceil(u64::from(group).max(1))],
+            PresetGroup::Block(side) => {
+                let side = u64::from(side).max(1);
+                [rows.div_ceil(side), columns.div_ceil(side)]
+            }
+        }
+    }
+
+    /// The stored tensors of a weight of `shape` and `dtype`, which is taken as a matrix of
+    /// output channels; the values first.
+    pub fn parts(self, dtype: FloatType, shape: &Shape) -> Vec<StoredPart> {
+        let (rows, columns) = (shape.channels(), shape.channel_len());
+        let matrix = |rows, columns| Shape::new([rows, columns]).unwrap_or(Shape::vector(0));
+        let part = |part, suffix, dtype, shape| StoredPart { part, suffix, dtype, shape };
+        let [down, across] = self.scale_dims(shape);
+        let (values, suffix, width) = match self {
+            Preset::W8A8 => (DType::I8, "", columns),
+            Preset::Fp8Dynamic | Preset::Fp8Block | Preset::Mxfp8A16 => {
+                (DType::F8E4M3, "", columns)
+            }
+            Preset::W8A16(_) => (DType::I32, "_packed", columns.div_ceil(4)),
+            Preset::W4A16(_) | Preset::W4A16Asym(_) => (DType::I32, "_packed", columns.div_ceil(8)),
+            Preset::Nvfp4A16 | Preset::Mxfp4A16 => (DType::U8, "_packed", columns.div_ceil(2)),
+        };
+        let scale = match self {
+            Preset::Nvfp4A16 => DType::F8E4M3,
+            Preset::Mxfp4A16 | Preset::Mxfp8A16 => DType::U8,
+            _ => scale_type(dtype).dtype(),
+        };
+        let mut parts = vec![
+            part(PresetPart::Values, suffix, values, matrix(rows, width)),
+            part(PresetPart::Scales, "_scale", scale, matrix(down, across)),
+        ];
+        if let Preset::W4A16Asym(_) = self {
+            let shape = matrix(rows.div_ceil(8), across);
+            parts.push(part(PresetPart::ZeroPoints, "_zero_point", DType::I32, shape));
+        }
+        if self.has_global_scale() {
+            let shape = Shape::vector(1);
+            parts.push(part(PresetPart::GlobalScale, "_global_scale", DType::F32, shape));
+        }
+        if self.format() == "pack-quantized" {
+            parts.push(part(PresetPart::Shape, "_shape", DType::I64, Shape::vector(2)));
+        }
+        parts
+    }
+
+    /// Bytes of all stored tensors of a weight of `shape` whose scales, if they are floats,
+    /// take `scale_bytes` each.
+    pub fn bytes(self, shape: &Shape, scale_bytes: u64) -> u64 {
+        let bytes = |part: StoredPart| match (part.part, part.dtype.float()) {
+            (PresetPart::Scales, Some(_)) => part.shape.elements() * scale_bytes,
+            _ => part.dtype.bytes_for(part.shape.elements()).unwrap_or(0),
+        };
+        self.parts(FloatType::F32, shape).into_iter().map(bytes).sum()
+    }
+}
+
+/// The type that float scales of a weight are stored in: its own, or F32 for F64, since no
+/// loader has F64 scales.
+pub(crate) fn scale_type(dtype: FloatType) -> FloatType {
+    match dtype {
+        FloatType::F64 => FloatType::F32,
+        other => other,
+    }
+}

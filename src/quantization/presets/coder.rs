@@ -1,0 +1,267 @@
+//! A preset applied to the rows of one tensor.
+
+use crate::quantization::kernels::{self, Loop};
+use crate::quantization::preset::{Preset, PresetGroup};
+use crate::quantization::preset_parts::scale_type;
+use crate::quantization::presets::grid::ranges;
+use crate::quantization::presets::levels::{group_levels, restore};
+use crate::quantization::presets::pack::{code, code_bits, pack_row, pack_zero_points};
+use crate::quantization::presets::scale::{GroupScale, global_scale, group_scale};
+use crate::quantization::presets::working_type::{WorkingType, by_working_type};
+use crate::quantization::quantizer::NotQuantizable;
+use crate::tensor::{FloatType, Shape, write_f64};
+
+/// Encodes and restores whole rows of a tensor, which is taken as a matrix of output channels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct PresetCoder {
+    preset: Preset,
+    dtype: FloatType,
+    columns: usize,
+    /// Columns that share a scale.
+    group: usize,
+    /// Rows that share scales.
+    height: usize,
+    global: f32,
+}
+
+/// The stored bytes of consecutive rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct EncodedRows {
+    pub values: Vec<u8>,
+    pub scales: Vec<u8>,
+    /// Empty unless the preset is asymmetric.
+    pub zero_points: Vec<u8>,
+}
+
+/// Rows that share scales, or one row.
+struct Band<'a> {
+    x: &'a [f32],
+    ranges: &'a [(f32, f32)],
+    scales: &'a [GroupScale],
+    levels: &'a [f32],
+}
+
+/// Buffers that are used again for every band.
+#[derive(Default)]
+struct Buffers {
+    ranges: Vec<(f32, f32)>,
+    scales: Vec<GroupScale>,
+    levels: Vec<f32>,
+}
+
+impl PresetCoder {
+    /// `absmax` is the largest magnitude of all tensors that share the global scale; it does
+    /// not matter for presets without one.
+    pub(crate) fn new(preset: Preset, dtype: FloatType, shape: &Shape, absmax: f64) -> PresetCoder {
+        let columns = usize::try_from(shape.channel_len()).unwrap_or(usize::MAX).max(1);
+        let (group, height) = match preset.group() {
+            PresetGroup::Channel => (columns, 1),
+            PresetGroup::Columns(group) => (group as usize, 1),
+            PresetGroup::Block(side) => (side as usize, side as usize),
+        };
+        let global = match preset.has_global_scale() {
+            true => by_working_type!(dtype, W => global_scale::<W>(absmax as f32)),
+            false => 1.0,
+        };
+        PresetCoder { preset, dtype, columns, group: group.max(1), height, global }
+    }
+
+    /// The global scale; 1 for presets without one.
+    pub(crate) fn global(&self) -> f32 {
+        self.global
+    }
+
+    /// Number of elements in a row.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Bytes of the values of one row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        (self.columns as u64 * code_bits(self.preset)).div_ceil(8) as usize
+    }
+
+    /// Groups in a row.
+    pub(crate) fn groups_across(&self) -> usize {
+        self.columns.div_ceil(self.group)
+    }
+
+    /// Replaces `out` by the stored bytes of the rows that `bytes` hold, little-endian elements
+    /// of the tensor's type. They start at a multiple of [`Preset::rows_together`], and end at
+    /// one or at the end of the tensor.
+    ///
+    /// # Errors
+    ///
+    /// If an element is NaN or infinite, or if a scale is beyond its type.
+    pub(crate) fn encode(&self, bytes: &[u8], out: &mut EncodedRows) -> Result<(), NotQuantizable> {
+        let EncodedRows { values, scales, zero_points } = out;
+        values.clear();
+        scales.clear();
+        zero_points.clear();
+        let (mut zeros, stored) = (Vec::new(), scale_type(self.dtype));
+        let has_byte_scales =
+            matches!(self.preset, Preset::Nvfp4A16 | Preset::Mxfp4A16 | Preset::Mxfp8A16);
+        self.each_band(bytes, |band| {
+            let start = values.len();
+            let rows = band.levels.len() / self.columns;
+            values.resize(start + rows * self.row_bytes(), 0);
+            let out = values.get_mut(start..).unwrap_or_default();
+            kernels::run_loop(Pack { coder: self, levels: band.levels, out });
+            match has_byte_scales {
+                true => scales.extend(band.scales.iter().map(|group| group.code)),
+                false => {
+                    let all = band.scales.iter();
+                    all.for_each(|group| write_f64(stored, group.scale.into(), scales));
+                }
+            }
+            if let Preset::W4A16Asym(_) = self.preset {
+                zeros.extend(band.scales.iter().map(|group| group.zero));
+            }
+        })?;
+        if !zeros.is_empty() {
+            let across = self.groups_across();
+            for words in zeros.chunks(across * 8) {
+                let rows: Vec<&[f32]> = words.chunks(across).collect();
+                pack_zero_points(&rows, zero_points);
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every row of `bytes`: its elements in F32, its quantized levels, and
+    /// what these stand for; and `each_scale` with the largest magnitude that a scale stands
+    /// for, and the scale. The rows start and end as in [`PresetCoder::encode`].
+    ///
+    /// # Errors
+    ///
+    /// See [`PresetCoder::encode`].
+    pub(crate) fn restore(
+        &self,
+        bytes: &[u8],
+        mut each: impl FnMut(&[f32], &[f32], &[f32]),
+        mut each_scale: impl FnMut(f64, f32),
+    ) -> Result<(), NotQuantizable> {
+        let mut restored = Vec::new();
+        let most = f64::from(self.preset.quantization_type().max());
+        self.each_band(bytes, |band| {
+            for (range, group) in band.ranges.iter().zip(band.scales) {
+                let is_zero = *range == (0.0, 0.0);
+                let clip = if is_zero { 0.0 } else { f64::from(group.scale) * most };
+                each_scale(clip, group.scale);
+            }
+            restored.resize(band.levels.len(), 0.0);
+            kernels::run_loop(Restore { coder: self, band: &band, out: &mut restored });
+            let rows = band.x.chunks(self.columns).zip(band.levels.chunks(self.columns));
+            for ((x, levels), restored) in rows.zip(restored.chunks(self.columns)) {
+                each(x, levels, restored);
+            }
+        })
+    }
+
+    /// Marks the codes that are stored for the levels of a row. Both zeros count as one.
+    pub(crate) fn mark_codes(&self, levels: &[f32], seen: &mut [bool; 256]) {
+        for &level in levels {
+            seen[usize::from(code(self.preset, level + 0.0))] = true;
+        }
+    }
+
+    fn each_band(&self, bytes: &[u8], mut each: impl FnMut(Band)) -> Result<(), NotQuantizable> {
+        NotQuantizable::check(&kernels::range(self.dtype, bytes))?;
+        let mut buffers = Buffers::default();
+        let mut x: Vec<f32> = Vec::new();
+        let row_bytes = self.columns.saturating_mul(self.dtype.size());
+        for band in bytes.chunks(row_bytes.saturating_mul(self.height).max(1)) {
+            widen(self.dtype, band, &mut x);
+            buffers.levels.resize(x.len(), 0.0);
+            let found = kernels::run_loop(Levels { coder: self, x: &x, buffers: &mut buffers });
+            found.map_err(|absmax| NotQuantizable::ScaleOverflow { absmax: absmax.into() })?;
+            let Buffers { ranges, scales, levels } = &buffers;
+            each(Band { x: &x, ranges, scales, levels });
+        }
+        Ok(())
+    }
+
+    /// Finds the scales and the levels of a band. `Err`: the largest magnitude of a group whose
+    /// scale is beyond its type.
+    #[inline(always)]
+    fn quantize<W: WorkingType>(&self, x: &[f32], buffers: &mut Buffers) -> Result<(), f32> {
+        let Buffers { ranges: found, scales, levels } = buffers;
+        ranges(x, self.columns, self.group, found);
+        scales.clear();
+        for &range in found.iter() {
+            let scale = group_scale::<W>(self.preset, range, self.global);
+            scales.push(scale.ok_or(range.1.max(-range.0))?);
+        }
+        for (x, levels) in x.chunks(self.columns).zip(levels.chunks_mut(self.columns)) {
+            let groups = x.chunks(self.group).zip(levels.chunks_mut(self.group));
+            for ((x, levels), &scale) in groups.zip(scales.iter()) {
+                group_levels::<W>(self.preset, x, scale, levels);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Elements as F32; exact except for F64.
+fn widen(dtype: FloatType, bytes: &[u8], x: &mut Vec<f32>) {
+    x.resize(bytes.len() / dtype.size(), 0.0);
+    kernels::widen(dtype, bytes, x);
+}
+
+/// The loop that quantizes a band.
+struct Levels<'a> {
+    coder: &'a PresetCoder,
+    x: &'a [f32],
+    buffers: &'a mut Buffers,
+}
+
+impl Loop for Levels<'_> {
+    type Output = Result<(), f32>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let Levels { coder, x, buffers } = self;
+        by_working_type!(coder.dtype, W => coder.quantize::<W>(x, buffers))
+    }
+}
+
+/// The loop that packs the levels of a band.
+struct Pack<'a> {
+    coder: &'a PresetCoder,
+    levels: &'a [f32],
+    out: &'a mut [u8],
+}
+
+impl Loop for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Pack { coder, levels, out } = self;
+        let rows = levels.chunks(coder.columns).zip(out.chunks_mut(coder.row_bytes().max(1)));
+        rows.for_each(|(levels, out)| pack_row(coder.preset, levels, out));
+    }
+}
+
+/// The loop that restores a band.
+struct Restore<'a> {
+    coder: &'a PresetCoder,
+    band: &'a Band<'a>,
+    out: &'a mut [f32],
+}
+
+impl Loop for Restore<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Restore { coder, band, out } = self;
+        let rows = band.levels.chunks(coder.columns).zip(out.chunks_mut(coder.columns));
+        for (levels, out) in rows {
+            let groups = levels.chunks(coder.group).zip(out.chunks_mut(coder.group));
+            for ((levels, out), &scale) in groups.zip(band.scales) {
+                by_working_type!(coder.dtype, W => restore::<W>(coder.preset, levels, scale, out));
+            }
+        }
+    }
+}
