@@ -47,6 +47,8 @@ pub enum Action {
 
     /// Opens the curve of bytes against error.
     Budget,
+    /// Asks for a size or an error.
+    TypeSize,
     WriteRecipe,
     ReadRecipe,
     WriteReport,

@@ -2,20 +2,25 @@
 
 use crate::activations::ActivationMode;
 use crate::app::model::Model;
-use crate::app::tensor_metrics::{Cost, SCHEMES};
+use crate::app::tensor_metrics::Cost;
 use crate::plan::Plan;
-use crate::plan::budget::{Choice, Curve, Point};
-use crate::quantization::Quantizer;
+use crate::plan::budget::{Choice, Curve, Point, shared_options};
+use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
-use std::collections::HashSet;
+use crate::text::figures;
+use crate::text::size::SizeLimit;
+use std::collections::{HashMap, HashSet};
+use tui_input::Input;
 
 #[derive(Debug)]
 pub struct Budget {
     pub curve: Curve,
     /// The selected point; at 0 nothing is quantized.
     pub at: usize,
-    /// Which of [`SCHEMES`] may be used.
-    pub allowed: [bool; SCHEMES.len()],
+    /// The schemes that the target allows, and whether each may be used.
+    pub schemes: Vec<(QuantizationScheme, bool)>,
+    /// Whether all marks must have the same scheme.
+    pub one_scheme: bool,
     /// The scheme under the cursor, which Space allows or forbids.
     pub chosen: usize,
     /// Number of tensors that the curve chooses schemes for.
@@ -26,6 +31,8 @@ pub struct Budget {
     pub waiting: usize,
     /// Whether the marks are those of the curve; false until the user moves along it.
     pub moved: bool,
+    /// The size or error that is being typed.
+    pub typing: Option<Input>,
     /// The plan from before the budget was opened.
     pub before: Plan,
     /// Size and error of that plan; `None` while some of its marks are not measured.
@@ -46,15 +53,23 @@ impl Budget {
         if !quantizable {
             return Err(NoBudget::NothingQuantizable);
         }
+        let one_scheme = model.plan().target.container().has_one_scheme();
+        let first = model.plan().iter().next().map(|(_, quantizer)| quantizer.scheme);
+        let only = first.filter(|scheme| model.schemes().contains(scheme));
+        let only = only.unwrap_or(model.scheme());
+        let schemes = model.schemes().iter().map(|&scheme| (scheme, !one_scheme || scheme == only));
+        let schemes: Vec<_> = schemes.collect();
         let mut budget = Budget {
             curve: Curve::new(0, []),
             at: 0,
-            allowed: [true; SCHEMES.len()],
-            chosen: 0,
+            chosen: schemes.iter().position(|(_, allowed)| *allowed).unwrap_or(0),
+            schemes,
+            one_scheme,
             tensors: 0,
             parameters: 0,
             waiting: 0,
             moved: false,
+            typing: None,
             before: model.plan().clone(),
             own: None,
             choosable: HashSet::new(),
@@ -76,36 +91,46 @@ impl Budget {
         let mut fixed = model.checkpoint.total_bytes();
         let mut own = Some(0.0);
         let mut options = Vec::new();
-        for id in model.checkpoint.ids() {
-            let tensor = model.checkpoint.tensor(id);
-            let choices = match model.quantizable(id) {
-                true => choices(model, id, &self.allowed),
-                false => None,
+        let units = model.rules().units();
+        let quantizable = model.checkpoint.ids().filter(|&id| model.quantizable(id));
+        for unit in units.grouped(quantizable) {
+            let Some(shared) = self.options_of(model, &unit) else {
+                let waits = unit.iter().filter(|&&id| model.is_waiting(id)).count();
+                self.waiting += waits;
+                continue;
             };
-            match choices {
-                Some(choices) => {
-                    fixed = fixed.saturating_sub(tensor.bytes);
-                    self.tensors += 1;
-                    self.parameters = self.parameters.saturating_add(tensor.parameters());
-                    self.choosable.insert(id);
-                    own = own.zip(error_of(model, &self.before, id)).map(|(sum, e)| sum + e);
-                    options.push((id, choices));
-                }
-                None => {
-                    self.waiting += usize::from(model.is_waiting(id) && model.quantizable(id));
-                    // A mark on a tensor outside the choice keeps its scheme and its size.
-                    if let Some(quantizer) = self.before.get(id) {
-                        fixed = fixed
-                            .saturating_sub(tensor.bytes)
-                            .saturating_add(quantizer.scheme.bytes(&tensor.shape, 4));
-                    }
-                }
+            for &id in &unit {
+                let tensor = model.checkpoint.tensor(id);
+                fixed = fixed.saturating_sub(tensor.bytes);
+                self.tensors += 1;
+                self.parameters = self.parameters.saturating_add(tensor.parameters());
+                self.choosable.insert(id);
+                own = own.zip(error_of(model, &self.before, id)).map(|(sum, e)| sum + e);
             }
+            options.push((unit, shared));
         }
-        self.curve = Curve::new(fixed, options);
+        // A mark on a tensor outside the choice keeps its scheme and its size.
+        for (id, quantizer) in self.before.iter().filter(|(id, _)| !self.choosable.contains(id)) {
+            let tensor = model.checkpoint.tensor(id);
+            fixed = fixed
+                .saturating_sub(tensor.bytes)
+                .saturating_add(quantizer.scheme.bytes(&tensor.shape, 4));
+        }
+        self.curve = Curve::of_units(fixed, options);
         let bytes = self.own_bytes(model);
         let marked = self.before.iter().any(|(id, _)| self.choosable.contains(&id));
         self.own = own.filter(|_| marked).map(|error| Point { bytes, error });
+    }
+
+    /// What tensors that share a scheme can be stored as; `None` while one of them is not measured,
+    /// or if a part of their fusion unit stays float.
+    fn options_of(&self, model: &Model, tensors: &[TensorId]) -> Option<Vec<Choice>> {
+        let whole = tensors.first().map(|&id| model.rules().units().with_rest(id).len());
+        if whole != Some(tensors.len()) {
+            return None;
+        }
+        let each = tensors.iter().map(|&id| choices(model, id, &self.schemes));
+        Some(shared_options(each.collect::<Option<_>>()?))
     }
 
     fn own_bytes(&self, model: &Model) -> u64 {
@@ -127,12 +152,77 @@ impl Budget {
         self.at = self.curve.within(size).unwrap_or(self.last());
     }
 
-    /// Allows or forbids the scheme under the cursor.
+    /// Allows or forbids the scheme under the cursor; if all marks must have the same scheme, it
+    /// becomes the one.
     pub fn toggle(&mut self, model: &Model) {
-        if let Some(allowed) = self.allowed.get_mut(self.chosen) {
-            *allowed = !*allowed;
+        let (one_scheme, chosen) = (self.one_scheme, self.chosen);
+        for (number, (_, allowed)) in self.schemes.iter_mut().enumerate() {
+            match number == chosen {
+                true => *allowed = one_scheme || !*allowed,
+                false => *allowed &= !one_scheme,
+            }
         }
         self.follow(model);
+    }
+
+    /// Whether any scheme may be used.
+    pub fn allows_any(&self) -> bool {
+        self.schemes.iter().any(|(_, allowed)| *allowed)
+    }
+
+    /// Moves to the point that a text names: a size such as `60MB`, a share of the present size
+    /// such as `50%`, or the least mean SQNR, such as `40dB`.
+    ///
+    /// # Errors
+    /// Returns what is wrong with the text, or why no point is so small or so exact.
+    pub fn go_to_text(&mut self, text: &str, model: &Model) -> Result<(), String> {
+        let text = text.trim();
+        let lower = text.to_ascii_lowercase();
+        let at = match lower.strip_suffix("db").map(str::trim) {
+            Some(number) => {
+                let least = number.parse::<f64>().ok().filter(|db| db.is_finite());
+                let least = least
+                    .ok_or_else(|| format!("'{text}' is no error: expected dB, such as 40dB"))?;
+                self.at_mean(least, model)
+            }
+            None => {
+                let limit: SizeLimit =
+                    text.parse().map_err(|why: String| format!("{why}, or 40dB"))?;
+                let bytes = limit.bytes(model.checkpoint.total_bytes());
+                self.curve.within(bytes).ok_or_else(|| {
+                    let smallest = self.curve.points().last().map_or(0, |point| point.bytes);
+                    format!("no plan is so small: the smallest has {}", figures::bytes(smallest))
+                })?
+            }
+        };
+        (self.at, self.moved) = (at, true);
+        Ok(())
+    }
+
+    /// The smallest point whose marks have a mean SQNR of at least `least` dB.
+    fn at_mean(&self, least: f64, model: &Model) -> usize {
+        let db = |id: TensorId, quantizer: Quantizer| {
+            let error = model.known(id).facts().and_then(|facts| facts.error_of(quantizer));
+            error.map(|error| error.sqnr_db).filter(|db| db.is_finite())
+        };
+        let start = self.plan_at(0);
+        let mut each: HashMap<TensorId, f64> =
+            start.iter().filter_map(|(id, quantizer)| Some((id, db(id, quantizer)?))).collect();
+        let mut sum: f64 = each.values().sum();
+        let mut found = 0;
+        for (point, (tensors, choice)) in (1..).zip(self.curve.steps()) {
+            for &id in tensors {
+                sum -= each.remove(&id).unwrap_or(0.0);
+                if let Some(db) = choice.quantizer.and_then(|quantizer| db(id, quantizer)) {
+                    each.insert(id, db);
+                    sum += db;
+                }
+            }
+            if each.is_empty() || sum / each.len() as f64 >= least {
+                found = point;
+            }
+        }
+        found
     }
 
     /// Moves by one point, or by a number of twentieths of the curve's size range.
@@ -171,11 +261,16 @@ impl Budget {
 
     /// The marks of the selected point. Tensors outside the choice keep their marks.
     pub fn plan(&self) -> Plan {
-        if !self.moved {
-            return self.before.clone();
+        match self.moved {
+            true => self.plan_at(self.at),
+            false => self.before.clone(),
         }
-        let mut plan = self.curve.plan(self.at, self.before.rounding);
+    }
+
+    fn plan_at(&self, point: usize) -> Plan {
+        let mut plan = self.curve.plan(point, self.before.rounding);
         plan.inputs = self.before.inputs.clone();
+        plan.target = self.before.target.clone();
         for (id, quantizer) in self.before.iter().filter(|(id, _)| !self.choosable.contains(id)) {
             plan.mark(id, quantizer);
         }
@@ -192,14 +287,19 @@ impl Budget {
 }
 
 /// The choices for a tensor; `None` while none of the allowed schemes is measured.
-fn choices(model: &Model, id: TensorId, allowed: &[bool; SCHEMES.len()]) -> Option<Vec<Choice>> {
+fn choices(
+    model: &Model,
+    id: TensorId,
+    schemes: &[(QuantizationScheme, bool)],
+) -> Option<Vec<Choice>> {
     let tensor = model.checkpoint.tensor(id);
-    let facts = model.known(id).facts()?;
+    let metrics = model.known(id).facts()?;
     let mut choices = vec![Choice::kept(tensor)];
     let mut measured = false;
-    for (scheme, _) in SCHEMES.into_iter().zip(allowed).filter(|(_, allowed)| **allowed) {
+    let allowed = || schemes.iter().filter(|(_, allowed)| *allowed);
+    for &(scheme, _) in allowed() {
         let quantizer = model.usual(id, scheme);
-        match facts.cost_of(quantizer) {
+        match metrics.cost_of(quantizer) {
             Some(Cost::Error { noise_share, .. }) => {
                 measured = true;
                 let share = share(model, id, quantizer).unwrap_or(*noise_share);
@@ -210,7 +310,7 @@ fn choices(model: &Model, id: TensorId, allowed: &[bool; SCHEMES.len()]) -> Opti
         }
     }
     // If every scheme is forbidden, keeping the type is the only choice.
-    (measured || allowed.iter().all(|allowed| !allowed)).then_some(choices)
+    (measured || allowed().next().is_none()).then_some(choices)
 }
 
 /// The output error of the layer, if it is measured. It replaces the weight error.

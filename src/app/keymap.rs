@@ -119,7 +119,7 @@ pub(crate) fn name_of(named: impl Debug) -> String {
 }
 
 impl Key {
-    const NAMED: [(&'static str, Key); 16] = [
+    const NAMED: [(&'static str, Key); 17] = [
         ("Space", Key::Char(' ')),
         ("Enter", Key::Enter),
         ("Esc", Key::Esc),
@@ -135,6 +135,7 @@ impl Key {
         ("End", Key::End),
         ("PgUp", Key::PageUp),
         ("PgDn", Key::PageDown),
+        ("F1", Key::F1),
         ("Quote", Key::Char('"')),
     ];
 

@@ -27,6 +27,7 @@ pub enum Key {
     End,
     PageUp,
     PageDown,
+    F1,
 }
 
 impl fmt::Display for Key {
@@ -77,11 +78,15 @@ pub enum Context {
     /// In a prompt for a line of text.
     Prompt,
     Budget,
+    /// While a size is typed in the budget.
+    BudgetSize,
     Diff,
     /// In the list of models.
     Picker,
     /// Wherever text is typed.
     Text,
+    /// In every window where no text is typed.
+    Window,
     Anywhere,
 }
 
@@ -97,23 +102,24 @@ impl Context {
             Filter => &[Filter, Text, Anywhere],
             GoTo => &[GoTo, Text, Anywhere],
             Help => &[Help, Text, Anywhere],
-            Pager => &[Pager, Anywhere],
-            Presets => &[Presets, Anywhere],
-            Columns => &[Columns, Anywhere],
-            Targets => &[Targets, Anywhere],
+            Pager => &[Pager, Window, Anywhere],
+            Presets => &[Presets, Window, Anywhere],
+            Columns => &[Columns, Window, Anywhere],
+            Targets => &[Targets, Window, Anywhere],
             Save => &[Save, Text, Anywhere],
-            Question => &[Question, Anywhere],
-            Saving => &[Saving, Anywhere],
+            Question => &[Question, Window, Anywhere],
+            Saving => &[Saving, Window, Anywhere],
             Prompt => &[Prompt, Text, Anywhere],
-            Budget => &[Budget, Anywhere],
-            Diff => &[Diff, Anywhere],
-            Picker => &[Picker, Anywhere],
-            Main | Text | Anywhere => &[Anywhere],
+            Budget => &[Budget, Window, Anywhere],
+            BudgetSize => &[BudgetSize, Text, Anywhere],
+            Diff => &[Diff, Window, Anywhere],
+            Picker => &[Picker, Window, Anywhere],
+            Main | Text | Window | Anywhere => &[Anywhere],
         }
     }
 
     /// Every context that can be current; the others are layers of these.
-    pub const PLACES: [Context; 18] = [
+    pub const PLACES: [Context; 19] = [
         Context::Table,
         Context::Values,
         Context::Channels,
@@ -130,9 +136,39 @@ impl Context {
         Context::Saving,
         Context::Prompt,
         Context::Budget,
+        Context::BudgetSize,
         Context::Diff,
         Context::Picker,
     ];
+
+    /// The place in words, as a heading of the help.
+    pub fn title(self) -> &'static str {
+        match self {
+            Context::Main => "On the main screen",
+            Context::Table => "In the table",
+            Context::Values => "In the values, on the whole screen",
+            Context::Channels => "In the channels, on the whole screen",
+            Context::Histogram => "In the histogram, on the whole screen",
+            Context::Filter => "While a filter is typed",
+            Context::GoTo => "While a tensor's name is typed",
+            Context::Help => "In this help",
+            Context::Pager => "In a text",
+            Context::Presets => "In the list of presets",
+            Context::Columns => "In the list of columns",
+            Context::Targets => "In the list of targets",
+            Context::Save => "In the save dialog",
+            Context::Question => "In a question",
+            Context::Saving => "While a model is written",
+            Context::Prompt => "In a prompt",
+            Context::Budget => "In the budget",
+            Context::BudgetSize => "While a size is typed in the budget",
+            Context::Diff => "In a comparison",
+            Context::Picker => "In the list of models",
+            Context::Text => "Wherever text is typed",
+            Context::Window => "In every window",
+            Context::Anywhere => "Anywhere",
+        }
+    }
 
     pub fn takes_text(self) -> bool {
         self.layers().contains(&Context::Text)
@@ -306,7 +342,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('c')], A::Calibrate, "stop calibrating or measuring outputs, or calibrate anew", G::Look),
 
     bind(C::Main, &[Char('M')], A::ToggleMouse, "leave the mouse to the terminal, or take it", G::Program),
-    bind(C::Main, &[Char('?')], A::Help, "this help", G::Program).hint("help"),
+    bind(C::Main, &[Char('?'), F1], A::Help, "show the keys", G::Program).hint("help"),
     bind(C::Main, &[Esc], A::Back, "leave the whole-screen view, or clear the filter", G::Program),
     bind(C::Main, &[Char('q')], A::Quit, "quit", G::Program).hint("quit"),
     bind(C::Anywhere, &[Ctrl('t')], A::Stop, "stop saving, measuring or calibrating, from anywhere", G::Program),
@@ -324,11 +360,12 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::GoTo, &[Up, BackTab], A::Move(Motion::Up), "previous name", G::Dialogs),
     bind(C::GoTo, &[Esc], A::Close, "stay here", G::Dialogs).hint("stay"),
 
-    bind(C::Help, &[Down], A::Move(Motion::Down), "scroll the help down", G::Dialogs).hint("scroll"),
-    bind(C::Help, &[Up], A::Move(Motion::Up), "scroll the help up", G::Dialogs),
+    bind(C::Help, &[Down], A::Move(Motion::Down), "next key of the help", G::Dialogs).hint("choose"),
+    bind(C::Help, &[Up], A::Move(Motion::Up), "previous key of the help", G::Dialogs),
+    bind(C::Help, &[Enter], A::Accept, "do what the key does", G::Dialogs).hint("do it"),
     bind(C::Help, &[PageDown], A::Move(Motion::PageDown), "a page of help down", G::Dialogs),
     bind(C::Help, &[PageUp], A::Move(Motion::PageUp), "a page of help up", G::Dialogs),
-    bind(C::Help, &[Esc, Enter], A::Close, "close the help", G::Dialogs).hint("close"),
+    bind(C::Help, &[Esc], A::Close, "close the help", G::Dialogs).hint("close"),
 
     bind(C::Pager, &[Down, Char('j')], A::Move(Motion::Down), "scroll a text down", G::Dialogs).hint("scroll"),
     bind(C::Pager, &[Up, Char('k')], A::Move(Motion::Up), "scroll a text up", G::Dialogs),
@@ -380,8 +417,12 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Budget, &[Down, Char('j')], A::Move(Motion::Down), "next scheme of the list", G::Budget),
     bind(C::Budget, &[Up, Char('k')], A::Move(Motion::Up), "previous scheme of the list", G::Budget),
     bind(C::Budget, &[Char(' ')], A::Toggle, "allow that scheme, or forbid it", G::Budget).hint("allow or forbid"),
+    bind(C::Budget, &[Char(':')], A::TypeSize, "type a size or an error: 60MB, 50%, 40dB; a digit begins it too", G::Budget).hint("type a size"),
     bind(C::Budget, &[Enter], A::Accept, "keep these marks", G::Budget).hint("keep"),
     bind(C::Budget, &[Esc, Char('q'), Char('b')], A::Close, "bring the marks of before back", G::Budget).hint("restore"),
+
+    bind(C::BudgetSize, &[Enter], A::Accept, "go to the typed size", G::Budget).hint("go there"),
+    bind(C::BudgetSize, &[Esc], A::Close, "type no size", G::Budget).hint("leave"),
 
     bind(C::Diff, &[Down, Char('j')], A::Move(Motion::Down), "next difference", G::Dialogs).hint("scroll"),
     bind(C::Diff, &[Up, Char('k')], A::Move(Motion::Up), "previous difference", G::Dialogs),
@@ -414,6 +455,8 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Text, &[Ctrl('w')], A::Edit(InputRequest::DeletePrevWord), "delete the word before", G::Dialogs),
     bind(C::Text, &[Ctrl('u')], A::Edit(InputRequest::DeleteLine), "delete the line", G::Dialogs),
     bind(C::Text, &[Ctrl('k')], A::Edit(InputRequest::DeleteTillEnd), "delete to the end", G::Dialogs),
+    bind(C::Window, &[Char('?'), F1], A::Help, "show the keys of the window", G::Dialogs).hint("help"),
+    bind(C::Text, &[F1], A::Help, "show the keys of the dialog", G::Dialogs).hint("help"),
 ];
 
 #[cfg(test)]
@@ -422,7 +465,7 @@ mod tests {
     use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 18] = Context::PLACES;
+    const CONTEXTS: [Context; 19] = Context::PLACES;
 
     fn action(context: Context, key: Key) -> Option<Action> {
         KeyMap::default().action(context, key)

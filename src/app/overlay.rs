@@ -61,8 +61,17 @@ impl Overlay {
             Overlay::Replace(_) | Overlay::Quit => Context::Question,
             Overlay::Saving(_) => Context::Saving,
             Overlay::Prompt(_) => Context::Prompt,
+            Overlay::Budget(budget) if budget.typing.is_some() => Context::BudgetSize,
             Overlay::Budget(_) => Context::Budget,
             Overlay::Diff(_) => Context::Diff,
+        }
+    }
+
+    /// The budget, if this is one.
+    pub(super) fn as_budget(&mut self) -> Option<&mut Budget> {
+        match self {
+            Overlay::Budget(budget) => Some(budget),
+            _ => None,
         }
     }
 
@@ -74,6 +83,7 @@ impl Overlay {
             Overlay::Help(help) => Some(&mut help.input),
             Overlay::Save(dialog) => Some(&mut dialog.path),
             Overlay::Prompt(prompt) => Some(&mut prompt.input),
+            Overlay::Budget(budget) => budget.typing.as_mut(),
             _ => None,
         }
     }
@@ -124,44 +134,75 @@ impl GoTo {
 }
 
 /// The key table, with a search.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Help {
     pub input: Input,
-    pub scroll: usize,
+    /// The binding under the cursor, among those that are shown.
+    pub chosen: usize,
+    /// Where the help was opened; its keys come first.
+    pub context: Context,
 }
 
 /// A line of the help.
 #[derive(Clone, Copy, Debug)]
 pub enum HelpLine<'k> {
-    Group(Group),
+    Heading(&'static str),
     Binding(&'static Binding, &'k [Key]),
     Blank,
 }
 
 impl Help {
-    /// The bindings that contain every typed word, under their headings.
+    pub fn new(context: Context) -> Help {
+        Help { input: Input::default(), chosen: 0, context }
+    }
+
+    /// The bindings that contain every typed word, under their headings: those of the place where
+    /// the help was opened, then by what they are for, then those of each dialog.
     pub fn lines<'k>(&self, keymap: &'k KeyMap) -> Vec<HelpLine<'k>> {
-        let words: Vec<String> =
-            self.input.value().split_whitespace().map(str::to_lowercase).collect();
-        let fits = |binding: &Binding, keys: &[Key]| {
-            let keys: Vec<String> = keys.iter().map(|key| key.to_string()).collect();
-            let keys = keys.join(" ");
-            let text = format!("{} {} {keys}", binding.help, binding.group.title()).to_lowercase();
-            words.iter().all(|word| text.contains(word))
-        };
         let mut lines = Vec::new();
-        for group in Group::ALL {
-            let bindings = keymap.bindings();
-            let mut bindings = bindings.filter(|(b, k)| b.group == group && fits(b, k)).peekable();
+        let mut add = |heading: &'static str, is_here: &dyn Fn(&Binding) -> bool| {
+            let bindings = keymap.bindings().filter(|(binding, _)| is_here(binding));
+            let fits = |binding: &Binding, keys: &[Key]| self.fits(heading, binding, keys);
+            let mut bindings = bindings.filter(|(binding, keys)| fits(binding, keys)).peekable();
             if bindings.peek().is_some() {
                 if !lines.is_empty() {
                     lines.push(HelpLine::Blank);
                 }
-                lines.push(HelpLine::Group(group));
+                lines.push(HelpLine::Heading(heading));
                 lines.extend(bindings.map(|(binding, keys)| HelpLine::Binding(binding, keys)));
             }
+        };
+        // The table has keys of every kind, which are better told by what they are for.
+        let here = self.context;
+        let is_here = |binding: &Binding| here != Context::Table && binding.context == here;
+        add(here.title(), &is_here);
+        for group in Group::ALL.into_iter().filter(|group| *group != Group::Dialogs) {
+            add(group.title(), &|binding| binding.group == group && !is_here(binding));
+        }
+        for context in Context::PLACES.into_iter().chain([Context::Text, Context::Window]) {
+            add(context.title(), &|binding| {
+                let in_dialog = binding.group == Group::Dialogs && binding.context == context;
+                in_dialog && !is_here(binding)
+            });
         }
         lines
+    }
+
+    fn fits(&self, heading: &str, binding: &Binding, keys: &[Key]) -> bool {
+        let keys: Vec<String> = keys.iter().map(|key| key.to_string()).collect();
+        let text = format!("{} {heading} {}", binding.help, keys.join(" ")).to_lowercase();
+        let typed = self.input.value().to_lowercase();
+        typed.split_whitespace().all(|word| text.contains(word))
+    }
+
+    /// The bindings that are shown.
+    pub fn bindings(&self, keymap: &KeyMap) -> Vec<&'static Binding> {
+        let lines = self.lines(keymap).into_iter();
+        let binding = |line| match line {
+            HelpLine::Binding(binding, _) => Some(binding),
+            _ => None,
+        };
+        lines.filter_map(binding).collect()
     }
 }
 

@@ -143,6 +143,14 @@ impl Curve {
         Some((*self.units.get(unit)?.first()?, choice))
     }
 
+    /// The change that leads to each point after the first: the tensors of a unit, and what they
+    /// become.
+    pub fn steps(&self) -> impl Iterator<Item = (&[TensorId], Choice)> {
+        self.steps.iter().map(|&(unit, choice)| {
+            (self.units.get(unit).map(Vec::as_slice).unwrap_or_default(), choice)
+        })
+    }
+
     /// The point of least error that is no larger than `max_bytes`.
     pub fn within(&self, max_bytes: u64) -> Option<usize> {
         let at = self.points.partition_point(|point| point.bytes > max_bytes);

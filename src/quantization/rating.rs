@@ -46,9 +46,9 @@ impl Thresholds {
         (finite && fair < good && good < excellent).then_some(Thresholds { fair, good, excellent })
     }
 
-    /// The rating of an SQNR in dB; poor for NaN.
+    /// The rating of an SQNR in dB as it is shown, with one decimal; poor for NaN.
     pub fn rate(&self, sqnr_db: f64) -> Rating {
-        match sqnr_db {
+        match (sqnr_db * 10.0).round() / 10.0 {
             db if db >= self.excellent => Rating::Excellent,
             db if db >= self.good => Rating::Good,
             db if db >= self.fair => Rating::Fair,
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn each_rating_begins_at_its_threshold() {
         let usual = Thresholds::default();
-        let rated = [19.9, 20.0, 30.0, 39.9, 40.0, f64::INFINITY].map(|db| usual.rate(db).word());
+        let rated = [19.9, 20.0, 30.0, 39.94, 39.96, f64::INFINITY].map(|db| usual.rate(db).word());
         assert_eq!(rated, ["poor", "fair", "good", "good", "excellent", "excellent"]);
         assert_eq!(usual.rate(f64::NAN), Rating::Poor);
         let own = Thresholds::new(10.0, 12.5, 15.0).expect("ascending");

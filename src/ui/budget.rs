@@ -1,15 +1,16 @@
 //! The budget: the curve of bytes against error, and the position of the marks on it.
 
 use crate::app::budget::Budget;
-use crate::app::figures::{bytes, count, counted, percent};
+use crate::app::figures::{bytes, count, counted, decibels, percent};
 use crate::app::keys::Context;
-use crate::app::tensor_metrics::{SCHEMES, scheme_name};
+use crate::app::overlay::Overlay;
+use crate::app::tensor_metrics::scheme_name;
 use crate::app::{Action, App, names, ratio};
 use crate::plan::budget::Point;
 use crate::ui::theme::Theme;
 use crate::ui::{layout, widgets};
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
@@ -40,27 +41,32 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
             Span::styled(format!("{:>8}", bytes(point.bytes)), theme.strong),
             Span::styled(format!("  {}", ratio(before, point.bytes)), theme.dim),
         ]),
-        error(label("error"), budget.share(point), theme),
+        error(app, label("error"), budget.share(point), theme),
         step(app, budget, label("last"), theme),
     ];
-    let mut schemes = vec![0usize; SCHEMES.len()];
+    let mut marks = vec![0usize; budget.schemes.len()];
     for (_, quantizer) in app.model.plan().iter() {
-        let at = SCHEMES.iter().position(|&scheme| scheme == quantizer.scheme);
-        if let Some(n) = at.and_then(|at| schemes.get_mut(at)) {
+        let at = budget.schemes.iter().position(|(scheme, _)| *scheme == quantizer.scheme);
+        if let Some(n) = at.and_then(|at| marks.get_mut(at)) {
             *n += 1;
         }
     }
-    for (number, (scheme, tensors)) in SCHEMES.into_iter().zip(schemes).enumerate() {
+    for (number, (&(scheme, allowed), tensors)) in budget.schemes.iter().zip(marks).enumerate() {
         let chosen = number == budget.chosen;
-        let allowed = budget.allowed.get(number).copied().unwrap_or(false);
         let style = if allowed { theme.text } else { theme.dim };
         let marked = match tensors {
             0 => String::new(),
             n => format!("● {}", counted(n, "tensor")),
         };
+        let tick = match (budget.one_scheme, allowed) {
+            (true, true) => "(•) ",
+            (true, false) => "( ) ",
+            (false, true) => "[x] ",
+            (false, false) => "[ ] ",
+        };
         lines.push(Line::from(vec![
             Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
-            Span::styled(if allowed { "[x] " } else { "[ ] " }, style),
+            Span::styled(tick, style),
             Span::styled(format!("{:<13}", scheme_name(scheme)), style),
             Span::styled(marked, theme.mark),
         ]));
@@ -68,29 +74,46 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
     if budget.waiting > 0 {
         let waiting = counted(budget.waiting, "tensor");
         lines.push(Line::styled(format!("{waiting} not measured yet: unchanged"), theme.warning));
-    } else if !budget.allowed.contains(&true) {
+    } else if !budget.allows_any() {
         let key = app.settings.keys.name(Context::Budget, Action::Toggle);
         lines.push(Line::styled(format!("no scheme is allowed: {key} allows one"), theme.warning));
     } else if let Some(own) = budget.own {
         lines.push(own_marks(budget, own, theme));
+    }
+    if let Some(input) = &budget.typing {
+        let typed = Span::styled(input.value().to_owned(), theme.strong);
+        let example = if input.value().is_empty() { "60MB, 50% or 40dB" } else { "" };
+        lines[0] = Line::from(vec![label("go to"), typed, Span::styled(example, theme.dim)]);
     }
     for (y, line) in (0..).zip(&lines) {
         widgets::line(buf, area, y, line);
     }
 }
 
-fn error<'a>(label: Span<'a>, share: f64, theme: &Theme) -> Line<'a> {
-    if share == 0.0 {
-        return Line::from(vec![label, Span::raw(format!("{:>8}", "0")), Span::raw("  exact")]);
+/// The error that the curve minimizes, and the mean SQNR of the marks, as the plan line has it.
+fn error<'a>(app: &App, label: Span<'a>, share: f64, theme: &Theme) -> Line<'a> {
+    let mut spans = vec![label, Span::raw(format!("{:>8}", share_text(share)))];
+    match app.model.quality().mean {
+        Some(mean) => {
+            let (word, style) = theme.judge(mean);
+            spans.push(Span::styled(format!("  mean {} {word}", decibels(mean)), style));
+        }
+        None => spans.push(Span::styled("  nothing quantized", theme.dim)),
     }
-    let db = -10.0 * share.log10();
-    let (word, style) = theme.judge(db);
-    Line::from(vec![
-        label,
-        Span::raw(format!("{:>8}", share_text(share))),
-        Span::styled(format!("  {db:.1} dB {word}"), style),
-    ])
+    Line::from(spans)
 }
+
+/// The position of the cursor in the size that is typed.
+pub(super) fn cursor(area: Rect, app: &App) -> Option<Position> {
+    let Some(Overlay::Budget(budget)) = &app.overlay else { return None };
+    let input = budget.typing.as_ref()?;
+    let area = layout::budget_figures(area);
+    let x = area.x + TYPED + input.visual_cursor() as u16;
+    Some(Position::new(x.min(area.right().saturating_sub(1)), area.y))
+}
+
+/// Where a typed size begins, in columns.
+const TYPED: u16 = 9;
 
 /// A small share as a percentage with significant digits.
 fn share_text(share: f64) -> String {

@@ -3,7 +3,6 @@
 use crate::app::diff::DiffState;
 use crate::app::overlay::{GoTo, Overlay};
 use crate::app::table::{Column, Widest};
-use crate::app::tensor_metrics::SCHEMES;
 use crate::app::{App, Tab, Viewport, sparkline};
 use ratatui::layout::{Position, Rect, Size};
 
@@ -46,12 +45,12 @@ pub enum Body {
 
 /// The use of the middle for the current state.
 pub fn body(app: &App) -> Body {
-    match &app.overlay {
-        Some(Overlay::Budget(_)) => Body::Budget,
-        Some(Overlay::Diff(_)) => Body::Detail,
-        _ if app.zoomed => Body::Detail,
-        _ => Body::Split,
-    }
+    let pane = app.overlays().find_map(|overlay| match overlay {
+        Overlay::Budget(_) => Some(Body::Budget),
+        Overlay::Diff(_) => Some(Body::Detail),
+        _ => None,
+    });
+    pane.unwrap_or(if app.zoomed { Body::Detail } else { Body::Split })
 }
 
 /// Returns `None` if the screen is smaller than [`SMALLEST`].
@@ -171,10 +170,11 @@ pub fn list(size: Size, app: &App) -> Option<List> {
             let list = List::in_window(size, GoTo::NAMES, go_to.chosen, [2, 1]);
             Some(List { count: go_to.names.len(), ..list })
         }
-        Overlay::Budget(_) => {
+        Overlay::Budget(budget) => {
             let figures = budget_figures(of(size, Body::Budget)?.detail?);
-            let area = Rect { y: figures.y + 3, height: SCHEMES.len() as u16, ..figures };
-            Some(List { area: area.intersection(figures), first: 0, count: SCHEMES.len() })
+            let count = budget.schemes.len();
+            let area = Rect { y: figures.y + 3, height: count as u16, ..figures };
+            Some(List { area: area.intersection(figures), first: 0, count })
         }
         Overlay::Diff(view) => match &view.state {
             DiffState::Comparing(_) => None,

@@ -38,7 +38,8 @@ fn panes(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Posit
     header::draw(buf, layout.header, app, theme);
     tensors::draw(buf, &layout, app, theme);
     if let Some(detail) = layout.detail {
-        match &app.overlay {
+        let pane = app.overlays().find(|o| matches!(o, Overlay::Budget(_) | Overlay::Diff(_)));
+        match pane {
             Some(Overlay::Budget(budget)) => budget::draw(buf, detail, app, budget, theme),
             Some(Overlay::Diff(view)) => diff::draw(buf, detail, app, view, theme),
             _ => detail::draw(buf, detail, app, theme),
@@ -51,12 +52,21 @@ fn panes(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Posit
         }
     }
     plan::draw(buf, &layout, app, theme);
-    let cursor = overlay(buf, area, app, theme);
+    // The one on top has the text cursor.
+    let cursor = app.overlays().map(|open| overlay(buf, area, app, open, theme)).last().flatten();
+    let typed = layout.detail.and_then(|detail| budget::cursor(detail, app));
+    let cursor = cursor.or(typed);
     hints::draw(buf, layout.hints, app, theme).or(cursor)
 }
 
-fn overlay(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
-    match app.overlay.as_ref()? {
+fn overlay(
+    buf: &mut Buffer,
+    area: Rect,
+    app: &App,
+    open: &Overlay,
+    theme: &Theme,
+) -> Option<Position> {
+    match open {
         // These are drawn as panes.
         Overlay::Filter(_) | Overlay::Budget(_) | Overlay::Diff(_) => None,
         Overlay::Prompt(prompt) => Some(dialogs::prompt(buf, area, app, prompt, theme)),

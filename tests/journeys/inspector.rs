@@ -577,7 +577,7 @@ fn metadata_shows_the_files_and_the_config() {
 #[test]
 fn help_tells_every_key_and_can_be_searched() {
     let mut driver = Driver::open(TINY_LLAMA);
-    driver.resize(120, 200);
+    driver.resize(120, 300);
     driver.press("?");
     for binding in quantscope::app::keys::BINDINGS {
         driver.expect(binding.help);

@@ -4,8 +4,10 @@
 mod support;
 
 mod activations;
+mod budget;
 mod clips;
 mod formats;
+mod help;
 mod inspector;
 mod settings;
 mod table;

@@ -203,3 +203,27 @@ fn recipes_and_sessions_keep_the_target() {
     other.expect("for vllm");
     assert_eq!(other.app.model.plan(), driver.app.model.plan());
 }
+
+/// The whole way by the keys that the hints name.
+#[test]
+fn from_a_model_to_a_saved_checked_and_compared_one() {
+    let mut driver = Driver::open(SHARDED);
+    choose_target(&mut driver, "vllm");
+    driver.press("b");
+    driver.type_text("75%");
+    driver.press("Enter Enter");
+    driver.expect("tensors marked");
+    let after = driver.app.model.totals().after;
+    assert!(after <= driver.app.model.totals().before * 3 / 4, "{after}");
+    driver.press("s");
+    driver.expect("▸ compressed-tensors W8A8 ");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    driver.expect_words("On disk, the error of");
+    driver.press("Esc D");
+    driver.type_text("sharded-W8A8");
+    driver.press("Enter");
+    driver.expect("changed");
+    driver.press("Esc q");
+    assert!(driver.has_quit());
+}

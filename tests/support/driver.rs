@@ -378,6 +378,7 @@ fn key_named(name: &str) -> (KeyCode, KeyModifiers) {
         "End" => KeyCode::End,
         "PageUp" => KeyCode::PageUp,
         "PageDown" => KeyCode::PageDown,
+        "F1" => KeyCode::F(1),
         _ => match (name.strip_prefix("Ctrl-"), &name.chars().collect::<Vec<_>>()[..]) {
             (Some(letter), _) => {
                 let letter = letter.chars().next().expect("a letter");

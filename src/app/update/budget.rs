@@ -5,7 +5,8 @@ use crate::app::budget::{Budget, NoBudget};
 use crate::app::overlay::Overlay;
 use crate::app::scroll::Motion;
 use crate::app::state::App;
-use crate::text::figures::{bytes, counted};
+use crate::text::figures::{bytes, counted, decibels};
+use tui_input::Input;
 
 impl App {
     pub(super) fn open_budget(&mut self) {
@@ -28,7 +29,8 @@ impl App {
         &mut self,
         change: impl FnOnce(&mut Budget, &crate::app::model::Model),
     ) {
-        let Some(Overlay::Budget(budget)) = &mut self.overlay else { return };
+        let mut all = self.covered.iter_mut().chain(&mut self.overlay);
+        let Some(budget) = all.find_map(Overlay::as_budget) else { return };
         change(budget, &self.model);
         let plan = budget.plan();
         if plan != *self.model.plan() {
@@ -40,7 +42,9 @@ impl App {
     pub(super) fn move_budget(&mut self, motion: Motion) {
         self.with_budget(|budget, _| match motion {
             Motion::Up => budget.chosen = budget.chosen.saturating_sub(1),
-            Motion::Down => budget.chosen = (budget.chosen + 1).min(budget.allowed.len() - 1),
+            Motion::Down => {
+                budget.chosen = (budget.chosen + 1).min(budget.schemes.len().saturating_sub(1));
+            }
             Motion::HalfUp | Motion::PageUp => budget.step(false, 1),
             Motion::HalfDown | Motion::PageDown => budget.step(true, 1),
             Motion::First => budget.go_to(0.0),
@@ -59,6 +63,36 @@ impl App {
             self.say(format!("{marked} marked: {} in all; {undo} undoes it", bytes(totals.after)));
         }
         self.plan_changed();
+    }
+
+    /// Starts to type a size or an error, with a first character.
+    pub(super) fn type_size(&mut self, first: Option<char>) {
+        if let Some(Overlay::Budget(budget)) = &mut self.overlay {
+            budget.typing = Some(Input::new(first.map(String::from).unwrap_or_default()));
+        }
+    }
+
+    /// Enter on a typed size: moves there. The budget stays open.
+    pub(super) fn take_size(&mut self, mut budget: Budget) {
+        let text = budget.typing.as_ref().map(|input| input.value().to_owned());
+        let text = text.unwrap_or_default();
+        let found = budget.go_to_text(&text, &self.model);
+        if found.is_ok() {
+            budget.typing = None;
+        }
+        self.overlay = Some(Overlay::Budget(Box::new(budget)));
+        match found {
+            Err(why) => self.warn(why),
+            Ok(()) => {
+                self.with_budget(|_, _| {});
+                let mean = self.model.quality().mean.map_or(String::new(), |db| {
+                    let word = self.model.thresholds.rate(db).word();
+                    format!(", mean {} {word}", decibels(db))
+                });
+                let size = bytes(self.model.totals().after);
+                self.say(format!("{}: {size}{mean}", text.trim()));
+            }
+        }
     }
 
     /// Esc: restores the previous marks.

@@ -82,13 +82,21 @@ impl App {
         {
             *meter = self.paces.calibration.follow(now);
         }
-        if let (Some(Overlay::Saving(saving)), Some(now)) = (&mut self.overlay, save) {
-            saving.meter = self.paces.save.follow(now);
+        if let Some(now) = save {
+            let meter = self.paces.save.follow(now);
+            let saving = self.find_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
+            if let Some(Overlay::Saving(saving)) = saving {
+                saving.meter = meter;
+            }
         }
-        if let (Some(Overlay::Diff(view)), Some(now)) = (&mut self.overlay, diff)
-            && let DiffState::Comparing(meter) = &mut view.state
-        {
-            *meter = self.paces.diff.follow(now);
+        if let Some(now) = diff {
+            let now = self.paces.diff.follow(now);
+            let diff = self.find_overlay(|overlay| matches!(overlay, Overlay::Diff(_)));
+            if let Some(Overlay::Diff(view)) = diff
+                && let DiffState::Comparing(meter) = &mut view.state
+            {
+                *meter = now;
+            }
         }
         if let (Some(meter), Some(now)) = (&mut self.measuring_outputs, outputs) {
             *meter = self.paces.outputs.follow(now);
@@ -103,9 +111,7 @@ impl App {
     pub(super) fn settle(&mut self) {
         self.unsettled = false;
         self.model.weigh();
-        if matches!(self.overlay, Some(Overlay::Budget(_))) {
-            self.with_budget(Budget::follow);
-        }
+        self.with_budget(Budget::follow);
         self.table.learn(&self.model);
     }
 

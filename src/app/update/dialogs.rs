@@ -3,7 +3,7 @@
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
 use crate::app::filter::Filter;
-use crate::app::overlay::Overlay;
+use crate::app::overlay::{Help, Overlay};
 use crate::app::prompt::{Prompt, Purpose};
 use crate::app::state::App;
 
@@ -23,9 +23,28 @@ impl App {
             Some(Overlay::Replace(dialog)) => self.save(dialog, true, effects),
             Some(Overlay::Quit) => effects.push(Effect::Quit),
             Some(Overlay::Prompt(prompt)) => self.take_text(prompt, effects),
+            Some(Overlay::Help(help)) => self.run_chosen(&help, effects),
+            Some(Overlay::Budget(budget)) if budget.typing.is_some() => self.take_size(*budget),
             Some(Overlay::Budget(budget)) => self.keep_budget(*budget),
             Some(Overlay::Diff(view)) => self.leave_diff(*view),
             other => self.overlay = other,
+        }
+        if self.overlay.is_none() {
+            self.uncover();
+        }
+    }
+
+    /// Enter in the help: closes it and does what the key under the cursor does.
+    fn run_chosen(&mut self, help: &Help, effects: &mut Effects) {
+        self.uncover();
+        let bindings = help.bindings(&self.settings.keys);
+        let Some(binding) = bindings.get(help.chosen) else { return };
+        match self.context().layers().contains(&binding.context) {
+            true => self.act(binding.action, effects),
+            false => {
+                let place = binding.context.title();
+                self.say(format!("'{}' works elsewhere: {place}", binding.help));
+            }
         }
     }
 
@@ -66,10 +85,32 @@ impl App {
                 self.table.set_filter(filter, &self.model);
             }
             Some(Overlay::Replace(dialog)) => self.overlay = Some(Overlay::Save(dialog)),
-            Some(Overlay::Budget(budget)) => self.drop_budget(*budget),
+            Some(Overlay::Budget(mut budget)) => match budget.typing.take() {
+                Some(_) => self.overlay = Some(Overlay::Budget(budget)),
+                None => self.drop_budget(*budget),
+            },
             Some(Overlay::Diff(view)) => self.close_diff(&view, effects),
-            Some(Overlay::Targets(_)) => self.uncover(),
             _ => {}
+        }
+        if self.overlay.is_none() {
+            self.uncover();
+        }
+    }
+
+    /// The overlay that is `wanted`, also below others.
+    pub(super) fn find_overlay(
+        &mut self,
+        wanted: impl Fn(&Overlay) -> bool,
+    ) -> Option<&mut Overlay> {
+        let mut all = self.covered.iter_mut().chain(&mut self.overlay);
+        all.find(|overlay| wanted(overlay))
+    }
+
+    /// Closes the overlay that is `wanted`, also below others.
+    pub(super) fn remove_overlay(&mut self, wanted: impl Fn(&Overlay) -> bool) {
+        self.covered.retain(|overlay| !wanted(overlay));
+        if self.overlay.as_ref().is_some_and(wanted) {
+            self.uncover();
         }
     }
 

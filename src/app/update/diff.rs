@@ -27,17 +27,20 @@ impl App {
     }
 
     pub(super) fn compared(&mut self, outcome: Result<Vec<Compared>, String>) {
-        let Some(Overlay::Diff(view)) = &mut self.overlay else { return };
+        let height = self.viewport.diff;
+        let open = self.find_overlay(|overlay| matches!(overlay, Overlay::Diff(_)));
+        let Some(open @ Overlay::Diff(_)) = open else { return };
+        let Overlay::Diff(view) = open else { return };
         match outcome {
             Ok(rows) => {
                 let mut differences = Differences::new(rows);
-                differences.set_height(self.viewport.diff);
+                differences.set_height(height);
                 view.state = DiffState::Done(differences);
             }
             Err(why) => {
                 let mut prompt = view.prompt.clone();
                 prompt.problem = Some(why);
-                self.overlay = Some(Overlay::Prompt(prompt));
+                *open = Overlay::Prompt(prompt);
             }
         }
     }

@@ -54,27 +54,31 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         }
         Event::Found { .. } | Event::CalibrationEnded { .. } | Event::CalibrationFailed { .. } => {}
         Event::LaidOut(laid_out) => {
-            if let Some(Overlay::Save(dialog)) = &mut app.overlay {
+            let dialog = app.find_overlay(|overlay| matches!(overlay, Overlay::Save(_)));
+            if let Some(Overlay::Save(dialog)) = dialog {
                 dialog.laid_out = Some(laid_out);
             }
         }
         Event::FormatsReviewed(formats) => app.formats_reviewed(formats, &mut effects),
         Event::RulesRead(target, rules) => app.rules_read(target, rules, &mut effects),
         Event::Save(News::Phase(phase)) => {
-            if let Some(Overlay::Saving(saving)) = &mut app.overlay {
+            let saving = app.find_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
+            if let Some(Overlay::Saving(saving)) = saving {
                 saving.phase = phase;
             }
         }
         Event::Save(News::Finished(outcome)) => app.save_finished(*outcome),
         Event::SaveFailed(why) => {
-            app.overlay = None;
+            app.remove_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
             app.show_error("The save failed", why, "Nothing was written.");
         }
         Event::Config(config) => {
-            if let Some(Overlay::Text(_, pager)) = &mut app.overlay {
+            let metadata = texts::metadata(&app.model.checkpoint, Some(&config));
+            let (width, height) = app.viewport.text;
+            let text = app.find_overlay(|overlay| matches!(overlay, Overlay::Text(..)));
+            if let Some(Overlay::Text(_, pager)) = text {
                 let scroll = pager.scroll() as isize;
-                *pager = texts::metadata(&app.model.checkpoint, Some(&config));
-                let (width, height) = app.viewport.text;
+                *pager = metadata;
                 pager.scroll_by(scroll, width, height);
             }
         }

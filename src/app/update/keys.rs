@@ -6,7 +6,7 @@ use crate::app::calibration::CalibrationState;
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
 use crate::app::filter::Filter;
-use crate::app::keys::Key;
+use crate::app::keys::{Context, Key};
 use crate::app::overlay::{GoTo, Help, Overlay, Tone};
 use crate::app::state::App;
 use crate::app::tab::Tab;
@@ -16,10 +16,17 @@ use tui_input::InputRequest;
 impl App {
     pub(super) fn key(&mut self, key: Key, effects: &mut Effects) {
         self.status = None;
-        match (self.settings.keys.action(self.context(), key), key) {
+        let context = self.context();
+        match (self.settings.keys.action(context, key), key) {
             (Some(action), _) => self.act(action, effects),
-            (None, Key::Char(c)) => self.edit(InputRequest::InsertChar(c)),
-            _ => {}
+            (None, Key::Char(c)) if context.takes_text() => self.edit(InputRequest::InsertChar(c)),
+            (None, Key::Char(c)) if context == Context::Budget && c.is_ascii_digit() => {
+                self.type_size(Some(c));
+            }
+            (None, key) => {
+                let help = self.settings.keys.name(context, Action::Help);
+                self.say(format!("{key} does nothing here; {help} shows the keys"));
+            }
         }
     }
 
@@ -49,7 +56,7 @@ impl App {
                 }
             }
             Overlay::GoTo(go_to) => go_to.search(&self.model),
-            Overlay::Help(help) => help.scroll = 0,
+            Overlay::Help(help) => help.chosen = 0,
             Overlay::Save(dialog) => dialog.problem = None,
             Overlay::Prompt(prompt) => prompt.edited(),
             _ => {}
@@ -116,7 +123,12 @@ impl App {
                 let legend = texts::legend(&self.model.thresholds, &opens);
                 self.overlay = Some(Overlay::Text(Tone::Plain, legend));
             }
-            Action::Help => self.overlay = Some(Overlay::Help(Help::default())),
+            Action::Help => {
+                let context = self.context();
+                if context != Context::Help {
+                    self.cover(Overlay::Help(Help::new(context)));
+                }
+            }
             Action::Copy => self.copy(effects),
             Action::Calibrate => {
                 if !self.stop_measuring_outputs(effects) {
@@ -125,6 +137,7 @@ impl App {
             }
 
             Action::Budget => self.open_budget(),
+            Action::TypeSize => self.type_size(None),
             Action::WriteRecipe => self.open_write_recipe(),
             Action::WriteReport => self.open_report(),
             Action::ReadRecipe => self.open_read_recipe(),

@@ -23,20 +23,21 @@ impl App {
 
     /// Cancels the save that is running. False if there is none.
     pub(super) fn cancel_save(&mut self, effects: &mut Effects) -> bool {
-        let Some(Overlay::Saving(saving)) = &mut self.overlay else { return false };
+        let saving = self.find_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
+        let Some(Overlay::Saving(saving)) = saving else { return false };
         saving.cancelled = true;
         effects.push(Effect::CancelSave);
         true
     }
 
     pub(super) fn quit(&mut self, effects: &mut Effects) {
-        if let Some(Overlay::Saving(_)) = self.overlay {
-            return self.act(Action::Cancel, effects);
+        if self.cancel_save(effects) {
+            return;
         }
         // The second request quits without asking again.
         let asked = matches!(self.overlay, Some(Overlay::Quit));
         match self.model.has_unsaved_marks() && !asked {
-            true => self.overlay = Some(Overlay::Quit),
+            true => self.cover(Overlay::Quit),
             false => effects.push(Effect::Quit),
         }
     }

@@ -15,6 +15,6 @@ impl App {
 
     pub(in crate::app) fn show_error(&mut self, title: &str, what: String, then: &str) {
         let lines = vec![Line::text(what), Line::Blank, Line::text(then)];
-        self.overlay = Some(Overlay::Text(Tone::Bad, Pager::new(title, lines)));
+        self.cover(Overlay::Text(Tone::Bad, Pager::new(title, lines)));
     }
 }

@@ -33,8 +33,8 @@ impl App {
             None | Some(Overlay::Filter(_)) => self.table.move_cursor(motion),
             Some(Overlay::Text(_, pager)) => pager.scroll_by(rows, width, height),
             Some(Overlay::Help(help)) => {
-                let last = help.lines(&self.settings.keys).len().saturating_sub(height);
-                help.scroll = help.scroll.saturating_add_signed(rows).min(last);
+                let last = help.bindings(&self.settings.keys).len().saturating_sub(1);
+                help.chosen = help.chosen.saturating_add_signed(rows).min(last);
             }
             Some(Overlay::GoTo(go_to)) => go_to.chosen = step(go_to.chosen, go_to.names.len()),
             Some(Overlay::Presets(presets)) => {

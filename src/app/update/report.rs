@@ -32,11 +32,12 @@ impl App {
     }
 
     pub(super) fn report_written(&mut self, outcome: Result<(), NotWritten>) {
-        let Some(Overlay::Prompt(prompt)) = &mut self.overlay else { return };
+        let prompt = self.find_overlay(|overlay| matches!(overlay, Overlay::Prompt(_)));
+        let Some(Overlay::Prompt(prompt)) = prompt else { return };
         match outcome {
             Ok(()) => {
                 let path = names::visible(prompt.text()).into_owned();
-                self.overlay = None;
+                self.remove_overlay(|overlay| matches!(overlay, Overlay::Prompt(_)));
                 let tensors = counted(self.table.shown_count(), "tensor");
                 let waiting = self.table.shown().filter(|&id| self.model.is_waiting(id)).count();
                 match waiting {

@@ -104,13 +104,28 @@ impl App {
     }
 
     pub(super) fn save_finished(&mut self, outcome: Result<crate::export::Receipt, JobError>) {
-        let mut saving = match self.overlay.take() {
-            Some(Overlay::Saving(saving)) => saving,
-            other => {
-                self.overlay = other;
-                return;
+        let open = self.find_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
+        let Some(open) = open else { return };
+        // The window is replaced by what follows, also while the help covers it.
+        let Overlay::Saving(saving) = std::mem::replace(open, Overlay::Quit) else { return };
+        let next = self.after_save(saving, outcome);
+        match next {
+            Some(next) => {
+                let open = self.find_overlay(|overlay| matches!(overlay, Overlay::Quit));
+                if let Some(open) = open {
+                    *open = next;
+                }
             }
-        };
+            None => self.remove_overlay(|overlay| matches!(overlay, Overlay::Quit)),
+        }
+    }
+
+    /// Records a save that has ended, and returns the window that tells of it.
+    fn after_save(
+        &mut self,
+        mut saving: Saving,
+        outcome: Result<crate::export::Receipt, JobError>,
+    ) -> Option<Overlay> {
         match outcome {
             Ok(receipt) => {
                 let pager = save::receipt(&receipt, &self.model);
@@ -124,17 +139,18 @@ impl App {
                     self.plan_changed();
                 }
                 self.receipts.push(pager.plain());
-                self.overlay = Some(Overlay::Text(Tone::Good, pager));
+                Some(Overlay::Text(Tone::Good, pager))
             }
             Err(JobError::Save(SaveError::Exists(_))) if !saving.request.force => {
-                self.overlay = Some(Overlay::Replace(saving.dialog));
+                Some(Overlay::Replace(saving.dialog))
             }
             Err(JobError::SaveStopped(why)) if saving.cancelled => {
                 self.warn(format!("{why}: nothing was written"));
+                None
             }
             Err(error) => {
                 saving.dialog.problem = Some(error.to_string());
-                self.overlay = Some(Overlay::Save(saving.dialog));
+                Some(Overlay::Save(saving.dialog))
             }
         }
     }

@@ -60,7 +60,6 @@ impl App {
                 self.warn(why);
             }
             Ok(target) => {
-                self.uncover();
                 effects.push(Effect::ReadRules(target));
             }
         }
