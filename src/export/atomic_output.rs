@@ -4,6 +4,8 @@
 //! Its name is fixed by OUT's, so what a killed save left behind is found, and taken over,
 //! by the next save to the same OUT.
 
+use crate::checkpoint::io::files;
+use crate::checkpoint::io::remote::is_remote;
 use crate::checkpoint::{Checkpoint, has_model};
 use crate::export::error::SaveError;
 use crate::export::output_plan::{OutFile, OutputPlan};
@@ -90,6 +92,10 @@ fn may_be_replaced(request: &Request) -> Result<(), SaveError> {
 }
 
 fn parent_of(out: &Path) -> Result<PathBuf, SaveError> {
+    if is_remote(out) {
+        let why = "is an address; outputs are written to this machine, choose a path".to_owned();
+        return Err(SaveError::Unfit { path: out.to_owned(), why });
+    }
     let named = matches!(out.components().next_back(), Some(Component::Normal(_)));
     if !named {
         let why = "does not name a file or directory to be written".to_owned();
@@ -244,7 +250,7 @@ impl AtomicOutput {
         let to = self.path.join(name);
         let from_source = |e| SaveError::Io { path: source.to_owned(), source: e };
         let to_copy = |e| SaveError::Io { path: to.clone(), source: e };
-        let mut from = File::open(source).map_err(from_source)?;
+        let mut from = files::open(source).map_err(from_source)?;
         // A plain create: the copy has the modes of a new file, not of a cache's.
         let created = to.parent().map_or(Ok(()), fs::create_dir_all);
         let created =

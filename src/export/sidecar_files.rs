@@ -2,6 +2,8 @@
 //! directory holds.
 
 use crate::checkpoint::config::{QUANTIZATION_FILES, QUANTIZATION_KEYS, float_type};
+use crate::checkpoint::io::files::{self, Found};
+use crate::checkpoint::io::remote::is_remote;
 use crate::checkpoint::{Checkpoint, python_json};
 use crate::export::error::{IoContext, SaveError};
 use crate::export::output_plan::{OutputPlan, TextFile};
@@ -12,6 +14,7 @@ use crate::tensor::FloatType;
 use globset::{Glob, GlobMatcher};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Plans copies of every file of the model's directory but its weights, their index, and other
@@ -31,7 +34,10 @@ pub(super) fn collect(
     let copy = matchers.collect::<Result<Vec<_>, _>>().map_err(unfit)?;
     let mut found = Sidecars {
         root,
-        boundary: boundary(root).context(root)?,
+        boundary: match is_remote(root) {
+            true => None,
+            false => Some(boundary(root).context(root)?),
+        },
         replaced: replaced(checkpoint, root, request, output_plan),
         // An output inside the model's directory must not include itself.
         out: std::path::absolute(&request.out).unwrap_or_else(|_| request.out.clone()),
@@ -77,8 +83,8 @@ fn replaced(
 /// A walk through the model's directory.
 struct Sidecars<'c> {
     root: &'c Path,
-    /// The directory that links must not leave.
-    boundary: PathBuf,
+    /// The directory that links must not leave; `None` on a server, which has no links.
+    boundary: Option<PathBuf>,
     replaced: HashSet<PathBuf>,
     out: PathBuf,
     /// What the user wants in the output in any case.
@@ -97,19 +103,30 @@ impl Sidecars<'_> {
         let mut visited = HashSet::new();
         while let Some(relative) = pending.pop() {
             let directory = self.root.join(&relative);
-            if !visited.insert(directory.canonicalize().context(&directory)?) {
+            if self.boundary.is_some()
+                && !visited.insert(directory.canonicalize().context(&directory)?)
+            {
                 continue;
             }
-            let mut names = Vec::new();
-            for entry in std::fs::read_dir(&directory).context(&directory)? {
-                names.push(entry.context(&directory)?.file_name());
-            }
-            names.sort();
-            for name in names {
+            for name in self.names(&directory)? {
                 pending.extend(self.add(relative.join(&name))?);
             }
         }
         Ok(())
+    }
+
+    /// The names in a directory, in order.
+    fn names(&self, directory: &Path) -> Result<Vec<OsString>, SaveError> {
+        if self.boundary.is_none() {
+            let names = files::names(directory).context(directory)?;
+            return Ok(names.into_keys().map(OsString::from).collect());
+        }
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory).context(directory)? {
+            names.push(entry.context(directory)?.file_name());
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// Adds a file to what is copied or left out. Returns a directory, which is to be walked.
@@ -119,12 +136,19 @@ impl Sidecars<'_> {
         if self.replaced.contains(&source) || is_output || is_temporary(&source) {
             return Ok(None);
         }
+        let Some(boundary) = &self.boundary else {
+            return match files::find(&source).context(&source)? {
+                Found::Directory(_) => Ok(Some(relative)),
+                Found::Local(_, metadata) => Ok(self.add_file(relative, source, metadata.len())),
+                Found::Remote(file) => Ok(self.add_file(relative, source, file.size())),
+            };
+        };
         let shown = source.display();
         let Ok(real) = source.canonicalize() else {
             self.warnings.push(format!("{shown} leads nowhere and is not copied"));
             return Ok(None);
         };
-        if !real.starts_with(&self.boundary) {
+        if !real.starts_with(boundary) {
             let real = real.display();
             self.warnings.push(format!(
                 "{shown} leads out of the model's directory, to {real}, and is not copied"
@@ -139,14 +163,18 @@ impl Sidecars<'_> {
             self.warnings.push(format!("{shown} is not a regular file and is not copied"));
             return Ok(None);
         }
+        Ok(self.add_file(relative, source, metadata.len()))
+    }
+
+    fn add_file(&mut self, relative: PathBuf, source: PathBuf, bytes: u64) -> Option<PathBuf> {
         let is_wanted = self.wants(&relative);
         let copy_of_weights = if is_wanted { None } else { self.copies.find(&relative, &source) };
-        let file = SidecarFile { name: relative, bytes: metadata.len(), source };
+        let file = SidecarFile { name: relative, bytes, source };
         match copy_of_weights {
             Some(named) => self.left_out.add(file, named),
             None => self.files.push(file),
         }
-        Ok(None)
+        None
     }
 
     /// Whether the user wants a file copied in any case.

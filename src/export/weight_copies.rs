@@ -1,7 +1,7 @@
 //! Recognising files beside a model that hold other copies of its weights. In an output they
 //! would be stale, and some loaders prefer them to the new weights.
 
-use crate::checkpoint::{Checkpoint, has_extension};
+use crate::checkpoint::{Checkpoint, has_extension, names_in};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -117,9 +117,8 @@ impl<'c> WeightCopies<'c> {
 
 /// Whether Mistral's own weights lie beside a file.
 fn has_consolidated(file: &Path) -> bool {
-    let entries = file.parent().and_then(|directory| std::fs::read_dir(directory).ok());
-    let mut entries = entries.into_iter().flatten().flatten();
-    entries.any(|entry| entry.file_name().to_string_lossy().starts_with("consolidated"))
+    let directory = file.parent().unwrap_or(file);
+    names_in(directory).iter().any(|name| name.starts_with("consolidated"))
 }
 
 fn glob_set(patterns: &[&str]) -> Result<GlobSet, globset::Error> {

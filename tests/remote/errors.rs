@@ -53,7 +53,7 @@ fn servers_that_lie_end_in_a_sentence() {
         ("shifted", "another range than asked for"),
         ("other-size", "has changed on the server"),
         ("no-range", "without saying which"),
-        ("endless", "header lines are longer"),
+        ("endless", "contradicts itself"),
     ] {
         let said = fails(&hub, &["inspect", &format!("hf://org/{name}")], None);
         assert!(said.contains(expected), "{name}: {said}");

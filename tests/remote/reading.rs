@@ -5,7 +5,7 @@ use crate::support::{data, quantscope};
 use serde_json::Value;
 use std::path::Path;
 
-fn hub() -> Hub {
+pub(crate) fn hub() -> Hub {
     let single = data("tiny-llama/single");
     let sharded = data("tiny-llama/sharded");
     let repositories: Vec<(&str, &Path)> = [
@@ -26,7 +26,7 @@ fn hub() -> Hub {
 }
 
 /// Runs the program with the hub's address; gives what it printed.
-fn run(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
+pub(crate) fn run(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
     let home = tempfile::tempdir().expect("a directory");
     let mut command = quantscope(args);
     command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());

@@ -2,7 +2,8 @@
 
 use crate::checkpoint::io::remote::{self, Entry, RemoteFile};
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,6 +77,32 @@ pub(crate) fn size(path: &Path) -> io::Result<u64> {
         Found::Local(_, metadata) => Ok(metadata.len()),
         Found::Remote(file) => Ok(file.size()),
         Found::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
+    }
+}
+
+/// Opens a file to be read from its start.
+pub(crate) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
+    match find(path)? {
+        Found::Local(path, _) => Ok(Box::new(File::open(path)?)),
+        Found::Remote(file) => Ok(Box::new(RemoteReader { file, at: 0 })),
+        Found::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
+    }
+}
+
+/// Reads a remote file from its start to its end.
+struct RemoteReader {
+    file: Arc<RemoteFile>,
+    at: u64,
+}
+
+impl Read for RemoteReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = self.file.size().saturating_sub(self.at);
+        let count = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
+        let (part, _) = buffer.split_at_mut(count);
+        self.file.read_exact(part, self.at)?;
+        self.at += count as u64;
+        Ok(count)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Comparing the files of an output with its plan: headers, the bytes between tensors, texts and
 //! sidecar files. Everything but the tensors' elements follows from the source and the request.
 
+use crate::checkpoint::io::files;
 use crate::export::error::{IoContext, SaveError};
 use crate::export::formats::registry;
 use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan};
@@ -55,7 +56,7 @@ pub(crate) fn compare_with_plan(
     for SidecarFile { name, source, .. } in &copied {
         let path = path_of(name);
         let comparison = FileComparison { path: &path, is_wanted };
-        let mut original = File::open(source).context(source)?;
+        let mut original = files::open(source).context(source)?;
         let named = source.display().to_string();
         comparison.compare(&mut comparison.open()?, &mut original, &named)?;
     }

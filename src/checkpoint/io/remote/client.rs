@@ -140,6 +140,10 @@ pub(super) fn send(request: Request) -> Result<Answer, RemoteError> {
                 let why = format!("its header lines are longer than {MAX_HEADER_BYTES} bytes");
                 RemoteError::Contradiction { host: host(&url), why }
             }
+            ureq::Error::Protocol(error) => {
+                let why = format!("its answer is not valid HTTP: {error}");
+                RemoteError::Contradiction { host: host(&url), why }
+            }
             error => unreachable(&url, &error.to_string()),
         })?;
         let status = response.status().as_u16();
