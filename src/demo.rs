@@ -1,19 +1,17 @@
-//! The checkpoint built into the binary: a small network that reads handwritten digits.
-//!
-//! With it come captures of what reaches its layers. Imports `checkpoint` and `activations`;
-//! `cli`, `app` and `terminal` may use it.
+//! The built-in demo: a small network that reads handwritten digits, with recorded inputs of its
+//! layers. Imports `checkpoint` and `activations`; `cli`, `app` and `tui` may use it.
 
 use crate::activations::{Activations, ActivationsError};
 use crate::checkpoint::{Checkpoint, Result};
 use std::path::{Path, PathBuf};
 
-/// What stands for the demo wherever a model's path is expected.
+/// The word that opens the demo where a model's path is expected.
 pub const WORD: &str = "demo:";
 
 const NAME: &str = "demo";
 const BYTES: &[u8] = include_bytes!("../assets/demo.safetensors");
 
-/// What reaches its layers for two training images of each digit.
+/// The inputs of its layers for two training images of each digit.
 const ACTIVATIONS: &[u8] = include_bytes!("../assets/demo_activations.safetensors");
 
 /// Opens the demo from memory.
@@ -21,7 +19,7 @@ pub fn open() -> Result<Checkpoint> {
     Checkpoint::from_memory(NAME, BYTES)
 }
 
-/// Whether a checkpoint is the demo, and no file of its name.
+/// Whether a checkpoint is the demo, and not a file with the same name.
 pub fn is(checkpoint: &Checkpoint) -> bool {
     let in_memory = checkpoint.shards().iter().all(|shard| shard.source.is_memory());
     in_memory && checkpoint.path() == Path::new(NAME)
@@ -32,7 +30,7 @@ pub fn open_model(model: &Path) -> Result<Checkpoint> {
     if model.as_os_str() == WORD { open() } else { Checkpoint::open(model) }
 }
 
-/// Opens files of captures for `checkpoint`; [`WORD`] among them stands for the demo's own.
+/// Opens files of recorded inputs for `checkpoint`. [`WORD`] opens those of the demo.
 pub fn open_activations(
     paths: &[PathBuf],
     checkpoint: &Checkpoint,
@@ -63,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_demos_captures_are_of_every_layer_it_quantizes() {
+    fn the_demo_has_recorded_inputs_for_every_quantizable_layer() {
         let demo = open().expect("opens");
         let captures = open_activations(&[WORD.into()], &demo).expect("opens");
         let recorded: Vec<_> = captures.tensors().collect();

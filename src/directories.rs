@@ -4,18 +4,18 @@
 use etcetera::base_strategy::{BaseStrategy, Xdg};
 use std::path::PathBuf;
 
-/// A kind of file, each with its own directory.
+/// A purpose of files, each with its own directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Settings the user writes.
+pub enum DirectoryKind {
+    /// Settings written by the user.
     Config,
-    /// Sessions, restored the next time.
+    /// Sessions that are restored.
     State,
     /// Results that can be computed again.
     Cache,
 }
 
-/// The download cache of Hugging Face's hub, as its environment variables say.
+/// The download cache of the Hugging Face hub, from its environment variables.
 pub fn hugging_face() -> Option<PathBuf> {
     set("HF_HUB_CACHE").or_else(|| Some(hugging_face_home()?.join("hub")))
 }
@@ -32,13 +32,13 @@ fn set(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())
 }
 
-/// Quantscope's directory for such files; `None` where there is no home.
-pub fn of(kind: Kind) -> Option<PathBuf> {
+/// The program's directory for files of `kind`; `None` if there is no home directory.
+pub fn of(kind: DirectoryKind) -> Option<PathBuf> {
     let base = Xdg::new().ok()?;
     let directory = match kind {
-        Kind::Config => base.config_dir(),
-        Kind::State => base.state_dir()?,
-        Kind::Cache => base.cache_dir(),
+        DirectoryKind::Config => base.config_dir(),
+        DirectoryKind::State => base.state_dir()?,
+        DirectoryKind::Cache => base.cache_dir(),
     };
     Some(directory.join("quantscope"))
 }

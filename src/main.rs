@@ -1,4 +1,4 @@
-//! Parse, run, exit code; the work is in the library.
+//! Parses the command line, runs a subcommand or the inspector, and returns the exit code.
 
 use clap::Parser;
 use color_eyre::config::HookBuilder;
@@ -7,7 +7,7 @@ use quantscope::app::picker::Picker;
 use quantscope::app::settings::{self, Glyphs, Settings};
 use quantscope::checkpoint::{Checkpoint, has_model, models_beneath};
 use quantscope::cli::{self, AboutScreen, Cli, ScreenArgs};
-use quantscope::directories::{self, Kind};
+use quantscope::directories::{self, DirectoryKind};
 use quantscope::job::cache::Cache;
 use quantscope::{app, demo, tui};
 use std::io::{ErrorKind, IsTerminal};
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 fn main() -> ExitCode {
-    // The hooks are for panics: errors are sentences, printed by `cli`.
+    // The hooks report panics. Errors are printed by `cli` as sentences.
     if let Err(error) = HookBuilder::default().display_env_section(false).install() {
         return cli::fail(&error);
     }
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Opens the screen on a checkpoint, on the demo if none is named.
+/// Opens the inspector on a checkpoint, or on the demo if none is named.
 fn inspector(
     model: Option<&Path>,
     threads: Option<usize>,
@@ -66,8 +66,9 @@ fn inspector(
     tui::run(Arc::new(checkpoint), options)
 }
 
-/// Opens the model that is named, or the one that is picked where none or several are meant;
-/// `None` when nothing is picked. Where no model is named and none lies here, it is the demo.
+/// Opens the named model. If the path is a directory with several models, or no model is named
+/// and the current directory has one, the user picks; `None` if nothing is picked. Opens the
+/// demo if no model is named and there is none in the current directory.
 fn open(
     named: Option<&Path>,
     settings: &Settings,
@@ -78,7 +79,7 @@ fn open(
         None => return Ok(Some((demo::WORD.into(), demo::open()?))),
         Some(path) => match demo::open_model(path) {
             Ok(checkpoint) => return Ok(Some((path.to_owned(), checkpoint))),
-            // What a script runs into is an error, not a question.
+            // In a script this is an error, not a question.
             Err(error) if !error.is_a_choice() || !std::io::stdout().is_terminal() => {
                 return Err(error.into());
             }
@@ -93,10 +94,10 @@ fn open(
     Ok(Some((picked, checkpoint)))
 }
 
-/// The settings in the file named, or in the one that is usual if there is one.
+/// The settings in the named file, or in the default file if it exists.
 fn settings(named: Option<&Path>) -> color_eyre::Result<Settings> {
-    let usual = directories::of(Kind::Config).map(|home| home.join("config.toml"));
-    let Some(path) = named.map(Path::to_owned).or(usual) else { return Ok(Settings::default()) };
+    let default = directories::of(DirectoryKind::Config).map(|home| home.join("config.toml"));
+    let Some(path) = named.map(Path::to_owned).or(default) else { return Ok(Settings::default()) };
     match std::fs::read_to_string(&path) {
         Ok(text) => Settings::parse(&text).map_err(|why| eyre!("{}: {why}", path.display())),
         Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => {
@@ -106,8 +107,8 @@ fn settings(named: Option<&Path>) -> color_eyre::Result<Settings> {
     }
 }
 
-/// Where the session of a model is kept: by its whole path, so that two of one name do not
-/// share it.
+/// The file with the session of a model. Its name contains a hash of the path, so that models
+/// with the same name do not share a session.
 fn session_of(model: &Path) -> Option<PathBuf> {
     let path = if model.as_os_str() == demo::WORD {
         model.to_owned()
@@ -119,11 +120,11 @@ fn session_of(model: &Path) -> Option<PathBuf> {
     let hash = path.to_string_lossy().bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    let state = directories::of(Kind::State)?;
+    let state = directories::of(DirectoryKind::State)?;
     Some(state.join("sessions").join(format!("{name}-{hash:016x}.toml")))
 }
 
-/// What the command line prints of the screen.
+/// What the command line prints about the screen.
 fn about_screen() -> AboutScreen {
     let keys = app::keys::Group::ALL.map(|group| {
         let of_group = app::keys::BINDINGS.iter().filter(|binding| binding.group == group);

@@ -1,4 +1,4 @@
-//! From recorded inputs to the one scale that static quantization has for them.
+//! Calibrates the scale that static quantization uses for a layer's inputs.
 
 use crate::activations::error::{ActivationsError, Fault};
 use crate::activations::recording::{Recording, Source};
@@ -6,10 +6,11 @@ use crate::activations::stream::Stream;
 use crate::quantization::{Calibration, QuantizationType, clip_of_stream, symmetric_scale};
 use crate::tensor::FloatType;
 
-/// The scale of a layer's inputs as symmetric int8, per tensor; `None` if only a summary
-/// without ranges was recorded. The range runs over all batches.
+/// Finds the per-tensor scale of a layer's inputs as symmetric int8, over all batches. Returns
+/// `None` if only a summary without ranges was recorded. `wanted` is false once the job is
+/// cancelled.
 ///
-/// A summary tells the largest magnitude alone: the calibrations that need more take it.
+/// A summary has only the largest magnitude; calibrations that need more use min-max.
 pub fn input_scale(
     stream: &mut Stream,
     recording: &Recording,

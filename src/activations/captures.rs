@@ -1,5 +1,5 @@
-//! Files of recorded inputs, opened and matched to the weights of a checkpoint. Only headers
-//! and summaries are read here; inputs are read when they are needed, by `stream`.
+//! Opens files of recorded inputs and matches them to the weights of a checkpoint. Reads only
+//! headers and summaries; `stream` reads the inputs when they are needed.
 
 use crate::activations::convolution::{self, Convolution, METADATA_KEY};
 use crate::activations::error::{ActivationsError, Fault};
@@ -12,7 +12,7 @@ use crate::tensor::{Shape, TensorId};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-/// What ends the name of a layer's recorded inputs, after the module's name.
+/// The last part of the name of a layer's recorded inputs, after the module's name.
 const INPUT: &str = "input";
 
 /// Recorded inputs of a checkpoint's layers.
@@ -26,7 +26,7 @@ pub struct Activations {
 /// The tensors that one file holds for one layer, before they are matched to a weight.
 #[derive(Default)]
 struct LayerTensors {
-    /// Tensors of inputs.
+    /// Batches of inputs.
     inputs: Vec<TensorId>,
     min: Option<TensorId>,
     max: Option<TensorId>,
@@ -44,7 +44,7 @@ impl Activations {
         opened.complete(paths.first().map(PathBuf::as_path), checkpoint)
     }
 
-    /// The same with captures that were opened already, before the files.
+    /// Opens files like [`Activations::open`], in addition to captures that are open already.
     pub fn with(
         captures: Checkpoint,
         paths: &[PathBuf],
@@ -90,11 +90,11 @@ impl Activations {
         let model = checkpoint.path().display();
         let why = match self.unmatched.first() {
             Some((_, name)) => format!(
-                "nothing recorded in it is of a layer of {model}; '{}' is its first name",
+                "no recorded name matches a layer of {model}; the first name is '{}'",
                 name.escape_debug()
             ),
-            None => "it holds no '<module>.input' and no importance matrix; \
-                     assets/record_activations.py records one"
+            None => "expected tensors named '<module>.input' or an importance matrix, found none; \
+                     record inputs with assets/record_activations.py"
                 .to_owned(),
         };
         Err(ActivationsError::File { path, why })
@@ -105,21 +105,22 @@ impl Activations {
         self.recordings.keys().copied()
     }
 
+    /// What was recorded of the layer of `weight`.
     pub fn get(&self, weight: TensorId) -> Option<&Recording> {
         self.recordings.get(&weight)
     }
 
-    /// Names in the files that are of no layer, with their file.
+    /// Recorded names that match no layer, with their file.
     pub fn unmatched(&self) -> &[(PathBuf, String)] {
         &self.unmatched
     }
 
-    /// Whether any layer's inputs themselves were recorded, and not only their summary.
+    /// Whether inputs were recorded for any layer, and not only summaries.
     pub fn have_inputs(&self) -> bool {
         self.recordings.values().any(|recording| matches!(recording.source, Source::Inputs(_)))
     }
 
-    /// One thread's view of the captures.
+    /// A reader of the captures for one thread.
     pub fn stream(&self) -> Stream<'_> {
         Stream::new(&self.files)
     }
@@ -134,45 +135,45 @@ impl Activations {
             let path = captures.path().to_owned();
             return self.summaries(&path, imatrix::read_gguf(&captures)?, checkpoint, weights);
         }
-        let mut said: BTreeMap<String, LayerTensors> = BTreeMap::new();
+        let mut layers: BTreeMap<String, LayerTensors> = BTreeMap::new();
         for id in captures.ids() {
             let name = &captures.tensor(id).name;
-            let Some((module, part)) = parted(name) else {
+            let Some((module, part)) = split_name(name) else {
                 self.unmatched.push((captures.path().to_owned(), name.to_string()));
                 continue;
             };
-            let said = said.entry(module.to_owned()).or_default();
+            let tensors = layers.entry(module.to_owned()).or_default();
             match part {
-                "min" => said.min = Some(id),
-                "max" => said.max = Some(id),
-                "mean_square" => said.mean_square = Some(id),
-                _ => said.inputs.push(id),
+                "min" => tensors.min = Some(id),
+                "max" => tensors.max = Some(id),
+                "mean_square" => tensors.mean_square = Some(id),
+                _ => tensors.inputs.push(id),
             }
         }
-        let modules: Vec<&str> = said.keys().map(String::as_str).collect();
+        let modules: Vec<&str> = layers.keys().map(String::as_str).collect();
         let found = weights.find(&modules);
         let convolutions = convolutions(&captures)?;
         let file = self.files.len();
-        for ((module, said), weight) in said.iter().zip(found) {
+        for ((module, tensors), weight) in layers.iter().zip(found) {
             let Some(weight) = weight else {
-                let name = said.first().map_or(module.as_str(), |id| &captures.tensor(id).name);
+                let name = tensors.first().map_or(module.as_str(), |id| &captures.tensor(id).name);
                 self.unmatched.push((captures.path().to_owned(), name.to_owned()));
                 continue;
             };
             let layer = Layer { checkpoint, weight, captures: &captures };
-            let moves = convolutions.get(module.as_str());
-            match said.inputs.as_slice() {
+            let convolution = convolutions.get(module.as_str());
+            match tensors.inputs.as_slice() {
                 [] => {
-                    let summary = layer.summary(said)?;
-                    let kind = layer.kind(moves, said.first())?;
-                    self.put(&layer, said.first(), kind, Source::Summary(summary))?;
+                    let summary = layer.summary(tensors)?;
+                    let kind = layer.kind(convolution, tensors.first())?;
+                    self.insert(&layer, tensors.first(), kind, Source::Summary(summary))?;
                 }
                 inputs => {
-                    let kind = layer.kind(moves, Some(inputs[0]))?;
+                    let kind = layer.kind(convolution, Some(inputs[0]))?;
                     let batches = inputs.iter().map(|&id| layer.batch(file, id, &kind));
                     let batches = batches.collect::<Result<Vec<_>, _>>()?;
                     let source = Source::Inputs(Inputs { batches });
-                    self.put(&layer, Some(inputs[0]), kind, source)?;
+                    self.insert(&layer, Some(inputs[0]), kind, source)?;
                 }
             }
         }
@@ -180,8 +181,8 @@ impl Activations {
         Ok(())
     }
 
-    /// Adds what one file says of one layer to what others said.
-    fn put(
+    /// Adds what one file has for one layer to what other files have for it.
+    fn insert(
         &mut self,
         layer: &Layer,
         of: Option<TensorId>,
@@ -194,7 +195,7 @@ impl Activations {
             }
             Some(known) => match (&mut known.source, source) {
                 (Source::Inputs(known), Source::Inputs(more)) => known.batches.extend(more.batches),
-                // The inputs themselves tell more than their summary.
+                // Inputs are more exact than a summary.
                 (Source::Inputs(_), Source::Summary(_)) => {}
                 (Source::Summary(_), Source::Inputs(inputs)) => {
                     *known = Recording { kind, source: Source::Inputs(inputs) };
@@ -241,7 +242,7 @@ impl Activations {
                 let weight = tensor.name.to_string();
                 return Err(fault(Fault::Summary { weight, expected, found }));
             }
-            squares(&entry.mean_square).map_err(fault)?;
+            check_mean_squares(&entry.mean_square).map_err(fault)?;
             if self.recordings.contains_key(&weight) {
                 return Err(fault(Fault::TwoSummaries));
             }
@@ -254,16 +255,16 @@ impl Activations {
 }
 
 impl LayerTensors {
-    /// Any of the tensors, to name the layer by.
+    /// Any of the layer's tensors, to name it in errors.
     fn first(&self) -> Option<TensorId> {
         let summary = [self.mean_square, self.min, self.max].into_iter().flatten();
         self.inputs.iter().copied().chain(summary).next()
     }
 }
 
-/// A recorded tensor's name as its module's and what follows `.input`: nothing or a number,
-/// for inputs; `min`, `max` or `mean_square`, for a summary.
-fn parted(name: &str) -> Option<(&str, &str)> {
+/// Splits a recorded tensor's name into the module and what follows `.input`: nothing or a
+/// number for inputs; `min`, `max` or `mean_square` for a summary.
+fn split_name(name: &str) -> Option<(&str, &str)> {
     let (module, part) = match name.rsplit_once('.') {
         None => ("", name),
         Some(parts) => parts,
@@ -283,17 +284,17 @@ fn convolutions(captures: &Checkpoint) -> Result<HashMap<String, Convolution>, A
         let text = shard.metadata.iter().find(|(key, _)| key == METADATA_KEY);
         let Some((_, text)) = text else { continue };
         let path = || shard.source.path().to_owned();
-        let said = convolution::parse(text).map_err(|why| ActivationsError::File {
+        let parsed = convolution::parse(text).map_err(|why| ActivationsError::File {
             path: path(),
-            why: format!("its metadata '{METADATA_KEY}' is not understood: {why}"),
+            why: format!("invalid metadata '{METADATA_KEY}': {why}"),
         })?;
-        all.extend(said);
+        all.extend(parsed);
     }
     Ok(all)
 }
 
-/// No mean of squares is negative or not a number.
-fn squares(values: &[f32]) -> Result<(), Fault> {
+/// Checks that mean squares are finite and not negative.
+fn check_mean_squares(values: &[f32]) -> Result<(), Fault> {
     let wrong = values.iter().position(|value| !(value.is_finite() && *value >= 0.0));
     match wrong.and_then(|index| Some((index, *values.get(index)?))) {
         Some((index, value)) => Err(Fault::MeanSquare { index, value: value.into() }),
@@ -301,7 +302,7 @@ fn squares(values: &[f32]) -> Result<(), Fault> {
     }
 }
 
-/// A weight and the file that says something of its layer.
+/// A weight and a file with a recording of its layer.
 struct Layer<'a> {
     checkpoint: &'a Checkpoint,
     weight: TensorId,
@@ -325,13 +326,13 @@ impl Layer<'_> {
 
     fn kind(
         &self,
-        moves: Option<&Convolution>,
+        convolution: Option<&Convolution>,
         of: Option<TensorId>,
     ) -> Result<LayerKind, ActivationsError> {
-        match (self.shape().rank(), moves) {
+        match (self.shape().rank(), convolution) {
             (2, _) => Ok(LayerKind::Linear),
-            (3..=5, Some(moves)) => {
-                let kind = moves.clone().with_kernel(self.shape().dims());
+            (3..=5, Some(convolution)) => {
+                let kind = convolution.clone().with_kernel(self.shape().dims());
                 kind.map(LayerKind::Convolution).map_err(|why| self.fault(of, Fault::Geometry(why)))
             }
             (3..=5, None) => Err(self.fault(of, Fault::NoGeometry)),
@@ -393,7 +394,7 @@ impl Layer<'_> {
     }
 
     /// Reads a summary, and checks it against the weight.
-    fn summary(&self, said: &LayerTensors) -> Result<Summary, ActivationsError> {
+    fn summary(&self, tensors: &LayerTensors) -> Result<Summary, ActivationsError> {
         let per_group = self.shape().dims().get(1).copied().unwrap_or(0).max(1);
         let convolution = self.shape().rank() > 2;
         let read = |id: Option<TensorId>| -> Result<Option<Vec<f32>>, ActivationsError> {
@@ -412,12 +413,13 @@ impl Layer<'_> {
             })?;
             Ok(Some(values))
         };
-        let (min, max, mean_square) = (read(said.min)?, read(said.max)?, read(said.mean_square)?);
+        let (min, max, mean_square) =
+            (read(tensors.min)?, read(tensors.max)?, read(tensors.mean_square)?);
         if let Some(values) = &mean_square {
-            squares(values).map_err(|fault| self.fault(said.mean_square, fault))?;
+            check_mean_squares(values).map_err(|fault| self.fault(tensors.mean_square, fault))?;
         }
         let mut absmax = None;
-        for (id, values) in [(said.min, &min), (said.max, &max)] {
+        for (id, values) in [(tensors.min, &min), (tensors.max, &max)] {
             let Some(values) = values else { continue };
             for (index, &value) in (0..).zip(values) {
                 if !value.is_finite() {
@@ -438,14 +440,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_parted_at_their_end() {
-        assert_eq!(parted("a.b.input"), Some(("a.b", "")));
-        assert_eq!(parted("a.b.input.12"), Some(("a.b", "12")));
-        assert_eq!(parted("a.input.mean_square"), Some(("a", "mean_square")));
-        assert_eq!(parted("input"), Some(("", "")));
-        assert_eq!(parted("input.min"), Some(("", "min")));
+    fn names_are_split_into_module_and_part() {
+        assert_eq!(split_name("a.b.input"), Some(("a.b", "")));
+        assert_eq!(split_name("a.b.input.12"), Some(("a.b", "12")));
+        assert_eq!(split_name("a.input.mean_square"), Some(("a", "mean_square")));
+        assert_eq!(split_name("input"), Some(("", "")));
+        assert_eq!(split_name("input.min"), Some(("", "min")));
         for name in ["a.output", "a.input.std", "inputs", "a.b.min", ""] {
-            assert_eq!(parted(name), None, "{name}");
+            assert_eq!(split_name(name), None, "{name}");
         }
     }
 }

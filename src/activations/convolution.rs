@@ -1,16 +1,16 @@
-//! Convolutions: how their kernels move over the input, and the input unfolded to rows, one
-//! for each position of the output, that a matrix product multiplies (im2col).
+//! The geometry of convolutions, and im2col: unfolding an input to rows, one per output
+//! position, that a matrix product multiplies.
 
 use serde::Deserialize;
 use std::collections::HashMap;
 
-/// The key of a capture file's metadata that says how each convolution moves: JSON of the
-/// modules' names to `stride`, `padding` (before and after), `dilation` per spatial axis and
-/// `groups`, as `assets/record_activations.py` writes it.
+/// The metadata key of a capture file with the geometry of each convolution, as JSON: module
+/// names to `stride`, `padding` (before and after) and `dilation` per spatial axis, and
+/// `groups`. Written by `assets/record_activations.py`.
 pub const METADATA_KEY: &str = "quantscope.convolutions";
 
-/// How a convolution of any number of spatial axes moves over its input, which is padded
-/// with zeros.
+/// The geometry of a convolution with any number of spatial axes. Its input is padded with
+/// zeros.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Convolution {
@@ -19,23 +19,23 @@ pub struct Convolution {
     pub padding: Vec<(usize, usize)>,
     pub dilation: Vec<usize>,
     pub groups: usize,
-    /// Length of the kernel along each axis; known from the weight.
+    /// Length of the kernel along each axis, from the shape of the weight.
     #[serde(skip)]
     pub kernel: Vec<usize>,
 }
 
-/// Output positions of one sample at most: far more than any image or sound has, and few
-/// enough that counting them cannot overflow.
+/// The most output positions of one sample. No image or sound has as many, and counting them
+/// cannot overflow.
 const POSITIONS_LIMIT: usize = 1 << 30;
 
-/// What a file's metadata says of its convolutions.
+/// Parses the metadata of a capture file.
 pub(super) fn parse(text: &str) -> Result<HashMap<String, Convolution>, String> {
     serde_json::from_str(text).map_err(|e| e.to_string())
 }
 
 impl Convolution {
-    /// Takes the kernel from the weight, `[out, in / groups, kernel…]`; `Err`: what does not
-    /// fit together.
+    /// Sets the kernel from the shape of the weight, `[out, in / groups, kernel…]`. The error says
+    /// what does not fit.
     pub fn with_kernel(mut self, weight: &[u64]) -> Result<Convolution, String> {
         let axes = weight.len().saturating_sub(2);
         for (what, length) in [
@@ -59,8 +59,8 @@ impl Convolution {
         Ok(self)
     }
 
-    /// Positions of the output along each axis for an input of `spatial`; `None` where the
-    /// kernel does not fit, or there would be more than could be meant.
+    /// The number of output positions along each axis for an input of `spatial` axes. `None` if
+    /// the kernel does not fit, or if there would be more positions than supported.
     pub fn positions(&self, spatial: &[usize]) -> Option<Vec<usize>> {
         let axes = spatial.iter().zip(&self.kernel).zip(&self.padding);
         let positions: Vec<usize> = axes
@@ -75,9 +75,9 @@ impl Convolution {
         (count <= POSITIONS_LIMIT).then_some(positions)
     }
 
-    /// Replaces `out` by the rows of the output positions `range`, counted row-major: what
-    /// the kernel sees of the `channels` of one sample (`[channels, spatial…]`), zeros where
-    /// it reaches over the edge. A row is `[channels, kernel…]`.
+    /// Replaces `out` with the rows of the output positions `range`, in row-major order. A row is
+    /// `[channels, kernel…]`: the elements that the kernel covers in `channels` of one sample
+    /// (`[channels, spatial…]`), and zeros in the padding.
     pub fn unfold(
         &self,
         sample: &[f32],
@@ -106,8 +106,7 @@ impl Convolution {
         }
     }
 
-    /// The element of a channel that a tap of the kernel sees at a position; `None` in the
-    /// padding.
+    /// The index of the element that a kernel tap covers at a position; `None` in the padding.
     fn source(&self, at: &[usize], tap: &[usize], spatial: &[usize]) -> Option<usize> {
         let mut place = 0usize;
         for (axis, &length) in spatial.iter().enumerate() {
@@ -123,7 +122,7 @@ impl Convolution {
     }
 }
 
-/// The place of the `index`th of a grid's points, row-major.
+/// The coordinates of the point with row-major `index` in a grid.
 fn coordinates(mut index: usize, dims: &[usize]) -> Vec<usize> {
     let mut at = vec![0; dims.len()];
     for (place, &dim) in at.iter_mut().zip(dims).rev() {
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_what_the_kernel_sees() {
+    fn unfolded_rows_hold_what_the_kernel_covers() {
         let text = r#"{"stride":[2],"padding":[[1,0]],"dilation":[2],"groups":1}"#;
         let found = convolution(text, &[1, 2, 2]).expect("fits");
         let positions = found.positions(&[5]).expect("fits");
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn an_inconsistent_geometry_is_refused() {
         let text = r#"{"stride":[1],"padding":[[0,0]],"dilation":[1],"groups":1}"#;
         assert!(convolution(text, &[1, 1, 3, 3]).is_err());
         let text = r#"{"stride":[0],"padding":[[0,0]],"dilation":[1],"groups":1}"#;

@@ -1,25 +1,26 @@
-//! The output error from mean squares alone: Σ ΔWᵢⱼ² E[xⱼ²] / Σ Wᵢⱼ² E[xⱼ²]. That is the
-//! exact one if features are uncorrelated and have no mean, and an approximation if not.
+//! The output error from mean squares only: Σ ΔWᵢⱼ² E[xⱼ²] / Σ Wᵢⱼ² E[xⱼ²]. It is exact if the
+//! features are uncorrelated and have mean zero, and an approximation otherwise.
 
-use crate::activations::quantized_part::{OutputSums, Part, QuantizedPart};
+use crate::activations::channel_range::{ChannelRange, OutputSums, QuantizedChannels};
 use crate::tensor::Shape;
 
-/// Which mean square each element of a weight is multiplied with.
+/// Mean squares of a layer's inputs, and the shape of the weight that they belong to.
 pub struct Diagonal<'a> {
     mean_square: &'a [f32],
     shape: &'a Shape,
 }
 
 impl<'a> Diagonal<'a> {
+    /// `mean_square` has one value per input feature, or per expert and input feature.
     pub fn new(shape: &'a Shape, mean_square: &'a [f32]) -> Diagonal<'a> {
         Diagonal { mean_square, shape }
     }
 
-    /// The feature of element `index` of output channel `channel`.
+    /// The index of the input feature that element `index` of an output channel multiplies.
     fn feature(&self, channel: u64, index: u64) -> u64 {
         let features = self.mean_square.len() as u64;
         match *self.shape.dims() {
-            // Experts: one matrix each.
+            // Experts: one matrix per expert.
             [experts, _, inputs] if features == experts * inputs && experts > 1 => {
                 let per_expert = (self.shape.channels() / experts).max(1);
                 channel / per_expert * inputs + index % inputs.max(1)
@@ -34,19 +35,19 @@ impl<'a> Diagonal<'a> {
         }
     }
 
-    /// `width`: elements of one channel.
+    /// The sums of some channels. `width` is the number of elements of one channel.
     pub(super) fn sums(
         &self,
-        as_is: &[f32],
-        form: &QuantizedPart,
+        original: &[f32],
+        channels: &QuantizedChannels,
         width: usize,
-        part: &Part,
+        part: &ChannelRange,
     ) -> OutputSums {
         let mut sums = OutputSums::default();
         let width = width.max(1);
-        let rows = as_is.chunks(width).zip(form.lost.chunks(width));
-        for (channel, (as_is, lost)) in part.channels.clone().zip(rows) {
-            for (index, (w, lost)) in (0..).zip(as_is.iter().zip(lost)) {
+        let rows = original.chunks(width).zip(channels.lost.chunks(width));
+        for (channel, (original, lost)) in part.channels.clone().zip(rows) {
+            for (index, (w, lost)) in (0..).zip(original.iter().zip(lost)) {
                 let feature = self.feature(channel, index) as usize;
                 let square = self.mean_square.get(feature).copied().unwrap_or(0.0);
                 let times = |x: f32| f64::from(x) * f64::from(x) * f64::from(square);

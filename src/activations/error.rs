@@ -1,8 +1,9 @@
-//! What can be wrong with captures, as sentences for the person who must act.
+//! Errors of capture files.
 
 use crate::checkpoint::CheckpointError;
 use std::path::PathBuf;
 
+/// Why recorded inputs cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivationsError {
     #[error("{0}")]
@@ -15,33 +16,33 @@ pub enum ActivationsError {
     Cancelled,
 }
 
-/// What is wrong with one recording.
+/// What is wrong with the recording of one layer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Fault {
-    #[error("its type is {0}, expected F64, F32, F16 or BF16")]
+    #[error("unsupported dtype: expected F64, F32, F16 or BF16, found {0}")]
     NotFloat(String),
-    #[error("its last dimension is {found}, the layer's weight '{}' takes {expected} features", .weight.escape_debug())]
+    #[error("wrong last dimension: weight '{}' takes {expected} features, found {found}", .weight.escape_debug())]
     Width { weight: String, expected: u64, found: u64 },
-    #[error("its shape is {found}, the convolution's weight '{}' is {weight_shape}: expected [samples, channels, …] with {expected}", .weight.escape_debug())]
+    #[error("wrong shape for the convolution '{}' of shape {weight_shape}: expected [samples, channels, …] with {expected}, found {found}", .weight.escape_debug())]
     Channels { weight: String, weight_shape: String, found: String, expected: String },
-    #[error("it holds {found} values, the layer's weight '{}' takes {expected} features", .weight.escape_debug())]
+    #[error("wrong number of values: weight '{}' takes {expected} features, found {found}", .weight.escape_debug())]
     Summary { weight: String, expected: u64, found: u64 },
-    #[error("its value {index} is {value}; inputs must be finite")]
+    #[error("value {index} is not finite: found {value}")]
     NonFinite { index: u64, value: f64 },
     #[error(
-        "the layer is a convolution, and the file does not say its stride, padding and dilation; record it with assets/record_activations.py, which does"
+        "stride, padding and dilation of the convolution are missing; record them with assets/record_activations.py"
     )]
     NoGeometry,
-    #[error("what the file says of the convolution is not understood: {0}")]
+    #[error("invalid geometry of the convolution: {0}")]
     Geometry(String),
-    #[error("the layer's weight '{}' has {rank} dimensions, expected those of a linear layer or a convolution", .weight.escape_debug())]
+    #[error("unsupported layer: expected a weight with 2 to 5 dimensions, found {rank} in '{}'", .weight.escape_debug())]
     Rank { weight: String, rank: usize },
-    #[error("it is a summary, and another file has one of the same layer; summaries do not join")]
+    #[error("another file has a summary of the same layer; summaries cannot be merged")]
     TwoSummaries,
-    #[error("its mean square of feature {index} is {value}, which no mean square is")]
+    #[error("invalid mean square of feature {index}: expected a finite number ≥ 0, found {value}")]
     MeanSquare { index: usize, value: f64 },
-    #[error("its inputs are too large for a scale: their largest magnitude is {0:e}")]
+    #[error("inputs are too large for an f32 scale: largest magnitude {0:e}")]
     TooLarge(f64),
-    #[error("it has no samples")]
+    #[error("no samples were recorded")]
     Empty,
 }

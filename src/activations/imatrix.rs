@@ -1,6 +1,6 @@
-//! llama.cpp's importance matrices: for each weight, how large its inputs are, feature by
-//! feature. The GGUF form has `<weight>.in_sum2`, sums of squares, and `<weight>.counts`;
-//! the legacy form (`.dat`) a list of names, calls and values.
+//! Reads llama.cpp's importance matrices: mean squares of each weight's inputs, per feature.
+//! The GGUF form has sums of squares in `<weight>.in_sum2` and counts in `<weight>.counts`. The
+//! legacy form (`.dat`) is a list of names, calls and values.
 
 use crate::activations::error::ActivationsError;
 use crate::activations::recording::floats;
@@ -9,21 +9,21 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-/// Limits on what a legacy file may claim; llama.cpp's names have 64 bytes at most.
+/// Limits for a legacy file; llama.cpp's names have at most 64 bytes.
 const NAME_LIMIT: u32 = 1 << 12;
 const ENTRY_LIMIT: u32 = 1 << 20;
 
-/// What is known of the inputs of one weight.
+/// The mean squares of one weight's inputs.
 #[derive(Debug, PartialEq)]
 pub(super) struct Entry {
-    /// The weight's own name.
+    /// The name of the weight.
     pub name: String,
-    /// The mean square of each feature; of a tensor of experts, those of each expert. Of one
-    /// that no input has reached, zeros.
+    /// One value per feature, for a tensor of experts one per expert and feature. Zeros for an
+    /// expert that received no input.
     pub mean_square: Vec<f32>,
 }
 
-/// The entries of a matrix in a GGUF file.
+/// Reads the GGUF form.
 pub(super) fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsError> {
     let bad = |why: String| ActivationsError::File { path: file.path().to_owned(), why };
     let mut entries = Vec::new();
@@ -31,15 +31,15 @@ pub(super) fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsErro
         let tensor = file.tensor(id);
         let Some(name) = tensor.name.strip_suffix(".in_sum2") else { continue };
         let shown = name.escape_debug();
-        let not_floats = || bad(format!("'{shown}' has sums that are not floats"));
+        let not_floats = || bad(format!("'{shown}': sums and counts must be floats"));
         let sums = floats(file, id)?.ok_or_else(not_floats)?;
         let counts = file
             .find(&format!("{name}.counts"))
-            .ok_or_else(|| bad(format!("'{shown}' has sums of squares and no counts")))?;
+            .ok_or_else(|| bad(format!("'{shown}': sums of squares without counts")))?;
         let counts = floats(file, counts)?.ok_or_else(not_floats)?;
         if counts.is_empty() || sums.is_empty() || sums.len() % counts.len() != 0 {
             return Err(bad(format!(
-                "'{shown}' has {} sums of squares and {} counts",
+                "'{shown}': {} sums of squares do not fit {} counts",
                 sums.len(),
                 counts.len()
             )));
@@ -53,13 +53,13 @@ pub(super) fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsErro
         entries.push(Entry { name: name.to_owned(), mean_square });
     }
     if entries.is_empty() {
-        Err(bad("it is GGUF and holds no importance matrix ('<weight>.in_sum2')".into()))
+        Err(bad("not an importance matrix: expected tensors named '<weight>.in_sum2'".into()))
     } else {
         Ok(entries)
     }
 }
 
-/// The entries of a file in the legacy form.
+/// Reads the legacy form.
 pub(super) fn read_legacy(path: &Path) -> Result<Vec<Entry>, ActivationsError> {
     let bad = |why: String| ActivationsError::File { path: path.to_owned(), why };
     let file = File::open(path).map_err(|e| bad(e.to_string()))?;
@@ -67,9 +67,9 @@ pub(super) fn read_legacy(path: &Path) -> Result<Vec<Entry>, ActivationsError> {
     parse_legacy(&mut BufReader::new(file), size).map_err(bad)
 }
 
-/// The same from a reader of `size` bytes.
+/// Reads the legacy form from a reader of `size` bytes.
 fn parse_legacy(file: &mut impl Read, size: u64) -> Result<Vec<Entry>, String> {
-    let cut = |_| "it is no importance matrix of llama.cpp, or it is cut off".to_owned();
+    let cut = |_| "not an importance matrix of llama.cpp, or truncated".to_owned();
     let number = |file: &mut dyn Read| -> Result<u32, String> {
         let mut raw = [0; 4];
         file.read_exact(&mut raw).map_err(cut)?;
@@ -77,28 +77,28 @@ fn parse_legacy(file: &mut impl Read, size: u64) -> Result<Vec<Entry>, String> {
     };
     let count = number(file)?;
     if count == 0 || count > ENTRY_LIMIT {
-        return Err(format!("it claims {count} entries; it is no importance matrix of llama.cpp"));
+        return Err(format!("not an importance matrix of llama.cpp: {count} entries"));
     }
     let mut entries = Vec::new();
     for n in 0..count {
         let length = number(file)?;
         if length > NAME_LIMIT {
-            return Err(format!("the name of its entry {n} claims {length} bytes"));
+            return Err(format!("entry {n}: invalid name length of {length} bytes"));
         }
         let mut name = vec![0; length as usize];
         file.read_exact(&mut name).map_err(cut)?;
-        let name = String::from_utf8(name)
-            .map_err(|_| format!("the name of its entry {n} is not UTF-8"))?;
+        let name =
+            String::from_utf8(name).map_err(|_| format!("entry {n}: the name is not UTF-8"))?;
         let calls = number(file)?;
         let values = u64::from(number(file)?) * 4;
         if values == 0 || values > size {
             let shown = name.escape_debug();
-            return Err(format!("'{shown}' claims {} values", values / 4));
+            return Err(format!("'{shown}': invalid number of values {}", values / 4));
         }
         let mut raw = Vec::new();
         file.take(values).read_to_end(&mut raw).map_err(cut)?;
         if raw.len() as u64 != values {
-            return Err("it is cut off".to_owned());
+            return Err("truncated".to_owned());
         }
         let mean = |&raw: &[u8; 4]| f32::from_le_bytes(raw) / calls.max(1) as f32;
         entries
@@ -133,13 +133,13 @@ mod tests {
         ];
         let read = |bytes: &[u8]| parse_legacy(&mut &bytes[..], bytes.len() as u64);
         assert_eq!(read(&bytes).expect("reads"), expected);
-        // What follows says how it was made.
+        // llama.cpp appends how the file was made.
         bytes.extend([7, 0, 0, 0, 4, 0, 0, 0, b'w', b'i', b'k', b'i']);
         assert_eq!(read(&bytes).expect("reads"), expected);
     }
 
     #[test]
-    fn one_that_is_cut_off_or_lies_is_refused() {
+    fn a_truncated_or_inconsistent_legacy_matrix_is_refused() {
         let bytes = legacy();
         for end in 0..bytes.len() {
             assert!(parse_legacy(&mut &bytes[..end], end as u64).is_err(), "{end}");

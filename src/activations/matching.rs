@@ -1,4 +1,4 @@
-//! Which weight a recorded name belongs to.
+//! Matches recorded module names to weights.
 
 use crate::checkpoint::Checkpoint;
 use crate::tensor::TensorId;
@@ -25,8 +25,8 @@ impl<'c> Weights<'c> {
 
     /// The weight of each of `modules`, in their order.
     ///
-    /// Names agree exactly or, where none does, all but for the same leading parts: a model
-    /// inside another has its own names with a prefix in front.
+    /// Names match exactly. If none does, all names may differ by one common prefix, because a
+    /// model that is part of another has a prefix before its names.
     pub(super) fn find(&self, modules: &[&str]) -> Vec<Option<TensorId>> {
         let exact: Vec<_> = modules.iter().map(|name| self.by_module.get(name).copied()).collect();
         if exact.iter().any(Option::is_some) {
@@ -45,11 +45,11 @@ impl<'c> Weights<'c> {
         }
     }
 
-    /// The leading parts without which most names agree.
+    /// The prefix whose removal makes the most names match.
     fn prefix(&self, modules: &[&str]) -> Option<Prefix> {
         let mut votes: BTreeMap<Prefix, usize> = BTreeMap::new();
         for module in modules {
-            for (head, rest) in cuts(module) {
+            for (head, rest) in prefixes(module) {
                 if self.by_module.contains_key(rest) {
                     *votes.entry(Prefix::Recorded(head.to_owned())).or_default() += 1;
                 }
@@ -57,7 +57,7 @@ impl<'c> Weights<'c> {
         }
         let recorded: HashMap<&str, ()> = modules.iter().map(|name| (*name, ())).collect();
         for module in self.by_module.keys() {
-            for (head, rest) in cuts(module) {
+            for (head, rest) in prefixes(module) {
                 if recorded.contains_key(rest) {
                     *votes.entry(Prefix::Stored(head.to_owned())).or_default() += 1;
                 }
@@ -70,14 +70,14 @@ impl<'c> Weights<'c> {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Prefix {
-    /// The recorded names have it, the checkpoint's do not.
+    /// The recorded names have the prefix.
     Recorded(String),
-    /// The other way round.
+    /// The checkpoint's names have the prefix.
     Stored(String),
 }
 
-/// A name cut after each of its dots.
-fn cuts(name: &str) -> impl Iterator<Item = (&str, &str)> {
+/// Splits a name after each of its dots.
+fn prefixes(name: &str) -> impl Iterator<Item = (&str, &str)> {
     name.match_indices('.').map(|(dot, _)| name.split_at(dot + 1))
 }
 
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_the_same_for_all_names() {
+    fn all_names_share_one_prefix() {
         let inner = weights(&["encoder.0.fc", "encoder.1.fc", "fc"]);
         let found = inner.find(&["0.bert.encoder.0.fc", "0.bert.encoder.1.fc", "0.head.fc"]);
         assert_eq!(found, [Some(TensorId(0)), Some(TensorId(1)), None]);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_agrees_needs_no_prefix() {
+    fn an_exact_match_needs_no_prefix() {
         let all = weights(&["fc", "encoder.fc"]);
         assert_eq!(all.find(&["fc", "decoder.fc"]), [Some(TensorId(0)), None]);
         assert_eq!(all.find(&["other"]), [None]);

@@ -1,14 +1,14 @@
-//! What reaches a model's layers: recorded inputs, read in bounded memory and matched to the
-//! weights they are multiplied with; the ranges they are quantized by; and what quantizing
-//! loses in a layer's output.
+//! Recorded layer inputs: reads them in bounded memory, matches them to weights, calibrates
+//! their scales, and measures the error of a layer's output.
 //!
-//! Captures are safetensors files as `assets/record_activations.py` writes them: for each
-//! layer `m` either `m.input`, the inputs themselves, or its summary `m.input.min`, `.max`
-//! and `.mean_square`. llama.cpp's importance matrices are summaries too. Nothing here
-//! starts a thread or writes.
+//! Captures are safetensors files written by `assets/record_activations.py`. For each layer `m`
+//! they hold either `m.input`, the inputs themselves, or the summary `m.input.min`, `.max` and
+//! `.mean_square`. llama.cpp's importance matrices are summaries too. Imports `checkpoint` and
+//! below. Starts no threads and writes nothing.
 
 mod calibrating;
 mod captures;
+mod channel_range;
 mod convolution;
 mod diagonal;
 mod error;
@@ -16,16 +16,15 @@ mod imatrix;
 mod matching;
 mod output;
 mod product;
-mod quantized_part;
 mod recording;
 mod stream;
 
 pub use calibrating::input_scale;
 pub use captures::Activations;
+pub use channel_range::{ChannelQuantizer, ChannelRange, OutputSums, channel_ranges};
 pub use convolution::{Convolution, METADATA_KEY};
 pub use diagonal::Diagonal;
 pub use error::{ActivationsError, Fault};
 pub use output::{ActivationMode, Basis, Layer, OutputError};
-pub use quantized_part::{OutputSums, Part, PartQuantizer, parts};
 pub use recording::{Batch, Inputs, LayerKind, Recording, Source, Summary};
 pub use stream::Stream;

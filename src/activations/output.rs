@@ -1,35 +1,37 @@
-//! What a layer's output loses: ‖Wx − Ŵx̂‖² / ‖Wx‖² over the recorded inputs x, for some of
-//! its output channels at a time.
+//! The error of a layer's output, ‖Wx − Ŵx̂‖² / ‖Wx‖² over the recorded inputs x, for a range of
+//! output channels.
 //!
-//! The difference is formed as (W−Ŵ)x + Ŵ(x−x̂), whose parts are small, so that f32 products
-//! do not lose it; squares are summed in f64.
+//! The difference is computed as (W−Ŵ)x + Ŵ(x−x̂). Both terms are small, so f32 products are
+//! precise enough; squares are summed in f64.
 
+use crate::activations::channel_range::{
+    ChannelQuantizer, ChannelRange, OutputSums, QuantizedChannels, values_of,
+};
 use crate::activations::convolution::Convolution;
 use crate::activations::diagonal::Diagonal;
 use crate::activations::error::ActivationsError;
 use crate::activations::product::multiply;
-use crate::activations::quantized_part::{
-    OutputSums, Part, PartQuantizer, QuantizedPart, values_of,
-};
 use crate::activations::recording::{Inputs, LayerKind, Recording, Source};
 use crate::activations::stream::{Samples, Stream};
 use crate::quantization::{NotQuantizable, QuantizationType, symmetric_scale};
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range;
 
-/// Rows of inputs, or positions of a convolution, in one product at most, and bytes of them.
-const ROWS: usize = 256;
-const ROW_BYTES: usize = 1 << 20;
+/// The most input rows, or positions of a convolution, in one product.
+const MAX_ROWS: usize = 256;
 
-/// What is quantized.
+/// The most bytes of input rows in one product, unless one row has more.
+const MAX_ROW_BYTES: usize = 1 << 20;
+
+/// What is quantized in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActivationMode {
-    /// The weights alone.
+    /// Only the weights.
     Weights,
-    /// Weights, and activations as they come: a scale for each row of a linear layer's
-    /// input, for each sample of a convolution's.
+    /// Weights and activations. Activations have one scale per row of a linear layer's input, or
+    /// per sample of a convolution's.
     Dynamic,
-    /// Weights, and activations by one calibrated scale.
+    /// Weights and activations. Activations have one calibrated scale per layer.
     Static,
 }
 
@@ -37,6 +39,7 @@ impl ActivationMode {
     pub const ALL: [ActivationMode; 3] =
         [ActivationMode::Weights, ActivationMode::Dynamic, ActivationMode::Static];
 
+    /// The name in options and documents.
     pub fn name(self) -> &'static str {
         match self {
             ActivationMode::Weights => "weights",
@@ -45,14 +48,13 @@ impl ActivationMode {
         }
     }
 
+    /// One line of explanation.
     pub fn summary(self) -> &'static str {
         match self {
             ActivationMode::Weights => "only the weights are quantized",
-            ActivationMode::Dynamic => {
-                "weights, and activations as they come, a scale for each token"
-            }
+            ActivationMode::Dynamic => "weights, and activations with a scale per token",
             ActivationMode::Static => {
-                "weights, and activations by one scale calibrated on the captures"
+                "weights, and activations with one scale calibrated on the captures"
             }
         }
     }
@@ -61,14 +63,15 @@ impl ActivationMode {
 /// What an output error is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
-    /// The recorded inputs: exact on them.
+    /// The recorded inputs. The error is exact for them.
     Inputs,
-    /// Mean squares of the features, as if these were independent of each other and had no
-    /// mean: the diagonal of their second moments.
+    /// Mean squares of the features, the diagonal of their second moments. Assumes uncorrelated
+    /// features with mean zero.
     Diagonal,
 }
 
 impl Basis {
+    /// The name in documents.
     pub fn name(self) -> &'static str {
         match self {
             Basis::Inputs => "inputs",
@@ -77,49 +80,49 @@ impl Basis {
     }
 }
 
-/// What the output of one layer loses by one quantizer.
+/// The output error of one layer for one quantizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutputError {
     pub basis: Basis,
     pub sums: OutputSums,
-    /// Whether activations could be quantized too, as they come and by a calibrated scale.
-    pub knows: [bool; 3],
+    /// Whether the error is known, for each of [`ActivationMode::ALL`].
+    pub known: [bool; 3],
 }
 
 impl OutputError {
-    /// ‖Wx − Ŵx̂‖² / ‖Wx‖²; `None` if it is not known, or the output is all zeros.
-    pub fn ratio(&self, way: ActivationMode) -> Option<f64> {
-        let place = ActivationMode::ALL.iter().position(|&other| other == way)?;
-        let known = self.knows.get(place).copied().unwrap_or(false) && self.sums.signal > 0.0;
+    /// ‖Wx − Ŵx̂‖² / ‖Wx‖²; `None` if it is not known or the output is all zeros.
+    pub fn ratio(&self, mode: ActivationMode) -> Option<f64> {
+        let place = ActivationMode::ALL.iter().position(|&other| other == mode)?;
+        let known = self.known.get(place).copied().unwrap_or(false) && self.sums.signal > 0.0;
         known.then(|| self.sums.noise.get(place).map(|noise| noise / self.sums.signal)).flatten()
     }
 
-    /// The same in dB: the lower the better, −∞ if nothing is lost.
-    pub fn db(&self, way: ActivationMode) -> Option<f64> {
-        Some(10.0 * self.ratio(way)?.log10())
+    /// The ratio in dB; lower is better, and −∞ is exact.
+    pub fn db(&self, mode: ActivationMode) -> Option<f64> {
+        Some(10.0 * self.ratio(mode)?.log10())
     }
 
-    /// The same as text, the approximation marked.
-    pub fn shown(&self, way: ActivationMode) -> Option<String> {
+    /// The ratio in dB as text, with `~` before an approximation.
+    pub fn shown(&self, mode: ActivationMode) -> Option<String> {
         let mark = if self.basis == Basis::Diagonal { "~" } else { "" };
-        Some(match self.db(way)? {
+        Some(match self.db(mode)? {
             f64::NEG_INFINITY => "exact".to_owned(),
             db => format!("{mark}{db:.1} dB"),
         })
     }
 }
 
-/// One layer and its captures, for one thread.
+/// One layer and a reader of its captures, for one thread.
 pub struct Layer<'a, 'f> {
     pub recording: &'a Recording,
     pub shape: &'a Shape,
     pub stream: &'a mut Stream<'f>,
-    /// The calibrated scale of its inputs, if there is one.
+    /// The calibrated scale of its inputs, if known.
     pub input_scale: Option<f32>,
 }
 
 impl Layer<'_, '_> {
-    /// Whether [`ActivationMode::ALL`] can be told, and from what.
+    /// What the error is computed from, and in which of [`ActivationMode::ALL`] it is known.
     pub fn basis(recording: &Recording, input_scale: Option<f32>) -> (Basis, [bool; 3]) {
         match &recording.source {
             Source::Inputs(_) => (Basis::Inputs, [true, true, input_scale.is_some()]),
@@ -129,22 +132,22 @@ impl Layer<'_, '_> {
         }
     }
 
-    /// What the channels of a part lose by each of `asked`. `elements`: of the part.
-    /// `wanted`: whether to go on.
+    /// The sums of a channel range for each of `quantizers`. `elements` are the weights of the
+    /// range. `wanted` is false once the job is cancelled.
     pub fn sums(
         &mut self,
-        part: &Part,
+        part: &ChannelRange,
         elements: (FloatType, &[u8]),
-        asked: &[PartQuantizer],
+        quantizers: &[ChannelQuantizer],
         wanted: &dyn Fn() -> bool,
     ) -> Result<Vec<Result<OutputSums, NotQuantizable>>, ActivationsError> {
-        let as_is: Vec<f32> = values_of(elements.0, elements.1).map(|x| x as f32).collect();
+        let original: Vec<f32> = values_of(elements.0, elements.1).map(|x| x as f32).collect();
         let mut failed = Vec::new();
-        let mut forms = Vec::new();
-        for asked in asked {
-            match QuantizedPart::new(elements, self.shape, part, asked) {
-                Ok(form) => {
-                    forms.push(form);
+        let mut quantized = Vec::new();
+        for quantizer in quantizers {
+            match QuantizedChannels::new(elements, self.shape, part, quantizer) {
+                Ok(channels) => {
+                    quantized.push(channels);
                     failed.push(None);
                 }
                 Err(why) => failed.push(Some(why)),
@@ -155,13 +158,15 @@ impl Layer<'_, '_> {
             Source::Summary(summary) => {
                 let mean = summary.mean_square.as_deref().unwrap_or_default();
                 let diagonal = Diagonal::new(self.shape, mean);
-                forms.iter().map(|form| diagonal.sums(&as_is, form, width, part)).collect()
+                quantized.iter().map(|one| diagonal.sums(&original, one, width, part)).collect()
             }
             Source::Inputs(inputs) => {
-                let sums = vec![OutputSums::default(); forms.len()];
+                let sums = vec![OutputSums::default(); quantized.len()];
                 let (by_weights, out) = (Vec::new(), Vec::new());
-                let mut work = Work { as_is: &as_is, forms: &forms, width, sums, by_weights, out };
-                if !forms.is_empty() {
+                let (original, all) = (&original, &quantized);
+                let mut work =
+                    Accumulator { original, quantized: all, width, sums, by_weights, out };
+                if !all.is_empty() {
                     self.exact(inputs, part, &mut work, wanted)?;
                 }
                 work.sums
@@ -175,12 +180,12 @@ impl Layer<'_, '_> {
         Ok(all.collect())
     }
 
-    /// Adds up the products of all the inputs, which are gone through once for all forms.
+    /// Sums the products of all inputs. The inputs are read once for all quantizers.
     fn exact(
         &mut self,
         inputs: &Inputs,
-        part: &Part,
-        work: &mut Work,
+        part: &ChannelRange,
+        work: &mut Accumulator,
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), ActivationsError> {
         let (recording, shape, input_scale) = (self.recording, self.shape, self.input_scale);
@@ -192,11 +197,11 @@ impl Layer<'_, '_> {
             for sample in samples.values.chunks(samples.unit.max(1)) {
                 let absmax = sample.iter().fold(0f32, |most, x| most.max(x.abs()));
                 let scale = symmetric_scale(absmax.into(), QuantizationType::QInt8.max());
-                lost(sample, scale.unwrap_or(f32::MIN_POSITIVE), &mut dynamic);
+                push_errors(sample, scale.unwrap_or(f32::MIN_POSITIVE), &mut dynamic);
             }
             fixed.clear();
             if let Some(scale) = input_scale {
-                lost(samples.values, scale, &mut fixed);
+                push_errors(samples.values, scale, &mut fixed);
             }
             let values = [samples.values, &dynamic, &fixed];
             match &recording.kind {
@@ -212,9 +217,9 @@ impl Layer<'_, '_> {
     }
 }
 
-/// Appends x − x̂ for values quantized by one scale, halves rounded to even.
-fn lost(values: &[f32], scale: f32, out: &mut Vec<f32>) {
-    // Adding and taking away 1.5 · 2²³ rounds what is smaller than 2²² to even.
+/// Appends x − x̂ for values quantized with one scale, rounding half to even.
+fn push_errors(values: &[f32], scale: f32, out: &mut Vec<f32>) {
+    // Adding and subtracting 1.5 · 2²³ rounds values below 2²² to the nearest even integer.
     const ROUND: f32 = 12_582_912.0;
     let most = QuantizationType::QInt8.max();
     out.extend(values.iter().map(|&x| {
@@ -223,25 +228,25 @@ fn lost(values: &[f32], scale: f32, out: &mut Vec<f32>) {
     }));
 }
 
-/// The sums of one part, as samples go by.
-struct Work<'w> {
+/// The sums of one channel range while samples are read.
+struct Accumulator<'w> {
     /// W
-    as_is: &'w [f32],
-    forms: &'w [QuantizedPart],
+    original: &'w [f32],
+    quantized: &'w [QuantizedChannels],
     /// Elements of one channel.
     width: usize,
-    /// For each of the forms.
+    /// One per quantizer.
     sums: Vec<OutputSums>,
     /// (W−Ŵ)x
     by_weights: Vec<f32>,
     out: Vec<f32>,
 }
 
-impl Work<'_> {
-    /// `values`: inputs, and what they lose as they come and by the calibrated scale; empty
-    /// where that is not known.
+impl Accumulator<'_> {
+    /// Adds samples of a linear layer. `values` are the inputs, and their quantization errors
+    /// with dynamic and with static scales; empty if not known.
     fn linear(&mut self, values: [&[f32]; 3], width: usize, channels: Range<usize>) {
-        let at_once = (ROW_BYTES / (width.max(1) * 4)).clamp(1, ROWS) * width;
+        let at_once = (MAX_ROW_BYTES / (width.max(1) * 4)).clamp(1, MAX_ROWS) * width;
         for start in (0..values[0].len()).step_by(at_once.max(1)) {
             let slice = |all: &'_ [f32]| -> Range<usize> {
                 start.min(all.len())..start.saturating_add(at_once).min(all.len())
@@ -251,7 +256,7 @@ impl Work<'_> {
         }
     }
 
-    /// Adds the outputs of some rows for some channels of the part.
+    /// Adds the outputs of some rows for some channels of the range.
     fn rows(&mut self, values: [&[f32]; 3], width: usize, channels: Range<usize>) {
         let [x, dynamic, fixed] = values;
         let count = x.len() / width.max(1);
@@ -261,12 +266,12 @@ impl Work<'_> {
         let length = count * channels.len();
         self.by_weights.resize(length, 0.0);
         self.out.resize(length, 0.0);
-        let as_is = self.as_is.get(of(self.as_is)).unwrap_or_default();
-        multiply(x, as_is, &mut self.out, dims, true);
+        let original = self.original.get(of(self.original)).unwrap_or_default();
+        multiply(x, original, &mut self.out, dims, true);
         let signal = energy(&self.out);
-        for (form, sums) in self.forms.iter().zip(&mut self.sums) {
-            let quantized = form.quantized.get(of(&form.quantized)).unwrap_or_default();
-            let lost = form.lost.get(of(&form.lost)).unwrap_or_default();
+        for (channels, sums) in self.quantized.iter().zip(&mut self.sums) {
+            let quantized = channels.quantized.get(of(&channels.quantized)).unwrap_or_default();
+            let lost = channels.lost.get(of(&channels.lost)).unwrap_or_default();
             sums.signal += signal;
             multiply(x, lost, &mut self.by_weights, dims, true);
             sums.noise[0] += energy(&self.by_weights);
@@ -286,13 +291,13 @@ impl Work<'_> {
         samples: &Samples,
         values: [&[f32]; 3],
         shape: &Shape,
-        part: &Part,
+        part: &ChannelRange,
         rows: &mut [Vec<f32>; 3],
     ) {
         let Some(positions) = convolution.positions(samples.spatial) else { return };
         let count: usize = positions.iter().product();
         let width = self.width;
-        let strip = (ROW_BYTES / (width.max(1) * 4)).clamp(1, ROWS);
+        let strip = (MAX_ROW_BYTES / (width.max(1) * 4)).clamp(1, MAX_ROWS);
         let per_group = shape.channels() as usize / convolution.groups.max(1);
         let inputs = shape.dims().get(1).map_or(0, |&n| n as usize);
         let (first, last) = (part.channels.start as usize, part.channels.end as usize);

@@ -1,12 +1,11 @@
-//! The matrix products, by `matrixmultiply`: the one place of this folder with `unsafe`.
+//! Matrix products with `matrixmultiply`. The only file of this folder with `unsafe`.
 
 #![allow(unsafe_code)]
 
-/// Adds `a · bᵀ` to `out`, or puts it there if `fresh`: `a` is `[m, k]`, `b` is `[n, k]`,
-/// `out` is `[m, n]`, all row-major. Lengths that do not agree leave `out` as it is.
+/// Adds `a · bᵀ` to `out`, or replaces `out` with it if `fresh`. `a` is `[m, k]`, `b` is
+/// `[n, k]` and `out` is `[m, n]`, all row-major. Does nothing if the lengths do not fit.
 ///
-/// Sums are in f32, in an order that depends on the processor's instructions but on nothing
-/// else.
+/// Sums are in f32, in an order that depends only on the processor's instruction set.
 pub(super) fn multiply(
     a: &[f32],
     b: &[f32],
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn products_are_those_of_the_definition() {
+    fn products_equal_the_definition() {
         for (m, k, n) in [(1, 1, 1), (3, 5, 2), (17, 33, 9), (2, 0, 3), (64, 7, 65)] {
             let numbers = |count: usize, step: usize| -> Vec<f32> {
                 (0..count).map(|i| ((i * step) % 13) as f32 - 6.0).collect()
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_do_not_agree_change_nothing() {
+    fn wrong_lengths_leave_the_output_unchanged() {
         let mut out = [7.0; 4];
         for (a, b, m, k, n) in
             [(4, 4, 2, 2, 3), (3, 4, 2, 2, 2), (4, 5, 2, 2, 2), (4, 4, usize::MAX, 2, 2)]

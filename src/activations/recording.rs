@@ -1,4 +1,4 @@
-//! What was recorded of one layer: its inputs, or a summary of them.
+//! The recording of one layer: its inputs or a summary of them.
 
 use crate::activations::convolution::Convolution;
 use crate::activations::error::ActivationsError;
@@ -6,28 +6,29 @@ use crate::checkpoint::Checkpoint;
 use crate::quantization::kernels;
 use crate::tensor::{FloatType, TensorId};
 
-/// What was recorded of the layer of one weight.
+/// The recording of the layer of one weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recording {
     pub kind: LayerKind,
     pub source: Source,
 }
 
-/// What a layer does with its weight.
+/// The operation of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LayerKind {
-    /// `[out, in]` times the last axis.
+    /// Multiplies the last axis of its input with `[out, in]`.
     Linear,
     Convolution(Convolution),
 }
 
+/// What was recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     Inputs(Inputs),
     Summary(Summary),
 }
 
-/// The inputs themselves, in the order they were given.
+/// The inputs, in the order of the files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inputs {
     pub batches: Vec<Batch>,
@@ -54,20 +55,20 @@ pub struct Batch {
     /// Elements of one sample: the features of a linear layer, `[channels, spatial…]` of a
     /// convolution.
     pub unit: u64,
-    /// The axes after the channels; none of a linear layer.
+    /// The axes after the channels; empty for a linear layer.
     pub spatial: Vec<usize>,
 }
 
 /// Figures per feature instead of inputs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
-    /// The mean of the squares of each feature; of a tensor of experts, those of each.
+    /// The mean square of each feature; for a tensor of experts, of each expert and feature.
     pub mean_square: Option<Vec<f32>>,
     /// The largest magnitude of all features, if ranges were recorded.
     pub absmax: Option<f64>,
 }
 
-/// A small tensor's elements; `None` if they are no floats.
+/// The elements of a small tensor; `None` if it is not a float tensor.
 pub(super) fn floats(
     file: &Checkpoint,
     id: TensorId,

@@ -1,4 +1,4 @@
-//! Recorded inputs, a few samples at a time.
+//! Reads recorded inputs, a few samples at a time.
 
 use crate::activations::error::{ActivationsError, Fault};
 use crate::activations::recording::Inputs;
@@ -6,10 +6,10 @@ use crate::checkpoint::{Checkpoint, Reader};
 use crate::quantization::kernels;
 use crate::tensor::FloatType;
 
-/// Bytes of inputs that are held at a time, unless a single sample has more.
+/// Bytes of inputs that are read at a time, unless one sample has more.
 const BLOCK_BYTES: u64 = 1 << 20;
 
-/// One thread's view of the files; buffers are used again.
+/// A reader of the capture files for one thread. Buffers are reused.
 pub struct Stream<'a> {
     files: &'a [Checkpoint],
     readers: Vec<Option<Reader<'a>>>,
@@ -17,14 +17,14 @@ pub struct Stream<'a> {
     values: Vec<f32>,
 }
 
-/// Some samples of one layer, one after another.
+/// Some samples of one layer, end to end.
 pub struct Samples<'s> {
     pub values: &'s [f32],
-    /// The same, little-endian.
+    /// The values as little-endian bytes.
     pub bytes: &'s [u8],
-    /// Elements of each.
+    /// Elements of one sample.
     pub unit: usize,
-    /// The axes after the channels; none of a linear layer.
+    /// The axes after the channels; empty for a linear layer.
     pub spatial: &'s [usize],
 }
 
@@ -34,8 +34,8 @@ impl<'a> Stream<'a> {
         Stream { files, readers, narrow: Vec::new(), values: Vec::new() }
     }
 
-    /// Gives all samples of a layer to `look`, in their order, as f32. How they are divided
-    /// depends on their size alone. `wanted`: whether to go on.
+    /// Calls `look` with all samples of a layer in order, as f32. How many come at a time depends
+    /// only on their size. `wanted` is false once the job is cancelled.
     pub fn each(
         &mut self,
         inputs: &Inputs,
@@ -80,7 +80,7 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// The file and name that stand for a layer's inputs in errors.
+    /// An error about a layer's inputs, with the file and name of the first batch.
     pub(super) fn fault(&self, inputs: &Inputs, fault: Fault) -> ActivationsError {
         let first = inputs.batches.first().and_then(|batch| {
             let file = self.files.get(batch.file)?;

@@ -63,7 +63,7 @@ pub enum Event {
     FormatsReviewed(Vec<FormatFit>),
     /// What a target means for this checkpoint, or why that is not known.
     RulesRead(Target, Result<TargetRules, String>),
-    Save(save::News),
+    Save(save::SaveEvent),
     /// The thread of the save panicked or could not be started.
     SaveFailed(String),
     /// The text of `config.json`.

@@ -1,7 +1,7 @@
 //! Output errors of layers, measured on recorded inputs.
 
 use crate::activations::{ActivationMode, OutputError};
-use crate::job::output::Found;
+use crate::job::output::LayerOutput;
 use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
 use crate::text::figures;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub enum News {
     /// The captures are open; nothing is measured yet.
     Opened(Outputs),
-    Found(TensorId, Result<Found, String>),
+    Found(TensorId, Result<LayerOutput, String>),
     /// All layers are measured, or why the measurement failed.
     Ended(Result<(), String>),
 }
@@ -25,7 +25,7 @@ pub struct Outputs {
     pub files: Vec<PathBuf>,
     /// The weights of the recorded layers.
     pub recorded: BTreeSet<TensorId>,
-    pub found: BTreeMap<TensorId, Result<Found, String>>,
+    pub found: BTreeMap<TensorId, Result<LayerOutput, String>>,
     /// The number of recorded names that match no layer, and the first of them.
     pub unmatched: (usize, String),
 }

@@ -61,7 +61,7 @@ impl ValuesView {
     }
 
     /// The elements to read now, if any.
-    pub fn request(&mut self, how: Option<Quantization>) -> Option<Request> {
+    pub fn request(&mut self, quantization: Option<Quantization>) -> Option<Request> {
         let tensor = self.tensor?;
         let visible = self.visible();
         if visible.is_empty() {
@@ -70,12 +70,12 @@ impl ValuesView {
         let covers = |request: &Request| {
             let read = &request.elements;
             request.tensor == tensor
-                && request.how == how
+                && request.quantization == quantization
                 && read.start <= visible.start
                 && read.end.min(self.count) >= visible.end
         };
         let elements = visible.start.saturating_sub(MARGIN)..visible.end.saturating_add(MARGIN);
-        self.window.request_unless(Request { tensor, elements, how }, covers)
+        self.window.request_unless(Request { tensor, elements, quantization }, covers)
     }
 
     pub fn receive(&mut self, request: Request, found: Result<Window, String>) {

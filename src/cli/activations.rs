@@ -1,12 +1,12 @@
-//! `--activations`: recorded inputs, and what quantizing loses in the layers' outputs.
+//! `--activations`: recorded layer inputs, and the error of the layers' outputs.
 
 use super::error::Error;
-use super::job_runner::Watch;
+use super::job_runner::JobRunner;
 use super::options::{Choice, WorkArgs};
 use crate::activations::{ActivationMode, Activations, ActivationsError, Basis, OutputError};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
-use crate::job::output::{self, Found, Request};
+use crate::job::output::{self, LayerOutput, Request};
 use crate::plan::effective_quantizer;
 use crate::plan::quantizable;
 use crate::quantization::{Calibration, Quantizer, Rounding};
@@ -23,12 +23,12 @@ use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(super) struct ActivationArgs {
-    /// What reaches the layers, as assets/record_activations.py records it, or an importance
-    /// matrix of llama.cpp; `demo:` is what is built in for the demo. After MODEL, for it
-    /// takes all paths that follow
+    /// Recorded layer inputs from assets/record_activations.py, or an importance matrix of
+    /// llama.cpp; `demo:` is the recording for the demo. Several files may follow, so give it
+    /// after MODEL
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub activations: Vec<PathBuf>,
-    /// With --activations: how the range of the inputs is chosen for static quantization
+    /// How the clip of the inputs is chosen for static quantization
     #[arg(
         long,
         value_name = "min-max|percentile:P|mse|clip:S",
@@ -39,7 +39,7 @@ pub(super) struct ActivationArgs {
     pub activation_calibration: Calibration,
 }
 
-/// A calibration of inputs: what training learned of them is not among the captures.
+/// Parses a calibration of inputs. Recorded inputs have no learned scales.
 fn input_calibration(text: &str) -> Result<Calibration, String> {
     match text.parse::<Calibration>()? {
         Calibration::Learned => Err("recorded inputs have no learned scales".to_owned()),
@@ -47,7 +47,7 @@ fn input_calibration(text: &str) -> Result<Calibration, String> {
     }
 }
 
-/// How activations are quantized, in the Burn Book's words.
+/// How activations are quantized, in the Burn Book's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ActivationScheme {
     Dynamic,
@@ -55,16 +55,12 @@ pub(super) enum ActivationScheme {
 }
 
 pub(super) const ACTIVATION_SCHEMES: [Choice<ActivationScheme>; 2] = [
-    ("dynamic", "as they come, a scale for each token", ActivationScheme::Dynamic),
-    (
-        "static",
-        "by one scale for each layer, calibrated on --activations",
-        ActivationScheme::Static,
-    ),
+    ("dynamic", "one scale per token, computed at run time", ActivationScheme::Dynamic),
+    ("static", "one scale per layer, calibrated on --activations", ActivationScheme::Static),
 ];
 
 impl ActivationArgs {
-    /// Opens the captures, if any are given.
+    /// Opens the captures, if any were given.
     pub(super) fn open(&self, checkpoint: &Checkpoint) -> Result<Option<Arc<Activations>>, Error> {
         if self.activations.is_empty() {
             return Ok(None);
@@ -72,7 +68,7 @@ impl ActivationArgs {
         Ok(Some(Arc::new(demo::open_activations(&self.activations, checkpoint)?)))
     }
 
-    /// Measures the outputs of `tensors` that were recorded.
+    /// Measures the output errors of `tensors` whose inputs were recorded.
     pub(super) fn measure(
         &self,
         checkpoint: &Arc<Checkpoint>,
@@ -86,9 +82,9 @@ impl ActivationArgs {
         let request = Request { tensors: tensors.clone(), quantizers, rounding, calibration };
         let (model, captures) = (checkpoint.clone(), activations.clone());
         let job = || output::start(model, captures, request, work.threads());
-        let mut watch = Watch::start(job, "measuring outputs", work.quiet)?;
+        let mut runner = JobRunner::start(job, "measuring outputs", work.quiet)?;
         let mut found = HashMap::new();
-        while let Some((id, result)) = watch.next()? {
+        while let Some((id, result)) = runner.next()? {
             found.insert(id, result);
         }
         let (checkpoint, activations) = (checkpoint.clone(), activations.clone());
@@ -97,22 +93,21 @@ impl ActivationArgs {
 }
 
 impl Outputs {
-    /// The calibrated scale of each layer's inputs; the first layer that could not be read
-    /// is an error.
+    /// The calibrated scale of each layer's inputs. Fails if a layer could not be read.
     pub(super) fn input_scales(self) -> Result<BTreeMap<TensorId, f32>, Error> {
         self.conclude()?;
         let scale =
-            |(id, found): (TensorId, Result<Found, _>)| Some((id, found.ok()?.input_scale?));
+            |(id, found): (TensorId, Result<LayerOutput, _>)| Some((id, found.ok()?.input_scale?));
         Ok(self.found.into_iter().filter_map(scale).collect())
     }
 }
 
-/// What is known of the layers' outputs.
+/// The measured output errors.
 pub(super) struct Outputs {
     checkpoint: Arc<Checkpoint>,
     activations: Arc<Activations>,
     tensors: Vec<TensorId>,
-    found: HashMap<TensorId, Result<Found, ActivationsError>>,
+    found: HashMap<TensorId, Result<LayerOutput, ActivationsError>>,
 }
 
 impl Outputs {
@@ -121,15 +116,14 @@ impl Outputs {
         &self,
         id: TensorId,
         quantizer: Quantizer,
-        way: ActivationMode,
+        mode: ActivationMode,
     ) -> Option<f64> {
-        self.error(id, quantizer)?.ratio(way)
+        self.error(id, quantizer)?.ratio(mode)
     }
 
-    /// The order by it: the worst first, what is exact after every figure, what has none at
-    /// the end.
-    pub(super) fn rank(&self, id: TensorId, quantizer: Quantizer, way: ActivationMode) -> f64 {
-        let db = self.error(id, quantizer).and_then(|error| error.db(way));
+    /// The sort key of a tensor: worst first, then exact ones, then those without an error.
+    pub(super) fn rank(&self, id: TensorId, quantizer: Quantizer, mode: ActivationMode) -> f64 {
+        let db = self.error(id, quantizer).and_then(|error| error.db(mode));
         db.map_or(f64::INFINITY, |db| -db.max(-f64::MAX))
     }
 
@@ -140,16 +134,16 @@ impl Outputs {
         ids.filter(|&id| quantizable(checkpoint, id)).filter(unrecorded).collect()
     }
 
-    /// Below a table: what the figures are, and what they lack.
+    /// Prints what the figures mean and what was not recorded, for below a table.
     pub(super) fn print(&self, checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
-            "The output errors are |Wx - W'x'|^2 / |Wx|^2 in dB on the recorded inputs, the lower\nthe better: with the weights quantized, with the inputs too as they come (dynamic), and\nwith the inputs by one calibrated scale (static)."
+            "Output errors are |Wx - W'x'|^2 / |Wx|^2 in dB on the recorded inputs; lower is better.\nColumns: only weights quantized; inputs quantized too with a scale per token (dynamic);\ninputs quantized with one calibrated scale (static)."
         )?;
         if self.basis(Basis::Diagonal) {
             writeln!(
                 out,
-                "~ is the diagonal approximation, from mean squares per feature instead of inputs."
+                "~ marks the diagonal approximation from mean squares per feature, without inputs."
             )?;
         }
         let missing = self.missing(checkpoint);
@@ -166,7 +160,7 @@ impl Outputs {
             let count = self.activations.unmatched().len();
             writeln!(
                 out,
-                "Recorded for no layer of this model: {count} names, first '{name}' in {}.",
+                "{count} recorded names match no layer of this model, first '{name}' in {}.",
                 names::visible(&path)
             )?;
         }
@@ -178,7 +172,7 @@ impl Outputs {
         errors.filter_map(|(_, error)| error.as_ref().ok()).any(|error| error.basis == basis)
     }
 
-    /// An error if a layer could not be measured; the rest has been shown all the same.
+    /// Returns an error if a layer could not be measured. The others have been printed.
     pub(super) fn conclude(&self) -> Result<(), Error> {
         let mut failed: Vec<_> =
             self.found.iter().filter_map(|(id, found)| Some((id, found.as_ref().err()?))).collect();
@@ -191,7 +185,7 @@ impl Outputs {
         }
     }
 
-    /// For a document.
+    /// The captures, for the JSON document.
     pub(super) fn summary(&self) -> Summary<'_> {
         let unmatched = self.activations.unmatched().iter();
         Summary {
@@ -201,7 +195,7 @@ impl Outputs {
         }
     }
 
-    /// For a document, what is known of one layer; `None` if it was not recorded.
+    /// The figures of one layer for the JSON document; `None` if it was not recorded.
     pub(super) fn figures(&self, id: TensorId, quantizer: Quantizer) -> Option<OutputFigures> {
         let found = self.found.get(&id)?.as_ref();
         let reason = found.err().map(|error| error.to_string());
@@ -209,13 +203,13 @@ impl Outputs {
         Some(OutputFigures::of(self.error(id, quantizer), scale, reason))
     }
 
-    /// What the layer's output loses by a quantizer.
+    /// The output error of a layer with `quantizer`.
     pub(super) fn error(&self, id: TensorId, quantizer: Quantizer) -> Option<&OutputError> {
-        let settled = effective_quantizer(&self.checkpoint, id, quantizer);
-        self.found.get(&id)?.as_ref().ok()?.error(settled)
+        let effective = effective_quantizer(&self.checkpoint, id, quantizer);
+        self.found.get(&id)?.as_ref().ok()?.error(effective)
     }
 
-    /// Why a layer has no figures though it was recorded.
+    /// Why a recorded layer could not be measured.
     pub(super) fn failure(&self, id: TensorId) -> Option<String> {
         Some(self.found.get(&id)?.as_ref().err()?.to_string())
     }
@@ -225,14 +219,15 @@ impl Outputs {
         self.found.get(&id)?.as_ref().ok()?.input_scale
     }
 
-    /// Three cells of a table: what the layer's output loses each way.
+    /// Three table cells: the output error in each [`ActivationMode`].
     pub(super) fn cells(&self, id: TensorId, quantizer: Quantizer) -> [String; 3] {
         let error = self.error(id, quantizer);
-        ActivationMode::ALL.map(|way| error.and_then(|error| error.shown(way)).unwrap_or_default())
+        ActivationMode::ALL
+            .map(|mode| error.and_then(|error| error.shown(mode)).unwrap_or_default())
     }
 }
 
-/// What the captures are, in a document.
+/// The captures in the JSON document.
 #[derive(Serialize)]
 pub(super) struct Summary<'a> {
     unmatched: Vec<Unmatched<'a>>,
@@ -244,7 +239,7 @@ struct Unmatched<'a> {
     name: &'a str,
 }
 
-/// A tensor of the document; `output` is null for a layer that was not recorded.
+/// A tensor of the JSON document; `output` is null for a layer that was not recorded.
 #[derive(Serialize)]
 pub(super) struct WithOutput<'a> {
     #[serde(flatten)]
@@ -252,7 +247,7 @@ pub(super) struct WithOutput<'a> {
     pub output: Option<OutputFigures>,
 }
 
-/// What a table is ordered by.
+/// What a table is sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SortBy {
     Sqnr,
@@ -260,20 +255,20 @@ pub(super) enum SortBy {
 }
 
 pub(super) const SORTS: [Choice<SortBy>; 4] = [
-    ("sqnr", "the error of the weights", SortBy::Sqnr),
+    ("sqnr", "error of the weights", SortBy::Sqnr),
     (
         "output",
-        "that of the layer's output, only weights quantized",
+        "error of the layer's output, only weights quantized",
         SortBy::Output(ActivationMode::Weights),
     ),
     (
         "output-dynamic",
-        "with inputs quantized as they come",
+        "error of the layer's output, inputs quantized with a scale per token",
         SortBy::Output(ActivationMode::Dynamic),
     ),
     (
         "output-static",
-        "with inputs by one calibrated scale",
+        "error of the layer's output, inputs quantized with one calibrated scale",
         SortBy::Output(ActivationMode::Static),
     ),
 ];

@@ -1,10 +1,10 @@
-//! `analyze`: what quantizing would cost every tensor, the worst first.
+//! `analyze`: the quantization error of every tensor, worst first.
 
 use super::activations::{ActivationArgs, Outputs, SORTS, SortBy, WithOutput};
 use super::calibrate::scale_of;
 use super::duplicates::Duplicates;
 use super::error::Error;
-use super::listing::{HistogramBuilder, Row, print_unplaced};
+use super::listing::{ListingSummary, Row, print_unplaced};
 use super::measured::{Measured, note, rank, statistics};
 use super::options::{
     CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
@@ -12,8 +12,8 @@ use super::options::{
 };
 use super::output::{output, width};
 use super::scan::Scan;
-use super::schemes::SideBySide;
-use super::table::{Kind, Table};
+use super::schemes::SchemeComparison;
+use super::table::{Column, Table};
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
@@ -34,10 +34,10 @@ pub struct Analyze {
     selection: SelectionArgs,
     #[command(flatten)]
     scheme: SchemeArgs,
-    /// Several schemes side by side, the first of them ranked by: any of per-tensor,
-    /// per-channel, per-block:N, also with /int4 or /fp8 after them, and the presets
-    /// W4A16, W4A16_ASYM, FP8_DYNAMIC, FP8_BLOCK, NVFP4A16, MXFP4A16, MXFP8A16 (W4A16:64: in
-    /// groups of 64)
+    /// Several schemes side by side, sorted by the first: per-tensor, per-channel or
+    /// per-block:N, each optionally followed by /int4 or /fp8, and the presets W4A16,
+    /// W4A16_ASYM, FP8_DYNAMIC, FP8_BLOCK, NVFP4A16, MXFP4A16, MXFP8A16 (W4A16:64: in groups of
+    /// 64)
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "scheme")]
     schemes: Vec<QuantizationScheme>,
     #[command(flatten)]
@@ -46,11 +46,10 @@ pub struct Analyze {
     rounding: RoundingArgs,
     #[command(flatten)]
     activations: ActivationArgs,
-    /// What the table is ordered by, the worst first; the layers' outputs if activations are
-    /// given, else the weights
+    /// What to sort by, worst first; by default `output` with --activations, else `sqnr`
     #[arg(
         long,
-        value_name = "WHAT",
+        value_name = "FIGURE",
         value_parser = choice(&SORTS),
         requires_ifs = [("output", "activations"), ("output-dynamic", "activations"), ("output-static", "activations")]
     )]
@@ -63,8 +62,8 @@ pub struct Analyze {
     work: WorkArgs,
 }
 
-/// Everything that is shown.
-struct Shown<'a> {
+/// The results to print.
+struct Results<'a> {
     checkpoint: &'a Arc<Checkpoint>,
     measured: &'a [Measured],
     outputs: Option<Outputs>,
@@ -80,7 +79,7 @@ impl Analyze {
         let scan = Scan::start(
             &checkpoint,
             tensors,
-            self.questions(&checkpoint),
+            self.analysis_spec(&checkpoint),
             "measuring",
             &self.work,
             self.cache.cache(),
@@ -92,7 +91,7 @@ impl Analyze {
         let outputs = match &activations {
             Some(activations) => {
                 let ids = measured.iter().map(|m| m.id).collect();
-                let quantizers = self.questions(&checkpoint).quantizers;
+                let quantizers = self.analysis_spec(&checkpoint).quantizers;
                 let rounding = self.rounding.rounding;
                 let args = &self.activations;
                 Some(args.measure(
@@ -108,15 +107,15 @@ impl Analyze {
         };
         if let Some(outputs) = &outputs {
             let by = self.sort.unwrap_or(SortBy::Output(ActivationMode::Weights));
-            if let SortBy::Output(way) = by {
-                let rank = |m: &Measured| outputs.rank(m.id, self.quantizer(&checkpoint), way);
+            if let SortBy::Output(mode) = by {
+                let rank = |m: &Measured| outputs.rank(m.id, self.quantizer(&checkpoint), mode);
                 measured.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
             }
         }
         let statistics = measured.iter().filter_map(|m| Some((m.id, m.statistics()?)));
         let duplicates = Duplicates::find(&checkpoint, statistics, &self.work)?;
         if !self.schemes.is_empty() {
-            let side_by_side = SideBySide {
+            let comparison = SchemeComparison {
                 checkpoint: &checkpoint,
                 selection: &selection,
                 schemes: &self.schemes,
@@ -124,17 +123,17 @@ impl Analyze {
                 duplicates: &duplicates,
                 outputs: outputs.as_ref(),
             };
-            return if self.output.json { side_by_side.document() } else { side_by_side.table() };
+            return if self.output.json { comparison.document() } else { comparison.table() };
         }
-        let shown = Shown { checkpoint: &checkpoint, measured: &measured, outputs, duplicates };
+        let results = Results { checkpoint: &checkpoint, measured: &measured, outputs, duplicates };
         if self.output.json {
-            self.document(&selection, &shown)
+            self.document(&selection, &results)
         } else {
-            self.table(&selection, &shown, words)
+            self.table(&selection, &results, words)
         }
     }
 
-    /// That which the table is ordered by.
+    /// The scheme that the table is sorted by.
     fn first_scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
         let first = self.schemes.first().copied();
         first.unwrap_or_else(|| self.scheme.scheme(checkpoint))
@@ -144,7 +143,7 @@ impl Analyze {
         self.calibration.quantizer(checkpoint, self.first_scheme(checkpoint))
     }
 
-    fn questions(&self, checkpoint: &Checkpoint) -> AnalysisSpec {
+    fn analysis_spec(&self, checkpoint: &Checkpoint) -> AnalysisSpec {
         let schemes = if self.schemes.is_empty() {
             &[self.first_scheme(checkpoint)][..]
         } else {
@@ -158,7 +157,7 @@ impl Analyze {
         };
         AnalysisSpec {
             channels,
-            // The table of schemes shows no other figure.
+            // The comparison of schemes shows no other figure.
             errors: match self.schemes.is_empty() || self.output.json {
                 true => ErrorDetail::Full,
                 false => ErrorDetail::Loss,
@@ -167,34 +166,34 @@ impl Analyze {
         }
     }
 
-    fn document(&self, selection: &Selection, shown: &Shown) -> Result<(), Error> {
-        let Shown { checkpoint, measured, outputs, duplicates } = shown;
+    fn document(&self, selection: &Selection, results: &Results) -> Result<(), Error> {
+        let Results { checkpoint, measured, outputs, duplicates } = results;
         let scheme = self.first_scheme(checkpoint);
-        // A list of scales can be as long as a thirty-second of the model, so it is not
-        // kept while everything is measured and ranked, but found again row by row.
+        // The scales can take a thirty-second of the model's size. They are not kept while
+        // tensors are measured and sorted, but computed again row by row.
         let mut lists = match scheme {
             QuantizationScheme::PerTensor(..) => None,
             _ => {
                 let order = measured.iter().map(|m| m.id).collect();
-                let questions = AnalysisSpec {
+                let spec = AnalysisSpec {
                     errors: ErrorDetail::None,
                     keep_scales: true,
-                    ..self.questions(checkpoint)
+                    ..self.analysis_spec(checkpoint)
                 };
-                Some(Scan::start(checkpoint, order, questions, "writing", &self.work, None)?)
+                Some(Scan::start(checkpoint, order, spec, "writing", &self.work, None)?)
             }
         };
-        let mut tally = HistogramBuilder::new(scheme);
+        let mut summary = ListingSummary::new(scheme);
         let mut document = Document::begin(output(), checkpoint, scheme)?;
         for Measured { id, found, .. } in *measured {
             let list = lists.as_mut().and_then(Scan::next).transpose()?.and_then(|(_, list)| list);
-            // The file may have changed since: then the second look is the truth.
+            // The file may have changed in between: the second read counts.
             let found = match &list {
                 Some(Err(_)) => list.as_ref(),
                 _ => found.as_ref(),
             };
             let mut row = Row::new(checkpoint, selection, *id, found);
-            tally.add(&mut row);
+            summary.add(&mut row);
             let listed = Row::new(checkpoint, selection, *id, list.as_ref());
             let quantized = listed.quantized().or(row.quantized());
             let scale = quantized.and_then(|q| scale_of(scheme, &q.scales));
@@ -210,45 +209,50 @@ impl Analyze {
         }
         match outputs {
             Some(outputs) => {
-                document.end_with(&tally.totals, "activations", &outputs.summary())?;
+                document.end_with(&summary.totals, "activations", &outputs.summary())?;
                 outputs.conclude()?;
             }
-            None => document.end(&tally.totals)?,
+            None => document.end(&summary.totals)?,
         }
-        tally.conclude()
+        summary.conclude()
     }
 
-    fn table(&self, selection: &Selection, shown: &Shown, words: &Thresholds) -> Result<(), Error> {
-        let Shown { checkpoint, measured, outputs, duplicates } = shown;
+    fn table(
+        &self,
+        selection: &Selection,
+        results: &Results,
+        words: &Thresholds,
+    ) -> Result<(), Error> {
+        let Results { checkpoint, measured, outputs, duplicates } = results;
         let scheme = self.first_scheme(checkpoint);
-        let mut tally = HistogramBuilder::new(scheme);
+        let mut summary = ListingSummary::new(scheme);
         let mut columns = vec![
-            ("tensor", Kind::Name),
-            ("dtype", Kind::OptionalLeft),
-            ("shape", Kind::Left),
-            ("bytes", Kind::Optional),
-            ("SQNR", Kind::Right),
-            ("", Kind::Left),
+            ("tensor", Column::Name),
+            ("dtype", Column::OptionalLeft),
+            ("shape", Column::Left),
+            ("bytes", Column::Optional),
+            ("SQNR", Column::Right),
+            ("", Column::Left),
         ];
         if outputs.is_some() {
             columns.extend([
-                ("output", Kind::Right),
-                ("dynamic", Kind::Right),
-                ("static", Kind::Right),
+                ("output", Column::Right),
+                ("dynamic", Column::Right),
+                ("static", Column::Right),
             ]);
         }
         columns.extend([
-            ("rel. error", Kind::Optional),
-            ("max error", Kind::Optional),
-            ("zeroed", Kind::Optional),
-            ("levels", Kind::Optional),
-            ("quantizable", Kind::Note),
+            ("rel. error", Column::Optional),
+            ("max error", Column::Optional),
+            ("zeroed", Column::Optional),
+            ("levels", Column::Optional),
+            ("quantizable", Column::Note),
         ]);
         let mut table = Table::new(&columns);
         let levels = scheme.levels();
         for Measured { id, found, .. } in *measured {
             let mut row = Row::new(checkpoint, selection, *id, found.as_ref());
-            tally.add(&mut row);
+            summary.add(&mut row);
             table.cell(names::visible(&row.tensor.name));
             table.cell(names::visible(row.tensor.dtype.name()));
             table.cell(&row.tensor.shape);
@@ -276,7 +280,7 @@ impl Analyze {
         }
         let mut out = output();
         table.print(&mut out, width())?;
-        tally.print(&mut out)?;
+        summary.print(&mut out)?;
         print_unplaced(checkpoint, &mut out)?;
         match outputs {
             None => {
@@ -286,6 +290,6 @@ impl Analyze {
         }
         out.flush()?;
         outputs.as_ref().map_or(Ok(()), Outputs::conclude)?;
-        tally.conclude()
+        summary.conclude()
     }
 }

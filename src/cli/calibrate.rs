@@ -1,14 +1,14 @@
-//! `calibrate`: the ranges and scales of every tensor, in the order of the file.
+//! `calibrate`: the range and the scales of every tensor, in file order.
 
 use super::error::Error;
-use super::listing::{HistogramBuilder, Row};
+use super::listing::{ListingSummary, Row};
 use super::options::{
     CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
     WorkArgs,
 };
 use super::output::{output, width};
 use super::scan::Scan;
-use super::table::{Kind, Table};
+use super::table::{Column, Table};
 use crate::quantization::{AnalysisSpec, QuantizationScheme, Scales};
 use crate::report::document::{Document, Scale};
 use crate::text::{figures, names};
@@ -42,47 +42,41 @@ impl Calibrate {
         let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
         let quantizers = vec![self.calibration.quantizer(&checkpoint, scheme)];
-        let questions = AnalysisSpec {
+        let spec = AnalysisSpec {
             keep_scales: self.output.json,
             ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
-        let scan = Scan::start(
-            &checkpoint,
-            tensors,
-            questions,
-            "calibrating",
-            &self.work,
-            self.cache.cache(),
-        )?;
-        let mut tally = HistogramBuilder::new(scheme);
+        let scan =
+            Scan::start(&checkpoint, tensors, spec, "calibrating", &self.work, self.cache.cache())?;
+        let mut summary = ListingSummary::new(scheme);
         let mut out = output();
         if self.output.json {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
             for found in scan {
                 let (id, found) = found?;
                 let mut row = Row::new(&checkpoint, &selection, id, found.as_ref());
-                tally.add(&mut row);
+                summary.add(&mut row);
                 let scale = row.quantized().and_then(|q| scale_of(scheme, &q.scales));
                 document.tensor(
                     &row.listed().calibrated(row.analysis.map(|found| &found.range), scale),
                 )?;
             }
-            document.end(&tally.totals)?;
-            return tally.conclude();
+            document.end(&summary.totals)?;
+            return summary.conclude();
         }
         let mut table = Table::new(&[
-            ("tensor", Kind::Name),
-            ("dtype", Kind::OptionalLeft),
-            ("shape", Kind::Left),
-            ("min", Kind::Right),
-            ("max", Kind::Right),
-            ("scale", Kind::Right),
-            ("note", Kind::Note),
+            ("tensor", Column::Name),
+            ("dtype", Column::OptionalLeft),
+            ("shape", Column::Left),
+            ("min", Column::Right),
+            ("max", Column::Right),
+            ("scale", Column::Right),
+            ("note", Column::Note),
         ]);
         for found in scan {
             let (id, found) = found?;
             let mut row = Row::new(&checkpoint, &selection, id, found.as_ref());
-            tally.add(&mut row);
+            summary.add(&mut row);
             table.cell(names::visible(&row.tensor.name));
             table.cell(names::visible(row.tensor.dtype.name()));
             table.cell(&row.tensor.shape);
@@ -108,13 +102,13 @@ impl Calibrate {
             }
         }
         table.print(&mut out, width())?;
-        tally.print(&mut out)?;
+        summary.print(&mut out)?;
         out.flush()?;
-        tally.conclude()
+        summary.conclude()
     }
 }
 
-/// The scale as the document has it; `None` where there is none, or all were not kept.
+/// The scale for the JSON document; `None` if there is none, or if not all were kept.
 pub(super) fn scale_of(scheme: QuantizationScheme, scales: &Scales) -> Option<Scale<'_>> {
     match scheme {
         // An empty tensor has no scale.
@@ -123,7 +117,7 @@ pub(super) fn scale_of(scheme: QuantizationScheme, scales: &Scales) -> Option<Sc
     }
 }
 
-/// The one scale, or the smallest and the largest and how many there are.
+/// The only scale, or the smallest and the largest of several and their number.
 fn span(scales: &Scales) -> String {
     let shown = |scale| figures::plain(f64::from(scale));
     match scales.count {

@@ -1,4 +1,4 @@
-//! `completions`: what a shell needs to complete the command line.
+//! `completions`: prints the completion script of a shell.
 
 use super::Cli;
 use super::error::Error;
@@ -9,12 +9,13 @@ use std::io::Write;
 
 #[derive(Debug, Args)]
 pub struct Completions {
+    /// The shell
     shell: Shell,
 }
 
 impl Completions {
     pub fn run(self) -> Result<(), Error> {
-        // `generate` panics when it cannot write; memory always takes it.
+        // `generate` panics on write errors, which cannot happen in memory.
         let mut script = Vec::new();
         generate(self.shell, &mut Cli::command(), "quantscope", &mut script);
         let mut out = output();

@@ -1,4 +1,4 @@
-//! `dequantize`: writes the float checkpoint back.
+//! `dequantize`: writes a quantized checkpoint as floats.
 
 use super::error::Error;
 use super::options::{Choice, ModelArgs, OutputArgs, SaveArgs, WorkArgs, choice};
@@ -15,7 +15,7 @@ pub struct Dequantize {
     model: ModelArgs,
     #[command(flatten)]
     save: SaveArgs,
-    /// The type of the floats
+    /// Float type of the output
     #[arg(long, value_name = "DTYPE", default_value = "original", value_parser = choice(&DTYPES))]
     dtype: Target,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub struct Dequantize {
     work: WorkArgs,
 }
 
-/// `None`: the type each tensor had before.
+/// The float type of the output; `None`: the type each tensor had before it was quantized.
 #[derive(Clone, Copy, Debug)]
 struct Target(Option<FloatType>);
 

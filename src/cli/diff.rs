@@ -1,10 +1,10 @@
-//! `diff`: what changed from one checkpoint to another, and by how much.
+//! `diff`: the changes from one checkpoint to another.
 
 use super::error::Error;
-use super::job_runner::Watch;
+use super::job_runner::JobRunner;
 use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{output, width};
-use super::table::{Kind, Table};
+use super::table::{Column, Table};
 use crate::job::diff::{self, Change, Compared};
 use crate::quantization::Thresholds;
 use crate::report::document::ErrorFigures;
@@ -16,9 +16,9 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// The checkpoint that is the measure; `demo:` is the built-in demo
+    /// The reference checkpoint; `demo:` is the built-in demo
     a: PathBuf,
-    /// The checkpoint that is compared with it
+    /// The checkpoint to compare with it
     b: PathBuf,
     #[command(flatten)]
     output: OutputArgs,
@@ -30,7 +30,7 @@ impl Diff {
     pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let (a, b) = (open(&self.a)?, open(&self.b)?);
         let job = || diff::start(a.clone(), b.clone(), self.work.threads());
-        let mut compared = Watch::start(job, "comparing", self.work.quiet)?.only()??;
+        let mut compared = JobRunner::start(job, "comparing", self.work.quiet)?.only()??;
         compared.sort_by(|x, y| rank(x).total_cmp(&rank(y)));
         let mut out = output();
         if self.output.json {
@@ -50,7 +50,7 @@ impl Diff {
     }
 }
 
-/// Added, removed and reshaped tensors first, then by SQNR, what is equal last.
+/// The sort key: added, removed and reshaped tensors first, then by SQNR, identical ones last.
 fn rank(compared: &Compared) -> f64 {
     match &compared.change {
         Change::Added { .. } | Change::Removed { .. } | Change::Reshaped { .. } => {
@@ -63,14 +63,14 @@ fn rank(compared: &Compared) -> f64 {
 
 fn print(compared: &[Compared], out: &mut impl Write, words: &Thresholds) -> io::Result<()> {
     let mut table = Table::new(&[
-        ("tensor", Kind::Name),
-        ("A", Kind::Left),
-        ("B", Kind::Left),
-        ("SQNR", Kind::Left),
-        ("rel. error", Kind::Right),
-        ("max error", Kind::Right),
-        ("differing", Kind::Right),
-        ("change", Kind::Note),
+        ("tensor", Column::Name),
+        ("A", Column::Left),
+        ("B", Column::Left),
+        ("SQNR", Column::Left),
+        ("rel. error", Column::Right),
+        ("max error", Column::Right),
+        ("differing", Column::Right),
+        ("change", Column::Note),
     ]);
     for tensor in compared {
         table.cell(names::visible(&tensor.name));
@@ -93,7 +93,7 @@ fn print(compared: &[Compared], out: &mut impl Write, words: &Thresholds) -> io:
             None => (0..4).for_each(|_| table.cell("")),
             Some(difference) => {
                 let error = difference.sums.statistics();
-                table.cell(figures::judged(error.sqnr_db, words));
+                table.cell(figures::rated(error.sqnr_db, words));
                 table.cell(figures::percent(error.relative_error));
                 table.cell(figures::plain(error.max_abs_error));
                 table.cell(difference.differing);

@@ -1,4 +1,4 @@
-//! How a command fails: a sentence on standard error and an exit code.
+//! Errors of subcommands: one sentence on standard error, and an exit code.
 
 use crate::activations::ActivationsError;
 use crate::checkpoint::CheckpointError;
@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{0}")]
@@ -46,14 +47,14 @@ pub enum Error {
     Unread { count: usize, first: String },
     #[error("no line of the manual contains '{word}'")]
     NotInManual { word: String },
-    /// Also when the reader of a pipe went away, which is no error.
+    /// Writing failed. A closed pipe is not an error for the caller; see [`Error::exit`].
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
     #[error("interrupted; nothing was written")]
     Interrupted { signal: u8 },
-    #[error("the work could not be started: {0}")]
+    #[error("cannot start the job: {0}")]
     Start(io::Error),
-    #[error("the work ended before its end: no threads could be started; try a lower --threads")]
+    #[error("cannot start worker threads; try a lower --threads")]
     NoThreads,
     #[error("a worker panicked: {0}; this is a defect of quantscope, please report it")]
     Panicked(String),
@@ -66,7 +67,7 @@ impl From<serde_json::Error> for Error {
 }
 
 impl Error {
-    /// Says what went wrong, and gives the exit code.
+    /// Prints the error and returns the exit code.
     pub fn exit(&self) -> ExitCode {
         match self {
             Error::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -79,11 +80,11 @@ impl Error {
     }
 }
 
-/// Prints an error as a sentence. Names in it come from files, so nothing in them may
-/// reach the terminal as a control sequence.
+/// Prints an error on standard error. Control characters are escaped, because names in the
+/// message come from files.
 pub fn fail(error: &dyn Display) -> ExitCode {
     let sentence = error.to_string();
-    // Nobody is left to tell when standard error is closed.
+    // If standard error is closed there is nowhere to report it.
     let _ = writeln!(io::stderr(), "error: {}", names::visible(&sentence));
     ExitCode::FAILURE
 }

@@ -1,4 +1,4 @@
-//! `help`: the manual's pages and the help of each subcommand, and a search through both.
+//! `help`: shows and searches the pages of the manual and the help of subcommands.
 
 use crate::cli::Cli;
 use crate::cli::error::Error;

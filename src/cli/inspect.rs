@@ -1,10 +1,10 @@
-//! `inspect`: every tensor from the headers alone.
+//! `inspect`: lists every tensor, reading headers only.
 
 use super::error::Error;
-use super::listing::{HistogramBuilder, Row, print_unplaced};
+use super::listing::{ListingSummary, Row, print_unplaced};
 use super::options::{ModelArgs, OutputArgs, SchemeArgs, SelectionArgs};
 use super::output::{output, width};
-use super::table::{Kind, Part, Table};
+use super::table::{Column, Rows, Table};
 use crate::quantization::QuantizationScheme;
 use crate::report::document::{self, Document};
 use crate::tensor::TensorId;
@@ -26,19 +26,21 @@ pub struct Inspect {
     output: OutputArgs,
 }
 
-/// Tensors that one worker lists, and how many at once wait to be printed.
+/// Tensors that one worker formats at a time.
 const PART: usize = 4096;
+
+/// Tensors that are formatted before they are printed, which bounds memory.
 const BATCH: usize = 4 * PART;
 
 impl Inspect {
     pub fn run(self) -> Result<(), Error> {
-        // Given back with the process: piece by piece it takes longer.
+        // Never dropped: exiting the process frees the memory faster.
         let checkpoint = ManuallyDrop::new(self.model.open()?);
         let selection = self.selection.selection();
         let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
         let row = |id| Row::new(&checkpoint, &selection, id, None);
-        let mut tally = HistogramBuilder::new(scheme);
+        let mut summary = ListingSummary::new(scheme);
         let mut out = output();
         if self.output.json {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
@@ -47,21 +49,21 @@ impl Inspect {
                     document::list(&row.listed(), listed)
                 })? {
                     document.append(&part)?;
-                    tally.absorb(counted);
+                    summary.merge(counted);
                 }
             }
-            document.end(&tally.totals)?;
-            return tally.conclude();
+            document.end(&summary.totals)?;
+            return summary.conclude();
         }
         let mut table = Table::new(&[
-            ("tensor", Kind::Name),
-            ("dtype", Kind::OptionalLeft),
-            ("shape", Kind::Left),
-            ("parameters", Kind::Optional),
-            ("bytes", Kind::Right),
-            ("quantizable", Kind::Note),
+            ("tensor", Column::Name),
+            ("dtype", Column::OptionalLeft),
+            ("shape", Column::Left),
+            ("parameters", Column::Optional),
+            ("bytes", Column::Right),
+            ("quantizable", Column::Note),
         ]);
-        for (part, counted) in in_parts(&tensors, scheme, row, |row, part: &mut Part| {
+        for (part, counted) in in_parts(&tensors, scheme, row, |row, part: &mut Rows| {
             part.cell(names::visible(&row.tensor.name));
             part.cell(names::visible(row.tensor.dtype.name()));
             part.cell(&row.tensor.shape);
@@ -71,31 +73,31 @@ impl Inspect {
             Ok(())
         })? {
             table.append(part);
-            tally.absorb(counted);
+            summary.merge(counted);
         }
         table.print(&mut out, width())?;
-        tally.print(&mut out)?;
+        summary.print(&mut out)?;
         print_unplaced(&checkpoint, &mut out)?;
         out.flush()?;
-        tally.conclude()
+        summary.conclude()
     }
 }
 
-/// Lists tensors on all cores; what becomes of each part of them, in order.
+/// Formats tensors on all cores. Returns the parts in order, each with its summary.
 fn in_parts<'a, P: Default + Send>(
     tensors: &[TensorId],
     scheme: QuantizationScheme,
     row: impl Fn(TensorId) -> Row<'a> + Sync,
     list: impl Fn(&Row, &mut P) -> io::Result<()> + Sync,
-) -> io::Result<Vec<(P, HistogramBuilder)>> {
+) -> io::Result<Vec<(P, ListingSummary)>> {
     let listed = tensors.par_chunks(PART).map(|ids| {
-        let (mut part, mut tally) = (P::default(), HistogramBuilder::new(scheme));
+        let (mut part, mut summary) = (P::default(), ListingSummary::new(scheme));
         for &id in ids {
             let mut row = row(id);
-            tally.add(&mut row);
+            summary.add(&mut row);
             list(&row, &mut part)?;
         }
-        Ok((part, tally))
+        Ok((part, summary))
     });
     listed.collect()
 }

@@ -1,24 +1,25 @@
-//! Waiting for a job: its progress is shown meanwhile, and a signal cancels it.
+//! Waits for a job, shows its progress, and cancels it on a signal.
 
 use super::error::Error;
 use super::interrupt::Interrupt;
 use super::progress::ProgressLine;
-use crate::job::{Job, News};
+use crate::job::{Job, JobEvent};
 use std::io;
 use std::time::Duration;
 
-/// A job and what it finds.
-pub(super) struct Watch<T> {
+/// A running job with its progress line.
+pub(super) struct JobRunner<T> {
     job: Job<T>,
     doing: &'static str,
     line: ProgressLine,
     interrupt: &'static Interrupt,
 }
 
-const LOOK: Duration = Duration::from_millis(50);
+/// How often signals and progress are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-impl<T: Send + 'static> Watch<T> {
-    /// `doing`: the word before the progress.
+impl<T: Send + 'static> JobRunner<T> {
+    /// Starts a job. The progress line begins with `doing`.
     pub(super) fn start(
         job: impl FnOnce() -> io::Result<Job<T>>,
         doing: &'static str,
@@ -27,27 +28,27 @@ impl<T: Send + 'static> Watch<T> {
         let interrupt = Interrupt::listen().map_err(Error::Start)?;
         interrupt.end_at_once(false);
         let job = job().map_err(Error::Start)?;
-        Ok(Watch { job, doing, line: ProgressLine::new(quiet), interrupt })
+        Ok(JobRunner { job, doing, line: ProgressLine::new(quiet), interrupt })
     }
 
-    /// Another part of the work begins.
-    pub(super) fn now(&mut self, doing: &'static str) {
+    /// Changes the word before the progress.
+    pub(super) fn set_phase(&mut self, doing: &'static str) {
         self.doing = doing;
     }
 
-    /// The next finding; `None` when the job is over. A cancelled job still ends in order,
-    /// so that it can clean up.
+    /// The next finding; `None` when the job has ended. After a signal the job still ends
+    /// normally, so that it can clean up.
     pub(super) fn next(&mut self) -> Result<Option<T>, Error> {
         loop {
             if self.interrupt.signal().is_some() {
                 self.job.cancel();
             }
             self.line.draw(self.doing, self.job.progress());
-            match self.job.wait(LOOK) {
-                News::Finding(finding) => return Ok(Some(finding)),
-                News::Nothing => {}
-                News::Panicked(message) => return Err(Error::Panicked(message)),
-                News::Ended => {
+            match self.job.wait(CHECK_INTERVAL) {
+                JobEvent::Finding(finding) => return Ok(Some(finding)),
+                JobEvent::Nothing => {}
+                JobEvent::Panicked(message) => return Err(Error::Panicked(message)),
+                JobEvent::Ended => {
                     return match self.interrupt.signal() {
                         Some(signal) => Err(Error::Interrupted { signal }),
                         None => Ok(None),
@@ -57,7 +58,7 @@ impl<T: Send + 'static> Watch<T> {
         }
     }
 
-    /// The one thing the job finds.
+    /// The only finding of the job.
     pub(super) fn only(mut self) -> Result<T, Error> {
         let mut only = None;
         while let Some(finding) = self.next()? {
@@ -67,7 +68,7 @@ impl<T: Send + 'static> Watch<T> {
     }
 }
 
-impl<T> Drop for Watch<T> {
+impl<T> Drop for JobRunner<T> {
     fn drop(&mut self) {
         self.interrupt.end_at_once(true);
     }

@@ -1,4 +1,4 @@
-//! The tensors a command shows, what is known of each, and what they add up to.
+//! The tensors that a command lists, and their totals.
 
 use super::error::Error;
 use super::scan::Found;
@@ -14,7 +14,7 @@ use crate::text::{figures, names};
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// One tensor and what was found out about it.
+/// One tensor of a listing.
 pub(super) struct Row<'a> {
     checkpoint: &'a Checkpoint,
     id: TensorId,
@@ -22,15 +22,15 @@ pub(super) struct Row<'a> {
     /// Why it is not quantized by default; `None` if it is.
     pub reason: Option<String>,
     pub analysis: Option<&'a Analysis>,
-    /// Whether `quantize` with the same selection changes it.
+    /// Whether `quantize` with the same selection would quantize it.
     selected: bool,
-    /// Why its figures are missing or no scale exists, if that is an error.
+    /// Why it could not be measured or quantized, if that is an error.
     failure: Option<Failure<'a>>,
 }
 
 enum Failure<'a> {
     Unread(&'a CheckpointError),
-    /// It was asked for by name, and has no quantized form.
+    /// It was selected by name, and cannot be quantized.
     Refused(SaveError),
 }
 
@@ -54,7 +54,7 @@ impl<'a> Row<'a> {
             Some(Ok(analysis)) => row.analysis = Some(analysis),
             None => {}
         }
-        // What the values say weighs more than what the name says.
+        // The values are stronger evidence than the name.
         if let Some(Err(why)) = row.analysis.and_then(outcome) {
             row.reason = Some(why.to_string());
             if asked_for() {
@@ -72,12 +72,12 @@ impl<'a> Row<'a> {
         row
     }
 
-    /// What the quantizer makes of it.
+    /// The result of the quantizer; `None` if it cannot be quantized.
     pub(super) fn quantized(&self) -> Option<&'a Quantized> {
         self.analysis.and_then(outcome)?.as_ref().ok()
     }
 
-    /// What the document lists of it.
+    /// The tensor for the JSON document.
     pub(super) fn listed(&self) -> Tensor<'_> {
         let quantizer = self.quantizer().map(|quantizer| quantizer.scheme);
         let Row { checkpoint, id, .. } = *self;
@@ -85,24 +85,24 @@ impl<'a> Row<'a> {
         listed.observed(checkpoint.learned(id), checkpoint.watched(id), quantizer)
     }
 
-    /// What its figures are of, as it was settled for this tensor.
+    /// The quantizer that was used for this tensor.
     fn quantizer(&self) -> Option<Quantizer> {
         Some(self.analysis?.outcomes.first()?.quantizer)
     }
 
-    /// What training with fake quantization left beside it, and whether that is used.
+    /// The learned scales of quantization-aware training, and whether they are used.
     pub(super) fn trained(&self) -> Option<String> {
         let learned = self.checkpoint.learned(self.id)?;
         let said = self.quantizer().map(|quantizer| match learned.fits(quantizer.scheme) {
             _ if quantizer.calibration == Calibration::Learned => format!("{learned}, used here"),
             Ok(()) => learned.to_string(),
-            Err(why) => format!("{learned}, calibrated anew: {why}"),
+            Err(why) => format!("{learned}, not used: {why}"),
         });
         Some(said.unwrap_or_else(|| learned.to_string()))
     }
 
-    /// The same with the figures of an analysis. `duplicate_of`: the first tensor that holds
-    /// the same bytes.
+    /// The tensor with the figures of its analysis. `duplicate_of` names the first tensor that
+    /// holds the same bytes.
     pub(super) fn analyzed<'s>(
         &'s self,
         scale: Option<Scale<'s>>,
@@ -116,12 +116,12 @@ impl<'a> Row<'a> {
         tensor.examined(&flags.unwrap_or_default(), duplicate_of)
     }
 
-    /// Whether `quantize` with the same selection changes it.
+    /// Whether `quantize` with the same selection would quantize it.
     pub(super) fn is_selected(&self) -> bool {
         self.selected
     }
 
-    /// `yes`, or why not.
+    /// The cell `quantizable`: `yes`, or `no` and the reason.
     pub(super) fn quantizable(&self) -> Cow<'static, str> {
         match &self.reason {
             None => "yes".into(),
@@ -130,7 +130,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// That a tensor asked for by name has no quantized form.
+/// The error of a tensor that was selected by name and cannot be quantized.
 pub(super) fn refusal(checkpoint: &Checkpoint, id: TensorId, why: &NotQuantizable) -> SaveError {
     let (path, tensor) = (checkpoint.path().to_owned(), checkpoint.tensor(id).name.to_string());
     SaveError::NotQuantizable { path, tensor, why: why.clone() }
@@ -140,13 +140,13 @@ fn outcome(analysis: &Analysis) -> Option<&Result<Quantized, NotQuantizable>> {
     analysis.outcomes.first().map(|outcome| &outcome.result)
 }
 
-/// Below a table: observers whose layer the names do not tell.
+/// Prints which activation observers could not be assigned to a layer.
 pub(super) fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
     let unplaced = checkpoint.unplaced();
     let Some(first) = unplaced.first() else { return Ok(()) };
     writeln!(
         out,
-        "{} of activations, first '{}' ({} … {}): whose inputs or outputs these are stands in\nthe model's graph, which is not in the file.",
+        "{} of activations, first '{}' ({} … {}), match no layer by name: the model's graph,\nwhich says what they observe, is not in the file.",
         figures::counted(unplaced.len(), "observer"),
         names::visible(&first.name),
         figures::plain(first.extent.min),
@@ -154,8 +154,8 @@ pub(super) fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> i
     )
 }
 
-/// The totals so far, and what must be said at the end.
-pub(super) struct HistogramBuilder {
+/// The totals of a listing, and the first error of each kind.
+pub(super) struct ListingSummary {
     scheme: QuantizationScheme,
     pub totals: Totals,
     pub selected: u64,
@@ -164,17 +164,10 @@ pub(super) struct HistogramBuilder {
     refused: Option<SaveError>,
 }
 
-impl HistogramBuilder {
-    pub(super) fn new(scheme: QuantizationScheme) -> HistogramBuilder {
+impl ListingSummary {
+    pub(super) fn new(scheme: QuantizationScheme) -> ListingSummary {
         let totals = Totals::default();
-        HistogramBuilder {
-            scheme,
-            totals,
-            selected: 0,
-            unread: 0,
-            first_unread: None,
-            refused: None,
-        }
+        ListingSummary { scheme, totals, selected: 0, unread: 0, first_unread: None, refused: None }
     }
 
     pub(super) fn add(&mut self, row: &mut Row) {
@@ -195,8 +188,8 @@ impl HistogramBuilder {
         }
     }
 
-    /// Takes over what another has counted of later tensors.
-    pub(super) fn absorb(&mut self, later: HistogramBuilder) {
+    /// Adds the summary of the tensors that follow.
+    pub(super) fn merge(&mut self, later: ListingSummary) {
         let Totals { tensors, parameters, bytes, bytes_quantized } = later.totals;
         self.totals.tensors += tensors;
         self.totals.parameters += parameters;
@@ -208,7 +201,7 @@ impl HistogramBuilder {
         self.refused = self.refused.take().or(later.refused);
     }
 
-    /// The line below a table.
+    /// Prints the line below a table.
     pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Totals { tensors, parameters, bytes, bytes_quantized } = self.totals;
         let share = if bytes == 0 { 1.0 } else { bytes_quantized as f64 / bytes as f64 };
@@ -225,7 +218,7 @@ impl HistogramBuilder {
         )
     }
 
-    /// An error if something went wrong on the way; the rest has been shown all the same.
+    /// Returns the first error. The rest of the listing has been printed.
     pub(super) fn conclude(self) -> Result<(), Error> {
         if let Some(refused) = self.refused {
             return Err(refused.into());

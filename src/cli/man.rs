@@ -1,4 +1,4 @@
-//! `man`: the manual page, every subcommand on it.
+//! `man`: prints the manual page, with every subcommand.
 
 use super::Cli;
 use super::error::Error;
@@ -9,7 +9,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use std::io::{self, Write};
 
-/// `keys`: those of the screen, under their headings.
+/// Prints the page. `keys` has the keys of the screen under their headings.
 pub(super) fn run(keys: &[(String, Vec<(String, String)>)]) -> Result<(), Error> {
     let mut page = Vec::new();
     render(&mut page, keys)?;
@@ -33,7 +33,7 @@ fn render(page: &mut Vec<u8>, keys: &[(String, Vec<(String, String)>)]) -> io::R
         man.render_synopsis_section(&mut part)?;
         man.render_description_section(&mut part)?;
         man.render_options_section(&mut part)?;
-        // Sections of a subcommand are parts of its own section on this page.
+        // A subcommand's sections become subsections of its section.
         let part = String::from_utf8_lossy(&part).replace(".SH ", ".SS ");
         writeln!(page, ".SH \"QUANTSCOPE {}\"", subcommand.get_name().to_uppercase())?;
         page.write_all(part.as_bytes())?;
@@ -57,7 +57,7 @@ fn manual_section() -> Roff {
     section
 }
 
-/// The keys of the screen, under their headings.
+/// The section with the keys of the screen.
 fn keys_section(keys: &[(String, Vec<(String, String)>)]) -> Roff {
     let mut section = Roff::new();
     section.control("SH", ["KEYS OF THE SCREEN"]);

@@ -1,4 +1,4 @@
-//! A tensor with its analysis, for the tables of `analyze`.
+//! A tensor with its analysis, for the output of `analyze`.
 
 use super::duplicates::Duplicates;
 use super::listing::Row;
@@ -12,12 +12,12 @@ use std::fmt::Write as _;
 /// A tensor and the result of its analysis.
 pub(super) struct Measured {
     pub id: TensorId,
-    /// The SQNR; what is exact comes after every figure, what has none at the end.
+    /// The sort key: the SQNR in dB; exact tensors and then those without an SQNR come last.
     pub rank: f64,
     pub found: Option<Found>,
 }
 
-/// Whether a tensor can be quantized, and its diagnostics.
+/// The cell `quantizable`: whether the tensor can be quantized, and its diagnostics.
 pub(super) fn note(
     row: &Row,
     duplicates: &Duplicates,
@@ -28,7 +28,7 @@ pub(super) fn note(
     let odd =
         row.analysis.map(|analysis| diagnostics(&row.tensor.dtype, analysis)).unwrap_or_default();
     for flag in odd {
-        // What is not finite is the reason already.
+        // NaN and infinities are given as the reason already.
         if !matches!(flag, Diagnostic::Nan { .. } | Diagnostic::Inf { .. }) {
             let _ = write!(note, "; {flag}");
         }

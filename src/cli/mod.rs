@@ -1,8 +1,8 @@
-//! The command line: the same core without a screen, for scripts, pipes and screen readers.
+//! The command line, for scripts, pipes and screen readers.
 //!
-//! One file per subcommand. Results go to standard output, as aligned tables or as one JSON
-//! document; progress and errors to standard error. Knows nothing of `app`, `ui` or
-//! `terminal`; only `main` knows both.
+//! One file per subcommand; `command_line` has the parser. Results go to standard output, as
+//! aligned tables or as one JSON document; progress and errors go to standard error. Only `main`
+//! imports this folder, and it does not know `app`, `ui` or `tui`.
 
 mod activations;
 mod analyze;

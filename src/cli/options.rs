@@ -15,8 +15,7 @@ use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
-    /// A .safetensors file, a *.index.json, or a directory with one of them; `demo:` is the
-    /// built-in demo
+    /// A checkpoint file, an index, or a directory; `demo:` is the built-in demo
     pub model: PathBuf,
 }
 
@@ -26,7 +25,7 @@ impl ModelArgs {
     }
 }
 
-/// Opens a checkpoint, or the demo.
+/// Opens a checkpoint or the demo, and prints its notes as warnings.
 pub(super) fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
     let checkpoint = Arc::new(demo::open_model(model)?);
     for note in checkpoint.notes() {
@@ -36,19 +35,18 @@ pub(super) fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
             names::visible(note)
         );
     }
-    // The program ends with its command; taking apart a hundred thousand names before that
-    // would only take time.
+    // Never dropped: freeing a hundred thousand names before exiting would only take time.
     std::mem::forget(checkpoint.clone());
     Ok(checkpoint)
 }
 
 #[derive(Debug, Args)]
 pub(super) struct SelectionArgs {
-    /// Only tensors whose whole name matches; `*` crosses dots. A plain name also takes a
-    /// vector, a norm or an embedding. May be given several times
+    /// Select tensors whose full name matches; `*` also matches dots. A name without wildcards
+    /// selects even a vector, a norm or an embedding. Can be repeated
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// Not the tensors whose whole name matches. May be given several times
+    /// Leave out tensors whose full name matches. Can be repeated
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
 }
@@ -61,8 +59,8 @@ impl SelectionArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct SchemeArgs {
-    /// Which elements share a scale; if not given, per-tensor, or per-channel where training
-    /// with fake quantization learned a scale for each
+    /// Which elements share a scale. Default: per-tensor, or per-channel if the model has
+    /// learned scales per channel
     #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
     scheme: Option<QuantizationScheme>,
 }
@@ -73,7 +71,7 @@ impl SchemeArgs {
     }
 }
 
-/// A scheme that can be saved.
+/// Parses an int8 scheme.
 pub(super) fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
     let expected = "expected per-tensor, per-channel or per-block:N";
     match text.parse::<QuantizationScheme>() {
@@ -84,11 +82,11 @@ pub(super) fn int8_scheme(text: &str) -> Result<QuantizationScheme, String> {
 
 #[derive(Debug, Args)]
 pub(super) struct CalibrationArgs {
-    /// Which magnitude is mapped onto the largest integer, and what is beyond it clipped:
-    /// the largest of all; that which P percent of the values do not exceed; that which
-    /// gives the least mean squared error; this share of the largest; or what training with
-    /// fake quantization learned, where it did, and else the largest. If not given, learned
-    /// where a weight was trained so, else min-max
+    /// How the clip is chosen, the magnitude that is mapped to the largest integer. min-max: the
+    /// largest magnitude. percentile:P: the magnitude that P percent of the values do not
+    /// exceed. mse: the clip with the least mean squared error. clip:S: the share S of the
+    /// largest magnitude. learned: the scale from quantization-aware training, or min-max if
+    /// there is none. Default: learned if the model has learned scales, else min-max
     #[arg(long, value_name = "min-max|percentile:P|mse|clip:S|learned")]
     calibration: Option<Calibration>,
 }
@@ -106,23 +104,19 @@ impl CalibrationArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct RoundingArgs {
-    /// How a value half-way between two integers is rounded
-    #[arg(long, value_name = "WAY", default_value = "half-even", value_parser = choice(&ROUNDINGS))]
+    /// How a value halfway between two integers is rounded
+    #[arg(long, value_name = "MODE", default_value = "half-even", value_parser = choice(&ROUNDINGS))]
     pub rounding: Rounding,
 }
 
 const ROUNDINGS: [Choice<Rounding>; 2] = [
-    (
-        "half-even",
-        "to the even one, as PyTorch, compressed-tensors and Burn 0.23",
-        Rounding::HalfEven,
-    ),
-    ("half-away", "away from zero, as Burn up to 0.22", Rounding::HalfAway),
+    ("half-even", "to even, like PyTorch, compressed-tensors and Burn 0.23", Rounding::HalfEven),
+    ("half-away", "away from zero, like Burn up to 0.22", Rounding::HalfAway),
 ];
 
 #[derive(Debug, Args)]
 pub(super) struct WorkArgs {
-    /// Worker threads; all cores if not given. The result is the same for any number
+    /// Worker threads; default: all cores. Results do not depend on it
     #[arg(long, value_name = "N", value_parser = thread_count())]
     threads: Option<u16>,
     /// Show no progress
@@ -136,19 +130,21 @@ impl WorkArgs {
     }
 }
 
-/// At least one; more than a thousand is a mistake.
+/// Parses a number of threads.
 pub(super) fn thread_count() -> RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..=1024)
 }
 
+/// Whether to use the cache of analyses.
 #[derive(Debug, Args)]
 pub struct CacheArgs {
-    /// Measure everything, whatever was found out about the model before, and keep nothing
+    /// Do not use the cache of earlier results: measure everything and store nothing
     #[arg(long)]
     no_cache: bool,
 }
 
 impl CacheArgs {
+    /// The user's cache; `None` if it is switched off or the system has no cache directory.
     pub fn cache(&self) -> Option<Cache> {
         if self.no_cache { None } else { Cache::of_user() }
     }
@@ -156,14 +152,14 @@ impl CacheArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct OutputArgs {
-    /// One JSON document instead of a table
+    /// Print one JSON document instead of a table
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct SaveArgs {
-    /// A path that ends in .safetensors is one file; any other is a directory with the
+    /// Where to save: one file if OUT ends in .safetensors, otherwise a directory with the
     /// source's shards
     #[arg(long = "output", short, value_name = "OUT")]
     pub out: PathBuf,
@@ -177,10 +173,10 @@ pub(super) struct SaveArgs {
     pub copy: Vec<String>,
 }
 
-/// A value with its name and what it means.
+/// A possible value of an option: its name, its help, and the value.
 pub(super) type Choice<T> = (&'static str, &'static str, T);
 
-/// One of a few named values.
+/// Parses one of `choices`.
 pub(super) fn choice<T, const N: usize>(
     choices: &[Choice<T>; N],
 ) -> impl TypedValueParser<Value = T> + use<T, N>

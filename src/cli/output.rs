@@ -1,4 +1,4 @@
-//! Standard output: buffered widely, its width known when a terminal shows it.
+//! Standard output, with a large buffer, and the width of the terminal.
 
 use super::error::Error;
 use crate::checkpoint::Checkpoint;
@@ -8,23 +8,23 @@ use std::path::Path;
 
 pub(super) type Output = BufWriter<StdoutLock<'static>>;
 
-const BUFFER: usize = 256 * 1024;
+const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Standard output. Whoever writes to it flushes it, so that no error is lost.
+/// Standard output. The caller must flush it, so that no error is lost.
 pub(super) fn output() -> Output {
-    BufWriter::with_capacity(BUFFER, stdout().lock())
+    BufWriter::with_capacity(BUFFER_BYTES, stdout().lock())
 }
 
-/// Prints a text as it is.
+/// Prints a text unchanged.
 pub(super) fn print(text: &str) -> Result<(), Error> {
     let mut out = output();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// Writes a text that was asked for beside the result: to standard output where that is named,
-/// into a pipe or a device as it comes, to a file whole or not at all. An existing file is
-/// replaced if `force` is set.
+/// Writes a text to `path`: to standard output if it is `-`, directly if it is a pipe or a
+/// device, and atomically if it is a file. An existing file is replaced only if `force` is
+/// set.
 pub(super) fn write(
     source: &Checkpoint,
     path: &Path,
@@ -43,7 +43,7 @@ pub(super) fn write(
     Ok(write_text(source, path, force, |out| out.write_all(text.as_bytes()))?)
 }
 
-/// Columns of the terminal; `None` when the output goes elsewhere and must be stable.
+/// Columns of the terminal; `None` if the output is not a terminal and must not depend on one.
 pub(super) fn width() -> Option<usize> {
     if !stdout().is_terminal() {
         return None;

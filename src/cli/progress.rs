@@ -5,33 +5,33 @@ use crate::text::figures;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
-/// A line that is drawn over itself and leaves nothing behind.
+/// A line that is redrawn in place and erased at the end.
 #[derive(Debug)]
 pub(super) struct ProgressLine {
     enabled: bool,
     drawn: Option<Instant>,
 }
 
-/// How often it changes: calm enough to be read.
-const INTERVAL: Duration = Duration::from_millis(100);
+/// How often the line is redrawn.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Work shorter than this shows nothing.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// Jobs shorter than this show no progress.
+const DELAY: Duration = Duration::from_millis(300);
 
 impl ProgressLine {
     pub(super) fn new(quiet: bool) -> ProgressLine {
         ProgressLine { enabled: !quiet && stderr().is_terminal(), drawn: None }
     }
 
-    /// Draws it, if it is time to.
+    /// Redraws the line if it is due.
     pub(super) fn draw(&mut self, doing: &str, progress: &Progress) {
-        let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= INTERVAL);
-        if !self.enabled || !due || progress.elapsed() < PATIENCE {
+        let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW_INTERVAL);
+        if !self.enabled || !due || progress.elapsed() < DELAY {
             return;
         }
         self.drawn = Some(Instant::now());
         let line = line(doing, progress.done(), progress.total(), progress.elapsed());
-        // Progress that cannot be shown is not worth failing for.
+        // Failing to show progress is not an error.
         let _ = write!(stderr(), "\r\x1b[2K{line}");
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_how_much_how_fast_and_how_long() {
+    fn the_line_shows_bytes_rate_and_remaining_time() {
         let second = Duration::from_secs(1);
         assert_eq!(
             line("measuring", 2_000_000_000, 8_000_000_000, second),

@@ -72,7 +72,7 @@ pub struct Quantize {
     /// existing FILE needs --force, as OUT does
     #[arg(long, value_name = "FILE")]
     write_recipe: Option<PathBuf>,
-    /// With --format burn: which way round the weights of linear layers lie
+    /// With --format burn: which mode round the weights of linear layers lie
     #[arg(long, value_name = "LAYOUT", value_parser = choice(&WeightLayout::ALL.map(|l| (l.name(), l.summary(), l))))]
     layout: Option<WeightLayout>,
     #[command(flatten)]
@@ -85,7 +85,7 @@ pub struct Quantize {
 #[derive(Default)]
 struct Planned {
     plan: Plan,
-    /// The scales that choosing has found on its way.
+    /// The scales that choosing has found on its mode.
     known: KnownScales,
     /// What was left out, and why.
     warnings: Vec<String>,
@@ -417,7 +417,7 @@ impl Quantize {
         let chosen_from: u64 = outcomes.iter().map(|(id, _)| checkpoint.tensor(*id).bytes).sum();
         let fixed = checkpoint.total_bytes().saturating_sub(chosen_from);
         let outputs = self.outputs(checkpoint, outcomes)?;
-        let way = match (format, self.activation_scheme) {
+        let mode = match (format, self.activation_scheme) {
             (OutputFormat::Int8, ActivationScheme::Dynamic) => ActivationMode::Dynamic,
             (OutputFormat::Int8, ActivationScheme::Static) => ActivationMode::Static,
             _ => ActivationMode::Weights,
@@ -425,7 +425,7 @@ impl Quantize {
         let by_id: HashMap<TensorId, &[Outcome]> =
             outcomes.iter().map(|(id, outcomes)| (*id, outcomes.as_slice())).collect();
         let options = |id: &TensorId| {
-            let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, way);
+            let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, mode);
             let outcomes = by_id.get(id).copied().unwrap_or_default();
             let tensor = checkpoint.tensor(*id);
             let float = tensor.dtype.float().unwrap_or(FloatType::F32);

@@ -1,8 +1,8 @@
-//! What a save did, for people and for scripts.
+//! Prints the receipt of a save, as a table or as JSON.
 
 use super::error::Error;
 use super::output::{Output, output, width};
-use super::table::{Kind, Table};
+use super::table::{Column, Table};
 use crate::export::Receipt;
 use crate::quantization::Thresholds;
 use crate::report::document::ErrorFigures;
@@ -10,7 +10,8 @@ use crate::text::{figures, names};
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// `predicted`: nothing was written, and the errors are those that a save would have.
+/// Prints a receipt. `predicted` is set for a dry run: nothing was written, and the errors are
+/// those that a save would have.
 pub(super) fn print(
     receipt: &Receipt,
     predicted: bool,
@@ -40,13 +41,13 @@ fn table(
     quantized.sort_by(|a, b| a.on_disk.sqnr_db.total_cmp(&b.on_disk.sqnr_db));
     if !quantized.is_empty() {
         let mut table = Table::new(&[
-            ("tensor", Kind::Name),
-            ("scheme", Kind::Left),
-            ("SQNR", Kind::Right),
-            ("", Kind::Left),
-            ("rel. error", Kind::Optional),
-            ("max error", Kind::Optional),
-            ("zeroed", Kind::Optional),
+            ("tensor", Column::Name),
+            ("scheme", Column::Left),
+            ("SQNR", Column::Right),
+            ("", Column::Left),
+            ("rel. error", Column::Optional),
+            ("max error", Column::Optional),
+            ("zeroed", Column::Optional),
         ]);
         for one in &quantized {
             table.cell(names::visible(&one.tensor));
@@ -80,7 +81,7 @@ fn table(
     writeln!(out, "{} → {}", figures::bytes(*before), figures::bytes(*written))?;
     if let Some(worst) = quantized.first() {
         let (db, name) =
-            (figures::judged(worst.on_disk.sqnr_db, words), names::visible(&worst.tensor));
+            (figures::rated(worst.on_disk.sqnr_db, words), names::visible(&worst.tensor));
         let measured = if predicted { "predicted" } else { "reopened and measured from the file" };
         writeln!(out, "{measured}: worst {db}, {name}")?;
     }
@@ -102,12 +103,12 @@ struct Document<'a> {
     sidecar_files: usize,
     files_left_out: Vec<String>,
     warnings: &'a [String],
-    /// Only of a dry run.
+    /// Present only for a dry run.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
 }
 
-/// One quantized tensor, with its error as measured from the file.
+/// One quantized tensor with its error, measured from the file.
 #[derive(Serialize)]
 pub(super) struct Quantized<'a> {
     pub name: &'a str,

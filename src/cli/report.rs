@@ -1,9 +1,9 @@
-//! `report`: the analysis of a checkpoint as a file to keep.
+//! `report`: writes the analysis of a checkpoint to a file.
 
 use super::activations::{ActivationArgs, Outputs};
 use super::duplicates::Duplicates;
 use super::error::Error;
-use super::listing::{HistogramBuilder, Row as Listed};
+use super::listing::{ListingSummary, Row as Listed};
 use super::options::{
     CacheArgs, CalibrationArgs, ModelArgs, RoundingArgs, SchemeArgs, SelectionArgs, WorkArgs,
 };
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 pub struct ReportArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// A path that ends in .html, .csv or .json
+    /// Where to write; the extension .html, .csv or .json decides the format
     #[arg(long = "output", short, value_name = "FILE")]
     out: PathBuf,
     /// Replace FILE if it exists
@@ -48,11 +48,11 @@ pub struct ReportArgs {
 impl ReportArgs {
     pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let format = Format::of(&self.out).ok_or_else(|| {
-            let why = "a report's path ends in .html, .csv or .json".to_owned();
-            SaveError::Unfit { path: self.out.clone(), why }
+            let why = "unknown report format: expected a path that ends in .html, .csv or .json";
+            SaveError::Unfit { path: self.out.clone(), why: why.to_owned() }
         })?;
         if !self.force && self.out.symlink_metadata().is_ok() {
-            // Known before everything is measured.
+            // Checked before the measurement, which may take long.
             return Err(SaveError::Exists(self.out).into());
         }
         let checkpoint = self.model.open()?;
@@ -68,11 +68,11 @@ impl ReportArgs {
             has_outputs: false,
             rows: Vec::with_capacity(tensors.len()),
         };
-        let mut tally = HistogramBuilder::new(scheme);
+        let mut summary = ListingSummary::new(scheme);
         let activations = self.activations.open(&checkpoint)?;
         let cache = self.cache.cache();
-        let questions = self.questions(&checkpoint, scheme);
-        for found in Scan::start(&checkpoint, tensors, questions, "measuring", &self.work, cache)? {
+        let spec = self.analysis_spec(&checkpoint, scheme);
+        for found in Scan::start(&checkpoint, tensors, spec, "measuring", &self.work, cache)? {
             let (id, found) = found?;
             let analysis = found.as_ref().and_then(|found| found.as_ref().ok());
             let mut row = Row::new(
@@ -84,7 +84,7 @@ impl ReportArgs {
             let mut listed = Listed::new(&checkpoint, &selection, id, found.as_ref());
             row.marked = listed.is_selected();
             row.reason = listed.reason.clone();
-            tally.add(&mut listed);
+            summary.add(&mut listed);
             report.rows.push(row);
         }
         let statistics =
@@ -97,7 +97,7 @@ impl ReportArgs {
         let outputs = match &activations {
             Some(activations) => {
                 let ids = report.rows.iter().map(|row| row.tensor).collect();
-                let quantizers = self.questions(&checkpoint, scheme).quantizers;
+                let quantizers = self.analysis_spec(&checkpoint, scheme).quantizers;
                 let (args, rounding) = (&self.activations, self.rounding.rounding);
                 let measured =
                     args.measure(&checkpoint, activations, ids, quantizers, rounding, &self.work)?;
@@ -106,29 +106,29 @@ impl ReportArgs {
             }
             None => None,
         };
-        report.rank();
+        report.sort();
         write_text(&checkpoint, &self.out, self.force, |out| report.write(format, out))?;
         let path = self.out.to_string_lossy();
         let tensors = figures::counted(report.rows.len(), "tensor");
         output::print(&format!("wrote {} ({tensors})\n", names::visible(&path)))?;
         if let Some(outputs) = outputs {
-            // The report is there, with a sentence beside what could not be measured.
+            // The report was written; it names what could not be measured.
             outputs.conclude()?;
         }
-        tally.conclude()
+        summary.conclude()
     }
 
-    /// The scheme that is ranked by, and all that the budget may choose from.
-    fn questions(&self, checkpoint: &Checkpoint, scheme: QuantizationScheme) -> AnalysisSpec {
+    /// What to measure: the scheme to sort by, and all schemes that the budget chooses from.
+    fn analysis_spec(&self, checkpoint: &Checkpoint, scheme: QuantizationScheme) -> AnalysisSpec {
         let others = budget::SCHEMES.into_iter().filter(|&other| other != scheme);
         let all = std::iter::once(scheme).chain(others);
         let quantizers = all.map(|scheme| self.calibration.quantizer(checkpoint, scheme)).collect();
-        let questions = AnalysisSpec::errors(quantizers, self.rounding.rounding);
-        AnalysisSpec { histogram: true, ..questions }
+        let spec = AnalysisSpec::errors(quantizers, self.rounding.rounding);
+        AnalysisSpec { histogram: true, ..spec }
     }
 }
 
-/// Puts what the layers' outputs lose beside what the weights do.
+/// Adds the output errors to the rows.
 fn take_outputs(report: &mut Report, outputs: &Outputs) {
     report.has_outputs = true;
     for row in &mut report.rows {

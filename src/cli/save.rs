@@ -1,17 +1,17 @@
-//! Carrying out a request to write a checkpoint, shown while it goes on.
+//! Runs a save and shows its progress.
 
 use super::error::Error;
-use super::job_runner::Watch;
+use super::job_runner::JobRunner;
 use super::options::WorkArgs;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, Receipt, Request};
 use crate::job::JobError;
 use crate::job::Stopped;
-use crate::job::save::{self, News};
+use crate::job::save::{self, SaveEvent};
 use std::sync::Arc;
 
-/// Saves, and waits until what was written has been verified. When a signal cancels it, the
-/// job still removes what it had begun.
+/// Saves, and waits until the output was verified and renamed into place. If a signal cancels
+/// the job, it still removes its temporary files.
 pub(super) fn save(
     checkpoint: &Arc<Checkpoint>,
     request: Request,
@@ -19,14 +19,14 @@ pub(super) fn save(
     work: &WorkArgs,
 ) -> Result<Receipt, Error> {
     let job = || save::start(checkpoint.clone(), request, known, work.threads());
-    let mut watch = Watch::start(job, "preparing", work.quiet)?;
+    let mut runner = JobRunner::start(job, "preparing", work.quiet)?;
     let mut finished = None;
     loop {
-        match watch.next() {
-            Ok(Some(News::Phase(doing))) => watch.now(doing),
-            Ok(Some(News::Finished(outcome))) => finished = Some(outcome),
+        match runner.next() {
+            Ok(Some(SaveEvent::Phase(doing))) => runner.set_phase(doing),
+            Ok(Some(SaveEvent::Finished(outcome))) => finished = Some(outcome),
             Ok(None) => break,
-            // A save that was complete before the signal came is complete.
+            // The save was complete before the signal arrived.
             Err(interrupted) => match finished {
                 Some(outcome) if outcome.is_ok() => return Ok((*outcome)?),
                 _ => return Err(interrupted),

@@ -1,7 +1,7 @@
-//! What a scan finds out, tensor by tensor in the order asked for.
+//! A scan whose results are returned in the requested order.
 
 use super::error::Error;
-use super::job_runner::Watch;
+use super::job_runner::JobRunner;
 use super::options::WorkArgs;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::job::cache::Cache;
@@ -11,14 +11,15 @@ use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// The analysis of one tensor, or why it could not be read.
 pub(super) type Found = Result<Analysis, CheckpointError>;
 
-/// A scan under way. It gives every tensor, with `None` for one without float elements.
+/// An iterator over all requested tensors in order, with `None` for those that are not floats.
 ///
-/// Workers finish tensors nearly in order, so few findings wait for their turn and memory
-/// stays bounded even when every scale is kept.
+/// Workers finish tensors nearly in order, so few results wait for their turn, and memory stays
+/// bounded even if every scale is kept.
 pub(super) struct Scan {
-    watch: Watch<Finding>,
+    runner: JobRunner<Finding>,
     checkpoint: Arc<Checkpoint>,
     order: std::vec::IntoIter<TensorId>,
     early: HashMap<TensorId, Found>,
@@ -28,15 +29,15 @@ impl Scan {
     pub(super) fn start(
         checkpoint: &Arc<Checkpoint>,
         tensors: Vec<TensorId>,
-        questions: AnalysisSpec,
+        spec: AnalysisSpec,
         doing: &'static str,
         work: &WorkArgs,
         cache: Option<Cache>,
     ) -> Result<Scan, Error> {
         let order = Arc::new(Order::new(tensors.clone()));
-        let job = || scan::start(checkpoint.clone(), questions, order, work.threads(), cache);
+        let job = || scan::start(checkpoint.clone(), spec, order, work.threads(), cache);
         Ok(Scan {
-            watch: Watch::start(job, doing, work.quiet)?,
+            runner: JobRunner::start(job, doing, work.quiet)?,
             checkpoint: checkpoint.clone(),
             order: tensors.into_iter(),
             early: HashMap::new(),
@@ -51,7 +52,7 @@ impl Scan {
             if let Some(found) = self.early.remove(&wanted) {
                 return Ok(Some(found));
             }
-            let (id, found) = self.watch.next()?.ok_or(Error::NoThreads)?;
+            let (id, found) = self.runner.next()?.ok_or(Error::NoThreads)?;
             self.early.insert(id, found);
         }
     }
@@ -62,8 +63,8 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         let Some(wanted) = self.order.next() else {
-            // All is found; the job still puts it into the cache.
-            while let Ok(Some(_)) = self.watch.next() {}
+            // All results have arrived; the job still writes the cache.
+            while let Ok(Some(_)) = self.runner.next() {}
             return None;
         };
         Some(self.found(wanted).map(|found| (wanted, found)))

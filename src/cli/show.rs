@@ -1,12 +1,12 @@
-//! `show`: one tensor closely, channel by channel or element by element, as the screen's tabs
-//! *Channels* and *Values* have it.
+//! `show`: the output channels or the elements of one tensor, like the tabs *Channels* and
+//! *Values* of the screen.
 
 use super::error::Error;
-use super::job_runner::Watch;
+use super::job_runner::JobRunner;
 use super::options::{CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, WorkArgs};
 use super::output::{self, output, width};
 use super::scan::Scan;
-use super::table::{Kind, Table};
+use super::table::{Column, Table};
 use crate::checkpoint::Checkpoint;
 use crate::job::channels::{self, Channel};
 use crate::job::element_window::{self, Element};
@@ -24,10 +24,10 @@ use std::sync::Arc;
 pub struct Show {
     #[command(flatten)]
     model: ModelArgs,
-    /// Its whole name
+    /// The tensor's full name
     tensor: String,
-    /// Elements START up to END, in the order they are stored in, instead of the output
-    /// channels; without END, 32 of them
+    /// Show elements START to END (exclusive) in storage order instead of the output channels;
+    /// without END, 32 elements
     #[arg(long, value_name = "START[..END]", value_parser = elements)]
     values: Option<Range<u64>>,
     #[command(flatten)]
@@ -42,19 +42,20 @@ pub struct Show {
     work: WorkArgs,
 }
 
-/// Elements that are shown where no end is named.
-const USUAL: u64 = 32;
-/// Elements that are read at once.
-const AT_ONCE: u64 = 1 << 16;
+/// The number of elements to show if no end is given.
+const DEFAULT_ELEMENTS: u64 = 32;
+
+/// Elements that are read at a time.
+const READ_ELEMENTS: u64 = 1 << 16;
 
 fn elements(text: &str) -> Result<Range<u64>, String> {
     let number = |text: &str| {
         text.parse::<u64>()
-            .map_err(|_| format!("'{text}' is no index: expected START or START..END"))
+            .map_err(|_| format!("invalid index '{text}': expected START or START..END"))
     };
     match text.split_once("..") {
         Some((start, end)) => Ok(number(start)?..number(end)?),
-        None => number(text).map(|start| start..start.saturating_add(USUAL)),
+        None => number(text).map(|start| start..start.saturating_add(DEFAULT_ELEMENTS)),
     }
 }
 
@@ -65,7 +66,7 @@ impl Show {
             // Says which name is nearest.
             let selection = Selection { include: vec![self.tensor.clone()], exclude: Vec::new() };
             selection.matching(&checkpoint)?;
-            let why = "is a pattern; name one tensor".to_owned();
+            let why = "is a pattern: expected the name of one tensor".to_owned();
             return Err(self.refusal(&checkpoint, why));
         };
         match self.values.clone() {
@@ -78,7 +79,7 @@ impl Show {
         Error::Tensor { path: checkpoint.path().to_owned(), tensor: self.tensor.clone(), why }
     }
 
-    /// Every output channel, the widest first.
+    /// Prints the output channels, largest magnitude first.
     fn channels(
         &self,
         checkpoint: &Arc<Checkpoint>,
@@ -87,14 +88,13 @@ impl Show {
     ) -> Result<(), Error> {
         let shape = &checkpoint.tensor(id).shape;
         if shape.rank() < 2 || shape.elements() == 0 {
-            let why = "has no output channels: it has fewer than two axes; --values START shows its elements";
+            let why = "has no output channels: expected at least two axes; --values START shows its elements";
             return Err(self.refusal(checkpoint, why.to_owned()));
         }
         let tensor = self.calibration.quantizer(checkpoint, QuantizationScheme::PER_TENSOR);
         let rounding = self.rounding.rounding;
-        let questions = AnalysisSpec::scales(vec![tensor], rounding);
-        let mut scan =
-            Scan::start(checkpoint, vec![id], questions, "calibrating", &self.work, None)?;
+        let spec = AnalysisSpec::scales(vec![tensor], rounding);
+        let mut scan = Scan::start(checkpoint, vec![id], spec, "calibrating", &self.work, None)?;
         let analysis = match scan.next().transpose()? {
             Some((_, Some(found))) => found?,
             _ => {
@@ -113,7 +113,7 @@ impl Show {
         };
         let request = channels::Request { tensor: id, shared, rounding };
         let job = || channels::start(checkpoint.clone(), request, self.work.threads());
-        let channels = Watch::start(job, "measuring", self.work.quiet)?.only()??;
+        let channels = JobRunner::start(job, "measuring", self.work.quiet)?.only()??;
         let mut ranked: Vec<(usize, Channel)> = channels.into_iter().enumerate().collect();
         ranked.sort_by(|(i, a), (j, b)| b.absmax.total_cmp(&a.absmax).then(i.cmp(j)));
         if self.output.json {
@@ -130,13 +130,13 @@ impl Show {
             return self.document(json!({ "scale": shared, "channels": channels }));
         }
         let mut table = Table::new(&[
-            ("channel", Kind::Right),
-            ("absmax", Kind::Right),
-            ("tensor's scale", Kind::Right),
-            ("", Kind::OptionalLeft),
-            ("own scale", Kind::Right),
-            ("", Kind::OptionalLeft),
-            ("gain", Kind::Right),
+            ("channel", Column::Right),
+            ("absmax", Column::Right),
+            ("tensor's scale", Column::Right),
+            ("", Column::OptionalLeft),
+            ("own scale", Column::Right),
+            ("", Column::OptionalLeft),
+            ("gain", Column::Right),
         ]);
         for (number, channel) in ranked {
             table.cell(number);
@@ -152,7 +152,7 @@ impl Show {
         self.print(&table)
     }
 
-    /// Elements: what is stored, and what int8 makes of it.
+    /// Prints elements with their int8 values.
     fn values(
         &self,
         checkpoint: &Arc<Checkpoint>,
@@ -162,33 +162,34 @@ impl Show {
         let tensor = checkpoint.tensor(id);
         let count = tensor.parameters();
         if range.start >= count {
-            let why = format!("has {count} elements: there is none of index {}", range.start);
+            let why = format!("has {count} elements: index {} is out of range", range.start);
             return Err(self.refusal(checkpoint, why));
         }
         let quantizer = self.calibration.quantizer(checkpoint, self.scheme.scheme(checkpoint));
-        let how = Some(element_window::Quantization {
+        let quantization = Some(element_window::Quantization {
             quantizer,
             rounding: self.rounding.rounding,
             scale: None,
         });
         let mut table = Table::new(&[
-            ("index", Kind::Right),
-            ("place", Kind::Left),
-            ("bytes", Kind::OptionalLeft),
-            ("value", Kind::Right),
-            ("q", Kind::Right),
-            ("dequantized", Kind::Right),
-            ("error", Kind::Right),
-            ("scale", Kind::Right),
+            ("index", Column::Right),
+            ("place", Column::Left),
+            ("bytes", Column::OptionalLeft),
+            ("value", Column::Right),
+            ("q", Column::Right),
+            ("dequantized", Column::Right),
+            ("error", Column::Right),
+            ("scale", Column::Right),
         ]);
         let mut documents = Vec::new();
         let end = range.end.min(count);
         let mut start = range.start;
         while start < end {
-            let elements = start..end.min(start.saturating_add(AT_ONCE));
-            let request = element_window::Request { tensor: id, elements: elements.clone(), how };
+            let elements = start..end.min(start.saturating_add(READ_ELEMENTS));
+            let request =
+                element_window::Request { tensor: id, elements: elements.clone(), quantization };
             let job = || element_window::start(checkpoint.clone(), request);
-            let window = Watch::start(job, "reading", self.work.quiet)?.only()?;
+            let window = JobRunner::start(job, "reading", self.work.quiet)?.only()?;
             let window = window.map_err(|why| self.refusal(checkpoint, why.to_string()))?;
             for (index, element) in (window.start..).zip(&window.elements) {
                 let place = tensor.shape.place(index);
@@ -207,7 +208,7 @@ impl Show {
         }
     }
 
-    /// The name of the tensor, and what was found.
+    /// Prints a JSON document with the tensor's name and `found`.
     fn document(&self, mut found: Value) -> Result<(), Error> {
         let mut document = json!({ "tensor": self.tensor });
         if let (Some(all), Some(found)) = (document.as_object_mut(), found.as_object_mut()) {
@@ -250,7 +251,7 @@ fn row(table: &mut Table, index: u64, place: &[u64], element: &Element) {
     table.cell(format_args!("{place:?}"));
     let bytes: Vec<String> = element.raw.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     table.cell(bytes.join(" "));
-    // The minus sign that programs read.
+    // The ASCII minus sign, which other programs can read.
     let exact = |x: f64| figures::exact(x).replace('−', "-");
     table.cell(match element.value {
         Some(Scalar::Float(x)) => exact(x),

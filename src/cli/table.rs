@@ -1,5 +1,5 @@
-//! Aligned tables. Piped, a table is as wide as its cells; on a terminal its name column
-//! and its notes are shortened and columns that matter less give way.
+//! Aligned tables. In a pipe a table is as wide as its cells. On a terminal names and notes are
+//! shortened, and less important columns are left out if they do not fit.
 
 use crate::text::names;
 use rayon::prelude::*;
@@ -9,43 +9,43 @@ use std::io::{self, Write};
 
 /// How a column is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Shortened in its middle where space is scarce.
+pub(super) enum Column {
+    /// Left-aligned, and shortened in the middle if space is short.
     Name,
-    /// Shortened at its end.
+    /// Left-aligned, and cut at the end if space is short.
     Note,
     Left,
     Right,
-    /// Right-aligned, and left out where space is scarce; the last one first.
+    /// Right-aligned, and left out if space is short, last column first.
     Optional,
-    /// The same, left-aligned.
+    /// Left-aligned, and left out if space is short, last column first.
     OptionalLeft,
 }
 
-/// Rows of as many cells as there are columns.
+/// A table with typed columns.
 #[derive(Debug)]
 pub(super) struct Table<'t> {
-    columns: Vec<(&'t str, Kind)>,
-    parts: Vec<Part>,
+    columns: Vec<(&'t str, Column)>,
+    parts: Vec<Rows>,
 }
 
-/// Some of the rows.
+/// Rows of cells.
 #[derive(Debug, Default)]
-pub(super) struct Part {
-    /// All cells end to end: thousands of rows are a few allocations.
+pub(super) struct Rows {
+    /// All cells end to end, so that thousands of rows take few allocations.
     text: String,
     ends: Vec<usize>,
 }
 
-impl Part {
-    /// Adds the next cell, row by row.
+impl Rows {
+    /// Appends a cell; cells are added row by row.
     pub(super) fn cell(&mut self, content: impl Display) {
         // Writing to a string cannot fail.
         let _ = write!(self.text, "{content}");
         self.ends.push(self.text.len());
     }
 
-    /// Shows each row's cells.
+    /// Calls `show` with the cells of each row.
     fn each_row<'p>(&'p self, columns: usize, mut show: impl FnMut(&[&'p str])) {
         let mut start = 0;
         let mut cells = Vec::with_capacity(columns);
@@ -60,16 +60,20 @@ impl Part {
     }
 }
 
-/// Parts that are laid out at once.
-const AT_ONCE: usize = 8;
+/// Parts that are formatted in parallel before they are printed.
+const PARALLEL_PARTS: usize = 8;
 
-const GAP: usize = 2;
-/// Enough to tell the layers of a model apart.
+/// Blanks between two columns.
+const COLUMN_GAP: usize = 2;
+
+/// The least width of a name, enough to tell the layers of a model apart.
 const NAME_MIN: usize = 36;
+
+/// The least width of a note.
 const NOTE_MIN: usize = 16;
 
 impl<'t> Table<'t> {
-    pub(super) fn new(columns: &[(&'t str, Kind)]) -> Table<'t> {
+    pub(super) fn new(columns: &[(&'t str, Column)]) -> Table<'t> {
         Table { columns: columns.to_vec(), parts: Vec::new() }
     }
 
@@ -78,19 +82,19 @@ impl<'t> Table<'t> {
         match self.parts.last_mut() {
             Some(part) => part.cell(content),
             None => {
-                let mut part = Part::default();
+                let mut part = Rows::default();
                 part.cell(content);
                 self.parts.push(part);
             }
         }
     }
 
-    /// Adds rows made elsewhere.
-    pub(super) fn append(&mut self, part: Part) {
+    /// Appends rows.
+    pub(super) fn append(&mut self, part: Rows) {
         self.parts.push(part);
     }
 
-    /// Prints it, within `width` columns if they are limited.
+    /// Prints the table, in at most `width` columns if given.
     pub(super) fn print(&self, out: &mut impl Write, width: Option<usize>) -> io::Result<()> {
         let natural = self.natural_widths();
         let widths = match width {
@@ -99,7 +103,7 @@ impl<'t> Table<'t> {
         };
         let titles: Vec<&str> = self.columns.iter().map(|(title, _)| *title).collect();
         self.print_row(out, &titles, &widths)?;
-        for parts in self.parts.chunks(AT_ONCE) {
+        for parts in self.parts.chunks(PARALLEL_PARTS) {
             let lines: Vec<io::Result<Vec<u8>>> =
                 parts.par_iter().map(|part| self.lines(part, &widths)).collect();
             for lines in lines {
@@ -109,8 +113,8 @@ impl<'t> Table<'t> {
         Ok(())
     }
 
-    /// The rows of a part as they are printed.
-    fn lines(&self, part: &Part, widths: &[usize]) -> io::Result<Vec<u8>> {
+    /// Formats the rows of a part.
+    fn lines(&self, part: &Rows, widths: &[usize]) -> io::Result<Vec<u8>> {
         let mut lines = Vec::new();
         let mut printed = Ok(());
         part.each_row(self.columns.len(), |cells| {
@@ -123,7 +127,7 @@ impl<'t> Table<'t> {
 
     fn natural_widths(&self) -> Vec<usize> {
         let titles = || self.columns.iter().map(|(title, _)| names::width(title)).collect();
-        let of_part = |part: &Part| {
+        let of_part = |part: &Rows| {
             let mut widths: Vec<usize> = titles();
             part.each_row(self.columns.len(), |cells| {
                 for (width, cell) in widths.iter_mut().zip(cells) {
@@ -137,28 +141,33 @@ impl<'t> Table<'t> {
         self.parts.par_iter().map(of_part).reduce(titles, larger)
     }
 
-    /// Widths that fit `limit`; 0 for a column that is left out.
+    /// Column widths that fit `limit`; 0 for a column that is left out.
     fn fitted(&self, natural: &[usize], limit: usize) -> Vec<usize> {
         let mut widths = natural.to_vec();
-        let floor = |kind| match kind {
-            Kind::Name => NAME_MIN,
-            Kind::Note => NOTE_MIN,
+        let floor = |column| match column {
+            Column::Name => NAME_MIN,
+            Column::Note => NOTE_MIN,
             _ => usize::MAX,
         };
-        // What the table needs when names and notes are as short as they may be.
+        // The width of the table with names and notes at their least width.
         let least = |widths: &[usize]| -> usize {
-            let cells = widths.iter().zip(&self.columns).map(|(&w, &(_, kind))| w.min(floor(kind)));
-            cells.filter(|&w| w > 0).map(|w| w + GAP).sum::<usize>().saturating_sub(GAP)
+            let cells =
+                widths.iter().zip(&self.columns).map(|(&w, &(_, column))| w.min(floor(column)));
+            cells
+                .filter(|&w| w > 0)
+                .map(|w| w + COLUMN_GAP)
+                .sum::<usize>()
+                .saturating_sub(COLUMN_GAP)
         };
         for at in (0..widths.len()).rev() {
-            let optional = matches!(self.columns[at].1, Kind::Optional | Kind::OptionalLeft);
+            let optional = matches!(self.columns[at].1, Column::Optional | Column::OptionalLeft);
             if optional && least(&widths) > limit {
                 widths[at] = 0;
             }
         }
         let mut spare = limit.saturating_sub(least(&widths));
-        for (width, &(_, kind)) in widths.iter_mut().zip(&self.columns) {
-            let short = (*width).min(floor(kind));
+        for (width, &(_, column)) in widths.iter_mut().zip(&self.columns) {
+            let short = (*width).min(floor(column));
             let given = (*width - short).min(spare);
             spare -= given;
             *width = short + given;
@@ -169,23 +178,23 @@ impl<'t> Table<'t> {
     fn print_row(&self, out: &mut impl Write, cells: &[&str], widths: &[usize]) -> io::Result<()> {
         let mut pending = 0;
         let mut first = true;
-        for ((cell, &width), &(_, kind)) in cells.iter().zip(widths).zip(&self.columns) {
+        for ((cell, &width), &(_, column)) in cells.iter().zip(widths).zip(&self.columns) {
             if width == 0 {
                 continue;
             }
             if !std::mem::take(&mut first) {
-                pending += GAP;
+                pending += COLUMN_GAP;
             }
-            let cell = shortened(cell, width, kind);
+            let cell = shortened(cell, width, column);
             let blank = width.saturating_sub(names::width(&cell));
-            let (before, after) = match kind {
-                Kind::Right | Kind::Optional => (blank, 0),
+            let (before, after) = match column {
+                Column::Right | Column::Optional => (blank, 0),
                 _ => (0, blank),
             };
-            // Blanks are held back until something follows them: no line ends in one.
+            // Blanks are written only before another cell, so that no line ends with one.
             pending += before;
             if !cell.is_empty() {
-                blanks(out, std::mem::take(&mut pending))?;
+                write_blanks(out, std::mem::take(&mut pending))?;
                 out.write_all(cell.as_bytes())?;
             }
             pending += after;
@@ -194,7 +203,7 @@ impl<'t> Table<'t> {
     }
 }
 
-fn blanks(out: &mut impl Write, mut count: usize) -> io::Result<()> {
+fn write_blanks(out: &mut impl Write, mut count: usize) -> io::Result<()> {
     const SOME: &[u8] = &[b' '; 64];
     while count > 0 {
         let part = SOME.get(..count).unwrap_or(SOME);
@@ -204,10 +213,10 @@ fn blanks(out: &mut impl Write, mut count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// A cell in so many columns; it holds nothing that a terminal would obey.
-fn shortened(cell: &str, width: usize, kind: Kind) -> Cow<'_, str> {
-    match kind {
-        Kind::Name => names::shorten(cell, width),
+/// Shortens a cell to `width` columns.
+fn shortened(cell: &str, width: usize, column: Column) -> Cow<'_, str> {
+    match column {
+        Column::Name => names::shorten(cell, width),
         _ => names::cut(cell, width),
     }
 }
@@ -219,11 +228,11 @@ mod tests {
 
     fn printed(width: Option<usize>) -> String {
         let mut table = Table::new(&[
-            ("tensor", Kind::Name),
-            ("shape", Kind::Left),
-            ("SQNR", Kind::Right),
-            ("max error", Kind::Optional),
-            ("note", Kind::Note),
+            ("tensor", Column::Name),
+            ("shape", Column::Left),
+            ("SQNR", Column::Right),
+            ("max error", Column::Optional),
+            ("note", Column::Note),
         ]);
         for (name, note) in
             [("model.layers.0.self_attn.q_proj.weight", ""), ("größe", "it is an embedding table")]
@@ -238,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn piped_it_is_as_wide_as_its_cells() {
+    fn without_a_limit_the_table_is_as_wide_as_its_cells() {
         insta::assert_snapshot!(printed(None), @r"
         tensor                                  shape      SQNR  max error  note
         model.layers.0.self_attn.q_proj.weight  [2, 2]  31.2 dB      0.001
@@ -247,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_terminal_nothing_is_wider_than_it() {
+    fn on_a_terminal_no_line_is_wider_than_the_terminal() {
         for width in 71..120 {
             for line in printed(Some(width)).lines() {
                 assert!(line.width() <= width, "{width}: {line}");

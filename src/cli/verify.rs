@@ -1,12 +1,12 @@
-//! `verify`: whether a saved checkpoint is what its source and its plan promised.
+//! `verify`: compares a saved checkpoint with its source.
 
 use super::activations::ActivationArgs;
 use super::error::Error;
-use super::job_runner::Watch;
+use super::job_runner::JobRunner;
 use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{Output, output};
 use super::receipt::Quantized;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Watched};
 use crate::export::{self, Match, SaveError};
 use crate::job::verify::{self, Verification, Verified};
 use crate::quantization::{Rounding, Thresholds, narrowed_scale};
@@ -22,13 +22,11 @@ use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The checkpoint that was saved
+    /// The saved checkpoint
     out: PathBuf,
-    /// The checkpoint it was made from; `demo:` is the built-in demo
+    /// The checkpoint that it was made from; `demo:` is the built-in demo
     #[arg(long, value_name = "MODEL")]
     against: PathBuf,
-    /// What the scales of the layers' inputs were calibrated on; without it they are only
-    /// checked to be scales
     #[command(flatten)]
     activations: ActivationArgs,
     #[command(flatten)]
@@ -41,9 +39,9 @@ impl Verify {
     pub fn run(self, words: &Thresholds) -> Result<(), Error> {
         let (written, source) = (open(&self.out)?, open(&self.against)?);
         let job = || verify::start(written.clone(), source.clone(), self.work.threads());
-        let verification = Watch::start(job, "verifying", self.work.quiet)?.only()??;
+        let verification = JobRunner::start(job, "verifying", self.work.quiet)?.only()??;
         let inputs = self.input_scales(&written, &source, &verification)?;
-        let found = Found::new(&written, &source, &verification, inputs);
+        let found = VerifyResult::new(&written, &source, &verification, inputs);
         let mut out = output();
         if self.output.json {
             crate::text::json::write(&mut out, &found)?;
@@ -55,13 +53,13 @@ impl Verify {
     }
 }
 
-/// What is known of the scales of inputs.
+/// The stored scales of the layers' inputs.
 #[derive(Serialize)]
 struct InputScales {
     count: usize,
-    /// Whether they were calibrated anew and found the same.
+    /// Whether they were calibrated again and found equal.
     compared: bool,
-    /// Whether they are those that observers in the source found.
+    /// Whether they equal those of the observers in the source.
     observed: bool,
 }
 
@@ -101,16 +99,16 @@ impl Verify {
             let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());
             let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);
             let watched = source.watched(tensor.source);
-            let found = watched.and_then(super::super::checkpoint::qat::Watched::input_scale);
+            let found = watched.and_then(Watched::input_scale);
             found.map(|found| narrowed_scale(found, to)) == Some(scale)
         });
         Ok(InputScales { count, compared, observed: observed && count > 0 })
     }
 }
 
-/// What every tensor was found to be.
+/// The result, for the table and the JSON document.
 #[derive(Serialize)]
-struct Found<'a> {
+struct VerifyResult<'a> {
     out: Cow<'a, str>,
     against: Cow<'a, str>,
     tensors: usize,
@@ -123,7 +121,7 @@ struct Found<'a> {
     worst: Option<(f64, &'a str)>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> VerifyResult<'a> {
     fn new(
         out: &'a Checkpoint,
         source: &'a Checkpoint,
@@ -142,7 +140,7 @@ impl<'a> Found<'a> {
             error: ErrorFigures::of(&error),
         });
         let count = |is: fn(&Match) -> bool| tensors.iter().filter(|t| is(&t.matched)).count();
-        Found {
+        VerifyResult {
             out: out.path().to_string_lossy(),
             against: source.path().to_string_lossy(),
             tensors: tensors.len(),
@@ -155,7 +153,7 @@ impl<'a> Found<'a> {
     }
 
     fn print(&self, out: &mut Output, words: &Thresholds) -> io::Result<()> {
-        let Found { tensors, identical, dequantized, .. } = self;
+        let VerifyResult { tensors, identical, dequantized, .. } = self;
         let (path, against) = (names::visible(&self.out), names::visible(&self.against));
         writeln!(out, "{path} is what {against} gives, every byte compared")?;
         writeln!(
@@ -180,7 +178,7 @@ impl<'a> Found<'a> {
             None => {}
         }
         if let Some((db, name)) = self.worst {
-            let (db, name) = (figures::judged(db, words), names::visible(name));
+            let (db, name) = (figures::rated(db, words), names::visible(name));
             writeln!(out, "measured from the file: worst {db}, {name}")?;
         }
         Ok(())

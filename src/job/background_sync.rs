@@ -1,6 +1,5 @@
-//! Putting on the disk what was written so far, while more is made and what was made is
-//! verified: the disk then works from the first chunks on, and little is left to wait for at
-//! the end.
+//! Syncs an output to disk in the background, while more of it is written and verified, so
+//! that little remains to be synced at the end.
 
 use super::lock;
 use crate::failpoints::{Failpoint, reach};
@@ -11,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
-/// Bytes that are written between two such times.
-const STEP: u64 = 64 << 20;
+/// Bytes that are written between two syncs.
+const SYNC_INTERVAL_BYTES: u64 = 64 << 20;
 
-/// Takes note of what is written.
+/// Counts what was written since the last sync, and syncs it on a thread of its own.
 #[derive(Debug, Default)]
 pub(super) struct BackgroundSync {
     state: Mutex<State>,
@@ -23,72 +22,74 @@ pub(super) struct BackgroundSync {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes written since the last time, and to which files.
+    /// Bytes written since the last sync.
     waiting: u64,
+    /// Files that they were written to.
     files: Vec<PathBuf>,
-    /// Whether nothing more is written, so that there is no use in waiting for it.
-    is_all: bool,
-    is_over: bool,
+    /// Whether all writing is done, so that the rest need not wait for a full interval.
+    all_written: bool,
+    /// Whether the caller's work has ended, with or without success.
+    work_ended: bool,
     failed: Option<(PathBuf, io::Error)>,
 }
 
-/// Does `work`, which tells of all that it writes. A failure to put it on the disk is given
-/// with the file it befell: the system tells of it once, so it must not be lost.
-pub(super) fn write_behind<T>(
+/// Runs `work`, which reports everything it writes, and syncs it meanwhile. Returns the first
+/// sync that failed, with its file: the system reports such an error only once.
+pub(super) fn with_background_sync<T>(
     work: impl FnOnce(&BackgroundSync) -> T,
 ) -> (T, Option<(PathBuf, io::Error)>) {
-    let behind = BackgroundSync::default();
+    let sync = BackgroundSync::default();
     let done = thread::scope(|scope| {
-        // Without a thread for it nothing is lost but time.
-        let disk = thread::Builder::new().name("disk".into()).spawn_scoped(scope, || behind.work());
+        // If the thread cannot be started, everything is synced at the end instead.
+        let disk = thread::Builder::new().name("disk".into()).spawn_scoped(scope, || sync.run());
         let done = {
-            // Ends the thread also where the work panics.
-            let _end = AtTheEnd(&behind);
-            work(&behind)
+            // Ends the thread even if the work panics.
+            let _end = EndOnDrop(&sync);
+            work(&sync)
         };
         if let Ok(Err(panic)) = disk.map(ScopedJoinHandle::join) {
             resume_unwind(panic);
         }
         done
     });
-    let state = behind.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let state = sync.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     (done, state.failed)
 }
 
-struct AtTheEnd<'a>(&'a BackgroundSync);
+struct EndOnDrop<'a>(&'a BackgroundSync);
 
-impl Drop for AtTheEnd<'_> {
+impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).is_over = true;
+        lock(&self.0.state).work_ended = true;
         self.0.wake.notify_one();
     }
 }
 
 impl BackgroundSync {
-    /// So many bytes were written to a file.
+    /// Records that `bytes` were written to a file.
     pub(super) fn wrote(&self, path: &Path, bytes: u64) {
         let mut state = lock(&self.state);
         state.waiting = state.waiting.saturating_add(bytes);
         if !state.files.iter().any(|written| written == path) {
             state.files.push(path.to_owned());
         }
-        if state.waiting >= STEP {
+        if state.waiting >= SYNC_INTERVAL_BYTES {
             self.wake.notify_one();
         }
     }
 
-    /// Nothing more is written.
-    pub(super) fn is_all(&self) {
-        lock(&self.state).is_all = true;
+    /// Records that all writing is done.
+    pub(super) fn all_written(&self) {
+        lock(&self.state).all_written = true;
         self.wake.notify_one();
     }
 
-    fn work(&self) {
+    fn run(&self) {
         let mut state = lock(&self.state);
         loop {
-            let is_due = state.waiting >= if state.is_all { 1 } else { STEP };
-            // What ended early will not become OUT.
-            if state.is_over && !(state.is_all && is_due) {
+            let is_due = state.waiting >= if state.all_written { 1 } else { SYNC_INTERVAL_BYTES };
+            // If the work ended early its files are removed and need no sync.
+            if state.work_ended && !(state.all_written && is_due) {
                 return;
             }
             if !is_due {
@@ -98,7 +99,8 @@ impl BackgroundSync {
             state.waiting = 0;
             let files = std::mem::take(&mut state.files);
             drop(state);
-            let failed = files.into_iter().find_map(|path| sync(&path).err().map(|e| (path, e)));
+            let failed =
+                files.into_iter().find_map(|path| sync_file(&path).err().map(|e| (path, e)));
             state = lock(&self.state);
             if failed.is_some() {
                 state.failed = failed;
@@ -108,7 +110,7 @@ impl BackgroundSync {
     }
 }
 
-fn sync(path: &Path) -> io::Result<()> {
+fn sync_file(path: &Path) -> io::Result<()> {
     reach(Failpoint::Disk)?;
     File::open(path)?.sync_data()
 }
@@ -119,11 +121,11 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_file_that_cannot_be_put_on_the_disk_is_named() {
+    fn a_failed_sync_reports_its_file() {
         let missing = Path::new("/nowhere/at all");
-        let ((), failed) = write_behind(|behind| {
-            behind.wrote(missing, STEP);
-            while lock(&behind.state).failed.is_none() {
+        let ((), failed) = with_background_sync(|sync| {
+            sync.wrote(missing, SYNC_INTERVAL_BYTES);
+            while lock(&sync.state).failed.is_none() {
                 thread::sleep(Duration::from_millis(1));
             }
         });
@@ -132,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_bytes_do_not_wait_for_more() {
+    fn the_rest_is_synced_once_all_is_written() {
         let missing = Path::new("/nowhere/at all");
-        let ((), failed) = write_behind(|behind| {
-            behind.wrote(missing, 1);
+        let ((), failed) = with_background_sync(|sync| {
+            sync.wrote(missing, 1);
             thread::sleep(Duration::from_millis(10));
-            assert_eq!(lock(&behind.state).waiting, 1);
-            behind.is_all();
-            while lock(&behind.state).failed.is_none() {
+            assert_eq!(lock(&sync.state).waiting, 1);
+            sync.all_written();
+            while lock(&sync.state).failed.is_none() {
                 thread::sleep(Duration::from_millis(1));
             }
         });
@@ -147,13 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_with_the_work_whatever_that_did() {
-        let (done, failed) = write_behind(|behind| {
-            behind.wrote(Path::new("/nowhere"), STEP - 1);
+    fn the_thread_ends_when_the_work_ends_or_panics() {
+        let (done, failed) = with_background_sync(|sync| {
+            sync.wrote(Path::new("/nowhere"), SYNC_INTERVAL_BYTES - 1);
             7
         });
         assert_eq!((done, failed.is_none()), (7, true));
-        let panicked = std::panic::catch_unwind(|| write_behind(|_| panic!("a test's panic")));
+        let panicked =
+            std::panic::catch_unwind(|| with_background_sync(|_| panic!("a test's panic")));
         assert!(panicked.is_err());
     }
 }

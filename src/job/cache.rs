@@ -1,13 +1,13 @@
-//! What was found out about a checkpoint before: a model of 500 GB that was calibrated once
-//! shows its table at once when it is opened again.
+//! The on-disk cache of analyses: a model of 500 GB that was measured once shows its table
+//! immediately when it is opened again.
 //!
-//! One file for each checkpoint and set of questions, in the user's cache directory. It
-//! opens with its key: the questions, every file of the checkpoint with its size and time of
-//! change, and a hash of what their headers list. One whose key differs is of no use, and
-//! the next scan replaces it. Each finding lies in a frame of its own with a checksum:
-//! what follows a damaged one is found out anew. Findings are read and written one at a
-//! time, so memory does not grow with them; files, and all of them together, are bounded.
-//! A cache is never needed: whatever goes wrong with it, the tensors are measured.
+//! There is one file per checkpoint and [`AnalysisSpec`], in the user's cache directory. It
+//! begins with its key: the spec, every file of the checkpoint with its size and modification
+//! time, and a hash of what the headers list. If the key differs, the file is ignored and the
+//! next scan replaces it. Each record has its own frame and checksum; a damaged record and all
+//! that follow it are measured again. Records are read and written one at a time, so memory
+//! use does not grow with them. The size of each file and of all files together is bounded.
+//! The cache is optional: if anything goes wrong with it, the tensors are measured.
 
 use super::lock;
 use crate::checkpoint::{Checkpoint, Content};
@@ -30,64 +30,68 @@ use tempfile::NamedTempFile;
 
 const MAGIC: &[u8] = b"quantscope findings\n";
 
-/// Raised when findings change their form or their meaning.
+/// Increased whenever records change their layout or their meaning.
 const VERSION: u32 = 5;
 
 const SUFFIX: &str = "findings";
 const PARTIAL: &str = ".partial";
 
-/// Bytes of one file, and of all.
+/// The largest size of one file in bytes.
 const FILE_LIMIT: u64 = 256 << 20;
+
+/// The largest size of all files together in bytes.
 const TOTAL_LIMIT: u64 = 512 << 20;
 
-/// Bytes of one finding: more than the counts of 65,536 values take.
-const FINDING_LIMIT: u32 = 1 << 20;
+/// The largest size of one record in bytes; a histogram of 65,536 counts fits.
+const RECORD_LIMIT: u32 = 1 << 20;
 
-/// Bytes of distributions in one file; findings beyond are kept without theirs.
-const DISTRIBUTIONS_LIMIT: u64 = 64 << 20;
+/// The most bytes of histograms in one file; further records are kept without theirs.
+const HISTOGRAMS_LIMIT: u64 = 64 << 20;
 
-/// How long after its last byte a file under construction has been left by its process.
+/// The age after which an unfinished file counts as left behind by a killed process.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// A file that changed so short a time ago may change again without its time telling.
+/// A file modified more recently than this may change again within the resolution of its
+/// modification time.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// A directory of findings.
+/// A cache directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
     directory: PathBuf,
 }
 
 impl Cache {
+    /// A cache in `directory`, which is created when it is first written to.
     pub fn at(directory: PathBuf) -> Cache {
         Cache { directory }
     }
 
-    /// The user's, where the system has a place for it.
+    /// The user's cache directory; `None` if the system has none.
     pub fn of_user() -> Option<Cache> {
-        Some(Cache { directory: directories::of(directories::Kind::Cache)? })
+        Some(Cache { directory: directories::of(directories::DirectoryKind::Cache)? })
     }
 
-    /// What is known of a checkpoint; `None` where nothing can be kept: its files may still
-    /// be changing or are none, or the answers are as long as the tensors.
-    pub(super) fn memory<'c>(
+    /// The cache file of a checkpoint. `None` if nothing can be cached: the model is not in
+    /// files, they may still be changing, or the results would be as large as the tensors.
+    pub(super) fn entry<'c>(
         &self,
         checkpoint: &'c Checkpoint,
-        questions: &'c AnalysisSpec,
-    ) -> Option<Memory<'c>> {
-        if questions.keep_scales || questions.channels == ChannelDetail::All {
+        spec: &'c AnalysisSpec,
+    ) -> Option<CacheEntry<'c>> {
+        if spec.keep_scales || spec.channels == ChannelDetail::All {
             return None;
         }
-        let key = key(checkpoint, questions)?;
-        let path = self.directory.join(file_name(checkpoint, questions)?);
+        let key = key(checkpoint, spec)?;
+        let path = self.directory.join(file_name(checkpoint, spec)?);
         let directory = self.directory.clone();
-        Some(Memory { checkpoint, questions, directory, path, key, notes: Mutex::default() })
+        Some(CacheEntry { checkpoint, spec, directory, path, key, state: Mutex::default() })
     }
 }
 
-/// Everything that findings depend on, as text.
-fn key(checkpoint: &Checkpoint, questions: &AnalysisSpec) -> Option<Vec<u8>> {
-    let mut key = format!("{} {questions:?}\n", env!("CARGO_PKG_VERSION"));
+/// Everything that the results depend on, as text.
+fn key(checkpoint: &Checkpoint, spec: &AnalysisSpec) -> Option<Vec<u8>> {
+    let mut key = format!("{} {spec:?}\n", env!("CARGO_PKG_VERSION"));
     let settled = SystemTime::now().checked_sub(SETTLED)?;
     for shard in checkpoint.shards() {
         if let Some(identity) = shard.source.remote_identity() {
@@ -117,61 +121,61 @@ fn key(checkpoint: &Checkpoint, questions: &AnalysisSpec) -> Option<Vec<u8>> {
     Some(key.into_bytes())
 }
 
-/// The same for the same path and questions, so that what is outdated is replaced.
-fn file_name(checkpoint: &Checkpoint, questions: &AnalysisSpec) -> Option<String> {
+/// The name of the cache file, a hash of path and spec, so that an outdated file is replaced.
+fn file_name(checkpoint: &Checkpoint, spec: &AnalysisSpec) -> Option<String> {
     let mut hasher = DefaultHasher::new();
     let is_remote = checkpoint.shards().iter().any(|shard| shard.source.is_remote());
     match is_remote {
         true => checkpoint.path().hash(&mut hasher),
         false => fs::canonicalize(checkpoint.path()).ok()?.hash(&mut hasher),
     }
-    format!("{questions:?}").hash(&mut hasher);
+    format!("{spec:?}").hash(&mut hasher);
     Some(format!("{:016x}.{SUFFIX}", hasher.finish()))
 }
 
-/// What is known of one checkpoint, and what is added to that.
-pub(super) struct Memory<'c> {
+/// The cache file of one checkpoint: what it holds, and what is added to it.
+pub(super) struct CacheEntry<'c> {
     checkpoint: &'c Checkpoint,
-    questions: &'c AnalysisSpec,
+    spec: &'c AnalysisSpec,
     directory: PathBuf,
     path: PathBuf,
     key: Vec<u8>,
-    notes: Mutex<Notes>,
+    state: Mutex<EntryState>,
 }
 
 #[derive(Default)]
-struct Notes {
-    /// Bytes of the file that are sound, its key included.
-    sound: u64,
-    /// What will replace the file, once there is something new, and its bytes.
+struct EntryState {
+    /// Length of the intact beginning of the file in bytes, its key included.
+    intact: u64,
+    /// The replacement of the file and its length, once there is something new to write.
     file: Option<(BufWriter<NamedTempFile>, u64)>,
-    distributions: u64,
-    /// The file is full, or could not be written.
+    histogram_bytes: u64,
+    /// Whether the file is full or could not be written.
     closed: bool,
 }
 
-/// A finding as it is kept; the quantizers are in the key.
+/// One tensor's analysis as it is stored; the quantizers are in the key.
 #[derive(Serialize, Deserialize)]
 struct Record<'a> {
     tensor: u32,
     range: Range,
     statistics: Option<Statistics>,
-    results: Vec<Result<Answer<'a>, Cow<'a, NotQuantizable>>>,
-    distribution: Option<Cow<'a, ValueHistogram>>,
+    results: Vec<Result<StoredOutcome<'a>, Cow<'a, NotQuantizable>>>,
+    histogram: Option<Cow<'a, ValueHistogram>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Answer<'a> {
+struct StoredOutcome<'a> {
     scales: Cow<'a, Scales>,
     error: Option<ErrorSums>,
     loss: Option<Loss>,
     channels: Option<Cow<'a, ChannelLosses>>,
 }
 
-impl Memory<'_> {
-    /// Gives every finding that is known.
-    pub(super) fn recall(&self, mut give: impl FnMut(TensorId, Analysis)) {
-        // What ends early is as good as what it began with.
+impl CacheEntry<'_> {
+    /// Calls `give` for every tensor in the file.
+    pub(super) fn read_all(&self, mut give: impl FnMut(TensorId, Analysis)) {
+        // Records before an error are valid.
         let _ = self.read(&mut give);
     }
 
@@ -187,14 +191,14 @@ impl Memory<'_> {
         if head != expected {
             return Ok(());
         }
-        lock(&self.notes).sound = expected.len() as u64;
+        lock(&self.state).intact = expected.len() as u64;
         let mut bytes = Vec::new();
         loop {
             let mut frame = [0; 12];
             file.read_exact(&mut frame)?;
             let ([length, ..], sum) = (frame.as_chunks::<4>().0, &frame[4..]) else { break };
             let length = u32::from_le_bytes(*length);
-            if length > FINDING_LIMIT {
+            if length > RECORD_LIMIT {
                 break;
             }
             bytes.resize(length as usize, 0);
@@ -203,37 +207,37 @@ impl Memory<'_> {
                 break;
             }
             let Ok(record) = postcard::from_bytes::<Record>(&bytes) else { break };
-            let distribution = record.distribution.is_some();
-            let Some((id, analysis)) = self.finding(record) else { break };
+            let histogram = record.histogram.is_some();
+            let Some((id, analysis)) = self.analysis(record) else { break };
             {
-                let mut notes = lock(&self.notes);
-                notes.sound += 12 + u64::from(length);
-                notes.distributions += if distribution { u64::from(length) } else { 0 };
+                let mut state = lock(&self.state);
+                state.intact += 12 + u64::from(length);
+                state.histogram_bytes += if histogram { u64::from(length) } else { 0 };
             }
             give(id, analysis);
         }
         Ok(())
     }
 
-    /// A record as the answer to the questions; `None` if it is not one.
-    fn finding(&self, record: Record) -> Option<(TensorId, Analysis)> {
+    /// A record as the analysis of its tensor; `None` if it does not fit the spec.
+    fn analysis(&self, record: Record) -> Option<(TensorId, Analysis)> {
         let id = TensorId(record.tensor);
         let tensor = self.checkpoint.tensors().get(id.index())?;
         let dtype = self.checkpoint.float_type(id)?;
-        let AnalysisSpec { quantizers, errors, .. } = self.questions;
-        let distribution = record.distribution.map(Cow::into_owned);
+        let AnalysisSpec { quantizers, errors, .. } = self.spec;
+        let histogram = record.histogram.map(Cow::into_owned);
         let fits = |found: &ValueHistogram| found.fits(dtype, tensor.parameters());
         let sound = record.range.count == tensor.parameters()
             && record.range.nan.checked_add(record.range.inf)? <= record.range.count
             && record.statistics.is_some() == (*errors != ErrorDetail::None)
             && record.results.len() == quantizers.len()
-            && distribution.as_ref().is_none_or(fits);
+            && histogram.as_ref().is_none_or(fits);
         if !sound {
             return None;
         }
         let outcomes = quantizers.iter().zip(record.results).map(|(&quantizer, result)| {
             let result = match result {
-                Ok(Answer { scales, error, loss, channels }) => {
+                Ok(StoredOutcome { scales, error, loss, channels }) => {
                     let (scales, channels) = (scales.into_owned(), channels.map(Cow::into_owned));
                     let complete = error.is_some() == (*errors == ErrorDetail::Full)
                         && loss.is_some() == (*errors == ErrorDetail::Loss);
@@ -248,21 +252,21 @@ impl Memory<'_> {
         });
         let outcomes = outcomes.collect::<Option<_>>()?;
         let Record { range, statistics, .. } = record;
-        Some((id, Analysis { range, statistics, outcomes, histogram: distribution }))
+        Some((id, Analysis { range, statistics, outcomes, histogram }))
     }
 
-    /// Keeps a finding.
-    pub(super) fn keep(&self, id: TensorId, found: &Analysis) {
-        let mut notes = lock(&self.notes);
-        if !notes.closed && self.append(&mut notes, id, found).is_err() {
-            notes.closed = true;
+    /// Adds an analysis to the file.
+    pub(super) fn add(&self, id: TensorId, found: &Analysis) {
+        let mut state = lock(&self.state);
+        if !state.closed && self.append(&mut state, id, found).is_err() {
+            state.closed = true;
         }
     }
 
-    fn append(&self, notes: &mut Notes, id: TensorId, found: &Analysis) -> io::Result<()> {
-        let spare = notes.distributions < DISTRIBUTIONS_LIMIT;
+    fn append(&self, state: &mut EntryState, id: TensorId, found: &Analysis) -> io::Result<()> {
+        let spare = state.histogram_bytes < HISTOGRAMS_LIMIT;
         let results = found.outcomes.iter().map(|outcome| match &outcome.result {
-            Ok(Quantized { scales, error, loss, channels }) => Ok(Answer {
+            Ok(Quantized { scales, error, loss, channels }) => Ok(StoredOutcome {
                 scales: Cow::Borrowed(scales),
                 error: *error,
                 loss: *loss,
@@ -275,23 +279,23 @@ impl Memory<'_> {
             range: found.range,
             statistics: found.statistics,
             results: results.collect(),
-            distribution: found.histogram.as_ref().filter(|_| spare).map(Cow::Borrowed),
+            histogram: found.histogram.as_ref().filter(|_| spare).map(Cow::Borrowed),
         };
         let bytes = postcard::to_stdvec(&record).map_err(io::Error::other)?;
-        if bytes.len() as u64 > u64::from(FINDING_LIMIT) {
+        if bytes.len() as u64 > u64::from(RECORD_LIMIT) {
             return Ok(());
         }
-        if record.distribution.is_some() {
-            notes.distributions += bytes.len() as u64;
+        if record.histogram.is_some() {
+            state.histogram_bytes += bytes.len() as u64;
         }
-        let (file, length) = match &mut notes.file {
+        let (file, length) = match &mut state.file {
             Some(file) => file,
-            none => none.insert(self.begin(notes.sound)?),
+            none => none.insert(self.begin(state.intact)?),
         };
         *length += 12 + bytes.len() as u64;
         if *length > FILE_LIMIT {
-            // What is there is worth keeping.
-            notes.closed = true;
+            // What was written so far is worth keeping.
+            state.closed = true;
             return Ok(());
         }
         file.write_all(&(bytes.len() as u32).to_le_bytes())?;
@@ -299,18 +303,18 @@ impl Memory<'_> {
         file.write_all(&bytes)
     }
 
-    /// A new file with what the old one holds that is sound.
-    fn begin(&self, sound: u64) -> io::Result<(BufWriter<NamedTempFile>, u64)> {
+    /// A new file that begins with the intact part of the old one.
+    fn begin(&self, intact: u64) -> io::Result<(BufWriter<NamedTempFile>, u64)> {
         create_private(&self.directory)?;
         let file = tempfile::Builder::new().suffix(PARTIAL).tempfile_in(&self.directory)?;
         let mut file = BufWriter::with_capacity(1 << 16, file);
-        let length = match sound {
+        let length = match intact {
             0 => {
                 let head = self.head();
                 file.write_all(&head)?;
                 head.len() as u64
             }
-            _ => io::copy(&mut File::open(&self.path)?.take(sound), &mut file)?,
+            _ => io::copy(&mut File::open(&self.path)?.take(intact), &mut file)?,
         };
         Ok((file, length))
     }
@@ -320,19 +324,19 @@ impl Memory<'_> {
         [MAGIC, &VERSION.to_le_bytes(), &length.to_le_bytes(), &self.key].concat()
     }
 
-    /// Puts what was kept in place.
+    /// Replaces the file with the new one, if something was added.
     pub(super) fn close(self) {
-        let notes = self.notes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match notes.file {
+        let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match state.file {
             Some((file, _)) => {
                 let Ok(file) = file.into_inner() else { return };
-                // No sync: after a crash, checksums tell what is not there.
+                // No sync: after a crash the checksums reveal missing data.
                 if file.persist(&self.path).is_ok() {
                     let _ = prune(&self.directory);
                 }
             }
-            // What is used stays longest.
-            None if notes.sound > 0 => {
+            // The modification time records when the file was last used.
+            None if state.intact > 0 => {
                 let file = File::options().append(true).open(&self.path);
                 let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
             }
@@ -355,8 +359,8 @@ fn create_private(directory: &Path) -> io::Result<()> {
     builder.create(directory)
 }
 
-/// Removes what was used longest ago where all together are too long, and what a killed
-/// process left.
+/// Removes the least recently used files until all together fit [`TOTAL_LIMIT`], and what
+/// killed processes left behind.
 fn prune(directory: &Path) -> io::Result<()> {
     let mut files = Vec::new();
     let now = SystemTime::now();

@@ -11,9 +11,10 @@ use crate::quantization::{
 use crate::tensor::{FloatType, TensorId};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Elements looked at by one worker at a time, at least one channel.
+/// Elements that one worker processes at a time; at least one channel.
 const CHUNK: u64 = 1 << 17;
 
+/// Which tensor's channels to measure, and how they are quantized.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     pub tensor: TensorId,
@@ -22,31 +23,32 @@ pub struct Request {
     pub rounding: Rounding,
 }
 
-/// What is known of one output channel.
+/// Range and errors of one output channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Channel {
     pub absmax: f64,
-    /// Its SQNR in dB with the scale of the whole tensor; NaN if it holds what has no scale.
+    /// SQNR in dB with the scale of the whole tensor; NaN if the channel has no scale because it
+    /// holds NaN or infinities.
     pub shared_db: f64,
-    /// With a scale of its own.
+    /// SQNR in dB with the channel's own scale.
     pub own_db: f64,
 }
 
-/// All channels in their order, or why they could not be read.
-pub type Found = Result<Vec<Channel>, JobError>;
+/// All channels in order, or why they could not be read.
+pub type ChannelsResult = Result<Vec<Channel>, JobError>;
 
-/// Starts in the background; the one finding is all channels in their order.
+/// Starts a job whose one finding is all channels in order.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
     request: Request,
     threads: Option<usize>,
-) -> std::io::Result<Job<Found>> {
+) -> std::io::Result<Job<ChannelsResult>> {
     Job::start("channels", Arc::new(Progress::default()), move |progress, sender| {
         let _ = sender.send(run(&checkpoint, &request, threads, progress));
     })
 }
 
-/// Looks at every channel, on all cores.
+/// Measures every channel, on all cores.
 pub fn run(
     checkpoint: &Checkpoint,
     request: &Request,
@@ -134,7 +136,7 @@ mod tests {
 
     /// The channels' own errors add up to the error of the scheme per channel.
     #[test]
-    fn channels_are_judged_as_the_scheme_is() {
+    fn channel_errors_equal_those_of_the_per_channel_scheme() {
         let path = Path::new("tests/data/tiny-llama/single/model.safetensors");
         let checkpoint = Checkpoint::open(path).expect("opens");
         let id = checkpoint.find("model.layers.0.mlp.up_proj.weight").expect("there");
@@ -145,7 +147,7 @@ mod tests {
         let shape = &checkpoint.tensor(id).shape;
         assert_eq!(found.len() as u64, shape.channels());
         let mut reader = checkpoint.reader();
-        let questions = AnalysisSpec::errors(
+        let spec = AnalysisSpec::errors(
             vec![Quantizer {
                 calibration: Calibration::MinMax,
                 scheme: QuantizationScheme::PER_TENSOR,
@@ -156,7 +158,7 @@ mod tests {
         for (number, channel) in (0..).zip(&found) {
             let read = reader.elements(id, number * length..(number + 1) * length);
             let (dtype, bytes) = read.expect("reads").expect("floats");
-            let alone = analyze(&questions, dtype, &Shape::vector(length), bytes);
+            let alone = analyze(&spec, dtype, &Shape::vector(length), bytes);
             let error = alone.outcomes[0].result.as_ref().expect("finite").error.expect("asked");
             assert_eq!(channel.absmax, alone.range.absmax());
             assert!((channel.own_db - error.statistics().sqnr_db).abs() < 1e-6);

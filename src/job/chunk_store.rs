@@ -1,17 +1,18 @@
-//! Chunks that were read and will be looked at again: a tensor of a few MiB is read once,
+//! Keeps chunks that a later pass needs again, so that a tensor of a few MiB is read once,
 //! however many passes its schemes take.
 
 use crate::quantization::MAX_KEPT_BYTES;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Workers that have room for what they keep; more share it.
-const WORKERS: std::ops::RangeInclusive<usize> = 2..=32;
+/// For how many workers there is room to keep chunks; more workers share it.
+const WORKERS_WITH_ROOM: std::ops::RangeInclusive<usize> = 2..=32;
 
-/// How much is kept in chunks.
+/// The memory that kept chunks may take.
 #[derive(Debug)]
 pub(super) struct ChunkStore {
-    /// Bytes of chunks that wait for another look, of all tensors together.
+    /// The most bytes of kept chunks, of all tensors together.
     capacity: usize,
+    /// Bytes of chunks that are kept now.
     kept: AtomicUsize,
 }
 
@@ -20,13 +21,13 @@ pub(super) struct ChunkStore {
 pub(super) struct Chunk<'s> {
     pub bytes: Vec<u8>,
     store: &'s ChunkStore,
-    /// Bytes that count as kept.
+    /// Bytes of this chunk that are counted in the store.
     counted: usize,
 }
 
 impl ChunkStore {
     pub(super) fn new(workers: usize) -> ChunkStore {
-        let workers = workers.clamp(*WORKERS.start(), *WORKERS.end());
+        let workers = workers.clamp(*WORKERS_WITH_ROOM.start(), *WORKERS_WITH_ROOM.end());
         ChunkStore { capacity: workers * MAX_KEPT_BYTES as usize, kept: AtomicUsize::new(0) }
     }
 
@@ -37,7 +38,8 @@ impl ChunkStore {
 }
 
 impl<'s> Chunk<'s> {
-    /// The chunk, if it is needed again and there is room to keep it, and otherwise its buffer.
+    /// Returns the chunk if it is needed again and there is room to keep it, and its buffer
+    /// otherwise.
     pub(super) fn kept_if(mut self, is_needed: bool) -> Result<Chunk<'s>, Vec<u8>> {
         if !is_needed {
             return Err(std::mem::take(&mut self.bytes));
@@ -73,7 +75,7 @@ mod tests {
         assert_eq!(full().kept_if(true).map_err(|buffer| buffer.len()).ok().map(drop), None);
         drop(first);
         let again = full().kept_if(true).expect("room");
-        // Kept once more it counts once, and not at all when it is done with.
+        // A chunk that is kept again is counted once; a dropped one is not counted.
         let again = again.kept_if(true).expect("room");
         assert_eq!(again.kept_if(false).expect_err("done").len(), store.capacity / 2);
         assert!(full().kept_if(true).is_ok());

@@ -1,5 +1,5 @@
-//! What quantizing one tensor per tensor with a clip makes of it, from all of its elements:
-//! the figures that saving it so produces.
+//! Measures one tensor quantized per tensor with a clip, over all of its elements: the same
+//! figures as a save has.
 
 use super::JobError;
 use super::scan::{self, Order};
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Elements counted by one worker at a time.
 const CHUNK: u64 = 1 << 17;
 
+/// Which tensor to measure, and with which clip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Request {
     pub tensor: TensorId,
@@ -24,6 +25,7 @@ pub struct Request {
     pub rounding: Rounding,
 }
 
+/// The scale, the error and the number of clipped elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {
     pub scale: f32,
@@ -32,15 +34,15 @@ pub struct Measured {
     pub beyond: u64,
 }
 
-/// `None`: the tensor has no scale.
-pub type Found = Result<Option<Measured>, JobError>;
+/// `None` if the tensor has no scale.
+pub type ClipResult = Result<Option<Measured>, JobError>;
 
-/// A job whose one finding is what the clip makes of the tensor.
+/// A job whose one finding is the measured error.
 pub(crate) fn prepare(
     checkpoint: Arc<Checkpoint>,
     request: Request,
     threads: Option<usize>,
-) -> PendingJob<Found> {
+) -> PendingJob<ClipResult> {
     PendingJob::new("clip", Arc::default(), move |progress, sender| {
         let _ = sender.send(run(&checkpoint, &request, threads, progress));
     })
@@ -52,12 +54,12 @@ pub fn run(
     request: &Request,
     threads: Option<usize>,
     progress: &Progress,
-) -> Found {
+) -> ClipResult {
     let &Request { tensor, calibration, clip, rounding } = request;
     let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
-    let questions = AnalysisSpec::errors(vec![quantizer], rounding);
+    let spec = AnalysisSpec::errors(vec![quantizer], rounding);
     let found = Mutex::new(None);
-    scan::run(checkpoint, &questions, &Order::new(vec![tensor]), threads, progress, &|finding| {
+    scan::run(checkpoint, &spec, &Order::new(vec![tensor]), threads, progress, &|finding| {
         *lock(&found) = Some(finding.1);
     })?;
     let analysis = match found.into_inner().unwrap_or_else(PoisonError::into_inner) {

@@ -9,30 +9,30 @@ use crate::tensor::{DType, Shape, TensorId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Elements compared at a time.
+/// Elements that are compared at a time.
 const CHUNK: u64 = 1 << 17;
 
-/// One tensor name, in one checkpoint or in both.
+/// A tensor name that one or both checkpoints have, and what changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compared {
     pub name: String,
     pub change: Change,
 }
 
-/// What became of a tensor from A to B.
+/// The change of a tensor from A to B.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// Only B has it.
     Added { dtype: DType, shape: Shape },
     /// Only A has it.
     Removed { dtype: DType, shape: Shape },
-    /// Both have it, of different shapes.
+    /// Both have it, with different shapes.
     Reshaped { from: Shape, to: Shape },
-    /// Both have it, of one shape.
+    /// Both have it, with the same shape.
     Common {
         from: DType,
         to: DType,
-        /// The difference of the values; `None` where one of them has no float elements.
+        /// The difference of the values; `None` if one of the two is not a float tensor.
         difference: Option<Difference>,
         /// Whether the stored bytes are the same.
         identical: bool,
@@ -40,7 +40,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// SQNR of B against A in dB, infinite where nothing differs.
+    /// SQNR of B against A in dB; infinite if nothing differs.
     pub fn sqnr_db(&self) -> Option<f64> {
         match self {
             Change::Common { difference: Some(d), .. } => Some(d.sums.statistics().sqnr_db),
@@ -49,7 +49,7 @@ impl Change {
     }
 }
 
-/// Starts a comparison; the one finding is all of it.
+/// Starts a job whose one finding is the result of [`run`].
 pub(crate) fn start(
     a: Arc<Checkpoint>,
     b: Arc<Checkpoint>,
@@ -60,7 +60,8 @@ pub(crate) fn start(
     })
 }
 
-/// Compares every tensor: those in A first, in its order, then what only B has.
+/// Compares every tensor. The result lists A's tensors in their order, then those that only B
+/// has.
 pub(crate) fn run(
     a: &Checkpoint,
     b: &Checkpoint,
@@ -79,8 +80,8 @@ pub(crate) fn run(
     let chunks: Vec<Chunks> = pairs.iter().map(|&(x, y)| chunks(a, x, b, y)).collect();
     progress.expect(pairs.iter().map(|&(x, _)| a.bytes(x)).fold(0, u64::saturating_add));
     let sums: Vec<_> =
-        pairs.iter().map(|_| Mutex::new(OrderedFold::new(Found::default()))).collect();
-    let found: Vec<OnceLock<Found>> = pairs.iter().map(|_| OnceLock::new()).collect();
+        pairs.iter().map(|_| Mutex::new(OrderedFold::new(ChunkFindings::default()))).collect();
+    let found: Vec<OnceLock<ChunkFindings>> = pairs.iter().map(|_| OnceLock::new()).collect();
     each_chunk(chunks.iter().map(Chunks::count), threads, progress, || {
         let (mut from, mut to) = (a.reader(), b.reader());
         let (pairs, chunks, sums, found) = (&pairs, &chunks, &sums, &found);
@@ -91,7 +92,7 @@ pub(crate) fn run(
             let next = compare(&mut from, x, &mut to, y, chunks.range(k))?;
             progress.advance(a.bytes(x) / chunks.count());
             if let (Some(sums), Some(found)) = (sums.get(number), found.get(number)) {
-                let whole = lock(sums).add(k, next, chunks.count(), Found::merge);
+                let whole = lock(sums).add(k, next, chunks.count(), ChunkFindings::merge);
                 if let Some(whole) = whole {
                     let _ = found.set(whole);
                 }
@@ -99,7 +100,7 @@ pub(crate) fn run(
             Ok(())
         }
     })?;
-    let mut common: HashMap<TensorId, (TensorId, Found)> = pairs
+    let mut common: HashMap<TensorId, (TensorId, ChunkFindings)> = pairs
         .into_iter()
         .zip(found)
         .map(|((x, y), found)| (x, (y, found.into_inner().unwrap_or_default())))
@@ -130,14 +131,15 @@ pub(crate) fn run(
     Ok(all)
 }
 
+/// The result for a chunk, or for all chunks so far.
 #[derive(Clone, Debug, Default)]
-struct Found {
+struct ChunkFindings {
     difference: Option<Difference>,
     bytes_differ: bool,
 }
 
-impl Found {
-    fn merge(&mut self, next: Found) {
+impl ChunkFindings {
+    fn merge(&mut self, next: ChunkFindings) {
         self.bytes_differ |= next.bytes_differ;
         match (&mut self.difference, next.difference) {
             (Some(sum), Some(next)) => sum.merge(&next),
@@ -146,7 +148,7 @@ impl Found {
     }
 }
 
-/// Elements where both have floats; bytes of the one stored tensor otherwise.
+/// Chunks of elements if both are float tensors, and of bytes otherwise.
 fn chunks(a: &Checkpoint, x: TensorId, b: &Checkpoint, y: TensorId) -> Chunks {
     match (a.float_type(x), b.float_type(y)) {
         (Some(_), Some(_)) => Chunks::new(&a.tensor(x).shape, CHUNK, None),
@@ -160,26 +162,31 @@ fn compare(
     to: &mut crate::checkpoint::Reader,
     y: TensorId,
     range: std::ops::Range<u64>,
-) -> Result<Found, CheckpointError> {
+) -> Result<ChunkFindings, CheckpointError> {
     let (a, b) = (from.checkpoint(), to.checkpoint());
     if a.float_type(x).is_some() && b.float_type(y).is_some() {
         let before = from.elements(x, range.clone())?;
         let after = to.elements(y, range)?;
-        let (Some(before), Some(after)) = (before, after) else { return Ok(Found::default()) };
+        let (Some(before), Some(after)) = (before, after) else {
+            return Ok(ChunkFindings::default());
+        };
         let plain = matches!((a.content(x), b.content(y)), (Content::Plain(_), Content::Plain(_)));
         let found = difference(before, after);
-        return Ok(Found { difference: Some(found), bytes_differ: !plain || before != after });
+        return Ok(ChunkFindings {
+            difference: Some(found),
+            bytes_differ: !plain || before != after,
+        });
     }
     let (Content::Plain(before), Content::Plain(after)) = (a.content(x), b.content(y)) else {
-        return Ok(Found { difference: None, bytes_differ: true });
+        return Ok(ChunkFindings { difference: None, bytes_differ: true });
     };
-    // Elements that cannot be read are not known to be the same.
+    // Elements that cannot be decoded are not known to be equal.
     let unreadable = a.unreadable(x).is_some() || b.unreadable(y).is_some();
     if unreadable || a.tensor(x).dtype != b.tensor(y).dtype || a.bytes(x) != b.bytes(y) {
-        return Ok(Found { difference: None, bytes_differ: true });
+        return Ok(ChunkFindings { difference: None, bytes_differ: true });
     }
     let end = range.end.min(a.bytes(x));
     let bytes_differ =
         from.stored(*before, range.start..end)? != to.stored(*after, range.start..end)?;
-    Ok(Found { difference: None, bytes_differ })
+    Ok(ChunkFindings { difference: None, bytes_differ })
 }

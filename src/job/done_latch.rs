@@ -1,34 +1,36 @@
-//! The end of a job's work, as those wait for it who need not know of each step.
+//! A latch that is set when a job finishes.
 
 use super::lock;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+/// Threads can block on it until the job is done.
 #[derive(Debug, Default)]
 pub(super) struct DoneLatch {
-    is_over: Mutex<bool>,
-    told: Condvar,
+    done: Mutex<bool>,
+    changed: Condvar,
 }
 
-/// Tells of the end when it is dropped, by a panic too.
-pub(super) struct AtTheEnd<'o>(&'o DoneLatch);
+/// Sets the latch when it is dropped, also while a panic unwinds.
+pub(super) struct SetOnDrop<'o>(&'o DoneLatch);
 
 impl DoneLatch {
-    pub(super) fn at_the_end(&self) -> AtTheEnd<'_> {
-        AtTheEnd(self)
+    /// A guard that sets the latch.
+    pub(super) fn set_on_drop(&self) -> SetOnDrop<'_> {
+        SetOnDrop(self)
     }
 
-    /// Waits for the end, no longer than `timeout`.
+    /// Blocks until the latch is set, at most for `timeout`.
     pub(super) fn wait(&self, timeout: Duration) {
-        let is_over = lock(&self.is_over);
-        let waited = self.told.wait_timeout_while(is_over, timeout, |is_over| !*is_over);
+        let done = lock(&self.done);
+        let waited = self.changed.wait_timeout_while(done, timeout, |done| !*done);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-impl Drop for AtTheEnd<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.is_over) = true;
-        self.0.told.notify_all();
+        *lock(&self.0.done) = true;
+        self.0.changed.notify_all();
     }
 }

@@ -1,7 +1,7 @@
-//! Tensors that hold the same bytes: tied heads, and layers that were copied.
+//! Finds tensors that hold the same bytes, such as tied heads and copied layers.
 //!
-//! Tensors of the same type, shape and figures are compared byte by byte; others cannot be
-//! the same, so nearly nothing is read twice.
+//! Only tensors with the same dtype, shape and statistics are compared byte by byte, so almost
+//! nothing is read twice.
 
 use super::{Job, Progress, Stopped};
 use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Bytes compared at a time.
 const CHUNK: u64 = 1 << 20;
 
-/// Tensors that may be duplicates of the first of them, in order.
+/// Groups of tensors that may be duplicates of each other, in the order of the checkpoint.
 pub type Candidates = Vec<Vec<TensorId>>;
 
 /// Why the comparison ended early.
@@ -25,7 +25,8 @@ pub enum DuplicatesError {
     Stopped(#[from] Stopped),
 }
 
-/// Groups of tensors whose figures are the same. Constants say nothing by being equal.
+/// Groups tensors with the same statistics. Constant tensors are left out: two of them are
+/// often equal by chance.
 pub fn candidates<'s>(
     checkpoint: &Checkpoint,
     measured: impl Iterator<Item = (TensorId, &'s Statistics)>,
@@ -46,17 +47,17 @@ pub fn candidates<'s>(
     groups
 }
 
-/// Starts the comparison in the background; the one finding is what [`run`] gives.
+/// Starts a job whose one finding is the result of [`run`].
 pub fn start(checkpoint: Arc<Checkpoint>, candidates: Candidates) -> std::io::Result<Job<Outcome>> {
     Job::start("duplicates", Arc::new(Progress::default()), move |progress, sender| {
         let _ = sender.send(run(&checkpoint, &candidates, progress));
     })
 }
 
-/// Each duplicate with the first tensor of the same bytes, in order.
+/// Each duplicate with the first tensor that holds the same bytes, in order.
 pub type Outcome = Result<Vec<(TensorId, TensorId)>, DuplicatesError>;
 
-/// Each tensor that holds the same bytes as an earlier one, with the first such.
+/// Compares the candidates, and returns each duplicate with the first tensor it equals.
 pub fn run(checkpoint: &Checkpoint, candidates: &Candidates, progress: &Progress) -> Outcome {
     let (mut a, mut b) = (checkpoint.reader(), checkpoint.reader());
     let mut found = Vec::new();
@@ -147,11 +148,11 @@ mod tests {
         let checkpoint = Checkpoint::open(&path).expect("opens");
         let quantizer =
             Quantizer { calibration: Calibration::MinMax, scheme: QuantizationScheme::PER_TENSOR };
-        let questions = AnalysisSpec::errors(vec![quantizer], Rounding::HalfEven);
+        let spec = AnalysisSpec::errors(vec![quantizer], Rounding::HalfEven);
         let found = std::sync::Mutex::new(Vec::new());
         let order = super::super::scan::Order::new(checkpoint.ids().collect());
         let progress = Progress::default();
-        super::super::scan::run(&checkpoint, &questions, &order, Some(1), &progress, &|(id, f)| {
+        super::super::scan::run(&checkpoint, &spec, &order, Some(1), &progress, &|(id, f)| {
             let statistics = f.expect("reads").statistics.expect("asked for");
             found.lock().expect("unpoisoned").push((id, statistics));
         })

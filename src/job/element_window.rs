@@ -1,4 +1,4 @@
-//! A window into a tensor: some of its elements, and what a quantizer makes of each.
+//! Reads a range of a tensor's elements, and quantizes each of them.
 
 use super::{Job, Progress};
 use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
@@ -10,14 +10,14 @@ use crate::tensor::{FloatType, Scalar, Shape, TensorId, read_f64};
 use std::ops::Range as Elements;
 use std::sync::Arc;
 
-/// What is to be seen.
+/// Which elements to read, and how to quantize them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     pub tensor: TensorId,
-    /// Counted in storage order.
+    /// Indices in storage order.
     pub elements: Elements<u64>,
-    /// `None`: only what is stored.
-    pub how: Option<Quantization>,
+    /// `None`: read the stored values only.
+    pub quantization: Option<Quantization>,
 }
 
 /// How the elements would be quantized.
@@ -25,29 +25,30 @@ pub struct Request {
 pub struct Quantization {
     pub quantizer: Quantizer,
     pub rounding: Rounding,
-    /// The scale of all elements, if it is known already: the one of a whole tensor is not
-    /// worth reading it again.
+    /// The scale of the whole tensor, if it is known already, so that the tensor need not be
+    /// read to find it.
     pub scale: Option<f32>,
 }
 
 /// Elements of one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
-    /// The index of the first.
+    /// The index of the first element.
     pub start: u64,
     pub elements: Vec<Element>,
 }
 
+/// One element: its bytes, its value and its quantized value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Element {
     pub raw: Raw,
-    /// `None` for a type without a reading.
+    /// `None` for a dtype that cannot be decoded.
     pub value: Option<Scalar>,
-    /// `None` where there is no scale, or nothing to quantize.
+    /// `None` if the element is no float or its group has no scale.
     pub quantized: Option<Quantized>,
 }
 
-/// An element's bytes in the order of the file.
+/// An element's bytes in file order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Raw {
     bytes: [u8; 8],
@@ -62,13 +63,13 @@ impl Raw {
         Raw { bytes, size: size as u8 }
     }
 
-    /// Empty for an element that has no bytes of its own: one decoded from a layout.
+    /// Empty for an element of a packed format, which has no bytes of its own.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.size)).unwrap_or_default()
     }
 }
 
-/// What becomes of an element.
+/// A quantized element.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantized {
     pub q: i8,
@@ -79,16 +80,16 @@ pub struct Quantized {
     pub error: f64,
 }
 
-/// Why there is nothing to see.
+/// Why the elements cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ValuesError {
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
-    #[error("elements of {0} are not whole bytes: there are no single values to show")]
+    #[error("cannot show single elements of {0}: they are smaller than a byte")]
     Packed(String),
 }
 
-/// Starts reading in the background; the one finding is the window.
+/// Starts a job whose one finding is the window.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
     request: Request,
@@ -98,7 +99,7 @@ pub fn start(
     })
 }
 
-/// Reads the elements asked for that the tensor has.
+/// Reads the requested elements, as far as the tensor has them.
 pub fn run(
     checkpoint: &Checkpoint,
     request: &Request,
@@ -125,13 +126,13 @@ pub fn run(
             quantized: None,
         })
         .collect();
-    if let Some(how) = &request.how {
-        quantize(&mut reader, id, &range, (float, &bytes), how, progress, &mut elements)?;
+    if let Some(params) = &request.quantization {
+        quantize(&mut reader, id, &range, (float, &bytes), params, progress, &mut elements)?;
     }
     Ok(Window { start, elements })
 }
 
-/// Elements that are not floats: their bytes, and their values where the type has any.
+/// Elements that are not floats: their bytes, and their values if the dtype can be decoded.
 fn stored(
     reader: &mut Reader,
     id: TensorId,
@@ -153,35 +154,35 @@ fn stored(
         .collect())
 }
 
-/// Quantizes the elements by the scale of the group that each lies in.
+/// Quantizes each element with the scale of its group.
 fn quantize(
     reader: &mut Reader,
     id: TensorId,
     range: &Elements<u64>,
     (float, bytes): (FloatType, &[u8]),
-    how: &Quantization,
+    params: &Quantization,
     progress: &Progress,
     elements: &mut [Element],
 ) -> Result<(), ValuesError> {
     // The columns of a quantized element are those of int8 with one scale.
-    if how.quantizer.scheme.preset().is_some() {
+    if params.quantizer.scheme.preset().is_some() {
         return Ok(());
     }
     let shape = &reader.checkpoint().tensor(id).shape;
-    let groups = how.quantizer.scheme.groups(shape);
-    let quantizers = GroupQuantizers::new(how.quantizer, shape, reader.checkpoint().learned(id));
+    let groups = params.quantizer.scheme.groups(shape);
+    let quantizers = GroupQuantizers::new(params.quantizer, shape, reader.checkpoint().learned(id));
     for slice in groups.slices(range.start, float, bytes) {
-        let scale = match how.scale {
+        let scale = match params.scale {
             Some(scale) => Some(scale),
             None => {
                 let group = groups.around(slice.start);
-                let how = Quantization { quantizer: quantizers.of(slice.group), ..*how };
-                group_scale(reader, id, float, group, &how, progress)?
+                let params = Quantization { quantizer: quantizers.of(slice.group), ..*params };
+                group_scale(reader, id, float, group, &params, progress)?
             }
         };
         let Some(scale) = scale else { continue };
         let mut codes = vec![0i8; slice.positions.len()];
-        kernels::quantize(float, slice.bytes, scale, how.rounding, &mut codes);
+        kernels::quantize(float, slice.bytes, scale, params.rounding, &mut codes);
         let elements = elements.get_mut(slice.positions).unwrap_or_default();
         for (element, q) in elements.iter_mut().zip(codes) {
             let Some(Scalar::Float(value)) = element.value else { continue };
@@ -193,23 +194,23 @@ fn quantize(
     Ok(())
 }
 
-/// The scale of a whole group; `None` if it has none, or once nobody wants to know.
+/// The scale of a group; `None` if it has none or the job was cancelled.
 fn group_scale(
     reader: &mut Reader,
     id: TensorId,
     float: FloatType,
     group: Elements<u64>,
-    how: &Quantization,
+    params: &Quantization,
     progress: &Progress,
 ) -> Result<Option<f32>, ValuesError> {
-    let Quantizer { calibration, scheme } = how.quantizer;
+    let Quantizer { calibration, scheme } = params.quantizer;
     let alone = QuantizationScheme::one_scale(scheme.quantization_type());
     let quantizers = vec![Quantizer { calibration, scheme: alone }];
-    let questions = AnalysisSpec::scales(quantizers, how.rounding);
+    let spec = AnalysisSpec::scales(quantizers, params.rounding);
     let shape = Shape::vector(group.end - group.start);
-    let measurement = TensorAnalyzer::new(&questions, float, &shape, None);
-    let mut tally = measurement.histogram_type().map(HistogramBuilder::new);
-    let measured = measurement.run(tally.as_mut(), |elements, look| {
+    let measurement = TensorAnalyzer::new(&spec, float, &shape, None);
+    let mut builder = measurement.histogram_type().map(HistogramBuilder::new);
+    let measured = measurement.run(builder.as_mut(), |elements, look| {
         progress.check().map_err(|_| Unmeasured::Cancelled)?;
         let elements = group.start + elements.start..group.start + elements.end;
         let read = reader.elements(id, elements).map_err(Unmeasured::Unreadable)?;
@@ -237,9 +238,8 @@ mod tests {
     use crate::quantization::{Calibration, Dequantize};
     use std::path::Path;
 
-    /// What is shown of an element is what quantizing the whole tensor gives.
     #[test]
-    fn the_window_shows_what_quantizing_the_tensor_gives() {
+    fn window_elements_equal_those_of_the_quantized_tensor() {
         let path = Path::new("tests/data/tiny-llama/single/model.safetensors");
         let checkpoint = Checkpoint::open(path).expect("opens");
         let id = checkpoint.find("model.layers.0.mlp.up_proj.weight").expect("there");
@@ -255,8 +255,8 @@ mod tests {
             let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
             let whole = quantizer.quantize_weights(float, shape, bytes).expect("finite");
             let hat = Dequantize { to: Some(FloatType::F32) }.map_tensor(&whole);
-            let how = Quantization { quantizer, rounding: Rounding::HalfEven, scale: None };
-            let request = Request { tensor: id, elements: 100..1000, how: Some(how) };
+            let params = Quantization { quantizer, rounding: Rounding::HalfEven, scale: None };
+            let request = Request { tensor: id, elements: 100..1000, quantization: Some(params) };
             let window = run(&checkpoint, &request, &Progress::default()).expect("reads");
             assert_eq!((window.start, window.elements.len()), (100, 900));
             for (i, element) in (100..).zip(&window.elements) {
@@ -273,12 +273,12 @@ mod tests {
     }
 
     #[test]
-    fn a_window_ends_where_the_tensor_does() {
+    fn a_window_ends_with_the_tensor() {
         let path = Path::new("tests/data/tiny-llama/single/model.safetensors");
         let checkpoint = Checkpoint::open(path).expect("opens");
         let id = checkpoint.find("model.norm.weight").expect("there");
         let count = checkpoint.tensor(id).parameters();
-        let request = Request { tensor: id, elements: count - 3..u64::MAX, how: None };
+        let request = Request { tensor: id, elements: count - 3..u64::MAX, quantization: None };
         let window = run(&checkpoint, &request, &Progress::default()).expect("reads");
         assert_eq!(window.elements.len(), 3);
         assert!(window.elements.iter().all(|element| element.quantized.is_none()));

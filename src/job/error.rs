@@ -13,10 +13,10 @@ pub enum JobError {
     /// The output could not be planned, written or verified.
     #[error("{0}")]
     Save(#[from] SaveError),
-    /// The job was stopped, and it was none that writes.
+    /// A job that does not write was stopped.
     #[error("{0}")]
     Stopped(#[from] Stopped),
-    /// A save was stopped; OUT is what it was before.
+    /// A save was stopped; OUT is unchanged.
     #[error("{0}; nothing was written")]
     SaveStopped(Stopped),
 }

@@ -1,12 +1,12 @@
-//! Where the work of a job runs: on a thread of its own, or wherever a test wants it.
+//! Where a job runs: on a thread of its own, or where a test chooses.
 
 use std::io;
 use std::thread::JoinHandle;
 
-/// Runs the work of jobs.
+/// Runs jobs.
 pub trait Executor {
-    /// Runs `work`, now or later. `name` says what it is, for debuggers and panic messages.
-    /// Returns the thread that runs it, if there is one to be joined.
+    /// Runs `work`, now or later. Debuggers and panic messages show `name`. Returns the thread
+    /// to join, if there is one.
     fn execute(
         &mut self,
         name: &str,

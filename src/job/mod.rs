@@ -1,7 +1,8 @@
-//! Work in the background: the only threads of the program.
+//! Background work. All threads of the program are started here.
 //!
-//! A job has progress that can be read at any time, can be cancelled, and sends what it
-//! finds through one channel. Dropping a job cancels it.
+//! A job has progress that can be read at any time, can be cancelled, and sends its findings
+//! through one channel. Dropping a job cancels it. Imports everything below it (`checkpoint`,
+//! `activations`, `plan`, `export`); `cli` and `tui` start jobs.
 
 mod background_sync;
 pub mod cache;
@@ -33,29 +34,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Work under way, whose findings are of type `T`.
+/// A running job, which sends findings of type `T`.
 #[derive(Debug)]
 pub struct Job<T> {
     progress: Arc<Progress>,
     findings: Receiver<T>,
-    over: Arc<DoneLatch>,
+    done: Arc<DoneLatch>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long findings gather while they are waited for. To wake who waits for each would take
-/// its time from the work.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long a waiting receiver sleeps before it looks for findings again. Waking it for each
+/// finding would slow the workers down.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long a cancelled job is waited for.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long to wait for a cancelled job to clean up.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What is new of a job.
+/// What a job reports next.
 #[derive(Debug, PartialEq)]
-pub enum News<T> {
+pub enum JobEvent<T> {
     Finding(T),
-    /// Nothing now; the work goes on.
+    /// No finding yet; the job is still running.
     Nothing,
-    /// All findings have been given.
+    /// The job has ended, and all findings were received.
     Ended,
     /// The work's thread panicked, with this message.
     Panicked(String),
@@ -68,10 +69,11 @@ pub struct PendingJob<T> {
     work: Box<Work<T>>,
 }
 
-/// What a job does: it advances the progress and sends what it finds.
+/// The function of a job. It advances the progress and sends findings.
 type Work<T> = dyn FnOnce(&Progress, &Sender<T>) + Send;
 
 impl<T: Send + 'static> PendingJob<T> {
+    /// A job that will run `work`. Debuggers and panic messages show `name`.
     pub fn new(
         name: &'static str,
         progress: Arc<Progress>,
@@ -89,16 +91,16 @@ impl<T: Send + 'static> PendingJob<T> {
     pub fn start_on(self, executor: &mut dyn Executor) -> std::io::Result<Job<T>> {
         let PendingJob { name, progress, work } = self;
         let (sender, findings) = channel();
-        let (shared, over) = (progress.clone(), Arc::new(DoneLatch::default()));
-        let latch = over.clone();
+        let (shared, done) = (progress.clone(), Arc::new(DoneLatch::default()));
+        let latch = done.clone();
         let run = move || {
-            // Declared before the sender, so that the channel is closed when the latch opens.
-            let _open = latch.at_the_end();
+            // Declared before the sender, so that the channel is closed before the latch is set.
+            let _done = latch.set_on_drop();
             let sender = sender;
             work(&shared, &sender);
         };
         let thread = executor.execute(name, Box::new(run))?;
-        Ok(Job { progress, findings, over, thread })
+        Ok(Job { progress, findings, done, thread })
     }
 }
 
@@ -112,54 +114,56 @@ impl<T: Send + 'static> Job<T> {
         PendingJob::new(name, progress, work).start()
     }
 
+    /// The job's progress, shared with its workers.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
 
+    /// Asks the job to stop.
     pub fn cancel(&self) {
         self.progress.cancel();
     }
 
     /// The next finding, without waiting.
-    pub fn poll(&mut self) -> News<T> {
+    pub fn poll(&mut self) -> JobEvent<T> {
         match self.findings.try_recv() {
-            Ok(finding) => News::Finding(finding),
-            Err(TryRecvError::Empty) => News::Nothing,
+            Ok(finding) => JobEvent::Finding(finding),
+            Err(TryRecvError::Empty) => JobEvent::Nothing,
             Err(TryRecvError::Disconnected) => self.ended(),
         }
     }
 
-    /// The next finding, waiting for it no longer than `timeout`.
-    pub fn wait(&mut self, timeout: Duration) -> News<T> {
+    /// The next finding, waiting at most `timeout` for it.
+    pub fn wait(&mut self, timeout: Duration) -> JobEvent<T> {
         let until = Instant::now() + timeout;
         loop {
             match self.poll() {
-                News::Nothing => {}
+                JobEvent::Nothing => {}
                 news => return news,
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return News::Nothing;
+                return JobEvent::Nothing;
             }
-            self.over.wait(left.min(GATHER));
+            self.done.wait(left.min(POLL_INTERVAL));
         }
     }
 
-    /// Cancels the work, and waits a moment for it to put away what it has.
+    /// Cancels the job, and waits a moment for it to clean up.
     pub fn finish(mut self) {
         self.cancel();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + FINISH_TIMEOUT;
         while Instant::now() < until {
-            if let News::Ended | News::Panicked(_) = self.wait(PATIENCE) {
+            if let JobEvent::Ended | JobEvent::Panicked(_) = self.wait(FINISH_TIMEOUT) {
                 return;
             }
         }
     }
 
-    fn ended(&mut self) -> News<T> {
+    fn ended(&mut self) -> JobEvent<T> {
         match self.thread.take().map(JoinHandle::join) {
-            Some(Err(panic)) => News::Panicked(panic_message(panic.as_ref())),
-            _ => News::Ended,
+            Some(Err(panic)) => JobEvent::Panicked(panic_message(panic.as_ref())),
+            _ => JobEvent::Ended,
         }
     }
 }
@@ -172,7 +176,7 @@ impl<T> Drop for Job<T> {
 
 /// Runs `work` once on each of `threads` threads, all cores if `None`, and waits.
 pub(crate) fn on_all_cores(threads: Option<usize>, work: impl Fn() + Sync) -> Result<(), Stopped> {
-    // A pool of its own: a save need not wait until a scan is over.
+    // Each job has its own pool, so that a save does not wait for a scan to finish.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0))
         .thread_name(|n| format!("worker {n}"))
@@ -182,9 +186,9 @@ pub(crate) fn on_all_cores(threads: Option<usize>, work: impl Fn() + Sync) -> Re
     Ok(())
 }
 
-/// Calls a worker for every chunk `k` of every piece of work, in order, on all cores;
-/// `counts` are the chunks of each piece. `worker` makes one for each thread. The first
-/// error ends it.
+/// Calls a worker for every chunk of every item, in order, on all cores. `counts` has the
+/// number of chunks of each item; the worker is called with the index of the item and of the
+/// chunk. `worker` creates one worker per thread. The first error ends the work.
 fn each_chunk<W>(
     counts: impl Iterator<Item = u64>,
     threads: Option<usize>,
@@ -208,8 +212,8 @@ where
             if step >= total {
                 return;
             }
-            let piece = starts.partition_point(|&start| start <= step) - 1;
-            if let Err(error) = work(piece, step - starts[piece]) {
+            let item = starts.partition_point(|&start| start <= step) - 1;
+            if let Err(error) = work(item, step - starts[item]) {
                 next.store(total, Relaxed);
                 lock(&failed).get_or_insert(error);
                 return;
@@ -222,13 +226,13 @@ where
     }
 }
 
-/// A panic elsewhere must not become a second one here: the data under these locks is
-/// whole between any two statements.
+/// Locks a mutex even if a thread panicked while holding it: the data under these locks is
+/// consistent between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<String>()

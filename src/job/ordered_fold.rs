@@ -1,9 +1,9 @@
-//! Folding results in their order, whatever order they arrive in: what makes sums the same
+//! Folds results in a fixed order, whatever order they arrive in, so that sums are the same
 //! for any number of threads.
 
 use std::collections::BTreeMap;
 
-/// Results that arrive in any order, folded in theirs; few wait at a time.
+/// Folds items in the order of their index. Items that arrive early wait for those before them.
 pub(super) struct OrderedFold<T, A> {
     next: u64,
     early: BTreeMap<u64, T>,
@@ -15,7 +15,7 @@ impl<T, A> OrderedFold<T, A> {
         OrderedFold { next: 0, early: BTreeMap::new(), folded: Some(start) }
     }
 
-    /// Adds item `k`, and gives the whole once all `count` are there.
+    /// Adds item `k`. Returns the result once all `count` items were added.
     pub(super) fn add(
         &mut self,
         k: u64,
@@ -33,7 +33,7 @@ impl<T, A> OrderedFold<T, A> {
         if self.next == count { self.folded.take() } else { None }
     }
 
-    /// Adds several in the same way.
+    /// Adds several items like [`OrderedFold::add`].
     pub(super) fn add_all(
         &mut self,
         items: impl Iterator<Item = (u64, T)>,

@@ -1,15 +1,15 @@
-//! Measuring what quantizing loses in the layers' outputs, on all cores: first every
-//! layer's inputs are calibrated and the weights' single scales found, then the products are
-//! formed, some output channels at a time. A layer is reported once all its channels are
-//! done; sums are added in the order of the channels, so that figures do not depend on the
+//! Measures the error of the layers' outputs, on all cores. First every layer's inputs are
+//! calibrated and the per-tensor scales of the weights are found, then the products are
+//! computed for a few output channels at a time. A layer is reported once all its channels are
+//! done. Sums are added in the order of the channels, so that figures do not depend on the
 //! number of threads.
 
 use super::ordered_fold::OrderedFold;
 use super::scan::{self, Order};
 use super::{Job, Progress, Stopped, each_chunk, lock, panic_message};
 use crate::activations::{
-    Activations, ActivationsError, Layer, OutputError, OutputSums, Part, PartQuantizer, Recording,
-    Source, input_scale, parts,
+    Activations, ActivationsError, ChannelQuantizer, ChannelRange, Layer, OutputError, OutputSums,
+    Recording, Source, channel_ranges, input_scale,
 };
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem};
 use crate::plan::effective_quantizer;
@@ -22,38 +22,40 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-/// What is asked.
+/// Which layers to measure, and how they are quantized.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// The weights whose layers are measured, of those that were recorded.
+    /// The weights whose layers are measured; those that were not recorded are skipped.
     pub tensors: Vec<TensorId>,
-    /// An error for each of these; none: inputs are calibrated and nothing is measured.
+    /// An error is measured for each of these. If empty, inputs are calibrated and nothing is
+    /// measured.
     pub quantizers: Vec<Quantizer>,
     pub rounding: Rounding,
-    /// Of the inputs.
+    /// The calibration of the inputs.
     pub calibration: Calibration,
 }
 
-/// What was found out about one layer.
+/// The output errors of one layer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    /// The scale of its inputs by the calibration; `None` if only mean squares are known.
+pub struct LayerOutput {
+    /// The calibrated scale of the layer's inputs; `None` if only mean squares were recorded.
     pub input_scale: Option<f32>,
-    /// For each of the quantizers, as it was settled for this layer.
+    /// One result per quantizer, with the calibration that was used for this layer.
     pub errors: Vec<(Quantizer, Result<OutputError, NotQuantizable>)>,
 }
 
-impl Found {
-    /// The error of a quantizer, if it was asked for and has one.
+impl LayerOutput {
+    /// The error of a quantizer, if it was requested and could be measured.
     pub fn error(&self, quantizer: Quantizer) -> Option<&OutputError> {
         let (_, error) = self.errors.iter().find(|(other, _)| *other == quantizer)?;
         error.as_ref().ok()
     }
 }
 
-pub type Finding = (TensorId, Result<Found, ActivationsError>);
+/// The result of one layer.
+pub type Finding = (TensorId, Result<LayerOutput, ActivationsError>);
 
-/// Starts in the background.
+/// Starts a job that sends a finding per recorded layer.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
     activations: Arc<Activations>,
@@ -66,7 +68,7 @@ pub fn start(
                 progress.cancel();
             }
         };
-        // Cancellation needs no word: whoever cancelled knows.
+        // The only error is cancellation, which the caller known of.
         let _ = run(&checkpoint, &activations, &request, threads, progress, &report);
     })
 }
@@ -86,9 +88,9 @@ pub fn run(
     progress.expect(layers.iter().map(|(_, recording)| input_bytes(recording)).sum());
     if measured {
         progress.expect(scan::float_bytes(checkpoint, layers.iter().map(|(id, _)| *id)));
-        // The products take longest: every part goes through the inputs for every quantizer.
+        // The products take longest: every channel range multiplies all inputs once per quantizer.
         let products = layers.iter().map(|(id, recording)| {
-            let parts = parts(&checkpoint.tensor(*id).shape).len() as u64;
+            let parts = channel_ranges(&checkpoint.tensor(*id).shape).len() as u64;
             product_bytes(recording, request).saturating_mul(parts)
         });
         progress.expect(products.sum());
@@ -99,10 +101,10 @@ pub fn run(
     let prepared: Vec<Mutex<State>> = layers
         .iter()
         .map(|(id, recording)| {
-            Mutex::new(State::Waiting(Layered {
+            Mutex::new(State::Waiting(MeasuredLayer {
                 id: *id,
                 recording,
-                parts: parts(&checkpoint.tensor(*id).shape),
+                parts: channel_ranges(&checkpoint.tensor(*id).shape),
                 input_scale: None,
                 sums: OrderedFold::new(None),
             }))
@@ -116,7 +118,7 @@ pub fn run(
             let Some(state) = prepared.get(place) else { return Ok(()) };
             let (id, recording) = match &*lock(state) {
                 State::Waiting(layer) => (layer.id, layer.recording),
-                State::DoneLatch => return Ok(()),
+                State::Reported => return Ok(()),
             };
             let wanted = || !progress.is_cancelled();
             let calibrate = || input_scale(&mut stream, recording, request.calibration, &wanted);
@@ -125,8 +127,8 @@ pub fn run(
             progress.advance(input_bytes(recording));
             match found {
                 Ok(scale) if !measured => {
-                    *lock(state) = State::DoneLatch;
-                    let found = Found { input_scale: scale, errors: Vec::new() };
+                    *lock(state) = State::Reported;
+                    let found = LayerOutput { input_scale: scale, errors: Vec::new() };
                     lock(report)((id, Ok(found)));
                 }
                 Ok(scale) => {
@@ -143,7 +145,8 @@ pub fn run(
         return progress.check();
     }
 
-    let counts = layers.iter().map(|(id, _)| parts(&checkpoint.tensor(*id).shape).len() as u64);
+    let counts =
+        layers.iter().map(|(id, _)| channel_ranges(&checkpoint.tensor(*id).shape).len() as u64);
     stopped(each_chunk(counts, threads, progress, || {
         let mut stream = activations.stream();
         let mut reader = checkpoint.reader();
@@ -151,7 +154,7 @@ pub fn run(
         move |place, k| {
             let Some(state) = prepared.get(place) else { return Ok(()) };
             let (id, recording, part, scale) = match &*lock(state) {
-                State::DoneLatch => return Ok(()),
+                State::Reported => return Ok(()),
                 State::Waiting(layer) => {
                     let Some(part) = layer.parts.get(k as usize) else { return Ok(()) };
                     (layer.id, layer.recording, part.clone(), layer.input_scale)
@@ -170,8 +173,8 @@ pub fn run(
                 .unwrap_or_else(|panic| Err(work.panicked(id, panic.as_ref())));
             let elements = part.elements(shape);
             let size = checkpoint.float_type(id).map_or(0, FloatType::size) as u64;
-            let looked_at = (elements.end - elements.start) * size;
-            progress.advance(looked_at + product_bytes(recording, request));
+            let read_bytes = (elements.end - elements.start) * size;
+            progress.advance(read_bytes + product_bytes(recording, request));
             match found {
                 Ok(Some(sums)) => work.add(state, k, sums, report),
                 Ok(None) => {}
@@ -183,37 +186,37 @@ pub fn run(
 }
 
 /// A layer that is being measured.
-struct Layered<'a> {
+struct MeasuredLayer<'a> {
     id: TensorId,
     recording: &'a Recording,
-    parts: Vec<Part>,
+    parts: Vec<ChannelRange>,
     input_scale: Option<f32>,
     sums: OrderedFold<Sums, Option<Sums>>,
 }
 
-/// For each of the quantizers.
+/// One result per quantizer.
 type Sums = Vec<Result<OutputSums, NotQuantizable>>;
 
 enum State<'a> {
-    Waiting(Layered<'a>),
-    /// It was reported.
-    DoneLatch,
+    Waiting(MeasuredLayer<'a>),
+    /// The layer's result was reported.
+    Reported,
 }
 
 struct Work<'a> {
     checkpoint: &'a Checkpoint,
     request: &'a Request,
     progress: &'a Progress,
-    /// The scale of each quantizer that has one for the whole tensor.
+    /// The scale of each per-tensor quantizer, by tensor and index of the quantizer.
     scales: HashMap<(TensorId, usize), f32>,
 }
 
 type Report<'r> = Mutex<&'r (dyn Fn(Finding) + Sync)>;
 
 impl Work<'_> {
-    fn asked(&self, id: TensorId) -> Vec<PartQuantizer<'_>> {
+    fn asked(&self, id: TensorId) -> Vec<ChannelQuantizer<'_>> {
         let quantizers = self.request.quantizers.iter().enumerate();
-        let asked = quantizers.map(|(place, &quantizer)| PartQuantizer {
+        let asked = quantizers.map(|(place, &quantizer)| ChannelQuantizer {
             quantizer,
             rounding: self.request.rounding,
             scale: self.scales.get(&(id, place)).copied(),
@@ -228,12 +231,12 @@ impl Work<'_> {
         CheckpointError::of_tensor(self.checkpoint.path(), name, problem).into()
     }
 
-    /// One layer is told as failed; the others go on.
+    /// Reports one layer as failed; the others continue.
     fn fail(&self, state: &Mutex<State>, id: TensorId, error: ActivationsError, report: &Report) {
         if self.progress.is_cancelled() {
             return;
         }
-        let before = std::mem::replace(&mut *lock(state), State::DoneLatch);
+        let before = std::mem::replace(&mut *lock(state), State::Reported);
         if let State::Waiting(_) = before {
             lock(report)((id, Err(error)));
         }
@@ -244,15 +247,15 @@ impl Work<'_> {
         let State::Waiting(layer) = &mut *held else { return };
         let count = layer.parts.len() as u64;
         let Some(whole) = layer.sums.add(k, sums, count, merge).flatten() else { return };
-        let (basis, knows) = Layer::basis(layer.recording, layer.input_scale);
-        let error = |sums: OutputSums| OutputError { basis, sums, knows };
+        let (basis, known) = Layer::basis(layer.recording, layer.input_scale);
+        let error = |sums: OutputSums| OutputError { basis, sums, known };
         let settled =
             |quantizer: &Quantizer| effective_quantizer(self.checkpoint, layer.id, *quantizer);
         let errors = self.request.quantizers.iter().map(settled).zip(whole);
         let errors = errors.map(|(quantizer, sums)| (quantizer, sums.map(error))).collect();
-        let found = Found { input_scale: layer.input_scale, errors };
+        let found = LayerOutput { input_scale: layer.input_scale, errors };
         let id = layer.id;
-        *held = State::DoneLatch;
+        *held = State::Reported;
         drop(held);
         lock(report)((id, Ok(found)));
     }
@@ -272,7 +275,7 @@ fn merge(whole: &mut Option<Sums>, next: Sums) {
     }
 }
 
-/// The scales of weights that have one each.
+/// The scales of the per-tensor quantizers.
 fn scales(
     checkpoint: &Checkpoint,
     request: &Request,
@@ -294,10 +297,10 @@ fn scales(
         return Ok(HashMap::new());
     }
     let order = Order::new(layers.iter().map(|(id, _)| *id).collect());
-    let questions = AnalysisSpec::scales(quantizers, request.rounding);
+    let spec = AnalysisSpec::scales(quantizers, request.rounding);
     progress.expect(scan::float_bytes(checkpoint, layers.iter().map(|(id, _)| *id)));
     let keep = |(id, analysis): scan::Finding| {
-        // What has no scale or cannot be read is told when its channels are measured.
+        // Tensors without a scale and read errors are reported when the channels are measured.
         let Ok(Analysis { outcomes, range, .. }) = analysis else { return };
         for (outcome, &place) in outcomes.iter().zip(&places) {
             if let Ok(quantized) = &outcome.result {
@@ -309,11 +312,11 @@ fn scales(
             }
         }
     };
-    scan::run(checkpoint, &questions, &order, threads, progress, &keep)?;
+    scan::run(checkpoint, &spec, &order, threads, progress, &keep)?;
     Ok(found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
-/// Bytes that calibrating a layer's inputs looks at.
+/// Bytes that calibrating a layer's inputs reads.
 fn input_bytes(recording: &Recording) -> u64 {
     match &recording.source {
         Source::Inputs(inputs) => inputs.elements().saturating_mul(4),
@@ -321,12 +324,12 @@ fn input_bytes(recording: &Recording) -> u64 {
     }
 }
 
-/// Bytes that the products of one part go through, once for each quantizer.
+/// Bytes of inputs that the products of one channel range read, once per quantizer.
 fn product_bytes(recording: &Recording, request: &Request) -> u64 {
     input_bytes(recording).saturating_mul(request.quantizers.len() as u64)
 }
 
-/// Chunks report their own failures, so nothing else can end the work.
+/// Workers report their own failures, so only cancellation and missing threads remain.
 fn stopped(done: Result<(), super::JobError>) -> Result<(), Stopped> {
     match done {
         Err(super::JobError::Stopped(stopped)) => Err(stopped),
@@ -364,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_told_once_with_an_error_for_each_quantizer() {
+    fn each_layer_is_reported_once_with_one_error_per_quantizer() {
         let checkpoint = demo();
         let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
         let progress = Progress::default();
@@ -376,13 +379,13 @@ mod tests {
             assert_eq!(found.errors.len(), 2);
             assert!(found.input_scale.is_some_and(|scale| scale > 0.0));
         }
-        // Without quantizers inputs are calibrated and nothing else is done.
+        // Without quantizers only the inputs are calibrated.
         let (found, _) = findings(&request(&checkpoint, &[]), &Progress::default());
         assert_eq!(found.len(), 8);
     }
 
     #[test]
-    fn what_was_cancelled_tells_nothing() {
+    fn a_cancelled_job_reports_nothing() {
         let checkpoint = demo();
         let progress = Progress::default();
         progress.cancel();

@@ -1,9 +1,9 @@
-//! How far a job is, and whether it should stop: counters that anyone may read.
+//! A job's progress and cancellation: atomic counters that any thread may read.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Bytes done of bytes to do.
+/// How many bytes of how many are done, and whether the job was cancelled.
 #[derive(Debug)]
 pub struct Progress {
     total: AtomicU64,
@@ -12,7 +12,7 @@ pub struct Progress {
     started: Instant,
 }
 
-/// Why work stopped before its end.
+/// Why a job stopped early.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
     #[error("cancelled")]
@@ -28,6 +28,7 @@ impl Default for Progress {
 }
 
 impl Progress {
+    /// Progress of a job that has `total` bytes to do.
     pub fn new(total: u64) -> Progress {
         Progress {
             total: AtomicU64::new(total),
@@ -37,7 +38,7 @@ impl Progress {
         }
     }
 
-    /// Adds to the bytes to do.
+    /// Adds to the total.
     pub fn expect(&self, bytes: u64) {
         self.total.fetch_add(bytes, Relaxed);
     }
@@ -47,27 +48,32 @@ impl Progress {
         self.done.fetch_add(bytes, Relaxed);
     }
 
+    /// Bytes to do, as far as known.
     pub fn total(&self) -> u64 {
         self.total.load(Relaxed)
     }
 
+    /// Bytes done.
     pub fn done(&self) -> u64 {
         self.done.load(Relaxed)
     }
 
+    /// Asks the workers to stop.
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);
     }
 
+    /// Whether the workers should stop.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Relaxed)
     }
 
-    /// An error once the work is cancelled.
+    /// Returns an error if the job was cancelled.
     pub fn check(&self) -> Result<(), Stopped> {
         if self.is_cancelled() { Err(Stopped::Cancelled) } else { Ok(()) }
     }
 
+    /// Time since the job was created.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }

@@ -1,7 +1,7 @@
-//! Saving: every core makes chunks and writes them where they belong; then what was
-//! written is reopened and compared with the source before it becomes OUT.
+//! Saves a checkpoint. All cores encode chunks and write them to their place; then the output
+//! is reopened and compared with the source before it is renamed to OUT.
 
-use super::background_sync::{BackgroundSync, write_behind};
+use super::background_sync::{BackgroundSync, with_background_sync};
 use super::writers::{Writer, Writers, failed_write};
 use super::{Job, JobError, PendingJob, Progress, lock, scan, verify};
 use crate::checkpoint::Checkpoint;
@@ -15,10 +15,10 @@ use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a save tells while it works.
+/// What a save reports while it runs.
 #[derive(Debug)]
-pub enum News {
-    /// A new phase begins: what is done now, in a word or two.
+pub enum SaveEvent {
+    /// A new phase begins; the text names it, such as `writing`.
     Phase(&'static str),
     Finished(Box<Result<Receipt, JobError>>),
 }
@@ -29,28 +29,28 @@ pub fn start(
     request: Request,
     known: KnownScales,
     threads: Option<usize>,
-) -> std::io::Result<Job<News>> {
+) -> std::io::Result<Job<SaveEvent>> {
     prepare(checkpoint, request, known, threads).start()
 }
 
-/// A job that saves. Its progress counts bytes read and bytes written, verification included.
-/// `known`: the scales of tensors that were calibrated before, as the request's plan has
-/// them; the others are calibrated first.
+/// A job that saves. Its progress counts bytes read and written, including verification.
+/// `known` has the scales of tensors that were calibrated before with the quantizers of the
+/// request's plan; the others are calibrated first.
 pub fn prepare(
     checkpoint: Arc<Checkpoint>,
     request: Request,
     known: KnownScales,
     threads: Option<usize>,
-) -> PendingJob<News> {
+) -> PendingJob<SaveEvent> {
     PendingJob::new("save", Arc::new(Progress::default()), move |progress, sender| {
-        let phase = |name| _ = sender.send(News::Phase(name));
-        let outcome = run_knowing(&checkpoint, &request, known, threads, progress, &phase);
-        let _ = sender.send(News::Finished(Box::new(outcome)));
+        let phase = |name| _ = sender.send(SaveEvent::Phase(name));
+        let outcome = run_with_scales(&checkpoint, &request, known, threads, progress, &phase);
+        let _ = sender.send(SaveEvent::Finished(Box::new(outcome)));
     })
 }
 
-/// Carries a request out: lays out, writes, reopens, verifies, syncs, and puts OUT in place.
-/// `phase` is told what is being done.
+/// Plans the output, writes, reopens, verifies and syncs it, and renames it to OUT. Calls
+/// `phase` at the beginning of each phase.
 pub fn run(
     checkpoint: &Checkpoint,
     request: &Request,
@@ -58,10 +58,10 @@ pub fn run(
     progress: &Progress,
     phase: &dyn Fn(&'static str),
 ) -> Result<Receipt, JobError> {
-    run_knowing(checkpoint, request, KnownScales::new(), threads, progress, phase)
+    run_with_scales(checkpoint, request, KnownScales::new(), threads, progress, phase)
 }
 
-fn run_knowing(
+fn run_with_scales(
     checkpoint: &Checkpoint,
     request: &Request,
     known: KnownScales,
@@ -96,20 +96,20 @@ fn save(
     calibrate(checkpoint, wanted, &mut known, threads, progress)?;
 
     phase("writing");
-    let staging = AtomicOutput::create(request, &output_plan)?;
+    let output = AtomicOutput::create(request, &output_plan)?;
     let saving = Saving {
         checkpoint,
         request,
         output_plan: &output_plan,
-        staging: &staging,
+        output: &output,
         threads,
         progress,
     };
-    let (verification, failed) = write_behind(|behind| {
-        saving.write(&pieces, &known, behind)?;
-        behind.is_all();
+    let (verification, failed) = with_background_sync(|sync| {
+        saving.write(&pieces, &known, sync)?;
+        sync.all_written();
         saving.write_sidecars()?;
-        // While the disk takes what was written.
+        // Verification runs while the disk still syncs.
         phase("verifying");
         saving.verify(known)
     });
@@ -118,9 +118,9 @@ fn save(
     }
     let verification = verification?;
     phase("syncing to disk");
-    staging.sync()?;
+    output.sync()?;
     progress.check()?;
-    staging.commit(request.force)?;
+    output.commit(request.force)?;
     Ok(receipt(checkpoint, request, &output_plan, verification, progress))
 }
 
@@ -160,16 +160,16 @@ fn receipt(
     }
 }
 
-/// The chunks of one entry that are to be made.
-struct Piece {
+/// One entry of an output file, whose chunks are to be encoded.
+struct EntryChunks {
     file: usize,
     entry: usize,
     chunks: Chunks,
-    /// The tensor whose scales must be known first.
+    /// The tensor whose scales must be found before the entry can be encoded.
     calibrate: Option<(TensorId, Quantizer)>,
 }
 
-fn pieces(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<Piece> {
+fn pieces(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<EntryChunks> {
     let mut pieces = Vec::new();
     for (file, out) in output_plan.files.iter().enumerate() {
         for (entry, described) in out.entries.iter().enumerate() {
@@ -177,14 +177,13 @@ fn pieces(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<Piece> {
             let calibrate = described.quantizer().filter(|(id, quantizer)| {
                 !chunks.hold(&quantizer.scheme.groups(described.grouped_shape(checkpoint, *id)))
             });
-            pieces.push(Piece { file, entry, chunks, calibrate });
+            pieces.push(EntryChunks { file, entry, chunks, calibrate });
         }
     }
     pieces
 }
 
-/// Finds the scales of tensors that must be known before their elements are looked at
-/// again, and are not yet.
+/// Finds the scales that are not known yet and must be before the elements are quantized.
 pub(super) fn calibrate(
     checkpoint: &Checkpoint,
     wanted: impl Iterator<Item = (TensorId, Quantizer, Rounding)>,
@@ -203,10 +202,10 @@ pub(super) fn calibrate(
     let failed: Mutex<Option<SaveError>> = Mutex::new(None);
     for ((quantizer, rounding), ids) in alike {
         progress.expect(scan::float_bytes(checkpoint, ids.iter().copied()));
-        let questions =
+        let spec =
             AnalysisSpec { keep_scales: true, ..AnalysisSpec::scales(vec![quantizer], rounding) };
         let order = scan::Order::new(ids);
-        scan::run(checkpoint, &questions, &order, threads, progress, &|(id, found)| {
+        scan::run(checkpoint, &spec, &order, threads, progress, &|(id, found)| {
             let scales = found.map_err(SaveError::from).and_then(|analysis| {
                 let result = analysis.outcomes.into_iter().next().map(|o| o.result);
                 match result {
@@ -231,12 +230,12 @@ pub(super) fn calibrate(
     }
 }
 
-/// A save whose place is made.
+/// A save whose temporary output exists.
 struct Saving<'s> {
     checkpoint: &'s Checkpoint,
     request: &'s Request,
     output_plan: &'s OutputPlan,
-    staging: &'s AtomicOutput,
+    output: &'s AtomicOutput,
     threads: Option<usize>,
     progress: &'s Progress,
 }
@@ -244,11 +243,11 @@ struct Saving<'s> {
 impl Saving<'_> {
     fn write(
         &self,
-        pieces: &[Piece],
+        pieces: &[EntryChunks],
         known: &KnownScales,
-        behind: &BackgroundSync,
+        sync: &BackgroundSync,
     ) -> Result<(), JobError> {
-        let writers = Writers::new(self.progress, behind);
+        let writers = Writers::new(self.progress, sync);
         let counts = pieces.iter().map(|piece| piece.chunks.count());
         super::each_chunk(counts, self.threads, self.progress, || {
             let mut encoder = ChunkEncoder::new(self.checkpoint, self.output_plan, known);
@@ -259,7 +258,7 @@ impl Saving<'_> {
                 let Some(file) = self.output_plan.files.get(piece.file) else { return Ok(()) };
                 let writer = match open.take() {
                     Some((number, writer)) if number == piece.file => writer,
-                    _ => writers.open(&self.staging.path_of(file))?,
+                    _ => writers.open(&self.output.path_of(file))?,
                 };
                 let made = encoder.encode(file, piece.entry, &piece.chunks, k, &mut &*writer);
                 open = Some((piece.file, writer));
@@ -270,11 +269,11 @@ impl Saving<'_> {
 
     fn write_sidecars(&self) -> Result<(), JobError> {
         for text in &self.output_plan.texts {
-            self.staging.write_text(&text.name, &text.text)?;
+            self.output.write_text(&text.name, &text.text)?;
         }
         for sidecar in &self.output_plan.sidecar_files {
             self.progress.check()?;
-            self.staging.copy(&sidecar.source, &sidecar.name, |bytes| {
+            self.output.copy(&sidecar.source, &sidecar.name, |bytes| {
                 self.progress.advance(bytes);
                 Ok::<(), JobError>(self.progress.check()?)
             })?;
@@ -282,10 +281,10 @@ impl Saving<'_> {
         Ok(())
     }
 
-    /// Reopens what was written, and compares all of it with what it was made from.
+    /// Reopens the output, and compares all of it with the source.
     fn verify(&self, known: KnownScales) -> Result<verify::Verification, JobError> {
         let Saving { threads, progress, .. } = *self;
-        let path = self.staging.path();
+        let path = self.output.path();
         let written = match self.output_plan.entry_point() {
             // The directory may hold other weights too, which the user asked to have copied.
             Some(name) => Checkpoint::open(&path.join(name)),
@@ -319,9 +318,9 @@ mod tests {
     use std::fs::File;
     use std::ops::Range;
 
-    /// Where blocks are not shared their range is copied, so this runs on any file system.
+    /// If the file system cannot share blocks the range is copied, so this runs anywhere.
     #[test]
-    fn an_output_with_shared_blocks_is_the_same() {
+    fn an_output_with_shared_blocks_has_the_same_bytes() {
         let directory = tempfile::tempdir().expect("a directory");
         let name = |number: u32| format!("m-0000{number}-of-00002.safetensors");
         let shard = |number| directory.path().join(name(number));
@@ -359,9 +358,9 @@ mod tests {
         std::fs::write(&out, &file.head).expect("writes");
         let (progress, known) = (Progress::default(), KnownScales::new());
         let mut shared = 0;
-        let (done, failed) = write_behind(|behind| {
+        let (done, failed) = with_background_sync(|sync| {
             let mut encoder = ChunkEncoder::new(&checkpoint, &output_plan, &known);
-            let mut writer = Writer::open(&out, &progress, behind)?;
+            let mut writer = Writer::open(&out, &progress, sync)?;
             writer.shares_blocks = true;
             let mut sink = Counting { writer: &writer, shared: &mut shared };
             let pieces = pieces(&checkpoint, &output_plan).into_iter();

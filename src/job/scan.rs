@@ -1,7 +1,7 @@
-//! Calibrating and measuring every tensor of a checkpoint on all cores.
+//! Calibrates and measures every tensor of a checkpoint on all cores.
 //!
-//! Workers claim chunks from one queue, in an order that can be changed while they work,
-//! so that what a person looks at comes first and one huge tensor still uses every core.
+//! Workers claim chunks from one queue whose order can be changed while they work, so that the
+//! tensors on the screen come first, and one huge tensor still uses every core.
 
 use super::cache::Cache;
 use super::chunk_store::{Chunk, ChunkStore};
@@ -22,13 +22,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 
-/// Chunks that are looked at together, for it takes time to begin a look.
-const TOGETHER: u64 = 4;
+/// Consecutive chunks that a worker claims at once, to save the cost of claiming.
+const CHUNKS_PER_STEP: u64 = 4;
 
 /// One tensor's result. A tensor without float elements has none.
 pub type Finding = (TensorId, Result<Analysis, CheckpointError>);
 
-/// The order in which tensors are looked at; shared with whoever may change it.
+/// The order in which tensors are measured. It can be changed while a scan runs.
 #[derive(Debug, Default)]
 pub struct Order {
     pending: Mutex<Pending>,
@@ -42,6 +42,7 @@ struct Pending {
 }
 
 impl Order {
+    /// Measures `tensors` in this order.
     pub fn new(tensors: Vec<TensorId>) -> Order {
         let length = tensors.iter().map(|id| id.index() + 1).max().unwrap_or(0);
         let mut taken = vec![true; length];
@@ -50,13 +51,13 @@ impl Order {
         Order { pending: Mutex::new(pending) }
     }
 
-    /// Asks for these tensors to be looked at next.
+    /// Measures these tensors next.
     pub fn hurry(&self, tensors: impl IntoIterator<Item = TensorId>) {
         let mut pending = lock(&self.pending);
         pending.urgent = tensors.into_iter().collect();
     }
 
-    /// Takes a tensor out; false if it is not waiting.
+    /// Removes a tensor from the order; false if it is not waiting.
     fn take(&self, id: TensorId) -> bool {
         let mut pending = lock(&self.pending);
         let taken = pending.taken.get_mut(id.index());
@@ -81,19 +82,19 @@ impl Order {
 /// Starts the job of [`prepare`] on a thread of its own.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
-    questions: AnalysisSpec,
+    spec: AnalysisSpec,
     order: Arc<Order>,
     threads: Option<usize>,
     cache: Option<Cache>,
 ) -> std::io::Result<Job<Finding>> {
-    prepare(checkpoint, questions, order, threads, cache).start()
+    prepare(checkpoint, spec, order, threads, cache).start()
 }
 
-/// A job that measures tensors. `threads`: how many workers, all cores if `None`; `cache`:
-/// where earlier findings are read from and new ones are kept.
+/// A job that measures tensors with `threads` workers, all cores if `None`. Known results are
+/// read from `cache`, and new ones are added to it.
 pub fn prepare(
     checkpoint: Arc<Checkpoint>,
-    questions: AnalysisSpec,
+    spec: AnalysisSpec,
     order: Arc<Order>,
     threads: Option<usize>,
     cache: Option<Cache>,
@@ -101,14 +102,14 @@ pub fn prepare(
     let total = float_bytes(&checkpoint, lock(&order.pending).waiting.iter().copied());
     PendingJob::new("scan", Arc::new(Progress::new(total)), move |progress, sender| {
         let report = |finding| {
-            // A receiver that is gone means that nobody wants the rest.
+            // The receiver was dropped, so the rest is not needed.
             if sender.send(finding).is_err() {
                 progress.cancel();
             }
         };
-        let memory = cache.and_then(|cache| cache.memory(&checkpoint, &questions));
-        if let Some(memory) = &memory {
-            memory.recall(|id, found| {
+        let entry = cache.and_then(|cache| cache.entry(&checkpoint, &spec));
+        if let Some(entry) = &entry {
+            entry.read_all(|id, found| {
                 if order.take(id) {
                     progress.advance(float_bytes(&checkpoint, std::iter::once(id)));
                     report((id, Ok(found)));
@@ -116,20 +117,20 @@ pub fn prepare(
             });
         }
         let report = |finding: Finding| {
-            if let (Some(memory), (id, Ok(found))) = (&memory, &finding) {
-                memory.keep(*id, found);
+            if let (Some(entry), (id, Ok(found))) = (&entry, &finding) {
+                entry.add(*id, found);
             }
             report(finding);
         };
-        // Cancellation needs no word: whoever cancelled knows.
-        let _ = run(&checkpoint, &questions, &order, threads, progress, &report);
-        if let Some(memory) = memory {
-            memory.close();
+        // The only error is cancellation, which the caller knows of.
+        let _ = run(&checkpoint, &spec, &order, threads, progress, &report);
+        if let Some(entry) = entry {
+            entry.close();
         }
     })
 }
 
-/// Bytes of elements that a scan of `ids` looks at.
+/// Bytes of elements that a scan of `ids` reads.
 pub fn float_bytes(checkpoint: &Checkpoint, ids: impl Iterator<Item = TensorId>) -> u64 {
     ids.filter_map(|id| {
         let size = checkpoint.float_type(id)?.size() as u64;
@@ -138,11 +139,10 @@ pub fn float_bytes(checkpoint: &Checkpoint, ids: impl Iterator<Item = TensorId>)
     .fold(0, u64::saturating_add)
 }
 
-/// Measures the tensors of `order`, reporting each as it is finished, and returns when all
-/// are.
+/// Measures the tensors of `order`. Calls `report` for each as it is finished.
 pub fn run(
     checkpoint: &Checkpoint,
-    questions: &AnalysisSpec,
+    spec: &AnalysisSpec,
     order: &Order,
     threads: Option<usize>,
     progress: &Progress,
@@ -153,7 +153,7 @@ pub fn run(
     let scan = Scan {
         checkpoint,
         chunks: &chunks,
-        questions,
+        spec,
         order,
         progress,
         workers,
@@ -164,7 +164,7 @@ pub fn run(
     };
     super::on_all_cores(threads, || scan.work())?;
     if let Some(why) = scan.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        // Reported already when it happened.
+        // The panic hook has printed it already.
         resume_unwind(Box::new(why));
     }
     progress.check()
@@ -172,36 +172,36 @@ pub fn run(
 
 struct Scan<'a> {
     checkpoint: &'a Checkpoint,
-    questions: &'a AnalysisSpec,
+    spec: &'a AnalysisSpec,
     order: &'a Order,
     progress: &'a Progress,
     chunks: &'a ChunkStore,
-    /// How many there are.
+    /// The number of workers.
     workers: usize,
-    /// The large tensors that workers share now, the first begun first.
+    /// Tensors of several chunks that workers share now, oldest first.
     open: Mutex<VecDeque<Arc<Shared<'a>>>>,
-    /// Tells that a pass over one of them has ended.
+    /// Signals that a pass over one of them has ended.
     ready: Condvar,
     report: Mutex<&'a (dyn Fn(Finding) + Sync)>,
-    /// What the first worker that panicked said.
+    /// The message of the first panic.
     panic: Mutex<Option<String>>,
 }
 
-/// What a worker has for itself. What it used before lies in its own core's cache, and what
-/// another used would have to be fetched from there, line by line.
+/// What each worker owns. Buffers are not shared between workers, because a buffer that was
+/// used before is still in the cache of its core.
 struct Worker<'a> {
     reader: Reader<'a>,
-    /// Buffers and empty tallies, to be used again.
+    /// Buffers and empty histogram builders, for reuse.
     buffers: Vec<Vec<u8>>,
-    tallies: Vec<HistogramBuilder>,
+    builders: Vec<HistogramBuilder>,
 }
 
 impl Worker<'_> {
-    /// An empty tally.
-    fn tally(&mut self, dtype: FloatType) -> HistogramBuilder {
-        let mut tally = self.tallies.pop().unwrap_or_else(|| HistogramBuilder::new(dtype));
-        tally.reset_type(dtype);
-        tally
+    /// An empty histogram builder.
+    fn builder(&mut self, dtype: FloatType) -> HistogramBuilder {
+        let mut builder = self.builders.pop().unwrap_or_else(|| HistogramBuilder::new(dtype));
+        builder.reset_type(dtype);
+        builder
     }
 }
 
@@ -210,27 +210,27 @@ struct Shared<'a> {
     id: TensorId,
     measurement: TensorAnalyzer<'a>,
     steps: Mutex<Steps>,
-    /// Chunks that wait for the next pass.
+    /// Chunks that are kept for the next pass.
     kept: Mutex<HashMap<u64, Chunk<'a>>>,
     first: Mutex<OrderedFold<FirstPassResult, AnalysisState>>,
-    /// What no worker counts into now.
-    tallies: Mutex<Vec<HistogramBuilder>>,
-    /// For each pass but the last, what is known after it.
+    /// Histogram builders that no worker uses now.
+    builders: Mutex<Vec<HistogramBuilder>>,
+    /// The state after each pass but the last.
     known: Vec<OnceLock<AnalysisState>>,
-    /// For each pass after the first.
+    /// The results of each pass after the first.
     found: Vec<Mutex<OrderedFold<FurtherPassResult, FurtherPassResult>>>,
     failed: Mutex<bool>,
 }
 
-/// What of a tensor's work has been claimed: every chunk of the first pass, then of the next.
+/// How much of a tensor's work was claimed, pass by pass.
 #[derive(Debug, Default)]
 struct Steps {
     claimed: u64,
-    /// How many passes are over.
-    over: u64,
+    /// The number of finished passes.
+    finished: u64,
 }
 
-#[allow(clippy::large_enum_variant, reason = "few live at a time")]
+#[allow(clippy::large_enum_variant, reason = "only a few exist at a time")]
 enum Step<'a> {
     Small(TensorId, TensorAnalyzer<'a>),
     Chunks { of: Arc<Shared<'a>>, pass: u64, chunks: Range<u64> },
@@ -239,11 +239,11 @@ enum Step<'a> {
 impl<'a> Scan<'a> {
     fn work(&self) {
         let reader = self.checkpoint.reader();
-        let mut worker = Worker { reader, buffers: Vec::new(), tallies: Vec::new() };
+        let mut worker = Worker { reader, buffers: Vec::new(), builders: Vec::new() };
         let mut last = None;
         while let Some(step) = self.claim(last.as_ref()) {
-            // A panic costs one tensor and not the rest. What the reader held may be half
-            // done, and so it begins anew.
+            // After a panic only this tensor is lost. The reader may be in an inconsistent
+            // state, so it is replaced.
             match step {
                 Step::Small(id, measurement) => {
                     let small = || {
@@ -269,11 +269,11 @@ impl<'a> Scan<'a> {
                 }
             }
         }
-        // Who waits for what will not be done any more finds that out.
+        // Workers that wait for a pass that will not come must notice.
         self.wake();
     }
 
-    /// A step with a tensor begins.
+    /// The failpoint at the beginning of a step.
     fn reached(&self, id: TensorId) -> Result<(), CheckpointError> {
         reach(Failpoint::Scan).map_err(|error| self.error(id, error))
     }
@@ -286,18 +286,18 @@ impl<'a> Scan<'a> {
         )
     }
 
-    /// What is said of a tensor over which a worker panicked; the first panic is told at the
-    /// end of all work too.
+    /// The error of a tensor whose measurement panicked. The first panic is raised again at the
+    /// end of the scan.
     fn panicked(&self, id: TensorId, panic: &(dyn Any + Send)) -> CheckpointError {
         let why = panic_message(panic);
         lock(&self.panic).get_or_insert_with(|| why.clone());
         self.error(id, Problem::Panicked(why))
     }
 
-    /// The next thing to do for the worker that had a part in `last`: it stays with that
-    /// tensor, so that what is counted of it need not be put together from several, begins
-    /// another while there are fewer than workers, and then helps with the one that was
-    /// begun first. It waits only where nothing else is left to do.
+    /// The next step for a worker whose last step was on tensor `last`. It stays with that
+    /// tensor, so that fewer histograms need to be merged. Then it begins a new tensor, as long
+    /// as fewer are open than there are workers. Then it helps with the oldest open tensor. It
+    /// blocks only if nothing else is left.
     fn claim(&self, last: Option<&Arc<Shared<'a>>>) -> Option<Step<'a>> {
         if let Some(step) = last.filter(|_| !self.progress.is_cancelled()).and_then(Shared::step) {
             return Some(step);
@@ -336,13 +336,13 @@ impl<'a> Scan<'a> {
             let Some(dtype) = self.checkpoint.float_type(id) else { continue };
             let shape = &self.checkpoint.tensor(id).shape;
             let learned = self.checkpoint.learned(id);
-            return Some((id, TensorAnalyzer::new(self.questions, dtype, shape, learned)));
+            return Some((id, TensorAnalyzer::new(self.spec, dtype, shape, learned)));
         }
     }
 
-    /// Wakes those who wait for a tensor's next pass.
+    /// Wakes workers that wait for a tensor's next pass.
     fn wake(&self) {
-        // Whoever found nothing to do is waiting, or has not looked yet.
+        // Taking the lock ensures that a worker that found no step is already waiting.
         drop(lock(&self.open));
         self.ready.notify_all();
     }
@@ -353,9 +353,9 @@ impl<'a> Scan<'a> {
         id: TensorId,
         m: &TensorAnalyzer,
     ) -> Result<Analysis, CheckpointError> {
-        let mut tally = m.histogram_type().map(|dtype| worker.tally(dtype));
+        let mut builder = m.histogram_type().map(|dtype| worker.builder(dtype));
         let mut read_bytes = 0;
-        let found = m.run(tally.as_mut(), |elements, look| {
+        let found = m.run(builder.as_mut(), |elements, look| {
             let seen = worker.reader.look(id, elements, |_, bytes| {
                 read_bytes += bytes.len() as u64;
                 look(bytes);
@@ -363,21 +363,21 @@ impl<'a> Scan<'a> {
             seen.map(drop)
         });
         self.progress.advance(read_bytes / m.passes());
-        // One that has counted and was not asked is not empty.
-        worker.tallies.extend(tally.filter(|_| found.is_ok()));
+        // After an error the builder is not empty, so it is dropped.
+        worker.builders.extend(builder.filter(|_| found.is_ok()));
         found
     }
 
     fn first(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, chunks: Range<u64>) {
         let m = &shared.measurement;
-        let mut tally = m.histogram_type().map(|dtype| {
-            let waiting = lock(&shared.tallies).pop();
-            waiting.unwrap_or_else(|| worker.tally(dtype))
+        let mut builder = m.histogram_type().map(|dtype| {
+            let waiting = lock(&shared.builders).pop();
+            waiting.unwrap_or_else(|| worker.builder(dtype))
         });
-        let look = |k, bytes: &[u8]| m.first_pass(k, bytes, tally.as_mut());
+        let look = |k, bytes: &[u8]| m.first_pass(k, bytes, builder.as_mut());
         let looked = self.look(worker, shared, 0, chunks.clone(), look);
-        // Before the chunks are added, so that after the last all are there.
-        lock(&shared.tallies).extend(tally);
+        // Before the chunks are added, so that all builders are there after the last chunk.
+        lock(&shared.builders).extend(builder);
         let looked = match looked {
             Ok(looked) => looked,
             Err(error) => return self.fail(shared, error),
@@ -385,7 +385,7 @@ impl<'a> Scan<'a> {
         let calibrate = |all: &mut AnalysisState, next| m.add_first(all, next);
         let whole = lock(&shared.first).add_all(chunks.zip(looked), m.chunks(), calibrate);
         let Some(mut known) = whole else { return };
-        m.end_first_pass(&mut known, counted(worker, shared));
+        m.end_first_pass(&mut known, merged_histogram(worker, shared));
         self.pass_is_over(shared, 0, known);
     }
 
@@ -412,15 +412,15 @@ impl<'a> Scan<'a> {
         match shared.known.get(pass as usize) {
             Some(place) => {
                 let _ = place.set(known);
-                lock(&shared.steps).over = pass + 1;
+                lock(&shared.steps).finished = pass + 1;
                 self.wake();
             }
             None => self.finish(shared.id, Ok(shared.measurement.finish(known))),
         }
     }
 
-    /// Looks at chunks of a tensor, one after the other: where they lie if that can be, and else
-    /// in memory, where they are kept if they will be looked at again.
+    /// Calls `look` with each chunk of a tensor: mapped in place if possible, and otherwise read
+    /// into a buffer, which is kept if a later pass needs it.
     fn look<T>(
         &self,
         worker: &mut Worker<'a>,
@@ -430,7 +430,7 @@ impl<'a> Scan<'a> {
         mut look: impl FnMut(u64, &[u8]) -> T,
     ) -> Result<Vec<T>, CheckpointError> {
         let m = &shared.measurement;
-        // Progress counts each byte of the checkpoint once, however many passes it takes.
+        // Progress counts each byte once, however many passes there are.
         let mut look = |k, bytes: &[u8]| {
             self.progress.advance(bytes.len() as u64 / m.passes());
             look(k, bytes)
@@ -468,7 +468,7 @@ impl<'a> Scan<'a> {
         looks.collect()
     }
 
-    /// Gives a tensor up; the first error is the one reported.
+    /// Abandons a tensor, and reports its first error.
     fn fail(&self, shared: &Shared, error: CheckpointError) {
         lock(&shared.steps).claimed = u64::MAX;
         if !std::mem::replace(&mut *lock(&shared.failed), true) {
@@ -482,13 +482,13 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// What all workers counted of a tensor together.
-fn counted(worker: &mut Worker, shared: &Shared) -> Option<ValueHistogram> {
-    let mut tallies = std::mem::take(&mut *lock(&shared.tallies));
-    let (whole, parts) = tallies.split_first_mut()?;
+/// The histogram of a tensor, merged from all workers.
+fn merged_histogram(worker: &mut Worker, shared: &Shared) -> Option<ValueHistogram> {
+    let mut builders = std::mem::take(&mut *lock(&shared.builders));
+    let (whole, parts) = builders.split_first_mut()?;
     parts.iter_mut().for_each(|part| whole.merge(part));
     let counted = whole.take();
-    worker.tallies.append(&mut tallies);
+    worker.builders.append(&mut builders);
     Some(counted)
 }
 
@@ -500,7 +500,7 @@ impl<'a> Shared<'a> {
             steps: Mutex::default(),
             kept: Mutex::default(),
             first: Mutex::new(OrderedFold::new(measurement.start())),
-            tallies: Mutex::default(),
+            builders: Mutex::default(),
             known: (0..further).map(|_| OnceLock::new()).collect(),
             found: (0..further)
                 .map(|_| Mutex::new(OrderedFold::new(FurtherPassResult::default())))
@@ -510,16 +510,16 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Claims the next step; `None` if there is none, or none before others have ended their
-    /// part of a pass.
+    /// Claims the next step; `None` if all are claimed, or if the next pass must wait for others
+    /// to finish the current one.
     fn step(shared: &Arc<Self>) -> Option<Step<'a>> {
         let mut steps = lock(&shared.steps);
         let chunks = shared.measurement.chunks();
         let (pass, k) = (steps.claimed / chunks, steps.claimed % chunks);
-        if pass > steps.over || pass >= shared.measurement.passes() {
+        if pass > steps.finished || pass >= shared.measurement.passes() {
             return None;
         }
-        let chunks = k..chunks.min(k + TOGETHER);
+        let chunks = k..chunks.min(k + CHUNKS_PER_STEP);
         steps.claimed += chunks.end - chunks.start;
         Some(Step::Chunks { of: shared.clone(), pass, chunks })
     }

@@ -1,4 +1,4 @@
-//! Comparing an output with its source on all cores.
+//! Compares an output with its source on all cores.
 
 use super::JobError;
 use super::ordered_fold::OrderedFold;
@@ -12,13 +12,13 @@ use crate::quantization::{Chunks, ErrorSums, Quantizer};
 use crate::tensor::TensorId;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// What was compared, and what the quantized tensors lost.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verification {
     pub tensors: Vec<Verified>,
 }
 
-/// One tensor of the output, found to be what it should be.
+/// One tensor of the output that is as expected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
     pub out: TensorId,
@@ -30,7 +30,7 @@ pub struct Verified {
     pub error: Option<ErrorSums>,
 }
 
-/// Starts a verification; the one finding is all of it.
+/// Starts a job whose one finding is the result of [`run`].
 pub fn start(
     out: Arc<Checkpoint>,
     source: Arc<Checkpoint>,
@@ -42,8 +42,8 @@ pub fn start(
     })
 }
 
-/// Whether `out` is what quantizing or dequantizing `source` gives, every byte compared. An
-/// error names the first tensor found that is not, or the file.
+/// Checks every byte of `out` against quantizing or dequantizing `source` again. An error
+/// names the first tensor or file that differs.
 pub fn run(
     out: &Checkpoint,
     source: &Checkpoint,
@@ -57,8 +57,8 @@ pub fn run(
     Ok(verification)
 }
 
-/// Compares the tensors of an output, and nothing else of it. `known`: scales that
-/// calibrating the source has given before.
+/// Compares the tensors of an output, but not its other files. `known` has scales of the
+/// source that were found before.
 pub(super) fn tensors(
     pairing: &Pairing,
     mut known: KnownScales,

@@ -1,8 +1,8 @@
-//! The files of a save, as all its threads write them.
+//! The output files of a save, shared by all its threads.
 //!
-//! The system lets one thread at a time write to a file and has the others spin until it is
-//! their turn. Here they leave what they made and go on to make more: who comes to a file
-//! that nobody writes to writes all that was left for it, also what is left meanwhile.
+//! The kernel lets one thread at a time write to a file and makes the others spin. Here workers
+//! push finished pieces onto the file's queue instead. The worker that finds the file idle
+//! drains the queue, including pieces that are pushed meanwhile.
 
 use super::background_sync::BackgroundSync;
 use super::{Progress, lock};
@@ -15,124 +15,126 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
-/// How many pieces may wait for one file. Who makes one more waits with it.
-const MOST: usize = 4;
+/// The most pieces that may wait for one file. A worker with a further piece blocks.
+const MAX_QUEUED_PIECES: usize = 4;
 
-/// Bytes up to which a piece is copied, so that the larger buffers stay among themselves.
-const LITTLE: usize = 64 << 10;
+/// Pieces up to this many bytes are copied, so that only large buffers are recycled.
+const COPY_THRESHOLD_BYTES: usize = 64 << 10;
 
-/// The files of a save that a thread works on.
+/// The output files that are open now.
 pub(super) struct Writers<'s> {
     open: Mutex<Vec<Weak<Writer<'s>>>>,
     progress: &'s Progress,
-    behind: &'s BackgroundSync,
+    sync: &'s BackgroundSync,
 }
 
 impl<'s> Writers<'s> {
-    pub(super) fn new(progress: &'s Progress, behind: &'s BackgroundSync) -> Self {
-        Writers { open: Mutex::default(), progress, behind }
+    pub(super) fn new(progress: &'s Progress, sync: &'s BackgroundSync) -> Self {
+        Writers { open: Mutex::default(), progress, sync }
     }
 
-    /// A file as the others have it open, if one has.
+    /// Returns the writer of a file, shared with the threads that have it open.
     pub(super) fn open(&self, path: &Path) -> Result<Arc<Writer<'s>>, SaveError> {
         let mut open = lock(&self.open);
         open.retain(|writer| writer.strong_count() > 0);
         if let Some(writer) = open.iter().filter_map(Weak::upgrade).find(|w| w.path == path) {
             return Ok(writer);
         }
-        let writer = Arc::new(Writer::open(path, self.progress, self.behind)?);
+        let writer = Arc::new(Writer::open(path, self.progress, self.sync)?);
         open.push(Arc::downgrade(&writer));
         Ok(writer)
     }
 }
 
-/// A file of the output.
+/// One output file and its queue.
 pub(super) struct Writer<'s> {
     path: PathBuf,
     file: File,
     pub(super) shares_blocks: bool,
     progress: &'s Progress,
-    behind: &'s BackgroundSync,
-    left: Mutex<Left>,
+    sync: &'s BackgroundSync,
+    queue: Mutex<Queue>,
     room: Condvar,
 }
 
-/// What was left to be written.
+/// Pieces that wait to be written.
 #[derive(Default)]
-struct Left {
+struct Queue {
     waiting: VecDeque<(u64, Vec<u8>)>,
-    /// Buffers whose bytes were written.
+    /// Buffers of pieces that were written, for reuse.
     spare: Vec<Vec<u8>>,
-    /// Whether a thread has taken it on to write what is waiting.
-    is_written: bool,
+    /// Whether a thread is draining the queue.
+    draining: bool,
 }
 
 impl<'s> Writer<'s> {
     pub(super) fn open(
         path: &Path,
         progress: &'s Progress,
-        behind: &'s BackgroundSync,
+        sync: &'s BackgroundSync,
     ) -> Result<Self, SaveError> {
         let file = OpenOptions::new().write(true).open(path);
         let file = file.map_err(|e| failed_write(path, e))?;
         let shares_blocks = FileSystem::of(&file).shares_blocks();
         let path = path.to_owned();
-        let (left, room) = (Mutex::default(), Condvar::new());
-        Ok(Writer { path, file, shares_blocks, progress, behind, left, room })
+        let (queue, room) = (Mutex::default(), Condvar::new());
+        Ok(Writer { path, file, shares_blocks, progress, sync, queue, room })
     }
 
-    fn has(&self, bytes: u64) {
+    /// Records that `bytes` were written.
+    fn written(&self, bytes: u64) {
         self.progress.advance(bytes);
-        self.behind.wrote(&self.path, bytes);
+        self.sync.wrote(&self.path, bytes);
     }
 
-    /// Leaves `bytes`, and gives an empty or used buffer for them. Whether it is the
-    /// caller's turn to write.
-    fn leave(&self, at: u64, bytes: &mut Vec<u8>) -> Option<Turn<'_>> {
-        let mut left = lock(&self.left);
-        while left.is_written && left.waiting.len() >= MOST {
-            left = self.room.wait(left).unwrap_or_else(PoisonError::into_inner);
+    /// Queues `bytes`, and replaces them by a spare or empty buffer. Returns a guard if the
+    /// caller must drain the queue.
+    fn push(&self, at: u64, bytes: &mut Vec<u8>) -> Option<DrainGuard<'_>> {
+        let mut queue = lock(&self.queue);
+        while queue.draining && queue.waiting.len() >= MAX_QUEUED_PIECES {
+            queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let piece = match bytes.len() <= LITTLE {
+        let piece = match bytes.len() <= COPY_THRESHOLD_BYTES {
             true => bytes.clone(),
-            false => std::mem::replace(bytes, left.spare.pop().unwrap_or_default()),
+            false => std::mem::replace(bytes, queue.spare.pop().unwrap_or_default()),
         };
-        left.waiting.push_back((at, piece));
-        let is_free = !std::mem::replace(&mut left.is_written, true);
-        is_free.then(|| Turn { left: &self.left, room: &self.room, is_over: false })
+        queue.waiting.push_back((at, piece));
+        let was_idle = !std::mem::replace(&mut queue.draining, true);
+        was_idle.then(|| DrainGuard { queue: &self.queue, room: &self.room, is_done: false })
     }
 }
 
-/// What the thread holds that writes to a file.
-struct Turn<'o> {
-    left: &'o Mutex<Left>,
+/// Held by the thread that drains a queue.
+struct DrainGuard<'o> {
+    queue: &'o Mutex<Queue>,
     room: &'o Condvar,
-    is_over: bool,
+    is_done: bool,
 }
 
-impl Turn<'_> {
-    /// What is to be written next. If nothing is, the turn is over.
+impl DrainGuard<'_> {
+    /// The next piece to write; `None` once the queue is empty and the file idle again.
     fn next(&mut self) -> Option<(u64, Vec<u8>)> {
-        let mut left = lock(self.left);
-        let next = left.waiting.pop_front();
-        left.is_written = next.is_some();
-        self.is_over = next.is_none();
+        let mut queue = lock(self.queue);
+        let next = queue.waiting.pop_front();
+        queue.draining = next.is_some();
+        self.is_done = next.is_none();
         self.room.notify_one();
         next
     }
 
-    fn wrote(&self, bytes: Vec<u8>) {
-        if bytes.len() > LITTLE {
-            lock(self.left).spare.push(bytes);
+    /// Keeps the buffer of a written piece for reuse.
+    fn recycle(&self, bytes: Vec<u8>) {
+        if bytes.len() > COPY_THRESHOLD_BYTES {
+            lock(self.queue).spare.push(bytes);
         }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for DrainGuard<'_> {
     fn drop(&mut self) {
-        // It failed or panicked; nobody may wait for it.
-        if !self.is_over {
-            lock(self.left).is_written = false;
+        // Writing failed or panicked: the next thread drains the queue.
+        if !self.is_done {
+            lock(self.queue).draining = false;
             self.room.notify_all();
         }
     }
@@ -140,13 +142,13 @@ impl Drop for Turn<'_> {
 
 impl Sink for &Writer<'_> {
     fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), SaveError> {
-        let Some(mut turn) = self.leave(at, bytes) else { return Ok(()) };
-        while let Some((at, bytes)) = turn.next() {
+        let Some(mut drain) = self.push(at, bytes) else { return Ok(()) };
+        while let Some((at, bytes)) = drain.next() {
             reach(Failpoint::Disk)
                 .and_then(|()| write_all_at(&self.file, &bytes, at))
                 .map_err(|e| failed_write(&self.path, e))?;
-            self.has(bytes.len() as u64);
-            turn.wrote(bytes);
+            self.written(bytes.len() as u64);
+            drain.recycle(bytes);
         }
         Ok(())
     }
@@ -156,7 +158,7 @@ impl Sink for &Writer<'_> {
             return 0..0;
         }
         let shared = reflink::share(from, start, &self.file, at, length);
-        self.has(shared.end - shared.start);
+        self.written(shared.end - shared.start);
         shared
     }
 }
@@ -182,22 +184,23 @@ fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> std::io::Result<(
 
 #[cfg(test)]
 mod tests {
-    use super::super::background_sync::write_behind;
+    use super::super::background_sync::with_background_sync;
     use super::*;
     use std::thread;
 
-    /// Pieces of all sizes, from more threads than may leave one.
+    /// Pieces of all sizes, from more threads than may queue one.
     #[test]
-    fn what_all_threads_leave_is_written_where_it_belongs() {
+    fn pieces_from_all_threads_are_written_at_their_offsets() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("out");
         File::create(&path).expect("creates");
-        let sizes = [1, 300, LITTLE, LITTLE + 1, 3 * LITTLE];
+        let sizes =
+            [1, 300, COPY_THRESHOLD_BYTES, COPY_THRESHOLD_BYTES + 1, 3 * COPY_THRESHOLD_BYTES];
         let place =
             |k: usize| k / 5 * sizes.iter().sum::<usize>() + sizes[..k % 5].iter().sum::<usize>();
         let progress = Progress::default();
-        let ((), failed) = write_behind(|behind| {
-            let writers = Writers::new(&progress, behind);
+        let ((), failed) = with_background_sync(|sync| {
+            let writers = Writers::new(&progress, sync);
             thread::scope(|scope| {
                 for thread in 0..8 {
                     let (writers, path) = (&writers, &path);
@@ -221,31 +224,32 @@ mod tests {
         assert_eq!((0..200).find(|&k| !is_right(k)), None);
     }
 
-    /// Whoever writes may fail: nobody waits for it, and the next one writes what was left.
     #[test]
-    fn a_turn_that_ends_early_is_another_threads() {
+    fn another_thread_drains_the_queue_after_a_panic() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("out");
         File::create(&path).expect("creates");
         let progress = Progress::default();
-        write_behind(|behind| {
-            let writer = Writer::open(&path, &progress, behind).expect("opens");
-            let turn = writer.leave(0, &mut vec![1; 10]).expect("is the first");
-            for k in 1..MOST as u64 {
-                assert!(writer.leave(10 * k, &mut vec![1; 10]).is_none(), "one has the turn");
+        with_background_sync(|sync| {
+            let writer = Writer::open(&path, &progress, sync).expect("opens");
+            let drain = writer.push(0, &mut vec![1; 10]).expect("is the first");
+            for k in 1..MAX_QUEUED_PIECES as u64 {
+                assert!(writer.push(10 * k, &mut vec![1; 10]).is_none(), "the file is not idle");
             }
             thread::scope(|scope| {
                 let waits = scope.spawn(|| {
-                    (&writer).write(10 * MOST as u64, &mut vec![1; 10]).expect("writes");
+                    (&writer)
+                        .write(10 * MAX_QUEUED_PIECES as u64, &mut vec![1; 10])
+                        .expect("writes");
                 });
                 let panics = scope.spawn(|| {
-                    let _turn = turn;
+                    let _drain = drain;
                     panic!("a test's panic");
                 });
                 assert!(panics.join().is_err() && waits.join().is_ok());
             });
         });
         let written = std::fs::read(&path).expect("reads");
-        assert_eq!(written, vec![1; 10 * (MOST + 1)]);
+        assert_eq!(written, vec![1; 10 * (MAX_QUEUED_PIECES + 1)]);
     }
 }

@@ -1,9 +1,8 @@
-//! The report as CSV (RFC 4180): one record a tensor, each on one line, figures in full.
+//! Writes the report as CSV (RFC 4180): one record per tensor, figures with all digits.
 //!
-//! A spreadsheet takes a cell that begins with `=`, `+`, `-`, `@` or a tab for a formula, and
-//! names come from files that anybody may have made: such a text gets an apostrophe before it,
-//! which spreadsheets understand as *text*. Numbers are this program's own and stay as they
-//! are.
+//! Spreadsheets evaluate a cell that begins with `=`, `+`, `-`, `@` or a tab as a formula, and
+//! names may come from untrusted files. Such a text gets an apostrophe before it, which marks it
+//! as text. Numbers are not changed.
 
 use super::{Report, Row};
 use crate::activations::ActivationMode;
@@ -45,7 +44,7 @@ const COLUMNS: [&str; 31] = [
     "not_quantizable",
 ];
 
-/// The columns after these if activations were given.
+/// Further columns if activations were given.
 const OUTPUTS: [&str; 8] = [
     "output_relative",
     "output_db",
@@ -108,10 +107,10 @@ fn record(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     cells.push(text(row.reason.as_deref().unwrap_or_default()));
     if report.has_outputs {
         let error = row.output();
-        for way in ActivationMode::ALL {
-            let relative = error.and_then(|error| error.ratio(way));
-            // Of an output that loses nothing there are no decibels.
-            let db = error.and_then(|error| error.db(way)).filter(|db| db.is_finite());
+        for mode in ActivationMode::ALL {
+            let relative = error.and_then(|error| error.ratio(mode));
+            // An exact output has no value in dB.
+            let db = error.and_then(|error| error.db(mode)).filter(|db| db.is_finite());
             cells.extend([relative, db].map(|x| x.map(number).unwrap_or_default().into()));
         }
         cells.push(error.map_or("", |error| error.basis.name()).into());
@@ -121,7 +120,7 @@ fn record(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"\r\n")
 }
 
-/// Every digit; `inf` and an empty cell are what spreadsheets leave alone.
+/// A number with all digits; NaN is an empty cell.
 fn number(x: f64) -> String {
     match x {
         x if x.is_nan() => String::new(),
@@ -130,7 +129,7 @@ fn number(x: f64) -> String {
     }
 }
 
-/// A cell with a text that came from elsewhere.
+/// A cell with an untrusted text.
 fn text(text: &str) -> Cow<'_, str> {
     let text = names::visible(text);
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
@@ -147,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_neither_formulas_nor_further_cells() {
+    fn texts_are_quoted_and_never_formulas() {
         assert_eq!(text("encoder.weight"), "encoder.weight");
         assert_eq!(text("a,b\"c"), "\"a,b\"\"c\"");
         assert_eq!(text("=HYPERLINK(\"x\")"), "\"'=HYPERLINK(\"\"x\"\")\"");
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_every_digit() {
+    fn numbers_keep_all_digits() {
         assert_eq!(number(-0.1), "-0.1");
         assert_eq!(number(1.5e-7), "1.5e-7");
         assert_eq!(number(f64::NAN), "");

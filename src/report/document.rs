@@ -1,5 +1,5 @@
-//! The JSON document of `inspect`, `calibrate`, `analyze` and `report`: one shape, written
-//! tensor by tensor, so that its size does not matter. Its keys are documented in the README.
+//! The JSON document of `inspect`, `calibrate`, `analyze` and `report`. It is written tensor by
+//! tensor, so that memory use does not grow with it. `quantscope help json` documents its keys.
 
 use crate::activations::{ActivationMode, OutputError};
 use crate::checkpoint::{Checkpoint, Extent, Watched};
@@ -11,7 +11,7 @@ use crate::text::json;
 use serde::{Serialize, Serializer};
 use std::io::{self, Write};
 
-/// A document being written.
+/// A JSON document that is being written.
 pub(crate) struct Document<W> {
     out: W,
     empty: bool,
@@ -30,7 +30,7 @@ impl<W: Write> Document<W> {
         Ok(Document { out, empty: true })
     }
 
-    /// `tensor`: a [`Tensor`], or one with further keys.
+    /// Adds a tensor: a [`Tensor`], or one with further keys.
     pub(crate) fn tensor(&mut self, tensor: &impl Serialize) -> io::Result<()> {
         if !std::mem::take(&mut self.empty) {
             self.out.write_all(b",")?;
@@ -38,7 +38,7 @@ impl<W: Write> Document<W> {
         Ok(json::write(&mut self.out, tensor)?)
     }
 
-    /// Adds tensors written elsewhere, by [`list`].
+    /// Adds tensors that were written by [`list`].
     pub(crate) fn append(&mut self, listed: &[u8]) -> io::Result<()> {
         if !listed.is_empty() && !std::mem::take(&mut self.empty) {
             self.out.write_all(b",")?;
@@ -51,7 +51,7 @@ impl<W: Write> Document<W> {
         self.close()
     }
 
-    /// Ends it with one more key.
+    /// Ends the document with one more key.
     pub(crate) fn end_with(
         mut self,
         totals: &Totals,
@@ -75,7 +75,7 @@ impl<W: Write> Document<W> {
     }
 }
 
-/// Writes one more tensor to a list for [`Document::append`].
+/// Appends a tensor to a list for [`Document::append`].
 pub(crate) fn list(tensor: &impl Serialize, listed: &mut Vec<u8>) -> io::Result<()> {
     if !listed.is_empty() {
         listed.push(b',');
@@ -83,8 +83,7 @@ pub(crate) fn list(tensor: &impl Serialize, listed: &mut Vec<u8>) -> io::Result<
     Ok(json::write(listed, tensor)?)
 }
 
-/// A tensor in the document. Figures that are not known, not finite or without meaning are
-/// null.
+/// A tensor of the document. Figures that are unknown or not finite are null.
 #[derive(Serialize)]
 pub(crate) struct Tensor<'a> {
     name: &'a str,
@@ -97,21 +96,21 @@ pub(crate) struct Tensor<'a> {
     #[serde(flatten)]
     figures: Figures<'a>,
     #[serde(flatten)]
-    health: Option<Health<'a>>,
+    diagnostics: Option<DiagnosticFigures<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schemes: Option<Vec<SchemeFigures>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     observed: Option<Observed<'a>>,
 }
 
-/// What observers of fake quantization left beside a weight.
+/// What the observers of quantization-aware training recorded for a weight.
 #[derive(Serialize)]
 struct Observed<'a> {
     learned: Option<LearnedFigures<'a>>,
     /// The ranges of the layer's inputs and outputs.
     input: Option<ExtentFigures>,
     output: Option<ExtentFigures>,
-    /// Of the inputs as symmetric int8.
+    /// The scale of the inputs as symmetric int8.
     input_scale: Option<f32>,
 }
 
@@ -119,9 +118,9 @@ struct Observed<'a> {
 struct LearnedFigures<'a> {
     scales: Scale<'a>,
     zero_point: f64,
-    /// The largest quantized value that was trained for.
+    /// The largest quantized value that training used.
     levels: Option<f64>,
-    /// Why a scheme does not take the scales over; null if it does, or none was asked for.
+    /// Why the scheme does not use the scales; null if it does, or if there is no scheme.
     not_taken: Option<String>,
 }
 
@@ -137,22 +136,22 @@ impl From<Extent> for ExtentFigures {
     }
 }
 
-/// What the output of a layer loses by one quantizer.
+/// The output error of a layer for one quantizer.
 #[derive(Serialize)]
 pub(crate) struct OutputFigures {
-    /// `inputs`, exact on what was recorded, or `diagonal`.
+    /// `inputs` if exact for the recorded inputs, or `diagonal`.
     basis: Option<&'static str>,
-    /// Why it has no figures.
+    /// Why there are no figures.
     reason: Option<String>,
-    /// Of the layer's inputs as symmetric int8.
+    /// The scale of the layer's inputs as symmetric int8.
     input_scale: Option<f32>,
-    weights: WayFigures,
-    dynamic: WayFigures,
-    r#static: WayFigures,
+    weights: ModeFigures,
+    dynamic: ModeFigures,
+    r#static: ModeFigures,
 }
 
 #[derive(Serialize)]
-struct WayFigures {
+struct ModeFigures {
     relative: Option<f64>,
     db: Option<f64>,
 }
@@ -163,34 +162,35 @@ impl OutputFigures {
         input_scale: Option<f32>,
         reason: Option<String>,
     ) -> OutputFigures {
-        let way = |way| WayFigures {
-            relative: error.and_then(|error| error.ratio(way)),
-            db: error.and_then(|error| error.db(way)),
+        let mode = |mode| ModeFigures {
+            relative: error.and_then(|error| error.ratio(mode)),
+            db: error.and_then(|error| error.db(mode)),
         };
         OutputFigures {
             basis: error.map(|error| error.basis.name()),
             reason,
             input_scale,
-            weights: way(ActivationMode::Weights),
-            dynamic: way(ActivationMode::Dynamic),
-            r#static: way(ActivationMode::Static),
+            weights: mode(ActivationMode::Weights),
+            dynamic: mode(ActivationMode::Dynamic),
+            r#static: mode(ActivationMode::Static),
         }
     }
 }
 
-/// What the tensors shown add up to.
+/// The totals of the listed tensors.
 #[derive(Debug, Default, Serialize)]
 pub struct Totals {
+    /// Number of tensors.
     pub tensors: u64,
     pub parameters: u64,
     pub bytes: u64,
-    /// Bytes when the selected ones among them are quantized, scales included.
+    /// Bytes with the selected tensors quantized, including scales.
     pub bytes_quantized: u64,
 }
 
-/// What is odd with a tensor.
+/// The diagnostics of a tensor.
 #[derive(Serialize)]
-struct Health<'a> {
+struct DiagnosticFigures<'a> {
     flags: Vec<DiagnosticText>,
     /// The first tensor that holds the same bytes.
     duplicate_of: Option<&'a str>,
@@ -203,18 +203,18 @@ struct DiagnosticText {
     meaning: &'static str,
 }
 
-/// What one of several schemes makes of a tensor.
+/// The error of one of several schemes.
 #[derive(Serialize)]
 pub(crate) struct SchemeFigures {
     scheme: String,
-    /// Values and F32 scales.
+    /// Bytes of values and F32 scales.
     bytes: u64,
-    /// Why it has no figures.
+    /// Why there are no figures.
     reason: Option<String>,
     #[serde(flatten)]
     error: ErrorFigures,
     worst_channel: Option<WorstChannel>,
-    /// Where activations are given.
+    /// Present if activations were given.
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<OutputFigures>,
 }
@@ -226,7 +226,7 @@ struct WorstChannel {
 }
 
 impl SchemeFigures {
-    /// What is known of a scheme when its outcome is not kept.
+    /// The figures of a scheme whose outcome was not kept.
     pub(crate) fn known(
         scheme: QuantizationScheme,
         shape: &Shape,
@@ -242,7 +242,7 @@ impl SchemeFigures {
         }
     }
 
-    /// With what the layer's output loses.
+    /// Adds the output error.
     pub(crate) fn with_output(self, output: Option<OutputFigures>) -> SchemeFigures {
         SchemeFigures { output, ..self }
     }
@@ -305,7 +305,7 @@ struct Quantization<'a> {
     error: ErrorFigures,
 }
 
-/// What quantizing cost a tensor, in every document.
+/// The quantization error of a tensor, with the same keys in every document.
 #[derive(Serialize, Default)]
 pub(crate) struct ErrorFigures {
     mse: Option<f64>,
@@ -318,7 +318,7 @@ pub(crate) struct ErrorFigures {
     levels_used: Option<u32>,
 }
 
-/// One number per tensor, a list otherwise.
+/// A number for a per-tensor scheme, and a list otherwise.
 pub(crate) enum Scale<'a> {
     One(f32),
     Each(&'a [f32]),
@@ -333,8 +333,8 @@ impl Serialize for Scale<'_> {
     }
 }
 
-/// The f64 whose shortest decimal form is that of the f32 `x`, if reading it and narrowing
-/// gives `x` again; rounding twice can miss it, and then `x` itself.
+/// The f64 with the same shortest decimal form as the f32 `x`, if narrowing it gives `x` again.
+/// Rounding twice can give a neighbour of `x`; then `x` itself is returned.
 fn short(x: f32) -> f64 {
     match format!("{x:e}").parse::<f64>() {
         Ok(wide) if wide as f32 == x => wide,
@@ -343,7 +343,7 @@ fn short(x: f32) -> f64 {
 }
 
 impl<'a> Tensor<'a> {
-    /// What the headers tell. `reason`: why it is not quantized by default.
+    /// A tensor as listed in the header. `reason` says why it is not quantized by default.
     pub(crate) fn listed(tensor: &'a TensorInfo, reason: Option<&'a str>) -> Self {
         Tensor {
             name: &tensor.name,
@@ -354,13 +354,13 @@ impl<'a> Tensor<'a> {
             quantizable: reason.is_none(),
             reason,
             figures: Figures::None {},
-            health: None,
+            diagnostics: None,
             schemes: None,
             observed: None,
         }
     }
 
-    /// With what observers left beside it. `scheme`: what it would be quantized by.
+    /// Adds the records of observers. `scheme` is the scheme of the figures, if any.
     pub(crate) fn observed(
         self,
         learned: Option<&'a QatScales>,
@@ -412,18 +412,19 @@ impl<'a> Tensor<'a> {
         Tensor { figures: Figures::Analyzed { stats, quantization }, ..self }
     }
 
-    /// `duplicate_of`: the first tensor that holds the same bytes.
+    /// Adds diagnostics. `duplicate_of` names the first tensor that holds the same bytes.
     pub(crate) fn examined(self, flags: &[Diagnostic], duplicate_of: Option<&'a str>) -> Self {
         let text = |flag: &Diagnostic| DiagnosticText {
             flag: flag.name(),
             what: flag.to_string(),
             meaning: flag.meaning(),
         };
-        let health = Some(Health { flags: flags.iter().map(text).collect(), duplicate_of });
-        Tensor { health, ..self }
+        let diagnostics =
+            Some(DiagnosticFigures { flags: flags.iter().map(text).collect(), duplicate_of });
+        Tensor { diagnostics, ..self }
     }
 
-    /// With what each of several schemes makes of it.
+    /// Adds the figures of several schemes.
     pub(crate) fn compared(self, schemes: Vec<SchemeFigures>) -> Self {
         Tensor { schemes: Some(schemes), ..self }
     }
@@ -442,7 +443,7 @@ impl RangeStats {
     }
 }
 
-// A figure that is NaN or infinite becomes null as it is written.
+// NaN and infinities are written as null.
 impl Stats {
     fn of(s: &Statistics) -> Self {
         Stats {
@@ -479,7 +480,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_scale_is_read_back_as_it_was() {
+    fn scales_survive_a_round_trip() {
         let mut bits = 1u32;
         for _ in 0..200_000 {
             bits = bits.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
@@ -489,7 +490,7 @@ mod tests {
                 assert_eq!(json.parse::<f64>().expect("a number") as f32, x, "{json}");
             }
         }
-        // Its shortest form, narrowed from f64, is its neighbour.
+        // The shortest form of this number, narrowed from f64, gives its neighbour.
         let trap = 7.038531e-26f32;
         assert_ne!("7.038531e-26".parse::<f64>().expect("a number") as f32, trap);
         assert_eq!(short(trap), f64::from(trap));

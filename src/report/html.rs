@@ -1,5 +1,5 @@
-//! The report as one page: no network, no further file, readable without scripts, in light
-//! and in dark.
+//! Writes the report as one HTML page. It needs no network and no other file, can be read
+//! without scripts, and has a light and a dark theme.
 
 use super::plots;
 use super::{Report, Row};
@@ -13,7 +13,7 @@ use std::io::{self, Write};
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
-/// A text from elsewhere, harmless between tags and in attributes.
+/// Escapes an untrusted text for use between tags and in attributes.
 fn safe(text: &str) -> Cow<'_, str> {
     let visible = names::visible(text);
     if !visible.contains(['&', '<', '>', '"', '\'']) {
@@ -37,12 +37,12 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     head(report, out)?;
     summary(report, out)?;
     budget(report, out)?;
-    health(report, out)?;
+    diagnostics(report, out)?;
     table(report, out)?;
     write!(out, "<script>\n{SCRIPT}</script>\n</body>\n</html>\n")
 }
 
-/// The policy lets a browser load nothing at all, whatever the page holds.
+/// The head of the page. Its security policy forbids the browser to load anything.
 fn head(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let name = report.checkpoint.name();
     write!(
@@ -58,24 +58,24 @@ fn summary(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let marked = report.rows.iter().filter(|row| row.marked).count();
     let measured = report.rows.iter().filter(|row| row.statistics.is_some()).count();
     let share = totals.bytes_quantized as f64 / totals.bytes.max(1) as f64;
-    let words = [Rating::Excellent, Rating::Good, Rating::Fair, Rating::Poor];
-    let said: Vec<String> = words
+    let ratings = [Rating::Excellent, Rating::Good, Rating::Fair, Rating::Poor];
+    let counts: Vec<String> = ratings
         .into_iter()
-        .map(|verdict| {
+        .map(|rating| {
             let has = |row: &&Row| {
                 row.reason.is_none()
-                    && row.sqnr_db().map(|db| report.thresholds.rate(db)) == Some(verdict)
+                    && row.sqnr_db().map(|db| report.thresholds.rate(db)) == Some(rating)
             };
-            let (n, word) = (report.rows.iter().filter(has).count(), verdict.word());
+            let (n, word) = (report.rows.iter().filter(has).count(), rating.word());
             format!("<span class=\"{word}\">{n} {word}</span>")
         })
         .collect();
     let thresholds = &report.thresholds;
     write!(
         out,
-        "<header>\n<h1>{name}</h1>\n<p class=\"dim\">What symmetric int8 quantization costs each tensor, by quantscope {version}. {judged}</p>\n<dl>\n<dt>path</dt><dd><code>{path}</code></dd>\n<dt>format</dt><dd>{format}</dd>\n<dt>tensors</dt><dd>{tensors}, {parameters} parameters, {bytes}; {measured} measured</dd>\n<dt>scheme</dt><dd>{scheme}</dd>\n<dt>calibration</dt><dd>{calibration}, rounding {rounding}</dd>\n<dt>marked ●</dt><dd>{marked_tensors}: {bytes} → {after} ({share})</dd>\n<dt>quantizable</dt><dd>{said}</dd>\n<dt>words</dt><dd>SQNR = 10·log₁₀(Σx² / Σ(x−x̂)²): excellent from {excellent} dB, good from {good}, fair from {fair}, poor below</dd>\n</dl>\n</header>\n",
+        "<header>\n<h1>{name}</h1>\n<p class=\"dim\">Quantization error of each tensor in symmetric int8, measured by quantscope {version}. {judged}</p>\n<dl>\n<dt>path</dt><dd><code>{path}</code></dd>\n<dt>format</dt><dd>{format}</dd>\n<dt>tensors</dt><dd>{tensors}, {parameters} parameters, {bytes}; {measured} measured</dd>\n<dt>scheme</dt><dd>{scheme}</dd>\n<dt>calibration</dt><dd>{calibration}, rounding {rounding}</dd>\n<dt>marked ●</dt><dd>{marked_tensors}: {bytes} → {after} ({share})</dd>\n<dt>quantizable</dt><dd>{counts}</dd>\n<dt>ratings</dt><dd>SQNR = 10·log₁₀(Σx² / Σ(x−x̂)²): excellent from {excellent} dB, good from {good}, fair from {fair}, poor below</dd>\n</dl>\n</header>\n",
         version = env!("CARGO_PKG_VERSION"),
-        judged = judged(report),
+        judged = explanation(report),
         name = safe(&checkpoint.name()),
         path = safe(&checkpoint.path().to_string_lossy()),
         format = safe(checkpoint.format().name()),
@@ -88,32 +88,32 @@ fn summary(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         marked_tensors = figures::counted(marked, "tensor"),
         after = figures::bytes(totals.bytes_quantized),
         share = figures::percent(share),
-        said = said.join(", "),
+        counts = counts.join(", "),
         excellent = thresholds.excellent,
         good = thresholds.good,
         fair = thresholds.fair,
     )
 }
 
-/// What the figures judge.
-fn judged(report: &Report) -> String {
+/// What the figures mean.
+fn explanation(report: &Report) -> String {
     if !report.has_outputs {
-        return "The figures are errors of the weights, over every element; what the model's answers lose depends on its activations too.".to_owned();
+        return "The figures are errors of the weights, over all elements. The error of the model's output also depends on its activations.".to_owned();
     }
     let diagonal =
         report.rows.iter().filter_map(Row::output).any(|output| output.basis == Basis::Diagonal);
     let mark = if diagonal {
-        " ~ is the diagonal approximation, from mean squares per feature instead of inputs."
+        " ~ marks the diagonal approximation from mean squares per feature, without inputs."
     } else {
         ""
     };
     format!(
-        "SQNR and its like are errors of the weights, over every element. The columns output, dynamic and static tell what the layers' outputs lose on the recorded inputs: ‖Wx − Ŵx̂‖² / ‖Wx‖² in dB, the lower the better, with the weights quantized, with the inputs too as they come, and with the inputs by one calibrated scale. The tensors are ranked by output where nothing else was asked for.{mark}"
+        "SQNR and the errors are those of the weights, over all elements. The columns output, dynamic and static are errors of the layers' outputs on the recorded inputs: ‖Wx − Ŵx̂‖² / ‖Wx‖² in dB, lower is better, with only the weights quantized, with inputs quantized with a scale per token, and with inputs quantized with one calibrated scale. Tensors are sorted by output.{mark}"
     )
 }
 
-/// Places of the curve that are written out below it.
-const PLACES: usize = 10;
+/// Points of the curve that are listed below it.
+const LISTED_POINTS: usize = 10;
 
 fn budget(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let Some(points) = report.curve() else { return Ok(()) };
@@ -121,10 +121,10 @@ fn budget(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         report.uniform().into_iter().map(|(scheme, p)| (format!("all {scheme}"), p)).collect();
     write!(
         out,
-        "<section>\n<h2>Budget: bytes against error</h2>\n<p class=\"dim\">Each place on the curve is a choice of a scheme, or none, for every quantizable tensor that no other choice of the same size beats. The error is Σ(x−x̂)²/Σx² of the weights{outputs}, averaged over parameters, and the SQNR is that share in dB. The circles give every tensor the same scheme.</p>\n<div class=\"scroll\">{}</div>\n<div class=\"scroll\"><table>\n<thead><tr><th>choice</th><th class=\"number\">bytes</th><th class=\"number\">error</th><th class=\"number\">SQNR</th><th></th></tr></thead>\n<tbody>\n",
+        "<section>\n<h2>Budget: bytes against error</h2>\n<p class=\"dim\">Each point of the curve chooses a scheme, or float, for every quantizable tensor, such that no other choice of the same size has a smaller error. The error is Σ(x−x̂)²/Σx² of the weights{outputs}, averaged over parameters; the SQNR is this ratio in dB. Circles mark one scheme for all tensors.</p>\n<div class=\"scroll\">{}</div>\n<div class=\"scroll\"><table>\n<thead><tr><th>choice</th><th class=\"number\">bytes</th><th class=\"number\">error</th><th class=\"number\">SQNR</th><th></th></tr></thead>\n<tbody>\n",
         plots::curve(&points, &uniform),
         outputs = if report.has_outputs {
-            " or, where it is known, ‖Wx−Ŵx‖²/‖Wx‖² of the layer's output"
+            " or, if known, ‖Wx−Ŵx‖²/‖Wx‖² of the layer's output"
         } else {
             ""
         },
@@ -133,19 +133,19 @@ fn budget(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         (Some(first), Some(last)) => (first.bytes, last.bytes),
         _ => return Ok(()),
     };
-    let mut places: Vec<(String, Point)> = (0..=PLACES)
+    let mut listed: Vec<(String, Point)> = (0..=LISTED_POINTS)
         .filter_map(|step| {
-            let bytes = most - (most - least) / PLACES as u64 * step as u64;
+            let bytes = most - (most - least) / LISTED_POINTS as u64 * step as u64;
             let within = match step {
-                PLACES => points.last(),
+                LISTED_POINTS => points.last(),
                 _ => points.iter().find(|point| point.bytes <= bytes),
             };
             Some(("on the curve".to_owned(), *within?))
         })
         .collect();
-    places.dedup();
-    places.extend(uniform);
-    for (choice, point) in places {
+    listed.dedup();
+    listed.extend(uniform);
+    for (choice, point) in listed {
         let db = -10.0 * point.error.log10();
         let word = report.thresholds.rate(db).word();
         writeln!(
@@ -159,13 +159,13 @@ fn budget(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"</tbody>\n</table></div>\n</section>\n")
 }
 
-fn health(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+fn diagnostics(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let flagged = || report.rows.iter().filter(|row| !row.flags.is_empty());
-    out.write_all(b"<section>\n<h2>Health</h2>\n")?;
+    out.write_all(b"<section>\n<h2>Diagnostics</h2>\n")?;
     if flagged().next().is_none() {
-        return out.write_all(b"<p>Nothing odd was found in any tensor.</p>\n</section>\n");
+        return out.write_all(b"<p>No tensor has a diagnostic.</p>\n</section>\n");
     }
-    out.write_all(b"<div class=\"scroll\"><table>\n<thead><tr><th>tensor</th><th>flag</th><th>what</th><th>what it means</th></tr></thead>\n<tbody>\n")?;
+    out.write_all(b"<div class=\"scroll\"><table>\n<thead><tr><th>tensor</th><th>diagnostic</th><th>found</th><th>meaning</th></tr></thead>\n<tbody>\n")?;
     for row in flagged() {
         for flag in &row.flags {
             writeln!(
@@ -181,7 +181,7 @@ fn health(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"</tbody>\n</table></div>\n</section>\n")
 }
 
-/// Titles of the table; what its cells are ordered by.
+/// Titles of the table's columns, and how their cells are sorted.
 const COLUMNS: [(&str, &str); 15] = [
     ("tensor", "text"),
     ("dtype", "text"),
@@ -247,10 +247,10 @@ fn line(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     let word = error.map_or("", |e| report.thresholds.rate(e.sqnr_db).word());
     write!(out, "<td class=\"{word}\">{word}</td>")?;
     if report.has_outputs {
-        for way in ActivationMode::ALL {
+        for mode in ActivationMode::ALL {
             let output = row.output();
-            let shown = |_| output.and_then(|output| output.shown(way)).unwrap_or_default();
-            number(out, output.and_then(|output| output.db(way)), shown)?;
+            let shown = |_| output.and_then(|output| output.shown(mode)).unwrap_or_default();
+            number(out, output.and_then(|output| output.db(mode)), shown)?;
         }
     }
     let scheme = cost.map(|cost| cost.quantizer);
@@ -269,7 +269,7 @@ fn line(report: &Report, row: &Row, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "<td class=\"note\">{}</td></tr>", safe(&note(row)))
 }
 
-/// A cell with a figure, ordered by all its digits; empty where there is none.
+/// A cell with a figure, sorted by its exact value; empty if there is none.
 fn number(
     out: &mut dyn Write,
     value: Option<f64>,
@@ -286,15 +286,19 @@ fn number(
     write!(out, "<td class=\"number\" data-v=\"{ordered}\">{}</td>", shown(value))
 }
 
-/// Why it is not quantized, and what is odd with it.
+/// Why the tensor is not quantized, and its diagnostics.
 fn note(row: &Row) -> String {
-    // What is not finite is the reason already.
-    let odd = row.flags.iter().filter(|flag| {
+    // NaN and infinities are given as the reason already.
+    let further = row.flags.iter().filter(|flag| {
         row.reason.is_none() || !matches!(flag, Diagnostic::Nan { .. } | Diagnostic::Inf { .. })
     });
     let reason = row.reason.clone().into_iter();
     let unmeasured = row.unmeasured.as_ref().map(|why| format!("output not measured: {why}"));
-    reason.chain(odd.map(Diagnostic::to_string)).chain(unmeasured).collect::<Vec<_>>().join("; ")
+    reason
+        .chain(further.map(Diagnostic::to_string))
+        .chain(unmeasured)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 #[cfg(test)]
@@ -302,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_from_elsewhere_is_markup() {
+    fn untrusted_texts_are_escaped() {
         assert_eq!(safe("encoder.weight"), "encoder.weight");
         assert_eq!(safe("<script>&\"'"), "&lt;script&gt;&amp;&quot;&#39;");
         assert_eq!(safe("a\u{202e}b\n"), "a\\u{202e}b\\n");

@@ -1,5 +1,5 @@
-//! The report as JSON: the document of `analyze --schemes`, with the histograms, what is
-//! marked, and the budget's curve.
+//! Writes the report as JSON: the document of `analyze --schemes` with histograms, marks and the
+//! budget's curve.
 
 use super::document::{Document, OutputFigures, Scale, SchemeFigures, Tensor};
 use super::{Histogram, Report, Row};
@@ -7,14 +7,15 @@ use crate::plan::budget::Point;
 use serde::Serialize;
 use std::io::{self, Write};
 
+/// A point of the budget's curve.
 #[derive(Serialize)]
-struct Place {
+struct CurvePoint {
     bytes: u64,
-    /// Σ(x−x̂)²/Σx², or ‖Wx−Ŵx‖²/‖Wx‖² where activations tell it, averaged over parameters.
+    /// Σ(x−x̂)²/Σx², or ‖Wx−Ŵx‖²/‖Wx‖² if activations were given, averaged over parameters.
     error: f64,
 }
 
-/// A tensor, and what a report says of it beyond its analysis.
+/// A tensor with the keys that only a report has.
 #[derive(Serialize)]
 struct Reported<'a> {
     #[serde(flatten)]
@@ -22,9 +23,9 @@ struct Reported<'a> {
     marked: bool,
     scheme: String,
     calibration: String,
-    /// Counts in equal parts of the range from the smallest to the largest.
+    /// Counts in equal bins of −absmax to absmax.
     histogram: Option<&'a Histogram>,
-    /// What the layer's output loses; there only if activations were given.
+    /// The output error; present only if activations were given.
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<Option<OutputFigures>>,
 }
@@ -34,8 +35,8 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for row in &report.rows {
         document.tensor(&tensor(report, row))?;
     }
-    let place = |point: Point| Place { bytes: point.bytes, error: point.error };
-    let curve = report.curve().unwrap_or_default().into_iter().map(place);
+    let listed = |point: Point| CurvePoint { bytes: point.bytes, error: point.error };
+    let curve = report.curve().unwrap_or_default().into_iter().map(listed);
     document.end_with(&report.totals(), "budget", &curve.collect::<Vec<_>>())
 }
 

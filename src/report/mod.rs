@@ -25,7 +25,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What kind of file a report is.
+/// The format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Html,
@@ -34,10 +34,11 @@ pub enum Format {
 }
 
 impl Format {
+    /// All formats.
     pub const ALL: [Format; 3] = [Format::Html, Format::Csv, Format::Json];
 
-    /// What the name of such a file ends in.
-    pub fn ending(self) -> &'static str {
+    /// The file name extension.
+    pub fn extension(self) -> &'static str {
         match self {
             Format::Html => "html",
             Format::Csv => "csv",
@@ -45,24 +46,24 @@ impl Format {
         }
     }
 
-    /// By the ending of a path; `None` if it is of none of them.
+    /// The format of a path by its extension; `None` if it is none of them.
     pub fn of(path: &Path) -> Option<Format> {
-        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
-        Format::ALL.into_iter().find(|format| format.ending() == ending)
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        Format::ALL.into_iter().find(|format| format.extension() == extension)
     }
 }
 
-/// Everything that a report says.
+/// The contents of a report.
 #[derive(Debug)]
 pub struct Report {
     pub checkpoint: Arc<Checkpoint>,
-    /// What the tensors are ranked by, but for those that are marked with another.
+    /// The quantizer of the figures, except for tensors that are marked with another.
     pub quantizer: Quantizer,
     pub rounding: Rounding,
     pub thresholds: Thresholds,
-    /// Whether activations were given, and so what the layers' outputs lose is known.
+    /// Whether activations were given, so that output errors are known.
     pub has_outputs: bool,
-    /// In the order in which they are shown.
+    /// The tensors in the order in which they are listed.
     pub rows: Vec<Row>,
 }
 
@@ -72,23 +73,23 @@ pub struct Row {
     pub tensor: TensorId,
     /// Why it is not quantized by default; `None` if it is.
     pub reason: Option<String>,
-    /// Whether it is part of what is to be quantized.
+    /// Whether it is marked for quantization.
     pub marked: bool,
-    /// What its figures are of.
+    /// The quantizer of its figures.
     pub quantizer: Quantizer,
-    /// `None` while it is not measured, and for what is not a float.
+    /// `None` if it is not measured yet or is not a float tensor.
     pub statistics: Option<Statistics>,
     pub flags: Vec<Diagnostic>,
-    /// What each scheme costs it.
+    /// The error of each scheme.
     pub costs: Vec<Cost>,
-    /// Why the output of its layer was not measured though it was recorded.
+    /// Why the output of its layer could not be measured although inputs were recorded.
     pub unmeasured: Option<String>,
     /// The calibrated scale of the layer's inputs.
     pub input_scale: Option<f32>,
     pub histogram: Option<Histogram>,
 }
 
-/// What a quantizer makes of a tensor.
+/// The error of a tensor for one quantizer.
 #[derive(Clone, Debug)]
 pub struct Cost {
     pub quantizer: Quantizer,
@@ -97,25 +98,25 @@ pub struct Cost {
     pub noise_share: f64,
     pub scales: u64,
     pub largest_scale: f32,
-    /// What the layer's output loses, where that is known.
+    /// The error of the layer's output, if known.
     pub output: Option<OutputError>,
 }
 
 impl Cost {
-    /// The share of the weights' energy that is lost or, where that is known, of the output's.
+    /// The error as a share of the signal: of the layer's output if known, else of the weights.
     fn share(&self) -> f64 {
         let output = self.output.as_ref().and_then(|output| output.ratio(ActivationMode::Weights));
         output.unwrap_or(self.noise_share)
     }
 }
 
-/// How many elements lie in equal parts of the range from `low` to `high`.
+/// Element counts in equal bins from `low` to `high`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Histogram {
     pub low: f64,
     pub high: f64,
     pub counts: Box<[f32]>,
-    /// The counts are only as they compare with each other.
+    /// Whether the counts are only relative to each other.
     #[serde(skip)]
     pub sketched: bool,
 }
@@ -123,7 +124,7 @@ pub struct Histogram {
 impl Histogram {
     const BINS: usize = 48;
 
-    /// DoneLatch the range that int8 spans, −absmax to absmax.
+    /// Bins the range of int8, −absmax to absmax.
     pub fn of(distribution: &ValueHistogram, absmax: f64) -> Histogram {
         let counts = distribution.rebin(-absmax, absmax, Self::BINS);
         let counts = counts.into_iter().map(|count| count as f32).collect();
@@ -137,7 +138,7 @@ impl Histogram {
 }
 
 impl Row {
-    /// What is found by an analysis whose first outcome is the one that counts.
+    /// A row from the analysis of a tensor. `quantizer` selects the outcome of the figures.
     pub fn new(
         checkpoint: &Checkpoint,
         tensor: TensorId,
@@ -162,7 +163,7 @@ impl Row {
         }
     }
 
-    /// The cost that counts.
+    /// The error for the row's quantizer.
     pub fn cost(&self) -> Option<&Cost> {
         self.cost_of(self.quantizer)
     }
@@ -171,17 +172,17 @@ impl Row {
         self.costs.iter().find(|cost| cost.quantizer == quantizer)
     }
 
-    /// That of a scheme, whichever way it was calibrated for this tensor.
+    /// The error of a scheme with any calibration.
     fn cost_by(&self, scheme: QuantizationScheme) -> Option<&Cost> {
         self.costs.iter().find(|cost| cost.quantizer.scheme == scheme)
     }
 
-    /// What the layer's output loses.
+    /// The error of the layer's output.
     pub fn output(&self) -> Option<&OutputError> {
         self.cost()?.output.as_ref()
     }
 
-    /// For a document; `None` for a layer that was not recorded.
+    /// The output error for the JSON document; `None` if the layer was not recorded.
     fn output_figures(&self, cost: Option<&Cost>) -> Option<OutputFigures> {
         let error = cost.and_then(|cost| cost.output.as_ref());
         let recorded = error.is_some() || self.unmeasured.is_some();
@@ -217,10 +218,9 @@ fn costs(analysis: &Analysis) -> Vec<Cost> {
 }
 
 impl Report {
-    /// Ranks the rows by what the layers' outputs lose where that is known, and by what the
-    /// weights lose: the worst first; what is exact comes after every figure, what has none at
-    /// the end.
-    pub fn rank(&mut self) {
+    /// Sorts the rows by output error if known, and by SQNR of the weights otherwise: worst first,
+    /// then exact tensors, then those without figures.
+    pub fn sort(&mut self) {
         let rank = |row: &Row| row.sqnr_db().map_or(f64::INFINITY, |db| db.min(f64::MAX));
         self.rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
         if self.has_outputs {
@@ -232,7 +232,7 @@ impl Report {
         }
     }
 
-    /// Writes it.
+    /// Writes the report in `format`.
     pub fn write(&self, format: Format, out: &mut dyn Write) -> io::Result<()> {
         match format {
             Format::Html => html::write(self, out),
@@ -241,7 +241,7 @@ impl Report {
         }
     }
 
-    /// What the tensors come to, the marked ones quantized.
+    /// The totals, with the marked tensors quantized.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for row in &self.rows {
@@ -259,13 +259,13 @@ impl Report {
         totals
     }
 
-    /// Tensors up for choice: those that are quantized by default and measured.
+    /// The tensors that the budget chooses from: measured and quantized by default.
     fn choosable(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.reason.is_none() && !row.costs.is_empty())
     }
 
-    /// The curve of bytes against error over all choices of schemes, errors as a share of
-    /// the weights' energy or, where that is known, of the outputs'; `None` where there is nothing to choose.
+    /// The curve of bytes against error over all choices of schemes. Errors are shares of the
+    /// weights' signal or, if known, of the outputs'. `None` if there is nothing to choose.
     fn curve(&self) -> Option<Vec<Point>> {
         let mut fixed = self.totals().bytes;
         let mut parameters = 0u64;
@@ -290,7 +290,7 @@ impl Report {
         (points.len() > 1).then_some(points)
     }
 
-    /// Each scheme with what it comes to when every tensor up for choice has it.
+    /// For each scheme, the bytes and the error if all tensors have it.
     fn uniform(&self) -> Vec<(QuantizationScheme, Point)> {
         let Some(first) = self.choosable().next() else { return Vec::new() };
         let mut schemes: Vec<QuantizationScheme> = Vec::new();

@@ -1,16 +1,17 @@
-//! The plots of the page, as SVG that stands in it.
+//! The plots of the HTML page, as inline SVG.
 
 use super::Histogram;
 use crate::plan::budget::Point;
 use crate::text::figures;
 use std::fmt::Write;
 
-/// Columns of one bin.
+/// Width of one bin in pixels.
 const BIN: usize = 2;
+/// Height of a histogram in pixels.
 const HEIGHT: f32 = 24.0;
 
-/// A histogram small enough for a row of the table, as tall as the roots of the counts. What
-/// is there is seen, however little it is: an outlier is one element.
+/// A histogram for a row of the table. Bars are as tall as the square root of the count, and
+/// every bin that is not empty is visible, because an outlier may be one element.
 pub(super) fn histogram(histogram: &Histogram) -> String {
     let highest = histogram.counts.iter().copied().fold(0.0f32, f32::max);
     let width = histogram.counts.len() * BIN;
@@ -27,17 +28,17 @@ pub(super) fn histogram(histogram: &Histogram) -> String {
     let _ = write!(path, "V{HEIGHT}z");
     let (low, high) = (figures::value(histogram.low), figures::value(histogram.high));
     format!(
-        "<svg class=\"histogram\" width=\"{width}\" height=\"{HEIGHT}\" viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\"><title>how many elements lie where between {low} and {high}</title><path d=\"{path}\"/></svg>"
+        "<svg class=\"histogram\" width=\"{width}\" height=\"{HEIGHT}\" viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\"><title>element counts from {low} to {high}</title><path d=\"{path}\"/></svg>"
     )
 }
 
-/// The curve's own part of its picture.
+/// The plotting area inside the picture: left, top, width and height.
 const PLOT: (f64, f64, f64, f64) = (90.0, 16.0, 620.0, 250.0);
-/// More points are not told apart.
-const POINTS: usize = 800;
+/// The most points of a curve that are drawn.
+const MAX_POINTS: usize = 800;
 
-/// Bytes from left to right, SQNR from below to above, the exact at the top; `uniform`:
-/// labelled places beside the curve.
+/// The budget's curve: bytes to the right, SQNR upwards, exact points at the top. `uniform` are
+/// labelled points beside the curve.
 pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> String {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return String::new() };
     let all = || points.iter().chain(uniform.iter().map(|(_, point)| point));
@@ -54,7 +55,7 @@ pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> String {
         let y = share(db(point).clamp(lowest, highest) - lowest, highest - lowest);
         (left + x * width, top + (1.0 - y) * height)
     };
-    let step = points.len().div_ceil(POINTS).max(1);
+    let step = points.len().div_ceil(MAX_POINTS).max(1);
     let shown = points.iter().step_by(step).chain(points.last());
     let line: Vec<String> = shown
         .map(|point| {
@@ -81,7 +82,7 @@ pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> String {
     let mut taken: Vec<f64> = Vec::new();
     for (label, point) in uniform {
         let (x, y) = place(point);
-        // Labels of places that are near each other stand above each other.
+        // Labels of close points are stacked.
         let mut at = y + 4.0;
         while taken.iter().any(|other| (other - at).abs() < 13.0) {
             at -= 13.0;
@@ -96,7 +97,7 @@ pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> String {
     svg + "</svg>"
 }
 
-/// A small share of one, with the digits it has; plain text, safe in a page.
+/// A share as a percentage, with significant digits for small shares.
 pub(super) fn percent(share: f64) -> String {
     match share * 100.0 {
         p if p > 0.0 && p < 0.01 => format!("{p:.1e} %").replace('-', "−"),

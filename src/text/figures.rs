@@ -1,6 +1,6 @@
-//! How figures are written: one way for each kind, everywhere.
+//! Formats figures. Each kind of figure has one function.
 //!
-//! Sizes are decimal (1 kB = 1000 bytes), as disks, downloads and rates are.
+//! Sizes are decimal (1 kB = 1000 bytes), like those of disks and downloads.
 
 use crate::quantization::Thresholds;
 use crate::tensor::Shape;
@@ -11,14 +11,14 @@ pub(crate) fn bytes(n: u64) -> String {
     scaled(n, ["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 
-/// The same in eight columns, so that numbers and units stand in line.
+/// A size in eight columns, with aligned numbers and units.
 pub(crate) fn bytes_aligned(n: u64) -> String {
     let text = bytes(n);
     let (number, unit) = text.split_once(' ').unwrap_or((&text, ""));
     format!("{number:>5} {unit:<2}")
 }
 
-/// A number of parameters as people say it: `22.7 M`, `8.03 B`.
+/// A number of parameters: `22.7 M`, `8.03 B`.
 pub(crate) fn parameters(n: u64) -> String {
     scaled(n, ["", "K", "M", "B", "T", "P", "E"]).trim_end().to_owned()
 }
@@ -27,7 +27,7 @@ fn scaled(n: u64, units: [&str; 7]) -> String {
     if n < 1000 {
         return format!("{n} {}", units[0]);
     }
-    // The unit and the decimals with which the rounded number has three digits.
+    // Find the unit and the decimals that give three digits after rounding.
     let mut step = 10;
     for unit in &units[1..] {
         for decimals in [2, 1, 0] {
@@ -46,7 +46,7 @@ fn scaled(n: u64, units: [&str; 7]) -> String {
     format!("{n} {}", units[0])
 }
 
-/// A whole number with thin groups: `30 522`.
+/// An integer with grouped digits: `30 522`.
 pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -70,7 +70,7 @@ pub(crate) fn shape(shape: &Shape) -> String {
     if dims.is_empty() { "scalar".to_owned() } else { dims.join(" × ") }
 }
 
-/// An SQNR. Infinite when nothing was lost.
+/// An SQNR; `exact` if it is infinite.
 pub(crate) fn decibels(db: f64) -> String {
     match db {
         db if db == f64::INFINITY => "exact".to_owned(),
@@ -79,7 +79,7 @@ pub(crate) fn decibels(db: f64) -> String {
     }
 }
 
-/// How far one SQNR is above another.
+/// The difference of two SQNRs.
 pub(crate) fn gained(db: f64) -> String {
     match db {
         db if db.is_finite() => format!("{db:+.1} dB").replace('-', "−"),
@@ -88,17 +88,17 @@ pub(crate) fn gained(db: f64) -> String {
     }
 }
 
-/// An SQNR with its word.
-pub(crate) fn judged(db: f64, thresholds: &Thresholds) -> String {
+/// An SQNR with its rating: `31.2 dB (good)`.
+pub(crate) fn rated(db: f64, thresholds: &Thresholds) -> String {
     format!("{} ({})", decibels(db), thresholds.rate(db).word())
 }
 
-/// A weight or an error: four significant digits, an exponent when it is far from one.
+/// A weight or an error with four significant digits, and an exponent if it is far from one.
 pub(crate) fn value(x: f64) -> String {
     plain(x).replace('-', "−")
 }
 
-/// The same with the minus sign that programs read.
+/// Like [`value`], with the ASCII minus sign that other programs can read.
 pub(crate) fn plain(x: f64) -> String {
     match x.abs() {
         _ if x.is_nan() => "none".to_owned(),
@@ -112,7 +112,7 @@ pub(crate) fn plain(x: f64) -> String {
     }
 }
 
-/// A stored value with every digit it has: the shortest that reads back the same.
+/// A stored value with all its digits: the shortest text that parses to the same value.
 pub(crate) fn exact(x: f64) -> String {
     let magnitude = x.abs();
     let plain = x == 0.0 || (1e-5..1e9).contains(&magnitude) || !x.is_finite();
@@ -126,7 +126,7 @@ pub(crate) fn exact(x: f64) -> String {
     text.replace('-', "−")
 }
 
-/// A share of one as a percentage.
+/// A share as a percentage.
 pub(crate) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
@@ -139,12 +139,12 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
-/// Bytes a second: `1.31 GB/s`.
-pub(crate) fn rate(bytes_a_second: f64) -> String {
-    format!("{}/s", bytes(bytes_a_second as u64))
+/// Bytes per second: `1.31 GB/s`.
+pub(crate) fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", bytes(bytes_per_second as u64))
 }
 
-/// A span of time: `0.41 s`, `12 s`, `3 min 20 s`, `2 h 5 min`.
+/// A duration: `0.41 s`, `12 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn duration(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
@@ -193,11 +193,11 @@ mod tests {
             assert_eq!(value(x), text);
         }
         assert_eq!(plain(-1.5e-7), "-1.500e-7");
-        assert_eq!(judged(f64::INFINITY, &Thresholds::default()), "exact (excellent)");
+        assert_eq!(rated(f64::INFINITY, &Thresholds::default()), "exact (excellent)");
     }
 
     #[test]
-    fn exact_values_keep_every_digit() {
+    fn exact_values_keep_all_digits() {
         for (x, text) in [
             (f64::from(0.1f32), "0.1"),
             (0.1, "0.1"),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_never_claim_what_they_are_not() {
+    fn small_and_large_shares_are_not_rounded_to_0_or_100() {
         assert_eq!(percent(0.0), "0 %");
         assert_eq!(percent(1e-9), "< 0.01 %");
         assert_eq!(percent(0.0274), "2.74 %");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_said_in_the_unit_that_matters() {
+    fn durations_have_a_unit_that_fits() {
         let spans = [(410, "0.41 s"), (12_900, "12 s"), (200_000, "3 min 20 s")];
         for (millis, text) in spans {
             assert_eq!(duration(Duration::from_millis(millis)), text);

@@ -1,4 +1,4 @@
-//! JSON that is harmless wherever it is shown.
+//! Writes JSON that is safe to show on a terminal.
 
 use super::names;
 use serde::Serialize;
@@ -6,8 +6,8 @@ use serde_json::Serializer;
 use serde_json::ser::Formatter;
 use std::io::{self, Write};
 
-/// Writes a value as JSON, with all that a terminal would obey or hide escaped in it: it
-/// means the same, and names from files stay harmless wherever it is shown.
+/// Writes a value as JSON. Control characters and invisible characters in strings are escaped,
+/// so that names from files cannot control the terminal.
 pub(crate) fn write(
     out: &mut impl Write,
     value: &(impl Serialize + ?Sized),
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_the_same_and_harmless() {
+    fn hidden_characters_are_escaped_and_the_value_is_the_same() {
         let text = "\u{202e}größe\u{9b}31m\n\"\u{1b}\u{e0041}\u{7f}";
         let mut written = Vec::new();
         write(&mut written, text).expect("memory");

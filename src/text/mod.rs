@@ -1,7 +1,5 @@
-//! How names and figures are written, one way for each kind, on the screen, on the command
-//! line and in reports.
-//!
-//! Imports `tensor` and `quantization`; everything that a person reads may use it.
+//! Formats names, figures and sizes, in the same way on the screen, on the command line and in
+//! reports. Imports `tensor` and `quantization`; every folder that prints may use it.
 
 pub(crate) mod figures;
 pub(crate) mod json;

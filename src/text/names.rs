@@ -1,11 +1,10 @@
-//! Names as they come from files: made harmless before they are shown, shortened in the
-//! middle when there is no room, and ordered as people count.
+//! Formats names from files: escapes control characters, shortens long names in the middle, and
+//! sorts names in natural order.
 
 use std::borrow::Cow;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// The text with everything that a terminal would obey, hide or turn round — control
-/// characters, invisible and direction-changing ones — shown as an escape.
+/// Escapes control characters, invisible characters and those that change the text direction.
 pub fn visible(text: &str) -> Cow<'_, str> {
     let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if plain || !text.contains(is_hidden) {
@@ -18,7 +17,8 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether it would not stand on one line as it is written.
+/// Whether a terminal would not show the character as it is: control characters, invisible
+/// characters and those that change the text direction.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -27,13 +27,13 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Columns the text takes on a terminal.
+/// The width of the text in terminal columns.
 pub fn width(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.width() }
 }
 
-/// The text in at most `columns`, its middle replaced by `…` if it must be: the ends of a
-/// name tell most.
+/// Shortens the text to at most `columns`, replacing its middle with `…`: the ends of a name
+/// are the most informative.
 pub fn shorten(text: &str, columns: usize) -> Cow<'_, str> {
     if width(text) <= columns {
         return Cow::Borrowed(text);
@@ -43,7 +43,7 @@ pub fn shorten(text: &str, columns: usize) -> Cow<'_, str> {
         1 => return Cow::Borrowed("…"),
         _ => {}
     }
-    // The end tells more than the beginning: it gets the odd column.
+    // The end is more informative than the beginning, so it gets the odd column.
     let head = (columns - 1) / 2;
     let tail = columns - 1 - head;
     let start = prefix(text.chars(), head);
@@ -52,7 +52,7 @@ pub fn shorten(text: &str, columns: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{start}…{end}"))
 }
 
-/// The text in at most `columns`, its end replaced by `…` if it must be.
+/// Shortens the text to at most `columns`, replacing its end with `…`.
 pub fn cut(text: &str, columns: usize) -> Cow<'_, str> {
     if width(text) <= columns {
         return Cow::Borrowed(text);
@@ -63,7 +63,7 @@ pub fn cut(text: &str, columns: usize) -> Cow<'_, str> {
     }
 }
 
-/// Bytes of the longest run from the front of `chars` that fits in `columns`.
+/// The length in bytes of the longest prefix of `chars` that fits in `columns`.
 fn prefix(chars: impl Iterator<Item = char>, columns: usize) -> usize {
     let mut used = 0;
     chars
@@ -75,8 +75,8 @@ fn prefix(chars: impl Iterator<Item = char>, columns: usize) -> usize {
         .sum()
 }
 
-/// Appends bytes by whose order names are ordered as people count: `layers.2` before `layers.10`,
-/// `a.b` before `a_b`; components in order, digits by value.
+/// Appends a sort key for natural order: components in order and numbers by value, so that
+/// `layers.2` comes before `layers.10`, and `a.b` before `a_b`.
 pub fn natural_key(name: &str, key: &mut Vec<u8>) {
     let mut rest = name.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -87,8 +87,7 @@ pub fn natural_key(name: &str, key: &mut Vec<u8>) {
         }
         let (number, after) = rest.split_at(digits(rest));
         let number = significant(number);
-        // A longer number is a larger one. No name counts in more than 254 digits, a hostile
-        // one may.
+        // A longer number is a larger one. Only hostile names have more than 254 digits.
         key.push(b'0');
         match u8::try_from(number.len()) {
             Ok(length) if length < u8::MAX => key.push(length),
@@ -118,7 +117,7 @@ mod tests {
     use std::cmp::Ordering;
 
     #[test]
-    fn what_would_break_the_line_is_escaped() {
+    fn control_and_invisible_characters_are_escaped() {
         assert_eq!(visible("a.b\n\u{1b}[31m"), "a.b\\n\\u{1b}[31m");
         assert_eq!(visible("a\u{202e}b\u{200b}"), "a\\u{202e}b\\u{200b}");
         assert_eq!(visible("\u{9b}31m"), "\\u{9b}31m");
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_lose_their_middle() {
+    fn long_names_are_shortened_in_the_middle() {
         assert_eq!(shorten("encoder.weight", 20), "encoder.weight");
         assert_eq!(shorten("encoder.weight", 9), "enco…ight");
         assert_eq!(shorten("层层层层", 5), "层…层");
@@ -138,7 +137,7 @@ mod tests {
         assert_eq!(cut("a reason", 5), "a re…");
     }
 
-    /// The order, from one name to the other.
+    /// The order that keys must have, computed directly.
     fn natural_order(a: &str, b: &str) -> Ordering {
         let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
         loop {
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_ordered_as_people_count() {
+    fn names_are_sorted_in_natural_order() {
         let mut names = ["l.10.w", "l.2.w", "l_x", "l.02.w", "l", "l.2"];
         names.sort_by_key(|name| key(name));
         assert_eq!(names, ["l", "l.2", "l.2.w", "l.02.w", "l.10.w", "l_x"]);
@@ -176,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_are_ordered_as_names_are(
+        fn keys_have_the_natural_order_of_names(
             a in "([a.]{0,3}|0{0,2}[0-9]{1,3}|[1-9]{250,260}|[/:Zé_]){0,5}",
             b in "([a.]{0,3}|0{0,2}[0-9]{1,3}|[1-9]{250,260}|[/:Zé_]){0,5}",
         ) {

@@ -1,4 +1,4 @@
-//! Sizes as users type them.
+//! Parses sizes that users type.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SizeLimit {
     Bytes(u64),
-    /// A share of the checkpoint's present size, 1 for all of it.
+    /// A share of the checkpoint's size; 1 is all of it.
     Share(f64),
 }
 
@@ -20,7 +20,7 @@ impl SizeLimit {
     }
 }
 
-/// Units and their bytes. A unit without a prefix's `i` is decimal, as on disks.
+/// Units and their bytes. Units without `i` are decimal.
 const UNITS: [(&str, f64); 14] = [
     ("b", 1.0),
     ("k", 1e3),
@@ -44,7 +44,7 @@ impl FromStr for SizeLimit {
     fn from_str(text: &str) -> Result<SizeLimit, String> {
         let wrong = || {
             let text = text.escape_debug();
-            format!("'{text}' is no size: expected a number of bytes, 60MB, 1.5GiB or 50%")
+            format!("invalid size '{text}': expected a number of bytes, 60MB, 1.5GiB or 50%")
         };
         let trimmed = text.trim();
         let digits =
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_type_them() {
+    fn sizes_with_units_and_shares_are_parsed() {
         for (text, bytes) in [
             ("1234", 1234),
             ("60MB", 60_000_000),

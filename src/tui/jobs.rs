@@ -1,7 +1,7 @@
 //! The jobs that are running, and the events that come from them.
 
 use crate::app::{Event, Meter, outputs};
-use crate::job::{Job, News, Progress, save, scan};
+use crate::job::{Job, JobEvent, Progress, save, scan};
 use crate::tui::query::{Query, QueryKind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(super) struct RunningCalibration {
 pub(super) struct RunningSave {
     /// The output path as the user typed it.
     pub(super) out: PathBuf,
-    pub(super) save: Timed<save::News>,
+    pub(super) save: Timed<save::SaveEvent>,
 }
 
 /// Every job that is running.
@@ -93,16 +93,16 @@ impl Jobs {
         let generation = *generation;
         for _ in 0..MAX_FINDINGS_PER_POLL {
             let end = match scan.job.poll() {
-                News::Finding((tensor, found)) => {
+                JobEvent::Finding((tensor, found)) => {
                     polled.events.push(Event::Found { generation, tensor, found });
                     continue;
                 }
-                News::Nothing => return,
-                News::Ended => {
+                JobEvent::Nothing => return,
+                JobEvent::Ended => {
                     let meter = meter(scan.job.progress(), scan.started, now);
                     Event::CalibrationEnded { generation, meter }
                 }
-                News::Panicked(why) => Event::CalibrationFailed { generation, why },
+                JobEvent::Panicked(why) => Event::CalibrationFailed { generation, why },
             };
             polled.events.push(end);
             polled.job_ended = true;
@@ -114,8 +114,8 @@ impl Jobs {
     fn poll_save(&mut self, now: Duration, polled: &mut Polled) {
         while let Some(RunningSave { out, save }) = &mut self.save {
             match save.job.poll() {
-                News::Finding(mut news) => {
-                    if let save::News::Finished(finished) = &mut news
+                JobEvent::Finding(mut news) => {
+                    if let save::SaveEvent::Finished(finished) = &mut news
                         && let Ok(receipt) = finished.as_mut()
                     {
                         receipt.out.clone_from(out);
@@ -124,9 +124,9 @@ impl Jobs {
                     }
                     polled.events.push(Event::Save(news));
                 }
-                News::Nothing => return,
-                News::Ended => self.save = None,
-                News::Panicked(why) => {
+                JobEvent::Nothing => return,
+                JobEvent::Ended => self.save = None,
+                JobEvent::Panicked(why) => {
                     self.save = None;
                     polled.events.push(Event::SaveFailed(why));
                 }
@@ -150,12 +150,12 @@ impl Jobs {
         self.mark_errors.retain_mut(|job| {
             loop {
                 match job.poll() {
-                    News::Finding((tensor, found)) => {
+                    JobEvent::Finding((tensor, found)) => {
                         polled.events.push(Event::Measured { tensor, found });
                         polled.job_ended = true;
                     }
-                    News::Nothing => return true,
-                    News::Ended | News::Panicked(_) => return false,
+                    JobEvent::Nothing => return true,
+                    JobEvent::Ended | JobEvent::Panicked(_) => return false,
                 }
             }
         });
@@ -164,10 +164,10 @@ impl Jobs {
     fn poll_outputs(&mut self, polled: &mut Polled) {
         while let Some(outputs) = &mut self.outputs {
             match outputs.job.poll() {
-                News::Finding(news) => polled.events.push(Event::Outputs(news)),
-                News::Nothing => return,
+                JobEvent::Finding(news) => polled.events.push(Event::Outputs(news)),
+                JobEvent::Nothing => return,
                 ended => {
-                    if let News::Panicked(why) = ended {
+                    if let JobEvent::Panicked(why) = ended {
                         polled.events.push(Event::Outputs(outputs::News::Ended(Err(why))));
                     }
                     self.outputs = None;
@@ -196,7 +196,7 @@ impl Jobs {
             job.cancel();
             let cancelled = Instant::now();
             while cancelled.elapsed() < SAVE_CLEANUP_TIMEOUT
-                && !matches!(job.poll(), News::Ended | News::Panicked(_))
+                && !matches!(job.poll(), JobEvent::Ended | JobEvent::Panicked(_))
             {
                 std::thread::sleep(SAVE_CLEANUP_POLL);
             }

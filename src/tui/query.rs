@@ -1,7 +1,7 @@
 //! A query: a job with one answer, which becomes one event.
 
 use crate::app::Event;
-use crate::job::{Job, News, Progress};
+use crate::job::{Job, JobEvent, Progress};
 
 /// What a query asks for. A new query replaces the one of its kind that is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +44,10 @@ where
 {
     fn poll(&mut self) -> Option<Option<Event>> {
         let answer = match self.job.poll() {
-            News::Finding(answer) => Ok(answer),
-            News::Nothing => return None,
-            News::Ended => Err("cancelled before it was finished".to_owned()),
-            News::Panicked(why) => Err(why),
+            JobEvent::Finding(answer) => Ok(answer),
+            JobEvent::Nothing => return None,
+            JobEvent::Ended => Err("cancelled before it was finished".to_owned()),
+            JobEvent::Panicked(why) => Err(why),
         };
         Some((self.to_event)(answer))
     }

@@ -320,7 +320,7 @@ fn one_tensor_is_shown_by_its_channels_and_by_its_elements() {
 fn what_cannot_be_shown_is_said() {
     for (arguments, part) in [
         (vec!["classifier.4.weigh"], "the nearest name is 'classifier.4.weight'"),
-        (vec!["classifier.*"], "is a pattern; name one tensor"),
+        (vec!["classifier.*"], "is a pattern: expected the name of one tensor"),
         (vec!["classifier.4.bias"], "has no output channels"),
         (vec!["classifier.4.bias", "--values", "10"], "has 10 elements"),
     ] {

@@ -72,7 +72,7 @@ fn reported(name: &str) -> [String; 3] {
         thresholds: Thresholds::default(),
         rows: found.into_iter().map(row).collect(),
     };
-    report.rank();
+    report.sort();
     Format::ALL.map(|format| {
         let mut written = Vec::new();
         report.write(format, &mut written).expect("memory");

@@ -8,7 +8,7 @@ use quantscope::export::{OutputFormat, Receipt, Request, Task};
 use quantscope::failpoints::{ArmedFailure, Failpoint, Failure, arm, disarm};
 use quantscope::job::JobError;
 use quantscope::job::save;
-use quantscope::job::{News, Progress, verify};
+use quantscope::job::{JobEvent, Progress, verify};
 use quantscope::plan::{Plan, Selection};
 use quantscope::quantization::{QuantizationScheme, Rounding};
 use std::path::{Path, PathBuf};
@@ -251,11 +251,11 @@ fn whatever_step_of_a_save_panics_out_is_the_old_one_or_the_new_one() {
             let mut job = job.expect("starts");
             let told = loop {
                 match job.wait(Duration::from_secs(60)) {
-                    News::Finding(save::News::Phase(_)) => {}
-                    News::Finding(save::News::Finished(saved)) => {
+                    JobEvent::Finding(save::SaveEvent::Phase(_)) => {}
+                    JobEvent::Finding(save::SaveEvent::Finished(saved)) => {
                         break saved.map(|_| ()).map_err(|e| e.to_string());
                     }
-                    News::Panicked(why) => break Err(why),
+                    JobEvent::Panicked(why) => break Err(why),
                     ended => panic!("{what}: {ended:?}"),
                 }
             };

@@ -97,7 +97,7 @@ fn captures_of_another_model_are_refused_with_a_sentence() {
     driver.type_text("demo:");
     driver.press("Enter");
     driver.expect("No activations");
-    driver.expect_words("nothing recorded in it is of a layer of");
+    driver.expect_words("no recorded name matches a layer of");
     driver.press("Esc");
     assert!(driver.app.model.outputs.is_none());
 }

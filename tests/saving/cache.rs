@@ -2,7 +2,7 @@
 
 use crate::support::checkpoint::{bytes, weights};
 use quantscope::checkpoint::Checkpoint;
-use quantscope::job::News;
+use quantscope::job::JobEvent;
 use quantscope::job::cache::Cache;
 use quantscope::job::scan::{self, Finding, Order};
 use quantscope::quantization::{
@@ -74,8 +74,8 @@ fn scanned(model: &Path, questions: &AnalysisSpec, cache: Option<Cache>) -> Vec<
     let mut found: Vec<(TensorId, Analysis)> = Vec::new();
     loop {
         match job.wait(Duration::from_secs(60)) {
-            News::Finding((id, result)) => found.push((id, result.expect("reads"))),
-            News::Ended => break,
+            JobEvent::Finding((id, result)) => found.push((id, result.expect("reads"))),
+            JobEvent::Ended => break,
             other => panic!("{other:?}"),
         }
     }
@@ -144,9 +144,10 @@ fn a_scan_of_some_tensors_is_gone_on_with() {
     let order = Arc::new(Order::new(vec![TensorId(1)]));
     let cache = Some(Cache::at(scene.cache()));
     let mut job = scan::start(checkpoint, questions(), order, Some(1), cache).expect("starts");
-    let is_found = |news: News<Finding>| matches!(news, News::Finding((TensorId(1), Ok(_))));
+    let is_found =
+        |news: JobEvent<Finding>| matches!(news, JobEvent::Finding((TensorId(1), Ok(_))));
     assert!(is_found(job.wait(Duration::from_secs(60))));
-    assert!(matches!(job.wait(Duration::from_secs(60)), News::Ended));
+    assert!(matches!(job.wait(Duration::from_secs(60)), JobEvent::Ended));
     let before = fs::read(scene.only_kept()).expect("reads");
     let found = scene.found(&questions());
     assert_eq!(found, scanned(&scene.model, &questions(), None));

@@ -7,7 +7,7 @@ use crate::app::event::Event;
 use crate::app::overlay::Overlay;
 use crate::app::state::App;
 use crate::app::texts;
-use crate::job::save::News;
+use crate::job::save::SaveEvent;
 
 /// Changes the state and returns the effects to carry out.
 pub fn update(app: &mut App, event: Event) -> Effects {
@@ -61,13 +61,13 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         }
         Event::FormatsReviewed(formats) => app.formats_reviewed(formats, &mut effects),
         Event::RulesRead(target, rules) => app.rules_read(target, rules, &mut effects),
-        Event::Save(News::Phase(phase)) => {
+        Event::Save(SaveEvent::Phase(phase)) => {
             let saving = app.find_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
             if let Some(Overlay::Saving(saving)) = saving {
                 saving.phase = phase;
             }
         }
-        Event::Save(News::Finished(outcome)) => app.save_finished(*outcome),
+        Event::Save(SaveEvent::Finished(outcome)) => app.save_finished(*outcome),
         Event::SaveFailed(why) => {
             app.remove_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
             app.show_error("The save failed", why, "Nothing was written.");

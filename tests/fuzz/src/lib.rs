@@ -11,7 +11,7 @@ use quantscope::text::names::visible;
 use quantscope::plan::{Selection, obstacle, recipe as recipes};
 use quantscope::tensor::{DType, Shape};
 use quantscope::ui::{self, Colours, Theme};
-use quantscope::job::News;
+use quantscope::job::JobEvent;
 use quantscope::job::cache::Cache;
 use quantscope::job::scan::{self, Order};
 use quantscope::quantization::{
@@ -341,7 +341,7 @@ impl Kept {
         let job = scan::start(self.checkpoint.clone(), questions, order, Some(1), cache);
         let mut job = job.expect("starts");
         let mut found = Vec::new();
-        while let News::Finding(finding) = job.wait(Duration::from_secs(10)) {
+        while let JobEvent::Finding(finding) = job.wait(Duration::from_secs(10)) {
             found.push(finding);
         }
         found

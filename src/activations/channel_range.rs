@@ -1,4 +1,4 @@
-//! Some output channels of a weight, quantized by one quantizer.
+//! Ranges of a weight's output channels, and their elements quantized with one quantizer.
 
 use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{
@@ -8,13 +8,13 @@ use crate::quantization::{
 use crate::tensor::{FloatType, Shape, read_f64};
 use std::ops::Range;
 
-/// Bytes of weights in a part, unless a single channel has more.
-const PART_BYTES: u64 = 1 << 20;
+/// The most bytes of weights in a range, unless one channel has more.
+const RANGE_BYTES: u64 = 1 << 20;
 
-/// The most output channels in a part.
-const PART_CHANNELS: u64 = 512;
+/// The most output channels in a range.
+const RANGE_CHANNELS: u64 = 512;
 
-/// Sums over the outputs of some channels for all recorded inputs.
+/// Sums over the outputs of some channels and all recorded inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OutputSums {
     /// Σ(Wx)²
@@ -24,75 +24,78 @@ pub struct OutputSums {
 }
 
 impl OutputSums {
+    /// Adds the sums of further channels or inputs.
     pub fn merge(&mut self, next: &OutputSums) {
         self.signal += next.signal;
         self.noise.iter_mut().zip(next.noise).for_each(|(sum, more)| *sum += more);
     }
 }
 
-/// Some output channels of a weight.
+/// A range of a weight's output channels.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub struct ChannelRange {
     pub channels: Range<u64>,
 }
 
-impl Part {
-    /// Its elements.
+impl ChannelRange {
+    /// The elements of the channels in storage order.
     pub fn elements(&self, shape: &Shape) -> Range<u64> {
         let length = shape.channel_len();
         self.channels.start * length..self.channels.end * length
     }
 }
 
-/// The division of a weight, by its shape alone.
-pub fn parts(shape: &Shape) -> Vec<Part> {
+/// Divides the output channels of a weight into ranges. Depends only on the shape.
+pub fn channel_ranges(shape: &Shape) -> Vec<ChannelRange> {
     let row = shape.channel_len().saturating_mul(4).max(1);
-    let at_once = (PART_BYTES / row).clamp(1, PART_CHANNELS);
+    let at_once = (RANGE_BYTES / row).clamp(1, RANGE_CHANNELS);
     let starts = (0..shape.channels()).step_by(at_once as usize);
-    let part = |start: u64| Part { channels: start..(start + at_once).min(shape.channels()) };
+    let part =
+        |start: u64| ChannelRange { channels: start..(start + at_once).min(shape.channels()) };
     starts.map(part).collect()
 }
 
-/// A quantizer for the parts of one weight, with scales that are known before.
+/// A quantizer for channel ranges of one weight, with scales that are known already.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PartQuantizer<'l> {
+pub struct ChannelQuantizer<'l> {
     pub quantizer: Quantizer,
     pub rounding: Rounding,
-    /// The one scale of a scheme that has one, or the largest magnitude of a tensor whose
-    /// scheme has a global scale.
+    /// The scale of a per-tensor scheme, or the largest magnitude of a tensor whose scheme has a
+    /// global scale.
     pub scale: Option<f32>,
-    /// What training with fake quantization learned of the weight.
+    /// The learned scales of the weight, if it has any.
     pub learned: Option<&'l QatScales>,
 }
 
-/// The elements of some channels by one quantizer, `[channels, in / groups · kernel]`.
-pub(super) struct QuantizedPart {
+/// The elements of a channel range, quantized with one quantizer:
+/// `[channels, in / groups · kernel]`.
+pub(super) struct QuantizedChannels {
     /// Ŵ
     pub(super) quantized: Vec<f32>,
     /// W − Ŵ
     pub(super) lost: Vec<f32>,
 }
 
-impl QuantizedPart {
-    /// From the elements of a part.
+impl QuantizedChannels {
+    /// Quantizes the elements of a channel range.
     pub(super) fn new(
         (dtype, bytes): (FloatType, &[u8]),
         shape: &Shape,
-        part: &Part,
-        asked: &PartQuantizer,
-    ) -> Result<QuantizedPart, NotQuantizable> {
+        part: &ChannelRange,
+        asked: &ChannelQuantizer,
+    ) -> Result<QuantizedChannels, NotQuantizable> {
         let count = bytes.len() / dtype.size();
         let empty = || Vec::with_capacity(count);
-        let mut part_values = QuantizedPart { quantized: empty(), lost: empty() };
+        let mut part_values = QuantizedChannels { quantized: empty(), lost: empty() };
         let range = part.elements(shape);
-        let PartQuantizer { quantizer, rounding, .. } = *asked;
+        let ChannelQuantizer { quantizer, rounding, .. } = *asked;
         if let Some(preset) = quantizer.scheme.preset() {
             let blocks = preset.group() == PresetGroup::Block(128);
             let is_whole = |row: u64| row.is_multiple_of(128) || row == shape.channels();
             if blocks && !(is_whole(part.channels.start) && is_whole(part.channels.end)) {
                 return Err(NotQuantizable::PartOfBlocks);
             }
-            return QuantizedPart::of_preset((dtype, bytes), shape, preset, asked.scale);
+            return QuantizedChannels::of_preset((dtype, bytes), shape, preset, asked.scale);
         }
         let qtype = quantizer.scheme.quantization_type();
         let known = asked.scale.as_ref().map(std::slice::from_ref);
@@ -121,15 +124,15 @@ impl QuantizedPart {
     }
 }
 
-impl QuantizedPart {
+impl QuantizedChannels {
     /// From the elements of a part, which is made of whole rows.
     fn of_preset(
         (dtype, bytes): (FloatType, &[u8]),
         shape: &Shape,
         preset: Preset,
         absmax: Option<f32>,
-    ) -> Result<QuantizedPart, NotQuantizable> {
-        let mut part = QuantizedPart { quantized: Vec::new(), lost: Vec::new() };
+    ) -> Result<QuantizedChannels, NotQuantizable> {
+        let mut part = QuantizedChannels { quantized: Vec::new(), lost: Vec::new() };
         let coder = PresetCoder::new(preset, dtype, shape, absmax.unwrap_or_default().into());
         let each = |x: &[f32], _: &[f32], restored: &[f32]| {
             part.quantized.extend(restored);
