@@ -1,7 +1,7 @@
 //! Failpoints: places in the program that a test can make fail or panic.
 //!
 //! They exist only with the cargo feature `failpoints`, which this crate's own tests switch
-//! on. Without it [`reach`] is an empty function and nothing can be armed. Any module may
+//! on. Without it `reach` is an empty function and nothing can be armed. Any module may
 //! import this one; it imports none.
 
 #[cfg(not(feature = "failpoints"))]
@@ -56,7 +56,7 @@ mod armed {
     #[derive(Clone, Copy, Debug)]
     pub struct ArmedFailure {
         pub failpoint: Failpoint,
-        /// The step at which it happens, counted from 0 since [`arm`].
+        /// The step at which it happens, counted from 0 since `arm`.
         pub step: u64,
         pub failure: Failure,
         /// Whether every later step fails too.

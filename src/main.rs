@@ -1,6 +1,5 @@
 //! Parses the command line, runs a subcommand or the inspector, and returns the exit code.
 
-use clap::Parser;
 use color_eyre::config::HookBuilder;
 use color_eyre::eyre::{Context, eyre};
 use quantscope::app::picker::Picker;
@@ -20,7 +19,7 @@ fn main() -> ExitCode {
     if let Err(error) = HookBuilder::default().display_env_section(false).install() {
         return cli::fail(&error);
     }
-    let Cli { model, threads, cache, config, screen, command } = Cli::parse();
+    let Cli { model, threads, cache, config, screen, command } = cli::parse();
     let settings = || settings(config.as_deref());
     match command {
         Some(command) => {

@@ -4,7 +4,7 @@ use crate::app::model::Model;
 use crate::app::state::App;
 use crate::app::tensor_metrics;
 use crate::app::tensor_metrics::TensorMetrics;
-use crate::report::{Cost, Histogram, Report, Row};
+use crate::report::{Cost, Histogram, PlanSummary, Report, Row};
 use crate::tensor::TensorId;
 
 impl App {
@@ -18,6 +18,9 @@ impl App {
             thresholds: model.thresholds,
             has_outputs: model.outputs.is_some(),
             rows: self.table.shown().map(|id| self.reported(id)).collect(),
+            plan: (model.plan().iter().next().is_some())
+                .then(|| PlanSummary { recipe: None, target: model.plan().target.to_string() }),
+            channels: Vec::new(),
         }
     }
 

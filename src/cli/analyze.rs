@@ -4,13 +4,15 @@ use super::activations::{ActivationArgs, Outputs, SORTS, SortBy, WithOutput};
 use super::calibrate::scale_of;
 use super::duplicates::Duplicates;
 use super::error::Error;
+use super::fail_on::{self, FailOn};
 use super::listing::{ListingSummary, Row, print_unplaced};
 use super::measured::{Measured, note, rank, statistics};
 use super::options::{
-    CacheArgs, CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, SelectionArgs,
-    WorkArgs, choice,
+    CacheArgs, CalibrationArgs, CsvArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs,
+    SelectionArgs, WorkArgs, choice,
 };
 use super::output::{output, width};
+use super::report_rows::{add_duplicates, add_outputs, report_row};
 use super::scan::Scan;
 use super::schemes::SchemeComparison;
 use super::table::{Column, Table};
@@ -21,44 +23,73 @@ use crate::quantization::{
     AnalysisSpec, ChannelDetail, ErrorDetail, QuantizationScheme, Quantizer, Thresholds,
 };
 use crate::report::document::Document;
+use crate::report::{Format, Report};
 use crate::text::{figures, names};
 use clap::Args;
 use std::io::Write;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    quantscope analyze my-model --top 20\n  \
+    quantscope analyze my-model --schemes per-tensor,per-channel,per-block:64\n  \
+    quantscope analyze my-model --fail-on nan,below:20dB\n  \
+    quantscope analyze my-model --csv > analysis.csv\n  \
+    quantscope analyze demo: --activations demo:")]
 pub struct Analyze {
     #[command(flatten)]
     model: ModelArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Selection")]
     selection: SelectionArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     scheme: SchemeArgs,
     /// Several schemes side by side, sorted by the first: per-tensor, per-channel or
     /// per-block:N, each optionally followed by /int4 or /fp8, and the presets W4A16,
     /// W4A16_ASYM, FP8_DYNAMIC, FP8_BLOCK, NVFP4A16, MXFP4A16, MXFP8A16 (W4A16:64: in groups of
     /// 64)
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "scheme")]
+    #[arg(
+        long,
+        value_name = "A,B,…",
+        value_delimiter = ',',
+        conflicts_with_all = ["scheme", "csv"],
+        help_heading = "Quantization"
+    )]
     schemes: Vec<QuantizationScheme>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     calibration: CalibrationArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     rounding: RoundingArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Activations")]
     activations: ActivationArgs,
     /// What to sort by, worst first; by default `output` with --activations, else `sqnr`
     #[arg(
         long,
         value_name = "FIGURE",
+        help_heading = "Output",
         value_parser = choice(&SORTS),
         requires_ifs = [("output", "activations"), ("output-dynamic", "activations"), ("output-static", "activations")]
     )]
     sort: Option<SortBy>,
-    #[command(flatten)]
+    /// Print only the first N tensors; totals and --fail-on still count all of them
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    top: Option<usize>,
+    /// Exit with 1 if a tensor has NaN (nan) or infinities (inf), or if a quantizable tensor has an
+    /// SQNR below DB (below:20dB). Separate several conditions by commas
+    #[arg(
+        long,
+        value_name = "nan,inf,below:DB",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        help_heading = "Output"
+    )]
+    fail_on: Vec<FailOn>,
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
+    csv: CsvArgs,
+    #[command(flatten, next_help_heading = "Execution")]
     cache: CacheArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
 
@@ -71,7 +102,7 @@ struct Results<'a> {
 }
 
 impl Analyze {
-    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
+    pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
         let tensors = selection.matching(&checkpoint)?;
@@ -122,15 +153,64 @@ impl Analyze {
                 measured: &measured,
                 duplicates: &duplicates,
                 outputs: outputs.as_ref(),
+                rows: self.rows(),
             };
-            return if self.output.json { comparison.document() } else { comparison.table() };
+            match self.output.json {
+                true => comparison.document()?,
+                false => comparison.table()?,
+            }
+            return fail_on::check(&self.fail_on, &checkpoint, &measured);
         }
         let results = Results { checkpoint: &checkpoint, measured: &measured, outputs, duplicates };
-        if self.output.json {
-            self.document(&selection, &results)
-        } else {
-            self.table(&selection, &results, words)
+        match (self.output.json, self.csv.csv) {
+            (true, _) => self.document(&selection, &results)?,
+            (_, true) => self.write_csv(&selection, &results, thresholds)?,
+            _ => self.table(&selection, &results, thresholds)?,
         }
+        fail_on::check(&self.fail_on, &checkpoint, &measured)
+    }
+
+    /// The number of tensors to print.
+    fn rows(&self) -> usize {
+        self.top.unwrap_or(usize::MAX)
+    }
+
+    /// Prints the CSV document of `report`.
+    fn write_csv(
+        &self,
+        selection: &Selection,
+        results: &Results,
+        thresholds: &Thresholds,
+    ) -> Result<(), Error> {
+        let Results { checkpoint, measured, outputs, duplicates } = results;
+        let quantizer = self.quantizer(checkpoint);
+        let mut summary = ListingSummary::new(quantizer.scheme);
+        let mut report = Report {
+            checkpoint: Arc::clone(checkpoint),
+            quantizer,
+            rounding: self.rounding.rounding,
+            thresholds: *thresholds,
+            has_outputs: false,
+            rows: Vec::new(),
+            plan: None,
+            channels: Vec::new(),
+        };
+        for (index, Measured { id, found, .. }) in measured.iter().enumerate() {
+            let mut listed = Row::new(checkpoint, selection, *id, found.as_ref());
+            if index < self.rows() {
+                report.rows.push(report_row(checkpoint, &listed, *id, quantizer, found.as_ref()));
+            }
+            summary.add(&mut listed);
+        }
+        add_duplicates(&mut report, duplicates);
+        if let Some(outputs) = outputs {
+            add_outputs(&mut report, outputs);
+        }
+        let mut out = output();
+        report.write(Format::Csv, &mut out)?;
+        out.flush()?;
+        outputs.as_ref().map_or(Ok(()), Outputs::conclude)?;
+        summary.conclude()
     }
 
     /// The scheme that the table is sorted by.
@@ -174,7 +254,7 @@ impl Analyze {
         let mut lists = match scheme {
             QuantizationScheme::PerTensor(..) => None,
             _ => {
-                let order = measured.iter().map(|m| m.id).collect();
+                let order = measured.iter().take(self.rows()).map(|m| m.id).collect();
                 let spec = AnalysisSpec {
                     errors: ErrorDetail::None,
                     keep_scales: true,
@@ -185,7 +265,11 @@ impl Analyze {
         };
         let mut summary = ListingSummary::new(scheme);
         let mut document = Document::begin(output(), checkpoint, scheme)?;
-        for Measured { id, found, .. } in *measured {
+        for (index, Measured { id, found, .. }) in measured.iter().enumerate() {
+            if index >= self.rows() {
+                summary.add(&mut Row::new(checkpoint, selection, *id, found.as_ref()));
+                continue;
+            }
             let list = lists.as_mut().and_then(Scan::next).transpose()?.and_then(|(_, list)| list);
             // The file may have changed in between: the second read counts.
             let found = match &list {
@@ -221,7 +305,7 @@ impl Analyze {
         &self,
         selection: &Selection,
         results: &Results,
-        words: &Thresholds,
+        thresholds: &Thresholds,
     ) -> Result<(), Error> {
         let Results { checkpoint, measured, outputs, duplicates } = results;
         let scheme = self.first_scheme(checkpoint);
@@ -250,9 +334,12 @@ impl Analyze {
         ]);
         let mut table = Table::new(&columns);
         let levels = scheme.levels();
-        for Measured { id, found, .. } in *measured {
+        for (index, Measured { id, found, .. }) in measured.iter().enumerate() {
             let mut row = Row::new(checkpoint, selection, *id, found.as_ref());
             summary.add(&mut row);
+            if index >= self.rows() {
+                continue;
+            }
             table.cell(names::visible(&row.tensor.name));
             table.cell(names::visible(row.tensor.dtype.name()));
             table.cell(&row.tensor.shape);
@@ -260,7 +347,7 @@ impl Analyze {
             let error = statistics(found);
             let sqnr = error.map(|error| error.sqnr_db);
             table.cell(sqnr.map(figures::decibels).unwrap_or_default());
-            table.cell(sqnr.map_or("", |db| words.rate(db).word()));
+            table.cell(sqnr.map_or("", |db| thresholds.rate(db).word()));
             if let Some(outputs) = outputs {
                 outputs
                     .cells(*id, self.quantizer(checkpoint))

@@ -16,22 +16,25 @@ use clap::Args;
 use std::io::Write;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    quantscope calibrate my-model\n  \
+    quantscope calibrate my-model --scheme per-channel --calibration percentile:99.9")]
 pub struct Calibrate {
     #[command(flatten)]
     model: ModelArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Selection")]
     selection: SelectionArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     scheme: SchemeArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     calibration: CalibrationArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     rounding: RoundingArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Execution")]
     cache: CacheArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
 

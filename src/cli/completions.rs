@@ -1,9 +1,8 @@
 //! `completions`: prints the completion script of a shell.
 
-use super::Cli;
 use super::error::Error;
 use super::output::output;
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::{Shell, generate};
 use std::io::Write;
 
@@ -14,10 +13,11 @@ pub struct Completions {
 }
 
 impl Completions {
-    pub fn run(self) -> Result<(), Error> {
+    /// Prints the script for `command`.
+    pub(super) fn run(self, mut command: clap::Command) -> Result<(), Error> {
         // `generate` panics on write errors, which cannot happen in memory.
         let mut script = Vec::new();
-        generate(self.shell, &mut Cli::command(), "quantscope", &mut script);
+        generate(self.shell, &mut command, "quantscope", &mut script);
         let mut out = output();
         out.write_all(&script)?;
         Ok(out.flush()?)

@@ -10,17 +10,20 @@ use crate::tensor::FloatType;
 use clap::Args;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    quantscope quantize my-model -o int8.safetensors\n  \
+    quantscope dequantize int8.safetensors -o float.safetensors --dtype bf16")]
 pub struct Dequantize {
     #[command(flatten)]
     model: ModelArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     save: SaveArgs,
     /// Float type of the output
     #[arg(long, value_name = "DTYPE", default_value = "original", value_parser = choice(&DTYPES))]
     dtype: Target,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
 
@@ -36,7 +39,7 @@ const DTYPES: [Choice<Target>; 4] = [
 ];
 
 impl Dequantize {
-    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
+    pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let request = Request {
             task: Task::Dequantize { to: self.dtype.0 },
@@ -45,6 +48,6 @@ impl Dequantize {
             copy: self.save.copy,
         };
         let receipt = save(&checkpoint, request, KnownScales::new(), &self.work)?;
-        receipt::print(&receipt, false, self.output.json, words)
+        receipt::print(&receipt, false, self.output.json, thresholds)
     }
 }

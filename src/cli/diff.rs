@@ -2,32 +2,43 @@
 
 use super::error::Error;
 use super::job_runner::JobRunner;
-use super::options::{OutputArgs, WorkArgs, open};
+use super::options::{CsvArgs, OutputArgs, WorkArgs, open};
 use super::output::{output, width};
 use super::table::{Column, Table};
 use crate::job::diff::{self, Change, Compared};
 use crate::quantization::Thresholds;
+use crate::report::csv_writer::CsvWriter;
 use crate::report::document::ErrorFigures;
 use crate::text::{figures, names};
 use clap::Args;
 use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    quantscope quantize my-model -o fake.safetensors --format fake-quantized\n  \
+    quantscope diff my-model fake.safetensors\n  \
+    quantscope diff my-model my-model --exit-code")]
 pub struct Diff {
     /// The reference checkpoint; `demo:` is the built-in demo
     a: PathBuf,
     /// The checkpoint to compare with it
     b: PathBuf,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
+    csv: CsvArgs,
+    /// Exit with 1 if the checkpoints differ
+    #[arg(long, help_heading = "Output")]
+    exit_code: bool,
+    #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
 
 impl Diff {
-    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
+    pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let (a, b) = (open(&self.a)?, open(&self.b)?);
         let job = || diff::start(a.clone(), b.clone(), self.work.threads());
         let mut compared = JobRunner::start(job, "comparing", self.work.quiet)?.only()??;
@@ -43,10 +54,17 @@ impl Diff {
             };
             crate::text::json::write(&mut out, &document)?;
             writeln!(out)?;
+        } else if self.csv.csv {
+            write_csv(&compared, &mut out)?;
         } else {
-            print(&compared, &mut out, words)?
+            print(&compared, &mut out, thresholds)?
         }
-        Ok(out.flush()?)
+        out.flush()?;
+        let totals = Totals::of(&compared);
+        match self.exit_code && totals.differ() {
+            true => Err(Error::Different { a: self.a, b: self.b, what: totals.to_string() }),
+            false => Ok(()),
+        }
     }
 }
 
@@ -61,7 +79,7 @@ fn rank(compared: &Compared) -> f64 {
     }
 }
 
-fn print(compared: &[Compared], out: &mut impl Write, words: &Thresholds) -> io::Result<()> {
+fn print(compared: &[Compared], out: &mut impl Write, thresholds: &Thresholds) -> io::Result<()> {
     let mut table = Table::new(&[
         ("tensor", Column::Name),
         ("A", Column::Left),
@@ -93,7 +111,7 @@ fn print(compared: &[Compared], out: &mut impl Write, words: &Thresholds) -> io:
             None => (0..4).for_each(|_| table.cell("")),
             Some(difference) => {
                 let error = difference.sums.statistics();
-                table.cell(figures::rated(error.sqnr_db, words));
+                table.cell(figures::rated(error.sqnr_db, thresholds));
                 table.cell(figures::percent(error.relative_error));
                 table.cell(figures::plain(error.max_abs_error));
                 table.cell(difference.differing);
@@ -102,11 +120,58 @@ fn print(compared: &[Compared], out: &mut impl Write, words: &Thresholds) -> io:
         table.cell(word);
     }
     table.print(out, width())?;
-    let Totals { added, removed, reshaped, changed, identical } = Totals::of(compared);
-    writeln!(
-        out,
-        "{added} added, {removed} removed, {reshaped} reshaped, {changed} changed, {identical} identical"
-    )
+    writeln!(out, "{}", Totals::of(compared))
+}
+
+/// Titles of the CSV columns.
+const CSV_COLUMNS: [&str; 11] = [
+    "name",
+    "change",
+    "from_dtype",
+    "to_dtype",
+    "from_shape",
+    "to_shape",
+    "sqnr_db",
+    "relative_error",
+    "max_abs_error",
+    "mse",
+    "differing",
+];
+
+fn write_csv(compared: &[Compared], out: &mut impl Write) -> io::Result<()> {
+    let mut csv = CsvWriter::new(out, CSV_COLUMNS.into_iter())?;
+    for tensor in compared {
+        csv.text(&tensor.name)?;
+        let mut cells = [const { String::new() }; 4];
+        let (word, difference) = match &tensor.change {
+            Change::Added { dtype, shape } => {
+                [cells[1], cells[3]] = [dtype.to_string(), shape.to_string()];
+                ("added", None)
+            }
+            Change::Removed { dtype, shape } => {
+                [cells[0], cells[2]] = [dtype.to_string(), shape.to_string()];
+                ("removed", None)
+            }
+            Change::Reshaped { from, to } => {
+                [cells[2], cells[3]] = [from.to_string(), to.to_string()];
+                ("reshaped", None)
+            }
+            Change::Common { from, to, difference, identical } => {
+                [cells[0], cells[1]] = [from.to_string(), to.to_string()];
+                (if *identical { "identical" } else { "changed" }, difference.as_ref())
+            }
+        };
+        csv.value(word)?;
+        cells.iter().try_for_each(|cell| csv.text(cell))?;
+        let error = difference.map(|difference| difference.sums.statistics());
+        csv.number(error.as_ref().map(|error| error.sqnr_db))?;
+        csv.number(error.as_ref().map(|error| error.relative_error))?;
+        csv.number(error.as_ref().map(|error| error.max_abs_error))?;
+        csv.number(error.as_ref().map(|error| error.mse))?;
+        csv.value(difference.map(|d| d.differing.to_string()).unwrap_or_default())?;
+        csv.end_row()?;
+    }
+    csv.finish()
 }
 
 #[derive(Serialize)]
@@ -127,6 +192,10 @@ struct Totals {
 }
 
 impl Totals {
+    fn differ(&self) -> bool {
+        self.added + self.removed + self.reshaped + self.changed > 0
+    }
+
     fn of(compared: &[Compared]) -> Totals {
         let mut totals = Totals::default();
         for tensor in compared {
@@ -139,6 +208,16 @@ impl Totals {
             } += 1;
         }
         totals
+    }
+}
+
+impl Display for Totals {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let Totals { added, removed, reshaped, changed, identical } = self;
+        write!(
+            f,
+            "{added} added, {removed} removed, {reshaped} reshaped, {changed} changed, {identical} identical"
+        )
     }
 }
 

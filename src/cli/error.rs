@@ -12,17 +12,35 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Why a subcommand failed.
+/// Why a subcommand failed, by layer: reading, the request, saving, background work, results.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A checkpoint could not be read.
     #[error("{0}")]
-    Checkpoint(#[from] CheckpointError),
+    Read(#[from] CheckpointError),
+    /// Recorded inputs could not be read or do not fit the checkpoint.
+    #[error("{0}")]
+    Activations(#[from] ActivationsError),
+    /// A file beside the checkpoint could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    /// The settings could not be read.
+    #[error("{0}")]
+    Settings(String),
+
+    /// A pattern selects nothing.
     #[error("{0}")]
     Selection(#[from] SelectionError),
+    /// A recipe is invalid or does not fit the checkpoint.
     #[error("{0}")]
     Recipe(#[from] RecipeError),
+    /// A tensor does not have what was requested.
     #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
     Tensor { path: PathBuf, tensor: String, why: String },
+    /// The options do not fit each other or the file that they name.
+    #[error("{}: {why}", path.display())]
+    Usage { path: PathBuf, why: String },
+    /// The target cannot be had for this checkpoint.
     #[error("{}: {why}", path.display())]
     Target { path: PathBuf, why: TargetError },
     #[error("{}: no choice of schemes brings it to {}; the smallest takes {} ({smallest} bytes)", path.display(), figures::bytes(*.wanted), figures::bytes(*.smallest))]
@@ -31,33 +49,50 @@ pub enum Error {
     WithinBudget { path: PathBuf, wanted: u64, now: u64 },
     #[error("{}: no scheme keeps {least} in any tensor; there is nothing to quantize", path.display())]
     NoneKeeps { path: PathBuf, least: Decibels },
-    #[error("{}: {source}", path.display())]
-    File { path: PathBuf, source: io::Error },
+    /// No tensor has this name.
+    #[error("{}: no tensor is named '{}'{}", path.display(), name.escape_debug(), suggestion(nearest))]
+    NoSuchTensor { path: PathBuf, name: String, nearest: Vec<String> },
+    /// Tensors meet a condition of `--fail-on`.
+    #[error("{}: {count} tensors fail --fail-on; first '{}': {why}", path.display(), tensor.escape_debug())]
+    Condition { path: PathBuf, count: usize, tensor: String, why: String },
+    /// `diff --exit-code` found differences.
+    #[error("{} and {} differ: {what}", a.display(), b.display())]
+    Different { a: PathBuf, b: PathBuf, what: String },
+
+    /// The output could not be planned, written or verified.
     #[error("{0}")]
-    Settings(String),
+    Save(#[from] SaveError),
+    /// A job failed.
     #[error("{0}")]
-    Export(#[from] SaveError),
-    #[error("{0}")]
-    Save(#[from] JobError),
-    #[error("{0}")]
-    Activations(#[from] ActivationsError),
+    Job(#[from] JobError),
+    /// A signal arrived.
+    #[error("interrupted")]
+    Interrupted { signal: u8 },
+    /// A signal arrived during a save; OUT is unchanged.
+    #[error("interrupted; nothing was written")]
+    SaveInterrupted { signal: u8 },
+    /// The thread of a job could not be started.
+    #[error("cannot start the job: {0}")]
+    Start(io::Error),
+    /// Worker threads could not be started.
+    #[error("cannot start worker threads; try a lower --threads")]
+    NoThreads,
+    /// A worker panicked.
+    #[error("a worker panicked: {0}; this is a defect of quantscope, please report it")]
+    Panicked(String),
+
+    /// Some results are missing.
     #[error("{count} of the layers' outputs could not be measured; {first}")]
     Unmeasured { count: usize, first: String },
+    /// Some results are missing.
     #[error("{count} of the tensors could not be read; {first}")]
     Unread { count: usize, first: String },
+    /// `help --search` found nothing.
     #[error("no line of the manual contains '{word}'")]
     NotInManual { word: String },
     /// Writing failed. A closed pipe is not an error for the caller; see [`Error::exit`].
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
-    #[error("interrupted; nothing was written")]
-    Interrupted { signal: u8 },
-    #[error("cannot start the job: {0}")]
-    Start(io::Error),
-    #[error("cannot start worker threads; try a lower --threads")]
-    NoThreads,
-    #[error("a worker panicked: {0}; this is a defect of quantscope, please report it")]
-    Panicked(String),
 }
 
 impl From<serde_json::Error> for Error {
@@ -71,11 +106,24 @@ impl Error {
     pub fn exit(&self) -> ExitCode {
         match self {
             Error::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Error::Interrupted { signal } => {
+            Error::Interrupted { signal } | Error::SaveInterrupted { signal } => {
                 fail(self);
                 ExitCode::from(128 + signal)
             }
             _ => fail(self),
+        }
+    }
+}
+
+/// The end of a sentence that suggests names, most similar first.
+fn suggestion(nearest: &[String]) -> String {
+    let quoted: Vec<String> =
+        nearest.iter().map(|name| format!("'{}'", name.escape_debug())).collect();
+    match quoted.split_first() {
+        None => String::new(),
+        Some((first, [])) => format!("; the nearest name is {first}"),
+        Some((first, others)) => {
+            format!("; the nearest name is {first}, then {}", others.join(", "))
         }
     }
 }

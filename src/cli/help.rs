@@ -1,13 +1,10 @@
 //! `help`: shows and searches the pages of the manual and the help of subcommands.
 
-use crate::cli::Cli;
 use crate::cli::error::Error;
 use crate::cli::output;
 use crate::guide::TOPICS;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Arg, Args, CommandFactory};
+use clap::Args;
 use signal_hook::consts::SIGINT;
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal, Write, stdout};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +17,7 @@ type KeyGroup = (String, Vec<(String, String)>);
 #[derive(Debug, Args)]
 pub struct Help {
     /// A page of the manual or a subcommand; without it, a list of both
-    #[arg(value_parser = PageName, hide_possible_values = true)]
+    #[arg(hide_possible_values = true)]
     topic: Option<String>,
     /// Show every line of the manual that contains WORD, in upper or lower case
     #[arg(long, value_name = "WORD", conflicts_with = "topic", allow_hyphen_values = true)]
@@ -35,49 +32,27 @@ struct Page {
 
 impl Help {
     /// `keys`: the keys of the screen, which are shown on the page `keys`.
-    pub(super) fn run(self, keys: &[KeyGroup]) -> Result<(), Error> {
+    pub(super) fn run(self, command: clap::Command, keys: &[KeyGroup]) -> Result<(), Error> {
         match (self.topic, self.search) {
-            (_, Some(word)) => show(&search(&pages(keys), &word)?),
+            (_, Some(word)) => show(&search(&pages(command, keys), &word)?),
             (Some(name), None) => {
-                let page = pages(keys).into_iter().find(|page| page.name == name);
-                show(&page.map(|page| page.text).unwrap_or_else(overview))
+                let page = pages(command, keys).into_iter().find(|page| page.name == name);
+                show(&page.map(|page| page.text).unwrap_or_default())
             }
-            (None, None) => show(&overview()),
+            (None, None) => show(&overview(command)),
         }
     }
 }
 
-/// Parses the name of a page or subcommand. The names are collected when they are needed, because
-/// collecting them builds the command line of which this parser is a part.
-#[derive(Clone)]
-struct PageName;
-
-impl TypedValueParser for PageName {
-    type Value = String;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        argument: Option<&Arg>,
-        value: &OsStr,
-    ) -> Result<String, clap::Error> {
-        PossibleValuesParser::new(page_names()).parse_ref(command, argument, value)
-    }
-
-    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        Some(Box::new(page_names().into_iter().map(PossibleValue::new)))
-    }
-}
-
-fn page_names() -> Vec<String> {
-    let command = Cli::command();
+/// The names of all pages of the manual and of all subcommands.
+pub(super) fn page_names(command: &clap::Command) -> Vec<String> {
     let subcommands = command.get_subcommands().map(|command| command.get_name().to_owned());
     TOPICS.iter().map(|topic| topic.name.to_owned()).chain(subcommands).collect()
 }
 
 /// The subcommands and the pages of the manual, each with its summary.
-fn overview() -> String {
-    let mut text = Cli::command().render_help().to_string();
+fn overview(mut command: clap::Command) -> String {
+    let mut text = command.render_help().to_string();
     text.push_str("\nManual, shown by `quantscope help TOPIC`:\n");
     let width = TOPICS.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
     for topic in TOPICS {
@@ -88,7 +63,7 @@ fn overview() -> String {
 }
 
 /// Every page of the manual, then the help of every subcommand.
-fn pages(keys: &[KeyGroup]) -> Vec<Page> {
+fn pages(mut command: clap::Command, keys: &[KeyGroup]) -> Vec<Page> {
     let manual = TOPICS.iter().map(|topic| {
         let mut text = topic.text.to_owned();
         if topic.name == "keys" {
@@ -96,7 +71,6 @@ fn pages(keys: &[KeyGroup]) -> Vec<Page> {
         }
         Page { name: topic.name.to_owned(), text }
     });
-    let mut command = Cli::command();
     command.build();
     let subcommands = command.get_subcommands_mut().map(|subcommand| Page {
         name: subcommand.get_name().to_owned(),

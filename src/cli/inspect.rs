@@ -1,11 +1,13 @@
 //! `inspect`: lists every tensor, reading headers only.
 
-use super::error::Error;
-use super::listing::{ListingSummary, Row, print_unplaced};
-use super::options::{ModelArgs, OutputArgs, SchemeArgs, SelectionArgs};
-use super::output::{output, width};
-use super::table::{Column, Rows, Table};
+use crate::cli::error::Error;
+use crate::cli::listing::{ListingSummary, Row, print_unplaced};
+use crate::cli::options::{CsvArgs, ModelArgs, OutputArgs, SchemeArgs, SelectionArgs};
+use crate::cli::output::{output, width};
+use crate::cli::overview::Overview;
+use crate::cli::table::{Column, Rows, Table};
 use crate::quantization::QuantizationScheme;
+use crate::report::csv_writer::CsvWriter;
 use crate::report::document::{self, Document};
 use crate::tensor::TensorId;
 use crate::text::{figures, names};
@@ -15,15 +17,21 @@ use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    quantscope inspect my-model\n  \
+    quantscope inspect my-model --include '*.mlp.*' --scheme per-channel\n  \
+    quantscope inspect my-model --csv > tensors.csv")]
 pub struct Inspect {
     #[command(flatten)]
     model: ModelArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Selection")]
     selection: SelectionArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     scheme: SchemeArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
+    #[command(flatten, next_help_heading = "Output")]
+    csv: CsvArgs,
 }
 
 /// Tensors that one worker formats at a time.
@@ -32,15 +40,19 @@ const PART: usize = 4096;
 /// Tensors that are formatted before they are printed, which bounds memory.
 const BATCH: usize = 4 * PART;
 
+/// Titles of the CSV columns.
+const CSV_COLUMNS: [&str; 7] =
+    ["name", "dtype", "shape", "parameters", "bytes", "quantizable", "reason"];
+
 impl Inspect {
-    pub fn run(self) -> Result<(), Error> {
+    pub(super) fn run(self) -> Result<(), Error> {
         // Never dropped: exiting the process frees the memory faster.
         let checkpoint = ManuallyDrop::new(self.model.open()?);
         let selection = self.selection.selection();
         let scheme = self.scheme.scheme(&checkpoint);
         let tensors = selection.matching(&checkpoint)?;
         let row = |id| Row::new(&checkpoint, &selection, id, None);
-        let mut summary = ListingSummary::new(scheme);
+        let mut totals = Totals::new(scheme);
         let mut out = output();
         if self.output.json {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
@@ -49,11 +61,22 @@ impl Inspect {
                     document::list(&row.listed(), listed)
                 })? {
                     document.append(&part)?;
-                    summary.merge(counted);
+                    totals.merge(counted);
                 }
             }
-            document.end(&summary.totals)?;
+            let Totals { summary, overview } = totals;
+            document.end_with(&summary.totals, "summary", &overview.document(&summary.totals))?;
             return summary.conclude();
+        }
+        if self.csv.csv {
+            let mut csv = CsvWriter::new(&mut out, CSV_COLUMNS.into_iter())?;
+            for &id in &tensors {
+                let mut row = row(id);
+                totals.add(&mut row);
+                write_record(&row, &mut csv)?;
+            }
+            csv.finish()?;
+            return totals.summary.conclude();
         }
         let mut table = Table::new(&[
             ("tensor", Column::Name),
@@ -73,31 +96,67 @@ impl Inspect {
             Ok(())
         })? {
             table.append(part);
-            summary.merge(counted);
+            totals.merge(counted);
         }
         table.print(&mut out, width())?;
+        let Totals { summary, overview } = totals;
         summary.print(&mut out)?;
         print_unplaced(&checkpoint, &mut out)?;
+        overview.print(&summary.totals, scheme, &mut out)?;
         out.flush()?;
         summary.conclude()
     }
 }
 
-/// Formats tensors on all cores. Returns the parts in order, each with its summary.
+/// The totals of the listed tensors.
+struct Totals {
+    summary: ListingSummary,
+    overview: Overview,
+}
+
+impl Totals {
+    fn new(scheme: QuantizationScheme) -> Totals {
+        Totals { summary: ListingSummary::new(scheme), overview: Overview::default() }
+    }
+
+    fn add(&mut self, row: &mut Row) {
+        self.overview.add(row);
+        self.summary.add(row);
+    }
+
+    /// Adds the totals of the tensors that follow.
+    fn merge(&mut self, later: Totals) {
+        self.overview.merge(later.overview);
+        self.summary.merge(later.summary);
+    }
+}
+
+/// Formats tensors on all cores. Returns the parts in order, each with its totals.
 fn in_parts<'a, P: Default + Send>(
     tensors: &[TensorId],
     scheme: QuantizationScheme,
     row: impl Fn(TensorId) -> Row<'a> + Sync,
     list: impl Fn(&Row, &mut P) -> io::Result<()> + Sync,
-) -> io::Result<Vec<(P, ListingSummary)>> {
+) -> io::Result<Vec<(P, Totals)>> {
     let listed = tensors.par_chunks(PART).map(|ids| {
-        let (mut part, mut summary) = (P::default(), ListingSummary::new(scheme));
+        let (mut part, mut totals) = (P::default(), Totals::new(scheme));
         for &id in ids {
             let mut row = row(id);
-            summary.add(&mut row);
+            totals.add(&mut row);
             list(&row, &mut part)?;
         }
-        Ok((part, summary))
+        Ok((part, totals))
     });
     listed.collect()
+}
+
+fn write_record<W: Write>(row: &Row, csv: &mut CsvWriter<W>) -> io::Result<()> {
+    csv.text(&row.tensor.name)?;
+    csv.text(row.tensor.dtype.name())?;
+    csv.value(&row.tensor.shape)?;
+    csv.value(row.tensor.parameters())?;
+    csv.value(row.tensor.bytes)?;
+    csv.value(row.reason.is_none())?;
+    csv.text(row.reason.as_deref().unwrap_or_default())?;
+    csv.end_row()
 }

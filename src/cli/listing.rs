@@ -4,7 +4,7 @@ use super::error::Error;
 use super::scan::Found;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::SaveError;
-use crate::plan::{Selection, obstacle};
+use crate::plan::{Obstacle, Selection, obstacle};
 use crate::quantization::{
     Analysis, Calibration, NotQuantizable, QuantizationScheme, Quantized, Quantizer, diagnostics,
 };
@@ -22,6 +22,8 @@ pub(super) struct Row<'a> {
     /// Why it is not quantized by default; `None` if it is.
     pub reason: Option<String>,
     pub analysis: Option<&'a Analysis>,
+    /// What keeps it from being quantized by default, as far as the header says.
+    pub obstacle: Option<Obstacle>,
     /// Whether `quantize` with the same selection would quantize it.
     selected: bool,
     /// Why it could not be measured or quantized, if that is an error.
@@ -43,8 +45,16 @@ impl<'a> Row<'a> {
     ) -> Row<'a> {
         let tensor = checkpoint.tensor(id);
         let asked_for = || selection.names(&tensor.name);
-        let (reason, analysis, failure) = (None, None, None);
-        let mut row = Row { checkpoint, id, tensor, reason, analysis, selected: false, failure };
+        let mut row = Row {
+            checkpoint,
+            id,
+            tensor,
+            reason: None,
+            analysis: None,
+            obstacle: None,
+            selected: false,
+            failure: None,
+        };
         match found {
             Some(Err(error)) => {
                 row.reason = Some(error.to_string());
@@ -67,6 +77,7 @@ impl<'a> Row<'a> {
             Some(why) => {
                 row.selected = why.can_be_overruled() && asked_for();
                 row.reason = Some(why.to_string());
+                row.obstacle = Some(why);
             }
         }
         row

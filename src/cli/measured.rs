@@ -43,6 +43,11 @@ pub(super) fn note(
 }
 
 impl Measured {
+    /// The SQNR in dB for the first quantizer; `None` if it could not be measured.
+    pub(super) fn sqnr_db(&self) -> Option<f64> {
+        Some(quantized(&self.found)?.loss()?.sqnr_db())
+    }
+
     pub(super) fn statistics(&self) -> Option<&Statistics> {
         self.found.as_ref()?.as_ref().ok()?.statistics.as_ref()
     }

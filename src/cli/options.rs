@@ -158,6 +158,13 @@ pub(super) struct OutputArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct CsvArgs {
+    /// Print CSV instead of a table
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct SaveArgs {
     /// Where to save: one file if OUT ends in .safetensors, otherwise a directory with the
     /// source's shards

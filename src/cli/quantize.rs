@@ -32,66 +32,70 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    quantscope quantize my-model -o for-vllm --for vllm --dry-run\n  \
+    quantscope quantize my-model -o small.safetensors --max-bytes 50%\n  \
+    quantscope quantize my-model -o mlp.safetensors --include '*.mlp.*' --min-sqnr 35\n  \
+    quantscope quantize my-model -o plan.safetensors --write-recipe plan.toml\n  \
+    quantscope quantize my-model -o again.safetensors --recipe plan.toml")]
 pub struct Quantize {
     #[command(flatten)]
     model: ModelArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     save: SaveArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Selection")]
     selection: SelectionArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Target")]
     target: TargetArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     calibration: CalibrationArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     rounding: RoundingArgs,
-    /// Choose each tensor's scheme, or none, so that all tensors together take at most SIZE
-    /// with the least error: of the layers' outputs if --activations are given, otherwise of
-    /// the weights. SIZE is a number of bytes, such as 60MB or 1.5GiB, or a share of the
-    /// model's size, such as 50%
-    #[arg(long, value_name = "SIZE")]
+    /// Choose the schemes with the least error such that all tensors together take at most SIZE:
+    /// 60MB, 1.5GiB, or 50% of the model. The error is that of the layers' outputs if
+    /// --activations are given, otherwise that of the weights
+    #[arg(long, value_name = "SIZE", help_heading = "Budget")]
     max_bytes: Option<SizeLimit>,
     /// Choose the smallest scheme for each tensor that keeps at least this SQNR, such as 40dB;
     /// a tensor that no scheme keeps so well stays as it is. Tensors that the loader of --for
     /// merges share a scheme
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     min_sqnr: Option<Decibels>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Activations")]
     activations: ActivationArgs,
-    /// With W8A8: how the layers' inputs are quantized; static by the ranges that
-    /// --activations have, or else by those that observers of the model's own inputs saw
-    #[arg(long, value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES))]
+    /// With W8A8: how the layers' inputs are quantized. `static` uses the ranges of --activations,
+    /// or else those of the model's observers
+    #[arg(long, help_heading = "Activations", value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES))]
     activation_scheme: ActivationScheme,
     /// Print the plan, the sizes, the warnings and the predicted errors; write nothing
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     dry_run: bool,
-    /// The plan that a recipe file holds, instead of a selection
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
+    /// Use the plan in a recipe file instead of a selection
+    #[arg(long, value_name = "FILE", help_heading = "Selection", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
     recipe: Option<PathBuf>,
-    /// Also write the plan as a recipe file; `-` and /dev/stdout are standard output. An
-    /// existing FILE needs --force, as OUT does
-    #[arg(long, value_name = "FILE")]
+    /// Also write the plan to a recipe file; `-` is standard output. An existing FILE needs --force
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     write_recipe: Option<PathBuf>,
-    /// With --format burn: which mode round the weights of linear layers lie
-    #[arg(long, value_name = "LAYOUT", value_parser = choice(&WeightLayout::ALL.map(|l| (l.name(), l.summary(), l))))]
+    /// With --format burn: the orientation of the weights of linear layers
+    #[arg(long, value_name = "LAYOUT", help_heading = "Target", value_parser = choice(&WeightLayout::ALL.map(|l| (l.name(), l.summary(), l))))]
     layout: Option<WeightLayout>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
 
-/// What is to be quantized.
+/// The plan of a save.
 #[derive(Default)]
 struct Planned {
     plan: Plan,
-    /// The scales that choosing has found on its mode.
+    /// Scales that were found while schemes were chosen.
     known: KnownScales,
-    /// What was left out, and why.
+    /// Tensors that were left out, with the reason.
     warnings: Vec<String>,
 }
 
-/// The scales of tensors that have one: all the scales that a range of scales tells.
+/// The scales of tensors with a single scale, from the outcomes of the plan.
 fn scales(plan: &Plan, outcomes: &[(TensorId, Vec<Outcome>)]) -> KnownScales {
     let one = |id: TensorId, outcomes: &[Outcome]| {
         let chosen = outcomes.iter().find(|outcome| plan.get(id) == Some(outcome.quantizer))?;
@@ -101,8 +105,7 @@ fn scales(plan: &Plan, outcomes: &[(TensorId, Vec<Outcome>)]) -> KnownScales {
     outcomes.iter().filter_map(|(id, outcomes)| Some((*id, one(*id, outcomes)?))).collect()
 }
 
-/// Warnings for what the selection matches but the target's loaders do not take: one for each
-/// reason.
+/// Warnings about selected tensors that the target's loaders do not take, one per reason.
 fn left_out(
     checkpoint: &Checkpoint,
     rules: &TargetRules,
@@ -145,7 +148,7 @@ fn divides_rows(
 }
 
 impl Quantize {
-    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
+    pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let recipe =
             self.recipe.as_ref().map(|path| recipe::read(path, &checkpoint)).transpose()?;
@@ -163,7 +166,7 @@ impl Quantize {
         let used = self.has_budget() || self.activation_scheme == ActivationScheme::Static;
         if !used && !self.activations.activations.is_empty() {
             let why = "--activations are for --activation-scheme static, --max-bytes and --min-sqnr; none of these is given";
-            return Err(SaveError::Unfit { path: self.save.out, why: why.to_owned() }.into());
+            return Err(Error::Usage { path: self.save.out, why: why.to_owned() });
         }
         if self.activation_scheme == ActivationScheme::Static {
             self.calibrate_inputs(&checkpoint, format, &mut plan, &mut warnings)?;
@@ -187,7 +190,7 @@ impl Quantize {
             false => save(&checkpoint, request, known, &self.work)?,
         };
         receipt.warnings.splice(0..0, warnings);
-        receipt::print(&receipt, self.dry_run, self.output.json, words)
+        receipt::print(&receipt, self.dry_run, self.output.json, thresholds)
     }
 
     /// Finds the scales of the layers' inputs. What was not recorded is left out of the plan,
@@ -201,7 +204,7 @@ impl Quantize {
     ) -> Result<(), Error> {
         let refuse = |why: String| {
             let path = self.save.out.clone();
-            Error::Export(SaveError::Unfit { path, why })
+            Error::Usage { path, why }
         };
         if format != OutputFormat::Int8 {
             let why = format!(
@@ -359,7 +362,7 @@ impl Quantize {
         }
     }
 
-    /// The schemes that are up for choice.
+    /// The schemes to choose from.
     fn schemes(
         &self,
         checkpoint: &Checkpoint,
@@ -388,7 +391,7 @@ impl Quantize {
         plan
     }
 
-    /// What the outputs of the layers up for choice lose, if activations are given.
+    /// The output errors of the layers to choose from, if activations are given.
     fn outputs(
         &self,
         checkpoint: &Arc<Checkpoint>,

@@ -16,7 +16,7 @@ pub(super) fn print(
     receipt: &Receipt,
     predicted: bool,
     json: bool,
-    words: &Thresholds,
+    thresholds: &Thresholds,
 ) -> Result<(), Error> {
     if let Some(warning) = receipt.left_out.warning() {
         eprintln!("warning: {}", names::visible(&warning));
@@ -26,7 +26,7 @@ pub(super) fn print(
         crate::text::json::write(&mut out, &Document::of(receipt, predicted))?;
         writeln!(out)?;
     } else {
-        table(&mut out, receipt, predicted, words)?
+        table(&mut out, receipt, predicted, thresholds)?
     }
     Ok(out.flush()?)
 }
@@ -35,7 +35,7 @@ fn table(
     out: &mut Output,
     receipt: &Receipt,
     predicted: bool,
-    words: &Thresholds,
+    thresholds: &Thresholds,
 ) -> io::Result<()> {
     let mut quantized: Vec<_> = receipt.quantized.iter().collect();
     quantized.sort_by(|a, b| a.on_disk.sqnr_db.total_cmp(&b.on_disk.sqnr_db));
@@ -53,7 +53,7 @@ fn table(
             table.cell(names::visible(&one.tensor));
             table.cell(&one.scheme);
             table.cell(figures::decibels(one.on_disk.sqnr_db));
-            table.cell(words.rate(one.on_disk.sqnr_db).word());
+            table.cell(thresholds.rate(one.on_disk.sqnr_db).word());
             table.cell(figures::percent(one.on_disk.relative_error));
             table.cell(figures::plain(one.on_disk.max_abs_error));
             table.cell(figures::percent(one.on_disk.zeroed));
@@ -81,7 +81,7 @@ fn table(
     writeln!(out, "{} → {}", figures::bytes(*before), figures::bytes(*written))?;
     if let Some(worst) = quantized.first() {
         let (db, name) =
-            (figures::rated(worst.on_disk.sqnr_db, words), names::visible(&worst.tensor));
+            (figures::rated(worst.on_disk.sqnr_db, thresholds), names::visible(&worst.tensor));
         let measured = if predicted { "predicted" } else { "reopened and measured from the file" };
         writeln!(out, "{measured}: worst {db}, {name}")?;
     }

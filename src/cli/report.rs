@@ -1,112 +1,134 @@
 //! `report`: writes the analysis of a checkpoint to a file.
 
-use super::activations::{ActivationArgs, Outputs};
-use super::duplicates::Duplicates;
-use super::error::Error;
-use super::listing::{ListingSummary, Row as Listed};
-use super::options::{
+use crate::checkpoint::Checkpoint;
+use crate::cli::activations::ActivationArgs;
+use crate::cli::duplicates::Duplicates;
+use crate::cli::error::Error;
+use crate::cli::job_runner::JobRunner;
+use crate::cli::listing::{ListingSummary, Row as ListedRow};
+use crate::cli::options::{
     CacheArgs, CalibrationArgs, ModelArgs, RoundingArgs, SchemeArgs, SelectionArgs, WorkArgs,
 };
-use super::output;
-use super::scan::Scan;
-use crate::checkpoint::Checkpoint;
+use crate::cli::output;
+use crate::cli::report_rows::{add_duplicates, add_outputs, report_row};
+use crate::cli::scan::Scan;
 use crate::export::{SaveError, write_text};
-use crate::plan::budget;
-use crate::plan::effective_quantizer;
-use crate::quantization::{AnalysisSpec, Diagnostic, QuantizationScheme, Thresholds};
-use crate::report::{Format, Report, Row};
+use crate::job::channels;
+use crate::plan::{Plan, budget, effective_quantizer, recipe};
+use crate::quantization::{AnalysisSpec, QuantizationScheme, Quantizer, Rounding, Thresholds};
+use crate::report::{ChannelError, Format, PlanSummary, Report, TensorChannels};
+use crate::tensor::TensorId;
 use crate::text::{figures, names};
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    quantscope report my-model -o report.html\n  \
+    quantscope report my-model -o report.csv --include '*.mlp.*'\n  \
+    quantscope report demo: -o demo.html --activations demo:\n  \
+    quantscope quantize my-model -o small.safetensors --write-recipe plan.toml\n  \
+    quantscope report my-model -o plan.html --recipe plan.toml")]
 pub struct ReportArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Where to write; the extension .html, .csv or .json decides the format
-    #[arg(long = "output", short, value_name = "FILE")]
+    #[arg(long = "output", short, value_name = "FILE", help_heading = "Output")]
     out: PathBuf,
     /// Replace FILE if it exists
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     force: bool,
-    #[command(flatten)]
+    /// Document the plan in a recipe file: its marks, schemes and target
+    #[arg(
+        long,
+        value_name = "RECIPE",
+        help_heading = "Selection",
+        conflicts_with_all = ["include", "exclude", "rounding"]
+    )]
+    recipe: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Selection")]
     selection: SelectionArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     scheme: SchemeArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     calibration: CalibrationArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     rounding: RoundingArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Activations")]
     activations: ActivationArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Execution")]
     cache: CacheArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
 
+/// How many of the worst tensors are shown with their channels.
+const TENSORS_WITH_CHANNELS: usize = 6;
+
 impl ReportArgs {
-    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
+    pub(super) fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let format = Format::of(&self.out).ok_or_else(|| {
             let why = "unknown report format: expected a path that ends in .html, .csv or .json";
-            SaveError::Unfit { path: self.out.clone(), why: why.to_owned() }
+            Error::Usage { path: self.out.clone(), why: why.to_owned() }
         })?;
         if !self.force && self.out.symlink_metadata().is_ok() {
             // Checked before the measurement, which may take long.
             return Err(SaveError::Exists(self.out).into());
         }
         let checkpoint = self.model.open()?;
+        let plan = self.recipe.as_ref().map(|path| recipe::read(path, &checkpoint)).transpose()?;
         let selection = self.selection.selection();
         let tensors = selection.matching(&checkpoint)?;
         let scheme = self.scheme.scheme(&checkpoint);
         let quantizer = self.calibration.quantizer(&checkpoint, scheme);
+        let rounding = plan.as_ref().map_or(self.rounding.rounding, |plan| plan.rounding);
+        let spec = self.analysis_spec(&checkpoint, scheme, rounding, plan.as_ref());
+        let quantizers = spec.quantizers.clone();
         let mut report = Report {
             checkpoint: checkpoint.clone(),
             quantizer,
-            rounding: self.rounding.rounding,
-            thresholds: *words,
+            rounding,
+            thresholds: *thresholds,
             has_outputs: false,
             rows: Vec::with_capacity(tensors.len()),
+            plan: self.plan_summary(plan.as_ref()),
+            channels: Vec::new(),
         };
         let mut summary = ListingSummary::new(scheme);
         let activations = self.activations.open(&checkpoint)?;
         let cache = self.cache.cache();
-        let spec = self.analysis_spec(&checkpoint, scheme);
         for found in Scan::start(&checkpoint, tensors, spec, "measuring", &self.work, cache)? {
             let (id, found) = found?;
-            let analysis = found.as_ref().and_then(|found| found.as_ref().ok());
-            let mut row = Row::new(
-                &checkpoint,
-                id,
-                effective_quantizer(&checkpoint, id, quantizer),
-                analysis,
-            );
-            let mut listed = Listed::new(&checkpoint, &selection, id, found.as_ref());
-            row.marked = listed.is_selected();
-            row.reason = listed.reason.clone();
+            let mut listed = ListedRow::new(&checkpoint, &selection, id, found.as_ref());
+            let mark = plan.as_ref().and_then(|plan| plan.get(id));
+            let of_row = mark.unwrap_or(quantizer);
+            let mut row = report_row(&checkpoint, &listed, id, of_row, found.as_ref());
+            if plan.is_some() {
+                row.marked = mark.is_some();
+            }
             summary.add(&mut listed);
             report.rows.push(row);
         }
         let statistics =
             report.rows.iter().filter_map(|r| Some((r.tensor, r.statistics.as_ref()?)));
         let duplicates = Duplicates::find(&checkpoint, statistics, &self.work)?;
-        for row in &mut report.rows {
-            let first = duplicates.of(&checkpoint, row.tensor);
-            row.flags.extend(first.map(|name| Diagnostic::Duplicate(name.into())));
-        }
+        add_duplicates(&mut report, &duplicates);
         let outputs = match &activations {
             Some(activations) => {
                 let ids = report.rows.iter().map(|row| row.tensor).collect();
-                let quantizers = self.analysis_spec(&checkpoint, scheme).quantizers;
-                let (args, rounding) = (&self.activations, self.rounding.rounding);
+                let args = &self.activations;
                 let measured =
                     args.measure(&checkpoint, activations, ids, quantizers, rounding, &self.work)?;
-                take_outputs(&mut report, &measured);
+                add_outputs(&mut report, &measured);
                 Some(measured)
             }
             None => None,
         };
         report.sort();
+        if format == Format::Html {
+            self.measure_channels(&checkpoint, &mut report)?;
+        }
         write_text(&checkpoint, &self.out, self.force, |out| report.write(format, out))?;
         let path = self.out.to_string_lossy();
         let tensors = figures::counted(report.rows.len(), "tensor");
@@ -118,24 +140,63 @@ impl ReportArgs {
         summary.conclude()
     }
 
-    /// What to measure: the scheme to sort by, and all schemes that the budget chooses from.
-    fn analysis_spec(&self, checkpoint: &Checkpoint, scheme: QuantizationScheme) -> AnalysisSpec {
+    /// What to measure: the scheme to sort by, all schemes that the budget chooses from, and those
+    /// of the plan.
+    fn analysis_spec(
+        &self,
+        checkpoint: &Checkpoint,
+        scheme: QuantizationScheme,
+        rounding: Rounding,
+        plan: Option<&Plan>,
+    ) -> AnalysisSpec {
         let others = budget::SCHEMES.into_iter().filter(|&other| other != scheme);
         let all = std::iter::once(scheme).chain(others);
-        let quantizers = all.map(|scheme| self.calibration.quantizer(checkpoint, scheme)).collect();
-        let spec = AnalysisSpec::errors(quantizers, self.rounding.rounding);
-        AnalysisSpec { histogram: true, ..spec }
-    }
-}
-
-/// Adds the output errors to the rows.
-fn take_outputs(report: &mut Report, outputs: &Outputs) {
-    report.has_outputs = true;
-    for row in &mut report.rows {
-        row.unmeasured = outputs.failure(row.tensor);
-        row.input_scale = outputs.input_scale(row.tensor);
-        for cost in &mut row.costs {
-            cost.output = outputs.error(row.tensor, cost.quantizer).copied();
+        let mut quantizers: Vec<Quantizer> =
+            all.map(|scheme| self.calibration.quantizer(checkpoint, scheme)).collect();
+        for (_, quantizer) in plan.into_iter().flat_map(Plan::iter) {
+            if !quantizers.contains(&quantizer) {
+                quantizers.push(quantizer);
+            }
         }
+        AnalysisSpec { histogram: true, ..AnalysisSpec::errors(quantizers, rounding) }
+    }
+
+    fn plan_summary(&self, plan: Option<&Plan>) -> Option<PlanSummary> {
+        let recipe = self.recipe.as_ref()?.to_string_lossy().into_owned();
+        Some(PlanSummary { recipe: Some(recipe), target: plan?.target.to_string() })
+    }
+
+    /// Measures the channels of the worst tensors.
+    fn measure_channels(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let rounding = report.rounding;
+        let worst: Vec<(TensorId, f32)> = report
+            .rows
+            .iter()
+            .filter_map(|row| {
+                let quantizer =
+                    Quantizer { scheme: QuantizationScheme::PER_TENSOR, ..report.quantizer };
+                let quantizer = effective_quantizer(checkpoint, row.tensor, quantizer);
+                let shape = &checkpoint.tensor(row.tensor).shape;
+                let cost = row.cost_of(quantizer).filter(|_| shape.rank() > 1)?;
+                row.reason.is_none().then_some((row.tensor, cost.largest_scale))
+            })
+            .take(TENSORS_WITH_CHANNELS)
+            .collect();
+        for (tensor, shared) in worst {
+            let request = channels::Request { tensor, shared, rounding };
+            let job = || channels::start(checkpoint.clone(), request, self.work.threads());
+            let found = JobRunner::start(job, "measuring channels", self.work.quiet)?.only()??;
+            let errors = found.into_iter().map(|channel| ChannelError {
+                absmax: channel.absmax,
+                shared_db: channel.shared_db,
+                own_db: channel.own_db,
+            });
+            report.channels.push(TensorChannels::new(tensor, errors.collect()));
+        }
+        Ok(())
     }
 }

@@ -29,7 +29,12 @@ pub(super) fn save(
             // The save was complete before the signal arrived.
             Err(interrupted) => match finished {
                 Some(outcome) if outcome.is_ok() => return Ok((*outcome)?),
-                _ => return Err(interrupted),
+                _ => {
+                    return Err(match interrupted {
+                        Error::Interrupted { signal } => Error::SaveInterrupted { signal },
+                        other => other,
+                    });
+                }
             },
         }
     }

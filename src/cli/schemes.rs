@@ -12,6 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
 use crate::quantization::{Outcome, QuantizationScheme};
 use crate::report::document::{Document, Scale, SchemeFigures};
+use crate::tensor::TensorId;
 use crate::text::{figures, names};
 use std::io::Write;
 
@@ -24,6 +25,8 @@ pub(super) struct SchemeComparison<'a> {
     pub duplicates: &'a Duplicates,
     /// The output errors, if activations were given.
     pub outputs: Option<&'a Outputs>,
+    /// The number of tensors to print; all are counted.
+    pub rows: usize,
 }
 
 /// The totals of one scheme over all tensors that are quantized by default.
@@ -47,9 +50,12 @@ impl SchemeComparison<'_> {
     pub(super) fn document(&self) -> Result<(), Error> {
         let mut summary = ListingSummary::new(self.first());
         let mut document = Document::begin(output(), self.checkpoint, self.first())?;
-        for Measured { id, found, .. } in self.measured {
+        for (index, Measured { id, found, .. }) in self.measured.iter().enumerate() {
             let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());
             summary.add(&mut row);
+            if index >= self.rows {
+                continue;
+            }
             let outcomes = row.analysis.map_or(&[][..], |analysis| &analysis.outcomes);
             let schemes = outcomes.iter().map(|outcome| {
                 let output = self.outputs.and_then(|all| all.figures(*id, outcome.quantizer));
@@ -97,40 +103,13 @@ impl SchemeComparison<'_> {
         let mut table = Table::new(&columns);
         let mut summary = ListingSummary::new(self.first());
         let mut totals = vec![SchemeTotals::default(); self.schemes.len()];
-        for Measured { id, found, .. } in self.measured {
+        for (index, Measured { id, found, .. }) in self.measured.iter().enumerate() {
             let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());
-            let selected = row.is_selected();
             summary.add(&mut row);
-            table.cell(names::visible(&row.tensor.name));
-            table.cell(names::visible(row.tensor.dtype.name()));
-            table.cell(&row.tensor.shape);
-            table.cell(figures::bytes(row.tensor.bytes));
-            let outcomes = row.analysis.map_or(&[][..], |analysis| &analysis.outcomes);
-            let dbs: Vec<Option<f64>> = outcomes.iter().map(sqnr).collect();
-            for (place, total) in totals.iter_mut().enumerate() {
-                let db = dbs.get(place).copied().flatten();
-                table.cell(outcomes.get(place).map_or(String::new(), cell));
-                let scheme = self.schemes.get(place).filter(|_| selected && db.is_some());
-                total.bytes += scheme.map_or(row.tensor.bytes, |s| s.bytes(&row.tensor.shape, 4));
-                if let Some(db) = db.filter(|_| selected) {
-                    total.add(db);
-                }
+            self.add_totals(*id, &row, &mut totals);
+            if index < self.rows {
+                self.add_row(*id, &row, &mut table);
             }
-            if let Some(outputs) = self.outputs {
-                for (place, total) in totals.iter_mut().enumerate() {
-                    let quantizer = outcomes.get(place).map(|outcome| outcome.quantizer);
-                    let error = quantizer.and_then(|quantizer| outputs.error(*id, quantizer));
-                    let text = error.and_then(|error| error.shown(ActivationMode::Weights));
-                    table.cell(text.unwrap_or_default());
-                    if let Some(db) =
-                        error.and_then(|e| e.db(ActivationMode::Weights)).filter(|_| selected)
-                    {
-                        total.add_output(db);
-                    }
-                }
-            }
-            table.cell(self.best(&dbs));
-            table.cell(note(&row, self.duplicates, self.checkpoint, *id));
         }
         let mut out = output();
         table.print(&mut out, width())?;
@@ -152,6 +131,48 @@ impl SchemeComparison<'_> {
         out.flush()?;
         self.outputs.map_or(Ok(()), Outputs::conclude)?;
         summary.conclude()
+    }
+
+    /// Adds a tensor to the totals of every scheme.
+    fn add_totals(&self, id: TensorId, row: &Row, totals: &mut [SchemeTotals]) {
+        let outcomes = row.analysis.map_or(&[][..], |analysis| &analysis.outcomes);
+        for (place, total) in totals.iter_mut().enumerate() {
+            let outcome = outcomes.get(place);
+            let db = outcome.and_then(sqnr).filter(|_| row.is_selected());
+            let scheme = self.schemes.get(place).filter(|_| db.is_some());
+            total.bytes += scheme.map_or(row.tensor.bytes, |s| s.bytes(&row.tensor.shape, 4));
+            if let Some(db) = db {
+                total.add(db);
+            }
+            let output = outcome.and_then(|outcome| self.outputs?.error(id, outcome.quantizer));
+            let output = output.and_then(|error| error.db(ActivationMode::Weights));
+            if let Some(db) = output.filter(|_| row.is_selected()) {
+                total.add_output(db);
+            }
+        }
+    }
+
+    /// Adds the cells of a tensor.
+    fn add_row(&self, id: TensorId, row: &Row, table: &mut Table) {
+        table.cell(names::visible(&row.tensor.name));
+        table.cell(names::visible(row.tensor.dtype.name()));
+        table.cell(&row.tensor.shape);
+        table.cell(figures::bytes(row.tensor.bytes));
+        let outcomes = row.analysis.map_or(&[][..], |analysis| &analysis.outcomes);
+        for place in 0..self.schemes.len() {
+            table.cell(outcomes.get(place).map_or(String::new(), cell));
+        }
+        if let Some(outputs) = self.outputs {
+            for place in 0..self.schemes.len() {
+                let quantizer = outcomes.get(place).map(|outcome| outcome.quantizer);
+                let error = quantizer.and_then(|quantizer| outputs.error(id, quantizer));
+                let text = error.and_then(|error| error.shown(ActivationMode::Weights));
+                table.cell(text.unwrap_or_default());
+            }
+        }
+        let dbs: Vec<Option<f64>> = outcomes.iter().map(sqnr).collect();
+        table.cell(self.best(&dbs));
+        table.cell(note(row, self.duplicates, self.checkpoint, id));
     }
 
     /// The best scheme and its gain over the first.

@@ -14,6 +14,7 @@ use crate::plan::Selection;
 use crate::quantization::{AnalysisSpec, QuantizationScheme, Thresholds};
 use crate::tensor::{Scalar, TensorId};
 use crate::text::figures;
+use crate::text::nearest::nearest;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -21,6 +22,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    quantscope show my-model lm_head.weight\n  \
+    quantscope show my-model lm_head.weight --values 0..16")]
 pub struct Show {
     #[command(flatten)]
     model: ModelArgs,
@@ -30,17 +34,20 @@ pub struct Show {
     /// without END, 32 elements
     #[arg(long, value_name = "START[..END]", value_parser = elements)]
     values: Option<Range<u64>>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     scheme: SchemeArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     calibration: CalibrationArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Quantization")]
     rounding: RoundingArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
+
+/// The most names that are suggested for a misspelt one.
+const MAX_SUGGESTIONS: usize = 3;
 
 /// The number of elements to show if no end is given.
 const DEFAULT_ELEMENTS: u64 = 32;
@@ -60,18 +67,30 @@ fn elements(text: &str) -> Result<Range<u64>, String> {
 }
 
 impl Show {
-    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
+    pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open()?;
         let Some(id) = checkpoint.find(&self.tensor) else {
-            // Says which name is nearest.
-            let selection = Selection { include: vec![self.tensor.clone()], exclude: Vec::new() };
-            selection.matching(&checkpoint)?;
-            let why = "is a pattern: expected the name of one tensor".to_owned();
-            return Err(self.refusal(&checkpoint, why));
+            return Err(self.no_such_tensor(&checkpoint));
         };
         match self.values.clone() {
             Some(range) => self.values(&checkpoint, id, range),
-            None => self.channels(&checkpoint, id, words),
+            None => self.channels(&checkpoint, id, thresholds),
+        }
+    }
+
+    /// The error for a name that no tensor has: it is a pattern, or it is misspelt.
+    fn no_such_tensor(&self, checkpoint: &Checkpoint) -> Error {
+        let selection = Selection { include: vec![self.tensor.clone()], exclude: Vec::new() };
+        if selection.matching(checkpoint).is_ok() {
+            let why = "is a pattern: expected the name of one tensor".to_owned();
+            return self.refusal(checkpoint, why);
+        }
+        let names = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
+        let nearest = nearest(&self.tensor, names, MAX_SUGGESTIONS);
+        Error::NoSuchTensor {
+            path: checkpoint.path().to_owned(),
+            name: self.tensor.clone(),
+            nearest: nearest.into_iter().map(str::to_owned).collect(),
         }
     }
 
@@ -84,7 +103,7 @@ impl Show {
         &self,
         checkpoint: &Arc<Checkpoint>,
         id: TensorId,
-        words: &Thresholds,
+        thresholds: &Thresholds,
     ) -> Result<(), Error> {
         let shape = &checkpoint.tensor(id).shape;
         if shape.rank() < 2 || shape.elements() == 0 {
@@ -143,7 +162,7 @@ impl Show {
             table.cell(figures::plain(channel.absmax));
             for db in [channel.shared_db, channel.own_db] {
                 table.cell(figures::decibels(db));
-                table.cell(if db.is_nan() { "" } else { words.rate(db).word() });
+                table.cell(if db.is_nan() { "" } else { thresholds.rate(db).word() });
             }
             let gain = channel.own_db - channel.shared_db;
             let gain = if gain.is_nan() { String::new() } else { figures::gained(gain) };

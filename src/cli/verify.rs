@@ -21,22 +21,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    quantscope quantize my-model -o int8.safetensors\n  \
+    quantscope verify int8.safetensors --against my-model")]
 pub struct Verify {
     /// The saved checkpoint
     out: PathBuf,
     /// The checkpoint that it was made from; `demo:` is the built-in demo
     #[arg(long, value_name = "MODEL")]
     against: PathBuf,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Activations")]
     activations: ActivationArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
 
 impl Verify {
-    pub fn run(self, words: &Thresholds) -> Result<(), Error> {
+    pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let (written, source) = (open(&self.out)?, open(&self.against)?);
         let job = || verify::start(written.clone(), source.clone(), self.work.threads());
         let verification = JobRunner::start(job, "verifying", self.work.quiet)?.only()??;
@@ -47,7 +50,7 @@ impl Verify {
             crate::text::json::write(&mut out, &found)?;
             writeln!(out)?;
         } else {
-            found.print(&mut out, words)?
+            found.print(&mut out, thresholds)?
         }
         Ok(out.flush()?)
     }
@@ -152,7 +155,7 @@ impl<'a> VerifyResult<'a> {
         }
     }
 
-    fn print(&self, out: &mut Output, words: &Thresholds) -> io::Result<()> {
+    fn print(&self, out: &mut Output, thresholds: &Thresholds) -> io::Result<()> {
         let VerifyResult { tensors, identical, dequantized, .. } = self;
         let (path, against) = (names::visible(&self.out), names::visible(&self.against));
         writeln!(out, "{path} is what {against} gives, every byte compared")?;
@@ -178,7 +181,7 @@ impl<'a> VerifyResult<'a> {
             None => {}
         }
         if let Some((db, name)) = self.worst {
-            let (db, name) = (figures::rated(db, words), names::visible(name));
+            let (db, name) = (figures::rated(db, thresholds), names::visible(name));
             writeln!(out, "measured from the file: worst {db}, {name}")?;
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! Writes the report as JSON: the document of `analyze --schemes` with histograms, marks and the
 //! budget's curve.
 
-use super::document::{Document, OutputFigures, Scale, SchemeFigures, Tensor};
-use super::{Histogram, Report, Row};
 use crate::plan::budget::Point;
+use crate::report::contents::{Histogram, Report, Row};
+use crate::report::document::{Document, OutputFigures, Scale, SchemeFigures, Tensor};
 use serde::Serialize;
 use std::io::{self, Write};
 

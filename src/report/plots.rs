@@ -1,18 +1,20 @@
 //! The plots of the HTML page, as inline SVG.
 
-use super::Histogram;
 use crate::plan::budget::Point;
+use crate::report::contents::{ChannelError, Histogram};
 use crate::text::figures;
+use maud::{Markup, html};
 use std::fmt::Write;
 
 /// Width of one bin in pixels.
 const BIN: usize = 2;
+
 /// Height of a histogram in pixels.
 const HEIGHT: f32 = 24.0;
 
 /// A histogram for a row of the table. Bars are as tall as the square root of the count, and
 /// every bin that is not empty is visible, because an outlier may be one element.
-pub(super) fn histogram(histogram: &Histogram) -> String {
+pub(super) fn histogram(histogram: &Histogram) -> Markup {
     let highest = histogram.counts.iter().copied().fold(0.0f32, f32::max);
     let width = histogram.counts.len() * BIN;
     let mut path = format!("M0 {HEIGHT}");
@@ -27,20 +29,27 @@ pub(super) fn histogram(histogram: &Histogram) -> String {
     }
     let _ = write!(path, "V{HEIGHT}z");
     let (low, high) = (figures::value(histogram.low), figures::value(histogram.high));
-    format!(
-        "<svg class=\"histogram\" width=\"{width}\" height=\"{HEIGHT}\" viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\"><title>element counts from {low} to {high}</title><path d=\"{path}\"/></svg>"
-    )
+    html! {
+        svg class="histogram" width=(width) height=(HEIGHT) viewBox=(format!("0 0 {width} {HEIGHT}")) role="img" {
+            title { "element counts from " (low) " to " (high) }
+            path d=(path) {}
+        }
+    }
 }
 
 /// The plotting area inside the picture: left, top, width and height.
 const PLOT: (f64, f64, f64, f64) = (90.0, 16.0, 620.0, 250.0);
+
 /// The most points of a curve that are drawn.
 const MAX_POINTS: usize = 800;
 
+/// The height of a label in pixels.
+const LABEL_HEIGHT: f64 = 13.0;
+
 /// The budget's curve: bytes to the right, SQNR upwards, exact points at the top. `uniform` are
 /// labelled points beside the curve.
-pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> String {
-    let (Some(first), Some(last)) = (points.first(), points.last()) else { return String::new() };
+pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> Markup {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return html! {} };
     let all = || points.iter().chain(uniform.iter().map(|(_, point)| point));
     let most = all().map(|point| point.bytes).max().unwrap_or(first.bytes);
     let least = all().map(|point| point.bytes).min().unwrap_or(last.bytes);
@@ -49,52 +58,105 @@ pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> String {
     let lowest = finite().fold(f64::INFINITY, f64::min).min(60.0).floor();
     let highest = finite().fold(f64::NEG_INFINITY, f64::max).max(lowest + 10.0).ceil();
     let (left, top, width, height) = PLOT;
-    let share = |value: f64, whole: f64| if whole > 0.0 { value / whole } else { 0.0 };
+    let (right, bottom) = (left + width, top + height);
     let place = |point: &Point| {
         let x = share((point.bytes - least) as f64, (most - least) as f64);
         let y = share(db(point).clamp(lowest, highest) - lowest, highest - lowest);
         (left + x * width, top + (1.0 - y) * height)
     };
     let step = points.len().div_ceil(MAX_POINTS).max(1);
-    let shown = points.iter().step_by(step).chain(points.last());
-    let line: Vec<String> = shown
-        .map(|point| {
+    let line = points.iter().step_by(step).chain(points.last()).map(place);
+    let mut taken: Vec<f64> = Vec::new();
+    let labels: Vec<(&str, f64, f64, f64)> = uniform
+        .iter()
+        .map(|(label, point)| {
             let (x, y) = place(point);
-            format!("{x:.1},{y:.1}")
+            // Labels of close points are stacked.
+            let mut at = y + 4.0;
+            while taken.iter().any(|other| (other - at).abs() < LABEL_HEIGHT) {
+                at -= LABEL_HEIGHT;
+            }
+            taken.push(at);
+            (label.as_str(), x, y, at)
         })
         .collect();
-    let (right, bottom) = (left + width, top + height);
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {w} {h}\" width=\"{w}\" height=\"{h}\" role=\"img\" aria-labelledby=\"curve-title\"><title id=\"curve-title\">SQNR against bytes; the figures are in the table below</title><path class=\"axis\" d=\"M{left} {top}V{bottom}H{right}\"/><polyline class=\"curve\" points=\"{points}\"/>",
-        w = right + 110.0,
-        h = bottom + 36.0,
-        points = line.join(" "),
-    );
-    let mut text = |x: f64, y: f64, anchor: &str, text: &str| {
-        let _ =
-            write!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
-    };
-    text(left, bottom + 18.0, "start", &figures::bytes(least));
-    text(right, bottom + 18.0, "end", &figures::bytes(most));
-    text(left + width / 2.0, bottom + 32.0, "middle", "bytes of all tensors");
-    text(left - 8.0, top + 10.0, "end", &figures::decibels(highest));
-    text(left - 8.0, bottom, "end", &figures::decibels(lowest));
-    let mut taken: Vec<f64> = Vec::new();
-    for (label, point) in uniform {
-        let (x, y) = place(point);
-        // Labels of close points are stacked.
-        let mut at = y + 4.0;
-        while taken.iter().any(|other| (other - at).abs() < 13.0) {
-            at -= 13.0;
+    html! {
+        svg viewBox=(format!("0 0 {} {}", right + 110.0, bottom + 36.0)) width=(right + 110.0)
+            height=(bottom + 36.0) role="img" aria-labelledby="curve-title"
+        {
+            title id="curve-title" { "SQNR against bytes; the figures are in the table below" }
+            path class="axis" d=(format!("M{left} {top}V{bottom}H{right}")) {}
+            polyline class="curve" points=(polyline(line)) {}
+            (text(left, bottom + 18.0, "start", &figures::bytes(least)))
+            (text(right, bottom + 18.0, "end", &figures::bytes(most)))
+            (text(left + width / 2.0, bottom + 32.0, "middle", "bytes of all tensors"))
+            (text(left - 8.0, top + 10.0, "end", &figures::decibels(highest)))
+            (text(left - 8.0, bottom, "end", &figures::decibels(lowest)))
+            @for (label, x, y, at) in labels {
+                circle class="point" cx=(pixel(x)) cy=(pixel(y)) r="4" {}
+                (text(x + 9.0, at, "start", label))
+            }
         }
-        taken.push(at);
-        let _ = write!(
-            svg,
-            "<circle class=\"point\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/><text x=\"{:.1}\" y=\"{at:.1}\">{label}</text>",
-            x + 9.0,
-        );
     }
-    svg + "</svg>"
+}
+
+/// Height of a plot of channels in pixels, and the room for labels left of it.
+const CHANNELS_HEIGHT: f64 = 110.0;
+const CHANNELS_LEFT: f64 = 70.0;
+
+/// The SQNR of each channel, in the order given: an area with the channel's own scale, and a line
+/// with the scale of the tensor.
+pub(super) fn channels(channels: &[(usize, ChannelError)]) -> Markup {
+    let width = PLOT.2;
+    let step = channels.len().div_ceil(MAX_POINTS).max(1);
+    let shown: Vec<&ChannelError> =
+        channels.iter().step_by(step).map(|(_, channel)| channel).collect();
+    let finite = shown.iter().flat_map(|channel| [channel.shared_db, channel.own_db]);
+    let finite: Vec<f64> = finite.filter(|db| db.is_finite()).collect();
+    let highest = finite.iter().copied().fold(1.0, f64::max).ceil();
+    let lowest = finite.iter().copied().fold(0.0, f64::min).floor();
+    let place = |(index, db): (usize, f64)| {
+        // An exact channel is at the top, one without a scale at the bottom.
+        let db = if db.is_nan() { lowest } else { db.clamp(lowest, highest) };
+        let x = share(index as f64, (shown.len().max(2) - 1) as f64);
+        let y = share(db - lowest, highest - lowest);
+        (CHANNELS_LEFT + x * width, 4.0 + (1.0 - y) * CHANNELS_HEIGHT)
+    };
+    let bottom = 4.0 + CHANNELS_HEIGHT;
+    let own = shown.iter().map(|channel| channel.own_db).enumerate().map(place);
+    let shared = shown.iter().map(|channel| channel.shared_db).enumerate().map(place);
+    let corners = [(CHANNELS_LEFT + width, bottom), (CHANNELS_LEFT, bottom)];
+    let area = polyline(own.chain(corners));
+    html! {
+        svg class="channels" viewBox=(format!("0 0 {} {}", CHANNELS_LEFT + width + 4.0, bottom + 22.0))
+            width=(CHANNELS_LEFT + width + 4.0) height=(bottom + 22.0) role="img"
+        {
+            title { "SQNR of each channel, largest magnitude first" }
+            polygon class="own" points=(area) {}
+            polyline class="shared" points=(polyline(shared)) {}
+            (text(CHANNELS_LEFT - 6.0, 14.0, "end", &figures::decibels(highest)))
+            (text(CHANNELS_LEFT - 6.0, bottom, "end", &figures::decibels(lowest)))
+            (text(CHANNELS_LEFT, bottom + 16.0, "start", "largest channel"))
+            (text(CHANNELS_LEFT + width, bottom + 16.0, "end", "smallest channel"))
+        }
+    }
+}
+
+fn share(value: f64, whole: f64) -> f64 {
+    if whole > 0.0 { value / whole } else { 0.0 }
+}
+
+fn pixel(x: f64) -> String {
+    format!("{x:.1}")
+}
+
+fn polyline(points: impl Iterator<Item = (f64, f64)>) -> String {
+    let points: Vec<String> = points.map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    points.join(" ")
+}
+
+fn text(x: f64, y: f64, anchor: &str, text: &str) -> Markup {
+    html! { text x=(pixel(x)) y=(pixel(y)) text-anchor=(anchor) { (text) } }
 }
 
 /// A share as a percentage, with significant digits for small shares.

@@ -4,4 +4,5 @@
 pub(crate) mod figures;
 pub(crate) mod json;
 pub mod names;
+pub(crate) mod nearest;
 pub mod size;

@@ -45,7 +45,9 @@ fn keys_are_exactly_those_documented() {
     ] {
         for model in ["demo:", &data("tiny-llama/sharded")] {
             let document = json(&[command, model]);
-            assert_eq!(keys(&document), ["model", "format", "scheme", "tensors", "totals"]);
+            let summary = (command == "inspect").then_some("summary");
+            let expected = ["model", "format", "scheme", "tensors", "totals"].into_iter();
+            assert_eq!(keys(&document), expected.chain(summary).collect::<Vec<_>>());
             let totals = ["tensors", "parameters", "bytes", "bytes_quantized"];
             assert_eq!(keys(&document["totals"]), totals);
             let more = match command {
@@ -66,7 +68,7 @@ fn keys_are_exactly_those_documented() {
 }
 
 #[test]
-fn schemes_side_by_side_are_those_alone() {
+fn schemes_side_by_side_equal_single_schemes() {
     let model = data("tiny-llama/sharded");
     let schemes = ["per-channel", "per-tensor", "per-block:32", "per-block:64", "per-block:128"];
     let document = json(&["analyze", &model, "--schemes", &schemes.join(",")]);
@@ -97,7 +99,7 @@ fn schemes_side_by_side_are_those_alone() {
 }
 
 #[test]
-fn what_is_odd_is_flagged() {
+fn diagnostics_are_listed() {
     let dir = tempdir().expect("a directory");
     let path = dir.path().join("model.safetensors");
     let mut outlier: Vec<f32> = (0..64).map(|i| (i as f32).sin()).collect();
@@ -133,7 +135,7 @@ fn what_is_odd_is_flagged() {
 
 /// Every calibration is saved as it was measured, and found again by `verify`.
 #[test]
-fn what_is_measured_of_a_calibration_is_what_is_saved() {
+fn measured_errors_equal_those_of_the_saved_file() {
     let dir = tempdir().expect("a directory");
     let model = data("tiny-llama/single");
     for (i, calibration) in ["percentile:99", "mse", "clip:0.6"].into_iter().enumerate() {
@@ -179,7 +181,7 @@ fn what_is_measured_of_a_calibration_is_what_is_saved() {
 }
 
 #[test]
-fn figures_are_those_of_numpy() {
+fn figures_equal_numpy() {
     let text = std::fs::read_to_string(data("tiny-llama/reference.json")).expect("kept with us");
     let reference: Value = serde_json::from_str(&text).expect("JSON");
     for model in ["single", "sharded"] {
@@ -216,7 +218,7 @@ fn figures_are_those_of_numpy() {
 }
 
 #[test]
-fn worst_first_and_what_has_no_figure_last() {
+fn tensors_are_sorted_worst_first_and_unmeasured_last() {
     let dir = tempdir().expect("a directory");
     let path = dir.path().join("model.safetensors");
     let mut broken = vec![1.0; 4];
@@ -276,7 +278,7 @@ fn scales_are_a_number_or_a_list() {
 }
 
 #[test]
-fn any_number_of_threads_prints_the_same() {
+fn every_number_of_threads_prints_the_same() {
     for model in ["demo:", &data("tiny-llama/sharded")] {
         for args in [
             &["analyze", model, "--json"][..],
@@ -310,7 +312,7 @@ fn a_selection_limits_what_is_shown() {
 /// The file becomes shorter while it is measured: the rest is still told, and the end says
 /// so.
 #[test]
-fn what_cannot_be_read_is_an_entry_and_exit_code_1() {
+fn an_unreadable_tensor_is_an_entry_and_exit_code_1() {
     let dir = tempdir().expect("a directory");
     let Some(path) = huge(dir.path(), &[weights("small", &[4, 4])]) else { return };
     let child = Command::new(cargo_bin!("quantscope"))

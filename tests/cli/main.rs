@@ -5,4 +5,5 @@ mod support;
 
 mod commands;
 mod json_documents;
+mod options;
 mod report;

@@ -71,6 +71,8 @@ fn reported(name: &str) -> [String; 3] {
         rounding: Rounding::default(),
         thresholds: Thresholds::default(),
         rows: found.into_iter().map(row).collect(),
+        plan: None,
+        channels: Vec::new(),
     };
     report.sort();
     Format::ALL.map(|format| {
@@ -86,7 +88,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_name_changes_what_a_report_is(
+    fn no_name_changes_the_structure_of_a_report(
         name in prop_oneof![
             any::<String>(),
             "[=+@\\-\t\"',;<>&\r\n a-z]{0,24}",
@@ -118,7 +120,7 @@ proptest! {
 }
 
 #[test]
-fn the_three_reports_say_what_analyze_says() {
+fn all_report_formats_have_the_figures_of_analyze() {
     let directory = tempfile::tempdir().expect("a directory");
     let model = data("tiny-llama/sharded");
     let analysis = json(&["analyze", &model]);
@@ -176,7 +178,7 @@ fn the_three_reports_say_what_analyze_says() {
 }
 
 #[test]
-fn a_report_replaces_nothing_unasked_and_never_the_model() {
+fn a_report_replaces_files_only_with_force_and_never_the_model() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("report.html");
     std::fs::write(&path, "mine").expect("written");
@@ -200,7 +202,7 @@ fn a_report_replaces_nothing_unasked_and_never_the_model() {
 
 /// With activations all three have the figures of `analyze`, and its order.
 #[test]
-fn reports_tell_what_the_outputs_lose_where_activations_are_given() {
+fn reports_have_output_errors_if_activations_are_given() {
     let directory = tempfile::tempdir().expect("a directory");
     let analysis = json(&["analyze", "demo:", "--activations", "demo:"]);
     let tensors = analysis["tensors"].as_array().expect("a list");
@@ -250,7 +252,7 @@ fn reports_tell_what_the_outputs_lose_where_activations_are_given() {
 }
 
 #[test]
-fn the_screen_exports_what_the_outputs_lose() {
+fn the_screen_exports_output_errors() {
     let mut driver = Driver::open("assets/demo.safetensors");
     driver.press("A");
     driver.type_text("demo:");
@@ -288,7 +290,7 @@ fn the_same_model_gives_the_same_page_for_any_number_of_threads() {
 }
 
 #[test]
-fn what_the_screen_shows_is_exported_as_it_is_marked_and_filtered() {
+fn the_screen_exports_its_marks_and_filter() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("/");
     driver.type_text("self_attn");
@@ -325,7 +327,7 @@ fn what_the_screen_shows_is_exported_as_it_is_marked_and_filtered() {
 }
 
 #[test]
-fn an_export_says_what_was_not_measured_yet() {
+fn an_export_reports_unmeasured_tensors() {
     let mut driver = Driver::open_waiting(TINY_LLAMA);
     driver.press("e Enter");
     driver.expect("21 tensors exported");

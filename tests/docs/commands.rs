@@ -3,19 +3,19 @@
 //! - ```` ```sh ````: every line is run; a document's blocks run in one directory, in order.
 //! - ```` ```console ````: lines that start with `$ ` are run, and the lines after them are what
 //!   they print to standard output and standard error. A line `…` stands for any lines.
-//! - ```` ```sh skip ````: needs a real model, a network or a release build; not run.
+//! - ```` ```sh skip: REASON ````: not run.
 //!
 //! The directory holds `my-model/` (a tiny Llama), `model.gguf`, `activations.safetensors` and the
 //! repository's `assets/`.
 
 use crate::markdown::{Block, Document, guide, readme, root};
-use crate::support::data;
+use crate::support::{data, stdout};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-/// Blocks that may be skipped, over all documents: each needs a reason.
+/// Blocks that may be skipped, over all documents.
 const MAX_SKIPPED: usize = 8;
 
 #[test]
@@ -32,13 +32,14 @@ fn manual_commands_run() {
 
 #[test]
 fn every_block_of_code_is_of_a_known_kind() {
-    let kinds = ["sh", "sh skip", "console", "text", "toml", "json", "python", "rust"];
+    let kinds = ["sh", "console", "text", "toml", "json", "python", "rust"];
     let mut skipped = 0;
     for document in guide().into_iter().chain([readme()]) {
         for block in document.blocks() {
-            let known = kinds.contains(&block.info.as_str());
+            let reason = block.info.strip_prefix("sh skip: ").unwrap_or_default();
+            let known = kinds.contains(&block.info.as_str()) || !reason.is_empty();
             assert!(known, "{}:{}: unknown kind '{}'", document.name, block.line, block.info);
-            skipped += usize::from(block.info == "sh skip");
+            skipped += usize::from(!reason.is_empty());
         }
     }
     assert!(skipped <= MAX_SKIPPED, "{skipped} blocks are skipped, at most {MAX_SKIPPED} may be");
@@ -48,6 +49,30 @@ fn every_block_of_code_is_of_a_known_kind() {
 fn shown_output_may_leave_lines_out() {
     assert!(fits("a\nb\nc\n", "a\n…\nc\n") && fits("a\n", "a\n…\n") && fits("a  \n", "a\n"));
     assert!(!fits("a\nb\n", "a\n") && !fits("a\nb\n", "…\na\n") && !fits("", "a\n"));
+}
+
+/// The examples of `--help` run, in the order in which they are listed.
+#[test]
+fn examples_of_help_run() {
+    for command in [
+        "inspect",
+        "calibrate",
+        "analyze",
+        "show",
+        "quantize",
+        "dequantize",
+        "verify",
+        "diff",
+        "report",
+    ] {
+        let help = stdout(&[command, "--help"]);
+        let examples = help.split("\nExamples:\n").nth(1).expect("examples");
+        let script: String = examples.lines().map(|line| format!("{}\n", line.trim())).collect();
+        assert!(script.lines().all(|line| line.starts_with("quantscope ")), "{script}");
+        let output = shell(workspace().path(), &script);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {text}\n{script}");
+    }
 }
 
 /// Runs a document's blocks in a directory of its own.

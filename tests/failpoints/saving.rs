@@ -188,7 +188,7 @@ const SCENES: [(&str, bool); 4] =
     [("out", true), ("out", false), ("out.safetensors", true), ("out.safetensors", false)];
 
 #[test]
-fn whatever_step_of_a_save_fails_out_is_the_old_one_or_the_new_one() {
+fn a_failure_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
     let _alone = alone();
     let mut injected = 0;
     for (out, exists) in SCENES {
@@ -230,7 +230,7 @@ fn whatever_step_of_a_save_fails_out_is_the_old_one_or_the_new_one() {
 }
 
 #[test]
-fn whatever_step_of_a_save_panics_out_is_the_old_one_or_the_new_one() {
+fn a_panic_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
     let _alone = alone();
     for (out, exists) in [("out", true), ("out.safetensors", false)] {
         let scene = Scene::new(out, exists);
@@ -272,7 +272,7 @@ fn whatever_step_of_a_save_panics_out_is_the_old_one_or_the_new_one() {
 /// Where two directories cannot be swapped in one step, a save that was killed in between
 /// has set the old one aside.
 #[test]
-fn an_old_output_that_was_set_aside_is_put_back() {
+fn a_replaced_output_is_restored_after_a_failure() {
     let _alone = alone();
     let scene = Scene::new("out", true);
     let aside = scene.request.out.with_file_name(format!(".out.old{TMP}"));
@@ -406,7 +406,7 @@ fn a_hugging_face_cache_is_read_and_never_written() {
 /// What lies outside of the model's directory does not go along, whatever links to it.
 #[test]
 #[cfg(unix)]
-fn companions_do_not_reach_outside_of_the_directory() {
+fn sidecar_files_outside_of_the_directory_are_not_copied() {
     let _alone = alone();
     let directory = tempfile::tempdir().expect("a directory");
     let model = model(directory.path());
@@ -449,7 +449,7 @@ fn disturbed(phase: &'static str, happens: &(dyn Fn(&Path) + Sync)) -> String {
 }
 
 #[test]
-fn a_source_that_changes_while_it_is_saved_ends_the_save() {
+fn a_source_that_changes_during_a_save_fails_the_save() {
     let _alone = alone();
     let later = |path: &Path| {
         let file = std::fs::OpenOptions::new().write(true).open(path).expect("opens");
@@ -483,7 +483,7 @@ fn a_source_that_changes_while_it_is_saved_ends_the_save() {
 
 /// A reader that has the file open already meets the end.
 #[test]
-fn a_file_that_is_cut_off_while_it_is_read_is_an_error() {
+fn a_file_that_is_truncated_while_it_is_read_is_an_error() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("m.safetensors");
     write(&path, &[weights("first", &[64, 64]), weights("last", &[64, 64])], &[]);
@@ -501,7 +501,7 @@ fn a_file_that_is_cut_off_while_it_is_read_is_an_error() {
 
 /// The check after a save is the same as `verify`, against a source that is as it was.
 #[test]
-fn what_was_saved_is_verified_again() {
+fn saved_outputs_can_be_verified_again() {
     let _alone = alone();
     let scene = Scene::new("out", false);
     scene.save().expect("saves");

@@ -19,7 +19,7 @@ fn saved(directory: &Path, scheme: QuantizationScheme, format: OutputFormat) -> 
 
 /// The int8 values and scales are those of our own container, tensor by tensor.
 #[test]
-fn it_holds_what_the_safetensors_container_holds() {
+fn burnpack_output_equals_safetensors_output() {
     let directory = tempfile::tempdir().expect("temp");
     for scheme in [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)] {
         let burn = open(saved(directory.path(), scheme, BURN));
@@ -51,7 +51,7 @@ fn every_tensor_starts_on_its_boundary() {
 }
 
 #[test]
-fn burns_layout_has_linear_weights_the_other_way_round() {
+fn the_burn_layout_transposes_linear_weights() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SOURCE);
     for scheme in [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(16)] {
@@ -83,7 +83,7 @@ fn burns_layout_has_linear_weights_the_other_way_round() {
 
 /// Whatever is not marked is turned too.
 #[test]
-fn unmarked_weights_are_turned_and_verified() {
+fn unmarked_weights_are_transposed_and_verified() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SOURCE);
     let Task::Quantize { mut plan, .. } = task(&source, QuantizationScheme::PER_TENSOR, TURNED)
@@ -124,7 +124,7 @@ fn any_flipped_byte_of_the_data_is_found() {
 }
 
 #[test]
-fn it_becomes_floats_again() {
+fn burnpack_output_is_dequantized() {
     let directory = tempfile::tempdir().expect("temp");
     let burn = open(saved(directory.path(), QuantizationScheme::PER_TENSOR, BURN));
     let out = directory.path().join("floats.safetensors");
@@ -138,7 +138,7 @@ fn it_becomes_floats_again() {
 }
 
 #[test]
-fn what_burn_has_not_is_refused_with_a_sentence() {
+fn unsupported_schemes_of_burn_are_refused_with_a_reason() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SOURCE);
     for (scheme, sentence) in [
@@ -155,7 +155,7 @@ fn what_burn_has_not_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn lies_are_refused_with_a_sentence() {
+fn invalid_burnpack_files_are_refused_with_a_reason() {
     let directory = tempfile::tempdir().expect("temp");
     let out = saved(directory.path(), QuantizationScheme::PER_TENSOR, BURN);
     let whole = std::fs::read(&out).expect("reads");

@@ -20,7 +20,7 @@ fn save(source: &Checkpoint, out: &Path, format: OutputFormat) -> Checkpoint {
 }
 
 #[test]
-fn every_row_of_every_expert_has_the_scale_it_has_when_stored_alone() {
+fn fused_experts_have_the_scales_of_separate_experts() {
     let directory = tempfile::tempdir().expect("temp");
     let (fused, split) = (open(FUSED), open(SPLIT));
     let path = |name: &str| directory.path().join(name);
@@ -47,7 +47,7 @@ fn every_row_of_every_expert_has_the_scale_it_has_when_stored_alone() {
 
 /// Earlier versions wrote one scale for each expert.
 #[test]
-fn one_scale_for_each_expert_is_still_read() {
+fn outputs_with_one_scale_per_expert_are_still_read() {
     let directory = tempfile::tempdir().expect("temp");
     let path = directory.path().join("old.safetensors");
     let metadata = serde_json::json!({

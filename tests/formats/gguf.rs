@@ -13,7 +13,7 @@ fn open(name: &str) -> Checkpoint {
 }
 
 #[test]
-fn every_block_type_decodes_to_the_bit_as_gguf_py_does() {
+fn every_block_type_decodes_bit_for_bit_like_gguf_py() {
     let blocks = open("blocks.gguf");
     let expected = open("blocks.safetensors");
     assert_eq!(expected.tensors().len(), 14);
@@ -34,7 +34,7 @@ fn every_block_type_decodes_to_the_bit_as_gguf_py_does() {
 
 /// As BF16 and F16 too, each value rounded once.
 #[test]
-fn every_block_type_becomes_floats_of_any_type() {
+fn every_block_type_is_dequantized_to_every_float_type() {
     let blocks = open("blocks.gguf");
     let expected = open("blocks.safetensors");
     for tensor in expected.tensors() {
@@ -87,7 +87,7 @@ fn with_one_tensor(directory: &Path, kind: u32, data: &[u8]) -> PathBuf {
 const REMOVED_TYPE: u32 = 31;
 
 #[test]
-fn a_block_type_that_is_not_decoded_is_named_with_its_true_size() {
+fn an_unknown_block_type_is_named_with_its_size() {
     let directory = tempfile::tempdir().expect("temp");
     let file = crate::open(with_one_tensor(directory.path(), REMOVED_TYPE, &[0; 36]));
     let id = file.find("w").expect("listed");
@@ -132,7 +132,7 @@ fn values_and_tensors_of_a_real_file_are_listed() {
 
 /// Key-values, offsets, padding and every block: the file gguf-py itself would write.
 #[test]
-fn q8_0_is_written_to_the_byte_as_gguf_py_writes_it() {
+fn q8_0_is_written_byte_for_byte_like_gguf_py() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open("floats.gguf");
     let out = directory.path().join("out.gguf");
@@ -169,7 +169,7 @@ fn any_flipped_byte_of_the_data_is_found() {
 
 /// A file without the keys that say what its tensors are gets them.
 #[test]
-fn a_file_without_its_type_is_given_one() {
+fn a_file_without_a_file_type_gets_one() {
     let directory = tempfile::tempdir().expect("temp");
     let data: Vec<u8> = (0..64).flat_map(|n| (n as f32).to_le_bytes()).collect();
     let path = with_one_tensor(directory.path(), 0, &data);
@@ -182,7 +182,7 @@ fn a_file_without_its_type_is_given_one() {
 }
 
 #[test]
-fn gguf_becomes_plain_floats_under_the_same_names() {
+fn gguf_is_dequantized_with_the_same_names() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open("synth-a32.gguf");
     let out = directory.path().join("out.safetensors");
@@ -205,7 +205,7 @@ fn gguf_becomes_plain_floats_under_the_same_names() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_a_sentence() {
+fn unsuitable_tensors_are_refused_with_a_reason() {
     let block = QuantizationScheme::per_block(32);
     let directory = tempfile::tempdir().expect("temp");
     let path = |name: &str| directory.path().join(name);

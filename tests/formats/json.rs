@@ -17,7 +17,7 @@ struct Row {
 const MAY_BE_REFUSED: [&str; 1] = ["metadata-numbers"];
 
 #[test]
-fn unusual_json_is_read_and_wrong_json_is_named() {
+fn unusual_json_is_read_and_invalid_json_is_reported() {
     let text = std::fs::read_to_string(data("json/expected.json")).expect("the table");
     let rows: Vec<Row> = serde_json::from_str(&text).expect("rows");
     assert!(rows.len() > 50, "only {} rows were found", rows.len());

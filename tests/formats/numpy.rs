@@ -34,13 +34,13 @@ fn a_compressed_array_is_read_in_any_order() {
 
 /// Headers and members of every kind give the rows and values that np.load gives.
 #[test]
-fn files_of_every_kind_give_their_rows() {
+fn files_of_every_kind_list_their_tensors() {
     assert!(crate::cases::check(&Path::new(DATA).join("cases")) > 70);
 }
 
 /// From public reports: members that hold objects, and deflated ones in column-major order.
 #[test]
-fn one_member_does_not_close_the_archive() {
+fn one_bad_member_does_not_close_the_archive() {
     let found = open(Path::new(DATA).join("reading/object_member.npz"));
     let config = found.find("config").expect("is listed");
     assert!(found.unreadable(config).is_some_and(|why| why.contains("Python objects")));

@@ -91,7 +91,7 @@ const FIXTURES: [(&str, &str, usize); 9] = [
 
 /// All of them are exact: the answers were computed in F32.
 #[test]
-fn every_fixture_gives_its_owners_answer() {
+fn every_fixture_decodes_to_its_owners_values() {
     for (fixture, layout, parts) in FIXTURES {
         let directory = Path::new("tests/data/formats").join(fixture);
         let checkpoint = Checkpoint::open(&directory.join("model.safetensors")).expect(fixture);
@@ -403,7 +403,7 @@ fn fp4(code: u8) -> f32 {
 }
 
 #[test]
-fn nvfp4_of_both_makers() {
+fn nvfp4_of_both_producers() {
     let (rows, columns) = (5usize, 64usize);
     let q = codes(11, rows * columns, 4);
     let packed: Vec<u8> = q.chunks(2).map(|pair| pair[0] | pair[1] << 4).collect();
@@ -596,7 +596,7 @@ fn tensors_larger_than_a_panel_are_the_same_in_chunks() {
 }
 
 #[test]
-fn what_is_known_by_name_only_is_named_and_left() {
+fn packed_formats_known_only_by_name_are_named_and_kept() {
     for (config, tensors, layout) in [
         (
             "",
@@ -651,7 +651,7 @@ fn what_is_known_by_name_only_is_named_and_left() {
 }
 
 #[test]
-fn a_tensor_whose_parts_contradict_each_other_is_named_with_the_reason() {
+fn inconsistent_parts_of_a_packed_tensor_are_reported() {
     let f16 = |n: usize| vec![0u8; n * 2];
     let i32 = |n: usize| vec![0u8; n * 4];
     let gptq = r#"{"quantization_config":{"quant_method":"gptq","bits":4,"group_size":64}}"#;
@@ -793,7 +793,7 @@ fn a_tensor_whose_parts_contradict_each_other_is_named_with_the_reason() {
 }
 
 #[test]
-fn an_index_beyond_the_groups_is_an_error_where_it_is_met() {
+fn a_group_index_out_of_range_is_an_error_when_read() {
     let config = r#"{"quantization_config":{"quant_method":"gptq","bits":4,"group_size":64}}"#;
     let model = Model::new(
         config,
@@ -850,7 +850,7 @@ fn dequantized_models_are_plain() {
 
 /// A quantized model is copied as it is while other tensors of it become int8.
 #[test]
-fn quantized_tensors_stay_while_others_are_saved() {
+fn packed_tensors_are_copied_while_others_are_quantized() {
     let weight: Vec<f32> = scales(50, 64);
     let model = Model::new(
         "",

@@ -127,7 +127,7 @@ fn every_fixture_has_its_owners_names_shapes_and_values() {
 /// What is not decoded keeps its type and shape, has a reason, and leaves nothing that could
 /// be quantized by mistake.
 #[test]
-fn fixtures_without_values_are_named_and_left_alone() {
+fn fixtures_without_values_are_named_and_kept() {
     for_each(|fixture| {
         let (checkpoint, answer, fixture) = (open(fixture), expected(fixture), name(fixture));
         if answer.is_some() {
@@ -162,7 +162,7 @@ fn fixtures_without_values_are_named_and_left_alone() {
 
 /// Dequantized, a checkpoint has the owner's tensors and no trace of its quantization.
 #[test]
-fn dequantized_fixtures_hold_nothing_but_the_owners_tensors() {
+fn dequantized_fixtures_hold_only_the_owners_tensors() {
     let directory = tempfile::tempdir().expect("temp");
     for_each(|fixture| {
         let (checkpoint, name) = (open(fixture), name(fixture));

@@ -9,7 +9,7 @@ use std::path::Path;
 const DATA: &str = "tests/data/pytorch";
 
 #[test]
-fn both_of_pytorchs_formats_give_every_tensor_its_elements() {
+fn both_pytorch_formats_give_the_same_elements() {
     let expected = open(Path::new(DATA).join("expected.safetensors"));
     for name in ["zip.pt", "legacy.pt"] {
         let found = open(Path::new(DATA).join(name));
@@ -35,14 +35,14 @@ fn the_state_dict_of_a_training_checkpoint_is_its_model() {
 /// Every kind of file that PyTorch has written, and kinds that others have, gives the rows
 /// and values that torch.load gives.
 #[test]
-fn files_of_every_kind_give_their_rows() {
+fn files_of_every_kind_list_their_tensors() {
     assert!(crate::cases::check(&Path::new(DATA).join("cases")) > 150);
 }
 
 /// A distributed checkpoint is read as dcp_to_torch_save gives it, from its directory or any
 /// of its files.
 #[test]
-fn distributed_checkpoints_give_their_rows() {
+fn distributed_checkpoints_list_their_tensors() {
     let directory = Path::new(DATA).join("distributed");
     assert!(crate::cases::check(&directory) >= 12);
     let whole = open(directory.join("two-ranks"));
@@ -182,7 +182,7 @@ fn code_in_a_pickle_is_not_run() {
 }
 
 #[test]
-fn views_are_materialised_on_the_way_to_safetensors() {
+fn views_are_written_as_contiguous_tensors() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(Path::new(DATA).join("zip.pt"));
     let out = directory.path().join("floats.safetensors");
@@ -194,7 +194,7 @@ fn views_are_materialised_on_the_way_to_safetensors() {
 }
 
 #[test]
-fn shards_are_found_by_their_index_and_named_anew() {
+fn shards_are_found_by_their_index_and_renamed() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(Path::new(DATA).join("sharded"));
     assert_eq!((source.shards().len(), source.tensors().len()), (2, 3));

@@ -39,7 +39,7 @@ fn outputs_of(model: &str, captures: &str) -> Vec<News> {
 }
 
 #[test]
-fn captures_are_opened_and_the_table_is_ordered_by_the_outputs() {
+fn opening_captures_sorts_the_table_by_output_error() {
     let mut driver = Driver::open(DEMO);
     driver.resize(150, 40);
     assert!(!driver.shows("output"), "nobody has recorded anything yet");
@@ -67,7 +67,7 @@ fn captures_are_opened_and_the_table_is_ordered_by_the_outputs() {
 }
 
 #[test]
-fn the_demo_opens_its_captures_by_itself() {
+fn the_demo_opens_with_its_captures() {
     let mut driver = Driver::open_waiting(DEMO);
     driver.resize(150, 40);
     driver.app.activations = vec!["demo:".into()];
@@ -78,7 +78,7 @@ fn the_demo_opens_its_captures_by_itself() {
 }
 
 #[test]
-fn without_captures_no_order_is_by_outputs() {
+fn without_captures_the_table_cannot_be_sorted_by_output_error() {
     let mut driver = Driver::open(DEMO);
     for _ in 0..20 {
         driver.press(">");
@@ -121,7 +121,7 @@ fn a_layer_that_cannot_be_measured_is_marked() {
 
 /// The curve is that of the outputs, and so other marks come of it.
 #[test]
-fn the_budget_is_spent_by_the_outputs() {
+fn the_budget_uses_output_errors() {
     let marks = |activations: bool| -> Vec<u32> {
         let mut driver = Driver::open(DEMO);
         if activations {
@@ -139,7 +139,7 @@ fn the_budget_is_spent_by_the_outputs() {
 }
 
 #[test]
-fn layers_appear_as_they_are_measured_and_the_measuring_can_be_stopped() {
+fn measured_layers_appear_one_by_one_and_measuring_can_be_stopped() {
     let mut driver = Driver::open(DEMO);
     driver.resize(150, 40);
     driver.hold();
@@ -185,7 +185,7 @@ fn layers_appear_as_they_are_measured_and_the_measuring_can_be_stopped() {
 }
 
 #[test]
-fn a_measuring_that_fails_on_its_way_says_so_and_keeps_what_it_found() {
+fn a_failed_measurement_is_reported_and_keeps_its_results() {
     let mut driver = Driver::open(DEMO);
     driver.hold();
     driver.press("A");
@@ -327,7 +327,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
 }
 
 #[test]
-fn inputs_that_are_still_calibrated_are_waited_for() {
+fn saving_waits_for_the_calibration_of_inputs() {
     let mut driver = Driver::open("tests/data/tiny-llama/single");
     driver.resize(130, 44);
     let path = driver.path("captures.safetensors");

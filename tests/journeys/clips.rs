@@ -9,7 +9,7 @@ use quantscope::quantization::{QuantizationScheme, Quantizer};
 use quantscope::tensor::{FloatType, TensorId, read_f64, write_f64};
 
 #[test]
-fn the_sliders_figures_are_those_of_saving() {
+fn figures_of_the_clip_slider_equal_those_of_a_save() {
     let values = || {
         (0..96 * 1024u32).map(|i| {
             let x = f64::from(i.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24) - 0.5;

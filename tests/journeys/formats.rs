@@ -147,7 +147,7 @@ fn dequantized(driver: &mut Driver, source: &str) -> Vec<Checkpoint> {
 }
 
 #[test]
-fn every_layout_is_dequantized_from_the_screen_as_from_the_command_line() {
+fn every_packed_format_is_dequantized_from_the_screen_as_from_the_command_line() {
     for source in STORED_QUANTIZED {
         let source = data(source);
         // The folder holds the answer too; the model is named by its file.
@@ -168,7 +168,7 @@ fn every_layout_is_dequantized_from_the_screen_as_from_the_command_line() {
 }
 
 #[test]
-fn what_quantscope_wrote_is_dequantized_from_the_screen_as_from_the_command_line() {
+fn own_outputs_are_dequantized_from_the_screen_as_from_the_command_line() {
     let directory = tempfile::tempdir().expect("a directory");
     for (source, format, out) in [
         (SHARDED, OutputFormat::Safetensors, "int8"),
@@ -214,7 +214,7 @@ fn other_formats_are_converted_from_the_screen_as_from_the_command_line() {
 }
 
 #[test]
-fn a_layout_that_is_only_recognised_is_named_and_left_alone() {
+fn a_packed_format_that_is_only_recognised_is_named_and_kept() {
     let directory = tempfile::tempdir().expect("a directory");
     let model = directory.path().join("exl2.safetensors");
     let words = |name: &str, shape: &[u64], bytes| Tensor {
@@ -321,7 +321,7 @@ fn a_format_that_does_not_fit_the_source_says_why() {
 }
 
 #[test]
-fn what_must_not_be_opened_is_refused_with_a_sentence() {
+fn unsupported_files_are_refused_with_a_reason() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name);
     let mut unknown = std::fs::read(GGUF).expect("reads");
@@ -355,7 +355,7 @@ fn what_must_not_be_opened_is_refused_with_a_sentence() {
 
 /// Where nothing is quantized a bad config is only in the way of what needs it.
 #[test]
-fn a_config_that_is_not_json_hinders_only_what_needs_it() {
+fn an_invalid_config_affects_only_what_needs_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let model = directory.path().join("model");
     std::fs::create_dir(&model).expect("creates");

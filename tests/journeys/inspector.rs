@@ -25,7 +25,7 @@ fn rows_with(driver: &Driver, text: &str) -> usize {
 }
 
 #[test]
-fn once_calibrated_the_worst_tensor_is_on_top_and_under_the_cursor() {
+fn after_calibration_the_worst_tensor_is_first_and_selected() {
     let driver = Driver::open(TINY_LLAMA);
     let ranking = decibels(&driver);
     assert!(ranking.len() > 10 && ranking.is_sorted(), "{}", driver.screen());
@@ -35,7 +35,7 @@ fn once_calibrated_the_worst_tensor_is_on_top_and_under_the_cursor() {
 }
 
 #[test]
-fn before_that_every_tensor_is_listed_and_what_is_seen_is_measured_first() {
+fn before_calibration_all_tensors_are_listed_and_visible_ones_measured_first() {
     let mut driver = Driver::open_waiting(TINY_LLAMA);
     assert_eq!(driver.table().len(), 18);
     driver.tick(Some(0.5));
@@ -74,7 +74,7 @@ fn the_cursor_stays_on_its_tensor_while_the_ranking_settles() {
 }
 
 #[test]
-fn findings_of_a_calibration_that_was_stopped_no_longer_count() {
+fn results_of_a_stopped_calibration_are_ignored() {
     let mut driver = Driver::open_waiting(TINY_LLAMA);
     let generation = 1;
     driver.press("c");
@@ -89,7 +89,7 @@ fn findings_of_a_calibration_that_was_stopped_no_longer_count() {
 }
 
 #[test]
-fn work_is_stopped_from_within_a_window_and_while_a_text_is_typed() {
+fn jobs_can_be_stopped_from_dialogs_and_prompts() {
     for window in ["?", "s", "/", "L", "r"] {
         let mut driver = Driver::open_waiting(TINY_LLAMA);
         driver.press(window);
@@ -103,7 +103,7 @@ fn work_is_stopped_from_within_a_window_and_while_a_text_is_typed() {
 }
 
 #[test]
-fn every_column_orders_the_table_and_o_turns_it_round() {
+fn every_column_sorts_the_table_and_o_reverses_it() {
     let mut driver = Driver::open(TINY_LLAMA);
     // The outputs' errors are no column without activations.
     for _ in 1..Column::ALL.len() {
@@ -139,7 +139,7 @@ fn a_filter_narrows_the_table_with_every_key() {
 }
 
 #[test]
-fn a_filter_can_ask_for_more_than_a_name() {
+fn a_filter_can_test_more_than_the_name() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("Space");
     driver.type_text("/is:marked");
@@ -156,7 +156,7 @@ fn a_filter_can_ask_for_more_than_a_name() {
 }
 
 #[test]
-fn what_a_filter_finds_grows_with_the_findings() {
+fn filter_matches_grow_with_the_results() {
     let nan = f32s("nan.weight", &[2, 2], [1.0, 2.0, f32::NAN, 3.0]);
     let tensors = [nan, f32s("one.weight", &[4, 4], [0.5; 16]), weights("w", &[8, 8])];
     let mut driver = Driver::of(made::in_memory(&tensors), true);
@@ -185,7 +185,7 @@ fn a_longer_filter_tries_fewer_tensors() {
 }
 
 #[test]
-fn half_a_pattern_keeps_the_last_good_one_and_says_so() {
+fn an_incomplete_pattern_keeps_the_last_valid_filter() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.type_text("/re:q_proj(");
     driver.expect("incomplete regular expression");
@@ -234,7 +234,7 @@ fn go_to_finds_a_tensor_wherever_it_is() {
 }
 
 #[test]
-fn space_marks_a_tensor_and_the_plan_says_what_that_saves() {
+fn space_marks_a_tensor_and_the_plan_shows_the_saving() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.expect("nothing marked");
     driver.type_text("/0.mlp.up_proj");
@@ -248,7 +248,7 @@ fn space_marks_a_tensor_and_the_plan_says_what_that_saves() {
 }
 
 #[test]
-fn a_norm_is_marked_with_a_word_of_warning() {
+fn marking_a_norm_shows_a_warning() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.type_text("/model.norm");
     driver.press("Enter Space");
@@ -257,7 +257,7 @@ fn a_norm_is_marked_with_a_word_of_warning() {
 }
 
 #[test]
-fn what_cannot_be_quantized_says_why() {
+fn unquantizable_tensors_show_a_reason() {
     let ids = made::Tensor { name: "ids".into(), dtype: "I64", shape: vec![1], bytes: vec![0; 8] };
     let nan = f32s("nan.weight", &[2, 2], [1.0, 2.0, f32::NAN, 3.0]);
     let mut driver = Driver::of(made::in_memory(&[ids, nan, weights("w", &[8, 8])]), false);
@@ -272,7 +272,7 @@ fn what_cannot_be_quantized_says_why() {
 }
 
 #[test]
-fn a_mark_made_too_early_is_taken_back_when_the_tensor_proves_to_have_no_scale() {
+fn a_mark_is_removed_when_the_tensor_has_no_scale() {
     let nan = f32s("nan.weight", &[2, 2], [1.0, 2.0, f32::NAN, 3.0]);
     let mut driver = Driver::of(made::in_memory(&[nan]), true);
     driver.press("Space");
@@ -323,7 +323,7 @@ fn presets_choose_by_role() {
 }
 
 #[test]
-fn schemes_are_changed_for_a_row_or_for_everything() {
+fn schemes_are_changed_for_one_row_or_for_all() {
     let mut driver = Driver::open(DEMO);
     driver.press("x");
     driver.expect("nothing is marked here");
@@ -419,7 +419,7 @@ fn the_same_marks_give_the_same_bytes_as_the_command_line() {
 }
 
 #[test]
-fn an_existing_path_is_only_replaced_after_a_yes() {
+fn an_existing_path_is_replaced_only_after_confirmation() {
     let mut driver = Driver::open(TINY_LLAMA);
     std::fs::write(driver.path("out.safetensors"), b"precious").expect("can be written");
     driver.press("a s Ctrl-u");
@@ -434,7 +434,7 @@ fn an_existing_path_is_only_replaced_after_a_yes() {
 }
 
 #[test]
-fn a_save_that_fails_comes_back_to_the_dialog_with_the_reason() {
+fn a_failed_save_returns_to_the_dialog_with_the_reason() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("a s Ctrl-u");
     driver.type_text("no/such/place.safetensors");
@@ -446,7 +446,7 @@ fn a_save_that_fails_comes_back_to_the_dialog_with_the_reason() {
 }
 
 #[test]
-fn a_format_that_cannot_hold_the_plan_says_so_before_anything_is_written() {
+fn a_format_that_cannot_hold_the_plan_is_refused_before_writing() {
     let laid_out = |driver: &Driver| match &driver.app.overlay {
         Some(Overlay::Save(dialog)) => dialog.laid_out.clone().expect("laid out"),
         _ => panic!("the dialog is open:\n{}", driver.screen()),
@@ -466,7 +466,7 @@ fn a_format_that_cannot_hold_the_plan_says_so_before_anything_is_written() {
 }
 
 #[test]
-fn the_float_model_comes_back() {
+fn a_quantized_model_is_saved_as_floats() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("d");
     driver.expect("no tensor is quantized");
@@ -502,7 +502,7 @@ fn quitting_with_unsaved_marks_asks_first() {
 }
 
 #[test]
-fn a_tensor_that_cannot_be_read_is_a_marked_row_and_the_rest_goes_on() {
+fn an_unreadable_tensor_marks_its_row_and_the_rest_continues() {
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, bytes: &[u8]| {
         std::fs::write(directory.path().join(name), bytes).expect("can be written");
@@ -525,7 +525,7 @@ fn a_tensor_that_cannot_be_read_is_a_marked_row_and_the_rest_goes_on() {
 }
 
 #[test]
-fn a_worker_that_panics_is_reported_and_the_screen_lives() {
+fn a_panicking_worker_is_reported_and_the_screen_continues() {
     let mut driver = Driver::open_waiting(TINY_LLAMA);
     driver.press("c");
     driver.panic_next_job("index out of bounds");
@@ -540,7 +540,7 @@ fn a_worker_that_panics_is_reported_and_the_screen_lives() {
 }
 
 #[test]
-fn empty_models_have_their_own_words() {
+fn empty_models_have_their_own_messages() {
     let mut driver = Driver::of(made::in_memory(&[]), false);
     driver.expect("This checkpoint holds no tensors.");
     driver.press("j G Space a p x X t Enter y m Esc s d n c");
@@ -552,7 +552,7 @@ fn empty_models_have_their_own_words() {
 }
 
 #[test]
-fn names_from_files_cannot_write_on_the_screen() {
+fn names_from_files_are_escaped_on_the_screen() {
     let tensors = [weights("evil\n\u{1b}[2Jname\u{202e}", &[4, 4]), weights("层.权重", &[4, 4])];
     let mut driver = Driver::of(made::in_memory(&tensors), false);
     driver.expect("evil\\n\\u{1b}[2Jname\\u{202e}");
@@ -575,7 +575,7 @@ fn metadata_shows_the_files_and_the_config() {
 }
 
 #[test]
-fn help_tells_every_key_and_can_be_searched() {
+fn help_lists_every_key_and_can_be_searched() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.resize(120, 300);
     driver.press("?");
@@ -628,7 +628,7 @@ fn schemes_side_by_side_name_the_worst_channel_and_what_is_only_measured() {
 }
 
 #[test]
-fn enter_gives_the_tensor_the_whole_screen_where_there_is_little() {
+fn enter_opens_the_tensor_full_screen_on_small_terminals() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.resize(60, 15);
     driver.expect_not("largest error");
@@ -639,7 +639,7 @@ fn enter_gives_the_tensor_the_whole_screen_where_there_is_little() {
 }
 
 #[test]
-fn every_size_draws_with_every_window_open() {
+fn every_dialog_is_drawn_at_every_size() {
     let mut driver = Driver::open(TINY_LLAMA);
     let windows = [
         "", "?", "L", "m", "p", ":", "/", "a s", "q", "b", "w", "r", "D", "Enter", "t", "Tab",
@@ -705,7 +705,7 @@ fn hints_offer_only_what_can_be_done() {
 }
 
 #[test]
-fn any_element_of_a_tensor_can_be_looked_at() {
+fn every_element_of_a_tensor_can_be_shown() {
     let mut driver = Driver::open(DEMO);
     driver.type_text(":classifier.0.weight");
     driver.press("Enter BackTab");
@@ -760,7 +760,7 @@ fn values_follow_the_scheme_and_the_tensor() {
 }
 
 #[test]
-fn values_of_what_is_not_a_plain_float_are_shown_too() {
+fn values_of_other_dtypes_are_shown_too() {
     let ids = made::Tensor {
         name: "ids".into(),
         dtype: "I64",
@@ -784,7 +784,7 @@ fn values_of_what_is_not_a_plain_float_are_shown_too() {
 }
 
 #[test]
-fn a_values_window_that_cannot_be_read_says_why() {
+fn an_unreadable_values_window_shows_the_reason() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("m.safetensors");
     made::write(&path, &[weights("w", &[64, 64])], &[]);
@@ -796,7 +796,7 @@ fn a_values_window_that_cannot_be_read_says_why() {
 }
 
 #[test]
-fn the_budget_moves_the_marks_and_esc_brings_the_old_ones_back() {
+fn the_budget_changes_the_marks_and_esc_restores_them() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("Space");
     let before = driver.app.model.plan().clone();
@@ -814,7 +814,7 @@ fn the_budget_moves_the_marks_and_esc_brings_the_old_ones_back() {
 }
 
 #[test]
-fn what_the_budget_chose_is_kept_as_one_step() {
+fn a_budget_choice_is_one_undo_step() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("b Left Left Left");
     let chosen = driver.app.model.plan().clone();
@@ -830,7 +830,7 @@ fn what_the_budget_chose_is_kept_as_one_step() {
 
 /// The screen and the command line choose alike.
 #[test]
-fn the_budget_is_the_command_lines() {
+fn the_budget_equals_that_of_the_command_line() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("b Home Right Right Right Right Right");
     let Some(Overlay::Budget(budget)) = &driver.app.overlay else { panic!("the budget is open") };
@@ -884,7 +884,7 @@ fn the_budget_says_when_there_is_nothing_to_choose() {
 }
 
 #[test]
-fn a_click_on_the_curve_goes_there() {
+fn a_click_on_the_curve_selects_its_point() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("b");
     let rows = driver.rows();
@@ -985,7 +985,7 @@ fn a_recipe_written_here_gives_the_same_bytes_on_the_command_line() {
 }
 
 #[test]
-fn a_recipe_that_is_there_is_only_replaced_when_asked_twice() {
+fn an_existing_recipe_is_replaced_only_after_confirmation() {
     let mut driver = Driver::open(TINY_LLAMA);
     std::fs::write(driver.path("plan.toml"), "precious").expect("can be written");
     driver.press("Space w Ctrl-u");
@@ -1042,7 +1042,7 @@ fn two_checkpoints_are_compared_side_by_side() {
 }
 
 #[test]
-fn a_comparison_under_way_can_be_given_up() {
+fn a_running_comparison_can_be_cancelled() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.hold();
     driver.press("D");
@@ -1056,7 +1056,7 @@ fn a_comparison_under_way_can_be_given_up() {
 }
 
 #[test]
-fn the_histogram_has_a_clip_that_slides_and_is_kept() {
+fn the_clip_of_the_histogram_can_be_moved_and_kept() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("Tab");
     driver.expect("every value counted");
@@ -1142,7 +1142,7 @@ fn channels_that_stand_out_are_named() {
 }
 
 #[test]
-fn what_is_odd_is_marked_explained_and_found() {
+fn diagnostics_are_shown_explained_and_found_by_filters() {
     let mut dead = vec![0.5f32; 64];
     dead[8..16].fill(0.0);
     dead[0] = 0.25;

@@ -4,7 +4,7 @@ use crate::support::driver::{Driver, TINY_LLAMA};
 use crate::support::{data, quantscope};
 
 #[test]
-fn the_words_are_those_of_the_thresholds_that_were_set() {
+fn ratings_follow_the_thresholds_of_the_settings() {
     let mut driver = Driver::open_with(TINY_LLAMA, "[words]\nfair = 39.4\ngood = 39.6\n");
     driver.press("/");
     driver.type_text("proj.weight");
@@ -22,7 +22,7 @@ fn the_words_are_those_of_the_thresholds_that_were_set() {
 }
 
 #[test]
-fn the_command_line_says_the_same_words() {
+fn the_command_line_uses_the_same_ratings() {
     let home = tempfile::tempdir().expect("a directory");
     let config = home.path().join("quantscope");
     std::fs::create_dir(&config).expect("a directory");
@@ -47,7 +47,7 @@ fn the_command_line_says_the_same_words() {
 
 /// `--config` is the screen's and every subcommand's.
 #[test]
-fn settings_that_are_named_count_on_the_command_line_too() {
+fn the_command_line_reads_named_settings_too() {
     let home = tempfile::tempdir().expect("a directory");
     let config = home.path().join("own.toml");
     let model = data("tiny-llama/single/model.safetensors");
@@ -73,7 +73,7 @@ fn settings_that_are_named_count_on_the_command_line_too() {
 }
 
 #[test]
-fn sentences_hints_and_windows_name_the_keys_that_were_set() {
+fn messages_and_hints_name_the_configured_keys() {
     let keys = "[keys.main]\nmark = \"v\"\nundo = \"z\"\ncalibrate = \"Ctrl-g\"\nback = \"Backspace\"\n\
                 [keys.save]\nclose = \"Ctrl-x\"\n[keys.question]\naccept = \"Y\"\n\
                 [keys.table]\nnext-match = \"Ctrl-n\"\n";

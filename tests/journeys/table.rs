@@ -24,7 +24,7 @@ fn figures(driver: &Driver, title: &str) -> Vec<f64> {
 }
 
 #[test]
-fn the_table_shows_what_one_scheme_gains_over_another_and_is_ordered_by_it() {
+fn the_gain_of_a_scheme_is_shown_and_sorts_the_table() {
     let mut driver = Driver::open(DEMO);
     driver.expect_not("channel − tensor");
     driver.press("|");
@@ -65,7 +65,7 @@ fn any_schemes_column_is_chosen_in_the_settings() {
 }
 
 #[test]
-fn what_is_not_measured_has_no_gain_yet() {
+fn unmeasured_tensors_have_no_gain() {
     let settings = "[table]\ncolumns = [\"per-channel over per-tensor\"]";
     let mut driver = Driver::open_with(TINY_LLAMA, settings);
     driver.hold();
@@ -78,7 +78,7 @@ fn what_is_not_measured_has_no_gain_yet() {
 }
 
 #[test]
-fn columns_that_were_chosen_are_there_the_next_time() {
+fn chosen_columns_are_restored() {
     let mut driver = Driver::open(TINY_LLAMA);
     assert!(!driver.app.session().to_toml().contains("columns"));
     driver.press("| Space j j j j j j Space Esc");
@@ -116,7 +116,7 @@ fn click_on(driver: &mut Driver, text: &str) {
 }
 
 #[test]
-fn the_scroll_bar_is_dragged_wherever_the_mouse_goes_meanwhile() {
+fn the_scroll_bar_follows_the_mouse_outside_of_it() {
     let mut driver = Driver::open(SHARDED);
     driver.resize(120, 24);
     let last = driver.app.table.rows().len() - driver.app.table.height();
@@ -135,7 +135,7 @@ fn the_scroll_bar_is_dragged_wherever_the_mouse_goes_meanwhile() {
 }
 
 #[test]
-fn a_click_on_a_hint_is_its_key() {
+fn a_click_on_a_hint_presses_its_key() {
     let mut driver = Driver::open(DEMO);
     click_on(&mut driver, "all shown  p");
     driver.expect("tensors marked");
@@ -196,7 +196,7 @@ fn a_click_chooses_in_every_list() {
 }
 
 #[test]
-fn beside_a_list_a_click_does_nothing() {
+fn a_click_beside_a_list_does_nothing() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("p");
     let before = driver.screen();
@@ -208,7 +208,7 @@ fn beside_a_list_a_click_does_nothing() {
 }
 
 #[test]
-fn tabs_and_the_wheel_answer_in_the_whole_screen_view_too() {
+fn tabs_and_the_wheel_work_in_full_screen_too() {
     let mut driver = Driver::open(DEMO);
     driver.press("Enter");
     click_on(&mut driver, "Schemes");
@@ -221,7 +221,7 @@ fn tabs_and_the_wheel_answer_in_the_whole_screen_view_too() {
 
 /// However it comes to be seen, what is seen is read.
 #[test]
-fn values_that_come_into_sight_by_resizing_are_read() {
+fn values_that_become_visible_by_resizing_are_read() {
     let mut driver = Driver::open(DEMO);
     driver.resize(120, 24);
     driver.press("BackTab");
@@ -236,7 +236,7 @@ fn values_that_come_into_sight_by_resizing_are_read() {
 }
 
 #[test]
-fn what_does_not_fit_a_rule_says_so() {
+fn unsuitable_tensors_show_the_rule() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.resize(60, 15);
     driver.press("/");
@@ -247,7 +247,7 @@ fn what_does_not_fit_a_rule_says_so() {
 }
 
 #[test]
-fn the_demo_says_what_it_is_and_how_to_open_something_else() {
+fn the_demo_explains_itself_and_how_to_open_a_model() {
     let mut driver = Driver::of(quantscope::demo::open().expect("opens"), false);
     driver.expect("reads digits; quantscope MODEL opens yours");
     driver.resize(60, 15);
@@ -257,7 +257,7 @@ fn the_demo_says_what_it_is_and_how_to_open_something_else() {
 }
 
 #[test]
-fn on_the_whole_screen_the_overview_has_the_histogram_too() {
+fn the_full_screen_overview_has_the_histogram() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.expect_not("┼");
     driver.press("Enter");

@@ -46,7 +46,7 @@ fn agree(document: &Value, expected: &Value, basis: &str) {
 const SCHEMES: [&str; 3] = ["per-tensor", "per-channel", "per-block:32"];
 
 #[test]
-fn the_demos_output_errors_are_numpys() {
+fn output_errors_of_the_demo_equal_numpy() {
     for scheme in SCHEMES {
         let found = json(&["analyze", "demo:", "--scheme", scheme, "--activations", "demo:"]);
         agree(&found, &expected("demo", scheme), "inputs");
@@ -99,7 +99,7 @@ fn schemes_side_by_side_have_their_output_errors() {
 }
 
 #[test]
-fn convolutions_of_any_kind_are_numpys() {
+fn convolution_errors_equal_numpy() {
     let (model, captures) =
         (data("activations/layers.safetensors"), data("activations/inputs.safetensors"));
     for scheme in SCHEMES {
@@ -109,7 +109,7 @@ fn convolutions_of_any_kind_are_numpys() {
 }
 
 #[test]
-fn summaries_give_the_diagonal_and_say_so() {
+fn summaries_give_the_diagonal_approximation_marked_as_such() {
     let (model, captures) =
         (data("activations/layers.safetensors"), data("activations/summary.safetensors"));
     for scheme in SCHEMES {
@@ -135,7 +135,7 @@ fn importance_matrices_of_llama_cpp_are_read_in_both_forms() {
 
 /// The order that counts is another than that of the weights' own errors.
 #[test]
-fn the_demo_is_ranked_otherwise_by_its_outputs() {
+fn output_errors_rank_the_demo_differently() {
     let ranked = |sort: &[&str]| -> Vec<String> {
         let args = ["analyze", "demo:", "--include", "*.weight", "--activations", "demo:"];
         let found = json(&[&args, sort].concat());
@@ -159,7 +159,7 @@ fn the_demo_is_ranked_otherwise_by_its_outputs() {
 }
 
 #[test]
-fn threads_do_not_change_a_figure() {
+fn the_number_of_threads_does_not_change_figures() {
     let document = |threads| {
         stdout(&["analyze", "demo:", "--activations", "demo:", "--json", "--threads", threads])
     };
@@ -180,7 +180,7 @@ fn captures(dir: &Path, name: &str, tensors: &[Tensor], metadata: &[(&str, &str)
 
 /// One file with all inputs, several, and several batches in one file are the same.
 #[test]
-fn batches_and_files_add_up() {
+fn batches_and_files_are_combined() {
     let dir = tempdir().expect("temp");
     let values: Vec<f32> = (0..60u8).map(|i| (f32::from(i) * 0.37).cos() * 3.0).collect();
     let part = |name: &str, rows: std::ops::Range<usize>| {
@@ -221,7 +221,7 @@ fn batches_and_files_add_up() {
 }
 
 #[test]
-fn what_is_wrong_with_captures_is_a_sentence() {
+fn faults_of_captures_are_one_sentence() {
     let dir = tempdir().expect("temp");
     let model = model(
         dir.path(),
@@ -274,7 +274,10 @@ fn what_is_wrong_with_captures_is_a_sentence() {
     assert!(said.contains("takes 6 features, found 5"), "{said}");
     let said =
         sentence(&[f32s("fc.input.mean_square", &[6], [1.0, 2.0, -1.0, 0.0, 1.0, 1.0])], &[]);
-    assert!(said.contains("invalid mean square of feature 2: expected a finite number ≥ 0, found -1"), "{said}");
+    assert!(
+        said.contains("invalid mean square of feature 2: expected a finite number ≥ 0, found -1"),
+        "{said}"
+    );
     let whole = Tensor { dtype: "I32", ..weights("fc.input", &[2, 6]) };
     let said = sentence(&[whole], &[]);
     assert!(said.contains("expected F64, F32, F16 or BF16, found I32"), "{said}");
@@ -287,7 +290,7 @@ fn what_is_wrong_with_captures_is_a_sentence() {
 }
 
 #[test]
-fn what_is_missing_and_what_is_too_much_is_told() {
+fn missing_and_unmatched_recordings_are_reported() {
     let dir = tempdir().expect("temp");
     let model =
         model(dir.path(), &[weights("fc.weight", &[4, 6]), weights("other.weight", &[4, 6])]);
@@ -322,12 +325,15 @@ fn one_bad_layer_does_not_hide_the_others() {
     let found: Value = serde_json::from_slice(&run.get_output().stdout).expect("a document");
     assert!(tensor(&found, "b.weight")["output"]["weights"]["db"].is_number());
     let reason = tensor(&found, "a.weight")["output"]["reason"].clone();
-    assert!(reason.as_str().expect("a sentence").contains("value 0 is not finite: found inf"), "{reason}");
+    assert!(
+        reason.as_str().expect("a sentence").contains("value 0 is not finite: found inf"),
+        "{reason}"
+    );
 }
 
 /// Whatever stands in a file of captures, it is read or refused with a sentence.
 #[test]
-fn captures_that_lie_are_refused_or_read() {
+fn invalid_captures_are_refused_or_read() {
     let dir = tempdir().expect("temp");
     let mut random = crate::support::random::Random(8);
     let cases = [

@@ -99,14 +99,14 @@ fn counts(name: &str) -> [usize; 5] {
 }
 
 #[test]
-fn the_demo_reads_as_many_digits_as_in_pytorch() {
+fn the_demo_has_the_accuracy_of_pytorch() {
     assert_eq!(counts("demo.safetensors"), [497, 497, 497, 479, 493]);
 }
 
 /// Trained with fake quantization to int4: post-training int4 costs the network above 18
 /// digits per tensor, this one none.
 #[test]
-fn the_network_trained_for_int4_keeps_its_accuracy_there() {
+fn the_int4_network_keeps_its_accuracy() {
     let [float, int8, _, int4, _] = counts("demo_qat.safetensors");
     assert_eq!((float, int8, int4), (487, 488, 491));
     // With the very scales it was trained by, whose values fit int4.

@@ -43,7 +43,7 @@ fn assert_quantized(dtype: FloatType, bytes: &[u8], values: &[f32], scale: f32) 
 }
 
 #[test]
-fn every_16_bit_element_by_many_scales() {
+fn division_is_exact_for_16_bit_elements_and_many_scales() {
     let mut random = Random(1);
     let patterns = || 0..=u16::MAX;
     for (dtype, value) in [
@@ -62,7 +62,7 @@ fn every_16_bit_element_by_many_scales() {
 /// Next to the middle between two integers, a quotient that is off by one unit in the last
 /// place rounds to the wrong integer.
 #[test]
-fn f32_around_every_middle_between_two_integers() {
+fn division_is_exact_for_f32_around_halfway_points() {
     let mut random = Random(2);
     for _ in 0..4000 {
         let scale = random.scale();

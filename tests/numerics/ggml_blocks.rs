@@ -63,7 +63,7 @@ fn quantized_types() -> impl Iterator<Item = (BlockType, ImportanceUse)> {
 }
 
 #[test]
-fn rows_become_the_bytes_of_ggml() {
+fn rows_are_quantized_to_the_bytes_of_ggml() {
     let golden = Golden::read();
     let tensors = golden.tensors();
     let (input, importance) = (tensors.tensor("input"), tensors.tensor("importance"));
@@ -99,7 +99,7 @@ fn rows_become_the_bytes_of_ggml() {
 }
 
 #[test]
-fn blocks_become_the_floats_of_ggml() {
+fn blocks_are_decoded_to_the_floats_of_ggml() {
     let golden = Golden::read();
     let tensors = golden.tensors();
     let (rows, decoded) = (golden.names("rows"), golden.names("decoded"));

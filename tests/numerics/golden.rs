@@ -54,7 +54,7 @@ fn cases<'a>(golden: &'a SafeTensors) -> impl Iterator<Item = &'a str> {
 }
 
 #[test]
-fn values_scales_and_floats_are_those_of_burn() {
+fn values_scales_and_floats_equal_burn() {
     let bytes = read();
     let golden = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     let mut compared = 0;

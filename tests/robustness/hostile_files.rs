@@ -139,7 +139,7 @@ fn explore(opened: Result<Checkpoint, CheckpointError>) -> bool {
 }
 
 #[test]
-fn real_files_changed_at_random_are_read_or_refused() {
+fn randomly_changed_files_are_read_or_refused() {
     let data = Path::new("tests/data");
     let directory = tempfile::tempdir().expect("a directory");
     let mut random = Random(1);
@@ -188,7 +188,7 @@ fn real_files_changed_at_random_are_read_or_refused() {
 }
 
 #[test]
-fn configs_indices_and_recipes_changed_at_random_are_read_or_refused() {
+fn randomly_changed_configs_indices_and_recipes_are_read_or_refused() {
     let data = Path::new("tests/data");
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name);
@@ -363,7 +363,7 @@ fn oddities() -> Vec<(&'static str, Vec<u8>, bool)> {
 }
 
 #[test]
-fn every_lie_of_a_header_is_a_sentence_on_the_command_line() {
+fn every_invalid_header_is_one_error_sentence() {
     let directory = tempfile::tempdir().expect("a directory");
     for (what, bytes, opens) in oddities() {
         let path = directory.path().join("m.safetensors");
@@ -398,7 +398,7 @@ fn assert_screens(driver: &mut Driver) {
 }
 
 #[test]
-fn what_opens_in_spite_of_it_draws_on_the_screen() {
+fn hostile_files_that_open_can_be_drawn() {
     for (_, bytes, opens) in oddities() {
         if opens {
             let checkpoint = Checkpoint::from_memory("odd.safetensors", bytes.leak());
@@ -411,7 +411,7 @@ const CLEARS: &str = "evil\n\u{1b}[2J\u{1b}]0;owned\u{7}\u{202e}name\u{9b}31m";
 
 /// Names and texts of a file, in everything that prints them.
 #[test]
-fn nothing_that_a_file_says_commands_the_terminal() {
+fn no_text_from_files_controls_the_terminal() {
     let directory = tempfile::tempdir().expect("a directory");
     // The folder and the file are called so too.
     let folder = directory.path().join("dir\u{1b}[2J\u{202e}");
@@ -494,7 +494,7 @@ fn an_index_never_leads_out_of_the_directory() {
 /// Files that are larger than anything of their kind, though they take no space.
 #[test]
 #[cfg(unix)]
-fn endless_files_beside_a_model_take_no_memory() {
+fn endless_files_beside_a_model_are_not_read_into_memory() {
     let directory = tempfile::tempdir().expect("a directory");
     let endless = |name: &str| {
         let file = std::fs::File::create(directory.path().join(name)).expect("creates");

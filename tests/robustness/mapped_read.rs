@@ -52,7 +52,7 @@ fn findings(path: &Path, questions: &AnalysisSpec, threads: usize) -> Vec<(Tenso
 }
 
 #[test]
-fn what_is_found_out_is_the_same() {
+fn mapped_and_copied_reads_give_the_same_analysis() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("m.safetensors");
     model(&path);
@@ -79,7 +79,7 @@ fn what_is_found_out_is_the_same() {
 }
 
 #[test]
-fn what_is_made_is_the_same() {
+fn mapped_and_copied_reads_give_the_same_output() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("m.safetensors");
     model(&path);
@@ -100,7 +100,7 @@ fn what_is_made_is_the_same() {
 
 /// The program reads on or says what has happened, and never dies of it.
 #[test]
-fn who_writes_meanwhile_gets_to_and_ends_nothing() {
+fn concurrent_writers_are_not_blocked_and_cause_no_crash() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("m.safetensors");
     let bytes: Vec<u8> = (0..4_000_000u32).flat_map(|n| (n as u16 % 999).to_le_bytes()).collect();

@@ -95,7 +95,7 @@ fn questions() -> AnalysisSpec {
 
 /// Nothing was learned of these tensors, and they are calibrated by min-max.
 #[test]
-fn how_a_quantizer_was_settled_for_a_tensor_is_known_from_the_cache_too() {
+fn effective_quantizers_are_restored_from_the_cache() {
     let scene = Scene::new();
     let mut learned = questions();
     learned.quantizers.iter_mut().for_each(|q| q.calibration = Calibration::Learned);
@@ -107,7 +107,7 @@ fn how_a_quantizer_was_settled_for_a_tensor_is_known_from_the_cache_too() {
 }
 
 #[test]
-fn a_second_scan_finds_the_same_without_reading() {
+fn a_second_scan_reads_only_the_cache() {
     let scene = Scene::new();
     let first = scene.found(&questions());
     assert_eq!(first, scanned(&scene.model, &questions(), None));
@@ -127,7 +127,7 @@ fn a_second_scan_finds_the_same_without_reading() {
 }
 
 #[test]
-fn what_may_still_change_is_not_kept() {
+fn recently_modified_files_are_not_cached() {
     let scene = Scene::new();
     scene.touch(SystemTime::now() + Duration::from_secs(3600));
     scene.found(&questions());
@@ -138,7 +138,7 @@ fn what_may_still_change_is_not_kept() {
 }
 
 #[test]
-fn a_scan_of_some_tensors_is_gone_on_with() {
+fn a_partial_scan_is_continued() {
     let scene = Scene::new();
     let checkpoint = Arc::new(Checkpoint::open(&scene.model).expect("opens"));
     let order = Arc::new(Order::new(vec![TensorId(1)]));
@@ -156,7 +156,7 @@ fn a_scan_of_some_tensors_is_gone_on_with() {
 }
 
 #[test]
-fn damage_anywhere_costs_only_a_new_look() {
+fn a_damaged_cache_is_measured_again() {
     let scene = Scene::new();
     let expected = scene.found(&questions());
     let path = scene.only_kept();
@@ -178,7 +178,7 @@ fn damage_anywhere_costs_only_a_new_look() {
 }
 
 #[test]
-fn what_is_not_a_cache_is_left_alone_or_replaced() {
+fn other_files_in_the_cache_directory_are_kept_or_replaced() {
     let scene = Scene::new();
     let expected = scene.found(&questions());
     let path = scene.only_kept();
@@ -196,7 +196,7 @@ fn what_is_not_a_cache_is_left_alone_or_replaced() {
 }
 
 #[test]
-fn a_command_leaves_its_findings_to_the_next() {
+fn commands_share_the_cache() {
     let scene = Scene::new();
     let analyze = |more: &[&str]| {
         let model = scene.model.to_str().expect("text");

@@ -63,7 +63,7 @@ fn quantized_verified_and_dequantized() {
 }
 
 #[test]
-fn a_receipt_says_what_was_done() {
+fn the_receipt_lists_what_was_saved() {
     let (_dir, path) = directory();
     let model = data("tiny-llama/single");
     let receipt = stdout(&["quantize", &model, "-o", &path("out.safetensors")]);
@@ -80,7 +80,7 @@ fn a_receipt_says_what_was_done() {
 }
 
 #[test]
-fn any_number_of_threads_writes_the_same() {
+fn every_number_of_threads_writes_the_same_bytes() {
     let (_dir, path) = directory();
     let model = data("tiny-llama/single");
     let with = |threads: &str| {
@@ -93,7 +93,7 @@ fn any_number_of_threads_writes_the_same() {
 }
 
 #[test]
-fn what_exists_stays_unless_forced() {
+fn existing_outputs_are_kept_without_force() {
     let (dir, path) = directory();
     let out = path("out.safetensors");
     std::fs::write(&out, "precious").expect("own file");
@@ -126,7 +126,7 @@ fn a_tensor_without_a_scale_is_left_as_it_is() {
 }
 
 #[test]
-fn names_and_patterns_choose() {
+fn names_and_patterns_select_tensors() {
     let (_dir, path) = directory();
     let out = path("out.safetensors");
     let receipt = json(&[
@@ -147,7 +147,7 @@ fn names_and_patterns_choose() {
 }
 
 #[test]
-fn a_type_for_the_floats() {
+fn dequantize_writes_the_requested_float_type() {
     let (_dir, path) = directory();
     let (out, back) = (path("out.safetensors"), path("back.safetensors"));
     stdout(&["quantize", "demo:", "-o", &out]);
@@ -160,7 +160,7 @@ fn a_type_for_the_floats() {
 }
 
 #[test]
-fn a_file_that_was_tampered_with_is_found_out() {
+fn verify_finds_a_changed_file() {
     let (_dir, path) = directory();
     let out = path("out.safetensors");
     stdout(&["quantize", "demo:", "-o", &out]);
@@ -174,7 +174,7 @@ fn a_file_that_was_tampered_with_is_found_out() {
 
 #[test]
 #[cfg(unix)]
-fn a_cancelled_save_leaves_nothing() {
+fn a_cancelled_save_leaves_no_files() {
     use rustix::process::{Pid, Signal, kill_process};
     let dir = tempdir().expect("a directory");
     let model: PathBuf = match huge(dir.path(), &[weights("w", &[64, 64])]) {
@@ -201,7 +201,7 @@ fn a_cancelled_save_leaves_nothing() {
 }
 
 #[test]
-fn a_recipe_is_written_whole_replaced_only_by_force_and_printed_where_that_is_asked() {
+fn a_recipe_is_written_atomically_replaced_only_with_force_or_printed() {
     let (dir, path) = directory();
     let (out, recipe) = (path("out.safetensors"), path("plan.toml"));
     let quantize = ["quantize", "demo:", "--quiet", "--force", "-o", &out, "--write-recipe"];

@@ -50,7 +50,7 @@ fn stored(checkpoint: &Checkpoint) -> Vec<(String, String)> {
 }
 
 #[test]
-fn int8_is_what_compressed_tensors_reads() {
+fn int8_output_equals_what_compressed_tensors_reads() {
     let directory = tempfile::tempdir().expect("temp");
     for (name, path) in [("single", SINGLE), ("sharded", SHARDED)] {
         let source = open(path);
@@ -169,7 +169,7 @@ fn values_are_quantized_against_the_stored_scale() {
 }
 
 #[test]
-fn weight_only_is_packed_in_groups_and_says_so() {
+fn weight_only_output_is_packed_in_groups() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SINGLE);
     let out = directory.path().join("out");
@@ -241,7 +241,7 @@ fn any_flipped_byte_is_found() {
 }
 
 #[test]
-fn rounding_half_away_is_remembered() {
+fn rounding_half_away_is_verified_again() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SINGLE);
     let out = directory.path().join("out");
@@ -254,7 +254,7 @@ fn rounding_half_away_is_remembered() {
 }
 
 #[test]
-fn what_serves_some_loaders_only_is_said() {
+fn limits_of_single_loaders_are_warned_about() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SINGLE);
     for (k, (patterns, scheme, warnings)) in [
@@ -304,7 +304,7 @@ fn assorted(config: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn a_layer_left_out_by_default_is_saved_by_its_name_with_the_reason() {
+fn a_layer_left_out_by_default_is_saved_if_named() {
     for (name, reason) in
         [("model.h.0.attn.c_attn.weight", "a Conv1D"), ("model.mlp.gate.weight", "the router")]
     {
@@ -319,7 +319,7 @@ fn a_layer_left_out_by_default_is_saved_by_its_name_with_the_reason() {
 }
 
 #[test]
-fn what_the_container_cannot_hold_is_refused_with_the_reason() {
+fn tensors_that_the_format_cannot_hold_are_refused_with_a_reason() {
     let gpt2 = r#"{"model_type":"gpt2"}"#;
     let block = |n| Some(QuantizationScheme::per_block(n));
     let (int8, weights) = (OutputFormat::Int8, OutputFormat::Int8WeightOnly);
@@ -364,7 +364,7 @@ fn what_the_container_cannot_hold_is_refused_with_the_reason() {
 
 /// Quantized and dequantized again: plain names, the config as it was.
 #[test]
-fn int8_there_and_floats_back() {
+fn int8_is_dequantized_to_the_rounded_floats() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SHARDED);
     for format in [OutputFormat::Int8, OutputFormat::Int8WeightOnly] {

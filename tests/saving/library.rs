@@ -64,7 +64,7 @@ fn bytes(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
 /// quantized → dequantized equals fake-quantized, tensor by tensor; what was not selected
 /// is what it was, byte for byte and in the same order.
 #[test]
-fn int8_there_and_floats_back() {
+fn int8_is_dequantized_to_the_rounded_floats() {
     let directory = tempfile::tempdir().expect("temp");
     for (n, source) in [SINGLE, SHARDED].iter().enumerate() {
         let source = open(source);
@@ -98,7 +98,7 @@ fn int8_there_and_floats_back() {
 }
 
 #[test]
-fn the_bytes_do_not_depend_on_the_threads() {
+fn the_number_of_threads_does_not_change_the_bytes() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SHARDED);
     let mut files = Vec::new();
@@ -117,7 +117,7 @@ fn the_bytes_do_not_depend_on_the_threads() {
 }
 
 #[test]
-fn a_directory_has_its_shards_its_index_and_its_companions() {
+fn a_directory_keeps_shards_index_and_sidecar_files() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SHARDED);
     let out = directory.path().join("out");
@@ -143,7 +143,7 @@ fn a_directory_has_its_shards_its_index_and_its_companions() {
 }
 
 #[test]
-fn any_flipped_byte_is_found_and_its_tensor_named() {
+fn any_flipped_byte_is_reported_with_its_tensor() {
     let directory = tempfile::tempdir().expect("temp");
     let source = open(SINGLE);
     for (k, scheme) in SCHEMES.into_iter().enumerate() {

@@ -33,7 +33,7 @@ fn elements(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 }
 
 #[test]
-fn what_training_learned_is_recognised() {
+fn learned_scales_are_recognised() {
     let checkpoint = open(QAT);
     for layer in LAYERS {
         let id = checkpoint.find(&format!("{layer}.weight")).expect("there");
@@ -49,7 +49,7 @@ fn what_training_learned_is_recognised() {
 }
 
 #[test]
-fn quantizing_uses_the_learned_scales_and_says_so() {
+fn quantizing_uses_and_reports_learned_scales() {
     let dir = tempdir().expect("temp");
     let source = open(QAT);
     for scheme in ["per-tensor", "per-channel", "per-block:32"] {
@@ -106,7 +106,7 @@ fn the_plain_model_has_no_observers() {
 }
 
 #[test]
-fn observers_are_told_apart_and_weights_say_what_they_were_trained_for() {
+fn observers_are_recognised_and_weights_report_their_training() {
     let found = json(&["inspect", QAT]);
     let tensors = found["tensors"].as_array().expect("a list");
     let observers = tensors.iter().filter(|tensor| {
@@ -121,7 +121,7 @@ fn observers_are_told_apart_and_weights_say_what_they_were_trained_for() {
 }
 
 #[test]
-fn the_screen_says_what_was_learned_and_marks_by_it() {
+fn the_screen_shows_learned_scales_and_marks_with_them() {
     let mut driver = Driver::open(QAT);
     driver.type_text(":classifier.0.weight");
     driver.press("Enter");
@@ -175,7 +175,7 @@ fn zero_points(values: &[i32]) -> Tensor {
 const SCALES: [f32; 6] = [0.011, 0.012, 0.013, 0.0014, 0.0015, 0.016];
 
 #[test]
-fn a_scale_for_each_channel_is_used_as_it_was_learned() {
+fn learned_per_channel_scales_are_used_unchanged() {
     let trained = Trained::new(vec![part("scale", &SCALES), zero_points(&[0; 6])]);
     let source = elements(&open(&trained.model), "fc.weight");
     // Per channel where nothing is said, for one scale cannot take them over; and in blocks.
@@ -228,7 +228,7 @@ fn a_scale_for_each_channel_is_used_as_it_was_learned() {
 }
 
 #[test]
-fn the_screen_marks_by_the_scales_of_the_channels() {
+fn the_screen_marks_with_learned_per_channel_scales() {
     // What PyTorch leaves beside it, by names that go on after the weight's.
     let more = ["fake_quant_enabled", "observer_enabled"].map(|name| part(name, &[1.0]));
     let trained = Trained::new([vec![part("scale", &SCALES)], more.to_vec()].concat());
@@ -266,7 +266,7 @@ fn the_screen_marks_by_the_scales_of_the_channels() {
 }
 
 #[test]
-fn what_symmetric_int8_cannot_take_over_is_calibrated_anew_and_said() {
+fn unusable_learned_scales_are_calibrated_again_with_a_warning() {
     let scale = || part("scale", &[0.01]);
     let trained = Trained::new(vec![scale(), zero_points(&[3])]);
     let why = "its zero point is 3, and symmetric int8 has none";
@@ -313,7 +313,7 @@ fn seen(observer: &str, min: f32, max: f32) -> [Tensor; 2] {
 }
 
 #[test]
-fn what_observers_saw_of_activations_is_shown_with_their_layer() {
+fn observed_activation_ranges_are_shown_with_their_layer() {
     let output = seen("fc.activation_post_process.activation_post_process", -2.0, 3.5);
     let trained = Trained::new([part("scale", &[0.01])].into_iter().chain(output).collect());
     let found = json(&["inspect", &trained.model]);
@@ -339,7 +339,7 @@ fn what_observers_saw_of_activations_is_shown_with_their_layer() {
 
 /// `QuantWrapper` names the observer of its one layer's input `quant`.
 #[test]
-fn observed_inputs_are_the_scales_of_static_quantization() {
+fn observed_inputs_give_static_input_scales() {
     let dir = tempdir().expect("temp");
     let model = dir.path().join("model");
     std::fs::create_dir(&model).expect("a directory");
@@ -384,7 +384,7 @@ fn observed_inputs_are_the_scales_of_static_quantization() {
 }
 
 #[test]
-fn a_budget_is_spent_by_the_learned_scales() {
+fn a_budget_uses_learned_scales() {
     let dir = tempdir().expect("temp");
     let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
     let (out, recipe) = (path("out.safetensors"), path("r.toml"));
@@ -403,7 +403,7 @@ fn a_budget_is_spent_by_the_learned_scales() {
 
 /// Burn's layout turns a weight, and blocks of its rows then hold elements of many channels.
 #[test]
-fn scales_of_channels_do_not_fit_blocks_that_lie_across_them() {
+fn per_channel_scales_do_not_fit_blocks_across_channels() {
     let trained = Trained::new(vec![part("scale", &SCALES)]);
     let out = trained.path("out.bpk");
     let quantize = ["quantize", &trained.model, "-o", &out, "--format", "burn"];

@@ -52,7 +52,7 @@ fn config(out: &str) -> Value {
 }
 
 #[test]
-fn the_scale_lies_beside_the_layer_and_the_config_says_static() {
+fn static_input_scales_are_stored_and_the_config_is_static() {
     let saved = tiny_llama();
     let out = saved.statically("static");
     let group = &config(&out)["quantization_config"]["config_groups"]["group_0"];
@@ -77,7 +77,7 @@ fn the_scale_lies_beside_the_layer_and_the_config_says_static() {
 }
 
 #[test]
-fn what_was_saved_is_verified_and_dequantized_without_the_scales() {
+fn static_outputs_are_verified_and_dequantized() {
     let saved = tiny_llama();
     let out = saved.statically("static");
     let verify = ["verify", &out, "--against", &saved.model];
@@ -127,7 +127,7 @@ fn a_recipe_replays_static_inputs_to_the_same_bytes() {
 }
 
 #[test]
-fn what_cannot_be_static_is_said() {
+fn impossible_static_inputs_are_refused() {
     let saved = tiny_llama();
     let out = saved.path("out");
     let quantize = ["quantize", &saved.model, "-o", &out];

@@ -288,7 +288,7 @@ fn attention_of_bert_is_found_by_vllm_too() {
 }
 
 #[test]
-fn a_budget_is_typed_as_people_say_it() {
+fn a_budget_has_units() {
     let (llama, directory) = (data("tiny-llama/single"), tempdir().expect("a directory"));
     let out = directory.path().join("out.safetensors");
     let save = |options: &[&str]| {
@@ -351,7 +351,7 @@ fn f16s(name: &str, shape: &[u64], scale: f32) -> Tensor {
 /// Scales of small F16 weights lose much of their precision in F16: what is promised must be
 /// what the file has.
 #[test]
-fn predicted_figures_are_those_of_the_receipt() {
+fn predicted_figures_equal_the_receipt() {
     let layer = |number: u32, last: &str| format!("model.layers.{number}.mlp.{last}.weight");
     let tensors: Vec<Tensor> = [(0, 1.0), (1, 1e-4), (2, 3e-5)]
         .into_iter()

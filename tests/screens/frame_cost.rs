@@ -54,7 +54,7 @@ fn allocations_of_a_frame(driver: &Driver) -> usize {
 }
 
 #[test]
-fn only_the_rows_that_are_seen_are_built() {
+fn only_visible_rows_are_built() {
     let (mut small, mut large) = (model(12), model(12_500));
     assert_eq!(large.app.table.rows().len(), 100_000);
     for keys in [vec![], vec!['/', 'a', 't', 't', 'n'], vec!['\n', 't'], vec!['a']] {

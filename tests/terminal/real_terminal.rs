@@ -10,7 +10,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 #[test]
-fn it_starts_with_the_demo_calibrates_and_quits() {
+fn the_inspector_opens_the_demo_calibrates_and_quits() {
     let mut session = Session::start(&[], &[]);
     session.wait_for("calibrated");
     session.wait_for("classifier.0.weight");
@@ -23,7 +23,7 @@ fn it_starts_with_the_demo_calibrates_and_quits() {
 }
 
 #[test]
-fn a_save_leaves_its_receipt_behind() {
+fn a_save_prints_its_receipt_after_exit() {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join("out.safetensors");
     let mut session = Session::start(&["tests/data/tiny-llama/sharded"], &[]);
@@ -46,7 +46,7 @@ fn a_save_leaves_its_receipt_behind() {
 }
 
 #[test]
-fn a_signal_ends_it_and_the_terminal_is_given_back() {
+fn a_signal_ends_the_inspector_and_restores_the_terminal() {
     for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
         let mut session = Session::start(&[], &[]);
         session.wait_for("calibrated");
@@ -56,7 +56,7 @@ fn a_signal_ends_it_and_the_terminal_is_given_back() {
 }
 
 #[test]
-fn it_can_be_suspended_and_comes_back() {
+fn the_inspector_can_be_suspended_and_resumed() {
     let mut session = Session::start(&[], &[]);
     session.wait_for("calibrated");
     session.press("\x1a");
@@ -86,7 +86,7 @@ fn without_colour_no_colour_is_sent() {
 }
 
 #[test]
-fn a_terminal_that_cannot_draw_is_told_what_to_use_instead() {
+fn a_dumb_terminal_gets_a_hint() {
     let mut session = Session::start(&[], &[("TERM", "dumb")]);
     session.wait_for("quantscope analyze");
     let status = session.child.wait().expect("ends");
@@ -95,7 +95,7 @@ fn a_terminal_that_cannot_draw_is_told_what_to_use_instead() {
 
 /// A window that is closed takes its program with it, which would read for ever otherwise.
 #[test]
-fn a_terminal_that_hangs_up_ends_it() {
+fn a_hangup_ends_the_inspector() {
     let pty = native_pty_system().openpty(PtySize::default()).expect("a pseudo-terminal");
     // Behind a shell that ignores the signal, which its child inherits.
     let mut command = CommandBuilder::new("sh");
@@ -132,7 +132,7 @@ fn a_terminal_that_hangs_up_ends_it() {
 }
 
 #[test]
-fn marks_and_place_are_there_again_the_next_time() {
+fn marks_and_cursor_are_restored() {
     let home = tempfile::tempdir().expect("a directory");
     let kept = [("XDG_STATE_HOME", home.path().to_str().expect("text"))];
     let start = |arguments: &[&str]| Session::start(arguments, &kept);
@@ -162,7 +162,7 @@ fn marks_and_place_are_there_again_the_next_time() {
 
 /// The first size of the screen comes before anything else: what it needs is read all the same.
 #[test]
-fn the_values_of_last_time_are_read_again() {
+fn the_values_tab_is_restored() {
     let home = tempfile::tempdir().expect("a directory");
     let kept = [("XDG_STATE_HOME", home.path().to_str().expect("text"))];
     for keys in ["\x1b[Z", ""] {
@@ -199,7 +199,7 @@ fn settings_change_keys_glyphs_and_columns() {
 }
 
 #[test]
-fn settings_that_are_wrong_are_told_before_the_screen_opens() {
+fn invalid_settings_are_reported_before_the_screen_opens() {
     let home = tempfile::tempdir().expect("a directory");
     let config = home.path().join("wrong.toml");
     std::fs::write(&config, "[keys.main]\nmark = \"j\"\n").expect("can be written");
@@ -226,7 +226,7 @@ fn models() -> (tempfile::TempDir, tempfile::TempDir) {
 }
 
 #[test]
-fn a_directory_with_several_models_leads_to_a_list_of_them_and_of_the_hub() {
+fn a_directory_with_several_models_opens_the_picker() {
     let (several, hub) = models();
     let path = several.path().to_str().expect("text");
     let cache = hub.path().to_str().expect("text");
@@ -243,7 +243,7 @@ fn a_directory_with_several_models_leads_to_a_list_of_them_and_of_the_hub() {
 }
 
 #[test]
-fn the_list_can_be_left_and_ended_by_a_signal() {
+fn the_picker_can_be_quit_and_interrupted() {
     let (several, hub) = models();
     let path = several.path().to_str().expect("text");
     let cache = hub.path().to_str().expect("text");
@@ -258,7 +258,7 @@ fn the_list_can_be_left_and_ended_by_a_signal() {
 }
 
 #[test]
-fn a_directory_without_models_says_so_and_offers_the_demo() {
+fn a_directory_without_models_offers_the_demo() {
     let empty = tempfile::tempdir().expect("a directory");
     let path = empty.path().to_str().expect("text");
     let mut session = Session::start(&[path], &[("HF_HUB_CACHE", path)]);
@@ -271,7 +271,7 @@ fn a_directory_without_models_says_so_and_offers_the_demo() {
 }
 
 #[test]
-fn without_a_path_a_models_own_directory_leads_to_the_list() {
+fn without_a_path_a_model_directory_opens_the_picker() {
     let (several, hub) = models();
     let program = env!("CARGO_BIN_EXE_quantscope");
     let mut command = CommandBuilder::new("sh");

@@ -53,7 +53,7 @@ fn printed_after(session: &Session) -> String {
 }
 
 #[test]
-fn a_worker_that_panics_is_a_marked_row_and_a_window_and_the_rest_goes_on() {
+fn a_panicking_worker_marks_a_row_and_the_rest_continues() {
     let mut session = start("worker");
     session.wait_for("Calibration failed");
     session.wait_for("a test's panic at step 3");
@@ -83,7 +83,7 @@ fn a_tensor_that_cannot_be_read_is_a_marked_row() {
 }
 
 #[test]
-fn a_panic_of_the_screen_itself_gives_the_terminal_back() {
+fn a_panic_of_the_screen_restores_the_terminal() {
     let mut session = start("screen");
     let reported = |s: &Session| s.raw().contains("a test's panic at step 4");
     session.press_until("j", "the report", reported);
@@ -95,7 +95,7 @@ fn a_panic_of_the_screen_itself_gives_the_terminal_back() {
 }
 
 #[test]
-fn an_error_of_the_terminal_gives_it_back_and_is_told() {
+fn a_terminal_error_restores_the_terminal_and_is_reported() {
     let mut session = start("output");
     session.press_until("j", "the end", |s| s.raw().contains("ended with:"));
     assert!(printed_after(&session).contains("ended with: Input/output error"));
@@ -103,7 +103,7 @@ fn an_error_of_the_terminal_gives_it_back_and_is_told() {
 }
 
 #[test]
-fn a_save_that_fails_or_panics_leaves_the_screen_alive() {
+fn the_screen_survives_a_failed_or_panicked_save() {
     for (fault, said) in [("save", "a test's panic at step 6"), ("disk", "No space left")] {
         let directory = tempfile::tempdir().expect("a directory");
         let out = directory.path().join("out");
@@ -143,7 +143,7 @@ fn endless(directory: &Path) -> Option<String> {
 }
 
 #[test]
-fn every_signal_ends_it_in_the_middle_of_work() {
+fn every_signal_ends_the_inspector_during_a_job() {
     let directory = tempfile::tempdir().expect("a directory");
     let Some(model) = endless(directory.path()) else { return };
     for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::QUIT] {
@@ -161,7 +161,7 @@ fn every_signal_ends_it_in_the_middle_of_work() {
 
 /// Whatever window is open, and while work is under way.
 #[test]
-fn it_is_suspended_and_resumed_anywhere() {
+fn the_inspector_is_suspended_and_resumed_in_every_dialog() {
     let directory = tempfile::tempdir().expect("a directory");
     let Some(model) = endless(directory.path()) else { return };
     let mut session = Session::start(&[&model], &[]);
@@ -190,7 +190,7 @@ fn it_is_suspended_and_resumed_anywhere() {
 
 /// A signal in the middle of a save also takes its temporary files away.
 #[test]
-fn a_signal_during_a_save_leaves_no_litter() {
+fn a_signal_during_a_save_leaves_no_temporary_files() {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join("out.safetensors");
     let mut session = Session::start(&[SHARDED], &[]);

@@ -13,7 +13,7 @@ use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 
 /// The error of quantizing the elements to int8 by `scale`, if that gives exactly the values
-/// `written`; `None` if it does not. `seen` is as in [`error_by_channel`].
+/// `written`; `None` if it does not. `seen` is as in `error_by_channel`.
 pub fn error_if_codes_match(
     dtype: FloatType,
     bytes: &[u8],
