@@ -3,7 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(unix)]
+#[allow(dead_code, reason = "signals are sent by another test program")]
+#[path = "../support/session.rs"]
+mod session;
+
 mod errors;
 mod reading;
 mod saving;
+mod screen;
 mod server;
