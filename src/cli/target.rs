@@ -130,7 +130,7 @@ fn loader() -> impl TypedValueParser<Value = Loader> {
 }
 
 /// The formats, with one line of help each.
-const FORMATS: [(&str, &str, Container); 5] = [
+const FORMATS: [(&str, &str, Container); 6] = [
     ("safetensors", "int8 values and scales side by side; any tensors", Container::Safetensors),
     (
         "compressed-tensors",
@@ -139,6 +139,7 @@ const FORMATS: [(&str, &str, Container); 5] = [
     ),
     ("gguf", "Q8_0 for llama.cpp, from a GGUF file of floats", Container::Gguf),
     ("burn", "a burnpack file with Q8S tensors, for Burn's load_file", Container::Burn),
+    ("comfyui", "one file with ComfyUI's markers; Linear layers", Container::ComfyUi),
     (
         "fake-quantized",
         "float weights with int8 rounding applied, for evaluation",

@@ -16,6 +16,8 @@ pub enum OutputFormat {
     Int8,
     /// compressed-tensors `pack-quantized`: only weights are quantized, in groups of columns.
     Int8WeightOnly,
+    /// One safetensors file with ComfyUI's markers.
+    ComfyUi,
     /// Float weights with int8 rounding applied, for evaluation.
     FakeQuantized,
     /// burnpack with Q8S tensors.
@@ -34,7 +36,8 @@ impl OutputFormat {
             Container::Gguf => Some(OutputFormat::Gguf),
             Container::Burn => Some(OutputFormat::Burn(WeightLayout::default())),
             Container::FakeQuantized => Some(OutputFormat::FakeQuantized),
-            Container::ComfyUi | Container::Mlx | Container::Torchao => None,
+            Container::ComfyUi => Some(OutputFormat::ComfyUi),
+            Container::Mlx | Container::Torchao => None,
         }
     }
 
@@ -44,6 +47,7 @@ impl OutputFormat {
             OutputFormat::Safetensors => Container::Safetensors,
             OutputFormat::Int8 => Container::CompressedTensors(LinearScheme::W8A8),
             OutputFormat::Int8WeightOnly => Container::CompressedTensors(LinearScheme::W8A16),
+            OutputFormat::ComfyUi => Container::ComfyUi,
             OutputFormat::FakeQuantized => Container::FakeQuantized,
             OutputFormat::Burn(_) => Container::Burn,
             OutputFormat::Gguf => Container::Gguf,

@@ -10,9 +10,12 @@ use crate::checkpoint::packed::modelopt::column_factor;
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Rotation, Scaled};
-use crate::quantization::{Calibration, QuantizationScheme, Rounding};
+use crate::quantization::QuantizationScheme;
 use crate::tensor::minifloat::value_table;
 use crate::tensor::{DType, Shape};
+
+/// The name of the container.
+pub(crate) const NAME: &str = "comfyui";
 
 /// The size of a rotation that the marker does not give.
 const ROTATION: u64 = 256;
@@ -190,8 +193,10 @@ impl<'s> Layer<'_, 's> {
         let Some(scale_type) = scale.dtype().float() else {
             return Err(format!("its scales are {}, expected floats", scale.dtype()));
         };
+        let name = self.values.stored.name.as_str();
+        let recorded = self.listing.recorded_type(self.values, name);
         let format = Int8 {
-            container: Some("comfyui"),
+            container: Some(NAME),
             values: self.values.id,
             stored_as: Int8Values::Signed,
             scale: scale.id,
@@ -200,13 +205,13 @@ impl<'s> Layer<'_, 's> {
                 1 => QuantizationScheme::PER_TENSOR,
                 _ => QuantizationScheme::PER_CHANNEL,
             },
-            rounding: Rounding::default(),
-            calibration: Calibration::default(),
-            original: self.listing.original(self.values.dtype()),
+            rounding: self.listing.rounding(self.values),
+            calibration: self.listing.calibration(self.values, name),
+            original: recorded.unwrap_or_else(|| self.listing.original(self.values.dtype())),
             shape: shape.clone(),
             beside: Vec::new(),
         };
-        Ok(PackedTensor::new(&self.values.stored.name, shape, format))
+        Ok(PackedTensor::new(name, shape, format))
     }
 
     fn rotation(&self, columns: u64) -> Result<Rotation, String> {

@@ -5,7 +5,7 @@ use crate::checkpoint::config::Config;
 use crate::checkpoint::packed::comfyui_markers::Markers;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing_bytes::read_start;
-use crate::checkpoint::packed::native_format::{ROUNDING_KEY, calibrations};
+use crate::checkpoint::packed::native_format::{ROUNDING_KEY, calibrations, original_types};
 use crate::checkpoint::packed::undecoded::undecoded;
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::quantization::{Calibration, Rounding};
@@ -59,6 +59,9 @@ pub(super) struct Listing<'s> {
     sorted: OnceLock<Vec<StoredId>>,
     /// For each shard, the calibration of tensors as quantscope's metadata records it.
     calibrations: Vec<HashMap<String, Calibration>>,
+    /// For each shard, the types of tensors before quantization as quantscope's metadata
+    /// records them.
+    original_types: Vec<HashMap<String, FloatType>>,
     pub config: Option<Config>,
     /// Why the configuration could not be read.
     pub config_error: Option<String>,
@@ -80,12 +83,14 @@ impl<'s> Listing<'s> {
         let names = stored.iter().map(|s| s.name.as_str());
         let by_name = names.zip((0..).map(StoredId)).collect();
         let calibrations = shards.iter().map(|shard| calibrations(&shard.metadata)).collect();
+        let original_types = shards.iter().map(|shard| original_types(&shard.metadata)).collect();
         Listing {
             shards,
             stored,
             by_name,
             sorted: OnceLock::new(),
             calibrations,
+            original_types,
             config,
             config_error,
             markers: Markers::read(shards, stored),
@@ -230,6 +235,12 @@ impl<'s> Listing<'s> {
     pub(super) fn calibration(&self, part: Part, name: &str) -> Calibration {
         let recorded = self.calibrations.get(part.stored.shard as usize);
         recorded.and_then(|recorded| recorded.get(name)).copied().unwrap_or_default()
+    }
+
+    /// The type that the tensor `name`, whose values `part` holds, had before it was
+    /// quantized, if quantscope wrote it and recorded the type.
+    pub(super) fn recorded_type(&self, part: Part, name: &str) -> Option<FloatType> {
+        self.original_types.get(part.stored.shard as usize)?.get(name).copied()
     }
 
     /// All bytes of a small part.

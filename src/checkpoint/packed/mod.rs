@@ -35,11 +35,13 @@ mod scale_grid;
 mod scaled;
 mod undecoded;
 
+pub(crate) use comfyui::NAME as COMFYUI;
 pub use format::PackedFormat;
 pub(crate) use format::PackedTensor;
 pub(crate) use int8::{Int8, Int8Values};
 pub(crate) use native_format::{
-    CALIBRATION_KEY, FAKE_METADATA_KEY, METADATA_KEY, QuantizedMetadata, QuantizedTensorMetadata,
-    ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata, describes_quantization,
+    CALIBRATION_KEY, FAKE_METADATA_KEY, METADATA_KEY, ORIGINAL_KEY, QuantizedMetadata,
+    QuantizedTensorMetadata, ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
+    describes_quantization, words_of_tensors,
 };
 pub(crate) use recognise::recognise;

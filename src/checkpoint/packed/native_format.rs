@@ -47,10 +47,14 @@ pub(crate) const ROUNDING_KEY: &str = "quantscope.rounding";
 /// of those that were not calibrated by min-max.
 pub(crate) const CALIBRATION_KEY: &str = "quantscope.calibration";
 
+/// The key of the same word for the types of tensors before quantization: a JSON object from
+/// names of tensors to safetensors' names of types.
+pub(crate) const ORIGINAL_KEY: &str = "quantscope.original_types";
+
 /// Whether a metadata key describes how tensors are quantized, in quantscope's words or
 /// ComfyUI's or ModelOpt's. Such keys are dropped when the tensors become floats.
 pub(crate) fn describes_quantization(key: &str) -> bool {
-    let ours = [METADATA_KEY, ROUNDING_KEY, CALIBRATION_KEY];
+    let ours = [METADATA_KEY, ROUNDING_KEY, CALIBRATION_KEY, ORIGINAL_KEY];
     ours.contains(&key) || [comfyui_markers::METADATA, "quantization_config"].contains(&key)
 }
 
@@ -76,11 +80,27 @@ impl QuantizedTensorMetadata {
 
 /// What a container without a word for it says of the calibration of its tensors.
 pub(crate) fn calibrations(metadata: &[(String, String)]) -> HashMap<String, Calibration> {
-    let said = metadata.iter().filter(|(key, _)| key == CALIBRATION_KEY);
+    let said = words_of_tensors(metadata, CALIBRATION_KEY).into_iter();
+    said.filter_map(|(name, said)| Some((name, said.parse().ok()?))).collect()
+}
+
+/// What a container without a word for it says of the types of its tensors before
+/// quantization.
+pub(crate) fn original_types(metadata: &[(String, String)]) -> HashMap<String, FloatType> {
+    let said = words_of_tensors(metadata, ORIGINAL_KEY).into_iter();
+    said.filter_map(|(name, said)| Some((name, DType::from_name(&said).float()?))).collect()
+}
+
+/// The JSON object under a key, from names of tensors to a word about each; empty if it is
+/// not there or not of this form.
+pub(crate) fn words_of_tensors(
+    metadata: &[(String, String)],
+    key: &str,
+) -> BTreeMap<String, String> {
+    let said = metadata.iter().filter(|(k, _)| k == key);
     let said =
         said.filter_map(|(_, text)| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
-    let said = said.flatten().filter_map(|(name, said)| Some((name, said.parse().ok()?)));
-    said.collect()
+    said.flatten().collect()
 }
 
 /// What [`calibrations`] reads; `None` where all were calibrated by min-max.

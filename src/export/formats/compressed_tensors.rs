@@ -5,10 +5,11 @@
 //! Each rule here stands for a load that failed or silently gave wrong values.
 
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::packed::{CALIBRATION_KEY, Int8Values, ROUNDING_KEY, calibration_metadata};
+use crate::checkpoint::packed::Int8Values;
 use crate::export::container_check;
 use crate::export::error::SaveError;
-use crate::export::formats::shards::{self, FileMetadata, entries};
+use crate::export::formats::provenance::note_quantizers;
+use crate::export::formats::shards::{self, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::input_scales::input_scale_name;
 use crate::export::module_patterns;
@@ -16,7 +17,7 @@ use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
 use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::Plan;
-use crate::quantization::{QuantizationScheme, Rounding, ScaleStorage, narrowed_scale};
+use crate::quantization::{QuantizationScheme, ScaleStorage, narrowed_scale};
 use crate::tensor::{DType, Shape, TensorId, write_f64};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -121,7 +122,10 @@ impl FormatWriter for CompressedTensors {
         shards::lay_out(
             checkpoint,
             shards,
-            &|metadata, entries| edit_metadata(metadata, checkpoint, plan, entries),
+            &|mut metadata, entries| {
+                note_quantizers(checkpoint, plan, entries, &mut metadata);
+                metadata
+            },
             output_plan,
         )
     }
@@ -298,27 +302,6 @@ impl CompressedTensors {
             "config_groups": { "group_0": group },
         })
     }
-}
-
-/// Names the framework, and the rounding and calibration where they are not the defaults.
-fn edit_metadata(
-    mut metadata: FileMetadata,
-    checkpoint: &Checkpoint,
-    plan: &Plan,
-    entries: &[Entry],
-) -> FileMetadata {
-    metadata.retain(|(key, _)| key != ROUNDING_KEY && key != CALIBRATION_KEY);
-    if plan.rounding != Rounding::default() {
-        metadata.push((ROUNDING_KEY.into(), plan.rounding.name().into()));
-    }
-    let calibrations = entries.iter().filter_map(|entry| {
-        let (id, quantizer) = entry.quantizer()?;
-        Some((checkpoint.tensor(id).name.as_str(), quantizer.calibration))
-    });
-    if let Some(text) = calibration_metadata(calibrations) {
-        metadata.push((CALIBRATION_KEY.into(), text));
-    }
-    metadata
 }
 
 /// The scheme for weights of these shapes when the user names none: groups of a size that

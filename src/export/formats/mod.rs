@@ -5,10 +5,12 @@
 //! import `checkpoint`, `plan` and the files directly in `export`, but not `verify`.
 
 mod burn;
+mod comfyui;
 mod compressed_tensors;
 mod dequantized;
 mod fake_quantized;
 mod gguf;
+mod provenance;
 pub(super) mod registry;
 mod safetensors;
 mod shards;

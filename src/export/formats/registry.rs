@@ -4,6 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::formats::burn::Burn;
+use crate::export::formats::comfyui::ComfyUi;
 use crate::export::formats::compressed_tensors::CompressedTensors;
 use crate::export::formats::dequantized;
 use crate::export::formats::fake_quantized::FakeQuantized;
@@ -18,12 +19,13 @@ use std::path::Path;
 
 impl OutputFormat {
     /// Every format, in the order of menus and help.
-    pub const ALL: [OutputFormat; 6] = [
+    pub const ALL: [OutputFormat; 7] = [
         OutputFormat::Safetensors,
         OutputFormat::Int8,
         OutputFormat::Int8WeightOnly,
         OutputFormat::Burn(WeightLayout::Source),
         OutputFormat::Gguf,
+        OutputFormat::ComfyUi,
         OutputFormat::FakeQuantized,
     ];
 
@@ -35,6 +37,7 @@ impl OutputFormat {
             OutputFormat::Burn(WeightLayout::Source) => &Burn { layout: WeightLayout::Source },
             OutputFormat::Burn(WeightLayout::Burn) => &Burn { layout: WeightLayout::Burn },
             OutputFormat::Gguf => &Gguf,
+            OutputFormat::ComfyUi => &ComfyUi,
             OutputFormat::FakeQuantized => &FakeQuantized,
         }
     }

@@ -1,6 +1,6 @@
 //! Recovering the request that an output must have been made by.
 
-use crate::checkpoint::packed::Int8Values;
+use crate::checkpoint::packed::{COMFYUI, Int8Values};
 use crate::checkpoint::{Checkpoint, Format, has_extension};
 use crate::export::error::SaveError;
 use crate::export::input_scales::input_scales;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// is a copy: then the output need not come from quantscope.
 pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
     let mut plan = Plan::default();
-    let (mut fake, mut packed, mut container) = (false, false, false);
+    let (mut fake, mut packed, mut container) = (false, false, None);
     let mut floats: Vec<(FloatType, Option<FloatType>)> = Vec::new();
     let mut inputs = BTreeMap::new();
     let recorded = input_scales(pairing.out)?;
@@ -31,7 +31,7 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
             Match::FakeQuantized(..) => fake = true,
             Match::Quantized => {
                 let int8 = pairing.out.packed_format(pair.out).and_then(|layout| layout.int8());
-                container |= int8.is_some_and(|int8| int8.container.is_some());
+                container = container.or(int8.and_then(|int8| int8.container));
                 packed |= int8.is_some_and(|int8| int8.stored_as == Int8Values::Offset);
                 inputs.extend(recorded.get(&pair.out).map(|&scale| (pair.source, scale)));
             }
@@ -50,8 +50,9 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
         Format::Gguf => OutputFormat::Gguf,
         Format::Burnpack => OutputFormat::Burn(layout_of(pairing.out)),
         _ if fake => OutputFormat::FakeQuantized,
+        _ if container == Some(COMFYUI) => OutputFormat::ComfyUi,
         _ if packed => OutputFormat::Int8WeightOnly,
-        _ if container => OutputFormat::Int8,
+        _ if container.is_some() => OutputFormat::Int8,
         _ => OutputFormat::Safetensors,
     };
     let task = match (plan.is_empty(), floats.first()) {

@@ -55,6 +55,10 @@ pub enum Reason {
     MultiTokenPrediction,
     /// The image encoder, which a loader keeps in float.
     VisionPart(Loader),
+    /// The image decoder inside a whole checkpoint.
+    ImageDecoder,
+    /// A text encoder inside a whole checkpoint.
+    TextEncoder,
     /// Its name is not that of a known Linear layer.
     UnknownName,
 }
@@ -90,6 +94,8 @@ impl Reason {
             Reason::OtherModule(_) => "no Linear",
             Reason::MultiTokenPrediction => "extra tokens",
             Reason::VisionPart(_) => "image part",
+            Reason::ImageDecoder => "image decoder",
+            Reason::TextEncoder => "text encoder",
             Reason::UnknownName => "unknown name",
         }
     }
@@ -140,6 +146,12 @@ impl std::fmt::Display for Reason {
                     loader.title()
                 )
             }
+            Reason::ImageDecoder => {
+                f.write_str("it belongs to the image decoder, which ComfyUI loads as floats")
+            }
+            Reason::TextEncoder => f.write_str(
+                "it belongs to a text encoder inside the checkpoint, of which ComfyUI reads only some quantized",
+            ),
             Reason::UnknownName => f.write_str("its name is not that of a known Linear layer"),
         }
     }

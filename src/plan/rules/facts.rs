@@ -1,9 +1,9 @@
 //! What is known of each loader: one row for each limit.
 
+use crate::plan::rules::comfyui;
 use crate::plan::rules::selected::Selected;
 use crate::plan::rules::units::UnitKind;
-use crate::plan::target::LinearScheme;
-use crate::plan::target::Loader;
+use crate::plan::target::{Container, LinearScheme, Loader};
 use crate::quantization::QuantizationScheme;
 
 /// What follows where a fact applies.
@@ -51,6 +51,8 @@ pub enum Condition {
     StaticInputs,
     /// The tensor belongs to an image encoder.
     VisionPart,
+    /// ComfyUI's format, and the names of the diffusers library.
+    DiffusersNames,
 }
 
 /// A limit of a loader.
@@ -68,7 +70,7 @@ pub struct Fact {
 }
 
 /// Every known limit.
-pub const FACTS: [Fact; 21] = [
+pub const FACTS: [Fact; 22] = [
     Fact {
         loader: Loader::Transformers,
         version: "5.24",
@@ -237,6 +239,14 @@ pub const FACTS: [Fact; 21] = [
         said_without_target: false,
         sentence: "converts the image encoder from floats, and '{}' belongs to it",
     },
+    Fact {
+        loader: Loader::ComfyUi,
+        version: "0.38 (by reading)",
+        condition: Condition::DiffusersNames,
+        consequence: Consequence::Refuse,
+        said_without_target: true,
+        sentence: "renames the weights of a model with diffusers' names ('{}') while loading, and loses their scales; convert the model to ComfyUI's names first",
+    },
 ];
 
 impl Fact {
@@ -316,6 +326,9 @@ impl Condition {
             ),
             Condition::StaticInputs => {
                 some(linear == Some(LinearScheme::W8A8) && selected.plan.inputs.is_static())
+            }
+            Condition::DiffusersNames if selected.container == Container::ComfyUi => {
+                comfyui::diffusers_name(selected.checkpoint).map(str::to_owned)
             }
             Condition::VisionPart if linear.is_some() => {
                 selected.vision().map(|id| selected.name(id))

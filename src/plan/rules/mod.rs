@@ -5,6 +5,7 @@
 //! `tensor`, `plan/target` and the marks; must not know how a format is written.
 
 mod architecture;
+mod comfyui;
 mod conversions;
 mod eligibility;
 mod facts;

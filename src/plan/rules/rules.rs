@@ -4,6 +4,7 @@ use crate::checkpoint::{Checkpoint, Result};
 use crate::plan::eligibility::obstacle;
 use crate::plan::marks::Plan;
 use crate::plan::rules::architecture::Architecture;
+use crate::plan::rules::comfyui;
 use crate::plan::rules::conversions::ModuleKind;
 use crate::plan::rules::eligibility::{Eligibility, Reason};
 use crate::plan::rules::facts::{Condition, Consequence, FACTS, Fact};
@@ -83,6 +84,9 @@ impl TargetRules {
     /// Whether a tensor is quantized by default, only by its plain name, or never. Told by
     /// the headers alone.
     pub fn eligibility(&self, checkpoint: &Checkpoint, id: TensorId) -> Eligibility {
+        if self.target.container() == Container::ComfyUi {
+            return comfyui::eligibility(checkpoint, id);
+        }
         if let Some(obstacle) = obstacle(checkpoint, id) {
             let by_name = obstacle.can_be_overruled() && !self.holds_linear_only();
             let reason = Reason::Obstacle(obstacle);
@@ -163,12 +167,13 @@ impl TargetRules {
     /// would be refused is a warning that names the loader and its version.
     pub fn review(&self, checkpoint: &Checkpoint, plan: &Plan) -> Review {
         let mut review = Review::default();
-        let linear = match self.target.container() {
+        let container = self.target.container();
+        let linear = match container {
             Container::CompressedTensors(scheme) => Some(scheme),
             _ => None,
         };
         let (architecture, units) = (&self.architecture, &self.units);
-        let selected = Selected { checkpoint, architecture, units, plan, linear };
+        let selected = Selected { checkpoint, architecture, units, plan, container, linear };
         let mut said_of_head = false;
         let mut said = |fact: &Fact| {
             let sentence = fact.say(&fact.condition.met_by(&selected)?);
@@ -202,7 +207,8 @@ impl TargetRules {
         said_of_head: bool,
         review: &mut Review,
     ) {
-        if !self.holds_linear_only() {
+        let is_comfyui = self.target.container() == Container::ComfyUi;
+        if !self.holds_linear_only() && !is_comfyui {
             return;
         }
         let mut by_name: BTreeMap<String, Vec<TensorId>> = BTreeMap::new();
@@ -226,11 +232,14 @@ impl TargetRules {
             let said = counted_names(checkpoint, &ids);
             review.warnings.push(format!("{said} quantized although {reason}"));
         }
-        if !plan.is_empty() && self.takes_unknown_names {
+        if is_comfyui || plan.is_empty() {
+            return;
+        }
+        if self.takes_unknown_names {
             review.warnings.push(
                 "no tensor has the name of a known Linear layer: all matrices are taken for Linear layers".to_owned(),
             );
-        } else if !plan.is_empty() && !self.architecture.is_known() {
+        } else if !self.architecture.is_known() {
             let name = match self.architecture.name() {
                 Some(name) => format!("the architecture '{}'", name.escape_debug()),
                 None => "an architecture that config.json does not name".to_owned(),

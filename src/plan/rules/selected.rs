@@ -6,7 +6,7 @@ use crate::plan::rules::architecture::Architecture;
 use crate::plan::rules::conversions::ModuleKind;
 use crate::plan::rules::roles;
 use crate::plan::rules::units::{FusionUnit, FusionUnits, UnitKind};
-use crate::plan::target::LinearScheme;
+use crate::plan::target::{Container, LinearScheme};
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{FloatType, TensorId};
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ pub(super) struct Selected<'a> {
     pub architecture: &'a Architecture,
     pub units: &'a FusionUnits,
     pub plan: &'a Plan,
+    pub container: Container,
     /// What compressed-tensors quantizes; `None` for other formats.
     pub linear: Option<LinearScheme>,
 }

@@ -1,0 +1,49 @@
+//! What quantscope notes in `__metadata__` where a format has no word for it: how tensors were
+//! rounded and calibrated, and their types before.
+
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::packed::{
+    CALIBRATION_KEY, ORIGINAL_KEY, ROUNDING_KEY, calibration_metadata, words_of_tensors,
+};
+use crate::export::formats::shards::FileMetadata;
+use crate::export::output_plan::Entry;
+use crate::plan::Plan;
+use crate::quantization::Rounding;
+
+/// Notes the rounding and the calibrations of a file's entries where they are not the defaults.
+pub(super) fn note_quantizers(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    entries: &[Entry],
+    metadata: &mut FileMetadata,
+) {
+    metadata.retain(|(key, _)| key != ROUNDING_KEY && key != CALIBRATION_KEY);
+    if plan.rounding != Rounding::default() {
+        metadata.push((ROUNDING_KEY.into(), plan.rounding.name().into()));
+    }
+    let calibrations = entries.iter().filter_map(|entry| {
+        let (id, quantizer) = entry.quantizer()?;
+        Some((checkpoint.tensor(id).name.as_str(), quantizer.calibration))
+    });
+    if let Some(text) = calibration_metadata(calibrations) {
+        metadata.push((CALIBRATION_KEY.into(), text));
+    }
+}
+
+/// Notes the types that the quantized tensors of a file had before, in addition to those that
+/// the source notes.
+pub(super) fn note_original_types(
+    checkpoint: &Checkpoint,
+    entries: &[Entry],
+    metadata: &mut FileMetadata,
+) {
+    let mut types = words_of_tensors(metadata, ORIGINAL_KEY);
+    types.extend(entries.iter().filter_map(|entry| {
+        let (id, _) = entry.quantizer()?;
+        let tensor = checkpoint.tensor(id);
+        Some((tensor.name.to_string(), tensor.dtype.name().to_owned()))
+    }));
+    metadata.retain(|(key, _)| key != ORIGINAL_KEY);
+    // Strings always serialize.
+    metadata.push((ORIGINAL_KEY.into(), serde_json::to_string(&types).unwrap_or_default()));
+}

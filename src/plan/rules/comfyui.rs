@@ -1,0 +1,61 @@
+//! What ComfyUI reads of a quantized model. Checked by reading its `comfy/ops.py`,
+//! `comfy/utils.py` and `comfy/model_detection.py`.
+
+use crate::checkpoint::Checkpoint;
+use crate::plan::eligibility::{Obstacle, obstacle};
+use crate::plan::rules::eligibility::{Eligibility, Reason};
+use crate::tensor::TensorId;
+
+/// First components of the names of image decoders inside a whole checkpoint.
+const VAE_PREFIXES: [&str; 2] = ["first_stage_model.", "vae."];
+
+/// First components of the names of text encoders inside a whole checkpoint.
+const TEXT_ENCODER_PREFIXES: [&str; 3] = ["cond_stage_model.", "conditioner.", "text_encoders."];
+
+/// Names that only the diffusers library gives, of which a model has all of one row. ComfyUI
+/// renames the weights of such models while loading, but not their scales and markers.
+const DIFFUSERS_NAMES: [&[&str]; 6] = [
+    &["joint_transformer_blocks.0.attn.add_k_proj.weight"],
+    &["adaln_single.emb.timestep_embedder.linear_1.bias", "pos_embed.proj.bias"],
+    &["noise_refiner.0.attention.norm_k.weight"],
+    &["x_embedder.weight", "single_transformer_blocks.0.attn.to_q.weight"],
+    &["transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"],
+    &["conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"],
+];
+
+/// Whether a tensor is quantized for ComfyUI: it reads markers of Linear and Embedding modules
+/// only.
+pub(super) fn eligibility(checkpoint: &Checkpoint, id: TensorId) -> Eligibility {
+    let tensor = checkpoint.tensor(id);
+    let name = tensor.name.as_str();
+    let obstacle = obstacle(checkpoint, id);
+    if let Some(obstacle) = &obstacle
+        && *obstacle != Obstacle::Embedding
+    {
+        return Eligibility::Never(Reason::Obstacle(obstacle.clone()));
+    }
+    if !name.ends_with(".weight") {
+        return Eligibility::Never(Reason::NotAModuleWeight);
+    }
+    if tensor.shape.rank() != 2 {
+        return Eligibility::Never(Reason::Convolution(tensor.shape.rank()));
+    }
+    let starts_with = |prefix: &&str| name.starts_with(prefix);
+    if VAE_PREFIXES.iter().any(starts_with) {
+        return Eligibility::Never(Reason::ImageDecoder);
+    }
+    if TEXT_ENCODER_PREFIXES.iter().any(starts_with) {
+        return Eligibility::ByName(Reason::TextEncoder);
+    }
+    match obstacle {
+        Some(obstacle) => Eligibility::ByName(Reason::Obstacle(obstacle)),
+        None => Eligibility::ByDefault,
+    }
+}
+
+/// A name by which a model follows the diffusers library, if it does.
+pub(super) fn diffusers_name(checkpoint: &Checkpoint) -> Option<&'static str> {
+    let has = |name: &&str| checkpoint.tensors().iter().any(|tensor| tensor.name == **name);
+    let row = DIFFUSERS_NAMES.iter().find(|names| names.iter().all(has))?;
+    row.last().copied()
+}

@@ -1,0 +1,89 @@
+"""Load `--for comfyui` outputs as ComfyUI does, with its own package comfy-kitchen.
+
+    check_comfyui.py QUANTSCOPE DIRECTORY
+
+ComfyUI itself is no package. What its `_load_quantized_module` (comfy/ops.py, 0.38) does with
+a layer is done here: the marker `comfy_quant` chooses the layout class, `weight` and
+`weight_scale` become a QuantizedTensor of it. The values must be those that
+`quantscope dequantize` gives, bit for bit, and a Linear layer must give the outputs of those
+floats, up to the rounding of its inputs to int8. DIRECTORY is for what is made on the way.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import comfy_kitchen  # noqa: F401
+import torch
+from comfy_kitchen.tensor import QuantizedTensor, get_layout_class
+from safetensors.torch import load_file, save_file
+
+# As ComfyUI's comfy/quant_ops.py registers it.
+LAYOUTS = {"int8_tensorwise": ("TensorWiseINT8Layout", torch.int8)}
+PREFIX = "model.diffusion_model.double_blocks.0."
+FLOAT = {PREFIX + "conv.weight", PREFIX + "norm.weight", "first_stage_model.fc.weight"}
+
+
+def make(path):
+    """A small diffusion model in one file."""
+    torch.manual_seed(0)
+    save_file(
+        {
+            PREFIX + "img_attn.qkv.weight": torch.randn(96, 64).bfloat16(),
+            PREFIX + "img_mlp.0.weight": torch.randn(48, 80).half() / 50,
+            PREFIX + "img_mlp.0.bias": torch.randn(48).half(),
+            PREFIX + "img_mlp.2.weight": torch.randn(80, 48) * 3,
+            PREFIX + "conv.weight": torch.randn(8, 4, 3, 3),
+            PREFIX + "norm.weight": torch.randn(64),
+            "first_stage_model.fc.weight": torch.randn(16, 16),
+        },
+        path,
+    )
+
+
+def loaded(tensors, layer, compute_dtype):
+    """The weight of a layer as ComfyUI's Linear holds it."""
+    marker = json.loads(tensors.pop(f"{layer}.comfy_quant").numpy().tobytes())
+    layout, storage = LAYOUTS[marker["format"]]
+    weight, scale = tensors.pop(f"{layer}.weight"), tensors.pop(f"{layer}.weight_scale")
+    assert weight.dtype == storage and scale.dtype == torch.float32
+    assert scale.shape in [(), (weight.shape[0], 1)], scale.shape
+    params = get_layout_class(layout).Params(
+        scale=scale, orig_dtype=compute_dtype, orig_shape=tuple(weight.shape)
+    )
+    return QuantizedTensor(weight, layout, params)
+
+
+def main():
+    quantscope, directory = sys.argv[1], Path(sys.argv[2])
+    source = directory / "model.safetensors"
+    make(source)
+    failed = 0
+    for scheme in ("per-channel", "per-tensor"):
+        out, floats = directory / f"{scheme}.safetensors", directory / f"{scheme}-floats.safetensors"
+        run = lambda *command: subprocess.run([quantscope, *map(str, command), "--quiet"], check=True, stdout=subprocess.DEVNULL)
+        run("quantize", source, "--output", out, "--for", "comfyui", "--scheme", scheme)
+        run("dequantize", out, "--output", floats, "--dtype", "f32")
+        tensors, expected, original = load_file(out), load_file(floats), load_file(source)
+        layers = [name.removesuffix(".comfy_quant") for name in tensors if name.endswith(".comfy_quant")]
+        assert len(layers) == 3, layers
+        for layer in layers:
+            weight = loaded(tensors, layer, torch.float32)
+            equal = torch.equal(weight.dequantize(), expected[f"{layer}.weight"])
+            x = torch.randn(4, weight.shape[1])
+            y = torch.nn.functional.linear(x, weight)
+            exact = x @ expected[f"{layer}.weight"].T
+            error = ((y - exact).norm() / exact.norm()).item()
+            print(f"{scheme} {layer}: values {'equal' if equal else 'DIFFER'}, output {error:.4f}")
+            failed += not equal or error > 0.02
+        rest = {name: tensor for name, tensor in tensors.items()}
+        copies = FLOAT | {PREFIX + "img_mlp.0.bias"}
+        same = set(rest) == copies and all(torch.equal(rest[name], original[name]) for name in rest)
+        print(f"{scheme}: {len(rest)} other tensors {'as they were' if same else 'DIFFER'}")
+        failed += not same
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
