@@ -110,9 +110,8 @@ pub(super) fn output_format(
 ) -> Result<OutputFormat, Error> {
     let container = target.container();
     let format = match (OutputFormat::of(container), layout) {
-        (Some(OutputFormat::Burn(_)), Some(layout)) => OutputFormat::Burn(layout),
-        (Some(format), _) => format,
-        (None, _) => return Err(unfit(checkpoint, TargetError::NotWritten(container.name()))),
+        (OutputFormat::Burn(_), Some(layout)) => OutputFormat::Burn(layout),
+        (format, _) => format,
     };
     match (container, layout) {
         (Container::Burn, _) | (_, None) => Ok(format),
@@ -130,7 +129,7 @@ fn loader() -> impl TypedValueParser<Value = Loader> {
 }
 
 /// The formats, with one line of help each.
-const FORMATS: [(&str, &str, Container); 6] = [
+const FORMATS: [(&str, &str, Container); 8] = [
     ("safetensors", "int8 values and scales side by side; any tensors", Container::Safetensors),
     (
         "compressed-tensors",
@@ -140,6 +139,8 @@ const FORMATS: [(&str, &str, Container); 6] = [
     ("gguf", "Q8_0 for llama.cpp, from a GGUF file of floats", Container::Gguf),
     ("burn", "a burnpack file with Q8S tensors, for Burn's load_file", Container::Burn),
     ("comfyui", "one file with ComfyUI's markers; Linear layers", Container::ComfyUi),
+    ("mlx", "a directory for mlx-lm; Linear layers in groups", Container::Mlx),
+    ("torchao", "a directory for torchao in transformers; Linear layers", Container::Torchao),
     (
         "fake-quantized",
         "float weights with int8 rounding applied, for evaluation",

@@ -1,6 +1,6 @@
 //! Encoding entries, one chunk at a time.
 
-use crate::checkpoint::packed::Int8Values;
+use crate::checkpoint::packed::{BIAS_FACTOR, Int8Values};
 use crate::checkpoint::{Checkpoint, Reader, StoredId};
 use crate::export::error::SaveError;
 use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
@@ -11,7 +11,7 @@ use crate::quantization::{
     Chunks, GroupScales, NotQuantizable, Quantizer, Rounding, ScaledGroup, dequantize_groups,
     kernels,
 };
-use crate::tensor::{BlockType, FloatType, Shape, TensorId, write_f64};
+use crate::tensor::{BlockType, FloatType, Shape, TensorId, read_f64, write_f64};
 use std::fs::File;
 use std::ops::Range;
 
@@ -97,9 +97,15 @@ impl<'c> ChunkEncoder<'c> {
                 let transposed = file.transposed.contains(&tensor);
                 let shape = entry.grouped_shape(self.checkpoint, tensor);
                 let quantized = Quantized { tensor, quantizer, shape, scale_type, transposed };
-                self.write_values(&quantized, stored_as, scales_at, &mut target)
+                let groups_at = (scales_at, file.biases_of(tensor));
+                self.write_values(&quantized, stored_as, groups_at, &mut target)
             }
-            MadeFrom::Scales { .. } => Ok(()),
+            MadeFrom::Scales { .. } | MadeFrom::Biases { .. } => Ok(()),
+            MadeFrom::Zeros => {
+                self.out.clear();
+                self.out.resize((range.end - range.start) as usize, 0);
+                target.sink.write(offset + range.start, &mut self.out)
+            }
             MadeFrom::Literal(bytes) => {
                 let part = range.start as usize..range.end as usize;
                 self.out.clear();
@@ -132,12 +138,12 @@ impl<'c> ChunkEncoder<'c> {
         Ok(())
     }
 
-    /// Writes int8 values, and the scales of their groups at offset `scales_at`.
+    /// Writes int8 values, and the scales and biases of their groups at the offsets `groups_at`.
     fn write_values(
         &mut self,
         quantized: &Quantized,
         stored_as: Int8Values,
-        scales_at: u64,
+        (scales_at, biases_at): (u64, Option<u64>),
         target: &mut Target,
     ) -> Result<(), SaveError> {
         let scales = self.quantize(quantized, target)?;
@@ -147,7 +153,18 @@ impl<'c> ChunkEncoder<'c> {
         let (first, to) = (groups.of(target.range.start), quantized.scale_type);
         self.out.clear();
         scales.iter().for_each(|&scale| write_f64(to, scale.into(), &mut self.out));
-        target.sink.write(scales_at + first * to.size() as u64, &mut self.out)
+        target.sink.write(scales_at + first * to.size() as u64, &mut self.out)?;
+        let Some(biases_at) = biases_at else { return Ok(()) };
+        self.out.clear();
+        for (i, &scale) in scales.iter().enumerate() {
+            write_f64(to, (BIAS_FACTOR * scale).into(), &mut self.out);
+            if read_f64(to, &self.out, i).is_some_and(f64::is_infinite) {
+                let absmax = f64::from(scale) * 127.0;
+                let why = NotQuantizable::ScaleOverflow { absmax };
+                return Err(self.not_quantizable(quantized.tensor, why));
+            }
+        }
+        target.sink.write(biases_at + first * to.size() as u64, &mut self.out)
     }
 
     fn write_floats(

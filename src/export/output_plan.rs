@@ -35,6 +35,10 @@ pub enum MadeFrom {
     Values { tensor: TensorId, quantizer: Quantizer, stored_as: Int8Values },
     /// The scales of a tensor's int8 values.
     Scales { tensor: TensorId },
+    /// −128 times the scales of a tensor's int8 values, for formats that store `q + 128`.
+    Biases { tensor: TensorId },
+    /// Zeros.
+    Zeros,
     /// These bytes.
     Literal(Vec<u8>),
     /// A quantized tensor's elements as floats.
@@ -70,16 +74,17 @@ impl Entry {
             Chunks::new(self.grouped_shape(checkpoint, id), CHUNK_BYTES / size, scheme)
         };
         match self.made_from {
-            MadeFrom::Stored(_) | MadeFrom::Transposed(_) | MadeFrom::Literal(_) => {
-                Some(Chunks::new(&Shape::vector(self.bytes), CHUNK_BYTES, None))
-            }
+            MadeFrom::Stored(_)
+            | MadeFrom::Transposed(_)
+            | MadeFrom::Literal(_)
+            | MadeFrom::Zeros => Some(Chunks::new(&Shape::vector(self.bytes), CHUNK_BYTES, None)),
             MadeFrom::Values { tensor, quantizer, .. }
             | MadeFrom::FakeQuantized { tensor, quantizer } => {
                 Some(of_tensor(tensor, Some(quantizer.scheme)))
             }
             MadeFrom::Floats { tensor, .. } => Some(of_tensor(tensor, None)),
             MadeFrom::Q8_0 { tensor } => Some(of_tensor(tensor, Some(q8_0::QUANTIZER.scheme))),
-            MadeFrom::Scales { .. } => None,
+            MadeFrom::Scales { .. } | MadeFrom::Biases { .. } => None,
         }
     }
 }
@@ -97,6 +102,7 @@ pub struct OutFile {
     pub transposed: HashSet<TensorId>,
     size: u64,
     scales: HashMap<TensorId, usize>,
+    biases: HashMap<TensorId, usize>,
 }
 
 impl OutFile {
@@ -119,18 +125,28 @@ impl OutFile {
         offsets: Vec<u64>,
         size: u64,
     ) -> OutFile {
-        let scales = entries.iter().enumerate().filter_map(|(i, entry)| match entry.made_from {
-            MadeFrom::Scales { tensor } => Some((tensor, i)),
-            _ => None,
-        });
-        let (scales, transposed) = (scales.collect(), HashSet::new());
-        OutFile { name, head, entries, offsets, transposed, size, scales }
+        let (mut scales, mut biases) = (HashMap::new(), HashMap::new());
+        for (i, entry) in entries.iter().enumerate() {
+            match entry.made_from {
+                MadeFrom::Scales { tensor } => _ = scales.insert(tensor, i),
+                MadeFrom::Biases { tensor } => _ = biases.insert(tensor, i),
+                _ => {}
+            }
+        }
+        let transposed = HashSet::new();
+        OutFile { name, head, entries, offsets, transposed, size, scales, biases }
     }
 
     /// The offset of a tensor's scales in the file, and their type.
     pub fn scales_of(&self, tensor: TensorId) -> Option<(u64, FloatType)> {
         let &number = self.scales.get(&tensor)?;
         Some((*self.offsets.get(number)?, self.entries.get(number)?.dtype.float()?))
+    }
+
+    /// The offset of a tensor's biases in the file, if it has any. They have the type of its
+    /// scales.
+    pub fn biases_of(&self, tensor: TensorId) -> Option<u64> {
+        self.offsets.get(*self.biases.get(&tensor)?).copied()
     }
 
     /// The length of the file in bytes.

@@ -18,6 +18,10 @@ pub enum OutputFormat {
     Int8WeightOnly,
     /// One safetensors file with ComfyUI's markers.
     ComfyUi,
+    /// A model directory for MLX, with int8 in groups of columns.
+    Mlx,
+    /// A model directory with torchao's int8 tensors.
+    Torchao,
     /// Float weights with int8 rounding applied, for evaluation.
     FakeQuantized,
     /// burnpack with Q8S tensors.
@@ -27,17 +31,18 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// The format that a container is written in; `None` if this version does not write it.
-    pub fn of(container: Container) -> Option<OutputFormat> {
+    /// The format that a container is written in.
+    pub fn of(container: Container) -> OutputFormat {
         match container {
-            Container::Safetensors => Some(OutputFormat::Safetensors),
-            Container::CompressedTensors(LinearScheme::W8A8) => Some(OutputFormat::Int8),
-            Container::CompressedTensors(LinearScheme::W8A16) => Some(OutputFormat::Int8WeightOnly),
-            Container::Gguf => Some(OutputFormat::Gguf),
-            Container::Burn => Some(OutputFormat::Burn(WeightLayout::default())),
-            Container::FakeQuantized => Some(OutputFormat::FakeQuantized),
-            Container::ComfyUi => Some(OutputFormat::ComfyUi),
-            Container::Mlx | Container::Torchao => None,
+            Container::Safetensors => OutputFormat::Safetensors,
+            Container::CompressedTensors(LinearScheme::W8A8) => OutputFormat::Int8,
+            Container::CompressedTensors(LinearScheme::W8A16) => OutputFormat::Int8WeightOnly,
+            Container::Gguf => OutputFormat::Gguf,
+            Container::Burn => OutputFormat::Burn(WeightLayout::default()),
+            Container::FakeQuantized => OutputFormat::FakeQuantized,
+            Container::ComfyUi => OutputFormat::ComfyUi,
+            Container::Mlx => OutputFormat::Mlx,
+            Container::Torchao => OutputFormat::Torchao,
         }
     }
 
@@ -48,6 +53,8 @@ impl OutputFormat {
             OutputFormat::Int8 => Container::CompressedTensors(LinearScheme::W8A8),
             OutputFormat::Int8WeightOnly => Container::CompressedTensors(LinearScheme::W8A16),
             OutputFormat::ComfyUi => Container::ComfyUi,
+            OutputFormat::Mlx => Container::Mlx,
+            OutputFormat::Torchao => Container::Torchao,
             OutputFormat::FakeQuantized => Container::FakeQuantized,
             OutputFormat::Burn(_) => Container::Burn,
             OutputFormat::Gguf => Container::Gguf,

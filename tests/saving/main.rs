@@ -9,6 +9,8 @@ mod command_line;
 mod compressed_tensors;
 mod library;
 mod loose_files;
+mod mlx;
 mod qat_scales;
 mod static_inputs;
 mod targets;
+mod torchao;

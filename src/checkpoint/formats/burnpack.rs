@@ -203,6 +203,7 @@ impl Quantized {
             stored_as: Int8Values::Signed,
             scale: StoredId(values.0.checked_add(1)?),
             scale_type: FloatType::F32,
+            biases: None,
             scheme: self.scheme,
             rounding: self.rounding,
             calibration: self.calibration,

@@ -201,6 +201,7 @@ impl<'s> Layer<'_, 's> {
             stored_as: Int8Values::Signed,
             scale: scale.id,
             scale_type,
+            biases: None,
             scheme: match scale.elements() {
                 1 => QuantizationScheme::PER_TENSOR,
                 _ => QuantizationScheme::PER_CHANNEL,

@@ -73,6 +73,7 @@ fn int8_parts(listing: &Listing, values: Part, scale: Part) -> Result<PackedTens
         }
         beside.extend(order.map(|part| part.id));
         let format = PackedIntegers {
+            container: NAME,
             values: values.id,
             row_bytes: columns,
             packing: Packing::Stream { bits: 8 },
@@ -93,6 +94,7 @@ fn int8_parts(listing: &Listing, values: Part, scale: Part) -> Result<PackedTens
         stored_as: Int8Values::Signed,
         scale: scale.id,
         scale_type,
+        biases: None,
         scheme: division.scheme()?,
         rounding: listing.rounding(values),
         calibration: listing.calibration(values, name),
@@ -193,6 +195,7 @@ fn words(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, St
             stored_as: Int8Values::Offset,
             scale: scale.id,
             scale_type,
+            biases: None,
             scheme: division.scheme()?,
             rounding: listing.rounding(values),
             calibration: listing.calibration(values, name),
@@ -223,6 +226,7 @@ fn words(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, St
         }
     };
     let format = PackedIntegers {
+        container: NAME,
         values: values.id,
         row_bytes: product(words, 4)?,
         packing,

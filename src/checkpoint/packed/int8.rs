@@ -17,6 +17,9 @@ pub struct Int8 {
     pub stored_as: Int8Values,
     pub scale: StoredId,
     pub scale_type: FloatType,
+    /// The stored biases of a container in which an element is `scale * byte + bias`: one for
+    /// each scale, in its type, and [`BIAS_FACTOR`] times as large.
+    pub biases: Option<StoredId>,
     pub scheme: QuantizationScheme,
     pub rounding: Rounding,
     pub calibration: Calibration,
@@ -26,6 +29,9 @@ pub struct Int8 {
     /// Parts that decoding needs not: recorded activation scales and the like.
     pub beside: Vec<StoredId>,
 }
+
+/// What a bias is of its scale where bytes hold 128 more than the int8 value.
+pub(crate) const BIAS_FACTOR: f32 = -128.0;
 
 /// How an int8 value becomes a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +60,27 @@ impl Int8 {
 
     /// The scales of `groups`.
     pub fn scales(&self, reader: &mut StoredReader, groups: Range<u64>) -> Result<Vec<f32>> {
+        self.numbers(reader, self.scale, groups)
+    }
+
+    /// The biases of `groups`, if the container has any.
+    pub fn biases(
+        &self,
+        reader: &mut StoredReader,
+        groups: Range<u64>,
+    ) -> Result<Option<Vec<f32>>> {
+        self.biases.map(|biases| self.numbers(reader, biases, groups)).transpose()
+    }
+
+    fn numbers(
+        &self,
+        reader: &mut StoredReader,
+        id: StoredId,
+        groups: Range<u64>,
+    ) -> Result<Vec<f32>> {
         let size = self.scale_type.size() as u64;
         let mut bytes = Vec::new();
-        reader.stored_into(self.scale, groups.start * size..groups.end * size, &mut bytes)?;
+        reader.stored_into(id, groups.start * size..groups.end * size, &mut bytes)?;
         let count = (groups.end - groups.start) as usize;
         Ok((0..count)
             .map(|i| read_f64(self.scale_type, &bytes, i).map_or(f32::NAN, |scale| scale as f32))

@@ -5,6 +5,7 @@ use crate::checkpoint::config::QUANTIZATION_KEYS;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
+use crate::checkpoint::packed::int8::{Int8, Int8Values};
 use crate::checkpoint::packed::listing::{Listing, Part, product, required, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
@@ -12,10 +13,14 @@ use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
+use crate::quantization::QuantizationScheme;
 use crate::tensor::minifloat::value_table;
 use crate::tensor::{DType, FloatType, Shape};
 use serde_json::{Map, Value};
 use std::ops::Range;
+
+/// The name of the container.
+pub(crate) const NAME: &str = "mlx";
 
 /// Group sizes and bits of the affine mode.
 const AFFINE_GROUPS: [u64; 3] = [32, 64, 128];
@@ -130,17 +135,39 @@ fn decoded(
     if [scale, bias].iter().any(|part| part.dtype().float().is_none()) {
         return Err("its scales and biases are not floats".into());
     }
+    let scale_numbers = Numbers::new(scale, "scales")?;
+    let name = values.stored.name.as_str();
+    let recorded = listing.recorded_type(values, name);
+    // quantscope records the types of what it writes, and writes symmetric int8.
+    let int8 = match (recorded, scale.dtype().float(), u32::try_from(parameters.group)) {
+        (Some(original), Some(scale_type), Ok(group)) if parameters.bits == 8 => Some(Int8 {
+            container: Some(NAME),
+            values: values.id,
+            stored_as: Int8Values::Offset,
+            scale: scale.id,
+            scale_type,
+            biases: Some(bias.id),
+            scheme: QuantizationScheme::per_block(group),
+            rounding: listing.rounding(values),
+            calibration: listing.calibration(values, name),
+            original,
+            shape: shape.clone(),
+            beside: Vec::new(),
+        }),
+        _ => None,
+    };
     let format = Affine {
+        int8,
         values: values.id,
         row_bytes: product(words, 4)?,
         bits: parameters.bits as u32,
         group: parameters.group,
-        scales: Numbers::new(scale, "scales")?,
+        scales: scale_numbers,
         biases: Numbers::new(bias, "biases")?,
         shape: shape.clone(),
-        original: listing.original(scale.dtype()),
+        original: recorded.unwrap_or_else(|| listing.original(scale.dtype())),
     };
-    Ok(PackedTensor::new(&values.stored.name, shape, format))
+    Ok(PackedTensor::new(name, shape, format))
 }
 
 /// A tensor of one of the modes of small floats.
@@ -288,6 +315,8 @@ fn configured(listing: &Listing, module: &str) -> Result<Option<(Parameters, boo
 /// An element is `code * scale + bias` of its group.
 #[derive(Debug)]
 struct Affine {
+    /// The same as symmetric int8, if quantscope wrote it.
+    int8: Option<Int8>,
     values: StoredId,
     row_bytes: u64,
     bits: u32,
@@ -300,7 +329,11 @@ struct Affine {
 
 impl PackedFormat for Affine {
     fn name(&self) -> String {
-        format!("mlx int{}, groups of {}", self.bits, self.group)
+        format!("{NAME} int{}, groups of {}", self.bits, self.group)
+    }
+
+    fn int8(&self) -> Option<&Int8> {
+        self.int8.as_ref()
     }
 
     fn original(&self) -> FloatType {

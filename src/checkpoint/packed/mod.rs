@@ -33,15 +33,18 @@ mod registry;
 mod runs;
 mod scale_grid;
 mod scaled;
+mod torchao;
 mod undecoded;
 
 pub(crate) use comfyui::NAME as COMFYUI;
 pub use format::PackedFormat;
 pub(crate) use format::PackedTensor;
-pub(crate) use int8::{Int8, Int8Values};
+pub(crate) use int8::{BIAS_FACTOR, Int8, Int8Values};
+pub(crate) use mlx::NAME as MLX;
 pub(crate) use native_format::{
     CALIBRATION_KEY, FAKE_METADATA_KEY, METADATA_KEY, ORIGINAL_KEY, QuantizedMetadata,
     QuantizedTensorMetadata, ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
     describes_quantization, words_of_tensors,
 };
 pub(crate) use recognise::recognise;
+pub(crate) use torchao::{NAME as TORCHAO, describes_tensors as is_torchao_metadata};

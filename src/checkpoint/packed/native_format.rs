@@ -215,6 +215,7 @@ fn int8(
         stored_as: Int8Values::Signed,
         scale: scale_id,
         scale_type,
+        biases: None,
         scheme,
         rounding,
         calibration,

@@ -1,4 +1,5 @@
-//! Integers of 1 to 8 bits with scales and zero points, as compressed-tensors stores them.
+//! Integers of 1 to 8 bits with scales and zero points, as compressed-tensors and torchao store
+//! them.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
@@ -134,6 +135,8 @@ impl Division {
 /// its group.
 #[derive(Debug)]
 pub(super) struct PackedIntegers {
+    /// The name of the container.
+    pub container: &'static str,
     pub values: StoredId,
     pub row_bytes: u64,
     pub packing: Packing,
@@ -204,7 +207,7 @@ impl PackedFormat for PackedIntegers {
         let order = if self.order.is_some() { ", act order" } else { "" };
         let bits = self.packing.bits();
         let division = self.division.describe();
-        format!("compressed-tensors int{bits} {division}{zero}{order}")
+        format!("{} int{bits} {division}{zero}{order}", self.container)
     }
 
     fn original(&self) -> FloatType {

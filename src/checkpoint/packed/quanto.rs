@@ -72,6 +72,7 @@ fn decoded(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, 
         stored_as: Int8Values::Signed,
         scale: scale.id,
         scale_type,
+        biases: None,
         scheme: match per_tensor {
             true => QuantizationScheme::PER_TENSOR,
             false => QuantizationScheme::PER_CHANNEL,

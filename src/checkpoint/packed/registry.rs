@@ -4,7 +4,7 @@ use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing::{Listing, Part};
 use crate::checkpoint::packed::{
     awq, bitsandbytes, comfyui, compressed_tensors, foreign, fp8, gpt_oss, gptq, mlx, modelopt,
-    quanto,
+    quanto, torchao,
 };
 
 /// Looks at one stored tensor. `Some` if it holds the values of a tensor of this format:
@@ -13,7 +13,7 @@ pub(super) type Recognise = fn(&Listing, Part) -> Option<PackedTensor>;
 
 /// Every format, in the order in which they are asked: those that a marker names come before
 /// those that names and shapes suggest, and those that are only named come last.
-pub(super) const FORMATS: [(&str, Recognise); 16] = [
+pub(super) const FORMATS: [(&str, Recognise); 17] = [
     ("ComfyUI", comfyui::recognise),
     ("GPTQ", gptq::recognise),
     ("AWQ", awq::recognise),
@@ -25,6 +25,7 @@ pub(super) const FORMATS: [(&str, Recognise); 16] = [
     ("gpt-oss", gpt_oss::recognise),
     ("MLX", mlx::recognise),
     ("DeepSeek-V4 experts", fp8::deepseek_experts),
+    ("torchao, int8", torchao::recognise),
     ("names of one format only", foreign::by_signature),
     ("ModelOpt", modelopt::recognise),
     ("FP8", fp8::recognise),

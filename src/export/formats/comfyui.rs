@@ -9,6 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
 use crate::export::container_check;
 use crate::export::error::SaveError;
+use crate::export::formats::model_directory::part_taken;
 use crate::export::formats::provenance::{note_original_types, note_quantizers};
 use crate::export::formats::shards::{self, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
@@ -93,12 +94,7 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
             ));
         }
         let parts = [scale_name(tensor), marker_name(tensor)];
-        if let Some(part) = parts.into_iter().find(|part| names.contains(part.as_str())) {
-            let part = part.escape_debug();
-            return Err(format!(
-                "a part of '{name}' would be named '{part}', and the source has a tensor of that name; leave this one out"
-            ));
-        }
+        part_taken(tensor, &parts, &names)?;
     }
     Ok(())
 }

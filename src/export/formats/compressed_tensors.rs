@@ -8,6 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
 use crate::export::container_check;
 use crate::export::error::SaveError;
+use crate::export::formats::model_directory::model_obstacle;
 use crate::export::formats::provenance::note_quantizers;
 use crate::export::formats::shards::{self, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
@@ -90,7 +91,7 @@ impl FormatWriter for CompressedTensors {
     }
 
     fn checkpoint_obstacle(&self, checkpoint: &Checkpoint) -> Option<String> {
-        checkpoint_obstacle(checkpoint)
+        model_obstacle(checkpoint)
     }
 
     /// The model's own type. No loader has F64 scales.
@@ -313,24 +314,6 @@ fn default_group_scheme(shapes: &[&Shape]) -> QuantizationScheme {
         .iter()
         .find(divides)
         .map_or(QuantizationScheme::PER_CHANNEL, |&size| QuantizationScheme::per_block(size))
-}
-
-/// Why a checkpoint cannot be saved as compressed-tensors at all.
-fn checkpoint_obstacle(checkpoint: &Checkpoint) -> Option<String> {
-    let config = match checkpoint.model_config() {
-        Ok(config) => config,
-        Err(error) => return Some(error.problem.to_string()),
-    };
-    if config.is_none() {
-        return Some(
-            "there is no config.json beside it, which names the model's architecture".into(),
-        );
-    }
-    let quantized = checkpoint.ids().find_map(|id| Some((id, checkpoint.packed_format(id)?)));
-    quantized.map(|(id, layout)| {
-        let name = checkpoint.tensor(id).name.escape_debug();
-        format!("'{name}' is quantized already ({}); dequantize the model first", layout.name())
-    })
 }
 
 fn entry(name: String, dtype: DType, shape: Shape, made_from: MadeFrom) -> Option<Entry> {

@@ -1,6 +1,6 @@
 //! Dequantized checkpoints: safetensors with floats under their plain names.
 
-use crate::checkpoint::packed::describes_quantization;
+use crate::checkpoint::packed::{describes_quantization, is_torchao_metadata};
 use crate::checkpoint::{Checkpoint, Format, qat};
 use crate::export::error::SaveError;
 use crate::export::formats::shards::{self, entries};
@@ -44,7 +44,9 @@ pub(super) fn lay_out(
         checkpoint,
         shards,
         &|mut metadata, _| {
-            metadata.retain(|(key, _)| !describes_quantization(key));
+            metadata.retain(|(key, value)| {
+                !describes_quantization(key) && !is_torchao_metadata(key, value)
+            });
             metadata
         },
         output_plan,

@@ -9,7 +9,9 @@ use crate::export::formats::compressed_tensors::CompressedTensors;
 use crate::export::formats::dequantized;
 use crate::export::formats::fake_quantized::FakeQuantized;
 use crate::export::formats::gguf::Gguf;
+use crate::export::formats::mlx::Mlx;
 use crate::export::formats::safetensors::Safetensors;
+use crate::export::formats::torchao::Torchao;
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::{OutputFormat, Request, Task, WeightLayout};
@@ -19,13 +21,15 @@ use std::path::Path;
 
 impl OutputFormat {
     /// Every format, in the order of menus and help.
-    pub const ALL: [OutputFormat; 7] = [
+    pub const ALL: [OutputFormat; 9] = [
         OutputFormat::Safetensors,
         OutputFormat::Int8,
         OutputFormat::Int8WeightOnly,
         OutputFormat::Burn(WeightLayout::Source),
         OutputFormat::Gguf,
         OutputFormat::ComfyUi,
+        OutputFormat::Mlx,
+        OutputFormat::Torchao,
         OutputFormat::FakeQuantized,
     ];
 
@@ -38,6 +42,8 @@ impl OutputFormat {
             OutputFormat::Burn(WeightLayout::Burn) => &Burn { layout: WeightLayout::Burn },
             OutputFormat::Gguf => &Gguf,
             OutputFormat::ComfyUi => &ComfyUi,
+            OutputFormat::Mlx => &Mlx,
+            OutputFormat::Torchao => &Torchao,
             OutputFormat::FakeQuantized => &FakeQuantized,
         }
     }

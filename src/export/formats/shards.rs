@@ -246,7 +246,7 @@ fn aligned(entries: Vec<Entry>) -> Vec<Entry> {
     }
     let mut behind = entries.clone();
     behind.sort_by_key(|entry| match entry.made_from {
-        MadeFrom::Scales { .. } => 1,
+        MadeFrom::Scales { .. } | MadeFrom::Biases { .. } => 1,
         MadeFrom::Values { .. } => 2,
         _ => 0,
     });

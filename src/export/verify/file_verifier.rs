@@ -126,17 +126,21 @@ impl FileComparison<'_> {
         let mut end = head;
         for (start, entry) in file.offsets.iter().copied().zip(&file.entries) {
             self.compare_gap(&mut found, end..start)?;
-            if let MadeFrom::Literal(bytes) = &entry.made_from {
-                found.seek(SeekFrom::Start(start)).context(self.path)?;
-                let mut written = (&mut found).take(entry.bytes);
-                self.compare(&mut written, &mut bytes.as_slice(), "the plan")?;
+            match &entry.made_from {
+                MadeFrom::Literal(bytes) => {
+                    found.seek(SeekFrom::Start(start)).context(self.path)?;
+                    let mut written = (&mut found).take(entry.bytes);
+                    self.compare(&mut written, &mut bytes.as_slice(), "the plan")?;
+                }
+                MadeFrom::Zeros => self.compare_gap(&mut found, start..start + entry.bytes)?,
+                _ => {}
             }
             end = start + entry.bytes;
         }
         self.compare_gap(&mut found, end..length)
     }
 
-    /// Checks that the bytes between two tensors are zeros.
+    /// Checks that a range of bytes, such as those between two tensors, holds zeros.
     fn compare_gap(&self, file: &mut File, gap: Range<u64>) -> Result<(), SaveError> {
         if gap.is_empty() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! Recovering the request that an output must have been made by.
 
-use crate::checkpoint::packed::{COMFYUI, Int8Values};
+use crate::checkpoint::packed::{COMFYUI, Int8Values, MLX, TORCHAO};
 use crate::checkpoint::{Checkpoint, Format, has_extension};
 use crate::export::error::SaveError;
 use crate::export::input_scales::input_scales;
@@ -51,6 +51,8 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
         Format::Burnpack => OutputFormat::Burn(layout_of(pairing.out)),
         _ if fake => OutputFormat::FakeQuantized,
         _ if container == Some(COMFYUI) => OutputFormat::ComfyUi,
+        _ if container == Some(MLX) => OutputFormat::Mlx,
+        _ if container == Some(TORCHAO) => OutputFormat::Torchao,
         _ if packed => OutputFormat::Int8WeightOnly,
         _ if container.is_some() => OutputFormat::Int8,
         _ => OutputFormat::Safetensors,

@@ -4,6 +4,7 @@
 //! encodes them but the kernels.
 
 use crate::checkpoint::Reader;
+use crate::checkpoint::packed::BIAS_FACTOR;
 use crate::export::error::SaveError;
 use crate::export::output_plan::KnownScales;
 use crate::export::q8_0::Q8_0_ELEMENTS;
@@ -118,6 +119,7 @@ impl<'k> TensorVerifier<'k> {
             .known(known_scales(known, pair.source, chunks.hold(&int8.groups())));
         let first = int8.groups_of(&range).start;
         let scales = int8.scales(out.stored_reader(), int8.groups_of(&range))?;
+        let biases = int8.biases(out.stored_reader(), int8.groups_of(&range))?;
         let written = int8.values(out.stored_reader(), range.clone(), written)?;
         let mut seen = kernels::SeenLevels::default();
         // Returns the first difference.
@@ -129,6 +131,13 @@ impl<'k> TensorVerifier<'k> {
                 if expected.map(f32::to_bits) != Some(scale.to_bits()) {
                     let expected = expected.map_or("none".into(), |e| e.to_string());
                     return Some(format!("scale {group} is {scale}, expected {expected}"));
+                }
+                if let Some(biases) = &biases {
+                    let expected = BIAS_FACTOR * scale;
+                    let bias = biases.get((group - first) as usize).copied().unwrap_or(f32::NAN);
+                    if bias.to_bits() != expected.to_bits() {
+                        return Some(format!("bias {group} is {bias}, expected {expected}"));
+                    }
                 }
                 let written = written.get(slice.positions).unwrap_or_default();
                 let params = (scale, rounding);

@@ -55,6 +55,8 @@ pub enum Reason {
     MultiTokenPrediction,
     /// The image encoder, which a loader keeps in float.
     VisionPart(Loader),
+    /// Its rows have so many columns, which do not divide into groups of so many.
+    Columns { columns: u64, group: u64 },
     /// The image decoder inside a whole checkpoint.
     ImageDecoder,
     /// A text encoder inside a whole checkpoint.
@@ -94,6 +96,7 @@ impl Reason {
             Reason::OtherModule(_) => "no Linear",
             Reason::MultiTokenPrediction => "extra tokens",
             Reason::VisionPart(_) => "image part",
+            Reason::Columns { .. } => "columns",
             Reason::ImageDecoder => "image decoder",
             Reason::TextEncoder => "text encoder",
             Reason::UnknownName => "unknown name",
@@ -145,6 +148,9 @@ impl std::fmt::Display for Reason {
                     "it belongs to the image encoder, which {} keeps in float",
                     loader.title()
                 )
+            }
+            Reason::Columns { columns, group } => {
+                write!(f, "its {columns} columns do not divide into groups of {group}")
             }
             Reason::ImageDecoder => {
                 f.write_str("it belongs to the image decoder, which ComfyUI loads as floats")

@@ -18,6 +18,9 @@ use crate::plan::target::Target;
 use crate::tensor::TensorId;
 use std::collections::BTreeMap;
 
+/// The smallest group of MLX's affine mode.
+const MLX_GROUP: u64 = 32;
+
 /// What a target means for one checkpoint: eligibility, fusion units, and the review of a
 /// plan.
 ///
@@ -107,6 +110,10 @@ impl TargetRules {
         if rank != 2 {
             return Eligibility::Never(Reason::Convolution(rank));
         }
+        let columns = tensor.shape.row_len();
+        if self.target.container() == Container::Mlx && !columns.is_multiple_of(MLX_GROUP) {
+            return Eligibility::Never(Reason::Columns { columns, group: MLX_GROUP });
+        }
         match self.role(module, tensor.shape.channels()) {
             Some(Reason::TiedHead) => Eligibility::Never(Reason::TiedHead),
             Some(Reason::UnknownName) if self.takes_unknown_names => Eligibility::ByDefault,
@@ -143,7 +150,8 @@ impl TargetRules {
         if transposed && roles::is_conv1d_name(module) {
             return Some(Reason::Conv1d);
         }
-        match architecture.exception(module) {
+        let is_transformers = self.target.container() != Container::Mlx;
+        match architecture.exception(module).filter(|_| is_transformers) {
             Some(ModuleKind::Converted | ModuleKind::Renamed) => return Some(Reason::Converted),
             Some(ModuleKind::Other(class)) => return Some(Reason::OtherModule(class)),
             None => {}

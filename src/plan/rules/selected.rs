@@ -63,6 +63,11 @@ impl Selected<'_> {
         self.units.split_in(self.plan)
     }
 
+    /// The first layer of which some experts are quantized and others are not.
+    pub(super) fn split_experts(&self) -> Option<String> {
+        self.split_units().find(|unit| unit.kind == UnitKind::Experts).map(|unit| unit.path.clone())
+    }
+
     /// The merged layers that are quantized in part, as part of a sentence.
     pub(super) fn split_merged_layers(&self) -> Option<String> {
         let mut split: BTreeMap<&[&str], Vec<&FusionUnit>> = BTreeMap::new();

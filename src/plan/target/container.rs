@@ -104,7 +104,7 @@ impl Container {
                 vec![QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL]
             }
             Container::Mlx => blocks.to_vec(),
-            Container::Torchao => vec![QuantizationScheme::PER_CHANNEL],
+            Container::Torchao => SCHEMES.to_vec(),
         }
     }
 

@@ -28,8 +28,6 @@ pub enum TargetError {
     NeedsGguf(Loader),
     #[error("{scheme} is a scheme of compressed-tensors, not of {format}")]
     NoSuchScheme { scheme: &'static str, format: &'static str },
-    #[error("the format {0} is not written by this version")]
-    NotWritten(&'static str),
     #[error("--layout is for --format burn, not {0}")]
     NoLayout(&'static str),
 }

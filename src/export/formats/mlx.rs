@@ -1,0 +1,180 @@
+//! `mlx`: a model directory that mlx-lm loads. A layer `L` is `L.weight` as U32 words of the
+//! bytes `q + 128`, with `L.scales` and `L.biases`, one of each for a group of columns. An
+//! element is `byte * scale + bias`, so every bias is −128 times its scale.
+//!
+//! Names stay those of the source: mlx-lm renames them itself, `scales` and `biases` included.
+
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::packed::Int8Values;
+use crate::export::container_check;
+use crate::export::error::SaveError;
+use crate::export::formats::model_directory::{model_obstacle, part_taken};
+use crate::export::formats::provenance::{note_original_types, note_quantizers};
+use crate::export::formats::shards::{self, entries};
+use crate::export::formats::writer::{FormatWriter, OutputKind};
+use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
+use crate::export::request::Request;
+use crate::export::sidecar_files::pretty;
+use crate::plan::Plan;
+use crate::quantization::{QuantizationScheme, QuantizationType, ScaleStorage};
+use crate::tensor::{DType, Shape, TensorId};
+use serde_json::json;
+use std::collections::HashSet;
+use std::path::Path;
+
+/// The group sizes of MLX's affine mode, its default first.
+const GROUP_SIZES: [u32; 3] = [64, 128, 32];
+
+/// The start of the names of the files that mlx-lm opens.
+const FILE_PREFIX: &str = "model";
+
+pub(super) struct Mlx;
+
+impl FormatWriter for Mlx {
+    fn name(&self) -> &'static str {
+        "mlx"
+    }
+
+    fn summary(&self) -> &'static str {
+        "a directory for mlx-lm; Linear layers in groups"
+    }
+
+    fn output_kind(&self) -> OutputKind {
+        OutputKind::Directory
+    }
+
+    fn default_scheme(&self, checkpoint: &Checkpoint, tensors: &[TensorId]) -> QuantizationScheme {
+        let columns = |id: &TensorId| checkpoint.tensor(*id).shape.row_len();
+        let divides =
+            |size: &&u32| tensors.iter().all(|id| columns(id).is_multiple_of(u64::from(**size)));
+        let [default, ..] = GROUP_SIZES;
+        let size = GROUP_SIZES.iter().find(divides).copied().unwrap_or(default);
+        QuantizationScheme::per_block(size)
+    }
+
+    fn checkpoint_obstacle(&self, checkpoint: &Checkpoint) -> Option<String> {
+        model_obstacle(checkpoint)
+    }
+
+    /// The model's own type: mlx-lm computes in the type of the scales.
+    fn scale_storage(&self) -> ScaleStorage {
+        ScaleStorage::ElementType
+    }
+
+    fn lay_out(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        request: &Request,
+        output_plan: &mut OutputPlan,
+    ) -> Result<(), SaveError> {
+        let refuse = |why: String| SaveError::Unfit { path: request.out.clone(), why };
+        let size = group_size(checkpoint, plan).map_err(refuse)?;
+        check_names(checkpoint, plan).map_err(refuse)?;
+        let config = checkpoint.model_config()?.unwrap_or_default();
+        let mut json = config.json().clone();
+        // mlx-lm writes both keys, and reads the first.
+        for key in ["quantization", "quantization_config"] {
+            json.insert(key.into(), json!({ "group_size": size, "bits": 8, "mode": "affine" }));
+        }
+        output_plan.texts.push(TextFile { name: "config.json".into(), text: pretty(&json) });
+        let shards = entries(checkpoint, |tensor, _| self.entries(checkpoint, plan, tensor?));
+        shards::lay_out(
+            checkpoint,
+            shards,
+            &|mut metadata, entries| {
+                note_quantizers(checkpoint, plan, entries, &mut metadata);
+                note_original_types(checkpoint, entries, &mut metadata);
+                metadata
+            },
+            output_plan,
+        )?;
+        match output_plan.files.iter().find(|file| !file.name.starts_with(FILE_PREFIX)) {
+            Some(file) => Err(refuse(format!(
+                "mlx-lm opens model*.safetensors only, and the weights would be in '{}'; rename the source's files",
+                file.name.escape_debug()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_container(&self, file: &Path) -> Result<(), String> {
+        container_check::safetensors(file)
+    }
+}
+
+impl Mlx {
+    /// The stored tensors that a marked tensor becomes.
+    fn entries(&self, checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
+        let quantizer = plan.get(id)?;
+        let tensor = checkpoint.tensor(id);
+        let module = tensor.module();
+        let words = Shape::new([tensor.shape.channels(), tensor.shape.row_len() / 4])?;
+        let values = Entry {
+            name: tensor.name.to_string(),
+            dtype: DType::U32,
+            bytes: words.elements() * 4,
+            shape: words,
+            made_from: MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Offset },
+        };
+        let scale_type = self.scale_storage().scale_type(tensor.dtype.float()?);
+        let of_groups = |last: &str, made_from| {
+            let shape = quantizer.scheme.scale_shape(&tensor.shape);
+            let bytes = shape.elements() * scale_type.size() as u64;
+            Entry {
+                name: format!("{module}.{last}"),
+                dtype: scale_type.dtype(),
+                shape,
+                bytes,
+                made_from,
+            }
+        };
+        let scales = of_groups("scales", MadeFrom::Scales { tensor: id });
+        let biases = of_groups("biases", MadeFrom::Biases { tensor: id });
+        Some(vec![values, scales, biases])
+    }
+}
+
+/// The group size of all marked tensors. `Err`: they have several, or one that does not fit.
+fn group_size(checkpoint: &Checkpoint, plan: &Plan) -> Result<u32, String> {
+    let [default, ..] = GROUP_SIZES;
+    let mut found = None;
+    for (id, quantizer) in plan.iter() {
+        let tensor = checkpoint.tensor(id);
+        let (name, scheme) = (tensor.name.escape_debug(), quantizer.scheme);
+        let size = match scheme {
+            QuantizationScheme::PerBlock(_, QuantizationType::QInt8, size)
+                if GROUP_SIZES.contains(&size) =>
+            {
+                size
+            }
+            _ => {
+                return Err(format!(
+                    "MLX has int8 in groups of 32, 64 or 128, and '{name}' is to be {scheme}; choose --scheme per-block:{default}"
+                ));
+            }
+        };
+        let columns = tensor.shape.row_len();
+        if !columns.is_multiple_of(u64::from(size)) {
+            return Err(format!(
+                "groups of {size} do not divide the {columns} columns of '{name}'; choose a smaller size, or leave it out"
+            ));
+        }
+        let other = *found.get_or_insert(size);
+        if other != size {
+            return Err(format!(
+                "mlx has one scheme for all tensors; '{name}' is to be {scheme}, others per-block:{other}"
+            ));
+        }
+    }
+    Ok(found.unwrap_or(default))
+}
+
+fn check_names(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
+    let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
+    plan.iter().try_for_each(|(id, _)| {
+        let tensor = checkpoint.tensor(id);
+        let parts = ["scales", "biases"].map(|last| format!("{}.{last}", tensor.module()));
+        part_taken(tensor, &parts, &names)
+    })
+}

@@ -1,0 +1,206 @@
+//! `torchao`: a model directory with torchao's `Int8Tensor` weights, which transformers loads.
+//! A layer `L` is `L._weight_qdata` as I8, `L._weight_scale` as F32 and `L._weight_zero_point`
+//! as I8 zeros. The class and the parameters of every tensor are in `__metadata__`.
+
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::packed::Int8Values;
+use crate::export::container_check;
+use crate::export::error::SaveError;
+use crate::export::formats::model_directory::{model_obstacle, part_taken};
+use crate::export::formats::provenance::note_quantizers;
+use crate::export::formats::shards::{self, FileMetadata, entries};
+use crate::export::formats::writer::{FormatWriter, OutputKind};
+use crate::export::left_out::is_left_out;
+use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
+use crate::export::request::Request;
+use crate::export::sidecar_files::pretty;
+use crate::plan::Plan;
+use crate::quantization::{QuantizationScheme, QuantizationType};
+use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// The metadata key of the names of all tensors.
+const NAMES_KEY: &str = "tensor_names";
+
+pub(super) struct Torchao;
+
+impl FormatWriter for Torchao {
+    fn name(&self) -> &'static str {
+        "torchao"
+    }
+
+    fn summary(&self) -> &'static str {
+        "a directory for torchao in transformers; Linear layers"
+    }
+
+    fn output_kind(&self) -> OutputKind {
+        OutputKind::Directory
+    }
+
+    fn default_scheme(&self, _: &Checkpoint, _: &[TensorId]) -> QuantizationScheme {
+        QuantizationScheme::PER_CHANNEL
+    }
+
+    fn checkpoint_obstacle(&self, checkpoint: &Checkpoint) -> Option<String> {
+        model_obstacle(checkpoint)
+    }
+
+    fn lay_out(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        request: &Request,
+        output_plan: &mut OutputPlan,
+    ) -> Result<(), SaveError> {
+        let refuse = |why: String| SaveError::Unfit { path: request.out.clone(), why };
+        check_marks(checkpoint, plan).map_err(refuse)?;
+        let config = checkpoint.model_config()?.unwrap_or_default();
+        let mut json = config.json().clone();
+        json.insert("quantization_config".into(), quantization_config(plan));
+        output_plan.texts.push(TextFile { name: "config.json".into(), text: pretty(&json) });
+        let tensors = described_tensors(checkpoint, plan);
+        let shards = entries(checkpoint, |tensor, _| quantized_entries(checkpoint, plan, tensor?));
+        shards::lay_out(
+            checkpoint,
+            shards,
+            &|mut metadata, entries| {
+                note_quantizers(checkpoint, plan, entries, &mut metadata);
+                // transformers keeps one value for each key of all files, so every file
+                // describes all tensors.
+                metadata.extend(tensors.iter().cloned());
+                metadata
+            },
+            output_plan,
+        )
+    }
+
+    fn check_container(&self, file: &Path) -> Result<(), String> {
+        container_check::safetensors(file)
+    }
+}
+
+/// The name of a part of a weight: `L._weight_scale` for `L.weight`.
+fn part_name(weight: &TensorInfo, part: &str) -> String {
+    format!("{}._weight_{part}", weight.module())
+}
+
+/// Fails if a marked tensor has a scheme or a name that torchao's format does not hold.
+fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
+    let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
+    for (id, quantizer) in plan.iter() {
+        let tensor = checkpoint.tensor(id);
+        let (name, scheme) = (tensor.name.escape_debug(), quantizer.scheme);
+        if scheme.quantization_type() != QuantizationType::QInt8 {
+            return Err(format!("torchao has int8 here, and '{name}' is to be {scheme}"));
+        }
+        let columns = tensor.shape.row_len();
+        if let QuantizationScheme::PerBlock(_, _, size) = scheme
+            && !columns.is_multiple_of(u64::from(size))
+        {
+            return Err(format!(
+                "groups of {size} do not divide the {columns} columns of '{name}'; choose another size, or leave it out"
+            ));
+        }
+        let parts = ["qdata", "scale", "zero_point"].map(|part| part_name(tensor, part));
+        part_taken(tensor, &parts, &names)?;
+    }
+    Ok(())
+}
+
+/// Rows and columns that share a scale.
+fn block_of(scheme: QuantizationScheme, shape: &Shape) -> [u64; 2] {
+    match scheme {
+        QuantizationScheme::PerTensor(..) => [shape.channels(), shape.row_len()],
+        QuantizationScheme::PerChannel(..) => [1, shape.row_len()],
+        QuantizationScheme::PerBlock(_, _, size) => [1, u64::from(size)],
+    }
+}
+
+/// The stored tensors that a marked tensor becomes.
+fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
+    let quantizer = plan.get(id)?;
+    let tensor = checkpoint.tensor(id);
+    // torchao's scales have as many dimensions as the weight.
+    let scale_shape = match quantizer.scheme {
+        QuantizationScheme::PerTensor(..) => Shape::new([1, 1])?,
+        scheme => scheme.scale_shape(&tensor.shape),
+    };
+    let entry = |part, dtype: DType, shape: &Shape, made_from| {
+        let bytes = dtype.bytes_for(shape.elements())?;
+        Some(Entry { name: part_name(tensor, part), dtype, shape: shape.clone(), bytes, made_from })
+    };
+    let values = MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Signed };
+    Some(vec![
+        entry("qdata", DType::I8, &tensor.shape, values)?,
+        entry("scale", DType::F32, &scale_shape, MadeFrom::Scales { tensor: id })?,
+        entry("zero_point", DType::I8, &scale_shape, MadeFrom::Zeros)?,
+    ])
+}
+
+/// torchao's metadata of all tensors: class, parameters and parts.
+fn described_tensors(checkpoint: &Checkpoint, plan: &Plan) -> FileMetadata {
+    let is_written = |id: &TensorId| {
+        checkpoint.plain(*id).is_some_and(|stored| !is_left_out(checkpoint, stored))
+    };
+    let ids: Vec<TensorId> = checkpoint.ids().filter(is_written).collect();
+    let names: Vec<&str> = ids.iter().map(|&id| checkpoint.tensor(id).name.as_str()).collect();
+    let names = Value::from(names).to_string();
+    let described = ids.iter().map(|&id| {
+        let tensor = checkpoint.tensor(id);
+        let description = match plan.get(id) {
+            None => json!({ "_type": "Tensor" }),
+            Some(quantizer) => json!({
+                "_type": "Int8Tensor",
+                "_data": {
+                    "act_quant_kwargs": null,
+                    "reduce_range": false,
+                    "block_size": block_of(quantizer.scheme, &tensor.shape),
+                    "dtype": { "_type": "torch.dtype", "_data": torch_name(tensor) },
+                },
+                "_tensor_data_names": ["zero_point", "qdata", "scale"],
+            }),
+        };
+        (tensor.name.to_string(), description.to_string())
+    });
+    described.chain([(NAMES_KEY.to_owned(), names)]).collect()
+}
+
+/// PyTorch's name of a tensor's type.
+fn torch_name(tensor: &TensorInfo) -> &'static str {
+    match tensor.dtype.float() {
+        Some(FloatType::F64) => "float64",
+        Some(FloatType::F16) => "float16",
+        Some(FloatType::BF16) => "bfloat16",
+        Some(FloatType::F32) | None => "float32",
+    }
+}
+
+/// The `quantization_config` of `config.json`. Its granularity is that of the first marked
+/// tensor; what is loaded follows the metadata of each tensor.
+fn quantization_config(plan: &Plan) -> Value {
+    let scheme = plan.iter().next().map(|(_, quantizer)| quantizer.scheme);
+    let (class, data) = match scheme {
+        Some(QuantizationScheme::PerTensor(..)) => ("PerTensor", json!({})),
+        Some(QuantizationScheme::PerBlock(_, _, size)) => {
+            ("PerGroup", json!({ "group_size": size }))
+        }
+        Some(QuantizationScheme::PerChannel(..)) | None => ("PerRow", json!({ "dim": -1 })),
+    };
+    json!({
+        "quant_method": "torchao",
+        "quant_type": { "default": {
+            "_type": "Int8WeightOnlyConfig",
+            "_version": 2,
+            "_data": {
+                "group_size": null,
+                "granularity": { "_type": class, "_version": 1, "_data": data },
+                "set_inductor_config": true,
+            },
+        } },
+        "modules_to_not_convert": null,
+        "include_input_output_embeddings": false,
+        "untie_embedding_weights": false,
+    })
+}

@@ -1,0 +1,193 @@
+//! Saving for MLX: words of `q + 128` with scales and biases, read back as what was promised.
+
+use crate::support::checkpoint::{Tensor, weights, write};
+use crate::support::{data, failure, json, stdout};
+use quantscope::checkpoint::Checkpoint;
+use quantscope::job::{Progress, verify};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const UP: &str = "model.layers.0.mlp.up_proj";
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+/// A Llama of F32 weights in `model`, one of them with 40 columns.
+fn model(change: impl Fn(Tensor) -> Tensor) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("temp");
+    let path = directory.path().join("model");
+    std::fs::create_dir(&path).expect("new");
+    let tensors = [
+        weights(&format!("{UP}.weight"), &[24, 128]),
+        weights("model.layers.0.mlp.down_proj.weight", &[128, 40]),
+        weights("model.layers.0.self_attn.q_proj.weight", &[16, 96]),
+        weights("model.embed_tokens.weight", &[16, 128]),
+    ];
+    write(&path.join("model.safetensors"), &tensors.map(change), &[]);
+    let config = json!({"model_type": "llama", "architectures": ["LlamaForCausalLM"]});
+    std::fs::write(path.join("config.json"), config.to_string()).expect("writes");
+    (directory, path)
+}
+
+fn stored(checkpoint: &Checkpoint, name: &str) -> (String, Vec<u8>) {
+    let found = checkpoint.all_stored().find(|(_, stored)| stored.name == name);
+    let (id, stored) = found.unwrap_or_else(|| panic!("{name} is missing"));
+    let bytes = checkpoint.reader().stored(id, 0..stored.bytes()).expect("reads").to_vec();
+    (format!("{} {}", stored.dtype, stored.shape), bytes)
+}
+
+fn floats(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    let id = checkpoint.find(name).expect("there");
+    let all = 0..checkpoint.tensor(id).parameters();
+    let mut reader = checkpoint.reader();
+    let (_, bytes) = reader.elements(id, all).expect("reads").expect("decoded");
+    bytes.as_chunks().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect()
+}
+
+fn halves(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|raw| half::bf16::from_le_bytes(*raw).to_f32()).collect()
+}
+
+fn config(directory: &Path) -> Value {
+    let bytes = std::fs::read(directory.join("config.json")).expect("reads");
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+#[test]
+fn a_directory_has_words_scales_and_biases() {
+    let directory = tempfile::tempdir().expect("temp");
+    for source in ["single", "sharded"] {
+        let (source, out) = (data(&format!("tiny-llama/{source}")), directory.path().join(source));
+        let receipt = json(&["quantize", &source, "-o", text(&out), "--for", "mlx"]);
+        assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(14));
+        let written = Checkpoint::open(&out).expect("opens");
+        let (words_type, words) = stored(&written, &format!("{UP}.weight"));
+        let (scale_type, scales) = stored(&written, &format!("{UP}.scales"));
+        let (bias_type, biases) = stored(&written, &format!("{UP}.biases"));
+        assert_eq!(
+            [words_type, scale_type, bias_type],
+            ["U32 [256, 32]", "BF16 [256, 2]", "BF16 [256, 2]"]
+        );
+        let (scales, biases) = (halves(&scales), halves(&biases));
+        let original = Checkpoint::open(Path::new(&source)).expect("opens");
+        let x = halves(&stored(&original, &format!("{UP}.weight")).1);
+        let read = floats(&written, &format!("{UP}.weight"));
+        for (group, x) in x.chunks(64).enumerate() {
+            let absmax = x.iter().fold(0f32, |most, x| most.max(x.abs()));
+            let scale = half::bf16::from_f32(absmax / 127.0).to_f32();
+            assert_eq!((scales[group], biases[group]), (scale, -128.0 * scale));
+            for (at, x) in x.iter().enumerate() {
+                let q = (x / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+                assert_eq!(words[group * 64 + at], q as u8 ^ 0x80);
+                let value = scale * f32::from(q);
+                assert_eq!(read[group * 64 + at].to_bits(), value.to_bits());
+            }
+        }
+        let quantization = json!({"group_size": 64, "bits": 8, "mode": "affine"});
+        let config = config(&out);
+        assert_eq!(config["quantization"], quantization);
+        assert_eq!(config["quantization_config"], quantization);
+        for shard in written.shards() {
+            assert!(shard.metadata.contains(&("format".into(), "pt".into())));
+        }
+        stdout(&["verify", text(&out), "--against", &source]);
+    }
+}
+
+#[test]
+fn dequantizing_gives_names_types_and_config_back() {
+    let directory = tempfile::tempdir().expect("temp");
+    let source = data("tiny-llama/single");
+    let (out, back) = (directory.path().join("mlx"), directory.path().join("back"));
+    stdout(&["quantize", &source, "-o", text(&out), "--format", "mlx"]);
+    stdout(&["dequantize", text(&out), "-o", text(&back)]);
+    let (source, back) = (json(&["inspect", &source]), json(&["inspect", text(&back)]));
+    assert_eq!(source["tensors"], back["tensors"]);
+    let config = config(&directory.path().join("back"));
+    assert_eq!((config.get("quantization"), config.get("quantization_config")), (None, None));
+}
+
+#[test]
+fn any_flipped_byte_of_a_layer_is_found() {
+    let directory = tempfile::tempdir().expect("temp");
+    let source = data("tiny-llama/single");
+    let out = directory.path().join("mlx");
+    let name = format!("{UP}.weight");
+    let command = ["quantize", &source, "-o", text(&out), "--for", "mlx"];
+    stdout(&[&command[..], &["--include", &name, "--calibration", "mse", "--rounding", "half-away"]].concat());
+    let source = Checkpoint::open(Path::new(&source)).expect("opens");
+    let written = Checkpoint::open(&out).expect("opens");
+    verify::run(&written, &source, None, &Progress::default()).expect("as promised");
+    let parts: Vec<_> = written
+        .all_stored()
+        .filter(|(_, s)| s.name.starts_with(UP))
+        .map(|(_, s)| (s.name.to_string(), s.range.clone()))
+        .collect();
+    assert_eq!(parts.len(), 3);
+    let file = out.join("model.safetensors");
+    let whole = std::fs::read(&file).expect("reads");
+    for (name, range) in parts {
+        let mut flipped = whole.clone();
+        flipped[range.end as usize - 2] ^= 1;
+        std::fs::write(&file, &flipped).expect("writes");
+        let saved = Checkpoint::open(&out).expect("opens");
+        let verified = verify::run(&saved, &source, None, &Progress::default());
+        let error = verified.err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains(UP)), "{name}");
+    }
+}
+
+#[test]
+fn the_group_size_is_one_that_divides_all_rows() {
+    let (directory, source) = model(|tensor| tensor);
+    let out = directory.path().join("out");
+    let command = ["quantize", text(&source), "-o", text(&out), "--for", "mlx"];
+    let error = failure(&[&command[..], &["--scheme", "per-block:64"]].concat()).1;
+    assert!(error.contains("groups of 64 do not divide the 96 columns"), "{error}");
+    for scheme in ["per-channel", "per-block:16"] {
+        let error = failure(&[&command[..], &["--scheme", scheme]].concat()).1;
+        assert!(error.contains("groups of 32, 64 or 128"), "{error}");
+    }
+    let down = "model.layers.0.mlp.down_proj.weight";
+    let error = failure(&[&command[..], &["--include", down]].concat()).1;
+    assert!(error.contains("its 40 columns do not divide into groups of 32"), "{error}");
+    assert!(!out.exists());
+    let receipt = json(&command);
+    assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(2));
+    assert!(receipt["warnings"].to_string().contains("40 columns"), "{receipt}");
+    assert_eq!(config(&out)["quantization"]["group_size"], 32);
+    // Scales of an F32 model are F32.
+    let written = Checkpoint::open(&out).expect("opens");
+    assert_eq!(stored(&written, &format!("{UP}.scales")).0, "F32 [24, 4]");
+    stdout(&["verify", text(&out), "--against", text(&source)]);
+}
+
+#[test]
+fn a_bias_that_its_type_does_not_hold_is_refused() {
+    let large = |tensor: Tensor| {
+        let values = tensor.bytes.as_chunks().0.iter().map(|raw| f32::from_le_bytes(*raw));
+        let largest = half::f16::from_f32(65500.0).to_le_bytes();
+        let mut bytes: Vec<u8> =
+            values.flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect();
+        bytes[..2].copy_from_slice(&largest);
+        Tensor { dtype: "F16", bytes, ..tensor }
+    };
+    let (directory, source) = model(large);
+    let out = directory.path().join("out");
+    let error = failure(&["quantize", text(&source), "-o", text(&out), "--for", "mlx"]).1;
+    assert!(error.contains("beyond what its scale can hold"), "{error}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_lone_file_has_no_config_for_mlx() {
+    let (directory, source) = model(|tensor| tensor);
+    let lone = directory.path().join("lone.safetensors");
+    std::fs::copy(source.join("model.safetensors"), &lone).expect("copies");
+    let out = directory.path().join("out");
+    let error = failure(&["quantize", text(&lone), "-o", text(&out), "--for", "mlx"]).1;
+    assert!(error.contains("no config.json"), "{error}");
+    assert!(!out.exists());
+}
