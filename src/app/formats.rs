@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::export::OutputFormat;
-use crate::plan::target::{Container, LinearScheme, TargetError};
+use crate::plan::target::{Container, LinearScheme};
 
 /// A format with its scheme, and whether the checkpoint can be saved in it.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,7 +12,7 @@ pub struct FormatFit {
     pub format: Result<OutputFormat, String>,
 }
 
-/// Every container that this version writes, in the order of the lists.
+/// Every container, in the order of the lists.
 pub(crate) fn containers() -> impl Iterator<Item = Container> {
     let linear = LinearScheme::ALL.into_iter().map(Container::CompressedTensors);
     let others = [
@@ -23,21 +23,17 @@ pub(crate) fn containers() -> impl Iterator<Item = Container> {
         Container::Torchao,
         Container::FakeQuantized,
     ];
-    let all = std::iter::once(Container::Safetensors).chain(linear).chain(others);
-    all.filter(|&container| OutputFormat::of(container).is_some())
+    std::iter::once(Container::Safetensors).chain(linear).chain(others)
 }
 
 /// Reviews every format for a checkpoint. Reads its `config.json`, so this is for the runner.
 pub(crate) fn review(checkpoint: &Checkpoint) -> Vec<FormatFit> {
     let fit = |container: Container| {
         let format = OutputFormat::of(container);
-        let format = format.ok_or(TargetError::NotWritten(container.name()).to_string());
-        let format = format.and_then(|format| {
-            if let (true, Err(error)) = (format.is_directory(), checkpoint.model_config()) {
-                return Err(error.to_string());
-            }
-            format.unfit(checkpoint).map_or(Ok(format), Err)
-        });
+        let format = match (format.is_directory(), checkpoint.model_config()) {
+            (true, Err(error)) => Err(error.to_string()),
+            _ => format.unfit(checkpoint).map_or(Ok(format), Err),
+        };
         FormatFit { container, format }
     };
     containers().map(fit).collect()

@@ -179,7 +179,7 @@ impl SaveDialog {
                 if let Some(why) = obstacle(container, model, known) {
                     return Err(why);
                 }
-                let format = OutputFormat::of(container).unwrap_or_default();
+                let format = OutputFormat::of(container);
                 Task::Quantize { plan: self.plan(model), format }
             }
         };
@@ -331,7 +331,7 @@ fn neighbour<T: Copy + PartialEq>(all: &[T], now: T, forward: bool) -> T {
 
 /// The suggested path: in the current directory, because the model may be in a cache.
 fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
-    let format = kind.container().and_then(OutputFormat::of).unwrap_or_default();
+    let format = kind.container().map(OutputFormat::of).unwrap_or_default();
     let (what, ending) = match kind {
         SaveKind::Quantize(Container::CompressedTensors(scheme)) => {
             (scheme.name().to_owned(), format.ending())

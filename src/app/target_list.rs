@@ -2,7 +2,6 @@
 
 use crate::app::formats::FormatFit;
 use crate::checkpoint::Format;
-use crate::export::OutputFormat;
 use crate::plan::target::{Container, LinearScheme, Loader, Target};
 
 /// A row of the list.
@@ -43,8 +42,7 @@ impl TargetList {
                 _ => Ok(target),
             }
         };
-        let is_written = |loader: &Loader| OutputFormat::of(loader.container(source)).is_some();
-        let by_loader = Loader::ALL.into_iter().filter(is_written).map(|loader| TargetChoice {
+        let by_loader = Loader::ALL.into_iter().map(|loader| TargetChoice {
             name: loader.name(),
             summary: loader.summary(),
             loader: Some(loader),

@@ -116,7 +116,10 @@ fn any_flipped_byte_of_a_layer_is_found() {
     let out = directory.path().join("mlx");
     let name = format!("{UP}.weight");
     let command = ["quantize", &source, "-o", text(&out), "--for", "mlx"];
-    stdout(&[&command[..], &["--include", &name, "--calibration", "mse", "--rounding", "half-away"]].concat());
+    stdout(
+        &[&command[..], &["--include", &name, "--calibration", "mse", "--rounding", "half-away"]]
+            .concat(),
+    );
     let source = Checkpoint::open(Path::new(&source)).expect("opens");
     let written = Checkpoint::open(&out).expect("opens");
     verify::run(&written, &source, None, &Progress::default()).expect("as promised");
