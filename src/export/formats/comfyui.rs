@@ -16,7 +16,7 @@ use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
 use crate::plan::Plan;
-use crate::quantization::{QuantizationScheme, QuantizationType};
+use crate::quantization::QuantizationScheme;
 use crate::tensor::{DType, Shape, TensorId, TensorInfo};
 use std::collections::HashSet;
 use std::path::Path;
@@ -88,7 +88,7 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
         let name = tensor.name.escape_debug();
         let scheme = quantizer.scheme;
         let is_block = matches!(scheme, QuantizationScheme::PerBlock(..));
-        if is_block || scheme.quantization_type() != QuantizationType::QInt8 {
+        if is_block || !scheme.is_scaled_int8() {
             return Err(format!(
                 "ComfyUI's int8 has one scale per tensor or per channel, and '{name}' is to be {scheme}; choose --scheme per-channel"
             ));

@@ -15,7 +15,7 @@ use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
 use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::Plan;
-use crate::quantization::{QuantizationScheme, QuantizationType};
+use crate::quantization::QuantizationScheme;
 use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -92,7 +92,7 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
     for (id, quantizer) in plan.iter() {
         let tensor = checkpoint.tensor(id);
         let (name, scheme) = (tensor.name.escape_debug(), quantizer.scheme);
-        if scheme.quantization_type() != QuantizationType::QInt8 {
+        if !scheme.is_scaled_int8() {
             return Err(format!("torchao has int8 here, and '{name}' is to be {scheme}"));
         }
         let columns = tensor.shape.row_len();
@@ -113,7 +113,7 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
 fn block_of(scheme: QuantizationScheme, shape: &Shape) -> [u64; 2] {
     match scheme {
         QuantizationScheme::PerTensor(..) => [shape.channels(), shape.row_len()],
-        QuantizationScheme::PerChannel(..) => [1, shape.row_len()],
+        QuantizationScheme::PerChannel(..) | QuantizationScheme::Preset(_) => [1, shape.row_len()],
         QuantizationScheme::PerBlock(_, _, size) => [1, u64::from(size)],
     }
 }
@@ -186,7 +186,7 @@ fn quantization_config(plan: &Plan) -> Value {
         Some(QuantizationScheme::PerBlock(_, _, size)) => {
             ("PerGroup", json!({ "group_size": size }))
         }
-        Some(QuantizationScheme::PerChannel(..)) | None => ("PerRow", json!({ "dim": -1 })),
+        _ => ("PerRow", json!({ "dim": -1 })),
     };
     json!({
         "quant_method": "torchao",
