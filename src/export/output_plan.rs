@@ -177,14 +177,15 @@ pub struct OutputPlan {
 }
 
 impl OutputPlan {
-    /// The file of an output directory that opens the whole checkpoint: the index, or the only
-    /// file.
+    /// The file of an output directory that opens the whole checkpoint: the index, the only
+    /// file, or the first part of a split GGUF.
     pub fn entry_point(&self) -> Option<&str> {
         let index = self.texts.iter().find(|text| text.name.ends_with(".index.json"));
         match (index, self.files.as_slice()) {
             _ if !self.directory => None,
             (Some(index), _) => Some(&index.name),
             (None, [file]) => Some(&file.name),
+            (None, [file, ..]) if file.name.ends_with(".gguf") => Some(&file.name),
             (None, _) => None,
         }
     }

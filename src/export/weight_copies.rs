@@ -1,7 +1,7 @@
 //! Recognising files beside a model that hold other copies of its weights. In an output they
 //! would be stale, and some loaders prefer them to the new weights.
 
-use crate::checkpoint::{Checkpoint, has_extension, names_in};
+use crate::checkpoint::{Checkpoint, Format, has_extension, names_in};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,8 @@ const MISTRAL_PARAMS: &str = "params.json";
 pub(crate) struct WeightCopies<'c> {
     directories: GlobSet,
     names: GlobSet,
+    /// Whether the model itself is GGUF, so that other GGUF files may be parts of it.
+    is_gguf: bool,
     shapes: HashMap<&'c str, &'c [u64]>,
 }
 
@@ -75,7 +77,8 @@ impl<'c> WeightCopies<'c> {
             .map(|patterns| glob_set(patterns).unwrap_or_else(|_| GlobSet::empty()));
         let stored = checkpoint.all_stored();
         let shapes = stored.map(|(_, stored)| (stored.name.as_str(), stored.shape.dims()));
-        WeightCopies { directories, names, shapes: shapes.collect() }
+        let is_gguf = checkpoint.format() == Format::Gguf;
+        WeightCopies { directories, names, is_gguf, shapes: shapes.collect() }
     }
 
     /// Whether a file holds a copy of the weights, or belongs to one: the path that is to be
@@ -90,7 +93,8 @@ impl<'c> WeightCopies<'c> {
         if let Some(directory) = whole {
             return Some(directory.to_owned());
         }
-        let is_beside_model = relative.components().count() == 1;
+        let is_beside_model = relative.components().count() == 1
+            && !(self.is_gguf && has_extension(relative, "gguf"));
         let is_copy = is_beside_model && self.names.is_match(relative)
             || relative == Path::new(MISTRAL_PARAMS) && has_consolidated(file)
             || READABLE.iter().any(|extension| has_extension(relative, extension))

@@ -7,6 +7,7 @@ mod cache;
 mod comfyui;
 mod command_line;
 mod compressed_tensors;
+mod gguf_files;
 mod library;
 mod loose_files;
 mod mlx;

@@ -1,4 +1,5 @@
-//! `gguf`: a GGUF source with its marked tensors as Q8_0 and its key-values unchanged.
+//! `gguf`: a GGUF source with its marked tensors as Q8_0 and its key-values unchanged. The
+//! parts of a split source become one file, or the same parts.
 
 use crate::checkpoint::formats::gguf::{
     self, FILE_TYPE_KEY, Header, MAGIC, QUANTIZATION_VERSION_KEY, ggml_type,
@@ -10,9 +11,11 @@ use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan};
 use crate::export::q8_0;
 use crate::export::request::Request;
 use crate::plan::Plan;
+use crate::plan::rules::{Reason, kept_part};
 use crate::quantization::{QuantizationScheme, ScaleStorage};
 use crate::tensor::{BlockType, DType, TensorId, TensorInfo};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// `general.file_type` of a file whose tensors are mostly Q8_0.
 const MOSTLY_Q8_0: u32 = 7;
@@ -35,7 +38,7 @@ impl FormatWriter for Gguf {
     }
 
     fn output_kind(&self) -> OutputKind {
-        OutputKind::File("gguf")
+        OutputKind::FileOrDirectory("gguf")
     }
 
     fn default_scheme(&self, _: &Checkpoint, _: &[TensorId]) -> QuantizationScheme {
@@ -63,10 +66,6 @@ impl FormatWriter for Gguf {
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError> {
         let unfit = |why: String| SaveError::Unfit { path: request.out.clone(), why };
-        let [shard] = checkpoint.shards() else {
-            let why = "a GGUF file split into several is not written; join them first";
-            return Err(unfit(why.into()));
-        };
         if let Some((id, quantizer)) = plan.iter().find(|(_, q)| *q != q8_0::QUANTIZER) {
             return Err(unfit(format!(
                 "tensor '{}' is to be quantized {}, and Q8_0 is {}",
@@ -75,26 +74,43 @@ impl FormatWriter for Gguf {
                 q8_0::QUANTIZER.scheme
             )));
         }
-        let (entries, warnings) = entries(checkpoint, plan);
+        let (parts, warnings) = entries(checkpoint, plan);
         if warnings.len() == plan.len() {
             let why = warnings.into_iter().next().unwrap_or_default();
             return Err(unfit(format!("nothing to quantize: {why}")));
         }
         output_plan.warnings.extend(warnings);
-        let header = gguf::read(&shard.source)?;
-        let (keys, key_values) = key_values(&header, &shard.source, &unfit)?;
-        let mut head = MAGIC.to_vec();
-        head.extend(header.version.to_le_bytes());
-        head.extend((entries.len() as u64).to_le_bytes());
-        head.extend(keys.to_le_bytes());
-        head.extend(key_values);
-        output_plan.files.push(file(head, entries, header.alignment).map_err(unfit)?);
+        let is_directory = output_plan.directory;
+        if !is_directory {
+            // The first part has the key-values of the whole.
+            let Some(first) = checkpoint.shards().first() else { return Ok(()) };
+            let head = Head::new(&first.source, Parts::Joined, &unfit)?;
+            let entries = parts.into_iter().flatten().collect();
+            output_plan.files.push(head.file(String::new(), entries).map_err(unfit)?);
+            return Ok(());
+        }
+        for (number, (shard, entries)) in checkpoint.shards().iter().zip(parts).enumerate() {
+            let parts = if number == 0 { Parts::First } else { Parts::Later };
+            let head = Head::new(&shard.source, parts, &unfit)?;
+            output_plan.files.push(head.file(shard.name(), entries).map_err(unfit)?);
+        }
         Ok(())
     }
 }
 
-/// The tensors in the source's order, and a warning for each marked one that stays as it is.
-fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Entry>, Vec<String>) {
+/// What an output file has of the source's parts.
+#[derive(Clone, Copy, PartialEq)]
+enum Parts {
+    /// All of them.
+    Joined,
+    /// The first, or the only one.
+    First,
+    Later,
+}
+
+/// The tensors of each part in the source's order, and a warning for each marked tensor that
+/// stays as it is.
+fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Vec<Entry>>, Vec<String>) {
     let marked: HashMap<StoredId, TensorId> = plan
         .iter()
         .filter_map(|(id, _)| match checkpoint.content(id) {
@@ -103,7 +119,7 @@ fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Entry>, Vec<String>) {
         })
         .collect();
     let mut warnings = Vec::new();
-    let mut entries = Vec::new();
+    let mut parts = vec![Vec::new(); checkpoint.shards().len()];
     for (id, stored) in checkpoint.all_stored() {
         let mut entry = Entry {
             name: stored.name.to_string(),
@@ -124,72 +140,118 @@ fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Entry>, Vec<String>) {
                 }
             }
         }
-        entries.push(entry);
+        if let Some(part) = parts.get_mut(stored.shard as usize) {
+            part.push(entry);
+        }
     }
-    (entries, warnings)
+    (parts, warnings)
 }
 
-/// The output's number of key-values and their bytes: the source's, with the file type
-/// changed and the version of the block types added.
-fn key_values(
-    header: &Header,
-    source: &Source,
-    unfit: &dyn Fn(String) -> SaveError,
-) -> Result<(u64, Vec<u8>), SaveError> {
-    let handle = source.open()?;
-    let range = &header.key_values;
-    let mut key_values = vec![0; (range.end - range.start) as usize];
-    source.read_exact(&handle, &mut key_values, range.start)?;
-    let mut keys = header.keys;
-    let mut append = |key: &str, value: u32| {
-        keys += 1;
-        key_values.extend((key.len() as u64).to_le_bytes());
-        key_values.extend(key.bytes());
-        key_values.extend(UINT32.to_le_bytes());
-        key_values.extend(value.to_le_bytes());
-    };
-    if !header.has_quantization_version {
-        append(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
-    }
-    match header.file_type {
-        None if header.metadata.iter().any(|(key, _)| key == FILE_TYPE_KEY) => {
-            return Err(unfit(format!("the source's {FILE_TYPE_KEY} is not a 32-bit number")));
+/// The beginning of an output file: all up to the list of tensors.
+struct Head {
+    version: u32,
+    keys: u64,
+    /// The source's, with the file type changed and the version of the block types added.
+    key_values: Vec<u8>,
+    alignment: u64,
+}
+
+impl Head {
+    fn new(
+        source: &Source,
+        parts: Parts,
+        unfit: &dyn Fn(String) -> SaveError,
+    ) -> Result<Head, SaveError> {
+        let header = gguf::read(source)?;
+        let handle = source.open()?;
+        let range = header.key_values.clone();
+        let mut key_values = vec![0; (range.end - range.start) as usize];
+        source.read_exact(&handle, &mut key_values, range.start)?;
+        let Header { version, keys, alignment, .. } = header;
+        let mut head = Head { version, keys, key_values, alignment };
+        if parts != Parts::Later {
+            head.set_file_type(&header, unfit)?;
         }
-        None => append(FILE_TYPE_KEY, MOSTLY_Q8_0),
-        Some(at) => {
-            let at = (at - range.start) as usize;
-            if let Some(value) = key_values.get_mut(at..at + 4) {
-                value.copy_from_slice(&MOSTLY_Q8_0.to_le_bytes());
+        if parts == Parts::Joined {
+            head.remove(&header.split_keys, range.start);
+        }
+        // What is appended does not move what the header found.
+        if parts != Parts::Later && !header.has_quantization_version {
+            head.append(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
+        }
+        Ok(head)
+    }
+
+    fn set_file_type(
+        &mut self,
+        header: &Header,
+        unfit: &dyn Fn(String) -> SaveError,
+    ) -> Result<(), SaveError> {
+        match header.file_type {
+            None if header.metadata.iter().any(|(key, _)| key == FILE_TYPE_KEY) => {
+                return Err(unfit(format!("the source's {FILE_TYPE_KEY} is not a 32-bit number")));
+            }
+            None => self.append(FILE_TYPE_KEY, MOSTLY_Q8_0),
+            Some(at) => {
+                let at = (at - header.key_values.start) as usize;
+                if let Some(value) = self.key_values.get_mut(at..at + 4) {
+                    value.copy_from_slice(&MOSTLY_Q8_0.to_le_bytes());
+                }
             }
         }
+        Ok(())
     }
-    Ok((keys, key_values))
-}
 
-/// A file of `entries`. `head`: its bytes up to the list of tensors.
-fn file(mut head: Vec<u8>, entries: Vec<Entry>, alignment: u64) -> Result<OutFile, String> {
-    let too_long = || "the output would be longer than 64 bits count".to_owned();
-    let mut data = 0u64;
-    let mut offsets = Vec::with_capacity(entries.len());
-    for entry in &entries {
-        let kind = ggml_type(&entry.dtype).ok_or_else(|| {
-            let name = entry.name.escape_debug();
-            format!("tensor '{name}' has type {}, whose size is not known", entry.dtype)
-        })?;
-        head.extend((entry.name.len() as u64).to_le_bytes());
-        head.extend(entry.name.bytes());
-        head.extend((entry.shape.rank() as u32).to_le_bytes());
-        entry.shape.dims().iter().rev().for_each(|dim| head.extend(dim.to_le_bytes()));
-        head.extend(kind.to_le_bytes());
-        head.extend(data.to_le_bytes());
-        offsets.push(data);
-        let end = data.checked_add(entry.bytes);
-        data = end.and_then(|end| end.checked_next_multiple_of(alignment)).ok_or_else(too_long)?;
+    fn append(&mut self, key: &str, value: u32) {
+        self.keys += 1;
+        self.key_values.extend((key.len() as u64).to_le_bytes());
+        self.key_values.extend(key.bytes());
+        self.key_values.extend(UINT32.to_le_bytes());
+        self.key_values.extend(value.to_le_bytes());
     }
-    let start = (head.len() as u64).next_multiple_of(alignment);
-    let size = start.checked_add(data).ok_or_else(too_long)?;
-    offsets.iter_mut().for_each(|offset| *offset += start);
-    Ok(OutFile::placed(String::new(), head, entries, offsets, size))
+
+    /// Removes key-values, which are at these places in the source's file, whose first is at
+    /// `start`.
+    fn remove(&mut self, places: &[Range<u64>], start: u64) {
+        for place in places.iter().rev() {
+            let place = (place.start - start) as usize..(place.end - start) as usize;
+            self.key_values.drain(place);
+            self.keys -= 1;
+        }
+    }
+
+    /// A file of `entries`.
+    fn file(self, name: String, entries: Vec<Entry>) -> Result<OutFile, String> {
+        let Head { version, keys, key_values, alignment } = self;
+        let mut head = MAGIC.to_vec();
+        head.extend(version.to_le_bytes());
+        head.extend((entries.len() as u64).to_le_bytes());
+        head.extend(keys.to_le_bytes());
+        head.extend(key_values);
+        let too_long = || "the output would be longer than 64 bits count".to_owned();
+        let mut data = 0u64;
+        let mut offsets = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let kind = ggml_type(&entry.dtype).ok_or_else(|| {
+                let name = entry.name.escape_debug();
+                format!("tensor '{name}' has type {}, whose size is not known", entry.dtype)
+            })?;
+            head.extend((entry.name.len() as u64).to_le_bytes());
+            head.extend(entry.name.bytes());
+            head.extend((entry.shape.rank() as u32).to_le_bytes());
+            entry.shape.dims().iter().rev().for_each(|dim| head.extend(dim.to_le_bytes()));
+            head.extend(kind.to_le_bytes());
+            head.extend(data.to_le_bytes());
+            offsets.push(data);
+            let end = data.checked_add(entry.bytes);
+            let end = end.and_then(|end| end.checked_next_multiple_of(alignment));
+            data = end.ok_or_else(too_long)?;
+        }
+        let start = (head.len() as u64).next_multiple_of(alignment);
+        let size = start.checked_add(data).ok_or_else(too_long)?;
+        offsets.iter_mut().for_each(|offset| *offset += start);
+        Ok(OutFile::placed(name, head, entries, offsets, size))
+    }
 }
 
 /// Why llama.cpp would not use a tensor as Q8_0, if it would not.
@@ -202,7 +264,5 @@ fn why_kept(tensor: &TensorInfo) -> Option<String> {
         let block = BlockType::Q8_0.elements();
         return Some(format!("its rows of {row} are not a multiple of {block}"));
     }
-    let kept = ["_norm", "position_embd", "token_types", "ffn_gate_inp", "ssm_conv1d"];
-    let part = kept.into_iter().find(|part| tensor.name.contains(part))?;
-    Some(format!("llama.cpp needs floats in '{part}' tensors"))
+    kept_part(&tensor.name).map(|part| Reason::KeptByLlamaCpp(part).to_string())
 }

@@ -102,11 +102,14 @@ pub(super) fn lay_out(
         OutFile::contiguous(name, head, entries)
     };
     if output_plan.directory {
-        // A file whose parts all belong to tensors that begin in others has nothing of its own.
-        let is_needed = |entries: &Vec<Entry>| !(checkpoint.joins_parts() && entries.is_empty());
+        let keeps_names = is_safetensors && !checkpoint.joins_parts();
+        // A file may have nothing of its own: all its tensors begin in others, or it is the first
+        // part of a split GGUF and has key-values alone.
+        let is_needed = |entries: &Vec<Entry>| {
+            keeps_names || sources.len() == 1 || !entries.is_empty()
+        };
         let kept: Vec<_> = sources.iter().zip(shards).filter(|(_, e)| is_needed(e)).collect();
         let count = kept.len();
-        let keeps_names = is_safetensors && !checkpoint.joins_parts();
         output_plan.files.extend((1..).zip(kept).map(|(number, (source, entries))| {
             let name = match count {
                 _ if keeps_names && has_extension(source.source.path(), "safetensors") => {

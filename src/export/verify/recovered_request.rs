@@ -76,9 +76,12 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
 
 /// The path of the whole output, whichever of its files was opened.
 fn root(out: &Checkpoint, format: OutputFormat) -> PathBuf {
-    let is_inside = format.is_directory() || has_extension(out.path(), "json");
-    match out.directory() {
-        Some(directory) if is_inside => directory.to_owned(),
-        _ => out.path().to_owned(),
+    let is_part = out.shards().len() > 1 && !out.path().is_dir();
+    let is_inside = is_part || format.is_directory() || has_extension(out.path(), "json");
+    let parent = out.path().parent().filter(|_| is_part);
+    match out.directory().or(parent).filter(|_| is_inside) {
+        Some(here) if here.as_os_str().is_empty() => PathBuf::from("."),
+        Some(directory) => directory.to_owned(),
+        None => out.path().to_owned(),
     }
 }

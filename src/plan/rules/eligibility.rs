@@ -63,6 +63,9 @@ pub enum Reason {
     TextEncoder,
     /// Its name is not that of a known Linear layer.
     UnknownName,
+    /// llama.cpp keeps tensors as they are that have this part in their name; empty: those
+    /// whose name does not end in `weight`.
+    KeptByLlamaCpp(&'static str),
 }
 
 impl Reason {
@@ -100,6 +103,7 @@ impl Reason {
             Reason::ImageDecoder => "image decoder",
             Reason::TextEncoder => "text encoder",
             Reason::UnknownName => "unknown name",
+            Reason::KeptByLlamaCpp(_) => "llama.cpp",
         }
     }
 }
@@ -159,6 +163,12 @@ impl std::fmt::Display for Reason {
                 "it belongs to a text encoder inside the checkpoint, of which ComfyUI reads only some quantized",
             ),
             Reason::UnknownName => f.write_str("its name is not that of a known Linear layer"),
+            Reason::KeptByLlamaCpp("") => f.write_str(
+                "its name does not end in weight, and llama.cpp keeps such tensors as they are",
+            ),
+            Reason::KeptByLlamaCpp(part) => {
+                write!(f, "llama.cpp keeps '{part}' tensors as they are")
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod facts;
 mod fit;
 mod known_architectures;
 mod linear_names;
+mod llama_cpp;
 mod roles;
 #[allow(clippy::module_inception, reason = "the file holds the type of that name")]
 mod rules;
@@ -22,5 +23,6 @@ pub use architecture::Architecture;
 pub use eligibility::{Eligibility, Reason};
 pub use facts::{Condition, Consequence, FACTS, Fact};
 pub use fit::FittedPlan;
+pub(crate) use llama_cpp::kept_part;
 pub use rules::{Review, TargetRules};
 pub use units::{FusionUnit, FusionUnits, UnitKind};

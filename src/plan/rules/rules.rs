@@ -9,6 +9,7 @@ use crate::plan::rules::conversions::ModuleKind;
 use crate::plan::rules::eligibility::{Eligibility, Reason};
 use crate::plan::rules::facts::{Condition, Consequence, FACTS, Fact};
 use crate::plan::rules::linear_names;
+use crate::plan::rules::llama_cpp::kept_part;
 use crate::plan::rules::roles;
 use crate::plan::rules::selected::Selected;
 use crate::plan::rules::units::FusionUnits;
@@ -95,10 +96,15 @@ impl TargetRules {
             let reason = Reason::Obstacle(obstacle);
             return if by_name { Eligibility::ByName(reason) } else { Eligibility::Never(reason) };
         }
+        let tensor = checkpoint.tensor(id);
+        if self.target.container() == Container::Gguf
+            && let Some(part) = kept_part(&tensor.name)
+        {
+            return Eligibility::Never(Reason::KeptByLlamaCpp(part));
+        }
         if !self.holds_linear_only() {
             return Eligibility::ByDefault;
         }
-        let tensor = checkpoint.tensor(id);
         let rank = tensor.shape.rank();
         let Some(module) = tensor.name.strip_suffix(".weight") else {
             return Eligibility::Never(match roles::is_fused_experts(&tensor.name, rank) {

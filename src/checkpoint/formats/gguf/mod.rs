@@ -30,6 +30,7 @@ pub(crate) const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version"
 /// The keys of a file that is one part of a model split into several.
 const SPLIT_NUMBER_KEY: &str = "split.no";
 const SPLIT_COUNT_KEY: &str = "split.count";
+const SPLIT_TENSORS_KEY: &str = "split.tensors.count";
 
 /// Limits on what a header may claim. A vocabulary of a million tokens is 20 MB.
 const HEADER_LIMIT: u64 = 1 << 30;
@@ -52,6 +53,8 @@ pub(crate) struct Header {
     pub alignment: u64,
     /// `split.no` and `split.count`, counted from 0.
     split: [Option<u64>; 2],
+    /// Where the key-values are that say which part of a split model the file is.
+    pub split_keys: Vec<Range<u64>>,
     /// Key-values as text, arrays by their length and first values.
     pub metadata: Vec<(String, String)>,
     /// Tensors in the order of their data.
@@ -124,12 +127,14 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
         has_quantization_version: false,
         alignment: DEFAULT_ALIGNMENT,
         split: [None; 2],
+        split_keys: Vec::new(),
         metadata: Vec::new(),
         stored: Vec::new(),
     };
     let mut seen = HashSet::new();
     let mut budget = TextBudget::default();
     for _ in 0..keys {
+        let start = cursor.position();
         let key = name(&mut cursor, "a key").map_err(|e| e.or_bad(&bad))?;
         let kind = Kind::read(&mut cursor, &bad)?;
         let at = cursor.position();
@@ -146,6 +151,9 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
             SPLIT_COUNT_KEY => header.split[1] = value.number,
             QUANTIZATION_VERSION_KEY => header.has_quantization_version = true,
             _ => {}
+        }
+        if [SPLIT_NUMBER_KEY, SPLIT_COUNT_KEY, SPLIT_TENSORS_KEY].contains(&key.as_str()) {
+            header.split_keys.push(start..cursor.position());
         }
         if !seen.insert(key.clone()) {
             return Err(bad(format!("it has the key '{}' twice", key.escape_debug())));
