@@ -105,9 +105,8 @@ pub(super) fn lay_out(
         let keeps_names = is_safetensors && !checkpoint.joins_parts();
         // A file may have nothing of its own: all its tensors begin in others, or it is the first
         // part of a split GGUF and has key-values alone.
-        let is_needed = |entries: &Vec<Entry>| {
-            keeps_names || sources.len() == 1 || !entries.is_empty()
-        };
+        let is_needed =
+            |entries: &Vec<Entry>| keeps_names || sources.len() == 1 || !entries.is_empty();
         let kept: Vec<_> = sources.iter().zip(shards).filter(|(_, e)| is_needed(e)).collect();
         let count = kept.len();
         output_plan.files.extend((1..).zip(kept).map(|(number, (source, entries))| {
