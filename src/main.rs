@@ -4,7 +4,7 @@ use color_eyre::config::HookBuilder;
 use color_eyre::eyre::{Context, eyre};
 use quantscope::app::picker::Picker;
 use quantscope::app::settings::{self, Glyphs, Settings};
-use quantscope::checkpoint::{Checkpoint, has_model, models_beneath};
+use quantscope::checkpoint::{Checkpoint, find_models, has_model};
 use quantscope::cli::{self, AboutScreen, Cli, ScreenArgs};
 use quantscope::directories::{self, DirectoryKind};
 use quantscope::job::cache::Cache;
@@ -86,8 +86,8 @@ fn open(
         },
     };
     let hub = directories::hugging_face().filter(|cache| cache.is_dir());
-    let models = hub.as_deref().map(|cache| (cache, models_beneath(cache)));
-    let picker = Picker::new(root, models_beneath(root), models);
+    let models = hub.as_deref().map(|cache| (cache, find_models(cache)));
+    let picker = Picker::new(root, find_models(root), models);
     let Some(picked) = tui::pick(picker, settings)? else { return Ok(None) };
     let checkpoint = demo::open_model(&picked)?;
     Ok(Some((picked, checkpoint)))

@@ -34,8 +34,8 @@ pub fn comparison(calibration: Calibration, rounding: Rounding) -> AnalysisSpec 
     let further = MEASURED_ONLY.iter().map(|(scheme, _)| *scheme);
     let schemes = SCHEMES.into_iter().chain(further);
     let quantizer = |scheme| Quantizer { calibration, scheme };
-    let questions = AnalysisSpec::errors(schemes.map(quantizer).collect(), rounding);
-    AnalysisSpec { channels: ChannelDetail::Worst, ..questions }
+    let spec = AnalysisSpec::errors(schemes.map(quantizer).collect(), rounding);
+    AnalysisSpec { channels: ChannelDetail::Worst, ..spec }
 }
 
 /// The comparison of one tensor's schemes.

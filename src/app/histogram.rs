@@ -156,9 +156,9 @@ fn clip(
     calibration: Calibration,
     rounding: Rounding,
 ) -> Option<Clipped> {
-    let questions = AnalysisSpec::errors(Vec::new(), rounding);
+    let spec = AnalysisSpec::errors(Vec::new(), rounding);
     let scheme = QuantizationScheme::PER_TENSOR;
-    let outcome = questions.outcome_of(distribution, Quantizer { calibration, scheme });
+    let outcome = spec.outcome_of(distribution, Quantizer { calibration, scheme });
     let found = outcome.result.ok()?;
     let scale = found.scales.max;
     let absmax = facts.statistics.absmax;

@@ -316,7 +316,7 @@ impl Model {
     }
 
     /// The rating of the tensor's SQNR, if it has one.
-    pub fn verdict(&self, id: TensorId) -> Option<Rating> {
+    pub fn rating(&self, id: TensorId) -> Option<Rating> {
         self.sqnr(id).decibels().map(|db| self.thresholds.rate(db))
     }
 
@@ -628,10 +628,10 @@ impl Model {
                 None => left.push((id, quantizer)),
             }
         }
-        let questions = AnalysisSpec::errors(Vec::new(), self.plan.rounding);
+        let spec = AnalysisSpec::errors(Vec::new(), self.plan.rounding);
         let answers: Vec<_> = counted
             .into_par_iter()
-            .map(|(id, quantizer, values)| (id, questions.outcome_of(values, quantizer)))
+            .map(|(id, quantizer, values)| (id, spec.outcome_of(values, quantizer)))
             .collect();
         let answered = !answers.is_empty();
         for (id, outcome) in answers {

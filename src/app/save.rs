@@ -453,7 +453,7 @@ fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
         .filter_map(|(_, disk, preview)| Some(difference(disk.sqnr_db, preview.as_ref()?.sqnr_db)))
         .collect();
     let largest = compared.iter().copied().fold(0.0, f64::max);
-    let verdict = match compared.len() {
+    let rating = match compared.len() {
         0 => "These tensors were not measured before the save.".to_owned(),
         1 if largest < 1e-6 => "On disk, 1 tensor has the error that was previewed.".to_owned(),
         n if largest < 1e-6 => {
@@ -467,7 +467,7 @@ fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
     let mut lines = vec![
         Line::Blank,
         Line::Heading("Weight error on disk, worst first".to_owned()),
-        Line::text(verdict),
+        Line::text(rating),
         Line::Blank,
     ];
     lines.push(Line::Verbatim(format!(

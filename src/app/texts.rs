@@ -86,8 +86,8 @@ pub(crate) const SCHEMES_SAID: [(&str, &str); 3] = [
 /// `opens` is the key that opens captured activations.
 pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
     let Thresholds { fair, good, excellent } = thresholds;
-    let verdict = |db: String, verdict: Rating, meaning: String| {
-        Line::Field(format!("{db:<12}{}", verdict.word()), meaning)
+    let rating = |db: String, rating: Rating, meaning: String| {
+        Line::Field(format!("{db:<12}{}", rating.word()), meaning)
     };
     // The noise as a share of the weights' norm.
     let share = |db: &f64| match 10f64.powf(-db / 20.0) {
@@ -106,22 +106,22 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
             "10·log₁₀(Σx² / Σ(x−x̂)²) in dB, over all elements. 20 dB is an error of 10 % of the weights' norm, 40 dB is 1 %; each bit of precision adds 6 dB.",
         ),
         Line::Blank,
-        verdict(
+        rating(
             format!("≥ {excellent} dB"),
             Rating::Excellent,
             format!("error at most {} of the norm", share(excellent)),
         ),
-        verdict(
+        rating(
             format!("{good}–{excellent} dB"),
             Rating::Good,
             format!("{}; typical of linear layers in int8", between(good, excellent)),
         ),
-        verdict(
+        rating(
             format!("{fair}–{good} dB"),
             Rating::Fair,
             format!("{}; try per channel or blocks", between(fair, good)),
         ),
-        verdict(
+        rating(
             format!("< {fair} dB"),
             Rating::Poor,
             format!("over {}; an outlier stretches the scale", share(fair)),

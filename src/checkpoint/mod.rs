@@ -39,7 +39,7 @@ pub(crate) use file_names::names_in;
 pub use formats::format::Format;
 pub use io::file_system::FileSystem;
 pub use io::source::Source;
-pub use model_search::{Found, Models, models_beneath};
+pub use model_search::{Found, Models, find_models};
 pub use packed::PackedFormat;
 pub use qat::{Extent, Unplaced, Watched};
 pub use reader::Reader;

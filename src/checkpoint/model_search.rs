@@ -23,7 +23,7 @@ pub struct Found {
 pub struct Models {
     /// In the order of their paths.
     pub found: Vec<Found>,
-    /// Whether everything beneath was looked at, as far as it may be read.
+    /// Whether every subdirectory was searched, as far as permissions allow.
     pub complete: bool,
 }
 
@@ -32,9 +32,9 @@ const DEPTH: usize = 6;
 /// How many entries of directories are looked at.
 const ENTRIES: usize = 20_000;
 
-/// The models in a directory and beneath it. Links to directories are not followed, so it
+/// Finds the models in a directory and its subdirectories. Links to directories are not followed, so it
 /// comes to an end; hidden directories are not entered.
-pub fn models_beneath(root: &Path) -> Models {
+pub fn find_models(root: &Path) -> Models {
     let mut models = Models { found: Vec::new(), complete: true };
     let mut entries = 0;
     let mut waiting = VecDeque::from([(root.to_owned(), 0)]);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn listed(root: &Path) -> Vec<(String, Format, u64)> {
-        let models = models_beneath(root);
+        let models = find_models(root);
         let short = |found: Found| {
             let path = found.path.strip_prefix(root).expect("beneath").display().to_string();
             (path, found.format, found.bytes)
@@ -154,7 +154,7 @@ mod tests {
                 ("several/b.gguf".to_owned(), Format::Gguf, 30),
             ]
         );
-        assert!(models_beneath(root).complete);
+        assert!(find_models(root).complete);
     }
 
     #[cfg(unix)]
@@ -166,9 +166,9 @@ mod tests {
         file(root.join("a/b/c/d/e/f/g/h/model.gguf"), 1);
         file(root.join("near/model.gguf"), 2);
         assert_eq!(listed(root), [("near".to_owned(), Format::Gguf, 2)]);
-        assert!(!models_beneath(root).complete);
+        assert!(!find_models(root).complete);
         assert_eq!(
-            models_beneath(&root.join("nowhere")),
+            find_models(&root.join("nowhere")),
             Models { complete: true, ..Models::default() }
         );
     }

@@ -294,7 +294,7 @@ impl Quantize {
         let schemes = self.schemes(checkpoint, format, &tensors).into_iter();
         let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
         let quantizers = schemes.map(quantizer).collect();
-        let questions = AnalysisSpec {
+        let spec = AnalysisSpec {
             errors: match self.has_budget() {
                 true => ErrorDetail::Full,
                 false => ErrorDetail::None,
@@ -302,7 +302,7 @@ impl Quantize {
             scale_storage: format.scale_storage(),
             ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
-        let scan = Scan::start(checkpoint, tensors, questions, "calibrating", &self.work, None)?;
+        let scan = Scan::start(checkpoint, tensors, spec, "calibrating", &self.work, None)?;
         let (mut outcomes, mut refused) = (Vec::new(), Vec::new());
         for found in scan {
             let (id, found) = found?;

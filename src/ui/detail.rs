@@ -185,7 +185,7 @@ fn overview(
     let below = area.height.saturating_sub(12);
     if third.y == area.y && below > 0 {
         let rest = Rect { y: area.y + 12, height: below, ..area };
-        let used = health(buf, rest, facts, theme);
+        let used = diagnostics(buf, rest, facts, theme);
         let used = used + 1;
         let rest = Rect { y: rest.y + used, height: below.saturating_sub(used), ..area };
         if app.zoomed && rest.height >= LEAST_HISTOGRAM {
@@ -239,7 +239,7 @@ fn output_errors(app: &App, id: TensorId, theme: &Theme) -> Vec<Figure> {
 }
 
 /// Draws the tensor's diagnostics and what they mean. Returns the number of rows used.
-fn health(buf: &mut Buffer, area: Rect, facts: &TensorMetrics, theme: &Theme) -> u16 {
+fn diagnostics(buf: &mut Buffer, area: Rect, facts: &TensorMetrics, theme: &Theme) -> u16 {
     let mut y = 0;
     for flag in &facts.flags {
         let text = format!("! {flag}: {}", flag.meaning());
@@ -416,7 +416,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         let size = bytes(scheme.bytes(&tensor.shape, 4));
         match app.model.cost(id, scheme) {
             Some(Cost::Error { error, scales, .. }) => {
-                let [figure, word] = widgets::verdict(error.sqnr_db, theme);
+                let [figure, word] = widgets::rating(error.sqnr_db, theme);
                 spans.extend([figure, Span::raw("  ")]);
                 spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
                 spans.push(word);
@@ -450,7 +450,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         let error = outcome.and_then(|outcome| outcome.result.as_ref().ok()?.error);
         match error.map(|sums| sums.statistics()) {
             Some(error) => {
-                let [figure, word] = widgets::verdict(error.sqnr_db, theme);
+                let [figure, word] = widgets::rating(error.sqnr_db, theme);
                 spans.extend([figure, Span::raw("  ")]);
                 spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
                 spans.push(word);
@@ -518,12 +518,12 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
     block(buf, first, "module", &figures, theme);
     let words: Vec<Figure> = VERDICTS
         .into_iter()
-        .zip(totals.verdicts)
+        .zip(totals.ratings)
         .rev()
-        .map(|(verdict, n)| {
+        .map(|(rating, n)| {
             let text = if n == 0 { "–".to_owned() } else { count(n as u64) };
             let bar = "━".repeat((n * 8).div_ceil(totals.tensors.max(1)));
-            figure(verdict.word(), text).word(bar, theme.verdict(verdict))
+            figure(rating.word(), text).word(bar, theme.rating(rating))
         })
         .collect();
     block(buf, second, "tensors by weight error", &words, theme);

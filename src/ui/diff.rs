@@ -149,7 +149,7 @@ fn line<'a>(row: &Compared, columns: &Columns, theme: &Theme) -> Line<'a> {
     spans.push(Span::styled(format!("{kind:<DTYPES$}"), theme.dim));
     if let Change::Common { difference: Some(found), identical: false, .. } = &row.change {
         let error = found.sums.statistics();
-        let [figure, word] = widgets::verdict(error.sqnr_db, theme);
+        let [figure, word] = widgets::rating(error.sqnr_db, theme);
         spans.extend([figure, word]);
         let texts =
             [percent(error.relative_error), value(error.max_abs_error), count(found.differing)];

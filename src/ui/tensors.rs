@@ -329,7 +329,7 @@ impl Painter<'_> {
         let word = |text: &'static str, style: Style| Line::styled(format!("{text:>8}"), style);
         match *sqnr {
             Sqnr::Decibels(db) => {
-                let [mut figure, word] = widgets::verdict(db, theme);
+                let [mut figure, word] = widgets::rating(db, theme);
                 if *at_least && db.is_finite() {
                     figure.content = format!("{:>8}", format!("≥{}", figure.content.trim())).into();
                 }

@@ -59,7 +59,7 @@ pub struct Theme {
     pub cursor: Style,
     /// The bar at the left end of that row.
     pub cursor_bar: Style,
-    verdicts: [Style; 4],
+    ratings: [Style; 4],
     thresholds: Thresholds,
 }
 
@@ -129,19 +129,19 @@ impl Theme {
             bad: with(Modifier::BOLD),
             cursor: with(Modifier::REVERSED),
             cursor_bar: plain,
-            verdicts: [with(Modifier::BOLD), plain, plain, plain],
+            ratings: [with(Modifier::BOLD), plain, plain, plain],
             thresholds: Thresholds::default(),
         }
     }
 
     fn coloured(
-        verdicts: [Color; 4],
+        ratings: [Color; 4],
         accent: Color,
         dim: Style,
         faint: Style,
         cursor: Style,
     ) -> Theme {
-        let [poor, fair, good, _] = verdicts;
+        let [poor, fair, good, _] = ratings;
         let accent = Style::new().fg(accent);
         Theme {
             text: Style::new(),
@@ -156,7 +156,7 @@ impl Theme {
             bad: Style::new().fg(poor),
             cursor,
             cursor_bar: accent,
-            verdicts: verdicts.map(|colour| Style::new().fg(colour)),
+            ratings: ratings.map(|colour| Style::new().fg(colour)),
             thresholds: Thresholds::default(),
         }
     }
@@ -168,16 +168,16 @@ impl Theme {
 
     /// The rating of an SQNR, and its style.
     pub fn judge(&self, sqnr_db: f64) -> (&'static str, Style) {
-        let verdict = self.thresholds.rate(sqnr_db);
-        (verdict.word(), self.verdict(verdict))
+        let rating = self.thresholds.rate(sqnr_db);
+        (rating.word(), self.rating(rating))
     }
 
-    pub fn verdict(&self, verdict: Rating) -> Style {
-        match verdict {
-            Rating::Poor => self.verdicts[0],
-            Rating::Fair => self.verdicts[1],
-            Rating::Good => self.verdicts[2],
-            Rating::Excellent => self.verdicts[3],
+    pub fn rating(&self, rating: Rating) -> Style {
+        match rating {
+            Rating::Poor => self.ratings[0],
+            Rating::Fair => self.ratings[1],
+            Rating::Good => self.ratings[2],
+            Rating::Excellent => self.ratings[3],
         }
     }
 }
@@ -214,7 +214,7 @@ mod tests {
         let white = Color::Rgb(255, 255, 255);
         let t = Theme::new(Colours::TrueOnLight);
         for style in
-            [t.dim, t.accent, t.mark, t.good, t.warning, t.bad].into_iter().chain(t.verdicts)
+            [t.dim, t.accent, t.mark, t.good, t.warning, t.bad].into_iter().chain(t.ratings)
         {
             let text = style.fg.expect("a colour");
             assert!(contrast(text, white) >= 4.5, "{text:?}: {}", contrast(text, white));
@@ -227,7 +227,7 @@ mod tests {
     fn without_colour_no_style_has_one() {
         let t = Theme::new(Colours::None);
         let all = [t.text, t.strong, t.dim, t.faint, t.accent, t.mark, t.found, t.good, t.warning];
-        for style in all.into_iter().chain([t.bad, t.cursor, t.cursor_bar]).chain(t.verdicts) {
+        for style in all.into_iter().chain([t.bad, t.cursor, t.cursor_bar]).chain(t.ratings) {
             assert_eq!((style.fg, style.bg), (None, None));
         }
     }

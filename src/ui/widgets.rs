@@ -140,7 +140,7 @@ pub(super) fn gauge<'a>(db: f64, width: usize, theme: &Theme) -> [Span<'a>; 2] {
 }
 
 /// An SQNR and its rating: ` 31.2 dB  good`.
-pub(super) fn verdict<'a>(db: f64, theme: &Theme) -> [Span<'a>; 2] {
+pub(super) fn rating<'a>(db: f64, theme: &Theme) -> [Span<'a>; 2] {
     let (word, style) = theme.judge(db);
     [
         Span::styled(format!("{:>8}", figures::decibels(db)), style),

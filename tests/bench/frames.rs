@@ -50,11 +50,11 @@ fn row(what: &str, mut took: Vec<Duration>) {
 }
 
 /// What a scan finds out about a tensor.
-fn finding(driver: &Driver, questions: &AnalysisSpec, id: TensorId) -> Event {
+fn finding(driver: &Driver, spec: &AnalysisSpec, id: TensorId) -> Event {
     let mut reader = driver.app.model.checkpoint.reader();
     let (_, bytes) = reader.elements(id, 0..4).expect("reads").expect("floats");
     let shape = Shape::new([2, 2]).expect("fits");
-    let found = Ok(analyze(questions, FloatType::F32, &shape, bytes));
+    let found = Ok(analyze(spec, FloatType::F32, &shape, bytes));
     Event::Found { generation: 1, tensor: id, found }
 }
 
@@ -125,11 +125,11 @@ fn main() {
         }
         let min_max = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
         let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL];
-        let questions = AnalysisSpec::errors(schemes.map(min_max).to_vec(), Rounding::default());
+        let spec = AnalysisSpec::errors(schemes.map(min_max).to_vec(), Rounding::default());
         let ids: Vec<TensorId> = driver.app.model.checkpoint.ids().collect();
         let mut took = Vec::new();
         for some in ids.chunks(COUNT / 50) {
-            let events: Vec<_> = some.iter().map(|&id| finding(&driver, &questions, id)).collect();
+            let events: Vec<_> = some.iter().map(|&id| finding(&driver, &spec, id)).collect();
             took.push(frame(&mut driver, |driver| {
                 for event in events {
                     update(&mut driver.app, event);

@@ -152,13 +152,13 @@ impl Bench {
         let checkpoint = Checkpoint::open(model).map_err(io::Error::other)?;
         let by = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
         let int8 = by(QuantizationScheme::PER_TENSOR);
-        let questions = AnalysisSpec {
+        let spec = AnalysisSpec {
             histogram: true,
             ..AnalysisSpec::errors(vec![int8], Rounding::HalfEven)
         };
         let counted = Mutex::new(Vec::new());
         let order = scan::Order::new(checkpoint.ids().collect());
-        scan::run(&checkpoint, &questions, &order, None, &Progress::default(), &|(_, found)| {
+        scan::run(&checkpoint, &spec, &order, None, &Progress::default(), &|(_, found)| {
             let counted = counted.lock();
             counted.unwrap_or_else(PoisonError::into_inner).extend(found.ok());
         })
@@ -168,7 +168,7 @@ impl Bench {
         let times = (0..self.rounds).map(|_| {
             let started = Instant::now();
             for counted in counted.iter().filter_map(|found| found.histogram.as_ref()) {
-                black_box(questions.outcome_of(counted, int4));
+                black_box(spec.outcome_of(counted, int4));
             }
             started.elapsed().as_secs_f64()
         });

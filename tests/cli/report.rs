@@ -56,11 +56,11 @@ fn reported(name: &str) -> [String; 3] {
     let checkpoint = Arc::new(Checkpoint::open(&path).expect("opens"));
     let scheme = QuantizationScheme::PER_TENSOR;
     let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
-    let questions = AnalysisSpec {
+    let spec = AnalysisSpec {
         histogram: true,
         ..AnalysisSpec::errors(vec![quantizer], Rounding::default())
     };
-    let found = scan_of(&checkpoint, checkpoint.ids().collect(), &questions);
+    let found = scan_of(&checkpoint, checkpoint.ids().collect(), &spec);
     let row = |(id, found): scan::Finding| {
         Row::new(&checkpoint, id, quantizer, Some(&found.expect("reads")))
     };

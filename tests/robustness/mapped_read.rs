@@ -37,14 +37,14 @@ fn model(path: &Path) {
     write(path, &tensors, &[]);
 }
 
-fn findings(path: &Path, questions: &AnalysisSpec, threads: usize) -> Vec<(TensorId, Analysis)> {
+fn findings(path: &Path, spec: &AnalysisSpec, threads: usize) -> Vec<(TensorId, Analysis)> {
     let checkpoint = Checkpoint::open(path).expect("opens");
     let order = scan::Order::new(checkpoint.ids().collect());
     let found = Mutex::new(Vec::new());
     let report = |(id, analysis): scan::Finding| {
         found.lock().expect("no panic").push((id, analysis.expect("read")));
     };
-    scan::run(&checkpoint, questions, &order, Some(threads), &Progress::default(), &report)
+    scan::run(&checkpoint, spec, &order, Some(threads), &Progress::default(), &report)
         .expect("not stopped");
     let mut found = found.into_inner().expect("no panic");
     found.sort_by_key(|(id, _)| *id);
@@ -61,19 +61,19 @@ fn mapped_and_copied_reads_give_the_same_analysis() {
         Quantizer { scheme, calibration: Calibration::MinMax }
     });
     let errors = AnalysisSpec::errors(quantizers.to_vec(), Rounding::HalfEven);
-    let questions = [
+    let spec = [
         AnalysisSpec::scales(quantizers.to_vec(), Rounding::HalfEven),
         AnalysisSpec { channels: ChannelDetail::All, keep_scales: true, ..errors.clone() },
         AnalysisSpec { histogram: true, ..errors },
     ];
-    for questions in questions {
+    for spec in spec {
         for threads in [1, 3] {
-            let in_place = findings(&path, &questions, threads);
+            let in_place = findings(&path, &spec, threads);
             let writer = File::options().append(true).open(&path).expect("opens");
-            let copied = findings(&path, &questions, threads);
+            let copied = findings(&path, &spec, threads);
             drop(writer);
             assert_eq!(in_place.len(), 5);
-            assert!(in_place == copied, "{questions:?} on {threads} threads");
+            assert!(in_place == copied, "{spec:?} on {threads} threads");
         }
     }
 }

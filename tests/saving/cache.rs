@@ -50,8 +50,8 @@ impl Scene {
     }
 
     /// What a scan with the cache finds.
-    fn found(&self, questions: &AnalysisSpec) -> Vec<Analysis> {
-        scanned(&self.model, questions, Some(Cache::at(self.cache())))
+    fn found(&self, spec: &AnalysisSpec) -> Vec<Analysis> {
+        scanned(&self.model, spec, Some(Cache::at(self.cache())))
     }
 
     fn kept(&self) -> Vec<PathBuf> {
@@ -66,11 +66,10 @@ impl Scene {
     }
 }
 
-fn scanned(model: &Path, questions: &AnalysisSpec, cache: Option<Cache>) -> Vec<Analysis> {
+fn scanned(model: &Path, spec: &AnalysisSpec, cache: Option<Cache>) -> Vec<Analysis> {
     let checkpoint = Arc::new(Checkpoint::open(model).expect("opens"));
     let order = Arc::new(Order::new(checkpoint.ids().collect()));
-    let mut job =
-        scan::start(checkpoint, questions.clone(), order, Some(2), cache).expect("starts");
+    let mut job = scan::start(checkpoint, spec.clone(), order, Some(2), cache).expect("starts");
     let mut found: Vec<(TensorId, Analysis)> = Vec::new();
     loop {
         match job.wait(Duration::from_secs(60)) {
@@ -84,7 +83,7 @@ fn scanned(model: &Path, questions: &AnalysisSpec, cache: Option<Cache>) -> Vec<
     found.into_iter().map(|(_, analysis)| analysis).collect()
 }
 
-fn questions() -> AnalysisSpec {
+fn spec() -> AnalysisSpec {
     let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
     let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
     AnalysisSpec {
@@ -97,7 +96,7 @@ fn questions() -> AnalysisSpec {
 #[test]
 fn effective_quantizers_are_restored_from_the_cache() {
     let scene = Scene::new();
-    let mut learned = questions();
+    let mut learned = spec();
     learned.quantizers.iter_mut().for_each(|q| q.calibration = Calibration::Learned);
     let first = scene.found(&learned);
     assert_eq!(first, scanned(&scene.model, &learned, None));
@@ -109,31 +108,31 @@ fn effective_quantizers_are_restored_from_the_cache() {
 #[test]
 fn a_second_scan_reads_only_the_cache() {
     let scene = Scene::new();
-    let first = scene.found(&questions());
-    assert_eq!(first, scanned(&scene.model, &questions(), None));
+    let first = scene.found(&spec());
+    assert_eq!(first, scanned(&scene.model, &spec(), None));
     // Other values behind the same size and time: nobody looks.
     scene.write(2.0, 1_000_000);
-    assert_eq!(scene.found(&questions()), first);
-    let other = scanned(&scene.model, &questions(), None);
+    assert_eq!(scene.found(&spec()), first);
+    let other = scanned(&scene.model, &spec(), None);
     assert_ne!(other, first);
-    // Other questions were not asked before.
-    let clipped = AnalysisSpec { rounding: Rounding::HalfAway, ..questions() };
+    // Other spec were not asked before.
+    let clipped = AnalysisSpec { rounding: Rounding::HalfAway, ..spec() };
     assert_eq!(scene.found(&clipped), scanned(&scene.model, &clipped, None));
     // A change is seen, and what was kept of the old file is replaced.
     scene.write(2.0, 1_000_001);
-    assert_eq!(scene.found(&questions()), other);
+    assert_eq!(scene.found(&spec()), other);
     assert_eq!(scene.kept().len(), 2);
-    assert_eq!(scene.found(&questions()), other);
+    assert_eq!(scene.found(&spec()), other);
 }
 
 #[test]
 fn recently_modified_files_are_not_cached() {
     let scene = Scene::new();
     scene.touch(SystemTime::now() + Duration::from_secs(3600));
-    scene.found(&questions());
+    scene.found(&spec());
     // Nor are scales that are as many as the blocks.
     let scene = Scene::new();
-    scene.found(&AnalysisSpec { keep_scales: true, ..questions() });
+    scene.found(&AnalysisSpec { keep_scales: true, ..spec() });
     assert_eq!(scene.kept(), Vec::<PathBuf>::new());
 }
 
@@ -143,14 +142,14 @@ fn a_partial_scan_is_continued() {
     let checkpoint = Arc::new(Checkpoint::open(&scene.model).expect("opens"));
     let order = Arc::new(Order::new(vec![TensorId(1)]));
     let cache = Some(Cache::at(scene.cache()));
-    let mut job = scan::start(checkpoint, questions(), order, Some(1), cache).expect("starts");
+    let mut job = scan::start(checkpoint, spec(), order, Some(1), cache).expect("starts");
     let is_found =
         |news: JobEvent<Finding>| matches!(news, JobEvent::Finding((TensorId(1), Ok(_))));
     assert!(is_found(job.wait(Duration::from_secs(60))));
     assert!(matches!(job.wait(Duration::from_secs(60)), JobEvent::Ended));
     let before = fs::read(scene.only_kept()).expect("reads");
-    let found = scene.found(&questions());
-    assert_eq!(found, scanned(&scene.model, &questions(), None));
+    let found = scene.found(&spec());
+    assert_eq!(found, scanned(&scene.model, &spec(), None));
     let after = fs::read(scene.only_kept()).expect("reads");
     assert!(after.starts_with(&before) && after.len() > before.len());
 }
@@ -158,7 +157,7 @@ fn a_partial_scan_is_continued() {
 #[test]
 fn a_damaged_cache_is_measured_again() {
     let scene = Scene::new();
-    let expected = scene.found(&questions());
+    let expected = scene.found(&spec());
     let path = scene.only_kept();
     let sound = fs::read(&path).expect("reads");
     // Of the whole file, and then of a few places with every kind of damage.
@@ -170,7 +169,7 @@ fn a_damaged_cache_is_measured_again() {
         let huge = [&sound[..at], &[0xFF; 12], &sound[at..]].concat();
         for damaged in [flipped, cut, huge] {
             fs::write(&path, &damaged).expect("writes");
-            assert_eq!(scene.found(&questions()), expected, "at {at}");
+            assert_eq!(scene.found(&spec()), expected, "at {at}");
             // What was found anew has mended it.
             assert_eq!(fs::read(scene.only_kept()).expect("reads").len(), sound.len(), "at {at}");
         }
@@ -180,19 +179,19 @@ fn a_damaged_cache_is_measured_again() {
 #[test]
 fn other_files_in_the_cache_directory_are_kept_or_replaced() {
     let scene = Scene::new();
-    let expected = scene.found(&questions());
+    let expected = scene.found(&spec());
     let path = scene.only_kept();
     // A terabyte that is a hole, where the file system has such files.
     let file = File::options().write(true).open(&path).expect("opens");
     if file.set_len(1 << 40).is_ok() {
-        assert_eq!(scene.found(&questions()), expected);
+        assert_eq!(scene.found(&spec()), expected);
     }
     fs::remove_file(&path).expect("removes");
     fs::create_dir(&path).expect("makes");
-    assert_eq!(scene.found(&questions()), expected);
+    assert_eq!(scene.found(&spec()), expected);
     fs::remove_dir_all(scene.cache()).expect("removes");
     fs::write(scene.cache(), "no directory").expect("writes");
-    assert_eq!(scene.found(&questions()), expected);
+    assert_eq!(scene.found(&spec()), expected);
 }
 
 #[test]

@@ -351,12 +351,12 @@ impl Driver {
 pub(crate) fn scan_of(
     checkpoint: &Checkpoint,
     tensors: Vec<TensorId>,
-    questions: &AnalysisSpec,
+    spec: &AnalysisSpec,
 ) -> Vec<scan::Finding> {
     let order = scan::Order::new(tensors);
     let found = Mutex::new(Vec::new());
     let report = |finding| found.lock().expect("no panic").push(finding);
-    scan::run(checkpoint, questions, &order, Some(1), &Progress::default(), &report)
+    scan::run(checkpoint, spec, &order, Some(1), &Progress::default(), &report)
         .expect("runs to its end");
     found.into_inner().expect("no panic")
 }

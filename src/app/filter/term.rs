@@ -274,7 +274,7 @@ impl State {
         let flagged = |fits: fn(&Diagnostic) -> bool| {
             model.known(id).facts().is_some_and(|facts| facts.flags.iter().any(fits))
         };
-        let verdict = |verdict| model.verdict(id) == Some(verdict);
+        let rating = |rating| model.rating(id) == Some(rating);
         match self {
             State::Marked => model.is_marked(id),
             State::Quantizable => model.quantizable(id),
@@ -293,10 +293,10 @@ impl State {
             State::NoScale => model.sqnr(id) == Sqnr::Impossible,
             State::Unreadable => matches!(model.known(id), Known::Unreadable(_)),
             State::Waiting => model.sqnr(id) == Sqnr::Waiting,
-            State::Poor => verdict(Rating::Poor),
-            State::Fair => verdict(Rating::Fair),
-            State::Good => verdict(Rating::Good),
-            State::Excellent => verdict(Rating::Excellent),
+            State::Poor => rating(Rating::Poor),
+            State::Fair => rating(Rating::Fair),
+            State::Good => rating(Rating::Good),
+            State::Excellent => rating(Rating::Excellent),
             State::Norm => matches!(model.obstacle(id), Some(Obstacle::Norm)),
             State::Embedding => matches!(
                 model.reason(id),

@@ -398,8 +398,8 @@ impl Table {
             if let Some(db) = sqnr.decibels() {
                 totals.worst = Some(totals.worst.map_or(db, |worst| worst.min(db)));
                 let said = model.thresholds.rate(db);
-                let place = VERDICTS.iter().position(|&verdict| verdict == said);
-                place.into_iter().for_each(|place| totals.verdicts[place] += 1);
+                let place = VERDICTS.iter().position(|&rating| rating == said);
+                place.into_iter().for_each(|place| totals.ratings[place] += 1);
             }
             if let Some(db) = model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {
                 totals.worst_output = Some(totals.worst_output.map_or(db, |worst| worst.max(db)));

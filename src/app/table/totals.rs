@@ -14,11 +14,11 @@ pub struct NodeTotals {
     /// The largest output error of any layer, in dB.
     pub worst_output: Option<f64>,
     /// Number of tensors with each rating, worst first.
-    pub verdicts: [usize; 4],
+    pub ratings: [usize; 4],
     pub waiting: usize,
 }
 
-/// The order of [`NodeTotals::verdicts`].
+/// The order of [`NodeTotals::ratings`].
 pub const VERDICTS: [Rating; 4] = [Rating::Poor, Rating::Fair, Rating::Good, Rating::Excellent];
 
 impl NodeTotals {
@@ -32,7 +32,7 @@ impl NodeTotals {
         self.quantizable += other.quantizable;
         self.marked += other.marked;
         self.waiting += other.waiting;
-        self.verdicts.iter_mut().zip(other.verdicts).for_each(|(a, b)| *a += b);
+        self.ratings.iter_mut().zip(other.ratings).for_each(|(a, b)| *a += b);
         self.worst = match (self.worst, other.worst) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

@@ -6,7 +6,7 @@ use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::file_names::{has_extension, names_in};
 use std::path::Path;
 
-/// The checkpoint that the index at `path` describes; its shards lie beside or beneath it.
+/// The checkpoint that the index at `path` describes; its shards lie beside it or in subdirectories.
 ///
 /// # Errors
 ///

@@ -332,13 +332,13 @@ impl Kept {
     fn scan(&self) -> Vec<scan::Finding> {
         let schemes = [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)];
         let quantizer = |scheme| Quantizer { calibration: Calibration::MinMax, scheme };
-        let questions = AnalysisSpec {
+        let spec = AnalysisSpec {
             histogram: true,
             ..AnalysisSpec::errors(schemes.map(quantizer).to_vec(), Rounding::HalfEven)
         };
         let order = Arc::new(Order::new(self.checkpoint.ids().collect()));
         let cache = Some(Cache::at(self.directory.clone()));
-        let job = scan::start(self.checkpoint.clone(), questions, order, Some(1), cache);
+        let job = scan::start(self.checkpoint.clone(), spec, order, Some(1), cache);
         let mut job = job.expect("starts");
         let mut found = Vec::new();
         while let JobEvent::Finding(finding) = job.wait(Duration::from_secs(10)) {
