@@ -34,6 +34,7 @@ impl OutputSums {
 /// A range of a weight's output channels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelRange {
+    /// Indices of the channels.
     pub channels: Range<u64>,
 }
 
@@ -58,7 +59,9 @@ pub fn channel_ranges(shape: &Shape) -> Vec<ChannelRange> {
 /// A quantizer for channel ranges of one weight, with scales that are known already.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChannelQuantizer<'l> {
+    /// The quantizer.
     pub quantizer: Quantizer,
+    /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
     /// The scale of a per-tensor scheme, or the largest magnitude of a tensor whose scheme has a
     /// global scale.

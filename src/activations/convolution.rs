@@ -14,10 +14,13 @@ pub const METADATA_KEY: &str = "quantscope.convolutions";
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Convolution {
+    /// Step of the kernel along each axis.
     pub stride: Vec<usize>,
     /// Zeros before and after each axis.
     pub padding: Vec<(usize, usize)>,
+    /// Distance of the kernel's elements along each axis.
     pub dilation: Vec<usize>,
+    /// Number of groups that the channels are divided into.
     pub groups: usize,
     /// Length of the kernel along each axis, from the shape of the weight.
     #[serde(skip)]

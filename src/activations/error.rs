@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// Why recorded inputs cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum ActivationsError {
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
@@ -18,6 +19,7 @@ pub enum ActivationsError {
 
 /// What is wrong with the recording of one layer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum Fault {
     #[error("unsupported dtype: expected F64, F32, F16 or BF16, found {0}")]
     NotFloat(String),

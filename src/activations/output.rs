@@ -36,6 +36,7 @@ pub enum ActivationMode {
 }
 
 impl ActivationMode {
+    /// All modes, in the order of figures and columns.
     pub const ALL: [ActivationMode; 3] =
         [ActivationMode::Weights, ActivationMode::Dynamic, ActivationMode::Static];
 
@@ -83,7 +84,9 @@ impl Basis {
 /// The output error of one layer for one quantizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutputError {
+    /// What the error is computed from.
     pub basis: Basis,
+    /// The sums over all channels and inputs.
     pub sums: OutputSums,
     /// Whether the error is known, for each of [`ActivationMode::ALL`].
     pub known: [bool; 3],
@@ -114,8 +117,11 @@ impl OutputError {
 
 /// One layer and a reader of its captures, for one thread.
 pub struct Layer<'a, 'f> {
+    /// What was recorded of the layer.
     pub recording: &'a Recording,
+    /// Shape of the weight.
     pub shape: &'a Shape,
+    /// Reads the recorded inputs.
     pub stream: &'a mut Stream<'f>,
     /// The calibrated scale of its inputs, if known.
     pub input_scale: Option<f32>,

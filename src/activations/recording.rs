@@ -9,7 +9,9 @@ use crate::tensor::{FloatType, TensorId};
 /// The recording of the layer of one weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recording {
+    /// The operation of the layer.
     pub kind: LayerKind,
+    /// The inputs or their summary.
     pub source: Source,
 }
 
@@ -18,19 +20,23 @@ pub struct Recording {
 pub enum LayerKind {
     /// Multiplies the last axis of its input with `[out, in]`.
     Linear,
+    /// A convolution with this geometry.
     Convolution(Convolution),
 }
 
 /// What was recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
+    /// The inputs themselves.
     Inputs(Inputs),
+    /// A summary of the inputs.
     Summary(Summary),
 }
 
 /// The inputs, in the order of the files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inputs {
+    /// The recorded tensors.
     pub batches: Vec<Batch>,
 }
 
@@ -51,6 +57,7 @@ impl Inputs {
 pub struct Batch {
     pub(super) file: usize,
     pub(super) tensor: TensorId,
+    /// Number of samples.
     pub samples: u64,
     /// Elements of one sample: the features of a linear layer, `[channels, spatial…]` of a
     /// convolution.

@@ -17,15 +17,18 @@ const CHUNK: u64 = 1 << 17;
 /// Which tensor's channels to measure, and how they are quantized.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
+    /// The tensor.
     pub tensor: TensorId,
     /// The scale of the whole tensor.
     pub shared: f32,
+    /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
 }
 
 /// Range and errors of one output channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Channel {
+    /// Largest magnitude.
     pub absmax: f64,
     /// SQNR in dB with the scale of the whole tensor; NaN if the channel has no scale because it
     /// holds NaN or infinities.

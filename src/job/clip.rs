@@ -18,17 +18,22 @@ const CHUNK: u64 = 1 << 17;
 /// Which tensor to measure, and with which clip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Request {
+    /// The tensor.
     pub tensor: TensorId,
+    /// How the clip is chosen.
     pub calibration: Calibration,
     /// The magnitude beyond which elements count as clipped.
     pub clip: f64,
+    /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
 }
 
 /// The scale, the error and the number of clipped elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {
+    /// The scale with the clip.
     pub scale: f32,
+    /// The quantization error with the clip.
     pub error: ErrorStatistics,
     /// Elements beyond the clip.
     pub beyond: u64,

@@ -18,6 +18,7 @@ pub type Candidates = Vec<Vec<TensorId>>;
 
 /// Why the comparison ended early.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum DuplicatesError {
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 /// Which elements to read, and how to quantize them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
+    /// The tensor.
     pub tensor: TensorId,
     /// Indices in storage order.
     pub elements: Elements<u64>,
@@ -23,7 +24,9 @@ pub struct Request {
 /// How the elements would be quantized.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantization {
+    /// The quantizer.
     pub quantizer: Quantizer,
+    /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
     /// The scale of the whole tensor, if it is known already, so that the tensor need not be
     /// read to find it.
@@ -35,12 +38,14 @@ pub struct Quantization {
 pub struct Window {
     /// The index of the first element.
     pub start: u64,
+    /// The elements, in storage order.
     pub elements: Vec<Element>,
 }
 
 /// One element: its bytes, its value and its quantized value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Element {
+    /// The bytes in the file.
     pub raw: Raw,
     /// `None` for a dtype that cannot be decoded.
     pub value: Option<Scalar>,
@@ -72,7 +77,9 @@ impl Raw {
 /// A quantized element.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantized {
+    /// The quantized value.
     pub q: i8,
+    /// The scale of the element's group.
     pub scale: f32,
     /// `scale * q`, rounded to f32.
     pub dequantized: f64,
@@ -82,6 +89,7 @@ pub struct Quantized {
 
 /// Why the elements cannot be shown.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum ValuesError {
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),

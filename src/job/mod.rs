@@ -4,6 +4,8 @@
 //! through one channel. Dropping a job cancels it. Imports everything below it (`checkpoint`,
 //! `activations`, `plan`, `export`); `cli` and `tui` start jobs.
 
+#![warn(missing_docs)]
+
 mod background_sync;
 pub mod cache;
 pub mod channels;
@@ -53,6 +55,7 @@ const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a job reports next.
 #[derive(Debug, PartialEq)]
 pub enum JobEvent<T> {
+    /// The next finding.
     Finding(T),
     /// No finding yet; the job is still running.
     Nothing,

@@ -30,6 +30,7 @@ pub struct Request {
     /// An error is measured for each of these. If empty, inputs are calibrated and nothing is
     /// measured.
     pub quantizers: Vec<Quantizer>,
+    /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
     /// The calibration of the inputs.
     pub calibration: Calibration,

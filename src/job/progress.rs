@@ -14,6 +14,7 @@ pub struct Progress {
 
 /// Why a job stopped early.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum Stopped {
     #[error("cancelled")]
     Cancelled,

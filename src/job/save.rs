@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub enum SaveEvent {
     /// A new phase begins; the text names it, such as `writing`.
     Phase(&'static str),
+    /// The save has ended, with its receipt or an error.
     Finished(Box<Result<Receipt, JobError>>),
 }
 

@@ -15,14 +15,18 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// The result of a verification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verification {
+    /// Every tensor of the output.
     pub tensors: Vec<Verified>,
 }
 
 /// One tensor of the output that is as expected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
+    /// The tensor in the output.
     pub out: TensorId,
+    /// The tensor in the source.
     pub source: TensorId,
+    /// How the two correspond.
     pub matched: Match,
     /// How it was quantized, if it was.
     pub quantizer: Option<Quantizer>,

@@ -15,10 +15,13 @@ use std::sync::Arc;
 /// The contents of a report.
 #[derive(Debug)]
 pub struct Report {
+    /// The checkpoint that was measured.
     pub checkpoint: Arc<Checkpoint>,
     /// The quantizer of the figures, except for tensors that are marked with another.
     pub quantizer: Quantizer,
+    /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
+    /// The SQNRs from which ratings apply.
     pub thresholds: Thresholds,
     /// Whether activations were given, so that output errors are known.
     pub has_outputs: bool,
@@ -42,6 +45,7 @@ pub struct PlanSummary {
 /// The output channels of one tensor, largest magnitude first.
 #[derive(Clone, Debug)]
 pub struct TensorChannels {
+    /// The tensor in the checkpoint.
     pub tensor: TensorId,
     /// The index of each channel in the tensor, and its error.
     pub channels: Vec<(usize, ChannelError)>,
@@ -50,6 +54,7 @@ pub struct TensorChannels {
 /// The error of one output channel.
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelError {
+    /// Largest magnitude.
     pub absmax: f64,
     /// SQNR in dB with the scale of the whole tensor.
     pub shared_db: f64,
@@ -75,6 +80,7 @@ impl TensorChannels {
 /// A tensor of a report.
 #[derive(Debug)]
 pub struct Row {
+    /// The tensor in the checkpoint.
     pub tensor: TensorId,
     /// Why it is not quantized by default; `None` if it is.
     pub reason: Option<String>,
@@ -84,6 +90,7 @@ pub struct Row {
     pub quantizer: Quantizer,
     /// `None` if it is not measured yet or is not a float tensor.
     pub statistics: Option<Statistics>,
+    /// Diagnostics of its elements.
     pub flags: Vec<Diagnostic>,
     /// The error of each scheme.
     pub costs: Vec<Cost>,
@@ -91,17 +98,22 @@ pub struct Row {
     pub unmeasured: Option<String>,
     /// The calibrated scale of the layer's inputs.
     pub input_scale: Option<f32>,
+    /// Counts of its elements, if they were counted.
     pub histogram: Option<Histogram>,
 }
 
 /// The error of a tensor for one quantizer.
 #[derive(Clone, Debug)]
 pub struct Cost {
+    /// The quantizer of the error.
     pub quantizer: Quantizer,
+    /// The error over all elements.
     pub error: ErrorStatistics,
     /// Σ(x−x̂)²/Σx²
     pub noise_share: f64,
+    /// Number of scales.
     pub scales: u64,
+    /// The largest of the scales.
     pub largest_scale: f32,
     /// The error of the layer's output, if known.
     pub output: Option<OutputError>,
@@ -118,8 +130,11 @@ impl Cost {
 /// Element counts in equal bins from `low` to `high`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Histogram {
+    /// Lower end of the first bin.
     pub low: f64,
+    /// Upper end of the last bin.
     pub high: f64,
+    /// The count of each bin.
     pub counts: Box<[f32]>,
     /// Whether the counts are only relative to each other.
     #[serde(skip)]
@@ -173,6 +188,7 @@ impl Row {
         self.cost_of(self.quantizer)
     }
 
+    /// The error for `quantizer`, if it was measured.
     pub fn cost_of(&self, quantizer: Quantizer) -> Option<&Cost> {
         self.costs.iter().find(|cost| cost.quantizer == quantizer)
     }
@@ -194,6 +210,7 @@ impl Row {
         recorded.then(|| OutputFigures::of(error, self.input_scale, self.unmeasured.clone()))
     }
 
+    /// SQNR in dB for the row's quantizer.
     pub fn sqnr_db(&self) -> Option<f64> {
         self.cost().map(|cost| cost.error.sqnr_db)
     }

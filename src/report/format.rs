@@ -8,8 +8,11 @@ use std::path::Path;
 /// The format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// A page that a browser opens without a network.
     Html,
+    /// One record per tensor.
     Csv,
+    /// The document of `analyze --schemes`, with further keys.
     Json,
 }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 /// A limit on the size of a checkpoint: `60MB`, `1.5GiB`, `50%` or a number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SizeLimit {
+    /// A number of bytes.
     Bytes(u64),
     /// A share of the checkpoint's size; 1 is all of it.
     Share(f64),
