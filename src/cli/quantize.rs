@@ -34,7 +34,7 @@ use std::sync::Arc;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     quantscope quantize my-model -o for-vllm --for vllm --dry-run\n  \
-    quantscope quantize my-model -o small.safetensors --max-bytes 50%\n  \
+    quantscope quantize my-model -o small.safetensors --max-bytes 60%\n  \
     quantscope quantize my-model -o mlp.safetensors --include '*.mlp.*' --min-sqnr 35\n  \
     quantscope quantize my-model -o plan.safetensors --write-recipe plan.toml\n  \
     quantscope quantize my-model -o again.safetensors --recipe plan.toml")]
