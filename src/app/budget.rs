@@ -188,7 +188,8 @@ impl Budget {
             None => {
                 let limit: SizeLimit =
                     text.parse().map_err(|why: String| format!("{why}, or 40dB"))?;
-                let bytes = limit.bytes(model.checkpoint.total_bytes());
+                let checkpoint = &model.checkpoint;
+                let bytes = limit.bytes(checkpoint.total_bytes(), checkpoint.parameters());
                 self.curve.within(bytes).ok_or_else(|| {
                     let smallest = self.curve.points().last().map_or(0, |point| point.bytes);
                     format!("no plan is so small: the smallest has {}", figures::bytes(smallest))

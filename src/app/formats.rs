@@ -14,7 +14,7 @@ pub struct FormatFit {
 
 /// Every container, in the order of the lists.
 pub(crate) fn containers() -> impl Iterator<Item = Container> {
-    let linear = LinearScheme::ALL.into_iter().map(Container::CompressedTensors);
+    let linear = LinearScheme::INT8.into_iter().map(Container::CompressedTensors);
     let others = [
         Container::Burn,
         Container::Gguf,
@@ -57,5 +57,6 @@ fn linear_summary(scheme: LinearScheme) -> &'static str {
     match scheme {
         LinearScheme::W8A8 => "int8 weights and inputs of Linear layers",
         LinearScheme::W8A16 => "int8 weights of Linear layers, in groups",
+        LinearScheme::Presets => "int4, FP8, FP4 and mixtures in Linear layers",
     }
 }

@@ -92,6 +92,11 @@ pub(super) struct CalibrationArgs {
 }
 
 impl CalibrationArgs {
+    /// Whether the user chose one.
+    pub(super) fn is_given(&self) -> bool {
+        self.calibration.is_some()
+    }
+
     pub(super) fn quantizer(
         &self,
         checkpoint: &Checkpoint,

@@ -21,7 +21,8 @@ use crate::plan::{
     Decibels, InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
 use crate::quantization::{
-    AnalysisSpec, Calibration, ErrorDetail, Outcome, QuantizationScheme, Thresholds,
+    AnalysisSpec, Calibration, ErrorDetail, NotQuantizable, Outcome, QuantizationScheme, Rounding,
+    Thresholds,
 };
 use crate::tensor::{FloatType, TensorId};
 use crate::text::figures::counted;
@@ -52,7 +53,7 @@ pub struct Quantize {
     #[command(flatten, next_help_heading = "Quantization")]
     rounding: RoundingArgs,
     /// Choose the schemes with the least error such that all tensors together take at most SIZE:
-    /// 60MB, 1.5GiB, or 50% of the model. The error is that of the layers' outputs if
+    /// 60MB, 1.5GiB, 50% of the model, or 4.5bpw (bits per weight). The error is that of the layers' outputs if
     /// --activations are given, otherwise that of the weights
     #[arg(long, value_name = "SIZE", help_heading = "Budget")]
     max_bytes: Option<SizeLimit>,
@@ -71,7 +72,7 @@ pub struct Quantize {
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
     /// Use the plan in a recipe file instead of a selection
-    #[arg(long, value_name = "FILE", help_heading = "Selection", conflicts_with_all = ["include", "exclude", "scheme", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
+    #[arg(long, value_name = "FILE", help_heading = "Selection", conflicts_with_all = ["include", "exclude", "scheme", "schemes", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
     recipe: Option<PathBuf>,
     /// Also write the plan to a recipe file; `-` is standard output. An existing FILE needs --force
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -100,7 +101,8 @@ fn scales(plan: &Plan, outcomes: &[(TensorId, Vec<Outcome>)]) -> KnownScales {
     let one = |id: TensorId, outcomes: &[Outcome]| {
         let chosen = outcomes.iter().find(|outcome| plan.get(id) == Some(outcome.quantizer))?;
         let scales = &chosen.result.as_ref().ok()?.scales;
-        (scales.count == 1).then(|| vec![scales.min])
+        let has_scale = scales.count == 1 && chosen.quantizer.scheme.preset().is_none();
+        has_scale.then(|| vec![scales.min])
     };
     outcomes.iter().filter_map(|(id, outcomes)| Some((*id, one(*id, outcomes)?))).collect()
 }
@@ -163,6 +165,7 @@ impl Quantize {
             None => self.plan(&checkpoint, &self.selection.selection(), format, &rules)?,
         };
         plan.target = target;
+        self.check_presets(&plan)?;
         let used = self.has_budget() || self.activation_scheme == ActivationScheme::Static;
         if !used && !self.activations.activations.is_empty() {
             let why = "--activations are for --activation-scheme static, --max-bytes and --min-sqnr; none of these is given";
@@ -191,6 +194,29 @@ impl Quantize {
         };
         receipt.warnings.splice(0..0, warnings);
         receipt::print(&receipt, self.dry_run, self.output.json, thresholds)
+    }
+
+    /// Fails if an option asks for what presets do not have.
+    fn check_presets(&self, plan: &Plan) -> Result<(), Error> {
+        let refuse = |why: &str| {
+            let (path, why) = (self.save.out.clone(), why.to_owned());
+            Err(SaveError::Unfit { path, why }.into())
+        };
+        if !self.target.schemes().is_empty() && !self.has_budget() {
+            return refuse(
+                "--schemes are for --max-bytes and --min-sqnr, and none of these is given",
+            );
+        }
+        let has_preset = plan.iter().any(|(_, quantizer)| quantizer.scheme.preset().is_some());
+        match (has_preset, self.calibration.is_given(), self.rounding.rounding) {
+            (true, true, _) => refuse(
+                "presets take their scales from the largest magnitudes: leave --calibration out",
+            ),
+            (true, _, Rounding::HalfAway) => {
+                refuse("presets round half to even: leave --rounding out")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Finds the scales of the layers' inputs. What was not recorded is left out of the plan,
@@ -307,7 +333,14 @@ impl Quantize {
         for found in scan {
             let (id, found) = found?;
             let Some(analysis) = found.transpose()? else { continue };
-            match analysis.outcomes.iter().find_map(|outcome| outcome.result.as_ref().err()) {
+            let mut found = analysis.outcomes;
+            // Of several schemes, those that do not fit the shape are no choice.
+            if found.iter().any(|outcome| outcome.result.is_ok()) {
+                found.retain(|outcome| {
+                    !matches!(outcome.result, Err(NotQuantizable::DoesNotFit { .. }))
+                });
+            }
+            match found.iter().find_map(|outcome| outcome.result.as_ref().err()) {
                 Some(why) => {
                     let refusal = refusal(checkpoint, id, why);
                     if selection.names(&checkpoint.tensor(id).name) {
@@ -316,7 +349,7 @@ impl Quantize {
                     warnings.push(format!("{refusal}; it was left as it is"));
                     refused.push(id);
                 }
-                None => outcomes.push((id, analysis.outcomes)),
+                None => outcomes.push((id, found)),
             }
         }
         outcomes.sort_by_key(|(id, _)| *id);
@@ -369,6 +402,10 @@ impl Quantize {
         format: OutputFormat,
         tensors: &[TensorId],
     ) -> Vec<QuantizationScheme> {
+        let named = self.target.schemes();
+        if !named.is_empty() {
+            return named;
+        }
         match (self.target.shared_scheme(), format) {
             (Some(scheme), _) => vec![scheme],
             (None, _) if self.has_budget() && !format.container().has_one_scheme() => {
@@ -449,7 +486,7 @@ impl Quantize {
         let curve = Curve::of_units(fixed, units);
         let smallest = curve.points().len() - 1;
         let now = checkpoint.total_bytes();
-        let wanted = self.max_bytes.map(|limit| limit.bytes(now));
+        let wanted = self.max_bytes.map(|limit| limit.bytes(now, checkpoint.parameters()));
         if let Some(wanted) = wanted.filter(|&wanted| wanted >= now) {
             return Err(Error::WithinBudget { path: checkpoint.path().to_owned(), wanted, now });
         }

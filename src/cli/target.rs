@@ -5,7 +5,8 @@ use crate::cli::error::Error;
 use crate::cli::options::int8_scheme;
 use crate::export::{OutputFormat, WeightLayout};
 use crate::plan::target::{Container, LinearScheme, Loader, Target, TargetError};
-use crate::quantization::QuantizationScheme;
+use crate::plan::{PRESET_SCHEMES, can_be_saved};
+use crate::quantization::{Preset, QuantizationScheme};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
@@ -36,12 +37,18 @@ pub(super) struct TargetArgs {
     #[arg(long, value_name = "FORMAT", value_parser = format())]
     format: Option<FormatName>,
     /// Which elements share a scale, or one of compressed-tensors' schemes: W8A8 is int8
-    /// weights and inputs, W8A16 int8 weights only. If not given: W8A8 for
+    /// weights and inputs, W8A16 int8 weights only, W4A16 and W4A16_ASYM int4 weights (W4A16:64:
+    /// in groups of 64), FP8_DYNAMIC and FP8_BLOCK FP8, NVFP4A16 and MXFP4A16 FP4, MXFP8A16 FP8
+    /// with scales of powers of two. If not given: W8A8 for
     /// compressed-tensors, with one scale per channel; W8A16 has the largest block of 128, 64
     /// and 32 that divides every row; per-channel where training learned a scale for each;
     /// per-tensor otherwise
-    #[arg(long, value_name = "per-tensor|per-channel|per-block:N|W8A8|W8A16", value_parser = scheme)]
+    #[arg(long, value_name = "per-tensor|per-channel|per-block:N|W8A8|W4A16|…", value_parser = scheme)]
     pub scheme: Option<SchemeName>,
+    /// What --max-bytes and --min-sqnr choose from, instead of one scheme: the presets of
+    /// compressed-tensors, such as W4A16,FP8_DYNAMIC
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = preset, conflicts_with = "scheme")]
+    schemes: Vec<Preset>,
 }
 
 /// A value of `--format`.
@@ -57,6 +64,7 @@ pub(super) struct FormatName {
 pub(super) enum SchemeName {
     Shared(QuantizationScheme),
     Linear(LinearScheme),
+    Preset(Preset),
 }
 
 impl TargetArgs {
@@ -74,6 +82,9 @@ impl TargetArgs {
         if let Some(format) = self.format {
             target = target.with_format(format.container).map_err(refuse)?;
         }
+        if let Some(preset) = self.schemes.first() {
+            return self.preset_target(checkpoint, target, *preset);
+        }
         let names_scheme = self.format.is_some_and(|format| format.names_scheme);
         match self.scheme {
             Some(SchemeName::Linear(scheme)) => {
@@ -86,6 +97,7 @@ impl TargetArgs {
                 };
                 Ok(target.with_linear_scheme(scheme))
             }
+            Some(SchemeName::Preset(preset)) => self.preset_target(checkpoint, target, preset),
             Some(SchemeName::Shared(QuantizationScheme::PerBlock(..))) if !names_scheme => {
                 Ok(target.with_linear_scheme(LinearScheme::W8A16))
             }
@@ -93,10 +105,40 @@ impl TargetArgs {
         }
     }
 
+    /// The target that holds presets.
+    fn preset_target(
+        &self,
+        checkpoint: &Checkpoint,
+        target: Target,
+        preset: Preset,
+    ) -> Result<Target, Error> {
+        let presets = Container::CompressedTensors(LinearScheme::Presets);
+        if target.is_default() && self.format.is_none() {
+            return Ok(Target::format(presets));
+        }
+        let names_scheme = self.format.is_some_and(|format| format.names_scheme);
+        match target.container() {
+            Container::CompressedTensors(_) if !names_scheme => {
+                Ok(target.with_linear_scheme(LinearScheme::Presets))
+            }
+            Container::FakeQuantized => Ok(target),
+            other => {
+                let (scheme, format) = (preset.name(), other.name());
+                Err(unfit(checkpoint, TargetError::NoSuchScheme { scheme, format }))
+            }
+        }
+    }
+
+    /// The schemes that a budget is to choose from, if any were named.
+    pub(super) fn schemes(&self) -> Vec<QuantizationScheme> {
+        self.schemes.iter().map(|&preset| QuantizationScheme::Preset(preset)).collect()
+    }
+
     /// The scheme that was named, if it is one.
     pub(super) fn shared_scheme(&self) -> Option<QuantizationScheme> {
         match self.scheme {
             Some(SchemeName::Shared(scheme)) => Some(scheme),
+            Some(SchemeName::Preset(preset)) => Some(QuantizationScheme::Preset(preset)),
             _ => None,
         }
     }
@@ -170,12 +212,28 @@ fn format() -> impl TypedValueParser<Value = FormatName> {
     })
 }
 
+/// A preset that can be saved.
+fn preset(text: &str) -> Result<Preset, String> {
+    let saved = |preset: &Preset| can_be_saved(*preset);
+    text.parse::<Preset>().ok().filter(saved).ok_or_else(|| {
+        let presets = PRESET_SCHEMES.iter().filter_map(|scheme| scheme.preset());
+        let names: Vec<&str> = presets.map(Preset::name).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
 fn scheme(text: &str) -> Result<SchemeName, String> {
-    let named = LinearScheme::ALL.into_iter().find(|s| s.name().eq_ignore_ascii_case(text));
+    let named = LinearScheme::INT8.into_iter().find(|s| s.name().eq_ignore_ascii_case(text));
     match named {
         Some(scheme) => Ok(SchemeName::Linear(scheme)),
-        None => {
-            int8_scheme(text).map(SchemeName::Shared).map_err(|why| format!("{why}, W8A8 or W8A16"))
-        }
+        None => match text.parse::<Preset>() {
+            Ok(preset) if can_be_saved(preset) => Ok(SchemeName::Preset(preset)),
+            _ => int8_scheme(text).map(SchemeName::Shared).map_err(|why| {
+                let mut names = vec![why, "W8A8".to_owned(), "W8A16".to_owned()];
+                let saved = PRESET_SCHEMES.iter().filter_map(|scheme| scheme.preset());
+                names.extend(saved.map(|preset| preset.name().to_owned()));
+                names.join(", ")
+            }),
+        },
     }
 }

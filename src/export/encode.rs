@@ -8,8 +8,8 @@ use crate::export::overflow;
 use crate::export::q8_0;
 use crate::quantization::ggml::BlockError;
 use crate::quantization::{
-    Chunks, GroupScales, NotQuantizable, Quantizer, Rounding, ScaledGroup, dequantize_groups,
-    kernels,
+    Chunks, EncodedRows, GroupScales, NotQuantizable, Preset, PresetCoder, PresetPart, Quantizer,
+    Rounding, ScaledGroup, dequantize_groups, kernels,
 };
 use crate::tensor::{BlockType, FloatType, Shape, TensorId, read_f64, write_f64};
 use std::fs::File;
@@ -35,6 +35,7 @@ pub struct ChunkEncoder<'c> {
     rounding: Rounding,
     /// int8 values, as bytes.
     values: Vec<u8>,
+    rows: EncodedRows,
     out: Vec<u8>,
 }
 
@@ -68,7 +69,8 @@ impl<'c> ChunkEncoder<'c> {
     ) -> Self {
         let reader = checkpoint.reader();
         let rounding = output_plan.rounding;
-        ChunkEncoder { checkpoint, reader, known, rounding, values: Vec::new(), out: Vec::new() }
+        let (values, rows, out) = (Vec::new(), EncodedRows::default(), Vec::new());
+        ChunkEncoder { checkpoint, reader, known, rounding, values, rows, out }
     }
 
     /// Encodes chunk `k` of the entry at index `entry` of `file`, and writes it to `sink`.
@@ -106,6 +108,11 @@ impl<'c> ChunkEncoder<'c> {
                 self.out.resize((range.end - range.start) as usize, 0);
                 target.sink.write(offset + range.start, &mut self.out)
             }
+            MadeFrom::PresetPart { .. } => Ok(()),
+            &MadeFrom::PresetValues { tensor, quantizer } => match quantizer.scheme.preset() {
+                Some(preset) => self.write_preset(file, tensor, preset, &mut target),
+                None => Ok(()),
+            },
             MadeFrom::Literal(bytes) => {
                 let part = range.start as usize..range.end as usize;
                 self.out.clear();
@@ -167,6 +174,69 @@ impl<'c> ChunkEncoder<'c> {
         target.sink.write(biases_at + first * to.size() as u64, &mut self.out)
     }
 
+    /// Encodes whole rows of a tensor, and writes them to all of its parts.
+    fn write_preset(
+        &mut self,
+        file: &OutFile,
+        tensor: TensorId,
+        preset: Preset,
+        target: &mut Target,
+    ) -> Result<(), SaveError> {
+        let shape = &self.checkpoint.tensor(tensor).shape;
+        let absmax = absmax(self.known, tensor);
+        let rows = &mut self.rows;
+        let encoded = self.reader.look(tensor, target.range.clone(), |dtype, bytes| {
+            let coder = PresetCoder::new(preset, dtype, shape, absmax);
+            coder.encode(bytes, rows).map(|()| coder)
+        })?;
+        let Some(coder) = encoded else { return Ok(()) };
+        let coder =
+            coder.map_err(|why| self.not_quantizable(tensor, why.after(target.range.start)))?;
+        let row = target.range.start / coder.columns() as u64;
+        let at = target.offset + row * coder.row_bytes() as u64;
+        let EncodedRows { values, scales, zero_points } = &mut self.rows;
+        target.sink.write(at, values)?;
+        if let Some(offset) = file.offset_of_part(tensor, PresetPart::Scales) {
+            target.sink.write(offset + coder.scales_before(row), scales)?;
+        }
+        if let Some(offset) = file.offset_of_part(tensor, PresetPart::ZeroPoints) {
+            target.sink.write(offset + coder.zero_points_before(row), zero_points)?;
+        }
+        match file.offset_of_part(tensor, PresetPart::GlobalScale) {
+            Some(offset) if row == 0 => {
+                self.out.clear();
+                self.out.extend(coder.global().to_le_bytes());
+                target.sink.write(offset, &mut self.out)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the elements of whole rows after the rounding of a preset, in their own type.
+    fn write_restored(
+        &mut self,
+        tensor: TensorId,
+        preset: Preset,
+        target: &mut Target,
+    ) -> Result<(), SaveError> {
+        let info = self.checkpoint.tensor(tensor);
+        let to = info.dtype.float().unwrap_or(FloatType::F32);
+        let absmax = absmax(self.known, tensor);
+        let mut restored: Vec<u8> = Vec::new();
+        let encoded = self.reader.look(tensor, target.range.clone(), |dtype, bytes| {
+            let coder = PresetCoder::new(preset, dtype, &info.shape, absmax);
+            let each = |_: &[f32], _: &[f32], row: &[f32]| {
+                restored.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+            };
+            coder.restore(bytes, each, |_, _| {})
+        })?;
+        let encoded = encoded.unwrap_or(Ok(()));
+        encoded.map_err(|why| self.not_quantizable(tensor, why.after(target.range.start)))?;
+        kernels::convert(FloatType::F32, &restored, to, &mut self.out);
+        let at = target.offset + target.range.start * to.size() as u64;
+        target.sink.write(at, &mut self.out)
+    }
+
     fn write_floats(
         &mut self,
         tensor: TensorId,
@@ -191,6 +261,9 @@ impl<'c> ChunkEncoder<'c> {
         quantizer: Quantizer,
         target: &mut Target,
     ) -> Result<(), SaveError> {
+        if let Some(preset) = quantizer.scheme.preset() {
+            return self.write_restored(tensor, preset, target);
+        }
         let info = self.checkpoint.tensor(tensor);
         let to = info.dtype.float().unwrap_or(FloatType::F32);
         let (shape, scale_type) = (&info.shape, FloatType::F32);
@@ -276,4 +349,10 @@ impl<'c> ChunkEncoder<'c> {
         };
         result.unwrap_or(Ok(Vec::new())).map_err(|why| self.not_quantizable(tensor, why))
     }
+}
+
+/// The largest magnitude of all tensors that share a global scale with this one, if it is
+/// known.
+pub(crate) fn absmax(known: &KnownScales, tensor: TensorId) -> f64 {
+    known.get(&tensor).and_then(|known| known.first()).copied().unwrap_or_default().into()
 }

@@ -36,3 +36,5 @@ pub use request::{OutputFormat, Request, Task, WeightLayout};
 pub use sidecar_file::{LeftOutFiles, SidecarFile};
 pub use text_file::write_text;
 pub use verify::pairing::{Match, Pair, Pairing};
+
+pub(crate) use output_plan::share_absmax;

@@ -4,7 +4,7 @@ use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, StoredId};
 use crate::export::q8_0;
 use crate::export::sidecar_file::{LeftOutFiles, SidecarFile};
-use crate::quantization::{Chunks, Quantizer, Rounding};
+use crate::quantization::{Chunks, PresetPart, Quantizer, Rounding};
 use crate::tensor::{DType, FloatType, Shape, TensorId};
 use std::collections::{HashMap, HashSet};
 
@@ -45,6 +45,11 @@ pub enum MadeFrom {
     Floats { tensor: TensorId, to: FloatType },
     /// A tensor's elements after int8 rounding, in their own type.
     FakeQuantized { tensor: TensorId, quantizer: Quantizer },
+    /// The values of a tensor in a preset. Its other parts are separate entries, written
+    /// together with them.
+    PresetValues { tensor: TensorId, quantizer: Quantizer },
+    /// Another part of a tensor in a preset.
+    PresetPart { tensor: TensorId, part: PresetPart },
     /// A tensor's elements in ggml's Q8_0 blocks.
     Q8_0 { tensor: TensorId },
 }
@@ -54,6 +59,7 @@ impl Entry {
     pub fn quantizer(&self) -> Option<(TensorId, Quantizer)> {
         match self.made_from {
             MadeFrom::Values { tensor, quantizer, .. }
+            | MadeFrom::PresetValues { tensor, quantizer }
             | MadeFrom::FakeQuantized { tensor, quantizer } => Some((tensor, quantizer)),
             MadeFrom::Q8_0 { tensor } => Some((tensor, q8_0::QUANTIZER)),
             _ => None,
@@ -64,6 +70,9 @@ impl Entry {
     /// be transposed, or the tensor's if the entry's elements are packed.
     pub fn grouped_shape<'a>(&'a self, checkpoint: &'a Checkpoint, tensor: TensorId) -> &'a Shape {
         let original = &checkpoint.tensor(tensor).shape;
+        if let MadeFrom::PresetValues { .. } = self.made_from {
+            return original;
+        }
         if self.shape.elements() == original.elements() { &self.shape } else { original }
     }
 
@@ -79,12 +88,13 @@ impl Entry {
             | MadeFrom::Literal(_)
             | MadeFrom::Zeros => Some(Chunks::new(&Shape::vector(self.bytes), CHUNK_BYTES, None)),
             MadeFrom::Values { tensor, quantizer, .. }
+            | MadeFrom::PresetValues { tensor, quantizer }
             | MadeFrom::FakeQuantized { tensor, quantizer } => {
                 Some(of_tensor(tensor, Some(quantizer.scheme)))
             }
             MadeFrom::Floats { tensor, .. } => Some(of_tensor(tensor, None)),
             MadeFrom::Q8_0 { tensor } => Some(of_tensor(tensor, Some(q8_0::QUANTIZER.scheme))),
-            MadeFrom::Scales { .. } | MadeFrom::Biases { .. } => None,
+            MadeFrom::Scales { .. } | MadeFrom::Biases { .. } | MadeFrom::PresetPart { .. } => None,
         }
     }
 }
@@ -103,6 +113,7 @@ pub struct OutFile {
     size: u64,
     scales: HashMap<TensorId, usize>,
     biases: HashMap<TensorId, usize>,
+    preset_parts: HashMap<(TensorId, PresetPart), usize>,
 }
 
 impl OutFile {
@@ -126,15 +137,19 @@ impl OutFile {
         size: u64,
     ) -> OutFile {
         let (mut scales, mut biases) = (HashMap::new(), HashMap::new());
+        let mut preset_parts = HashMap::new();
         for (i, entry) in entries.iter().enumerate() {
             match entry.made_from {
                 MadeFrom::Scales { tensor } => _ = scales.insert(tensor, i),
                 MadeFrom::Biases { tensor } => _ = biases.insert(tensor, i),
+                MadeFrom::PresetPart { tensor, part } => {
+                    _ = preset_parts.insert((tensor, part), i);
+                }
                 _ => {}
             }
         }
         let transposed = HashSet::new();
-        OutFile { name, head, entries, offsets, transposed, size, scales, biases }
+        OutFile { name, head, entries, offsets, transposed, size, scales, biases, preset_parts }
     }
 
     /// The offset of a tensor's scales in the file, and their type.
@@ -147,6 +162,11 @@ impl OutFile {
     /// scales.
     pub fn biases_of(&self, tensor: TensorId) -> Option<u64> {
         self.offsets.get(*self.biases.get(&tensor)?).copied()
+    }
+
+    /// The offset of a part of a tensor in a preset.
+    pub fn offset_of_part(&self, tensor: TensorId, part: PresetPart) -> Option<u64> {
+        self.offsets.get(*self.preset_parts.get(&(tensor, part))?).copied()
     }
 
     /// The length of the file in bytes.
@@ -173,6 +193,8 @@ pub struct OutputPlan {
     /// Files beside the weights that are copied.
     pub sidecar_files: Vec<SidecarFile>,
     pub left_out: LeftOutFiles,
+    /// The tensors that share a global scale, which is found from the largest magnitude of all.
+    pub scaled_together: Vec<Vec<TensorId>>,
     pub warnings: Vec<String>,
 }
 
@@ -200,5 +222,17 @@ impl OutputPlan {
     /// The tensors that become int8, each with its quantizer.
     pub fn quantized(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
         self.files.iter().flat_map(|f| &f.entries).filter_map(Entry::quantizer)
+    }
+}
+
+/// Gives all tensors that share a global scale the largest magnitude among them. `known` has
+/// the largest magnitude of each.
+pub(crate) fn share_absmax(scaled_together: &[Vec<TensorId>], known: &mut KnownScales) {
+    for tensors in scaled_together {
+        let all = tensors.iter().filter_map(|id| known.get(id)?.first().copied());
+        let Some(absmax) = all.reduce(f32::max) else { continue };
+        for id in tensors {
+            known.insert(*id, vec![absmax]);
+        }
     }
 }

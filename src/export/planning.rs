@@ -27,12 +27,13 @@ impl OutputPlan {
             texts: Vec::new(),
             sidecar_files: Vec::new(),
             left_out: LeftOutFiles::default(),
+            scaled_together: Vec::new(),
             warnings: Vec::new(),
         };
         match &request.task {
             Task::Quantize { plan, format } => {
                 output_plan.rounding = plan.rounding;
-                check_plan(checkpoint, plan, request)?;
+                check_plan(checkpoint, plan, *format, request)?;
                 check_format(checkpoint, *format, request)?;
                 output_plan.warnings.extend(review_target(checkpoint, plan, *format)?);
             }
@@ -100,13 +101,22 @@ fn review_target(
 }
 
 /// Fails if nothing is marked, or something that cannot be quantized.
-fn check_plan(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<(), SaveError> {
+fn check_plan(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    format: OutputFormat,
+    request: &Request,
+) -> Result<(), SaveError> {
     if plan.is_empty() {
         let why = "no tensor is marked; there is nothing to quantize".to_owned();
         return Err(SaveError::Unfit { path: request.out.clone(), why });
     }
     for (id, quantizer) in plan.iter() {
-        if !quantizer.scheme.is_scaled_int8() {
+        let is_held = match quantizer.scheme.preset() {
+            Some(_) => matches!(format, OutputFormat::Presets | OutputFormat::FakeQuantized),
+            None => quantizer.scheme.is_scaled_int8(),
+        };
+        if !is_held {
             return Err(SaveError::NotQuantizable {
                 path: checkpoint.path().to_owned(),
                 tensor: checkpoint.tensor(id).name.to_string(),

@@ -22,7 +22,10 @@ pub enum OutputFormat {
     Mlx,
     /// A model directory with torchao's int8 tensors.
     Torchao,
-    /// Float weights with int8 rounding applied, for evaluation.
+    /// compressed-tensors with presets: int4, FP8 and FP4 weights, one preset for all or
+    /// several.
+    Presets,
+    /// Float weights with the rounding of quantization applied, for evaluation.
     FakeQuantized,
     /// burnpack with Q8S tensors.
     Burn(WeightLayout),
@@ -37,6 +40,7 @@ impl OutputFormat {
             Container::Safetensors => OutputFormat::Safetensors,
             Container::CompressedTensors(LinearScheme::W8A8) => OutputFormat::Int8,
             Container::CompressedTensors(LinearScheme::W8A16) => OutputFormat::Int8WeightOnly,
+            Container::CompressedTensors(LinearScheme::Presets) => OutputFormat::Presets,
             Container::Gguf => OutputFormat::Gguf,
             Container::Burn => OutputFormat::Burn(WeightLayout::default()),
             Container::FakeQuantized => OutputFormat::FakeQuantized,
@@ -55,6 +59,7 @@ impl OutputFormat {
             OutputFormat::ComfyUi => Container::ComfyUi,
             OutputFormat::Mlx => Container::Mlx,
             OutputFormat::Torchao => Container::Torchao,
+            OutputFormat::Presets => Container::CompressedTensors(LinearScheme::Presets),
             OutputFormat::FakeQuantized => Container::FakeQuantized,
             OutputFormat::Burn(_) => Container::Burn,
             OutputFormat::Gguf => Container::Gguf,

@@ -8,9 +8,9 @@ use crate::checkpoint::Checkpoint;
 use crate::export::verify::file_verifier::compare_with_plan;
 use crate::export::{
     self, AtomicOutput, ChunkEncoder, Comparison, KnownScales, Match, OutputPlan, Pairing, Receipt,
-    Request, SaveError, Task,
+    Request, SaveError, Task, share_absmax,
 };
-use crate::quantization::{AnalysisSpec, Chunks, Quantizer, Rounding};
+use crate::quantization::{AnalysisSpec, Chunks, Preset, Quantizer, Rounding};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,6 +95,7 @@ fn save(
     let wanted = pieces.iter().filter_map(|piece| piece.calibrate);
     let wanted = wanted.map(|(id, quantizer)| (id, quantizer, rounding));
     calibrate(checkpoint, wanted, &mut known, threads, progress)?;
+    share_absmax(&output_plan.scaled_together, &mut known);
 
     phase("writing");
     let output = AtomicOutput::create(request, &output_plan)?;
@@ -176,7 +177,10 @@ fn pieces(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<EntryChunks>
         for (entry, described) in out.entries.iter().enumerate() {
             let Some(chunks) = described.chunks(checkpoint) else { continue };
             let calibrate = described.quantizer().filter(|(id, quantizer)| {
-                !chunks.hold(&quantizer.scheme.groups(described.grouped_shape(checkpoint, *id)))
+                let preset = quantizer.scheme.preset();
+                preset.is_some_and(Preset::has_global_scale)
+                    || !chunks
+                        .hold(&quantizer.scheme.groups(described.grouped_shape(checkpoint, *id)))
             });
             pieces.push(EntryChunks { file, entry, chunks, calibrate });
         }
@@ -208,8 +212,12 @@ pub(super) fn calibrate(
         let order = scan::Order::new(ids);
         scan::run(checkpoint, &spec, &order, threads, progress, &|(id, found)| {
             let scales = found.map_err(SaveError::from).and_then(|analysis| {
+                let absmax = analysis.range.absmax() as f32;
+                let has_global = quantizer.scheme.preset().is_some_and(Preset::has_global_scale);
                 let result = analysis.outcomes.into_iter().next().map(|o| o.result);
                 match result {
+                    // All that is to be known of it is its largest magnitude.
+                    Some(Ok(_)) if has_global => Ok(vec![absmax]),
                     Some(Ok(quantized)) => Ok(quantized.scales.all.unwrap_or_default()),
                     Some(Err(why)) => Err(SaveError::NotQuantizable {
                         path: checkpoint.path().to_owned(),

@@ -7,7 +7,7 @@ use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
 use crate::export::verify::file_verifier::verify_files;
 use crate::export::verify::tensor_verifier::TensorVerifier;
-use crate::export::{KnownScales, Match, Pairing};
+use crate::export::{KnownScales, Match, Pairing, share_absmax};
 use crate::quantization::{Chunks, ErrorSums, Quantizer};
 use crate::tensor::TensorId;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -71,6 +71,7 @@ pub(super) fn tensors(
 ) -> Result<Verification, JobError> {
     let source = pairing.source;
     calibrate(source, pairing.to_calibrate(), &mut known, threads, progress)?;
+    share_absmax(&pairing.scaled_together(), &mut known);
     let chunks: Vec<_> = pairing.pairs.iter().map(|pair| pairing.chunks(pair)).collect();
     let errors: Vec<_> = chunks.iter().map(|_| Mutex::new(OrderedFold::new(None))).collect();
     let finished: Vec<OnceLock<ErrorSums>> = chunks.iter().map(|_| OnceLock::new()).collect();

@@ -27,4 +27,7 @@ pub use inputs::{InputQuantization, observed_input_scales};
 pub use marks::{Plan, Totals};
 pub use preset::Preset;
 pub use recipe::RecipeError;
+pub use schemes::PRESET_SCHEMES;
 pub use selection::{Selection, SelectionError};
+
+pub(crate) use schemes::can_be_saved;

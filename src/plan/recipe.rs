@@ -85,7 +85,7 @@ impl RecipeTarget {
         let Some(name) = &self.scheme else { return Ok(target) };
         let scheme = LinearScheme::ALL.into_iter().find(|scheme| scheme.name() == name);
         let scheme = scheme.ok_or_else(|| {
-            format!("unknown scheme '{}', expected W8A8 or W8A16", name.escape_debug())
+            format!("unknown scheme '{}', expected W8A8, W8A16 or presets", name.escape_debug())
         })?;
         Ok(target.with_linear_scheme(scheme))
     }

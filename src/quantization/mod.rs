@@ -59,4 +59,4 @@ pub(crate) use analysis::{
 pub(crate) use calibration::narrowed_scale;
 pub(crate) use dequantize::dequantize_groups;
 pub(crate) use group_scales::{GroupQuantizers, GroupScales, ScaledGroup};
-pub(crate) use presets::PresetCoder;
+pub(crate) use presets::{EncodedRows, PresetCoder, shape_bytes};

@@ -2,21 +2,24 @@
 
 use std::str::FromStr;
 
-/// A limit on the size of a checkpoint: `60MB`, `1.5GiB`, `50%` or a number of bytes.
+/// A limit on the size of a checkpoint: `60MB`, `1.5GiB`, `50%`, `4.5bpw` or a number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SizeLimit {
     /// A number of bytes.
     Bytes(u64),
     /// A share of the checkpoint's size; 1 is all of it.
     Share(f64),
+    /// Bits per parameter of the checkpoint, scales included.
+    BitsPerWeight(f64),
 }
 
 impl SizeLimit {
-    /// The limit in bytes for a checkpoint of `total` bytes.
-    pub fn bytes(self, total: u64) -> u64 {
+    /// The limit in bytes for a checkpoint of `total` bytes and this many parameters.
+    pub fn bytes(self, total: u64, parameters: u64) -> u64 {
         match self {
             SizeLimit::Bytes(bytes) => bytes,
             SizeLimit::Share(share) => (total as f64 * share) as u64,
+            SizeLimit::BitsPerWeight(bits) => (parameters as f64 * bits / 8.0) as u64,
         }
     }
 }
@@ -45,7 +48,9 @@ impl FromStr for SizeLimit {
     fn from_str(text: &str) -> Result<SizeLimit, String> {
         let wrong = || {
             let text = text.escape_debug();
-            format!("invalid size '{text}': expected a number of bytes, 60MB, 1.5GiB or 50%")
+            format!(
+                "invalid size '{text}': expected a number of bytes, 4.5bpw, 60MB, 1.5GiB or 50%"
+            )
         };
         let trimmed = text.trim();
         let digits =
@@ -60,6 +65,9 @@ impl FromStr for SizeLimit {
         }
         if unit == "%" {
             return Ok(SizeLimit::Share(number / 100.0));
+        }
+        if unit == "bpw" {
+            return Ok(SizeLimit::BitsPerWeight(number));
         }
         let scale = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
         Ok(SizeLimit::Bytes((number * scale).round() as u64))
@@ -82,7 +90,8 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(SizeLimit::Bytes(bytes)), "{text}");
         }
-        assert_eq!("50%".parse::<SizeLimit>().map(|limit| limit.bytes(1001)), Ok(500));
+        assert_eq!("50%".parse::<SizeLimit>().map(|limit| limit.bytes(1001, 0)), Ok(500));
+        assert_eq!("4.5bpw".parse::<SizeLimit>().map(|limit| limit.bytes(0, 1000)), Ok(562));
         for text in ["", "MB", "60XB", "-5MB", "nan", "1e", "5%%"] {
             assert!(text.parse::<SizeLimit>().is_err(), "{text}");
         }

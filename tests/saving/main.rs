@@ -11,6 +11,7 @@ mod gguf_files;
 mod library;
 mod loose_files;
 mod mlx;
+mod presets;
 mod qat_scales;
 mod static_inputs;
 mod targets;

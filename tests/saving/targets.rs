@@ -141,6 +141,20 @@ fn merged_experts_are_saved_whole_and_weight_only() {
     }
 }
 
+/// transformers loads experts in NVFP4 without an error, but with wrong values.
+#[test]
+fn experts_are_not_saved_in_nvfp4() {
+    let model = Model::named("moe-int8-experts/mixtral");
+    for target in [&["--format", "compressed-tensors"], &["--for", "vllm"]] {
+        let nvfp4 = [&target[..], &["--scheme", "NVFP4A16"]].concat();
+        assert_says(&model.refused(&nvfp4), &["experts.0", "NVFP4", "wrong values"]);
+        let int4 = [&target[..], &["--scheme", "W4A16:64"]].concat();
+        assert!(names(&model.planned(&int4)).iter().any(|name| name.contains("experts.0")));
+    }
+    let float = ["--scheme", "NVFP4A16", "--exclude", "*experts*"];
+    assert!(!names(&model.saved(&float)).is_empty());
+}
+
 /// transformers keeps these experts as they are stored.
 #[test]
 fn experts_that_are_not_merged_load_with_either_scheme() {

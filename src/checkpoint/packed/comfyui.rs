@@ -117,6 +117,7 @@ impl<'s> Layer<'_, 's> {
             column_factor: None,
             rotation: None,
             through_bf16: false,
+            preset: None,
             shape,
             original: self.listing.original(self.values.dtype()),
         }

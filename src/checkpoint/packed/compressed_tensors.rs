@@ -11,6 +11,7 @@ use crate::checkpoint::packed::quant_config::WeightScheme;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
 use crate::checkpoint::stored::StoredId;
+use crate::quantization::Preset;
 use crate::tensor::{DType, FloatType};
 
 const NAME: &str = "compressed-tensors";
@@ -123,6 +124,7 @@ pub(super) fn signed_bytes(
         column_factor: None,
         rotation: None,
         through_bf16: false,
+        preset: None,
         shape: shape.clone(),
         original,
     };
@@ -287,6 +289,11 @@ fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTenso
         (Numbers::exponents(scale, "scales")?, None)
     };
     let original = listing.original(scale.dtype());
+    let preset = match (nvfp4, bits, leading.is_empty()) {
+        (true, _, true) => Some(Preset::Nvfp4A16),
+        (false, 4, true) => Some(Preset::Mxfp4A16),
+        _ => None,
+    };
     let format = Scaled {
         name: match (nvfp4, bits) {
             (true, _) => "nvfp4, blocks of 16".to_owned(),
@@ -300,6 +307,7 @@ fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTenso
         rotation: None,
         // The owner decompresses NVFP4 in BF16, whatever type the weight had.
         through_bf16: nvfp4 && original != FloatType::BF16,
+        preset,
         shape: shape.clone(),
         original,
         parts,

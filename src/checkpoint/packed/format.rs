@@ -4,7 +4,7 @@ use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::int8::Int8;
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
-use crate::quantization::dequantize_groups;
+use crate::quantization::{Preset, dequantize_groups};
 use crate::tensor::{FloatType, Shape};
 use std::fmt::Debug;
 use std::ops::Range;
@@ -16,6 +16,11 @@ pub trait PackedFormat: Debug + Send + Sync {
 
     /// The tensor as symmetric int8, if it is that.
     fn int8(&self) -> Option<&Int8> {
+        None
+    }
+
+    /// The preset of compressed-tensors that stores a tensor so, if one does.
+    fn preset(&self) -> Option<Preset> {
         None
     }
 

@@ -9,6 +9,7 @@ use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::quant_config::{WeightScheme, configured_dtype};
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, Scaled};
+use crate::quantization::Preset;
 use crate::tensor::minifloat::value_table;
 use crate::tensor::{DType, FloatType, Shape};
 use std::collections::BTreeSet;
@@ -127,7 +128,7 @@ fn unscaled(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
 pub(super) fn plain_codes(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
     let format = format!("fp8 {}, unscaled", short_name(values.dtype()));
     let original = listing.original(values.dtype());
-    tensor(values, format, None, original)
+    tensor(values, format, None, original, None)
 }
 
 /// Codes of `values` and the grid of their scales.
@@ -136,6 +137,7 @@ fn tensor(
     name: String,
     scales: Option<ScaleGrid>,
     original: FloatType,
+    preset: Option<Preset>,
 ) -> Result<PackedTensor, String> {
     let table = value_table(values.dtype()).ok_or("it does not hold 8-bit floats")?;
     let shape = values.stored.shape.clone();
@@ -149,6 +151,7 @@ fn tensor(
         column_factor: None,
         rotation: None,
         through_bf16: false,
+        preset,
         shape: shape.clone(),
         original,
         parts,
@@ -187,7 +190,21 @@ fn scaled(listing: &Listing, values: Part, scale: Part) -> Result<PackedTensor, 
     let division = division(listing, values, scale, &scheme)?;
     let format = format!("fp8 {}{}", short_name(values.dtype()), division.describe());
     let grid = division.grid(numbers, &values.stored.shape);
-    tensor(values, format, Some(grid), listing.original(scale.dtype()))
+    let preset = match (method, values.dtype(), values.dims().len(), &division) {
+        (Some("compressed-tensors"), DType::F8E4M3, 2, division) => preset(division, scale),
+        _ => None,
+    };
+    tensor(values, format, Some(grid), listing.original(scale.dtype()), preset)
+}
+
+/// The preset of compressed-tensors that divides its scales so.
+fn preset(division: &Division, scale: Part) -> Option<Preset> {
+    match (division, scale.dtype()) {
+        (Division::Rows, dtype) if dtype.float().is_some() => Some(Preset::Fp8Dynamic),
+        (Division::Blocks(128, 128), dtype) if dtype.float().is_some() => Some(Preset::Fp8Block),
+        (Division::Groups(32), DType::U8) => Some(Preset::Mxfp8A16),
+        _ => None,
+    }
 }
 
 /// Whether U8 scales hold exponents of two.
@@ -376,6 +393,7 @@ pub(super) fn deepseek_experts(listing: &Listing, values: Part) -> Option<Packed
             column_factor: None,
             rotation: None,
             through_bf16: false,
+            preset: None,
             shape: shape.clone(),
             original: configured_dtype(listing).unwrap_or(FloatType::BF16),
         };

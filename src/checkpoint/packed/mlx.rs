@@ -215,6 +215,7 @@ fn floats_of(
         column_factor: None,
         rotation: None,
         through_bf16: false,
+        preset: None,
         shape: shape.clone(),
         original: listing.original(scale.dtype()),
         parts,

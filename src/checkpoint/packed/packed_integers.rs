@@ -10,7 +10,7 @@ use crate::checkpoint::packed::quant_config::WeightScheme;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
-use crate::quantization::QuantizationScheme;
+use crate::quantization::{Preset, QuantizationScheme};
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range;
 
@@ -208,6 +208,16 @@ impl PackedFormat for PackedIntegers {
         let bits = self.packing.bits();
         let division = self.division.describe();
         format!("{} int{bits} {division}{zero}{order}", self.container)
+    }
+
+    fn preset(&self) -> Option<Preset> {
+        let Division::Group(group) = self.division else { return None };
+        let group = u32::try_from(group).ok()?;
+        match (self.packing.bits(), self.signed, self.order, &self.zeros) {
+            (4, false, None, None) => Some(Preset::W4A16(group)),
+            (4, false, None, Some(Zeros::Words { .. })) => Some(Preset::W4A16Asym(group)),
+            _ => None,
+        }
     }
 
     fn original(&self) -> FloatType {

@@ -9,6 +9,7 @@ use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
+use crate::quantization::Preset;
 use crate::tensor::minifloat::{E2M1_VALUES, E2M3_VALUES, ValueTable};
 use crate::tensor::{FloatType, Shape};
 use half::bf16;
@@ -28,6 +29,8 @@ pub(super) struct Scaled {
     pub rotation: Option<Rotation>,
     /// Whether the products are rounded to BF16, because the owner computes them so.
     pub through_bf16: bool,
+    /// The preset of compressed-tensors that stores it so.
+    pub preset: Option<Preset>,
     pub shape: Shape,
     pub original: FloatType,
     /// The stored tensors beside the values.
@@ -228,6 +231,10 @@ impl Rotation {
 impl PackedFormat for Scaled {
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn preset(&self) -> Option<Preset> {
+        self.preset
     }
 
     fn original(&self) -> FloatType {

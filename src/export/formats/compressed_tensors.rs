@@ -228,7 +228,7 @@ impl CompressedTensors {
             ));
         }
         if !scheme.is_scaled_int8() {
-            return Err(format!("{scheme} values can be measured, not saved"));
+            return Err(format!("{scheme} is not a scheme of {}", self.name));
         }
         let block = match (self.packing, scheme) {
             (Packing::PackQuantized, QuantizationScheme::PerBlock(_, _, block)) => block,
@@ -246,7 +246,7 @@ impl CompressedTensors {
                 ));
             }
             (Packing::PackQuantized, QuantizationScheme::Preset(_)) => {
-                return Err(format!("{scheme} values can be measured, not saved"));
+                return Err(format!("{scheme} is not a scheme of {}", self.name));
             }
             (Packing::IntQuantized, _) => return Ok(scheme),
         };
@@ -316,7 +316,12 @@ fn default_group_scheme(shapes: &[&Shape]) -> QuantizationScheme {
         .map_or(QuantizationScheme::PER_CHANNEL, |&size| QuantizationScheme::per_block(size))
 }
 
-fn entry(name: String, dtype: DType, shape: Shape, made_from: MadeFrom) -> Option<Entry> {
+pub(super) fn entry(
+    name: String,
+    dtype: DType,
+    shape: Shape,
+    made_from: MadeFrom,
+) -> Option<Entry> {
     let bytes = dtype.bytes_for(shape.elements())?;
     Some(Entry { name, dtype, shape, bytes, made_from })
 }

@@ -4,10 +4,12 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::FAKE_METADATA_KEY;
 use crate::export::container_check;
 use crate::export::error::SaveError;
+use crate::export::formats::presets::scaled_together;
 use crate::export::formats::shards::{self, describe_tensors, entries, quantized_metadata};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
+use crate::plan::rules::FusionUnits;
 use crate::plan::{Plan, default_scheme};
 use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
@@ -39,6 +41,7 @@ impl FormatWriter for FakeQuantized {
         _: &Request,
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError> {
+        output_plan.scaled_together = scaled_together(plan, &FusionUnits::of(checkpoint));
         let shards = entries(checkpoint, |tensor, _| {
             let id = tensor?;
             let quantizer = plan.get(id)?;

@@ -12,6 +12,7 @@ mod fake_quantized;
 mod gguf;
 mod mlx;
 mod model_directory;
+mod presets;
 mod provenance;
 pub(super) mod registry;
 mod safetensors;

@@ -10,6 +10,7 @@ use crate::export::formats::dequantized;
 use crate::export::formats::fake_quantized::FakeQuantized;
 use crate::export::formats::gguf::Gguf;
 use crate::export::formats::mlx::Mlx;
+use crate::export::formats::presets::Presets;
 use crate::export::formats::safetensors::Safetensors;
 use crate::export::formats::torchao::Torchao;
 use crate::export::formats::writer::{FormatWriter, OutputKind};
@@ -21,10 +22,11 @@ use std::path::Path;
 
 impl OutputFormat {
     /// Every format, in the order of menus and help.
-    pub const ALL: [OutputFormat; 9] = [
+    pub const ALL: [OutputFormat; 10] = [
         OutputFormat::Safetensors,
         OutputFormat::Int8,
         OutputFormat::Int8WeightOnly,
+        OutputFormat::Presets,
         OutputFormat::Burn(WeightLayout::Source),
         OutputFormat::Gguf,
         OutputFormat::ComfyUi,
@@ -38,6 +40,7 @@ impl OutputFormat {
             OutputFormat::Safetensors => &Safetensors,
             OutputFormat::Int8 => &CompressedTensors::INT8,
             OutputFormat::Int8WeightOnly => &CompressedTensors::INT8_WEIGHT_ONLY,
+            OutputFormat::Presets => &Presets,
             OutputFormat::Burn(WeightLayout::Source) => &Burn { layout: WeightLayout::Source },
             OutputFormat::Burn(WeightLayout::Burn) => &Burn { layout: WeightLayout::Burn },
             OutputFormat::Gguf => &Gguf,

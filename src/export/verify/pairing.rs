@@ -7,7 +7,8 @@ use crate::export::error::SaveError;
 use crate::export::left_out::is_left_out;
 use crate::export::q8_0;
 use crate::export::weight_layout::is_transposed;
-use crate::quantization::{Chunks, QuantizationScheme, Quantizer, Rounding};
+use crate::plan::rules::FusionUnits;
+use crate::quantization::{Calibration, Chunks, Preset, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId};
 use std::collections::{HashMap, HashSet};
 
@@ -21,6 +22,8 @@ pub enum Match {
     Identical,
     /// Quantized to int8.
     Quantized,
+    /// Quantized with a preset of compressed-tensors.
+    Preset(Preset),
     /// Quantized to ggml's Q8_0 blocks.
     Q8_0,
     /// Dequantized to this type.
@@ -108,6 +111,11 @@ impl<'c> Pairing<'c> {
                 let Int8 { calibration, scheme, rounding, .. } = *int8;
                 Some((Quantizer { calibration, scheme }, rounding))
             }
+            Match::Preset(preset) => {
+                let scheme = QuantizationScheme::Preset(preset);
+                let calibration = Calibration::MinMax;
+                Some((Quantizer { calibration, scheme }, Rounding::default()))
+            }
             Match::Q8_0 => Some((q8_0::QUANTIZER, Rounding::HalfAway)),
             Match::Identical | Match::Dequantized(_) => None,
         }
@@ -119,8 +127,30 @@ impl<'c> Pairing<'c> {
         self.pairs.iter().filter_map(|pair| {
             let (quantizer, rounding) = self.quantizer(pair)?;
             let groups = quantizer.scheme.groups(&self.out.tensor(pair.out).shape);
-            (!self.chunks(pair).hold(&groups)).then_some((pair.source, quantizer, rounding))
+            let has_global = quantizer.scheme.preset().is_some_and(Preset::has_global_scale);
+            (has_global || !self.chunks(pair).hold(&groups)).then_some((
+                pair.source,
+                quantizer,
+                rounding,
+            ))
         })
+    }
+}
+
+impl Pairing<'_> {
+    /// Tensors of the source whose global scale follows from the largest magnitude of all of
+    /// them.
+    pub fn scaled_together(&self) -> Vec<Vec<TensorId>> {
+        let has_global = |pair: &&Pair| match self.quantizer(pair) {
+            Some((quantizer, _)) => quantizer.scheme.preset().is_some_and(Preset::has_global_scale),
+            None => false,
+        };
+        let ids: Vec<TensorId> =
+            self.pairs.iter().filter(has_global).map(|pair| pair.source).collect();
+        match ids.is_empty() {
+            true => Vec::new(),
+            false => FusionUnits::of(self.source).grouped(ids),
+        }
     }
 }
 
@@ -185,6 +215,11 @@ impl<'c> Names<'c> {
             }
             (Content::Packed(packed), Content::Plain(_)) if packed.int8().is_some() && is_float => {
                 Match::Quantized
+            }
+            (Content::Packed(packed), Content::Plain(_))
+                if packed.preset().is_some() && is_float =>
+            {
+                packed.preset().map_or(Match::Identical, Match::Preset)
             }
             (Content::Packed(_), Content::Plain(_))
                 if tensor.dtype == DType::Block(BlockType::Q8_0) && is_float =>

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// is a copy: then the output need not come from quantscope.
 pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
     let mut plan = Plan::default();
-    let (mut fake, mut packed, mut container) = (false, false, None);
+    let (mut fake, mut packed, mut presets, mut container) = (false, false, false, None);
     let mut floats: Vec<(FloatType, Option<FloatType>)> = Vec::new();
     let mut inputs = BTreeMap::new();
     let recorded = input_scales(pairing.out)?;
@@ -40,6 +40,7 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
                     pairing.source.packed_format(pair.source).map(|layout| layout.original());
                 floats.push((to, before));
             }
+            Match::Preset(_) => presets = true,
             Match::Identical | Match::Q8_0 => {}
         }
     }
@@ -53,6 +54,7 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
         _ if container == Some(COMFYUI) => OutputFormat::ComfyUi,
         _ if container == Some(MLX) => OutputFormat::Mlx,
         _ if container == Some(TORCHAO) => OutputFormat::Torchao,
+        _ if presets => OutputFormat::Presets,
         _ if packed => OutputFormat::Int8WeightOnly,
         _ if container.is_some() => OutputFormat::Int8,
         _ => OutputFormat::Safetensors,

@@ -5,11 +5,15 @@
 
 use crate::checkpoint::Reader;
 use crate::checkpoint::packed::BIAS_FACTOR;
+use crate::export::encode::absmax;
 use crate::export::error::SaveError;
 use crate::export::output_plan::KnownScales;
 use crate::export::q8_0::Q8_0_ELEMENTS;
 use crate::export::verify::pairing::{Match, Pair, Pairing, parts};
-use crate::quantization::{Chunks, ErrorSums, GroupScales, ScaledGroup, difference, kernels};
+use crate::quantization::{
+    Chunks, EncodedRows, ErrorSums, GroupScales, Preset, PresetCoder, ScaledGroup, difference,
+    kernels,
+};
 use crate::tensor::{BlockType, FloatType, TensorId, read_f64};
 use half::f16;
 use std::ops::Range;
@@ -52,6 +56,7 @@ impl<'k> TensorVerifier<'k> {
             Match::Identical => self.identical(pair, range).map(|()| None),
             Match::Quantized => self.quantized(pair, chunks, range).map(Some),
             Match::FakeQuantized(..) => self.fake_quantized(pair, chunks, range).map(Some),
+            Match::Preset(preset) => self.preset(pair, preset, range).map(Some),
             Match::Q8_0 => self.q8_0(pair, range).map(Some),
             Match::Dequantized(to) => {
                 let TensorVerifier { source, expected, .. } = self;
@@ -173,6 +178,9 @@ impl<'k> TensorVerifier<'k> {
     ) -> Result<ErrorSums, SaveError> {
         let mut sums = ErrorSums::default();
         let Some((quantizer, rounding)) = self.pairing.quantizer(pair) else { return Ok(sums) };
+        if let Some(preset) = quantizer.scheme.preset() {
+            return self.restored(pair, preset, range);
+        }
         let source = self.pairing.source;
         let shape = &source.tensor(pair.source).shape;
         let holds = chunks.hold(&quantizer.scheme.groups(shape));
@@ -196,6 +204,86 @@ impl<'k> TensorVerifier<'k> {
             sums.merge(&kernels::error(dtype, x, kernels::Quantization { scale, qtype, rounding }));
         }
         self.compare_floats(pair, range, dtype)?;
+        Ok(sums)
+    }
+
+    /// `range` consists of whole rows.
+    fn restored(
+        &mut self,
+        pair: &Pair,
+        preset: Preset,
+        range: Range<u64>,
+    ) -> Result<ErrorSums, SaveError> {
+        let shape = &self.pairing.source.tensor(pair.source).shape;
+        let absmax = absmax(self.known, pair.source);
+        let (mut sums, mut restored) = (ErrorSums::default(), Vec::new());
+        let mut seen = [false; 256];
+        let found = self.source.look(pair.source, range.clone(), |dtype, bytes| {
+            let coder = PresetCoder::new(preset, dtype, shape, absmax);
+            let each = |x: &[f32], levels: &[f32], row: &[f32]| {
+                sums.merge(&kernels::restored_error(x, row));
+                coder.mark_codes(levels, &mut seen);
+                restored.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+            };
+            coder.restore(bytes, each, |_, _| {}).map(|()| dtype)
+        })?;
+        let Some(Ok(dtype)) = found else {
+            return Err(self.mismatch(pair, "its source cannot be quantized".into()));
+        };
+        sums.levels = (0..=u8::MAX).filter(|&code| seen[usize::from(code)]).collect();
+        kernels::convert(FloatType::F32, &restored, dtype, &mut self.expected);
+        self.compare_floats(pair, range, dtype)?;
+        Ok(sums)
+    }
+
+    /// `range` consists of whole rows. Every part of the tensor is compared with what its
+    /// source gives, and the error is that of what is read back.
+    fn preset(
+        &mut self,
+        pair: &Pair,
+        preset: Preset,
+        range: Range<u64>,
+    ) -> Result<ErrorSums, SaveError> {
+        let shape = &self.pairing.source.tensor(pair.source).shape;
+        let absmax = absmax(self.known, pair.source);
+        let mut rows = EncodedRows::default();
+        let encoded = self.source.look(pair.source, range.clone(), |dtype, bytes| {
+            kernels::convert(dtype, bytes, FloatType::F32, &mut self.expected);
+            let coder = PresetCoder::new(preset, dtype, shape, absmax);
+            coder.encode(bytes, &mut rows).map(|()| coder)
+        })?;
+        let Some(Ok(coder)) = encoded else {
+            return Err(self.mismatch(pair, "its source cannot be quantized".into()));
+        };
+        let row = range.start / coder.columns() as u64;
+        let global = coder.global().to_le_bytes();
+        let out = self.pairing.out;
+        let name = &out.tensor(pair.out).name;
+        for part in parts(out, pair.out) {
+            let stored = out.stored(part);
+            let (start, expected): (u64, &[u8]) = match stored.name.strip_prefix(&**name) {
+                Some("" | "_packed") => (row * coder.row_bytes() as u64, &rows.values),
+                Some("_scale") => (coder.scales_before(row), &rows.scales),
+                Some("_zero_point") => (coder.zero_points_before(row), &rows.zero_points),
+                Some("_global_scale") => (0, &global),
+                // The dimensions follow from the plan.
+                _ => continue,
+            };
+            let written = self.out.stored(part, start..start + expected.len() as u64)?;
+            if let Some(at) = first_difference(written, expected) {
+                let stored = stored.name.escape_debug();
+                let why = format!("byte {} of '{stored}' is not what the source gives", start + at);
+                return Err(self.mismatch(pair, why));
+            }
+        }
+        let Some((_, read_back)) = self.out.elements(pair.out, range)? else {
+            return Ok(ErrorSums::default());
+        };
+        let floats = |bytes: &[u8]| -> Vec<f32> {
+            bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect()
+        };
+        let mut sums = kernels::restored_error(&floats(&self.expected), &floats(read_back));
+        sums.levels = coder.levels_of(&rows);
         Ok(sums)
     }
 

@@ -295,7 +295,7 @@ impl Condition {
                 first_expert().filter(|_| selected.architecture.merges_experts())
             }
             Condition::WeightOnlyWithFloatExperts
-                if linear == Some(LinearScheme::W8A16)
+                if matches!(linear, Some(LinearScheme::W8A16 | LinearScheme::Presets))
                     && selected.architecture.merges_experts() =>
             {
                 let float = selected.experts().find(|&id| !selected.plan.is_marked(id));

@@ -26,3 +26,5 @@ pub use fit::FittedPlan;
 pub(crate) use llama_cpp::kept_part;
 pub use rules::{Review, TargetRules};
 pub use units::{FusionUnit, FusionUnits, UnitKind};
+
+pub(crate) use roles::experts_of;

@@ -171,7 +171,7 @@ pub(super) fn is_conv1d_name(module: &str) -> bool {
 
 /// The path of the list that an expert's layer belongs to, up to `experts`; `None` for what
 /// is no expert of its own.
-pub(super) fn experts_of(name: &str) -> Option<&str> {
+pub(crate) fn experts_of(name: &str) -> Option<&str> {
     let mut start = 0;
     let mut parts = name.split('.').peekable();
     while let Some(part) = parts.next() {

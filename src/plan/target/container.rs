@@ -1,6 +1,6 @@
 //! The formats that a quantized model is written in, as far as a plan depends on them.
 
-use crate::plan::schemes::SCHEMES;
+use crate::plan::schemes::{PRESET_SCHEMES, SCHEMES, can_be_saved};
 use crate::quantization::QuantizationScheme;
 
 /// The container that an output is written in.
@@ -33,16 +33,23 @@ pub enum LinearScheme {
     W8A8,
     /// int8 weights in groups of columns; inputs stay floats.
     W8A16,
+    /// The presets of compressed-tensors, one for all layers or several.
+    Presets,
 }
 
 impl LinearScheme {
-    pub const ALL: [LinearScheme; 2] = [LinearScheme::W8A8, LinearScheme::W8A16];
+    pub const ALL: [LinearScheme; 3] =
+        [LinearScheme::W8A8, LinearScheme::W8A16, LinearScheme::Presets];
+
+    /// Those of int8.
+    pub const INT8: [LinearScheme; 2] = [LinearScheme::W8A8, LinearScheme::W8A16];
 
     /// The name that compressed-tensors and vLLM use.
     pub fn name(self) -> &'static str {
         match self {
             LinearScheme::W8A8 => "W8A8",
             LinearScheme::W8A16 => "W8A16",
+            LinearScheme::Presets => "presets",
         }
     }
 }
@@ -84,7 +91,12 @@ impl Container {
 
     /// Whether every marked tensor must have the same scheme.
     pub fn has_one_scheme(self) -> bool {
-        matches!(self, Container::CompressedTensors(_) | Container::Gguf | Container::Mlx)
+        matches!(
+            self,
+            Container::CompressedTensors(LinearScheme::W8A8 | LinearScheme::W8A16)
+                | Container::Gguf
+                | Container::Mlx
+        )
     }
 
     /// The schemes that it can store, smallest first; what a budget chooses from.
@@ -98,6 +110,7 @@ impl Container {
             Container::CompressedTensors(LinearScheme::W8A16) => {
                 [&[QuantizationScheme::PER_CHANNEL][..], &blocks].concat()
             }
+            Container::CompressedTensors(LinearScheme::Presets) => PRESET_SCHEMES.to_vec(),
             Container::Gguf => vec![QuantizationScheme::per_block(32)],
             Container::Burn => [&[QuantizationScheme::PER_TENSOR][..], &blocks].concat(),
             Container::ComfyUi => {
@@ -112,6 +125,10 @@ impl Container {
     pub fn can_store(self, scheme: QuantizationScheme) -> bool {
         let is_block =
             |scheme: &QuantizationScheme| matches!(scheme, QuantizationScheme::PerBlock(..));
+        if let Some(preset) = scheme.preset() {
+            let presets = Container::CompressedTensors(LinearScheme::Presets);
+            return (self == presets && can_be_saved(preset)) || self == Container::FakeQuantized;
+        }
         let any_block = !matches!(self, Container::Gguf) && is_block(&scheme);
         let schemes = self.schemes();
         schemes.contains(&scheme) || any_block && schemes.iter().any(is_block)

@@ -8,7 +8,9 @@ use crate::quantization::presets::levels::{group_levels, restore};
 use crate::quantization::presets::pack::{code, code_bits, pack_row, pack_zero_points};
 use crate::quantization::presets::scale::{GroupScale, global_scale, group_scale};
 use crate::quantization::presets::working_type::{WorkingType, by_working_type};
+use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::quantizer::NotQuantizable;
+use crate::quantization::statistics::LevelSet;
 use crate::tensor::{FloatType, Shape, write_f64};
 
 /// Encodes and restores whole rows of a tensor, which is taken as a matrix of output channels.
@@ -81,6 +83,38 @@ impl PresetCoder {
         (self.columns as u64 * code_bits(self.preset)).div_ceil(8) as usize
     }
 
+    /// Bytes of the scales of all rows before `row`, which starts a band.
+    pub(crate) fn scales_before(&self, row: u64) -> u64 {
+        let size = if self.has_byte_scales() { 1 } else { scale_type(self.dtype).size() };
+        row / self.height as u64 * (self.groups_across() * size) as u64
+    }
+
+    /// Bytes of the zero points of all rows before `row`, a multiple of eight.
+    pub(crate) fn zero_points_before(&self, row: u64) -> u64 {
+        row / 8 * (self.groups_across() * 4) as u64
+    }
+
+    /// The levels whose codes occur in encoded rows. Both zeros count as one.
+    pub(crate) fn levels_of(&self, rows: &EncodedRows) -> LevelSet {
+        let is_float = matches!(
+            self.preset.quantization_type(),
+            QuantizationType::F8E4M3 | QuantizationType::F4E2M1
+        );
+        let mut seen = [false; 256];
+        rows.values.iter().for_each(|&byte| seen[usize::from(byte)] = true);
+        let bytes = (0..=u8::MAX).filter(|&byte| seen[usize::from(byte)]);
+        let (negative_zero, codes): (u8, Vec<u8>) = match code_bits(self.preset) {
+            8 => (0x80, bytes.collect()),
+            _ => (8, bytes.flat_map(|byte| [byte & 15, byte >> 4]).collect()),
+        };
+        let codes = codes.into_iter();
+        codes.map(|code| if is_float && code == negative_zero { 0 } else { code }).collect()
+    }
+
+    fn has_byte_scales(&self) -> bool {
+        matches!(self.preset, Preset::Nvfp4A16 | Preset::Mxfp4A16 | Preset::Mxfp8A16)
+    }
+
     /// Groups in a row.
     pub(crate) fn groups_across(&self) -> usize {
         self.columns.div_ceil(self.group)
@@ -99,8 +133,7 @@ impl PresetCoder {
         scales.clear();
         zero_points.clear();
         let (mut zeros, stored) = (Vec::new(), scale_type(self.dtype));
-        let has_byte_scales =
-            matches!(self.preset, Preset::Nvfp4A16 | Preset::Mxfp4A16 | Preset::Mxfp8A16);
+        let has_byte_scales = self.has_byte_scales();
         self.each_band(bytes, |band| {
             let start = values.len();
             let rows = band.levels.len() / self.columns;

@@ -15,4 +15,5 @@ mod working_type;
 
 pub use stored::encode;
 
-pub(crate) use coder::PresetCoder;
+pub(crate) use coder::{EncodedRows, PresetCoder};
+pub(crate) use stored::shape_bytes;

@@ -46,7 +46,7 @@ pub fn encode(
 }
 
 /// The bytes of [`PresetPart::Shape`].
-fn shape_bytes(shape: &Shape) -> Vec<u8> {
+pub(crate) fn shape_bytes(shape: &Shape) -> Vec<u8> {
     let dims = [shape.channels(), shape.channel_len()];
     dims.iter().flat_map(|&dim| (dim as i64).to_le_bytes()).collect()
 }

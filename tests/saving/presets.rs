@@ -1,0 +1,269 @@
+//! Saving the presets of compressed-tensors: stored tensors, config groups, mixtures, and what
+//! is refused.
+
+use quantscope::checkpoint::Checkpoint;
+use quantscope::export::{OutputFormat, Receipt, Request, Task};
+use quantscope::job::{Progress, save, verify};
+use quantscope::plan::{Plan, Selection};
+use quantscope::quantization::{Calibration, Preset, QuantizationScheme, Quantizer, encode_preset};
+use quantscope::tensor::{FloatType, TensorId};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+const SINGLE: &str = "tests/data/tiny-llama/single";
+const SHARDED: &str = "tests/data/tiny-llama/sharded";
+
+/// The presets that are saved.
+const SAVED: [Preset; 7] = [
+    Preset::W4A16(128),
+    Preset::W4A16Asym(128),
+    Preset::Fp8Dynamic,
+    Preset::Fp8Block,
+    Preset::Nvfp4A16,
+    Preset::Mxfp4A16,
+    Preset::Mxfp8A16,
+];
+
+fn open(path: impl AsRef<Path>) -> Checkpoint {
+    Checkpoint::open(path.as_ref()).expect("opens")
+}
+
+fn chosen(source: &Checkpoint, pattern: &str) -> Vec<TensorId> {
+    let include = vec![pattern.to_owned()];
+    Selection { include, exclude: vec![] }.resolve(source).expect("selects")
+}
+
+fn quantizer(preset: Preset) -> Quantizer {
+    Quantizer { calibration: Calibration::MinMax, scheme: QuantizationScheme::Preset(preset) }
+}
+
+/// A plan with a preset for each pattern.
+fn plan(source: &Checkpoint, presets: &[(&str, Preset)]) -> Plan {
+    let mut plan = Plan::default();
+    for (pattern, preset) in presets {
+        for id in chosen(source, pattern) {
+            plan.mark(id, quantizer(*preset));
+        }
+    }
+    plan
+}
+
+fn saved(
+    source: &Checkpoint,
+    presets: &[(&str, Preset)],
+    format: OutputFormat,
+    out: PathBuf,
+    threads: usize,
+) -> Result<Receipt, String> {
+    let task = Task::Quantize { plan: plan(source, presets), format };
+    let request = Request { task, out, force: false, copy: Vec::new() };
+    let progress = Progress::default();
+    save::run(source, &request, Some(threads), &progress, &|_| {}).map_err(|e| e.to_string())
+}
+
+fn quantization_config(out: &Path) -> Value {
+    let text = std::fs::read(out.join("config.json")).expect("reads");
+    let config: Value = serde_json::from_slice(&text).expect("json");
+    config["quantization_config"].clone()
+}
+
+fn elements(checkpoint: &Checkpoint, name: &str) -> (FloatType, Vec<u8>) {
+    let id = checkpoint.find(name).expect(name);
+    let mut reader = checkpoint.reader();
+    let found = reader.elements(id, 0..checkpoint.tensor(id).parameters());
+    let (dtype, bytes) = found.expect("reads").expect("has floats");
+    (dtype, bytes.to_vec())
+}
+
+fn stored(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
+    let found = checkpoint.all_stored().find(|(_, stored)| stored.name == name);
+    let (id, stored) = found.unwrap_or_else(|| panic!("{name}"));
+    checkpoint.reader().stored(id, 0..stored.bytes()).expect("reads").to_vec()
+}
+
+fn absmax(bytes: &[u8]) -> f64 {
+    let values = bytes.as_chunks::<2>().0.iter().map(|raw| half::bf16::from_le_bytes(*raw));
+    values.map(|x| f64::from(x).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn each_preset_is_stored_as_its_owner_stores_it() {
+    let directory = tempfile::tempdir().expect("temp");
+    for preset in SAVED {
+        // Both ways to store a model are laid out alike.
+        let source = open(if preset == Preset::W4A16Asym(128) { SHARDED } else { SINGLE });
+        let out = directory.path().join(format!("{preset}-{}", source.shards().len()));
+        let presets = [("*proj.weight", preset)];
+        let receipt = saved(&source, &presets, OutputFormat::Presets, out.clone(), 2);
+        let receipt = receipt.expect("saves");
+        assert_eq!(receipt.quantized.len(), 14, "{preset}");
+        let written = open(&out);
+        for name in
+            ["model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.o_proj.weight"]
+        {
+            let id = source.find(name).expect(name);
+            let shape = &source.tensor(id).shape;
+            let (dtype, bytes) = elements(&source, name);
+            let parts = encode_preset(preset, dtype, shape, &bytes, None).expect("finite");
+            for (part, expected) in parts {
+                let part_name = format!("{name}{}", part.suffix);
+                assert!(stored(&written, &part_name) == expected, "{preset} {part_name}");
+            }
+        }
+        let config = quantization_config(&out);
+        assert_eq!(config["format"], preset.format());
+        assert_eq!(config["dequantize"], true);
+        assert_eq!(config["config_groups"]["group_0"]["format"], preset.format());
+        assert_eq!(config["config_groups"].as_object().expect("groups").len(), 1);
+
+        let verified = verify::run(&written, &source, Some(2), &Progress::default());
+        let verified = verified.expect("is what the source gives");
+        let errors: Vec<_> = verified.tensors.iter().filter_map(|tensor| tensor.error).collect();
+        assert_eq!(errors.len(), 14);
+        for error in errors {
+            let db = error.statistics().sqnr_db;
+            assert!((15.0..45.0).contains(&db), "{preset}: {db} dB");
+        }
+
+        let again = directory.path().join(format!("{preset}-{}-again", source.shards().len()));
+        saved(&source, &presets, OutputFormat::Presets, again.clone(), 1).expect("saves");
+        for shard in written.shards() {
+            let bytes = |out: &Path| std::fs::read(out.join(shard.name())).expect("reads");
+            assert!(bytes(&out) == bytes(&again), "{preset}: one thread and two differ");
+        }
+    }
+}
+
+#[test]
+fn a_changed_byte_of_any_part_is_found() {
+    let directory = tempfile::tempdir().expect("temp");
+    let source = open(SINGLE);
+    for preset in [Preset::W4A16Asym(64), Preset::Nvfp4A16] {
+        let out = directory.path().join(preset.name());
+        let presets = [("*.0.mlp.*", preset)];
+        saved(&source, &presets, OutputFormat::Presets, out.clone(), 2).expect("saves");
+        let file = out.join("model.safetensors");
+        let bytes = std::fs::read(&file).expect("reads");
+        let written = open(&out);
+        let parts: Vec<(String, u64)> = written
+            .all_stored()
+            .filter(|(_, stored)| stored.name.starts_with("model.layers.0.mlp.up_proj.weight"))
+            .map(|(_, stored)| (stored.name.to_string(), stored.range.start))
+            .collect();
+        assert_eq!(parts.len(), if preset == Preset::Nvfp4A16 { 3 } else { 4 });
+        for (name, start) in parts {
+            let mut changed = bytes.clone();
+            changed[start as usize] ^= 1;
+            std::fs::write(&file, changed).expect("writes");
+            // A shape that does not fit the values is found when the model is opened.
+            let found = Checkpoint::open(&out).map_err(|e| e.to_string()).and_then(|written| {
+                let found = verify::run(&written, &source, Some(2), &Progress::default());
+                found.map_err(|e| e.to_string())
+            });
+            assert!(found.is_err(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn merged_layers_share_the_global_scale_of_nvfp4() {
+    let directory = tempfile::tempdir().expect("temp");
+    let (source, out) = (open(SHARDED), directory.path().join("out"));
+    let presets = [("*proj.weight", Preset::Nvfp4A16)];
+    saved(&source, &presets, OutputFormat::Presets, out.clone(), 2).expect("saves");
+    let written = open(&out);
+    for unit in [["q_proj", "k_proj", "v_proj"].as_slice(), &["gate_proj", "up_proj"], &["o_proj"]]
+    {
+        let part =
+            if unit[0].ends_with('p') || unit[0] == "gate_proj" { "mlp" } else { "self_attn" };
+        let names = unit.iter().map(|layer| format!("model.layers.0.{part}.{layer}.weight"));
+        let names: Vec<String> = names.collect();
+        let largest = names.iter().map(|name| absmax(&elements(&source, name).1));
+        let largest = largest.fold(0.0, f64::max);
+        for name in &names {
+            let (dtype, bytes) = elements(&source, name);
+            let shape = &source.tensor(source.find(name).expect(name)).shape;
+            let parts = encode_preset(Preset::Nvfp4A16, dtype, shape, &bytes, Some(largest));
+            for (part, expected) in parts.expect("finite") {
+                let part_name = format!("{name}{}", part.suffix);
+                assert!(stored(&written, &part_name) == expected, "{part_name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mixture_has_a_group_for_each_preset() {
+    let directory = tempfile::tempdir().expect("temp");
+    let (source, out) = (open(SINGLE), directory.path().join("out"));
+    let presets = [
+        ("*.self_attn.*", Preset::Fp8Dynamic),
+        ("*.mlp.gate_proj.weight", Preset::W4A16(64)),
+        ("*.mlp.up_proj.weight", Preset::W4A16(64)),
+        ("*.0.mlp.down_proj.weight", Preset::Nvfp4A16),
+    ];
+    let receipt = saved(&source, &presets, OutputFormat::Presets, out.clone(), 2).expect("saves");
+    assert_eq!(receipt.quantized.len(), 13);
+    let config = quantization_config(&out);
+    assert_eq!(config["format"], "mixed-precision");
+    assert_eq!(config.get("dequantize"), None);
+    let groups = config["config_groups"].as_object().expect("groups");
+    let formats: Vec<_> = groups.values().map(|group| group["format"].as_str()).collect();
+    assert_eq!(
+        formats,
+        [Some("pack-quantized"), Some("float-quantized"), Some("nvfp4-pack-quantized")]
+    );
+    assert_eq!(groups["group_0"]["weights"]["group_size"], 64);
+    assert_eq!(groups["group_2"]["targets"][0], r"re:(.*\.)?layers\.0\.mlp\.down_proj$");
+    let written = open(&out);
+    verify::run(&written, &source, Some(2), &Progress::default()).expect("is as planned");
+}
+
+#[test]
+fn fake_quantized_floats_are_those_of_the_stored_preset() {
+    let directory = tempfile::tempdir().expect("temp");
+    let source = open(SINGLE);
+    for preset in SAVED {
+        let presets = [("*proj.weight", preset)];
+        let path = |kind: &str| directory.path().join(format!("{preset}-{kind}"));
+        saved(&source, &presets, OutputFormat::Presets, path("packed"), 2).expect("saves");
+        saved(&source, &presets, OutputFormat::FakeQuantized, path("fake"), 2).expect("saves");
+        let request = Request {
+            task: Task::Dequantize { to: None },
+            out: path("floats"),
+            force: false,
+            copy: Vec::new(),
+        };
+        let packed = open(path("packed"));
+        save::run(&packed, &request, Some(2), &Progress::default(), &|_| {}).expect("saves");
+        let (floats, fake) = (open(path("floats")), open(path("fake")));
+        for id in source.ids() {
+            let name = &source.tensor(id).name;
+            assert!(elements(&floats, name) == elements(&fake, name), "{preset} {name}");
+        }
+        verify::run(&fake, &source, Some(2), &Progress::default()).expect("is as planned");
+    }
+}
+
+#[test]
+fn what_would_not_load_is_refused() {
+    let directory = tempfile::tempdir().expect("temp");
+    let source = open(SINGLE);
+    let refused = |presets: &[(&str, Preset)], format| {
+        let out = directory.path().join("out");
+        saved(&source, presets, format, out, 2).expect_err("is refused")
+    };
+    let wide = refused(&[("*.mlp.*", Preset::W4A16(192))], OutputFormat::Presets);
+    assert!(wide.contains("groups of 192 do not divide its"), "{wide}");
+    let split = [
+        ("*.self_attn.q_proj.weight", Preset::W4A16(128)),
+        ("*.self_attn.k_proj.weight", Preset::Fp8Dynamic),
+        ("*.self_attn.v_proj.weight", Preset::Fp8Dynamic),
+    ];
+    let split = refused(&split, OutputFormat::Presets);
+    assert!(split.contains("give them one scheme"), "{split}");
+    for format in [OutputFormat::Safetensors, OutputFormat::Int8, OutputFormat::Int8WeightOnly] {
+        let other = refused(&[("*.mlp.*", Preset::W4A16(128))], format);
+        assert!(other.contains("W4A16"), "{other}");
+    }
+}
