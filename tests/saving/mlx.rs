@@ -194,3 +194,29 @@ fn a_lone_file_has_no_config_for_mlx() {
     assert!(error.contains("no config.json"), "{error}");
     assert!(!out.exists());
 }
+
+/// Experts that are stored one by one are joined while loading, without their scales.
+#[test]
+fn experts_stay_float() {
+    let directory = tempfile::tempdir().expect("temp");
+    let source = directory.path().join("model");
+    std::fs::create_dir(&source).expect("new");
+    let expert = |n| format!("model.layers.0.mlp.experts.{n}.up_proj.weight");
+    let tensors = [
+        weights(&expert(0), &[16, 64]),
+        weights(&expert(1), &[16, 64]),
+        weights("model.layers.0.self_attn.q_proj.weight", &[16, 64]),
+    ];
+    write(&source.join("model.safetensors"), &tensors, &[]);
+    let config = json!({"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]});
+    std::fs::write(source.join("config.json"), config.to_string()).expect("writes");
+    let out = directory.path().join("out");
+    let command = ["quantize", text(&source), "-o", text(&out), "--for", "mlx"];
+    let receipt = json(&command);
+    assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(1));
+    assert!(receipt["warnings"].to_string().contains("one of several experts"), "{receipt}");
+    std::fs::remove_dir_all(&out).expect("goes");
+    let error = failure(&[&command[..], &["--include", &expert(0)]].concat()).1;
+    assert!(error.contains("one of several experts"), "{error}");
+    assert!(!out.exists());
+}

@@ -55,6 +55,8 @@ pub enum Reason {
     MultiTokenPrediction,
     /// The image encoder, which a loader keeps in float.
     VisionPart(Loader),
+    /// One of several experts that a loader joins, without their scales.
+    JoinedExpert,
     /// Its rows have so many columns, which do not divide into groups of so many.
     Columns { columns: u64, group: u64 },
     /// The image decoder inside a whole checkpoint.
@@ -99,6 +101,7 @@ impl Reason {
             Reason::OtherModule(_) => "no Linear",
             Reason::MultiTokenPrediction => "extra tokens",
             Reason::VisionPart(_) => "image part",
+            Reason::JoinedExpert => "expert",
             Reason::Columns { .. } => "columns",
             Reason::ImageDecoder => "image decoder",
             Reason::TextEncoder => "text encoder",
@@ -153,6 +156,9 @@ impl std::fmt::Display for Reason {
                     loader.title()
                 )
             }
+            Reason::JoinedExpert => f.write_str(
+                "it is one of several experts, which are joined while loading, and their scales are not",
+            ),
             Reason::Columns { columns, group } => {
                 write!(f, "its {columns} columns do not divide into groups of {group}")
             }

@@ -32,8 +32,6 @@ pub enum Condition {
     ConvertedLayer,
     /// Some experts of a layer are quantized and others are not.
     ExpertsOfALayerSplit,
-    /// MLX's format, and some experts of a layer are quantized and others are not.
-    StackedExpertsSplit,
     /// The model is a Llama 4.
     Llama4,
     /// Layers that are merged into one are split.
@@ -71,7 +69,7 @@ pub struct Fact {
 }
 
 /// Every known limit.
-pub const FACTS: [Fact; 23] = [
+pub const FACTS: [Fact; 22] = [
     Fact {
         loader: Loader::Transformers,
         version: "5.24",
@@ -248,14 +246,6 @@ pub const FACTS: [Fact; 23] = [
         said_without_target: true,
         sentence: "renames the weights of a model with diffusers' names ('{}') while loading, and loses their scales; convert the model to ComfyUI's names first",
     },
-    Fact {
-        loader: Loader::Mlx,
-        version: "mlx-lm 0.32",
-        condition: Condition::StackedExpertsSplit,
-        consequence: Consequence::Refuse,
-        said_without_target: true,
-        sentence: "joins the experts of a layer into one tensor: '{}' is quantized in part; quantize all experts of a layer or none",
-    },
 ];
 
 impl Fact {
@@ -302,9 +292,6 @@ impl Condition {
                 float.map(|id| selected.name(id))
             }
             Condition::ExpertsOfALayerSplit if linear.is_some() => selected.split_experts(),
-            Condition::StackedExpertsSplit if selected.container == Container::Mlx => {
-                selected.split_experts()
-            }
             Condition::RefusedArchitecture if linear.is_some() => {
                 selected.architecture.refused_part().map(str::to_owned)
             }

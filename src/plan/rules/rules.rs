@@ -12,7 +12,7 @@ use crate::plan::rules::linear_names;
 use crate::plan::rules::llama_cpp::kept_part;
 use crate::plan::rules::roles;
 use crate::plan::rules::selected::Selected;
-use crate::plan::rules::units::FusionUnits;
+use crate::plan::rules::units::{FusionUnits, UnitKind};
 use crate::plan::target::Container;
 use crate::plan::target::Loader;
 use crate::plan::target::Target;
@@ -116,11 +116,19 @@ impl TargetRules {
         if rank != 2 {
             return Eligibility::Never(Reason::Convolution(rank));
         }
+        let container = self.target.container();
         let columns = tensor.shape.row_len();
-        if self.target.container() == Container::Mlx && !columns.is_multiple_of(MLX_GROUP) {
+        if container == Container::Mlx && !columns.is_multiple_of(MLX_GROUP) {
             return Eligibility::Never(Reason::Columns { columns, group: MLX_GROUP });
         }
+        let is_expert = self.units.unit_of(id).is_some_and(|unit| unit.kind == UnitKind::Experts);
+        if is_expert && matches!(container, Container::Mlx | Container::Torchao) {
+            return Eligibility::Never(Reason::JoinedExpert);
+        }
         match self.role(module, tensor.shape.channels()) {
+            Some(reason @ Reason::Converted) if container == Container::Torchao => {
+                Eligibility::Never(reason)
+            }
             Some(Reason::TiedHead) => Eligibility::Never(Reason::TiedHead),
             Some(Reason::UnknownName) if self.takes_unknown_names => Eligibility::ByDefault,
             Some(reason) => Eligibility::ByName(reason),
