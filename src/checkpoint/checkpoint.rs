@@ -30,6 +30,7 @@ pub struct Checkpoint {
     pub(super) index: Option<Index>,
     pub(super) directory: Option<PathBuf>,
     pub(super) joins_parts: bool,
+    pub(super) keeps_training_state: bool,
     pub(super) notes: Vec<String>,
     pub(super) stored: Vec<Stored>,
     pub(super) total_bytes: u64,
@@ -68,6 +69,17 @@ impl Checkpoint {
     /// The model's directory, with its config and tokenizer, if it has one.
     pub fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
+    }
+
+    /// The same checkpoint, of which the optimizer state and everything else that a training
+    /// checkpoint carries is saved with the network.
+    pub fn keeping_training_state(self) -> Checkpoint {
+        Checkpoint { keeps_training_state: true, ..self }
+    }
+
+    /// Whether what is not the network is saved with it.
+    pub fn keeps_training_state(&self) -> bool {
+        self.keeps_training_state
     }
 
     /// Whether its files hold parts of tensors, which are joined on reading. Such a file means

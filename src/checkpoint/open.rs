@@ -130,7 +130,7 @@ impl Checkpoint {
             unique_names(&path, &shards, &stored)?;
         }
         let mut recognised = match format {
-            Format::Safetensors | Format::PyTorch => {
+            Format::Safetensors | Format::PyTorch | Format::Npz => {
                 packed::recognise(directory.as_deref(), &shards, &stored)
             }
             _ => HashMap::new(),
@@ -152,6 +152,7 @@ impl Checkpoint {
             index: index.map(|(index, _)| index),
             directory,
             joins_parts,
+            keeps_training_state: false,
             notes,
             stored,
             total_bytes,

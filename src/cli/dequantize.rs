@@ -40,7 +40,7 @@ const DTYPES: [Choice<Target>; 4] = [
 
 impl Dequantize {
     pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
-        let checkpoint = self.model.open()?;
+        let checkpoint = self.model.open_to_save(&self.save)?;
         let request = Request {
             task: Task::Dequantize { to: self.dtype.0 },
             out: self.save.out,

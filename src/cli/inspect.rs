@@ -65,7 +65,13 @@ impl Inspect {
                 }
             }
             let Totals { summary, overview } = totals;
-            document.end_with(&summary.totals, "summary", &overview.document(&summary.totals))?;
+            let in_short = overview.document(&summary.totals);
+            let metadata = document::metadata(&checkpoint);
+            document.end_with_both(
+                &summary.totals,
+                ("summary", &in_short),
+                ("metadata", &metadata),
+            )?;
             return summary.conclude();
         }
         if self.csv.csv {

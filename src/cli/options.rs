@@ -23,11 +23,28 @@ impl ModelArgs {
     pub(super) fn open(&self) -> Result<Arc<Checkpoint>, Error> {
         open(&self.model)
     }
+
+    /// Opens the checkpoint that is to be saved in another form.
+    pub(super) fn open_to_save(&self, save: &SaveArgs) -> Result<Arc<Checkpoint>, Error> {
+        let checkpoint = demo::open_model(&self.model)?;
+        Ok(opened(
+            &self.model,
+            match save.training_state {
+                true => checkpoint.keeping_training_state(),
+                false => checkpoint,
+            },
+        ))
+    }
 }
 
 /// Opens a checkpoint or the demo, and prints its notes as warnings.
 pub(super) fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
-    let checkpoint = Arc::new(demo::open_model(model)?);
+    Ok(opened(model, demo::open_model(model)?))
+}
+
+/// Prints a checkpoint's notes.
+fn opened(model: &Path, checkpoint: Checkpoint) -> Arc<Checkpoint> {
+    let checkpoint = Arc::new(checkpoint);
     for note in checkpoint.notes() {
         eprintln!(
             "warning: {}: {}",
@@ -37,7 +54,7 @@ pub(super) fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
     }
     // Never dropped: freeing a hundred thousand names before exiting would only take time.
     std::mem::forget(checkpoint.clone());
-    Ok(checkpoint)
+    checkpoint
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +200,10 @@ pub(super) struct SaveArgs {
     /// times
     #[arg(long, value_name = "GLOB")]
     pub copy: Vec<String>,
+    /// Save the optimizer state and whatever else a training checkpoint carries, not only the
+    /// network
+    #[arg(long)]
+    pub training_state: bool,
 }
 
 /// A possible value of an option: its name, its help, and the value.

@@ -151,7 +151,7 @@ fn divides_rows(
 
 impl Quantize {
     pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
-        let checkpoint = self.model.open()?;
+        let checkpoint = self.model.open_to_save(&self.save)?;
         let recipe =
             self.recipe.as_ref().map(|path| recipe::read(path, &checkpoint)).transpose()?;
         let target = self.target.target(&checkpoint, recipe.as_ref().map(|plan| &plan.target))?;

@@ -26,13 +26,11 @@ pub(super) fn is_left_out(checkpoint: &Checkpoint, stored: &Stored) -> bool {
 fn reason(checkpoint: &Checkpoint, stored: &Stored) -> Option<Reason> {
     let foreign = matches!(checkpoint.format(), Format::PyTorch | Format::Npy | Format::Npz);
     match stored.role {
-        Role::Optimizer => Some(Reason::Optimizer),
-        Role::Other => Some(Reason::NotNetwork),
-        Role::Network | Role::Part if stored.unreadable().is_some() => Some(Reason::Unreadable),
-        Role::Network | Role::Part if foreign && matches!(stored.dtype, DType::Other(_)) => {
-            Some(Reason::NoSuchType)
-        }
-        Role::Network | Role::Part => None,
+        Role::Optimizer if !checkpoint.keeps_training_state() => Some(Reason::Optimizer),
+        Role::Other if !checkpoint.keeps_training_state() => Some(Reason::NotNetwork),
+        _ if stored.unreadable().is_some() => Some(Reason::Unreadable),
+        _ if foreign && matches!(stored.dtype, DType::Other(_)) => Some(Reason::NoSuchType),
+        _ => None,
     }
 }
 
@@ -44,8 +42,12 @@ pub(super) fn warnings(checkpoint: &Checkpoint) -> Vec<String> {
         let count = all().count();
         let why = match wanted {
             Reason::Unreadable => first.unreadable().unwrap_or_default().to_owned(),
-            Reason::Optimizer => "it is optimizer state, not the network".to_owned(),
-            Reason::NotNetwork => "it is not part of the network".to_owned(),
+            Reason::Optimizer => {
+                "it is optimizer state, not the network; --training-state saves it".to_owned()
+            }
+            Reason::NotNetwork => {
+                "it is not part of the network; --training-state saves it".to_owned()
+            }
             Reason::NoSuchType => format!("no output has the type {}", first.dtype),
         };
         let name = first.name.escape_debug();

@@ -64,6 +64,21 @@ impl<W: Write> Document<W> {
         self.close()
     }
 
+    /// Ends it with two more keys.
+    pub(crate) fn end_with_both(
+        mut self,
+        totals: &Totals,
+        (first, value): (&str, &impl Serialize),
+        (second, last): (&str, &impl Serialize),
+    ) -> io::Result<()> {
+        self.totals(totals)?;
+        write!(self.out, ",\"{first}\":")?;
+        json::write(&mut self.out, value)?;
+        write!(self.out, ",\"{second}\":")?;
+        json::write(&mut self.out, last)?;
+        self.close()
+    }
+
     fn totals(&mut self, totals: &Totals) -> io::Result<()> {
         self.out.write_all(b"],\"totals\":")?;
         Ok(json::write(&mut self.out, totals)?)
@@ -81,6 +96,24 @@ pub(crate) fn list(tensor: &impl Serialize, listed: &mut Vec<u8>) -> io::Result<
         listed.push(b',');
     }
     Ok(json::write(listed, tensor)?)
+}
+
+/// The key-value metadata of one file, in the file's order: `__metadata__` of safetensors.
+#[derive(Serialize)]
+pub(crate) struct FileMetadata<'a> {
+    file: String,
+    #[serde(serialize_with = "pairs")]
+    values: &'a [(String, String)],
+}
+
+fn pairs<S: Serializer>(values: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(values.iter().map(|(key, value)| (key, value)))
+}
+
+/// The metadata of every file that has any.
+pub(crate) fn metadata(checkpoint: &Checkpoint) -> Vec<FileMetadata<'_>> {
+    let files = checkpoint.shards().iter().filter(|shard| !shard.metadata.is_empty());
+    files.map(|shard| FileMetadata { file: shard.name(), values: &shard.metadata }).collect()
 }
 
 /// A tensor of the document. Figures that are unknown or not finite are null.

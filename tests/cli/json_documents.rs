@@ -45,9 +45,9 @@ fn keys_are_exactly_those_documented() {
     ] {
         for model in ["demo:", &data("tiny-llama/sharded")] {
             let document = json(&[command, model]);
-            let summary = (command == "inspect").then_some("summary");
-            let expected = ["model", "format", "scheme", "tensors", "totals"].into_iter();
-            assert_eq!(keys(&document), expected.chain(summary).collect::<Vec<_>>());
+            let last = if command == "inspect" { &["summary", "metadata"][..] } else { &[] };
+            let expected = [&["model", "format", "scheme", "tensors", "totals"], last].concat();
+            assert_eq!(keys(&document), expected);
             let totals = ["tensors", "parameters", "bytes", "bytes_quantized"];
             assert_eq!(keys(&document["totals"]), totals);
             let more = match command {
@@ -65,6 +65,17 @@ fn keys_are_exactly_those_documented() {
             }
         }
     }
+}
+
+#[test]
+fn inspect_has_the_metadata_of_each_file() {
+    let document = json(&["inspect", &data("formats/ct-int8-channel/model.safetensors")]);
+    let file = &document["metadata"][0];
+    assert_eq!(
+        (&file["file"], &file["values"]["format"]),
+        (&"model.safetensors".into(), &"pt".into())
+    );
+    assert_eq!(json(&["inspect", &data("json/metadata-empty")])["metadata"], serde_json::json!([]));
 }
 
 #[test]

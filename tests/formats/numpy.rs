@@ -1,6 +1,7 @@
 use crate::{assert_same, not_opened, open, quantize, run};
 use quantscope::checkpoint::Format;
 use quantscope::export::{OutputFormat, Task};
+use quantscope::plan::quantizable;
 use quantscope::quantization::QuantizationScheme;
 use std::path::Path;
 
@@ -36,6 +37,16 @@ fn a_compressed_array_is_read_in_any_order() {
 #[test]
 fn files_of_every_kind_list_their_tensors() {
     assert!(crate::cases::check(&Path::new(DATA).join("cases")) > 70);
+}
+
+/// What mlx wrote before it had safetensors.
+#[test]
+fn quantized_arrays_of_mlx_are_decoded() {
+    let found = open(Path::new(DATA).join("mlx"));
+    let expected = open("tests/data/packed/mlx-affine-3bit/expected.safetensors");
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    assert!(crate::floats(&found, name) == crate::floats(&expected, name));
+    assert!(found.ids().all(|id| !quantizable(&found, id)), "{:?}", found.tensors());
 }
 
 /// From public reports: members that hold objects, and deflated ones in column-major order.

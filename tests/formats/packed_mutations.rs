@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use quantscope::checkpoint::Checkpoint;
+use quantscope::plan::quantizable;
 use quantscope::tensor::{FloatType, TensorId};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -195,6 +196,12 @@ fn values(checkpoint: &Checkpoint, id: TensorId) -> Option<Vec<u8>> {
     (read.0 == FloatType::F32).then(|| read.1.to_vec())
 }
 
+/// The names of the stored tensors that packed ones consist of.
+fn parts(checkpoint: &Checkpoint) -> impl Iterator<Item = &str> {
+    let packed = checkpoint.ids().filter_map(|id| checkpoint.packed_format(id));
+    packed.flat_map(|format| format.parts()).map(|id| checkpoint.stored(id).name.as_str())
+}
+
 fn fixtures() -> Vec<PathBuf> {
     let mut all = Vec::new();
     for folder in FIXTURES {
@@ -240,6 +247,16 @@ fn check(fixture: &Path, kind: Change, pick: usize, choice: usize) -> Result<(),
             touched || opened.find(&tensor.name).is_some(),
             "{what}: {} is no longer listed",
             tensor.name
+        );
+    }
+    // Nothing says what `weight_extra` of a made-up method is without its weight.
+    let is_part =
+        |name: &str| !name.ends_with("weight_extra") && parts(&untouched).any(|part| part == name);
+    for id in opened.ids().filter(|&id| quantizable(&opened, id)) {
+        let name = &opened.tensor(id).name;
+        prop_assert!(
+            *name == changed || !is_part(name) || !fixture.join("config.json").is_file(),
+            "{what}: {name} is a part of a weight and offered for quantization"
         );
     }
     for id in opened.ids().filter(|&id| opened.packed_format(id).is_some()) {

@@ -167,6 +167,15 @@ fn only_the_network_is_saved() {
         &["model.fc.weight", "model.fc.bias"],
         &["left out 6 tensors, first 'optimizer_states.0.state.0.step'", "left out 2 tensors"],
     );
+    let whole = open(Path::new(DATA).join("reading/training-state.pt")).keeping_training_state();
+    let out = directory.path().join("whole.safetensors");
+    let receipt = quantize(&whole, &out, QuantizationScheme::PER_TENSOR, OutputFormat::Safetensors);
+    let left_out = receipt.warnings.iter().any(|warning| warning.contains("left out"));
+    assert!(!left_out, "{:?}", receipt.warnings);
+    let saved = open(&out);
+    let state = "optimizer.state.0.exp_avg";
+    assert_eq!(saved.tensors().iter().map(|t| &*t.name).collect::<Vec<_>>(), ["w", state]);
+    assert_eq!(crate::bytes(&saved, state), crate::bytes(&whole, state));
     let state = open(Path::new(DATA).join("cases/hf-trainer-optimizer.pt"));
     let out = directory.path().join("state.safetensors");
     let refused =

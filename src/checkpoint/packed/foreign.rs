@@ -117,6 +117,49 @@ pub(super) fn by_method(listing: &Listing, values: Part) -> Option<PackedTensor>
     Some(listing.named(values, &name, method, None))
 }
 
+/// Scales, zero points or tables in a quantized model, whose weight is not in the files.
+pub(super) fn scales_alone(listing: &Listing, values: Part) -> Option<PackedTensor> {
+    let name = values.stored.name.as_str();
+    if !listing.is_quantized() || values.stored.shape.rank() < 2 || !names_scales(name) {
+        return None;
+    }
+    let reason = "it holds scales or a table, and the weight they belong to is not here";
+    Some(listing.named_with(values, name, "quantized", Some(reason.into()), &[]))
+}
+
+/// The last components of the names of scales, zero points and tables.
+const SCALE_NAMES: [&str; 19] = [
+    "scale",
+    "scales",
+    "zero",
+    "zeros",
+    "qzeros",
+    "biases",
+    "qbiases",
+    "codebooks",
+    "absmax",
+    "quant_map",
+    "tables",
+    "tables2",
+    "tlut",
+    "compressed",
+    "_shift",
+    "svdquant_lora_a",
+    "svdquant_lora_b",
+    "forward_hadamard_matrix",
+    "backward_hadamard_matrix",
+];
+
+/// Whether a name is that of scales, zero points or a table.
+pub(super) fn names_scales(name: &str) -> bool {
+    let (module, last) = name.rsplit_once('.').unwrap_or(("", name));
+    SCALE_NAMES.contains(&last)
+        || last.starts_with("weight_scale")
+        || last.ends_with("_scale")
+        || last.ends_with("_scale_inv")
+        || last == "weight" && module.ends_with("centroids")
+}
+
 /// I8 or packed values with scales of a shape or under a name that no format has.
 pub(super) fn with_scales(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let name = values.stored.name.as_str();

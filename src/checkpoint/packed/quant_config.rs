@@ -29,6 +29,11 @@ impl Listing<'_> {
         self.config.as_ref()?.quantization()
     }
 
+    /// Whether the configuration says that the model is quantized.
+    pub(super) fn is_quantized(&self) -> bool {
+        self.quantization().is_some()
+    }
+
     /// The `quant_method`.
     pub(super) fn method(&self) -> Option<&str> {
         self.config.as_ref()?.method()

@@ -4,7 +4,7 @@
 use crate::checkpoint::access::Role;
 use crate::checkpoint::packed::attachments::attach;
 use crate::checkpoint::packed::bitsandbytes;
-use crate::checkpoint::packed::foreign::holds_codes;
+use crate::checkpoint::packed::foreign::{holds_codes, names_scales};
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing::{Listing, Part, is_coded};
 use crate::checkpoint::packed::native_format::{self, METADATA_KEY};
@@ -93,6 +93,7 @@ fn looks_packed(stored: &Stored) -> bool {
     let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
     is_coded(stored)
         || holds_codes(last)
+        || names_scales(name)
         || (stored.dtype == DType::U8 && name.contains(bitsandbytes::STATE))
 }
 

@@ -31,6 +31,7 @@ pub(super) const FORMATS: [(&str, Recognise); 17] = [
     ("FP8", fp8::recognise),
     ("a method that config.json names", foreign::by_method),
     ("scales of an unknown format", foreign::with_scales),
+    ("scales without their weight", foreign::scales_alone),
 ];
 
 #[cfg(test)]
