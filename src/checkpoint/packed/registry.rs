@@ -13,7 +13,7 @@ pub(super) type Recognise = fn(&Listing, Part) -> Option<PackedTensor>;
 
 /// Every format, in the order in which they are asked: those that a marker names come before
 /// those that names and shapes suggest, and those that are only named come last.
-pub(super) const FORMATS: [(&str, Recognise); 17] = [
+pub(super) const FORMATS: [(&str, Recognise); 18] = [
     ("ComfyUI", comfyui::recognise),
     ("GPTQ", gptq::recognise),
     ("AWQ", awq::recognise),
