@@ -157,7 +157,7 @@ pub(super) fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> i
     let Some(first) = unplaced.first() else { return Ok(()) };
     writeln!(
         out,
-        "{} of activations, first '{}' ({} … {}), match no layer by name: the model's graph,\nwhich says what they observe, is not in the file.",
+        "{} of activations, first '{}' ({} … {}), match no layer by name. Their\nlayers are known only from the model's graph, which is not in the file.",
         figures::counted(unplaced.len(), "observer"),
         names::visible(&first.name),
         figures::plain(first.extent.min),

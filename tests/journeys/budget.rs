@@ -82,7 +82,7 @@ fn sizes_shares_and_errors_are_typed() {
     driver.press("Ctrl-u");
     driver.type_text("small");
     driver.press("Enter");
-    driver.expect("'small' is no size");
+    driver.expect("invalid size 'small'");
     driver.press("Esc Esc");
     driver.expect("nothing marked");
 }
