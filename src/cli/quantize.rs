@@ -317,9 +317,11 @@ impl Quantize {
     ) -> Result<Planned, Error> {
         let tensors = selection.resolve_for(checkpoint, rules)?;
         let mut warnings = left_out(checkpoint, rules, selection)?;
-        let schemes = self.schemes(checkpoint, format, &tensors).into_iter();
+        let schemes = self.schemes(checkpoint, format, &tensors);
+        let (tensors, mut refused) =
+            self.without_undivided(checkpoint, format, &schemes, tensors, &mut warnings)?;
         let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
-        let quantizers = schemes.map(quantizer).collect();
+        let quantizers = schemes.into_iter().map(quantizer).collect();
         let spec = AnalysisSpec {
             errors: match self.has_budget() {
                 true => ErrorDetail::Full,
@@ -329,7 +331,7 @@ impl Quantize {
             ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
         let scan = Scan::start(checkpoint, tensors, spec, "calibrating", &self.work, None)?;
-        let (mut outcomes, mut refused) = (Vec::new(), Vec::new());
+        let mut outcomes = Vec::new();
         for found in scan {
             let (id, found) = found?;
             let Some(analysis) = found.transpose()? else { continue };
@@ -366,6 +368,48 @@ impl Quantize {
         warnings.extend(self.describe_learned(checkpoint, &plan));
         let known = scales(&plan, &outcomes);
         Ok(Planned { plan, known, warnings })
+    }
+
+    /// The tensors that can have one of the schemes, and those that cannot, which are left in
+    /// float: an error for one that was asked for by name, a warning for the others.
+    fn without_undivided(
+        &self,
+        checkpoint: &Checkpoint,
+        format: OutputFormat,
+        schemes: &[QuantizationScheme],
+        tensors: Vec<TensorId>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Vec<TensorId>, Vec<TensorId>), Error> {
+        let obstacle = |id: TensorId| {
+            let shape = &checkpoint.tensor(id).shape;
+            let why = |&scheme| format.container().scheme_obstacle(scheme, shape);
+            let all: Option<Vec<String>> = schemes.iter().map(why).collect();
+            all?.into_iter().next()
+        };
+        let selection = self.selection.selection();
+        let (mut fit, mut refused, mut first) = (Vec::new(), Vec::new(), None);
+        for id in tensors {
+            let Some(why) = obstacle(id) else {
+                fit.push(id);
+                continue;
+            };
+            let name = &checkpoint.tensor(id).name;
+            if selection.names(name) {
+                let why = format!("tensor '{}' cannot be quantized so: {why}", name.escape_debug());
+                let path = checkpoint.path().to_owned();
+                return Err(SaveError::Unfit { path, why }.into());
+            }
+            first.get_or_insert((name, why));
+            refused.push(id);
+        }
+        warnings.extend(first.map(|(name, why)| {
+            let name = name.escape_debug();
+            match refused.len() {
+                1 => format!("tensor '{name}' was left in float: {why}"),
+                n => format!("{n} tensors were left in float, the first '{name}': {why}"),
+            }
+        }));
+        Ok((fit, refused))
     }
 
     /// Leaves out the rest of each unit of which a tensor has no quantized form: loaders take

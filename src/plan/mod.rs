@@ -30,4 +30,4 @@ pub use recipe::RecipeError;
 pub use schemes::PRESET_SCHEMES;
 pub use selection::{Selection, SelectionError};
 
-pub(crate) use schemes::can_be_saved;
+pub(crate) use schemes::{can_be_saved, dividing_block};

@@ -1,6 +1,7 @@
 //! The schemes that can be saved.
 
 use crate::quantization::{Preset, QuantizationScheme};
+use crate::tensor::Shape;
 
 /// What a budget chooses from in a format that holds any scheme, smallest first.
 pub const SCHEMES: [QuantizationScheme; 5] = [
@@ -25,4 +26,45 @@ pub const PRESET_SCHEMES: [QuantizationScheme; 7] = [
 /// Whether a preset can be written. int8 is written with scales of absmax/127.
 pub(crate) fn can_be_saved(preset: Preset) -> bool {
     !matches!(preset, Preset::W8A8 | Preset::W8A16(_))
+}
+
+/// Of `blocks`, preferred first: one that divides the rows of all weights, else the one that
+/// divides the rows of most elements, if these are at least half of all.
+pub(crate) fn dividing_block(
+    shapes: &[&Shape],
+    blocks: impl Iterator<Item = QuantizationScheme>,
+) -> Option<QuantizationScheme> {
+    let elements = |shapes: &mut dyn Iterator<Item = &&Shape>| -> u64 {
+        shapes.map(|shape| shape.elements()).fold(0, u64::saturating_add)
+    };
+    let mut best = None;
+    for scheme in blocks {
+        let QuantizationScheme::PerBlock(_, _, size) = scheme else { continue };
+        let divides = |shape: &&&Shape| shape.row_len().is_multiple_of(u64::from(size));
+        let divided = elements(&mut shapes.iter().filter(divides));
+        if best.is_none_or(|(most, _)| divided > most) {
+            best = Some((divided, scheme));
+        }
+    }
+    let all = elements(&mut shapes.iter());
+    best.filter(|(divided, _)| *divided >= all.div_ceil(2)).map(|(_, scheme)| scheme)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_that_divides_most_is_chosen() {
+        let blocks = || [128, 64, 32].map(QuantizationScheme::per_block).into_iter();
+        let chosen = |rows: &[[u64; 2]]| {
+            let shapes: Vec<Shape> =
+                rows.iter().map(|dims| Shape::new(dims.as_slice()).expect("fits")).collect();
+            dividing_block(&shapes.iter().collect::<Vec<_>>(), blocks())
+        };
+        assert_eq!(chosen(&[[8, 256], [8, 128]]), Some(QuantizationScheme::per_block(128)));
+        assert_eq!(chosen(&[[8, 256], [8, 64]]), Some(QuantizationScheme::per_block(64)));
+        assert_eq!(chosen(&[[8, 256], [8, 108]]), Some(QuantizationScheme::per_block(128)));
+        assert_eq!(chosen(&[[8, 108], [8, 108], [8, 64]]), None);
+    }
 }

@@ -330,8 +330,14 @@ fn tensors_that_the_format_cannot_hold_are_refused_with_a_reason() {
         (gpt2, "model.conv.weight", int8, None, "a convolution"),
         (gpt2, "model.experts.gate_up_proj", int8, None, "several experts in one tensor"),
         (gpt2, "model.fc.weight", int8, block(8), "not per-block:8"),
-        (gpt2, "model.fc.weight", weights, block(3), "does not divide the 8 columns"),
-        (gpt2, "model.fc.weight", weights, block(16), "does not divide the 8 columns"),
+        (
+            gpt2,
+            "model.fc.weight",
+            weights,
+            block(3),
+            "per-block:3 does not fill words of four values",
+        ),
+        (gpt2, "model.fc.weight", weights, block(16), "its 8 columns are not a multiple of 16"),
         (
             gpt2,
             "model.fc.weight",

@@ -309,3 +309,57 @@ fn one_file_is_written_from_a_directory_with_packed_tensors() {
         assert_eq!(bytes_of(&written, part), bytes_of(&source, part), "{part}");
     }
 }
+
+/// A Llama of two layers whose MLP has this many inner columns.
+fn llama(inner: u64) -> Scene {
+    let scene = Scene::new();
+    let mut tensors = Vec::new();
+    for layer in 0..2 {
+        let mut add = |part: &str, rows: u64, columns: u64| {
+            tensors.push(weights(&format!("model.layers.{layer}.{part}.weight"), &[rows, columns]));
+        };
+        for part in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+            add(&format!("self_attn.{part}"), 64, 64);
+        }
+        add("mlp.gate_proj", inner, 64);
+        add("mlp.up_proj", inner, 64);
+        add("mlp.down_proj", 64, inner);
+    }
+    scene.add_weights("model.safetensors", &tensors);
+    scene.add("config.json", br#"{"model_type": "llama"}"#);
+    scene
+}
+
+/// Neither refuses nor changes the layers that divide.
+#[test]
+fn layers_that_groups_do_not_divide_stay_in_float() {
+    for (inner, scheme) in [(108, "W8A16"), (130, "W8A16"), (96, "per-block:64")] {
+        let scene = llama(inner);
+        let options = ["--format", "compressed-tensors", "--scheme", scheme];
+        let receipt = scene.quantize("int8", &options);
+        assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(12), "{receipt}");
+        let warnings = receipt["warnings"].to_string();
+        let expected = format!(
+            "2 tensors were left in float, the first 'model.layers.0.mlp.down_proj.weight': its {inner} columns are not a multiple of 64"
+        );
+        assert!(warnings.contains(&expected), "{warnings}");
+        for (name, dtype) in dtypes(&scene.path("int8")) {
+            assert_eq!(dtype == "F32", name.contains("down_proj"), "{name} is {dtype}");
+        }
+        let config = fs::read(Path::new(&scene.path("int8")).join("config.json")).expect("reads");
+        let config: Value = serde_json::from_slice(&config).expect("JSON");
+        let groups = &config["quantization_config"]["config_groups"];
+        assert_eq!(groups["group_0"]["weights"]["group_size"], 64);
+        assert_eq!(groups.as_object().map(serde_json::Map::len), Some(1));
+        stdout(&["verify", &scene.path("int8"), "--against", &scene.path("model")]);
+    }
+    // Asked for by name it is an error.
+    let (scene, name) = (llama(130), "model.layers.1.mlp.down_proj.weight");
+    let (model, out) = (scene.path("model"), scene.path("named"));
+    let command = ["quantize", &model, "-o", &out, "--format", "compressed-tensors"];
+    let options = ["--scheme", "per-block:64", "--include", name];
+    let (code, sentence) = failure(&[&command[..], &options].concat());
+    assert!(code == 1 && sentence.contains("130 columns are not a multiple of 64"), "{sentence}");
+    let receipt = scene.quantize("w8a8", &W8A8);
+    assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(14));
+}

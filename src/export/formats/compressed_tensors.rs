@@ -17,7 +17,8 @@ use crate::export::module_patterns;
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
 use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
-use crate::plan::Plan;
+use crate::plan::target::{Container, LinearScheme};
+use crate::plan::{Plan, dividing_block};
 use crate::quantization::{QuantizationScheme, ScaleStorage, narrowed_scale};
 use crate::tensor::{DType, Shape, TensorId, write_f64};
 use serde_json::{Value, json};
@@ -85,7 +86,9 @@ impl FormatWriter for CompressedTensors {
             Packing::PackQuantized => {
                 let shapes: Vec<_> =
                     tensors.iter().map(|&id| &checkpoint.tensor(id).shape).collect();
-                default_group_scheme(&shapes)
+                let blocks = GROUP_SIZES.map(QuantizationScheme::per_block);
+                let block = dividing_block(&shapes, blocks.into_iter());
+                block.unwrap_or(QuantizationScheme::PER_CHANNEL)
             }
         }
     }
@@ -230,16 +233,19 @@ impl CompressedTensors {
         if !scheme.is_scaled_int8() {
             return Err(format!("{scheme} is not a scheme of {}", self.name));
         }
-        let block = match (self.packing, scheme) {
-            (Packing::PackQuantized, QuantizationScheme::PerBlock(_, _, block)) => block,
+        match (self.packing, scheme) {
+            (Packing::PackQuantized, QuantizationScheme::PerBlock(_, _, size)) => {
+                if !size.is_multiple_of(4) {
+                    return Err(format!("{scheme} does not fill words of four values"));
+                }
+            }
             (Packing::PackQuantized, QuantizationScheme::PerTensor(..)) => {
                 return Err(
                     "int8-weight-only has a scale per channel or per block:N, not one per tensor"
                         .into(),
                 );
             }
-            // A word holds four values.
-            (Packing::PackQuantized, QuantizationScheme::PerChannel(..)) => 4,
+            (Packing::PackQuantized, QuantizationScheme::PerChannel(..)) => {}
             (Packing::IntQuantized, QuantizationScheme::PerBlock(..)) => {
                 return Err(format!(
                     "int8 has a scale per channel or per tensor, not {scheme}; int8-weight-only and safetensors have blocks"
@@ -249,16 +255,21 @@ impl CompressedTensors {
                 return Err(format!("{scheme} is not a scheme of {}", self.name));
             }
             (Packing::IntQuantized, _) => return Ok(scheme),
-        };
-        for (id, _) in plan.iter() {
+        }
+        let container = Container::CompressedTensors(LinearScheme::W8A16);
+        let mut obstacles = plan.iter().filter_map(|(id, _)| {
             let tensor = checkpoint.tensor(id);
-            let columns = tensor.shape.row_len();
-            if !columns.is_multiple_of(u64::from(block)) || !block.is_multiple_of(4) {
-                return Err(format!(
-                    "{scheme} does not divide the {columns} columns of '{}' into groups of whole words; choose another size, or leave it out",
-                    tensor.name.escape_debug()
-                ));
-            }
+            Some((tensor, container.scheme_obstacle(scheme, &tensor.shape)?))
+        });
+        if let Some((tensor, why)) = obstacles.next() {
+            let name = tensor.name.escape_debug();
+            let also = match obstacles.count() {
+                0 => String::new(),
+                n => format!(", nor can {n} more"),
+            };
+            return Err(format!(
+                "tensor '{name}' cannot be {scheme}{also}: {why}; choose another size, or leave it out"
+            ));
         }
         Ok(scheme)
     }
@@ -303,17 +314,6 @@ impl CompressedTensors {
             "config_groups": { "group_0": group },
         })
     }
-}
-
-/// The scheme for weights of these shapes when the user names none: groups of a size that
-/// divides all rows, otherwise one scale per channel.
-fn default_group_scheme(shapes: &[&Shape]) -> QuantizationScheme {
-    let divides =
-        |size: &&u32| shapes.iter().all(|s| s.row_len().is_multiple_of(u64::from(**size)));
-    GROUP_SIZES
-        .iter()
-        .find(divides)
-        .map_or(QuantizationScheme::PER_CHANNEL, |&size| QuantizationScheme::per_block(size))
 }
 
 pub(super) fn entry(

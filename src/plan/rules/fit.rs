@@ -6,6 +6,7 @@ use crate::plan::inputs::InputQuantization;
 use crate::plan::marks::Plan;
 use crate::plan::rules::eligibility::{Eligibility, Reason};
 use crate::plan::rules::rules::TargetRules;
+use crate::plan::schemes::dividing_block;
 use crate::plan::target::{Container, LinearScheme};
 use crate::quantization::{QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::TensorId;
@@ -55,23 +56,19 @@ impl TargetRules {
     }
 
     /// The scheme for `tensors` that the user did not choose one for: the largest block that
-    /// divides every row, else one scale per channel, else the smallest that is allowed.
+    /// divides every row, else the one that divides most, else one scale per channel, else the
+    /// smallest that is allowed.
     pub fn preferred_scheme(
         &self,
         checkpoint: &Checkpoint,
         allowed: &[QuantizationScheme],
         tensors: &[TensorId],
     ) -> Option<QuantizationScheme> {
-        let divides = |scheme: &&QuantizationScheme| match scheme {
-            QuantizationScheme::PerBlock(_, _, size) => {
-                let rows = tensors.iter().map(|&id| checkpoint.tensor(id).shape.row_len());
-                rows.into_iter().all(|row| row.is_multiple_of(u64::from(*size)))
-            }
-            _ => false,
-        };
-        let channel = || allowed.iter().find(|s| **s == QuantizationScheme::PER_CHANNEL);
-        let block = allowed.iter().find(divides);
-        block.or_else(channel).or(allowed.first()).copied()
+        let shapes: Vec<_> = tensors.iter().map(|&id| &checkpoint.tensor(id).shape).collect();
+        let channel =
+            || allowed.iter().copied().find(|scheme| *scheme == QuantizationScheme::PER_CHANNEL);
+        let block = dividing_block(&shapes, allowed.iter().copied());
+        block.or_else(channel).or(allowed.first().copied())
     }
 
     /// Changes a plan as far as this target needs: marks that it cannot hold are removed, schemes
@@ -86,6 +83,7 @@ impl TargetRules {
         self.unmark_impossible(checkpoint, &mut fitted);
         self.complete_units(checkpoint, &mut fitted);
         self.replace_schemes(checkpoint, &mut fitted);
+        self.unmark_undivided(checkpoint, &mut fitted);
         fitted
     }
 
@@ -104,6 +102,28 @@ impl TargetRules {
                 n => format!("unmark {n} tensors, the first {name}: {reason}"),
             });
         }
+    }
+
+    /// Removes marks whose scheme does not divide the tensor, and the rest of their units.
+    fn unmark_undivided(&self, checkpoint: &Checkpoint, fitted: &mut FittedPlan) {
+        let container = self.target().container();
+        let undivided: Vec<(TensorId, String)> = fitted
+            .plan
+            .iter()
+            .filter_map(|(id, quantizer)| {
+                let shape = &checkpoint.tensor(id).shape;
+                Some((id, container.scheme_obstacle(quantizer.scheme, shape)?))
+            })
+            .collect();
+        let Some((first, why)) = undivided.first() else { return };
+        let with_rest: BTreeSet<TensorId> =
+            undivided.iter().flat_map(|(id, _)| self.units().with_rest(*id)).collect();
+        with_rest.iter().for_each(|&id| fitted.plan.unmark(id));
+        let name = checkpoint.tensor(*first).name.escape_debug();
+        fitted.changes.push(match with_rest.len() {
+            1 => format!("unmark {name}: {why}"),
+            n => format!("unmark {n} tensors, the first {name}: {why}"),
+        });
     }
 
     /// Marks the rest of each unit that is marked in part, if the loaders refuse it so.

@@ -2,6 +2,7 @@
 
 use crate::plan::schemes::{PRESET_SCHEMES, SCHEMES, can_be_saved};
 use crate::quantization::QuantizationScheme;
+use crate::tensor::Shape;
 
 /// The container that an output is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -119,6 +120,25 @@ impl Container {
             Container::Mlx => blocks.to_vec(),
             Container::Torchao => SCHEMES.to_vec(),
         }
+    }
+
+    /// Why a weight of this shape cannot have a scheme, if it cannot.
+    pub fn scheme_obstacle(self, scheme: QuantizationScheme, shape: &Shape) -> Option<String> {
+        let columns = shape.row_len();
+        let size = match (self, scheme) {
+            (
+                Container::CompressedTensors(LinearScheme::W8A16) | Container::Mlx,
+                QuantizationScheme::PerBlock(_, _, size),
+            ) => size,
+            // A word holds four values.
+            (
+                Container::CompressedTensors(LinearScheme::W8A16),
+                QuantizationScheme::PerChannel(..),
+            ) => 4,
+            _ => return None,
+        };
+        (!columns.is_multiple_of(u64::from(size)))
+            .then(|| format!("its {columns} columns are not a multiple of {size}"))
     }
 
     /// Whether it can store a scheme; a block of any size where it has blocks.
