@@ -3,7 +3,7 @@
 use crate::cli::error::Error;
 use crate::cli::misspelling;
 use crate::cli::{
-    analyze, calibrate, completions, dequantize, diff, help, inspect, man, options, output,
+    analyze, calibrate, check, completions, dequantize, diff, help, inspect, man, options, output,
     quantize, report, show, verify,
 };
 use crate::quantization::Thresholds;
@@ -101,6 +101,8 @@ pub enum Command {
     Dequantize(dequantize::Dequantize),
     /// Compare every byte of a saved checkpoint with its source.
     Verify(verify::Verify),
+    /// Say whether a quantized model will load, and what is wrong if not.
+    Check(check::Check),
     /// Compare two checkpoints tensor by tensor, largest difference first.
     Diff(diff::Diff),
     /// Write the results of `analyze` to an HTML page, a CSV file or a JSON file.
@@ -159,6 +161,7 @@ fn dispatch(
         Command::Quantize(quantize) => quantize.run(&thresholds()?),
         Command::Dequantize(dequantize) => dequantize.run(&thresholds()?),
         Command::Verify(verify) => verify.run(&thresholds()?),
+        Command::Check(check) => check.run(),
         Command::Diff(diff) => diff.run(&thresholds()?),
         Command::Report(report) => report.run(&thresholds()?),
         Command::Help(help) => help.run(command(), &screen().keys),

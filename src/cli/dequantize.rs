@@ -48,6 +48,6 @@ impl Dequantize {
             copy: self.save.copy,
         };
         let receipt = save(&checkpoint, request, KnownScales::new(), &self.work)?;
-        receipt::print(&receipt, false, self.output.json, thresholds)
+        receipt::print(&receipt, None, false, self.output.json, thresholds)
     }
 }

@@ -59,6 +59,10 @@ pub enum Error {
     #[error("{} and {} differ: {what}", a.display(), b.display())]
     Different { a: PathBuf, b: PathBuf, what: String },
 
+    /// A saved model will not load.
+    #[error("{}: {verdict}", path.display())]
+    WontLoad { path: PathBuf, verdict: String },
+
     /// The output could not be planned, written or verified.
     #[error("{0}")]
     Save(#[from] SaveError),

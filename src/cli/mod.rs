@@ -7,6 +7,7 @@
 mod activations;
 mod analyze;
 mod calibrate;
+mod check;
 mod command_line;
 mod completions;
 mod dequantize;

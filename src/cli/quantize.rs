@@ -14,9 +14,10 @@ use super::scan::Scan;
 use super::target::{TargetArgs, output_format};
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
-use crate::export::{KnownScales, OutputFormat, Request, SaveError, Task, WeightLayout};
+use crate::export::{KnownScales, LoadCheck, OutputFormat, Request, SaveError, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
 use crate::plan::rules::{Reason, TargetRules};
+use crate::plan::target::Target;
 use crate::plan::{
     Decibels, InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
@@ -29,7 +30,7 @@ use crate::text::figures::counted;
 use crate::text::size::SizeLimit;
 use clap::Args;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
@@ -149,6 +150,12 @@ fn divides_rows(
     })
 }
 
+/// Whether what was saved will load in the target's loaders.
+fn check_saved(out: &Path, target: &Target) -> Result<LoadCheck, Error> {
+    let saved = Checkpoint::open(out)?;
+    Ok(LoadCheck::new(&saved, target.loaders())?)
+}
+
 impl Quantize {
     pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open_to_save(&self.save)?;
@@ -164,7 +171,7 @@ impl Quantize {
             Some(plan) => Planned { plan, ..Planned::default() },
             None => self.plan(&checkpoint, &self.selection.selection(), format, &rules)?,
         };
-        plan.target = target;
+        plan.target = target.clone();
         self.check_presets(&plan)?;
         let used = self.has_budget() || self.activation_scheme == ActivationScheme::Static;
         if !used && !self.activations.activations.is_empty() {
@@ -193,7 +200,15 @@ impl Quantize {
             false => save(&checkpoint, request, known, &self.work)?,
         };
         receipt.warnings.splice(0..0, warnings);
-        receipt::print(&receipt, self.dry_run, self.output.json, thresholds)
+        let checked = match self.dry_run || target.is_default() {
+            true => None,
+            false => Some(check_saved(&receipt.out, &target)?),
+        };
+        receipt::print(&receipt, checked.as_ref(), self.dry_run, self.output.json, thresholds)?;
+        match checked.filter(|checked| !checked.loads()) {
+            None => Ok(()),
+            Some(checked) => Err(Error::WontLoad { path: receipt.out, verdict: checked.verdict() }),
+        }
     }
 
     /// Fails if an option asks for what presets do not have.

@@ -1,9 +1,10 @@
 //! Prints the receipt of a save, as a table or as JSON.
 
+use super::check::Checked;
 use super::error::Error;
 use super::output::{Output, output, width};
 use super::table::{Column, Table};
-use crate::export::Receipt;
+use crate::export::{Finding, LoadCheck, Receipt};
 use crate::quantization::Thresholds;
 use crate::report::document::ErrorFigures;
 use crate::text::{figures, names};
@@ -11,9 +12,10 @@ use serde::Serialize;
 use std::io::{self, Write};
 
 /// Prints a receipt. `predicted` is set for a dry run: nothing was written, and the errors are
-/// those that a save would have.
+/// those that a save would have. `checked` says whether the output will load.
 pub(super) fn print(
     receipt: &Receipt,
+    checked: Option<&LoadCheck>,
     predicted: bool,
     json: bool,
     thresholds: &Thresholds,
@@ -23,10 +25,10 @@ pub(super) fn print(
     }
     let mut out = output();
     if json {
-        crate::text::json::write(&mut out, &Document::of(receipt, predicted))?;
+        crate::text::json::write(&mut out, &Document::of(receipt, checked, predicted))?;
         writeln!(out)?;
     } else {
-        table(&mut out, receipt, predicted, thresholds)?
+        table(&mut out, receipt, checked, predicted, thresholds)?
     }
     Ok(out.flush()?)
 }
@@ -34,6 +36,7 @@ pub(super) fn print(
 fn table(
     out: &mut Output,
     receipt: &Receipt,
+    checked: Option<&LoadCheck>,
     predicted: bool,
     thresholds: &Thresholds,
 ) -> io::Result<()> {
@@ -88,6 +91,12 @@ fn table(
     for warning in &receipt.warnings {
         writeln!(out, "warning: {}", names::visible(warning))?;
     }
+    let Some(checked) = checked else { return Ok(()) };
+    let said = |finding: &&Finding| receipt.warnings.contains(&finding.sentence);
+    for Finding { severity, sentence } in checked.findings.iter().filter(|f| !said(f)) {
+        writeln!(out, "{}: {}", severity.name(), names::visible(sentence))?;
+    }
+    writeln!(out, "checked: {}", checked.verdict())?;
     Ok(())
 }
 
@@ -103,6 +112,9 @@ struct Document<'a> {
     sidecar_files: usize,
     files_left_out: Vec<String>,
     warnings: &'a [String],
+    /// Whether the output will load; only where a loader or a format was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<Checked<'a>>,
     /// Present only for a dry run.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
@@ -118,7 +130,7 @@ pub(super) struct Quantized<'a> {
 }
 
 impl<'a> Document<'a> {
-    fn of(receipt: &'a Receipt, predicted: bool) -> Self {
+    fn of(receipt: &'a Receipt, checked: Option<&'a LoadCheck>, predicted: bool) -> Self {
         let quantized = receipt.quantized.iter().map(|one| Quantized {
             name: &one.tensor,
             scheme: one.scheme.clone(),
@@ -135,6 +147,7 @@ impl<'a> Document<'a> {
             sidecar_files: receipt.sidecar_files,
             files_left_out: receipt.left_out.names(),
             warnings: &receipt.warnings,
+            check: checked.map(Checked::of),
             dry_run: predicted,
         }
     }

@@ -1,8 +1,9 @@
 //! Writing checkpoints: planning every byte of an output, encoding, writing it whole or not at
 //! all, and verifying it.
 //!
-//! `formats` has one writer for each format, `verify` compares outputs with their sources. `job`
-//! runs the steps on all cores. Nothing here may import `job`, `report` or anything above.
+//! `formats` has one writer for each format, `verify` compares outputs with their sources,
+//! `load_check` says whether loaders will take them. `job` runs the steps on all cores. Nothing
+//! here may import `job`, `report` or anything above.
 
 mod atomic_output;
 mod container_check;
@@ -11,6 +12,7 @@ mod error;
 mod formats;
 mod input_scales;
 mod left_out;
+mod load_check;
 mod module_patterns;
 mod output_plan;
 mod overflow;
@@ -30,6 +32,7 @@ pub use atomic_output::{AtomicOutput, check};
 pub use encode::{ChunkEncoder, Sink};
 pub use error::SaveError;
 pub use input_scales::input_scales;
+pub use load_check::{Finding, LoadCheck, Severity};
 pub use output_plan::{Entry, KnownScales, MadeFrom, OutFile, OutputPlan, TextFile};
 pub use receipt::{Comparison, Receipt};
 pub use request::{OutputFormat, Request, Task, WeightLayout};

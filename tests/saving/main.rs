@@ -4,6 +4,7 @@
 mod support;
 
 mod cache;
+mod check;
 mod comfyui;
 mod command_line;
 mod compressed_tensors;

@@ -79,7 +79,7 @@ type Exceptions = (&'static str, &'static [(&'static str, ModuleKind)]);
 
 /// Sorted by `model_type`.
 #[rustfmt::skip]
-const EXCEPTIONS: [Exceptions; 59] = [
+const EXCEPTIONS: [Exceptions; 61] = [
     ("aria", &[
         ("multi_modal_projector.cross_attn.multihead_attn.out_proj", Other("NonDynamicallyQuantizableLinear")),
         ("multi_modal_projector.query", Other("AriaProjector")),
@@ -124,9 +124,16 @@ const EXCEPTIONS: [Exceptions; 59] = [
     ("granite_speech_plus", &[
         ("projector.query", Other("GraniteSpeechPlusEncoderProjector")),
     ]),
+    ("granitemoe", &[
+        ("block_sparse_moe.router.layer", Renamed),
+    ]),
+    ("granitemoehybrid", &[
+        ("block_sparse_moe.router.layer", Renamed),
+    ]),
     ("granitemoeshared", &[
         ("block_sparse_moe.input_linear", Other("GraniteMoeSharedExperts")),
         ("block_sparse_moe.output_linear", Other("GraniteMoeSharedExperts")),
+        ("block_sparse_moe.router.layer", Renamed),
     ]),
     ("gte", &[
         ("attention.qkv_proj", Converted),

@@ -271,6 +271,20 @@ impl Fact {
 }
 
 impl Condition {
+    /// Whether it tells of int8 schemes, and says nothing of weights of other types.
+    pub(super) fn is_of_int8(self) -> bool {
+        matches!(
+            self,
+            Condition::Int8InputsWithExperts
+                | Condition::Int8InputsWithMergedExperts
+                | Condition::Int8InputsOfF32
+                | Condition::WeightOnly
+                | Condition::WeightOnlyPerChannel
+                | Condition::OneScalePerTensor
+                | Condition::StaticInputs
+        )
+    }
+
     /// What of a selection meets the condition, in words for the sentence; `None` if nothing
     /// does.
     pub(super) fn met_by(self, selected: &Selected) -> Option<String> {

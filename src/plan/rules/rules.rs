@@ -189,6 +189,48 @@ impl TargetRules {
     /// would be refused is a warning that names the loader and its version.
     pub fn review(&self, checkpoint: &Checkpoint, plan: &Plan) -> Review {
         let mut review = Review::default();
+        let said_of_head = self.review_facts(checkpoint, plan, |_| true, &mut review);
+        self.review_marks(checkpoint, plan, said_of_head, &mut review);
+        review
+    }
+
+    /// Checks a model that is saved already; `plan` has a mark for each quantized tensor.
+    /// `is_int8`: whether they are int8, so that what is known of int8 schemes applies.
+    pub(crate) fn review_saved(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        is_int8: bool,
+    ) -> Review {
+        let mut review = Review::default();
+        let applies = |fact: &Fact| is_int8 || !fact.condition.is_of_int8();
+        let said_of_head = self.review_facts(checkpoint, plan, applies, &mut review);
+        if !self.holds_linear_only() {
+            return review;
+        }
+        let mut quantized: BTreeMap<String, Vec<TensorId>> = BTreeMap::new();
+        for (id, _) in plan.iter() {
+            let tensor = checkpoint.tensor(id);
+            let is_matrix = tensor.shape.rank() == 2;
+            let module = tensor.name.strip_suffix(".weight").filter(|_| is_matrix);
+            match module.and_then(|module| self.role(module, tensor.shape.channels())) {
+                None | Some(Reason::UnknownName) => {}
+                Some(Reason::OutputHead) if said_of_head => {}
+                Some(reason) => quantized.entry(reason.to_string()).or_default().push(id),
+            }
+        }
+        warn_although(checkpoint, quantized, &mut review);
+        review
+    }
+
+    /// What the facts say; gives whether one has named the output head.
+    fn review_facts(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        applies: impl Fn(&Fact) -> bool,
+        review: &mut Review,
+    ) -> bool {
         let container = self.target.container();
         let linear = match container {
             Container::CompressedTensors(scheme) => Some(scheme),
@@ -203,10 +245,11 @@ impl TargetRules {
             Some(sentence)
         };
         if self.target.loaders().is_empty() {
-            let facts = FACTS.iter().filter(|fact| fact.said_without_target);
+            let facts = FACTS.iter().filter(|fact| fact.said_without_target && applies(fact));
             review.warnings.extend(facts.filter_map(&mut said));
         }
-        for fact in self.target.loaders().iter().flat_map(|&loader| Fact::of(loader)) {
+        let facts = self.target.loaders().iter().flat_map(|&loader| Fact::of(loader));
+        for fact in facts.filter(|fact| applies(fact)) {
             let Some(sentence) = said(fact) else { continue };
             let sentences = match fact.consequence {
                 Consequence::Refuse => &mut review.refusals,
@@ -216,8 +259,7 @@ impl TargetRules {
                 sentences.push(sentence);
             }
         }
-        self.review_marks(checkpoint, plan, said_of_head, &mut review);
-        review
+        said_of_head
     }
 
     /// Marks that the format cannot hold are refused; those that are not quantized by default
@@ -250,10 +292,7 @@ impl TargetRules {
                 }
             }
         }
-        for (reason, ids) in by_name {
-            let said = counted_names(checkpoint, &ids);
-            review.warnings.push(format!("{said} quantized although {reason}"));
-        }
+        warn_although(checkpoint, by_name, review);
         if is_comfyui || plan.is_empty() {
             return;
         }
@@ -274,6 +313,18 @@ impl TargetRules {
 
     pub(crate) fn holds_linear_only(&self) -> bool {
         self.target.container().holds_linear_only()
+    }
+}
+
+/// One warning for each reason why tensors are not quantized by default.
+fn warn_although(
+    checkpoint: &Checkpoint,
+    quantized: BTreeMap<String, Vec<TensorId>>,
+    review: &mut Review,
+) {
+    for (reason, ids) in quantized {
+        let said = counted_names(checkpoint, &ids);
+        review.warnings.push(format!("{said} quantized although {reason}"));
     }
 }
 

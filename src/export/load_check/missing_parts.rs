@@ -1,0 +1,55 @@
+//! Quantized weights of which a part is missing or contradicts the rest.
+
+use crate::checkpoint::{Checkpoint, Content, Role};
+use crate::export::load_check::finding::Finding;
+use crate::export::load_check::saved_format::{COMPRESSED_TENSORS, SavedFormat};
+use crate::tensor::{DType, TensorId};
+
+/// The last parts of the names under which quantized values are stored.
+const VALUES: [&str; 4] = ["weight", "weight_packed", "qweight", "weight_compressed"];
+
+/// A finding for each tensor that no loader can put together.
+pub(super) fn find(checkpoint: &Checkpoint, format: &SavedFormat) -> Vec<Finding> {
+    let needs_scale = format.method.as_deref() == Some(COMPRESSED_TENSORS);
+    checkpoint.ids().filter_map(|id| of_tensor(checkpoint, id, needs_scale)).collect()
+}
+
+/// `needs_scale`: whether values that lie alone are known to be a part of a weight.
+fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option<Finding> {
+    let tensor = checkpoint.tensor(id);
+    let name = tensor.name.escape_debug();
+    let last = tensor.name.rsplit('.').next().unwrap_or_default();
+    let lies_alone = || {
+        Finding::fails(format!(
+            "tensor '{name}' is {}, and no scale lies beside it: a part of it is missing",
+            tensor.dtype
+        ))
+    };
+    match checkpoint.content(id) {
+        Content::Packed(format)
+            if needs_scale && format.parts().len() == 1 && VALUES.contains(&last) =>
+        {
+            Some(lies_alone())
+        }
+        Content::Packed(format) if format.decoded().is_none() => {
+            let stored = format.name();
+            // Without a reason the format is one that is only known by its name.
+            Some(match stored.contains("not decoded") {
+                true => Finding::fails(format!("tensor '{name}' is stored as {stored}")),
+                false => Finding::warns(format!(
+                    "tensor '{name}' is stored as {stored}, so that nothing is known of it"
+                )),
+            })
+        }
+        Content::Packed(_) => None,
+        Content::Plain(_) => {
+            if let Some(why) = checkpoint.unreadable(id) {
+                return Some(Finding::fails(format!("tensor '{name}': {why}")));
+            }
+            let is_coded = matches!(tensor.dtype, DType::I8 | DType::U8 | DType::I32)
+                || tensor.dtype.name().starts_with("F8");
+            let is_network = checkpoint.role(id) == Role::Network;
+            (is_coded && is_network && VALUES.contains(&last)).then(lies_alone)
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Files beside the weights that hold other copies of them.
+
+use crate::checkpoint::Checkpoint;
+use crate::export::load_check::finding::Finding;
+use crate::export::weight_copies::WeightCopies;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// More directories than a model has.
+const MAX_DIRECTORIES: usize = 1000;
+
+/// A finding for each copy. Nothing for a model that is one file of a directory.
+pub(super) fn find(checkpoint: &Checkpoint) -> Vec<Finding> {
+    let Some(root) = checkpoint.directory().filter(|_| checkpoint.path().is_dir()) else {
+        return Vec::new();
+    };
+    let mut own: BTreeSet<PathBuf> =
+        checkpoint.shards().iter().map(|shard| shard.source.path().to_owned()).collect();
+    own.extend(checkpoint.index().map(|index| index.path.clone()));
+    let copies = WeightCopies::new(checkpoint);
+    let mut found: BTreeSet<PathBuf> = BTreeSet::new();
+    for file in files(root) {
+        let Ok(relative) = file.strip_prefix(root) else { continue };
+        if !own.contains(&file) {
+            found.extend(copies.find(relative, &file));
+        }
+    }
+    let finding = |copy: &PathBuf| {
+        let mut shown = copy.to_string_lossy().escape_debug().to_string();
+        if root.join(copy).is_dir() {
+            shown.push('/');
+        }
+        Finding::warns(format!(
+            "{shown} lies beside the weights and may be another copy of them, which some loaders read instead; remove it"
+        ))
+    };
+    found.iter().map(finding).collect()
+}
+
+/// The files of a directory and those in it, without following links to directories.
+fn files(root: &Path) -> Vec<PathBuf> {
+    let (mut files, mut pending) = (Vec::new(), vec![root.to_owned()]);
+    let mut visited = 0;
+    while let Some(directory) = pending.pop() {
+        visited += 1;
+        if visited > MAX_DIRECTORIES {
+            break;
+        }
+        let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+        for entry in entries {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => pending.push(entry.path()),
+                Ok(_) => files.push(entry.path()),
+                Err(_) => {}
+            }
+        }
+    }
+    files
+}

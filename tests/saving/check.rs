@@ -1,0 +1,205 @@
+//! `check`: what keeps a quantized model from loading.
+
+use crate::support::{data, failure, json, quantscope, stdout};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tempfile::{TempDir, tempdir};
+
+/// A tiny Llama quantized for vLLM, in shards, to be damaged.
+struct Saved {
+    _directory: TempDir,
+    path: PathBuf,
+}
+
+impl Saved {
+    fn new(options: &[&str]) -> Saved {
+        let directory = tempdir().expect("a directory");
+        let path = directory.path().join("saved");
+        let source = data("tiny-llama/sharded");
+        let saved = Saved { _directory: directory, path };
+        stdout(&[&["quantize", &source, "-o", saved.path(), "--quiet"], options].concat());
+        saved
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().expect("text")
+    }
+
+    fn edit_config(&self, edit: impl FnOnce(&mut Value)) {
+        let path = self.path.join("config.json");
+        let mut config: Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("reads")).expect("JSON");
+        edit(&mut config["quantization_config"]);
+        std::fs::write(path, config.to_string()).expect("own directory");
+    }
+
+    /// Renames a stored tensor in the header of each shard that has it, to a name of the same
+    /// length.
+    fn rename(&self, from: &str, to: &str) {
+        assert_eq!(from.len(), to.len());
+        for entry in std::fs::read_dir(&self.path).expect("own directory") {
+            let path = entry.expect("an entry").path();
+            let bytes = std::fs::read(&path).expect("reads");
+            let at = bytes.windows(from.len()).position(|window| window == from.as_bytes());
+            if let Some(at) = at {
+                let renamed = [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat();
+                std::fs::write(path, renamed).expect("own directory");
+            }
+        }
+    }
+
+    /// The document, and whether the exit code was 0.
+    fn check(&self, options: &[&str]) -> (Value, bool) {
+        check(self.path(), options)
+    }
+
+    #[track_caller]
+    fn fails(&self, options: &[&str], parts: &[&str]) {
+        let (found, success) = self.check(options);
+        assert!(!success && found["loads"] == false, "{found}");
+        assert_found(&found, "fails", parts);
+    }
+
+    #[track_caller]
+    fn warns(&self, options: &[&str], parts: &[&str]) {
+        let (found, success) = self.check(options);
+        assert!(success && found["loads"] == true, "{found}");
+        assert_found(&found, "warning", parts);
+    }
+}
+
+fn check(path: &str, options: &[&str]) -> (Value, bool) {
+    let run = quantscope(&[&["check", path, "--json"], options].concat()).output().expect("runs");
+    let document = serde_json::from_slice(&run.stdout).expect("one document");
+    (document, run.status.success())
+}
+
+#[track_caller]
+fn assert_found(found: &Value, severity: &str, parts: &[&str]) {
+    let findings = found["findings"].as_array().expect("a list");
+    let says = |finding: &&Value| {
+        let sentence = finding["sentence"].as_str().expect("a sentence");
+        finding["severity"] == severity && parts.iter().all(|part| sentence.contains(part))
+    };
+    assert!(findings.iter().any(|finding| says(&finding)), "{parts:?} is not in: {found}");
+}
+
+const VLLM: [&str; 2] = ["--for", "vllm"];
+
+#[test]
+fn what_was_saved_loads() {
+    for options in [&VLLM[..], &["--for", "transformers,vllm", "--scheme", "W8A16"]] {
+        let saved = Saved::new(options);
+        let (found, success) = saved.check(&[]);
+        assert!(success && found["loads"] == true, "{found}");
+        assert_eq!(found["findings"], json!([]));
+        assert_eq!((&found["tensors"], &found["quantized"]), (&json!(21), &json!(14)));
+        let text = stdout(&["check", saved.path(), "--for", "vllm,transformers"]);
+        assert!(text.contains("14 of 21 tensors quantized"), "{text}");
+        assert!(text.ends_with("keeps it from loading in vLLM, transformers\n"), "{text}");
+    }
+    let directory = tempdir().expect("a directory");
+    let out = directory.path().join("out");
+    let quantize = ["quantize", "demo:", "-o", out.to_str().expect("text"), "--force"];
+    let receipt = json(&[&quantize[..], &["--format", "fake-quantized"]].concat());
+    assert_eq!(receipt["check"], json!({"loads": true, "findings": []}));
+    assert_eq!(json(&quantize).get("check"), None, "nobody in particular is to load it");
+}
+
+#[test]
+fn a_receipt_says_whether_the_output_loads() {
+    let (source, directory) = (data("tiny-llama/single"), tempdir().expect("a directory"));
+    let out = directory.path().join("out");
+    let text = stdout(&["quantize", &source, "-o", out.to_str().expect("text"), "--for", "vllm"]);
+    assert!(
+        text.ends_with("\nchecked: nothing found that keeps it from loading in vLLM\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn missing_shards_and_scales_are_named() {
+    let saved = Saved::new(&VLLM);
+    let name = "model.layers.0.mlp.up_proj.weight";
+    saved.rename(&format!("{name}_scale\""), &format!("{name}_other\""));
+    saved.fails(&[], &[name, "no scale lies beside it"]);
+    let saved = Saved::new(&VLLM);
+    std::fs::remove_file(saved.path.join("model-00002-of-00002.safetensors")).expect("there");
+    saved.fails(&[], &["model-00002-of-00002.safetensors"]);
+    let (code, sentence) = failure(&["check", saved.path()]);
+    assert!(code == 1 && sentence.ends_with("it will not load"), "{sentence}");
+}
+
+#[test]
+fn groups_that_match_too_little_or_too_much_are_named() {
+    let group = |config: &mut Value| config["config_groups"]["group_0"]["targets"].take();
+    let saved = Saved::new(&VLLM);
+    saved.edit_config(|config| {
+        let targets = group(config);
+        let kept = targets.as_array().expect("a list").iter();
+        let kept: Vec<&Value> = kept.filter(|t| !t.to_string().contains("down_proj")).collect();
+        config["config_groups"]["group_0"]["targets"] = json!(kept);
+    });
+    saved.fails(&[], &["down_proj.weight", "no group of config.json targets its module"]);
+
+    let saved = Saved::new(&[&VLLM[..], &["--exclude", "*down_proj*"]].concat());
+    saved.edit_config(|config| config["config_groups"]["group_0"]["targets"] = json!(["Linear"]));
+    saved.fails(&[], &["'group_0'", "down_proj' and 2 more", "stored in float"]);
+    saved.edit_config(|config| config["ignore"] = json!(["re:.*down_proj", "lm_head"]));
+    assert!(saved.check(&[]).1);
+
+    saved.edit_config(|config| config["config_groups"] = json!({}));
+    saved.fails(&[], &["config.json has no config_groups"]);
+    let saved = Saved::new(&VLLM);
+    saved.edit_config(|config| *config = Value::Null);
+    saved.warns(&[], &["config.json does not say how its tensors are quantized"]);
+}
+
+#[test]
+fn limits_of_loaders_are_said_for_them() {
+    let whole = ["--format", "compressed-tensors", "--include", "*.[qk]_proj.weight"];
+    let saved = Saved::new(&whole);
+    saved.warns(&[], &["vLLM 0.32 joins q_proj, k_proj, v_proj", "float: v_proj"]);
+    saved.fails(&VLLM, &["vLLM 0.32 joins q_proj, k_proj, v_proj", "float: v_proj"]);
+    assert!(saved.check(&["--for", "transformers"]).1);
+    saved.fails(&["--for", "burn"], &["Burn opens burn, not compressed-tensors"]);
+    let saved = Saved::new(&[]);
+    saved.warns(&[], &["'<name>_scale'", "garbage"]);
+    saved.fails(&["--for", "transformers"], &["transformers opens compressed-tensors"]);
+    let saved = Saved::new(&["--scheme", "W8A16"]);
+    saved.warns(&VLLM, &["no CPU kernel for W8A16"]);
+}
+
+#[test]
+fn copies_and_leftovers_are_named() {
+    let saved = Saved::new(&VLLM);
+    let copy = |name: &str| {
+        let path = saved.path.join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("own directory");
+        std::fs::copy(data("tiny-llama/single/model.safetensors"), path).expect("copies");
+    };
+    copy("consolidated.safetensors");
+    copy("original/old.safetensors");
+    saved.warns(&[], &["consolidated.safetensors", "another copy"]);
+    saved.warns(&[], &["original/", "another copy"]);
+
+    let saved = Saved::new(&[&VLLM[..], &["--exclude", "*down_proj*"]].concat());
+    saved.rename("model.layers.1.input_layernorm.weight", "model.layers.1.mlp.down.weight_scale_");
+    saved.rename("model.layers.1.mlp.down.weight_scale_", "model.layers.1.mlp.downs.weight_scale");
+    saved.warns(&[], &["model.layers.1.mlp.downs.weight_scale", "unexpected key"]);
+}
+
+#[test]
+fn models_of_other_programs_are_checked() {
+    for (name, loads) in
+        [("ct-pack8-channel", true), ("modelopt-fp8", true), ("ct-transform-config", false)]
+    {
+        let path = data(&format!("packed/{name}"));
+        let model = Path::new(&path).join("model.safetensors");
+        let (found, success) = check(model.to_str().expect("text"), &[]);
+        assert_eq!((found["loads"].as_bool(), success), (Some(loads), loads), "{name}: {found}");
+    }
+    let (found, success) = check("no/such/model", &[]);
+    assert!(!success, "{found}");
+    assert_found(&found, "fails", &["no such file or directory"]);
+}
