@@ -23,6 +23,9 @@ axis) of a convolution's. The figures are taken over every other axis.
 `describe` says how each convolution moves over its input, which its weight does not tell;
 of a model without convolutions it says nothing.
 
+Experts that transformers 5 keeps in one parameter for each layer are recorded one by one,
+under the names that the checkpoint stores them by.
+
 A sample is what one call of the model takes: a tensor, a tuple of positional
 arguments, or a dict of keyword arguments (as a Hugging Face tokenizer returns).
 Samples have their batch axis, so a batch of 32 is one sample for this module
@@ -31,9 +34,11 @@ and 32 in the file.
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 # The key of the file's metadata under which quantscope looks for convolutions.
 METADATA_KEY = "quantscope.convolutions"
@@ -55,22 +60,25 @@ def record(model, samples, layers=LAYERS, summary=False, dtype=None, rows=None):
     rows (tokens), and of all rows so many are kept, drawn at random but the same
     ones each time. Convolutions are kept whole.
     """
+    def recorder(module):
+        if summary:
+            return _Summary(module)
+        if rows is not None and isinstance(module, nn.Linear):
+            return _Rows(rows, dtype)
+        return _Inputs(dtype)
+
     recorders = {}
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, layers):
-            if summary:
-                recorders[name] = _Summary(module)
-            elif rows is not None and isinstance(module, nn.Linear):
-                recorders[name] = _Rows(rows, dtype)
-            else:
-                recorders[name] = _Inputs(dtype)
+            recorders[name] = recorder(module)
             hooks.append(module.register_forward_pre_hook(_hook(recorders[name])))
+    merged = _Experts(model, recorder) if nn.Linear in layers else nullcontext()
 
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), merged:
             for sample in samples:
                 if isinstance(sample, Mapping):
                     model(**sample)
@@ -83,6 +91,8 @@ def record(model, samples, layers=LAYERS, summary=False, dtype=None, rows=None):
             hook.remove()
         model.train(was_training)
 
+    if nn.Linear in layers:
+        recorders |= merged.recorders
     tensors = {}
     for name, recorder in recorders.items():
         prefix = f"{name}.input" if name else "input"
@@ -116,6 +126,58 @@ def _padding(name, module):
         totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size)]
         return [[total // 2, total - total // 2] for total in totals]
     return [[n, n] for n in module.padding]
+
+
+class _Experts(TorchFunctionMode):
+    """Records what is multiplied by a slice of a parameter that holds all experts of a layer."""
+
+    def __init__(self, model, recorder):
+        super().__init__()
+        self.model = model
+        self.recorders = {}
+        # Names of experts by the address of their weights.
+        self.names = {}
+        parameters = {name: p for name, p in model.named_parameters() if p.dim() == 3}
+        markers = {}
+        for number, (name, parameter) in enumerate(parameters.items()):
+            experts = torch.arange(len(parameter)) + number * 2**20
+            markers[name] = experts[:, None, None].expand(-1, 2, 1).contiguous()
+        for name, marker in _names_in_checkpoint(model, markers).items():
+            if marker.dim() != 2 or not name.endswith(".weight"):
+                continue
+            number, expert = divmod(int(marker[0, 0]), 2**20)
+            weight = list(parameters.values())[number][expert]
+            module = name.removesuffix(".weight")
+            self.names.setdefault(weight.data_ptr(), []).append(module)
+            self.recorders[module] = recorder(nn.Linear(1, 1))
+
+    def __enter__(self):
+        self.before = getattr(self.model.config, "_experts_implementation", None) if self.names else None
+        if self.before is not None:
+            self.model.set_experts_implementation("eager")
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        if self.before is not None:
+            self.model.set_experts_implementation(self.before)
+        return super().__exit__(*error)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is nn.functional.linear:
+            x, weight = args[:2]
+            for name in self.names.get(weight.data_ptr(), ()):
+                self.recorders[name].add(x.detach())
+        return function(*args, **(kwargs or {}))
+
+
+def _names_in_checkpoint(model, tensors):
+    """The tensors of a transformers model as its checkpoint stores them; none of another."""
+    try:
+        from transformers import PreTrainedModel
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:
+        return {}
+    return revert_weight_conversion(model, tensors) if isinstance(model, PreTrainedModel) and tensors else {}
 
 
 def _hook(recorder):

@@ -62,6 +62,7 @@ fn examples_of_help_run() {
         "quantize",
         "dequantize",
         "verify",
+        "check",
         "diff",
         "report",
     ] {

@@ -1,6 +1,6 @@
 //! Quantized weights of which a part is missing or contradicts the rest.
 
-use crate::checkpoint::{Checkpoint, Content, Role};
+use crate::checkpoint::{Checkpoint, Content, PackedFormat, Role};
 use crate::export::load_check::finding::Finding;
 use crate::export::load_check::saved_format::{COMPRESSED_TENSORS, SavedFormat};
 use crate::tensor::{DType, TensorId};
@@ -12,6 +12,11 @@ const VALUES: [&str; 4] = ["weight", "weight_packed", "qweight", "weight_compres
 pub(super) fn find(checkpoint: &Checkpoint, format: &SavedFormat) -> Vec<Finding> {
     let needs_scale = format.method.as_deref() == Some(COMPRESSED_TENSORS);
     checkpoint.ids().filter_map(|id| of_tensor(checkpoint, id, needs_scale)).collect()
+}
+
+/// Whether one of the stored tensors that a weight consists of is a scale.
+fn has_scale(checkpoint: &Checkpoint, format: &dyn PackedFormat) -> bool {
+    format.parts().iter().any(|&id| checkpoint.stored(id).name.contains("scale"))
 }
 
 /// `needs_scale`: whether values that lie alone are known to be a part of a weight.
@@ -27,7 +32,7 @@ fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option
     };
     match checkpoint.content(id) {
         Content::Packed(format)
-            if needs_scale && format.parts().len() == 1 && VALUES.contains(&last) =>
+            if needs_scale && VALUES.contains(&last) && !has_scale(checkpoint, format.as_ref()) =>
         {
             Some(lies_alone())
         }

@@ -1,0 +1,50 @@
+"""Record the inputs of tiny mixtures of experts, and compare names and widths with the checkpoint's.
+
+    check_experts.py
+
+Each expert's layers must be there under the checkpoint's names; only embeddings and routers may be
+left out.
+"""
+
+import logging
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+warnings.filterwarnings("ignore")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "assets"))
+
+from record_activations import record
+from safetensors import safe_open
+
+from zoo import ZOO
+
+logging.disable(logging.WARNING)
+MODELS = ("mixtral", "qwen3-moe", "deepseek-v3")
+
+
+def columns(model):
+    """The columns of each matrix that the model's checkpoint stores, by module."""
+    with tempfile.TemporaryDirectory() as directory:
+        model.save_pretrained(directory)
+        with safe_open(Path(directory) / "model.safetensors", "pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    return {name.removesuffix(".weight"): shape[1] for name, shape in matrices.items()}
+
+
+def check(architecture):
+    model = architecture.build().eval()
+    recorded = record(model, [architecture.inputs] * 2, rows=64)
+    found = {name.removesuffix(".input"): tensor.shape[-1] for name, tensor in recorded.items()}
+    expected = columns(model)
+    wrong = sorted(name for name, width in found.items() if expected.get(name) != width)
+    missing = sorted(name for name in expected.keys() - found.keys() if ".experts." in name)
+    print(f"{architecture.name}: {len(found)} of {len(expected)}, wrong {wrong[:3]}, missing {missing[:3]}")
+    # An expert that no token was sent to is never seen.
+    return not wrong and any(".experts." in name for name in found)
+
+
+if __name__ == "__main__":
+    sys.exit(not all([check(a) for a in ZOO if a.name in MODELS]))
