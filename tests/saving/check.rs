@@ -124,8 +124,8 @@ fn missing_shards_and_scales_are_named() {
     saved.rename(&format!("{name}_scale\""), &format!("{name}_other\""));
     saved.fails(&[], &[name, "no scale lies beside it"]);
     let saved = Saved::new(&VLLM);
-    std::fs::remove_file(saved.path.join("model-00002-of-00002.safetensors")).expect("there");
-    saved.fails(&[], &["model-00002-of-00002.safetensors"]);
+    std::fs::remove_file(saved.path.join("model-00004-of-00004.safetensors")).expect("there");
+    saved.fails(&[], &["model-00004-of-00004.safetensors"]);
     let (code, sentence) = failure(&["check", saved.path()]);
     assert!(code == 1 && sentence.ends_with("it will not load"), "{sentence}");
 }
