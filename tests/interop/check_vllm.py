@@ -1,11 +1,11 @@
-"""Save small models as W8A8, run them in vLLM on the CPU, and compare with their float versions.
+"""Save small models as W8A8 and W4A16, run them in vLLM on the CPU, and compare with their float versions.
 
     check_vllm.py QUANTSCOPE MINILM DIRECTORY [NAME ...]
 
 Each model is trained for a moment on a text, so that it is sure of the next token, and then saved
-with `quantscope quantize --for vllm --scheme W8A8`. vLLM must run all its quantized layers in int8,
-and generate the tokens that it generates from `quantscope dequantize` of the same directory. MINILM
-is the sentence encoder all-MiniLM-L6-v2: its embeddings must have a cosine of at least 0.99 with
+with `quantscope quantize --for vllm`, as W8A8 and as W4A16. vLLM must run the quantized layers as
+such, and generate the tokens that it generates from `quantscope dequantize` of the same directory.
+MINILM, saved as W8A8, is the sentence encoder all-MiniLM-L6-v2: its embeddings must have a cosine of at least 0.99 with
 those of the dequantized model. DIRECTORY is for what is made on the way.
 
 vLLM quantizes activations too, so that logits are near and not equal.
@@ -58,6 +58,8 @@ MODELS = {
     ),
     "phi3": ("Phi3ForCausalLM", "Phi3Config", {}),
 }
+# What vLLM calls each scheme.
+SCHEMES = {"W8A8": "W8A8Int8", "W4A16": "WNA16"}
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
     "A cat sleeps on the warm window sill.",
@@ -96,10 +98,11 @@ def make_model(name, path):
 # Running them ------------------------------------------------------------------------------------
 
 
-def int8_layers(model):
-    """How many layers vLLM runs with int8 weights and activations."""
+def quantized_layers(model):
+    """How many layers vLLM runs quantized, by the name of its scheme."""
     schemes = [type(getattr(module, "scheme", None)).__name__ for module in model.modules()]
-    return schemes.count("CompressedTensorsW8A8Int8")
+    names = [scheme.removeprefix("CompressedTensors") for scheme in schemes]
+    return {name: names.count(name) for name in set(names) & set(SCHEMES.values())}
 
 
 def run_in_vllm(path, result):
@@ -119,7 +122,7 @@ def run_in_vllm(path, result):
         prompts = [{"prompt_token_ids": text[start : start + WINDOW]} for start in PROMPT_STARTS]
         sampling = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, detokenize=False)
         found = {"tokens": [list(output.outputs[0].token_ids) for output in llm.generate(prompts, sampling)]}
-    found["int8_layers"] = llm.apply_model(int8_layers)[0]
+    found["layers"] = llm.apply_model(quantized_layers)[0]
     Path(result).write_text(json.dumps(found))
 
 
@@ -153,15 +156,16 @@ def compare(found, expected):
     return left == right, f"{equal} of {len(right)} generated tokens equal"
 
 
-def check(program, name, source, directory):
-    quantized, floats = directory / "quantized", directory / "floats"
-    target = ["--for", "vllm", "--scheme", "W8A8"]
+def check(program, name, scheme, source, directory):
+    quantized, floats = directory / f"quantized-{scheme}", directory / f"floats-{scheme}"
+    target = ["--for", "vllm", "--scheme", scheme]
     quantscope(program, "quantize", source, "-o", quantized, "--force", *target)
     quantscope(program, "dequantize", quantized, "-o", floats, "--force")
     found, expected = in_vllm(quantized), in_vllm(floats)
     same, what = compare(found, expected)
-    good = same and found["int8_layers"] > 0 and expected["int8_layers"] == 0
-    print(f"{'ok' if good else 'FAILED'} {name}: {what}, {found['int8_layers']} layers in int8", flush=True)
+    layers = found["layers"].get(SCHEMES[scheme], 0)
+    good = same and layers > 0 and not expected["layers"]
+    print(f"{'ok' if good else 'FAILED'} {name} {scheme}: {what}, {layers} layers quantized", flush=True)
     return good
 
 
@@ -176,7 +180,8 @@ def main():
             source = place / "source"
             if not source.exists():
                 print(f"{name}: loss {make_model(name, source):.4f}", flush=True)
-        good &= check(program, name, source, place)
+        for scheme in SCHEMES if name in MODELS else ["W8A8"]:
+            good &= check(program, name, scheme, source, place)
     return not good
 
 
