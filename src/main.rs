@@ -54,7 +54,7 @@ fn inspector(
         settings.glyphs = Glyphs::Ascii;
     }
     let Some((model, checkpoint)) = open(model, &settings)? else { return Ok(()) };
-    let session = settings.session.then(|| session_of(&model)).flatten();
+    let session = settings.session.then(|| tui::session_path(&model)).flatten();
     let activations = if screen.activations.is_empty() && model.as_os_str() == demo::WORD {
         vec![demo::WORD.into()]
     } else {
@@ -87,10 +87,14 @@ fn open(
     };
     let hub = directories::hugging_face().filter(|cache| cache.is_dir());
     let models = hub.as_deref().map(|cache| (cache, find_models(cache)));
-    let picker = Picker::new(root, find_models(root), models);
-    let Some(picked) = tui::pick(picker, settings)? else { return Ok(None) };
-    let checkpoint = demo::open_model(&picked)?;
-    Ok(Some((picked, checkpoint)))
+    let mut picker = Picker::new(root, find_models(root), models);
+    loop {
+        let Some(picked) = tui::pick(&mut picker, settings)? else { return Ok(None) };
+        match demo::open_model(&picked) {
+            Ok(checkpoint) => return Ok(Some((picked, checkpoint))),
+            Err(error) => picker.problem = Some(error.to_string()),
+        }
+    }
 }
 
 /// The settings in the named file, or in the default file if it exists.
@@ -104,23 +108,6 @@ fn settings(named: Option<&Path>) -> color_eyre::Result<Settings> {
         }
         Err(error) => Err(error).wrap_err_with(|| path.display().to_string()),
     }
-}
-
-/// The file with the session of a model. Its name contains a hash of the path, so that models
-/// with the same name do not share a session.
-fn session_of(model: &Path) -> Option<PathBuf> {
-    let path = if model.as_os_str() == demo::WORD {
-        model.to_owned()
-    } else {
-        std::fs::canonicalize(model).ok()?
-    };
-    let name = path.file_name()?.to_string_lossy().replace(|c: char| !c.is_alphanumeric(), "-");
-    // FNV-1a: the same on every machine and in every version.
-    let hash = path.to_string_lossy().bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let state = directories::of(DirectoryKind::State)?;
-    Some(state.join("sessions").join(format!("{name}-{hash:016x}.toml")))
 }
 
 /// What the command line prints about the screen.

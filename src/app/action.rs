@@ -26,6 +26,8 @@ pub enum Action {
     Redo,
 
     Filter,
+    /// Shows only tensors that are quantized by default, or all.
+    QuantizableOnly,
     NextMatch,
     PreviousMatch,
     GoTo,
@@ -76,6 +78,17 @@ pub enum Action {
     Larger,
     /// Allows or forbids a scheme, shows or hides a column.
     Toggle,
+
+    /// Opens another model.
+    OpenModel,
+    /// Opens the model that was saved, compares it, or copies the command that writes it.
+    OpenResult,
+    CompareResult,
+    CopyCommand,
+    /// Completes the path that is being typed.
+    Complete,
+    /// Creates the directory that a path needs.
+    CreateDirectory,
 
     /// Opens the list of targets.
     Target,

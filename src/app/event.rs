@@ -4,6 +4,7 @@ use crate::app::formats::FormatFit;
 use crate::app::keys::Key;
 use crate::app::meter::Meter;
 use crate::app::outputs;
+use crate::app::picker::Choice;
 use crate::app::save::{LaidOut, Refusal};
 use crate::app::tab::Tab;
 use crate::app::table::Column;
@@ -84,6 +85,14 @@ pub enum Event {
         tensor: TensorId,
         found: Result<Analysis, CheckpointError>,
     },
+    /// The models that can be opened: those opened lately, and those that were found.
+    ModelsFound(Vec<Choice>),
+    /// Why another model did not open.
+    OpenFailed(PathBuf, String),
+    /// A path was completed; the first text is what was typed.
+    PathCompleted(String, Completion),
+    /// A directory was created, or why it was not.
+    DirectoryCreated(PathBuf, Result<(), String>),
     RecipeWritten(Result<(), NotWritten>),
     RecipeRead(Result<Plan, String>),
     ReportWritten(Result<(), NotWritten>),
@@ -98,7 +107,21 @@ pub enum Event {
 pub enum NotWritten {
     /// The file exists, and the user has not agreed to replace it.
     Exists,
+    /// The directory that the file is to be created in does not exist.
+    NoDirectory {
+        parent: PathBuf,
+        why: String,
+    },
     Failed(String),
+}
+
+/// A path that was completed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// The text as far as all candidates agree.
+    pub text: String,
+    /// The names that begin as typed.
+    pub candidates: Vec<String>,
 }
 
 /// Something for the runner to do, the only place that acts on the world.
@@ -135,6 +158,13 @@ pub enum Effect {
     ReadChannels(channels::Request),
     /// Measure the error of each of these marks.
     Measure(Vec<(TensorId, Quantizer)>),
+    /// Search for models to open.
+    FindModels,
+    /// Open another model in place of this one.
+    OpenModel(PathBuf),
+    /// Complete a path that is being typed.
+    CompletePath(String),
+    CreateDirectory(PathBuf),
     WriteRecipe {
         path: PathBuf,
         text: String,

@@ -17,8 +17,8 @@ pub struct HistogramView {
     of: Option<TensorId>,
     /// The position of the clip; at 0 nothing is clipped.
     place: u32,
-    /// Whether bar heights are logarithms of the counts.
-    pub log: bool,
+    /// Whether the user changed how bar heights follow from the counts.
+    pub other_scale: bool,
     /// The histogram, built for this view because the tensor's metrics do not hold it.
     counted: Fetched<TensorId, ValueHistogram>,
     /// The error with the clip at its position.
@@ -46,6 +46,12 @@ pub struct Clipped {
 }
 
 impl HistogramView {
+    /// Whether bar heights are logarithms of the counts: by default if a few bars would hide the
+    /// rest.
+    pub fn is_log(&self, counts: &[f64]) -> bool {
+        hides_rest(counts) != self.other_scale
+    }
+
     /// The clip's position as a share of the largest magnitude.
     pub fn share(&self) -> f64 {
         let share = (-f64::from(self.place) / 16.0).exp2();
@@ -65,8 +71,8 @@ impl HistogramView {
         if self.of == Some(id) {
             return;
         }
-        let log = self.log;
-        *self = HistogramView { of: Some(id), log, ..HistogramView::default() };
+        let other_scale = self.other_scale;
+        *self = HistogramView { of: Some(id), other_scale, ..HistogramView::default() };
         if let Calibration::Clip(share) = calibration {
             self.slide_to(share);
         }
@@ -88,8 +94,8 @@ impl HistogramView {
     }
 
     pub fn forget(&mut self) {
-        let log = self.log;
-        *self = HistogramView { log, ..HistogramView::default() };
+        let other_scale = self.other_scale;
+        *self = HistogramView { other_scale, ..HistogramView::default() };
     }
 
     /// The histogram of a tensor: the one its metrics hold, or the one built for this view.
@@ -180,6 +186,20 @@ fn clip(
         beyond: distribution.count_beyond(beyond(clip)),
         exact: distribution.is_exact(),
     })
+}
+
+/// Whether bars in proportion to the counts would hide all but the two highest.
+fn hides_rest(counts: &[f64]) -> bool {
+    const HIDDEN: f64 = 24.0;
+    let mut highest = [0.0f64; 3];
+    for &count in counts {
+        if let Some(place) = highest.iter().position(|&other| count > other) {
+            highest[place..].rotate_right(1);
+            highest[place] = count;
+        }
+    }
+    let [first, _, third] = highest;
+    third > 0.0 && first > third * HIDDEN
 }
 
 /// The magnitude from which an element counts as clipped. Tolerates the rounding of the clip.

@@ -66,6 +66,10 @@ pub enum Context {
     Help,
     /// In a text that can only be read.
     Pager,
+    /// In the receipt of a save.
+    Receipt,
+    /// While another model is chosen.
+    Open,
     Presets,
     /// In the list of columns.
     Columns,
@@ -103,6 +107,8 @@ impl Context {
             GoTo => &[GoTo, Text, Anywhere],
             Help => &[Help, Text, Anywhere],
             Pager => &[Pager, Window, Anywhere],
+            Receipt => &[Receipt, Pager, Window, Anywhere],
+            Open => &[Open, Text, Anywhere],
             Presets => &[Presets, Window, Anywhere],
             Columns => &[Columns, Window, Anywhere],
             Targets => &[Targets, Window, Anywhere],
@@ -119,7 +125,7 @@ impl Context {
     }
 
     /// Every context that can be current; the others are layers of these.
-    pub const PLACES: [Context; 19] = [
+    pub const PLACES: [Context; 21] = [
         Context::Table,
         Context::Values,
         Context::Channels,
@@ -128,6 +134,8 @@ impl Context {
         Context::GoTo,
         Context::Help,
         Context::Pager,
+        Context::Receipt,
+        Context::Open,
         Context::Presets,
         Context::Columns,
         Context::Targets,
@@ -153,6 +161,8 @@ impl Context {
             Context::GoTo => "While a tensor's name is typed",
             Context::Help => "In this help",
             Context::Pager => "In a text",
+            Context::Receipt => "In the receipt of a save",
+            Context::Open => "While another model is chosen",
             Context::Presets => "In the list of presets",
             Context::Columns => "In the list of columns",
             Context::Targets => "In the list of targets",
@@ -276,10 +286,10 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Values, &[Home, Char('g')], A::Move(Motion::First), "first element", G::Values),
     bind(C::Values, &[End, Char('G')], A::Move(Motion::Last), "last element", G::Values),
     bind(C::Values, &[Right, Char('l')], A::NextRow, "same column of the next row of the tensor", G::Values).hint("next row"),
-    bind(C::Values, &[Left, Char('h')], A::PreviousRow, "same column of the row before", G::Values),
+    bind(C::Values, &[Left, Char('h')], A::PreviousRow, "same column of the previous row", G::Values),
     bind(C::Values, &[Char(':')], A::GoToElement, "go to an element by its index or place", G::Values).hint("go to index"),
     bind(C::Values, &[Char('J')], A::NextTensor, "values of the next tensor", G::Values).hint("next tensor"),
-    bind(C::Values, &[Char('K')], A::PreviousTensor, "values of the tensor before", G::Values),
+    bind(C::Values, &[Char('K')], A::PreviousTensor, "values of the previous tensor", G::Values),
 
     bind(C::Channels, &[Down, Char('j')], A::Move(Motion::Down), "next channel", G::Values).hint("scroll"),
     bind(C::Channels, &[Up, Char('k')], A::Move(Motion::Up), "previous channel", G::Values),
@@ -290,18 +300,18 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Channels, &[Home, Char('g')], A::Move(Motion::First), "widest channel", G::Values),
     bind(C::Channels, &[End, Char('G')], A::Move(Motion::Last), "narrowest channel", G::Values),
     bind(C::Channels, &[Char('J')], A::NextTensor, "channels of the next tensor", G::Values).hint("next tensor"),
-    bind(C::Channels, &[Char('K')], A::PreviousTensor, "channels of the tensor before", G::Values),
+    bind(C::Channels, &[Char('K')], A::PreviousTensor, "channels of the previous tensor", G::Values),
     bind(C::Histogram, &[Left, Char('h')], A::NarrowClip, "clip more", G::Values).hint("clip more"),
     bind(C::Histogram, &[Right, Char('l')], A::WidenClip, "clip less", G::Values).hint("clip less"),
     bind(C::Histogram, &[Down, Char('j'), Char('J')], A::NextTensor, "histogram of the next tensor", G::Values).hint("next tensor"),
-    bind(C::Histogram, &[Up, Char('k'), Char('K')], A::PreviousTensor, "histogram of the tensor before", G::Values),
+    bind(C::Histogram, &[Up, Char('k'), Char('K')], A::PreviousTensor, "histogram of the previous tensor", G::Values),
 
     bind(C::Main, &[Char('[')], A::NarrowClip, "histogram: clip more of the largest values", G::Mark).hint("clip"),
     bind(C::Main, &[Char(']')], A::WidenClip, "histogram: clip less", G::Mark),
     bind(C::Main, &[Char('=')], A::KeepClip, "histogram: mark the tensor with this clip", G::Mark).hint("keep clip"),
     bind(C::Main, &[Char('%')], A::ToggleLog, "histogram: logarithms of the counts, or the counts", G::Look),
-    bind(C::Main, &[Char('f')], A::NextFlag, "next tensor with something odd about it", G::Find),
-    bind(C::Main, &[Char('F')], A::PreviousFlag, "previous tensor with something odd", G::Find),
+    bind(C::Main, &[Char('f')], A::NextFlag, "next tensor with a diagnostic", G::Find),
+    bind(C::Main, &[Char('F')], A::PreviousFlag, "previous tensor with a diagnostic", G::Find),
 
     bind(C::Main, &[Char(' ')], A::Mark, "mark the tensor, or all of the module, to be quantized", G::Mark).hint("mark"),
     bind(C::Main, &[Char('T')], A::Target, "target: choose the program that is to load the output", G::Write).hint("target"),
@@ -313,23 +323,24 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('i')], A::Invert, "invert the marks of the tensors shown", G::Mark),
     bind(C::Main, &[Char('p')], A::Presets, "choose by role: linear, attention, MLP …", G::Mark).hint("presets"),
     bind(C::Main, &[Char('u')], A::Undo, "undo the last change of marks", G::Mark).hint("undo"),
-    bind(C::Main, &[Char('U'), Ctrl('r')], A::Redo, "redo it", G::Mark),
+    bind(C::Main, &[Char('U'), Ctrl('r')], A::Redo, "redo the last change that was undone", G::Mark),
 
     bind(C::Main, &[Char('b')], A::Budget, "budget: choose along the curve of bytes against error", G::Mark).hint("budget"),
     bind(C::Main, &[Char('w')], A::WriteRecipe, "write the plan to a recipe file", G::Write),
     bind(C::Main, &[Char('r')], A::ReadRecipe, "read a plan from a recipe file", G::Write),
-    bind(C::Main, &[Char('e')], A::WriteReport, "export the table: a page with the plots, CSV or JSON", G::Write).hint("export"),
+    bind(C::Main, &[Char('e')], A::WriteReport, "export the table: an HTML page with plots, CSV or JSON", G::Write).hint("export"),
     bind(C::Main, &[Char('d')], A::Dequantize, "write the float model back", G::Write).hint("dequantize"),
 
-    bind(C::Main, &[Char('/')], A::Filter, "filter: words, *glob*, re:regex, dtype:f32, size>10M, sqnr<30, is:marked", G::Find).hint("filter"),
+    bind(C::Main, &[Char('/')], A::Filter, "filter: words, *glob*, re:regex, dtype:f32, size>10MB, params>1M, sqnr<30, is:marked", G::Find).hint("filter"),
+    bind(C::Main, &[Char('.')], A::QuantizableOnly, "only tensors that are quantized by default, or all", G::Find),
     bind(C::Table, &[Char('n')], A::NextMatch, "next match", G::Find),
     bind(C::Table, &[Char('N')], A::PreviousMatch, "previous match", G::Find),
     bind(C::Table, &[Char(':')], A::GoTo, "go to a tensor by name", G::Find),
     bind(C::Main, &[Char('t')], A::ToggleTree, "module tree or flat list", G::Find).hint("tree"),
     bind(C::Main, &[Char('>')], A::SortNext, "order by the next column", G::Find).hint("sort"),
     bind(C::Main, &[Char('<')], A::SortPrevious, "order by the previous column", G::Find),
-    bind(C::Main, &[Char('o')], A::SortReverse, "reverse the order", G::Find),
-    bind(C::Main, &[Char('|')], A::Columns, "choose the columns: any scheme's SQNR, what one gains", G::Find),
+    bind(C::Main, &[Char('R')], A::SortReverse, "reverse the order", G::Find),
+    bind(C::Main, &[Char('|')], A::Columns, "choose the columns: the SQNR of any scheme, the gain of one over another", G::Find),
 
     bind(C::Main, &[Enter], A::Open, "unfold the module, or give the tensor the whole screen", G::Look),
     bind(C::Main, &[Tab], A::NextTab, "next tab", G::Look),
@@ -337,18 +348,19 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('m')], A::Metadata, "the file, its shards, metadata and config.json", G::Look),
     bind(C::Main, &[Char('L')], A::Legend, "what SQNR and the other figures mean", G::Look).hint("legend"),
     bind(C::Main, &[Char('D')], A::Diff, "compare with another checkpoint", G::Look),
-    bind(C::Main, &[Char('A')], A::Activations, "open recorded activations: what the layers' outputs lose", G::Look),
+    bind(C::Main, &[Char('A')], A::Activations, "open recorded activations: the output error of each layer", G::Look),
     bind(C::Main, &[Char('y')], A::Copy, "copy the name", G::Look),
-    bind(C::Main, &[Char('c')], A::Calibrate, "stop calibrating or measuring outputs, or calibrate anew", G::Look),
+    bind(C::Main, &[Char('c')], A::Calibrate, "stop calibrating or measuring outputs, or calibrate again", G::Look),
 
     bind(C::Main, &[Char('M')], A::ToggleMouse, "leave the mouse to the terminal, or take it", G::Program),
+    bind(C::Main, &[Char('o')], A::OpenModel, "open another model", G::Program).hint("open"),
     bind(C::Main, &[Char('?'), F1], A::Help, "show the keys", G::Program).hint("help"),
-    bind(C::Main, &[Esc], A::Back, "leave the whole-screen view, or clear the filter", G::Program),
+    bind(C::Main, &[Esc], A::Back, "leave the whole-screen view, or clear the filter", G::Program).hint("back"),
     bind(C::Main, &[Char('q')], A::Quit, "quit", G::Program).hint("quit"),
     bind(C::Anywhere, &[Ctrl('t')], A::Stop, "stop saving, measuring or calibrating, from anywhere", G::Program),
     bind(C::Anywhere, &[Ctrl('c')], A::Quit, "quit, from anywhere", G::Program),
     bind(C::Anywhere, &[Ctrl('z')], A::Suspend, "suspend; fg returns", G::Program),
-    bind(C::Anywhere, &[Ctrl('l')], A::Redraw, "draw the screen anew", G::Program),
+    bind(C::Anywhere, &[Ctrl('l')], A::Redraw, "draw the screen again", G::Program),
 
     bind(C::Filter, &[Enter], A::Accept, "keep the filter", G::Dialogs).hint("keep"),
     bind(C::Filter, &[Esc], A::Close, "drop the filter that was typed", G::Dialogs).hint("drop"),
@@ -376,10 +388,20 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Pager, &[Char('y')], A::Copy, "copy the text", G::Dialogs).hint("copy"),
     bind(C::Pager, &[Esc, Enter, Char('q')], A::Close, "close the text", G::Dialogs).hint("close"),
 
+    bind(C::Receipt, &[Char('o')], A::OpenResult, "open the saved model", G::Dialogs).hint("open it"),
+    bind(C::Receipt, &[Char('D')], A::CompareResult, "compare the saved model with this one", G::Dialogs).hint("compare"),
+    bind(C::Receipt, &[Char('c')], A::CopyCommand, "copy the command line that writes the same", G::Dialogs).hint("copy command"),
+
+    bind(C::Open, &[Enter], A::Accept, "open the model", G::Dialogs).hint("open"),
+    bind(C::Open, &[Down], A::Move(Motion::Down), "next model that was found", G::Dialogs).hint("choose"),
+    bind(C::Open, &[Up], A::Move(Motion::Up), "previous model that was found", G::Dialogs),
+    bind(C::Open, &[Tab], A::Complete, "complete the path of a model", G::Dialogs).hint("complete"),
+    bind(C::Open, &[Esc], A::Close, "stay with this model", G::Dialogs).hint("stay"),
+
     bind(C::Presets, &[Down, Char('j')], A::Move(Motion::Down), "next choice", G::Dialogs).hint("choose"),
     bind(C::Presets, &[Up, Char('k')], A::Move(Motion::Up), "previous choice", G::Dialogs),
     bind(C::Presets, &[Enter], A::Accept, "mark these and nothing else", G::Dialogs).hint("mark only these"),
-    bind(C::Presets, &[Char(' ')], A::Add, "mark add these", G::Dialogs).hint("add these"),
+    bind(C::Presets, &[Char(' ')], A::Add, "mark these in addition", G::Dialogs).hint("add these"),
     bind(C::Presets, &[Esc, Char('q'), Char('p')], A::Close, "leave the marks as they are", G::Dialogs).hint("leave"),
 
     bind(C::Columns, &[Down, Char('j')], A::Move(Motion::Down), "next column", G::Dialogs).hint("choose"),
@@ -399,13 +421,17 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Save, &[Enter], A::Accept, "write the file", G::Dialogs).hint("write"),
     bind(C::Save, &[Ctrl('f')], A::Target, "choose the program that is to load the file", G::Dialogs).hint("target"),
     bind(C::Save, &[Ctrl('r')], A::Fix, "change the marks so that they can be saved", G::Dialogs).hint("fix"),
-    bind(C::Save, &[Down, Tab], A::Move(Motion::Down), "next format or type", G::Dialogs).hint("choose"),
-    bind(C::Save, &[Up, BackTab], A::Move(Motion::Up), "previous format or type", G::Dialogs),
+    bind(C::Save, &[Down], A::Move(Motion::Down), "next format or type", G::Dialogs).hint("choose"),
+    bind(C::Save, &[Up], A::Move(Motion::Up), "previous format or type", G::Dialogs),
+    bind(C::Save, &[Tab], A::Complete, "complete the path", G::Dialogs),
+    bind(C::Save, &[Ctrl('d')], A::CreateDirectory, "create the directory that is missing", G::Dialogs).hint("create the directory"),
     bind(C::Save, &[Esc], A::Close, "write nothing", G::Dialogs).hint("write nothing"),
 
     bind(C::Saving, &[Esc], A::Cancel, "cancel and clean up", G::Dialogs).hint("cancel and clean up"),
 
-    bind(C::Prompt, &[Enter], A::Accept, "take the text", G::Dialogs).hint("take it"),
+    bind(C::Prompt, &[Enter], A::Accept, "accept the text", G::Dialogs).hint("take it"),
+    bind(C::Prompt, &[Tab], A::Complete, "complete the path that is typed", G::Dialogs).hint("complete"),
+    bind(C::Prompt, &[Ctrl('d')], A::CreateDirectory, "create the missing directory of the path", G::Dialogs).hint("create the directory"),
     bind(C::Prompt, &[Esc], A::Close, "leave without it", G::Dialogs).hint("leave"),
 
     bind(C::Budget, &[Left, Char('h')], A::Smaller, "one choice towards fewer bytes", G::Budget).hint("smaller"),
@@ -416,10 +442,10 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Budget, &[End], A::Move(Motion::Last), "nothing quantized", G::Budget),
     bind(C::Budget, &[Down, Char('j')], A::Move(Motion::Down), "next scheme of the list", G::Budget),
     bind(C::Budget, &[Up, Char('k')], A::Move(Motion::Up), "previous scheme of the list", G::Budget),
-    bind(C::Budget, &[Char(' ')], A::Toggle, "allow that scheme, or forbid it", G::Budget).hint("allow or forbid"),
+    bind(C::Budget, &[Char(' ')], A::Toggle, "allow the scheme, or forbid it", G::Budget).hint("allow or forbid"),
     bind(C::Budget, &[Char(':')], A::TypeSize, "type a size or an error: 60MB, 50%, 40dB; a digit begins it too", G::Budget).hint("type a size"),
     bind(C::Budget, &[Enter], A::Accept, "keep these marks", G::Budget).hint("keep"),
-    bind(C::Budget, &[Esc, Char('q'), Char('b')], A::Close, "bring the marks of before back", G::Budget).hint("restore"),
+    bind(C::Budget, &[Esc, Char('q'), Char('b')], A::Close, "restore the marks from before", G::Budget).hint("restore"),
 
     bind(C::BudgetSize, &[Enter], A::Accept, "go to the typed size", G::Budget).hint("go there"),
     bind(C::BudgetSize, &[Esc], A::Close, "type no size", G::Budget).hint("leave"),
@@ -465,7 +491,7 @@ mod tests {
     use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 19] = Context::PLACES;
+    const CONTEXTS: [Context; 21] = Context::PLACES;
 
     fn action(context: Context, key: Key) -> Option<Action> {
         KeyMap::default().action(context, key)

@@ -7,6 +7,7 @@ mod action;
 pub(crate) mod budget;
 mod calibration;
 pub(crate) mod channels;
+mod command_line;
 pub mod comparison;
 pub(crate) mod diff;
 mod effects;
@@ -19,6 +20,7 @@ pub(crate) mod keymap;
 pub mod keys;
 mod meter;
 mod model;
+pub mod open_model;
 pub mod outputs;
 pub mod overlay;
 pub(crate) mod pager;
@@ -42,7 +44,7 @@ pub(crate) mod values;
 
 pub use action::Action;
 pub use calibration::CalibrationState;
-pub use event::{Effect, Event, MouseTarget, NotWritten, Viewport};
+pub use event::{Completion, Effect, Event, MouseTarget, NotWritten, Viewport};
 pub use meter::{Meter, Pace};
 pub use model::{Model, Quality};
 pub use save::{

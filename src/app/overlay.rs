@@ -6,6 +6,7 @@ use crate::app::filter::Filter;
 use crate::app::keymap::KeyMap;
 use crate::app::keys::{Binding, Context, Group, Key};
 use crate::app::model::Model;
+use crate::app::open_model::OpenModel;
 use crate::app::pager::Pager;
 use crate::app::prompt::Prompt;
 use crate::app::save::{SaveDialog, Saving};
@@ -13,6 +14,7 @@ use crate::app::table::Column;
 use crate::app::target_list::TargetList;
 use crate::plan::Preset;
 use crate::tensor::TensorId;
+use std::path::PathBuf;
 use tui_input::Input;
 
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub enum Overlay {
     Targets(TargetList),
     /// A text: metadata, the legend, a receipt or an error.
     Text(Tone, Pager),
+    /// The receipt of a save.
+    Receipt(Box<SavedModel>, Pager),
+    /// Opens another model.
+    Open(Box<OpenModel>),
     Save(SaveDialog),
     /// Asks whether an existing output is to be replaced.
     Replace(SaveDialog),
@@ -35,8 +41,16 @@ pub enum Overlay {
     Prompt(Prompt),
     Budget(Box<Budget>),
     Diff(Box<DiffView>),
-    /// Asks whether to quit although marks are not saved.
-    Quit,
+    /// Asks whether to leave although marks are not saved: for another model, or to quit.
+    Leave(Option<PathBuf>),
+}
+
+/// A model that was saved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedModel {
+    pub out: PathBuf,
+    /// The command line that writes the same.
+    pub command: String,
 }
 
 /// What kind of message a text is.
@@ -57,13 +71,23 @@ impl Overlay {
             Overlay::Columns(_) => Context::Columns,
             Overlay::Targets(_) => Context::Targets,
             Overlay::Text(..) => Context::Pager,
+            Overlay::Receipt(..) => Context::Receipt,
+            Overlay::Open(_) => Context::Open,
             Overlay::Save(_) => Context::Save,
-            Overlay::Replace(_) | Overlay::Quit => Context::Question,
+            Overlay::Replace(_) | Overlay::Leave(_) => Context::Question,
             Overlay::Saving(_) => Context::Saving,
             Overlay::Prompt(_) => Context::Prompt,
             Overlay::Budget(budget) if budget.typing.is_some() => Context::BudgetSize,
             Overlay::Budget(_) => Context::Budget,
             Overlay::Diff(_) => Context::Diff,
+        }
+    }
+
+    /// The text that is read, if this shows one.
+    pub(super) fn pager(&mut self) -> Option<&mut Pager> {
+        match self {
+            Overlay::Text(_, pager) | Overlay::Receipt(_, pager) => Some(pager),
+            _ => None,
         }
     }
 
@@ -84,6 +108,7 @@ impl Overlay {
             Overlay::Save(dialog) => Some(&mut dialog.path),
             Overlay::Prompt(prompt) => Some(&mut prompt.input),
             Overlay::Budget(budget) => budget.typing.as_mut(),
+            Overlay::Open(dialog) => Some(&mut dialog.input),
             _ => None,
         }
     }
@@ -119,9 +144,16 @@ impl GoTo {
         self.count = scored.len();
         // An exact match comes before longer names.
         let typed = self.input.value().trim();
+        let numbers: Vec<&str> = typed
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|number| !number.is_empty())
+            .collect();
         let best = |(score, id): &(u32, TensorId)| {
-            let longer = model.checkpoint.tensor(*id).name != typed;
-            (longer, std::cmp::Reverse(*score), *id)
+            let name = &model.checkpoint.tensor(*id).name;
+            // Layer 1 comes before layer 10.
+            let has = |number: &&str| name.split('.').any(|part| part == *number);
+            let other_layer = !numbers.iter().all(has);
+            (name != typed, other_layer, std::cmp::Reverse(*score), *id)
         };
         if scored.len() > Self::NAMES {
             scored.select_nth_unstable_by_key(Self::NAMES, best);

@@ -26,6 +26,10 @@ pub struct Picker {
     pub said: Vec<String>,
     pub choices: Vec<Choice>,
     pub cursor: usize,
+    /// Why the model that was chosen last did not open.
+    pub problem: Option<String>,
+    /// Whether the keys are shown in place of the list.
+    pub help: bool,
 }
 
 /// The result of a key.
@@ -42,7 +46,8 @@ pub enum Picked {
 impl Picker {
     /// `here` are the models below `root`; `hub` are those in the Hugging Face cache at a path.
     pub fn new(root: &Path, here: Models, hub: Option<(&Path, Models)>) -> Picker {
-        let mut picker = Picker { said: Vec::new(), choices: Vec::new(), cursor: 0 };
+        let mut picker =
+            Picker { said: Vec::new(), choices: Vec::new(), cursor: 0, problem: None, help: false };
         picker.add(root, here, "here", "below");
         if let Some((cache, models)) = hub {
             picker.add(cache, models, "Hugging Face", "in the Hugging Face cache");
@@ -68,7 +73,16 @@ impl Picker {
     }
 
     pub fn press(&mut self, keys: &KeyMap, key: Key, height: usize) -> Picked {
-        match keys.action(Context::Picker, key) {
+        let action = keys.action(Context::Picker, key);
+        if std::mem::take(&mut self.help) && action != Some(Action::Quit) {
+            return Picked::Nothing;
+        }
+        self.problem = None;
+        match action {
+            Some(Action::Help) => {
+                self.help = true;
+                Picked::Nothing
+            }
             Some(Action::Move(motion)) => {
                 let count = self.choices.len() as u64;
                 self.cursor = motion.from(self.cursor as u64, count, height as u64) as usize;

@@ -1,6 +1,7 @@
 //! A prompt for one line of text.
 
 use crate::tensor::TensorId;
+use std::path::PathBuf;
 use tui_input::Input;
 
 /// What the text is used for.
@@ -27,6 +28,11 @@ impl Purpose {
             Purpose::Diff => "Compare with another checkpoint",
             Purpose::Activations => "Open recorded activations",
         }
+    }
+
+    /// Whether the text is a path.
+    pub fn is_path(self) -> bool {
+        !matches!(self, Purpose::Index(_))
     }
 
     /// Explains what to type and what it does.
@@ -56,11 +62,14 @@ pub struct Prompt {
     pub problem: Option<String>,
     /// The file exists and the user was asked once already.
     pub replace: bool,
+    /// The directory that has to be created first.
+    pub missing: Option<PathBuf>,
 }
 
 impl Prompt {
     pub fn new(purpose: Purpose, text: impl Into<String>) -> Prompt {
-        Prompt { purpose, input: Input::new(text.into()), problem: None, replace: false }
+        let input = Input::new(text.into());
+        Prompt { purpose, input, problem: None, replace: false, missing: None }
     }
 
     pub fn text(&self) -> &str {
@@ -71,5 +80,6 @@ impl Prompt {
     pub fn edited(&mut self) {
         self.problem = None;
         self.replace = false;
+        self.missing = None;
     }
 }

@@ -63,6 +63,8 @@ pub struct SaveDialog {
     pub laid_out: Option<Result<LaidOut, Refusal>>,
     /// Why the last attempt failed.
     pub problem: Option<String>,
+    /// The directory that has to be created first.
+    pub missing: Option<PathBuf>,
 }
 
 /// What a save would write.
@@ -103,7 +105,7 @@ pub struct SaveChoice {
 impl SaveDialog {
     pub fn new(kind: SaveKind, checkpoint: &Checkpoint) -> SaveDialog {
         let path = Input::new(default_path(kind, checkpoint));
-        SaveDialog { kind, path, laid_out: None, problem: None }
+        SaveDialog { kind, path, laid_out: None, problem: None, missing: None }
     }
 
     pub fn title(&self) -> &'static str {

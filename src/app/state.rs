@@ -92,6 +92,8 @@ pub struct App {
     pub(super) paces: Paces,
     pub(super) hurried: Vec<TensorId>,
     pub(super) receipts: Vec<String>,
+    /// The number that is typed before a movement.
+    pub(super) count: Option<usize>,
 }
 
 impl App {
@@ -138,8 +140,14 @@ impl App {
             paces: Paces::default(),
             hurried: Vec::new(),
             receipts: Vec::new(),
+            count: None,
             model,
         }
+    }
+
+    /// Takes over what outlives a model from the state of the model before.
+    pub(crate) fn carry_over(&mut self, before: &mut App) {
+        self.receipts = std::mem::take(&mut before.receipts);
     }
 
     /// The context that receives the keys.
@@ -164,7 +172,7 @@ impl App {
     /// A remark on the model beside its name; empty for ordinary models.
     pub fn about(&self) -> &'static str {
         match crate::demo::is(&self.model.checkpoint) {
-            true => "reads digits; quantscope MODEL opens yours",
+            true => "reads digits; o opens yours",
             false => "",
         }
     }
@@ -225,6 +233,16 @@ impl App {
             }
             Action::NarrowClip | Action::KeepClip => self.tab == Tab::Histogram,
             Action::Dequantize => save::can_become_floats(&self.model.checkpoint),
+            Action::Back => self.zoomed || !self.filter_text.is_empty(),
+            Action::CreateDirectory => match &self.overlay {
+                Some(Overlay::Save(dialog)) => dialog.missing.is_some(),
+                Some(Overlay::Prompt(prompt)) => prompt.missing.is_some(),
+                _ => false,
+            },
+            Action::Complete => match &self.overlay {
+                Some(Overlay::Prompt(prompt)) => prompt.purpose.is_path(),
+                _ => true,
+            },
             Action::Fix => match &self.overlay {
                 Some(Overlay::Save(dialog)) => dialog.fix().is_some(),
                 _ => false,

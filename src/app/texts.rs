@@ -159,8 +159,8 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         Line::field("re:regex", "a regular expression in the name"),
         Line::field("dtype:bf16", "the dtype, or the packed format of a quantized tensor"),
         Line::field(
-            "size>10M",
-            "bytes; also params, sqnr, output (output>-30) and absmax, with < <= > >= =",
+            "size>10MB",
+            "bytes; also params>7B, sqnr<30, output>-30 and absmax>2, with < <= > >= =",
         ),
         Line::field("!", "before any of these: not"),
     ]);

@@ -72,6 +72,9 @@ pub(super) fn write_report(
 fn not_written(error: SaveError) -> NotWritten {
     match error {
         SaveError::Exists(_) => NotWritten::Exists,
+        SaveError::NoParent { ref parent, .. } => {
+            NotWritten::NoDirectory { parent: parent.clone(), why: error.to_string() }
+        }
         error => NotWritten::Failed(error.to_string()),
     }
 }

@@ -6,6 +6,7 @@
 //! screen in memory. Nothing imports this folder but `main`.
 
 mod appearance;
+mod completion;
 mod event_loop;
 mod files;
 mod guard;
@@ -28,3 +29,4 @@ pub use options::Options;
 pub use picker::pick;
 pub use runner::{Clock, Collected, Runner};
 pub use screen::Screen;
+pub use session::path_of as session_path;

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// # Errors
 ///
 /// Fails if there is no terminal, or if the terminal fails.
-pub fn pick(mut picker: Picker, settings: &Settings) -> color_eyre::Result<Option<PathBuf>> {
+pub fn pick(picker: &mut Picker, settings: &Settings) -> color_eyre::Result<Option<PathBuf>> {
     require_terminal()?;
     let theme = theme(settings);
     let signals = Signals::register().wrap_err("signals cannot be watched")?;
@@ -28,13 +28,13 @@ pub fn pick(mut picker: Picker, settings: &Settings) -> color_eyre::Result<Optio
     let mut screen = TerminalGuard::enter(settings.mouse)
         .wrap_err("the terminal cannot be prepared for drawing")?;
     loop {
-        screen.draw(|frame| ui::picker::draw(frame, &picker, settings, &theme))?;
+        screen.draw(|frame| ui::picker::draw(frame, picker, settings, &theme))?;
         if wait_for_input(IDLE_WAIT)? == TerminalState::HungUp {
             signals.hang_up();
         }
         while signals.end().is_none() && crossterm::event::poll(Duration::ZERO)? {
             let height = screen.size()?.height;
-            match handle(&mut picker, crossterm::event::read()?, height, settings) {
+            match handle(picker, crossterm::event::read()?, height, settings) {
                 Picked::Nothing => {}
                 Picked::Model(path) => return Ok(Some(path)),
                 Picked::Left => return Ok(None),

@@ -14,6 +14,7 @@ pub(super) enum QueryKind {
     Duplicates,
     Diff,
     Report,
+    Models,
 }
 
 /// A running query, whatever the type of its answer. Dropping it cancels the job.

@@ -1,8 +1,9 @@
 //! Carries effects out: the one place where the application acts on the world.
 
 use crate::app::comparison::comparison;
-use crate::app::{App, Effect, Event, NotWritten, outputs};
-use crate::checkpoint::Checkpoint;
+use crate::app::picker::{Choice, Picker};
+use crate::app::{App, Effect, Event, NotWritten, names, outputs};
+use crate::checkpoint::{Checkpoint, find_models};
 use crate::export::{KnownScales, Request};
 use crate::job::{Executor, PendingJob, channels, clip, duplicates, element_window, save, scan};
 use crate::plan::rules::TargetRules;
@@ -10,6 +11,7 @@ use crate::plan::{default_calibration, recipe};
 use crate::quantization::{Analysis, AnalysisSpec, QuantizationScheme, Quantizer};
 use crate::report::Format;
 use crate::tensor::TensorId;
+use crate::tui::completion::complete;
 use crate::tui::files::{lay_out, resolve, write_recipe, write_report};
 use crate::tui::jobs::{Jobs, RunningCalibration, RunningSave, Timed, TimedQuery};
 use crate::tui::log::Log;
@@ -21,7 +23,7 @@ use crate::tui::query::{QueryKind, query};
 use crate::tui::screen::Screen;
 use crate::tui::{input, session};
 use crate::ui::Theme;
-use crate::{app, ui};
+use crate::{app, demo, directories, ui};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub struct Runner<S, E> {
     pub(super) log: Log,
     clock: Clock,
     quit: bool,
+    /// Models that were open before, the last first.
+    opened: Vec<PathBuf>,
 }
 
 /// What [`Runner::collect`] took from the jobs.
@@ -72,7 +76,8 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             session::restore(&mut app, path);
         }
         let (jobs, log) = (Jobs::default(), Log::default());
-        Runner { app, theme, screen, executor, options, jobs, log, clock, quit: false }
+        let opened = Vec::new();
+        Runner { app, theme, screen, executor, options, jobs, log, clock, quit: false, opened }
     }
 
     /// Draws the first frame and starts the first jobs.
@@ -202,6 +207,16 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             Effect::ReadChannels(request) => self.read_channels(request)?,
             Effect::FindDuplicates(candidates) => self.find_duplicates(candidates)?,
             Effect::Measure(marks) => self.measure_marks(marks),
+            Effect::FindModels => self.find_models()?,
+            Effect::OpenModel(path) => self.open_model(&path)?,
+            Effect::CompletePath(text) => {
+                let completion = complete(&text, &self.options.directory);
+                self.handle(Event::PathCompleted(text, completion))?;
+            }
+            Effect::CreateDirectory(path) => {
+                let created = std::fs::create_dir_all(&path).map_err(|error| error.to_string());
+                self.handle(Event::DirectoryCreated(path, created))?;
+            }
             Effect::WriteRecipe { path, text, replace } => {
                 let path = self.resolve(&path);
                 let written = write_recipe(self.checkpoint(), &path, &text, replace);
@@ -225,6 +240,53 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             Effect::Quit => self.quit = true,
         }
         Ok(())
+    }
+
+    /// Lists the models that can be opened: those of this run, then those that are found.
+    fn find_models(&mut self) -> io::Result<()> {
+        let recent = self.opened.clone();
+        let root = match self.options.directory.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => self.options.directory.clone(),
+        };
+        let job = PendingJob::new("models", Arc::default(), move |_, sender| {
+            let hub = directories::hugging_face().filter(|cache| cache.is_dir());
+            let models = hub.as_deref().map(|cache| (cache, find_models(cache)));
+            let found = Picker::new(&root, find_models(&root), models).choices;
+            let _ = sender
+                .send([recent.iter().map(|path| recent_choice(path)).collect(), found].concat());
+        });
+        self.ask(QueryKind::Models, job, |found: Result<Vec<Choice>, String>| {
+            Some(Event::ModelsFound(found.unwrap_or_default()))
+        })
+    }
+
+    /// Opens a model in place of the one that is open; keeps the session of that one.
+    fn open_model(&mut self, path: &Path) -> io::Result<()> {
+        let resolved = self.resolve(path);
+        let checkpoint = match demo::open_model(&resolved) {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                return self.handle(Event::OpenFailed(path.to_owned(), error.to_string()));
+            }
+        };
+        if let Some(path) = &self.options.session {
+            // A session that cannot be kept must not keep the user from the other model.
+            let _ = session::keep(&self.app, path);
+            self.options.session = session::path_of(&resolved);
+        }
+        let before = reopening_path(self.checkpoint());
+        self.opened.retain(|other| *other != before && *other != resolved);
+        self.opened.insert(0, before);
+        self.jobs = Jobs::default();
+        let mut app = App::with(Arc::new(checkpoint), self.app.settings.clone());
+        app.carry_over(&mut self.app);
+        if let Some(path) = &self.options.session {
+            session::restore(&mut app, path);
+        }
+        self.app = app;
+        self.update_viewport()?;
+        self.handle(Event::Opened)
     }
 
     fn checkpoint(&self) -> &Arc<Checkpoint> {
@@ -408,6 +470,23 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             Err(error) => self.handle(Event::Outputs(outputs::News::Ended(Err(error.to_string())))),
         }
     }
+}
+
+/// The path that opens a checkpoint again, wherever relative paths start.
+fn reopening_path(checkpoint: &Checkpoint) -> PathBuf {
+    let path = checkpoint.path();
+    let is_url = path.to_string_lossy().contains("://");
+    match (demo::is(checkpoint), std::path::absolute(path)) {
+        (true, _) => PathBuf::from(demo::WORD),
+        (false, Ok(absolute)) if !is_url => absolute,
+        _ => path.to_owned(),
+    }
+}
+
+/// A row of the list for a model that was open before.
+fn recent_choice(path: &Path) -> Choice {
+    let name = names::visible(&path.to_string_lossy()).into_owned();
+    Choice { path: path.to_owned(), name, place: "opened before", known: None }
 }
 
 /// The answer, or why there is none, as a sentence.

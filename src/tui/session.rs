@@ -1,8 +1,27 @@
 //! The session file: marks and cursor, kept from one run to the next.
 
 use crate::app::{App, Session};
+use crate::demo;
+use crate::directories::{self, DirectoryKind};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Where the session of a model is kept: by its whole path, so that two of one name do not
+/// share it. `None` if the model or the user's directories are not known.
+pub fn path_of(model: &Path) -> Option<PathBuf> {
+    let path = if model.as_os_str() == demo::WORD {
+        model.to_owned()
+    } else {
+        std::fs::canonicalize(model).ok()?
+    };
+    let name = path.file_name()?.to_string_lossy().replace(|c: char| !c.is_alphanumeric(), "-");
+    // FNV-1a: the same on every machine and in every version.
+    let hash = path.to_string_lossy().bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let state = directories::of(DirectoryKind::State)?;
+    Some(state.join("sessions").join(format!("{name}-{hash:016x}.toml")))
+}
 
 /// Restores the session kept at `path`. A missing or unreadable file is ignored.
 pub(super) fn restore(app: &mut App, path: &Path) {

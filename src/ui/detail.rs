@@ -397,18 +397,23 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
     let tensor = app.model.checkpoint.tensor(id);
     let now = app.model.scheme_of(id);
     let base = app.model.error(id, now).map(|error| error.sqnr_db);
-    let heads = [
-        format!("{:<12}", "int8"),
-        format!("{:>8}", "SQNR"),
-        format!("{:<25}", ""),
-        format!("{:>9}", "gain"),
-        format!("{:>10}", "bytes"),
-        format!("{:>9}", "scales"),
-        format!("{:>11}", "rel. error"),
-        format!("{:>10}", "zeroed"),
-        format!("{:>15}{:>6}", "worst channel", "saved"),
-    ];
-    widgets::line(buf, area, 0, &Line::styled(heads.concat(), theme.dim));
+    let wide = area.width >= WIDE_SCHEMES;
+    let heads = match wide {
+        true => [
+            format!("{:<12}", "int8"),
+            format!("{:>8}", "SQNR"),
+            format!("{:<25}", ""),
+            format!("{:>9}", "gain"),
+            format!("{:>10}", "bytes"),
+            format!("{:>9}", "scales"),
+            format!("{:>11}", "rel. error"),
+            format!("{:>10}", "zeroed"),
+            format!("{:>15}{:>6}", "worst channel", "saved"),
+        ]
+        .concat(),
+        false => format!("{:<12}{:>8}{:<11}{:>9}{:>10}", "int8", "SQNR", "", "gain", "bytes"),
+    };
+    widgets::line(buf, area, 0, &Line::styled(heads, theme.dim));
     for (y, scheme) in (1..).zip(SCHEMES) {
         let chosen = scheme == now;
         let style = if chosen { theme.strong } else { theme.text };
@@ -417,8 +422,11 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         match app.model.cost(id, scheme) {
             Some(Cost::Error { error, scales, .. }) => {
                 let [figure, word] = widgets::rating(error.sqnr_db, theme);
-                spans.extend([figure, Span::raw("  ")]);
-                spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
+                spans.push(figure);
+                if wide {
+                    spans.push(Span::raw("  "));
+                    spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
+                }
                 spans.push(word);
                 let gain = match base {
                     Some(base) if !chosen && (error.sqnr_db - base).is_finite() => {
@@ -426,7 +434,12 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
                     }
                     _ => String::new(),
                 };
-                spans.push(Span::raw(format!("{gain:>9}{size:>10}{:>9}", count(*scales))));
+                spans.push(Span::raw(format!("{gain:>9}{size:>10}")));
+                if !wide {
+                    widgets::line(buf, area, y, &Line::from(spans));
+                    continue;
+                }
+                spans.push(Span::raw(format!("{:>9}", count(*scales))));
                 let shares = (percent(error.relative_error), percent(error.zeroed));
                 spans.push(Span::styled(format!("{:>11}{:>10}", shares.0, shares.1), theme.dim));
                 let outcome = app.comparison.outcome(id, scheme);
@@ -451,10 +464,18 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         match error.map(|sums| sums.statistics()) {
             Some(error) => {
                 let [figure, word] = widgets::rating(error.sqnr_db, theme);
-                spans.extend([figure, Span::raw("  ")]);
-                spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
+                spans.push(figure);
+                if wide {
+                    spans.push(Span::raw("  "));
+                    spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
+                }
                 spans.push(word);
                 let size = bytes(scheme.bytes(&tensor.shape, 4));
+                if !wide {
+                    spans.push(Span::styled(format!("{:>9}{size:>10}", ""), theme.dim));
+                    widgets::line(buf, area, y, &Line::from(spans));
+                    continue;
+                }
                 let shares = (percent(error.relative_error), percent(error.zeroed));
                 let figures =
                     format!("{:>9}{size:>10}{:>9}{:>11}{:>10}", "", "", shares.0, shares.1);
@@ -470,20 +491,26 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
     }
     let mut y = below + MEASURED_ONLY.len() as u16;
     let advice = advice(app, id);
+    let mut say = |text: &str, style: Style| {
+        for row in wrap(text, area.width.into()) {
+            widgets::line(buf, area, y, &Line::styled(row, style));
+            y += 1;
+        }
+    };
     if !advice.is_empty() {
-        widgets::line(buf, area, y, &Line::raw(advice));
-        y += 1;
+        say(&advice, theme.text);
     }
     // Explains the names if there is room left.
     let measured_only = ("fp8, int4", "for comparison; only int8 can be saved");
     let said = texts::SCHEMES_SAID.into_iter().chain([measured_only]);
-    if y + 5 < area.height {
-        for (y, (name, meaning)) in (y + 1..).zip(said) {
-            let text = format!("{name:<12} {meaning}");
-            widgets::line(buf, area, y, &Line::styled(text, theme.dim));
-        }
+    if area.height > 24 || below + MEASURED_ONLY.len() as u16 + 6 < area.height {
+        say("", theme.dim);
+        said.for_each(|(name, meaning)| say(&format!("{name:<12} {meaning}"), theme.dim));
     }
 }
+
+/// Width from which the schemes have all their columns.
+const WIDE_SCHEMES: u16 = 110;
 
 /// The SQNR of the channel with the largest loss, and its index.
 fn worst_channel(outcome: Option<&Outcome>) -> String {

@@ -2,6 +2,7 @@
 
 use crate::app::figures::{bytes, count, counted};
 use crate::app::keys::Context;
+use crate::app::open_model::OpenModel;
 use crate::app::overlay::{Columns, GoTo, Presets};
 use crate::app::pager::wrap;
 use crate::app::prompt::{Prompt, Purpose};
@@ -14,6 +15,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use std::path::Path;
 
 const WIDTH: u16 = crate::ui::layout::DIALOG;
 
@@ -80,6 +82,9 @@ pub(super) fn save(
     let mut hints = vec![(&[A::Accept][..], "write")];
     if dialog.fix().is_some() {
         hints.push((&[A::Fix][..], "fix"));
+    }
+    if dialog.missing.is_some() {
+        hints.push((&[A::CreateDirectory][..], "create the directory"));
     }
     if matches!(dialog.kind, SaveKind::Quantize(_) | SaveKind::Static) {
         hints.push((&[A::Target][..], "target"));
@@ -238,6 +243,58 @@ pub(super) fn targets(buf: &mut Buffer, screen: Rect, app: &App, list: &TargetLi
     body.draw(buf, screen, "Which program is to load the output?", theme.strong, theme);
 }
 
+/// Draws the dialog that opens another model.
+pub(super) fn open(
+    buf: &mut Buffer,
+    screen: Rect,
+    app: &App,
+    dialog: &OpenModel,
+    theme: &Theme,
+) -> Position {
+    let mut body = Body::new(screen);
+    let hints = [
+        (&[A::Accept][..], "open"),
+        (&[A::Move(Motion::Up), A::Move(Motion::Down)][..], "choose"),
+        (&[A::Complete][..], "complete the path"),
+        (&[A::Close][..], "stay"),
+    ];
+    let keys = keys(app, Context::Open, &hints, body.width, theme);
+    let problem: Vec<String> =
+        dialog.problem.iter().flat_map(|why| wrap(why, body.width)).collect();
+    body.push(Line::styled("path", theme.dim));
+    body.blank();
+    let choices = dialog.choices();
+    let room = usize::from(screen.height.saturating_sub(6));
+    let rows = room.saturating_sub(body.lines.len() + keys.len() + problem.len() + 1);
+    let rows = rows.clamp(1, OPEN_ROWS);
+    let first = dialog.chosen.map_or(0, |chosen| (chosen + 1).saturating_sub(rows));
+    if choices.is_empty() {
+        let text =
+            if dialog.searching { "searching for models …" } else { "no known model fits" };
+        body.push(Line::styled(text, theme.dim));
+    }
+    for (number, choice) in choices.iter().enumerate().skip(first).take(rows) {
+        let chosen = dialog.chosen == Some(number);
+        let room = body.width.saturating_sub(choice.place.chars().count() + 4);
+        let name = names::shorten(&choice.name, room).into_owned();
+        let gap = " ".repeat(room.saturating_sub(names::width(&name)) + 2);
+        body.push(vec![
+            Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
+            Span::styled(name, if chosen { theme.accent } else { theme.text }),
+            Span::styled(format!("{gap}{}", choice.place), theme.dim),
+        ]);
+    }
+    problem.into_iter().for_each(|row| body.push(Line::styled(row, theme.bad)));
+    body.blank();
+    body.extend(keys);
+    let inside = body.draw(buf, screen, "Open another model", theme.strong, theme);
+    let line = Rect { x: inside.x + 6, width: inside.width.saturating_sub(6), height: 1, ..inside };
+    widgets::input(buf, line, &dialog.input, theme)
+}
+
+/// Rows of the list of models to open.
+const OPEN_ROWS: usize = 12;
+
 /// Draws a prompt.
 pub(super) fn prompt(
     buf: &mut Buffer,
@@ -262,7 +319,14 @@ pub(super) fn prompt(
         Purpose::Activations => "measure",
         Purpose::Diff => "compare",
     };
-    let hints = [(&[A::Accept][..], word), (&[A::Close][..], "leave")];
+    let mut hints = vec![(&[A::Accept][..], word)];
+    if prompt.purpose.is_path() {
+        hints.push((&[A::Complete][..], "complete"));
+    }
+    if prompt.missing.is_some() {
+        hints.push((&[A::CreateDirectory][..], "create the directory"));
+    }
+    hints.push((&[A::Close][..], "leave"));
     body.extend(keys(app, Context::Prompt, &hints, body.width, theme));
     let inside = body.draw(buf, screen, prompt.purpose.title(), theme.strong, theme);
     let line = Rect { x: inside.x + 2, width: inside.width.saturating_sub(2), height: 1, ..inside };
@@ -333,15 +397,26 @@ pub(super) fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving,
     body.draw(buf, screen, "Writing", theme.strong, theme);
 }
 
-pub(super) fn quit(buf: &mut Buffer, screen: Rect, app: &App, theme: &Theme) {
+/// Asks whether to leave marks that are not saved: for another model, or to quit.
+pub(super) fn leave(
+    buf: &mut Buffer,
+    screen: Rect,
+    app: &App,
+    other: Option<&Path>,
+    theme: &Theme,
+) {
     let mut body = Body::new(screen);
     let marked = counted(app.model.plan().len(), "mark");
     let verb = if app.model.plan().len() == 1 { "is" } else { "are" };
-    body.push(Line::raw(format!("{marked} {verb} not saved. Quit anyway?")));
+    let (question, yes, title) = match other {
+        None => ("Quit anyway?", "quit", "Quit?"),
+        Some(_) => ("Open the other model anyway?", "open", "Leave this model?"),
+    };
+    body.wrapped(&format!("{marked} {verb} not saved. {question}"), theme.text);
     body.blank();
-    let hints = [(&[A::Accept][..], "quit"), (&[A::Close][..], "stay")];
+    let hints = [(&[A::Accept][..], yes), (&[A::Close][..], "stay")];
     body.extend(keys(app, Context::Question, &hints, body.width, theme));
-    body.draw(buf, screen, "Quit?", theme.warning, theme);
+    body.draw(buf, screen, title, theme.warning, theme);
 }
 
 pub(super) fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Presets, theme: &Theme) {

@@ -16,25 +16,25 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Op
         return None;
     };
     let total = app.model.checkpoint.tensors().len();
+    // On a narrow screen, or beside a long sentence, there is room for the way out only.
+    let narrow = area.width < 100 || prompt.problem.is_some();
+    let keys_width = if narrow { 1 } else { area.width };
+    let keys = hints(Context::Filter, app, keys_width, theme);
     let found = match (&prompt.problem, app.table.shown_count()) {
         (Some(why), _) => Line::styled(format!("{why} "), theme.warning),
-        (None, _) if prompt.input.value().is_empty() => Line::styled(
-            "words, *glob*, re:regex, dtype:f32, size>10M, sqnr<30, is:marked ",
-            theme.dim,
-        ),
+        (None, _) if prompt.input.value().is_empty() => {
+            let room = usize::from(area.width).saturating_sub(keys.width() + 8);
+            Line::styled(examples(room), theme.dim)
+        }
         (None, shown) => {
             let kind = app.table.filter.kind();
             let of = counted(total, "tensor");
             Line::styled(format!("{kind}  {} of {of} ", count(shown as u64)), theme.dim)
         }
     };
-    let keys = hints(Context::Filter, app, area.width, theme);
-    let found = match area.width {
-        0..100 => found,
-        _ => Line::from_iter(
-            found.spans.into_iter().map(|s| s.patch_style(found.style)).chain(keys.spans),
-        ),
-    };
+    let found = Line::from_iter(
+        found.spans.into_iter().map(|s| s.patch_style(found.style)).chain(keys.spans),
+    );
     buf.set_stringn(area.x, area.y, " /", area.width.into(), theme.accent);
     let room = area.width.saturating_sub(found.width() as u16 + 4);
     let typed = Rect::new(area.x + 2, area.y, room, 1);
@@ -47,6 +47,21 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Op
         &found,
     );
     Some(cursor)
+}
+
+/// Examples of what a filter can hold, as many as fit.
+fn examples(room: usize) -> String {
+    const EXAMPLES: [&str; 7] =
+        ["words", "*glob*", "is:marked", "sqnr<30", "size>10MB", "dtype:f32", "re:regex"];
+    let mut text = String::new();
+    for example in EXAMPLES {
+        let gap = if text.is_empty() { "" } else { ", " };
+        if text.len() + gap.len() + example.len() < room {
+            text += gap;
+            text += example;
+        }
+    }
+    text + " "
 }
 
 /// The keys of a context that do something now, as many as fit.
@@ -81,20 +96,21 @@ fn length(key: Key, word: &str) -> usize {
 fn shown(context: Context, app: &App, width: u16) -> Vec<(Key, &'static str)> {
     let mut hints = Vec::new();
     let mut used = 1;
-    let always = ["help", "quit"];
+    // The help and the way out are always there.
+    let always = |key: Key, word: &str| key == Key::Esc || ["help", "quit"].contains(&word);
     let shown = |context: Context| {
         let keys = app.settings.keys.bindings();
         keys.filter(move |(b, _)| context.layers().contains(&b.context) && app.can(b.action))
             .filter_map(|(binding, keys)| Some((*keys.first()?, binding.hint?)))
     };
     let reserved: usize = shown(context)
-        .filter(|(_, word)| always.contains(word))
+        .filter(|&(key, word)| always(key, word))
         .map(|(key, word)| length(key, word))
         .sum();
     let mut left = reserved;
     for (key, word) in shown(context) {
         let needed = length(key, word);
-        if always.contains(&word) {
+        if always(key, word) {
             left -= needed;
         } else if used + needed + left > usize::from(width) {
             continue;

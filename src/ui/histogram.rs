@@ -36,11 +36,11 @@ pub(super) fn draw(
         return say("No element is finite.", theme.dim);
     }
     let [plot, figures] = layout::histogram(area);
-    bars(buf, plot, app, facts, distribution, theme);
+    let log = bars(buf, plot, app, facts, distribution, theme);
     let judged = app.histogram.clipped;
     match judged {
         Some(clipped) => {
-            let lines = sentences(app, facts, &clipped, theme);
+            let lines = sentences(app, facts, &clipped, log, theme);
             for (y, line) in (0..).zip(&lines) {
                 widgets::line(buf, figures, y, line);
             }
@@ -52,6 +52,7 @@ pub(super) fn draw(
     }
 }
 
+/// Draws the bars. Returns whether their heights are logarithms of the counts.
 fn bars(
     buf: &mut Buffer,
     area: Rect,
@@ -59,9 +60,9 @@ fn bars(
     facts: &TensorMetrics,
     distribution: &ValueHistogram,
     theme: &Theme,
-) {
+) -> bool {
     if area.height < 4 || area.width < 16 {
-        return;
+        return false;
     }
     let absmax = match facts.statistics.absmax {
         0.0 => 1.0,
@@ -70,7 +71,8 @@ fn bars(
     let height = area.height - 2;
     let columns = usize::from(area.width);
     let counts = distribution.rebin(-absmax, absmax, columns);
-    let weigh = |count: f64| if app.histogram.log { count.ln_1p() } else { count };
+    let log = app.histogram.is_log(&counts);
+    let weigh = |count: f64| if log { count.ln_1p() } else { count };
     let highest = counts.iter().copied().map(weigh).fold(0.0, f64::max);
     let width = 2.0 * absmax / columns as f64;
     let clipped = app.histogram.clipped;
@@ -110,6 +112,7 @@ fn bars(
             }
         }
     }
+    log
 }
 
 /// Draws the int8 levels and the values at their ends.
@@ -150,6 +153,7 @@ fn sentences<'a>(
     app: &App,
     facts: &TensorMetrics,
     clipped: &Clipped,
+    log: bool,
     theme: &Theme,
 ) -> Vec<Line<'a>> {
     let label = |text: &'static str| Span::styled(format!("{text:<9}"), theme.dim);
@@ -202,7 +206,7 @@ fn sentences<'a>(
             Span::styled(format!(" at {:.1} %, least MSE", best.share * 100.0), theme.dim),
         ]));
     }
-    let scale = if app.histogram.log { "log counts" } else { "linear counts" };
+    let scale = if log { "log counts" } else { "linear counts" };
     let counted = match clipped.exact && best.is_none_or(|best| best.exact) {
         true => format!("{scale}, every value counted"),
         false => format!("{scale}; ≈ from bins 1/128 wide"),

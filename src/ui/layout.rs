@@ -66,7 +66,9 @@ pub fn of(size: Size, body_of: Body) -> Option<Layout> {
         detail = Some(body);
         body.height = 0;
     } else if body_of == Body::Budget {
-        let height = BUDGET_HEIGHT.min(body.height.saturating_sub(BUDGET_ROWS));
+        // A small screen shows the budget alone.
+        let rows = if size.height < SMALL { 0 } else { BUDGET_ROWS };
+        let height = BUDGET_HEIGHT.min(body.height.saturating_sub(rows));
         body.height -= height;
         detail = Some(Rect::new(0, body.bottom(), size.width, height));
     } else if size.width >= WIDE {
@@ -294,6 +296,8 @@ pub const BUDGET_FIGURES: u16 = 46;
 /// Rows of the budget, and of the table above it on small screens.
 const BUDGET_HEIGHT: u16 = 14;
 const BUDGET_ROWS: u16 = 4;
+/// Below this height the budget takes the place of the table.
+const SMALL: u16 = 20;
 
 /// Rows above the list of channels: title, strip, labels and column titles.
 const ABOVE_CHANNELS: u16 = 4;

@@ -4,6 +4,7 @@ use crate::app::figures::bytes_aligned;
 use crate::app::keymap::KeyMap;
 use crate::app::keys::Context;
 use crate::app::names;
+use crate::app::pager::wrap;
 use crate::app::picker::Picker;
 use crate::app::settings::{Glyphs, Settings};
 use crate::ui::theme::Theme;
@@ -15,10 +16,29 @@ use ratatui::text::{Line, Span};
 
 /// Rows above and below the list.
 const AROUND: u16 = 4;
+/// Rows for why a model did not open.
+const PROBLEM: u16 = 4;
 
 /// Visible rows of the list on a screen of a height.
 pub(crate) fn height(screen: u16, picker: &Picker) -> usize {
-    usize::from(screen.saturating_sub(AROUND + picker.said.len() as u16)).max(1)
+    let problem = if picker.problem.is_some() { PROBLEM } else { 0 };
+    usize::from(screen.saturating_sub(AROUND + problem + picker.said.len() as u16)).max(1)
+}
+
+/// The keys of the list, in its place.
+fn key_list(buf: &mut Buffer, area: Rect, keys: &KeyMap, theme: &Theme) {
+    let layers = Context::Picker.layers();
+    let bindings = keys.bindings().filter(|(binding, _)| layers.contains(&binding.context));
+    for (y, (binding, own)) in (2..area.height.saturating_sub(1)).zip(bindings) {
+        let own: Vec<String> = own.iter().map(ToString::to_string).collect();
+        let line = Line::from(vec![
+            Span::styled(format!("  {:<28}", own.join("  ")), theme.accent),
+            Span::raw(binding.help),
+        ]);
+        widgets::line(buf, area, y, &line);
+    }
+    let last = Rect { y: area.bottom() - 1, height: 1, ..area };
+    widgets::line(buf, last, 0, &Line::styled(" any key returns to the list", theme.dim));
 }
 
 /// The first visible entry.
@@ -62,6 +82,21 @@ pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMa
         widgets::line(buf, area, y, &Line::styled(format!(" {said}"), theme.dim));
     }
     let rows = height(area.height, picker);
+    if picker.help {
+        return key_list(buf, area, keys, theme);
+    }
+    if let Some(problem) = &picker.problem {
+        let text = wrap(problem, usize::from(area.width.saturating_sub(2)));
+        let first = area.bottom().saturating_sub(1 + text.len() as u16).max(area.y + 2);
+        for (y, row) in (first..area.bottom() - 1).zip(text) {
+            widgets::line(
+                buf,
+                Rect { y, height: 1, ..area },
+                0,
+                &Line::styled(format!(" {row}"), theme.bad),
+            );
+        }
+    }
     let shown = picker.choices.iter().enumerate().skip(first(rows, picker)).take(rows);
     for (y, (number, choice)) in (area.y + top(picker)..).zip(shown) {
         let row = Rect { y, height: 1, ..area };
@@ -79,7 +114,7 @@ pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMa
     }
     let mut hints = vec![Span::raw(" ")];
     for (binding, own) in keys.bindings() {
-        let here = binding.context == Context::Picker;
+        let here = Context::Picker.layers().contains(&binding.context);
         if let (true, Some(word), Some(key)) = (here, binding.hint, own.first()) {
             hints.push(Span::styled(key.to_string(), theme.accent));
             hints.push(Span::styled(format!(" {word}  "), theme.dim));

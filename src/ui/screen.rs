@@ -1,7 +1,7 @@
 //! The whole screen: every pane, and the overlay.
 
 use crate::app::App;
-use crate::app::overlay::Overlay;
+use crate::app::overlay::{Overlay, Tone};
 use crate::app::settings::Glyphs;
 use crate::ui::theme::Theme;
 use crate::ui::too_small::too_small;
@@ -75,6 +75,11 @@ fn overlay(
             text::draw(buf, area, *tone, pager, theme);
             None
         }
+        Overlay::Receipt(_, pager) => {
+            text::draw(buf, area, Tone::Good, pager, theme);
+            None
+        }
+        Overlay::Open(dialog) => Some(dialogs::open(buf, area, app, dialog, theme)),
         Overlay::GoTo(go_to) => Some(dialogs::go_to(buf, area, app, go_to, theme)),
         Overlay::Presets(presets) => {
             dialogs::presets(buf, area, app, presets, theme);
@@ -97,8 +102,8 @@ fn overlay(
             dialogs::saving(buf, area, app, saving, theme);
             None
         }
-        Overlay::Quit => {
-            dialogs::quit(buf, area, app, theme);
+        Overlay::Leave(other) => {
+            dialogs::leave(buf, area, app, other.as_deref(), theme);
             None
         }
     }

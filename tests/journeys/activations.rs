@@ -57,10 +57,10 @@ fn opening_captures_sorts_the_table_by_output_error() {
     driver.press(">");
     driver.expect("worst output error first");
     assert_eq!(names(&driver, 2), ["features.13.weight", "features.3.weight"]);
-    driver.press("o");
+    driver.press("R");
     driver.expect("best output error first");
     assert_eq!(names(&driver, 1), ["classifier.2.weight"]);
-    driver.press("o");
+    driver.press("R");
     // A scheme of its own has its own figure.
     driver.press("g Space x");
     assert!(!driver.shows("−40.3 dB"));

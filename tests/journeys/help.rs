@@ -55,7 +55,7 @@ fn enter_in_the_help_does_what_the_key_does() {
     driver.press("Enter");
     driver.expect("395 kB");
     driver.press("?");
-    driver.type_text("next tensor with something odd");
+    driver.type_text("next tensor with a diagnostic");
     driver.press("Enter");
     driver.expect("works elsewhere: On the main screen");
     assert!(matches!(driver.app.overlay, Some(Overlay::Budget(_))));

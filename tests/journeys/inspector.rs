@@ -103,20 +103,20 @@ fn jobs_can_be_stopped_from_dialogs_and_prompts() {
 }
 
 #[test]
-fn every_column_sorts_the_table_and_o_reverses_it() {
+fn every_column_sorts_the_table_and_a_key_reverses_it() {
     let mut driver = Driver::open(TINY_LLAMA);
     // The outputs' errors are no column without activations.
     for _ in 1..Column::ALL.len() {
         driver.press(">");
         driver.expect(&driver.app.table.sort.describe());
-        driver.press("o");
+        driver.press("R");
         driver.expect(&driver.app.table.sort.describe());
     }
     assert_eq!(driver.app.table.sort.column, Column::Sqnr);
     driver.press("< < < < g");
     driver.expect("by name");
     assert!(driver.table()[0].contains("lm_head.weight"), "{}", driver.screen());
-    driver.press("o G");
+    driver.press("R G");
     assert!(driver.cursor_row().contains("lm_head.weight"), "{}", driver.screen());
 }
 

@@ -9,6 +9,7 @@ mod clips;
 mod formats;
 mod help;
 mod inspector;
+mod open;
 mod settings;
 mod table;
 mod target;

@@ -44,7 +44,7 @@ fn the_gain_of_a_scheme_is_shown_and_sorts_the_table() {
     let by = |scheme| driver.app.model.sqnr_by(id, scheme).expect("measured");
     let gain = by(QuantizationScheme::PER_CHANNEL) - by(QuantizationScheme::PER_TENSOR);
     assert!((gain - gains[0]).abs() < 0.051, "{gain}: {}", driver.screen());
-    driver.press("o g");
+    driver.press("R g");
     let gains = figures(&driver, "channel − tensor");
     assert!(gains[..weights].is_sorted(), "{}", driver.screen());
     // The order goes through it while it is there.
@@ -249,7 +249,7 @@ fn unsuitable_tensors_show_the_rule() {
 #[test]
 fn the_demo_explains_itself_and_how_to_open_a_model() {
     let mut driver = Driver::of(quantscope::demo::open().expect("opens"), false);
-    driver.expect("reads digits; quantscope MODEL opens yours");
+    driver.expect("reads digits; o opens yours");
     driver.resize(60, 15);
     driver.expect("36 tensors");
     let driver = Driver::open(DEMO);
@@ -283,4 +283,56 @@ fn lists_and_their_keys_fit_the_smallest_screen() {
     driver.press("Esc : Down Down Down Down Down Down Down");
     driver.expect("▸ ");
     driver.expect("more");
+}
+
+#[test]
+fn a_misspelt_condition_is_named_and_the_filter_before_stays() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text("/mlp weight>3");
+    driver.expect("unknown figure 'weight'");
+    driver.expect("/mlp weight>3");
+    assert_eq!(driver.table().len(), 6, "{}", driver.screen());
+    driver.press("Ctrl-u");
+    driver.type_text("sqrn<20");
+    driver.expect("did you mean sqnr?");
+    driver.press("Ctrl-u");
+    driver.type_text("params>1B");
+    driver.expect("No tensor matches params>1B.");
+    driver.press("Ctrl-u");
+    driver.type_text("params>1GB");
+    driver.expect("such as 1M or 7B");
+}
+
+#[test]
+fn one_key_shows_only_what_is_quantized_by_default() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press(".");
+    driver.expect("15 of 21 tensors match is:quantizable");
+    driver.type_text("/");
+    driver.type_text(" mlp");
+    driver.press("Enter .");
+    driver.expect("6 of 21 tensors match mlp");
+}
+
+#[test]
+fn a_number_goes_to_its_layer_and_repeats_a_movement() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.type_text(":1 q_proj");
+    driver.press("Enter");
+    assert!(driver.cursor_row().contains("layers.1.self_attn.q_proj"), "{}", driver.screen());
+    driver.press("g 5 j");
+    assert_eq!(driver.app.table.cursor(), 5);
+    driver.press("1 2 j 3 k");
+    assert_eq!(driver.app.table.cursor(), 14);
+}
+
+#[test]
+fn undo_says_what_it_undid() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("a x u");
+    driver.expect("undone: 1 mark changed; 1 to undo, 1 to redo");
+    driver.press("u");
+    driver.expect("undone: 15 tensors unmarked; 0 to undo, 2 to redo");
+    driver.press("U");
+    driver.expect("redone: 15 tensors marked");
 }

@@ -11,3 +11,4 @@ mod support;
 mod demo_pictures;
 mod frame_cost;
 mod pinned;
+mod sizes;

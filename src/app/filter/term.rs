@@ -8,6 +8,7 @@ use crate::plan::Obstacle;
 use crate::plan::rules::Reason;
 use crate::quantization::{Diagnostic, Rating};
 use crate::tensor::TensorId;
+use crate::text::size::SizeLimit;
 use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
 
@@ -179,6 +180,9 @@ fn test(text: &str) -> Option<Result<Test, String>> {
     if let Some(compare) = comparison(text) {
         return Some(compare);
     }
+    if let Some(why) = unknown(text) {
+        return Some(Err(why));
+    }
     text.contains('*').then(|| glob(text))
 }
 
@@ -201,9 +205,16 @@ fn comparison(text: &str) -> Option<Result<Test, String>> {
     let rest = text.strip_prefix(name)?;
     let (sign, than) = THANS.into_iter().find(|(sign, _)| rest.starts_with(sign))?;
     let number = rest.strip_prefix(sign)?;
-    let found = number_of(number).ok_or_else(|| match figure {
-        Figure::Size => format!("{name}{sign} needs a size, such as 10M or 500k"),
-        Figure::Parameters => format!("{name}{sign} needs a number, such as 1M"),
+    let found = match figure {
+        Figure::Size => size_of(number),
+        Figure::Parameters => count_of(number),
+        _ => number_of(number),
+    };
+    let found = found.ok_or_else(|| match figure {
+        Figure::Size => format!("{name}{sign} needs bytes, such as 10MB or 500kB"),
+        Figure::Parameters => {
+            format!("{name}{sign} needs a number of parameters, such as 1M or 7B")
+        }
         Figure::Sqnr => format!("{name}{sign} needs dB, such as 30"),
         Figure::Output => format!("{name}{sign} needs dB, such as -30"),
         Figure::Absmax => format!("{name}{sign} needs a value, such as 2.5"),
@@ -211,19 +222,64 @@ fn comparison(text: &str) -> Option<Result<Test, String>> {
     Some(found.map(|number| Test::Compare(figure, than, number)))
 }
 
-/// A number with a decimal unit: `10M`, `1.5GB`, `30dB`.
-fn number_of(text: &str) -> Option<f64> {
-    let bare = text.trim_end_matches("dB").trim_end_matches(['b', 'B']);
-    let (digits, factor) = match bare.chars().last()? {
-        'k' | 'K' => (&bare[..bare.len() - 1], 1e3),
-        'm' | 'M' => (&bare[..bare.len() - 1], 1e6),
-        'g' | 'G' => (&bare[..bare.len() - 1], 1e9),
-        't' | 'T' => (&bare[..bare.len() - 1], 1e12),
-        _ => (bare, 1.0),
+/// A size in bytes: `10MB`, `500k`, `1.5GiB`.
+fn size_of(text: &str) -> Option<f64> {
+    match text.parse::<SizeLimit>().ok()? {
+        SizeLimit::Bytes(bytes) => Some(bytes as f64),
+        _ => None,
+    }
+}
+
+/// A number of parameters as they are counted: `500K`, `22.7M`, `7B`, `1T`.
+fn count_of(text: &str) -> Option<f64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text.get(digits.len()..)?.to_ascii_uppercase().as_str() {
+        "" => 1.0,
+        "K" => 1e3,
+        "M" => 1e6,
+        "B" => 1e9,
+        "T" => 1e12,
+        _ => return None,
     };
+    digits.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| n * factor)
+}
+
+/// A number, also with the unit of an SQNR: `2.5`, `-30`, `30dB`.
+fn number_of(text: &str) -> Option<f64> {
     // Accept the minus sign that the screen shows.
-    let digits = digits.replace('−', "-");
-    digits.parse::<f64>().ok().filter(|n| !n.is_nan()).map(|n| n * factor)
+    let digits = text.trim_end_matches("dB").replace('−', "-");
+    digits.parse::<f64>().ok().filter(|n| !n.is_nan())
+}
+
+/// Why a text that looks like a condition is none, with the nearest one; `None` for a word.
+fn unknown(text: &str) -> Option<String> {
+    let end = text.find(|c: char| !c.is_ascii_alphabetic()).filter(|&end| end > 0)?;
+    let (name, rest) = text.split_at(end);
+    if THANS.iter().any(|(sign, _)| rest.starts_with(sign)) {
+        let known = FIGURES.map(|(known, _)| known);
+        let nearest = known.into_iter().find(|known| is_near(name, known));
+        let meant = nearest.map_or(String::new(), |known| format!(", did you mean {known}?"));
+        return Some(format!("unknown figure '{name}'{meant} Known: {}", known.join(", ")));
+    }
+    let near = CONDITIONS.into_iter().find(|known| is_near(name, known));
+    let near = near.filter(|_| rest.starts_with(':'))?;
+    Some(format!("unknown condition '{name}:', did you mean {near}:?"))
+}
+
+/// The conditions that a colon follows.
+const CONDITIONS: [&str; 4] = ["re", "glob", "dtype", "is"];
+
+/// Whether a word is one letter away from another: changed, added, left out, or two swapped.
+fn is_near(word: &str, other: &str) -> bool {
+    let (a, b) = (word.as_bytes(), other.as_bytes());
+    let start = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (a.get(start..).unwrap_or_default(), b.get(start..).unwrap_or_default());
+    let skip = |bytes: &[u8], n: usize| bytes.get(n..).unwrap_or_default().to_vec();
+    let swapped = a.len() >= 2 && b.len() >= 2 && a[0] == b[1] && a[1] == b[0];
+    skip(a, 1) == skip(b, 1)
+        || skip(a, 1) == b
+        || a == skip(b, 1)
+        || swapped && skip(a, 2) == skip(b, 2)
 }
 
 impl Test {

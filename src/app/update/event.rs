@@ -95,6 +95,10 @@ pub fn update(app: &mut App, event: Event) -> Effects {
             app.model.learn(tensor, found);
             app.measured(tensor);
         }
+        Event::ModelsFound(found) => app.models_found(found),
+        Event::OpenFailed(path, why) => app.open_failed(&path, why),
+        Event::PathCompleted(typed, completion) => app.path_completed(&typed, completion),
+        Event::DirectoryCreated(path, created) => app.directory_created(&path, created),
         Event::RecipeWritten(outcome) => app.recipe_written(outcome),
         Event::ReportWritten(outcome) => app.report_written(outcome),
         Event::RecipeRead(outcome) => app.recipe_read(outcome),

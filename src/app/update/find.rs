@@ -72,6 +72,23 @@ impl App {
         self.overlay = Some(Overlay::Filter(FilterPrompt { input, before, problem: None }));
     }
 
+    /// Adds the condition that shows only what is quantized by default, or removes it.
+    pub(super) fn toggle_quantizable_only(&mut self) {
+        const CONDITION: &str = "is:quantizable";
+        let mut terms: Vec<&str> = self.filter_text.split_whitespace().collect();
+        let before = terms.len();
+        terms.retain(|term| *term != CONDITION);
+        if terms.len() == before {
+            terms.push(CONDITION);
+        }
+        let text = terms.join(" ");
+        let Ok(filter) = Filter::parse(&text) else { return };
+        self.filter_text = text;
+        self.table.set_filter(filter, &self.model);
+        let shown = counted(self.table.shown_count(), "tensor");
+        self.say(format!("{shown} shown"));
+    }
+
     pub(super) fn keep_filter(&mut self, prompt: FilterPrompt) {
         if let Some(why) = &prompt.problem {
             let why = why.clone();

@@ -8,6 +8,7 @@ use crate::app::event::Effect;
 use crate::app::filter::Filter;
 use crate::app::keys::{Context, Key};
 use crate::app::overlay::{GoTo, Help, Overlay, Tone};
+use crate::app::scroll::Motion;
 use crate::app::state::App;
 use crate::app::tab::Tab;
 use crate::app::texts;
@@ -17,8 +18,18 @@ impl App {
     pub(super) fn key(&mut self, key: Key, effects: &mut Effects) {
         self.status = None;
         let context = self.context();
+        let count = self.count.take();
         match (self.settings.keys.action(context, key), key) {
+            (Some(Action::Move(motion @ (Motion::Up | Motion::Down))), _) if count.is_some() => {
+                (0..count.unwrap_or(1)).for_each(|_| self.move_by(motion, effects));
+            }
             (Some(action), _) => self.act(action, effects),
+            (None, Key::Char(c)) if context == Context::Table && c.is_ascii_digit() => {
+                let digit = c.to_digit(10).unwrap_or(0) as usize;
+                let number = count.unwrap_or(0).saturating_mul(10).saturating_add(digit);
+                self.count = Some(number.min(self.table.rows().len()));
+                self.say(format!("{number} rows up or down"));
+            }
             (None, Key::Char(c)) if context.takes_text() => self.edit(InputRequest::InsertChar(c)),
             (None, Key::Char(c)) if context == Context::Budget && c.is_ascii_digit() => {
                 self.type_size(Some(c));
@@ -40,9 +51,14 @@ impl App {
         let Some(overlay) = &mut self.overlay else { return };
         let Some(input) = overlay.input() else { return };
         let changed = input.handle(request).is_some_and(|change| change.value);
-        if !changed {
-            return;
+        if changed {
+            self.edited();
         }
+    }
+
+    /// Reacts to another text in the overlay.
+    pub(super) fn edited(&mut self) {
+        let Some(overlay) = &mut self.overlay else { return };
         match overlay {
             Overlay::Filter(prompt) => {
                 let text = prompt.input.value().to_owned();
@@ -57,7 +73,8 @@ impl App {
             }
             Overlay::GoTo(go_to) => go_to.search(&self.model),
             Overlay::Help(help) => help.chosen = 0,
-            Overlay::Save(dialog) => dialog.problem = None,
+            Overlay::Save(dialog) => (dialog.problem, dialog.missing) = (None, None),
+            Overlay::Open(dialog) => (dialog.problem, dialog.chosen) = (None, None),
             Overlay::Prompt(prompt) => prompt.edited(),
             _ => {}
         }
@@ -88,7 +105,7 @@ impl App {
             Action::NarrowClip => self.slide(true),
             Action::WidenClip => self.slide(false),
             Action::KeepClip => self.keep_clip(),
-            Action::ToggleLog => self.histogram.log = !self.histogram.log,
+            Action::ToggleLog => self.histogram.other_scale = !self.histogram.other_scale,
             Action::NextFlag => self.find_flag(true),
             Action::PreviousFlag => self.find_flag(false),
             Action::NextSchemeForAll => self.next_scheme_for_all(),
@@ -96,6 +113,7 @@ impl App {
             Action::Redo => self.travel("redone", "nothing to redo", |model| model.redo()),
 
             Action::Filter => self.open_filter(),
+            Action::QuantizableOnly => self.toggle_quantizable_only(),
             Action::NextMatch => self.find(true),
             Action::PreviousMatch => self.find(false),
             Action::GoTo => {
@@ -158,6 +176,12 @@ impl App {
                 _ => self.with_budget(Budget::toggle),
             },
 
+            Action::OpenModel => self.open_models(effects),
+            Action::OpenResult => self.open_result(effects),
+            Action::CompareResult => self.compare_result(effects),
+            Action::CopyCommand => self.copy_command(effects),
+            Action::Complete => self.complete(effects),
+            Action::CreateDirectory => self.create_directory(effects),
             Action::Target => self.open_targets(effects),
             Action::NextTargetScheme => self.step_target_scheme(true),
             Action::PreviousTargetScheme => self.step_target_scheme(false),

@@ -35,16 +35,16 @@ impl App {
             return;
         }
         // The second request quits without asking again.
-        let asked = matches!(self.overlay, Some(Overlay::Quit));
+        let asked = matches!(self.overlay, Some(Overlay::Leave(None)));
         match self.model.has_unsaved_marks() && !asked {
-            true => self.cover(Overlay::Quit),
+            true => self.cover(Overlay::Leave(None)),
             false => effects.push(Effect::Quit),
         }
     }
 
     pub(super) fn copy(&mut self, effects: &mut Effects) {
         let text = match &self.overlay {
-            Some(Overlay::Text(_, pager)) => pager.plain(),
+            Some(Overlay::Text(_, pager) | Overlay::Receipt(_, pager)) => pager.plain(),
             Some(Overlay::Diff(view)) => match &view.state {
                 DiffState::Done(differences) => differences.plain(),
                 DiffState::Comparing(_) => return,

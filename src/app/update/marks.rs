@@ -6,8 +6,8 @@ use crate::app::state::App;
 use crate::app::table::Column;
 use crate::app::tensor_metrics::{Known, scheme_name};
 use crate::app::tree::Item;
-use crate::plan::Preset;
 use crate::plan::rules::{Eligibility, Reason};
+use crate::plan::{Plan, Preset};
 use crate::tensor::TensorId;
 use crate::text::figures::{count, counted};
 
@@ -122,10 +122,12 @@ impl App {
         nothing: &str,
         travel: fn(&mut crate::app::model::Model) -> bool,
     ) {
+        let before = self.model.plan().clone();
         let changed = travel(&mut self.model);
         let (past, future) = self.model.undo_depth();
+        let what = difference(&before, self.model.plan());
         match changed {
-            true => self.say(format!("{done}; {past} to undo, {future} to redo")),
+            true => self.say(format!("{done}: {what}; {past} to undo, {future} to redo")),
             false => self.say(nothing),
         }
         self.plan_changed();
@@ -186,5 +188,32 @@ impl App {
         self.model.set_scheme(all, scheme);
         self.say(format!("scheme of the table and of all marks: {}", scheme_name(scheme)));
         self.settle();
+    }
+}
+
+/// What changes from one plan to another, in words.
+fn difference(before: &Plan, after: &Plan) -> String {
+    let (mut marked, mut unmarked, mut changed) = (0, 0, 0);
+    for id in before.differing(after) {
+        match (before.is_marked(id), after.is_marked(id)) {
+            (false, true) => marked += 1,
+            (true, false) => unmarked += 1,
+            _ => changed += 1,
+        }
+    }
+    let mut parts: Vec<String> = [(marked, "marked"), (unmarked, "unmarked")]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, verb)| format!("{} {verb}", counted(n, "tensor")))
+        .collect();
+    if changed > 0 {
+        parts.push(format!("{} changed", counted(changed, "mark")));
+    }
+    if before.target != after.target {
+        parts.push(format!("target {}", after.target));
+    }
+    match parts.is_empty() {
+        true => "no mark changed".to_owned(),
+        false => parts.join(", "),
     }
 }

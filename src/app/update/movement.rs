@@ -31,7 +31,10 @@ impl App {
         };
         match &mut self.overlay {
             None | Some(Overlay::Filter(_)) => self.table.move_cursor(motion),
-            Some(Overlay::Text(_, pager)) => pager.scroll_by(rows, width, height),
+            Some(Overlay::Text(_, pager) | Overlay::Receipt(_, pager)) => {
+                pager.scroll_by(rows, width, height);
+            }
+            Some(Overlay::Open(dialog)) => dialog.step(rows > 0),
             Some(Overlay::Help(help)) => {
                 let last = help.bindings(&self.settings.keys).len().saturating_sub(1);
                 help.chosen = help.chosen.saturating_add_signed(rows).min(last);
@@ -65,7 +68,9 @@ impl App {
             None if self.zoomed && self.tab == Tab::Values => self.values.scroll(rows),
             None if self.zoomed && self.tab == Tab::Channels => self.channels.scroll(rows),
             None | Some(Overlay::Filter(_)) => self.table.scroll(rows),
-            Some(Overlay::Text(_, pager)) => pager.scroll_by(rows, width, height),
+            Some(Overlay::Text(_, pager) | Overlay::Receipt(_, pager)) => {
+                pager.scroll_by(rows, width, height);
+            }
             Some(_) => self.move_by(if rows > 0 { Motion::Down } else { Motion::Up }, effects),
         }
     }
@@ -80,7 +85,7 @@ impl App {
         {
             differences.set_height(viewport.diff);
         }
-        if let Some(Overlay::Text(_, pager)) = &mut self.overlay {
+        if let Some(pager) = self.overlay.as_mut().and_then(Overlay::pager) {
             pager.scroll_by(0, viewport.text.0, viewport.text.1);
         }
     }

@@ -49,6 +49,9 @@ impl App {
                 prompt.problem = Some("The file exists. Press Enter again to replace it.".into());
                 prompt.replace = true;
             }
+            Err(NotWritten::NoDirectory { parent, why }) => {
+                (prompt.problem, prompt.missing) = (Some(why), Some(parent));
+            }
             Err(NotWritten::Failed(why)) => prompt.problem = Some(why),
         }
     }

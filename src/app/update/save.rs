@@ -1,9 +1,10 @@
 //! The save dialogs.
 
+use crate::app::command_line::command_line;
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
 use crate::app::meter::Meter;
-use crate::app::overlay::{Overlay, Tone};
+use crate::app::overlay::{Overlay, SavedModel};
 use crate::app::save;
 use crate::app::save::{Refusal, SaveDialog, SaveKind, Saving};
 use crate::app::state::App;
@@ -107,16 +108,16 @@ impl App {
         let open = self.find_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
         let Some(open) = open else { return };
         // The window is replaced by what follows, also while the help covers it.
-        let Overlay::Saving(saving) = std::mem::replace(open, Overlay::Quit) else { return };
+        let Overlay::Saving(saving) = std::mem::replace(open, Overlay::Leave(None)) else { return };
         let next = self.after_save(saving, outcome);
         match next {
             Some(next) => {
-                let open = self.find_overlay(|overlay| matches!(overlay, Overlay::Quit));
+                let open = self.find_overlay(|overlay| matches!(overlay, Overlay::Leave(None)));
                 if let Some(open) = open {
                     *open = next;
                 }
             }
-            None => self.remove_overlay(|overlay| matches!(overlay, Overlay::Quit)),
+            None => self.remove_overlay(|overlay| matches!(overlay, Overlay::Leave(None))),
         }
     }
 
@@ -139,7 +140,10 @@ impl App {
                     self.plan_changed();
                 }
                 self.receipts.push(pager.plain());
-                Some(Overlay::Text(Tone::Good, pager))
+                let (checkpoint, rules) = (&self.model.checkpoint, self.model.rules());
+                let command = command_line(checkpoint, rules, &saving.request);
+                let saved = SavedModel { out: saving.request.out, command };
+                Some(Overlay::Receipt(Box::new(saved), pager))
             }
             Err(JobError::Save(SaveError::Exists(_))) if !saving.request.force => {
                 Some(Overlay::Replace(saving.dialog))
@@ -149,6 +153,9 @@ impl App {
                 None
             }
             Err(error) => {
+                if let JobError::Save(SaveError::NoParent { parent, .. }) = &error {
+                    saving.dialog.missing = Some(parent.clone());
+                }
                 saving.dialog.problem = Some(error.to_string());
                 Some(Overlay::Save(saving.dialog))
             }

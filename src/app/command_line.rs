@@ -1,0 +1,92 @@
+//! The command line that does the same save.
+
+use crate::checkpoint::Checkpoint;
+use crate::export::{OutputFormat, Request, Task, WeightLayout};
+use crate::plan::rules::{Eligibility, TargetRules};
+use crate::plan::target::{Container, LinearScheme};
+use crate::plan::{Plan, recipe};
+use crate::quantization::{Calibration, QuantizationScheme, Rounding};
+
+/// The command line for a request. Plans that options cannot describe go along as a recipe.
+pub(crate) fn command_line(
+    checkpoint: &Checkpoint,
+    rules: &TargetRules,
+    request: &Request,
+) -> String {
+    let model = quoted(&checkpoint.path().to_string_lossy());
+    let out = quoted(&request.out.to_string_lossy());
+    match &request.task {
+        Task::Dequantize { to } => {
+            let dtype = to.map(|to| format!(" --dtype {}", to.dtype().name().to_lowercase()));
+            format!("quantscope dequantize {model} -o {out}{}", dtype.unwrap_or_default())
+        }
+        Task::Quantize { plan, format } => {
+            let layout = match format {
+                OutputFormat::Burn(WeightLayout::Burn) => " --layout burn",
+                _ => "",
+            };
+            match options(checkpoint, rules, plan) {
+                Some(options) => format!("quantscope quantize {model} -o {out}{options}{layout}"),
+                None => {
+                    let recipe = recipe::to_toml(plan, checkpoint);
+                    let recipe = recipe.trim_end();
+                    format!(
+                        "quantscope quantize {model} -o {out}{layout} --recipe /dev/stdin <<'END'\n{recipe}\nEND"
+                    )
+                }
+            }
+        }
+    }
+}
+
+/// The options that describe a plan; `None` if it needs a recipe.
+fn options(checkpoint: &Checkpoint, rules: &TargetRules, plan: &Plan) -> Option<String> {
+    let by_default = |id| rules.eligibility(checkpoint, id) == Eligibility::ByDefault;
+    let is_default = checkpoint.ids().all(|id| by_default(id) == plan.is_marked(id));
+    let (_, first) = plan.iter().next()?;
+    let uniform = plan.iter().all(|(_, quantizer)| quantizer == first);
+    let usual = first.calibration == Calibration::MinMax
+        && plan.rounding == Rounding::default()
+        && !plan.inputs.is_static();
+    let container = plan.target.container();
+    // W8A16 by one scale for each channel has no option of its own.
+    let says_scheme = match container {
+        Container::CompressedTensors(LinearScheme::W8A16) => {
+            matches!(first.scheme, QuantizationScheme::PerBlock(..))
+        }
+        _ => true,
+    };
+    if !(is_default && uniform && usual && says_scheme && rules.target() == &plan.target) {
+        return None;
+    }
+    let loaders: Vec<&str> = plan.target.loaders().iter().map(|loader| loader.name()).collect();
+    let target = match (loaders.is_empty(), plan.target.is_default()) {
+        (true, true) => String::new(),
+        (true, false) => format!(" --format {}", container.name()),
+        (false, _) => format!(" --for {}", loaders.join(",")),
+    };
+    Some(format!("{target} --scheme {}", first.scheme))
+}
+
+/// A word for a POSIX shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:~+@%".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        for (word, text) in
+            [("a/b.c", "a/b.c"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")]
+        {
+            assert_eq!(quoted(word), text);
+        }
+    }
+}

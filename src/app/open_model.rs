@@ -1,0 +1,50 @@
+//! The dialog that opens another model: a path, and models to choose from.
+
+use crate::app::picker::Choice;
+use std::path::PathBuf;
+use tui_input::Input;
+
+#[derive(Debug, Default)]
+pub struct OpenModel {
+    pub input: Input,
+    /// Every known model: those opened lately first, then those that were found.
+    pub known: Vec<Choice>,
+    /// The row under the cursor among those that fit; `None`: the typed path.
+    pub chosen: Option<usize>,
+    /// Why the model did not open.
+    pub problem: Option<String>,
+    /// Whether models are still being searched for.
+    pub searching: bool,
+}
+
+impl OpenModel {
+    /// The known models whose names contain every typed word.
+    pub fn choices(&self) -> Vec<&Choice> {
+        let typed = self.input.value().to_lowercase();
+        let fits = |choice: &&Choice| {
+            let name = format!("{} {}", choice.name, choice.path.display()).to_lowercase();
+            typed.split_whitespace().all(|word| name.contains(word))
+        };
+        self.known.iter().filter(fits).collect()
+    }
+
+    /// Moves the cursor: from the typed path into the list and back.
+    pub fn step(&mut self, down: bool) {
+        let count = self.choices().len();
+        self.chosen = match (self.chosen, down) {
+            (None, true) => (count > 0).then_some(0),
+            (Some(at), true) => Some((at + 1).min(count.saturating_sub(1))),
+            (Some(0) | None, false) => None,
+            (Some(at), false) => Some(at - 1),
+        };
+    }
+
+    /// The path that Enter opens; `None` if nothing is typed or chosen.
+    pub fn path(&self) -> Option<PathBuf> {
+        let typed = self.input.value().trim();
+        match self.chosen {
+            Some(at) => self.choices().get(at).map(|choice| choice.path.clone()),
+            None => (!typed.is_empty()).then(|| PathBuf::from(typed)),
+        }
+    }
+}

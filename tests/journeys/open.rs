@@ -1,0 +1,105 @@
+//! Opening another model, completing paths, and what the receipt offers.
+
+use crate::support::checkpoint::{weights, write};
+use crate::support::driver::{Driver, SHARDED, TINY_LLAMA, in_repository};
+use quantscope::app::Action;
+use quantscope::checkpoint::Checkpoint;
+
+#[test]
+fn another_model_opens_without_quitting() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    write(&driver.path("other.safetensors"), &[weights("other.weight", &[8, 8])], &[]);
+    write(&driver.path("third.safetensors"), &[weights("third.weight", &[8, 8])], &[]);
+    driver.press("o");
+    driver.expect("Open another model");
+    driver.expect("other.safetensors");
+    driver.type_text("no-such-model");
+    driver.expect("no known model fits");
+    driver.press("Enter");
+    driver.expect_words("no-such-model");
+    driver.expect("Open another model");
+    driver.press("Ctrl-u");
+    driver.type_text("oth");
+    driver.press("Tab Enter");
+    driver.expect("other.weight");
+    driver.expect("calibrated");
+    // The one before is on top of the list.
+    driver.press("o Down");
+    driver.expect("opened before");
+    driver.press("Enter");
+    driver.expect("lm_head.weight");
+    driver.press("o Esc");
+    driver.expect("lm_head.weight");
+}
+
+#[test]
+fn the_receipt_opens_compares_and_tells_the_command() {
+    let mut driver = Driver::open(SHARDED);
+    driver.press("a s Enter");
+    driver.expect("Saved and verified");
+    driver.press("c");
+    let command = driver.screen.clipboard.last().cloned().expect("copied");
+    assert!(command.starts_with("quantscope quantize"), "{command}");
+    assert!(command.ends_with("--scheme per-tensor"), "{command}");
+    driver.press("D");
+    driver.expect("15 changed, 6 identical");
+    driver.press("Esc");
+    driver.press("s Enter y");
+    driver.expect("Saved and verified");
+    driver.press("o");
+    driver.expect("int8 per-tensor");
+    assert_eq!(driver.app.receipts().len(), 2);
+}
+
+/// Marks of several schemes go along as a recipe, and the command writes the same bytes.
+#[test]
+fn the_command_line_of_a_receipt_writes_the_same_bytes() {
+    let mut driver = Driver::open(in_repository(TINY_LLAMA));
+    driver.press("a x s Ctrl-u");
+    driver.type_text("out.safetensors");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    let first = std::fs::read(driver.path("out.safetensors")).expect("saved");
+    driver.press("c");
+    let command = driver.screen.clipboard.last().cloned().expect("copied");
+    assert!(command.contains("--recipe /dev/stdin <<'END'"), "{command}");
+    std::fs::remove_file(driver.path("out.safetensors")).expect("removed");
+    let program = env!("CARGO_BIN_EXE_quantscope");
+    let command = command.replacen("quantscope quantize", &format!("'{program}' quantize"), 1);
+    let ended = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .current_dir(driver.directory.path())
+        .output()
+        .expect("runs");
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(first == std::fs::read(driver.path("out.safetensors")).expect("saved again"));
+}
+
+#[test]
+fn paths_are_completed_and_missing_directories_created() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    std::fs::create_dir(driver.path("models")).expect("created");
+    driver.press("a s Ctrl-u");
+    driver.type_text("mo");
+    driver.press("Tab");
+    driver.expect("models/");
+    driver.type_text("new/out.safetensors");
+    driver.press("Enter");
+    driver.expect_words("does not exist");
+    driver.expect("Ctrl-D create the directory");
+    assert!(driver.app.can(Action::CreateDirectory));
+    driver.press("Ctrl-d Enter");
+    driver.expect("Saved and verified");
+    Checkpoint::open(&driver.path("models/new/out.safetensors")).expect("opens");
+    driver.press("Esc w Ctrl-u");
+    driver.type_text("recipes/plan.toml");
+    driver.press("Enter");
+    driver.expect("Ctrl-D create the directory");
+    driver.press("Ctrl-d Enter");
+    driver.expect("was written to recipes/plan.toml");
+    // Several names: as far as they agree.
+    driver.press("r Ctrl-u");
+    driver.type_text("zzz");
+    driver.press("Tab");
+    driver.expect("no path begins like this");
+}
