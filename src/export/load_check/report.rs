@@ -96,7 +96,7 @@ fn unnamed_method(
             "config.json says that it is quantized by '{}', and no tensor is",
             method.escape_debug()
         ))),
-        (None, 1..) if config.is_some() => Some(Finding::warns(
+        (None, 1..) if config.is_some_and(|config| config.quantization().is_none()) => Some(Finding::warns(
             "config.json does not say how its tensors are quantized, which loaders of directories need"
                 .to_owned(),
         )),
