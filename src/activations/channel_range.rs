@@ -1,11 +1,12 @@
 //! Ranges of a weight's output channels, and their elements quantized with one quantizer.
 
+use crate::quantization::ggml::{dequantize_blocks, quantize_rows, to_f32};
 use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{
-    GroupScales, NotQuantizable, Preset, PresetCoder, PresetGroup, QatScales, Quantizer, Rounding,
-    ScaledGroup,
+    GroupScales, NotQuantizable, Preset, PresetCoder, PresetGroup, QatScales, QuantizationScheme,
+    Quantizer, Rounding, ScaledGroup,
 };
-use crate::tensor::{FloatType, Shape, read_f64};
+use crate::tensor::{BlockType, FloatType, Shape, read_f64};
 use std::ops::Range;
 
 /// The most bytes of weights in a range, unless one channel has more.
@@ -100,6 +101,9 @@ impl QuantizedChannels {
             }
             return QuantizedChannels::of_preset((dtype, bytes), shape, preset, asked.scale);
         }
+        if let QuantizationScheme::Ggml(block) = quantizer.scheme.fitted_to(shape) {
+            return QuantizedChannels::of_ggml_blocks((dtype, bytes), shape, block);
+        }
         let qtype = quantizer.scheme.quantization_type();
         let known = asked.scale.as_ref().map(std::slice::from_ref);
         let group_scales = GroupScales::new(quantizer, rounding, shape, asked.learned).known(known);
@@ -128,6 +132,22 @@ impl QuantizedChannels {
 }
 
 impl QuantizedChannels {
+    /// From the elements of a part, which is made of whole rows, in ggml's blocks.
+    fn of_ggml_blocks(
+        (dtype, bytes): (FloatType, &[u8]),
+        shape: &Shape,
+        block: BlockType,
+    ) -> Result<QuantizedChannels, NotQuantizable> {
+        let values = to_f32(dtype, bytes);
+        let (mut blocks, mut quantized) = (Vec::new(), Vec::new());
+        let row = usize::try_from(shape.row_len()).unwrap_or(usize::MAX);
+        quantize_rows(block, &values, row, None, &mut blocks)
+            .and_then(|()| dequantize_blocks(block, &blocks, &mut quantized))
+            .map_err(|why| why.not_quantizable(block))?;
+        let lost = values.iter().zip(&quantized).map(|(x, restored)| x - restored).collect();
+        Ok(QuantizedChannels { quantized, lost })
+    }
+
     /// From the elements of a part, which is made of whole rows.
     fn of_preset(
         (dtype, bytes): (FloatType, &[u8]),

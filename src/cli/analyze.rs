@@ -46,7 +46,7 @@ pub struct Analyze {
     /// Several schemes side by side, sorted by the first: per-tensor, per-channel or
     /// per-block:N, each optionally followed by /int4 or /fp8, and the presets W4A16,
     /// W4A16_ASYM, FP8_DYNAMIC, FP8_BLOCK, NVFP4A16, MXFP4A16, MXFP8A16 (W4A16:64: in groups of
-    /// 64)
+    /// 64), and ggml's block types such as q4_K or iq4_xs
     #[arg(
         long,
         value_name = "A,B,…",

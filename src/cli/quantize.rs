@@ -16,14 +16,16 @@ use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, LoadCheck, OutputFormat, Request, SaveError, Task, WeightLayout};
 use crate::plan::budget::{self, Curve};
+use crate::plan::gguf_mix::GgufMix;
 use crate::plan::rules::{Reason, TargetRules};
 use crate::plan::target::Target;
 use crate::plan::{
     Decibels, InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
+use crate::quantization::ggml::{ImportanceUse, importance_use};
 use crate::quantization::{
-    AnalysisSpec, Calibration, ErrorDetail, NotQuantizable, Outcome, QuantizationScheme, Rounding,
-    Thresholds,
+    AnalysisSpec, Calibration, ErrorDetail, NotQuantizable, Outcome, QuantizationScheme, Quantizer,
+    Rounding, Thresholds,
 };
 use crate::tensor::{FloatType, TensorId};
 use crate::text::figures::counted;
@@ -330,6 +332,11 @@ impl Quantize {
         format: OutputFormat,
         rules: &TargetRules,
     ) -> Result<Planned, Error> {
+        if let Some(mix) = self.target.mix() {
+            // A mix has types for embeddings too, which are not selected otherwise.
+            let plan = self.mix(checkpoint, mix, &selection.matching(checkpoint)?)?;
+            return Ok(Planned { plan, ..Planned::default() });
+        }
         let tensors = selection.resolve_for(checkpoint, rules)?;
         let mut warnings = left_out(checkpoint, rules, selection)?;
         let schemes = self.schemes(checkpoint, format, &tensors);
@@ -475,6 +482,43 @@ impl Quantize {
                 schemes
             }
             (None, _) => vec![format.default_scheme(checkpoint, tensors.iter().copied())],
+        }
+    }
+
+    /// The types that a mix of llama.cpp gives the selected tensors.
+    fn mix(
+        &self,
+        checkpoint: &Checkpoint,
+        mix: GgufMix,
+        tensors: &[TensorId],
+    ) -> Result<Plan, Error> {
+        let refuse =
+            |why: String| Error::Save(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
+        if self.has_budget() {
+            return Err(refuse(format!(
+                "{mix} fixes the types; --max-bytes and --min-sqnr choose them"
+            )));
+        }
+        let mut plan = Plan::new(self.rounding.rounding);
+        for (id, block) in mix.types(checkpoint, false) {
+            if !tensors.contains(&id) {
+                continue;
+            }
+            if importance_use(block) == Some(ImportanceUse::Required) {
+                let name = checkpoint.tensor(id).name.escape_debug();
+                return Err(refuse(format!(
+                    "{mix} makes tensor '{name}' {block}, which needs an importance matrix"
+                )));
+            }
+            let (calibration, scheme) = (Calibration::MinMax, QuantizationScheme::Ggml(block));
+            plan.mark(id, Quantizer { calibration, scheme });
+        }
+        match plan.is_empty() {
+            true => {
+                let path = checkpoint.path().to_owned();
+                Err(SelectionError::Nothing { path, excluded: false }.into())
+            }
+            false => Ok(plan),
         }
     }
 

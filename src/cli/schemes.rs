@@ -218,8 +218,11 @@ impl SchemeComparison<'_> {
                 table.cell(mean.map(db).unwrap_or_default());
                 table.cell(total.worst_output.map(db).unwrap_or_default());
             }
-            let saved = scheme.is_scaled_int8();
-            table.cell(if saved { "" } else { "measured, not saved" });
+            table.cell(match (scheme.is_scaled_int8(), scheme.ggml()) {
+                (true, _) => "",
+                (_, Some(_)) => "saved as GGUF",
+                (_, None) => "measured, not saved",
+            });
         }
         table
     }

@@ -2,8 +2,8 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::error::Error;
-use crate::cli::options::int8_scheme;
 use crate::export::{OutputFormat, WeightLayout};
+use crate::plan::gguf_mix::GgufMix;
 use crate::plan::target::{Container, LinearScheme, Loader, Target, TargetError};
 use crate::plan::{PRESET_SCHEMES, can_be_saved};
 use crate::quantization::{Preset, QuantizationScheme};
@@ -42,8 +42,10 @@ pub(super) struct TargetArgs {
     /// with scales of powers of two. If not given: W8A8 for
     /// compressed-tensors, with one scale per channel; W8A16 has the largest block of 128, 64
     /// and 32 that divides every row; per-channel where training learned a scale for each;
-    /// per-tensor otherwise
-    #[arg(long, value_name = "per-tensor|per-channel|per-block:N|W8A8|W4A16|…", value_parser = scheme)]
+    /// per-tensor otherwise. For GGUF: a block type of ggml in small letters, such as q4_K or
+    /// iq4_xs, or in capitals the mix of types that llama-quantize makes under that name, such
+    /// as Q4_K_M or IQ4_XS
+    #[arg(long, value_name = "per-tensor|per-channel|per-block:N|W8A8|W4A16|q4_K|Q4_K_M|…", value_parser = scheme)]
     pub scheme: Option<SchemeName>,
     /// What --max-bytes and --min-sqnr choose from, instead of one scheme: the presets of
     /// compressed-tensors, such as W4A16,FP8_DYNAMIC
@@ -65,6 +67,18 @@ pub(super) enum SchemeName {
     Shared(QuantizationScheme),
     Linear(LinearScheme),
     Preset(Preset),
+    Mix(GgufMix),
+}
+
+impl SchemeName {
+    /// Whether it is for GGUF only.
+    fn is_of_gguf(self) -> bool {
+        match self {
+            SchemeName::Shared(scheme) => scheme.ggml().is_some(),
+            SchemeName::Linear(_) | SchemeName::Preset(_) => false,
+            SchemeName::Mix(_) => true,
+        }
+    }
 }
 
 impl TargetArgs {
@@ -84,6 +98,14 @@ impl TargetArgs {
         }
         if let Some(preset) = self.schemes.first() {
             return self.preset_target(checkpoint, target, *preset);
+        }
+        if self.scheme.is_some_and(SchemeName::is_of_gguf) {
+            if target.is_default() && self.format.is_none() {
+                target = Target::format(Container::Gguf);
+            }
+            if target.container() != Container::Gguf {
+                return Err(refuse(TargetError::OnlyGguf { format: target.container().name() }));
+            }
         }
         let names_scheme = self.format.is_some_and(|format| format.names_scheme);
         match self.scheme {
@@ -134,6 +156,14 @@ impl TargetArgs {
         self.schemes.iter().map(|&preset| QuantizationScheme::Preset(preset)).collect()
     }
 
+    /// The mix of llama.cpp that was named, if it is one.
+    pub(super) fn mix(&self) -> Option<GgufMix> {
+        match self.scheme {
+            Some(SchemeName::Mix(mix)) => Some(mix),
+            _ => None,
+        }
+    }
+
     /// The scheme that was named, if it is one.
     pub(super) fn shared_scheme(&self) -> Option<QuantizationScheme> {
         match self.scheme {
@@ -178,7 +208,7 @@ const FORMATS: [(&str, &str, Container); 8] = [
         "a directory for transformers, vLLM, llama.cpp's converter; Linear layers",
         Container::CompressedTensors(LinearScheme::W8A8),
     ),
-    ("gguf", "Q8_0 for llama.cpp, from a GGUF file of floats", Container::Gguf),
+    ("gguf", "block types for llama.cpp, from a GGUF file of floats", Container::Gguf),
     ("burn", "a burnpack file with Q8S tensors, for Burn's load_file", Container::Burn),
     ("comfyui", "one file with ComfyUI's markers; Linear layers", Container::ComfyUi),
     ("mlx", "a directory for mlx-lm; Linear layers in groups", Container::Mlx),
@@ -223,17 +253,27 @@ fn preset(text: &str) -> Result<Preset, String> {
 }
 
 fn scheme(text: &str) -> Result<SchemeName, String> {
-    let named = LinearScheme::INT8.into_iter().find(|s| s.name().eq_ignore_ascii_case(text));
-    match named {
-        Some(scheme) => Ok(SchemeName::Linear(scheme)),
-        None => match text.parse::<Preset>() {
-            Ok(preset) if can_be_saved(preset) => Ok(SchemeName::Preset(preset)),
-            _ => int8_scheme(text).map(SchemeName::Shared).map_err(|why| {
-                let mut names = vec![why, "W8A8".to_owned(), "W8A16".to_owned()];
-                let saved = PRESET_SCHEMES.iter().filter_map(|scheme| scheme.preset());
-                names.extend(saved.map(|preset| preset.name().to_owned()));
+    let linear = LinearScheme::INT8.into_iter().find(|s| s.name().eq_ignore_ascii_case(text));
+    if let Some(scheme) = linear {
+        return Ok(SchemeName::Linear(scheme));
+    }
+    if let Ok(mix) = text.parse() {
+        return Ok(SchemeName::Mix(mix));
+    }
+    if let Some(preset) = text.parse::<Preset>().ok().filter(|&preset| can_be_saved(preset)) {
+        return Ok(SchemeName::Preset(preset));
+    }
+    match text.parse::<QuantizationScheme>() {
+        Ok(scheme) if scheme.is_scaled_int8() || scheme.ggml().is_some() => {
+            Ok(SchemeName::Shared(scheme))
+        }
+        _ => {
+            let saved = PRESET_SCHEMES.iter().filter_map(|scheme| scheme.preset());
+            let names: Vec<&str> = saved.map(Preset::name).collect();
+            Err(format!(
+                "expected per-tensor, per-channel or per-block:N, W8A8, W8A16, {}, a block type of GGUF such as q4_K, or a mix of llama.cpp such as Q4_K_M",
                 names.join(", ")
-            }),
-        },
+            ))
+        }
     }
 }

@@ -5,8 +5,7 @@ use crate::checkpoint::{Checkpoint, Reader, StoredId};
 use crate::export::error::SaveError;
 use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
 use crate::export::overflow;
-use crate::export::q8_0;
-use crate::quantization::ggml::BlockError;
+use crate::quantization::ggml::quantize_elements;
 use crate::quantization::{
     Chunks, EncodedRows, GroupScales, NotQuantizable, Preset, PresetCoder, PresetPart, Quantizer,
     Rounding, ScaledGroup, dequantize_groups, kernels,
@@ -123,7 +122,9 @@ impl<'c> ChunkEncoder<'c> {
             &MadeFrom::FakeQuantized { tensor, quantizer } => {
                 self.write_fake_quantized(tensor, quantizer, &mut target)
             }
-            &MadeFrom::Q8_0 { tensor } => self.write_q8_0(tensor, &mut target),
+            &MadeFrom::GgmlBlocks { tensor, block, .. } => {
+                self.write_ggml_blocks(tensor, block, &mut target)
+            }
         }
     }
 
@@ -276,23 +277,22 @@ impl<'c> ChunkEncoder<'c> {
         target.sink.write(target.offset + start * to.size() as u64, &mut self.out)
     }
 
-    fn write_q8_0(&mut self, tensor: TensorId, target: &mut Target) -> Result<(), SaveError> {
+    fn write_ggml_blocks(
+        &mut self,
+        tensor: TensorId,
+        block: BlockType,
+        target: &mut Target,
+    ) -> Result<(), SaveError> {
         let start = target.range.start;
         let Some((dtype, elements)) = self.reader.elements(tensor, target.range.clone())? else {
             return Ok(());
         };
-        let encoded = q8_0::encode(dtype, elements, &mut self.out);
-        encoded.map_err(|error| match error {
-            BlockError::NotQuantizable(why) => self.not_quantizable(tensor, why.after(start)),
-            other => SaveError::Unfit {
-                path: self.checkpoint.path().to_owned(),
-                why: format!(
-                    "tensor '{}': {other}",
-                    self.checkpoint.tensor(tensor).name.escape_debug()
-                ),
-            },
+        self.out.clear();
+        let (row, out) = (block.elements(), &mut self.out);
+        let encoded = quantize_elements(block, (dtype, elements), row, None, out);
+        encoded.map_err(|error| {
+            self.not_quantizable(tensor, error.not_quantizable(block).after(start))
         })?;
-        let block = BlockType::Q8_0;
         let at = target.offset + start / block.elements() * block.bytes();
         target.sink.write(at, &mut self.out)
     }

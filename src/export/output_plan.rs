@@ -2,10 +2,9 @@
 
 use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, StoredId};
-use crate::export::q8_0;
 use crate::export::sidecar_file::{LeftOutFiles, SidecarFile};
 use crate::quantization::{Chunks, PresetPart, Quantizer, Rounding};
-use crate::tensor::{DType, FloatType, Shape, TensorId};
+use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId};
 use std::collections::{HashMap, HashSet};
 
 /// Bytes of elements that are read, encoded and written at a time.
@@ -50,8 +49,8 @@ pub enum MadeFrom {
     PresetValues { tensor: TensorId, quantizer: Quantizer },
     /// Another part of a tensor in a preset.
     PresetPart { tensor: TensorId, part: PresetPart },
-    /// A tensor's elements in ggml's Q8_0 blocks.
-    Q8_0 { tensor: TensorId },
+    /// A tensor's elements in ggml's blocks of a type, which `quantizer` makes.
+    GgmlBlocks { tensor: TensorId, quantizer: Quantizer, block: BlockType },
 }
 
 impl Entry {
@@ -60,8 +59,8 @@ impl Entry {
         match self.made_from {
             MadeFrom::Values { tensor, quantizer, .. }
             | MadeFrom::PresetValues { tensor, quantizer }
-            | MadeFrom::FakeQuantized { tensor, quantizer } => Some((tensor, quantizer)),
-            MadeFrom::Q8_0 { tensor } => Some((tensor, q8_0::QUANTIZER)),
+            | MadeFrom::FakeQuantized { tensor, quantizer }
+            | MadeFrom::GgmlBlocks { tensor, quantizer, .. } => Some((tensor, quantizer)),
             _ => None,
         }
     }
@@ -89,11 +88,11 @@ impl Entry {
             | MadeFrom::Zeros => Some(Chunks::new(&Shape::vector(self.bytes), CHUNK_BYTES, None)),
             MadeFrom::Values { tensor, quantizer, .. }
             | MadeFrom::PresetValues { tensor, quantizer }
-            | MadeFrom::FakeQuantized { tensor, quantizer } => {
+            | MadeFrom::FakeQuantized { tensor, quantizer }
+            | MadeFrom::GgmlBlocks { tensor, quantizer, .. } => {
                 Some(of_tensor(tensor, Some(quantizer.scheme)))
             }
             MadeFrom::Floats { tensor, .. } => Some(of_tensor(tensor, None)),
-            MadeFrom::Q8_0 { tensor } => Some(of_tensor(tensor, Some(q8_0::QUANTIZER.scheme))),
             MadeFrom::Scales { .. } | MadeFrom::Biases { .. } | MadeFrom::PresetPart { .. } => None,
         }
     }

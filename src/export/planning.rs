@@ -114,7 +114,10 @@ fn check_plan(
     for (id, quantizer) in plan.iter() {
         let is_held = match quantizer.scheme.preset() {
             Some(_) => matches!(format, OutputFormat::Presets | OutputFormat::FakeQuantized),
-            None => quantizer.scheme.is_scaled_int8(),
+            None => {
+                let is_ggml = quantizer.scheme.ggml().is_some() && request.writes_gguf();
+                is_ggml || quantizer.scheme.is_scaled_int8()
+            }
         };
         if !is_held {
             return Err(SaveError::NotQuantizable {

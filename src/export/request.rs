@@ -29,7 +29,7 @@ pub enum OutputFormat {
     FakeQuantized,
     /// burnpack with Q8S tensors.
     Burn(WeightLayout),
-    /// GGUF with Q8_0 tensors. The source must be GGUF.
+    /// GGUF with tensors in ggml's blocks. The source must be GGUF.
     Gguf,
 }
 
@@ -116,6 +116,13 @@ pub struct Request {
     /// Patterns of files that are copied into an output directory although they hold another
     /// copy of the weights. Paths are relative to the model's directory; `*` matches `/` too.
     pub copy: Vec<String>,
+}
+
+impl Request {
+    /// Whether the output is quantized GGUF.
+    pub(crate) fn writes_gguf(&self) -> bool {
+        matches!(self.task, Task::Quantize { format: OutputFormat::Gguf, .. })
+    }
 }
 
 /// Whether an output path names one file. Any other path names a directory.

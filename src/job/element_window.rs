@@ -173,7 +173,8 @@ fn quantize(
     elements: &mut [Element],
 ) -> Result<(), ValuesError> {
     // The columns of a quantized element are those of int8 with one scale.
-    if params.quantizer.scheme.preset().is_some() {
+    let scheme = params.quantizer.scheme;
+    if scheme.preset().is_some() || scheme.ggml().is_some() {
         return Ok(());
     }
     let shape = &reader.checkpoint().tensor(id).shape;

@@ -9,6 +9,7 @@ mod budget_goal;
 mod choices;
 mod defaults;
 mod eligibility;
+pub mod gguf_mix;
 mod history;
 mod inputs;
 mod marks;

@@ -43,6 +43,7 @@ impl Chunks {
         } else {
             let blocks = schemes.iter().filter_map(|scheme| match *scheme {
                 QuantizationScheme::PerBlock(_, _, block) => Some(u64::from(block)),
+                QuantizationScheme::Ggml(block) => Some(block.elements()),
                 _ => None,
             });
             let unit = blocks.fold(128, lcm);

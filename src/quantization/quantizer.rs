@@ -45,6 +45,8 @@ pub enum NotQuantizable {
     DoesNotFit { preset: Preset, why: String },
     #[error("the layer's output is not measured for blocks of 128 rows, of which a part has fewer")]
     PartOfBlocks,
+    #[error("{scheme} does not fit it: {why}")]
+    SchemeDoesNotFit { scheme: QuantizationScheme, why: String },
     #[error("its data has {found} bytes where its shape and type need {expected}")]
     Length { expected: u64, found: u64 },
 }

@@ -3,7 +3,7 @@
 use crate::quantization::groups::Groups;
 use crate::quantization::preset::Preset;
 use crate::quantization::quantization_type::QuantizationType;
-use crate::tensor::Shape;
+use crate::tensor::{BlockType, Shape};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -29,6 +29,9 @@ pub enum QuantizationScheme {
     PerBlock(QuantizationMode, QuantizationType, u32),
     /// What a preset of compressed-tensors stores, in the arithmetic of its owner.
     Preset(Preset),
+    /// One of ggml's block types, quantized as ggml does; see
+    /// [`quantization::ggml`](crate::quantization::ggml). Needs rows of whole blocks.
+    Ggml(BlockType),
 }
 
 impl QuantizationScheme {
@@ -57,16 +60,37 @@ impl QuantizationScheme {
         }
     }
 
+    /// The block type of ggml, if it is one.
+    pub fn ggml(self) -> Option<BlockType> {
+        match self {
+            Self::Ggml(block) => Some(block),
+            _ => None,
+        }
+    }
+
     /// Whether it stores int8 values with a scale for each group, which every format of int8
     /// can hold in some granularity.
     pub fn is_scaled_int8(self) -> bool {
-        self.preset().is_none() && self.quantization_type() == QuantizationType::QInt8
+        self.preset().is_none()
+            && self.ggml().is_none()
+            && self.quantization_type() == QuantizationType::QInt8
     }
 
-    /// The type of the quantized elements.
+    /// The scheme that a tensor of `shape` gets instead: of a block type that does not divide
+    /// its rows, the one that llama.cpp falls back to.
+    pub fn fitted_to(self, shape: &Shape) -> Self {
+        match self {
+            Self::Ggml(block) => Self::Ggml(block.fitting(shape.row_len()).unwrap_or(block)),
+            other => other,
+        }
+    }
+
+    /// The type of the quantized elements. Block types of ggml have none that says all; int4
+    /// stands for them.
     pub fn quantization_type(self) -> QuantizationType {
         match self {
             Self::Preset(preset) => preset.quantization_type(),
+            Self::Ggml(_) => QuantizationType::QInt4,
             Self::PerTensor(_, t) | Self::PerChannel(_, t) | Self::PerBlock(_, t, _) => t,
         }
     }
@@ -95,6 +119,7 @@ impl QuantizationScheme {
                 let row = block_row(shape, block);
                 (row, u64::from(block).min(row))
             }
+            Self::Ggml(block) => (shape.row_len(), block.elements().min(shape.row_len())),
         };
         Groups::new(shape.elements(), row, group)
     }
@@ -110,6 +135,9 @@ impl QuantizationScheme {
                 0 | 1 => vec![shape.channels()],
                 _ => shape.channel_dims().iter().copied().chain([1]).collect(),
             },
+            Self::Ggml(block) => {
+                return Self::per_block(block.elements() as u32).scale_shape(shape);
+            }
             Self::PerBlock(_, _, block) => {
                 let blocks = block_row(shape, block).div_ceil(u64::from(block.max(1)));
                 match shape.dims() {
@@ -125,10 +153,14 @@ impl QuantizationScheme {
         Shape::new(dims).unwrap_or_else(|| Shape::vector(0))
     }
 
-    /// Bytes of the quantized elements and their scales, each scale taking `scale_bytes`.
+    /// Bytes of the quantized elements and their scales, each scale taking `scale_bytes`;
+    /// blocks of ggml have their scales in them.
     pub fn bytes(self, shape: &Shape, scale_bytes: u64) -> u64 {
         if let Self::Preset(preset) = self {
             return preset.bytes(shape, scale_bytes);
+        }
+        if let Self::Ggml(block) = self {
+            return self.groups(shape).count() * block.bytes();
         }
         let values = (shape.elements() * self.quantization_type().bits()).div_ceil(8);
         values + self.groups(shape).count() * scale_bytes
@@ -157,6 +189,7 @@ impl fmt::Display for QuantizationScheme {
                 return f.pad(&format!("{preset}{OWNERS_RULE}"));
             }
             Self::Preset(preset) => return preset.fmt(f),
+            Self::Ggml(block) => return f.pad(&ggml_name(*block)),
         };
         match self.quantization_type() {
             QuantizationType::QInt8 => {}
@@ -168,10 +201,25 @@ impl fmt::Display for QuantizationScheme {
     }
 }
 
+/// ggml's own name of a block type: small letters but for the K, such as `q4_K` and `iq4_xs`.
+fn ggml_name(block: BlockType) -> String {
+    let name = block.name().to_lowercase();
+    match name.strip_suffix("_k") {
+        Some(bits) => format!("{bits}_K"),
+        None => name,
+    }
+}
+
+/// The block type of a name in any case, if ggml quantizes to it.
+fn ggml_type(name: &str) -> Option<BlockType> {
+    let named = |block: &BlockType| block.name().eq_ignore_ascii_case(name);
+    BlockType::ALL.iter().copied().find(|block| named(block) && block.is_written())
+}
+
 /// A text that is not the name of a scheme.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error(
-    "unknown scheme '{0}': expected per-tensor, per-channel or per-block:N, with /int4 or /fp8 after it for those types, or a preset such as W4A16, FP8_DYNAMIC or NVFP4A16"
+    "unknown scheme '{0}': expected per-tensor, per-channel or per-block:N, with /int4 or /fp8 after it for those types, a preset such as W4A16, FP8_DYNAMIC or NVFP4A16, or a block type of ggml such as q4_K or iq4_xs"
 )]
 pub struct UnknownScheme(String);
 
@@ -180,6 +228,9 @@ impl FromStr for QuantizationScheme {
 
     fn from_str(text: &str) -> Result<Self, UnknownScheme> {
         let unknown = || UnknownScheme(text.to_owned());
+        if let Some(block) = ggml_type(text) {
+            return Ok(Self::Ggml(block));
+        }
         if let Ok(preset) = text.trim_end_matches(OWNERS_RULE).parse::<Preset>() {
             return match (preset, text.ends_with(OWNERS_RULE)) {
                 (Preset::W8A8 | Preset::W8A16(_), true) => Ok(Self::Preset(preset)),
@@ -252,6 +303,9 @@ mod tests {
             "per-block:64",
             "per-block:32/int4",
             "per-tensor/fp8",
+            "q4_K",
+            "iq4_xs",
+            "mxfp4",
             "W4A16",
             "W4A16:64",
             "W4A16_ASYM",
@@ -265,7 +319,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<QuantizationScheme>().expect(text).to_string(), text);
         }
-        for text in ["", "per-block", "per-block:0", "per-tensor/int3", "tensor", "W4A16/127.5"] {
+        for text in [
+            "",
+            "per-block",
+            "per-block:0",
+            "per-tensor/int3",
+            "tensor",
+            "W4A16/127.5",
+            "q8_K",
+            "q4_0_4_4",
+        ] {
             assert!(text.parse::<QuantizationScheme>().is_err(), "{text}");
         }
         assert_eq!("W8A8".parse(), Ok(QuantizationScheme::PER_CHANNEL));

@@ -1,11 +1,12 @@
 //! ggml's block types: so many elements packed together with their scales.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 macro_rules! blocks {
     ($($id:literal $variant:ident $name:literal $elements:literal $bytes:literal,)*) => {
         /// A type whose elements exist only in blocks of a fixed number of bytes.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[allow(non_camel_case_types)]
         pub enum BlockType {
             $($variant,)*
@@ -90,6 +91,55 @@ blocks! {
     40 NVFP4 "NVFP4" 64 36,
     41 Q1_0 "Q1_0" 128 18,
     42 Q2_0 "Q2_0" 64 18,
+}
+
+impl BlockType {
+    /// Whether ggml still quantizes to it and files hold it; the others were removed, or exist
+    /// in memory only.
+    pub fn is_written(self) -> bool {
+        !matches!(
+            self,
+            BlockType::Q4_2
+                | BlockType::Q4_3
+                | BlockType::Q8_1
+                | BlockType::Q8_K
+                | BlockType::Q4_0_4_4
+                | BlockType::Q4_0_4_8
+                | BlockType::Q4_0_8_8
+                | BlockType::IQ4_NL_4_4
+                | BlockType::IQ4_NL_4_8
+                | BlockType::IQ4_NL_8_8
+        )
+    }
+
+    /// The type that llama.cpp takes for rows of `row_len` elements: this one if its blocks
+    /// divide them, else one of smaller blocks. `None` if none divides them.
+    pub fn fitting(self, row_len: u64) -> Option<BlockType> {
+        let divides = |block: BlockType| row_len > 0 && row_len.is_multiple_of(block.elements());
+        if divides(self) {
+            return Some(self);
+        }
+        let smaller = match self {
+            BlockType::IQ1_S
+            | BlockType::IQ1_M
+            | BlockType::IQ2_XXS
+            | BlockType::IQ2_XS
+            | BlockType::IQ2_S
+            | BlockType::IQ3_XXS
+            | BlockType::IQ3_S
+            | BlockType::IQ4_XS => BlockType::IQ4_NL,
+            BlockType::Q2_0
+            | BlockType::Q2_K
+            | BlockType::Q3_K
+            | BlockType::TQ1_0
+            | BlockType::TQ2_0 => BlockType::Q4_0,
+            BlockType::Q4_K => BlockType::Q5_0,
+            BlockType::Q5_K => BlockType::Q5_1,
+            BlockType::Q6_K => BlockType::Q8_0,
+            _ => return None,
+        };
+        divides(smaller).then_some(smaller)
+    }
 }
 
 impl fmt::Display for BlockType {

@@ -313,17 +313,25 @@ fn errors(
         n => figure("largest scale", value(largest_scale.into()))
             .word(format!("of {}", count(n)), theme.dim),
     };
-    vec![
+    // Blocks of ggml have levels and scales of their own.
+    let of_scales = match scheme.ggml() {
+        Some(_) => Vec::new(),
+        None => vec![
+            figure("levels used", error.levels_used.to_string())
+                .word(format!("of {levels}"), theme.dim),
+            scale,
+        ],
+    };
+    let mut figures = vec![
         figure("SQNR", decibels(error.sqnr_db)).word(word, style),
         figure("relative error", percent(error.relative_error)),
         figure("RMSE", value(error.rmse)),
         figure("largest error", value(error.max_abs_error)),
         figure("cosine", cosine(error.cosine_similarity)),
         figure("zeroed", percent(error.zeroed)),
-        figure("levels used", error.levels_used.to_string())
-            .word(format!("of {levels}"), theme.dim),
-        scale,
-    ]
+    ];
+    figures.extend(of_scales);
+    figures
 }
 
 /// Enough digits to tell a value from one.

@@ -4,8 +4,11 @@ use crate::{bytes, floats, quantize, refusal};
 use quantscope::checkpoint::{Checkpoint, Format};
 use quantscope::export::{OutputFormat, Task};
 use quantscope::job::{Progress, verify};
-use quantscope::quantization::{Dequantize, QuantizationScheme};
-use quantscope::tensor::FloatType;
+use quantscope::plan::Plan;
+use quantscope::plan::gguf_mix::GgufMix;
+use quantscope::quantization::ggml::{ImportanceUse, importance_use, quantize_rows};
+use quantscope::quantization::{Calibration, Dequantize, QuantizationScheme, Quantizer, Rounding};
+use quantscope::tensor::{BlockType, FloatType};
 use std::path::{Path, PathBuf};
 
 fn open(name: &str) -> Checkpoint {
@@ -63,24 +66,180 @@ fn every_block_type_is_dequantized_to_every_float_type() {
     }
 }
 
-/// A file with one tensor `w` of 2 rows of 32 elements of a type.
-fn with_one_tensor(directory: &Path, kind: u32, data: &[u8]) -> PathBuf {
+/// A tensor of a file that is made on the spot: name, dimensions as GGUF has them, ggml's number
+/// of its type, and its data.
+type MadeTensor = (String, Vec<u64>, u32, Vec<u8>);
+
+/// A GGUF file with these unsigned 32-bit numbers and tensors, and the architecture `llama`.
+fn made(path: &Path, numbers: &[(&str, u32)], tensors: &[MadeTensor]) -> PathBuf {
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
-    for n in [1u64, 0, 1] {
-        bytes.extend(n.to_le_bytes());
+    let text = |bytes: &mut Vec<u8>, text: &str| {
+        bytes.extend((text.len() as u64).to_le_bytes());
+        bytes.extend(text.bytes());
+    };
+    bytes.extend((tensors.len() as u64).to_le_bytes());
+    let keys = if numbers.is_empty() { 0 } else { numbers.len() as u64 + 1 };
+    bytes.extend(keys.to_le_bytes());
+    if !numbers.is_empty() {
+        text(&mut bytes, "general.architecture");
+        bytes.extend(8u32.to_le_bytes());
+        text(&mut bytes, "llama");
     }
-    bytes.push(b'w');
-    bytes.extend(2u32.to_le_bytes());
-    for n in [32u64, 2] {
-        bytes.extend(n.to_le_bytes());
+    for (key, number) in numbers {
+        text(&mut bytes, key);
+        bytes.extend(4u32.to_le_bytes());
+        bytes.extend(number.to_le_bytes());
     }
-    bytes.extend(kind.to_le_bytes());
-    bytes.extend([0; 8]);
-    bytes.resize(96, 0);
-    bytes.extend(data);
-    let path = directory.join(format!("type-{kind}.gguf"));
-    std::fs::write(&path, bytes).expect("writes");
-    path
+    let mut offset = 0u64;
+    for (name, dims, kind, data) in tensors {
+        text(&mut bytes, name);
+        bytes.extend((dims.len() as u32).to_le_bytes());
+        dims.iter().for_each(|dim| bytes.extend(dim.to_le_bytes()));
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(offset.to_le_bytes());
+        offset += (data.len() as u64).next_multiple_of(32);
+    }
+    for (.., data) in tensors {
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes.extend(data);
+    }
+    bytes.resize(bytes.len().next_multiple_of(32), 0);
+    std::fs::write(path, bytes).expect("writes");
+    path.to_owned()
+}
+
+/// A file with one tensor `w.weight` of 2 rows of 32 elements of a type.
+fn with_one_tensor(directory: &Path, kind: u32, data: &[u8]) -> PathBuf {
+    let tensor = ("w.weight".to_owned(), vec![32, 2], kind, data.to_vec());
+    made(&directory.join(format!("type-{kind}.gguf")), &[], &[tensor])
+}
+
+fn wave(name: &str, width: u64, rows: u64) -> MadeTensor {
+    let elements = (0..width * rows).map(|n| ((n * n % 977) as f32 / 977.0 - 0.5) * 0.1);
+    (name.to_owned(), vec![width, rows], 0, elements.flat_map(f32::to_le_bytes).collect())
+}
+
+/// The types of a file's tensors, in its order.
+fn types_of(file: &Checkpoint) -> Vec<(&str, &str)> {
+    file.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.dtype.name())).collect()
+}
+
+#[test]
+fn tensors_are_written_in_blocks_of_every_type() {
+    let directory = tempfile::tempdir().expect("temp");
+    let names = ["blk.0.wide.weight", "blk.0.narrow.weight"];
+    let tensors = [wave(names[0], 512, 3), wave(names[1], 96, 2)];
+    let source = crate::open(made(&directory.path().join("source.gguf"), &[], &tensors));
+    let mut written = 0;
+    for &block in BlockType::ALL {
+        let Some(importance) = importance_use(block) else { continue };
+        let scheme = QuantizationScheme::Ggml(block);
+        let out = directory.path().join(format!("{block}.gguf"));
+        let ids: Vec<_> = source
+            .ids()
+            .filter(|&id| block.fitting(source.tensor(id).shape.row_len()).is_some())
+            .collect();
+        let mut plan = Plan::new(Rounding::default());
+        for &id in &ids {
+            let (calibration, scheme) =
+                (Calibration::MinMax, scheme.fitted_to(&source.tensor(id).shape));
+            plan.mark(id, Quantizer { calibration, scheme });
+        }
+        let task = Task::Quantize { plan, format: OutputFormat::Gguf };
+        let saved = crate::run(&source, &out, task);
+        if importance == ImportanceUse::Required {
+            let why = saved.map(|_| ()).expect_err("no importance").to_string();
+            assert!(why.contains("importance"), "{why}");
+            continue;
+        }
+        let (file, receipt) = saved.expect("saves");
+        assert_eq!(receipt.quantized.len(), ids.len(), "{block}");
+        for (id, tensor) in ids.iter().zip(&tensors) {
+            let shape = &source.tensor(*id).shape;
+            let stored = block.fitting(shape.row_len()).expect("fits");
+            let id = file.find(&tensor.0).expect("there");
+            assert_eq!(file.tensor(id).dtype.name(), stored.name());
+            let x: Vec<f32> =
+                tensor.3.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw)).collect();
+            let mut expected = Vec::new();
+            let row = shape.row_len() as usize;
+            quantize_rows(stored, &x, row, None, &mut expected).expect("quantizes");
+            assert!(bytes(&file, &tensor.0) == expected, "{block}");
+        }
+        verify::run(&file, &source, None, &Progress::default()).expect("is what the source gives");
+        written += 1;
+    }
+    assert_eq!(written, 22);
+}
+
+/// As `llama_model_quantize` of llama.cpp with ggml 0.25.1 makes them; see
+/// `tests/interop/check_ggml.py`.
+#[test]
+fn mixes_give_the_types_of_llama_cpp() {
+    let directory = tempfile::tempdir().expect("temp");
+    let mut tensors = vec![wave("token_embd.weight", 256, 2), wave("output.weight", 256, 2)];
+    for layer in 0..8 {
+        for part in ["attn_q", "attn_v", "attn_output", "ffn_up", "ffn_down", "ffn_norm"] {
+            tensors.push(wave(&format!("blk.{layer}.{part}.weight"), 256, 2));
+        }
+    }
+    tensors.push(wave("blk.0.ffn_gate_inp.weight", 256, 2));
+    let numbers = [
+        ("llama.block_count", 8),
+        ("llama.attention.head_count", 8),
+        ("llama.attention.head_count_kv", 2),
+    ];
+    let source = crate::open(made(&directory.path().join("source.gguf"), &numbers, &tensors));
+    for (mix, file_type, base, larger, larger_in) in [
+        (
+            "Q4_K_M",
+            "15",
+            "Q4_K",
+            "Q6_K",
+            &[(0, "v"), (0, "d"), (3, "v"), (3, "d"), (6, "v"), (6, "d"), (7, "v"), (7, "d")][..],
+        ),
+        (
+            "Q5_K_M",
+            "17",
+            "Q5_K",
+            "Q6_K",
+            &[(0, "v"), (0, "d"), (3, "v"), (3, "d"), (6, "v"), (6, "d"), (7, "v"), (7, "d")],
+        ),
+        ("Q4_K_S", "14", "Q4_K", "Q5_K", &[(0, "v"), (1, "v"), (2, "v"), (3, "v"), (0, "d")]),
+        ("Q6_K", "18", "Q6_K", "Q6_K", &[]),
+    ] {
+        let parsed: GgufMix = mix.parse().expect(mix);
+        let types = parsed.types(&source, false);
+        assert_eq!(types.len(), 2 + 8 * 5, "{mix}");
+        let mut plan = Plan::new(Rounding::default());
+        for (id, block) in types {
+            let name = source.tensor(id).name.as_str();
+            let part = |(layer, part): &(u32, &str)| {
+                let full = if *part == "v" { "attn_v" } else { "ffn_down" };
+                name == format!("blk.{layer}.{full}.weight")
+            };
+            let expected = match name {
+                "output.weight" => "Q6_K",
+                _ if larger_in.iter().any(part) => larger,
+                _ => base,
+            };
+            assert_eq!(block.name(), expected, "{name} in {mix}");
+            plan.mark(
+                id,
+                Quantizer {
+                    calibration: Calibration::MinMax,
+                    scheme: QuantizationScheme::Ggml(block),
+                },
+            );
+        }
+        let out = directory.path().join(format!("{mix}.gguf"));
+        let task = Task::Quantize { plan, format: OutputFormat::Gguf };
+        let file = crate::run(&source, &out, task).expect("saves").0;
+        let metadata = &file.shards()[0].metadata;
+        assert!(metadata.iter().any(|(k, v)| k == "general.file_type" && v == file_type), "{mix}");
+        assert!(types_of(&file).contains(&("blk.0.ffn_norm.weight", "F32")));
+        assert!(types_of(&file).contains(&("blk.0.ffn_gate_inp.weight", "F32")));
+    }
 }
 
 /// ggml's number of Q4_0_4_4, which it no longer has.
@@ -90,7 +249,7 @@ const REMOVED_TYPE: u32 = 31;
 fn an_unknown_block_type_is_named_with_its_size() {
     let directory = tempfile::tempdir().expect("temp");
     let file = crate::open(with_one_tensor(directory.path(), REMOVED_TYPE, &[0; 36]));
-    let id = file.find("w").expect("listed");
+    let id = file.find("w.weight").expect("listed");
     assert_eq!(file.tensor(id).dtype.name(), "Q4_0_4_4");
     assert_eq!(file.tensor(id).bytes, 36);
     assert_eq!(file.float_type(id), None);
@@ -227,5 +386,5 @@ fn unsuitable_tensors_are_refused_with_a_reason() {
     let removed = crate::open(with_one_tensor(directory.path(), REMOVED_TYPE, &[0; 36]));
     let found = crate::run(&removed, &path("b.safetensors"), task);
     let found = found.map(|_| ()).expect_err("refused").to_string();
-    assert!(found.contains("'w' has type Q4_0_4_4"), "{found}");
+    assert!(found.contains("'w.weight' has type Q4_0_4_4"), "{found}");
 }

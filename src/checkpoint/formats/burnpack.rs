@@ -130,7 +130,9 @@ impl BurnType {
                 let size = BlockSize { storage: [size, 1, 1, 1, 1], len: 1 };
                 Some(Block { size, dtype: "F32".into() })
             }
-            QuantizationScheme::PerChannel(..) | QuantizationScheme::Preset(_) => return None,
+            QuantizationScheme::PerChannel(..)
+            | QuantizationScheme::Preset(_)
+            | QuantizationScheme::Ggml(_) => return None,
         };
         let (value, mode) = ("Q8S".into(), "Symmetric".into());
         Some(BurnType::QFloat(Scheme { value, store: Store::Native, mode, tensor: None, block }))

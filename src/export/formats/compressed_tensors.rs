@@ -251,7 +251,10 @@ impl CompressedTensors {
                     "int8 has a scale per channel or per tensor, not {scheme}; int8-weight-only and safetensors have blocks"
                 ));
             }
-            (Packing::PackQuantized, QuantizationScheme::Preset(_)) => {
+            (
+                Packing::PackQuantized,
+                QuantizationScheme::Preset(_) | QuantizationScheme::Ggml(_),
+            ) => {
                 return Err(format!("{scheme} is not a scheme of {}", self.name));
             }
             (Packing::IntQuantized, _) => return Ok(scheme),
@@ -288,7 +291,7 @@ impl CompressedTensors {
             "symmetric": true,
             "strategy": match scheme {
                 QuantizationScheme::PerTensor(..) => "tensor",
-                QuantizationScheme::PerChannel(..) => "channel",
+                QuantizationScheme::PerChannel(..) | QuantizationScheme::Ggml(_) => "channel",
                 QuantizationScheme::PerBlock(..) | QuantizationScheme::Preset(_) => "group",
             },
             "dynamic": false,

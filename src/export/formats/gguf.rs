@@ -1,5 +1,5 @@
-//! `gguf`: a GGUF source with its marked tensors as Q8_0 and its key-values unchanged. The
-//! parts of a split source become one file, or the same parts.
+//! `gguf`: a GGUF source with its marked tensors in ggml's blocks and its key-values
+//! unchanged. The parts of a split source become one file, or the same parts.
 
 use crate::checkpoint::formats::gguf::{
     self, FILE_TYPE_KEY, Header, MAGIC, QUANTIZATION_VERSION_KEY, ggml_type,
@@ -7,18 +7,15 @@ use crate::checkpoint::formats::gguf::{
 use crate::checkpoint::{Checkpoint, Content, Format, Source, StoredId};
 use crate::export::error::SaveError;
 use crate::export::formats::writer::{FormatWriter, OutputKind};
+use crate::export::ggml_blocks::{INT8_BLOCKS, block_type};
 use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan};
-use crate::export::q8_0;
 use crate::export::request::Request;
-use crate::plan::Plan;
 use crate::plan::rules::{Reason, kept_part};
-use crate::quantization::{QuantizationScheme, ScaleStorage};
+use crate::plan::{Plan, gguf_mix};
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer, ScaleStorage};
 use crate::tensor::{BlockType, DType, TensorId, TensorInfo};
 use std::collections::HashMap;
 use std::ops::Range;
-
-/// `general.file_type` of a file whose tensors are mostly Q8_0.
-const MOSTLY_Q8_0: u32 = 7;
 
 /// The version of ggml's block types.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -34,7 +31,7 @@ impl FormatWriter for Gguf {
     }
 
     fn summary(&self) -> &'static str {
-        "Q8_0 for llama.cpp, from a GGUF file of floats"
+        "ggml's block types for llama.cpp, from a GGUF file of floats"
     }
 
     fn output_kind(&self) -> OutputKind {
@@ -42,7 +39,7 @@ impl FormatWriter for Gguf {
     }
 
     fn default_scheme(&self, _: &Checkpoint, _: &[TensorId]) -> QuantizationScheme {
-        q8_0::QUANTIZER.scheme
+        INT8_BLOCKS
     }
 
     fn scale_storage(&self) -> ScaleStorage {
@@ -66,13 +63,20 @@ impl FormatWriter for Gguf {
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError> {
         let unfit = |why: String| SaveError::Unfit { path: request.out.clone(), why };
-        if let Some((id, quantizer)) = plan.iter().find(|(_, q)| *q != q8_0::QUANTIZER) {
-            return Err(unfit(format!(
-                "tensor '{}' is to be quantized {}, and Q8_0 is {}",
-                checkpoint.tensor(id).name.escape_debug(),
-                quantizer.scheme,
-                q8_0::QUANTIZER.scheme
-            )));
+        let is_stored = |quantizer: &Quantizer| {
+            block_type(quantizer.scheme).is_some() && quantizer.calibration == Calibration::MinMax
+        };
+        if let Some((id, quantizer)) = plan.iter().find(|(_, quantizer)| !is_stored(quantizer)) {
+            let name = checkpoint.tensor(id).name.escape_debug();
+            return Err(unfit(match quantizer.calibration {
+                Calibration::MinMax => format!(
+                    "tensor '{name}' is to be quantized {}, and GGUF stores {INT8_BLOCKS} as Q8_0, or a block type such as q4_K",
+                    quantizer.scheme
+                ),
+                other => format!(
+                    "tensor '{name}' is to be calibrated by {other}, and blocks of ggml have scales of their own"
+                ),
+            }));
         }
         let (parts, warnings) = entries(checkpoint, plan);
         if warnings.len() == plan.len() {
@@ -80,18 +84,22 @@ impl FormatWriter for Gguf {
             return Err(unfit(format!("nothing to quantize: {why}")));
         }
         output_plan.warnings.extend(warnings);
+        let file_type = file_type(checkpoint, &parts);
         let is_directory = output_plan.directory;
+        if is_directory && checkpoint.shards().len() < 2 {
+            return Err(unfit("a GGUF of one part needs a path that ends in .gguf".into()));
+        }
         if !is_directory {
             // The first part has the key-values of the whole.
             let Some(first) = checkpoint.shards().first() else { return Ok(()) };
-            let head = Head::new(&first.source, Parts::Joined, &unfit)?;
+            let head = Head::new(&first.source, Parts::Joined, file_type, &unfit)?;
             let entries = parts.into_iter().flatten().collect();
             output_plan.files.push(head.file(String::new(), entries).map_err(unfit)?);
             return Ok(());
         }
         for (number, (shard, entries)) in checkpoint.shards().iter().zip(parts).enumerate() {
             let parts = if number == 0 { Parts::First } else { Parts::Later };
-            let head = Head::new(&shard.source, parts, &unfit)?;
+            let head = Head::new(&shard.source, parts, file_type, &unfit)?;
             output_plan.files.push(head.file(shard.name(), entries).map_err(unfit)?);
         }
         Ok(())
@@ -111,10 +119,10 @@ enum Parts {
 /// The tensors of each part in the source's order, and a warning for each marked tensor that
 /// stays as it is.
 fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Vec<Entry>>, Vec<String>) {
-    let marked: HashMap<StoredId, TensorId> = plan
+    let marked: HashMap<StoredId, (TensorId, Quantizer)> = plan
         .iter()
-        .filter_map(|(id, _)| match checkpoint.content(id) {
-            Content::Plain(stored) => Some((*stored, id)),
+        .filter_map(|(id, quantizer)| match checkpoint.content(id) {
+            Content::Plain(stored) => Some((*stored, (id, quantizer))),
             Content::Packed(_) => None,
         })
         .collect();
@@ -128,12 +136,13 @@ fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Vec<Entry>>, Vec<String
             bytes: stored.bytes(),
             made_from: MadeFrom::Stored(id),
         };
-        if let Some(&tensor) = marked.get(&id) {
-            match why_kept(checkpoint.tensor(tensor)) {
+        if let Some(&(tensor, quantizer)) = marked.get(&id) {
+            let block = block_type(quantizer.scheme).unwrap_or(BlockType::Q8_0);
+            match why_kept(checkpoint.tensor(tensor), block) {
                 None => {
-                    entry.dtype = DType::Block(BlockType::Q8_0);
+                    entry.dtype = DType::Block(block);
                     entry.bytes = entry.dtype.bytes_for(stored.shape.elements()).unwrap_or(0);
-                    entry.made_from = MadeFrom::Q8_0 { tensor };
+                    entry.made_from = MadeFrom::GgmlBlocks { tensor, quantizer, block };
                 }
                 Some(why) => {
                     warnings.push(format!("'{}' stays as it is: {why}", stored.name.escape_debug()))
@@ -145,6 +154,17 @@ fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Vec<Entry>>, Vec<String
         }
     }
     (parts, warnings)
+}
+
+/// The number that says what most of the tensors are.
+fn file_type(checkpoint: &Checkpoint, parts: &[Vec<Entry>]) -> u32 {
+    let blocks = parts.iter().flatten().filter_map(|entry| match entry.made_from {
+        MadeFrom::GgmlBlocks { tensor, block, .. } => Some((tensor, block)),
+        _ => None,
+    });
+    let mut types: Vec<(TensorId, BlockType)> = blocks.collect();
+    types.sort_by_key(|&(id, _)| id);
+    gguf_mix::file_type(checkpoint, &types)
 }
 
 /// The beginning of an output file: all up to the list of tensors.
@@ -160,6 +180,7 @@ impl Head {
     fn new(
         source: &Source,
         parts: Parts,
+        file_type: u32,
         unfit: &dyn Fn(String) -> SaveError,
     ) -> Result<Head, SaveError> {
         let header = gguf::read(source)?;
@@ -169,15 +190,15 @@ impl Head {
         source.read_exact(&handle, &mut key_values, range.start)?;
         let Header { version, keys, alignment, .. } = header;
         let mut head = Head { version, keys, key_values, alignment };
-        if parts != Parts::Later {
-            head.set_file_type(&header, unfit)?;
-        }
-        if parts == Parts::Joined {
-            head.remove(&header.split_keys, range.start);
-        }
         // What is appended does not move what the header found.
         if parts != Parts::Later && !header.has_quantization_version {
             head.append(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
+        }
+        if parts != Parts::Later {
+            head.set_file_type(&header, file_type, unfit)?;
+        }
+        if parts == Parts::Joined {
+            head.remove(&header.split_keys, range.start);
         }
         Ok(head)
     }
@@ -185,17 +206,18 @@ impl Head {
     fn set_file_type(
         &mut self,
         header: &Header,
+        file_type: u32,
         unfit: &dyn Fn(String) -> SaveError,
     ) -> Result<(), SaveError> {
         match header.file_type {
             None if header.metadata.iter().any(|(key, _)| key == FILE_TYPE_KEY) => {
                 return Err(unfit(format!("the source's {FILE_TYPE_KEY} is not a 32-bit number")));
             }
-            None => self.append(FILE_TYPE_KEY, MOSTLY_Q8_0),
+            None => self.append(FILE_TYPE_KEY, file_type),
             Some(at) => {
                 let at = (at - header.key_values.start) as usize;
                 if let Some(value) = self.key_values.get_mut(at..at + 4) {
-                    value.copy_from_slice(&MOSTLY_Q8_0.to_le_bytes());
+                    value.copy_from_slice(&file_type.to_le_bytes());
                 }
             }
         }
@@ -254,14 +276,14 @@ impl Head {
     }
 }
 
-/// Why llama.cpp would not use a tensor as Q8_0, if it would not.
-fn why_kept(tensor: &TensorInfo) -> Option<String> {
+/// Why llama.cpp would not use a tensor in blocks of a type, if it would not.
+fn why_kept(tensor: &TensorInfo, block: BlockType) -> Option<String> {
     if tensor.shape.rank() < 2 {
         return Some("it has fewer than two dimensions".into());
     }
     let row = tensor.shape.row_len();
-    if row == 0 || !row.is_multiple_of(BlockType::Q8_0.elements()) {
-        let block = BlockType::Q8_0.elements();
+    if row == 0 || !row.is_multiple_of(block.elements()) {
+        let block = block.elements();
         return Some(format!("its rows of {row} are not a multiple of {block}"));
     }
     kept_part(&tensor.name).map(|part| Reason::KeptByLlamaCpp(part).to_string())

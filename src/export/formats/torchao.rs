@@ -113,7 +113,9 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
 fn block_of(scheme: QuantizationScheme, shape: &Shape) -> [u64; 2] {
     match scheme {
         QuantizationScheme::PerTensor(..) => [shape.channels(), shape.row_len()],
-        QuantizationScheme::PerChannel(..) | QuantizationScheme::Preset(_) => [1, shape.row_len()],
+        QuantizationScheme::PerChannel(..)
+        | QuantizationScheme::Preset(_)
+        | QuantizationScheme::Ggml(_) => [1, shape.row_len()],
         QuantizationScheme::PerBlock(_, _, size) => [1, u64::from(size)],
     }
 }

@@ -4,8 +4,8 @@ use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::qat::is_observer;
 use crate::checkpoint::{Checkpoint, Content, StoredId};
 use crate::export::error::SaveError;
+use crate::export::ggml_blocks;
 use crate::export::left_out::is_left_out;
-use crate::export::q8_0;
 use crate::export::weight_layout::is_transposed;
 use crate::plan::rules::FusionUnits;
 use crate::quantization::{Calibration, Chunks, Preset, QuantizationScheme, Quantizer, Rounding};
@@ -24,8 +24,8 @@ pub enum Match {
     Quantized,
     /// Quantized with a preset of compressed-tensors.
     Preset(Preset),
-    /// Quantized to ggml's Q8_0 blocks.
-    Q8_0,
+    /// Quantized to ggml's blocks of a type.
+    GgmlBlocks(BlockType),
     /// Dequantized to this type.
     Dequantized(FloatType),
     /// Rounded to int8 and back, in its own type.
@@ -116,7 +116,7 @@ impl<'c> Pairing<'c> {
                 let calibration = Calibration::MinMax;
                 Some((Quantizer { calibration, scheme }, Rounding::default()))
             }
-            Match::Q8_0 => Some((q8_0::QUANTIZER, Rounding::HalfAway)),
+            Match::GgmlBlocks(block) => Some((ggml_blocks::quantizer(block), Rounding::HalfAway)),
             Match::Identical | Match::Dequantized(_) => None,
         }
     }
@@ -208,6 +208,10 @@ impl<'c> Names<'c> {
         }
         let mut same = Vec::new();
         let is_float = from.dtype.float().is_some();
+        let written_block = match tensor.dtype {
+            DType::Block(block) if block.is_written() => Some(block),
+            _ => None,
+        };
         let matched = match (out.content(id), source.content(origin)) {
             (Content::Packed(a), Content::Packed(b)) if a.name() == b.name() => {
                 let pair = self.copied(id);
@@ -221,10 +225,8 @@ impl<'c> Names<'c> {
             {
                 packed.preset().map_or(Match::Identical, Match::Preset)
             }
-            (Content::Packed(_), Content::Plain(_))
-                if tensor.dtype == DType::Block(BlockType::Q8_0) && is_float =>
-            {
-                Match::Q8_0
+            (Content::Packed(_), Content::Plain(_)) if is_float && written_block.is_some() => {
+                Match::GgmlBlocks(written_block.unwrap_or(BlockType::Q8_0))
             }
             (Content::Plain(_), Content::Packed(packed)) if packed.decoded().is_some() => {
                 match tensor.dtype.float() {

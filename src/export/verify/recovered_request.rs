@@ -24,8 +24,10 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
     for pair in &pairing.pairs {
         if let Some((quantizer, rounding)) = pairing.quantizer(pair) {
             plan.mark(pair.source, quantizer);
-            plan.rounding =
-                if pair.matched == Match::Q8_0 { Rounding::default() } else { rounding };
+            plan.rounding = match pair.matched {
+                Match::GgmlBlocks(_) => Rounding::default(),
+                _ => rounding,
+            };
         }
         match pair.matched {
             Match::FakeQuantized(..) => fake = true,
@@ -41,7 +43,7 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
                 floats.push((to, before));
             }
             Match::Preset(_) => presets = true,
-            Match::Identical | Match::Q8_0 => {}
+            Match::Identical | Match::GgmlBlocks(_) => {}
         }
     }
     if !inputs.is_empty() {

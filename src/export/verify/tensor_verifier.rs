@@ -8,14 +8,13 @@ use crate::checkpoint::packed::BIAS_FACTOR;
 use crate::export::encode::absmax;
 use crate::export::error::SaveError;
 use crate::export::output_plan::KnownScales;
-use crate::export::q8_0::Q8_0_ELEMENTS;
 use crate::export::verify::pairing::{Match, Pair, Pairing, parts};
+use crate::quantization::ggml::quantize_elements;
 use crate::quantization::{
     Chunks, EncodedRows, ErrorSums, GroupScales, Preset, PresetCoder, ScaledGroup, difference,
     kernels,
 };
 use crate::tensor::{BlockType, FloatType, TensorId, read_f64};
-use half::f16;
 use std::ops::Range;
 
 /// Compares chunks. Each thread has its own.
@@ -57,7 +56,7 @@ impl<'k> TensorVerifier<'k> {
             Match::Quantized => self.quantized(pair, chunks, range).map(Some),
             Match::FakeQuantized(..) => self.fake_quantized(pair, chunks, range).map(Some),
             Match::Preset(preset) => self.preset(pair, preset, range).map(Some),
-            Match::Q8_0 => self.q8_0(pair, range).map(Some),
+            Match::GgmlBlocks(block) => self.ggml_blocks(pair, block, range).map(Some),
             Match::Dequantized(to) => {
                 let TensorVerifier { source, expected, .. } = self;
                 expected.clear();
@@ -288,25 +287,29 @@ impl<'k> TensorVerifier<'k> {
     }
 
     /// `range` consists of whole blocks, since rows do.
-    fn q8_0(&mut self, pair: &Pair, range: Range<u64>) -> Result<ErrorSums, SaveError> {
+    fn ggml_blocks(
+        &mut self,
+        pair: &Pair,
+        block: BlockType,
+        range: Range<u64>,
+    ) -> Result<ErrorSums, SaveError> {
         let read = self.source.elements(pair.source, range.clone())?;
         let Some((dtype, elements)) = read else { return Ok(ErrorSums::default()) };
         let read_back = self.out.elements(pair.out, range.clone())?;
         let sums = read_back.map(|read_back| difference((dtype, elements), read_back).sums);
         self.expected.clear();
-        kernels::convert(dtype, elements, FloatType::F32, &mut self.expected);
+        let row = block.elements();
+        quantize_elements(block, (dtype, elements), row, None, &mut self.expected)
+            .map_err(|why| self.mismatch(pair, format!("the source gives no blocks: {why}")))?;
         let &[stored] = parts(self.pairing.out, pair.out).as_slice() else {
             return Ok(ErrorSums::default());
         };
-        let block = BlockType::Q8_0;
         let at = |element: u64| element / block.elements() * block.bytes();
         let written = self.out.stored(stored, at(range.start)..at(range.end))?;
-        let blocks = written.chunks(block.bytes() as usize);
-        let mut blocks = blocks.zip(self.expected.chunks(Q8_0_ELEMENTS * 4));
-        match blocks.position(|(block, source)| !is_q8_0_of(block, source)) {
+        match first_difference(written, &self.expected) {
             None => Ok(sums.unwrap_or_default()),
-            Some(wrong) => {
-                let number = range.start / block.elements() + wrong as u64;
+            Some(at) => {
+                let number = range.start / block.elements() + at / block.bytes();
                 Err(self.mismatch(pair, format!("its block {number} is not what the source gives")))
             }
         }
@@ -344,24 +347,4 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<u64> {
     }
     let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     Some(same as u64)
-}
-
-/// Whether a Q8_0 block is what llama.cpp makes of these F32 elements: an F16 scale of
-/// absmax / 127, then elements times the reciprocal of the unrounded scale, half away from zero.
-fn is_q8_0_of(block: &[u8], elements: &[u8]) -> bool {
-    let elements: Vec<f32> =
-        elements.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw)).collect();
-    let Some((scale, values)) = block.split_first_chunk::<2>() else { return false };
-    if elements.iter().any(|x| !x.is_finite()) || values.len() != elements.len() {
-        return false;
-    }
-    let absmax = elements.iter().fold(0f32, |max, x| max.max(x.abs()));
-    let exact = absmax / 127.0;
-    let reciprocal = 1.0 / exact;
-    let is_value = |(&value, x): (&u8, &f32)| {
-        // The reciprocal of zero or a subnormal scale is infinite; such blocks are zeros.
-        let expected = if reciprocal.is_finite() { (x * reciprocal).round() } else { 0.0 };
-        expected as i8 == value.cast_signed()
-    };
-    *scale == f16::from_f32(exact).to_le_bytes() && values.iter().zip(&elements).all(is_value)
 }

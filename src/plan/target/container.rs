@@ -2,7 +2,7 @@
 
 use crate::plan::schemes::{PRESET_SCHEMES, SCHEMES, can_be_saved};
 use crate::quantization::QuantizationScheme;
-use crate::tensor::Shape;
+use crate::tensor::{BlockType, Shape};
 
 /// The container that an output is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -12,7 +12,7 @@ pub enum Container {
     Safetensors,
     /// A model directory whose Linear weights are in compressed-tensors' format.
     CompressedTensors(LinearScheme),
-    /// GGUF with Q8_0 tensors.
+    /// GGUF with tensors in ggml's blocks.
     Gguf,
     /// burnpack with Q8S tensors.
     Burn,
@@ -94,9 +94,7 @@ impl Container {
     pub fn has_one_scheme(self) -> bool {
         matches!(
             self,
-            Container::CompressedTensors(LinearScheme::W8A8 | LinearScheme::W8A16)
-                | Container::Gguf
-                | Container::Mlx
+            Container::CompressedTensors(LinearScheme::W8A8 | LinearScheme::W8A16) | Container::Mlx
         )
     }
 
@@ -112,7 +110,18 @@ impl Container {
                 [&[QuantizationScheme::PER_CHANNEL][..], &blocks].concat()
             }
             Container::CompressedTensors(LinearScheme::Presets) => PRESET_SCHEMES.to_vec(),
-            Container::Gguf => vec![QuantizationScheme::per_block(32)],
+            Container::Gguf => [
+                BlockType::Q2_K,
+                BlockType::Q3_K,
+                BlockType::IQ4_XS,
+                BlockType::Q4_K,
+                BlockType::Q5_K,
+                BlockType::Q6_K,
+            ]
+            .map(QuantizationScheme::Ggml)
+            .into_iter()
+            .chain([QuantizationScheme::per_block(32)])
+            .collect(),
             Container::Burn => [&[QuantizationScheme::PER_TENSOR][..], &blocks].concat(),
             Container::ComfyUi => {
                 vec![QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL]
@@ -148,6 +157,9 @@ impl Container {
         if let Some(preset) = scheme.preset() {
             let presets = Container::CompressedTensors(LinearScheme::Presets);
             return (self == presets && can_be_saved(preset)) || self == Container::FakeQuantized;
+        }
+        if let (Container::Gguf, Some(_)) = (self, scheme.ggml()) {
+            return true;
         }
         let any_block = !matches!(self, Container::Gguf) && is_block(&scheme);
         let schemes = self.schemes();

@@ -28,6 +28,8 @@ pub enum TargetError {
     NeedsGguf(Loader),
     #[error("{scheme} is a scheme of compressed-tensors, not of {format}")]
     NoSuchScheme { scheme: &'static str, format: &'static str },
+    #[error("block types of ggml and mixes of llama.cpp are for --format gguf, not {format}")]
+    OnlyGguf { format: &'static str },
     #[error("--layout is for --format burn, not {0}")]
     NoLayout(&'static str),
 }

@@ -9,6 +9,7 @@ mod channel_losses;
 mod coded;
 mod diagnostics;
 mod element_run;
+mod ggml_blocks;
 mod histogram_outcome;
 mod in_memory;
 mod multi_pass;

@@ -168,6 +168,9 @@ impl ChunkResult {
         chunk: ElementRun,
         channels: Option<&Groups>,
     ) -> Result<(), NotQuantizable> {
+        if let Some(block) = quantizer.quantizer().scheme.ggml() {
+            return self.measure_ggml_blocks(block, chunk, channels);
+        }
         let has_errors = self.quantized.loss.is_some() || self.quantized.error.is_some();
         match (scales_follow_from_absmax(quantizer), has_errors) {
             (true, true) => self.measure_by_absmax(quantizer, chunk, channels),

@@ -69,7 +69,8 @@ impl Strategy {
         if quantizer.quantizer().scheme.preset().is_some() {
             return Strategy::Coded;
         }
-        if chunks.hold(&quantizer.groups) {
+        let is_ggml = quantizer.quantizer().scheme.ggml().is_some();
+        if is_ggml || chunks.hold(&quantizer.groups) {
             return Strategy::SinglePass;
         }
         let saves_passes = match histogram {

@@ -30,6 +30,7 @@ impl<'l> TensorQuantizer<'l> {
         shape: &Shape,
         learned: Option<&'l QatScales>,
     ) -> TensorQuantizer<'l> {
+        let quantizer = Quantizer { scheme: quantizer.scheme.fitted_to(shape), ..quantizer };
         TensorQuantizer {
             group_quantizers: GroupQuantizers::new(quantizer, shape, learned),
             groups: quantizer.scheme.groups(shape),

@@ -21,4 +21,5 @@ mod ternary;
 pub use rows::{BlockError, dequantize_blocks, importance_use, quantize_rows};
 pub use table::ImportanceUse;
 
+pub(crate) use rows::{quantize_elements, to_f32};
 pub(crate) use table::codec;

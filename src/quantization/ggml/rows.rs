@@ -1,7 +1,7 @@
 //! Rows of elements as blocks, and blocks as elements.
 
 use crate::quantization::ggml::table::{ImportanceUse, codec};
-use crate::quantization::{NotQuantizable, kernels};
+use crate::quantization::{NotQuantizable, QuantizationScheme, kernels};
 use crate::tensor::{BlockType, FloatType};
 
 /// From this magnitude on a scale may be infinite as an F16.
@@ -24,6 +24,19 @@ pub enum BlockError {
     Bytes { block: BlockType, found: u64 },
     #[error(transparent)]
     NotQuantizable(#[from] NotQuantizable),
+}
+
+impl BlockError {
+    /// As the reason why a tensor cannot be quantized as `block`.
+    pub(crate) fn not_quantizable(self, block: BlockType) -> NotQuantizable {
+        match self {
+            BlockError::NotQuantizable(why) => why,
+            other => NotQuantizable::SchemeDoesNotFit {
+                scheme: QuantizationScheme::Ggml(block),
+                why: other.to_string(),
+            },
+        }
+    }
 }
 
 /// What a type does with the importance of elements; `None` if it is not written.
@@ -94,6 +107,30 @@ pub fn quantize_rows(
         }
     }
     Ok(())
+}
+
+/// Little-endian elements of any type, rounded to F32.
+pub(crate) fn to_f32(dtype: FloatType, elements: &[u8]) -> Vec<f32> {
+    let mut bytes = Vec::with_capacity(elements.len() / dtype.size() * 4);
+    kernels::convert(dtype, elements, FloatType::F32, &mut bytes);
+    bytes.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw)).collect()
+}
+
+/// As [`quantize_rows`], from little-endian elements of any type, which are rounded to F32 first.
+///
+/// # Errors
+///
+/// Those of [`quantize_rows`].
+pub(crate) fn quantize_elements(
+    block: BlockType,
+    (dtype, elements): (FloatType, &[u8]),
+    row_len: u64,
+    importance: Option<&[f32]>,
+    out: &mut Vec<u8>,
+) -> Result<(), BlockError> {
+    let values = to_f32(dtype, elements);
+    let row_len = usize::try_from(row_len).unwrap_or(usize::MAX);
+    quantize_rows(block, &values, row_len, importance, out)
 }
 
 /// Appends the elements of blocks, bit for bit as ggml decodes them.

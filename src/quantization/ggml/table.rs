@@ -84,3 +84,16 @@ pub(crate) fn codec(block: BlockType) -> Option<Codec> {
         | BlockType::IQ4_NL_8_8 => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_that_are_written_are_those_that_files_hold() {
+        for &block in BlockType::ALL {
+            let is_written = codec(block).is_some_and(|codec| codec.quantize.is_some());
+            assert_eq!(is_written, block.is_written(), "{block}");
+        }
+    }
+}

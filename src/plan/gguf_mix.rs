@@ -1,0 +1,497 @@
+//! llama.cpp's mixes: which block type `llama-quantize Q4_K_M` and its like give each tensor.
+//!
+//! The rules are those of `llama-quant.cpp` of llama.cpp with ggml 0.26. They go by a tensor's
+//! name and shape, by its place among the tensors of its kind, and by a few numbers of the
+//! model.
+
+use crate::checkpoint::{Checkpoint, Content};
+use crate::plan::rules::kept_part;
+use crate::tensor::{BlockType, Shape, TensorId};
+use std::fmt;
+use std::str::FromStr;
+
+/// A mix of block types, by the name that `llama-quantize` gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GgufMix(&'static MixRow);
+
+#[derive(Debug, PartialEq, Eq)]
+struct MixRow {
+    name: &'static str,
+    /// The number in `general.file_type`.
+    file_type: u32,
+    /// The type of tensors that no rule names.
+    base: BlockType,
+}
+
+macro_rules! mixes {
+    ($($name:ident $file_type:literal $base:ident,)*) => {
+        const MIXES: &[MixRow] = &[
+            $(MixRow { name: stringify!($name), file_type: $file_type, base: BlockType::$base },)*
+        ];
+    };
+}
+
+mixes! {
+    Q4_0 2 Q4_0,
+    Q4_1 3 Q4_1,
+    Q8_0 7 Q8_0,
+    Q5_0 8 Q5_0,
+    Q5_1 9 Q5_1,
+    Q2_K 10 Q2_K,
+    Q3_K_S 11 Q3_K,
+    Q3_K_M 12 Q3_K,
+    Q3_K_L 13 Q3_K,
+    Q4_K_S 14 Q4_K,
+    Q4_K_M 15 Q4_K,
+    Q5_K_S 16 Q5_K,
+    Q5_K_M 17 Q5_K,
+    Q6_K 18 Q6_K,
+    IQ2_XXS 19 IQ2_XXS,
+    IQ2_XS 20 IQ2_XS,
+    Q2_K_S 21 Q2_K,
+    IQ3_XS 22 IQ3_S,
+    IQ3_XXS 23 IQ3_XXS,
+    IQ1_S 24 IQ1_S,
+    IQ4_NL 25 IQ4_NL,
+    IQ3_S 26 IQ3_S,
+    IQ3_M 27 IQ3_S,
+    IQ2_S 28 IQ2_XS,
+    IQ2_M 29 IQ2_S,
+    IQ4_XS 30 IQ4_XS,
+    IQ1_M 31 IQ1_M,
+    TQ1_0 36 TQ1_0,
+    TQ2_0 37 TQ2_0,
+    MXFP4_MOE 38 MXFP4,
+    NVFP4 39 NVFP4,
+    Q1_0 40 Q1_0,
+    Q2_0 41 Q2_0,
+}
+
+/// A text that is not the name of a mix.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("unknown mix '{0}': expected one of llama.cpp's, such as Q4_K_M")]
+pub struct UnknownMix(String);
+
+impl FromStr for GgufMix {
+    type Err = UnknownMix;
+
+    /// Names are in capitals. In small letters those that are also the name of a block type
+    /// mean the type alone.
+    fn from_str(text: &str) -> Result<GgufMix, UnknownMix> {
+        let row = MIXES.iter().find(|row| row.name == text);
+        row.map(GgufMix).ok_or_else(|| UnknownMix(text.to_owned()))
+    }
+}
+
+impl fmt::Display for GgufMix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0.name)
+    }
+}
+
+/// The numbers of a model that the rules depend on.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct ModelFacts {
+    architecture: String,
+    layers: u64,
+    experts: u64,
+    /// Query heads for each key and value head of the first layer.
+    queries_per_key: u64,
+    /// Whether importance is known.
+    has_importance: bool,
+}
+
+impl ModelFacts {
+    fn new(checkpoint: &Checkpoint, has_importance: bool) -> ModelFacts {
+        let find = |key: &str| {
+            let mut metadata = checkpoint.shards().iter().flat_map(|shard| &shard.metadata);
+            metadata.find(|(found, _)| found == key).map(|(_, value)| value.as_str())
+        };
+        let architecture = find("general.architecture").unwrap_or_default().to_owned();
+        // Of an array the first value counts.
+        let number = |key: &str| {
+            let text = find(&format!("{architecture}.{key}"))?.trim_start_matches('[');
+            text.split([',', ']']).next()?.trim().parse::<u64>().ok()
+        };
+        let heads = number("attention.head_count").unwrap_or(0);
+        let keys = number("attention.head_count_kv").unwrap_or(heads);
+        ModelFacts {
+            layers: number("block_count").unwrap_or(0),
+            experts: number("expert_count").unwrap_or(0),
+            queries_per_key: heads.checked_div(keys).unwrap_or(0),
+            has_importance,
+            architecture,
+        }
+    }
+
+    fn is_falcon(&self) -> bool {
+        self.architecture == "falcon"
+    }
+
+    /// Models that llama.cpp calls 70B, whose value projections are small.
+    fn is_70b(&self) -> bool {
+        match self.architecture.as_str() {
+            "llama" => self.layers == 80 && self.queries_per_key > 1,
+            "qwen2" | "deci" | "olmo" => self.layers == 80,
+            "jais2" => self.layers == 68,
+            _ => false,
+        }
+    }
+}
+
+/// What a tensor is for, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Category {
+    Output,
+    TokenEmbedding,
+    /// Values of attention, alone or in one tensor with queries or keys.
+    AttentionValue,
+    AttentionKey,
+    AttentionQuery,
+    AttentionOutput,
+    FfnUp,
+    FfnGate,
+    FfnDown,
+    Other,
+}
+
+impl Category {
+    fn of(name: &str) -> Category {
+        let parts = [
+            (Category::AttentionValue, "attn_qkv.weight"),
+            (Category::AttentionValue, "attn_kv_b.weight"),
+            (Category::AttentionValue, "attn_v.weight"),
+            (Category::AttentionKey, "attn_k.weight"),
+            (Category::AttentionQuery, "attn_q.weight"),
+            (Category::AttentionOutput, "attn_output.weight"),
+            (Category::FfnUp, "ffn_up"),
+            (Category::FfnGate, "ffn_gate"),
+            (Category::FfnDown, "ffn_down"),
+        ];
+        match name {
+            "output.weight" => Category::Output,
+            "token_embd.weight" | "per_layer_token_embd.weight" => Category::TokenEmbedding,
+            _ => parts
+                .into_iter()
+                .find(|(_, part)| name.contains(part))
+                .map_or(Category::Other, |(category, _)| category),
+        }
+    }
+}
+
+/// How many tensors of a kind came before, in the order of layers.
+#[derive(Default)]
+struct Counters {
+    values: u64,
+    down: u64,
+    gate: u64,
+    up: u64,
+}
+
+fn take(counter: &mut u64) -> u64 {
+    *counter += 1;
+    *counter - 1
+}
+
+/// The number in `blk.N.`.
+fn layer_of(name: &str) -> Option<u64> {
+    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+}
+
+/// Whether a layer is one of the first or last eighth, or every third between.
+fn gets_more_bits(layer: u64, layers: u64) -> bool {
+    layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2
+}
+
+/// Whether llama.cpp quantizes a tensor of a GGUF file.
+fn is_quantized(name: &str, shape: &Shape) -> bool {
+    // Leading dimensions of 1 do not count: GGUF stores dimensions in the other order.
+    let rank = shape.dims().iter().skip_while(|&&dim| dim == 1).count();
+    rank >= 2 && kept_part(name).is_none()
+}
+
+/// The number in `general.file_type` of a file whose tensors have these types: that of the mix
+/// they are, else of the mix named like the type that most elements have.
+pub(crate) fn file_type(checkpoint: &Checkpoint, types: &[(TensorId, BlockType)]) -> u32 {
+    let is_mix = |mix: &GgufMix| {
+        types.iter().any(|&(_, block)| block == mix.0.base)
+            && [false, true].into_iter().any(|known| mix.types(checkpoint, known) == types)
+    };
+    let elements = |block: BlockType| -> u64 {
+        let same = types.iter().filter(|&&(_, other)| other == block);
+        same.map(|&(id, _)| checkpoint.tensor(id).parameters()).sum()
+    };
+    let most = || BlockType::ALL.iter().copied().max_by_key(|&block| elements(block));
+    let mix = GgufMix::all().find(is_mix).or_else(|| GgufMix::mostly(most()?));
+    mix.map_or(0, |mix| mix.0.file_type)
+}
+
+impl GgufMix {
+    /// All mixes.
+    pub fn all() -> impl Iterator<Item = GgufMix> {
+        MIXES.iter().map(GgufMix)
+    }
+
+    /// The mix named like a block type, or whose tensors are mostly of that type.
+    fn mostly(block: BlockType) -> Option<GgufMix> {
+        let medium = MIXES.iter().find(|row| row.name.strip_suffix("_M") == Some(block.name()));
+        let same = || MIXES.iter().find(|row| row.name == block.name() && row.base == block);
+        let based = || MIXES.iter().find(|row| row.base == block);
+        medium.or_else(same).or_else(based).map(GgufMix)
+    }
+
+    /// The type of each tensor that is quantized. Tensors that are in blocks already are left
+    /// out, and those whose rows no block type divides.
+    pub fn types(
+        self,
+        checkpoint: &Checkpoint,
+        has_importance: bool,
+    ) -> Vec<(TensorId, BlockType)> {
+        let facts = ModelFacts::new(checkpoint, has_importance);
+        let mut tensors: Vec<(TensorId, &str, &Shape)> = checkpoint
+            .ids()
+            .map(|id| (id, checkpoint.tensor(id)))
+            .map(|(id, tensor)| (id, tensor.name.as_str(), &tensor.shape))
+            .collect();
+        tensors.sort_by_key(|&(_, name, _)| (layer_of(name), name));
+        let names: Vec<&str> = tensors.iter().map(|&(_, name, _)| name).collect();
+        let mut rules = Rules::new(self, &facts, &names);
+        let mut types: Vec<(TensorId, BlockType)> = Vec::new();
+        for (id, name, shape) in tensors {
+            if !is_quantized(name, shape) {
+                continue;
+            }
+            let block = rules.next(name, shape);
+            if let Some(block) = block.fitting(shape.row_len())
+                && matches!(checkpoint.content(id), Content::Plain(_))
+            {
+                types.push((id, block));
+            }
+        }
+        types.sort_by_key(|&(id, _)| id);
+        types
+    }
+}
+
+/// The rules of a mix on one model; tensors must be asked for in the order of layers.
+struct Rules<'m> {
+    mix: &'static str,
+    base: BlockType,
+    facts: &'m ModelFacts,
+    counters: Counters,
+    value_tensors: u64,
+    /// Whether the token embedding is the output layer too.
+    tied: bool,
+}
+
+impl<'m> Rules<'m> {
+    fn new(mix: GgufMix, facts: &'m ModelFacts, names: &[&str]) -> Rules<'m> {
+        let count = |category| names.iter().filter(|name| Category::of(name) == category).count();
+        Rules {
+            mix: mix.0.name,
+            base: mix.0.base,
+            facts,
+            counters: Counters::default(),
+            value_tensors: count(Category::AttentionValue) as u64,
+            tied: count(Category::Output) == 0,
+        }
+    }
+
+    fn is(&self, mixes: &[&str]) -> bool {
+        mixes.contains(&self.mix)
+    }
+
+    /// The type of the next tensor, before its width is considered.
+    fn next(&mut self, name: &str, shape: &Shape) -> BlockType {
+        let category = Category::of(name);
+        let is_output =
+            category == Category::Output || self.tied && category == Category::TokenEmbedding;
+        if is_output {
+            self.output(shape)
+        } else if self.mix == "MXFP4_MOE" {
+            let is_expert = shape.rank() > 2 && shape.dims().first().is_some_and(|&dim| dim > 1);
+            if is_expert { BlockType::MXFP4 } else { BlockType::Q8_0 }
+        } else if category == Category::TokenEmbedding {
+            self.token_embedding()
+        } else if self.is(&["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M"]) {
+            self.below_three_bits(category)
+        } else {
+            match category {
+                Category::AttentionValue => self.attention_value(),
+                Category::AttentionKey if self.facts.experts == 8 => BlockType::Q8_0,
+                Category::AttentionKey | Category::AttentionQuery => match self.mix {
+                    "IQ3_XS" => BlockType::IQ3_XXS,
+                    "IQ3_XXS" => BlockType::IQ2_S,
+                    _ => self.base,
+                },
+                Category::FfnDown => self.ffn_down(name),
+                Category::AttentionOutput => self.attention_output(),
+                Category::FfnGate => {
+                    let place = take(&mut self.counters.gate);
+                    self.ffn_gate_or_up(self.layer(place, name))
+                }
+                Category::FfnUp => {
+                    let place = take(&mut self.counters.up);
+                    self.ffn_gate_or_up(self.layer(place, name))
+                }
+                _ => self.base,
+            }
+        }
+    }
+
+    /// The layer of a tensor of the feed-forward block: its place among those of its kind, or,
+    /// with experts, the number in its name.
+    fn layer(&self, place: u64, name: &str) -> u64 {
+        match self.facts.experts > 1 {
+            true => layer_of(name).unwrap_or(place),
+            false => place,
+        }
+    }
+
+    fn output(&self, shape: &Shape) -> BlockType {
+        let divides = shape.row_len().is_multiple_of(self.base.elements());
+        if self.mix == "MXFP4_MOE" || self.facts.is_falcon() || !divides {
+            BlockType::Q8_0
+        } else if self.is(&["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS"]) {
+            BlockType::Q5_K
+        } else if self.base == BlockType::Q8_0 {
+            BlockType::Q8_0
+        } else {
+            BlockType::Q6_K
+        }
+    }
+
+    fn token_embedding(&self) -> BlockType {
+        match self.mix {
+            "IQ1_S" | "IQ1_M" | "IQ2_XXS" | "IQ2_XS" => BlockType::Q2_K,
+            "IQ2_S" | "IQ2_M" | "IQ3_XXS" => BlockType::IQ3_S,
+            "TQ1_0" | "TQ2_0" | "Q2_0" => BlockType::Q4_K,
+            _ => self.base,
+        }
+    }
+
+    fn below_three_bits(&mut self, category: Category) -> BlockType {
+        let ModelFacts { experts, queries_per_key, .. } = *self.facts;
+        let larger = self.is(&["IQ2_S", "IQ2_M"]);
+        let next = if larger { BlockType::IQ3_S } else { BlockType::Q2_K };
+        match category {
+            Category::AttentionValue if queries_per_key >= 4 || experts >= 4 => BlockType::Q4_K,
+            Category::AttentionValue => next,
+            Category::AttentionKey if experts == 8 => BlockType::Q4_K,
+            Category::FfnDown => {
+                let early = take(&mut self.counters.down) < self.facts.layers / 8;
+                if early { next } else { self.base }
+            }
+            Category::AttentionOutput if experts == 8 => BlockType::Q5_K,
+            Category::AttentionOutput if self.is(&["IQ1_S", "IQ1_M"]) => BlockType::IQ2_XXS,
+            Category::AttentionOutput if larger => BlockType::IQ3_S,
+            _ => self.base,
+        }
+    }
+
+    fn attention_value(&mut self) -> BlockType {
+        let place = take(&mut self.counters.values);
+        let shared = self.facts.queries_per_key >= 4;
+        let block = match self.mix {
+            "Q2_K" => {
+                if shared {
+                    BlockType::Q4_K
+                } else {
+                    BlockType::Q3_K
+                }
+            }
+            "Q2_K_S" | "IQ3_XXS" | "IQ3_XS" | "IQ3_S" if shared => BlockType::Q4_K,
+            "IQ3_XXS" if !self.facts.has_importance => BlockType::IQ3_S,
+            "IQ3_M" => BlockType::Q4_K,
+            "Q3_K_M" => {
+                if place < 2 {
+                    BlockType::Q5_K
+                } else {
+                    BlockType::Q4_K
+                }
+            }
+            "Q3_K_L" => BlockType::Q5_K,
+            "IQ4_NL" | "IQ4_XS" if shared => BlockType::Q5_K,
+            "Q4_K_M" | "Q5_K_M" if gets_more_bits(place, self.value_tensors) => BlockType::Q6_K,
+            "Q4_K_S" if place < 4 => BlockType::Q5_K,
+            _ => self.base,
+        };
+        let is_small = matches!(block, BlockType::Q3_K | BlockType::Q4_K);
+        match self.facts.experts {
+            8 => BlockType::Q8_0,
+            _ if self.facts.is_70b() && is_small => BlockType::Q5_K,
+            _ => block,
+        }
+    }
+
+    fn ffn_down(&mut self, name: &str) -> BlockType {
+        let place = take(&mut self.counters.down);
+        let (layer, layers) = (self.layer(place, name), self.facts.layers);
+        let ModelFacts { has_importance, experts, .. } = *self.facts;
+        let falcon = self.facts.is_falcon();
+        let (early, more) = (layer < layers / 8, gets_more_bits(layer, layers));
+        match self.mix {
+            "Q2_K" => BlockType::Q3_K,
+            "Q2_K_S" if early => BlockType::Q4_K,
+            "IQ3_XXS" if !has_importance => {
+                if early {
+                    BlockType::Q4_K
+                } else {
+                    BlockType::Q3_K
+                }
+            }
+            "Q3_K_M" if layer < layers / 16 => BlockType::Q5_K,
+            "Q3_K_M" if !falcon || more => BlockType::Q4_K,
+            "IQ3_M" if early || experts == 8 && more => BlockType::Q4_K,
+            "Q3_K_L" => {
+                if falcon {
+                    BlockType::Q4_K
+                } else {
+                    BlockType::Q5_K
+                }
+            }
+            "Q4_K_M" if falcon && layer < layers / 16 => BlockType::Q6_K,
+            "Q4_K_M" if more => {
+                if falcon {
+                    BlockType::Q5_K
+                } else {
+                    BlockType::Q6_K
+                }
+            }
+            "IQ4_NL" | "IQ4_XS" if early && !has_importance => BlockType::Q5_K,
+            "Q5_K_M" if more => BlockType::Q6_K,
+            "Q4_K_S" if !falcon && early => BlockType::Q5_K,
+            "Q4_0" if has_importance && early => BlockType::Q4_1,
+            "Q5_0" if has_importance && early => BlockType::Q5_1,
+            _ => self.base,
+        }
+    }
+
+    fn attention_output(&self) -> BlockType {
+        match (self.mix, self.facts.is_falcon(), self.facts.experts == 8) {
+            ("Q3_K_L", true, _) => BlockType::Q4_K,
+            (_, true, _) => self.base,
+            (
+                "Q2_K" | "IQ3_XS" | "IQ3_XXS" | "Q3_K_S" | "Q3_K_M" | "IQ4_NL" | "Q4_K_S"
+                | "Q4_K_M" | "IQ3_S" | "IQ3_M" | "IQ4_XS",
+                false,
+                true,
+            ) => BlockType::Q5_K,
+            (_, false, true) => self.base,
+            ("Q2_K", ..) => BlockType::Q3_K,
+            ("IQ3_XXS", ..) => BlockType::IQ3_S,
+            ("Q3_K_M" | "IQ3_M", ..) => BlockType::Q4_K,
+            ("Q3_K_L", ..) => BlockType::Q5_K,
+            _ => self.base,
+        }
+    }
+
+    fn ffn_gate_or_up(&self, layer: u64) -> BlockType {
+        let layers = self.facts.layers;
+        let is_middle = layer >= layers / 8 && layer < 7 * layers / 8;
+        match self.mix {
+            "IQ3_XS" if is_middle => BlockType::IQ3_XXS,
+            _ => self.base,
+        }
+    }
+}

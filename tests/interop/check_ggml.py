@@ -1,0 +1,305 @@
+"""GGUF block types against ggml itself.
+
+    python check_ggml.py QUANTSCOPE DIRECTORY [--llama LIBLLAMA]
+
+Needs numpy, gguf and xllamacpp (2026.10 or later; it exports ggml's and llama.cpp's functions).
+
+rows    Every block type, on rows of several widths, equals ggml_quantize_chunk byte for byte, and
+        `dequantize` gives ggml's floats.
+logits  A tiny Llama in several types and mixes loads in llama.cpp and has the logits of the F32
+        model that `dequantize` makes of it.
+mixes   With --llama, a libllama that exports llama_model_quantize (npm's
+        @node-llama-cpp/linux-x64): the tensor types and bytes of whole files are the same.
+"""
+
+import argparse
+import ctypes as C
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import xllamacpp
+from gguf import GGMLQuantizationType as T
+
+BLOCKS = ["Q1_0", "Q2_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
+          "Q6_K", "IQ4_NL", "IQ4_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_M", "TQ1_0", "TQ2_0",
+          "MXFP4", "NVFP4"]
+IDS = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12,
+       "Q5_K": 13, "Q6_K": 14, "IQ3_XXS": 18, "IQ4_NL": 20, "IQ3_S": 21, "IQ2_S": 22, "IQ4_XS": 23,
+       "IQ1_M": 29, "TQ1_0": 34, "TQ2_0": 35, "MXFP4": 39, "NVFP4": 40, "Q1_0": 41, "Q2_0": 42}
+NAMES = {number: name for name, number in IDS.items()}
+WIDTHS = [32, 64, 96, 128, 224, 256, 320, 512, 1280, 2304]
+MIXES = {"Q4_K_M": 15, "Q5_K_M": 17, "Q3_K_M": 12, "Q2_K": 10, "IQ4_XS": 30, "Q4_K_S": 14,
+         "Q3_K_L": 13, "Q6_K": 18, "Q8_0": 7, "Q4_0": 2, "Q5_1": 9, "IQ4_NL": 25, "IQ3_S": 26,
+         "IQ3_M": 27, "TQ1_0": 36}
+
+
+class Traits(C.Structure):  # struct ggml_type_traits
+    _fields_ = [("name", C.c_char_p), ("block", C.c_int64), ("interleave", C.c_int64),
+                ("size", C.c_size_t), ("is_quantized", C.c_bool),
+                ("to_float", C.CFUNCTYPE(None, C.c_void_p, C.c_void_p, C.c_int64)),
+                ("from_float", C.c_void_p)]
+
+
+def open_ggml():
+    lib = C.CDLL(str(Path(xllamacpp.__file__).parent / "xllamacpp.abi3.so"))
+    lib.ggml_row_size.restype = C.c_size_t
+    lib.ggml_row_size.argtypes = [C.c_int, C.c_int64]
+    lib.ggml_quantize_chunk.restype = C.c_size_t
+    lib.ggml_quantize_chunk.argtypes = [C.c_int, C.c_void_p, C.c_void_p] + [C.c_int64] * 3 + [C.c_void_p]
+    lib.ggml_get_type_traits.restype = C.POINTER(Traits)
+    return lib
+
+
+def run(*arguments):
+    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{arguments}\n{done.stdout}{done.stderr}")
+
+
+# name -> (number of the type, bytes), read without gguf-py, which lacks the newest types
+def stored(path, lib):
+    data = Path(path).read_bytes()
+    at = 8
+    def number(kind):
+        nonlocal at
+        size = np.dtype(kind).itemsize
+        at += size
+        return int(np.frombuffer(data, kind, 1, at - size)[0])
+    def text():
+        nonlocal at
+        length = number("u8")
+        at += length
+        return data[at - length:at].decode()
+    def skip(kind):
+        nonlocal at
+        if kind == 8:
+            text()
+        elif kind == 9:
+            inner, length = number("u4"), number("u8")
+            for _ in range(length):
+                skip(inner)
+        else:
+            at += {0: 1, 1: 1, 2: 2, 3: 2, 7: 1, 4: 4, 5: 4, 6: 4}.get(kind, 8)
+    tensors, keys, alignment = number("u8"), number("u8"), 32
+    for _ in range(keys):
+        text()
+        skip(number("u4"))
+    infos = []
+    for _ in range(tensors):
+        name = text()
+        dims = [number("u8") for _ in range(number("u4"))]
+        infos.append((name, dims, number("u4"), number("u8")))
+    start = -(-at // alignment) * alignment
+    found = {}
+    for name, dims, kind, offset in infos:
+        size = lib.ggml_row_size(kind, dims[0]) * int(np.prod(dims[1:], initial=1))
+        found[name] = (kind, data[start + offset:start + offset + size])
+    return found
+
+
+def load(path):
+    """The tensors of a safetensors file of F32 and F16, as F32."""
+    data = Path(path).read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8:start])
+    entries.pop("__metadata__", None)
+    kinds = {"F32": np.float32, "F16": np.float16}
+    return {name: np.frombuffer(data, kinds[e["dtype"]], offset=start + e["data_offsets"][0],
+                                count=int(np.prod(e["shape"]))).reshape(e["shape"]).astype(np.float32)
+            for name, e in entries.items()}
+
+
+def check_rows(quantscope, directory, lib):
+    rng = np.random.default_rng(20)
+    rows = {}
+    for width in WIDTHS:
+        x = rng.standard_normal((6, width)).astype(np.float32) * 0.02
+        x[1] *= 1e-3
+        x[2, rng.integers(width)] = 3
+        x[3, :width // 2] = 0
+        x[4] = np.round(x[4] * 128) / 128
+        x[5] = rng.laplace(0, 0.05, width)
+        rows[f"blk.{width}.attn_q.weight"] = np.ascontiguousarray(x)
+    source = directory / "rows.gguf"
+    writer = gguf.GGUFWriter(source, "llama")
+    for name, x in rows.items():
+        writer.add_tensor(name, x)
+    writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_tensors_to_file()
+    writer.close()
+    wrong = 0
+    for block in BLOCKS:
+        out, floats = directory / f"rows-{block}.gguf", directory / f"rows-{block}.safetensors"
+        run(quantscope, "quantize", source, "--scheme", block.lower(), "-o", out, "--force", "--quiet")
+        run(quantscope, "dequantize", out, "-o", floats, "--force", "--quiet")
+        restored = load(floats)
+        kinds = {}
+        for name, (kind, raw) in stored(out, lib).items():
+            x = rows[name]
+            if kind == 0:
+                continue  # no block divides these rows
+            expected = np.zeros(len(raw), np.uint8)
+            lib.ggml_quantize_chunk(kind, x.ctypes.data, expected.ctypes.data, 0, *x.shape, None)
+            decoded = np.empty_like(x)
+            lib.ggml_get_type_traits(kind).contents.to_float(expected.ctypes.data, decoded.ctypes.data, x.size)
+            kinds.setdefault(NAMES[kind], []).append(x.shape[1])
+            if raw != expected.tobytes():
+                wrong += 1
+                print(f"  {block}: {name} as {NAMES[kind]} differs from ggml")
+            elif (decoded.view(np.uint32) != restored[name].view(np.uint32)).any():
+                wrong += 1
+                print(f"  {block}: {name} decodes to other floats")
+        print(f"{block}: {', '.join(f'{kind} {widths}' for kind, widths in kinds.items())}")
+    return wrong
+
+
+def tiny_llama(path, layers=8, width=256, feed=512, vocabulary=384, heads=8, keys=2):
+    rng = np.random.default_rng(3)
+    w = gguf.GGUFWriter(path, "llama")
+    w.add_name("tiny"); w.add_block_count(layers); w.add_context_length(256)
+    w.add_embedding_length(width); w.add_feed_forward_length(feed); w.add_head_count(heads)
+    w.add_head_count_kv(keys); w.add_layer_norm_rms_eps(1e-5); w.add_rope_freq_base(10000.0)
+    w.add_vocab_size(vocabulary); w.add_rope_dimension_count(width // heads)
+    w.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    tokens = ["<unk>", "<s>", "</s>"] + ["<0x%02X>" % i for i in range(256)]
+    w.add_tokenizer_model("llama"); w.add_tokenizer_pre("default")
+    w.add_token_list(tokens + ["w%d" % i for i in range(vocabulary - 259)])
+    w.add_token_scores([0.0] * 3 + [-1000.0] * (vocabulary - 3))
+    w.add_token_types([2, 3, 3] + [6] * 256 + [1] * (vocabulary - 259))
+    w.add_bos_token_id(1); w.add_eos_token_id(2); w.add_unk_token_id(0)
+    def add(name, shape, scale=0.06):
+        x = np.ones(shape) if len(shape) == 1 else rng.standard_normal(shape) * scale
+        w.add_tensor(name, x.astype(np.float32 if len(shape) == 1 else np.float16))
+    add("token_embd.weight", (vocabulary, width), 0.5)
+    add("output_norm.weight", (width,)); add("output.weight", (vocabulary, width))
+    kv = keys * width // heads
+    for layer in range(layers):
+        for name, shape in (("attn_q", (width, width)), ("attn_k", (kv, width)), ("attn_v", (kv, width)),
+                            ("attn_output", (width, width)), ("ffn_gate", (feed, width)),
+                            ("ffn_up", (feed, width)), ("ffn_down", (width, feed)),
+                            ("attn_norm", (width,)), ("ffn_norm", (width,))):
+            add(f"blk.{layer}.{name}.weight", shape)
+    w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
+
+
+class Opaque(C.Structure):
+    """A struct of parameters that is only passed on; the largest of them is smaller."""
+    _fields_ = [("words", C.c_uint32 * 128)]
+
+
+class Batch(C.Structure):
+    _fields_ = [("tokens", C.c_int32)] + [(f"p{i}", C.c_void_p) for i in range(6)]
+
+
+def logits(lib, path, tokens):
+    lib.llama_model_default_params.restype = Opaque
+    lib.llama_context_default_params.restype = Opaque
+    lib.llama_model_load_from_file.restype = C.c_void_p
+    lib.llama_model_load_from_file.argtypes = [C.c_char_p, Opaque]
+    lib.llama_init_from_model.restype = C.c_void_p
+    lib.llama_init_from_model.argtypes = [C.c_void_p, Opaque]
+    lib.llama_batch_get_one.restype = Batch
+    lib.llama_batch_get_one.argtypes = [C.c_void_p, C.c_int32]
+    lib.llama_decode.argtypes = [C.c_void_p, Batch]
+    lib.llama_get_logits_ith.restype = C.POINTER(C.c_float)
+    lib.llama_get_logits_ith.argtypes = [C.c_void_p, C.c_int32]
+    model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
+    if not model:
+        sys.exit(f"llama.cpp does not load {path}")
+    context = lib.llama_init_from_model(model, lib.llama_context_default_params())
+    rows = []
+    for token in tokens:
+        one = (C.c_int32 * 1)(token)
+        if lib.llama_decode(context, lib.llama_batch_get_one(one, 1)):
+            sys.exit(f"llama.cpp does not run {path}")
+        rows.append(np.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), (384,)).copy())
+    return np.stack(rows)
+
+
+def check_logits(quantscope, directory, lib):
+    source = directory / "tiny.gguf"
+    tiny_llama(source)
+    lib.llama_backend_init()
+    tokens = [1, 70, 300, 90, 12, 260, 44, 383]
+    wrong = 0
+    for scheme in ["q8_0", "q4_K", "Q4_K_M", "Q5_K_M", "Q3_K_M", "Q2_K", "IQ4_XS", "q5_1", "iq3_s", "q6_K"]:
+        out, floats = directory / f"tiny-{scheme}.gguf", directory / f"tiny-{scheme}.safetensors"
+        run(quantscope, "quantize", source, "--scheme", scheme, "-o", out, "--force", "--quiet")
+        run(quantscope, "dequantize", out, "-o", floats, "--force", "--quiet")
+        plain = directory / "plain.gguf"
+        as_floats(source, floats, plain)
+        a, b = logits(lib, out, tokens), logits(lib, plain, tokens)
+        cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+        print(f"{scheme}: loads, least cosine of logits with the dequantized model {cosine.min():.6f}")
+        wrong += not cosine.min() >= LEAST_COSINE
+    return wrong
+
+
+# llama.cpp rounds the inputs of quantized layers to 8 bits, which the F32 model does not have.
+LEAST_COSINE = 0.999
+
+
+def as_floats(source, floats, out):
+    """The source's keys with the tensors of a safetensors file in F32."""
+    tiny_llama_with(out, load(floats))
+
+
+def tiny_llama_with(path, tensors):
+    class Writer(gguf.GGUFWriter):
+        def add_tensor(self, name, tensor, *rest, **more):
+            super().add_tensor(name, tensors[name].astype(np.float32), *rest, **more)
+    plain, gguf.GGUFWriter = gguf.GGUFWriter, Writer
+    try:
+        tiny_llama(path)
+    finally:
+        gguf.GGUFWriter = plain
+
+
+def check_mixes(quantscope, directory, lib, llama):
+    os.environ["LD_LIBRARY_PATH"] = str(llama.parent)
+    for name in ("libggml-base.so", "libggml.v0.5.0.so"):
+        if (llama.parent / name).exists():
+            C.CDLL(str(llama.parent / name), mode=C.RTLD_GLOBAL)
+    other = C.CDLL(str(llama))
+    other.llama_model_quantize_default_params.restype = Opaque
+    other.llama_model_quantize.argtypes = [C.c_char_p, C.c_char_p, C.POINTER(Opaque)]
+    other.llama_backend_init()
+    source = directory / "tiny.gguf"
+    tiny_llama(source)
+    wrong = 0
+    for mix, file_type in MIXES.items():
+        ours, theirs = directory / f"ours-{mix}.gguf", directory / f"theirs-{mix}.gguf"
+        run(quantscope, "quantize", source, "--scheme", mix, "-o", ours, "--force", "--quiet")
+        params = other.llama_model_quantize_default_params()
+        params.words[1] = file_type
+        if other.llama_model_quantize(str(source).encode(), str(theirs).encode(), C.byref(params)):
+            sys.exit(f"llama_model_quantize fails for {mix}")
+        a, b = stored(ours, lib), stored(theirs, lib)
+        types = [name for name in b if a[name][0] != b[name][0]]
+        data = [name for name in b if a[name] != b[name]]
+        kind = gguf.GGUFReader(ours).fields["general.file_type"].parts[-1][0]
+        print(f"{mix}: {len(b)} tensors, types differ in {len(types)}, bytes in {len(data)}, file type {kind}")
+        wrong += len(data) + (kind != file_type)
+    return wrong
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("quantscope"); parser.add_argument("directory", type=Path)
+    parser.add_argument("--llama", type=Path)
+    a = parser.parse_args()
+    a.directory.mkdir(parents=True, exist_ok=True)
+    lib = open_ggml()
+    wrong = check_rows(a.quantscope, a.directory, lib)
+    wrong += check_logits(a.quantscope, a.directory, lib)
+    if a.llama:
+        wrong += check_mixes(a.quantscope, a.directory, lib, a.llama)
+    print(f"differences: {wrong}")
+    sys.exit(wrong != 0)
+
+
+main()
