@@ -331,7 +331,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('e')], A::WriteReport, "export the table: an HTML page with plots, CSV or JSON", G::Write).hint("export"),
     bind(C::Main, &[Char('d')], A::Dequantize, "write the float model back", G::Write).hint("dequantize"),
 
-    bind(C::Main, &[Char('/')], A::Filter, "filter: words, *glob*, re:regex, dtype:f32, size>10MB, params>1M, sqnr<30, is:marked", G::Find).hint("filter"),
+    bind(C::Main, &[Char('/')], A::Filter, "filter: words, *glob*, re:regex, size>10MB, sqnr<30, is:marked", G::Find).hint("filter"),
     bind(C::Main, &[Char('.')], A::QuantizableOnly, "only tensors that are quantized by default, or all", G::Find),
     bind(C::Table, &[Char('n')], A::NextMatch, "next match", G::Find),
     bind(C::Table, &[Char('N')], A::PreviousMatch, "previous match", G::Find),
