@@ -119,7 +119,7 @@ impl SchemeComparison<'_> {
         writeln!(out)?;
         writeln!(
             out,
-            "SQNR in dB; in parentheses the worst output channel and its index. {}int4 and fp8 are\nmeasured, not saved.",
+            "SQNR in dB; in parentheses the worst output channel and its index. {}int4 and fp8 are\nsaved as presets such as W4A16 and FP8_DYNAMIC.",
             match self.outputs {
                 None => "The\nfigures are errors of the weights, not of the model's output. ",
                 Some(_) => "",
@@ -218,10 +218,11 @@ impl SchemeComparison<'_> {
                 table.cell(mean.map(db).unwrap_or_default());
                 table.cell(total.worst_output.map(db).unwrap_or_default());
             }
-            table.cell(match (scheme.is_scaled_int8(), scheme.ggml()) {
-                (true, _) => "",
-                (_, Some(_)) => "saved as GGUF",
-                (_, None) => "measured, not saved",
+            table.cell(match (scheme.is_scaled_int8(), scheme.ggml(), scheme.preset()) {
+                (true, ..) => "",
+                (_, Some(_), _) => "saved as GGUF",
+                (_, _, Some(_)) => "saved as compressed-tensors",
+                (_, None, None) => "measured, not saved",
             });
         }
         table
