@@ -38,7 +38,8 @@ pub(super) fn group_scale<W: WorkingType>(
     global: f32,
 ) -> Option<GroupScale> {
     let (min, max) = (min.min(0.0), max.max(0.0));
-    let absmax = max.max(-min);
+    // `max` may return either zero of 0.0 and -0.0.
+    let absmax = max.max(-min).abs();
     let plain = |divisor: f32| {
         let scale = W::round(absmax / divisor);
         let scale = if scale == 0.0 { W::EPSILON } else { scale };
