@@ -143,12 +143,21 @@ fn any_flipped_byte_of_a_layer_is_found() {
 }
 
 #[test]
-fn the_group_size_is_one_that_divides_all_rows() {
+fn layers_whose_rows_no_group_divides_stay_float() {
     let (directory, source) = model(|tensor| tensor);
     let out = directory.path().join("out");
     let command = ["quantize", text(&source), "-o", text(&out), "--for", "mlx"];
-    let error = failure(&[&command[..], &["--scheme", "per-block:64"]].concat()).1;
-    assert!(error.contains("groups of 64 do not divide the 96 columns"), "{error}");
+    let groups_of_64 = directory.path().join("groups-of-64");
+    let command_64 = ["quantize", text(&source), "-o", text(&groups_of_64), "--for", "mlx"];
+    let command_64 = [&command_64[..], &["--scheme", "per-block:64"]].concat();
+    let query = "model.layers.0.self_attn.q_proj.weight";
+    let error = failure(&[&command_64[..], &["--include", query]].concat()).1;
+    assert!(error.contains("96 columns"), "{error}");
+    let receipt = json(&command_64);
+    assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(1));
+    assert!(receipt["warnings"].to_string().contains("96 columns are not a multiple of 64"));
+    assert_eq!(config(&groups_of_64)["quantization"]["group_size"], 64);
+    stdout(&["verify", text(&groups_of_64), "--against", text(&source)]);
     for scheme in ["per-channel", "per-block:16"] {
         let error = failure(&[&command[..], &["--scheme", scheme]].concat()).1;
         assert!(error.contains("groups of 32, 64 or 128"), "{error}");
