@@ -137,7 +137,7 @@ fn assert_drawn(driver: &Driver, what: &str) {
 
 /// Turned round and back, the order is what sorting from nothing gives.
 fn assert_ordered(driver: &mut Driver, what: &str) {
-    driver.press("o o");
+    driver.press("R R");
     let (model, table) = (&driver.app.model, &driver.app.table);
     let mut anew = Table::new(model);
     anew.start_with(table.sort, table.as_tree, model);
