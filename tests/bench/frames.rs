@@ -94,7 +94,7 @@ fn main() {
         }
     }
     let keys = [
-        ("another order", "> > > > > > > > o", 9),
+        ("another order", "> > > > > > > > R", 9),
         ("tree and list", "t t t t", 4),
         ("all unfolded and folded", "+ - + -", 4),
         ("everything marked and not", "a a a a", 4),
