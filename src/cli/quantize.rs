@@ -138,7 +138,7 @@ fn left_out(
     Ok(warnings.collect())
 }
 
-/// Whether the blocks of a scheme divide the rows of all tensors, as they lie in the output.
+/// Whether the blocks of a scheme divide the rows of all tensors, in their output shapes.
 fn divides_rows(
     checkpoint: &Checkpoint,
     tensors: &[TensorId],

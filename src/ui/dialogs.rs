@@ -128,7 +128,7 @@ pub(super) fn save(
 }
 
 /// A line for each format or type. Those that do not fit are dim, with the reason if there is
-/// room for it; the reason of the chosen one is told below the list in any case.
+/// room for it; the reason of the chosen one is always shown below the list.
 fn save_choices<'a>(choices: &[SaveChoice], width: usize, theme: &Theme) -> Vec<Line<'a>> {
     let longest = choices.iter().map(|choice| choice.name.chars().count()).max().unwrap_or(0) + 2;
     let line = |choice: &SaveChoice| {

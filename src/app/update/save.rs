@@ -121,7 +121,7 @@ impl App {
         }
     }
 
-    /// Records a save that has ended, and returns the window that tells of it.
+    /// Records a save that has ended, and returns the window that shows its result.
     fn after_save(
         &mut self,
         mut saving: Saving,

@@ -23,6 +23,8 @@ impl RemoteFile {
     }
 }
 
+/// What a remote path names: nothing, without the feature.
+#[allow(dead_code, reason = "only the feature 'remote' finds something")]
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     File(Arc<RemoteFile>),

@@ -271,7 +271,7 @@ impl Fact {
 }
 
 impl Condition {
-    /// Whether it tells of int8 schemes, and says nothing of weights of other types.
+    /// Whether it is about int8 schemes only, and not about weights of other types.
     pub(super) fn is_of_int8(self) -> bool {
         matches!(
             self,
