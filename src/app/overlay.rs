@@ -12,7 +12,7 @@ use crate::app::prompt::Prompt;
 use crate::app::save::{SaveDialog, Saving};
 use crate::app::table::Column;
 use crate::app::target_list::TargetList;
-use crate::plan::Preset;
+use crate::plan::MarkPreset;
 use crate::tensor::TensorId;
 use std::path::PathBuf;
 use tui_input::Input;
@@ -254,13 +254,13 @@ pub struct Presets {
 
 #[derive(Debug)]
 pub struct PresetChoice {
-    pub preset: Option<Preset>,
+    pub preset: Option<MarkPreset>,
     pub tensors: Vec<TensorId>,
     pub bytes: u64,
 }
 
 impl PresetChoice {
     pub fn name(&self) -> &'static str {
-        self.preset.map_or("nothing", Preset::name)
+        self.preset.map_or("nothing", MarkPreset::name)
     }
 }

@@ -1,34 +1,38 @@
-//! Choosing schemes under a budget of bytes: the Pareto curve of size against error.
+//! Choosing schemes for a given size: the Pareto curve of bytes against error.
 //!
-//! The error of a choice is the weight proxy Σ(x−x̂)²/Σx² or, where activations were
-//! recorded, the output error ‖Wx−Ŵx̂‖²/‖Wx‖², weighted by the tensor's parameters, summed
-//! over tensors. Each tensor's options are reduced to the lower convex
-//! hull of (bytes, error); taking the hulls' edges of all tensors from the least error per
-//! byte saved to the most gives the convex hull of all combinations, exactly (the fractional
-//! relaxation of the multiple-choice knapsack: Sinha and Zoltners, 1979). Every point of the
-//! curve is therefore a choice that no other of the same size or smaller beats.
+//! The error of a tensor's choice is Σ(x−x̂)²/Σx² of the weight or, if activations were
+//! recorded, the output error ‖Wx−Ŵx̂‖²/‖Wx‖², multiplied by the tensor's number of parameters.
+//! The error of a plan is the sum over all tensors.
+//!
+//! The options of each tensor are reduced to the lower convex hull of (bytes, error). Taking the
+//! hull edges of all tensors in the order of their error per saved byte gives exactly the convex
+//! hull of all combinations. This is the fractional relaxation of the multiple-choice knapsack
+//! problem (Sinha and Zoltners, 1979). No combination of the same or a smaller size has a lower
+//! error than a point of the curve.
 
 use crate::plan::marks::Plan;
 pub use crate::plan::schemes::SCHEMES;
 use crate::quantization::{Outcome, Quantizer, Rounding};
 use crate::tensor::{TensorId, TensorInfo};
 
-/// One way to store a tensor: as it is (`None`), or quantized.
+/// One way to store a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
+    /// `None` if the tensor is not quantized.
     pub quantizer: Option<Quantizer>,
     pub bytes: u64,
-    /// Relative squared error times parameters; 0 as it is.
+    /// Relative squared error times the number of parameters; 0 without a quantizer.
     pub error: f64,
 }
 
 impl Choice {
-    /// The tensor as it is.
+    /// The choice not to quantize the tensor.
     pub fn kept(tensor: &TensorInfo) -> Choice {
         Choice { quantizer: None, bytes: tensor.bytes, error: 0.0 }
     }
 
-    /// The tensor quantized. `noise_share`: Σ(x−x̂)²/Σx², or the same of the layer's output.
+    /// The choice to quantize the tensor. `noise_share` is the relative squared error of the
+    /// weight or of the layer's output.
     pub fn quantized(tensor: &TensorInfo, quantizer: Quantizer, noise_share: f64) -> Choice {
         Choice {
             quantizer: Some(quantizer),
@@ -38,9 +42,9 @@ impl Choice {
     }
 }
 
-/// The options of a tensor: as it is, and every outcome that loses no more than
-/// `min_sqnr_db` allows. `scale_bytes`: what a stored scale takes. `output`: what the layer's output loses by a quantizer, where that
-/// is known; it then takes the place of what the weight loses.
+/// Returns the options of a tensor: not to quantize it, and every outcome with an SQNR of at
+/// least `min_sqnr_db`. `scale_bytes` is the size of a stored scale. `output` returns the
+/// relative squared error of the layer's output, if known; it then replaces that of the weight.
 pub(crate) fn options(
     tensor: &TensorInfo,
     outcomes: &[Outcome],
@@ -59,7 +63,8 @@ pub(crate) fn options(
     std::iter::once(Choice::kept(tensor)).chain(measured).collect()
 }
 
-/// The options of tensors that must share a scheme: what each of them can be stored as.
+/// Returns the options of tensors that must share a scheme: those that all of them have, with
+/// bytes and errors added up.
 pub(crate) fn shared_options(options: Vec<Vec<Choice>>) -> Vec<Choice> {
     let mut options = options.into_iter();
     let first = options.next().unwrap_or_default();
@@ -73,15 +78,15 @@ pub(crate) fn shared_options(options: Vec<Vec<Choice>>) -> Vec<Choice> {
     })
 }
 
-/// One point of the curve: all tensors together.
+/// One point of the curve: size and error of all tensors together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
     pub bytes: u64,
     pub error: f64,
 }
 
-/// The curve from everything kept as it is to the smallest size, bytes falling and error
-/// rising.
+/// The curve from the unquantized model to the smallest size. Along it, bytes fall and the error
+/// rises.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
     /// Tensors that share a choice.
@@ -93,13 +98,13 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// The curve over single tensors. `fixed`: bytes of what is not up for choice. Each
-    /// tensor has at least one option.
+    /// Computes the curve over single tensors, each with at least one option. `fixed` is the
+    /// size of all tensors without a choice, in bytes.
     pub fn new(fixed: u64, options: impl IntoIterator<Item = (TensorId, Vec<Choice>)>) -> Curve {
         Curve::of_units(fixed, options.into_iter().map(|(id, options)| (vec![id], options)))
     }
 
-    /// The curve over units, whose tensors share a choice.
+    /// Computes the curve over units. The tensors of a unit share a choice.
     pub fn of_units(
         fixed: u64,
         options: impl IntoIterator<Item = (Vec<TensorId>, Vec<Choice>)>,
@@ -136,28 +141,28 @@ impl Curve {
         &self.points
     }
 
-    /// The change that led to a point, with the first tensor of its unit; none led to the
+    /// Returns the change that led to a point, with the first tensor of its unit; `None` for the
     /// first point.
     pub fn step_to(&self, point: usize) -> Option<(TensorId, Choice)> {
         let &(unit, choice) = self.steps.get(point.checked_sub(1)?)?;
         Some((*self.units.get(unit)?.first()?, choice))
     }
 
-    /// The change that leads to each point after the first: the tensors of a unit, and what they
-    /// become.
+    /// Returns the changes that lead to the points after the first: the tensors of a unit, and
+    /// their new choice.
     pub fn steps(&self) -> impl Iterator<Item = (&[TensorId], Choice)> {
         self.steps.iter().map(|&(unit, choice)| {
             (self.units.get(unit).map(Vec::as_slice).unwrap_or_default(), choice)
         })
     }
 
-    /// The point of least error that is no larger than `max_bytes`.
+    /// Returns the point with the lowest error that has at most `max_bytes`.
     pub fn within(&self, max_bytes: u64) -> Option<usize> {
         let at = self.points.partition_point(|point| point.bytes > max_bytes);
         (at < self.points.len()).then_some(at)
     }
 
-    /// What each tensor gets at a point.
+    /// Returns the plan of a point.
     pub fn plan(&self, point: usize, rounding: Rounding) -> Plan {
         let mut plan = Plan::new(rounding);
         let taken = self.steps.iter().take(point);
@@ -173,12 +178,12 @@ impl Curve {
     }
 }
 
-/// Error added per byte saved.
+/// The added error per saved byte.
 fn slope(from: &Choice, to: &Choice) -> f64 {
     (to.error - from.error) / (from.bytes - to.bytes) as f64
 }
 
-/// The options on the lower convex hull, bytes falling and error rising.
+/// Returns the options on the lower convex hull, in order of falling bytes and rising error.
 fn hull(mut options: Vec<Choice>) -> Vec<Choice> {
     options.retain(|choice| !choice.error.is_nan());
     options.sort_by(|a, b| a.error.total_cmp(&b.error).then(a.bytes.cmp(&b.bytes)));
@@ -221,7 +226,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against every combination there is.
+        /// Compares the curve with all combinations.
         #[test]
         fn no_choice_of_the_same_size_is_better(tensors in arbitrary_options()) {
             let curve = Curve::new(7, (0..).map(TensorId).zip(tensors.clone()));
@@ -242,7 +247,7 @@ mod tests {
             }
         }
 
-        /// A unit of equal tensors is a tensor of their size and error together.
+        /// A unit of equal tensors has as many points as one such tensor.
         #[test]
         fn tensors_of_a_unit_share_a_choice(tensors in arbitrary_options()) {
             let ids = |at: usize| [2 * at, 2 * at + 1].map(|id| TensorId(id as u32)).to_vec();
@@ -258,9 +263,9 @@ mod tests {
             prop_assert_eq!(curve.points().len(), alone.points().len());
         }
 
-        /// The plan at a point is of the size and error that the point says.
+        /// The plan of a point has the size and the error of the point.
         #[test]
-        fn a_point_says_what_its_plan_costs(tensors in arbitrary_options()) {
+        fn a_point_has_the_size_and_error_of_its_plan(tensors in arbitrary_options()) {
             let curve = Curve::new(0, (0..).map(TensorId).zip(tensors.clone()));
             for (i, point) in curve.points().iter().enumerate() {
                 let plan = curve.plan(i, Rounding::HalfEven);

@@ -1,4 +1,4 @@
-//! What a budget is to reach, as users type it.
+//! The goal of a budget, as users type it.
 
 use crate::text::size::SizeLimit;
 use std::str::FromStr;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 /// The goal of a budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BudgetGoal {
-    /// The least error within a size: `60MB`, `1.5GiB`, `50%`.
+    /// The lowest error within a size: `60MB`, `1.5GiB`, `50%`.
     Size(SizeLimit),
-    /// The smallest size at which every tensor keeps this SQNR in dB: `40dB`.
+    /// The smallest size at which every tensor has at least this SQNR: `40dB`.
     MinSqnr(Decibels),
 }
 
@@ -19,13 +19,13 @@ pub struct Decibels(pub f64);
 impl FromStr for BudgetGoal {
     type Err = String;
 
-    /// A number with `dB` behind it is a ratio, anything else a size.
+    /// Parses a number followed by `dB` as an SQNR, and anything else as a size.
     fn from_str(text: &str) -> Result<BudgetGoal, String> {
         match without_unit(text) {
             Some(_) => text.parse().map(BudgetGoal::MinSqnr),
             None => text.parse().map(BudgetGoal::Size).map_err(|_| {
                 let text = text.escape_debug();
-                format!("'{text}' is no goal: expected a size such as 60MB or 50%, or 40dB")
+                format!("invalid goal '{text}': expected a size such as 60MB or 50%, or 40dB")
             }),
         }
     }
@@ -34,14 +34,14 @@ impl FromStr for BudgetGoal {
 impl FromStr for Decibels {
     type Err = String;
 
-    /// The unit may be left out.
+    /// Parses a number with or without the unit.
     fn from_str(text: &str) -> Result<Decibels, String> {
         let number = without_unit(text).unwrap_or(text).trim().parse::<f64>();
         match number {
             Ok(db) if db.is_finite() => Ok(Decibels(db)),
             _ => {
                 let text = text.escape_debug();
-                Err(format!("'{text}' is no number of decibels: expected one such as 40 or 40dB"))
+                Err(format!("invalid number of decibels '{text}': expected 40 or 40dB"))
             }
         }
     }
@@ -53,7 +53,7 @@ impl std::fmt::Display for Decibels {
     }
 }
 
-/// The text in front of `dB`, if it ends so.
+/// Returns the text before a final `dB`; `None` if the text does not end in it.
 fn without_unit(text: &str) -> Option<&str> {
     let text = text.trim();
     let start = text.len().checked_sub(2)?;

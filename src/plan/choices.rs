@@ -1,16 +1,16 @@
-//! Which tensor has which quantizer, in pages that copies share until one of them changes:
-//! every step that can be undone keeps a whole plan, of a hundred thousand tensors too.
+//! A map from tensors to quantizers with copy-on-write pages. Every undo step keeps a whole
+//! plan, which may cover 100,000 tensors, so clones must be cheap.
 
 use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
 use std::sync::Arc;
 
-/// Tensors of a page.
+/// Tensors per page.
 const PAGE: usize = 256;
 
 type Page = [Option<Quantizer>; PAGE];
 
-/// Chosen quantizers, in the order of the tensors.
+/// The chosen quantizers, in the order of the tensors.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Choices {
     pages: Vec<Arc<Page>>,
@@ -56,7 +56,7 @@ impl Choices {
         (0..).map(TensorId).zip(choices).filter_map(|(id, choice)| Some((id, (*choice)?)))
     }
 
-    /// The tensors of which two have different choices, or only one has any.
+    /// The tensors whose quantizer differs between `self` and `other`.
     pub(super) fn differing<'c>(&'c self, other: &'c Choices) -> impl Iterator<Item = TensorId> {
         let pages = self.pages.len().max(other.pages.len());
         let differ = |&at: &usize| match (self.pages.get(at), other.pages.get(at)) {

@@ -1,11 +1,11 @@
-//! What is planned where the user does not choose: calibration, scheme, and the calibration
-//! that applies to one tensor.
+//! Defaults: calibration and scheme if the user chooses none, and the calibration that applies
+//! to one tensor.
 
 use crate::checkpoint::{Checkpoint, Format};
 use crate::quantization::{Calibration, QatMismatch, QatScales, QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
 
-/// The default calibration: learned scales if quantization-aware training left any.
+/// The default calibration: learned scales if the checkpoint has any, else min-max.
 pub fn default_calibration(checkpoint: &Checkpoint) -> Calibration {
     // Q8_0 blocks have scales of their own.
     match checkpoint.has_learned() && checkpoint.format() != Format::Gguf {

@@ -1,44 +1,43 @@
-//! Which tensors are worth quantizing by default, which only when asked for by name, and
-//! which cannot be.
+//! Which tensors are quantized by default, which only if named, and which never.
 
 use crate::checkpoint::{Checkpoint, Content, Role, Stored, qat};
 use crate::tensor::TensorId;
 use memchr::memmem::Finder;
 use std::sync::LazyLock;
 
-/// Why a tensor is not quantized unless it is asked for, or not at all.
+/// Why a tensor is quantized only if it is named, or never.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Obstacle {
-    /// Its elements cannot be read, for this reason.
+    /// Its elements cannot be read; the text is the reason.
     Unreadable(String),
     /// It is state of an optimizer.
     OptimizerState,
-    /// It is neither the network nor optimizer state.
+    /// It belongs neither to the network nor to the optimizer state.
     NotNetwork,
     /// It is a part of a tensor whose class is not decoded.
     PartOfTensor,
-    /// Several of its elements are one element of the file.
+    /// It is an expanded view: several of its elements share one element of the file.
     Expanded,
     /// It has no elements.
     Empty,
     /// Its elements are not F64, F32, F16 or BF16.
     NotFloat(String),
-    /// It is stored quantized already, in the layout named.
+    /// It is already stored quantized, in the named packed format.
     AlreadyQuantized(String),
-    /// A scalar or vector: a bias, a norm's weight. Small, and sensitive.
+    /// It is a scalar or vector, such as a bias. These are small and sensitive.
     FewDimensions,
-    /// Looked up by row rather than multiplied by.
+    /// It is a table that is looked up by row.
     Embedding,
-    /// It watched what training with fake quantization rounded, and is no part of the network.
+    /// It is an observer of quantization-aware training, not part of the network.
     Observer,
-    /// A normalisation's parameter.
+    /// It is a parameter of a normalisation.
     Norm,
-    /// It holds NaN or infinities, so there is no scale. Known after calibration.
+    /// It holds NaN or infinities, so it has no scale. Known only after calibration.
     NonFinite { nan: u64, inf: u64, first: u64 },
 }
 
 impl Obstacle {
-    /// Whether the tensor can be quantized all the same, when it is asked for by name.
+    /// Returns whether the tensor can still be quantized if it is named.
     pub fn can_be_overruled(&self) -> bool {
         matches!(self, Obstacle::FewDimensions | Obstacle::Embedding | Obstacle::Norm)
     }
@@ -75,7 +74,8 @@ impl std::fmt::Display for Obstacle {
     }
 }
 
-/// What keeps a tensor from being quantized by default, as far as the headers tell.
+/// Returns why a tensor is not quantized by default, as far as the headers show; `None` if it
+/// is.
 pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
     let tensor = checkpoint.tensor(id);
     if let Content::Packed(layout) = checkpoint.content(id) {
@@ -112,15 +112,14 @@ pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
     is_embedding(&name).then_some(Obstacle::Embedding)
 }
 
-/// Floating, two or more dimensions, not an embedding or norm: what is quantized when
-/// nothing else is said.
+/// Returns whether a tensor is quantized by default: it has floats, two or more dimensions, and
+/// is neither an embedding nor a norm.
 pub fn quantizable(checkpoint: &Checkpoint, id: TensorId) -> bool {
     obstacle(checkpoint, id).is_none()
 }
 
-/// Names of the embedding tables of the common architectures: `embed_tokens`,
-/// `word_embeddings`, `wte`, `token_embd`, `embedding` and their like. An output head is
-/// not one.
+/// Returns whether the name is that of an embedding table in a common architecture, such as
+/// `embed_tokens`, `word_embeddings`, `wte` or `token_embd`. An output head is not one.
 fn is_embedding(name: &str) -> bool {
     components(name).any(|part| {
         part.starts_with(b"embed")
@@ -133,8 +132,9 @@ fn is_embedding(name: &str) -> bool {
     }) && !is_projection_inside_embedding(name)
 }
 
-/// `embeddings.patch_embedding.weight` and `embeddings.projection.weight` multiply; but a
-/// name alone does not tell, so only an explicit `proj`, `dense` or `conv` counts.
+/// Returns whether the name is that of a layer inside an embedding module that multiplies, such
+/// as `embeddings.projection.weight`. Only an explicit `proj`, `dense`, `conv` or `linear`
+/// counts, because other names are ambiguous.
 fn is_projection_inside_embedding(name: &str) -> bool {
     let mut parts = name.rsplit('.');
     parts.next();
@@ -144,7 +144,7 @@ fn is_projection_inside_embedding(name: &str) -> bool {
 }
 
 fn is_norm(name: &str) -> bool {
-    // No separator is part of the word: a component holds it if the name does.
+    // The word contains no separator, so searching the whole name is enough.
     static NORM: LazyLock<Finder> = LazyLock::new(|| Finder::new("norm"));
     NORM.find(name.as_bytes()).is_some()
         || components(name)

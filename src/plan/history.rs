@@ -1,6 +1,6 @@
-//! Undo and redo over values that are cheap to keep.
+//! Undo and redo for values that are cheap to clone.
 
-/// The states before and after the present one.
+/// The states before and after the current one.
 #[derive(Clone, Debug, Default)]
 pub struct History<T> {
     past: Vec<T>,
@@ -8,18 +8,19 @@ pub struct History<T> {
 }
 
 impl<T: Clone + PartialEq> History<T> {
-    /// Remembers `before`, the state that a change is about to replace.
+    /// Records `before`, the state that a change replaces, and drops the states to redo.
     pub fn record(&mut self, before: T) {
         self.past.push(before);
         self.future.clear();
     }
 
-    /// Steps back: `present` becomes what it was. False when there is nothing to undo.
+    /// Replaces `present` with the previous state. Returns false if there is nothing to undo.
     pub fn undo(&mut self, present: &mut T) -> bool {
         Self::step(&mut self.past, &mut self.future, present)
     }
 
-    /// Steps forward again. False when there is nothing to redo.
+    /// Replaces `present` with the state that was undone last. Returns false if there is nothing
+    /// to redo.
     pub fn redo(&mut self, present: &mut T) -> bool {
         Self::step(&mut self.future, &mut self.past, present)
     }
@@ -34,7 +35,7 @@ impl<T: Clone + PartialEq> History<T> {
         }
     }
 
-    /// How many changes can be undone and redone.
+    /// The number of changes that can be undone and redone.
     pub fn depth(&self) -> (usize, usize) {
         (self.past.len(), self.future.len())
     }

@@ -1,11 +1,11 @@
-//! How a plan quantizes what reaches the layers, where the format has a word for it.
+//! How a plan quantizes the inputs of layers.
 
 use crate::checkpoint::Checkpoint;
 use crate::tensor::TensorId;
 use std::collections::BTreeMap;
 
-/// The scales of the inputs that observers in the checkpoint watched; by the layer's weight.
-/// `Err`: why there are none.
+/// Returns the input scales that observers in the checkpoint recorded, by the layer's weight. The
+/// error says why there are none.
 pub fn observed_input_scales(checkpoint: &Checkpoint) -> Result<BTreeMap<TensorId, f32>, String> {
     let watched = |id| Some((id, checkpoint.watched(id)?.input_scale()?));
     let scales: BTreeMap<_, _> = checkpoint.ids().filter_map(watched).collect();
@@ -15,19 +15,20 @@ pub fn observed_input_scales(checkpoint: &Checkpoint) -> Result<BTreeMap<TensorI
     let outputs = checkpoint.ids().filter(|&id| checkpoint.watched(id).is_some()).count();
     let observers = match outputs + checkpoint.unplaced().len() {
         0 => String::new(),
-        1 => "; the one observer in this model watched an activation of which the names do not tell whose input it is: that stands in the graph, which is not in the file".to_owned(),
-        n => format!("; the {n} observers in this model watched activations of which the names do not tell whose inputs they are: that stands in the graph, which is not in the file"),
+        1 => "; the name of the one observer in this model does not say which layer has its activation as input: only the graph does, which is not in the file".to_owned(),
+        n => format!("; the names of the {n} observers in this model do not say which layers have their activations as inputs: only the graph does, which is not in the file"),
     };
     Err(format!("static quantization needs recorded inputs, --activations FILE{observers}"))
 }
 
-/// What becomes of a quantized layer's inputs.
+/// How the inputs of quantized layers are quantized.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum InputQuantization {
-    /// int8 as they come, a scale for each token.
+    /// int8 at run time, with one scale per token.
     #[default]
     Dynamic,
-    /// int8 by one scale for each layer, calibrated on recorded inputs; by the layer's weight.
+    /// int8 with one scale per layer, calibrated on recorded inputs. The key is the layer's
+    /// weight.
     Static(BTreeMap<TensorId, f32>),
 }
 

@@ -1,4 +1,4 @@
-//! The plan: which tensors are quantized, and by which quantizer.
+//! The plan: which tensors are quantized, and with which quantizer.
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::choices::Choices;
@@ -17,7 +17,7 @@ pub struct Plan {
     choices: Choices,
 }
 
-/// Bytes a plan starts from and ends at.
+/// Number of marks, and size before and after quantization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub marked: usize,
@@ -32,7 +32,7 @@ impl Plan {
         Plan { rounding, ..Plan::default() }
     }
 
-    /// The same quantizer for each of `tensors`.
+    /// A plan with the same quantizer for all of `tensors`.
     pub fn uniform(
         tensors: impl IntoIterator<Item = TensorId>,
         scheme: QuantizationScheme,
@@ -71,12 +71,12 @@ impl Plan {
         self.len() == 0
     }
 
-    /// The tensors with which the plans do different things.
+    /// The tensors whose quantizer differs between the two plans.
     pub fn differing<'p>(&'p self, other: &'p Plan) -> impl Iterator<Item = TensorId> {
         self.choices.differing(&other.choices)
     }
 
-    /// Size before and after, scales of four bytes included.
+    /// Size before and after quantization, including four bytes per scale.
     pub fn totals(&self, checkpoint: &Checkpoint) -> Totals {
         let before = checkpoint.total_bytes();
         let mut after = before;

@@ -1,8 +1,7 @@
-//! What will be done: which tensors get which scheme, for which loaders, and what that does
-//! to the size.
+//! Plans: which tensors get which scheme, for which loaders, and the resulting size.
 //!
 //! Pure data over a checkpoint's index: reads no tensor and writes no file. Imported by
-//! `report`, `export`, `job`, `cli` and `app`; must not know any of them.
+//! `report`, `export`, `job`, `cli` and `app`, and must not import them.
 
 pub(crate) mod budget;
 mod budget_goal;
@@ -12,8 +11,8 @@ mod eligibility;
 pub mod gguf_mix;
 mod history;
 mod inputs;
+mod mark_preset;
 mod marks;
-mod preset;
 pub mod recipe;
 pub mod rules;
 mod schemes;
@@ -25,8 +24,8 @@ pub use defaults::{default_calibration, default_scheme, effective_quantizer};
 pub use eligibility::{Obstacle, obstacle, quantizable};
 pub use history::History;
 pub use inputs::{InputQuantization, observed_input_scales};
+pub use mark_preset::MarkPreset;
 pub use marks::{Plan, Totals};
-pub use preset::Preset;
 pub use recipe::RecipeError;
 pub use schemes::PRESET_SCHEMES;
 pub use selection::{Selection, SelectionError};

@@ -1,4 +1,5 @@
-//! A plan as a TOML file that the screen writes and reads and the command line replays.
+//! Recipes: plans as TOML files. The screen writes and reads them, and the command line replays
+//! them.
 //!
 //! ```toml
 //! version = 1
@@ -15,8 +16,8 @@
 //! "encoder.0.weight" = 0.0123
 //! ```
 //!
-//! `inputs` is there only if the layers' inputs are quantized by calibrated scales, and
-//! `target` only if a loader or a format was chosen:
+//! `inputs` is present only if layer inputs are quantized with calibrated scales, and `target`
+//! only if a loader or a format was chosen:
 //!
 //! ```toml
 //! [target]
@@ -37,7 +38,7 @@ use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
 
-/// Far more than a recipe for a million tensors.
+/// The largest recipe that is read, in bytes; a recipe for a million tensors is far smaller.
 const SIZE_LIMIT: u64 = 256 << 20;
 
 #[derive(Serialize, Deserialize)]
@@ -91,12 +92,12 @@ impl RecipeTarget {
     }
 }
 
-/// What becomes of the layers' inputs.
+/// How layer inputs are quantized.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Inputs {
     scheme: InputScheme,
-    /// By the names of the layers' weights.
+    /// Input scales, by the name of the layer's weight.
     #[serde(default)]
     scales: BTreeMap<String, f64>,
 }
@@ -108,7 +109,7 @@ enum InputScheme {
     Static,
 }
 
-/// Tensors that are quantized alike.
+/// Tensors with the same quantizer.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group {
@@ -140,7 +141,7 @@ pub enum RecipeError {
     NotLearned { path: PathBuf, tensor: String, why: String },
 }
 
-/// The recipe of a plan.
+/// Writes a plan as a recipe.
 pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
     let mut groups: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for (id, quantizer) in plan.iter() {
@@ -166,7 +167,7 @@ pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
     toml::to_string_pretty(&recipe).unwrap_or_default()
 }
 
-/// The f64 of fewest digits that narrows to `x`.
+/// Returns the f64 with the fewest digits that rounds to `x`.
 fn shortest(x: f32) -> f64 {
     match format!("{x:e}").parse::<f64>() {
         Ok(wide) if wide as f32 == x => wide,
@@ -186,7 +187,7 @@ pub fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Plan, RecipeError> {
     from_toml(path, &text, checkpoint)
 }
 
-/// A recipe's text as a plan; `path` is for errors.
+/// Reads the text of a recipe as a plan for `checkpoint`. `path` is used in errors.
 pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Plan, RecipeError> {
     let form = |why: String| RecipeError::Form { path: path.to_owned(), why };
     let recipe: Recipe = toml::from_str(text).map_err(|e| form(e.message().to_owned()))?;
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_comes_back_as_it_was() {
+    fn a_plan_is_read_back_unchanged() {
         let checkpoint = tiny_llama();
         let ids = Selection::default().resolve(&checkpoint).expect("some");
         let mut plan =
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_the_model_is_refused() {
+    fn recipes_that_do_not_fit_the_model_are_refused() {
         let checkpoint = tiny_llama();
         let refusal = |body: &str| {
             let text = format!("version = 1\nrounding = \"half-even\"\n{body}");

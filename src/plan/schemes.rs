@@ -3,7 +3,7 @@
 use crate::quantization::{Preset, QuantizationScheme};
 use crate::tensor::Shape;
 
-/// What a budget chooses from in a format that holds any scheme, smallest first.
+/// The schemes that a budget chooses from in a format that holds any scheme, smallest first.
 pub const SCHEMES: [QuantizationScheme; 5] = [
     QuantizationScheme::PER_TENSOR,
     QuantizationScheme::PER_CHANNEL,
@@ -23,13 +23,14 @@ pub const PRESET_SCHEMES: [QuantizationScheme; 7] = [
     QuantizationScheme::Preset(Preset::Mxfp8A16),
 ];
 
-/// Whether a preset can be written. int8 is written with scales of absmax/127.
+/// Returns whether a preset can be written. The int8 presets cannot: int8 is written with scales
+/// of absmax/127.
 pub(crate) fn can_be_saved(preset: Preset) -> bool {
     !matches!(preset, Preset::W8A8 | Preset::W8A16(_))
 }
 
-/// Of `blocks`, preferred first: one that divides the rows of all weights, else the one that
-/// divides the rows of most elements, if these are at least half of all.
+/// Returns the block size that divides the rows of most elements. `blocks` are in order of
+/// preference. `None` if no size divides the rows of at least half of all elements.
 pub(crate) fn dividing_block(
     shapes: &[&Shape],
     blocks: impl Iterator<Item = QuantizationScheme>,

@@ -7,12 +7,12 @@ use crate::tensor::TensorId;
 use globset::{GlobBuilder, GlobMatcher};
 use std::path::PathBuf;
 
-/// Patterns as a person gives them. `*` crosses dots.
+/// Patterns that include and exclude tensors by name. `*` also matches dots.
 ///
-/// A pattern with a wildcard selects the tensors among its matches that are quantized by
-/// default. A tensor's whole name selects that tensor, also when the name looks like a
-/// pattern, and even if it is a vector, an embedding or a norm; it is an error if the tensor
-/// cannot be quantized.
+/// A pattern with a wildcard selects those of its matches that are quantized by default. A
+/// tensor's whole name selects that tensor, even if the name looks like a pattern, and even if
+/// the tensor is a vector, an embedding or a norm. It is an error if the tensor cannot be
+/// quantized.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
     /// Empty: every quantizable tensor.
@@ -22,7 +22,7 @@ pub struct Selection {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SelectionError {
-    #[error("the pattern '{pattern}' is not a glob: {why}")]
+    #[error("invalid glob pattern '{pattern}': {why}")]
     Pattern { pattern: String, why: String },
     #[error("{}: the pattern '{pattern}' matches no tensor{}", path.display(), .nearest.as_ref().map(|n| format!("; the nearest name is '{}'", n.escape_debug())).unwrap_or_default())]
     NoMatch { path: PathBuf, pattern: String, nearest: Option<String> },
@@ -39,13 +39,13 @@ pub enum SelectionError {
 }
 
 impl Selection {
-    /// The tensors selected, in the checkpoint's order, for no loader in particular.
+    /// Returns the selected tensors for the default target, in the checkpoint's order.
     pub fn resolve(&self, checkpoint: &Checkpoint) -> Result<Vec<TensorId>, SelectionError> {
         let rules = TargetRules::new(checkpoint, &Target::default());
         self.resolve_for(checkpoint, &rules.map_err(SelectionError::Config)?)
     }
 
-    /// The tensors selected for a target, in the checkpoint's order.
+    /// Returns the selected tensors for a target, in the checkpoint's order.
     pub fn resolve_for(
         &self,
         checkpoint: &Checkpoint,
@@ -108,8 +108,8 @@ impl Selection {
         }
     }
 
-    /// The tensors whose names the patterns match, quantizable or not, in the checkpoint's
-    /// order: what to look at rather than what to change.
+    /// Returns the tensors whose names the patterns match, quantizable or not, in the
+    /// checkpoint's order. For commands that only show tensors.
     pub fn matching(&self, checkpoint: &Checkpoint) -> Result<Vec<TensorId>, SelectionError> {
         let mut chosen = vec![self.include.is_empty(); checkpoint.tensors().len()];
         for (patterns, choose) in [(&self.include, true), (&self.exclude, false)] {
@@ -122,7 +122,7 @@ impl Selection {
         Ok(checkpoint.ids().filter(|id| chosen[id.index()]).collect())
     }
 
-    /// Whether one of the patterns is a tensor's whole name.
+    /// Returns whether `name` is included by its whole name.
     pub fn names(&self, name: &str) -> bool {
         self.include.iter().any(|pattern| pattern == name)
     }
@@ -132,7 +132,8 @@ fn is_plain(pattern: &str) -> bool {
     !pattern.contains(['*', '?', '[', '{', '\\'])
 }
 
-/// The tensors a pattern matches; matching none is an error, for it is a misspelling.
+/// Returns the tensors that a pattern matches. No match is an error: the pattern is probably
+/// misspelt.
 pub(super) fn matches(
     checkpoint: &Checkpoint,
     pattern: &str,
@@ -167,7 +168,7 @@ fn matcher(pattern: &str) -> Result<GlobMatcher, SelectionError> {
         })
 }
 
-/// The tensor whose name comes nearest to a misspelt pattern, if any is near.
+/// Returns the name that is most similar to a misspelt pattern, if any is similar.
 fn nearest(checkpoint: &Checkpoint, pattern: &str) -> Option<String> {
     use nucleo_matcher::pattern::{AtomKind, CaseMatching, Normalization, Pattern};
     let plain: String = pattern.chars().filter(|c| c.is_alphanumeric() || *c == '.').collect();

@@ -7,7 +7,7 @@ use crate::app::table::Column;
 use crate::app::tensor_metrics::{Known, scheme_name};
 use crate::app::tree::Item;
 use crate::plan::rules::{Eligibility, Reason};
-use crate::plan::{Plan, Preset};
+use crate::plan::{MarkPreset, Plan};
 use crate::tensor::TensorId;
 use crate::text::figures::{count, counted};
 
@@ -137,7 +137,7 @@ impl App {
         if !self.model.has_floats() {
             return self.say("there is no float tensor to mark");
         }
-        let presets = Preset::ALL.into_iter().map(Some).chain([None]);
+        let presets = MarkPreset::ALL.into_iter().map(Some).chain([None]);
         let choices = presets
             .map(|preset| {
                 let mut tensors = preset.map_or(Vec::new(), |preset| {

@@ -1,4 +1,4 @@
-//! What a model's `config.json` says of its architecture.
+//! A model's architecture, read from its `config.json`.
 
 use crate::checkpoint::{Checkpoint, Config, Result};
 use crate::plan::rules::conversions::{self, ModuleKind};
@@ -6,27 +6,27 @@ use crate::plan::rules::known_architectures;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// Objects nested deeper than this hold no architecture.
+/// Nested objects below this depth are not searched.
 const MAX_DEPTH: usize = 4;
 
-/// The parts of a configuration that may describe the language model.
+/// Keys of a configuration whose objects may describe the language model.
 const LANGUAGE_PARTS: [&str; 6] =
     ["text_config", "llm_config", "language_config", "decoder", "thinker_config", "talker_config"];
 
-/// A model's architecture, its parts' included.
+/// A model's architecture, including its nested parts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Architecture {
     /// The configuration's own `model_type`.
     model_type: Option<String>,
-    /// Every `model_type`, those of nested parts included.
+    /// Every `model_type`, also of nested parts.
     model_types: BTreeSet<String>,
     /// Every entry of `architectures`.
     classes: BTreeSet<String>,
-    /// Every `vocab_size` and its like.
+    /// Every `vocab_size` and similar key.
     vocab_sizes: BTreeSet<u64>,
     /// Whether the output head is the embedding.
     ties_head: bool,
-    /// Layers of the network itself, where extra layers predict further tokens.
+    /// The number of ordinary layers, if further layers do multi-token prediction.
     layers_before_mtp: Option<u64>,
     has_vision_part: bool,
 }
@@ -70,22 +70,22 @@ impl Architecture {
         }
     }
 
-    /// The `model_type`, or the first class, to name the architecture in a sentence.
+    /// The `model_type` or else the first class, to name the architecture in a sentence.
     pub fn name(&self) -> Option<&str> {
         self.model_type.as_deref().or_else(|| self.classes.first().map(String::as_str))
     }
 
-    /// Whether the table of known Linear layers covers it.
+    /// Whether the table of known Linear layers covers this architecture.
     pub fn is_known(&self) -> bool {
         self.model_types.iter().any(|name| known_architectures::is_known(name))
     }
 
-    /// Whether it or a part of it is of this type.
+    /// Whether the model or a nested part has this `model_type`.
     pub fn is_or_holds(&self, model_type: &str) -> bool {
         self.model_types.contains(model_type)
     }
 
-    /// The part of it, or itself, that transformers does not load with any quantized layer.
+    /// The first `model_type` that transformers cannot load with any quantized layer.
     pub(super) fn refused_part(&self) -> Option<&str> {
         self.model_types.iter().map(String::as_str).find(|name| conversions::is_refused(name))
     }
@@ -95,12 +95,12 @@ impl Architecture {
         self.model_types.iter().any(|name| conversions::merges_experts(name))
     }
 
-    /// What a module is although its name is that of a Linear layer.
+    /// The actual kind of a module that only has the name of a Linear layer.
     pub(super) fn exception(&self, module: &str) -> Option<ModuleKind> {
         self.model_types.iter().find_map(|name| conversions::exception(name, module))
     }
 
-    /// Whether some part's vocabulary has this many entries.
+    /// Whether a vocabulary of the model has this many entries.
     pub fn has_vocabulary_of(&self, size: u64) -> bool {
         self.vocab_sizes.contains(&size)
     }
@@ -110,12 +110,12 @@ impl Architecture {
         !self.vocab_sizes.is_empty()
     }
 
-    /// Whether loaders put the embedding in the place of the output head.
+    /// Whether loaders use the embedding as the output head.
     pub fn ties_head(&self) -> bool {
         self.ties_head
     }
 
-    /// The number of the first layer that predicts further tokens, if there are such layers.
+    /// The index of the first layer for multi-token prediction, if there are such layers.
     pub(super) fn layers_before_mtp(&self) -> Option<u64> {
         self.layers_before_mtp
     }
@@ -126,8 +126,8 @@ impl Architecture {
     }
 }
 
-/// What the configuration says of `tie_word_embeddings`, in itself or in its language model,
-/// or else the architecture's default.
+/// The value of `tie_word_embeddings` in the configuration or in that of its language model, or
+/// else the architecture's default.
 fn ties_head(json: &Map<String, Value>, model_type: Option<&str>) -> bool {
     let said = |json: &Map<String, Value>| json.get("tie_word_embeddings").and_then(Value::as_bool);
     let parts = || LANGUAGE_PARTS.iter().filter_map(|&part| json.get(part)?.as_object());

@@ -1,4 +1,4 @@
-//! What ComfyUI reads of a quantized model. Checked by reading its `comfy/ops.py`,
+//! Which tensors ComfyUI can read quantized, according to its `comfy/ops.py`,
 //! `comfy/utils.py` and `comfy/model_detection.py`.
 
 use crate::checkpoint::Checkpoint;
@@ -6,14 +6,15 @@ use crate::plan::eligibility::{Obstacle, obstacle};
 use crate::plan::rules::eligibility::{Eligibility, Reason};
 use crate::tensor::TensorId;
 
-/// First components of the names of image decoders inside a whole checkpoint.
+/// Name prefixes of the image decoder in a checkpoint that also has other parts.
 const VAE_PREFIXES: [&str; 2] = ["first_stage_model.", "vae."];
 
-/// First components of the names of text encoders inside a whole checkpoint.
+/// Name prefixes of text encoders in a checkpoint that also has other parts.
 const TEXT_ENCODER_PREFIXES: [&str; 3] = ["cond_stage_model.", "conditioner.", "text_encoders."];
 
-/// Names that only the diffusers library gives, of which a model has all of one row. ComfyUI
-/// renames the weights of such models while loading, but not their scales and markers.
+/// Tensor names that only the diffusers library uses. A model from diffusers has all names of
+/// one row. ComfyUI renames the weights of such models while loading, but not their scales and
+/// markers.
 const DIFFUSERS_NAMES: [&[&str]; 6] = [
     &["joint_transformer_blocks.0.attn.add_k_proj.weight"],
     &["adaln_single.emb.timestep_embedder.linear_1.bias", "pos_embed.proj.bias"],
@@ -23,8 +24,8 @@ const DIFFUSERS_NAMES: [&[&str]; 6] = [
     &["conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"],
 ];
 
-/// Whether a tensor is quantized for ComfyUI: it reads markers of Linear and Embedding modules
-/// only.
+/// Returns whether a tensor is quantized for ComfyUI, which reads only the markers of Linear and
+/// Embedding modules.
 pub(super) fn eligibility(checkpoint: &Checkpoint, id: TensorId) -> Eligibility {
     let tensor = checkpoint.tensor(id);
     let name = tensor.name.as_str();
@@ -53,7 +54,7 @@ pub(super) fn eligibility(checkpoint: &Checkpoint, id: TensorId) -> Eligibility 
     }
 }
 
-/// A name by which a model follows the diffusers library, if it does.
+/// Returns a tensor name that shows that the model has the names of the diffusers library.
 pub(super) fn diffusers_name(checkpoint: &Checkpoint) -> Option<&'static str> {
     let has = |name: &&str| checkpoint.tensors().iter().any(|tensor| tensor.name == **name);
     let row = DIFFUSERS_NAMES.iter().find(|names| names.iter().all(has))?;

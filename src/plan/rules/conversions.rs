@@ -1,37 +1,36 @@
-//! What transformers does to the weights of single architectures while it loads them, by
+//! What transformers does to the weights of particular architectures while loading, by
 //! `model_type`.
 //!
 //! Collected with transformers 5.24 by `tests/interop/linear_names.py`, which builds every
-//! architecture without memory and follows each weight and its scale through the renaming and
-//! conversion rules. `tests/interop/sweep.py` loads real files.
+//! architecture on the meta device and follows each weight and its scale through the renaming
+//! and conversion rules. `tests/interop/sweep.py` checks it with real files.
 
 use ModuleKind::{Converted, Other, Renamed};
 
-/// What a module is that has the name of a Linear layer and cannot be quantized as one.
+/// The kind of a module that has the name of a Linear layer but cannot be quantized as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ModuleKind {
-    /// Its weight is split, joined or transposed while loading, and its scale is not.
+    /// Its weight is split, joined or transposed while loading, but not its scale.
     Converted,
-    /// Its weight is renamed while loading, and its scale is not.
+    /// Its weight is renamed while loading, but not its scale.
     Renamed,
     /// An instance of this class.
     Other(&'static str),
 }
 
-/// Whether no compressed-tensors file of the architecture loads, whatever is quantized: a
-/// rule that splits a weight cannot be combined with scales.
+/// Returns whether no compressed-tensors file of the architecture loads, whichever layers are
+/// quantized: its rule that splits a weight cannot be combined with scales.
 pub(super) fn is_refused(model_type: &str) -> bool {
     REFUSED.binary_search(&model_type).is_ok()
 }
 
-/// Whether the experts that a checkpoint stores one by one are merged into one tensor for
-/// each layer.
+/// Returns whether transformers merges separately stored experts into one tensor per layer.
 pub(super) fn merges_experts(model_type: &str) -> bool {
     MERGES_EXPERTS.binary_search(&model_type).is_ok()
 }
 
-/// What a module of an architecture is although its name is that of a Linear layer; `None`
-/// if it is one. Where two names of the table match, the longer one decides.
+/// Returns the actual kind of a module that only has the name of a Linear layer; `None` if it is
+/// a Linear layer. If two names of the table match, the longer one decides.
 pub(super) fn exception(model_type: &str, module: &str) -> Option<ModuleKind> {
     let at = EXCEPTIONS.binary_search_by_key(&model_type, |(name, _)| name).ok()?;
     let (_, modules) = EXCEPTIONS.get(at)?;
@@ -39,7 +38,7 @@ pub(super) fn exception(model_type: &str, module: &str) -> Option<ModuleKind> {
     matching.max_by_key(|(name, _)| name.len()).map(|&(_, kind)| kind)
 }
 
-/// Whether a module's path ends in these parts; `*` stands for any number.
+/// Returns whether a module's path ends in these components; `*` matches any number.
 fn ends_with(module: &str, end: &str) -> bool {
     let mut parts = module.rsplit('.');
     end.rsplit('.').all(|wanted| {
@@ -74,7 +73,7 @@ const MERGES_EXPERTS: [&str; 57] = [
     "qwen4_exp_text", "solar_open", "unlimited_ocr",
 ];
 
-/// The modules of one architecture, by the end of their paths.
+/// The exceptions of one architecture, by the end of the module's path.
 type Exceptions = (&'static str, &'static [(&'static str, ModuleKind)]);
 
 /// Sorted by `model_type`.

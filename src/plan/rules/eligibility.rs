@@ -8,14 +8,14 @@ use crate::plan::target::Loader;
 pub enum Eligibility {
     /// By default.
     ByDefault,
-    /// Only when it is asked for by its plain name, with a warning.
+    /// Only if it is selected by its plain name, with a warning.
     ByName(Reason),
     /// Never: the format or the loader cannot hold it.
     Never(Reason),
 }
 
 impl Eligibility {
-    /// Why the tensor is left as it is by default.
+    /// Returns why the tensor is not quantized by default; `None` if it is.
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Eligibility::ByDefault => None,
@@ -24,40 +24,41 @@ impl Eligibility {
     }
 }
 
-/// Why a tensor is left as it is by default.
+/// Why a tensor is not quantized by default.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Its type, its shape or its general role.
     Obstacle(Obstacle),
-    /// It is no module's `weight`.
+    /// It is not the `weight` of a module.
     NotAModuleWeight,
-    /// A convolution, or another weight of so many dimensions.
+    /// A convolution, or another weight with this number of dimensions.
     Convolution(usize),
     /// All experts of a layer in one tensor.
     FusedExperts,
     /// The network's last layer.
     OutputHead,
-    /// An output head that loaders replace by the embedding.
+    /// An output head that loaders replace with the embedding.
     TiedHead,
     /// The layer that chooses experts.
     Router,
-    /// A lookup table, told by its name.
+    /// A lookup table, recognised by its name.
     LookupTable,
-    /// A lookup table, told by its rows: as many as the vocabulary has entries.
+    /// A lookup table, recognised by its number of rows, which is the size of the vocabulary.
     VocabularyTable(u64),
     /// A layer whose weight is transposed.
     Conv1d,
-    /// A layer that transformers splits, joins or renames while loading, and not its scale.
+    /// A layer that transformers splits, joins or renames while loading, without doing the same
+    /// to its scale.
     Converted,
-    /// A module of another class, under the name of a Linear layer.
+    /// A module of another class that has the name of a Linear layer.
     OtherModule(&'static str),
     /// A part that predicts further tokens.
     MultiTokenPrediction,
     /// The image encoder, which a loader keeps in float.
     VisionPart(Loader),
-    /// One of several experts that a loader joins, without their scales.
+    /// One of several experts that a loader joins without joining their scales.
     JoinedExpert,
-    /// Its rows have so many columns, which do not divide into groups of so many.
+    /// Its number of columns is not a multiple of the group size.
     Columns { columns: u64, group: u64 },
     /// The image decoder inside a whole checkpoint.
     ImageDecoder,
@@ -65,13 +66,13 @@ pub enum Reason {
     TextEncoder,
     /// Its name is not that of a known Linear layer.
     UnknownName,
-    /// llama.cpp keeps tensors as they are that have this part in their name; empty: those
-    /// whose name does not end in `weight`.
+    /// llama.cpp does not quantize tensors with this part in their name. The empty part stands
+    /// for names that do not end in `weight`.
     KeptByLlamaCpp(&'static str),
 }
 
 impl Reason {
-    /// A word or two for a column of a table.
+    /// Returns one or two words for a table column.
     pub fn word(&self) -> &'static str {
         match self {
             Reason::Obstacle(obstacle) => match obstacle {
@@ -126,10 +127,10 @@ impl std::fmt::Display for Reason {
                 f.write_str("it holds several experts in one tensor of three dimensions")
             }
             Reason::OutputHead => f.write_str(
-                "it is the output head, which loses most and which some loaders keep in float",
+                "it is the output head: it loses most, and some loaders keep it in float",
             ),
             Reason::TiedHead => f.write_str(
-                "it is the output head and tied to the embedding, which loaders put in its place",
+                "it is the output head and tied to the embedding: loaders use the embedding instead",
             ),
             Reason::Router => f.write_str("it is the router of a mixture of experts"),
             Reason::LookupTable => {
@@ -157,7 +158,7 @@ impl std::fmt::Display for Reason {
                 )
             }
             Reason::JoinedExpert => f.write_str(
-                "it is one of several experts, which are joined while loading, and their scales are not",
+                "it is one of several experts that are joined while loading, without their scales",
             ),
             Reason::Columns { columns, group } => {
                 write!(f, "its {columns} columns do not divide into groups of {group}")
@@ -166,7 +167,7 @@ impl std::fmt::Display for Reason {
                 f.write_str("it belongs to the image decoder, which ComfyUI loads as floats")
             }
             Reason::TextEncoder => f.write_str(
-                "it belongs to a text encoder inside the checkpoint, of which ComfyUI reads only some quantized",
+                "it belongs to a text encoder inside the checkpoint; ComfyUI reads only some of these quantized",
             ),
             Reason::UnknownName => f.write_str("its name is not that of a known Linear layer"),
             Reason::KeptByLlamaCpp("") => f.write_str(

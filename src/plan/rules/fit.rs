@@ -17,12 +17,13 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, PartialEq)]
 pub struct FittedPlan {
     pub plan: Plan,
-    /// What was changed, as parts of a sentence; empty if nothing was.
+    /// The changes, as parts of a sentence that start with a verb: `unmark …`. Empty if nothing
+    /// was changed.
     pub changes: Vec<String>,
 }
 
 impl FittedPlan {
-    /// What was changed, told afterwards.
+    /// Returns the changes in the past tense.
     pub fn done(&self) -> Vec<String> {
         let verbs = [("unmark ", "unmarked "), ("mark ", "marked "), ("make ", "made ")];
         let done = |change: &String| {
@@ -34,8 +35,8 @@ impl FittedPlan {
 }
 
 impl TargetRules {
-    /// The schemes that a mark may have, smallest first: those that the format stores and that
-    /// none of the loaders refuses.
+    /// Returns the schemes that a mark may have, smallest first: those that the format stores
+    /// and that no loader of the target refuses.
     pub fn schemes(&self, checkpoint: &Checkpoint) -> Vec<QuantizationScheme> {
         let stored = self.target().container().schemes();
         if self.target().loaders().is_empty() {
@@ -49,15 +50,16 @@ impl TargetRules {
             self.review(checkpoint, &plan).refusals.into_iter().collect()
         };
         let refused: Vec<BTreeSet<String>> = stored.iter().map(refusals).collect();
-        // What every scheme meets is not the scheme's fault.
-        let least = refused.iter().map(BTreeSet::len).min().unwrap_or_default();
-        let allowed = stored.into_iter().zip(refused).filter(|(_, said)| said.len() == least);
+        // Refusals that every scheme meets do not depend on the scheme.
+        let fewest = refused.iter().map(BTreeSet::len).min().unwrap_or_default();
+        let allowed =
+            stored.into_iter().zip(refused).filter(|(_, refusals)| refusals.len() == fewest);
         allowed.map(|(scheme, _)| scheme).collect()
     }
 
-    /// The scheme for `tensors` that the user did not choose one for: the largest block that
-    /// divides every row, else the one that divides most, else one scale per channel, else the
-    /// smallest that is allowed.
+    /// Returns the scheme for `tensors` if the user chose none: the largest block that divides
+    /// every row, else the block that divides most, else one scale per channel, else the
+    /// smallest allowed scheme.
     pub fn preferred_scheme(
         &self,
         checkpoint: &Checkpoint,
@@ -71,9 +73,9 @@ impl TargetRules {
         block.or_else(channel).or(allowed.first().copied())
     }
 
-    /// Changes a plan as far as this target needs: marks that it cannot hold are removed, schemes
-    /// that it cannot store are replaced, and fusion units that it does not load in part are
-    /// completed. Marks that fit keep their quantizer.
+    /// Returns the plan with the changes that this target needs: marks that it cannot hold are
+    /// removed, schemes that it cannot store are replaced, and fusion units that do not load in
+    /// part are completed. Marks that fit keep their quantizer.
     pub fn fit(&self, checkpoint: &Checkpoint, plan: &Plan) -> FittedPlan {
         let mut fitted = FittedPlan { plan: plan.clone(), changes: Vec::new() };
         fitted.plan.target = self.target().clone();
@@ -126,7 +128,7 @@ impl TargetRules {
         });
     }
 
-    /// Marks the rest of each unit that is marked in part, if the loaders refuse it so.
+    /// Marks the rest of each unit that is marked in part, if that removes a refusal.
     fn complete_units(&self, checkpoint: &Checkpoint, fitted: &mut FittedPlan) {
         let before = &fitted.plan;
         let mut whole = before.clone();
@@ -202,11 +204,11 @@ impl TargetRules {
             changed += usize::from(quantizer != *before);
             fitted.plan.mark(*id, quantizer);
         }
-        let said = match (all || changed == marks.len(), marks.len()) {
+        let text = match (all || changed == marks.len(), marks.len()) {
             (true, 1) => "make the mark".to_owned(),
             (true, n) => format!("make all {}", counted(n, "mark")),
             (false, _) => format!("make {}", counted(changed, "mark")),
         };
-        fitted.changes.push(format!("{said} {}", scheme.to_string().replace('-', " ")));
+        fitted.changes.push(format!("{text} {}", scheme.to_string().replace('-', " ")));
     }
 }

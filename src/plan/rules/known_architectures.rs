@@ -2,13 +2,13 @@
 //!
 //! Collected from the configurations of transformers 5.23.
 
-/// Whether an architecture is one whose Linear layers are known by name.
+/// Returns whether the names of an architecture's Linear layers are known.
 pub(super) fn is_known(model_type: &str) -> bool {
     KNOWN.binary_search(&model_type).is_ok()
 }
 
-/// Whether an architecture's output head is the embedding when its configuration does not
-/// say: the default of `tie_word_embeddings` in transformers.
+/// Returns the default of `tie_word_embeddings` in transformers: whether the architecture uses
+/// the embedding as its output head if the configuration does not say.
 pub(super) fn ties_head_by_default(model_type: &str) -> bool {
     TIED_BY_DEFAULT.binary_search(&model_type).is_ok()
 }

@@ -1,10 +1,10 @@
-//! The tensors that llama.cpp's quantizer keeps as they are, as `tensor_allows_quantization` in
-//! its `llama-quant.cpp` has them (with ggml 0.26). Its kernels read some of them as floats only.
+//! The tensors that llama.cpp's quantizer leaves unchanged, as in `tensor_allows_quantization` of
+//! its `llama-quant.cpp` (with ggml 0.26). Its kernels read some of them only as floats.
 
-/// Parts of the names of tensors that stay as they are.
+/// Parts of the names of tensors that are left unchanged.
 const KEPT: [&str; 37] = [
     "_norm.weight",
-    // Which expert takes a token.
+    // Routers of experts.
     "ffn_gate_inp.weight",
     "ffn_gate_tid2eid.weight",
     // Gemma 3n.
@@ -48,11 +48,11 @@ const KEPT: [&str; 37] = [
     "mm.a.code_embd",
 ];
 
-/// What the name of a quantizable tensor ends with.
+/// The ending of the name of every quantizable tensor.
 const ENDING: &str = "weight";
 
-/// The part of a tensor's name for which llama.cpp keeps it as it is; `None` if it quantizes
-/// the tensor. An empty part stands for a name that does not end in `weight`.
+/// Returns the part of a tensor's name because of which llama.cpp leaves it unchanged; `None` if
+/// it quantizes the tensor. The empty part stands for a name that does not end in `weight`.
 pub(crate) fn kept_part(name: &str) -> Option<&'static str> {
     if !name.ends_with(ENDING) {
         return Some("");
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_that_only_look_alike_are_quantized() {
+    fn only_names_of_the_table_are_left_unchanged() {
         for (name, kept) in [
             ("blk.0.attn_q.weight", None),
             ("blk.0.ffn_gate.weight", None),

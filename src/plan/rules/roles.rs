@@ -1,9 +1,9 @@
-//! The role of a tensor, told by its name.
+//! The role of a tensor, derived from its name.
 
-/// Parts of a path that stand for the choice of experts.
+/// Path components of layers that choose experts.
 const ROUTERS: [&str; 6] = ["gate", "gates", "router", "routers", "shared_expert_gate", "wg"];
 
-/// Modules at the end of a network that give its answer.
+/// Names of modules that compute a network's output.
 const HEADS: [&str; 22] = [
     "lm_head",
     "embed_out",
@@ -29,10 +29,10 @@ const HEADS: [&str; 22] = [
     "output",
 ];
 
-/// Heads whose name is also that of an inner layer: only at the top of the path.
+/// Names that are heads only at the top of the path, because inner layers have them too.
 const HEADS_AT_TOP: [&str; 4] = ["proj_out", "head", "output", "decoder"];
 
-/// Lookup tables whose names do not say so.
+/// Names of lookup tables that do not contain `embed`.
 const TABLES: [&str; 17] = [
     "emb",
     "tok_emb",
@@ -53,7 +53,7 @@ const TABLES: [&str; 17] = [
     "positions_embed",
 ];
 
-/// Parts of a path that belong to an image encoder or to what joins it to the language model.
+/// Path components of image encoders, and of the layers that connect them to the language model.
 const VISION: [&str; 10] = [
     "vision_tower",
     "vision_model",
@@ -67,10 +67,10 @@ const VISION: [&str; 10] = [
     "vision_projection",
 ];
 
-/// Layers that are `Conv1D`, with weights `[in, out]`, in the architectures below.
+/// Names of `Conv1D` layers in the architectures below. Their weights are `[in, out]`.
 const CONV1D: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
 
-/// Architectures whose attention and MLP are `Conv1D`.
+/// Architectures with `Conv1D` layers in attention and MLP.
 pub(super) const CONV1D_ARCHITECTURES: [&str; 7] = [
     "gpt2",
     "openai-gpt",
@@ -85,12 +85,12 @@ fn is_number(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// The last part of a module's path that is not a number.
+/// Returns the last component of a module's path that is not a number.
 fn last(module: &str) -> &str {
     module.rsplit('.').find(|part| !is_number(part)).unwrap_or_default()
 }
 
-/// Whether a layer chooses experts: a router or gate anywhere in its path.
+/// Returns whether a layer chooses experts: its path contains a router or gate.
 pub(super) fn is_router(module: &str) -> bool {
     module.split('.').any(|part| {
         ROUTERS.contains(&part)
@@ -101,7 +101,8 @@ pub(super) fn is_router(module: &str) -> bool {
     })
 }
 
-/// Whether a module gives the network's answer: a language model's head or a classifier.
+/// Returns whether a module computes the network's output, as a language model's head or a
+/// classifier does.
 pub(super) fn is_head(module: &str) -> bool {
     let inside_layer = module.split('.').any(is_number) && {
         // `classifier.1` and `lm_heads.0` are heads; `layers.1.classifier` is not.
@@ -116,7 +117,7 @@ pub(super) fn is_head(module: &str) -> bool {
     let name = last(module);
     let depth = module.split('.').filter(|part| !is_number(part)).count();
     if HEADS_AT_TOP.contains(&name) {
-        // `cls.predictions.decoder` is the head of BERT and its kin.
+        // `cls.predictions.decoder` is the head of BERT and similar models.
         return depth == 1
             || name == "decoder" && module.contains("predictions")
             || module.ends_with("lm_head.decoder");
@@ -124,8 +125,7 @@ pub(super) fn is_head(module: &str) -> bool {
     HEADS.contains(&name) || module.split('.').any(|part| part == "lm_head" || part == "pred_layer")
 }
 
-/// Whether a module gives a language model's answer: one row for each entry of the
-/// vocabulary.
+/// Returns whether a module is a language model's head, with one row per vocabulary entry.
 pub(super) fn is_language_head(module: &str) -> bool {
     const CLASSIFIERS: [&str; 6] = [
         "classifier",
@@ -138,13 +138,13 @@ pub(super) fn is_language_head(module: &str) -> bool {
     is_head(module) && !CLASSIFIERS.contains(&last(module))
 }
 
-/// Whether a module is a lookup table under one of the names that do not say so.
+/// Returns whether a module has one of the names in `TABLES`, or an ending of such names.
 pub(super) fn is_table(module: &str) -> bool {
     let name = last(module);
     TABLES.contains(&name) || name.ends_with("_emb") || name.ends_with("_embeds_layer")
 }
 
-/// Whether a module predicts further tokens.
+/// Returns whether a module belongs to multi-token prediction.
 pub(super) fn is_multi_token_prediction(module: &str, layers_before: Option<u64>) -> bool {
     let mut parts = module.split('.').peekable();
     while let Some(part) = parts.next() {
@@ -159,18 +159,17 @@ pub(super) fn is_multi_token_prediction(module: &str, layers_before: Option<u64>
     false
 }
 
-/// Whether a module belongs to an image encoder.
+/// Returns whether a module belongs to an image encoder.
 pub(super) fn is_vision(module: &str) -> bool {
     module.split('.').any(|part| VISION.contains(&part))
 }
 
-/// Whether a module's name is that of a `Conv1D` in an architecture that has them.
+/// Returns whether a module has the name of a `Conv1D` layer.
 pub(super) fn is_conv1d_name(module: &str) -> bool {
     CONV1D.contains(&last(module))
 }
 
-/// The path of the list that an expert's layer belongs to, up to `experts`; `None` for what
-/// is no expert of its own.
+/// Returns the path up to `experts` for a layer of one expert; `None` for other layers.
 pub(crate) fn experts_of(name: &str) -> Option<&str> {
     let mut start = 0;
     let mut parts = name.split('.').peekable();
@@ -186,7 +185,7 @@ pub(crate) fn experts_of(name: &str) -> Option<&str> {
     None
 }
 
-/// Whether a tensor holds all experts of a layer at once.
+/// Returns whether a tensor holds all experts of a layer.
 pub(super) fn is_fused_experts(name: &str, rank: usize) -> bool {
     rank == 3 && name.split('.').any(|part| part.contains("expert") || part == "block_sparse_moe")
 }
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_stand_outside_the_layers() {
+    fn heads_are_found_only_outside_of_layers() {
         for module in [
             "lm_head",
             "embed_out",
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_past_the_last_predict_further_tokens() {
+    fn layers_after_num_hidden_layers_are_multi_token_prediction() {
         assert!(is_multi_token_prediction("mtp.fc", None));
         assert!(is_multi_token_prediction("model.layers.61.eh_proj", Some(61)));
         assert!(!is_multi_token_prediction("model.layers.60.mlp.up_proj", Some(61)));

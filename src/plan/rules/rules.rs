@@ -7,9 +7,9 @@ use crate::plan::rules::architecture::Architecture;
 use crate::plan::rules::comfyui;
 use crate::plan::rules::conversions::ModuleKind;
 use crate::plan::rules::eligibility::{Eligibility, Reason};
-use crate::plan::rules::facts::{Condition, Consequence, FACTS, Fact};
 use crate::plan::rules::linear_names;
 use crate::plan::rules::llama_cpp::kept_part;
+use crate::plan::rules::loader_limits::{Condition, Consequence, LOADER_LIMITS, LoaderLimit};
 use crate::plan::rules::roles;
 use crate::plan::rules::selected::Selected;
 use crate::plan::rules::units::{FusionUnits, UnitKind};
@@ -19,35 +19,36 @@ use crate::plan::target::Target;
 use crate::tensor::TensorId;
 use std::collections::BTreeMap;
 
-/// The smallest group of MLX's affine mode.
+/// The smallest group size of MLX's affine mode.
 const MLX_GROUP: u64 = 32;
 
 /// What a target means for one checkpoint: eligibility, fusion units, and the review of a
 /// plan.
 ///
-/// Cheap to ask, so it is made once for each target and kept.
+/// Created once per target, and cheap to query.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TargetRules {
     target: Target,
     architecture: Architecture,
     units: FusionUnits,
-    /// The loader that keeps image encoders in float, if one of the target's does.
+    /// The target's first loader that keeps image encoders in float, if any.
     float_vision: Option<Loader>,
-    /// Whether no tensor has the name of a known Linear layer, so that any name will do.
+    /// Whether no tensor has the name of a known Linear layer, so that every name is accepted.
     takes_unknown_names: bool,
 }
 
 /// What is wrong with a plan for its target.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Review {
-    /// Why it must not be saved for this target: each a sentence with what to do.
+    /// Reasons not to save for this target. Each is a sentence that says what to do.
     pub refusals: Vec<String>,
-    /// What loads, but not everywhere.
+    /// Limits under which the output loads, but not everywhere.
     pub warnings: Vec<String>,
 }
 
 impl TargetRules {
-    /// Reads the checkpoint's configuration; fails only if that cannot be read.
+    /// Reads the checkpoint's configuration and finds its fusion units. Fails only if the
+    /// configuration cannot be read.
     pub fn new(checkpoint: &Checkpoint, target: &Target) -> Result<TargetRules> {
         let linear_only = target.container().holds_linear_only();
         let (architecture, units) = match linear_only {
@@ -55,8 +56,8 @@ impl TargetRules {
             true => (Architecture::of(checkpoint)?, FusionUnits::of(checkpoint)),
         };
         let keeps_vision = |loader: &Loader| {
-            Fact::of(*loader).any(|fact| {
-                (fact.condition, fact.consequence)
+            LoaderLimit::of(*loader).any(|limit| {
+                (limit.condition, limit.consequence)
                     == (Condition::VisionPart, Consequence::LeaveFloat)
             })
         };
@@ -75,18 +76,18 @@ impl TargetRules {
         &self.target
     }
 
-    /// The architecture; empty for a target that does not depend on it.
+    /// The architecture; empty if the target does not depend on it.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }
 
-    /// The tensors that must share a scheme; none for a target that merges nothing.
+    /// The groups of tensors that must share a scheme; empty if the target merges nothing.
     pub fn units(&self) -> &FusionUnits {
         &self.units
     }
 
-    /// Whether a tensor is quantized by default, only by its plain name, or never. Told by
-    /// the headers alone.
+    /// Returns whether a tensor is quantized by default, only by its plain name, or never. Only
+    /// the headers are read.
     pub fn eligibility(&self, checkpoint: &Checkpoint, id: TensorId) -> Eligibility {
         if self.target.container() == Container::ComfyUi {
             return comfyui::eligibility(checkpoint, id);
@@ -136,13 +137,13 @@ impl TargetRules {
         }
     }
 
-    /// Why a tensor is left as it is by default; `None` if it is quantized by default.
+    /// Returns why a tensor is not quantized by default; `None` if it is.
     pub fn reason(&self, checkpoint: &Checkpoint, id: TensorId) -> Option<Reason> {
         self.eligibility(checkpoint, id).reason().cloned()
     }
 
-    /// Why the module of a two-dimensional weight with `rows` rows is no ordinary Linear
-    /// layer.
+    /// Returns why a module is not an ordinary Linear layer. Its weight has two dimensions and
+    /// `rows` rows.
     fn role(&self, module: &str, rows: u64) -> Option<Reason> {
         let architecture = &self.architecture;
         if roles::is_router(module) {
@@ -185,17 +186,17 @@ impl TargetRules {
         })
     }
 
-    /// Checks a plan against what is known of the target's loaders. Without a loader, what
-    /// would be refused is a warning that names the loader and its version.
+    /// Checks a plan against the limits of the target's loaders. If no loader was named, a
+    /// refusal becomes a warning that names the loader and its version.
     pub fn review(&self, checkpoint: &Checkpoint, plan: &Plan) -> Review {
         let mut review = Review::default();
-        let said_of_head = self.review_facts(checkpoint, plan, |_| true, &mut review);
-        self.review_marks(checkpoint, plan, said_of_head, &mut review);
+        let head_is_reported = self.review_loader_limits(checkpoint, plan, |_| true, &mut review);
+        self.review_marks(checkpoint, plan, head_is_reported, &mut review);
         review
     }
 
-    /// Checks a model that is saved already; `plan` has a mark for each quantized tensor.
-    /// `is_int8`: whether they are int8, so that what is known of int8 schemes applies.
+    /// Checks a model that is saved already. `plan` has a mark for each quantized tensor.
+    /// `is_int8` is whether they are int8, so that the limits of int8 schemes apply.
     pub(crate) fn review_saved(
         &self,
         checkpoint: &Checkpoint,
@@ -203,8 +204,8 @@ impl TargetRules {
         is_int8: bool,
     ) -> Review {
         let mut review = Review::default();
-        let applies = |fact: &Fact| is_int8 || !fact.condition.is_of_int8();
-        let said_of_head = self.review_facts(checkpoint, plan, applies, &mut review);
+        let applies = |limit: &LoaderLimit| is_int8 || !limit.condition.is_of_int8();
+        let head_is_reported = self.review_loader_limits(checkpoint, plan, applies, &mut review);
         if !self.holds_linear_only() {
             return review;
         }
@@ -215,7 +216,7 @@ impl TargetRules {
             let module = tensor.name.strip_suffix(".weight").filter(|_| is_matrix);
             match module.and_then(|module| self.role(module, tensor.shape.channels())) {
                 None | Some(Reason::UnknownName) => {}
-                Some(Reason::OutputHead) if said_of_head => {}
+                Some(Reason::OutputHead) if head_is_reported => {}
                 Some(reason) => quantized.entry(reason.to_string()).or_default().push(id),
             }
         }
@@ -223,12 +224,13 @@ impl TargetRules {
         review
     }
 
-    /// What the facts say; gives whether one has named the output head.
-    fn review_facts(
+    /// Adds the limits that apply to the review. Returns whether one of them names the output
+    /// head.
+    fn review_loader_limits(
         &self,
         checkpoint: &Checkpoint,
         plan: &Plan,
-        applies: impl Fn(&Fact) -> bool,
+        applies: impl Fn(&LoaderLimit) -> bool,
         review: &mut Review,
     ) -> bool {
         let container = self.target.container();
@@ -238,20 +240,21 @@ impl TargetRules {
         };
         let (architecture, units) = (&self.architecture, &self.units);
         let selected = Selected { checkpoint, architecture, units, plan, container, linear };
-        let mut said_of_head = false;
-        let mut said = |fact: &Fact| {
-            let sentence = fact.say(&fact.condition.met_by(&selected)?);
-            said_of_head |= fact.condition == Condition::QuantizedHead;
+        let mut head_is_reported = false;
+        let mut report = |limit: &LoaderLimit| {
+            let sentence = limit.message(&limit.condition.met_by(&selected)?);
+            head_is_reported |= limit.condition == Condition::QuantizedHead;
             Some(sentence)
         };
         if self.target.loaders().is_empty() {
-            let facts = FACTS.iter().filter(|fact| fact.said_without_target && applies(fact));
-            review.warnings.extend(facts.filter_map(&mut said));
+            let limits =
+                LOADER_LIMITS.iter().filter(|limit| limit.warn_without_target && applies(limit));
+            review.warnings.extend(limits.filter_map(&mut report));
         }
-        let facts = self.target.loaders().iter().flat_map(|&loader| Fact::of(loader));
-        for fact in facts.filter(|fact| applies(fact)) {
-            let Some(sentence) = said(fact) else { continue };
-            let sentences = match fact.consequence {
+        let limits = self.target.loaders().iter().flat_map(|&loader| LoaderLimit::of(loader));
+        for limit in limits.filter(|limit| applies(limit)) {
+            let Some(sentence) = report(limit) else { continue };
+            let sentences = match limit.consequence {
                 Consequence::Refuse => &mut review.refusals,
                 Consequence::Warn | Consequence::LeaveFloat => &mut review.warnings,
             };
@@ -259,16 +262,16 @@ impl TargetRules {
                 sentences.push(sentence);
             }
         }
-        said_of_head
+        head_is_reported
     }
 
-    /// Marks that the format cannot hold are refused; those that are not quantized by default
-    /// carry a warning. `said_of_head`: whether a fact has named the output head already.
+    /// Refuses marks that the format cannot hold, and warns of those that are not quantized by
+    /// default. `head_is_reported` is whether a limit has named the output head already.
     fn review_marks(
         &self,
         checkpoint: &Checkpoint,
         plan: &Plan,
-        said_of_head: bool,
+        head_is_reported: bool,
         review: &mut Review,
     ) {
         let is_comfyui = self.target.container() == Container::ComfyUi;
@@ -279,7 +282,7 @@ impl TargetRules {
         for (id, _) in plan.iter() {
             match self.eligibility(checkpoint, id) {
                 Eligibility::ByDefault => {}
-                Eligibility::ByName(Reason::OutputHead) if said_of_head => {}
+                Eligibility::ByName(Reason::OutputHead) if head_is_reported => {}
                 Eligibility::ByName(reason) => {
                     by_name.entry(reason.to_string()).or_default().push(id);
                 }
@@ -316,15 +319,15 @@ impl TargetRules {
     }
 }
 
-/// One warning for each reason why tensors are not quantized by default.
+/// Adds one warning for each reason why tensors are not quantized by default.
 fn warn_although(
     checkpoint: &Checkpoint,
     quantized: BTreeMap<String, Vec<TensorId>>,
     review: &mut Review,
 ) {
     for (reason, ids) in quantized {
-        let said = counted_names(checkpoint, &ids);
-        review.warnings.push(format!("{said} quantized although {reason}"));
+        let subject = counted_names(checkpoint, &ids);
+        review.warnings.push(format!("{subject} quantized although {reason}"));
     }
 }
 

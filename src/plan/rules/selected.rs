@@ -1,4 +1,4 @@
-//! A plan over a checkpoint, as the facts about loaders ask for it.
+//! A plan over a checkpoint, with the queries that the conditions of loader limits need.
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::marks::Plan;
@@ -11,7 +11,7 @@ use crate::quantization::QuantizationScheme;
 use crate::tensor::{FloatType, TensorId};
 use std::collections::BTreeMap;
 
-/// What is to be quantized, and of what model.
+/// A plan together with its model.
 pub(super) struct Selected<'a> {
     pub checkpoint: &'a Checkpoint,
     pub architecture: &'a Architecture,
@@ -49,7 +49,7 @@ impl Selected<'_> {
         self.marked().find(is_converted)
     }
 
-    /// The first quantized weight of more than 16 bits an element.
+    /// The first quantized weight with more than 16 bits per element.
     pub(super) fn wide(&self) -> Option<TensorId> {
         let is_wide = |id: &TensorId| {
             let float = self.checkpoint.tensor(*id).dtype.float();
@@ -63,12 +63,12 @@ impl Selected<'_> {
         self.units.split_in(self.plan)
     }
 
-    /// The first layer of which some experts are quantized and others are not.
+    /// The first layer with some experts quantized and others not.
     pub(super) fn split_experts(&self) -> Option<String> {
         self.split_units().find(|unit| unit.kind == UnitKind::Experts).map(|unit| unit.path.clone())
     }
 
-    /// The merged layers that are quantized in part, as part of a sentence.
+    /// Describes the merged layers that are quantized only in part, for use in a sentence.
     pub(super) fn split_merged_layers(&self) -> Option<String> {
         let mut split: BTreeMap<&[&str], Vec<&FusionUnit>> = BTreeMap::new();
         for unit in self.split_units() {
@@ -76,7 +76,7 @@ impl Selected<'_> {
                 split.entry(names).or_default().push(unit);
             }
         }
-        let said = split.into_iter().map(|(names, units)| {
+        let parts = split.into_iter().map(|(names, units)| {
             let more = match units.len() {
                 0 | 1 => String::new(),
                 n => format!(", and so in {} more", n - 1),
@@ -84,11 +84,11 @@ impl Selected<'_> {
             let split = units.first().map_or(String::new(), |unit| self.how_split(unit));
             format!("{} ({split}{more})", names.join(", "))
         });
-        let said: Vec<String> = said.collect();
-        (!said.is_empty()).then(|| said.join(" and "))
+        let parts: Vec<String> = parts.collect();
+        (!parts.is_empty()).then(|| parts.join(" and "))
     }
 
-    /// Which tensors of a split unit are float, or that its schemes differ.
+    /// Names the float tensors of a split unit, or says that its schemes differ.
     fn how_split(&self, unit: &FusionUnit) -> String {
         let path = unit.path.escape_debug();
         let float = unit.tensors.iter().filter(|&&id| !self.plan.is_marked(id));

@@ -6,7 +6,7 @@ use crate::plan::rules::roles;
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 
-/// Layers beside each other that loaders merge into one.
+/// Names of sibling layers that loaders merge into one.
 const MERGED: [&[&str]; 7] = [
     &["q_proj", "k_proj", "v_proj"],
     &["query", "key", "value"],
@@ -17,10 +17,10 @@ const MERGED: [&[&str]; 7] = [
     &["q_a_proj", "kv_a_proj_with_mqa"],
 ];
 
-/// What makes tensors one unit.
+/// Why the tensors of a unit belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UnitKind {
-    /// Layers beside each other, by their names.
+    /// Sibling layers with these names.
     Merged(&'static [&'static str]),
     /// All experts of a layer.
     Experts,
@@ -30,14 +30,14 @@ pub enum UnitKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FusionUnit {
     pub kind: UnitKind,
-    /// The path that its tensors share.
+    /// The module path that the tensors share.
     pub path: String,
     /// In the checkpoint's order.
     pub tensors: Vec<TensorId>,
 }
 
 impl FusionUnit {
-    /// Whether its tensors do not all have the same scheme in a plan.
+    /// Returns whether a plan gives the tensors different schemes.
     pub fn is_split_in(&self, plan: &Plan) -> bool {
         let mut schemes = self.tensors.iter().map(|&id| plan.get(id).map(|q| q.scheme));
         let first = schemes.next().flatten();
@@ -81,23 +81,23 @@ impl FusionUnits {
         &self.units
     }
 
-    /// The unit that a tensor belongs to; `None` if it stands alone.
+    /// The unit of a tensor; `None` if the tensor has none.
     pub fn unit_of(&self, id: TensorId) -> Option<&FusionUnit> {
         self.units.get(*self.unit_of.get(&id)?)
     }
 
-    /// A tensor and those that must share its scheme, in the checkpoint's order.
+    /// The tensor and all that must share its scheme, in the checkpoint's order.
     pub fn with_rest(&self, id: TensorId) -> Vec<TensorId> {
         self.unit_of(id).map_or_else(|| vec![id], |unit| unit.tensors.clone())
     }
 
-    /// The units whose tensors do not all have the same scheme in a plan.
+    /// The units whose tensors have different schemes in a plan.
     pub fn split_in<'u>(&'u self, plan: &'u Plan) -> impl Iterator<Item = &'u FusionUnit> {
         self.units.iter().filter(|unit| unit.is_split_in(plan))
     }
 
-    /// `ids` in groups: the tensors of a unit together, others alone; in the order of each
-    /// group's first tensor.
+    /// Groups `ids`: the tensors of a unit form one group, each other tensor a group of its own.
+    /// Groups are in the order of their first tensor.
     pub fn grouped(&self, ids: impl IntoIterator<Item = TensorId>) -> Vec<Vec<TensorId>> {
         let mut groups: Vec<Vec<TensorId>> = Vec::new();
         let mut group_of_unit: HashMap<usize, usize> = HashMap::new();
@@ -115,7 +115,7 @@ impl FusionUnits {
     }
 }
 
-/// What makes a weight part of a unit, and the path that the unit's tensors share.
+/// The kind of unit that a weight belongs to, and the path that the unit's tensors share.
 fn key(name: &str) -> Option<(UnitKind, &str)> {
     if let Some(path) = roles::experts_of(name) {
         return Some((UnitKind::Experts, path));

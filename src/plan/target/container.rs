@@ -1,4 +1,4 @@
-//! The formats that a quantized model is written in, as far as a plan depends on them.
+//! The properties of output formats that a plan depends on.
 
 use crate::plan::schemes::{PRESET_SCHEMES, SCHEMES, can_be_saved};
 use crate::quantization::QuantizationScheme;
@@ -10,9 +10,9 @@ pub enum Container {
     /// safetensors with int8 values and scales side by side. Holds any tensor.
     #[default]
     Safetensors,
-    /// A model directory whose Linear weights are in compressed-tensors' format.
+    /// A model directory with Linear weights in the format of compressed-tensors.
     CompressedTensors(LinearScheme),
-    /// GGUF with tensors in ggml's blocks.
+    /// GGUF with tensors in ggml block types.
     Gguf,
     /// burnpack with Q8S tensors.
     Burn,
@@ -26,15 +26,15 @@ pub enum Container {
     Torchao,
 }
 
-/// What compressed-tensors quantizes of a Linear layer.
+/// How compressed-tensors quantizes a Linear layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LinearScheme {
-    /// int8 weights, and int8 inputs when the model runs.
+    /// int8 weights, and inputs that are quantized to int8 when the model runs.
     #[default]
     W8A8,
-    /// int8 weights in groups of columns; inputs stay floats.
+    /// int8 weights in groups of columns, and float inputs.
     W8A16,
-    /// The presets of compressed-tensors, one for all layers or several.
+    /// Presets of compressed-tensors, the same for all layers or mixed.
     Presets,
 }
 
@@ -42,7 +42,7 @@ impl LinearScheme {
     pub const ALL: [LinearScheme; 3] =
         [LinearScheme::W8A8, LinearScheme::W8A16, LinearScheme::Presets];
 
-    /// Those of int8.
+    /// The int8 schemes.
     pub const INT8: [LinearScheme; 2] = [LinearScheme::W8A8, LinearScheme::W8A16];
 
     /// The name that compressed-tensors and vLLM use.
@@ -70,7 +70,7 @@ impl Container {
         }
     }
 
-    /// The format of a name; compressed-tensors with its default scheme.
+    /// Returns the format with this name, compressed-tensors with its default scheme.
     pub fn from_name(name: &str) -> Option<Container> {
         let all = [
             Container::Safetensors,
@@ -85,12 +85,12 @@ impl Container {
         all.into_iter().find(|container| container.name() == name)
     }
 
-    /// Whether it holds Linear layers only, so that only what is known to be one is offered.
+    /// Returns whether the format holds only Linear layers.
     pub fn holds_linear_only(self) -> bool {
         matches!(self, Container::CompressedTensors(_) | Container::Mlx | Container::Torchao)
     }
 
-    /// Whether every marked tensor must have the same scheme.
+    /// Returns whether all marked tensors must have the same scheme.
     pub fn has_one_scheme(self) -> bool {
         matches!(
             self,
@@ -98,7 +98,7 @@ impl Container {
         )
     }
 
-    /// The schemes that it can store, smallest first; what a budget chooses from.
+    /// Returns the schemes that a budget chooses from in this format, smallest first.
     pub fn schemes(self) -> Vec<QuantizationScheme> {
         let blocks = [128, 64, 32].map(QuantizationScheme::per_block);
         match self {
@@ -131,7 +131,7 @@ impl Container {
         }
     }
 
-    /// Why a weight of this shape cannot have a scheme, if it cannot.
+    /// Returns why a weight of this shape cannot have a scheme; `None` if it can.
     pub fn scheme_obstacle(self, scheme: QuantizationScheme, shape: &Shape) -> Option<String> {
         let columns = shape.row_len();
         let size = match (self, scheme) {
@@ -139,7 +139,7 @@ impl Container {
                 Container::CompressedTensors(LinearScheme::W8A16) | Container::Mlx,
                 QuantizationScheme::PerBlock(_, _, size),
             ) => size,
-            // A word holds four values.
+            // A packed 32-bit word holds four int8 values.
             (
                 Container::CompressedTensors(LinearScheme::W8A16),
                 QuantizationScheme::PerChannel(..),
@@ -150,7 +150,8 @@ impl Container {
             .then(|| format!("its {columns} columns are not a multiple of {size}"))
     }
 
-    /// Whether it can store a scheme; a block of any size where it has blocks.
+    /// Returns whether the format can store a scheme. A format with blocks accepts any block
+    /// size, except GGUF.
     pub fn can_store(self, scheme: QuantizationScheme) -> bool {
         let is_block =
             |scheme: &QuantizationScheme| matches!(scheme, QuantizationScheme::PerBlock(..));

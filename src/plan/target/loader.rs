@@ -48,7 +48,7 @@ impl Loader {
         }
     }
 
-    /// The name in sentences, as its own project writes it.
+    /// The name in sentences, in the project's own spelling.
     pub fn title(self) -> &'static str {
         match self {
             Loader::Vllm => "vLLM",
@@ -61,7 +61,7 @@ impl Loader {
         }
     }
 
-    /// One line of help.
+    /// A one-line description for the help.
     pub fn summary(self) -> &'static str {
         match self {
             Loader::Transformers => "Hugging Face transformers with compressed-tensors",
@@ -77,7 +77,7 @@ impl Loader {
         }
     }
 
-    /// The format that it opens, for a source in `source` format.
+    /// The output format for this loader if the source has the format `source`.
     pub fn container(self, source: Format) -> Container {
         let linear = Container::CompressedTensors(LinearScheme::default());
         match self {

@@ -1,4 +1,4 @@
-//! What the user chose to open the output with: loaders, and the format they open.
+//! The loaders that are to open the output, and the format that is written for them.
 //!
 //! Knows no checkpoint and no plan; `plan/rules` applies a target to both.
 

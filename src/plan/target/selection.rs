@@ -6,7 +6,7 @@ use crate::plan::target::loader::Loader;
 
 /// The loaders that are to open the output, and the format that is written for them.
 ///
-/// The default is no loader and the safetensors format: quantscope itself, or code that
+/// The default is no loader and the safetensors format, for quantscope itself and for code that
 /// reads the scales.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Target {
@@ -14,7 +14,7 @@ pub struct Target {
     container: Container,
 }
 
-/// Why loaders and format do not go together.
+/// Why loaders and format cannot be combined.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     #[error(
@@ -35,13 +35,13 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// A format, for no loader in particular.
+    /// A target with a format and no loader.
     pub fn format(container: Container) -> Target {
         Target { loaders: Vec::new(), container }
     }
 
-    /// The format that all of `loaders` open. `source` is the format of the checkpoint. No
-    /// loader: the default target.
+    /// The target for `loaders`, with the format that all of them open. `source` is the format
+    /// of the checkpoint. Without loaders this is the default target.
     pub fn for_loaders(loaders: &[Loader], source: Format) -> Result<Target, TargetError> {
         let mut sorted = loaders.to_vec();
         sorted.sort_unstable();
@@ -58,7 +58,7 @@ impl Target {
         Ok(Target { loaders: sorted, container: first.1 })
     }
 
-    /// The same loaders with the format that was asked for, which they must open.
+    /// Replaces the format. Fails if the loaders do not open it.
     pub fn with_format(mut self, found: Container) -> Result<Target, TargetError> {
         let expected = self.container;
         let opens_any = found == Container::FakeQuantized;
@@ -73,7 +73,7 @@ impl Target {
         }
     }
 
-    /// The same with a scheme of compressed-tensors; unchanged for other formats.
+    /// Replaces the scheme of compressed-tensors. Other formats are left unchanged.
     pub fn with_linear_scheme(mut self, scheme: LinearScheme) -> Target {
         if let Container::CompressedTensors(_) = self.container {
             self.container = Container::CompressedTensors(scheme);
@@ -81,7 +81,7 @@ impl Target {
         self
     }
 
-    /// The loaders, sorted; empty if none was named.
+    /// The loaders, sorted and without duplicates.
     pub fn loaders(&self) -> &[Loader] {
         &self.loaders
     }
@@ -91,7 +91,7 @@ impl Target {
         self.container
     }
 
-    /// Whether nothing was chosen.
+    /// Whether neither a loader nor a format was chosen.
     pub fn is_default(&self) -> bool {
         *self == Target::default()
     }

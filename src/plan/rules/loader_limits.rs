@@ -1,40 +1,40 @@
-//! What is known of each loader: one row for each limit.
+//! The known limits of each loader, one table row per limit.
 
 use crate::plan::rules::comfyui;
 use crate::plan::rules::selected::Selected;
 use crate::plan::target::{Container, LinearScheme, Loader};
 use crate::quantization::QuantizationScheme;
 
-/// What follows where a fact applies.
+/// What happens when a limit applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consequence {
-    /// The output would not load, or load wrong: it is not written for this loader.
+    /// The output would fail to load or load wrong values, so it is not written for this loader.
     Refuse,
-    /// It loads, but not everywhere.
+    /// The output loads, but not everywhere.
     Warn,
-    /// The tensors are left as they are by default.
+    /// The tensors stay float by default.
     LeaveFloat,
 }
 
-/// When a fact applies.
+/// When a limit applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// Inputs are quantized, and the model stores its experts one by one.
     Int8InputsWithExperts,
-    /// The same in an architecture whose experts transformers merges while loading.
+    /// Inputs are quantized, and transformers merges the architecture's experts while loading.
     Int8InputsWithMergedExperts,
-    /// Only weights are quantized, and an expert that transformers merges with others while
-    /// loading stays float.
+    /// Only weights are quantized, transformers merges the experts while loading, and one of
+    /// them stays float.
     WeightOnlyWithFloatExperts,
-    /// transformers loads no quantized layer of the architecture.
+    /// transformers cannot load any quantized layer of the architecture.
     RefusedArchitecture,
-    /// A layer is quantized that transformers splits, joins or renames while loading.
+    /// transformers splits, joins or renames a quantized layer while loading.
     ConvertedLayer,
     /// Some experts of a layer are quantized and others are not.
     ExpertsOfALayerSplit,
     /// The model is a Llama 4.
     Llama4,
-    /// Layers that are merged into one are split.
+    /// Layers that are merged into one do not all have the same scheme.
     MergedLayerSplit,
     /// The output head is quantized.
     QuantizedHead,
@@ -44,222 +44,223 @@ pub enum Condition {
     WeightOnlyPerChannel,
     /// Inputs are quantized, and weights by one scale for each tensor.
     OneScalePerTensor,
-    /// Inputs are quantized, and the model is of F32.
+    /// Inputs are quantized, and the model has F32 weights.
     Int8InputsOfF32,
     /// Inputs are quantized by calibrated scales.
     StaticInputs,
     /// The tensor belongs to an image encoder.
     VisionPart,
-    /// ComfyUI's format, and the names of the diffusers library.
+    /// The format is ComfyUI's, and the tensors have the names of the diffusers library.
     DiffusersNames,
 }
 
-/// A limit of a loader.
+/// One limit of a loader.
 #[derive(Clone, Copy, Debug)]
-pub struct Fact {
+pub struct LoaderLimit {
     pub loader: Loader,
-    /// The version that it was checked with.
+    /// The loader's version that the limit was checked with.
     pub version: &'static str,
     pub condition: Condition,
     pub consequence: Consequence,
-    /// Whether it is also said, as a warning, when no loader was named.
-    pub said_without_target: bool,
-    /// What happens and what to do; `{}` stands for what met the condition.
+    /// Whether the limit is also reported, as a warning, when no loader was named.
+    pub warn_without_target: bool,
+    /// What happens and what to do. `{}` is replaced by the name that met the condition.
     pub sentence: &'static str,
 }
 
 /// Every known limit.
-pub const FACTS: [Fact; 22] = [
-    Fact {
+pub const LOADER_LIMITS: [LoaderLimit; 22] = [
+    LoaderLimit {
         loader: Loader::Transformers,
         version: "5.24",
         condition: Condition::RefusedArchitecture,
         consequence: Consequence::Refuse,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "fails to load a '{}' model as soon as config.json has a quantization_config: its rule that splits a weight cannot be combined with scales; use --format fake-quantized",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Transformers,
         version: "5.24",
         condition: Condition::Int8InputsWithMergedExperts,
         consequence: Consequence::Refuse,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "fails to load a W8A8 model whose experts are stored one by one ('{}'); use --scheme W8A16 or --format fake-quantized",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Transformers,
         version: "5.24",
         condition: Condition::WeightOnlyWithFloatExperts,
         consequence: Consequence::Refuse,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "loads experts only if all of them are quantized, and '{}' is not; quantize all experts with --scheme W8A16",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Transformers,
         version: "5.24",
         condition: Condition::ConvertedLayer,
         consequence: Consequence::Refuse,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "splits, joins or renames '{}' while loading and does not find its scale; leave it out",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Transformers,
         version: "5.24",
         condition: Condition::Llama4,
         consequence: Consequence::Refuse,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "leaves the experts of Llama 4 random as soon as config.json has a quantization_config; use --format fake-quantized or safetensors",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Vllm,
         version: "0.32",
         condition: Condition::MergedLayerSplit,
         consequence: Consequence::Refuse,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "joins {} into one layer and loads it only if all of it has one scheme or none is quantized; quantize the rest too, or leave all of it out",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Vllm,
         version: "0.32",
         condition: Condition::ExpertsOfALayerSplit,
         consequence: Consequence::Refuse,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "looks at the first expert of a layer only, and loads zeros where others differ: '{}' is quantized in part; quantize all experts of a layer or none",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Vllm,
         version: "0.32",
         condition: Condition::OneScalePerTensor,
         consequence: Consequence::Refuse,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "does not load one scale per tensor: that loads in transformers only; --scheme per-channel loads everywhere and loses less",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Vllm,
         version: "before 0.24",
         condition: Condition::QuantizedHead,
         consequence: Consequence::Warn,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "does not load a quantized output head, and '{}' is the output head",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Vllm,
         version: "0.32",
         condition: Condition::WeightOnly,
         consequence: Consequence::Warn,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "has no CPU kernel for W8A16: it needs a GPU; W8A8 runs on both",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Vllm,
         version: "0.32",
         condition: Condition::Int8InputsWithExperts,
         consequence: Consequence::Warn,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "has no CPU kernel for int8 experts ('{}'): it needs a GPU",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Vllm,
         version: "0.32",
         condition: Condition::Int8InputsOfF32,
         consequence: Consequence::Warn,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "runs int8 on a CPU only with --dtype bfloat16, and '{}' is F32",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Vllm,
         version: "0.32",
         condition: Condition::VisionPart,
         consequence: Consequence::LeaveFloat,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "keeps the image encoder in float, and '{}' belongs to it",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Sglang,
         version: "0.5 (by reading)",
         condition: Condition::MergedLayerSplit,
         consequence: Consequence::Refuse,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "joins {} into one layer and loads it only if all of it has one scheme or none is quantized; quantize the rest too, or leave all of it out",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Sglang,
         version: "0.5 (by reading)",
         condition: Condition::ExpertsOfALayerSplit,
         consequence: Consequence::Refuse,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "needs one scheme for all experts of a layer: '{}' is quantized in part; quantize all experts of a layer or none",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Sglang,
         version: "0.5 (by reading)",
         condition: Condition::OneScalePerTensor,
         consequence: Consequence::Refuse,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "does not load one scale per tensor with inputs quantized for each token; use --scheme per-channel",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::Sglang,
         version: "0.5 (by reading)",
         condition: Condition::VisionPart,
         consequence: Consequence::LeaveFloat,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "keeps the image encoder in float, and '{}' belongs to it",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::LlamaCpp,
         version: "b6900",
         condition: Condition::StaticInputs,
         consequence: Consequence::Refuse,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "has a converter that takes no calibrated input scales; use --activation-scheme dynamic",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::LlamaCpp,
         version: "b6900",
         condition: Condition::OneScalePerTensor,
         consequence: Consequence::Refuse,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "has a converter that takes no single scale per tensor; use --scheme per-channel",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::LlamaCpp,
         version: "b6900",
         condition: Condition::WeightOnlyPerChannel,
         consequence: Consequence::Refuse,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "has a converter that takes W8A16 in groups only; use --scheme per-block:32, 64 or 128",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::LlamaCpp,
         version: "b6900",
         condition: Condition::VisionPart,
         consequence: Consequence::LeaveFloat,
-        said_without_target: false,
+        warn_without_target: false,
         sentence: "converts the image encoder from floats, and '{}' belongs to it",
     },
-    Fact {
+    LoaderLimit {
         loader: Loader::ComfyUi,
         version: "0.38 (by reading)",
         condition: Condition::DiffusersNames,
         consequence: Consequence::Refuse,
-        said_without_target: true,
+        warn_without_target: true,
         sentence: "renames the weights of a model with diffusers' names ('{}') while loading, and loses their scales; convert the model to ComfyUI's names first",
     },
 ];
 
-impl Fact {
-    /// The facts of a loader, those of what it is built on included.
-    pub fn of(loader: Loader) -> impl Iterator<Item = &'static Fact> {
+impl LoaderLimit {
+    /// Returns the limits of a loader, including those of the loader it is built on.
+    pub fn of(loader: Loader) -> impl Iterator<Item = &'static LoaderLimit> {
         let built_on = match loader {
             Loader::SentenceTransformers => Loader::Transformers,
             other => other,
         };
-        FACTS.iter().filter(move |fact| fact.loader == loader || fact.loader == built_on)
+        LOADER_LIMITS.iter().filter(move |limit| limit.loader == loader || limit.loader == built_on)
     }
 
-    /// The sentence for what met the condition.
-    pub(super) fn say(&self, met_by: &str) -> String {
+    /// Returns the sentence with the loader's name and version, and the name that met the
+    /// condition.
+    pub(super) fn message(&self, met_by: &str) -> String {
         let version = match self.version {
             version if version.starts_with("before") => {
                 format!("{} {version}", self.loader.title())
@@ -271,7 +272,7 @@ impl Fact {
 }
 
 impl Condition {
-    /// Whether it is about int8 schemes only, and not about weights of other types.
+    /// Returns whether the condition is about int8 schemes only.
     pub(super) fn is_of_int8(self) -> bool {
         matches!(
             self,
@@ -285,8 +286,7 @@ impl Condition {
         )
     }
 
-    /// What of a selection meets the condition, in words for the sentence; `None` if nothing
-    /// does.
+    /// Returns the name that meets the condition, for the sentence; `None` if nothing meets it.
     pub(super) fn met_by(self, selected: &Selected) -> Option<String> {
         let Selected { linear, .. } = *selected;
         let first_expert = || selected.experts().next().map(|id| selected.name(id));
@@ -353,10 +353,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fact_names_what_happens() {
-        for fact in FACTS {
-            let sentence = fact.say("model.layers.0");
-            assert!(sentence.starts_with(fact.loader.title()), "{sentence}");
+    fn every_sentence_names_its_loader_and_has_no_placeholder() {
+        for limit in LOADER_LIMITS {
+            let sentence = limit.message("model.layers.0");
+            assert!(sentence.starts_with(limit.loader.title()), "{sentence}");
             assert!(!sentence.contains("{}") && !sentence.ends_with('.'), "{sentence}");
         }
     }

@@ -1,12 +1,12 @@
-//! Ready-made selections by the role a tensor plays.
+//! Ready-made selections of tensors to mark, by the role of their layer.
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::rules::TargetRules;
 use crate::tensor::TensorId;
 
-/// A selection by role, over the tensors that are quantizable.
+/// A set of tensors to mark, chosen by their role among those quantized by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Preset {
+pub enum MarkPreset {
     /// Everything quantizable.
     AllQuantizable,
     /// Two-dimensional weights.
@@ -15,26 +15,31 @@ pub enum Preset {
     Attention,
     /// Feed-forward blocks.
     Mlp,
-    /// All but the first and the last quantizable tensor or unit, which often cost most.
+    /// All but the first and the last quantizable tensor or fusion unit, which often lose most.
     Inner,
 }
 
-impl Preset {
-    pub const ALL: [Preset; 5] =
-        [Preset::AllQuantizable, Preset::Linear, Preset::Attention, Preset::Mlp, Preset::Inner];
+impl MarkPreset {
+    pub const ALL: [MarkPreset; 5] = [
+        MarkPreset::AllQuantizable,
+        MarkPreset::Linear,
+        MarkPreset::Attention,
+        MarkPreset::Mlp,
+        MarkPreset::Inner,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
-            Preset::AllQuantizable => "all quantizable",
-            Preset::Linear => "all linear layers",
-            Preset::Attention => "attention",
-            Preset::Mlp => "MLP",
-            Preset::Inner => "all but first and last",
+            MarkPreset::AllQuantizable => "all quantizable",
+            MarkPreset::Linear => "all linear layers",
+            MarkPreset::Attention => "attention",
+            MarkPreset::Mlp => "MLP",
+            MarkPreset::Inner => "all but first and last",
         }
     }
 
-    /// The tensors that it selects for a target, in the checkpoint's order: of those that are
-    /// quantized by default, and of each unit all or none.
+    /// Returns the tensors to mark for a target, in the checkpoint's order. Only tensors that
+    /// are quantized by default are selected, and fusion units are never split.
     pub fn select(self, checkpoint: &Checkpoint, rules: &TargetRules) -> Vec<TensorId> {
         let by_default = |id: &TensorId| rules.reason(checkpoint, *id).is_none();
         let mut groups = rules.units().grouped(checkpoint.ids().filter(by_default));
@@ -45,12 +50,12 @@ impl Preset {
             })
         };
         match self {
-            Preset::AllQuantizable => {}
-            Preset::Linear => {
+            MarkPreset::AllQuantizable => {}
+            MarkPreset::Linear => {
                 groups.retain(|ids| ids.iter().all(|&id| checkpoint.tensor(id).shape.rank() == 2));
             }
-            Preset::Attention => groups.retain(|ids| named(ids, &["attn", "attention"])),
-            Preset::Mlp => groups.retain(|ids| {
+            MarkPreset::Attention => groups.retain(|ids| named(ids, &["attn", "attention"])),
+            MarkPreset::Mlp => groups.retain(|ids| {
                 !named(ids, &["attn", "attention"])
                     && named(
                         ids,
@@ -65,7 +70,7 @@ impl Preset {
                         ],
                     )
             }),
-            Preset::Inner => {
+            MarkPreset::Inner => {
                 groups.pop();
                 if !groups.is_empty() {
                     groups.remove(0);
