@@ -3,11 +3,12 @@
 
 use crate::activations::convolution::{self, Convolution, METADATA_KEY};
 use crate::activations::error::{ActivationsError, Fault};
-use crate::activations::imatrix;
+use crate::activations::imatrix::{self, ImportanceMatrix};
 use crate::activations::matching::Weights;
 use crate::activations::recording::{Batch, Inputs, LayerKind, Recording, Source, Summary, floats};
 use crate::activations::stream::Stream;
 use crate::checkpoint::{Checkpoint, Format, has_extension};
+use crate::quantization::ggml::{Importance, ImportanceOrigin};
 use crate::tensor::{Shape, TensorId};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ pub struct Activations {
     files: Vec<Checkpoint>,
     recordings: BTreeMap<TensorId, Recording>,
     unmatched: Vec<(PathBuf, String)>,
+    /// Of the first importance matrix.
+    origin: Option<ImportanceOrigin>,
 }
 
 /// The tensors that one file holds for one layer, before they are matched to a weight.
@@ -65,8 +68,8 @@ impl Activations {
         let weights = Weights::of(checkpoint);
         for path in paths {
             if has_extension(path, "dat") {
-                let entries = imatrix::read_legacy(path)?;
-                self.summaries(path, entries, checkpoint, &weights)?;
+                let matrix = imatrix::read_legacy(path)?;
+                self.summaries(path, matrix, checkpoint, &weights)?;
             } else {
                 self.add(Checkpoint::open(path)?, checkpoint, &weights)?;
             }
@@ -75,7 +78,8 @@ impl Activations {
     }
 
     fn none() -> Activations {
-        Activations { files: Vec::new(), recordings: BTreeMap::new(), unmatched: Vec::new() }
+        let (files, unmatched) = (Vec::new(), Vec::new());
+        Activations { files, recordings: BTreeMap::new(), unmatched, origin: None }
     }
 
     fn complete(
@@ -113,6 +117,26 @@ impl Activations {
     /// Recorded names that match no layer, with their file.
     pub fn unmatched(&self) -> &[(PathBuf, String)] {
         &self.unmatched
+    }
+
+    /// The importance of the weights' elements: the mean squares of their inputs where these are
+    /// known without the inputs, as an importance matrix has them.
+    pub fn importance(&self, checkpoint: &Checkpoint) -> Importance {
+        let of_weight = |(&id, recording): (&TensorId, &Recording)| {
+            let Source::Summary(summary) = &recording.source else { return None };
+            let mut values = summary.mean_square.clone()?;
+            let row = usize::try_from(checkpoint.tensor(id).shape.row_len()).ok()?;
+            let is_whole = row > 0 && values.len().is_multiple_of(row);
+            // llama.cpp treats all inputs of an expert that received none alike.
+            for expert in values.chunks_mut(row.max(1)) {
+                if expert.iter().all(|&value| value == 0.0) {
+                    expert.fill(1.0);
+                }
+            }
+            is_whole.then_some((id, values))
+        };
+        let tensors = self.recordings.iter().filter_map(of_weight).collect();
+        Importance::new(self.origin.clone().unwrap_or_default(), tensors)
     }
 
     /// Whether inputs were recorded for any layer, and not only summaries.
@@ -212,10 +236,17 @@ impl Activations {
     fn summaries(
         &mut self,
         path: &Path,
-        entries: Vec<imatrix::Entry>,
+        matrix: ImportanceMatrix,
         checkpoint: &Checkpoint,
         weights: &Weights,
     ) -> Result<(), ActivationsError> {
+        let ImportanceMatrix { entries, dataset, chunks } = matrix;
+        self.origin.get_or_insert_with(|| ImportanceOrigin {
+            file: path.to_string_lossy().into_owned(),
+            dataset,
+            entries: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            chunks: chunks.filter(|&chunks| chunks > 0),
+        });
         let module = |entry: &imatrix::Entry| {
             entry.name.strip_suffix(".weight").unwrap_or(&entry.name).to_owned()
         };

@@ -1,6 +1,6 @@
 //! Ranges of a weight's output channels, and their elements quantized with one quantizer.
 
-use crate::quantization::ggml::{dequantize_blocks, quantize_rows, to_f32};
+use crate::quantization::ggml::{RowImportance, dequantize_blocks, quantize_part, to_f32};
 use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{
     GroupScales, NotQuantizable, Preset, PresetCoder, PresetGroup, QatScales, QuantizationScheme,
@@ -69,6 +69,9 @@ pub struct ChannelQuantizer<'l> {
     pub scale: Option<f32>,
     /// The learned scales of the weight, if it has any.
     pub learned: Option<&'l QatScales>,
+    /// The importance of the weight's elements, one for each column or expert and column, which
+    /// ggml's block types are made by.
+    pub importance: Option<&'l [f32]>,
 }
 
 /// The elements of a channel range, quantized with one quantizer:
@@ -102,7 +105,9 @@ impl QuantizedChannels {
             return QuantizedChannels::of_preset((dtype, bytes), shape, preset, asked.scale);
         }
         if let QuantizationScheme::Ggml(block) = quantizer.scheme.fitted_to(shape) {
-            return QuantizedChannels::of_ggml_blocks((dtype, bytes), shape, block);
+            let importance = asked.importance.map(|values| RowImportance::new(values, shape));
+            let elements = (dtype, bytes);
+            return QuantizedChannels::of_ggml_blocks(elements, range.start, block, importance);
         }
         let qtype = quantizer.scheme.quantization_type();
         let known = asked.scale.as_ref().map(std::slice::from_ref);
@@ -132,16 +137,17 @@ impl QuantizedChannels {
 }
 
 impl QuantizedChannels {
-    /// From the elements of a part, which is made of whole rows, in ggml's blocks.
+    /// From the elements of a part, which is made of whole rows and begins with element
+    /// `start`, in ggml's blocks.
     fn of_ggml_blocks(
         (dtype, bytes): (FloatType, &[u8]),
-        shape: &Shape,
+        start: u64,
         block: BlockType,
+        importance: Option<RowImportance>,
     ) -> Result<QuantizedChannels, NotQuantizable> {
         let values = to_f32(dtype, bytes);
         let (mut blocks, mut quantized) = (Vec::new(), Vec::new());
-        let row = usize::try_from(shape.row_len()).unwrap_or(usize::MAX);
-        quantize_rows(block, &values, row, None, &mut blocks)
+        quantize_part(block, &values, start, importance, &mut blocks)
             .and_then(|()| dequantize_blocks(block, &blocks, &mut quantized))
             .map_err(|why| why.not_quantizable(block))?;
         let lost = values.iter().zip(&quantized).map(|(x, restored)| x - restored).collect();

@@ -13,6 +13,16 @@ use std::path::Path;
 const NAME_LIMIT: u32 = 1 << 12;
 const ENTRY_LIMIT: u32 = 1 << 20;
 
+/// An importance matrix.
+#[derive(Debug, PartialEq)]
+pub(super) struct ImportanceMatrix {
+    pub entries: Vec<Entry>,
+    /// The name of the first text that was recorded.
+    pub dataset: Option<String>,
+    /// Number of chunks of text that were recorded.
+    pub chunks: Option<u32>,
+}
+
 /// The mean squares of one weight's inputs.
 #[derive(Debug, PartialEq)]
 pub(super) struct Entry {
@@ -24,7 +34,7 @@ pub(super) struct Entry {
 }
 
 /// Reads the GGUF form.
-pub(super) fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsError> {
+pub(super) fn read_gguf(file: &Checkpoint) -> Result<ImportanceMatrix, ActivationsError> {
     let bad = |why: String| ActivationsError::File { path: file.path().to_owned(), why };
     let mut entries = Vec::new();
     for id in file.ids() {
@@ -53,14 +63,27 @@ pub(super) fn read_gguf(file: &Checkpoint) -> Result<Vec<Entry>, ActivationsErro
         entries.push(Entry { name: name.to_owned(), mean_square });
     }
     if entries.is_empty() {
-        Err(bad("not an importance matrix: expected tensors named '<weight>.in_sum2'".into()))
-    } else {
-        Ok(entries)
+        return Err(bad(
+            "not an importance matrix: expected tensors named '<weight>.in_sum2'".into()
+        ));
     }
+    let find = |key: &str| {
+        let mut metadata = file.shards().iter().flat_map(|shard| &shard.metadata);
+        metadata.find(|(found, _)| found == key).map(|(_, value)| value.as_str())
+    };
+    let dataset = find("imatrix.datasets").and_then(first_text);
+    let chunks = find("imatrix.chunk_count").and_then(|count| count.parse().ok());
+    Ok(ImportanceMatrix { entries, dataset, chunks })
+}
+
+/// The first of a list of strings, which a file's metadata has as text.
+fn first_text(list: &str) -> Option<String> {
+    let inner = list.strip_prefix('[')?;
+    serde_json::Deserializer::from_str(inner).into_iter::<String>().next()?.ok()
 }
 
 /// Reads the legacy form.
-pub(super) fn read_legacy(path: &Path) -> Result<Vec<Entry>, ActivationsError> {
+pub(super) fn read_legacy(path: &Path) -> Result<ImportanceMatrix, ActivationsError> {
     let bad = |why: String| ActivationsError::File { path: path.to_owned(), why };
     let file = File::open(path).map_err(|e| bad(e.to_string()))?;
     let size = file.metadata().map_err(|e| bad(e.to_string()))?.len();
@@ -68,7 +91,7 @@ pub(super) fn read_legacy(path: &Path) -> Result<Vec<Entry>, ActivationsError> {
 }
 
 /// Reads the legacy form from a reader of `size` bytes.
-fn parse_legacy(file: &mut impl Read, size: u64) -> Result<Vec<Entry>, String> {
+fn parse_legacy(file: &mut impl Read, size: u64) -> Result<ImportanceMatrix, String> {
     let cut = |_| "not an importance matrix of llama.cpp, or truncated".to_owned();
     let number = |file: &mut dyn Read| -> Result<u32, String> {
         let mut raw = [0; 4];
@@ -104,7 +127,15 @@ fn parse_legacy(file: &mut impl Read, size: u64) -> Result<Vec<Entry>, String> {
         entries
             .push(Entry { name, mean_square: raw.as_chunks::<4>().0.iter().map(mean).collect() });
     }
-    Ok(entries)
+    // Older files end here.
+    let chunks = number(file).ok();
+    let length = number(file).ok().filter(|&length| (1..=NAME_LIMIT).contains(&length));
+    let dataset = length.and_then(|length| {
+        let mut text = vec![0; length as usize];
+        file.read_exact(&mut text).ok()?;
+        String::from_utf8(text).ok()
+    });
+    Ok(ImportanceMatrix { entries, dataset, chunks })
 }
 
 #[cfg(test)]
@@ -132,10 +163,21 @@ mod tests {
             Entry { name: "b".into(), mean_square: vec![0.5] },
         ];
         let read = |bytes: &[u8]| parse_legacy(&mut &bytes[..], bytes.len() as u64);
-        assert_eq!(read(&bytes).expect("reads"), expected);
+        let found = read(&bytes).expect("reads");
+        assert_eq!(found.entries, expected);
+        assert_eq!((found.chunks, found.dataset), (None, None));
         // llama.cpp appends how the file was made.
         bytes.extend([7, 0, 0, 0, 4, 0, 0, 0, b'w', b'i', b'k', b'i']);
-        assert_eq!(read(&bytes).expect("reads"), expected);
+        let found = read(&bytes).expect("reads");
+        assert_eq!(found.entries, expected);
+        assert_eq!((found.chunks, found.dataset.as_deref()), (Some(7), Some("wiki")));
+    }
+
+    #[test]
+    fn the_first_text_of_a_list_is_found() {
+        assert_eq!(first_text("[\"a \\\"b\\\".txt\", \"c\"]").as_deref(), Some("a \"b\".txt"));
+        assert_eq!(first_text("[]"), None);
+        assert_eq!(first_text("wiki"), None);
     }
 
     #[test]

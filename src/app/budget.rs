@@ -271,6 +271,7 @@ impl Budget {
     fn plan_at(&self, point: usize) -> Plan {
         let mut plan = self.curve.plan(point, self.before.rounding);
         plan.inputs = self.before.inputs.clone();
+        plan.importance = self.before.importance.clone();
         plan.target = self.before.target.clone();
         for (id, quantizer) in self.before.iter().filter(|(id, _)| !self.choosable.contains(id)) {
             plan.mark(id, quantizer);

@@ -3,6 +3,7 @@
 use crate::activations::{ActivationMode, OutputError};
 use crate::job::output::LayerOutput;
 use crate::quantization::Quantizer;
+use crate::quantization::ggml::Importance;
 use crate::tensor::TensorId;
 use crate::text::figures;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ pub struct Outputs {
     /// The weights of the recorded layers.
     pub recorded: BTreeSet<TensorId>,
     pub found: BTreeMap<TensorId, Result<LayerOutput, String>>,
+    /// The importance of the weights' elements, if the files are importance matrices.
+    pub importance: Importance,
     /// The number of recorded names that match no layer, and the first of them.
     pub unmatched: (usize, String),
 }

@@ -209,6 +209,12 @@ impl SaveDialog {
             _ => {}
         }
         let container = self.kind.container().unwrap_or_default();
+        if container == Container::Gguf
+            && let Some(outputs) = &model.outputs
+            && !outputs.importance.is_empty()
+        {
+            plan.importance = outputs.importance.clone();
+        }
         if let Ok(target) = plan.target.clone().with_format(container) {
             plan.target = target;
         }

@@ -79,7 +79,10 @@ impl ActivationArgs {
         work: &WorkArgs,
     ) -> Result<Outputs, Error> {
         let calibration = self.activation_calibration;
-        let request = Request { tensors: tensors.clone(), quantizers, rounding, calibration };
+        let importance = activations.importance(checkpoint);
+        let tensors_asked = tensors.clone();
+        let request =
+            Request { tensors: tensors_asked, quantizers, rounding, calibration, importance };
         let (model, captures) = (checkpoint.clone(), activations.clone());
         let job = || output::start(model, captures, request, work.threads());
         let mut runner = JobRunner::start(job, "measuring outputs", work.quiet)?;
@@ -136,10 +139,17 @@ impl Outputs {
 
     /// Prints what the figures mean and what was not recorded, for below a table.
     pub(super) fn print(&self, checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
-        writeln!(
-            out,
-            "Output errors are |Wx - W'x'|^2 / |Wx|^2 in dB on the recorded inputs; lower is better.\nColumns: only weights quantized; inputs quantized too with a scale per token (dynamic);\ninputs quantized with one calibrated scale (static)."
-        )?;
+        if !self.activations.have_inputs() {
+            writeln!(
+                out,
+                "Weighted errors are the sum of w(x-x')^2 over the sum of wx^2 in dB; lower is better. The\nweight w of a column is the mean square of its inputs. ggml's block types are made by it."
+            )?;
+        } else {
+            writeln!(
+                out,
+                "Output errors are |Wx - W'x'|^2 / |Wx|^2 in dB on the recorded inputs; lower is better.\nColumns: only weights quantized; inputs quantized too with a scale per token (dynamic);\ninputs quantized with one calibrated scale (static)."
+            )?;
+        }
         if self.basis(Basis::Diagonal) {
             writeln!(
                 out,
@@ -165,6 +175,12 @@ impl Outputs {
             )?;
         }
         Ok(())
+    }
+
+    /// What the errors are called: those from mean squares alone are weighted errors of the
+    /// weights.
+    pub(super) fn title(&self) -> &'static str {
+        if self.activations.have_inputs() { "output" } else { "weighted" }
     }
 
     fn basis(&self, basis: Basis) -> bool {

@@ -19,6 +19,7 @@ use super::table::{Column, Table};
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
+use crate::quantization::ggml::Importance;
 use crate::quantization::{
     AnalysisSpec, ChannelDetail, ErrorDetail, QuantizationScheme, Quantizer, Thresholds,
 };
@@ -99,6 +100,8 @@ struct Results<'a> {
     measured: &'a [Measured],
     outputs: Option<Outputs>,
     duplicates: Duplicates,
+    /// The importance that ggml's block types are measured with.
+    importance: Importance,
 }
 
 impl Analyze {
@@ -107,10 +110,12 @@ impl Analyze {
         let selection = self.selection.selection();
         let tensors = selection.matching(&checkpoint)?;
         let activations = self.activations.open(&checkpoint)?;
+        let importance = activations.as_ref().map(|found| found.importance(&checkpoint));
+        let importance = importance.unwrap_or_default();
         let scan = Scan::start(
             &checkpoint,
             tensors,
-            self.analysis_spec(&checkpoint),
+            self.analysis_spec(&checkpoint, &importance),
             "measuring",
             &self.work,
             self.cache.cache(),
@@ -122,7 +127,7 @@ impl Analyze {
         let outputs = match &activations {
             Some(activations) => {
                 let ids = measured.iter().map(|m| m.id).collect();
-                let quantizers = self.analysis_spec(&checkpoint).quantizers;
+                let quantizers = self.analysis_spec(&checkpoint, &importance).quantizers;
                 let rounding = self.rounding.rounding;
                 let args = &self.activations;
                 Some(args.measure(
@@ -161,13 +166,14 @@ impl Analyze {
             }
             return fail_on::check(&self.fail_on, &checkpoint, &measured);
         }
-        let results = Results { checkpoint: &checkpoint, measured: &measured, outputs, duplicates };
+        let (checkpoint, measured) = (&checkpoint, measured.as_slice());
+        let results = Results { checkpoint, measured, outputs, duplicates, importance };
         match (self.output.json, self.csv.csv) {
             (true, _) => self.document(&selection, &results)?,
             (_, true) => self.write_csv(&selection, &results, thresholds)?,
             _ => self.table(&selection, &results, thresholds)?,
         }
-        fail_on::check(&self.fail_on, &checkpoint, &measured)
+        fail_on::check(&self.fail_on, checkpoint, measured)
     }
 
     /// The number of tensors to print.
@@ -182,7 +188,7 @@ impl Analyze {
         results: &Results,
         thresholds: &Thresholds,
     ) -> Result<(), Error> {
-        let Results { checkpoint, measured, outputs, duplicates } = results;
+        let Results { checkpoint, measured, outputs, duplicates, .. } = results;
         let quantizer = self.quantizer(checkpoint);
         let mut summary = ListingSummary::new(quantizer.scheme);
         let mut report = Report {
@@ -223,7 +229,7 @@ impl Analyze {
         self.calibration.quantizer(checkpoint, self.first_scheme(checkpoint))
     }
 
-    fn analysis_spec(&self, checkpoint: &Checkpoint) -> AnalysisSpec {
+    fn analysis_spec(&self, checkpoint: &Checkpoint, importance: &Importance) -> AnalysisSpec {
         let schemes = if self.schemes.is_empty() {
             &[self.first_scheme(checkpoint)][..]
         } else {
@@ -242,12 +248,13 @@ impl Analyze {
                 true => ErrorDetail::Full,
                 false => ErrorDetail::Loss,
             },
+            importance: importance.clone(),
             ..AnalysisSpec::errors(quantizers.collect(), self.rounding.rounding)
         }
     }
 
     fn document(&self, selection: &Selection, results: &Results) -> Result<(), Error> {
-        let Results { checkpoint, measured, outputs, duplicates } = results;
+        let Results { checkpoint, measured, outputs, duplicates, .. } = results;
         let scheme = self.first_scheme(checkpoint);
         // The scales can take a thirty-second of the model's size. They are not kept while
         // tensors are measured and sorted, but computed again row by row.
@@ -258,7 +265,7 @@ impl Analyze {
                 let spec = AnalysisSpec {
                     errors: ErrorDetail::None,
                     keep_scales: true,
-                    ..self.analysis_spec(checkpoint)
+                    ..self.analysis_spec(checkpoint, &results.importance)
                 };
                 Some(Scan::start(checkpoint, order, spec, "writing", &self.work, None)?)
             }
@@ -307,7 +314,7 @@ impl Analyze {
         results: &Results,
         thresholds: &Thresholds,
     ) -> Result<(), Error> {
-        let Results { checkpoint, measured, outputs, duplicates } = results;
+        let Results { checkpoint, measured, outputs, duplicates, .. } = results;
         let scheme = self.first_scheme(checkpoint);
         let mut summary = ListingSummary::new(scheme);
         let mut columns = vec![
@@ -318,9 +325,9 @@ impl Analyze {
             ("SQNR", Column::Right),
             ("", Column::Left),
         ];
-        if outputs.is_some() {
+        if let Some(outputs) = outputs {
             columns.extend([
-                ("output", Column::Right),
+                (outputs.title(), Column::Right),
                 ("dynamic", Column::Right),
                 ("static", Column::Right),
             ]);

@@ -28,6 +28,7 @@ pub(super) fn predict(
         }
         let spec = AnalysisSpec {
             scale_storage: format.scale_storage(),
+            importance: plan.importance.clone(),
             ..AnalysisSpec::errors(distinct, plan.rounding)
         };
         let ids = marked.iter().map(|(id, _)| *id).collect();

@@ -22,7 +22,7 @@ use crate::plan::target::Target;
 use crate::plan::{
     Decibels, InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
 };
-use crate::quantization::ggml::{ImportanceUse, importance_use};
+use crate::quantization::ggml::{Importance, ImportanceUse, importance_use};
 use crate::quantization::{
     AnalysisSpec, Calibration, ErrorDetail, NotQuantizable, Outcome, QuantizationScheme, Quantizer,
     Rounding, Thresholds,
@@ -75,7 +75,7 @@ pub struct Quantize {
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
     /// Use the plan in a recipe file instead of a selection
-    #[arg(long, value_name = "FILE", help_heading = "Selection", conflicts_with_all = ["include", "exclude", "scheme", "schemes", "calibration", "rounding", "max_bytes", "min_sqnr", "activations"])]
+    #[arg(long, value_name = "FILE", help_heading = "Selection", conflicts_with_all = ["include", "exclude", "scheme", "schemes", "calibration", "rounding", "max_bytes", "min_sqnr"])]
     recipe: Option<PathBuf>,
     /// Also write the plan to a recipe file; `-` is standard output. An existing FILE needs --force
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -169,15 +169,24 @@ impl Quantize {
             return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why }.into());
         }
         let rules = TargetRules::new(&checkpoint, &target)?;
+        let importance = self.importance(&checkpoint, format)?;
         let Planned { mut plan, known, mut warnings } = match recipe {
             Some(plan) => Planned { plan, ..Planned::default() },
-            None => self.plan(&checkpoint, &self.selection.selection(), format, &rules)?,
+            None => {
+                let selection = self.selection.selection();
+                self.plan(&checkpoint, &selection, format, &rules, &importance)?
+            }
         };
         plan.target = target.clone();
+        if plan.importance.missing().is_none() || !importance.is_empty() {
+            plan.importance = importance;
+        }
         self.check_presets(&plan)?;
-        let used = self.has_budget() || self.activation_scheme == ActivationScheme::Static;
+        let used = self.has_budget()
+            || self.activation_scheme == ActivationScheme::Static
+            || !plan.importance.is_empty();
         if !used && !self.activations.activations.is_empty() {
-            let why = "--activations are for --activation-scheme static, --max-bytes and --min-sqnr; none of these is given";
+            let why = "--activations are for --activation-scheme static, --max-bytes and --min-sqnr, none of which is given, and an importance matrix is for --format gguf";
             return Err(Error::Usage { path: self.save.out, why: why.to_owned() });
         }
         if self.activation_scheme == ActivationScheme::Static {
@@ -211,6 +220,19 @@ impl Quantize {
             None => Ok(()),
             Some(checked) => Err(Error::WontLoad { path: receipt.out, verdict: checked.verdict() }),
         }
+    }
+
+    /// The importance of the elements, if the format's blocks are made by it.
+    fn importance(
+        &self,
+        checkpoint: &Checkpoint,
+        format: OutputFormat,
+    ) -> Result<Importance, Error> {
+        if format != OutputFormat::Gguf {
+            return Ok(Importance::default());
+        }
+        let activations = self.activations.open(checkpoint)?;
+        Ok(activations.map(|found| found.importance(checkpoint)).unwrap_or_default())
     }
 
     /// Fails if an option asks for what presets do not have.
@@ -331,10 +353,10 @@ impl Quantize {
         selection: &Selection,
         format: OutputFormat,
         rules: &TargetRules,
+        importance: &Importance,
     ) -> Result<Planned, Error> {
         if let Some(mix) = self.target.mix() {
-            // A mix has types for embeddings too, which are not selected otherwise.
-            let plan = self.mix(checkpoint, mix, &selection.matching(checkpoint)?)?;
+            let plan = self.mix(checkpoint, mix, &selection.matching(checkpoint)?, importance)?;
             return Ok(Planned { plan, ..Planned::default() });
         }
         let tensors = selection.resolve_for(checkpoint, rules)?;
@@ -350,6 +372,7 @@ impl Quantize {
                 false => ErrorDetail::None,
             },
             scale_storage: format.scale_storage(),
+            importance: importance.clone(),
             ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
         let scan = Scan::start(checkpoint, tensors, spec, "calibrating", &self.work, None)?;
@@ -361,7 +384,12 @@ impl Quantize {
             // Of several schemes, those that do not fit the shape are no choice.
             if found.iter().any(|outcome| outcome.result.is_ok()) {
                 found.retain(|outcome| {
-                    !matches!(outcome.result, Err(NotQuantizable::DoesNotFit { .. }))
+                    let fits_not = matches!(
+                        outcome.result,
+                        Err(NotQuantizable::DoesNotFit { .. }
+                            | NotQuantizable::SchemeDoesNotFit { .. })
+                    );
+                    !fits_not
                 });
             }
             match found.iter().find_map(|outcome| outcome.result.as_ref().err()) {
@@ -491,6 +519,7 @@ impl Quantize {
         checkpoint: &Checkpoint,
         mix: GgufMix,
         tensors: &[TensorId],
+        importance: &Importance,
     ) -> Result<Plan, Error> {
         let refuse =
             |why: String| Error::Save(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
@@ -500,15 +529,18 @@ impl Quantize {
             )));
         }
         let mut plan = Plan::new(self.rounding.rounding);
-        for (id, block) in mix.types(checkpoint, false) {
+        for (id, block) in mix.types(checkpoint, !importance.is_empty()) {
             if !tensors.contains(&id) {
                 continue;
             }
-            if importance_use(block) == Some(ImportanceUse::Required) {
+            let needs_it = importance_use(block) == Some(ImportanceUse::Required);
+            if needs_it && importance.get(id).is_none() {
                 let name = checkpoint.tensor(id).name.escape_debug();
-                return Err(refuse(format!(
-                    "{mix} makes tensor '{name}' {block}, which needs an importance matrix"
-                )));
+                let what = match importance.is_empty() {
+                    true => "needs an importance matrix: name one with --activations",
+                    false => "needs importance, which --activations do not have for it",
+                };
+                return Err(refuse(format!("{mix} makes tensor '{name}' {block}, which {what}")));
             }
             let (calibration, scheme) = (Calibration::MinMax, QuantizationScheme::Ggml(block));
             plan.mark(id, Quantizer { calibration, scheme });

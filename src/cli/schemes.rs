@@ -95,7 +95,8 @@ impl SchemeComparison<'_> {
             ("bytes", Column::Optional),
         ];
         columns.extend(names.iter().map(|name| (name.as_str(), Column::Left)));
-        let outputs: Vec<String> = names.iter().map(|name| format!("output {name}")).collect();
+        let title = self.outputs.map_or("output", Outputs::title);
+        let outputs: Vec<String> = names.iter().map(|name| format!("{title} {name}")).collect();
         if self.outputs.is_some() {
             columns.extend(outputs.iter().map(|name| (name.as_str(), Column::Right)));
         }
@@ -197,8 +198,12 @@ impl SchemeComparison<'_> {
             ("mean SQNR", Column::Right),
             ("worst SQNR", Column::Right),
         ];
-        if self.outputs.is_some() {
-            columns.extend([("mean output", Column::Right), ("worst output", Column::Right)]);
+        if let Some(outputs) = self.outputs {
+            let titles = match outputs.title() {
+                "weighted" => ["mean weighted", "worst weighted"],
+                _ => ["mean output", "worst output"],
+            };
+            columns.extend(titles.map(|title| (title, Column::Right)));
         }
         columns.push(("", Column::Note));
         let mut table = Table::new(&columns);

@@ -9,6 +9,7 @@ use super::receipt::Quantized;
 use crate::checkpoint::{Checkpoint, Watched};
 use crate::export::{self, Match, SaveError};
 use crate::job::verify::{self, Verification, Verified};
+use crate::quantization::ggml::Importance;
 use crate::quantization::{Rounding, Thresholds, narrowed_scale};
 use crate::report::document::ErrorFigures;
 use crate::tensor::FloatType;
@@ -41,7 +42,12 @@ pub struct Verify {
 impl Verify {
     pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let (written, source) = (open(&self.out)?, open(&self.against)?);
-        let job = || verify::start(written.clone(), source.clone(), self.work.threads());
+        let importance = match self.activations.open(&source)? {
+            Some(activations) => activations.importance(&source),
+            None => Importance::default(),
+        };
+        let job =
+            || verify::start(written.clone(), source.clone(), importance, self.work.threads());
         let verification = JobRunner::start(job, "verifying", self.work.quiet)?.only()??;
         let inputs = self.input_scales(&written, &source, &verification)?;
         let found = VerifyResult::new(&written, &source, &verification, inputs);

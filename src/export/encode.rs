@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, Reader, StoredId};
 use crate::export::error::SaveError;
 use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
 use crate::export::overflow;
-use crate::quantization::ggml::quantize_elements;
+use crate::quantization::ggml::{Importance, quantize_elements};
 use crate::quantization::{
     Chunks, EncodedRows, GroupScales, NotQuantizable, Preset, PresetCoder, PresetPart, Quantizer,
     Rounding, ScaledGroup, dequantize_groups, kernels,
@@ -32,6 +32,7 @@ pub struct ChunkEncoder<'c> {
     reader: Reader<'c>,
     known: &'c KnownScales,
     rounding: Rounding,
+    importance: Importance,
     /// int8 values, as bytes.
     values: Vec<u8>,
     rows: EncodedRows,
@@ -67,9 +68,9 @@ impl<'c> ChunkEncoder<'c> {
         known: &'c KnownScales,
     ) -> Self {
         let reader = checkpoint.reader();
-        let rounding = output_plan.rounding;
+        let (rounding, importance) = (output_plan.rounding, output_plan.importance.clone());
         let (values, rows, out) = (Vec::new(), EncodedRows::default(), Vec::new());
-        ChunkEncoder { checkpoint, reader, known, rounding, values, rows, out }
+        ChunkEncoder { checkpoint, reader, known, rounding, importance, values, rows, out }
     }
 
     /// Encodes chunk `k` of the entry at index `entry` of `file`, and writes it to `sink`.
@@ -288,8 +289,8 @@ impl<'c> ChunkEncoder<'c> {
             return Ok(());
         };
         self.out.clear();
-        let (row, out) = (block.elements(), &mut self.out);
-        let encoded = quantize_elements(block, (dtype, elements), row, None, out);
+        let importance = self.importance.of_rows(tensor, &self.checkpoint.tensor(tensor).shape);
+        let encoded = quantize_elements(block, (dtype, elements), start, importance, &mut self.out);
         encoded.map_err(|error| {
             self.not_quantizable(tensor, error.not_quantizable(block).after(start))
         })?;

@@ -3,6 +3,7 @@
 use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, StoredId};
 use crate::export::sidecar_file::{LeftOutFiles, SidecarFile};
+use crate::quantization::ggml::Importance;
 use crate::quantization::{Chunks, PresetPart, Quantizer, Rounding};
 use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId};
 use std::collections::{HashMap, HashSet};
@@ -194,6 +195,8 @@ pub struct OutputPlan {
     pub left_out: LeftOutFiles,
     /// The tensors that share a global scale, which is found from the largest magnitude of all.
     pub scaled_together: Vec<Vec<TensorId>>,
+    /// The importance of the elements, which ggml's block types are made by.
+    pub importance: Importance,
     pub warnings: Vec<String>,
 }
 

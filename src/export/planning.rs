@@ -9,6 +9,7 @@ use crate::export::sidecar_file::LeftOutFiles;
 use crate::export::sidecar_files;
 use crate::plan::Plan;
 use crate::plan::rules::TargetRules;
+use crate::quantization::ggml::Importance;
 use crate::quantization::{NotQuantizable, Rounding};
 use std::path::Path;
 
@@ -28,13 +29,22 @@ impl OutputPlan {
             sidecar_files: Vec::new(),
             left_out: LeftOutFiles::default(),
             scaled_together: Vec::new(),
+            importance: Importance::default(),
             warnings: Vec::new(),
         };
         match &request.task {
             Task::Quantize { plan, format } => {
                 output_plan.rounding = plan.rounding;
+                output_plan.importance = plan.importance.clone();
                 check_plan(checkpoint, plan, *format, request)?;
                 check_format(checkpoint, *format, request)?;
+                if let Some(file) = plan.importance.missing().filter(|_| request.writes_gguf()) {
+                    let why = format!(
+                        "the plan needs the importance matrix '{}': open it as recorded activations",
+                        file.escape_debug()
+                    );
+                    return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
+                }
                 output_plan.warnings.extend(review_target(checkpoint, plan, *format)?);
             }
             Task::Dequantize { .. } => {

@@ -13,6 +13,7 @@ use crate::activations::{
 };
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem};
 use crate::plan::effective_quantizer;
+use crate::quantization::ggml::Importance;
 use crate::quantization::{
     Analysis, AnalysisSpec, Calibration, NotQuantizable, Preset, QuantizationScheme, Quantizer,
     Rounding,
@@ -34,6 +35,8 @@ pub struct Request {
     pub rounding: Rounding,
     /// The calibration of the inputs.
     pub calibration: Calibration,
+    /// The importance of the weights' elements, which ggml's block types are made by.
+    pub importance: Importance,
 }
 
 /// The output errors of one layer.
@@ -222,6 +225,7 @@ impl Work<'_> {
             rounding: self.request.rounding,
             scale: self.scales.get(&(id, place)).copied(),
             learned: self.checkpoint.learned(id),
+            importance: self.request.importance.get(id),
         });
         asked.collect()
     }
@@ -354,6 +358,7 @@ mod tests {
             quantizers: schemes.iter().map(|&scheme| Quantizer { calibration, scheme }).collect(),
             rounding: Rounding::HalfEven,
             calibration,
+            importance: Importance::default(),
         }
     }
 

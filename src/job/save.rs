@@ -302,6 +302,7 @@ impl Saving<'_> {
         let written = written.map_err(SaveError::from)?;
         let verified = || {
             let pairing = Pairing::new(&written, self.checkpoint)?;
+            let pairing = pairing.weighed_by(self.output_plan.importance.clone());
             let found = verify::tensors(&pairing, known, threads, progress)?;
             compare_with_plan(path, &self.request.task, self.output_plan, &|| {
                 !progress.is_cancelled()

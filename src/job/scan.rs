@@ -336,7 +336,9 @@ impl<'a> Scan<'a> {
             let Some(dtype) = self.checkpoint.float_type(id) else { continue };
             let shape = &self.checkpoint.tensor(id).shape;
             let learned = self.checkpoint.learned(id);
-            return Some((id, TensorAnalyzer::new(self.spec, dtype, shape, learned)));
+            let importance = self.spec.importance.of_rows(id, shape);
+            let analyzer = TensorAnalyzer::new(self.spec, dtype, shape, learned);
+            return Some((id, analyzer.weighed_by(importance)));
         }
     }
 

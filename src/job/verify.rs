@@ -8,6 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::export::verify::file_verifier::verify_files;
 use crate::export::verify::tensor_verifier::TensorVerifier;
 use crate::export::{KnownScales, Match, Pairing, share_absmax};
+use crate::quantization::ggml::Importance;
 use crate::quantization::{Chunks, ErrorSums, Quantizer};
 use crate::tensor::TensorId;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -34,15 +35,16 @@ pub struct Verified {
     pub error: Option<ErrorSums>,
 }
 
-/// Starts a job whose one finding is the result of [`run`].
+/// Starts a job whose one finding is the result of [`run_weighed`].
 pub fn start(
     out: Arc<Checkpoint>,
     source: Arc<Checkpoint>,
+    importance: Importance,
     threads: Option<usize>,
 ) -> std::io::Result<Job<Result<Verification, JobError>>> {
     let progress = Arc::new(Progress::new(out.total_bytes()));
     Job::start("verify", progress, move |progress, sender| {
-        let _ = sender.send(run(&out, &source, threads, progress));
+        let _ = sender.send(run_weighed(&out, &source, importance, threads, progress));
     })
 }
 
@@ -54,7 +56,18 @@ pub fn run(
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<Verification, JobError> {
-    let pairing = Pairing::new(out, source)?;
+    run_weighed(out, source, Importance::default(), threads, progress)
+}
+
+/// As [`run`], where ggml's blocks were made by this importance.
+pub fn run_weighed(
+    out: &Checkpoint,
+    source: &Checkpoint,
+    importance: Importance,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Verification, JobError> {
+    let pairing = Pairing::new(out, source)?.weighed_by(importance);
     let verification = tensors(&pairing, KnownScales::new(), threads, progress)?;
     verify_files(&pairing, &|| !progress.is_cancelled())?;
     progress.check()?;

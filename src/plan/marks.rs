@@ -4,6 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::plan::choices::Choices;
 use crate::plan::inputs::InputQuantization;
 use crate::plan::target::Target;
+use crate::quantization::ggml::Importance;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::TensorId;
 
@@ -14,6 +15,8 @@ pub struct Plan {
     pub target: Target,
     pub rounding: Rounding,
     pub inputs: InputQuantization,
+    /// The importance of the elements, which ggml's block types are made by.
+    pub importance: Importance,
     choices: Choices,
 }
 

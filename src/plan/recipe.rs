@@ -16,8 +16,10 @@
 //! "encoder.0.weight" = 0.0123
 //! ```
 //!
-//! `inputs` is present only if layer inputs are quantized with calibrated scales, and `target`
-//! only if a loader or a format was chosen:
+//! `importance = "imatrix.gguf"` after the rounding names the importance matrix that ggml's
+//! blocks are made by; its values are not in the recipe. `inputs` is present only if layer
+//! inputs are quantized with calibrated scales, and `target` only if a loader or a format was
+//! chosen:
 //!
 //! ```toml
 //! [target]
@@ -31,6 +33,7 @@ use crate::plan::eligibility::{Obstacle, obstacle};
 use crate::plan::inputs::InputQuantization;
 use crate::plan::marks::Plan;
 use crate::plan::target::{Container, LinearScheme, Loader, Target};
+use crate::quantization::ggml::Importance;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -46,6 +49,9 @@ const SIZE_LIMIT: u64 = 256 << 20;
 struct Recipe {
     version: u32,
     rounding: String,
+    /// The importance matrix that ggml's blocks are to be made by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    importance: Option<String>,
     #[serde(default)]
     quantize: Vec<Group>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,7 +168,8 @@ pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
     };
     let rounding = plan.rounding.name().to_owned();
     let target = RecipeTarget::of(&plan.target);
-    let recipe = Recipe { version: VERSION, rounding, quantize, inputs, target };
+    let importance = plan.importance.origin().map(|origin| origin.file.clone());
+    let recipe = Recipe { version: VERSION, rounding, importance, quantize, inputs, target };
     // Strings and numbers always serialize.
     toml::to_string_pretty(&recipe).unwrap_or_default()
 }
@@ -197,6 +204,7 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
     let by_name: HashMap<&str, _> =
         checkpoint.ids().map(|id| (checkpoint.tensor(id).name.as_str(), id)).collect();
     let mut plan = Plan::new(recipe.rounding.parse().map_err(form)?);
+    plan.importance = recipe.importance.map(Importance::named).unwrap_or_default();
     if let Some(target) = recipe.target {
         plan.target = target.target(checkpoint.format()).map_err(form)?;
     }
@@ -271,6 +279,7 @@ mod tests {
         plan.inputs = InputQuantization::Static(scales.into());
         let target = Target::for_loaders(&[Loader::Vllm], checkpoint.format()).expect("a target");
         plan.target = target.with_linear_scheme(LinearScheme::W8A16);
+        plan.importance = Importance::named("imatrix.gguf".into());
         let text = to_toml(&plan, &checkpoint);
         let back = from_toml(Path::new("r.toml"), &text, &checkpoint).expect("reads");
         assert_eq!(back, plan, "{text}");

@@ -10,7 +10,7 @@ use std::ops::Range;
 ///
 /// Chunks end at the ends of channels; if channels are longer than a chunk, at the ends of
 /// rows; if rows are longer too, at the ends of blocks. Presets need whole rows, or several
-/// of them, however long they are. They depend on the shape and the
+/// of them, however long they are, and so do ggml's blocks, which may depend on the whole row. They depend on the shape and the
 /// schemes only, never on the number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunks {
@@ -36,6 +36,10 @@ impl Chunks {
             return Chunks { elements, length: length.max(unit), align };
         }
         let every = |len: u64| Groups::new(elements, len, len);
+        if schemes.iter().any(|scheme| scheme.ggml().is_some()) && shape.row_len() > length {
+            let align = every(shape.row_len());
+            return Chunks { elements, length: shape.row_len(), align };
+        }
         let align = if (1..=length).contains(&shape.channel_len()) {
             every(shape.channel_len())
         } else if (1..=length).contains(&shape.row_len()) {
@@ -43,7 +47,6 @@ impl Chunks {
         } else {
             let blocks = schemes.iter().filter_map(|scheme| match *scheme {
                 QuantizationScheme::PerBlock(_, _, block) => Some(u64::from(block)),
-                QuantizationScheme::Ggml(block) => Some(block.elements()),
                 _ => None,
             });
             let unit = blocks.fold(128, lcm);

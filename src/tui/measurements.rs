@@ -78,8 +78,10 @@ pub(super) fn measure_outputs(
         Err(error) => return report(News::Ended(Err(error.to_string()))),
     };
     let first = captures.unmatched().first().map(|(_, name)| names::visible(name).into_owned());
+    let importance = captures.importance(checkpoint);
     report(News::Opened(Outputs {
         files,
+        importance: importance.clone(),
         recorded: captures.tensors().collect(),
         found: BTreeMap::new(),
         unmatched: (captures.unmatched().len(), first.unwrap_or_default()),
@@ -89,6 +91,7 @@ pub(super) fn measure_outputs(
         quantizers: quantizers(&SCHEMES, default_calibration(checkpoint)),
         rounding: Rounding::default(),
         calibration: Calibration::MinMax,
+        importance,
     };
     let report_layer = |(id, result): output::Finding| {
         report(News::Found(id, result.map_err(|error| error.to_string())));

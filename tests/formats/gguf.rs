@@ -68,10 +68,10 @@ fn every_block_type_is_dequantized_to_every_float_type() {
 
 /// A tensor of a file that is made on the spot: name, dimensions as GGUF has them, ggml's number
 /// of its type, and its data.
-type MadeTensor = (String, Vec<u64>, u32, Vec<u8>);
+pub(crate) type MadeTensor = (String, Vec<u64>, u32, Vec<u8>);
 
 /// A GGUF file with these unsigned 32-bit numbers and tensors, and the architecture `llama`.
-fn made(path: &Path, numbers: &[(&str, u32)], tensors: &[MadeTensor]) -> PathBuf {
+pub(crate) fn made(path: &Path, numbers: &[(&str, u32)], tensors: &[MadeTensor]) -> PathBuf {
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
     let text = |bytes: &mut Vec<u8>, text: &str| {
         bytes.extend((text.len() as u64).to_le_bytes());
@@ -114,7 +114,7 @@ fn with_one_tensor(directory: &Path, kind: u32, data: &[u8]) -> PathBuf {
     made(&directory.join(format!("type-{kind}.gguf")), &[], &[tensor])
 }
 
-fn wave(name: &str, width: u64, rows: u64) -> MadeTensor {
+pub(crate) fn wave(name: &str, width: u64, rows: u64) -> MadeTensor {
     let elements = (0..width * rows).map(|n| ((n * n % 977) as f32 / 977.0 - 0.5) * 0.1);
     (name.to_owned(), vec![width, rows], 0, elements.flat_map(f32::to_le_bytes).collect())
 }

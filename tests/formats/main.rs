@@ -9,6 +9,7 @@ mod cases;
 mod discovery;
 mod fused_experts;
 mod gguf;
+mod gguf_importance;
 mod json;
 mod numpy;
 mod others;

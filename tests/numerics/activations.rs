@@ -374,6 +374,7 @@ fn invalid_captures_are_refused_or_read() {
                 quantizers: vec![quantizer],
                 rounding: Rounding::HalfEven,
                 calibration: Calibration::Percentile(99.0),
+                importance: activations.importance(&checkpoint),
             };
             let told = std::sync::Mutex::new(0);
             let progress = Progress::default();

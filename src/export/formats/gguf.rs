@@ -2,7 +2,8 @@
 //! unchanged. The parts of a split source become one file, or the same parts.
 
 use crate::checkpoint::formats::gguf::{
-    self, FILE_TYPE_KEY, Header, MAGIC, QUANTIZATION_VERSION_KEY, ggml_type,
+    self, FILE_TYPE_KEY, Header, IMPORTANCE_CHUNKS_KEY, IMPORTANCE_DATASET_KEY,
+    IMPORTANCE_ENTRIES_KEY, IMPORTANCE_FILE_KEY, MAGIC, QUANTIZATION_VERSION_KEY, ggml_type,
 };
 use crate::checkpoint::{Checkpoint, Content, Format, Source, StoredId};
 use crate::export::error::SaveError;
@@ -12,6 +13,7 @@ use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan};
 use crate::export::request::Request;
 use crate::plan::rules::{Reason, kept_part};
 use crate::plan::{Plan, gguf_mix};
+use crate::quantization::ggml::ImportanceOrigin;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, ScaleStorage};
 use crate::tensor::{BlockType, DType, TensorId, TensorInfo};
 use std::collections::HashMap;
@@ -22,6 +24,12 @@ const QUANTIZATION_VERSION: u32 = 2;
 
 /// GGUF's number for a value that is an unsigned 32-bit integer.
 const UINT32: u32 = 4;
+
+/// GGUF's number for a value that is a string.
+const STRING: u32 = 8;
+
+/// The most bytes of a string about an importance matrix, as llama.cpp writes it.
+const IMPORTANCE_TEXT_BYTES: usize = 127;
 
 pub(super) struct Gguf;
 
@@ -85,6 +93,7 @@ impl FormatWriter for Gguf {
         }
         output_plan.warnings.extend(warnings);
         let file_type = file_type(checkpoint, &parts);
+        let importance = plan.importance.origin();
         let is_directory = output_plan.directory;
         if is_directory && checkpoint.shards().len() < 2 {
             return Err(unfit("a GGUF of one part needs a path that ends in .gguf".into()));
@@ -92,14 +101,15 @@ impl FormatWriter for Gguf {
         if !is_directory {
             // The first part has the key-values of the whole.
             let Some(first) = checkpoint.shards().first() else { return Ok(()) };
-            let head = Head::new(&first.source, Parts::Joined, file_type, &unfit)?;
+            let head = Head::new(&first.source, Parts::Joined, file_type, importance, &unfit)?;
             let entries = parts.into_iter().flatten().collect();
             output_plan.files.push(head.file(String::new(), entries).map_err(unfit)?);
             return Ok(());
         }
         for (number, (shard, entries)) in checkpoint.shards().iter().zip(parts).enumerate() {
             let parts = if number == 0 { Parts::First } else { Parts::Later };
-            let head = Head::new(&shard.source, parts, file_type, &unfit)?;
+            let importance = importance.filter(|_| number == 0);
+            let head = Head::new(&shard.source, parts, file_type, importance, &unfit)?;
             output_plan.files.push(head.file(shard.name(), entries).map_err(unfit)?);
         }
         Ok(())
@@ -181,6 +191,7 @@ impl Head {
         source: &Source,
         parts: Parts,
         file_type: u32,
+        importance: Option<&ImportanceOrigin>,
         unfit: &dyn Fn(String) -> SaveError,
     ) -> Result<Head, SaveError> {
         let header = gguf::read(source)?;
@@ -197,10 +208,31 @@ impl Head {
         if parts != Parts::Later {
             head.set_file_type(&header, file_type, unfit)?;
         }
+        let mut outdated = Vec::new();
         if parts == Parts::Joined {
-            head.remove(&header.split_keys, range.start);
+            outdated.extend(header.split_keys);
+        }
+        if importance.is_some() {
+            outdated.extend(header.importance_keys);
+        }
+        outdated.sort_by_key(|place| place.start);
+        head.remove(&outdated, range.start);
+        if let Some(origin) = importance {
+            head.name_importance(origin);
         }
         Ok(head)
+    }
+
+    /// Says which importance matrix the blocks were made by.
+    fn name_importance(&mut self, origin: &ImportanceOrigin) {
+        self.append_text(IMPORTANCE_FILE_KEY, &origin.file);
+        if let Some(dataset) = &origin.dataset {
+            self.append_text(IMPORTANCE_DATASET_KEY, dataset);
+        }
+        self.append(IMPORTANCE_ENTRIES_KEY, origin.entries);
+        if let Some(chunks) = origin.chunks {
+            self.append(IMPORTANCE_CHUNKS_KEY, chunks);
+        }
     }
 
     fn set_file_type(
@@ -230,6 +262,18 @@ impl Head {
         self.key_values.extend(key.bytes());
         self.key_values.extend(UINT32.to_le_bytes());
         self.key_values.extend(value.to_le_bytes());
+    }
+
+    fn append_text(&mut self, key: &str, text: &str) {
+        let ends = (0..=IMPORTANCE_TEXT_BYTES.min(text.len())).rev();
+        let end = ends.into_iter().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        let text = text.get(..end).unwrap_or_default();
+        self.keys += 1;
+        self.key_values.extend((key.len() as u64).to_le_bytes());
+        self.key_values.extend(key.bytes());
+        self.key_values.extend(STRING.to_le_bytes());
+        self.key_values.extend((text.len() as u64).to_le_bytes());
+        self.key_values.extend(text.bytes());
     }
 
     /// Removes key-values, which are at these places in the source's file, whose first is at

@@ -8,6 +8,7 @@ use crate::export::ggml_blocks;
 use crate::export::left_out::is_left_out;
 use crate::export::weight_layout::is_transposed;
 use crate::plan::rules::FusionUnits;
+use crate::quantization::ggml::Importance;
 use crate::quantization::{Calibration, Chunks, Preset, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId};
 use std::collections::{HashMap, HashSet};
@@ -50,6 +51,8 @@ pub struct Pairing<'c> {
     pub out: &'c Checkpoint,
     pub source: &'c Checkpoint,
     pub pairs: Vec<Pair>,
+    /// The importance of the source's elements, which ggml's block types were made by.
+    pub importance: Importance,
 }
 
 impl<'c> Pairing<'c> {
@@ -67,7 +70,8 @@ impl<'c> Pairing<'c> {
                 why,
             })
         });
-        let pairing = Pairing { out, source, pairs: pairs.collect::<Result<_, _>>()? };
+        let (pairs, importance) = (pairs.collect::<Result<_, _>>()?, Importance::default());
+        let pairing = Pairing { out, source, pairs, importance };
         match pairing.missing() {
             None => Ok(pairing),
             Some(id) => Err(SaveError::TensorDiffers {
@@ -78,9 +82,14 @@ impl<'c> Pairing<'c> {
         }
     }
 
+    /// The same where ggml's blocks were made by this importance.
+    pub fn weighed_by(self, importance: Importance) -> Pairing<'c> {
+        Pairing { importance, ..self }
+    }
+
     /// A tensor of the source that the output should have and does not.
     fn missing(&self) -> Option<TensorId> {
-        let Pairing { out, source, pairs } = self;
+        let Pairing { out, source, pairs, .. } = self;
         let paired: HashSet<TensorId> = pairs.iter().map(|pair| pair.source).collect();
         // An output with observers has all of them, one without has none.
         let drops_observers =

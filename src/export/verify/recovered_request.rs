@@ -1,5 +1,8 @@
 //! Recovering the request that an output must have been made by.
 
+use crate::checkpoint::formats::gguf::{
+    IMPORTANCE_CHUNKS_KEY, IMPORTANCE_DATASET_KEY, IMPORTANCE_ENTRIES_KEY, IMPORTANCE_FILE_KEY,
+};
 use crate::checkpoint::packed::{COMFYUI, Int8Values, MLX, TORCHAO};
 use crate::checkpoint::{Checkpoint, Format, has_extension};
 use crate::export::error::SaveError;
@@ -9,6 +12,7 @@ use crate::export::verify::pairing::{Match, Pairing};
 use crate::export::weight_layout::layout_of;
 use crate::plan::{InputQuantization, Plan};
 use crate::quantization::Rounding;
+use crate::quantization::ggml::{Importance, ImportanceOrigin};
 use crate::tensor::FloatType;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -49,6 +53,7 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
     if !inputs.is_empty() {
         plan.inputs = InputQuantization::Static(inputs);
     }
+    plan.importance = recovered_importance(pairing);
     let format = match pairing.out.format() {
         Format::Gguf => OutputFormat::Gguf,
         Format::Burnpack => OutputFormat::Burn(layout_of(pairing.out)),
@@ -76,6 +81,24 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
         (true, None) => return Ok(None),
     };
     Ok(Some(Request { task, out: root(pairing.out, format), force: true, copy: Vec::new() }))
+}
+
+/// The importance that a GGUF file was made by, with what the file says of it.
+fn recovered_importance(pairing: &Pairing) -> Importance {
+    let find = |key: &str| {
+        let mut metadata = pairing.out.shards().iter().flat_map(|shard| &shard.metadata);
+        metadata.find(|(found, _)| found == key).map(|(_, value)| value.clone())
+    };
+    let number = |key: &str| find(key)?.parse::<u32>().ok();
+    match find(IMPORTANCE_FILE_KEY) {
+        None => Importance::default(),
+        Some(file) => pairing.importance.with_origin(ImportanceOrigin {
+            file,
+            dataset: find(IMPORTANCE_DATASET_KEY),
+            entries: number(IMPORTANCE_ENTRIES_KEY).unwrap_or(0),
+            chunks: number(IMPORTANCE_CHUNKS_KEY),
+        }),
+    }
 }
 
 /// The path of the whole output, whichever of its files was opened.

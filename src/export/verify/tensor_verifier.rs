@@ -3,8 +3,9 @@
 //! The expected values are computed here from the source. Nothing is shared with the code that
 //! encodes them but the kernels.
 
-use crate::checkpoint::Reader;
+use crate::checkpoint::formats::gguf::IMPORTANCE_FILE_KEY;
 use crate::checkpoint::packed::BIAS_FACTOR;
+use crate::checkpoint::{Checkpoint, Reader};
 use crate::export::encode::absmax;
 use crate::export::error::SaveError;
 use crate::export::output_plan::KnownScales;
@@ -298,10 +299,12 @@ impl<'k> TensorVerifier<'k> {
         let read_back = self.out.elements(pair.out, range.clone())?;
         let sums = read_back.map(|read_back| difference((dtype, elements), read_back).sums);
         self.expected.clear();
-        let row = block.elements();
-        quantize_elements(block, (dtype, elements), row, None, &mut self.expected)
+        let Pairing { out, source, importance, .. } = self.pairing;
+        let importance = importance.of_rows(pair.source, &source.tensor(pair.source).shape);
+        let is_weighed = importance.is_some();
+        quantize_elements(block, (dtype, elements), range.start, importance, &mut self.expected)
             .map_err(|why| self.mismatch(pair, format!("the source gives no blocks: {why}")))?;
-        let &[stored] = parts(self.pairing.out, pair.out).as_slice() else {
+        let &[stored] = parts(out, pair.out).as_slice() else {
             return Ok(ErrorSums::default());
         };
         let at = |element: u64| element / block.elements() * block.bytes();
@@ -310,7 +313,15 @@ impl<'k> TensorVerifier<'k> {
             None => Ok(sums.unwrap_or_default()),
             Some(at) => {
                 let number = range.start / block.elements() + at / block.bytes();
-                Err(self.mismatch(pair, format!("its block {number} is not what the source gives")))
+                let wrong = format!("its block {number} is not what the source gives");
+                let matrix = importance_file(out).filter(|_| !is_weighed);
+                Err(self.mismatch(pair, match matrix {
+                    None => wrong,
+                    Some(file) => format!(
+                        "{wrong} without the importance matrix '{}', which it was made with: name it with --activations",
+                        file.escape_debug()
+                    ),
+                }))
             }
         }
     }
@@ -332,6 +343,13 @@ impl<'k> TensorVerifier<'k> {
         let index = range.start + index as u64;
         Err(self.mismatch(pair, format!("its element {index} is {found}, expected {expected}")))
     }
+}
+
+/// The importance matrix that a GGUF file was made with, according to its metadata.
+fn importance_file(out: &Checkpoint) -> Option<&str> {
+    let mut metadata = out.shards().iter().flat_map(|shard| &shard.metadata);
+    let (_, file) = metadata.find(|(key, _)| key == IMPORTANCE_FILE_KEY)?;
+    Some(file)
 }
 
 /// The known scales of a tensor, unless chunks hold whole groups: then each scale follows from

@@ -14,6 +14,7 @@ use crate::quantization::analysis::spec::{AnalysisSpec, ErrorDetail};
 use crate::quantization::analysis::strategy::{HistogramUse, Strategy};
 use crate::quantization::analysis::tensor_quantizer::TensorQuantizer;
 use crate::quantization::chunks::Chunks;
+use crate::quantization::ggml::RowImportance;
 use crate::quantization::groups::Groups;
 use crate::quantization::kernels;
 use crate::quantization::qat_scales::QatScales;
@@ -113,6 +114,12 @@ impl<'q> TensorAnalyzer<'q> {
         learned: Option<&'q QatScales>,
     ) -> Self {
         Self::with_chunk_bytes(spec, dtype, shape, learned, CHUNK_BYTES)
+    }
+
+    /// The same with the importance of the tensor's elements, if it is known.
+    pub(crate) fn weighed_by(mut self, importance: Option<RowImportance<'q>>) -> Self {
+        self.single_pass.set_importance(importance);
+        self
     }
 
     pub(super) fn with_chunk_bytes(

@@ -2,7 +2,9 @@
 
 use crate::quantization::analysis::element_run::ElementRun;
 use crate::quantization::analysis::single_pass::ChunkResult;
-use crate::quantization::ggml::{dequantize_blocks, quantize_rows, to_f32};
+use crate::quantization::ggml::{
+    CHECKED_FROM, RowImportance, dequantize_blocks, quantize_part, to_f32,
+};
 use crate::quantization::groups::Groups;
 use crate::quantization::kernels;
 use crate::quantization::loss::Loss;
@@ -10,19 +12,28 @@ use crate::quantization::quantizer::NotQuantizable;
 use crate::tensor::BlockType;
 
 impl ChunkResult {
-    /// Measures a chunk of whole blocks. Without importance, blocks do not depend on the rest of
-    /// their row.
+    /// Measures a chunk of whole rows.
     pub(super) fn measure_ggml_blocks(
         &mut self,
         block: BlockType,
         chunk: ElementRun,
         channels: Option<&Groups>,
+        row_len: usize,
+        importance: Option<RowImportance>,
     ) -> Result<(), NotQuantizable> {
         let (mut blocks, mut decoded) = (Vec::new(), Vec::new());
-        let values = to_f32(chunk.dtype, chunk.bytes);
-        quantize_rows(block, &values, block.elements() as usize, None, &mut blocks)
+        let mut values = to_f32(chunk.dtype, chunk.bytes);
+        let has_errors = self.quantized.loss.is_some() || self.quantized.error.is_some();
+        if !has_errors && values.iter().all(|x| x.abs() < CHECKED_FROM) {
+            // Any row tells whether the type fits.
+            values.truncate(row_len);
+        }
+        quantize_part(block, &values, chunk.start, importance, &mut blocks)
             .and_then(|()| dequantize_blocks(block, &blocks, &mut decoded))
             .map_err(|why| why.not_quantizable(block))?;
+        if !has_errors {
+            return Ok(());
+        }
         let bounds = channels.map(|channels| chunk.channel_bounds(channels));
         let (first, length) = bounds.map_or((usize::MAX, usize::MAX), |b| (b.first, b.length));
         let (mut start, mut end) = (0, first.min(values.len()));

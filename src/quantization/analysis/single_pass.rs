@@ -5,6 +5,7 @@ use crate::quantization::analysis::results::{Outcome, Quantized};
 use crate::quantization::analysis::spec::AnalysisSpec;
 use crate::quantization::analysis::tensor_quantizer::TensorQuantizer;
 use crate::quantization::calibration::Calibration;
+use crate::quantization::ggml::RowImportance;
 use crate::quantization::groups::Groups;
 use crate::quantization::kernels::{
     self, GroupDetail, GroupErrors, GroupLosses, GroupQuantization, ScaleOverflow, SeenLevels,
@@ -24,6 +25,8 @@ pub(super) struct SinglePass<'l> {
     /// Indices of three quantizers with the block lengths [`NESTED_BLOCKS`] that one sweep
     /// measures together.
     pub nested: Option<[usize; 3]>,
+    /// The importance of the elements for ggml's block types.
+    importance: Option<RowImportance<'l>>,
 }
 
 /// The results of one quantizer for the groups of one chunk.
@@ -37,7 +40,11 @@ pub(super) struct ChunkResult {
 impl<'l> SinglePass<'l> {
     pub(super) fn new(spec: &AnalysisSpec, quantizers: Vec<TensorQuantizer<'l>>) -> Self {
         let nested = spec.has_errors().then(|| find_nested(&quantizers)).flatten();
-        SinglePass { quantizers, nested }
+        SinglePass { quantizers, nested, importance: None }
+    }
+
+    pub(super) fn set_importance(&mut self, importance: Option<RowImportance<'l>>) {
+        self.importance = importance;
     }
 
     /// The results for no chunks yet, one for each quantizer.
@@ -68,7 +75,7 @@ impl<'l> SinglePass<'l> {
                 continue;
             }
             if let Ok(open) = result
-                && let Err(why) = open.measure(quantizer, chunk, channels)
+                && let Err(why) = open.measure(quantizer, chunk, channels, self.importance)
             {
                 *result = Err(why);
             }
@@ -167,9 +174,11 @@ impl ChunkResult {
         quantizer: &TensorQuantizer,
         chunk: ElementRun,
         channels: Option<&Groups>,
+        importance: Option<RowImportance>,
     ) -> Result<(), NotQuantizable> {
         if let Some(block) = quantizer.quantizer().scheme.ggml() {
-            return self.measure_ggml_blocks(block, chunk, channels);
+            let row_len = usize::try_from(quantizer.groups.row_len()).unwrap_or(usize::MAX);
+            return self.measure_ggml_blocks(block, chunk, channels, row_len, importance);
         }
         let has_errors = self.quantized.loss.is_some() || self.quantized.error.is_some();
         match (scales_follow_from_absmax(quantizer), has_errors) {

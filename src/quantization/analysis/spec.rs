@@ -1,6 +1,7 @@
 //! What to compute of a tensor.
 
 use crate::quantization::analysis::channel_losses::ChannelDetail;
+use crate::quantization::ggml::Importance;
 use crate::quantization::quantizer::Quantizer;
 use crate::quantization::scheme::Rounding;
 use crate::tensor::FloatType;
@@ -60,6 +61,8 @@ pub struct AnalysisSpec {
     pub histogram: bool,
     /// What to compute of the losses of single output channels.
     pub channels: ChannelDetail,
+    /// The importance of the elements, which ggml's block types are made by.
+    pub importance: Importance,
 }
 
 impl AnalysisSpec {
@@ -73,6 +76,7 @@ impl AnalysisSpec {
             keep_scales: false,
             histogram: false,
             channels: ChannelDetail::None,
+            importance: Importance::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 mod arithmetic;
 mod fp4;
 mod grids;
+mod importance;
 mod iq1;
 mod iq2;
 mod iq3;
@@ -18,8 +19,10 @@ mod search;
 mod table;
 mod ternary;
 
+pub use importance::{Importance, ImportanceOrigin};
 pub use rows::{BlockError, dequantize_blocks, importance_use, quantize_rows};
 pub use table::ImportanceUse;
 
-pub(crate) use rows::{quantize_elements, to_f32};
+pub(crate) use importance::RowImportance;
+pub(crate) use rows::{CHECKED_FROM, quantize_elements, quantize_part, to_f32};
 pub(crate) use table::codec;

@@ -1,11 +1,12 @@
 //! Rows of elements as blocks, and blocks as elements.
 
+use crate::quantization::ggml::importance::RowImportance;
 use crate::quantization::ggml::table::{ImportanceUse, codec};
 use crate::quantization::{NotQuantizable, QuantizationScheme, kernels};
 use crate::tensor::{BlockType, FloatType};
 
 /// From this magnitude on a scale may be infinite as an F16.
-const CHECKED_FROM: f32 = 32768.0;
+pub(crate) const CHECKED_FROM: f32 = 32768.0;
 
 /// Why rows cannot be quantized as blocks, or blocks not decoded.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -27,6 +28,14 @@ pub enum BlockError {
 }
 
 impl BlockError {
+    /// The error for rows with `elements` additional elements in front.
+    fn after(self, elements: u64) -> BlockError {
+        match self {
+            BlockError::NotQuantizable(why) => why.after(elements).into(),
+            other => other,
+        }
+    }
+
     /// As the reason why a tensor cannot be quantized as `block`.
     pub(crate) fn not_quantizable(self, block: BlockType) -> NotQuantizable {
         match self {
@@ -116,7 +125,7 @@ pub(crate) fn to_f32(dtype: FloatType, elements: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw)).collect()
 }
 
-/// As [`quantize_rows`], from little-endian elements of any type, which are rounded to F32 first.
+/// As [`quantize_part`], from little-endian elements of any type, which are rounded to F32 first.
 ///
 /// # Errors
 ///
@@ -124,13 +133,41 @@ pub(crate) fn to_f32(dtype: FloatType, elements: &[u8]) -> Vec<f32> {
 pub(crate) fn quantize_elements(
     block: BlockType,
     (dtype, elements): (FloatType, &[u8]),
-    row_len: u64,
-    importance: Option<&[f32]>,
+    start: u64,
+    importance: Option<RowImportance>,
     out: &mut Vec<u8>,
 ) -> Result<(), BlockError> {
-    let values = to_f32(dtype, elements);
-    let row_len = usize::try_from(row_len).unwrap_or(usize::MAX);
-    quantize_rows(block, &values, row_len, importance, out)
+    quantize_part(block, &to_f32(dtype, elements), start, importance, out)
+}
+
+/// Appends a part of a tensor, which begins with element `start`, as blocks. It must consist of
+/// whole rows if the type uses the importance, else of whole blocks, which do not depend on the
+/// rest of their row.
+///
+/// # Errors
+///
+/// Those of [`quantize_rows`].
+pub(crate) fn quantize_part(
+    block: BlockType,
+    values: &[f32],
+    start: u64,
+    importance: Option<RowImportance>,
+    out: &mut Vec<u8>,
+) -> Result<(), BlockError> {
+    let is_used = importance_use(block) != Some(ImportanceUse::Ignored);
+    let Some(importance) = importance.filter(|_| is_used) else {
+        return quantize_rows(block, values, block.elements() as usize, None, out);
+    };
+    let row_len = importance.row_len();
+    let (mut done, mut rest) = (0u64, values);
+    while !rest.is_empty() {
+        let (columns, rows) = importance.at_row((start + done) / row_len as u64);
+        let alike = rows.saturating_mul(row_len).min(rest.len());
+        let (part, later) = rest.split_at(alike);
+        quantize_rows(block, part, row_len, Some(columns), out).map_err(|why| why.after(done))?;
+        (done, rest) = (done + alike as u64, later);
+    }
+    Ok(())
 }
 
 /// Appends the elements of blocks, bit for bit as ggml decodes them.

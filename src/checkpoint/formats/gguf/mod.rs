@@ -27,6 +27,16 @@ pub(crate) const FILE_TYPE_KEY: &str = "general.file_type";
 /// The key that names the version of the block types; a file with such tensors has it.
 pub(crate) const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version";
 
+/// The keys of a file whose blocks were made by an importance matrix: its path, the text and the
+/// numbers of weights and of chunks that were recorded.
+pub(crate) const IMPORTANCE_FILE_KEY: &str = "quantize.imatrix.file";
+pub(crate) const IMPORTANCE_DATASET_KEY: &str = "quantize.imatrix.dataset";
+pub(crate) const IMPORTANCE_ENTRIES_KEY: &str = "quantize.imatrix.entries_count";
+pub(crate) const IMPORTANCE_CHUNKS_KEY: &str = "quantize.imatrix.chunks_count";
+
+const IMPORTANCE_KEYS: [&str; 4] =
+    [IMPORTANCE_FILE_KEY, IMPORTANCE_DATASET_KEY, IMPORTANCE_ENTRIES_KEY, IMPORTANCE_CHUNKS_KEY];
+
 /// The keys of a file that is one part of a model split into several.
 const SPLIT_NUMBER_KEY: &str = "split.no";
 const SPLIT_COUNT_KEY: &str = "split.count";
@@ -55,6 +65,8 @@ pub(crate) struct Header {
     split: [Option<u64>; 2],
     /// Where the key-values are that say which part of a split model the file is.
     pub split_keys: Vec<Range<u64>>,
+    /// Where the key-values are that name an importance matrix.
+    pub importance_keys: Vec<Range<u64>>,
     /// Key-values as text, arrays by their length and first values.
     pub metadata: Vec<(String, String)>,
     /// Tensors in the order of their data.
@@ -128,6 +140,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
         alignment: DEFAULT_ALIGNMENT,
         split: [None; 2],
         split_keys: Vec::new(),
+        importance_keys: Vec::new(),
         metadata: Vec::new(),
         stored: Vec::new(),
     };
@@ -154,6 +167,9 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
         }
         if [SPLIT_NUMBER_KEY, SPLIT_COUNT_KEY, SPLIT_TENSORS_KEY].contains(&key.as_str()) {
             header.split_keys.push(start..cursor.position());
+        }
+        if IMPORTANCE_KEYS.contains(&key.as_str()) {
+            header.importance_keys.push(start..cursor.position());
         }
         if !seen.insert(key.clone()) {
             return Err(bad(format!("it has the key '{}' twice", key.escape_debug())));

@@ -1,0 +1,159 @@
+//! The importance of elements, by which errors are weighed when ggml's blocks are made.
+
+use crate::tensor::{Shape, TensorId};
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// Where an importance matrix comes from, as llama.cpp notes it in a quantized file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImportanceOrigin {
+    /// The path of the file, as it was given.
+    pub file: String,
+    /// The name of the first text whose activations were recorded.
+    pub dataset: Option<String>,
+    /// Number of weights in the file.
+    pub entries: u32,
+    /// Number of chunks of text that were recorded.
+    pub chunks: Option<u32>,
+}
+
+/// The importance of the elements of weights: the mean square of what each column is multiplied
+/// with. A tensor of experts has one value for each expert and column. Copies share the values.
+#[derive(Clone, Default, PartialEq)]
+pub struct Importance(Option<Arc<Contents>>);
+
+#[derive(Clone, PartialEq)]
+struct Contents {
+    origin: ImportanceOrigin,
+    tensors: Arc<BTreeMap<TensorId, Vec<f32>>>,
+    hash: u64,
+}
+
+impl Importance {
+    /// The importance of these tensors.
+    pub fn new(origin: ImportanceOrigin, tensors: BTreeMap<TensorId, Vec<f32>>) -> Importance {
+        if tensors.is_empty() {
+            return Importance::default();
+        }
+        let mut hasher = DefaultHasher::new();
+        for (id, values) in &tensors {
+            id.hash(&mut hasher);
+            values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
+        }
+        let hash = hasher.finish();
+        Importance(Some(Arc::new(Contents { origin, tensors: Arc::new(tensors), hash })))
+    }
+
+    /// The name of a matrix whose values are not known, as a recipe has it.
+    pub fn named(file: String) -> Importance {
+        let origin = ImportanceOrigin { file, ..ImportanceOrigin::default() };
+        Importance(Some(Arc::new(Contents { origin, tensors: Arc::default(), hash: 0 })))
+    }
+
+    /// Whether no tensor has an importance.
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|contents| contents.tensors.is_empty())
+    }
+
+    /// The matrix that the values are to come from, if only its name is known.
+    pub fn missing(&self) -> Option<&str> {
+        self.origin().filter(|_| self.is_empty()).map(|origin| origin.file.as_str())
+    }
+
+    /// Where it comes from, if it was given.
+    pub fn origin(&self) -> Option<&ImportanceOrigin> {
+        Some(&self.0.as_ref()?.origin)
+    }
+
+    /// The same values with another origin.
+    pub fn with_origin(&self, origin: ImportanceOrigin) -> Importance {
+        let same = |contents: &Arc<Contents>| Contents { origin, ..(**contents).clone() };
+        Importance(self.0.as_ref().map(same).map(Arc::new))
+    }
+
+    /// The importance of the elements of a tensor, if it is known.
+    pub fn get(&self, id: TensorId) -> Option<&[f32]> {
+        self.0.as_ref()?.tensors.get(&id).map(Vec::as_slice)
+    }
+
+    /// The importance of a tensor's elements, row by row.
+    pub(crate) fn of_rows(&self, id: TensorId, shape: &Shape) -> Option<RowImportance<'_>> {
+        Some(RowImportance::new(self.get(id)?, shape))
+    }
+}
+
+impl fmt::Debug for Importance {
+    /// Stands for all values, so that equal text means equal importance.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            None => f.write_str("Importance(none)"),
+            Some(contents) => {
+                let count = contents.tensors.len();
+                write!(f, "Importance({count} tensors, {:016x})", contents.hash)
+            }
+        }
+    }
+}
+
+/// The importance of the elements of one tensor, row by row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowImportance<'i> {
+    values: &'i [f32],
+    row_len: usize,
+    /// Number of consecutive rows with the same importance: those of one expert.
+    rows_alike: usize,
+}
+
+impl<'i> RowImportance<'i> {
+    /// `values` has one value per column of a tensor of `shape`, or per expert and column.
+    pub(crate) fn new(values: &'i [f32], shape: &Shape) -> RowImportance<'i> {
+        let row_len = shape.row_len().max(1);
+        let rows = shape.elements() / row_len;
+        let row_len = usize::try_from(row_len).unwrap_or(usize::MAX);
+        let matrices = (values.len() / row_len).max(1) as u64;
+        let rows_alike = usize::try_from(rows / matrices).unwrap_or(usize::MAX).max(1);
+        RowImportance { values, row_len, rows_alike }
+    }
+
+    pub(super) fn row_len(self) -> usize {
+        self.row_len
+    }
+
+    /// The importance of the columns in row number `row`, and how many rows from it on have it.
+    pub(super) fn at_row(self, row: u64) -> (&'i [f32], usize) {
+        let row = usize::try_from(row).unwrap_or(usize::MAX);
+        let start = (row / self.rows_alike).saturating_mul(self.row_len);
+        let values = self.values.get(start..start.saturating_add(self.row_len));
+        (values.unwrap_or_default(), self.rows_alike - row % self.rows_alike)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_expert_has_its_own_importance() {
+        let values: Vec<f32> = (0..6).map(|n| n as f32).collect();
+        let shape = Shape::new([3, 4, 2]).expect("fits");
+        let rows = RowImportance::new(&values, &shape);
+        assert_eq!(rows.at_row(0), (&values[..2], 4));
+        assert_eq!(rows.at_row(3), (&values[..2], 1));
+        assert_eq!(rows.at_row(4), (&values[2..4], 4));
+        assert_eq!(rows.at_row(11), (&values[4..], 1));
+    }
+
+    #[test]
+    fn the_debug_text_tells_values_apart() {
+        let of = |value: f32| {
+            let tensors = BTreeMap::from([(TensorId(3), vec![1.0, value])]);
+            Importance::new(ImportanceOrigin::default(), tensors)
+        };
+        assert_eq!(format!("{:?}", of(2.0)), format!("{:?}", of(2.0)));
+        assert_ne!(format!("{:?}", of(2.0)), format!("{:?}", of(3.0)));
+        assert!(Importance::new(ImportanceOrigin::default(), BTreeMap::new()).is_empty());
+    }
+}
