@@ -3,7 +3,7 @@
 use crate::app::action::Action;
 use crate::app::keymap::KeyMap;
 use crate::app::keys::{Context, Key};
-use crate::checkpoint::{Format, Found, Models};
+use crate::checkpoint::{Format, FoundModel, Models};
 use crate::demo;
 use crate::text::names;
 use std::path::{Path, PathBuf};
@@ -120,7 +120,7 @@ impl Picker {
     }
 }
 
-fn choice(root: &Path, found: Found, place: &'static str) -> Choice {
+fn choice(root: &Path, found: FoundModel, place: &'static str) -> Choice {
     let below = found.path.strip_prefix(root).unwrap_or(&found.path);
     let name = match below.as_os_str().is_empty() {
         true => root.to_string_lossy(),
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     fn picker() -> Picker {
-        let found = |path: &str| Found { path: path.into(), format: Format::Gguf, bytes: 7 };
+        let found = |path: &str| FoundModel { path: path.into(), format: Format::Gguf, bytes: 7 };
         let here = Models { found: vec![found("/m/a\u{1b}.gguf"), found("/m/b")], complete: true };
         let hub = Models { found: vec![found("/hub/models--org--name")], complete: false };
         Picker::new(Path::new("/m"), here, Some((Path::new("/hub"), hub)))

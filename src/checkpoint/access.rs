@@ -2,7 +2,7 @@
 //! tensor plays in the model.
 
 use crate::checkpoint::chunks::Chunks;
-use crate::checkpoint::strided::View;
+use crate::checkpoint::strided::StridedView;
 use std::sync::Arc;
 
 /// How the elements of a stored tensor are obtained from its file.
@@ -23,7 +23,7 @@ pub struct Indirect {
     /// Bytes of all elements in row-major order.
     pub bytes: u64,
     /// Which bytes of `data` the elements are; `None`: the first `bytes`, in order.
-    pub view: Option<View>,
+    pub view: Option<StridedView>,
     /// What is done to the elements after they are read.
     pub conversion: Option<Conversion>,
 }

@@ -1,7 +1,7 @@
 //! Tensors stored in parts: boxes of one tensor, each in a file of its own or at a place of
 //! its own in one.
 
-use crate::checkpoint::strided::View;
+use crate::checkpoint::strided::StridedView;
 use std::ops::Range;
 
 /// Parts that do not lie along one axis are compared pair by pair up to this number.
@@ -24,7 +24,7 @@ pub struct Chunk {
     /// Bytes of that file.
     pub range: Range<u64>,
     /// Which of those bytes the elements are; `None`: all, in order.
-    pub view: Option<View>,
+    pub view: Option<StridedView>,
     pub offsets: Box<[u64]>,
     pub sizes: Box<[u64]>,
 }

@@ -1,7 +1,7 @@
 //! The model's `config.json`, as far as it speaks of tensors.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
-use crate::checkpoint::io::files::{self, Found};
+use crate::checkpoint::io::files::{self, PathTarget};
 use crate::checkpoint::python_json;
 use crate::tensor::FloatType;
 use serde_json::{Map, Value};
@@ -136,9 +136,9 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
 /// The text of a small file; `None` if there is no such file, an error if it is not small.
 pub(crate) fn text(path: &Path) -> Option<std::io::Result<String>> {
     let length = match files::find(path) {
-        Ok(Found::Local(_, metadata)) => metadata.len(),
-        Ok(Found::Remote(file)) => file.size(),
-        Ok(Found::Directory(_)) => return None,
+        Ok(PathTarget::Local(_, metadata)) => metadata.len(),
+        Ok(PathTarget::Remote(file)) => file.size(),
+        Ok(PathTarget::Directory(_)) => return None,
         Err(e) if e.kind() == ErrorKind::NotFound => return None,
         Err(e) => return Some(Err(e)),
     };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// A checkpoint that was come upon.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundModel {
     /// What opens it.
     pub path: PathBuf,
     /// As its name ends; what it really is shows when it is opened.
@@ -22,7 +22,7 @@ pub struct Found {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Models {
     /// In the order of their paths.
-    pub found: Vec<Found>,
+    pub found: Vec<FoundModel>,
     /// Whether every subdirectory was searched, as far as permissions allow.
     pub complete: bool,
 }
@@ -69,7 +69,7 @@ pub fn find_models(root: &Path) -> Models {
 }
 
 /// Takes the model that a directory is, or the several in it. False where there is none.
-fn take(directory: &Path, found: &mut Vec<Found>) -> bool {
+fn take(directory: &Path, found: &mut Vec<FoundModel>) -> bool {
     match discover(directory) {
         Ok(files) => {
             found.extend(of(directory, &files));
@@ -86,12 +86,12 @@ fn take(directory: &Path, found: &mut Vec<Found>) -> bool {
     }
 }
 
-fn of(path: &Path, files: &Files) -> Option<Found> {
+fn of(path: &Path, files: &Files) -> Option<FoundModel> {
     let format = by_name(files.shards.first()?)?;
     // A shard that is missing is said when the model is opened.
     let size = |shard: &PathBuf| std::fs::metadata(shard).map_or(0, |found| found.len());
     let bytes = files.shards.iter().map(size).fold(0u64, u64::saturating_add);
-    Some(Found { path: path.to_owned(), format, bytes })
+    Some(FoundModel { path: path.to_owned(), format, bytes })
 }
 
 fn by_name(path: &Path) -> Option<Format> {
@@ -119,7 +119,7 @@ mod tests {
 
     fn listed(root: &Path) -> Vec<(String, Format, u64)> {
         let models = find_models(root);
-        let short = |found: Found| {
+        let short = |found: FoundModel| {
             let path = found.path.strip_prefix(root).expect("beneath").display().to_string();
             (path, found.format, found.bytes)
         };

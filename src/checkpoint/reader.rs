@@ -2,7 +2,7 @@
 
 use crate::checkpoint::checkpoint::{Checkpoint, Content};
 use crate::checkpoint::error::Result;
-use crate::checkpoint::io::source::InPlace;
+use crate::checkpoint::io::source::BorrowedBytes;
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
 use crate::quantization::{Dequantize, kernels};
@@ -59,44 +59,49 @@ impl<'c> Reader<'c> {
     /// Calls `look` with the elements `range` of a tensor as little-endian bytes of the given
     /// float type: mapped memory where possible, else a copy. `None` for a tensor that has no
     /// float elements.
-    pub fn look<T>(
+    pub fn with_bytes<T>(
         &mut self,
         id: TensorId,
         range: Range<u64>,
-        look: impl FnOnce(FloatType, &[u8]) -> T,
+        read: impl FnOnce(FloatType, &[u8]) -> T,
     ) -> Result<Option<T>> {
         let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
-        if let Some(place) = self.in_place(id, range.clone())? {
-            return place.look(|bytes| look(float, bytes)).map(Some);
+        if let Some(borrowed) = self.borrow_bytes(id, range.clone())? {
+            return borrowed.with_bytes(|bytes| read(float, bytes)).map(Some);
         }
-        let read = self.elements(id, range)?;
-        Ok(read.map(|(float, bytes)| look(float, bytes)))
+        let copied = self.elements(id, range)?;
+        Ok(copied.map(|(float, bytes)| read(float, bytes)))
     }
 
-    /// Like [`Reader::look`], for the elements `range` of the tensor's transpose. `None` for a
+    /// Like [`Reader::with_bytes`], for the elements `range` of the tensor's transpose. `None` for a
     /// tensor that is not stored as floats.
-    pub fn look_transposed<T>(
+    pub fn with_transposed_bytes<T>(
         &mut self,
         id: TensorId,
         range: Range<u64>,
-        look: impl FnOnce(FloatType, &[u8]) -> T,
+        read: impl FnOnce(FloatType, &[u8]) -> T,
     ) -> Result<Option<T>> {
         let Content::Plain(stored) = *self.checkpoint.content(id) else { return Ok(None) };
         let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
         let size = float.size() as u64;
         let mut buffer = std::mem::take(&mut self.buffer);
-        let read = self.transposed_into(stored, range.start * size..range.end * size, &mut buffer);
+        let result =
+            self.transposed_into(stored, range.start * size..range.end * size, &mut buffer);
         self.buffer = buffer;
-        read?;
-        Ok(Some(look(float, &self.buffer)))
+        result?;
+        Ok(Some(read(float, &self.buffer)))
     }
 
     /// The elements `range` of a tensor without a copy; `None` if they have to be read.
-    pub fn in_place(&mut self, id: TensorId, range: Range<u64>) -> Result<Option<InPlace<'_>>> {
+    pub fn borrow_bytes(
+        &mut self,
+        id: TensorId,
+        range: Range<u64>,
+    ) -> Result<Option<BorrowedBytes<'_>>> {
         let Some(float) = self.checkpoint.float_type(id) else { return Ok(None) };
         let Content::Plain(stored) = *self.checkpoint.content(id) else { return Ok(None) };
         let size = float.size() as u64;
-        self.stored.in_place(stored, range.start * size..range.end * size)
+        self.stored.borrow_bytes(stored, range.start * size..range.end * size)
     }
 
     /// Replaces `out` by the elements `range` of a tensor, as [`Reader::elements`] returns them.

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::access::{Access, Data, Indirect, Role};
 use crate::checkpoint::io::source::Source;
-use crate::checkpoint::strided::View;
+use crate::checkpoint::strided::StridedView;
 use crate::tensor::{DType, Name, Shape};
 use std::ops::Range;
 
@@ -56,7 +56,7 @@ impl Stored {
     /// Whether several of its elements are one element of the file.
     pub fn repeats(&self) -> bool {
         match &self.access {
-            Access::Indirect(indirect) => indirect.view.as_ref().is_some_and(View::repeats),
+            Access::Indirect(indirect) => indirect.view.as_ref().is_some_and(StridedView::repeats),
             Access::Direct | Access::Unreadable(_) => false,
         }
     }
@@ -72,7 +72,7 @@ impl Stored {
             Some(view) => view.transposed(),
             None => {
                 let size = self.dtype.bytes_for(1).ok_or("its elements are not whole bytes")?;
-                View::contiguous(self.shape.clone(), size, self.bytes())?.transposed()
+                StridedView::contiguous(self.shape.clone(), size, self.bytes())?.transposed()
             }
         };
         Ok(Indirect { data, bytes: view.bytes(), view: Some(view), conversion })

@@ -4,7 +4,7 @@ use crate::checkpoint::access::{Access, Data, Indirect};
 use crate::checkpoint::chunks::Chunks;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::inflate::Inflater;
-use crate::checkpoint::io::source::{Handle, InPlace, Source};
+use crate::checkpoint::io::source::{BorrowedBytes, Source, SourceHandle};
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::checkpoint::strided::Read;
 use std::collections::VecDeque;
@@ -29,9 +29,9 @@ pub struct StoredReader<'c> {
     shards: &'c [Shard],
     stored: &'c [Stored],
     /// The handle used last, and the shard it belongs to.
-    open: Option<(u32, Handle)>,
+    open: Option<(u32, SourceHandle)>,
     /// Previously used handles, most recent last.
-    open_before: Vec<(u32, Handle)>,
+    open_before: Vec<(u32, SourceHandle)>,
     inflating: Option<(StoredId, Inflater)>,
     /// The last small deflated tensor that was read through a view.
     inflated: Option<(StoredId, Arc<[u8]>)>,
@@ -96,16 +96,16 @@ impl<'c> StoredReader<'c> {
     }
 
     /// The bytes `range` of a stored tensor without a copy; `None` if they have to be read.
-    pub(crate) fn in_place(
+    pub(crate) fn borrow_bytes(
         &mut self,
         id: StoredId,
         range: Range<u64>,
-    ) -> Result<Option<InPlace<'_>>> {
+    ) -> Result<Option<BorrowedBytes<'_>>> {
         let stored = self.get(id);
         let Access::Direct = stored.access else { return Ok(None) };
         let start = stored.range.start;
         let (source, handle) = self.handle(stored.shard, &stored.name)?;
-        source.in_place(handle, &stored.name, start + range.start..start + range.end)
+        source.borrow_bytes(handle, &stored.name, start + range.start..start + range.end)
     }
 
     /// Replaces `out` by the bytes `range` of the transpose of a stored tensor.
@@ -310,7 +310,9 @@ impl<'c> StoredReader<'c> {
     ) -> Result<Option<T>> {
         let stored = self.get(id);
         self.open(stored, |_, handle| match (handle, &stored.access) {
-            (Handle::Disk(file), Access::Direct) => Ok(Some(work(file.file(), stored.range.start))),
+            (SourceHandle::Disk(file), Access::Direct) => {
+                Ok(Some(work(file.file(), stored.range.start)))
+            }
             _ => Ok(None),
         })
     }
@@ -319,20 +321,20 @@ impl<'c> StoredReader<'c> {
     fn open<T>(
         &mut self,
         stored: &Stored,
-        work: impl FnOnce(&Source, &Handle) -> Result<T>,
+        work: impl FnOnce(&Source, &SourceHandle) -> Result<T>,
     ) -> Result<T> {
         let (source, handle) = self.handle(stored.shard, &stored.name)?;
         work(source, handle).map_err(|e| e.about(&stored.name))
     }
 
     /// The file of a shard, opened for `tensor` if it is not open yet.
-    fn handle(&mut self, shard: u32, tensor: &str) -> Result<(&'c Source, &mut Handle)> {
+    fn handle(&mut self, shard: u32, tensor: &str) -> Result<(&'c Source, &mut SourceHandle)> {
         let source = &self.shards[shard as usize].source;
         let handle = match self.open.take() {
             Some((open, handle)) if open == shard => handle,
             another => {
                 if let Some((open, mut handle)) = another {
-                    handle.rest();
+                    handle.release_mapping();
                     self.open_before.push((open, handle));
                 }
                 let place = self.open_before.iter().position(|(open, _)| *open == shard);

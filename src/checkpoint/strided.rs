@@ -1,41 +1,46 @@
-//! Elements that do not lie one after another: transposed, sliced or in Fortran's order.
+//! Tensors whose elements are not contiguous: transposed, sliced, or in column-major order.
 
 use crate::checkpoint::error::Result;
 use crate::tensor::Shape;
 use std::ops::Range;
 
-/// Bytes that are read at a time for elements with gaps between them.
+/// Bytes read at a time if there are gaps between the elements.
 const SPAN: u64 = 1 << 18;
 
-/// Gaps up to so many bytes are read over rather than skipped.
+/// Gaps up to this many bytes are read and discarded rather than skipped.
 const NEAR: u64 = 256;
 
-/// Bytes of elements that a view which repeats elements may show in all.
+/// Maximum total bytes of a view that repeats elements, unless its storage is larger.
 const REPEATED_LIMIT: u64 = 256 << 20;
 
-/// Where the elements of a tensor are in its bytes: element `[i, j, …]` is at
-/// `offset + i * strides[0] + j * strides[1] + …`, all in bytes.
+/// Maps the elements of a tensor to byte offsets: element `[i, j, …]` is at byte `offset + i *
+/// strides[0] + j * strides[1] + …`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct View {
+pub struct StridedView {
     shape: Shape,
     size: u64,
     offset: u64,
     strides: Box<[u64]>,
 }
 
-/// Reads into a buffer from an offset.
+/// Fills a buffer with the bytes from an offset.
 pub(crate) type Read<'r> = dyn FnMut(u64, &mut [u8]) -> Result<()> + 'r;
 
-impl View {
-    /// A view of elements of `size` bytes in `length` bytes; `offset` and `strides` count
-    /// elements. Elements may be shown several times. `Err`: why there is none.
+impl StridedView {
+    /// Creates a view of elements of `size` bytes in a storage of `length` bytes. `offset` and
+    /// `strides` count elements. Elements may be repeated (stride 0).
+    ///
+    /// # Errors
+    ///
+    /// A message if the view reaches outside the storage, repeats too many elements, or has a wrong
+    /// number of strides.
     pub fn new(
         shape: Shape,
         size: u64,
         offset: u64,
         strides: &[u64],
         length: u64,
-    ) -> Result<View, String> {
+    ) -> Result<StridedView, String> {
         let rank = shape.rank();
         if strides.len() != rank {
             return Err(format!("it has {} strides for {rank} dimensions", strides.len()));
@@ -50,7 +55,7 @@ impl View {
                 return Err(outside());
             }
         }
-        // Reading repeats elements freely, so the bound is on what a reader may be asked for.
+        // Elements may be repeated, so the size of the view must be limited separately.
         let bytes = shape.elements().checked_mul(size);
         if bytes.is_none_or(|bytes| bytes > length.max(REPEATED_LIMIT)) {
             return Err(format!(
@@ -58,41 +63,45 @@ impl View {
                 shape.elements()
             ));
         }
-        // A dimension of one or none can have a stride of any value, and needs none.
+        // The stride of a dimension of length 0 or 1 is arbitrary and never used.
         let strides = shape.dims().iter().zip(strides);
         let strides =
             strides.map(|(&dim, &s)| if dim > 1 { s.saturating_mul(size) } else { 0 }).collect();
-        Ok(View { offset: offset.saturating_mul(size), shape, size, strides })
+        Ok(StridedView { offset: offset.saturating_mul(size), shape, size, strides })
     }
 
-    /// The view of elements that follow each other in row-major order.
-    pub(crate) fn contiguous(shape: Shape, size: u64, length: u64) -> Result<View, String> {
+    /// Creates a view of contiguous elements in row-major order.
+    pub(crate) fn contiguous(shape: Shape, size: u64, length: u64) -> Result<StridedView, String> {
         let mut strides = vec![1; shape.rank()];
         let mut apart = 1u64;
         for (stride, &dim) in strides.iter_mut().zip(shape.dims()).rev() {
             *stride = apart;
             apart = apart.saturating_mul(dim);
         }
-        View::new(shape, size, 0, &strides, length)
+        StridedView::new(shape, size, 0, &strides, length)
     }
 
-    /// The view of elements that follow each other in column-major (Fortran) order.
-    pub(crate) fn column_major(shape: Shape, size: u64, length: u64) -> Result<View, String> {
+    /// Creates a view of contiguous elements in column-major (Fortran) order.
+    pub(crate) fn column_major(
+        shape: Shape,
+        size: u64,
+        length: u64,
+    ) -> Result<StridedView, String> {
         let mut apart = 1u64;
         let mut strides = Vec::with_capacity(shape.rank());
         for &dim in shape.dims() {
             strides.push(apart);
             apart = apart.saturating_mul(dim);
         }
-        View::new(shape, size, 0, &strides, length)
+        StridedView::new(shape, size, 0, &strides, length)
     }
 
-    /// Whether an element is shown several times, as by PyTorch's `expand`.
+    /// Returns whether elements are repeated, as by PyTorch's `expand`.
     pub fn repeats(&self) -> bool {
         self.shape.dims().iter().zip(&self.strides).any(|(&dim, &stride)| dim > 1 && stride == 0)
     }
 
-    /// Whether the elements lie one after another.
+    /// Returns whether the elements are contiguous in row-major order.
     pub fn is_contiguous(&self) -> bool {
         let mut expected = self.size;
         self.shape.dims().iter().zip(&self.strides).rev().all(|(&dim, &stride)| {
@@ -102,28 +111,28 @@ impl View {
         })
     }
 
-    /// Where the first element is.
+    /// Offset of the first element in bytes.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Bytes of all elements, one after another.
+    /// Bytes of all elements if they were contiguous.
     pub fn bytes(&self) -> u64 {
         self.shape.elements() * self.size
     }
 
-    /// The same elements with the order of the dimensions reversed.
-    pub fn transposed(&self) -> View {
+    /// Returns the same elements with the order of the dimensions reversed.
+    pub fn transposed(&self) -> StridedView {
         let mut dims = self.shape.dims().to_vec();
         dims.reverse();
         let mut strides = self.strides.clone();
         strides.reverse();
-        // The product does not depend on the order.
+        // Cannot fail: the product of the dimensions is the same.
         let shape = Shape::new(dims).unwrap_or_else(|| Shape::vector(0));
-        View { shape, strides, ..*self }
+        StridedView { shape, strides, ..*self }
     }
 
-    /// Replaces `out` by the bytes `range` of the elements in row-major order.
+    /// Replaces the content of `out` by bytes `range` of the elements in row-major order.
     pub(crate) fn gather(
         &self,
         range: Range<u64>,
@@ -148,8 +157,8 @@ struct Gather<'g, 'r> {
     buffer: Vec<u8>,
 }
 
-/// A dimension: how long it is, and how far its elements are apart in the file and in the
-/// output.
+/// One dimension: its length and its strides in bytes, in the file (`from`) and in the output
+/// (`to`).
 #[derive(Clone, Copy, PartialEq)]
 struct Axis {
     length: u64,
@@ -158,8 +167,8 @@ struct Axis {
 }
 
 impl Gather<'_, '_> {
-    /// Gathers elements `range` of a box of `dims` at `from` to `to`: whole slices of its
-    /// first dimension at once, those that the range cuts by themselves.
+    /// Gathers elements `range` of the box `dims` from `from` to `to`. Whole slices of the first
+    /// dimension are gathered at once, partial ones recursively.
     fn slices(
         &mut self,
         dims: &[u64],
@@ -196,7 +205,8 @@ impl Gather<'_, '_> {
         Ok(())
     }
 
-    /// Gathers all elements of a box: along the dimension whose elements lie closest.
+    /// Gathers all elements of a box. The innermost loop runs along the dimension with the smallest
+    /// stride in the file.
     fn whole(&mut self, dims: &[u64], strides: &[u64], from: u64, to: u64) -> Result<()> {
         let mut axes: Vec<Axis> = Vec::with_capacity(dims.len());
         let mut apart = self.size;
@@ -204,7 +214,7 @@ impl Gather<'_, '_> {
             let axis = Axis { length, from: stride, to: apart };
             apart *= length;
             match axes.last_mut() {
-                // Two dimensions that are one in the file and in the output.
+                // Merge two dimensions that are contiguous in the file and in the output.
                 Some(inner) if stride == inner.length * inner.from && length > 1 => {
                     inner.length *= length;
                 }
@@ -215,9 +225,9 @@ impl Gather<'_, '_> {
         let run = axes.iter().copied().min_by_key(|axis| axis.from);
         let run = run.unwrap_or(Axis { length: 1, from: self.size, to: self.size });
         axes.retain(|axis| *axis != run);
-        // In the order of the file, which a deflated one is read in.
+        // Smallest stride first, so that deflated data is read as far as possible in its order.
         axes.sort_by_key(|axis| axis.from);
-        // An odometer over the other dimensions.
+        // Step through all indexes of the other dimensions.
         let mut index = vec![0u64; axes.len()];
         let (mut from, mut to) = (from, to);
         loop {
@@ -279,7 +289,7 @@ mod tests {
         Shape::new(dims).expect("fits")
     }
 
-    fn gathered(view: &View, range: Range<u64>, data: &[u8]) -> Vec<u8> {
+    fn gathered(view: &StridedView, range: Range<u64>, data: &[u8]) -> Vec<u8> {
         let mut out = vec![1, 2, 3];
         view.gather(range, &mut out, &mut |at, out| {
             out.copy_from_slice(&data[at as usize..at as usize + out.len()]);
@@ -308,7 +318,7 @@ mod tests {
                 apart *= dims[i];
             }
             let data: Vec<u8> = (0..(offset + apart + 1) * 2).map(|i| i as u8).collect();
-            let view = View::new(shape(&dims), 2, offset, &strides, data.len() as u64).expect("fits");
+            let view = StridedView::new(shape(&dims), 2, offset, &strides, data.len() as u64).expect("fits");
             let mut expected: Vec<u8> = Vec::new();
             for n in 0..shape(&dims).elements() {
                 let (mut rest, mut at) = (n, offset);
@@ -328,7 +338,7 @@ mod tests {
     #[test]
     fn a_transposed_matrix_is_read_by_its_columns() {
         let data: Vec<u8> = (0..12).collect();
-        let view = View::new(shape(&[3, 4]), 1, 0, &[4, 1], 12).expect("fits");
+        let view = StridedView::new(shape(&[3, 4]), 1, 0, &[4, 1], 12).expect("fits");
         assert!(view.is_contiguous());
         let view = view.transposed();
         assert!(!view.is_contiguous());
@@ -339,17 +349,17 @@ mod tests {
     #[test]
     fn a_view_that_leaves_or_repeats_its_storage_is_refused() {
         let refused = |dims: &[u64], offset, strides: &[u64], length| {
-            View::new(shape(dims), 4, offset, strides, length).expect_err("refused")
+            StridedView::new(shape(dims), 4, offset, strides, length).expect_err("refused")
         };
         assert!(refused(&[3, 4], 0, &[4, 1], 47).contains("out of its storage"));
         assert!(refused(&[3, 4], 1, &[4, 1], 48).contains("out of its storage"));
         assert!(refused(&[2], u64::MAX, &[1], 48).contains("out of its storage"));
         assert!(refused(&[2, 2], 0, &[u64::MAX, u64::MAX], 48).contains("out of its storage"));
         assert!(refused(&[1 << 30], 0, &[0], 48).contains("repeats"));
-        let repeated = View::new(shape(&[2, 3]), 1, 1, &[1, 0], 3).expect("fits");
+        let repeated = StridedView::new(shape(&[2, 3]), 1, 1, &[1, 0], 3).expect("fits");
         assert!(repeated.repeats() && !repeated.is_contiguous());
         assert_eq!(gathered(&repeated, 0..6, &[7, 8, 9]), [8, 8, 8, 9, 9, 9]);
         assert!(refused(&[2, 2], 0, &[1], 48).contains("strides"));
-        assert!(View::new(shape(&[0, 9]), 4, 0, &[9, 1], 0).is_ok());
+        assert!(StridedView::new(shape(&[0, 9]), 4, 0, &[9, 1], 0).is_ok());
     }
 }

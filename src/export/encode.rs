@@ -187,7 +187,7 @@ impl<'c> ChunkEncoder<'c> {
         let shape = &self.checkpoint.tensor(tensor).shape;
         let absmax = absmax(self.known, tensor);
         let rows = &mut self.rows;
-        let encoded = self.reader.look(tensor, target.range.clone(), |dtype, bytes| {
+        let encoded = self.reader.with_bytes(tensor, target.range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
             coder.encode(bytes, rows).map(|()| coder)
         })?;
@@ -225,7 +225,7 @@ impl<'c> ChunkEncoder<'c> {
         let to = info.dtype.float().unwrap_or(FloatType::F32);
         let absmax = absmax(self.known, tensor);
         let mut restored: Vec<u8> = Vec::new();
-        let encoded = self.reader.look(tensor, target.range.clone(), |dtype, bytes| {
+        let encoded = self.reader.with_bytes(tensor, target.range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, &info.shape, absmax);
             let each = |_: &[f32], _: &[f32], row: &[f32]| {
                 restored.extend(row.iter().flat_map(|value| value.to_le_bytes()));
@@ -247,7 +247,7 @@ impl<'c> ChunkEncoder<'c> {
     ) -> Result<(), SaveError> {
         let ChunkEncoder { reader, out, .. } = self;
         out.clear();
-        let overflow = reader.look(tensor, target.range.clone(), |from, bytes| {
+        let overflow = reader.with_bytes(tensor, target.range.clone(), |from, bytes| {
             kernels::convert(from, bytes, to, out);
             overflow::first((from, bytes), (to, out))
         })?;
@@ -345,8 +345,8 @@ impl<'c> ChunkEncoder<'c> {
             Ok(scales)
         };
         let result = match transposed {
-            false => self.reader.look(tensor, range.clone(), quantize)?,
-            true => self.reader.look_transposed(tensor, range.clone(), quantize)?,
+            false => self.reader.with_bytes(tensor, range.clone(), quantize)?,
+            true => self.reader.with_transposed_bytes(tensor, range.clone(), quantize)?,
         };
         result.unwrap_or(Ok(Vec::new())).map_err(|why| self.not_quantizable(tensor, why))
     }

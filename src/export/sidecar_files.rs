@@ -2,7 +2,7 @@
 //! directory holds.
 
 use crate::checkpoint::config::{QUANTIZATION_FILES, QUANTIZATION_KEYS, float_type};
-use crate::checkpoint::io::files::{self, Found};
+use crate::checkpoint::io::files::{self, PathTarget};
 use crate::checkpoint::io::remote::is_remote;
 use crate::checkpoint::{Checkpoint, python_json};
 use crate::export::error::{IoContext, SaveError};
@@ -138,9 +138,11 @@ impl Sidecars<'_> {
         }
         let Some(boundary) = &self.boundary else {
             return match files::find(&source).context(&source)? {
-                Found::Directory(_) => Ok(Some(relative)),
-                Found::Local(_, metadata) => Ok(self.add_file(relative, source, metadata.len())),
-                Found::Remote(file) => Ok(self.add_file(relative, source, file.size())),
+                PathTarget::Directory(_) => Ok(Some(relative)),
+                PathTarget::Local(_, metadata) => {
+                    Ok(self.add_file(relative, source, metadata.len()))
+                }
+                PathTarget::Remote(file) => Ok(self.add_file(relative, source, file.size())),
             };
         };
         let shown = source.display();

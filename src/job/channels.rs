@@ -126,7 +126,7 @@ fn each(
     end: u64,
     look: impl FnOnce(FloatType, &[u8]),
 ) -> Result<(), CheckpointError> {
-    reader.look(request.tensor, at..(at + CHUNK).min(end), look)?;
+    reader.with_bytes(request.tensor, at..(at + CHUNK).min(end), look)?;
     Ok(())
 }
 

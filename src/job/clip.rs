@@ -93,7 +93,8 @@ fn count_beyond(
         let count = &count;
         move |_, k| {
             let range = k * CHUNK..elements.min((k + 1) * CHUNK);
-            let here = reader.look(tensor, range, |dtype, bytes| beyond(dtype, bytes, clip))?;
+            let here =
+                reader.with_bytes(tensor, range, |dtype, bytes| beyond(dtype, bytes, clip))?;
             count.fetch_add(here.unwrap_or(0), Relaxed);
             Ok(())
         }

@@ -358,7 +358,7 @@ impl<'a> Scan<'a> {
         let mut builder = m.histogram_type().map(|dtype| worker.builder(dtype));
         let mut read_bytes = 0;
         let found = m.run(builder.as_mut(), |elements, look| {
-            let seen = worker.reader.look(id, elements, |_, bytes| {
+            let seen = worker.reader.with_bytes(id, elements, |_, bytes| {
                 read_bytes += bytes.len() as u64;
                 look(bytes);
             });
@@ -444,8 +444,8 @@ impl<'a> Scan<'a> {
         if kept.iter().all(Option::is_none) {
             let first = chunks.start;
             let elements = m.chunk(first).start..m.chunk(chunks.end.saturating_sub(1)).end;
-            if let Some(place) = worker.reader.in_place(shared.id, elements)? {
-                return place.look(|bytes| {
+            if let Some(borrowed) = worker.reader.borrow_bytes(shared.id, elements)? {
+                return borrowed.with_bytes(|bytes| {
                     let chunk = |k| bytes.get(m.chunk_bytes(first, k)).unwrap_or_default();
                     chunks.map(|k| look(k, chunk(k))).collect()
                 });

@@ -6,7 +6,7 @@ use crate::checkpoint::discovery::{directory, sharded};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::file_names::{has_extension, names_in};
 use crate::checkpoint::formats::pytorch::distributed_directory;
-use crate::checkpoint::io::files::{self, Found};
+use crate::checkpoint::io::files::{self, PathTarget};
 use std::path::Path;
 
 /// Finds the checkpoint at `path`: a file, an index, or a directory with one of them.
@@ -19,7 +19,7 @@ pub(crate) fn discover(path: &Path) -> Result<Files> {
         std::io::ErrorKind::NotFound => CheckpointError::new(path, Problem::NotFound),
         _ => CheckpointError::new(path, e),
     })?;
-    if let Found::Directory(directory) = found {
+    if let PathTarget::Directory(directory) = found {
         return directory::choose(&directory);
     }
     let parent = match path.parent() {

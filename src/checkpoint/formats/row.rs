@@ -4,7 +4,7 @@ use crate::checkpoint::access::{Access, Conversion, Indirect};
 use crate::checkpoint::formats::element_type::ElementType;
 use crate::checkpoint::formats::region::{Base, Region};
 use crate::checkpoint::stored::Stored;
-use crate::checkpoint::strided::View;
+use crate::checkpoint::strided::StridedView;
 use crate::tensor::{DType, Shape};
 use std::ops::Range;
 
@@ -46,7 +46,7 @@ impl Row {
         element: &ElementType,
         shape: Shape,
         region: &Region,
-        view: View,
+        view: StridedView,
         conversion: Option<Conversion>,
     ) -> Row {
         let dtype = element.dtype.clone();

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::region::{Base, Region};
-use crate::checkpoint::io::source::{Handle, Source};
+use crate::checkpoint::io::source::{Source, SourceHandle};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use zip::read::{ArchiveOffset, Config, ZipFile};
@@ -124,7 +124,7 @@ fn member<R: Read>(within: &Range<u64>, name: String, found: ZipResult<ZipFile<'
 /// A part of a source as a stream.
 struct SourceStream<'s> {
     source: &'s Source,
-    handle: Handle,
+    handle: SourceHandle,
     range: Range<u64>,
     at: u64,
 }

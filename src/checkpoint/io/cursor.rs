@@ -1,16 +1,16 @@
-//! Reading a header forward, a piece at a time, with bounded memory.
+//! Reads a header sequentially with bounded memory.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
-use crate::checkpoint::io::source::{Handle, Source};
+use crate::checkpoint::io::source::{Source, SourceHandle};
 use std::ops::Range;
 
 const WINDOW: u64 = 1 << 16;
 
-/// A place in a source that moves forward. Nothing it does reads past the end of the
-/// file or past `limit`, and what it allocates is no larger than what the file holds.
+/// A position in a source that moves forward. It never reads past the end of the file or past
+/// `limit`, and never allocates more than the file holds.
 pub(crate) struct Cursor<'s> {
     source: &'s Source,
-    handle: Handle,
+    handle: SourceHandle,
     at: u64,
     end: u64,
     limit: u64,
@@ -19,25 +19,25 @@ pub(crate) struct Cursor<'s> {
 }
 
 impl<'s> Cursor<'s> {
-    /// Starts at byte `at`; a header that goes on beyond byte `limit` is refused.
+    /// Starts at byte `at`. Reading past byte `limit` is an error.
     pub(crate) fn new(source: &'s Source, at: u64, limit: u64) -> Result<Cursor<'s>> {
         let handle = source.open()?;
         let end = source.size();
         Ok(Cursor { source, handle, at, end, limit, window: Vec::new(), window_start: 0 })
     }
 
-    /// A part of a file as if it were all.
+    /// Restricts reading to a range of the file.
     pub(crate) fn within(source: &'s Source, range: Range<u64>) -> Result<Cursor<'s>> {
         let end = range.end.min(source.size());
         Ok(Cursor { end, ..Cursor::new(source, range.start, end)? })
     }
 
-    /// Bytes from the start of the file.
+    /// Offset from the start of the file in bytes.
     pub(crate) fn position(&self) -> u64 {
         self.at
     }
 
-    /// Bytes from here on.
+    /// Bytes left until the end.
     pub(crate) fn remaining(&self) -> u64 {
         self.end.saturating_sub(self.at)
     }
@@ -61,7 +61,7 @@ impl<'s> Cursor<'s> {
         Ok(())
     }
 
-    /// The next `N` bytes.
+    /// Reads the next `N` bytes.
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         self.check(N as u64)?;
         let start = self.at.checked_sub(self.window_start).map_or(usize::MAX, |n| n as usize);
@@ -83,7 +83,7 @@ impl<'s> Cursor<'s> {
         Ok(out)
     }
 
-    /// The next `n` bytes, in memory of their own.
+    /// Reads the next `n` bytes.
     pub(crate) fn bytes(&mut self, n: u64) -> Result<Vec<u8>> {
         self.check(n)?;
         let mut out = vec![0; n as usize];

@@ -1,11 +1,11 @@
-//! What kind of file system a file is on, as far as it decides what can be done with it.
+//! Detects the file system of a file, to decide whether leases and reflinks can be used.
 
 use std::fs::File;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
     Btrfs,
-    /// Ext2, 3 and 4.
+    /// Ext2, ext3 and ext4.
     Ext,
     F2fs,
     Overlay,
@@ -15,10 +15,11 @@ pub enum FileSystem {
 }
 
 impl FileSystem {
-    /// By its magic number (`linux/magic.h`). That of other systems is not asked for.
+    /// Detects the file system by its magic number (`linux/magic.h`). Returns `Other` on other
+    /// systems than Linux.
     #[cfg(target_os = "linux")]
     pub fn of(file: &File) -> FileSystem {
-        /// The number's width and sign differ between architectures.
+        /// The width and sign of the field differ between architectures.
         fn low_half(number: impl TryInto<i64>) -> i64 {
             number.try_into().unwrap_or(0) & 0xFFFF_FFFF
         }
@@ -38,14 +39,14 @@ impl FileSystem {
         FileSystem::Other
     }
 
-    /// Whether files can have blocks in common. Others copy what is to be shared, which is slower
-    /// than to read and to write it on several threads (measured on ext4).
+    /// Returns whether files can share blocks (reflinks). On other file systems `copy_file_range`
+    /// copies, which is slower than reading and writing on several threads (measured on ext4).
     pub fn shares_blocks(self) -> bool {
         matches!(self, FileSystem::Btrfs | FileSystem::Xfs)
     }
 
-    /// Whether all who could write to a file do so through this system. A file in a network
-    /// has others, and so may one that a process provides.
+    /// Returns whether every write goes through this machine's kernel. Not so for network file
+    /// systems and possibly for FUSE.
     pub fn is_local(self) -> bool {
         self != FileSystem::Other
     }

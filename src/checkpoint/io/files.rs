@@ -1,4 +1,4 @@
-//! Files and directories by their paths, on this machine or on a server.
+//! Files and directories at local and remote paths.
 
 use crate::checkpoint::io::remote::{self, Entry, RemoteFile};
 use std::collections::BTreeMap;
@@ -7,58 +7,60 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a path names.
+/// What is at a path.
 #[derive(Clone, Debug)]
-pub(crate) enum Found {
-    /// A file of this machine: the path to open, which differs from the one that was asked for
-    /// where a copy of a remote file is in the local cache.
+pub(crate) enum PathTarget {
+    /// A local file and the path to open. That differs from the requested path if a remote file has
+    /// a copy in the local cache.
     Local(PathBuf, std::fs::Metadata),
     Remote(Arc<RemoteFile>),
-    /// A directory; of a remote one, the path by which to list it.
+    /// A directory and the path by which to list it.
     Directory(PathBuf),
 }
 
-/// What `path` names. Links are followed.
+/// Looks up a path, following links.
 ///
 /// # Errors
 ///
-/// There is nothing, or it cannot be told; a device or another special file is an error too.
-pub(crate) fn find(path: &Path) -> io::Result<Found> {
+/// Nothing is at the path, it cannot be accessed, or it is a device or another special file.
+pub(crate) fn find(path: &Path) -> io::Result<PathTarget> {
     if !remote::is_remote(path) {
         return find_local(path.to_owned());
     }
     match remote::entry(path)? {
-        Entry::File(file) => Ok(Found::Remote(file)),
-        Entry::Directory => Ok(Found::Directory(path.to_owned())),
+        Entry::File(file) => Ok(PathTarget::Remote(file)),
+        Entry::Directory => Ok(PathTarget::Directory(path.to_owned())),
         Entry::Cached(cached) => find_local(cached),
     }
 }
 
-fn find_local(path: PathBuf) -> io::Result<Found> {
+fn find_local(path: PathBuf) -> io::Result<PathTarget> {
     let metadata = std::fs::metadata(&path)?;
     if metadata.is_dir() {
-        return Ok(Found::Directory(path));
+        return Ok(PathTarget::Directory(path));
     }
     match metadata.is_file() {
-        true => Ok(Found::Local(path, metadata)),
+        true => Ok(PathTarget::Local(path, metadata)),
         false => Err(io::Error::other("is not a regular file")),
     }
 }
 
 pub(crate) fn is_file(path: &Path) -> bool {
-    matches!(find(path), Ok(Found::Local(..) | Found::Remote(_)))
+    matches!(find(path), Ok(PathTarget::Local(..) | PathTarget::Remote(_)))
 }
 
-/// The names in a directory. The value says what a name leads to: `Some(true)` a directory,
-/// `Some(false)` a file, `None` nothing. Names that are not Unicode are left out.
+/// Lists a directory. The value is `Some(true)` for a directory, `Some(false)` for a file and
+/// `None` for a broken link. Names that are not Unicode are left out.
 pub(crate) fn names(directory: &Path) -> io::Result<BTreeMap<String, Option<bool>>> {
     let local = match find(directory)? {
-        Found::Directory(path) if remote::is_remote(&path) => {
+        PathTarget::Directory(path) if remote::is_remote(&path) => {
             let names = remote::names(&path)?;
             return Ok(names.into_iter().map(|(name, kind)| (name, Some(kind))).collect());
         }
-        Found::Directory(path) => path,
-        Found::Local(..) | Found::Remote(_) => return Err(io::ErrorKind::NotADirectory.into()),
+        PathTarget::Directory(path) => path,
+        PathTarget::Local(..) | PathTarget::Remote(_) => {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
     };
     let mut names = BTreeMap::new();
     for entry in std::fs::read_dir(local)? {
@@ -71,25 +73,25 @@ pub(crate) fn names(directory: &Path) -> io::Result<BTreeMap<String, Option<bool
     Ok(names)
 }
 
-/// Bytes of a file.
+/// Returns the size of a file in bytes.
 pub(crate) fn size(path: &Path) -> io::Result<u64> {
     match find(path)? {
-        Found::Local(_, metadata) => Ok(metadata.len()),
-        Found::Remote(file) => Ok(file.size()),
-        Found::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
+        PathTarget::Local(_, metadata) => Ok(metadata.len()),
+        PathTarget::Remote(file) => Ok(file.size()),
+        PathTarget::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
     }
 }
 
-/// Opens a file to be read from its start.
+/// Opens a file for reading from its start.
 pub(crate) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
     match find(path)? {
-        Found::Local(path, _) => Ok(Box::new(File::open(path)?)),
-        Found::Remote(file) => Ok(Box::new(RemoteReader { file, at: 0 })),
-        Found::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
+        PathTarget::Local(path, _) => Ok(Box::new(File::open(path)?)),
+        PathTarget::Remote(file) => Ok(Box::new(RemoteReader { file, at: 0 })),
+        PathTarget::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
     }
 }
 
-/// Reads a remote file from its start to its end.
+/// Reads a remote file sequentially.
 struct RemoteReader {
     file: Arc<RemoteFile>,
     at: u64,
@@ -106,15 +108,15 @@ impl Read for RemoteReader {
     }
 }
 
-/// All bytes of a file.
+/// Reads a whole file.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     match find(path)? {
-        Found::Local(path, _) => std::fs::read(path),
-        Found::Remote(file) => {
+        PathTarget::Local(path, _) => std::fs::read(path),
+        PathTarget::Remote(file) => {
             let mut bytes = vec![0; usize::try_from(file.size()).map_err(io::Error::other)?];
             file.read_exact(&mut bytes, 0)?;
             Ok(bytes)
         }
-        Found::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
+        PathTarget::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
     }
 }

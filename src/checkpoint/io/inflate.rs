@@ -1,5 +1,5 @@
-//! Ranges of deflated bytes: inflated from the start, and onward from where the last
-//! range ended.
+//! Reads ranges of deflated data. Reading forward continues where the last range ended; reading
+//! backward starts a new pass.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::strided::Read;
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 const INPUT: u64 = 1 << 16;
 const SCRATCH: usize = 1 << 16;
 
-/// One pass through a deflated range of a file.
+/// One forward pass through a deflated byte range of a file.
 pub(crate) struct Inflater {
     path: PathBuf,
     range: Range<u64>,
-    /// Where the next input is read.
+    /// File offset of the next input.
     next: u64,
-    /// How many bytes have been inflated.
+    /// Number of bytes inflated so far.
     at: u64,
     input: Vec<u8>,
     used: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Inflater {
 }
 
 impl Inflater {
-    /// A pass through `range` of the file at `path`.
+    /// Starts a pass through `range` of the file at `path`.
     pub(crate) fn new(path: &Path, range: Range<u64>) -> Inflater {
         Inflater {
             path: path.to_owned(),
@@ -37,12 +37,12 @@ impl Inflater {
         }
     }
 
-    /// Whether byte `at` still lies ahead.
+    /// Returns whether inflated byte `at` is still ahead.
     pub(crate) fn can_reach(&self, at: u64) -> bool {
         self.at <= at
     }
 
-    /// Fills `out` with the inflated bytes from `at`, which lies ahead. `read` reads the
+    /// Fills `out` with the inflated bytes from `at`, which must be ahead. `read` reads from the
     /// file.
     pub(crate) fn read(&mut self, at: u64, out: &mut [u8], read: &mut Read) -> Result<()> {
         let mut scratch = Vec::new();

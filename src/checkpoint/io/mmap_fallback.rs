@@ -1,4 +1,4 @@
-//! Files of systems without leases, whose bytes are always copied: what `mapped` is there.
+//! Stands in for `mapped_read` on systems without file leases: bytes are always copied.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -6,39 +6,43 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 /// A file.
-pub struct Mapped {
+pub struct MappedFile {
     file: File,
 }
 
-impl Mapped {
-    pub fn new(file: File) -> Mapped {
-        Mapped { file }
+impl MappedFile {
+    /// Wraps an open file.
+    pub fn new(file: File) -> MappedFile {
+        MappedFile { file }
     }
 
+    /// The file.
     pub fn file(&self) -> &File {
         &self.file
     }
 
+    /// Does nothing: nothing is ever mapped.
     pub fn unmap(&mut self) {}
 
-    /// None are ever ready.
-    pub fn ready<E>(
+    /// Always returns `None`: the caller copies the bytes.
+    pub fn lease_bytes<E>(
         &mut self,
         _: Range<u64>,
         _: impl FnOnce(&File) -> Result<(), E>,
-    ) -> Result<Option<Ready<'_>>, E> {
+    ) -> Result<Option<LeasedBytes<'_>>, E> {
         Ok(None)
     }
 }
 
-/// Bytes that are ready for a look.
-pub struct Ready<'m> {
+/// Never constructed on this system.
+pub struct LeasedBytes<'m> {
     never: Infallible,
     of: PhantomData<&'m File>,
 }
 
-impl Ready<'_> {
-    pub fn look<T>(self, _: impl FnOnce(&[u8]) -> T) -> Option<T> {
+impl LeasedBytes<'_> {
+    /// Never called.
+    pub fn with_bytes<T>(self, _: impl FnOnce(&[u8]) -> T) -> Option<T> {
         match self.never {}
     }
 }

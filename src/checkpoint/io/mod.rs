@@ -1,5 +1,4 @@
-//! Where bytes come from: files read or mapped, servers, and memory. Nothing here knows a
-//! format.
+//! Reads bytes from files (by `read` or mapped), servers and memory. Knows nothing about formats.
 
 pub(crate) mod cursor;
 pub(crate) mod file_system;

@@ -1,11 +1,11 @@
-//! Stands in for `remote` in a program that was built without that feature.
+//! Stands in for `remote` in a build without the feature `remote`.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file on a server: there are none.
+/// A file on a server. Never constructed in this build.
 #[derive(Debug)]
 pub(crate) enum RemoteFile {}
 
@@ -23,7 +23,7 @@ impl RemoteFile {
     }
 }
 
-/// What a remote path names: nothing, without the feature.
+/// What is at a remote path.
 #[allow(dead_code, reason = "only the feature 'remote' finds something")]
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
@@ -32,7 +32,7 @@ pub(crate) enum Entry {
     Cached(PathBuf),
 }
 
-/// Whether `path` names something in a network.
+/// Returns whether `path` is a remote address.
 pub(crate) fn is_remote(path: &Path) -> bool {
     path.to_str().is_some_and(|text| {
         ["hf:/", "https:/", "http:/"].iter().any(|scheme| text.starts_with(scheme))

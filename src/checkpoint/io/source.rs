@@ -1,8 +1,9 @@
-//! Bytes at an offset: of a file that may change under us, of a file on a server, or of memory.
+//! Random-access reads from a local file (which may change meanwhile), a file on a server, or
+//! memory.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
-use crate::checkpoint::io::files::{self, Found};
-use crate::checkpoint::io::mapped_read::{Mapped, Ready};
+use crate::checkpoint::io::files::{self, PathTarget};
+use crate::checkpoint::io::mapped_read::{LeasedBytes, MappedFile};
 use crate::checkpoint::io::remote::RemoteFile;
 use rayon::prelude::*;
 use std::fs::File;
@@ -12,19 +13,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A file of the checkpoint, or one that lies in memory.
+/// A file of the checkpoint, or bytes in memory that stand for one.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
     len: u64,
-    place: Place,
+    storage: Storage,
 }
 
 #[derive(Debug)]
-enum Place {
-    /// Opened by each reader: ten thousand shards need no ten thousand descriptors.
+enum Storage {
+    /// Opened by each reader, so that ten thousand shards do not need ten thousand descriptors.
     Disk {
-        /// Where the file is; a remote file may be in the local cache.
+        /// The path to open; for a remote file this may be a copy in the local cache.
         file: PathBuf,
         modified: Option<SystemTime>,
     },
@@ -32,125 +33,137 @@ enum Place {
     Memory(&'static [u8]),
 }
 
-/// A source being read.
-pub enum Handle {
-    Disk(Mapped),
+/// A source opened for reading.
+pub enum SourceHandle {
+    Disk(MappedFile),
     Remote,
     Memory(&'static [u8]),
 }
 
-impl Handle {
-    /// Keeps no more than it takes to be read again.
-    pub fn rest(&mut self) {
-        if let Handle::Disk(file) = self {
+impl SourceHandle {
+    /// Releases the mapped memory until the next read.
+    pub fn release_mapping(&mut self) {
+        if let SourceHandle::Disk(file) = self {
             file.unmap();
         }
     }
 }
 
-/// Bytes of a source that can be looked at without a copy.
-pub struct InPlace<'h> {
+/// Bytes of a source that can be read without a copy.
+pub struct BorrowedBytes<'h> {
     source: &'h Source,
     tensor: &'h str,
     bytes: Range<u64>,
-    place: BytesIn<'h>,
+    storage: BorrowedFrom<'h>,
 }
 
-enum BytesIn<'h> {
-    Mapped(Ready<'h>),
+enum BorrowedFrom<'h> {
+    Mapped(LeasedBytes<'h>),
     Memory(&'h [u8]),
 }
 
-impl InPlace<'_> {
-    /// Gives the bytes to `look`; an error if they were lost under its eyes.
-    pub fn look<T>(self, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
-        match self.place {
-            BytesIn::Memory(bytes) => Ok(look(bytes)),
-            BytesIn::Mapped(ready) => {
-                ready.look(look).ok_or_else(|| self.source.why_lost(self.bytes).about(self.tensor))
-            }
+impl BorrowedBytes<'_> {
+    /// Calls `read` with the bytes.
+    ///
+    /// # Errors
+    ///
+    /// The bytes could not be read, or the file changed meanwhile.
+    pub fn with_bytes<T>(self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        match self.storage {
+            BorrowedFrom::Memory(bytes) => Ok(read(bytes)),
+            BorrowedFrom::Mapped(leased) => leased
+                .with_bytes(read)
+                .ok_or_else(|| self.source.loss_error(self.bytes).about(self.tensor)),
         }
     }
 }
 
 impl Source {
-    /// The file at a path, on this machine or on a server.
+    /// Finds the file at a local or remote path.
+    ///
+    /// # Errors
+    ///
+    /// There is no regular file at the path, or it cannot be accessed.
     pub fn file(path: &Path) -> Result<Source> {
         let found = files::find(path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => CheckpointError::new(path, Problem::NotFound),
             _ => CheckpointError::new(path, e),
         })?;
-        let (len, place) = match found {
-            Found::Local(file, metadata) => {
+        let (len, storage) = match found {
+            PathTarget::Local(file, metadata) => {
                 let modified = metadata.modified().ok();
-                (metadata.len(), Place::Disk { file, modified })
+                (metadata.len(), Storage::Disk { file, modified })
             }
-            Found::Remote(file) => (file.size(), Place::Remote(file)),
-            Found::Directory(_) => {
+            PathTarget::Remote(file) => (file.size(), Storage::Remote(file)),
+            PathTarget::Directory(_) => {
                 let why = io::Error::other("is not a regular file");
                 return Err(CheckpointError::new(path, why));
             }
         };
-        Ok(Source { path: path.to_owned(), len, place })
+        Ok(Source { path: path.to_owned(), len, storage })
     }
 
     pub fn memory(name: &str, bytes: &'static [u8]) -> Source {
-        Source { path: name.into(), len: bytes.len() as u64, place: Place::Memory(bytes) }
+        Source { path: name.into(), len: bytes.len() as u64, storage: Storage::Memory(bytes) }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes in it.
+    /// Length in bytes.
     pub fn size(&self) -> u64 {
         self.len
     }
 
-    /// A text that differs between versions of a remote file, where its server tells them apart.
+    /// Returns a text that identifies this version of a remote file, if its server supports that.
     /// `None` for other sources.
     pub(crate) fn remote_identity(&self) -> Option<String> {
-        match &self.place {
-            Place::Remote(file) => file.identity(),
-            Place::Disk { .. } | Place::Memory(_) => None,
+        match &self.storage {
+            Storage::Remote(file) => file.identity(),
+            Storage::Disk { .. } | Storage::Memory(_) => None,
         }
     }
 
     pub fn modified(&self) -> Option<SystemTime> {
-        match self.place {
-            Place::Disk { modified, .. } => modified,
-            Place::Remote(_) | Place::Memory(_) => None,
+        match self.storage {
+            Storage::Disk { modified, .. } => modified,
+            Storage::Remote(_) | Storage::Memory(_) => None,
         }
     }
 
-    /// Whether the source is a file that can be copied from.
+    /// Returns whether the source is a local file, which can be cloned or copied by the system.
     pub fn is_file(&self) -> bool {
-        matches!(self.place, Place::Disk { .. })
+        matches!(self.storage, Storage::Disk { .. })
     }
 
-    /// Whether it is read from a server.
+    /// Returns whether the source is read from a server.
     pub(crate) fn is_remote(&self) -> bool {
-        matches!(self.place, Place::Remote(_))
+        matches!(self.storage, Storage::Remote(_))
     }
 
-    /// Whether it is in memory from the start.
+    /// Returns whether the source is in memory.
     pub(crate) fn is_memory(&self) -> bool {
-        matches!(self.place, Place::Memory(_))
+        matches!(self.storage, Storage::Memory(_))
     }
 
-    /// Opens it for reading; an error if it is no longer what it was when first seen.
-    pub fn open(&self) -> Result<Handle> {
-        let file = match &self.place {
-            Place::Memory(bytes) => return Ok(Handle::Memory(bytes)),
-            Place::Remote(_) => return Ok(Handle::Remote),
-            Place::Disk { file, .. } => file,
+    /// Opens the source for reading.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened, or it changed since the source was created.
+    pub fn open(&self) -> Result<SourceHandle> {
+        let file = match &self.storage {
+            Storage::Memory(bytes) => return Ok(SourceHandle::Memory(bytes)),
+            Storage::Remote(_) => return Ok(SourceHandle::Remote),
+            Storage::Disk { file, .. } => file,
         };
         let file = File::open(file).map_err(|e| CheckpointError::new(&self.path, e))?;
         self.check(&file)?;
-        Ok(Handle::Disk(Mapped::new(file)))
+        Ok(SourceHandle::Disk(MappedFile::new(file)))
     }
 
-    /// An error if the file is no longer what it was when first seen.
+    /// Fails if the file's length or modification time changed since the source was created.
     fn check(&self, file: &File) -> Result<()> {
         let now = file.metadata().map_err(|e| CheckpointError::new(&self.path, e))?;
         match now.len() == self.len && now.modified().ok() == self.modified() {
@@ -159,39 +172,39 @@ impl Source {
         }
     }
 
-    /// The bytes of a range, to be looked at without a copy. `None` if they have to be read.
-    /// `tensor`: whose they are.
-    pub fn in_place<'h>(
+    /// Returns the bytes of a range without copying them, or `None` if they have to be read with
+    /// [`Source::read_exact`]. `tensor` is the name used in error messages.
+    pub fn borrow_bytes<'h>(
         &'h self,
-        handle: &'h mut Handle,
+        handle: &'h mut SourceHandle,
         tensor: &'h str,
         bytes: Range<u64>,
-    ) -> Result<Option<InPlace<'h>>> {
-        let place = match handle {
-            Handle::Memory(all) => within(all, &bytes).map(BytesIn::Memory),
-            Handle::Remote => None,
-            Handle::Disk(_) if bytes.end > self.len => None,
-            Handle::Disk(file) => {
+    ) -> Result<Option<BorrowedBytes<'h>>> {
+        let storage = match handle {
+            SourceHandle::Memory(all) => within(all, &bytes).map(BorrowedFrom::Memory),
+            SourceHandle::Remote => None,
+            SourceHandle::Disk(_) if bytes.end > self.len => None,
+            SourceHandle::Disk(file) => {
                 let check = |file: &File| self.check(file).map_err(|e| e.about(tensor));
-                file.ready(bytes.clone(), check)?.map(BytesIn::Mapped)
+                file.lease_bytes(bytes.clone(), check)?.map(BorrowedFrom::Mapped)
             }
         };
-        Ok(place.map(|place| InPlace { source: self, tensor, bytes, place }))
+        Ok(storage.map(|storage| BorrowedBytes { source: self, tensor, bytes, storage }))
     }
 
-    /// What has happened to bytes that could be looked at before: reading them tells.
-    fn why_lost(&self, bytes: Range<u64>) -> CheckpointError {
+    /// Finds out why bytes were lost while they were lent, by reading them again.
+    fn loss_error(&self, bytes: Range<u64>) -> CheckpointError {
         let mut again = vec![0; bytes.end.saturating_sub(bytes.start) as usize];
         let mut read = || self.read_exact(&self.open()?, &mut again, bytes.start);
         read().err().unwrap_or_else(|| CheckpointError::new(&self.path, Problem::Changed))
     }
 
-    /// Fills `buffer` from `offset`.
-    pub fn read_exact(&self, handle: &Handle, buffer: &mut [u8], offset: u64) -> Result<()> {
+    /// Fills `buffer` with the bytes from `offset`.
+    pub fn read_exact(&self, handle: &SourceHandle, buffer: &mut [u8], offset: u64) -> Result<()> {
         let short = |missing| CheckpointError::new(&self.path, Problem::Shrunk { missing });
         match handle {
-            Handle::Remote => {
-                let Place::Remote(file) = &self.place else { return Err(short(0)) };
+            SourceHandle::Remote => {
+                let Storage::Remote(file) = &self.storage else { return Err(short(0)) };
                 let end = offset.saturating_add(buffer.len() as u64);
                 if end > self.len {
                     return Err(short(end - self.len));
@@ -199,7 +212,7 @@ impl Source {
                 let read = file.read_exact(buffer, offset);
                 read.map_err(|e| CheckpointError::new(&self.path, e))
             }
-            Handle::Memory(bytes) => {
+            SourceHandle::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let found = bytes.get(start..).unwrap_or_default();
                 match found.get(..buffer.len()) {
@@ -208,17 +221,19 @@ impl Source {
                 }
                 Ok(())
             }
-            Handle::Disk(file) => read_large_at(file.file(), buffer, offset).map_err(|e| match e {
-                ReadError::Short(missing) => short(missing),
-                ReadError::Io(e) => CheckpointError::new(&self.path, e),
-            }),
+            SourceHandle::Disk(file) => {
+                read_large_at(file.file(), buffer, offset).map_err(|e| match e {
+                    ReadError::Short(missing) => short(missing),
+                    ReadError::Io(e) => CheckpointError::new(&self.path, e),
+                })
+            }
         }
     }
 }
 
 fn within<'b>(all: &'b [u8], bytes: &Range<u64>) -> Option<&'b [u8]> {
-    let place = |at: u64| usize::try_from(at).ok();
-    all.get(place(bytes.start)?..place(bytes.end)?)
+    let index = |at: u64| usize::try_from(at).ok();
+    all.get(index(bytes.start)?..index(bytes.end)?)
 }
 
 enum ReadError {
@@ -226,21 +241,22 @@ enum ReadError {
     Io(io::Error),
 }
 
-/// What is read at once by one thread of something large.
-const PIECE: usize = 1 << 20;
+/// Piece size of parallel reads.
+const PIECE_BYTES: usize = 1 << 20;
 
-/// A header of many megabytes is read on all cores: most of the time goes into giving its
-/// buffer memory.
+/// Reads at an offset. Large buffers (a header of many megabytes) are filled on all cores: most of
+/// the time goes into the page faults of the new buffer.
 fn read_large_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
-    if buffer.len() > 4 * PIECE {
-        let pieces = buffer.par_chunks_mut(PIECE).enumerate();
-        let read = pieces
-            .try_for_each(|(i, piece)| read_exact_at(file, piece, offset + (i * PIECE) as u64));
+    if buffer.len() > 4 * PIECE_BYTES {
+        let pieces = buffer.par_chunks_mut(PIECE_BYTES).enumerate();
+        let read = pieces.try_for_each(|(i, piece)| {
+            read_exact_at(file, piece, offset + (i * PIECE_BYTES) as u64)
+        });
         if read.is_ok() {
             return Ok(());
         }
     }
-    // One that fails does so with what it says of the whole.
+    // After an error read sequentially, so that the error describes the whole range.
     read_exact_at(file, buffer, offset)
 }
 

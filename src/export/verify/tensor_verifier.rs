@@ -61,7 +61,7 @@ impl<'k> TensorVerifier<'k> {
             Match::Dequantized(to) => {
                 let TensorVerifier { source, expected, .. } = self;
                 expected.clear();
-                source.look(pair.source, range.clone(), |from, bytes| {
+                source.with_bytes(pair.source, range.clone(), |from, bytes| {
                     kernels::convert(from, bytes, to, expected);
                 })?;
                 self.compare_floats(pair, range, to).map(|()| None)
@@ -161,8 +161,8 @@ impl<'k> TensorVerifier<'k> {
             None
         };
         let wrong = match pair.transposed {
-            false => source.look(pair.source, range.clone(), compare)?,
-            true => source.look_transposed(pair.source, range.clone(), compare)?,
+            false => source.with_bytes(pair.source, range.clone(), compare)?,
+            true => source.with_transposed_bytes(pair.source, range.clone(), compare)?,
         };
         match wrong.flatten() {
             Some(why) => Err(self.mismatch(pair, why)),
@@ -218,7 +218,7 @@ impl<'k> TensorVerifier<'k> {
         let absmax = absmax(self.known, pair.source);
         let (mut sums, mut restored) = (ErrorSums::default(), Vec::new());
         let mut seen = [false; 256];
-        let found = self.source.look(pair.source, range.clone(), |dtype, bytes| {
+        let found = self.source.with_bytes(pair.source, range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
             let each = |x: &[f32], levels: &[f32], row: &[f32]| {
                 sums.merge(&kernels::restored_error(x, row));
@@ -247,7 +247,7 @@ impl<'k> TensorVerifier<'k> {
         let shape = &self.pairing.source.tensor(pair.source).shape;
         let absmax = absmax(self.known, pair.source);
         let mut rows = EncodedRows::default();
-        let encoded = self.source.look(pair.source, range.clone(), |dtype, bytes| {
+        let encoded = self.source.with_bytes(pair.source, range.clone(), |dtype, bytes| {
             kernels::convert(dtype, bytes, FloatType::F32, &mut self.expected);
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
             coder.encode(bytes, &mut rows).map(|()| coder)

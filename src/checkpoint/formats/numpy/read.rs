@@ -10,7 +10,7 @@ use crate::checkpoint::formats::row::Row;
 use crate::checkpoint::formats::zip::{self, Member};
 use crate::checkpoint::io::source::Source;
 use crate::checkpoint::stored::Stored;
-use crate::checkpoint::strided::View;
+use crate::checkpoint::strided::StridedView;
 use crate::tensor::DType;
 use std::collections::HashSet;
 
@@ -130,8 +130,8 @@ fn row(header: &Header, region: &Region) -> Result<Row, String> {
     let conversion = element.conversion(big_endian, LazyBits::default())?;
     let (shape, size) = (header.shape.clone(), element.size);
     let view = match header.column_major {
-        true => View::column_major(shape.clone(), size, needed)?,
-        false => View::contiguous(shape.clone(), size, needed)?,
+        true => StridedView::column_major(shape.clone(), size, needed)?,
+        false => StridedView::contiguous(shape.clone(), size, needed)?,
     };
     Ok(Row::readable(element, shape, &data, view, conversion))
 }

@@ -6,7 +6,7 @@ use crate::checkpoint::formats::pytorch::payload::Payloads;
 use crate::checkpoint::formats::pytorch::rebuild::{Array, ArrayOrder};
 use crate::checkpoint::formats::pytorch::value::{Id, Pickle, Value};
 use crate::checkpoint::formats::row::Row;
-use crate::checkpoint::strided::View;
+use crate::checkpoint::strided::StridedView;
 use crate::tensor::{DType, Shape};
 
 /// The row of an array.
@@ -38,8 +38,8 @@ pub(super) fn row(pickle: &Pickle, payloads: &Payloads, array: &Array) -> Row {
             ));
         }
         let view = match column_major {
-            true => View::column_major(shape.clone(), element.size, region.length)?,
-            false => View::contiguous(shape.clone(), element.size, region.length)?,
+            true => StridedView::column_major(shape.clone(), element.size, region.length)?,
+            false => StridedView::contiguous(shape.clone(), element.size, region.length)?,
         };
         Ok(Row::readable(&element, shape, &region, view, conversion))
     };

@@ -11,7 +11,7 @@ use crate::checkpoint::formats::pytorch::value::{Id, Pickle, Value};
 use crate::checkpoint::formats::region::Region;
 use crate::checkpoint::formats::row::Row;
 use crate::checkpoint::io::source::Source;
-use crate::checkpoint::strided::View;
+use crate::checkpoint::strided::StridedView;
 use crate::tensor::{DType, Shape};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -180,7 +180,7 @@ impl<'a> Locator<'a> {
         let conversion = element.conversion(self.big_endian, bits)?;
         let region = checked(&storage, region)?;
         let offset = offset.saturating_add(storage.offset);
-        let view = View::new(shape.clone(), element.size, offset, &strides, region.length)?;
+        let view = StridedView::new(shape.clone(), element.size, offset, &strides, region.length)?;
         Ok(Row::readable(&element, shape, &region, view, conversion))
     }
 
@@ -224,7 +224,7 @@ impl<'a> Locator<'a> {
         let row = checked(&storage, region).and_then(|region| {
             let conversion = element.conversion(self.big_endian, LazyBits::default())?;
             let offset = storage.offset;
-            let view = View::new(shape.clone(), element.size, offset, &[1], region.length)?;
+            let view = StridedView::new(shape.clone(), element.size, offset, &[1], region.length)?;
             Ok(Row::readable(&element, shape.clone(), &region, view, conversion))
         });
         row.unwrap_or_else(|why| Row::unreadable(Some(element.dtype), Some(shape), why))

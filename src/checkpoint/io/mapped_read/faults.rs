@@ -1,113 +1,117 @@
-//! Mapped memory that is gone: a disk that fails, or a file that was cut off all the same.
+//! A SIGBUS handler for mapped memory that can no longer be read, because the disk failed or the
+//! file was truncated.
 //!
-//! The system tells by SIGBUS, which ends a process. Where it is in watched memory, all of that
-//! becomes zeros instead: whoever reads there goes on, and can ask afterwards. Elsewhere happens
-//! what happened before.
+//! By default SIGBUS ends the process. If the fault is in a watched range, the handler replaces the
+//! whole range with zeros, so that the interrupted read continues. The reader then asks
+//! [`Watch::is_lost`] and discards what it read. Faults elsewhere go to the handler that was
+//! installed before.
 
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-/// Ranges that can be watched at the same time: several for each thread of a large machine.
-const PLACES: usize = 512;
+/// Number of ranges that can be watched at the same time: several per thread on a large machine.
+const MAX_WATCHES: usize = 512;
 
-/// Addresses and lengths are kept in units of the smallest page there is.
-const UNIT: u64 = 4096;
+/// Unit of the addresses and lengths in a slot: the smallest page size.
+const PAGE_BYTES: u64 = 4096;
 
-/// How a place keeps both in one number, so that nobody sees halves of two.
+/// Bits of a slot's `range` that hold the length. Address and length share one atomic, so that the
+/// signal handler never sees one of them without the other.
 const LENGTH_BITS: u32 = 19;
 
-static WATCHED: [Place; PLACES] = [const { Place::free() }; PLACES];
+static WATCHED: [WatchSlot; MAX_WATCHES] = [const { WatchSlot::free() }; MAX_WATCHES];
 
-/// What was done with the signal before it was handled here; `None` if it cannot be.
-static BEFORE: OnceLock<Option<libc::sigaction>> = OnceLock::new();
+/// The action for SIGBUS before ours was installed; `None` if installing it failed.
+static PREVIOUS_ACTION: OnceLock<Option<libc::sigaction>> = OnceLock::new();
 
-struct Place {
-    /// 0 if it is free.
+struct WatchSlot {
+    /// Address and length, packed; 0 if the slot is free.
     range: AtomicU64,
-    is_gone: AtomicBool,
+    is_lost: AtomicBool,
 }
 
-impl Place {
-    const fn free() -> Place {
-        Place { range: AtomicU64::new(0), is_gone: AtomicBool::new(false) }
+impl WatchSlot {
+    const fn free() -> WatchSlot {
+        WatchSlot { range: AtomicU64::new(0), is_lost: AtomicBool::new(false) }
     }
 
-    /// Address and length in bytes.
+    /// Returns address and length in bytes.
     fn range(&self) -> (u64, u64) {
         let packed = self.range.load(SeqCst);
-        ((packed >> LENGTH_BITS) * UNIT, (packed & ((1 << LENGTH_BITS) - 1)) * UNIT)
+        ((packed >> LENGTH_BITS) * PAGE_BYTES, (packed & ((1 << LENGTH_BITS) - 1)) * PAGE_BYTES)
     }
 }
 
-/// A mapped range that is watched until this is dropped, which must be before it is unmapped.
+/// Watches a mapped range. Must be dropped before the range is unmapped.
 pub(super) struct Watch {
-    place: &'static Place,
+    slot: &'static WatchSlot,
 }
 
 impl Watch {
-    /// Watches the mapping of `length` bytes at `address`; `None` if it cannot.
+    /// Watches the mapping of `length` bytes at `address`. Returns `None` if the handler cannot be
+    /// installed, the range is too long or all slots are taken.
     pub(super) fn new(address: usize, length: usize) -> Option<Watch> {
         if !is_installed() {
             return None;
         }
-        let (address, length) = (address as u64, (length as u64).div_ceil(UNIT));
-        if !address.is_multiple_of(UNIT) || length >> LENGTH_BITS != 0 {
+        let (address, length) = (address as u64, (length as u64).div_ceil(PAGE_BYTES));
+        if !address.is_multiple_of(PAGE_BYTES) || length >> LENGTH_BITS != 0 {
             return None;
         }
-        let packed = (address / UNIT) << LENGTH_BITS | length;
+        let packed = (address / PAGE_BYTES) << LENGTH_BITS | length;
         let is_taken =
-            |place: &&Place| place.range.compare_exchange(0, packed, SeqCst, SeqCst).is_ok();
-        WATCHED.iter().find(is_taken).map(|place| Watch { place })
+            |slot: &&WatchSlot| slot.range.compare_exchange(0, packed, SeqCst, SeqCst).is_ok();
+        WATCHED.iter().find(is_taken).map(|slot| Watch { slot })
     }
 
-    /// Whether zeros are in its place now.
-    pub(super) fn is_gone(&self) -> bool {
-        self.place.is_gone.load(SeqCst)
+    /// Returns whether the range was replaced with zeros.
+    pub(super) fn is_lost(&self) -> bool {
+        self.slot.is_lost.load(SeqCst)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.place.is_gone.store(false, SeqCst);
-        self.place.range.store(0, SeqCst);
+        self.slot.is_lost.store(false, SeqCst);
+        self.slot.range.store(0, SeqCst);
     }
 }
 
-/// Sees to it that the signal is handled.
+/// Installs the signal handler on the first call. Returns whether it is installed.
 fn is_installed() -> bool {
     let install = || {
-        // SAFETY: zeros are a valid `sigaction`; the pointers are to values that outlive the
-        // call. The handler does only what one may: see there.
+        // SAFETY: zeros are a valid `sigaction`, and the pointers are to values that outlive the
+        // call. The handler is async-signal-safe, see there.
         unsafe {
-            let mut before: libc::sigaction = std::mem::zeroed();
+            let mut previous: libc::sigaction = std::mem::zeroed();
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_sigbus as *const () as usize;
-            // On the thread's own stack for signals, as the handler before it.
+            // Like the standard library's handler, use the thread's alternate signal stack.
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             libc::sigemptyset(&raw mut action.sa_mask);
-            let done = libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before);
-            (done == 0).then_some(before)
+            let done = libc::sigaction(libc::SIGBUS, &raw const action, &raw mut previous);
+            (done == 0).then_some(previous)
         }
     };
-    BEFORE.get_or_init(install).is_some()
+    PREVIOUS_ACTION.get_or_init(install).is_some()
 }
 
-/// Runs in the thread that read, at the instruction that did. It takes no lock and asks for no
-/// memory: it reads and sets atomics, and makes system calls.
+/// Handles SIGBUS in the faulting thread. Takes no lock and does not allocate: it only uses atomics
+/// and system calls, as a signal handler must.
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the system gives a handler with SA_SIGINFO a valid one.
+    // SAFETY: with SA_SIGINFO the system passes a valid `siginfo_t`.
     let (at, code) = unsafe { ((*info).si_addr() as u64, (*info).si_code) };
-    // Others than the system may send it, and then there is no address.
+    // A process can also send the signal; then there is no address.
     let is_fault = code > 0;
-    let is_there = |place: &&Place| {
-        let (address, length) = place.range();
+    let contains_fault = |slot: &&WatchSlot| {
+        let (address, length) = slot.range();
         at.checked_sub(address).is_some_and(|offset| offset < length)
     };
-    if is_fault && let Some(place) = WATCHED.iter().find(is_there) {
-        let (address, length) = place.range();
-        // SAFETY: the range is watched, so it is a mapping of ours, of which every reference
-        // is to bytes that may be read; after this they still may.
+    if is_fault && let Some(slot) = WATCHED.iter().find(contains_fault) {
+        let (address, length) = slot.range();
+        // SAFETY: a watched range is one of our own read-only mappings, and every reference to it
+        // is to readable bytes. They stay readable.
         let zeros = unsafe {
             libc::mmap(
                 address as *mut libc::c_void,
@@ -119,17 +123,16 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut
             )
         };
         if zeros != libc::MAP_FAILED {
-            place.is_gone.store(true, SeqCst);
+            slot.is_lost.store(true, SeqCst);
             return;
         }
     }
-    // What was before it meets the fault again when this returns.
-    let before = BEFORE.get().and_then(Option::as_ref);
-    // SAFETY: the action came from the system; without one there is a pointer to zeros, which
-    // stand for what happens by default.
+    // Restore the previous action. When the handler returns, the instruction faults again.
+    let previous = PREVIOUS_ACTION.get().and_then(Option::as_ref);
+    // SAFETY: the action came from `sigaction`, or is all zeros, which is the default action.
     unsafe {
         let default: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGBUS, before.unwrap_or(&default), ptr::null_mut());
+        libc::sigaction(libc::SIGBUS, previous.unwrap_or(&default), ptr::null_mut());
         if !is_fault {
             libc::raise(signal);
         }

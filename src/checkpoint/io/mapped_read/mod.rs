@@ -1,15 +1,16 @@
-//! Looking at a file's bytes where they lie, in the system's page cache: where that is in large
-//! pages, it takes half to four fifths of the time that copying them out of it takes. Small pages
-//! take longer to map than to copy, so a file that has those is read like any other.
+//! Reads file bytes directly from the page cache, without copying them.
 //!
-//! A change to the file must not be seen by whoever looks. So bytes are looked at under a
-//! [`Lease`] only, which the system grants where nobody has the file open for writing, and
-//! while which nobody opens it so or cuts it off. A look is short, and who wants to write waits
-//! for its end. Where there is no lease the bytes have to be copied.
+//! If the page cache holds the file in large pages, this takes 20 to 50 % less time than `read`.
+//! Small pages take longer to map than to copy, so a file in small pages is read as usual.
 //!
-//! Two things can still go wrong. The disk may fail; and a process that is held up for most of
-//! a minute loses its lease. The first would be a SIGBUS, and so would a file cut off after the
-//! second. [`faults`] lets the look end all the same, and what it saw is thrown away.
+//! The bytes must not change while a closure reads them. So they are only lent under a [`Lease`],
+//! which the system grants if nobody has the file open for writing. Until it is released, whoever
+//! wants to write waits, so the closures are short. Where no lease can be had, the caller copies
+//! the bytes.
+//!
+//! Two failures remain: the disk can fail, and a process that is stopped for most of a minute loses
+//! its lease, after which the file can be truncated. Both raise SIGBUS. [`faults`] lets the closure
+//! finish, and its result is discarded.
 
 #![allow(unsafe_code)]
 
@@ -26,126 +27,134 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
-/// Windows begin at its multiples: a large page of the system.
-const ALIGNMENT: u64 = 2 << 20;
+/// Windows begin at multiples of this: the size of a large page.
+const LARGE_PAGE_BYTES: u64 = 2 << 20;
 
-/// What is mapped at once, unless more is looked at: several looks, for it takes time to map,
-/// and little, for it counts as the process's memory.
-const WINDOW: u64 = 10 << 20;
+/// Smallest window. Mapping takes time, so one window serves several reads; mapped pages count as
+/// the process's memory, so it is not larger.
+const MIN_WINDOW_BYTES: u64 = 10 << 20;
 
-/// Fewer bytes are copied sooner than they are mapped.
-const LEAST: u64 = 512 << 10;
+/// Copying fewer bytes than this is faster than mapping them.
+const MIN_MAPPED_BYTES: u64 = 512 << 10;
 
-/// So far apart are bytes that come into memory together only in a large page.
-const NEARBY: u64 = 256 << 10;
+/// Two bytes this far apart are mapped by one page fault only if they are in a large page.
+const PAGE_PROBE_DISTANCE: u64 = 256 << 10;
 
-/// How many windows may be of no use before a file is read like any other. Its beginning is
-/// often in small pages, for that is where the system begins to read ahead.
-const PATIENCE: u32 = 4;
+/// Number of useless windows (no lease, or small pages) after which a file is only read by copying.
+/// More than one, because the beginning of a file is often in small pages: there the system's
+/// read-ahead starts.
+const MAX_USELESS_WINDOWS: u32 = 4;
 
-/// A file of which a part is mapped.
-pub struct Mapped {
+/// A file with one mapped window.
+pub struct MappedFile {
     file: File,
     window: Option<Window>,
-    /// Whether leases on the file mean what they say, once somebody wanted to know.
+    /// Whether leases on the file bind all writers; `None` until first needed.
     is_leasable: Option<bool>,
-    /// How many windows of no use it takes until no more are tried.
-    patience: u32,
+    /// Number of useless windows left before mapping is given up.
+    attempts_left: u32,
 }
 
-impl Mapped {
-    pub fn new(file: File) -> Mapped {
-        Mapped { file, window: None, is_leasable: None, patience: PATIENCE }
+impl MappedFile {
+    /// Wraps an open file; nothing is mapped yet.
+    pub fn new(file: File) -> MappedFile {
+        MappedFile { file, window: None, is_leasable: None, attempts_left: MAX_USELESS_WINDOWS }
     }
 
+    /// The file, for reading by copying.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Gives the memory back, for the file is not looked at for now.
+    /// Unmaps the window.
     pub fn unmap(&mut self) {
         self.window = None;
     }
 
-    /// The bytes of a range, ready for a look. `None` if they have to be copied, or if that
-    /// takes no longer. `check` makes sure that the file has them; nobody changes it after.
-    pub fn ready<E>(
+    /// Returns the bytes of a range, protected by a lease. `None` if copying them is necessary or
+    /// as fast.
+    ///
+    /// `check` runs once the lease is held. It makes sure that the file is unchanged and contains
+    /// the range.
+    pub fn lease_bytes<E>(
         &mut self,
         bytes: Range<u64>,
         check: impl FnOnce(&File) -> Result<(), E>,
-    ) -> Result<Option<Ready<'_>>, E> {
-        if self.patience == 0 {
+    ) -> Result<Option<LeasedBytes<'_>>, E> {
+        if self.attempts_left == 0 {
             self.unmap();
             return Ok(None);
         }
         let file = &self.file;
-        if bytes.end.saturating_sub(bytes.start) < LEAST
-            || !*self.is_leasable.get_or_insert_with(|| lease::bind_everybody(file))
+        if bytes.end.saturating_sub(bytes.start) < MIN_MAPPED_BYTES
+            || !*self.is_leasable.get_or_insert_with(|| lease::binds_all_writers(file))
             || !is_cached(file, bytes.end - 1)
         {
             return Ok(None);
         }
         let Some(lease) = Lease::take(file) else {
-            self.patience -= 1;
+            self.attempts_left -= 1;
             return Ok(None);
         };
         check(file)?;
-        let holds = |window: &Window| window.holds(&bytes) && !window.watch.is_gone();
+        let holds = |window: &Window| window.holds(&bytes) && !window.watch.is_lost();
         if !self.window.as_ref().is_some_and(holds) {
-            // Unmapped first, so that there is but one at a time.
+            // Unmap first, so that at most one window is mapped.
             self.window = None;
             self.window = Window::new(file, &bytes);
             let large = |window: &Window| window.has_large_pages(&bytes);
             match self.window.as_ref().map_or(Some(false), large) {
-                Some(false) => self.patience -= 1,
-                Some(true) => self.patience = (self.patience + 1).min(2 * PATIENCE),
+                Some(false) => self.attempts_left -= 1,
+                Some(true) => {
+                    self.attempts_left = (self.attempts_left + 1).min(2 * MAX_USELESS_WINDOWS)
+                }
                 None => {}
             }
         }
-        Ok(self.window.as_ref().map(|window| Ready { window, lease, bytes }))
+        Ok(self.window.as_ref().map(|window| LeasedBytes { window, lease, bytes }))
     }
 }
 
-/// Whether the byte at `offset` is in memory. What is not is better read: the system then reads
-/// ahead more, and keeps it in larger pieces, than where it is asked by looking.
+/// Returns whether the byte at `offset` is in the page cache. Bytes that are not are better read
+/// with `read`, which reads ahead further and into larger pages than a page fault does.
 fn is_cached(file: &File, offset: u64) -> bool {
     let (mut byte, now) = ([0], ReadWriteFlags::NOWAIT);
     let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], offset, now);
-    // Some file systems cannot say.
+    // Some file systems do not support the flag: assume that the byte is cached.
     !matches!(read, Err(Errno::AGAIN))
 }
 
-/// Bytes that nobody can change until they have been looked at.
-pub struct Ready<'m> {
+/// Bytes of a file that cannot change until they are released.
+pub struct LeasedBytes<'m> {
     window: &'m Window,
     lease: Lease<'m>,
     bytes: Range<u64>,
 }
 
-impl Ready<'_> {
-    /// Gives the bytes to `look`. `None` if they were lost meanwhile, and what was made of them
-    /// is worth nothing.
-    pub fn look<T>(self, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        let seen = look(self.window.bytes(&self.bytes));
-        let is_true = self.lease.give_back() && !self.window.watch.is_gone();
-        is_true.then_some(seen)
+impl LeasedBytes<'_> {
+    /// Calls `read` with the bytes. Returns `None` if they were lost meanwhile; the result is then
+    /// discarded.
+    pub fn with_bytes<T>(self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let result = read(self.window.bytes(&self.bytes));
+        let is_intact = self.lease.release() && !self.window.watch.is_lost();
+        is_intact.then_some(result)
     }
 }
 
 /// A mapped part of a file.
 struct Window {
-    /// Dropped before the memory is unmapped.
+    /// Declared first, so that it is dropped before the memory is unmapped.
     watch: Watch,
     memory: Memory,
-    /// Which bytes of the file the memory is, or would be if it were as long.
+    /// The byte range of the file that is mapped. It may extend beyond the end of the file.
     range: Range<u64>,
 }
 
 impl Window {
-    /// Maps `bytes` and some after them.
+    /// Maps a range that contains `bytes`.
     fn new(file: &File, bytes: &Range<u64>) -> Option<Window> {
-        let start = bytes.start / ALIGNMENT * ALIGNMENT;
-        let length = usize::try_from((bytes.end - start).max(WINDOW)).ok()?;
+        let start = bytes.start / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES;
+        let length = usize::try_from((bytes.end - start).max(MIN_WINDOW_BYTES)).ok()?;
         let memory = Memory::map(file, start, length)?;
         let watch = Watch::new(memory.at.as_ptr() as usize, length)?;
         Some(Window { watch, memory, range: start..start + length as u64 })
@@ -156,29 +165,31 @@ impl Window {
         start <= bytes.start && bytes.start <= bytes.end && bytes.end <= end
     }
 
-    /// Whether the memory of `bytes` is mapped in large pages; to map small ones takes as long
-    /// as to copy what is in them. `None` where these bytes do not tell.
+    /// Returns whether `bytes` are in large pages. Mapping small ones takes as long as copying
+    /// their content. `None` if this range is too short or badly aligned to find out.
     fn has_large_pages(&self, bytes: &Range<u64>) -> Option<bool> {
-        let other = bytes.end.checked_sub(NEARBY).filter(|&other| other > bytes.start)?;
-        if (other - 1) / ALIGNMENT != (bytes.end - 1) / ALIGNMENT {
+        let other =
+            bytes.end.checked_sub(PAGE_PROBE_DISTANCE).filter(|&other| other > bytes.start)?;
+        if (other - 1) / LARGE_PAGE_BYTES != (bytes.end - 1) / LARGE_PAGE_BYTES {
             return None;
         }
         let touch = |end: u64| black_box(self.bytes(&(end - 1..end)).first().copied());
         touch(bytes.end);
-        let faults = faults_so_far();
+        let faults = minor_faults();
         touch(other);
-        Some(faults_so_far() == faults)
+        Some(minor_faults() == faults)
     }
 
-    /// The bytes of a range that the window holds, of a file that has them.
+    /// Returns the bytes of a range; empty if the window does not contain it. The file must contain
+    /// the range.
     fn bytes(&self, bytes: &Range<u64>) -> &[u8] {
         if !self.holds(bytes) {
             return &[];
         }
         let (offset, length) = (bytes.start - self.range.start, bytes.end - bytes.start);
-        // SAFETY: this part of the memory is mapped for reading as long as `self` lives, and
-        // lies in the file. Nobody writes to that under the lease that `Ready` has. Where one
-        // is lost, `Watch` keeps the memory readable and `Ready::look` gives nothing.
+        // SAFETY: this part of the memory is mapped for reading while `self` lives, and lies inside
+        // the file. Nobody writes to the file under the lease in `LeasedBytes`. If the lease is
+        // lost, `Watch` keeps the memory readable and `LeasedBytes::with_bytes` returns `None`.
         unsafe {
             let at = self.memory.at.add(offset as usize);
             std::slice::from_raw_parts(at.as_ptr(), length as usize)
@@ -186,8 +197,8 @@ impl Window {
     }
 }
 
-/// How often this thread has touched memory that had yet to be mapped.
-fn faults_so_far() -> libc::c_long {
+/// Returns the number of minor page faults of this thread so far.
+fn minor_faults() -> libc::c_long {
     // SAFETY: zeros are a valid `rusage`, and the pointer is to one.
     unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -196,19 +207,19 @@ fn faults_so_far() -> libc::c_long {
     }
 }
 
-/// Mapped memory.
+/// A read-only shared mapping of a file, unmapped on drop.
 struct Memory {
     at: NonNull<u8>,
     length: usize,
 }
 
-// SAFETY: it is memory for reading, which is where it is for every thread.
+// SAFETY: the memory is only read, and a mapping belongs to the process, not to a thread.
 unsafe impl Send for Memory {}
 
 impl Memory {
     fn map(file: &File, start: u64, length: usize) -> Option<Memory> {
         let start = start.try_into().ok()?;
-        // SAFETY: a mapping at an address of the system's choice touches no other.
+        // SAFETY: the system chooses the address, so no other mapping is affected.
         let at = unsafe {
             let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
             libc::mmap(ptr::null_mut(), length, read, shared, file.as_raw_fd(), start)
@@ -248,58 +259,60 @@ mod tests {
         (directory, path)
     }
 
-    fn mapped(path: &Path) -> Mapped {
-        Mapped::new(File::open(path).expect("opens"))
+    fn mapped(path: &Path) -> MappedFile {
+        MappedFile::new(File::open(path).expect("opens"))
     }
 
-    fn ready(mapped: &mut Mapped, bytes: Range<u64>) -> Option<Ready<'_>> {
-        let ready: Result<_, Infallible> = mapped.ready(bytes, |_| Ok(()));
-        match ready {
-            Ok(ready) => ready,
+    fn lease_bytes(mapped: &mut MappedFile, bytes: Range<u64>) -> Option<LeasedBytes<'_>> {
+        let leased: Result<_, Infallible> = mapped.lease_bytes(bytes, |_| Ok(()));
+        match leased {
+            Ok(leased) => leased,
             Err(never) => match never {},
         }
     }
 
-    /// Whether this machine's directory of temporary files has leases; few have none.
+    /// Returns whether the directory for temporary files supports leases; most do.
     fn has_leases(path: &Path) -> bool {
         let file = File::open(path).expect("opens");
-        let has = lease::bind_everybody(&file) && Lease::take(&file).is_some();
+        let has = lease::binds_all_writers(&file) && Lease::take(&file).is_some();
         if !has {
-            eprintln!("no leases at {}: nothing is tested here", path.display());
+            eprintln!("skipped: no file leases at {}", path.display());
         }
         has
     }
 
     #[test]
-    fn bytes_are_seen_where_they_lie() {
+    fn bytes_are_read_without_a_copy() {
         let (_directory, path) = file();
         if !has_leases(&path) {
             return;
         }
         let mut mapped = mapped(&path);
-        for bytes in [7..1_000_008, 5..LENGTH, 900_001..2_000_000, LENGTH - LEAST..LENGTH] {
+        for bytes in
+            [7..1_000_008, 5..LENGTH, 900_001..2_000_000, LENGTH - MIN_MAPPED_BYTES..LENGTH]
+        {
             let expected: Vec<u8> = bytes.clone().map(|n| (n % 251) as u8).collect();
-            let ready = ready(&mut mapped, bytes.clone()).expect("mapped");
-            assert!(ready.look(|seen| seen == expected).expect("still there"), "{bytes:?}");
+            let leased = lease_bytes(&mut mapped, bytes.clone()).expect("mapped");
+            assert!(leased.with_bytes(|seen| seen == expected).expect("still there"), "{bytes:?}");
         }
-        assert!(ready(&mut mapped, 0..LEAST - 1).is_none(), "too few");
+        assert!(lease_bytes(&mut mapped, 0..MIN_MAPPED_BYTES - 1).is_none(), "too few");
     }
 
     #[test]
-    fn who_wants_to_write_waits_for_the_end_of_a_look() {
+    fn a_writer_waits_until_the_lease_is_released() {
         let (_directory, path) = file();
         if !has_leases(&path) {
             return;
         }
         let has_written = AtomicBool::new(false);
         let mut mapped = mapped(&path);
-        // After a first look, for that of a second lease is another signal unless it is asked
-        // for anew, and it would end the process.
-        let first = ready(&mut mapped, 0..LENGTH).expect("mapped");
-        assert_eq!(first.look(<[u8]>::len), Some(LENGTH as usize));
+        // A second lease would report with another signal unless it is set again; that signal would
+        // end the process. So take a first lease before the one under test.
+        let first = lease_bytes(&mut mapped, 0..LENGTH).expect("mapped");
+        assert_eq!(first.with_bytes(<[u8]>::len), Some(LENGTH as usize));
         std::thread::scope(|scope| {
-            let ready = ready(&mut mapped, 0..LENGTH).expect("mapped");
-            let seen = ready.look(|bytes| {
+            let leased = lease_bytes(&mut mapped, 0..LENGTH).expect("mapped");
+            let seen = leased.with_bytes(|bytes| {
                 scope.spawn(|| {
                     File::create(&path).expect("opens, and cuts it off");
                     has_written.store(true, SeqCst);
@@ -315,59 +328,59 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_written_to_is_not_looked_at() {
+    fn a_file_open_for_writing_is_not_mapped() {
         let (_directory, path) = file();
         let mut mapped = mapped(&path);
         let writer = File::options().append(true).open(&path).expect("opens");
         for _ in 0..2 {
-            assert!(ready(&mut mapped, 0..LENGTH).is_none());
+            assert!(lease_bytes(&mut mapped, 0..LENGTH).is_none());
         }
         drop(writer);
         if has_leases(&path) {
-            assert!(ready(&mut mapped, 0..LENGTH).is_some());
+            assert!(lease_bytes(&mut mapped, 0..LENGTH).is_some());
         }
     }
 
     #[test]
-    fn what_was_seen_without_a_lease_is_thrown_away() {
+    fn bytes_read_after_the_lease_was_lost_are_discarded() {
         let (_directory, path) = file();
         if !has_leases(&path) {
             return;
         }
         let mut mapped = mapped(&path);
-        let ready = ready(&mut mapped, 0..LENGTH).expect("mapped");
-        // As the system takes it away from who does not give it back in time.
-        assert!(Lease::of(ready.lease.file()).give_back());
-        assert_eq!(ready.look(<[u8]>::len), None);
+        let leased = lease_bytes(&mut mapped, 0..LENGTH).expect("mapped");
+        // The system does the same to a process that does not release its lease in time.
+        assert!(Lease::held(leased.lease.file()).release());
+        assert_eq!(leased.with_bytes(<[u8]>::len), None);
     }
 
     #[test]
-    fn memory_that_is_gone_reads_as_zeros_and_is_known_to_be() {
+    fn lost_memory_reads_as_zeros_and_is_reported() {
         let (_directory, path) = file();
         let file = File::open(&path).expect("opens");
         let bytes = LENGTH / 2..LENGTH;
         let other = Window::new(&file, &bytes).expect("mapped");
         let window = Window::new(&file, &bytes).expect("mapped");
         assert_eq!(window.bytes(&bytes).iter().max(), Some(&250));
-        assert!(!window.watch.is_gone());
+        assert!(!window.watch.is_lost());
         File::options().write(true).open(&path).and_then(|f| f.set_len(1)).expect("cuts it off");
         assert_eq!(window.bytes(&bytes).iter().max(), Some(&0));
-        assert!(window.watch.is_gone() && !other.watch.is_gone());
-        // What comes to the same place is watched anew.
+        assert!(window.watch.is_lost() && !other.watch.is_lost());
+        // A new mapping at the same address is watched as well.
         drop((window, other));
         std::fs::write(&path, vec![1; LENGTH as usize]).expect("writes");
         let window = Window::new(&file, &bytes).expect("mapped");
         assert_eq!(window.bytes(&bytes).iter().min(), Some(&1));
-        assert!(!window.watch.is_gone());
+        assert!(!window.watch.is_lost());
     }
 
-    /// Runs itself once more, for it does not survive.
+    /// Runs itself in a child process, which the fault ends.
     #[test]
-    fn other_faults_end_the_process_as_before() {
+    fn faults_in_other_memory_end_the_process() {
         const INSIDE: &str = "QUANTSCOPE_TEST_FAULT";
         let (_directory, path) = file();
         if std::env::var_os(INSIDE).is_none() {
-            let name = "other_faults_end_the_process_as_before";
+            let name = "faults_in_other_memory_end_the_process";
             let child = Command::new(std::env::current_exe().expect("known"))
                 .args([&format!("checkpoint::io::mapped_read::tests::{name}"), "--exact"])
                 .env(INSIDE, "1")
@@ -381,7 +394,7 @@ mod tests {
         let memory = Memory::map(&file, 0, LENGTH as usize).expect("mapped");
         File::options().write(true).open(&path).and_then(|f| f.set_len(0)).expect("cuts it off");
         assert_eq!(watched.bytes(&(0..LENGTH)).iter().max(), Some(&0));
-        // SAFETY: it is not there, which is what this is about.
+        // SAFETY: the memory is not readable; the test expects the resulting SIGBUS.
         let never = unsafe { memory.at.read_volatile() };
         unreachable!("read {never}");
     }
