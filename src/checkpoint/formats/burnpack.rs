@@ -1,5 +1,5 @@
-//! burnpack, the file of Burn's `save_file` and `load_file`: CBOR metadata and data, as
-//! the crate `burn-pack` 0.22 reads and writes them.
+//! burnpack, the file format of Burn's `save_file` and `load_file`: CBOR metadata followed by data,
+//! as read and written by the crate `burn-pack` 0.22.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::packed::{
@@ -11,26 +11,26 @@ use crate::tensor::{DType, FloatType, Shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The first four bytes: `0x4255524E`, little-endian.
+/// The first four bytes: `0x4255524E` as little-endian.
 pub(crate) const MAGIC: [u8; 4] = *b"NRUB";
 pub(crate) const VERSION: u16 = 1;
 
-/// Bytes before the metadata: magic, version, and the metadata's length.
+/// Bytes before the metadata: magic number, version, and the metadata's length.
 pub(crate) const HEADER_LENGTH: u64 = 10;
 
-/// Where the data and every tensor in it start.
+/// Alignment of the data section and of every tensor in it, in bytes.
 pub(crate) const ALIGNMENT: u64 = 256;
 
-/// What Burn's reader takes.
+/// Limits of Burn's reader.
 pub(crate) const METADATA_LIMIT: u64 = 100 << 20;
 pub(crate) const TENSOR_LIMIT: u64 = 10 << 30;
 pub(crate) const COUNT_LIMIT: usize = 100_000;
 pub(crate) const FILE_LIMIT: u64 = 100 << 30;
 
-/// The key that says which way round linear weights lie, if it is not the source's.
+/// The metadata key that names the orientation of linear weights, if it differs from the source's.
 pub(crate) const LAYOUT_KEY: &str = "quantscope.layout";
 
-/// CBOR goes no deeper in a valid file.
+/// Maximum nesting depth of the CBOR metadata.
 const DEPTH_LIMIT: usize = 32;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub(crate) struct Metadata {
 pub(crate) struct Descriptor {
     pub dtype: BurnType,
     pub shape: Vec<u64>,
-    /// Start and end, from the start of the data.
+    /// Start and end in bytes, relative to the data section.
     pub data_offsets: (u64, u64),
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub param_id: Option<u64>,
@@ -93,7 +93,7 @@ struct Block {
     dtype: String,
 }
 
-/// Lengths of a block along the last `len` dimensions.
+/// Block lengths along the last `len` dimensions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct BlockSize {
     storage: [u8; 5],
@@ -101,7 +101,7 @@ struct BlockSize {
 }
 
 impl BurnType {
-    /// Burn's type for one of safetensors'; `None` if it has none.
+    /// Returns Burn's type for a safetensors type; `None` if there is none.
     pub(crate) fn new(dtype: &DType) -> Option<BurnType> {
         Some(match dtype {
             DType::F64 => BurnType::F64,
@@ -121,7 +121,7 @@ impl BurnType {
         })
     }
 
-    /// Burn's type for int8 of a scheme; `None` if Burn has no such scheme.
+    /// Returns Burn's type for int8 with the given scheme; `None` if Burn has no such scheme.
     pub(crate) fn quantized(scheme: QuantizationScheme) -> Option<BurnType> {
         let block = match scheme {
             QuantizationScheme::PerTensor(..) => None,
@@ -162,7 +162,8 @@ impl BurnType {
 }
 
 impl Scheme {
-    /// The scheme as one of ours: symmetric int8 with F32 scales, in the tensor's order.
+    /// Returns the equivalent scheme: symmetric int8 with F32 scales, in the tensor's row-major
+    /// order. `None` for other schemes.
     fn int8(&self) -> Option<QuantizationScheme> {
         let plain = matches!(self.value.as_str(), "Q8S" | "Q8F")
             && matches!(self.store, Store::Native | Store::PackedU32(0))
@@ -181,10 +182,10 @@ impl Scheme {
     }
 }
 
-/// A quantized tensor among the stored ones: its values, followed by its scales.
+/// A quantized tensor: its values are one stored tensor, its scales the next.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Quantized {
-    /// The place of the values in the order of the stored tensors; the scales come next.
+    /// Index of the values in the list of stored tensors; the scales follow.
     pub values: u32,
     pub scheme: QuantizationScheme,
     pub rounding: Rounding,
@@ -193,7 +194,7 @@ pub(crate) struct Quantized {
 }
 
 impl Quantized {
-    /// The tensor whose values are `stored`.
+    /// Builds the packed tensor whose values are `stored`.
     pub(crate) fn found(
         self,
         values: StoredId,
@@ -217,11 +218,11 @@ impl Quantized {
     }
 }
 
-/// A checked header.
+/// A header that was checked against the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Header {
     pub metadata: Vec<(String, String)>,
-    /// In the order of the data.
+    /// Sorted by their position in the data.
     pub stored: Vec<Stored>,
     pub quantized: Vec<Quantized>,
 }
@@ -248,7 +249,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
     let data = (HEADER_LENGTH + length).next_multiple_of(ALIGNMENT);
     let room = source.size().saturating_sub(data);
 
-    // What quantscope itself noted when it wrote the file.
+    // Written by quantscope if it made the file.
     let ours = said.metadata.get(METADATA_KEY);
     let ours: Option<QuantizedMetadata> = ours.and_then(|text| serde_json::from_str(text).ok());
     let rounding = ours.as_ref().and_then(|ours| ours.rounding.parse().ok());
@@ -282,7 +283,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
                 let scales = scheme.groups(&shape).count().checked_mul(4);
                 scales.and_then(|scales| scales.checked_add(shape.elements()))
             }
-            // The size of other quantized tensors is not known.
+            // The size of other quantized types is unknown.
             None if matches!(dtype, DType::Other(_)) => Some(end - start),
             None => dtype.bytes_for(shape.elements()),
         };
@@ -299,7 +300,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
         header.quantized.push(Quantized {
             values: header.stored.len() as u32,
             scheme,
-            // Burn up to 0.22, whose files these are, rounds so.
+            // Burn up to 0.22, which writes this format, rounds half away from zero.
             rounding: rounding.unwrap_or(Rounding::HalfAway),
             calibration: noted.and_then(|noted| noted.calibration().ok()).unwrap_or_default(),
             original: original.unwrap_or(FloatType::F32),

@@ -1,28 +1,28 @@
-//! The element types of PyTorch and NumPy, by the names their files use.
+//! The element types of PyTorch and NumPy, by the names used in their files.
 
 use crate::checkpoint::access::{Conversion, SignChange};
 use crate::tensor::DType;
 
-/// A type of elements of whole bytes.
+/// An element type whose size is a whole number of bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ElementType {
     pub dtype: DType,
     /// Bytes of one element.
     pub size: u64,
-    pub kind: Kind,
+    pub kind: ElementKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ElementKind {
     Float,
     Integer,
     /// Two floats: the real and the imaginary part.
     Complex,
-    /// Bits that are neither negated nor swapped.
+    /// Bytes that are neither negated nor byte-swapped.
     Opaque,
 }
 
-/// The bits that PyTorch sets on a tensor whose elements are to be changed when they are read.
+/// PyTorch's flags for tensors whose elements are to be changed on reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LazyBits {
     pub negative: bool,
@@ -30,30 +30,30 @@ pub(crate) struct LazyBits {
 }
 
 impl ElementType {
-    fn new(dtype: DType, kind: Kind) -> Option<ElementType> {
+    fn new(dtype: DType, kind: ElementKind) -> Option<ElementType> {
         let size = dtype.bytes_for(1)?;
         Some(ElementType { dtype, size, kind })
     }
 
-    fn other(name: &str, size: u64, kind: Kind) -> Option<ElementType> {
+    fn other(name: &str, size: u64, kind: ElementKind) -> Option<ElementType> {
         Some(ElementType { dtype: DType::Other(name.into()), size, kind })
     }
 
-    /// What is done to elements on reading; `Err`: why it cannot be done.
+    /// Returns the conversion applied on reading, or the reason why it is not possible.
     pub(crate) fn conversion(
         &self,
         big_endian: bool,
         bits: LazyBits,
     ) -> Result<Option<Conversion>, String> {
-        let number = if self.kind == Kind::Complex { self.size / 2 } else { self.size };
+        let number = if self.kind == ElementKind::Complex { self.size / 2 } else { self.size };
         let swap_bytes = big_endian && number > 1;
-        let conjugate = bits.conjugate && self.kind == Kind::Complex;
+        let conjugate = bits.conjugate && self.kind == ElementKind::Complex;
         let sign = match (bits.negative, conjugate, self.kind) {
-            (true, _, Kind::Opaque) => {
+            (true, _, ElementKind::Opaque) => {
                 return Err(format!("it has the negative bit, and its type is {}", self.dtype));
             }
             (false, false, _) => SignChange::None,
-            (true, false, Kind::Integer) => SignChange::NegateIntegers,
+            (true, false, ElementKind::Integer) => SignChange::NegateIntegers,
             (true, false, _) => SignChange::NegateFloats,
             (false, true, _) => SignChange::Conjugate,
             (true, true, _) => SignChange::NegateConjugate,
@@ -63,7 +63,7 @@ impl ElementType {
     }
 }
 
-/// The element type of a class of storages, such as `FloatStorage`.
+/// Returns the element type of a storage class such as `FloatStorage`.
 pub(crate) fn of_storage_class(class: &str) -> Option<ElementType> {
     let name = class.strip_suffix("Storage")?;
     match name {
@@ -88,14 +88,14 @@ pub(crate) fn of_storage_class(class: &str) -> Option<ElementType> {
     }
 }
 
-/// The element type of a class of tensors as PyTorch 0.1 pickled them, such as `FloatTensor`.
+/// Returns the element type of a tensor class of PyTorch 0.1, such as `FloatTensor`.
 pub(crate) fn of_tensor_class(class: &str) -> Option<ElementType> {
     of_storage_class(&format!("{}Storage", class.strip_suffix("Tensor")?))
 }
 
-/// An element type by torch's name for it.
+/// Returns an element type by its torch name.
 pub(crate) fn torch(name: &str) -> Option<ElementType> {
-    use Kind::{Complex, Float, Integer, Opaque};
+    use ElementKind::{Complex, Float, Integer, Opaque};
     match name {
         "float64" | "double" => ElementType::new(DType::F64, Float),
         "float32" | "float" => ElementType::new(DType::F32, Float),
@@ -130,7 +130,7 @@ pub(crate) fn torch(name: &str) -> Option<ElementType> {
     }
 }
 
-/// An element type by NumPy's kind and size, such as `f4`.
+/// Returns an element type by NumPy's kind and size, such as `f4`.
 pub(crate) fn numpy(kind: &str) -> Option<ElementType> {
     match kind {
         "f2" => torch("float16"),
@@ -147,7 +147,7 @@ pub(crate) fn numpy(kind: &str) -> Option<ElementType> {
         "u8" => torch("uint64"),
         "c8" => torch("complex64"),
         "c16" => torch("complex128"),
-        // The name that ml_dtypes gives.
+        // The name used by ml_dtypes.
         "bfloat16" => torch("bfloat16"),
         _ => None,
     }

@@ -1,21 +1,21 @@
-//! Files that are not checkpoints, named by their first bytes: pointers left by an incomplete
-//! download, error pages, archives, and the formats of other software.
+//! Describes files that are not checkpoints by their first bytes: pointers left by an incomplete
+//! download, error pages, archives, and formats of other software.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::formats::zip::Member;
 use crate::checkpoint::io::source::Source;
 use serde_json::Value;
 
-/// Bytes of a file that are looked at.
+/// Bytes read from the start of a file.
 const HEAD_BYTES: u64 = 2048;
 
-/// Characters of a server's answer that are quoted.
+/// Maximum number of quoted characters of a server's answer.
 const MAX_QUOTED: usize = 120;
 
 /// The last bytes of a TensorFlow checkpoint's index (a LevelDB table).
 const TENSORFLOW_INDEX: [u8; 8] = [0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb];
 
-/// What the start of a file, at some offset, says that it is.
+/// Bytes at an offset that identify a format.
 struct Signature {
     offset: usize,
     bytes: &'static [u8],
@@ -61,8 +61,8 @@ const SIGNATURES: [Signature; 28] = [
     at(0, b"\x12\x01\0\0", "MXNet parameters, which are not read"),
 ];
 
-/// What a file is whose format is not read: "it is ..." with what to do; `None` if its first
-/// bytes do not tell.
+/// Describes a file whose format is not supported, and what to do about it. The text completes "it
+/// is …". `None` if the first bytes are not recognized.
 pub(super) fn describe(source: &Source) -> Result<Option<String>> {
     let mut head = vec![0; source.size().min(HEAD_BYTES) as usize];
     source.read_exact(&source.open()?, &mut head, 0)?;
@@ -77,7 +77,7 @@ pub(super) fn describe(source: &Source) -> Result<Option<String>> {
     Ok(is_index.then(|| "a TensorFlow checkpoint's index, which is not read".to_owned()))
 }
 
-/// What a ZIP archive is that holds neither PyTorch's nor NumPy's members.
+/// Describes a ZIP archive that has neither PyTorch's nor NumPy's members.
 pub(super) fn describe_zip(members: &[Member]) -> String {
     let holds = |name: &str| members.iter().any(|member| member.name.ends_with(name));
     let is_model = |member: &&Member| {
@@ -127,8 +127,8 @@ fn of(head: &[u8], goes_on: bool) -> Option<String> {
     })
 }
 
-/// Whether the bytes are the start of an ONNX `ModelProto`: its fields `ir_version`, then
-/// `opset_import`, `producer_name` or `graph`, as protobuf tags.
+/// Returns whether the bytes start an ONNX `ModelProto`: the protobuf tag of `ir_version`, followed
+/// by that of `opset_import`, `producer_name` or `graph`.
 fn is_onnx(head: &[u8]) -> bool {
     match head {
         [0x08, version @ 3..=13, tag, length, ..] => match tag {
@@ -146,7 +146,7 @@ fn is_onnx(head: &[u8]) -> bool {
     }
 }
 
-/// Models that start with a version and a nested description: TensorFlow's `SavedModel` has
+/// Recognizes models that start with a version and a nested message: TensorFlow's `SavedModel` has
 /// schema version 1, Core ML's `Model` a specification version of 2 or more.
 fn protobuf(head: &[u8]) -> Option<&'static str> {
     match head {
@@ -156,7 +156,8 @@ fn protobuf(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// A map of one to fifteen entries whose first key is a short word, as Flax writes weights.
+/// Recognizes a map of one to fifteen entries whose first key is a short word, as Flax writes
+/// weights.
 fn message_pack(head: &[u8]) -> Option<&'static str> {
     let [0x81..=0x8f, length @ 0xa1..=0xbf, rest @ ..] = head else { return None };
     let key = rest.get(..usize::from(length & 0x1f))?;
@@ -164,7 +165,7 @@ fn message_pack(head: &[u8]) -> Option<&'static str> {
     is_word.then_some("MessagePack data (Flax weights), which is not read")
 }
 
-/// The head of a file as text; `None` if it is binary.
+/// Decodes the first bytes as text; `None` if they are binary.
 fn text(head: &[u8], goes_on: bool) -> Option<String> {
     let utf16 = |decode: fn([u8; 2]) -> u16| {
         let units = head.get(2..)?.chunks_exact(2).map(|pair| decode([pair[0], pair[1]]));
@@ -175,7 +176,7 @@ fn text(head: &[u8], goes_on: bool) -> Option<String> {
         [0xfe, 0xff, ..] => utf16(u16::from_be_bytes)?,
         _ => match std::str::from_utf8(head) {
             Ok(text) => text.to_owned(),
-            // A character may be cut off where the head ends.
+            // The last character may be cut off at the end of the head.
             Err(e) if goes_on && e.error_len().is_none() => {
                 String::from_utf8_lossy(head.get(..e.valid_up_to())?).into_owned()
             }
@@ -240,7 +241,7 @@ fn of_text(text: &str) -> String {
     format!("text, not a model: {:?}", shortened(first))
 }
 
-/// A size as people write it: `4.94 GB`.
+/// Formats a size in decimal units: `4.94 GB`.
 fn decimal(bytes: u64) -> String {
     const UNITS: [(u64, &str); 4] =
         [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];

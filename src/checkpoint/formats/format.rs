@@ -1,4 +1,4 @@
-//! The formats a checkpoint's files come in, told apart by their first bytes.
+//! The file formats of checkpoints, detected by the first bytes.
 
 use crate::checkpoint::Source;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
@@ -26,7 +26,11 @@ impl Format {
         }
     }
 
-    /// The format of a file.
+    /// Detects the format of a file.
+    ///
+    /// # Errors
+    ///
+    /// The format is unknown, or the file cannot be read.
     pub(crate) fn of(source: &Source) -> Result<Format> {
         let fail = |problem| Err(CheckpointError::new(source.path(), problem));
         if source.size() < 8 {
@@ -40,7 +44,8 @@ impl Format {
         let [a, b, c, d, e, f, g, h, brace] = first;
         let header = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         if brace == b'{' && header <= safetensors::HEADER_LIMIT {
-            // The length of a header can look like the start of a ZIP archive or a pickle.
+            // A header length can look like the start of a ZIP archive or a pickle, so this check
+            // comes first.
             return Ok(Format::Safetensors);
         }
         if first.starts_with(&numpy::MAGIC) {

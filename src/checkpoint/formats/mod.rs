@@ -1,4 +1,4 @@
-//! One reader per container: from a file's header to the list of its stored tensors.
+//! One reader per file format: parses the header and lists the stored tensors.
 
 pub(crate) mod burnpack;
 pub(crate) mod element_type;

@@ -1,5 +1,5 @@
-//! Runs of bytes in a file, in a deflated archive member or in memory, and reading them
-//! forward.
+//! Byte regions in a file, in a deflated archive member or in memory, and a sequential reader for
+//! them.
 
 use crate::checkpoint::access::Data;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
@@ -9,18 +9,18 @@ use crate::checkpoint::io::source::Source;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What the positions of a [`Region`] count from.
+/// The origin of a [`Region`]'s positions.
 #[derive(Clone, Debug)]
 pub(crate) enum Base {
     /// The start of the file.
     File,
-    /// The first byte that inflating this range of the file gives.
+    /// The first byte of the inflated content of this file range.
     Deflated(Range<u64>),
     /// The start of this buffer.
     Memory(Arc<[u8]>),
 }
 
-/// A run of bytes.
+/// A contiguous range of bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Region {
     pub base: Base,
@@ -39,14 +39,14 @@ impl Region {
         Region { start: 0, length: bytes.len() as u64, base: Base::Memory(bytes) }
     }
 
-    /// The part of `length` bytes from byte `offset` of the region; `None` if it has fewer.
+    /// Returns `length` bytes from byte `offset` of the region; `None` if it is shorter.
     pub(crate) fn slice(&self, offset: u64, length: u64) -> Option<Region> {
         let end = offset.checked_add(length)?;
         let start = self.start.checked_add(offset)?;
         (end <= self.length).then(|| Region { base: self.base.clone(), start, length })
     }
 
-    /// The range of the file and the data in it, as a stored tensor has them.
+    /// Returns the file range and the data in it, in the form that a stored tensor has.
     pub(crate) fn placed(&self) -> (Range<u64>, Data) {
         match &self.base {
             Base::File => (self.start..self.start.saturating_add(self.length), Data::File),
@@ -57,7 +57,11 @@ impl Region {
         }
     }
 
-    /// All its bytes; an error if it has more than `limit`.
+    /// Reads all bytes.
+    ///
+    /// # Errors
+    ///
+    /// The region has more than `limit` bytes or cannot be read.
     pub(crate) fn read(&self, source: &Source, limit: u64) -> Result<Vec<u8>> {
         if self.length > limit {
             let problem = Problem::HeaderLimit { claimed: self.length, limit };
@@ -83,62 +87,62 @@ impl Region {
     }
 }
 
-/// Reads a region forward.
+/// Reads a region sequentially.
 pub(crate) struct ByteReader<'s> {
     source: &'s Source,
-    place: Place<'s>,
+    place: ReaderState<'s>,
 }
 
-enum Place<'s> {
+enum ReaderState<'s> {
     File(Cursor<'s>),
     Memory { bytes: Arc<[u8]>, at: usize },
 }
 
 impl<'s> ByteReader<'s> {
-    /// Starts at the first byte of a region. A deflated one is inflated, which takes at most
-    /// `limit` bytes of memory.
+    /// Starts at the first byte of a region. A deflated region is inflated into memory first, up to
+    /// `limit` bytes.
     pub(crate) fn new(source: &'s Source, region: &Region, limit: u64) -> Result<ByteReader<'s>> {
         let place = match &region.base {
             Base::File => {
                 let end = region.start.saturating_add(region.length);
-                Place::File(Cursor::within(source, region.start..end)?)
+                ReaderState::File(Cursor::within(source, region.start..end)?)
             }
             Base::Memory(bytes) if region.length == bytes.len() as u64 => {
-                Place::Memory { bytes: bytes.clone(), at: 0 }
+                ReaderState::Memory { bytes: bytes.clone(), at: 0 }
             }
             Base::Memory(_) | Base::Deflated(_) => {
-                Place::Memory { bytes: region.read(source, limit)?.into(), at: 0 }
+                ReaderState::Memory { bytes: region.read(source, limit)?.into(), at: 0 }
             }
         };
         Ok(ByteReader { source, place })
     }
 
-    /// What the positions count from.
+    /// Returns the origin of the positions.
     pub(crate) fn base(&self) -> Base {
         match &self.place {
-            Place::File(_) => Base::File,
-            Place::Memory { bytes, .. } => Base::Memory(bytes.clone()),
+            ReaderState::File(_) => Base::File,
+            ReaderState::Memory { bytes, .. } => Base::Memory(bytes.clone()),
         }
     }
 
     pub(crate) fn position(&self) -> u64 {
         match &self.place {
-            Place::File(cursor) => cursor.position(),
-            Place::Memory { at, .. } => *at as u64,
+            ReaderState::File(cursor) => cursor.position(),
+            ReaderState::Memory { at, .. } => *at as u64,
         }
     }
 
     pub(crate) fn remaining(&self) -> u64 {
         match &self.place {
-            Place::File(cursor) => cursor.remaining(),
-            Place::Memory { bytes, at } => bytes.len().saturating_sub(*at) as u64,
+            ReaderState::File(cursor) => cursor.remaining(),
+            ReaderState::Memory { bytes, at } => bytes.len().saturating_sub(*at) as u64,
         }
     }
 
     pub(crate) fn skip(&mut self, n: u64) -> Result<()> {
         match &mut self.place {
-            Place::File(cursor) => cursor.skip(n),
-            Place::Memory { bytes, at } => {
+            ReaderState::File(cursor) => cursor.skip(n),
+            ReaderState::Memory { bytes, at } => {
                 take(self.source, bytes, at, n)?;
                 Ok(())
             }
@@ -147,8 +151,8 @@ impl<'s> ByteReader<'s> {
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         match &mut self.place {
-            Place::File(cursor) => cursor.array(),
-            Place::Memory { bytes, at } => {
+            ReaderState::File(cursor) => cursor.array(),
+            ReaderState::Memory { bytes, at } => {
                 let taken = take(self.source, bytes, at, N as u64)?;
                 let mut out = [0; N];
                 if taken.len() == N {
@@ -159,11 +163,13 @@ impl<'s> ByteReader<'s> {
         }
     }
 
-    /// The next `n` bytes, in memory of their own.
+    /// Reads the next `n` bytes.
     pub(crate) fn bytes(&mut self, n: u64) -> Result<Vec<u8>> {
         match &mut self.place {
-            Place::File(cursor) => cursor.bytes(n),
-            Place::Memory { bytes, at } => take(self.source, bytes, at, n).map(<[u8]>::to_vec),
+            ReaderState::File(cursor) => cursor.bytes(n),
+            ReaderState::Memory { bytes, at } => {
+                take(self.source, bytes, at, n).map(<[u8]>::to_vec)
+            }
         }
     }
 

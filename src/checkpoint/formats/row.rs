@@ -1,4 +1,4 @@
-//! A tensor as it is listed.
+//! A tensor as the readers of PyTorch and NumPy files list it.
 
 use crate::checkpoint::access::{Access, Conversion, Indirect};
 use crate::checkpoint::formats::element_type::ElementType;
@@ -8,20 +8,20 @@ use crate::checkpoint::strided::StridedView;
 use crate::tensor::{DType, Shape};
 use std::ops::Range;
 
-/// A tensor as a row: its type and shape as far as they are known, and its elements or the
-/// reason why there are none.
+/// A tensor's type and shape as far as they are known, and either access to its elements or the
+/// reason why they cannot be read.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub dtype: DType,
     pub shape: Shape,
     pub range: Range<u64>,
     pub access: Access,
-    /// Where in the file the storage begins that it shows.
+    /// File offset of the storage that the tensor is a view of.
     pub storage: Option<u64>,
 }
 
 impl Row {
-    /// The row as a stored tensor of that name.
+    /// Converts the row to a stored tensor with the given name.
     pub(crate) fn stored(self, name: String) -> Stored {
         let stored = Stored::new(name, self.dtype, self.shape, self.range);
         Stored { access: self.access, ..stored }
@@ -41,7 +41,7 @@ impl Row {
         }
     }
 
-    /// Elements that a view shows of a region, or all that the region holds in order.
+    /// Creates a row for elements selected by a view, or for all elements of the region.
     pub(crate) fn readable(
         element: &ElementType,
         shape: Shape,

@@ -1,5 +1,5 @@
-//! The members of a ZIP archive as ranges of its file: what PyTorch and NumPy wrap their
-//! data in.
+//! Lists the members of a ZIP archive as byte ranges of the file. PyTorch and NumPy store their
+//! data in such archives.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::region::{Base, Region};
@@ -10,7 +10,7 @@ use zip::read::{ArchiveOffset, Config, ZipFile};
 use zip::result::ZipResult;
 use zip::{CompressionMethod, ZipArchive};
 
-/// The first bytes of an archive that is not empty, and of one that is.
+/// The first bytes of a non-empty archive and of an empty one.
 pub(crate) const MAGIC: [u8; 4] = *b"PK\x03\x04";
 pub(crate) const EMPTY_MAGIC: [u8; 4] = *b"PK\x05\x06";
 
@@ -20,15 +20,15 @@ const COUNT_LIMIT: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Member {
     pub name: String,
-    /// Its bytes in the archive's file, as they are or deflated.
+    /// Bytes in the archive, stored or deflated.
     pub range: Range<u64>,
-    /// Bytes after inflating.
+    /// Size after inflating, in bytes.
     pub size: u64,
     pub packing: Packing,
 }
 
 impl Member {
-    /// Its bytes; `Err`: why they cannot be read.
+    /// Returns the member's bytes, or the reason why they cannot be read.
     pub(crate) fn region(&self) -> Result<Region, String> {
         match &self.packing {
             Packing::Stored => Ok(Region::file(self.range.clone())),
@@ -48,16 +48,16 @@ impl Member {
 pub(crate) enum Packing {
     Stored,
     Deflated,
-    /// In a way that is not read, for this reason.
+    /// Cannot be read, with the reason.
     Unreadable(String),
 }
 
-/// Every member, in the archive's order. One that cannot be read says so by itself.
+/// Lists all members in the archive's order. One that cannot be read carries the reason.
 pub(crate) fn members(source: &Source) -> Result<Vec<Member>> {
     members_within(source, 0..source.size())
 }
 
-/// The members of an archive that is a part of a file.
+/// Lists the members of an archive that is embedded in a file.
 pub(crate) fn members_within(source: &Source, range: Range<u64>) -> Result<Vec<Member>> {
     let path = source.path();
     let bad = |why: String| CheckpointError::new(path, Problem::Malformed { format: "ZIP", why });
@@ -79,10 +79,10 @@ pub(crate) fn members_within(source: &Source, range: Range<u64>) -> Result<Vec<M
 
 type Archive<'s> = ZipArchive<BufReader<SourceStream<'s>>>;
 
-/// `None`: it is no archive.
+/// Returns `None` if the range is not an archive.
 fn open<'s>(source: &'s Source, range: &Range<u64>) -> Result<Option<Archive<'s>>> {
-    // Nearly every archive begins where its file does. The crate's search for another
-    // beginning misses some that do (zip 9.8), so it comes second.
+    // Nearly every archive begins at the start of its file. The crate's detection of another start
+    // fails for some of these (zip 9.8), so it is only the second attempt.
     for archive_offset in [ArchiveOffset::Known(0), ArchiveOffset::Detect] {
         let handle = source.open()?;
         let stream = SourceStream { source, handle, range: range.clone(), at: 0 };
@@ -121,7 +121,7 @@ fn member<R: Read>(within: &Range<u64>, name: String, found: ZipResult<ZipFile<'
     Member { name, range: start..end, size: found.size(), packing }
 }
 
-/// A part of a source as a stream.
+/// A range of a source as a stream.
 struct SourceStream<'s> {
     source: &'s Source,
     handle: SourceHandle,

@@ -1,4 +1,4 @@
-//! Tensors stored in ggml's blocks.
+//! Tensors stored in ggml's block types.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::format::PackedFormat;
@@ -8,7 +8,7 @@ use crate::quantization::ggml::codec;
 use crate::tensor::{BlockType, FloatType};
 use std::ops::Range;
 
-/// A tensor stored in blocks.
+/// A tensor stored in blocks of a ggml type.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blocks {
     stored: StoredId,
@@ -16,19 +16,19 @@ pub(crate) struct Blocks {
     decode: Decode,
 }
 
-/// Decodes one block into as many elements as it holds.
+/// Decodes one block into its elements.
 type Decode = fn(&[u8], &mut [f32]);
 
-/// Elements of the largest block.
-const LARGEST: usize = 256;
+/// Number of elements in the largest block type.
+const MAX_BLOCK_ELEMENTS: usize = 256;
 
 impl Blocks {
-    /// `None` for a block type that is only named, not decoded.
+    /// Returns `None` for a block type that is known by name only and not decoded.
     pub(crate) fn new(stored: StoredId, block: BlockType) -> Option<Blocks> {
         Some(Blocks { stored, block, decode: codec(block)?.decode })
     }
 
-    /// The bytes that hold the elements of `range`: whole blocks.
+    /// Returns the bytes of the blocks that contain the elements `range`.
     fn bytes_of(&self, range: &Range<u64>) -> Range<u64> {
         let (elements, bytes) = (self.block.elements(), self.block.bytes());
         range.start / elements * bytes..range.end.div_ceil(elements) * bytes
@@ -58,7 +58,7 @@ impl PackedFormat for Blocks {
         reader.stored_into(self.stored, self.bytes_of(&range), &mut stored)?;
         out.clear();
         out.reserve((range.end.saturating_sub(range.start) * 4) as usize);
-        let mut values = [0f32; LARGEST];
+        let mut values = [0f32; MAX_BLOCK_ELEMENTS];
         let values = values.get_mut(..self.block.elements() as usize).unwrap_or_default();
         let mut first = range.start / self.block.elements() * self.block.elements();
         for block in stored.chunks_exact(self.block.bytes() as usize) {

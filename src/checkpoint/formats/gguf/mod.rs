@@ -1,4 +1,4 @@
-//! GGUF: key-values, tensor infos and data, as llama.cpp reads and writes them.
+//! GGUF, llama.cpp's format: key-values, tensor infos and data.
 
 mod blocks;
 mod value;
@@ -11,24 +11,24 @@ use crate::checkpoint::{Source, Stored};
 use crate::tensor::{BlockType, DType, Shape};
 use std::collections::HashSet;
 use std::ops::Range;
-use value::{Kind, TextBudget};
+use value::{TextBudget, ValueType};
 
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 
-/// Where tensors start unless the file says otherwise.
+/// Default alignment of the tensors in bytes.
 pub(crate) const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// The key that names the alignment of the tensors.
+/// The key for the alignment of the tensors.
 const ALIGNMENT_KEY: &str = "general.alignment";
 
-/// The key that names what most of the tensors are.
+/// The key for the type of most of the tensors.
 pub(crate) const FILE_TYPE_KEY: &str = "general.file_type";
 
-/// The key that names the version of the block types; a file with such tensors has it.
+/// The key for the version of the block types. Required in files that have quantized tensors.
 pub(crate) const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version";
 
-/// The keys of a file whose blocks were made by an importance matrix: its path, the text and the
-/// numbers of weights and of chunks that were recorded.
+/// The keys that describe the importance matrix used for quantization: its path, its text, and the
+/// number of its weights and of its chunks.
 pub(crate) const IMPORTANCE_FILE_KEY: &str = "quantize.imatrix.file";
 pub(crate) const IMPORTANCE_DATASET_KEY: &str = "quantize.imatrix.dataset";
 pub(crate) const IMPORTANCE_ENTRIES_KEY: &str = "quantize.imatrix.entries_count";
@@ -37,53 +37,53 @@ pub(crate) const IMPORTANCE_CHUNKS_KEY: &str = "quantize.imatrix.chunks_count";
 const IMPORTANCE_KEYS: [&str; 4] =
     [IMPORTANCE_FILE_KEY, IMPORTANCE_DATASET_KEY, IMPORTANCE_ENTRIES_KEY, IMPORTANCE_CHUNKS_KEY];
 
-/// The keys of a file that is one part of a model split into several.
+/// The keys of one part of a model that is split into several files.
 const SPLIT_NUMBER_KEY: &str = "split.no";
 const SPLIT_COUNT_KEY: &str = "split.count";
 const SPLIT_TENSORS_KEY: &str = "split.tensors.count";
 
-/// Limits on what a header may claim. A vocabulary of a million tokens is 20 MB.
+/// Limits on what a header may claim. A vocabulary of a million tokens takes 20 MB.
 const HEADER_LIMIT: u64 = 1 << 30;
 const KEY_LIMIT: u64 = 1 << 16;
 const TENSOR_LIMIT: u64 = 1 << 20;
 const NAME_LIMIT: u64 = 1 << 16;
 const DIMENSION_LIMIT: u32 = 4;
 
-/// A checked header.
+/// A header that was checked against the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Header {
     pub version: u32,
-    /// How many key-values there are.
+    /// Number of key-values.
     pub keys: u64,
-    /// The bytes of all key-values, from the start of the file.
+    /// The byte range of all key-values in the file.
     pub key_values: Range<u64>,
-    /// Where the value of `general.file_type` is, if it is a number of four bytes.
+    /// File offset of the value of `general.file_type`, if it is a 4-byte integer.
     pub file_type: Option<u64>,
     pub has_quantization_version: bool,
     pub alignment: u64,
-    /// `split.no` and `split.count`, counted from 0.
+    /// The values of `split.no` and `split.count`.
     split: [Option<u64>; 2],
-    /// Where the key-values are that say which part of a split model the file is.
+    /// The byte ranges of the `split.*` key-values.
     pub split_keys: Vec<Range<u64>>,
     /// Where the key-values are that name an importance matrix.
     pub importance_keys: Vec<Range<u64>>,
     /// Key-values as text, arrays by their length and first values.
     pub metadata: Vec<(String, String)>,
-    /// Tensors in the order of their data.
+    /// Sorted by their position in the data.
     pub stored: Vec<Stored>,
 }
 
-/// The place of a file among the parts of a split model.
+/// The number of this file among the parts of a split model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Split {
     /// Counted from 0.
     pub number: u64,
-    /// At least 2.
+    /// At min_bytes 2.
     pub count: u64,
 }
 
 impl Split {
-    /// The problem of a part whose name does not tell which part it is.
+    /// Returns the problem of a part whose file name does not contain its number.
     pub(crate) fn renamed(self) -> Problem {
         let (number, count) = (self.number.saturating_add(1), self.count);
         Problem::Malformed {
@@ -96,7 +96,7 @@ impl Split {
 }
 
 impl Header {
-    /// The place of this file among several; `None` for a whole model.
+    /// Returns the number of this part; `None` for a model in one file.
     pub(crate) fn split(&self) -> Option<Split> {
         let [number, count] = self.split;
         let count = count.filter(|&count| count > 1)?;
@@ -149,7 +149,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
     for _ in 0..keys {
         let start = cursor.position();
         let key = name(&mut cursor, "a key").map_err(|e| e.or_bad(&bad))?;
-        let kind = Kind::read(&mut cursor, &bad)?;
+        let kind = ValueType::read(&mut cursor, &bad)?;
         let at = cursor.position();
         let value = value::read(&mut cursor, kind, &mut budget, &bad)?;
         match key.as_str() {
@@ -214,7 +214,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
                 header.alignment
             )));
         }
-        // A type of unknown size gets its end below, from what lies behind it.
+        // The length of a type of unknown size is inferred below from the next tensor's offset.
         let length = dtype.bytes_for(shape.elements());
         let end = match (&dtype, length) {
             (DType::Other(_), _) => offset,
@@ -231,8 +231,8 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
     Ok(header)
 }
 
-/// Turns offsets into places in the file, in the order of the data, and checks that
-/// tensors lie inside the file and apart from each other.
+/// Converts offsets to file positions, sorts tensors by them, and checks that tensors lie inside
+/// the file and do not overlap.
 fn place(stored: &mut [Stored], data: u64, source: &Source) -> Result<()> {
     let path = source.path();
     stored.sort_by_key(|s| (s.range.start, s.range.end));
@@ -259,7 +259,7 @@ fn place(stored: &mut [Stored], data: u64, source: &Source) -> Result<()> {
     Ok(())
 }
 
-/// A type by its number in ggml.
+/// Returns a type by its number in ggml.
 fn dtype(id: u32) -> DType {
     match id {
         0 => DType::F32,
@@ -277,7 +277,7 @@ fn dtype(id: u32) -> DType {
     }
 }
 
-/// The number of a type in ggml; `None` for a type GGUF does not have.
+/// Returns the number of a type in ggml; `None` for a type that GGUF does not have.
 pub(crate) fn ggml_type(dtype: &DType) -> Option<u32> {
     Some(match dtype {
         DType::F32 => 0,

@@ -1,7 +1,7 @@
 use crate::checkpoint::formats::gguf::*;
 use proptest::prelude::*;
 
-/// A file built value by value.
+/// Builds a file value by value.
 #[derive(Clone, Default)]
 struct Bytes(Vec<u8>);
 
@@ -101,7 +101,7 @@ fn tensors_and_values_are_listed() {
     assert_eq!(
         listed,
         [
-            // Of an unknown type only the room it has is known.
+            // The length of an unknown type is the gap to the next tensor.
             ("early", "ggml type 1012", &[2, 256][..], 128),
             ("scalar", "BF16", &[], 2),
             ("late", "F32", &[2, 3], 24),
@@ -110,7 +110,7 @@ fn tensors_and_values_are_listed() {
 }
 
 #[test]
-fn every_lie_has_its_sentence() {
+fn invalid_files_are_refused_with_the_reason() {
     let one = |dims: &[u64], kind, offset| header(3, 1, 0).tensor("t", dims, kind, offset);
     let key = |kind| header(3, 0, 1).text("k").u32(kind);
     let alignment = |n| header(3, 0, 1).text("general.alignment").u32(4).u32(n);
@@ -157,7 +157,7 @@ fn every_lie_has_its_sentence() {
     }
 }
 
-/// A vocabulary is summarised, however long it is, and a long text cut.
+/// A long array is summarized and a long text is truncated.
 #[test]
 fn values_take_bounded_memory() {
     let mut bytes = header(3, 0, 2).text("tokens").u32(9).u32(8).u64(300_000);
@@ -173,8 +173,8 @@ fn values_take_bounded_memory() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever is done to the head of a real file, reading it ends, in a sentence or in
-    /// tensors that lie inside it.
+    /// However the start of a real file is changed, reading it returns an error or tensors that lie
+    /// inside the file.
     #[test]
     fn a_mutated_file_is_read_or_refused(
         edits in prop::collection::vec((0usize..1100, any::<u8>()), 1..6),

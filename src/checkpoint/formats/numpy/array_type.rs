@@ -9,7 +9,7 @@ pub(crate) enum ArrayType {
         element: ElementType,
         big_endian: bool,
     },
-    /// Elements that are no numbers of a known type: the type's name, and what they are.
+    /// A type without numbers that can be read: its name and a description.
     Other {
         name: String,
         what: &'static str,
@@ -21,18 +21,18 @@ impl ArrayType {
         ArrayType::Other { name: name.into(), what }
     }
 
-    /// An array of records.
+    /// Returns the type of an array of records.
     pub(crate) fn structured() -> ArrayType {
         ArrayType::other("structured", "records")
     }
 }
 
-/// A type by its kind and size, such as `f4`, and its byte order: `<`, `>`, `|` or `=`.
+/// Returns a type by its kind and size, such as `f4`, and its byte order: `<`, `>`, `|` or `=`.
 pub(crate) fn array_type(kind: &str, order: Option<char>) -> ArrayType {
     if let Some(element) = element_type::numpy(kind) {
         return ArrayType::Numbers { element, big_endian: order == Some('>') };
     }
-    // Bytes have no order.
+    // Byte strings and raw bytes have no byte order.
     let order = order.filter(|_| !kind.starts_with(['S', 'V'])).unwrap_or('|');
     let named = |what| ArrayType::other(format!("{order}{kind}"), what);
     match kind.chars().next() {

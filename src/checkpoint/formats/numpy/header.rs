@@ -6,20 +6,20 @@ use crate::tensor::Shape;
 
 pub(crate) const MAGIC: [u8; 6] = *b"\x93NUMPY";
 
-/// Bytes that a header may have.
+/// Maximum length of a header in bytes.
 pub(super) const HEADER_LIMIT: u64 = 1 << 16;
 
-/// What an array's header says.
+/// A parsed header.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Header {
     pub array_type: ArrayType,
     pub column_major: bool,
     pub shape: Shape,
-    /// Bytes of the header, after which the elements begin.
+    /// Length of the header in bytes; the elements follow.
     pub length: u64,
 }
 
-/// Bytes that the header takes, as its first bytes say.
+/// Returns the length of the header from its first bytes.
 pub(super) fn length(start: &[u8]) -> Result<u64, String> {
     let [magic @ .., major, _minor] = start.get(..8).ok_or("it is too short for an array")? else {
         return Err("it is too short for an array".to_owned());
@@ -60,7 +60,7 @@ pub(super) fn parse(header: &[u8]) -> Result<Header, String> {
     let &Literal::Flag(column_major) = get("fortran_order")? else { return Err(form()) };
     let mut dims = sizes(get("shape")?).ok_or_else(form)?;
     let mut description = get("descr")?;
-    // A type may have dimensions of its own, which come last.
+    // A subarray type adds its own dimensions at the end.
     let mut inner = Vec::new();
     while let Literal::Tuple(parts) = description {
         let [element, sizes_of_element] = parts.as_slice() else { return Err(form()) };
@@ -95,7 +95,7 @@ fn sizes(literal: &Literal) -> Option<Vec<u64>> {
     items.iter().map(size).collect()
 }
 
-/// A type by the name in a header: `<f4`, or a word that `numpy.dtype` takes too.
+/// Returns a type by its name in a header: `<f4`, or another name that `numpy.dtype` accepts.
 fn by_name(name: &str) -> ArrayType {
     let kind = match name {
         "?" => "b1",
@@ -113,7 +113,7 @@ fn by_name(name: &str) -> ArrayType {
         "uint64" => "u8",
         "complex64" => "c8",
         "complex128" => "c16",
-        // The names of ml_dtypes.
+        // Names used by ml_dtypes.
         "bfloat16" => "bfloat16",
         _ => "",
     };

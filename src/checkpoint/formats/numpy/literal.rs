@@ -1,10 +1,10 @@
-//! The Python literals that NPY headers are written in.
+//! Parses the Python literals of NPY headers.
 
 /// A literal.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Literal {
     Text(String),
-    /// A number that is not negative.
+    /// A non-negative integer.
     Number(u64),
     Flag(bool),
     None,
@@ -13,10 +13,10 @@ pub(super) enum Literal {
     Dict(Vec<(Literal, Literal)>),
 }
 
-/// Literals inside each other.
+/// Maximum nesting depth.
 const DEPTH_LIMIT: usize = 16;
 
-/// Parses one literal that fills the text; `None` if it is none.
+/// Parses one literal; `None` unless it is the whole text.
 pub(super) fn parse(text: &str) -> Option<Literal> {
     let mut parser = Parser { rest: text };
     let literal = parser.literal(0)?;
@@ -42,7 +42,7 @@ impl Parser<'_> {
             _ if self.eat("True") => Some(Literal::Flag(true)),
             _ if self.eat("False") => Some(Literal::Flag(false)),
             _ if self.eat("None") => Some(Literal::None),
-            // Python 2 marks text.
+            // Prefixes that Python 2 writes.
             'u' | 'b' => {
                 self.rest = self.rest.get(1..)?;
                 self.text().map(Literal::Text)
@@ -51,7 +51,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Skips a token if it comes next.
+    /// Consumes a token if it comes next.
     fn eat(&mut self, token: &str) -> bool {
         match self.rest.trim_start().strip_prefix(token) {
             Some(rest) => {

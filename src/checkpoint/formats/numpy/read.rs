@@ -1,4 +1,4 @@
-//! From an NPY or NPZ file to the list of its arrays.
+//! Lists the arrays of an NPY or NPZ file.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::file_names::has_extension;
@@ -14,29 +14,29 @@ use crate::checkpoint::strided::StridedView;
 use crate::tensor::DType;
 use std::collections::HashSet;
 
-/// What ends the names of the arrays in an archive.
+/// Suffix of the array names in an archive.
 const SUFFIX: &str = ".npy";
 
-/// Bytes that are read at first: nearly every header is shorter.
+/// Size of the first read in bytes, enough for nearly every header.
 const FIRST_READ: u64 = 256;
 
-/// What was left out of a file, and its arrays.
+/// Notes about what was left out, and the arrays.
 type Contents = (Vec<String>, Vec<Stored>);
 
-/// Whether a ZIP archive is one of arrays.
+/// Returns whether a ZIP archive is an NPZ file.
 pub(crate) fn is_archive(source: &Source, members: &[Member]) -> bool {
     has_extension(source.path(), "npz")
         || members.iter().any(|member| member.name.ends_with(SUFFIX))
 }
 
-/// The array of an NPY file, named as the file is.
+/// Reads the array of an NPY file, named after the file.
 pub(crate) fn read_npy(source: &Source) -> Result<Vec<Stored>> {
     let name = source.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let region = Region::file(0..source.size());
     let row = read_header(source, &region).and_then(|header| row(&header, &region));
     match row {
         Ok(row) => Ok(vec![row.stored(name)]),
-        // There is nothing else in the file that could be shown.
+        // The file contains nothing else that could be listed.
         Err(why) => {
             let problem = Problem::Malformed { format: "NPY", why };
             Err(CheckpointError::of_tensor(source.path(), &name, problem))
@@ -44,7 +44,7 @@ pub(crate) fn read_npy(source: &Source) -> Result<Vec<Stored>> {
     }
 }
 
-/// The arrays of an NPZ file; one that cannot be read is listed with the reason.
+/// Reads the arrays of an NPZ file. One that cannot be read is listed with the reason.
 pub(crate) fn read_npz(source: &Source) -> Result<Contents> {
     let mut stored = Vec::new();
     let mut names = HashSet::new();
@@ -67,9 +67,9 @@ pub(crate) fn read_npz(source: &Source) -> Result<Contents> {
     let mut notes = Vec::new();
     match others.as_slice() {
         [] => {}
-        [only] => notes.push(format!("left out the member {only}, which is no array")),
+        [only] => notes.push(format!("left out the member {only}, which is not an array")),
         _ => notes.push(format!(
-            "left out {} members that are no arrays: {}",
+            "left out {} members that are not arrays: {}",
             others.len(),
             others.join(", ")
         )),
@@ -77,7 +77,7 @@ pub(crate) fn read_npz(source: &Source) -> Result<Contents> {
     Ok((notes, stored))
 }
 
-/// The array in a member. `None` if it is none and is not named as one.
+/// Returns the array in a member; `None` if it is not an array and its name does not claim so.
 fn array(source: &Source, member: &Member, is_named: bool) -> Option<Row> {
     let region = match member.region() {
         Ok(region) => region,
@@ -108,7 +108,7 @@ fn read_header(source: &Source, region: &Region) -> Result<Header, String> {
     }
 }
 
-/// The row of the array that a header describes in a region.
+/// Creates the row of the array that a header describes.
 fn row(header: &Header, region: &Region) -> Result<Row, String> {
     let (element, big_endian) = match &header.array_type {
         ArrayType::Numbers { element, big_endian } => (element, *big_endian),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn every_lie_has_its_sentence() {
+    fn invalid_files_are_refused_with_the_reason() {
         let said = described;
         for (text, data, sentence) in [
             (said("'<f4'", "(3,)"), 11, "need 12 bytes"),

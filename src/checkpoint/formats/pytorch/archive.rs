@@ -1,4 +1,4 @@
-//! ZIP archives of `torch.save`: the pickle `data.pkl`, and a member for each storage.
+//! ZIP archives of `torch.save`: the pickle `data.pkl` and one member per storage.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::pytorch::machine;
@@ -9,13 +9,13 @@ use crate::checkpoint::io::source::Source;
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// The name of the pickle in an archive.
+/// Name of the pickle in an archive.
 const PICKLE: &str = "data.pkl";
 
-/// Where TorchScript keeps constants: a pickle of that name, and a folder of storages.
+/// Name of TorchScript's constants: a pickle of that name, and a folder of storages.
 pub(super) const CONSTANTS: &str = "constants";
 
-/// Bytes that a compressed pickle may have.
+/// Maximum size of a compressed pickle in bytes.
 const PICKLE_LIMIT: u64 = 64 << 20;
 
 const BYTE_ORDER_LIMIT: u64 = 64;
@@ -29,7 +29,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Opens an archive that fills a range of a file.
+    /// Opens an archive that occupies a range of a file.
     pub(super) fn open(source: &Source, range: Range<u64>) -> Result<Archive> {
         let members = zip::members_within(source, range)?;
         let malformed = |why| {
@@ -58,7 +58,7 @@ impl Archive {
         Ok(Archive { pickle, big_endian, root, members })
     }
 
-    /// The pickle of TorchScript's constants, which have storages of their own.
+    /// Returns the pickle of TorchScript's constants, which have their own storages.
     pub(super) fn constants(&self, source: &Source) -> Option<Pickle> {
         let member = self.members.get(&format!("{}{CONSTANTS}.pkl", self.root))?;
         let region = member.region().ok()?;
@@ -66,8 +66,8 @@ impl Archive {
         machine::read(&mut reader, source.path()).ok()
     }
 
-    /// The bytes of a storage, in the folder `data` or [`CONSTANTS`]; `Err`: why there are
-    /// none.
+    /// Returns the bytes of a storage in the folder `data` or [`CONSTANTS`], or the reason why
+    /// there are none.
     pub(super) fn storage(&self, folder: &str, key: &str) -> Result<Region, String> {
         let member = self.members.get(&format!("{}{folder}/{key}", self.root));
         let missing = || format!("its storage '{}' is not in the file", key.escape_debug());
@@ -75,7 +75,7 @@ impl Archive {
     }
 }
 
-/// The pickle that describes the tensors: the one nearest to the top.
+/// Returns the pickle that describes the tensors: the one in the top-most folder.
 fn main_pickle(members: &[Member]) -> Option<&Member> {
     let is_pickle = |member: &&Member| {
         member.name.strip_suffix(PICKLE).is_some_and(|root| root.is_empty() || root.ends_with('/'))
@@ -83,7 +83,7 @@ fn main_pickle(members: &[Member]) -> Option<&Member> {
     members.iter().filter(is_pickle).min_by_key(|member| member.name.matches('/').count())
 }
 
-/// What an archive without a pickle is, if PyTorch writes such.
+/// Describes an archive that PyTorch writes without a pickle; `None` for others.
 pub(crate) fn describe_archive(members: &[Member]) -> Option<String> {
     let ends = |suffix: &str| members.iter().any(|member| member.name.ends_with(suffix));
     let holds = |part: &str| members.iter().any(|member| member.name.contains(part));

@@ -4,12 +4,12 @@ use crate::checkpoint::formats::element_type::{self, LazyBits};
 use crate::checkpoint::formats::numpy::{ArrayType, array_type};
 use crate::checkpoint::formats::pytorch::payload::Payloads;
 use crate::checkpoint::formats::pytorch::rebuild::{Array, ArrayOrder};
-use crate::checkpoint::formats::pytorch::value::{Id, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Pickle, Value, ValueId};
 use crate::checkpoint::formats::row::Row;
 use crate::checkpoint::strided::StridedView;
 use crate::tensor::{DType, Shape};
 
-/// The row of an array.
+/// Returns the row of an array.
 pub(super) fn row(pickle: &Pickle, payloads: &Payloads, array: &Array) -> Row {
     let shape = pickle.numbers(array.shape).and_then(|dims| Shape::new(dims.as_slice()));
     let (element, big_endian) = match described_type(pickle, payloads, array.dtype) {
@@ -18,7 +18,7 @@ pub(super) fn row(pickle: &Pickle, payloads: &Payloads, array: &Array) -> Row {
             let dtype = DType::Other(name.into());
             return Row::unreadable(Some(dtype), shape, format!("it is an array of {what}"));
         }
-        None => return Row::unreadable(None, shape, "its element type is not known"),
+        None => return Row::unreadable(None, shape, "its element type is unknown"),
     };
     let dtype = element.dtype.clone();
     let read = || {
@@ -47,8 +47,8 @@ pub(super) fn row(pickle: &Pickle, payloads: &Payloads, array: &Array) -> Row {
     row.unwrap_or_else(|why| Row::unreadable(Some(dtype), shape, why))
 }
 
-/// `dtype('f4', False, True)` and its state `(3, '<', …)`.
-fn described_type(pickle: &Pickle, payloads: &Payloads, id: Id) -> Option<ArrayType> {
+/// Parses `dtype('f4', False, True)` and its state `(3, '<', …)`.
+fn described_type(pickle: &Pickle, payloads: &Payloads, id: ValueId) -> Option<ArrayType> {
     let Value::Object(object) = pickle.value(id) else { return None };
     let &kind = object.arguments.first()?;
     if let Some(("ml_dtypes", name)) = pickle.global(kind) {
@@ -60,7 +60,7 @@ fn described_type(pickle: &Pickle, payloads: &Payloads, id: Id) -> Option<ArrayT
     let has = |place: usize| {
         state.get(place).is_some_and(|&part| !matches!(pickle.value(part), Value::None))
     };
-    // Sub-arrays and fields.
+    // Subarrays and fields.
     if has(2) || has(3) {
         return Some(ArrayType::structured());
     }
@@ -73,8 +73,8 @@ fn described_type(pickle: &Pickle, payloads: &Payloads, id: Id) -> Option<ArrayT
     })
 }
 
-/// The unit of dates, `[D]`, from the last part of their type's state.
-fn unit(pickle: &Pickle, payloads: &Payloads, state: &[Id]) -> String {
+/// Returns the unit of a date type, such as `[D]`, from the last item of its state.
+fn unit(pickle: &Pickle, payloads: &Payloads, state: &[ValueId]) -> String {
     let unit = || {
         let metadata = pickle.items(*state.get(8)?)?;
         let &unit = pickle.items(*metadata.get(1)?)?.first()?;

@@ -1,5 +1,5 @@
-//! Directories of `torch.distributed.checkpoint`: `.metadata` names the tensors and says in
-//! which `.distcp` files their parts are; each part is a whole `torch.save` archive.
+//! Directories of `torch.distributed.checkpoint`: `.metadata` lists the tensors and which parts of
+//! them are in which `.distcp` files. Each part is a whole `torch.save` archive.
 
 use crate::checkpoint::access::{Access, Data, Indirect, Role};
 use crate::checkpoint::chunks::{Chunk, Chunks};
@@ -9,7 +9,7 @@ use crate::checkpoint::formats::pytorch::archive::Archive;
 use crate::checkpoint::formats::pytorch::key_text::key_text;
 use crate::checkpoint::formats::pytorch::machine;
 use crate::checkpoint::formats::pytorch::tensor::Locator;
-use crate::checkpoint::formats::pytorch::value::{Id, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Pickle, Value, ValueId};
 use crate::checkpoint::formats::region::{ByteReader, Region};
 use crate::checkpoint::formats::row::Row;
 use crate::checkpoint::io::source::Source;
@@ -22,14 +22,14 @@ use std::sync::Arc;
 const METADATA: &str = ".metadata";
 const EXTENSION: &str = "distcp";
 
-/// The files of a distributed checkpoint, and its tensors in the order of the files.
+/// The files of a distributed checkpoint, and its tensors in file order.
 pub(crate) struct Distributed {
     pub sources: Vec<Source>,
     pub stored: Vec<Stored>,
 }
 
-/// The directory of the distributed checkpoint that a path leads to: the directory itself,
-/// or one of its files.
+/// Returns the directory of the distributed checkpoint at a path, which names the directory or one
+/// of its files.
 pub(crate) fn distributed_directory(path: &Path) -> Option<PathBuf> {
     let is_part = |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(EXTENSION));
     let is_metadata = |path: &Path| path.file_name().is_some_and(|name| name == METADATA);
@@ -46,7 +46,7 @@ pub(crate) fn distributed_directory(path: &Path) -> Option<PathBuf> {
         .then(|| path.to_owned())
 }
 
-/// Whether a file is a pickle of `torch.distributed.checkpoint.metadata.Metadata`.
+/// Returns whether a file is a pickle of `torch.distributed.checkpoint.metadata.Metadata`.
 fn names_tensors(path: &Path) -> bool {
     let Ok(source) = Source::file(path) else { return false };
     read_metadata(&source).is_ok()
@@ -71,7 +71,7 @@ fn read_metadata(source: &Source) -> Result<Pickle> {
     }
 }
 
-/// Reads the tensors of a directory; one whose parts are missing is listed with the reason.
+/// Reads the tensors of a directory. A tensor with missing parts is listed with the reason.
 pub(crate) fn read_distributed(directory: &Path) -> Result<Distributed> {
     let path = directory.join(METADATA);
     if !path.is_file() {
@@ -91,20 +91,20 @@ pub(crate) fn read_distributed(directory: &Path) -> Result<Distributed> {
     Ok(Distributed { sources: files.sources, stored })
 }
 
-/// Where a part is.
+/// Location of a part in the files.
 #[derive(Clone, Debug)]
-struct Place {
+struct PartLocation {
     file: String,
     offset: u64,
     length: u64,
-    /// What was done to its bytes when it was written.
+    /// The transformations applied to the bytes when they were written, such as compression.
     transforms: Option<String>,
 }
 
-/// Places by the name of the tensor and the offsets of the part in it.
-type Parts = HashMap<(String, Vec<u64>), Place>;
+/// Locations by tensor name and offsets of the part in the tensor.
+type Parts = HashMap<(String, Vec<u64>), PartLocation>;
 
-/// The `.distcp` files that exist, in the order of their names.
+/// The `.distcp` files that exist, sorted by name.
 struct Files {
     sources: Vec<Source>,
     numbers: BTreeMap<String, u32>,
@@ -129,7 +129,7 @@ impl Files {
 struct Metadata<'a> {
     source: &'a Source,
     pickle: &'a Pickle,
-    /// The first of the keys that lead to a tensor, where there are several.
+    /// The first key of the path to a tensor, for paths of several keys.
     tops: HashMap<&'a str, &'a str>,
 }
 
@@ -147,13 +147,13 @@ impl<'a> Metadata<'a> {
         metadata
     }
 
-    /// An attribute of an object.
-    fn field(&self, id: Id, name: &str) -> Option<Id> {
+    /// Returns an attribute of an object.
+    fn field(&self, id: ValueId, name: &str) -> Option<ValueId> {
         let Value::Object(object) = self.pickle.value(id) else { return None };
         object.states.iter().find_map(|&state| self.pickle.get(state, name))
     }
 
-    fn pairs(&self, name: &str) -> &'a [(Id, Id)] {
+    fn pairs(&self, name: &str) -> &'a [(ValueId, ValueId)] {
         let field = self.field(self.pickle.root, name);
         match field.map(|id| self.pickle.value(id)) {
             Some(Value::Dict(pairs)) => pairs,
@@ -161,17 +161,21 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    fn text(&self, id: Option<Id>) -> Option<&'a str> {
+    fn text(&self, id: Option<ValueId>) -> Option<&'a str> {
         self.pickle.text(id?)
     }
 
-    /// Where the parts are. An error if one is outside the directory.
+    /// Returns the location of each part.
+    ///
+    /// # Errors
+    ///
+    /// A part is outside the directory.
     fn parts(&self) -> Result<Parts> {
         let mut parts = Parts::new();
         for &(index, info) in self.pairs("storage_data") {
             let place = || {
                 let name = self.text(self.field(index, "fqn"))?.to_owned();
-                // What is no tensor has no offset.
+                // Entries that are not tensors have no offset.
                 let offsets = self.pickle.numbers(self.field(index, "offset")?)?;
                 let file = self.text(self.field(info, "relative_path"))?.to_owned();
                 let offset = self.pickle.number(self.field(info, "offset")?)?;
@@ -183,7 +187,7 @@ impl<'a> Metadata<'a> {
                         names.map(|&name| key_text(self.source, self.pickle, name)).collect();
                     (!names.is_empty()).then(|| names.join(", "))
                 });
-                Some(((name, offsets), Place { file, offset, length, transforms }))
+                Some(((name, offsets), PartLocation { file, offset, length, transforms }))
             };
             let Some((key, place)) = place() else { continue };
             let inside =
@@ -205,7 +209,7 @@ impl<'a> Metadata<'a> {
         let mut stored = Vec::new();
         for &(name, described) in self.pairs("state_dict_metadata") {
             let Some(name) = self.pickle.text(name) else { continue };
-            // Other values are no tensors.
+            // Other values are not tensors.
             let Some(size) = self.field(described, "size") else { continue };
             let dtype = self.dtype(described);
             let shape = self.pickle.numbers(size).and_then(|dims| Shape::new(dims.as_slice()));
@@ -220,8 +224,8 @@ impl<'a> Metadata<'a> {
         stored
     }
 
-    /// The element type, the first of a tensor's properties.
-    fn dtype(&self, described: Id) -> Option<DType> {
+    /// Returns the element type, which is the first of a tensor's properties.
+    fn dtype(&self, described: ValueId) -> Option<DType> {
         let Value::Object(properties) = self.pickle.value(self.field(described, "properties")?)
         else {
             return None;
@@ -237,17 +241,17 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// A tensor's row and the shard of its first part; `Err`: why it cannot be read.
+    /// Returns a tensor's row and the shard of its first part, or the reason why it cannot be read.
     fn assembled(
         &self,
         name: &str,
-        described: Id,
+        described: ValueId,
         shape: Option<&Shape>,
         parts: &Parts,
         files: &Files,
     ) -> Result<(u32, Row), String> {
         let shape = shape.ok_or("its shape is not a list of sizes, or has too many elements")?;
-        let unknown = || "its parts are described in an unknown way".to_owned();
+        let unknown = || "its parts are described in an unknown form".to_owned();
         let listed = self.field(described, "chunks").and_then(|id| self.pickle.items(id));
         let mut found: Vec<(Chunk, Row)> = Vec::new();
         for &chunk in listed.ok_or_else(unknown)? {
@@ -257,7 +261,7 @@ impl<'a> Metadata<'a> {
             };
             let (offsets, sizes) = (numbers("offsets")?, numbers("sizes")?);
             let place = parts.get(&(name.to_owned(), offsets.clone()));
-            let place = place.ok_or("where one of its parts is, is not said")?;
+            let place = place.ok_or("the location of one of its parts is missing")?;
             let (shard, row) = files.item(place)?;
             if row.shape.dims() != sizes {
                 return Err(format!(
@@ -299,7 +303,7 @@ impl<'a> Metadata<'a> {
         Ok((shard, Row { dtype, shape: shape.clone(), range: 0..0, access, storage: None }))
     }
 
-    /// What a tensor is, by the keys that lead to it.
+    /// Returns a tensor's role, according to the keys of its path.
     fn role(&self, name: &str) -> Role {
         let top = match self.tops.get(name) {
             Some(top) => top,
@@ -313,8 +317,8 @@ impl<'a> Metadata<'a> {
 }
 
 impl Files {
-    /// The tensor at a place; `Err`: why it cannot be read.
-    fn item(&self, place: &Place) -> Result<(u32, Row), String> {
+    /// Returns the tensor at a location, or the reason why it cannot be read.
+    fn item(&self, place: &PartLocation) -> Result<(u32, Row), String> {
         let file = place.file.escape_debug();
         if let Some(transforms) = &place.transforms {
             return Err(format!("its bytes in '{file}' are transformed by {transforms}"));
@@ -332,6 +336,6 @@ impl Files {
         let find = |key: &str| archive.storage("data", key);
         let locator = Locator::new(source, &archive.pickle, &find, archive.big_endian);
         let row = locator.row(archive.pickle.root);
-        Ok((shard, row.ok_or_else(|| format!("its part in '{file}' is no tensor"))?))
+        Ok((shard, row.ok_or_else(|| format!("its part in '{file}' is not a tensor"))?))
     }
 }

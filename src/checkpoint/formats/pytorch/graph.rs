@@ -1,14 +1,14 @@
-//! Which values a value holds, and what each of them is called there.
+//! The children of a value in a pickle, and the name of each.
 
 use crate::checkpoint::formats::pytorch::rebuild::{Rebuild, rebuild};
-use crate::checkpoint::formats::pytorch::value::{Id, Object, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Object, Pickle, Value, ValueId};
 
-/// The part of a name that leads from a value to one it holds.
+/// A step from a value to a child; becomes a part of the child's name.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     /// A dictionary's key, or an attribute.
-    Key(Id),
-    /// A place in a list.
+    Key(ValueId),
+    /// An index in a list.
     Index(usize),
     /// An argument of a call.
     Argument(usize),
@@ -16,15 +16,15 @@ pub(super) enum Step {
     Keywords,
     /// The state of an object that has no attributes.
     State,
-    /// No part of its own: a module's dictionary of parameters, buffers or modules.
+    /// Adds nothing to the name: a module's dictionary of parameters, buffers or modules.
     Inside,
 }
 
-/// What an nn.Module keeps its tensors and modules in.
+/// The dictionaries in which an nn.Module keeps its tensors and modules.
 const MODULE: [&str; 3] = ["_parameters", "_buffers", "_modules"];
 
-/// The values that a value holds, in order. Of a tensor: its attributes.
-pub(super) fn children(pickle: &Pickle, id: Id) -> Vec<(Step, Id)> {
+/// Returns the children of a value in order. The children of a tensor are its attributes.
+pub(super) fn children(pickle: &Pickle, id: ValueId) -> Vec<(Step, ValueId)> {
     match pickle.value(id) {
         Value::Dict(pairs) => keyed(pairs).collect(),
         Value::Tuple(items) => indexed(items).collect(),
@@ -37,8 +37,8 @@ pub(super) fn children(pickle: &Pickle, id: Id) -> Vec<(Step, Id)> {
     }
 }
 
-/// Whether a value is a dictionary or one of the standard library's kinds of dictionary.
-pub(super) fn is_mapping(pickle: &Pickle, id: Id) -> bool {
+/// Returns whether a value is a dictionary or a dictionary type of the standard library.
+pub(super) fn is_mapping(pickle: &Pickle, id: ValueId) -> bool {
     match pickle.value(id) {
         Value::Dict(_) => true,
         Value::Object(object) => {
@@ -48,13 +48,13 @@ pub(super) fn is_mapping(pickle: &Pickle, id: Id) -> bool {
     }
 }
 
-/// Whether a value is an nn.Module by what it holds.
-pub(super) fn is_module(pickle: &Pickle, id: Id) -> bool {
+/// Returns whether a value has the attributes of an nn.Module.
+pub(super) fn is_module(pickle: &Pickle, id: ValueId) -> bool {
     let Value::Object(object) = pickle.value(id) else { return false };
     object.states.iter().any(|&state| is_module_state(pickle, state))
 }
 
-fn is_module_state(pickle: &Pickle, state: Id) -> bool {
+fn is_module_state(pickle: &Pickle, state: ValueId) -> bool {
     let holds = |key| pickle.get(state, key).is_some_and(|id| is_mapping(pickle, id));
     holds("_parameters") && holds("_modules")
 }
@@ -76,15 +76,15 @@ fn sequence(module: &str, name: &str) -> bool {
     }
 }
 
-fn keyed(pairs: &[(Id, Id)]) -> impl Iterator<Item = (Step, Id)> {
+fn keyed(pairs: &[(ValueId, ValueId)]) -> impl Iterator<Item = (Step, ValueId)> {
     pairs.iter().map(|&(key, value)| (Step::Key(key), value))
 }
 
-fn indexed(items: &[Id]) -> impl Iterator<Item = (Step, Id)> {
+fn indexed(items: &[ValueId]) -> impl Iterator<Item = (Step, ValueId)> {
     items.iter().enumerate().map(|(number, &item)| (Step::Index(number), item))
 }
 
-fn of_object(pickle: &Pickle, object: &Object) -> Vec<(Step, Id)> {
+fn of_object(pickle: &Pickle, object: &Object) -> Vec<(Step, ValueId)> {
     let mut children = Vec::new();
     let class = pickle.global(object.callee).unwrap_or_default();
     let first = object.arguments.first().copied();
@@ -120,20 +120,20 @@ fn of_object(pickle: &Pickle, object: &Object) -> Vec<(Step, Id)> {
     children
 }
 
-/// The pairs that a dictionary is made from: another, or a list of pairs.
-fn pairs_of(pickle: &Pickle, id: Id) -> Vec<(Step, Id)> {
+/// Returns the pairs that a dictionary is constructed from: another dictionary or a list of pairs.
+fn pairs_of(pickle: &Pickle, id: ValueId) -> Vec<(Step, ValueId)> {
     if let Value::Dict(pairs) = pickle.value(id) {
         return keyed(pairs).collect();
     }
-    let pair = |&item: &Id| match *pickle.items(item)? {
+    let pair = |&item: &ValueId| match *pickle.items(item)? {
         [key, value] => Some((Step::Key(key), value)),
         _ => None,
     };
     pickle.items(id).unwrap_or_default().iter().filter_map(pair).collect()
 }
 
-/// The attributes that an object's state gives it.
-fn of_state(pickle: &Pickle, state: Id, children: &mut Vec<(Step, Id)>) {
+/// Adds the attributes in an object's state to `children`.
+fn of_state(pickle: &Pickle, state: ValueId, children: &mut Vec<(Step, ValueId)>) {
     match pickle.value(state) {
         Value::Dict(pairs) if is_module_state(pickle, state) => {
             children.extend(pairs.iter().map(|&(key, value)| {
@@ -144,7 +144,7 @@ fn of_state(pickle: &Pickle, state: Id, children: &mut Vec<(Step, Id)>) {
             }));
         }
         Value::Dict(pairs) => children.extend(keyed(pairs)),
-        // Attributes of a dictionary and of slots.
+        // Attributes from `__dict__` and from `__slots__`.
         Value::Tuple(parts) => match **parts {
             [first, second] if [first, second].iter().all(|&id| is_attributes(pickle, id)) => {
                 of_state(pickle, first, children);
@@ -157,22 +157,22 @@ fn of_state(pickle: &Pickle, state: Id, children: &mut Vec<(Step, Id)>) {
     }
 }
 
-fn is_attributes(pickle: &Pickle, id: Id) -> bool {
+fn is_attributes(pickle: &Pickle, id: ValueId) -> bool {
     matches!(pickle.value(id), Value::None | Value::Dict(_))
 }
 
-/// The attributes of a tensor.
-fn of_tensor(pickle: &Pickle, object: &Object, rebuild: &Rebuild) -> Vec<(Step, Id)> {
+/// Returns the attributes of a tensor.
+fn of_tensor(pickle: &Pickle, object: &Object, rebuild: &Rebuild) -> Vec<(Step, ValueId)> {
     let mut children = Vec::new();
     match rebuild {
         Rebuild::Array(array) => {
-            // An array of objects has them in a list.
+            // An array of objects keeps them in a list.
             if let Value::List(items) = pickle.value(array.data) {
                 children.extend(indexed(items));
             }
             return children;
         }
-        // Its parts are no tensors of the model.
+        // Its parts are not separate tensors of the model.
         Rebuild::Nested { .. } => return children,
         _ => {}
     }
@@ -183,8 +183,7 @@ fn of_tensor(pickle: &Pickle, object: &Object, rebuild: &Rebuild) -> Vec<(Step, 
     {
         of_state(pickle, state, &mut children)
     }
-    // What a tensor is wrapped in has no attributes of its own that hold tensors, but a
-    // tensor inside a parameter may.
+    // A wrapper has no attributes that hold tensors, but a tensor inside a parameter may.
     if let (Some((_, "_rebuild_parameter" | "_rebuild_parameter_with_state")), Some(&inner)) =
         (pickle.global(object.callee), object.arguments.first())
         && let Value::Object(inner) = pickle.value(inner)
@@ -203,7 +202,7 @@ fn of_tensor(pickle: &Pickle, object: &Object, rebuild: &Rebuild) -> Vec<(Step, 
     children
 }
 
-/// Whether an object's state is the tensor itself, as PyTorch 0.1 pickled it.
+/// Returns whether an object's state is the tensor itself, as PyTorch 0.1 pickled it.
 fn has_tensor_class(pickle: &Pickle, object: &Object) -> bool {
     matches!(pickle.global(object.callee), Some(("torch" | "torch.cuda", _)))
 }

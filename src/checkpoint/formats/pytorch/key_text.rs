@@ -1,18 +1,18 @@
-//! Dictionary keys as parts of names: text as it is, anything else as Python writes it.
+//! Dictionary keys as parts of names: text unchanged, other values in Python's notation.
 
 use crate::checkpoint::formats::pytorch::text;
-use crate::checkpoint::formats::pytorch::value::{Id, Object, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Object, Pickle, Value, ValueId};
 use crate::checkpoint::io::source::Source;
 
-/// Bytes of a key that are shown.
-const KEY_BYTES: u64 = 1 << 16;
+/// Maximum number of shown bytes of a key.
+const MAX_KEY_BYTES: u64 = 1 << 16;
 
-/// How deep and how long a key of several parts is written.
-const DEPTH: usize = 8;
-const PARTS: usize = 64;
+/// Limits on the nesting depth and the number of items of a shown key.
+const MAX_DEPTH: usize = 8;
+const MAX_ITEMS: usize = 64;
 
-/// A key as a part of a name.
-pub(super) fn key_text(source: &Source, pickle: &Pickle, id: Id) -> String {
+/// Formats a key as a part of a name.
+pub(super) fn key_text(source: &Source, pickle: &Pickle, id: ValueId) -> String {
     match pickle.value(id) {
         Value::Text(text) => text.to_string(),
         _ => Writer { source, pickle }.written(id, 0),
@@ -25,15 +25,15 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Python's `repr` of a value.
-    fn written(&self, id: Id, depth: usize) -> String {
-        if depth > DEPTH {
+    /// Formats a value like Python's `repr`.
+    fn written(&self, id: ValueId, depth: usize) -> String {
+        if depth > MAX_DEPTH {
             return "...".to_owned();
         }
-        let listed = |items: &[Id]| {
-            let shown = items.iter().take(PARTS).map(|&item| self.written(item, depth + 1));
+        let listed = |items: &[ValueId]| {
+            let shown = items.iter().take(MAX_ITEMS).map(|&item| self.written(item, depth + 1));
             let shown = shown.collect::<Vec<_>>().join(", ");
-            if items.len() > PARTS { shown + ", ..." } else { shown }
+            if items.len() > MAX_ITEMS { shown + ", ..." } else { shown }
         };
         match self.pickle.value(id) {
             Value::None => "None".to_owned(),
@@ -51,7 +51,7 @@ impl Writer<'_> {
             }
             &Value::Bytes { start, length } => bytes_literal(&self.bytes(start, length)),
             Value::DecodedBytes(bytes) => {
-                bytes_literal(bytes.get(..KEY_BYTES as usize).unwrap_or(bytes))
+                bytes_literal(bytes.get(..MAX_KEY_BYTES as usize).unwrap_or(bytes))
             }
             Value::Tuple(items) => match **items {
                 [only] => format!("({},)", self.written(only, depth + 1)),
@@ -61,7 +61,7 @@ impl Writer<'_> {
             Value::Set(items) if items.is_empty() => "frozenset()".to_owned(),
             Value::Set(items) => format!("frozenset({{{}}})", listed(items)),
             Value::Dict(pairs) => {
-                let shown = pairs.iter().take(PARTS).map(|&(key, value)| {
+                let shown = pairs.iter().take(MAX_ITEMS).map(|&(key, value)| {
                     format!("{}: {}", self.written(key, depth + 1), self.written(value, depth + 1))
                 });
                 format!("{{{}}}", shown.collect::<Vec<_>>().join(", "))
@@ -105,15 +105,18 @@ impl Writer<'_> {
             },
             ("builtins" | "__builtin__", "frozenset" | "set", &[items]) => {
                 let items = self.pickle.items(items).unwrap_or_default();
-                let shown: Vec<_> =
-                    items.iter().take(PARTS).map(|&item| self.written(item, depth + 1)).collect();
+                let shown: Vec<_> = items
+                    .iter()
+                    .take(MAX_ITEMS)
+                    .map(|&item| self.written(item, depth + 1))
+                    .collect();
                 format!("{name}({{{}}})", shown.join(", "))
             }
             ("builtins" | "__builtin__", "bytes", []) => "b''".to_owned(),
             _ => {
                 let shown: Vec<_> = arguments
                     .iter()
-                    .take(PARTS)
+                    .take(MAX_ITEMS)
                     .map(|&argument| self.written(argument, depth + 1))
                     .collect();
                 let module = match module {
@@ -125,8 +128,8 @@ impl Writer<'_> {
         }
     }
 
-    /// The number or text of `scalar(dtype, bytes)`.
-    fn numpy_scalar(&self, arguments: &[Id]) -> Option<String> {
+    /// Formats the number or text of `scalar(dtype, bytes)`.
+    fn numpy_scalar(&self, arguments: &[ValueId]) -> Option<String> {
         let &[dtype, data] = arguments else { return None };
         let Value::Object(dtype) = self.pickle.value(dtype) else { return None };
         let kind = self.pickle.text(*dtype.arguments.first()?)?;
@@ -160,12 +163,12 @@ impl Writer<'_> {
     }
 
     fn bytes(&self, start: u64, length: u64) -> Vec<u8> {
-        let region = self.pickle.region(start, length.min(KEY_BYTES));
-        region.read(self.source, KEY_BYTES).unwrap_or_default()
+        let region = self.pickle.region(start, length.min(MAX_KEY_BYTES));
+        region.read(self.source, MAX_KEY_BYTES).unwrap_or_default()
     }
 }
 
-/// Text in quotes, as `repr` writes it.
+/// Quotes text like Python's `repr`.
 fn quoted(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     let mut out = String::from(quote);
@@ -183,7 +186,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// Bytes as Python writes them.
+/// Formats bytes as a Python literal.
 fn bytes_literal(bytes: &[u8]) -> String {
     let mut out = String::from("b'");
     for &byte in bytes {

@@ -1,5 +1,5 @@
-//! Files of `torch.save` before PyTorch 1.6: four pickles, the keys of the storages, and
-//! the storages one after another.
+//! Files of `torch.save` before PyTorch 1.6: four pickles, the keys of the storages, then the
+//! storages one after another.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::pytorch::machine;
@@ -9,7 +9,7 @@ use crate::checkpoint::formats::region::{ByteReader, Region};
 use crate::checkpoint::io::source::Source;
 use std::collections::HashMap;
 
-/// The number that such a file starts with, as a pickle.
+/// The magic number at the start of such a file, as pickled bytes.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
 const VERSION: i64 = 1001;
@@ -20,12 +20,12 @@ pub(super) struct Legacy {
     pub storages: HashMap<String, Region>,
 }
 
-/// Whether a file's first pickle is the magic number of this form.
+/// Returns whether a file's first pickle is the magic number of this format.
 pub(super) fn is_magic(pickle: &Pickle) -> bool {
     matches!(pickle.root(), Value::Long(bytes) if **bytes == MAGIC)
 }
 
-/// Opens a region that holds such a file.
+/// Opens a region in this format.
 pub(super) fn open(source: &Source, region: &Region, limit: u64) -> Result<Legacy> {
     let malformed = |why: &str| {
         let problem = Problem::Malformed { format: "PyTorch", why: why.to_owned() };
@@ -39,8 +39,8 @@ pub(super) fn open(source: &Source, region: &Region, limit: u64) -> Result<Legac
     if !matches!(next()?.root(), Value::Int(VERSION)) {
         return Err(malformed("its protocol version is not 1001"));
     }
-    // The sizes of the writer's integers, and its byte order. PyTorch writes and reads
-    // elements little-endian, whatever is said here.
+    // This pickle has the writer's integer sizes and byte order. PyTorch reads and writes elements
+    // as little-endian regardless.
     next()?;
     let pickle = next()?;
     let listed = next()?;
@@ -56,7 +56,7 @@ pub(super) fn open(source: &Source, region: &Region, limit: u64) -> Result<Legac
             Value::Int(key) => key.to_string(),
             _ => return Err(malformed("it lists a storage without a key")),
         };
-        // Where a storage of an unknown type ends, and so where the next begins, is not known.
+        // The size of a storage of unknown type is unknown, and so is the start of the next one.
         let Some(size) = sizes.get(&key) else { break };
         let length = reader.u64()?.checked_mul(*size);
         let length = length.ok_or_else(|| malformed("a storage ends past 64 bits"))?;

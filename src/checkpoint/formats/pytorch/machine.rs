@@ -1,41 +1,41 @@
-//! The pickle machine: a stack, a memo, and values. It carries out every instruction of
-//! protocols 0 to 5, but calls nothing: a call becomes a value that says what was to be
-//! called. So no pickle can run code, and none has to be refused for what it names.
+//! The pickle machine: a stack, a memo, and values. It executes every instruction of protocols 0 to
+//! 5 but never calls anything: a call becomes a value that describes the call. So a pickle cannot
+//! run code, and none has to be refused because of what it names.
 
 use crate::checkpoint::error::{CheckpointError, Problem};
 use crate::checkpoint::formats::pytorch::text;
-use crate::checkpoint::formats::pytorch::value::{Id, Object, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Object, Pickle, Value, ValueId};
 use crate::checkpoint::formats::region::ByteReader;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Values one pickle may make.
+/// Maximum number of values per pickle.
 const VALUE_LIMIT: usize = 1 << 22;
 
-/// Items that all containers of a pickle may have.
+/// Maximum number of items in all containers of a pickle.
 const ITEM_LIMIT: usize = 1 << 24;
 
-/// Bytes of text that are kept.
+/// Maximum bytes of kept text.
 const TEXT_LIMIT: u64 = 64 << 20;
 
-/// Text longer than this is kept only by its place.
-const LONG_TEXT: u64 = 1 << 16;
+/// Text longer than this is represented by its position only.
+const MAX_KEPT_TEXT_BYTES: u64 = 1 << 16;
 
-/// Bytes of one line of protocol 0 that is not text.
+/// Maximum length in bytes of a protocol 0 line that is not text.
 const LINE_LIMIT: usize = 1 << 16;
 
-/// A string of Python 2 up to this length may be a key or name, so it is kept.
-const SHORT_STRING: u64 = 1 << 10;
+/// A Python 2 string up to this length is kept, because it may be a key or a name.
+const MAX_KEPT_STRING_BYTES: u64 = 1 << 10;
 
 struct Machine {
     values: Vec<Value>,
-    stack: Vec<Id>,
+    stack: Vec<ValueId>,
     marks: Vec<usize>,
-    memo: HashMap<u64, Id>,
-    /// Integers that have been made: there are few different ones.
-    integers: HashMap<i64, Id>,
-    /// `None`, `False`, `True` and `()`, once they have been made.
-    constants: [Option<Id>; 4],
+    memo: HashMap<u64, ValueId>,
+    /// Already created integers; pickles contain few different ones.
+    integers: HashMap<i64, ValueId>,
+    /// Ids of `None`, `False`, `True` and `()`, once created.
+    constants: [Option<ValueId>; 4],
     items: usize,
     text_bytes: u64,
 }
@@ -79,16 +79,16 @@ pub(super) fn read(reader: &mut ByteReader, path: &Path) -> Result<Pickle, Check
 }
 
 impl Machine {
-    fn run(&mut self, reader: &mut ByteReader) -> Step<Id> {
+    fn run(&mut self, reader: &mut ByteReader) -> Step<ValueId> {
         while self.step(reader)? {}
         self.pop()
     }
 
-    fn add(&mut self, value: Value) -> Step<Id> {
+    fn add(&mut self, value: Value) -> Step<ValueId> {
         if self.values.len() >= VALUE_LIMIT {
-            return invalid(format!("its pickle makes more than {VALUE_LIMIT} values"));
+            return invalid(format!("its pickle creates more than {VALUE_LIMIT} values"));
         }
-        let id = Id(self.values.len() as u32);
+        let id = ValueId(self.values.len() as u32);
         self.values.push(value);
         Ok(id)
     }
@@ -112,7 +112,7 @@ impl Machine {
         self.count(1)
     }
 
-    /// Pushes a value that is made once; `number` is its place among the constants.
+    /// Pushes a value that is created once; `number` is its index in `constants`.
     fn constant(&mut self, number: usize, value: Value) -> Step {
         let id = match self.constants.get(number).copied().flatten() {
             Some(id) => id,
@@ -128,7 +128,7 @@ impl Machine {
         self.count(1)
     }
 
-    /// Counts items put on the stack, each of which ends in at most one container.
+    /// Counts items put on the stack, each of which ends up in at most one container.
     fn count(&mut self, items: usize) -> Step {
         self.items += items;
         match self.items > ITEM_LIMIT {
@@ -137,29 +137,29 @@ impl Machine {
         }
     }
 
-    fn pop(&mut self) -> Step<Id> {
+    fn pop(&mut self) -> Step<ValueId> {
         match self.stack.pop() {
             Some(id) => Ok(id),
             None => invalid("its pickle takes a value from an empty stack"),
         }
     }
 
-    fn top(&self) -> Step<Id> {
+    fn top(&self) -> Step<ValueId> {
         match self.stack.last() {
             Some(&id) => Ok(id),
             None => invalid("its pickle uses an empty stack"),
         }
     }
 
-    /// What was pushed since the last mark.
-    fn marked(&mut self) -> Step<Vec<Id>> {
+    /// Removes and returns what was pushed since the last mark.
+    fn marked(&mut self) -> Step<Vec<ValueId>> {
         let Some(mark) = self.marks.pop().filter(|&mark| mark <= self.stack.len()) else {
             return invalid("its pickle has no mark where it needs one");
         };
         Ok(self.stack.split_off(mark))
     }
 
-    /// Carries out one instruction; false after the last.
+    /// Executes one instruction. Returns false after the last one.
     fn step(&mut self, reader: &mut ByteReader) -> Step<bool> {
         let op = reader.u8()?;
         match op {
@@ -221,7 +221,7 @@ impl Machine {
                 let line = line(reader)?;
                 match text::of_line(&line).trim().parse() {
                     Ok(number) => self.push(Value::Float(number))?,
-                    Err(_) => return invalid("its pickle has a number that is none"),
+                    Err(_) => return invalid("its pickle has an invalid number"),
                 }
             }
             b'G' => self.push(Value::Float(f64::from_be_bytes(reader.array()?)))?,
@@ -273,7 +273,7 @@ impl Machine {
                 let length = reader.u64()?;
                 self.skipped(reader, length)?;
             }
-            // A buffer that was not put into the file.
+            // An out-of-band buffer, which is not in the file.
             0x97 => self.push(Value::Opaque)?,
             b']' => self.push(Value::List(Vec::new()))?,
             b'}' => self.push(Value::Dict(Vec::new()))?,
@@ -360,7 +360,7 @@ impl Machine {
             b'o' => {
                 let mut arguments = self.marked()?;
                 if arguments.is_empty() {
-                    return invalid("its pickle makes an object of no class");
+                    return invalid("its pickle creates an object without a class");
                 }
                 let callee = arguments.remove(0);
                 self.push(Value::Object(Object::new(callee, arguments.into()).into()))?;
@@ -425,13 +425,13 @@ impl Machine {
     }
 
     fn text(&mut self, reader: &mut ByteReader, length: u64) -> Step {
-        if length > LONG_TEXT {
+        if length > MAX_KEPT_TEXT_BYTES {
             let start = reader.position();
             reader.skip(length)?;
             return self.push(Value::LongText { start, length });
         }
         self.keep_text(length)?;
-        // Python writes lone surrogates, which are not UTF-8.
+        // Python writes lone surrogates, which are not valid UTF-8.
         let text = match String::from_utf8(reader.bytes(length)?) {
             Ok(text) => text,
             Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
@@ -439,9 +439,9 @@ impl Machine {
         self.push(Value::Text(text.into()))
     }
 
-    /// A string of Python 2, which is text or bytes.
+    /// Reads a Python 2 string, which is text or bytes.
     fn string(&mut self, reader: &mut ByteReader, length: u64) -> Step {
-        if length > SHORT_STRING {
+        if length > MAX_KEPT_STRING_BYTES {
             return self.skipped(reader, length);
         }
         self.keep_text(length)?;
@@ -457,7 +457,7 @@ impl Machine {
         self.push(Value::Bytes { start, length })
     }
 
-    /// An integer in two's complement.
+    /// Pushes an integer given as little-endian two's complement.
     fn long(&mut self, bytes: Vec<u8>) -> Step {
         let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
         let mut whole = [if negative { 0xff } else { 0 }; 8];
@@ -475,7 +475,7 @@ impl Machine {
             Ok(n) => self.integer(n),
             Err(_) => match text::decimal(digits) {
                 Some(bytes) => self.long(bytes),
-                None => invalid("its pickle has a number that is none"),
+                None => invalid("its pickle has an invalid number"),
             },
         }
     }
@@ -483,7 +483,7 @@ impl Machine {
     fn memo_key(&self, reader: &mut ByteReader) -> Step<u64> {
         match text::of_line(&line(reader)?).trim().parse() {
             Ok(key) => Ok(key),
-            Err(_) => invalid("its pickle has a memo key that is no number"),
+            Err(_) => invalid("its pickle has a memo key that is not a number"),
         }
     }
 
@@ -500,33 +500,33 @@ impl Machine {
                 self.stack.push(id);
                 self.count(1)
             }
-            None => invalid("its pickle recalls a value it has not made"),
+            None => invalid("its pickle recalls a value that is not in its memo"),
         }
     }
 
-    fn extend(&mut self, items: &[Id]) -> Step {
+    fn extend(&mut self, items: &[ValueId]) -> Step {
         let top = self.top()?;
         match self.values.get_mut(top.index()) {
             Some(Value::List(list) | Value::Set(list)) => list.extend(items),
             Some(Value::Object(object)) => object.items.extend(items),
             Some(Value::Opaque | Value::Persistent(_)) => {}
-            _ => return invalid("its pickle appends to something that is no list"),
+            _ => return invalid("its pickle appends to something that is not a list"),
         }
         Ok(())
     }
 
-    fn insert(&mut self, items: &[Id]) -> Step {
+    fn insert(&mut self, items: &[ValueId]) -> Step {
         let top = self.top()?;
         match self.values.get_mut(top.index()) {
             Some(Value::Dict(dict)) => dict.extend(pairs(items)),
             Some(Value::Object(object)) => object.pairs.extend(pairs(items)),
             Some(Value::Opaque | Value::Persistent(_)) => {}
-            _ => return invalid("its pickle sets a key of something that is no dictionary"),
+            _ => return invalid("its pickle sets a key of something that is not a dictionary"),
         }
         Ok(())
     }
 
-    fn call(&mut self, callee: Id, arguments: Id, keywords: Option<Id>) -> Step {
+    fn call(&mut self, callee: ValueId, arguments: ValueId, keywords: Option<ValueId>) -> Step {
         let Some(Value::Tuple(arguments)) = self.values.get(arguments.index()) else {
             return invalid("its pickle calls something without a tuple of arguments");
         };
@@ -536,14 +536,14 @@ impl Machine {
         self.push(Value::Object(object.into()))
     }
 
-    /// A class by its number in a registry of the program that wrote the file.
+    /// Pushes a class given by its number in the writing program's extension registry.
     fn extension(&mut self, code: u32) -> Step {
         let global = ("copyreg.extension".to_owned(), code.to_string());
         self.push(Value::Global(global.into()))
     }
 }
 
-fn pairs(items: &[Id]) -> Vec<(Id, Id)> {
+fn pairs(items: &[ValueId]) -> Vec<(ValueId, ValueId)> {
     items.as_chunks().0.iter().map(|[key, value]| (*key, *value)).collect()
 }
 
@@ -557,7 +557,7 @@ fn line(reader: &mut ByteReader) -> Step<Vec<u8>> {
     long_line(reader, LINE_LIMIT as u64)
 }
 
-/// Bytes up to the end of the line, which is left out.
+/// Reads up to the end of the line, which is left out.
 fn long_line(reader: &mut ByteReader, limit: u64) -> Step<Vec<u8>> {
     let mut line = Vec::new();
     loop {

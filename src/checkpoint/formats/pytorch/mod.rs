@@ -2,9 +2,9 @@
 //! elements. Imported by `formats/format.rs` and `checkpoint/open.rs`; knows nothing of packed
 //! formats, plans or screens.
 //!
-//! The pickle is read, never run: `machine` builds a graph of values, in which a call is a
-//! value too. `rebuild` recognises the calls that make tensors, `tensor` locates their
-//! elements, `walk` names them. The containers are `archive` (ZIP), `legacy` and `tar`.
+//! The pickle is parsed, never run: `machine` builds a graph of values in which a call is a value
+//! too. `rebuild` recognizes the calls that create tensors, `tensor` locates their elements, `walk`
+//! names them. The containers are `archive` (ZIP), `legacy` and `tar`.
 
 mod archive;
 mod array;

@@ -1,12 +1,12 @@
-//! Bytes that a pickle carries itself: as they are, with escapes, or as Latin-1 text.
+//! Bytes stored inside a pickle: raw, with escapes, or as Latin-1 text.
 
 use crate::checkpoint::formats::pytorch::text;
-use crate::checkpoint::formats::pytorch::value::{Id, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Pickle, Value, ValueId};
 use crate::checkpoint::formats::region::Region;
 use crate::checkpoint::io::source::Source;
 use std::cell::Cell;
 
-/// Bytes of all payloads that have to be decoded into memory.
+/// Maximum total bytes of payloads that must be decoded into memory.
 const DECODED_LIMIT: u64 = 64 << 20;
 
 const SHORT_TEXT: u64 = 64;
@@ -22,12 +22,12 @@ impl<'a> Payloads<'a> {
         Payloads { source, pickle, decoded: Cell::new(0) }
     }
 
-    /// The bytes that a value stands for; `Err`: why there are none.
-    pub(super) fn region(&self, id: Id) -> Result<Region, String> {
+    /// Returns the bytes of a value, or the reason why there are none.
+    pub(super) fn region(&self, id: ValueId) -> Result<Region, String> {
         match self.pickle.value(id) {
             &Value::Bytes { start, length } => Ok(self.pickle.region(start, length)),
             Value::DecodedBytes(bytes) => self.in_memory(bytes.to_vec()),
-            // Text of Python 2 is bytes.
+            // Python 2 text is bytes.
             Value::Text(text) => self.in_memory(text.as_bytes().to_vec()),
             Value::Object(object) => {
                 match (self.pickle.global(object.callee), &*object.arguments) {
@@ -42,21 +42,21 @@ impl<'a> Payloads<'a> {
                             _ => self.region(*inner),
                         }
                     }
-                    _ => Err("its bytes are made by a call that is not known".to_owned()),
+                    _ => Err("its bytes are created by an unknown call".to_owned()),
                 }
             }
             _ => Err("its bytes are not in the file".to_owned()),
         }
     }
 
-    /// A few bytes as text.
-    pub(super) fn short_text(&self, id: Id) -> Option<String> {
+    /// Returns a few bytes as text.
+    pub(super) fn short_text(&self, id: ValueId) -> Option<String> {
         let bytes = self.region(id).ok()?.read(self.source, SHORT_TEXT).ok()?;
         String::from_utf8(bytes).ok()
     }
 
-    /// The bytes of `_codecs.encode(text, 'latin1')`.
-    fn encoded(&self, id: Id) -> Result<Region, String> {
+    /// Returns the bytes of `_codecs.encode(text, 'latin1')`.
+    fn encoded(&self, id: ValueId) -> Result<Region, String> {
         match self.pickle.value(id) {
             Value::Object(object)
                 if self.pickle.global(object.callee) == Some(("_codecs", "encode")) =>
@@ -64,11 +64,11 @@ impl<'a> Payloads<'a> {
                 let text = object.arguments.first();
                 self.latin1(*text.ok_or("its bytes are not in the file")?)
             }
-            _ => Err("its bytes are made by a call that is not known".to_owned()),
+            _ => Err("its bytes are created by an unknown call".to_owned()),
         }
     }
 
-    fn latin1(&self, id: Id) -> Result<Region, String> {
+    fn latin1(&self, id: ValueId) -> Result<Region, String> {
         let beyond = || "its bytes are text that is not Latin-1".to_owned();
         match self.pickle.value(id) {
             Value::Text(text) => self.in_memory(text::latin1(text).ok_or_else(beyond)?),
@@ -89,11 +89,15 @@ impl<'a> Payloads<'a> {
     }
 
     /// Counts bytes that are decoded into memory.
+    ///
+    /// # Errors
+    ///
+    /// The limit is exceeded.
     fn take(&self, bytes: u64) -> Result<(), String> {
         let decoded = self.decoded.get().saturating_add(bytes);
         if decoded > DECODED_LIMIT {
             return Err(format!(
-                "its bytes are stored as text, of which {DECODED_LIMIT} bytes are decoded at most; save the file again with pickle protocol 3 or later"
+                "its bytes are stored as text, more than the limit of {DECODED_LIMIT} bytes; save the file again with pickle protocol 3 or later"
             ));
         }
         self.decoded.set(decoded);

@@ -1,4 +1,4 @@
-//! From a file to the list of its tensors.
+//! Lists the tensors of a PyTorch file.
 
 use crate::checkpoint::access::Role;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
@@ -16,12 +16,12 @@ use crate::checkpoint::io::source::Source;
 use crate::checkpoint::stored::Stored;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What was found in a file.
+/// The content of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     /// Key-values that describe the file.
     pub metadata: Vec<(String, String)>,
-    /// What was left out.
+    /// Notes about what was left out.
     pub notes: Vec<String>,
     pub stored: Vec<Stored>,
 }
@@ -29,15 +29,15 @@ pub(crate) struct Contents {
 /// The first byte of a pickle of protocol 2 or later.
 const PROTOCOL: u8 = 0x80;
 
-/// First bytes of pickles of protocols 0 and 1, which do not say that they are pickles.
+/// First bytes of pickles of protocols 0 and 1, which have no header.
 const FIRST_BYTES: &[u8] = b"(]}cLIVSFGNKMJXTU";
 
-/// Whether a ZIP archive is one of PyTorch's.
+/// Returns whether a ZIP archive is a PyTorch archive.
 pub(crate) fn has_pickle(members: &[Member]) -> bool {
     members.iter().any(|member| member.name.ends_with("data.pkl"))
 }
 
-/// Whether a file that is no ZIP archive is a pickle or PyTorch's tar archive.
+/// Returns whether a file that is not a ZIP archive is a pickle or a tar archive of PyTorch.
 pub(crate) fn is_pickle(source: &Source) -> Result<bool> {
     let mut first = [0; 2];
     if source.size() < first.len() as u64 {
@@ -55,7 +55,7 @@ pub(crate) fn is_pickle(source: &Source) -> Result<bool> {
     }
 }
 
-/// The tensors of a file.
+/// Reads the tensors of a file.
 pub(crate) fn read(source: &Source) -> Result<Contents> {
     let mut first = [0; 4];
     source.read_exact(&source.open()?, &mut first, 0)?;
@@ -99,7 +99,7 @@ fn of_archive(source: &Source) -> Result<Contents> {
     Ok(contents)
 }
 
-/// The tensors that a pickle describes.
+/// Lists the tensors that a pickle describes.
 fn list(
     source: &Source,
     pickle: &Pickle,

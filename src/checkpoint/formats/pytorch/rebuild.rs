@@ -1,77 +1,76 @@
-//! Which calls in a pickle stand for a tensor or array, and which of their arguments say
-//! what it is. Looks at names and arguments only; reads no elements.
+//! Recognizes the calls in a pickle that create a tensor or array, and finds the arguments that
+//! describe it. Uses names and arguments only and reads no elements.
 
 use crate::checkpoint::formats::element_type;
 use crate::checkpoint::formats::pytorch::storage;
-use crate::checkpoint::formats::pytorch::value::{Id, Object, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Object, Pickle, Value, ValueId};
 
-/// Calls inside each other that are followed to a tensor.
+/// Maximum nesting depth of calls around a tensor.
 const NESTING_LIMIT: usize = 64;
 
-/// A value that stands for a tensor.
+/// A description of how a tensor is created.
 pub(super) enum Rebuild {
     Dense(Dense),
     /// The tensor is another value.
-    Wrapped(Id),
+    Wrapped(ValueId),
     /// A storage by itself.
-    Storage(Id),
+    Storage(ValueId),
     Array(Array),
-    /// One without elements in the file: its type and shape, and the reason.
+    /// A tensor without elements in the file: its type, shape and the reason.
     Named {
-        dtype: Option<Id>,
-        shape: Option<Id>,
+        dtype: Option<ValueId>,
+        shape: Option<ValueId>,
         why: String,
     },
-    /// One whose class keeps its elements in other tensors, which are its attributes.
+    /// A tensor whose class keeps its elements in other tensors, which are its attributes.
     InParts {
         class: String,
-        dtype: Id,
-        shape: Id,
+        dtype: ValueId,
+        shape: ValueId,
     },
     Quantized {
-        storage: Id,
-        shape: Id,
+        storage: ValueId,
+        shape: ValueId,
         scheme: String,
     },
     Sparse {
         layout: String,
-        values: Option<Id>,
-        shape: Id,
+        values: Option<ValueId>,
+        shape: ValueId,
     },
     Nested {
-        values: Option<Id>,
+        values: Option<ValueId>,
     },
 }
 
-/// A view of a storage.
+/// A strided view of a storage.
 pub(super) struct Dense {
-    pub storage: Id,
-    pub offset: Id,
-    pub shape: Id,
-    pub strides: Id,
-    /// The type of the elements, where the storage has none.
-    pub dtype: Option<Id>,
-    pub metadata: Option<Id>,
+    pub storage: ValueId,
+    pub offset: ValueId,
+    pub shape: ValueId,
+    pub strides: ValueId,
+    /// The element type, if the storage has none.
+    pub dtype: Option<ValueId>,
+    pub metadata: Option<ValueId>,
 }
 
 /// A NumPy array.
 pub(super) struct Array {
-    pub shape: Id,
-    pub dtype: Id,
+    pub shape: ValueId,
+    pub dtype: ValueId,
     pub order: ArrayOrder,
-    pub data: Id,
+    pub data: ValueId,
 }
 
 pub(super) enum ArrayOrder {
-    /// A flag that says whether it is column-major.
-    Fortran(Id),
+    /// A flag that says whether the array is column-major.
+    Fortran(ValueId),
     /// `'C'` or `'F'`.
-    Letter(Id),
+    Letter(ValueId),
 }
 
-/// What a tensor is rebuilt from, whatever it is wrapped in; `None` for a value that is no
-/// tensor.
-pub(super) fn rebuild(pickle: &Pickle, id: Id) -> Option<Rebuild> {
+/// Returns how a tensor is created, ignoring wrappers. `None` for a value that is not a tensor.
+pub(super) fn rebuild(pickle: &Pickle, id: ValueId) -> Option<Rebuild> {
     let mut id = id;
     for _ in 0..NESTING_LIMIT {
         match step(pickle, id)? {
@@ -82,8 +81,8 @@ pub(super) fn rebuild(pickle: &Pickle, id: Id) -> Option<Rebuild> {
     None
 }
 
-/// The same, one call deep.
-fn step(pickle: &Pickle, id: Id) -> Option<Rebuild> {
+/// Does the same for one level of calls.
+fn step(pickle: &Pickle, id: ValueId) -> Option<Rebuild> {
     match pickle.value(id) {
         Value::Persistent(inner) => {
             storage::described(pickle, *inner).map(|_| Rebuild::Storage(id))
@@ -93,7 +92,7 @@ fn step(pickle: &Pickle, id: Id) -> Option<Rebuild> {
     }
 }
 
-fn called(pickle: &Pickle, id: Id, object: &Object) -> Option<Rebuild> {
+fn called(pickle: &Pickle, id: ValueId, object: &Object) -> Option<Rebuild> {
     let (module, name) = pickle.global(object.callee)?;
     let state = object.states.last().copied();
     let arguments = &*object.arguments;
@@ -134,13 +133,13 @@ fn called(pickle: &Pickle, id: Id, object: &Object) -> Option<Rebuild> {
     }
 }
 
-fn wrapped(arguments: &[Id]) -> Option<Rebuild> {
+fn wrapped(arguments: &[ValueId]) -> Option<Rebuild> {
     arguments.first().map(|&first| Rebuild::Wrapped(first))
 }
 
-fn of_utils(pickle: &Pickle, name: &str, arguments: &[Id]) -> Option<Rebuild> {
-    let unfit = || {
-        let why = format!("the arguments of {name} are not those it takes");
+fn of_utils(pickle: &Pickle, name: &str, arguments: &[ValueId]) -> Option<Rebuild> {
+    let invalid = || {
+        let why = format!("the arguments of {name} have an unexpected form");
         Some(Rebuild::Named { dtype: None, shape: None, why })
     };
     match (name, arguments) {
@@ -170,12 +169,12 @@ fn of_utils(pickle: &Pickle, name: &str, arguments: &[Id]) -> Option<Rebuild> {
                     (values, shape)
                 }
                 [_, _, values, shape] => (values, shape),
-                _ => return unfit(),
+                _ => return invalid(),
             };
             Some(Rebuild::Sparse { layout, values: Some(values), shape })
         }
         ("_rebuild_sparse_csr_tensor", &[layout, data]) => {
-            let &[_, _, values, shape] = pickle.items(data)? else { return unfit() };
+            let &[_, _, values, shape] = pickle.items(data)? else { return invalid() };
             let layout = layout_name(pickle, layout);
             Some(Rebuild::Sparse { layout, values: Some(values), shape })
         }
@@ -204,13 +203,13 @@ fn of_utils(pickle: &Pickle, name: &str, arguments: &[Id]) -> Option<Rebuild> {
             | "_rebuild_meta_tensor_no_storage"
             | "_rebuild_wrapper_subclass",
             _,
-        ) => unfit(),
+        ) => invalid(),
         _ => None,
     }
 }
 
-/// `(function, class, arguments, state)`: a tensor with attributes or of a class of its own.
-fn from_type(pickle: &Pickle, arguments: &[Id]) -> Option<Rebuild> {
+/// Parses `(function, class, arguments, state)`: a tensor with attributes or of a subclass.
+fn from_type(pickle: &Pickle, arguments: &[ValueId]) -> Option<Rebuild> {
     let &[function, _, inner, ..] = arguments else { return None };
     let Value::Tuple(inner) = pickle.value(inner) else { return None };
     match pickle.global(function)? {
@@ -223,7 +222,7 @@ fn from_type(pickle: &Pickle, arguments: &[Id]) -> Option<Rebuild> {
     }
 }
 
-fn layout_name(pickle: &Pickle, id: Id) -> String {
+fn layout_name(pickle: &Pickle, id: ValueId) -> String {
     let name = match pickle.value(id) {
         Value::Global(global) => Some(global.1.as_str()),
         Value::Object(object) => object.arguments.first().and_then(|&name| pickle.text(name)),
@@ -232,8 +231,8 @@ fn layout_name(pickle: &Pickle, id: Id) -> String {
     name.unwrap_or("unknown layout").trim_start_matches("torch.").to_owned()
 }
 
-/// The state of an array: version, shape, type, order, data; the first may be missing.
-fn reconstructed(pickle: &Pickle, state: Id) -> Option<Rebuild> {
+/// Parses the state of an array: version (optional), shape, type, order, data.
+fn reconstructed(pickle: &Pickle, state: ValueId) -> Option<Rebuild> {
     let (shape, dtype, fortran, data) = match *pickle.items(state)? {
         [_, shape, dtype, fortran, data] | [shape, dtype, fortran, data] => {
             (shape, dtype, fortran, data)

@@ -1,16 +1,15 @@
-//! Which tensors of a training checkpoint are the network, which are optimizer state, and
-//! which are neither.
+//! Classifies the tensors of a training checkpoint: network, optimizer state, or other.
 
 use crate::checkpoint::access::Role;
 use crate::checkpoint::formats::pytorch::graph::{Step, children, is_mapping, is_module};
 use crate::checkpoint::formats::pytorch::rebuild::rebuild;
-use crate::checkpoint::formats::pytorch::value::{Id, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Pickle, Value, ValueId};
 use crate::checkpoint::formats::pytorch::walk::Holders;
 
-/// Keys of a training checkpoint under which a network's state is kept.
+/// Keys of a training checkpoint that contain a network's state.
 const WRAPPERS: [&str; 6] = ["state_dict", "model_state_dict", "model", "module", "net", "network"];
 
-/// Words of keys that hold a network beside others: an average of it, one of several.
+/// Words in keys that contain a further network: an average, or one of several.
 const NETWORK_WORDS: [&str; 10] = [
     "model",
     "ema",
@@ -24,12 +23,11 @@ const NETWORK_WORDS: [&str; 10] = [
     "dict",
 ];
 
-/// What each of the root's children is, and which of them the network is wrapped in.
+/// The role of each child of the root, and the child that wraps the network.
 #[derive(Debug, Default)]
 pub(super) struct Roles {
     of_children: Vec<Role>,
-    /// The one child that holds the network and nothing else, whose key is no part of the
-    /// tensors' names.
+    /// The only child, if it contains the network. Its key is left out of the tensors' names.
     pub wrapper: Option<usize>,
 }
 
@@ -38,7 +36,7 @@ impl Roles {
         top.and_then(|top| self.of_children.get(top)).copied().unwrap_or_default()
     }
 
-    /// Tells the children of a root dictionary apart. A root of any other kind is a network.
+    /// Classifies the children of a root dictionary. A root of any other type is a network.
     pub(super) fn new(pickle: &Pickle, holders: &Holders) -> Roles {
         if !is_mapping(pickle, pickle.root) {
             return Roles::default();
@@ -70,7 +68,7 @@ impl Roles {
             .collect();
         let of_children = entries.iter().enumerate().map(|(place, entry)| match entry {
             entry if entry.is_optimizer => Role::Optimizer,
-            // Beside an optimizer alone, everything else is the network.
+            // Without a recognized network, everything except the optimizer is the network.
             _ if networks.is_empty() || networks.contains(&place) => Role::Network,
             _ => Role::Other,
         });
@@ -83,19 +81,19 @@ impl Roles {
     }
 }
 
-/// What one key of the root says, and its value.
+/// One key of the root and what it says about its value.
 struct Entry<'a> {
     key: &'a str,
     holds_tensors: bool,
     is_optimizer: bool,
     is_wrapper: bool,
-    /// Whether the key says that it is a network's state.
+    /// Whether the key says that the value is a network's state.
     is_state_dict: bool,
     is_network: bool,
 }
 
 impl<'a> Entry<'a> {
-    fn new(pickle: &'a Pickle, holders: &Holders, step: Step, value: Id) -> Entry<'a> {
+    fn new(pickle: &'a Pickle, holders: &Holders, step: Step, value: ValueId) -> Entry<'a> {
         let key = match step {
             Step::Key(key) => pickle.text(key).unwrap_or_default(),
             _ => "",
@@ -127,8 +125,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Whether a value is what an optimizer's `state_dict()` gives, or a list of such.
-fn is_optimizer_state(pickle: &Pickle, id: Id) -> bool {
+/// Returns whether a value is the result of an optimizer's `state_dict()`, or a list of them.
+fn is_optimizer_state(pickle: &Pickle, id: ValueId) -> bool {
     match pickle.value(id) {
         Value::List(items) => {
             !items.is_empty() && items.iter().all(|&item| has_optimizer_keys(pickle, item))
@@ -137,7 +135,7 @@ fn is_optimizer_state(pickle: &Pickle, id: Id) -> bool {
     }
 }
 
-fn has_optimizer_keys(pickle: &Pickle, id: Id) -> bool {
+fn has_optimizer_keys(pickle: &Pickle, id: ValueId) -> bool {
     is_mapping(pickle, id) && {
         let has = |wanted| {
             children(pickle, id).iter().any(|(step, value)| match step {
@@ -151,8 +149,8 @@ fn has_optimizer_keys(pickle: &Pickle, id: Id) -> bool {
     }
 }
 
-/// Whether a value has tensors under the names of a network's layers.
-fn holds_layers(pickle: &Pickle, id: Id) -> bool {
+/// Returns whether a value has tensors with names of a network's layers.
+fn holds_layers(pickle: &Pickle, id: ValueId) -> bool {
     children(pickle, id).iter().any(|(step, value)| {
         let Step::Key(key) = step else { return false };
         let layer = |key: &str| key.contains('.') || key == "weight" || key == "bias";
@@ -160,7 +158,8 @@ fn holds_layers(pickle: &Pickle, id: Id) -> bool {
     })
 }
 
-/// Whether the root is the state of random generators, as the Hugging Face Trainer saves it.
+/// Returns whether the root is the state of random generators, as the Hugging Face Trainer saves
+/// it.
 fn is_random_state(entries: &[Entry]) -> bool {
     ["python", "numpy", "cpu"].iter().all(|key| entries.iter().any(|entry| entry.key == *key))
 }

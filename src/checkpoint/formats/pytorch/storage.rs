@@ -1,25 +1,25 @@
-//! Storages: the bytes that PyTorch's tensors show, and how pickles refer to them.
+//! Storages: the bytes that PyTorch's tensors are views of, and how pickles refer to them.
 
 use crate::checkpoint::formats::element_type::{self, ElementType};
-use crate::checkpoint::formats::pytorch::value::{Id, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Pickle, Value, ValueId};
 use std::borrow::Cow;
 
-/// A storage as a pickle refers to it.
+/// A reference to a storage in a pickle.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Storage {
     pub key: String,
     pub elements: u64,
     pub element: StorageType,
-    /// Elements of a larger storage before this one, as early files have it.
+    /// Offset in a larger storage in elements; only in early files.
     pub offset: u64,
 }
 
-/// What a storage says of its elements.
+/// The element type of a storage.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum StorageType {
     Typed(ElementType),
     Bytes,
-    /// A class that is not known, by its name.
+    /// An unknown class, by its name.
     Unknown(String),
 }
 
@@ -32,7 +32,7 @@ impl StorageType {
         }
     }
 
-    /// Bytes of one element; `None` if its type is not known.
+    /// Size of one element in bytes; `None` if its type is unknown.
     pub(super) fn size(&self) -> Option<u64> {
         match self {
             StorageType::Typed(element) => Some(element.size),
@@ -42,8 +42,8 @@ impl StorageType {
     }
 }
 
-/// The storage that a persistent id refers to; `None` if it is something else.
-pub(super) fn described(pickle: &Pickle, persistent: Id) -> Option<Storage> {
+/// Parses the storage that a persistent id refers to; `None` if it is something else.
+pub(super) fn described(pickle: &Pickle, persistent: ValueId) -> Option<Storage> {
     if let Value::Text(text) = pickle.value(persistent) {
         return spelled(text);
     }
@@ -71,8 +71,8 @@ pub(super) fn described(pickle: &Pickle, persistent: Id) -> Option<Storage> {
     Some(Storage { key, elements: pickle.number(*elements)?, element, offset })
 }
 
-/// The same where protocol 0 has spelled it:
-/// `('storage', <class 'torch.FloatStorage'>, '0', 'cpu', 6, None)`.
+/// Parses a persistent id that protocol 0 wrote as text: `('storage', <class 'torch.FloatStorage'>,
+/// '0', 'cpu', 6, None)`.
 fn spelled(text: &str) -> Option<Storage> {
     let inside = text.trim().strip_prefix('(')?.strip_suffix(')')?;
     let mut fields = inside.splitn(6, ", ").map(|field| field.trim_end_matches(','));
@@ -92,7 +92,7 @@ fn spelled(text: &str) -> Option<Storage> {
     Some(Storage { key, elements, element: StorageType::of_class(&class), offset })
 }
 
-/// Every storage the pickle refers to.
+/// Returns every storage that the pickle refers to.
 pub(super) fn all(pickle: &Pickle) -> impl Iterator<Item = Storage> {
     pickle.values.iter().filter_map(|value| match value {
         Value::Persistent(id) => described(pickle, *id),

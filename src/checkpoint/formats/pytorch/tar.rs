@@ -3,29 +3,29 @@
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::element_type;
 use crate::checkpoint::formats::pytorch::machine;
-use crate::checkpoint::formats::pytorch::value::{Id, Object, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Object, Pickle, Value, ValueId};
 use crate::checkpoint::formats::region::{ByteReader, Region};
 use crate::checkpoint::io::source::Source;
 use std::collections::HashMap;
 
-/// Bytes of a header, and what contents are padded to.
+/// Size of a header in bytes. Contents are padded to a multiple of it.
 const BLOCK: u64 = 512;
 
-/// Where a header has the word that tells a tar archive.
+/// Offset of the magic number in a header.
 const MAGIC_OFFSET: u64 = 257;
 const MAGIC: [u8; 5] = *b"ustar";
 
 const MEMBER_LIMIT: usize = 64;
 const TENSOR_LIMIT: i64 = 1 << 20;
 
-/// An opened archive: its pickle, in which each tensor is replaced by the call that makes
-/// it, and its storages.
+/// An opened archive: its pickle, in which each tensor is replaced by the call that creates it, and
+/// its storages.
 pub(super) struct Tar {
     pub pickle: Pickle,
     pub storages: HashMap<String, Region>,
 }
 
-/// Whether a file is a tar archive of PyTorch 0.1.
+/// Returns whether a file is a tar archive of PyTorch 0.1.
 pub(super) fn is_tar(source: &Source) -> Result<bool> {
     if source.size() < BLOCK {
         return Ok(false);
@@ -39,14 +39,14 @@ pub(super) fn is_tar(source: &Source) -> Result<bool> {
     Ok(["pickle", "tensors", "storages"].iter().all(|name| members.contains_key(*name)))
 }
 
-/// A storage: its class, how many elements it has, and their bytes.
+/// A storage: its class, element count and bytes.
 struct Stored {
     class: String,
     elements: u64,
     region: Region,
 }
 
-/// A tensor: its storage's key, and what it shows of it.
+/// A tensor: the key of its storage, and its view of it.
 struct Described {
     class: String,
     storage: i64,
@@ -73,7 +73,7 @@ pub(super) fn open(source: &Source) -> Result<Tar> {
     Ok(Tar { pickle, storages: storages.collect() })
 }
 
-/// The members of a tar archive by name.
+/// Lists the members of a tar archive by name.
 fn members(source: &Source) -> Result<HashMap<String, Region>> {
     let handle = source.open()?;
     let mut members = HashMap::new();
@@ -116,10 +116,10 @@ fn storages(
         let said = machine::read(&mut reader, source.path())?;
         let items = said.items(said.root).unwrap_or_default();
         let [key, _, class] = items else {
-            return Err(malformed("it describes a storage in an unknown way"));
+            return Err(malformed("it describes a storage in an unknown form"));
         };
         let (Value::Int(key), Some((_, class))) = (said.value(*key), said.global(*class)) else {
-            return Err(malformed("it describes a storage in an unknown way"));
+            return Err(malformed("it describes a storage in an unknown form"));
         };
         let element = element_type::of_storage_class(class)
             .ok_or_else(|| malformed("a storage has an unknown class"))?;
@@ -131,7 +131,7 @@ fn storages(
         let region = Region { base: reader.base(), start, length };
         found.insert(*key, Stored { class: class.to_owned(), elements, region });
     }
-    // Storages that show a part of another.
+    // Storages that are views of another storage.
     if reader.remaining() > 0 {
         let views = machine::read(&mut reader, source.path())?;
         for &view in views.items(views.root).unwrap_or_default() {
@@ -166,12 +166,12 @@ fn tensors(
         let said = machine::read(&mut reader, source.path())?;
         let items = said.items(said.root).unwrap_or_default();
         let [key, storage, class] = items else {
-            return Err(malformed("it describes a tensor in an unknown way"));
+            return Err(malformed("it describes a tensor in an unknown form"));
         };
         let (Value::Int(key), Value::Int(storage), Some((_, class))) =
             (said.value(*key), said.value(*storage), said.global(*class))
         else {
-            return Err(malformed("it describes a tensor in an unknown way"));
+            return Err(malformed("it describes a tensor in an unknown form"));
         };
         let rank = reader.u32()?;
         reader.skip(4)?;
@@ -198,8 +198,7 @@ fn count(
     }
 }
 
-/// Puts into the place of each reference to a tensor the call that a later PyTorch 0.1 would
-/// have written there.
+/// Replaces each reference to a tensor by the call that a later PyTorch 0.1 would have written.
 fn replace_tensors(
     pickle: &mut Pickle,
     tensors: &HashMap<String, Described>,
@@ -216,11 +215,11 @@ fn replace_tensors(
         let Some(stored) = storages.get(&tensor.storage) else { continue };
         let mut add = |value: Value| {
             pickle.values.push(value);
-            Id(pickle.values.len() as u32 - 1)
+            ValueId(pickle.values.len() as u32 - 1)
         };
         let mut number = |n: u64| add(Value::Int(i64::try_from(n).unwrap_or(-1)));
-        let shape: Vec<Id> = tensor.shape.iter().map(|&n| number(n)).collect();
-        let strides: Vec<Id> = tensor.strides.iter().map(|&n| number(n)).collect();
+        let shape: Vec<ValueId> = tensor.shape.iter().map(|&n| number(n)).collect();
+        let strides: Vec<ValueId> = tensor.strides.iter().map(|&n| number(n)).collect();
         let (offset, elements) = (number(tensor.offset), number(stored.elements));
         let global = |name: &str| Value::Global(("torch".to_owned(), name.to_owned()).into());
         let parts = [

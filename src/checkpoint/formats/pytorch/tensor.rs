@@ -1,5 +1,4 @@
-//! The tensors and arrays among the values of a pickle: which calls make them, and where
-//! their elements are.
+//! Finds the tensors and arrays among the values of a pickle and locates their elements.
 
 use crate::checkpoint::formats::element_type::{self, ElementType, LazyBits};
 use crate::checkpoint::formats::pytorch::array;
@@ -7,7 +6,7 @@ use crate::checkpoint::formats::pytorch::legacy;
 use crate::checkpoint::formats::pytorch::payload::Payloads;
 use crate::checkpoint::formats::pytorch::rebuild::{Dense, Rebuild, rebuild};
 use crate::checkpoint::formats::pytorch::storage::{self, Storage, StorageType};
-use crate::checkpoint::formats::pytorch::value::{Id, Pickle, Value};
+use crate::checkpoint::formats::pytorch::value::{Pickle, Value, ValueId};
 use crate::checkpoint::formats::region::Region;
 use crate::checkpoint::formats::row::Row;
 use crate::checkpoint::io::source::Source;
@@ -16,13 +15,13 @@ use crate::tensor::{DType, Shape};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Bytes of a file inside a pickle that are read at most.
+/// Maximum bytes read of a file embedded in a pickle.
 const NESTED_LIMIT: u64 = 64 << 20;
 
-/// Finds a storage's bytes by its key; `Err`: why there are none.
+/// Finds a storage's bytes by its key, or gives the reason why there are none.
 pub(super) type FindStorage<'a> = dyn Fn(&str) -> Result<Region, String> + 'a;
 
-/// What it takes to locate the tensors of one pickle.
+/// The context needed to locate the tensors of one pickle.
 pub(super) struct Locator<'a> {
     pub source: &'a Source,
     pub pickle: &'a Pickle,
@@ -30,7 +29,7 @@ pub(super) struct Locator<'a> {
     pub big_endian: bool,
     payloads: Payloads<'a>,
     #[allow(clippy::type_complexity, reason = "used once")]
-    nested: RefCell<HashMap<Id, Result<(Storage, Region), String>>>,
+    nested: RefCell<HashMap<ValueId, Result<(Storage, Region), String>>>,
 }
 
 impl<'a> Locator<'a> {
@@ -44,10 +43,10 @@ impl<'a> Locator<'a> {
         Locator { source, pickle, find, big_endian, payloads, nested: RefCell::default() }
     }
 
-    /// The row of a value that is a tensor, an array or a storage; `None` if it is not.
-    pub(super) fn row(&self, id: Id) -> Option<Row> {
+    /// Returns the row of a tensor, array or storage; `None` for other values.
+    pub(super) fn row(&self, id: ValueId) -> Option<Row> {
         Some(match rebuild(self.pickle, id)? {
-            // Only ever around another.
+            // `rebuild` has resolved wrappers.
             Rebuild::Wrapped(_) => return None,
             Rebuild::Dense(arguments) => self.dense(&arguments),
             Rebuild::Storage(id) => self.storage_alone(id),
@@ -59,7 +58,9 @@ impl<'a> Locator<'a> {
             }
             Rebuild::InParts { class, dtype, shape } => {
                 let element = self.dtype(dtype);
-                let why = format!("it is a tensor of the class {class}, which holds it in parts");
+                let why = format!(
+                    "it is a tensor of the class {class}, which keeps its elements in several tensors"
+                );
                 Row::unreadable(element.map(|e| e.dtype), self.shape(shape), why)
             }
             Rebuild::Quantized { storage, shape, scheme } => {
@@ -84,31 +85,31 @@ impl<'a> Locator<'a> {
         })
     }
 
-    /// The type of the tensor that holds the values of a sparse or nested one.
-    fn inner_dtype(&self, id: Id) -> Option<DType> {
+    /// Returns the type of the tensor that holds the values of a sparse or nested tensor.
+    fn inner_dtype(&self, id: ValueId) -> Option<DType> {
         match rebuild(self.pickle, id)? {
             Rebuild::Dense(arguments) => Some(self.dense(&arguments).dtype),
             _ => None,
         }
     }
 
-    fn dtype(&self, id: Id) -> Option<ElementType> {
+    fn dtype(&self, id: ValueId) -> Option<ElementType> {
         match self.pickle.global(id)? {
             ("torch", name) => element_type::torch(name),
             _ => None,
         }
     }
 
-    fn shape(&self, id: Id) -> Option<Shape> {
+    fn shape(&self, id: ValueId) -> Option<Shape> {
         Shape::new(self.pickle.numbers(id)?.as_slice())
     }
 
-    /// A storage and its bytes.
-    fn located(&self, id: Id) -> Result<(Storage, Region), String> {
+    /// Returns a storage and its bytes.
+    fn located(&self, id: ValueId) -> Result<(Storage, Region), String> {
         match self.pickle.value(id) {
             Value::Persistent(inner) => {
                 let storage = storage::described(self.pickle, *inner);
-                let storage = storage.ok_or("its storage is described in an unknown way")?;
+                let storage = storage.ok_or("its storage is described in an unknown form")?;
                 let region = (self.find)(&storage.key)?;
                 Ok((storage, region))
             }
@@ -120,13 +121,13 @@ impl<'a> Locator<'a> {
                 self.nested.borrow_mut().insert(id, found.clone());
                 found
             }
-            _ => Err("its storage is described in an unknown way".to_owned()),
+            _ => Err("its storage is described in an unknown form".to_owned()),
         }
     }
 
-    /// A storage that `pickle.dump` has written: bytes that are a file of the early form.
-    fn nested_storage(&self, id: Id) -> Result<(Storage, Region), String> {
-        let unknown = || "its storage is described in an unknown way".to_owned();
+    /// Returns a storage that `pickle.dump` wrote: its bytes are a file in the legacy format.
+    fn nested_storage(&self, id: ValueId) -> Result<(Storage, Region), String> {
+        let unknown = || "its storage is described in an unknown form".to_owned();
         let Value::Object(object) = self.pickle.value(id) else { return Err(unknown()) };
         let &[bytes] = &*object.arguments else { return Err(unknown()) };
         let region = self.payloads.region(bytes)?;
@@ -138,21 +139,21 @@ impl<'a> Locator<'a> {
         Ok((storage, region.ok_or("its storage is not in the file")?))
     }
 
-    /// The tensor that storage, offset, shape and strides make.
+    /// Returns the row of a tensor given by storage, offset, shape and strides.
     fn dense(&self, arguments: &Dense) -> Row {
         let shape = self.shape(arguments.shape);
         let located = self.located(arguments.storage);
         let named = arguments.dtype.map(|id| self.dtype(id));
         let element = match (named, &located) {
             (Some(Some(element)), _) => Ok(element),
-            (Some(None), _) => Err("its element type is not known".to_owned()),
+            (Some(None), _) => Err("its element type is unknown".to_owned()),
             (None, Ok((Storage { element: StorageType::Typed(element), .. }, _))) => {
                 Ok(element.clone())
             }
             (None, Ok((Storage { element: StorageType::Unknown(class), .. }, _))) => {
-                Err(format!("the type of its storage, '{}', is not known", class.escape_debug()))
+                Err(format!("the type of its storage, '{}', is unknown", class.escape_debug()))
             }
-            (None, Ok(_)) => Err("its storage says no element type".to_owned()),
+            (None, Ok(_)) => Err("its storage does not give an element type".to_owned()),
             (None, Err(why)) => Err(why.clone()),
         };
         let dtype = element.as_ref().ok().map(|element| element.dtype.clone());
@@ -184,8 +185,8 @@ impl<'a> Locator<'a> {
         Ok(Row::readable(&element, shape, &region, view, conversion))
     }
 
-    /// The bits set in a tensor's metadata, `{'neg': True}`.
-    fn lazy_bits(&self, metadata: Option<Id>) -> Result<LazyBits, String> {
+    /// Parses the flags in a tensor's metadata, `{'neg': True}`.
+    fn lazy_bits(&self, metadata: Option<ValueId>) -> Result<LazyBits, String> {
         let mut bits = LazyBits::default();
         let Some(Value::Dict(pairs)) = metadata.map(|id| self.pickle.value(id)) else {
             return Ok(bits);
@@ -198,15 +199,15 @@ impl<'a> Locator<'a> {
                 _ if set == Some(false) => {}
                 key => {
                     let key = key.unwrap_or_default().escape_debug();
-                    return Err(format!("its tensor metadata '{key}' is not known"));
+                    return Err(format!("its tensor metadata '{key}' is unknown"));
                 }
             }
         }
         Ok(bits)
     }
 
-    /// A storage that no tensor shows: a vector.
-    fn storage_alone(&self, id: Id) -> Row {
+    /// Returns the row of a storage that is not part of a tensor: a vector.
+    fn storage_alone(&self, id: ValueId) -> Row {
         let (storage, region) = match self.located(id) {
             Ok(located) => located,
             Err(why) => return Row::unreadable(None, None, why),
@@ -218,7 +219,7 @@ impl<'a> Locator<'a> {
         };
         let shape = Shape::vector(storage.elements);
         let Some(element) = element else {
-            let why = "the type of its storage is not known";
+            let why = "the type of its storage is unknown";
             return Row::unreadable(None, Some(shape), why);
         };
         let row = checked(&storage, region).and_then(|region| {
@@ -231,7 +232,7 @@ impl<'a> Locator<'a> {
     }
 }
 
-/// The bytes of a storage, of which the file must have as many as the storage claims.
+/// Checks that the file has as many bytes as the storage claims.
 fn checked(storage: &Storage, region: Region) -> Result<Region, String> {
     let Some(size) = storage.element.size() else { return Ok(region) };
     match storage.elements.checked_mul(size) {

@@ -20,7 +20,7 @@ fn refusal(ops: &[&[u8]]) -> String {
     opened(ops).expect_err("refused")
 }
 
-/// A call of any name is a value that is not run, and a tensor beside it is listed.
+/// A call with any name is a value and is not run; a tensor beside it is listed.
 #[test]
 fn code_in_a_pickle_is_not_run() {
     for ops in [
@@ -43,7 +43,7 @@ fn code_in_a_pickle_is_not_run() {
 }
 
 #[test]
-fn every_lie_has_its_sentence() {
+fn invalid_files_are_refused_with_the_reason() {
     for (ops, sentence) in [
         (&[&b"R"[..]][..], "empty stack"),
         (&[b"NR"], "empty stack"),
@@ -51,15 +51,15 @@ fn every_lie_has_its_sentence() {
         (&[b"t"], "no mark"),
         (&[b"(00t"], "empty stack"),
         (&[b"NN(000t"], "no mark"),
-        (&[b"h\x05"], "has not made"),
-        (&[b"NNa"], "no list"),
-        (&[b"NNNs"], "no dictionary"),
+        (&[b"h\x05"], "not in its memo"),
+        (&[b"NNa"], "not a list"),
+        (&[b"NNNs"], "not a dictionary"),
         (&[b"2"], "empty stack"),
         (&[b"NN\x93"], "not text"),
         (&[b"\x99"], "instruction 0x99"),
         (&[b"X\xff\xff\xff\xff"], "cut off"),
         (&[b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff"], "cut off"),
-        (&[b"Inan\n"], "a number that is none"),
+        (&[b"Inan\n"], "an invalid number"),
         (&[b"Sabc\n"], "without quotes"),
     ] {
         let found = refusal(ops);
@@ -67,9 +67,9 @@ fn every_lie_has_its_sentence() {
     }
 }
 
-/// What a pickle says wrongly of a tensor is that tensor's reason.
+/// An invalid argument of a tensor is reported as that tensor's reason.
 #[test]
-fn a_tensor_with_unfit_arguments_is_listed() {
+fn a_tensor_with_invalid_arguments_is_listed() {
     let found = opened(&[b"ctorch._utils\n_rebuild_tensor_v2\n)R"]).expect("opens");
     assert_eq!(found[0].name, "m");
     assert!(found[0].unreadable().is_some_and(|why| why.contains("arguments")));
@@ -82,10 +82,10 @@ fn pickles_without_tensors_open() {
     }
 }
 
-/// Lists that each hold the one before twice stand for more paths than any machine can
-/// follow: each tensor is listed once, and a word says that there are more.
+/// Nested lists that each contain the previous one twice have exponentially many paths: each tensor
+/// is listed once, with a note that there are more.
 #[test]
-fn what_grows_without_bound_is_listed_once() {
+fn exponentially_many_paths_are_listed_once() {
     let tensor = b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n(ctorch\nfloat16\nK\x03\x85K\x01\x85\x89tR";
     let mut ops: Vec<Vec<u8>> = vec![[b"]", &tensor[..], b"aq\0"].concat()];
     for n in 0..60u8 {
@@ -106,8 +106,8 @@ const FILES: [&[u8]; 2] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Whatever is done to a real file, reading it ends, in a sentence or in tensors that
-    /// lie inside it.
+    /// However a real file is changed, reading it returns an error or tensors that lie inside the
+    /// file.
     #[test]
     fn a_mutated_file_is_read_or_refused(
         file in 0usize..FILES.len(),

@@ -1,13 +1,13 @@
-//! The texts and numbers that pickles of protocol 0 spell out.
+//! Text and numbers as protocol 0 spells them.
 
 use std::borrow::Cow;
 
-/// The text of a line; what is not UTF-8 is replaced.
+/// Decodes a line; invalid UTF-8 is replaced.
 pub(super) fn of_line(line: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(line)
 }
 
-/// Text in Python's raw-unicode-escape: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
+/// Decodes Python's raw-unicode-escape: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
 pub(super) fn raw_unicode_escape(line: &[u8]) -> String {
     let mut text = String::with_capacity(line.len());
     let mut rest = line;
@@ -35,7 +35,7 @@ fn hexadecimal(digits: &[u8]) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// The bytes of a quoted string as Python's `repr` writes it; `None` if it has no quotes.
+/// Decodes a quoted string written by Python's `repr`; `None` if it has no quotes.
 pub(super) fn quoted(line: &[u8]) -> Option<Vec<u8>> {
     let line = line.trim_ascii();
     let inside = match line {
@@ -82,13 +82,12 @@ pub(super) fn quoted(line: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The bytes of a Latin-1 string that is given as UTF-8; `None` if a character is beyond
-/// Latin-1.
+/// Encodes text as Latin-1; `None` if it has a character outside Latin-1.
 pub(super) fn latin1(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
 }
 
-/// A decimal integer of any length up to 4,000 digits as little-endian two's complement.
+/// Parses a decimal integer of up to 4,000 digits to little-endian two's complement.
 pub(super) fn decimal(digits: &str) -> Option<Vec<u8>> {
     let (negative, digits) = match digits.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -125,7 +124,7 @@ pub(super) fn decimal(digits: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A little-endian integer in two's complement as a decimal number.
+/// Formats a little-endian two's complement integer as decimal.
 pub(super) fn integer(bytes: &[u8]) -> String {
     let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
     let mut rest: Vec<u8> = bytes.to_vec();
@@ -156,7 +155,7 @@ pub(super) fn integer(bytes: &[u8]) -> String {
     digits.into_iter().rev().collect()
 }
 
-/// A float as Python writes it: the shortest digits that give it back.
+/// Formats a float as Python does: the shortest digits that parse to the same value.
 pub(super) fn float(value: f64) -> String {
     if value.is_nan() {
         return "nan".to_owned();

@@ -1,12 +1,12 @@
-//! The values that a pickle builds.
+//! The values that a pickle describes.
 
 use crate::checkpoint::formats::region::{Base, Region};
 
-/// A value's place among all that a pickle has made.
+/// Index of a value among all values of a pickle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Id(pub u32);
+pub(super) struct ValueId(pub u32);
 
-impl Id {
+impl ValueId {
     pub(super) fn index(self) -> usize {
         self.0 as usize
     }
@@ -21,64 +21,64 @@ pub(super) enum Value {
     Long(Box<[u8]>),
     Float(f64),
     Text(Box<str>),
-    /// Text too long to be kept: where its UTF-8 is in the pickle.
+    /// Text too long to be kept, given by the position of its UTF-8 in the pickle.
     LongText {
         start: u64,
         length: u64,
     },
-    /// Bytes by their place in the pickle.
+    /// Bytes by their position in the pickle.
     Bytes {
         start: u64,
         length: u64,
     },
-    /// Bytes that the pickle spells with escapes.
+    /// Bytes that the pickle wrote with escapes.
     DecodedBytes(Box<[u8]>),
-    List(Vec<Id>),
-    Tuple(Box<[Id]>),
-    Set(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
+    List(Vec<ValueId>),
+    Tuple(Box<[ValueId]>),
+    Set(Vec<ValueId>),
+    Dict(Vec<(ValueId, ValueId)>),
     /// A class or function, by its module and name.
     Global(Box<(String, String)>),
-    /// What the file's storages are referred to by.
-    Persistent(Id),
+    /// A persistent id: a reference to a storage of the file.
+    Persistent(ValueId),
     Object(Box<Object>),
-    /// A value that is of no use here.
+    /// A value that is not needed here.
     Opaque,
 }
 
-/// What calling a class or function gives, and what is done to it afterwards. Nothing is
-/// called: the call itself is the value.
+/// A call of a class or function, and later changes to its result. Nothing is executed: the call
+/// itself is the value.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
-    pub callee: Id,
-    pub arguments: Box<[Id]>,
-    pub keywords: Option<Id>,
-    /// What `__setstate__` or `__dict__` is given.
-    pub states: Vec<Id>,
-    /// Items appended or added.
-    pub items: Vec<Id>,
-    /// Keys set.
-    pub pairs: Vec<(Id, Id)>,
+    pub callee: ValueId,
+    pub arguments: Box<[ValueId]>,
+    pub keywords: Option<ValueId>,
+    /// Arguments of `__setstate__`, or updates of `__dict__`.
+    pub states: Vec<ValueId>,
+    /// Items that are appended or added.
+    pub items: Vec<ValueId>,
+    /// Keys that are set.
+    pub pairs: Vec<(ValueId, ValueId)>,
 }
 
 impl Object {
-    pub(super) fn new(callee: Id, arguments: Box<[Id]>) -> Object {
+    pub(super) fn new(callee: ValueId, arguments: Box<[ValueId]>) -> Object {
         let (states, items, pairs) = (Vec::new(), Vec::new(), Vec::new());
         Object { callee, arguments, keywords: None, states, items, pairs }
     }
 }
 
-/// One pickle that has been read.
+/// A parsed pickle.
 #[derive(Debug)]
 pub(super) struct Pickle {
     pub values: Vec<Value>,
-    pub root: Id,
-    /// What positions in the pickle count from.
+    pub root: ValueId,
+    /// The origin of positions in the pickle.
     pub base: Base,
 }
 
 impl Pickle {
-    pub(super) fn value(&self, id: Id) -> &Value {
+    pub(super) fn value(&self, id: ValueId) -> &Value {
         self.values.get(id.index()).unwrap_or(&Value::Opaque)
     }
 
@@ -86,18 +86,18 @@ impl Pickle {
         self.value(self.root)
     }
 
-    pub(super) fn text(&self, id: Id) -> Option<&str> {
+    pub(super) fn text(&self, id: ValueId) -> Option<&str> {
         match self.value(id) {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn items(&self, id: Id) -> Option<&[Id]> {
+    pub(super) fn items(&self, id: ValueId) -> Option<&[ValueId]> {
         match self.value(id) {
             Value::Tuple(items) => Some(items),
             Value::List(items) => Some(items),
-            // `torch.Size` and the like: a call with one sequence.
+            // `torch.Size` and similar: a call with one sequence.
             Value::Object(object) => match *object.arguments {
                 [only] if matches!(self.value(only), Value::Tuple(_) | Value::List(_)) => {
                     self.items(only)
@@ -108,27 +108,27 @@ impl Pickle {
         }
     }
 
-    pub(super) fn number(&self, id: Id) -> Option<u64> {
+    pub(super) fn number(&self, id: ValueId) -> Option<u64> {
         match self.value(id) {
             Value::Int(n) => u64::try_from(*n).ok(),
             _ => None,
         }
     }
 
-    pub(super) fn numbers(&self, id: Id) -> Option<Vec<u64>> {
+    pub(super) fn numbers(&self, id: ValueId) -> Option<Vec<u64>> {
         self.items(id)?.iter().map(|&item| self.number(item)).collect()
     }
 
-    /// The module and name of a class or function.
-    pub(super) fn global(&self, id: Id) -> Option<(&str, &str)> {
+    /// Returns the module and name of a class or function.
+    pub(super) fn global(&self, id: ValueId) -> Option<(&str, &str)> {
         match self.value(id) {
             Value::Global(global) => Some((&global.0, &global.1)),
             _ => None,
         }
     }
 
-    /// Whether a value is this flag.
-    pub(super) fn flag(&self, id: Id) -> Option<bool> {
+    /// Returns the value of a boolean.
+    pub(super) fn flag(&self, id: ValueId) -> Option<bool> {
         match self.value(id) {
             Value::Bool(flag) => Some(*flag),
             Value::Int(n @ (0 | 1)) => Some(*n == 1),
@@ -136,14 +136,14 @@ impl Pickle {
         }
     }
 
-    /// The value of a text key of a dictionary.
-    pub(super) fn get(&self, dictionary: Id, key: &str) -> Option<Id> {
+    /// Returns the value for a text key of a dictionary.
+    pub(super) fn get(&self, dictionary: ValueId, key: &str) -> Option<ValueId> {
         let Value::Dict(pairs) = self.value(dictionary) else { return None };
         let found = pairs.iter().rev().find(|(k, _)| self.text(*k) == Some(key));
         found.map(|(_, value)| *value)
     }
 
-    /// A part of the pickle as a region.
+    /// Returns a part of the pickle as a region.
     pub(super) fn region(&self, start: u64, length: u64) -> Region {
         Region { base: self.base.clone(), start, length }
     }

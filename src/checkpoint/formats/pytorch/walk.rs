@@ -1,37 +1,37 @@
-//! Every tensor that a pickle holds, under its name.
+//! Finds every tensor in a pickle and names it.
 
 use crate::checkpoint::formats::pytorch::graph::{Step, children};
 use crate::checkpoint::formats::pytorch::key_text::key_text;
 use crate::checkpoint::formats::pytorch::rebuild::{Rebuild, rebuild};
-use crate::checkpoint::formats::pytorch::value::{Id, Pickle};
+use crate::checkpoint::formats::pytorch::value::{Pickle, ValueId};
 use crate::checkpoint::io::source::Source;
 use std::collections::{HashMap, HashSet};
 
-/// Bytes of all names, and steps of all paths that names are made from.
-const NAME_BYTES: usize = 64 << 20;
-const PATH_STEPS: usize = 1 << 24;
+/// Limits on the bytes of all names, and on the steps of all paths.
+const NAME_BYTES_LIMIT: usize = 64 << 20;
+const PATH_STEPS_LIMIT: usize = 1 << 24;
 
-/// Paths that are followed, beside four for each value.
+/// Number of paths that may be followed in addition to four per value.
 const FREE_PATHS: usize = 1 << 16;
 
-/// A tensor where the pickle holds it.
+/// A tensor at one path in the pickle.
 #[derive(Clone, Debug)]
 pub(super) struct Leaf {
-    pub id: Id,
-    /// The steps from the root.
+    pub id: ValueId,
+    /// Index of the last node of the path.
     node: u32,
-    /// Which of the root's children leads to it; `None` for the root itself.
+    /// Index of the root's child on the path; `None` for the root itself.
     pub top: Option<usize>,
-    /// Whether it is inside a tensor of a class that keeps its elements in parts.
+    /// Whether it is inside a tensor whose class keeps its elements in parts.
     pub is_part: bool,
 }
 
-/// The tensors of a pickle, and the paths to them.
+/// The tensors of a pickle and their paths.
 #[derive(Debug)]
 pub(super) struct Leaves {
     pub leaves: Vec<Leaf>,
     nodes: Vec<Node>,
-    /// Whether there are further paths to tensors that are listed.
+    /// Whether listed tensors have further paths that were left out.
     pub incomplete: bool,
 }
 
@@ -43,14 +43,14 @@ struct Node {
 
 const ROOT: u32 = 0;
 
-/// Which values are or hold a tensor.
+/// Flags the values that are or contain a tensor.
 pub(super) struct Holders(Vec<bool>);
 
 impl Holders {
-    /// Follows every value from the root on once.
+    /// Visits every value reachable from the root once.
     pub(super) fn new(pickle: &Pickle) -> Holders {
         let mut seen = vec![false; pickle.values.len()];
-        let mut parents: Vec<(Id, Id)> = Vec::new();
+        let mut parents: Vec<(ValueId, ValueId)> = Vec::new();
         let mut tensors = Vec::new();
         let mut pending = vec![pickle.root];
         while let Some(id) = pending.pop() {
@@ -81,13 +81,13 @@ impl Holders {
         Holders(holds)
     }
 
-    pub(super) fn hold(&self, id: Id) -> bool {
+    pub(super) fn hold(&self, id: ValueId) -> bool {
         self.0.get(id.index()).copied().unwrap_or(false)
     }
 }
 
-/// Every tensor in the order of the pickle; one that several paths lead to is there several
-/// times. Where the paths are too many to list, only the first to each value is followed.
+/// Lists every tensor in pickle order, once per path. If there are too many paths, only the first
+/// path to each value is followed.
 pub(super) fn leaves(pickle: &Pickle, holders: &Holders) -> Leaves {
     follow(pickle, holders, false).unwrap_or_else(|| {
         let first = follow(pickle, holders, true);
@@ -97,16 +97,16 @@ pub(super) fn leaves(pickle: &Pickle, holders: &Holders) -> Leaves {
 }
 
 enum Event {
-    Enter { node: u32, id: Id, top: Option<usize>, is_part: bool },
-    Leave(Id),
+    Enter { node: u32, id: ValueId, top: Option<usize>, is_part: bool },
+    Leave(ValueId),
 }
 
-/// `None`: there are too many paths.
+/// Returns `None` if there are too many paths.
 fn follow(pickle: &Pickle, holders: &Holders, once: bool) -> Option<Leaves> {
     let limit = pickle.values.len().saturating_mul(4) + FREE_PATHS;
     let mut nodes = vec![Node { parent: ROOT, step: Step::Inside }];
     let mut leaves = Vec::new();
-    // Values on the path that is followed, which may hold themselves.
+    // Values on the current path, which may contain themselves.
     let mut blocked = vec![false; pickle.values.len()];
     let mut pending = vec![Event::Enter { node: ROOT, id: pickle.root, top: None, is_part: false }];
     while let Some(event) = pending.pop() {
@@ -148,7 +148,7 @@ fn follow(pickle: &Pickle, holders: &Holders, once: bool) -> Option<Leaves> {
     Some(Leaves { leaves, nodes, incomplete: false })
 }
 
-/// Makes names from paths, each only once.
+/// Makes unique names from paths.
 pub(super) struct Namer<'a> {
     source: &'a Source,
     pickle: &'a Pickle,
@@ -165,8 +165,8 @@ impl<'a> Namer<'a> {
         Namer { source, pickle, leaves, used, repeated, bytes: 0, steps: 0 }
     }
 
-    /// The name of a leaf. `root`: what a tensor is called that the pickle is. `unwrapped`:
-    /// whether the first part is left out. `None` if the names are too long to be kept.
+    /// Returns the name of a leaf. `root` is the name of a tensor that is the pickle's root;
+    /// `unwrapped` leaves out the first part. `None` if the names exceed the limit.
     pub(super) fn name(&mut self, leaf: &Leaf, root: &str, unwrapped: bool) -> Option<String> {
         let mut path = Vec::new();
         let mut node = leaf.node;
@@ -175,7 +175,7 @@ impl<'a> Namer<'a> {
             path.push(step);
             node = parent;
             self.steps += 1;
-            if self.steps > PATH_STEPS {
+            if self.steps > PATH_STEPS_LIMIT {
                 return None;
             }
         }
@@ -188,12 +188,12 @@ impl<'a> Namer<'a> {
         for part in parts {
             name.push('.');
             name.push_str(&part);
-            if name.len() > NAME_BYTES {
+            if name.len() > NAME_BYTES_LIMIT {
                 return None;
             }
         }
         self.bytes += name.len();
-        (self.bytes <= NAME_BYTES).then(|| self.unique(name))
+        (self.bytes <= NAME_BYTES_LIMIT).then(|| self.unique(name))
     }
 
     fn part(&self, step: Step) -> Option<String> {
@@ -207,8 +207,7 @@ impl<'a> Namer<'a> {
         }
     }
 
-    /// A name that no other tensor has: where two paths give one name, a number tells the
-    /// later ones apart.
+    /// Makes a name unique by appending a number.
     fn unique(&mut self, name: String) -> String {
         if self.used.insert(name.clone()) {
             return name;

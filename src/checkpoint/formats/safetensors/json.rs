@@ -1,4 +1,4 @@
-//! Any header that is JSON, and what is wrong with one that is not.
+//! Parses headers with a general JSON parser, and explains what is wrong with invalid ones.
 
 use crate::checkpoint::error::Problem;
 use crate::checkpoint::formats::safetensors::{RawHeader, RawTensor};
@@ -9,10 +9,10 @@ use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
 
-/// The first tensor that contradicts itself, by its name.
-type Lie = (String, Problem);
+/// Name and problem of the first invalid tensor.
+type InvalidTensor = (String, Problem);
 
-pub(super) fn read(text: &str) -> serde_json::Result<(RawHeader, Option<Lie>)> {
+pub(super) fn read(text: &str) -> serde_json::Result<(RawHeader, Option<InvalidTensor>)> {
     let mut json = serde_json::Deserializer::from_str(text);
     let reading = Reading { header: RawHeader::with_room_for(text), lie: None };
     let Reading { header, lie } = json.deserialize_map(reading)?;
@@ -21,7 +21,7 @@ pub(super) fn read(text: &str) -> serde_json::Result<(RawHeader, Option<Lie>)> {
 
 struct Reading {
     header: RawHeader,
-    lie: Option<Lie>,
+    lie: Option<InvalidTensor>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for JsonShape {
     }
 }
 
-/// Adds to what is there.
+/// Adds the parsed entries to the value.
 impl<'de> Visitor<'de> for Reading {
     type Value = Reading;
 
@@ -88,7 +88,7 @@ impl<'de> Visitor<'de> for Reading {
     }
 }
 
-/// A string-to-string object in its own order.
+/// An object of strings, in file order.
 #[derive(Default)]
 struct Pairs(Vec<(String, String)>);
 

@@ -1,4 +1,4 @@
-//! The safetensors header: parsed with borrowed names, and checked for every way it can lie.
+//! The safetensors header: parsing and validation.
 
 mod json;
 mod plain;
@@ -11,13 +11,13 @@ use crate::tensor::{DType, Dims, Names, Shape};
 use std::borrow::Cow;
 use std::path::Path;
 
-/// The format's own limit on the JSON's length.
+/// Maximum length of the JSON in bytes, set by the format.
 pub const HEADER_LIMIT: u64 = 100_000_000;
 
-/// No tensor takes less of the JSON: `"":{"dtype":"","shape":[],"data_offsets":[0,0]},`.
+/// Minimum bytes of JSON per tensor: `"":{"dtype":"","shape":[],"data_offsets":[0,0]},`.
 const TENSOR_BYTES: usize = 48;
 
-/// A checked header: tensors in the order of their data.
+/// A header that was checked against the file; tensors are sorted by their data offset.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
     pub metadata: Vec<(String, String)>,
@@ -35,7 +35,7 @@ pub fn read(source: &Source) -> Result<Header> {
     parse(path, &json, source.size())
 }
 
-/// Length of the JSON that follows the first 8 bytes, checked against the file's length.
+/// Returns the length of the JSON from the file's first 8 bytes, checked against the file's length.
 pub fn json_length(path: &Path, first: [u8; 8], file_len: u64) -> Result<u64> {
     let claimed = u64::from_le_bytes(first);
     let found = file_len.saturating_sub(8);
@@ -49,14 +49,14 @@ pub fn json_length(path: &Path, first: [u8; 8], file_len: u64) -> Result<u64> {
     Err(CheckpointError::new(path, problem))
 }
 
-/// Parses and checks the header's JSON for a file of `file_len` bytes.
+/// Parses and checks the JSON of a header for a file of `file_len` bytes.
 pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
     let bad = |why: String| CheckpointError::new(path, Problem::HeaderJson(why));
     if json.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad("it does not start with '{'".into()));
     }
     let text = std::str::from_utf8(json).map_err(|e| bad(e.to_string()))?;
-    // What is wrong with a header, and where, is told by a reader that knows all of JSON.
+    // The fast parser only accepts valid headers; the other one reports errors.
     let RawHeader { metadata, mut tensors } = match plain::read(text) {
         Some(header) => header,
         None => match json::read(text).map_err(|e| bad(e.to_string()))? {
@@ -65,7 +65,7 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
         },
     };
     let data_start = 8 + json.len() as u64;
-    // Most writers list tensors in data order; sorting what is sorted costs one look.
+    // Most writers list tensors in data order, and sorting a sorted list is cheap.
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
 
     let mut at = 0;
@@ -76,7 +76,7 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
         }
         at = tensor.range.end;
     }
-    // A header of 100,000,000 bytes lists no more than fit.
+    // A header of 100,000,000 bytes cannot list more than `u32::MAX` tensors.
     let name_of = |at: u32| tensors.get(at as usize).map_or("", |tensor| &tensor.name);
     if let Some((_, twin)) = name_index::twins(tensors.len() as u32, name_of) {
         return Err(CheckpointError::of_tensor(path, name_of(twin), Problem::DuplicateTensor));
@@ -92,7 +92,7 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
     Ok(Header { metadata: metadata.unwrap_or_default(), tensors })
 }
 
-/// The JSON as it stands, keys in order; ranges are within the data section.
+/// The parsed JSON in file order; ranges are relative to the data section.
 #[derive(Debug, Default, PartialEq)]
 struct RawHeader {
     metadata: Option<Vec<(String, String)>>,
@@ -100,7 +100,7 @@ struct RawHeader {
 }
 
 impl RawHeader {
-    /// With room for all tensors that so much text can list.
+    /// Reserves space for as many tensors as the text can list.
     fn with_room_for(text: &str) -> RawHeader {
         RawHeader { metadata: None, tensors: Vec::with_capacity(text.len() / TENSOR_BYTES) }
     }
@@ -130,13 +130,13 @@ impl RawTensor<'_> {
     }
 }
 
-/// The bytes that open a safetensors file: the length, the JSON, and spaces so that the
-/// data starts on a multiple of 8. `tensors` are name, type, shape and bytes, in order.
+/// Returns the first bytes of a safetensors file: the length, the JSON, and spaces that align the
+/// data to 8 bytes. `tensors` are name, type, shape and length in bytes, in data order.
 pub fn header_bytes<'a>(
     metadata: &[(String, String)],
     tensors: impl IntoIterator<Item = (&'a str, &'a DType, &'a Shape, u64)>,
 ) -> Vec<u8> {
-    // Strings and numbers always serialize, so a failure here cannot happen.
+    // Serializing a string cannot fail.
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let mut json = String::from("{");
     if !metadata.is_empty() {
@@ -195,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn a_type_from_the_future_is_listed() {
+    fn an_unknown_type_is_listed() {
         let header =
             parsed(r#"{"x":{"dtype":"F5_NEW","shape":[3],"data_offsets":[0,7]}}"#, 7).expect("ok");
         assert_eq!(header.tensors[0].dtype.name(), "F5_NEW");
     }
 
     #[test]
-    fn every_lie_has_its_sentence() {
+    fn invalid_files_are_refused_with_the_reason() {
         let two = |a: &str, b: &str| {
             format!(
                 r#"{{"a":{{"dtype":"U8","shape":[4],"data_offsets":{a}}},"b":{{"dtype":"U8","shape":[4],"data_offsets":{b}}}}}"#
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_aligned() {
+    fn written_headers_are_aligned_and_read_back() {
         let shape = Shape::vector(3);
         let metadata = [("k\"".to_owned(), "v\\\n".to_owned())];
         let bytes = header_bytes(
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(header.tensors[1].range, bytes.len() as u64 + 3..bytes.len() as u64 + 9);
     }
 
-    /// Both readers; what the plain one reads, the other reads as the same.
+    /// Parses with both parsers, and checks that they agree if the fast one succeeds.
     fn read_by_both(text: &str) -> Option<RawHeader> {
         let plain = plain::read(text)?;
         let (json, lie) = json::read(text).unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -259,11 +259,11 @@ mod tests {
     const SOUND: &str = r#"{"__metadata__":{"a":"ü","b":""},"größe.0":{"dtype":"F32","shape":[2,0],"data_offsets":[0,0]},"b":{"dtype":"BF16","shape":[],"data_offsets":[0,2]},"":{"dtype":"F5_NEW","shape":[1,1,1,1,12],"data_offsets":[2,102]}}"#;
 
     #[test]
-    fn what_is_written_plainly_is_read_so() {
+    fn the_fast_parser_reads_plain_headers_only() {
         for text in [SOUND, &format!("{SOUND}   "), "{}", r#"{"__metadata__":{}}"#] {
             assert!(read_by_both(text).is_some(), "{text}");
         }
-        // Right, but not plain.
+        // Valid, but not in the form that the fast parser accepts.
         for (this, so) in
             [(",", ", "), ("größe", "gr\\u00f6ße"), ("{\"a", "{\n\"a"), ("b", "b\u{7f}")]
         {
@@ -275,7 +275,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_wrong_is_read_as_plain(
+        fn the_fast_parser_refuses_mutated_headers(
             edits in proptest::collection::vec((0..SOUND.len(), "[]\\[{}\"\\\\,:0-9a \u{1}-]{0,2}", 0..3usize), 1..3),
         ) {
             let mut text = SOUND.to_owned();

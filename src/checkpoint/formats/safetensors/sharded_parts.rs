@@ -1,5 +1,5 @@
-//! Safetensors files that `torch.distributed.checkpoint` wrote: each rank's file holds parts of
-//! tensors, and `DCP_SHARDING_INFO` in its metadata says where in the tensor each part begins.
+//! Safetensors files written by `torch.distributed.checkpoint`: each rank's file holds parts of
+//! tensors, and `DCP_SHARDING_INFO` in its metadata gives the offset of each part in its tensor.
 
 use crate::checkpoint::access::{Access, Data, Indirect};
 use crate::checkpoint::chunks::{Chunk, Chunks};
@@ -15,30 +15,29 @@ const OFFSETS_KEY: &str = "DCP_SHARDING_INFO";
 /// The metadata key that holds the version of the layout.
 const VERSION_KEY: &str = "DCP_VERSION";
 
-/// What the metadata says about one part.
+/// The metadata of one part.
 #[derive(Deserialize)]
-struct Place {
+struct PartOffsets {
     saved_offsets: Vec<u64>,
 }
 
-/// The offsets of the parts in one file, by the names of their tensors; `Err`: why they cannot
-/// be read.
-type Places = Result<HashMap<String, Place>, String>;
+/// The offsets of the parts in one file by tensor name, or the reason why they cannot be read.
+type OffsetsByName = Result<HashMap<String, PartOffsets>, String>;
 
 /// Joins the parts of each tensor. Returns whether the files hold parts; otherwise nothing
 /// changes.
 ///
-/// A tensor whose parts do not make it up is listed with the reason. The metadata about parts
+/// A tensor with missing or overlapping parts is listed with the reason. The metadata about parts
 /// is removed, because it does not describe the joined tensors.
 pub(crate) fn join(shards: &mut [Shard], stored: &mut Vec<Stored>) -> bool {
-    let places = |shard: &Shard| -> Option<Places> {
+    let read_offsets = |shard: &Shard| -> Option<OffsetsByName> {
         let text = shard.metadata(OFFSETS_KEY)?;
         Some(serde_json::from_str(text).map_err(|e| {
             format!("{OFFSETS_KEY} of '{}' is not the expected JSON: {e}", shard.name())
         }))
     };
-    let places: Vec<Option<Places>> = shards.iter().map(places).collect();
-    if places.iter().all(Option::is_none) {
+    let all_offsets: Vec<Option<OffsetsByName>> = shards.iter().map(read_offsets).collect();
+    if all_offsets.iter().all(Option::is_none) {
         return false;
     }
     for shard in shards {
@@ -48,7 +47,7 @@ pub(crate) fn join(shards: &mut [Shard], stored: &mut Vec<Stored>) -> bool {
     let mut parts: Vec<(usize, Vec<Stored>)> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for part in std::mem::take(stored) {
-        if places.get(part.shard as usize).is_none_or(Option::is_none) {
+        if all_offsets.get(part.shard as usize).is_none_or(Option::is_none) {
             joined.push(part);
             continue;
         }
@@ -61,10 +60,10 @@ pub(crate) fn join(shards: &mut [Shard], stored: &mut Vec<Stored>) -> bool {
             }
         }
     }
-    let places_of = |shard: u32| places.get(shard as usize).and_then(Option::as_ref);
+    let offsets_of = |shard: u32| all_offsets.get(shard as usize).and_then(Option::as_ref);
     for (at, parts) in parts {
         let Some(tensor) = joined.get_mut(at) else { continue };
-        match assembled(&parts, &places_of) {
+        match assembled(&parts, &offsets_of) {
             Ok((shape, None)) => tensor.shape = shape,
             Ok((shape, Some(access))) => {
                 *tensor = Stored { shape, access, range: 0..0, ..tensor.clone() };
@@ -79,18 +78,18 @@ pub(crate) fn join(shards: &mut [Shard], stored: &mut Vec<Stored>) -> bool {
     true
 }
 
-/// The shape of a tensor and how its parts are read; no access for a tensor whose only part is
-/// the whole.
+/// Returns the shape of a tensor and how its parts are read; no access for a tensor whose only part
+/// is the whole tensor.
 fn assembled<'p>(
     parts: &[Stored],
-    places_of: &dyn Fn(u32) -> Option<&'p Places>,
+    offsets_of: &dyn Fn(u32) -> Option<&'p OffsetsByName>,
 ) -> Result<(Shape, Option<Access>), String> {
     let first = parts.first().ok_or("it has no parts")?;
     let mut chunks: Vec<Chunk> = Vec::with_capacity(parts.len());
     let mut dims = vec![0u64; first.shape.rank()];
     for part in parts {
-        let offsets = match places_of(part.shard) {
-            Some(Ok(places)) => places.get(part.name.as_str()),
+        let offsets = match offsets_of(part.shard) {
+            Some(Ok(offsets)) => offsets.get(part.name.as_str()),
             Some(Err(why)) => return Err(why.clone()),
             None => None,
         };
@@ -109,7 +108,7 @@ fn assembled<'p>(
         let (offsets, sizes) = (offsets.as_slice().into(), part.shape.dims().into());
         let chunk =
             Chunk { shard: part.shard, range: part.range.clone(), view: None, offsets, sizes };
-        // Every rank may store a tensor that is not divided.
+        // Every rank may store an undivided tensor.
         let same = |other: &Chunk| other.offsets == chunk.offsets && other.sizes == chunk.sizes;
         if !chunks.iter().any(same) {
             chunks.push(chunk);
