@@ -1,13 +1,13 @@
 //! Arrays of lanes that the compiler turns into vectors.
 
-/// Number of elements handled side by side: one AVX-512 vector of f32, two of AVX2, four of
-/// SSE2. Every sum has this many independent parts on every machine, so the order of
-/// additions never differs.
+/// Number of elements processed in parallel: one AVX-512 vector of f32, two of AVX2, four of SSE2.
+/// Every sum has this many partial sums on every machine, so the order of additions is always the
+/// same.
 pub(super) const LANES: usize = 16;
 
 pub(super) type Lanes<T> = [T; LANES];
 
-/// Number of 16-bit elements that take as much room as [`LANES`] f32.
+/// Number of 16-bit elements that take as much space as [`LANES`] f32.
 pub(super) const PAIR: usize = 2 * LANES;
 
 /// 1.5 · 2²³, whose unit in the last place is 1. Adding it to a small number rounds the number

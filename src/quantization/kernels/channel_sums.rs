@@ -1,9 +1,9 @@
-//! Losses of single output channels.
+//! Losses of individual output channels.
 
 use crate::quantization::loss::Loss;
 use crate::quantization::statistics::ErrorSums;
 
-/// Where output channels end in a run of consecutive elements. Channels consist of whole rows.
+/// The ends of output channels in a run of consecutive elements. Channels consist of whole rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelBounds {
     /// Elements up to the end of the channel in which the run starts.
@@ -26,11 +26,11 @@ impl ChannelBounds {
     }
 }
 
-/// Collects the loss of each channel during a sweep over the elements; collects nothing
-/// without bounds.
+/// Collects the loss of each channel during a sweep over the elements. Collects nothing if there
+/// are no bounds.
 #[derive(Debug)]
 pub(super) struct ChannelSums {
-    /// Elements of the current channel that are still to come.
+    /// Number of remaining elements of the current channel.
     left: usize,
     length: usize,
     channels: Vec<Loss>,

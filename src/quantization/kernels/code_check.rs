@@ -1,20 +1,20 @@
-//! Comparing the codes of elements with reference codes while their error is measured.
+//! Compares the codes of elements with reference codes while their error is measured.
 
 use crate::quantization::kernels::array_lanes::LANES;
 use crate::quantization::kernels::f16_bits::Bits16;
 use crate::quantization::kernels::simd::Simd;
 
-/// What the codes of a sweep's elements are compared with: reference codes, or nothing.
+/// What the codes in a sweep are compared with: reference codes, or nothing.
 pub(super) trait Reference: Copy {
     type CodeCheck<S: Simd>: CodeCheck<S>;
 
     fn codes<S: Simd>(self, simd: S) -> Self::CodeCheck<S>;
 }
 
-/// A comparison of codes that proceeds with a sweep over the elements.
+/// A comparison of codes that advances with a sweep over the elements.
 pub(super) trait CodeCheck<S: Simd>: Copy {
-    /// Whether there is anything to compare with.
-    const ARE_THERE: bool;
+    /// Whether anything is compared.
+    const IS_COMPARING: bool;
 
     /// Compares the next `count` codes, which are the low eight bits of the first lanes.
     fn compare(&mut self, simd: S, codes: S::U32, count: usize);
@@ -23,7 +23,7 @@ pub(super) trait CodeCheck<S: Simd>: Copy {
     fn compare_pair<E: Bits16>(&mut self, simd: S, pair: [S::U32; 2]);
 
     /// Whether all codes compared so far are equal.
-    fn are_same(&self, simd: S) -> bool;
+    fn codes_match(&self, simd: S) -> bool;
 }
 
 /// Compares nothing.
@@ -35,14 +35,14 @@ impl Reference for () {
 }
 
 impl<S: Simd> CodeCheck<S> for () {
-    const ARE_THERE: bool = false;
+    const IS_COMPARING: bool = false;
 
     #[inline(always)]
     fn compare(&mut self, _l: S, _codes: S::U32, _count: usize) {}
     #[inline(always)]
     fn compare_pair<E: Bits16>(&mut self, _l: S, _pair: [S::U32; 2]) {}
     #[inline(always)]
-    fn are_same(&self, _l: S) -> bool {
+    fn codes_match(&self, _l: S) -> bool {
         true
     }
 }
@@ -68,7 +68,7 @@ pub(super) struct CodeMismatch<'a, S: Simd> {
 }
 
 impl<S: Simd> CodeCheck<S> for CodeMismatch<'_, S> {
-    const ARE_THERE: bool = true;
+    const IS_COMPARING: bool = true;
 
     #[inline(always)]
     fn compare(&mut self, simd: S, codes: S::U32, count: usize) {
@@ -80,8 +80,8 @@ impl<S: Simd> CodeCheck<S> for CodeMismatch<'_, S> {
             _ => {
                 let (next, left) = self.left.split_at(count.min(self.left.len()));
                 self.left = left;
-                let are_same = simd.low8(codes).get(..count) == Some(next);
-                simd.u32s([u32::from(!are_same); LANES])
+                let codes_match = simd.low8(codes).get(..count) == Some(next);
+                simd.u32s([u32::from(!codes_match); LANES])
             }
         };
         self.mismatches = simd.or(self.mismatches, mismatches);
@@ -100,7 +100,7 @@ impl<S: Simd> CodeCheck<S> for CodeMismatch<'_, S> {
     }
 
     #[inline(always)]
-    fn are_same(&self, simd: S) -> bool {
+    fn codes_match(&self, simd: S) -> bool {
         simd.array_u32(self.mismatches) == [0; LANES]
     }
 }

@@ -1,4 +1,4 @@
-//! The error of quantized values that were written, and whether they are the right ones.
+//! Error of written quantized values, computed only if they are correct.
 
 use crate::quantization::kernels::code_check::ReferenceCodes;
 use crate::quantization::kernels::dispatch::run;
@@ -12,8 +12,8 @@ use crate::quantization::scheme::Rounding;
 use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 
-/// The error of quantizing the elements to int8 by `scale`, if that gives exactly the values
-/// `written`; `None` if it does not. `seen` is as in `error_by_channel`.
+/// Returns the error of quantizing the elements to int8 by `scale` if the result equals `written`,
+/// else `None`. For `seen` see `error_by_channel`.
 pub fn error_if_codes_match(
     dtype: FloatType,
     bytes: &[u8],
@@ -33,5 +33,5 @@ pub fn error_if_codes_match(
     let reference = ReferenceCodes(bytemuck::cast_slice(written));
     let (grid, seen_levels) = (IntegersHalfEven, &mut seen.0);
     let found = run(ErrorOf { dtype, bytes, params, grid, bounds: None, seen_levels, reference });
-    found.are_same.then_some(found.sums)
+    found.codes_match.then_some(found.sums)
 }

@@ -82,8 +82,8 @@ fn write<E: Narrow, const SIZE: usize, S: Simd>(
     }
 }
 
-/// A conversion of f32 to elements of `SIZE` bytes. It is a trait because a closure is not
-/// compiled with the instructions of the caller.
+/// A conversion of f32 to elements of `SIZE` bytes. This is a trait because a closure would not be
+/// compiled with the caller's target features.
 trait Conversion<const SIZE: usize>: Copy {
     fn of<S: Simd>(self, simd: S, x: Lanes<f32>) -> Lanes<[u8; SIZE]>;
 }
@@ -114,7 +114,7 @@ struct ToBf16;
 impl Conversion<2> for ToBf16 {
     #[inline(always)]
     fn of<S: Simd>(self, simd: S, x: Lanes<f32>) -> Lanes<[u8; 2]> {
-        // Rounding could turn a NaN into an infinity or a zero.
+        // Rounding the bits of a NaN could produce infinity or zero.
         let bits =
             zip(
                 narrow_bf16(x),

@@ -57,8 +57,8 @@ fn write<const SIZE: usize, S: Simd>(simd: S, to: impl Product<SIZE>, q: &[i8], 
     }
 }
 
-/// The product of a scale and int8 values as elements of `SIZE` bytes. It is a trait because
-/// a closure is not compiled with the instructions of the caller.
+/// The product of a scale and int8 values as elements of `SIZE` bytes. This is a trait because a
+/// closure would not be compiled with the caller's target features.
 trait Product<const SIZE: usize>: Copy {
     fn of<S: Simd>(self, simd: S, q: Lanes<i8>) -> Lanes<[u8; SIZE]>;
 }
@@ -93,7 +93,7 @@ impl Product<2> for ToF16 {
     }
 }
 
-/// The scale must be finite, because NaN is not rounded correctly.
+/// The scale must be finite: NaN would not be rounded correctly.
 #[derive(Clone, Copy)]
 struct ToBf16(f32);
 

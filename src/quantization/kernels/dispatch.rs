@@ -65,7 +65,7 @@ impl Isa {
     }
 }
 
-/// A loop that the compiler turns into vector instructions by itself.
+/// A loop that the compiler vectorizes without explicit vector operations.
 pub(crate) trait Loop {
     type Output;
 

@@ -1,4 +1,4 @@
-//! Element types, and how little-endian bytes become lanes of them.
+//! Element types, and loading of little-endian bytes into lanes.
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes};
 use crate::quantization::kernels::rounding::Divisor;
@@ -104,18 +104,18 @@ pub(super) trait Narrow: Element<Wide = f32> {
         absmax_by_value::<Self, S>(simd, pairs)
     }
 
-    /// Whether multiplying by the reciprocal of the scale is known to round every element to
-    /// the same level as dividing by it, half to even, up to level `qmax`.
+    /// Returns whether multiplying by the reciprocal of the scale is known to round every element
+    /// to the same level as division does (half to even, up to level `qmax`).
     #[inline(always)]
     fn reciprocal_rounds_alike<S: Simd>(_level: S, _by: &Divisor, _qmax: f32) -> bool {
         false
     }
 }
 
-/// Lanes whose maximum is the largest magnitude, found by comparing values. NaN is ignored.
+/// Returns lanes whose maximum is the largest magnitude, comparing values. NaN is ignored.
 #[inline(always)]
 pub(super) fn absmax_by_value<E: Narrow, S: Simd>(simd: S, pairs: &[[E::Raw; 2]]) -> S::F32 {
-    // Two accumulators, so that one does not wait for the result of the other.
+    // Two accumulators break the dependency between consecutive instructions.
     let mut largest = [simd.splat(0.0); 2];
     for raw in pairs {
         let [a, b] = E::load_pair(simd, raw);

@@ -1,8 +1,8 @@
 //! Error sums over elements and their dequantized values.
 //!
-//! The sums of a block of elements are kept in f32, one for each lane, and the blocks' sums
-//! are added in f64. Every product is added with a fused multiply-add, emulated where the
-//! processor has none, so the sums are the same on every machine.
+//! The sums of a block of elements are accumulated in f32, one per lane; the sums of the blocks are
+//! added in f64. Every product is added with a fused multiply-add, emulated where the processor has
+//! none, so the sums are the same on every machine.
 
 use crate::quantization::kernels::array_lanes::{LANES, PAIR, fold};
 use crate::quantization::kernels::channel_sums::ChannelBounds;
@@ -24,17 +24,17 @@ use crate::quantization::statistics::ErrorSums;
 use crate::tensor::FloatType;
 use half::{bf16, f16};
 
-/// Number of elements after which levels that were not seen before are searched for.
-const RUN: usize = 256;
+/// Number of elements between two searches for new levels.
+const RUN_ELEMENTS: usize = 256;
 /// Number of elements after which the f32 sums are added to the f64 sums. A block may be a
 /// few elements longer.
-pub(super) const BLOCK: usize = 4 * RUN;
+pub(super) const BLOCK_ELEMENTS: usize = 4 * RUN_ELEMENTS;
 
-/// Splits off as many elements of `size` bytes as complete a block that has `filled`
-/// elements already.
+/// Splits off enough elements of `size` bytes to complete a block that already has `filled`
+/// elements.
 #[inline(always)]
 pub(super) fn split_block(bytes: &[u8], filled: usize, size: usize) -> (&[u8], &[u8]) {
-    let room = (BLOCK - filled.min(BLOCK - 1)) * size;
+    let room = (BLOCK_ELEMENTS - filled.min(BLOCK_ELEMENTS - 1)) * size;
     bytes.split_at(room.min(bytes.len()))
 }
 
@@ -47,8 +47,8 @@ pub fn error(dtype: FloatType, bytes: &[u8], params: Quantization) -> ErrorSums 
 
 /// [`error`] with the loss of each output channel, if there are `bounds`.
 ///
-/// `seen` are the levels of elements measured before. They count among the levels of the
-/// sums, and the levels of these elements are added to them.
+/// `seen` has the levels of previously measured elements. They count among the levels of the sums,
+/// and the levels of these elements are added to them.
 pub(crate) fn error_by_channel(
     dtype: FloatType,
     bytes: &[u8],
@@ -68,7 +68,7 @@ pub(super) struct ErrorSweep {
     pub sums: ErrorSums,
     pub channels: Vec<Loss>,
     /// Whether the codes equal the reference codes, if there are any.
-    pub are_same: bool,
+    pub codes_match: bool,
 }
 
 pub(super) struct ErrorOf<'a, G, B> {
@@ -98,7 +98,7 @@ impl<G: Grid, B: Reference> Kernel for ErrorOf<'_, G, B> {
         // The squares of extremely large elements overflow f32.
         match found.sums.signal.is_finite() && found.sums.noise.is_finite() {
             true => found,
-            false => self.scalar(found.are_same),
+            false => self.scalar(found.codes_match),
         }
     }
 }
@@ -123,18 +123,18 @@ impl<G: Grid, B: Reference> ErrorOf<'_, G, B> {
             }
         }
         **seen_levels = pass.seen_levels;
-        let are_same = pass.codes.are_same(simd);
-        ErrorSweep { sums: pass.finish(), channels, are_same }
+        let codes_match = pass.codes.codes_match(simd);
+        ErrorSweep { sums: pass.finish(), channels, codes_match }
     }
 
-    /// The exact sums of all elements, one by one. The codes were compared before.
-    fn scalar(&self, are_same: bool) -> ErrorSweep {
+    /// Returns the exact sums of all elements, one by one. The codes were compared before.
+    fn scalar(&self, codes_match: bool) -> ErrorSweep {
         let ErrorOf { dtype, bytes, ref params, bounds, .. } = *self;
         let Some(bounds) = bounds else {
             return ErrorSweep {
                 sums: scalar(dtype, bytes, params),
                 channels: Vec::new(),
-                are_same,
+                codes_match,
             };
         };
         let mut all = ErrorSums::default();
@@ -144,7 +144,7 @@ impl<G: Grid, B: Reference> ErrorOf<'_, G, B> {
             Loss::from(&sums)
         });
         let channels = channels.collect();
-        ErrorSweep { sums: all, channels, are_same }
+        ErrorSweep { sums: all, channels, codes_match }
     }
 }
 
@@ -178,9 +178,9 @@ fn scalar_of<E: Element>(bytes: &[u8], params: &Quantization) -> ErrorSums {
 
 /// The sums of one block.
 ///
-/// With d = x − x̂, the sums of squares follow from three sums: Σx² = Σx·x̂ + Σd·x̂ + Σd² and
-/// Σx̂² = Σx·x̂ − Σd·x̂. That is less work and more exact: squares of x̂, and of 16-bit x, take
-/// so few values that the rounding errors of their sums would not cancel out.
+/// With d = x − x̂, the sums of squares follow from three sums: Σx² = Σx·x̂ + Σd·x̂ + Σd² and Σx̂²
+/// = Σx·x̂ − Σd·x̂. That is less work and more accurate: squares of x̂, and of 16-bit x, have so
+/// few distinct values that the rounding errors of their sums would not cancel out.
 #[derive(Clone, Copy)]
 struct Block<S: Simd> {
     sum: S::F32,
@@ -189,8 +189,8 @@ struct Block<S: Simd> {
     /// Σd·x̂
     excess: S::F32,
     max_abs_error: S::F32,
-    /// Number of elements that are zero, and of those that become zero. Unlike the sums, these
-    /// and the largest error continue from block to block.
+    /// Number of elements that are zero, and of those that become zero. Unlike the sums, these and
+    /// the largest error are not reset after a block.
     zero_before: S::U32,
     zero_after: S::U32,
 }
@@ -241,7 +241,7 @@ impl<S: Simd> Block<S> {
     }
 }
 
-/// What the bit patterns of some 16-bit elements say about them.
+/// Information from the bit patterns of some 16-bit elements.
 #[derive(Clone, Copy)]
 struct Patterns<S: Simd> {
     /// The smallest and the largest magnitude in each lane, as patterns.
@@ -299,7 +299,7 @@ pub(super) struct ErrorPass<S: Simd, C = ()> {
     excess: S::F64,
     ended: EndedChannels,
     count: u64,
-    /// Reference those that the block counts.
+    /// Padding is subtracted here and counted in the block, so these may wrap around.
     zero_before: u64,
     zero_after: u64,
     codes: C,
@@ -336,7 +336,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
     /// Adds elements that share a scale.
     #[inline(always)]
     pub(super) fn group<E: Narrow, G: Grid>(&mut self, grid: G, bytes: &[u8], divisor: &Divisor) {
-        for run in bytes.chunks(RUN * E::SIZE) {
+        for run in bytes.chunks(RUN_ELEMENTS * E::SIZE) {
             let unseen = self.groups::<E, G>(grid, std::iter::once((run, *divisor)));
             if self.simd.any_bit0(unseen) {
                 self.mark_seen::<E, G>(grid, run, divisor);
@@ -367,7 +367,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
             let part;
             (part, left) = split_block(left, self.filled, E::SIZE);
             let (pairs, rest) = pairs::<E>(part);
-            for run in pairs.chunks(2 * RUN / PAIR) {
+            for run in pairs.chunks(2 * RUN_ELEMENTS / PAIR) {
                 let mut found = None;
                 if by_reciprocal {
                     found = Some(self.pairs::<E, G, ByReciprocal>(grid, run, divisor, zero))
@@ -390,7 +390,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
             }
             self.filled += pairs.len() * PAIR;
             self.group::<E, G>(grid, rest, divisor);
-            if self.filled >= BLOCK {
+            if self.filled >= BLOCK_ELEMENTS {
                 self.end_block();
             }
         }
@@ -411,7 +411,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
             patterns.add(simd, simd.load_u16(raw), zero);
             let [a, b] = E::load_pair(simd, raw);
             let (t, u) = (D::quotient(simd, a, divisor), D::quotient(simd, b, divisor));
-            if C::ARE_THERE {
+            if C::IS_COMPARING {
                 let ((q, first), (r, second)) = (grid.round(simd, t), grid.round(simd, u));
                 block.add(simd, a, q, divisor);
                 block.add(simd, b, r, divisor);
@@ -468,7 +468,7 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
         let mut unseen = simd.u32s([0; LANES]);
         let (mut block, mut compared) = (self.block, self.codes);
         for (group, divisor) in groups {
-            for run in group.chunks(RUN * E::SIZE) {
+            for run in group.chunks(RUN_ELEMENTS * E::SIZE) {
                 let (whole, tail) = E::split(run);
                 for raw in whole {
                     let x = E::load(simd, raw);
@@ -481,13 +481,13 @@ impl<S: Simd, C: CodeCheck<S>> ErrorPass<S, C> {
                     let (new, codes) = block.step(simd, grid, x, &divisor, &seen_levels);
                     unseen = simd.or(unseen, new);
                     compared.compare(simd, codes, tail.len() / E::SIZE);
-                    // The padding adds nothing to the sums, but it is counted as zeros.
+                    // The padding adds nothing to the sums but is counted as zeros.
                     let padding = (LANES - tail.len() / E::SIZE) as u64;
                     self.zero_before = self.zero_before.wrapping_sub(padding);
                     self.zero_after = self.zero_after.wrapping_sub(padding);
                 }
                 self.filled += run.len() / E::SIZE;
-                if self.filled >= BLOCK {
+                if self.filled >= BLOCK_ELEMENTS {
                     self.block = block;
                     self.end_block();
                     block = self.block;

@@ -1,7 +1,7 @@
-//! 16-bit elements as bit patterns.
+//! Operations on the bit patterns of 16-bit elements.
 //!
-//! Patterns are compared 32 at a time, and a threshold between two levels of a scale is a
-//! threshold between two patterns.
+//! Patterns are compared 32 at a time. A threshold between two levels of a scale is a threshold
+//! between two patterns.
 
 use crate::quantization::kernels::array_lanes::{
     LANES, Lanes, PAIR, map, narrow_bf16, narrow_f16, widen_f16,
@@ -12,7 +12,7 @@ use crate::quantization::kernels::simd::Simd;
 use crate::quantization::statistics::Range;
 use half::{bf16, f16};
 
-/// Mask of everything but the sign. Patterns without a sign order as their magnitudes do.
+/// Mask for all bits but the sign. Patterns without a sign are ordered like their magnitudes.
 const MAGNITUDE: u16 = 0x7FFF;
 
 /// A 16-bit element type.
@@ -137,12 +137,12 @@ where
     let is_number = |x| simd.all_within(x, 0.0, f32::INFINITY);
     match is_number(a) && is_number(b) {
         true => simd.max(a, b),
-        // NaN has the largest patterns, so they hide the largest magnitude.
+        // The patterns of NaN are larger than any magnitude, so compare values instead.
         false => absmax_by_value::<E, S>(simd, pairs),
     }
 }
 
-/// Extremes of patterns, compared as unsigned and as signed integers, which together give the
+/// Minimum and maximum of patterns as unsigned and as signed integers. Together they give the
 /// smallest and the largest value.
 #[derive(Clone, Copy)]
 pub(super) struct Extremes<S: Simd> {
@@ -177,8 +177,8 @@ impl<S: Simd> Extremes<S> {
         let largest = simd.array_u16(self.largest).into_iter().fold(0, u16::max);
         let signed = simd.array_u16(self.largest_signed).into_iter();
         let signed = signed.map(|pattern| pattern as i16).fold(i16::MIN, i16::max);
-        // If any sign is set, the largest pattern is the smallest value. If no sign is set, or
-        // all are, the smallest pattern is the value nearest to zero.
+        // If any sign is set, the largest pattern is the smallest value. If no sign is set, or all
+        // are, the smallest pattern is the value nearest to zero.
         let min = if largest > MAGNITUDE { largest } else { smallest };
         let max = if signed >= 0 { signed as u16 } else { smallest };
         let finite = |pattern: u16| pattern & MAGNITUDE < E::INFINITY;

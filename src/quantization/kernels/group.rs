@@ -1,8 +1,7 @@
-//! Groups with scales of their own: channels, and blocks of a row.
+//! Groups with their own scales: channels, and blocks of a row.
 //!
-//! A tile of up to sixteen groups is read twice while it is in the first-level cache: once
-//! for the largest magnitudes, which give all scales of the tile at once, and once to
-//! quantize or to measure errors.
+//! A tile of up to sixteen groups is read twice while it is in the L1 cache: first for the largest
+//! magnitudes, which give all scales of the tile, then to quantize or to measure errors.
 
 use crate::quantization::calibration::stored_scale;
 use crate::quantization::groups::Groups;
@@ -61,7 +60,7 @@ impl From<Groups> for GroupLayout {
     }
 }
 
-/// How groups are quantized, each by the scale that its largest magnitude gives.
+/// Parameters for quantizing groups, each with the scale for its largest magnitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupQuantization {
     pub qtype: QuantizationType,
@@ -227,8 +226,8 @@ impl<'a, E: Narrow, I: Iterator<Item = (bool, &'a [u8])>> Tiles<'a, E, I> {
     }
 }
 
-/// Bytes after which a tile takes no more groups, so that it stays in the first-level cache
-/// between the two reads.
+/// A tile takes no more groups after this many bytes, so that it stays in the L1 cache between the
+/// two reads.
 const TILE_BYTES: usize = 16 << 10;
 
 /// Up to [`LANES`] groups, one in each lane.
@@ -308,8 +307,8 @@ impl<'a, E: Narrow> Tile<'a, E> {
     }
 }
 
-/// The largest magnitudes of a nesting, from those of the nesting before: of the two, then of
-/// the four groups that a lane belongs to.
+/// Computes the largest magnitudes of a nesting from those of the previous one: the maximum over
+/// the two, then over the four groups that a lane belongs to.
 #[inline(always)]
 pub(super) fn paired<S: Simd>(simd: S, own: S::F32, nesting: usize) -> S::F32 {
     match nesting {
@@ -331,7 +330,7 @@ pub(super) struct TileScales {
     pub are_plain: bool,
 }
 
-/// The scales to divide by, and which of them are ordinary.
+/// Returns the scales to divide by, and which of them are ordinary.
 #[inline(never)]
 fn split_ordinary(stored: &Lanes<f32>, absmax: &Lanes<f32>) -> (Lanes<f32>, Lanes<bool>) {
     // A group of zeros can be divided by any scale.
@@ -408,7 +407,7 @@ impl<G: Grid> Kernel for GroupErrorsOf<'_, G> {
     }
 }
 
-/// What one nesting of a sweep collects group by group.
+/// The results that one nesting of a sweep collects group by group.
 pub(super) struct GroupNotes {
     pub scales: Scales,
     pub channel_sums: ChannelSums,
@@ -485,7 +484,7 @@ impl GroupNotes {
                 true => made.stored[lane],
                 false => scalar_params()?.scale,
             };
-            // The first of the groups that are one group in this nesting stands for all.
+            // The first of the groups that are merged in this nesting represents all of them.
             if lane.is_multiple_of(1 << nesting) {
                 self.scales.push(absmax.into(), scale);
             }

@@ -5,13 +5,13 @@ use crate::tensor::FloatType;
 
 const PATTERNS: usize = 1 << 16;
 
-/// Number of patterns that are skipped together if none of them occurs.
-const RUN: usize = 32;
+/// Number of patterns that are skipped at once if none of them occurs.
+const PATTERNS_PER_RUN: usize = 32;
 
 /// The number of elements with each 16-bit pattern.
 ///
-/// Every pattern has two counters, used by even and odd elements, so that an increment does
-/// not wait for the previous one where a value repeats.
+/// Every pattern has two counters, used by even and odd elements. If a value repeats, consecutive
+/// increments are then independent.
 pub(crate) struct PatternCounts {
     counters: Box<[[u32; 2]]>,
 }
@@ -35,7 +35,7 @@ impl PatternCounts {
         };
         match dtype {
             FloatType::F16 | FloatType::BF16 => {
-                // Two words of four patterns each, in turn: neighbours use different counters,
+                // Two words of four patterns each, alternating: neighbours use different counters,
                 // and few loads separate the stores.
                 let (runs, rest) = bytes.as_chunks::<16>();
                 for run in runs {
@@ -87,7 +87,9 @@ impl PatternCounts {
     /// The patterns that occur, in ascending order, and their counts. Resets all counters.
     pub(crate) fn take(&mut self) -> (Vec<u16>, Vec<u32>) {
         let (mut patterns, mut counts) = (Vec::new(), Vec::new());
-        for (run, first) in self.counters.chunks_mut(RUN).zip((0..=u16::MAX).step_by(RUN)) {
+        for (run, first) in
+            self.counters.chunks_mut(PATTERNS_PER_RUN).zip((0..=u16::MAX).step_by(PATTERNS_PER_RUN))
+        {
             // Most patterns never occur.
             if run.as_flattened().iter().fold(0, |any, count| any | count) == 0 {
                 continue;

@@ -27,7 +27,7 @@ impl std::fmt::Debug for SeenLevels {
 
 /// The levels seen by all threads so far.
 ///
-/// Timing decides how often a thread searches for levels, but never the result.
+/// Timing affects how often a thread searches for levels, but never the result.
 #[derive(Debug, Default)]
 pub(crate) struct SharedSeenLevels(Mutex<SeenLevels>);
 
@@ -53,7 +53,7 @@ impl Clone for SharedSeenLevels {
     }
 }
 
-/// The levels seen so far, in the forms that the instruction sets look them up in.
+/// The levels seen so far, in the form that each instruction set needs for its lookup.
 #[derive(Clone, Copy)]
 pub(super) struct LevelTracker {
     /// One bit for each code, set until the code is seen.

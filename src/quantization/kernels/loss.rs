@@ -1,13 +1,14 @@
-//! Signal and noise power alone, which takes two thirds of the time of all error sums.
+//! Kernels that compute only signal and noise power, in two thirds of the time that all error sums
+//! take.
 //!
-//! The sweeps here handle int8 and int4 rounded half to even. Other types and roundings use
-//! the kernels for all error sums.
+//! They support int8 and int4 rounded half to even. Other types and roundings use the kernels for
+//! all error sums.
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, PAIR, fold, zip};
 use crate::quantization::kernels::channel_sums::ChannelBounds;
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::element::{Narrow, by_single};
-use crate::quantization::kernels::error::{BLOCK, error_by_channel, split_block};
+use crate::quantization::kernels::error::{BLOCK_ELEMENTS, error_by_channel, split_block};
 use crate::quantization::kernels::group::{
     GroupDetail, GroupErrors, GroupLayout, GroupNotes, GroupQuantization, NESTINGS, ScaleOverflow,
     Tile, TileScales, block_errors, group_error, paired,
@@ -15,7 +16,7 @@ use crate::quantization::kernels::group::{
 use crate::quantization::kernels::level_tracker::SeenLevels;
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
-    ByDoubleReciprocal, ByReciprocal, Clamped, ClampedByReciprocal, Division, Divisor, Within,
+    ByDoubleReciprocal, ByReciprocal, Clamped, ClampedByReciprocal, Division, Divisor, Unclamped,
     is_ordinary,
 };
 use crate::quantization::kernels::simd::Kernel;
@@ -110,7 +111,7 @@ pub(crate) fn block_losses(
     Ok(block_errors(dtype, bytes, row, params, detail)?.map(GroupLosses::from))
 }
 
-/// Whether the sweeps here handle this type and rounding.
+/// Returns whether the sweeps in this file support the type and rounding.
 fn is_swept(qtype: QuantizationType, rounding: Rounding) -> bool {
     let is_integer = matches!(qtype, QuantizationType::QInt8 | QuantizationType::QInt4);
     is_integer && rounding == Rounding::HalfEven
@@ -185,7 +186,7 @@ impl<const N: usize> Kernel for GroupLossesOf<'_, N> {
             } else if E::SIGNIFICANT_BITS <= 11 {
                 self.sweep::<E, S, ByDoubleReciprocal>(simd)
             } else {
-                self.sweep::<E, S, Within>(simd)
+                self.sweep::<E, S, Unclamped>(simd)
             }
         })
     }
@@ -229,7 +230,8 @@ impl<const N: usize> GroupLossesOf<'_, N> {
             while from < LANES {
                 let (mut to, mut ends) = (LANES, false);
                 for (nesting, (notes, made)) in notes.iter_mut().zip(&*made).enumerate() {
-                    // All nestings return the same: they have the same lanes and channels.
+                    // All nestings return the same values, because they have the same lanes and
+                    // channels.
                     (to, ends) = notes.take(simd, &tile, from, made, nesting, (dtype, &params))?;
                 }
                 for lane in from..to {
@@ -269,14 +271,14 @@ fn make_all<E: Narrow, S: Simd, D: Division, const N: usize>(
     let Some(tile) = tile else { return false };
     let mut absmax = simd.f32s(tile.absmax);
     let mut are_plain = true;
-    // A closure would not be compiled with the instructions of the caller.
+    // A closure would not be compiled with the caller's target features.
     for (nesting, made) in made.iter_mut().enumerate() {
         absmax = paired(simd, absmax, nesting);
         made.make::<S, D>(simd, absmax, params);
         are_plain &= made.are_plain;
     }
     if !are_plain {
-        // A group whose scale is not ordinary in one nesting is set aside in all.
+        // A group whose scale is not ordinary in one nesting is handled by scalar code in all.
         let mut ordinary = [true; LANES];
         for made in &*made {
             ordinary = zip(ordinary, made.is_ordinary, |all, is| all & is);
@@ -306,7 +308,7 @@ struct LossPass<S: Simd, const N: usize> {
     noise: [S::F32; N],
     /// Number of elements in the f32 sums.
     filled: usize,
-    /// The sums of the blocks before, of the current channel.
+    /// The sums of the completed blocks of the current channel.
     signal_before: S::F64,
     noise_before: [S::F64; N],
     /// The losses of all channels that have ended.
@@ -352,7 +354,7 @@ impl<S: Simd, const N: usize> LossPass<S, N> {
             }
             (self.signal, self.noise) = (signal, noise);
             self.filled += run.len() / E::SIZE;
-            if self.filled >= BLOCK {
+            if self.filled >= BLOCK_ELEMENTS {
                 self.end_block();
             }
         }
@@ -375,7 +377,7 @@ impl<S: Simd, const N: usize> LossPass<S, N> {
         }
         (self.signal, self.noise) = (signal, noise);
         self.filled += LANES * PAIR;
-        if self.filled >= BLOCK {
+        if self.filled >= BLOCK_ELEMENTS {
             self.end_block();
         }
     }

@@ -1,7 +1,7 @@
-//! Range and moments: min, max, Σx, Σx², zeros, and elements that are not finite.
+//! Range and moments: min, max, Σx, Σx², zeros, and non-finite elements.
 //!
-//! The vector loops assume finite elements and check the assumption once per block. A block
-//! with other elements is processed again, element by element.
+//! The vector loops assume finite elements and check the assumption once per block. A block with
+//! non-finite elements is processed again, element by element.
 
 use crate::quantization::kernels::array_lanes::{LANES, fold, zip};
 use crate::quantization::kernels::dispatch::run;
@@ -13,7 +13,7 @@ use crate::quantization::statistics::{Moments, Range};
 use crate::tensor::FloatType;
 
 /// Number of elements between two checks for NaN and infinity.
-const BLOCK: usize = 1 << 14;
+const BLOCK_ELEMENTS: usize = 1 << 14;
 
 /// The range of little-endian elements, which is all that min-max calibration needs.
 pub fn range(dtype: FloatType, bytes: &[u8]) -> Range {
@@ -63,7 +63,7 @@ impl Kernel for MomentsOf<'_> {
     }
 }
 
-/// The moments of any elements, computed one by one.
+/// Returns the moments of any elements, computed one by one.
 fn scalar<E: Element>(bytes: &[u8]) -> Moments {
     let mut m = Moments::default();
     for raw in bytes.chunks_exact(E::SIZE) {
@@ -92,9 +92,9 @@ fn unsigned_zeros(range: Range) -> Range {
 #[inline(always)]
 fn range_of_f32<S: Simd>(simd: S, bytes: &[u8]) -> Range {
     let mut range = Range::default();
-    for block in bytes.chunks(BLOCK * 4) {
+    for block in bytes.chunks(BLOCK_ELEMENTS * 4) {
         let (whole, tail) = f32::split(block);
-        // Two accumulators, so that one does not wait for the result of the other.
+        // Two accumulators break the dependency between consecutive instructions.
         let mut min = [simd.splat(f32::INFINITY); 2];
         let mut max = [simd.splat(f32::NEG_INFINITY); 2];
         let mut poison = [simd.splat(0.0); 2];
@@ -131,7 +131,7 @@ fn range_of_f32<S: Simd>(simd: S, bytes: &[u8]) -> Range {
 #[inline(always)]
 fn range_of_16_bits<E: Bits16, S: Simd>(simd: S, bytes: &[u8]) -> Range {
     let mut range = Range::default();
-    for block in bytes.chunks(BLOCK * E::SIZE) {
+    for block in bytes.chunks(BLOCK_ELEMENTS * E::SIZE) {
         let (pairs, tail) = pairs::<E>(block);
         let mut extremes = Extremes::new(simd);
         for raw in pairs {
@@ -156,7 +156,7 @@ fn range_of_pairs<E: Bits16, S: Simd>(extremes: &Extremes<S>, pairs: &[[E::Raw; 
 #[inline(always)]
 fn moments_of_16_bits<E: Bits16, S: Simd>(simd: S, bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
-    for block in bytes.chunks(BLOCK * E::SIZE) {
+    for block in bytes.chunks(BLOCK_ELEMENTS * E::SIZE) {
         let (pairs, tail) = pairs::<E>(block);
         let mut extremes = Extremes::new(simd);
         let mut sum = simd.zero_f64();
@@ -188,7 +188,7 @@ fn moments_of_16_bits<E: Bits16, S: Simd>(simd: S, bytes: &[u8]) -> Moments {
 #[inline(always)]
 fn moments_of_f32<S: Simd>(simd: S, bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
-    for block in bytes.chunks(BLOCK * 4) {
+    for block in bytes.chunks(BLOCK_ELEMENTS * 4) {
         let (whole, tail) = f32::split(block);
         let mut min = simd.splat(f32::INFINITY);
         let mut max = simd.splat(f32::NEG_INFINITY);
@@ -227,11 +227,11 @@ fn moments_of_f32<S: Simd>(simd: S, bytes: &[u8]) -> Moments {
     Moments { range: unsigned_zeros(moments.range), ..moments }
 }
 
-/// F64 is rare, so it is not written with vector operations.
+/// F64 is rare, so there is no vector version.
 #[inline(always)]
 fn moments_of_f64(bytes: &[u8]) -> Moments {
     let mut moments = Moments::default();
-    for block in bytes.chunks(BLOCK * 8) {
+    for block in bytes.chunks(BLOCK_ELEMENTS * 8) {
         let (whole, tail) = f64::split(block);
         let mut min = [f64::INFINITY; LANES];
         let mut max = [f64::NEG_INFINITY; LANES];

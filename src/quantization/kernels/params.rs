@@ -1,10 +1,9 @@
-//! How one element, or a group with one scale, is quantized.
+//! Parameters for quantizing one element or one group.
 
 use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::scheme::Rounding;
 
-/// The scale, the type of the quantized values, and the rounding of values half-way between
-/// two of them.
+/// The scale, the type of the quantized values, and the rounding of ties.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantization {
     pub scale: f32,

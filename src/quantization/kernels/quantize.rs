@@ -14,7 +14,7 @@ use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::scheme::Rounding;
 use crate::tensor::FloatType;
 
-/// Number of elements from which testing whether a reciprocal is exact pays off.
+/// Minimum number of elements for which it pays off to test whether a reciprocal is exact.
 const MIN_RECIPROCAL_ELEMENTS: usize = 4096;
 
 /// Quantizes little-endian elements to integers from −127 to 127; stops at the end of the
@@ -86,7 +86,7 @@ pub(super) fn group<E: Narrow, S: Simd, G: Grid, D: Division>(
     let steps = Steps::<E>::of(bytes);
     let (whole, rest) = out.as_chunks_mut();
     let count = whole.len().min(steps.whole().len());
-    // Full steps are handled apart: storing a variable length would call memcpy each time.
+    // Full steps are handled separately: storing a variable length would call memcpy each time.
     for (raw, out) in steps.whole().iter().zip(&mut *whole) {
         *out = values::<E, S, G, D>(simd, grid, raw, divisor);
     }

@@ -1,16 +1,17 @@
-//! The error of elements whose quantized values were restored before.
+//! Error sums of elements that were already dequantized.
 
 use crate::quantization::kernels::array_lanes::{LANES, fold};
 use crate::quantization::kernels::dispatch::{Loop, run_loop};
 use crate::quantization::loss::Loss;
 use crate::quantization::statistics::ErrorSums;
 
-/// Signal and noise of the elements `x`, which became `restored`.
+/// Returns signal and noise of the elements `x` and their dequantized values `restored`.
 pub(crate) fn restored_loss(x: &[f32], restored: &[f32]) -> Loss {
     run_loop(LossOf { x, restored })
 }
 
-/// The error sums of the elements `x`, which became `restored`, without the levels.
+/// Returns the error sums of the elements `x` and their dequantized values `restored`, without
+/// levels.
 pub(crate) fn restored_error(x: &[f32], restored: &[f32]) -> ErrorSums {
     run_loop(ErrorOf { x, restored })
 }

@@ -8,8 +8,8 @@ use crate::quantization::scheme::Rounding;
 use crate::tensor::FloatType;
 use crate::tensor::minifloat::{Minifloat, f8e4m3_from, f8e4m3_value};
 
-/// The scales whose squares and reciprocals are far from the limits of f32. Other scales are
-/// rare and handled by scalar code.
+/// Scales whose squares and reciprocals are well inside the range of f32. Other scales are rare and
+/// handled by scalar code.
 pub(super) const ORDINARY: std::ops::RangeInclusive<f32> = 8.881_784e-16..=1.125_9e15;
 
 /// A scale prepared for dividing many elements by it.
@@ -25,7 +25,7 @@ pub(super) struct Divisor {
     inverse_error: f32,
 }
 
-/// Whether a [`Divisor`] can be made of a scale.
+/// Returns whether a [`Divisor`] can be made from a scale.
 #[inline(always)]
 pub(super) fn is_ordinary(scale: f32) -> bool {
     ORDINARY.contains(&scale)
@@ -48,7 +48,8 @@ impl Divisor {
         (self.limit / self.scale).floor()
     }
 
-    /// `x / scale` rounded as IEEE 754 requires, with `x` clamped to just beyond the last level.
+    /// Returns `x / scale` rounded as IEEE 754 requires, with `x` clamped to just beyond the last
+    /// level.
     ///
     /// With a fused multiply-add this is Markstein's method ("Computation of elementary
     /// functions on the IBM RISC System/6000 processor", 1990): a quotient within one unit in
@@ -76,8 +77,8 @@ impl Divisor {
         }
     }
 
-    /// The quotient, except that it may be off by one unit in the last place if it lies nearly
-    /// in the middle between two f32.
+    /// Returns the quotient. It may be off by one unit in the last place if the exact quotient lies
+    /// nearly halfway between two f32.
     #[inline(always)]
     fn near<S: Simd>(&self, simd: S, x: S::F32) -> S::F32 {
         if S::FMA {
@@ -88,7 +89,7 @@ impl Divisor {
     }
 }
 
-/// One divisor for each lane, all computed at once.
+/// One divisor per lane.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Divisors {
@@ -135,8 +136,8 @@ impl Divisors {
         let half = simd.mul(absmax, simd.splat(0.5));
         let middle = 0.5 * qmax;
         let multiplied = simd.at_least(simd.mul(half, inverse), simd.splat(middle));
-        // A division rounds to that middle from half a unit in the last place below it. Both
-        // sides of the comparison are exact.
+        // Division rounds to `middle` from half a unit in the last place below it. Both sides of
+        // the comparison are exact.
         let remainder = simd.mul_add(scales, simd.splat(-middle), half);
         let unit = middle - middle.next_down();
         let divided = simd.at_least(remainder, simd.mul(scales, simd.splat(-0.5 * unit)));
@@ -161,7 +162,7 @@ impl Divisors {
     }
 }
 
-/// A way to divide elements by the scales of their groups.
+/// A method to divide elements by the scales of their groups.
 pub(super) trait Division {
     /// The scales rounded to the type they are stored in.
     #[inline(always)]
@@ -179,18 +180,18 @@ pub(super) trait Division {
     fn quotient<S: Simd>(simd: S, x: S::F32, divisor: &Divisor) -> S::F32;
 }
 
-/// Division with clamping, for elements that may lie beyond the last level, which rounding of
-/// the scale can cause.
+/// Division with clamping, for elements that may exceed the last level because their scale was
+/// rounded.
 pub(super) struct Clamped;
 
 /// Division without clamping, for elements that do not lie beyond the last level.
-pub(super) struct Within;
+pub(super) struct Unclamped;
 
 /// Multiplication by a reciprocal of double f32 precision, for 16-bit elements that do not lie
 /// beyond the last level.
 ///
-/// The product may differ from the quotient only if the quotient lies very near the middle
-/// between two f32. No 16-bit element has such a quotient; a test checks all of them.
+/// Product and quotient can only differ if the quotient lies very near the middle between two f32.
+/// No 16-bit element has such a quotient; a test checks all of them.
 pub(super) struct ByDoubleReciprocal;
 
 /// Multiplication by one reciprocal, for BF16 elements and the levels of int8. No element may
@@ -227,7 +228,7 @@ impl Division for Clamped {
     }
 }
 
-impl Division for Within {
+impl Division for Unclamped {
     #[inline(always)]
     fn quotient<S: Simd>(simd: S, x: S::F32, divisor: &Divisor) -> S::F32 {
         divisor.quotient_within(simd, x)
@@ -260,9 +261,9 @@ impl Division for ClampedByReciprocal {
     }
 }
 
-/// The levels that quotients are rounded to.
+/// The set of levels that quotients are rounded to.
 pub(super) trait Grid: Copy {
-    /// Whether the grid is so rarely used that it is not compiled for AVX-512.
+    /// Whether the grid is used too rarely to be compiled for AVX-512.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     const RARE: bool;
     /// Whether the levels are integers, rounded half to even.
@@ -380,7 +381,7 @@ macro_rules! by_grid {
 }
 pub(super) use by_grid;
 
-/// The level nearest to a quotient, and its code.
+/// Returns the level nearest to a quotient, and its code.
 pub(crate) fn round_one(quotient: f64, params: &Quantization) -> (f32, u8) {
     match params.qtype {
         QuantizationType::QInt8 | QuantizationType::QInt4 => {

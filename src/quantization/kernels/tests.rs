@@ -1,4 +1,4 @@
-//! Every kernel, on every instruction set of this machine, against the plain loops.
+//! Compares every kernel, on every instruction set of this machine, with the plain loops.
 
 use crate::quantization::kernels::code_check::ReferenceCodes;
 use crate::quantization::kernels::dequantize::DequantizeTo;
@@ -77,7 +77,7 @@ fn assert_losses(found: &GroupLosses, expected: &GroupErrors, what: &str) {
     assert_channels(&found.channels, &expected.channels, what);
 }
 
-/// The quantized values on every instruction set, written to copies of `out`.
+/// Returns the quantized values on every instruction set, written to copies of `out`.
 fn quantize_everywhere(
     dtype: FloatType,
     bytes: &[u8],
@@ -410,7 +410,7 @@ fn codes_are_compared_and_their_error_is_that_of_the_elements() {
                             reference,
                         };
                         let Some(found) = run_at(isa, kernel) else { continue };
-                        assert_eq!(found.are_same, !differs, "{what} {isa:?}");
+                        assert_eq!(found.codes_match, !differs, "{what} {isa:?}");
                         assert_eq!(found.sums, error(dtype, &bytes, params), "{what} {isa:?}");
                     }
                 }
@@ -547,7 +547,7 @@ fn rows_of_values(random: &mut Random, count: usize, row: usize) -> Vec<f64> {
         let of = row.min(count - values.len());
         values.extend((0..of).map(|_| (random.normal() / 6.0) * magnitude));
         if let Some(last) = values.last_mut() {
-            // Makes the largest magnitude exact, so that ties occur.
+            // Make the largest magnitude exact, so that ties occur.
             *last = magnitude;
         }
     }

@@ -1,4 +1,4 @@
-//! Error sums from a histogram of values.
+//! Error sums of a histogram of values.
 
 use crate::quantization::kernels::array_lanes::{LANES, Lanes, fold};
 use crate::quantization::kernels::dispatch::run;
@@ -114,7 +114,7 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
         let (mut sum_x, mut signal, mut noise, mut dot, mut reconstructed) =
             (zero, zero, zero, zero, zero);
         let mut largest = zero;
-        // Bytes instead of bits, so that setting one does not wait for another.
+        // Bytes instead of bits, so that consecutive stores are independent.
         let mut seen = [false; 256];
         for chunk in elements.steps() {
             let step = Step::new(simd, grid, chunk, params, &divisor);

@@ -1,4 +1,5 @@
-//! Vectors as arrays, compiled with what the target guarantees: SSE2 on x86-64, NEON on AArch64.
+//! Vectors as arrays, compiled for the instruction set that every processor of the target has: SSE2
+//! on x86-64, NEON on AArch64.
 
 use crate::quantization::kernels::array_lanes::{
     LANES, Lanes, PAIR, ROUNDING_MAGIC, fold, map, narrow_f16, widen_f16, zip,

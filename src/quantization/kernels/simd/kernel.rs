@@ -1,4 +1,4 @@
-//! The trait of code that is compiled once for each instruction set.
+//! Code that is compiled once per instruction set.
 
 use crate::quantization::kernels::simd::operations::Simd;
 
@@ -6,7 +6,7 @@ use crate::quantization::kernels::simd::operations::Simd;
 pub(in crate::quantization::kernels) trait Kernel {
     type Output;
 
-    /// Whether the kernel is so rarely used that it is not compiled for AVX-512.
+    /// Whether the kernel is used too rarely to be compiled for AVX-512.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     const RARE: bool = false;
 

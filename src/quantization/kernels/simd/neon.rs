@@ -1,7 +1,7 @@
 //! Bit patterns of 16-bit elements as NEON vectors.
 //!
-//! The compiler vectorizes minima and maxima of arrays badly: it gathers the same lane of
-//! eight vectors at a time.
+//! The compiler vectorizes minima and maxima of arrays badly: it gathers the same lane of eight
+//! vectors at a time.
 //!
 //! # Safety
 //!

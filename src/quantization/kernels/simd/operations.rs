@@ -1,9 +1,9 @@
-//! The vector operations that kernels are written in.
+//! The vector operations used by kernels.
 //!
-//! A vector holds [`LANES`](crate::quantization::kernels::array_lanes::LANES) elements for
-//! every width of registers: one register of AVX-512, two of AVX2, or an array. Every operation
-//! is the exact IEEE one, so results do not depend on the instruction set. Plain arrays would
-//! suffice if the compiler vectorized them reliably, but in longer loops it does not.
+//! A vector holds [`LANES`](crate::quantization::kernels::array_lanes::LANES) elements on every
+//! instruction set: one register of AVX-512, two of AVX2, or an array. Every operation is exact as
+//! defined by IEEE 754, so results do not depend on the instruction set. Plain arrays would suffice
+//! if the compiler vectorized them reliably, but in longer loops it does not.
 
 use crate::quantization::kernels::array_lanes::{Lanes, PAIR};
 use crate::quantization::kernels::level_tracker::LevelTracker;

@@ -117,7 +117,7 @@ impl Simd for Avx2 {
         }
         fn differ8_alternating(a: [__m256i; 2], b: [__m256i; 2], other: &[u8; PAIR]) -> [__m256i; 2] {
             {
-                // A word of the other's is a byte of each.
+                // Each 16-bit word of `other` has a byte for `a` and one for `b`.
                 let other: [__m128i; 2] = transmute(*other);
                 let other = both!(_mm256_cvtepu16_epi32(other));
                 let mask = [_mm256_set1_epi32(0xFF); 2];
@@ -213,7 +213,7 @@ impl Simd for Avx2 {
         }
         fn f64s(array: Lanes<u32>) -> [__m256d; 4] {
             {
-                // Below 2³² an integer is the low half of the bits of 2⁵² more.
+                // For n below 2³², the low half of the bits of 2⁵² + n is n.
                 let a: [__m128i; 4] = transmute(array);
                 let magic = [_mm256_set1_pd(4_503_599_627_370_496.0); 4];
                 let wide = fours!(_mm256_cvtepu32_epi64(a));
@@ -239,15 +239,15 @@ impl Simd for Avx2 {
         }
         fn largest_of_each(of: Lanes<[__m256; 2]>) -> Lanes<f32> {
             {
-                // Vectors of two are put together, half and half; then of four, and of eight.
-                let mut wholes = [_mm256_setzero_ps(); 16];
-                for (place, of) in wholes.iter_mut().zip(of) {
+                // Combine halves of two vectors, then quarters of four, and then all of eight.
+                let mut vectors = [_mm256_setzero_ps(); 16];
+                for (place, of) in vectors.iter_mut().zip(of) {
                     *place = _mm256_max_ps(of[0], of[1]);
                 }
                 let mut halves = [_mm256_setzero_ps(); 8];
                 for (i, place) in halves.iter_mut().enumerate() {
                     let i_of_all = i / 4 * 8 + i % 4;
-                    let (x, y) = (wholes[i_of_all], wholes[i_of_all + 4]);
+                    let (x, y) = (vectors[i_of_all], vectors[i_of_all + 4]);
                     let low = _mm256_permute2f128_ps::<0x20>(x, y);
                     *place = _mm256_max_ps(low, _mm256_permute2f128_ps::<0x31>(x, y));
                 }
@@ -303,7 +303,8 @@ impl Simd for Avx2 {
         fn max_i16(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_max_epi16(a, b)) }
         fn count_at_most(a: [__m256i; 2], b: [__m256i; 2]) -> u32 {
             {
-                // a <= b where the larger of them is b; packing keeps all ones and zeros.
+                // `a <= b` where the larger of them is `b`. Packing preserves all-ones and
+                // all-zeros.
                 let larger = both!(_mm256_max_epu16(a, b));
                 let is = both!(_mm256_cmpeq_epi16(larger, b));
                 _mm256_movemask_epi8(_mm256_packs_epi16(is[0], is[1])).count_ones()
@@ -322,7 +323,7 @@ impl Simd for Avx2 {
         }
         fn unseen(seen: &LevelTracker, codes: [__m256i; 2], _q: [__m256; 2]) -> [__m256i; 2] {
             {
-                // A permutation reads the low three bits of an index.
+                // The permutation uses the low three bits of an index.
                 let table = [transmute::<[u32; 8], __m256i>(seen.missing); 2];
                 let index = [_mm256_srli_epi32::<5>(codes[0]), _mm256_srli_epi32::<5>(codes[1])];
                 let words = both!(_mm256_permutevar8x32_epi32(table, index));
@@ -348,7 +349,7 @@ impl Simd for Avx2 {
         }
         fn low16(a: Lanes<u32>) -> Lanes<u16> {
             {
-                // As in `low8`.
+                // As in `low8`, the high bits are cleared first.
                 let a: [__m256i; 2] = transmute(a);
                 let mask = [_mm256_set1_epi32(0xFFFF); 2];
                 let a = both!(_mm256_and_si256(a, mask));
