@@ -19,8 +19,15 @@ pub enum Action {
     MarkShown,
     Invert,
     Presets,
-    NextScheme,
-    NextSchemeForAll,
+    /// Opens the list of schemes for the row.
+    Schemes,
+    /// Opens the list of schemes for the whole table.
+    SchemesForAll,
+    /// Says which marks a scheme is for.
+    NextScope,
+    PreviousScope,
+    /// Gives the tensor the scheme under the cursor of the Schemes tab.
+    TakeScheme,
     NextCalibration,
     Undo,
     Redo,

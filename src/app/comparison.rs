@@ -42,11 +42,23 @@ pub fn comparison(calibration: Calibration, rounding: Rounding) -> AnalysisSpec 
 #[derive(Debug, Default)]
 pub struct ComparisonView {
     outcomes: Fetched<TensorId, Vec<Outcome>>,
+    /// The scheme that the user moved to, and the tensor for which.
+    chosen: Option<(TensorId, QuantizationScheme)>,
 }
 
 impl ComparisonView {
     pub fn forget(&mut self) {
         self.outcomes.forget();
+    }
+
+    /// Puts the cursor on a scheme of a tensor.
+    pub fn choose(&mut self, id: TensorId, scheme: QuantizationScheme) {
+        self.chosen = Some((id, scheme));
+    }
+
+    /// The scheme that the user moved to.
+    pub fn chosen(&self, id: TensorId) -> Option<QuantizationScheme> {
+        self.chosen.filter(|(tensor, _)| *tensor == id).map(|(_, scheme)| scheme)
     }
 
     /// The tensor to measure now, if it has to be.

@@ -61,6 +61,8 @@ pub enum Context {
     Channels,
     /// In the histogram of a tensor, in the full-screen view.
     Histogram,
+    /// In the schemes of a tensor, in the full-screen view.
+    SchemesTab,
     Filter,
     GoTo,
     Help,
@@ -71,6 +73,8 @@ pub enum Context {
     /// While another model is chosen.
     Open,
     Presets,
+    /// In the list of schemes.
+    Schemes,
     /// In the list of columns.
     Columns,
     /// In the list of targets.
@@ -103,6 +107,7 @@ impl Context {
             Values => &[Values, Main, Anywhere],
             Channels => &[Channels, Main, Anywhere],
             Histogram => &[Histogram, Main, Anywhere],
+            SchemesTab => &[SchemesTab, Main, Anywhere],
             Filter => &[Filter, Text, Anywhere],
             GoTo => &[GoTo, Text, Anywhere],
             Help => &[Help, Text, Anywhere],
@@ -110,6 +115,7 @@ impl Context {
             Receipt => &[Receipt, Pager, Window, Anywhere],
             Open => &[Open, Text, Anywhere],
             Presets => &[Presets, Window, Anywhere],
+            Schemes => &[Schemes, Window, Anywhere],
             Columns => &[Columns, Window, Anywhere],
             Targets => &[Targets, Window, Anywhere],
             Save => &[Save, Text, Anywhere],
@@ -125,11 +131,12 @@ impl Context {
     }
 
     /// Every context that can be current; the others are layers of these.
-    pub const PLACES: [Context; 21] = [
+    pub const PLACES: [Context; 23] = [
         Context::Table,
         Context::Values,
         Context::Channels,
         Context::Histogram,
+        Context::SchemesTab,
         Context::Filter,
         Context::GoTo,
         Context::Help,
@@ -137,6 +144,7 @@ impl Context {
         Context::Receipt,
         Context::Open,
         Context::Presets,
+        Context::Schemes,
         Context::Columns,
         Context::Targets,
         Context::Save,
@@ -157,6 +165,7 @@ impl Context {
             Context::Values => "In the values, on the whole screen",
             Context::Channels => "In the channels, on the whole screen",
             Context::Histogram => "In the histogram, on the whole screen",
+            Context::SchemesTab => "In the schemes, on the whole screen",
             Context::Filter => "While a filter is typed",
             Context::GoTo => "While a tensor's name is typed",
             Context::Help => "In this help",
@@ -164,6 +173,7 @@ impl Context {
             Context::Receipt => "In the receipt of a save",
             Context::Open => "While another model is chosen",
             Context::Presets => "In the list of presets",
+            Context::Schemes => "In the list of schemes",
             Context::Columns => "In the list of columns",
             Context::Targets => "In the list of targets",
             Context::Save => "In the save dialog",
@@ -306,6 +316,12 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Histogram, &[Down, Char('j'), Char('J')], A::NextTensor, "histogram of the next tensor", G::Values).hint("next tensor"),
     bind(C::Histogram, &[Up, Char('k'), Char('K')], A::PreviousTensor, "histogram of the previous tensor", G::Values),
 
+    bind(C::SchemesTab, &[Enter], A::TakeScheme, "give the tensor this scheme, and mark it", G::Values).hint("take it"),
+    bind(C::SchemesTab, &[Down, Char('j')], A::Move(Motion::Down), "next scheme of the tensor", G::Values).hint("choose"),
+    bind(C::SchemesTab, &[Up, Char('k')], A::Move(Motion::Up), "previous scheme of the tensor", G::Values),
+    bind(C::SchemesTab, &[Char('J')], A::NextTensor, "schemes of the next tensor", G::Values).hint("next tensor"),
+    bind(C::SchemesTab, &[Char('K')], A::PreviousTensor, "schemes of the previous tensor", G::Values),
+
     bind(C::Main, &[Char('[')], A::NarrowClip, "histogram: clip more of the largest values", G::Mark).hint("clip"),
     bind(C::Main, &[Char(']')], A::WidenClip, "histogram: clip less", G::Mark),
     bind(C::Main, &[Char('=')], A::KeepClip, "histogram: mark the tensor with this clip", G::Mark).hint("keep clip"),
@@ -316,9 +332,9 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char(' ')], A::Mark, "mark the tensor, or all of the module, to be quantized", G::Mark).hint("mark"),
     bind(C::Main, &[Char('T')], A::Target, "target: choose the program that is to load the output", G::Write).hint("target"),
     bind(C::Main, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
-    bind(C::Main, &[Char('X')], A::NextSchemeForAll, "next scheme for the whole table and new marks", G::Mark),
+    bind(C::Main, &[Char('X')], A::SchemesForAll, "choose the scheme of the whole table and of all marks", G::Mark),
     bind(C::Main, &[Char('a')], A::MarkShown, "mark all quantizable tensors shown, or unmark them", G::Mark).hint("all shown"),
-    bind(C::Main, &[Char('x')], A::NextScheme, "next scheme for this row's marks", G::Mark).hint("scheme"),
+    bind(C::Main, &[Char('x')], A::Schemes, "choose the scheme of this row, or of the marked and shown", G::Mark).hint("scheme"),
     bind(C::Main, &[Char('C')], A::NextCalibration, "next calibration for this row's marks: least MSE, percentiles", G::Mark),
     bind(C::Main, &[Char('i')], A::Invert, "invert the marks of the tensors shown", G::Mark),
     bind(C::Main, &[Char('p')], A::Presets, "choose by role: linear, attention, MLP …", G::Mark).hint("presets"),
@@ -342,7 +358,10 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('R')], A::SortReverse, "reverse the order", G::Find),
     bind(C::Main, &[Char('|')], A::Columns, "choose the columns: the SQNR of any scheme, the gain of one over another", G::Find),
 
-    bind(C::Main, &[Enter], A::Open, "unfold the module, or give the tensor the whole screen", G::Look),
+    bind(C::Table, &[Enter], A::Open, "unfold the module, or give the tensor the whole screen", G::Look),
+    bind(C::Values, &[Enter], A::Open, "leave the whole-screen view of the values", G::Values),
+    bind(C::Channels, &[Enter], A::Open, "leave the whole-screen view of the channels", G::Values),
+    bind(C::Histogram, &[Enter], A::Open, "leave the whole-screen view of the histogram", G::Values),
     bind(C::Main, &[Tab], A::NextTab, "next tab", G::Look),
     bind(C::Main, &[BackTab], A::PreviousTab, "previous tab", G::Look),
     bind(C::Main, &[Char('m')], A::Metadata, "the file, its shards, metadata and config.json", G::Look),
@@ -409,6 +428,13 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Columns, &[Char(' ')], A::Toggle, "show the column, or leave it out", G::Dialogs).hint("show or hide"),
     bind(C::Columns, &[Enter], A::Accept, "order by it", G::Dialogs).hint("order by it"),
     bind(C::Columns, &[Esc, Char('q'), Char('|')], A::Close, "done with the columns", G::Dialogs).hint("done"),
+
+    bind(C::Schemes, &[Enter], A::Accept, "take the scheme", G::Dialogs).hint("take it"),
+    bind(C::Schemes, &[Down, Char('j')], A::Move(Motion::Down), "next scheme", G::Dialogs).hint("choose"),
+    bind(C::Schemes, &[Up, Char('k')], A::Move(Motion::Up), "previous scheme", G::Dialogs),
+    bind(C::Schemes, &[Right, Char('l'), Tab], A::NextScope, "for other marks: the row, the marked and shown, all", G::Dialogs).hint("for which marks"),
+    bind(C::Schemes, &[Left, Char('h'), BackTab], A::PreviousScope, "back to fewer marks", G::Dialogs),
+    bind(C::Schemes, &[Esc, Char('q'), Char('x'), Char('X')], A::Close, "leave the schemes as they are", G::Dialogs).hint("leave"),
 
     bind(C::Targets, &[Down, Char('j')], A::Move(Motion::Down), "next target", G::Dialogs).hint("choose"),
     bind(C::Targets, &[Up, Char('k')], A::Move(Motion::Up), "previous target", G::Dialogs),
@@ -491,7 +517,7 @@ mod tests {
     use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 21] = Context::PLACES;
+    const CONTEXTS: [Context; 23] = Context::PLACES;
 
     fn action(context: Context, key: Key) -> Option<Action> {
         KeyMap::default().action(context, key)

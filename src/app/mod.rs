@@ -28,6 +28,7 @@ pub mod picker;
 pub(crate) mod prompt;
 mod report;
 mod save;
+pub mod scheme_list;
 pub mod scroll;
 mod session;
 pub mod settings;

@@ -134,11 +134,17 @@ impl Model {
         &self.schemes
     }
 
-    /// The scheme after `scheme` among those that the target allows, cyclically.
-    pub fn next_scheme(&self, scheme: QuantizationScheme) -> QuantizationScheme {
-        let at = self.schemes.iter().position(|&s| s == scheme).map_or(0, |at| at + 1);
-        let next = self.schemes.get(at).or(self.schemes.first());
-        next.copied().unwrap_or(scheme)
+    /// The schemes that are compared for a tensor: those that are measured of every tensor, and
+    /// what else the target allows.
+    pub fn scheme_rows(&self) -> Vec<QuantizationScheme> {
+        let further = self.schemes.iter().copied().filter(|scheme| !SCHEMES.contains(scheme));
+        SCHEMES.into_iter().chain(further).collect()
+    }
+
+    /// Why a tensor cannot have a scheme in the target's format, if it cannot.
+    pub fn scheme_obstacle(&self, id: TensorId, scheme: QuantizationScheme) -> Option<String> {
+        let container = self.plan.target.container();
+        container.scheme_obstacle(scheme, &self.checkpoint.tensor(id).shape)
     }
 
     /// Takes over the rules of the plan's target.
@@ -548,25 +554,22 @@ impl Model {
         })
     }
 
-    /// Changes the scheme of the marked tensors among `ids`. A mark with the default calibration
-    /// of its old scheme gets the default calibration of the new one: learned scales fit only some
-    /// schemes.
-    pub fn set_scheme(
-        &mut self,
-        ids: impl IntoIterator<Item = TensorId>,
-        scheme: QuantizationScheme,
-    ) -> bool {
+    /// Gives tensors a scheme, and marks those that are not marked. A mark with the default
+    /// calibration of its old scheme gets the default calibration of the new one: learned scales
+    /// fit only some schemes.
+    pub fn mark_as(&mut self, ids: &[TensorId], scheme: QuantizationScheme) -> bool {
         let checkpoint = self.checkpoint.clone();
         let calibration = default_calibration(&checkpoint);
         self.change(|plan| {
-            for id in ids {
-                let Some(before) = plan.get(id) else { continue };
+            for &id in ids {
                 let usual = |scheme| {
                     effective_quantizer(&checkpoint, id, Quantizer { calibration, scheme })
                 };
-                match before == usual(before.scheme) {
-                    true => plan.mark(id, usual(scheme)),
-                    false => plan.mark(id, Quantizer { scheme, ..before }),
+                match plan.get(id) {
+                    Some(before) if before != usual(before.scheme) => {
+                        plan.mark(id, Quantizer { scheme, ..before });
+                    }
+                    _ => plan.mark(id, usual(scheme)),
                 }
             }
         })

@@ -10,6 +10,7 @@ use crate::app::open_model::OpenModel;
 use crate::app::pager::Pager;
 use crate::app::prompt::Prompt;
 use crate::app::save::{SaveDialog, Saving};
+use crate::app::scheme_list::SchemeList;
 use crate::app::table::Column;
 use crate::app::target_list::TargetList;
 use crate::plan::MarkPreset;
@@ -28,6 +29,8 @@ pub enum Overlay {
     Columns(Columns),
     /// The list of targets.
     Targets(TargetList),
+    /// The list of schemes.
+    Schemes(SchemeList),
     /// A text: metadata, the legend, a receipt or an error.
     Text(Tone, Pager),
     /// The receipt of a save.
@@ -70,6 +73,7 @@ impl Overlay {
             Overlay::Presets(_) => Context::Presets,
             Overlay::Columns(_) => Context::Columns,
             Overlay::Targets(_) => Context::Targets,
+            Overlay::Schemes(_) => Context::Schemes,
             Overlay::Text(..) => Context::Pager,
             Overlay::Receipt(..) => Context::Receipt,
             Overlay::Open(_) => Context::Open,
@@ -95,6 +99,14 @@ impl Overlay {
     pub(super) fn as_budget(&mut self) -> Option<&mut Budget> {
         match self {
             Overlay::Budget(budget) => Some(budget),
+            _ => None,
+        }
+    }
+
+    /// The list of schemes, if this is one.
+    pub(super) fn as_schemes(&mut self) -> Option<&mut SchemeList> {
+        match self {
+            Overlay::Schemes(list) => Some(list),
             _ => None,
         }
     }

@@ -20,7 +20,7 @@ use crate::app::tree::Item;
 use crate::app::values::ValuesView;
 use crate::checkpoint::Checkpoint;
 use crate::plan::target::Target;
-use crate::quantization::Quantizer;
+use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -158,7 +158,8 @@ impl App {
                 Tab::Values => Context::Values,
                 Tab::Channels => Context::Channels,
                 Tab::Histogram => Context::Histogram,
-                Tab::Overview | Tab::Schemes => Context::Table,
+                Tab::Schemes => Context::SchemesTab,
+                Tab::Overview => Context::Table,
             },
             None => Context::Table,
         }
@@ -196,6 +197,12 @@ impl App {
         }
     }
 
+    /// The scheme under the cursor of the Schemes tab.
+    pub fn scheme_in_tab(&self, id: TensorId) -> Option<QuantizationScheme> {
+        let chosen = self.comparison.chosen(id).unwrap_or(self.model.scheme_of(id));
+        self.model.scheme_rows().into_iter().find(|&scheme| scheme == chosen)
+    }
+
     /// The name of a row's tensor, or the path of its module.
     pub fn full_name(&self, row: Row) -> &str {
         match row.item {
@@ -225,7 +232,7 @@ impl App {
             Action::Undo => self.model.undo_depth().0 > 0,
             Action::Save | Action::WriteRecipe => !self.model.plan().is_empty(),
             Action::Budget | Action::ReadRecipe => self.model.has_floats(),
-            Action::NextScheme | Action::NextCalibration => {
+            Action::NextCalibration => {
                 self.table.current().is_some_and(|row| match row.item {
                     Item::Tensor(id) => self.model.is_marked(id),
                     Item::Module(node) => self.table.totals(node).marked > 0,
@@ -247,9 +254,12 @@ impl App {
                 Some(Overlay::Save(dialog)) => dialog.fix().is_some(),
                 _ => false,
             },
-            Action::Mark | Action::MarkShown | Action::Presets | Action::Target => {
-                self.model.has_floats()
-            }
+            Action::Mark
+            | Action::MarkShown
+            | Action::Presets
+            | Action::Target
+            | Action::Schemes
+            | Action::SchemesForAll => self.model.has_floats(),
             _ => true,
         }
     }

@@ -15,7 +15,7 @@ use crate::quantization;
 use crate::quantization::{ErrorStatistics, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
 use crate::ui::theme::Theme;
-use crate::ui::{channels, histogram, layout, values, widgets};
+use crate::ui::{channels, histogram, layout, tensors, values, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -422,9 +422,15 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         false => format!("{:<12}{:>8}{:<11}{:>9}{:>10}", "int8", "SQNR", "", "gain", "bytes"),
     };
     widgets::line(buf, area, 0, &Line::styled(heads, theme.dim));
-    for (y, scheme) in (1..).zip(SCHEMES) {
+    let rows = app.model.scheme_rows();
+    let cursor = app.scheme_in_tab(id).filter(|_| app.zoomed);
+    for (y, &scheme) in (1..).zip(&rows) {
         let chosen = scheme == now;
-        let style = if chosen { theme.strong } else { theme.text };
+        let style = match (chosen, app.model.schemes().contains(&scheme)) {
+            (true, _) => theme.strong,
+            (false, true) => theme.text,
+            (false, false) => theme.faint,
+        };
         let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
         let size = bytes(scheme.bytes(&tensor.shape, 4));
         match app.model.cost(id, scheme) {
@@ -461,7 +467,14 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         }
         widgets::line(buf, area, y, &Line::from(spans));
     }
-    let below = 1 + SCHEMES.len() as u16;
+    let below = 1 + rows.len() as u16;
+    if let Some(at) = rows.iter().position(|&scheme| Some(scheme) == cursor) {
+        let y = area.y + 1 + at as u16;
+        let row = Rect { x: area.x.saturating_sub(2), y, width: area.width + 4, height: 1 };
+        if y < area.bottom() {
+            tensors::highlight(buf, row, theme);
+        }
+    }
     if let Some(why) = app.comparison.failure(id) {
         widgets::line(buf, area, below, &Line::styled(why.to_owned(), theme.bad));
     }

@@ -1,13 +1,15 @@
 //! Dialogs: saving, presets, names, columns, prompts and questions.
 
-use crate::app::figures::{bytes, count, counted};
+use crate::app::figures::{bytes, count, counted, decibels};
 use crate::app::keys::Context;
 use crate::app::open_model::OpenModel;
 use crate::app::overlay::{Columns, GoTo, Presets};
 use crate::app::pager::wrap;
 use crate::app::prompt::{Prompt, Purpose};
+use crate::app::scheme_list::{SchemeFigures, SchemeList, Scope};
 use crate::app::scroll::Motion;
 use crate::app::target_list::TargetList;
+use crate::app::tensor_metrics::scheme_name;
 use crate::app::{Action as A, App, SaveChoice, SaveDialog, SaveKind, Saving, names};
 use crate::ui::theme::Theme;
 use crate::ui::{header, layout, widgets};
@@ -187,6 +189,82 @@ fn save_texts<'a>(
         text.extend(wrapped(&format!("! {}", names::visible(&warning)), theme.warning));
     }
     (problem, text)
+}
+
+/// Draws the list of schemes. What Enter does stands below the list.
+pub(super) fn schemes(buf: &mut Buffer, screen: Rect, app: &App, list: &SchemeList, theme: &Theme) {
+    let mut body = Body::new(screen);
+    let names = list.choices.iter().map(|choice| scheme_name(choice.scheme).chars().count());
+    let longest = names.max().unwrap_or(0) + 2;
+    // Columns that do not fit are left out, the last one first.
+    let columns = body.width.saturating_sub(longest + 4) / SCHEME_FIGURES;
+    let titles = [
+        "this row".to_owned(),
+        format!("{} marked", count(list.marked.len() as u64)),
+        format!("{} shown", count(list.shown.len() as u64)),
+    ];
+    let heads = titles.iter().take(columns).map(|title| format!("{title:>SCHEME_FIGURES$}"));
+    let heads: String = heads.collect();
+    body.push(Line::styled(format!("{:w$}{heads}", "", w = longest + 4), theme.dim));
+    let first = list.row.tensors.first().map(|&id| app.model.scheme_of(id));
+    for number in seen(screen, app) {
+        let Some(choice) = list.choices.get(number) else { continue };
+        let chosen = number == list.chosen;
+        let now = first == Some(choice.scheme);
+        let style = if chosen { theme.accent } else { theme.text };
+        let mut spans = vec![
+            Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
+            Span::styled(if now { "● " } else { "  " }, theme.mark),
+            Span::styled(format!("{:<longest$}", scheme_name(choice.scheme)), style),
+        ];
+        let groups = [
+            (choice.row, list.row.tensors.len()),
+            (choice.marked, list.marked.len()),
+            (choice.shown, list.shown.len()),
+        ];
+        for (figures, tensors) in groups.into_iter().take(columns) {
+            spans.extend(scheme_figures(figures, tensors, theme));
+        }
+        body.push(spans);
+    }
+    body.blank();
+    let obstacle = list.current().and_then(|choice| {
+        let mut tensors = list.row.tensors.iter();
+        tensors.find_map(|&id| app.model.scheme_obstacle(id, choice.scheme))
+    });
+    let (text, style) = match (list.scope, obstacle) {
+        (Scope::Row, Some(why)) => (format!("not for this row: {why}"), theme.bad),
+        _ => (list.describe(&app.model), theme.text),
+    };
+    let key = app.settings.keys.name(Context::Schemes, A::Accept);
+    let text = wrap(&format!("{key} {text}"), body.width);
+    for number in 0..usize::from(layout::SCHEME_TEXT) {
+        body.push(Line::styled(text.get(number).cloned().unwrap_or_default(), style));
+    }
+    let step = [A::PreviousScope, A::NextScope];
+    let hints = [
+        (&[A::Accept][..], "take it"),
+        (&step[..], "for which marks"),
+        (&[A::Close][..], "leave"),
+    ];
+    body.extend(keys(app, Context::Schemes, &hints, body.width, theme));
+    body.draw(buf, screen, "Which scheme?", theme.strong, theme);
+}
+
+/// Width of the SQNR and the bytes of a group of tensors, in columns.
+const SCHEME_FIGURES: usize = 19;
+
+/// The SQNR and the bytes of a scheme for a group of tensors.
+fn scheme_figures<'a>(figures: SchemeFigures, tensors: usize, theme: &Theme) -> Vec<Span<'a>> {
+    if figures.refused == tensors {
+        let text = if tensors == 0 { "–" } else { "does not fit" };
+        return vec![Span::styled(format!("{text:>SCHEME_FIGURES$}"), theme.faint)];
+    }
+    let db = match figures.mean {
+        Some(db) => Span::styled(format!("{:>10}", decibels(db)), theme.judge(db).1),
+        None => Span::styled(format!("{:>10}", "…"), theme.faint),
+    };
+    vec![db, Span::raw(format!("{:>9}", bytes(figures.bytes)))]
 }
 
 /// Draws the list of targets. What the target under the cursor means stands below the list.

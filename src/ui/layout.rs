@@ -119,6 +119,9 @@ pub fn text_window(size: Size) -> Rect {
     window(size, 100, size.height.saturating_sub(4))
 }
 
+/// Rows of text below the list of schemes.
+pub const SCHEME_TEXT: u16 = 3;
+
 /// Rows of text below the list of targets.
 pub const TARGET_TEXT: u16 = 3;
 
@@ -163,6 +166,9 @@ pub fn list(size: Size, app: &App) -> Option<List> {
         }
         Overlay::Columns(columns) => {
             Some(List::in_window(size, columns.choices.len(), columns.chosen, [0, 2]))
+        }
+        Overlay::Schemes(list) => {
+            Some(List::in_window(size, list.choices.len(), list.chosen, [1, SCHEME_TEXT + 2]))
         }
         Overlay::Targets(targets) => {
             Some(List::in_window(size, targets.choices.len(), targets.chosen, [0, TARGET_TEXT + 2]))

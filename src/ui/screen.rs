@@ -89,6 +89,10 @@ fn overlay(
             dialogs::columns(buf, area, app, columns, theme);
             None
         }
+        Overlay::Schemes(list) => {
+            dialogs::schemes(buf, area, app, list, theme);
+            None
+        }
         Overlay::Targets(list) => {
             dialogs::targets(buf, area, app, list, theme);
             None

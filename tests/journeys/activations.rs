@@ -62,7 +62,7 @@ fn opening_captures_sorts_the_table_by_output_error() {
     assert_eq!(names(&driver, 1), ["classifier.2.weight"]);
     driver.press("R");
     // A scheme of its own has its own figure.
-    driver.press("g Space x");
+    driver.press("g Space x Down Enter");
     assert!(!driver.shows("−40.3 dB"));
 }
 
@@ -274,7 +274,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     plain.expect_not("W8A8 static");
 
     let (mut driver, captures) = recorded_llama();
-    driver.press("X s Down");
+    driver.press("X Down Enter s Down");
     driver.expect("▸ compressed-tensors W8A8 ");
     driver.expect("3 tensors quantized");
     driver.press("Down");
@@ -340,7 +340,7 @@ fn saving_waits_for_the_calibration_of_inputs() {
     let news = outputs_of("tests/data/tiny-llama/single", path.to_str().expect("text"));
     news.into_iter().take(2).for_each(|news| driver.send(Event::Outputs(news)));
     driver.type_text("/*.0.mlp.*");
-    driver.press("Enter a X s Down Down");
+    driver.press("Enter a X Down Enter s Down Down");
     driver.expect("▸ compressed-tensors W8A8 static");
     driver.expect_words("2 marks are not quantized, such as model.layers.0.mlp.");
     driver.press("Enter");

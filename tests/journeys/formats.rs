@@ -39,13 +39,16 @@ fn type_path(driver: &mut Driver, name: &str) {
 
 /// Steps through the schemes for new marks.
 fn choose_scheme(driver: &mut Driver, wanted: QuantizationScheme) {
-    for _ in 0..8 {
-        if driver.app.model.scheme() == wanted {
-            return;
-        }
-        driver.press("X");
-    }
-    panic!("{wanted} is not offered:\n{}", driver.screen());
+    driver.press("X");
+    let Some(Overlay::Schemes(list)) = &driver.app.overlay else {
+        panic!("the list of schemes is not open:\n{}", driver.screen())
+    };
+    let at = list.choices.iter().position(|choice| choice.scheme == wanted);
+    let (from, to) = (list.chosen, at.expect("offered"));
+    (from..to).for_each(|_| driver.press("Down"));
+    (to..from).for_each(|_| driver.press("Up"));
+    driver.press("Enter");
+    assert_eq!(driver.app.model.scheme(), wanted);
 }
 
 /// Every file below a path, or the one file it is, with its bytes, in order.

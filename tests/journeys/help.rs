@@ -9,6 +9,7 @@ fn the_help_opens_everywhere_at_the_keys_of_the_place() {
         ("", "?", "Moving"),
         ("b", "?", "In the budget"),
         ("p", "?", "In the list of presets"),
+        ("x", "?", "In the list of schemes"),
         ("|", "?", "In the list of columns"),
         ("T", "?", "In the list of targets"),
         ("L", "?", "In a text"),
@@ -18,6 +19,7 @@ fn the_help_opens_everywhere_at_the_keys_of_the_place() {
         ("/", "F1", "While a filter is typed"),
         (":", "F1", "While a tensor's name is typed"),
         ("Tab Enter", "?", "In the histogram, on the whole screen"),
+        ("Tab Tab Tab Enter", "?", "In the schemes, on the whole screen"),
     ] {
         let mut driver = Driver::open(TINY_LLAMA);
         driver.press(keys);

@@ -301,7 +301,7 @@ fn marks_can_be_undone_and_done_again() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("u");
     driver.expect("nothing to undo");
-    driver.press("a x u");
+    driver.press("a x Down Enter u");
     driver.expect("15 tensors marked");
     driver.press("u");
     driver.expect("nothing marked");
@@ -325,16 +325,18 @@ fn presets_choose_by_role() {
 #[test]
 fn schemes_are_changed_for_one_row_or_for_all() {
     let mut driver = Driver::open(DEMO);
+    // The list is over the tensor's present scheme, and Enter marks the tensor.
     driver.press("x");
-    driver.expect("nothing is marked here");
-    driver.press("Space x");
-    assert!(driver.cursor_row().contains("per channel"), "{}", driver.screen());
-    for scheme in ["block 128", "block 64", "block 32", "per tensor"] {
-        driver.press("x");
+    driver.expect("▸ ● per tensor");
+    driver.expect_words("Enter marks this tensor as per tensor");
+    driver.press("Down Enter");
+    driver.expect("1 mark now per channel; u undoes it");
+    for scheme in ["block 128", "block 64", "block 32"] {
+        driver.press("x Down Enter");
         assert!(driver.cursor_row().contains(scheme), "{}", driver.screen());
     }
     let before = decibels(&driver);
-    driver.press("X");
+    driver.press("X Down Enter");
     driver.expect("weight error of int8 per channel");
     assert_ne!(decibels(&driver), before);
     assert!(decibels(&driver).is_sorted(), "{}", driver.screen());
@@ -746,7 +748,7 @@ fn values_follow_the_scheme_and_the_tensor() {
         rows.filter_map(|row| row.split_whitespace().last().map(str::to_owned)).collect()
     };
     assert_eq!(scales(&driver).len(), 1);
-    driver.press("X X X X");
+    driver.press("X Down Down Down Down Enter");
     // Blocks of 32, and 29 rows are seen from element 20 on.
     driver.type_text(":40");
     driver.press("Enter");
@@ -950,7 +952,7 @@ fn a_recipe_written_here_gives_the_same_bytes_on_the_command_line() {
     driver.press("w");
     driver.expect("nothing is marked");
     driver.type_text("/mlp");
-    driver.press("Enter a j x x x Esc");
+    driver.press("Enter a j x Down Down Down Enter Esc");
     driver.press("w Ctrl-u");
     driver.press("Enter");
     driver.expect("Type a path.");
@@ -1111,7 +1113,7 @@ fn a_mark_can_be_calibrated_another_way() {
     let mut driver = Driver::open(TINY_LLAMA);
     driver.press("C");
     driver.expect("nothing is marked here");
-    driver.press("Space x C");
+    driver.press("Space x Down Enter C");
     driver.expect("1 mark now calibrated by least MSE");
     driver.press("Tab BackTab");
     driver.expect("int8 per channel, least MSE");

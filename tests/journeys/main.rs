@@ -10,6 +10,7 @@ mod formats;
 mod help;
 mod inspector;
 mod open;
+mod schemes;
 mod settings;
 mod table;
 mod target;

@@ -55,7 +55,7 @@ fn the_receipt_opens_compares_and_tells_the_command() {
 #[test]
 fn the_command_line_of_a_receipt_writes_the_same_bytes() {
     let mut driver = Driver::open(in_repository(TINY_LLAMA));
-    driver.press("a x s Ctrl-u");
+    driver.press("a x Down Enter s Ctrl-u");
     driver.type_text("out.safetensors");
     driver.press("Enter");
     driver.expect("Saved and verified");

@@ -137,7 +137,7 @@ fn the_scroll_bar_follows_the_mouse_outside_of_it() {
 #[test]
 fn a_click_on_a_hint_presses_its_key() {
     let mut driver = Driver::open(DEMO);
-    click_on(&mut driver, "all shown  p");
+    click_on(&mut driver, "all shown  x");
     driver.expect("tensors marked");
     click_on(&mut driver, "u undo");
     driver.expect("nothing marked");
@@ -329,7 +329,7 @@ fn a_number_goes_to_its_layer_and_repeats_a_movement() {
 #[test]
 fn undo_says_what_it_undid() {
     let mut driver = Driver::open(TINY_LLAMA);
-    driver.press("a x u");
+    driver.press("a x Down Enter u");
     driver.expect("undone: 1 mark changed; 1 to undo, 1 to redo");
     driver.press("u");
     driver.expect("undone: 15 tensors unmarked; 0 to undo, 2 to redo");

@@ -150,7 +150,7 @@ fn the_save_dialog_offers_what_fits_and_a_refusal_offers_its_fix() {
 fn marks_of_the_wrong_scheme_are_mended_with_one_key() {
     let mut driver = Driver::open(SHARDED);
     driver.type_text("/layers");
-    driver.press("Enter a x Esc s");
+    driver.press("Enter a x Down Enter Esc s");
     driver.press("Down");
     driver.expect("▸ compressed-tensors W8A8 ");
     driver.expect_words("Ctrl-R: make all 14 marks per tensor");

@@ -249,14 +249,14 @@ fn the_screen_marks_with_learned_per_channel_scales() {
     driver.press("Esc");
     // Schemes that take them over keep them, one scale cannot, and comes back to them.
     let now = |driver: &Driver| driver.app.model.plan().iter().next().expect("marked").1.to_owned();
-    driver.press("x");
+    driver.press("x Down Enter");
     assert_eq!(now(&driver).calibration.to_string(), "learned");
-    driver.press("x x x");
+    driver.press("x Up Up Enter");
     let quantizer = now(&driver);
     let now_is = (quantizer.scheme.to_string(), quantizer.calibration.to_string());
     assert_eq!(now_is, ("per-tensor".to_owned(), "min-max".to_owned()));
     driver.expect_words("not used: it learned one for each channel");
-    driver.press("x");
+    driver.press("x Down Enter");
     assert_eq!(now(&driver).calibration.to_string(), "learned");
     // Another calibration can be had, and the learned one again.
     driver.press("C");

@@ -6,7 +6,9 @@ use std::collections::HashSet;
 const SIZES: [(u16, u16); 4] = [(60, 15), (80, 24), (120, 36), (200, 60)];
 
 /// Keys that lead to each pane, from the table.
-const PANES: [&str; 18] = [
+const PANES: [&str; 20] = [
+    "x",
+    "a x Right",
     "",
     "Enter",
     "Tab",
@@ -99,7 +101,7 @@ fn no_word_is_cut_at_any_size() {
 fn a_refusal_its_fix_and_the_keys_are_in_sight_on_a_small_screen() {
     let mut driver = Driver::open(SHARDED);
     driver.type_text("/layers");
-    driver.press("Enter a x Esc s Down");
+    driver.press("Enter a x Down Enter Esc s Down");
     driver.resize(60, 15);
     driver.expect_words("Ctrl-R: make all 14 marks per tensor");
     driver.expect_words("Esc write nothing");
@@ -119,7 +121,7 @@ fn a_small_screen_shows_every_scheme_of_the_budget() {
 #[test]
 fn every_window_names_the_way_out() {
     for keys in
-        ["b", "p", "|", "T", "a s", "?", "L", "m", ":", "D", "o", "/", "Space q", "Tab Enter"]
+        ["b", "p", "x", "|", "T", "a s", "?", "L", "m", ":", "D", "o", "/", "Space q", "Tab Enter"]
     {
         for (width, height) in SIZES {
             let mut driver = Driver::open(TINY_LLAMA);

@@ -208,6 +208,17 @@ impl Driver {
         }
     }
 
+    /// Moves down in the open list to the entry of a name.
+    pub(crate) fn choose(&mut self, name: &str) {
+        for _ in 0..32 {
+            if self.shows(&format!("▸ {name} ")) {
+                return;
+            }
+            self.press("Down");
+        }
+        panic!("{name} is not in the list:\n{}", self.screen());
+    }
+
     pub(crate) fn click(&mut self, x: u16, y: u16) {
         self.mouse(MouseEventKind::Down(MouseButton::Left), x, y);
     }

@@ -112,6 +112,10 @@ impl App {
         self.unsettled = false;
         self.model.weigh();
         self.with_budget(Budget::follow);
+        let list = self.covered.iter_mut().chain(&mut self.overlay).find_map(Overlay::as_schemes);
+        if let Some(list) = list {
+            list.measure(&self.model);
+        }
         self.table.learn(&self.model);
     }
 

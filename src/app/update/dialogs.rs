@@ -19,6 +19,7 @@ impl App {
             }
             Some(Overlay::Columns(columns)) => self.order_by_chosen(&columns),
             Some(Overlay::Targets(list)) => self.take_target(list, effects),
+            Some(Overlay::Schemes(list)) => self.take_scheme(list),
             Some(Overlay::Save(dialog)) => self.save(dialog, false, effects),
             Some(Overlay::Replace(dialog)) => self.save(dialog, true, effects),
             Some(Overlay::Open(dialog)) => self.take_model(dialog, effects),

@@ -8,6 +8,7 @@ use crate::app::event::Effect;
 use crate::app::filter::Filter;
 use crate::app::keys::{Context, Key};
 use crate::app::overlay::{GoTo, Help, Overlay, Tone};
+use crate::app::scheme_list::Scope;
 use crate::app::scroll::Motion;
 use crate::app::state::App;
 use crate::app::tab::Tab;
@@ -100,7 +101,7 @@ impl App {
             Action::MarkShown => self.mark_shown(),
             Action::Invert => self.invert(),
             Action::Presets => self.open_presets(),
-            Action::NextScheme => self.next_scheme(),
+            Action::Schemes => self.open_schemes(Scope::Row),
             Action::NextCalibration => self.next_calibration(),
             Action::NarrowClip => self.slide(true),
             Action::WidenClip => self.slide(false),
@@ -108,7 +109,13 @@ impl App {
             Action::ToggleLog => self.histogram.other_scale = !self.histogram.other_scale,
             Action::NextFlag => self.find_flag(true),
             Action::PreviousFlag => self.find_flag(false),
-            Action::NextSchemeForAll => self.next_scheme_for_all(),
+            Action::SchemesForAll => self.open_schemes(Scope::All),
+            Action::NextScope | Action::PreviousScope => {
+                if let Some(Overlay::Schemes(list)) = &mut self.overlay {
+                    list.step_scope(action == Action::NextScope);
+                }
+            }
+            Action::TakeScheme => self.take_scheme_of_tab(),
             Action::Undo => self.travel("undone", "nothing to undo", |model| model.undo()),
             Action::Redo => self.travel("redone", "nothing to redo", |model| model.redo()),
 

@@ -1,10 +1,9 @@
 //! Marks: by hand, by preset, by scheme; undo and redo.
 
-use crate::app::action::Action;
 use crate::app::overlay::{Overlay, PresetChoice, Presets};
 use crate::app::state::App;
 use crate::app::table::Column;
-use crate::app::tensor_metrics::{Known, scheme_name};
+use crate::app::tensor_metrics::Known;
 use crate::app::tree::Item;
 use crate::plan::rules::{Eligibility, Reason};
 use crate::plan::{MarkPreset, Plan};
@@ -61,7 +60,7 @@ impl App {
     }
 
     /// Why a tensor cannot be marked: for any target, or for the chosen one.
-    fn refusal_to_mark(&self, why: &Reason) -> String {
+    pub(super) fn refusal_to_mark(&self, why: &Reason) -> String {
         match why {
             Reason::Obstacle(obstacle) if !obstacle.can_be_overruled() => {
                 format!("cannot be quantized: {why}")
@@ -162,32 +161,6 @@ impl App {
         let marked = counted(self.model.plan().len(), "tensor");
         self.say(format!("{}: {marked} marked", choice.name()));
         self.plan_changed();
-    }
-
-    pub(super) fn next_scheme(&mut self) {
-        let Some(row) = self.table.current() else { return };
-        let mut tensors = self.table.tensors_of(row.item);
-        tensors.retain(|&id| self.model.is_marked(id));
-        let Some(&first) = tensors.first() else {
-            let [mark, all] = [Action::Mark, Action::NextSchemeForAll].map(|a| self.key_of(a));
-            return self.say(format!(
-                "nothing is marked here: {mark} marks, {all} changes the whole table"
-            ));
-        };
-        let scheme = self.model.next_scheme(self.model.scheme_of(first));
-        self.model.set_scheme(tensors.iter().copied(), scheme);
-        let marked = counted(tensors.len(), "mark");
-        self.say(format!("{marked} now {}", scheme_name(scheme)));
-        self.plan_changed();
-    }
-
-    pub(super) fn next_scheme_for_all(&mut self) {
-        let scheme = self.model.next_scheme(self.model.scheme());
-        self.model.choose_scheme(scheme);
-        let all: Vec<TensorId> = self.model.plan().iter().map(|(id, _)| id).collect();
-        self.model.set_scheme(all, scheme);
-        self.say(format!("scheme of the table and of all marks: {}", scheme_name(scheme)));
-        self.settle();
     }
 }
 

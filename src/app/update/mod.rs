@@ -22,6 +22,7 @@ mod paths;
 mod recipe;
 mod report;
 mod save;
+mod schemes;
 mod target;
 mod values;
 

@@ -42,6 +42,7 @@ impl App {
             Some(Overlay::Presets(presets)) => {
                 std::mem::replace(&mut presets.chosen, number) == number
             }
+            Some(Overlay::Schemes(list)) => std::mem::replace(&mut list.chosen, number) == number,
             Some(Overlay::Targets(list)) => std::mem::replace(&mut list.chosen, number) == number,
             Some(Overlay::Columns(columns)) => {
                 columns.chosen = number;

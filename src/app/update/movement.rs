@@ -24,6 +24,7 @@ impl App {
         match self.context() {
             Context::Values => return self.values.move_cursor(motion),
             Context::Channels => return self.channels.scroll_by_motion(motion),
+            Context::SchemesTab => return self.step_scheme_in_tab(rows.signum()),
             _ => {}
         }
         let step = |at: usize, count: usize| {
@@ -46,6 +47,7 @@ impl App {
             Some(Overlay::Columns(columns)) => {
                 columns.chosen = step(columns.chosen, columns.choices.len());
             }
+            Some(Overlay::Schemes(list)) => list.chosen = step(list.chosen, list.choices.len()),
             Some(Overlay::Targets(list)) => list.chosen = step(list.chosen, list.choices.len()),
             Some(Overlay::Budget(_)) => self.move_budget(motion),
             Some(Overlay::Diff(view)) => {

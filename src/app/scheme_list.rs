@@ -1,0 +1,161 @@
+//! The list of schemes: what the target holds, what each costs, and which marks a choice changes.
+
+use crate::app::model::Model;
+use crate::app::tensor_metrics::{Cost, scheme_name};
+use crate::quantization::QuantizationScheme;
+use crate::tensor::TensorId;
+use crate::text::figures::counted;
+
+/// Which marks a choice changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The tensors of the row; those that are not marked become so.
+    Row,
+    MarkedAndShown,
+    /// Every mark, the table and new marks.
+    All,
+}
+
+impl Scope {
+    const ALL: [Scope; 3] = [Scope::Row, Scope::MarkedAndShown, Scope::All];
+}
+
+/// What a scheme costs a group of tensors.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SchemeFigures {
+    /// The mean SQNR in dB of the tensors that are measured.
+    pub mean: Option<f64>,
+    /// Bytes with scales.
+    pub bytes: u64,
+    /// Tensors that cannot have the scheme; they are not part of the figures.
+    pub refused: usize,
+}
+
+impl SchemeFigures {
+    fn of(model: &Model, tensors: &[TensorId], scheme: QuantizationScheme) -> SchemeFigures {
+        let mut figures = SchemeFigures::default();
+        let (mut sum, mut measured, mut exact) = (0.0, 0, 0);
+        for &id in tensors {
+            if model.scheme_obstacle(id, scheme).is_some() {
+                figures.refused += 1;
+                continue;
+            }
+            let shape = &model.checkpoint.tensor(id).shape;
+            figures.bytes = figures.bytes.saturating_add(scheme.bytes(shape, 4));
+            match model.cost(id, scheme) {
+                // An infinite SQNR would make the mean infinite.
+                Some(Cost::Error { error, .. }) if error.sqnr_db.is_finite() => {
+                    sum += error.sqnr_db;
+                    measured += 1;
+                }
+                Some(Cost::Error { .. }) => exact += 1,
+                _ => {}
+            }
+        }
+        figures.mean = match (measured, exact) {
+            (0, 0) => None,
+            (0, _) => Some(f64::INFINITY),
+            (n, _) => Some(sum / f64::from(n)),
+        };
+        figures
+    }
+}
+
+/// A scheme with what it costs the row, the marked tensors and those shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchemeChoice {
+    pub scheme: QuantizationScheme,
+    pub row: SchemeFigures,
+    pub marked: SchemeFigures,
+    pub shown: SchemeFigures,
+}
+
+/// The tensors of the row that the list was opened on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowTensors {
+    /// The row in words: `this tensor`, `this module`.
+    pub name: String,
+    pub tensors: Vec<TensorId>,
+    /// Why none of them can be quantized, if so.
+    pub refusal: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct SchemeList {
+    pub choices: Vec<SchemeChoice>,
+    pub chosen: usize,
+    pub scope: Scope,
+    pub row: RowTensors,
+    pub marked: Vec<TensorId>,
+    /// The tensors shown that can be quantized.
+    pub shown: Vec<TensorId>,
+}
+
+impl SchemeList {
+    /// The list with the cursor on the scheme that the scope has now.
+    pub fn new(model: &Model, row: RowTensors, shown: Vec<TensorId>, scope: Scope) -> SchemeList {
+        let marked = model.plan().iter().map(|(id, _)| id).collect();
+        let mut list = SchemeList { choices: Vec::new(), chosen: 0, scope, row, marked, shown };
+        list.measure(model);
+        let now = match (scope, list.row.tensors.first()) {
+            (Scope::Row, Some(&id)) => model.scheme_of(id),
+            _ => model.scheme(),
+        };
+        let at = list.choices.iter().position(|choice| choice.scheme == now);
+        list.chosen = at.unwrap_or(0);
+        list
+    }
+
+    /// Computes the figures from what is measured now.
+    pub fn measure(&mut self, model: &Model) {
+        let choice = |&scheme: &QuantizationScheme| SchemeChoice {
+            scheme,
+            row: SchemeFigures::of(model, &self.row.tensors, scheme),
+            marked: SchemeFigures::of(model, &self.marked, scheme),
+            shown: SchemeFigures::of(model, &self.shown, scheme),
+        };
+        self.choices = model.schemes().iter().map(choice).collect();
+    }
+
+    pub fn current(&self) -> Option<&SchemeChoice> {
+        self.choices.get(self.chosen)
+    }
+
+    /// The marked tensors among those shown.
+    pub fn marked_and_shown(&self, model: &Model) -> Vec<TensorId> {
+        self.shown.iter().copied().filter(|&id| model.is_marked(id)).collect()
+    }
+
+    /// Chooses the next or the previous scope.
+    pub fn step_scope(&mut self, forward: bool) {
+        let at = Scope::ALL.iter().position(|&scope| scope == self.scope).unwrap_or(0);
+        let step = if forward { 1 } else { Scope::ALL.len() - 1 };
+        self.scope = Scope::ALL.into_iter().nth((at + step) % Scope::ALL.len()).unwrap_or(Scope::Row);
+    }
+
+    /// What Enter does, in a sentence.
+    pub fn describe(&self, model: &Model) -> String {
+        let Some(choice) = self.current() else { return String::new() };
+        let scheme = scheme_name(choice.scheme);
+        match self.scope {
+            Scope::Row => {
+                let row = &self.row;
+                let marked = row.tensors.iter().filter(|&&id| model.is_marked(id)).count();
+                match (&row.refusal, row.tensors.len() - marked) {
+                    (Some(why), _) => why.clone(),
+                    (None, 0) => format!("makes {} {scheme}", row.name),
+                    (None, _) => format!("marks {} as {scheme}", row.name),
+                }
+            }
+            Scope::MarkedAndShown => match self.marked_and_shown(model).len() {
+                0 => "no tensor is marked and shown".to_owned(),
+                n => format!("makes {} among the tensors shown {scheme}", counted(n, "mark")),
+            },
+            Scope::All => match self.marked.len() {
+                0 => format!("shows the table in {scheme}; new marks get it"),
+                1 => format!("makes the mark {scheme}, and the table"),
+                n => format!("makes all {} {scheme}, and the table", counted(n, "mark")),
+            },
+        }
+    }
+}
