@@ -130,7 +130,8 @@ impl SchemeList {
     pub fn step_scope(&mut self, forward: bool) {
         let at = Scope::ALL.iter().position(|&scope| scope == self.scope).unwrap_or(0);
         let step = if forward { 1 } else { Scope::ALL.len() - 1 };
-        self.scope = Scope::ALL.into_iter().nth((at + step) % Scope::ALL.len()).unwrap_or(Scope::Row);
+        self.scope =
+            Scope::ALL.into_iter().nth((at + step) % Scope::ALL.len()).unwrap_or(Scope::Row);
     }
 
     /// What Enter does, in a sentence.

@@ -232,12 +232,10 @@ impl App {
             Action::Undo => self.model.undo_depth().0 > 0,
             Action::Save | Action::WriteRecipe => !self.model.plan().is_empty(),
             Action::Budget | Action::ReadRecipe => self.model.has_floats(),
-            Action::NextCalibration => {
-                self.table.current().is_some_and(|row| match row.item {
-                    Item::Tensor(id) => self.model.is_marked(id),
-                    Item::Module(node) => self.table.totals(node).marked > 0,
-                })
-            }
+            Action::NextCalibration => self.table.current().is_some_and(|row| match row.item {
+                Item::Tensor(id) => self.model.is_marked(id),
+                Item::Module(node) => self.table.totals(node).marked > 0,
+            }),
             Action::NarrowClip | Action::KeepClip => self.tab == Tab::Histogram,
             Action::Dequantize => save::can_become_floats(&self.model.checkpoint),
             Action::Back => self.zoomed || !self.filter_text.is_empty(),

@@ -242,11 +242,8 @@ pub(super) fn schemes(buf: &mut Buffer, screen: Rect, app: &App, list: &SchemeLi
         body.push(Line::styled(text.get(number).cloned().unwrap_or_default(), style));
     }
     let step = [A::PreviousScope, A::NextScope];
-    let hints = [
-        (&[A::Accept][..], "take it"),
-        (&step[..], "for which marks"),
-        (&[A::Close][..], "leave"),
-    ];
+    let hints =
+        [(&[A::Accept][..], "take it"), (&step[..], "for which marks"), (&[A::Close][..], "leave")];
     body.extend(keys(app, Context::Schemes, &hints, body.width, theme));
     body.draw(buf, screen, "Which scheme?", theme.strong, theme);
 }

@@ -68,7 +68,8 @@ fn only_schemes_of_the_target_are_offered() {
     driver.choose("vllm");
     driver.press("Enter a x");
     let Some(Overlay::Schemes(list)) = &driver.app.overlay else { panic!("{}", driver.screen()) };
-    let offered: Vec<String> = list.choices.iter().map(|choice| choice.scheme.to_string()).collect();
+    let offered: Vec<String> =
+        list.choices.iter().map(|choice| choice.scheme.to_string()).collect();
     assert_eq!(offered, ["per-channel"]);
     // All layers of this format have one scheme, so the list changes all.
     driver.expect_words("makes all 14 marks");

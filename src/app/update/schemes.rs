@@ -43,9 +43,9 @@ impl App {
                     true => others.into_iter().filter(|&id| self.may_mark(id)).collect(),
                     false => marked,
                 };
-                let refusal = tensors.is_empty().then(|| {
-                    "no tensor of this module is quantizable".to_owned()
-                });
+                let refusal = tensors
+                    .is_empty()
+                    .then(|| "no tensor of this module is quantizable".to_owned());
                 let name = format!("the {} of this module", counted(tensors.len(), "tensor"));
                 Some(RowTensors { name, tensors, refusal })
             }
@@ -90,7 +90,10 @@ impl App {
                 if !list.marked.is_empty() {
                     self.give_scheme(&list.marked, scheme);
                 } else {
-                    self.say(format!("scheme of the table and of new marks: {}", scheme_name(scheme)));
+                    self.say(format!(
+                        "scheme of the table and of new marks: {}",
+                        scheme_name(scheme)
+                    ));
                 }
                 self.settle();
             }
