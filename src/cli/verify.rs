@@ -82,7 +82,7 @@ impl Verify {
         let stored = export::input_scales(written)?;
         let (count, mut compared) = (stored.len(), false);
         if let Some(activations) = self.activations.open(source)?.filter(|_| count > 0) {
-            let pairs = verification.tensors.iter();
+            let pairs = verification.tensors.iter().filter(|t| t.matched != Match::Identical);
             let pairs = pairs.filter_map(|t| Some((t, *stored.get(&t.out)?)));
             let ids = pairs.clone().map(|(tensor, _)| tensor.source).collect();
             let (args, rounding) = (&self.activations, Rounding::default());
@@ -103,7 +103,8 @@ impl Verify {
             }
             compared = true;
         }
-        let observed = verification.tensors.iter().all(|tensor| {
+        let mut changed = verification.tensors.iter().filter(|t| t.matched != Match::Identical);
+        let observed = changed.all(|tensor| {
             let Some(&scale) = stored.get(&tensor.out) else { return true };
             let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());
             let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);

@@ -216,6 +216,18 @@ fn fixtures() -> Vec<PathBuf> {
     all
 }
 
+/// A directory with this file and the configuration of a fixture.
+fn copy_of(fixture: &Path, file: &File) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("temp");
+    file.write(&directory.path().join("model.safetensors"));
+    for name in ["config.json", "hf_quant_config.json"] {
+        if fixture.join(name).is_file() {
+            std::fs::copy(fixture.join(name), directory.path().join(name)).expect("copies");
+        }
+    }
+    directory
+}
+
 fn check(fixture: &Path, kind: Change, pick: usize, choice: usize) -> Result<(), TestCaseError> {
     let untouched = Checkpoint::open(&fixture.join("model.safetensors")).expect("opens");
     let mut file = File::read(&fixture.join("model.safetensors"));
@@ -224,14 +236,8 @@ fn check(fixture: &Path, kind: Change, pick: usize, choice: usize) -> Result<(),
         return Ok(());
     }
     let Some(changed) = change(&mut file, kind, pick, choice) else { return Ok(()) };
-    let directory = tempfile::tempdir().expect("temp");
+    let directory = copy_of(fixture, &file);
     let path = directory.path().join("model.safetensors");
-    file.write(&path);
-    for name in ["config.json", "hf_quant_config.json"] {
-        if fixture.join(name).is_file() {
-            std::fs::copy(fixture.join(name), directory.path().join(name)).expect("copies");
-        }
-    }
     let what = format!("{} {kind:?} {changed} {choice}", fixture.display());
     let opened = match Checkpoint::open(&path) {
         Ok(opened) => opened,
@@ -298,4 +304,44 @@ fn a_changed_part_never_changes_the_decoded_values() {
         failures.extend(checked.err().map(|error| error.to_string()));
     }
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Name, format and decoded values of every row, by name.
+fn rows(checkpoint: &Checkpoint) -> Vec<(String, Option<String>, Option<Vec<u8>>)> {
+    let row = |id: TensorId| {
+        let format = checkpoint.packed_format(id).map(|format| format.name());
+        let decoded = format.as_ref().and_then(|_| values(checkpoint, id));
+        (checkpoint.tensor(id).name.to_string(), format, decoded)
+    };
+    let mut rows: Vec<_> = checkpoint.ids().map(row).collect();
+    rows.sort();
+    rows
+}
+
+/// Scales may be stored before the values they belong to, or far behind them.
+#[test]
+fn the_order_of_stored_tensors_does_not_matter() {
+    type Order = fn(&mut Vec<(String, Value)>);
+    let orders: [Order; 3] = [
+        |entries| entries.reverse(),
+        |entries| entries.sort_by(|(a, _), (b, _)| a.cmp(b)),
+        |entries| entries.sort_by(|(a, _), (b, _)| b.chars().rev().cmp(a.chars().rev())),
+    ];
+    for fixture in fixtures() {
+        let expected = rows(&Checkpoint::open(&fixture.join("model.safetensors")).expect("opens"));
+        for (number, order) in orders.into_iter().enumerate() {
+            let mut file = File::read(&fixture.join("model.safetensors"));
+            let mut entries: Vec<(String, Value)> = file.header.into_iter().collect();
+            order(&mut entries);
+            file.header = entries.into_iter().collect();
+            let directory = copy_of(&fixture, &file);
+            let path = directory.path().join("model.safetensors");
+            let found = rows(&Checkpoint::open(&path).expect("opens"));
+            let names = |rows: &[(String, Option<String>, _)]| -> Vec<_> {
+                rows.iter().map(|(name, format, _)| (name.clone(), format.clone())).collect()
+            };
+            assert_eq!(names(&found), names(&expected), "{} {number}", fixture.display());
+            assert!(found == expected, "{} {number}: other values", fixture.display());
+        }
+    }
 }

@@ -1,11 +1,15 @@
 //! Small files in which public reports of bugs are kept, with what their owners' software
 //! makes of them. The files of PyTorch and NumPy are in `pytorch` and `numpy`.
 
+use crate::support::checkpoint::{Tensor, f32s, weights, write};
 use crate::support::data;
-use crate::{floats, not_opened, open, run};
+use crate::{bytes, floats, not_opened, open, quantize, run};
 use quantscope::checkpoint::Checkpoint;
-use quantscope::export::Task;
+use quantscope::export::{OutputFormat, Task};
+use quantscope::job::{Progress, verify};
 use quantscope::plan::quantizable;
+use quantscope::quantization::{Preset, QuantizationScheme};
+use quantscope::tensor::FloatType;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -251,4 +255,80 @@ fn dequantized_models_keep_no_trace_of_their_format() {
         let names: Vec<&str> = plain.all_stored().map(|(_, stored)| &*stored.name).collect();
         assert_eq!(names, [tensor], "{path}");
     }
+}
+
+/// Values beyond the range of the type that is asked for are not written as infinities.
+#[test]
+fn dequantizing_to_a_type_that_is_too_narrow_is_refused() {
+    let directory = tempfile::tempdir().expect("temp");
+    let path = |name: &str| directory.path().join(name);
+    let source = open(report("dequantize-f16-infinite/m.safetensors"));
+    quantize(&source, &path("q"), QuantizationScheme::PER_TENSOR, OutputFormat::Safetensors);
+    let quantized = open(path("q"));
+    let to = |to| run(&quantized, &path("out"), Task::Dequantize { to: Some(to) });
+    let why = to(FloatType::F16).map(|_| ()).expect_err("refused").to_string();
+    assert!(
+        why.contains("'a.weight' has values that F16 cannot hold: element 1 is 118497"),
+        "{why}"
+    );
+    assert!(why.ends_with("choose --dtype bf16 or f32"), "{why}");
+    assert!(!path("out").exists());
+    to(FloatType::BF16).expect("BF16 holds them");
+}
+
+/// What a float model calls `k_scale` or `input_scale` is a tensor of it, saved as it is, even
+/// if it looks like a part of the layers that are quantized beside it.
+#[test]
+fn scales_of_a_float_model_are_kept() {
+    let directory = tempfile::tempdir().expect("temp");
+    let path = |name: &str| directory.path().join(name);
+    let names = ["attn.k_scale", "attn.q_scale", "input_scale", "scaled_fp8", "x.comfy_quant"];
+    let single = |name: &&str| f32s(name, &[1], [1.5]);
+    let tensors: Vec<Tensor> =
+        names.iter().map(single).chain([weights("attn.weight", &[16, 32])]).collect();
+    std::fs::create_dir(path("m")).expect("creates");
+    write(&path("m/model.safetensors"), &tensors, &[]);
+    std::fs::write(path("m/config.json"), r#"{"model_type": "x"}"#).expect("writes");
+    let source = open(path("m"));
+    for (number, (scheme, format)) in [
+        (QuantizationScheme::PER_CHANNEL, OutputFormat::Safetensors),
+        (QuantizationScheme::PER_CHANNEL, OutputFormat::Int8),
+        (QuantizationScheme::Preset(Preset::Fp8Dynamic), OutputFormat::Presets),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = path(&number.to_string());
+        quantize(&source, &out, scheme, format);
+        let saved = open(&out);
+        names
+            .iter()
+            .for_each(|name| assert!(bytes(&saved, name) == bytes(&source, name), "{name}"));
+        let verified = verify::run(&saved, &source, None, &Progress::default());
+        assert_eq!(verified.expect("verifies").tensors.len(), 6);
+        let floats = run(&saved, &path("floats"), Task::Dequantize { to: None });
+        let (floats, _) = floats.expect("dequantizes");
+        // The metadata of quantscope's own format says which tensors are scales.
+        let kept = if format == OutputFormat::Safetensors { 6 } else { 1 };
+        assert_eq!(floats.tensors().len(), kept, "{number}");
+        std::fs::remove_dir_all(path("floats"))
+            .or_else(|_| std::fs::remove_file(path("floats")))
+            .expect("removes");
+    }
+}
+
+/// Scales without their weight, as in one file of several, are no weights.
+#[test]
+fn scales_alone_are_not_quantizable() {
+    let directory = tempfile::tempdir().expect("temp");
+    let path = directory.path().join("model.safetensors");
+    let names = ["a.weight_scale", "b.weight_scale_inv", "c.weight_scale_2", "d.weight_zero_point"];
+    let scales = names.iter().map(|name| weights(name, &[4, 4]));
+    write(&path, &scales.chain([weights("l.weight", &[8, 16])]).collect::<Vec<_>>(), &[]);
+    let found = open(&path);
+    for name in names {
+        let id = found.find(name).expect("listed");
+        assert!(!quantizable(&found, id), "{name}");
+    }
+    assert!(quantizable(&found, found.find("l.weight").expect("listed")));
 }

@@ -7,12 +7,13 @@ use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::int8::Int8;
 use crate::checkpoint::stored::{Stored, StoredId};
 use crate::checkpoint::stored_reader::StoredReader;
+use crate::quantization::Preset;
 use crate::tensor::FloatType;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The last components of names of activation scales and markers.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 22] = [
     "input_scale",
     "input_zero_point",
     "output_scale",
@@ -28,6 +29,8 @@ const NAMES: [&str; 20] = [
     "v_scale",
     "q_scale",
     "kv_scale",
+    "prob_scale",
+    "kv_cache_scaling_factor",
     "k_zero_point",
     "v_zero_point",
     "q_zero_point",
@@ -50,12 +53,19 @@ struct Attached {
 
 /// Adds the attachments among the stored tensors that are part of nothing to the packed tensor
 /// they are nearest to: one of the same module, or of the nearest module around it.
+/// quantscope's own metadata names all parts of its tensors, so those have no attachments: a
+/// scale that the network had before stays a tensor.
 pub(super) fn attach<'s>(
     tensors: Vec<PackedTensor>,
     free: impl Iterator<Item = (StoredId, &'s Stored)>,
 ) -> Vec<PackedTensor> {
+    let is_native = |tensor: &PackedTensor| match tensor.format.int8() {
+        Some(int8) => int8.container.is_none(),
+        None => false,
+    };
+    let foreign = tensors.iter().enumerate().filter(|(_, tensor)| !is_native(tensor));
     let names: BTreeMap<String, usize> =
-        tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
+        foreign.map(|(at, tensor)| (tensor.name.clone(), at)).collect();
     if names.is_empty() {
         return tensors;
     }
@@ -77,7 +87,7 @@ pub(super) fn attach<'s>(
 fn is_attachment(stored: &Stored) -> bool {
     let name = stored.name.as_str();
     let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
-    let cache = ["k_scale", "v_scale", "q_scale", "kv_scale"].contains(&last);
+    let cache = ["k_scale", "v_scale", "q_scale", "kv_scale", "prob_scale"].contains(&last);
     let elements = stored.shape.elements();
     let named = NAMES.contains(&last) || ENDS.iter().any(|end| last.ends_with(end));
     // A factor for each channel may be part of the network.
@@ -107,6 +117,10 @@ impl PackedFormat for Attached {
 
     fn int8(&self) -> Option<&Int8> {
         self.format.int8()
+    }
+
+    fn preset(&self) -> Option<Preset> {
+        self.format.preset()
     }
 
     fn original(&self) -> FloatType {

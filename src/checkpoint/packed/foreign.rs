@@ -44,10 +44,13 @@ const SIGNATURES: [Signature; 17] = [
 /// Ends of the names of scales and zero points that follow the name of their weight.
 const SCALE_ENDS: [&str; 4] = ["_scale", "_scale_inv", "_zero_point", "_weight_scale"];
 
-/// Whether a tensor holds the scales of codes that are stored under the first part of its name.
+/// Whether a tensor holds the scales of codes that are stored under the first part of its
+/// name, or as the weight of the same module.
 pub(super) fn scales_other_codes(listing: &Listing, part: Part) -> bool {
     let owner = |end: &&str| listing.get(part.stored.name.strip_suffix(*end)?);
-    SCALE_ENDS.iter().any(|end| owner(end).is_some_and(|owner| is_coded(owner.stored)))
+    let weight = || listing.get(&format!("{}.weight", part.module("scale")?));
+    let owners = SCALE_ENDS.iter().filter_map(owner).chain(weight());
+    owners.into_iter().any(|owner| is_coded(owner.stored))
 }
 
 /// The last components of the names of values that are not matrices of small numbers.
@@ -117,14 +120,22 @@ pub(super) fn by_method(listing: &Listing, values: Part) -> Option<PackedTensor>
     Some(listing.named(values, &name, method, None))
 }
 
-/// Scales, zero points or tables in a quantized model, whose weight is not in the files.
+/// Scales, zero points or tables whose weight is not in the files: under any such name in a
+/// quantized model, and under a name that nothing else has in any model.
 pub(super) fn scales_alone(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let name = values.stored.name.as_str();
-    if !listing.is_quantized() || values.stored.shape.rank() < 2 || !names_scales(name) {
+    let is_scale = listing.is_quantized() && names_scales(name);
+    if values.stored.shape.rank() < 2 || !(is_scale || always_scales(values.last_name())) {
         return None;
     }
     let reason = "it holds scales or a table, and the weight they belong to is not here";
     Some(listing.named_with(values, name, "quantized", Some(reason.into()), &[]))
+}
+
+/// Whether nothing but a quantized weight has parts of this name.
+fn always_scales(last: &str) -> bool {
+    ["weight_scale", "weight_scale_inv", "weight_scale_2", "weight_zero_point"].contains(&last)
+        || ["qzeros", "absmax", "nested_absmax"].contains(&last)
 }
 
 /// The last components of the names of scales, zero points and tables.
@@ -155,6 +166,7 @@ pub(super) fn names_scales(name: &str) -> bool {
     let (module, last) = name.rsplit_once('.').unwrap_or(("", name));
     SCALE_NAMES.contains(&last)
         || last.starts_with("weight_scale")
+        || always_scales(last)
         || last.ends_with("_scale")
         || last.ends_with("_scale_inv")
         || last == "weight" && module.ends_with("centroids")

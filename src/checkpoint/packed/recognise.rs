@@ -46,10 +46,14 @@ pub(crate) fn recognise(
     for (_, recognise) in FORMATS {
         let free: Vec<Part> =
             parts.iter().copied().filter(|part| !claims.parts.contains(&part.id)).collect();
-        let found: Vec<PackedTensor> =
-            free.par_iter().filter_map(|&part| recognise(&listing, part)).collect();
-        for tensor in found {
-            claims.add_or_name(&listing, checked(&listing, tensor));
+        let found = free.par_iter().filter_map(|&part| recognise(&listing, part));
+        let checked: Vec<PackedTensor> = found.map(|tensor| checked(&listing, tensor)).collect();
+        // A part that is named by itself must not be lost to a tensor that is decoded with it,
+        // whichever of them the file stores first.
+        let (decoded, named): (Vec<_>, Vec<_>) =
+            checked.into_iter().partition(|tensor| tensor.format.decoded().is_some());
+        for tensor in decoded.into_iter().chain(named) {
+            claims.add_or_name(&listing, tensor);
         }
     }
     claims.into_map(stored)

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::qat::is_observer;
-use crate::checkpoint::{Checkpoint, Content, StoredId};
+use crate::checkpoint::{Checkpoint, Content, Stored, StoredId};
 use crate::export::error::SaveError;
 use crate::export::ggml_blocks;
 use crate::export::left_out::is_left_out;
@@ -33,7 +33,8 @@ pub enum Match {
     FakeQuantized(Quantizer, Rounding),
 }
 
-/// A tensor of the output, and the tensor of the source that it was made from.
+/// A tensor of the output, and the tensor of the source that it was made from. A tensor of the
+/// output may be in several pairs, only one of which is not [`Match::Identical`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     pub out: TensorId,
@@ -71,7 +72,8 @@ impl<'c> Pairing<'c> {
             })
         });
         let (pairs, importance) = (pairs.collect::<Result<_, _>>()?, Importance::default());
-        let pairing = Pairing { out, source, pairs, importance };
+        let mut pairing = Pairing { out, source, pairs, importance };
+        pairing.pairs.extend(pairing.attached());
         match pairing.missing() {
             None => Ok(pairing),
             Some(id) => Err(SaveError::TensorDiffers {
@@ -85,6 +87,38 @@ impl<'c> Pairing<'c> {
     /// The same where ggml's blocks were made by this importance.
     pub fn weighed_by(self, importance: Importance) -> Pairing<'c> {
         Pairing { importance, ..self }
+    }
+
+    /// The pairs of tensors of the source that the output has as part of a quantized tensor:
+    /// `k_scale` of a float model looks like a scale of the cache once its layers are quantized.
+    fn attached(&self) -> Vec<Pair> {
+        let Pairing { out, source, pairs, .. } = self;
+        let paired: HashSet<TensorId> = pairs.iter().map(|pair| pair.source).collect();
+        let unpaired = source.ids().filter(|id| !paired.contains(id));
+        let unpaired = unpaired.filter_map(|id| Some((id, source.plain(id)?)));
+        let unpaired: Vec<(TensorId, &Stored)> =
+            unpaired.filter(|(_, stored)| !is_left_out(source, stored)).collect();
+        if unpaired.is_empty() {
+            return Vec::new();
+        }
+        let packed = out.ids().filter(|&id| out.packed_format(id).is_some());
+        let owned = packed.flat_map(|id| parts(out, id).into_iter().map(move |part| (part, id)));
+        let owned: HashMap<&str, (StoredId, TensorId)> =
+            owned.map(|(part, id)| (out.stored(part).name.as_str(), (part, id))).collect();
+        let pair = |(id, stored): (TensorId, &Stored)| {
+            let &(part, owner) = owned.get(stored.name.as_str())?;
+            let Content::Plain(original) = *source.content(id) else { return None };
+            let written = out.stored(part);
+            let is_alike = (&written.dtype, &written.shape) == (&stored.dtype, &stored.shape);
+            is_alike.then(|| Pair {
+                out: owner,
+                source: id,
+                matched: Match::Identical,
+                parts: vec![(part, original)],
+                transposed: false,
+            })
+        };
+        unpaired.into_iter().filter_map(pair).collect()
     }
 
     /// A tensor of the source that the output should have and does not.
