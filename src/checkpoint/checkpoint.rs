@@ -62,6 +62,11 @@ impl Checkpoint {
         &self.shards
     }
 
+    /// Whether it is read from a server.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.shards.iter().any(|shard| shard.source.is_remote())
+    }
+
     pub fn index(&self) -> Option<&Index> {
         self.index.as_ref()
     }

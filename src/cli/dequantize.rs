@@ -47,7 +47,7 @@ impl Dequantize {
             force: self.save.force,
             copy: self.save.copy,
         };
-        let receipt = save(&checkpoint, request, KnownScales::new(), &self.work)?;
+        let receipt = save(&checkpoint, request, KnownScales::new(), self.save.verify, &self.work)?;
         receipt::print(&receipt, None, false, self.output.json, thresholds)
     }
 }

@@ -4,7 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::error::Error;
 use crate::cli::options::WorkArgs;
 use crate::cli::scan::Scan;
-use crate::export::{Comparison, OutputPlan, Receipt, Request, Task};
+use crate::export::{Comparison, OutputPlan, Receipt, Request, Task, VerifiedAgainst};
 use crate::quantization::{AnalysisSpec, Quantizer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub(super) fn predict(
         dequantized: 0,
         sidecar_files: output_plan.sidecar_files.len(),
         left_out: output_plan.left_out,
+        against: VerifiedAgainst::Source,
+        resumed: 0,
         warnings: output_plan.warnings,
         elapsed: Duration::ZERO,
     })

@@ -73,8 +73,8 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted { signal: u8 },
     /// A signal arrived during a save; OUT is unchanged.
-    #[error("interrupted; nothing was written")]
-    SaveInterrupted { signal: u8 },
+    #[error("{}", interrupted_save(unfinished.as_deref()))]
+    SaveInterrupted { signal: u8, unfinished: Option<Box<JobError>> },
     /// The thread of a job could not be started.
     #[error("cannot start the job: {0}")]
     Start(io::Error),
@@ -110,12 +110,19 @@ impl Error {
     pub fn exit(&self) -> ExitCode {
         match self {
             Error::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Error::Interrupted { signal } | Error::SaveInterrupted { signal } => {
+            Error::Interrupted { signal } | Error::SaveInterrupted { signal, .. } => {
                 fail(self);
                 ExitCode::from(128 + signal)
             }
             _ => fail(self),
         }
+    }
+}
+
+fn interrupted_save(unfinished: Option<&JobError>) -> String {
+    match unfinished {
+        Some(JobError::Unfinished { kept, .. }) => format!("interrupted; {kept}"),
+        _ => "interrupted; nothing was written".to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::error::Error;
 use crate::checkpoint::Checkpoint;
 use crate::demo;
+use crate::export::VerifiedAgainst;
 use crate::job::cache::Cache;
 use crate::plan::Selection;
 use crate::plan::{default_calibration, default_scheme};
@@ -204,7 +205,16 @@ pub(super) struct SaveArgs {
     /// network
     #[arg(long)]
     pub training_state: bool,
+    /// What the output is compared with before it is put in place. Without this option, a MODEL
+    /// on a server is not fetched a second time
+    #[arg(long, value_name = "HOW", value_parser = choice(&VERIFIED_AGAINST))]
+    pub verify: Option<VerifiedAgainst>,
 }
+
+const VERIFIED_AGAINST: [Choice<VerifiedAgainst>; 2] = [
+    ("full", "the source, which is read again", VerifiedAgainst::Source),
+    ("digests", "the digests taken while the output was written", VerifiedAgainst::Digests),
+];
 
 /// A possible value of an option: its name, its help, and the value.
 pub(super) type Choice<T> = (&'static str, &'static str, T);

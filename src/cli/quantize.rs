@@ -15,6 +15,7 @@ use super::target::{TargetArgs, output_format};
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, LoadCheck, OutputFormat, Request, SaveError, Task, WeightLayout};
+use crate::job::cache::Cache;
 use crate::plan::budget::{self, Curve};
 use crate::plan::gguf_mix::GgufMix;
 use crate::plan::rules::{Reason, TargetRules};
@@ -208,7 +209,7 @@ impl Quantize {
         };
         let mut receipt = match self.dry_run {
             true => dry_run::predict(&checkpoint, &request, &self.work)?,
-            false => save(&checkpoint, request, known, &self.work)?,
+            false => save(&checkpoint, request, known, self.save.verify, &self.work)?,
         };
         receipt.warnings.splice(0..0, warnings);
         let checked = match self.dry_run || target.is_default() {
@@ -375,7 +376,9 @@ impl Quantize {
             importance: importance.clone(),
             ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
-        let scan = Scan::start(checkpoint, tensors, spec, "calibrating", &self.work, None)?;
+        // What was fetched to find these is not fetched again by the same command.
+        let cache = checkpoint.is_remote().then(Cache::of_user).flatten();
+        let scan = Scan::start(checkpoint, tensors, spec, "calibrating", &self.work, cache)?;
         let mut outcomes = Vec::new();
         for found in scan {
             let (id, found) = found?;

@@ -4,7 +4,7 @@ use super::check::Checked;
 use super::error::Error;
 use super::output::{Output, output, width};
 use super::table::{Column, Table};
-use crate::export::{Finding, LoadCheck, Receipt};
+use crate::export::{Finding, LoadCheck, Receipt, VerifiedAgainst};
 use crate::quantization::Thresholds;
 use crate::report::document::ErrorFigures;
 use crate::text::{figures, names};
@@ -85,8 +85,16 @@ fn table(
     if let Some(worst) = quantized.first() {
         let (db, name) =
             (figures::rated(worst.on_disk.sqnr_db, thresholds), names::visible(&worst.tensor));
-        let measured = if predicted { "predicted" } else { "reopened and measured from the file" };
+        let measured = match receipt.against {
+            _ if predicted => "predicted",
+            VerifiedAgainst::Source => "reopened and measured from the file",
+            VerifiedAgainst::Digests => "measured as it was written, and the file compared with it",
+        };
         writeln!(out, "{measured}: worst {db}, {name}")?;
+    }
+    if receipt.resumed > 0 {
+        let resumed = figures::bytes(receipt.resumed);
+        writeln!(out, "went on from {resumed} that an earlier save had finished")?;
     }
     for warning in &receipt.warnings {
         writeln!(out, "warning: {}", names::visible(warning))?;
@@ -111,6 +119,9 @@ struct Document<'a> {
     unchanged: usize,
     sidecar_files: usize,
     files_left_out: Vec<String>,
+    /// Bytes that an earlier save had finished; present only where there are some.
+    #[serde(skip_serializing_if = "is_zero")]
+    bytes_resumed: u64,
     warnings: &'a [String],
     /// Whether the output will load; only where a loader or a format was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,6 +129,10 @@ struct Document<'a> {
     /// Present only for a dry run.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
+}
+
+fn is_zero(&number: &u64) -> bool {
+    number == 0
 }
 
 /// One quantized tensor with its error, measured from the file.
@@ -146,6 +161,7 @@ impl<'a> Document<'a> {
             unchanged: receipt.unchanged,
             sidecar_files: receipt.sidecar_files,
             files_left_out: receipt.left_out.names(),
+            bytes_resumed: receipt.resumed,
             warnings: &receipt.warnings,
             check: checked.map(Checked::of),
             dry_run: predicted,

@@ -4,21 +4,22 @@ use super::error::Error;
 use super::job_runner::JobRunner;
 use super::options::WorkArgs;
 use crate::checkpoint::Checkpoint;
-use crate::export::{KnownScales, Receipt, Request};
+use crate::export::{KnownScales, Receipt, Request, VerifiedAgainst};
 use crate::job::JobError;
 use crate::job::Stopped;
 use crate::job::save::{self, SaveEvent};
 use std::sync::Arc;
 
 /// Saves, and waits until the output was verified and renamed into place. If a signal cancels
-/// the job, it still removes its temporary files.
+/// the job, it still removes its temporary files, or keeps what the same command can go on from.
 pub(super) fn save(
     checkpoint: &Arc<Checkpoint>,
     request: Request,
     known: KnownScales,
+    against: Option<VerifiedAgainst>,
     work: &WorkArgs,
 ) -> Result<Receipt, Error> {
-    let job = || save::start(checkpoint.clone(), request, known, work.threads());
+    let job = || save::start(checkpoint.clone(), request, known, against, work.threads());
     let mut runner = JobRunner::start(job, "preparing", work.quiet)?;
     let mut finished = None;
     loop {
@@ -29,9 +30,15 @@ pub(super) fn save(
             // The save was complete before the signal arrived.
             Err(interrupted) => match finished {
                 Some(outcome) if outcome.is_ok() => return Ok((*outcome)?),
-                _ => {
+                outcome => {
+                    let unfinished = match outcome.map(|outcome| *outcome) {
+                        Some(Err(error @ JobError::Unfinished { .. })) => Some(Box::new(error)),
+                        _ => None,
+                    };
                     return Err(match interrupted {
-                        Error::Interrupted { signal } => Error::SaveInterrupted { signal },
+                        Error::Interrupted { signal } => {
+                            Error::SaveInterrupted { signal, unfinished }
+                        }
                         other => other,
                     });
                 }

@@ -1,16 +1,21 @@
 //! The place where an output grows until it is whole: a temporary file or directory beside
 //! OUT, locked while it is written, that becomes OUT by one rename.
 //!
-//! Its name is fixed by OUT's, so what a killed save left behind is found, and taken over,
-//! by the next save to the same OUT.
+//! Its name is fixed by OUT's, so what a save left behind that was cut off is found by the next
+//! save to the same OUT. A journal beside it tells what of it is whole: if the next save makes
+//! the same output from the same source, it goes on from there.
 
 use crate::checkpoint::io::files;
-use crate::checkpoint::io::remote::is_remote;
+use crate::checkpoint::io::remote_path::is_remote;
 use crate::checkpoint::{Checkpoint, has_model};
 use crate::export::error::SaveError;
+use crate::export::journal::{self, EarlierSave, Journal, JournalIdentity};
 use crate::export::output_plan::{OutFile, OutputPlan};
 use crate::export::request::Request;
 use crate::failpoints::{Failpoint, reach};
+use crate::text::figures;
+use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -21,15 +26,50 @@ pub(super) const SUFFIX: &str = ".quantscope-tmp";
 /// Bytes of a copied file that are read and written at a time.
 const COPY_BYTES: usize = 1 << 20;
 
-/// An output under construction. Dropped before [`AtomicOutput::commit`], it leaves nothing.
+/// Finished bytes of an output from local files that are worth keeping after a failure. What
+/// was fetched from a server is kept in any case.
+const KEPT_BYTES: u64 = 64 << 20;
+
+/// An output under construction. Dropped before [`AtomicOutput::commit`], it leaves nothing, or
+/// what the next save to the same path goes on from.
 #[derive(Debug)]
 pub struct AtomicOutput {
     out: PathBuf,
     path: PathBuf,
     directory: bool,
-    committed: bool,
+    /// What happens when the output is dropped.
+    on_drop: OnDrop,
+    journal: Option<Journal>,
+    /// Why the journal of an earlier save was not used.
+    unfit: Option<&'static str>,
     /// Holds the lock for as long as the output grows.
     lock: File,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDrop {
+    Remove,
+    /// Keep the output if this many bytes of it are finished.
+    KeepFrom(u64),
+    Nothing,
+}
+
+/// An unfinished output that was left in place, for the next save to go on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptOutput {
+    pub path: PathBuf,
+    /// Bytes that are finished.
+    pub bytes: u64,
+}
+
+impl fmt::Display for KeptOutput {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (bytes, path) = (figures::bytes(self.bytes), self.path.display());
+        write!(
+            f,
+            "{bytes} are finished, and the same save goes on from there; to start over, delete {path}"
+        )
+    }
 }
 
 /// What must hold before anything is written.
@@ -44,8 +84,9 @@ pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<
         }
         may_be_replaced(request)?;
     }
+    let unfinished = allocated_bytes(&parent.join(temporary_name(out)));
     let free = free_bytes(&parent).map_err(|source| SaveError::Io { path: parent, source })?;
-    match free {
+    match free.map(|free| free.saturating_add(unfinished)) {
         Some(free) if free < needed => Err(SaveError::NoSpace { out: out.clone(), needed, free }),
         _ => Ok(()),
     }
@@ -145,13 +186,86 @@ fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
+/// Bytes on the disk that an unfinished output takes, which the next save takes over or frees.
+fn allocated_bytes(path: &Path) -> u64 {
+    let Ok(metadata) = path.symlink_metadata() else { return 0 };
+    if metadata.is_dir() {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        return entries.map(|entry| allocated_bytes(&entry.path())).fold(0, u64::saturating_add);
+    }
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::blocks(&metadata).saturating_mul(512);
+    #[cfg(not(unix))]
+    metadata.len()
+}
+
 impl AtomicOutput {
     /// Creates the temporary place, with every file of the output_plan at its full length
-    /// and its opening bytes written.
-    pub fn create(request: &Request, output_plan: &OutputPlan) -> Result<AtomicOutput, SaveError> {
-        let staging = AtomicOutput::begin(&request.out, output_plan.directory)?;
-        staging.fill(output_plan)?;
+    /// and its opening bytes written. What an earlier save of the same output left is kept; see
+    /// [`AtomicOutput::journal`].
+    pub fn create(
+        checkpoint: &Checkpoint,
+        request: &Request,
+        output_plan: &OutputPlan,
+    ) -> Result<AtomicOutput, SaveError> {
+        let mut staging = AtomicOutput::begin(&request.out, output_plan.directory)?;
+        let is_continued = staging.open_journal(checkpoint, output_plan)?;
+        staging.fill(output_plan, is_continued)?;
         Ok(staging)
+    }
+
+    /// Opens the journal. Returns whether what is in the temporary place belongs to this output.
+    fn open_journal(
+        &mut self,
+        checkpoint: &Checkpoint,
+        output_plan: &OutputPlan,
+    ) -> Result<bool, SaveError> {
+        let path = self.journal_path();
+        let fail = |source| SaveError::Io { path: path.clone(), source };
+        reach(Failpoint::Disk).and_then(|()| refuse_link(&path)).map_err(fail)?;
+        let Some(identity) = JournalIdentity::new(checkpoint, output_plan) else {
+            remove(&path).map_err(fail)?;
+            return Ok(false);
+        };
+        let file = journal::open_file(unfollowed(&mut OpenOptions::new()), &path);
+        let opened = file.and_then(|file| Journal::open(&path, &identity, file));
+        let (journal, earlier) = opened.map_err(fail)?;
+        self.journal = Some(journal);
+        self.on_drop = OnDrop::KeepFrom(if checkpoint.is_remote() { 1 } else { KEPT_BYTES });
+        if let EarlierSave::Unfit(why) = earlier {
+            self.unfit = Some(why);
+        }
+        Ok(earlier == EarlierSave::Continued)
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.path.with_file_name(journal_name(&self.out))
+    }
+
+    /// The journal of what is finished; `None` if the output cannot be continued.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    /// Why what an earlier save left at the same place was not used.
+    pub(crate) fn unfit(&self) -> Option<&'static str> {
+        self.unfit
+    }
+
+    /// Ends an output that failed. `is_sound`: whether what is finished is right, so that another
+    /// save may go on from it. Returns what was kept.
+    pub(crate) fn abandon(mut self, is_sound: bool) -> Option<KeptOutput> {
+        if !is_sound {
+            self.on_drop = OnDrop::Remove;
+        }
+        self.kept()
+    }
+
+    /// What will be kept when the output is dropped.
+    fn kept(&self) -> Option<KeptOutput> {
+        let OnDrop::KeepFrom(least) = self.on_drop else { return None };
+        let bytes = self.journal.as_ref()?.finished_bytes();
+        (bytes >= least).then(|| KeptOutput { path: self.path.clone(), bytes })
     }
 
     /// Takes the temporary place, empty or with what a save that was killed left in it.
@@ -178,7 +292,8 @@ impl AtomicOutput {
                 _ => {}
             }
         };
-        Ok(AtomicOutput { out, path, directory, committed: false, lock })
+        let (on_drop, journal, unfit) = (OnDrop::Remove, None, None);
+        Ok(AtomicOutput { out, path, directory, on_drop, journal, unfit, lock })
     }
 
     /// Writes the whole output, if it is a file.
@@ -193,24 +308,25 @@ impl AtomicOutput {
         out.flush()
     }
 
-    fn fill(&self, output_plan: &OutputPlan) -> Result<(), SaveError> {
+    /// `is_continued`: whether the files of the plan that are there may be kept.
+    fn fill(&self, output_plan: &OutputPlan, is_continued: bool) -> Result<(), SaveError> {
         let fail = |path: &Path, source| SaveError::Io { path: path.to_owned(), source };
+        let sizes: HashMap<PathBuf, u64> =
+            output_plan.files.iter().map(|file| (self.path_of(file), file.size())).collect();
+        let is_kept = |path: &Path, metadata: &fs::Metadata| {
+            is_continued && metadata.is_file() && sizes.get(path) == Some(&metadata.len())
+        };
         if self.directory {
-            // A save that was killed may have left files here.
-            for entry in fs::read_dir(&self.path).map_err(|e| fail(&self.path, e))? {
-                let stale = entry.map_err(|e| fail(&self.path, e))?.path();
-                reach(Failpoint::Disk)
-                    .and_then(|()| remove(&stale))
-                    .map_err(|e| fail(&stale, e))?;
-            }
+            self.clear(&self.path, &is_kept)?;
         }
         for file in &output_plan.files {
             let path = self.path_of(file);
             if let Some(parent) = path.parent().filter(|_| self.directory) {
                 fs::create_dir_all(parent).map_err(|e| fail(parent, e))?;
             }
+            let is_kept = path.symlink_metadata().is_ok_and(|found| is_kept(&path, &found));
             let mut options = OpenOptions::new();
-            options.create(true).truncate(true).write(true);
+            options.create(true).truncate(!is_kept).write(true);
             let created = reach(Failpoint::Disk).and_then(|()| {
                 let mut handle = unfollowed(&mut options).open(&path)?;
                 reserve(&handle, file.size())?;
@@ -218,6 +334,29 @@ impl AtomicOutput {
                 handle.write_all(&file.head)
             });
             created.map_err(|e| fail(&path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a save that was cut off has left in a directory, but for files that are kept.
+    fn clear(
+        &self,
+        directory: &Path,
+        is_kept: &dyn Fn(&Path, &fs::Metadata) -> bool,
+    ) -> Result<(), SaveError> {
+        let fail = |path: &Path, source| SaveError::Io { path: path.to_owned(), source };
+        for entry in fs::read_dir(directory).map_err(|e| fail(directory, e))? {
+            let found = entry.map_err(|e| fail(directory, e))?.path();
+            let metadata = found.symlink_metadata().map_err(|e| fail(&found, e))?;
+            if metadata.is_dir() {
+                self.clear(&found, is_kept)?;
+                // Directories with kept files are not empty.
+                let _ = fs::remove_dir(&found);
+            } else if !is_kept(&found, &metadata) {
+                reach(Failpoint::Disk)
+                    .and_then(|()| remove(&found))
+                    .map_err(|e| fail(&found, e))?;
+            }
         }
         Ok(())
     }
@@ -240,12 +379,12 @@ impl AtomicOutput {
             .map_err(|source| SaveError::Io { path, source })
     }
 
-    /// Copies a file that goes along; `copied` is told of every piece and can end it.
+    /// Copies a file that goes along; `copied` is given every piece and can end it.
     pub fn copy<E: From<SaveError>>(
         &self,
         source: &Path,
         name: &Path,
-        mut copied: impl FnMut(u64) -> Result<(), E>,
+        mut copied: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let to = self.path.join(name);
         let from_source = |e| SaveError::Io { path: source.to_owned(), source: e };
@@ -266,7 +405,7 @@ impl AtomicOutput {
             };
             let piece = buffer.get(..n).unwrap_or_default();
             reach(Failpoint::Disk).and_then(|()| file.write_all(piece)).map_err(to_copy)?;
-            copied(n as u64)?;
+            copied(piece)?;
         }
     }
 
@@ -293,8 +432,10 @@ impl AtomicOutput {
                 .and_then(|()| fs::rename(&self.path, &self.out))
                 .map_err(fail)?;
         }
-        self.committed = true;
+        self.on_drop = OnDrop::Nothing;
         sync_directory(&parent).map_err(fail)?;
+        // One that stays is of no use to another save, and is replaced by it.
+        let _ = reach(Failpoint::Disk).and_then(|()| remove(&self.journal_path()));
         if replaces {
             // What the temporary name holds now is the old output. The new one is in place:
             // what is left of the old one if this fails, the next save takes away.
@@ -306,9 +447,12 @@ impl AtomicOutput {
 
 impl Drop for AtomicOutput {
     fn drop(&mut self) {
-        if !self.committed {
+        if self.on_drop != OnDrop::Nothing && self.kept().is_none() {
             // Nothing more can be done about a failure here; the next save tries again.
             let _ = reach(Failpoint::Disk).and_then(|()| remove(&self.path));
+            if self.journal.is_some() {
+                let _ = reach(Failpoint::Disk).and_then(|()| remove(&self.journal_path()));
+            }
         }
     }
 }
@@ -316,6 +460,11 @@ impl Drop for AtomicOutput {
 /// The name under which an output grows.
 fn temporary_name(out: &Path) -> String {
     format!(".{}{SUFFIX}", out.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The name of the journal of an output that grows.
+fn journal_name(out: &Path) -> String {
+    format!(".{}.journal{SUFFIX}", out.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// The name of an old directory for the moment in which the new one takes its place, where

@@ -5,10 +5,10 @@ use crate::checkpoint::{Checkpoint, Reader, StoredId};
 use crate::export::error::SaveError;
 use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
 use crate::export::overflow;
-use crate::quantization::ggml::{Importance, quantize_elements};
+use crate::quantization::ggml::{Importance, dequantize_blocks, quantize_elements};
 use crate::quantization::{
-    Chunks, EncodedRows, GroupScales, NotQuantizable, Preset, PresetCoder, PresetPart, Quantizer,
-    Rounding, ScaledGroup, dequantize_groups, kernels,
+    Chunks, EncodedRows, ErrorSums, GroupScales, NotQuantizable, Preset, PresetCoder, PresetPart,
+    Quantizer, Rounding, ScaledGroup, dequantize_groups, difference, kernels,
 };
 use crate::tensor::{BlockType, FloatType, Shape, TensorId, read_f64, write_f64};
 use std::fs::File;
@@ -33,6 +33,8 @@ pub struct ChunkEncoder<'c> {
     known: &'c KnownScales,
     rounding: Rounding,
     importance: Importance,
+    /// The error of what was encoded since it was last taken; `None` if it is not measured.
+    error: Option<ErrorSums>,
     /// int8 values, as bytes.
     values: Vec<u8>,
     rows: EncodedRows,
@@ -70,7 +72,19 @@ impl<'c> ChunkEncoder<'c> {
         let reader = checkpoint.reader();
         let (rounding, importance) = (output_plan.rounding, output_plan.importance.clone());
         let (values, rows, out) = (Vec::new(), EncodedRows::default(), Vec::new());
-        ChunkEncoder { checkpoint, reader, known, rounding, importance, values, rows, out }
+        let error = None;
+        ChunkEncoder { checkpoint, reader, known, rounding, importance, error, values, rows, out }
+    }
+
+    /// Makes the encoder measure the error of quantized tensors.
+    pub(crate) fn measuring(mut self) -> Self {
+        self.error = Some(ErrorSums::default());
+        self
+    }
+
+    /// The error of what was encoded since the last call; `None` if it is not measured.
+    pub(crate) fn take_error(&mut self) -> Option<ErrorSums> {
+        self.error.as_mut().map(std::mem::take)
     }
 
     /// Encodes chunk `k` of the entry at index `entry` of `file`, and writes it to `sink`.
@@ -186,10 +200,20 @@ impl<'c> ChunkEncoder<'c> {
     ) -> Result<(), SaveError> {
         let shape = &self.checkpoint.tensor(tensor).shape;
         let absmax = absmax(self.known, tensor);
-        let rows = &mut self.rows;
+        let (rows, error) = (&mut self.rows, &mut self.error);
         let encoded = self.reader.with_bytes(tensor, target.range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
-            coder.encode(bytes, rows).map(|()| coder)
+            coder.encode(bytes, rows)?;
+            if let Some(error) = error {
+                let mut sums = ErrorSums::default();
+                let each = |x: &[f32], _: &[f32], row: &[f32]| {
+                    sums.merge(&kernels::restored_error(x, row));
+                };
+                coder.restore(bytes, each, |_, _| {})?;
+                sums.levels = coder.levels_of(rows);
+                error.merge(&sums);
+            }
+            Ok::<_, NotQuantizable>(coder)
         })?;
         let Some(coder) = encoded else { return Ok(()) };
         let coder =
@@ -225,12 +249,23 @@ impl<'c> ChunkEncoder<'c> {
         let to = info.dtype.float().unwrap_or(FloatType::F32);
         let absmax = absmax(self.known, tensor);
         let mut restored: Vec<u8> = Vec::new();
+        let error = &mut self.error;
         let encoded = self.reader.with_bytes(tensor, target.range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, &info.shape, absmax);
-            let each = |_: &[f32], _: &[f32], row: &[f32]| {
+            let mut seen = [false; 256];
+            let each = |x: &[f32], levels: &[f32], row: &[f32]| {
                 restored.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+                if let Some(error) = error {
+                    error.merge(&kernels::restored_error(x, row));
+                    coder.mark_codes(levels, &mut seen);
+                }
             };
-            coder.restore(bytes, each, |_, _| {})
+            coder.restore(bytes, each, |_, _| {})?;
+            if let Some(error) = error {
+                let levels = (0..=u8::MAX).filter(|&code| seen[usize::from(code)]).collect();
+                error.merge(&ErrorSums { levels, ..ErrorSums::default() });
+            }
+            Ok::<_, NotQuantizable>(())
         })?;
         let encoded = encoded.unwrap_or(Ok(()));
         encoded.map_err(|why| self.not_quantizable(tensor, why.after(target.range.start)))?;
@@ -291,6 +326,13 @@ impl<'c> ChunkEncoder<'c> {
         self.out.clear();
         let importance = self.importance.of_rows(tensor, &self.checkpoint.tensor(tensor).shape);
         let encoded = quantize_elements(block, (dtype, elements), start, importance, &mut self.out);
+        if let (Ok(()), Some(error)) = (&encoded, &mut self.error) {
+            let mut read_back = Vec::new();
+            if dequantize_blocks(block, &self.out, &mut read_back).is_ok() {
+                let read_back = (FloatType::F32, bytemuck::cast_slice(&read_back));
+                error.merge(&difference((dtype, elements), read_back).sums);
+            }
+        }
         encoded.map_err(|error| {
             self.not_quantizable(tensor, error.not_quantizable(block).after(start))
         })?;
@@ -326,7 +368,8 @@ impl<'c> ChunkEncoder<'c> {
             true => None,
             false => Some(self.known.get(&tensor).map(Vec::as_slice).unwrap_or_default()),
         };
-        let (values, rounding) = (&mut self.values, self.rounding);
+        let (values, error, rounding) = (&mut self.values, &mut self.error, self.rounding);
+        let qtype = quantizer.scheme.quantization_type();
         let learned = self.checkpoint.learned(tensor);
         let group_scales = GroupScales::new(quantizer, rounding, shape, learned)
             .stored_as(scale_type)
@@ -337,6 +380,10 @@ impl<'c> ChunkEncoder<'c> {
             for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, bytes) {
                 let scale = scale?;
                 scales.push(scale);
+                if let Some(error) = error {
+                    let params = kernels::Quantization { scale, qtype, rounding };
+                    error.merge(&kernels::error(dtype, slice.bytes, params));
+                }
                 if let Some(out) = values.get_mut(slice.positions) {
                     let out = bytemuck::cast_slice_mut(out);
                     kernels::quantize(dtype, slice.bytes, scale, rounding, out);

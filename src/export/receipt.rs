@@ -10,8 +10,17 @@ use std::time::Duration;
 pub struct Comparison {
     pub tensor: String,
     pub scheme: String,
-    /// Recomputed from the source and the bytes on disk.
+    /// Computed from the source and the bytes on disk, or while these were written.
     pub on_disk: ErrorStatistics,
+}
+
+/// What an output was compared with before it was renamed into place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifiedAgainst {
+    /// The source, which was read again.
+    Source,
+    /// The digests that were taken when the output was written.
+    Digests,
 }
 
 /// The outcome of a save that was verified.
@@ -34,6 +43,9 @@ pub struct Receipt {
     /// Files and directories beside the weights that were not copied, because they hold other
     /// copies of them.
     pub left_out: LeftOutFiles,
+    pub against: VerifiedAgainst,
+    /// Bytes that an earlier save, which was cut off, had finished.
+    pub resumed: u64,
     pub warnings: Vec<String>,
     pub elapsed: Duration,
 }

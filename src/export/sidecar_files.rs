@@ -3,7 +3,7 @@
 
 use crate::checkpoint::config::{QUANTIZATION_FILES, QUANTIZATION_KEYS, float_type};
 use crate::checkpoint::io::files::{self, PathTarget};
-use crate::checkpoint::io::remote::is_remote;
+use crate::checkpoint::io::remote_path::is_remote;
 use crate::checkpoint::{Checkpoint, python_json};
 use crate::export::error::{IoContext, SaveError};
 use crate::export::output_plan::{OutputPlan, TextFile};

@@ -26,7 +26,6 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tempfile::NamedTempFile;
 
 const MAGIC: &[u8] = b"quantscope findings\n";
 
@@ -124,8 +123,7 @@ fn key(checkpoint: &Checkpoint, spec: &AnalysisSpec) -> Option<Vec<u8>> {
 /// The name of the cache file, a hash of path and spec, so that an outdated file is replaced.
 fn file_name(checkpoint: &Checkpoint, spec: &AnalysisSpec) -> Option<String> {
     let mut hasher = DefaultHasher::new();
-    let is_remote = checkpoint.shards().iter().any(|shard| shard.source.is_remote());
-    match is_remote {
+    match checkpoint.is_remote() {
         true => checkpoint.path().hash(&mut hasher),
         false => fs::canonicalize(checkpoint.path()).ok()?.hash(&mut hasher),
     }
@@ -148,7 +146,7 @@ struct EntryState {
     /// Length of the intact beginning of the file in bytes, its key included.
     intact: u64,
     /// The replacement of the file and its length, once there is something new to write.
-    file: Option<(BufWriter<NamedTempFile>, u64)>,
+    file: Option<(BufWriter<File>, u64)>,
     histogram_bytes: u64,
     /// Whether the file is full or could not be written.
     closed: bool,
@@ -300,11 +298,17 @@ impl CacheEntry<'_> {
         }
         file.write_all(&(bytes.len() as u32).to_le_bytes())?;
         file.write_all(&checksum(&bytes))?;
-        file.write_all(&bytes)
+        file.write_all(&bytes)?;
+        match self.checkpoint.is_remote() {
+            // What was fetched to find this is not to be fetched again after a kill.
+            true => file.flush(),
+            false => Ok(()),
+        }
     }
 
-    /// A new file that begins with the intact part of the old one.
-    fn begin(&self, intact: u64) -> io::Result<(BufWriter<NamedTempFile>, u64)> {
+    /// Puts a new file in place that begins with the intact part of the old one. It is written
+    /// where it is: a damaged record at its end is measured again.
+    fn begin(&self, intact: u64) -> io::Result<(BufWriter<File>, u64)> {
         create_private(&self.directory)?;
         let file = tempfile::Builder::new().suffix(PARTIAL).tempfile_in(&self.directory)?;
         let mut file = BufWriter::with_capacity(1 << 16, file);
@@ -316,7 +320,8 @@ impl CacheEntry<'_> {
             }
             _ => io::copy(&mut File::open(&self.path)?.take(intact), &mut file)?,
         };
-        Ok((file, length))
+        let file = file.into_inner().map_err(|error| error.into_error())?;
+        Ok((BufWriter::with_capacity(1 << 16, file.persist(&self.path)?), length))
     }
 
     fn head(&self) -> Vec<u8> {
@@ -324,14 +329,13 @@ impl CacheEntry<'_> {
         [MAGIC, &VERSION.to_le_bytes(), &length.to_le_bytes(), &self.key].concat()
     }
 
-    /// Replaces the file with the new one, if something was added.
+    /// Completes the file.
     pub(super) fn close(self) {
         let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         match state.file {
-            Some((file, _)) => {
-                let Ok(file) = file.into_inner() else { return };
+            Some((mut file, _)) => {
                 // No sync: after a crash the checksums reveal missing data.
-                if file.persist(&self.path).is_ok() {
+                if file.flush().is_ok() {
                     let _ = prune(&self.directory);
                 }
             }

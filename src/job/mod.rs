@@ -17,6 +17,7 @@ pub mod duplicates;
 pub mod element_window;
 mod error;
 mod executor;
+mod finished_pieces;
 mod ordered_fold;
 pub mod output;
 mod progress;

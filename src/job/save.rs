@@ -1,18 +1,28 @@
 //! Saves a checkpoint. All cores encode chunks and write them to their place; then the output
 //! is reopened and compared with the source before it is renamed to OUT.
+//!
+//! Each chunk that was written is listed in a journal with its digest. A save that finds what an
+//! earlier one with the same journal has left goes on from there. An output from a server is
+//! compared with the digests, because comparing it with the source would fetch all of it again.
 
 use super::background_sync::{BackgroundSync, with_background_sync};
+use super::finished_pieces::{FinishedPieces, Pieces};
+use super::verify::{self, Verification, Verified};
 use super::writers::{Writer, Writers, failed_write};
-use super::{Job, JobError, PendingJob, Progress, lock, scan, verify};
+use super::{Job, JobError, PendingJob, Progress, lock, scan};
 use crate::checkpoint::Checkpoint;
+use crate::export::journal::{CopyDigest, FinishedPiece, PieceDigest, Record};
 use crate::export::verify::file_verifier::compare_with_plan;
 use crate::export::{
     self, AtomicOutput, ChunkEncoder, Comparison, KnownScales, Match, OutputPlan, Pairing, Receipt,
-    Request, SaveError, Task, share_absmax,
+    Request, SaveError, Sink, Task, VerifiedAgainst, share_absmax,
 };
-use crate::quantization::{AnalysisSpec, Chunks, Preset, Quantizer, Rounding};
+use crate::quantization::{AnalysisSpec, Chunks, ErrorSums, Preset, Quantizer, Rounding};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a save reports while it runs.
@@ -29,23 +39,28 @@ pub fn start(
     checkpoint: Arc<Checkpoint>,
     request: Request,
     known: KnownScales,
+    against: Option<VerifiedAgainst>,
     threads: Option<usize>,
 ) -> std::io::Result<Job<SaveEvent>> {
-    prepare(checkpoint, request, known, threads).start()
+    prepare(checkpoint, request, known, against, threads).start()
 }
 
 /// A job that saves. Its progress counts bytes read and written, including verification.
 /// `known` has the scales of tensors that were calibrated before with the quantizers of the
-/// request's plan; the others are calibrated first.
+/// request's plan; the others are calibrated first. `against`: what the output is verified
+/// against; `None`: the digests for a source on a server, the source otherwise.
 pub fn prepare(
     checkpoint: Arc<Checkpoint>,
     request: Request,
     known: KnownScales,
+    against: Option<VerifiedAgainst>,
     threads: Option<usize>,
 ) -> PendingJob<SaveEvent> {
     PendingJob::new("save", Arc::new(Progress::default()), move |progress, sender| {
         let phase = |name| _ = sender.send(SaveEvent::Phase(name));
-        let outcome = run_with_scales(&checkpoint, &request, known, threads, progress, &phase);
+        let (checkpoint, request) = (&*checkpoint, &request);
+        let run = Run { checkpoint, request, against, threads, progress, phase: &phase };
+        let outcome = run.save(known);
         let _ = sender.send(SaveEvent::Finished(Box::new(outcome)));
     })
 }
@@ -59,78 +74,119 @@ pub fn run(
     progress: &Progress,
     phase: &dyn Fn(&'static str),
 ) -> Result<Receipt, JobError> {
-    run_with_scales(checkpoint, request, KnownScales::new(), threads, progress, phase)
+    let run = Run { checkpoint, request, against: None, threads, progress, phase };
+    run.save(KnownScales::new())
 }
 
-fn run_with_scales(
-    checkpoint: &Checkpoint,
-    request: &Request,
-    known: KnownScales,
+/// A save and how it is carried out.
+struct Run<'r> {
+    checkpoint: &'r Checkpoint,
+    request: &'r Request,
+    against: Option<VerifiedAgainst>,
     threads: Option<usize>,
-    progress: &Progress,
-    phase: &dyn Fn(&'static str),
-) -> Result<Receipt, JobError> {
-    let saved = save(checkpoint, request, known, threads, progress, phase);
-    saved.map_err(|error| match error {
-        JobError::Stopped(why) => JobError::SaveStopped(why),
-        error => error,
-    })
+    progress: &'r Progress,
+    phase: &'r dyn Fn(&'static str),
 }
 
-fn save(
-    checkpoint: &Checkpoint,
-    request: &Request,
-    mut known: KnownScales,
-    threads: Option<usize>,
-    progress: &Progress,
-    phase: &dyn Fn(&'static str),
-) -> Result<Receipt, JobError> {
-    let output_plan = OutputPlan::new(checkpoint, request)?;
-    export::check(checkpoint, request, output_plan.bytes())?;
-    let pieces = pieces(checkpoint, &output_plan);
-    progress.expect(2 * output_plan.bytes());
-
-    phase("calibrating");
-    let rounding = output_plan.rounding;
-    let wanted = pieces.iter().filter_map(|piece| piece.calibrate);
-    let wanted = wanted.map(|(id, quantizer)| (id, quantizer, rounding));
-    calibrate(checkpoint, wanted, &mut known, threads, progress)?;
-    share_absmax(&output_plan.scaled_together, &mut known);
-
-    phase("writing");
-    let output = AtomicOutput::create(request, &output_plan)?;
-    let saving = Saving {
-        checkpoint,
-        request,
-        output_plan: &output_plan,
-        output: &output,
-        threads,
-        progress,
-    };
-    let (verification, failed) = with_background_sync(|sync| {
-        saving.write(&pieces, &known, sync)?;
-        sync.all_written();
-        saving.write_sidecars()?;
-        // Verification runs while the disk still syncs.
-        phase("verifying");
-        saving.verify(known)
-    });
-    if let Some((path, why)) = failed {
-        return Err(failed_write(&path, why).into());
+impl Run<'_> {
+    fn save(&self, known: KnownScales) -> Result<Receipt, JobError> {
+        let Run { checkpoint, request, .. } = *self;
+        let planned = OutputPlan::new(checkpoint, request).and_then(|output_plan| {
+            export::check(checkpoint, request, output_plan.bytes())?;
+            let output = AtomicOutput::create(checkpoint, request, &output_plan)?;
+            Ok((output_plan, output))
+        });
+        let (output_plan, output) = planned?;
+        match self.write_and_verify(&output_plan, &output, known) {
+            Ok(receipt) => {
+                output.commit(request.force)?;
+                Ok(Receipt { elapsed: self.progress.elapsed(), ..receipt })
+            }
+            Err(error) => Err(match (output.abandon(error.leaves_sound_output()), error) {
+                (Some(kept), error) => JobError::Unfinished { error: Box::new(error), kept },
+                (None, JobError::Stopped(why)) => JobError::SaveStopped(why),
+                (None, error) => error,
+            }),
+        }
     }
-    let verification = verification?;
-    phase("syncing to disk");
-    output.sync()?;
-    progress.check()?;
-    output.commit(request.force)?;
-    Ok(receipt(checkpoint, request, &output_plan, verification, progress))
+
+    /// Makes all of the output, synced to the disk.
+    fn write_and_verify(
+        &self,
+        output_plan: &OutputPlan,
+        output: &AtomicOutput,
+        mut known: KnownScales,
+    ) -> Result<Receipt, JobError> {
+        let Run { checkpoint, request, threads, progress, phase, .. } = *self;
+        let entries = entry_chunks(checkpoint, output_plan);
+        progress.expect(2 * output_plan.bytes());
+        let pieces = Pieces { output, output_plan, entries: &entries };
+        let finished = match output.journal() {
+            None => FinishedPieces::default(),
+            Some(journal) => {
+                phase("checking what is written");
+                pieces.find_finished(journal, &mut known, threads, progress)?
+            }
+        };
+
+        phase("calibrating");
+        let rounding = output_plan.rounding;
+        let wanted = entries.iter().filter_map(|piece| piece.calibrate);
+        let wanted = wanted.map(|(id, quantizer)| (id, quantizer, rounding));
+        calibrate(checkpoint, wanted, &mut known, threads, progress, &|id, scales| {
+            if let Some(journal) = output.journal() {
+                journal.append(&Record::Scales { tensor: id.0, scales: scales.to_vec() });
+            }
+        })?;
+        share_absmax(&output_plan.scaled_together, &mut known);
+
+        phase("writing");
+        let against = self.against.unwrap_or(match checkpoint.is_remote() {
+            true => VerifiedAgainst::Digests,
+            false => VerifiedAgainst::Source,
+        });
+        let saving = Saving {
+            checkpoint,
+            request,
+            output_plan,
+            output,
+            pieces,
+            against,
+            finished: &finished,
+            threads,
+            progress,
+        };
+        let (verification, failed) = with_background_sync(|sync| {
+            saving.write(&known, sync)?;
+            sync.all_written();
+            let copied = saving.write_sidecars()?;
+            // Verification runs while the disk still syncs.
+            phase("verifying");
+            saving.verify(known, &copied)
+        });
+        if let Some((path, why)) = failed {
+            return Err(failed_write(&path, why).into());
+        }
+        let verification = verification?;
+        phase("syncing to disk");
+        output.sync()?;
+        progress.check()?;
+        let mut receipt = receipt(checkpoint, request, output_plan, verification, progress);
+        receipt.resumed = finished.bytes;
+        if let Some(why) = output.unfit() {
+            receipt.warnings.push(format!(
+                "what an earlier save to this path had left was made {why}; it was not used"
+            ));
+        }
+        Ok(receipt)
+    }
 }
 
 fn receipt(
     checkpoint: &Checkpoint,
     request: &Request,
     output_plan: &OutputPlan,
-    verification: verify::Verification,
+    (verification, against): (Verification, VerifiedAgainst),
     progress: &Progress,
 ) -> Receipt {
     let scheme: HashMap<TensorId, Quantizer> = output_plan.quantized().collect();
@@ -157,21 +213,24 @@ fn receipt(
         unchanged: count(|how| *how == Match::Identical),
         sidecar_files: output_plan.sidecar_files.len(),
         left_out: output_plan.left_out.clone(),
+        against,
+        resumed: 0,
         warnings: output_plan.warnings.clone(),
         elapsed: progress.elapsed(),
     }
 }
 
 /// One entry of an output file, whose chunks are to be encoded.
-struct EntryChunks {
-    file: usize,
-    entry: usize,
-    chunks: Chunks,
+pub(super) struct EntryChunks {
+    pub file: usize,
+    pub entry: usize,
+    pub chunks: Chunks,
     /// The tensor whose scales must be found before the entry can be encoded.
     calibrate: Option<(TensorId, Quantizer)>,
 }
 
-fn pieces(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<EntryChunks> {
+/// The entries that are encoded, in the order of the plan.
+fn entry_chunks(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<EntryChunks> {
     let mut pieces = Vec::new();
     for (file, out) in output_plan.files.iter().enumerate() {
         for (entry, described) in out.entries.iter().enumerate() {
@@ -188,14 +247,17 @@ fn pieces(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<EntryChunks>
     pieces
 }
 
-/// Finds the scales that are not known yet and must be before the elements are quantized.
+/// Finds the scales that are not known yet and must be before the elements are quantized. Calls
+/// `found` for each tensor.
 pub(super) fn calibrate(
     checkpoint: &Checkpoint,
     wanted: impl Iterator<Item = (TensorId, Quantizer, Rounding)>,
     known: &mut KnownScales,
     threads: Option<usize>,
     progress: &Progress,
+    found: &(dyn Fn(TensorId, &[f32]) + Sync),
 ) -> Result<(), JobError> {
+    let report = found;
     let mut alike: Vec<((Quantizer, Rounding), Vec<TensorId>)> = Vec::new();
     for (id, quantizer, rounding) in wanted.filter(|(id, ..)| !known.contains_key(id)) {
         match alike.iter_mut().find(|(how, _)| *how == (quantizer, rounding)) {
@@ -228,7 +290,10 @@ pub(super) fn calibrate(
                 }
             });
             match scales {
-                Ok(scales) => _ = lock(&calibrated).insert(id, scales),
+                Ok(scales) => {
+                    report(id, &scales);
+                    lock(&calibrated).insert(id, scales);
+                }
                 Err(error) => _ = lock(&failed).get_or_insert(error),
             }
         })?;
@@ -245,53 +310,87 @@ struct Saving<'s> {
     request: &'s Request,
     output_plan: &'s OutputPlan,
     output: &'s AtomicOutput,
+    pieces: Pieces<'s>,
+    against: VerifiedAgainst,
+    /// What need not be written.
+    finished: &'s FinishedPieces,
     threads: Option<usize>,
     progress: &'s Progress,
 }
 
 impl Saving<'_> {
-    fn write(
-        &self,
-        pieces: &[EntryChunks],
-        known: &KnownScales,
-        sync: &BackgroundSync,
-    ) -> Result<(), JobError> {
+    fn write(&self, known: &KnownScales, sync: &BackgroundSync) -> Result<(), JobError> {
         let writers = Writers::new(self.progress, sync);
+        let pieces = self.pieces.entries;
         let counts = pieces.iter().map(|piece| piece.chunks.count());
         super::each_chunk(counts, self.threads, self.progress, || {
             let mut encoder = ChunkEncoder::new(self.checkpoint, self.output_plan, known);
+            if self.against == VerifiedAgainst::Digests {
+                encoder = encoder.measuring();
+            }
             let mut open: Option<(usize, Arc<Writer>)> = None;
             let writers = &writers;
             move |number, k| {
+                if self.finished.contains(number, k) {
+                    return Ok(());
+                }
                 let Some(piece) = pieces.get(number) else { return Ok(()) };
                 let Some(file) = self.output_plan.files.get(piece.file) else { return Ok(()) };
                 let writer = match open.take() {
                     Some((number, writer)) if number == piece.file => writer,
                     _ => writers.open(&self.output.path_of(file))?,
                 };
-                let made = encoder.encode(file, piece.entry, &piece.chunks, k, &mut &*writer);
+                let mut sink = DigestingSink::new(&writer);
+                encoder.encode(file, piece.entry, &piece.chunks, k, &mut sink)?;
+                let digest = sink.digest;
                 open = Some((piece.file, writer));
-                Ok(made?)
+                self.note_finished(piece, k, digest, encoder.take_error());
+                Ok(())
             }
         })
     }
 
-    fn write_sidecars(&self) -> Result<(), JobError> {
+    /// Adds a piece to the journal.
+    fn note_finished(
+        &self,
+        piece: &EntryChunks,
+        chunk: u64,
+        digest: Option<PieceDigest>,
+        error: Option<ErrorSums>,
+    ) {
+        let (Some(journal), Some(digest)) = (self.output.journal(), digest) else { return };
+        let (ranges, digest) = digest.finish();
+        let (file, entry) = (piece.file as u32, piece.entry as u32);
+        let piece = FinishedPiece { file, entry, chunk, ranges, digest, error };
+        journal.append(&Record::Piece(piece));
+    }
+
+    /// Writes the texts and copies the sidecar files. Returns the digests of the copies.
+    fn write_sidecars(&self) -> Result<HashMap<PathBuf, u128>, JobError> {
+        let mut digests = HashMap::new();
         for text in &self.output_plan.texts {
             self.output.write_text(&text.name, &text.text)?;
         }
         for sidecar in &self.output_plan.sidecar_files {
             self.progress.check()?;
+            let mut digest = CopyDigest::default();
             self.output.copy(&sidecar.source, &sidecar.name, |bytes| {
-                self.progress.advance(bytes);
+                digest.add(bytes);
+                self.progress.advance(bytes.len() as u64);
                 Ok::<(), JobError>(self.progress.check()?)
             })?;
+            digests.insert(sidecar.name.clone(), digest.finish());
         }
-        Ok(())
+        Ok(digests)
     }
 
-    /// Reopens the output, and compares all of it with the source.
-    fn verify(&self, known: KnownScales) -> Result<verify::Verification, JobError> {
+    /// Reopens the output, and compares all of it with the source, or with the digests that were
+    /// taken while it was written. `copied` has those of the sidecar files.
+    fn verify(
+        &self,
+        known: KnownScales,
+        copied: &HashMap<PathBuf, u128>,
+    ) -> Result<(Verification, VerifiedAgainst), JobError> {
         let Saving { threads, progress, .. } = *self;
         let path = self.output.path();
         let written = match self.output_plan.entry_point() {
@@ -303,16 +402,72 @@ impl Saving<'_> {
         let verified = || {
             let pairing = Pairing::new(&written, self.checkpoint)?;
             let pairing = pairing.weighed_by(self.output_plan.importance.clone());
-            let found = verify::tensors(&pairing, known, threads, progress)?;
-            compare_with_plan(path, &self.request.task, self.output_plan, &|| {
-                !progress.is_cancelled()
-            })?;
-            Ok(found)
+            let (found, against) = match self.verify_digests(&pairing)? {
+                Some(found) => (found, VerifiedAgainst::Digests),
+                None => {
+                    let found = verify::tensors(&pairing, known, threads, progress)?;
+                    (found, VerifiedAgainst::Source)
+                }
+            };
+            let none = HashMap::new();
+            let copied = if against == VerifiedAgainst::Digests { copied } else { &none };
+            let task = &self.request.task;
+            compare_with_plan(path, task, self.output_plan, copied, &|| !progress.is_cancelled())?;
+            Ok((found, against))
         };
         verified().map_err(|e| match e {
             JobError::Save(e) => JobError::Save(e.renamed(path, &self.request.out)),
             stopped => stopped,
         })
+    }
+
+    /// Compares the files with the digests that were taken while they were written. `None` if
+    /// the source is asked for, or if some digests are missing.
+    fn verify_digests(&self, pairing: &Pairing) -> Result<Option<Verification>, JobError> {
+        let journal = self.output.journal();
+        let Some(journal) = journal.filter(|_| self.against == VerifiedAgainst::Digests) else {
+            return Ok(None);
+        };
+        let found = self.pieces.verify(journal, self.threads, self.progress)?;
+        let Some(mut errors) = found else { return Ok(None) };
+        let tensors = pairing.pairs.iter().map(|pair| Verified {
+            out: pair.out,
+            source: pair.source,
+            matched: pair.matched.clone(),
+            quantizer: pairing.quantizer(pair).map(|(quantizer, _)| quantizer),
+            error: errors.remove(&pair.source),
+        });
+        Ok(Some(Verification { tensors: tensors.collect() }))
+    }
+}
+
+/// Digests what an encoder writes.
+struct DigestingSink<'w, 's> {
+    writer: &'w Writer<'s>,
+    /// `None` once something was shared without being read.
+    digest: Option<PieceDigest>,
+}
+
+impl<'w, 's> DigestingSink<'w, 's> {
+    fn new(writer: &'w Writer<'s>) -> Self {
+        DigestingSink { writer, digest: Some(PieceDigest::default()) }
+    }
+}
+
+impl Sink for DigestingSink<'_, '_> {
+    fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), SaveError> {
+        if let Some(digest) = &mut self.digest {
+            digest.add(at, bytes);
+        }
+        (&mut &*self.writer).write(at, bytes)
+    }
+
+    fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64> {
+        let shared = (&mut &*self.writer).share(at, from, start, length);
+        if !shared.is_empty() {
+            self.digest = None;
+        }
+        shared
     }
 }
 
@@ -373,7 +528,7 @@ mod tests {
             let mut writer = Writer::open(&out, &progress, sync)?;
             writer.shares_blocks = true;
             let mut sink = Counting { writer: &writer, shared: &mut shared };
-            let pieces = pieces(&checkpoint, &output_plan).into_iter();
+            let pieces = entry_chunks(&checkpoint, &output_plan).into_iter();
             for piece in pieces.filter(|piece| piece.file == 0) {
                 for k in 0..piece.chunks.count() {
                     encoder.encode(file, piece.entry, &piece.chunks, k, &mut sink)?;

@@ -83,7 +83,7 @@ pub(super) fn tensors(
     progress: &Progress,
 ) -> Result<Verification, JobError> {
     let source = pairing.source;
-    calibrate(source, pairing.to_calibrate(), &mut known, threads, progress)?;
+    calibrate(source, pairing.to_calibrate(), &mut known, threads, progress, &|_, _| {})?;
     share_absmax(&pairing.scaled_together(), &mut known);
     let chunks: Vec<_> = pairing.pairs.iter().map(|pair| pairing.chunks(pair)).collect();
     let errors: Vec<_> = chunks.iter().map(|_| Mutex::new(OrderedFold::new(None))).collect();

@@ -365,6 +365,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             self.checkpoint().clone(),
             request,
             KnownScales::new(),
+            None,
             self.options.threads,
         );
         match self.begin(job) {

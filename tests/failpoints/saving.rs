@@ -246,6 +246,7 @@ fn a_panic_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
                 scene.source.clone(),
                 scene.request.clone(),
                 Default::default(),
+                None,
                 Some(2),
             );
             let mut job = job.expect("starts");

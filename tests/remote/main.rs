@@ -10,6 +10,7 @@ mod session;
 
 mod errors;
 mod reading;
+mod resuming;
 mod saving;
 mod screen;
 mod server;

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,8 +35,23 @@ struct State {
     cdn_asked: Mutex<Vec<Asked>>,
     /// How often a path was asked for.
     counts: Mutex<HashMap<String, usize>>,
+    /// Bytes that the CDN still sends before it refuses everything.
+    allowance: AtomicI64,
+    /// Milliseconds that each answer of the CDN takes.
+    delay: AtomicU64,
+    /// How often the repositories were changed.
+    version: AtomicU64,
 }
 
+impl State {
+    fn commit(&self, repository: &str) -> String {
+        let version = self.version.load(SeqCst);
+        let add = |sum: u64, b: u8| sum.wrapping_mul(31).wrapping_add(b.into());
+        format!("{:040x}", repository.bytes().fold(7, add).wrapping_add(version))
+    }
+}
+
+/// The commit of a repository that was never changed.
 pub(crate) fn commit(repository: &str) -> String {
     let sum = repository.bytes().fold(7u64, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
     format!("{sum:040x}")
@@ -57,6 +73,9 @@ impl Hub {
             hub_asked: Mutex::default(),
             cdn_asked: Mutex::default(),
             counts: Mutex::default(),
+            allowance: AtomicI64::new(i64::MAX),
+            delay: AtomicU64::new(0),
+            version: AtomicU64::new(0),
         });
         let endpoint = address(&hub);
         serve(hub, state.clone(), answer_hub);
@@ -70,6 +89,27 @@ impl Hub {
 
     pub(crate) fn cdn_asked(&self) -> Vec<Asked> {
         self.state.cdn_asked.lock().expect("no panic").clone()
+    }
+
+    /// Bytes that the CDN has sent.
+    pub(crate) fn cdn_bytes(&self) -> u64 {
+        let sent = self.cdn_asked().into_iter().map(|asked| asked.bytes);
+        sent.filter(|&bytes| bytes != CLOSE).sum()
+    }
+
+    /// From now on the CDN refuses everything once it has sent this many bytes.
+    pub(crate) fn allow(&self, bytes: i64) {
+        self.state.allowance.store(bytes, SeqCst);
+    }
+
+    /// From now on each answer of the CDN takes this long.
+    pub(crate) fn delay(&self, milliseconds: u64) {
+        self.state.delay.store(milliseconds, SeqCst);
+    }
+
+    /// Gives all repositories another commit.
+    pub(crate) fn change(&self) {
+        self.state.version.fetch_add(1, SeqCst);
     }
 
     pub(crate) fn cdn(&self) -> &str {
@@ -203,7 +243,7 @@ fn answer_hub(state: &State, ask: &Ask, stream: &mut TcpStream) -> u64 {
         let status = if token.is_some() { "404 Not Found" } else { "401 Unauthorized" };
         return refuse(stream, status, "RepoNotFound");
     };
-    let commit = commit(&repository);
+    let commit = state.commit(&repository);
     if !["main", "refs%2Fpr%2F1", commit.as_str()].contains(revision) {
         return refuse(stream, "404 Not Found", "RevisionNotFound");
     }
@@ -264,6 +304,12 @@ fn answer_cdn(state: &State, ask: &Ask, stream: &mut TcpStream) -> u64 {
     let (Some(bytes), true) = (bytes, query == format!("Signature={SIGNATURE}")) else {
         return send(stream, "403 Forbidden", &[], b"<Error/>");
     };
+    std::thread::sleep(Duration::from_millis(state.delay.load(SeqCst)));
+    if state.allowance.load(SeqCst) <= 0 {
+        return send(stream, "403 Forbidden", &[], b"<Error/>");
+    }
+    let (start, last) = ask.range.unwrap_or((0, bytes.len() as u64 - 1));
+    state.allowance.fetch_sub(last.saturating_sub(start) as i64 + 1, SeqCst);
     match *name {
         // A link is good for two requests.
         "expiring" if count(state, &format!("{number} {path}")) > 2 => {

@@ -1,5 +1,5 @@
 //! SIGKILL at any moment of a save: OUT is the old one or the whole new one, and the next
-//! save takes away what the killed one left.
+//! save goes on from what the killed one left, or takes it away.
 //!
 //! `QUANTSCOPE_KILLS=500 cargo test --release --test robustness kills` kills 500 of them.
 
@@ -90,4 +90,51 @@ fn a_killed_save_leaves_the_old_output_or_the_new_one() {
     }
     println!("{died} killed in time, {replaced} had replaced OUT, {left} left something behind");
     assert!(died > kills / 4, "hardly any was killed in time: {died}");
+}
+
+/// The same save is killed and started again: it goes on, and ends with the same bytes.
+#[test]
+fn a_killed_save_is_continued_by_the_same_command() {
+    let kills: u32 =
+        std::env::var("QUANTSCOPE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut random = 0x2545_F491_4F6C_DD1D;
+    let (mut killed, mut resumed) = (0, 0);
+    for (share, name) in [("out", 2), ("out.safetensors", 2)].map(|(out, n)| (kills / n, out)) {
+        let out = directory.path().join(name);
+        let save = || {
+            let mut command = quantize(&out, "per-channel");
+            let output = command.arg("--json").stdout(Stdio::piped()).output().expect("runs");
+            assert!(output.status.success());
+            String::from_utf8(output.stdout).expect("text").contains("bytes_resumed")
+        };
+        let started = Instant::now();
+        save();
+        let (whole, expected) = (started.elapsed(), contents(&out));
+        let mut left = share;
+        while left > 0 {
+            let existed = out.symlink_metadata().is_ok();
+            match out.is_dir() {
+                true => std::fs::remove_dir_all(&out).expect("removes"),
+                false if existed => std::fs::remove_file(&out).expect("removes"),
+                false => {}
+            }
+            // Up to three kills in a row, then the save is left to end.
+            for _ in 0..3.min(left) {
+                let mut child = quantize(&out, "per-channel").spawn().expect("starts");
+                let thousandths = next(&mut random) % 1000;
+                std::thread::sleep(whole.mul_f64(thousandths as f64 / 1000.0));
+                child.kill().expect("is killed, or has ended");
+                killed += u32::from(!child.wait().expect("ends").success());
+                left -= 1;
+            }
+            resumed += u32::from(save());
+            assert!(contents(&out) == expected, "other bytes after {killed} kills");
+        }
+        let names = std::fs::read_dir(directory.path()).expect("lists");
+        let names = names.map(|e| e.expect("an entry").file_name().into_string());
+        assert!(names.map(|n| n.expect("text")).all(|name| name.starts_with("out")));
+    }
+    println!("{killed} killed in time, {resumed} saves went on");
+    assert!(resumed > 0, "none went on after {killed} kills");
 }

@@ -152,6 +152,10 @@ impl App {
                 self.warn(format!("{why}: nothing was written"));
                 None
             }
+            Err(JobError::Unfinished { kept, .. }) if saving.cancelled => {
+                self.warn(format!("cancelled: {kept}"));
+                None
+            }
             Err(error) => {
                 if let JobError::Save(SaveError::NoParent { parent, .. }) = &error {
                     saving.dialog.missing = Some(parent.clone());

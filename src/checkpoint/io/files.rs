@@ -1,6 +1,7 @@
 //! Files and directories at local and remote paths.
 
 use crate::checkpoint::io::remote::{self, Entry, RemoteFile};
+use crate::checkpoint::io::remote_path::is_remote;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,7 +25,7 @@ pub(crate) enum PathTarget {
 ///
 /// Nothing is at the path, it cannot be accessed, or it is a device or another special file.
 pub(crate) fn find(path: &Path) -> io::Result<PathTarget> {
-    if !remote::is_remote(path) {
+    if !is_remote(path) {
         return find_local(path.to_owned());
     }
     match remote::entry(path)? {
@@ -53,7 +54,7 @@ pub(crate) fn is_file(path: &Path) -> bool {
 /// `None` for a broken link. Names that are not Unicode are left out.
 pub(crate) fn names(directory: &Path) -> io::Result<BTreeMap<String, Option<bool>>> {
     let local = match find(directory)? {
-        PathTarget::Directory(path) if remote::is_remote(&path) => {
+        PathTarget::Directory(path) if is_remote(&path) => {
             let names = remote::names(&path)?;
             return Ok(names.into_iter().map(|(name, kind)| (name, Some(kind))).collect());
         }

@@ -8,4 +8,5 @@ pub(crate) mod inflate;
 mod mapped_read;
 #[cfg_attr(not(feature = "remote"), path = "no_remote.rs")]
 pub(crate) mod remote;
+pub(crate) mod remote_path;
 pub(crate) mod source;

@@ -32,13 +32,6 @@ pub(crate) enum Entry {
     Cached(PathBuf),
 }
 
-/// Returns whether `path` is a remote address.
-pub(crate) fn is_remote(path: &Path) -> bool {
-    path.to_str().is_some_and(|text| {
-        ["hf:/", "https:/", "http:/"].iter().any(|scheme| text.starts_with(scheme))
-    })
-}
-
 fn absent() -> io::Error {
     io::Error::other(
         "this program was built without the feature 'remote'; download the file, then open it",

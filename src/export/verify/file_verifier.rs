@@ -4,12 +4,13 @@
 use crate::checkpoint::io::files;
 use crate::export::error::{IoContext, SaveError};
 use crate::export::formats::registry;
+use crate::export::journal::CopyDigest;
 use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan};
 use crate::export::request::Task;
 use crate::export::sidecar_file::SidecarFile;
 use crate::export::verify::pairing::Pairing;
 use crate::export::verify::recovered_request;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -26,14 +27,16 @@ pub(crate) fn verify_files(
 ) -> Result<(), SaveError> {
     let Some(request) = recovered_request::recover(pairing)? else { return Ok(()) };
     let output_plan = OutputPlan::new(pairing.source, &request)?;
-    compare_with_plan(&request.out, &request.task, &output_plan, is_wanted)
+    compare_with_plan(&request.out, &request.task, &output_plan, &HashMap::new(), is_wanted)
 }
 
-/// Compares the files at `path` with an output plan.
+/// Compares the files at `path` with an output plan. `digests` has those of sidecar files that
+/// need not be read from their source again.
 pub(crate) fn compare_with_plan(
     path: &Path,
     task: &Task,
     output_plan: &OutputPlan,
+    digests: &HashMap<PathBuf, u128>,
     is_wanted: &dyn Fn() -> bool,
 ) -> Result<(), SaveError> {
     let path_of = |name: &Path| match output_plan.directory {
@@ -56,6 +59,10 @@ pub(crate) fn compare_with_plan(
     for SidecarFile { name, source, .. } in &copied {
         let path = path_of(name);
         let comparison = FileComparison { path: &path, is_wanted };
+        if let Some(&digest) = digests.get(name) {
+            comparison.compare_digest(digest)?;
+            continue;
+        }
         let mut original = files::open(source).context(source)?;
         let named = source.display().to_string();
         comparison.compare(&mut comparison.open()?, &mut original, &named)?;
@@ -112,6 +119,22 @@ impl FileComparison<'_> {
             }
             opened => opened.context(self.path),
         }
+    }
+
+    /// Compares all bytes with those whose digest was taken while they were copied.
+    fn compare_digest(&self, expected: u128) -> Result<(), SaveError> {
+        let (mut file, mut digest) = (self.open()?, CopyDigest::default());
+        while (self.is_wanted)() {
+            let piece = read_piece(&mut file).context(self.path)?;
+            if piece.is_empty() {
+                return match digest.finish() == expected {
+                    true => Ok(()),
+                    false => Err(self.differs("its bytes are not those that were copied".into())),
+                };
+            }
+            digest.add(&piece);
+        }
+        Ok(())
     }
 
     /// Compares the length, the header, literals and the bytes between tensors.

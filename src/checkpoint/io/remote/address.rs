@@ -26,13 +26,6 @@ const SLASHED_REVISIONS: [&str; 2] = ["refs/pr/", "refs/convert/"];
 
 const DEFAULT_REVISION: &str = "main";
 
-/// Whether `path` names something in a network.
-pub(crate) fn is_remote(path: &Path) -> bool {
-    path.to_str().is_some_and(|text| {
-        ["hf:/", "https:/", "http:/"].iter().any(|scheme| text.starts_with(scheme))
-    })
-}
-
 impl Address {
     /// The parts of a remote path: `hf://org/name[@revision][/path]`, the URL of a page of the
     /// Hub, or the URL of a file. `Err` says what is wrong with it.

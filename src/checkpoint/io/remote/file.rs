@@ -86,7 +86,10 @@ impl RemoteFile {
         match (repository, tag) {
             // The URL names a commit.
             (Some(_), _) => Some(url.clone()),
-            (None, Some(tag)) => Some(format!("{url} {tag}")),
+            // A query may hold a signature, which differs from link to link.
+            (None, Some(tag)) => {
+                Some(format!("{} {tag}", url.split(['?', '#']).next().unwrap_or_default()))
+            }
             (None, None) => None,
         }
     }

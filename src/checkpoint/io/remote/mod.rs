@@ -14,6 +14,5 @@ mod hub_settings;
 mod location;
 mod site;
 
-pub(crate) use address::is_remote;
 pub(crate) use file::RemoteFile;
 pub(crate) use site::{Entry, entry, names};
