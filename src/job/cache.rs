@@ -333,11 +333,11 @@ impl CacheEntry<'_> {
     pub(super) fn close(self) {
         let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         match state.file {
+            // No sync: after a crash the checksums reveal missing data.
             Some((mut file, _)) => {
-                // No sync: after a crash the checksums reveal missing data.
-                if file.flush().is_ok() {
-                    let _ = prune(&self.directory);
-                }
+                let written = file.flush().and_then(|()| prune(&self.directory));
+                // The cache is optional.
+                let _ = written;
             }
             // The modification time records when the file was last used.
             None if state.intact > 0 => {
