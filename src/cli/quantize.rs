@@ -328,7 +328,7 @@ impl Quantize {
                 Ok(()) => taken += 1,
                 Err(why) => {
                     let name = checkpoint.tensor(id).name.escape_debug();
-                    left.push(format!("tensor '{name}' was calibrated anew: {why}"));
+                    left.push(format!("tensor '{name}' was calibrated again: {why}"));
                 }
             }
         }

@@ -173,7 +173,7 @@ impl<'a> VerifyResult<'a> {
         )?;
         match &self.input_scales {
             Some(InputScales { count, compared: true, .. }) => {
-                writeln!(out, "scales of inputs: {count}, calibrated anew and found the same")?;
+                writeln!(out, "scales of inputs: {count}, calibrated again with the same result")?;
             }
             Some(InputScales { count, observed: true, .. }) => {
                 writeln!(

@@ -7,11 +7,11 @@
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A module's path without `crate`.
+/// The path of a module, without `crate`.
 type Path = Vec<String>;
 
-/// One line for each set of files that import each other. `files`: names below `src` and
-/// their code without comments.
+/// Returns one line per set of files that import each other. `files` are paths below `src` with
+/// their code, without comments.
 pub(crate) fn cycles(files: &[(String, String)]) -> Vec<String> {
     let crate_files = CrateFiles::new(files);
     let mut edges: BTreeMap<Path, BTreeSet<Path>> = BTreeMap::new();
@@ -57,7 +57,7 @@ fn cycles_in(folder: &Path, edges: &BTreeMap<Path, BTreeSet<Path>>) -> Vec<Strin
 
 struct CrateFiles {
     modules: BTreeSet<Path>,
-    /// What a `mod.rs` re-exports: the name there, and where it comes from.
+    /// The re-exports of `mod.rs` files: the exported path, and the original path.
     exports: BTreeMap<Path, Path>,
 }
 
@@ -82,7 +82,7 @@ impl CrateFiles {
         CrateFiles { modules: files.iter().map(|(name, _)| module_of(name)).collect(), exports }
     }
 
-    /// The module that defines what `path` names.
+    /// The module that defines the item at `path`.
     fn resolve(&self, path: &[String], depth: usize) -> Option<Path> {
         const MAX_EXPORTS: usize = 8;
         (1..=path.len()).rev().filter(|_| depth < MAX_EXPORTS).find_map(|length| {
@@ -102,7 +102,7 @@ fn module_of(name: &str) -> Path {
     stem.split('/').map(str::to_owned).collect()
 }
 
-/// The paths inside the crate that code names, outside of its test modules.
+/// The crate paths that code uses outside of its test modules.
 fn paths_in(module: &Path, code: &str) -> Vec<Path> {
     let tests = Regex::new(r"#\[cfg\(test\)\]\s*mod \w+ \{").expect("a pattern");
     let code = tests.split(code).next().unwrap_or_default();
@@ -121,7 +121,7 @@ fn paths_in(module: &Path, code: &str) -> Vec<Path> {
     paths
 }
 
-/// All paths of an import with groups: `a::{b, c::{d, e}}` gives three.
+/// Expands the groups of an import: `a::{b, c::{d, e}}` gives three paths.
 fn expand(prefix: &[String], import: &str) -> Vec<Path> {
     let import = import.trim();
     let names = |text: &str| -> Path {

@@ -1,4 +1,4 @@
-//! The import rules of the crate, kept: between folders and between the files of a folder.
+//! Checks the import rules of the crate, between folders and between the files of a folder.
 
 mod cycles;
 
@@ -6,8 +6,7 @@ use regex::Regex;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each folder, from the bottom up, may import those before it. `cli` and `app` stand side
-/// by side, as `BESIDE` says.
+/// The folders from the bottom up. Each may import those before it, except the pairs in `BESIDE`.
 const ORDER: [&str; 16] = [
     "failpoints",
     "guide",
@@ -27,7 +26,7 @@ const ORDER: [&str; 16] = [
     "ui",
 ];
 
-/// Pairs that may not know each other although one stands before the other.
+/// Pairs of folders that may not import each other in either direction.
 const BESIDE: [(&str, &str); 10] = [
     ("app", "cli"),
     ("ui", "cli"),
@@ -56,8 +55,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every source file as the top folder it belongs to, its name, and its code without
-/// comments.
+/// Every source file: its top folder, its name, and its code without comments.
 fn modules() -> Vec<(String, String, String)> {
     let mut paths = Vec::new();
     files(&source(), &mut paths);
@@ -71,7 +69,7 @@ fn modules() -> Vec<(String, String, String)> {
     paths.into_iter().map(module).collect()
 }
 
-/// The top folders that code names by `crate::…`, also in a group of imports.
+/// The top folders that code imports with `crate::…`, also in groups.
 fn imports(code: &str) -> Vec<String> {
     let path = Regex::new(r"\bcrate::(?:(\w+)|\{([^;]*)\};)").expect("a pattern");
     let first = Regex::new(r"(?:^|,)\s*(\w+)").expect("a pattern");
@@ -98,7 +96,7 @@ fn may_import(from: &str, to: &str) -> bool {
     match (place(from), place(to)) {
         _ if from == to => true,
         (Some(from_at), Some(to_at)) => to_at < from_at && !BESIDE.contains(&(from, to)),
-        // `lib`, `main` and `tui` stand above all; nothing below knows them.
+        // `lib`, `main` and `tui` are on top, and no folder may import them.
         (None, _) => ["lib", "main", "tui"].contains(&from),
         (Some(_), None) => false,
     }

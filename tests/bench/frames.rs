@@ -1,8 +1,8 @@
-//! How long the screen takes to answer a key over 100,000 tensors, its frame included:
-//! `cargo bench --bench frames [-- WORD]`. 16 ms are a frame at 60 Hz.
+//! The time from a key to the next frame with 100,000 tensors: `cargo bench --bench frames
+//! [-- WORD]`. A frame at 60 Hz takes 16 ms.
 //!
-//! The keys of filters are typed one by one; each row of the table has the slowest key and the
-//! median of all. Then the order, the tree and marks, and findings as they stream in.
+//! Filters are typed key by key; each row of the table has the slowest key and the median. Then
+//! follow sorting, the tree, marks, and incoming findings.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -32,7 +32,7 @@ fn checkpoint() -> Checkpoint {
     made::in_memory(&tensors)
 }
 
-/// Does something and draws the frame that follows it.
+/// Runs `work` and draws the next frame. Returns the time of both.
 fn frame(driver: &mut Driver, work: impl FnOnce(&mut Driver)) -> Duration {
     let area = Rect::new(0, 0, 120, 36);
     let mut buffer = Buffer::empty(area);
@@ -49,7 +49,7 @@ fn row(what: &str, mut took: Vec<Duration>) {
     println!("| {what} | {:.1} | {:.1} |", ms(slowest), ms(median));
 }
 
-/// What a scan finds out about a tensor.
+/// The finding of a scan for a tensor.
 fn finding(driver: &Driver, spec: &AnalysisSpec, id: TensorId) -> Event {
     let mut reader = driver.app.model.checkpoint.reader();
     let (_, bytes) = reader.elements(id, 0..4).expect("reads").expect("floats");

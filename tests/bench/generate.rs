@@ -1,8 +1,8 @@
-//! Makes checkpoints of any size to try things on: `cargo run --release --example generate
-//! -- OUT --bytes 2GiB --tensors 300 --dtype bf16 [--shards N] [--sparse]`.
+//! Generates checkpoints of any size: `cargo run --release --example generate -- OUT --bytes 2GiB
+//! --tensors 300 --dtype bf16 [--shards N] [--sparse]`.
 //!
-//! Weights are seeded and nearly normal; with `--sparse` the data is a hole in the file, so
-//! a terabyte costs no disk.
+//! Weights are pseudo-random and nearly normal. With `--sparse` the data is a hole in the file, so
+//! a terabyte takes no disk space.
 
 use clap::Parser;
 use quantscope::checkpoint::formats::safetensors::header_bytes;
@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// A .safetensors file, or with --shards a directory.
+    /// The .safetensors file to write, or the directory with --shards.
     pub out: PathBuf,
-    /// Bytes of all tensors: 500, 20KiB, 3MiB, 2GiB, 1TiB.
+    /// The total size of all tensors: 500, 20KiB, 3MiB, 2GiB, 1TiB.
     #[arg(long, value_parser = bytes, default_value = "64MiB")]
     pub bytes: u64,
     #[arg(long, default_value_t = 300)]
@@ -48,7 +48,7 @@ fn float(text: &str) -> Result<FloatType, String> {
     DType::from_name(&text.to_uppercase()).float().ok_or_else(|| format!("unknown type {text}"))
 }
 
-/// xorshift64*: fast, seeded, the same everywhere.
+/// A seeded xorshift64* generator: fast, and the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -59,7 +59,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// Nearly normal: the sum of four 16-bit uniforms.
+    /// A nearly normal weight: the sum of four uniform 16-bit numbers.
     fn weight(&mut self) -> f32 {
         let bits = self.next();
         let sum: u64 = (0..4).map(|i| bits >> (16 * i) & 0xFFFF).sum();
@@ -109,7 +109,7 @@ fn tensor_name(n: u64) -> String {
     format!("model.layers.{}.{}.weight", n / 7, KINDS[(n % 7) as usize])
 }
 
-/// Rows of 2048, or of what there is.
+/// The shape of a tensor: rows of 2048 elements, or one row if it has fewer.
 fn shape(args: &Args) -> Shape {
     let elements = (args.bytes / args.tensors / args.dtype.size() as u64).max(1);
     let columns = elements.min(2048);

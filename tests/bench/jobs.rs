@@ -1,10 +1,10 @@
-//! Whole jobs as whole processes, each as a ratio to a plain read (or write) of the same
-//! bytes in the same run: `cargo bench --bench jobs [-- --dir DIR --rounds 5 --only WORD]`.
+//! Jobs as processes, each as a ratio to a plain read or write of the same bytes in the same run:
+//! `cargo bench --bench jobs [-- --dir DIR --rounds 5 --only WORD]`.
 //!
-//! Makes its checkpoints in DIR, one after the other, 6 GB at a time, and removes them.
-//! Prints the README's table. With Python and NumPy on the path (or named by $PYTHON) it
-//! says how much faster than those a job is. Compare ratios: absolute figures drift. A file is
-//! read from the disk once before anything is measured on it.
+//! Creates checkpoints of up to 6 GB in DIR, one after the other, and removes them. Prints the
+//! README's table. If Python with NumPy is on PATH or named by $PYTHON, it also prints how much
+//! faster than NumPy a job is. Compare ratios: absolute figures drift. Each file is read from the
+//! disk once before it is measured.
 
 #[path = "generate.rs"]
 mod generate;
@@ -30,20 +30,20 @@ use std::time::Instant;
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/peer.py");
 
-/// How often NumPy is run, which takes long.
+/// The number of rounds with NumPy, which is slow.
 const PEER_ROUNDS: usize = 3;
 
 #[derive(Parser)]
 struct Args {
-    /// Where checkpoints are made; the system's place for temporary files if not given.
+    /// The directory for the checkpoints; by default the system's temporary directory.
     #[arg(long)]
     dir: Option<PathBuf>,
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only the checkpoints whose description holds this.
+    /// Run only checkpoints whose description contains this text.
     #[arg(long, default_value = "")]
     only: String,
-    /// Given by `cargo bench`.
+    /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -56,7 +56,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Makes a checkpoint for `work`, unless nobody asked for it.
+    /// Creates a checkpoint for `work`, if its description matches `--only`.
     fn on(
         &self,
         what: &str,
@@ -89,7 +89,7 @@ impl Bench {
         println!("|---|---|---|---|---|---|");
     }
 
-    /// Alternates a yardstick, a job and in the first rounds a peer, and prints their medians.
+    /// Alternates the reference, the job and, in the first rounds, the peer, and prints their medians.
     fn row(
         &self,
         name: &str,
@@ -137,7 +137,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Several schemes at once beside `calibrate`, and one more from what was counted.
+    /// Compares several schemes in one run with `calibrate`, and a further scheme from histograms.
     fn schemes(&self, model: &Path) -> io::Result<()> {
         const ALL: &str = "per-tensor,per-channel,per-block:128,per-block:64,per-block:32";
         let calibrate = || run(Command::new(PROGRAM).args(["calibrate", "--no-cache"]).arg(model));
@@ -206,7 +206,7 @@ impl Bench {
         done
     }
 
-    /// Parsing the header beside the safetensors crate, and the whole of `inspect`.
+    /// Compares parsing the header with the safetensors crate, and measures `inspect`.
     fn inspect(&self, model: &Path) -> io::Result<()> {
         let bytes = fs::read(model)?;
         let crates = || {
@@ -235,8 +235,8 @@ impl Bench {
     }
 }
 
-/// Has a file in memory as who reads it from the disk has it. One just written lies there in
-/// smaller pages, which take longer to read.
+/// Loads a file into the page cache by reading it from the disk. A file that was just written is
+/// cached in smaller pages, which are slower to read.
 fn from_the_disk(path: &Path) -> io::Result<()> {
     let file = fs::File::open(path)?;
     file.sync_all()?;
@@ -277,7 +277,7 @@ fn main() -> io::Result<()> {
             bench.heading();
             bench.measure(model, false)?;
             match what.contains("zeros") {
-                // Zeros are as many bytes on the disk as anything.
+                // Zeros take as many bytes on disk as other data.
                 true => Ok(()),
                 false => bench.quantize(model, false),
             }

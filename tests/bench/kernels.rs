@@ -1,5 +1,4 @@
-//! Throughput of every kernel in bytes of input, with a plain read of the same bytes for
-//! comparison.
+//! The throughput of every kernel in bytes of input, compared with a plain read of the same bytes.
 //!
 //! `cargo bench --bench kernels [FILTER]`. Compare ratios within one run: absolute figures
 //! drift with the machine.
@@ -20,7 +19,7 @@ fn main() {
 
 const MIB: usize = 1 << 20;
 const TYPES: [FloatType; 4] = [FloatType::F32, FloatType::BF16, FloatType::F16, FloatType::F64];
-/// Bytes that fit the cache, and bytes that do not.
+/// A buffer size that fits the CPU cache, and one that does not.
 const SIZES: [usize; 2] = [MIB, 256 * MIB];
 
 /// Elements distributed like weights: approximately normal, standard deviation 0.02.
@@ -34,7 +33,7 @@ fn weights(dtype: FloatType, bytes: usize) -> &'static [u8] {
         };
         let mut out = Vec::new();
         while out.len() < 256 * MIB {
-            // Normal numbers are drawn for 4 MiB; further ones are copies from random places.
+            // Only 4 MiB are drawn from the distribution; the rest are copies from random offsets.
             if out.len() < 4 * MIB {
                 let x = (0..12).map(|_| unit()).sum::<f64>() - 6.0;
                 write_f64(dtype, x * 0.02, &mut out);

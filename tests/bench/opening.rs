@@ -1,11 +1,11 @@
-//! From header to index, and `inspect` as a whole process, for checkpoints with more tensors
-//! than any other: `cargo bench --bench opening [-- --dir DIR --rounds 15]`.
+//! Parsing headers, and `inspect` as a process, for checkpoints with very many tensors:
+//! `cargo bench --bench opening [-- --dir DIR --rounds 15]`.
 //!
-//! Then the inspector's first frame on a terminal, also of 2 GiB.
+//! Also measures the inspector's first frame on a terminal, including for a model of 2 GiB.
 //!
-//! 100,000 tensors in one file and in 50 shards, each time as a ratio to the safetensors crate's
-//! `read_metadata` of the same bytes in the same run, and to a walk over the same JSON that
-//! keeps nothing; a sparse terabyte in 200 shards. Compare ratios: absolute figures drift.
+//! The models are 100,000 tensors in one file and in 50 shards, and a sparse terabyte in 200
+//! shards. Times are ratios to `read_metadata` of the safetensors crate on the same bytes, and to
+//! a parser that discards the same JSON. Compare ratios: absolute figures drift.
 
 #[path = "generate.rs"]
 mod generate;
@@ -28,17 +28,17 @@ use std::time::Instant;
 
 #[derive(Parser)]
 struct Args {
-    /// Where checkpoints are made; the system's place for temporary files if not given.
+    /// The directory for the checkpoints; by default the system's temporary directory.
     #[arg(long)]
     dir: Option<PathBuf>,
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// Given by `cargo bench`.
+    /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// The bytes of every shard, up to the end of its header, and how long each file is.
+/// The path, the bytes up to the end of the header, and the file size of every shard.
 struct Headers(Vec<(PathBuf, Vec<u8>, u64)>);
 
 impl Headers {
@@ -64,14 +64,14 @@ impl Headers {
         bytes.get(8..8 + length as usize).unwrap_or_default()
     }
 
-    /// What the safetensors crate does with them.
+    /// Parses the headers with the safetensors crate.
     fn by_the_crate(&self) {
         for (_, bytes, _) in &self.0 {
             black_box(::safetensors::SafeTensors::read_metadata(bytes).expect("valid"));
         }
     }
 
-    /// What no reader of JSON can be spared.
+    /// Parses the JSON and discards it, as a lower bound for every reader.
     fn walked(&self) {
         for (_, bytes, _) in &self.0 {
             let text = std::str::from_utf8(Self::json(bytes)).expect("text");
@@ -86,7 +86,7 @@ impl Headers {
     }
 }
 
-/// Milliseconds that each of these takes: medians of as many turns.
+/// Runs the works in turn, and returns the median time of each in milliseconds.
 fn in_turn<const N: usize>(rounds: usize, mut works: [&mut dyn FnMut(); N]) -> [f64; N] {
     let mut took = [(); N].map(|()| Vec::new());
     for _ in 0..rounds {
@@ -143,8 +143,8 @@ fn inspecting(model: &Path, rounds: usize) -> io::Result<()> {
 const ROWS: NonZero<u16> = NonZero::new(36).expect("more than none");
 const COLUMNS: NonZero<u16> = NonZero::new(120).expect("more than none");
 
-/// A start of the inspector on a terminal: how long until the first whole frame, and what it
-/// holds then. The first frame's last line ends with the key that quits.
+/// Starts the inspector on a terminal. Returns the time until the first complete frame, and the
+/// memory at that point. The last line of the first frame ends with the key to quit.
 fn first_frame(model: &Path) -> Result<(f64, Option<u64>), Box<dyn std::error::Error>> {
     let home = tempfile::tempdir()?;
     let pty = native_pty_system();

@@ -1,4 +1,4 @@
-//! Whole processes as the benchmarks run them.
+//! Runs processes for the benchmarks.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_quantscope");
 
-/// One run of a process: wall time, and the most memory it held, where the system tells.
+/// One run of a process: wall time, and peak memory if the system reports it.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
     pub wall: Duration,
@@ -20,7 +20,7 @@ pub(crate) fn run(command: &mut Command) -> io::Result<Run> {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let (id, has_ended) = (child.id(), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        // Aside, and seldom: two cores are soon busy.
+        // Poll rarely on a separate thread, so as not to disturb the process.
         let watcher = scope.spawn(|| {
             let mut most = None;
             while !has_ended.load(Relaxed) {
@@ -41,7 +41,7 @@ pub(crate) fn run(command: &mut Command) -> io::Result<Run> {
     })
 }
 
-/// The most memory a process has held so far, where the system tells.
+/// The peak memory of a process so far, if the system reports it.
 pub(crate) fn peak(process: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let held = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

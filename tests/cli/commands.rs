@@ -1,4 +1,4 @@
-//! The command line as a user meets it: exit codes, errors, help, pipes and signals.
+//! The command line: exit codes, errors, help, pipes and signals.
 
 use crate::support::checkpoint::{Tensor, f32s, header, huge, weights, write, write_raw};
 use crate::support::{data, failure, json, quantscope, stdout};
@@ -15,7 +15,7 @@ fn model(tensors: &[Tensor]) -> (TempDir, String) {
     (dir, path)
 }
 
-/// Fails with exit code 1 and exactly one line, which is a sentence that holds all of `parts`.
+/// Asserts exit code 1 and exactly one line of error that contains all of `parts`.
 #[track_caller]
 fn fails(args: &[&str], parts: &[&str]) {
     let (code, sentence) = failure(args);
@@ -75,7 +75,7 @@ fn an_invalid_file_is_one_sentence() {
     fails(&["analyze", &path], &["tensor 'b'", "32", "64", "no overlap"]);
 
     let mut unknown = header(&tensors, &[]);
-    // An unknown field is ignored; a type with a control sequence in it is not.
+    // An unknown field is ignored, but not an invalid type.
     unknown["b"]["\u{1b}[2Jdata"] = serde_json::json!(1);
     write_raw(Path::new(&path), &unknown, &[0; 128]);
     assert!(!stdout(&["inspect", &path]).contains('\u{1b}'));
@@ -114,7 +114,7 @@ fn a_non_finite_tensor_is_listed_and_refused_by_name() {
     let out = out.to_str().expect("text");
     fails(&["quantize", &path, "-o", out, "--include", "bad"], &name);
     assert!(!Path::new(out).exists());
-    // A pattern does not ask for it by name.
+    // A pattern does not name the tensor, so there is no error.
     stdout(&["analyze", &path, "--include", "b*"]);
 }
 
@@ -255,7 +255,7 @@ fn hostile_names_are_shown_escaped() {
         let table = stdout(&[command, &path]);
         assert!(table.contains("a\\u{1b}[31m\\u{202e}evil\\nline"), "{table}");
     }
-    // A script gets the name as it is.
+    // JSON contains the name unescaped.
     let document = crate::support::json(&["inspect", &path]);
     assert_eq!(document["tensors"][0]["name"], name);
 }
@@ -284,7 +284,7 @@ fn tables_for_people() {
     ]));
 }
 
-/// What the screen's tabs show of one tensor can be had as text.
+/// `show` prints the content of the screen's tabs for one tensor.
 #[test]
 fn show_prints_channels_and_elements() {
     let name = "classifier.4.weight";
@@ -311,7 +311,7 @@ fn show_prints_channels_and_elements() {
     let (q, back) = (q.expect("a number"), back.expect("a number"));
     assert!((q * scale - back).abs() < 1e-6, "{document}");
     assert_eq!(values[0]["place"], serde_json::json!([9, 14]));
-    // Whole numbers have no scale.
+    // Integers have no scale.
     let whole = json(&["show", "demo:", "features.1.num_batches_tracked", "--values", "0"]);
     assert!(whole["values"][0]["value"].is_i64() && whole["values"][0]["q"].is_null(), "{whole}");
 }

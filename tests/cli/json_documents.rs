@@ -1,4 +1,4 @@
-//! The JSON documents: their keys, their figures, and that threads do not change them.
+//! The JSON documents: keys, figures, and independence of the number of threads.
 
 use crate::support::checkpoint::{Tensor, f32s, huge, weights, write};
 use crate::support::{data, json, stdout};
@@ -55,7 +55,7 @@ fn keys_are_exactly_those_documented() {
                 "calibrate" => &["stats", "quantization"],
                 _ => &["stats", "quantization", "flags", "duplicate_of"],
             };
-            // Also where a tensor has no figures: then they are null.
+            // A tensor without figures has the same keys, with null.
             for tensor in tensors(&document) {
                 assert_eq!(keys(tensor), [&TENSOR[..], more].concat());
                 if let (Some(stats), Some(quantization)) = (stats, quantization) {
@@ -144,7 +144,7 @@ fn diagnostics_are_listed() {
     assert!(stdout(&["analyze", path]).contains("the same bytes as embed"));
 }
 
-/// Every calibration is saved as it was measured, and found again by `verify`.
+/// For every calibration the measured error equals that of the saved file and of `verify`.
 #[test]
 fn measured_errors_equal_those_of_the_saved_file() {
     let dir = tempdir().expect("a directory");
@@ -157,7 +157,7 @@ fn measured_errors_equal_those_of_the_saved_file() {
             ("per-channel", "safetensors"),
             ("per-tensor", "burn"),
         ] {
-            // A search for the least error in every block of every tensor takes its time.
+            // Searching for the lowest MSE in every block takes long.
             if calibration == "mse" && scheme == "per-block:32" {
                 continue;
             }
@@ -181,7 +181,7 @@ fn measured_errors_equal_those_of_the_saved_file() {
                 else {
                     continue;
                 };
-                // Scales of int8 are stored in the model's BF16.
+                // compressed-tensors stores scales in BF16, the type of the model.
                 let near = if format == "int8" { 0.3 } else { 1e-6 };
                 assert!((a - b).abs() <= near, "{calibration} {scheme} {format}: {a} {b}");
                 compared += 1;
@@ -234,7 +234,7 @@ fn tensors_are_sorted_worst_first_and_unmeasured_last() {
     let path = dir.path().join("model.safetensors");
     let mut broken = vec![1.0; 4];
     broken[2] = f32::NAN;
-    // One value far out costs the others their precision.
+    // One outlier reduces the precision of the other values.
     let outlier = (0..16).map(|i| if i == 0 { 100.0 } else { (i as f32).sin() });
     write(
         &path,
@@ -256,7 +256,7 @@ fn tensors_are_sorted_worst_first_and_unmeasured_last() {
     }
     let [_, fine, exact, broken, steps] = &tensors(&document)[..] else { panic!("five") };
     assert_eq!((&fine["quantizable"], &fine["reason"]), (&true.into(), &Value::Null));
-    // Infinite dB: JSON has no such number.
+    // JSON cannot represent an infinite SQNR.
     assert!(exact["quantization"]["sqnr_db"].is_null());
     assert_eq!(exact["quantization"]["mse"], 0.0);
     assert_eq!(broken["quantizable"], false);
@@ -265,7 +265,7 @@ fn tensors_are_sorted_worst_first_and_unmeasured_last() {
     assert!(broken["quantization"]["scale"].is_null());
     assert!(steps["stats"]["count"].is_null());
     assert_eq!(document["totals"]["tensors"], 5);
-    // Three are quantized: a byte an element and a scale each.
+    // Three tensors are quantized to one byte per element, plus a scale each.
     let after = 16 + (4 + 4) + 8 + (64 + 4) + (16 + 4);
     assert_eq!(document["totals"]["bytes_quantized"], after);
 }
@@ -309,7 +309,7 @@ fn a_selection_limits_what_is_shown() {
     let model = data("tiny-llama/single");
     let document = json(&["inspect", &model, "--include", "*norm*", "--include", "lm_head.weight"]);
     assert_eq!(document["totals"]["tensors"], 6);
-    // A norm is not quantized, though a pattern shows it; by its plain name it is.
+    // A norm is quantized only if it is named, not by a pattern.
     let norm = "model.norm.weight";
     let shown = json(&["inspect", &model, "--include", "*.norm.*"]);
     assert_eq!(shown["totals"]["bytes_quantized"], shown["totals"]["bytes"]);
@@ -320,8 +320,8 @@ fn a_selection_limits_what_is_shown() {
     assert_eq!(names(&without), ["lm_head.weight", "model.embed_tokens.weight", norm]);
 }
 
-/// The file becomes shorter while it is measured: the rest is still told, and the end says
-/// so.
+/// If the file shrinks during the analysis, the other tensors are still reported, and the exit
+/// code is 1.
 #[test]
 fn an_unreadable_tensor_is_an_entry_and_exit_code_1() {
     let dir = tempdir().expect("a directory");

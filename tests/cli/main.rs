@@ -1,4 +1,4 @@
-//! The command line: exit codes, output, documents and reports.
+//! The command line: exit codes, output, JSON documents and reports.
 
 #[path = "../support/mod.rs"]
 mod support;

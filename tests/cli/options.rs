@@ -1,4 +1,4 @@
-//! Options of the command line that scripts and CI rely on: conditions, CSV, suggestions, help.
+//! Options that scripts and CI rely on: conditions, CSV, suggestions and help.
 
 use crate::support::checkpoint::{f32s, weights, write};
 use crate::support::{data, failure, json, quantscope, stdout};

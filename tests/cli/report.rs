@@ -1,5 +1,4 @@
-//! Reports: what they say, that they are whole, and that no name in a file can make them say
-//! anything else.
+//! Reports: their figures, their completeness, and the escaping of names from files.
 
 use crate::support::checkpoint::{weights, write};
 use crate::support::driver::{Driver, TINY_LLAMA, scan_of};
@@ -16,7 +15,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The records of a CSV file, as RFC 4180 has them.
+/// Parses the records of a CSV file according to RFC 4180.
 fn records(text: &str) -> Vec<Vec<String>> {
     let mut records = vec![vec![String::new()]];
     let (mut quoted, mut chars) = (false, text.chars().peekable());
@@ -42,13 +41,13 @@ fn records(text: &str) -> Vec<Vec<String>> {
     records
 }
 
-/// The elements of a page, in order, each with its first attribute's name.
+/// The HTML tags of a page in order, each with the name of its first attribute.
 fn tags(page: &str) -> Vec<&str> {
     let tag = Regex::new("<[^ >]*(?: [a-z]+)?").expect("a pattern");
     tag.find_iter(page).map(|found| found.as_str()).collect()
 }
 
-/// The report of a model with two tensors, one of this name, in each format.
+/// The reports of a model with two tensors, one of them with this name, in each format.
 fn reported(name: &str) -> [String; 3] {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("model.safetensors");
@@ -79,7 +78,7 @@ fn reported(name: &str) -> [String; 3] {
         let mut written = Vec::new();
         report.write(format, &mut written).expect("memory");
         let text = String::from_utf8(written).expect("text");
-        // Where it lay is not what is tested.
+        // The path of the model is not compared.
         text.replace(directory.path().to_str().expect("text"), "")
     })
 }
@@ -144,7 +143,7 @@ fn all_report_formats_have_the_figures_of_analyze() {
         }
         for part in ["stats", "quantization"] {
             for (key, value) in analysed[part].as_object().expect("figures") {
-                // Sums over counted values round in another order, in their last bits.
+                // Sums over histogram counts differ in their last bits.
                 let same = match (reported[part][key].as_f64(), value.as_f64()) {
                     (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * b.abs(),
                     (a, b) => a == b,
@@ -200,7 +199,7 @@ fn a_report_replaces_files_only_with_force_and_never_the_model() {
     assert!(why.contains("is the checkpoint itself"), "{why}");
 }
 
-/// With activations all three have the figures of `analyze`, and its order.
+/// With activations, all three formats have the figures and the order of `analyze`.
 #[test]
 fn reports_have_output_errors_if_activations_are_given() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -243,7 +242,7 @@ fn reports_have_output_errors_if_activations_are_given() {
     }
     let first = tensors[0]["output"]["weights"]["db"].as_f64().expect("a figure");
     assert!(page.contains(&format!(">{first:.1} dB</td>")));
-    // The curve is that of the outputs, and without activations nothing is said of them.
+    // The curve uses output errors. Without activations the report has none.
     let plain: Value = serde_json::from_str(&written("p.json", &[])).expect("JSON");
     assert_ne!(plain["budget"], document["budget"]);
     assert_eq!(plain["tensors"][0].get("output"), None);

@@ -51,7 +51,7 @@ fn shown_output_may_leave_lines_out() {
     assert!(!fits("a\nb\n", "a\n") && !fits("a\nb\n", "…\na\n") && !fits("", "a\n"));
 }
 
-/// The examples of `--help` run, in the order in which they are listed.
+/// Runs the examples of `--help` in the order in which they are listed.
 #[test]
 fn examples_of_help_run() {
     for command in [
@@ -116,7 +116,7 @@ fn group_by_prompt(mut steps: Vec<(String, String)>, line: &str) -> Vec<(String,
     steps
 }
 
-/// Whether a printed text is what is shown. Spaces at the end of a line do not count.
+/// Whether a printed text matches the shown text, ignoring trailing spaces.
 fn fits(printed: &str, shown: &str) -> bool {
     let lines = |text: &str| text.lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>();
     fits_lines(&lines(printed), &lines(shown))
@@ -145,7 +145,7 @@ fn report(document: &Document, block: &Block, output: &Output) -> String {
     )
 }
 
-/// Runs lines with the program of this build in the path.
+/// Runs a shell script with this build of the program in PATH.
 fn shell(directory: &Path, script: &str) -> Output {
     let program = Path::new(env!("CARGO_BIN_EXE_quantscope"));
     let folder = program.parent().expect("a folder");
@@ -160,7 +160,7 @@ fn shell(directory: &Path, script: &str) -> Output {
     command.env_remove("PAGER").output().expect("a shell")
 }
 
-/// A directory with the files that the documents name.
+/// Creates a directory with the files that the documents use.
 fn workspace() -> TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join(name);

@@ -1,11 +1,11 @@
-//! `quantscope help`: every page is listed, reachable and true about options.
+//! `quantscope help`: every page is listed and names only options that exist.
 
 use crate::markdown::{Document, guide, readme};
 use crate::support::{failure, quantscope, stdout};
 use regex::Regex;
 use std::collections::BTreeSet;
 
-/// Columns of the manual: fits a terminal of 100 columns.
+/// The maximum width of the manual, which fits a terminal of 100 columns.
 const MAX_COLUMNS: usize = 96;
 
 fn topic(page: &Document) -> &str {
@@ -98,7 +98,7 @@ fn documents_name_only_options_and_pages_that_exist() {
     let program = stdout(&["--help"]);
     known.extend(option.find_iter(&program).map(|found| found.as_str().to_owned()));
     let mentioned = Regex::new(r"quantscope help ([a-z]+)").expect("a pattern");
-    // Commands of other programs, in a line or between backquotes.
+    // Commands of other programs, on a line or in backquotes.
     let others = Regex::new(r"(?:cargo|pip|git) [^`\n]*").expect("a pattern");
     let topics: Vec<String> = guide().iter().map(|page| topic(page).to_owned()).collect();
     for document in guide().into_iter().chain([readme()]) {

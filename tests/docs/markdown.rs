@@ -1,20 +1,20 @@
-//! The parts of a Markdown text that the tests check.
+//! Reads the code blocks and links of Markdown files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A fenced block of code.
 pub(crate) struct Block {
-    /// What stands behind the opening fence.
+    /// The info string after the opening fence.
     pub info: String,
-    /// The number of the line after the fence, from 1.
+    /// The 1-based number of the line after the fence.
     pub line: usize,
     pub text: String,
 }
 
 /// A Markdown file of this repository.
 pub(crate) struct Document {
-    /// The path below the repository.
+    /// The path relative to the repository.
     pub name: String,
     pub text: String,
 }
@@ -51,7 +51,7 @@ impl Document {
         blocks
     }
 
-    /// The targets of all links and pictures.
+    /// The targets of all links and images.
     pub(crate) fn links(&self) -> Vec<&str> {
         let targets = self.text.split("](").skip(1);
         targets.filter_map(|rest| rest.split(')').next()).collect()
@@ -62,7 +62,7 @@ pub(crate) fn readme() -> Document {
     Document::read(&root().join("README.md"))
 }
 
-/// The pages of the manual, in the order of their names.
+/// The pages of the manual, sorted by name.
 pub(crate) fn guide() -> Vec<Document> {
     let entries = fs::read_dir(root().join("src/guide")).expect("the folder of the manual");
     let paths = entries.map(|entry| entry.expect("an entry").path());

@@ -1,4 +1,4 @@
-//! The README is short, and what it links to exists.
+//! The README is short, and its links exist.
 
 use crate::markdown::{Document, guide, readme, root};
 use regex::Regex;
@@ -32,7 +32,7 @@ fn readme_answers_a_newcomers_questions() {
     assert!((4..=6).contains(&pictures), "{pictures} pictures");
 }
 
-/// Whether a path in a document leads to a file or folder, seen from the document or the top.
+/// Whether a path exists relative to the document or to the repository.
 fn exists(document: &Document, path: &str) -> bool {
     let folder = root().join(&document.name);
     let beside = folder.parent().is_some_and(|folder| folder.join(path).exists());
@@ -41,7 +41,7 @@ fn exists(document: &Document, path: &str) -> bool {
 
 #[test]
 fn documents_for_contributors_name_files_that_exist() {
-    // Between backquotes, with a slash or the name of a source file.
+    // In backquotes, with a slash or the name of a source file.
     let path = Regex::new(r"`([\w.]+(?:/[\w.-]+)*/?)`").expect("a pattern");
     for name in [".github/CONTRIBUTING.md", "tests/README.md"] {
         let document = Document::read(&root().join(name));

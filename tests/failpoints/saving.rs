@@ -1,6 +1,5 @@
-//! A disk that fails, a thread that panics, a source that changes: whatever happens in a
-//! save, OUT is afterwards what it was or the whole new output, and nothing is left that the
-//! next save does not take away.
+//! A failing disk, a panicking thread, a source that changes: after any of these OUT is the old
+//! or the complete new output, and the next save removes all leftovers.
 
 use crate::support::checkpoint::{weights, write};
 use quantscope::checkpoint::Checkpoint;
@@ -21,13 +20,13 @@ const EINVAL: i32 = 22;
 const ENOSPC: i32 = 28;
 const TMP: &str = ".quantscope-tmp";
 
-/// What is armed is armed for the whole process.
+/// Takes the lock for failpoints, which are global to the process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A model of two shards with everything that a save can touch.
+/// A model with two shards and every kind of file that a save handles.
 fn model(directory: &Path) -> PathBuf {
     let model = directory.join("model");
     std::fs::create_dir_all(model.join("1_Pooling")).expect("creates");
@@ -63,7 +62,7 @@ fn save(source: &Checkpoint, request: &Request) -> Result<Receipt, JobError> {
     save::run(source, request, Some(2), &Progress::default(), &|_| {})
 }
 
-/// Every file below a path with its bytes, in order; empty if there is nothing.
+/// All files below a path with their bytes, sorted; empty if the path does not exist.
 fn contents(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     if path.is_file() {
         return vec![(PathBuf::new(), std::fs::read(path).expect("reads"))];
@@ -73,7 +72,7 @@ fn contents(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         let entry = entry.expect("an entry").path();
         let name = PathBuf::from(entry.file_name().expect("named"));
         let inside = contents(&entry).into_iter();
-        // Joining nothing would leave a slash at the end.
+        // Joining an empty path would add a trailing slash.
         found.extend(inside.map(|(rest, bytes)| {
             let below = rest.iter().fold(name.clone(), |path, part| path.join(part));
             (below, bytes)
@@ -91,8 +90,8 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-/// A place with an old output and what a save would make of it.
-struct Scene {
+/// A request to save, with the contents of the old and the expected new output.
+struct SaveFixture {
     directory: tempfile::TempDir,
     source: Arc<Checkpoint>,
     request: Request,
@@ -100,9 +99,9 @@ struct Scene {
     new: Vec<(PathBuf, Vec<u8>)>,
 }
 
-impl Scene {
-    /// `out`: a file or a directory by its name; `exists`: whether something is there.
-    fn new(out: &str, exists: bool) -> Scene {
+impl SaveFixture {
+    /// `out` is the name of a file or a directory. `exists` is whether there is an old output.
+    fn new(out: &str, exists: bool) -> SaveFixture {
         let directory = tempfile::tempdir().expect("a directory");
         let source = Arc::new(open(&model(directory.path())));
         let place = directory.path().join("place");
@@ -122,33 +121,34 @@ impl Scene {
         };
         assert_ne!(old, new);
         let request = request(&source, &out, QuantizationScheme::PER_CHANNEL, exists);
-        Scene { directory, source, request, old, new }
+        SaveFixture { directory, source, request, old, new }
     }
 
     fn save(&self) -> Result<Receipt, JobError> {
         save(&self.source, &self.request)
     }
 
-    /// OUT is the old one or the whole new one; a save that says done has made the new one.
+    /// Asserts that OUT is the old output or the complete new one, and the new one if the save
+    /// succeeded.
     fn assert_whole(&self, succeeded: bool, what: &str) {
         let found = contents(&self.request.out);
         assert!(found == self.new || (found == self.old && !succeeded), "{what}");
     }
 
-    /// What stands beside OUT.
-    fn litter(&self) -> Vec<String> {
+    /// The names of leftover files beside OUT.
+    fn leftovers(&self) -> Vec<String> {
         let out = self.request.out.file_name().and_then(|n| n.to_str()).expect("text");
         let mut names = names(self.request.out.parent().expect("a place"));
         names.retain(|name| name != out);
         names
     }
 
-    /// The next save to the same place succeeds and leaves nothing else.
+    /// Asserts that the next save to OUT succeeds and removes all leftovers.
     fn assert_clean_after_the_next(&self, what: &str) {
         let again = Request { force: true, ..self.request.clone() };
         save(&self.source, &again).unwrap_or_else(|e| panic!("{what}: the next save: {e}"));
         assert!(contents(&self.request.out) == self.new, "{what}");
-        assert_eq!(self.litter(), [""; 0], "{what}");
+        assert_eq!(self.leftovers(), [""; 0], "{what}");
     }
 
     fn back_to_old(&self) {
@@ -161,7 +161,7 @@ impl Scene {
         }
     }
 
-    /// Steps of an undisturbed save.
+    /// The number of steps of a successful save.
     fn steps(&self) -> u64 {
         arm(ArmedFailure {
             failpoint: Failpoint::Disk,
@@ -184,16 +184,16 @@ fn remove(path: &Path) {
     }
 }
 
-const SCENES: [(&str, bool); 4] =
+const OUTPUTS: [(&str, bool); 4] =
     [("out", true), ("out", false), ("out.safetensors", true), ("out.safetensors", false)];
 
 #[test]
 fn a_failure_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
     let _alone = alone();
     let mut injected = 0;
-    for (out, exists) in SCENES {
-        let scene = Scene::new(out, exists);
-        let steps = scene.steps();
+    for (out, exists) in OUTPUTS {
+        let fixture = SaveFixture::new(out, exists);
+        let steps = fixture.steps();
         assert!(steps > 8, "{steps}");
         for step in 0..steps {
             for (number, repeats) in
@@ -206,23 +206,23 @@ fn a_failure_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
                     failure: Failure::OsError(number),
                     repeats,
                 });
-                let saved = scene.save();
+                let saved = fixture.save();
                 disarm();
                 injected += 1;
-                scene.assert_whole(saved.is_ok(), &what);
+                fixture.assert_whole(saved.is_ok(), &what);
                 if let Err(error) = &saved {
                     let said = error.to_string();
                     let known = ["Input/output", "Permission denied", "Invalid", "No space"];
                     assert!(known.iter().any(|k| said.contains(k)), "{what}: {said}");
                 }
-                let litter = scene.litter();
-                // A disk that goes on failing cannot be cleaned, and an old output stays
-                // aside until the new one is known to be on the disk.
-                let in_place = contents(&scene.request.out) == scene.new;
-                assert!(repeats || in_place || litter.is_empty(), "{what}: {litter:?}");
-                assert!(litter.iter().all(|name| name.ends_with(TMP)), "{what}: {litter:?}");
-                scene.assert_clean_after_the_next(&what);
-                scene.back_to_old();
+                let leftovers = fixture.leftovers();
+                // If the disk keeps failing, leftovers cannot be removed. An old output is kept
+                // until the new one is synced to disk.
+                let in_place = contents(&fixture.request.out) == fixture.new;
+                assert!(repeats || in_place || leftovers.is_empty(), "{what}: {leftovers:?}");
+                assert!(leftovers.iter().all(|name| name.ends_with(TMP)), "{what}: {leftovers:?}");
+                fixture.assert_clean_after_the_next(&what);
+                fixture.back_to_old();
             }
         }
     }
@@ -233,8 +233,8 @@ fn a_failure_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
 fn a_panic_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
     let _alone = alone();
     for (out, exists) in [("out", true), ("out.safetensors", false)] {
-        let scene = Scene::new(out, exists);
-        for step in 0..scene.steps() {
+        let fixture = SaveFixture::new(out, exists);
+        for step in 0..fixture.steps() {
             let what = format!("{out} {exists}: step {step}");
             arm(ArmedFailure {
                 failpoint: Failpoint::Disk,
@@ -243,8 +243,8 @@ fn a_panic_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
                 repeats: false,
             });
             let job = save::start(
-                scene.source.clone(),
-                scene.request.clone(),
+                fixture.source.clone(),
+                fixture.request.clone(),
                 Default::default(),
                 None,
                 Some(2),
@@ -261,75 +261,76 @@ fn a_panic_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
                 }
             };
             disarm();
-            scene.assert_whole(told.is_ok(), &what);
+            fixture.assert_whole(told.is_ok(), &what);
             let why = told.expect_err("a panic is told");
             assert!(why.contains("a test's panic at step"), "{what}: {why}");
-            scene.assert_clean_after_the_next(&what);
-            scene.back_to_old();
+            fixture.assert_clean_after_the_next(&what);
+            fixture.back_to_old();
         }
     }
 }
 
-/// Where two directories cannot be swapped in one step, a save that was killed in between
-/// has set the old one aside.
+/// If the system cannot swap two directories atomically, a killed save may have renamed the old
+/// output.
 #[test]
 fn a_replaced_output_is_restored_after_a_failure() {
     let _alone = alone();
-    let scene = Scene::new("out", true);
-    let aside = scene.request.out.with_file_name(format!(".out.old{TMP}"));
-    std::fs::rename(&scene.request.out, &aside).expect("renames");
-    let careful = Request { force: false, ..scene.request.clone() };
-    let error = save(&scene.source, &careful).expect_err("the old one is there again").to_string();
+    let fixture = SaveFixture::new("out", true);
+    let aside = fixture.request.out.with_file_name(format!(".out.old{TMP}"));
+    std::fs::rename(&fixture.request.out, &aside).expect("renames");
+    let careful = Request { force: false, ..fixture.request.clone() };
+    let error =
+        save(&fixture.source, &careful).expect_err("the old one is there again").to_string();
     assert!(error.contains("exists already"), "{error}");
-    assert!(contents(&scene.request.out) == scene.old && scene.litter().is_empty());
-    // Killed a moment later, both are there.
+    assert!(contents(&fixture.request.out) == fixture.old && fixture.leftovers().is_empty());
+    // If the save was killed slightly later, both exist.
     std::fs::create_dir(&aside).expect("creates");
     std::fs::write(aside.join("old"), "old").expect("writes");
-    scene.assert_clean_after_the_next("both");
+    fixture.assert_clean_after_the_next("both");
 }
 
 #[test]
 fn a_temporary_name_that_is_a_link_is_not_written_through() {
     let _alone = alone();
     for (out, exists) in [("out", true), ("out.safetensors", true)] {
-        let scene = Scene::new(out, exists);
-        let precious = scene.directory.path().join("precious");
+        let fixture = SaveFixture::new(out, exists);
+        let precious = fixture.directory.path().join("precious");
         std::fs::write(&precious, "precious").expect("writes");
-        let temporary = scene.request.out.with_file_name(format!(".{out}{TMP}"));
+        let temporary = fixture.request.out.with_file_name(format!(".{out}{TMP}"));
         #[cfg(unix)]
         for hard in [false, true] {
             match hard {
                 true => std::fs::hard_link(&precious, &temporary).expect("links"),
                 false => std::os::unix::fs::symlink(&precious, &temporary).expect("links"),
             }
-            let saved = scene.save();
+            let saved = fixture.save();
             assert_eq!(std::fs::read(&precious).expect("reads"), b"precious", "{out} {hard}");
             let error = saved.expect_err("refused").to_string();
             assert!(error.contains("is a link"), "{error}");
-            assert!(contents(&scene.request.out) == scene.old);
+            assert!(contents(&fixture.request.out) == fixture.old);
             std::fs::remove_file(&temporary).expect("removes");
         }
     }
 }
 
-/// OUT that is a link is replaced; what it leads to stays.
+/// If OUT is a symbolic link, the link is replaced and its target stays.
 #[test]
 #[cfg(unix)]
 fn an_output_that_is_a_link_is_replaced_and_not_followed() {
     let _alone = alone();
     for out in ["out", "out.safetensors"] {
-        let scene = Scene::new(out, true);
-        let real = scene.directory.path().join("real");
-        std::fs::rename(&scene.request.out, &real).expect("renames");
-        std::os::unix::fs::symlink(&real, &scene.request.out).expect("links");
-        scene.save().expect("saves");
-        assert!(!scene.request.out.is_symlink());
-        assert!(contents(&scene.request.out) == scene.new && contents(&real) == scene.old);
-        assert_eq!(scene.litter(), [""; 0]);
+        let fixture = SaveFixture::new(out, true);
+        let real = fixture.directory.path().join("real");
+        std::fs::rename(&fixture.request.out, &real).expect("renames");
+        std::os::unix::fs::symlink(&real, &fixture.request.out).expect("links");
+        fixture.save().expect("saves");
+        assert!(!fixture.request.out.is_symlink());
+        assert!(contents(&fixture.request.out) == fixture.new && contents(&real) == fixture.old);
+        assert_eq!(fixture.leftovers(), [""; 0]);
     }
 }
 
-/// No way to spell a path makes the source an output.
+/// The source is refused as OUT, however its path is written.
 #[test]
 #[cfg(unix)]
 fn the_source_is_never_written() {
@@ -363,7 +364,7 @@ fn the_source_is_never_written() {
     assert_eq!(names(directory.path()), ["file.safetensors", "link", "model"]);
 }
 
-/// A snapshot is links into blobs: read through them, never written to.
+/// A snapshot consists of links to blobs, which are read and never written to.
 #[test]
 #[cfg(unix)]
 fn a_hugging_face_cache_is_read_and_never_written() {
@@ -399,12 +400,12 @@ fn a_hugging_face_cache_is_read_and_never_written() {
     let out = directory.path().join("out");
     save(&source, &request(&source, &out, QuantizationScheme::PER_TENSOR, false)).expect("saves");
     assert!(contents(&cache) == before);
-    // What was a link is a file of its own, with everything beside the weights.
+    // Linked sidecar files are copied as regular files.
     assert!(out.join("1_Pooling/config.json").is_file() && !out.join("config.json").is_symlink());
     assert_eq!(names(&out), names(&plain));
 }
 
-/// What lies outside of the model's directory does not go along, whatever links to it.
+/// Files outside of the model's directory are not copied, even if links point to them.
 #[test]
 #[cfg(unix)]
 fn sidecar_files_outside_of_the_directory_are_not_copied() {
@@ -434,18 +435,19 @@ fn sidecar_files_outside_of_the_directory_are_not_copied() {
     }
 }
 
-/// Something happens to the source while a save is in one of its phases.
+/// Changes the source during a phase of a save, and returns the error.
 fn disturbed(phase: &'static str, happens: &(dyn Fn(&Path) + Sync)) -> String {
-    let scene = Scene::new("out", true);
-    let shard = scene.directory.path().join("model/b.safetensors");
+    let fixture = SaveFixture::new("out", true);
+    let shard = fixture.directory.path().join("model/b.safetensors");
     let during = |now: &'static str| {
         if now == phase {
             happens(&shard);
         }
     };
-    let saved = save::run(&scene.source, &scene.request, Some(2), &Progress::default(), &during);
-    assert!(contents(&scene.request.out) == scene.old, "{phase}");
-    assert_eq!(scene.litter(), [""; 0], "{phase}");
+    let saved =
+        save::run(&fixture.source, &fixture.request, Some(2), &Progress::default(), &during);
+    assert!(contents(&fixture.request.out) == fixture.old, "{phase}");
+    assert_eq!(fixture.leftovers(), [""; 0], "{phase}");
     saved.expect_err(phase).to_string()
 }
 
@@ -482,7 +484,7 @@ fn a_source_that_changes_during_a_save_fails_the_save() {
     }
 }
 
-/// A reader that has the file open already meets the end.
+/// A reader that has the file open already gets an error.
 #[test]
 fn a_file_that_is_truncated_while_it_is_read_is_an_error() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -504,8 +506,8 @@ fn a_file_that_is_truncated_while_it_is_read_is_an_error() {
 #[test]
 fn saved_outputs_can_be_verified_again() {
     let _alone = alone();
-    let scene = Scene::new("out", false);
-    scene.save().expect("saves");
-    let out = open(&scene.request.out);
-    verify::run(&out, &scene.source, None, &Progress::default()).expect("verifies");
+    let fixture = SaveFixture::new("out", false);
+    fixture.save().expect("saves");
+    let out = open(&fixture.request.out);
+    verify::run(&out, &fixture.source, None, &Progress::default()).expect("verifies");
 }

@@ -17,7 +17,7 @@ fn saved(directory: &Path, scheme: QuantizationScheme, format: OutputFormat) -> 
     out
 }
 
-/// The int8 values and scales are those of our own container, tensor by tensor.
+/// The int8 values and scales equal those of the safetensors output.
 #[test]
 fn burnpack_output_equals_safetensors_output() {
     let directory = tempfile::tempdir().expect("temp");
@@ -61,12 +61,12 @@ fn the_burn_layout_transposes_linear_weights() {
         let mut dims = source.tensor(b).shape.dims().to_vec();
         dims.reverse();
         assert_eq!(out.tensor(a).shape.dims(), dims);
-        // An embedding stays as it is.
+        // An embedding is not transposed.
         let name = "model.embed_tokens.weight";
         let (a, b) = (out.find(name).expect("is there"), source.find(name).expect("is there"));
         assert_eq!(out.tensor(a).shape, source.tensor(b).shape);
     }
-    // With one scale for all, the values are the same ones, in columns.
+    // With one scale per tensor, transposing does not change the values.
     let values = |format| {
         let out = open(directory.path().join(format!("per-tensor{format:?}.bpk")));
         let id = out.find("model.layers.1.mlp.down_proj.weight").expect("is there");
@@ -81,7 +81,7 @@ fn the_burn_layout_transposes_linear_weights() {
     }
 }
 
-/// Whatever is not marked is turned too.
+/// Linear weights are transposed even if they are not marked.
 #[test]
 fn unmarked_weights_are_transposed_and_verified() {
     let directory = tempfile::tempdir().expect("temp");
@@ -170,7 +170,7 @@ fn invalid_burnpack_files_are_refused_with_a_reason() {
     assert!(refused(&|b| b[6..10].fill(0xff)).contains("cut off"));
     assert!(refused(&|b| b[10] = 0xff).contains("CBOR"));
     assert!(refused(&|b| b.truncate(b.len() - 1)).contains("cut off"));
-    // `F32` becomes a type that Burn does not have, `U8` one of another size.
+    // Replaces `F32` with a type that Burn does not have, and `U8` with one of another size.
     let replace = |from: &[u8], to: &[u8], bytes: &mut Vec<u8>| {
         let at = bytes.windows(from.len()).position(|w| w == from).expect("is there");
         bytes[at..at + to.len()].copy_from_slice(to);
@@ -182,8 +182,7 @@ fn invalid_burnpack_files_are_refused_with_a_reason() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whatever is done to the head of a real file, opening it ends, in a sentence or in
-    /// tensors that lie inside it.
+    /// Any change in the head of a real file gives an error, or tensors inside the file.
     #[test]
     fn a_mutated_file_is_read_or_refused(
         edits in prop::collection::vec((0usize..3000, any::<u8>()), 1..6),

@@ -1,5 +1,5 @@
-//! Files with the rows they must give: `NAME.expected.json` beside each lists its tensors as
-//! the format's owner loads them.
+//! Compares files with `NAME.expected.json`, which lists the tensors as the software that owns
+//! the format loads them.
 
 use quantscope::checkpoint::{Checkpoint, Role, Stored, StoredId};
 use quantscope::tensor::{FloatType, read_f64};
@@ -8,18 +8,17 @@ use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// A stored tensor as it was read.
+/// A stored tensor as quantscope reads it.
 struct Actual {
     name: String,
     dtype: String,
     shape: Vec<u64>,
     role: Role,
-    /// Its elements, or why there are none.
+    /// Its elements, or why they cannot be read.
     bytes: Result<Vec<u8>, String>,
 }
 
-/// Checks every file and model directory in a directory against its rows, and gives how many
-/// there are.
+/// Checks every file and model directory in a directory. Returns their number.
 pub(crate) fn check(directory: &Path) -> usize {
     let mut files: Vec<PathBuf> = std::fs::read_dir(directory)
         .expect("lists")
@@ -50,7 +49,7 @@ fn problems(file: &Path) -> Vec<String> {
     let name = file.file_name().expect("a name").to_string_lossy();
     let opened = Checkpoint::open(file);
     let Value::Array(rows) = &expected else {
-        // Such a file need not open; a sentence says what it is.
+        // Such a file may be refused with a sentence that names its format.
         return match opened {
             Ok(_) => Vec::new(),
             Err(error) if error.to_string().len() > 20 => Vec::new(),
@@ -81,7 +80,7 @@ fn problems(file: &Path) -> Vec<String> {
     if names.len() < actual.len() {
         wrong.push(format!("{name}: two tensors have one name"));
     }
-    // What has a name of its own is looked for first.
+    // Rows with a fixed name are matched first.
     let (free, named): (Vec<&Value>, Vec<&Value>) =
         rows.iter().partition(|row| row.get("name_free").is_some());
     for row in named.into_iter().chain(free) {
@@ -109,7 +108,7 @@ fn problems(file: &Path) -> Vec<String> {
     wrong
 }
 
-/// Whether a row may have this name.
+/// Whether a row accepts this name.
 fn has_name(row: &Value, name: &str) -> bool {
     let texts = |key: &str| match &row[key] {
         Value::String(text) => vec![text.clone()],
@@ -127,7 +126,7 @@ fn has_name(row: &Value, name: &str) -> bool {
     })
 }
 
-/// What differs between a row as it must be and as it is.
+/// Describes the difference between the expected and the actual row.
 fn difference(row: &Value, actual: &Actual) -> Option<String> {
     let undecoded = row["undecoded"].as_str();
     let either_type = undecoded.is_some_and(|why| why.contains("either type"));
@@ -183,7 +182,7 @@ fn difference(row: &Value, actual: &Actual) -> Option<String> {
         other => return Some(format!("the test cannot compare values of {other}")),
     };
     let found = (0..).map_while(|index| read_f64(float, bytes, index));
-    // The types have 32 bits or fewer.
+    // These types have at most 32 bits.
     let narrow = |value: f64| value as f32;
     let same = found.map(narrow).eq(values.iter().filter_map(Value::as_f64).map(narrow));
     (!same).then(|| format!("its bytes are {bytes:02x?}"))

@@ -1,6 +1,6 @@
-//! Which of the files in a directory are opened: a table of small directories. Each has an
-//! `expected.json`; `tests/interop/fixtures/make_discovery.py` makes them and records what
-//! transformers and diffusers open.
+//! Which files of a directory are opened: a table of small directories. Each has an
+//! `expected.json`; `tests/interop/fixtures/make_discovery.py` creates them and records which
+//! files transformers and diffusers open.
 
 use crate::support::data;
 use quantscope::checkpoint::{Checkpoint, Problem};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 struct Expected {
     open: String,
     files: Option<Vec<String>>,
-    /// The value that fills each tensor, so that it is known which file it came from.
+    /// The value that fills each tensor, which shows the file it came from.
     tensors: Option<BTreeMap<String, Option<f32>>>,
     says: Option<String>,
     error: Option<String>,
@@ -26,8 +26,8 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-/// The words of a sentence that name files, tensors or numbers.
-fn facts(sentence: &str) -> Vec<&str> {
+/// The words of an error that are names of files or tensors, or numbers.
+fn names_and_numbers(sentence: &str) -> Vec<&str> {
     let words = sentence.split([' ', ',', ';', ':', '(', ')', '\'']);
     words
         .map(|word| word.trim_end_matches('.'))
@@ -54,8 +54,8 @@ fn check(case: &Path, expected: &Expected) {
             (Some(_), other) => panic!("{label}: {other}"),
             (None, _) => {
                 let said = error.to_string();
-                for fact in facts(expected.error.as_deref().expect("a reason")) {
-                    assert!(said.contains(fact), "{label}: {said}, expected {fact}");
+                for word in names_and_numbers(expected.error.as_deref().expect("a reason")) {
+                    assert!(said.contains(word), "{label}: {said}, expected {word}");
                 }
             }
         }
@@ -79,8 +79,8 @@ fn check(case: &Path, expected: &Expected) {
         None => assert_eq!(notes, "", "{label}"),
         Some(sentence) => {
             assert!(!notes.is_empty(), "{label}: expected a note: {sentence}");
-            for fact in facts(sentence) {
-                assert!(notes.contains(fact), "{label}: {notes}, expected {fact}");
+            for word in names_and_numbers(sentence) {
+                assert!(notes.contains(word), "{label}: {notes}, expected {word}");
             }
         }
     }

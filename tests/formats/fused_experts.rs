@@ -1,5 +1,5 @@
-//! Experts of one layer stored as one tensor `[experts, out, in]`: every row of every expert
-//! is an output channel, as if the experts were stored one by one.
+//! Experts of a layer stored as one tensor `[experts, out, in]`: every row of every expert is an
+//! output channel, as if the experts were stored one by one.
 
 use super::{bytes, open, run};
 use quantscope::checkpoint::Checkpoint;

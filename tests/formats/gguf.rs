@@ -1,4 +1,4 @@
-//! GGUF through the library: what gguf-py wrote is read as gguf-py reads it.
+//! GGUF through the library: files of gguf-py are decoded as gguf-py decodes them.
 
 use crate::{bytes, floats, quantize, refusal};
 use quantscope::checkpoint::{Checkpoint, Format};
@@ -26,7 +26,7 @@ fn every_block_type_decodes_bit_for_bit_like_gguf_py() {
         assert_eq!(blocks.tensor(id).shape, tensor.shape);
         let (found, expected) = (floats(&blocks, &tensor.name), floats(&expected, &tensor.name));
         assert!(found == expected, "{}", tensor.name);
-        // Any part of it is that part of the whole.
+        // Any range equals the same range of the whole tensor.
         let mut reader = blocks.reader();
         for range in [0..1, 1..33, 31..40, 64..tensor.parameters(), 5..5] {
             let (_, part) = reader.elements(id, range.clone()).expect("reads").expect("decoded");
@@ -35,7 +35,7 @@ fn every_block_type_decodes_bit_for_bit_like_gguf_py() {
     }
 }
 
-/// As BF16 and F16 too, each value rounded once.
+/// Dequantizing to BF16 and F16 rounds each value once.
 #[test]
 fn every_block_type_is_dequantized_to_every_float_type() {
     let blocks = open("blocks.gguf");
@@ -57,7 +57,7 @@ fn every_block_type_is_dequantized_to_every_float_type() {
             let mapped = blocks.map(id, Dequantize { to: Some(to) }).expect("reads");
             match blocks.packed_format(id) {
                 Some(_) => assert!(mapped == Some((to, rounded)), "{} as {to:?}", tensor.name),
-                // Floats stay what they are.
+                // Float tensors stay unchanged.
                 None => assert!(
                     mapped.is_some_and(|(dtype, _)| dtype.dtype() == blocks.tensor(id).dtype)
                 ),
@@ -66,11 +66,10 @@ fn every_block_type_is_dequantized_to_every_float_type() {
     }
 }
 
-/// A tensor of a file that is made on the spot: name, dimensions as GGUF has them, ggml's number
-/// of its type, and its data.
+/// A tensor of a generated file: name, dimensions in GGUF's order, ggml's type number, and data.
 pub(crate) type MadeTensor = (String, Vec<u64>, u32, Vec<u8>);
 
-/// A GGUF file with these unsigned 32-bit numbers and tensors, and the architecture `llama`.
+/// Writes a GGUF file of the architecture `llama` with these 32-bit unsigned values and tensors.
 pub(crate) fn made(path: &Path, numbers: &[(&str, u32)], tensors: &[MadeTensor]) -> PathBuf {
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
     let text = |bytes: &mut Vec<u8>, text: &str| {
@@ -108,7 +107,7 @@ pub(crate) fn made(path: &Path, numbers: &[(&str, u32)], tensors: &[MadeTensor])
     path.to_owned()
 }
 
-/// A file with one tensor `w.weight` of 2 rows of 32 elements of a type.
+/// Writes a file with one tensor `w.weight` of 2 rows of 32 elements.
 fn with_one_tensor(directory: &Path, kind: u32, data: &[u8]) -> PathBuf {
     let tensor = ("w.weight".to_owned(), vec![32, 2], kind, data.to_vec());
     made(&directory.join(format!("type-{kind}.gguf")), &[], &[tensor])
@@ -119,7 +118,7 @@ pub(crate) fn wave(name: &str, width: u64, rows: u64) -> MadeTensor {
     (name.to_owned(), vec![width, rows], 0, elements.flat_map(f32::to_le_bytes).collect())
 }
 
-/// The types of a file's tensors, in its order.
+/// The names and types of a file's tensors, in file order.
 fn types_of(file: &Checkpoint) -> Vec<(&str, &str)> {
     file.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.dtype.name())).collect()
 }
@@ -172,7 +171,7 @@ fn tensors_are_written_in_blocks_of_every_type() {
     assert_eq!(written, 22);
 }
 
-/// As `llama_model_quantize` of llama.cpp with ggml 0.25.1 makes them; see
+/// The expected types are those of `llama_model_quantize` in llama.cpp with ggml 0.25.1; see
 /// `tests/interop/check_ggml.py`.
 #[test]
 fn mixes_give_the_types_of_llama_cpp() {
@@ -242,7 +241,7 @@ fn mixes_give_the_types_of_llama_cpp() {
     }
 }
 
-/// ggml's number of Q4_0_4_4, which it no longer has.
+/// The type number of Q4_0_4_4, which ggml has removed.
 const REMOVED_TYPE: u32 = 31;
 
 #[test]
@@ -289,7 +288,7 @@ fn values_and_tensors_of_a_real_file_are_listed() {
     assert_eq!(tensors[6], ("token_embd.weight", "Q4_0", &[32, 128][..], 2304));
 }
 
-/// Key-values, offsets, padding and every block: the file gguf-py itself would write.
+/// Metadata, offsets, padding and blocks equal those of the file that gguf-py writes.
 #[test]
 fn q8_0_is_written_byte_for_byte_like_gguf_py() {
     let directory = tempfile::tempdir().expect("temp");
@@ -298,7 +297,7 @@ fn q8_0_is_written_byte_for_byte_like_gguf_py() {
     let receipt = quantize(&source, &out, QuantizationScheme::per_block(32), OutputFormat::Gguf);
     assert_eq!(receipt.quantized.len(), 3);
     assert!(receipt.quantized.iter().all(|q| q.on_disk.sqnr_db > 35.0), "{receipt:?}");
-    // What was marked and could not be is named; what was not marked is not.
+    // Warnings name only marked tensors that cannot be quantized.
     let warned = |name: &str| receipt.warnings.iter().any(|w| w.contains(name));
     assert_eq!(receipt.warnings.len(), 2, "{:?}", receipt.warnings);
     assert!(warned("blk.0.odd.weight") && warned("blk.0.ffn_gate_inp.weight"));
@@ -326,7 +325,7 @@ fn any_flipped_byte_of_the_data_is_found() {
     }
 }
 
-/// A file without the keys that say what its tensors are gets them.
+/// A file without the keys that describe its tensor types gets them.
 #[test]
 fn a_file_without_a_file_type_gets_one() {
     let directory = tempfile::tempdir().expect("temp");
@@ -381,7 +380,7 @@ fn unsuitable_tensors_are_refused_with_a_reason() {
         let found = refusal(source, &path(out), scheme, format);
         assert!(found.contains(sentence), "{found}");
     }
-    // A block type that is only named cannot become floats.
+    // A block type that is not decoded cannot be dequantized.
     let task = Task::Dequantize { to: None };
     let removed = crate::open(with_one_tensor(directory.path(), REMOVED_TYPE, &[0; 36]));
     let found = crate::run(&removed, &path("b.safetensors"), task);

@@ -1,4 +1,4 @@
-//! JSON as people and Python write it: configs, indexes and headers that are unusual or wrong.
+//! Unusual and invalid JSON in configs, indexes and headers, as written by people and Python.
 
 use crate::support::data;
 use quantscope::checkpoint::Checkpoint;
@@ -13,7 +13,7 @@ struct Row {
     error: Option<String>,
 }
 
-/// Cases that the safetensors library refuses too, so that a refusal is right.
+/// Cases that the safetensors library also refuses, so quantscope may refuse them.
 const MAY_BE_REFUSED: [&str; 1] = ["metadata-numbers"];
 
 #[test]

@@ -1,5 +1,5 @@
-//! The formats other than safetensors, through the library: real files read as their
-//! owners read them, written, reopened and verified.
+//! Formats other than safetensors, through the library: real files are decoded like the software
+//! that owns the format does, written, reopened and verified.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -61,7 +61,7 @@ fn task(source: &Checkpoint, scheme: QuantizationScheme, format: OutputFormat) -
     Task::Quantize { plan: Plan::uniform(ids, scheme, Rounding::HalfAway), format }
 }
 
-/// Quantizes what is quantizable by default.
+/// Quantizes the tensors that are quantized by default.
 fn quantize(
     source: &Checkpoint,
     out: &Path,
@@ -71,7 +71,7 @@ fn quantize(
     run(source, out, task(source, scheme, format)).expect("saves").1
 }
 
-/// Why the same is refused.
+/// The error of a refused quantization.
 fn refusal(
     source: &Checkpoint,
     out: &Path,
@@ -81,12 +81,12 @@ fn refusal(
     run(source, out, task(source, scheme, format)).map(|_| ()).expect_err("refused").to_string()
 }
 
-/// Why a checkpoint does not open.
+/// The error of opening a checkpoint.
 fn not_opened(path: impl AsRef<Path>) -> String {
     Checkpoint::open(path.as_ref()).map(|_| ()).expect_err("refused").to_string()
 }
 
-/// Every tensor of `found` is that of `expected`, byte for byte.
+/// Asserts that all tensors are equal, byte for byte.
 fn assert_same(found: &Checkpoint, expected: &Checkpoint) {
     for tensor in expected.tensors() {
         let id = found.find(&tensor.name).unwrap_or_else(|| panic!("no {}", tensor.name));

@@ -20,7 +20,7 @@ fn stored_compressed_and_fortran_arrays_are_the_same() {
     assert_eq!(lone.tensor(lone.ids().next().expect("one")).name, "lone");
 }
 
-/// A compressed array is read from any place, forward and back.
+/// Ranges of a compressed array can be read in any order.
 #[test]
 fn a_compressed_array_is_read_in_any_order() {
     let found = open(Path::new(DATA).join("packed.npz"));
@@ -33,13 +33,13 @@ fn a_compressed_array_is_read_in_any_order() {
     }
 }
 
-/// Headers and members of every kind give the rows and values that np.load gives.
+/// All kinds of headers and members give the tensors and values of np.load.
 #[test]
 fn files_of_every_kind_list_their_tensors() {
     assert!(crate::cases::check(&Path::new(DATA).join("cases")) > 70);
 }
 
-/// What mlx wrote before it had safetensors.
+/// mlx wrote such files before it supported safetensors.
 #[test]
 fn quantized_arrays_of_mlx_are_decoded() {
     let found = open(Path::new(DATA).join("mlx"));
@@ -49,7 +49,7 @@ fn quantized_arrays_of_mlx_are_decoded() {
     assert!(found.ids().all(|id| !quantizable(&found, id)), "{:?}", found.tensors());
 }
 
-/// From public reports: members that hold objects, and deflated ones in column-major order.
+/// From public bug reports: members with objects, and compressed members in column-major order.
 #[test]
 fn one_bad_member_does_not_close_the_archive() {
     let found = open(Path::new(DATA).join("reading/object_member.npz"));
@@ -84,7 +84,7 @@ fn damaged_archives_are_refused() {
     let whole = std::fs::read(Path::new(DATA).join("packed.npz")).expect("reads");
     std::fs::write(&path, &whole[..whole.len() / 2]).expect("writes");
     assert!(not_opened(&path).contains("not a valid ZIP file"));
-    // Its directory says where things are; the compressed elements are damaged.
+    // The directory is intact, but the compressed elements are damaged.
     std::fs::write(&path, &whole).expect("writes");
     let range = open(&path).all_stored().next().expect("one").1.range.clone();
     let mut damaged = whole.clone();

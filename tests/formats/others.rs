@@ -1,4 +1,4 @@
-//! Files that are not checkpoints: each is named for what it is, with what to do.
+//! Files that are not supported checkpoints: the error names the format and says what to do.
 
 use crate::support::data;
 use quantscope::checkpoint::Checkpoint;
@@ -12,7 +12,7 @@ struct Row {
     words: Vec<String>,
 }
 
-/// Files that are checkpoints under another format's name: opened, or named for what they are.
+/// Checkpoints with the extension of another format: they open, or the error names their format.
 const OPEN: [&str; 5] = [
     "gguf-inside-safetensors-name.safetensors",
     "safetensors-inside-gguf-name.gguf",
@@ -28,7 +28,7 @@ fn other_files_are_named_by_their_first_bytes() {
     assert!(rows.len() > 100, "only {} rows were found", rows.len());
     let mut wrong = Vec::new();
     for Row { file, says, words } in rows {
-        // Core ML packages are directories, and the shards' row is about their directory.
+        // Core ML packages are directories, and the expectation for shards is for their directory.
         if file.ends_with(".json") && !file.ends_with("index.json") {
             continue;
         }

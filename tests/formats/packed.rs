@@ -1,6 +1,6 @@
-//! Quantized checkpoints of other software: each layout is one tensor with its real name,
-//! shape and values. The fixtures of `tests/data/formats` come with the answers of the
-//! software that owns them; the others are computed here, plainly.
+//! Quantized checkpoints of other software: each packed weight is listed as one tensor with its
+//! real name, shape and values. The fixtures in `tests/data/formats` contain the values of the
+//! software that owns the format; the other expected values are computed here.
 
 use quantscope::checkpoint::Checkpoint;
 use quantscope::checkpoint::formats::safetensors::header_bytes;
@@ -11,7 +11,7 @@ use quantscope::quantization::{QuantizationScheme, Rounding};
 use quantscope::tensor::{DType, FloatType, Shape, TensorId};
 use std::path::Path;
 
-/// Elements of a range of a tensor, as decoded.
+/// Decodes a range of a tensor.
 fn elements(checkpoint: &Checkpoint, id: TensorId, range: std::ops::Range<u64>) -> Vec<f32> {
     let mut reader = checkpoint.reader();
     let (float, bytes) = reader.elements(id, range).expect("decodes").expect("has elements");
@@ -23,7 +23,7 @@ fn all(checkpoint: &Checkpoint, id: TensorId) -> Vec<f32> {
     elements(checkpoint, id, 0..checkpoint.tensor(id).parameters())
 }
 
-/// Bit for bit, and the same for any range.
+/// Asserts that a tensor decodes bit for bit, in any range.
 fn assert_decodes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
     let id = checkpoint.find(name).unwrap_or_else(|| panic!("{name}"));
     let count = checkpoint.tensor(id).parameters();
@@ -51,7 +51,7 @@ fn assert_decodes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
     }
 }
 
-/// Written back as floats of every type, each value rounded once.
+/// Asserts that a tensor is dequantized to every float type with one rounding per value.
 fn assert_dequantizes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
     let directory = tempfile::tempdir().expect("temp");
     for to in [FloatType::F32, FloatType::BF16, FloatType::F16] {
@@ -76,7 +76,7 @@ fn assert_dequantizes(checkpoint: &Checkpoint, name: &str, expected: &[f32]) {
     }
 }
 
-/// Every fixture, and what its tensor is called, stored as, and made of.
+/// Every fixture with the name of its tensor, its format, and its number of stored tensors.
 const FIXTURES: [(&str, &str, usize); 9] = [
     ("awq-gemm", "awq int4, groups of 64", 3),
     ("bnb-nf4", "bitsandbytes nf4, blocks of 64", 4),
@@ -89,7 +89,7 @@ const FIXTURES: [(&str, &str, usize); 9] = [
     ("mxfp4-gpt-oss", "mxfp4, blocks of 32", 2),
 ];
 
-/// All of them are exact: the answers were computed in F32.
+/// The expected values were computed in F32, so all comparisons are exact.
 #[test]
 fn every_fixture_decodes_to_its_owners_values() {
     for (fixture, layout, parts) in FIXTURES {
@@ -113,7 +113,7 @@ fn every_fixture_decodes_to_its_owners_values() {
     }
 }
 
-/// A checkpoint made of these tensors in a directory of its own.
+/// A checkpoint of generated tensors in a temporary directory.
 struct Model {
     directory: tempfile::TempDir,
 }
@@ -140,7 +140,7 @@ impl Model {
         Checkpoint::open(self.directory.path()).expect("opens")
     }
 
-    /// Why the first tensor that is not decoded is left alone.
+    /// Why the first tensor that is not decoded cannot be quantized.
     fn reason(&self) -> String {
         let checkpoint = self.open();
         let formats = checkpoint.ids().filter_map(|id| checkpoint.packed_format(id));
@@ -150,7 +150,7 @@ impl Model {
     }
 }
 
-/// Numbers that look random and are the same every time.
+/// Seeded pseudo-random numbers.
 fn noise(seed: u32, count: usize) -> Vec<u32> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let next = |_| {
@@ -186,7 +186,7 @@ fn i32s(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-/// Each row's codes in words that no code crosses.
+/// Packs the codes of each row into words. No code crosses a word.
 fn packed_rows(codes: &[u8], columns: usize, bits: u32) -> Vec<u8> {
     let per_word = (32 / bits) as usize;
     let rows = codes.chunks(columns);
@@ -288,7 +288,7 @@ fn int8_with_zero_points_and_in_groups() {
     assert!(model.open().packed_format(TensorId(0)).is_some_and(|l| l.int8().is_none()));
 }
 
-/// Codes of a column after each other in one stream of bits, in words: `[in·b/32, out]`.
+/// Packs the codes of each column as one bit stream of words: `[in·b/32, out]`.
 fn gptq_words(codes: &[u8], outer: usize, bits: u32) -> Vec<u32> {
     let inner = codes.len() / outer;
     let mut words = vec![0u32; inner * bits as usize / 32 * outer];
@@ -407,7 +407,7 @@ fn nvfp4_of_both_producers() {
     let (rows, columns) = (5usize, 64usize);
     let q = codes(11, rows * columns, 4);
     let packed: Vec<u8> = q.chunks(2).map(|pair| pair[0] | pair[1] << 4).collect();
-    // E4M3 of 2^k: exponent k + 7.
+    // The E4M3 code of 2^k has the exponent field k + 7.
     let powers: Vec<i32> = noise(12, rows * 4).into_iter().map(|n| (n % 9) as i32 - 4).collect();
     let scale: Vec<u8> = powers.iter().map(|k| ((k + 7) << 3) as u8).collect();
     let global = 3.0f32;
@@ -459,7 +459,7 @@ fn mlx_of_every_width() {
                 f32::from(q[i]) * bf16(s[at]) + bf16(b[at])
             })
             .collect();
-        // The module's own bits go before those of the rest.
+        // The bits of a module take precedence over the general ones.
         let config =
             format!(r#"{{"quantization":{{"group_size":32,"bits":9,"m":{{"bits":{bits}}}}}}}"#);
         let dims = [rows as u64, row_bytes as u64 / 4];
@@ -485,7 +485,7 @@ fn mlx_of_every_width() {
 fn quanto_and_fp8_of_every_scale() {
     let q = codes(20, 24, 8);
     let s = [0.5f32, 0.25, 2.0];
-    // E5M2 of plain numbers: the upper half of an F16.
+    // E5M2 is the upper byte of an F16.
     let fp8: Vec<u8> =
         (0..24).map(|i| (half::f16::from_f32(i as f32 * 0.5 - 4.0).to_bits() >> 8) as u8).collect();
     let value = |i: usize| half::f16::from_bits(u16::from(fp8[i]) << 8).to_f32();
@@ -515,7 +515,7 @@ fn quanto_and_fp8_of_every_scale() {
     let name = |k: u32| checkpoint.packed_format(TensorId(k)).expect("quantized").name();
     assert_eq!(name(2), "fp8 e5m2 per-channel");
     assert_eq!(name(3), "fp8 e5m2 per-tensor");
-    // Without any scales in the file, the numbers are what they are; beside scaled ones, the
+    // If the file has no scales, these are plain FP8 numbers. If other tensors have scales, the
     // scales of this one are missing.
     let unscaled = ("d.weight", DType::F8E5M2, &[3u64, 8][..], fp8.clone());
     let model = Model::new("", std::slice::from_ref(&unscaled));
@@ -531,7 +531,7 @@ fn quanto_and_fp8_of_every_scale() {
     assert!(reason.contains("other tensors of its type have them"), "{reason}");
 }
 
-/// Experts in one tensor: each matrix has blocks of its own, with partial ones at its edges.
+/// Fused experts: each matrix has its own blocks, with partial blocks at its edges.
 #[test]
 fn fp8_blocks_of_stacked_matrices() {
     let (experts, rows, columns) = (3usize, 5usize, 7usize);
@@ -557,7 +557,7 @@ fn fp8_blocks_of_stacked_matrices() {
     assert_decodes(&model.open(), "m.gate_up_proj", &expected);
 }
 
-/// Transposed layouts read panels: a tensor larger than one is the same from any of its
+/// Transposed formats are read in panels. A tensor larger than a panel is decoded the same in
 /// chunks.
 #[test]
 fn tensors_larger_than_a_panel_are_the_same_in_chunks() {
@@ -784,7 +784,7 @@ fn inconsistent_parts_of_a_packed_tensor_are_reported() {
         let model = Model::new(config, &with_plain);
         let reason = model.reason();
         assert!(reason.contains(sentence), "{sentence}: {reason}");
-        // It never closes the checkpoint.
+        // The checkpoint still opens.
         let checkpoint = model.open();
         let other = checkpoint.find("other.weight").expect("listed");
         assert!(quantizable(&checkpoint, other), "{sentence}");
@@ -809,8 +809,8 @@ fn a_group_index_out_of_range_is_an_error_when_read() {
     assert!(error.contains("the index 7, expected 0 to below 1"), "{error}");
 }
 
-/// There and back through `dequantize`: plain names, no word of quantization, what is
-/// beside it copied, and every value verified.
+/// `dequantize` gives plain names and no trace of quantization, copies sidecar files, and verifies
+/// every value.
 #[test]
 fn dequantized_models_are_plain() {
     for (fixture, _, _) in FIXTURES {
@@ -848,7 +848,7 @@ fn dequantized_models_are_plain() {
     }
 }
 
-/// A quantized model is copied as it is while other tensors of it become int8.
+/// Packed tensors are copied unchanged while other tensors become int8.
 #[test]
 fn packed_tensors_are_copied_while_others_are_quantized() {
     let weight: Vec<f32> = scales(50, 64);

@@ -1,5 +1,5 @@
-//! Packed checkpoints written by the software that owns each format, with the values that the
-//! same software reads from them (`tests/interop/fixtures` made both).
+//! Packed checkpoints written by the software that owns each format, with the values that it
+//! decodes. Both are made by `tests/interop/fixtures`.
 
 use quantscope::checkpoint::{Checkpoint, Content};
 use quantscope::export::{Request, Task};
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 const FIXTURES: &str = "tests/data/packed";
 
-/// Sums of a rotation depend on the order in which a matrix product adds: within this part of
-/// a row's absolute maximum instead of bit for bit.
+/// Fixtures with rotations. Their values depend on the order of additions in a matrix product, so
+/// they are compared with a tolerance relative to the row's absolute maximum.
 const ROTATED: [&str; 2] = ["comfy-int8-convrot", "comfy-convrot-w4a4"];
 const TOLERANCE: f32 = 1e-6;
 
@@ -24,7 +24,7 @@ fn fixtures() -> Vec<PathBuf> {
     all
 }
 
-/// Checks every fixture, and reports all that fail.
+/// Checks every fixture, and reports all failures.
 fn for_each(check: impl Fn(&Path)) {
     let failed = |fixture: &PathBuf| {
         let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(fixture)));
@@ -44,7 +44,7 @@ fn open(fixture: &Path) -> Checkpoint {
     Checkpoint::open(&fixture.join("model.safetensors")).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The owner's values; `None` for a fixture that is named but not decoded.
+/// The expected values; `None` for a format that is recognised but not decoded.
 fn expected(fixture: &Path) -> Option<Checkpoint> {
     let path = fixture.join("expected.safetensors");
     path.is_file().then(|| Checkpoint::open(&path).expect("opens"))
@@ -68,7 +68,7 @@ fn all(checkpoint: &Checkpoint, id: TensorId) -> Vec<f32> {
     elements(checkpoint, id, 0..checkpoint.tensor(id).parameters())
 }
 
-/// The names of all tensors but biases, which the owner's values leave out.
+/// The names of all tensors except biases, which the expected values do not include.
 fn names(checkpoint: &Checkpoint) -> BTreeSet<&str> {
     let names = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
     names.filter(|name| !name.ends_with(".bias")).collect()
@@ -108,7 +108,7 @@ fn every_fixture_has_its_owners_names_shapes_and_values() {
             assert!(checkpoint.float_type(id).is_some(), "{name}: {} {described:?}", tensor.name);
             let values = all(&expected, answer);
             assert_same(&name, &tensor.name, row, &all(&checkpoint, id), &values);
-            // Any range gives the same values as the whole.
+            // Any range gives the same values as reading the whole tensor.
             let (count, row) = (values.len() as u64, row as u64);
             let bounds = [0, 1, 7, row - 1, row, row + 3, 2 * row, count / 2 + 1, count];
             let whole = all(&checkpoint, id);
@@ -124,8 +124,8 @@ fn every_fixture_has_its_owners_names_shapes_and_values() {
     });
 }
 
-/// What is not decoded keeps its type and shape, has a reason, and leaves nothing that could
-/// be quantized by mistake.
+/// Tensors that are not decoded keep their type and shape and have a reason, and none of their
+/// parts can be quantized.
 #[test]
 fn fixtures_without_values_are_named_and_kept() {
     for_each(|fixture| {
@@ -160,7 +160,7 @@ fn fixtures_without_values_are_named_and_kept() {
     });
 }
 
-/// Dequantized, a checkpoint has the owner's tensors and no trace of its quantization.
+/// A dequantized checkpoint has the expected tensors and no trace of its quantization.
 #[test]
 fn dequantized_fixtures_hold_only_the_owners_tensors() {
     let directory = tempfile::tempdir().expect("temp");

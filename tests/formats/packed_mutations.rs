@@ -1,6 +1,6 @@
-//! Packed checkpoints with one thing changed: another type, rank or shape, a missing part, an
-//! extra marker. The file opens, the tensors that were not touched stay listed, and nothing is
-//! decoded to other values than those of the untouched file.
+//! Packed checkpoints with one change: another type, rank or shape, a missing stored tensor, an
+//! extra marker. The file opens, unchanged tensors stay listed, and no tensor is decoded to
+//! different values.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -12,34 +12,33 @@ use std::path::{Path, PathBuf};
 
 const FIXTURES: [&str; 2] = ["tests/data/packed", "tests/data/formats"];
 
-/// Parts whose absence leaves a file that is valid and means something else: nothing else in
-/// it says that they were there.
+/// Stored tensors without which the file is valid but has another meaning. Nothing else in the
+/// file shows that they are missing.
 const UNNOTICED: [&str; 8] = [
-    // Markers of ComfyUI's rotated int8 and of tensors that are FP8 without a scale otherwise.
+    // A marker of ComfyUI, which distinguishes rotated int8 and FP8 without a scale.
     "comfy_quant",
-    // ModelOpt's AWQ has it for some modules only.
+    // ModelOpt's AWQ has it only for some modules.
     "pre_quant_scale",
-    // The scales of activations are not part of a weight.
+    // Activation scales are not part of a weight.
     "input_scale",
     "activation_scale",
     "k_scale",
     "v_scale",
     "scaled_fp8",
-    // A sequential order is the usual one.
+    // Without it the order is sequential.
     "g_idx",
 ];
 
-/// Parts that keep a format from being decoded. Nothing else in the file says that they were
-/// there.
+/// Stored tensors that prevent decoding. Nothing else in the file shows that they are missing.
 const UNNOTICED_CONTRADICTIONS: [&str; 1] = ["act.scales"];
 
-/// Fixtures whose grid of scales also fits a weight with rows and columns exchanged.
+/// Fixtures whose scales also fit the transposed weight.
 const SYMMETRIC: [&str; 3] = ["comfy-nvfp4-padded", "comfy-u8-scales", "fp8-experts-block"];
 
-/// Changes of each fixture.
+/// The number of changes per fixture.
 const CHANGES: u32 = 12;
 
-/// A safetensors file as its header and its data.
+/// The header and the data of a safetensors file.
 #[derive(Clone, Debug)]
 struct File {
     header: Map<String, Value>,
@@ -64,7 +63,7 @@ impl File {
         &self.data[at(0)..at(1)]
     }
 
-    /// The file of these tensors, one after another.
+    /// Writes the tensors one after another.
     fn write(&self, path: &Path) {
         let (mut header, mut data) = (Map::new(), Vec::new());
         if let Some(metadata) = self.header.get("__metadata__") {
@@ -92,7 +91,7 @@ impl File {
     }
 }
 
-/// One change of a file. `pick` chooses the tensor, `choice` among the ways to change it.
+/// A kind of change to a file.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Dtype,
@@ -102,8 +101,8 @@ enum Change {
     Marker,
 }
 
-/// The types that a tensor of one type is changed to: of the same size, and not another float
-/// of the same kind, which no evidence tells apart.
+/// The types that a dtype is changed to. They have the same size. Similar floats are left out,
+/// because nothing in the file distinguishes them.
 fn other_types(dtype: &str) -> &'static [&'static str] {
     match dtype {
         "F16" | "BF16" => &["I16", "U16"],
@@ -118,8 +117,8 @@ fn other_types(dtype: &str) -> &'static [&'static str] {
     }
 }
 
-/// Changes the file; returns the name of the tensor that was changed, or `None` if this change
-/// does not apply to it.
+/// Changes the file. `pick` selects the tensor and `choice` the variant. Returns the name of the
+/// changed tensor, or `None` if the change does not apply.
 fn change(file: &mut File, change: Change, pick: usize, choice: usize) -> Option<String> {
     let names = file.names();
     let name = names[pick % names.len()].clone();
@@ -196,7 +195,7 @@ fn values(checkpoint: &Checkpoint, id: TensorId) -> Option<Vec<u8>> {
     (read.0 == FloatType::F32).then(|| read.1.to_vec())
 }
 
-/// The names of the stored tensors that packed ones consist of.
+/// The names of the stored tensors that belong to packed tensors.
 fn parts(checkpoint: &Checkpoint) -> impl Iterator<Item = &str> {
     let packed = checkpoint.ids().filter_map(|id| checkpoint.packed_format(id));
     packed.flat_map(|format| format.parts()).map(|id| checkpoint.stored(id).name.as_str())
@@ -243,7 +242,7 @@ fn check(fixture: &Path, kind: Change, pick: usize, choice: usize) -> Result<(),
         Ok(opened) => opened,
         Err(error) => return Err(TestCaseError::fail(format!("{what}: {error}"))),
     };
-    // What a change of one part concerns: its own module.
+    // A change affects only its module.
     let module = changed.rsplit_once('.').map_or("", |(module, _)| module);
     for id in untouched.ids() {
         let tensor = untouched.tensor(id);
@@ -255,7 +254,7 @@ fn check(fixture: &Path, kind: Change, pick: usize, choice: usize) -> Result<(),
             tensor.name
         );
     }
-    // Nothing says what `weight_extra` of a made-up method is without its weight.
+    // Without its weight, `weight_extra` of an invented method cannot be recognised.
     let is_part =
         |name: &str| !name.ends_with("weight_extra") && parts(&untouched).any(|part| part == name);
     for id in opened.ids().filter(|&id| quantizable(&opened, id)) {

@@ -1,5 +1,5 @@
-//! Small files in which public reports of bugs are kept, with what their owners' software
-//! makes of them. The files of PyTorch and NumPy are in `pytorch` and `numpy`.
+//! Small files that reproduce public bug reports, with the values of the software that owns the
+//! format. Those for PyTorch and NumPy are in `pytorch` and `numpy`.
 
 use crate::support::checkpoint::{Tensor, f32s, weights, write};
 use crate::support::data;
@@ -17,10 +17,10 @@ fn report(name: &str) -> PathBuf {
     Path::new(&data("reports")).join(name)
 }
 
-/// A tensor's name, type and dimensions, and its packed format; `""` if it is not packed.
+/// A tensor's name, type, dimensions and packed format (`""` if it is not packed).
 type Row = (&'static str, &'static str, &'static [u64], &'static str);
 
-/// Checks that a checkpoint holds these rows and no others, in any order.
+/// Asserts that a checkpoint has exactly these tensors, in any order.
 fn check(path: &str, rows: &[Row]) -> Checkpoint {
     let found = open(report(path));
     let names: Vec<&str> = found.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
@@ -46,7 +46,7 @@ fn notes(checkpoint: &Checkpoint) -> String {
     checkpoint.notes().join("\n")
 }
 
-/// ComfyUI's marker decides over ModelOpt's names: high nibble first, scales in tiles.
+/// ComfyUI's marker takes precedence over ModelOpt's names: high nibble first, scales in tiles.
 #[test]
 fn comfyui_nvfp4_has_its_owners_values() {
     let found = check(
@@ -67,8 +67,8 @@ fn comfyui_nvfp4_has_its_owners_values() {
     assert_eq!(sha256(&halves), expected);
 }
 
-/// `X.scale` of DeepSeek-V4 holds exponents of blocks; without them values are 2,048 times
-/// too large.
+/// `X.scale` of DeepSeek-V4 holds the exponents of blocks. If it were ignored, values would be
+/// 2,048 times too large.
 #[test]
 fn deepseek_v4_scales_are_multiplied_in() {
     let found = check(
@@ -101,7 +101,7 @@ fn a_directory_with_one_bin_or_ckpt_opens() {
     }
 }
 
-/// Scales and codebooks of formats that are named only belong to their weights.
+/// Scales and codebooks of formats that are not decoded cannot be quantized.
 #[test]
 fn parts_of_named_formats_are_not_quantizable() {
     for directory in ["blockwise_int8", "vptq"] {
@@ -145,7 +145,8 @@ fn further_keys_of_a_header_entry_are_ignored() {
     check("st-unknown-field/m.safetensors", &[("a", "F32", &[1], "")]);
 }
 
-/// transformers takes `model.safetensors` before the index; the other model is named.
+/// Like transformers, quantscope prefers `model.safetensors` to the index. A note names the other
+/// model.
 #[test]
 fn a_whole_model_beside_an_index_is_opened_and_the_other_is_named() {
     for (directory, tensors) in
@@ -183,7 +184,7 @@ fn mlx_modes_are_those_of_the_config() {
     assert_eq!(found.parameters(), 2048);
 }
 
-/// One tensor that is nearly of some format does not close the checkpoint.
+/// A tensor that almost matches a packed format does not prevent opening the checkpoint.
 #[test]
 fn the_tensors_beside_an_odd_one_are_listed() {
     let plain = ("l.weight", "F32", &[8, 16][..], "");
@@ -241,7 +242,7 @@ fn text_in_place_of_weights_is_named() {
     }
 }
 
-/// Scales of activations and of the key-value cache, and markers, leave with the format.
+/// Dequantizing also removes markers and the scales of activations and of the key-value cache.
 #[test]
 fn dequantized_models_keep_no_trace_of_their_format() {
     let directory = tempfile::tempdir().expect("temp");

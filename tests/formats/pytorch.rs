@@ -16,9 +16,9 @@ fn both_pytorch_formats_give_the_same_elements() {
         assert_eq!(found.format(), Format::PyTorch);
         assert_eq!(found.tensors().len(), expected.tensors().len());
         assert_same(&found, &expected);
-        // In the order of the model, not of the names.
+        // Tensors are in the order of the model, not sorted by name.
         assert_eq!(found.tensors()[0].name, "embed.weight");
-        // What shares a storage is said.
+        // The metadata names tensors that share a storage.
         let shared: Vec<_> = found.shards()[0].metadata.iter().map(|(_, v)| v.as_str()).collect();
         let all = "embed.weight, head.weight, head.transposed, head.slice, head.step";
         assert_eq!(shared, [all]);
@@ -32,15 +32,14 @@ fn the_state_dict_of_a_training_checkpoint_is_its_model() {
     assert_eq!(names, ["a", "b.c"]);
 }
 
-/// Every kind of file that PyTorch has written, and kinds that others have, gives the rows
-/// and values that torch.load gives.
+/// All file layouts of PyTorch and other writers give the tensors and values of torch.load.
 #[test]
 fn files_of_every_kind_list_their_tensors() {
     assert!(crate::cases::check(&Path::new(DATA).join("cases")) > 150);
 }
 
-/// A distributed checkpoint is read as dcp_to_torch_save gives it, from its directory or any
-/// of its files.
+/// A distributed checkpoint equals the result of dcp_to_torch_save, opened by its directory or by
+/// any of its files.
 #[test]
 fn distributed_checkpoints_list_their_tensors() {
     let directory = Path::new(DATA).join("distributed");
@@ -49,7 +48,7 @@ fn distributed_checkpoints_list_their_tensors() {
     for file in [".metadata", "__1_0.distcp"] {
         assert_same(&open(directory.join("two-ranks").join(file)), &whole);
     }
-    // Any range of a tensor whose parts are columns of two files.
+    // A tensor whose columns are in two files is read correctly in any range.
     let all = crate::bytes(&whole, "model.columns");
     let (id, _) = whole.all_stored().find(|(_, s)| s.name == "model.columns").expect("is there");
     let mut reader = whole.reader();
@@ -62,8 +61,8 @@ fn distributed_checkpoints_list_their_tensors() {
     assert!(outside.contains("outside the checkpoint's directory"), "{outside}");
 }
 
-/// Files from public reports of bugs: every tensor is listed, with its first value or the
-/// reason why it has none.
+/// Files from public bug reports: every tensor is listed, with its first value or the reason why
+/// it cannot be read.
 #[test]
 fn files_of_public_reports_open() {
     let first = |found: &Checkpoint, name: &str| match found.find(name) {
@@ -125,19 +124,19 @@ fn files_of_public_reports_open() {
     }
     let diffusion = open(Path::new(DATA).join("reading/sd_pl14.ckpt"));
     assert!(diffusion.tensors().iter().any(|t| t.name.starts_with("model.diffusion_model.")));
-    // The parts of a tensor of another class are no weights by themselves.
+    // The parts of a tensor subclass are not weights.
     let in_parts = open(Path::new(DATA).join("reading/torchao-fp8.pt"));
     for part in ["0.weight.qdata", "0.weight.scale"] {
         let id = in_parts.find(part).expect("is there");
         assert_eq!(obstacle(&in_parts, id), Some(Obstacle::PartOfTensor), "{part}");
     }
-    // An expanded view repeats few elements, which no scheme should be chosen for.
+    // An expanded view repeats its elements, so it is not quantized.
     let expanded = open(Path::new(DATA).join("reading/expanded.pt"));
     let mask = expanded.find("mask").expect("is there");
     assert_eq!(obstacle(&expanded, mask), Some(Obstacle::Expanded));
 }
 
-/// Of a training checkpoint the network is saved, and a warning counts what is left out.
+/// Only the network of a training checkpoint is saved. A warning counts the other tensors.
 #[test]
 fn only_the_network_is_saved() {
     let directory = tempfile::tempdir().expect("temp");

@@ -1,5 +1,5 @@
-//! Safetensors files of the ranks of `torch.distributed.checkpoint`, which hold parts of
-//! tensors (`tests/interop/fixtures/make_distributed_safetensors.py` made them).
+//! Safetensors files of several ranks of `torch.distributed.checkpoint`, each with parts of
+//! tensors. Made by `tests/interop/fixtures/make_distributed_safetensors.py`.
 
 use super::{assert_same, bytes, open, quantize};
 use quantscope::checkpoint::Checkpoint;
@@ -13,7 +13,7 @@ fn path(name: &str) -> PathBuf {
     Path::new(DATA).join(name)
 }
 
-/// Copies some files of a fixture into a new directory.
+/// Copies the files of a fixture that `keep` selects into a new directory.
 fn copied(fixture: &str, keep: impl Fn(&str) -> bool) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("temp");
     for entry in std::fs::read_dir(path(fixture)).expect("lists") {
@@ -39,11 +39,11 @@ fn parts_are_joined_into_their_tensors() {
         assert_same(&found, &expected);
         let notes = found.notes().join("\n");
         assert!(notes.contains("torch.distributed.checkpoint"), "{notes}");
-        // Any of the files opens all.
+        // Opening any of the files opens all of them.
         let one = "shard-00002-model-00001-of-0000";
         let one = found.shards().iter().find(|shard| shard.name().starts_with(one)).expect("one");
         assert_same(&open(one.source.path()), &expected);
-        // Any range of a tensor whose parts are columns of two files.
+        // A tensor whose columns are in two files is read correctly in any range.
         let all = bytes(&expected, "model.columns.weight");
         let (id, _) =
             found.all_stored().find(|(_, s)| s.name == "model.columns.weight").expect("is there");
@@ -56,7 +56,7 @@ fn parts_are_joined_into_their_tensors() {
     }
 }
 
-/// What is saved holds whole tensors and does not say that it holds parts.
+/// The output holds whole tensors and no metadata about parts.
 #[test]
 fn an_output_of_joined_tensors_is_an_ordinary_model() {
     let directory = tempfile::tempdir().expect("temp");
@@ -81,7 +81,7 @@ fn assert_same_shapes(found: &Checkpoint, expected: &Checkpoint) {
     }
 }
 
-/// A tensor whose parts leave a gap is a row with the reason; the others are read.
+/// A tensor with a missing part is listed with the reason; the other tensors are read.
 #[test]
 fn missing_parts_are_noticed() {
     let first_missing = copied("one-file", |name| name.starts_with("shard-00002"));

@@ -1,4 +1,4 @@
-//! Journeys with recorded activations: opened, looked at, ranked by, and spent a budget by.
+//! Journeys with recorded activations: opening them, sorting by them, and budgets.
 
 use crate::support::checkpoint::{Tensor, f32s, weights, write};
 use crate::support::driver::{DEMO, Driver, TINY_LLAMA};
@@ -8,7 +8,7 @@ use quantscope::app::outputs::News;
 use quantscope::app::{Event, Meter};
 use std::time::Duration;
 
-/// The demo with its captures measured.
+/// The demo with measured output errors.
 fn demo_with_outputs() -> Driver {
     let mut driver = Driver::open(DEMO);
     driver.resize(150, 40);
@@ -18,14 +18,14 @@ fn demo_with_outputs() -> Driver {
     driver
 }
 
-/// The rows of the table, from the top.
+/// The first `count` rows of the table.
 fn names(driver: &Driver, count: usize) -> Vec<String> {
     let table = &driver.app.table;
     let rows = table.rows().iter().take(count);
     rows.map(|&row| driver.app.full_name(row).to_owned()).collect()
 }
 
-/// What measuring the outputs of a model reports, one layer after the other.
+/// The events of measuring output errors, one per layer.
 fn outputs_of(model: &str, captures: &str) -> Vec<News> {
     let mut driver = Driver::open(model);
     driver.press("A");
@@ -50,7 +50,7 @@ fn opening_captures_sorts_the_table_by_output_error() {
     driver.press("Enter");
     driver.expect("outputs of 8 layers measured");
     driver.expect("−40.3 dB");
-    // The cursor's tensor, in three ways.
+    // The tensor under the cursor has three figures.
     driver.expect("– dynamic");
     driver.expect("−38.5 dB");
     driver.expect("−37.3 dB");
@@ -61,7 +61,7 @@ fn opening_captures_sorts_the_table_by_output_error() {
     driver.expect("best output error first");
     assert_eq!(names(&driver, 1), ["classifier.2.weight"]);
     driver.press("R");
-    // A scheme of its own has its own figure.
+    // Another scheme has another figure.
     driver.press("g Space x Down Enter");
     assert!(!driver.shows("−40.3 dB"));
 }
@@ -119,7 +119,7 @@ fn a_layer_that_cannot_be_measured_is_marked() {
     driver.expect("unreadable");
 }
 
-/// The curve is that of the outputs, and so other marks come of it.
+/// The curve uses output errors, so it gives other marks.
 #[test]
 fn the_budget_uses_output_errors() {
     let marks = |activations: bool| -> Vec<u32> {
@@ -153,7 +153,7 @@ fn measured_layers_appear_one_by_one_and_measuring_can_be_stopped() {
     driver.expect("0 of 8 layers");
     let waiting = |driver: &Driver| driver.table().iter().filter(|row| row.contains('…')).count();
     assert_eq!(waiting(&driver), 8);
-    // How far it is, and how fast.
+    // Progress and speed are shown.
     let meter = Meter {
         done: 25_000,
         total: 100_000,
@@ -165,7 +165,7 @@ fn measured_layers_appear_one_by_one_and_measuring_can_be_stopped() {
     driver.send(Event::Tick { now, calibration, save, diff, outputs: Some(meter) });
     driver.expect(" 25 %");
     driver.expect("25.0 kB of 100 kB  25.0 kB/s  3.00 s left");
-    // Each layer as it comes.
+    // Layers are shown as their results arrive.
     for count in 1..=3 {
         driver.send(Event::Outputs(news.next().expect("a layer")));
         driver.expect(&format!("{count} of 8 layers"));
@@ -175,11 +175,11 @@ fn measured_layers_appear_one_by_one_and_measuring_can_be_stopped() {
     driver.expect("stopped: outputs of 3 of 8 layers measured; A measures again");
     assert!(!driver.is_busy() && driver.app.measuring_outputs.is_none());
     driver.expect("calibrated");
-    // What was found stays, and the rest is not known.
+    // Results so far stay, and the other layers have none.
     assert_eq!(waiting(&driver), 0);
     let outputs = driver.app.model.outputs.as_ref().expect("opened");
     assert_eq!((outputs.found.len(), outputs.recorded.len()), (3, 8));
-    // The same key then calibrates anew, as ever.
+    // Afterwards the same key starts the calibration.
     driver.press("c");
     assert!(driver.is_busy());
 }
@@ -197,7 +197,7 @@ fn a_failed_measurement_is_reported_and_keeps_its_results() {
     driver.expect("a disk went away");
     assert_eq!(driver.app.model.outputs.as_ref().expect("opened").found.len(), 1);
     assert!(driver.app.measuring_outputs.is_none());
-    // A window that is open stays.
+    // An open window stays open.
     driver.press("Esc Space s");
     driver.send(Event::Outputs(News::Ended(Err("a disk went away".into()))));
     driver.expect("Save the quantized model");
@@ -244,7 +244,7 @@ fn modules_show_the_worst_of_their_layers_and_filters_take_output_errors() {
     driver.expect_words("A module shows the worst of its layers");
 }
 
-/// tiny-llama with made-up inputs of two layers of its first MLP.
+/// tiny-llama with synthetic inputs of two layers of its first MLP.
 fn recorded_llama() -> (Driver, String) {
     let mut driver = Driver::open("tests/data/tiny-llama/single");
     driver.resize(130, 44);
@@ -267,7 +267,7 @@ fn recorded_llama() -> (Driver, String) {
 
 #[test]
 fn static_activations_are_chosen_in_the_save_dialog() {
-    // Without captures there is nothing to choose.
+    // Without captures static quantization is not offered.
     let mut plain = Driver::open("tests/data/tiny-llama/single");
     plain.press("a s");
     plain.expect("compressed-tensors W8A16");
@@ -287,7 +287,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     driver.press("Enter");
     driver.expect("Saved and verified");
     driver.press("Esc");
-    // The same bytes as from the command line.
+    // The bytes equal those of the command line.
     let cli = driver.path("cli");
     let out = cli.to_str().expect("text");
     let model = "tests/data/tiny-llama/single";
@@ -302,7 +302,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
         }
     };
     same(&saved, &cli);
-    // The choice is the plan's now: a recipe carries it, and the dialog offers it first.
+    // The plan records the choice: a recipe contains it, and the dialog starts with it.
     driver.press("w");
     driver.press("Ctrl-u");
     driver.type_text("r.toml");
@@ -318,7 +318,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     driver.press("s");
     driver.expect("▸ compressed-tensors W8A8 static");
     driver.expect("2 scales of inputs from the plan");
-    // Dynamic can be chosen again, and undo brings back what was left out.
+    // Dynamic can be chosen again, and undo restores the marks that were left out.
     driver.press("Up");
     driver.expect("▸ compressed-tensors W8A8 ");
     driver.press("Esc u");

@@ -1,4 +1,4 @@
-//! The budget: what the target holds, whole units, and sizes that are typed.
+//! The budget: the schemes of the target, whole fusion units, and typed sizes.
 
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
 use quantscope::app::overlay::Overlay;
@@ -19,7 +19,7 @@ fn the_budget_offers_what_the_target_holds_and_keeps_units_whole() {
     driver.press("b");
     driver.expect("(•) per channel");
     driver.expect_not("block 32");
-    // vLLM takes no single scale for a whole tensor.
+    // vLLM does not load one scale per tensor.
     driver.expect_not("( ) per tensor");
     let Some(Overlay::Budget(budget)) = &driver.app.overlay else { panic!("the budget is open") };
     let units = driver.app.model.rules().units();
@@ -75,7 +75,7 @@ fn sizes_shares_and_errors_are_typed() {
     driver.press("Enter");
     let mean = driver.app.model.quality().mean.expect("marks");
     assert!((42.0..43.0).contains(&mean), "{mean}");
-    // What cannot be is said, and the text can be changed.
+    // An impossible size is reported, and the text can be corrected.
     driver.type_text("1kB");
     driver.press("Enter");
     driver.expect("no plan is so small: the smallest has 395 kB");
@@ -87,7 +87,7 @@ fn sizes_shares_and_errors_are_typed() {
     driver.expect("nothing marked");
 }
 
-/// The plan line and the budget tell one figure with one word.
+/// The plan line and the budget show the same mean with the same name.
 #[test]
 fn the_mean_is_one_figure_everywhere() {
     let mut driver = Driver::open(TINY_LLAMA);

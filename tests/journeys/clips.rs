@@ -1,4 +1,4 @@
-//! What the clip slider says of a tensor is what saving with that clip produces, for every type.
+//! The figures of the clip slider equal those of a save with that clip, for every dtype.
 
 use crate::support::checkpoint::{Tensor, in_memory};
 use crate::support::driver::Driver;
@@ -43,7 +43,7 @@ fn figures_of_the_clip_slider_equal_those_of_a_save() {
             let receipt =
                 save::run(checkpoint, &request, Some(2), &progress, &|_| {}).expect("saves");
             let saved = receipt.quantized[0].on_disk;
-            // Squares are summed up in f32 over some thousand elements.
+            // Squares of a few thousand elements are summed in f32.
             let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs();
             assert!(close(said.error.mse, saved.mse), "{dtype}: {said:?}, {saved:?}");
             assert!(close(said.error.sqnr_db, saved.sqnr_db), "{dtype}: {said:?}, {saved:?}");

@@ -1,5 +1,5 @@
-//! Every format that is written and every layout that is read, from the screen and from the
-//! command line: both give the same bytes, and what cannot be done is said in a sentence.
+//! Every output format and every packed format, from the screen and from the command line: both
+//! give the same bytes, and refusals give a reason.
 
 use crate::support::checkpoint::{Tensor, weights, write};
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const GGUF: &str = "tests/data/gguf/floats.gguf";
 const BURN: OutputFormat = OutputFormat::Burn(WeightLayout::Source);
 
-/// Chooses a line of the open dialog by pressing the key for the next one.
+/// Selects a line of the open dialog by stepping to it.
 fn choose(driver: &mut Driver, wanted: &str) {
     for _ in 0..16 {
         let Some(Overlay::Save(dialog)) = &driver.app.overlay else {
@@ -37,7 +37,7 @@ fn type_path(driver: &mut Driver, name: &str) {
     driver.type_text(name);
 }
 
-/// Steps through the schemes for new marks.
+/// Steps through the schemes for new marks until `wanted` is selected.
 fn choose_scheme(driver: &mut Driver, wanted: QuantizationScheme) {
     driver.press("X");
     let Some(Overlay::Schemes(list)) = &driver.app.overlay else {
@@ -51,7 +51,7 @@ fn choose_scheme(driver: &mut Driver, wanted: QuantizationScheme) {
     assert_eq!(driver.app.model.scheme(), wanted);
 }
 
-/// Every file below a path, or the one file it is, with its bytes, in order.
+/// All files below a path, or the file itself, with their bytes, sorted.
 fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     if path.is_file() {
         return vec![(PathBuf::new(), std::fs::read(path).expect("reads"))];
@@ -94,7 +94,7 @@ fn every_format_is_saved_from_the_screen_as_from_the_command_line() {
         let scheme = scheme.to_string();
         let arguments = ["quantize", source, "-o", &text(&line), "--quiet"];
         let choices = ["--format", format.name(), "--scheme", &scheme];
-        // The screen marks the output head too, which the command line takes only by name.
+        // The screen also marks the output head, which the command line quantizes only if named.
         let names = ["--include", "lm_head.weight", "--include", "model.*"];
         let names = if format.is_directory() { &names[..] } else { &[] };
         stdout(&[&arguments[..], &choices[..], names].concat());
@@ -103,7 +103,7 @@ fn every_format_is_saved_from_the_screen_as_from_the_command_line() {
     }
 }
 
-/// Each of these is a row of the table of layouts that are read.
+/// One checkpoint for each packed format.
 const STORED_QUANTIZED: [&str; 9] = [
     "formats/awq-gemm",
     "formats/bnb-nf4",
@@ -116,8 +116,8 @@ const STORED_QUANTIZED: [&str; 9] = [
     "formats/mxfp4-gpt-oss",
 ];
 
-/// Dequantizes from the screen and from the command line, to every type the dialog offers,
-/// and gives the checkpoints that came of it.
+/// Dequantizes from the screen and from the command line to every type that the dialog offers,
+/// and returns the outputs.
 fn dequantized(driver: &mut Driver, source: &str) -> Vec<Checkpoint> {
     let types = [
         ("original", None),
@@ -153,7 +153,7 @@ fn dequantized(driver: &mut Driver, source: &str) -> Vec<Checkpoint> {
 fn every_packed_format_is_dequantized_from_the_screen_as_from_the_command_line() {
     for source in STORED_QUANTIZED {
         let source = data(source);
-        // The folder holds the answer too; the model is named by its file.
+        // The directory also contains the expected values, so the model is named by its file.
         let source = format!("{source}/model.safetensors");
         let mut driver = Driver::open(&source);
         assert_eq!(driver.table().len(), 1, "one tensor, not its parts:\n{}", driver.screen());
@@ -191,7 +191,7 @@ fn own_outputs_are_dequantized_from_the_screen_as_from_the_command_line() {
     }
 }
 
-/// Formats that hold floats and are not safetensors become that.
+/// Other formats of floats are converted to safetensors.
 #[test]
 fn other_formats_are_converted_from_the_screen_as_from_the_command_line() {
     for source in [
@@ -258,7 +258,7 @@ fn a_packed_format_that_is_only_recognised_is_named_and_kept() {
     driver.expect_words("exl2");
     driver.expect("Write the float model back");
     assert!(!driver.path("out.safetensors").exists());
-    // The others are saved, and it stays what it was.
+    // The other marks are saved, and this tensor stays unchanged.
     driver.press("Esc a s");
     type_path(&mut driver, "out.safetensors");
     driver.press("Enter");
@@ -350,13 +350,13 @@ fn unsupported_files_are_refused_with_a_reason() {
             let (code, sentence) = failure(&[command, &source, "-o", &out]);
             assert!(code == 1 && sentence.contains(part), "{sentence}");
         }
-        // The screen opens through the same door.
+        // The screen uses the same function to open models.
         let error = quantscope::demo::open_model(Path::new(&source)).expect_err("refused");
         assert!(error.to_string().contains(part), "{error}");
     }
 }
 
-/// Where nothing is quantized a bad config is only in the way of what needs it.
+/// If no tensor is quantized, an invalid config only affects what needs it.
 #[test]
 fn an_invalid_config_affects_only_what_needs_it() {
     let directory = tempfile::tempdir().expect("a directory");

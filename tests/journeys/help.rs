@@ -1,4 +1,4 @@
-//! The help in every place, and keys that do nothing.
+//! The help in every context, and keys without a binding.
 
 use crate::support::driver::{Driver, TINY_LLAMA};
 use quantscope::app::overlay::Overlay;

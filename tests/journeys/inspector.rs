@@ -1,4 +1,4 @@
-//! What a person does in the inspector and what must then hold, in sentences.
+//! Journeys of a user through the inspector.
 
 use crate::support::checkpoint::{self as made, f32s, weights};
 use crate::support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA, in_repository};
@@ -9,7 +9,7 @@ use quantscope::app::{Action, Effect, Event};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::tensor::TensorId;
 
-/// The SQNRs of the rows shown, from the top.
+/// The SQNRs of the visible rows, top to bottom.
 fn decibels(driver: &Driver) -> Vec<f64> {
     let table = driver.table();
     let figure = |row: &String| {
@@ -105,7 +105,7 @@ fn jobs_can_be_stopped_from_dialogs_and_prompts() {
 #[test]
 fn every_column_sorts_the_table_and_a_key_reverses_it() {
     let mut driver = Driver::open(TINY_LLAMA);
-    // The outputs' errors are no column without activations.
+    // Without activations there is no column of output errors.
     for _ in 1..Column::ALL.len() {
         driver.press(">");
         driver.expect(&driver.app.table.sort.describe());
@@ -169,7 +169,7 @@ fn filter_matches_grow_with_the_results() {
     assert!(driver.table()[0].contains("one.weight"), "{}", driver.screen());
 }
 
-/// With every further letter only what matched so far is looked at again.
+/// Each further letter tests only the tensors that matched before.
 #[test]
 fn a_longer_filter_tries_fewer_tensors() {
     let mut driver = Driver::open(TINY_LLAMA);
@@ -241,7 +241,7 @@ fn space_marks_a_tensor_and_the_plan_shows_the_saving() {
     driver.press("Enter Space");
     assert!(driver.cursor_row().contains('●'));
     driver.expect("1 tensor marked");
-    // 32768 elements of two bytes become one byte each and a scale of four.
+    // 32768 elements of two bytes become one byte each, plus a scale of four bytes.
     driver.expect("722 kB → 689 kB");
     driver.press("Space");
     driver.expect("nothing marked");
@@ -400,7 +400,7 @@ fn saving_ends_in_a_receipt_that_compares_the_disk_with_the_preview() {
     assert!(driver.has_quit(), "what is saved need not be asked about");
 }
 
-/// The screen and the command line are one core.
+/// The screen and the command line write the same bytes.
 #[test]
 fn the_same_marks_give_the_same_bytes_as_the_command_line() {
     let mut driver = Driver::open(TINY_LLAMA);
@@ -622,7 +622,7 @@ fn schemes_side_by_side_name_the_worst_channel_and_what_is_only_measured() {
         driver.rows().into_iter().find(|row| row.contains(name)).expect("a row")
     };
     let before = row(&driver, "int4 channel");
-    // What the column "saved" says.
+    // The column "saved" says no.
     assert!(before.trim_end().ends_with("no"), "{before}");
     assert!(row(&driver, "block 64 ").trim_end().ends_with("yes"));
     driver.press("j");
@@ -723,7 +723,7 @@ fn every_element_of_a_tensor_can_be_shown() {
     driver.type_text(":2, 5");
     driver.press("Enter");
     assert!(driver.cursor_row().contains("261  [2, 5]"), "{}", driver.screen());
-    // The bytes, the value, and what int8 makes of it.
+    // A row has the bytes, the value, and the int8 value.
     let checkpoint = driver.app.model.checkpoint.clone();
     let id = driver.app.current_tensor().expect("a tensor");
     let mut reader = checkpoint.reader();
@@ -749,7 +749,7 @@ fn values_follow_the_scheme_and_the_tensor() {
     };
     assert_eq!(scales(&driver).len(), 1);
     driver.press("X Down Down Down Down Enter");
-    // Blocks of 32, and 29 rows are seen from element 20 on.
+    // Blocks have 32 elements, and 29 rows are visible from element 20 on.
     driver.type_text(":40");
     driver.press("Enter");
     assert_eq!(scales(&driver).len(), 2, "{}", driver.screen());
@@ -830,7 +830,7 @@ fn a_budget_choice_is_one_undo_step() {
     assert_eq!(driver.app.model.plan(), &chosen);
 }
 
-/// The screen and the command line choose alike.
+/// The screen and the command line choose the same schemes.
 #[test]
 fn the_budget_equals_that_of_the_command_line() {
     let mut driver = Driver::open(TINY_LLAMA);
@@ -945,7 +945,7 @@ fn the_mouse_drags_the_clip_and_the_cursor_but_no_marks() {
     driver.expect("worst SQNR first");
 }
 
-/// A recipe is the plan, whoever replays it.
+/// A recipe gives the same bytes on the command line as on the screen.
 #[test]
 fn a_recipe_written_here_gives_the_same_bytes_on_the_command_line() {
     let mut driver = Driver::open(TINY_LLAMA);
@@ -973,7 +973,7 @@ fn a_recipe_written_here_gives_the_same_bytes_on_the_command_line() {
     assert!(ended.status.success(), "{ended:?}");
     let bytes = |path| std::fs::read(path).expect("there");
     assert!(bytes(driver.path("screen.safetensors")) == bytes(out));
-    // And it comes back here.
+    // The screen reads the recipe back.
     let plan = driver.app.model.plan().clone();
     let mut again = Driver::open(TINY_LLAMA);
     std::fs::copy(driver.path("plan.toml"), again.path("plan.toml")).expect("copied");
@@ -1072,7 +1072,7 @@ fn the_clip_of_the_histogram_can_be_moved_and_kept() {
     let id = driver.app.current_tensor().expect("a tensor");
     let preview = driver.app.histogram.clipped.expect("judged").error.sqnr_db;
     assert_eq!(driver.app.model.sqnr(id).decibels(), Some(preview));
-    // What is saved then loses what the slider said.
+    // The saved file has the error that the slider showed.
     driver.press("s Ctrl-u");
     driver.type_text("out.safetensors");
     driver.press("Enter");
@@ -1095,7 +1095,7 @@ fn a_clip_is_estimated_from_bins_until_it_is_measured() {
         screen.lines().find_map(|line| Some(line.split_once("SQNR     ")?.1.to_owned()))
     };
     assert!(sqnr(&driver).expect("shown").starts_with("≈ "), "{}", driver.screen());
-    // Four moves asked for four measurings; those of clips that are left have no say.
+    // Four moves requested four measurements; results for earlier clips are ignored.
     driver.release();
     let exact = driver.app.histogram.clipped.expect("judged");
     assert!(!sqnr(&driver).expect("shown").starts_with("≈ "), "{}", driver.screen());

@@ -1,4 +1,4 @@
-//! What a user does in the inspector, as keys in and sentences about the screen out.
+//! Journeys of a user through the inspector: keys in, assertions about the screen out.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! Opening another model, completing paths, and what the receipt offers.
+//! Opening another model, completing paths, and the actions of the receipt.
 
 use crate::support::checkpoint::{weights, write};
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA, in_repository};
@@ -23,7 +23,7 @@ fn another_model_opens_without_quitting() {
     driver.press("Tab Enter");
     driver.expect("other.weight");
     driver.expect("calibrated");
-    // The one before is on top of the list.
+    // The previous model is at the top of the list.
     driver.press("o Down");
     driver.expect("opened before");
     driver.press("Enter");
@@ -51,7 +51,7 @@ fn the_receipt_opens_compares_and_tells_the_command() {
     assert_eq!(driver.app.receipts().len(), 2);
 }
 
-/// Marks of several schemes go along as a recipe, and the command writes the same bytes.
+/// For marks with several schemes, the command uses a recipe and writes the same bytes.
 #[test]
 fn the_command_line_of_a_receipt_writes_the_same_bytes() {
     let mut driver = Driver::open(in_repository(TINY_LLAMA));
@@ -97,7 +97,7 @@ fn paths_are_completed_and_missing_directories_created() {
     driver.expect("Ctrl-D create the directory");
     driver.press("Ctrl-d Enter");
     driver.expect("was written to recipes/plan.toml");
-    // Several names: as far as they agree.
+    // Several candidates are completed up to their common prefix.
     driver.press("r Ctrl-u");
     driver.type_text("zzz");
     driver.press("Tab");

@@ -1,4 +1,4 @@
-//! What a person has set, and what must then hold on the screen and on the command line.
+//! Settings, and their effect on the screen and on the command line.
 
 use crate::support::driver::{Driver, TINY_LLAMA};
 use crate::support::{data, quantscope};
@@ -45,7 +45,7 @@ fn the_command_line_uses_the_same_ratings() {
     assert!(error.contains("config.toml: words: fair, good and excellent"), "{error}");
 }
 
-/// `--config` is the screen's and every subcommand's.
+/// The screen and every subcommand accept `--config`.
 #[test]
 fn the_command_line_reads_named_settings_too() {
     let home = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! Columns of schemes, and the mouse in all that is listed.
+//! Scheme columns, and the mouse in every list.
 
 use crate::support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA, in_repository};
 use quantscope::app::overlay::Overlay;
@@ -8,11 +8,11 @@ use quantscope::quantization::QuantizationScheme;
 const GAIN: Column =
     Column::Gain { of: QuantizationScheme::PER_CHANNEL, over: QuantizationScheme::PER_TENSOR };
 
-/// The figures of a column whose cells end like that, from the top.
+/// The figures of the column with this title, top to bottom.
 fn figures(driver: &Driver, title: &str) -> Vec<f64> {
     let rows = driver.rows();
     let titles = &rows[3];
-    // The last column of the title's own cell: an arrow may follow.
+    // The end of the title's cell, which may have an arrow after the title.
     let start = titles.find(title).unwrap_or_else(|| panic!("{title} in {titles}"));
     let end = titles[..start].chars().count() + title.chars().count() + 2;
     let cell = |row: &String| -> Option<f64> {
@@ -39,7 +39,7 @@ fn the_gain_of_a_scheme_is_shown_and_sorts_the_table() {
     let model = &driver.app.model;
     let weights = model.checkpoint.ids().filter(|&id| model.quantizable(id)).count();
     assert!(gains[..weights].is_sorted_by(|a, b| a >= b), "{}", driver.screen());
-    // It is the difference of the two schemes that the detail shows.
+    // The gain equals the difference of the two SQNRs in the detail.
     let id = driver.app.current_tensor().expect("a tensor");
     let by = |scheme| driver.app.model.sqnr_by(id, scheme).expect("measured");
     let gain = by(QuantizationScheme::PER_CHANNEL) - by(QuantizationScheme::PER_TENSOR);
@@ -47,7 +47,7 @@ fn the_gain_of_a_scheme_is_shown_and_sorts_the_table() {
     driver.press("R g");
     let gains = figures(&driver, "channel − tensor");
     assert!(gains[..weights].is_sorted(), "{}", driver.screen());
-    // The order goes through it while it is there.
+    // The sort order includes the column while it is shown.
     driver.press("<");
     assert_eq!(driver.app.table.sort.column, Column::Sqnr);
     driver.press(">");
@@ -102,7 +102,7 @@ fn the_list_of_columns_fits_the_smallest_screen() {
     driver.expect("order by it");
 }
 
-/// The place of a text on the screen.
+/// The column and row of a text on the screen.
 fn place(driver: &Driver, text: &str) -> (u16, u16) {
     let rows = driver.rows();
     let found = rows.iter().enumerate().find_map(|(y, row)| Some((y, row.find(text)?)));
@@ -127,7 +127,7 @@ fn the_scroll_bar_follows_the_mouse_outside_of_it() {
     assert_eq!(driver.app.table.top(), last, "{}", driver.screen());
     driver.drag(3, 0);
     assert_eq!(driver.app.table.top(), 0, "{}", driver.screen());
-    // Whoever takes hold of a row drags the cursor.
+    // Dragging from a row moves the cursor.
     driver.click(30, 5);
     driver.drag(119, 8);
     assert_eq!(driver.app.table.cursor(), 4);
@@ -219,7 +219,7 @@ fn tabs_and_the_wheel_work_in_full_screen_too() {
     assert_eq!(driver.app.values.top(), 3, "{}", driver.screen());
 }
 
-/// However it comes to be seen, what is seen is read.
+/// Elements are read whenever they become visible.
 #[test]
 fn values_that_become_visible_by_resizing_are_read() {
     let mut driver = Driver::open(DEMO);

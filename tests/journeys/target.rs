@@ -1,11 +1,11 @@
-//! The target: who is to load the output, what that leaves out, and what it changes.
+//! The target: choosing loaders, the tensors they leave float, and the changes of marks.
 
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::plan::target::{Container, LinearScheme, Loader};
 use quantscope::quantization::QuantizationScheme;
 
-/// Puts the cursor of the open list on a row.
+/// Moves the cursor of the open list to a row.
 fn choose(driver: &mut Driver, name: &str) {
     for _ in 0..16 {
         if driver.shows(&format!("▸ {name} ")) {
@@ -139,7 +139,7 @@ fn the_save_dialog_offers_what_fits_and_a_refusal_offers_its_fix() {
     driver.expect("vLLM opens compressed-tensors, not safetensors");
     driver.expect("for vllm (compressed-tensors W8A8)");
     driver.expect("14 tensors quantized, 7 tensors unchanged");
-    // A format that does not fit is dim; chosen, it says why in full.
+    // A format that does not fit is dim. If selected, the dialog shows the full reason.
     driver.press("Up");
     driver.expect_words("vLLM opens compressed-tensors, not safetensors");
     driver.press("Enter");
@@ -204,7 +204,7 @@ fn recipes_and_sessions_keep_the_target() {
     assert_eq!(other.app.model.plan(), driver.app.model.plan());
 }
 
-/// The whole way by the keys that the hints name.
+/// Uses only the keys that the hints name.
 #[test]
 fn from_a_model_to_a_saved_checked_and_compared_one() {
     let mut driver = Driver::open(SHARDED);

@@ -1,4 +1,4 @@
-//! Recorded inputs: read, matched, and what the layers' outputs lose against NumPy's figures
+//! Recorded activations: reading, matching to layers, and output errors compared with NumPy
 //! (`tests/data/activations/make.py`).
 
 use crate::support::checkpoint::{Tensor, f32s, weights, write};
@@ -26,7 +26,7 @@ fn tensor<'d>(document: &'d Value, name: &str) -> &'d Value {
     tensors.iter().find(|tensor| tensor["name"] == name).expect(name)
 }
 
-/// Compares a document's output errors with NumPy's, to 1e-5 of each.
+/// Asserts that a document's output errors equal NumPy's up to a relative 1e-5.
 fn agree(document: &Value, expected: &Value, basis: &str) {
     let layers = expected.as_object().expect("layers");
     assert!(!layers.is_empty());
@@ -53,7 +53,7 @@ fn output_errors_of_the_demo_equal_numpy() {
     }
 }
 
-/// All schemes in one go: the figures of each alone.
+/// Measuring all schemes together gives the figures of each scheme alone.
 #[test]
 fn schemes_side_by_side_have_their_output_errors() {
     let all = "per-tensor,per-channel,per-block:32,per-channel/int4";
@@ -68,7 +68,7 @@ fn schemes_side_by_side_have_their_output_errors() {
             assert_eq!(side_by_side["output"], tensor(&alone, name)["output"], "{name} {scheme}");
         }
     }
-    // The first scheme's stands where one alone would, and ranks.
+    // The first scheme determines the main figure and the order.
     let wanted = expected("demo", SCHEMES[0]);
     agree(&found, &wanted, "inputs");
     let names = |document: &Value| -> Vec<Value> {
@@ -78,7 +78,7 @@ fn schemes_side_by_side_have_their_output_errors() {
     let alone = json(&["analyze", "demo:", "--activations", "demo:"]);
     assert_eq!(names(&found), names(&alone));
     assert_eq!(tensor(&found, "classifier.0.bias")["schemes"][0]["output"], Value::Null);
-    // int4 is measured too, and loses far more.
+    // int4 has a much larger error.
     let db = |place: usize| {
         let output = &tensor(&found, "classifier.0.weight")["schemes"][place]["output"];
         output["weights"]["db"].as_f64().expect("a figure")
@@ -133,7 +133,7 @@ fn importance_matrices_of_llama_cpp_are_read_in_both_forms() {
     }
 }
 
-/// The order that counts is another than that of the weights' own errors.
+/// Sorting by output error gives another order than sorting by weight error.
 #[test]
 fn output_errors_rank_the_demo_differently() {
     let ranked = |sort: &[&str]| -> Vec<String> {
@@ -149,7 +149,7 @@ fn output_errors_rank_the_demo_differently() {
     assert_eq!(by_weights[..2], ["features.13.weight", "classifier.0.weight"]);
     assert_eq!(by_output[..2], ["features.13.weight", "features.3.weight"]);
     assert_eq!(by_output, ranked(&["--sort", "output"]));
-    // Wide inputs that are mostly small lose most by one scale for all.
+    // Inputs with a few large values lose most with a static scale.
     assert_eq!(
         ranked(&["--sort", "output-static"])[..2],
         ["features.13.weight", "features.6.weight"]
@@ -178,7 +178,7 @@ fn captures(dir: &Path, name: &str, tensors: &[Tensor], metadata: &[(&str, &str)
     path.to_str().expect("text").to_owned()
 }
 
-/// One file with all inputs, several, and several batches in one file are the same.
+/// All inputs in one file, in several files, or in several batches give the same figures.
 #[test]
 fn batches_and_files_are_combined() {
     let dir = tempdir().expect("temp");
@@ -189,7 +189,7 @@ fn batches_and_files_are_combined() {
     let model = model(dir.path(), &[weights("inner.fc.weight", &[4, 6])]);
     let whole = captures(dir.path(), "whole.safetensors", &[part("inner.fc.input", 0..10)], &[]);
     let first = captures(dir.path(), "first.safetensors", &[part("inner.fc.input", 0..3)], &[]);
-    // Also under the names of a model that holds this one.
+    // Names with the prefix of an enclosing model are also matched.
     let more = [part("m.inner.fc.input.0", 3..4), part("m.inner.fc.input.1", 4..10)];
     let more = captures(dir.path(), "more.safetensors", &more, &[]);
     for calibration in ["min-max", "percentile:90", "mse", "clip:0.5"] {
@@ -310,7 +310,7 @@ fn missing_and_unmatched_recordings_are_reported() {
     assert_eq!(found["activations"]["unmatched"][0]["name"], "gone.input");
 }
 
-/// One layer that cannot be measured costs that layer alone.
+/// A layer that cannot be measured does not affect the others.
 #[test]
 fn one_bad_layer_does_not_hide_the_others() {
     let dir = tempdir().expect("temp");
@@ -331,7 +331,7 @@ fn one_bad_layer_does_not_hide_the_others() {
     );
 }
 
-/// Whatever stands in a file of captures, it is read or refused with a sentence.
+/// Any file of captures is read or refused with a sentence.
 #[test]
 fn invalid_captures_are_refused_or_read() {
     let dir = tempdir().expect("temp");
@@ -355,7 +355,7 @@ fn invalid_captures_are_refused_or_read() {
         for round in 0..60 {
             let mut bytes = whole.clone();
             for _ in 0..1 + random.below(4) {
-                // Mostly the header, where a byte means most.
+                // Usually change the header, where most bytes matter.
                 let reach = if round % 3 == 0 { bytes.len() } else { bytes.len().min(900) };
                 let at = random.below(reach);
                 bytes[at] = random.below(256) as u8;

@@ -1,7 +1,7 @@
-//! What quantizing the demo network costs in digits read wrongly: the network that is
-//! saved is loaded again and run on the 500 digits it was not trained on.
+//! The accuracy of the demo network after quantization: each saved network is loaded and run on
+//! the 500 held-out digits.
 //!
-//! The counts are PyTorch's own, as `assets/train_demo.py` prints them.
+//! The expected counts are those of PyTorch, printed by `assets/train_demo.py`.
 
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Request, Task};
@@ -18,7 +18,7 @@ fn asset(name: &str) -> Checkpoint {
     open(Path::new("assets").join(name))
 }
 
-/// The elements of a tensor as the checkpoint gives them, dequantized if they are int8.
+/// The elements of a tensor, dequantized if they are int8.
 fn elements(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     let id = checkpoint.find(name).unwrap_or_else(|| panic!("no tensor {name}"));
     let count = checkpoint.tensor(id).parameters();
@@ -27,7 +27,7 @@ fn elements(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four"))).collect()
 }
 
-/// Held-out digits read rightly by the network that `tensors` give.
+/// The number of held-out digits that a network classifies correctly.
 fn correct(tensors: &crate::digits::Tensors) -> usize {
     let held_out = asset("demo_digits.safetensors");
     let bytes = |name: &str| {
@@ -38,14 +38,14 @@ fn correct(tensors: &crate::digits::Tensors) -> usize {
     (crate::digits::accuracy(tensors, &images, &labels) * labels.len() as f64).round() as usize
 }
 
-/// The same after saving as int8 and loading the file that was saved.
+/// The number of correct digits after saving as int8 and loading the output.
 fn correct_as_int8(network: &Checkpoint, scheme: QuantizationScheme) -> usize {
     let ids = Selection::default().resolve(network).expect("something to quantize");
     assert_eq!(ids.len(), 8, "five convolutions and three linear layers");
     saved(network, Plan::uniform(ids, scheme, Rounding::HalfEven))
 }
 
-/// The same by the scales that training with fake quantization learned.
+/// The number of correct digits with the scales of quantization-aware training.
 fn correct_as_trained(network: &Checkpoint) -> usize {
     let mut plan = Plan::default();
     for id in network.ids() {
@@ -68,7 +68,8 @@ fn saved(network: &Checkpoint, plan: Plan) -> usize {
     correct(&|name| elements(&int8, name))
 }
 
-/// The same with int4 weights, which are measured and not saved: rounded here.
+/// The number of correct digits with int4 weights, which are rounded here because int4 cannot be
+/// saved.
 fn correct_as_int4(network: &Checkpoint, per_channel: bool) -> usize {
     correct(&|name| {
         let mut values = elements(network, name);
@@ -86,7 +87,8 @@ fn correct_as_int4(network: &Checkpoint, per_channel: bool) -> usize {
     })
 }
 
-/// Float, int8 per tensor, int8 per channel, int4 per tensor, int4 per channel.
+/// The numbers of correct digits: float, int8 per tensor, int8 per channel, int4 per tensor, int4
+/// per channel.
 fn counts(name: &str) -> [usize; 5] {
     let network = asset(name);
     [
@@ -103,12 +105,12 @@ fn the_demo_has_the_accuracy_of_pytorch() {
     assert_eq!(counts("demo.safetensors"), [497, 497, 497, 479, 493]);
 }
 
-/// Trained with fake quantization to int4: post-training int4 costs the network above 18
-/// digits per tensor, this one none.
+/// The network trained with int4 fake quantization loses no digits, while post-training int4 per
+/// tensor loses 18.
 #[test]
 fn the_int4_network_keeps_its_accuracy() {
     let [float, int8, _, int4, _] = counts("demo_qat.safetensors");
     assert_eq!((float, int8, int4), (487, 488, 491));
-    // With the very scales it was trained by, whose values fit int4.
+    // With the scales of the training, whose values fit int4.
     assert_eq!(correct_as_trained(&asset("demo_qat.safetensors")), 494);
 }

@@ -1,10 +1,10 @@
-//! The kernels avoid divisions, but their quantized values are those of an IEEE division.
+//! The kernels avoid divisions, but their results equal those of an IEEE division.
 
 use half::{bf16, f16};
 use quantscope::quantization::{Rounding, kernels};
 use quantscope::tensor::FloatType;
 
-/// xorshift64*, seeded.
+/// A seeded xorshift64* generator.
 struct Random(u64);
 
 impl Random {

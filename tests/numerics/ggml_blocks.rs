@@ -1,5 +1,5 @@
-//! Blocks of ggml's types are byte for byte those of `ggml_quantize_chunk`, and decode to its
-//! floats.
+//! Blocks of ggml's types equal those of `ggml_quantize_chunk` byte for byte, and decode to the
+//! same floats.
 //!
 //! `ggml.safetensors` holds rows of 768 elements (`input`) and their `importance`, and for each
 //! type `TYPE.bytes` and, with importance, `TYPE.imatrix.bytes`, one row after another. For
@@ -15,7 +15,7 @@ use quantscope::tensor::BlockType;
 use safetensors::SafeTensors;
 use std::path::Path;
 
-/// Elements of a row.
+/// Elements per row.
 const ROW: usize = 768;
 
 /// The row of subnormals. In these types ggml converts an infinite quotient to an integer,

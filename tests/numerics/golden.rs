@@ -1,4 +1,4 @@
-//! Quantized tensors are bit for bit those of Burn's engines.
+//! Quantized tensors equal those of Burn's engines bit for bit.
 //!
 //! `burn.safetensors` holds `<case>.input` and, per engine, `.q`, `.scale` and `.dequant`:
 //! without a prefix from Burn 0.22's ndarray engine, which rounds half away from zero, and

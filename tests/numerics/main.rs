@@ -1,4 +1,4 @@
-//! Figures and bytes against plain references and other engines.
+//! Figures and bytes compared with reference implementations and other engines.
 
 #[path = "../support/digits.rs"]
 mod digits;

@@ -1,5 +1,5 @@
-//! Weights quantized with a preset are byte for byte those of compressed-tensors, and are read
-//! back as it reads them.
+//! Weights quantized with a preset equal those of compressed-tensors byte for byte, and are
+//! decoded as it decodes them.
 //!
 //! `presets/*.safetensors` hold `<case>.input`, `<case>.<PRESET>.<stored tensor>` and, for the
 //! rows in `<case>.rows`, `<case>.<PRESET>.dequantized`, all made by compressed-tensors 0.20.
@@ -29,7 +29,7 @@ fn shape_of(view: &TensorView) -> Shape {
     Shape::new(dims).expect("a shape")
 }
 
-/// The cases that the file has a preset for.
+/// The pairs of a case and a preset that the file contains.
 fn cases(golden: &SafeTensors) -> Vec<(&'static str, Preset)> {
     let all = ["plain", "ragged"].into_iter().flat_map(|case| Preset::ALL.map(|p| (case, p)));
     let exists = |&(case, preset): &(&str, Preset)| {

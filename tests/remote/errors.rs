@@ -1,4 +1,4 @@
-//! One sentence for everything that a server can refuse or get wrong, and no secret in it.
+//! Every refusal and every misbehaviour of a server gives one sentence without secrets.
 
 use crate::server::{Hub, SIGNATURE, TOKEN};
 use crate::support::{data, quantscope};
@@ -7,7 +7,7 @@ use std::path::Path;
 const MISBEHAVING: [&str; 8] =
     ["gated", "circle", "to-file", "shifted", "other-size", "no-range", "endless", "private"];
 
-/// What the program says of a model it cannot open.
+/// The error for a model that cannot be opened.
 fn fails(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
     let home = tempfile::tempdir().expect("a directory");
     let mut command = quantscope(args);

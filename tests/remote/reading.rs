@@ -1,4 +1,4 @@
-//! What is read from a server is what lies on the disk.
+//! Models read from a server equal the local files.
 
 use crate::server::{Hub, SIGNATURE, TOKEN, commit};
 use crate::support::{data, quantscope};
@@ -25,7 +25,7 @@ pub(crate) fn hub() -> Hub {
     Hub::start(&repositories)
 }
 
-/// Runs the program with the hub's address; gives what it printed.
+/// Runs the program with the hub's address, and returns its output.
 pub(crate) fn run(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
     let home = tempfile::tempdir().expect("a directory");
     let mut command = quantscope(args);
@@ -38,7 +38,7 @@ pub(crate) fn run(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
     String::from_utf8(run.get_output().stdout.clone()).expect("text")
 }
 
-/// A JSON document without what names the place it was read from.
+/// Parses a JSON document and removes the paths.
 fn without_paths(text: &str) -> Value {
     let mut json: Value = serde_json::from_str(text).expect("JSON");
     fn strip(value: &mut Value) {
@@ -169,7 +169,7 @@ fn a_file_of_the_local_cache_is_not_fetched_again() {
     command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
     command.env_remove("HF_HUB_CACHE").assert().success();
     assert!(hub.cdn_asked().is_empty());
-    // Without a network the snapshot is the model.
+    // Without a network the local snapshot is opened.
     let asked = hub.hub_asked().len();
     let mut offline = quantscope(&["inspect", &format!("hf://org/model@{}", commit("org/model"))]);
     offline.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());

@@ -1,11 +1,11 @@
-//! A model on a server is quantized and dequantized to the bytes that its local files give.
+//! Quantizing and dequantizing a model on a server gives the same bytes as its local files.
 
 use crate::reading::{hub, run};
 use crate::support::{data, quantscope};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The files below a directory with their bytes.
+/// The files below a directory, with their bytes.
 pub(crate) fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut pending = vec![root.to_owned()];

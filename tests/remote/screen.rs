@@ -1,4 +1,4 @@
-//! The inspector on a model on a server, in a real terminal.
+//! The inspector with a model on a server, in a pseudo-terminal.
 
 #![cfg(unix)]
 

@@ -1,4 +1,4 @@
-//! A small server that speaks the Hub's protocol, and one that does not keep to it.
+//! A small server for the Hub's protocol, which can also violate it.
 
 use serde_json::json;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(crate) const TOKEN: &str = "hf_secret_token";
 pub(crate) const SIGNATURE: &str = "signature-7f3a";
 
-/// What a server was asked, in order.
+/// A request that a server received.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub line: String,
@@ -28,12 +28,12 @@ pub(crate) struct Hub {
 }
 
 struct State {
-    /// Repositories by name, with the directory that holds their files.
+    /// The directory with the files of each repository, by name.
     repositories: HashMap<String, PathBuf>,
     cdn: String,
     hub_asked: Mutex<Vec<Asked>>,
     cdn_asked: Mutex<Vec<Asked>>,
-    /// How often a path was asked for.
+    /// The number of requests per path.
     counts: Mutex<HashMap<String, usize>>,
     /// Bytes that the CDN still sends before it refuses everything.
     allowance: AtomicI64,
@@ -58,7 +58,7 @@ pub(crate) fn commit(repository: &str) -> String {
 }
 
 impl Hub {
-    /// Starts both servers. A repository's name says how it misbehaves: `org/gated`,
+    /// Starts both servers. A repository's name determines how it misbehaves: `org/gated`,
     /// `org/private`, `org/limited`, `org/cut`, `org/expiring`, `org/liar` and so on.
     pub(crate) fn start(repositories: &[(&str, &Path)]) -> Hub {
         let hub = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -143,7 +143,7 @@ fn serve(listener: TcpListener, state: Arc<State>, handler: Handler) {
     });
 }
 
-/// The handler has closed the connection on purpose.
+/// The handler closed the connection on purpose.
 const CLOSE: u64 = u64::MAX;
 
 struct Ask {
@@ -311,7 +311,7 @@ fn answer_cdn(state: &State, ask: &Ask, stream: &mut TcpStream) -> u64 {
     let (start, last) = ask.range.unwrap_or((0, bytes.len() as u64 - 1));
     state.allowance.fetch_sub(last.saturating_sub(start) as i64 + 1, SeqCst);
     match *name {
-        // A link is good for two requests.
+        // A link expires after two requests.
         "expiring" if count(state, &format!("{number} {path}")) > 2 => {
             send(stream, "403 Forbidden", &[], b"<Error><Code>AccessDenied</Code></Error>")
         }

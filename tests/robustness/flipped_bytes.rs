@@ -1,5 +1,4 @@
-//! Verification that cannot be fooled: any byte of an output that is another one is found,
-//! whatever it is a byte of.
+//! Verification finds any changed byte of an output, in every kind of file.
 
 use crate::support::checkpoint::{weights, write};
 use quantscope::checkpoint::Checkpoint;
@@ -10,14 +9,14 @@ use quantscope::quantization::{QuantizationScheme, Rounding};
 use quantscope::tensor::FloatType;
 use std::path::{Path, PathBuf};
 
-/// Bytes that are flipped in each file; all of them for `QUANTSCOPE_FLIPS=all`.
+/// The offsets to flip in a file; all of them with `QUANTSCOPE_FLIPS=all`.
 fn flips(length: usize) -> impl Iterator<Item = usize> {
     let all = std::env::var("QUANTSCOPE_FLIPS").is_ok_and(|n| n == "all");
     let step = if all { 1 } else { (length / 120).max(1) };
     (0..length).step_by(step).chain(length.checked_sub(1))
 }
 
-/// A model of two shards with what usually lies beside them.
+/// A model with two shards and the usual sidecar files.
 fn model(directory: &Path) -> PathBuf {
     let model = directory.join("model");
     std::fs::create_dir_all(model.join("1_Pooling")).expect("creates");
@@ -59,8 +58,8 @@ fn verified(out: &Path, source: &Checkpoint) -> Result<(), String> {
     found.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Saves, verifies, and then flips bits all over what was saved.
-fn assert_not_fooled(source: &Path, task: impl Fn(&Checkpoint) -> Task, out: &str) {
+/// Saves and verifies, then asserts that every flipped byte of the output is found.
+fn assert_flips_are_found(source: &Path, task: impl Fn(&Checkpoint) -> Task, out: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join(out);
     let source = Checkpoint::open(source).expect("opens");
@@ -120,7 +119,7 @@ fn any_byte_of_a_quantized_directory_is_found() {
         (block, OutputFormat::Int8WeightOnly),
         (block, OutputFormat::FakeQuantized),
     ] {
-        assert_not_fooled(&model, quantizing(scheme, format), "out");
+        assert_flips_are_found(&model, quantizing(scheme, format), "out");
     }
 }
 
@@ -130,12 +129,12 @@ fn any_byte_of_a_quantized_file_is_found() {
     let model = model(directory.path());
     let block = QuantizationScheme::per_block(4);
     for layout in WeightLayout::ALL {
-        assert_not_fooled(&model, quantizing(block, OutputFormat::Burn(layout)), "out.bpk");
+        assert_flips_are_found(&model, quantizing(block, OutputFormat::Burn(layout)), "out.bpk");
     }
     let gguf = quantizing(QuantizationScheme::per_block(32), OutputFormat::Gguf);
-    assert_not_fooled(Path::new("tests/data/gguf/floats.gguf"), gguf, "out.gguf");
+    assert_flips_are_found(Path::new("tests/data/gguf/floats.gguf"), gguf, "out.gguf");
     let plain = quantizing(QuantizationScheme::PER_CHANNEL, OutputFormat::Safetensors);
-    assert_not_fooled(&model, plain, "out.safetensors");
+    assert_flips_are_found(&model, plain, "out.safetensors");
 }
 
 #[test]
@@ -149,8 +148,8 @@ fn any_byte_of_a_float_model_is_found() {
             let from = formats.join(fixture).join(name);
             std::fs::copy(from, directory.path().join(name)).expect("copies");
         }
-        assert_not_fooled(directory.path(), |_| Task::Dequantize { to }, "out");
+        assert_flips_are_found(directory.path(), |_| Task::Dequantize { to }, "out");
     }
     let archive = Path::new("tests/data/pytorch/zip.pt");
-    assert_not_fooled(archive, |_| Task::Dequantize { to: None }, "out.safetensors");
+    assert_flips_are_found(archive, |_| Task::Dequantize { to: None }, "out.safetensors");
 }

@@ -1,5 +1,5 @@
-//! Files that lie: whatever is in them, there is a sentence or a correct reading, soon and in
-//! little memory, and nothing they say reaches the terminal as a command.
+//! Hostile files: each is read correctly or refused with one sentence, quickly and with little
+//! memory, and no text from a file reaches the terminal as a control sequence.
 
 use crate::support::checkpoint::{Tensor, f32s, file, header, weights, write};
 use crate::support::driver::Driver;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-/// More than any of these files may take, on a slow machine too.
+/// The time limit for one file, also on a slow machine.
 const SOON: Duration = Duration::from_secs(20);
-/// KiB of memory that the program may take for files of a few kilobytes.
+/// The memory limit for files of a few kilobytes, in KiB.
 const MEMORY: u64 = 512 << 10;
 
-/// Numbers on which readers have been seen to stumble.
+/// Numbers that often cause overflows in readers.
 const EDGES: [u64; 10] = [
     0,
     1,
@@ -46,7 +46,7 @@ const WORDS: [&str; 14] = [
     "__metadata__",
 ];
 
-/// One change, mostly where a file of this kind has its header: at either end.
+/// Makes one change, usually near the beginning or end, where the headers are.
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     let near = bytes.len().min(1500);
     let at = match random.below(3) {
@@ -93,7 +93,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// A sentence says something, and printed it commands nothing.
+/// Asserts that an error is not empty and has no control characters.
 fn assert_sentence(text: &str) {
     assert!(text.len() > 10, "{text:?}");
     assert_harmless(&visible(text));
@@ -109,7 +109,7 @@ fn assert_harmless(text: &str) {
     assert!(found.is_none(), "{found:?} in {text:?}");
 }
 
-/// Reads at both ends of every tensor of what opened. True if it did.
+/// Reads both ends of every tensor, if the file opened. Returns whether it did.
 fn explore(opened: Result<Checkpoint, CheckpointError>) -> bool {
     let checkpoint = match opened {
         Ok(checkpoint) => checkpoint,
@@ -183,7 +183,7 @@ fn randomly_changed_files_are_read_or_refused() {
         }
         assert!(start.elapsed() < 4 * SOON, "{name} took {:?}", start.elapsed());
     }
-    // A change in the data opens, one in a header mostly does not.
+    // A change in the data opens; a change in a header usually does not.
     assert!(opened > 300 && refused > 300, "{opened} opened, {refused} refused");
 }
 
@@ -240,7 +240,7 @@ fn randomly_changed_configs_indices_and_recipes_are_read_or_refused() {
     }
 }
 
-/// The command line, with a limit on what it may take of memory.
+/// Runs the program with a memory limit.
 fn run(arguments: &[&str]) -> Output {
     let start = Instant::now();
     let program = env!("CARGO_BIN_EXE_quantscope");
@@ -280,7 +280,7 @@ fn raw(json: &str, data: usize) -> Vec<u8> {
     bytes
 }
 
-/// Files of one tensor or none, each with another lie, or only with something odd.
+/// Files with at most one tensor, each with a different invalid or unusual header.
 fn oddities() -> Vec<(&'static str, Vec<u8>, bool)> {
     let one = |dtype: &str, shape: &str, offsets: &str| {
         format!(r#"{{"a":{{"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}}}}}"#)
@@ -382,7 +382,7 @@ fn every_invalid_header_is_one_error_sentence() {
     }
 }
 
-/// Every window, at two sizes: cells hold what can be seen, and nothing else.
+/// Asserts at two sizes that every window contains only printable characters.
 fn assert_screens(driver: &mut Driver) {
     for size in [(120, 36), (60, 15)] {
         driver.resize(size.0, size.1);
@@ -409,11 +409,11 @@ fn hostile_files_that_open_can_be_drawn() {
 
 const CLEARS: &str = "evil\n\u{1b}[2J\u{1b}]0;owned\u{7}\u{202e}name\u{9b}31m";
 
-/// Names and texts of a file, in everything that prints them.
+/// Names and texts from a file are escaped in every output.
 #[test]
 fn no_text_from_files_controls_the_terminal() {
     let directory = tempfile::tempdir().expect("a directory");
-    // The folder and the file are called so too.
+    // The directory and the file also have such names.
     let folder = directory.path().join("dir\u{1b}[2J\u{202e}");
     std::fs::create_dir(&folder).expect("creates");
     let path = |name: &str| -> PathBuf { folder.join(name) };
@@ -481,7 +481,7 @@ fn an_index_never_leads_out_of_the_directory() {
     let json = r#"{"metadata":{},"weight_map":{"a":"in/a.safetensors"}}"#;
     std::fs::write(&index, json).expect("writes");
     assert_eq!(Checkpoint::open(&model).expect("opens").tensors().len(), 1);
-    // A name in refs that leads elsewhere is not followed.
+    // A revision in refs that points out of the cache is not followed.
     let cache = directory.path().join("models--o--n");
     std::fs::create_dir_all(cache.join("refs")).expect("creates");
     std::fs::create_dir_all(cache.join("snapshots")).expect("creates");
@@ -491,7 +491,7 @@ fn an_index_never_leads_out_of_the_directory() {
     }
 }
 
-/// Files that are larger than anything of their kind, though they take no space.
+/// Sparse files that are far larger than any real file of their kind.
 #[test]
 #[cfg(unix)]
 fn endless_files_beside_a_model_are_not_read_into_memory() {

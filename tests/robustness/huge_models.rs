@@ -1,9 +1,8 @@
-//! Models larger than anything at hand: a terabyte, a hundred thousand tensors, ten thousand
-//! shards, one tensor of 200 GB. They are browsed and filtered at once, work on them can be
-//! cancelled, and memory does not follow their size.
+//! Very large models: a terabyte, 100,000 tensors, 10,000 shards, one tensor of 200 GB. They
+//! open and filter quickly, jobs on them can be cancelled, and memory use is bounded.
 //!
-//! The files are sparse and take no space. `cargo test --release --test robustness huge_models -- --nocapture`
-//! prints what each took.
+//! The files are sparse. `cargo test --release --test robustness huge_models -- --nocapture`
+//! prints the time and memory of each.
 
 #![cfg(target_os = "linux")]
 
@@ -21,8 +20,8 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A safetensors file of these tensors, all zeros and sparse. `None` where the file system
-/// has no such files.
+/// Writes a sparse safetensors file of zeros. Returns `None` if the file system does not support
+/// sparse files.
 fn sparse<'n>(
     path: &Path,
     tensors: impl Iterator<Item = (&'n str, &'n DType, &'n Shape)>,
@@ -43,19 +42,19 @@ fn shape(dims: &[u64]) -> Shape {
     Shape::new(dims).expect("fits")
 }
 
-/// What a run of the program took.
+/// The time and memory of a run.
 struct Run {
     status: ExitStatus,
     elapsed: Duration,
-    /// The most memory it had resident, in MiB.
+    /// Peak resident memory in MiB.
     peak: u64,
 }
 
-/// Runs the program to its end, or interrupts it after a while. Its memory is limited by the
-/// system, so that more than `limit` MiB is a failure whenever it is asked for.
+/// Runs the program to its end, or interrupts it after some time. The system limits its memory,
+/// so allocating more than `limit` MiB fails.
 fn run(arguments: &[&str], limit: u64, interrupt: Option<Duration>) -> Run {
     let start = Instant::now();
-    // Ten thousand shards must not need ten thousand open files.
+    // 10,000 shards must not need 10,000 open files.
     let script = format!("ulimit -n 256; ulimit -d {}; exec \"$0\" \"$@\"", limit << 10);
     let mut child = Command::new("sh")
         .args(["-c", &script, env!("CARGO_BIN_EXE_quantscope")])
@@ -69,7 +68,7 @@ fn run(arguments: &[&str], limit: u64, interrupt: Option<Duration>) -> Run {
     let mut peak = 0;
     let mut asked = false;
     let status = loop {
-        // The line is gone once the program has ended.
+        // The file has no such line after the program has ended.
         let said = std::fs::read_to_string(&status_file).unwrap_or_default();
         let line = said.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
@@ -98,7 +97,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
-/// Listed, and measured until it is interrupted.
+/// Lists a model, and analyzes it until it is interrupted.
 fn assert_bounded(model: &Path, megabytes: u64) {
     let listed = run(&["inspect", text(model)], 512, None);
     assert!(listed.status.success() && listed.peak < megabytes, "{} MiB", listed.peak);
@@ -108,7 +107,7 @@ fn assert_bounded(model: &Path, megabytes: u64) {
     assert!(measured.elapsed < Duration::from_secs(20), "{:?}", measured.elapsed);
 }
 
-/// Everything that is done to a table, on the screen; what it took.
+/// Sorts, filters, folds and marks on the screen. Returns the time it took.
 fn browse(checkpoint: Checkpoint) -> Duration {
     let tensors = checkpoint.tensors().len();
     let start = Instant::now();
@@ -157,7 +156,7 @@ fn one_tensor_of_200_gigabytes_is_browsed_measured_and_cancelled() {
         return;
     }
     assert_bounded(&model, 64);
-    // Per channel and in blocks too.
+    // Also with other granularities.
     for scheme in ["per-channel", "per-block:32"] {
         let arguments = ["analyze", text(&model), "--scheme", scheme];
         let measured = run(&arguments, 512, Some(Duration::from_millis(700)));
@@ -213,7 +212,7 @@ fn ten_thousand_shards_are_browsed_and_measured() {
     browse(Checkpoint::open(&model).expect("opens"));
 }
 
-/// FP8 as DeepSeek has it, to floats four times its size.
+/// FP8 as in DeepSeek, dequantized to floats of four times the size.
 #[test]
 fn fp8_is_dequantized_in_little_memory() {
     let side = if cfg!(debug_assertions) { 3072 } else { 16_384 };
@@ -225,7 +224,7 @@ fn fp8_is_dequantized_in_little_memory() {
     if sparse(&model, tensors.into_iter()).is_none() {
         return;
     }
-    // Not all zeros: a value and its scale.
+    // One value and its scale are not zero.
     let mut file = OpenOptions::new().append(false).write(true).open(&model).expect("opens");
     let scale =
         Checkpoint::open(&model).expect("opens").all_stored().nth(1).expect("two").1.range.start;

@@ -30,7 +30,7 @@ fn contents(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-/// A generator of numbers that look random and are the same every time.
+/// A seeded pseudo-random generator.
 fn next(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;

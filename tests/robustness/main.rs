@@ -1,4 +1,4 @@
-//! Hostile files, huge models, random actions, killed processes.
+//! Hostile files, huge models, random actions and killed processes.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! Tensors looked at where they lie are those that are copied: with a writer at the file
-//! nothing is looked at in place, and nothing that is found out or made differs.
+//! Memory-mapped and copied reads give the same results. A file that another process writes to
+//! is not mapped.
 
 use crate::support::checkpoint::{Tensor, weights, write};
 use crate::support::random::Random;
@@ -18,14 +18,14 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// The same weights in a 16-bit type.
+/// The weights in a 16-bit type.
 fn halved(name: &str, dtype: &'static str, shape: &[u64], raw: fn(f32) -> [u8; 2]) -> Tensor {
     let floats = weights(name, shape).bytes;
     let bytes = floats.as_chunks().0.iter().flat_map(|&x| raw(f32::from_le_bytes(x)));
     Tensor { name: name.into(), dtype, shape: shape.into(), bytes: bytes.collect() }
 }
 
-/// Several chunks, one chunk, and too little for a look in place.
+/// A model with tensors of several chunks, of one chunk, and too small to be mapped.
 fn model(path: &Path) {
     let tensors = [
         weights("large", &[1100, 1001]),
@@ -98,7 +98,7 @@ fn mapped_and_copied_reads_give_the_same_output() {
     assert!(saved("copied.safetensors") == in_place);
 }
 
-/// The program reads on or says what has happened, and never dies of it.
+/// The program continues or reports an error, but is never killed by a signal.
 #[test]
 fn concurrent_writers_are_not_blocked_and_cause_no_crash() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -132,7 +132,7 @@ fn concurrent_writers_are_not_blocked_and_cause_no_crash() {
         drop(writer);
         let output = child.wait_with_output().expect("it ends");
         let said = String::from_utf8_lossy(&output.stderr);
-        // Not by a signal, and with a reason.
+        // It exits by itself, and gives a reason.
         let has_ended_well = output.status.success();
         let has_said_why = output.status.code().is_some() && said.starts_with("error");
         assert!(has_ended_well || has_said_why, "round {round}: {}, {said}", output.status);

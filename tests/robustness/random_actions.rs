@@ -1,7 +1,8 @@
-//! Thousands of random actions on the real state and the real screen: whatever is pressed,
-//! typed and clicked, what is shown is true, and undoing everything gives the start.
+//! Thousands of random keys, texts and clicks on the real application: its invariants hold, and
+//! undoing everything restores the initial plan.
 //!
-//! `QUANTSCOPE_SOAK=20000 cargo test --release --test robustness random_actions -- --nocapture` does more of them.
+//! `QUANTSCOPE_SOAK=20000 cargo test --release --test robustness random_actions -- --nocapture`
+//! sets the number of actions.
 
 use crate::support::checkpoint::{Tensor, f32s, in_memory, weights};
 use crate::support::driver::{DEMO, Driver, SHARDED};
@@ -20,7 +21,7 @@ fn actions() -> usize {
     std::env::var("QUANTSCOPE_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(1500)
 }
 
-/// Names, types and values of every kind.
+/// A checkpoint with unusual names, types and values.
 fn odd() -> Checkpoint {
     let of = |name: &str, dtype, shape: &[u64], bytes: usize| Tensor {
         name: name.into(),
@@ -43,7 +44,7 @@ fn odd() -> Checkpoint {
     ])
 }
 
-/// Whether the keys are for a text that can name a file.
+/// Whether keys are typed into a path.
 fn is_typing_a_path(driver: &Driver) -> bool {
     matches!(driver.app.overlay, Some(Overlay::Save(_) | Overlay::Prompt(_) | Overlay::Replace(_)))
 }
@@ -55,7 +56,7 @@ fn act(driver: &mut Driver, random: &mut Random, number: usize) {
         0..=12 => {
             let keys = BINDINGS[random.below(BINDINGS.len())].keys;
             let key = keys[random.below(keys.len())];
-            // Paths stay below the directory of the test.
+            // Keep paths below the directory of the test.
             match key {
                 Key::Enter if is_typing_a_path(driver) => {
                     driver.press("Ctrl-u");
@@ -135,17 +136,17 @@ fn assert_drawn(driver: &Driver, what: &str) {
     }
 }
 
-/// Turned round and back, the order is what sorting from nothing gives.
+/// Asserts that the incrementally updated order equals that of a new table.
 fn assert_ordered(driver: &mut Driver, what: &str) {
     driver.press("R R");
     let (model, table) = (&driver.app.model, &driver.app.table);
-    let mut anew = Table::new(model);
-    anew.start_with(table.sort, table.as_tree, model);
-    let expected: Vec<TensorId> = anew.shown().filter(|&id| table.is_shown(id)).collect();
+    let mut new = Table::new(model);
+    new.start_with(table.sort, table.as_tree, model);
+    let expected: Vec<TensorId> = new.shown().filter(|&id| table.is_shown(id)).collect();
     assert!(table.shown().eq(expected), "{what}: by {}", table.sort.describe());
 }
 
-/// Out of every window, back to the table.
+/// Closes every window.
 fn close_all(driver: &mut Driver) {
     for _ in 0..20 {
         if driver.app.overlay.is_none() && driver.app.context() == Context::Table {

@@ -1,4 +1,4 @@
-//! Findings that are kept: what is outdated, damaged or somebody's lie is measured anew.
+//! The cache of analyses: outdated, damaged or forged entries are measured again.
 
 use crate::support::checkpoint::{bytes, weights};
 use quantscope::checkpoint::Checkpoint;
@@ -15,22 +15,23 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
-/// A checkpoint on the disk that has long been settled, and an empty cache.
-struct Scene {
+/// A checkpoint on disk with an old modification time, and an empty cache.
+struct CachedModel {
     dir: TempDir,
     model: PathBuf,
 }
 
-impl Scene {
-    fn new() -> Scene {
+impl CachedModel {
+    fn new() -> CachedModel {
         let dir = tempfile::tempdir().expect("a directory");
         let model = dir.path().join("model.safetensors");
-        let scene = Scene { dir, model };
-        scene.write(1.0, 1_000_000);
-        scene
+        let cached = CachedModel { dir, model };
+        cached.write(1.0, 1_000_000);
+        cached
     }
 
-    /// The model with its weights times `factor`, changed so many seconds after 1970.
+    /// Writes the model with its weights times `factor`, and sets the modification time in seconds
+    /// since 1970.
     fn write(&self, factor: f32, seconds: u64) {
         let mut tensors = [weights("a", &[40, 64]), weights("b", &[300]), weights("c", &[8, 8, 9])];
         for raw in tensors.iter_mut().flat_map(|t| t.bytes.as_chunks_mut::<4>().0) {
@@ -49,7 +50,7 @@ impl Scene {
         self.dir.path().join("cache")
     }
 
-    /// What a scan with the cache finds.
+    /// The results of a scan with the cache.
     fn found(&self, spec: &AnalysisSpec) -> Vec<Analysis> {
         scanned(&self.model, spec, Some(Cache::at(self.cache())))
     }
@@ -92,75 +93,75 @@ fn spec() -> AnalysisSpec {
     }
 }
 
-/// Nothing was learned of these tensors, and they are calibrated by min-max.
+/// Tensors without learned scales are calibrated by min-max.
 #[test]
 fn effective_quantizers_are_restored_from_the_cache() {
-    let scene = Scene::new();
+    let cached = CachedModel::new();
     let mut learned = spec();
     learned.quantizers.iter_mut().for_each(|q| q.calibration = Calibration::Learned);
-    let first = scene.found(&learned);
-    assert_eq!(first, scanned(&scene.model, &learned, None));
-    assert_eq!(scene.found(&learned), first);
+    let first = cached.found(&learned);
+    assert_eq!(first, scanned(&cached.model, &learned, None));
+    assert_eq!(cached.found(&learned), first);
     let outcomes = first.iter().flat_map(|analysis| &analysis.outcomes);
     assert!(outcomes.clone().all(|o| o.quantizer.calibration == Calibration::MinMax));
 }
 
 #[test]
 fn a_second_scan_reads_only_the_cache() {
-    let scene = Scene::new();
-    let first = scene.found(&spec());
-    assert_eq!(first, scanned(&scene.model, &spec(), None));
-    // Other values behind the same size and time: nobody looks.
-    scene.write(2.0, 1_000_000);
-    assert_eq!(scene.found(&spec()), first);
-    let other = scanned(&scene.model, &spec(), None);
+    let cached = CachedModel::new();
+    let first = cached.found(&spec());
+    assert_eq!(first, scanned(&cached.model, &spec(), None));
+    // Other values with the same size and time are not noticed.
+    cached.write(2.0, 1_000_000);
+    assert_eq!(cached.found(&spec()), first);
+    let other = scanned(&cached.model, &spec(), None);
     assert_ne!(other, first);
-    // Other spec were not asked before.
+    // Another spec has an entry of its own.
     let clipped = AnalysisSpec { rounding: Rounding::HalfAway, ..spec() };
-    assert_eq!(scene.found(&clipped), scanned(&scene.model, &clipped, None));
-    // A change is seen, and what was kept of the old file is replaced.
-    scene.write(2.0, 1_000_001);
-    assert_eq!(scene.found(&spec()), other);
-    assert_eq!(scene.kept().len(), 2);
-    assert_eq!(scene.found(&spec()), other);
+    assert_eq!(cached.found(&clipped), scanned(&cached.model, &clipped, None));
+    // A change is noticed, and the entry of the old file is replaced.
+    cached.write(2.0, 1_000_001);
+    assert_eq!(cached.found(&spec()), other);
+    assert_eq!(cached.kept().len(), 2);
+    assert_eq!(cached.found(&spec()), other);
 }
 
 #[test]
 fn recently_modified_files_are_not_cached() {
-    let scene = Scene::new();
-    scene.touch(SystemTime::now() + Duration::from_secs(3600));
-    scene.found(&spec());
-    // Nor are scales that are as many as the blocks.
-    let scene = Scene::new();
-    scene.found(&AnalysisSpec { keep_scales: true, ..spec() });
-    assert_eq!(scene.kept(), Vec::<PathBuf>::new());
+    let cached = CachedModel::new();
+    cached.touch(SystemTime::now() + Duration::from_secs(3600));
+    cached.found(&spec());
+    // Results with one scale per block are not cached either.
+    let cached = CachedModel::new();
+    cached.found(&AnalysisSpec { keep_scales: true, ..spec() });
+    assert_eq!(cached.kept(), Vec::<PathBuf>::new());
 }
 
 #[test]
 fn a_partial_scan_is_continued() {
-    let scene = Scene::new();
-    let checkpoint = Arc::new(Checkpoint::open(&scene.model).expect("opens"));
+    let cached = CachedModel::new();
+    let checkpoint = Arc::new(Checkpoint::open(&cached.model).expect("opens"));
     let order = Arc::new(Order::new(vec![TensorId(1)]));
-    let cache = Some(Cache::at(scene.cache()));
+    let cache = Some(Cache::at(cached.cache()));
     let mut job = scan::start(checkpoint, spec(), order, Some(1), cache).expect("starts");
     let is_found =
         |news: JobEvent<Finding>| matches!(news, JobEvent::Finding((TensorId(1), Ok(_))));
     assert!(is_found(job.wait(Duration::from_secs(60))));
     assert!(matches!(job.wait(Duration::from_secs(60)), JobEvent::Ended));
-    let before = fs::read(scene.only_kept()).expect("reads");
-    let found = scene.found(&spec());
-    assert_eq!(found, scanned(&scene.model, &spec(), None));
-    let after = fs::read(scene.only_kept()).expect("reads");
+    let before = fs::read(cached.only_kept()).expect("reads");
+    let found = cached.found(&spec());
+    assert_eq!(found, scanned(&cached.model, &spec(), None));
+    let after = fs::read(cached.only_kept()).expect("reads");
     assert!(after.starts_with(&before) && after.len() > before.len());
 }
 
 #[test]
 fn a_damaged_cache_is_measured_again() {
-    let scene = Scene::new();
-    let expected = scene.found(&spec());
-    let path = scene.only_kept();
+    let cached = CachedModel::new();
+    let expected = cached.found(&spec());
+    let path = cached.only_kept();
     let sound = fs::read(&path).expect("reads");
-    // Of the whole file, and then of a few places with every kind of damage.
+    // Positions all over the file, each with every kind of damage.
     let places = (0..sound.len()).step_by(sound.len() / 60 + 1);
     for at in places.chain([sound.len() - 1]) {
         let mut flipped = sound.clone();
@@ -169,48 +170,48 @@ fn a_damaged_cache_is_measured_again() {
         let huge = [&sound[..at], &[0xFF; 12], &sound[at..]].concat();
         for damaged in [flipped, cut, huge] {
             fs::write(&path, &damaged).expect("writes");
-            assert_eq!(scene.found(&spec()), expected, "at {at}");
-            // What was found anew has mended it.
-            assert_eq!(fs::read(scene.only_kept()).expect("reads").len(), sound.len(), "at {at}");
+            assert_eq!(cached.found(&spec()), expected, "at {at}");
+            // The next scan has repaired the file.
+            assert_eq!(fs::read(cached.only_kept()).expect("reads").len(), sound.len(), "at {at}");
         }
     }
 }
 
 #[test]
 fn other_files_in_the_cache_directory_are_kept_or_replaced() {
-    let scene = Scene::new();
-    let expected = scene.found(&spec());
-    let path = scene.only_kept();
-    // A terabyte that is a hole, where the file system has such files.
+    let cached = CachedModel::new();
+    let expected = cached.found(&spec());
+    let path = cached.only_kept();
+    // A sparse file of a terabyte, if the file system supports that.
     let file = File::options().write(true).open(&path).expect("opens");
     if file.set_len(1 << 40).is_ok() {
-        assert_eq!(scene.found(&spec()), expected);
+        assert_eq!(cached.found(&spec()), expected);
     }
     fs::remove_file(&path).expect("removes");
     fs::create_dir(&path).expect("makes");
-    assert_eq!(scene.found(&spec()), expected);
-    fs::remove_dir_all(scene.cache()).expect("removes");
-    fs::write(scene.cache(), "no directory").expect("writes");
-    assert_eq!(scene.found(&spec()), expected);
+    assert_eq!(cached.found(&spec()), expected);
+    fs::remove_dir_all(cached.cache()).expect("removes");
+    fs::write(cached.cache(), "no directory").expect("writes");
+    assert_eq!(cached.found(&spec()), expected);
 }
 
 #[test]
 fn commands_share_the_cache() {
-    let scene = Scene::new();
+    let cached = CachedModel::new();
     let analyze = |more: &[&str]| {
-        let model = scene.model.to_str().expect("text");
+        let model = cached.model.to_str().expect("text");
         let mut command =
             crate::support::quantscope(&[&["analyze", model, "--json"], more].concat());
-        let ended = command.env("XDG_CACHE_HOME", scene.dir.path()).assert().success();
+        let ended = command.env("XDG_CACHE_HOME", cached.dir.path()).assert().success();
         String::from_utf8(ended.get_output().stdout.clone()).expect("text")
     };
-    let kept = || fs::read_dir(scene.dir.path().join("quantscope")).map(Iterator::count);
+    let kept = || fs::read_dir(cached.dir.path().join("quantscope")).map(Iterator::count);
     let plain = analyze(&["--no-cache"]);
     assert!(kept().is_err(), "nothing is kept");
     assert_eq!(analyze(&[]), plain);
     assert_eq!(kept().expect("is there"), 1);
-    // Other weights behind the same size and time.
-    scene.write(2.0, 1_000_000);
+    // Other weights with the same size and time.
+    cached.write(2.0, 1_000_000);
     assert_eq!(analyze(&[]), plain);
     assert_ne!(analyze(&["--no-cache"]), plain);
 }

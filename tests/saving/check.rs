@@ -1,11 +1,11 @@
-//! `check`: what keeps a quantized model from loading.
+//! `check`: defects that keep a quantized model from loading.
 
 use crate::support::{data, failure, json, quantscope, stdout};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::{TempDir, tempdir};
 
-/// A tiny Llama quantized for vLLM, in shards, to be damaged.
+/// A tiny Llama quantized for vLLM, in shards, which tests damage.
 struct Saved {
     _directory: TempDir,
     path: PathBuf,
@@ -33,8 +33,8 @@ impl Saved {
         std::fs::write(path, config.to_string()).expect("own directory");
     }
 
-    /// Renames a stored tensor in the header of each shard that has it, to a name of the same
-    /// length.
+    /// Renames a stored tensor in the header of each shard that has it. Both names must have the
+    /// same length.
     fn rename(&self, from: &str, to: &str) {
         assert_eq!(from.len(), to.len());
         for entry in std::fs::read_dir(&self.path).expect("own directory") {

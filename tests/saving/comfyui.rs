@@ -1,4 +1,4 @@
-//! Saving for ComfyUI: one file with its markers, read back as what was promised.
+//! Saving for ComfyUI: one file with markers, read back as previewed.
 
 use crate::support::checkpoint::{Tensor, bytes, weights, write};
 use crate::support::{data, failure, json, stdout};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 const MARKER: &[u8] = br#"{"format": "int8_tensorwise"}"#;
 const QKV: &str = "model.diffusion_model.double_blocks.0.img_attn.qkv";
 
-/// A directory with a diffusion model in one file: `model.safetensors`.
+/// A directory with a diffusion model in the file `model.safetensors`.
 fn model() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("temp");
     let path = directory.path().join("model.safetensors");
@@ -49,7 +49,7 @@ fn floats(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
     checkpoint.reader().elements(id, all).expect("reads").expect("decoded").1.to_vec()
 }
 
-/// What int8 values and F32 scales stand for.
+/// The product of int8 values and their F32 scales.
 fn product(values: &[u8], scales: &[u8], columns: usize) -> Vec<u8> {
     let scales: Vec<f32> = scales.as_chunks().0.iter().map(|s| f32::from_le_bytes(*s)).collect();
     let scale = |index: usize| *scales.get(index / columns).unwrap_or(&scales[0]);

@@ -1,4 +1,4 @@
-//! Saving from the command line: files, receipts, and that nothing is left behind.
+//! Saving from the command line: files, receipts, and no files left behind.
 
 use crate::support::checkpoint::{f32s, huge, weights, write};
 use crate::support::{data, failure, json, stdout};
@@ -38,7 +38,7 @@ fn quantized_verified_and_dequantized() {
             let (out, back) = (name("int8"), name("back"));
             let receipt = json(&["quantize", model, "-o", &out, "--scheme", scheme]);
             let shown = json(&["analyze", model, "--scheme", scheme]);
-            // What is on disk costs what was shown before.
+            // The error on disk equals the previewed error.
             let quantized = receipt["quantized"].as_array().expect("a list");
             assert!(!quantized.is_empty());
             for one in quantized {
@@ -207,7 +207,7 @@ fn a_recipe_is_written_atomically_replaced_only_with_force_or_printed() {
     let quantize = ["quantize", "demo:", "--quiet", "--force", "-o", &out, "--write-recipe"];
     stdout(&[&quantize[..], &[recipe.as_str()]].concat());
     let text = std::fs::read_to_string(&recipe).expect("a recipe");
-    // An existing one stays without --force, and the save is not begun.
+    // An existing recipe is kept without --force, and the save does not start.
     std::fs::write(&recipe, "another").expect("written");
     std::fs::remove_file(&out).expect("goes");
     let careful: Vec<&str> = quantize.into_iter().filter(|&word| word != "--force").collect();
@@ -218,13 +218,13 @@ fn a_recipe_is_written_atomically_replaced_only_with_force_or_printed() {
     stdout(&[&quantize[..], &[recipe.as_str()]].concat());
     assert_eq!(std::fs::read_to_string(&recipe).expect("replaced"), text);
     assert_eq!(files(dir.path()), ["out.safetensors", "plan.toml"]);
-    // To standard output, whatever that is, and before the receipt.
+    // The recipe is printed to standard output before the receipt.
     for named in ["-", "/dev/stdout"] {
         let printed = stdout(&[&quantize[..], &[named]].concat());
         assert!(printed.starts_with(&text) && printed.len() > text.len(), "{printed}");
     }
     assert_eq!(files(dir.path()), ["out.safetensors", "plan.toml"]);
-    // Never over a file of the model itself.
+    // A recipe never replaces a file of the model.
     let model = path("own.safetensors");
     std::fs::copy("assets/demo.safetensors", &model).expect("copied");
     let own = ["quantize", &model, "--force", "-o", &out, "--write-recipe", &model];

@@ -1,5 +1,5 @@
-//! Saving as `int8` and `int8-weight-only`: what is written follows every rule of the
-//! container, and is read back as what was promised.
+//! Saving as W8A8 and W8A16: outputs follow the rules of compressed-tensors and are read back as
+//! previewed.
 
 use quantscope::checkpoint::Checkpoint;
 use quantscope::checkpoint::formats::safetensors::header_bytes;
@@ -120,8 +120,7 @@ fn int8_output_equals_what_compressed_tensors_reads() {
     }
 }
 
-/// Quantized against the scale as it is stored: what is read back is exactly scale times q
-/// of the nearest q.
+/// Values are quantized with the scale as stored, so decoding gives the nearest multiple of it.
 #[test]
 fn values_are_quantized_against_the_stored_scale() {
     let directory = tempfile::tempdir().expect("temp");
@@ -152,7 +151,7 @@ fn values_are_quantized_against_the_stored_scale() {
         for row in 0..256 {
             let row_x = &x[row * 128..(row + 1) * 128];
             let absmax = row_x.iter().fold(0f32, |m, v| m.max(v.abs()));
-            // One group of 128 is a whole row here, so both formats have a scale a row.
+            // A group of 128 is a whole row here, so both formats have one scale per row.
             assert_eq!(scales[row], half::bf16::from_f32(absmax / 127.0).to_f32());
             for (k, &x) in row_x.iter().enumerate() {
                 let q = (x / scales[row]).round_ties_even().clamp(-127.0, 127.0) as i8;
@@ -193,7 +192,7 @@ fn weight_only_output_is_packed_in_groups() {
             "group_size": 128, "dynamic": false})
     );
     assert_eq!(group.get("input_activations"), None);
-    // Per channel is packed too.
+    // Per-channel weights are packed too.
     let out = directory.path().join("channel");
     let scheme = Some(QuantizationScheme::PER_CHANNEL);
     run(&source, &request(&source, &["*.mlp.*"], scheme, format, out.clone())).expect("saves");
@@ -202,7 +201,7 @@ fn weight_only_output_is_packed_in_groups() {
     assert_eq!(group["weights"]["strategy"], "channel");
 }
 
-/// Every stored byte of a quantized tensor is compared: a flipped one is found.
+/// Verification compares every stored byte of a quantized tensor.
 #[test]
 fn any_flipped_byte_is_found() {
     let directory = tempfile::tempdir().expect("temp");
@@ -277,7 +276,7 @@ fn limits_of_single_loaders_are_warned_about() {
     }
 }
 
-/// A model with one of everything that is not a Linear layer.
+/// A model with one example of each kind of weight that is not a Linear layer.
 fn assorted(config: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("temp");
     let tensors: [(&str, &[u64]); 9] = [
@@ -363,12 +362,12 @@ fn tensors_that_the_format_cannot_hold_are_refused_with_a_reason() {
     let asked = request(&checkpoint, &["model.fc.weight"], None, int8, out);
     let error = run(&checkpoint, &asked).expect_err("a file");
     assert!(error.contains("is a model's directory, not one file"), "{error}");
-    // A size that divides nothing leaves a scale a channel.
+    // If no group size divides the rows, the scheme is per channel.
     let ids = chosen(&checkpoint, &["*experts.0*"]);
     assert_eq!(weights.default_scheme(&checkpoint, ids), QuantizationScheme::PER_CHANNEL);
 }
 
-/// Quantized and dequantized again: plain names, the config as it was.
+/// Dequantizing an output gives plain names and the original config back.
 #[test]
 fn int8_is_dequantized_to_the_rounded_floats() {
     let directory = tempfile::tempdir().expect("temp");
@@ -395,7 +394,7 @@ fn int8_is_dequantized_to_the_rounded_floats() {
         assert_eq!(sorted(a), sorted(b));
         let index = |path: &Path| json_of(path.join("model.safetensors.index.json"));
         assert_eq!(index(&floats), index(Path::new(SHARDED)));
-        // What is quantized already is not quantized again.
+        // Quantized tensors are not quantized again.
         let again =
             request(&int8, &["lm_head.weight"], None, format, directory.path().join("again"));
         let error = run(&int8, &again).expect_err("quantized");

@@ -1,4 +1,4 @@
-//! GGUF outputs: what llama.cpp keeps, and models in several parts.
+//! GGUF outputs: tensors that llama.cpp leaves unchanged, and split models.
 
 use crate::support::{data, json, stdout};
 use quantscope::checkpoint::Checkpoint;
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::tempdir;
 
-/// A GGUF file of F32 tensors of two rows of 32 elements.
+/// A GGUF file of F32 tensors, each with two rows of 32 elements.
 fn gguf(names: &[&str]) -> Vec<u8> {
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
     let text = |bytes: &mut Vec<u8>, text: &str| {
@@ -77,7 +77,7 @@ fn what_llama_cpp_keeps_stays_as_it_is() {
     for reason in ["'altup'", "'time_mix_w1.weight'", "does not end in weight"] {
         assert!(warnings.contains(reason), "{warnings}");
     }
-    // `verify` counts them.
+    // `verify` reports the number of unchanged tensors.
     let verified = json(&["verify", to, "--against", from]);
     assert_eq!(verified["quantized"].as_array().map(Vec::len), Some(2), "{verified}");
     assert_eq!(verified["identical"], 12);

@@ -1,4 +1,4 @@
-//! Saving through the library: what is written is what the plan says, and comes back.
+//! Saving through the library: outputs follow the plan and are read back unchanged.
 
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Request, Task};
@@ -61,8 +61,8 @@ fn bytes(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
     reader.stored(id, 0..stored.bytes()).expect("reads").to_vec()
 }
 
-/// quantized → dequantized equals fake-quantized, tensor by tensor; what was not selected
-/// is what it was, byte for byte and in the same order.
+/// Quantizing and dequantizing equals fake quantization, tensor by tensor. Other tensors keep
+/// their bytes and their order.
 #[test]
 fn int8_is_dequantized_to_the_rounded_floats() {
     let directory = tempfile::tempdir().expect("temp");
@@ -138,7 +138,7 @@ fn a_directory_keeps_shards_index_and_sidecar_files() {
     )
     .expect("json");
     assert_eq!(index["metadata"]["total_size"], open(&out).total_bytes());
-    // Nothing else was left behind.
+    // No other files were left behind.
     assert_eq!(names(directory.path()), ["out"]);
 }
 

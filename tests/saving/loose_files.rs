@@ -1,4 +1,4 @@
-//! What lies beside the weights, and under which names an output's files are.
+//! Files beside the weights, and the names of an output's files.
 
 use crate::support::checkpoint::{Tensor, bytes, weights, write};
 use crate::support::{data, failure, json, quantscope, stdout};
@@ -9,26 +9,26 @@ use tempfile::{TempDir, tempdir};
 
 const W8A8: [&str; 4] = ["--format", "compressed-tensors", "--scheme", "W8A8"];
 
-/// A model's directory and a place for outputs.
-struct Scene {
+/// A model directory, and a directory for outputs.
+struct ModelFixture {
     directory: TempDir,
 }
 
-impl Scene {
-    fn new() -> Scene {
-        let scene = Scene { directory: tempdir().expect("a directory") };
-        fs::create_dir(scene.model()).expect("a directory");
-        scene
+impl ModelFixture {
+    fn new() -> ModelFixture {
+        let fixture = ModelFixture { directory: tempdir().expect("a directory") };
+        fs::create_dir(fixture.model()).expect("a directory");
+        fixture
     }
 
     /// A copy of a directory in `tests/data/saving`.
-    fn copied(name: &str) -> Scene {
-        let scene = Scene::new();
+    fn copied(name: &str) -> ModelFixture {
+        let fixture = ModelFixture::new();
         let source = PathBuf::from(data("saving")).join(name);
         for file in files(&source) {
-            scene.add(&file, &fs::read(source.join(&file)).expect("reads"));
+            fixture.add(&file, &fs::read(source.join(&file)).expect("reads"));
         }
-        scene
+        fixture
     }
 
     fn model(&self) -> PathBuf {
@@ -49,8 +49,7 @@ impl Scene {
         self.add(name, &bytes(tensors));
     }
 
-    /// Runs a command with the model as its argument and `out` as its output. Returns the
-    /// receipt.
+    /// Runs a command on the model with `out` as its output, and returns the receipt.
     fn run(&self, command: &str, out: &str, options: &[&str]) -> Value {
         let (model, out) = (self.path("model"), self.path(out));
         json(&[&[command, &model, "-o", &out, "--quiet"], options].concat())
@@ -65,7 +64,7 @@ impl Scene {
     }
 }
 
-/// All files below a directory, by their paths with `/`, sorted.
+/// The paths of all files below a directory, sorted.
 fn files(root: &Path) -> Vec<String> {
     let (mut found, mut pending) = (Vec::new(), vec![root.to_owned()]);
     while let Some(directory) = pending.pop() {
@@ -102,40 +101,40 @@ fn layer(number: u32) -> Vec<Tensor> {
     vec![weights(&name("mlp.up_proj"), &[16, 8]), weights(&name("mlp.down_proj"), &[8, 16])]
 }
 
-fn sharded() -> Scene {
-    let scene = Scene::new();
+fn sharded() -> ModelFixture {
+    let fixture = ModelFixture::new();
     let name = |number: u32| format!("model-0000{}-of-00002.safetensors", number + 1);
     let mut map = serde_json::Map::new();
     for number in 0..2 {
-        scene.add_weights(&name(number), &layer(number));
+        fixture.add_weights(&name(number), &layer(number));
         map.extend(layer(number).into_iter().map(|t| (t.name, name(number).into())));
     }
     let index = serde_json::json!({ "metadata": {}, "weight_map": map });
-    scene.add("model.safetensors.index.json", index.to_string().as_bytes());
-    scene.add("config.json", br#"{"model_type": "llama"}"#);
-    scene.add("tokenizer.json", b"{}");
-    scene
+    fixture.add("model.safetensors.index.json", index.to_string().as_bytes());
+    fixture.add("config.json", br#"{"model_type": "llama"}"#);
+    fixture.add("tokenizer.json", b"{}");
+    fixture
 }
 
 #[test]
 fn other_copies_of_the_weights_are_named_and_not_copied() {
-    let scene = sharded();
+    let fixture = sharded();
     let all = [layer(0), layer(1)].concat();
-    scene.add_weights("consolidated.safetensors", &all);
-    scene.add("params.json", b"{}");
-    scene.add("pytorch_model.bin", b"not looked at");
-    scene.add("original/consolidated.00.pth", b"not looked at");
-    scene.add("original/params.json", b"{}");
-    scene.add_weights(".git/lfs/objects/ab", &all);
-    scene.add("onnx/model.onnx", b"not looked at");
-    scene.add_weights("backup/weights.safetensors", &all);
-    // These are no copies: a projection of its own, and another file named params.json.
-    scene.add_weights("2_Dense/model.safetensors", &[weights("linear.weight", &[4, 8])]);
-    scene.add("2_Dense/pytorch_model.bin", b"another layer");
-    scene.add("2_Dense/params.json", b"{}");
+    fixture.add_weights("consolidated.safetensors", &all);
+    fixture.add("params.json", b"{}");
+    fixture.add("pytorch_model.bin", b"not looked at");
+    fixture.add("original/consolidated.00.pth", b"not looked at");
+    fixture.add("original/params.json", b"{}");
+    fixture.add_weights(".git/lfs/objects/ab", &all);
+    fixture.add("onnx/model.onnx", b"not looked at");
+    fixture.add_weights("backup/weights.safetensors", &all);
+    // These are not copies of the weights: a separate projection, and another params.json.
+    fixture.add_weights("2_Dense/model.safetensors", &[weights("linear.weight", &[4, 8])]);
+    fixture.add("2_Dense/pytorch_model.bin", b"another layer");
+    fixture.add("2_Dense/params.json", b"{}");
 
-    let model = scene.path("model");
-    let arguments = ["quantize", &model, "-o", &scene.path("int8"), "--json", "--quiet"];
+    let model = fixture.path("model");
+    let arguments = ["quantize", &model, "-o", &fixture.path("int8"), "--json", "--quiet"];
     let run = quantscope(&[&arguments[..], &W8A8].concat()).assert().success();
     let stderr = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
     let receipt: Value = serde_json::from_slice(&run.get_output().stdout).expect("JSON");
@@ -162,28 +161,28 @@ fn other_copies_of_the_weights_are_named_and_not_copied() {
         "model.safetensors.index.json",
         "tokenizer.json",
     ];
-    assert_eq!(scene.out("int8"), expected);
-    stdout(&["verify", &scene.path("int8"), "--against", &model]);
+    assert_eq!(fixture.out("int8"), expected);
+    stdout(&["verify", &fixture.path("int8"), "--against", &model]);
 
     let options = [&W8A8[..], &["--copy", "params.json", "--copy", "onnx/*", "--copy", "no*"]];
-    let receipt = scene.quantize("with", &options.concat());
+    let receipt = fixture.quantize("with", &options.concat());
     expected.extend(["onnx/model.onnx", "params.json"]);
     expected.sort();
-    assert_eq!(scene.out("with"), expected);
+    assert_eq!(fixture.out("with"), expected);
     let warnings = receipt["warnings"].to_string();
     assert!(warnings.contains("--copy no* matches no file"), "{warnings}");
     assert!(!warnings.contains("--copy onnx"), "{warnings}");
-    stdout(&["verify", &scene.path("with"), "--against", &model]);
+    stdout(&["verify", &fixture.path("with"), "--against", &model]);
     let (code, sentence) =
-        failure(&["quantize", &model, "-o", &scene.path("x.safetensors"), "--copy", "*.json"]);
+        failure(&["quantize", &model, "-o", &fixture.path("x.safetensors"), "--copy", "*.json"]);
     assert!(code == 1 && sentence.contains("--copy is for a directory"), "{sentence}");
 }
 
 #[test]
 fn files_that_nothing_explains_are_named_by_verify() {
-    let scene = Scene::copied("verify-extra-files");
-    scene.quantize("int8", &W8A8);
-    let (model, out) = (scene.path("model"), scene.path("int8"));
+    let fixture = ModelFixture::copied("verify-extra-files");
+    fixture.quantize("int8", &W8A8);
+    let (model, out) = (fixture.path("model"), fixture.path("int8"));
     assert!(stdout(&["verify", &out, "--against", &model]).contains("every byte compared"));
     let extra = |name: &str| Path::new(&out).join(name);
     fs::copy(Path::new(&model).join("model.safetensors"), extra("pytorch_model-extra.safetensors"))
@@ -201,51 +200,51 @@ fn files_that_nothing_explains_are_named_by_verify() {
 fn a_stale_index_does_not_go_along() {
     for (case, out) in [("index-beside-whole-model", "a"), ("stale-single-file-beside-shards", "b")]
     {
-        let scene = Scene::copied(case);
+        let fixture = ModelFixture::copied(case);
         for (format, out) in [(&[][..], out), (&W8A8, "int8")] {
-            let receipt = scene.quantize(out, format);
-            assert_eq!(scene.out(out), ["config.json", "model.safetensors"], "{case}");
-            let path = scene.path(out);
+            let receipt = fixture.quantize(out, format);
+            assert_eq!(fixture.out(out), ["config.json", "model.safetensors"], "{case}");
+            let path = fixture.path(out);
             assert!(dtypes(&path).iter().any(|(_, dtype)| dtype == "I8"), "{case}");
             let left_out = receipt["files_left_out"].as_array().expect("a list");
             assert!(left_out.contains(&"model.safetensors.index.json".into()), "{receipt}");
-            stdout(&["verify", &path, "--against", &scene.path("model")]);
+            stdout(&["verify", &path, "--against", &fixture.path("model")]);
         }
-        // The same file, by its own name.
-        let file = scene.model().join("model.safetensors");
-        stdout(&["quantize", file.to_str().expect("text"), "-o", &scene.path("named")]);
-        assert_eq!(scene.out("named"), ["config.json", "model.safetensors"], "{case}");
+        // The same model, named by its file.
+        let file = fixture.model().join("model.safetensors");
+        stdout(&["quantize", file.to_str().expect("text"), "-o", &fixture.path("named")]);
+        assert_eq!(fixture.out("named"), ["config.json", "model.safetensors"], "{case}");
     }
 }
 
 #[test]
 fn the_index_of_shards_that_are_not_there_does_not_go_along() {
-    let scene = Scene::copied("index-beside-whole-model");
+    let fixture = ModelFixture::copied("index-beside-whole-model");
     for number in 1..=2 {
-        let shard = scene.model().join(format!("model-0000{number}-of-00002.safetensors"));
+        let shard = fixture.model().join(format!("model-0000{number}-of-00002.safetensors"));
         fs::remove_file(shard).expect("removes");
     }
-    scene.quantize("int8", &[]);
-    assert_eq!(scene.out("int8"), ["config.json", "model.safetensors"]);
+    fixture.quantize("int8", &[]);
+    assert_eq!(fixture.out("int8"), ["config.json", "model.safetensors"]);
 }
 
 #[test]
 fn shards_keep_their_folders() {
-    let scene = Scene::copied("index-into-subfolders");
-    scene.add("a/readme.txt", b"beside a shard");
+    let fixture = ModelFixture::copied("index-into-subfolders");
+    fixture.add("a/readme.txt", b"beside a shard");
     let expected = ["a/readme.txt", "a/w.safetensors", "b/w.safetensors", "config.json"];
     for (out, options) in [("plain", &[][..]), ("int8", &W8A8)] {
-        scene.quantize(out, options);
-        let mut found = scene.out(out);
+        fixture.quantize(out, options);
+        let mut found = fixture.out(out);
         assert_eq!(found.pop().as_deref(), Some("model.safetensors.index.json"));
         assert_eq!(found, expected);
-        stdout(&["verify", &scene.path(out), "--against", &scene.path("model")]);
+        stdout(&["verify", &fixture.path(out), "--against", &fixture.path("model")]);
         let back = format!("{out}-back");
-        stdout(&["dequantize", &scene.path(out), "-o", &scene.path(&back)]);
-        assert_eq!(dtypes(&scene.path(&back)), dtypes(&scene.path("model")));
+        stdout(&["dequantize", &fixture.path(out), "-o", &fixture.path(&back)]);
+        assert_eq!(dtypes(&fixture.path(&back)), dtypes(&fixture.path("model")));
     }
-    let out = scene.path("one.safetensors");
-    stdout(&["quantize", &scene.path("model"), "-o", &out]);
+    let out = fixture.path("one.safetensors");
+    stdout(&["quantize", &fixture.path("model"), "-o", &out]);
     assert_eq!(dtypes(&out).len(), 2);
 }
 
@@ -258,46 +257,46 @@ fn a_single_file_keeps_its_name() {
         "model.fp16.safetensors",
     ];
     for name in names {
-        let scene = Scene::new();
-        scene.add_weights(name, &[weights("lin.weight", &[8, 16])]);
-        scene.add("adapter_config.json", b"{}");
+        let fixture = ModelFixture::new();
+        fixture.add_weights(name, &[weights("lin.weight", &[8, 16])]);
+        fixture.add("adapter_config.json", b"{}");
         for (out, options) in [("int8", &[][..]), ("fake", &["--format", "fake-quantized"])] {
-            scene.quantize(out, options);
-            assert_eq!(scene.out(out), ["adapter_config.json", name]);
+            fixture.quantize(out, options);
+            assert_eq!(fixture.out(out), ["adapter_config.json", name]);
         }
-        stdout(&["dequantize", &scene.path("int8"), "-o", &scene.path("back")]);
-        assert_eq!(scene.out("back"), ["adapter_config.json", name]);
+        stdout(&["dequantize", &fixture.path("int8"), "-o", &fixture.path("back")]);
+        assert_eq!(fixture.out("back"), ["adapter_config.json", name]);
     }
 }
 
 #[test]
 fn files_with_metadata_name_the_framework() {
-    let scene = Scene::new();
-    scene.add_weights("adapter_model.safetensors", &[weights("lin.weight", &[8, 16])]);
+    let fixture = ModelFixture::new();
+    fixture.add_weights("adapter_model.safetensors", &[weights("lin.weight", &[8, 16])]);
     let format = |out: &str| {
-        let path = format!("{}/adapter_model.safetensors", scene.path(out));
+        let path = format!("{}/adapter_model.safetensors", fixture.path(out));
         header(&fs::read(path).expect("reads"))["__metadata__"]["format"].clone()
     };
     for (out, options) in [("int8", &[][..]), ("fake", &["--format", "fake-quantized"])] {
-        scene.quantize(out, options);
+        fixture.quantize(out, options);
         assert_eq!(format(out), "pt", "{out}");
     }
     write(
-        &scene.model().join("adapter_model.safetensors"),
+        &fixture.model().join("adapter_model.safetensors"),
         &[weights("lin.weight", &[8, 16])],
         &[("format", "mlx")],
     );
-    scene.quantize("mlx", &[]);
+    fixture.quantize("mlx", &[]);
     assert_eq!(format("mlx"), "mlx");
 }
 
 #[test]
 fn one_file_is_written_from_a_directory_with_packed_tensors() {
-    let scene = Scene::copied("single-file-out-of-named-layout");
-    let (model, out) = (scene.path("model"), scene.path("out.safetensors"));
+    let fixture = ModelFixture::copied("single-file-out-of-named-layout");
+    let (model, out) = (fixture.path("model"), fixture.path("out.safetensors"));
     stdout(&["quantize", &model, "-o", &out]);
     stdout(&["verify", &out, "--against", &model]);
-    let source = fs::read(scene.model().join("model.safetensors")).expect("reads");
+    let source = fs::read(fixture.model().join("model.safetensors")).expect("reads");
     let written = fs::read(&out).expect("reads");
     let bytes_of = |file: &[u8], name: &str| {
         let offsets = &header(file)[name]["data_offsets"];
@@ -310,9 +309,9 @@ fn one_file_is_written_from_a_directory_with_packed_tensors() {
     }
 }
 
-/// A Llama of two layers whose MLP has this many inner columns.
-fn llama(inner: u64) -> Scene {
-    let scene = Scene::new();
+/// A Llama with two layers whose MLP has this inner width.
+fn llama(inner: u64) -> ModelFixture {
+    let fixture = ModelFixture::new();
     let mut tensors = Vec::new();
     for layer in 0..2 {
         let mut add = |part: &str, rows: u64, columns: u64| {
@@ -325,41 +324,41 @@ fn llama(inner: u64) -> Scene {
         add("mlp.up_proj", inner, 64);
         add("mlp.down_proj", 64, inner);
     }
-    scene.add_weights("model.safetensors", &tensors);
-    scene.add("config.json", br#"{"model_type": "llama"}"#);
-    scene
+    fixture.add_weights("model.safetensors", &tensors);
+    fixture.add("config.json", br#"{"model_type": "llama"}"#);
+    fixture
 }
 
-/// Neither refuses nor changes the layers that divide.
+/// Layers that groups divide are still quantized.
 #[test]
 fn layers_that_groups_do_not_divide_stay_in_float() {
     for (inner, scheme) in [(108, "W8A16"), (130, "W8A16"), (96, "per-block:64")] {
-        let scene = llama(inner);
+        let fixture = llama(inner);
         let options = ["--format", "compressed-tensors", "--scheme", scheme];
-        let receipt = scene.quantize("int8", &options);
+        let receipt = fixture.quantize("int8", &options);
         assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(12), "{receipt}");
         let warnings = receipt["warnings"].to_string();
         let expected = format!(
             "2 tensors were left in float, the first 'model.layers.0.mlp.down_proj.weight': its {inner} columns are not a multiple of 64"
         );
         assert!(warnings.contains(&expected), "{warnings}");
-        for (name, dtype) in dtypes(&scene.path("int8")) {
+        for (name, dtype) in dtypes(&fixture.path("int8")) {
             assert_eq!(dtype == "F32", name.contains("down_proj"), "{name} is {dtype}");
         }
-        let config = fs::read(Path::new(&scene.path("int8")).join("config.json")).expect("reads");
+        let config = fs::read(Path::new(&fixture.path("int8")).join("config.json")).expect("reads");
         let config: Value = serde_json::from_slice(&config).expect("JSON");
         let groups = &config["quantization_config"]["config_groups"];
         assert_eq!(groups["group_0"]["weights"]["group_size"], 64);
         assert_eq!(groups.as_object().map(serde_json::Map::len), Some(1));
-        stdout(&["verify", &scene.path("int8"), "--against", &scene.path("model")]);
+        stdout(&["verify", &fixture.path("int8"), "--against", &fixture.path("model")]);
     }
-    // Asked for by name it is an error.
-    let (scene, name) = (llama(130), "model.layers.1.mlp.down_proj.weight");
-    let (model, out) = (scene.path("model"), scene.path("named"));
+    // Selecting such a layer by name is an error.
+    let (fixture, name) = (llama(130), "model.layers.1.mlp.down_proj.weight");
+    let (model, out) = (fixture.path("model"), fixture.path("named"));
     let command = ["quantize", &model, "-o", &out, "--format", "compressed-tensors"];
     let options = ["--scheme", "per-block:64", "--include", name];
     let (code, sentence) = failure(&[&command[..], &options].concat());
     assert!(code == 1 && sentence.contains("130 columns are not a multiple of 64"), "{sentence}");
-    let receipt = scene.quantize("w8a8", &W8A8);
+    let receipt = fixture.quantize("w8a8", &W8A8);
     assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(14));
 }

@@ -1,4 +1,4 @@
-//! What is written: files, receipts, containers, and the findings cache.
+//! Outputs: files, receipts, containers, and the cache of analyses.
 
 #[path = "../support/mod.rs"]
 mod support;

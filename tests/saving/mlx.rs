@@ -1,4 +1,4 @@
-//! Saving for MLX: words of `q + 128` with scales and biases, read back as what was promised.
+//! Saving for MLX: words of `q + 128` with scales and biases, read back as previewed.
 
 use crate::support::checkpoint::{Tensor, weights, write};
 use crate::support::{data, failure, json, stdout};
@@ -14,7 +14,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
-/// A Llama of F32 weights in `model`, one of them with 40 columns.
+/// A Llama with F32 weights in `model`. One weight has 40 columns.
 fn model(change: impl Fn(Tensor) -> Tensor) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("temp");
     let path = directory.path().join("model");
@@ -170,7 +170,7 @@ fn layers_whose_rows_no_group_divides_stay_float() {
     assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(2));
     assert!(receipt["warnings"].to_string().contains("40 columns"), "{receipt}");
     assert_eq!(config(&out)["quantization"]["group_size"], 32);
-    // Scales of an F32 model are F32.
+    // An F32 model has F32 scales.
     let written = Checkpoint::open(&out).expect("opens");
     assert_eq!(stored(&written, &format!("{UP}.scales")).0, "F32 [24, 4]");
     stdout(&["verify", text(&out), "--against", text(&source)]);
@@ -204,7 +204,7 @@ fn a_lone_file_has_no_config_for_mlx() {
     assert!(!out.exists());
 }
 
-/// Experts that are stored one by one are joined while loading, without their scales.
+/// MLX joins experts that are stored one by one while loading, but not their scales.
 #[test]
 fn experts_stay_float() {
     let directory = tempfile::tempdir().expect("temp");

@@ -1,5 +1,5 @@
-//! Saving the presets of compressed-tensors: stored tensors, config groups, mixtures, and what
-//! is refused.
+//! Saving the presets of compressed-tensors: stored tensors, config groups, mixtures and
+//! refusals.
 
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Receipt, Request, Task};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const SINGLE: &str = "tests/data/tiny-llama/single";
 const SHARDED: &str = "tests/data/tiny-llama/sharded";
 
-/// The presets that are saved.
+/// The presets that can be saved.
 const SAVED: [Preset; 7] = [
     Preset::W4A16(128),
     Preset::W4A16Asym(128),
@@ -90,7 +90,7 @@ fn absmax(bytes: &[u8]) -> f64 {
 fn each_preset_is_stored_as_its_owner_stores_it() {
     let directory = tempfile::tempdir().expect("temp");
     for preset in SAVED {
-        // Both ways to store a model are laid out alike.
+        // One preset is saved from shards, the others from a single file.
         let source = open(if preset == Preset::W4A16Asym(128) { SHARDED } else { SINGLE });
         let out = directory.path().join(format!("{preset}-{}", source.shards().len()));
         let presets = [("*proj.weight", preset)];
@@ -155,7 +155,7 @@ fn a_changed_byte_of_any_part_is_found() {
             let mut changed = bytes.clone();
             changed[start as usize] ^= 1;
             std::fs::write(&file, changed).expect("writes");
-            // A shape that does not fit the values is found when the model is opened.
+            // A shape that does not fit the values is reported when the model is opened.
             let found = Checkpoint::open(&out).map_err(|e| e.to_string()).and_then(|written| {
                 let found = verify::run(&written, &source, Some(2), &Progress::default());
                 found.map_err(|e| e.to_string())

@@ -1,5 +1,5 @@
-//! Checkpoints of training with fake quantization: what it left is recognised, used and
-//! told, and the plain model can be had without it.
+//! Checkpoints of quantization-aware training: their observers and scales are recognised, used
+//! and reported, and the model can be saved without them.
 
 use crate::support::checkpoint::{Tensor, f32s, weights, write};
 use crate::support::driver::Driver;
@@ -68,7 +68,7 @@ fn quantizing_uses_and_reports_learned_scales() {
         }
         stdout(&["verify", out, "--against", QAT]);
     }
-    // A recipe keeps them, and something else can be asked for.
+    // A recipe keeps learned scales, and another calibration can be chosen.
     let (recipe, out) = (dir.path().join("r.toml"), dir.path().join("again.safetensors"));
     let (recipe, out) = (recipe.to_str().expect("text"), out.to_str().expect("text"));
     stdout(&["quantize", QAT, "-o", out, "--write-recipe", recipe]);
@@ -94,7 +94,7 @@ fn the_plain_model_has_no_observers() {
         names.sort();
         names
     };
-    // Exactly the tensors of the network that was trained in float.
+    // The tensors are exactly those of the network that was trained in float.
     assert_eq!(names(&plain), names(&open("assets/demo.safetensors")));
     assert!(!plain.has_learned());
     for layer in LAYERS {
@@ -133,7 +133,7 @@ fn the_screen_shows_learned_scales_and_marks_with_them() {
     assert_eq!(quantizer.calibration.to_string(), "learned");
 }
 
-/// A weight of six output channels and what its observer left: parts by name.
+/// A weight with six output channels, and the tensors of its observer.
 struct Trained {
     dir: TempDir,
     model: String,
@@ -154,8 +154,8 @@ impl Trained {
     }
 }
 
-/// Gives a tensor the whole of a tall screen, where texts are not cut by other columns.
-fn look_at(driver: &mut Driver, name: &str) {
+/// Shows a tensor on the whole of a tall screen, where no text is cut.
+fn show_full_screen(driver: &mut Driver, name: &str) {
     driver.resize(90, 70);
     driver.type_text(&format!(":{name}"));
     driver.press("Enter Enter");
@@ -178,7 +178,7 @@ const SCALES: [f32; 6] = [0.011, 0.012, 0.013, 0.0014, 0.0015, 0.016];
 fn learned_per_channel_scales_are_used_unchanged() {
     let trained = Trained::new(vec![part("scale", &SCALES), zero_points(&[0; 6])]);
     let source = elements(&open(&trained.model), "fc.weight");
-    // Per channel where nothing is said, for one scale cannot take them over; and in blocks.
+    // Per channel is the default, because one scale per tensor cannot hold them; blocks can.
     let schemes = [&[][..], &["--scheme", "per-channel"], &["--scheme", "per-block:3"]];
     for (format, ending) in [("safetensors", ""), ("fake-quantized", "-fake")] {
         for (number, scheme) in schemes.iter().enumerate() {
@@ -195,7 +195,7 @@ fn learned_per_channel_scales_are_used_unchanged() {
                 assert_eq!(y, level * scale, "{format} {scheme:?} at {at}");
             }
             stdout(&["verify", &out, "--against", &trained.model]);
-            // Replayed to the same bytes.
+            // The recipe gives the same bytes.
             let text = std::fs::read_to_string(&recipe).expect("a recipe");
             assert!(text.contains("calibration = \"learned\""), "{text}");
             let again = trained.path("again.safetensors");
@@ -205,7 +205,7 @@ fn learned_per_channel_scales_are_used_unchanged() {
             assert_eq!(read(&out), read(&again));
         }
     }
-    // The measured error is that of the saved file.
+    // The measured error equals that of the saved file.
     let measured = json(&["analyze", &trained.model]);
     assert_eq!(measured["scheme"], "per-channel");
     let fc = &measured["tensors"][0];
@@ -217,7 +217,7 @@ fn learned_per_channel_scales_are_used_unchanged() {
     let (a, b) = (&fc["quantization"]["sqnr_db"], &verified["quantized"][0]["sqnr_db"]);
     let difference = a.as_f64().expect("dB") - b.as_f64().expect("dB");
     assert!(difference.abs() < 1e-6, "{a} {b}");
-    // Calibrated anew where that is asked for, or where the scheme has one scale; and said.
+    // Tensors are calibrated if requested or if the scheme has one scale, and this is reported.
     let table = stdout(&["analyze", &trained.model]);
     assert!(table.contains("6 scales, used here"), "{table}");
     let table = stdout(&["analyze", &trained.model, "--scheme", "per-tensor"]);
@@ -229,15 +229,15 @@ fn learned_per_channel_scales_are_used_unchanged() {
 
 #[test]
 fn the_screen_marks_with_learned_per_channel_scales() {
-    // What PyTorch leaves beside it, by names that go on after the weight's.
+    // Further tensors that PyTorch saves, whose names start with the weight's name.
     let more = ["fake_quant_enabled", "observer_enabled"].map(|name| part(name, &[1.0]));
     let trained = Trained::new([vec![part("scale", &SCALES)], more.to_vec()].concat());
     let mut driver = Driver::open(&trained.model);
-    look_at(&mut driver, "fc.weight");
+    show_full_screen(&mut driver, "fc.weight");
     driver.expect_words("6 scales; marks use them");
     driver.press("Space");
     driver.expect("int8 per channel, learned scales");
-    // Saved as the command line does.
+    // The output equals that of the command line.
     driver.press("s");
     driver.type_text(".safetensors");
     driver.press("Enter");
@@ -247,7 +247,7 @@ fn the_screen_marks_with_learned_per_channel_scales() {
     let saved = driver.path("model-int8.safetensors.safetensors");
     assert_eq!(std::fs::read(saved).expect("reads"), std::fs::read(out).expect("reads"));
     driver.press("Esc");
-    // Schemes that take them over keep them, one scale cannot, and comes back to them.
+    // Learned scales are used by every scheme that can hold them, also after a scheme that cannot.
     let now = |driver: &Driver| driver.app.model.plan().iter().next().expect("marked").1.to_owned();
     driver.press("x Down Enter");
     assert_eq!(now(&driver).calibration.to_string(), "learned");
@@ -258,7 +258,7 @@ fn the_screen_marks_with_learned_per_channel_scales() {
     driver.expect_words("not used: it learned one for each channel");
     driver.press("x Down Enter");
     assert_eq!(now(&driver).calibration.to_string(), "learned");
-    // Another calibration can be had, and the learned one again.
+    // Another calibration can be chosen, and then the learned scales again.
     driver.press("C");
     assert_eq!(now(&driver).calibration.to_string(), "min-max");
     driver.press("C C C C");
@@ -272,20 +272,20 @@ fn unusable_learned_scales_are_calibrated_again_with_a_warning() {
     let why = "its zero point is 3, and symmetric int8 has none";
     let out = trained.path("out.safetensors");
     let said = stdout(&["quantize", &trained.model, "-o", &out]);
-    assert!(said.contains("'fc.weight' was calibrated anew") && said.contains(why), "{said}");
+    assert!(said.contains("'fc.weight' was calibrated again") && said.contains(why), "{said}");
     let plain = trained.path("plain.safetensors");
     stdout(&["quantize", &trained.model, "-o", &plain, "--calibration", "min-max"]);
     let read = |path: &str| std::fs::read(path).expect("reads");
     assert_eq!(read(&out), read(&plain));
     assert!(stdout(&["analyze", &trained.model]).contains(why));
     let mut driver = Driver::open(&trained.model);
-    look_at(&mut driver, "fc.weight");
+    show_full_screen(&mut driver, "fc.weight");
     driver.expect_words("not used: its zero point is 3, and symmetric int8 has none");
-    // Zero points of 0 are none.
+    // Zero points of 0 count as symmetric.
     let zeros = Trained::new(vec![scale(), zero_points(&[0])]);
     let said = stdout(&["quantize", &zeros.model, "-o", &out, "--force"]);
     assert!(said.contains("1 weight has the scales that its training learned"), "{said}");
-    // Trained for int16: int8 would clip nearly all of it.
+    // Scales for int16 are refused: int8 would clip nearly all elements.
     let ends = ["min_val", "max_val"].map(|end| {
         let value = if end == "min_val" { -327.68 } else { 327.67 };
         part(&format!("activation_post_process.{end}"), &[value])
@@ -294,14 +294,14 @@ fn unusable_learned_scales_are_calibrated_again_with_a_warning() {
     let wide = Trained::new(vec![scale(), min, max]);
     let said = stdout(&["quantize", &wide.model, "-o", &out, "--force"]);
     assert!(said.contains("trained for values up to ±32768 scales"), "{said}");
-    // A recipe that asks for what is not there is refused.
+    // A recipe with learned scales is refused if the model has none.
     let recipe = trained.path("r.toml");
     let text = "version = 1\nrounding = \"half-even\"\n[[quantize]]\nscheme = \"per-tensor\"\ncalibration = \"learned\"\ntensors = [\"fc.weight\"]\n";
     std::fs::write(&recipe, text).expect("writes");
     let replay = ["quantize", &trained.model, "-o", &out, "--force", "--recipe", &recipe];
     let (_, said) = failure(&replay);
     assert!(said.contains("by learned scales") && said.contains(why), "{said}");
-    // What lies says nothing.
+    // Invalid scales are ignored.
     for lie in [&[0.01, 0.02][..], &[f32::NAN], &[-1.0], &[]] {
         assert!(!open(&Trained::new(vec![part("scale", lie)]).model).has_learned());
     }
@@ -321,23 +321,23 @@ fn observed_activation_ranges_are_shown_with_their_layer() {
     assert_eq!(observed["output"], serde_json::json!({"min": -2.0, "max": 3.5}));
     assert_eq!(observed["input"], serde_json::Value::Null);
     let mut driver = Driver::open(&trained.model);
-    look_at(&mut driver, "fc.weight");
+    show_full_screen(&mut driver, "fc.weight");
     driver.expect("outputs seen: −2.000 … 3.500");
-    // Numbered by torch.fx: nobody but the graph knows whose they are.
+    // torch.fx numbers its observers: only the graph says which layer they belong to.
     let numbered = Trained::new(seen("activation_post_process_0", -1.0, 2.0).into());
     let table = stdout(&["inspect", &numbered.model]);
     assert!(table.contains("first 'activation_post_process_0' (-1.000 … 2.000)"), "{table}");
     assert!(table.contains("graph, which is not in the file"), "{table}");
     let mut driver = Driver::open(&numbered.model);
-    look_at(&mut driver, "activation_post_process_0.min_val");
+    show_full_screen(&mut driver, "activation_post_process_0.min_val");
     driver.expect_words("saw −1.000 … 2.000; of which layer stands in the graph");
-    // One that saw nothing says nothing.
+    // An observer that recorded nothing is not shown.
     let (nothing, inf) = (f32::INFINITY, f32::NEG_INFINITY);
     let idle = Trained::new(seen("fc.activation_post_process", nothing, inf).into());
     assert_eq!(json(&["inspect", &idle.model])["tensors"][0].get("observed"), None);
 }
 
-/// `QuantWrapper` names the observer of its one layer's input `quant`.
+/// `QuantWrapper` names the observer of its input `quant`.
 #[test]
 fn observed_inputs_give_static_input_scales() {
     let dir = tempdir().expect("temp");
@@ -368,7 +368,7 @@ fn observed_inputs_give_static_input_scales() {
     let said = stdout(&["verify", out, "--against", model]);
     assert!(said.contains("scales of inputs: 1, those that observers in the source"), "{said}");
 
-    // Where the names do not tell, it is said and nothing is guessed.
+    // If the names do not say which layer an observer belongs to, this is reported.
     let other = dir.path().join("other");
     std::fs::create_dir(&other).expect("a directory");
     std::fs::write(other.join("config.json"), config).expect("writes");
@@ -401,7 +401,7 @@ fn a_budget_uses_learned_scales() {
     assert!(!driver.shows("not measured"));
 }
 
-/// Burn's layout turns a weight, and blocks of its rows then hold elements of many channels.
+/// Burn's layout transposes a weight, so a block contains elements of several channels.
 #[test]
 fn per_channel_scales_do_not_fit_blocks_across_channels() {
     let trained = Trained::new(vec![part("scale", &SCALES)]);

@@ -1,4 +1,4 @@
-//! Saving with calibrated scales of the layers' inputs, and choosing by the outputs' errors.
+//! Saving with calibrated input scales, and budgets that minimise output errors.
 
 use crate::support::checkpoint::{Tensor, f32s, write};
 use crate::support::{data, failure, stdout};
@@ -16,7 +16,7 @@ struct Saved {
     captures: String,
 }
 
-/// tiny-llama, and made-up inputs of the MLP of its first layer.
+/// Saves tiny-llama with synthetic inputs of the MLP of its first layer.
 fn tiny_llama() -> Saved {
     let dir = tempdir().expect("temp");
     let inputs = |module: &str, width: u64| -> Tensor {
@@ -70,7 +70,7 @@ fn static_input_scales_are_stored_and_the_config_is_static() {
     // The largest magnitude is 50 / 8; BF16 keeps eight bits of its 127th.
     let scale = f32::from_bits(u32::from(u16::from_le_bytes([raw[0], raw[1]])) << 16);
     assert!((scale * 127.0 / 6.25 - 1.0).abs() < 1.0 / 256.0, "{scale}");
-    // What was not recorded is left as it is, and the scale is no tensor of its own.
+    // Layers without recorded inputs stay float, and input scales are not listed as tensors.
     let down = written.find("model.layers.0.mlp.down_proj.weight").expect("there");
     assert!(written.packed_format(down).is_none());
     assert!(written.find(&format!("{LAYER}.input_scale")).is_none());
@@ -84,14 +84,14 @@ fn static_outputs_are_verified_and_dequantized() {
     let text = stdout(&verify);
     assert!(text.contains("scales of inputs: 2, each a scale"), "{text}");
     let text = stdout(&[&verify[..], &["--activations", &saved.captures]].concat());
-    assert!(text.contains("scales of inputs: 2, calibrated anew and found the same"), "{text}");
+    assert!(text.contains("scales of inputs: 2, calibrated again with the same result"), "{text}");
 
     let floats = saved.path("floats");
     stdout(&["dequantize", &out, "-o", &floats]);
     let back = Checkpoint::open(Path::new(&floats)).expect("opens");
     assert!(back.all_stored().all(|(_, stored)| !stored.name.contains("input_scale")));
 
-    // Another scale is told from the right one by the captures alone, none by itself.
+    // A wrong scale is found only with the captures; a missing one without them.
     let file = PathBuf::from(&out).join("model.safetensors");
     let mut bytes = fs::read(&file).expect("reads");
     let written = Checkpoint::open(Path::new(&out)).expect("opens");
@@ -150,7 +150,7 @@ fn impossible_static_inputs_are_refused() {
     assert!(said.contains("nothing to quantize") || said.contains("no tensor is marked"), "{said}");
 }
 
-/// The same bytes are spent otherwise when the outputs count.
+/// With activations, the same budget gives another choice of schemes.
 #[test]
 fn the_budget_minimises_the_error_of_the_outputs() {
     let dir = tempdir().expect("temp");

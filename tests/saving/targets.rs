@@ -1,5 +1,5 @@
-//! Plans for a loader: what is left in float, what is refused before anything is written, and
-//! figures that are those of the file.
+//! Plans for a loader: tensors that stay float, refusals before anything is written, and
+//! previews that equal the receipt.
 
 use crate::support::checkpoint::{Tensor, f32s, weights, write};
 use crate::support::{data, failure, json};
@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tempfile::{TempDir, tempdir};
 
-/// A model of `tests/data/saving` in a directory of its own.
+/// A copy of a model in `tests/data/saving`.
 struct Model {
     directory: TempDir,
 }
 
 impl Model {
-    /// The model's tensors, filled with values, after a change of its configuration and
-    /// with further tensors.
+    /// Copies the model, edits its configuration, adds tensors, and fills all of them with values.
     fn with(case: &str, edit: impl FnOnce(&mut Value), more: &[(&str, [u64; 2])]) -> Model {
         let read = |name: &str| {
             let path = format!("{}/{name}", data(&format!("saving/{case}")));
@@ -49,7 +48,7 @@ impl Model {
         self.directory.path().join(name).to_str().expect("text").to_owned()
     }
 
-    /// What a save would do.
+    /// The document of a dry run.
     fn planned(&self, options: &[&str]) -> Value {
         let (source, out) = (self.path("source"), self.path("out"));
         json(&[&["quantize", &source, "-o", &out, "--dry-run"], options].concat())
@@ -61,7 +60,7 @@ impl Model {
         json(&[&["quantize", &source, "-o", &out, "--force"], options].concat())
     }
 
-    /// Why a save is refused; nothing must be left of it.
+    /// The error of a refused save, which must leave no files.
     fn refused(&self, options: &[&str]) -> String {
         let (source, out) = (self.path("source"), self.path("refused"));
         let (code, sentence) = failure(&[&["quantize", &source, "-o", &out], options].concat());
@@ -110,9 +109,9 @@ fn an_architecture_that_does_not_load_quantized_is_refused() {
         let receipt = dinov2.planned(&["--scheme", scheme]);
         assert_warned(&receipt, &["transformers 5.24", "'dinov2'"]);
     }
-    // What the sentence offers is possible.
+    // The alternative that the error suggests works.
     dinov2.planned(&[&TRANSFORMERS[..], &["--format", "fake-quantized"]].concat());
-    // The part that is not loaded may be nested.
+    // The refused architecture may be nested.
     let backbone = |config: &mut Value| {
         let dinov2 = config.take();
         *config = serde_json::json!({"model_type": "zoedepth", "backbone_config": dinov2});
@@ -155,7 +154,7 @@ fn experts_are_not_saved_in_nvfp4() {
     assert!(!names(&model.saved(&float)).is_empty());
 }
 
-/// transformers keeps these experts as they are stored.
+/// transformers does not merge the experts of this architecture.
 #[test]
 fn experts_that_are_not_merged_load_with_either_scheme() {
     let model = Model::named("moe-int8-experts/nllb-moe");
@@ -210,7 +209,7 @@ fn a_tied_head_stays_float_also_where_it_is_stored() {
         ("bert", "cls.predictions.decoder.weight", [128, 64]),
     ] {
         for absent in [false, true] {
-            // A llama's head is not tied by default.
+            // Llama does not tie the head by default.
             if absent && name == "llama-tied" {
                 continue;
             }
@@ -245,7 +244,7 @@ fn what_transformers_splits_while_loading_stays_float() {
     assert_warned(&receipt, &["Wqkv", "does not find its scale"]);
     let named = [&TRANSFORMERS[..], &["--include", "encoder.layers.0.attn.Wqkv.weight"]].concat();
     assert_says(&model.refused(&named), &["transformers 5.24", "Wqkv", "leave it out"]);
-    // The same name in another architecture is a plain Linear layer.
+    // In another architecture the same name is a plain Linear layer.
     let model = Model::of(&tensors, &serde_json::json!({"model_type": "modernbert"}));
     assert_eq!(names(&model.planned(&TRANSFORMERS)).len(), 2);
 }
@@ -266,7 +265,7 @@ fn a_unit_that_a_loader_merges_is_not_split() {
     assert_eq!(names(&json(&[&save[..], &whole].concat())).len(), 6);
 }
 
-/// The one of a unit that loses most decides for all of it.
+/// The tensor of a unit with the lowest SQNR decides for the whole unit.
 #[test]
 fn a_unit_keeps_a_ratio_as_a_whole() {
     let layer = |name: &str| format!("model.layers.0.{name}_proj.weight");
@@ -281,7 +280,7 @@ fn a_unit_keeps_a_ratio_as_a_whole() {
     let kept =
         |options: &[&str]| names(&model.planned(&[&["--min-sqnr", "40dB"], options].concat()));
     assert_eq!(kept(&["--for", "vllm"]), [layer("self_attn.o")]);
-    // Nothing is merged by what reads plain safetensors.
+    // Plain safetensors has no fusion units.
     assert_eq!(kept(&["--scheme", "per-channel"]).len(), 3);
 }
 
@@ -335,7 +334,7 @@ fn a_budget_has_units() {
     }
 }
 
-/// Both have the same figures, but for the order in which sums are added.
+/// Compares figures up to the rounding of sums.
 #[track_caller]
 fn same(predicted: &Value, found: &Value) {
     match (predicted, found) {
@@ -362,8 +361,8 @@ fn f16s(name: &str, shape: &[u64], scale: f32) -> Tensor {
     Tensor { dtype: "F16", bytes, ..of_f32 }
 }
 
-/// Scales of small F16 weights lose much of their precision in F16: what is promised must be
-/// what the file has.
+/// Scales of small F16 weights lose precision when stored in F16, and the preview must include
+/// this.
 #[test]
 fn predicted_figures_equal_the_receipt() {
     let layer = |number: u32, last: &str| format!("model.layers.{number}.mlp.{last}.weight");

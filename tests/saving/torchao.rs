@@ -1,4 +1,4 @@
-//! Saving for torchao: `Int8Tensor` parts and their metadata, read back as what was promised.
+//! Saving for torchao: `Int8Tensor` parts and their metadata, read back as previewed.
 
 use crate::support::checkpoint::{weights, write};
 use crate::support::{data, failure, json, stdout};
@@ -48,7 +48,7 @@ fn a_directory_has_parts_and_metadata() {
         assert_eq!(values.0, "I8 [256, 128]");
         assert_eq!((scales.0, zeros.0), (format!("F32 {grid}"), format!("I8 {grid}")));
         assert!(zeros.1.iter().all(|&zero| zero == 0));
-        // Every file describes all tensors: a loader keeps one value for each key.
+        // Every file describes all tensors, because loaders merge the metadata by key.
         for shard in 0..written.shards().len() {
             assert_eq!(
                 metadata(&written, shard, &format!("{UP}.weight")),
@@ -77,7 +77,7 @@ fn a_directory_has_parts_and_metadata() {
         assert_eq!(default["_type"], "Int8WeightOnlyConfig");
         assert_eq!(default["_data"]["granularity"]["_type"], granularity);
 
-        // What is read is the scale times the value, in F32.
+        // Decoded elements are the scale times the value, in F32.
         let id = written.find(&format!("{UP}.weight")).expect("named as before");
         let mut reader = written.reader();
         let all = 0..written.tensor(id).parameters();
@@ -160,7 +160,7 @@ fn what_torchao_does_not_hold_is_refused() {
     assert!(error.contains("no config.json"), "{error}");
 }
 
-/// Experts that are stored one by one are joined while loading, without their scales.
+/// transformers joins experts that are stored one by one while loading, but not their scales.
 #[test]
 fn experts_stay_float() {
     let directory = tempfile::tempdir().expect("temp");

@@ -1,5 +1,5 @@
-//! The pictures of the demo in `screenshots/demo`, which `tests/pictures/run` draws: what the
-//! real program shows on a real terminal is still what they show.
+//! The pictures of the demo in `screenshots/demo`, drawn by `tests/pictures/run`, equal the screen
+//! of the real program on a pseudo-terminal.
 
 #![cfg(unix)]
 
@@ -18,10 +18,10 @@ fn steps(name: &str) -> Vec<Step> {
     crate::script::parse(&text.expect("a script")).expect("steps")
 }
 
-/// Plays a script on the demo; `look` is called at its pictures. The script must end with
-/// every mark saved, so that one Ctrl+C quits: a second one could reach the program after it has
-/// given the terminal back, and kill it.
-fn play(name: &str, mut look: impl FnMut(&mut Session, &str)) {
+/// Plays a script on the demo and calls `at_picture` for each of its pictures. At the end of the
+/// script all marks must be saved, so that one Ctrl+C quits: a second one could arrive after the
+/// program has restored the terminal, and kill it.
+fn play(name: &str, mut at_picture: impl FnMut(&mut Session, &str)) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut command = CommandBuilder::new("sh");
     let program = env!("CARGO_BIN_EXE_quantscope");
@@ -33,7 +33,7 @@ fn play(name: &str, mut look: impl FnMut(&mut Session, &str)) {
             Step::Wait(text) => session.wait_for(&text),
             Step::Gone(text) => session.wait_until(&text, |s| !s.screen().contains(&text)),
             Step::Press(sent) => session.press(&sent),
-            Step::Picture(name) => look(&mut session, &name),
+            Step::Picture(name) => at_picture(&mut session, &name),
             Step::Hold(_) => {}
         }
     }

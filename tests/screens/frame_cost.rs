@@ -1,5 +1,5 @@
-//! A frame costs what is seen, not what there is: with 100,000 tensors drawing allocates no
-//! more than with 100.
+//! The cost of a frame depends only on the visible rows: with 100,000 tensors, drawing allocates
+//! no more than with 100.
 
 #![allow(unsafe_code)]
 
@@ -18,17 +18,17 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call is handed to the system's allocator as it came; counting touches a
-// thread-local that needs no allocation and no destructor.
+// SAFETY: every call is forwarded to the system allocator unchanged. Counting uses a thread-local
+// that needs neither allocation nor a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller keeps the contract of `alloc`.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

@@ -1,4 +1,4 @@
-//! What is drawn: pinned screens, pictures of the demo, and the cost of a frame.
+//! Drawing: pinned screens, pictures of the demo, and the cost of a frame.
 
 #[path = "../pictures/src/script.rs"]
 mod script;

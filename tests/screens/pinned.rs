@@ -1,5 +1,5 @@
-//! The screens as pictures, pinned: a change of any cell or colour shows as a changed file
-//! in `screenshots/`. `UPDATE_SCREENSHOTS=1 cargo test --test screens` draws them anew.
+//! Compares screens with the pictures in `screenshots/`, cell by cell and including colours.
+//! `UPDATE_SCREENSHOTS=1 cargo test --test screens` redraws the pictures.
 
 use crate::support::checkpoint as made;
 use crate::support::driver::{DEMO, Driver, SHARDED, TINY_LLAMA};
@@ -7,7 +7,7 @@ use crate::support::svg::{picture, picture_on_light};
 use quantscope::ui::{Colours, Theme};
 use std::path::PathBuf;
 
-/// Compares the screen with its picture, or draws the picture.
+/// Compares the screen with its picture, or redraws the picture.
 fn pin(driver: &Driver, name: &str) {
     pin_picture(driver, name, picture(&driver.buffer()));
 }

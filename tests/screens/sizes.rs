@@ -1,11 +1,11 @@
-//! Every pane at several sizes: no word is cut, and what matters is in sight.
+//! Every pane at several sizes: no word is cut, and important text is visible.
 
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
 use std::collections::HashSet;
 
 const SIZES: [(u16, u16); 4] = [(60, 15), (80, 24), (120, 36), (200, 60)];
 
-/// Keys that lead to each pane, from the table.
+/// The keys that open each pane from the table.
 const PANES: [&str; 20] = [
     "x",
     "a x Right",
@@ -35,11 +35,11 @@ fn words(driver: &Driver) -> HashSet<String> {
     screen.split(|c: char| !c.is_alphabetic()).map(str::to_owned).collect()
 }
 
-/// The words that stand at the right end of the screen or of a window: only these can be cut.
+/// The words at the right edge of the screen or of a window. Only these can be cut.
 fn last_words(driver: &Driver) -> Vec<String> {
     let rows = driver.rows();
     let width = driver.buffer().area.width as usize;
-    // A window covers what is behind it.
+    // A window covers the table.
     let window = driver.shows("╭");
     let mut found = Vec::new();
     for row in rows {
@@ -54,7 +54,7 @@ fn last_words(driver: &Driver) -> Vec<String> {
                 true => piece.chars().count() - text.chars().count() <= 3,
                 false => length >= width,
             };
-            // Names and paths may continue on the next row, or be shortened in their middle.
+            // Names and paths may be wrapped or shortened in the middle.
             let token = text.split_whitespace().last().unwrap_or_default();
             if token.contains(['.', '/', '_', '…']) {
                 continue;
@@ -84,7 +84,7 @@ fn no_word_is_cut_at_any_size() {
         let mut known = words(&driver);
         for (width, height) in SIZES {
             driver.resize(width, height);
-            // What is scrolled to on a small screen is in sight on a large one.
+            // A word that is scrolled to on a small screen is visible on a large one.
             known.extend(["Values".to_owned()]);
             for word in last_words(&driver) {
                 assert!(

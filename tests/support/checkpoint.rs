@@ -1,11 +1,11 @@
-//! Writes safetensors files byte by byte, so that they can also be wrong.
+//! Writes safetensors files byte by byte, so that they can also be invalid.
 
 use quantscope::checkpoint::Checkpoint;
 use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
-/// A tensor as it is to lie in a file.
+/// A tensor to write.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor {
     pub name: String,
@@ -19,14 +19,14 @@ pub(crate) fn f32s(name: &str, shape: &[u64], values: impl IntoIterator<Item = f
     Tensor { name: name.into(), dtype: "F32", shape: shape.into(), bytes }
 }
 
-/// Smooth values of either sign that differ from tensor to tensor.
+/// An F32 tensor with smooth positive and negative values, different for each name.
 pub(crate) fn weights(name: &str, shape: &[u64]) -> Tensor {
     let seed = name.bytes().map(f32::from).sum::<f32>();
     let count = shape.iter().product::<u64>();
     f32s(name, shape, (0..count).map(|i| ((i as f32 + seed) * 0.7).sin() * 0.1))
 }
 
-/// The header of `tensors`, in their order and without holes.
+/// The header of `tensors`, in their order and without gaps.
 pub(crate) fn header(tensors: &[Tensor], metadata: &[(&str, &str)]) -> Map<String, Value> {
     let mut header = Map::new();
     if !metadata.is_empty() {
@@ -45,7 +45,7 @@ pub(crate) fn header(tensors: &[Tensor], metadata: &[(&str, &str)]) -> Map<Strin
     header
 }
 
-/// A file with any header and any data.
+/// The bytes of a file with this header and data, valid or not.
 pub(crate) fn file(header: &Map<String, Value>, data: &[u8]) -> Vec<u8> {
     let mut json = serde_json::to_vec(header).expect("plain values");
     json.resize(json.len().next_multiple_of(8), b' ');
@@ -55,18 +55,18 @@ pub(crate) fn file(header: &Map<String, Value>, data: &[u8]) -> Vec<u8> {
     file
 }
 
-/// A file of `tensors` as it would lie on a disk.
+/// The bytes of a file of `tensors`.
 pub(crate) fn bytes(tensors: &[Tensor]) -> Vec<u8> {
     let data: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.bytes.clone()).collect();
     file(&header(tensors, &[]), &data)
 }
 
-/// An open checkpoint of `tensors` that lies in memory.
+/// An open checkpoint of `tensors` in memory.
 pub(crate) fn in_memory(tensors: &[Tensor]) -> Checkpoint {
     Checkpoint::from_memory("made.safetensors", bytes(tensors).leak()).expect("is well formed")
 }
 
-/// Writes a file with any header and any data.
+/// Writes a file with this header and data, valid or not.
 pub(crate) fn write_raw(path: &Path, header: &Map<String, Value>, data: &[u8]) {
     std::fs::write(path, file(header, data)).expect("the test's own directory is writable");
 }
@@ -76,8 +76,8 @@ pub(crate) fn write(path: &Path, tensors: &[Tensor], metadata: &[(&str, &str)]) 
     write_raw(path, &header(tensors, metadata), &data);
 }
 
-/// A file of `tensors` and one more, `huge`, of a tebibyte: it takes long to measure, but
-/// is sparse and takes no space. `None` where the file system has no such files.
+/// Writes a sparse file of `tensors` and a tensor `huge` of a tebibyte, which takes long to
+/// measure. Returns `None` if the file system does not support sparse files.
 pub(crate) fn huge(dir: &Path, tensors: &[Tensor]) -> Option<PathBuf> {
     const SIZE: u64 = 1 << 40;
     let path = dir.join("model.safetensors");

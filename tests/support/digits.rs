@@ -1,22 +1,20 @@
-//! The demo network as a plain f32 forward pass: what a quantization costs in
-//! digits read wrongly, rather than in decibels.
+//! The forward pass of the demo network in f32, to measure accuracy in digits.
 //!
-//! The layers and their names are those of `assets/train_demo.py`. Nothing here
-//! is fast; five hundred digits take a moment.
+//! Layers and names are those of `assets/train_demo.py`. The code is simple rather than fast.
 
-/// A tensor of the network by its name in the checkpoint, row-major.
+/// Returns a tensor of the network by name, row-major.
 pub(crate) type Tensors<'a> = dyn Fn(&str) -> Vec<f32> + 'a;
 
 const SIDE: usize = 8;
 const PIXELS: usize = SIDE * SIDE;
-/// An image's pixels are 0..=16; the network was trained on 0..=1.
+/// Pixels are 0..=16, but the network was trained on 0..=1.
 const BRIGHTEST: f32 = 16.0;
 const CLASSES: usize = 10;
-/// `torch.nn.BatchNorm2d`'s default.
+/// The default of `torch.nn.BatchNorm2d`.
 const EPSILON: f32 = 1e-5;
 
-/// The share of `images` (8x8 pixels each, one after the other) that the network
-/// made of `tensors` reads as their `labels` say.
+/// The share of `images` (8x8 pixels each) that the network with these tensors classifies as
+/// their `labels`.
 pub(crate) fn accuracy(tensors: &Tensors, images: &[u8], labels: &[u8]) -> f64 {
     assert_eq!(images.len(), labels.len() * PIXELS);
     let network = Network::new(tensors);
@@ -28,7 +26,7 @@ pub(crate) fn accuracy(tensors: &Tensors, images: &[u8], labels: &[u8]) -> f64 {
     correct as f64 / labels.len() as f64
 }
 
-/// The network, its tensors fetched once.
+/// The network with all of its tensors.
 struct Network {
     convolutions: Vec<Convolution>,
     linears: Vec<Linear>,
@@ -63,7 +61,7 @@ impl Network {
         }
     }
 
-    /// The digit that the network takes `image` for.
+    /// Classifies an image.
     fn read(&self, image: &[u8]) -> usize {
         argmax(&self.logits(image))
     }
@@ -88,13 +86,13 @@ impl Network {
     }
 }
 
-/// A convolution without bias over a square image, padded with zeros so that the
-/// image keeps its size, and the batch norm after it.
+/// A convolution without bias over a square image, with zero padding that keeps the size, and the
+/// batch norm after it.
 struct Convolution {
     inputs: usize,
     outputs: usize,
     groups: usize,
-    /// Its side; odd.
+    /// The side of the kernel, an odd number.
     kernel: usize,
     /// [outputs, inputs / groups, kernel, kernel]
     weight: Vec<f32>,
@@ -134,11 +132,11 @@ impl Convolution {
     }
 }
 
-/// Adds to `sums` what a kernel of `size` by `size` makes of `plane`, an image of
-/// `side` by `side`. `sums` has a border of `size / 2`, to be thrown away.
+/// Adds the correlation of `plane` (`side` by `side`) with `kernel` (`size` by `size`) to `sums`.
+/// `sums` has a border of `size / 2`, which the caller ignores.
 fn correlate(sums: &mut [f32], plane: &[f32], kernel: &[f32], side: usize, size: usize) {
     let width = side + size - 1;
-    // Most pixels are zero after a relu; each of the others goes to its neighbours.
+    // Most pixels are zero after a ReLU, so only the others are distributed.
     for (at, &pixel) in plane.iter().enumerate().filter(|(_, pixel)| **pixel != 0.0) {
         let corner = at / side * width + at % side;
         for (row, weights) in kernel.chunks_exact(size).rev().enumerate() {
@@ -150,7 +148,7 @@ fn correlate(sums: &mut [f32], plane: &[f32], kernel: &[f32], side: usize, size:
     }
 }
 
-/// Batch norm with the statistics of the training, per channel.
+/// Batch norm with the statistics from training, per channel.
 struct BatchNorm {
     weight: Vec<f32>,
     bias: Vec<f32>,
@@ -212,7 +210,7 @@ fn max_pool(x: &[f32], side: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The index of the largest value, the first of equals as in PyTorch.
+/// The index of the largest value, the first one if several are equal, as in PyTorch.
 fn argmax(x: &[f32]) -> usize {
     (1..x.len()).fold(0, |best, i| if x[i] > x[best] { i } else { best })
 }

@@ -1,7 +1,7 @@
-//! The inspector without a terminal: the runner of `quantscope::tui` on a screen in memory.
+//! The inspector without a terminal: the runner of `quantscope::tui` with a screen in memory.
 //!
-//! Jobs run where they are started and the clock moves only when a test or a save moves it, so
-//! the same keys always give the same screen.
+//! Jobs run inline when they are started, and the clock advances only by tests and saves, so the
+//! same keys always give the same screen.
 
 use crossterm::event::{
     Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent,
@@ -32,7 +32,7 @@ pub(crate) const TINY_LLAMA: &str = "tests/data/tiny-llama/single/model.safetens
 pub(crate) const SHARDED: &str = "tests/data/tiny-llama/sharded";
 pub(crate) const DEMO: &str = "assets/demo.safetensors";
 
-/// The whole path of a file of the repository, to be typed where relative paths start elsewhere.
+/// The absolute path of a file in the repository, to type on a screen in another directory.
 pub(crate) fn in_repository(path: &str) -> String {
     format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
 }
@@ -78,13 +78,13 @@ impl Screen for MemoryScreen {
     }
 }
 
-/// Runs each job to its end where it is started, apart from those that are held back.
+/// Runs each job inline, except those that are held back.
 #[derive(Default)]
 pub(crate) struct InlineExecutor {
-    /// Whether jobs that take long are held back.
+    /// Whether long jobs are held back.
     hold: bool,
     held: Vec<(String, Box<dyn FnOnce() + Send>)>,
-    /// What the thread of the next job panics with.
+    /// The message with which the next job panics.
     panic: Option<String>,
     clock: Rc<Cell<Duration>>,
 }
@@ -92,7 +92,7 @@ pub(crate) struct InlineExecutor {
 /// Jobs that can be held back.
 const LONG_JOBS: [&str; 4] = ["scan", "clip", "diff", "outputs"];
 
-/// How long every save takes.
+/// The simulated duration of every save.
 const SAVE_TIME: Duration = Duration::from_millis(120);
 
 impl Executor for InlineExecutor {
@@ -121,15 +121,15 @@ impl Executor for InlineExecutor {
     }
 }
 
-/// The inspector, with what a test does to it and asks of it.
+/// The inspector, with methods for input and assertions.
 pub(crate) struct Driver {
     runner: Runner<MemoryScreen, InlineExecutor>,
-    /// Relative paths typed on the screen start here.
+    /// The directory for relative paths that are typed on the screen.
     pub directory: tempfile::TempDir,
     clock: Rc<Cell<Duration>>,
 }
 
-/// A test looks at the application as the runner has it.
+/// Gives tests access to the application.
 impl Deref for Driver {
     type Target = Runner<MemoryScreen, InlineExecutor>;
 
@@ -150,7 +150,7 @@ impl Driver {
         Driver::of(checkpoint, false)
     }
 
-    /// The moment before anything is calibrated.
+    /// Opens a model with the calibration held back.
     pub(crate) fn open_waiting(path: impl AsRef<Path>) -> Driver {
         let checkpoint = Checkpoint::open(path.as_ref()).expect("opens");
         Driver::of(checkpoint, true)
@@ -160,7 +160,7 @@ impl Driver {
         Driver::with(checkpoint, hold, Settings::default())
     }
 
-    /// With a person's own settings, as they stand in a file.
+    /// Opens a model with the text of a settings file.
     pub(crate) fn open_with(path: impl AsRef<Path>, settings: &str) -> Driver {
         let checkpoint = Checkpoint::open(path.as_ref()).expect("opens");
         Driver::with(checkpoint, false, Settings::parse(settings).expect("settings"))
@@ -185,16 +185,16 @@ impl Driver {
         let runner = Runner::new(Arc::new(checkpoint), options, theme, screen, executor, now);
         let mut driver = Driver { runner, directory, clock };
         driver.runner.start().expect("in memory");
-        driver.settle();
+        driver.process_findings();
         driver
     }
 
     pub(crate) fn resize(&mut self, width: u16, height: u16) {
         self.runner.screen.terminal.backend_mut().resize(width, height);
-        self.settle();
+        self.process_findings();
     }
 
-    /// Presses keys, written with spaces between: `j`, `Space`, `Enter`, `Ctrl-c`.
+    /// Presses keys, separated by spaces: `j`, `Space`, `Enter`, `Ctrl-c`.
     pub(crate) fn press(&mut self, keys: &str) {
         for key in keys.split_whitespace() {
             let (code, modifiers) = key_named(key);
@@ -223,7 +223,7 @@ impl Driver {
         self.mouse(MouseEventKind::Down(MouseButton::Left), x, y);
     }
 
-    /// Moves the mouse there with its button held.
+    /// Moves the mouse to a cell with its button held.
     pub(crate) fn drag(&mut self, x: u16, y: u16) {
         self.mouse(MouseEventKind::Drag(MouseButton::Left), x, y);
     }
@@ -233,19 +233,19 @@ impl Driver {
         self.input(TerminalEvent::Mouse(MouseEvent { kind, column, row, modifiers }));
     }
 
-    /// What the terminal reports.
+    /// Handles one event of the terminal.
     fn input(&mut self, event: TerminalEvent) {
         self.runner.handle_input(event).expect("in memory");
-        self.settle();
+        self.process_findings();
     }
 
     pub(crate) fn send(&mut self, event: Event) {
         self.runner.handle(event).expect("in memory");
-        self.settle();
+        self.process_findings();
     }
 
-    /// Takes what the jobs have found until there is nothing new, and draws.
-    fn settle(&mut self) {
+    /// Processes the findings of jobs until there are none left, and draws.
+    fn process_findings(&mut self) {
         loop {
             self.runner.draw_frame().expect("in memory");
             if self.runner.collect().expect("in memory") == Collected::Nothing {
@@ -254,7 +254,7 @@ impl Driver {
         }
     }
 
-    /// Holds back from now on the jobs that take long.
+    /// Holds back long jobs from now on.
     pub(crate) fn hold(&mut self) {
         self.runner.executor.hold = true;
     }
@@ -263,10 +263,10 @@ impl Driver {
     pub(crate) fn release(&mut self) {
         self.runner.executor.hold = false;
         std::mem::take(&mut self.runner.executor.held).into_iter().for_each(|(_, work)| work());
-        self.settle();
+        self.process_findings();
     }
 
-    /// The names of the jobs that are held back, also of those cancelled since.
+    /// The names of the jobs that are held back, including cancelled ones.
     pub(crate) fn held(&self) -> Vec<&str> {
         self.runner.executor.held.iter().map(|(name, _)| name.as_str()).collect()
     }
@@ -280,7 +280,7 @@ impl Driver {
         self.directory.path().join(name)
     }
 
-    /// A second passes; the calibration is as far as `share` says.
+    /// Advances the clock by a second. `share` is the progress of the calibration.
     pub(crate) fn tick(&mut self, share: Option<f64>) {
         let now = self.clock.get() + Duration::from_secs(1);
         self.clock.set(now);
@@ -303,7 +303,7 @@ impl Driver {
         screen.terminal.backend().buffer().clone()
     }
 
-    /// The rows of the screen, their ends trimmed.
+    /// The rows of the screen, without trailing spaces.
     pub(crate) fn rows(&self) -> Vec<String> {
         let buffer = self.buffer();
         (0..buffer.area.height)
@@ -322,13 +322,12 @@ impl Driver {
         self.screen().contains(text)
     }
 
-    /// Asserts that the screen shows a text, or shows the screen.
+    /// Asserts that the screen shows a text, and prints the screen otherwise.
     pub(crate) fn expect(&self, text: &str) {
         assert!(self.shows(text), "expected {text:?} on the screen:\n{}", self.screen());
     }
 
-    /// Asserts that the screen shows a text, wherever its lines are broken: in a window, or
-    /// across the whole width.
+    /// Asserts that the screen or a window shows a text, ignoring line breaks.
     pub(crate) fn expect_words(&self, text: &str) {
         let joined = |rows: Vec<String>| {
             let text = rows.join(" ");
@@ -350,7 +349,7 @@ impl Driver {
         rows.iter().find(|row| row.starts_with('▌')).cloned().unwrap_or_default()
     }
 
-    /// The rows of the table, as they are written.
+    /// The rows of the table as text.
     pub(crate) fn table(&self) -> Vec<String> {
         let rows = self.rows();
         let first = 4;
@@ -358,7 +357,7 @@ impl Driver {
     }
 }
 
-/// What is found out about these tensors.
+/// The analyses of these tensors.
 pub(crate) fn scan_of(
     checkpoint: &Checkpoint,
     tensors: Vec<TensorId>,
@@ -372,7 +371,7 @@ pub(crate) fn scan_of(
     found.into_inner().expect("no panic")
 }
 
-/// The key of a name; a single character names itself.
+/// The key with this name. A single character is its own name.
 fn key_named(name: &str) -> (KeyCode, KeyModifiers) {
     let code = match name {
         "Space" => KeyCode::Char(' '),

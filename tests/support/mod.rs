@@ -1,4 +1,4 @@
-//! What the tests share: checkpoints made on the spot, and the program itself.
+//! Shared by the tests: generated checkpoints, and the program itself.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 pub(crate) mod checkpoint;
@@ -13,31 +13,31 @@ use std::path::PathBuf;
 pub(crate) fn quantscope(args: &[&str]) -> Command {
     let mut command = assert_cmd::cargo::cargo_bin_cmd!("quantscope");
     command.args(args);
-    // Nobody else's findings and settings, and none left behind.
+    // Keep the user's cache and settings out of the tests.
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command.env("XDG_CONFIG_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 
-/// A file kept with the tests.
+/// The path of a file in `tests/data`.
 pub(crate) fn data(path: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path);
     path.to_str().expect("this repository's path is text").to_owned()
 }
 
-/// Runs to success, and gives what was printed.
+/// Runs the program, asserts success, and returns its output.
 pub(crate) fn stdout(args: &[&str]) -> String {
     let run = quantscope(args).assert().success();
     String::from_utf8(run.get_output().stdout.clone()).expect("text")
 }
 
-/// Runs to success with `--json`, and gives the document.
+/// Runs the program with `--json`, asserts success, and returns the document.
 pub(crate) fn json(args: &[&str]) -> Value {
     let text = stdout(&[args, &["--json"]].concat());
     serde_json::from_str(&text).expect("one JSON document")
 }
 
-/// Runs to failure, and gives the exit code and the last line of the error.
+/// Runs the program, asserts failure, and returns the exit code and the last line of the error.
 pub(crate) fn failure(args: &[&str]) -> (i32, String) {
     let run = quantscope(args).assert().failure();
     let output = run.get_output();

@@ -1,6 +1,6 @@
-//! Numbers that look random and are the same every time.
+//! A seeded pseudo-random generator.
 
-/// SplitMix64.
+/// The SplitMix64 generator.
 pub(crate) struct Random(pub u64);
 
 impl Random {

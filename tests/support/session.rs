@@ -1,4 +1,4 @@
-//! A program on a real terminal of its own: typed at, signalled, and looked at.
+//! Runs the program on a pseudo-terminal: sends keys and signals, and reads the screen.
 
 use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native_pty_system};
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,14 +18,14 @@ pub(crate) struct Session {
     keyboard: Box<dyn Write + Send>,
     pub output: Arc<Mutex<Vec<u8>>>,
     terminal: Box<dyn MasterPty + Send>,
-    /// Settings and sessions of this program alone.
+    /// The home directory, for settings and sessions.
     _home: tempfile::TempDir,
-    /// The terminal's settings before the program had it.
+    /// The terminal's settings before the program started.
     before: String,
 }
 
 impl Session {
-    /// quantscope with these arguments.
+    /// Starts quantscope with these arguments.
     pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Session {
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_quantscope"));
         command.args(arguments);
@@ -64,7 +64,7 @@ impl Session {
         String::from_utf8_lossy(&self.output.lock().expect("no panic")).into_owned()
     }
 
-    /// What a terminal shows of the output so far.
+    /// The screen that a terminal shows for the output so far.
     pub(crate) fn screen(&self) -> String {
         let mut parser = vt100::Parser::new(ROWS, COLUMNS, 0);
         parser.process(&self.output.lock().expect("no panic"));
@@ -87,8 +87,8 @@ impl Session {
         self.keyboard.write_all(keys.as_bytes()).expect("typed");
     }
 
-    /// Presses a key again and again, until something holds: however fast the work is done,
-    /// there is another frame to draw. The program may end over it.
+    /// Presses a key repeatedly until a condition holds, so that there is always another frame to
+    /// draw. The program may end meanwhile.
     #[allow(dead_code, reason = "one test program needs it")]
     pub(crate) fn press_until(&mut self, key: &str, what: &str, holds: impl Fn(&Session) -> bool) {
         let start = Instant::now();
@@ -105,7 +105,7 @@ impl Session {
         kill_process(pid, signal).expect("sent");
     }
 
-    /// Waits for the end; the terminal must have been given back.
+    /// Waits until the program ends, and asserts that the terminal was restored.
     pub(crate) fn end(mut self) -> ExitStatus {
         let start = Instant::now();
         let status = loop {
@@ -127,7 +127,7 @@ impl Session {
     }
 }
 
-/// Echo, line editing and all else that raw mode changes.
+/// The terminal's settings that raw mode changes, such as echo and line editing.
 fn settings(terminal: &dyn MasterPty) -> String {
     format!("{:?}", terminal.get_termios())
 }

@@ -1,5 +1,4 @@
-//! A screen as a picture: what a terminal would show, colours included, as SVG text that
-//! can be pinned and compared.
+//! Renders a screen as SVG text, including colours, so that it can be pinned and compared.
 
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
@@ -58,7 +57,7 @@ impl Rgb {
         }
     }
 
-    /// Half-way to `other`: what terminals make of dim text.
+    /// The colour halfway to `other`, as terminals show dim text.
     fn towards(self, other: Rgb) -> Rgb {
         let mix = |a: u8, b: u8| ((u16::from(a) * 3 + u16::from(b) * 2) / 5) as u8;
         Rgb(mix(self.0, other.0), mix(self.1, other.1), mix(self.2, other.2))
@@ -95,7 +94,7 @@ impl Look {
     }
 }
 
-/// The same screen in a terminal with a light ground.
+/// The screen in a terminal with a light background.
 pub(crate) fn picture_on_light(buffer: &Buffer) -> String {
     let (ground, text) = (BACKGROUND.to_string(), FOREGROUND.to_string());
     picture(buffer).replace(&ground, "#ffffff").replace(&text, "#1d212d")
@@ -117,8 +116,8 @@ pub(crate) fn picture(buffer: &Buffer) -> String {
     out
 }
 
-/// Runs of cells of one look become one piece of text each, so lines of the file change
-/// only where the screen does.
+/// Writes a row. Each run of cells with the same style becomes one text element, so that lines of
+/// the file change only where the screen changes.
 fn row(out: &mut String, buffer: &Buffer, y: u16) {
     let columns = buffer.area.width;
     let top = MARGIN + f32::from(y) * CELL.1;
@@ -176,7 +175,7 @@ fn row(out: &mut String, buffer: &Buffer, y: u16) {
     }
 }
 
-/// The dots of a braille character, as strokes of no length.
+/// The dots of a braille character, as strokes of zero length.
 fn braille(symbol: char) -> Option<String> {
     const PLACES: [(u8, u8); 8] = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)];
     let bits = u32::from(symbol).checked_sub(0x2800).filter(|bits| (1..256).contains(bits))?;
@@ -192,7 +191,7 @@ fn braille(symbol: char) -> Option<String> {
     )
 }
 
-/// Lines are drawn, so that they join whatever the font.
+/// The path of a line character. Lines are drawn so that they join with any font.
 fn line_of(symbol: &str) -> Option<String> {
     let (w, h) = CELL;
     let (x, y) = (w / 2.0, h / 2.0);

@@ -1,5 +1,5 @@
-//! The real program on a real terminal: it draws, it answers, and however it is left the
-//! terminal is as it was.
+//! The real program on a pseudo-terminal: it draws, reacts to keys, and restores the terminal
+//! however it ends.
 
 #![cfg(unix)]
 
@@ -31,7 +31,7 @@ fn a_save_prints_its_receipt_after_exit() {
     session.press("as\x15");
     session.press(&format!("{}\r", out.display()));
     session.wait_for("Saved and verified");
-    // To the clipboard, by the sequence that terminals take over ssh too.
+    // OSC 52 copies to the clipboard, also over ssh.
     session.press("y");
     session.wait_until("the copy", |s| s.raw().contains("\x1b]52;c;"));
     session.press("\r");
@@ -61,7 +61,7 @@ fn the_inspector_can_be_suspended_and_resumed() {
     session.wait_for("calibrated");
     session.press("\x1a");
     session.wait_until("the screen to be left", |session| session.raw().contains(LEAVE));
-    // The process stops itself right after.
+    // The process stops itself shortly afterwards.
     std::thread::sleep(Duration::from_millis(200));
     session.signal(Signal::CONT);
     session.wait_until("the screen to be entered again", |session| {
@@ -93,11 +93,11 @@ fn a_dumb_terminal_gets_a_hint() {
     assert_eq!(status.exit_code(), 1);
 }
 
-/// A window that is closed takes its program with it, which would read for ever otherwise.
+/// When its window closes, the program must end rather than read for ever.
 #[test]
 fn a_hangup_ends_the_inspector() {
     let pty = native_pty_system().openpty(PtySize::default()).expect("a pseudo-terminal");
-    // Behind a shell that ignores the signal, which its child inherits.
+    // The shell ignores the signal, and its child inherits that.
     let mut command = CommandBuilder::new("sh");
     let program = env!("CARGO_BIN_EXE_quantscope");
     command.args(["-c", &format!("trap '' HUP; exec '{program}'")]);
@@ -150,7 +150,7 @@ fn marks_and_cursor_are_restored() {
     session.wait_until("the place of last time", |session| {
         session.screen().lines().any(|row| row.starts_with('▌') && row.contains("lm_head.weight"))
     });
-    // They are kept: nothing is lost by quitting.
+    // Marks are saved in the session, so quitting does not lose them.
     session.press("q");
     assert_eq!(session.end().exit_code(), 0);
     let mut session = start(&["tests/data/tiny-llama/single", "--no-session"]);
@@ -160,7 +160,7 @@ fn marks_and_cursor_are_restored() {
     assert_eq!(session.end().exit_code(), 0);
 }
 
-/// The first size of the screen comes before anything else: what it needs is read all the same.
+/// The first resize event comes before everything else; the restored tab still gets its data.
 #[test]
 fn the_values_tab_is_restored() {
     let home = tempfile::tempdir().expect("a directory");

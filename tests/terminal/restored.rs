@@ -1,5 +1,5 @@
-//! However the inspector is left, the terminal is as it was: on errors, on a panic of any
-//! thread, on every signal, in the middle of work, and after being suspended.
+//! The terminal is restored however the inspector ends: on errors, on a panic of any thread, on
+//! every signal, during jobs, and after being suspended.
 
 #![cfg(unix)]
 
@@ -15,14 +15,14 @@ use std::time::Duration;
 const CHILD: &str = "QUANTSCOPE_TEST_FAULT";
 const SHARDED: &str = "tests/data/tiny-llama/sharded";
 
-/// The inspector with a fault to come; run by the other tests in a terminal of its own.
+/// Runs the inspector with an armed failpoint. Other tests start this in a terminal of its own.
 #[test]
 #[ignore = "is the program that other tests start"]
 fn the_inspector_with_a_fault() {
     let Ok(which) = std::env::var(CHILD) else { return };
     let (failpoint, step, failure) = match which.as_str() {
         "worker" => (Failpoint::Scan, 3, Failure::Panic),
-        // In the second round: the first one's figures are there by then.
+        // The failure is in the second round, when the results of the first are shown.
         "unreadable" => (Failpoint::Scan, 24, Failure::OsError(5)),
         "screen" => (Failpoint::Screen, 4, Failure::Panic),
         "output" => (Failpoint::Screen, 4, Failure::OsError(5)),
@@ -46,7 +46,7 @@ fn start(fault: &str) -> Session {
     Session::spawn(command, &[(CHILD, fault)])
 }
 
-/// What was printed after the screen was left.
+/// The output after the alternate screen was left.
 fn printed_after(session: &Session) -> String {
     let raw = session.raw();
     raw[raw.rfind(LEAVE).map_or(0, |at| at + LEAVE.len())..].to_owned()
@@ -59,7 +59,7 @@ fn a_panicking_worker_marks_a_row_and_the_rest_continues() {
     session.wait_for("a test's panic at step 3");
     session.press("\x1b");
     session.wait_until("the window to close", |s| !s.screen().contains("Calibration failed"));
-    // The others have their figures, the one has its reason.
+    // The other tensors have figures, and the failed one has a reason.
     session.press("/is:unreadable\r");
     session.wait_for("panicked over it: a test's panic");
     session.wait_for("1 of 21 tensors");
@@ -89,7 +89,7 @@ fn a_panic_of_the_screen_restores_the_terminal() {
     session.press_until("j", "the report", reported);
     let output = session.output.clone();
     assert!(!session.end().success());
-    // The report is on the ordinary screen, after it was given back.
+    // The report is printed on the normal screen, after the alternate screen was left.
     let raw = String::from_utf8_lossy(&output.lock().expect("no panic")).into_owned();
     assert!(raw.find("a test's panic") > raw.find(LEAVE), "{raw}");
 }
@@ -115,7 +115,8 @@ fn the_screen_survives_a_failed_or_panicked_save() {
         assert!(std::fs::read_dir(directory.path()).expect("lists").next().is_none(), "{fault}");
         session.press("\x1b");
         session.wait_until("the reason to go", |s| !s.screen().contains(said));
-        // Where the dialog went too, an Esc that changes nothing would make the next key an Alt.
+        // Press Esc only if the dialog is still open: otherwise the program would read the Esc and the
+        // next key as one key with Alt.
         if session.screen().contains("Save the quantized") {
             session.press("\x1b");
         }
@@ -152,14 +153,14 @@ fn every_signal_ends_the_inspector_during_a_job() {
         session.signal(signal);
         assert!(!session.end().success(), "{signal:?}");
     }
-    // And by hand.
+    // Quitting with a key works too.
     let mut session = Session::start(&[&model], &[]);
     session.wait_for("calibrating");
     session.press("\x03");
     assert_eq!(session.end().exit_code(), 0);
 }
 
-/// Whatever window is open, and while work is under way.
+/// Suspends in every dialog, and while jobs run.
 #[test]
 fn the_inspector_is_suspended_and_resumed_in_every_dialog() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -188,7 +189,7 @@ fn the_inspector_is_suspended_and_resumed_in_every_dialog() {
     assert!(!session.end().success());
 }
 
-/// A signal in the middle of a save also takes its temporary files away.
+/// A signal during a save also removes its temporary files.
 #[test]
 fn a_signal_during_a_save_leaves_no_temporary_files() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,5 @@
-//! Does Burn itself load what quantscope writes, and does it hold what Burn's own
-//! quantizer would give? `./run` calls this before and after quantscope.
+//! Checks that Burn loads the outputs of quantscope, and that they equal those of Burn's own
+//! quantizer. `./run` calls this before and after quantscope.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, Quantizer};
 use burn::nn::{Linear, LinearConfig};
@@ -28,7 +28,7 @@ impl Network {
     }
 }
 
-/// The seed's mapper: weights that are quantized become floats again.
+/// A module mapper that dequantizes the weights.
 struct Dequantize;
 
 impl ModuleMapper for Dequantize {
@@ -37,7 +37,7 @@ impl ModuleMapper for Dequantize {
     }
 }
 
-/// Every parameter by its path: its type, and its bytes, scales included.
+/// The type and bytes of every parameter, including scales, by path.
 #[derive(Default)]
 struct Contents {
     path: Vec<String>,

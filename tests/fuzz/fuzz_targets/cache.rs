@@ -1,4 +1,4 @@
-//! A finding of a calibration as the cache keeps it.
+//! A record of the analysis cache.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A config.json beside a quantized model; the first byte says beside which.
+//! A config.json beside a quantized model. The first byte selects the model.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

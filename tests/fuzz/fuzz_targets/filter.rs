@@ -1,4 +1,4 @@
-//! What is typed as a filter, or given as a pattern.
+//! A filter or pattern.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A config.json, a zero byte, and stored tensors of any names, types and shapes.
+//! A config.json, a zero byte, and stored tensors with arbitrary names, types and shapes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

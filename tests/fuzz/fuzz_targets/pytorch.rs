@@ -1,4 +1,4 @@
-//! A file of torch.save's, zipped or not.
+//! A file of `torch.save`, in the zip or the legacy format.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,5 @@
-//! What each fuzz target does with its input: whatever the bytes are, quantscope gives a
-//! sentence or reads correctly, in bounded memory, and nothing of the input reaches the
-//! terminal as a control sequence.
+//! The functions behind the fuzz targets. For any input, quantscope reads correctly or returns an
+//! error, in bounded memory, and no input reaches the terminal as a control sequence.
 
 use quantscope::activations::Activations;
 use quantscope::app::keys::Key;
@@ -26,20 +25,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-/// Elements read from each end of every tensor.
+/// The number of elements read from each end of every tensor.
 const ENDS: u64 = 70;
-/// Tensors looked at in one input.
+/// The maximum number of tensors read in one input.
 const TENSORS: usize = 200;
 
-/// Opens bytes as a file of that name, and reads in it.
+/// Opens bytes as a file with this name, and reads its tensors.
 pub fn open(name: &str, data: &[u8]) {
-    // SAFETY: the checkpoint, which is all that keeps the bytes, is gone before they are:
-    // `explore` waits for everything it starts, and gives it back.
+    // SAFETY: only the checkpoint keeps the bytes, and it is dropped before they are: `explore`
+    // waits for every job it starts.
     let forever: &'static [u8] = unsafe { std::slice::from_raw_parts(data.as_ptr(), data.len()) };
     explore(Checkpoint::from_memory(name, forever), data.len() as u64);
 }
 
-/// Looks at everything there is in an open checkpoint, or at why there is none.
+/// Reads everything in an open checkpoint, or checks the error.
 fn explore(opened: Result<Checkpoint, CheckpointError>, length: u64) {
     let checkpoint = match opened {
         Ok(checkpoint) => Arc::new(checkpoint),
@@ -69,7 +68,7 @@ fn explore(opened: Result<Checkpoint, CheckpointError>, length: u64) {
     screen(&checkpoint);
 }
 
-/// A sentence says something, and once printed holds nothing a terminal obeys.
+/// Asserts that an error is not empty and contains no control sequences when printed.
 fn sentence(text: &str) {
     assert!(text.len() > 10, "{text:?}");
     harmless(&visible(text));
@@ -101,7 +100,7 @@ fn draw(app: &App, size: Size) {
     }
 }
 
-/// A directory that each input fills anew, in memory where there is such a place.
+/// A directory that is refilled for each input, in memory if possible.
 fn directory() -> PathBuf {
     static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
         let memory = Path::new("/dev/shm");
@@ -169,7 +168,7 @@ pub fn config(data: &[u8]) {
     explore(Checkpoint::open(&file), u64::MAX);
 }
 
-/// The ends of names that layouts are known by.
+/// Name endings by which packed formats are recognised.
 const ENDINGS: [&str; 40] = [
     "weight",
     "weight_scale",
@@ -236,7 +235,7 @@ pub fn layout(data: &[u8]) {
     let listed = tensors.iter().map(|(name, dtype, shape, n)| (name.as_str(), dtype, shape, *n));
     let mut file = header_bytes(&[], listed);
     let length = file.len() + tensors.iter().map(|t| t.3 as usize).sum::<usize>();
-    // The elements are the input again, so that they can be anything too.
+    // The elements repeat the input, so that the fuzzer controls them too.
     file.extend(data.iter().copied().cycle().take(length - file.len()));
     file.resize(length, 0);
     place(&model.join("model.safetensors"), &file);
@@ -264,7 +263,7 @@ pub fn recipe(text: &str) {
     }
 }
 
-/// Names of every kind, two elements each.
+/// Tensors with unusual names and two elements each.
 fn odd_names() -> Arc<Checkpoint> {
     static ODD: LazyLock<Arc<Checkpoint>> = LazyLock::new(|| {
         let names = ["", "层.权重", "a\n\u{1b}[2J", "\u{202e}b", "İstanbul ß", "e\u{301}\u{301}"];
@@ -279,7 +278,7 @@ fn odd_names() -> Arc<Checkpoint> {
     ODD.clone()
 }
 
-/// Types it as a filter, and gives it as a pattern.
+/// Uses the text as a filter on the screen and as a pattern of the command line.
 pub fn filter(text: &str) {
     let mut app = App::new(odd_names());
     let size = Size::new(100, 24);
@@ -296,12 +295,12 @@ pub fn filter(text: &str) {
     }
 }
 
-/// A model that has long been settled, and the file its findings are kept in.
+/// A model with an old modification time, and its cache file.
 struct Kept {
     checkpoint: Arc<Checkpoint>,
     directory: PathBuf,
     entry: PathBuf,
-    /// Everything before the first finding.
+    /// The bytes before the first record.
     head: Vec<u8>,
 }
 
@@ -323,7 +322,7 @@ impl Kept {
         let mut entries = std::fs::read_dir(&kept.directory).expect("a directory");
         kept.entry = entries.next().expect("an entry").expect("readable").path();
         kept.head = std::fs::read(&kept.entry).expect("reads");
-        // The magic, the version, and a key that says how long it is.
+        // The magic, the version, and the key with its length.
         let length = kept.head.get(24..28).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
         kept.head.truncate(28 + length.expect("a length") as usize);
         kept
@@ -348,7 +347,7 @@ impl Kept {
     }
 }
 
-/// Puts it among the findings that are kept, scans, and looks at what is found.
+/// Writes the input as a record of the cache file, scans, and reads the results.
 pub fn cache(data: &[u8]) {
     static KEPT: LazyLock<Kept> = LazyLock::new(Kept::new);
     let kept = &*KEPT;
@@ -372,8 +371,8 @@ pub fn cache(data: &[u8]) {
     }
 }
 
-/// Opens it as captures of the demo's activations: in safetensors, or llama.cpp's importance
-/// matrix in either of its forms. The first byte says which.
+/// Opens the input as captured activations of the demo. The first byte selects safetensors or one
+/// of llama.cpp's two formats of importance matrices.
 pub fn activations(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let name = ["captures.safetensors", "matrix.dat", "matrix.gguf"][usize::from(kind % 3)];

@@ -1,4 +1,4 @@
-//! Images as files, in the few colours that are most of them.
+//! Writes images as PNG and GIF files with a small palette.
 
 use crate::paint::{GROUND, Image, Rgb, mixed};
 use std::collections::{BTreeSet, HashMap};
@@ -8,13 +8,13 @@ use std::path::Path;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Colours of a file: a terminal has few, and the edges of its letters lie between them.
+/// Colours per file: those of the terminal, and some between them for the edges of letters.
 const COLOURS: usize = 64;
-/// The index that leaves a pixel of a film as it was.
+/// The transparent colour index, which leaves a pixel of the previous frame unchanged.
 const SAME: u8 = COLOURS as u8;
 
-/// The colours of some images' text, as they are and with the ground shining through; then
-/// what else is most frequent. And each pixel's nearest among them.
+/// A palette of text colours, their blends with the background, and the most frequent other
+/// colours, with the nearest entry of each pixel colour.
 struct Palette {
     colours: Vec<Rgb>,
     nearest: HashMap<Rgb, u8>,
@@ -67,14 +67,14 @@ pub fn write_png(image: &Image, path: &Path) -> Result<()> {
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_palette(palette.bytes());
     encoder.set_compression(png::Compression::High);
-    // Indices have nothing to do with their neighbours.
+    // Neighbouring indices are unrelated, so PNG filters do not help.
     encoder.set_filter(png::Filter::NoFilter);
     let data: Vec<u8> = image.pixels.iter().map(|&pixel| palette.index(pixel)).collect();
     encoder.write_header()?.write_image_data(&data)?;
     Ok(())
 }
 
-/// Images one after the other, each with the hundredths of a second that it stays.
+/// Writes images as frames, each with its duration in hundredths of a second.
 pub fn write_gif(frames: &[(Image, u16)], path: &Path) -> Result<()> {
     let Some((first, _)) = frames.first() else { return Err("a film without a frame".into()) };
     let mut palette = Palette::of(frames.iter().map(|(image, _)| image));
@@ -85,7 +85,7 @@ pub fn write_gif(frames: &[(Image, u16)], path: &Path) -> Result<()> {
     encoder.set_repeat(gif::Repeat::Infinite)?;
     let mut before: Option<&Image> = None;
     for (image, delay) in frames {
-        // What stays is not sent again.
+        // Only the changed rectangle is written.
         let [left, top, right, bottom] = match before {
             Some(before) => changed(before, image),
             None => [0, 0, image.width, image.height],
@@ -111,7 +111,8 @@ pub fn write_gif(frames: &[(Image, u16)], path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The smallest rectangle with all that differs, at least a pixel: left, top, right, bottom.
+/// The smallest rectangle that contains all differences, at least one pixel: left, top, right,
+/// bottom.
 fn changed(before: &Image, now: &Image) -> [u32; 4] {
     let differs = |x: u32, y: u32| {
         let at = (y * now.width + x) as usize;

@@ -1,4 +1,4 @@
-//! Pictures of the real program on a real terminal, and a film of it. `./run` calls it.
+//! Takes pictures and a film of the real program on a pseudo-terminal. Called by `./run`.
 //!
 //!     pictures PROGRAM MODEL SCRIPTS OUT
 
@@ -14,10 +14,10 @@ use terminal::Terminal;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Pixels that a cell is wide: on pictures, which are looked at closely, and on the film.
+/// The width of a cell in pixels, on pictures and on the film.
 const PICTURE: u32 = 10;
 const FILM: u32 = 8;
-/// Hundredths of a second that a key stays on the film.
+/// How long the film shows each key, in hundredths of a second.
 const KEY: u16 = 12;
 
 fn main() -> Result<()> {
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     job(program, model, &scripts.join("job"), out)
 }
 
-/// Every `picture` of a script as PNG, and its text beside it.
+/// Writes every `picture` of a script as PNG, with its text in a file beside it.
 fn screens(program: &Path, model: &str, script: &Path, out: &Path) -> Result<()> {
     let painter = Painter::new(PICTURE)?;
     play(program, model, script, |step, terminal| {
@@ -46,7 +46,7 @@ fn screens(program: &Path, model: &str, script: &Path, out: &Path) -> Result<()>
     })
 }
 
-/// A script as GIF: what each key leads to.
+/// Writes a script as GIF, with a frame for each key.
 fn job(program: &Path, model: &str, script: &Path, out: &Path) -> Result<()> {
     let painter = Painter::new(FILM)?;
     let mut frames: Vec<(paint::Image, u16)> = Vec::new();
@@ -68,7 +68,7 @@ fn job(program: &Path, model: &str, script: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Plays a script, and looks at the terminal after every step.
+/// Plays a script, and captures the terminal after every step.
 fn play(
     program: &Path,
     model: &str,

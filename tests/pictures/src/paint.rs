@@ -1,4 +1,4 @@
-//! A terminal's screen as pixels: text from a font, lines and blocks drawn, so that they join.
+//! Draws a terminal screen as pixels: text from a font, lines and blocks as shapes that join.
 
 use ab_glyph::{Font, FontVec, PxScale, ScaleFont};
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ pub type Rgb = [u8; 3];
 
 const FOREGROUND: Rgb = [0xc9, 0xd1, 0xe6];
 const BACKGROUND: Rgb = [0x15, 0x18, 0x22];
-/// The same sixteen as in `tests/support/svg.rs`.
+/// The same 16 colours as in `tests/support/svg.rs`.
 const ANSI: [Rgb; 16] = [
     [0x1d, 0x21, 0x2d],
     [0xe0, 0x6c, 0x75],
@@ -35,14 +35,14 @@ pub struct Image {
     pub width: u32,
     pub height: u32,
     pub pixels: Vec<Rgb>,
-    /// Colours that text and grounds have, without what lies between them.
+    /// The colours of text and backgrounds, without blends.
     pub inks: BTreeSet<Rgb>,
 }
 
-/// The ground of a cell that has none of its own.
+/// The background of a cell that sets none.
 pub const GROUND: Rgb = BACKGROUND;
 
-/// A font and the size of a cell in pixels.
+/// Draws screens with a font and a cell size in pixels.
 pub struct Painter {
     regular: FontVec,
     bold: FontVec,
@@ -51,10 +51,10 @@ pub struct Painter {
 }
 
 impl Painter {
-    /// Cells of so many pixels in width and twice as many in height.
+    /// Creates a painter with cells of `width` pixels, and twice as high.
     ///
     /// # Errors
-    /// When DejaVu Sans Mono is not installed.
+    /// Fails if DejaVu Sans Mono is not installed.
     pub fn new(width: u32) -> Result<Painter> {
         let mut fonts = fontdb::Database::new();
         fonts.load_system_fonts();
@@ -70,7 +70,7 @@ impl Painter {
         Ok(Painter { regular, bold, width, height: width * 2 })
     }
 
-    /// The screen with a margin of one cell's width.
+    /// Draws the screen with a margin of one cell's width.
     pub fn image(&self, screen: &Screen) -> Image {
         let (rows, columns) = screen.size();
         let (rows, columns) = (rows.get(), columns.get());
@@ -122,7 +122,7 @@ impl Painter {
 
     fn glyph(&self, image: &mut Image, x: u32, y: u32, c: char, color: Rgb, bold: bool) {
         let font = if bold { &self.bold } else { &self.regular };
-        // As wide as the cell, whatever units the font has.
+        // Scale the font so that a glyph is as wide as the cell.
         let unit = font.as_scaled(PxScale::from(1000.0));
         let scale = 1000.0 * self.width as f32 / unit.h_advance(unit.glyph_id('0')).max(1.0);
         let scaled = font.as_scaled(PxScale::from(scale));
@@ -139,16 +139,17 @@ impl Painter {
         });
     }
 
-    /// Draws what must meet its neighbours; false if `c` is a letter like any other.
+    /// Draws lines, blocks and other shapes that join their neighbours. Returns false for ordinary
+    /// characters.
     fn shape(&self, image: &mut Image, x: u32, y: u32, c: char, color: Rgb) -> bool {
         let (w, h) = (self.width, self.height);
         let thin = (w / 8).max(1);
         let thick = thin * 3;
         let mut fill = |rectangle: [u32; 4]| image.fill(rectangle, color, 1.0);
-        // Half-way across and half-way down, for a line of that thickness.
+        // The position of a centred line of this thickness.
         let across = |line: u32| x + (w - line) / 2;
         let down = |line: u32| y + (h - line) / 2;
-        // From the middle, the line itself included.
+        // From the middle to the edge, including the thickness of the line.
         let right = |line| [across(line), down(line), x + w - across(line), line];
         let left = |line| [x, down(line), across(line) + line - x, line];
         let below = |line| [across(line), down(line), line, y + h - down(line)];
@@ -190,7 +191,7 @@ impl Painter {
 }
 
 impl Image {
-    /// A rectangle of x, y, width and height, laid over what is there.
+    /// Blends a rectangle (x, y, width, height) over the image.
     fn fill(&mut self, [x, y, width, height]: [u32; 4], color: Rgb, share: f32) {
         for y in y..(y + height).min(self.height) {
             for x in x..(x + width).min(self.width) {

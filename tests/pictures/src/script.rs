@@ -1,32 +1,32 @@
-//! What is typed at the screen, and when it is looked at. Shared with `tests/screens/demo_pictures.rs`, which
-//! plays the same scripts to see whether the pictures still show what the screen shows.
+//! Scripts of keys and pictures. Shared with `tests/screens/demo_pictures.rs`, which plays the
+//! same scripts to check that the pictures still equal the screen.
 //!
-//! A line is a word and what it is about:
+//! A line is a command and its argument:
 //!
 //! ```text
-//! wait TEXT         until the screen shows it
-//! gone TEXT         until it does not
+//! wait TEXT         wait until the screen shows it
+//! gone TEXT         wait until the screen does not show it
 //! press KEY KEY …   Enter, Esc, Tab, Up …, or characters; `3*Right` three times
-//! type TEXT         character by character
-//! picture NAME      the screen as it is now
-//! hold SECONDS      how long the film stays on what it shows
+//! type TEXT         type character by character
+//! picture NAME      take a picture of the current screen
+//! hold SECONDS      how long the film shows the current screen
 //! ```
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
     Wait(String),
     Gone(String),
-    /// What the terminal sends for one key.
+    /// The bytes that a terminal sends for one key.
     Press(String),
     Picture(String),
     /// Hundredths of a second.
     Hold(u16),
 }
 
-/// The steps of a script.
+/// Parses the steps of a script.
 ///
 /// # Errors
-/// A sentence on the line that is none.
+/// Names the invalid line.
 pub(crate) fn parse(text: &str) -> Result<Vec<Step>, String> {
     let mut steps = Vec::new();
     let lines =
@@ -78,8 +78,8 @@ fn sent(key: &str) -> Option<String> {
     })
 }
 
-/// A screen without what differs from one time to the next: how long something took. Where
-/// that stood, what follows is not in its place either, so such a row has its words alone.
+/// Removes durations from a screen, because they differ between runs. In such a row the spaces
+/// between words are also removed, since the text after the duration may have moved.
 pub(crate) fn lasting(screen: &str) -> String {
     let rows = screen.lines().map(|row| {
         let words: Vec<&str> = row.split_whitespace().collect();

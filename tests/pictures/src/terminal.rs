@@ -1,4 +1,4 @@
-//! The program in a terminal of its own, and what that terminal shows.
+//! Runs the program in a pseudo-terminal and interprets its output.
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use std::io::{Read, Write};
@@ -11,9 +11,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Columns and rows, as in `tests/support/session.rs`.
 const SIZE: (u16, u16) = (120, 36);
-/// How long something may take to appear.
+/// How long to wait for a text to appear.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// When nothing was drawn for so long, nothing more will be.
+/// A screen without output for this long counts as complete.
 const QUIET: Duration = Duration::from_millis(150);
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -30,7 +30,7 @@ struct Seen {
 }
 
 impl Terminal {
-    /// `program` on `model`, with `home` for its settings, its sessions and what it writes.
+    /// Starts `program` on `model`. `home` is for its settings, sessions and outputs.
     pub fn start(program: &Path, model: &str, home: &Path) -> Result<Terminal> {
         let (columns, rows) = SIZE;
         let size = PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 };
@@ -81,18 +81,18 @@ impl Terminal {
             }
             std::thread::sleep(GLANCE);
         }
-        self.settle();
+        self.wait_until_quiet();
         Ok(())
     }
 
     pub fn press(&mut self, sent: &str) -> Result<()> {
         self.keyboard.write_all(sent.as_bytes())?;
         std::thread::sleep(GLANCE * 3);
-        self.settle();
+        self.wait_until_quiet();
         Ok(())
     }
 
-    fn settle(&self) {
+    fn wait_until_quiet(&self) {
         let start = Instant::now();
         while self.seen(|seen| seen.last.elapsed()) < QUIET && start.elapsed() < PATIENCE {
             std::thread::sleep(GLANCE);
