@@ -1,4 +1,4 @@
-//! Tensors that belong to quantized weights without being part of their equation: scales of
+//! Tensors that accompany quantized weights without being used to decode them: scales of
 //! activations and of key-value caches, and markers.
 
 use crate::checkpoint::error::Result;
@@ -38,21 +38,21 @@ const NAMES: [&str; 22] = [
     FILE_MARKER,
 ];
 
-/// Ends of such names where one module holds several weights.
-const ENDS: [&str; 2] = ["_activation_scale", "_input_scale"];
+/// Suffixes of such names in modules that hold several weights.
+const ATTACHMENT_SUFFIXES: [&str; 2] = ["_activation_scale", "_input_scale"];
 
-/// More elements than an activation scale has.
-const LIMIT: u64 = 1 << 16;
+/// Maximum number of elements of an activation scale.
+const MAX_SCALE_ELEMENTS: u64 = 1 << 16;
 
-/// A packed tensor with further stored tensors that leave with it.
+/// A packed tensor with attached stored tensors, which are dropped together with it.
 #[derive(Debug)]
 struct Attached {
     format: Box<dyn PackedFormat>,
     attached: Vec<StoredId>,
 }
 
-/// Adds the attachments among the stored tensors that are part of nothing to the packed tensor
-/// they are nearest to: one of the same module, or of the nearest module around it.
+/// Attaches activation scales and markers among the unclaimed stored tensors to the nearest packed
+/// tensor: one of the same module, or of the nearest enclosing module.
 /// quantscope's own metadata names all parts of its tensors, so those have no attachments: a
 /// scale that the network had before stays a tensor.
 pub(super) fn attach<'s>(
@@ -89,12 +89,12 @@ fn is_attachment(stored: &Stored) -> bool {
     let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
     let cache = ["k_scale", "v_scale", "q_scale", "kv_scale", "prob_scale"].contains(&last);
     let elements = stored.shape.elements();
-    let named = NAMES.contains(&last) || ENDS.iter().any(|end| last.ends_with(end));
-    // A factor for each channel may be part of the network.
-    named && elements <= if cache { 1 } else { LIMIT }
+    let named = ATTACHMENT_NAMES.contains(&last) || ATTACHMENT_SUFFIXES.iter().any(|end| last.ends_with(end));
+    // A per-channel factor may be part of the network.
+    named && elements <= if cache { 1 } else { MAX_SCALE_ELEMENTS }
 }
 
-/// The packed tensor whose module is nearest to a name.
+/// Returns the index of the packed tensor whose module is nearest to a name.
 fn nearest(names: &BTreeMap<String, usize>, name: &str) -> usize {
     let mut prefix = name;
     loop {

@@ -1,5 +1,5 @@
-//! AWQ, gemm version: integers packed along the output, `[in, out·b/32]`, in runs of eight
-//! with an order of their own.
+//! AWQ, gemm version: integers packed along the output axis, `[in, out·b/32]`, with a permutation
+//! in each run of eight.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::in_words;
@@ -12,15 +12,15 @@ use crate::checkpoint::stored_reader::{Panel, StoredReader};
 use crate::tensor::{DType, FloatType, Shape};
 use std::ops::Range;
 
-/// Columns of the stored rows that are reordered together.
-const RUN: u64 = 8;
+/// Number of columns that are permuted together.
+const RUN_COLUMNS: u64 = 8;
 
-/// The position of each of a run's columns: position `k` holds column
-/// `[0, 2, 4, 6, 1, 3, 5, 7][k]`.
+/// The stored position of each column of a run: position `k` holds column `[0, 2, 4, 6, 1, 3, 5,
+/// 7][k]`.
 const POSITIONS: [u64; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
-/// A chunk is a few rows of the tensor, which are a few columns of every stored row; these
-/// columns are read as a panel.
+/// An AWQ tensor. A chunk is a few rows of the tensor, which are a few columns of every stored row;
+/// these columns are read as a panel.
 #[derive(Debug)]
 struct Awq {
     values: StoredId,
@@ -32,7 +32,7 @@ struct Awq {
     original: FloatType,
 }
 
-/// I32 `qweight` with `qzeros` and `scales`.
+/// Recognizes I32 `qweight` with `qzeros` and `scales`.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let module = values.module("qweight")?;
     if *values.dtype() != DType::I32 || !listing.allows(&["awq"]) {
@@ -57,7 +57,8 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
     }
 }
 
-/// The factors of a scaled activation beside the module, whose output may be its input.
+/// Returns the scales of an activation function near the module whose output may be the module's
+/// input.
 fn activation_scales<'s>(listing: &Listing<'s>, module: &str) -> Option<Part<'s>> {
     let parent = module.rsplit_once('.').map_or("", |(parent, _)| parent);
     listing.get(&format!("{parent}.act.scales"))
@@ -80,7 +81,7 @@ fn decoded(
     let (groups, _) = scale.matrix("scales")?;
     let (outer, rest) =
         (product(words, 32)? / u64::from(bits), product(words, 32)? % u64::from(bits));
-    if rest != 0 || !outer.is_multiple_of(RUN) {
+    if rest != 0 || !outer.is_multiple_of(RUN_COLUMNS) {
         return Err(format!("its {words} words do not hold whole values of {bits} bits"));
     }
     scale.shaped("scales", &[groups, outer])?;
@@ -150,9 +151,9 @@ impl PackedFormat for Awq {
         let rows = range.start / inner..range.end.div_ceil(inner);
         let columns = columns_of(&range, inner);
         let bits = u64::from(self.bits);
-        // The words of the runs that hold the rows.
-        let words = rows.start / RUN * RUN * bits / 32;
-        let words = words..(rows.end.div_ceil(RUN) * RUN * bits).div_ceil(32);
+        // The words that contain the rows.
+        let words = rows.start / RUN_COLUMNS * RUN_COLUMNS * bits / 32;
+        let words = words..(rows.end.div_ceil(RUN_COLUMNS) * RUN_COLUMNS * bits).div_ceil(32);
         let bytes = words.start * 4..words.end * 4;
         let row_bytes = outer * bits / 32 * 4;
         let groups = columns.start / self.group..columns.end.div_ceil(self.group);
@@ -162,7 +163,7 @@ impl PackedFormat for Awq {
         let scales = rows.start * size..rows.end * size;
         let scales = reader.panel(self.scales.id, outer * size, groups, scales)?;
         for (row, here) in runs(range, inner) {
-            let bit = (row / RUN * RUN + POSITIONS[(row % RUN) as usize]) * bits;
+            let bit = (row / RUN_COLUMNS * RUN_COLUMNS + POSITIONS[(row % RUN_COLUMNS) as usize]) * bits;
             let code = |panel: &Panel, line: u64| {
                 let word = |n: u64| u32_at(panel.get(line, n * 4..n * 4 + 4));
                 in_words(word, bit, self.bits) as i32

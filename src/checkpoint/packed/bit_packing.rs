@@ -1,4 +1,4 @@
-//! Integers of a few bits, packed into bytes.
+//! Small integers packed into bytes.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::runs::{runs, take};
@@ -6,12 +6,12 @@ use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
 use std::ops::Range;
 
-/// How integers are packed into the bytes of a row, the lowest bits first.
+/// The packing of integers into the bytes of a row, lowest bits first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
-    /// As many as fit a 32-bit word; none crosses into the next.
+    /// As many as fit a 32-bit word; none spans two words.
     Words { bits: u32 },
-    /// One stream of bits.
+    /// A contiguous bit stream.
     Stream { bits: u32 },
 }
 
@@ -22,7 +22,7 @@ impl Packing {
         }
     }
 
-    /// The bytes that hold the integers `start..end` of a row.
+    /// Returns the bytes that contain the integers `start..end` of a row.
     pub(super) fn bytes(self, start: u64, end: u64) -> Range<u64> {
         match self {
             Packing::Words { bits } => {
@@ -36,7 +36,7 @@ impl Packing {
         }
     }
 
-    /// The 32-bit word in which the integer `index` starts.
+    /// Returns the index of the 32-bit word in which integer `index` starts.
     pub(super) fn words(self, index: u64) -> u64 {
         match self {
             Packing::Words { bits } => index / u64::from(32 / bits.clamp(1, 32)),
@@ -44,7 +44,7 @@ impl Packing {
         }
     }
 
-    /// The integer `index` of a sequence of 32-bit words.
+    /// Returns integer `index` of a sequence of 32-bit words.
     pub(super) fn in_words(self, word: impl Fn(u64) -> u32, index: u64) -> u32 {
         match self {
             Packing::Words { bits } => {
@@ -56,8 +56,8 @@ impl Packing {
         }
     }
 
-    /// Fills `out` with the integers from `start` of a row on; `bytes` are those that
-    /// [`Packing::bytes`] returns.
+    /// Fills `out` with the integers of a row from `start`. `bytes` is the range returned by
+    /// [`Packing::bytes`].
     pub(super) fn unpack(self, bytes: &[u8], start: u64, out: &mut [u8]) {
         match self {
             Packing::Words { bits: 8 } | Packing::Stream { bits: 8 } => {
@@ -96,8 +96,8 @@ impl Packing {
     }
 }
 
-/// The bytes that hold the elements of `range`, in rows of `row_bytes` each, and their offset
-/// in the stored tensor.
+/// Reads the bytes that contain the elements of `range`, in rows of `row_bytes` each, and returns
+/// their offset in the stored tensor.
 pub(super) fn packed_rows(
     reader: &mut StoredReader,
     values: StoredId,
@@ -121,7 +121,7 @@ pub(super) fn packed_rows(
     Ok((first.start, bytes))
 }
 
-/// The integer of `bits` that starts at bit `at` of a stream of 32-bit words.
+/// Returns the integer of `bits` bits at bit `at` of a stream of 32-bit words.
 pub(super) fn in_words(word: impl Fn(u64) -> u32, at: u64, bits: u32) -> u32 {
     let (index, shift) = (at / 32, (at % 32) as u32);
     let low = u64::from(word(index));
@@ -137,7 +137,7 @@ fn mask(bits: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// The packing's definition, bit by bit.
+    /// Unpacks bit by bit, straight from the definition.
     fn plain(bytes: &[u8], packing: Packing, index: u64) -> u8 {
         let bits = u64::from(packing.bits());
         let start = match packing {

@@ -1,5 +1,5 @@
-//! bitsandbytes: 4-bit codes of a table (nf4, fp4), the high half of a byte first, with an
-//! absmax for each block of the flat tensor, itself quantized perhaps; and int8 by rows.
+//! bitsandbytes: 4-bit codes (nf4, fp4), high nibble first, with an absmax for each block of the
+//! flattened tensor, which may itself be quantized; and int8 with an absmax per row.
 
 use crate::checkpoint::config::float_type;
 use crate::checkpoint::error::Result;
@@ -14,10 +14,10 @@ use crate::tensor::{DType, FloatType, Shape};
 use serde::Deserialize;
 use std::ops::Range;
 
-/// Part of the name of the tensor that describes a 4-bit tensor.
+/// Infix in the name of the tensor that describes a 4-bit tensor.
 pub(super) const STATE: &str = ".quant_state.bitsandbytes__";
 
-/// More bytes than any description has.
+/// Maximum size of a description in bytes.
 const STATE_LIMIT: u64 = 64 << 10;
 
 /// The description of a 4-bit tensor.
@@ -45,7 +45,7 @@ struct FourBits {
 #[derive(Debug)]
 enum Absmax {
     Plain(Numbers),
-    /// Codes of a table, with an absmax for each block of them, and an offset.
+    /// Codes with an absmax for each block of them, and an offset.
     Nested {
         codes: StoredId,
         map: Vec<f32>,
@@ -55,7 +55,7 @@ enum Absmax {
     },
 }
 
-/// The description of a 4-bit tensor, which names the stored tensor of its values.
+/// Recognizes the description of a 4-bit tensor, whose name contains the name of the values.
 pub(super) fn four_bits(listing: &Listing, state: Part) -> Option<PackedTensor> {
     let (name, _) = state.stored.name.split_once(STATE)?;
     let values = listing.get(name)?;
@@ -138,7 +138,7 @@ fn decoded_four_bits(listing: &Listing, state: Part, values: Part) -> Result<Pac
 }
 
 impl FourBits {
-    /// The absmax of each block of `range`.
+    /// Returns the absmax of each block in `range`.
     fn absmax(&self, reader: &mut StoredReader, range: Range<u64>) -> Result<Vec<f32>> {
         match &self.absmax {
             Absmax::Plain(numbers) => numbers.read(reader, range),
@@ -199,10 +199,10 @@ impl PackedFormat for FourBits {
     }
 }
 
-/// 1/127 in F32. bitsandbytes multiplies by it where a division would give other bits.
+/// 1/127 in F32. bitsandbytes multiplies by it; a division would give other bits.
 const PER_CODE: f32 = 1.0 / 127.0;
 
-/// Int8 with the absmax of each row: `q * SCB * (1/127)`.
+/// Int8 with an absmax per row: `q * SCB * (1/127)`.
 #[derive(Debug)]
 struct EightBits {
     values: StoredId,
@@ -212,7 +212,7 @@ struct EightBits {
     beside: Vec<StoredId>,
 }
 
-/// I8 `weight` with `SCB` beside it.
+/// Recognizes I8 `weight` with `SCB`.
 pub(super) fn eight_bits(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let (DType::I8, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
     let absmax = listing.get(&format!("{module}.SCB"))?;
@@ -234,7 +234,8 @@ pub(super) fn eight_bits(listing: &Listing, values: Part) -> Option<PackedTensor
             values: values.id,
             absmax: Numbers::new(absmax, "row maxima")?,
             shape: shape.clone(),
-            // Maxima are F32 for any model; transformers makes these tensors from F16.
+            // The maxima are F32 whatever the model's type; transformers creates these tensors from
+            // F16.
             original: configured_dtype(listing).unwrap_or(FloatType::F16),
             beside: vec![absmax.id],
         };

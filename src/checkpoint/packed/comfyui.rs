@@ -1,5 +1,5 @@
-//! ComfyUI: layers whose format a marker names, a `comfy_quant` tensor or the file's
-//! `_quantization_metadata`. The marker decides; names and shapes must agree with it.
+//! ComfyUI: the format of a layer is given by a marker, which is a `comfy_quant` tensor or an entry
+//! of the file's `_quantization_metadata`. Names and shapes must agree with the marker.
 
 use crate::checkpoint::packed::comfyui_markers::Marker;
 use crate::checkpoint::packed::compressed_tensors::signed_bytes;
@@ -17,10 +17,10 @@ use crate::tensor::{DType, Shape};
 /// The name of the container.
 pub(crate) const NAME: &str = "comfyui";
 
-/// The size of a rotation that the marker does not give.
-const ROTATION: u64 = 256;
+/// Rotation size if the marker does not give one.
+const DEFAULT_ROTATION: u64 = 256;
 
-/// A layer with a marker, or one without among layers that have them.
+/// Recognizes a layer with a marker, or one without a marker in a file that has markers.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let layer = values.module("weight")?;
     let name = values.stored.name.as_str();
@@ -52,7 +52,7 @@ struct Layer<'l, 's> {
 }
 
 impl<'s> Layer<'_, 's> {
-    /// The tensor; `None` if the marker's format is not decoded.
+    /// Builds the tensor; `None` if the marker's format is not supported.
     fn decoder(&self) -> Option<Result<PackedTensor, String>> {
         let decoded = match self.marker.format.as_str() {
             "float8_e4m3fn" => self.fp8(DType::F8E4M3, Division::TensorOrRows),
@@ -69,7 +69,7 @@ impl<'s> Layer<'_, 's> {
         Some(self.consistent().and(decoded))
     }
 
-    /// An error if the file or the configuration names another format for the layer.
+    /// Checks that neither the file nor the configuration names another format for the layer.
     fn consistent(&self) -> Result<(), String> {
         if let Some(method) = self.listing.effective_method() {
             return Err(format!("config.json says '{}'", method.escape_debug()));
@@ -95,7 +95,7 @@ impl<'s> Layer<'_, 's> {
         required(self.beside("weight_scale"), "scales", &format!("{}.weight_scale", self.module))
     }
 
-    /// An error if an equation without them has further factors beside it.
+    /// Checks that no further factors are stored with the layer.
     fn only_scales(&self) -> Result<(), String> {
         match ["weight_scale_2", "pre_quant_scale"].iter().find_map(|last| self.beside(last)) {
             Some(part) => {
@@ -139,7 +139,7 @@ impl<'s> Layer<'_, 's> {
         Ok(self.tensor(self.plain(format, Codes::Bytes(table), shape, grid)))
     }
 
-    /// The grid of scales and its description.
+    /// Returns the grid of scales and its description.
     fn grid(
         &self,
         scale: Part,
@@ -217,7 +217,7 @@ impl<'s> Layer<'_, 's> {
     }
 
     fn rotation(&self, columns: u64) -> Result<Rotation, String> {
-        let size = self.marker.number("convrot_groupsize").unwrap_or(ROTATION);
+        let size = self.marker.number("convrot_groupsize").unwrap_or(DEFAULT_ROTATION);
         let power_of_4 = size.is_power_of_two() && size.trailing_zeros().is_multiple_of(2);
         if power_of_4 && size <= 1 << 16 && columns.is_multiple_of(size) {
             return Ok(Rotation { size });
@@ -277,7 +277,7 @@ impl<'s> Layer<'_, 's> {
         Ok(self.tensor(Scaled { global, column_factor, parts, ..format }))
     }
 
-    /// An error if the marker gives another group size than the format has.
+    /// Checks that the marker's group size is that of the format.
     fn group_size(&self, size: u64) -> Result<(), String> {
         match self.marker.number("group_size") {
             Some(found) if found != size => {

@@ -1,4 +1,4 @@
-//! ComfyUI's markers: what a file says about the format of each of its layers.
+//! ComfyUI's markers, which give the format of each layer of a file.
 
 use crate::checkpoint::packed::listing_bytes::read_start;
 use crate::checkpoint::stored::{Shard, Stored};
@@ -9,15 +9,15 @@ use serde_json::{Map, Value};
 /// The last component of the name of a layer's marker tensor.
 pub(super) const MARKER: &str = "comfy_quant";
 
-/// The last component of the name of the tensor that marks a whole file as FP8 with
-/// `scale_weight` tensors.
+/// The last component of the name of the tensor that marks a whole file as FP8 with `scale_weight`
+/// tensors.
 pub(super) const FILE_MARKER: &str = "scaled_fp8";
 
 /// The metadata key that describes all layers of a file.
 pub(super) const METADATA: &str = "_quantization_metadata";
 
-/// More bytes than any marker has.
-const LIMIT: u64 = 64 << 10;
+/// Maximum size of a marker in bytes.
+const MARKER_LIMIT: u64 = 64 << 10;
 
 /// The markers of a checkpoint.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Marker {
         Ok(Marker { format, values })
     }
 
-    /// A value of the marker, which may also be inside its `params`.
+    /// Returns a value of the marker, from the top level or from its `params`.
     fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key).or_else(|| self.values.get("params")?.get(key))
     }
@@ -98,30 +98,30 @@ impl Markers {
         self.layers.insert(layer.to_owned(), marker);
     }
 
-    /// The marker of a layer, or why it cannot be used.
+    /// Returns the marker of a layer, or the reason why it cannot be used.
     pub(super) fn layer(&self, layer: &str) -> Option<Result<&Marker, &str>> {
         Some(self.layers.get(layer)?.as_ref().map_err(String::as_str))
     }
 
-    /// Whether any layer has a marker.
+    /// Returns whether any layer has a marker.
     pub(super) fn mark_layers(&self) -> bool {
         !self.layers.is_empty()
     }
 
-    /// Whether a [`FILE_MARKER`] describes the tensor.
+    /// Returns whether a [`FILE_MARKER`] applies to the tensor.
     pub(super) fn mark_file_of(&self, name: &str) -> bool {
         self.files.iter().any(|prefix| name.starts_with(prefix.as_str()))
     }
 }
 
 fn marker(shards: &[Shard], stored: &Stored) -> Result<Marker, String> {
-    if stored.dtype != DType::U8 || stored.bytes() > LIMIT {
+    if stored.dtype != DType::U8 || stored.bytes() > MARKER_LIMIT {
         return Err(format!(
-            "its marker is {} {}, expected U8 JSON of at most {LIMIT} bytes",
+            "its marker is {} {}, expected U8 JSON of at most {MARKER_LIMIT} bytes",
             stored.dtype, stored.shape
         ));
     }
-    let bytes = read_start(shards, stored, LIMIT)?;
+    let bytes = read_start(shards, stored, MARKER_LIMIT)?;
     let values = serde_json::from_slice::<Map<String, Value>>(&bytes);
     Marker::new(values.map_err(|e| format!("its marker does not hold the expected JSON: {e}"))?)
 }

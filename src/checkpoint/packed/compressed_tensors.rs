@@ -1,5 +1,5 @@
-//! compressed-tensors: int8 values, integers of 1 to 8 bits in 32-bit words, and NVFP4, MXFP4
-//! and MXFP6 in bytes. Its FP8 formats are in `fp8`.
+//! compressed-tensors: int8 values, integers of 1 to 8 bits in 32-bit words, and NVFP4, MXFP4 and
+//! MXFP6. Its FP8 formats are in `fp8`.
 
 use crate::checkpoint::packed::bit_packing::Packing;
 use crate::checkpoint::packed::format::PackedTensor;
@@ -16,10 +16,10 @@ use crate::tensor::{DType, FloatType};
 
 const NAME: &str = "compressed-tensors";
 
-/// The methods under which these names mean compressed-tensors.
+/// Quantization methods whose tensors have this format.
 const METHODS: [&str; 1] = [NAME];
 
-/// I8 values with `_scale` beside them, with or without a zero point.
+/// Recognizes I8 values with `_scale`, with or without a zero point.
 pub(super) fn int8(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let name = values.stored.name.as_str();
     if *values.dtype() != DType::I8 {
@@ -106,7 +106,7 @@ fn int8_parts(listing: &Listing, values: Part, scale: Part) -> Result<PackedTens
     Ok(PackedTensor::new(name, shape, format))
 }
 
-/// I8 values with scales only.
+/// Returns a tensor of I8 values with scales only.
 pub(super) fn signed_bytes(
     values: Part,
     name: String,
@@ -131,12 +131,12 @@ pub(super) fn signed_bytes(
     PackedTensor::new(&values.stored.name, shape, format)
 }
 
-/// `_packed` words or bytes.
+/// Recognizes `_packed` words or bytes.
 pub(super) fn packed(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let name = values.stored.name.strip_suffix("_packed")?;
     let beside = ["_scale", "_shape", "_global_scale", "_zero_point"];
     let any = beside.iter().any(|suffix| listing.get(&format!("{name}{suffix}")).is_some());
-    // Any other tensor may have a name that ends so.
+    // Other tensors may have names that end like this.
     if !any && !name.ends_with(".weight") {
         return None;
     }
@@ -153,7 +153,7 @@ pub(super) fn packed(listing: &Listing, values: Part) -> Option<PackedTensor> {
     Some(listing.decoded_or_named(values, name, format, decoded))
 }
 
-/// I32 words of packed integers.
+/// Decodes I32 words of packed integers.
 fn words(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, String> {
     no_further_factors(listing, name)?;
     let sibling = |suffix: &str| listing.get(&format!("{name}_{suffix}"));
@@ -244,7 +244,7 @@ fn words(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, St
     Ok(PackedTensor::new(name, shape, format))
 }
 
-/// Bytes of packed E2M1 or E2M3: NVFP4, MXFP4 or MXFP6.
+/// Decodes packed E2M1 or E2M3: NVFP4, MXFP4 or MXFP6.
 fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, String> {
     values.typed("packed values", &[DType::U8])?;
     no_further_factors(listing, name)?;
@@ -305,7 +305,7 @@ fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTenso
         global,
         column_factor: None,
         rotation: None,
-        // The owner decompresses NVFP4 in BF16, whatever type the weight had.
+        // compressed-tensors decompresses NVFP4 in BF16, whatever type the weight had.
         through_bf16: nvfp4 && original != FloatType::BF16,
         preset,
         shape: shape.clone(),
@@ -315,7 +315,7 @@ fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTenso
     Ok(PackedTensor::new(name, shape, format))
 }
 
-/// The dimensions of a stack of matrices, and the rows and columns of one.
+/// Returns the leading dimensions of a stack of matrices, and the rows and columns of one.
 fn stack<'p>(values: Part<'p>, what: &str) -> Result<(&'p [u64], u64, u64), String> {
     match values.stored.shape.dims() {
         [leading @ .., rows, columns] if leading.len() <= 1 => Ok((leading, *rows, *columns)),
@@ -323,7 +323,7 @@ fn stack<'p>(values: Part<'p>, what: &str) -> Result<(&'p [u64], u64, u64), Stri
     }
 }
 
-/// An error if a part exists that the decoder does not know.
+/// Checks that an optional part is absent.
 fn none(part: Option<Part>, what: &str) -> Result<(), String> {
     match part {
         None => Ok(()),
@@ -331,7 +331,7 @@ fn none(part: Option<Part>, what: &str) -> Result<(), String> {
     }
 }
 
-/// An error if another part of the equation is beside the weight.
+/// Checks that the module has no further factors, which this decoder would ignore.
 fn no_further_factors(listing: &Listing, name: &str) -> Result<(), String> {
     let module = module_of(name);
     let names = ["pre_quant_scale", "svdquant_lora_a", "weight_scale_2", "weight_scale_inv"];
@@ -339,7 +339,7 @@ fn no_further_factors(listing: &Listing, name: &str) -> Result<(), String> {
     none(found, "a further part of its equation")
 }
 
-/// An error if the configuration asks for parts that are missing.
+/// Checks that parts required by the configuration exist.
 fn agrees_with_parts(
     scheme: &WeightScheme,
     zeros: Option<Part>,
@@ -354,7 +354,7 @@ fn agrees_with_parts(
     Ok(())
 }
 
-/// The dimensions that a small tensor of integers gives.
+/// Returns the dimensions stored in a small tensor of integers.
 fn dimensions(listing: &Listing, part: Part, rank: usize) -> Result<Vec<u64>, String> {
     part.typed("dimensions", &[DType::I64, DType::I32])?;
     part.shaped("dimensions", &[rank as u64])?;
@@ -375,8 +375,8 @@ fn dimensions(listing: &Listing, part: Part, rank: usize) -> Result<Vec<u64>, St
     })
 }
 
-/// How integers fill the words of a row: the bits of the configuration, if they fit, else the
-/// only ones that do.
+/// Returns how integers fill the words of a row: with the configured number of bits if that fits,
+/// else with the only number of bits that fits.
 fn packing(
     listing: &Listing,
     scheme: &WeightScheme,
@@ -396,7 +396,7 @@ fn packing(
             (_, false, false) => {}
             (true, _, _) | (_, true, false) => fitting.push(Packing::Words { bits }),
             (_, false, true) => fitting.push(Packing::Stream { bits }),
-            // Only the version tells the two apart.
+            // Only the version number distinguishes these two.
             (_, true, true) => match listing.packs_densely() {
                 Some(true) => fitting.push(Packing::Stream { bits }),
                 Some(false) => fitting.push(Packing::Words { bits }),
@@ -418,7 +418,7 @@ fn packing(
     }
 }
 
-/// The group of each column if columns are out of order; all −1 says that they are not.
+/// Returns the group index of each column if columns are reordered. All −1 means that they are not.
 fn act_order(listing: &Listing, part: Part, columns: u64) -> Result<Option<StoredId>, String> {
     part.typed("group indices", &[DType::I32])?;
     part.shaped("group indices", &[columns])?;

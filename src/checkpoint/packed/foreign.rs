@@ -1,12 +1,12 @@
-//! Formats that are known by name only.
+//! Formats that are recognized but not decoded.
 
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing::{Listing, Part, is_coded};
 use crate::checkpoint::stored::StoredId;
 use crate::tensor::DType;
 
-/// The names that only one format has: that of the tensor with the codes, and others of its
-/// module, one of which must exist.
+/// Tensor names that identify a format: the last name component of the codes, and those of other
+/// tensors in the module, at least one of which must exist.
 struct Signature {
     format: &'static str,
     values: &'static str,
@@ -41,8 +41,8 @@ const SIGNATURES: [Signature; 17] = [
     signature("awq or gptq", "qweight", &["scales", "qzeros"]),
 ];
 
-/// Ends of the names of scales and zero points that follow the name of their weight.
-const SCALE_ENDS: [&str; 4] = ["_scale", "_scale_inv", "_zero_point", "_weight_scale"];
+/// Suffixes that scales and zero points append to the name of their weight.
+const SCALE_SUFFIXES: [&str; 4] = ["_scale", "_scale_inv", "_zero_point", "_weight_scale"];
 
 /// Whether a tensor holds the scales of codes that are stored under the first part of its
 /// name, or as the weight of the same module.
@@ -53,12 +53,12 @@ pub(super) fn scales_other_codes(listing: &Listing, part: Part) -> bool {
     owners.into_iter().any(|owner| is_coded(owner.stored))
 }
 
-/// The last components of the names of values that are not matrices of small numbers.
+/// Returns whether a name component belongs to values that are not matrices of small numbers.
 pub(super) fn holds_codes(last: &str) -> bool {
     matches!(last, "dense_weights" | "Qidxs" | "bitmask" | "codes" | "indices" | "trellis")
 }
 
-/// Names beside each other that only one format has.
+/// Recognizes a format by names that no other format uses.
 pub(super) fn by_signature(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let (module, last) = values.stored.name.rsplit_once('.')?;
     if last == "bitmask" {
@@ -83,8 +83,8 @@ pub(super) fn by_signature(listing: &Listing, values: Part) -> Option<PackedTens
     Some(listing.named(values, &name, format, None))
 }
 
-/// optimum-quanto's codes of fewer than 8 bits. The file holds them in groups and does not
-/// tell the shape of the weight.
+/// optimum-quanto's codes of fewer than 8 bits. They are stored in groups, and the file does not
+/// contain the shape of the weight.
 fn quanto(listing: &Listing, values: Part, module: &str) -> Option<PackedTensor> {
     let weight = module.strip_suffix("._data").unwrap_or(module);
     listing.get(&format!("{weight}._scale"))?;
@@ -101,7 +101,7 @@ fn sparse(listing: &Listing, weight: &str) -> Option<PackedTensor> {
     Some(listing.named_with(values, weight, format, None, &others))
 }
 
-/// Integers in a model whose configuration says that it is quantized, by any method.
+/// Recognizes integers in a model whose configuration says that it is quantized, with any method.
 pub(super) fn by_method(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let integer = matches!(
         values.dtype(),
@@ -138,7 +138,7 @@ fn always_scales(last: &str) -> bool {
         || ["qzeros", "absmax", "nested_absmax"].contains(&last)
 }
 
-/// The last components of the names of scales, zero points and tables.
+/// The last name components of scales, zero points and tables.
 const SCALE_NAMES: [&str; 19] = [
     "scale",
     "scales",
@@ -161,7 +161,7 @@ const SCALE_NAMES: [&str; 19] = [
     "backward_hadamard_matrix",
 ];
 
-/// Whether a name is that of scales, zero points or a table.
+/// Returns whether a name belongs to scales, zero points or a table.
 pub(super) fn names_scales(name: &str) -> bool {
     let (module, last) = name.rsplit_once('.').unwrap_or(("", name));
     SCALE_NAMES.contains(&last)
@@ -172,10 +172,10 @@ pub(super) fn names_scales(name: &str) -> bool {
         || last == "weight" && module.ends_with("centroids")
 }
 
-/// I8 or packed values with scales of a shape or under a name that no format has.
+/// Recognizes I8 or packed values whose scales have a shape or name that no known format has.
 pub(super) fn with_scales(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let name = values.stored.name.as_str();
-    let ends = SCALE_ENDS.map(|end| format!("{name}{end}"));
+    let ends = SCALE_SUFFIXES.map(|end| format!("{name}{end}"));
     let beside = ["scale", "scales", "zeros", "scale_weight"];
     let beside =
         values.module("weight").map(|module| beside.map(|last| format!("{module}.{last}")));

@@ -1,4 +1,4 @@
-//! The interface of a packed format, and a tensor that has one.
+//! The interface of a packed format, and a tensor in such a format.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::int8::Int8;
@@ -9,43 +9,43 @@ use crate::tensor::{FloatType, Shape};
 use std::fmt::Debug;
 use std::ops::Range;
 
-/// How one tensor's elements are decoded from the stored tensors that hold them.
+/// Decodes a tensor's elements from the stored tensors that hold them.
 pub trait PackedFormat: Debug + Send + Sync {
-    /// The format's name with its parameters, such as `gptq int4, groups of 128`.
+    /// Returns the format's name with its parameters, such as `gptq int4, groups of 128`.
     fn name(&self) -> String;
 
-    /// The tensor as symmetric int8, if it is that.
+    /// Returns the tensor as symmetric int8; `None` if it is in another format.
     fn int8(&self) -> Option<&Int8> {
         None
     }
 
-    /// The preset of compressed-tensors that stores a tensor so, if one does.
+    /// Returns the preset of compressed-tensors with the same stored form, if there is one.
     fn preset(&self) -> Option<Preset> {
         None
     }
 
-    /// The floating type the tensor had before it was quantized, as far as is known.
+    /// Returns the float type before quantization, as far as known.
     fn original(&self) -> FloatType;
 
-    /// The type that [`PackedFormat::decode`] produces; `None` for a format that is named but
-    /// not decoded.
+    /// Returns the type that [`PackedFormat::decode`] produces; `None` for a format that is
+    /// recognized but not decoded.
     fn decoded(&self) -> Option<FloatType> {
         Some(FloatType::F32)
     }
 
-    /// The stored tensors it consists of, the quantized values first.
+    /// Returns the stored tensors it consists of, the quantized values first.
     fn parts(&self) -> Vec<StoredId>;
 
-    /// Replaces `out` by the elements of `range`, little-endian, in the type that
+    /// Replaces the content of `out` by the elements of `range`, little-endian, in the type that
     /// [`PackedFormat::decoded`] returns.
     fn decode(&self, reader: &mut StoredReader, range: Range<u64>, out: &mut Vec<u8>)
     -> Result<()>;
 }
 
-/// A tensor that several stored tensors stand for.
+/// A tensor that is stored as several stored tensors.
 #[derive(Debug)]
 pub(crate) struct PackedTensor {
-    /// Its name before it was quantized.
+    /// The name before quantization.
     pub name: String,
     pub shape: Shape,
     pub format: Box<dyn PackedFormat>,

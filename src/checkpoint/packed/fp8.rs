@@ -1,5 +1,5 @@
-//! 8-bit floats with scales beside them: FP8 of transformers (`weight_scale_inv`),
-//! compressed-tensors, fbgemm, ModelOpt, Mistral and DeepSeek-V4, or without any scale.
+//! 8-bit floats with scales: FP8 of transformers (`weight_scale_inv`), compressed-tensors, fbgemm,
+//! ModelOpt, Mistral and DeepSeek-V4; and FP8 without scales.
 
 use crate::checkpoint::packed::comfyui_markers::FILE_MARKER;
 use crate::checkpoint::packed::foreign::scales_other_codes;
@@ -14,23 +14,23 @@ use crate::tensor::minifloat::value_table;
 use crate::tensor::{DType, FloatType, Shape};
 use std::collections::BTreeSet;
 
-/// A block's sides if the configuration does not give them.
+/// Block size if the configuration does not give it.
 const BLOCK: u64 = 128;
 
-/// Group sizes that a grid of `[rows, groups]` may have without a configuration.
+/// Group sizes accepted for a grid of `[rows, groups]` without a configuration.
 const GROUPS: [u64; 5] = [16, 32, 64, 128, 256];
 
-/// The methods whose FP8 tensors are read.
+/// Supported quantization methods.
 const METHODS: [&str; 4] = ["fp8", "fbgemm_fp8", "compressed-tensors", "modelopt"];
 
-/// How scales of one shape apply to a tensor.
+/// How the scales divide a tensor.
 enum Division {
     Tensor,
     Matrices,
     Rows,
     Columns,
     Blocks(u64, u64),
-    /// Blocks of one row.
+    /// Groups of columns in each row.
     Groups(u64),
 }
 
@@ -58,7 +58,7 @@ impl Division {
     }
 }
 
-/// A tensor of 8-bit floats.
+/// Recognizes a tensor of 8-bit floats.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     value_table(values.dtype())?;
     if values.last_name() == FILE_MARKER || scales_other_codes(listing, values) {
@@ -86,7 +86,7 @@ fn short_name(dtype: &DType) -> String {
     dtype.name().trim_start_matches("F8_").to_lowercase()
 }
 
-/// The stored tensors that may be the scales of `values`.
+/// Returns the stored tensors that may be the scales of `values`.
 fn scales_beside<'s>(listing: &Listing<'s>, values: Part) -> Vec<Part<'s>> {
     let name = values.stored.name.as_str();
     let mut names = vec![format!("{name}_scale_inv"), format!("{name}_scale")];
@@ -124,14 +124,14 @@ fn unscaled(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
     plain_codes(listing, values)
 }
 
-/// FP8 numbers as they are.
+/// Returns FP8 numbers without scales.
 pub(super) fn plain_codes(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
     let format = format!("fp8 {}, unscaled", short_name(values.dtype()));
     let original = listing.original(values.dtype());
     tensor(values, format, None, original, None)
 }
 
-/// Codes of `values` and the grid of their scales.
+/// Builds a tensor from the codes in `values` and the grid of their scales.
 fn tensor(
     values: Part,
     name: String,
@@ -197,7 +197,7 @@ fn scaled(listing: &Listing, values: Part, scale: Part) -> Result<PackedTensor, 
     tensor(values, format, Some(grid), listing.original(scale.dtype()), preset)
 }
 
-/// The preset of compressed-tensors that divides its scales so.
+/// Returns the preset of compressed-tensors with this division, if any.
 fn preset(division: &Division, scale: Part) -> Option<Preset> {
     match (division, scale.dtype()) {
         (Division::Rows, dtype) if dtype.float().is_some() => Some(Preset::Fp8Dynamic),
@@ -207,7 +207,7 @@ fn preset(division: &Division, scale: Part) -> Option<Preset> {
     }
 }
 
-/// Whether U8 scales hold exponents of two.
+/// Returns whether U8 scales hold exponents of two.
 fn exponents_expected(listing: &Listing, scheme: &WeightScheme) -> bool {
     match listing.effective_method() {
         Some("fp8") => listing.text("scale_fmt").as_deref() == Some("ue8m0"),
@@ -222,7 +222,7 @@ fn exponents_expected(listing: &Listing, scheme: &WeightScheme) -> bool {
     }
 }
 
-/// How the scales apply to the values, from their shapes and the configuration.
+/// Determines the division from the shapes and the configuration.
 fn division(
     listing: &Listing,
     values: Part,
@@ -247,7 +247,7 @@ fn division(
         return blocks(scale, leading, rows, columns, high, wide);
     }
     let inverse = scale.stored.name.ends_with("_scale_inv");
-    // A grid of one block is not one scale for any tensor.
+    // For an inverse scale, a 2-D grid with one element is a grid of blocks.
     if scale.elements() == 1 && !(inverse && scale.dims().len() > 1) {
         return Ok(Division::Tensor);
     }
@@ -274,7 +274,8 @@ fn division(
     blocks(scale, leading, rows, columns, BLOCK, BLOCK)
 }
 
-/// The division that compressed-tensors' strategy names, if the scales have its shape.
+/// Returns the division for a strategy of compressed-tensors; an error if the scales have another
+/// shape.
 fn by_strategy(
     strategy: &str,
     scheme: &WeightScheme,
@@ -312,7 +313,7 @@ fn by_strategy(
     }
 }
 
-/// Blocks of `high` rows and `wide` columns, if the scales have the shape for them.
+/// Returns blocks of `high` rows and `wide` columns; an error if the scales have another shape.
 fn blocks(
     scale: Part,
     leading: &[u64],
@@ -329,7 +330,7 @@ fn blocks(
     Ok(Division::Blocks(high, wide))
 }
 
-/// ModelOpt's tiles, whose scales keep the dimensions that were reduced.
+/// Returns ModelOpt's tiles, whose scales keep the reduced dimensions.
 fn tiles(rows: u64, columns: u64, down: u64, across: u64) -> Result<Division, String> {
     let fits = |all: u64, count: u64, side: u64| side > 0 && all.div_ceil(side) == count;
     let even = |all: u64, count: u64| all.checked_div(count).filter(|side| side * count == all);
@@ -345,8 +346,8 @@ fn tiles(rows: u64, columns: u64, down: u64, across: u64) -> Result<Division, St
     })
 }
 
-/// Scales `[experts, n, 1]`: one for each stored row, or, in fbgemm's Llama 4, for each column
-/// of `down_proj`.
+/// Returns the division for scales `[experts, n, 1]`: one per stored row or, in fbgemm's Llama 4,
+/// one per column of `down_proj`.
 fn stacked_rows(
     listing: &Listing,
     name: &str,
@@ -366,7 +367,8 @@ fn stacked_rows(
     }
 }
 
-/// DeepSeek-V4's experts: I8 bytes of two E2M1 numbers each, with `scale` beside `weight`.
+/// Recognizes DeepSeek-V4's experts: I8 bytes of two E2M1 numbers each, with `scale` next to
+/// `weight`.
 pub(super) fn deepseek_experts(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let (DType::I8, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
     let scale = listing.get(&format!("{module}.scale"))?;

@@ -12,14 +12,14 @@ use crate::tensor::minifloat::E2M1_VALUES;
 use crate::tensor::{DType, FloatType, Shape};
 use std::ops::Range;
 
-/// Columns that share a scale.
+/// Number of columns that share a scale.
 const BLOCK: u64 = 32;
 
-/// Experts stored as blocks `[E, out, in/32, 16]` of the transposed matrices, which models
-/// hold as `[E, in, out]`.
+/// Experts stored as blocks `[E, out, in/32, 16]` of the transposed matrices; the model's tensor is
+/// `[E, in, out]`.
 ///
-/// A chunk is a few of the `in` rows, which are a few bytes of every stored row; these columns
-/// are read as a panel.
+/// A chunk is a few of the `in` rows, which are a few bytes of every stored row; these columns are
+/// read as a panel.
 #[derive(Debug)]
 struct Mxfp4 {
     values: StoredId,
@@ -28,7 +28,7 @@ struct Mxfp4 {
     original: FloatType,
 }
 
-/// U8 blocks with their exponents beside them.
+/// Recognizes U8 blocks with exponents as scales.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let name = values.stored.name.strip_suffix("_blocks")?;
     let scale = listing.get(&format!("{name}_scales"))?;
@@ -84,7 +84,7 @@ impl PackedFormat for Mxfp4 {
         while let Some((row, columns)) = rows.next() {
             let (expert, first) = (row / inner, row % inner);
             let block = first / BLOCK;
-            // Whole rows of the same blocks are decoded together.
+            // Decode whole rows of the same blocks together.
             let mut count = 1;
             let whole = columns == (0..outer);
             while whole

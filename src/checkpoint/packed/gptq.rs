@@ -1,6 +1,6 @@
-//! GPTQ: words of integers packed along the input, `[in·b/32, out]`, with zero points packed
-//! along the output. The stored zero point is one less than the real one, except in `gptq_v2`
-//! and some of AutoRound's files.
+//! GPTQ: integers packed along the input axis, `[in·b/32, out]`, with zero points packed along the
+//! output axis. The stored zero point is one less than the real one, except in `gptq_v2` and in
+//! some files of AutoRound.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::in_words;
@@ -13,8 +13,8 @@ use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::{DType, FloatType, Shape};
 use std::ops::Range;
 
-/// A chunk is a few rows of the tensor, which are a few columns of every stored row; these
-/// columns are read as a panel.
+/// A GPTQ tensor. A chunk is a few rows of the tensor, which are a few columns of every stored row;
+/// these columns are read as a panel.
 #[derive(Debug)]
 struct Gptq {
     values: StoredId,
@@ -24,14 +24,14 @@ struct Gptq {
     bits: u32,
     group: u64,
     groups: u64,
-    /// Added to a stored zero point.
+    /// Added to the stored zero point.
     zero_offset: i32,
     shape: Shape,
     original: FloatType,
     beside: Vec<StoredId>,
 }
 
-/// I32 `qweight` with `qzeros` and `scales`.
+/// Recognizes I32 `qweight` with `qzeros` and `scales`.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let module = values.module("qweight")?;
     let named = |suffix: &str| listing.get(&format!("{module}.{suffix}"));
@@ -40,7 +40,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
     }
     let (zeros, scale) = (named("qzeros"), named("scales"));
     if listing.effective_method().is_none() {
-        // AWQ has the same names; the shapes tell which it is.
+        // AWQ uses the same names; the shapes distinguish the two.
         let columns = |part: Option<Part>| Some(*part?.dims().last()?);
         if columns(scale) != columns(Some(values)) {
             return None;

@@ -1,4 +1,4 @@
-//! Symmetric int8, whatever container it is in.
+//! Symmetric int8 in any container.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::stored::StoredId;
@@ -7,43 +7,43 @@ use crate::quantization::{Calibration, Groups, QuantizationScheme, Rounding};
 use crate::tensor::{FloatType, Shape, read_f64};
 use std::ops::Range;
 
-/// Symmetric int8: values in the tensor's own order, and scales. Element `i` is
-/// `scale[group(i)] * values[i]`.
+/// Symmetric int8: values in the tensor's own order, and scales. Element `i` is `scale[group(i)] *
+/// values[i]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Int8 {
-    /// The container it is of, if it is not quantscope's own.
+    /// The container's name; `None` for quantscope's own format.
     pub container: Option<&'static str>,
     pub values: StoredId,
     pub stored_as: Int8Values,
     pub scale: StoredId,
     pub scale_type: FloatType,
-    /// The stored biases of a container in which an element is `scale * byte + bias`: one for
-    /// each scale, in its type, and [`BIAS_FACTOR`] times as large.
+    /// The stored biases of a container in which an element is `scale * byte + bias`: one per
+    /// scale, of the same type, and [`BIAS_FACTOR`] times the scale.
     pub biases: Option<StoredId>,
     pub scheme: QuantizationScheme,
     pub rounding: Rounding,
     pub calibration: Calibration,
-    /// The type the tensor had before.
+    /// The type before quantization.
     pub original: FloatType,
     pub shape: Shape,
-    /// Parts that decoding needs not: recorded activation scales and the like.
+    /// Stored tensors not needed for decoding, such as recorded activation scales.
     pub beside: Vec<StoredId>,
 }
 
-/// What a bias is of its scale where bytes hold 128 more than the int8 value.
+/// The ratio of bias to scale in containers whose bytes are the int8 value plus 128.
 pub(crate) const BIAS_FACTOR: f32 = -128.0;
 
-/// How an int8 value becomes a byte.
+/// The encoding of an int8 value as a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Int8Values {
-    /// As it is.
+    /// Two's complement.
     Signed,
-    /// With 128 added: compressed-tensors' packed words.
+    /// The value plus 128, as in compressed-tensors' packed words.
     Offset,
 }
 
 impl Int8Values {
-    /// Turns values into bytes, or back.
+    /// Converts values to bytes or back.
     pub fn code(self, values: &mut [u8]) {
         match self {
             Int8Values::Signed => {}
@@ -53,17 +53,17 @@ impl Int8Values {
 }
 
 impl Int8 {
-    /// How its elements are divided among the scales.
+    /// Returns the division of the elements into groups that share a scale.
     pub fn groups(&self) -> Groups {
         self.scheme.groups(&self.shape)
     }
 
-    /// The scales of `groups`.
+    /// Reads the scales of `groups`.
     pub fn scales(&self, reader: &mut StoredReader, groups: Range<u64>) -> Result<Vec<f32>> {
         self.numbers(reader, self.scale, groups)
     }
 
-    /// The biases of `groups`, if the container has any.
+    /// Reads the biases of `groups`, if the container has biases.
     pub fn biases(
         &self,
         reader: &mut StoredReader,
@@ -87,7 +87,7 @@ impl Int8 {
             .collect())
     }
 
-    /// The values of `range`, in place of what `bytes` hold.
+    /// Reads the values of `range` into `bytes`.
     pub fn values<'b>(
         &self,
         reader: &mut StoredReader,
@@ -99,7 +99,7 @@ impl Int8 {
         Ok(bytemuck::cast_slice(bytes))
     }
 
-    /// The groups that the elements of `range` lie in.
+    /// Returns the numbers of the groups that contain the elements of `range`.
     pub fn groups_of(&self, range: &Range<u64>) -> Range<u64> {
         let first = self.groups().of(range.start);
         if range.is_empty() { first..first } else { first..self.groups().of(range.end - 1) + 1 }

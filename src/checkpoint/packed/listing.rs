@@ -1,5 +1,5 @@
-//! The evidence that recognisers look at: every stored tensor by its name, the configuration,
-//! the markers of ComfyUI, and a few bytes of data where headers do not tell enough.
+//! The evidence that recognizers use: stored tensors by name, the configuration, ComfyUI's markers,
+//! and a few bytes of data where headers are not sufficient.
 
 use crate::checkpoint::config::Config;
 use crate::checkpoint::packed::comfyui_markers::Markers;
@@ -14,7 +14,7 @@ use foldhash::HashMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The last component of the name of a tensor that holds a whole module's weight.
+/// The last name component of a tensor that holds a module's whole weight.
 const WEIGHT_NAMES: [&str; 13] = [
     "weight",
     "qweight",
@@ -31,7 +31,7 @@ const WEIGHT_NAMES: [&str; 13] = [
     "_data",
 ];
 
-/// Modules inside a quantized linear layer that belong to its weight.
+/// Submodules of a quantized linear layer that belong to its weight.
 const NESTED_MODULES: [&str; 9] = [
     "weight",
     "centroids",
@@ -51,22 +51,21 @@ pub(super) struct Part<'s> {
     pub stored: &'s Stored,
 }
 
-/// All stored tensors of a checkpoint, and what describes them.
+/// All stored tensors of a checkpoint, with the metadata that describes them.
 pub(super) struct Listing<'s> {
     shards: &'s [Shard],
     stored: &'s [Stored],
     by_name: HashMap<&'s str, StoredId>,
     sorted: OnceLock<Vec<StoredId>>,
-    /// For each shard, the calibration of tensors as quantscope's metadata records it.
+    /// Per shard: the calibration of tensors recorded in quantscope's metadata.
     calibrations: Vec<HashMap<String, Calibration>>,
-    /// For each shard, the types of tensors before quantization as quantscope's metadata
-    /// records them.
+    /// Per shard: the types of tensors before quantization recorded in quantscope's metadata.
     original_types: Vec<HashMap<String, FloatType>>,
     pub config: Option<Config>,
-    /// Why the configuration could not be read.
+    /// The error of reading the configuration, if any.
     pub config_error: Option<String>,
     pub markers: Markers,
-    /// The 8-bit float types of which a tensor has scales.
+    /// The 8-bit float types for which some tensor has scales.
     pub scaled_types: OnceLock<Vec<DType>>,
 }
 
@@ -110,17 +109,17 @@ impl<'s> Listing<'s> {
         (0..).map(StoredId).zip(self.stored).map(|(id, stored)| Part { id, stored })
     }
 
-    /// The ids of `parts` that exist.
+    /// Returns the ids of those `names` that exist.
     pub(super) fn present(&self, names: &[String]) -> Vec<StoredId> {
         names.iter().filter_map(|name| Some(self.get(name)?.id)).collect()
     }
 
-    /// The metadata of the shard that holds a part.
+    /// Returns a metadata value of the shard that holds a part.
     pub(super) fn metadata(&self, part: Part, key: &str) -> Option<&'s str> {
         self.shards.get(part.stored.shard as usize)?.metadata(key)
     }
 
-    /// All stored tensors whose names start with `prefix`, in the order of their names.
+    /// Returns all stored tensors whose names start with `prefix`, sorted by name.
     pub(super) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = Part<'s>> {
         let name = |id: &StoredId| self.stored.get(id.index()).map_or("", |s| s.name.as_str());
         let sorted = self.sorted.get_or_init(|| {
@@ -135,9 +134,9 @@ impl<'s> Listing<'s> {
         here.take_while(move |part| part.stored.name.starts_with(&prefix))
     }
 
-    /// The stored tensors that belong to the same quantized weight as `values`: the other
-    /// tensors of its module except biases and adapters, or, for a weight that is not a
-    /// module of its own, those whose names continue its name.
+    /// Returns the other stored tensors of the quantized weight `values`: the tensors of its module
+    /// except biases and adapters or, for a weight that is not a module of its own, those whose
+    /// names extend its name.
     pub(super) fn companions(&self, values: Part) -> Vec<StoredId> {
         let name = values.stored.name.as_str();
         let (module, last) = name.rsplit_once('.').unwrap_or(("", name));
@@ -161,7 +160,7 @@ impl<'s> Listing<'s> {
             .collect()
     }
 
-    /// The tensors of a linear layer's module, except its bias and adapters.
+    /// Returns the tensors of a linear layer's module, except its bias and adapters.
     pub(super) fn module_tensors(&self, module: &str) -> Vec<Part<'s>> {
         let prefix = format!("{module}.");
         let belongs = |part: &Part| {
@@ -175,7 +174,7 @@ impl<'s> Listing<'s> {
         self.with_prefix(&prefix).filter(belongs).collect()
     }
 
-    /// The tensor that `values` holds, named but not decoded.
+    /// Returns a tensor with the given values that is recognized but not decoded.
     pub(super) fn named(
         &self,
         values: Part,
@@ -195,7 +194,7 @@ impl<'s> Listing<'s> {
         reason: Option<String>,
         others: &[StoredId],
     ) -> PackedTensor {
-        // A plain tensor of that name is another row.
+        // A plain tensor with that name is listed separately.
         let name = match self.get(name) {
             Some(other) if other.id != values.id && !others.contains(&other.id) => {
                 values.stored.name.to_string()
@@ -206,7 +205,7 @@ impl<'s> Listing<'s> {
         undecoded(name, format, reason, (values.id, values.stored), others, original)
     }
 
-    /// `decoded`, or the tensor named with the reason why it is not decoded.
+    /// Returns `decoded`, or an undecoded tensor with the reason.
     pub(super) fn decoded_or_named(
         &self,
         values: Part,
@@ -217,33 +216,37 @@ impl<'s> Listing<'s> {
         decoded.unwrap_or_else(|reason| self.named(values, name, format, Some(reason)))
     }
 
-    /// The type tensors had before they were quantized: the configuration's, else that of
-    /// their scales if it has 16 bits, else F32.
+    /// Returns the type of tensors before quantization: the configured one, else the type of the
+    /// scales if it has 16 bits, else F32.
     pub(super) fn original(&self, scales: &DType) -> FloatType {
         let configured = self.config.as_ref().and_then(Config::dtype);
         configured.or(scales.float().filter(|float| float.size() == 2)).unwrap_or(FloatType::F32)
     }
 
-    /// The rounding of a part's int8 values, if quantscope wrote them.
+    /// Returns the rounding of a part's int8 values, if quantscope wrote them.
     pub(super) fn rounding(&self, part: Part) -> Rounding {
         let name = self.metadata(part, ROUNDING_KEY);
         name.and_then(|name| name.parse().ok()).unwrap_or_default()
     }
 
-    /// The calibration of the tensor `name`, whose int8 values `part` holds, if quantscope
+    /// Returns the calibration of tensor `name`, whose int8 values are in `part`, if quantscope
     /// wrote it.
     pub(super) fn calibration(&self, part: Part, name: &str) -> Calibration {
         let recorded = self.calibrations.get(part.stored.shard as usize);
         recorded.and_then(|recorded| recorded.get(name)).copied().unwrap_or_default()
     }
 
-    /// The type that the tensor `name`, whose values `part` holds, had before it was
-    /// quantized, if quantscope wrote it and recorded the type.
+    /// Returns the type of tensor `name`, whose values are in `part`, before quantization, if
+    /// quantscope wrote the file and recorded the type.
     pub(super) fn recorded_type(&self, part: Part, name: &str) -> Option<FloatType> {
         self.original_types.get(part.stored.shard as usize)?.get(name).copied()
     }
 
-    /// All bytes of a small part.
+    /// Reads a small part.
+    ///
+    /// # Errors
+    ///
+    /// The part has more than `limit` bytes or cannot be read.
     pub(super) fn bytes(&self, part: Part, limit: u64) -> Result<Vec<u8>, String> {
         let length = part.stored.bytes();
         if length > limit {
@@ -253,14 +256,14 @@ impl<'s> Listing<'s> {
         self.start(part, length)
     }
 
-    /// The first `length` bytes of a part, or all if it has fewer.
+    /// Reads the first `length` bytes of a part, or all if it is shorter.
     pub(super) fn start(&self, part: Part, length: u64) -> Result<Vec<u8>, String> {
         read_start(self.shards, part.stored, length)
     }
 }
 
-/// Whether a stored tensor may hold quantized values: a matrix of integers, or any tensor of
-/// small floats.
+/// Returns whether a stored tensor may hold quantized values: a matrix of integers, or any tensor
+/// of small floats.
 pub(super) fn is_coded(stored: &Stored) -> bool {
     match stored.dtype {
         DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 | DType::U32 => {
@@ -289,18 +292,18 @@ impl Part<'_> {
         self.stored.shape.elements()
     }
 
-    /// The last component of its name.
+    /// Returns the last component of the name.
     pub(super) fn last_name(&self) -> &str {
         let name = self.stored.name.as_str();
         name.rsplit_once('.').map_or(name, |(_, last)| last)
     }
 
-    /// The module the part belongs to, if its name ends with `.` and `suffix`.
+    /// Returns the module of the part if its name ends with `.` and `suffix`.
     pub(super) fn module(&self, suffix: &str) -> Option<&str> {
         self.stored.name.strip_suffix(suffix)?.strip_suffix('.')
     }
 
-    /// The rows and columns of a matrix.
+    /// Returns rows and columns; an error if the part is not a matrix.
     pub(super) fn matrix(&self, what: &str) -> Result<(u64, u64), String> {
         match *self.dims() {
             [rows, columns] => Ok((rows, columns)),
@@ -308,7 +311,7 @@ impl Part<'_> {
         }
     }
 
-    /// An error unless the part has one of these types.
+    /// Checks that the part has one of the given types.
     pub(super) fn typed(&self, what: &str, types: &[DType]) -> Result<(), String> {
         if types.contains(self.dtype()) {
             return Ok(());
@@ -317,7 +320,7 @@ impl Part<'_> {
         Err(format!("its {what} {} expected {}", self.described(), names.join(" or ")))
     }
 
-    /// An error unless the part has this shape.
+    /// Checks that the part has the given shape.
     pub(super) fn shaped(&self, what: &str, dims: &[u64]) -> Result<(), String> {
         if self.dims() == dims {
             return Ok(());
@@ -326,7 +329,7 @@ impl Part<'_> {
         Err(format!("its {what} {} expected {expected}", self.described()))
     }
 
-    /// An error unless the part holds one number.
+    /// Checks that the part holds one number.
     pub(super) fn single(&self, what: &str) -> Result<(), String> {
         match self.elements() {
             1 => Ok(()),
@@ -340,23 +343,23 @@ impl Part<'_> {
     }
 }
 
-/// The module of a weight's plain name: `a` for `a.weight`, the name itself for any other.
+/// Returns the module of a weight: `a` for `a.weight`; for other names the name itself.
 pub(super) fn module_of(name: &str) -> &str {
     name.strip_suffix(".weight").unwrap_or(name)
 }
 
-/// A shape, or an error if it has too many elements.
+/// Creates a shape; an error if it has too many elements.
 pub(super) fn shape(dims: impl Into<Box<[u64]>>) -> Result<Shape, String> {
     let dims = dims.into();
     Shape::new(dims.clone()).ok_or_else(|| format!("its shape {dims:?} has too many elements"))
 }
 
-/// A product, or an error if it overflows.
+/// Multiplies; an error on overflow.
 pub(super) fn product(a: u64, b: u64) -> Result<u64, String> {
     a.checked_mul(b).ok_or_else(|| format!("its shape has a dimension of {a} times {b}"))
 }
 
-/// A part, or an error if it does not exist.
+/// Returns the part; an error if it does not exist.
 pub(super) fn required<'s>(
     part: Option<Part<'s>>,
     what: &str,

@@ -3,7 +3,7 @@
 use crate::checkpoint::access::Access;
 use crate::checkpoint::stored::{Shard, Stored};
 
-/// The first `length` bytes of a stored tensor, or all if it has fewer.
+/// Reads the first `length` bytes of a stored tensor, or all if it is shorter.
 pub(super) fn read_start(
     shards: &[Shard],
     stored: &Stored,

@@ -1,5 +1,5 @@
-//! MLX: affine integers of 1 to 8 bits with `scales` and `biases`, and its modes `mxfp4`,
-//! `mxfp8` and `nvfp4` with `scales` only.
+//! MLX: affine integers of 1 to 8 bits with `scales` and `biases`, and the modes `mxfp4`, `mxfp8`
+//! and `nvfp4` with `scales` only.
 
 use crate::checkpoint::config::QUANTIZATION_KEYS;
 use crate::checkpoint::error::Result;
@@ -22,14 +22,14 @@ use std::ops::Range;
 /// The name of the container.
 pub(crate) const NAME: &str = "mlx";
 
-/// Group sizes and bits of the affine mode.
+/// Group sizes and bit widths of the affine mode.
 const AFFINE_GROUPS: [u64; 3] = [32, 64, 128];
 const AFFINE_BITS: [u64; 7] = [1, 2, 3, 4, 5, 6, 8];
 
-/// The largest E4M3 times the largest E2M1: what `global_scale` is divided by.
+/// The largest E4M3 times the largest E2M1, by which `global_scale` is divided.
 const GLOBAL_DIVISOR: f32 = 448.0 * 6.0;
 
-/// How a module is quantized.
+/// The quantization parameters of a module.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Parameters {
     mode: Mode,
@@ -59,7 +59,7 @@ impl Mode {
         [Mode::Affine, Mode::Mxfp4, Mode::Mxfp8, Mode::Nvfp4].into_iter().find(|m| m.name() == name)
     }
 
-    /// Bits and group size of a mode that has only one of each.
+    /// Returns bits and group size of a mode that supports only one combination.
     fn fixed(self) -> Option<(u64, u64)> {
         match self {
             Mode::Affine => None,
@@ -71,7 +71,8 @@ impl Mode {
 }
 
 impl Parameters {
-    /// Columns if a row has so many words and scales; `None` if they do not fit.
+    /// Returns the number of columns of a row with this many words and scales; `None` if they do
+    /// not fit.
     fn columns(self, words: u64, scales: u64) -> Option<u64> {
         let columns = scales.checked_mul(self.group)?;
         let fits = words.checked_mul(32)? == columns.checked_mul(self.bits)?;
@@ -79,7 +80,7 @@ impl Parameters {
     }
 }
 
-/// U32 words with `scales` beside them.
+/// Recognizes U32 words with `scales`.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let (DType::U32, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
     let scale = listing.get(&format!("{module}.scales"))?;
@@ -110,7 +111,7 @@ fn decoded(
     let parameters = match configured(listing, module)? {
         Some((parameters, own)) => match parameters.columns(words, groups) {
             Some(_) if (parameters.mode == Mode::Affine) == has_biases => parameters,
-            // As mlx-lm does for modules of which the configuration says nothing.
+            // mlx-lm does the same for modules that the configuration does not mention.
             _ if !own => inferred(words, groups, has_biases)?,
             _ => {
                 return Err(format!(
@@ -138,7 +139,7 @@ fn decoded(
     let scale_numbers = Numbers::new(scale, "scales")?;
     let name = values.stored.name.as_str();
     let recorded = listing.recorded_type(values, name);
-    // quantscope records the types of what it writes, and writes symmetric int8.
+    // quantscope writes symmetric int8 and records the original types.
     let int8 = match (recorded, scale.dtype().float(), u32::try_from(parameters.group)) {
         (Some(original), Some(scale_type), Ok(group)) if parameters.bits == 8 => Some(Int8 {
             container: Some(NAME),
@@ -170,7 +171,7 @@ fn decoded(
     Ok(PackedTensor::new(name, shape, format))
 }
 
-/// A tensor of one of the modes of small floats.
+/// Decodes a tensor of one of the modes for small floats.
 fn floats_of(
     listing: &Listing,
     values: Part,
@@ -223,7 +224,7 @@ fn floats_of(
     Ok(PackedTensor::new(&values.stored.name, shape, format))
 }
 
-/// The only parameters that fit a row's words and scales.
+/// Returns the only parameters that fit a row's words and scales.
 fn inferred(words: u64, scales: u64, has_biases: bool) -> Result<Parameters, String> {
     let candidates: Vec<Parameters> = if has_biases {
         let affine = |group, bits| Parameters { mode: Mode::Affine, bits, group };
@@ -244,14 +245,14 @@ fn inferred(words: u64, scales: u64, has_biases: bool) -> Result<Parameters, Str
     }
 }
 
-/// The quantization of the whole model, in MLX's words.
+/// Returns the model's entry for quantization in MLX's configuration.
 fn quantization<'l>(listing: &'l Listing) -> Option<&'l Map<String, Value>> {
     let json = listing.config.as_ref()?.json();
     let keys = std::iter::once(&"quantization").chain(&QUANTIZATION_KEYS);
     keys.into_iter().find_map(|&key| json.get(key)?.as_object())
 }
 
-/// A module's own entry, under its path or the end of it.
+/// Returns a module's own entry, by its path or the end of it.
 fn own_entry<'l>(listing: &'l Listing, module: &str) -> Option<&'l Value> {
     let all = quantization(listing)?;
     let ends = |path: &str| {
@@ -273,7 +274,7 @@ fn has_global_scale(listing: &Listing, module: &str) -> bool {
     entry.and_then(|entry| entry.get("global_scale")?.as_bool()).unwrap_or(false)
 }
 
-/// The parameters that the configuration gives to a module, and whether it names the module.
+/// Returns the configured parameters of a module, and whether the configuration names the module.
 fn configured(listing: &Listing, module: &str) -> Result<Option<(Parameters, bool)>, String> {
     let Some(all) = quantization(listing) else { return Ok(None) };
     let own = match own_entry(listing, module) {
@@ -313,10 +314,10 @@ fn configured(listing: &Listing, module: &str) -> Result<Option<(Parameters, boo
     Ok(valid.then_some((parameters, own.is_some())))
 }
 
-/// An element is `code * scale + bias` of its group.
+/// An affine tensor: an element is `code * scale + bias` of its group.
 #[derive(Debug)]
 struct Affine {
-    /// The same as symmetric int8, if quantscope wrote it.
+    /// The same tensor as symmetric int8, if quantscope wrote it.
     int8: Option<Int8>,
     values: StoredId,
     row_bytes: u64,

@@ -1,10 +1,10 @@
-//! Packed formats: tensors that several stored tensors stand for.
+//! Packed formats: tensors that are stored as several stored tensors.
 //!
-//! One file per format. A recogniser looks at a stored tensor that may hold quantized values,
-//! and finds the other parts by their names. It decodes only if configuration, markers, names,
-//! types and shapes agree; otherwise it names the format and says why. To add a format, write
-//! its file and add one line to the table in `registry`. Only `checkpoint` imports this folder,
-//! except for the names of quantscope's own metadata, which the writers need.
+//! One file per format. A recognizer takes a stored tensor that may hold quantized values and finds
+//! the other parts by their names. It decodes only if configuration, markers, names, types and
+//! shapes agree; otherwise it names the format and gives the reason. To add a format, write its
+//! file and add one line to the table in `registry`. Only `checkpoint` imports this folder, except
+//! for the names of quantscope's own metadata, which the writers need.
 
 mod attachments;
 mod awq;
@@ -44,7 +44,7 @@ pub(crate) use mlx::NAME as MLX;
 pub(crate) use native_format::{
     CALIBRATION_KEY, FAKE_METADATA_KEY, METADATA_KEY, ORIGINAL_KEY, QuantizedMetadata,
     QuantizedTensorMetadata, ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
-    describes_quantization, words_of_tensors,
+    describes_quantization, strings_by_tensor,
 };
 pub(crate) use recognise::recognise;
 pub(crate) use torchao::{NAME as TORCHAO, describes_tensors as is_torchao_metadata};

@@ -1,5 +1,5 @@
-//! ModelOpt: NVFP4 and signed 4-bit integers, with the `pre_quant_scale` of AWQ and SmoothQuant
-//! multiplied in. Its FP8 formats are in `fp8`.
+//! ModelOpt: NVFP4 and signed 4-bit integers, including the `pre_quant_scale` of AWQ and
+//! SmoothQuant. Its FP8 formats are in `fp8`.
 
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing::{Listing, Part, product, shape};
@@ -9,10 +9,10 @@ use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled}
 use crate::checkpoint::stored::StoredId;
 use crate::tensor::DType;
 
-/// Columns that share a scale in NVFP4.
+/// Number of columns that share a scale in NVFP4.
 const GROUP: u64 = 16;
 
-/// U8 `weight` with `weight_scale` beside it.
+/// Recognizes U8 `weight` with `weight_scale`.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let (DType::U8, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
     let scale = listing.get(&format!("{module}.weight_scale"))?;
@@ -48,7 +48,7 @@ fn nvfp4(
     scale.shaped("scales", &[rows, columns.div_ceil(GROUP)])?;
     let tiled = ScaleGrid::tiled_dims(rows, columns, GROUP);
     if listing.method().is_none() && scale.dims() == tiled {
-        // ComfyUI's have the same names and shapes, but another order.
+        // ComfyUI uses the same names and shapes with another order.
         return Err("its scales may be in row or in tile order, and nothing says which".into());
     }
     global.single("global scale")?;
@@ -74,7 +74,7 @@ fn nvfp4(
     Ok(PackedTensor::new(&values.stored.name, shape, format))
 }
 
-/// Two rows of signed 4-bit integers in a row of bytes.
+/// Decodes signed 4-bit integers, two rows in each row of bytes.
 fn int4(
     listing: &Listing,
     values: Part,
@@ -117,7 +117,7 @@ fn int4(
     Ok(PackedTensor::new(&values.stored.name, shape, format))
 }
 
-/// The algorithm of the configuration; an error if the weight cannot be undone.
+/// Returns the configured algorithm; an error if its weights cannot be decoded.
 fn algorithm(listing: &Listing, module: &str) -> Result<Option<String>, String> {
     let algorithm = listing.modelopt_algorithm();
     let low_rank = listing.get(&format!("{module}.svdquant_lora_a")).is_some();
@@ -133,7 +133,7 @@ fn algorithm(listing: &Listing, module: &str) -> Result<Option<String>, String> 
     Ok(algorithm)
 }
 
-/// The factors of the columns, since `y = W (x * pre_quant_scale)`.
+/// Returns the factors of the columns, since `y = W (x * pre_quant_scale)`.
 pub(super) fn column_factor(
     listing: &Listing,
     module: &str,

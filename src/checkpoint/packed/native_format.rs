@@ -1,5 +1,4 @@
-//! quantscope's own format: any tensor `T` as I8, `T_scale` beside it, described in the
-//! metadata.
+//! quantscope's own format: any tensor `T` as I8 with scales `T_scale`, described in the metadata.
 
 use crate::checkpoint::packed::comfyui_markers;
 use crate::checkpoint::packed::format::PackedTensor;
@@ -12,16 +11,16 @@ use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The key of `__metadata__` that says which tensors quantscope quantized.
+/// The key of `__metadata__` that lists the tensors quantized by quantscope.
 pub(crate) const METADATA_KEY: &str = "quantscope";
 
-/// What ends the name of the scales of a tensor.
+/// Suffix of the name of a tensor's scales.
 pub(crate) const SCALE_SUFFIX: &str = "_scale";
 
-/// The key of the same for tensors that went through int8 and are floats again.
+/// The corresponding key for floats with int8 rounding applied.
 pub(crate) const FAKE_METADATA_KEY: &str = "quantscope.fake_quantized";
 
-/// The value of these keys: what was done to which tensors.
+/// The value of these keys: the quantization of each tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QuantizedMetadata {
     pub version: u32,
@@ -32,30 +31,30 @@ pub(crate) struct QuantizedMetadata {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QuantizedTensorMetadata {
     pub scheme: String,
-    /// Absent where it is min-max.
+    /// Absent for min-max.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<String>,
-    /// The type before quantization, by its safetensors name.
+    /// The safetensors name of the type before quantization.
     pub dtype: String,
 }
 
-/// The key of `__metadata__` that says how the int8 values of a container without a word
-/// for it were rounded, when that is not half to even.
+/// The key of `__metadata__` for the rounding of int8 values, in containers that cannot express it.
+/// Absent for half to even.
 pub(crate) const ROUNDING_KEY: &str = "quantscope.rounding";
 
-/// The key of the same word for how tensors were calibrated: a JSON object from the names
-/// of those that were not calibrated by min-max.
+/// The key for the calibration of tensors in such containers: a JSON object by tensor name, without
+/// tensors calibrated by min-max.
 pub(crate) const CALIBRATION_KEY: &str = "quantscope.calibration";
 
-/// The key of the same word for the types of tensors before quantization: a JSON object from
-/// names of tensors to safetensors' names of types.
+/// The key for the types of tensors before quantization in such containers: a JSON object from
+/// tensor names to safetensors type names.
 pub(crate) const ORIGINAL_KEY: &str = "quantscope.original_types";
 
-/// Whether a metadata key describes how tensors are quantized, in quantscope's words or
-/// ComfyUI's or ModelOpt's. Such keys are dropped when the tensors become floats.
+/// Returns whether a metadata key describes how tensors are quantized, by quantscope, ComfyUI or
+/// ModelOpt. Such keys are dropped when the tensors become floats.
 pub(crate) fn describes_quantization(key: &str) -> bool {
-    let ours = [METADATA_KEY, ROUNDING_KEY, CALIBRATION_KEY, ORIGINAL_KEY];
-    ours.contains(&key) || [comfyui_markers::METADATA, "quantization_config"].contains(&key)
+    let own_keys = [METADATA_KEY, ROUNDING_KEY, CALIBRATION_KEY, ORIGINAL_KEY];
+    own_keys.contains(&key) || [comfyui_markers::METADATA, "quantization_config"].contains(&key)
 }
 
 impl QuantizedMetadata {
@@ -63,7 +62,7 @@ impl QuantizedMetadata {
 }
 
 impl QuantizedTensorMetadata {
-    /// How a tensor was quantized that had the type `original`.
+    /// Describes a tensor that had the type `original`.
     pub(crate) fn new(quantizer: Quantizer, original: &DType) -> Self {
         let calibration = quantizer.calibration;
         QuantizedTensorMetadata {
@@ -74,53 +73,53 @@ impl QuantizedTensorMetadata {
     }
 
     pub(crate) fn calibration(&self) -> Result<Calibration, String> {
-        self.calibration.as_ref().map_or(Ok(Calibration::MinMax), |said| said.parse())
+        self.calibration.as_ref().map_or(Ok(Calibration::MinMax), |recorded| recorded.parse())
     }
 }
 
-/// What a container without a word for it says of the calibration of its tensors.
+/// Reads the calibration of tensors from the metadata of such a container.
 pub(crate) fn calibrations(metadata: &[(String, String)]) -> HashMap<String, Calibration> {
-    let said = words_of_tensors(metadata, CALIBRATION_KEY).into_iter();
-    said.filter_map(|(name, said)| Some((name, said.parse().ok()?))).collect()
+    let recorded = strings_by_tensor(metadata, CALIBRATION_KEY).into_iter();
+    recorded.filter_map(|(name, recorded)| Some((name, recorded.parse().ok()?))).collect()
 }
 
-/// What a container without a word for it says of the types of its tensors before
-/// quantization.
+/// Reads the types of tensors before quantization from the metadata of such a container.
 pub(crate) fn original_types(metadata: &[(String, String)]) -> HashMap<String, FloatType> {
-    let said = words_of_tensors(metadata, ORIGINAL_KEY).into_iter();
-    said.filter_map(|(name, said)| Some((name, DType::from_name(&said).float()?))).collect()
+    let recorded = strings_by_tensor(metadata, ORIGINAL_KEY).into_iter();
+    recorded.filter_map(|(name, recorded)| Some((name, DType::from_name(&recorded).float()?))).collect()
 }
 
-/// The JSON object under a key, from names of tensors to a word about each; empty if it is
-/// not there or not of this form.
-pub(crate) fn words_of_tensors(
+/// Parses the JSON object of strings under a metadata key, by tensor name. Empty if the key is
+/// missing or the value has another form.
+pub(crate) fn strings_by_tensor(
     metadata: &[(String, String)],
     key: &str,
 ) -> BTreeMap<String, String> {
-    let said = metadata.iter().filter(|(k, _)| k == key);
-    let said =
-        said.filter_map(|(_, text)| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
-    said.flatten().collect()
+    let recorded = metadata.iter().filter(|(k, _)| k == key);
+    let recorded =
+        recorded.filter_map(|(_, text)| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
+    recorded.flatten().collect()
 }
 
-/// What [`calibrations`] reads; `None` where all were calibrated by min-max.
+/// Writes the metadata that [`calibrations`] reads; `None` if all tensors were calibrated by
+/// min-max.
 pub(crate) fn calibration_metadata<'n>(
     tensors: impl Iterator<Item = (&'n str, Calibration)>,
 ) -> Option<String> {
     let others = tensors.filter(|(_, calibration)| *calibration != Calibration::MinMax);
-    let said: BTreeMap<&str, String> =
+    let recorded: BTreeMap<&str, String> =
         others.map(|(name, calibration)| (name, calibration.to_string())).collect();
-    if said.is_empty() {
+    if recorded.is_empty() {
         return None;
     }
-    serde_json::to_string(&said).ok()
+    serde_json::to_string(&recorded).ok()
 }
 
-/// The stored tensors of one shard, by name.
+/// The stored tensors of one shard by name.
 type StoredByName<'s> = HashMap<&'s str, (StoredId, &'s Stored)>;
 
-/// The tensors that quantscope's own metadata names in one shard. A tensor whose parts do not
-/// fit its description is named with the reason.
+/// Recognizes the tensors that quantscope's metadata lists in one shard. A tensor whose parts do
+/// not fit its description is not decoded.
 pub(super) fn recognise<'s>(
     metadata: &str,
     stored: impl Iterator<Item = (StoredId, &'s Stored)>,
@@ -152,7 +151,7 @@ fn parsed(metadata: &str) -> Result<(QuantizedMetadata, Rounding), String> {
     Ok((metadata, rounding))
 }
 
-/// Every I8 tensor with scales beside it, named with a reason that concerns the whole file.
+/// Returns every I8 tensor with scales as undecoded, with a reason that concerns the whole file.
 fn all_undecoded(stored: &StoredByName, reason: &str) -> Vec<PackedTensor> {
     let mut values: Vec<_> = stored.values().filter(|(_, s)| s.dtype == DType::I8).collect();
     values.sort_unstable_by_key(|(id, _)| *id);
@@ -175,7 +174,7 @@ fn named(
     undecoded(name.to_owned(), "quantscope int8", Some(reason), values, &others, original)
 }
 
-/// The int8 tensor that the metadata describes, or why its parts do not fit the description.
+/// Returns the int8 tensor that the metadata describes, or the reason why its parts do not fit.
 fn int8(
     metadata: &QuantizedTensorMetadata,
     rounding: Rounding,
@@ -197,7 +196,7 @@ fn int8(
             stored.name
         )
     })?;
-    // Fused experts written by versions that did not know them have one scale for each expert.
+    // Versions without support for fused experts wrote one scale per expert.
     let axes = ChannelAxes::for_tensor(&stored.name, stored.shape.dims());
     let shapes =
         [axes, ChannelAxes::First].map(|axes| stored.shape.clone().with_channel_axes(axes));

@@ -1,4 +1,4 @@
-//! Scales and other small tensors of numbers, read as F32.
+//! Scales and other small tensors, read as F32.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::listing::Part;
@@ -9,26 +9,26 @@ use crate::tensor::{DType, FloatType, read_f64};
 use std::ops::Range;
 use std::sync::LazyLock;
 
-/// A stored tensor of numbers that are read as F32.
+/// A stored tensor that is read as F32.
 #[derive(Clone, Debug)]
 pub(super) struct Numbers {
     pub id: StoredId,
-    kind: Kind,
+    kind: NumberType,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum NumberType {
     Float(FloatType),
     Small(&'static ValueTable),
 }
 
 impl Numbers {
-    /// The numbers of a part, or an error if it holds none.
+    /// Wraps a part; an error if it does not hold floats.
     pub(super) fn new(part: Part, what: &str) -> Result<Numbers, String> {
         let Stored { name, dtype, .. } = part.stored;
         let kind = match (dtype.float(), value_table(dtype)) {
-            (Some(float), _) => Kind::Float(float),
-            (_, Some(table)) => Kind::Small(table),
+            (Some(float), _) => NumberType::Float(float),
+            (_, Some(table)) => NumberType::Small(table),
             _ => {
                 let name = name.escape_debug();
                 return Err(format!("its {what} '{name}' are {dtype}, expected floats"));
@@ -37,12 +37,12 @@ impl Numbers {
         Ok(Numbers { id: part.id, kind })
     }
 
-    /// Exponents of two, biased by 127.
+    /// Wraps exponents of two with bias 127.
     pub(super) fn exponents(part: Part, what: &str) -> Result<Numbers, String> {
         Numbers::bytes_of(part, what, DType::F8E8M0)
     }
 
-    /// Exponents of two, biased by 127, where the exponent 0 stands for the number 0.
+    /// Wraps exponents of two with bias 127, where exponent 0 means the number 0.
     pub(super) fn exponents_or_zero(part: Part, what: &str) -> Result<Numbers, String> {
         static TABLE: LazyLock<ValueTable> = LazyLock::new(|| {
             let exponents = value_table(&DType::F8E8M0);
@@ -50,35 +50,35 @@ impl Numbers {
             std::array::from_fn(|code| if code == 0 { 0.0 } else { value(code) })
         });
         part.typed(what, &[DType::U8, DType::F8E8M0])?;
-        Ok(Numbers { id: part.id, kind: Kind::Small(&TABLE) })
+        Ok(Numbers { id: part.id, kind: NumberType::Small(&TABLE) })
     }
 
-    /// Numbers of an 8-bit float type, stored as that type or as U8.
+    /// Wraps numbers of an 8-bit float type, stored as that type or as U8.
     pub(super) fn bytes_of(part: Part, what: &str, dtype: DType) -> Result<Numbers, String> {
         part.typed(what, &[dtype.clone(), DType::U8])?;
         let table = value_table(&dtype).ok_or_else(|| format!("its {what} have no values"))?;
-        Ok(Numbers { id: part.id, kind: Kind::Small(table) })
+        Ok(Numbers { id: part.id, kind: NumberType::Small(table) })
     }
 
-    /// Bytes of one number.
+    /// Size of one number in bytes.
     pub(super) fn size(&self) -> u64 {
         match self.kind {
-            Kind::Float(float) => float.size() as u64,
-            Kind::Small(_) => 1,
+            NumberType::Float(float) => float.size() as u64,
+            NumberType::Small(_) => 1,
         }
     }
 
-    /// The numbers that `bytes` hold.
+    /// Parses the numbers in `bytes`.
     pub(super) fn parse(&self, bytes: &[u8]) -> Vec<f32> {
         match self.kind {
-            Kind::Small(table) => bytes.iter().map(|&code| table[usize::from(code)]).collect(),
-            Kind::Float(float) => (0..bytes.len() / float.size())
+            NumberType::Small(table) => bytes.iter().map(|&code| table[usize::from(code)]).collect(),
+            NumberType::Float(float) => (0..bytes.len() / float.size())
                 .map(|i| read_f64(float, bytes, i).map_or(f32::NAN, |x| x as f32))
                 .collect(),
         }
     }
 
-    /// The numbers of `range`.
+    /// Reads the numbers of `range`.
     pub(super) fn read(&self, reader: &mut StoredReader, range: Range<u64>) -> Result<Vec<f32>> {
         let mut bytes = Vec::new();
         let size = self.size();
@@ -87,7 +87,7 @@ impl Numbers {
     }
 }
 
-/// The I32 indices `range` of a part; an error if one is not below `limit`.
+/// Reads the I32 indices `range` of a part; an error if one is not below `limit`.
 pub(super) fn indices(
     reader: &mut StoredReader,
     id: StoredId,

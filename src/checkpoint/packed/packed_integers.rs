@@ -1,5 +1,5 @@
-//! Integers of 1 to 8 bits with scales and zero points, as compressed-tensors and torchao store
-//! them.
+//! Integers of 1 to 8 bits with scales and zero points, as stored by compressed-tensors and
+//! torchao.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
@@ -14,18 +14,18 @@ use crate::quantization::{Preset, QuantizationScheme};
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range;
 
-/// How scales are shared by the elements of a matrix.
+/// The division of a matrix among scales.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Division {
     Tensor,
     Channel,
-    /// Runs of this many columns.
+    /// Groups of this many columns.
     Group(u64),
 }
 
 impl Division {
-    /// The division that the shape of the scales implies, in agreement with the configuration.
-    /// `leading` are the dimensions of a stack of matrices.
+    /// Returns the division implied by the shape of the scales and consistent with the
+    /// configuration. `leading` are the dimensions of a stack of matrices.
     pub(super) fn of(
         scheme: &WeightScheme,
         scale: Part,
@@ -40,7 +40,7 @@ impl Division {
             (Some("group" | "tensor_group"), Division::Group(size)) => {
                 scheme.group_size.is_none_or(|configured| configured == size)
             }
-            // One row or one column has scales of the same shape under two strategies.
+            // With one row or one column, two strategies give scales of the same shape.
             (Some("tensor"), Division::Channel) | (Some("channel"), Division::Tensor) => rows == 1,
             _ => false,
         };
@@ -75,7 +75,7 @@ impl Division {
         match *dims {
             [] | [1] | [1, 1] if leading.is_empty() && rows != 1 => Ok(Division::Tensor),
             [] | [1] if leading.is_empty() => Ok(Division::Tensor),
-            // One group in a row is a channel, unless the configuration says group.
+            // One group per row is a channel, unless the configuration says group.
             [n, 1] if n == rows && (grouped || size == Some(columns)) => {
                 Ok(Division::Group(size.unwrap_or(columns)))
             }
@@ -95,7 +95,7 @@ impl Division {
         }
     }
 
-    /// Scales in a row of `columns`; `None` if all rows share one.
+    /// Returns the number of scales in a row of `columns`; `None` if all rows share one.
     pub(super) fn across(self, columns: u64) -> Option<u64> {
         match self {
             Division::Tensor => None,
@@ -104,7 +104,7 @@ impl Division {
         }
     }
 
-    /// Columns that share a scale.
+    /// Returns the number of columns that share a scale.
     pub(super) fn group(self) -> u64 {
         match self {
             Division::Tensor | Division::Channel => u64::MAX,
@@ -131,8 +131,8 @@ impl Division {
     }
 }
 
-/// Packed integers with scales and perhaps zero points: an element is `(q - z) * scale` of
-/// its group.
+/// Packed integers with scales and optional zero points: an element is `(q - z) * scale` of its
+/// group.
 #[derive(Debug)]
 pub(super) struct PackedIntegers {
     /// The name of the container.
@@ -140,7 +140,7 @@ pub(super) struct PackedIntegers {
     pub values: StoredId,
     pub row_bytes: u64,
     pub packing: Packing,
-    /// Whether codes are signed; otherwise half their range is added to them.
+    /// Whether codes are signed; otherwise half their range was added to them.
     pub signed: bool,
     pub shape: Shape,
     pub division: Division,
@@ -153,20 +153,20 @@ pub(super) struct PackedIntegers {
 
 #[derive(Debug)]
 pub(super) enum Zeros {
-    /// One I8 for each scale.
+    /// One I8 per scale.
     Bytes(StoredId),
-    /// Packed as the values are, but along the rows; `across` scales in a row.
+    /// Packed like the values, but along the rows; `across` is the number of scales in a row.
     Words { id: StoredId, across: u64 },
 }
 
 impl PackedIntegers {
-    /// Words of zero points in a column.
+    /// Returns the number of words of zero points in a column.
     fn zero_words(&self) -> u64 {
         let rows = self.shape.elements().checked_div(self.shape.row_len()).unwrap_or(0);
         self.packing.bytes(0, rows).end.div_ceil(4)
     }
 
-    /// The zero points of the scales `range`, for `across` in a row.
+    /// Reads the zero points of the scales `range`, with `across` scales in a row.
     fn zeros(&self, reader: &mut StoredReader, range: Range<u64>) -> Result<Vec<i32>> {
         let half = 1 << (self.packing.bits() - 1);
         let mut bytes = Vec::new();
@@ -248,7 +248,7 @@ impl PackedFormat for PackedIntegers {
                 indices(reader, id, columns, across.unwrap_or(1))?
             }
         };
-        // With columns out of order, any scale of a row may be asked for.
+        // With reordered columns, any scale of a row may be needed.
         let groups = match (across, &self.order) {
             (Some(n), None) if rows.end - rows.start == 1 => {
                 let columns = columns_of(&range, row_len);

@@ -1,15 +1,15 @@
-//! What the configuration says about the quantization of one module.
+//! The configuration's settings for the quantization of one module.
 
 use crate::checkpoint::config::Config;
 use crate::checkpoint::packed::listing::Listing;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-/// A packing format that AutoRound names.
+/// Names of AutoRound's quantization method.
 const AUTO_ROUND: [&str; 3] = ["auto-round", "auto_round", "intel/auto-round"];
 
-/// What a configuration of compressed-tensors says about a module's weight. Everything is
-/// `None` where there is no configuration.
+/// The settings of a compressed-tensors configuration for a module's weight. All fields are `None`
+/// without a configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct WeightScheme {
     pub format: Option<String>,
@@ -29,17 +29,18 @@ impl Listing<'_> {
         self.config.as_ref()?.quantization()
     }
 
-    /// Whether the configuration says that the model is quantized.
+    /// Returns whether the configuration says that the model is quantized.
     pub(super) fn is_quantized(&self) -> bool {
         self.quantization().is_some()
     }
 
-    /// The `quant_method`.
+    /// Returns the `quant_method`.
     pub(super) fn method(&self) -> Option<&str> {
         self.config.as_ref()?.method()
     }
 
-    /// The method whose tensors the files hold: AutoRound writes those of other methods.
+    /// Returns the method whose tensors the files hold: AutoRound writes the formats of other
+    /// methods.
     pub(super) fn effective_method(&self) -> Option<&str> {
         match self.method() {
             Some(method) if AUTO_ROUND.contains(&method) => match self.packing()? {
@@ -58,12 +59,12 @@ impl Listing<'_> {
         Some(packing.and_then(Value::as_str).unwrap_or(""))
     }
 
-    /// Whether the configuration names one of these methods, or none.
+    /// Returns whether the configuration names one of these methods, or none.
     pub(super) fn allows(&self, methods: &[&str]) -> bool {
         self.effective_method().is_none_or(|method| methods.contains(&method))
     }
 
-    /// What is added to a stored GPTQ zero point; `None` if the format is another one.
+    /// Returns the number to add to a stored GPTQ zero point; `None` if the format is not GPTQ.
     pub(super) fn gptq_zero_offset(&self) -> Option<i32> {
         if self.method().is_some_and(|method| AUTO_ROUND.contains(&method)) {
             return match self.packing()? {
@@ -88,7 +89,7 @@ impl Listing<'_> {
         self.quantization().and_then(|all| all.get(key)?.as_bool()).unwrap_or(false)
     }
 
-    /// A number for a module: that of its own entry in GPTQModel's `dynamic` or AutoRound's
+    /// Returns a number for a module: from its own entry in GPTQModel's `dynamic` or AutoRound's
     /// `extra_config`, else that of the whole model.
     pub(super) fn module_number(&self, module: &str, keys: &[&str]) -> Option<i64> {
         let own = self.module_entry(module);
@@ -111,7 +112,7 @@ impl Listing<'_> {
         entry?.1.as_object()
     }
 
-    /// Whether the configuration says that a module is not quantized.
+    /// Returns whether the configuration excludes a module from quantization.
     pub(super) fn is_excluded(&self, module: &str) -> bool {
         let Some(all) = self.quantization() else { return false };
         let lists = ["ignore", "modules_to_not_convert", "exclude_modules"];
@@ -129,7 +130,7 @@ impl Listing<'_> {
             })
     }
 
-    /// The algorithm that ModelOpt's configuration names, in upper case.
+    /// Returns the algorithm named in ModelOpt's configuration, in upper case.
     pub(super) fn modelopt_algorithm(&self) -> Option<String> {
         let all = self.quantization()?;
         let nested = all.get("quantization").and_then(Value::as_object);
@@ -137,19 +138,19 @@ impl Listing<'_> {
         Some(name.as_str()?.to_uppercase())
     }
 
-    /// The sides of FP8 blocks in the configuration of `quant_method: fp8`.
+    /// Returns the size of FP8 blocks in the configuration of `quant_method: fp8`.
     pub(super) fn weight_block_size(&self) -> Option<(u64, u64)> {
         pair(self.quantization()?.get("weight_block_size")?)
     }
 
-    /// The type of DeepSeek-V4's experts.
+    /// Returns the type of DeepSeek-V4's experts.
     pub(super) fn expert_dtype(&self) -> Option<&str> {
         let inner = self.quantization().and_then(|all| all.get("expert_dtype"));
         inner.or_else(|| self.config.as_ref()?.json().get("expert_dtype"))?.as_str()
     }
 
-    /// Whether the configuration gives the version of compressed-tensors, and it packed
-    /// integers densely, as 0.18 and later do.
+    /// Returns whether compressed-tensors packed integers densely, as 0.18 and later do. `None` if
+    /// the configuration does not give the version.
     pub(super) fn packs_densely(&self) -> Option<bool> {
         let version = self.text("version")?;
         let mut numbers = version.split('.').map(|part| part.parse::<u64>().ok());
@@ -157,8 +158,11 @@ impl Listing<'_> {
         Some((major, minor) >= (0, 18))
     }
 
-    /// What a compressed-tensors configuration says about a module's weight; an error if it
-    /// rules out that the weight is stored as its name and parts suggest.
+    /// Returns the settings of a compressed-tensors configuration for a module's weight.
+    ///
+    /// # Errors
+    ///
+    /// The configuration contradicts the name or parts of the weight.
     pub(super) fn weight_scheme(&self, module: &str) -> Result<WeightScheme, String> {
         let Some(all) = self.quantization() else { return Ok(WeightScheme::default()) };
         if self.method().is_some_and(|method| AUTO_ROUND.contains(&method)) {
@@ -190,7 +194,7 @@ impl Listing<'_> {
             let fit = targets.filter_map(|target| target_fit(target, module)).max()?;
             Some((fit, group))
         });
-        // The first of the groups whose targets match most specifically.
+        // The first of the groups with the most specific target.
         let group = best.reduce(|a, b| if b.0 > a.0 { b } else { a }).map(|(_, group)| group);
         let group = group.ok_or("no group of config.json targets its module")?;
         let Some(weights) = group.get("weights").and_then(Value::as_object) else {
@@ -211,7 +215,7 @@ impl Listing<'_> {
 }
 
 impl WeightScheme {
-    /// An error unless the format is one of `formats` or not given.
+    /// Checks that the format, if given, is one of `formats`.
     pub(super) fn stored_as(&self, formats: &[&str]) -> Result<(), String> {
         match &self.format {
             Some(format) if !formats.contains(&format.as_str()) => Err(format!(
@@ -223,7 +227,7 @@ impl WeightScheme {
         }
     }
 
-    /// An error if it contradicts a number type and a number of bits.
+    /// Checks that it does not contradict a number type and a number of bits.
     pub(super) fn typed(&self, kind: &str, bits: u64) -> Result<(), String> {
         let other_kind = self.kind.as_deref().filter(|&found| found != kind);
         let other_bits = self.bits.filter(|&found| found != bits);
@@ -239,7 +243,8 @@ impl WeightScheme {
     }
 }
 
-/// The tensors of `auto_round:llm_compressor` are those of compressed-tensors.
+/// Returns the settings of `auto_round:llm_compressor`, whose tensors are those of
+/// compressed-tensors.
 fn auto_round_scheme(all: &Map<String, Value>) -> WeightScheme {
     let data_type = all.get("data_type").and_then(Value::as_str).unwrap_or_default();
     WeightScheme {
@@ -251,8 +256,8 @@ fn auto_round_scheme(all: &Map<String, Value>) -> WeightScheme {
     }
 }
 
-/// How specifically a target of compressed-tensors matches a module: by its name, by a
-/// pattern, or by a class of layers, which names do not show.
+/// Returns how specifically a target of compressed-tensors matches a module: by name, by pattern,
+/// or by a class of layers, which cannot be checked against a name.
 fn target_fit(target: &str, module: &str) -> Option<u8> {
     if let Some(pattern) = target.strip_prefix("re:") {
         return matches(pattern, module).then_some(2);
@@ -267,8 +272,8 @@ fn target_fit(target: &str, module: &str) -> Option<u8> {
     is_class.then_some(1)
 }
 
-/// Whether a Python pattern matches the start of a name, as `re.match` does; false for a
-/// pattern that is not valid here.
+/// Returns whether a Python pattern matches the start of a name, as `re.match` does. False for an
+/// invalid pattern.
 fn matches(pattern: &str, name: &str) -> bool {
     Regex::new(&format!("^(?:{pattern})")).is_ok_and(|pattern| pattern.is_match(name))
 }
@@ -280,7 +285,7 @@ fn pair(value: &Value) -> Option<(u64, u64)> {
     }
 }
 
-/// The type that a configuration gives to the whole model, if there is one.
+/// Returns the configured type of the whole model.
 pub(super) fn configured_dtype(listing: &Listing) -> Option<crate::tensor::FloatType> {
     listing.config.as_ref().and_then(Config::dtype)
 }

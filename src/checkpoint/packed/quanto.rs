@@ -1,4 +1,4 @@
-//! optimum-quanto: `m.weight._data` and `m.weight._scale`, which multiplies.
+//! optimum-quanto: `m.weight._data` multiplied by `m.weight._scale`.
 
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
@@ -10,7 +10,8 @@ use crate::quantization::{Calibration, QuantizationScheme, Rounding};
 use crate::tensor::DType;
 use crate::tensor::minifloat::value_table;
 
-/// Int8 or FP8 values with one scale, or one per channel. Types of fewer bits are named only.
+/// Recognizes int8 or FP8 values with one scale, or one per channel. Types of fewer bits are not
+/// decoded.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let name = values.stored.name.strip_suffix("._data")?;
     if *values.dtype() != DType::I8 && value_table(values.dtype()).is_none() {

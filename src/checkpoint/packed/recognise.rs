@@ -1,5 +1,5 @@
-//! Finds the packed tensors among the stored ones. Never fails: what cannot be decoded is
-//! named with the reason, and every other tensor stays as it is.
+//! Finds the packed tensors among the stored ones. Never fails: a tensor that cannot be decoded is
+//! listed with the reason, and every other tensor is unaffected.
 
 use crate::checkpoint::access::Role;
 use crate::checkpoint::packed::attachments::attach;
@@ -15,8 +15,8 @@ use foldhash::{HashMap, HashSet};
 use rayon::prelude::*;
 use std::path::Path;
 
-/// The packed tensors of a checkpoint, by the stored tensor that holds the values of each.
-/// The configuration in `directory` is read only if something looks quantized.
+/// Returns the packed tensors of a checkpoint by the stored tensor that holds their values. The
+/// configuration in `directory` is only read if something looks quantized.
 pub(crate) fn recognise(
     directory: Option<&Path>,
     shards: &[Shard],
@@ -25,7 +25,7 @@ pub(crate) fn recognise(
     let mut claims = Claims::default();
     for (number, shard) in shards.iter().enumerate() {
         let Some(metadata) = shard.metadata(METADATA_KEY) else { continue };
-        // Stored tensors are ordered by shard.
+        // Stored tensors are sorted by shard.
         let first = stored.partition_point(|s| s.shard < number as u32);
         let end = stored.partition_point(|s| s.shard <= number as u32);
         let here = stored.get(first..end).unwrap_or_default();
@@ -41,7 +41,7 @@ pub(crate) fn recognise(
         return claims.into_map(stored);
     }
     let listing = Listing::new(directory, shards, stored);
-    // Some recognisers read a few bytes of each tensor, so all cores take part.
+    // Some recognizers read a few bytes of each tensor, so use all cores.
     let parts: Vec<Part> = candidates.iter().filter_map(|&id| listing.part(id)).collect();
     for (_, recognise) in FORMATS {
         let free: Vec<Part> =
@@ -59,8 +59,8 @@ pub(crate) fn recognise(
     claims.into_map(stored)
 }
 
-/// The tensor, named instead of decoded if the configuration could not be read, or if a plain
-/// tensor has the same name.
+/// Returns the tensor, undecoded if the configuration could not be read or if a plain tensor has
+/// the same name.
 fn checked(listing: &Listing, tensor: PackedTensor) -> PackedTensor {
     if tensor.format.decoded().is_none() {
         return tensor;
@@ -75,7 +75,8 @@ fn checked(listing: &Listing, tensor: PackedTensor) -> PackedTensor {
     named_instead(listing, tensor, reason, &parts)
 }
 
-/// A tensor of the same values, named with a reason; `parts` are the others it keeps.
+/// Replaces a tensor by an undecoded one with the reason; `parts` are the other stored tensors it
+/// keeps.
 fn named_instead(
     listing: &Listing,
     tensor: PackedTensor,
@@ -88,7 +89,7 @@ fn named_instead(
     listing.named_with(values, &tensor.name, &format, Some(reason), parts)
 }
 
-/// Whether a stored tensor may hold quantized values.
+/// Returns whether a stored tensor may hold quantized values.
 fn looks_packed(stored: &Stored) -> bool {
     if stored.unreadable().is_some() || stored.role != Role::Network {
         return false;
@@ -101,8 +102,8 @@ fn looks_packed(stored: &Stored) -> bool {
         || (stored.dtype == DType::U8 && name.contains(bitsandbytes::STATE))
 }
 
-/// What has been recognised so far. No stored tensor is part of two packed tensors: the one
-/// recognised first keeps it.
+/// The tensors recognized so far. A stored tensor is part of at most one packed tensor: the first
+/// one recognized keeps it.
 #[derive(Default)]
 struct Claims {
     tensors: Vec<PackedTensor>,
@@ -111,7 +112,7 @@ struct Claims {
 }
 
 impl Claims {
-    /// Adds a tensor; returns it if one of its parts or its name is taken.
+    /// Adds a tensor; returns it if its name or one of its parts is taken.
     fn add(&mut self, tensor: PackedTensor) -> Option<PackedTensor> {
         let parts = tensor.format.parts();
         let taken = parts.iter().any(|part| self.parts.contains(part));
@@ -124,7 +125,7 @@ impl Claims {
         None
     }
 
-    /// Adds a tensor, or names its values alone if it shares parts with another.
+    /// Adds a tensor; if it shares parts with another, adds its values alone, undecoded.
     fn add_or_name(&mut self, listing: &Listing, tensor: PackedTensor) {
         let Some(tensor) = self.add(tensor) else { return };
         let reason = "parts of it belong to another quantized tensor as well".to_owned();

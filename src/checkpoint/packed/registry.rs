@@ -7,12 +7,13 @@ use crate::checkpoint::packed::{
     quanto, torchao,
 };
 
-/// Looks at one stored tensor. `Some` if it holds the values of a tensor of this format:
-/// decoded if all evidence agrees, else named with the reason. `None` if it is not its format.
+/// Examines one stored tensor. Returns `Some` if it holds the values of a tensor of this format:
+/// decoded if all evidence agrees, else undecoded with the reason. Returns `None` for other
+/// formats.
 pub(super) type Recognise = fn(&Listing, Part) -> Option<PackedTensor>;
 
-/// Every format, in the order in which they are asked: those that a marker names come before
-/// those that names and shapes suggest, and those that are only named come last.
+/// Every format in the order of checking: formats with markers first, then those recognized by
+/// names and shapes, then those that are never decoded.
 pub(super) const FORMATS: [(&str, Recognise); 18] = [
     ("ComfyUI", comfyui::recognise),
     ("GPTQ", gptq::recognise),
@@ -51,7 +52,7 @@ mod tests {
         paths.filter(|path| path.join("model.safetensors").is_file()).collect()
     }
 
-    /// The formats of the table that are the first to take a tensor of a fixture.
+    /// Returns the formats in the table that are the first to claim a tensor of a fixture.
     fn formats_of(fixture: &Path) -> BTreeSet<&'static str> {
         let source = Source::file(&fixture.join("model.safetensors")).expect("opens");
         let header = safetensors::read(&source).expect("reads");
@@ -64,8 +65,8 @@ mod tests {
         listing.parts().filter_map(first).collect()
     }
 
-    /// The tests that compare values and change files use all fixtures, so they cover every
-    /// format that has one.
+    /// The tests that compare values and change files use all fixtures, so they cover every format
+    /// that has a fixture.
     #[test]
     fn every_format_has_a_fixture() {
         let found: BTreeSet<&str> =

@@ -1,8 +1,8 @@
-//! Ranges of elements as runs of rows, and buffers of floats to decode into.
+//! Splits element ranges into rows, and provides buffers of floats to decode into.
 
 use std::ops::Range;
 
-/// The rows that a range of elements touches, each with the range's columns in it.
+/// Returns the rows that a range of elements intersects, each with the columns in the range.
 pub(super) fn runs(range: Range<u64>, row_len: u64) -> impl Iterator<Item = (u64, Range<u64>)> {
     let row_len = row_len.max(1);
     let mut at = range.start;
@@ -18,7 +18,7 @@ pub(super) fn runs(range: Range<u64>, row_len: u64) -> impl Iterator<Item = (u64
     })
 }
 
-/// The columns that a range of elements touches in any row.
+/// Returns the columns that a range of elements intersects in any row.
 pub(super) fn columns_of(range: &Range<u64>, row_len: u64) -> Range<u64> {
     let row = range.start / row_len.max(1);
     match range.end.checked_sub(row * row_len) {

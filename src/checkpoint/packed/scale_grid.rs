@@ -1,4 +1,4 @@
-//! Scales that form a grid over the matrices of a tensor.
+//! Scales that form a grid over a tensor's matrices.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::numbers::Numbers;
@@ -15,17 +15,17 @@ const TILE_COLUMNS: u64 = 4;
 #[derive(Clone, Debug)]
 pub(super) struct ScaleGrid {
     numbers: Numbers,
-    /// Rows of one matrix: a stack of matrices has a grid for each.
+    /// Rows of one matrix. Each matrix of a stack has its own grid.
     matrix: u64,
     /// Rows and columns that share a scale; blocks at the edges may have fewer.
     rows: u64,
     columns: u64,
-    /// Scales in a row of the grid.
+    /// Number of scales in a row of the grid.
     across: u64,
     order: Order,
 }
 
-/// How the grid's scales are stored.
+/// The storage order of a grid's scales.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Order {
     RowMajor,
@@ -34,43 +34,43 @@ enum Order {
     Tiled,
 }
 
-/// The rows of a tensor's matrices together.
+/// Total number of rows of a tensor's matrices.
 fn all_rows(shape: &Shape) -> u64 {
     shape.elements().checked_div(shape.row_len()).unwrap_or(0).max(1)
 }
 
-/// The rows of one of a tensor's matrices.
+/// Number of rows of one of a tensor's matrices.
 pub(super) fn matrix_rows(shape: &Shape) -> u64 {
     shape.dims().iter().rev().nth(1).copied().unwrap_or(1).max(1)
 }
 
 impl ScaleGrid {
-    /// One scale for the whole tensor.
+    /// Creates a grid with one scale for the whole tensor.
     pub(super) fn of_tensor(numbers: Numbers, shape: &Shape) -> ScaleGrid {
         ScaleGrid::new(numbers, all_rows(shape), all_rows(shape), shape.row_len(), shape)
     }
 
-    /// One for each matrix of a stack.
+    /// Creates a grid with one scale per matrix of a stack.
     pub(super) fn of_matrices(numbers: Numbers, shape: &Shape) -> ScaleGrid {
         ScaleGrid::new(numbers, matrix_rows(shape), matrix_rows(shape), shape.row_len(), shape)
     }
 
-    /// One for each row.
+    /// Creates a grid with one scale per row.
     pub(super) fn of_rows(numbers: Numbers, shape: &Shape) -> ScaleGrid {
         ScaleGrid::new(numbers, matrix_rows(shape), 1, shape.row_len(), shape)
     }
 
-    /// One for each column of each matrix.
+    /// Creates a grid with one scale per column of each matrix.
     pub(super) fn of_columns(numbers: Numbers, shape: &Shape) -> ScaleGrid {
         ScaleGrid::new(numbers, matrix_rows(shape), matrix_rows(shape), 1, shape)
     }
 
-    /// One for each block of `rows` and `columns` of each matrix.
+    /// Creates a grid with one scale per block of `rows` and `columns` of each matrix.
     pub(super) fn of_blocks(numbers: Numbers, shape: &Shape, rows: u64, columns: u64) -> ScaleGrid {
         ScaleGrid::new(numbers, matrix_rows(shape), rows, columns, shape)
     }
 
-    /// One for each run of `columns` of each row, stored in tiles.
+    /// Creates a grid with one scale per run of `columns` of each row, stored in tiles.
     pub(super) fn of_tiled_groups(numbers: Numbers, shape: &Shape, columns: u64) -> ScaleGrid {
         let grid = ScaleGrid::new(numbers, all_rows(shape), 1, columns, shape);
         ScaleGrid { order: Order::Tiled, ..grid }
@@ -82,8 +82,8 @@ impl ScaleGrid {
         ScaleGrid { numbers, matrix, rows: rows.max(1), columns, across, order: Order::RowMajor }
     }
 
-    /// The dimensions of the stored scales of a matrix with one scale for each run of
-    /// `columns` of each row, padded to whole tiles.
+    /// Returns the dimensions of the stored scales of a matrix with one scale per run of `columns`
+    /// of each row, padded to whole tiles.
     pub(super) fn tiled_dims(rows: u64, row_len: u64, columns: u64) -> [u64; 2] {
         let across = row_len.div_ceil(columns.max(1));
         [
@@ -96,22 +96,22 @@ impl ScaleGrid {
         self.numbers.id
     }
 
-    /// Columns that share a scale.
+    /// Number of columns that share a scale.
     pub(super) fn columns(&self) -> u64 {
         self.columns
     }
 
-    /// The matrix that a row of the tensor belongs to.
+    /// Returns the matrix that contains a row of the tensor.
     pub(super) fn matrix_of(&self, row: u64) -> u64 {
         row / self.matrix
     }
 
-    /// The row of the grid for a row of the tensor.
+    /// Returns the grid row for a row of the tensor.
     fn grid_row(&self, row: u64) -> u64 {
         row / self.matrix * self.matrix.div_ceil(self.rows) + row % self.matrix / self.rows
     }
 
-    /// The position of the stored scale at a row and column of the grid.
+    /// Returns the index of the stored scale for a row and column of the grid.
     fn index(&self, row: u64, column: u64) -> u64 {
         match self.order {
             Order::RowMajor => row * self.across + column,
@@ -124,7 +124,7 @@ impl ScaleGrid {
         }
     }
 
-    /// Reads the scales of `columns` of `rows` of the tensor; both must not be empty.
+    /// Reads the scales for `columns` of `rows` of the tensor. Both must be non-empty.
     pub(super) fn read(
         &self,
         reader: &mut StoredReader,
@@ -147,7 +147,7 @@ impl ScaleGrid {
     }
 }
 
-/// The part of a grid that a range of elements needs.
+/// The part of a grid needed for a range of elements.
 pub(super) struct ScaleWindow<'g> {
     grid: &'g ScaleGrid,
     first: u64,
@@ -155,7 +155,7 @@ pub(super) struct ScaleWindow<'g> {
 }
 
 impl ScaleWindow<'_> {
-    /// The scale of a row and a column of the tensor; NaN outside the window.
+    /// Returns the scale for a row and a column of the tensor; NaN outside the window.
     pub(super) fn at(&self, row: u64, column: u64) -> f32 {
         let index = self.grid.index(self.grid.grid_row(row), column / self.grid.columns);
         let at = index.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());

@@ -1,5 +1,5 @@
-//! Codes of small numbers multiplied by a grid of scales: the equation that FP8, MXFP, NVFP4
-//! and integer blocks share.
+//! Small numbers multiplied by a grid of scales: the formula shared by FP8, MXFP, NVFP4 and integer
+//! blocks.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::Packing;
@@ -15,8 +15,8 @@ use crate::tensor::{FloatType, Shape};
 use half::bf16;
 use std::ops::Range;
 
-/// Element `[r, c]` is `code[r, c] * scale[r, c]`, then multiplied by `column_factor[c]`, then
-/// rotated. All arithmetic is in F32, rounded after each step.
+/// A tensor whose element `[r, c]` is `code[r, c] * scale[r, c]`, multiplied by `column_factor[c]`,
+/// then rotated. All arithmetic is in F32, rounded after each step.
 #[derive(Debug)]
 pub(super) struct Scaled {
     pub name: String,
@@ -24,53 +24,53 @@ pub(super) struct Scaled {
     pub codes: Codes,
     pub scales: Option<ScaleGrid>,
     pub global: Option<GlobalScale>,
-    /// One factor for each column, such as ModelOpt's `pre_quant_scale`.
+    /// One factor per column, such as ModelOpt's `pre_quant_scale`.
     pub column_factor: Option<Numbers>,
     pub rotation: Option<Rotation>,
-    /// Whether the products are rounded to BF16, because the owner computes them so.
+    /// Whether the products are rounded to BF16, as the software that defines the format does.
     pub through_bf16: bool,
-    /// The preset of compressed-tensors that stores it so.
+    /// The preset of compressed-tensors with the same stored form.
     pub preset: Option<Preset>,
     pub shape: Shape,
     pub original: FloatType,
-    /// The stored tensors beside the values.
+    /// The stored tensors other than the values.
     pub parts: Vec<StoredId>,
 }
 
-/// How the elements' codes are stored.
+/// The storage of the elements' codes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Codes {
-    /// One byte each, with the values of a table.
+    /// One byte each, decoded with a table.
     Bytes(&'static ValueTable),
     SignedBytes,
-    /// E2M1, two in a byte.
+    /// E2M1, two per byte.
     E2m1(FirstNibble),
-    /// E2M3, four in three bytes.
+    /// E2M3, four per three bytes.
     E2m3,
-    /// Signed 4-bit integers, two in a byte, the even column in the low nibble.
+    /// Signed 4-bit integers, two per byte, the even column in the low nibble.
     SignedNibbles,
     /// Signed 4-bit integers: row `2k` in the low nibbles of row `k` of the bytes, row
     /// `2k + 1` in the high ones.
     SignedRowPairs,
 }
 
-/// The nibble that holds the element with the even column.
+/// The nibble that holds the element of the even column.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum FirstNibble {
     Low,
     High,
 }
 
-/// A number that applies to all scales, before they are applied to the codes.
+/// A number that modifies all scales before they are applied to the codes.
 #[derive(Clone, Debug)]
 pub(super) enum GlobalScale {
     Divides(Numbers),
     Multiplies(Numbers),
-    /// One number for each matrix of a stack, divided by a constant; it multiplies.
+    /// One number per matrix of a stack, divided by a constant; multiplies the scale.
     MultipliesMatrix(Numbers, f32),
 }
 
-/// A Hadamard rotation of each run of `size` columns, which is its own inverse.
+/// A Hadamard rotation of each run of `size` columns. It is its own inverse.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rotation {
     /// A power of 4.
@@ -107,7 +107,7 @@ impl Codes {
         }
         let bits = self.bits();
         let packing = Packing::Stream { bits: bits as u32 };
-        // Rows fill whole bytes, so the codes of a tensor are one stream.
+        // Rows are whole bytes, so the codes of a tensor are one stream.
         reader.stored_into(id, packing.bytes(range.start, range.end), &mut bytes)?;
         let mut codes = vec![0; (range.end - range.start) as usize];
         packing.unpack(&bytes, range.start, &mut codes);
@@ -133,7 +133,7 @@ impl Codes {
 }
 
 impl Scaled {
-    /// The factor of the global scale for a row, and how it applies.
+    /// Reads the global scales for a range of rows.
     fn global(&self, reader: &mut StoredReader, rows: Range<u64>) -> Result<Vec<f32>> {
         let (numbers, matrices) = match &self.global {
             None => return Ok(Vec::new()),
@@ -162,7 +162,7 @@ impl Scaled {
         }
     }
 
-    /// Multiplies values by their scales and by the factors of their columns.
+    /// Multiplies values by their scales and column factors.
     fn scale(&self, reader: &mut StoredReader, range: &Range<u64>, out: &mut [f32]) -> Result<()> {
         let row_len = self.shape.row_len().max(1);
         let rows = range.start / row_len..range.end.div_ceil(row_len);
@@ -255,7 +255,7 @@ impl PackedFormat for Scaled {
         if range.is_empty() {
             return Ok(());
         }
-        // A rotation needs whole runs; they do not cross rows.
+        // A rotation needs whole runs, which do not span rows.
         let run = self.rotation.map_or(1, |rotation| rotation.size.max(1));
         let whole = range.start / run * run..range.end.div_ceil(run) * run;
         let row_len = self.shape.row_len().max(1);

@@ -1,6 +1,6 @@
-//! torchao's `Int8Tensor`, as its safetensors support writes it: the parts of `L.weight` are
-//! `L._weight_qdata`, `L._weight_scale` and perhaps `L._weight_zero_point`, and the file's
-//! metadata says under `L.weight` how they go together.
+//! torchao's `Int8Tensor` in safetensors files: the parts of `L.weight` are `L._weight_qdata`,
+//! `L._weight_scale` and optionally `L._weight_zero_point`; the file's metadata has the parameters
+//! under `L.weight`.
 
 use crate::checkpoint::config::float_type;
 use crate::checkpoint::packed::bit_packing::Packing;
@@ -15,10 +15,10 @@ use serde_json::Value;
 /// The name of the container.
 pub(crate) const NAME: &str = "torchao";
 
-/// The most zero points that are looked at to see whether all are zero.
+/// Maximum number of zero points that are read to check whether all are zero.
 const ZEROS_LIMIT: u64 = 1 << 20;
 
-/// Whether an entry of a file's metadata is part of torchao's description of its tensors.
+/// Returns whether a metadata entry is part of torchao's description of its tensors.
 pub(crate) fn describes_tensors(key: &str, value: &str) -> bool {
     match serde_json::from_str::<Value>(value) {
         Ok(Value::Array(_)) => key == "tensor_names",
@@ -30,7 +30,7 @@ pub(crate) fn describes_tensors(key: &str, value: &str) -> bool {
     }
 }
 
-/// The values of an `Int8Tensor`. Other classes are named only.
+/// Recognizes the values of an `Int8Tensor`. Other classes are not decoded.
 pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let module = values.module("_weight_qdata")?;
     let name = format!("{module}.weight");
@@ -108,7 +108,7 @@ fn decoded(
     Ok(PackedTensor::new(name, shape, format))
 }
 
-/// How scales are shared, and their dimensions.
+/// Returns the division among scales and the dimensions of the scales.
 fn division(data: &Value, rows: u64, columns: u64) -> Result<(Division, [u64; 2]), String> {
     let block = data.get("block_size").and_then(Value::as_array);
     let block: Vec<u64> = block.into_iter().flatten().filter_map(Value::as_u64).collect();
@@ -124,12 +124,12 @@ fn division(data: &Value, rows: u64, columns: u64) -> Result<(Division, [u64; 2]
     }
 }
 
-/// Whether a part holds only zeros. A part that is too large to look at may hold others.
+/// Returns whether a part holds only zeros; false if it is too large to read.
 fn are_zero(listing: &Listing, zeros: Part) -> bool {
     listing.bytes(zeros, ZEROS_LIMIT).is_ok_and(|bytes| bytes.iter().all(|&byte| byte == 0))
 }
 
-/// The type of the tensor before it was quantized.
+/// Returns the type of the tensor before quantization.
 fn original(data: &Value) -> Option<FloatType> {
     float_type(data.get("dtype")?.get("_data")?.as_str()?)
 }

@@ -1,4 +1,5 @@
-//! Tensors whose format is known but not decoded: listed, copied, never taken for plain numbers.
+//! Tensors whose format is known but not decoded. They are listed and copied, but never read as
+//! plain numbers.
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
@@ -7,7 +8,7 @@ use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::FloatType;
 use std::ops::Range;
 
-/// A format that is named but not decoded.
+/// A format that is recognized but not decoded.
 #[derive(Debug)]
 struct Undecoded {
     format: String,
@@ -18,8 +19,8 @@ struct Undecoded {
     original: FloatType,
 }
 
-/// A tensor that keeps the type and shape of the stored tensor with its values. `values` and
-/// `others` are the stored tensors it consists of.
+/// Creates a tensor with the type and shape of its values. `values` and `others` are the stored
+/// tensors it consists of.
 pub(super) fn undecoded(
     name: String,
     format: &str,

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::{
-    CALIBRATION_KEY, ORIGINAL_KEY, ROUNDING_KEY, calibration_metadata, words_of_tensors,
+    CALIBRATION_KEY, ORIGINAL_KEY, ROUNDING_KEY, calibration_metadata, strings_by_tensor,
 };
 use crate::export::formats::shards::FileMetadata;
 use crate::export::output_plan::Entry;
@@ -37,7 +37,7 @@ pub(super) fn note_original_types(
     entries: &[Entry],
     metadata: &mut FileMetadata,
 ) {
-    let mut types = words_of_tensors(metadata, ORIGINAL_KEY);
+    let mut types = strings_by_tensor(metadata, ORIGINAL_KEY);
     types.extend(entries.iter().filter_map(|entry| {
         let (id, _) = entry.quantizer()?;
         let tensor = checkpoint.tensor(id);
