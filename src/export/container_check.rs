@@ -1,18 +1,17 @@
-//! Opening written files with the library that owns their container.
+//! Opens written files with the library that owns their format.
 //!
-//! quantscope's own reader opens every output too. It does not replace this check, because a
-//! mistake that its reader shares with the writer would go unnoticed.
+//! quantscope's own reader opens every output too, but would not notice a mistake that reader and
+//! writer share.
 
 use ::safetensors::tensor::{Dtype, Metadata};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Opens a safetensors file with the `safetensors` crate. `Err`: why it does not open.
+/// Opens a safetensors file with the `safetensors` crate. Returns the reason if it does not open.
 ///
-/// Only the header is read, so that memory is bounded by it. A file with a type that the
-/// crate does not know is accepted: such tensors are copied from the source as they are, and
-/// the crate refuses the source as well.
+/// Only the header is read, so that memory is bounded by it. A file with a type unknown to the
+/// crate is accepted: such tensors are copied from the source, which the crate rejects as well.
 pub(crate) fn safetensors(path: &Path) -> Result<(), String> {
     let mut file = File::open(path).map_err(|e| e.to_string())?;
     let length = file.metadata().map_err(|e| e.to_string())?.len();
@@ -34,7 +33,7 @@ pub(crate) fn safetensors(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a header that is JSON names a type that the crate does not know.
+/// Returns whether a valid JSON header has a type that the crate does not know.
 fn has_unknown_type(header: &[u8]) -> bool {
     let Ok(serde_json::Value::Object(header)) = serde_json::from_slice(header) else {
         return false;

@@ -1,4 +1,4 @@
-//! Encoding entries, one chunk at a time.
+//! Encodes the entries of an output file chunk by chunk.
 
 use crate::checkpoint::packed::{BIAS_FACTOR, Int8Values};
 use crate::checkpoint::{Checkpoint, Reader, StoredId};
@@ -14,19 +14,18 @@ use crate::tensor::{BlockType, FloatType, Shape, TensorId, read_f64, write_f64};
 use std::fs::File;
 use std::ops::Range;
 
-/// An output file that encoded bytes are written to.
+/// A destination for encoded bytes: an output file.
 pub trait Sink {
-    /// Writes `bytes` at offset `at`, now or later. The buffer's contents are unspecified
+    /// Writes `bytes` at offset `at`, immediately or later. The buffer's contents are unspecified
     /// afterwards.
     fn write(&mut self, at: u64, bytes: &mut Vec<u8>) -> Result<(), SaveError>;
 
-    /// Shares blocks of another file without reading them: `length` bytes from offset `start`
-    /// of `from`, to offset `at`. Returns the range that is shared now, relative to `at`; the
-    /// rest must be written.
+    /// Shares blocks of another file without reading them: `length` bytes from offset `start` of
+    /// `from`, to offset `at`. Returns the shared range relative to `at`; the rest must be written.
     fn share(&mut self, at: u64, from: &File, start: u64, length: u64) -> Range<u64>;
 }
 
-/// Encodes chunks. Each thread has its own.
+/// Encodes chunks. Each thread has its own encoder.
 pub struct ChunkEncoder<'c> {
     checkpoint: &'c Checkpoint,
     reader: Reader<'c>,
@@ -35,13 +34,13 @@ pub struct ChunkEncoder<'c> {
     importance: Importance,
     /// The error of what was encoded since it was last taken; `None` if it is not measured.
     error: Option<ErrorSums>,
-    /// int8 values, as bytes.
+    /// Buffer for int8 values.
     values: Vec<u8>,
     rows: EncodedRows,
     out: Vec<u8>,
 }
 
-/// A chunk of an entry, and the file that it is written to.
+/// The destination of an encoded chunk.
 struct Target<'t> {
     /// The offset of the entry in the file.
     offset: u64,
@@ -51,13 +50,13 @@ struct Target<'t> {
     sink: &'t mut dyn Sink,
 }
 
-/// A tensor to be quantized.
+/// A tensor to quantize.
 struct Quantized<'s> {
     tensor: TensorId,
     quantizer: Quantizer,
     /// The shape that is divided into groups with one scale each.
     shape: &'s Shape,
-    /// The type that its scales are stored in.
+    /// The type of its stored scales.
     scale_type: FloatType,
     transposed: bool,
 }
@@ -161,7 +160,7 @@ impl<'c> ChunkEncoder<'c> {
         Ok(())
     }
 
-    /// Writes int8 values, and the scales and biases of their groups at the offsets `groups_at`.
+    /// Writes int8 values, and their scales and biases at the offsets `groups_at`.
     fn write_values(
         &mut self,
         quantized: &Quantized,

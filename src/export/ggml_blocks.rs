@@ -1,12 +1,12 @@
-//! The schemes that GGUF stores in ggml's blocks.
+//! Schemes that GGUF stores in ggml's block types.
 
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::BlockType;
 
-/// int8 in blocks of 32, which is Q8_0.
+/// int8 in blocks of 32: Q8_0.
 pub(crate) const INT8_BLOCKS: QuantizationScheme = QuantizationScheme::per_block(32);
 
-/// The block type that a scheme is stored in; `None` if it has no block type.
+/// Returns the block type that stores a scheme; `None` if there is none.
 pub(crate) fn block_type(scheme: QuantizationScheme) -> Option<BlockType> {
     match scheme {
         QuantizationScheme::Ggml(block) => Some(block),
@@ -15,7 +15,7 @@ pub(crate) fn block_type(scheme: QuantizationScheme) -> Option<BlockType> {
     }
 }
 
-/// The quantizer that blocks of a type are made by.
+/// Returns the quantizer that produces a block type.
 pub(crate) fn quantizer(block: BlockType) -> Quantizer {
     let scheme = match block {
         BlockType::Q8_0 => INT8_BLOCKS,

@@ -1,11 +1,11 @@
-//! Stored scales of layers' inputs, for static quantization of activations.
+//! Stored scales of layer inputs, for static quantization of activations.
 
 use crate::checkpoint::{Checkpoint, StoredId};
 use crate::export::error::SaveError;
 use crate::tensor::{TensorId, TensorInfo, read_f64};
 use std::collections::HashMap;
 
-/// The name of the stored scale of a layer's inputs.
+/// Returns the name of the stored scale of a layer's inputs.
 pub(crate) fn input_scale_name(weight: &TensorInfo) -> String {
     match weight.module() {
         "" => "input_scale".to_owned(),
@@ -13,10 +13,11 @@ pub(crate) fn input_scale_name(weight: &TensorInfo) -> String {
     }
 }
 
-/// The input scales that an output holds, by the layers' weights.
+/// Reads the input scales of an output, by the weights of the layers.
 ///
 /// # Errors
-/// If one cannot be read or is not a positive finite number.
+///
+/// One cannot be read or is not a positive finite number.
 pub fn input_scales(out: &Checkpoint) -> Result<HashMap<TensorId, f32>, SaveError> {
     let stored: HashMap<&str, StoredId> = out
         .all_stored()

@@ -1,9 +1,9 @@
-//! Tensors of the source that no output holds, and the warnings that say so.
+//! Tensors of the source that are not written, and the warnings about them.
 
 use crate::checkpoint::{Checkpoint, Format, Role, Stored};
 use crate::tensor::DType;
 
-/// Why a tensor is not written.
+/// The reason why a tensor is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
     /// Its elements cannot be read.
@@ -11,14 +11,14 @@ enum Reason {
     Optimizer,
     /// It is neither the network nor optimizer state.
     NotNetwork,
-    /// Its type is known to its own format only.
+    /// Its type exists in its own format only.
     NoSuchType,
 }
 
 const REASONS: [Reason; 4] =
     [Reason::Optimizer, Reason::NotNetwork, Reason::NoSuchType, Reason::Unreadable];
 
-/// Whether no output holds this stored tensor.
+/// Returns whether a stored tensor is left out.
 pub(super) fn is_left_out(checkpoint: &Checkpoint, stored: &Stored) -> bool {
     reason(checkpoint, stored).is_some()
 }
@@ -34,7 +34,8 @@ fn reason(checkpoint: &Checkpoint, stored: &Stored) -> Option<Reason> {
     }
 }
 
-/// One warning for each reason: how many tensors are left out, the first, and why.
+/// Returns one warning for each reason: the number of tensors, the name of the first, and the
+/// reason.
 pub(super) fn warnings(checkpoint: &Checkpoint) -> Vec<String> {
     let warning = |wanted: Reason| {
         let all = || checkpoint.all_stored().filter(|(_, s)| reason(checkpoint, s) == Some(wanted));

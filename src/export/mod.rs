@@ -1,9 +1,9 @@
-//! Writing checkpoints: planning every byte of an output, encoding, writing it whole or not at
-//! all, and verifying it.
+//! Writes checkpoints: plans every byte of an output, encodes, replaces OUT atomically, and
+//! verifies the result.
 //!
-//! `formats` has one writer for each format, `verify` compares outputs with their sources,
-//! `load_check` says whether loaders will take them. `job` runs the steps on all cores. Nothing
-//! here may import `job`, `report` or anything above.
+//! `formats` has one writer per format, `verify` compares outputs with their sources, `load_check`
+//! checks whether loaders accept them. `job` runs the steps on all cores. Nothing here may import
+//! `job`, `report` or anything above.
 
 mod atomic_output;
 mod container_check;

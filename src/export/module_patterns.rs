@@ -1,11 +1,11 @@
-//! Which modules are quantized, as regular expressions over their names, for loaders that
-//! match with Python's `re.match`; proved to hit those and no other before they are used.
+//! Expresses the set of quantized modules as regular expressions over their names, for loaders that
+//! use Python's `re.match`. The expressions are checked to match exactly these modules.
 
 use regex::RegexSetBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Parts in front of a module's name that a loader may or may not have: the name of the
-/// base model within a model with a head.
+/// Prefixes of module names that a loader may add or drop: the name of the base model in a model
+/// with a head.
 const BASES: [&str; 17] = [
     "model",
     "transformer",
@@ -26,20 +26,20 @@ const BASES: [&str; 17] = [
     "vit",
 ];
 
-/// Compiled patterns of tens of thousands of layers fit.
+/// Limit on the compiled size in bytes; enough for tens of thousands of layers.
 const SIZE_LIMIT: usize = 512 << 20;
 
-/// What may stand before a pattern.
+/// What a pattern allows before the module's name.
 #[derive(Clone, Copy, PartialEq)]
-enum Before {
-    /// Anything that ends in a dot.
+enum PrefixRule {
+    /// Any prefix that ends in a dot.
     Anything,
-    /// The base model's name only: for models with layers of the same name elsewhere.
+    /// Only the base model's name: for models with layers of the same name elsewhere.
     Base,
 }
 
-/// One pattern for each layer of `selected`, or for a whole family of layers that differ
-/// in their numbers only; each with `re:` in front. `all`: the modules of the model.
+/// Returns one pattern per layer in `selected`, or one for a whole family of layers whose names
+/// differ only in numbers. Each starts with `re:`. `all` are the modules of the model.
 pub(super) fn patterns(
     selected: &BTreeSet<String>,
     all: &BTreeSet<String>,
@@ -66,7 +66,7 @@ pub(super) fn patterns(
     let in_vllm: Vec<String> = bodies.iter().filter_map(|body| name_in_vllm(body)).collect();
     bodies.extend(in_vllm);
     let mut hit = String::new();
-    for before in [Before::Anything, Before::Base] {
+    for before in [PrefixRule::Anything, PrefixRule::Base] {
         let patterns: Vec<String> = bodies.iter().map(|body| base.pattern(body, before)).collect();
         match prove(&patterns, selected, all, &base)? {
             None => return Ok(patterns.into_iter().map(|p| format!("re:{p}")).collect()),
@@ -79,7 +79,7 @@ pub(super) fn patterns(
     ))
 }
 
-/// A module's name as a pattern in which any number stands for any other.
+/// Returns a module's name as a pattern in which each number matches any number.
 fn family(module: &str) -> String {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let parts = module.split('.').map(|part| match number(part) {
@@ -89,15 +89,15 @@ fn family(module: &str) -> String {
     parts.collect::<Vec<_>>().join(r"\.")
 }
 
-/// The pattern by which vLLM knows a layer of BERT's attention: it reads `attention.self` and
-/// builds `attention.output`.
+/// Returns the pattern for vLLM's name of a layer in BERT's attention: vLLM renames
+/// `attention.self` to `attention.output`.
 fn name_in_vllm(body: &str) -> Option<String> {
     let (path, last) = body.rsplit_once(r"\.self\.")?;
     let is_bert = path.ends_with("attention") && ["query", "key", "value"].contains(&last);
     is_bert.then(|| format!(r"{path}\.output\.{last}"))
 }
 
-/// The names a base model may have.
+/// The names that a base model may have.
 struct Base {
     names: Vec<String>,
 }
@@ -114,7 +114,7 @@ impl Base {
         Base { names }
     }
 
-    /// A module's name without the base model's in front, which may be several.
+    /// Returns a module's name without the prefixes of base models.
     fn dropped<'m>(&self, module: &'m str) -> &'m str {
         let mut name = module;
         while let Some((first, rest)) = name.split_once('.')
@@ -125,10 +125,10 @@ impl Base {
         name
     }
 
-    fn pattern(&self, body: &str, before: Before) -> String {
+    fn pattern(&self, body: &str, before: PrefixRule) -> String {
         match before {
-            Before::Anything => format!(r"(.*\.)?{body}$"),
-            Before::Base => {
+            PrefixRule::Anything => format!(r"(.*\.)?{body}$"),
+            PrefixRule::Base => {
                 let names: Vec<_> = self.names.iter().map(|name| regex::escape(name)).collect();
                 format!(r"(({})\.)*{body}$", names.join("|"))
             }
@@ -136,21 +136,21 @@ impl Base {
     }
 }
 
-/// The first module, under its name here or without the base model's, that the patterns
-/// hit though it is not selected, or the other way round.
+/// Returns the first module whose name, with or without the prefix of a base model, is matched
+/// although it is not selected, or not matched although it is selected.
 fn prove(
     patterns: &[String],
     selected: &BTreeSet<String>,
     all: &BTreeSet<String>,
     base: &Base,
 ) -> Result<Option<String>, String> {
-    // Python's `re.match` looks at the start only.
+    // Python's `re.match` matches at the start only.
     let anchored = patterns.iter().map(|pattern| format!("^(?:{pattern})"));
     let set = RegexSetBuilder::new(anchored)
         .size_limit(SIZE_LIMIT)
         .build()
         .map_err(|e| format!("the names of its layers make no pattern: {e}"))?;
-    // Modules that hold others are modules too.
+    // Modules that contain others are modules too.
     let mut names: BTreeSet<&str> = BTreeSet::new();
     for module in all {
         let mut name = module.as_str();

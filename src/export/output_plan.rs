@@ -1,4 +1,4 @@
-//! Every file, tensor and byte range of an output, decided before anything is written.
+//! The plan of an output: every file, tensor and byte range, decided before writing.
 
 use crate::checkpoint::packed::Int8Values;
 use crate::checkpoint::{Checkpoint, StoredId};
@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 /// Bytes of elements that are read, encoded and written at a time.
 const CHUNK_BYTES: u64 = 2 << 20;
 
-/// The scales of tensors whose groups are longer than a chunk, found in an earlier pass.
+/// The scales of tensors whose groups are longer than a chunk, computed in an earlier pass.
 pub type KnownScales = HashMap<TensorId, Vec<f32>>;
 
 /// One stored tensor of an output file.
@@ -24,7 +24,7 @@ pub struct Entry {
     pub made_from: MadeFrom,
 }
 
-/// What the bytes of an entry are made from.
+/// The origin of an entry's bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MadeFrom {
     /// The bytes of a stored tensor, unchanged.
@@ -39,23 +39,23 @@ pub enum MadeFrom {
     Biases { tensor: TensorId },
     /// Zeros.
     Zeros,
-    /// These bytes.
+    /// The given bytes.
     Literal(Vec<u8>),
     /// A quantized tensor's elements as floats.
     Floats { tensor: TensorId, to: FloatType },
-    /// A tensor's elements after int8 rounding, in their own type.
+    /// A tensor's elements with int8 rounding applied, in their own type.
     FakeQuantized { tensor: TensorId, quantizer: Quantizer },
-    /// The values of a tensor in a preset. Its other parts are separate entries, written
-    /// together with them.
+    /// The values of a tensor quantized with a preset. Its other parts are separate entries,
+    /// written together with the values.
     PresetValues { tensor: TensorId, quantizer: Quantizer },
-    /// Another part of a tensor in a preset.
+    /// Another part of a tensor quantized with a preset.
     PresetPart { tensor: TensorId, part: PresetPart },
-    /// A tensor's elements in ggml's blocks of a type, which `quantizer` makes.
+    /// A tensor's elements in blocks of a ggml type, produced by `quantizer`.
     GgmlBlocks { tensor: TensorId, quantizer: Quantizer, block: BlockType },
 }
 
 impl Entry {
-    /// The tensor that is quantized for the entry, and its quantizer.
+    /// Returns the tensor that is quantized for the entry, and its quantizer.
     pub fn quantizer(&self) -> Option<(TensorId, Quantizer)> {
         match self.made_from {
             MadeFrom::Values { tensor, quantizer, .. }
@@ -66,8 +66,8 @@ impl Entry {
         }
     }
 
-    /// The shape that is divided into groups with one scale each: the entry's own, which may
-    /// be transposed, or the tensor's if the entry's elements are packed.
+    /// Returns the shape that is divided into groups: the entry's own, which may be transposed, or
+    /// the tensor's if the entry's elements are packed.
     pub fn grouped_shape<'a>(&'a self, checkpoint: &'a Checkpoint, tensor: TensorId) -> &'a Shape {
         let original = &checkpoint.tensor(tensor).shape;
         if let MadeFrom::PresetValues { .. } = self.made_from {
@@ -76,7 +76,8 @@ impl Entry {
         if self.shape.elements() == original.elements() { &self.shape } else { original }
     }
 
-    /// The chunks in which the entry is encoded; `None` if it is written with another entry.
+    /// Returns the chunks in which the entry is encoded; `None` if it is written with another
+    /// entry.
     pub fn chunks(&self, checkpoint: &Checkpoint) -> Option<Chunks> {
         let of_tensor = |id: TensorId, scheme| {
             let size = checkpoint.float_type(id).map_or(1, FloatType::size) as u64;
@@ -102,11 +103,11 @@ impl Entry {
 /// One output file: its header, then its entries in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutFile {
-    /// Relative to the output's root; empty when the output is this one file.
+    /// Path relative to the output's root; empty if the output is this one file.
     pub name: String,
     pub head: Vec<u8>,
     pub entries: Vec<Entry>,
-    /// Where each entry starts in the file.
+    /// Offset of each entry in the file.
     pub offsets: Vec<u64>,
     /// Tensors that are written transposed.
     pub transposed: HashSet<TensorId>,
@@ -117,7 +118,7 @@ pub struct OutFile {
 }
 
 impl OutFile {
-    /// A file whose entries follow `head` without a gap.
+    /// Creates a file whose entries follow `head` without gaps.
     pub fn contiguous(name: String, head: Vec<u8>, entries: Vec<Entry>) -> OutFile {
         let mut at = head.len() as u64;
         let offsets = entries.iter().map(|entry| {
@@ -128,7 +129,7 @@ impl OutFile {
         OutFile::placed(name, head, entries, offsets, at)
     }
 
-    /// A file of `size` bytes whose entries are at `offsets`.
+    /// Creates a file of `size` bytes whose entries are at `offsets`.
     pub fn placed(
         name: String,
         head: Vec<u8>,
@@ -152,19 +153,19 @@ impl OutFile {
         OutFile { name, head, entries, offsets, transposed, size, scales, biases, preset_parts }
     }
 
-    /// The offset of a tensor's scales in the file, and their type.
+    /// Returns the offset of a tensor's scales in the file, and their type.
     pub fn scales_of(&self, tensor: TensorId) -> Option<(u64, FloatType)> {
         let &number = self.scales.get(&tensor)?;
         Some((*self.offsets.get(number)?, self.entries.get(number)?.dtype.float()?))
     }
 
-    /// The offset of a tensor's biases in the file, if it has any. They have the type of its
-    /// scales.
+    /// Returns the offset of a tensor's biases in the file, if it has any. They have the type of
+    /// its scales.
     pub fn biases_of(&self, tensor: TensorId) -> Option<u64> {
         self.offsets.get(*self.biases.get(&tensor)?).copied()
     }
 
-    /// The offset of a part of a tensor in a preset.
+    /// Returns the offset of a part of a tensor quantized with a preset.
     pub fn offset_of_part(&self, tensor: TensorId, part: PresetPart) -> Option<u64> {
         self.offsets.get(*self.preset_parts.get(&(tensor, part))?).copied()
     }
@@ -182,18 +183,18 @@ pub struct TextFile {
     pub text: String,
 }
 
-/// Everything an output consists of.
+/// The content of an output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputPlan {
     pub rounding: Rounding,
-    /// Whether the output is a directory, or one file.
+    /// Whether the output is a directory rather than one file.
     pub directory: bool,
     pub files: Vec<OutFile>,
     pub texts: Vec<TextFile>,
-    /// Files beside the weights that are copied.
+    /// Copied files that are not weights.
     pub sidecar_files: Vec<SidecarFile>,
     pub left_out: LeftOutFiles,
-    /// The tensors that share a global scale, which is found from the largest magnitude of all.
+    /// Tensors that share a global scale, computed from the largest magnitude of all of them.
     pub scaled_together: Vec<Vec<TensorId>>,
     /// The importance of the elements, which ggml's block types are made by.
     pub importance: Importance,
@@ -201,7 +202,7 @@ pub struct OutputPlan {
 }
 
 impl OutputPlan {
-    /// The file of an output directory that opens the whole checkpoint: the index, the only
+    /// Returns the file of an output directory that opens the whole checkpoint: the index, the only
     /// file, or the first part of a split GGUF.
     pub fn entry_point(&self) -> Option<&str> {
         let index = self.texts.iter().find(|text| text.name.ends_with(".index.json"));
@@ -214,21 +215,21 @@ impl OutputPlan {
         }
     }
 
-    /// Bytes of everything that will be written.
+    /// Returns the total size in bytes.
     pub fn bytes(&self) -> u64 {
         let files = self.files.iter().map(OutFile::size);
         let texts = self.texts.iter().map(|t| t.text.len() as u64);
         files.chain(texts).chain(self.sidecar_files.iter().map(|c| c.bytes)).sum()
     }
 
-    /// The tensors that become int8, each with its quantizer.
+    /// Returns the tensors that are quantized, each with its quantizer.
     pub fn quantized(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
         self.files.iter().flat_map(|f| &f.entries).filter_map(Entry::quantizer)
     }
 }
 
-/// Gives all tensors that share a global scale the largest magnitude among them. `known` has
-/// the largest magnitude of each.
+/// Replaces the largest magnitude of each tensor in `known` by the maximum over all tensors that
+/// share its global scale.
 pub(crate) fn share_absmax(scaled_together: &[Vec<TensorId>], known: &mut KnownScales) {
     for tensors in scaled_together {
         let all = tensors.iter().filter_map(|id| known.get(id)?.first().copied());

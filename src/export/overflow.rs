@@ -1,9 +1,9 @@
-//! Finding finite values that become infinite in a narrower type.
+//! Finds finite values that become infinite in a narrower type.
 
 use crate::tensor::{FloatType, read_f64};
 
-/// The first finite element of `before` that is infinite in `after`: its index and value. Both
-/// hold the same elements, each as its type says.
+/// Returns index and value of the first finite element of `before` that is infinite in `after`.
+/// Both hold the same elements in different types.
 pub(crate) fn first(
     (from, before): (FloatType, &[u8]),
     (to, after): (FloatType, &[u8]),
@@ -18,7 +18,7 @@ pub(crate) fn first(
     })
 }
 
-/// Whether any element is infinite. Much faster than reading one element after another.
+/// Returns whether any element is infinite. Much faster than checking the elements one by one.
 fn has_infinity(dtype: FloatType, bytes: &[u8]) -> bool {
     let any_half = |infinity: u16| {
         let all = bytes.as_chunks().0.iter().map(|&raw| u16::from_le_bytes(raw));

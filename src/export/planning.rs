@@ -1,4 +1,4 @@
-//! Deciding an output: every precondition is checked, then the format lays out its files.
+//! Plans an output: checks every precondition, then lets the format lay out its files.
 
 use crate::checkpoint::{Checkpoint, has_extension};
 use crate::export::error::SaveError;
@@ -14,11 +14,12 @@ use crate::quantization::{NotQuantizable, Rounding};
 use std::path::Path;
 
 impl OutputPlan {
-    /// Lays out a request. Reads no tensor.
+    /// Plans the output of a request without reading tensors.
     ///
     /// # Errors
-    /// If the request cannot be carried out: the format does not fit the checkpoint, a marked
-    /// tensor or the path, or nothing would be done.
+    ///
+    /// The request cannot be carried out: the format does not fit the checkpoint, a marked tensor
+    /// or the path, or nothing would be done.
     pub fn new(checkpoint: &Checkpoint, request: &Request) -> Result<OutputPlan, SaveError> {
         let directory = !is_single_file(&request.out);
         let mut output_plan = OutputPlan {
@@ -62,8 +63,8 @@ impl OutputPlan {
     }
 }
 
-/// Fails if the format cannot be made from the checkpoint, or if OUT does not have the
-/// extension that the format requires.
+/// Checks that the format can be made from the checkpoint, and that OUT has the extension that the
+/// format requires.
 fn check_format(
     checkpoint: &Checkpoint,
     format: OutputFormat,
@@ -71,7 +72,7 @@ fn check_format(
 ) -> Result<(), SaveError> {
     let unfit = |path: &Path, why: String| SaveError::Unfit { path: path.to_owned(), why };
     if format.is_directory() {
-        // A config that cannot be read is an error of that file, not of the format.
+        // An unreadable config is an error of that file, not of the format.
         checkpoint.model_config()?;
     }
     if let Some(why) = format.unfit(checkpoint) {
@@ -91,10 +92,11 @@ fn check_format(
     }
 }
 
-/// The warnings about loaders that the output is not for everywhere.
+/// Returns warnings about loaders that cannot load the output.
 ///
 /// # Errors
-/// If the format does not fit the plan's target, or if a loader would not load the output.
+///
+/// The format does not fit the plan's target, or the target would not load the output.
 fn review_target(
     checkpoint: &Checkpoint,
     plan: &Plan,
@@ -110,7 +112,7 @@ fn review_target(
     }
 }
 
-/// Fails if nothing is marked, or something that cannot be quantized.
+/// Checks that something is marked and everything marked can be quantized.
 fn check_plan(
     checkpoint: &Checkpoint,
     plan: &Plan,

@@ -1,11 +1,11 @@
-//! What was written, and how it compares with what was promised.
+//! The result of a save and of its verification.
 
 use crate::export::sidecar_file::LeftOutFiles;
 use crate::quantization::ErrorStatistics;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One quantized tensor: its error as measured from the file that was written.
+/// The error of one quantized tensor, measured from the written file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     pub tensor: String,
@@ -23,25 +23,24 @@ pub enum VerifiedAgainst {
     Digests,
 }
 
-/// The outcome of a save that was verified.
+/// The result of a verified save.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Receipt {
     pub out: PathBuf,
     pub files: usize,
-    /// Bytes of tensors before.
+    /// Total bytes of the source's tensors.
     pub before: u64,
-    /// Bytes of the files written, headers included.
+    /// Total bytes of the written files, including headers.
     pub written: u64,
-    /// Tensors that were changed, with their error on disk; empty after dequantizing.
+    /// Tensors that were changed, with their error on disk. Empty after dequantizing.
     pub quantized: Vec<Comparison>,
     /// Tensors that were turned into floats.
     pub dequantized: usize,
-    /// Tensors that are byte for byte what they were.
+    /// Number of tensors that were copied unchanged.
     pub unchanged: usize,
-    /// Files beside the weights that were copied.
+    /// Number of copied files that are not weights.
     pub sidecar_files: usize,
-    /// Files and directories beside the weights that were not copied, because they hold other
-    /// copies of them.
+    /// Files and directories that were not copied because they hold other copies of the weights.
     pub left_out: LeftOutFiles,
     pub against: VerifiedAgainst,
     /// Bytes that an earlier save, which was cut off, had finished.

@@ -1,29 +1,30 @@
-//! Copies that take no room and no time: where a file system can keep equal blocks of two
-//! files once, the shards of which nothing is quantized need not be written anew.
+//! Shares blocks between files instead of copying them, on file systems with reflinks: unchanged
+//! tensors then take neither time nor space.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-/// Blocks are shared whole, from and to such places.
-const BLOCK: u64 = 4096;
+/// Block size. Only whole blocks can be shared, between aligned offsets.
+const BLOCK_BYTES: u64 = 4096;
 
-/// Less is read and written as fast.
-const LEAST: u64 = 64 << 10;
+/// Sharing fewer bytes than this is not faster than copying them.
+const MIN_SHARED_BYTES: u64 = 64 << 10;
 
-/// The whole blocks of `length` bytes that begin at `from` of one file and at `to` of another,
-/// counted from there. None where blocks begin at other places in the two.
+/// Returns the whole blocks among `length` bytes at `from` in one file and at `to` in another,
+/// relative to these offsets. Empty if the offsets differ modulo the block size.
 fn whole_blocks(from: u64, to: u64, length: u64) -> Range<u64> {
-    let before = from.wrapping_neg() % BLOCK;
+    let before = from.wrapping_neg() % BLOCK_BYTES;
     let Some(end) = from.checked_add(length) else { return 0..0 };
-    let blocks = before..length.saturating_sub(end % BLOCK);
-    let are_alike = from % BLOCK == to % BLOCK;
+    let blocks = before..length.saturating_sub(end % BLOCK_BYTES);
+    let is_aligned = from % BLOCK_BYTES == to % BLOCK_BYTES;
     let length = blocks.end.saturating_sub(blocks.start);
-    if are_alike && length >= LEAST { blocks } else { 0..0 }
+    if is_aligned && length >= MIN_SHARED_BYTES { blocks } else { 0..0 }
 }
 
-/// Gives `to` the whole blocks of `length` bytes at `at`: those of `from` at `start`. Which of
-/// them it has now; none where anything is in the way, and then they have to be written.
+/// Shares the whole blocks of `length` bytes, from offset `start` of `from` to offset `at` of `to`.
+/// Returns the shared range relative to `at`; empty if sharing failed, then the caller must write
+/// the bytes.
 pub(crate) fn share(from: &File, start: u64, to: &File, at: u64, length: u64) -> Range<u64> {
     let blocks = whole_blocks(start, at, length);
     let (mut from_at, mut to_at) = (start + blocks.start, at + blocks.start);
@@ -31,7 +32,7 @@ pub(crate) fn share(from: &File, start: u64, to: &File, at: u64, length: u64) ->
     while from_at < end {
         let left = usize::try_from(end - from_at).unwrap_or(usize::MAX);
         match copy_range(from, &mut from_at, to, &mut to_at, left) {
-            // The source has become shorter; reading it tells.
+            // The source was truncated; the caller's read reports it.
             Ok(0) | Err(_) => return 0..0,
             Ok(_) => {}
         }
@@ -39,7 +40,7 @@ pub(crate) fn share(from: &File, start: u64, to: &File, at: u64, length: u64) ->
     blocks
 }
 
-/// Copies at most `length` bytes and moves both places on; gives how many there were.
+/// Copies at most `length` bytes and advances both offsets. Returns the number of copied bytes.
 #[cfg(target_os = "linux")]
 fn copy_range(
     from: &File,
@@ -61,21 +62,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_blocks_are_found_where_they_lie_alike() {
-        assert_eq!(whole_blocks(4096, 0, LEAST), 0..LEAST);
-        assert_eq!(whole_blocks(4095, 8191, LEAST + 8000), 1..LEAST + 4097);
-        assert_eq!(whole_blocks(4097, 1, LEAST + 4095), 4095..LEAST + 4095);
-        // Elsewhere in a block, too few, none.
+    fn whole_blocks_need_equal_alignment() {
+        assert_eq!(whole_blocks(4096, 0, MIN_SHARED_BYTES), 0..MIN_SHARED_BYTES);
+        assert_eq!(whole_blocks(4095, 8191, MIN_SHARED_BYTES + 8000), 1..MIN_SHARED_BYTES + 4097);
+        assert_eq!(whole_blocks(4097, 1, MIN_SHARED_BYTES + 4095), 4095..MIN_SHARED_BYTES + 4095);
+        // Different alignment, too few bytes, no bytes.
         assert_eq!(whole_blocks(4096, 8, 1 << 30), 0..0);
-        assert_eq!(whole_blocks(1, 1, LEAST), 0..0);
+        assert_eq!(whole_blocks(1, 1, MIN_SHARED_BYTES), 0..0);
         assert_eq!(whole_blocks(9, 9, 100), 0..0);
         assert_eq!(whole_blocks(u64::MAX, u64::MAX, 1 << 30), 0..0);
     }
 
-    /// File systems that share nothing copy the range, so this runs on any.
+    /// On file systems without reflinks the call copies the range, so the test runs anywhere.
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_is_shared_is_the_same() {
+    fn shared_bytes_equal_the_source() {
         use std::os::unix::fs::FileExt;
         let directory = tempfile::tempdir().expect("a directory");
         let [source, out] = ["source", "out"].map(|name| directory.path().join(name));
@@ -91,12 +92,12 @@ mod tests {
         assert!(shared.end - shared.start > 190_000);
         let mut found = vec![0; bytes.len()];
         File::open(&out).and_then(|out| out.read_exact_at(&mut found, 8192)).expect("reads");
-        for (place, &byte) in (0u64..).zip(&found) {
-            let is_shared = (start + shared.start..start + shared.end).contains(&place);
-            let expected = if is_shared { bytes[place as usize] } else { 0xEE };
-            assert_eq!(byte, expected, "at {place}");
+        for (at, &byte) in (0u64..).zip(&found) {
+            let is_shared = (start + shared.start..start + shared.end).contains(&at);
+            let expected = if is_shared { bytes[at as usize] } else { 0xEE };
+            assert_eq!(byte, expected, "at {at}");
         }
-        // A source that is cut off shares nothing.
+        // A truncated source shares nothing.
         File::options().write(true).open(&source).and_then(|f| f.set_len(100)).expect("cuts");
         assert_eq!(share(&from, start, &to, at, length), 0..0);
     }

@@ -1,19 +1,19 @@
-//! Files beside the weights: those that are copied, and those that are not.
+//! Files in the model's directory other than weights: copied, and left out.
 
 use crate::text::figures;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// A file beside the weights such as a config or a tokenizer.
+/// A file such as a config or a tokenizer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SidecarFile {
-    /// Relative to the model's directory and to the output's.
+    /// Path relative to the model's directory and to the output's.
     pub name: PathBuf,
     pub source: PathBuf,
     pub bytes: u64,
 }
 
-/// Files beside the weights that hold other copies of them, and are not copied.
+/// Files that are not copied because they hold other copies of the weights.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LeftOutFiles {
     pub files: Vec<SidecarFile>,
@@ -22,20 +22,20 @@ pub struct LeftOutFiles {
 }
 
 impl LeftOutFiles {
-    /// Adds a file that is named as `named`: the file itself, or a directory that is left out.
+    /// Adds a file. `named` is the path to show: the file's, or that of a directory that is left
+    /// out.
     pub(crate) fn add(&mut self, file: SidecarFile, named: PathBuf) {
         self.bytes += file.bytes;
         self.named.insert(if named == file.name { named } else { named.join("") });
         self.files.push(file);
     }
 
-    /// The names of the files, and of directories that are left out, relative to the model's
-    /// directory.
+    /// Returns the paths to show, relative to the model's directory.
     pub fn names(&self) -> Vec<String> {
         self.named.iter().map(|name| name.to_string_lossy().into_owned()).collect()
     }
 
-    /// One sentence for the user; `None` if there are no such files.
+    /// Returns a sentence for the user; `None` if there are no such files.
     pub fn warning(&self) -> Option<String> {
         (!self.files.is_empty()).then(|| {
             format!(

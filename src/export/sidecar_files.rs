@@ -1,5 +1,5 @@
-//! The files beside the weights: config, tokenizer, code, and whatever else the model's
-//! directory holds.
+//! Plans the copies of config, tokenizer, code, and all other files in the model's directory that
+//! are not weights.
 
 use crate::checkpoint::config::{QUANTIZATION_FILES, QUANTIZATION_KEYS, float_type};
 use crate::checkpoint::io::files::{self, PathTarget};
@@ -17,9 +17,9 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Plans copies of every file of the model's directory but its weights, their index, and other
-/// copies of the weights. Links are followed as long as they stay inside, as a Hugging Face
-/// snapshot consists of them; the copies are plain files.
+/// Plans copies of all files in the model's directory except the weights, their index, and other
+/// copies of the weights. Links that stay inside the directory are followed, because a Hugging Face
+/// snapshot consists of links; the copies are plain files.
 pub(super) fn collect(
     checkpoint: &Checkpoint,
     request: &Request,
@@ -62,7 +62,7 @@ pub(super) fn collect(
     Ok(())
 }
 
-/// The source's files that the output has its own versions of, or none.
+/// Returns the source's files that the output replaces or drops.
 fn replaced(
     checkpoint: &Checkpoint,
     root: &Path,
@@ -87,9 +87,9 @@ struct Sidecars<'c> {
     boundary: Option<PathBuf>,
     replaced: HashSet<PathBuf>,
     out: PathBuf,
-    /// What the user wants in the output in any case.
+    /// Files that the user wants to copy in any case.
     copy: Vec<GlobMatcher>,
-    /// Which of these match a file.
+    /// Which of these patterns match a file.
     used: Vec<bool>,
     copies: WeightCopies<'c>,
     files: Vec<SidecarFile>,
@@ -115,7 +115,7 @@ impl Sidecars<'_> {
         Ok(())
     }
 
-    /// The names in a directory, in order.
+    /// Returns the sorted names in a directory.
     fn names(&self, directory: &Path) -> Result<Vec<OsString>, SaveError> {
         if self.boundary.is_none() {
             let names = files::names(directory).context(directory)?;
@@ -129,7 +129,7 @@ impl Sidecars<'_> {
         Ok(names)
     }
 
-    /// Adds a file to what is copied or left out. Returns a directory, which is to be walked.
+    /// Adds a file to the copied or left out files. Returns a directory to descend into.
     fn add(&mut self, relative: PathBuf) -> Result<Option<PathBuf>, SaveError> {
         let source = self.root.join(&relative);
         let is_output = std::path::absolute(&source).is_ok_and(|path| path == self.out);
@@ -179,7 +179,7 @@ impl Sidecars<'_> {
         None
     }
 
-    /// Whether the user wants a file copied in any case.
+    /// Returns whether the user wants to copy a file in any case.
     fn wants(&mut self, relative: &Path) -> bool {
         let mut is_wanted = false;
         for (matcher, used) in self.copy.iter().zip(&mut self.used) {
@@ -192,9 +192,9 @@ impl Sidecars<'_> {
     }
 }
 
-/// The directory that copied files must be in: the model's own. The links of a snapshot in a
-/// Hugging Face cache lead to another folder of the same model, so there it is the model's
-/// whole part of the cache.
+/// Returns the directory that must contain copied files: the model's own. In a Hugging Face cache,
+/// the links of a snapshot lead to another folder of the same repository, so there it is the
+/// repository's folder.
 fn boundary(root: &Path) -> std::io::Result<PathBuf> {
     let real = root.canonicalize()?;
     let hub = real.parent().filter(|parent| parent.ends_with("snapshots")).and_then(Path::parent);
@@ -204,8 +204,8 @@ fn boundary(root: &Path) -> std::io::Result<PathBuf> {
     Ok(hub.filter(is_model).map_or(real.clone(), Path::to_owned))
 }
 
-/// The config of a dequantized model: without the settings of quantization, and with the type
-/// that its weights are stored in, if they have one. `None` if nothing changes.
+/// Returns the config of a dequantized model: without quantization settings, and with the type of
+/// its stored weights, if it is the same for all. `None` if nothing changes.
 pub(super) fn plain_config(
     checkpoint: &Checkpoint,
     dtype: Option<FloatType>,
@@ -215,15 +215,15 @@ pub(super) fn plain_config(
     let mut changes = remove_quantization(&mut json);
     if let Some((dtype, before)) = dtype.zip(config.dtype()) {
         changes += replace_dtype(&mut json, before, dtype);
-        // The parts of a model that have another type keep it.
+        // Parts of a model with another type keep it.
         let parts = json.values_mut().filter_map(Value::as_object_mut);
         changes += parts.map(|part| replace_dtype(part, before, dtype)).sum::<usize>();
     }
     Ok((changes > 0).then(|| TextFile { name: "config.json".into(), text: pretty(&json) }))
 }
 
-/// Removes the settings of quantization from a config and the parts inside it. Returns how
-/// many it removed.
+/// Removes the quantization settings from a config and the parts in it. Returns the number of
+/// removed settings.
 fn remove_quantization(json: &mut Map<String, Value>) -> usize {
     // `shift_remove` keeps the order of the rest.
     let removed = QUANTIZATION_KEYS.iter().filter_map(|&key| json.shift_remove(key)).count();
@@ -231,7 +231,7 @@ fn remove_quantization(json: &mut Map<String, Value>) -> usize {
     removed + parts.map(remove_quantization).sum::<usize>()
 }
 
-/// Replaces the type of the weights where it is `before`. Returns how many it replaced.
+/// Replaces the type of the weights where it is `before`. Returns the number of replacements.
 fn replace_dtype(json: &mut Map<String, Value>, before: FloatType, dtype: FloatType) -> usize {
     if before == dtype {
         return 0;
@@ -254,9 +254,9 @@ fn replace_dtype(json: &mut Map<String, Value>, before: FloatType, dtype: FloatT
     changes
 }
 
-/// A config as it is written.
+/// Formats a config for writing.
 pub(super) fn pretty(json: &Map<String, Value>) -> String {
-    // Strings and numbers always serialize.
+    // Serializing strings and numbers cannot fail.
     python_json::from_json(serde_json::to_string_pretty(json).unwrap_or_default()) + "\n"
 }
 

@@ -1,5 +1,4 @@
-//! A text beside the checkpoints, such as a report or a recipe: whole or not at all, like
-//! them.
+//! Writes a text file such as a report or a recipe atomically.
 
 use crate::checkpoint::Checkpoint;
 use crate::export::atomic_output::{AtomicOutput, may_be_written};
@@ -7,8 +6,8 @@ use crate::export::error::SaveError;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Writes `out` by `write`. An existing file is replaced if `force` is set, but never one
-/// that the model needs.
+/// Writes `out` with `write`. An existing file is replaced if `force` is set, but never a file of
+/// the model.
 pub fn write_text(
     source: &Checkpoint,
     out: &Path,
@@ -17,12 +16,12 @@ pub fn write_text(
 ) -> Result<(), SaveError> {
     may_be_written(source, out)?;
     if let Ok(found) = out.symlink_metadata() {
-        // A link that leads to a terminal is none to replace either.
+        // A link to a terminal cannot be replaced either.
         let leads_to_file = out.metadata().is_ok_and(|found| found.is_file());
         let leads_nowhere = found.is_symlink() && out.metadata().is_err();
         if !leads_to_file && !leads_nowhere {
             let found = out.metadata().unwrap_or(found);
-            let what = if found.is_dir() { "a directory" } else { "no regular file" };
+            let what = if found.is_dir() { "a directory" } else { "not a regular file" };
             let why = format!("is {what}; choose another path");
             return Err(SaveError::Unfit { path: out.to_owned(), why });
         }
@@ -40,8 +39,8 @@ pub fn write_text(
     staging.commit(force)
 }
 
-/// Whether an existing file is an index, a config or a tokenizer: a JSON file that lies where
-/// the model does.
+/// Returns whether an existing file is an index, a config or a tokenizer: a JSON file in the
+/// model's directory.
 fn belongs_to_model(source: &Checkpoint, out: &Path) -> bool {
     let Ok(out) = out.canonicalize() else { return false };
     let is_json = out.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
@@ -66,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_there_whole_and_replaces_only_what_it_may() {
+    fn a_text_is_written_atomically_and_replaces_only_other_texts() {
         let directory = tempfile::tempdir().expect("a directory");
         let source = Checkpoint::from_memory("demo", DEMO).expect("the demo");
         let out = directory.path().join("report.html");
@@ -81,7 +80,7 @@ mod tests {
             std::os::unix::fs::symlink("/dev/null", &link).expect("a link");
             for device in [Path::new("/dev/null"), &link] {
                 let why = write(&source, device, true).expect_err("a device");
-                assert!(why.contains("is no regular file"), "{why}");
+                assert!(why.contains("is not a regular file"), "{why}");
             }
             fs::remove_file(link).expect("goes");
         }

@@ -1,12 +1,12 @@
-//! Recognising files beside a model that hold other copies of its weights. In an output they
-//! would be stale, and some loaders prefer them to the new weights.
+//! Recognizes files that hold other copies of a model's weights. In an output they would be
+//! outdated, and some loaders prefer them to the new weights.
 
 use crate::checkpoint::{Checkpoint, Format, has_extension, names_in};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Directories that hold another form of the model, or its history and training.
+/// Directories with another form of the model, its history, or training data.
 const DIRECTORIES: [&str; 12] = [
     ".git",
     ".cache",
@@ -22,8 +22,8 @@ const DIRECTORIES: [&str; 12] = [
     "*.mlmodelc",
 ];
 
-/// Names of files in the model's own directory that hold its weights for another loader, its
-/// training state, or the index of either.
+/// Files in the model's directory that hold its weights for another loader, its training state, or
+/// an index of either.
 const NAMES: [&str; 28] = [
     "consolidated*.safetensors",
     "consolidated*.pth",
@@ -61,18 +61,18 @@ const READABLE: [&str; 9] = ["safetensors", "bin", "pt", "pth", "th", "ckpt", "n
 /// Describes the model's weights for Mistral's own loader, which reads `consolidated*`.
 const MISTRAL_PARAMS: &str = "params.json";
 
-/// Knows which files hold copies of a checkpoint's weights.
+/// Recognizes copies of a checkpoint's weights.
 pub(crate) struct WeightCopies<'c> {
     directories: GlobSet,
     names: GlobSet,
-    /// Whether the model itself is GGUF, so that other GGUF files may be parts of it.
+    /// Whether the model itself is GGUF; then other GGUF files may be parts of it.
     is_gguf: bool,
     shapes: HashMap<&'c str, &'c [u64]>,
 }
 
 impl<'c> WeightCopies<'c> {
     pub(crate) fn new(checkpoint: &'c Checkpoint) -> WeightCopies<'c> {
-        // The patterns are constants, so that none is invalid.
+        // The patterns are constant and valid.
         let [directories, names] = [&DIRECTORIES[..], &NAMES]
             .map(|patterns| glob_set(patterns).unwrap_or_else(|_| GlobSet::empty()));
         let stored = checkpoint.all_stored();
@@ -81,8 +81,8 @@ impl<'c> WeightCopies<'c> {
         WeightCopies { directories, names, is_gguf, shapes: shapes.collect() }
     }
 
-    /// Whether a file holds a copy of the weights, or belongs to one: the path that is to be
-    /// named, which is that of a directory if all of it is left out. `relative`: the file's path
+    /// Returns the path to report if a file is a copy of the weights or belongs to one: the file's
+    /// path, or that of a directory that is left out as a whole. `relative` is the file's path
     /// inside the model's directory.
     pub(crate) fn find(&self, relative: &Path, file: &Path) -> Option<PathBuf> {
         let mut directories: Vec<&Path> = relative.ancestors().skip(1).collect();
@@ -102,9 +102,9 @@ impl<'c> WeightCopies<'c> {
         is_copy.then(|| relative.to_owned())
     }
 
-    /// Whether at least half of the tensors of a file have the name and shape of one of the
-    /// model's, names counted without the module that may hold the whole network. A file that
-    /// does not open shares none.
+    /// Returns whether at least half of the tensors of a file match a tensor of the model in name
+    /// and shape, ignoring a module around the whole network. False for a file that cannot be
+    /// opened.
     fn shares_tensors(&self, file: &Path) -> bool {
         let Ok(other) = Checkpoint::open(file) else { return false };
         let is_shared = |name: &str, dims: &[u64]| {
@@ -119,7 +119,7 @@ impl<'c> WeightCopies<'c> {
     }
 }
 
-/// Whether Mistral's own weights lie beside a file.
+/// Returns whether Mistral's own weights are in the same directory.
 fn has_consolidated(file: &Path) -> bool {
     let directory = file.parent().unwrap_or(file);
     names_in(directory).iter().any(|name| name.starts_with("consolidated"))

@@ -1,4 +1,4 @@
-//! Which weights of an output are transposed.
+//! Orientation of linear weights in an output.
 
 use crate::checkpoint::formats::burnpack::LAYOUT_KEY;
 use crate::checkpoint::{Checkpoint, Format};
@@ -6,14 +6,14 @@ use crate::export::request::WeightLayout;
 use crate::plan::obstacle;
 use crate::tensor::TensorId;
 
-/// Whether a tensor is the weight of a linear layer, which Burn stores as `[in, out]`.
+/// Returns whether a tensor is the weight of a linear layer, which Burn stores as `[in, out]`.
 pub(crate) fn is_linear(checkpoint: &Checkpoint, id: TensorId) -> bool {
     let tensor = checkpoint.tensor(id);
     let is_weight = tensor.name == "weight" || tensor.name.ends_with(".weight");
     is_weight && tensor.shape.rank() == 2 && obstacle(checkpoint, id).is_none()
 }
 
-/// The layout that an output's metadata names.
+/// Returns the layout recorded in an output's metadata.
 pub(crate) fn layout_of(out: &Checkpoint) -> WeightLayout {
     let metadata = out.shards().iter().flat_map(|shard| &shard.metadata);
     let mut metadata = metadata.filter(|_| out.format() == Format::Burnpack);
@@ -23,7 +23,7 @@ pub(crate) fn layout_of(out: &Checkpoint) -> WeightLayout {
     }
 }
 
-/// Whether the output holds a tensor of the source transposed.
+/// Returns whether the output holds the transpose of a tensor of the source.
 pub(crate) fn is_transposed(out: &Checkpoint, source: &Checkpoint, id: TensorId) -> bool {
     layout_of(out) == WeightLayout::Burn && is_linear(source, id)
 }

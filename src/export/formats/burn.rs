@@ -1,4 +1,4 @@
-//! `burn`: burnpack with Q8S tensors, each tensor's scales behind its values.
+//! `burn`: burnpack with Q8S tensors, the scales of each tensor after its values.
 
 use crate::checkpoint::formats::burnpack::{
     ALIGNMENT, BurnType, COUNT_LIMIT, Descriptor, FILE_LIMIT, HEADER_LENGTH, LAYOUT_KEY, MAGIC,
@@ -68,7 +68,7 @@ struct Contents {
 }
 
 impl Burn {
-    /// The output's one file. `Err`: why Burn could not read it.
+    /// Lays out the only file; an error if Burn could not read it.
     fn file(&self, checkpoint: &Checkpoint, plan: &Plan) -> Result<OutFile, String> {
         if checkpoint.tensors().len() > COUNT_LIMIT {
             let found = checkpoint.tensors().len();
@@ -217,7 +217,7 @@ impl Contents {
     }
 }
 
-/// The bytes in front of the data: magic, version, length of the metadata, metadata.
+/// Returns the bytes before the data: magic number, version, length of the metadata, metadata.
 fn header(metadata: &Metadata) -> Result<Vec<u8>, String> {
     let mut cbor = Vec::new();
     ciborium::into_writer(metadata, &mut cbor).map_err(|e| e.to_string())?;
@@ -231,7 +231,7 @@ fn header(metadata: &Metadata) -> Result<Vec<u8>, String> {
     Ok(head)
 }
 
-/// Burn's type of a quantized tensor of this shape. `Err`: why Burn has none.
+/// Returns Burn's type for a quantized tensor of this shape; an error if Burn has none.
 fn scheme_in_burn(quantizer: Quantizer, shape: &Shape) -> Result<BurnType, String> {
     let scheme = quantizer.scheme;
     if let QuantizationScheme::PerBlock(_, _, block) = scheme

@@ -1,9 +1,9 @@
 //! `comfyui`: one safetensors file with ComfyUI's `int8_tensorwise` layers.
 //!
-//! A layer `L` is `L.weight` as I8, `L.weight_scale` as F32, one number or one for each row,
-//! and the marker `L.comfy_quant`, which decides how ComfyUI reads the layer. The marker is a
-//! tensor and not part of `__metadata__`: ComfyUI renames tensors together with their layer,
-//! and reads metadata on some of its paths only.
+//! A layer `L` is stored as `L.weight` in I8, `L.weight_scale` in F32 (one number, or one per row)
+//! and the marker `L.comfy_quant`, by which ComfyUI recognizes the format. The marker is a tensor
+//! rather than an entry of `__metadata__`: ComfyUI renames tensors together with their layer, and
+//! some of its code paths do not read metadata.
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
@@ -21,7 +21,7 @@ use crate::tensor::{DType, Shape, TensorId, TensorInfo};
 use std::collections::HashSet;
 use std::path::Path;
 
-/// What the marker of a layer says.
+/// The content of a layer's marker.
 const MARKER: &str = r#"{"format": "int8_tensorwise"}"#;
 
 pub(super) struct ComfyUi;
@@ -70,7 +70,7 @@ impl FormatWriter for ComfyUi {
     }
 }
 
-/// The name of a layer's marker.
+/// Returns the name of a layer's marker.
 fn marker_name(weight: &TensorInfo) -> String {
     format!("{}.comfy_quant", weight.module())
 }
@@ -79,8 +79,8 @@ fn scale_name(weight: &TensorInfo) -> String {
     format!("{}.weight_scale", weight.module())
 }
 
-/// Fails if a scheme is not ComfyUI's, or if the source has a tensor with the name that a part
-/// of a marked one would get.
+/// Checks that ComfyUI has the schemes, and that the source has no tensor with the name of a new
+/// one.
 fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
     let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
     for (id, quantizer) in plan.iter() {
@@ -99,7 +99,7 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-/// The stored tensors that a marked tensor becomes.
+/// Returns the stored tensors of a marked tensor.
 fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
     let quantizer = plan.get(id)?;
     let tensor = checkpoint.tensor(id);
@@ -110,7 +110,7 @@ fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Opti
         bytes: tensor.parameters(),
         made_from: MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Signed },
     };
-    // By the rank of the scale, ComfyUI tells the scheme when it quantizes a layer again.
+    // When ComfyUI quantizes a layer again, it infers the scheme from the rank of the scale.
     let scale_shape = match quantizer.scheme {
         QuantizationScheme::PerTensor(..) => Shape::new([])?,
         scheme => scheme.scale_shape(&tensor.shape),

@@ -1,4 +1,4 @@
-//! Dequantized checkpoints: safetensors with floats under their plain names.
+//! Dequantized checkpoints: safetensors with floats under the original names.
 
 use crate::checkpoint::packed::{describes_quantization, is_torchao_metadata};
 use crate::checkpoint::{Checkpoint, Format, qat};
@@ -9,8 +9,8 @@ use crate::export::request::Request;
 use crate::export::sidecar_files;
 use crate::tensor::FloatType;
 
-/// Lays out quantized tensors as floats of type `to`, or of their original types; everything
-/// else is copied.
+/// Lays out quantized tensors as floats of type `to`, or of their original types. Everything else
+/// is copied.
 pub(super) fn lay_out(
     checkpoint: &Checkpoint,
     to: Option<FloatType>,
@@ -26,7 +26,7 @@ pub(super) fn lay_out(
     let shards = entries(checkpoint, |tensor, is_part| {
         let Some(id) = tensor else { return is_part.then(Vec::new) };
         if checkpoint.has_observers() && qat::is_observer(&checkpoint.tensor(id).name) {
-            // Observers belong to training with fake quantization, not to the plain model.
+            // Observers belong to quantization-aware training, not to the float model.
             return Some(Vec::new());
         }
         let packed = checkpoint.packed_format(id)?;
@@ -53,7 +53,7 @@ pub(super) fn lay_out(
     )
 }
 
-/// The type of all dequantized tensors, if they have the same.
+/// Returns the type of all dequantized tensors if it is the same for all.
 fn common_type(checkpoint: &Checkpoint, to: Option<FloatType>) -> Option<FloatType> {
     let packed = checkpoint.ids().filter_map(|id| checkpoint.packed_format(id));
     let mut types = packed.map(|packed| to.unwrap_or(packed.original()));
@@ -61,7 +61,7 @@ fn common_type(checkpoint: &Checkpoint, to: Option<FloatType>) -> Option<FloatTy
     types.all(|other| other == first).then_some(first)
 }
 
-/// Fails if nothing is quantized, or if something is that cannot be decoded.
+/// Checks that something is quantized and all of it can be decoded.
 fn check_source(checkpoint: &Checkpoint, request: &Request) -> Result<(), SaveError> {
     let unfit = |why: String| Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
     let is_converted = checkpoint.format() != Format::Safetensors;

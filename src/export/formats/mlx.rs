@@ -1,8 +1,8 @@
-//! `mlx`: a model directory that mlx-lm loads. A layer `L` is `L.weight` as U32 words of the
-//! bytes `q + 128`, with `L.scales` and `L.biases`, one of each for a group of columns. An
-//! element is `byte * scale + bias`, so every bias is −128 times its scale.
+//! `mlx`: a model directory that mlx-lm loads. A layer `L` is stored as `L.weight` in U32 words of
+//! bytes `q + 128`, with one `L.scales` and one `L.biases` per group of columns. An element is
+//! `byte * scale + bias`, so every bias is −128 times its scale.
 //!
-//! Names stay those of the source: mlx-lm renames them itself, `scales` and `biases` included.
+//! Names are those of the source: mlx-lm renames tensors itself, including `scales` and `biases`.
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
@@ -22,10 +22,10 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::path::Path;
 
-/// The group sizes of MLX's affine mode, its default first.
+/// The group sizes of MLX's affine mode, default first.
 const GROUP_SIZES: [u32; 3] = [64, 128, 32];
 
-/// The start of the names of the files that mlx-lm opens.
+/// Prefix of the files that mlx-lm opens.
 const FILE_PREFIX: &str = "model";
 
 pub(super) struct Mlx;
@@ -56,7 +56,7 @@ impl FormatWriter for Mlx {
         model_obstacle(checkpoint)
     }
 
-    /// The model's own type: mlx-lm computes in the type of the scales.
+    /// The type of the weights, because mlx-lm computes in the type of the scales.
     fn scale_storage(&self) -> ScaleStorage {
         ScaleStorage::ElementType
     }
@@ -104,7 +104,7 @@ impl FormatWriter for Mlx {
 }
 
 impl Mlx {
-    /// The stored tensors that a marked tensor becomes.
+    /// Returns the stored tensors of a marked tensor.
     fn entries(&self, checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
         let quantizer = plan.get(id)?;
         let tensor = checkpoint.tensor(id);
@@ -135,7 +135,7 @@ impl Mlx {
     }
 }
 
-/// The group size of all marked tensors. `Err`: they have several, or one that does not fit.
+/// Returns the group size of all marked tensors; an error if it differs or does not fit.
 fn group_size(checkpoint: &Checkpoint, plan: &Plan) -> Result<u32, String> {
     let [default, ..] = GROUP_SIZES;
     let mut found = None;

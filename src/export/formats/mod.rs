@@ -1,8 +1,8 @@
-//! The formats that outputs are written in, one writer each.
+//! The output formats, one writer each.
 //!
-//! A format is one file that implements [`writer::FormatWriter`] and one line in
-//! [`registry`]. Writers lay out files; they read no tensor and write nothing. They may
-//! import `checkpoint`, `plan` and the files directly in `export`, but not `verify`.
+//! A format is one file that implements [`writer::FormatWriter`] and one line in [`registry`].
+//! Writers plan files; they neither read tensors nor write. They may import `checkpoint`, `plan`
+//! and the files directly in `export`, but not `verify`.
 
 mod burn;
 mod comfyui;

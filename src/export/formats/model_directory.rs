@@ -1,10 +1,10 @@
-//! What the formats share whose output is a model directory with a `config.json`.
+//! Checks shared by the formats that write a model directory with a `config.json`.
 
 use crate::checkpoint::Checkpoint;
 use crate::tensor::TensorInfo;
 use std::collections::HashSet;
 
-/// Why a checkpoint cannot be saved as a quantized model directory at all.
+/// Returns why a checkpoint cannot be saved as a quantized model directory, if so.
 pub(super) fn model_obstacle(checkpoint: &Checkpoint) -> Option<String> {
     let config = match checkpoint.model_config() {
         Ok(config) => config,
@@ -22,8 +22,8 @@ pub(super) fn model_obstacle(checkpoint: &Checkpoint) -> Option<String> {
     })
 }
 
-/// Fails if the source has a tensor with a name that a part of `tensor` would get. `names` are
-/// those of all its stored tensors.
+/// Checks that the source has no tensor with the name of a part of `tensor`. `names` are the names
+/// of all its stored tensors.
 pub(super) fn part_taken(
     tensor: &TensorInfo,
     parts: &[String],

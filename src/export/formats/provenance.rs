@@ -1,5 +1,4 @@
-//! What quantscope notes in `__metadata__` where a format has no word for it: how tensors were
-//! rounded and calibrated, and their types before.
+//! Metadata about rounding, calibration and original types, for formats that cannot express them.
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::{
@@ -10,7 +9,7 @@ use crate::export::output_plan::Entry;
 use crate::plan::Plan;
 use crate::quantization::Rounding;
 
-/// Notes the rounding and the calibrations of a file's entries where they are not the defaults.
+/// Records the rounding and the calibration of a file's entries where they are not the defaults.
 pub(super) fn note_quantizers(
     checkpoint: &Checkpoint,
     plan: &Plan,
@@ -30,8 +29,8 @@ pub(super) fn note_quantizers(
     }
 }
 
-/// Notes the types that the quantized tensors of a file had before, in addition to those that
-/// the source notes.
+/// Records the original types of the quantized tensors of a file, in addition to those recorded in
+/// the source.
 pub(super) fn note_original_types(
     checkpoint: &Checkpoint,
     entries: &[Entry],
@@ -44,6 +43,6 @@ pub(super) fn note_original_types(
         Some((tensor.name.to_string(), tensor.dtype.name().to_owned()))
     }));
     metadata.retain(|(key, _)| key != ORIGINAL_KEY);
-    // Strings always serialize.
+    // Serializing strings cannot fail.
     metadata.push((ORIGINAL_KEY.into(), serde_json::to_string(&types).unwrap_or_default()));
 }

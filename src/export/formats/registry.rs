@@ -1,4 +1,4 @@
-//! The table of formats.
+//! The table of output formats.
 
 use crate::checkpoint::Checkpoint;
 use crate::export::container_check;
@@ -79,7 +79,7 @@ impl OutputFormat {
         self.writer().output_kind() == OutputKind::Directory
     }
 
-    /// The scheme of `tensors` when the user names none.
+    /// Returns the default scheme for `tensors`.
     pub fn default_scheme(
         self,
         checkpoint: &Checkpoint,
@@ -89,18 +89,18 @@ impl OutputFormat {
         self.writer().default_scheme(checkpoint, &tensors)
     }
 
-    /// The type that scales are stored in. Errors are measured against scales rounded to it.
+    /// Returns the type of stored scales. Errors are measured with scales rounded to it.
     pub fn scale_storage(self) -> ScaleStorage {
         self.writer().scale_storage()
     }
 
-    /// Why a checkpoint cannot be saved in the format, whatever is selected.
+    /// Returns why a checkpoint cannot be saved in the format, if so.
     pub fn unfit(self, checkpoint: &Checkpoint) -> Option<String> {
         self.writer().checkpoint_obstacle(checkpoint)
     }
 }
 
-/// Lays out the files of a task whose preconditions hold.
+/// Lays out the files of a task whose preconditions are met.
 pub(crate) fn lay_out(
     checkpoint: &Checkpoint,
     request: &Request,
@@ -114,7 +114,7 @@ pub(crate) fn lay_out(
     }
 }
 
-/// Opens a written file with the library that owns its container.
+/// Opens a written file with the library that owns its format.
 pub(crate) fn check_container(task: &Task, file: &Path) -> Result<(), SaveError> {
     let opened = match task {
         Task::Quantize { format, .. } => format.writer().check_container(file),

@@ -1,4 +1,4 @@
-//! `safetensors`: int8 values and F32 scales side by side, for any tensors.
+//! `safetensors`: int8 values and F32 scales as separate tensors, for any tensor.
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::{Int8Values, METADATA_KEY, SCALE_SUFFIX};
@@ -59,7 +59,7 @@ impl FormatWriter for Safetensors {
     }
 }
 
-/// Fails if the source already has a tensor with the name that a scale would get.
+/// Checks that the source has no tensor with the name of a new scale.
 fn check_scale_names(
     checkpoint: &Checkpoint,
     plan: &Plan,
@@ -81,7 +81,7 @@ fn check_scale_names(
     Ok(())
 }
 
-/// A marked tensor's I8 values, followed by its F32 scales.
+/// Returns a marked tensor's I8 values, followed by its F32 scales.
 fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
     let quantizer = plan.get(id)?;
     let tensor = checkpoint.tensor(id);

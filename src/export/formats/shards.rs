@@ -10,17 +10,17 @@ use crate::quantization::Rounding;
 use crate::tensor::{DType, TensorId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The entries of each shard of the source, in its order.
+/// The entries of each shard, in the source's order.
 pub(super) type Shards = Vec<Vec<Entry>>;
 
-/// A file's `__metadata__`, in its order.
+/// A file's `__metadata__`, in file order.
 pub(super) type FileMetadata = Vec<(String, String)>;
 
-/// The key under which loaders look for the framework that wrote a file.
+/// The metadata key for the framework that wrote a file.
 const FRAMEWORK_KEY: &str = "format";
 
-/// Every stored tensor in order, with the tensor it holds or is the first part of, and whether
-/// it is part of a packed tensor.
+/// Returns every stored tensor in order, with the tensor that it holds or is the first part of, and
+/// whether it is part of a packed tensor.
 fn stored_with_tensors(
     checkpoint: &Checkpoint,
 ) -> impl Iterator<Item = (StoredId, Option<TensorId>, bool)> {
@@ -53,9 +53,9 @@ fn copied(checkpoint: &Checkpoint, id: StoredId) -> Entry {
     }
 }
 
-/// The entries that `change` makes of each stored tensor, shard by shard. `change` gets the tensor
-/// that the stored tensor holds, and whether it is part of a packed one. `None` copies it.
-/// Tensors that no output holds are left out.
+/// Returns the entries that replace each stored tensor, shard by shard. `change` gets the tensor
+/// that the stored tensor holds, and whether it is part of a packed one; it returns `None` to copy
+/// it. Tensors that no output holds are left out.
 pub(super) fn entries(
     checkpoint: &Checkpoint,
     change: impl Fn(Option<TensorId>, bool) -> Option<Vec<Entry>>,
@@ -73,9 +73,9 @@ pub(super) fn entries(
     shards
 }
 
-/// Lays out `shards` as the files of the output: under the names of the source's files if the
-/// output is a directory, otherwise in one file. `edit_metadata` turns the source's
-/// `__metadata__` into that of a file with these entries.
+/// Lays out `shards` as the files of the output: with the names of the source's files if the output
+/// is a directory, else in one file. `edit_metadata` converts the source's `__metadata__` to that
+/// of a file with the given entries.
 pub(super) fn lay_out(
     checkpoint: &Checkpoint,
     shards: Shards,
@@ -91,7 +91,7 @@ pub(super) fn lay_out(
     output_plan.warnings.extend(left_out);
     output_plan.warnings.extend(shared_elements(checkpoint));
     let sources = checkpoint.shards();
-    // Only the metadata of safetensors is of this kind.
+    // The metadata of other formats has another meaning.
     let is_safetensors = checkpoint.format() == Format::Safetensors;
     let file = |name: String, metadata: FileMetadata, entries: Vec<Entry>| {
         let entries = aligned(entries);
@@ -103,8 +103,8 @@ pub(super) fn lay_out(
     };
     if output_plan.directory {
         let keeps_names = is_safetensors && !checkpoint.joins_parts();
-        // A file may have nothing of its own: all its tensors begin in others, or it is the first
-        // part of a split GGUF and has key-values alone.
+        // A file may be empty: all its tensors may start in other files, or it may be the first
+        // part of a split GGUF with key-values only.
         let is_needed =
             |entries: &Vec<Entry>| keeps_names || sources.len() == 1 || !entries.is_empty();
         let kept: Vec<_> = sources.iter().zip(shards).filter(|(_, e)| is_needed(e)).collect();
@@ -135,7 +135,7 @@ pub(super) fn lay_out(
     Ok(())
 }
 
-/// The path of a source file inside the model's directory, with `/` between its parts.
+/// Returns the path of a source file relative to the model's directory, with `/` as separator.
 fn name_inside(checkpoint: &Checkpoint, shard: &Shard) -> String {
     let inside = checkpoint
         .directory()
@@ -145,8 +145,8 @@ fn name_inside(checkpoint: &Checkpoint, shard: &Shard) -> String {
     if name.is_empty() { shard.name() } else { name }
 }
 
-/// Names the framework if the source does not. transformers 4.57 refuses a file that has
-/// metadata without it; a model that has a config, or comes from PyTorch, gets it in any case.
+/// Adds the framework if the source does not name it. transformers 4.57 rejects a file with
+/// metadata that lacks it, so it is added to every model with a config or from PyTorch.
 fn name_framework(checkpoint: &Checkpoint, metadata: &mut FileMetadata) {
     let has_config = || checkpoint.model_config().is_ok_and(|config| config.is_some());
     let needs_it = !metadata.is_empty() || checkpoint.format() == Format::PyTorch || has_config();
@@ -155,7 +155,7 @@ fn name_framework(checkpoint: &Checkpoint, metadata: &mut FileMetadata) {
     }
 }
 
-/// Adds quantscope's description of the quantized `tensors` under `key`, to what is there.
+/// Adds quantscope's description of the quantized `tensors` under `key`.
 pub(super) fn describe_tensors(
     metadata: &mut FileMetadata,
     key: &str,
@@ -172,7 +172,7 @@ pub(super) fn describe_tensors(
     }
 }
 
-/// The metadata of the entries that a quantizer makes, by tensor name.
+/// Returns the metadata of quantized entries by tensor name.
 pub(super) fn quantized_metadata(
     checkpoint: &Checkpoint,
     entries: &[Entry],
@@ -185,18 +185,18 @@ pub(super) fn quantized_metadata(
     quantized.collect()
 }
 
-/// quantscope's metadata of quantized tensors, as JSON.
+/// Formats quantscope's metadata of quantized tensors as JSON.
 pub(super) fn description(
     rounding: Rounding,
     tensors: BTreeMap<String, QuantizedTensorMetadata>,
 ) -> String {
     let version = QuantizedMetadata::VERSION;
     let metadata = QuantizedMetadata { version, rounding: rounding.name().to_owned(), tensors };
-    // Strings and numbers always serialize.
+    // Serializing strings and numbers cannot fail.
     serde_json::to_string(&metadata).unwrap_or_default()
 }
 
-/// quantscope's metadata of two shards as one.
+/// Merges quantscope's metadata of two shards.
 fn joined(a: &str, b: &str) -> String {
     let parsed = |text| serde_json::from_str::<QuantizedMetadata>(text).ok();
     match (parsed(a), parsed(b)) {
@@ -208,7 +208,7 @@ fn joined(a: &str, b: &str) -> String {
     }
 }
 
-/// Fails if a tensor has a type that safetensors does not have.
+/// Checks that safetensors has the types of all tensors.
 fn can_hold(checkpoint: &Checkpoint, shards: &Shards) -> Result<(), SaveError> {
     let from_elsewhere = checkpoint.format() != Format::Safetensors;
     let unknown = |dtype: &DType| match dtype {
@@ -229,10 +229,10 @@ fn can_hold(checkpoint: &Checkpoint, shards: &Shards) -> Result<(), SaveError> {
     })
 }
 
-/// Orders entries so that each starts on a multiple of its element's size, which readers that
-/// map the file rely on. The first of these orders that does: the source's; the source's with
-/// all scales and then all values at the end; by decreasing element size, as the safetensors
-/// crate orders.
+/// Orders entries so that each starts at a multiple of its element size, which readers that map the
+/// file rely on. Uses the first of these orders that achieves this: the source's order; the
+/// source's order with all scales and then all values moved to the end; by decreasing element size,
+/// like the safetensors crate.
 fn aligned(entries: Vec<Entry>) -> Vec<Entry> {
     let size = |entry: &Entry| entry.dtype.bits().map_or(1, |bits| (bits / 8).max(1));
     let is_aligned = |entries: &[Entry]| {
@@ -260,7 +260,7 @@ fn aligned(entries: Vec<Entry>) -> Vec<Entry> {
     falling
 }
 
-/// A warning for tensors that share bytes of their file; each is written separately.
+/// Returns a warning about tensors that share bytes of their file; each is written separately.
 fn shared_elements(checkpoint: &Checkpoint) -> Option<String> {
     let mut ranges: Vec<_> = checkpoint
         .all_stored()
@@ -284,7 +284,7 @@ fn shared_elements(checkpoint: &Checkpoint) -> Option<String> {
     })
 }
 
-/// The index of the shards, if there are several or the source has one.
+/// Returns the index of the shards if there are several or the source has one.
 fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFile> {
     let source = checkpoint.index();
     if source.is_none() && files.len() < 2 {

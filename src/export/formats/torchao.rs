@@ -1,6 +1,7 @@
-//! `torchao`: a model directory with torchao's `Int8Tensor` weights, which transformers loads.
-//! A layer `L` is `L._weight_qdata` as I8, `L._weight_scale` as F32 and `L._weight_zero_point`
-//! as I8 zeros. The class and the parameters of every tensor are in `__metadata__`.
+//! `torchao`: a model directory with torchao's `Int8Tensor` weights, which transformers loads. A
+//! layer `L` is stored as `L._weight_qdata` in I8, `L._weight_scale` in F32 and
+//! `L._weight_zero_point` as I8 zeros. The class and parameters of every tensor are in
+//! `__metadata__`.
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::path::Path;
 
-/// The metadata key of the names of all tensors.
+/// The metadata key for the names of all tensors.
 const NAMES_KEY: &str = "tensor_names";
 
 pub(super) struct Torchao;
@@ -81,12 +82,13 @@ impl FormatWriter for Torchao {
     }
 }
 
-/// The name of a part of a weight: `L._weight_scale` for `L.weight`.
+/// Returns the name of a part of a weight: `L._weight_scale` for `L.weight`.
 fn part_name(weight: &TensorInfo, part: &str) -> String {
     format!("{}._weight_{part}", weight.module())
 }
 
-/// Fails if a marked tensor has a scheme or a name that torchao's format does not hold.
+/// Checks that torchao has the schemes, and that the source has no tensor with the name of a new
+/// one.
 fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
     let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
     for (id, quantizer) in plan.iter() {
@@ -109,7 +111,7 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-/// Rows and columns that share a scale.
+/// Returns the rows and columns that share a scale.
 fn block_of(scheme: QuantizationScheme, shape: &Shape) -> [u64; 2] {
     match scheme {
         QuantizationScheme::PerTensor(..) => [shape.channels(), shape.row_len()],
@@ -120,11 +122,11 @@ fn block_of(scheme: QuantizationScheme, shape: &Shape) -> [u64; 2] {
     }
 }
 
-/// The stored tensors that a marked tensor becomes.
+/// Returns the stored tensors of a marked tensor.
 fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
     let quantizer = plan.get(id)?;
     let tensor = checkpoint.tensor(id);
-    // torchao's scales have as many dimensions as the weight.
+    // torchao's scales have the rank of the weight.
     let scale_shape = match quantizer.scheme {
         QuantizationScheme::PerTensor(..) => Shape::new([1, 1])?,
         scheme => scheme.scale_shape(&tensor.shape),
@@ -141,7 +143,7 @@ fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Opti
     ])
 }
 
-/// torchao's metadata of all tensors: class, parameters and parts.
+/// Returns torchao's metadata of all tensors: class, parameters and parts.
 fn described_tensors(checkpoint: &Checkpoint, plan: &Plan) -> FileMetadata {
     let is_written = |id: &TensorId| {
         checkpoint.plain(*id).is_some_and(|stored| !is_left_out(checkpoint, stored))
@@ -169,7 +171,7 @@ fn described_tensors(checkpoint: &Checkpoint, plan: &Plan) -> FileMetadata {
     described.chain([(NAMES_KEY.to_owned(), names)]).collect()
 }
 
-/// PyTorch's name of a tensor's type.
+/// Returns PyTorch's name for a tensor's type.
 fn torch_name(tensor: &TensorInfo) -> &'static str {
     match tensor.dtype.float() {
         Some(FloatType::F64) => "float64",
@@ -179,8 +181,8 @@ fn torch_name(tensor: &TensorInfo) -> &'static str {
     }
 }
 
-/// The `quantization_config` of `config.json`. Its granularity is that of the first marked
-/// tensor; what is loaded follows the metadata of each tensor.
+/// Returns the `quantization_config` of `config.json`. It has the granularity of the first marked
+/// tensor; loading follows the metadata of each tensor.
 fn quantization_config(plan: &Plan) -> Value {
     let scheme = plan.iter().next().map(|(_, quantizer)| quantizer.scheme);
     let (class, data) = match scheme {

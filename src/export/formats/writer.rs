@@ -1,4 +1,4 @@
-//! What a format must be able to do.
+//! The interface of an output format.
 
 use crate::checkpoint::Checkpoint;
 use crate::export::error::SaveError;
@@ -9,7 +9,7 @@ use crate::quantization::{QuantizationScheme, ScaleStorage};
 use crate::tensor::TensorId;
 use std::path::Path;
 
-/// What an output of a format is on disk.
+/// The form of an output on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputKind {
     /// One file with this extension.
@@ -20,7 +20,7 @@ pub(crate) enum OutputKind {
     FileOrDirectory(&'static str),
 }
 
-/// A format that quantized tensors can be written in.
+/// Plans the files of an output in one format.
 pub(crate) trait FormatWriter: Sync {
     /// The format's name on the command line.
     fn name(&self) -> &'static str;
@@ -31,21 +31,21 @@ pub(crate) trait FormatWriter: Sync {
     /// Whether outputs are files or directories.
     fn output_kind(&self) -> OutputKind;
 
-    /// The scheme for `tensors` when the user names none.
+    /// The default scheme for `tensors`.
     fn default_scheme(&self, checkpoint: &Checkpoint, tensors: &[TensorId]) -> QuantizationScheme;
 
-    /// Why no tensor of the checkpoint can be saved in the format, if none can.
+    /// Returns why no tensor of the checkpoint can be saved in the format, if so.
     fn checkpoint_obstacle(&self, _: &Checkpoint) -> Option<String> {
         None
     }
 
-    /// The type that scales are stored in.
+    /// The type of stored scales.
     fn scale_storage(&self) -> ScaleStorage {
         ScaleStorage::F32
     }
 
-    /// Adds the output's files, texts and warnings to `output_plan`. The plan holds only
-    /// tensors that can be quantized, and OUT fits [`FormatWriter::output_kind`].
+    /// Adds the output's files, texts and warnings to `output_plan`. The plan only marks tensors
+    /// that can be quantized, and OUT fits [`FormatWriter::output_kind`].
     fn lay_out(
         &self,
         checkpoint: &Checkpoint,
@@ -54,8 +54,8 @@ pub(crate) trait FormatWriter: Sync {
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError>;
 
-    /// Opens a written file with the library that owns its container, where there is one.
-    /// quantscope's own reader opens every output in any case. `Err`: why it does not open.
+    /// Opens a written file with the library that owns its format, if there is one, and returns the
+    /// reason if it does not open. quantscope's own reader opens every output in any case.
     fn check_container(&self, _file: &Path) -> Result<(), String> {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Comparing the files of an output with its plan: headers, the bytes between tensors, texts and
-//! sidecar files. Everything but the tensors' elements follows from the source and the request.
+//! Compares the files of an output with its plan: headers, the bytes between tensors, texts and
+//! sidecar files. The expected content of all of these follows from the source and the request.
 
 use crate::checkpoint::io::files;
 use crate::export::error::{IoContext, SaveError};
@@ -16,11 +16,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Bytes that are compared at a time.
+/// Number of bytes compared at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Compares the files of an output with what its source gives. Stops early, without an error,
-/// once `is_wanted` returns false.
+/// Compares the files of an output with the content expected from its source. Returns early,
+/// without an error, once `is_wanted` returns false.
 pub(crate) fn verify_files(
     pairing: &Pairing,
     is_wanted: &dyn Fn() -> bool,
@@ -54,7 +54,7 @@ pub(crate) fn compare_with_plan(
         comparison.compare(&mut comparison.open()?, &mut text.text.as_bytes(), "the plan")?;
     }
     let mut copied: Vec<&SidecarFile> = output_plan.sidecar_files.iter().collect();
-    // Those that are there were copied at the user's wish.
+    // Left-out files that exist were copied on request.
     copied.extend(output_plan.left_out.files.iter().filter(|file| path_of(&file.name).exists()));
     for SidecarFile { name, source, .. } in &copied {
         let path = path_of(name);
@@ -76,7 +76,7 @@ pub(crate) fn compare_with_plan(
     check_no_others(path, &files.chain(texts).chain(copied).collect())
 }
 
-/// Fails if a directory holds files other than `expected`; the error names all of them.
+/// Checks that a directory has no files other than `expected`; the error names all of them.
 fn check_no_others(root: &Path, expected: &HashSet<PathBuf>) -> Result<(), SaveError> {
     let (mut others, mut pending) = (Vec::new(), vec![root.to_owned()]);
     while let Some(directory) = pending.pop() {
@@ -101,7 +101,7 @@ fn check_no_others(root: &Path, expected: &HashSet<PathBuf>) -> Result<(), SaveE
     Err(SaveError::FileDiffers { path: root.to_owned(), why })
 }
 
-/// One file of the output under comparison.
+/// One file of the output that is being compared.
 struct FileComparison<'c> {
     path: &'c Path,
     is_wanted: &'c dyn Fn() -> bool,
@@ -173,7 +173,7 @@ impl FileComparison<'_> {
         self.compare(&mut file.take(gap.end - gap.start), &mut zeros, "the plan")
     }
 
-    /// Compares all bytes of two readers, the first of which reads the file.
+    /// Compares all bytes of two readers; the first reads the file.
     fn compare(
         &self,
         found: &mut dyn Read,

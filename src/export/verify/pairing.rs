@@ -1,4 +1,4 @@
-//! Pairing the tensors of an output with those of its source.
+//! Pairs the tensors of an output with those of its source.
 
 use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::qat::is_observer;
@@ -13,23 +13,23 @@ use crate::quantization::{Calibration, Chunks, Preset, QuantizationScheme, Quant
 use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId};
 use std::collections::{HashMap, HashSet};
 
-/// Bytes of elements that are compared at a time.
+/// Bytes of elements compared at a time.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// How a tensor of the output was made from that of the source.
+/// How a tensor of the output was made from its counterpart in the source.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Match {
-    /// Copied, byte for byte.
+    /// Copied byte for byte.
     Identical,
     /// Quantized to int8.
     Quantized,
     /// Quantized with a preset of compressed-tensors.
     Preset(Preset),
-    /// Quantized to ggml's blocks of a type.
+    /// Quantized to a block type of ggml.
     GgmlBlocks(BlockType),
-    /// Dequantized to this type.
+    /// Dequantized to the given type.
     Dequantized(FloatType),
-    /// Rounded to int8 and back, in its own type.
+    /// Quantized to int8 and dequantized, in its own type.
     FakeQuantized(Quantizer, Rounding),
 }
 
@@ -40,9 +40,10 @@ pub struct Pair {
     pub out: TensorId,
     pub source: TensorId,
     pub matched: Match,
-    /// For [`Match::Identical`], the stored tensors that are compared: output's, source's.
+    /// For [`Match::Identical`]: pairs of stored tensors to compare, of the output and of the
+    /// source.
     pub parts: Vec<(StoredId, StoredId)>,
-    /// Whether the output holds the source's tensor transposed.
+    /// Whether the output holds the transpose of the source's tensor.
     pub transposed: bool,
 }
 
@@ -60,8 +61,9 @@ impl<'c> Pairing<'c> {
     /// Pairs the tensors by name.
     ///
     /// # Errors
-    /// If a tensor of either side has no counterpart, or has a shape or type that quantscope
-    /// cannot have made from its counterpart.
+    ///
+    /// A tensor on either side has no counterpart, or has a shape or type that quantscope cannot
+    /// have made from its counterpart.
     pub fn new(out: &'c Checkpoint, source: &'c Checkpoint) -> Result<Self, SaveError> {
         let names = Names::new(out, source);
         let pairs = out.ids().map(|id| {
@@ -84,7 +86,7 @@ impl<'c> Pairing<'c> {
         }
     }
 
-    /// The same where ggml's blocks were made by this importance.
+    /// Sets the importance that was used for quantizing to ggml's block types.
     pub fn weighed_by(self, importance: Importance) -> Pairing<'c> {
         Pairing { importance, ..self }
     }
@@ -121,11 +123,11 @@ impl<'c> Pairing<'c> {
         unpaired.into_iter().filter_map(pair).collect()
     }
 
-    /// A tensor of the source that the output should have and does not.
+    /// Returns a tensor of the source that the output should contain but does not.
     fn missing(&self) -> Option<TensorId> {
         let Pairing { out, source, pairs, .. } = self;
         let paired: HashSet<TensorId> = pairs.iter().map(|pair| pair.source).collect();
-        // An output with observers has all of them, one without has none.
+        // An output has either all observers or none.
         let drops_observers =
             source.has_observers() && !out.ids().any(|id| is_observer(&out.tensor(id).name));
         let is_dropped = |id: TensorId| drops_observers && is_observer(&source.tensor(id).name);
@@ -134,7 +136,7 @@ impl<'c> Pairing<'c> {
         unpaired.find(|&id| !is_dropped(id) && !is_left_out(id))
     }
 
-    /// The chunks in which a pair is compared.
+    /// Returns the chunks in which a pair is compared.
     pub fn chunks(&self, pair: &Pair) -> Chunks {
         if pair.matched == Match::Identical {
             let bytes = pair.parts.iter().map(|&(part, _)| self.out.stored(part).bytes()).sum();
@@ -145,7 +147,7 @@ impl<'c> Pairing<'c> {
         Chunks::new(&self.out.tensor(pair.out).shape, CHUNK_BYTES / size, scheme)
     }
 
-    /// The quantizer that a tensor was quantized with, according to the output.
+    /// Returns the quantizer of a tensor according to the output.
     pub fn quantizer(&self, pair: &Pair) -> Option<(Quantizer, Rounding)> {
         match pair.matched {
             Match::FakeQuantized(quantizer, rounding) => Some((quantizer, rounding)),
@@ -164,8 +166,8 @@ impl<'c> Pairing<'c> {
         }
     }
 
-    /// The tensors whose scales must be known before chunks are compared: those with groups
-    /// longer than a chunk.
+    /// Returns the tensors whose scales must be computed before chunks are compared: those with
+    /// groups longer than a chunk.
     pub fn to_calibrate(&self) -> impl Iterator<Item = (TensorId, Quantizer, Rounding)> {
         self.pairs.iter().filter_map(|pair| {
             let (quantizer, rounding) = self.quantizer(pair)?;
@@ -181,8 +183,7 @@ impl<'c> Pairing<'c> {
 }
 
 impl Pairing<'_> {
-    /// Tensors of the source whose global scale follows from the largest magnitude of all of
-    /// them.
+    /// Returns the groups of tensors in the source that share a global scale.
     pub fn scaled_together(&self) -> Vec<Vec<TensorId>> {
         let has_global = |pair: &&Pair| match self.quantizer(pair) {
             Some((quantizer, _)) => quantizer.scheme.preset().is_some_and(Preset::has_global_scale),
@@ -197,12 +198,12 @@ impl Pairing<'_> {
     }
 }
 
-/// The names on both sides.
+/// The tensor names on both sides.
 struct Names<'c> {
     out: &'c Checkpoint,
     source: &'c Checkpoint,
     tensors: HashMap<&'c str, TensorId>,
-    /// Stored tensors of the source, each with the tensor that it belongs to.
+    /// Stored tensors of the source, each with the tensor it belongs to.
     stored: HashMap<&'c str, (StoredId, TensorId)>,
     out_stored: HashSet<&'c str>,
     fake_quantized: HashMap<String, (Quantizer, Rounding)>,
@@ -226,15 +227,15 @@ impl<'c> Names<'c> {
         }
     }
 
-    /// The pair of a tensor of the output. `Err`: why it has none.
+    /// Pairs a tensor of the output; an error if it has no counterpart.
     fn pair(&self, id: TensorId) -> Result<Pair, String> {
         let tensor = self.out.tensor(id);
         let found = match self.tensors.get(tensor.name.as_str()) {
             Some(&origin) => self.pair_with(id, origin),
             None => Err(format!("{} holds no tensor of that name", self.source.path().display())),
         };
-        // What a tensor is recognised as depends on the files beside it, which a lone output
-        // file does not have. Its stored tensors are copies all the same.
+        // Recognition of packed tensors uses the config, which a single output file does not have.
+        // Its stored tensors are copies in any case.
         found.or_else(|why| self.copied(id).ok_or(why))
     }
 
@@ -289,8 +290,8 @@ impl<'c> Names<'c> {
         Ok(Pair { out: id, source: origin, matched, parts: same, transposed })
     }
 
-    /// Pairs a tensor whose stored tensors all have the name, type and shape of one of the
-    /// source's, if the output has all stored tensors of that tensor of the source.
+    /// Pairs a tensor whose stored tensors all match stored tensors of one source tensor in name,
+    /// type and shape, if the output has all stored tensors of that source tensor.
     fn copied(&self, id: TensorId) -> Option<Pair> {
         let Names { out, source, .. } = *self;
         let mut origin = None;
@@ -323,7 +324,7 @@ fn different_types(found: &DType, source: &DType) -> String {
     format!("its type is {found}, the source's {source}")
 }
 
-/// The stored tensors that a tensor consists of.
+/// Returns the stored tensors of a tensor.
 pub(super) fn parts(checkpoint: &Checkpoint, id: TensorId) -> Vec<StoredId> {
     match checkpoint.content(id) {
         Content::Plain(stored) => vec![*stored],
@@ -331,7 +332,7 @@ pub(super) fn parts(checkpoint: &Checkpoint, id: TensorId) -> Vec<StoredId> {
     }
 }
 
-/// The tensors that a fake-quantized output's metadata lists.
+/// Returns the tensors listed in the metadata of a fake-quantized output.
 fn fake_quantized(out: &Checkpoint) -> HashMap<String, (Quantizer, Rounding)> {
     let texts = out.shards().iter().flat_map(|s| &s.metadata);
     let texts = texts.filter(|(key, _)| key == FAKE_METADATA_KEY);

@@ -1,4 +1,4 @@
-//! Recovering the request that an output must have been made by.
+//! Recovers the request that must have produced an output.
 
 use crate::checkpoint::formats::gguf::{
     IMPORTANCE_CHUNKS_KEY, IMPORTANCE_DATASET_KEY, IMPORTANCE_ENTRIES_KEY, IMPORTANCE_FILE_KEY,
@@ -17,8 +17,8 @@ use crate::tensor::FloatType;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The request that gives an output whose tensors are paired like this. `None` if every tensor
-/// is a copy: then the output need not come from quantscope.
+/// Returns the request that produces an output with these pairs. `None` if every tensor is a copy:
+/// such an output need not come from quantscope.
 pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
     let mut plan = Plan::default();
     let (mut fake, mut packed, mut presets, mut container) = (false, false, false, None);
@@ -83,7 +83,7 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
     Ok(Some(Request { task, out: root(pairing.out, format), force: true, copy: Vec::new() }))
 }
 
-/// The importance that a GGUF file was made by, with what the file says of it.
+/// Returns the importance used for a GGUF file, with the origin recorded in the file.
 fn recovered_importance(pairing: &Pairing) -> Importance {
     let find = |key: &str| {
         let mut metadata = pairing.out.shards().iter().flat_map(|shard| &shard.metadata);
@@ -101,7 +101,7 @@ fn recovered_importance(pairing: &Pairing) -> Importance {
     }
 }
 
-/// The path of the whole output, whichever of its files was opened.
+/// Returns the path of the whole output, whichever of its files was opened.
 fn root(out: &Checkpoint, format: OutputFormat) -> PathBuf {
     let is_part = out.shards().len() > 1 && !out.path().is_dir();
     let is_inside = is_part || format.is_directory() || has_extension(out.path(), "json");

@@ -1,7 +1,7 @@
-//! Comparing the elements of an output with those of its source, one chunk at a time.
+//! Compares the elements of an output with those of its source, chunk by chunk.
 //!
-//! The expected values are computed here from the source. Nothing is shared with the code that
-//! encodes them but the kernels.
+//! The expected values are computed here from the source. Only the kernels are shared with the code
+//! that encoded them.
 
 use crate::checkpoint::formats::gguf::IMPORTANCE_FILE_KEY;
 use crate::checkpoint::packed::BIAS_FACTOR;
@@ -18,7 +18,7 @@ use crate::quantization::{
 use crate::tensor::{BlockType, FloatType, TensorId, read_f64};
 use std::ops::Range;
 
-/// Compares chunks. Each thread has its own.
+/// Compares chunks. Each thread has its own verifier.
 pub(crate) struct TensorVerifier<'k> {
     pairing: &'k Pairing<'k>,
     known: &'k KnownScales,
@@ -43,8 +43,8 @@ impl<'k> TensorVerifier<'k> {
         }
     }
 
-    /// Compares chunk `k` of a pair. For quantized tensors, returns the error of the bytes on
-    /// disk against the source.
+    /// Compares chunk `k` of a pair. For quantized tensors returns the error of the written bytes
+    /// relative to the source.
     pub(crate) fn verify(
         &mut self,
         pair: &Pair,
@@ -75,7 +75,7 @@ impl<'k> TensorVerifier<'k> {
         SaveError::TensorDiffers { path: out.path().to_owned(), tensor, why }
     }
 
-    /// `range` counts bytes through all parts of the tensor.
+    /// Compares a copied tensor. `range` counts bytes across all its parts.
     fn identical(&mut self, pair: &Pair, range: Range<u64>) -> Result<(), SaveError> {
         let (out, source) = (self.pairing.out, self.pairing.source);
         let mut start = 0;
@@ -207,7 +207,7 @@ impl<'k> TensorVerifier<'k> {
         Ok(sums)
     }
 
-    /// `range` consists of whole rows.
+    /// Compares dequantized rows. `range` consists of whole rows.
     fn restored(
         &mut self,
         pair: &Pair,
@@ -236,8 +236,8 @@ impl<'k> TensorVerifier<'k> {
         Ok(sums)
     }
 
-    /// `range` consists of whole rows. Every part of the tensor is compared with what its
-    /// source gives, and the error is that of what is read back.
+    /// Compares every part of a tensor quantized with a preset, and measures the error of what is
+    /// read back. `range` consists of whole rows.
     fn preset(
         &mut self,
         pair: &Pair,
@@ -266,7 +266,7 @@ impl<'k> TensorVerifier<'k> {
                 Some("_scale") => (coder.scales_before(row), &rows.scales),
                 Some("_zero_point") => (coder.zero_points_before(row), &rows.zero_points),
                 Some("_global_scale") => (0, &global),
-                // The dimensions follow from the plan.
+                // The plan determines the dimensions.
                 _ => continue,
             };
             let written = self.out.stored(part, start..start + expected.len() as u64)?;
@@ -287,7 +287,7 @@ impl<'k> TensorVerifier<'k> {
         Ok(sums)
     }
 
-    /// `range` consists of whole blocks, since rows do.
+    /// Compares blocks of a ggml type. `range` consists of whole blocks, because rows do.
     fn ggml_blocks(
         &mut self,
         pair: &Pair,
@@ -352,13 +352,13 @@ fn importance_file(out: &Checkpoint) -> Option<&str> {
     Some(file)
 }
 
-/// The known scales of a tensor, unless chunks hold whole groups: then each scale follows from
-/// the elements of its group.
+/// Returns the precomputed scales of a tensor. If chunks hold whole groups there are none: each
+/// scale is computed from the elements of its group.
 fn known_scales(known: &KnownScales, tensor: TensorId, chunks_hold: bool) -> Option<&[f32]> {
     (!chunks_hold).then(|| known.get(&tensor).map(Vec::as_slice).unwrap_or_default())
 }
 
-/// Where two runs of bytes differ first; a shorter one differs at its end.
+/// Returns the index of the first difference; if one slice is shorter, its length.
 fn first_difference(a: &[u8], b: &[u8]) -> Option<u64> {
     if a == b {
         return None;
