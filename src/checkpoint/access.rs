@@ -1,60 +1,64 @@
-//! Where a stored tensor's elements are, what is done to them on reading, and what part the
-//! tensor plays in the model.
+//! Location of a stored tensor's elements, conversions on reading, and the tensor's role in the
+//! model.
 
 use crate::checkpoint::chunks::Chunks;
 use crate::checkpoint::strided::StridedView;
 use std::sync::Arc;
 
-/// How the elements of a stored tensor are obtained from its file.
+/// How the elements of a stored tensor are read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Access {
-    /// They fill the tensor's range of the file, in row-major order.
+    /// The elements fill the tensor's byte range, in row-major order.
     Direct,
-    /// They are gathered, inflated, converted or held in memory.
+    /// The elements are gathered, inflated, converted or in memory.
     Indirect(Box<Indirect>),
-    /// They cannot be read, for this reason. The tensor is listed and nothing more.
+    /// The elements cannot be read, for the given reason. The tensor is only listed.
     Unreadable(Box<str>),
 }
 
-/// Elements that are not simply a range of the file.
+/// Elements that are not a contiguous byte range of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Indirect {
+    /// The bytes that contain the elements.
     pub data: Data,
-    /// Bytes of all elements in row-major order.
+    /// Size of all elements in bytes.
     pub bytes: u64,
-    /// Which bytes of `data` the elements are; `None`: the first `bytes`, in order.
+    /// The elements' strided view of `data`; `None` if they are its first `bytes` bytes.
     pub view: Option<StridedView>,
-    /// What is done to the elements after they are read.
+    /// Conversion applied after reading.
     pub conversion: Option<Conversion>,
 }
 
-/// The bytes that hold the elements.
+/// The bytes that contain the elements.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
     /// The tensor's range of the file.
     File,
-    /// What inflating the tensor's range gives: `size` bytes after the first `skip`.
+    /// The inflated content of the tensor's range: `size` bytes after the first `skip`.
     Deflated { skip: u64, size: u64 },
-    /// Bytes decoded when the file was opened, from `start` on.
+    /// Bytes decoded when the file was opened, from byte `start`.
     Memory { bytes: Arc<[u8]>, start: u64 },
     /// Parts in one or more files.
     Chunks(Arc<Chunks>),
 }
 
-/// A change of every element.
+/// A conversion of every element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conversion {
     /// Bytes of one element.
     pub element: u64,
-    /// Bytes of one number: half an element for complex numbers.
+    /// Size of one number in bytes: half an element for complex numbers.
     pub number: u64,
     /// Whether numbers are stored big-endian.
     pub swap_bytes: bool,
+    /// The change of sign.
     pub sign: SignChange,
 }
 
+/// A change of sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignChange {
+    /// Keeps the sign.
     None,
     /// Negates floating-point numbers: PyTorch's negative bit.
     NegateFloats,
@@ -67,7 +71,7 @@ pub enum SignChange {
 }
 
 impl Conversion {
-    /// Converts whole elements in place to little-endian numbers of the right sign.
+    /// Converts whole elements in place to little-endian numbers with the right sign.
     pub(crate) fn apply(&self, elements: &mut [u8]) {
         let number = self.number.max(1) as usize;
         for (index, bytes) in elements.chunks_exact_mut(number).enumerate() {
@@ -104,7 +108,7 @@ fn negate(bytes: &mut [u8]) {
     }
 }
 
-/// What a stored tensor is to the model.
+/// The role of a stored tensor in the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A weight or buffer of the network.
@@ -112,9 +116,9 @@ pub enum Role {
     Network,
     /// State of an optimizer in a training checkpoint.
     Optimizer,
-    /// A part of a tensor whose class is not decoded, such as the scales of a torchao weight.
+    /// A part of a tensor whose class is not supported, such as the scales of a torchao weight.
     Part,
-    /// Something else a training checkpoint carries: a random generator's state, a score.
+    /// Other training state: the state of a random generator, a score.
     Other,
 }
 

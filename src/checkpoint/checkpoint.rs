@@ -1,4 +1,4 @@
-//! An open checkpoint: the index of its tensors. Reads no data.
+//! An open checkpoint: the list of its tensors, without data.
 
 use crate::checkpoint::access::Role;
 use crate::checkpoint::config::{self, Config};
@@ -6,13 +6,13 @@ use crate::checkpoint::discovery::Index;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::formats::format::Format;
 use crate::checkpoint::packed::format::PackedFormat;
-use crate::checkpoint::qat::{Observers, Unplaced, Watched};
+use crate::checkpoint::qat::{Observers, UnmatchedObserver, ObservedActivations};
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::quantization::QatScales;
 use crate::tensor::{FloatType, TensorId, TensorInfo};
 use std::path::{Path, PathBuf};
 
-/// Where a tensor's elements come from.
+/// The stored form of a tensor.
 #[derive(Debug)]
 pub enum Content {
     /// One stored tensor, unchanged.
@@ -21,7 +21,7 @@ pub enum Content {
     Packed(Box<dyn PackedFormat>),
 }
 
-/// An open checkpoint: its index. Data is read through [`Checkpoint::reader`].
+/// An open checkpoint: the list of its tensors. Data is read through [`Checkpoint::reader`].
 #[derive(Debug)]
 pub struct Checkpoint {
     pub(super) path: PathBuf,
@@ -40,12 +40,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The path it was opened by.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What a person calls it: the name of its directory or file.
+    /// The name to show: that of the directory or file.
     pub fn name(&self) -> String {
         let named = match (&self.directory, self.path.is_dir()) {
             (_, true) => std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()),
@@ -54,10 +54,12 @@ impl Checkpoint {
         named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
     }
 
+    /// The format of the files.
     pub fn format(&self) -> Format {
         self.format
     }
 
+    /// The files.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
@@ -76,25 +78,25 @@ impl Checkpoint {
         self.directory.as_deref()
     }
 
-    /// The same checkpoint, of which the optimizer state and everything else that a training
-    /// checkpoint carries is saved with the network.
+    /// Returns the checkpoint with the setting that optimizer state and other training state are
+    /// saved with the network.
     pub fn keeping_training_state(self) -> Checkpoint {
         Checkpoint { keeps_training_state: true, ..self }
     }
 
-    /// Whether what is not the network is saved with it.
+    /// Returns whether training state is saved with the network.
     pub fn keeps_training_state(&self) -> bool {
         self.keeps_training_state
     }
 
-    /// Whether its files hold parts of tensors, which are joined on reading. Such a file means
-    /// nothing by itself.
+    /// Returns whether the files hold parts of tensors, which are joined on reading. Such a file is
+    /// incomplete by itself.
     pub fn joins_parts(&self) -> bool {
         self.joins_parts
     }
 
-    /// What the user should know about the choice of files, one sentence each: what else is in
-    /// the directory, a stale or incomplete index. Empty in the ordinary case.
+    /// Notes for the user about the choice of files, one sentence each: other files in the
+    /// directory, or an outdated or incomplete index. Usually empty.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -104,16 +106,21 @@ impl Checkpoint {
         config::text(&self.directory.as_ref()?.join("config.json"))
     }
 
-    /// What it says, if there is one; an error if it is not JSON.
+    /// Parses the model's `config.json`; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or is not JSON.
     pub fn model_config(&self) -> Result<Option<Config>> {
         self.directory.as_deref().map_or(Ok(None), Config::read)
     }
 
-    /// Tensors as a person thinks of them, in the order of the files.
+    /// The tensors in file order: packed weights are one tensor each.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
+    /// The ids of all tensors, in order.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = TensorId> + use<> {
         (0..self.tensors.len() as u32).map(TensorId)
     }
@@ -124,11 +131,12 @@ impl Checkpoint {
         &self.tensors[id.index()]
     }
 
+    /// The stored form of a tensor.
     pub fn content(&self, id: TensorId) -> &Content {
         &self.contents[id.index()]
     }
 
-    /// The stored tensor that a tensor is the whole of; `None` for a packed one.
+    /// Returns the stored tensor that holds a tensor; `None` for a packed tensor.
     pub fn plain(&self, id: TensorId) -> Option<&Stored> {
         match self.content(id) {
             Content::Plain(stored) => Some(self.stored(*stored)),
@@ -136,12 +144,12 @@ impl Checkpoint {
         }
     }
 
-    /// Why a plain tensor's elements cannot be read; `None` if they can.
+    /// Returns why a plain tensor's elements cannot be read; `None` if they can.
     pub fn unreadable(&self, id: TensorId) -> Option<&str> {
         self.plain(id)?.unreadable()
     }
 
-    /// What a tensor is to the model.
+    /// The role of a tensor in the model.
     pub fn role(&self, id: TensorId) -> Role {
         self.plain(id).map_or(Role::Network, |stored| stored.role)
     }
@@ -154,33 +162,33 @@ impl Checkpoint {
         }
     }
 
-    /// What training with fake quantization left beside a weight.
+    /// The scales that quantization-aware training stored for a weight.
     pub fn learned(&self, id: TensorId) -> Option<&QatScales> {
         self.observers.learned.get(&id)
     }
 
-    /// Whether any weight was trained with fake quantization.
+    /// Returns whether any weight has learned scales.
     pub fn has_learned(&self) -> bool {
         !self.observers.learned.is_empty()
     }
 
-    /// What observers saw of the activations of a weight's layer.
-    pub fn watched(&self, id: TensorId) -> Option<&Watched> {
-        self.observers.watched.get(&id)
+    /// The recorded ranges of the activations of a weight's layer.
+    pub fn observed(&self, id: TensorId) -> Option<&ObservedActivations> {
+        self.observers.observed.get(&id)
     }
 
-    /// Observers of activations whose layer is not known, in the order of their names.
-    pub fn unplaced(&self) -> &[Unplaced] {
-        &self.observers.unplaced
+    /// Observers of activations that cannot be assigned to a layer, sorted by name.
+    pub fn unmatched_observers(&self) -> &[UnmatchedObserver] {
+        &self.observers.unmatched
     }
 
-    /// Whether observers of a training or a calibration lie beside the network.
+    /// Returns whether the checkpoint contains observers of a training or calibration.
     pub fn has_observers(&self) -> bool {
-        let Observers { learned, watched, unplaced } = &self.observers;
-        !(learned.is_empty() && watched.is_empty() && unplaced.is_empty())
+        let Observers { learned, observed, unmatched } = &self.observers;
+        !(learned.is_empty() && observed.is_empty() && unmatched.is_empty())
     }
 
-    /// The tensor of that name.
+    /// Returns the tensor with the given name.
     pub fn find(&self, name: &str) -> Option<TensorId> {
         self.ids().find(|&id| self.tensor(id).name == name)
     }
@@ -195,12 +203,12 @@ impl Checkpoint {
         &self.stored
     }
 
-    /// Stored tensors, in the order of the files and of the data in them.
+    /// Stored tensors in file order.
     pub fn all_stored(&self) -> impl ExactSizeIterator<Item = (StoredId, &Stored)> {
         self.stored.iter().enumerate().map(|(i, s)| (StoredId(i as u32), s))
     }
 
-    /// The type in which [`Reader::elements`] gives a tensor; `None` if it has no float
+    /// Returns the type in which [`Reader::elements`] returns a tensor; `None` if it has no float
     /// elements that can be read.
     ///
     /// [`Reader::elements`]: crate::checkpoint::Reader::elements
@@ -212,17 +220,17 @@ impl Checkpoint {
         }
     }
 
-    /// Bytes that reading all elements of a tensor reads.
+    /// Number of stored bytes of a tensor, including all parts.
     pub fn bytes(&self, id: TensorId) -> u64 {
         self.tensor(id).bytes
     }
 
-    /// Elements of all tensors.
+    /// Total number of elements.
     pub fn parameters(&self) -> u64 {
         self.tensors.iter().map(TensorInfo::parameters).fold(0, u64::saturating_add)
     }
 
-    /// Bytes of all tensors.
+    /// Total number of bytes.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }

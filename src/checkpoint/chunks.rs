@@ -1,13 +1,13 @@
-//! Tensors stored in parts: boxes of one tensor, each in a file of its own or at a place of
-//! its own in one.
+//! Tensors stored in parts: each part is a box of the tensor, in its own file or its own byte
+//! range.
 
 use crate::checkpoint::strided::StridedView;
 use std::ops::Range;
 
-/// Parts that do not lie along one axis are compared pair by pair up to this number.
+/// Maximum number of parts that are compared pairwise, if they do not lie along one axis.
 const PAIRS_LIMIT: usize = 1024;
 
-/// A tensor's parts.
+/// The parts of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunks {
     /// The dimensions of the whole tensor, and bytes of one element.
@@ -16,20 +16,22 @@ pub struct Chunks {
     parts: Box<[Chunk]>,
 }
 
-/// One part: where its elements are, and its place in the whole.
+/// One part: its bytes, and its position in the tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {
-    /// The position of its file in the checkpoint's list of shards.
+    /// Index of its file in the checkpoint's list of shards.
     pub shard: u32,
-    /// Bytes of that file.
+    /// Its byte range in that file.
     pub range: Range<u64>,
-    /// Which of those bytes the elements are; `None`: all, in order.
+    /// The elements' strided view of these bytes; `None` if they are contiguous.
     pub view: Option<StridedView>,
+    /// Index of its first element in each dimension of the tensor.
     pub offsets: Box<[u64]>,
+    /// Its length in each dimension.
     pub sizes: Box<[u64]>,
 }
 
-/// Bytes of a part that belong into a range of the whole.
+/// Bytes of a part that intersect a range of the tensor.
 pub(crate) struct Overlap {
     /// Where they begin in the part.
     pub from: u64,
@@ -39,7 +41,7 @@ pub(crate) struct Overlap {
 }
 
 impl Chunks {
-    /// The parts of a tensor of `dims`; `Err`: why they do not make it up.
+    /// Creates the parts of a tensor of `dims`; an error if they leave gaps or overlap.
     pub(crate) fn new(dims: &[u64], size: u64, parts: Vec<Chunk>) -> Result<Chunks, String> {
         let uncovered = || "its parts do not cover it exactly".to_owned();
         let mut covered = 0u64;
@@ -67,18 +69,18 @@ impl Chunks {
         &self.parts
     }
 
-    /// The bytes of a part that belong into the bytes `range` of the whole.
+    /// Returns the bytes of a part that intersect bytes `range` of the tensor.
     pub(crate) fn overlaps(
         &self,
         part: &Chunk,
         range: Range<u64>,
     ) -> impl Iterator<Item = Overlap> + use<> {
-        // An element is one more dimension, which no part divides.
+        // Treat the bytes of an element as an additional dimension, which no part divides.
         let with_bytes = |dims: &[u64], last: u64| [dims, &[last]].concat();
         let whole = with_bytes(&self.dims, self.size);
         let sizes = with_bytes(&part.sizes, self.size);
         let offsets = with_bytes(&part.offsets, 0);
-        // Runs of bytes that follow each other in the whole too.
+        // Find the runs of bytes that are contiguous in the tensor as well.
         let divided = (0..whole.len()).rev().find(|&axis| sizes.get(axis) != whole.get(axis));
         let outer = divided.unwrap_or(0);
         let product = |dims: &[u64]| dims.iter().product::<u64>();
@@ -125,7 +127,7 @@ impl Chunks {
     }
 }
 
-/// Whether two parts have an element in common. `Err`: there are too many to tell.
+/// Returns whether two parts overlap; an error if there are too many to compare.
 fn overlap(parts: &[Chunk]) -> Result<bool, String> {
     let disjoint = |a: &Chunk, b: &Chunk| {
         let ranges = |part: &Chunk, axis: usize| {
@@ -139,7 +141,7 @@ fn overlap(parts: &[Chunk]) -> Result<bool, String> {
     };
     let mut sorted: Vec<&Chunk> = parts.iter().collect();
     sorted.sort_by(|a, b| a.offsets.cmp(&b.offsets));
-    // Along one axis, only neighbours can overlap.
+    // Along one axis only neighbours can overlap.
     let one_axis = parts.first().is_some_and(|first| {
         let differs = |axis: usize| {
             parts.iter().any(|part| {
@@ -196,7 +198,7 @@ mod tests {
             for part in &chunks.parts {
                 for overlap in chunks.overlaps(part, range.clone()) {
                     for k in 0..overlap.length {
-                        // The place of the byte in the whole, by its place in the part.
+                        // The position of the byte in the tensor, from its position in the part.
                         let (mut rest, mut at, mut stride) = ((overlap.from + k) / size, 0, 1);
                         for axis in (0..dims.len()).rev() {
                             at += (rest % part.sizes[axis] + part.offsets[axis]) * stride;

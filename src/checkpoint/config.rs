@@ -1,4 +1,4 @@
-//! The model's `config.json`, as far as it speaks of tensors.
+//! The parts of a model's `config.json` that concern its tensors.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::files::{self, PathTarget};
@@ -8,21 +8,21 @@ use serde_json::{Map, Value};
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// More than any `config.json` has.
+/// Maximum size of a `config.json` in bytes.
 const LIMIT: u64 = 64 << 20;
 
-/// The keys under which `config.json` says how its tensors are quantized.
+/// The keys of `config.json` that describe the quantization.
 pub(crate) const QUANTIZATION_KEYS: [&str; 3] =
     ["quantization_config", "quantization", "compression_config"];
 
-/// Files beside `config.json` that say the same in its stead, and what they imply.
+/// Other files that describe the quantization, and the method they imply.
 pub(crate) const QUANTIZATION_FILES: [(&str, &str); 3] = [
     ("quantize_config.json", "gptq"),
     ("quant_config.json", "awq"),
     ("hf_quant_config.json", "modelopt"),
 ];
 
-/// The part of a config in which a model of several parts describes its language model.
+/// The key under which a multi-part model describes its language model.
 pub(crate) const NESTED: &str = "text_config";
 
 /// A model's configuration.
@@ -58,12 +58,12 @@ impl Config {
         Ok(Some(config))
     }
 
-    /// The whole of it, in its order.
+    /// The whole document, in file order.
     pub fn json(&self) -> &Map<String, Value> {
         &self.json
     }
 
-    /// How the model is quantized, in its own words.
+    /// The quantization settings.
     pub fn quantization(&self) -> Option<&Map<String, Value>> {
         self.quantization.as_ref()
     }
@@ -73,13 +73,13 @@ impl Config {
         self.method.as_deref()
     }
 
-    /// A number of the quantization's, under the first of `keys` it has.
+    /// Returns a number of the quantization settings, by the first of `keys` that exists.
     pub fn number(&self, keys: &[&str]) -> Option<i64> {
         let said = self.quantization()?;
         keys.iter().find_map(|&key| said.get(key)?.as_i64())
     }
 
-    /// A text of the quantization's, in lower case.
+    /// Returns a text of the quantization settings in lower case.
     pub fn text(&self, key: &str) -> Option<String> {
         Some(self.quantization()?.get(key)?.as_str()?.to_lowercase())
     }
@@ -89,12 +89,12 @@ impl Config {
         self.json.get("model_type")?.as_str()
     }
 
-    /// Whether the output head is the embedding.
+    /// Returns whether the output head shares the weights of the embedding.
     pub fn ties_head(&self) -> bool {
         self.here_or_nested("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// The floating type of the model's tensors.
+    /// The float type of the model's tensors.
     pub fn dtype(&self) -> Option<FloatType> {
         let name =
             ["dtype", "torch_dtype"].iter().find_map(|key| self.here_or_nested(key)?.as_str());
@@ -107,7 +107,7 @@ impl Config {
     }
 }
 
-/// A type by PyTorch's name for it.
+/// Returns a type by its name in PyTorch.
 pub(crate) fn float_type(name: &str) -> Option<FloatType> {
     match name.trim_start_matches("torch.") {
         "float64" | "double" => Some(FloatType::F64),
@@ -133,7 +133,7 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
     }
 }
 
-/// The text of a small file; `None` if there is no such file, an error if it is not small.
+/// Reads a small text file; `None` if it does not exist, an error if it is too large.
 pub(crate) fn text(path: &Path) -> Option<std::io::Result<String>> {
     let length = match files::find(path) {
         Ok(PathTarget::Local(_, metadata)) => metadata.len(),

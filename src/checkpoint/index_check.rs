@@ -1,11 +1,11 @@
-//! Whether shards hold what their index says.
+//! Compares shards with their index.
 
 use crate::checkpoint::discovery::{Index, WeightMap};
 use crate::checkpoint::stored::Stored;
 
-/// Compares the shards with the index. Of a tensor that is in several shards only the one
-/// that the index names is kept. What the index and the shards disagree on is added to
-/// `notes`. Returns whether the index names every tensor, so that each is there once.
+/// Compares the shards with the index. If a tensor is in several shards, only the one named in the
+/// index is kept. Disagreements are added to `notes`. Returns whether the index names every tensor,
+/// so that each occurs once.
 pub(super) fn compare_with_index(
     index: &Index,
     map: &WeightMap,
@@ -15,7 +15,7 @@ pub(super) fn compare_with_index(
     let mut held = vec![false; map.tensors.len()];
     let mut unlisted = Vec::new();
     let mut elsewhere = Vec::new();
-    stored.retain(|s| match map.place(&s.name) {
+    stored.retain(|s| match map.position(&s.name) {
         Some(place) => {
             let here = map.tensors[place].1 == s.shard;
             held[place] |= here;
@@ -60,7 +60,7 @@ fn counted(tensors: usize) -> String {
     if tensors == 1 { "1 tensor".to_owned() } else { format!("{tensors} tensors") }
 }
 
-/// The first few names, for a note.
+/// Formats the first few names for a note.
 fn some_of(names: &[String]) -> String {
     const MAX_NAMED: usize = 3;
     let shown: Vec<String> =

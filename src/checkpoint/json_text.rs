@@ -1,4 +1,4 @@
-//! Text in JSON, borrowed unless it is written with escapes.
+//! A JSON string, borrowed unless it contains escapes.
 
 use serde::Deserialize;
 use std::borrow::Cow;

@@ -1,8 +1,8 @@
-//! Checkpoints: an index made from headers alone, and ranges of tensors read on demand.
+//! Checkpoints: an index made from headers only, and ranges of tensors read on demand.
 //!
 //! A checkpoint lists *stored* tensors, as its files do, and *tensors*, which the rest of the
-//! program works with: most are one stored tensor, a packed one consists of several. Container
-//! formats (`formats/`) fill the first list, packed formats (`packed/`) join stored tensors into
+//! program uses: most are one stored tensor, a packed one consists of several. File formats
+//! (`formats/`) provide the first list, packed formats (`packed/`) combine stored tensors into
 //! tensors. Nothing here writes, and nothing here knows plans, screens or the command line.
 
 mod access;
@@ -41,7 +41,7 @@ pub use io::file_system::FileSystem;
 pub use io::source::Source;
 pub use model_search::{FoundModel, Models, find_models};
 pub use packed::PackedFormat;
-pub use qat::{Extent, Unplaced, Watched};
+pub use qat::{ActivationRange, UnmatchedObserver, ObservedActivations};
 pub use reader::Reader;
 pub use stored::{Shard, Stored, StoredId};
 pub use stored_reader::StoredReader;

@@ -1,5 +1,5 @@
-//! Search for models in a directory and the directories in it. Tensor files are not opened,
-//! except the headers of split GGUF files; indexes are read.
+//! Searches for models in a directory and its subdirectories. Tensor files are not opened, except
+//! the headers of split GGUF files; indexes are read.
 
 use crate::checkpoint::discovery::{Files, discover};
 use crate::checkpoint::error::Problem;
@@ -7,39 +7,39 @@ use crate::checkpoint::formats::format::Format;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-/// A checkpoint that was come upon.
+/// A checkpoint found by [`find_models`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundModel {
-    /// What opens it.
+    /// The path to open.
     pub path: PathBuf,
-    /// As its name ends; what it really is shows when it is opened.
+    /// Guessed from the extension; checked when the file is opened.
     pub format: Format,
-    /// Of all its files.
+    /// Total size of its files in bytes.
     pub bytes: u64,
 }
 
-/// What was come upon.
+/// The result of [`find_models`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Models {
-    /// In the order of their paths.
+    /// Sorted by path.
     pub found: Vec<FoundModel>,
-    /// Whether every subdirectory was searched, as far as permissions allow.
+    /// Whether every subdirectory was searched, as far as permissions and limits allow.
     pub complete: bool,
 }
 
-/// How far is looked.
-const DEPTH: usize = 6;
-/// How many entries of directories are looked at.
-const ENTRIES: usize = 20_000;
+/// Maximum depth of searched subdirectories.
+const MAX_DEPTH: usize = 6;
+/// Maximum number of directory entries.
+const MAX_ENTRIES: usize = 20_000;
 
-/// Finds the models in a directory and its subdirectories. Links to directories are not followed, so it
-/// comes to an end; hidden directories are not entered.
+/// Finds the models in a directory and its subdirectories. Does not follow links to directories, so
+/// that the search ends, and skips hidden directories.
 pub fn find_models(root: &Path) -> Models {
     let mut models = Models { found: Vec::new(), complete: true };
     let mut entries = 0;
-    let mut waiting = VecDeque::from([(root.to_owned(), 0)]);
-    while let Some((directory, depth)) = waiting.pop_front() {
-        let is_model = take(&directory, &mut models.found);
+    let mut pending = VecDeque::from([(root.to_owned(), 0)]);
+    while let Some((directory, depth)) = pending.pop_front() {
+        let is_model = add_models(&directory, &mut models.found);
         let is_hub = directory.join("snapshots").is_dir();
         if is_hub || (is_model && depth > 0) {
             continue;
@@ -48,7 +48,7 @@ pub fn find_models(root: &Path) -> Models {
         let mut below = Vec::new();
         for entry in read.flatten() {
             entries += 1;
-            if entries > ENTRIES {
+            if entries > MAX_ENTRIES {
                 models.complete = false;
                 break;
             }
@@ -57,28 +57,29 @@ pub fn find_models(root: &Path) -> Models {
                 below.push(entry.path());
             }
         }
-        if depth >= DEPTH && !below.is_empty() {
+        if depth >= MAX_DEPTH && !below.is_empty() {
             models.complete = false;
             continue;
         }
         below.sort();
-        waiting.extend(below.into_iter().map(|path| (path, depth + 1)));
+        pending.extend(below.into_iter().map(|path| (path, depth + 1)));
     }
     models.found.sort_by(|a, b| a.path.cmp(&b.path));
     models
 }
 
-/// Takes the model that a directory is, or the several in it. False where there is none.
-fn take(directory: &Path, found: &mut Vec<FoundModel>) -> bool {
+/// Adds the model in a directory, or all of them if there are several. Returns whether there is
+/// one.
+fn add_models(directory: &Path, found: &mut Vec<FoundModel>) -> bool {
     match discover(directory) {
         Ok(files) => {
-            found.extend(of(directory, &files));
+            found.extend(found_model(directory, &files));
             true
         }
         Err(error) => match error.problem {
             Problem::Ambiguous(names) => {
                 let several = names.iter().map(|name| directory.join(name));
-                found.extend(several.filter_map(|path| of(&path, &discover(&path).ok()?)));
+                found.extend(several.filter_map(|path| found_model(&path, &discover(&path).ok()?)));
                 true
             }
             _ => false,
@@ -86,15 +87,15 @@ fn take(directory: &Path, found: &mut Vec<FoundModel>) -> bool {
     }
 }
 
-fn of(path: &Path, files: &Files) -> Option<FoundModel> {
-    let format = by_name(files.shards.first()?)?;
-    // A shard that is missing is said when the model is opened.
+fn found_model(path: &Path, files: &Files) -> Option<FoundModel> {
+    let format = format_by_extension(files.shards.first()?)?;
+    // Missing shards are reported when the model is opened.
     let size = |shard: &PathBuf| std::fs::metadata(shard).map_or(0, |found| found.len());
     let bytes = files.shards.iter().map(size).fold(0u64, u64::saturating_add);
     Some(FoundModel { path: path.to_owned(), format, bytes })
 }
 
-fn by_name(path: &Path) -> Option<Format> {
+fn format_by_extension(path: &Path) -> Option<Format> {
     let ending = path.extension()?.to_str()?.to_ascii_lowercase();
     Some(match ending.as_str() {
         "safetensors" => Format::Safetensors,

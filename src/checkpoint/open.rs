@@ -1,4 +1,4 @@
-//! Opening a checkpoint: reads headers, joins shards, and recognises packed tensors.
+//! Opens a checkpoint: reads headers, joins shards, and recognizes packed tensors.
 
 use crate::checkpoint::checkpoint::{Checkpoint, Content};
 use crate::checkpoint::discovery::{self, Index, WeightMap};
@@ -16,16 +16,16 @@ use foldhash::{HashMap, HashMapExt, HashSet};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
-/// What the reader of one file found in it.
+/// The content of one file.
 #[derive(Debug)]
 struct Contents {
     format: Format,
     metadata: Vec<(String, String)>,
-    /// What the reader has left out, or chosen.
+    /// Notes about what the reader left out or chose.
     notes: Vec<String>,
     stored: Vec<Stored>,
     quantized: Vec<burnpack::Quantized>,
-    /// Of a GGUF file that is one part of several.
+    /// For one part of a split GGUF file.
     split: Option<gguf::Split>,
 }
 
@@ -38,8 +38,12 @@ impl Contents {
 }
 
 impl Checkpoint {
-    /// Opens a file, an index of shards, or a directory with one of them, from its headers
-    /// alone.
+    /// Opens a file, an index of shards, or a directory that contains one of them. Reads headers
+    /// only.
+    ///
+    /// # Errors
+    ///
+    /// The path, one of the files or a header is invalid, or the choice of files is ambiguous.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         if let Some(directory) = pytorch::distributed_directory(path) {
             return Self::open_distributed(path, &directory);
@@ -72,7 +76,11 @@ impl Checkpoint {
         Self::assemble(path.to_owned(), shards, None, None)
     }
 
-    /// Opens a file that lies in memory, under a name.
+    /// Opens a file in memory under a name.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not a valid checkpoint.
     pub fn from_memory(name: &str, bytes: &'static [u8]) -> Result<Checkpoint> {
         let shard = read_shard(Source::memory(name, bytes))?;
         Self::assemble(name.into(), vec![shard], None, None)
@@ -195,7 +203,7 @@ fn read_shard(source: Source) -> Result<(Shard, Contents)> {
 fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> {
     let tensor = |at: u32| &stored[at as usize];
     // The limit on their number is checked.
-    match name_index::twins(stored.len() as u32, |at| &tensor(at).name) {
+    match name_index::first_duplicate(stored.len() as u32, |at| &tensor(at).name) {
         None => Ok(()),
         Some((first, second)) => {
             let shard = |at: u32| shards[tensor(at).shard as usize].name();
@@ -205,7 +213,7 @@ fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> 
     }
 }
 
-/// GGUF's tensors in blocks that are decoded.
+/// Returns GGUF's tensors in block types that can be decoded.
 fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, PackedTensor)> {
     (0..).map(StoredId).zip(stored).filter_map(|(id, stored)| {
         let DType::Block(block) = stored.dtype else { return None };
@@ -214,13 +222,13 @@ fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, PackedTensor)> {
     })
 }
 
-/// The shape of a logical tensor, with output channels counted as its name implies.
+/// Returns the shape of a logical tensor, with the channel axes implied by its name.
 fn with_channel_axes(name: &str, shape: Shape) -> Shape {
     let axes = ChannelAxes::for_tensor(name, shape.dims());
     shape.with_channel_axes(axes)
 }
 
-/// Joins the stored tensors that together stand for one, in the place of their values.
+/// Replaces the stored tensors of each packed tensor by one tensor, at the position of its values.
 fn logical_tensors(
     mut quantized: HashMap<StoredId, PackedTensor>,
     stored: &[Stored],

@@ -1,19 +1,19 @@
-//! JSON as Python's `json` module writes it: with the bare words `NaN`, `Infinity` and
-//! `-Infinity` where a number may stand.
+//! JSON as Python's `json` module writes it: with the literals `NaN`, `Infinity` and `-Infinity` as
+//! numbers.
 //!
-//! Such a word is carried through as a string with a prefix that no config has, so that a
-//! document can be edited and written again with the word as it was.
+//! These literals are converted to strings with a prefix that no config contains, so that a
+//! document can be edited and written back unchanged.
 
 use std::borrow::Cow;
 
-/// The bare words, longest first.
+/// The literals, longest first.
 const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// Marks a string that stands for a bare word. Private-use characters: no config has them.
+/// Marks a string that represents a literal. Private-use characters do not occur in configs.
 const MARK: &str = "\u{F8FE}\u{F8FF}";
 
-/// The same document as JSON; bare words become marked strings. A byte-order mark at the
-/// start is dropped.
+/// Converts the literals to marked strings, so that the text is standard JSON. Drops a byte-order
+/// mark at the start.
 pub(crate) fn to_json(text: &str) -> Cow<'_, str> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     if !text.contains("NaN") && !text.contains("Infinity") {
@@ -40,7 +40,8 @@ pub(crate) fn to_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(json)
 }
 
-/// The bytes of the string literal that `text` starts with, quotation marks included.
+/// Returns the length in bytes of the string literal that `text` starts with, including quotation
+/// marks.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -54,7 +55,7 @@ fn string_length(text: &str) -> usize {
     text.len()
 }
 
-/// Turns marked strings in JSON text back into bare words.
+/// Converts marked strings in JSON text back to literals.
 pub(crate) fn from_json(json: String) -> String {
     if !json.contains(MARK) {
         return json;

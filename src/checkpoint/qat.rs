@@ -1,7 +1,9 @@
-//! What training with fake quantization leaves in a checkpoint: beside the weights lie the
-//! observers that found their ranges and those of activations, and the scales they ended with.
-//! The names are those of PyTorch's `torch.ao.quantization`: `prepare_qat` and `prepare` put an
-//! observer of a layer's output into the layer, `prepare_fx` and `prepare_qat_fx` number them.
+//! Observers of quantization-aware training: the recorded ranges of weights and activations, and
+//! the learned scales, which are stored with the weights.
+//!
+//! The names are those of PyTorch's `torch.ao.quantization`: `prepare_qat` and `prepare` put the
+//! observer of a layer's output into the layer; `prepare_fx` and `prepare_qat_fx` number the
+//! observers.
 
 use crate::checkpoint::stored::{Stored, StoredId};
 use crate::checkpoint::stored_reader::StoredReader;
@@ -12,71 +14,75 @@ use memchr::memmem::Finder;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// The module that rounds a layer's weight, the one that watches its output, and one that
-/// rounds its input by name.
-const WEIGHT: &str = "weight_fake_quant";
-const OUTPUT: &str = "activation_post_process";
-const INPUT: &str = "input_fake_quant";
+/// Names of the modules that fake-quantize a layer's weight, observe its output, and fake-quantize
+/// its input.
+const WEIGHT_OBSERVER: &str = "weight_fake_quant";
+const OUTPUT_OBSERVER: &str = "activation_post_process";
+const INPUT_OBSERVER: &str = "input_fake_quant";
 
-/// In `QuantWrapper`, what gives the input of the one layer `module`.
-const STUB: &str = "quant";
-const WRAPPED: &str = "module";
+/// In a `QuantWrapper`, the module that produces the input of the wrapped layer `module`.
+const QUANT_STUB: &str = "quant";
+const WRAPPED_MODULE: &str = "module";
 
-/// More scales than a layer has output channels.
+/// Maximum number of scales, above the number of output channels of any layer.
 const SCALES_LIMIT: u64 = 1 << 24;
 
-/// Everything that observers left.
+/// The data of all observers in a checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Observers {
     pub learned: HashMap<TensorId, QatScales>,
-    pub watched: HashMap<TensorId, Watched>,
-    pub unplaced: Vec<Unplaced>,
+    pub observed: HashMap<TensorId, ObservedActivations>,
+    pub unmatched: Vec<UnmatchedObserver>,
 }
 
-/// The range of an activation, as an observer saw it.
+/// The range of an activation recorded by an observer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Extent {
+pub struct ActivationRange {
+    /// The smallest recorded value.
     pub min: f64,
+    /// The largest recorded value.
     pub max: f64,
 }
 
-/// What observers saw of the activations of a weight's layer.
+/// The recorded ranges of the activations of a weight's layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Watched {
-    pub input: Option<Extent>,
-    pub output: Option<Extent>,
+pub struct ObservedActivations {
+    /// Range of the layer's inputs.
+    pub input: Option<ActivationRange>,
+    /// Range of the layer's outputs.
+    pub output: Option<ActivationRange>,
 }
 
-impl Watched {
-    /// The scale of the layer's inputs as symmetric int8, per tensor: min-max over what their
-    /// observer saw.
+impl ObservedActivations {
+    /// Returns the scale of the layer's inputs as symmetric per-tensor int8, calibrated by min-max
+    /// over the recorded range.
     pub fn input_scale(&self) -> Option<f32> {
-        let Extent { min, max } = self.input?;
+        let ActivationRange { min, max } = self.input?;
         symmetric_scale(min.abs().max(max.abs()), QuantizationType::QInt8.max())
     }
 }
 
-/// An observer of an activation of which the names do not tell what layer takes it as its input
-/// or gives it as its output.
+/// An observer of an activation that cannot be assigned to a layer by its name.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Unplaced {
-    /// The observer's own, as of a module.
+pub struct UnmatchedObserver {
+    /// The module name of the observer.
     pub name: String,
-    pub extent: Extent,
+    /// The recorded range.
+    pub range: ActivationRange,
 }
 
-/// Whether a tensor belongs to an observer and not to the network.
+/// Returns whether a tensor belongs to an observer rather than to the network.
 pub(crate) fn is_observer(name: &str) -> bool {
     // Most names of most checkpoints hold neither.
     static FINDERS: LazyLock<[Finder; 2]> =
-        LazyLock::new(|| ["fake_quant", OUTPUT].map(Finder::new));
+        LazyLock::new(|| ["fake_quant", OUTPUT_OBSERVER].map(Finder::new));
     let may_be = FINDERS.iter().any(|word| word.find(name.as_bytes()).is_some());
-    may_be && name.split('.').any(|part| part == WEIGHT || part == INPUT || is_activation(part))
+    may_be && name.split('.').any(|part| part == WEIGHT_OBSERVER || part == INPUT_OBSERVER || is_activation(part))
 }
 
-/// Whether a module of that name watches an activation.
+/// Returns whether a module of that name observes an activation.
 fn is_activation(part: &str) -> bool {
-    let Some(rest) = part.strip_prefix(OUTPUT) else { return false };
+    let Some(rest) = part.strip_prefix(OUTPUT_OBSERVER) else { return false };
     rest.is_empty() || is_numbered(rest)
 }
 
@@ -85,16 +91,16 @@ fn is_numbered(rest: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// What an observer's tensor is of: the module it lies in, its own name, and the path within.
-/// Those of weights are none.
-fn parted(name: &str) -> Option<(&str, &str, &str)> {
+/// Splits the name of a tensor into the module, the observer's name and the path inside the
+/// observer. `None` for observers of weights.
+fn split_name(name: &str) -> Option<(&str, &str, &str)> {
     let mut at = 0;
     for part in name.split('.') {
         let end = at + part.len();
-        if part == WEIGHT {
+        if part == WEIGHT_OBSERVER {
             return None;
         }
-        if part == INPUT || is_activation(part) {
+        if part == INPUT_OBSERVER || is_activation(part) {
             let module = name.get(..at)?.strip_suffix('.').unwrap_or_default();
             return Some((module, part, name.get(end..)?.strip_prefix('.')?));
         }
@@ -103,8 +109,8 @@ fn parted(name: &str) -> Option<(&str, &str, &str)> {
     None
 }
 
-/// What the observers of a checkpoint left. One that cannot be read, or is not of the shape
-/// that its weight asks for, says nothing.
+/// Reads the observers of a checkpoint. Ignores those that cannot be read or do not have the shape
+/// that their weight requires.
 pub(crate) fn read(
     reader: &mut StoredReader,
     stored: &[Stored],
@@ -151,74 +157,74 @@ pub(crate) fn read(
             found.learned.insert(id, learned);
         }
     }
-    // An observer has its range in itself, or in one that it holds.
-    let mut spans: BTreeMap<(&str, &str), Extent> = BTreeMap::new();
+    // An observer has its range itself, or in a nested observer.
+    let mut spans: BTreeMap<(&str, &str), ActivationRange> = BTreeMap::new();
     for (&name, _) in stored.iter().filter(|(name, _)| name.ends_with(".min_val")) {
-        let Some((module, observer, _)) = parted(name) else { continue };
+        let Some((module, observer, _)) = split_name(name) else { continue };
         let head = name.strip_suffix("min_val").unwrap_or(name);
         let (Some(min), Some(max)) = (values(name), values(&format!("{head}max_val"))) else {
             continue;
         };
         let min = min.into_iter().reduce(f64::min);
         let max = max.into_iter().reduce(f64::max);
-        // One that saw nothing has a range from infinity to minus infinity.
+        // An observer that recorded nothing has a range from infinity to minus infinity.
         if let Some((min, max)) = min.zip(max).filter(|(min, max)| min <= max)
             && min.is_finite()
             && max.is_finite()
         {
-            spans.insert((module, observer), Extent { min, max });
+            spans.insert((module, observer), ActivationRange { min, max });
         }
     }
     for ((module, observer), span) in spans {
         let wrapped = match module.rsplit_once('.') {
-            None if module == STUB => Some(WRAPPED.to_owned()),
-            Some((outer, STUB)) => Some(format!("{outer}.{WRAPPED}")),
+            None if module == QUANT_STUB => Some(WRAPPED_MODULE.to_owned()),
+            Some((outer, QUANT_STUB)) => Some(format!("{outer}.{WRAPPED_MODULE}")),
             _ => None,
         };
         let wrapped = wrapped.and_then(|module| weights.get(module.as_str()));
-        let layer = weights.get(module).filter(|_| observer == OUTPUT || observer == INPUT);
+        let layer = weights.get(module).filter(|_| observer == OUTPUT_OBSERVER || observer == INPUT_OBSERVER);
         match (layer, wrapped) {
             (Some(&layer), _) => {
-                let watched = found.watched.entry(layer).or_default();
-                let place = match observer {
-                    INPUT => &mut watched.input,
-                    _ => &mut watched.output,
+                let observed = found.observed.entry(layer).or_default();
+                let range = match observer {
+                    INPUT_OBSERVER => &mut observed.input,
+                    _ => &mut observed.output,
                 };
-                *place = Some(span);
+                *range = Some(span);
             }
-            (None, Some(&layer)) if observer == OUTPUT => {
-                let watched = found.watched.entry(layer).or_default();
-                watched.input.get_or_insert(span);
+            (None, Some(&layer)) if observer == OUTPUT_OBSERVER => {
+                let observed = found.observed.entry(layer).or_default();
+                observed.input.get_or_insert(span);
             }
             _ => {
                 let name = match module {
                     "" => observer.to_owned(),
                     _ => format!("{module}.{observer}"),
                 };
-                found.unplaced.push(Unplaced { name, extent: span });
+                found.unmatched.push(UnmatchedObserver { name, range: span });
             }
         }
     }
     found
 }
 
-/// What was learned of the weight of a module with so many output channels.
+/// Returns the learned scales of the weight of a module with the given number of output channels.
 fn learned(
     module: &str,
     channels: u64,
     values: &mut impl FnMut(&str) -> Option<Vec<f64>>,
 ) -> Option<QatScales> {
     let module = if module.is_empty() { String::new() } else { format!("{module}.") };
-    let mut part = |part: &str| values(&format!("{module}{WEIGHT}.{part}"));
+    let mut part = |part: &str| values(&format!("{module}{WEIGHT_OBSERVER}.{part}"));
     let scales: Vec<f32> = part("scale")?.into_iter().map(|scale| scale as f32).collect();
     let count = scales.len() as u64;
-    let sound = scales.iter().all(|scale| scale.is_normal() && *scale > 0.0);
-    if !sound || !(count == 1 || count == channels) {
+    let is_valid = scales.iter().all(|scale| scale.is_normal() && *scale > 0.0);
+    if !is_valid || !(count == 1 || count == channels) {
         return None;
     }
     let zero_point = part("zero_point").and_then(|all| all.into_iter().find(|&z| z != 0.0));
     let mut end =
-        |name: &str| part(&format!("{OUTPUT}.{name}")).filter(|all| all.len() == scales.len());
+        |name: &str| part(&format!("{OUTPUT_OBSERVER}.{name}")).filter(|all| all.len() == scales.len());
     let levels = end("min_val").zip(end("max_val")).map(|(min, max)| {
         let reach = |(min, max): (f64, f64)| min.abs().max(max.abs());
         let widest = min.into_iter().zip(max).map(reach).zip(&scales);
@@ -235,20 +241,20 @@ mod tests {
     #[test]
     fn observers_are_known_by_the_parts_of_their_names() {
         for (name, expected) in [
-            ("conv.activation_post_process.min_val", Some(("conv", OUTPUT, "min_val"))),
+            ("conv.activation_post_process.min_val", Some(("conv", OUTPUT_OBSERVER, "min_val"))),
             (
                 "a.b.activation_post_process.activation_post_process.max_val",
-                Some(("a.b", OUTPUT, "activation_post_process.max_val")),
+                Some(("a.b", OUTPUT_OBSERVER, "activation_post_process.max_val")),
             ),
             (
                 "activation_post_process_12.min_val",
                 Some(("", "activation_post_process_12", "min_val")),
             ),
-            ("fc.input_fake_quant.scale", Some(("fc", INPUT, "scale"))),
+            ("fc.input_fake_quant.scale", Some(("fc", INPUT_OBSERVER, "scale"))),
             ("fc.weight_fake_quant.activation_post_process.min_val", None),
             ("fc.weight", None),
         ] {
-            assert_eq!(parted(name), expected, "{name}");
+            assert_eq!(split_name(name), expected, "{name}");
             assert_eq!(is_observer(name), name != "fc.weight", "{name}");
         }
         assert!(!is_observer("activation_post_process_x.min_val"));

@@ -1,4 +1,4 @@
-//! Reads ranges of tensors on demand, into buffers that are reused.
+//! Reads ranges of tensors on demand into reused buffers.
 
 use crate::checkpoint::checkpoint::{Checkpoint, Content};
 use crate::checkpoint::error::Result;
@@ -10,8 +10,8 @@ use crate::tensor::{FloatType, TensorId};
 use std::fs::File;
 use std::ops::Range;
 
-/// One thread's access to a checkpoint's data. The files read last stay open, and the
-/// buffers grow to the largest range asked for, which callers keep to a few MiB.
+/// One thread's access to a checkpoint's data. Recently read files stay open. The buffers grow to
+/// the largest requested range, which callers keep to a few MiB.
 pub struct Reader<'c> {
     checkpoint: &'c Checkpoint,
     stored: StoredReader<'c>,
@@ -19,14 +19,15 @@ pub struct Reader<'c> {
 }
 
 impl Checkpoint {
+    /// Creates a reader; each thread needs its own.
     pub fn reader(&self) -> Reader<'_> {
         let stored = StoredReader::new(self.shards(), self.stored_list());
         Reader { checkpoint: self, stored, buffer: Vec::new() }
     }
 
-    /// All elements of a tensor as the mapper gives them, little-endian: those of a packed
-    /// tensor in the mapper's type or the one it had before, those of any other unchanged.
-    /// `None` for a tensor without float elements.
+    /// Maps all elements of a tensor and returns them little-endian: a packed tensor in the
+    /// mapper's type or its original type, any other tensor unchanged. `None` for a tensor without
+    /// float elements.
     pub fn map(&self, id: TensorId, mapper: Dequantize) -> Result<Option<(FloatType, Vec<u8>)>> {
         let mut reader = self.reader();
         let elements = 0..self.tensor(id).parameters();
@@ -39,12 +40,13 @@ impl Checkpoint {
 }
 
 impl<'c> Reader<'c> {
+    /// The checkpoint that is read.
     pub fn checkpoint(&self) -> &'c Checkpoint {
         self.checkpoint
     }
 
-    /// The elements `range` of a tensor as little-endian bytes of the given float type.
-    /// `None` for a tensor that has no float elements.
+    /// Reads the elements `range` of a tensor as little-endian bytes of the returned float type.
+    /// `None` for a tensor without float elements.
     pub fn elements(
         &mut self,
         id: TensorId,

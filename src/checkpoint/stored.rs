@@ -6,7 +6,7 @@ use crate::checkpoint::strided::StridedView;
 use crate::tensor::{DType, Name, Shape};
 use std::ops::Range;
 
-/// The position of a stored tensor in the checkpoint's list of them.
+/// Index of a stored tensor in the checkpoint's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StoredId(pub u32);
 
@@ -19,25 +19,30 @@ impl StoredId {
 /// A tensor as a file's header lists it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
+    /// The name in the file.
     pub name: Name,
+    /// The type of the elements.
     pub dtype: DType,
+    /// The dimensions as listed in the file.
     pub shape: Shape,
-    /// The position of its file in the checkpoint's list of shards.
+    /// Index of its file in the checkpoint's list of shards.
     pub shard: u32,
-    /// The bytes of the file that hold the elements, counted from its start.
+    /// The byte range of the elements in the file.
     pub range: Range<u64>,
+    /// How the elements are read.
     pub access: Access,
+    /// The role in the model.
     pub role: Role,
 }
 
 impl Stored {
-    /// A tensor of the first shard whose elements fill `range`.
+    /// Creates a tensor of the first shard whose elements fill `range`.
     pub fn new(name: impl Into<Name>, dtype: DType, shape: Shape, range: Range<u64>) -> Stored {
         let (access, role) = (Access::Direct, Role::Network);
         Stored { name: name.into(), dtype, shape, shard: 0, range, access, role }
     }
 
-    /// Bytes of its elements when they are contiguous.
+    /// Size of the contiguous elements in bytes.
     pub fn bytes(&self) -> u64 {
         match &self.access {
             Access::Direct | Access::Unreadable(_) => self.range.end - self.range.start,
@@ -45,7 +50,7 @@ impl Stored {
         }
     }
 
-    /// Why its elements cannot be read; `None` if they can.
+    /// Returns why its elements cannot be read; `None` if they can.
     pub fn unreadable(&self) -> Option<&str> {
         match &self.access {
             Access::Unreadable(why) => Some(why),
@@ -53,7 +58,7 @@ impl Stored {
         }
     }
 
-    /// Whether several of its elements are one element of the file.
+    /// Returns whether elements of the file are repeated.
     pub fn repeats(&self) -> bool {
         match &self.access {
             Access::Indirect(indirect) => indirect.view.as_ref().is_some_and(StridedView::repeats),
@@ -61,7 +66,8 @@ impl Stored {
         }
     }
 
-    /// The elements with the dimensions reversed, or the reason why none can be read.
+    /// Returns access to the elements with reversed dimensions, or the reason why they cannot be
+    /// read.
     pub(crate) fn transposed(&self) -> Result<Indirect, String> {
         let (data, view, conversion) = match &self.access {
             Access::Direct => (Data::File, None, None),
@@ -82,6 +88,7 @@ impl Stored {
 /// One file of a checkpoint.
 #[derive(Debug)]
 pub struct Shard {
+    /// The file.
     pub source: Source,
     /// The file's key-value metadata, in the file's order.
     pub metadata: Vec<(String, String)>,
@@ -94,7 +101,7 @@ impl Shard {
         path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// The first value of a key of the metadata.
+    /// Returns the first value of a metadata key.
     pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }

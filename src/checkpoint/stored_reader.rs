@@ -12,28 +12,28 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Files a reader keeps open: the parts of one tensor may be in several.
+/// Maximum number of open files: the parts of one tensor may be in several.
 const OPEN_FILES: usize = 4;
 
-/// Panels a reader keeps: a transposed packed format needs one for each of its parts.
+/// Maximum number of panels: a transposed packed format needs one per part.
 const PANELS: usize = 4;
 
-/// Bytes of a panel, unless a single chunk needs more.
+/// Size of a panel in bytes, unless a single chunk needs more.
 const PANEL_BYTES: u64 = 2 << 20;
 
-/// A deflated tensor up to this size is inflated as a whole to be read through a view.
+/// A deflated tensor up to this size is inflated completely to be read through a strided view.
 const INFLATED_BYTES: u64 = 16 << 20;
 
-/// Reads bytes of stored tensors. The files used last stay open between calls.
+/// Reads bytes of stored tensors. Recently used files stay open.
 pub struct StoredReader<'c> {
     shards: &'c [Shard],
     stored: &'c [Stored],
-    /// The handle used last, and the shard it belongs to.
+    /// The most recently used handle and the shard it belongs to.
     open: Option<(u32, SourceHandle)>,
     /// Previously used handles, most recent last.
     open_before: Vec<(u32, SourceHandle)>,
     inflating: Option<(StoredId, Inflater)>,
-    /// The last small deflated tensor that was read through a view.
+    /// The last small deflated tensor that was read through a strided view.
     inflated: Option<(StoredId, Arc<[u8]>)>,
     panels: VecDeque<Arc<Panel>>,
 }
@@ -49,8 +49,8 @@ pub struct Panel {
 }
 
 impl Panel {
-    /// The bytes `columns` of `row`, both counted from the start of the stored tensor; empty
-    /// outside the panel.
+    /// Returns bytes `columns` of `row`, both relative to the stored tensor; empty outside the
+    /// panel.
     pub fn get(&self, row: u64, columns: Range<u64>) -> &[u8] {
         let width = self.columns.end - self.columns.start;
         let offset = |column: u64| {
@@ -84,7 +84,7 @@ impl<'c> StoredReader<'c> {
         &self.stored[id.index()]
     }
 
-    /// An error about a stored tensor, with the path of its file.
+    /// Creates an error about a stored tensor, with the path of its file.
     pub fn error(&self, id: StoredId, why: String) -> CheckpointError {
         let stored = self.get(id);
         let path = self.source(stored).path();
@@ -108,7 +108,7 @@ impl<'c> StoredReader<'c> {
         source.borrow_bytes(handle, &stored.name, start + range.start..start + range.end)
     }
 
-    /// Replaces `out` by the bytes `range` of the transpose of a stored tensor.
+    /// Replaces the content of `out` by bytes `range` of the transpose of a stored tensor.
     pub fn transposed_into(
         &mut self,
         id: StoredId,
@@ -122,7 +122,7 @@ impl<'c> StoredReader<'c> {
         }
     }
 
-    /// Replaces `out` by the bytes `range` of a stored tensor's elements.
+    /// Replaces the content of `out` by bytes `range` of a stored tensor's elements.
     pub fn stored_into(
         &mut self,
         id: StoredId,
@@ -142,7 +142,7 @@ impl<'c> StoredReader<'c> {
         }
     }
 
-    /// Replaces `out` by the bytes `range` of elements that are gathered, inflated or
+    /// Replaces the content of `out` by bytes `range` of elements that are gathered, inflated or
     /// converted.
     fn indirect_into(
         &mut self,
@@ -165,7 +165,7 @@ impl<'c> StoredReader<'c> {
         Ok(())
     }
 
-    /// Replaces `out` by the bytes `range` of such elements before their conversion.
+    /// Like [`StoredReader::indirect_into`], before the conversion.
     fn gather_into(
         &mut self,
         id: StoredId,
@@ -209,7 +209,7 @@ impl<'c> StoredReader<'c> {
                 self.with_inflater(id, stored, |inflater, restart, read| {
                     fill(&mut |at, out| {
                         let at = skip.saturating_add(at);
-                        // What is behind can only be inflated from the start.
+                        // Earlier bytes require a new pass from the start.
                         if !inflater.can_reach(at) {
                             *inflater = restart();
                         }
@@ -254,7 +254,7 @@ impl<'c> StoredReader<'c> {
         Ok(())
     }
 
-    /// All elements of a small deflated tensor, which its view reads in any order.
+    /// Returns all elements of a small deflated tensor, which a strided view reads in any order.
     fn inflated(
         &mut self,
         id: StoredId,
@@ -277,9 +277,9 @@ impl<'c> StoredReader<'c> {
         Ok(bytes)
     }
 
-    /// Calls `work` with the pass through a deflated range that the last read ended in, a
-    /// function that starts another pass, and one that reads from an offset in the range.
-    /// Continuing a pass means that reading a tensor in order inflates it once.
+    /// Calls `work` with the last pass through a deflated range, a function that starts a new pass,
+    /// and one that reads from an offset in the range. Reading a tensor in order continues the
+    /// pass, so it is inflated once.
     fn with_inflater(
         &mut self,
         id: StoredId,
@@ -301,8 +301,8 @@ impl<'c> StoredReader<'c> {
         Ok(())
     }
 
-    /// Calls `work` with the file that holds a stored tensor's elements contiguously, and the
-    /// offset of the first. `None` if there is no such file.
+    /// Calls `work` with the file that holds a stored tensor contiguously, and the offset of the
+    /// first element. `None` if there is no such file.
     pub fn in_file<T>(
         &mut self,
         id: StoredId,
@@ -327,7 +327,7 @@ impl<'c> StoredReader<'c> {
         work(source, handle).map_err(|e| e.about(&stored.name))
     }
 
-    /// The file of a shard, opened for `tensor` if it is not open yet.
+    /// Returns the file of a shard, opening it if necessary. Errors name `tensor`.
     fn handle(&mut self, shard: u32, tensor: &str) -> Result<(&'c Source, &mut SourceHandle)> {
         let source = &self.shards[shard as usize].source;
         let handle = match self.open.take() {
@@ -352,9 +352,9 @@ impl<'c> StoredReader<'c> {
         Ok((source, handle))
     }
 
-    /// The bytes `columns`, and more where it pays, of the `rows` of a stored tensor with
-    /// `row_bytes` bytes per row. Columns to the right are read ahead because the following
-    /// chunks need them, so decoding a tensor in order reads each panel once.
+    /// Reads a panel with at least bytes `columns` of `rows`, of a stored tensor with `row_bytes`
+    /// bytes per row. Reads more columns to the right, which the following chunks need, so that
+    /// decoding a tensor in order reads each panel once.
     pub fn panel(
         &mut self,
         id: StoredId,

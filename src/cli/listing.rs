@@ -93,7 +93,7 @@ impl<'a> Row<'a> {
         let quantizer = self.quantizer().map(|quantizer| quantizer.scheme);
         let Row { checkpoint, id, .. } = *self;
         let listed = Tensor::listed(self.tensor, self.reason.as_deref());
-        listed.observed(checkpoint.learned(id), checkpoint.watched(id), quantizer)
+        listed.observed(checkpoint.learned(id), checkpoint.observed(id), quantizer)
     }
 
     /// The quantizer that was used for this tensor.
@@ -153,15 +153,15 @@ fn outcome(analysis: &Analysis) -> Option<&Result<Quantized, NotQuantizable>> {
 
 /// Prints which activation observers could not be assigned to a layer.
 pub(super) fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
-    let unplaced = checkpoint.unplaced();
+    let unplaced = checkpoint.unmatched_observers();
     let Some(first) = unplaced.first() else { return Ok(()) };
     writeln!(
         out,
         "{} of activations, first '{}' ({} … {}), match no layer by name. Their\nlayers are known only from the model's graph, which is not in the file.",
         figures::counted(unplaced.len(), "observer"),
         names::visible(&first.name),
-        figures::plain(first.extent.min),
-        figures::plain(first.extent.max),
+        figures::plain(first.range.min),
+        figures::plain(first.range.max),
     )
 }
 

@@ -6,7 +6,7 @@ use super::job_runner::JobRunner;
 use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{Output, output};
 use super::receipt::Quantized;
-use crate::checkpoint::{Checkpoint, Watched};
+use crate::checkpoint::{Checkpoint, ObservedActivations};
 use crate::export::{self, Match, SaveError};
 use crate::job::verify::{self, Verification, Verified};
 use crate::quantization::ggml::Importance;
@@ -108,8 +108,8 @@ impl Verify {
             let Some(&scale) = stored.get(&tensor.out) else { return true };
             let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());
             let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);
-            let watched = source.watched(tensor.source);
-            let found = watched.and_then(Watched::input_scale);
+            let watched = source.observed(tensor.source);
+            let found = watched.and_then(ObservedActivations::input_scale);
             found.map(|found| narrowed_scale(found, to)) == Some(scale)
         });
         Ok(InputScales { count, compared, observed: observed && count > 0 })

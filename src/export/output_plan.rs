@@ -17,10 +17,15 @@ pub type KnownScales = HashMap<TensorId, Vec<f32>>;
 /// One stored tensor of an output file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
+    /// The name in the file.
     pub name: String,
+    /// The type in the file.
     pub dtype: DType,
+    /// The shape in the file.
     pub shape: Shape,
+    /// Size in bytes.
     pub bytes: u64,
+    /// Origin of the bytes.
     pub made_from: MadeFrom,
 }
 
@@ -105,7 +110,9 @@ impl Entry {
 pub struct OutFile {
     /// Path relative to the output's root; empty if the output is this one file.
     pub name: String,
+    /// The bytes before the first entry.
     pub head: Vec<u8>,
+    /// The stored tensors.
     pub entries: Vec<Entry>,
     /// Offset of each entry in the file.
     pub offsets: Vec<u64>,
@@ -179,20 +186,26 @@ impl OutFile {
 /// A small generated file, such as the index of the shards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextFile {
+    /// Path relative to the output's root.
     pub name: String,
+    /// The content.
     pub text: String,
 }
 
 /// The content of an output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputPlan {
+    /// The rounding of quantized values.
     pub rounding: Rounding,
     /// Whether the output is a directory rather than one file.
     pub directory: bool,
+    /// The files with tensors.
     pub files: Vec<OutFile>,
+    /// Generated text files.
     pub texts: Vec<TextFile>,
     /// Copied files that are not weights.
     pub sidecar_files: Vec<SidecarFile>,
+    /// Files that are not copied.
     pub left_out: LeftOutFiles,
     /// Tensors that share a global scale, computed from the largest magnitude of all of them.
     pub scaled_together: Vec<Vec<TensorId>>,

@@ -8,7 +8,9 @@ use std::time::Duration;
 /// The error of one quantized tensor, measured from the written file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
+    /// The name of the tensor.
     pub tensor: String,
+    /// The scheme of the tensor.
     pub scheme: String,
     /// Computed from the source and the bytes on disk, or while these were written.
     pub on_disk: ErrorStatistics,
@@ -26,7 +28,9 @@ pub enum VerifiedAgainst {
 /// The result of a verified save.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Receipt {
+    /// The path of the output.
     pub out: PathBuf,
+    /// Number of written files with tensors.
     pub files: usize,
     /// Total bytes of the source's tensors.
     pub before: u64,
@@ -46,5 +50,6 @@ pub struct Receipt {
     /// Bytes that an earlier save, which was cut off, had finished.
     pub resumed: u64,
     pub warnings: Vec<String>,
+    /// Duration of the save.
     pub elapsed: Duration,
 }

@@ -78,6 +78,7 @@ pub enum WeightLayout {
 }
 
 impl WeightLayout {
+    /// All layouts.
     pub const ALL: [WeightLayout; 2] = [WeightLayout::Source, WeightLayout::Burn];
 
     /// The name on the command line and in a file's metadata.
@@ -109,7 +110,9 @@ pub enum Task {
 /// A task, and the path that its output is written to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
+    /// What to do.
     pub task: Task,
+    /// The path of the output.
     pub out: PathBuf,
     /// Whether an existing `out` may be replaced.
     pub force: bool,

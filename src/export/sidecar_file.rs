@@ -9,13 +9,16 @@ use std::path::PathBuf;
 pub struct SidecarFile {
     /// Path relative to the model's directory and to the output's.
     pub name: PathBuf,
+    /// The file to copy.
     pub source: PathBuf,
+    /// Size in bytes.
     pub bytes: u64,
 }
 
 /// Files that are not copied because they hold other copies of the weights.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LeftOutFiles {
+    /// The files.
     pub files: Vec<SidecarFile>,
     named: BTreeSet<PathBuf>,
     bytes: u64,

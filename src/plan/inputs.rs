@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 /// Returns the input scales that observers in the checkpoint recorded, by the layer's weight. The
 /// error says why there are none.
 pub fn observed_input_scales(checkpoint: &Checkpoint) -> Result<BTreeMap<TensorId, f32>, String> {
-    let watched = |id| Some((id, checkpoint.watched(id)?.input_scale()?));
+    let watched = |id| Some((id, checkpoint.observed(id)?.input_scale()?));
     let scales: BTreeMap<_, _> = checkpoint.ids().filter_map(watched).collect();
     if !scales.is_empty() {
         return Ok(scales);
     }
-    let outputs = checkpoint.ids().filter(|&id| checkpoint.watched(id).is_some()).count();
-    let observers = match outputs + checkpoint.unplaced().len() {
+    let outputs = checkpoint.ids().filter(|&id| checkpoint.observed(id).is_some()).count();
+    let observers = match outputs + checkpoint.unmatched_observers().len() {
         0 => String::new(),
         1 => "; the name of the one observer in this model does not say which layer has its activation as input: only the graph does, which is not in the file".to_owned(),
         n => format!("; the names of the {n} observers in this model do not say which layers have their activations as inputs: only the graph does, which is not in the file"),

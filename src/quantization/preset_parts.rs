@@ -6,9 +6,13 @@ use crate::tensor::{DType, FloatType, Shape};
 /// What a stored tensor of a quantized weight holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PresetPart {
+    /// The quantized values.
     Values,
+    /// The scales of the groups.
     Scales,
+    /// The zero points of the groups.
     ZeroPoints,
+    /// The global scale.
     GlobalScale,
     /// The rows and columns, since packed values do not tell the columns.
     Shape,
@@ -17,10 +21,13 @@ pub enum PresetPart {
 /// A stored tensor of a quantized weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredPart {
+    /// The content.
     pub part: PresetPart,
     /// What is appended to the weight's name.
     pub suffix: &'static str,
+    /// The stored type.
     pub dtype: DType,
+    /// The stored shape.
     pub shape: Shape,
 }
 

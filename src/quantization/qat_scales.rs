@@ -23,14 +23,19 @@ pub struct QatScales {
 /// Why a scheme cannot use learned scales and is calibrated by min-max instead.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum QatMismatch {
+    /// Training used a zero point.
     #[error("its zero point is {0}, and symmetric {1} has none")]
     ZeroPoint(f64, &'static str),
+    /// Training used one scale per channel, the scheme has one.
     #[error("it learned one for each channel: use a per-channel or per-block scheme")]
     OneScale,
+    /// Training used more levels than the scheme has.
     #[error("it was trained for values up to ±{0:.0} scales, and {1} ends at ±{2}")]
     Range(f64, &'static str, f32),
+    /// The scheme has float values.
     #[error("its scale is for integers")]
     Floats,
+    /// The preset computes its own scales.
     #[error("{0} has scales of its own")]
     Preset(Preset),
 }

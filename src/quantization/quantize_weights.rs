@@ -10,7 +10,9 @@ use crate::tensor::{FloatType, Shape};
 /// number of the group that holds element `i`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedTensor {
+    /// The shape of the tensor.
     pub shape: Shape,
+    /// The scheme, which determines the groups.
     pub scheme: QuantizationScheme,
     /// The type of the elements before quantization, which [`Dequantize`] restores.
     ///

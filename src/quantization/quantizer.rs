@@ -26,27 +26,36 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantizer {
+    /// How scales are chosen.
     pub calibration: Calibration,
+    /// Groups and type of the quantized values.
     pub scheme: QuantizationScheme,
 }
 
 /// Why a tensor cannot be quantized.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
 pub enum NotQuantizable {
+    /// Elements are NaN or infinite.
     #[error(
         "it holds {nan} NaN and {inf} infinite values, the first at index {first}; such values have no scale"
     )]
     NonFinite { nan: u64, inf: u64, first: u64 },
+    /// The scale exceeds the type it is stored in.
     #[error("its largest magnitude {absmax:e} is beyond what its scale can hold")]
     ScaleOverflow { absmax: f64 },
+    /// The scheme can be analyzed but not saved.
     #[error("{0} values can be measured, not saved")]
     OnlyMeasured(QuantizationScheme),
+    /// The shape does not fit the preset.
     #[error("{preset} does not fit it: {why}")]
     DoesNotFit { preset: Preset, why: String },
-    #[error("the layer's output is not measured for blocks of 128 rows, of which a part has fewer")]
+    /// Output errors need whole blocks of rows.
+    #[error("the layer's output cannot be measured: its part has fewer than the 128 rows of a block")]
     PartOfBlocks,
+    /// The shape does not fit the scheme.
     #[error("{scheme} does not fit it: {why}")]
     SchemeDoesNotFit { scheme: QuantizationScheme, why: String },
+    /// The data has a wrong length.
     #[error("its data has {found} bytes where its shape and type need {expected}")]
     Length { expected: u64, found: u64 },
 }

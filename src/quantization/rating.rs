@@ -6,9 +6,13 @@
 /// each halving of the range in use costs 6 dB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rating {
+    /// Below the threshold for fair.
     Poor,
+    /// From the threshold for fair.
     Fair,
+    /// From the threshold for good.
     Good,
+    /// From the threshold for excellent.
     Excellent,
 }
 
@@ -27,8 +31,11 @@ impl Rating {
 /// The SQNR in dB from which each rating applies; below `fair` it is poor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
+    /// Minimum for fair.
     pub fair: f64,
+    /// Minimum for good.
     pub good: f64,
+    /// Minimum for excellent.
     pub excellent: f64,
 }
 

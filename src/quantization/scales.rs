@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 pub struct Scales {
     /// Number of scales, which is the number of groups.
     pub count: u64,
+    /// The smallest scale.
     pub min: f32,
+    /// The largest scale.
     pub max: f32,
     /// The number of the first group with the largest scale.
     pub largest: u64,

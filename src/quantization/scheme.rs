@@ -11,6 +11,7 @@ use std::str::FromStr;
 /// The placement of zero. Symmetric schemes have no zero point, and 0.0 is always exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum QuantizationMode {
+    /// Zero is in the middle of the range.
     Symmetric,
 }
 

@@ -12,6 +12,7 @@ pub struct Range {
     pub min: f64,
     /// The largest finite element; `−∞` if there is none.
     pub max: f64,
+    /// Number of elements that are NaN.
     pub nan: u64,
     /// Number of elements that are `+∞` or `−∞`.
     pub inf: u64,
@@ -63,6 +64,7 @@ impl Range {
 /// A range, and the sums that give mean and standard deviation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Moments {
+    /// The range of the elements.
     pub range: Range,
     /// Σx over the finite elements.
     pub sum: f64,
@@ -125,19 +127,30 @@ impl Moments {
 /// finite elements, and NaN if there are none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
+    /// Number of elements.
     pub count: u64,
+    /// The smallest finite element.
     pub min: f64,
+    /// The largest finite element.
     pub max: f64,
+    /// The largest magnitude.
     pub absmax: f64,
+    /// The mean.
     pub mean: f64,
+    /// The population standard deviation.
     pub std: f64,
+    /// Number of elements equal to zero.
     pub zeros: u64,
+    /// Number of elements that are NaN.
     pub nan: u64,
+    /// Number of elements that are `+∞` or `−∞`.
     pub inf: u64,
+    /// Index of the first element that is NaN or infinite.
     pub first_non_finite: Option<u64>,
 }
 
 impl Statistics {
+    /// Returns whether all elements are finite.
     pub fn is_finite(&self) -> bool {
         self.nan == 0 && self.inf == 0
     }
@@ -153,12 +166,14 @@ impl LevelSet {
         self.0[usize::from(code >> 6)] |= 1 << (code & 63);
     }
 
+    /// Adds the codes of another set.
     pub fn merge(&mut self, other: &LevelSet) {
         for (a, b) in self.0.iter_mut().zip(other.0) {
             *a |= b;
         }
     }
 
+    /// Number of codes in the set.
     pub fn count(&self) -> u32 {
         self.0.iter().map(|w| w.count_ones()).sum()
     }
@@ -175,6 +190,7 @@ impl FromIterator<u8> for LevelSet {
 /// Sums in f64 over finite elements `x` and their dequantized values `x̂`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorSums {
+    /// Number of elements.
     pub count: u64,
     /// Σx
     pub sum: f64,
@@ -192,10 +208,12 @@ pub struct ErrorSums {
     pub non_zero: u64,
     /// Number of elements with x ≠ 0 and x̂ = 0.
     pub zeroed: u64,
+    /// The codes that occur.
     pub levels: LevelSet,
 }
 
 impl ErrorSums {
+    /// Adds the sums over other elements.
     pub fn merge(&mut self, next: &ErrorSums) {
         self.count += next.count;
         self.sum += next.sum;
@@ -220,6 +238,7 @@ impl ErrorSums {
         if self.noise == 0.0 { 0.0 } else { self.noise / self.signal }
     }
 
+    /// Derives the error statistics.
     pub fn statistics(&self) -> ErrorStatistics {
         let mse = if self.count == 0 { 0.0 } else { self.noise / self.count as f64 };
         let exact = self.noise == 0.0;
@@ -250,7 +269,9 @@ impl ErrorSums {
 pub struct ErrorStatistics {
     /// Σ(x−x̂)² / n
     pub mse: f64,
+    /// Square root of the MSE.
     pub rmse: f64,
+    /// max |x−x̂|
     pub max_abs_error: f64,
     /// Signal-to-quantization-noise ratio 10·log10(Σx² / Σ(x−x̂)²) in dB; infinite if there is
     /// no noise.

@@ -2,7 +2,7 @@
 //! tensor, so that memory use does not grow with it. `quantscope help json` documents its keys.
 
 use crate::activations::{ActivationMode, OutputError};
-use crate::checkpoint::{Checkpoint, Extent, Watched};
+use crate::checkpoint::{Checkpoint, ActivationRange, ObservedActivations};
 use crate::quantization::{
     Diagnostic, ErrorStatistics, Outcome, QatScales, QuantizationScheme, Range, Statistics,
 };
@@ -163,8 +163,8 @@ struct ExtentFigures {
     max: f64,
 }
 
-impl From<Extent> for ExtentFigures {
-    fn from(Extent { min, max }: Extent) -> Self {
+impl From<ActivationRange> for ExtentFigures {
+    fn from(ActivationRange { min, max }: ActivationRange) -> Self {
         ExtentFigures { min, max }
     }
 }
@@ -397,7 +397,7 @@ impl<'a> Tensor<'a> {
     pub(crate) fn observed(
         self,
         learned: Option<&'a QatScales>,
-        watched: Option<&Watched>,
+        watched: Option<&ObservedActivations>,
         scheme: Option<QuantizationScheme>,
     ) -> Self {
         let learned = learned.map(|learned| LearnedFigures {
@@ -418,7 +418,7 @@ impl<'a> Tensor<'a> {
             learned,
             input: watched.and_then(|watched| watched.input).map(ExtentFigures::from),
             output: watched.and_then(|watched| watched.output).map(ExtentFigures::from),
-            input_scale: watched.and_then(Watched::input_scale),
+            input_scale: watched.and_then(ObservedActivations::input_scale),
         };
         Tensor { observed: Some(observed), ..self }
     }

@@ -54,7 +54,7 @@ fn tensor<'a>(report: &'a Report, row: &'a Row) -> Reported<'a> {
         .compared(schemes.collect())
         .observed(
             report.checkpoint.learned(row.tensor),
-            report.checkpoint.watched(row.tensor),
+            report.checkpoint.observed(row.tensor),
             Some(row.quantizer.scheme),
         );
     Reported {

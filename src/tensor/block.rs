@@ -1,21 +1,25 @@
-//! ggml's block types: so many elements packed together with their scales.
+//! ggml's block types: a fixed number of elements packed with their scales.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 macro_rules! blocks {
     ($($id:literal $variant:ident $name:literal $elements:literal $bytes:literal,)*) => {
-        /// A type whose elements exist only in blocks of a fixed number of bytes.
+        /// A type whose elements are stored in blocks of a fixed number of elements and bytes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[allow(non_camel_case_types)]
         pub enum BlockType {
-            $($variant,)*
+            $(
+                #[doc = concat!("`", $name, "` of ggml.")]
+                $variant,
+            )*
         }
 
         impl BlockType {
+            /// All block types.
             pub const ALL: &'static [BlockType] = &[$(BlockType::$variant,)*];
 
-            /// The type of a number in a GGUF file.
+            /// Returns the type with the given number in GGUF files.
             pub fn from_ggml(id: u32) -> Option<BlockType> {
                 match id {
                     $($id => Some(BlockType::$variant),)*
@@ -23,13 +27,14 @@ macro_rules! blocks {
                 }
             }
 
-            /// Its number in a GGUF file.
+            /// The number in GGUF files.
             pub fn ggml(self) -> u32 {
                 match self {
                     $(BlockType::$variant => $id,)*
                 }
             }
 
+            /// The name in ggml.
             pub fn name(self) -> &'static str {
                 match self {
                     $(BlockType::$variant => $name,)*

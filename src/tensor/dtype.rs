@@ -1,4 +1,4 @@
-//! Element types, by the names the safetensors format gives them, and ggml's blocks.
+//! Element types with their safetensors names, and ggml's block types.
 
 use super::BlockType;
 use serde::{Deserialize, Serialize};
@@ -7,12 +7,17 @@ use std::sync::Arc;
 
 macro_rules! dtypes {
     ($($variant:ident $name:literal $bits:literal,)*) => {
-        /// The type of a tensor's elements. A type this version does not know is
-        /// carried by its name, so that it is listed and copied, only never computed with.
+        /// The type of a tensor's elements. Tensors of an unknown type are listed and copied,
+        /// but not computed with.
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum DType {
-            $($variant,)*
+            $(
+                #[doc = concat!("`", $name, "` of safetensors.")]
+                $variant,
+            )*
+            /// A block type of ggml.
             Block(BlockType),
+            /// A type that is only known by its name.
             Other(Arc<str>),
         }
 
@@ -20,6 +25,7 @@ macro_rules! dtypes {
             /// Every type of the safetensors format.
             pub const ALL: &'static [DType] = &[$(DType::$variant,)*];
 
+            /// Returns the type with the given safetensors name; `Other` for an unknown name.
             pub fn from_name(name: &str) -> DType {
                 match name {
                     $($name => DType::$variant,)*
@@ -27,6 +33,7 @@ macro_rules! dtypes {
                 }
             }
 
+            /// The safetensors name.
             pub fn name(&self) -> &str {
                 match self {
                     $(DType::$variant => $name,)*
@@ -104,9 +111,13 @@ impl fmt::Display for DType {
 /// A floating type whose elements are read as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FloatType {
+    /// IEEE 754 double precision.
     F64,
+    /// IEEE 754 single precision.
     F32,
+    /// IEEE 754 half precision.
     F16,
+    /// bfloat16: the upper half of an F32.
     BF16,
 }
 
@@ -120,6 +131,7 @@ impl FloatType {
         }
     }
 
+    /// The corresponding element type.
     pub fn dtype(self) -> DType {
         match self {
             FloatType::F64 => DType::F64,

@@ -5,8 +5,11 @@ use super::{DType, read_f64};
 /// One element's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
+    /// A floating-point number.
     Float(f64),
+    /// An integer.
     Integer(i128),
+    /// A boolean.
     Bool(bool),
 }
 

@@ -33,13 +33,16 @@ impl Hash for Shape {
 /// thousand tensors: so many lie in place.
 #[derive(Clone)]
 pub enum Dims {
+    /// The number of dimensions, and an array that starts with them.
     Few(u8, [u64; FEW]),
+    /// More dimensions than fit the array.
     Many(Vec<u64>),
 }
 
 const FEW: usize = 4;
 
 impl Dims {
+    /// The dimensions.
     pub fn as_slice(&self) -> &[u64] {
         match self {
             Dims::Few(rank, dims) => dims.get(..usize::from(*rank)).unwrap_or_default(),
@@ -47,6 +50,7 @@ impl Dims {
         }
     }
 
+    /// Appends a dimension.
     pub fn push(&mut self, dim: u64) {
         match self {
             Dims::Few(rank, dims) => match dims.get_mut(usize::from(*rank)) {
@@ -107,6 +111,7 @@ impl Shape {
         Some(Shape { dims, elements, channel_axes: ChannelAxes::First })
     }
 
+    /// A shape of one dimension.
     pub fn vector(n: u64) -> Shape {
         Shape { dims: Dims::from([n]), elements: n, channel_axes: ChannelAxes::First }
     }
@@ -123,6 +128,7 @@ impl Shape {
         dims.get(..self.channel_axes.count()).unwrap_or(dims)
     }
 
+    /// The dimensions.
     pub fn dims(&self) -> &[u64] {
         self.dims.as_slice()
     }
@@ -144,10 +150,12 @@ impl Shape {
         place
     }
 
+    /// Number of dimensions.
     pub fn rank(&self) -> usize {
         self.dims().len()
     }
 
+    /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.elements
     }

@@ -18,9 +18,11 @@ impl TensorId {
 /// A tensor as a checkpoint's headers list it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
+    /// The name.
     pub name: Name,
     /// The type of its elements in the file.
     pub dtype: DType,
+    /// The shape, with the channel axes.
     pub shape: Shape,
     /// Bytes in the checkpoint, of all its stored tensors.
     pub bytes: u64,

@@ -10,7 +10,7 @@ use crate::app::tensor_metrics::{
 };
 use crate::app::tree::{Item, NodeId};
 use crate::app::{Action, App, CalibrationState, Tab, names, outputs, texts};
-use crate::checkpoint::{Extent, Unplaced};
+use crate::checkpoint::{ActivationRange, UnmatchedObserver};
 use crate::quantization;
 use crate::quantization::{ErrorStatistics, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
@@ -207,20 +207,20 @@ fn learned(app: &App, id: TensorId) -> Option<String> {
 /// The activation observers of the layer, or what this tensor observed.
 fn watched(app: &App, id: TensorId) -> Vec<String> {
     let checkpoint = &app.model.checkpoint;
-    let extent = |seen: Extent| format!("{} … {}", value(seen.min), value(seen.max));
-    if let Some(watched) = checkpoint.watched(id) {
+    let extent = |seen: ActivationRange| format!("{} … {}", value(seen.min), value(seen.max));
+    if let Some(watched) = checkpoint.observed(id) {
         let scale = watched.input_scale().map_or(String::new(), |s| value(s.into()));
         let input = watched.input.map(|s| format!("inputs seen: {}, scale {scale}", extent(s)));
         let output = watched.output.map(|s| format!("outputs seen: {}", extent(s)));
         return input.into_iter().chain(output).collect();
     }
     let name = &checkpoint.tensor(id).name;
-    let within = |observer: &&Unplaced| {
+    let within = |observer: &&UnmatchedObserver| {
         name.strip_prefix(&observer.name).is_some_and(|rest| rest.starts_with('.'))
     };
-    let observer = checkpoint.unplaced().iter().find(within);
+    let observer = checkpoint.unmatched_observers().iter().find(within);
     let said = observer.map(|observer| {
-        let seen = extent(observer.extent);
+        let seen = extent(observer.range);
         format!("saw {seen}; of which layer stands in the graph, which is not in the file")
     });
     said.into_iter().collect()

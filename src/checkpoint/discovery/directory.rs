@@ -1,8 +1,8 @@
-//! Which of the files in a directory are the model.
+//! Selects the files in a directory that are the model.
 //!
-//! Every file, set of shards and index is a [`Candidate`] with a [`Rank`]. The best rank is
-//! opened, as the loaders open it, and what else could have been opened is said. Several
-//! candidates of the same rank are ambiguous.
+//! Every file, set of shards and index is a [`Candidate`] with a [`Rank`]. The best candidate is
+//! opened, in the way that loaders open it, and the others are reported. Several candidates of the
+//! best rank are ambiguous.
 
 use crate::checkpoint::config::Config;
 use crate::checkpoint::discovery::files::Files;
@@ -18,8 +18,8 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// There is none, there are several and no rule prefers one, or files of the one that is
-/// meant are missing.
+/// There is none, there are several and no rule prefers one, or files of the selected one are
+/// missing.
 pub(super) fn choose(directory: &Path) -> Result<Files> {
     if hub_cache::is_repository(directory) {
         let (snapshot, note) = hub_cache::snapshot(directory)?;
@@ -59,7 +59,7 @@ pub(super) fn choose(directory: &Path) -> Result<Files> {
     }
     let is_unindexed = matches!(best.content, Content::Shards { .. });
     for candidate in candidates.iter().filter(|_| is_unindexed) {
-        // The shards may be the renamed ones of this index, or those of another model.
+        // The shards may be renamed ones of this index, or those of another model.
         if let Content::Index { parsed, missing } = &candidate.content
             && candidate.rank.family == best.rank.family
             && !missing.is_empty()
@@ -69,7 +69,7 @@ pub(super) fn choose(directory: &Path) -> Result<Files> {
     }
     let mut notes = notes(&candidates, directory);
     match unreadable {
-        // The index may say which of the shards count.
+        // The index may say which of the shards to use.
         Some(error) if is_unindexed => return Err(error),
         error => notes.extend(error.map(|error| format!("an index was not used: {error}"))),
     }
@@ -82,7 +82,7 @@ pub(super) fn choose(directory: &Path) -> Result<Files> {
 struct Listing {
     files: BTreeSet<String>,
     folders: BTreeSet<String>,
-    /// A link to weights that leads nowhere.
+    /// A broken link to weights.
     broken_link: Option<String>,
 }
 
@@ -107,7 +107,7 @@ impl Listing {
     }
 }
 
-/// The file that `config.json` names as the weights (transformers 5: `transformers_weights`).
+/// Returns the weight file that `config.json` names (transformers 5: `transformers_weights`).
 fn named_by_config(directory: &Path, listing: &Listing) -> Option<Files> {
     let config = listing.files.contains("config.json").then(|| Config::read(directory));
     let config = config?.ok()??;
@@ -130,7 +130,7 @@ fn named_by_config(directory: &Path, listing: &Listing) -> Option<Files> {
     })
 }
 
-/// The kinds of files by their endings, in the order in which they are preferred.
+/// The families of weight files by extension, in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Family {
     Safetensors,
@@ -162,7 +162,7 @@ impl Family {
         Family::split(name).map(|(_, family)| family)
     }
 
-    /// A name without its ending, and the family of the ending.
+    /// Splits a name into the name without its extension and the family of the extension.
     fn split(name: &str) -> Option<(&str, Family)> {
         let lower = name.to_ascii_lowercase();
         Family::ENDINGS.iter().find_map(|(ending, family)| {
@@ -172,39 +172,39 @@ impl Family {
     }
 }
 
-/// What a file is for, by its name; the order is the order of preference.
+/// The purpose of a file according to its name, in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     Model,
     /// A copy in another precision, such as `model.fp16`.
     Variant,
-    /// Weights for another purpose: an adapter, a vision part, another framework's layout.
+    /// Weights for another purpose: an adapter, a vision part, or another framework's format.
     Side,
     /// The state of an optimizer, a scheduler or a random generator.
     Training,
 }
 
-/// Bases of names that loaders look for, in the order of preference.
-const FAVOURITES: [&str; 5] =
+/// Base names that loaders look for, in order of preference.
+const PREFERRED_BASES: [&str; 5] =
     ["model", "diffusion_pytorch_model", "pytorch_model", "adapter_model", "pytorch_lora_weights"];
 
 /// Variants that loaders know by name.
 const VARIANTS: [&str; 7] = ["fp16", "fp32", "bf16", "fp8", "int8", "ema", "non_ema"];
 
-/// The place of a candidate; the smallest is opened.
+/// The preference of a candidate; the smallest is opened.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     /// Whether files are missing.
     incomplete: bool,
     family: Family,
     role: Role,
-    /// Position in [`FAVOURITES`].
+    /// Index in [`PREFERRED_BASES`].
     favourite: usize,
     form: u8,
 }
 
 impl Rank {
-    /// Whether no rule prefers one of two candidates.
+    /// Returns whether no rule prefers one of two candidates.
     fn is_tied(&self, other: &Rank) -> bool {
         let is_training = self.role == Role::Training && other.role == Role::Training;
         is_training
@@ -214,23 +214,23 @@ impl Rank {
     }
 
     fn is_favourite(&self) -> bool {
-        self.favourite < FAVOURITES.len()
+        self.favourite < PREFERRED_BASES.len()
     }
 }
 
-/// One way to read weights from the directory.
+/// One possible source of weights in the directory.
 struct Candidate {
     rank: Rank,
-    /// What it is called in messages: the name of a file.
+    /// The name in messages: that of a file.
     label: String,
-    /// The name without numbers and endings.
+    /// The name without numbers and extensions.
     base: String,
     content: Content,
 }
 
 enum Content {
     File,
-    /// Shards without an index; `Some(count)` where their names give the number.
+    /// Shards without an index; `Some(count)` if their names contain their number.
     Shards {
         names: Vec<String>,
         count: Option<u32>,
@@ -294,7 +294,7 @@ impl Candidate {
     }
 }
 
-/// Up to eight names, and how many more there are.
+/// Formats up to eight names and the number of further ones.
 fn list(names: &[String]) -> String {
     const MAX_LISTED: usize = 8;
     let shown = names.iter().take(MAX_LISTED).cloned().collect::<Vec<_>>().join(", ");
@@ -304,7 +304,7 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// All candidates in a directory, and the error of an index that cannot be read.
+/// Returns all candidates in a directory, and the error of an index that cannot be read.
 fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<CheckpointError>) {
     let mut found = Vec::new();
     let mut unreadable = None;
@@ -319,7 +319,7 @@ fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<Ch
             }
         };
         let missing = parsed.missing(directory);
-        // An index of one file of its own name describes that file.
+        // An index that lists only the file with its own base name describes that file.
         let whole = format!("{base}.safetensors");
         let describes_whole = parsed.map.shards.iter().all(|shard| *shard == whole);
         in_an_index.extend(parsed.map.shards.iter().map(|s| s.trim_start_matches("./").to_owned()));
@@ -343,7 +343,7 @@ fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<Ch
                 let Numbered { prefix, count, suffix, .. } = numbered;
                 sets.entry((prefix, count, suffix)).or_default().push(name.clone());
             }
-            // What mlx wrote before it had indexes: weights.00.safetensors, weights.01 …
+            // Names written by mlx before it had indexes: weights.00.safetensors, weights.01 …
             None if family == Family::Safetensors && mlx_part(stem) => {
                 parts.entry("weights".to_owned()).or_default().push(name.clone());
             }
@@ -381,8 +381,8 @@ fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<Ch
     (found, unreadable)
 }
 
-/// The base and family of an index's name: `model.safetensors.index.json`, also with a
-/// variant, `model.safetensors.index.fp16.json`.
+/// Returns base and family of an index's name: `model.safetensors.index.json`, or with a variant
+/// `model.safetensors.index.fp16.json`.
 fn index_name(name: &str) -> Option<(&str, Family)> {
     let stem = name.strip_suffix(".json")?;
     let (file, after) = stem.split_once(".index")?;
@@ -398,7 +398,7 @@ fn mlx_part(stem: &str) -> bool {
 }
 
 fn candidate(label: String, base: &str, family: Family, content: Content) -> Candidate {
-    // A loader of transformers takes a whole file before an index, one of diffusers after it.
+    // transformers prefers a whole file to an index, diffusers an index to a whole file.
     let is_diffusers = base == "diffusion_pytorch_model";
     let form = match (&content, is_diffusers) {
         (Content::Index { .. }, true) => 0,
@@ -413,13 +413,13 @@ fn candidate(label: String, base: &str, family: Family, content: Content) -> Can
     let is_variant_index =
         matches!(content, Content::Index { .. }) && !label.ends_with(".index.json");
     let role = if is_variant_index { Role::Variant } else { role(base, &label, family) };
-    let place = FAVOURITES.iter().position(|favourite| *favourite == base);
-    let favourite = place.unwrap_or(FAVOURITES.len());
+    let place = PREFERRED_BASES.iter().position(|favourite| *favourite == base);
+    let favourite = place.unwrap_or(PREFERRED_BASES.len());
     let rank = Rank { incomplete, family, role, favourite, form };
     Candidate { rank, label, base: base.to_owned(), content }
 }
 
-/// What a file is for.
+/// Returns the purpose of a file.
 fn role(base: &str, label: &str, family: Family) -> Role {
     let lower = base.to_ascii_lowercase();
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| lower.starts_with(prefix));
@@ -430,7 +430,7 @@ fn role(base: &str, label: &str, family: Family) -> Role {
             starts(&["mmproj"]) || lower.contains("imatrix") || lower.contains("mmproj-")
         }
         Family::Safetensors => starts(&["consolidated", "adapter_model"]),
-        // OpenVINO's weights have the same ending.
+        // OpenVINO's weights have the same extension.
         Family::Bin => starts(&["openvino_"]),
         _ => false,
     };
@@ -441,7 +441,7 @@ fn role(base: &str, label: &str, family: Family) -> Role {
     }
 }
 
-/// Sentences about what was not opened. The best candidate comes first.
+/// Returns sentences about candidates that were not opened. The best candidate comes first.
 fn notes(candidates: &[Candidate], directory: &Path) -> Vec<String> {
     let Some((best, others)) = candidates.split_first() else { return Vec::new() };
     let mut notes = Vec::new();
@@ -496,7 +496,7 @@ fn notes(candidates: &[Candidate], directory: &Path) -> Vec<String> {
     notes
 }
 
-/// The error for a directory without a checkpoint of its own.
+/// Returns the error for a directory without a checkpoint.
 fn nothing(directory: &Path, listing: &Listing) -> CheckpointError {
     if let Some(name) = &listing.broken_link {
         return CheckpointError::new(&directory.join(name), Problem::BrokenLink);

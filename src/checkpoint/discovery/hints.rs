@@ -1,10 +1,10 @@
-//! What to say of a directory in which no checkpoint was found.
+//! Explains why a directory contains no checkpoint.
 
 use crate::checkpoint::file_names::names_in;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Endings of model files that are not read, and what they are.
+/// Extensions of model files that are not supported, and their descriptions.
 const FOREIGN: [(&str, &str); 12] = [
     (".onnx", "ONNX"),
     (".h5", "HDF5 (TensorFlow or Keras)"),
@@ -20,8 +20,8 @@ const FOREIGN: [(&str, &str); 12] = [
     (".ggml", "GGML, older than GGUF"),
 ];
 
-/// A sentence about what a directory holds in place of a checkpoint; `None` if nothing in it
-/// looks like a model. `files` and `folders` are the names in it.
+/// Returns a sentence about what a directory contains instead of a checkpoint; `None` if nothing in
+/// it looks like a model. `files` and `folders` are the names in it.
 pub(super) fn hint(
     directory: &Path,
     files: &BTreeSet<String>,

@@ -1,23 +1,23 @@
-//! The cache of Hugging Face's hub: `models--org--name/{blobs,refs,snapshots}`.
+//! The cache of the Hugging Face Hub: `models--org--name/{blobs,refs,snapshots}`.
 
 use crate::checkpoint::config;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use std::path::{Component, Path, PathBuf};
 
-/// Whether `directory` is one repository of the cache.
+/// Returns whether `directory` is a repository in the cache.
 pub(super) fn is_repository(directory: &Path) -> bool {
     let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     directory.join("snapshots").is_dir()
         && (directory.join("refs").is_dir() || name.starts_with("models--"))
 }
 
-/// Whether `name` is what the cache calls a model's repository.
+/// Returns whether `name` is a model repository's directory name in the cache.
 pub(super) fn is_repository_name(name: &str) -> bool {
     name.strip_prefix("models--").is_some_and(|rest| !rest.is_empty())
 }
 
-/// The snapshot of a repository that is meant: the one that `refs/main` names, or the only
-/// one. With it a note, where `refs/main` names one that is not here.
+/// Returns the snapshot of a repository: the one that `refs/main` names, or the only one. The note
+/// is present if `refs/main` names a missing snapshot.
 ///
 /// # Errors
 ///

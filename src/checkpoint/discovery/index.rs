@@ -3,7 +3,7 @@
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::files;
 use crate::checkpoint::json_text::Text;
-use crate::checkpoint::name_index::ByName;
+use crate::checkpoint::name_index::NameIndex;
 use crate::checkpoint::python_json;
 use crate::tensor::{Name, Names};
 use foldhash::HashMap;
@@ -13,47 +13,48 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-/// A `*.index.json`.
+/// The content of a `*.index.json`.
 #[derive(Debug)]
 pub struct Index {
+    /// Path of the index.
     pub path: PathBuf,
+    /// The `metadata` object.
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
-/// The `weight_map` of an index: which shard holds which tensor.
+/// The `weight_map` of an index: the shard of each tensor.
 #[derive(Debug)]
 pub(crate) struct WeightMap {
-    /// Each tensor once, with the number of its shard.
+    /// Each tensor once, with the index of its shard.
     pub tensors: Vec<(Name, u32)>,
-    places: ByName,
-    /// Shards as the index writes them, in the order of their names.
+    positions: NameIndex,
+    /// Names of the shards as written in the index, sorted.
     pub shards: Vec<String>,
 }
 
 impl WeightMap {
-    /// The place of a tensor in [`WeightMap::tensors`].
-    pub(crate) fn place(&self, name: &str) -> Option<usize> {
+    /// Returns the position of a tensor in [`WeightMap::tensors`].
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
         let name_of = |at: u32| self.tensors.get(at as usize).map_or("", |(name, _)| name);
-        self.places.get(name, name_of).map(|at| at as usize)
+        self.positions.get(name, name_of).map(|at| at as usize)
     }
 
-    /// Numbers the shards in the order of their names. Of two entries for a tensor the last
-    /// counts.
+    /// Sorts the shards by name. Of two entries for a tensor, the last one is used.
     fn new(listed: Vec<(Name, u32)>, shards: Vec<Cow<str>>) -> WeightMap {
         let mut order: Vec<usize> = (0..shards.len()).collect();
         order.sort_by(|&a, &b| shards[a].cmp(&shards[b]));
         let mut number = vec![0; shards.len()];
         (0..).zip(&order).for_each(|(new, &old)| number[old] = new);
         let mut tensors: Vec<(Name, u32)> = Vec::with_capacity(listed.len());
-        let mut places = ByName::with_capacity(listed.len());
+        let mut positions = NameIndex::with_capacity(listed.len());
         for (name, shard) in listed {
             let name_of = |at: u32| tensors.get(at as usize).map_or("", |(name, _)| name);
-            match places.insert(&name, tensors.len() as u32, name_of) {
+            match positions.insert(&name, tensors.len() as u32, name_of) {
                 None => tensors.push((name, number[shard as usize])),
                 Some(at) => tensors[at as usize].1 = number[shard as usize],
             }
         }
-        // A shard may be named only by entries that later ones replace.
+        // Some shards may be named only by replaced entries.
         let mut used = vec![false; shards.len()];
         tensors.iter().for_each(|(_, shard)| used[*shard as usize] = true);
         let mut renumbered = vec![0; shards.len()];
@@ -65,11 +66,11 @@ impl WeightMap {
         tensors.iter_mut().for_each(|(_, shard)| *shard = renumbered[*shard as usize]);
         let in_order = order.into_iter().zip(used).filter(|(_, is_used)| *is_used);
         let shards = in_order.map(|(at, _)| shards[at].clone().into_owned()).collect();
-        WeightMap { tensors, places, shards }
+        WeightMap { tensors, positions, shards }
     }
 }
 
-/// Bytes of the largest index that is read.
+/// Maximum size of an index in bytes.
 const INDEX_LIMIT: u64 = 1 << 30;
 
 /// Reads the index at `path`.
@@ -103,14 +104,14 @@ pub(super) fn read(path: &Path) -> Result<Parsed> {
     Ok(Parsed { index, map })
 }
 
-/// An index that was read, with the names of its shards checked.
+/// A parsed index with checked shard names.
 pub(super) struct Parsed {
     pub index: Index,
     pub map: WeightMap,
 }
 
 impl Parsed {
-    /// The shards that are not in `directory`.
+    /// Returns the shards that are not in `directory`.
     pub(super) fn missing(&self, directory: &Path) -> Vec<String> {
         let is_missing = |name: &&String| !files::is_file(&directory.join(name));
         self.map.shards.iter().filter(is_missing).cloned().collect()
@@ -125,8 +126,7 @@ struct Json<'a> {
     metadata: Option<serde_json::Value>,
 }
 
-/// Tensors as they are listed, each with the number of its shard in the order of their first
-/// mention.
+/// Tensors as listed, each with the number of its shard in order of first occurrence.
 #[derive(Default)]
 struct RawMap<'a> {
     tensors: Vec<(Name, u32)>,

@@ -1,4 +1,4 @@
-//! From a path to the files of a checkpoint.
+//! Finds the files of a checkpoint from a path.
 
 use crate::checkpoint::discovery::files::Files;
 use crate::checkpoint::discovery::numbered::{self, Numbered};
@@ -9,7 +9,7 @@ use crate::checkpoint::formats::pytorch::distributed_directory;
 use crate::checkpoint::io::files::{self, PathTarget};
 use std::path::Path;
 
-/// Finds the checkpoint at `path`: a file, an index, or a directory with one of them.
+/// Finds the checkpoint at `path`: a file, an index, or a directory that contains one of them.
 pub(crate) fn discover(path: &Path) -> Result<Files> {
     let found = files::find(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound if is_repository_name(path) => {
@@ -54,7 +54,7 @@ pub(crate) fn discover(path: &Path) -> Result<Files> {
     )]))
 }
 
-/// Whether a path that does not exist reads like a repository of the Hub: `org/name`.
+/// Returns whether a path that does not exist looks like a repository of the Hub: `org/name`.
 fn is_repository_name(path: &Path) -> bool {
     let text = path.to_str().unwrap_or_default();
     let is_plain = |part: &str| {
@@ -67,11 +67,11 @@ fn is_repository_name(path: &Path) -> bool {
     })
 }
 
-/// Endings by which a path was meant as a file.
+/// Extensions of paths that are meant to be files.
 const FILE_ENDINGS: [&str; 8] =
     [".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".json", ".npz"];
 
-/// Whether a directory holds a checkpoint, or several.
+/// Returns whether a directory contains at least one checkpoint.
 pub fn has_model(path: &Path) -> bool {
     match directory::choose(path) {
         _ if distributed_directory(path).is_some() => true,

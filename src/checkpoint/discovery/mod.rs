@@ -1,8 +1,8 @@
-//! From the path a user names to the files that make up the checkpoint.
+//! From the path that a user names to the files of the checkpoint.
 //!
-//! Files are chosen as the software that loads them chooses: `directory` has the rules, and
-//! `tests/data/discovery` a table of cases. Only names, indexes and small text files are read
-//! here, and of split GGUF files the headers; the readers of `formats` open what is chosen.
+//! Files are chosen in the way that loaders choose them: `directory` has the rules, and
+//! `tests/data/discovery` a table of cases. Only names, indexes, small text files and the headers
+//! of split GGUF files are read here; the readers in `formats` open the chosen files.
 
 mod directory;
 mod files;

@@ -1,4 +1,4 @@
-//! Names of files that are one of several: `model-00001-of-00003.safetensors`.
+//! Names of numbered files: `model-00001-of-00003.safetensors`.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::gguf;
@@ -6,22 +6,22 @@ use crate::checkpoint::io::files;
 use crate::checkpoint::io::source::Source;
 use std::path::{Path, PathBuf};
 
-/// A file name with its number and the number of files.
+/// A file name with its number and the total number of files.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Numbered {
-    /// What stands before the hyphen and the number.
+    /// The text before the hyphen and the number.
     pub prefix: String,
-    /// Counted from 1.
+    /// Starts at 1.
     pub number: u32,
     pub count: u32,
-    /// The number of digits in the name.
+    /// Number of digits in the name.
     pub digits: usize,
-    /// What follows the numbers, with its dot.
+    /// The text after the numbers, including its dot.
     pub suffix: String,
 }
 
 impl Numbered {
-    /// The parts of `PREFIX-NNNNN-of-MMMMM.SUFFIX`; `None` for any other name.
+    /// Parses `PREFIX-NNNNN-of-MMMMM.SUFFIX`; `None` for any other name.
     pub(super) fn parse(name: &str) -> Option<Numbered> {
         let (before, after) = name.split_once("-of-")?;
         let (prefix, number) = before.rsplit_once('-')?;
@@ -42,19 +42,19 @@ impl Numbered {
         })
     }
 
-    /// The name of another file of the same set.
+    /// Returns the name of another file in the same set.
     pub(super) fn name(&self, number: u32) -> String {
         let Numbered { prefix, count, digits, suffix, .. } = self;
         format!("{prefix}-{number:0digits$}-of-{count:0digits$}{suffix}")
     }
 
-    /// The paths of the whole set in `directory`.
+    /// Returns the paths of the whole set in `directory`.
     ///
     /// # Errors
     ///
-    /// Some of the files are missing: the error names them.
+    /// Some files are missing; the error names them.
     pub(super) fn all_in(&self, directory: &Path) -> Result<Vec<PathBuf>> {
-        // A name may claim billions of files, so missing ones end the search early.
+        // A name may claim billions of files, so the search stops after some missing ones.
         let mut present = Vec::new();
         let mut missing = Vec::new();
         for number in 1..=self.count {
@@ -76,8 +76,8 @@ impl Numbered {
     }
 }
 
-/// Whether a file has the name that `torch.distributed.checkpoint` gives to the parts which one
-/// rank stores: `shard-00001-model-00001-of-00002.safetensors`.
+/// Returns whether a name is that of a part stored by one rank of `torch.distributed.checkpoint`:
+/// `shard-00001-model-00001-of-00002.safetensors`.
 pub(super) fn is_rank_file(name: &str) -> bool {
     let Some((rank, file)) = name.strip_prefix("shard-").and_then(|rest| rest.split_once('-'))
     else {
@@ -88,15 +88,15 @@ pub(super) fn is_rank_file(name: &str) -> bool {
     is_number && numbered.is_some_and(|n| n.prefix == "model" && n.suffix == ".safetensors")
 }
 
-/// Missing files that an error lists by name.
+/// Maximum number of missing files that an error names.
 const MAX_NAMED: usize = 8;
 
-/// Whether the header of the GGUF file at `path` agrees with its name that it is one part of
-/// several. A file that is whole although its name is numbered gives `false`.
+/// Returns whether the GGUF file at `path` is a part of a split model, according to its header.
+/// False for a whole model whose name happens to be numbered.
 ///
 /// # Errors
 ///
-/// The file cannot be read, or its header gives another number than its name.
+/// The file cannot be read, or its header and its name give different numbers.
 pub(super) fn is_gguf_part(path: &Path, numbered: &Numbered) -> Result<bool> {
     let Some(split) = gguf::read(&Source::file(path)?)?.split() else { return Ok(false) };
     if split.count != u64::from(numbered.count) || split.number != u64::from(numbered.number - 1) {
@@ -119,8 +119,8 @@ pub(super) fn is_gguf_part(path: &Path, numbered: &Numbered) -> Result<bool> {
     Ok(true)
 }
 
-/// The error for a GGUF file that is one part of several under a name that does not say so;
-/// `None` for any other file, also for one that cannot be read.
+/// Returns the error for a part of a split GGUF model whose name does not contain its number;
+/// `None` for any other file, and for one that cannot be read.
 pub(super) fn renamed_gguf_part(path: &Path) -> Option<CheckpointError> {
     let split = gguf::read(&Source::file(path).ok()?).ok()?.split()?;
     let is_numbered = Numbered::parse(&path.to_string_lossy()).is_some();

@@ -1,4 +1,4 @@
-//! Opening a checkpoint through its index.
+//! Opens a checkpoint by its index.
 
 use crate::checkpoint::discovery::files::Files;
 use crate::checkpoint::discovery::index::{self, Parsed};
@@ -6,7 +6,8 @@ use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::file_names::{has_extension, names_in};
 use std::path::Path;
 
-/// The checkpoint that the index at `path` describes; its shards lie beside it or in subdirectories.
+/// Opens the checkpoint that the index at `path` describes. Its shards are in the same directory or
+/// below it.
 ///
 /// # Errors
 ///
@@ -20,7 +21,7 @@ pub(super) fn open(path: &Path, directory: &Path) -> Result<Files> {
     Ok(into_files(parsed, directory))
 }
 
-/// The files of an index all of whose shards are in `directory`.
+/// Returns the files of an index whose shards are all in `directory`.
 pub(super) fn into_files(parsed: Parsed, directory: &Path) -> Files {
     let Parsed { index, map } = parsed;
     Files {
@@ -31,7 +32,7 @@ pub(super) fn into_files(parsed: Parsed, directory: &Path) -> Files {
     }
 }
 
-/// The error for an index whose shards are `missing`.
+/// Returns the error for an index whose shards are `missing`.
 pub(super) fn missing_shards(
     directory: &Path,
     parsed: &Parsed,

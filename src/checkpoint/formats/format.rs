@@ -4,17 +4,25 @@ use crate::checkpoint::Source;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::{burnpack, foreign, gguf, numpy, pytorch, safetensors, zip};
 
+/// The file format of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// Hugging Face's safetensors.
     Safetensors,
+    /// llama.cpp's GGUF.
     Gguf,
+    /// Burn's burnpack.
     Burnpack,
+    /// Files of `torch.save`.
     PyTorch,
+    /// A NumPy array.
     Npy,
+    /// A ZIP archive of NumPy arrays.
     Npz,
 }
 
 impl Format {
+    /// The name to show.
     pub fn name(self) -> &'static str {
         match self {
             Format::Safetensors => "safetensors",

@@ -2,15 +2,22 @@
 
 use std::fs::File;
 
+/// A file system type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
+    /// Btrfs.
     Btrfs,
     /// Ext2, ext3 and ext4.
     Ext,
+    /// F2FS.
     F2fs,
+    /// OverlayFS.
     Overlay,
+    /// tmpfs.
     Tmpfs,
+    /// XFS.
     Xfs,
+    /// Any other, or unknown.
     Other,
 }
 
@@ -34,6 +41,7 @@ impl FileSystem {
         }
     }
 
+    /// Returns `Other`.
     #[cfg(not(target_os = "linux"))]
     pub fn of(_: &File) -> FileSystem {
         FileSystem::Other

@@ -35,8 +35,11 @@ enum Storage {
 
 /// A source opened for reading.
 pub enum SourceHandle {
+    /// An open local file.
     Disk(MappedFile),
+    /// A remote file, read by requests.
     Remote,
+    /// Bytes in memory.
     Memory(&'static [u8]),
 }
 
@@ -103,10 +106,12 @@ impl Source {
         Ok(Source { path: path.to_owned(), len, storage })
     }
 
+    /// Creates a source from bytes in memory.
     pub fn memory(name: &str, bytes: &'static [u8]) -> Source {
         Source { path: name.into(), len: bytes.len() as u64, storage: Storage::Memory(bytes) }
     }
 
+    /// The path, or the name of a source in memory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -125,6 +130,7 @@ impl Source {
         }
     }
 
+    /// The modification time of a local file when the source was created.
     pub fn modified(&self) -> Option<SystemTime> {
         match self.storage {
             Storage::Disk { modified, .. } => modified,

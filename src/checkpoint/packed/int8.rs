@@ -13,18 +13,26 @@ use std::ops::Range;
 pub struct Int8 {
     /// The container's name; `None` for quantscope's own format.
     pub container: Option<&'static str>,
+    /// The stored int8 values.
     pub values: StoredId,
+    /// The encoding of the values as bytes.
     pub stored_as: Int8Values,
+    /// The stored scales.
     pub scale: StoredId,
+    /// The type of the stored scales.
     pub scale_type: FloatType,
     /// The stored biases of a container in which an element is `scale * byte + bias`: one per
     /// scale, of the same type, and [`BIAS_FACTOR`] times the scale.
     pub biases: Option<StoredId>,
+    /// The scheme, which determines the groups.
     pub scheme: QuantizationScheme,
+    /// The rounding used for quantization.
     pub rounding: Rounding,
+    /// The calibration used for quantization.
     pub calibration: Calibration,
     /// The type before quantization.
     pub original: FloatType,
+    /// The shape of the tensor.
     pub shape: Shape,
     /// Stored tensors not needed for decoding, such as recorded activation scales.
     pub beside: Vec<StoredId>,

@@ -37,8 +37,11 @@ pub enum Match {
 /// output may be in several pairs, only one of which is not [`Match::Identical`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
+    /// The tensor of the output.
     pub out: TensorId,
+    /// Its counterpart in the source.
     pub source: TensorId,
+    /// How it was made.
     pub matched: Match,
     /// For [`Match::Identical`]: pairs of stored tensors to compare, of the output and of the
     /// source.
@@ -50,8 +53,11 @@ pub struct Pair {
 /// All tensors of an output, paired.
 #[derive(Debug)]
 pub struct Pairing<'c> {
+    /// The output.
     pub out: &'c Checkpoint,
+    /// The source.
     pub source: &'c Checkpoint,
+    /// The pairs in the order of the output.
     pub pairs: Vec<Pair>,
     /// The importance of the source's elements, which ggml's block types were made by.
     pub importance: Importance,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// What to compute of the losses of single output channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ChannelDetail {
+    /// Nothing.
     #[default]
     None,
     /// The channel with the largest loss.

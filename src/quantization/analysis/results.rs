@@ -11,6 +11,7 @@ use crate::quantization::value_histogram::ValueHistogram;
 /// Everything measured of one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Analysis {
+    /// Range and non-finite elements.
     pub range: Range,
     /// `None` if the spec asks for no errors.
     pub statistics: Option<Statistics>,
@@ -28,12 +29,14 @@ pub struct Outcome {
     ///
     /// [`Calibration::Learned`]: crate::quantization::Calibration::Learned
     pub quantizer: Quantizer,
+    /// The scales and errors, or why the tensor cannot be quantized.
     pub result: Result<Quantized, NotQuantizable>,
 }
 
 /// The scales and errors of a quantized tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
+    /// The scales.
     pub scales: Scales,
     /// Present for [`ErrorDetail::Full`].
     pub error: Option<ErrorSums>,

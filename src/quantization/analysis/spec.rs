@@ -21,8 +21,10 @@ pub enum ErrorDetail {
 /// back, so errors depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ScaleStorage {
+    /// F32.
     #[default]
     F32,
+    /// F16.
     F16,
     /// The type of the elements; F32 for F64 elements.
     ElementType,
@@ -49,6 +51,7 @@ impl ScaleStorage {
 pub struct AnalysisSpec {
     /// The quantizers to evaluate; an analysis has one outcome for each.
     pub quantizers: Vec<Quantizer>,
+    /// The rounding of ties.
     pub rounding: Rounding,
     /// What to compute of the errors. Moments are computed unless it is
     /// [`ErrorDetail::None`].

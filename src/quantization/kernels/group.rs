@@ -63,7 +63,9 @@ impl From<Groups> for GroupLayout {
 /// Parameters for quantizing groups, each with the scale for its largest magnitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupQuantization {
+    /// The type of the quantized values.
     pub qtype: QuantizationType,
+    /// The rounding of ties.
     pub rounding: Rounding,
     /// The type the scales are stored in. They are rounded to it before they are used; F64
     /// counts as F32.
@@ -74,6 +76,7 @@ pub struct GroupQuantization {
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("the scale for a magnitude of {absmax:e} does not fit its type")]
 pub struct ScaleOverflow {
+    /// The largest magnitude of the group.
     pub absmax: f64,
 }
 
@@ -97,6 +100,7 @@ pub struct GroupDetail {
 pub struct GroupErrors {
     /// The error sums over all groups, each quantized by its own scale.
     pub sums: ErrorSums,
+    /// The scales of the groups.
     pub scales: Scales,
     /// The loss of each channel, if channels are needed. The first and the last channel may be
     /// incomplete.

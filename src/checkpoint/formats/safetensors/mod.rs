@@ -20,7 +20,9 @@ const TENSOR_BYTES: usize = 48;
 /// A header that was checked against the file; tensors are sorted by their data offset.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
+    /// The `__metadata__` in file order.
     pub metadata: Vec<(String, String)>,
+    /// The tensors in data order.
     pub tensors: Vec<Stored>,
 }
 
@@ -78,7 +80,7 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
     }
     // A header of 100,000,000 bytes cannot list more than `u32::MAX` tensors.
     let name_of = |at: u32| tensors.get(at as usize).map_or("", |tensor| &tensor.name);
-    if let Some((_, twin)) = name_index::twins(tensors.len() as u32, name_of) {
+    if let Some((_, twin)) = name_index::first_duplicate(tensors.len() as u32, name_of) {
         return Err(CheckpointError::of_tensor(path, name_of(twin), Problem::DuplicateTensor));
     }
     let expected = data_start.saturating_add(at);
