@@ -209,8 +209,9 @@ pub struct OutputPlan {
     pub left_out: LeftOutFiles,
     /// Tensors that share a global scale, computed from the largest magnitude of all of them.
     pub scaled_together: Vec<Vec<TensorId>>,
-    /// The importance of the elements, which ggml's block types are made by.
+    /// The importance of the elements, used for quantizing to ggml's block types.
     pub importance: Importance,
+    /// Sentences for the user.
     pub warnings: Vec<String>,
 }
 
