@@ -6,7 +6,7 @@ use crate::checkpoint::discovery::Index;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::formats::format::Format;
 use crate::checkpoint::packed::format::PackedFormat;
-use crate::checkpoint::qat::{Observers, UnmatchedObserver, ObservedActivations};
+use crate::checkpoint::qat::{ObservedActivations, Observers, UnmatchedObserver};
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::quantization::QatScales;
 use crate::tensor::{FloatType, TensorId, TensorInfo};

@@ -41,7 +41,7 @@ pub use io::file_system::FileSystem;
 pub use io::source::Source;
 pub use model_search::{FoundModel, Models, find_models};
 pub use packed::PackedFormat;
-pub use qat::{ActivationRange, UnmatchedObserver, ObservedActivations};
+pub use qat::{ActivationRange, ObservedActivations, UnmatchedObserver};
 pub use reader::Reader;
 pub use stored::{Shard, Stored, StoredId};
 pub use stored_reader::StoredReader;

@@ -18,8 +18,11 @@ pub(super) fn first_duplicate<'n>(
 ) -> Option<(u32, u32)> {
     let state = RandomState::default();
     let hash = |position: u32| state.hash_one(name_of(position));
-    let hashes: Vec<u64> =
-        (0..length).into_par_iter().with_min_len(MIN_PARALLEL_LENGTH as usize / 2).map(hash).collect();
+    let hashes: Vec<u64> = (0..length)
+        .into_par_iter()
+        .with_min_len(MIN_PARALLEL_LENGTH as usize / 2)
+        .map(hash)
+        .collect();
     // Equal names are in the same part.
     let parts = if length < MIN_PARALLEL_LENGTH { 1 } else { rayon::current_num_threads() as u64 };
     let first_in = |part: u64| {
@@ -94,7 +97,8 @@ mod tests {
         let list = ["a", "b", "a", "c"];
         let name_of = |at: u32| list[at as usize];
         let mut positions = NameIndex::with_capacity(1);
-        let held: Vec<_> = (0..4).map(|at| positions.insert(list[at as usize], at, name_of)).collect();
+        let held: Vec<_> =
+            (0..4).map(|at| positions.insert(list[at as usize], at, name_of)).collect();
         assert_eq!(held, [None, None, Some(0), None]);
         assert_eq!((positions.get("a", name_of), positions.get("c", name_of)), (Some(0), Some(3)));
         assert_eq!(positions.get("d", name_of), None);
@@ -102,9 +106,12 @@ mod tests {
 
     #[test]
     fn the_first_duplicate_is_found_in_lists_of_any_length() {
-        for length in [0, 1, 2, MIN_PARALLEL_LENGTH - 1, MIN_PARALLEL_LENGTH, 3 * MIN_PARALLEL_LENGTH] {
+        for length in
+            [0, 1, 2, MIN_PARALLEL_LENGTH - 1, MIN_PARALLEL_LENGTH, 3 * MIN_PARALLEL_LENGTH]
+        {
             let mut list: Vec<String> = (0..length).map(|at| format!("layer {at}")).collect();
-            let first_duplicate = |list: &[String]| super::first_duplicate(length, |at| &list[at as usize]);
+            let first_duplicate =
+                |list: &[String]| super::first_duplicate(length, |at| &list[at as usize]);
             assert_eq!(first_duplicate(&list), None);
             if length < 2 {
                 continue;

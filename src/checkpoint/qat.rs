@@ -77,7 +77,10 @@ pub(crate) fn is_observer(name: &str) -> bool {
     static FINDERS: LazyLock<[Finder; 2]> =
         LazyLock::new(|| ["fake_quant", OUTPUT_OBSERVER].map(Finder::new));
     let may_be = FINDERS.iter().any(|word| word.find(name.as_bytes()).is_some());
-    may_be && name.split('.').any(|part| part == WEIGHT_OBSERVER || part == INPUT_OBSERVER || is_activation(part))
+    may_be
+        && name
+            .split('.')
+            .any(|part| part == WEIGHT_OBSERVER || part == INPUT_OBSERVER || is_activation(part))
 }
 
 /// Returns whether a module of that name observes an activation.
@@ -182,7 +185,9 @@ pub(crate) fn read(
             _ => None,
         };
         let wrapped = wrapped.and_then(|module| weights.get(module.as_str()));
-        let layer = weights.get(module).filter(|_| observer == OUTPUT_OBSERVER || observer == INPUT_OBSERVER);
+        let layer = weights
+            .get(module)
+            .filter(|_| observer == OUTPUT_OBSERVER || observer == INPUT_OBSERVER);
         match (layer, wrapped) {
             (Some(&layer), _) => {
                 let observed = found.observed.entry(layer).or_default();
@@ -223,8 +228,9 @@ fn learned(
         return None;
     }
     let zero_point = part("zero_point").and_then(|all| all.into_iter().find(|&z| z != 0.0));
-    let mut end =
-        |name: &str| part(&format!("{OUTPUT_OBSERVER}.{name}")).filter(|all| all.len() == scales.len());
+    let mut end = |name: &str| {
+        part(&format!("{OUTPUT_OBSERVER}.{name}")).filter(|all| all.len() == scales.len())
+    };
     let levels = end("min_val").zip(end("max_val")).map(|(min, max)| {
         let reach = |(min, max): (f64, f64)| min.abs().max(max.abs());
         let widest = min.into_iter().zip(max).map(reach).zip(&scales);

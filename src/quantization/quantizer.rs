@@ -50,7 +50,9 @@ pub enum NotQuantizable {
     #[error("{preset} does not fit it: {why}")]
     DoesNotFit { preset: Preset, why: String },
     /// Output errors need whole blocks of rows.
-    #[error("the layer's output cannot be measured: its part has fewer than the 128 rows of a block")]
+    #[error(
+        "the layer's output cannot be measured: its part has fewer than the 128 rows of a block"
+    )]
     PartOfBlocks,
     /// The shape does not fit the scheme.
     #[error("{scheme} does not fit it: {why}")]

@@ -2,7 +2,7 @@
 //! tensor, so that memory use does not grow with it. `quantscope help json` documents its keys.
 
 use crate::activations::{ActivationMode, OutputError};
-use crate::checkpoint::{Checkpoint, ActivationRange, ObservedActivations};
+use crate::checkpoint::{ActivationRange, Checkpoint, ObservedActivations};
 use crate::quantization::{
     Diagnostic, ErrorStatistics, Outcome, QatScales, QuantizationScheme, Range, Statistics,
 };

@@ -89,7 +89,8 @@ fn is_attachment(stored: &Stored) -> bool {
     let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
     let cache = ["k_scale", "v_scale", "q_scale", "kv_scale", "prob_scale"].contains(&last);
     let elements = stored.shape.elements();
-    let named = ATTACHMENT_NAMES.contains(&last) || ATTACHMENT_SUFFIXES.iter().any(|end| last.ends_with(end));
+    let named = ATTACHMENT_NAMES.contains(&last)
+        || ATTACHMENT_SUFFIXES.iter().any(|end| last.ends_with(end));
     // A per-channel factor may be part of the network.
     named && elements <= if cache { 1 } else { MAX_SCALE_ELEMENTS }
 }

@@ -163,7 +163,8 @@ impl PackedFormat for Awq {
         let scales = rows.start * size..rows.end * size;
         let scales = reader.panel(self.scales.id, outer * size, groups, scales)?;
         for (row, here) in runs(range, inner) {
-            let bit = (row / RUN_COLUMNS * RUN_COLUMNS + POSITIONS[(row % RUN_COLUMNS) as usize]) * bits;
+            let bit =
+                (row / RUN_COLUMNS * RUN_COLUMNS + POSITIONS[(row % RUN_COLUMNS) as usize]) * bits;
             let code = |panel: &Panel, line: u64| {
                 let word = |n: u64| u32_at(panel.get(line, n * 4..n * 4 + 4));
                 in_words(word, bit, self.bits) as i32

@@ -86,7 +86,9 @@ pub(crate) fn calibrations(metadata: &[(String, String)]) -> HashMap<String, Cal
 /// Reads the types of tensors before quantization from the metadata of such a container.
 pub(crate) fn original_types(metadata: &[(String, String)]) -> HashMap<String, FloatType> {
     let recorded = strings_by_tensor(metadata, ORIGINAL_KEY).into_iter();
-    recorded.filter_map(|(name, recorded)| Some((name, DType::from_name(&recorded).float()?))).collect()
+    recorded
+        .filter_map(|(name, recorded)| Some((name, DType::from_name(&recorded).float()?)))
+        .collect()
 }
 
 /// Parses the JSON object of strings under a metadata key, by tensor name. Empty if the key is
@@ -96,8 +98,8 @@ pub(crate) fn strings_by_tensor(
     key: &str,
 ) -> BTreeMap<String, String> {
     let recorded = metadata.iter().filter(|(k, _)| k == key);
-    let recorded =
-        recorded.filter_map(|(_, text)| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
+    let recorded = recorded
+        .filter_map(|(_, text)| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
     recorded.flatten().collect()
 }
 

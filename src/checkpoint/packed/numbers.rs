@@ -71,7 +71,9 @@ impl Numbers {
     /// Parses the numbers in `bytes`.
     pub(super) fn parse(&self, bytes: &[u8]) -> Vec<f32> {
         match self.kind {
-            NumberType::Small(table) => bytes.iter().map(|&code| table[usize::from(code)]).collect(),
+            NumberType::Small(table) => {
+                bytes.iter().map(|&code| table[usize::from(code)]).collect()
+            }
             NumberType::Float(float) => (0..bytes.len() / float.size())
                 .map(|i| read_f64(float, bytes, i).map_or(f32::NAN, |x| x as f32))
                 .collect(),
