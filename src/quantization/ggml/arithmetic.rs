@@ -1,66 +1,67 @@
-//! Arithmetic that the block types share, in ggml's order of operations: F32 throughout, sums
-//! from left to right, no fused products.
+//! Arithmetic shared by the block types, in ggml's order of operations: F32 throughout, sums from
+//! left to right, no fused multiply-add.
 
 use half::f16;
 
-/// Elements of a super-block, which most types have.
+/// Number of elements in a super-block, which most types use.
 pub(super) const SUPER_BLOCK: usize = 256;
 
-/// The scale that two bytes hold as an F16.
+/// Decodes a scale stored as two bytes of F16.
 pub(super) fn half(low: u8, high: u8) -> f32 {
     f16::from_le_bytes([low, high]).to_f32()
 }
 
-/// The bytes of a scale as an F16.
+/// Encodes a scale as F16.
 pub(super) fn half_bytes(x: f32) -> [u8; 2] {
     f16::from_f32(x).to_le_bytes()
 }
 
-/// A scale after it is stored as an F16.
+/// Rounds a scale to F16.
 pub(super) fn through_half(x: f32) -> f32 {
     f16::from_f32(x).to_f32()
 }
 
-/// The nearest integer, ties to even. Adding 1.5·2²³ leaves the integer in the low bits of the
-/// significand; values beyond ±2²² wrap, as in ggml.
+/// Returns the nearest integer, ties to even. Adding 1.5·2²³ leaves the integer in the low bits of
+/// the significand; values beyond ±2²² wrap, as in ggml.
 pub(super) fn nearest_int(x: f32) -> i32 {
     ((x + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
-/// `1 / x`, or 0 if `x` is 0 or so small that the quotient is infinite. ggml converts such
-/// infinite quotients to integers, which C leaves undefined; here those blocks become zeros.
+/// Returns `1 / x`, or 0 if `x` is 0 or so small that the quotient is infinite. ggml converts
+/// infinite quotients to integers, which is undefined behaviour in C; here such blocks become
+/// zeros.
 pub(super) fn inverse_or_zero(x: f32) -> f32 {
     let inverse = 1.0 / x;
     if inverse.is_finite() { inverse } else { 0.0 }
 }
 
-/// `1 / x`, or 0 if `x` is 0.
+/// Returns `1 / x`, or 0 if `x` is 0.
 pub(super) fn inverse(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }
 
-/// The sum, from left to right.
+/// Returns the sum, from left to right.
 pub(super) fn sum(values: impl IntoIterator<Item = f32>) -> f32 {
     values.into_iter().fold(0.0, |sum, x| sum + x)
 }
 
-/// The sum of squares, from left to right.
+/// Returns the sum of squares, from left to right.
 pub(super) fn sum_of_squares(values: &[f32]) -> f32 {
     sum(values.iter().map(|x| x * x))
 }
 
-/// The largest magnitude.
+/// Returns the largest magnitude.
 pub(super) fn absmax(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |max, x| if max < x.abs() { x.abs() } else { max })
 }
 
-/// The first element of the largest magnitude, with its sign.
+/// Returns the first element with the largest magnitude, including its sign.
 pub(super) fn extreme(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |max: f32, &x| if x.abs() > max.abs() { x } else { max })
 }
 
-/// The weight of each element's error: its importance, larger for large elements.
-/// `mean_square` is of the elements around.
+/// Returns the weight of each element's error: its importance, increased for large elements.
+/// `mean_square` is that of the surrounding elements.
 pub(super) fn weigh<const N: usize>(
     importance: &[f32; N],
     mean_square: f32,
@@ -73,7 +74,7 @@ pub(super) fn weigh<const N: usize>(
     weights
 }
 
-/// The squares of the elements: their weights where there is no importance.
+/// Returns the squares of the elements, which are their weights without importance.
 pub(super) fn squares<const N: usize>(x: &[f32; N]) -> [f32; N] {
     x.map(|x| x * x)
 }
@@ -90,12 +91,12 @@ pub(super) fn for_each_block<const N: usize>(
     }
 }
 
-/// Part `i` of a block that is divided into parts of `N` elements.
+/// Returns part `i` of a block that is divided into parts of `N` elements.
 pub(super) fn part<const N: usize>(block: &[f32], i: usize) -> &[f32; N] {
     block.as_chunks::<N>().0.get(i).unwrap_or(&[0.0; N])
 }
 
-/// The importance of part `i` of a block.
+/// Returns the importance of part `i` of a block.
 pub(super) fn part_of<const N: usize, const BLOCK: usize>(
     importance: Option<&[f32; BLOCK]>,
     i: usize,
@@ -103,7 +104,7 @@ pub(super) fn part_of<const N: usize, const BLOCK: usize>(
     importance.map(|importance| part(importance, i))
 }
 
-/// Nibble `e` of 32 that lie in 16 bytes, low nibbles first.
+/// Returns nibble `e` of 32 nibbles in 16 bytes, low nibbles first.
 pub(super) fn nibble(bytes: &[u8], e: usize) -> u8 {
     bytes[e % 16] >> (4 * (e / 16)) & 15
 }

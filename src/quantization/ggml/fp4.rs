@@ -1,15 +1,15 @@
-//! MXFP4 and NVFP4: four-bit floats (E2M1) with a scale for each 32 or 16 elements.
+//! MXFP4 and NVFP4: E2M1 values with one scale per 32 or 16 elements.
 
 use crate::quantization::ggml::arithmetic::{absmax, for_each_block, nibble, part};
 
-/// The E2M1 values doubled, so that they are integers; scales are halved.
+/// The E2M1 values times two, so that they are integers. Scales are halved.
 const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 fn doubled(nibble: u8) -> f32 {
     f32::from(DOUBLED[usize::from(nibble & 15)])
 }
 
-/// Half the value of an E8M0 scale.
+/// Returns half the value of an E8M0 scale.
 fn half_e8m0(exponent: u8) -> f32 {
     f32::from_bits(match exponent {
         0..2 => 0x0020_0000 << exponent,
@@ -17,7 +17,7 @@ fn half_e8m0(exponent: u8) -> f32 {
     })
 }
 
-/// Half the value of an unsigned E4M3 scale.
+/// Returns half the value of an unsigned E4M3 scale.
 fn half_ue4m3(bits: u8) -> f32 {
     if bits == 0 || bits == 0x7f {
         return 0.0;
@@ -30,7 +30,8 @@ fn half_ue4m3(bits: u8) -> f32 {
     value * 0.5
 }
 
-/// The unsigned E4M3 scale nearest to `x`, ties upward. From 240 on it is the largest, 448.
+/// Returns the unsigned E4M3 scale nearest to `x`, ties upward. From 240 it is the largest one,
+/// 448.
 fn ue4m3(x: f32) -> u8 {
     const LARGEST: u8 = 0x7e;
     if x.is_nan() || x <= 0.0 {
@@ -42,7 +43,7 @@ fn ue4m3(x: f32) -> u8 {
     if exponent <= 0 {
         return ((x * 512.0 + 0.5) as u8).min(7);
     }
-    // The rounding may carry into the exponent.
+    // Rounding may carry into the exponent.
     let rounded = (exponent << 3) + (bits >> 20 & 7) as i32 + (bits >> 19 & 1) as i32;
     if rounded >= 15 << 3 { LARGEST } else { rounded as u8 }
 }
@@ -73,9 +74,9 @@ pub(super) fn quantize_mxfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
     });
 }
 
-/// The exponent of a block's scale: that of the largest magnitude less two, for E2M1's largest
-/// exponent is two. The logarithm is rounded to F32 before the floor is taken: just below a
-/// power of two it rounds up, as `log2f` does in ggml.
+/// Returns the exponent of a block's scale: that of the largest magnitude minus two, the largest
+/// exponent of E2M1. The logarithm is rounded to F32 before taking the floor; just below a power of
+/// two this rounds up, like `log2f` in ggml.
 fn mxfp4_exponent(absmax: f32) -> u8 {
     if absmax > 0.0 {
         let logarithm = f64::from(absmax).log2() as f32;
@@ -98,7 +99,7 @@ pub(super) fn quantize_nvfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
     });
 }
 
-/// The index of the nearest value at a scale; the first of several as near.
+/// Returns the index of the nearest value for a scale, the first of equally near ones.
 fn nearest_value(x: f32, scale: f32) -> u8 {
     let (mut best, mut least) = (0, (doubled(0) * scale - x).abs());
     for i in 1..16 {
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn scales_of_nvfp4_are_read_back() {
         for bits in (0..0x7f).filter(|&bits| bits != 0) {
-            // ggml takes the largest scale for all of the largest exponent.
+            // ggml uses the largest scale for all values with the largest exponent.
             let expected = if bits >= 15 << 3 { 0x7e } else { bits };
             assert_eq!(ue4m3(half_ue4m3(bits) * 2.0), expected);
         }

@@ -1,9 +1,9 @@
-//! The grids of the IQ types: which combinations of levels a group of elements may take.
+//! The grids of the IQ types: the combinations of levels that a group of elements may have.
 //!
-//! A point is a code of two bits for each of eight elements, or three bits for each of four,
-//! the first element lowest. The points and their order are part of the file format. They are
-//! taken from `ggml-quants.c` of ggml 0.26.0 (MIT license, The ggml authors), where the
-//! variables have the names given at each table.
+//! A point has two bits for each of eight elements, or three bits for each of four, the first
+//! element in the lowest bits. The points and their order are part of the file format. They are
+//! taken from `ggml-quants.c` of ggml 0.26.0 (MIT license, The ggml authors), where the variables
+//! have the names given at each table.
 
 /// IQ2_XXS, two bits for each of eight elements (`kgrid_2bit_256`).
 #[rustfmt::skip]

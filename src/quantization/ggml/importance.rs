@@ -1,4 +1,4 @@
-//! The importance of elements, by which errors are weighed when ggml's blocks are made.
+//! The importance of elements, which weights their errors when ggml's block types are quantized.
 
 use crate::tensor::{Shape, TensorId};
 use std::collections::BTreeMap;
@@ -7,12 +7,12 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// Where an importance matrix comes from, as llama.cpp notes it in a quantized file.
+/// The origin of an importance matrix, as llama.cpp records it in a quantized file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImportanceOrigin {
-    /// The path of the file, as it was given.
+    /// The path of the file, as given by the user.
     pub file: String,
-    /// The name of the first text whose activations were recorded.
+    /// The name of the first text for which activations were recorded.
     pub dataset: Option<String>,
     /// Number of weights in the file.
     pub entries: u32,
@@ -20,8 +20,9 @@ pub struct ImportanceOrigin {
     pub chunks: Option<u32>,
 }
 
-/// The importance of the elements of weights: the mean square of what each column is multiplied
-/// with. A tensor of experts has one value for each expert and column. Copies share the values.
+/// The importance of the elements of weights: the mean square of the inputs that each column is
+/// multiplied with. A tensor of experts has one value per expert and column. Copies share the
+/// values.
 #[derive(Clone, Default, PartialEq)]
 pub struct Importance(Option<Arc<Contents>>);
 
@@ -33,7 +34,7 @@ struct Contents {
 }
 
 impl Importance {
-    /// The importance of these tensors.
+    /// Creates the importance of the given tensors.
     pub fn new(origin: ImportanceOrigin, tensors: BTreeMap<TensorId, Vec<f32>>) -> Importance {
         if tensors.is_empty() {
             return Importance::default();
@@ -47,46 +48,46 @@ impl Importance {
         Importance(Some(Arc::new(Contents { origin, tensors: Arc::new(tensors), hash })))
     }
 
-    /// The name of a matrix whose values are not known, as a recipe has it.
+    /// Creates a reference to a matrix whose values are not loaded, as in a recipe.
     pub fn named(file: String) -> Importance {
         let origin = ImportanceOrigin { file, ..ImportanceOrigin::default() };
         Importance(Some(Arc::new(Contents { origin, tensors: Arc::default(), hash: 0 })))
     }
 
-    /// Whether no tensor has an importance.
+    /// Returns whether no tensor has an importance.
     pub fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|contents| contents.tensors.is_empty())
     }
 
-    /// The matrix that the values are to come from, if only its name is known.
+    /// The matrix to load the values from, if only its name is known.
     pub fn missing(&self) -> Option<&str> {
         self.origin().filter(|_| self.is_empty()).map(|origin| origin.file.as_str())
     }
 
-    /// Where it comes from, if it was given.
+    /// The origin, if it was given.
     pub fn origin(&self) -> Option<&ImportanceOrigin> {
         Some(&self.0.as_ref()?.origin)
     }
 
-    /// The same values with another origin.
+    /// Returns the same values with another origin.
     pub fn with_origin(&self, origin: ImportanceOrigin) -> Importance {
         let same = |contents: &Arc<Contents>| Contents { origin, ..(**contents).clone() };
         Importance(self.0.as_ref().map(same).map(Arc::new))
     }
 
-    /// The importance of the elements of a tensor, if it is known.
+    /// Returns the importance of the elements of a tensor, if it is known.
     pub fn get(&self, id: TensorId) -> Option<&[f32]> {
         self.0.as_ref()?.tensors.get(&id).map(Vec::as_slice)
     }
 
-    /// The importance of a tensor's elements, row by row.
+    /// Returns the importance of a tensor's elements, row by row.
     pub(crate) fn of_rows(&self, id: TensorId, shape: &Shape) -> Option<RowImportance<'_>> {
         Some(RowImportance::new(self.get(id)?, shape))
     }
 }
 
 impl fmt::Debug for Importance {
-    /// Stands for all values, so that equal text means equal importance.
+    /// Represents all values: equal texts mean equal importance.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             None => f.write_str("Importance(none)"),
@@ -103,12 +104,12 @@ impl fmt::Debug for Importance {
 pub(crate) struct RowImportance<'i> {
     values: &'i [f32],
     row_len: usize,
-    /// Number of consecutive rows with the same importance: those of one expert.
+    /// Number of consecutive rows with the same importance: the rows of one expert.
     rows_alike: usize,
 }
 
 impl<'i> RowImportance<'i> {
-    /// `values` has one value per column of a tensor of `shape`, or per expert and column.
+    /// Creates it from `values`: one per column of a tensor of `shape`, or per expert and column.
     pub(crate) fn new(values: &'i [f32], shape: &Shape) -> RowImportance<'i> {
         let row_len = shape.row_len().max(1);
         let rows = shape.elements() / row_len;
@@ -122,7 +123,8 @@ impl<'i> RowImportance<'i> {
         self.row_len
     }
 
-    /// The importance of the columns in row number `row`, and how many rows from it on have it.
+    /// Returns the importance of the columns in row `row`, and the number of rows from there on
+    /// with the same importance.
     pub(super) fn at_row(self, row: u64) -> (&'i [f32], usize) {
         let row = usize::try_from(row).unwrap_or(usize::MAX);
         let start = (row / self.rows_alike).saturating_mul(self.row_len);

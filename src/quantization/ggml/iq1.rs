@@ -1,5 +1,5 @@
-//! IQ1_S and IQ1_M: eight elements share a point of a grid of the values −1, 0 and 1, all
-//! shifted by an eighth up or down.
+//! IQ1_S and IQ1_M: groups of eight elements are points of a grid over the values −1, 0 and 1, all
+//! shifted up or down by an eighth.
 
 use crate::quantization::ggml::arithmetic::{
     SUPER_BLOCK, absmax, for_each_block, half, half_bytes, part, part_of, squares, sum_of_squares,
@@ -15,11 +15,11 @@ static IQ1: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grids::IQ1, 2,
 /// The shift of the values.
 const DELTA: f32 = 0.125;
 
-/// Values of the three levels, shifted up and down.
+/// The three levels, shifted up and shifted down.
 const SHIFTED_UP: [f32; 3] = [-1.0 + DELTA, DELTA, 1.0 + DELTA];
 const SHIFTED_DOWN: [f32; 3] = [-1.0 - DELTA, -DELTA, 1.0 - DELTA];
 
-/// What each type takes for zero.
+/// The threshold of each type below which a block is stored as zeros.
 const MIN_ABSMAX_IQ1_S: f32 = 1e-12;
 const MIN_ABSMAX_IQ1_M: f32 = 1e-7;
 
@@ -55,7 +55,7 @@ pub(super) fn decode_iq1_m(block: &[u8; 56], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
-/// Four words: the levels of four blocks' scales in each, and four bits of the super-block's.
+/// Four words: each holds the scales of four blocks and four bits of the super-block's scale.
 fn iq1_m_scales(bytes: &[u8]) -> [u16; 4] {
     std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
 }
@@ -65,20 +65,20 @@ fn iq1_m_super_scale(scales: &[u16; 4]) -> f32 {
     f16::from_bits(bits).to_f32()
 }
 
-/// The elements of a block in ascending order, ties in the order of their places.
+/// The elements of a block in ascending order; ties keep their order.
 fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
     let mut order = std::array::from_fn(|i| i);
     order.sort_by(|&a, &b| x[a].partial_cmp(&x[b]).unwrap_or(std::cmp::Ordering::Equal));
     order
 }
 
-/// The best division of a block's elements, in ascending order, into three levels.
+/// The best partition of a block's sorted elements into three levels.
 #[derive(Clone, Copy)]
 struct Split {
     scale: f32,
-    /// Where the second and the third level begin.
+    /// The start indexes of the second and the third level.
     starts: [usize; 2],
-    /// Which shift each of the groups has; see the two types.
+    /// The shift of each group; see the two types.
     shift: usize,
 }
 
@@ -94,7 +94,7 @@ impl Split {
     }
 }
 
-/// Keeps the split with the least error: the largest `with_x² / with_value`.
+/// Tracks the split with the least error: the largest `with_x² / with_value`.
 struct BestSplit {
     score: f32,
     found: Option<Split>,
@@ -105,7 +105,7 @@ impl BestSplit {
         BestSplit { score: -f32::MAX, found: None }
     }
 
-    /// Offers a split with the sums Σ w·x·q and Σ w·q·q.
+    /// Considers a split with the sums Σ w·x·q and Σ w·q·q.
     fn offer(&mut self, with_x: f32, with_value: f32, starts: [usize; 2], shift: usize) {
         if with_value > 0.0 && with_x * with_x > self.score * with_value {
             let scale = with_x / with_value;
@@ -115,8 +115,8 @@ impl BestSplit {
     }
 }
 
-/// The points of a block's groups, given their levels; and the scale, found again if a group
-/// was not on the grid. `values` are those of the three levels for each group.
+/// Returns the points for the levels of a block's groups, and the scale, recomputed if a group was
+/// not on the grid. `values` are those of the three levels for each group.
 fn points<const N: usize, const GROUPS: usize>(
     x: &[f32; N],
     weights: &[f32; N],
@@ -175,7 +175,7 @@ pub(super) fn quantize_iq1_s(row: &[f32], importance: Option<&[f32]>, out: &mut 
         let mean_square = 2.0 * sum_of_squares(x) / 256.0;
         let blocks: [BlockOf32; 8] = std::array::from_fn(|i| {
             let x = part::<32>(x, i);
-            // The type needs an importance; without one all elements are as important.
+            // The type requires an importance; without one all elements are equally important.
             let importance = part_of(importance, i).unwrap_or(&[1.0; 32]);
             iq1_s_block(x, &weigh(importance, mean_square, x))
         });
@@ -218,8 +218,8 @@ fn iq1_s_block(x: &[f32; 32], weights: &[f32; 32]) -> BlockOf32 {
     BlockOf32 { scale, points, down }
 }
 
-/// Tries every division of the sorted elements into three levels, with both shifts: shift 1
-/// is down.
+/// Tries every partition of the sorted elements into three levels, with both shifts. Shift 1 is
+/// down.
 fn iq1_s_split(x: &[f32; 32], weights: &[f32; 32], order: &[usize; 32]) -> Option<Split> {
     let (mut sum_x, mut sum_w) = ([0f32; 33], [0f32; 33]);
     for (rank, &place) in order.iter().enumerate() {
@@ -292,7 +292,7 @@ pub(super) fn quantize_iq1_m(row: &[f32], importance: Option<&[f32]>, out: &mut 
     });
 }
 
-/// The scale of the super-block that makes the error least with all else chosen.
+/// Returns the super-block scale with the least error, given all other choices.
 fn iq1_m_best_super_scale(
     x: &[f32; SUPER_BLOCK],
     weights: &[[f32; 16]; 16],
@@ -330,10 +330,10 @@ fn iq1_m_block(x: &[f32; 16], weights: &[f32; 16]) -> BlockOf16 {
     BlockOf16 { scale, points, shift }
 }
 
-/// Tries every division of the sorted elements into three levels, with both shifts of each of
-/// the two groups of eight.
+/// Tries every partition of the sorted elements into three levels, with both shifts for each of the
+/// two groups of eight.
 fn iq1_m_split(x: &[f32; 16], weights: &[f32; 16], order: &[usize; 16]) -> Option<Split> {
-    // Sums over the sorted elements, for each group apart.
+    // Sums over the sorted elements, separately for each group.
     let (mut sum_x, mut sum_w) = ([[0f32; 17]; 2], [[0f32; 17]; 2]);
     for (rank, &place) in order.iter().enumerate() {
         for group in 0..2 {
@@ -343,13 +343,13 @@ fn iq1_m_split(x: &[f32; 16], weights: &[f32; 16], order: &[usize; 16]) -> Optio
             sum_w[group][rank + 1] = sum_w[group][rank] + w;
         }
     }
-    // Neighbouring values are one apart, so that Σ w·x·q is the total times the third value
-    // less the sums up to where the second and the third level begin.
+    // Adjacent levels differ by one, so Σ w·x·q is the total times the third level minus the sums
+    // up to the starts of the second and the third level.
     let difference = |q: [f32; 3], i: usize| q[i] * q[i] - q[i + 1] * q[i + 1];
     let mut best = BestSplit::new();
     for second in 0..=16 {
         for third in second..=16 {
-            // For each group, shifted up and down.
+            // For each group, shifted up and shifted down.
             let sums: [[(f32, f32); 2]; 2] = std::array::from_fn(|group| {
                 let (sum_x, sum_w) = (&sum_x[group], &sum_w[group]);
                 let below = sum_x[second] + sum_x[third];

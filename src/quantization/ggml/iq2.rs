@@ -1,5 +1,5 @@
-//! IQ2_XXS, IQ2_XS and IQ2_S: eight elements share a point of a grid of two bits each; the
-//! signs are apart.
+//! IQ2_XXS, IQ2_XS and IQ2_S: groups of eight elements are points of a grid with two bits per
+//! element; signs are stored separately.
 
 use crate::quantization::ggml::arithmetic::{
     SUPER_BLOCK, for_each_block, half, half_bytes, part, part_of, sum_of_squares, weigh,
@@ -15,7 +15,7 @@ static IQ2_XXS: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grids::IQ2
 static IQ2_XS: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grids::IQ2_XS, 2, 2, 2));
 static IQ2_S: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grids::IQ2_S, 2, 2, 1));
 
-/// What IQ2_S takes for zero.
+/// The threshold below which IQ2_S stores a block as zeros.
 const MIN_ABSMAX_IQ2_S: f32 = 1e-8;
 
 /// Decodes a point of eight elements with their signs.
@@ -73,8 +73,8 @@ struct Block {
 }
 
 impl Block {
-    /// Scales are stored without a sign: a negative one changes the elements' signs. `mask` has
-    /// the sign bits that are stored.
+    /// Stored scales have no sign: for a negative scale the elements' signs are flipped. `mask` has
+    /// the stored sign bits.
     fn new(fit: BlockFit, signs: [u8; 4], mask: u8) -> Block {
         let BlockFit { scale, points } = fit;
         match scale < 0.0 {
@@ -170,7 +170,7 @@ pub(super) fn quantize_iq2_s(row: &[f32], importance: Option<&[f32]>, out: &mut 
     });
 }
 
-/// These types need an importance; without one all elements are as important.
+/// These types require an importance; without one all elements are equally important.
 fn weights<const N: usize>(
     x: &[f32; N],
     importance: Option<&[f32; N]>,

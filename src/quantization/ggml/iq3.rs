@@ -1,5 +1,5 @@
-//! IQ3_XXS and IQ3_S: four elements share a point of a grid of three bits each; the signs are
-//! apart.
+//! IQ3_XXS and IQ3_S: groups of four elements are points of a grid with three bits per element;
+//! signs are stored separately.
 
 use crate::quantization::ggml::arithmetic::{
     SUPER_BLOCK, for_each_block, half, half_bytes, part, part_of, squares, sum_of_squares, weigh,
@@ -13,14 +13,14 @@ use std::sync::LazyLock;
 static IQ3_XXS: LazyLock<Lattice<4>> = LazyLock::new(|| Lattice::new(&grids::IQ3_XXS, 3, 7, 2));
 static IQ3_S: LazyLock<Lattice<4>> = LazyLock::new(|| Lattice::new(&grids::IQ3_S, 3, 7, 3));
 
-/// What IQ3_XXS takes for zero.
+/// The threshold below which IQ3_XXS stores a block as zeros.
 const MIN_ABSMAX_IQ3_XXS: f32 = 1e-8;
 
-/// Values of the levels of IQ3_XXS. They are not quite evenly spaced.
+/// The levels of IQ3_XXS, which are not quite evenly spaced.
 const IQ3_XXS_VALUES: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 const IQ3_S_VALUES: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
-/// Decodes a point of four elements; `signs` has their sign bits lowest.
+/// Decodes a point of four elements; `signs` has their signs in its lowest bits.
 fn decode_point(code: u16, values: &[u8; 8], signs: u8, scale: f32, out: &mut [f32]) {
     for (i, out) in out.iter_mut().enumerate() {
         let value = scale * f32::from(values[usize::from(code >> (3 * i) & 7)]);
@@ -62,8 +62,8 @@ struct Block {
     signs: [u8; 4],
 }
 
-/// Finds the scale and the points of a block of 32. Scales are stored without a sign: a
-/// negative one changes the elements' signs, of which `mask` has the bits that are stored.
+/// Finds the scale and the points of a block of 32. Stored scales have no sign: for a negative
+/// scale the elements' signs are flipped, in the bits of `mask`.
 fn fit(
     search: &BlockSearch,
     lattice: &Lattice<4>,
@@ -130,8 +130,8 @@ pub(super) fn quantize_iq3_s(row: &[f32], importance: Option<&[f32]>, out: &mut 
                 false => fit(&SEARCH, &IQ3_S, &Magnitudes::new(x), &weights, 255),
             }
         });
-        // ggml leaves no room for the points and signs of a block of zeros: those of the blocks
-        // behind it move up, which changes the elements that they decode to.
+        // ggml does not reserve space for the points and signs of a block of zeros: those of the
+        // following blocks move up, which changes the elements that they decode to.
         let (zeros, moved): (Vec<usize>, Vec<usize>) = (0..8).partition(|&i| is_zero(i));
         let in_file_order = || moved.iter().chain(&zeros).filter_map(|&i| blocks.get(i));
         let found = OddScales::new(&blocks.map(|block| block.scale), 15);

@@ -1,4 +1,4 @@
-//! IQ4_NL and IQ4_XS: four bits that choose one of sixteen unevenly spaced values.
+//! IQ4_NL and IQ4_XS: four bits per element select one of sixteen unevenly spaced values.
 
 use crate::quantization::ggml::arithmetic::{
     SUPER_BLOCK, extreme, for_each_block, half, half_bytes, inverse, nearest_int, nibble,
@@ -6,7 +6,7 @@ use crate::quantization::ggml::arithmetic::{
 };
 use crate::quantization::ggml::search::MIN_ABSMAX;
 
-/// The values, as `kvalues_iq4nl` in `ggml-common.h` has them.
+/// The values, `kvalues_iq4nl` in `ggml-common.h`.
 const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 fn value(nibble: u8) -> f32 {
@@ -75,13 +75,13 @@ fn weights(x: &[f32; 32], importance: Option<&[f32; 32]>, mean_square: f32) -> [
     }
 }
 
-/// The index of the nearest value.
+/// Returns the index of the nearest value.
 fn nearest_value(x: f32) -> u8 {
     const LAST: usize = VALUES.len() - 1;
     let above = match x {
         x if x <= value(0) => return 0,
         x if x >= value(LAST as u8) => return LAST as u8,
-        // A NaN ends at the last value, as in ggml's binary search.
+        // NaN gives the last value, as in ggml's binary search.
         x if x.is_nan() => LAST,
         x => VALUES.iter().position(|&v| x < f32::from(v)).unwrap_or(LAST),
     };
@@ -89,7 +89,7 @@ fn nearest_value(x: f32) -> u8 {
     if x - lower < upper - x { above as u8 - 1 } else { above as u8 }
 }
 
-/// The scale of a group that makes the weighted squared error least.
+/// Returns the scale of a group with the least weighted squared error.
 fn find_scale(x: &[f32; 32], weights: &[f32; 32]) -> f32 {
     const TRIES: i32 = 7;
     let max = extreme(x);

@@ -1,5 +1,5 @@
-//! The K-quants Q2_K to Q6_K, and Q8_K: super-blocks of 256 elements in groups of 16 or 32,
-//! whose scales are quantized too.
+//! The K-quants Q2_K to Q6_K, and Q8_K: super-blocks of 256 elements in groups of 16 or 32 with
+//! quantized scales.
 
 use crate::quantization::ggml::arithmetic::{
     SUPER_BLOCK, extreme, for_each_block, half, half_bytes, nearest_int, part, part_of, squares,
@@ -9,12 +9,12 @@ use crate::quantization::ggml::search::{
     LevelsAboveMin, MIN_ABSMAX, MinSearch, SymmetricLevels, positive, symmetric, three_bits,
 };
 
-/// Two bits of element `e` of 256: four planes of 32 bytes, twice.
+/// Returns the two bits of element `e` of 256, stored as two times four planes of 32 bytes.
 fn two_bits(bytes: &[u8], e: usize) -> u8 {
     bytes[e / 128 * 32 + e % 32] >> (e % 128 / 32 * 2) & 3
 }
 
-/// Packs the low two bits of 256 levels as [`two_bits`] reads them.
+/// Packs the low two bits of 256 levels in the layout of [`two_bits`].
 fn pack_two_bits(levels: impl Fn(usize) -> u8) -> [u8; 64] {
     let mut bytes = [0; 64];
     for e in 0..SUPER_BLOCK {
@@ -23,12 +23,12 @@ fn pack_two_bits(levels: impl Fn(usize) -> u8) -> [u8; 64] {
     bytes
 }
 
-/// Nibble `e` of 256: low and high of 32 bytes in turn.
+/// Returns nibble `e` of 256: alternately the low and the high nibbles of 32 bytes.
 fn k_nibble(bytes: &[u8], e: usize) -> u8 {
     bytes[e / 64 * 32 + e % 32] >> (e % 64 / 32 * 4) & 15
 }
 
-/// Packs the low four bits of 256 levels as [`k_nibble`] reads them.
+/// Packs the low four bits of 256 levels in the layout of [`k_nibble`].
 fn pack_k_nibbles(levels: &[u8; SUPER_BLOCK]) -> [u8; 128] {
     let mut bytes = [0; 128];
     for (e, level) in levels.iter().enumerate() {
@@ -87,7 +87,8 @@ pub(super) fn quantize_q2_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
     });
 }
 
-/// Scale `i` of sixteen of six bits each: the low four in eight bytes, the high two in four.
+/// Returns scale `i` of sixteen 6-bit scales: the low four bits are in eight bytes, the high two in
+/// four.
 fn q3_k_scale(packed: &[u8], i: usize) -> f32 {
     let low = packed[i % 8] >> (i / 8 * 4) & 15;
     let high = packed[8 + i % 4] >> (i / 4 * 2) & 3;
@@ -98,7 +99,7 @@ pub(super) fn decode_q3_k(block: &[u8; 110], out: &mut [f32; SUPER_BLOCK]) {
     let (mask, qs, packed) = (&block[..32], &block[32..96], &block[96..108]);
     let d = half(block[108], block[109]);
     for (e, out) in out.iter_mut().enumerate() {
-        // The third bit is stored negated.
+        // The third bit is stored inverted.
         let third = mask[e % 32] >> (e / 32) & 1 ^ 1;
         let q = two_bits(qs, e) as i8 - (third << 2) as i8;
         *out = d * q3_k_scale(packed, e / 16) * f32::from(q);
@@ -149,7 +150,7 @@ fn q3_k_unweighted(x: &[f32; SUPER_BLOCK]) -> SymmetricGroups {
     let groups: [_; 16] = std::array::from_fn(|i| three_bits(part(x, i)));
     let max = extreme(&std::array::from_fn::<_, 16, _>(|i| groups[i].scale));
     if max == 0.0 {
-        // All bits of the scales are zero, which stands for −32.
+        // Zero bits represent a scale of −32.
         return (groups, 0.0, [0; 16]);
     }
     let inverse = -32.0 / max;
@@ -160,7 +161,7 @@ fn q3_k_unweighted(x: &[f32; SUPER_BLOCK]) -> SymmetricGroups {
     (groups, 1.0 / inverse, stored)
 }
 
-/// Scale and minimum `i` of the eight of six bits each that 12 bytes hold.
+/// Returns scale and minimum `i` of eight, six bits each, stored in 12 bytes.
 fn scale_and_min(packed: &[u8], i: usize) -> (f32, f32) {
     let (scale, min) = match i {
         0..4 => (packed[i] & 63, packed[i + 4] & 63),
@@ -172,7 +173,7 @@ fn scale_and_min(packed: &[u8], i: usize) -> (f32, f32) {
     (scale.into(), min.into())
 }
 
-/// Packs scales and minima as [`scale_and_min`] reads them.
+/// Packs scales and minima in the layout of [`scale_and_min`].
 fn pack_scales_and_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
     let mut packed = [0; 12];
     for i in 0..4 {
@@ -252,8 +253,8 @@ struct ScalesMinsAndLevels {
     levels: [u8; SUPER_BLOCK],
 }
 
-/// Quantizes a super-block in groups of 32 with a minimum. `search` finds the groups' scales
-/// where there is no importance.
+/// Quantizes a super-block in groups of 32 with a minimum. `search` finds the groups' scales if
+/// there is no importance.
 fn scales_mins_and_levels(
     search: &MinSearch,
     x: &[f32; SUPER_BLOCK],
@@ -342,7 +343,7 @@ pub(super) fn quantize_q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
 
 pub(super) fn decode_q8_k(block: &[u8; 292], out: &mut [f32; SUPER_BLOCK]) {
     let d = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-    // Behind the values lie sums of them, for llama.cpp's own use.
+    // The values are followed by sums of them, which llama.cpp uses.
     for (q, out) in block[4..260].iter().zip(out) {
         *out = d * f32::from(*q as i8);
     }
@@ -366,8 +367,8 @@ impl<const N: usize> Group<N> {
         Group { found, weight: sum(weights) }
     }
 
-    /// The levels of the elements at the scale and minimum as stored; those of the search if
-    /// the scale is stored as zero.
+    /// Returns the levels of the elements for the stored scale and minimum. If the stored scale is
+    /// zero, keeps those of the search.
     fn rounded(&self, x: &[f32; N], scale: f32, min: f32, max_level: i32) -> [u8; N] {
         match scale == 0.0 {
             true => self.found.levels,
@@ -385,7 +386,7 @@ struct SuperScales<const GROUPS: usize> {
 }
 
 impl<const GROUPS: usize> SuperScales<GROUPS> {
-    /// The largest scale and the largest minimum become `max_level`.
+    /// Quantizes so that the largest scale and the largest minimum become `max_level`.
     fn of_largest<const N: usize>(groups: &[Group<N>; GROUPS], max_level: u8) -> Self {
         let max_level = f32::from(max_level);
         let quantize = |values: [f32; GROUPS]| {
@@ -398,7 +399,7 @@ impl<const GROUPS: usize> SuperScales<GROUPS> {
         SuperScales { d, dmin, scales, mins }
     }
 
-    /// The scales and the minima have the least error, each weighted by its group.
+    /// Quantizes scales and minima with the least error, weighted by group.
     fn weighted<const N: usize>(groups: &[Group<N>; GROUPS], max_level: i32) -> Self {
         let weights = std::array::from_fn(|i| groups[i].weight);
         let scales = std::array::from_fn(|i| groups[i].found.scale);
@@ -409,8 +410,8 @@ impl<const GROUPS: usize> SuperScales<GROUPS> {
     }
 }
 
-/// The levels of the elements at the scale as stored; those of the search if the scale is
-/// stored as zero.
+/// Returns the levels of the elements for the stored scale. If it is zero, keeps those of the
+/// search.
 fn rounded_symmetric<const N: usize>(
     found: &SymmetricLevels<N>,
     x: &[f32; N],
@@ -421,7 +422,7 @@ fn rounded_symmetric<const N: usize>(
     if scale == 0.0 { found.levels } else { x.map(level) }
 }
 
-/// Puts the levels of group `i` in their place.
+/// Writes the levels of group `i` to their position.
 fn put<const N: usize>(levels: &mut [u8; SUPER_BLOCK], i: usize, group: [u8; N]) {
     if let Some(place) = levels.as_chunks_mut().0.get_mut(i) {
         *place = group;

@@ -1,5 +1,5 @@
-//! The points that the groups of the IQ types may take, and the search for the scale and the
-//! points of a block that make the weighted squared error least.
+//! The grid points of the IQ types, and the search for a block's scale and points with the least
+//! weighted squared error.
 
 use crate::quantization::ggml::arithmetic::nearest_int;
 use std::ops::RangeInclusive;
@@ -8,19 +8,19 @@ use std::sync::OnceLock;
 /// A grid whose points have a level for each of `DIM` elements.
 pub(super) struct Lattice<const DIM: usize> {
     bits: u32,
-    /// Levels of each point, from 0.
+    /// The levels of each point, from 0.
     levels: Vec<[u8; DIM]>,
-    /// Twice the level plus one, which is what IQ2 and IQ3 multiply by the scale.
+    /// Twice the level plus one, which IQ2 and IQ3 multiply by the scale.
     values: Vec<[f32; DIM]>,
-    /// For each code of levels, the points nearest to it, once they were looked for.
+    /// For each combination of levels, the points nearest to it; filled on first use.
     nearest: Vec<OnceLock<Vec<u16>>>,
-    /// Points at this many smallest distances count as near.
+    /// Number of smallest distances that count as near.
     shells: usize,
 }
 
 impl<const DIM: usize> Lattice<DIM> {
-    /// Builds the lattice of `codes`, each with `bits` bits for each element. The largest level
-    /// is `max_level`.
+    /// Builds the lattice of `codes` with `bits` bits per element. The largest level is
+    /// `max_level`.
     pub(super) fn new(codes: &[u16], bits: u32, max_level: u8, shells: usize) -> Self {
         let levels: Vec<[u8; DIM]> = codes.iter().map(|&code| levels_of(code, bits)).collect();
         let values = levels.iter().map(|levels| levels.map(|l| 2.0 * f32::from(l) + 1.0)).collect();
@@ -37,7 +37,8 @@ impl<const DIM: usize> Lattice<DIM> {
         self.values.get(usize::from(point)).unwrap_or(&[1.0; DIM])
     }
 
-    /// The points to choose from for a group with these levels: one if it is a point itself.
+    /// Returns the candidate points for a group with these levels: a single one if the levels are a
+    /// point.
     pub(super) fn near(&self, levels: &[u8; DIM]) -> NearPoints<'_> {
         let code = levels.iter().rev().fold(0, |code, &l| code << self.bits | usize::from(l));
         let points = self.nearest.get(code).map(|points| {
@@ -48,7 +49,7 @@ impl<const DIM: usize> Lattice<DIM> {
         NearPoints { points, first, on_grid: self.levels(first) == levels }
     }
 
-    /// The point for a group: that of its levels, or the near point with the least error.
+    /// Returns the point for a group: that of its levels, or the near point with the least error.
     fn choose(&self, near: NearPoints, x: &[f32; DIM], weights: &[f32; DIM], scale: f32) -> u16 {
         if near.on_grid {
             return near.first;
@@ -68,11 +69,11 @@ impl<const DIM: usize> Lattice<DIM> {
     }
 }
 
-/// What a [`Lattice`] has near a group's levels.
+/// The points of a [`Lattice`] near a group's levels.
 pub(super) struct NearPoints<'a> {
     pub points: &'a [u16],
     pub first: u16,
-    /// Whether the levels are those of the first point.
+    /// Whether the first point has exactly these levels.
     pub on_grid: bool,
 }
 
@@ -80,8 +81,8 @@ fn levels_of<const DIM: usize>(code: u16, bits: u32) -> [u8; DIM] {
     std::array::from_fn(|i| (code >> (bits * i as u32) & ((1 << bits) - 1)) as u8)
 }
 
-/// The points at the `shells` smallest distances from `wanted`, by distance, then by number.
-/// A point itself if it is `wanted`.
+/// Returns the points at the `shells` smallest distances from `wanted`, sorted by distance, then by
+/// index. Only the point itself if `wanted` is a point.
 fn nearest_points<const DIM: usize>(
     levels: &[[u8; DIM]],
     wanted: &[u8; DIM],
@@ -106,29 +107,29 @@ fn nearest_points<const DIM: usize>(
     points
 }
 
-/// How the scale of a block is searched for.
+/// Parameters of the search for a block's scale.
 pub(super) struct BlockSearch {
     /// The largest level.
     pub max_level: i32,
-    /// Scales tried on either side of the first, and the distance between them as a part of
+    /// Number of scales tried on either side of the first one, and their distance as a fraction of
     /// the largest value.
     pub steps: RangeInclusive<i32>,
     pub step: f32,
     pub refine: Refine,
 }
 
-/// Which groups' points are chosen again at the best scale.
+/// The groups whose points are chosen again for the best scale.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Refine {
-    /// All.
+    /// All groups.
     Always,
-    /// All, if one of them was not on the grid.
+    /// All groups, if one of them was not on the grid.
     AllIfOneIsOffGrid,
-    /// Those that were not on the grid.
+    /// The groups that were not on the grid.
     OffGrid,
 }
 
-/// The most groups that a block has.
+/// Maximum number of groups in a block.
 const MAX_GROUPS: usize = 8;
 
 /// The scale of a block and the points of its groups.
@@ -137,16 +138,16 @@ pub(super) struct BlockFit {
     pub points: [u16; MAX_GROUPS],
 }
 
-/// The elements of a block and what their errors weigh.
+/// The elements of a block and the weights of their errors.
 pub(super) struct WeightedBlock<'a, const N: usize> {
-    /// Magnitudes; a few may be negative where the parity of the signs is fixed.
+    /// Magnitudes. Some may be negative if the parity of the signs is fixed.
     pub x: &'a [f32; N],
     pub weights: &'a [f32; N],
 }
 
 impl BlockSearch {
-    /// Finds the scale and the points. `largest` is what the largest value stands for at first;
-    /// `scale` is kept if no scale that is tried has an error less than that of zeros.
+    /// Finds scale and points. `largest` is the value that the largest element is mapped to first;
+    /// `scale` is returned if no tried scale has a smaller error than zeros.
     pub(super) fn run<const N: usize, const DIM: usize>(
         &self,
         lattice: &Lattice<DIM>,
@@ -198,12 +199,12 @@ impl BlockSearch {
     }
 }
 
-/// The level whose value `2·level + 1` is nearest.
+/// Returns the level whose value `2·level + 1` is nearest.
 fn level_of(x: f32, max_level: i32) -> u8 {
     nearest_int(0.5 * (x - 1.0)).clamp(0, max_level) as u8
 }
 
-/// Σ w·x·q and Σ w·q·q of the values `q` of the points.
+/// Returns Σ w·x·q and Σ w·q·q for the values `q` of the points.
 fn products<const N: usize, const DIM: usize>(
     lattice: &Lattice<DIM>,
     block: &WeightedBlock<N>,
@@ -218,7 +219,8 @@ fn products<const N: usize, const DIM: usize>(
     (with_x, with_value)
 }
 
-/// Magnitudes of a block's elements, and a sign bit for each of eight, the first lowest.
+/// The magnitudes of a block's elements, and the sign bits of each eight elements, the first
+/// lowest.
 pub(super) struct Magnitudes<const N: usize> {
     pub x: [f32; N],
     pub signs: [u8; 4],
@@ -236,8 +238,8 @@ impl<const N: usize> Magnitudes<N> {
         found
     }
 
-    /// As [`new`](Self::new), with an even number of signs in each eight: where it is odd, the
-    /// element whose sign costs least changes its own. Seven of the bits are kept.
+    /// Like [`new`](Self::new), with an even number of negative signs in each eight elements: if it
+    /// is odd, the sign with the smallest cost is flipped. Seven of the bits are stored.
     pub(super) fn even(x: &[f32; N], weights: &[f32; N]) -> Self {
         let mut found = Magnitudes::new(x);
         let eights = x.as_chunks::<8>().0.iter().zip(weights.as_chunks::<8>().0);
@@ -261,21 +263,21 @@ impl<const N: usize> Magnitudes<N> {
     }
 }
 
-/// The sign bits that seven stored bits stand for: the eighth makes their number even.
+/// Decodes seven stored sign bits: the eighth makes the number of set bits even.
 pub(super) fn even_signs(stored: u32) -> u8 {
     let bits = (stored & 127) as u8;
     bits | ((bits.count_ones() % 2) as u8) << 7
 }
 
-/// The scale of a super-block and the levels of its blocks' scales, which are odd multiples of
-/// it: `(2·level + 1)·scale`. `scales` are not negative.
+/// The scale of a super-block and the levels of its blocks' scales, which are odd multiples of it:
+/// `(2·level + 1)·scale`. `scales` are non-negative.
 pub(super) struct OddScales<const BLOCKS: usize> {
     pub scale: f32,
     pub levels: [u8; BLOCKS],
 }
 
 impl<const BLOCKS: usize> OddScales<BLOCKS> {
-    /// `None` if all scales are zero.
+    /// Returns `None` if all scales are zero.
     pub(super) fn new(scales: &[f32; BLOCKS], max_level: i32) -> Option<Self> {
         let max = scales.iter().fold(0f32, |max, &x| if max > x { max } else { x });
         if max == 0.0 {

@@ -1,5 +1,5 @@
-//! Blocks with one scale and as many bits for each element: Q1_0, Q2_0, Q4_0, Q4_1, Q5_0, Q5_1
-//! and Q8_0.
+//! Block types with one scale and a fixed number of bits per element: Q1_0, Q2_0, Q4_0, Q4_1, Q5_0,
+//! Q5_1 and Q8_0.
 
 use crate::quantization::ggml::arithmetic::{
     absmax, extreme, for_each_block, half, half_bytes, inverse_or_zero, nibble, pack_nibbles, sum,
@@ -35,7 +35,7 @@ pub(super) fn decode_q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
     }
 }
 
-/// Five bits: the fifth of all elements lie together in four bytes.
+/// Five bits per element; the fifth bits of all elements are in four bytes.
 fn five_bits(high: &[u8], low: &[u8], e: usize) -> f32 {
     let fifth = high[e / 8] >> (e % 8) & 1;
     f32::from(nibble(low, e) | fifth << 4)
@@ -116,7 +116,7 @@ pub(super) fn quantize_q5_1(row: &[f32], importance: Option<&[f32]>, out: &mut V
     });
 }
 
-/// Rounds half away from zero, against the scale before it became F16.
+/// Rounds half away from zero, using the scale before rounding to F16.
 pub(super) fn quantize_q8_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<32>(row, None, |x, _| {
         let d = absmax(x) / 127.0;
@@ -126,7 +126,7 @@ pub(super) fn quantize_q8_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     });
 }
 
-/// Calls `emit` with the scale and the levels, from 0 to 2·`MAX_LEVEL` − 1, of each block.
+/// Calls `emit` with the scale and the levels (0 to 2·`MAX_LEVEL` − 1) of each block.
 fn quantize_symmetric<const MAX_LEVEL: i32>(
     row: &[f32],
     importance: Option<&[f32]>,
@@ -149,8 +149,7 @@ fn quantize_symmetric<const MAX_LEVEL: i32>(
     });
 }
 
-/// Calls `emit` with the scale, the minimum and the levels, from 0 to `max_level`, of each
-/// block.
+/// Calls `emit` with the scale, the minimum and the levels (0 to `max_level`) of each block.
 fn quantize_above_min(
     max_level: i32,
     row: &[f32],
@@ -179,7 +178,7 @@ fn bits(set: [bool; 8]) -> u8 {
     set.iter().enumerate().fold(0, |bits, (i, &set)| bits | u8::from(set) << i)
 }
 
-/// The fifth bits of 32 levels.
+/// Returns the fifth bits of 32 levels.
 fn fifth_bits(levels: &[u8; 32]) -> [u8; 4] {
     std::array::from_fn(|i| bits(std::array::from_fn(|b| levels[i * 8 + b] & 16 != 0)))
 }

@@ -1,7 +1,7 @@
-//! ggml's block types, which GGUF files are made of: one file per family, and one table.
+//! ggml's block types, used in GGUF files: one file per family, and one table.
 //!
-//! Bytes and elements are bit for bit those of ggml 0.26 compiled without fused products. The
-//! algorithms are those of its `ggml-quants.c`.
+//! Encoding and decoding are bit for bit those of ggml 0.26 compiled without fused multiply-add,
+//! with the algorithms of its `ggml-quants.c`.
 
 mod arithmetic;
 mod fp4;

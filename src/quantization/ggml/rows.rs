@@ -1,14 +1,14 @@
-//! Rows of elements as blocks, and blocks as elements.
+//! Converts rows of elements to blocks and back.
 
 use crate::quantization::ggml::importance::RowImportance;
 use crate::quantization::ggml::table::{ImportanceUse, codec};
 use crate::quantization::{NotQuantizable, QuantizationScheme, kernels};
 use crate::tensor::{BlockType, FloatType};
 
-/// From this magnitude on a scale may be infinite as an F16.
+/// From this magnitude a scale may be infinite as F16.
 pub(crate) const CHECKED_FROM: f32 = 32768.0;
 
-/// Why rows cannot be quantized as blocks, or blocks not decoded.
+/// Why rows cannot be quantized, or blocks not decoded.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BlockError {
     #[error("{0} blocks are not decoded")]
@@ -28,7 +28,7 @@ pub enum BlockError {
 }
 
 impl BlockError {
-    /// The error for rows with `elements` additional elements in front.
+    /// Adds the number of preceding elements to the index in the error.
     fn after(self, elements: u64) -> BlockError {
         match self {
             BlockError::NotQuantizable(why) => why.after(elements).into(),
@@ -36,7 +36,7 @@ impl BlockError {
         }
     }
 
-    /// As the reason why a tensor cannot be quantized as `block`.
+    /// Converts the error to the reason why a tensor cannot be quantized as `block`.
     pub(crate) fn not_quantizable(self, block: BlockType) -> NotQuantizable {
         match self {
             BlockError::NotQuantizable(why) => why,
@@ -48,14 +48,14 @@ impl BlockError {
     }
 }
 
-/// What a type does with the importance of elements; `None` if it is not written.
+/// Returns how a type uses importance; `None` if it cannot be written.
 pub fn importance_use(block: BlockType) -> Option<ImportanceUse> {
     Some(codec(block)?.quantize?.1)
 }
 
-/// Appends rows of `row_len` elements as blocks, bit for bit as ggml 0.26's
-/// `ggml_quantize_chunk` makes them without fused products. `importance` has the importance of
-/// the elements of each row, which is the mean square of the inputs they are multiplied with.
+/// Quantizes rows of `row_len` elements and appends the blocks, bit for bit like ggml 0.26's
+/// `ggml_quantize_chunk` without fused multiply-add. `importance` is the importance of the elements
+/// of each row: the mean square of the inputs they are multiplied with.
 ///
 /// ```
 /// use quantscope::quantization::ggml::{dequantize_blocks, quantize_rows};
@@ -72,8 +72,8 @@ pub fn importance_use(block: BlockType) -> Option<ImportanceUse> {
 ///
 /// # Errors
 ///
-/// If the type is not written or needs an importance, if a row is not whole blocks, if an
-/// element is not finite, or if a scale is too large for its F16.
+/// The type cannot be written or requires an importance, a row does not consist of whole blocks, an
+/// element is not finite, or a scale is too large for F16.
 pub fn quantize_rows(
     block: BlockType,
     rows: &[f32],
@@ -118,14 +118,14 @@ pub fn quantize_rows(
     Ok(())
 }
 
-/// Little-endian elements of any type, rounded to F32.
+/// Converts little-endian elements of any type to F32.
 pub(crate) fn to_f32(dtype: FloatType, elements: &[u8]) -> Vec<f32> {
     let mut bytes = Vec::with_capacity(elements.len() / dtype.size() * 4);
     kernels::convert(dtype, elements, FloatType::F32, &mut bytes);
     bytes.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw)).collect()
 }
 
-/// As [`quantize_part`], from little-endian elements of any type, which are rounded to F32 first.
+/// Like [`quantize_part`], for little-endian elements of any type, which are rounded to F32 first.
 ///
 /// # Errors
 ///
@@ -140,8 +140,8 @@ pub(crate) fn quantize_elements(
     quantize_part(block, &to_f32(dtype, elements), start, importance, out)
 }
 
-/// Appends a part of a tensor, which begins with element `start`, as blocks. It must consist of
-/// whole rows if the type uses the importance, else of whole blocks, which do not depend on the
+/// Quantizes a part of a tensor from element `start` and appends the blocks. The part must consist
+/// of whole rows if the type uses importance, else of whole blocks, which are independent of the
 /// rest of their row.
 ///
 /// # Errors
@@ -170,11 +170,11 @@ pub(crate) fn quantize_part(
     Ok(())
 }
 
-/// Appends the elements of blocks, bit for bit as ggml decodes them.
+/// Decodes blocks and appends the elements, bit for bit like ggml.
 ///
 /// # Errors
 ///
-/// If the type is not decoded, or if the bytes are not whole blocks.
+/// The type cannot be decoded, or the bytes are not whole blocks.
 pub fn dequantize_blocks(
     block: BlockType,
     bytes: &[u8],

@@ -1,19 +1,19 @@
-//! Searches for the scale of a group of elements that makes the weighted squared error least.
+//! Searches for the scale of a group with the least weighted squared error.
 
 use crate::quantization::ggml::arithmetic::{extreme, nearest_int};
 
-/// Groups below this magnitude are stored as zeros.
+/// Groups with a smaller largest magnitude are stored as zeros.
 pub(super) const MIN_ABSMAX: f32 = 1e-15;
 
-/// Levels of a symmetric group and their scale.
+/// The levels of a symmetric group and their scale.
 pub(super) struct SymmetricLevels<const N: usize> {
     pub scale: f32,
-    /// From 0 to 2·`max_level` − 1; the level `max_level` is zero.
+    /// From 0 to 2·`max_level` − 1; level `max_level` represents zero.
     pub levels: [u8; N],
 }
 
-/// Finds the scale of levels from −`max_level` to `max_level` − 1. The element of the largest
-/// magnitude starts at −`max_level`; nineteen scales around that are tried.
+/// Finds the scale for levels from −`max_level` to `max_level` − 1. First maps the element with the
+/// largest magnitude to −`max_level`, then tries nineteen scales around that.
 pub(super) fn symmetric<const N: usize>(
     x: &[f32; N],
     weights: &[f32; N],
@@ -25,7 +25,7 @@ pub(super) fn symmetric<const N: usize>(
         return found;
     }
     let level = |inverse: f32, x: f32| nearest_int(inverse * x).clamp(-max_level, max_level - 1);
-    // Σ w·x·l and Σ w·l·l of the levels that an inverse scale gives.
+    // Σ w·x·l and Σ w·l·l of the levels for an inverse scale.
     let products = |inverse: f32| {
         let (mut with_x, mut with_level) = (0f32, 0f32);
         for (&x, w) in x.iter().zip(weights) {
@@ -52,8 +52,8 @@ pub(super) fn symmetric<const N: usize>(
     found
 }
 
-/// Finds levels from −4 to 3 by moving one level at a time as long as the error gets less.
-/// Elements weigh as much as their square.
+/// Finds levels from −4 to 3 by changing one level at a time while the error decreases. The weight
+/// of an element is its square.
 pub(super) fn three_bits<const N: usize>(x: &[f32; N]) -> SymmetricLevels<N> {
     const MAX_LEVEL: i32 = 4;
     let max = extreme(x);
@@ -101,33 +101,33 @@ pub(super) fn three_bits<const N: usize>(x: &[f32; N]) -> SymmetricLevels<N> {
     }
 }
 
-/// Levels of a group with a minimum, their scale, and the minimum's negative.
+/// The levels of a group with a minimum, the scale, and the negated minimum.
 pub(super) struct LevelsAboveMin<const N: usize> {
     pub scale: f32,
-    /// How far below zero the lowest level is; at least 0.
+    /// The negated minimum; at least 0.
     pub negative_min: f32,
     pub levels: [u8; N],
 }
 
-/// How the scale of a group with a minimum is searched for.
+/// Parameters of the search for the scale of a group with a minimum.
 pub(super) struct MinSearch {
-    /// Levels are from 0 to this.
+    /// The largest level.
     pub max_level: i32,
-    /// Levels that the range of the group is divided into, less `max_level`: the first
-    /// candidate, and the distance to the next.
+    /// Number of levels that the range of the group is divided into, minus `max_level`: that of the
+    /// first candidate, and the step to the next one.
     pub first: f32,
     pub step: f32,
-    /// Candidates after the first.
+    /// Number of candidates after the first.
     pub steps: i32,
-    /// Sum magnitudes of errors instead of squares.
+    /// Whether to sum magnitudes of errors instead of squares.
     pub absolute_errors: bool,
-    /// Compare with the largest level before rounding, so that quotients too large to round
+    /// Whether to limit quotients to the largest level before rounding, so that huge quotients
     /// become the largest level.
     pub limit_before_rounding: bool,
 }
 
 impl MinSearch {
-    /// The search of all types with a minimum where there is an importance.
+    /// The parameters for all types with a minimum if there is an importance.
     pub(super) fn weighted(max_level: i32) -> MinSearch {
         MinSearch {
             max_level,
@@ -150,7 +150,7 @@ impl MinSearch {
         }
     }
 
-    /// The weighted error of levels.
+    /// Returns the weighted error of levels.
     fn error<const N: usize>(
         &self,
         x: &[f32; N],
@@ -235,7 +235,7 @@ impl MinSearch {
     }
 }
 
-/// Finds levels from 0 to `max_level` of elements that are not negative. Returns their scale.
+/// Finds levels from 0 to `max_level` for non-negative elements. Returns their scale.
 pub(super) fn positive<const N: usize>(
     x: &[f32; N],
     weights: &[f32; N],
@@ -255,7 +255,7 @@ pub(super) fn positive<const N: usize>(
         error
     };
     let mut inverse = max_level as f32 / max;
-    // A slightly negative element becomes a large level here, as it does in ggml.
+    // A slightly negative element becomes a large level here, as in ggml.
     let mut best = squared_error(inverse, |level, _| i32::from(level as u8));
     for step in (-4..=4).filter(|&step| step != 0) {
         let candidate = (0.1 * step as f32 + max_level as f32) / max;

@@ -1,37 +1,38 @@
-//! The table of ggml's block types: how each is decoded and quantized.
+//! The table of ggml's block types with their encoders and decoders.
 
 use crate::quantization::ggml::{fp4, iq1, iq2, iq3, iq4, k_quants, legacy, ternary};
 use crate::tensor::BlockType;
 
-/// What a type does with the importance of elements.
+/// How a type uses the importance of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportanceUse {
-    /// It makes no difference.
+    /// It is not used.
     Ignored,
-    /// Errors of important elements weigh more.
+    /// It weights the errors of elements.
     Optional,
-    /// ggml refuses to quantize without one.
+    /// It is required: ggml refuses to quantize without it.
     Required,
 }
 
-/// Decodes one block into as many elements as it holds. Both slices have the type's lengths.
+/// Decodes one block. Both slices have the lengths of the type.
 type Decode = fn(&[u8], &mut [f32]);
 
-/// Appends the blocks of a row of whole blocks, given the importance of its elements.
+/// Quantizes a row of whole blocks and appends them, given the importance of the elements.
 type Quantize = fn(&[f32], Option<&[f32]>, &mut Vec<u8>);
 
-/// How the blocks of a type are decoded and made.
+/// The encoder and decoder of a type.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Codec {
     pub decode: Decode,
-    /// `None` for a type that only exists in memory.
+    /// `None` for a type that exists in memory only.
     pub quantize: Option<(Quantize, ImportanceUse)>,
 }
 
-/// The codec of a type; `None` for types that ggml no longer has, or cannot decode itself.
+/// Returns the codec of a type; `None` for types that were removed from ggml or that it cannot
+/// decode.
 pub(crate) fn codec(block: BlockType) -> Option<Codec> {
     use ImportanceUse::{Ignored, Optional, Required};
-    /// A decoder of slices from one of arrays.
+    /// Wraps a decoder of arrays as a decoder of slices.
     macro_rules! decoder {
         ($decode:path) => {
             |block: &[u8], out: &mut [f32]| {

@@ -1,4 +1,4 @@
-//! TQ1_0 and TQ2_0: the values −1, 0 and 1 times a scale, five to a byte or two bits each.
+//! TQ1_0 and TQ2_0: the values −1, 0 and 1 times a scale, five per byte or two bits each.
 
 use crate::quantization::ggml::arithmetic::{
     SUPER_BLOCK, absmax, for_each_block, half, half_bytes, inverse_or_zero,
@@ -6,8 +6,8 @@ use crate::quantization::ggml::arithmetic::{
 
 const POWERS_OF_3: [u8; 5] = [1, 3, 9, 27, 81];
 
-/// Where the element `e` of a block of TQ1_0 is: its byte, and its place among the byte's
-/// digits. Bytes 0 to 31 and 32 to 47 hold five elements each, bytes 48 to 51 four.
+/// Returns the byte of element `e` of a block of TQ1_0, and the position of its digit. Bytes 0 to
+/// 31 and 32 to 47 hold five elements each, bytes 48 to 51 four.
 fn tq1_0_place(e: usize) -> (usize, usize) {
     match e {
         0..160 => (e % 32, e / 32),
@@ -33,7 +33,7 @@ pub(super) fn decode_tq2_0(block: &[u8; 66], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
-/// The levels 0, 1 and 2 of a block's elements, and their scale.
+/// Returns the levels 0, 1 and 2 of a block's elements, and their scale.
 fn levels(x: &[f32; SUPER_BLOCK]) -> (f32, [u8; SUPER_BLOCK]) {
     let d = absmax(x);
     let inverse = inverse_or_zero(d);
@@ -49,7 +49,7 @@ pub(super) fn quantize_tq1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
             let (byte, digit) = tq1_0_place(e);
             bytes[byte] += u16::from(level) * u16::from(POWERS_OF_3[4 - digit]);
         }
-        // The digits are those of a fraction of 243, stored as a fraction of 256, rounded up.
+        // The digits are a fraction of 243, stored as a fraction of 256, rounded up.
         out.extend(bytes.map(|digits| (digits * 256).div_ceil(243) as u8));
         out.extend(half_bytes(d));
     });
