@@ -1,30 +1,32 @@
-//! Failpoints: places in the program that a test can make fail or panic.
+//! Failpoints: steps of the program that a test can make fail or panic.
 //!
-//! They exist only with the cargo feature `failpoints`, which this crate's own tests switch
-//! on. Without it `reach` is an empty function and nothing can be armed. Any module may
-//! import this one; it imports none.
+//! They exist only with the cargo feature `failpoints`, which this crate's own tests enable.
+//! Without it `reach` is an empty function and nothing can be armed. Any module may import this
+//! one; it imports none.
 
 #[cfg(not(feature = "failpoints"))]
 use std::io;
 
-/// A kind of step that can be made to fail.
+/// A step that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failpoint {
-    /// A step of a save that changes the disk.
+    /// A change of the disk during a save.
     Disk,
-    /// A step of a scan's worker.
+    /// A unit of work of a scan's worker.
     Scan,
-    /// A frame of the screen.
+    /// Drawing a frame of the screen.
     Screen,
 }
 
-/// Called before each step at a failpoint.
+/// Called before each step of a failpoint.
 ///
 /// # Errors
-/// The armed operating system error, if a test armed one for this step.
+///
+/// The operating system error that a test armed for this step.
 ///
 /// # Panics
-/// If a test armed a panic for this step.
+///
+/// A test armed a panic for this step.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub(crate) fn reach(_: Failpoint) -> io::Result<()> {
@@ -43,23 +45,23 @@ mod armed {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
     use std::sync::{Mutex, PoisonError};
 
-    /// What happens at an armed step.
+    /// The effect of an armed step.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Failure {
-        /// The operating system reports this error number.
+        /// The operating system reports the given error number.
         OsError(i32),
         /// The thread panics.
         Panic,
     }
 
-    /// A failure that will happen at one step of a failpoint.
+    /// A failure at one step of a failpoint.
     #[derive(Clone, Copy, Debug)]
     pub struct ArmedFailure {
         pub failpoint: Failpoint,
-        /// The step at which it happens, counted from 0 since `arm`.
+        /// The number of the step since `arm`, from 0.
         pub step: u64,
         pub failure: Failure,
-        /// Whether every later step fails too.
+        /// Whether all later steps fail too.
         pub repeats: bool,
     }
 
@@ -67,14 +69,14 @@ mod armed {
     static ARMED: Mutex<Option<ArmedFailure>> = Mutex::new(None);
     static STEPS: AtomicU64 = AtomicU64::new(0);
 
-    /// Arms a failure for the whole process and restarts the count of steps.
+    /// Arms a failure for the whole process and resets the count of steps.
     pub fn arm(failure: ArmedFailure) {
         *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
         STEPS.store(0, SeqCst);
         IS_ARMED.store(true, SeqCst);
     }
 
-    /// Disarms, and returns the number of steps that were reached at the armed failpoint.
+    /// Disarms, and returns the number of steps reached at the armed failpoint.
     pub fn disarm() -> u64 {
         IS_ARMED.store(false, SeqCst);
         STEPS.load(SeqCst)

@@ -1,4 +1,4 @@
-//! Which leading axes of a weight count its output channels.
+//! The leading axes of a weight that enumerate its output channels.
 
 /// The leading axes of a weight whose slices are its output channels.
 ///

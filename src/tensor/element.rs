@@ -1,10 +1,9 @@
-//! Single elements, for reading a value here and there; whole slices go through
-//! `quantization::kernels`.
+//! Reading and writing of single elements. For whole slices use `quantization::kernels`.
 
 use super::FloatType;
 use half::{bf16, f16};
 
-/// The element at `index` of little-endian `bytes`; `None` past the end.
+/// Returns the element at `index` of little-endian `bytes`; `None` past the end.
 pub fn read_f64(dtype: FloatType, bytes: &[u8], index: usize) -> Option<f64> {
     let size = dtype.size();
     let start = index.checked_mul(size)?;
@@ -27,9 +26,9 @@ pub fn write_f64(dtype: FloatType, value: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// `value` as an f32 whose last bit is set if anything was cut off, so that rounding it
-/// once more gives what rounding `value` itself would. `half`'s own `from_f64` forgets the
-/// lower half of the mantissa and takes what is just above a tie for one.
+/// Returns `value` as an f32 whose last bit is set if anything was cut off, so that rounding it
+/// again gives the same result as rounding `value` directly. `half`'s own `from_f64` ignores the
+/// lower half of the mantissa and treats values just above a tie as ties.
 fn to_odd(value: f64) -> f32 {
     let nearest = value as f32;
     let back = f64::from(nearest);
@@ -62,7 +61,7 @@ mod tests {
         u16::from_le_bytes([bytes[0], bytes[1]])
     }
 
-    /// What lies however little above or below the middle of two halves is no tie.
+    /// A value just above or below the middle of two halves is not a tie.
     #[test]
     fn halves_are_rounded_once() {
         for (dtype, step, unit) in
@@ -88,7 +87,7 @@ mod tests {
         for tiny in [f64::MIN_POSITIVE, 1e-46, 1e-42] {
             assert_eq!(written(FloatType::F16, -tiny), 0x8000);
         }
-        // Half the smallest subnormal is a tie, and goes to zero; a little more does not.
+        // Half the smallest subnormal is a tie and becomes zero; anything above it does not.
         assert_eq!(written(FloatType::F16, 2f64.powi(-25)), 0);
         assert_eq!(written(FloatType::F16, 2f64.powi(-25) * (1.0 + 2f64.powi(-30))), 1);
         assert_eq!(written(FloatType::BF16, 2f64.powi(-134)), 0);

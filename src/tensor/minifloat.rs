@@ -1,16 +1,16 @@
-//! Floats of 8 bits and fewer: their values by code, and the nearest E4M3 and E2M1.
+//! Floats of 8 bits and fewer: decoding tables, and rounding to E4M3 and E2M1.
 //!
-//! Formats: "FP8 Formats for Deep Learning" (arXiv 2209.05433) for E4M3 and E5M2; the OCP
+//! Sources: "FP8 Formats for Deep Learning" (arXiv 2209.05433) for E4M3 and E5M2; the OCP
 //! Microscaling specification for E8M0, E2M1 (FP4) and E2M3 (FP6). The FNUZ variants have no
-//! negative zero, no infinities, one NaN (0x80) and a bias greater by one.
+//! negative zero, no infinities, one NaN (0x80), and a bias that is greater by one.
 
 use crate::tensor::DType;
 use std::sync::LazyLock;
 
-/// The values of all codes of an 8-bit type.
+/// The value of each code of an 8-bit type.
 pub(crate) type ValueTable = [f32; 256];
 
-/// The values of the codes of an 8-bit float type; `None` for any other type.
+/// Returns the values of the codes of an 8-bit float type; `None` for any other type.
 pub(crate) fn value_table(dtype: &DType) -> Option<&'static ValueTable> {
     fn table(value: fn(u8) -> f32) -> ValueTable {
         std::array::from_fn(|code| value(code as u8))
@@ -30,11 +30,11 @@ pub(crate) fn value_table(dtype: &DType) -> Option<&'static ValueTable> {
     }
 }
 
-/// The values of the codes of E2M1 (FP4).
+/// Returns the values of the codes of E2M1 (FP4).
 pub(crate) const E2M1_VALUES: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
-/// The values of the codes of E2M3 (FP6).
+/// Returns the values of the codes of E2M3 (FP6).
 pub(crate) const E2M3_VALUES: [f32; 64] = e2m3_values();
 
 const fn e2m3_values() -> [f32; 64] {
@@ -57,14 +57,14 @@ const fn e2m3_values() -> [f32; 64] {
 /// The largest finite E4M3.
 pub(crate) const F8E4M3_MAX: f32 = 448.0;
 
-/// The E4M3 code nearest to `x`, ties to even, saturating at ±448; NaN becomes 448. Negative
-/// numbers that round to zero get the code of positive zero.
+/// Returns the E4M3 code nearest to `x`, ties to even, saturating at ±448; NaN becomes 448.
+/// Negative numbers that round to zero get the code of positive zero.
 pub(crate) fn f8e4m3_from(x: f32) -> u8 {
     let (_, code) = Minifloat::E4M3.nearest(x.abs());
     Minifloat::E4M3.with_sign(code, x) as u8
 }
 
-/// A float type of at most 8 bits without infinities, for the nearest of its values.
+/// A float type of at most 8 bits without infinities.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Minifloat {
     /// The largest finite value.
@@ -79,8 +79,8 @@ impl Minifloat {
         Minifloat { max: F8E4M3_MAX, min_exponent: 121, mantissa_bits: 3 };
     pub(crate) const E2M1: Minifloat = Minifloat { max: 6.0, min_exponent: 127, mantissa_bits: 1 };
 
-    /// The value nearest to a magnitude, ties to even, and its code. Larger magnitudes and NaN
-    /// give the largest value.
+    /// Returns the value nearest to a magnitude, ties to even, and its code. NaN and larger
+    /// magnitudes give the largest value.
     #[inline(always)]
     pub(crate) fn nearest(self, magnitude: f32) -> (f32, u32) {
         let magnitude = if magnitude < self.max { magnitude } else { self.max };
@@ -94,7 +94,7 @@ impl Minifloat {
         (sum - magic, ((exponent - self.min_exponent) << self.mantissa_bits) + units)
     }
 
-    /// The value of the code that [`Minifloat::nearest`] returns.
+    /// Returns the value of a code returned by [`Minifloat::nearest`].
     pub(crate) fn value(self, code: u8) -> f32 {
         match self.mantissa_bits {
             1 => E2M1_VALUES[usize::from(code & 7)],
@@ -102,36 +102,36 @@ impl Minifloat {
         }
     }
 
-    /// The bit of a code that holds the sign.
+    /// Returns the sign bit of a code.
     #[inline(always)]
     pub(crate) fn sign_bit(self) -> u32 {
         if self.mantissa_bits == 1 { 8 } else { 0x80 }
     }
 
-    /// `code` with the sign of `x`; zero stays positive.
+    /// Returns `code` with the sign of `x`; zero stays positive.
     #[inline(always)]
     pub(crate) fn with_sign(self, code: u32, x: f32) -> u32 {
         if code == 0 { 0 } else { self.signed(code, x) }
     }
 
-    /// `code` with the sign of `x`, zero too.
+    /// Returns `code` with the sign of `x`, also for zero.
     #[inline(always)]
     pub(crate) fn signed(self, code: u32, x: f32) -> u32 {
         if x.is_sign_negative() { code | self.sign_bit() } else { code }
     }
 }
 
-/// The value of an E4M3 code; NaN for 0x7F and 0xFF.
+/// Returns the value of an E4M3 code; NaN for 0x7F and 0xFF.
 pub(crate) fn f8e4m3_value(code: u8) -> f32 {
     if code & 0x7F == 0x7F { f32::NAN } else { value(code, 3, 7) }
 }
 
-/// The value of an E5M2 code: IEEE half precision without its low byte.
+/// Returns the value of an E5M2 code: the upper byte of an IEEE half.
 pub(crate) fn f8e5m2_value(code: u8) -> f32 {
     half::f16::from_bits(u16::from(code) << 8).into()
 }
 
-/// The value of an E8M0 code, a power of two: 2^(code − 127); NaN for 0xFF.
+/// Returns the value of an E8M0 code, a power of two: 2^(code − 127); NaN for 0xFF.
 pub(crate) fn f8e8m0_value(code: u8) -> f32 {
     match code {
         0 => f32::from_bits(1 << 22),
@@ -140,17 +140,17 @@ pub(crate) fn f8e8m0_value(code: u8) -> f32 {
     }
 }
 
-/// The value of an E4M3FNUZ code; NaN for 0x80.
+/// Returns the value of an E4M3FNUZ code; NaN for 0x80.
 pub(crate) fn f8e4m3fnuz_value(code: u8) -> f32 {
     if code == 0x80 { f32::NAN } else { value(code, 3, 8) }
 }
 
-/// The value of an E5M2FNUZ code; NaN for 0x80.
+/// Returns the value of an E5M2FNUZ code; NaN for 0x80.
 pub(crate) fn f8e5m2fnuz_value(code: u8) -> f32 {
     if code == 0x80 { f32::NAN } else { value(code, 2, 16) }
 }
 
-/// The finite value of an 8-bit code with `mantissa_bits` and an exponent bias.
+/// Returns the finite value of an 8-bit code with `mantissa_bits` and the given exponent bias.
 fn value(code: u8, mantissa_bits: u32, bias: i32) -> f32 {
     let mantissa = i32::from(code) & ((1 << mantissa_bits) - 1);
     let exponent = i32::from(code & 0x7F) >> mantissa_bits;

@@ -1,4 +1,4 @@
-//! Element types, shapes and the listing of tensors. Imports nothing; every folder may import it.
+//! Element types, shapes and tensor names. Imports nothing; every folder may import it.
 
 mod block;
 mod channel_axes;

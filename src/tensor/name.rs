@@ -1,4 +1,4 @@
-//! Names: one piece of text that all tensors of a file share.
+//! Tensor names as slices of one shared text per file.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -7,16 +7,16 @@ use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 
-/// A tensor's name. A header of a hundred thousand tensors keeps its names in one allocation,
-/// and a copy of a name is a count.
+/// A tensor's name. All names of a file share one allocation, so cloning only increments a
+/// reference count.
 #[derive(Clone)]
 pub struct Name {
     all: Arc<OnceLock<String>>,
-    /// A part of `all`, on character boundaries.
+    /// The byte range in `all`, on character boundaries.
     own: Range<usize>,
 }
 
-/// Collects the names of one file, end to end. They can be read once it is finished.
+/// Collects the names of one file. They can be read once the collection is finished.
 #[derive(Debug, Default)]
 pub struct Names {
     text: String,
@@ -24,7 +24,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// With room for so many bytes of names.
+    /// Creates a collection with capacity for the given number of bytes.
     pub fn with_capacity(bytes: usize) -> Names {
         Names { text: String::with_capacity(bytes), ..Names::default() }
     }

@@ -1,8 +1,8 @@
-//! Single elements of any type, as a person reads them.
+//! Single elements of any type, for display.
 
 use super::{DType, read_f64};
 
-/// One element's value.
+/// The value of one element.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
     /// A floating-point number.
@@ -14,8 +14,8 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// The value of one little-endian element; `None` for a type whose elements are not
-    /// whole bytes, or that is known by its name only.
+    /// Parses one little-endian element; `None` for a type whose elements are not whole bytes or
+    /// whose name is unknown.
     pub fn read(dtype: &DType, raw: &[u8]) -> Option<Scalar> {
         if let Some(float) = dtype.float() {
             return read_f64(float, raw, 0).map(Scalar::Float);

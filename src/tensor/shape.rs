@@ -4,10 +4,9 @@ use crate::tensor::channel_axes::ChannelAxes;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// Dimensions of a tensor. The number of elements is known to fit a `u64`.
+/// The dimensions of a tensor, outermost first. The number of elements fits a `u64`.
 ///
-/// Two shapes are equal when their dimensions are; which axes count output channels is how a
-/// tensor is used, not part of its shape.
+/// Shapes are equal if their dimensions are equal; the channel axes are ignored.
 #[derive(Clone, Debug)]
 pub struct Shape {
     dims: Dims,
@@ -29,8 +28,8 @@ impl Hash for Shape {
     }
 }
 
-/// A list of dimensions. Nearly every tensor has a few, and a checkpoint may have a hundred
-/// thousand tensors: so many lie in place.
+/// A list of dimensions. Short lists are stored inline, because a checkpoint may have a hundred
+/// thousand tensors.
 #[derive(Clone)]
 pub enum Dims {
     /// The number of dimensions, and an array that starts with them.
@@ -104,7 +103,7 @@ impl fmt::Debug for Dims {
 }
 
 impl Shape {
-    /// `None` when the product of the dimensions overflows.
+    /// Creates a shape; `None` if the product of the dimensions overflows.
     pub fn new(dims: impl Into<Dims>) -> Option<Shape> {
         let dims = dims.into();
         let elements = dims.as_slice().iter().try_fold(1u64, |n, &d| n.checked_mul(d))?;
@@ -116,7 +115,7 @@ impl Shape {
         Shape { dims: Dims::from([n]), elements: n, channel_axes: ChannelAxes::First }
     }
 
-    /// The same dimensions with output channels counted along `axes`.
+    /// Returns the same dimensions with the given channel axes.
     pub fn with_channel_axes(self, axes: ChannelAxes) -> Shape {
         Shape { channel_axes: axes, ..self }
     }
@@ -133,7 +132,7 @@ impl Shape {
         self.dims.as_slice()
     }
 
-    /// Where element `index` lies: its place along each axis.
+    /// Returns the position of element `index` along each axis.
     pub fn place(&self, index: u64) -> Vec<u64> {
         let mut rest = index;
         let mut place: Vec<u64> = self
@@ -163,7 +162,7 @@ impl Shape {
     /// Number of output channels: slices along axis 0, or along axes 0 and 1 of a tensor that
     /// holds all experts of a layer. A scalar is one channel.
     pub fn channels(&self) -> u64 {
-        // The product of all dimensions was checked in this order, so this one fits too.
+        // This product is a prefix of the product checked by `new`, so it does not overflow.
         self.channel_dims().iter().product()
     }
 
@@ -172,7 +171,7 @@ impl Shape {
         self.elements.checked_div(self.channels()).unwrap_or(0)
     }
 
-    /// Length of the last axis: the elements that lie side by side; 1 for a scalar.
+    /// Length of the last axis, whose elements are contiguous; 1 for a scalar.
     pub fn row_len(&self) -> u64 {
         self.dims().last().copied().unwrap_or(1)
     }

@@ -1,21 +1,21 @@
-//! The identity of a tensor and what headers say about it.
+//! A tensor's id, and its properties according to the headers.
 
 use crate::tensor::dtype::DType;
 use crate::tensor::name::Name;
 use crate::tensor::shape::Shape;
 
-/// The index of a tensor in its checkpoint, stable while the checkpoint is open.
+/// Index of a tensor in its checkpoint, valid while the checkpoint is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorId(pub u32);
 
 impl TensorId {
-    /// The index for slices.
+    /// The id as an index for slices.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A tensor as a checkpoint's headers list it.
+/// A tensor as listed in a checkpoint's headers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
     /// The name.
@@ -24,7 +24,7 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// The shape, with the channel axes.
     pub shape: Shape,
-    /// Bytes in the checkpoint, of all its stored tensors.
+    /// Size in the checkpoint in bytes, including all its stored tensors.
     pub bytes: u64,
 }
 
@@ -34,7 +34,7 @@ impl TensorInfo {
         self.shape.elements()
     }
 
-    /// The module that the tensor belongs to: its name without the last component.
+    /// The module of the tensor: its name without the last component.
     pub fn module(&self) -> &str {
         self.name.rsplit_once('.').map_or("", |(module, _)| module)
     }

@@ -1,5 +1,5 @@
-//! Whether the groups of a compressed-tensors configuration match what is quantized: nothing
-//! left out, and no float layer among them.
+//! Checks that the groups of a compressed-tensors configuration target exactly the quantized
+//! layers.
 
 use crate::checkpoint::{Checkpoint, Config};
 use crate::export::load_check::finding::{Finding, first_and_count};
@@ -9,7 +9,7 @@ use crate::tensor::TensorId;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-/// The configuration's groups against the tensors.
+/// Compares the configuration's groups with the tensors.
 pub(super) fn find(
     checkpoint: &Checkpoint,
     config: Option<&Config>,
@@ -36,7 +36,7 @@ pub(super) fn find(
     matched.filter_map(|group| group.finding(checkpoint, rules, &ignored)).collect()
 }
 
-/// A list of modules: names, patterns, classes.
+/// A list of modules: names, patterns and classes.
 #[derive(Default)]
 struct Modules {
     names: Vec<String>,
@@ -50,7 +50,7 @@ impl Modules {
         let entries = list.and_then(Value::as_array).into_iter().flatten();
         for entry in entries.filter_map(Value::as_str) {
             match entry.strip_prefix("re:") {
-                // Python's `re.match` looks at the start only.
+                // Python's `re.match` matches at the start only.
                 Some(pattern) => modules.patterns.extend(Regex::new(&format!("^(?:{pattern})"))),
                 None if entry == "Linear" => modules.has_linear = true,
                 None => modules.names.push(entry.to_owned()),
@@ -59,7 +59,7 @@ impl Modules {
         modules
     }
 
-    /// Whether a name or a pattern of the list is the module's.
+    /// Returns whether a name or a pattern in the list matches the module.
     fn name(&self, module: &str) -> bool {
         let ends = |long: &str, short: &str| {
             long.strip_suffix(short).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -69,7 +69,7 @@ impl Modules {
     }
 }
 
-/// One group and its targets.
+/// A group and its targets.
 struct Group<'c> {
     name: &'c str,
     targets: Modules,
@@ -80,7 +80,7 @@ impl<'c> Group<'c> {
         Group { name, targets: Modules::new(group.get("targets")) }
     }
 
-    /// What is wrong with the group, if something is.
+    /// Returns what is wrong with the group, if anything.
     fn finding(
         &self,
         checkpoint: &Checkpoint,
@@ -113,7 +113,7 @@ impl<'c> Group<'c> {
     }
 }
 
-/// Whether a float tensor is known to be the weight of a Linear layer.
+/// Returns whether a float tensor is known to be the weight of a Linear layer.
 fn is_linear(checkpoint: &Checkpoint, rules: &TargetRules, id: TensorId) -> bool {
     matches!(rules.reason(checkpoint, id), None | Some(Reason::OutputHead))
 }

@@ -1,16 +1,16 @@
-//! One thing that was found about a saved model.
+//! A finding about a saved model.
 
-/// What follows from a finding.
+/// The consequence of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The model does not load, or loads wrong.
+    /// The model does not load, or loads incorrectly.
     Fails,
-    /// It loads, but not everywhere, or something in it is not used.
+    /// The model loads, but not with all loaders, or some of it is unused.
     Warns,
 }
 
 impl Severity {
-    /// The word in front of a sentence, and in JSON.
+    /// The name at the start of a message and in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Severity::Fails => "fails",
@@ -19,9 +19,10 @@ impl Severity {
     }
 }
 
-/// One thing that keeps a model from loading, or that is to be known.
+/// A reason why a model does not load, or a fact to know about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// The consequence.
     pub severity: Severity,
     /// What is wrong and what to do.
     pub sentence: String,
@@ -37,7 +38,7 @@ impl Finding {
     }
 }
 
-/// `'a'`, or `'a' and 3 more`: the first of several names.
+/// Formats the first of several names and the number of others: `'a'`, or `'a' and 3 more`.
 pub(super) fn first_and_count(first: &str, count: usize) -> String {
     let first = first.escape_debug();
     match count {

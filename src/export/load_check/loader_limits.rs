@@ -1,4 +1,4 @@
-//! What the tables of loaders say of a saved model.
+//! Applies the tables of loader limits to a saved model.
 
 use crate::checkpoint::{Checkpoint, Result};
 use crate::export::load_check::finding::Finding;
@@ -7,8 +7,8 @@ use crate::plan::Plan;
 use crate::plan::rules::TargetRules;
 use crate::plan::target::{Container, Loader, Target};
 
-/// The findings for loaders, or, if there are none, for every loader of which it is said
-/// without being asked.
+/// Returns the findings for the given loaders; if there are none, for every loader whose limits are
+/// reported by default.
 pub(super) fn find(
     checkpoint: &Checkpoint,
     format: &SavedFormat,

@@ -1,25 +1,25 @@
-//! Quantized weights of which a part is missing or contradicts the rest.
+//! Finds quantized weights with missing or contradictory parts.
 
 use crate::checkpoint::{Checkpoint, Content, PackedFormat, Role};
 use crate::export::load_check::finding::Finding;
 use crate::export::load_check::saved_format::{COMPRESSED_TENSORS, SavedFormat};
 use crate::tensor::{DType, TensorId};
 
-/// The last parts of the names under which quantized values are stored.
-const VALUES: [&str; 4] = ["weight", "weight_packed", "qweight", "weight_compressed"];
+/// The last name components of quantized values.
+const VALUE_NAMES: [&str; 4] = ["weight", "weight_packed", "qweight", "weight_compressed"];
 
-/// A finding for each tensor that no loader can put together.
+/// Returns a finding for each tensor that no loader can assemble.
 pub(super) fn find(checkpoint: &Checkpoint, format: &SavedFormat) -> Vec<Finding> {
     let needs_scale = format.method.as_deref() == Some(COMPRESSED_TENSORS);
     checkpoint.ids().filter_map(|id| of_tensor(checkpoint, id, needs_scale)).collect()
 }
 
-/// Whether one of the stored tensors that a weight consists of is a scale.
+/// Returns whether one of the stored tensors of a weight is a scale.
 fn has_scale(checkpoint: &Checkpoint, format: &dyn PackedFormat) -> bool {
     format.parts().iter().any(|&id| checkpoint.stored(id).name.contains("scale"))
 }
 
-/// `needs_scale`: whether values that lie alone are known to be a part of a weight.
+/// `needs_scale` says whether values without other parts are known to be part of a weight.
 fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option<Finding> {
     let tensor = checkpoint.tensor(id);
     let name = tensor.name.escape_debug();
@@ -32,13 +32,13 @@ fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option
     };
     match checkpoint.content(id) {
         Content::Packed(format)
-            if needs_scale && VALUES.contains(&last) && !has_scale(checkpoint, format.as_ref()) =>
+            if needs_scale && VALUE_NAMES.contains(&last) && !has_scale(checkpoint, format.as_ref()) =>
         {
             Some(lies_alone())
         }
         Content::Packed(format) if format.decoded().is_none() => {
             let stored = format.name();
-            // Without a reason the format is one that is only known by its name.
+            // A format without a reason is one that is known by name only.
             Some(match stored.contains("not decoded") {
                 true => Finding::fails(format!("tensor '{name}' is stored as {stored}")),
                 false => Finding::warns(format!(
@@ -54,7 +54,7 @@ fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option
             let is_coded = matches!(tensor.dtype, DType::I8 | DType::U8 | DType::I32)
                 || tensor.dtype.name().starts_with("F8");
             let is_network = checkpoint.role(id) == Role::Network;
-            (is_coded && is_network && VALUES.contains(&last)).then(lies_alone)
+            (is_coded && is_network && VALUE_NAMES.contains(&last)).then(lies_alone)
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Whether a saved model will load: what is missing, contradictory or beyond a loader, found
-//! from headers and `config.json`.
+//! Checks from headers and `config.json` whether a saved model will load: what is missing,
+//! contradictory, or not supported by a loader.
 //!
-//! One file for each idea. What loaders can take comes from the tables of `plan/rules`; which
-//! files are copies of the weights from `weight_copies`. Reads no tensor data.
+//! One file per check. The limits of loaders come from the tables in `plan/rules`, the list of
+//! files that are copies of the weights from `weight_copies`. Reads no tensor data.
 
 mod config_groups;
 mod finding;

@@ -1,4 +1,4 @@
-//! All checks of one saved model.
+//! Runs all checks on a saved model.
 
 use crate::checkpoint::{Checkpoint, Config, Format, Result, Shard};
 use crate::export::load_check::finding::{Finding, Severity};
@@ -9,25 +9,27 @@ use crate::export::load_check::{
 use crate::plan::rules::TargetRules;
 use crate::plan::target::{Container, LinearScheme, Loader, Target};
 
-/// What was found about a saved model, from its headers and its `config.json`.
+/// The findings about a saved model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadCheck {
-    /// The format it is in.
+    /// The name of its format.
     pub format: String,
-    /// The loaders that were asked about; empty for all.
+    /// The loaders to check for; empty for all.
     pub loaders: Vec<Loader>,
+    /// Number of tensors.
     pub tensors: usize,
-    /// Tensors that are stored quantized.
+    /// Number of quantized tensors.
     pub quantized: usize,
-    /// What keeps it from loading comes first.
+    /// Sorted by severity, most severe first.
     pub findings: Vec<Finding>,
 }
 
 impl LoadCheck {
-    /// Checks a saved model for loaders; for none in particular if the list is empty.
+    /// Checks a saved model for the given loaders, or in general if there are none.
     ///
     /// # Errors
-    /// If `config.json` cannot be read.
+    ///
+    /// `config.json` cannot be read.
     pub fn new(checkpoint: &Checkpoint, loaders: &[Loader]) -> Result<LoadCheck> {
         let config = checkpoint.model_config()?;
         let format = SavedFormat::of(checkpoint, config.as_ref());
@@ -66,12 +68,12 @@ impl LoadCheck {
         })
     }
 
-    /// Whether nothing was found that keeps it from loading.
+    /// Returns whether nothing was found that prevents loading.
     pub fn loads(&self) -> bool {
         self.findings.iter().all(|finding| finding.severity != Severity::Fails)
     }
 
-    /// The verdict as a sentence.
+    /// The result as a sentence.
     pub fn verdict(&self) -> String {
         let names: Vec<&str> = self.loaders.iter().map(|loader| loader.title()).collect();
         let loaders = match names.is_empty() {
@@ -85,7 +87,7 @@ impl LoadCheck {
     }
 }
 
-/// That a loader does not know how quantized tensors are stored, or finds none of them.
+/// Reports a loader that does not recognize how tensors are quantized, or finds none of them.
 fn unnamed_method(
     config: Option<&Config>,
     format: &SavedFormat,
@@ -104,7 +106,7 @@ fn unnamed_method(
     }
 }
 
-/// That transformers before version 5 refuses a file that does not name its framework.
+/// Reports files that do not name their framework, which transformers before version 5 rejects.
 fn no_framework(checkpoint: &Checkpoint) -> Option<Finding> {
     let names_it = |shard: &Shard| shard.metadata("format").is_some();
     let lacks =

@@ -1,4 +1,4 @@
-//! The format that a saved model is in, as far as plans know it.
+//! The format of a saved model in terms of plans.
 
 use crate::checkpoint::packed::{FAKE_METADATA_KEY, METADATA_KEY};
 use crate::checkpoint::{Checkpoint, Config, Format};
@@ -9,12 +9,12 @@ use crate::tensor::TensorId;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// How a saved model is stored.
+/// The format of a saved model.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SavedFormat {
-    /// What a plan would call it; `None` for a format that no plan writes, and for floats.
+    /// The container that a plan would name; `None` for floats and for formats that no plan writes.
     pub container: Option<Container>,
-    /// Whether its weights are int8, so that the limits of int8 schemes apply.
+    /// Whether its weights are int8, so that limits of int8 schemes apply.
     pub is_int8: bool,
     /// The `quant_method` of `config.json`, if a loader reads one.
     pub method: Option<String>,
@@ -42,7 +42,7 @@ impl SavedFormat {
         SavedFormat { container, is_int8, method }
     }
 
-    /// The name for a sentence.
+    /// The name for messages.
     pub(super) fn name(&self) -> String {
         match (&self.container, &self.method) {
             (Some(Container::CompressedTensors(_)), _) if !self.is_int8 => {
@@ -56,7 +56,7 @@ impl SavedFormat {
     }
 }
 
-/// The groups of a compressed-tensors configuration, by name.
+/// Returns the groups of a compressed-tensors configuration by name.
 pub(super) fn groups(config: &Config) -> Vec<(&str, &Map<String, Value>)> {
     let groups = config.quantization().and_then(|all| all.get("config_groups")?.as_object());
     let groups = groups.into_iter().flatten();
@@ -80,12 +80,12 @@ fn is_int8((_, group): &(&str, &Map<String, Value>)) -> bool {
         && said("type").and_then(Value::as_str) == Some("int")
 }
 
-/// The plan that a saved model is the result of: a mark for each quantized tensor.
+/// Returns a plan that would produce the saved model: a mark for each quantized tensor.
 pub(super) fn plan_of(checkpoint: &Checkpoint, config: Option<&Config>) -> Plan {
     let mut plan = Plan::default();
     for id in checkpoint.ids() {
         let Some(format) = checkpoint.packed_format(id) else { continue };
-        // Of a tensor that is not int8 only counts that it is quantized.
+        // For tensors that are not int8 it only matters that they are quantized.
         let scheme = format.int8().map_or(QuantizationScheme::PER_CHANNEL, |int8| int8.scheme);
         plan.mark(id, Quantizer { calibration: Calibration::MinMax, scheme });
     }
@@ -99,7 +99,7 @@ pub(super) fn plan_of(checkpoint: &Checkpoint, config: Option<&Config>) -> Plan 
     plan
 }
 
-/// The module of a tensor that is the weight of one.
+/// Returns the module of a tensor that is a module's weight.
 pub(super) fn weight_module(checkpoint: &Checkpoint, id: TensorId) -> Option<&str> {
     let tensor = checkpoint.tensor(id);
     (tensor.shape.rank() >= 2).then(|| tensor.name.strip_suffix(".weight")).flatten()

@@ -1,4 +1,4 @@
-//! Files beside the weights that hold other copies of them.
+//! Finds files with other copies of the weights.
 
 use crate::checkpoint::Checkpoint;
 use crate::export::load_check::finding::Finding;
@@ -6,10 +6,10 @@ use crate::export::weight_copies::WeightCopies;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// More directories than a model has.
+/// Maximum number of searched directories.
 const MAX_DIRECTORIES: usize = 1000;
 
-/// A finding for each copy. Nothing for a model that is one file of a directory.
+/// Returns a finding for each copy. Returns none for a model that is a single file.
 pub(super) fn find(checkpoint: &Checkpoint) -> Vec<Finding> {
     let Some(root) = checkpoint.directory().filter(|_| checkpoint.path().is_dir()) else {
         return Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn find(checkpoint: &Checkpoint) -> Vec<Finding> {
     found.iter().map(finding).collect()
 }
 
-/// The files of a directory and those in it, without following links to directories.
+/// Lists the files in a directory and its subdirectories, without following links to directories.
 fn files(root: &Path) -> Vec<PathBuf> {
     let (mut files, mut pending) = (Vec::new(), vec![root.to_owned()]);
     let mut visited = 0;

@@ -1,10 +1,10 @@
-//! Parts of quantized weights that belong to no weight, which loaders report as unexpected.
+//! Finds parts of quantized weights without the weight, which loaders report as unexpected keys.
 
 use crate::checkpoint::Checkpoint;
 use crate::export::load_check::finding::{Finding, first_and_count};
 
-/// The last parts of the names of scales, zero points and the like.
-const PARTS: [&str; 18] = [
+/// The last name components of scales, zero points and similar parts.
+const PART_NAMES: [&str; 18] = [
     "weight_scale",
     "weight_scale_inv",
     "weight_scale_2",
@@ -25,9 +25,9 @@ const PARTS: [&str; 18] = [
     "scale_input",
 ];
 
-/// One finding for all of them.
+/// Returns one finding for all of them.
 pub(super) fn find(checkpoint: &Checkpoint) -> Option<Finding> {
-    let is_part = |name: &&str| name.rsplit('.').next().is_some_and(|last| PARTS.contains(&last));
+    let is_part = |name: &&str| name.rsplit('.').next().is_some_and(|last| PART_NAMES.contains(&last));
     let plain = checkpoint.ids().filter(|&id| checkpoint.plain(id).is_some());
     let names: Vec<&str> =
         plain.map(|id| checkpoint.tensor(id).name.as_str()).filter(is_part).collect();

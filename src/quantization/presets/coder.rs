@@ -1,4 +1,4 @@
-//! A preset applied to the rows of one tensor.
+//! Encodes and decodes the rows of one tensor with a preset.
 
 use crate::quantization::kernels::{self, Loop};
 use crate::quantization::preset::{Preset, PresetGroup};
@@ -13,15 +13,15 @@ use crate::quantization::quantizer::NotQuantizable;
 use crate::quantization::statistics::LevelSet;
 use crate::tensor::{FloatType, Shape, write_f64};
 
-/// Encodes and restores whole rows of a tensor, which is taken as a matrix of output channels.
+/// Encodes and restores whole rows of a tensor, which is treated as a matrix of output channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct PresetCoder {
     preset: Preset,
     dtype: FloatType,
     columns: usize,
-    /// Columns that share a scale.
+    /// Number of columns that share a scale.
     group: usize,
-    /// Rows that share scales.
+    /// Number of rows that share scales.
     height: usize,
     global: f32,
 }
@@ -35,7 +35,7 @@ pub(crate) struct EncodedRows {
     pub zero_points: Vec<u8>,
 }
 
-/// Rows that share scales, or one row.
+/// The rows that share scales, or one row.
 struct Band<'a> {
     x: &'a [f32],
     ranges: &'a [(f32, f32)],
@@ -43,7 +43,7 @@ struct Band<'a> {
     levels: &'a [f32],
 }
 
-/// Buffers that are used again for every band.
+/// Buffers that are reused for every band.
 #[derive(Default)]
 struct Buffers {
     ranges: Vec<(f32, f32)>,
@@ -52,8 +52,8 @@ struct Buffers {
 }
 
 impl PresetCoder {
-    /// `absmax` is the largest magnitude of all tensors that share the global scale; it does
-    /// not matter for presets without one.
+    /// Creates a coder. `absmax` is the largest magnitude of all tensors that share the global
+    /// scale; ignored for presets without one.
     pub(crate) fn new(preset: Preset, dtype: FloatType, shape: &Shape, absmax: f64) -> PresetCoder {
         let columns = usize::try_from(shape.channel_len()).unwrap_or(usize::MAX).max(1);
         let (group, height) = match preset.group() {
@@ -78,23 +78,24 @@ impl PresetCoder {
         self.columns
     }
 
-    /// Bytes of the values of one row.
+    /// Size of the values of one row in bytes.
     pub(crate) fn row_bytes(&self) -> usize {
         (self.columns as u64 * code_bits(self.preset)).div_ceil(8) as usize
     }
 
-    /// Bytes of the scales of all rows before `row`, which starts a band.
+    /// Size of the scales of all rows before `row` in bytes; a band must start at `row`.
     pub(crate) fn scales_before(&self, row: u64) -> u64 {
         let size = if self.has_byte_scales() { 1 } else { scale_type(self.dtype).size() };
         row / self.height as u64 * (self.groups_across() * size) as u64
     }
 
-    /// Bytes of the zero points of all rows before `row`, a multiple of eight.
+    /// Size of the zero points of all rows before `row` in bytes; `row` must be a multiple of
+    /// eight.
     pub(crate) fn zero_points_before(&self, row: u64) -> u64 {
         row / 8 * (self.groups_across() * 4) as u64
     }
 
-    /// The levels whose codes occur in encoded rows. Both zeros count as one.
+    /// The codes that occur in encoded rows. Both zeros count as one.
     pub(crate) fn levels_of(&self, rows: &EncodedRows) -> LevelSet {
         let is_float = matches!(
             self.preset.quantization_type(),
@@ -115,18 +116,18 @@ impl PresetCoder {
         matches!(self.preset, Preset::Nvfp4A16 | Preset::Mxfp4A16 | Preset::Mxfp8A16)
     }
 
-    /// Groups in a row.
+    /// Number of groups in a row.
     pub(crate) fn groups_across(&self) -> usize {
         self.columns.div_ceil(self.group)
     }
 
-    /// Replaces `out` by the stored bytes of the rows that `bytes` hold, little-endian elements
-    /// of the tensor's type. They start at a multiple of [`Preset::rows_together`], and end at
-    /// one or at the end of the tensor.
+    /// Replaces the content of `out` by the stored bytes of rows. `bytes` are little-endian
+    /// elements of the tensor's type. The rows must start at a multiple of
+    /// [`Preset::rows_together`], and end at one or at the end of the tensor.
     ///
     /// # Errors
     ///
-    /// If an element is NaN or infinite, or if a scale is beyond its type.
+    /// An element is NaN or infinite, or a scale is beyond its type.
     pub(crate) fn encode(&self, bytes: &[u8], out: &mut EncodedRows) -> Result<(), NotQuantizable> {
         let EncodedRows { values, scales, zero_points } = out;
         values.clear();
@@ -161,9 +162,9 @@ impl PresetCoder {
         Ok(())
     }
 
-    /// Calls `each` with every row of `bytes`: its elements in F32, its quantized levels, and
-    /// what these stand for; and `each_scale` with the largest magnitude that a scale stands
-    /// for, and the scale. The rows start and end as in [`PresetCoder::encode`].
+    /// Calls `each` with every row of `bytes`: its elements in F32, its quantized levels, and their
+    /// dequantized values. Calls `each_scale` with the largest magnitude and the scale of each
+    /// group. The rows must start and end as in [`PresetCoder::encode`].
     ///
     /// # Errors
     ///
@@ -191,7 +192,7 @@ impl PresetCoder {
         })
     }
 
-    /// Marks the codes that are stored for the levels of a row. Both zeros count as one.
+    /// Marks the stored codes of the levels of a row. Both zeros count as one.
     pub(crate) fn mark_codes(&self, levels: &[f32], seen: &mut [bool; 256]) {
         for &level in levels {
             seen[usize::from(code(self.preset, level + 0.0))] = true;
@@ -214,8 +215,8 @@ impl PresetCoder {
         Ok(())
     }
 
-    /// Finds the scales and the levels of a band. `Err`: the largest magnitude of a group whose
-    /// scale is beyond its type.
+    /// Computes the scales and the levels of a band. On error returns the largest magnitude of a
+    /// group whose scale is beyond its type.
     #[inline(always)]
     fn quantize<W: WorkingType>(&self, x: &[f32], buffers: &mut Buffers) -> Result<(), f32> {
         let Buffers { ranges: found, scales, levels } = buffers;
@@ -235,7 +236,7 @@ impl PresetCoder {
     }
 }
 
-/// Elements as F32; exact except for F64.
+/// Converts elements to F32; exact except for F64.
 fn widen(dtype: FloatType, bytes: &[u8], x: &mut Vec<f32>) {
     x.resize(bytes.len() / dtype.size(), 0.0);
     kernels::widen(dtype, bytes, x);
@@ -276,7 +277,7 @@ impl Loop for Pack<'_> {
     }
 }
 
-/// The loop that restores a band.
+/// The loop that dequantizes a band.
 struct Restore<'a> {
     coder: &'a PresetCoder,
     band: &'a Band<'a>,

@@ -1,7 +1,6 @@
-//! The ranges of the groups in a run of rows.
+//! Ranges of the groups in a band of rows.
 
-/// The smallest and the largest element of each run of `group` columns in `rows`, which share
-/// their scales.
+/// Returns the smallest and the largest element of each group of `group` columns over all `rows`.
 #[inline(always)]
 pub(super) fn ranges(x: &[f32], columns: usize, group: usize, ranges: &mut Vec<(f32, f32)>) {
     ranges.clear();
@@ -14,10 +13,10 @@ pub(super) fn ranges(x: &[f32], columns: usize, group: usize, ranges: &mut Vec<(
     }
 }
 
-/// Elements that are compared side by side.
+/// Number of elements compared in parallel.
 const LANES: usize = 16;
 
-/// The smallest and the largest element, or zero where all have one sign.
+/// Returns the smallest and the largest element, with zero included.
 #[inline(always)]
 fn range_of(x: &[f32]) -> (f32, f32) {
     let (whole, rest) = x.as_chunks::<LANES>();

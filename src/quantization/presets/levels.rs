@@ -1,5 +1,4 @@
-//! From elements to levels: the quantized values as floats, before they are multiplied by
-//! their scales.
+//! Converts elements to levels (quantized values as floats, before scaling) and back.
 
 use crate::quantization::preset::Preset;
 use crate::quantization::presets::scale::GroupScale;
@@ -9,7 +8,7 @@ use crate::tensor::minifloat::Minifloat;
 /// 1.5 · 2²³: adding and subtracting it rounds a small number to an integer, half to even.
 const ROUNDING_MAGIC: f32 = 12_582_912.0;
 
-/// Replaces `levels` by the levels of the elements `x` of one group.
+/// Replaces the content of `levels` by the levels of the elements `x` of one group.
 #[inline(always)]
 pub(super) fn group_levels<W: WorkingType>(
     preset: Preset,
@@ -35,7 +34,7 @@ pub(super) fn group_levels<W: WorkingType>(
         Preset::Mxfp4A16 => {
             pairs.for_each(|(level, x)| *level = minifloat(Minifloat::E2M1, W::round(x / scale)));
         }
-        // Its scales are F32, so that the owner divides in F32.
+        // The scales are F32, so compressed-tensors divides in F32.
         Preset::Nvfp4A16 => {
             pairs.for_each(|(level, x)| *level = minifloat(Minifloat::E2M1, x / scale));
         }
@@ -52,7 +51,7 @@ fn minifloat(format: Minifloat, quotient: f32) -> f32 {
     format.nearest(quotient.abs()).0.copysign(quotient)
 }
 
-/// Replaces `restored` by what the levels of one group stand for.
+/// Replaces the content of `restored` by the dequantized values of one group's levels.
 #[inline(always)]
 pub(super) fn restore<W: WorkingType>(
     preset: Preset,
@@ -63,7 +62,7 @@ pub(super) fn restore<W: WorkingType>(
     let GroupScale { scale, zero, .. } = group;
     let pairs = restored.iter_mut().zip(levels);
     match preset {
-        // The owner decompresses NVFP4 in BF16, whatever type the weight had.
+        // compressed-tensors decompresses NVFP4 in BF16, whatever type the weight had.
         Preset::Nvfp4A16 if W::EPSILON != Bf16::EPSILON => {
             pairs.for_each(|(restored, level)| *restored = Bf16::round(level * scale));
         }

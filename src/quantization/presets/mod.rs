@@ -1,7 +1,7 @@
-//! The presets of compressed-tensors: what it stores for W4A16, FP8, NVFP4, MXFP4 and their
-//! like, reproduced byte for byte.
+//! The presets of compressed-tensors (W4A16, FP8, NVFP4, MXFP4 and others), reproduced byte for
+//! byte.
 //!
-//! A preset works on whole rows of a matrix. Its arithmetic is that of the owner: in the
+//! A preset works on whole rows of a matrix. The arithmetic is that of compressed-tensors: in the
 //! weight's own type, rounded after every step. Slices in, stored bytes out; nothing here knows
 //! files. The table of presets is in `quantization/preset.rs`.
 

@@ -1,14 +1,14 @@
-//! From levels to the bytes that are stored for them.
+//! Packs levels into their stored bytes.
 
 use crate::quantization::preset::Preset;
 use crate::tensor::minifloat::Minifloat;
 
-/// The bits of one code.
+/// Number of bits of a code.
 pub(super) fn code_bits(preset: Preset) -> u64 {
     preset.quantization_type().bits()
 }
 
-/// The code that is stored for a level. Packed integers have half their range added.
+/// Returns the stored code of a level. Packed integers are offset by half their range.
 #[inline(always)]
 pub(super) fn code(preset: Preset, level: f32) -> u8 {
     match preset {
@@ -27,8 +27,8 @@ fn minifloat(format: Minifloat, level: f32) -> u8 {
     format.signed(format.nearest(level.abs()).1, level) as u8
 }
 
-/// Fills `out` with the codes of a row's levels: one byte each, or two to a byte, the even
-/// column in the low nibble. In words of 32 bits, little-endian, that is the same.
+/// Fills `out` with the codes of a row's levels: one byte each, or two per byte with the even
+/// column in the low nibble, which equals packing into little-endian 32-bit words.
 #[inline(always)]
 pub(super) fn pack_row(preset: Preset, levels: &[f32], out: &mut [u8]) {
     match code_bits(preset) {
@@ -45,8 +45,8 @@ pub(super) fn pack_row(preset: Preset, levels: &[f32], out: &mut [u8]) {
     }
 }
 
-/// Appends the zero points of up to eight rows of groups, eight to a word, the first row in
-/// the low bits.
+/// Appends the zero points of up to eight rows of groups, eight per word, the first row in the low
+/// bits.
 pub(super) fn pack_zero_points(rows: &[&[f32]], out: &mut Vec<u8>) {
     let across = rows.first().map_or(0, |row| row.len());
     for column in 0..across {

@@ -1,37 +1,37 @@
-//! The scale of a group of elements, from its range.
+//! Computes the scale of a group of elements from its range.
 
 use crate::quantization::preset::Preset;
 use crate::quantization::presets::working_type::WorkingType;
 use crate::tensor::minifloat::{Minifloat, f8e4m3_value};
 
-/// How the elements of one group are quantized.
+/// Quantization parameters of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct GroupScale {
-    /// Elements are divided by it, and levels multiplied.
+    /// The divisor of elements and factor of levels.
     pub scale: f32,
-    /// Added to the quotient, and subtracted from the level: 0 unless asymmetric.
+    /// Added to the quotient and subtracted from the level; 0 unless asymmetric.
     pub zero: f32,
-    /// The stored byte of scales that are not stored in the weight's type.
+    /// The stored byte of a scale that is not stored in the weight's type.
     pub code: u8,
 }
 
-/// The largest E4M3, and the value of a scale that rounds to zero.
+/// The largest E4M3, and the value used for a scale that rounds to zero.
 const E4M3_MAX: f32 = 448.0;
 const E4M3_EPSILON: f32 = 0.125;
 
 /// The product of the largest E4M3 and the largest E2M1.
 const GLOBAL_RANGE: f32 = 2688.0;
 
-/// The global scale of tensors whose largest magnitude is `absmax`.
+/// Returns the global scale of tensors whose largest magnitude is `absmax`.
 pub(super) fn global_scale<W: WorkingType>(absmax: f32) -> f32 {
-    // The owner divides a number by a tensor, which is a multiplication by the reciprocal.
+    // In compressed-tensors dividing a number by a tensor multiplies by the reciprocal.
     let reciprocal = W::round(1.0 / absmax.max(W::TINY));
     let scale = W::round(reciprocal * GLOBAL_RANGE);
     if scale.is_finite() { scale } else { 1.0 }
 }
 
-/// The scale of a group whose smallest and largest elements are `min` and `max`, or of one
-/// that also holds zero if these have the same sign. `None`: it is beyond its type.
+/// Returns the scale of a group whose smallest and largest elements are `min` and `max`, with zero
+/// included in the range. `None` if the scale is beyond its type.
 pub(super) fn group_scale<W: WorkingType>(
     preset: Preset,
     (min, max): (f32, f32),
@@ -60,13 +60,13 @@ pub(super) fn group_scale<W: WorkingType>(
 fn asymmetric<W: WorkingType>(min: f32, max: f32) -> Option<GroupScale> {
     let quotient = W::round(W::round(max - min) / 15.0);
     let zero = W::round(-8.0 - W::round(min / quotient)).clamp(-8.0, 7.0).round_ties_even();
-    // The owner replaces a scale of zero only after it has found the zero point.
+    // compressed-tensors replaces a scale of zero after computing the zero point.
     let zero = if zero.is_nan() { 0.0 } else { zero };
     let scale = if quotient == 0.0 { W::EPSILON } else { quotient };
     scale.is_finite().then_some(GroupScale { scale, zero, code: 0 })
 }
 
-/// An E4M3 scale times the global one.
+/// An E4M3 scale that is multiplied by the global scale.
 fn two_level<W: WorkingType>(absmax: f32, global: f32) -> GroupScale {
     let local = W::round(absmax / 6.0) * global;
     let (nearest, code) = Minifloat::E4M3.nearest(local);
@@ -78,10 +78,10 @@ fn two_level<W: WorkingType>(absmax: f32, global: f32) -> GroupScale {
     GroupScale { scale: value / global, zero: 0.0, code: code as u8 }
 }
 
-/// A power of two, `offset` below the one that `absmax` is rounded to.
+/// A power of two, `offset` exponents below the rounded `absmax`.
 fn power_of_two<W: WorkingType>(absmax: f32, offset: u32) -> Option<GroupScale> {
     let power = W::power_of_two(absmax).unwrap_or(0);
-    // The scale of the largest powers is infinite in the weight's type.
+    // For the largest exponents the scale is infinite in the weight's type.
     if !W::round(f32::from_bits(power << 23)).is_finite() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! A weight in memory as the stored tensors of a preset.
+//! Quantizes a weight in memory to the stored tensors of a preset.
 
 use crate::quantization::kernels;
 use crate::quantization::preset::Preset;
@@ -7,14 +7,14 @@ use crate::quantization::presets::coder::{EncodedRows, PresetCoder};
 use crate::quantization::quantizer::NotQuantizable;
 use crate::tensor::{FloatType, Shape};
 
-/// The stored tensors of a weight in memory, with their bytes. `bytes` are the little-endian
-/// elements of a tensor of `shape`. `absmax` is the largest magnitude of all tensors that share
-/// a global scale with it; `None`: it stands alone.
+/// Returns the stored tensors of a weight with their bytes. `bytes` are the little-endian elements
+/// of a tensor of `shape`. `absmax` is the largest magnitude of all tensors that share its global
+/// scale; `None` if it shares none.
 ///
 /// # Errors
 ///
-/// If `bytes` has the wrong length for the shape, if an element is NaN or infinite, or if a
-/// scale is beyond its type.
+/// `bytes` has the wrong length for the shape, an element is NaN or infinite, or a scale is beyond
+/// its type.
 pub fn encode(
     preset: Preset,
     dtype: FloatType,
@@ -45,7 +45,7 @@ pub fn encode(
     Ok(parts.collect())
 }
 
-/// The bytes of [`PresetPart::Shape`].
+/// Returns the bytes of [`PresetPart::Shape`].
 pub(crate) fn shape_bytes(shape: &Shape) -> Vec<u8> {
     let dims = [shape.channels(), shape.channel_len()];
     dims.iter().flat_map(|&dim| (dim as i64).to_le_bytes()).collect()

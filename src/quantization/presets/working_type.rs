@@ -1,17 +1,17 @@
-//! Arithmetic in the weight's own type: f32 values that are rounded to it after every step.
+//! Arithmetic in the weight's own type: f32 values that are rounded to the type after every step.
 
 /// A float type that intermediate results are rounded to.
 pub(super) trait WorkingType: Copy {
-    /// The spacing of the values above 1, which the owner uses for a scale of zero.
+    /// The spacing of values above 1, which compressed-tensors substitutes for a scale of zero.
     const EPSILON: f32;
     /// The smallest positive normal value.
     const TINY: f32;
 
-    /// `x` rounded to the type, to nearest even.
+    /// Returns `x` rounded to the type, to nearest even.
     fn round(x: f32) -> f32;
 
-    /// The biased exponent, as of an f32, of a magnitude that is rounded to a power of two: up
-    /// if it is at least 1.75 times one, otherwise down. `None` if it is subnormal or zero.
+    /// Returns the biased f32 exponent of a magnitude rounded to a power of two: up from 1.75 times
+    /// a power, otherwise down. `None` if it is subnormal or zero.
     fn power_of_two(magnitude: f32) -> Option<u32>;
 }
 
@@ -24,7 +24,7 @@ pub(super) struct F16;
 #[derive(Clone, Copy)]
 pub(super) struct F32;
 
-/// The exponent field of a magnitude plus a quarter of a power of two.
+/// Returns the exponent field of a magnitude plus a quarter of a power of two.
 fn exponent_up_from_1_75(magnitude: f32) -> u32 {
     (magnitude.to_bits() + (1 << 21)) >> 23
 }
@@ -77,7 +77,7 @@ impl WorkingType for F16 {
     }
 
     fn power_of_two(magnitude: f32) -> Option<u32> {
-        // Magnitudes from 1.5 times half the smallest normal on are rounded up to it.
+        // Magnitudes of at least 1.5 times half the smallest normal are rounded up to it.
         match magnitude >= 0.75 * F16_MIN_NORMAL {
             true => Some(exponent_up_from_1_75(magnitude).max(127 - 14)),
             false => None,
@@ -85,8 +85,8 @@ impl WorkingType for F16 {
     }
 }
 
-/// Evaluates an expression with `$w` as the [`WorkingType`] of a float type. F64 weights are
-/// computed in F32, since no loader has F64 scales.
+/// Evaluates an expression with `$w` as the [`WorkingType`] of a float type. F64 weights use F32,
+/// because no loader supports F64 scales.
 macro_rules! by_working_type {
     ($dtype:expr, $w:ident => $body:expr) => {{
         use $crate::quantization::presets::working_type::{Bf16, F16, F32};
