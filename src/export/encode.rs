@@ -357,9 +357,9 @@ impl<'c> ChunkEncoder<'c> {
         }
     }
 
-    /// Quantizes the elements of a chunk into `self.values`. Returns the scales of their groups
-    /// in order, narrowed to the type they are stored in. Groups that span chunks take their
-    /// scales from `self.known`.
+    /// Quantizes the elements of a chunk into `self.values`. Returns the scales of their groups in
+    /// order, rounded to their stored type. The scales of groups that span chunks are taken from
+    /// `self.known`.
     fn quantize(&mut self, quantized: &Quantized, target: &Target) -> Result<Vec<f32>, SaveError> {
         let &Quantized { tensor, quantizer, shape, scale_type, transposed } = quantized;
         let Target { chunks, ref range, .. } = *target;
@@ -398,7 +398,7 @@ impl<'c> ChunkEncoder<'c> {
     }
 }
 
-/// The largest magnitude of all tensors that share a global scale with this one, if it is
+/// Returns the largest magnitude of all tensors that share a global scale with this one, if it is
 /// known.
 pub(crate) fn absmax(known: &KnownScales, tensor: TensorId) -> f64 {
     known.get(&tensor).and_then(|known| known.first()).copied().unwrap_or_default().into()

@@ -1,4 +1,4 @@
-//! Why an output was not written. Whatever the reason, OUT is then what it was before.
+//! Errors of saving. After any of them OUT is unchanged.
 
 use crate::checkpoint::CheckpointError;
 use crate::quantization::NotQuantizable;
@@ -14,28 +14,28 @@ pub enum SaveError {
     /// A tensor has no finite scale.
     #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
     NotQuantizable { path: PathBuf, tensor: String, why: NotQuantizable },
-    /// Something is at OUT, and it may not be replaced.
+    /// OUT exists and must not be replaced.
     #[error("{} exists already; choose another path, or --force to replace it", .0.display())]
     Exists(PathBuf),
-    /// OUT is a file of the source, or a directory that holds one.
+    /// OUT is a file of the source, or a directory that contains one.
     #[error("{}: is the checkpoint itself; the source is never written, choose another path", .0.display())]
     IsSource(PathBuf),
-    /// The directory that OUT is to be created in does not exist.
+    /// The directory of OUT does not exist.
     #[error("{}: its directory {} does not exist; create it first", out.display(), parent.display())]
     NoParent { out: PathBuf, parent: PathBuf },
-    /// The file system of OUT is too full.
+    /// The file system of OUT has too little free space.
     #[error("{}: {free} bytes are free there, {needed} are needed", out.display())]
     NoSpace { out: PathBuf, needed: u64, free: u64 },
     /// The operating system reported an error for a path.
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    /// The request cannot be carried out as it is.
+    /// The request is invalid.
     #[error("{}: {why}", path.display())]
     Unfit { path: PathBuf, why: String },
-    /// A tensor of the output is not what the plan says.
+    /// A tensor of the output differs from the plan.
     #[error("{}, tensor '{}': what was written is not what the plan promised: {why}", path.display(), tensor.escape_debug())]
     TensorDiffers { path: PathBuf, tensor: String, why: String },
-    /// A file of the output is not what the plan says.
+    /// A file of the output differs from the plan.
     #[error("{}: what was written is not what the plan promised: {why}", path.display())]
     FileDiffers { path: PathBuf, why: String },
 }

@@ -1,4 +1,4 @@
-//! What a user asks to have written.
+//! The request for an output.
 
 use crate::plan::Plan;
 use crate::plan::target::{Container, LinearScheme};
@@ -34,7 +34,7 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// The format that a container is written in.
+    /// Returns the format that writes a container.
     pub fn of(container: Container) -> OutputFormat {
         match container {
             Container::Safetensors => OutputFormat::Safetensors,
@@ -50,7 +50,7 @@ impl OutputFormat {
         }
     }
 
-    /// The container that a plan's target knows the format by.
+    /// Returns the container of the format, as plans name it.
     pub fn container(self) -> Container {
         match self {
             OutputFormat::Safetensors => Container::Safetensors,
@@ -67,7 +67,7 @@ impl OutputFormat {
     }
 }
 
-/// The order of a linear layer's two dimensions in the output.
+/// The orientation of a linear layer's weight in the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WeightLayout {
     /// As in the source.
@@ -98,16 +98,16 @@ impl WeightLayout {
     }
 }
 
-/// What is to be made of the checkpoint.
+/// The task of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     /// Quantize the marked tensors.
     Quantize { plan: Plan, format: OutputFormat },
-    /// Turn quantized tensors into floats of one type; `None`: each into its original type.
+    /// Convert quantized tensors to floats of one type; `None` for their original types.
     Dequantize { to: Option<FloatType> },
 }
 
-/// A task, and the path that its output is written to.
+/// A task and the path of its output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// What to do.
@@ -116,19 +116,19 @@ pub struct Request {
     pub out: PathBuf,
     /// Whether an existing `out` may be replaced.
     pub force: bool,
-    /// Patterns of files that are copied into an output directory although they hold another
-    /// copy of the weights. Paths are relative to the model's directory; `*` matches `/` too.
+    /// Patterns of files to copy into an output directory although they hold another copy of the
+    /// weights. They match paths relative to the model's directory; `*` matches `/` too.
     pub copy: Vec<String>,
 }
 
 impl Request {
-    /// Whether the output is quantized GGUF.
+    /// Returns whether the output is quantized GGUF.
     pub(crate) fn writes_gguf(&self) -> bool {
         matches!(self.task, Task::Quantize { format: OutputFormat::Gguf, .. })
     }
 }
 
-/// Whether an output path names one file. Any other path names a directory.
+/// Returns whether an output path names one file. Any other path names a directory.
 pub(crate) fn is_single_file(out: &Path) -> bool {
     ["safetensors", "gguf", "bpk"].iter().any(|e| crate::checkpoint::has_extension(out, e))
 }

@@ -1,8 +1,8 @@
-//! `int8` and `int8-weight-only`: compressed-tensors directories, which transformers,
-//! sentence-transformers, vLLM and llama.cpp's converter load. Linear weights are int8, their
-//! scales have the model's own type, and `config.json` describes the quantization.
+//! `int8` and `int8-weight-only`: compressed-tensors directories, loaded by transformers,
+//! sentence-transformers, vLLM and llama.cpp's converter. Linear weights are int8, their scales
+//! have the type of the weights, and `config.json` describes the quantization.
 //!
-//! Each rule here stands for a load that failed or silently gave wrong values.
+//! Each rule here exists because a load failed or silently gave wrong values.
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
@@ -35,7 +35,7 @@ pub(super) struct CompressedTensors {
     packing: Packing,
 }
 
-/// How int8 weights are stored: compressed-tensors' own name of a format.
+/// The storage of int8 weights, named as in compressed-tensors.
 #[derive(Clone, Copy, PartialEq)]
 enum Packing {
     /// `int-quantized`: I8 weights; activations are quantized when the model runs.
@@ -97,7 +97,7 @@ impl FormatWriter for CompressedTensors {
         model_obstacle(checkpoint)
     }
 
-    /// The model's own type. No loader has F64 scales.
+    /// The type of the weights. No loader supports F64 scales.
     fn scale_storage(&self) -> ScaleStorage {
         ScaleStorage::ElementType
     }
@@ -140,13 +140,13 @@ impl FormatWriter for CompressedTensors {
 }
 
 impl CompressedTensors {
-    /// Whether the scales of the layers' inputs are stored.
+    /// Returns whether the scales of the layers' inputs are stored.
     fn has_static_inputs(&self, plan: &Plan) -> bool {
         self.packing == Packing::IntQuantized && plan.inputs.is_static()
     }
 
-    /// Fails if the source has a tensor with a name that a part of a marked one would get, or
-    /// if a scale of a layer's inputs is missing.
+    /// Checks that the source has no tensor with the name of a new one, and that no scale of a
+    /// layer's inputs is missing.
     fn check_names(&self, checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
         let static_inputs = self.has_static_inputs(plan);
         let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
@@ -171,7 +171,7 @@ impl CompressedTensors {
         Ok(())
     }
 
-    /// The stored tensors that a marked tensor becomes.
+    /// Returns the stored tensors of a marked tensor.
     fn entries(&self, checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
         let quantizer = plan.get(id)?;
         let tensor = checkpoint.tensor(id);
@@ -214,7 +214,7 @@ impl CompressedTensors {
         Some(entries)
     }
 
-    /// The scheme of all marked tensors. `Err`: they have several, or one that does not fit.
+    /// Returns the scheme of all marked tensors; an error if it differs or is not supported.
     fn one_scheme(
         &self,
         checkpoint: &Checkpoint,
@@ -277,8 +277,8 @@ impl CompressedTensors {
         Ok(scheme)
     }
 
-    /// The `quantization_config` of `config.json`. Loaders look for the format both at the
-    /// top and in the group.
+    /// Returns the `quantization_config` of `config.json`. The format is in the group and at the
+    /// top level, because loaders look for it in both places.
     fn quantization_config(
         &self,
         scheme: QuantizationScheme,

@@ -1,5 +1,5 @@
-//! `gguf`: a GGUF source with its marked tensors in ggml's blocks and its key-values
-//! unchanged. The parts of a split source become one file, or the same parts.
+//! `gguf`: a GGUF source with its marked tensors in ggml's block types and unchanged key-values.
+//! The parts of a split source become one file, or stay separate.
 
 use crate::checkpoint::formats::gguf::{
     self, FILE_TYPE_KEY, Header, IMPORTANCE_CHUNKS_KEY, IMPORTANCE_DATASET_KEY,
@@ -22,13 +22,13 @@ use std::ops::Range;
 /// The version of ggml's block types.
 const QUANTIZATION_VERSION: u32 = 2;
 
-/// GGUF's number for a value that is an unsigned 32-bit integer.
+/// GGUF's type number of an unsigned 32-bit integer.
 const UINT32: u32 = 4;
 
-/// GGUF's number for a value that is a string.
+/// GGUF's type number of a string.
 const STRING: u32 = 8;
 
-/// The most bytes of a string about an importance matrix, as llama.cpp writes it.
+/// Maximum length in bytes of a string about an importance matrix, as in llama.cpp.
 const IMPORTANCE_TEXT_BYTES: usize = 127;
 
 pub(super) struct Gguf;
@@ -99,7 +99,7 @@ impl FormatWriter for Gguf {
             return Err(unfit("a GGUF of one part needs a path that ends in .gguf".into()));
         }
         if !is_directory {
-            // The first part has the key-values of the whole.
+            // The first part has the key-values of the whole model.
             let Some(first) = checkpoint.shards().first() else { return Ok(()) };
             let head = Head::new(&first.source, Parts::Joined, file_type, importance, &unfit)?;
             let entries = parts.into_iter().flatten().collect();
@@ -116,18 +116,18 @@ impl FormatWriter for Gguf {
     }
 }
 
-/// What an output file has of the source's parts.
+/// The parts of the source that an output file contains.
 #[derive(Clone, Copy, PartialEq)]
 enum Parts {
-    /// All of them.
+    /// All parts.
     Joined,
-    /// The first, or the only one.
+    /// The first part, or the only one.
     First,
     Later,
 }
 
-/// The tensors of each part in the source's order, and a warning for each marked tensor that
-/// stays as it is.
+/// Returns the tensors of each part in the source's order, and a warning for each marked tensor
+/// that cannot be quantized.
 fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Vec<Entry>>, Vec<String>) {
     let marked: HashMap<StoredId, (TensorId, Quantizer)> = plan
         .iter()
@@ -166,7 +166,7 @@ fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Vec<Entry>>, Vec<String
     (parts, warnings)
 }
 
-/// The number that says what most of the tensors are.
+/// Returns the file type: a number for the type of most of the tensors.
 fn file_type(checkpoint: &Checkpoint, parts: &[Vec<Entry>]) -> u32 {
     let blocks = parts.iter().flatten().filter_map(|entry| match entry.made_from {
         MadeFrom::GgmlBlocks { tensor, block, .. } => Some((tensor, block)),
@@ -177,11 +177,12 @@ fn file_type(checkpoint: &Checkpoint, parts: &[Vec<Entry>]) -> u32 {
     gguf_mix::file_type(checkpoint, &types)
 }
 
-/// The beginning of an output file: all up to the list of tensors.
+/// The start of an output file, up to the list of tensors.
 struct Head {
     version: u32,
     keys: u64,
-    /// The source's, with the file type changed and the version of the block types added.
+    /// The source's key-values, with the file type changed and the version of the block types
+    /// added.
     key_values: Vec<u8>,
     alignment: u64,
 }
@@ -201,7 +202,7 @@ impl Head {
         source.read_exact(&handle, &mut key_values, range.start)?;
         let Header { version, keys, alignment, .. } = header;
         let mut head = Head { version, keys, key_values, alignment };
-        // What is appended does not move what the header found.
+        // Appending does not move the positions found in the header.
         if parts != Parts::Later && !header.has_quantization_version {
             head.append(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
         }
@@ -223,7 +224,7 @@ impl Head {
         Ok(head)
     }
 
-    /// Says which importance matrix the blocks were made by.
+    /// Records the importance matrix used for quantization.
     fn name_importance(&mut self, origin: &ImportanceOrigin) {
         self.append_text(IMPORTANCE_FILE_KEY, &origin.file);
         if let Some(dataset) = &origin.dataset {
@@ -276,8 +277,8 @@ impl Head {
         self.key_values.extend(text.bytes());
     }
 
-    /// Removes key-values, which are at these places in the source's file, whose first is at
-    /// `start`.
+    /// Removes key-values, given by their positions in the source's file, where the first key-value
+    /// is at `start`.
     fn remove(&mut self, places: &[Range<u64>], start: u64) {
         for place in places.iter().rev() {
             let place = (place.start - start) as usize..(place.end - start) as usize;
@@ -286,7 +287,7 @@ impl Head {
         }
     }
 
-    /// A file of `entries`.
+    /// Builds the file with the given entries.
     fn file(self, name: String, entries: Vec<Entry>) -> Result<OutFile, String> {
         let Head { version, keys, key_values, alignment } = self;
         let mut head = MAGIC.to_vec();
@@ -320,7 +321,7 @@ impl Head {
     }
 }
 
-/// Why llama.cpp would not use a tensor in blocks of a type, if it would not.
+/// Returns why llama.cpp cannot use a tensor in a block type, if so.
 fn why_kept(tensor: &TensorInfo, block: BlockType) -> Option<String> {
     if tensor.shape.rank() < 2 {
         return Some("it has fewer than two dimensions".into());

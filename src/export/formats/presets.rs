@@ -1,8 +1,8 @@
-//! compressed-tensors with presets: int4, FP8 and FP4 weights, one preset for all layers or
-//! several ("mixed precision"). transformers, sentence-transformers and vLLM load them.
+//! compressed-tensors with presets: int4, FP8 and FP4 weights, with one preset for all layers or
+//! several ("mixed precision"). Loaded by transformers, sentence-transformers and vLLM.
 //!
 //! The stored tensors and the config groups are those that compressed-tensors writes. Each rule
-//! here stands for a load that failed or silently gave wrong values.
+//! here exists because a load failed or silently gave wrong values.
 
 use crate::checkpoint::Checkpoint;
 use crate::export::container_check;
@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
-/// The writer.
+/// The writer of this format.
 pub(super) struct Presets;
 
 impl FormatWriter for Presets {
@@ -86,7 +86,7 @@ impl FormatWriter for Presets {
     }
 }
 
-/// The tensors that share a global scale: those of a fusion unit, and others by themselves.
+/// Returns groups of tensors that share a global scale: fusion units, and single tensors.
 pub(super) fn scaled_together(plan: &Plan, units: &FusionUnits) -> Vec<Vec<TensorId>> {
     let has_global = |id: &TensorId| preset_of(plan, *id).is_some_and(Preset::has_global_scale);
     units.grouped(plan.iter().map(|(id, _)| id).filter(has_global))
@@ -96,8 +96,8 @@ fn preset_of(plan: &Plan, id: TensorId) -> Option<Preset> {
     plan.get(id)?.scheme.preset()
 }
 
-/// Fails if a tensor cannot have its preset, or if the source has a tensor with a name that a
-/// part of a marked one would get.
+/// Checks that every tensor can have its preset, and that the source has no tensor with the name of
+/// a new one.
 fn check_tensors(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
     let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
     for (id, quantizer) in plan.iter() {
@@ -126,8 +126,8 @@ fn check_tensors(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-/// Fails if tensors that a loader merges have several presets: it takes that of the first for
-/// all of them.
+/// Checks that tensors which a loader merges have the same preset, because the loader uses that of
+/// the first one for all.
 fn check_units(checkpoint: &Checkpoint, plan: &Plan, units: &FusionUnits) -> Result<(), String> {
     for unit in units.all() {
         let mut presets = unit.tensors.iter().filter_map(|&id| Some((id, preset_of(plan, id)?)));
@@ -143,7 +143,7 @@ fn check_units(checkpoint: &Checkpoint, plan: &Plan, units: &FusionUnits) -> Res
     Ok(())
 }
 
-/// The presets that are used, each with the patterns of its modules.
+/// Returns the used presets, each with the patterns of its modules.
 fn groups(
     checkpoint: &Checkpoint,
     plan: &Plan,
@@ -163,7 +163,7 @@ fn groups(
     groups.collect()
 }
 
-/// The stored tensors that a marked tensor becomes.
+/// Returns the stored tensors of a marked tensor.
 fn preset_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
     let quantizer = plan.get(id)?;
     let preset = quantizer.scheme.preset()?;
@@ -180,8 +180,8 @@ fn preset_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<
     entries.collect()
 }
 
-/// The `quantization_config` of `config.json`. A single group has its format at the top too,
-/// where older loaders look for it.
+/// Returns the `quantization_config` of `config.json`. With a single group, the format is at the
+/// top level too, where older loaders look for it.
 fn quantization_config(groups: &[(Preset, Vec<String>)]) -> Value {
     let numbered = (0..).zip(groups).map(|(number, (preset, targets)): (u32, _)| {
         (format!("group_{number}"), config_group(*preset, targets))
@@ -196,16 +196,16 @@ fn quantization_config(groups: &[(Preset, Vec<String>)]) -> Value {
     match groups {
         [(preset, _)] => {
             config["format"] = preset.format().into();
-            // sentence-transformers fails without it.
+            // sentence-transformers requires this key.
             config["dequantize"] = true.into();
         }
-        // With `dequantize`, transformers takes one scheme for all layers.
+        // With `dequantize`, transformers uses one scheme for all layers.
         _ => config["format"] = "mixed-precision".into(),
     }
     config
 }
 
-/// A config group, with every key that compressed-tensors writes for the preset.
+/// Returns a config group with every key that compressed-tensors writes for the preset.
 fn config_group(preset: Preset, targets: &[String]) -> Value {
     let bits = preset.quantization_type().bits();
     let is_float = matches!(
