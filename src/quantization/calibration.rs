@@ -5,8 +5,8 @@ use half::{bf16, f16};
 use std::fmt;
 use std::str::FromStr;
 
-/// How the clip of a group of values is chosen: the magnitude that maps onto the largest
-/// quantized value. Larger magnitudes saturate.
+/// Chooses the clip of a group of values: the magnitude that is mapped to the largest quantized
+/// value. Larger magnitudes saturate.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Calibration {
     /// The largest magnitude, so that nothing saturates.
@@ -15,7 +15,7 @@ pub enum Calibration {
     /// The smallest magnitude that the given percentage of the values do not exceed. The
     /// percentage is above 0 and at most 100. Min-max where that magnitude is zero.
     Percentile(f64),
-    /// The candidate of [`clips`] with the least mean squared error, the largest of equals.
+    /// The candidate of [`clips`] with the least mean squared error; the largest clip if there are several.
     Mse,
     /// The given fraction of the largest magnitude, above 0 and at most 1.
     Clip(f64),
@@ -34,7 +34,7 @@ pub fn clips(absmax: f64) -> impl ExactSizeIterator<Item = f64> {
     (0..CLIP_CANDIDATES as u32).map(move |step| absmax * (-f64::from(step) / 16.0).exp2())
 }
 
-/// The index of the smallest error, the first of equals.
+/// Returns the index of the smallest error, the first one if there are several.
 pub(super) fn least_index(errors: impl Iterator<Item = f64>) -> usize {
     let mut best = (0, f64::INFINITY);
     for (index, error) in errors.enumerate() {

@@ -69,7 +69,7 @@ impl Chunks {
         bound(k)..bound(k.saturating_add(1))
     }
 
-    /// Whether every group lies in one chunk.
+    /// Returns whether no group spans chunks.
     pub fn hold(&self, groups: &Groups) -> bool {
         self.elements <= self.length || self.align.is_union_of(groups)
     }

@@ -1,4 +1,4 @@
-//! From quantized values back to floats.
+//! Converts quantized values back to floats.
 
 use crate::quantization::groups::Groups;
 use crate::quantization::kernels;

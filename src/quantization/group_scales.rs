@@ -1,4 +1,4 @@
-//! The scale of every group of a tensor, and the iterator that pairs groups with scales.
+//! Computes the scale of every group of a tensor, and iterates over groups with their scales.
 
 use crate::quantization::calibration::{Calibration, narrowed_scale};
 use crate::quantization::groups::{GroupSlice, Groups};
@@ -17,7 +17,7 @@ pub(crate) struct GroupQuantizers<'l> {
 }
 
 impl<'l> GroupQuantizers<'l> {
-    /// `learned` are the scales that training left beside the tensor, if any.
+    /// `learned` are the scales from quantization-aware training, if any.
     pub(crate) fn new(quantizer: Quantizer, shape: &Shape, learned: Option<&'l QatScales>) -> Self {
         let quantizer = quantizer.resolved(learned);
         let learned = learned.filter(|_| quantizer.calibration == Calibration::Learned);
@@ -69,7 +69,7 @@ pub(crate) struct ScaledGroup<'b> {
 
 impl<'s> GroupScales<'s> {
     /// Scales in F32, each calibrated from the elements of its group. `learned` are the
-    /// scales that training left beside the tensor, if any.
+    /// scales from quantization-aware training, if any.
     pub(crate) fn new(
         quantizer: Quantizer,
         rounding: Rounding,

@@ -14,7 +14,7 @@ pub struct Groups {
     group: u64,
 }
 
-/// The part of one group that lies in a run of consecutive elements.
+/// The intersection of a group with a run of consecutive elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSlice<'b> {
     /// The number of the group.

@@ -1,9 +1,9 @@
-//! The stored tensors that a preset makes of a weight.
+//! The stored tensors of a weight that is quantized with a preset.
 
 use crate::quantization::preset::{Preset, PresetGroup};
 use crate::tensor::{DType, FloatType, Shape};
 
-/// What a stored tensor of a quantized weight holds.
+/// The content of a stored tensor of a quantized weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PresetPart {
     /// The quantized values.
@@ -14,7 +14,7 @@ pub enum PresetPart {
     ZeroPoints,
     /// The global scale.
     GlobalScale,
-    /// The rows and columns, since packed values do not tell the columns.
+    /// The rows and columns: the shape of packed values does not determine the columns.
     Shape,
 }
 
@@ -23,7 +23,7 @@ pub enum PresetPart {
 pub struct StoredPart {
     /// The content.
     pub part: PresetPart,
-    /// What is appended to the weight's name.
+    /// Suffix of the weight's name.
     pub suffix: &'static str,
     /// The stored type.
     pub dtype: DType,
@@ -45,8 +45,8 @@ impl Preset {
         }
     }
 
-    /// The stored tensors of a weight of `shape` and `dtype`, which is taken as a matrix of
-    /// output channels; the values first.
+    /// Returns the stored tensors of a weight of `shape` and `dtype`, which is treated as a
+    /// matrix of output channels. The values come first.
     pub fn parts(self, dtype: FloatType, shape: &Shape) -> Vec<StoredPart> {
         let (rows, columns) = (shape.channels(), shape.channel_len());
         let matrix = |rows, columns| Shape::new([rows, columns]).unwrap_or(Shape::vector(0));
@@ -95,8 +95,8 @@ impl Preset {
     }
 }
 
-/// The type that float scales of a weight are stored in: its own, or F32 for F64, since no
-/// loader has F64 scales.
+/// Returns the type of stored float scales of a weight: its own, or F32 for F64, because no
+/// loader supports F64 scales.
 pub(crate) fn scale_type(dtype: FloatType) -> FloatType {
     match dtype {
         FloatType::F64 => FloatType::F32,

@@ -16,7 +16,7 @@ pub struct QatScales {
     /// The first zero point that is not zero; `None` if all of them are zero.
     pub zero_point: Option<f64>,
     /// The largest quantized value according to the recorded range: 7 for int4, 127 for int8.
-    /// Up to one more if training used one more level below zero.
+    /// Up to one more if training used one more negative level.
     pub levels: Option<f64>,
 }
 
@@ -62,7 +62,7 @@ impl QatScales {
         if self.scales.len() > 1 && matches!(scheme, QuantizationScheme::PerTensor(..)) {
             return Err(QatMismatch::OneScale);
         }
-        // One more level below zero is no obstacle: elements there saturate.
+        // One more negative level is acceptable: elements there saturate.
         let qmax = qtype.max();
         match self.levels {
             Some(levels) if levels > f64::from(qmax) + 1.5 => {

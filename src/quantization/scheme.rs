@@ -28,7 +28,7 @@ pub enum QuantizationScheme {
     /// of a block. If the last axis is shorter than a block, as in a convolution's kernel, the
     /// whole output channel is divided into blocks. The last block of a row may be shorter.
     PerBlock(QuantizationMode, QuantizationType, u32),
-    /// What a preset of compressed-tensors stores, in the arithmetic of its owner.
+    /// A preset of compressed-tensors, with the arithmetic of that library.
     Preset(Preset),
     /// One of ggml's block types, quantized as ggml does; see
     /// [`quantization::ggml`](crate::quantization::ggml). Needs rows of whole blocks.
@@ -69,16 +69,16 @@ impl QuantizationScheme {
         }
     }
 
-    /// Whether it stores int8 values with a scale for each group, which every format of int8
-    /// can hold in some granularity.
+    /// Returns whether it stores int8 values with a scale per group, which every int8 format
+    /// supports in some granularity.
     pub fn is_scaled_int8(self) -> bool {
         self.preset().is_none()
             && self.ggml().is_none()
             && self.quantization_type() == QuantizationType::QInt8
     }
 
-    /// The scheme that a tensor of `shape` gets instead: of a block type that does not divide
-    /// its rows, the one that llama.cpp falls back to.
+    /// Returns the scheme that a tensor of `shape` gets instead: for a block type that does not
+    /// divide its rows, the one that llama.cpp falls back to.
     pub fn fitted_to(self, shape: &Shape) -> Self {
         match self {
             Self::Ggml(block) => Self::Ggml(block.fitting(shape.row_len()).unwrap_or(block)),
@@ -86,8 +86,8 @@ impl QuantizationScheme {
         }
     }
 
-    /// The type of the quantized elements. Block types of ggml have none that says all; int4
-    /// stands for them.
+    /// The type of the quantized elements. Block types of ggml have no such type and return
+    /// int4.
     pub fn quantization_type(self) -> QuantizationType {
         match self {
             Self::Preset(preset) => preset.quantization_type(),
@@ -106,7 +106,7 @@ impl QuantizationScheme {
         }
     }
 
-    /// The division of a tensor of `shape` into groups that share a scale; of a preset, into
+    /// The division of a tensor of `shape` into groups that share a scale; for a preset, into
     /// the rows that are encoded together.
     pub fn groups(self, shape: &Shape) -> Groups {
         let (row, group) = match self {
@@ -125,7 +125,7 @@ impl QuantizationScheme {
         Groups::new(shape.elements(), row, group)
     }
 
-    /// The shape of the scales stored beside a tensor of `shape`: `[1]` per tensor, `[out, 1]`
+    /// The shape of the stored scales of a tensor of `shape`: `[1]` per tensor, `[out, 1]`
     /// per channel (`[experts, out, 1]` for fused experts), the last axis divided by the block
     /// length per block.
     pub fn scale_shape(self, shape: &Shape) -> Shape {
@@ -154,8 +154,8 @@ impl QuantizationScheme {
         Shape::new(dims).unwrap_or_else(|| Shape::vector(0))
     }
 
-    /// Bytes of the quantized elements and their scales, each scale taking `scale_bytes`;
-    /// blocks of ggml have their scales in them.
+    /// Size in bytes of the quantized elements and their scales, where each scale takes
+    /// `scale_bytes`. Block types of ggml include their scales.
     pub fn bytes(self, shape: &Shape, scale_bytes: u64) -> u64 {
         if let Self::Preset(preset) = self {
             return preset.bytes(shape, scale_bytes);
@@ -177,8 +177,8 @@ fn block_row(shape: &Shape, block: u32) -> u64 {
     }
 }
 
-/// What stands after the name of an int8 preset with the scales of its owner, absmax/127.5.
-const OWNERS_RULE: &str = "/127.5";
+/// Suffix of the name of an int8 preset with compressed-tensors' own scales, absmax/127.5.
+const UPSTREAM_SCALES_SUFFIX: &str = "/127.5";
 
 impl fmt::Display for QuantizationScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,7 +187,7 @@ impl fmt::Display for QuantizationScheme {
             Self::PerChannel(..) => "per-channel".to_owned(),
             Self::PerBlock(_, _, block) => format!("per-block:{block}"),
             Self::Preset(preset @ (Preset::W8A8 | Preset::W8A16(_))) => {
-                return f.pad(&format!("{preset}{OWNERS_RULE}"));
+                return f.pad(&format!("{preset}{UPSTREAM_SCALES_SUFFIX}"));
             }
             Self::Preset(preset) => return preset.fmt(f),
             Self::Ggml(block) => return f.pad(&ggml_name(*block)),
@@ -202,7 +202,7 @@ impl fmt::Display for QuantizationScheme {
     }
 }
 
-/// ggml's own name of a block type: small letters but for the K, such as `q4_K` and `iq4_xs`.
+/// ggml's own name of a block type: lower case except for the K, such as `q4_K` and `iq4_xs`.
 fn ggml_name(block: BlockType) -> String {
     let name = block.name().to_lowercase();
     match name.strip_suffix("_k") {
@@ -211,7 +211,7 @@ fn ggml_name(block: BlockType) -> String {
     }
 }
 
-/// The block type of a name in any case, if ggml quantizes to it.
+/// Returns the block type with a name, ignoring case, if ggml quantizes to it.
 fn ggml_type(name: &str) -> Option<BlockType> {
     let named = |block: &BlockType| block.name().eq_ignore_ascii_case(name);
     BlockType::ALL.iter().copied().find(|block| named(block) && block.is_written())
@@ -232,11 +232,11 @@ impl FromStr for QuantizationScheme {
         if let Some(block) = ggml_type(text) {
             return Ok(Self::Ggml(block));
         }
-        if let Ok(preset) = text.trim_end_matches(OWNERS_RULE).parse::<Preset>() {
-            return match (preset, text.ends_with(OWNERS_RULE)) {
+        if let Ok(preset) = text.trim_end_matches(UPSTREAM_SCALES_SUFFIX).parse::<Preset>() {
+            return match (preset, text.ends_with(UPSTREAM_SCALES_SUFFIX)) {
                 (Preset::W8A8 | Preset::W8A16(_), true) => Ok(Self::Preset(preset)),
                 (_, true) => Err(unknown()),
-                // int8 has scales of absmax/127 unless those of the owner are asked for.
+                // int8 has scales of absmax/127 unless the name ends in the suffix.
                 (Preset::W8A8, false) => Ok(Self::PER_CHANNEL),
                 (Preset::W8A16(group), false) => Ok(Self::per_block(group)),
                 (_, false) => Ok(Self::Preset(preset)),

@@ -1,4 +1,4 @@
-//! How often each value occurs in a tensor.
+//! Counts of each value in a tensor.
 
 use crate::quantization::kernels::{
     PatternCounts, Quantization, Weighted, weighted_error, weighted_noise,

@@ -1,7 +1,7 @@
 //! The analysis of one tensor, chunk by chunk.
 //!
-//! Threads live in `job`: this file says what to do with each chunk and how to combine the
-//! results of chunks. Chunks are fixed by the tensor's shape and are combined in order, so
+//! Threads are in `job`: this file defines how each chunk is analysed and how the results of
+//! chunks are combined. Chunks are fixed by the tensor's shape and are combined in order, so
 //! the result does not depend on which thread analyses which chunk.
 
 use crate::quantization::analysis::channel_losses::{ChannelDetail, ChannelLosses};
@@ -56,7 +56,7 @@ pub(crate) struct TensorAnalyzer<'q> {
     passes: u64,
 }
 
-/// Where the moments of the tensor come from.
+/// The source of the moments of the tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MomentsSource {
     /// They are not needed, only the range is.
@@ -94,7 +94,7 @@ pub(crate) struct FurtherPassResult {
     moments: Moments,
 }
 
-/// What is known of a tensor after some of the passes and chunks.
+/// The state of an analysis after some of the passes and chunks.
 #[derive(Clone, Debug)]
 pub(crate) struct AnalysisState {
     moments: Moments,
@@ -105,8 +105,8 @@ pub(crate) struct AnalysisState {
 }
 
 impl<'q> TensorAnalyzer<'q> {
-    /// Prepares the analysis of a tensor. `learned` are the scales that quantization-aware
-    /// training left beside the tensor, if any.
+    /// Prepares the analysis of a tensor. `learned` are the scales from
+    /// quantization-aware training, if any.
     pub(crate) fn new(
         spec: &'q AnalysisSpec,
         dtype: FloatType,

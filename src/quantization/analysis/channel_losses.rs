@@ -1,9 +1,9 @@
-//! What quantization loses in each output channel.
+//! The quantization loss of each output channel.
 
 use crate::quantization::loss::Loss;
 use serde::{Deserialize, Serialize};
 
-/// What to compute of the losses of single output channels.
+/// Which losses of output channels to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ChannelDetail {
     /// Nothing.
@@ -21,14 +21,14 @@ pub enum ChannelDetail {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChannelLosses {
     keep_all: bool,
-    /// The channel that is not complete yet.
+    /// The current channel, which is incomplete.
     open: Option<(u64, Loss)>,
     worst: Option<(u64, Loss)>,
     all: Vec<Loss>,
 }
 
 impl ChannelLosses {
-    /// Collects what `detail` asks for; `None` for [`ChannelDetail::None`].
+    /// Collects losses according to `detail`; `None` for [`ChannelDetail::None`].
     pub(crate) fn new(detail: ChannelDetail) -> Option<ChannelLosses> {
         let keep_all = detail == ChannelDetail::All;
         (detail != ChannelDetail::None)
@@ -57,13 +57,13 @@ impl ChannelLosses {
         }
     }
 
-    /// The number of the channel with the lowest SQNR, the first of equals, and its SQNR in
+    /// Returns the channel with the lowest SQNR (the first if there are several) and its SQNR in
     /// dB.
     pub fn worst(&self) -> Option<(u64, f64)> {
         self.worst.map(|(channel, loss)| (channel, loss.sqnr_db()))
     }
 
-    /// The loss of every channel, in order; empty unless [`ChannelDetail::All`] was asked for.
+    /// The loss of every channel, in order; empty unless created with [`ChannelDetail::All`].
     pub fn all(&self) -> &[Loss] {
         &self.all
     }

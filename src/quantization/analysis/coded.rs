@@ -1,5 +1,5 @@
-//! Schemes that encode whole rows in a way of their own: each row is encoded and restored while
-//! its chunk is in the cache, and compared.
+//! Schemes with their own encoding of whole rows: each row is encoded, decoded and compared while
+//! its chunk is in the cache.
 
 use crate::quantization::analysis::element_run::ElementRun;
 use crate::quantization::analysis::results::Quantized;
@@ -44,15 +44,15 @@ impl CodedQuantizer {
         }
     }
 
-    /// The pass that measures: the first, or the second if the largest magnitude of the tensor
-    /// must be known. `None` if there is nothing to measure.
+    /// The measuring pass: the first, or the second if the largest magnitude of the tensor is
+    /// required. `None` if there is nothing to measure.
     pub(super) fn pass(&self, spec: &AnalysisSpec) -> Option<u64> {
         let fits = self.preset.obstacle(&self.shape).is_none();
         (spec.has_errors() && fits).then_some(u64::from(self.preset.has_global_scale()))
     }
 
     /// Measures a chunk, which consists of whole rows. `absmax` is the largest magnitude of the
-    /// tensor, as far as it is needed.
+    /// tensor, if the preset requires it.
     pub(super) fn measure(
         &self,
         spec: &AnalysisSpec,

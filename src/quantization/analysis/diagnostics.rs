@@ -1,4 +1,4 @@
-//! What is unusual about a tensor, and what that means for its quantization.
+//! Unusual properties of a tensor that affect its quantization.
 
 use crate::quantization::analysis::results::Analysis;
 use crate::quantization::scales::Scales;

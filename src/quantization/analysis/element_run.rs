@@ -21,7 +21,7 @@ impl<'b> ElementRun<'b> {
         (self.bytes.len() / self.dtype.size()) as u64
     }
 
-    /// The parts that lie in one group each, with the numbers of the groups.
+    /// Splits the run by groups; returns the number of the group with each part.
     pub(super) fn by_group(
         self,
         groups: &Groups,
@@ -31,8 +31,8 @@ impl<'b> ElementRun<'b> {
         })
     }
 
-    /// The run in up to two parts, the second of which starts a row. The kernels for groups
-    /// expect a run that starts a row or lies within one.
+    /// Splits the run into up to two parts so that the second starts a row. The kernels for
+    /// groups require a run that starts a row or is inside one.
     pub(super) fn split_at_row_start(
         self,
         groups: &Groups,

@@ -1,4 +1,4 @@
-//! Groups that span chunks: what several passes over a tensor find out about them.
+//! Groups that span chunks: calibrated and measured in several passes over the tensor.
 //!
 //! The first pass finds their ranges. A calibration may need more passes to find their clips:
 //! one for every 16 bits of an element for a percentile, one for the least squared error. The
@@ -20,7 +20,7 @@ use crate::quantization::scales::Scales;
 use crate::quantization::statistics::{ErrorSums, Moments, Range};
 use crate::quantization::value_histogram::merge_sorted;
 
-/// What is known of a quantizer's groups after some of the passes.
+/// The state of a quantizer's groups after some of the passes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MultiPassState {
     groups: Vec<GroupState>,
@@ -39,8 +39,8 @@ struct GroupState {
     clip: Option<f64>,
 }
 
-/// What a pass after the first finds in a chunk, or in all chunks so far. Groups are numbered
-/// and in order; each occurs once.
+/// The result of a pass after the first for a chunk, or for all chunks so far. Groups are
+/// numbered and in order; each occurs once.
 #[derive(Debug)]
 pub(super) enum PassResult {
     Nothing,
@@ -173,7 +173,7 @@ impl MultiPassState {
         }
     }
 
-    /// The parts of a chunk that lie in one group each.
+    /// Splits a chunk into parts that belong to one group each.
     fn parts<'b>(
         &self,
         quantizer: &TensorQuantizer,

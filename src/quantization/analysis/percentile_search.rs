@@ -1,4 +1,4 @@
-//! The percentile of magnitudes that are read several times instead of being sorted.
+//! Finds a percentile of magnitudes by reading them several times instead of sorting them.
 //!
 //! The bits of a magnitude order as the magnitude does, so the percentile is found 16 bits at
 //! a time: each pass counts the next 16 bits of the magnitudes that begin with the bits found

@@ -13,11 +13,11 @@ use crate::quantization::value_histogram::ValueHistogram;
 pub struct Analysis {
     /// Range and non-finite elements.
     pub range: Range,
-    /// `None` if the spec asks for no errors.
+    /// `None` if the spec does not include errors.
     pub statistics: Option<Statistics>,
     /// One for each quantizer of the spec, in the same order.
     pub outcomes: Vec<Outcome>,
-    /// `None` unless the spec asks for it.
+    /// `None` unless the spec includes it.
     pub histogram: Option<ValueHistogram>,
 }
 
@@ -42,7 +42,7 @@ pub struct Quantized {
     pub error: Option<ErrorSums>,
     /// Present for [`ErrorDetail::Loss`].
     pub loss: Option<Loss>,
-    /// `None` unless the spec asks for channels, and for results computed from a histogram.
+    /// `None` unless the spec includes channels, and for results computed from a histogram.
     pub channels: Option<ChannelLosses>,
 }
 

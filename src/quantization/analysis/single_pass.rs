@@ -1,4 +1,4 @@
-//! Groups that lie in one chunk each: calibrated and measured while the chunk is in the cache.
+//! Groups that do not span chunks: calibrated and measured while their chunk is in the cache.
 
 use crate::quantization::analysis::element_run::ElementRun;
 use crate::quantization::analysis::results::{Outcome, Quantized};
@@ -18,7 +18,7 @@ use crate::quantization::statistics::Range;
 /// The block lengths that one sweep over the elements measures together.
 const NESTED_BLOCKS: [u32; 3] = [32, 64, 128];
 
-/// The quantizers of a tensor whose groups each lie in one chunk.
+/// The quantizers of a tensor whose groups do not span chunks.
 #[derive(Debug)]
 pub(super) struct SinglePass<'l> {
     quantizers: Vec<TensorQuantizer<'l>>,
@@ -188,7 +188,7 @@ impl ChunkResult {
         }
     }
 
-    /// For any calibration: one call of a kernel for each group.
+    /// Works for any calibration: calls a kernel for each group.
     fn measure_each_group(
         &mut self,
         quantizer: &TensorQuantizer,
@@ -212,7 +212,7 @@ impl ChunkResult {
         Ok(())
     }
 
-    /// For min-max: one call of a kernel for many groups.
+    /// Works for min-max: calls a kernel for many groups at once.
     fn measure_by_absmax(
         &mut self,
         quantizer: &TensorQuantizer,
@@ -233,7 +233,7 @@ impl ChunkResult {
         Ok(())
     }
 
-    /// The scales alone.
+    /// Computes only the scales.
     fn scales_by_absmax(
         &mut self,
         quantizer: &TensorQuantizer,

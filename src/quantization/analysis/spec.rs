@@ -1,4 +1,4 @@
-//! What to compute of a tensor.
+//! The specification of an analysis.
 
 use crate::quantization::analysis::channel_losses::ChannelDetail;
 use crate::quantization::ggml::Importance;
@@ -6,12 +6,12 @@ use crate::quantization::quantizer::Quantizer;
 use crate::quantization::scheme::Rounding;
 use crate::tensor::FloatType;
 
-/// How much to compute of what quantization loses.
+/// Which error statistics to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorDetail {
     /// Nothing: only ranges and scales.
     None,
-    /// Signal and noise power, which is what SQNR needs and cheaper than everything.
+    /// Only signal and noise power, which gives the SQNR and is cheaper.
     Loss,
     /// Everything in [`ErrorSums`](crate::quantization::ErrorSums).
     Full,
@@ -46,14 +46,14 @@ impl ScaleStorage {
     }
 }
 
-/// What to compute of every tensor.
+/// What to compute for every tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnalysisSpec {
     /// The quantizers to evaluate; an analysis has one outcome for each.
     pub quantizers: Vec<Quantizer>,
     /// The rounding of ties.
     pub rounding: Rounding,
-    /// What to compute of the errors. Moments are computed unless it is
+    /// Which error statistics to compute. Moments are computed unless it is
     /// [`ErrorDetail::None`].
     pub errors: ErrorDetail,
     /// The type that scales are rounded to before anything is quantized by them.
@@ -62,7 +62,7 @@ pub struct AnalysisSpec {
     pub keep_scales: bool,
     /// Whether to count how often each value occurs.
     pub histogram: bool,
-    /// What to compute of the losses of single output channels.
+    /// Which losses of output channels to compute.
     pub channels: ChannelDetail,
     /// The importance of the elements, which ggml's block types are made by.
     pub importance: Importance,
@@ -93,7 +93,7 @@ impl AnalysisSpec {
         self.errors != ErrorDetail::None
     }
 
-    /// What to compute of channels: nothing where no errors are.
+    /// Which losses of channels to compute: none without errors.
     pub(super) fn channel_detail(&self) -> ChannelDetail {
         match self.errors {
             ErrorDetail::None => ChannelDetail::None,

@@ -12,14 +12,14 @@ pub(crate) const MAX_KEPT_BYTES: u64 = 12 << 20;
 /// How the outcome of one quantizer is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {
-    /// Every group lies in one chunk, so the first pass calibrates and measures it.
+    /// No group spans chunks, so the first pass calibrates and measures it.
     SinglePass,
     /// One scale, computed from the exact histogram that the first pass fills.
     FromHistogram,
     /// Groups span chunks: the first pass finds their ranges, further passes their clips and
     /// errors.
     MultiPass,
-    /// The scheme encodes whole rows in a way of its own.
+    /// The scheme has its own encoding of whole rows.
     Coded,
 }
 

@@ -1,4 +1,5 @@
-//! The analyzer against the quantizer in memory and plain loops over the elements.
+//! Compares the analyzer with in-memory quantization and plain loops over the elements.
+
 use crate::quantization::analysis::analyzer::{MomentsSource, TensorAnalyzer};
 use crate::quantization::analysis::channel_losses::ChannelDetail;
 use crate::quantization::analysis::in_memory::{analyze, run_in_memory};
@@ -344,7 +345,7 @@ fn an_element_that_is_not_finite_is_reported_by_its_index() {
     }
 }
 
-/// Presets are measured as if every row were encoded and restored by itself.
+/// Presets give the same result as encoding and decoding each row separately.
 #[test]
 fn presets_are_measured_from_what_they_restore() {
     let shape = Shape::new([160u64, 256]).expect("fits");
