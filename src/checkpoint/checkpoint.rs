@@ -64,11 +64,12 @@ impl Checkpoint {
         &self.shards
     }
 
-    /// Whether it is read from a server.
+    /// Returns whether any of its files is read from a server.
     pub(crate) fn is_remote(&self) -> bool {
         self.shards.iter().any(|shard| shard.source.is_remote())
     }
 
+    /// The index, if the checkpoint was opened by one.
     pub fn index(&self) -> Option<&Index> {
         self.index.as_ref()
     }

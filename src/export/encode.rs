@@ -32,7 +32,7 @@ pub struct ChunkEncoder<'c> {
     known: &'c KnownScales,
     rounding: Rounding,
     importance: Importance,
-    /// The error of what was encoded since it was last taken; `None` if it is not measured.
+    /// The error since it was last taken; `None` if it is not measured.
     error: Option<ErrorSums>,
     /// Buffer for int8 values.
     values: Vec<u8>,
@@ -75,13 +75,13 @@ impl<'c> ChunkEncoder<'c> {
         ChunkEncoder { checkpoint, reader, known, rounding, importance, error, values, rows, out }
     }
 
-    /// Makes the encoder measure the error of quantized tensors.
+    /// Enables measuring the error of quantized tensors.
     pub(crate) fn measuring(mut self) -> Self {
         self.error = Some(ErrorSums::default());
         self
     }
 
-    /// The error of what was encoded since the last call; `None` if it is not measured.
+    /// Returns the error of everything encoded since the last call; `None` if it is not measured.
     pub(crate) fn take_error(&mut self) -> Option<ErrorSums> {
         self.error.as_mut().map(std::mem::take)
     }

@@ -12,16 +12,16 @@ pub struct Comparison {
     pub tensor: String,
     /// The scheme of the tensor.
     pub scheme: String,
-    /// Computed from the source and the bytes on disk, or while these were written.
+    /// Computed from the source and the bytes on disk, or while writing them.
     pub on_disk: ErrorStatistics,
 }
 
 /// What an output was compared with before it was renamed into place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifiedAgainst {
-    /// The source, which was read again.
+    /// The source, read again.
     Source,
-    /// The digests that were taken when the output was written.
+    /// The digests computed while the output was written.
     Digests,
 }
 
@@ -38,7 +38,7 @@ pub struct Receipt {
     pub written: u64,
     /// Tensors that were changed, with their error on disk. Empty after dequantizing.
     pub quantized: Vec<Comparison>,
-    /// Tensors that were turned into floats.
+    /// Number of dequantized tensors.
     pub dequantized: usize,
     /// Number of tensors that were copied unchanged.
     pub unchanged: usize,
@@ -46,9 +46,11 @@ pub struct Receipt {
     pub sidecar_files: usize,
     /// Files and directories that were not copied because they hold other copies of the weights.
     pub left_out: LeftOutFiles,
+    /// What the output was verified against.
     pub against: VerifiedAgainst,
-    /// Bytes that an earlier save, which was cut off, had finished.
+    /// Bytes taken over from an earlier, interrupted save.
     pub resumed: u64,
+    /// Sentences for the user.
     pub warnings: Vec<String>,
     /// Duration of the save.
     pub elapsed: Duration,

@@ -1,11 +1,11 @@
-//! Which paths name something in a network.
+//! Recognizes remote paths.
 
 use std::path::Path;
 
-/// How such paths begin. `Path` may have joined the two slashes.
+/// Prefixes of remote paths. `Path` may have merged the two slashes.
 const SCHEMES: [&str; 4] = ["hf:/", "https:/", "http:/", "s3:/"];
 
-/// Whether `path` names something in a network.
+/// Returns whether `path` is a remote address.
 pub(crate) fn is_remote(path: &Path) -> bool {
     path.to_str().is_some_and(|text| SCHEMES.iter().any(|scheme| text.starts_with(scheme)))
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The last components of names of activation scales and markers.
-const NAMES: [&str; 22] = [
+const ATTACHMENT_NAMES: [&str; 22] = [
     "input_scale",
     "input_zero_point",
     "output_scale",
@@ -53,8 +53,8 @@ struct Attached {
 
 /// Attaches activation scales and markers among the unclaimed stored tensors to the nearest packed
 /// tensor: one of the same module, or of the nearest enclosing module.
-/// quantscope's own metadata names all parts of its tensors, so those have no attachments: a
-/// scale that the network had before stays a tensor.
+/// Tensors described by quantscope's own metadata have no attachments: the metadata names all
+/// parts, and a scale that the source already had stays a tensor.
 pub(super) fn attach<'s>(
     tensors: Vec<PackedTensor>,
     free: impl Iterator<Item = (StoredId, &'s Stored)>,

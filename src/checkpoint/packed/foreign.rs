@@ -44,12 +44,12 @@ const SIGNATURES: [Signature; 17] = [
 /// Suffixes that scales and zero points append to the name of their weight.
 const SCALE_SUFFIXES: [&str; 4] = ["_scale", "_scale_inv", "_zero_point", "_weight_scale"];
 
-/// Whether a tensor holds the scales of codes that are stored under the first part of its
-/// name, or as the weight of the same module.
+/// Returns whether a tensor holds the scales of codes stored under a prefix of its name, or as
+/// the weight of the same module.
 pub(super) fn scales_other_codes(listing: &Listing, part: Part) -> bool {
     let owner = |end: &&str| listing.get(part.stored.name.strip_suffix(*end)?);
     let weight = || listing.get(&format!("{}.weight", part.module("scale")?));
-    let owners = SCALE_ENDS.iter().filter_map(owner).chain(weight());
+    let owners = SCALE_SUFFIXES.iter().filter_map(owner).chain(weight());
     owners.into_iter().any(|owner| is_coded(owner.stored))
 }
 
@@ -120,8 +120,8 @@ pub(super) fn by_method(listing: &Listing, values: Part) -> Option<PackedTensor>
     Some(listing.named(values, &name, method, None))
 }
 
-/// Scales, zero points or tables whose weight is not in the files: under any such name in a
-/// quantized model, and under a name that nothing else has in any model.
+/// Recognizes scales, zero points or tables whose weight is not in the files: in a quantized
+/// model by any of their names, in other models only by unambiguous names.
 pub(super) fn scales_alone(listing: &Listing, values: Part) -> Option<PackedTensor> {
     let name = values.stored.name.as_str();
     let is_scale = listing.is_quantized() && names_scales(name);
@@ -132,7 +132,7 @@ pub(super) fn scales_alone(listing: &Listing, values: Part) -> Option<PackedTens
     Some(listing.named_with(values, name, "quantized", Some(reason.into()), &[]))
 }
 
-/// Whether nothing but a quantized weight has parts of this name.
+/// Returns whether a name is only used for parts of quantized weights.
 fn always_scales(last: &str) -> bool {
     ["weight_scale", "weight_scale_inv", "weight_scale_2", "weight_zero_point"].contains(&last)
         || ["qzeros", "absmax", "nested_absmax"].contains(&last)

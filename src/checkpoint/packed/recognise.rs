@@ -48,8 +48,8 @@ pub(crate) fn recognise(
             parts.iter().copied().filter(|part| !claims.parts.contains(&part.id)).collect();
         let found = free.par_iter().filter_map(|&part| recognise(&listing, part));
         let checked: Vec<PackedTensor> = found.map(|tensor| checked(&listing, tensor)).collect();
-        // A part that is named by itself must not be lost to a tensor that is decoded with it,
-        // whichever of them the file stores first.
+        // A decoded tensor takes its parts back from tensors that list them separately, in
+        // whichever order the file stores them.
         let (decoded, named): (Vec<_>, Vec<_>) =
             checked.into_iter().partition(|tensor| tensor.format.decoded().is_some());
         for tensor in decoded.into_iter().chain(named) {

@@ -30,8 +30,8 @@ pub(crate) fn verify_files(
     compare_with_plan(&request.out, &request.task, &output_plan, &HashMap::new(), is_wanted)
 }
 
-/// Compares the files at `path` with an output plan. `digests` has those of sidecar files that
-/// need not be read from their source again.
+/// Compares the files at `path` with an output plan. `digests` are those of sidecar files,
+/// which then need not be read from their source again.
 pub(crate) fn compare_with_plan(
     path: &Path,
     task: &Task,
@@ -121,7 +121,7 @@ impl FileComparison<'_> {
         }
     }
 
-    /// Compares all bytes with those whose digest was taken while they were copied.
+    /// Compares the digest of a file with the one computed while it was copied.
     fn compare_digest(&self, expected: u128) -> Result<(), SaveError> {
         let (mut file, mut digest) = (self.open()?, CopyDigest::default());
         while (self.is_wanted)() {

@@ -33,8 +33,8 @@ pub enum Match {
     FakeQuantized(Quantizer, Rounding),
 }
 
-/// A tensor of the output, and the tensor of the source that it was made from. A tensor of the
-/// output may be in several pairs, only one of which is not [`Match::Identical`].
+/// A tensor of the output and its counterpart in the source. A tensor of the output may be in
+/// several pairs, at most one of which is not [`Match::Identical`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// The tensor of the output.
@@ -97,8 +97,9 @@ impl<'c> Pairing<'c> {
         Pairing { importance, ..self }
     }
 
-    /// The pairs of tensors of the source that the output has as part of a quantized tensor:
-    /// `k_scale` of a float model looks like a scale of the cache once its layers are quantized.
+    /// Returns pairs for tensors of the source that became part of a quantized tensor of the
+    /// output: once its layer is quantized, `k_scale` of a float model looks like a scale of the
+    /// key-value cache.
     fn attached(&self) -> Vec<Pair> {
         let Pairing { out, source, pairs, .. } = self;
         let paired: HashSet<TensorId> = pairs.iter().map(|pair| pair.source).collect();
