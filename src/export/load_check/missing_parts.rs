@@ -32,7 +32,9 @@ fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option
     };
     match checkpoint.content(id) {
         Content::Packed(format)
-            if needs_scale && VALUE_NAMES.contains(&last) && !has_scale(checkpoint, format.as_ref()) =>
+            if needs_scale
+                && VALUE_NAMES.contains(&last)
+                && !has_scale(checkpoint, format.as_ref()) =>
         {
             Some(lies_alone())
         }

@@ -27,7 +27,8 @@ const PART_NAMES: [&str; 18] = [
 
 /// Returns one finding for all of them.
 pub(super) fn find(checkpoint: &Checkpoint) -> Option<Finding> {
-    let is_part = |name: &&str| name.rsplit('.').next().is_some_and(|last| PART_NAMES.contains(&last));
+    let is_part =
+        |name: &&str| name.rsplit('.').next().is_some_and(|last| PART_NAMES.contains(&last));
     let plain = checkpoint.ids().filter(|&id| checkpoint.plain(id).is_some());
     let names: Vec<&str> =
         plain.map(|id| checkpoint.tensor(id).name.as_str()).filter(is_part).collect();
