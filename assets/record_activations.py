@@ -1,17 +1,17 @@
-"""Record what reaches the layers of a PyTorch model.
+"""Record the inputs of the layers of a PyTorch model.
 
-The error that matters is the one in a layer's output, and it depends on the
-layer's input. This module runs a model over some samples with a forward hook on
-every chosen layer, and keeps per layer `<module>` either
+The error of a layer's output depends on the layer's input. This module runs a
+model over some samples with a forward hook on every selected layer, and keeps
+for each layer `<module>` either
 
 * the inputs themselves: `<module>.input`, [samples, features...], or
-* with `summary=True` only three figures per feature, however many samples there
-  are: `<module>.input.min`, `<module>.input.max` and
+* with `summary=True` three figures per feature, for any number of samples:
+  `<module>.input.min`, `<module>.input.max` and
   `<module>.input.mean_square`, all float32.
 
-A *feature* is what one input weight of the layer is multiplied with: the last
-axis of a linear layer's input, the channel (axis 1, or axis 0 without a batch
-axis) of a convolution's. The figures are taken over every other axis.
+Features are the last axis of a linear layer's input, and the channels (axis 1,
+or axis 0 without a batch axis) of a convolution's input. The figures are taken
+over all other axes.
 
     from record_activations import describe, record
     from safetensors.torch import save_file
@@ -20,15 +20,15 @@ axis) of a convolution's. The figures are taken over every other axis.
     save_file(tensors, "activations.safetensors", metadata=describe(model))
     # quantscope analyze MODEL --activations activations.safetensors
 
-`describe` says how each convolution moves over its input, which its weight does not tell;
-of a model without convolutions it says nothing.
+`describe` returns the stride, padding, dilation and groups of each convolution, which the
+weights do not contain. It returns no metadata for a model without convolutions.
 
-Experts that transformers 5 keeps in one parameter for each layer are recorded one by one,
-under the names that the checkpoint stores them by.
+Experts that transformers 5 keeps in one parameter per layer are recorded one by one, under
+their names in the checkpoint.
 
-A sample is what one call of the model takes: a tensor, a tuple of positional
+A sample has the arguments of one call of the model: a tensor, a tuple of positional
 arguments, or a dict of keyword arguments (as a Hugging Face tokenizer returns).
-Samples have their batch axis, so a batch of 32 is one sample for this module
+Samples include the batch axis, so a batch of 32 is one sample for this module
 and 32 in the file.
 """
 
@@ -40,7 +40,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-# The key of the file's metadata under which quantscope looks for convolutions.
+# The metadata key for the geometry of convolutions.
 METADATA_KEY = "quantscope.convolutions"
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -50,15 +50,15 @@ LAYERS = (nn.Linear, *CONVOLUTIONS)
 def record(model, samples, layers=LAYERS, summary=False, dtype=None, rows=None):
     """Return the recorded tensors of `model` over `samples`, ready to save.
 
-    `layers` are the module types to record. `dtype` is the type that full
-    inputs are stored in (default: as they come). A layer that runs several
-    times in one call of the model is recorded each time; one that never runs is
-    left out. Full inputs of one layer must agree in all but the first axis:
-    with texts of different lengths use `rows`, `summary`, or pad them.
+    `layers` are the module types to record. `dtype` is the type in which full
+    inputs are stored (default: unchanged). A layer that runs several times in one
+    call of the model is recorded each time; one that never runs is left out. Full
+    inputs of a layer must agree in all axes but the first: for texts of different
+    lengths use `rows`, `summary`, or padding.
 
-    `rows` bounds what is kept of a linear layer: its inputs are taken apart to
-    rows (tokens), and of all rows so many are kept, drawn at random but the same
-    ones each time. Convolutions are kept whole.
+    `rows` limits the inputs of linear layers: at most this number of rows (tokens)
+    is kept, a pseudo-random sample that is the same each time. Inputs of
+    convolutions are kept in full.
     """
     def recorder(module):
         if summary:
@@ -102,7 +102,7 @@ def record(model, samples, layers=LAYERS, summary=False, dtype=None, rows=None):
 
 
 def describe(model):
-    """Return the metadata to save beside recorded tensors: how convolutions move."""
+    """Return the metadata to save with recorded tensors: the geometry of convolutions."""
     moves = {
         name: {
             "stride": list(module.stride),
@@ -117,7 +117,7 @@ def describe(model):
 
 
 def _padding(name, module):
-    """Zeros before and after each axis."""
+    """The zero padding before and after each axis."""
     if module.padding_mode != "zeros":
         raise ValueError(f"{name}: padding with {module.padding_mode}, only zeros are known")
     if module.padding == "valid":
@@ -129,13 +129,13 @@ def _padding(name, module):
 
 
 class _Experts(TorchFunctionMode):
-    """Records what is multiplied by a slice of a parameter that holds all experts of a layer."""
+    """Records the inputs of each expert when a parameter holds all experts of a layer."""
 
     def __init__(self, model, recorder):
         super().__init__()
         self.model = model
         self.recorders = {}
-        # Names of experts by the address of their weights.
+        # The names of experts, by the address of their weights.
         self.names = {}
         parameters = {name: p for name, p in model.named_parameters() if p.dim() == 3}
         markers = {}
@@ -171,7 +171,7 @@ class _Experts(TorchFunctionMode):
 
 
 def _names_in_checkpoint(model, tensors):
-    """The tensors of a transformers model as its checkpoint stores them; none of another."""
+    """The tensors of a transformers model as stored in its checkpoint; empty for other models."""
     try:
         from transformers import PreTrainedModel
         from transformers.core_model_loading import revert_weight_conversion
@@ -193,7 +193,7 @@ class _Inputs:
         self.parts = []
 
     def add(self, x):
-        # A copy: the model may go on to change its activations in place.
+        # A copy, because the model may change its activations in place.
         self.parts.append(x.to("cpu", self.dtype or x.dtype, copy=True))
 
     def tensors(self):
@@ -201,7 +201,7 @@ class _Inputs:
 
 
 class _Rows:
-    """At most so many rows of all: those that drew the smallest lots."""
+    """A sample of at most `rows` rows: those with the smallest random numbers."""
 
     def __init__(self, most, dtype):
         self.most = most
@@ -224,7 +224,7 @@ class _Rows:
 
 class _Summary:
     def __init__(self, module):
-        # How many axes follow the channel; a linear layer's feature is last.
+        # The number of axes after the channel axis; the feature axis of a linear layer is the last.
         self.trailing = len(module.kernel_size) if isinstance(module, CONVOLUTIONS) else 0
         self.count = 0
 

@@ -1,4 +1,4 @@
-"""Train the demo network, and write the checkpoints that come with it.
+"""Train the demo network, and write its checkpoints.
 
 A small convolutional network learns scikit-learn's 8x8 handwritten digits
 (`sklearn.datasets.load_digits`, 1797 images, from the UCI "Optical Recognition
@@ -12,25 +12,24 @@ bytes.
 Written:
 
 `demo.safetensors`
-    The network as trained in float32, under PyTorch's own names. Batch norm is
-    kept as tensors of its own rather than folded into the convolutions.
+    The network as trained in float32, under PyTorch's own names. Batch norm is not
+    folded into the convolutions.
 `demo_qat.safetensors`
     The same architecture trained further with fake quantization: int4 weights,
-    one scale per tensor, the gradient passed straight through the rounding. The
-    weights are floats under the same names; beside them lie the observers that
-    `torch.ao.quantization.prepare_qat` puts into a model.
+    one scale per tensor, with a straight-through gradient. The weights are floats
+    under the same names, together with the observers that
+    `torch.ao.quantization.prepare_qat` adds to a model.
 `demo_digits.safetensors`
     The 500 held-out images, `images` U8 [500, 8, 8] with values 0..16, and
     `labels` U8 [500]. The network's input is `images / 16`.
 `demo_activations.safetensors`
-    What reaches every convolution and linear layer for two training images of
-    each digit, recorded with `record_activations.py`.
+    The inputs of every convolution and linear layer for two training images of each
+    digit, recorded with `record_activations.py`.
 
-No training step sees the held-out images, and the last epoch is the one that is
-kept, not the best one. But the shape of the network and its learning rates were
-chosen, among some fifty combinations, because rounding to int4 costs this one
-something on these very images. So the accuracies illustrate what quantization
-does; they are no benchmark of it.
+The held-out images are not used for training, and the last epoch is kept, not the
+best one. However, the network's shape and learning rates were selected, among
+about fifty combinations, so that rounding to int4 lowers its accuracy on these
+images. The accuracies illustrate quantization; they are not a benchmark.
 """
 
 import argparse
@@ -56,8 +55,8 @@ EPOCHS = 50
 LEARNING_RATE = 2e-2
 QAT_EPOCHS = 30
 QAT_LEARNING_RATE = 4e-3
-# For the last epochs the observers and the batch statistics stay as they are, as
-# PyTorch's guide advises, so that the network settles on fixed scales.
+# In the last epochs the observers and the batch statistics are frozen, as PyTorch's
+# guide recommends, so that the network adapts to fixed scales.
 QAT_FROZEN_EPOCHS = 10
 # Symmetric: -7..7, without the -8 that has no positive counterpart.
 INT4_MAX = 7
@@ -70,11 +69,10 @@ ARCHITECTURE = (
 
 
 class Digits(nn.Module):
-    """Takes [n, 1, 8, 8] with values 0..1, gives ten logits.
+    """A classifier of [n, 1, 8, 8] images with values 0..1 into ten classes.
 
-    Narrow, and its convolutions split into depthwise and pointwise ones, on
-    purpose: a wider network has redundancy enough to shrug off int4, and there
-    would be nothing to see.
+    The network is narrow, with depthwise and pointwise convolutions: a wider
+    network has enough redundancy that int4 would not lower its accuracy.
     """
 
     def __init__(self):
@@ -83,8 +81,8 @@ class Digits(nn.Module):
             nn.Conv2d(1, 8, 3, padding=1, bias=False),
             nn.BatchNorm2d(8),
             nn.ReLU(),
-            # Depthwise: every filter sees one channel only, so their ranges
-            # differ, which is what scales per channel are for.
+            # In a depthwise convolution every filter has one input channel, so
+            # the ranges of the filters differ and per-channel scales help.
             nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
             nn.BatchNorm2d(8),
             nn.ReLU(),
@@ -168,7 +166,7 @@ def train_quantization_aware(model, images, labels):
         ),
     )
     with warnings.catch_warnings():
-        # `torch.ao.quantization` announces its successor on every call.
+        # `torch.ao.quantization` prints a deprecation warning on every call.
         warnings.simplefilter("ignore")
         aoq.prepare_qat(model, inplace=True)
 
@@ -183,22 +181,22 @@ def train_quantization_aware(model, images, labels):
 
 
 def round_to(weight, levels, per_channel):
-    """`weight` after a round trip through -levels..levels, as quantscope does it."""
+    """`weight` quantized to -levels..levels and dequantized, as quantscope does."""
     axes = tuple(range(1, weight.dim())) if per_channel else tuple(range(weight.dim()))
     scale = weight.abs().amax(axes, keepdim=True) / levels
     return (weight / scale).round().clamp(-levels, levels) * scale
 
 
 def round_as_trained(model, name, weight):
-    """`weight` after the round trip that `model` saw in its training."""
+    """`weight` quantized and dequantized with the scales that `model` was trained with."""
     return model.get_submodule(name.removesuffix(".weight")).weight_fake_quant(weight)
 
 
 def correct(model, images, labels, rounding=None):
-    """How many digits are read rightly; `rounding` maps a weight's name and tensor.
+    """The number of digits classified correctly; `rounding` maps a weight's name and tensor.
 
-    Runs as a plain float network: of a model with fake quantization only the
-    parameters and the batch statistics are taken.
+    Evaluates a plain float network, with only the parameters and the batch statistics
+    of a model with fake quantization.
     """
     plain = Digits()
     state = {name: model.state_dict()[name].clone() for name in plain.state_dict()}
@@ -213,7 +211,7 @@ def correct(model, images, labels, rounding=None):
 
 
 def report(name, model, images, labels):
-    print(f"{name}, right out of {len(labels)} held-out digits:")
+    print(f"{name}, correct out of {len(labels)} held-out digits:")
     print(f"  float32           {correct(model, images, labels)}")
     for kind, levels in (("int8", 127), ("int4", INT4_MAX)):
         for scheme, per_channel in (("per tensor", False), ("per channel", True)):
@@ -226,8 +224,7 @@ def report(name, model, images, labels):
 def write(path, tensors, **metadata):
     tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     file = save(tensors, metadata={"format": "pt", **metadata})
-    # The library writes the metadata in an order of chance; sorted, the same
-    # network is the same file.
+    # The library writes metadata in random order. Sorting it makes the file reproducible.
     length = int.from_bytes(file[:8], "little")
     header = json.loads(file[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -257,7 +254,7 @@ def main():
 
     model = train(Digits(), train_images, train_labels, EPOCHS, LEARNING_RATE)
     report("demo", model, *held_out)
-    # Further training alone changes the weights too, and what int4 makes of them.
+    # Further training alone also changes the accuracy in int4, so it is the baseline.
     control = train(copy.deepcopy(model), train_images, train_labels, QAT_EPOCHS, QAT_LEARNING_RATE)
     report("demo, trained as long as demo_qat but in float32", control, *held_out)
     aware = train_quantization_aware(model, train_images, train_labels)

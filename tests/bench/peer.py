@@ -1,8 +1,8 @@
-"""What NumPy takes for the same: `peer.py range|report|quantize MODEL.safetensors [OUT]`.
+"""The same jobs in NumPy, for comparison: `peer.py range|report|quantize MODEL.safetensors [OUT]`.
 
-range: the smallest and the largest value of every tensor. report: what `analyze` says of
-it, per tensor: moments, and what symmetric int8 loses. quantize: the int8 values and the
-scale of every tensor, one after another in OUT, synced.
+range: the minimum and maximum of every tensor. report: the figures of `analyze` per tensor:
+moments and the error of symmetric int8. quantize: writes the int8 values and the scale of every
+tensor to OUT and syncs it.
 """
 
 import json

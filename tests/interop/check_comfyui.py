@@ -2,11 +2,11 @@
 
     check_comfyui.py QUANTSCOPE DIRECTORY
 
-ComfyUI itself is no package. What its `_load_quantized_module` (comfy/ops.py, 0.38) does with
-a layer is done here: the marker `comfy_quant` chooses the layout class, `weight` and
-`weight_scale` become a QuantizedTensor of it. The values must be those that
-`quantscope dequantize` gives, bit for bit, and a Linear layer must give the outputs of those
-floats, up to the rounding of its inputs to int8. DIRECTORY is for what is made on the way.
+ComfyUI is not a package, so this script repeats `_load_quantized_module` (comfy/ops.py, 0.38):
+the marker `comfy_quant` selects the layout class, and `weight` and `weight_scale` become a
+QuantizedTensor with it. Its values must equal those of `quantscope dequantize` bit for bit, and
+the outputs of a Linear layer must equal those of the floats up to the rounding of its inputs to
+int8. DIRECTORY is for temporary files.
 """
 
 import json
@@ -19,7 +19,7 @@ import torch
 from comfy_kitchen.tensor import QuantizedTensor, get_layout_class
 from safetensors.torch import load_file, save_file
 
-# As ComfyUI's comfy/quant_ops.py registers it.
+# As registered by ComfyUI's comfy/quant_ops.py.
 LAYOUTS = {"int8_tensorwise": ("TensorWiseINT8Layout", torch.int8)}
 PREFIX = "model.diffusion_model.double_blocks.0."
 FLOAT = {PREFIX + "conv.weight", PREFIX + "norm.weight", "first_stage_model.fc.weight"}

@@ -2,8 +2,8 @@
 
     check_experts.py
 
-Each expert's layers must be there under the checkpoint's names; only embeddings and routers may be
-left out.
+Every expert layer must be recorded under its name in the checkpoint. Only embeddings and routers
+may be missing.
 """
 
 import logging
@@ -42,7 +42,7 @@ def check(architecture):
     wrong = sorted(name for name, width in found.items() if expected.get(name) != width)
     missing = sorted(name for name in expected.keys() - found.keys() if ".experts." in name)
     print(f"{architecture.name}: {len(found)} of {len(expected)}, wrong {wrong[:3]}, missing {missing[:3]}")
-    # An expert that no token was sent to is never seen.
+    # An expert that received no token is not recorded.
     return not wrong and any(".experts." in name for name in found)
 
 

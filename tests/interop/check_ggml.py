@@ -6,8 +6,8 @@ Needs numpy, gguf and xllamacpp (2026.10 or later; it exports ggml's and llama.c
 
 rows    Every block type, on rows of several widths, equals ggml_quantize_chunk byte for byte, and
         `dequantize` gives ggml's floats.
-logits  A tiny Llama in several types and mixes loads in llama.cpp and has the logits of the F32
-        model that `dequantize` makes of it.
+logits  A tiny Llama in several types and mixes loads in llama.cpp and has the logits of the
+dequantized F32 model.
 mixes   With --llama, a libllama that exports llama_model_quantize (npm's
         @node-llama-cpp/linux-x64): the tensor types and bytes of whole files are the same.
 """
@@ -61,7 +61,7 @@ def run(*arguments):
         sys.exit(f"{arguments}\n{done.stdout}{done.stderr}")
 
 
-# name -> (number of the type, bytes), read without gguf-py, which lacks the newest types
+# name -> (type number, bytes), read without gguf-py, which lacks the newest types
 def stored(path, lib):
     data = Path(path).read_bytes()
     at = 8
@@ -141,7 +141,7 @@ def check_rows(quantscope, directory, lib):
         for name, (kind, raw) in stored(out, lib).items():
             x = rows[name]
             if kind == 0:
-                continue  # no block divides these rows
+                continue  # no block size divides these rows
             expected = np.zeros(len(raw), np.uint8)
             lib.ggml_quantize_chunk(kind, x.ctypes.data, expected.ctypes.data, 0, *x.shape, None)
             decoded = np.empty_like(x)
@@ -187,7 +187,7 @@ def tiny_llama(path, layers=8, width=256, feed=512, vocabulary=384, heads=8, key
 
 
 class Opaque(C.Structure):
-    """A struct of parameters that is only passed on; the largest of them is smaller."""
+    """An opaque parameter struct that is only passed on. It is larger than any real one."""
     _fields_ = [("words", C.c_uint32 * 128)]
 
 

@@ -1,12 +1,12 @@
-"""Write a GGUF with gguf-py, and read with it what quantscope made of that.
+"""Write a GGUF with gguf-py, and read quantscope's outputs with it.
 
-    check_gguf.py make MODEL GGUF               MODEL's tensors as F32, F16 and BF16 by turns
+    check_gguf.py make MODEL GGUF               MODEL's tensors as F32, F16 and BF16 in turn
     check_gguf.py check GGUF Q8_0 FLOATS        `quantscope quantize --format gguf`, and
                                                 `quantscope dequantize --dtype f32` of that
 
-Every key and value must be as before but the file's type; every block what gguf-py's own
-quantizer gives, bit for bit; every other tensor the same bytes; and FLOATS what gguf-py's
-own decoder gives.
+All metadata must be unchanged except the file type. Blocks must equal those of gguf-py's
+quantizer bit for bit, other tensors must be unchanged, and FLOATS must equal the output of
+gguf-py's decoder.
 """
 
 import sys
@@ -20,7 +20,7 @@ from gguf import GGUFReader, GGUFWriter, quants
 from safetensors.torch import load_file
 
 FLOATS = [Type.F32, Type.F16, Type.BF16]
-# The keys that say what the tensors are, and must change with them.
+# The keys that describe the tensor types, which must change with them.
 PATCHED = {"general.file_type": 7, "general.quantization_version": 2}
 
 
@@ -39,7 +39,7 @@ def make(model, path):
         if not tensor.is_floating_point():
             continue
         values = tensor.numpy()
-        # Vectors stay F32, as llama.cpp's converters have them.
+        # Vectors stay F32, as in llama.cpp's converters.
         kind = FLOATS[number % 3] if values.ndim > 1 else Type.F32
         stored = quants.quantize(values, kind)
         writer.add_tensor(name, stored, raw_dtype=kind)

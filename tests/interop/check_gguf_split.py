@@ -1,4 +1,4 @@
-"""Split GGUF models: what quantscope makes of one, opened by gguf-py and llama.cpp.
+"""Open quantscope's outputs of a split GGUF model with gguf-py and llama.cpp.
 
     check_gguf_split.py QUANTSCOPE DIRECTORY
 
@@ -20,7 +20,7 @@ WIDTH, LAYERS, VOCABULARY, INNER = 64, 2, 96, 128
 
 
 def make(directory):
-    """The first part of a Llama with random weights."""
+    """Write the parts of a Llama with random weights, and return the path of the first."""
     random = np.random.default_rng(0)
     writer = GGUFWriter(directory / "m.gguf", "llama", split_max_tensors=8)
     writer.add_block_count(LAYERS)

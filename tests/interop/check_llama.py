@@ -1,12 +1,12 @@
-"""Load int8 directories through transformers, and compare what it sees with the source.
+"""Load int8 directories in transformers, and compare them with the source.
 
     check_llama.py SOURCE FLOATS INT8 ...
 
-SOURCE is the float model, INT8 what `quantscope quantize --format
-compressed-tensors` wrote of it, FLOATS (a folder) what `quantscope dequantize` wrote of
-each INT8, under the same name. Each INT8 must load with no key missing, unexpected or
-mismatched and no warning about them, its weights must be bit for bit those of FLOATS,
-and its logits near the source's.
+SOURCE is the float model. Each INT8 is an output of `quantscope quantize --format
+compressed-tensors`, and the directory FLOATS has the output of `quantscope dequantize` for each
+INT8 under the same name. Each INT8 must load without missing, unexpected or mismatched keys and
+without warnings about them, its weights must equal FLOATS bit for bit, and its logits must be
+close to those of the source.
 """
 
 import logging
@@ -21,7 +21,7 @@ NEAR = 0.999
 
 
 class Heard(logging.Handler):
-    """Warnings that transformers logs."""
+    """Collects the warnings that transformers logs."""
 
     def __init__(self):
         super().__init__(logging.WARNING)

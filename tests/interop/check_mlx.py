@@ -2,9 +2,9 @@
 
     check_mlx.py FLOATS OUT ...
 
-Each OUT is what `quantscope quantize --for mlx` wrote, and FLOATS/NAME, with the name of OUT,
-what `quantscope dequantize --dtype f32` made of it. Every quantized weight must be, with its
-scales and biases in F32, what the floats are bit for bit, and the logits those of the
+Each OUT is an output of `quantscope quantize --for mlx`, and FLOATS/NAME, with the name of OUT, is
+the output of `quantscope dequantize --dtype f32` for it. Every quantized weight, decoded with
+scales and biases in F32, must equal the floats bit for bit, and the logits must be those of the
 dequantized model in mlx-lm. Runs with the versions of requirements-mlx.txt.
 """
 
@@ -35,7 +35,7 @@ def check(floats, out):
         weight = mx.dequantize(module.weight, scales, biases, group_size=size, bits=8)
         if not np.array_equal(np.array(weight), np.array(expected[name].weight)):
             problems.append(f"{name} differs")
-    # In F32, so that only the sums are rounded.
+    # In F32, so that only sums differ.
     model.set_dtype(mx.float32)
     plain.set_dtype(mx.float32)
     a, b = np.array(model(TOKENS)), np.array(plain(TOKENS))
@@ -48,7 +48,7 @@ def check(floats, out):
 
 def main():
     floats, *outs = map(Path, sys.argv[1:])
-    # A list: all are checked, also after a failure.
+    # A list rather than a generator, so that all are checked even after a failure.
     sys.exit(0 if all([check(floats / out.name, out) for out in outs]) else 1)
 
 

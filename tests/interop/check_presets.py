@@ -42,7 +42,7 @@ EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 
 
 
 class Heard(logging.Handler):
-    """Warnings that transformers logs."""
+    """Collects the warnings that transformers logs."""
 
     def __init__(self):
         super().__init__(logging.WARNING)

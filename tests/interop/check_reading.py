@@ -1,4 +1,4 @@
-"""Compares what quantscope decodes with the values of each format's owner.
+"""Compare tensors decoded by quantscope with the values of each format's owner.
 
 Usage: check_reading.py QUANTSCOPE DIRECTORY, where DIRECTORY holds the fixtures of
 fixtures/make_*.py. Each with expected.safetensors is dequantized to F32 and must be
@@ -13,14 +13,14 @@ import tempfile
 import torch
 from safetensors.torch import load_file
 
-# Formats that quantscope names and does not decode, though their owner has values.
+# Formats that quantscope recognises but does not decode, although expected values exist.
 NAMED = ("comfy-w4a8",)
 
 ROTATED = ("comfy-int8-convrot", "comfy-convrot-w4a4")
 
 
 def dequantized(quantscope, fixture, directory):
-    """The float tensors that quantscope makes of a fixture."""
+    """The float tensors that quantscope decodes from a fixture."""
     out = pathlib.Path(directory) / f"{fixture.name}.safetensors"
     command = [quantscope, "dequantize", fixture / "model.safetensors", "-o", out, "--dtype", "f32", "--quiet"]
     ran = subprocess.run(command, capture_output=True, text=True)
@@ -30,7 +30,7 @@ def dequantized(quantscope, fixture, directory):
 
 
 def difference(name, found, expected):
-    """What differs between two tensors; None if nothing does."""
+    """Describe the difference between two tensors; None if they are equal."""
     if found.shape != expected.shape:
         return f"shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
     found, expected = found.float(), expected.float()

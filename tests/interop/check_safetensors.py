@@ -1,11 +1,12 @@
-"""Load what quantscope wrote with the safetensors library and PyTorch, and compare.
+"""Load quantscope's outputs with the safetensors library and PyTorch, and compare them.
 
     check_safetensors.py SOURCE INT8 FLOATS FAKE
 
-SOURCE is the float model, INT8 what `quantize` wrote of it, FLOATS what `dequantize` wrote
-of INT8, and FAKE what `quantize --format fake-quantized` wrote of SOURCE. Each is a file, or
-a folder with shards and their index. INT8 times its scales must be FLOATS, rounded to its
-type; FLOATS must be FAKE; every other tensor must be SOURCE's: all bit for bit.
+SOURCE is the float model, INT8 the output of `quantize`, FLOATS the output of `dequantize` for
+INT8, and FAKE the output of `quantize --format fake-quantized`. Each is a file, or a directory
+with shards and their index. INT8 times its scales, rounded to the type of FLOATS, must equal
+FLOATS; FLOATS must equal FAKE; all other tensors must equal those of SOURCE. All comparisons are
+bit for bit.
 """
 
 import json
@@ -17,7 +18,7 @@ from safetensors import safe_open
 
 
 def load(path):
-    """Every tensor by name, each opened in the file that the index names for it."""
+    """All tensors by name, each opened in the file that the index names."""
     path = Path(path)
     if path.is_dir():
         indices = sorted(path.glob("*.index.json"))

@@ -1,10 +1,10 @@
-"""Load int8 directories through sentence-transformers, and compare embeddings.
+"""Load int8 directories in sentence-transformers, and compare embeddings.
 
     check_sentences.py SOURCE INT8 ...
 
-Each INT8 is what `quantscope quantize --for sentence-transformers` wrote of SOURCE.
-It must load with no warning of missing or unexpected keys, and embed sentences as SOURCE
-does: a cosine of at least 0.999 for each.
+Each INT8 is an output of `quantscope quantize --for sentence-transformers` for SOURCE. It must
+load without warnings about missing or unexpected keys, and the embedding of each sentence must
+have a cosine similarity of at least 0.999 with that of SOURCE.
 """
 
 import logging

@@ -1,16 +1,16 @@
-"""Save MiniLM with static activations, and see what the output errors are worth.
+"""Save MiniLM with static activations, and check what output errors predict.
 
     check_static.py QUANTSCOPE SOURCE DIRECTORY
 
-Records what reaches SOURCE's linear layers for 64 sentences, saves it as static W8A8 with
-`quantscope quantize --scheme W8A8 --activation-scheme static`, loads that in transformers,
-and compares the embeddings of 32 other sentences with the float model's: the mean cosine
-must be at least 0.98. Activations are quantized only where the model is loaded with
-`dequantize=False`; as the config has it, transformers makes floats of the weights and leaves
-activations alone, which is tried too. Then leaves a third of the layers in float: the third that
-`quantscope analyze --sort output-static` ranks worst must recover more than the middle one,
-and that more than the best one. What the third recovers that weight errors rank worst is
-printed beside it. DIRECTORY is for what is made on the way.
+Records the inputs of SOURCE's linear layers for 64 sentences, saves static W8A8 with
+`quantscope quantize --scheme W8A8 --activation-scheme static`, loads the output in transformers,
+and compares the embeddings of 32 other sentences with those of the float model: the mean cosine
+must be at least 0.98. Activations are quantized only if the model is loaded with
+`dequantize=False`; with the output's config transformers dequantizes the weights and does not
+quantize activations, which is also measured. Then a third of the layers stays float: keeping the
+third that `quantscope analyze --sort output-static` ranks worst must recover more accuracy than
+keeping the middle third, and that more than the best third. For comparison the script prints the
+result of keeping the third with the worst weight errors. DIRECTORY is for temporary files.
 """
 
 import json
@@ -132,7 +132,7 @@ The road over the pass is closed in winter.
 
 
 def embed(model, tokenizer, sentences):
-    """Mean of the tokens, as the model's pooling is."""
+    """The mean over tokens, like the model's pooling."""
     batch = tokenizer(sentences, padding=True, return_tensors="pt")
     with torch.no_grad():
         tokens = model(**batch).last_hidden_state
@@ -146,7 +146,7 @@ class Check:
         self.tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModel.from_pretrained(source).eval()
         self.expected = embed(model, self.tokenizer, HELD_OUT)
-        # One sentence after the other: no padding among what is recorded.
+        # One sentence at a time, so that no padding is recorded.
         samples = [self.tokenizer(s, return_tensors="pt") for s in RECORDED]
         self.captures = str(self.directory / "captures.safetensors")
         tensors = record(model, samples, rows=ROWS)
@@ -159,7 +159,7 @@ class Check:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def cosine(self, name, *options):
-        """The mean cosine to the float model, and the least, of what is saved by options."""
+        """The mean and minimum cosine with the float model after saving with these options."""
         out = str(self.directory / name)
         self.run("quantize", self.source, "-o", out, "--force", "--format", "compressed-tensors", "--scheme", "W8A8", *options)
         return self.load(out, quantization_config=CompressedTensorsConfig(dequantize=False))
@@ -185,7 +185,7 @@ class Check:
 
 
 def main():
-    # The config's own dequantize=True leaves the scales of inputs unused, and says so.
+    # With dequantize=True, the default of the config, input scales are unused, which is warned about.
     transformers.logging.set_verbosity_error()
     check = Check(*sys.argv[1:])
     dynamic, _ = check.cosine("dynamic")

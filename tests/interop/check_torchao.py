@@ -2,8 +2,8 @@
 
     check_torchao.py SOURCE FLOATS OUT ...
 
-Each OUT is what `quantscope quantize SOURCE --for torchao` wrote, and FLOATS/NAME, with the
-name of OUT, what `quantscope dequantize` made of it. Every quantized weight must be an
+Each OUT is an output of `quantscope quantize SOURCE --for torchao`, and FLOATS/NAME, with the
+name of OUT, is the output of `quantscope dequantize` for it. Every quantized weight must be an
 Int8Tensor whose `dequantize` gives the floats bit for bit, every other weight must be that of
 the source, and the logits must be those of the dequantized model.
 """
@@ -43,7 +43,7 @@ def check(source, floats, out):
     with torch.no_grad():
         a, b = model(ids).logits.float(), plain(ids).logits.float()
     error = ((a - b).norm() / b.norm()).item()
-    # The weight is a product inside the layer, not a rounded one, so logits are close only.
+    # The layer does not round the dequantized weight, so logits are only close.
     if error > 0.02 or not quantized:
         problems.append(f"logits differ by {error:.5f}")
     print(f"{out.name}: {quantized} quantized, logits {error:.5f}", *problems, sep="\n  ")
@@ -52,7 +52,7 @@ def check(source, floats, out):
 
 def main():
     source, floats, *outs = map(Path, sys.argv[1:])
-    # A list: all are checked, also after a failure.
+    # A list rather than a generator, so that all are checked even after a failure.
     sys.exit(0 if all([check(source, floats / out.name, out) for out in outs]) else 1)
 
 

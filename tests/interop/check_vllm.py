@@ -2,13 +2,13 @@
 
     check_vllm.py QUANTSCOPE MINILM DIRECTORY [NAME ...]
 
-Each model is trained for a moment on a text, so that it is sure of the next token, and then saved
-with `quantscope quantize --for vllm`, as W8A8 and as W4A16. vLLM must run the quantized layers as
-such, and generate the tokens that it generates from `quantscope dequantize` of the same directory.
+Each model is trained briefly on a text, so that its next tokens are unambiguous, and then saved
+with `quantscope quantize --for vllm`, as W8A8 and as W4A16. vLLM must run the layers quantized,
+and must generate the same tokens as from the output of `quantscope dequantize`.
 MINILM, saved as W8A8, is the sentence encoder all-MiniLM-L6-v2: its embeddings must have a cosine of at least 0.99 with
-those of the dequantized model. DIRECTORY is for what is made on the way.
+those of the dequantized model. DIRECTORY is for temporary files.
 
-vLLM quantizes activations too, so that logits are near and not equal.
+vLLM also quantizes activations, so logits are close but not equal.
 """
 
 import json
@@ -47,7 +47,7 @@ DECODER = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-# The model class, its configuration and what differs from DECODER.
+# The model class, its configuration and the differences from DECODER.
 MODELS = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", {}),
     "qwen3-tied": ("Qwen3ForCausalLM", "Qwen3Config", {"head_dim": 32, "tie_word_embeddings": True}),
@@ -58,7 +58,7 @@ MODELS = {
     ),
     "phi3": ("Phi3ForCausalLM", "Phi3Config", {}),
 }
-# What vLLM calls each scheme.
+# The names of the schemes in vLLM.
 SCHEMES = {"W8A8": "W8A8Int8", "W4A16": "WNA16"}
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
@@ -67,7 +67,7 @@ SENTENCES = [
 ]
 
 
-# Making the models -------------------------------------------------------------------------------
+# Creating the models -----------------------------------------------------------------------------
 
 
 def windows(tokens, generator):
@@ -76,9 +76,9 @@ def windows(tokens, generator):
 
 
 def make_model(name, path):
-    """A model that has learned the text by heart, in bfloat16."""
+    """A model in bfloat16 that was overfitted on the text."""
     model_class, config_class, extra = MODELS[name]
-    torch.set_num_threads(1)  # tiny matrices: threads would only wait for each other
+    torch.set_num_threads(1)  # threads do not help with tiny matrices
     torch.manual_seed(0)
     config = getattr(transformers, config_class)(**{**DECODER, **extra})
     model = getattr(transformers, model_class)(config)
@@ -99,17 +99,17 @@ def make_model(name, path):
 
 
 def quantized_layers(model):
-    """How many layers vLLM runs quantized, by the name of its scheme."""
+    """The number of layers that vLLM runs quantized, by the name of the scheme."""
     schemes = [type(getattr(module, "scheme", None)).__name__ for module in model.modules()]
     names = [scheme.removeprefix("CompressedTensors") for scheme in schemes]
     return {name: names.count(name) for name in set(names) & set(SCHEMES.values())}
 
 
 def run_in_vllm(path, result):
-    """Write what vLLM makes of the model at `path` to the file `result`."""
+    """Run the model at `path` in vLLM, and write the results to the file `result`."""
     from vllm import LLM, SamplingParams
 
-    # The int8 kernel on the CPU takes no other type of activations.
+    # The int8 kernel for CPUs supports no other type of activations.
     settings = {"dtype": "bfloat16", "enforce_eager": True, "disable_log_stats": True}
     settings |= {"max_model_len": 128, "max_num_seqs": 4}
     config = json.loads((Path(path) / "config.json").read_text())
@@ -127,7 +127,7 @@ def run_in_vllm(path, result):
 
 
 def in_vllm(path):
-    """What vLLM makes of the model at `path`; each model has a process of its own."""
+    """Run the model at `path` in vLLM in a separate process, and return the results."""
     result = Path(path).with_suffix(".json")
     result.unlink(missing_ok=True)
     command = [sys.executable, __file__, "--run", str(path), str(result)]
@@ -146,7 +146,7 @@ def quantscope(program, *arguments):
 
 
 def compare(found, expected):
-    """Whether vLLM makes the same of both models, and what it makes."""
+    """Compare the results of two models in vLLM. Return whether they agree, and the results."""
     if "embeddings" in found:
         left, right = torch.tensor(found["embeddings"]), torch.tensor(expected["embeddings"])
         least = torch.nn.functional.cosine_similarity(left, right).min().item()

@@ -2,8 +2,8 @@
 
     linear_names.py OUT.json [MODEL_TYPE ...]
 
-Each architecture is built from its default configuration on PyTorch's meta device, which costs no
-memory, and its modules are listed under the names that its checkpoints use. OUT.json maps each
+Each architecture is built from its default configuration on PyTorch's meta device, which needs no
+memory, and its modules are listed under their names in checkpoints. OUT.json maps each
 model_type to
 
     linear         modules that are nn.Linear and that a compressed-tensors checkpoint can hold: the
@@ -13,7 +13,7 @@ model_type to
     not_loadable   nn.Linear modules whose scale does not reach the parameter, with the reason
     not_linear     all other weights of two or more dimensions, with the type of their module
     fused_experts  expert weights of three dimensions: their axes, and the names in checkpoints
-    converted      checkpoint tensors that loading splits, joins or transposes, and what they become
+    converted      checkpoint tensors that loading splits, joins or transposes, with the results
     refused        why no compressed-tensors checkpoint of this architecture loads at all
     tied           heads that share the embedding's storage by default
 
@@ -53,7 +53,7 @@ from transformers.utils.quantization_config import CompressedTensorsConfig
 logging.disable(logging.WARNING)
 
 SECONDS_PER_CLASS = 60
-# FalconLinear is nn.Linear with another order of operations.
+# FalconLinear equals nn.Linear except for the order of operations.
 LINEAR_CLASSES = {"Linear", "FalconLinear"}
 ROUTER_WORDS = {"gate", "router", "shared_expert_gate", "wg", "shared_gate"}
 
@@ -116,7 +116,7 @@ def build(model_type, class_name, shallow):
 
 
 def pattern(name, base_prefix):
-    """A module's name from after its first layer number, with later numbers as `*`."""
+    """A module's name after its first layer number, with further numbers as `*`."""
     parts = name.split(".")
     first_number = next((i for i, part in enumerate(parts) if part.isdigit()), None)
     if first_number is not None and first_number + 1 < len(parts):
@@ -144,7 +144,7 @@ class Loader:
         self.converters = [step for step in conversions if isinstance(step, WeightConverter)]
 
     def parameter(self, key):
-        """The parameter that a checkpoint's key is loaded into."""
+        """The parameter into which a checkpoint key is loaded."""
         return rename_source_key(key, self.renamings, self.converters, self.prefix, self.state)[0]
 
     def why_not_loadable(self, checkpoint_name, parameter):
@@ -182,7 +182,7 @@ def output_embeddings(model):
 
 
 class Heads:
-    """Which modules of a model are its output head."""
+    """The modules of a model that are its output head."""
 
     def __init__(self, model, base_children):
         self.outputs = output_embeddings(model)
@@ -198,7 +198,7 @@ class Heads:
 
 
 def axes(shape, parameter, hidden_size):
-    """The order of a fused expert tensor's axes; the hidden size says which one is the input."""
+    """The order of a fused expert tensor's axes. The axis with the hidden size is the input."""
     if len(shape) != 3 or hidden_size is None:
         return "unknown"
     first, second = shape[1] == hidden_size, shape[2] == hidden_size
@@ -209,7 +209,7 @@ def axes(shape, parameter, hidden_size):
 
 
 class Listing:
-    """What is known of one model_type."""
+    """The entry of OUT.json for one model_type."""
 
     def __init__(self):
         self.linear, self.routers, self.heads, self.tied = set(), set(), set(), set()
@@ -237,7 +237,7 @@ class Listing:
                 self.tied.add(pattern(key.removesuffix(".weight"), loader.prefix))
 
     def _add(self, model, loader, heads, key, parameter):
-        """A parameter that the checkpoint stores as it is."""
+        """A parameter that the checkpoint stores unchanged."""
         name = pattern(key.removesuffix(".weight"), loader.prefix)
         kind = kind_of(model, parameter)
         if kind != "Linear":
@@ -256,7 +256,7 @@ class Listing:
             self.linear.add(name)
 
     def _add_changed(self, model, loader, checkpoint, changed):
-        """Parameters that loading makes of several checkpoint tensors, or of a changed one."""
+        """Parameters that loading creates from several checkpoint tensors, or from a converted one."""
         sources = {}
         for key, tensor in checkpoint.items():
             sources.setdefault(loader.parameter(key), {})[key] = tensor
@@ -285,7 +285,7 @@ class Listing:
         self.fused_experts[pattern(parameter, prefix)] = entry
 
     def _settle_axes(self):
-        """Fused experts of one architecture are stored alike: a known order settles an unknown one."""
+        """Fused experts of an architecture have the same order: a known one determines an unknown one."""
         for field in ("axes", "axes_in_checkpoint"):
             known = {entry.get(field) for entry in self.fused_experts.values()} - {None, "unknown"}
             for entry in self.fused_experts.values():

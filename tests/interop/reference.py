@@ -1,17 +1,16 @@
 """Check quantscope's figures and files against numpy and the safetensors library.
 
-Nothing is shared with quantscope but the definitions: a scale is absmax / 127, a
-value is round-half-even(x / scale) within -127..127, both in float32; what is
-read back is float32(scale * value), and every error is measured against that, in
-float64.
+The script shares only the definitions with quantscope: a scale is absmax / 127 and a
+value is round-half-even(x / scale) within -127..127, both in float32. The decoded
+value is float32(scale * value), and errors are computed from it in float64.
 
     reference.py analyze MODEL JSON      the JSON of `quantscope analyze MODEL --json`
-    reference.py quantized MODEL OUT     what `quantscope quantize MODEL -o OUT` wrote
-    reference.py dequantized OUT FLOAT   what `quantscope dequantize OUT -o FLOAT` wrote
+    reference.py quantized MODEL OUT     the output of `quantscope quantize MODEL -o OUT`
+    reference.py dequantized OUT FLOAT   the output of `quantscope dequantize OUT -o FLOAT`
     reference.py dump MODEL              the figures themselves, as JSON of that shape
 
-MODEL, OUT and FLOAT are safetensors files, or folders with some. Every difference
-is a line on stdout, and the exit code is 1 if there is any.
+MODEL, OUT and FLOAT are safetensors files, or directories with some. Each difference
+is printed on a line, and the exit code is 1 if there is any.
 
 Needs numpy and safetensors.
 """
@@ -27,7 +26,7 @@ import numpy as np
 import safetensors
 
 LEVELS = 127
-# Figures are sums over millions of elements; the order of the summands shows.
+# Figures are sums over millions of elements, so they depend on the order of additions.
 TOLERANCE = 1e-6
 
 BITS_OF_FLOAT = {"F64": 64, "F32": 32, "BF16": 16, "F16": 16}
@@ -60,7 +59,7 @@ class Tensor:
             case "F16":
                 return np.frombuffer(self.data, "<f2").astype(np.float32)
             case "BF16":
-                # The upper half of a float32.
+                # BF16 is the upper half of a float32.
                 return (np.frombuffer(self.data, "<u2").astype(np.uint32) << 16).view(np.float32)
             case "I8":
                 return np.frombuffer(self.data, "i1")
@@ -68,7 +67,7 @@ class Tensor:
 
 
 def read(path):
-    """All tensors of a safetensors file or of every one in a folder, by name."""
+    """All tensors of a safetensors file, or of all files in a directory, by name."""
     path = Path(path)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files:
@@ -88,17 +87,17 @@ def read(path):
 def groups_of(values, scales):
     """`values` as one row for each of `scales` scales.
 
-    A scale covers consecutive elements whatever the scheme: the whole tensor, a
-    slice along the first axis, or a block of a row.
+    In every scheme a scale covers consecutive elements: the whole tensor, a slice
+    along the first axis, or a block of a row.
     """
     return values.reshape(scales, -1)
 
 
 def scales_of(groups):
-    """The scale of every group, float32."""
+    """The scale of every group, in float32."""
     absmax = np.abs(groups).max(axis=1)
     scale = (absmax / absmax.dtype.type(LEVELS)).astype(np.float32)
-    # A group of zeros, or of values so small that their scale is zero.
+    # A group of zeros, or of values so small that the scale underflows to zero.
     return np.where(scale == 0, np.finfo(np.float32).tiny, scale)
 
 
@@ -133,7 +132,7 @@ def statistics(values):
 
 
 def errors(values, q, back):
-    """What the round trip from `values` to `back` costs; None where undefined."""
+    """The errors between `values` and `back`; None where undefined."""
     x = values.astype(np.float64).ravel()
     y = back.astype(np.float64).ravel()
     q = q.ravel()
@@ -155,7 +154,7 @@ def errors(values, q, back):
 
 
 def quantization(values, scales):
-    """Scales and errors of a tensor that is quantized with so many scales."""
+    """Scales and errors of a tensor that is quantized with `count` scales."""
     groups = groups_of(values, scales)
     scale = scales_of(groups)
     q = quantize(groups, scale)
@@ -182,7 +181,7 @@ class Report:
             self.differs(where, f"found {found}, expected {expected}")
 
     def close(self, where, found, expected, slack=0.0):
-        """Equal up to the tolerance; `slack` is an absolute difference allowed besides."""
+        """Equal up to the tolerance; `slack` is an additional absolute difference."""
         if expected is None or found is None:
             self.equal(where, found, expected)
         elif not math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=slack):
@@ -236,10 +235,10 @@ def compare_statistics(report, name, tensor, stats):
     if "min" not in expected:
         return
     for key in ("min", "max", "absmax"):
-        # As many digits as the element type has: 0.1 in JSON is 0.1f32.
+        # JSON has the digits of the element type: 0.1 is 0.1f32.
         report.equal(f"{name} {key}", values.dtype.type(stats[key]), expected[key])
     report.close(f"{name} std", stats["std"], expected["std"])
-    # A mean of nearly nothing is what the rounding of its summands left over.
+    # A mean close to zero consists mostly of rounding errors.
     report.close(f"{name} mean", stats["mean"], expected["mean"], 1e-12 * float(expected["absmax"]))
 
 
@@ -263,7 +262,7 @@ def compare_quantization(report, name, tensor, found, scheme):
     compare_array(report, f"{name} scale", scales, scale)
     report.equal(f"{name} levels_used", found["levels_used"], expected.pop("levels_used"))
     for key, value in expected.items():
-        # dB are a logarithm already: near 0 dB a relative tolerance means nothing.
+        # dB are logarithmic, so a relative tolerance is meaningless near 0 dB.
         report.close(f"{name} {key}", found[key], value, TOLERANCE if key == "sqnr_db" else 0.0)
 
 
@@ -375,7 +374,7 @@ def compare_dequantized(out, back):
 
 
 def rounded_to(dtype, values):
-    """`values` as they come out of a tensor of `dtype`."""
+    """`values` rounded to `dtype`."""
     match dtype:
         case "F64":
             return values.astype(np.float64)
@@ -384,8 +383,8 @@ def rounded_to(dtype, values):
         case "F16":
             return values.astype(np.float16).astype(np.float32)
         case "BF16":
-            # To the nearest, ties to even: the carry of half a step, less one where
-            # the last bit that stays is zero. (Finite values only.)
+            # Rounds finite values to nearest, ties to even: adds half a step, minus one
+            # if the last remaining bit is zero.
             bits = values.astype(np.float32).view(np.uint32)
             bits = bits + 0x7FFF + ((bits >> 16) & 1)
             return (bits & np.uint32(0xFFFF0000)).view(np.float32)

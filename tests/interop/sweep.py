@@ -1,16 +1,16 @@
-"""Quantize a tiny model of every architecture for transformers, and load what was written.
+"""Quantize a tiny model of every architecture for transformers, and load the output.
 
     sweep.py QUANTSCOPE DIRECTORY [--only NAME] [--markdown FILE]
 
 For each architecture of zoo.py and for W8A8 and W8A16, `quantscope quantize --for transformers`
-must end in one of three ways:
+must have one of three results:
 
     loads exactly   transformers finds no missing, unexpected or mismatched key, its weights are bit
                     for bit those of `quantscope dequantize`, and so are the model's outputs
-    refused         nothing was written; one sentence says why
-    warned          written, with a warning that transformers does not load it as meant
+    refused         no output; one sentence gives the reason
+    warned          written, with a warning that transformers does not load it as intended
 
-Anything else is a failure of this check. DIRECTORY is for what is made on the way.
+Anything else is a failure of this check. DIRECTORY is for temporary files.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def same(left, right):
 
 
 def compare(architecture, source, quantized, floats):
-    """What is wrong with the quantized model as transformers loads it; None if nothing is."""
+    """Describe how the quantized model in transformers differs from the expected one, or None."""
     model_class = getattr(transformers, architecture.model)
     _, known = load(model_class, source)
     try:

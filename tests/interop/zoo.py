@@ -48,13 +48,13 @@ class Architecture:
     inputs: dict = field(default_factory=lambda: TEXT)
 
     def build(self):
-        """The model with random weights; the same weights every time."""
+        """The model with seeded random weights."""
         torch.manual_seed(0)
         config = getattr(transformers, self.config)(**self.arguments)
         return getattr(transformers, self.model)(config).eval()
 
 
-# Arguments that many configurations share --------------------------------------------------------
+# Arguments shared by many configurations ---------------------------------------------------------
 
 ENCODER = {
     "vocab_size": VOCABULARY,

@@ -1,17 +1,17 @@
-"""Make the captures beside this file, and the output errors that NumPy finds for them.
+"""Create the captures beside this file, and their output errors computed with NumPy.
 
     python tests/data/activations/make.py
 
 `layers.safetensors`, `inputs.safetensors`
-    Convolutions of one to three axes with strides, dilations, groups and lopsided padding,
-    and a linear layer, with what reached them, as `assets/record_activations.py` records it.
+    Convolutions of one to three axes with strides, dilations, groups and asymmetric padding,
+    and a linear layer, with inputs recorded by `assets/record_activations.py`.
 `summary.safetensors`
     The same inputs as summaries.
 `imatrix.gguf`, `imatrix.dat`
-    An importance matrix of `tests/data/gguf/floats.gguf` in both forms of llama.cpp.
+    An importance matrix of `tests/data/gguf/floats.gguf` in both formats of llama.cpp.
 `expected.json`
-    ||Wx - W'x'||^2 / ||Wx||^2 of those and of the demo, computed in float64 with nothing of
-    quantscope's but the definitions; `diagonal` from the summaries.
+    ||Wx - W'x'||^2 / ||Wx||^2 of these and of the demo, computed in float64 from the
+    definitions alone; `diagonal` from the summaries.
 
 Needs numpy, torch, safetensors and gguf.
 """
@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT / "assets"))
 from record_activations import METADATA_KEY, describe, record  # noqa: E402
 
 
-# Quantizing, in float32 as the definitions say ----------------------------------
+# Quantization in float32, by definition ------------------------------------------
 
 
 def rounded(x, scale, levels=127):
@@ -70,7 +70,7 @@ def linear(w, x):
 
 
 def convolution(w, x, moves):
-    """By the definition: one tap of the kernel after the other."""
+    """A convolution by definition, one kernel tap after the other."""
     axes = w.ndim - 2
     x = x.reshape((-1,) + x.shape[-axes - 1 :]).astype(np.float64)
     x = np.pad(x, [(0, 0), (0, 0)] + [tuple(p) for p in moves["padding"]])

@@ -1,10 +1,10 @@
-"""Makes the GGUF fixtures with gguf-py 0.19 and numpy; run it in this directory.
+"""Creates the GGUF fixtures with gguf-py 0.19 and numpy; run it in this directory.
 
 blocks.gguf       one tensor of every block type that is decoded
-blocks.safetensors  what gguf-py's dequantizer makes of each, in F32
-floats.gguf       tensors in F32, F16 and BF16, some of which Q8_0 cannot hold
-floats-q8_0.gguf  the same after gguf-py's Q8_0 quantizer, the file a converter would write
-synth-a32.gguf    was made apart: every kind of value, F32, F16, BF16 and Q4_0
+blocks.safetensors  the same tensors decoded by gguf-py, in F32
+floats.gguf       tensors in F32, F16 and BF16, including some that Q8_0 cannot hold
+floats-q8_0.gguf  the same quantized by gguf-py to Q8_0, as a converter writes it
+synth-a32.gguf    created separately: every metadata type, and F32, F16, BF16 and Q4_0 tensors
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 rng = np.random.default_rng(7)
 QUANTIZED = [T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.MXFP4]
-# gguf-py reads these and cannot write them: random blocks. The positions are those of
-# their F16 scales, which stay finite.
+# gguf-py can read but not write these types, so the blocks are random. The numbers are the
+# offsets of their F16 scales, which must stay finite.
 RANDOM = {T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
           T.IQ4_NL: [0], T.IQ4_XS: [0]}
 
@@ -58,7 +58,7 @@ def blocks():
 def floats():
     weights = rng.normal(0, 0.02, (6, 96)).astype(np.float32)
     weights[1, :32] = 0
-    # Ties: half an integer times the scale of a block whose largest is 127.
+    # Ties: multiples of one half, in a block with scale 1.
     weights[2, :32] = np.arange(32, dtype=np.float32) + 0.5
     weights[2, 0] = -127
     weights[3, 32:64] *= 1e-30

@@ -1,7 +1,7 @@
-"""Makes the NumPy fixtures with numpy 2; run it in this directory.
+"""Creates the NumPy fixtures with numpy 2; run it in this directory.
 
 plain.npz, packed.npz  the same arrays, stored and compressed
-fortran.npz            the same with matrices in Fortran's order
+fortran.npz            the same with matrices in Fortran order
 lone.npy               one array
 expected.safetensors   the arrays, in C order
 """

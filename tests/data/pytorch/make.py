@@ -1,9 +1,9 @@
-"""Makes the PyTorch fixtures with torch 2; run it in this directory.
+"""Creates the PyTorch fixtures with torch 2; run it in this directory.
 
 zip.pt, legacy.pt     one state_dict in both of torch.save's formats
 wrapped.pt            a training checkpoint with a state_dict in it
 code.pt               a pickle that would run a program
-expected.safetensors  the tensors of zip.pt and legacy.pt, each in memory of its own
+expected.safetensors  the tensors of zip.pt and legacy.pt, without shared storage
 sharded/              two .bin files and their index
 """
 

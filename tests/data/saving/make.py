@@ -1,4 +1,4 @@
-"""Write the configuration and the tensors' shapes of tiny models (transformers 5.24).
+"""Write the configurations and tensor shapes of tiny models (transformers 5.24).
 
     python make.py
 

@@ -1,4 +1,4 @@
-"""The figures of `single/model.safetensors` by plain NumPy, as `reference.json`.
+"""Compute the figures of `single/model.safetensors` with NumPy, for `reference.json`.
 
 Ranges and scales in float32, error sums in float64; int8 symmetric, per tensor.
     python reference.py > reference.json
