@@ -1,4 +1,4 @@
-//! What the user can do. The key table says which key does it.
+//! The actions of the user. The key table assigns keys to them.
 
 use crate::app::scroll::Motion;
 use tui_input::InputRequest;

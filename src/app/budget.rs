@@ -29,7 +29,7 @@ pub struct Budget {
     pub parameters: u64,
     /// Quantizable tensors that are not measured yet and keep their type.
     pub waiting: usize,
-    /// Whether the marks are those of the curve; false until the user moves along it.
+    /// Whether the user has moved along the curve. Until then the marks stay as they are.
     pub moved: bool,
     /// The size or error that is being typed.
     pub typing: Option<Input>,
@@ -74,7 +74,7 @@ impl Budget {
             own: None,
             choosable: HashSet::new(),
         };
-        budget.draw_up(model);
+        budget.compute_curve(model);
         if budget.tensors == 0 {
             return Err(NoBudget::NothingMeasured);
         }
@@ -85,7 +85,7 @@ impl Budget {
     }
 
     /// Computes the curve from what is measured and allowed now.
-    fn draw_up(&mut self, model: &Model) {
+    fn compute_curve(&mut self, model: &Model) {
         (self.tensors, self.parameters, self.waiting) = (0, 0, 0);
         self.choosable.clear();
         let mut fixed = model.checkpoint.total_bytes();
@@ -122,8 +122,8 @@ impl Budget {
         self.own = own.filter(|_| marked).map(|error| Point { bytes, error });
     }
 
-    /// What tensors that share a scheme can be stored as; `None` while one of them is not measured,
-    /// or if a part of their fusion unit stays float.
+    /// The choices of tensors that share a scheme. `None` while one of them is not measured, or if a
+    /// part of their fusion unit stays float.
     fn options_of(&self, model: &Model, tensors: &[TensorId]) -> Option<Vec<Choice>> {
         let whole = tensors.first().map(|&id| model.rules().units().with_rest(id).len());
         if whole != Some(tensors.len()) {
@@ -148,12 +148,12 @@ impl Budget {
     /// Recomputes the curve and selects the point nearest to the current size.
     pub fn follow(&mut self, model: &Model) {
         let size = self.point().bytes;
-        self.draw_up(model);
+        self.compute_curve(model);
         self.at = self.curve.within(size).unwrap_or(self.last());
     }
 
-    /// Allows or forbids the scheme under the cursor; if all marks must have the same scheme, it
-    /// becomes the one.
+    /// Allows or forbids the scheme under the cursor. If all marks must have the same scheme, it
+    /// becomes the only one allowed.
     pub fn toggle(&mut self, model: &Model) {
         let (one_scheme, chosen) = (self.one_scheme, self.chosen);
         for (number, (_, allowed)) in self.schemes.iter_mut().enumerate() {
@@ -170,11 +170,11 @@ impl Budget {
         self.schemes.iter().any(|(_, allowed)| *allowed)
     }
 
-    /// Moves to the point that a text names: a size such as `60MB`, a share of the present size
-    /// such as `50%`, or the least mean SQNR, such as `40dB`.
+    /// Moves to the point that a text describes: a size such as `60MB`, a share of the current size
+    /// such as `50%`, or a minimum mean SQNR such as `40dB`.
     ///
     /// # Errors
-    /// Returns what is wrong with the text, or why no point is so small or so exact.
+    /// Fails if the text is invalid, or if every point is larger than the size.
     pub fn go_to_text(&mut self, text: &str, model: &Model) -> Result<(), String> {
         let text = text.trim();
         let lower = text.to_ascii_lowercase();
@@ -182,7 +182,7 @@ impl Budget {
             Some(number) => {
                 let least = number.parse::<f64>().ok().filter(|db| db.is_finite());
                 let least = least
-                    .ok_or_else(|| format!("'{text}' is no error: expected dB, such as 40dB"))?;
+                    .ok_or_else(|| format!("invalid error '{text}': expected dB, such as 40dB"))?;
                 self.at_mean(least, model)
             }
             None => {
@@ -192,7 +192,7 @@ impl Budget {
                 let bytes = limit.bytes(checkpoint.total_bytes(), checkpoint.parameters());
                 self.curve.within(bytes).ok_or_else(|| {
                     let smallest = self.curve.points().last().map_or(0, |point| point.bytes);
-                    format!("no plan is so small: the smallest has {}", figures::bytes(smallest))
+                    format!("no plan is that small: the smallest has {}", figures::bytes(smallest))
                 })?
             }
         };
@@ -200,10 +200,11 @@ impl Budget {
         Ok(())
     }
 
-    /// The smallest point whose marks have a mean SQNR of at least `least` dB.
-    fn at_mean(&self, least: f64, model: &Model) -> usize {
+    /// The smallest point with a mean SQNR of at least `min_db`.
+    fn at_mean(&self, min_db: f64, model: &Model) -> usize {
         let db = |id: TensorId, quantizer: Quantizer| {
-            let error = model.known(id).facts().and_then(|facts| facts.error_of(quantizer));
+            let error =
+                model.measurement(id).metrics().and_then(|metrics| metrics.error_of(quantizer));
             error.map(|error| error.sqnr_db).filter(|db| db.is_finite())
         };
         let start = self.plan_at(0);
@@ -219,7 +220,7 @@ impl Budget {
                     sum += db;
                 }
             }
-            if each.is_empty() || sum / each.len() as f64 >= least {
+            if each.is_empty() || sum / each.len() as f64 >= min_db {
                 found = point;
             }
         }
@@ -295,12 +296,12 @@ fn choices(
     schemes: &[(QuantizationScheme, bool)],
 ) -> Option<Vec<Choice>> {
     let tensor = model.checkpoint.tensor(id);
-    let metrics = model.known(id).facts()?;
+    let metrics = model.measurement(id).metrics()?;
     let mut choices = vec![Choice::kept(tensor)];
     let mut measured = false;
     let allowed = || schemes.iter().filter(|(_, allowed)| *allowed);
     for &(scheme, _) in allowed() {
-        let quantizer = model.usual(id, scheme);
+        let quantizer = model.default_quantizer(id, scheme);
         match metrics.cost_of(quantizer) {
             Some(Cost::Error { noise_share, .. }) => {
                 measured = true;
@@ -323,7 +324,7 @@ fn share(model: &Model, id: TensorId, quantizer: Quantizer) -> Option<f64> {
 /// The error of a tensor under `plan`; `None` if it is not measured.
 fn error_of(model: &Model, plan: &Plan, id: TensorId) -> Option<f64> {
     let Some(quantizer) = plan.get(id) else { return Some(0.0) };
-    match model.known(id).facts()?.cost_of(quantizer)? {
+    match model.measurement(id).metrics()?.cost_of(quantizer)? {
         Cost::Error { noise_share, .. } => {
             let tensor = model.checkpoint.tensor(id);
             let share = share(model, id, quantizer).unwrap_or(*noise_share);

@@ -1,7 +1,7 @@
 //! The output channels of one tensor: which are outliers, and how much precision each loses by
 //! sharing one scale.
 
-use crate::app::fetched::Fetched;
+use crate::app::job_answer::JobAnswer;
 use crate::app::scroll::{Motion, ScrollList};
 use crate::job::channels::{Channel, Request};
 use crate::tensor::TensorId;
@@ -11,7 +11,7 @@ use crate::tensor::TensorId;
 pub struct ChannelsView {
     tensor: Option<TensorId>,
     list: ScrollList,
-    channels: Fetched<Request, Channels>,
+    channels: JobAnswer<Request, Channels>,
 }
 
 /// The measured channels of a tensor.
@@ -49,8 +49,8 @@ impl ChannelsView {
         }
     }
 
-    pub fn forget(&mut self) {
-        self.channels.forget();
+    pub fn clear(&mut self) {
+        self.channels.clear();
     }
 
     /// The channels of `tensor`, or why they could not be read.

@@ -7,7 +7,7 @@ use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{Plan, recipe};
 use crate::quantization::{Calibration, QuantizationScheme, Rounding};
 
-/// The command line for a request. Plans that options cannot describe go along as a recipe.
+/// The command line for a request. A plan that options cannot describe is included as a recipe.
 pub(crate) fn command_line(
     checkpoint: &Checkpoint,
     rules: &TargetRules,
@@ -49,7 +49,7 @@ fn options(checkpoint: &Checkpoint, rules: &TargetRules, plan: &Plan) -> Option<
         && plan.rounding == Rounding::default()
         && !plan.inputs.is_static();
     let container = plan.target.container();
-    // W8A16 by one scale for each channel has no option of its own.
+    // No option selects W8A16 with one scale per channel.
     let says_scheme = match container {
         Container::CompressedTensors(LinearScheme::W8A16) => {
             matches!(first.scheme, QuantizationScheme::PerBlock(..))
@@ -68,7 +68,7 @@ fn options(checkpoint: &Checkpoint, rules: &TargetRules, plan: &Plan) -> Option<
     Some(format!("{target} --scheme {}", first.scheme))
 }
 
-/// A word for a POSIX shell.
+/// Quotes a word for a POSIX shell.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:~+@%".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {

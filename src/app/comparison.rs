@@ -1,7 +1,7 @@
 //! The schemes of one tensor side by side, each with its worst output channel. Includes schemes
 //! that are measured but cannot be saved.
 
-use crate::app::fetched::Fetched;
+use crate::app::job_answer::JobAnswer;
 use crate::app::tensor_metrics::SCHEMES;
 use crate::quantization::{
     AnalysisSpec, Calibration, ChannelDetail, Outcome, QuantizationMode, QuantizationScheme,
@@ -41,14 +41,14 @@ pub fn comparison(calibration: Calibration, rounding: Rounding) -> AnalysisSpec 
 /// The comparison of one tensor's schemes.
 #[derive(Debug, Default)]
 pub struct ComparisonView {
-    outcomes: Fetched<TensorId, Vec<Outcome>>,
+    outcomes: JobAnswer<TensorId, Vec<Outcome>>,
     /// The scheme that the user moved to, and the tensor for which.
     chosen: Option<(TensorId, QuantizationScheme)>,
 }
 
 impl ComparisonView {
-    pub fn forget(&mut self) {
-        self.outcomes.forget();
+    pub fn clear(&mut self) {
+        self.outcomes.clear();
     }
 
     /// Puts the cursor on a scheme of a tensor.

@@ -4,8 +4,8 @@ use crate::app::formats::FormatFit;
 use crate::app::keys::Key;
 use crate::app::meter::Meter;
 use crate::app::outputs;
-use crate::app::picker::Choice;
-use crate::app::save::{LaidOut, Refusal};
+use crate::app::picker::ModelChoice;
+use crate::app::save::{Refusal, SavePreview};
 use crate::app::tab::Tab;
 use crate::app::table::Column;
 use crate::checkpoint::CheckpointError;
@@ -45,7 +45,7 @@ pub enum Event {
         outputs: Option<Meter>,
     },
     /// A tensor was analyzed, or could not be.
-    Found {
+    Analyzed {
         generation: u64,
         tensor: TensorId,
         found: Result<Analysis, CheckpointError>,
@@ -59,10 +59,10 @@ pub enum Event {
         why: String,
     },
     /// What the save in the dialog would write, or why it would fail.
-    LaidOut(Result<LaidOut, Refusal>),
+    SavePreviewed(Result<SavePreview, Refusal>),
     /// Whether this checkpoint can be saved in each format.
     FormatsReviewed(Vec<FormatFit>),
-    /// What a target means for this checkpoint, or why that is not known.
+    /// What a target means for this checkpoint, or why that could not be read.
     RulesRead(Target, Result<TargetRules, String>),
     Save(save::SaveEvent),
     /// The thread of the save panicked or could not be started.
@@ -72,21 +72,21 @@ pub enum Event {
     /// Elements of a tensor, or why they could not be read.
     Values(element_window::Request, Result<element_window::Window, String>),
     /// The histogram of a tensor.
-    Counted(TensorId, Result<ValueHistogram, String>),
+    HistogramBuilt(TensorId, Result<ValueHistogram, String>),
     /// The error of the selected clip, from all elements; `None` if the tensor has no scale.
-    Clipped(clip::Request, Result<Option<clip::Measured>, String>),
+    ClipMeasured(clip::Request, Result<Option<clip::Measured>, String>),
     /// Tensors with the same bytes as another, each with the first such tensor.
     Duplicates(Vec<(TensorId, TensorId)>),
     /// The outcomes of several schemes for a tensor.
     SchemesCompared(TensorId, Result<Vec<Outcome>, String>),
     Channels(channels::Request, Result<Vec<channels::Channel>, String>),
     /// The error of a mark's own quantizer was measured, or could not be.
-    Measured {
+    MarkMeasured {
         tensor: TensorId,
         found: Result<Analysis, CheckpointError>,
     },
-    /// The models that can be opened: those opened lately, and those that were found.
-    ModelsFound(Vec<Choice>),
+    /// The models that can be opened: recently opened ones, and those that were found.
+    ModelsFound(Vec<ModelChoice>),
     /// Why another model did not open.
     OpenFailed(PathBuf, String),
     /// A path was completed; the first text is what was typed.
@@ -97,7 +97,7 @@ pub enum Event {
     RecipeRead(Result<Plan, String>),
     ReportWritten(Result<(), NotWritten>),
     /// The output errors of layers, one after the other.
-    Outputs(outputs::News),
+    Outputs(outputs::OutputsEvent),
     /// The comparison with another checkpoint, or why it failed.
     Compared(Result<Vec<Compared>, String>),
 }
@@ -133,10 +133,10 @@ pub enum Effect {
         schemes: &'static [QuantizationScheme],
     },
     StopCalibration,
-    /// Measure these tensors next.
-    Hurry(Vec<TensorId>),
+    /// Measure these tensors before the others.
+    Prioritize(Vec<TensorId>),
     /// Report what a save would write, without writing.
-    LayOut(Request),
+    PreviewSave(Request),
     /// Report which formats this checkpoint can be saved in.
     ReviewFormats,
     /// Read what a target means for this checkpoint.
@@ -147,7 +147,7 @@ pub enum Effect {
     /// Read these elements. Replaces a read that is running.
     ReadValues(element_window::Request),
     /// Build the histogram of a tensor. Replaces one that is being built.
-    Count(TensorId),
+    BuildHistogram(TensorId),
     /// Measure the error of a clip. Replaces a measurement that is running.
     MeasureClip(clip::Request),
     /// Compare the bytes of tensors with equal statistics.
@@ -157,7 +157,7 @@ pub enum Effect {
     /// Measure every output channel. Replaces a measurement that is running.
     ReadChannels(channels::Request),
     /// Measure the error of each of these marks.
-    Measure(Vec<(TensorId, Quantizer)>),
+    MeasureMarks(Vec<(TensorId, Quantizer)>),
     /// Search for models to open.
     FindModels,
     /// Open another model in place of this one.
@@ -171,7 +171,7 @@ pub enum Effect {
         replace: bool,
     },
     ReadRecipe(PathBuf),
-    /// Write what is known now: [`super::App::report`].
+    /// Write the current report: [`super::App::report`].
     WriteReport {
         path: PathBuf,
         format: Format,

@@ -8,7 +8,7 @@ use crate::plan::target::{Container, LinearScheme};
 #[derive(Clone, Debug, PartialEq)]
 pub struct FormatFit {
     pub container: Container,
-    /// The format, or why this checkpoint cannot be saved in it, whatever is marked.
+    /// The format, or why this checkpoint cannot be saved in it, regardless of the marks.
     pub format: Result<OutputFormat, String>,
 }
 

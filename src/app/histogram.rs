@@ -1,6 +1,6 @@
 //! The histogram of one tensor's values, and a clip that can be moved over it.
 
-use crate::app::fetched::Fetched;
+use crate::app::job_answer::JobAnswer;
 use crate::app::tensor_metrics::TensorMetrics;
 use crate::job::clip::{Measured, Request};
 use crate::quantization::{
@@ -10,17 +10,17 @@ use crate::quantization::{
 use crate::tensor::TensorId;
 
 /// Number of clip positions. Each is a sixteenth of an octave below the one before.
-const PLACES: u32 = 64;
+const CLIP_POSITIONS: u32 = 64;
 
 #[derive(Debug, Default)]
 pub struct HistogramView {
     of: Option<TensorId>,
     /// The position of the clip; at 0 nothing is clipped.
-    place: u32,
+    position: u32,
     /// Whether the user changed how bar heights follow from the counts.
     pub other_scale: bool,
     /// The histogram, built for this view because the tensor's metrics do not hold it.
-    counted: Fetched<TensorId, ValueHistogram>,
+    counted: JobAnswer<TensorId, ValueHistogram>,
     /// The error with the clip at its position.
     pub clipped: Option<Clipped>,
     /// Position and rounding of the latest request to measure a clip.
@@ -54,13 +54,13 @@ impl HistogramView {
 
     /// The clip's position as a share of the largest magnitude.
     pub fn share(&self) -> f64 {
-        let share = (-f64::from(self.place) / 16.0).exp2();
+        let share = (-f64::from(self.position) / 16.0).exp2();
         (share * 1e4).round() / 1e4
     }
 
     /// The calibration for the clip's position.
     pub fn calibration(&self) -> Calibration {
-        match self.place {
+        match self.position {
             0 => Calibration::MinMax,
             _ => Calibration::Clip(self.share()),
         }
@@ -74,45 +74,45 @@ impl HistogramView {
         let other_scale = self.other_scale;
         *self = HistogramView { of: Some(id), other_scale, ..HistogramView::default() };
         if let Calibration::Clip(share) = calibration {
-            self.slide_to(share);
+            self.set_clip(share);
         }
     }
 
     /// Moves the clip by one position. False at the end of its range.
-    pub fn slide(&mut self, narrower: bool) -> bool {
+    pub fn move_clip(&mut self, narrower: bool) -> bool {
         let to = match narrower {
-            true => (self.place + 1).min(PLACES),
-            false => self.place.saturating_sub(1),
+            true => (self.position + 1).min(CLIP_POSITIONS),
+            false => self.position.saturating_sub(1),
         };
-        std::mem::replace(&mut self.place, to) != to
+        std::mem::replace(&mut self.position, to) != to
     }
 
     /// Moves the clip to the position nearest to a share of the largest magnitude.
-    pub fn slide_to(&mut self, share: f64) {
+    pub fn set_clip(&mut self, share: f64) {
         let place = (-share.max(f64::MIN_POSITIVE).log2() * 16.0).round().max(0.0);
-        self.place = (place as u32).min(PLACES);
+        self.position = (place as u32).min(CLIP_POSITIONS);
     }
 
-    pub fn forget(&mut self) {
+    pub fn clear(&mut self) {
         let other_scale = self.other_scale;
         *self = HistogramView { other_scale, ..HistogramView::default() };
     }
 
     /// The histogram of a tensor: the one its metrics hold, or the one built for this view.
-    pub fn distribution<'a>(
+    pub fn histogram<'a>(
         &'a self,
         id: TensorId,
-        facts: &'a TensorMetrics,
+        metrics: &'a TensorMetrics,
     ) -> Option<Result<&'a ValueHistogram, &'a str>> {
-        if let Some(held) = &facts.distribution {
+        if let Some(held) = &metrics.histogram {
             return Some(Ok(held));
         }
         self.counted.answer(|tensor| *tensor == id)
     }
 
     /// The tensor whose histogram has to be built now, if any.
-    pub fn request(&mut self, id: TensorId, facts: &TensorMetrics) -> Option<TensorId> {
-        match facts.distribution {
+    pub fn request(&mut self, id: TensorId, metrics: &TensorMetrics) -> Option<TensorId> {
+        match metrics.histogram {
             Some(_) => None,
             None => self.counted.request(id),
         }
@@ -127,7 +127,7 @@ impl HistogramView {
         let clipped = self.clipped.filter(|clipped| !clipped.exact && self.of == Some(tensor))?;
         let calibration = self.calibration();
         let request = Request { tensor, calibration, clip: beyond(clipped.clip), rounding };
-        let stands = Some((self.place, rounding));
+        let stands = Some((self.position, rounding));
         let asked = std::mem::replace(&mut self.measuring, stands) == stands;
         (!asked).then_some(request)
     }
@@ -144,30 +144,30 @@ impl HistogramView {
     }
 
     /// Estimates the error of the clip, if it is not known yet.
-    pub fn estimate(&mut self, id: TensorId, facts: &TensorMetrics, rounding: Rounding) {
+    pub fn estimate(&mut self, id: TensorId, metrics: &TensorMetrics, rounding: Rounding) {
         let share = self.share();
         if self.clipped.is_some_and(|clipped| clipped.share == share) && self.best.is_some() {
             return;
         }
-        let Some(Ok(distribution)) = self.distribution(id, facts) else { return };
-        let clipped = clip(distribution, facts, self.calibration(), rounding);
-        let best = self.best.or_else(|| clip(distribution, facts, Calibration::Mse, rounding));
+        let Some(Ok(histogram)) = self.histogram(id, metrics) else { return };
+        let clipped = clip(histogram, metrics, self.calibration(), rounding);
+        let best = self.best.or_else(|| clip(histogram, metrics, Calibration::Mse, rounding));
         (self.clipped, self.best) = (clipped, best);
     }
 }
 
 fn clip(
-    distribution: &ValueHistogram,
-    facts: &TensorMetrics,
+    histogram: &ValueHistogram,
+    metrics: &TensorMetrics,
     calibration: Calibration,
     rounding: Rounding,
 ) -> Option<Clipped> {
     let spec = AnalysisSpec::errors(Vec::new(), rounding);
     let scheme = QuantizationScheme::PER_TENSOR;
-    let outcome = spec.outcome_of(distribution, Quantizer { calibration, scheme });
+    let outcome = spec.outcome_of(histogram, Quantizer { calibration, scheme });
     let found = outcome.result.ok()?;
     let scale = found.scales.max;
-    let absmax = facts.statistics.absmax;
+    let absmax = metrics.statistics.absmax;
     let clip = match calibration {
         Calibration::MinMax => absmax,
         Calibration::Clip(share) => absmax * share,
@@ -183,14 +183,14 @@ fn clip(
         clip,
         scale,
         error: found.error?.statistics(),
-        beyond: distribution.count_beyond(beyond(clip)),
-        exact: distribution.is_exact(),
+        beyond: histogram.count_beyond(beyond(clip)),
+        exact: histogram.is_exact(),
     })
 }
 
 /// Whether bars in proportion to the counts would hide all but the two highest.
 fn hides_rest(counts: &[f64]) -> bool {
-    const HIDDEN: f64 = 24.0;
+    const MAX_BAR_RATIO: f64 = 24.0;
     let mut highest = [0.0f64; 3];
     for &count in counts {
         if let Some(place) = highest.iter().position(|&other| count > other) {
@@ -199,7 +199,7 @@ fn hides_rest(counts: &[f64]) -> bool {
         }
     }
     let [first, _, third] = highest;
-    third > 0.0 && first > third * HIDDEN
+    third > 0.0 && first > third * MAX_BAR_RATIO
 }
 
 /// The magnitude from which an element counts as clipped. Tolerates the rounding of the clip.

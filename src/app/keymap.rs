@@ -93,7 +93,7 @@ impl KeyMap {
 
 /// Whether bindings of two contexts can be active at the same time.
 fn meet(a: Context, b: Context) -> bool {
-    Context::PLACES.iter().any(|place| {
+    Context::ACTIVE.iter().any(|place| {
         let layers = place.layers();
         layers.contains(&a) && layers.contains(&b)
     })
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_is_found_by_its_name() {
+    fn every_key_can_be_parsed_from_its_name() {
         for binding in BINDINGS {
             for &key in binding.keys {
                 assert_eq!(Key::named(&key.name()), Some(key));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_actions_of_a_context_have_one_name() {
+    fn actions_of_a_context_have_different_names() {
         for (number, binding) in BINDINGS.iter().enumerate() {
             for other in &BINDINGS[number + 1..] {
                 let same = binding.context == other.context;
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_given_to_other_actions_and_clashes_are_told() {
+    fn keys_can_be_rebound_and_conflicts_are_errors() {
         let mut keys = KeyMap::default();
         assert_eq!(keys.check(), Ok(()));
         let rebind =

@@ -131,7 +131,7 @@ impl Context {
     }
 
     /// Every context that can be current; the others are layers of these.
-    pub const PLACES: [Context; 23] = [
+    pub const ACTIVE: [Context; 23] = [
         Context::Table,
         Context::Values,
         Context::Channels,
@@ -517,14 +517,14 @@ mod tests {
     use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 23] = Context::PLACES;
+    const CONTEXTS: [Context; 23] = Context::ACTIVE;
 
     fn action(context: Context, key: Key) -> Option<Action> {
         KeyMap::default().action(context, key)
     }
 
     #[test]
-    fn no_key_means_two_things_in_one_place() {
+    fn a_key_has_one_action_per_context() {
         for context in CONTEXTS {
             let mut seen = HashSet::new();
             for layer in context.layers() {
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn every_binding_is_reached_somewhere() {
+    fn every_binding_is_active_in_some_context() {
         for binding in BINDINGS {
             assert!(!binding.keys.is_empty() && !binding.help.is_empty());
             let reached = CONTEXTS.iter().any(|&context| {
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn typed_characters_are_never_commands_where_text_is_typed() {
+    fn characters_are_not_bound_where_text_is_typed() {
         for context in CONTEXTS.into_iter().filter(|context| context.takes_text()) {
             for c in ' '..='~' {
                 assert_eq!(action(context, Key::Char(c)), None, "{c} in {context:?}");

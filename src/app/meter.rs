@@ -9,7 +9,7 @@ pub struct Meter {
     pub done: u64,
     pub total: u64,
     pub elapsed: Duration,
-    /// Bytes per second over the last seconds, once a [`Pace`] has measured it.
+    /// Bytes per second over the last seconds, once a [`RateTracker`] has measured it.
     pub rate: Option<f64>,
 }
 
@@ -38,30 +38,34 @@ impl Meter {
 
 /// The time a rate is averaged over: long enough not to flicker, short enough to follow a disk
 /// that slows down.
-const WINDOW: Duration = Duration::from_secs(2);
+const RATE_WINDOW: Duration = Duration::from_secs(2);
 /// No rate is computed over a shorter time.
-const SHORTEST: Duration = Duration::from_millis(300);
+const MIN_RATE_SPAN: Duration = Duration::from_millis(300);
 
 /// The recent progress of one job.
 #[derive(Clone, Debug, Default)]
-pub struct Pace {
+pub struct RateTracker {
     seen: VecDeque<(Duration, u64)>,
 }
 
-impl Pace {
+impl RateTracker {
     /// Returns the meter with its rate over the last seconds.
-    pub fn follow(&mut self, meter: Meter) -> Meter {
+    pub fn update(&mut self, meter: Meter) -> Meter {
         if self.seen.back().is_some_and(|&(at, done)| at > meter.elapsed || done > meter.done) {
             // A new job has started.
             self.seen.clear();
         }
         self.seen.push_back((meter.elapsed, meter.done));
-        while self.seen.get(1).is_some_and(|&(at, _)| meter.elapsed.saturating_sub(at) >= WINDOW) {
+        while self
+            .seen
+            .get(1)
+            .is_some_and(|&(at, _)| meter.elapsed.saturating_sub(at) >= RATE_WINDOW)
+        {
             self.seen.pop_front();
         }
         let rate = self.seen.front().and_then(|&(at, done)| {
             let span = meter.elapsed.saturating_sub(at);
-            (span >= SHORTEST).then(|| (meter.done - done) as f64 / span.as_secs_f64())
+            (span >= MIN_RATE_SPAN).then(|| (meter.done - done) as f64 / span.as_secs_f64())
         });
         Meter { rate, ..meter }
     }
@@ -77,26 +81,26 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_seconds() {
-        let mut pace = Pace::default();
-        let first = pace.follow(meter(100, 1_000_000));
+    fn the_rate_is_averaged_over_the_last_seconds() {
+        let mut tracker = RateTracker::default();
+        let first = tracker.update(meter(100, 1_000_000));
         assert_eq!((first.rate, first.rate()), (None, 10_000_000.0));
         for second in 1..=10 {
-            pace.follow(meter(100 + second * 1000, 1_000_000 + second * 1000));
+            tracker.update(meter(100 + second * 1000, 1_000_000 + second * 1000));
         }
-        let slow = pace.follow(meter(11_100, 1_011_000));
+        let slow = tracker.update(meter(11_100, 1_011_000));
         assert_eq!(slow.rate(), 1000.0);
         assert_eq!(slow.left(), Some(Duration::from_secs(8989)));
-        let other = pace.follow(meter(10, 500));
+        let other = tracker.update(meter(10, 500));
         assert_eq!(other.rate, None);
     }
 
     #[test]
-    fn a_job_that_stands_still_has_no_end_in_sight() {
-        let mut pace = Pace::default();
+    fn a_stalled_job_has_no_remaining_time() {
+        let mut tracker = RateTracker::default();
         for second in 0..5 {
-            pace.follow(meter(second * 1000, 7));
+            tracker.update(meter(second * 1000, 7));
         }
-        assert_eq!(pace.follow(meter(5000, 7)).left(), None);
+        assert_eq!(tracker.update(meter(5000, 7)).left(), None);
     }
 }

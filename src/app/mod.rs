@@ -12,10 +12,10 @@ pub mod comparison;
 pub(crate) mod diff;
 mod effects;
 mod event;
-mod fetched;
 pub(crate) mod filter;
 pub mod formats;
 pub(crate) mod histogram;
+mod job_answer;
 pub(crate) mod keymap;
 pub mod keys;
 mod meter;
@@ -46,10 +46,10 @@ pub(crate) mod values;
 pub use action::Action;
 pub use calibration::CalibrationState;
 pub use event::{Completion, Effect, Event, MouseTarget, NotWritten, Viewport};
-pub use meter::{Meter, Pace};
+pub use meter::{Meter, RateTracker};
 pub use model::{Model, Quality};
 pub use save::{
-    Fix, LaidOut, Refusal, SaveChoice, SaveDialog, SaveKind, Saving, model_name, ratio,
+    PlanFix, Refusal, SaveChoice, SaveDialog, SaveKind, SavePreview, Saving, model_name, ratio,
 };
 pub use session::Session;
 pub use state::{App, Status};

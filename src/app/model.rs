@@ -2,7 +2,7 @@
 
 use crate::activations::OutputError;
 use crate::app::outputs::Outputs;
-use crate::app::tensor_metrics::{Cost, Known, SCHEMES, Sqnr, TensorMetrics};
+use crate::app::tensor_metrics::{Cost, Measurement, SCHEMES, Sqnr, TensorMetrics};
 use crate::checkpoint::{Checkpoint, CheckpointError, Format};
 use crate::job::duplicates;
 use crate::job::duplicates::Candidates;
@@ -55,7 +55,7 @@ impl Inventory {
 pub struct Model {
     pub checkpoint: Arc<Checkpoint>,
     pub inventory: Inventory,
-    known: Vec<Known>,
+    measurements: Vec<Measurement>,
     /// What the plan's target means for this checkpoint.
     rules: TargetRules,
     /// Whether the target takes each tensor.
@@ -71,7 +71,7 @@ pub struct Model {
     /// every tensor, and metrics are scattered in memory.
     sqnrs: Vec<Sqnr>,
     /// The plan that `sqnrs` were computed for.
-    rated: Plan,
+    sqnr_plan: Plan,
     history: History<Plan>,
     /// The plan as it was last saved.
     saved: Plan,
@@ -80,28 +80,28 @@ pub struct Model {
     /// Output errors of the layers, once captured activations are open.
     pub outputs: Option<Outputs>,
     /// Bytes of the histograms in memory.
-    distributions: usize,
+    histogram_bytes: usize,
     /// Marks whose error may be unknown because they, or the metrics of their tensors, changed.
-    unasked: Vec<TensorId>,
+    unchecked_marks: Vec<TensorId>,
 }
 
 /// Limit for the histograms in memory, in bytes. The others are built again when they are shown.
-const DISTRIBUTIONS: usize = 64 << 20;
+const MAX_HISTOGRAM_BYTES: usize = 64 << 20;
 
 impl Model {
     pub fn new(checkpoint: Arc<Checkpoint>) -> Model {
         let float = |id| match checkpoint.float_type(id) {
-            Some(_) => Known::Waiting,
-            None => Known::Nothing,
+            Some(_) => Measurement::Waiting,
+            None => Measurement::NotFloat,
         };
-        let known = checkpoint.ids().map(float).collect();
+        let measurements = checkpoint.ids().map(float).collect();
         let inventory = Inventory::of(&checkpoint);
         let totals = Plan::default().totals(&checkpoint);
-        let scheme = first_scheme(&checkpoint);
+        let scheme = initial_scheme(&checkpoint);
         let mut model = Model {
             checkpoint,
             inventory,
-            known,
+            measurements,
             rules: TargetRules::default(),
             eligibility: Vec::new(),
             schemes: SCHEMES.to_vec(),
@@ -109,17 +109,17 @@ impl Model {
             scheme,
             plan: Plan::default(),
             sqnrs: Vec::new(),
-            rated: Plan::default(),
+            sqnr_plan: Plan::default(),
             history: History::default(),
             saved: Plan::default(),
             totals,
             quality: Quality::default(),
             outputs: None,
-            distributions: 0,
-            unasked: Vec::new(),
+            histogram_bytes: 0,
+            unchecked_marks: Vec::new(),
         };
-        model.evaluate();
-        model.rate_all();
+        model.update_eligibility();
+        model.update_sqnrs();
         model
     }
 
@@ -152,7 +152,7 @@ impl Model {
         let mut schemes = rules.schemes(&self.checkpoint);
         schemes.retain(|scheme| SCHEMES.contains(scheme));
         self.rules = rules;
-        self.evaluate();
+        self.update_eligibility();
         if !schemes.is_empty() && !schemes.contains(&self.scheme) {
             let tensors: Vec<TensorId> =
                 self.checkpoint.ids().filter(|&id| self.quantizable(id)).collect();
@@ -160,8 +160,8 @@ impl Model {
             self.scheme = preferred.unwrap_or(self.scheme);
         }
         self.schemes = schemes;
-        self.rate_all();
-        self.weigh();
+        self.update_sqnrs();
+        self.update_quality();
     }
 
     /// Takes over another target as one undo step, and changes the marks as far as it needs.
@@ -175,13 +175,13 @@ impl Model {
     }
 
     /// Asks the rules about every tensor.
-    fn evaluate(&mut self) {
-        let ids = (0..self.known.len() as u32).into_par_iter().map(TensorId);
+    fn update_eligibility(&mut self) {
+        let ids = (0..self.measurements.len() as u32).into_par_iter().map(TensorId);
         self.eligibility = ids.map(|id| self.eligibility_of(id)).collect();
     }
 
     fn eligibility_of(&self, id: TensorId) -> Eligibility {
-        let statistics = self.known(id).facts().map(|facts| &facts.statistics);
+        let statistics = self.measurement(id).metrics().map(|metrics| &metrics.statistics);
         let non_finite = statistics.and_then(|s| {
             Some(Obstacle::NonFinite { nan: s.nan, inf: s.inf, first: s.first_non_finite? })
         });
@@ -192,12 +192,12 @@ impl Model {
     }
 
     /// The scheme the table starts with: the best one for the checkpoint's format.
-    pub fn first_scheme(&self) -> QuantizationScheme {
-        first_scheme(&self.checkpoint)
+    pub fn initial_scheme(&self) -> QuantizationScheme {
+        initial_scheme(&self.checkpoint)
     }
 
-    pub fn known(&self, id: TensorId) -> &Known {
-        &self.known[id.index()]
+    pub fn measurement(&self, id: TensorId) -> &Measurement {
+        &self.measurements[id.index()]
     }
 
     /// Whether the target takes a tensor, as far as is known now.
@@ -240,7 +240,7 @@ impl Model {
 
     pub fn choose_scheme(&mut self, scheme: QuantizationScheme) {
         self.scheme = scheme;
-        self.rate_all();
+        self.update_sqnrs();
     }
 
     /// The scheme of the tensor's mark, or the one a new mark would get.
@@ -254,18 +254,18 @@ impl Model {
     }
 
     fn quantizer_by(&self, plan: &Plan, id: TensorId) -> Quantizer {
-        plan.get(id).unwrap_or_else(|| self.usual(id, self.scheme))
+        plan.get(id).unwrap_or_else(|| self.default_quantizer(id, self.scheme))
     }
 
     /// The quantizer of a scheme if nothing else is chosen: scales learned by quantization-aware
     /// training if the scheme can use them, otherwise the usual calibration.
-    pub fn usual(&self, id: TensorId, scheme: QuantizationScheme) -> Quantizer {
+    pub fn default_quantizer(&self, id: TensorId, scheme: QuantizationScheme) -> Quantizer {
         effective_quantizer(&self.checkpoint, id, Quantizer { scheme, ..self.quantizer() })
     }
 
     /// The error with that quantizer; `None` while it is not measured.
     pub fn cost(&self, id: TensorId, scheme: QuantizationScheme) -> Option<&Cost> {
-        self.known(id).facts()?.cost_of(self.usual(id, scheme))
+        self.measurement(id).metrics()?.cost_of(self.default_quantizer(id, scheme))
     }
 
     /// The error statistics with that quantizer.
@@ -275,7 +275,7 @@ impl Model {
 
     /// Whether the tensor will be measured and is not yet.
     pub fn is_waiting(&self, id: TensorId) -> bool {
-        *self.known(id) == Known::Waiting
+        *self.measurement(id) == Measurement::Waiting
     }
 
     /// The SQNR under the tensor's scheme.
@@ -283,21 +283,21 @@ impl Model {
         self.sqnrs[id.index()]
     }
 
-    fn sqnr_by_facts(&self, id: TensorId) -> Sqnr {
-        if self.checkpoint.packed_format(id).is_some() && self.known(id).facts().is_some() {
+    fn computed_sqnr(&self, id: TensorId) -> Sqnr {
+        if self.checkpoint.packed_format(id).is_some() && self.measurement(id).metrics().is_some() {
             return Sqnr::Stored;
         }
-        Sqnr::of(self.known(id), self.quantizer_of(id))
+        Sqnr::of(self.measurement(id), self.quantizer_of(id))
     }
 
     /// Updates the SQNR of a tensor whose metrics or mark changed.
-    fn rate(&mut self, id: TensorId) {
-        self.sqnrs[id.index()] = self.sqnr_by_facts(id);
+    fn update_sqnr(&mut self, id: TensorId) {
+        self.sqnrs[id.index()] = self.computed_sqnr(id);
     }
 
-    fn rate_all(&mut self) {
-        let ids = 0..self.known.len() as u32;
-        self.sqnrs = ids.into_par_iter().map(|id| self.sqnr_by_facts(TensorId(id))).collect();
+    fn update_sqnrs(&mut self) {
+        let ids = 0..self.measurements.len() as u32;
+        self.sqnrs = ids.into_par_iter().map(|id| self.computed_sqnr(TensorId(id))).collect();
     }
 
     /// The SQNR of a scheme with min-max calibration, independent of the mark. `None` while it is
@@ -306,7 +306,7 @@ impl Model {
         if self.checkpoint.packed_format(id).is_some() {
             return None;
         }
-        self.known(id).facts()?.error(scheme).map(|error| error.sqnr_db)
+        self.measurement(id).metrics()?.error(scheme).map(|error| error.sqnr_db)
     }
 
     /// The SQNR of one scheme minus that of another, in dB.
@@ -369,49 +369,57 @@ impl Model {
     }
 
     /// Records that `plan` was written to disk.
-    pub fn note_saved(&mut self, plan: &Plan) {
+    pub fn record_saved(&mut self, plan: &Plan) {
         self.saved = plan.clone();
     }
 
     pub fn has_floats(&self) -> bool {
-        self.known.iter().any(|known| *known != Known::Nothing)
+        self.measurements.iter().any(|measurement| *measurement != Measurement::NotFloat)
     }
 
     /// Drops all measurements, so that every float tensor is measured again.
-    pub fn forget(&mut self) {
-        self.distributions = 0;
-        for known in self.known.iter_mut().filter(|known| **known != Known::Nothing) {
-            *known = Known::Waiting;
+    pub fn clear_measurements(&mut self) {
+        self.histogram_bytes = 0;
+        for measurement in self
+            .measurements
+            .iter_mut()
+            .filter(|measurement| **measurement != Measurement::NotFloat)
+        {
+            *measurement = Measurement::Waiting;
         }
-        self.rate_all();
-        self.weigh();
-        self.ask_anew();
+        self.update_sqnrs();
+        self.update_quality();
+        self.recheck_marks();
     }
 
     /// Records an analysis. Returns true if a mark was removed because the tensor has no scale.
-    pub fn learn(&mut self, id: TensorId, found: Result<Analysis, CheckpointError>) -> bool {
-        let Some(known) = self.known.get_mut(id.index()) else { return false };
+    pub fn record_analysis(
+        &mut self,
+        id: TensorId,
+        found: Result<Analysis, CheckpointError>,
+    ) -> bool {
+        let Some(measurement) = self.measurements.get_mut(id.index()) else { return false };
         let dtype = &self.checkpoint.tensor(id).dtype;
         let mark = self.plan.get(id);
-        match (found, &mut *known) {
-            (Ok(analysis), Known::Facts(facts)) => facts.add(dtype, analysis),
+        match (found, &mut *measurement) {
+            (Ok(analysis), Measurement::Done(metrics)) => metrics.add(dtype, analysis),
             (Ok(analysis), _) => match TensorMetrics::of(dtype, analysis) {
-                Some(facts) => *known = Known::Facts(Box::new(facts)),
+                Some(metrics) => *measurement = Measurement::Done(Box::new(metrics)),
                 None => return false,
             },
-            (Err(error), _) => *known = Known::Unreadable(error.to_string()),
+            (Err(error), _) => *measurement = Measurement::Unreadable(error.to_string()),
         }
         if mark.is_some_and(|mark| mark.calibration != Calibration::MinMax) {
-            self.unasked.push(id);
+            self.unchecked_marks.push(id);
         }
-        if let Known::Facts(facts) = known {
-            if let Some(size) = facts.distribution.as_ref().map(|found| found.size()) {
-                match self.distributions.saturating_add(size) {
-                    held if held <= DISTRIBUTIONS => self.distributions = held,
-                    _ => facts.distribution = None,
+        if let Measurement::Done(metrics) = measurement {
+            if let Some(size) = metrics.histogram.as_ref().map(|found| found.size()) {
+                match self.histogram_bytes.saturating_add(size) {
+                    held if held <= MAX_HISTOGRAM_BYTES => self.histogram_bytes = held,
+                    _ => metrics.histogram = None,
                 }
             }
-            let s = &facts.statistics;
+            let s = &metrics.statistics;
             if let Some(first) = s.first_non_finite {
                 let non_finite = Obstacle::NonFinite { nan: s.nan, inf: s.inf, first };
                 if let Some(eligibility) = self.eligibility.get_mut(id.index()) {
@@ -419,36 +427,37 @@ impl Model {
                 }
                 if mark.is_some() {
                     self.plan.unmark(id);
-                    self.measure_plan();
-                    self.rate(id);
+                    self.update_for_plan();
+                    self.update_sqnr(id);
                     return true;
                 }
             }
         }
-        self.rate(id);
+        self.update_sqnr(id);
         false
     }
 
     /// Measured tensors with equal statistics, which may hold the same bytes.
     pub fn duplicate_candidates(&self) -> Candidates {
-        let measured = self.checkpoint.ids().zip(&self.known);
-        let measured = measured.filter_map(|(id, known)| Some((id, &known.facts()?.statistics)));
+        let measured = self.checkpoint.ids().zip(&self.measurements);
+        let measured =
+            measured.filter_map(|(id, measurement)| Some((id, &measurement.metrics()?.statistics)));
         duplicates::candidates(&self.checkpoint, measured)
     }
 
     /// Records which tensors hold the same bytes as an earlier one.
-    pub fn note_duplicates(&mut self, found: &[(TensorId, TensorId)]) {
+    pub fn record_duplicates(&mut self, found: &[(TensorId, TensorId)]) {
         for &(id, first) in found {
             let name = names::visible(&self.checkpoint.tensor(first).name).into();
-            if let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) {
-                facts.flags.retain(|flag| !matches!(flag, Diagnostic::Duplicate(_)));
-                facts.flags.push(Diagnostic::Duplicate(name));
+            if let Some(Measurement::Done(metrics)) = self.measurements.get_mut(id.index()) {
+                metrics.flags.retain(|flag| !matches!(flag, Diagnostic::Duplicate(_)));
+                metrics.flags.push(Diagnostic::Duplicate(name));
             }
         }
     }
 
     /// Recomputes the quality of the plan.
-    pub fn weigh(&mut self) {
+    pub fn update_quality(&mut self) {
         let (mut sum, mut measured) = (0.0, 0);
         let mut quality = Quality::default();
         for (id, _) in self.plan.iter() {
@@ -473,20 +482,20 @@ impl Model {
     }
 
     /// Updates everything that depends on the plan.
-    fn measure_plan(&mut self) {
-        let rated = std::mem::replace(&mut self.rated, self.plan.clone());
-        let is_other = |id: &TensorId| self.quantizer_by(&rated, *id) != self.quantizer_of(*id);
-        let others: Vec<TensorId> = self.plan.differing(&rated).filter(is_other).collect();
-        others.into_iter().for_each(|id| self.rate(id));
+    fn update_for_plan(&mut self) {
+        let sqnr_plan = std::mem::replace(&mut self.sqnr_plan, self.plan.clone());
+        let is_other = |id: &TensorId| self.quantizer_by(&sqnr_plan, *id) != self.quantizer_of(*id);
+        let others: Vec<TensorId> = self.plan.differing(&sqnr_plan).filter(is_other).collect();
+        others.into_iter().for_each(|id| self.update_sqnr(id));
         self.totals = self.plan.totals(&self.checkpoint);
-        self.weigh();
-        self.ask_anew();
+        self.update_quality();
+        self.recheck_marks();
     }
 
     /// Checks again which marks with their own calibration have to be measured.
-    pub fn ask_anew(&mut self) {
+    pub fn recheck_marks(&mut self) {
         let own = |(_, mark): &(TensorId, Quantizer)| mark.calibration != Calibration::MinMax;
-        self.unasked = self.plan.iter().filter(own).map(|(id, _)| id).collect();
+        self.unchecked_marks = self.plan.iter().filter(own).map(|(id, _)| id).collect();
     }
 
     /// Changes the plan as one undo step. Returns false if nothing changed.
@@ -497,7 +506,7 @@ impl Model {
             return false;
         }
         self.history.record(std::mem::replace(&mut self.plan, next));
-        self.measure_plan();
+        self.update_for_plan();
         true
     }
 
@@ -586,7 +595,7 @@ impl Model {
     pub fn try_out(&mut self, mut plan: Plan) {
         self.drop_impossible(&mut plan);
         self.plan = plan;
-        self.measure_plan();
+        self.update_for_plan();
     }
 
     /// Changes the calibration of the marked tensors among `ids`.
@@ -615,17 +624,19 @@ impl Model {
     /// was computed, and the marks that have to be measured.
     pub fn unmeasured(&mut self) -> (bool, Vec<(TensorId, Quantizer)>) {
         let (mut counted, mut left) = (Vec::new(), Vec::new());
-        for id in std::mem::take(&mut self.unasked) {
+        for id in std::mem::take(&mut self.unchecked_marks) {
             let Some(quantizer) = self.plan.get(id) else { continue };
-            let Some(Known::Facts(facts)) = self.known.get(id.index()) else { continue };
-            let known = facts.cost_of(quantizer).is_some();
+            let Some(Measurement::Done(metrics)) = self.measurements.get(id.index()) else {
+                continue;
+            };
+            let is_measured = metrics.cost_of(quantizer).is_some();
             let usual = [Calibration::MinMax, Calibration::Learned];
-            if known || usual.contains(&quantizer.calibration) {
+            if is_measured || usual.contains(&quantizer.calibration) {
                 // The calibration of all tensors measures these.
                 continue;
             }
             let one_scale = quantizer.scheme.groups(&self.checkpoint.tensor(id).shape).count() == 1;
-            let exact = facts.distribution.as_ref().filter(|found| one_scale && found.is_exact());
+            let exact = metrics.histogram.as_ref().filter(|found| one_scale && found.is_exact());
             match exact {
                 Some(values) => counted.push((id, quantizer, values)),
                 None => left.push((id, quantizer)),
@@ -638,32 +649,32 @@ impl Model {
             .collect();
         let answered = !answers.is_empty();
         for (id, outcome) in answers {
-            if let Some(Known::Facts(facts)) = self.known.get_mut(id.index()) {
-                facts.note(&outcome);
+            if let Some(Measurement::Done(metrics)) = self.measurements.get_mut(id.index()) {
+                metrics.record_outcome(&outcome);
             }
-            self.rate(id);
+            self.update_sqnr(id);
         }
         (answered, left)
     }
 
     pub fn undo(&mut self) -> bool {
         let done = self.history.undo(&mut self.plan);
-        self.after_travel();
+        self.after_history_step();
         done
     }
 
     pub fn redo(&mut self) -> bool {
         let done = self.history.redo(&mut self.plan);
-        self.after_travel();
+        self.after_history_step();
         done
     }
 
     /// An old plan may mark a tensor that has turned out to have no scale since.
-    fn after_travel(&mut self) {
+    fn after_history_step(&mut self) {
         let mut plan = std::mem::take(&mut self.plan);
         self.drop_impossible(&mut plan);
         self.plan = plan;
-        self.measure_plan();
+        self.update_for_plan();
     }
 
     fn drop_impossible(&self, plan: &mut Plan) {
@@ -677,7 +688,7 @@ impl Model {
 }
 
 /// GGUF stores int8 as Q8_0, in blocks of 32.
-fn first_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
+fn initial_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
     match checkpoint.format() {
         Format::Gguf => QuantizationScheme::per_block(32),
         _ => default_scheme(checkpoint),

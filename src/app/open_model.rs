@@ -1,15 +1,15 @@
 //! The dialog that opens another model: a path, and models to choose from.
 
-use crate::app::picker::Choice;
+use crate::app::picker::ModelChoice;
 use std::path::PathBuf;
 use tui_input::Input;
 
 #[derive(Debug, Default)]
 pub struct OpenModel {
     pub input: Input,
-    /// Every known model: those opened lately first, then those that were found.
-    pub known: Vec<Choice>,
-    /// The row under the cursor among those that fit; `None`: the typed path.
+    /// Every known model: recently opened ones first, then those that were found.
+    pub known: Vec<ModelChoice>,
+    /// The row under the cursor among those that match; `None` selects the typed path.
     pub chosen: Option<usize>,
     /// Why the model did not open.
     pub problem: Option<String>,
@@ -19,9 +19,9 @@ pub struct OpenModel {
 
 impl OpenModel {
     /// The known models whose names contain every typed word.
-    pub fn choices(&self) -> Vec<&Choice> {
+    pub fn choices(&self) -> Vec<&ModelChoice> {
         let typed = self.input.value().to_lowercase();
-        let fits = |choice: &&Choice| {
+        let fits = |choice: &&ModelChoice| {
             let name = format!("{} {}", choice.name, choice.path.display()).to_lowercase();
             typed.split_whitespace().all(|word| name.contains(word))
         };

@@ -9,9 +9,9 @@ use crate::text::figures;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-/// What the measurement of output errors reports, in this order.
+/// An event of the measurement of output errors, in this order.
 #[derive(Debug)]
-pub enum News {
+pub enum OutputsEvent {
     /// The captures are open; nothing is measured yet.
     Opened(Outputs),
     Found(TensorId, Result<LayerOutput, String>),

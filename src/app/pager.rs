@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn scrolling_stops_when_the_end_is_in_sight() {
+    fn scrolling_stops_at_the_end() {
         let mut pager = Pager::new("t", vec![Line::Blank; 10]);
         pager.scroll_by(100, 20, 4);
         assert_eq!(pager.scroll(), 6);

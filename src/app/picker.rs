@@ -1,4 +1,4 @@
-//! The list of models to choose from, where a path holds several or none.
+//! The list of models to choose from, shown if a path has several models or none.
 
 use crate::app::action::Action;
 use crate::app::keymap::KeyMap;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// A row of the list.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub struct ModelChoice {
     pub path: PathBuf,
     /// The name to show, with control characters escaped.
     pub name: String,
@@ -23,8 +23,8 @@ pub struct Choice {
 #[derive(Clone, Debug)]
 pub struct Picker {
     /// Notes on the search, one sentence each.
-    pub said: Vec<String>,
-    pub choices: Vec<Choice>,
+    pub notes: Vec<String>,
+    pub choices: Vec<ModelChoice>,
     pub cursor: usize,
     /// Why the model that was chosen last did not open.
     pub problem: Option<String>,
@@ -46,13 +46,18 @@ pub enum Picked {
 impl Picker {
     /// `here` are the models below `root`; `hub` are those in the Hugging Face cache at a path.
     pub fn new(root: &Path, here: Models, hub: Option<(&Path, Models)>) -> Picker {
-        let mut picker =
-            Picker { said: Vec::new(), choices: Vec::new(), cursor: 0, problem: None, help: false };
+        let mut picker = Picker {
+            notes: Vec::new(),
+            choices: Vec::new(),
+            cursor: 0,
+            problem: None,
+            help: false,
+        };
         picker.add(root, here, "here", "below");
         if let Some((cache, models)) = hub {
             picker.add(cache, models, "Hugging Face", "in the Hugging Face cache");
         }
-        picker.choices.push(Choice {
+        picker.choices.push(ModelChoice {
             path: PathBuf::from(demo::WORD),
             name: "the built-in demo".to_owned(),
             place: "",
@@ -64,10 +69,10 @@ impl Picker {
     fn add(&mut self, root: &Path, models: Models, place: &'static str, place_in_words: &str) {
         let shown = names::visible(&root.to_string_lossy()).into_owned();
         if models.found.is_empty() {
-            self.said.push(format!("No model found {place_in_words} {shown}."));
+            self.notes.push(format!("No model found {place_in_words} {shown}."));
         }
         if !models.complete {
-            self.said.push(format!("{shown} is too large: only a part of it was searched."));
+            self.notes.push(format!("{shown} is too large: only a part of it was searched."));
         }
         self.choices.extend(models.found.into_iter().map(|found| choice(root, found, place)));
     }
@@ -120,7 +125,7 @@ impl Picker {
     }
 }
 
-fn choice(root: &Path, found: FoundModel, place: &'static str) -> Choice {
+fn choice(root: &Path, found: FoundModel, place: &'static str) -> ModelChoice {
     let below = found.path.strip_prefix(root).unwrap_or(&found.path);
     let name = match below.as_os_str().is_empty() {
         true => root.to_string_lossy(),
@@ -132,7 +137,7 @@ fn choice(root: &Path, found: FoundModel, place: &'static str) -> Choice {
         None => name.into_owned(),
     };
     let name = names::visible(&name).into_owned();
-    Choice { path: found.path, name, place, known: Some((found.format, found.bytes)) }
+    ModelChoice { path: found.path, name, place, known: Some((found.format, found.bytes)) }
 }
 
 #[cfg(test)]
@@ -147,15 +152,15 @@ mod tests {
     }
 
     #[test]
-    fn models_have_the_names_people_know_them_by() {
+    fn models_are_listed_with_readable_names() {
         let picker = picker();
         let names: Vec<&str> = picker.choices.iter().map(|choice| &*choice.name).collect();
         assert_eq!(names, ["a\\u{1b}.gguf", "b", "org/name", "the built-in demo"]);
-        assert_eq!(picker.said, ["/hub is too large: only a part of it was searched."]);
+        assert_eq!(picker.notes, ["/hub is too large: only a part of it was searched."]);
     }
 
     #[test]
-    fn keys_choose_and_leave() {
+    fn keys_select_models_and_quit() {
         let (mut picker, keys) = (picker(), KeyMap::default());
         let mut press = |key| picker.press(&keys, key, 3);
         press(Key::Char('j'));
@@ -170,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mouse_chooses_and_a_second_click_takes() {
+    fn a_click_selects_and_a_second_click_opens() {
         let mut picker = picker();
         assert_eq!(picker.click(2), Picked::Nothing);
         assert_eq!(picker.click(9), Picked::Nothing);
@@ -183,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_found_that_is_said_and_the_demo_is_offered() {
+    fn without_models_a_note_and_the_demo_are_shown() {
         let picker = Picker::new(Path::new("/empty"), Models::default(), None);
-        assert_eq!(picker.said[0], "No model found below /empty.");
+        assert_eq!(picker.notes[0], "No model found below /empty.");
         assert_eq!(picker.choices.len(), 1);
     }
 }

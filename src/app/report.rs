@@ -1,4 +1,4 @@
-//! The report of what is known now.
+//! The report of the current measurements.
 
 use crate::app::model::Model;
 use crate::app::state::App;
@@ -27,17 +27,17 @@ impl App {
     fn reported(&self, tensor: TensorId) -> Row {
         let model = &self.model;
         let quantizer = model.quantizer_of(tensor);
-        let facts = model.known(tensor).facts();
+        let metrics = model.measurement(tensor).metrics();
         let outputs = model.outputs.as_ref();
         Row {
             tensor,
             reason: model.reason(tensor).map(|reason| reason.to_string()),
             marked: model.is_marked(tensor),
             quantizer,
-            statistics: facts.map(|facts| facts.statistics),
-            flags: facts.map(|facts| facts.flags.clone()).unwrap_or_default(),
-            costs: facts.map(|facts| costs(model, facts, tensor)).unwrap_or_default(),
-            histogram: facts.and_then(histogram),
+            statistics: metrics.map(|metrics| metrics.statistics),
+            flags: metrics.map(|metrics| metrics.flags.clone()).unwrap_or_default(),
+            costs: metrics.map(|metrics| costs(model, metrics, tensor)).unwrap_or_default(),
+            histogram: metrics.and_then(histogram),
             unmeasured: outputs.and_then(|outputs| outputs.failure(tensor)).map(str::to_owned),
             input_scale: outputs.and_then(|outputs| outputs.input_scale(tensor)),
         }
@@ -45,13 +45,14 @@ impl App {
 }
 
 /// The errors of every scheme's default quantizer, and of the mark's own.
-fn costs(model: &Model, facts: &TensorMetrics, tensor: TensorId) -> Vec<Cost> {
-    let usual = tensor_metrics::SCHEMES.into_iter().map(|scheme| model.usual(tensor, scheme));
+fn costs(model: &Model, metrics: &TensorMetrics, tensor: TensorId) -> Vec<Cost> {
+    let usual =
+        tensor_metrics::SCHEMES.into_iter().map(|scheme| model.default_quantizer(tensor, scheme));
     let all = usual.chain(std::iter::once(model.quantizer_of(tensor)));
     let mut costs: Vec<Cost> = Vec::new();
     for quantizer in all {
         if let Some(tensor_metrics::Cost::Error { error, noise_share, scales, largest_scale }) =
-            facts.cost_of(quantizer)
+            metrics.cost_of(quantizer)
             && costs.iter().all(|cost| cost.quantizer != quantizer)
         {
             costs.push(Cost {
@@ -72,12 +73,12 @@ fn costs(model: &Model, facts: &TensorMetrics, tensor: TensorId) -> Vec<Cost> {
 }
 
 /// The histogram if it is in memory, otherwise the row's sparkline.
-fn histogram(facts: &TensorMetrics) -> Option<Histogram> {
-    let absmax = facts.statistics.absmax;
-    match (&facts.distribution, facts.sketch) {
+fn histogram(metrics: &TensorMetrics) -> Option<Histogram> {
+    let absmax = metrics.statistics.absmax;
+    match (&metrics.histogram, metrics.sparkline) {
         (Some(counted), _) => Some(Histogram::of(counted, absmax)),
-        (None, Some(sketch)) => {
-            let counts = sketch.iter().map(|&height| f32::from(height)).collect();
+        (None, Some(sparkline)) => {
+            let counts = sparkline.iter().map(|&height| f32::from(height)).collect();
             Some(Histogram::sketched(absmax, counts))
         }
         (None, None) => None,

@@ -42,7 +42,7 @@ impl SaveKind {
     }
 }
 
-/// Every kind of output for marks. Static quantization is offered if scales of inputs are known.
+/// Every kind of output for marks. Static quantization is offered if input scales are known.
 fn kinds(model: &Model) -> Vec<SaveKind> {
     let known = !model.input_scales().is_empty();
     let kinds = formats::containers().flat_map(|container| {
@@ -52,7 +52,7 @@ fn kinds(model: &Model) -> Vec<SaveKind> {
     kinds.collect()
 }
 
-const FLOATS: [Option<FloatType>; 4] =
+const FLOAT_CHOICES: [Option<FloatType>; 4] =
     [None, Some(FloatType::F32), Some(FloatType::BF16), Some(FloatType::F16)];
 
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ pub struct SaveDialog {
     pub kind: SaveKind,
     pub path: Input,
     /// What would be written, or why the save would fail; `None` until it is computed.
-    pub laid_out: Option<Result<LaidOut, Refusal>>,
+    pub preview: Option<Result<SavePreview, Refusal>>,
     /// Why the last attempt failed.
     pub problem: Option<String>,
     /// The directory that has to be created first.
@@ -69,7 +69,7 @@ pub struct SaveDialog {
 
 /// What a save would write.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LaidOut {
+pub struct SavePreview {
     pub files: usize,
     /// Total bytes of the files.
     pub bytes: u64,
@@ -81,14 +81,14 @@ pub struct LaidOut {
 pub struct Refusal {
     pub why: String,
     /// A change of the marks with which it would not fail.
-    pub fix: Option<Box<Fix>>,
+    pub fix: Option<Box<PlanFix>>,
 }
 
 /// A change of the marks that a refusal suggests.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fix {
+pub struct PlanFix {
     pub plan: Plan,
-    /// What it changes: `make all 37 marks per channel`.
+    /// Describes the change: `make all 37 marks per channel`.
     pub what: String,
 }
 
@@ -105,7 +105,7 @@ pub struct SaveChoice {
 impl SaveDialog {
     pub fn new(kind: SaveKind, checkpoint: &Checkpoint) -> SaveDialog {
         let path = Input::new(default_path(kind, checkpoint));
-        SaveDialog { kind, path, laid_out: None, problem: None, missing: None }
+        SaveDialog { kind, path, preview: None, problem: None, missing: None }
     }
 
     pub fn title(&self) -> &'static str {
@@ -115,8 +115,8 @@ impl SaveDialog {
         }
     }
 
-    /// The formats or types, with what keeps this model from each. `known`: the formats that
-    /// this checkpoint can be saved in.
+    /// The formats or types, each with the reason why this model cannot be saved in it, if there is
+    /// one. `known` says which formats this checkpoint can be saved in.
     pub fn choices(&self, model: &Model, known: &[FormatFit]) -> Vec<SaveChoice> {
         match self.kind {
             SaveKind::Quantize(_) | SaveKind::Static => {
@@ -134,7 +134,7 @@ impl SaveDialog {
                 };
                 kinds(model).into_iter().map(choice).collect()
             }
-            SaveKind::Dequantize(chosen) => FLOATS
+            SaveKind::Dequantize(chosen) => FLOAT_CHOICES
                 .into_iter()
                 .map(|to| SaveChoice {
                     name: to.map_or("original".to_owned(), |to| to.dtype().name().to_lowercase()),
@@ -160,14 +160,16 @@ impl SaveDialog {
             kind @ (SaveKind::Quantize(_) | SaveKind::Static) => {
                 neighbour(&kinds(model), kind, forward)
             }
-            SaveKind::Dequantize(to) => SaveKind::Dequantize(neighbour(&FLOATS, to, forward)),
+            SaveKind::Dequantize(to) => {
+                SaveKind::Dequantize(neighbour(&FLOAT_CHOICES, to, forward))
+            }
         };
         if untouched {
             self.path = Input::new(default_path(self.kind, checkpoint));
         }
     }
 
-    /// The request to save. `Err`: why the format cannot be written.
+    /// The request to save, or why the format cannot be written.
     pub fn request(
         &self,
         model: &Model,
@@ -190,8 +192,8 @@ impl SaveDialog {
     }
 
     /// The change of the marks that makes the save possible, if it is refused and there is one.
-    pub fn fix(&self) -> Option<&Fix> {
-        self.laid_out.as_ref()?.as_ref().err()?.fix.as_deref()
+    pub fn fix(&self) -> Option<&PlanFix> {
+        self.preview.as_ref()?.as_ref().err()?.fix.as_deref()
     }
 
     /// The marks that will be written. Static quantization needs the scale of a layer's inputs, so
@@ -261,22 +263,22 @@ impl SaveDialog {
             let scales = counted(own, "scale");
             lines.push(format!("{scales} of inputs from the plan, not calibrated again"));
         }
-        if let Some(Ok(laid)) = &self.laid_out {
+        if let Some(Ok(preview)) = &self.preview {
             let before = model.totals().before;
             lines.push(format!(
                 "{} → {} in {}  ({})",
                 bytes(before),
-                bytes(laid.bytes),
-                counted(laid.files, "file"),
-                ratio(before, laid.bytes)
+                bytes(preview.bytes),
+                counted(preview.files, "file"),
+                ratio(before, preview.bytes)
             ));
         }
         lines
     }
 
     pub fn warnings(&self, model: &Model) -> Vec<String> {
-        let laid_out = self.laid_out.iter().flatten().flat_map(|laid| laid.warnings.clone());
-        let mut warnings: Vec<String> = laid_out.collect();
+        let preview = self.preview.iter().flatten().flat_map(|preview| preview.warnings.clone());
+        let mut warnings: Vec<String> = preview.collect();
         if let SaveKind::Dequantize(_) = self.kind {
             return warnings;
         }
@@ -312,7 +314,7 @@ impl SaveDialog {
     }
 }
 
-/// Why a model cannot be saved in a container, whatever is marked.
+/// Why a model cannot be saved in a container, regardless of the marks.
 fn obstacle(container: Container, model: &Model, known: &[FormatFit]) -> Option<String> {
     if let Err(why) = model.plan().target.clone().with_format(container) {
         return Some(why.to_string());
@@ -438,7 +440,7 @@ pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
 }
 
 /// Maximum number of tensors listed in a receipt.
-const LISTED: usize = 50;
+const MAX_LISTED_TENSORS: usize = 50;
 
 fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
     if receipt.quantized.is_empty() {
@@ -451,7 +453,7 @@ fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
         .collect();
     let preview = |name: &str| -> Option<&ErrorStatistics> {
         let id = *ids.get(name)?;
-        model.known(id).facts()?.error_of(model.quantizer_of(id))
+        model.measurement(id).metrics()?.error_of(model.quantizer_of(id))
     };
     let mut rows: Vec<(&str, &ErrorStatistics, Option<&ErrorStatistics>)> = receipt
         .quantized
@@ -485,15 +487,15 @@ fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
         "{:>9}  {:>9}  {:<12}tensor",
         "on disk", "preview", "scheme"
     )));
-    for (name, disk, preview) in rows.iter().take(LISTED) {
+    for (name, disk, preview) in rows.iter().take(MAX_LISTED_TENSORS) {
         let shown = preview.map_or("—".to_owned(), |p| decibels(p.sqnr_db));
         let scheme = ids.get(name).map_or("", |&id| scheme_name(model.scheme_of(id)));
         let disk = decibels(disk.sqnr_db);
         let name = names::visible(name);
         lines.push(Line::Verbatim(format!("{disk:>9}  {shown:>9}  {scheme:<12}{name}")));
     }
-    if rows.len() > LISTED {
-        lines.push(Line::text(format!("… and {} more", rows.len() - LISTED)));
+    if rows.len() > MAX_LISTED_TENSORS {
+        lines.push(Line::text(format!("… and {} more", rows.len() - MAX_LISTED_TENSORS)));
     }
     lines
 }

@@ -1,4 +1,5 @@
-//! The list of schemes: what the target holds, what each costs, and which marks a choice changes.
+//! The list of schemes: the schemes of the target, the error and size of each, and the marks that
+//! choosing one changes.
 
 use crate::app::model::Model;
 use crate::app::tensor_metrics::{Cost, scheme_name};
@@ -6,13 +7,13 @@ use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
 use crate::text::figures::counted;
 
-/// Which marks a choice changes.
+/// The marks that choosing a scheme changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The tensors of the row; those that are not marked become so.
+    /// The tensors of the row. Unmarked ones become marked.
     Row,
     MarkedAndShown,
-    /// Every mark, the table and new marks.
+    /// Every mark, the scheme of the table, and new marks.
     All,
 }
 
@@ -20,14 +21,14 @@ impl Scope {
     const ALL: [Scope; 3] = [Scope::Row, Scope::MarkedAndShown, Scope::All];
 }
 
-/// What a scheme costs a group of tensors.
+/// The error and size of a group of tensors under a scheme.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SchemeFigures {
-    /// The mean SQNR in dB of the tensors that are measured.
+    /// The mean SQNR of the measured tensors in dB.
     pub mean: Option<f64>,
-    /// Bytes with scales.
+    /// Size in bytes, including scales.
     pub bytes: u64,
-    /// Tensors that cannot have the scheme; they are not part of the figures.
+    /// The number of tensors that cannot have the scheme. They are not included in the figures.
     pub refused: usize,
 }
 
@@ -61,7 +62,7 @@ impl SchemeFigures {
     }
 }
 
-/// A scheme with what it costs the row, the marked tensors and those shown.
+/// A scheme, and its figures for the row, the marked tensors and all shown tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchemeChoice {
     pub scheme: QuantizationScheme,
@@ -73,10 +74,10 @@ pub struct SchemeChoice {
 /// The tensors of the row that the list was opened on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowTensors {
-    /// The row in words: `this tensor`, `this module`.
+    /// Describes the row: `this tensor`, `this module`.
     pub name: String,
     pub tensors: Vec<TensorId>,
-    /// Why none of them can be quantized, if so.
+    /// Why none of the tensors can be quantized; `None` if some can.
     pub refusal: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! A cursor and a scroll position in a list of which only some rows fit the screen.
+//! The cursor and the scroll position of a list that may be longer than the screen.
 
 use std::ops::Range;
 
@@ -16,7 +16,8 @@ pub enum Motion {
 }
 
 impl Motion {
-    /// The row this leads to from `row`, in a list of `len` rows of which `height` are visible.
+    /// Returns the row that the movement leads to from `row`, in a list of `len` rows with `height`
+    /// visible rows.
     pub(crate) fn from(self, row: u64, len: u64, height: u64) -> u64 {
         // One row of the last page stays visible.
         let page = height.saturating_sub(1).max(1);
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_list_pulls_the_cursor_back() {
+    fn shortening_a_list_keeps_the_cursor_inside() {
         let mut list = list();
         list.move_cursor(Motion::Last);
         list.set_len(3);

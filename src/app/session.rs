@@ -1,4 +1,4 @@
-//! The session: marks and cursor, kept from one run to the next.
+//! The session: marks and cursor, saved from one run to the next.
 
 use crate::app::action::Action;
 use crate::app::state::App;
@@ -11,7 +11,7 @@ use std::path::Path;
 
 const VERSION: u32 = 1;
 
-/// What is kept of one model.
+/// The saved state of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Session {
@@ -49,7 +49,7 @@ impl Session {
 }
 
 impl App {
-    /// The session to keep.
+    /// The session to save.
     pub fn session(&self) -> Session {
         let checkpoint = &self.model.checkpoint;
         let plan = self.model.plan();
@@ -101,7 +101,7 @@ impl App {
             if self.model.replace(plan.clone()) {
                 // These marks are in the session file already, so quitting need not ask about
                 // them.
-                self.model.note_saved(&plan);
+                self.model.record_saved(&plan);
                 let marked = crate::text::figures::counted(marked, "mark");
                 let target = match plan.target.is_default() {
                     true => String::new(),

@@ -37,7 +37,7 @@ impl Default for Settings {
             scheme: None,
             sort: Sort::by(Column::Sqnr),
             tree: false,
-            columns: OPTIONAL.to_vec(),
+            columns: DEFAULT_COLUMNS.to_vec(),
             thresholds: Thresholds::default(),
             keys: KeyMap::default(),
         }
@@ -67,21 +67,21 @@ pub enum Glyphs {
 }
 
 /// Columns that are shown by default.
-pub const OPTIONAL: [Column; 5] =
+pub const DEFAULT_COLUMNS: [Column; 5] =
     [Column::Shape, Column::DType, Column::Bytes, Column::Values, Column::Scheme];
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct File {
-    screen: Screen,
-    table: Table,
-    words: Words,
-    keys: BTreeMap<String, BTreeMap<String, Keys>>,
+struct SettingsFile {
+    screen: ScreenSection,
+    table: TableSection,
+    words: RatingSection,
+    keys: BTreeMap<String, BTreeMap<String, KeyNames>>,
 }
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Screen {
+struct ScreenSection {
     theme: ThemeChoice,
     glyphs: Glyphs,
     mouse: bool,
@@ -89,16 +89,16 @@ struct Screen {
     session: bool,
 }
 
-impl Default for Screen {
+impl Default for ScreenSection {
     fn default() -> Self {
         let (theme, glyphs) = (ThemeChoice::Auto, Glyphs::Unicode);
-        Screen { theme, glyphs, mouse: true, animation: true, session: true }
+        ScreenSection { theme, glyphs, mouse: true, animation: true, session: true }
     }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Table {
+struct TableSection {
     scheme: Option<String>,
     sort: Option<String>,
     tree: bool,
@@ -107,7 +107,7 @@ struct Table {
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Words {
+struct RatingSection {
     fair: Option<f64>,
     good: Option<f64>,
     excellent: Option<f64>,
@@ -115,16 +115,17 @@ struct Words {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Keys {
+enum KeyNames {
     One(String),
     Several(Vec<String>),
 }
 
 impl Settings {
     /// # Errors
-    /// Returns what is wrong with the text.
+    /// Fails if the text is not valid TOML, or if a setting is unknown or invalid.
     pub fn parse(text: &str) -> Result<Settings, String> {
-        let file: File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        let file: SettingsFile =
+            toml::from_str(text).map_err(|error| error.message().to_owned())?;
         let mut settings = Settings {
             theme: file.screen.theme,
             glyphs: file.screen.glyphs,
@@ -145,10 +146,10 @@ impl Settings {
             settings.sort = Sort::by(column(&sort, &Column::ALL, "table.sort")?);
         }
         if let Some(columns) = file.table.columns {
-            let wanted = columns.iter().map(|name| column(name, &OPTIONAL, "table.columns"));
+            let wanted = columns.iter().map(|name| column(name, &DEFAULT_COLUMNS, "table.columns"));
             settings.columns = wanted.collect::<Result<_, String>>()?;
         }
-        let Words { fair, good, excellent } = file.words;
+        let RatingSection { fair, good, excellent } = file.words;
         let usual = Thresholds::default();
         settings.thresholds = Thresholds::new(
             fair.unwrap_or(usual.fair),
@@ -159,8 +160,8 @@ impl Settings {
         for (context, actions) in file.keys {
             for (action, keys) in actions {
                 let keys = match keys {
-                    Keys::One(key) => vec![key],
-                    Keys::Several(keys) => keys,
+                    KeyNames::One(key) => vec![key],
+                    KeyNames::Several(keys) => keys,
                 };
                 settings.keys.rebind(&context, &action, &keys)?;
             }
@@ -232,7 +233,7 @@ excellent = {excellent:.1}
         fair = words.fair,
         good = words.good,
         excellent = words.excellent,
-        optional = names(&OPTIONAL),
+        optional = names(&DEFAULT_COLUMNS),
     );
     let mut contexts: Vec<Context> = Vec::new();
     for binding in BINDINGS {
@@ -262,7 +263,7 @@ mod tests {
     use crate::app::keys::Key;
 
     #[test]
-    fn the_documented_file_says_what_is_so_without_it() {
+    fn the_documented_file_has_the_defaults() {
         let settings = Settings::parse(&documented()).expect("its own text");
         assert_eq!(format!("{settings:?}"), format!("{:?}", Settings::default()));
         let empty = Settings::parse("").expect("nothing");
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_taken_over() {
+    fn settings_are_parsed() {
         let text = r#"
             [screen]
             theme = "mono"
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_can_be_of_schemes() {
+    fn columns_can_show_schemes() {
         let gain = "per-channel over per-tensor";
         let text = format!("[table]\nsort = \"{gain}\"\ncolumns = [\"per-block:32\", \"{gain}\"]");
         let settings = Settings::parse(&text).expect("valid");
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_in_a_sentence() {
+    fn invalid_settings_give_a_reason() {
         for (text, part) in [
             ("[screen]\ntheme = \"pink\"", "pink"),
             ("[screen]\ncolour = true", "colour"),

@@ -9,14 +9,14 @@ use crate::app::filter::Filter;
 use crate::app::formats::FormatFit;
 use crate::app::histogram::HistogramView;
 use crate::app::keys::Context;
-use crate::app::meter::{Meter, Pace};
+use crate::app::meter::{Meter, RateTracker};
 use crate::app::model::Model;
 use crate::app::overlay::Overlay;
 use crate::app::save;
 use crate::app::settings::Settings;
 use crate::app::tab::Tab;
 use crate::app::table::{Column, Row, Table};
-use crate::app::tree::Item;
+use crate::app::tree::TreeItem;
 use crate::app::values::ValuesView;
 use crate::checkpoint::Checkpoint;
 use crate::plan::target::Target;
@@ -36,11 +36,11 @@ pub struct Status {
 
 /// The speed of each job.
 #[derive(Debug, Default)]
-pub(super) struct Paces {
-    pub(super) calibration: Pace,
-    pub(super) save: Pace,
-    pub(super) diff: Pace,
-    pub(super) outputs: Pace,
+pub(super) struct JobRates {
+    pub(super) calibration: RateTracker,
+    pub(super) save: RateTracker,
+    pub(super) diff: RateTracker,
+    pub(super) outputs: RateTracker,
 }
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub struct App {
     pub(super) postponed: bool,
     /// Progress of the output measurements, while they run.
     pub measuring_outputs: Option<Meter>,
-    /// Captured activations to open at the start.
+    /// Captured activations to open when the inspector starts.
     pub activations: Vec<PathBuf>,
     /// Whether the user changed the columns of the settings.
     pub(super) own_columns: bool,
@@ -87,10 +87,10 @@ pub struct App {
     /// The generation of the current calibration; findings of older ones are dropped.
     pub(super) generation: u64,
     /// When the ranking was last updated, and whether there are newer findings.
-    pub(super) settled: Duration,
-    pub(super) unsettled: bool,
-    pub(super) paces: Paces,
-    pub(super) hurried: Vec<TensorId>,
+    pub(super) ranking_updated: Duration,
+    pub(super) ranking_is_stale: bool,
+    pub(super) rates: JobRates,
+    pub(super) prioritized: Vec<TensorId>,
     pub(super) receipts: Vec<String>,
     /// The number that is typed before a movement.
     pub(super) count: Option<usize>,
@@ -135,17 +135,17 @@ impl App {
             compared_with: String::new(),
             search: Filter::everything(),
             generation: 0,
-            settled: Duration::ZERO,
-            unsettled: false,
-            paces: Paces::default(),
-            hurried: Vec::new(),
+            ranking_updated: Duration::ZERO,
+            ranking_is_stale: false,
+            rates: JobRates::default(),
+            prioritized: Vec::new(),
             receipts: Vec::new(),
             count: None,
             model,
         }
     }
 
-    /// Takes over what outlives a model from the state of the model before.
+    /// Takes over the receipts from the previous state when another model is opened.
     pub(crate) fn carry_over(&mut self, before: &mut App) {
         self.receipts = std::mem::take(&mut before.receipts);
     }
@@ -192,8 +192,8 @@ impl App {
     /// The tensor under the cursor.
     pub fn current_tensor(&self) -> Option<TensorId> {
         match self.table.current()?.item {
-            Item::Tensor(id) => Some(id),
-            Item::Module(_) => None,
+            TreeItem::Tensor(id) => Some(id),
+            TreeItem::Module(_) => None,
         }
     }
 
@@ -206,8 +206,8 @@ impl App {
     /// The name of a row's tensor, or the path of its module.
     pub fn full_name(&self, row: Row) -> &str {
         match row.item {
-            Item::Tensor(id) => &self.model.checkpoint.tensor(id).name,
-            Item::Module(node) => {
+            TreeItem::Tensor(id) => &self.model.checkpoint.tensor(id).name,
+            TreeItem::Module(node) => {
                 let node = self.table.tree().node(node);
                 &self.model.checkpoint.tensor(node.sample).name[..node.prefix as usize]
             }
@@ -219,7 +219,7 @@ impl App {
         self.settings.keys.name(Context::Table, action)
     }
 
-    /// Names the keys that mark.
+    /// Names the keys that mark tensors, for use in a sentence.
     pub fn how_to_mark(&self) -> String {
         let [row, all, role] =
             [Action::Mark, Action::MarkShown, Action::Presets].map(|a| self.key_of(a));
@@ -233,8 +233,8 @@ impl App {
             Action::Save | Action::WriteRecipe => !self.model.plan().is_empty(),
             Action::Budget | Action::ReadRecipe => self.model.has_floats(),
             Action::NextCalibration => self.table.current().is_some_and(|row| match row.item {
-                Item::Tensor(id) => self.model.is_marked(id),
-                Item::Module(node) => self.table.totals(node).marked > 0,
+                TreeItem::Tensor(id) => self.model.is_marked(id),
+                TreeItem::Module(node) => self.table.totals(node).marked > 0,
             }),
             Action::NarrowClip | Action::KeepClip => self.tab == Tab::Histogram,
             Action::Dequantize => save::can_become_floats(&self.model.checkpoint),

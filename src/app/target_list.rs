@@ -1,4 +1,4 @@
-//! The list of targets: which program is to load the output.
+//! The list of targets: the programs that can load the output.
 
 use crate::app::formats::FormatFit;
 use crate::checkpoint::Format;
@@ -28,7 +28,8 @@ pub struct TargetList {
 }
 
 impl TargetList {
-    /// The list with the cursor on the present target. `formats`: those of this checkpoint.
+    /// The list with the cursor on the current target. `formats` says which formats this checkpoint
+    /// can be saved in.
     pub fn new(now: &Target, source: Format, formats: &[FormatFit]) -> TargetList {
         let scheme = match now.container() {
             Container::CompressedTensors(scheme) => scheme,
@@ -87,7 +88,7 @@ impl TargetList {
         TargetList { choices, chosen, loaders, scheme, source }
     }
 
-    /// The target that Enter takes, or why there is none.
+    /// The target that Enter selects, or why there is none.
     pub fn target(&self) -> Result<Target, String> {
         let target = match self.loaders.as_slice() {
             [] => match self.choices.get(self.chosen) {

@@ -1,6 +1,6 @@
 //! What is measured of each tensor, compact enough for 100,000 tensors.
 
-use crate::app::sparkline::{Sketch, sketch};
+use crate::app::sparkline::{Sparkline, sparkline};
 use crate::quantization::{
     Analysis, Calibration, Diagnostic, ErrorStatistics, NotQuantizable, Outcome,
     QuantizationScheme, Quantized, Quantizer, Statistics, ValueHistogram, diagnostics,
@@ -72,9 +72,9 @@ pub struct TensorMetrics {
     pub statistics: Statistics,
     /// Diagnostics, most serious first.
     pub flags: Vec<Diagnostic>,
-    pub sketch: Option<Sketch>,
+    pub sparkline: Option<Sparkline>,
     /// The histogram, while there is memory for it.
-    pub distribution: Option<Box<ValueHistogram>>,
+    pub histogram: Option<Box<ValueHistogram>>,
     /// With min-max calibration, in the order of [`SCHEMES`].
     costs: [Option<Cost>; SCHEMES.len()],
     /// With other calibrations.
@@ -84,16 +84,16 @@ pub struct TensorMetrics {
 impl TensorMetrics {
     /// `None` if the analysis has no statistics.
     pub fn of(dtype: &DType, analysis: Analysis) -> Option<TensorMetrics> {
-        let mut facts = TensorMetrics {
+        let mut metrics = TensorMetrics {
             statistics: analysis.statistics?,
             flags: Vec::new(),
-            sketch: None,
-            distribution: None,
+            sparkline: None,
+            histogram: None,
             costs: Default::default(),
             others: Vec::new(),
         };
-        facts.add(dtype, analysis);
-        Some(facts)
+        metrics.add(dtype, analysis);
+        Some(metrics)
     }
 
     /// Adds a further analysis of the same tensor.
@@ -103,15 +103,15 @@ impl TensorMetrics {
                 self.flags.push(flag);
             }
         }
-        analysis.outcomes.iter().for_each(|outcome| self.note(outcome));
-        if let Some(distribution) = analysis.histogram {
-            self.sketch = Some(sketch(&distribution, self.statistics.absmax));
-            self.distribution = Some(Box::new(distribution));
+        analysis.outcomes.iter().for_each(|outcome| self.record_outcome(outcome));
+        if let Some(histogram) = analysis.histogram {
+            self.sparkline = Some(sparkline(&histogram, self.statistics.absmax));
+            self.histogram = Some(Box::new(histogram));
         }
     }
 
     /// Records the outcome of a quantizer.
-    pub fn note(&mut self, outcome: &Outcome) {
+    pub fn record_outcome(&mut self, outcome: &Outcome) {
         let quantizer = outcome.quantizer;
         let cost = match &outcome.result {
             Ok(Quantized { scales, error: Some(error), .. }) => Cost::Error {
@@ -168,20 +168,20 @@ impl Cost {
 
 /// Whether a tensor is measured.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Known {
+pub enum Measurement {
     /// The tensor has no float elements, so there is nothing to measure.
     #[default]
-    Nothing,
+    NotFloat,
     Waiting,
-    Facts(Box<TensorMetrics>),
+    Done(Box<TensorMetrics>),
     /// The tensor could not be read; the text says why.
     Unreadable(String),
 }
 
-impl Known {
-    pub fn facts(&self) -> Option<&TensorMetrics> {
+impl Measurement {
+    pub fn metrics(&self) -> Option<&TensorMetrics> {
         match self {
-            Known::Facts(facts) => Some(facts),
+            Measurement::Done(metrics) => Some(metrics),
             _ => None,
         }
     }
@@ -202,12 +202,12 @@ pub enum Sqnr {
 }
 
 impl Sqnr {
-    pub fn of(known: &Known, quantizer: Quantizer) -> Sqnr {
-        match known {
-            Known::Nothing => Sqnr::Nothing,
-            Known::Waiting => Sqnr::Waiting,
-            Known::Unreadable(_) => Sqnr::Unreadable,
-            Known::Facts(facts) => match facts.cost_of(quantizer) {
+    pub fn of(measurement: &Measurement, quantizer: Quantizer) -> Sqnr {
+        match measurement {
+            Measurement::NotFloat => Sqnr::Nothing,
+            Measurement::Waiting => Sqnr::Waiting,
+            Measurement::Unreadable(_) => Sqnr::Unreadable,
+            Measurement::Done(metrics) => match metrics.cost_of(quantizer) {
                 Some(Cost::Error { error, .. }) => Sqnr::Decibels(error.sqnr_db),
                 Some(Cost::Impossible(_)) => Sqnr::Impossible,
                 None => Sqnr::Waiting,

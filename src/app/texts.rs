@@ -1,6 +1,6 @@
-//! Texts to read: the checkpoint's metadata, and the legend.
+//! The texts of the pager: the checkpoint's metadata, and the legend.
 
-use crate::app::filter::State;
+use crate::app::filter::Property;
 use crate::app::pager::{Line, Pager};
 use crate::app::save::holds_quantized;
 use crate::checkpoint::Checkpoint;
@@ -75,7 +75,7 @@ pub(crate) fn metadata(
 }
 
 /// The schemes, each with its meaning.
-pub(crate) const SCHEMES_SAID: [(&str, &str); 3] = [
+pub(crate) const SCHEME_MEANINGS: [(&str, &str); 3] = [
     ("per tensor", "one scale per tensor; supported everywhere"),
     ("per channel", "one scale per output channel, along axis 0"),
     ("block n", "one scale per n elements along the last axis"),
@@ -95,7 +95,8 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         part => percent(part),
     };
     let between = |worse: &f64, better: &f64| format!("{} to {}", share(better), share(worse));
-    let state = |state: &State| Line::Field(format!("is:{}", state.word()), state.meaning().into());
+    let state =
+        |state: &Property| Line::Field(format!("is:{}", state.word()), state.meaning().into());
     let mut lines = vec![
         Line::text(format!(
             "SQNR and the figures derived from it are errors of the weights. The error of a layer's output also depends on its input: {opens} opens recorded activations, and the column 'output' shows that error.",
@@ -149,7 +150,7 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         Line::Blank,
         Line::Heading("Schemes".to_owned()),
     ];
-    lines.extend(SCHEMES_SAID.map(|(scheme, meaning)| Line::field(scheme, meaning)));
+    lines.extend(SCHEME_MEANINGS.map(|(scheme, meaning)| Line::field(scheme, meaning)));
     lines.extend([
         Line::field("channel − tensor", "a column: how far one SQNR is above the other"),
         Line::Blank,
@@ -164,7 +165,7 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         ),
         Line::field("!", "before any of these: not"),
     ]);
-    lines.extend(State::ALL.iter().map(state));
+    lines.extend(Property::ALL.iter().map(state));
     lines.extend([Line::Blank, Line::text("Sizes are decimal: 1 MB is 1 000 000 bytes.")]);
     Pager::new("What the figures mean", lines)
 }

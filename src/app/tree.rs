@@ -18,7 +18,7 @@ impl NodeId {
 
 /// What a row shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Item {
+pub enum TreeItem {
     Module(NodeId),
     Tensor(TensorId),
 }
@@ -39,25 +39,25 @@ pub struct Node {
 #[derive(Debug)]
 pub struct Tree {
     pub nodes: Vec<Node>,
-    children: Vec<Item>,
+    children: Vec<TreeItem>,
     /// The module of each tensor: the nearest one with several tensors.
     pub module: Vec<NodeId>,
 }
 
 /// A module while the tree is built, also one with a single tensor.
-struct Found {
+struct ModuleBuilder {
     /// `None` for the root.
     parent: Option<NodeId>,
     sample: TensorId,
     prefix: u32,
-    children: Vec<Item>,
+    children: Vec<TreeItem>,
     /// Number of tensors below it.
     tensors: u32,
 }
 
-impl Found {
-    fn new(parent: Option<NodeId>, sample: TensorId, prefix: u32) -> Found {
-        Found { parent, sample, prefix, children: Vec::new(), tensors: 0 }
+impl ModuleBuilder {
+    fn new(parent: Option<NodeId>, sample: TensorId, prefix: u32) -> ModuleBuilder {
+        ModuleBuilder { parent, sample, prefix, children: Vec::new(), tensors: 0 }
     }
 
     fn is_kept(&self) -> bool {
@@ -71,7 +71,7 @@ const MAX_DEPTH: usize = 32;
 
 impl Tree {
     pub fn of(tensors: &[TensorInfo]) -> Tree {
-        let mut all = vec![Found::new(None, TensorId(0), 0)];
+        let mut all = vec![ModuleBuilder::new(None, TensorId(0), 0)];
         let mut module = Vec::with_capacity(tensors.len());
         let mut known: HashMap<(NodeId, &str), NodeId> = HashMap::with_capacity(tensors.len());
         for (id, tensor) in (0..).map(TensorId).zip(tensors) {
@@ -82,24 +82,24 @@ impl Tree {
                 let parent = node;
                 node = *known.entry((parent, &tensor.name[start..dot])).or_insert_with(|| {
                     let new = NodeId(all.len() as u32);
-                    all.push(Found::new(Some(parent), id, dot as u32));
-                    all[parent.index()].children.push(Item::Module(new));
+                    all.push(ModuleBuilder::new(Some(parent), id, dot as u32));
+                    all[parent.index()].children.push(TreeItem::Module(new));
                     new
                 });
                 all[node.index()].tensors += 1;
                 start = dot + 1;
             }
-            all[node.index()].children.push(Item::Tensor(id));
+            all[node.index()].children.push(TreeItem::Tensor(id));
             module.push(node);
         }
         Tree::without_single_tensors(&all, module)
     }
 
-    fn without_single_tensors(all: &[Found], mut module: Vec<NodeId>) -> Tree {
-        // Refer to the parent of a module that is left out.
+    fn without_single_tensors(all: &[ModuleBuilder], mut module: Vec<NodeId>) -> Tree {
+        // A module that is left out is replaced by its parent.
         let mut places: Vec<NodeId> = Vec::with_capacity(all.len());
         let mut kept = 0;
-        let parent = |found: &Found, places: &[NodeId]| {
+        let parent = |found: &ModuleBuilder, places: &[NodeId]| {
             found.parent.map_or(NodeId::ROOT, |parent| places[parent.index()])
         };
         for found in all {
@@ -111,10 +111,10 @@ impl Tree {
         for found in all.iter().filter(|found| found.is_kept()) {
             let first = children.len() as u32;
             children.extend(found.children.iter().map(|child| match *child {
-                Item::Tensor(_) => *child,
-                Item::Module(module) => match &all[module.index()] {
-                    kept if kept.is_kept() => Item::Module(places[module.index()]),
-                    single => Item::Tensor(single.sample),
+                TreeItem::Tensor(_) => *child,
+                TreeItem::Module(module) => match &all[module.index()] {
+                    kept if kept.is_kept() => TreeItem::Module(places[module.index()]),
+                    single => TreeItem::Tensor(single.sample),
                 },
             }));
             nodes.push(Node {
@@ -133,20 +133,20 @@ impl Tree {
     }
 
     /// The direct children of a module.
-    pub fn children(&self, module: NodeId) -> &[Item] {
+    pub fn children(&self, module: NodeId) -> &[TreeItem] {
         let Range { start, end } = self.node(module).children;
         &self.children[start as usize..end as usize]
     }
 
     /// All tensors below a module, in no particular order.
-    pub fn below(&self, module: NodeId) -> Vec<TensorId> {
+    pub fn tensors_below(&self, module: NodeId) -> Vec<TensorId> {
         let mut found = Vec::new();
         let mut open = vec![module];
         while let Some(node) = open.pop() {
             for child in self.children(node) {
                 match *child {
-                    Item::Module(node) => open.push(node),
-                    Item::Tensor(id) => found.push(id),
+                    TreeItem::Module(node) => open.push(node),
+                    TreeItem::Tensor(id) => found.push(id),
                 }
             }
         }
@@ -154,8 +154,8 @@ impl Tree {
     }
 
     /// Skips modules whose only child is another module: `encoder` → `encoder.layer`.
-    pub fn through(&self, mut module: NodeId) -> NodeId {
-        while let [Item::Module(only)] = *self.children(module) {
+    pub fn skip_single_children(&self, mut module: NodeId) -> NodeId {
+        while let [TreeItem::Module(only)] = *self.children(module) {
             module = only;
         }
         module
@@ -178,23 +178,23 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_what_the_dots_say() {
+    fn modules_follow_the_dots_in_names() {
         let tensors = tensors(&["a.b.w", "c", "a.b.x.w", "a.b.bias"]);
         let tree = Tree::of(&tensors);
         // Root, a and a.b; a.b.x is a single tensor.
         assert_eq!(tree.nodes.len(), 3);
-        let ab = tree.through(NodeId(1));
+        let ab = tree.skip_single_children(NodeId(1));
         assert_eq!(&tensors[0].name[..tree.node(ab).prefix as usize], "a.b");
-        let children = [0, 2, 3].map(|number| Item::Tensor(TensorId(number)));
+        let children = [0, 2, 3].map(|number| TreeItem::Tensor(TensorId(number)));
         assert_eq!(tree.children(ab), children);
         assert_eq!(tree.module, [ab, NodeId::ROOT, ab, ab]);
-        let mut below = tree.below(ab);
+        let mut below = tree.tensors_below(ab);
         below.sort();
         assert_eq!(below, [TensorId(0), TensorId(2), TensorId(3)]);
     }
 
     #[test]
-    fn names_full_of_dots_do_not_nest_without_end() {
+    fn the_depth_of_modules_is_limited() {
         let name = "a.".repeat(100_000);
         let two = [format!("{name}b"), format!("{name}c")];
         let tree = Tree::of(&tensors(&two.each_ref().map(String::as_str)));

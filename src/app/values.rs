@@ -1,6 +1,6 @@
 //! The element window: which elements of a tensor are visible, and what was read of them.
 
-use crate::app::fetched::Fetched;
+use crate::app::job_answer::JobAnswer;
 use crate::app::scroll::{Motion, ScrollList};
 use crate::job::element_window::{Quantization, Request, Window};
 use crate::tensor::{Shape, TensorId};
@@ -16,7 +16,7 @@ pub struct ValuesView {
     count: u64,
     row_len: u64,
     list: ScrollList,
-    window: Fetched<Request, Window>,
+    window: JobAnswer<Request, Window>,
 }
 
 impl ValuesView {
@@ -50,14 +50,14 @@ impl ValuesView {
         }
         let height = self.list.height() as usize;
         let (count, row_len) = (shape.elements(), shape.row_len().max(1));
-        let (list, window) = (ScrollList::new(count), Fetched::default());
+        let (list, window) = (ScrollList::new(count), JobAnswer::default());
         *self = ValuesView { tensor: Some(id), count, row_len, list, window };
         self.list.set_height(height);
     }
 
     /// Drops what was read, but not the cursor.
-    pub fn forget(&mut self) {
-        self.window.forget();
+    pub fn clear(&mut self) {
+        self.window.clear();
     }
 
     /// The elements to read now, if any.
@@ -113,10 +113,10 @@ impl ValuesView {
     }
 }
 
-/// The index that a text stands for: `1234`, or one index per axis as in `3, 17`.
+/// Parses an index: `1234`, or one index per axis as in `3, 17`.
 ///
 /// # Errors
-/// Returns what is wrong with the text.
+/// Fails if the text is invalid or the index is out of range.
 pub(crate) fn index_of(text: &str, shape: &Shape) -> Result<u64, String> {
     let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
     let numbers: Vec<u64> = bare
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_element_is_found_by_its_index_and_by_its_index_per_axis() {
+    fn an_index_is_parsed_as_one_number_or_one_per_axis() {
         let shape = Shape::new([4, 3, 5]).expect("fits");
         for index in 0..60 {
             let text: Vec<String> = shape.place(index).iter().map(u64::to_string).collect();

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_synced_once_all_is_written() {
+    fn the_remaining_bytes_are_synced_after_the_last_write() {
         let missing = Path::new("/nowhere/at all");
         let ((), failed) = with_background_sync(|sync| {
             sync.wrote(missing, 1);

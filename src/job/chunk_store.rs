@@ -4,13 +4,13 @@
 use crate::quantization::MAX_KEPT_BYTES;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// For how many workers there is room to keep chunks; more workers share it.
+/// The capacity is proportional to the number of workers within this range.
 const WORKERS_WITH_ROOM: std::ops::RangeInclusive<usize> = 2..=32;
 
-/// The memory that kept chunks may take.
+/// Accounts for the memory of kept chunks.
 #[derive(Debug)]
 pub(super) struct ChunkStore {
-    /// The most bytes of kept chunks, of all tensors together.
+    /// The maximum size of all kept chunks in bytes.
     capacity: usize,
     /// Bytes of chunks that are kept now.
     kept: AtomicUsize,
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_kept_than_there_is_room_for() {
+    fn kept_chunks_do_not_exceed_the_capacity() {
         let store = ChunkStore::new(2);
         let full = || store.chunk(vec![1; store.capacity / 2]);
         let (first, second) = (full().kept_if(true), full().kept_if(true));

@@ -86,12 +86,12 @@ impl<T: Send + 'static> PendingJob<T> {
         PendingJob { name, progress, work: Box::new(work) }
     }
 
-    /// Starts the job on a thread of its own.
+    /// Starts the job on a new thread.
     pub fn start(self) -> std::io::Result<Job<T>> {
         self.start_on(&mut ThreadExecutor)
     }
 
-    /// Starts the job wherever `executor` runs it.
+    /// Starts the job with an executor.
     pub fn start_on(self, executor: &mut dyn Executor) -> std::io::Result<Job<T>> {
         let PendingJob { name, progress, work } = self;
         let (sender, findings) = channel();
@@ -109,7 +109,7 @@ impl<T: Send + 'static> PendingJob<T> {
 }
 
 impl<T: Send + 'static> Job<T> {
-    /// Starts `work` on a thread of its own.
+    /// Starts `work` on a new thread.
     pub fn start(
         name: &'static str,
         progress: Arc<Progress>,

@@ -1,8 +1,9 @@
-//! Measures the error of the layers' outputs, on all cores. First every layer's inputs are
-//! calibrated and the per-tensor scales of the weights are found, then the products are
-//! computed for a few output channels at a time. A layer is reported once all its channels are
-//! done. Sums are added in the order of the channels, so that figures do not depend on the
-//! number of threads.
+//! Measures output errors of layers on all cores.
+//!
+//! First the inputs of every layer are calibrated and the per-tensor scales of the weights are
+//! computed. Then the products are computed for a few output channels at a time. A layer is
+//! reported once all its channels are done. Sums are added in the order of the channels, so the
+//! figures do not depend on the number of threads.
 
 use super::ordered_fold::OrderedFold;
 use super::scan::{self, Order};
@@ -72,7 +73,7 @@ pub fn start(
                 progress.cancel();
             }
         };
-        // The only error is cancellation, which the caller known of.
+        // The only error is cancellation, which the caller knows of.
         let _ = run(&checkpoint, &activations, &request, threads, progress, &report);
     })
 }

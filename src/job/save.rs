@@ -34,7 +34,7 @@ pub enum SaveEvent {
     Finished(Box<Result<Receipt, JobError>>),
 }
 
-/// Starts the job of [`prepare`] on a thread of its own.
+/// Starts the job of [`prepare`] on a new thread.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
     request: Request,

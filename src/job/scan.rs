@@ -52,7 +52,7 @@ impl Order {
     }
 
     /// Measures these tensors next.
-    pub fn hurry(&self, tensors: impl IntoIterator<Item = TensorId>) {
+    pub fn prioritize(&self, tensors: impl IntoIterator<Item = TensorId>) {
         let mut pending = lock(&self.pending);
         pending.urgent = tensors.into_iter().collect();
     }
@@ -79,7 +79,7 @@ impl Order {
     }
 }
 
-/// Starts the job of [`prepare`] on a thread of its own.
+/// Starts the job of [`prepare`] on a new thread.
 pub fn start(
     checkpoint: Arc<Checkpoint>,
     spec: AnalysisSpec,
@@ -294,10 +294,10 @@ impl<'a> Scan<'a> {
         self.error(id, Problem::Panicked(why))
     }
 
-    /// The next step for a worker whose last step was on tensor `last`. It stays with that
-    /// tensor, so that fewer histograms need to be merged. Then it begins a new tensor, as long
-    /// as fewer are open than there are workers. Then it helps with the oldest open tensor. It
-    /// blocks only if nothing else is left.
+    /// Returns the next step for a worker whose last step was on tensor `last`. In order of
+    /// preference, the worker continues with that tensor, so that fewer histograms need to be merged;
+    /// begins a new tensor, if fewer tensors are open than there are workers; or helps with the oldest
+    /// open tensor. It blocks if there is no step now.
     fn claim(&self, last: Option<&Arc<Shared<'a>>>) -> Option<Step<'a>> {
         if let Some(step) = last.filter(|_| !self.progress.is_cancelled()).and_then(Shared::step) {
             return Some(step);

@@ -102,7 +102,7 @@ mod tests {
     proptest! {
         /// A map of a balanced tree is the same, but for what copies share.
         #[test]
-        fn choices_are_a_map(
+        fn choices_behave_like_a_map(
             steps in prop::collection::vec((0..600u32, 0..3u8, any::<bool>()), 0..60),
         ) {
             let (mut choices, mut map) = (Choices::default(), BTreeMap::new());

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn embeddings_and_norms_are_known_by_their_names() {
+    fn embeddings_and_norms_are_recognised_by_name() {
         for name in [
             "model.embed_tokens.weight",
             "bert.embeddings.word_embeddings.weight",

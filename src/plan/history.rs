@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn undo_and_redo_walk_the_same_path() {
+    fn undo_and_redo_restore_the_states_in_order() {
         let (mut history, mut now) = (History::default(), 1);
         for next in [2, 3] {
             history.record(now);

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 /// Returns the input scales that observers in the checkpoint recorded, by the layer's weight. The
 /// error says why there are none.
 pub fn observed_input_scales(checkpoint: &Checkpoint) -> Result<BTreeMap<TensorId, f32>, String> {
-    let watched = |id| Some((id, checkpoint.observed(id)?.input_scale()?));
-    let scales: BTreeMap<_, _> = checkpoint.ids().filter_map(watched).collect();
+    let observed = |id| Some((id, checkpoint.observed(id)?.input_scale()?));
+    let scales: BTreeMap<_, _> = checkpoint.ids().filter_map(observed).collect();
     if !scales.is_empty() {
         return Ok(scales);
     }

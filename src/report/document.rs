@@ -397,7 +397,7 @@ impl<'a> Tensor<'a> {
     pub(crate) fn observed(
         self,
         learned: Option<&'a QatScales>,
-        watched: Option<&ObservedActivations>,
+        observed: Option<&ObservedActivations>,
         scheme: Option<QuantizationScheme>,
     ) -> Self {
         let learned = learned.map(|learned| LearnedFigures {
@@ -411,14 +411,14 @@ impl<'a> Tensor<'a> {
                 .and_then(|scheme| learned.fits(scheme).err())
                 .map(|why| why.to_string()),
         });
-        if learned.is_none() && watched.is_none() {
+        if learned.is_none() && observed.is_none() {
             return self;
         }
         let observed = Observed {
             learned,
-            input: watched.and_then(|watched| watched.input).map(ExtentFigures::from),
-            output: watched.and_then(|watched| watched.output).map(ExtentFigures::from),
-            input_scale: watched.and_then(ObservedActivations::input_scale),
+            input: observed.and_then(|observed| observed.input).map(ExtentFigures::from),
+            output: observed.and_then(|observed| observed.output).map(ExtentFigures::from),
+            input_scale: observed.and_then(ObservedActivations::input_scale),
         };
         Tensor { observed: Some(observed), ..self }
     }

@@ -5,7 +5,7 @@ use crate::ui::{Colours, Theme};
 use color_eyre::eyre::bail;
 use std::io::{IsTerminal, stdin, stdout};
 
-/// Fails where the inspector cannot be drawn, and says what to use instead.
+/// Fails if the terminal cannot show the inspector, and names the alternative.
 pub(super) fn require_terminal() -> color_eyre::Result<()> {
     let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     if !stdout().is_terminal() || !stdin().is_terminal() || dumb {

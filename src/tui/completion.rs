@@ -19,7 +19,7 @@ pub(super) fn complete(text: &str, directory: &Path) -> Completion {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            // Hidden entries are offered to those who type the dot.
+            // Hidden entries are offered only if the dot is typed.
             let hidden = name.starts_with('.') && !start.starts_with('.');
             let is_directory = std::fs::metadata(entry.path()).is_ok_and(|found| found.is_dir());
             let end = if is_directory { "/" } else { "" };

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 /// Time between two frames while a job runs.
 const FRAME_INTERVAL: Duration = Duration::from_millis(33);
-/// The same with animation turned off.
+/// Time between two frames while a job runs, with animation turned off.
 const STILL_FRAME_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest wait for input while a job runs.
 const MIN_INPUT_WAIT: Duration = Duration::from_millis(5);
-/// The wait for input while nothing runs: how soon a signal is noticed.
+/// The longest wait for input while no job runs. A signal is noticed after at most this time.
 pub(super) const IDLE_WAIT: Duration = Duration::from_millis(150);
 
-/// Runs until the user leaves, the terminal hangs up, or a signal asks the program to end.
+/// Runs until the user quits, the terminal hangs up, or a signal asks the program to end.
 pub(super) fn run<S: Screen, E: Executor>(
     runner: &mut Runner<S, E>,
     signals: &Signals,
@@ -39,7 +39,7 @@ pub(super) fn run<S: Screen, E: Executor>(
             signals.hang_up();
             return Ok(());
         }
-        // All input that is there is handled before the next frame.
+        // All pending input is handled before the next frame.
         while crossterm::event::poll(Duration::ZERO)? && !runner.has_quit() {
             runner.handle_input(crossterm::event::read()?)?;
             changed = true;

@@ -1,6 +1,6 @@
 //! The files that the inspector reads and writes, apart from the model: recipes and reports.
 
-use crate::app::{Fix, LaidOut, NotWritten, Refusal};
+use crate::app::{NotWritten, PlanFix, Refusal, SavePreview};
 use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::export::{OutputPlan, Request, SaveError, Task, write_text};
@@ -9,8 +9,8 @@ use crate::report::{Format, Report};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The path that was typed, with `~/` replaced by the home directory, relative to `directory`.
-/// The demo's name is no path and stays as it is.
+/// Resolves a typed path: replaces `~/` with the home directory, and makes relative paths relative
+/// to `directory`. The name of the demo is not a path and is returned unchanged.
 pub(super) fn resolve(path: &Path, directory: &Path) -> PathBuf {
     if path.as_os_str() == demo::WORD {
         return path.to_owned();
@@ -21,21 +21,24 @@ pub(super) fn resolve(path: &Path, directory: &Path) -> PathBuf {
     }
 }
 
-/// What a save would write, or why it would fail.
-pub(super) fn lay_out(checkpoint: &Checkpoint, request: &Request) -> Result<LaidOut, Refusal> {
+/// Computes what a save would write, or why it would fail.
+pub(super) fn preview_save(
+    checkpoint: &Checkpoint,
+    request: &Request,
+) -> Result<SavePreview, Refusal> {
     let output_plan = OutputPlan::new(checkpoint, request).map_err(|error| Refusal {
         why: error.to_string(),
         fix: fix(checkpoint, request).map(Box::new),
     })?;
-    Ok(LaidOut {
+    Ok(SavePreview {
         files: output_plan.files.len() + output_plan.texts.len() + output_plan.sidecar_files.len(),
         bytes: output_plan.bytes(),
         warnings: output_plan.warnings,
     })
 }
 
-/// A change of the marks with which a save that is refused would work.
-fn fix(checkpoint: &Checkpoint, request: &Request) -> Option<Fix> {
+/// Returns a change of the marks with which a refused save would work.
+fn fix(checkpoint: &Checkpoint, request: &Request) -> Option<PlanFix> {
     let Task::Quantize { plan, format } = &request.task else { return None };
     let target = plan.target.clone().with_format(format.container()).ok()?;
     let fitted = TargetRules::new(checkpoint, &target).ok()?.fit(checkpoint, plan);
@@ -44,10 +47,10 @@ fn fix(checkpoint: &Checkpoint, request: &Request) -> Option<Fix> {
     }
     let task = Task::Quantize { plan: fitted.plan.clone(), format: *format };
     OutputPlan::new(checkpoint, &Request { task, ..request.clone() }).ok()?;
-    Some(Fix { plan: fitted.plan, what: fitted.changes.join("; ") })
+    Some(PlanFix { plan: fitted.plan, what: fitted.changes.join("; ") })
 }
 
-/// Writes a recipe, whole or not at all.
+/// Writes a recipe atomically.
 pub(super) fn write_recipe(
     checkpoint: &Checkpoint,
     path: &Path,
@@ -58,7 +61,7 @@ pub(super) fn write_recipe(
     written.map_err(not_written)
 }
 
-/// Writes a report, whole or not at all.
+/// Writes a report atomically.
 pub(super) fn write_report(
     report: &Report,
     path: &Path,

@@ -1,4 +1,4 @@
-//! The real terminal: raw mode and alternate screen, given back on every way out.
+//! The real terminal: raw mode and alternate screen, restored however the program ends.
 
 use crate::failpoints::{Failpoint, reach};
 use crate::tui::screen::Screen;
@@ -24,7 +24,7 @@ pub(super) struct TerminalGuard {
 }
 
 impl TerminalGuard {
-    /// Takes the terminal, and with `captures_mouse` the mouse.
+    /// Enters raw mode and the alternate screen. Captures the mouse if `captures_mouse` is set.
     pub(super) fn enter(captures_mouse: bool) -> io::Result<TerminalGuard> {
         enter(captures_mouse)?;
         let terminal = Terminal::new(CrosstermBackend::new(stdout())).inspect_err(|_| leave())?;
@@ -89,7 +89,7 @@ fn capture_mouse(capture: bool) -> io::Result<()> {
     }
 }
 
-/// Restores the terminal. Ignores errors: on the way out there is nobody to report them to.
+/// Restores the terminal. Ignores errors, because they can no longer be shown.
 fn leave() {
     let _ = execute!(
         stdout(),

@@ -1,4 +1,4 @@
-//! Translates what the terminal reports into events of the application.
+//! Translates events of the terminal into events of the application.
 
 use crate::app::keys::Key;
 use crate::app::{App, Event};
@@ -12,7 +12,7 @@ use ratatui::layout::{Position, Size};
 /// Rows that one notch of the wheel scrolls.
 const ROWS_PER_NOTCH: isize = 3;
 
-/// The event for what the terminal reports; `None` if it means nothing to the application.
+/// Translates an event of the terminal; `None` if the application has no such event.
 pub(super) fn translate(event: TerminalEvent, app: &App, size: Size) -> Option<Event> {
     match event {
         TerminalEvent::Key(key) => key_of(key).map(Event::Key),
@@ -33,7 +33,7 @@ fn translate_mouse(mouse: MouseEvent, app: &App, size: Size) -> Option<Event> {
     }
 }
 
-/// The key that was pressed; `None` for releases and for keys that nothing is bound to.
+/// The pressed key; `None` for releases and for keys without a counterpart.
 pub(super) fn key_of(event: KeyEvent) -> Option<Key> {
     if event.kind == KeyEventKind::Release {
         return None;

@@ -1,4 +1,4 @@
-//! Runs the inspector on a terminal, from taking the terminal to giving it back.
+//! Runs the inspector on a terminal: enters it, runs the event loop, and restores it.
 
 use crate::checkpoint::Checkpoint;
 use crate::job::ThreadExecutor;
@@ -14,8 +14,8 @@ use std::io::{Write, stderr, stdout};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Opens the inspector on a checkpoint and returns when the user leaves. Prints the receipts
-/// of what was saved.
+/// Opens the inspector on a checkpoint and returns when the user quits. Prints the receipts of all
+/// saves.
 ///
 /// # Errors
 ///

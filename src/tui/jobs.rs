@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Findings of the calibration taken between two frames: enough to keep up with the workers,
-/// few enough to answer keys at once.
+/// The maximum number of calibration findings processed between two frames: enough to keep up with
+/// the workers, few enough to react to keys immediately.
 const MAX_FINDINGS_PER_POLL: usize = 4096;
 /// How long a cancelled save may take to remove its temporary files.
 const SAVE_CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ pub(super) struct Jobs {
     pub(super) queries: Vec<TimedQuery>,
     /// Scans that measure the error of single marks.
     pub(super) mark_errors: Vec<Job<scan::Finding>>,
-    pub(super) outputs: Option<Timed<outputs::News>>,
+    pub(super) outputs: Option<Timed<outputs::OutputsEvent>>,
 }
 
 /// The events since the last poll.
@@ -75,7 +75,7 @@ impl Jobs {
         self.queries.retain(|query| query.kind != kind);
     }
 
-    /// Takes what the jobs have found and removes those that have ended.
+    /// Collects the findings of all jobs, and removes jobs that have ended.
     pub(super) fn poll(&mut self, now: Duration) -> Polled {
         let mut polled = Polled::default();
         self.poll_calibration(now, &mut polled);
@@ -94,7 +94,7 @@ impl Jobs {
         for _ in 0..MAX_FINDINGS_PER_POLL {
             let end = match scan.job.poll() {
                 JobEvent::Finding((tensor, found)) => {
-                    polled.events.push(Event::Found { generation, tensor, found });
+                    polled.events.push(Event::Analyzed { generation, tensor, found });
                     continue;
                 }
                 JobEvent::Nothing => return,
@@ -151,7 +151,7 @@ impl Jobs {
             loop {
                 match job.poll() {
                     JobEvent::Finding((tensor, found)) => {
-                        polled.events.push(Event::Measured { tensor, found });
+                        polled.events.push(Event::MarkMeasured { tensor, found });
                         polled.job_ended = true;
                     }
                     JobEvent::Nothing => return true,
@@ -168,7 +168,7 @@ impl Jobs {
                 JobEvent::Nothing => return,
                 ended => {
                     if let JobEvent::Panicked(why) = ended {
-                        polled.events.push(Event::Outputs(outputs::News::Ended(Err(why))));
+                        polled.events.push(Event::Outputs(outputs::OutputsEvent::Ended(Err(why))));
                     }
                     self.outputs = None;
                     polled.job_ended = true;
@@ -177,7 +177,7 @@ impl Jobs {
         }
     }
 
-    /// The event that reports how far the jobs are.
+    /// The event that reports the progress of the jobs.
     pub(super) fn tick(&self, now: Duration) -> Event {
         let diff = self.queries.iter().find(|query| query.kind == QueryKind::Diff);
         Event::Tick {
@@ -189,8 +189,8 @@ impl Jobs {
         }
     }
 
-    /// Cancels every job. Waits until a save has removed its temporary files and the
-    /// calibration has kept its findings for the next time.
+    /// Cancels every job. Waits until a save has removed its temporary files and the calibration has
+    /// written its cache.
     pub(super) fn finish(self) {
         if let Some(RunningSave { save: Timed { mut job, .. }, .. }) = self.save {
             job.cancel();

@@ -1,7 +1,7 @@
-//! What each kind of scan computes, and the jobs that are more than one scan.
+//! The analysis specs of the inspector's scans, and jobs that consist of more than one scan.
 
 use crate::app::names;
-use crate::app::outputs::{News, Outputs};
+use crate::app::outputs::{Outputs, OutputsEvent};
 use crate::app::tensor_metrics::SCHEMES;
 use crate::checkpoint::Checkpoint;
 use crate::demo;
@@ -13,8 +13,8 @@ use crate::tensor::TensorId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What the calibration computes for every tensor: the error of each scheme with min-max, and
-/// with the model's usual calibration if that is another.
+/// The spec of the calibration: the error of each scheme with min-max calibration, and with the
+/// model's default calibration if that is another one.
 pub(super) fn calibration_spec(schemes: &[QuantizationScheme], usual: Calibration) -> AnalysisSpec {
     AnalysisSpec {
         // Histograms are counted once, in the round that has the per-tensor scheme.
@@ -23,7 +23,7 @@ pub(super) fn calibration_spec(schemes: &[QuantizationScheme], usual: Calibratio
     }
 }
 
-/// The histogram of a tensor, and nothing else.
+/// The spec that computes only the histogram.
 pub(super) fn histogram_spec() -> AnalysisSpec {
     let nothing = AnalysisSpec::scales(Vec::new(), Rounding::default());
     AnalysisSpec { histogram: true, ..nothing }
@@ -39,7 +39,7 @@ fn quantizers(schemes: &[QuantizationScheme], usual: Calibration) -> Vec<Quantiz
         .collect()
 }
 
-/// The tensors of each quantizer, so that one scan measures all that share one.
+/// Groups tensors by quantizer, so that one scan measures all tensors with the same quantizer.
 pub(super) fn group_by_quantizer(
     marks: Vec<(TensorId, Quantizer)>,
 ) -> Vec<(Quantizer, Vec<TensorId>)> {
@@ -71,15 +71,15 @@ pub(super) fn measure_outputs(
     files: Vec<PathBuf>,
     threads: Option<usize>,
     progress: &Progress,
-    report: &(dyn Fn(News) + Sync),
+    report: &(dyn Fn(OutputsEvent) + Sync),
 ) {
     let captures = match demo::open_activations(&files, checkpoint) {
         Ok(captures) => captures,
-        Err(error) => return report(News::Ended(Err(error.to_string()))),
+        Err(error) => return report(OutputsEvent::Ended(Err(error.to_string()))),
     };
     let first = captures.unmatched().first().map(|(_, name)| names::visible(name).into_owned());
     let importance = captures.importance(checkpoint);
-    report(News::Opened(Outputs {
+    report(OutputsEvent::Opened(Outputs {
         files,
         importance: importance.clone(),
         recorded: captures.tensors().collect(),
@@ -94,8 +94,8 @@ pub(super) fn measure_outputs(
         importance,
     };
     let report_layer = |(id, result): output::Finding| {
-        report(News::Found(id, result.map_err(|error| error.to_string())));
+        report(OutputsEvent::Found(id, result.map_err(|error| error.to_string())));
     };
     let ended = output::run(checkpoint, &captures, &request, threads, progress, &report_layer);
-    report(News::Ended(ended.map_err(|stopped| stopped.to_string())));
+    report(OutputsEvent::Ended(ended.map_err(|stopped| stopped.to_string())));
 }

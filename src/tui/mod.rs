@@ -1,4 +1,4 @@
-//! The terminal: entered, left on every way out, and the event loop that owns it.
+//! The inspector on a terminal: the guard that restores it, and the event loop.
 //!
 //! Keys, signals and findings of jobs become events; `app::update` turns events into effects;
 //! [`Runner`] carries the effects out. The runner knows the terminal and the threads only as

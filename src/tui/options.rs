@@ -1,20 +1,20 @@
-//! How the inspector is to run.
+//! The options of the inspector.
 
 use crate::app::settings::Settings;
 use crate::job::cache::Cache;
 use std::path::PathBuf;
 
-/// How the inspector is to run.
+/// The options of the inspector.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Worker threads; all cores if `None`.
     pub threads: Option<usize>,
-    /// Where findings are kept, if they are.
+    /// The cache of analyses, if it is used.
     pub cache: Option<Cache>,
     pub settings: Settings,
-    /// Captured activations to open at the start.
+    /// Captured activations to open when the inspector starts.
     pub activations: Vec<PathBuf>,
-    /// The file that keeps marks and cursor for the next time; none if `None`.
+    /// The session file, if the session is saved.
     pub session: Option<PathBuf>,
     /// The file for the debug log; none if `None`.
     pub log: Option<PathBuf>,

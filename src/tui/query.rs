@@ -17,7 +17,7 @@ pub(super) enum QueryKind {
     Models,
 }
 
-/// A running query, whatever the type of its answer. Dropping it cancels the job.
+/// A running query with an answer of any type. Dropping it cancels the job.
 pub(super) trait Query {
     /// `None` while the job runs; afterwards the event for the answer, if it has one.
     fn poll(&mut self) -> Option<Option<Event>>;
@@ -25,7 +25,7 @@ pub(super) trait Query {
     fn progress(&self) -> &Progress;
 }
 
-/// A query whose answer `to_event` turns into an event.
+/// Creates a query whose answer `to_event` converts to an event.
 pub(super) fn query<T: Send + 'static>(
     job: Job<T>,
     to_event: impl Fn(Result<T, String>) -> Option<Event> + 'static,

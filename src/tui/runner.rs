@@ -1,7 +1,7 @@
-//! Carries effects out: the one place where the application acts on the world.
+//! Carries out effects. Only this part of the inspector reads files, runs jobs or draws.
 
 use crate::app::comparison::comparison;
-use crate::app::picker::{Choice, Picker};
+use crate::app::picker::{ModelChoice, Picker};
 use crate::app::{App, Effect, Event, NotWritten, names, outputs};
 use crate::checkpoint::{Checkpoint, find_models};
 use crate::export::{KnownScales, Request};
@@ -12,7 +12,7 @@ use crate::quantization::{Analysis, AnalysisSpec, QuantizationScheme, Quantizer}
 use crate::report::Format;
 use crate::tensor::TensorId;
 use crate::tui::completion::complete;
-use crate::tui::files::{lay_out, resolve, write_recipe, write_report};
+use crate::tui::files::{preview_save, resolve, write_recipe, write_report};
 use crate::tui::jobs::{Jobs, RunningCalibration, RunningSave, Timed, TimedQuery};
 use crate::tui::log::Log;
 use crate::tui::measurements::{
@@ -46,17 +46,17 @@ pub struct Runner<S, E> {
     pub(super) log: Log,
     clock: Clock,
     quit: bool,
-    /// Models that were open before, the last first.
+    /// Models that were open before, most recent first.
     opened: Vec<PathBuf>,
 }
 
-/// What [`Runner::collect`] took from the jobs.
+/// The result of [`Runner::collect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collected {
     Nothing,
     /// Findings that can be drawn with the next frame.
     Findings,
-    /// The end of a job or an answer to the user, to be drawn at once.
+    /// The end of a job or an answer to the user, which should be drawn immediately.
     Results,
 }
 
@@ -119,7 +119,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         Ok(())
     }
 
-    /// Handles what the terminal reports: keys, mouse and pasted text.
+    /// Handles an event of the terminal: a key, the mouse or pasted text.
     pub fn handle_input(&mut self, event: crossterm::event::Event) -> io::Result<()> {
         match input::translate(event, &self.app, self.screen.size()?) {
             Some(event) => self.handle(event),
@@ -133,7 +133,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         self.carry_out_all(effects)
     }
 
-    /// Handles what the jobs have found since the last call.
+    /// Handles the findings of jobs since the last call.
     pub fn collect(&mut self) -> io::Result<Collected> {
         let polled = self.jobs.poll((self.clock)());
         let found = !polled.events.is_empty();
@@ -148,7 +148,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         })
     }
 
-    /// Tells the application how far the jobs are.
+    /// Passes the progress of the jobs to the application.
     pub fn tick(&mut self) -> io::Result<()> {
         let tick = self.jobs.tick((self.clock)());
         self.handle(tick)
@@ -171,14 +171,14 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         match effect {
             Effect::Calibrate { generation, schemes } => self.calibrate(generation, schemes)?,
             Effect::StopCalibration => self.jobs.calibration = None,
-            Effect::Hurry(tensors) => {
+            Effect::Prioritize(tensors) => {
                 if let Some(calibration) = &self.jobs.calibration {
-                    calibration.order.hurry(tensors);
+                    calibration.order.prioritize(tensors);
                 }
             }
-            Effect::LayOut(request) => {
-                let laid_out = lay_out(self.checkpoint(), &request);
-                self.handle(Event::LaidOut(laid_out))?;
+            Effect::PreviewSave(request) => {
+                let preview = preview_save(self.checkpoint(), &request);
+                self.handle(Event::SavePreviewed(preview))?;
             }
             Effect::ReviewFormats => {
                 let formats = app::formats::review(self.checkpoint());
@@ -201,12 +201,12 @@ impl<S: Screen, E: Executor> Runner<S, E> {
                 self.handle(Event::Config(config))?;
             }
             Effect::ReadValues(request) => self.read_values(request)?,
-            Effect::Count(tensor) => self.count(tensor)?,
+            Effect::BuildHistogram(tensor) => self.count(tensor)?,
             Effect::MeasureClip(request) => self.measure_clip(request)?,
             Effect::CompareSchemes(tensor) => self.compare_schemes(tensor)?,
             Effect::ReadChannels(request) => self.read_channels(request)?,
             Effect::FindDuplicates(candidates) => self.find_duplicates(candidates)?,
-            Effect::Measure(marks) => self.measure_marks(marks),
+            Effect::MeasureMarks(marks) => self.measure_marks(marks),
             Effect::FindModels => self.find_models()?,
             Effect::OpenModel(path) => self.open_model(&path)?,
             Effect::CompletePath(text) => {
@@ -242,7 +242,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         Ok(())
     }
 
-    /// Lists the models that can be opened: those of this run, then those that are found.
+    /// Lists the models that can be opened: those opened in this run, then those that are found.
     fn find_models(&mut self) -> io::Result<()> {
         let recent = self.opened.clone();
         let root = match self.options.directory.as_os_str().is_empty() {
@@ -256,12 +256,12 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             let _ = sender
                 .send([recent.iter().map(|path| recent_choice(path)).collect(), found].concat());
         });
-        self.ask(QueryKind::Models, job, |found: Result<Vec<Choice>, String>| {
+        self.ask(QueryKind::Models, job, |found: Result<Vec<ModelChoice>, String>| {
             Some(Event::ModelsFound(found.unwrap_or_default()))
         })
     }
 
-    /// Opens a model in place of the one that is open; keeps the session of that one.
+    /// Saves the session of the current model, and replaces the model with another one.
     fn open_model(&mut self, path: &Path) -> io::Result<()> {
         let resolved = self.resolve(path);
         let checkpoint = match demo::open_model(&resolved) {
@@ -271,7 +271,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             }
         };
         if let Some(path) = &self.options.session {
-            // A session that cannot be kept must not keep the user from the other model.
+            // Failing to save the session must not prevent opening the other model.
             let _ = session::keep(&self.app, path);
             self.options.session = session::path_of(&resolved);
         }
@@ -297,14 +297,14 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         resolve(path, &self.options.directory)
     }
 
-    /// Starts a job, and notes when.
+    /// Starts a job, and records its start time.
     fn begin<T: Send + 'static>(&mut self, job: PendingJob<T>) -> io::Result<Timed<T>> {
         let started = (self.clock)();
         let job = job.start_on(&mut self.executor)?;
         Ok(Timed { job, started })
     }
 
-    /// Starts a query in place of the one of its kind that is running.
+    /// Starts a query. Replaces a running query of the same kind.
     fn ask<T: Send + 'static>(
         &mut self,
         kind: QueryKind,
@@ -326,7 +326,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         Ok(())
     }
 
-    /// A scan of a few tensors whose findings are not kept.
+    /// A scan of a few tensors without the cache.
     fn scan(&self, tensors: Vec<TensorId>, spec: AnalysisSpec) -> PendingJob<scan::Finding> {
         let order = Arc::new(scan::Order::new(tensors));
         scan::prepare(self.checkpoint().clone(), spec, order, self.options.threads, None)
@@ -393,13 +393,15 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             let histogram = analysis_of(found).and_then(|analysis| {
                 analysis.histogram.ok_or_else(|| "the tensor has no elements".to_owned())
             });
-            Some(Event::Counted(tensor, histogram))
+            Some(Event::HistogramBuilt(tensor, histogram))
         })
     }
 
     fn measure_clip(&mut self, request: clip::Request) -> io::Result<()> {
         let job = clip::prepare(self.checkpoint().clone(), request, self.options.threads);
-        self.ask(QueryKind::Clip, job, move |found| Some(Event::Clipped(request, flatten(found))))
+        self.ask(QueryKind::Clip, job, move |found| {
+            Some(Event::ClipMeasured(request, flatten(found)))
+        })
     }
 
     fn compare_schemes(&mut self, tensor: TensorId) -> io::Result<()> {
@@ -428,7 +430,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         let job = PendingJob::new("duplicates", Arc::default(), move |progress, sender| {
             let _ = sender.send(duplicates::run(&checkpoint, &candidates, progress));
         });
-        // The row of a tensor that cannot be read says so already.
+        // Unreadable tensors are already marked in their rows.
         self.ask(QueryKind::Duplicates, job, |found| {
             found.ok().and_then(Result::ok).map(Event::Duplicates)
         })
@@ -468,12 +470,14 @@ impl<S: Screen, E: Executor> Runner<S, E> {
                 self.jobs.outputs = Some(outputs);
                 Ok(())
             }
-            Err(error) => self.handle(Event::Outputs(outputs::News::Ended(Err(error.to_string())))),
+            Err(error) => {
+                self.handle(Event::Outputs(outputs::OutputsEvent::Ended(Err(error.to_string()))))
+            }
         }
     }
 }
 
-/// The path that opens a checkpoint again, wherever relative paths start.
+/// The absolute path or address that opens a checkpoint again.
 fn reopening_path(checkpoint: &Checkpoint) -> PathBuf {
     let path = checkpoint.path();
     let is_url = path.to_string_lossy().contains("://");
@@ -484,13 +488,13 @@ fn reopening_path(checkpoint: &Checkpoint) -> PathBuf {
     }
 }
 
-/// A row of the list for a model that was open before.
-fn recent_choice(path: &Path) -> Choice {
+/// The entry of a recently opened model in the list of models.
+fn recent_choice(path: &Path) -> ModelChoice {
     let name = names::visible(&path.to_string_lossy()).into_owned();
-    Choice { path: path.to_owned(), name, place: "opened before", known: None }
+    ModelChoice { path: path.to_owned(), name, place: "opened before", known: None }
 }
 
-/// The answer, or why there is none, as a sentence.
+/// Merges the two kinds of errors into one message.
 fn flatten<T, E: std::fmt::Display>(answer: Result<Result<T, E>, String>) -> Result<T, String> {
     answer.and_then(|found| found.map_err(|error| error.to_string()))
 }

@@ -1,10 +1,10 @@
-//! What the runner needs of a terminal.
+//! The interface between the runner and a terminal.
 
 use ratatui::Frame;
 use ratatui::layout::Size;
 use std::io;
 
-/// A terminal, or what stands for one in tests.
+/// A terminal, or a screen in memory for tests.
 pub trait Screen {
     /// Columns and rows.
     fn size(&self) -> io::Result<Size>;
@@ -15,13 +15,13 @@ pub trait Screen {
     /// Makes the next frame write every cell, not only those that changed.
     fn invalidate(&mut self) -> io::Result<()>;
 
-    /// Gives the terminal back, stops the process, and takes the terminal again when the
-    /// process is continued.
+    /// Restores the terminal, stops the process, and enters the terminal again when the process
+    /// continues.
     fn suspend(&mut self) -> io::Result<()>;
 
     /// Copies a text to the user's clipboard.
     fn copy(&mut self, text: &str) -> io::Result<()>;
 
-    /// Takes the mouse, or leaves it to the terminal.
+    /// Captures the mouse, or releases it to the terminal.
     fn capture_mouse(&mut self, capture: bool) -> io::Result<()>;
 }

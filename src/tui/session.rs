@@ -1,4 +1,4 @@
-//! The session file: marks and cursor, kept from one run to the next.
+//! The session file: marks and cursor, saved from one run to the next.
 
 use crate::app::{App, Session};
 use crate::demo;
@@ -6,8 +6,9 @@ use crate::directories::{self, DirectoryKind};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Where the session of a model is kept: by its whole path, so that two of one name do not
-/// share it. `None` if the model or the user's directories are not known.
+/// The path of a model's session file, derived from the whole path of the model, so that models
+/// with the same name have different files. `None` if the model's path or the user's directories
+/// are unknown.
 pub fn path_of(model: &Path) -> Option<PathBuf> {
     let path = if model.as_os_str() == demo::WORD {
         model.to_owned()
@@ -23,7 +24,7 @@ pub fn path_of(model: &Path) -> Option<PathBuf> {
     Some(state.join("sessions").join(format!("{name}-{hash:016x}.toml")))
 }
 
-/// Restores the session kept at `path`. A missing or unreadable file is ignored.
+/// Restores the session from `path`. A missing or unreadable file is ignored.
 pub(super) fn restore(app: &mut App, path: &Path) {
     let text = std::fs::read_to_string(path).ok();
     if let Some(session) = text.and_then(|text| Session::parse(&text).ok()) {

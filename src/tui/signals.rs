@@ -12,7 +12,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Starts to watch for signals.
+    /// Registers handlers for all signals.
     pub(super) fn register() -> std::io::Result<Signals> {
         let signals = Signals { end: Arc::default(), suspend: Arc::default() };
         let received = Arc::new(AtomicBool::new(false));
@@ -26,7 +26,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Records that the terminal is gone, whether or not a signal reported it.
+    /// Records that the terminal has hung up, as if a signal had reported it.
     pub(super) fn hang_up(&self) {
         let _ = self.end.compare_exchange(0, SIGHUP as usize, Relaxed, Relaxed);
     }

@@ -1,8 +1,7 @@
-//! Waits until the terminal has input, or is gone.
+//! Waits until the terminal has input or has hung up.
 //!
-//! crossterm never returns once its terminal has hung up: reading a closed terminal yields
-//! nothing, and its loop tries again for ever. So crossterm is called only while the terminal
-//! is known to be open.
+//! crossterm never returns once its terminal has hung up: reading a closed terminal yields no
+//! bytes, and its loop retries for ever. So crossterm is called only while the terminal is open.
 
 use std::time::Duration;
 

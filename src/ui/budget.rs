@@ -90,7 +90,7 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
     }
 }
 
-/// The error that the curve minimizes, and the mean SQNR of the marks, as the plan line has it.
+/// The error that the curve minimizes, and the mean SQNR of the marks, as in the plan line.
 fn error<'a>(app: &App, label: Span<'a>, share: f64, theme: &Theme) -> Line<'a> {
     let mut spans = vec![label, Span::raw(format!("{:>8}", share_text(share)))];
     match app.model.quality().mean {
@@ -108,12 +108,12 @@ pub(super) fn cursor(area: Rect, app: &App) -> Option<Position> {
     let Some(Overlay::Budget(budget)) = &app.overlay else { return None };
     let input = budget.typing.as_ref()?;
     let area = layout::budget_figures(area);
-    let x = area.x + TYPED + input.visual_cursor() as u16;
+    let x = area.x + TYPED_SIZE_COLUMN + input.visual_cursor() as u16;
     Some(Position::new(x.min(area.right().saturating_sub(1)), area.y))
 }
 
-/// Where a typed size begins, in columns.
-const TYPED: u16 = 9;
+/// The column at which a typed size begins.
+const TYPED_SIZE_COLUMN: u16 = 9;
 
 /// A small share as a percentage with significant digits.
 fn share_text(share: f64) -> String {
@@ -153,7 +153,7 @@ fn own_marks<'a>(budget: &Budget, own: Point, theme: &Theme) -> Line<'a> {
 }
 
 /// Errors below this share of the largest are drawn at the bottom.
-const LEAST: f64 = 1e-5;
+const MIN_ERROR_SHARE: f64 = 1e-5;
 
 /// Draws bytes from left to right and the logarithm of the error from bottom to top.
 fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
@@ -169,8 +169,8 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
     let errors = errors.filter(|&error| error > 0.0);
     let top = errors.clone().fold(0.0, f64::max);
     let (top, least) = match top > 0.0 {
-        true => (top, errors.fold(top, f64::min).max(top * LEAST)),
-        false => (1.0, LEAST),
+        true => (top, errors.fold(top, f64::min).max(top * MIN_ERROR_SHARE)),
+        false => (1.0, MIN_ERROR_SHARE),
     };
     // Errors of schemes differ by orders of magnitude: on a linear axis almost all points would
     // lie at the bottom. A lossless point is drawn there.

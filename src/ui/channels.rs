@@ -30,7 +30,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme:
                 format!("Not measured: {} calibrates.", app.key_of(Action::Calibrate));
             let text = match app.calibration {
                 CalibrationState::Running { .. } => "Waiting for the calibration …",
-                _ if app.model.known(id).facts().is_none() => &not_measured,
+                _ if app.model.measurement(id).metrics().is_none() => &not_measured,
                 _ if app.model.obstacle(id).is_some_and(|o| !o.can_be_overruled()) => {
                     "No scale, so there is no error per channel."
                 }
@@ -88,16 +88,16 @@ fn strip(buf: &mut Buffer, area: Rect, channels: &Channels, theme: &Theme) {
 }
 
 /// Below this width the ratings beside the SQNRs are left out.
-const WORDY: u16 = 96;
+const MIN_RATINGS_WIDTH: u16 = 96;
 
 fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Theme) {
-    let wordy = area.width >= WORDY;
-    let (shared, own) = match wordy {
+    let has_ratings = area.width >= MIN_RATINGS_WIDTH;
+    let (shared, own) = match has_ratings {
         true => ("tensor's scale", "own scale"),
         false => ("shared", "own scale"),
     };
     // A figure with its comment.
-    let (figure, word) = if wordy { (17, 10) } else { (10, 0) };
+    let (figure, word) = if has_ratings { (17, 10) } else { (10, 0) };
     let column = figure + word;
     let heads = format!(
         "{:>7}{:>11}{:>10}{shared:>figure$}{:word$}{own:>figure$}{:word$}{:>10}",
@@ -121,7 +121,7 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
             db if db.is_nan() => Span::styled(format!("{:>column$}", "no scale"), theme.bad),
             db => {
                 let (word, style) = theme.judge(db);
-                let word = if wordy { format!(" {word:<9}") } else { String::new() };
+                let word = if has_ratings { format!(" {word:<9}") } else { String::new() };
                 let text = format!("{}{word}", decibels(db));
                 Span::styled(format!("{text:>column$}"), style)
             }

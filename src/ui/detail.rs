@@ -4,11 +4,11 @@ use crate::activations::ActivationMode;
 use crate::app::comparison::MEASURED_ONLY;
 use crate::app::figures::{bytes, count, counted, decibels, gained, parameters, percent, value};
 use crate::app::pager::wrap;
-use crate::app::table::{Row, VERDICTS};
+use crate::app::table::{RATINGS, Row};
 use crate::app::tensor_metrics::{
-    Cost, Known, SCHEMES, TensorMetrics, calibration_name, scheme_name,
+    Cost, Measurement, SCHEMES, TensorMetrics, calibration_name, scheme_name,
 };
-use crate::app::tree::{Item, NodeId};
+use crate::app::tree::{NodeId, TreeItem};
 use crate::app::{Action, App, CalibrationState, Tab, names, outputs, texts};
 use crate::checkpoint::{ActivationRange, UnmatchedObserver};
 use crate::quantization;
@@ -22,18 +22,18 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 /// Width of a block of figures, and the gap between two.
-const BLOCK: u16 = 36;
-const BETWEEN: u16 = 4;
-/// The least number of rows for a useful histogram.
-const LEAST_HISTOGRAM: u16 = 8;
+const BLOCK_WIDTH: u16 = 36;
+const BLOCK_GAP: u16 = 4;
+/// The minimum number of rows for a useful histogram.
+const MIN_HISTOGRAM_ROWS: u16 = 8;
 
 pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     caption(buf, area, app, theme);
     let body = layout::detail_body(area);
     match app.table.current() {
         None => {}
-        Some(Row { item: Item::Module(node), .. }) => module(buf, body, app, node, theme),
-        Some(Row { item: Item::Tensor(id), .. }) => tensor(buf, body, app, id, theme),
+        Some(Row { item: TreeItem::Module(node), .. }) => module(buf, body, app, node, theme),
+        Some(Row { item: TreeItem::Tensor(id), .. }) => tensor(buf, body, app, id, theme),
     }
 }
 
@@ -66,11 +66,11 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
         Tab::Channels => return channels::draw(buf, area, app, id, theme),
         _ => {}
     }
-    match app.model.known(id) {
-        Known::Facts(facts) => match app.tab {
+    match app.model.measurement(id) {
+        Measurement::Done(metrics) => match app.tab {
             Tab::Values | Tab::Channels => {}
-            Tab::Histogram => histogram::draw(buf, area, app, id, facts, theme),
-            Tab::Overview => overview(buf, area, app, id, facts, theme),
+            Tab::Histogram => histogram::draw(buf, area, app, id, metrics, theme),
+            Tab::Overview => overview(buf, area, app, id, metrics, theme),
             Tab::Schemes if app.model.checkpoint.packed_format(id).is_none() => {
                 schemes(buf, area, app, id, theme);
             }
@@ -78,8 +78,8 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
                 sentence("Stored quantized: there is no scheme to choose.", theme.dim, buf)
             }
         },
-        Known::Unreadable(why) => sentence(why, theme.bad, buf),
-        Known::Waiting => {
+        Measurement::Unreadable(why) => sentence(why, theme.bad, buf),
+        Measurement::Waiting => {
             let not_measured =
                 format!("Not measured: {} calibrates.", app.key_of(Action::Calibrate));
             let text = match app.calibration {
@@ -88,7 +88,7 @@ fn tensor(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) 
             };
             sentence(text, theme.dim, buf);
         }
-        Known::Nothing => {
+        Measurement::NotFloat => {
             let tensor = app.model.checkpoint.tensor(id);
             let why = app.model.reason(id).map(ToString::to_string).unwrap_or_default();
             let text = format!(
@@ -140,13 +140,13 @@ fn overview(
     area: Rect,
     app: &App,
     id: TensorId,
-    facts: &TensorMetrics,
+    metrics: &TensorMetrics,
     theme: &Theme,
 ) {
     let [first, second, third] = thirds(area);
     let quantizer = app.model.quantizer_of(id);
     let scheme = quantizer.scheme;
-    block(buf, first, "values", &statistics(facts, theme), theme);
+    block(buf, first, "values", &statistics(metrics, theme), theme);
     if let Some(layout) = app.model.checkpoint.packed_format(id) {
         return stored(buf, second, app, id, &layout.name(), theme);
     }
@@ -156,13 +156,13 @@ fn overview(
         }
         other => format!("int8 {}, {}", scheme_name(scheme), calibration_name(other)),
     };
-    let mut error = match facts.cost_of(quantizer) {
+    let mut error = match metrics.cost_of(quantizer) {
         Some(Cost::Error { error, scales, largest_scale, .. }) => {
             errors(error, scheme, (*scales, *largest_scale), theme)
         }
         Some(Cost::Impossible(why)) => {
             widgets::line(buf, second, 0, &Line::styled(title.as_str(), theme.dim));
-            for (y, row) in (1..).zip(wrap(&why.to_string(), BLOCK.into())) {
+            for (y, row) in (1..).zip(wrap(&why.to_string(), BLOCK_WIDTH.into())) {
                 widgets::line(buf, second, y, &Line::styled(row, theme.bad));
             }
             return;
@@ -174,8 +174,8 @@ fn overview(
     error.splice(place..place, output_errors(app, id, theme));
     block(buf, second, &title, &error, theme);
     if third.height >= 6 {
-        comparison(buf, third, app, id, facts, theme);
-        let said = learned(app, id).into_iter().chain(watched(app, id));
+        comparison(buf, third, app, id, metrics, theme);
+        let said = learned(app, id).into_iter().chain(observed(app, id));
         let rows = said.flat_map(|text| wrap(&text, third.width.into()));
         // Below the schemes and a blank line.
         for (y, row) in (7..third.height).zip(rows) {
@@ -185,16 +185,16 @@ fn overview(
     let below = area.height.saturating_sub(12);
     if third.y == area.y && below > 0 {
         let rest = Rect { y: area.y + 12, height: below, ..area };
-        let used = diagnostics(buf, rest, facts, theme);
+        let used = diagnostics(buf, rest, metrics, theme);
         let used = used + 1;
         let rest = Rect { y: rest.y + used, height: below.saturating_sub(used), ..area };
-        if app.zoomed && rest.height >= LEAST_HISTOGRAM {
-            histogram::draw(buf, rest, app, id, facts, theme);
+        if app.zoomed && rest.height >= MIN_HISTOGRAM_ROWS {
+            histogram::draw(buf, rest, app, id, metrics, theme);
         }
     }
 }
 
-/// What quantization-aware training left in the checkpoint, if there is room.
+/// Describes the learned scales of the tensor, and whether its scheme uses them.
 fn learned(app: &App, id: TensorId) -> Option<String> {
     let learned = app.model.checkpoint.learned(id)?;
     let scheme = app.model.scheme_of(id);
@@ -204,14 +204,14 @@ fn learned(app: &App, id: TensorId) -> Option<String> {
     })
 }
 
-/// The activation observers of the layer, or what this tensor observed.
-fn watched(app: &App, id: TensorId) -> Vec<String> {
+/// Describes the activation observers of the layer, or the range that this observer recorded.
+fn observed(app: &App, id: TensorId) -> Vec<String> {
     let checkpoint = &app.model.checkpoint;
-    let extent = |seen: ActivationRange| format!("{} … {}", value(seen.min), value(seen.max));
-    if let Some(watched) = checkpoint.observed(id) {
-        let scale = watched.input_scale().map_or(String::new(), |s| value(s.into()));
-        let input = watched.input.map(|s| format!("inputs seen: {}, scale {scale}", extent(s)));
-        let output = watched.output.map(|s| format!("outputs seen: {}", extent(s)));
+    let range = |seen: ActivationRange| format!("{} … {}", value(seen.min), value(seen.max));
+    if let Some(observed) = checkpoint.observed(id) {
+        let scale = observed.input_scale().map_or(String::new(), |s| value(s.into()));
+        let input = observed.input.map(|s| format!("inputs seen: {}, scale {scale}", range(s)));
+        let output = observed.output.map(|s| format!("outputs seen: {}", range(s)));
         return input.into_iter().chain(output).collect();
     }
     let name = &checkpoint.tensor(id).name;
@@ -220,8 +220,8 @@ fn watched(app: &App, id: TensorId) -> Vec<String> {
     };
     let observer = checkpoint.unmatched_observers().iter().find(within);
     let said = observer.map(|observer| {
-        let seen = extent(observer.range);
-        format!("saw {seen}; of which layer stands in the graph, which is not in the file")
+        let seen = range(observer.range);
+        format!("saw {seen}; only the graph says of which layer, and it is not in the file")
     });
     said.into_iter().collect()
 }
@@ -239,9 +239,9 @@ fn output_errors(app: &App, id: TensorId, theme: &Theme) -> Vec<Figure> {
 }
 
 /// Draws the tensor's diagnostics and what they mean. Returns the number of rows used.
-fn diagnostics(buf: &mut Buffer, area: Rect, facts: &TensorMetrics, theme: &Theme) -> u16 {
+fn diagnostics(buf: &mut Buffer, area: Rect, metrics: &TensorMetrics, theme: &Theme) -> u16 {
     let mut y = 0;
-    for flag in &facts.flags {
+    for flag in &metrics.flags {
         let text = format!("! {flag}: {}", flag.meaning());
         for row in wrap(&text, area.width.min(110).into()) {
             widgets::line(buf, area, y, &Line::styled(row, theme.warning));
@@ -269,19 +269,19 @@ fn thirds(area: Rect) -> [Rect; 3] {
     let part = |x: u16, y: u16, width: u16| {
         Rect::new(area.x + x, area.y + y, width, area.height).intersection(area)
     };
-    let step = BLOCK + BETWEEN;
+    let step = BLOCK_WIDTH + BLOCK_GAP;
     if area.width >= 3 * step - 8 {
-        [0, 1, 2].map(|n| part(n * step, 0, BLOCK))
+        [0, 1, 2].map(|n| part(n * step, 0, BLOCK_WIDTH))
     } else if area.height >= 29 {
         [0, 11, 21].map(|y| part(0, y, area.width))
     } else {
         let half = (area.width / 2).min(step);
-        [part(0, 0, half - 1), part(half, 0, BLOCK), part(0, 11, area.width)]
+        [part(0, 0, half - 1), part(half, 0, BLOCK_WIDTH), part(0, 11, area.width)]
     }
 }
 
-fn statistics(facts: &TensorMetrics, theme: &Theme) -> Vec<Figure> {
-    let s = &facts.statistics;
+fn statistics(metrics: &TensorMetrics, theme: &Theme) -> Vec<Figure> {
+    let s = &metrics.statistics;
     let share = |n: u64| percent(n as f64 / s.count as f64);
     let bad = |label, n: u64| match n {
         0 => figure(label, "0".to_owned()),
@@ -334,7 +334,7 @@ fn errors(
     figures
 }
 
-/// Enough digits to tell a value from one.
+/// A cosine with enough digits to distinguish it from 1.
 fn cosine(x: f64) -> String {
     match x {
         x if x.is_nan() => "none".to_owned(),
@@ -348,7 +348,7 @@ fn comparison(
     area: Rect,
     app: &App,
     id: TensorId,
-    facts: &TensorMetrics,
+    metrics: &TensorMetrics,
     theme: &Theme,
 ) {
     let tensor = app.model.checkpoint.tensor(id);
@@ -373,7 +373,7 @@ fn comparison(
     let mut y = 6;
     let reason = app.model.reason(id).filter(|_| !app.model.is_marked(id));
     let reason = reason.map(|reason| (format!("left as it is: {reason}"), theme.dim));
-    let flags = facts.flags.iter().map(|flag| (format!("! {flag}"), theme.warning));
+    let flags = metrics.flags.iter().map(|flag| (format!("! {flag}"), theme.warning));
     let advice = Some((advice(app, id), theme.text)).filter(|(text, _)| !text.is_empty());
     for (text, style) in flags.chain(reason).chain(advice) {
         for row in wrap(&text, area.width.min(60).into()) {
@@ -405,7 +405,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
     let tensor = app.model.checkpoint.tensor(id);
     let now = app.model.scheme_of(id);
     let base = app.model.error(id, now).map(|error| error.sqnr_db);
-    let wide = area.width >= WIDE_SCHEMES;
+    let wide = area.width >= MIN_WIDE_SCHEMES_WIDTH;
     let heads = match wide {
         true => [
             format!("{:<12}", "int8"),
@@ -523,7 +523,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
     }
     // Explains the names if there is room left.
     let measured_only = ("fp8, int4", "for comparison; only int8 can be saved");
-    let said = texts::SCHEMES_SAID.into_iter().chain([measured_only]);
+    let said = texts::SCHEME_MEANINGS.into_iter().chain([measured_only]);
     if area.height > 24 || below + MEASURED_ONLY.len() as u16 + 6 < area.height {
         say("", theme.dim);
         said.for_each(|(name, meaning)| say(&format!("{name:<12} {meaning}"), theme.dim));
@@ -531,7 +531,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
 }
 
 /// Width from which the schemes have all their columns.
-const WIDE_SCHEMES: u16 = 110;
+const MIN_WIDE_SCHEMES_WIDTH: u16 = 110;
 
 /// The SQNR of the channel with the largest loss, and its index.
 fn worst_channel(outcome: Option<&Outcome>) -> String {
@@ -564,7 +564,7 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
     }
     let [first, second, _] = thirds(area);
     block(buf, first, "module", &figures, theme);
-    let words: Vec<Figure> = VERDICTS
+    let words: Vec<Figure> = RATINGS
         .into_iter()
         .zip(totals.ratings)
         .rev()

@@ -19,18 +19,18 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use std::path::Path;
 
-const WIDTH: u16 = crate::ui::layout::DIALOG;
+const WIDTH: u16 = crate::ui::layout::DIALOG_WIDTH;
 
 /// Draws the lines of a dialog from top to bottom.
-struct Body<'a> {
+struct DialogLines<'a> {
     lines: Vec<Line<'a>>,
     width: usize,
 }
 
-impl<'a> Body<'a> {
-    fn new(screen: Rect) -> Body<'a> {
+impl<'a> DialogLines<'a> {
+    fn new(screen: Rect) -> DialogLines<'a> {
         let window = crate::ui::layout::window(screen.as_size(), WIDTH, 1);
-        Body { lines: Vec::new(), width: usize::from(window.width.saturating_sub(6)) }
+        DialogLines { lines: Vec::new(), width: usize::from(window.width.saturating_sub(6)) }
     }
 
     fn push(&mut self, line: impl Into<Line<'a>>) {
@@ -68,7 +68,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// The parts of the save dialog that must be seen are drawn first where there is little room.
+/// Draws the save dialog. On a small screen the most important parts come first.
 pub(super) fn save(
     buf: &mut Buffer,
     screen: Rect,
@@ -76,7 +76,7 @@ pub(super) fn save(
     dialog: &SaveDialog,
     theme: &Theme,
 ) -> Position {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     let choices = dialog.choices(&app.model, &app.formats);
     let list = save_choices(&choices, body.width, theme);
     let chosen = choices.iter().position(|choice| choice.chosen).unwrap_or(0);
@@ -96,13 +96,13 @@ pub(super) fn save(
     let keys = keys(app, Context::Save, &hints, body.width, theme);
     let room = usize::from(screen.height.saturating_sub(6));
     let roomy = list.len() + problem.len() + text.len() + keys.len() + 4 <= room;
-    let gap = |body: &mut Body| {
+    let gap = |body: &mut DialogLines| {
         if roomy {
             body.blank();
         }
     };
-    // Without room for all, the list shows what is around the choice, and of the text comes first
-    // why the save is refused.
+    // Without room for everything, the list shows the entries around the selected one, and the
+    // reason of a refusal is the first text.
     let rows = room.saturating_sub(problem.len() + keys.len() + 1).clamp(1, list.len());
     let rows = if roomy { list.len() } else { rows.min(3) };
     let first = (chosen + 1).saturating_sub(rows);
@@ -157,7 +157,7 @@ fn save_choices<'a>(choices: &[SaveChoice], width: usize, theme: &Theme) -> Vec<
     choices.iter().map(line).collect()
 }
 
-/// Why the save is refused, and what it would write.
+/// The reason of a refusal, and what the save would write.
 fn save_texts<'a>(
     app: &App,
     dialog: &SaveDialog,
@@ -167,7 +167,7 @@ fn save_texts<'a>(
     let wrapped = |text: &str, style: Style| -> Vec<Line<'a>> {
         wrap(text, width).into_iter().map(|row| Line::styled(row, style)).collect()
     };
-    let refusal = dialog.laid_out.as_ref().and_then(|laid_out| laid_out.as_ref().err());
+    let refusal = dialog.preview.as_ref().and_then(|preview| preview.as_ref().err());
     let why = dialog.problem.as_ref().or(refusal.map(|refusal| &refusal.why));
     let mut problem: Vec<Line> = why.iter().flat_map(|why| wrapped(why, theme.bad)).collect();
     if let Some(fix) = dialog.fix() {
@@ -193,7 +193,7 @@ fn save_texts<'a>(
 
 /// Draws the list of schemes. What Enter does stands below the list.
 pub(super) fn schemes(buf: &mut Buffer, screen: Rect, app: &App, list: &SchemeList, theme: &Theme) {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     let names = list.choices.iter().map(|choice| scheme_name(choice.scheme).chars().count());
     let longest = names.max().unwrap_or(0) + 2;
     // Columns that do not fit are left out, the last one first.
@@ -264,9 +264,9 @@ fn scheme_figures<'a>(figures: SchemeFigures, tensors: usize, theme: &Theme) -> 
     vec![db, Span::raw(format!("{:>9}", bytes(figures.bytes)))]
 }
 
-/// Draws the list of targets. What the target under the cursor means stands below the list.
+/// Draws the list of targets, with a description of the target under the cursor below it.
 pub(super) fn targets(buf: &mut Buffer, screen: Rect, app: &App, list: &TargetList, theme: &Theme) {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     let longest = list.choices.iter().map(|choice| choice.name.len()).max().unwrap_or(0) + 2;
     let room = body.width.saturating_sub(longest + 6);
     for number in seen(screen, app) {
@@ -302,7 +302,7 @@ pub(super) fn targets(buf: &mut Buffer, screen: Rect, app: &App, list: &TargetLi
         Ok(target) => (format!("{summary}. Writes {}.", target.container()), theme.text),
         Err(why) => (why, theme.bad),
     };
-    let rows = usize::from(layout::TARGET_TEXT);
+    let rows = usize::from(layout::TARGET_TEXT_ROWS);
     let text = wrap(&text, body.width);
     for number in 0..rows {
         body.push(Line::styled(text.get(number).cloned().unwrap_or_default(), style));
@@ -326,7 +326,7 @@ pub(super) fn open(
     dialog: &OpenModel,
     theme: &Theme,
 ) -> Position {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     let hints = [
         (&[A::Accept][..], "open"),
         (&[A::Move(Motion::Up), A::Move(Motion::Down)][..], "choose"),
@@ -378,7 +378,7 @@ pub(super) fn prompt(
     prompt: &Prompt,
     theme: &Theme,
 ) -> Position {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     body.push(Line::styled("▸", theme.accent));
     body.blank();
     body.wrapped(prompt.purpose.explanation(), theme.dim);
@@ -415,7 +415,7 @@ pub(super) fn replace(
     dialog: &SaveDialog,
     theme: &Theme,
 ) {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     let path = names::visible(dialog.path.value().trim()).into_owned();
     body.wrapped(&format!("{path} exists. Replace it?"), theme.text);
     body.wrapped("It is replaced only after the new one is verified.", theme.dim);
@@ -452,7 +452,7 @@ fn keys<'a>(
 }
 
 pub(super) fn saving(buf: &mut Buffer, screen: Rect, app: &App, saving: &Saving, theme: &Theme) {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     let out = saving.request.out.display().to_string();
     let out = names::visible(&out).into_owned();
     body.push(Line::raw(names::shorten(&out, body.width).into_owned()));
@@ -480,7 +480,7 @@ pub(super) fn leave(
     other: Option<&Path>,
     theme: &Theme,
 ) {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     let marked = counted(app.model.plan().len(), "mark");
     let verb = if app.model.plan().len() == 1 { "is" } else { "are" };
     let (question, yes, title) = match other {
@@ -495,7 +495,7 @@ pub(super) fn leave(
 }
 
 pub(super) fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Presets, theme: &Theme) {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     for number in seen(screen, app) {
         let Some(choice) = presets.choices.get(number) else { continue };
         let chosen = number == presets.chosen;
@@ -522,7 +522,7 @@ pub(super) fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Prese
 
 /// Draws the list of columns; those of the table are ticked.
 pub(super) fn columns(buf: &mut Buffer, screen: Rect, app: &App, columns: &Columns, theme: &Theme) {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     for number in seen(screen, app) {
         let Some(&column) = columns.choices.get(number) else { continue };
         let chosen = number == columns.chosen;
@@ -556,7 +556,7 @@ pub(super) fn go_to(
     go_to: &GoTo,
     theme: &Theme,
 ) -> Position {
-    let mut body = Body::new(screen);
+    let mut body = DialogLines::new(screen);
     body.push(Line::styled(":", theme.accent));
     body.blank();
     let list = layout::list(screen.as_size(), app);

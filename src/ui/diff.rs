@@ -12,10 +12,11 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 /// Widths of the columns to the right of the names.
-const CHANGE: usize = 10;
-const DTYPES: usize = 15;
+const CHANGE_WIDTH: usize = 10;
+const DTYPES_WIDTH: usize = 15;
 /// Optional columns after the SQNR, most useful first, with their widths.
-const FIGURES: [(&str, usize); 3] = [("rel. error", 12), ("max error", 12), ("differing", 16)];
+const FIGURE_COLUMNS: [(&str, usize); 3] =
+    [("rel. error", 12), ("max error", 12), ("differing", 16)];
 
 pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, view: &DiffView, theme: &Theme) {
     let here = model_name(&app.model.checkpoint);
@@ -71,8 +72,11 @@ fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) 
     match columns.figures {
         0 => heads.push_str("difference"),
         n => {
-            heads += &format!("{:<CHANGE$}{:<DTYPES$}{:>8}  {:9}", "change", "dtype", "SQNR", "");
-            for (title, width) in FIGURES.iter().take(n - 1) {
+            heads += &format!(
+                "{:<CHANGE_WIDTH$}{:<DTYPES_WIDTH$}{:>8}  {:9}",
+                "change", "dtype", "SQNR", ""
+            );
+            for (title, width) in FIGURE_COLUMNS.iter().take(n - 1) {
                 heads += &format!("{title:>width$}");
             }
         }
@@ -97,13 +101,13 @@ struct Columns {
 impl Columns {
     /// As many figures as fit beside the longest name; at least the SQNR.
     fn fitting(width: usize, widest: usize) -> Columns {
-        let base = CHANGE + DTYPES + 19;
+        let base = CHANGE_WIDTH + DTYPES_WIDTH + 19;
         if width < 30 + base {
             return Columns { name: width.saturating_sub(28) / 2, figures: 0 };
         }
         let mut taken = base;
         let mut figures = 1;
-        for (_, needed) in FIGURES {
+        for (_, needed) in FIGURE_COLUMNS {
             if width < taken + needed + widest.min(60) {
                 break;
             }
@@ -140,20 +144,20 @@ fn line<'a>(row: &Compared, columns: &Columns, theme: &Theme) -> Line<'a> {
         Change::Common { from, to, .. } => format!("{from} → {to}"),
     };
     let kind = names::visible(&kind).into_owned();
-    let mut spans = vec![name, Span::styled(format!("{word:<CHANGE$}"), style)];
+    let mut spans = vec![name, Span::styled(format!("{word:<CHANGE_WIDTH$}"), style)];
     if let Change::Reshaped { .. } = row.change {
         spans.push(Span::styled(kind, theme.dim));
         return Line::from(spans);
     }
-    let kind = names::shorten(&kind, DTYPES - 1).into_owned();
-    spans.push(Span::styled(format!("{kind:<DTYPES$}"), theme.dim));
+    let kind = names::shorten(&kind, DTYPES_WIDTH - 1).into_owned();
+    spans.push(Span::styled(format!("{kind:<DTYPES_WIDTH$}"), theme.dim));
     if let Change::Common { difference: Some(found), identical: false, .. } = &row.change {
         let error = found.sums.statistics();
         let [figure, word] = widgets::rating(error.sqnr_db, theme);
         spans.extend([figure, word]);
         let texts =
             [percent(error.relative_error), value(error.max_abs_error), count(found.differing)];
-        for (text, (_, width)) in texts.iter().zip(FIGURES).take(columns.figures - 1) {
+        for (text, (_, width)) in texts.iter().zip(FIGURE_COLUMNS).take(columns.figures - 1) {
             spans.push(Span::raw(format!("{text:>width$}")));
         }
     }

@@ -1,4 +1,4 @@
-//! The header: what is open, and how much of it is measured.
+//! The header: the open model, and the progress of its measurements.
 
 use crate::app::figures::{bytes, counted, duration, parameters, rate};
 use crate::app::tensor_metrics::SCHEMES;

@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 use std::ops::Range;
 
 /// Width of the keys, in columns.
-const KEYS: usize = 18;
+const KEYS_WIDTH: usize = 18;
 
 pub(super) fn draw(
     buf: &mut Buffer,
@@ -60,16 +60,16 @@ fn rows<'a>(
             HelpLine::Binding(binding, own) => {
                 let is_chosen = number == chosen;
                 let sign = Span::styled(if is_chosen { "▸ " } else { "  " }, theme.accent);
-                let keys = Span::styled(format!("{:<KEYS$}", keys(own)), theme.accent);
+                let keys = Span::styled(format!("{:<KEYS_WIDTH$}", keys(own)), theme.accent);
                 // Keys that are wider than their column have a row of their own.
                 let mut first = vec![sign, keys];
-                if first[1].width() > KEYS {
+                if first[1].width() > KEYS_WIDTH {
                     rows.push(Line::from(std::mem::take(&mut first)));
                 }
                 let style = if is_chosen { theme.strong } else { theme.text };
-                for part in wrap(binding.help, width.saturating_sub(KEYS + 2)) {
+                for part in wrap(binding.help, width.saturating_sub(KEYS_WIDTH + 2)) {
                     if first.is_empty() {
-                        first.push(Span::raw(" ".repeat(KEYS + 2)));
+                        first.push(Span::raw(" ".repeat(KEYS_WIDTH + 2)));
                     }
                     first.push(Span::styled(part, style));
                     rows.push(Line::from(std::mem::take(&mut first)));

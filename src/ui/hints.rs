@@ -1,4 +1,4 @@
-//! The last line: the keys that do something now, or the filter being typed.
+//! The last line: the keys that have an effect now, or the filter being typed.
 
 use crate::app::App;
 use crate::app::figures::{count, counted};
@@ -16,7 +16,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Op
         return None;
     };
     let total = app.model.checkpoint.tensors().len();
-    // On a narrow screen, or beside a long sentence, there is room for the way out only.
+    // On a narrow screen, or beside a long sentence, only the key to close the filter fits.
     let narrow = area.width < 100 || prompt.problem.is_some();
     let keys_width = if narrow { 1 } else { area.width };
     let keys = hints(Context::Filter, app, keys_width, theme);
@@ -49,7 +49,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Op
     Some(cursor)
 }
 
-/// Examples of what a filter can hold, as many as fit.
+/// Examples of filters, as many as fit.
 fn examples(room: usize) -> String {
     const EXAMPLES: [&str; 7] =
         ["words", "*glob*", "is:marked", "sqnr<30", "size>10MB", "dtype:f32", "re:regex"];
@@ -64,7 +64,7 @@ fn examples(room: usize) -> String {
     text + " "
 }
 
-/// The keys of a context that do something now, as many as fit.
+/// The keys of a context that have an effect now, as many as fit.
 fn hints<'a>(context: Context, app: &App, width: u16, theme: &Theme) -> Line<'a> {
     let mut spans = vec![Span::raw(" ")];
     for (key, word) in shown(context, app, width) {
@@ -96,7 +96,7 @@ fn length(key: Key, word: &str) -> usize {
 fn shown(context: Context, app: &App, width: u16) -> Vec<(Key, &'static str)> {
     let mut hints = Vec::new();
     let mut used = 1;
-    // The help and the way out are always there.
+    // The keys for help and for closing are always shown.
     let always = |key: Key, word: &str| key == Key::Esc || ["help", "quit"].contains(&word);
     let shown = |context: Context| {
         let keys = app.settings.keys.bindings();

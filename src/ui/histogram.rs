@@ -19,7 +19,7 @@ pub(super) fn draw(
     area: Rect,
     app: &App,
     id: TensorId,
-    facts: &TensorMetrics,
+    metrics: &TensorMetrics,
     theme: &Theme,
 ) {
     let mut say = |text: &str, style: Style| {
@@ -27,20 +27,20 @@ pub(super) fn draw(
             widgets::line(buf, area, y, &Line::styled(row, style));
         }
     };
-    let distribution = match app.histogram.distribution(id, facts) {
-        Some(Ok(distribution)) => distribution,
+    let histogram = match app.histogram.histogram(id, metrics) {
+        Some(Ok(histogram)) => histogram,
         Some(Err(why)) => return say(why, theme.bad),
         None => return say("counting …", theme.dim),
     };
-    if facts.statistics.absmax.is_nan() || distribution.is_empty() {
+    if metrics.statistics.absmax.is_nan() || histogram.is_empty() {
         return say("No element is finite.", theme.dim);
     }
     let [plot, figures] = layout::histogram(area);
-    let log = bars(buf, plot, app, facts, distribution, theme);
+    let log = bars(buf, plot, app, metrics, histogram, theme);
     let judged = app.histogram.clipped;
     match judged {
         Some(clipped) => {
-            let lines = sentences(app, facts, &clipped, log, theme);
+            let lines = sentences(app, metrics, &clipped, log, theme);
             for (y, line) in (0..).zip(&lines) {
                 widgets::line(buf, figures, y, line);
             }
@@ -57,20 +57,20 @@ fn bars(
     buf: &mut Buffer,
     area: Rect,
     app: &App,
-    facts: &TensorMetrics,
-    distribution: &ValueHistogram,
+    metrics: &TensorMetrics,
+    histogram: &ValueHistogram,
     theme: &Theme,
 ) -> bool {
     if area.height < 4 || area.width < 16 {
         return false;
     }
-    let absmax = match facts.statistics.absmax {
+    let absmax = match metrics.statistics.absmax {
         0.0 => 1.0,
         absmax => absmax,
     };
     let height = area.height - 2;
     let columns = usize::from(area.width);
-    let counts = distribution.rebin(-absmax, absmax, columns);
+    let counts = histogram.rebin(-absmax, absmax, columns);
     let log = app.histogram.is_log(&counts);
     let weigh = |count: f64| if log { count.ln_1p() } else { count };
     let highest = counts.iter().copied().map(weigh).fold(0.0, f64::max);
@@ -151,7 +151,7 @@ fn axis(
 
 fn sentences<'a>(
     app: &App,
-    facts: &TensorMetrics,
+    metrics: &TensorMetrics,
     clipped: &Clipped,
     log: bool,
     theme: &Theme,
@@ -159,10 +159,10 @@ fn sentences<'a>(
     let label = |text: &'static str| Span::styled(format!("{text:<9}"), theme.dim);
     let error = &clipped.error;
     let (word, style) = theme.judge(error.sqnr_db);
-    let whole = facts.statistics.count;
+    let whole = metrics.statistics.count;
     let share = |n: u64| percent(n as f64 / whole.max(1) as f64);
     let about = if clipped.exact { "" } else { "≈ " };
-    let plain = facts.error(QuantizationScheme::PER_TENSOR).map(|error| error.sqnr_db);
+    let plain = metrics.error(QuantizationScheme::PER_TENSOR).map(|error| error.sqnr_db);
     let gain = match plain.map(|db| error.sqnr_db - db).filter(|gain| gain.is_finite()) {
         Some(gain) if clipped.share < 1.0 => format!("  {about}{gain:+.1} dB").replace('-', "−"),
         _ => String::new(),

@@ -2,17 +2,17 @@
 
 use crate::app::diff::DiffState;
 use crate::app::overlay::{GoTo, Overlay};
-use crate::app::table::{Column, Widest};
+use crate::app::table::{Column, ColumnWidths};
 use crate::app::{App, Tab, Viewport, sparkline};
 use ratatui::layout::{Position, Rect, Size};
 
 /// The smallest screen that is drawn.
-pub const SMALLEST: Size = Size { width: 60, height: 15 };
+pub const MIN_SIZE: Size = Size { width: 60, height: 15 };
 
 /// From this width on, the detail is beside the table.
-const WIDE: u16 = 168;
+const MIN_SIDE_DETAIL_WIDTH: u16 = 168;
 /// From this height on, the detail is below the table.
-const TALL: u16 = 24;
+const MIN_BOTTOM_DETAIL_HEIGHT: u16 = 24;
 const DETAIL_WIDTH: u16 = 58;
 const DETAIL_HEIGHT: u16 = 11;
 
@@ -34,7 +34,7 @@ pub struct Layout {
 
 /// How the middle of the screen is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
+pub enum MiddlePane {
     /// The table, with the detail if there is room.
     Split,
     /// The detail alone.
@@ -44,37 +44,37 @@ pub enum Body {
 }
 
 /// The use of the middle for the current state.
-pub fn body(app: &App) -> Body {
+pub fn body(app: &App) -> MiddlePane {
     let pane = app.overlays().find_map(|overlay| match overlay {
-        Overlay::Budget(_) => Some(Body::Budget),
-        Overlay::Diff(_) => Some(Body::Detail),
+        Overlay::Budget(_) => Some(MiddlePane::Budget),
+        Overlay::Diff(_) => Some(MiddlePane::Detail),
         _ => None,
     });
-    pane.unwrap_or(if app.zoomed { Body::Detail } else { Body::Split })
+    pane.unwrap_or(if app.zoomed { MiddlePane::Detail } else { MiddlePane::Split })
 }
 
-/// Returns `None` if the screen is smaller than [`SMALLEST`].
-pub fn of(size: Size, body_of: Body) -> Option<Layout> {
-    if size.width < SMALLEST.width || size.height < SMALLEST.height {
+/// Returns `None` if the screen is smaller than [`MIN_SIZE`].
+pub fn of(size: Size, body_of: MiddlePane) -> Option<Layout> {
+    if size.width < MIN_SIZE.width || size.height < MIN_SIZE.height {
         return None;
     }
     let line = |y, height| Rect::new(0, y, size.width, height);
     let bottom = size.height - 3;
     let mut body = Rect::new(0, 2, size.width, bottom - 2);
     let mut detail = None;
-    if body_of == Body::Detail {
+    if body_of == MiddlePane::Detail {
         detail = Some(body);
         body.height = 0;
-    } else if body_of == Body::Budget {
+    } else if body_of == MiddlePane::Budget {
         // A small screen shows the budget alone.
-        let rows = if size.height < SMALL { 0 } else { BUDGET_ROWS };
+        let rows = if size.height < MIN_BUDGET_WITH_TABLE_HEIGHT { 0 } else { BUDGET_ROWS };
         let height = BUDGET_HEIGHT.min(body.height.saturating_sub(rows));
         body.height -= height;
         detail = Some(Rect::new(0, body.bottom(), size.width, height));
-    } else if size.width >= WIDE {
+    } else if size.width >= MIN_SIDE_DETAIL_WIDTH {
         body.width -= DETAIL_WIDTH + 1;
         detail = Some(Rect::new(body.right() + 1, body.y, DETAIL_WIDTH, body.height));
-    } else if size.height >= TALL {
+    } else if size.height >= MIN_BOTTOM_DETAIL_HEIGHT {
         body.height -= DETAIL_HEIGHT;
         detail = Some(Rect::new(0, body.bottom(), size.width, DETAIL_HEIGHT));
     }
@@ -103,7 +103,7 @@ pub fn viewport(size: Size, app: &App) -> Viewport {
     let rows = detail.saturating_sub(2).into();
     let text = inside(text_window(size));
     let text = (text.width.into(), text.height.into());
-    let channels = usize::from(detail.saturating_sub(1 + ABOVE_CHANNELS));
+    let channels = usize::from(detail.saturating_sub(1 + ROWS_ABOVE_CHANNELS));
     Viewport { table: table.into(), values: rows, channels, diff: rows, text }
 }
 
@@ -123,10 +123,10 @@ pub fn text_window(size: Size) -> Rect {
 pub const SCHEME_TEXT: u16 = 3;
 
 /// Rows of text below the list of targets.
-pub const TARGET_TEXT: u16 = 3;
+pub const TARGET_TEXT_ROWS: u16 = 3;
 
 /// Width of dialogs, in columns.
-pub const DIALOG: u16 = 92;
+pub const DIALOG_WIDTH: u16 = 92;
 
 /// A list to choose from: its area, and its first visible entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl List {
     /// A list in a window with a number of rows above and below it.
     fn in_window(size: Size, count: usize, chosen: usize, [above, below]: [u16; 2]) -> List {
         let lines = (count as u16).saturating_add(above + below + 4);
-        let inside = inside(window(size, DIALOG, lines));
+        let inside = inside(window(size, DIALOG_WIDTH, lines));
         let rows = inside.height.saturating_sub(above + below);
         let area = Rect { y: inside.y + above, height: rows, ..inside };
         List { area, first: (chosen + 1).saturating_sub(rows.into()), count }
@@ -170,16 +170,19 @@ pub fn list(size: Size, app: &App) -> Option<List> {
         Overlay::Schemes(list) => {
             Some(List::in_window(size, list.choices.len(), list.chosen, [1, SCHEME_TEXT + 2]))
         }
-        Overlay::Targets(targets) => {
-            Some(List::in_window(size, targets.choices.len(), targets.chosen, [0, TARGET_TEXT + 2]))
-        }
+        Overlay::Targets(targets) => Some(List::in_window(
+            size,
+            targets.choices.len(),
+            targets.chosen,
+            [0, TARGET_TEXT_ROWS + 2],
+        )),
         Overlay::GoTo(go_to) => {
             // Keep the height while the user types.
             let list = List::in_window(size, GoTo::NAMES, go_to.chosen, [2, 1]);
             Some(List { count: go_to.names.len(), ..list })
         }
         Overlay::Budget(budget) => {
-            let figures = budget_figures(of(size, Body::Budget)?.detail?);
+            let figures = budget_figures(of(size, MiddlePane::Budget)?.detail?);
             let count = budget.schemes.len();
             let area = Rect { y: figures.y + 3, height: count as u16, ..figures };
             Some(List { area: area.intersection(figures), first: 0, count })
@@ -187,7 +190,7 @@ pub fn list(size: Size, app: &App) -> Option<List> {
         Overlay::Diff(view) => match &view.state {
             DiffState::Comparing(_) => None,
             DiffState::Done(differences) => {
-                let detail = of(size, Body::Detail)?.detail?;
+                let detail = of(size, MiddlePane::Detail)?.detail?;
                 let height = detail.height.saturating_sub(2);
                 let area = Rect { y: detail.y + 2, height, ..detail };
                 Some(List { area, first: differences.top(), count: differences.rows.len() })
@@ -209,38 +212,38 @@ pub fn inside(window: Rect) -> Rect {
 
 /// A column of the table: its position and its width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ColumnPlace {
     pub column: Column,
     pub x: u16,
     pub width: u16,
 }
 
 /// Width of a row's cursor bar and mark, in columns.
-pub const MARK: u16 = 4;
+pub const MARK_WIDTH: u16 = 4;
 /// Gap between two columns.
-const GAP: u16 = 2;
+const COLUMN_GAP: u16 = 2;
 
 /// Width of an SQNR with its rating, and of the gauge between the two.
-const SQNR: u16 = 19;
-pub const GAUGE: u16 = 8;
+const SQNR_WIDTH: u16 = 19;
+pub const GAUGE_WIDTH: u16 = 8;
 
 /// The columns that fit, from left to right. The SQNR is always shown; the others are added in
 /// order of usefulness while enough room is left for the name, which gets the rest.
-pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
+pub fn columns(width: u16, widest: &ColumnWidths, wanted: &[Column]) -> Vec<ColumnPlace> {
     use Column::*;
     let width_of = |column| match column {
         Shape => (widest.shape as u16).clamp(5, 20),
         DType => (widest.dtype as u16).clamp(5, 12),
         Bytes => 8,
         Scheme => 13,
-        Values => sparkline::COLUMNS as u16,
+        Values => sparkline::WIDTH as u16,
         Output => 10,
         By(_) | Gain { .. } => (column.title().chars().count() as u16 + 2).max(10),
         Sqnr | File | Name => 0,
     };
     let enough = (widest.name as u16).clamp(16, 46);
     // The last column is for the scroll bar.
-    let mut name = width.saturating_sub(MARK + 2).saturating_sub(GAP + SQNR);
+    let mut name = width.saturating_sub(MARK_WIDTH + 2).saturating_sub(COLUMN_GAP + SQNR_WIDTH);
     let mut take = |wanted: u16| {
         let fits = name >= enough + wanted;
         name -= if fits { wanted } else { 0 };
@@ -252,14 +255,18 @@ pub fn columns(width: u16, widest: &Widest, wanted: &[Column]) -> Vec<Place> {
     let taken: Vec<Column> = std::iter::once(Output)
         .chain(of_schemes.clone())
         .chain(plain)
-        .filter(|column| wanted.contains(column) && take(GAP + width_of(*column)))
+        .filter(|column| wanted.contains(column) && take(COLUMN_GAP + width_of(*column)))
         .collect();
-    let sqnr = if take(GAP + GAUGE) { SQNR + GAP + GAUGE } else { SQNR };
-    let mut x = MARK;
+    let sqnr = if take(COLUMN_GAP + GAUGE_WIDTH) {
+        SQNR_WIDTH + COLUMN_GAP + GAUGE_WIDTH
+    } else {
+        SQNR_WIDTH
+    };
+    let mut x = MARK_WIDTH;
     let mut places = Vec::with_capacity(7);
     let mut put = |column, width| {
-        places.push(Place { column, x, width });
-        x += width + GAP;
+        places.push(ColumnPlace { column, x, width });
+        x += width + COLUMN_GAP;
     };
     put(Name, name);
     let fits = |column| taken.contains(&column);
@@ -303,10 +310,10 @@ pub const BUDGET_FIGURES: u16 = 46;
 const BUDGET_HEIGHT: u16 = 14;
 const BUDGET_ROWS: u16 = 4;
 /// Below this height the budget takes the place of the table.
-const SMALL: u16 = 20;
+const MIN_BUDGET_WITH_TABLE_HEIGHT: u16 = 20;
 
 /// Rows above the list of channels: title, strip, labels and column titles.
-const ABOVE_CHANNELS: u16 = 4;
+const ROWS_ABOVE_CHANNELS: u16 = 4;
 
 /// The area of the budget's figures.
 pub fn budget_figures(area: Rect) -> Rect {
@@ -328,11 +335,11 @@ pub fn curve(area: Rect) -> Option<Rect> {
 
 /// The area of the curve without its axes.
 pub fn plot(curve: Rect) -> Rect {
-    const LABELS: u16 = 9;
+    const AXIS_LABEL_WIDTH: u16 = 9;
     Rect {
-        x: curve.x + LABELS,
+        x: curve.x + AXIS_LABEL_WIDTH,
         y: curve.y,
-        width: curve.width.saturating_sub(LABELS),
+        width: curve.width.saturating_sub(AXIS_LABEL_WIDTH),
         height: curve.height.saturating_sub(2),
     }
 }
@@ -349,10 +356,10 @@ pub fn detail_body(detail: Rect) -> Rect {
 
 /// The areas of the histogram and of the clip's figures: side by side if there is room.
 pub fn histogram(body: Rect) -> [Rect; 2] {
-    const FIGURES: u16 = 40;
-    if body.width >= FIGURES + 40 {
-        let figures = Rect { x: body.right() - FIGURES, width: FIGURES, ..body };
-        return [Rect { width: body.width - FIGURES - 3, ..body }, figures];
+    const FIGURES_WIDTH: u16 = 40;
+    if body.width >= FIGURES_WIDTH + 40 {
+        let figures = Rect { x: body.right() - FIGURES_WIDTH, width: FIGURES_WIDTH, ..body };
+        return [Rect { width: body.width - FIGURES_WIDTH - 3, ..body }, figures];
     }
     let half = body.height / 2;
     [Rect { height: half, ..body }, Rect { y: body.y + half, height: half, ..body }]
@@ -362,12 +369,12 @@ pub fn histogram(body: Rect) -> [Rect; 2] {
 mod tests {
     use super::*;
 
-    const LLAMA: Widest = Widest { name: 40, shape: 12, dtype: 4 };
+    const LLAMA_WIDTHS: ColumnWidths = ColumnWidths { name: 40, shape: 12, dtype: 4 };
 
     #[test]
     fn panes_fill_the_screen_and_do_not_overlap() {
         for (width, height) in [(60, 15), (80, 24), (120, 36), (200, 50), (300, 100)] {
-            for body in [Body::Split, Body::Detail, Body::Budget] {
+            for body in [MiddlePane::Split, MiddlePane::Detail, MiddlePane::Budget] {
                 let size = Size { width, height };
                 let l = of(size, body).expect("large enough");
                 let panes = [l.header, l.caption, l.titles, l.rows, l.status, l.plan, l.hints];
@@ -380,20 +387,20 @@ mod tests {
                 assert_eq!(area + between, u32::from(width) * u32::from(height));
             }
         }
-        assert_eq!(of(Size { width: 59, height: 40 }, Body::Split), None);
+        assert_eq!(of(Size { width: 59, height: 40 }, MiddlePane::Split), None);
     }
 
     #[test]
-    fn columns_give_way_to_the_name() {
+    fn columns_that_do_not_fit_beside_the_name_are_left_out() {
         for width in 60..300 {
-            let places = columns(width, &LLAMA, &Column::ALL);
+            let places = columns(width, &LLAMA_WIDTHS, &Column::ALL);
             let last = places.last().expect("a column");
             assert!(last.x + last.width < width, "{width}");
             assert!(places[0].width >= 24, "{width}: {}", places[0].width);
             assert!(places.iter().any(|p| p.column == Column::Sqnr));
         }
         let shown = |width, wanted: &[Column]| {
-            columns(width, &LLAMA, wanted).iter().map(|p| p.column).collect::<Vec<_>>()
+            columns(width, &LLAMA_WIDTHS, wanted).iter().map(|p| p.column).collect::<Vec<_>>()
         };
         let without = Column::ALL.into_iter().filter(|&column| column != Column::Output);
         let without: Vec<Column> = without.collect();

@@ -1,12 +1,14 @@
-//! What is under the mouse.
+//! Finds the target under the mouse.
 
 use crate::app::overlay::Overlay;
 use crate::app::{App, MouseTarget, Tab};
 use crate::ui::hints;
-use crate::ui::layout::{MARK, body, columns, curve, detail_body, histogram, list, of, plot, tabs};
+use crate::ui::layout::{
+    MARK_WIDTH, body, columns, curve, detail_body, histogram, list, of, plot, tabs,
+};
 use ratatui::layout::{Position, Rect, Size};
 
-/// What a drag refers to. On the budget's curve and on the histogram, positions past the ends
+/// The target of a drag. On the budget's curve and on the histogram, positions past the ends
 /// count as the ends.
 pub(crate) fn drag(size: Size, app: &App, at: Position) -> Option<MouseTarget> {
     let layout = of(size, body(app))?;
@@ -38,7 +40,7 @@ fn bar(rows: Rect, at: Position) -> MouseTarget {
     MouseTarget::Bar(f64::from(line) / f64::from(rows.height.max(2) - 1))
 }
 
-/// What is at a position of the screen.
+/// The target at a position of the screen.
 pub(crate) fn hit(size: Size, app: &App, at: Position) -> Option<MouseTarget> {
     let layout = of(size, body(app))?;
     if layout.hints.contains(at) {
@@ -53,7 +55,7 @@ pub(crate) fn hit(size: Size, app: &App, at: Position) -> Option<MouseTarget> {
     }
     if layout.rows.contains(at) {
         let line = usize::from(at.y - layout.rows.y);
-        return Some(match at.x - layout.rows.x < MARK {
+        return Some(match at.x - layout.rows.x < MARK_WIDTH {
             true => MouseTarget::Mark(line),
             false => MouseTarget::Row(line),
         });

@@ -15,14 +15,15 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 /// Rows above and below the list.
-const AROUND: u16 = 4;
+const ROWS_AROUND_LIST: u16 = 4;
 /// Rows for why a model did not open.
-const PROBLEM: u16 = 4;
+const PROBLEM_ROWS: u16 = 4;
 
 /// Visible rows of the list on a screen of a height.
 pub(crate) fn height(screen: u16, picker: &Picker) -> usize {
-    let problem = if picker.problem.is_some() { PROBLEM } else { 0 };
-    usize::from(screen.saturating_sub(AROUND + problem + picker.said.len() as u16)).max(1)
+    let problem = if picker.problem.is_some() { PROBLEM_ROWS } else { 0 };
+    usize::from(screen.saturating_sub(ROWS_AROUND_LIST + problem + picker.notes.len() as u16))
+        .max(1)
 }
 
 /// The keys of the list, in its place.
@@ -47,7 +48,7 @@ fn first(rows: usize, picker: &Picker) -> usize {
 }
 
 fn top(picker: &Picker) -> u16 {
-    2 + picker.said.len() as u16
+    2 + picker.notes.len() as u16
 }
 
 /// The entry at a row of the screen.
@@ -69,7 +70,7 @@ pub(crate) fn draw(frame: &mut Frame, picker: &Picker, settings: &Settings, them
 
 /// Draws the list into a buffer.
 pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, theme: &Theme) {
-    if area.width < layout::SMALLEST.width || area.height < layout::SMALLEST.height {
+    if area.width < layout::MIN_SIZE.width || area.height < layout::MIN_SIZE.height {
         return too_small::too_small(buf, area, theme);
     }
     let title = Line::from(vec![
@@ -77,9 +78,9 @@ pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMa
         Span::styled("  which model?", theme.strong),
     ]);
     widgets::line(buf, area, 0, &title);
-    for (y, said) in (1..).zip(&picker.said) {
-        let said = names::shorten(said, usize::from(area.width.saturating_sub(2)));
-        widgets::line(buf, area, y, &Line::styled(format!(" {said}"), theme.dim));
+    for (y, notes) in (1..).zip(&picker.notes) {
+        let notes = names::shorten(notes, usize::from(area.width.saturating_sub(2)));
+        widgets::line(buf, area, y, &Line::styled(format!(" {notes}"), theme.dim));
     }
     let rows = height(area.height, picker);
     if picker.help {

@@ -1,5 +1,5 @@
-//! The plan line: what is marked, how much smaller the output is, and its error. The rule above it
-//! shows the status message.
+//! The plan line: the marks, the size of the output, and its error. The rule above it shows the
+//! status message.
 
 use crate::app::figures::{bytes, count, counted, decibels};
 use crate::app::{App, names, ratio};
@@ -21,7 +21,8 @@ pub(super) fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) 
     widgets::line(buf, layout.plan, 0, &plan(app, layout.plan.width, theme));
 }
 
-/// Why the tensor under the cursor is left as it is; in a word where the sentence does not fit.
+/// Why the tensor under the cursor is not quantized by default. One word if the sentence does
+/// not fit.
 fn left_out(app: &App, width: u16) -> String {
     let unmarked = app.current_tensor().filter(|&id| !app.model.is_marked(id));
     let id = unmarked.filter(|_| app.overlays().next().is_none());

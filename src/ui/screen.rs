@@ -52,7 +52,7 @@ fn panes(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Posit
         }
     }
     plan::draw(buf, &layout, app, theme);
-    // The one on top has the text cursor.
+    // The topmost overlay has the text cursor.
     let cursor = app.overlays().map(|open| overlay(buf, area, app, open, theme)).last().flatten();
     let typed = layout.detail.and_then(|detail| budget::cursor(detail, app));
     let cursor = cursor.or(typed);

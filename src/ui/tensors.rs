@@ -5,12 +5,12 @@ use crate::app::figures::{bytes_aligned, count, counted, decibels, gained, shape
 use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
 use crate::app::tensor_metrics::{Sqnr, scheme_name};
-use crate::app::tree::Item;
+use crate::app::tree::TreeItem;
 use crate::app::{Action, App, CalibrationState, names, outputs};
 use crate::quantization;
 use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
-use crate::ui::layout::{Layout, Place};
+use crate::ui::layout::{ColumnPlace, Layout};
 use crate::ui::theme::Theme;
 use crate::ui::{layout, widgets};
 use ratatui::buffer::Buffer;
@@ -61,7 +61,7 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     widgets::rule(buf, area, &Line::from(left), &right, theme);
 }
 
-fn titles(buf: &mut Buffer, area: Rect, places: &[Place], app: &App, theme: &Theme) {
+fn titles(buf: &mut Buffer, area: Rect, places: &[ColumnPlace], app: &App, theme: &Theme) {
     let sort = app.table.sort;
     for place in places {
         let arrow = match sort.column == place.column {
@@ -91,11 +91,11 @@ struct Painter<'a> {
 }
 
 impl Painter<'_> {
-    fn row(&mut self, buf: &mut Buffer, area: Rect, places: &[Place], number: usize) {
+    fn row(&mut self, buf: &mut Buffer, area: Rect, places: &[ColumnPlace], number: usize) {
         let Some(&row) = self.app.table.rows().get(number) else { return };
         let cells = match row.item {
-            Item::Tensor(id) => self.tensor_cells(id),
-            Item::Module(node) => self.module_cells(self.app.table.totals(node)),
+            TreeItem::Tensor(id) => self.tensor_cells(id),
+            TreeItem::Module(node) => self.module_cells(self.app.table.totals(node)),
         };
         let (mark, style) = cells.mark;
         buf.set_stringn(area.x + 2, area.y, mark, 1, style);
@@ -118,7 +118,7 @@ impl Painter<'_> {
                 Column::Gain { of, over } => {
                     self.gain(row.item, of, over).alignment(Alignment::Right)
                 }
-                Column::Values => self.sketch(row.item),
+                Column::Values => self.sparkline(row.item),
                 Column::Scheme => cells.scheme.clone(),
                 Column::File => continue,
             };
@@ -144,29 +144,29 @@ impl Painter<'_> {
         let mut room = width - indent;
         if app.table.as_tree {
             let sign = match row.item {
-                Item::Module(node) if app.table.is_folded(node) => "▸ ",
-                Item::Module(_) => "▾ ",
-                Item::Tensor(_) => "  ",
+                TreeItem::Module(node) if app.table.is_folded(node) => "▸ ",
+                TreeItem::Module(_) => "▾ ",
+                TreeItem::Tensor(_) => "  ",
             };
             spans.push(Span::styled(sign, theme.faint));
             room = room.saturating_sub(2);
         }
         let (module, leaf) = match row.item {
-            Item::Module(_) => (theme.strong, theme.strong),
-            Item::Tensor(id) if app.model.is_marked(id) => (theme.dim, theme.strong),
-            Item::Tensor(id) if app.model.quantizable(id) => (theme.dim, theme.text),
-            Item::Tensor(_) => (theme.dim, theme.dim),
+            TreeItem::Module(_) => (theme.strong, theme.strong),
+            TreeItem::Tensor(id) if app.model.is_marked(id) => (theme.dim, theme.strong),
+            TreeItem::Tensor(id) if app.model.quantizable(id) => (theme.dim, theme.text),
+            TreeItem::Tensor(_) => (theme.dim, theme.dim),
         };
         let text = names::visible(label);
         let text = names::shorten(&text, room);
         // The end of a name, with layer and parameter, tells rows apart; cut the start.
         let leaf_start = match row.item {
-            Item::Module(_) => 0,
-            Item::Tensor(_) => text.rmatch_indices('.').nth(1).map_or(0, |(dot, _)| dot + 1),
+            TreeItem::Module(_) => 0,
+            TreeItem::Tensor(_) => text.rmatch_indices('.').nth(1).map_or(0, |(dot, _)| dot + 1),
         };
         let exact = text == label && !app.table.filter.is_everything();
         let found = match row.item {
-            Item::Tensor(_) if exact => self.matcher.found(full),
+            TreeItem::Tensor(_) if exact => self.matcher.found(full),
             _ => Vec::new(),
         };
         let skipped = full[..full.len() - label.len()].chars().count() as u32;
@@ -216,7 +216,11 @@ impl Painter<'_> {
                 .packed_format(id)
                 .map_or(String::new(), |l| names::visible(&l.name()).into_owned()),
             at_least: false,
-            flagged: app.model.known(id).facts().is_some_and(|facts| !facts.flags.is_empty())
+            flagged: app
+                .model
+                .measurement(id)
+                .metrics()
+                .is_some_and(|metrics| !metrics.flags.is_empty())
                 && !matches!(sqnr, Sqnr::Impossible | Sqnr::Unreadable),
             scheme: Line::styled(scheme, if marked { theme.mark } else { theme.faint }),
         }
@@ -252,12 +256,12 @@ impl Painter<'_> {
     }
 
     /// The output error of the layer with quantized weights.
-    fn output<'b>(&self, item: Item) -> Line<'b> {
+    fn output<'b>(&self, item: TreeItem) -> Line<'b> {
         let theme = self.theme;
         let id = match item {
-            Item::Tensor(id) => id,
-            Item::Module(node) => {
-                // The worst of all layers; none is above it.
+            TreeItem::Tensor(id) => id,
+            TreeItem::Module(node) => {
+                // The worst error of all layers of the module.
                 let worst = self.app.table.totals(node).worst_output;
                 let text = |db: f64| match db {
                     f64::NEG_INFINITY => "exact".to_owned(),
@@ -287,8 +291,8 @@ impl Painter<'_> {
     }
 
     /// The SQNR of one scheme.
-    fn of_scheme<'b>(&self, item: Item, db: impl Fn(TensorId) -> Option<f64>) -> Line<'b> {
-        let Item::Tensor(id) = item else { return Line::default() };
+    fn of_scheme<'b>(&self, item: TreeItem, db: impl Fn(TensorId) -> Option<f64>) -> Line<'b> {
+        let TreeItem::Tensor(id) = item else { return Line::default() };
         match db(id) {
             Some(db) => Line::styled(decibels(db), self.theme.judge(db).1),
             None => self.unknown(id),
@@ -296,8 +300,13 @@ impl Painter<'_> {
     }
 
     /// What one scheme gains over another; one bit of precision is 6 dB.
-    fn gain<'b>(&self, item: Item, of: QuantizationScheme, over: QuantizationScheme) -> Line<'b> {
-        let Item::Tensor(id) = item else { return Line::default() };
+    fn gain<'b>(
+        &self,
+        item: TreeItem,
+        of: QuantizationScheme,
+        over: QuantizationScheme,
+    ) -> Line<'b> {
+        let TreeItem::Tensor(id) = item else { return Line::default() };
         match self.app.model.gain(id, of, over) {
             Some(db) if !self.app.model.quantizable(id) => Line::styled(gained(db), self.theme.dim),
             Some(db) if db >= 6.0 => Line::styled(gained(db), self.theme.good),
@@ -315,11 +324,13 @@ impl Painter<'_> {
     }
 
     /// The sparkline from −absmax to absmax.
-    fn sketch<'b>(&self, item: Item) -> Line<'b> {
-        let Item::Tensor(id) = item else { return Line::default() };
-        let facts = self.app.model.known(id).facts();
-        let Some(sketch) = facts.and_then(|facts| facts.sketch) else { return Line::default() };
-        let text: String = sketch.iter().map(|&height| widgets::column(height)).collect();
+    fn sparkline<'b>(&self, item: TreeItem) -> Line<'b> {
+        let TreeItem::Tensor(id) = item else { return Line::default() };
+        let metrics = self.app.model.measurement(id).metrics();
+        let Some(sparkline) = metrics.and_then(|metrics| metrics.sparkline) else {
+            return Line::default();
+        };
+        let text: String = sparkline.iter().map(|&height| widgets::column(height)).collect();
         Line::styled(text, self.theme.dim)
     }
 
@@ -334,9 +345,9 @@ impl Painter<'_> {
                     figure.content = format!("{:>8}", format!("≥{}", figure.content.trim())).into();
                 }
                 let mut spans = vec![figure];
-                if width > usize::from(layout::GAUGE) * 3 {
+                if width > usize::from(layout::GAUGE_WIDTH) * 3 {
                     spans.push(Span::raw("  "));
-                    spans.extend(widgets::gauge(db, layout::GAUGE.into(), theme));
+                    spans.extend(widgets::gauge(db, layout::GAUGE_WIDTH.into(), theme));
                 }
                 spans.push(word);
                 Line::from(spans)

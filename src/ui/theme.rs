@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_says_which_colours_there_are() {
+    fn the_environment_selects_the_colours() {
         let of = Colours::of;
         assert_eq!(of(Some("1"), Some("truecolor"), None), Colours::None);
         assert_eq!(of(Some(""), Some("truecolor"), Some("15;0")), Colours::True);
@@ -196,9 +196,9 @@ mod tests {
         assert_eq!(of(None, Some("24bit"), Some("0;7")), Colours::TrueOnLight);
     }
 
-    /// The least contrast of the web guidelines (WCAG) is 4.5 to 1.
+    /// WCAG requires a contrast of at least 4.5 to 1.
     #[test]
-    fn on_a_light_ground_everything_that_is_said_can_be_read() {
+    fn texts_have_enough_contrast_on_a_light_background() {
         let luminance = |colour: Color| {
             let Color::Rgb(r, g, b) = colour else { panic!("{colour:?}") };
             let linear = |part: u8| match f64::from(part) / 255.0 {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn without_colour_no_style_has_one() {
+    fn the_theme_without_colours_sets_none() {
         let t = Theme::new(Colours::None);
         let all = [t.text, t.strong, t.dim, t.faint, t.accent, t.mark, t.found, t.good, t.warning];
         for style in all.into_iter().chain([t.bad, t.cursor, t.cursor_bar]).chain(t.ratings) {

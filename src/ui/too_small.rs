@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 
 /// Says how much room is needed and how much there is.
 pub(super) fn too_small(buf: &mut Buffer, area: Rect, theme: &Theme) {
-    let (width, height) = (layout::SMALLEST.width, layout::SMALLEST.height);
+    let (width, height) = (layout::MIN_SIZE.width, layout::MIN_SIZE.height);
     let lines = [
         "the terminal is too small".to_owned(),
         format!("needs {width}×{height}, has {}×{}", area.width, area.height),

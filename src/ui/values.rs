@@ -27,7 +27,7 @@ enum Column {
 }
 
 /// The columns from left to right.
-const ORDER: [Column; 9] = [
+const LEFT_TO_RIGHT: [Column; 9] = [
     Column::Index,
     Column::Place,
     Column::Raw,
@@ -39,7 +39,7 @@ const ORDER: [Column; 9] = [
     Column::Scale,
 ];
 /// The columns by importance; the last is left out first.
-const WORTH: [Column; 9] = [
+const BY_IMPORTANCE: [Column; 9] = [
     Column::Value,
     Column::Index,
     Column::Code,
@@ -135,13 +135,13 @@ fn widths(window: &Window, shape: &Shape, quantized: bool) -> Vec<(Column, usize
         Column::Place => shape.rank() > 1,
         Column::Index | Column::Value => true,
     };
-    ORDER.into_iter().filter(there).map(|column| (column, width_of(column))).collect()
+    LEFT_TO_RIGHT.into_iter().filter(there).map(|column| (column, width_of(column))).collect()
 }
 
 fn fitting(widths: &[(Column, usize)], room: u16) -> Vec<(Column, usize)> {
     let mut room = usize::from(room);
     let mut kept = Vec::new();
-    for wanted in WORTH {
+    for wanted in BY_IMPORTANCE {
         let Some(&(column, width)) = widths.iter().find(|(column, _)| *column == wanted) else {
             continue;
         };
@@ -216,7 +216,7 @@ fn cell(
     }
 }
 
-/// What quantization did to an element beyond rounding.
+/// Names an effect of quantization on an element other than rounding.
 fn word(element: &Element, theme: &Theme) -> (String, Style) {
     let (Some(Scalar::Float(x)), Some(quantized)) = (element.value, &element.quantized) else {
         return (String::new(), theme.faint);

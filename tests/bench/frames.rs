@@ -55,7 +55,7 @@ fn finding(driver: &Driver, spec: &AnalysisSpec, id: TensorId) -> Event {
     let (_, bytes) = reader.elements(id, 0..4).expect("reads").expect("floats");
     let shape = Shape::new([2, 2]).expect("fits");
     let found = Ok(analyze(spec, FloatType::F32, &shape, bytes));
-    Event::Found { generation: 1, tensor: id, found }
+    Event::Analyzed { generation: 1, tensor: id, found }
 }
 
 fn main() {

@@ -4,7 +4,7 @@ use crate::support::checkpoint::{Tensor, f32s, weights, write};
 use crate::support::driver::{DEMO, Driver, TINY_LLAMA};
 use crate::support::stdout;
 use quantscope::activations::ActivationMode;
-use quantscope::app::outputs::News;
+use quantscope::app::outputs::OutputsEvent;
 use quantscope::app::{Event, Meter};
 use std::time::Duration;
 
@@ -26,16 +26,16 @@ fn names(driver: &Driver, count: usize) -> Vec<String> {
 }
 
 /// The events of measuring output errors, one per layer.
-fn outputs_of(model: &str, captures: &str) -> Vec<News> {
+fn outputs_of(model: &str, captures: &str) -> Vec<OutputsEvent> {
     let mut driver = Driver::open(model);
     driver.press("A");
     driver.type_text(captures);
     driver.press("Enter");
     let mut outputs = driver.app.model.outputs.clone().expect("measured");
     let layers = std::mem::take(&mut outputs.found).into_iter();
-    let layers = layers.map(|(id, found)| News::Found(id, found));
-    let ended = std::iter::once(News::Ended(Ok(())));
-    std::iter::once(News::Opened(outputs)).chain(layers).chain(ended).collect()
+    let layers = layers.map(|(id, found)| OutputsEvent::Found(id, found));
+    let ended = std::iter::once(OutputsEvent::Ended(Ok(())));
+    std::iter::once(OutputsEvent::Opened(outputs)).chain(layers).chain(ended).collect()
 }
 
 #[test]
@@ -193,13 +193,13 @@ fn a_failed_measurement_is_reported_and_keeps_its_results() {
     driver.press("Enter");
     let news = outputs_of(DEMO, "demo:");
     news.into_iter().take(2).for_each(|news| driver.send(Event::Outputs(news)));
-    driver.send(Event::Outputs(News::Ended(Err("a disk went away".into()))));
+    driver.send(Event::Outputs(OutputsEvent::Ended(Err("a disk went away".into()))));
     driver.expect("a disk went away");
     assert_eq!(driver.app.model.outputs.as_ref().expect("opened").found.len(), 1);
     assert!(driver.app.measuring_outputs.is_none());
     // An open window stays open.
     driver.press("Esc Space s");
-    driver.send(Event::Outputs(News::Ended(Err("a disk went away".into()))));
+    driver.send(Event::Outputs(OutputsEvent::Ended(Err("a disk went away".into()))));
     driver.expect("Save the quantized model");
     driver.expect("no activations: a disk went away");
 }

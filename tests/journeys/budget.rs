@@ -78,7 +78,7 @@ fn sizes_shares_and_errors_are_typed() {
     // An impossible size is reported, and the text can be corrected.
     driver.type_text("1kB");
     driver.press("Enter");
-    driver.expect("no plan is so small: the smallest has 395 kB");
+    driver.expect("no plan is that small: the smallest has 395 kB");
     driver.press("Ctrl-u");
     driver.type_text("small");
     driver.press("Enter");

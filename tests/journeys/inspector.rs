@@ -51,7 +51,7 @@ fn before_calibration_all_tensors_are_listed_and_visible_ones_measured_first() {
         outputs: None,
     };
     let effects = quantscope::app::update(&mut driver.app, tick);
-    assert!(!effects.contains(&Effect::Hurry(seen.clone())), "asked for once, not every time");
+    assert!(!effects.contains(&Effect::Prioritize(seen.clone())), "asked for once, not every time");
     driver.press("G");
     let now: Vec<TensorId> = driver.app.table.visible_tensors().collect();
     assert_ne!(seen, now);
@@ -449,17 +449,17 @@ fn a_failed_save_returns_to_the_dialog_with_the_reason() {
 
 #[test]
 fn a_format_that_cannot_hold_the_plan_is_refused_before_writing() {
-    let laid_out = |driver: &Driver| match &driver.app.overlay {
-        Some(Overlay::Save(dialog)) => dialog.laid_out.clone().expect("laid out"),
+    let preview = |driver: &Driver| match &driver.app.overlay {
+        Some(Overlay::Save(dialog)) => dialog.preview.clone().expect("previewed"),
         _ => panic!("the dialog is open:\n{}", driver.screen()),
     };
     let mut driver = Driver::open(SHARDED);
     driver.type_text("/model.norm");
     driver.press("Enter Space s");
-    assert!(laid_out(&driver).is_ok());
+    assert!(preview(&driver).is_ok());
     driver.press("Down");
     driver.expect("sharded-W8A8");
-    let refusal = laid_out(&driver).expect_err("compressed-tensors is for Linear layers");
+    let refusal = preview(&driver).expect_err("compressed-tensors is for Linear layers");
     let first_words: Vec<&str> = refusal.why.split_whitespace().take(3).collect();
     driver.expect(&first_words.join(" "));
     driver.press("Enter");

@@ -12,7 +12,7 @@ use quantscope::app::keys::{BINDINGS, Context, Key};
 use quantscope::app::overlay::Overlay;
 use quantscope::app::table::Table;
 use quantscope::app::tensor_metrics::Sqnr;
-use quantscope::app::tree::Item;
+use quantscope::app::tree::TreeItem;
 use quantscope::checkpoint::Checkpoint;
 use quantscope::tensor::TensorId;
 use std::path::Path;
@@ -111,14 +111,14 @@ fn assert_true(driver: &Driver, what: &str) {
         assert!(model.is_marked(id));
     }
     for id in checkpoint.ids().filter(|&id| checkpoint.packed_format(id).is_none()) {
-        let by_facts = Sqnr::of(model.known(id), model.quantizer_of(id));
-        assert_eq!(model.sqnr(id), by_facts, "{what}: {}", checkpoint.tensor(id).name);
+        let computed = Sqnr::of(model.measurement(id), model.quantizer_of(id));
+        assert_eq!(model.sqnr(id), computed, "{what}: {}", checkpoint.tensor(id).name);
     }
     assert_eq!(totals.marked, plan.len(), "{what}");
     assert_eq!((totals.before, totals.after), (checkpoint.total_bytes(), after), "{what}");
     assert_eq!(table.shown_count(), table.shown().count(), "{what}");
     for row in table.rows() {
-        let Item::Module(node) = row.item else { continue };
+        let TreeItem::Module(node) = row.item else { continue };
         let (found, below) = (table.totals(node), table.tensors_of(row.item));
         let sum = |of: &dyn Fn(&quantscope::tensor::TensorInfo) -> u64| {
             below.iter().map(|&id| of(checkpoint.tensor(id))).sum::<u64>()

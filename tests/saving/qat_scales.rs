@@ -330,7 +330,7 @@ fn observed_activation_ranges_are_shown_with_their_layer() {
     assert!(table.contains("graph, which is not in the file"), "{table}");
     let mut driver = Driver::open(&numbered.model);
     show_full_screen(&mut driver, "activation_post_process_0.min_val");
-    driver.expect_words("saw −1.000 … 2.000; of which layer stands in the graph");
+    driver.expect_words("saw −1.000 … 2.000; only the graph says of which layer");
     // An observer that recorded nothing is not shown.
     let (nothing, inf) = (f32::INFINITY, f32::NEG_INFINITY);
     let idle = Trained::new(seen("fc.activation_post_process", nothing, inf).into());

@@ -1,7 +1,7 @@
 //! A whole filter: words and conditions, all of which must hold.
 
-use crate::app::filter::term::{Term, Test};
-use crate::app::filter::words::{Scratch, Words};
+use crate::app::filter::term::{Term, TermTest};
+use crate::app::filter::words::{MatchBuffers, Words};
 use crate::app::model::Model;
 use crate::tensor::TensorId;
 use rayon::prelude::*;
@@ -41,9 +41,9 @@ impl Filter {
 
     /// Makes each word match literally if any tensor's name contains it, and fuzzily otherwise.
     /// `before` is the filter that was resolved last.
-    pub fn settle(&mut self, before: &Filter, model: &Model) {
+    pub fn resolve(&mut self, before: &Filter, model: &Model) {
         let names = model.checkpoint.tensors().par_iter().with_min_len(TENSORS_PER_TASK);
-        self.words.settle(&before.words, names.map(|tensor| tensor.name.as_str()));
+        self.words.resolve(&before.words, names.map(|tensor| tensor.name.as_str()));
     }
 
     /// Whether this filter shows only tensors that `before` shows; both must be resolved. Then
@@ -60,34 +60,34 @@ impl Filter {
         self.terms.iter().any(Term::needs_findings)
     }
 
-    /// Says in a word how the text is understood.
+    /// Names the kind of filter in one word.
     pub fn kind(&self) -> &'static str {
         match (&self.terms[..], self.words.is_empty()) {
             ([], true) => "",
             ([], false) if self.words.is_fuzzy() => "fuzzy",
             ([], false) => "words",
-            ([Term { test: Test::Regex(_), .. }], true) => "regex",
-            ([Term { test: Test::Glob(_), .. }], true) => "glob",
+            ([Term { test: TermTest::Regex(_), .. }], true) => "regex",
+            ([Term { test: TermTest::Glob(_), .. }], true) => "glob",
             _ => "filter",
         }
     }
 
     /// A matcher, to try many tensors.
     pub fn matcher(&self) -> TensorMatcher<'_> {
-        TensorMatcher { filter: self, scratch: Scratch::default() }
+        TensorMatcher { filter: self, buffers: MatchBuffers::default() }
     }
 }
 
 /// A filter with the buffers that matching needs.
 pub struct TensorMatcher<'a> {
     filter: &'a Filter,
-    scratch: Scratch,
+    buffers: MatchBuffers,
 }
 
 impl TensorMatcher<'_> {
     pub fn matches(&mut self, model: &Model, id: TensorId) -> bool {
         self.filter.terms.iter().all(|term| term.holds(model, id))
-            && self.filter.words.fit(&model.checkpoint.tensor(id).name, &mut self.scratch)
+            && self.filter.words.fit(&model.checkpoint.tensor(id).name, &mut self.buffers)
     }
 
     /// How well the name matches, higher is better; `None` if the tensor does not match.
@@ -97,7 +97,7 @@ impl TensorMatcher<'_> {
         }
         match self.filter.words.is_empty() {
             true => Some(0),
-            false => self.filter.words.score(&model.checkpoint.tensor(id).name, &mut self.scratch),
+            false => self.filter.words.score(&model.checkpoint.tensor(id).name, &mut self.buffers),
         }
     }
 
@@ -105,14 +105,14 @@ impl TensorMatcher<'_> {
     pub fn found(&mut self, name: &str) -> Vec<u32> {
         let mut found = Vec::new();
         for term in self.filter.terms.iter().filter(|term| !term.not) {
-            if let Test::Regex(regex) = &term.test
+            if let TermTest::Regex(regex) = &term.test
                 && let Some(hit) = regex.find(name)
             {
                 let start = name[..hit.start()].chars().count() as u32;
                 found.extend(start..start + hit.as_str().chars().count() as u32);
             }
         }
-        self.filter.words.found(name, &mut self.scratch, &mut found);
+        self.filter.words.found(name, &mut self.buffers, &mut found);
         found.sort_unstable();
         found.dedup();
         found
@@ -131,20 +131,20 @@ mod tests {
         Model::new(Arc::new(Checkpoint::open(path).expect("opens")))
     }
 
-    fn settled(text: &str, model: &Model) -> Filter {
+    fn resolved(text: &str, model: &Model) -> Filter {
         let mut filter = Filter::parse(text).expect(text);
-        filter.settle(&Filter::everything(), model);
+        filter.resolve(&Filter::everything(), model);
         filter
     }
 
     fn shown(text: &str, model: &Model) -> Vec<TensorId> {
-        let filter = settled(text, model);
+        let filter = resolved(text, model);
         let mut matcher = filter.matcher();
         model.checkpoint.ids().filter(|&id| matcher.matches(model, id)).collect()
     }
 
     #[test]
-    fn every_kind_of_condition_counts() {
+    fn filters_select_the_expected_number_of_tensors() {
         let mut model = model();
         let marked = model.checkpoint.find("lm_head.weight").expect("there");
         model.mark([marked]);
@@ -181,16 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_only_fuzzy_when_no_name_holds_it() {
+    fn a_word_is_fuzzy_only_if_no_name_contains_it() {
         let model = model();
-        assert_eq!(settled("mlp", &model).kind(), "words");
-        assert_eq!(settled("l1qproj", &model).kind(), "fuzzy");
-        assert_eq!(settled("re:^l", &model).kind(), "regex");
-        assert_eq!(settled("mlp size>1", &model).kind(), "filter");
+        assert_eq!(resolved("mlp", &model).kind(), "words");
+        assert_eq!(resolved("l1qproj", &model).kind(), "fuzzy");
+        assert_eq!(resolved("re:^l", &model).kind(), "regex");
+        assert_eq!(resolved("mlp size>1", &model).kind(), "filter");
     }
 
     #[test]
-    fn a_filter_half_typed_is_said_to_be_so() {
+    fn an_incomplete_filter_gives_a_reason() {
         for (text, part) in [
             ("re:(", "regular expression"),
             ("*[", "glob"),
@@ -211,7 +211,7 @@ mod tests {
 
     /// Trying only the tensors shown before gives the same result as trying all.
     #[test]
-    fn what_narrows_only_takes_away() {
+    fn a_narrower_filter_shows_a_subset() {
         let model = model();
         let texts = [
             "",
@@ -249,8 +249,8 @@ mod tests {
             for now in texts {
                 let (Ok(a), Ok(b)) = (Filter::parse(before), Filter::parse(now)) else { continue };
                 let (mut a, mut b) = (a, b);
-                a.settle(&Filter::everything(), &model);
-                b.settle(&Filter::everything(), &model);
+                a.resolve(&Filter::everything(), &model);
+                b.resolve(&Filter::everything(), &model);
                 if b.narrows(&a) {
                     narrower += usize::from(before != now);
                     let held = shown(before, &model);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn found_characters_are_told() {
+    fn matched_characters_are_reported() {
         let found = |text: &str| Filter::parse(text).expect(text).matcher().found("a.mlp.b");
         assert_eq!(found("mlp"), [2, 3, 4]);
         assert_eq!(found("re:l.*b"), [3, 4, 5, 6]);

@@ -6,4 +6,4 @@ mod term;
 mod words;
 
 pub(crate) use expression::{Filter, TENSORS_PER_TASK, TensorMatcher};
-pub(crate) use term::State;
+pub(crate) use term::Property;

@@ -3,7 +3,7 @@
 
 use crate::activations::ActivationMode;
 use crate::app::model::Model;
-use crate::app::tensor_metrics::{Known, Sqnr};
+use crate::app::tensor_metrics::{Measurement, Sqnr};
 use crate::plan::Obstacle;
 use crate::plan::rules::Reason;
 use crate::quantization::{Diagnostic, Rating};
@@ -16,22 +16,22 @@ use regex::{Regex, RegexBuilder};
 pub(crate) struct Term {
     pub text: String,
     pub not: bool,
-    pub test: Test,
+    pub test: TermTest,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Test {
+pub(crate) enum TermTest {
     Regex(Regex),
     Glob(GlobMatcher),
     /// A prefix of the dtype or the packed format, in lower case.
     DType(String),
-    Compare(Figure, Than, f64),
-    Is(State),
+    Compare(Metric, Comparison, f64),
+    Is(Property),
 }
 
 /// A metric that can be compared with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Figure {
+pub(crate) enum Metric {
     Size,
     Parameters,
     Sqnr,
@@ -41,7 +41,7 @@ pub(crate) enum Figure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Than {
+pub(crate) enum Comparison {
     Less,
     AtMost,
     More,
@@ -49,34 +49,34 @@ pub(crate) enum Than {
     Equal,
 }
 
-macro_rules! states {
+macro_rules! properties {
     ($($variant:ident $word:literal $meaning:literal,)*) => {
         /// A property of a tensor.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum State {
+        pub(crate) enum Property {
             $($variant,)*
         }
 
-        impl State {
-            pub(crate) const ALL: &'static [State] = &[$(State::$variant,)*];
+        impl Property {
+            pub(crate) const ALL: &'static [Property] = &[$(Property::$variant,)*];
 
             pub(crate) fn word(self) -> &'static str {
                 match self {
-                    $(State::$variant => $word,)*
+                    $(Property::$variant => $word,)*
                 }
             }
 
             /// What the property means, in a few words.
             pub(crate) fn meaning(self) -> &'static str {
                 match self {
-                    $(State::$variant => $meaning,)*
+                    $(Property::$variant => $meaning,)*
                 }
             }
         }
     };
 }
 
-states! {
+properties! {
     Marked "marked" "to be quantized",
     Quantizable "quantizable" "a weight that presets and 'mark all' include",
     Quantized "quantized" "stored quantized",
@@ -102,23 +102,23 @@ states! {
     Embedding "embedding" "an embedding",
 }
 
-const FIGURES: [(&str, Figure); 5] = [
-    ("size", Figure::Size),
-    ("params", Figure::Parameters),
-    ("sqnr", Figure::Sqnr),
-    ("output", Figure::Output),
-    ("absmax", Figure::Absmax),
+const METRICS: [(&str, Metric); 5] = [
+    ("size", Metric::Size),
+    ("params", Metric::Parameters),
+    ("sqnr", Metric::Sqnr),
+    ("output", Metric::Output),
+    ("absmax", Metric::Absmax),
 ];
 
 /// Longer operators come before their prefixes.
-const THANS: [(&str, Than); 7] = [
-    ("<=", Than::AtMost),
-    (">=", Than::AtLeast),
-    ("≤", Than::AtMost),
-    ("≥", Than::AtLeast),
-    ("<", Than::Less),
-    (">", Than::More),
-    ("=", Than::Equal),
+const COMPARISONS: [(&str, Comparison); 7] = [
+    ("<=", Comparison::AtMost),
+    (">=", Comparison::AtLeast),
+    ("≤", Comparison::AtMost),
+    ("≥", Comparison::AtLeast),
+    ("<", Comparison::Less),
+    (">", Comparison::More),
+    ("=", Comparison::Equal),
 ];
 
 impl Term {
@@ -138,13 +138,17 @@ impl Term {
     /// Whether measurements can change the result.
     pub(crate) fn needs_findings(&self) -> bool {
         match self.test {
-            Test::Regex(_) | Test::Glob(_) | Test::DType(_) => false,
-            Test::Compare(figure, ..) => {
-                matches!(figure, Figure::Sqnr | Figure::Output | Figure::Absmax)
+            TermTest::Regex(_) | TermTest::Glob(_) | TermTest::DType(_) => false,
+            TermTest::Compare(metric, ..) => {
+                matches!(metric, Metric::Sqnr | Metric::Output | Metric::Absmax)
             }
-            Test::Is(state) => !matches!(
-                state,
-                State::Marked | State::Float | State::Quantized | State::Norm | State::Embedding
+            TermTest::Is(property) => !matches!(
+                property,
+                Property::Marked
+                    | Property::Float
+                    | Property::Quantized
+                    | Property::Norm
+                    | Property::Embedding
             ),
         }
     }
@@ -154,28 +158,28 @@ impl Term {
     }
 }
 
-fn test(text: &str) -> Option<Result<Test, String>> {
+fn test(text: &str) -> Option<Result<TermTest, String>> {
     let sensitive = text.chars().any(char::is_uppercase);
     let glob = |pattern: &str| {
         GlobBuilder::new(pattern)
             .case_insensitive(!sensitive)
             .build()
-            .map(|glob| Test::Glob(glob.compile_matcher()))
+            .map(|glob| TermTest::Glob(glob.compile_matcher()))
             .map_err(|_| "incomplete glob".to_owned())
     };
     if let Some(pattern) = text.strip_prefix("re:") {
         let regex = RegexBuilder::new(pattern).case_insensitive(!sensitive).build();
-        let regex = regex.map(Test::Regex);
+        let regex = regex.map(TermTest::Regex);
         return Some(regex.map_err(|_| "incomplete regular expression".to_owned()));
     }
     if let Some(pattern) = text.strip_prefix("glob:") {
         return Some(glob(pattern));
     }
     if let Some(dtype) = text.strip_prefix("dtype:") {
-        return Some(Ok(Test::DType(dtype.to_lowercase())));
+        return Some(Ok(TermTest::DType(dtype.to_lowercase())));
     }
     if let Some(word) = text.strip_prefix("is:") {
-        return Some(state(word).map(Test::Is));
+        return Some(property(word).map(TermTest::Is));
     }
     if let Some(compare) = comparison(text) {
         return Some(compare);
@@ -186,8 +190,8 @@ fn test(text: &str) -> Option<Result<Test, String>> {
     text.contains('*').then(|| glob(text))
 }
 
-fn state(word: &str) -> Result<State, String> {
-    let all = State::ALL.iter();
+fn property(word: &str) -> Result<Property, String> {
+    let all = Property::ALL.iter();
     if let Some(state) = all.clone().find(|state| state.word() == word) {
         return Ok(*state);
     }
@@ -200,26 +204,26 @@ fn state(word: &str) -> Result<State, String> {
 }
 
 /// `size>10M`: a metric, an operator and a number.
-fn comparison(text: &str) -> Option<Result<Test, String>> {
-    let (name, figure) = FIGURES.into_iter().find(|(name, _)| text.starts_with(name))?;
+fn comparison(text: &str) -> Option<Result<TermTest, String>> {
+    let (name, metric) = METRICS.into_iter().find(|(name, _)| text.starts_with(name))?;
     let rest = text.strip_prefix(name)?;
-    let (sign, than) = THANS.into_iter().find(|(sign, _)| rest.starts_with(sign))?;
+    let (sign, comparison) = COMPARISONS.into_iter().find(|(sign, _)| rest.starts_with(sign))?;
     let number = rest.strip_prefix(sign)?;
-    let found = match figure {
-        Figure::Size => size_of(number),
-        Figure::Parameters => count_of(number),
+    let found = match metric {
+        Metric::Size => size_of(number),
+        Metric::Parameters => count_of(number),
         _ => number_of(number),
     };
-    let found = found.ok_or_else(|| match figure {
-        Figure::Size => format!("{name}{sign} needs bytes, such as 10MB or 500kB"),
-        Figure::Parameters => {
+    let found = found.ok_or_else(|| match metric {
+        Metric::Size => format!("{name}{sign} needs bytes, such as 10MB or 500kB"),
+        Metric::Parameters => {
             format!("{name}{sign} needs a number of parameters, such as 1M or 7B")
         }
-        Figure::Sqnr => format!("{name}{sign} needs dB, such as 30"),
-        Figure::Output => format!("{name}{sign} needs dB, such as -30"),
-        Figure::Absmax => format!("{name}{sign} needs a value, such as 2.5"),
+        Metric::Sqnr => format!("{name}{sign} needs dB, such as 30"),
+        Metric::Output => format!("{name}{sign} needs dB, such as -30"),
+        Metric::Absmax => format!("{name}{sign} needs a value, such as 2.5"),
     });
-    Some(found.map(|number| Test::Compare(figure, than, number)))
+    Some(found.map(|number| TermTest::Compare(metric, comparison, number)))
 }
 
 /// A size in bytes: `10MB`, `500k`, `1.5GiB`.
@@ -255,8 +259,8 @@ fn number_of(text: &str) -> Option<f64> {
 fn unknown(text: &str) -> Option<String> {
     let end = text.find(|c: char| !c.is_ascii_alphabetic()).filter(|&end| end > 0)?;
     let (name, rest) = text.split_at(end);
-    if THANS.iter().any(|(sign, _)| rest.starts_with(sign)) {
-        let known = FIGURES.map(|(known, _)| known);
+    if COMPARISONS.iter().any(|(sign, _)| rest.starts_with(sign)) {
+        let known = METRICS.map(|(known, _)| known);
         let nearest = known.into_iter().find(|known| is_near(name, known));
         let meant = nearest.map_or(String::new(), |known| format!(", did you mean {known}?"));
         return Some(format!("unknown figure '{name}'{meant} Known: {}", known.join(", ")));
@@ -282,13 +286,13 @@ fn is_near(word: &str, other: &str) -> bool {
         || swapped && skip(a, 2) == skip(b, 2)
 }
 
-impl Test {
+impl TermTest {
     fn holds(&self, model: &Model, id: TensorId) -> bool {
         let tensor = model.checkpoint.tensor(id);
         match self {
-            Test::Regex(regex) => regex.is_match(&tensor.name),
-            Test::Glob(glob) => glob.is_match(tensor.name.as_str()),
-            Test::DType(wanted) => {
+            TermTest::Regex(regex) => regex.is_match(&tensor.name),
+            TermTest::Glob(glob) => glob.is_match(tensor.name.as_str()),
+            TermTest::DType(wanted) => {
                 let begins = |name: &str| match name.is_ascii() {
                     true => {
                         let start = name.as_bytes().get(..wanted.len());
@@ -302,59 +306,61 @@ impl Test {
                         .packed_format(id)
                         .is_some_and(|layout| begins(&layout.name()))
             }
-            Test::Compare(figure, than, number) => {
-                let value = match figure {
-                    Figure::Size => Some(tensor.bytes as f64),
-                    Figure::Parameters => Some(tensor.parameters() as f64),
-                    Figure::Sqnr => model.sqnr(id).decibels(),
-                    Figure::Output => {
+            TermTest::Compare(metric, comparison, number) => {
+                let value = match metric {
+                    Metric::Size => Some(tensor.bytes as f64),
+                    Metric::Parameters => Some(tensor.parameters() as f64),
+                    Metric::Sqnr => model.sqnr(id).decibels(),
+                    Metric::Output => {
                         model.output(id).and_then(|error| error.db(ActivationMode::Weights))
                     }
-                    Figure::Absmax => model.known(id).facts().map(|facts| facts.statistics.absmax),
+                    Metric::Absmax => {
+                        model.measurement(id).metrics().map(|metrics| metrics.statistics.absmax)
+                    }
                 };
-                value.is_some_and(|value| match than {
-                    Than::Less => value < *number,
-                    Than::AtMost => value <= *number,
-                    Than::More => value > *number,
-                    Than::AtLeast => value >= *number,
-                    Than::Equal => value == *number,
+                value.is_some_and(|value| match comparison {
+                    Comparison::Less => value < *number,
+                    Comparison::AtMost => value <= *number,
+                    Comparison::More => value > *number,
+                    Comparison::AtLeast => value >= *number,
+                    Comparison::Equal => value == *number,
                 })
             }
-            Test::Is(state) => state.holds(model, id),
+            TermTest::Is(property) => property.holds(model, id),
         }
     }
 }
 
-impl State {
+impl Property {
     fn holds(self, model: &Model, id: TensorId) -> bool {
         let flagged = |fits: fn(&Diagnostic) -> bool| {
-            model.known(id).facts().is_some_and(|facts| facts.flags.iter().any(fits))
+            model.measurement(id).metrics().is_some_and(|metrics| metrics.flags.iter().any(fits))
         };
         let rating = |rating| model.rating(id) == Some(rating);
         match self {
-            State::Marked => model.is_marked(id),
-            State::Quantizable => model.quantizable(id),
-            State::Quantized => model.checkpoint.packed_format(id).is_some(),
-            State::Float => model.checkpoint.float_type(id).is_some(),
-            State::Flagged => flagged(|_| true),
-            State::Nan => flagged(|flag| matches!(flag, Diagnostic::Nan { .. })),
-            State::Inf => flagged(|flag| matches!(flag, Diagnostic::Inf { .. })),
-            State::Zero => flagged(|flag| matches!(flag, Diagnostic::Zero)),
-            State::Constant => flagged(|flag| matches!(flag, Diagnostic::Constant(_))),
-            State::Underflow => flagged(|flag| matches!(flag, Diagnostic::Underflow)),
-            State::BeyondF16 => flagged(|flag| matches!(flag, Diagnostic::BeyondF16 { .. })),
-            State::Outlier => flagged(|flag| matches!(flag, Diagnostic::OutlierChannel { .. })),
-            State::Duplicate => flagged(|flag| matches!(flag, Diagnostic::Duplicate(_))),
-            State::Dead => flagged(|flag| matches!(flag, Diagnostic::DeadChannels(_))),
-            State::NoScale => model.sqnr(id) == Sqnr::Impossible,
-            State::Unreadable => matches!(model.known(id), Known::Unreadable(_)),
-            State::Waiting => model.sqnr(id) == Sqnr::Waiting,
-            State::Poor => rating(Rating::Poor),
-            State::Fair => rating(Rating::Fair),
-            State::Good => rating(Rating::Good),
-            State::Excellent => rating(Rating::Excellent),
-            State::Norm => matches!(model.obstacle(id), Some(Obstacle::Norm)),
-            State::Embedding => matches!(
+            Property::Marked => model.is_marked(id),
+            Property::Quantizable => model.quantizable(id),
+            Property::Quantized => model.checkpoint.packed_format(id).is_some(),
+            Property::Float => model.checkpoint.float_type(id).is_some(),
+            Property::Flagged => flagged(|_| true),
+            Property::Nan => flagged(|flag| matches!(flag, Diagnostic::Nan { .. })),
+            Property::Inf => flagged(|flag| matches!(flag, Diagnostic::Inf { .. })),
+            Property::Zero => flagged(|flag| matches!(flag, Diagnostic::Zero)),
+            Property::Constant => flagged(|flag| matches!(flag, Diagnostic::Constant(_))),
+            Property::Underflow => flagged(|flag| matches!(flag, Diagnostic::Underflow)),
+            Property::BeyondF16 => flagged(|flag| matches!(flag, Diagnostic::BeyondF16 { .. })),
+            Property::Outlier => flagged(|flag| matches!(flag, Diagnostic::OutlierChannel { .. })),
+            Property::Duplicate => flagged(|flag| matches!(flag, Diagnostic::Duplicate(_))),
+            Property::Dead => flagged(|flag| matches!(flag, Diagnostic::DeadChannels(_))),
+            Property::NoScale => model.sqnr(id) == Sqnr::Impossible,
+            Property::Unreadable => matches!(model.measurement(id), Measurement::Unreadable(_)),
+            Property::Waiting => model.sqnr(id) == Sqnr::Waiting,
+            Property::Poor => rating(Rating::Poor),
+            Property::Fair => rating(Rating::Fair),
+            Property::Good => rating(Rating::Good),
+            Property::Excellent => rating(Rating::Excellent),
+            Property::Norm => matches!(model.obstacle(id), Some(Obstacle::Norm)),
+            Property::Embedding => matches!(
                 model.reason(id),
                 Some(
                     Reason::Obstacle(Obstacle::Embedding)

@@ -10,13 +10,13 @@ pub(super) struct Words {
     text: String,
     pattern: Pattern,
     /// One entry per word of the pattern.
-    plain: Vec<Option<Plain>>,
+    plain: Vec<Option<AsciiWord>>,
 }
 
 impl Words {
     pub(super) fn parse(text: String) -> Words {
         let pattern = Pattern::parse(&text, CaseMatching::Smart, Normalization::Smart);
-        let plain = pattern.atoms.iter().map(Plain::of).collect();
+        let plain = pattern.atoms.iter().map(AsciiWord::of).collect();
         Words { text, pattern, plain }
     }
 
@@ -33,7 +33,7 @@ impl Words {
     ///
     /// Results for `before` are reused: if no name contains a word, no name contains a longer word
     /// that starts with it.
-    pub(super) fn settle<'n>(
+    pub(super) fn resolve<'n>(
         &mut self,
         before: &Words,
         names: impl ParallelIterator<Item = &'n str> + Clone,
@@ -49,16 +49,17 @@ impl Words {
             }
             atom.kind = AtomKind::Substring;
             let word = &*atom;
-            let holds = |scratch: &mut Scratch, name| {
-                fits(word, plain, name).unwrap_or_else(|| scratch.holds(word, name))
+            let holds = |buffers: &mut MatchBuffers, name| {
+                fits(word, plain, name).unwrap_or_else(|| buffers.holds(word, name))
             };
-            if !names.clone().map_init(Scratch::default, holds).any(|holds| holds) {
+            if !names.clone().map_init(MatchBuffers::default, holds).any(|holds| holds) {
                 atom.kind = AtomKind::Fuzzy;
             }
         }
     }
 
-    /// How each word matches, as far as `before` tells: its words with letters or words appended.
+    /// The match kind of each word, as far as it follows from `before`, if the text of `before` is a
+    /// prefix of this text.
     fn known_from(&self, before: &Words) -> Vec<Option<AtomKind>> {
         let more = self.text.strip_prefix(before.text.as_str());
         let Some(more) = more.filter(|_| !before.text.ends_with('\\')) else { return Vec::new() };
@@ -74,8 +75,8 @@ impl Words {
         atoms.iter().enumerate().map(kind).collect()
     }
 
-    /// Whether every name that matches these words matches `before`: the same words with letters
-    /// or words appended, matched in the same way.
+    /// Whether every name that matches these words also matches `before`. This is so if letters or
+    /// words were appended and the words match in the same way.
     pub(super) fn narrow(&self, before: &Words) -> bool {
         let plain = |words: &Words| {
             let kinds = [AtomKind::Fuzzy, AtomKind::Substring];
@@ -94,46 +95,47 @@ impl Words {
     }
 
     /// Whether the name matches. Most names need no fuzzy matcher.
-    pub(super) fn fit(&self, name: &str, scratch: &mut Scratch) -> bool {
+    pub(super) fn fit(&self, name: &str, buffers: &mut MatchBuffers) -> bool {
         let mut words = self.pattern.atoms.iter().zip(&self.plain);
         words.all(|(atom, plain)| match fits(atom, plain, name) {
             Some(fits) => fits != atom.negative,
-            None => scratch.holds(atom, name),
+            None => buffers.holds(atom, name),
         })
     }
 
     /// How well the name matches, higher is better; `None` if it does not.
-    pub(super) fn score(&self, name: &str, scratch: &mut Scratch) -> Option<u32> {
-        let haystack = Utf32Str::new(name, &mut scratch.buffer);
-        self.pattern.score(haystack, &mut scratch.matcher)
+    pub(super) fn score(&self, name: &str, buffers: &mut MatchBuffers) -> Option<u32> {
+        let haystack = Utf32Str::new(name, &mut buffers.buffer);
+        self.pattern.score(haystack, &mut buffers.matcher)
     }
 
     /// The indices of the name's characters that matched.
-    pub(super) fn found(&self, name: &str, scratch: &mut Scratch, found: &mut Vec<u32>) {
-        let haystack = Utf32Str::new(name, &mut scratch.buffer);
-        self.pattern.indices(haystack, &mut scratch.matcher, found);
+    pub(super) fn found(&self, name: &str, buffers: &mut MatchBuffers, found: &mut Vec<u32>) {
+        let haystack = Utf32Str::new(name, &mut buffers.buffer);
+        self.pattern.indices(haystack, &mut buffers.matcher, found);
     }
 }
 
 /// Whether the word matches the name; `None` if the fuzzy matcher has to decide.
-fn fits(atom: &Atom, plain: &Option<Plain>, name: &str) -> Option<bool> {
+fn fits(atom: &Atom, plain: &Option<AsciiWord>, name: &str) -> Option<bool> {
     plain.as_ref()?.fits(atom.kind, name)
 }
 
 /// A word of ASCII letters, searched in ASCII names without the fuzzy matcher. A word without
 /// capitals ignores case.
 #[derive(Clone, Debug)]
-struct Plain {
+struct AsciiWord {
     finder: Finder<'static>,
-    minds_case: bool,
+    case_sensitive: bool,
 }
 
-impl Plain {
+impl AsciiWord {
     /// `None` if only the fuzzy matcher can search for the word.
-    fn of(atom: &Atom) -> Option<Plain> {
+    fn of(atom: &Atom) -> Option<AsciiWord> {
         let Utf32Str::Ascii(word) = atom.needle_text() else { return None };
-        let minds_case = word.iter().any(u8::is_ascii_uppercase);
-        (!word.is_empty()).then(|| Plain { finder: Finder::new(word).into_owned(), minds_case })
+        let case_sensitive = word.iter().any(u8::is_ascii_uppercase);
+        (!word.is_empty())
+            .then(|| AsciiWord { finder: Finder::new(word).into_owned(), case_sensitive })
     }
 
     /// Whether the word matches, literally or fuzzily; `None` if the fuzzy matcher has to decide.
@@ -142,7 +144,7 @@ impl Plain {
         if !name.is_ascii() || name.contains(&b'\r') {
             return None;
         }
-        let as_written = self.minds_case || !name.iter().any(u8::is_ascii_uppercase);
+        let as_written = self.case_sensitive || !name.iter().any(u8::is_ascii_uppercase);
         match (kind, as_written) {
             (AtomKind::Substring, true) => Some(self.finder.find(name).is_some()),
             (AtomKind::Substring, false) => {
@@ -172,20 +174,20 @@ fn scattered(word: &[u8], name: &[u8], same: impl Fn(u8, u8) -> bool) -> bool {
 }
 
 /// Buffers for matching.
-pub(super) struct Scratch {
+pub(super) struct MatchBuffers {
     matcher: Matcher,
     buffer: Vec<char>,
 }
 
-impl Scratch {
+impl MatchBuffers {
     fn holds(&mut self, atom: &Atom, name: &str) -> bool {
         atom.score(Utf32Str::new(name, &mut self.buffer), &mut self.matcher).is_some()
     }
 }
 
-impl Default for Scratch {
+impl Default for MatchBuffers {
     fn default() -> Self {
-        Scratch { matcher: Matcher::new(Config::DEFAULT), buffer: Vec::new() }
+        MatchBuffers { matcher: Matcher::new(Config::DEFAULT), buffer: Vec::new() }
     }
 }
 
@@ -197,27 +199,27 @@ mod tests {
 
     const NAMES: [&str; 3] = ["model.layers.0.mlp.up", "model.layers.0.attn.q", "model.norm"];
 
-    fn settled(text: &str, before: &Words, names: &[&str]) -> Words {
+    fn resolved(text: &str, before: &Words, names: &[&str]) -> Words {
         let mut words = Words::parse(text.to_owned());
-        words.settle(before, names.par_iter().copied());
+        words.resolve(before, names.par_iter().copied());
         words
     }
 
     #[test]
-    fn words_are_taken_as_written_where_any_name_holds_them() {
+    fn words_match_literally_if_any_name_contains_them() {
         let none = Words::default();
-        assert!(!settled("mlp", &none, &NAMES).is_fuzzy());
-        assert!(settled("mdl", &none, &NAMES).is_fuzzy());
-        assert!(settled("mlp mdl", &none, &NAMES).is_fuzzy());
+        assert!(!resolved("mlp", &none, &NAMES).is_fuzzy());
+        assert!(resolved("mdl", &none, &NAMES).is_fuzzy());
+        assert!(resolved("mlp mdl", &none, &NAMES).is_fuzzy());
     }
 
     #[test]
-    fn what_is_typed_letter_by_letter_is_settled_as_if_typed_at_once() {
+    fn resolving_letter_by_letter_equals_resolving_the_whole_text() {
         for whole in ["mlp up", "size>10M", "is:marked", "layers att", "mdl.norm", "model.x norm"] {
             let mut before = Words::default();
             for end in 1..=whole.len() {
-                let words = settled(&whole[..end], &before, &NAMES);
-                let at_once = settled(&whole[..end], &Words::default(), &NAMES);
+                let words = resolved(&whole[..end], &before, &NAMES);
+                let at_once = resolved(&whole[..end], &Words::default(), &NAMES);
                 let kinds = |words: &Words| -> Vec<AtomKind> {
                     words.pattern.atoms.iter().map(|atom| atom.kind).collect()
                 };
@@ -230,28 +232,28 @@ mod tests {
     proptest! {
         /// The shortcut agrees with the fuzzy matcher.
         #[test]
-        fn a_name_fits_if_the_matcher_scores_it(
+        fn a_name_matches_exactly_if_it_has_a_score(
             text in "([!^'])?[aAb.1é ]{1,5}[$]?( [!]?[abB]{1,2})?",
             names in vec("[aAbB.1é\r\n]{0,9}", 1..6),
             scattered: bool,
         ) {
             let mut words = Words::parse(text);
             if !scattered {
-                words.settle(&Words::default(), names.par_iter().map(|n| &**n));
+                words.resolve(&Words::default(), names.par_iter().map(|n| &**n));
             }
-            let mut scratch = Scratch::default();
+            let mut buffers = MatchBuffers::default();
             for name in &names {
-                let scored = words.score(name, &mut scratch).is_some();
-                prop_assert_eq!(words.fit(name, &mut scratch), scored, "{:?} in {:?}", &words.text, name);
+                let scored = words.score(name, &mut buffers).is_some();
+                prop_assert_eq!(words.fit(name, &mut buffers), scored, "{:?} in {:?}", &words.text, name);
             }
         }
     }
 
     /// No names are given, so the result can only come from the previous filter.
     #[test]
-    fn a_word_that_no_name_holds_is_not_looked_for_with_more_letters() {
-        let siz = settled("siz", &Words::default(), &NAMES);
+    fn a_longer_word_stays_fuzzy_without_searching_the_names() {
+        let siz = resolved("siz", &Words::default(), &NAMES);
         assert!(siz.is_fuzzy());
-        assert!(settled("size", &siz, &["a.size"]).is_fuzzy(), "looked at a name");
+        assert!(resolved("size", &siz, &["a.size"]).is_fuzzy(), "looked at a name");
     }
 }

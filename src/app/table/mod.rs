@@ -7,5 +7,5 @@ mod rows;
 mod totals;
 
 pub use order::{Column, Sort};
-pub use rows::{Row, Table, Widest};
-pub use totals::{NodeTotals, VERDICTS};
+pub use rows::{ColumnWidths, Row, Table};
+pub use totals::{NodeTotals, RATINGS};

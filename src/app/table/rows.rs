@@ -1,18 +1,18 @@
 //! The rows, their order and their cursor.
 //!
-//! Rows are one flat vector for the list and the tree alike. It is rebuilt when the order, the
-//! filter or a fold changes, never while drawing: a frame looks at the visible rows only.
+//! The list and the tree both use one flat vector of rows. It is rebuilt when the order, the
+//! filter or a fold changes, never while drawing: a frame reads only the visible rows.
 
 use crate::activations::ActivationMode;
 use crate::app::filter::{Filter, TENSORS_PER_TASK, TensorMatcher};
 use crate::app::model::Model;
 use crate::app::scroll::{Motion, ScrollList};
-use crate::app::table::folds::first_folds;
+use crate::app::table::folds::initial_folds;
 use crate::app::table::name_order::name_ranks;
 use crate::app::table::order::{Column, Sort};
-use crate::app::table::totals::{NodeTotals, VERDICTS};
+use crate::app::table::totals::{NodeTotals, RATINGS};
 use crate::app::tensor_metrics::{SCHEMES, Sqnr};
-use crate::app::tree::{Item, NodeId, Tree};
+use crate::app::tree::{NodeId, Tree, TreeItem};
 use crate::tensor::{TensorId, TensorInfo};
 use crate::text::{figures, names};
 use rayon::prelude::*;
@@ -21,26 +21,26 @@ use std::ops::Range;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    pub item: Item,
+    pub item: TreeItem,
     pub depth: u16,
-    /// Where the part of the name starts that the row shows.
+    /// The byte offset at which the shown part of the name starts.
     pub label: u32,
 }
 
 /// Width of the longest name, shape and dtype, in columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Widest {
+pub struct ColumnWidths {
     pub name: usize,
     pub shape: usize,
     pub dtype: usize,
 }
 
-impl Widest {
-    fn of(tensors: &[TensorInfo]) -> Widest {
+impl ColumnWidths {
+    fn of(tensors: &[TensorInfo]) -> ColumnWidths {
         // A module's row shows its number of tensors in the column of shapes.
         let modules = figures::counted(tensors.len(), "tensor").chars().count();
-        let start = Widest { shape: modules, ..Widest::default() };
-        tensors.iter().fold(start, |widest, tensor| Widest {
+        let start = ColumnWidths { shape: modules, ..ColumnWidths::default() };
+        tensors.iter().fold(start, |widest, tensor| ColumnWidths {
             name: widest.name.max(names::width(&tensor.name)),
             shape: widest.shape.max(figures::shape(&tensor.shape).chars().count()),
             dtype: widest.dtype.max(names::width(tensor.dtype.name())),
@@ -53,7 +53,7 @@ pub struct Table {
     pub sort: Sort,
     pub as_tree: bool,
     pub filter: Filter,
-    pub widest: Widest,
+    pub widest: ColumnWidths,
     rows: Vec<Row>,
     list: ScrollList,
     /// Whether the user has moved the cursor. Until then it stays on the first row.
@@ -62,7 +62,7 @@ pub struct Table {
     order: Vec<TensorId>,
     rank: Vec<u32>,
     /// The sort key of each tensor.
-    keys: Vec<Key>,
+    keys: Vec<SortKey>,
     shown: Vec<bool>,
     shown_count: usize,
     tried: usize,
@@ -76,7 +76,7 @@ pub struct Table {
 }
 
 /// A sort key: the class decides first, then the value.
-type Key = (u8, f64);
+type SortKey = (u8, f64);
 
 impl Table {
     pub fn new(model: &Model) -> Table {
@@ -88,7 +88,7 @@ impl Table {
             as_tree: false,
             filter: Filter::everything(),
             tried: 0,
-            widest: Widest::of(tensors),
+            widest: ColumnWidths::of(tensors),
             rows: Vec::new(),
             list: ScrollList::default(),
             moved: false,
@@ -97,7 +97,7 @@ impl Table {
             keys: vec![(0, 0.0); count],
             shown: vec![true; count],
             shown_count: count,
-            folded: first_folds(&tree),
+            folded: initial_folds(&tree),
             totals: vec![NodeTotals::default(); tree.nodes.len()],
             first: vec![u32::MAX; tree.nodes.len()],
             tree,
@@ -132,8 +132,8 @@ impl Table {
     /// The visible tensors.
     pub fn visible_tensors(&self) -> impl Iterator<Item = TensorId> + '_ {
         self.rows[self.visible()].iter().filter_map(|row| match row.item {
-            Item::Tensor(id) => Some(id),
-            Item::Module(_) => None,
+            TreeItem::Tensor(id) => Some(id),
+            TreeItem::Module(_) => None,
         })
     }
 
@@ -168,11 +168,11 @@ impl Table {
     }
 
     /// The tensors of a row: the tensor itself, or those of the module that pass the filter.
-    pub fn tensors_of(&self, item: Item) -> Vec<TensorId> {
+    pub fn tensors_of(&self, item: TreeItem) -> Vec<TensorId> {
         match item {
-            Item::Tensor(id) => vec![id],
-            Item::Module(node) => {
-                let mut below = self.tree.below(node);
+            TreeItem::Tensor(id) => vec![id],
+            TreeItem::Module(node) => {
+                let mut below = self.tree.tensors_below(node);
                 below.retain(|&id| self.is_shown(id));
                 below.sort();
                 below
@@ -181,7 +181,7 @@ impl Table {
     }
 
     /// Keeps the cursor on its tensor from now on.
-    pub fn hold(&mut self) {
+    pub fn keep_cursor(&mut self) {
         self.moved = true;
     }
 
@@ -202,17 +202,17 @@ impl Table {
     }
 
     pub fn set_filter(&mut self, mut filter: Filter, model: &Model) {
-        filter.settle(&self.filter, model);
+        filter.resolve(&self.filter, model);
         let narrower = filter.narrows(&self.filter);
         self.filter = filter;
-        self.sift(narrower, model);
+        self.apply_filter(narrower, model);
         self.rebuild(model);
     }
 
     /// Tries the filter on every tensor, or only on those that are shown.
-    fn sift(&mut self, shown_only: bool, model: &Model) {
+    fn apply_filter(&mut self, shown_only: bool, model: &Model) {
         let filter = &self.filter;
-        let sift = |matcher: &mut TensorMatcher, (piece, shown): (usize, &mut [bool])| {
+        let filter_chunk = |matcher: &mut TensorMatcher, (piece, shown): (usize, &mut [bool])| {
             let (mut tried, mut count) = (0, 0);
             for (number, shown) in (piece * TENSORS_PER_TASK..).zip(shown) {
                 if *shown || !shown_only {
@@ -224,7 +224,7 @@ impl Table {
             (tried, count)
         };
         let pieces = self.shown.par_chunks_mut(TENSORS_PER_TASK).enumerate();
-        let pieces = pieces.map_init(|| filter.matcher(), sift);
+        let pieces = pieces.map_init(|| filter.matcher(), filter_chunk);
         (self.tried, self.shown_count) = pieces.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     }
 
@@ -234,15 +234,15 @@ impl Table {
     }
 
     /// Updates filter and order after new measurements.
-    pub fn learn(&mut self, model: &Model) {
-        let sifted = self.filter.needs_findings();
-        if sifted {
-            self.sift(false, model);
+    pub fn measurements_changed(&mut self, model: &Model) {
+        let refiltered = self.filter.needs_findings();
+        if refiltered {
+            self.apply_filter(false, model);
         }
         match self.sort.column {
             column if column.needs_findings() => self.reorder(model),
-            _ if sifted => self.rebuild(model),
-            _ => self.sum_up(model),
+            _ if refiltered => self.rebuild(model),
+            _ => self.update_totals(model),
         }
     }
 
@@ -252,7 +252,7 @@ impl Table {
         self.moved = true;
         self.rebuild(model);
         // Keep the cursor on the tensor when switching to the tree.
-        if let Some(Row { item: Item::Tensor(id), .. }) = current {
+        if let Some(Row { item: TreeItem::Tensor(id), .. }) = current {
             self.go_to(id, model);
         }
     }
@@ -263,7 +263,7 @@ impl Table {
             self.name_rank = name_ranks(model.checkpoint.tensors());
         }
         let ids = (0..self.keys.len() as u32).into_par_iter().with_min_len(TENSORS_PER_TASK);
-        let keys: Vec<Key> = ids.map(|id| self.key(model, TensorId(id))).collect();
+        let keys: Vec<SortKey> = ids.map(|id| self.key(model, TensorId(id))).collect();
         // Tensors with unchanged keys are sorted already; only the few others need sorting.
         let mut others = Vec::new();
         self.order.retain(|&id| {
@@ -284,7 +284,7 @@ impl Table {
     }
 
     /// The sort key of a tensor; smaller comes first.
-    fn key(&self, model: &Model, id: TensorId) -> Key {
+    fn key(&self, model: &Model, id: TensorId) -> SortKey {
         let tensor = model.checkpoint.tensor(id);
         let descending = self.sort.descending;
         let directed = |value: f64| (1, if descending { -value } else { value });
@@ -305,10 +305,12 @@ impl Table {
                     directed(place as f64)
                 }
             },
-            Column::Values => match model.known(id).facts().map(|facts| &facts.statistics) {
-                Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
-                _ => (2, 0.0),
-            },
+            Column::Values => {
+                match model.measurement(id).metrics().map(|metrics| &metrics.statistics) {
+                    Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
+                    _ => (2, 0.0),
+                }
+            }
             Column::Output => {
                 match model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {
                     Some(db) => directed(db.max(f64::MIN)),
@@ -341,14 +343,14 @@ impl Table {
     fn rebuild(&mut self, model: &Model) {
         let held = self.current().map(|row| row.item);
         let line = self.list.cursor() - self.list.top();
-        self.sum_up(model);
+        self.update_totals(model);
         self.rows.clear();
         if self.as_tree {
             let mut rows = std::mem::take(&mut self.rows);
-            self.grow(&mut rows, &mut Vec::new(), NodeId::ROOT, 0, 0);
+            self.append_children(&mut rows, &mut Vec::new(), NodeId::ROOT, 0, 0);
             self.rows = rows;
         } else {
-            let row = |&id: &TensorId| Row { item: Item::Tensor(id), depth: 0, label: 0 };
+            let row = |&id: &TensorId| Row { item: TreeItem::Tensor(id), depth: 0, label: 0 };
             let shown = self.order.iter().filter(|id| self.shown[id.index()]);
             self.rows.extend(shown.map(row));
         }
@@ -361,23 +363,23 @@ impl Table {
     }
 
     /// The row of an item, or of the folded module that hides it.
-    fn place_of(&self, item: Item) -> Option<usize> {
+    fn place_of(&self, item: TreeItem) -> Option<usize> {
         let mut item = item;
         loop {
             if let Some(place) = self.rows.iter().position(|row| row.item == item) {
                 return Some(place);
             }
             item = match item {
-                Item::Module(NodeId::ROOT) => return None,
-                Item::Module(node) => Item::Module(self.tree.node(node).parent),
-                Item::Tensor(id) => Item::Module(self.tree.module[id.index()]),
+                TreeItem::Module(NodeId::ROOT) => return None,
+                TreeItem::Module(node) => TreeItem::Module(self.tree.node(node).parent),
+                TreeItem::Tensor(id) => TreeItem::Module(self.tree.module[id.index()]),
             };
         }
     }
 
     /// Recomputes the totals of modules. They depend on the marks, so this runs after every change
     /// of the plan.
-    pub fn sum_up(&mut self, model: &Model) {
+    pub fn update_totals(&mut self, model: &Model) {
         if !self.as_tree {
             return;
         }
@@ -398,7 +400,7 @@ impl Table {
             if let Some(db) = sqnr.decibels() {
                 totals.worst = Some(totals.worst.map_or(db, |worst| worst.min(db)));
                 let said = model.thresholds.rate(db);
-                let place = VERDICTS.iter().position(|&rating| rating == said);
+                let place = RATINGS.iter().position(|&rating| rating == said);
                 place.into_iter().for_each(|place| totals.ratings[place] += 1);
             }
             if let Some(db) = model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {
@@ -414,17 +416,17 @@ impl Table {
     }
 
     /// Appends the rows below a module. `siblings` is a buffer shared by the recursion.
-    fn grow(
+    fn append_children(
         &self,
         rows: &mut Vec<Row>,
-        siblings: &mut Vec<((u64, u32), Item)>,
+        siblings: &mut Vec<((u64, u32), TreeItem)>,
         node: NodeId,
         depth: u16,
         label: u32,
     ) {
-        let shown = |child: &&Item| match **child {
-            Item::Module(node) => self.first[node.index()] < u32::MAX,
-            Item::Tensor(id) => self.shown[id.index()],
+        let shown = |child: &&TreeItem| match **child {
+            TreeItem::Module(node) => self.first[node.index()] < u32::MAX,
+            TreeItem::Tensor(id) => self.shown[id.index()],
         };
         let first = siblings.len();
         let children = self.tree.children(node).iter().filter(shown);
@@ -433,13 +435,13 @@ impl Table {
         for at in first..siblings.len() {
             let (_, child) = siblings[at];
             match child {
-                Item::Tensor(_) => rows.push(Row { item: child, depth, label }),
-                Item::Module(module) => {
-                    let module = self.tree.through(module);
-                    rows.push(Row { item: Item::Module(module), depth, label });
+                TreeItem::Tensor(_) => rows.push(Row { item: child, depth, label }),
+                TreeItem::Module(module) => {
+                    let module = self.tree.skip_single_children(module);
+                    rows.push(Row { item: TreeItem::Module(module), depth, label });
                     if !self.is_folded(module) {
                         let label = self.tree.node(module).prefix + 1;
-                        self.grow(rows, siblings, module, depth + 1, label);
+                        self.append_children(rows, siblings, module, depth + 1, label);
                     }
                 }
             }
@@ -449,14 +451,14 @@ impl Table {
 
     /// Modules are ordered by their totals where totals are meaningful, otherwise by their first
     /// tensor.
-    fn sibling_key(&self, item: Item) -> (u64, u32) {
+    fn sibling_key(&self, item: TreeItem) -> (u64, u32) {
         let rank = match item {
-            Item::Module(node) => self.first[node.index()],
-            Item::Tensor(id) => self.rank[id.index()],
+            TreeItem::Module(node) => self.first[node.index()],
+            TreeItem::Tensor(id) => self.rank[id.index()],
         };
         let sum = match (self.sort.column, item) {
-            (Column::Bytes, Item::Module(node)) => self.totals(node).bytes,
-            (Column::Shape, Item::Module(node)) => self.totals(node).parameters,
+            (Column::Bytes, TreeItem::Module(node)) => self.totals(node).bytes,
+            (Column::Shape, TreeItem::Module(node)) => self.totals(node).parameters,
             _ => return (0, rank),
         };
         (if self.sort.descending { u64::MAX - sum } else { sum }, rank)
@@ -503,7 +505,7 @@ impl Table {
                 self.rebuild(model);
             }
         }
-        if let Some(place) = self.place_of(Item::Tensor(id)) {
+        if let Some(place) = self.place_of(TreeItem::Tensor(id)) {
             self.list.go_to(place as u64);
         }
         true
@@ -518,8 +520,8 @@ impl Table {
                 false => (self.cursor() + count - step) % count,
             })
             .find(|&place| match self.rows[place].item {
-                Item::Tensor(id) => matches(id),
-                Item::Module(_) => false,
+                TreeItem::Tensor(id) => matches(id),
+                TreeItem::Module(_) => false,
             })
     }
 
@@ -531,7 +533,7 @@ impl Table {
     /// Folds or unfolds the module under the cursor. False if there is none.
     pub fn toggle_fold(&mut self, model: &Model) -> bool {
         match self.current() {
-            Some(Row { item: Item::Module(node), .. }) => {
+            Some(Row { item: TreeItem::Module(node), .. }) => {
                 self.set_folded(node, !self.folded[node.index()], model);
                 true
             }
@@ -543,7 +545,7 @@ impl Table {
     pub fn fold_or_leave(&mut self, model: &Model) {
         let Some(row) = self.current() else { return };
         match row.item {
-            Item::Module(node) if !self.is_folded(node) => self.set_folded(node, true, model),
+            TreeItem::Module(node) if !self.is_folded(node) => self.set_folded(node, true, model),
             _ => {
                 let above = self.rows[..self.cursor()].iter().rposition(|r| r.depth < row.depth);
                 if let Some(above) = above {
@@ -555,7 +557,7 @@ impl Table {
 
     /// Unfolds the module under the cursor, or moves to its first row.
     pub fn unfold_or_enter(&mut self, model: &Model) {
-        if let Some(Row { item: Item::Module(node), .. }) = self.current() {
+        if let Some(Row { item: TreeItem::Module(node), .. }) = self.current() {
             match self.is_folded(node) {
                 true => self.set_folded(node, false, model),
                 false => self.move_cursor(Motion::Down),
@@ -576,6 +578,6 @@ impl Table {
     }
 }
 
-fn compare(a: &Key, b: &Key) -> Ordering {
+fn compare(a: &SortKey, b: &SortKey) -> Ordering {
     a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
 }

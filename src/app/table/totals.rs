@@ -19,7 +19,7 @@ pub struct NodeTotals {
 }
 
 /// The order of [`NodeTotals::ratings`].
-pub const VERDICTS: [Rating; 4] = [Rating::Poor, Rating::Fair, Rating::Good, Rating::Excellent];
+pub const RATINGS: [Rating; 4] = [Rating::Poor, Rating::Fair, Rating::Good, Rating::Excellent];
 
 impl NodeTotals {
     pub(super) fn add(&mut self, other: &NodeTotals) {

@@ -52,8 +52,8 @@ impl App {
         });
     }
 
-    /// Enter: keeps the marks, as one undo step.
-    pub(super) fn keep_budget(&mut self, budget: Budget) {
+    /// Handles Enter: keeps the marks as one undo step.
+    pub(super) fn accept_budget(&mut self, budget: Budget) {
         let plan = budget.plan();
         self.model.try_out(budget.before);
         if self.model.replace(plan) {
@@ -72,8 +72,8 @@ impl App {
         }
     }
 
-    /// Enter on a typed size: moves there. The budget stays open.
-    pub(super) fn take_size(&mut self, mut budget: Budget) {
+    /// Handles Enter on a typed size: moves to it. The budget stays open.
+    pub(super) fn accept_size(&mut self, mut budget: Budget) {
         let text = budget.typing.as_ref().map(|input| input.value().to_owned());
         let text = text.unwrap_or_default();
         let found = budget.go_to_text(&text, &self.model);
@@ -95,8 +95,8 @@ impl App {
         }
     }
 
-    /// Esc: restores the previous marks.
-    pub(super) fn drop_budget(&mut self, budget: Budget) {
+    /// Handles Esc: restores the previous marks.
+    pub(super) fn cancel_budget(&mut self, budget: Budget) {
         self.model.try_out(budget.before);
         self.plan_changed();
     }

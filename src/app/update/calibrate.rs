@@ -9,12 +9,12 @@ use crate::app::event::Effect;
 use crate::app::meter::Meter;
 use crate::app::overlay::Overlay;
 use crate::app::state::App;
-use crate::app::tensor_metrics::Known;
+use crate::app::tensor_metrics::Measurement;
 use crate::tensor::TensorId;
 use std::time::Duration;
 
 /// The minimum time between two updates of the ranking while findings come in.
-const SETTLE: Duration = Duration::from_millis(200);
+const RANKING_INTERVAL: Duration = Duration::from_millis(200);
 
 impl App {
     pub(super) fn calibrate(&mut self, round: usize, effects: &mut Effects) {
@@ -23,15 +23,15 @@ impl App {
             return;
         }
         self.generation += 1;
-        self.hurried.clear();
-        let all = rounds(self.model.first_scheme());
+        self.prioritized.clear();
+        let all = rounds(self.model.initial_scheme());
         let Some(&schemes) = all.get(round) else { return };
         self.calibration = CalibrationState::Running { round, schemes, meter: Meter::default() };
         effects.push(Effect::Calibrate { generation: self.generation, schemes });
     }
 
     pub(super) fn calibration_ended(&mut self, meter: Meter, effects: &mut Effects) {
-        self.settle();
+        self.update_ranking();
         let CalibrationState::Running { round, .. } = self.calibration else { return };
         match round {
             0 => self.calibrate(1, effects),
@@ -51,19 +51,19 @@ impl App {
                 // Findings that are still in the channel belong to an outdated generation.
                 self.generation += 1;
                 self.calibration = CalibrationState::Stopped { meter };
-                self.settle();
+                self.update_ranking();
                 self.say(format!("stopped; {} calibrates again", self.key_of(Action::Calibrate)));
                 effects.push(Effect::StopCalibration);
             }
             CalibrationState::NothingToDo => self.say("there is no float tensor to calibrate"),
             _ => {
-                self.model.forget();
-                self.values.forget();
-                self.histogram.forget();
-                self.channels.forget();
-                self.comparison.forget();
+                self.model.clear_measurements();
+                self.values.clear();
+                self.histogram.clear();
+                self.channels.clear();
+                self.comparison.clear();
                 self.measuring.clear();
-                self.settle();
+                self.update_ranking();
                 self.calibrate(0, effects);
             }
         }
@@ -80,17 +80,17 @@ impl App {
         if let (CalibrationState::Running { meter, .. }, Some(now)) =
             (&mut self.calibration, calibration)
         {
-            *meter = self.paces.calibration.follow(now);
+            *meter = self.rates.calibration.update(now);
         }
         if let Some(now) = save {
-            let meter = self.paces.save.follow(now);
+            let meter = self.rates.save.update(now);
             let saving = self.find_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
             if let Some(Overlay::Saving(saving)) = saving {
                 saving.meter = meter;
             }
         }
         if let Some(now) = diff {
-            let now = self.paces.diff.follow(now);
+            let now = self.rates.diff.update(now);
             let diff = self.find_overlay(|overlay| matches!(overlay, Overlay::Diff(_)));
             if let Some(Overlay::Diff(view)) = diff
                 && let DiffState::Comparing(meter) = &mut view.state
@@ -99,37 +99,37 @@ impl App {
             }
         }
         if let (Some(meter), Some(now)) = (&mut self.measuring_outputs, outputs) {
-            *meter = self.paces.outputs.follow(now);
+            *meter = self.rates.outputs.update(now);
         }
-        if self.unsettled && now.saturating_sub(self.settled) >= SETTLE {
-            self.settled = now;
-            self.settle();
+        if self.ranking_is_stale && now.saturating_sub(self.ranking_updated) >= RANKING_INTERVAL {
+            self.ranking_updated = now;
+            self.update_ranking();
         }
     }
 
     /// Updates the ranking with the latest measurements.
-    pub(super) fn settle(&mut self) {
-        self.unsettled = false;
-        self.model.weigh();
+    pub(super) fn update_ranking(&mut self) {
+        self.ranking_is_stale = false;
+        self.model.update_quality();
         self.with_budget(Budget::follow);
         let list = self.covered.iter_mut().chain(&mut self.overlay).find_map(Overlay::as_schemes);
         if let Some(list) = list {
             list.measure(&self.model);
         }
-        self.table.learn(&self.model);
+        self.table.measurements_changed(&self.model);
     }
 
     /// Requests that visible tensors are measured first.
-    pub(super) fn hurry(&mut self, effects: &mut Effects) {
+    pub(super) fn prioritize_visible(&mut self, effects: &mut Effects) {
         if !matches!(self.calibration, CalibrationState::Running { round: 0, .. }) {
             return;
         }
-        let waiting = |id: &TensorId| *self.model.known(*id) == Known::Waiting;
+        let waiting = |id: &TensorId| *self.model.measurement(*id) == Measurement::Waiting;
         let wanted: Vec<TensorId> = self.table.visible_tensors().filter(waiting).collect();
-        let new = wanted.iter().any(|id| !self.hurried.contains(id));
+        let new = wanted.iter().any(|id| !self.prioritized.contains(id));
         if new {
-            self.hurried.clone_from(&wanted);
-            effects.push(Effect::Hurry(wanted));
+            self.prioritized.clone_from(&wanted);
+            effects.push(Effect::Prioritize(wanted));
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::app::effects::Effects;
 use crate::app::event::Effect;
 use crate::app::state::App;
 use crate::app::tab::Tab;
-use crate::app::tensor_metrics::{Cost, Known, calibration_name, next_calibration};
+use crate::app::tensor_metrics::{Cost, Measurement, calibration_name, next_calibration};
 use crate::job::channels::Request;
 use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
@@ -14,44 +14,44 @@ use crate::text::figures::{counted, decibels};
 
 impl App {
     /// Requests the data that the open tab shows and does not have yet.
-    pub(super) fn look(&mut self, effects: &mut Effects) {
+    pub(super) fn request_tab_data(&mut self, effects: &mut Effects) {
         match self.tab {
             // The full-screen overview has room for the histogram.
-            Tab::Overview if self.zoomed => self.look_at_histogram(effects),
+            Tab::Overview if self.zoomed => self.request_histogram(effects),
             Tab::Overview => {}
-            Tab::Schemes => self.compare_schemes(effects),
-            Tab::Values => self.look_into(effects),
-            Tab::Histogram => self.look_at_histogram(effects),
-            Tab::Channels => self.look_at_channels(effects),
+            Tab::Schemes => self.request_scheme_comparison(effects),
+            Tab::Values => self.request_values(effects),
+            Tab::Histogram => self.request_histogram(effects),
+            Tab::Channels => self.request_channels(effects),
         }
     }
 
-    fn look_at_histogram(&mut self, effects: &mut Effects) {
+    fn request_histogram(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
-        let Known::Facts(facts) = self.model.known(id) else { return };
+        let Measurement::Done(metrics) = self.model.measurement(id) else { return };
         self.histogram.show(id, self.model.quantizer_of(id).calibration);
-        effects.extend(self.histogram.request(id, facts).map(Effect::Count));
+        effects.extend(self.histogram.request(id, metrics).map(Effect::BuildHistogram));
         let rounding = self.model.plan().rounding;
-        self.histogram.estimate(id, facts, rounding);
+        self.histogram.estimate(id, metrics, rounding);
         effects.extend(self.histogram.request_clip(id, rounding).map(Effect::MeasureClip));
     }
 
-    fn compare_schemes(&mut self, effects: &mut Effects) {
+    fn request_scheme_comparison(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
-        if self.model.known(id).facts().is_some() {
+        if self.model.measurement(id).metrics().is_some() {
             effects.extend(self.comparison.request(id).map(Effect::CompareSchemes));
         }
     }
 
-    fn look_at_channels(&mut self, effects: &mut Effects) {
+    fn request_channels(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
         self.channels.show(id);
         let shape = &self.model.checkpoint.tensor(id).shape;
         if shape.rank() < 2 || shape.elements() == 0 {
             return;
         }
-        let Known::Facts(facts) = self.model.known(id) else { return };
-        let Some(Cost::Error { largest_scale, .. }) = facts.cost(QuantizationScheme::PER_TENSOR)
+        let Measurement::Done(metrics) = self.model.measurement(id) else { return };
+        let Some(Cost::Error { largest_scale, .. }) = metrics.cost(QuantizationScheme::PER_TENSOR)
         else {
             return;
         };
@@ -61,12 +61,12 @@ impl App {
     }
 
     /// Moves the clip; the first key press only opens the tab.
-    pub(super) fn slide(&mut self, narrower: bool) {
+    pub(super) fn move_clip(&mut self, narrower: bool) {
         if self.tab != Tab::Histogram {
             self.tab = Tab::Histogram;
             return;
         }
-        if self.current_tensor().is_some() && !self.histogram.slide(narrower) {
+        if self.current_tensor().is_some() && !self.histogram.move_clip(narrower) {
             self.say(if narrower { "no clip is narrower" } else { "nothing is clipped" });
         }
     }
@@ -121,12 +121,12 @@ impl App {
         // While the first round runs, wait: histograms may make a measurement unnecessary.
         let calibrating = matches!(self.calibration, CalibrationState::Running { round: 0, .. });
         if !calibrating && std::mem::take(&mut self.postponed) {
-            self.model.ask_anew();
+            self.model.recheck_marks();
         }
         let (answered, mut left) = self.model.unmeasured();
         match answered {
-            true if calibrating => self.unsettled = true,
-            true => self.settle(),
+            true if calibrating => self.ranking_is_stale = true,
+            true => self.update_ranking(),
             false => {}
         }
         left.retain(|(id, quantizer)| self.measuring.get(id) != Some(quantizer));
@@ -138,28 +138,28 @@ impl App {
             return;
         }
         self.measuring.extend(left.iter().copied());
-        effects.push(Effect::Measure(left));
+        effects.push(Effect::MeasureMarks(left));
     }
 
     /// Records that a mark's error was measured, or could not be.
     pub(super) fn measured(&mut self, id: TensorId) {
         self.measuring.remove(&id);
-        self.unsettled = true;
+        self.ranking_is_stale = true;
         // The ranking is updated by the last of many marks, or by the next tick.
         if self.measuring.is_empty()
             && !matches!(self.calibration, CalibrationState::Running { .. })
         {
-            self.settle();
+            self.update_ranking();
         }
     }
 
     /// Moves to the next or the previous tensor with a diagnostic.
     pub(super) fn find_flag(&mut self, forward: bool) {
         let model = &self.model;
-        let odd = |id: TensorId| match model.known(id) {
-            Known::Facts(facts) => !facts.flags.is_empty(),
-            Known::Unreadable(_) => true,
-            Known::Nothing | Known::Waiting => false,
+        let odd = |id: TensorId| match model.measurement(id) {
+            Measurement::Done(metrics) => !metrics.flags.is_empty(),
+            Measurement::Unreadable(_) => true,
+            Measurement::NotFloat | Measurement::Waiting => false,
         };
         match self.table.find(forward, odd) {
             Some(place) => self.table.move_to(place),

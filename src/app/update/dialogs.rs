@@ -8,27 +8,27 @@ use crate::app::prompt::{Prompt, Purpose};
 use crate::app::state::App;
 
 impl App {
-    /// Enter, or yes.
+    /// Handles Enter, and yes.
     pub(super) fn accept(&mut self, effects: &mut Effects) {
         match self.overlay.take() {
             Some(Overlay::Filter(prompt)) => self.keep_filter(prompt),
             Some(Overlay::GoTo(go_to)) => self.go_to(&go_to),
             Some(Overlay::Presets(presets)) => {
                 self.overlay = Some(Overlay::Presets(presets));
-                self.take_preset(true);
+                self.accept_preset(true);
             }
             Some(Overlay::Columns(columns)) => self.order_by_chosen(&columns),
             Some(Overlay::Targets(list)) => self.take_target(list, effects),
             Some(Overlay::Schemes(list)) => self.take_scheme(list),
             Some(Overlay::Save(dialog)) => self.save(dialog, false, effects),
             Some(Overlay::Replace(dialog)) => self.save(dialog, true, effects),
-            Some(Overlay::Open(dialog)) => self.take_model(dialog, effects),
+            Some(Overlay::Open(dialog)) => self.accept_model(dialog, effects),
             Some(Overlay::Leave(None)) => effects.push(Effect::Quit),
             Some(Overlay::Leave(Some(path))) => effects.push(Effect::OpenModel(path)),
-            Some(Overlay::Prompt(prompt)) => self.take_text(prompt, effects),
+            Some(Overlay::Prompt(prompt)) => self.accept_text(prompt, effects),
             Some(Overlay::Help(help)) => self.run_chosen(&help, effects),
-            Some(Overlay::Budget(budget)) if budget.typing.is_some() => self.take_size(*budget),
-            Some(Overlay::Budget(budget)) => self.keep_budget(*budget),
+            Some(Overlay::Budget(budget)) if budget.typing.is_some() => self.accept_size(*budget),
+            Some(Overlay::Budget(budget)) => self.accept_budget(*budget),
             Some(Overlay::Diff(view)) => self.leave_diff(*view),
             other => self.overlay = other,
         }
@@ -37,7 +37,7 @@ impl App {
         }
     }
 
-    /// Enter in the help: closes it and does what the key under the cursor does.
+    /// Handles Enter in the help: closes it and runs the action of the key under the cursor.
     fn run_chosen(&mut self, help: &Help, effects: &mut Effects) {
         self.uncover();
         let bindings = help.bindings(&self.settings.keys);
@@ -52,7 +52,7 @@ impl App {
     }
 
     /// Uses the text of a prompt.
-    pub(super) fn take_text(&mut self, mut prompt: Prompt, effects: &mut Effects) {
+    pub(super) fn accept_text(&mut self, mut prompt: Prompt, effects: &mut Effects) {
         if prompt.text().is_empty() {
             prompt.problem = Some(match prompt.purpose {
                 Purpose::Index(_) => "Type an index.".to_owned(),
@@ -79,7 +79,7 @@ impl App {
         }
     }
 
-    /// Esc, or no.
+    /// Handles Esc, and no.
     pub(super) fn close(&mut self, effects: &mut Effects) {
         match self.overlay.take() {
             Some(Overlay::Filter(prompt)) => {
@@ -90,7 +90,7 @@ impl App {
             Some(Overlay::Replace(dialog)) => self.overlay = Some(Overlay::Save(dialog)),
             Some(Overlay::Budget(mut budget)) => match budget.typing.take() {
                 Some(_) => self.overlay = Some(Overlay::Budget(budget)),
-                None => self.drop_budget(*budget),
+                None => self.cancel_budget(*budget),
             },
             Some(Overlay::Diff(view)) => self.close_diff(&view, effects),
             _ => {}
@@ -100,7 +100,7 @@ impl App {
         }
     }
 
-    /// The overlay that is `wanted`, also below others.
+    /// Returns the overlay that is `wanted`, even if others cover it.
     pub(super) fn find_overlay(
         &mut self,
         wanted: impl Fn(&Overlay) -> bool,
@@ -109,7 +109,7 @@ impl App {
         all.find(|overlay| wanted(overlay))
     }
 
-    /// Closes the overlay that is `wanted`, also below others.
+    /// Closes the overlay that is `wanted`, even if others cover it.
     pub(super) fn remove_overlay(&mut self, wanted: impl Fn(&Overlay) -> bool) {
         self.covered.retain(|overlay| !wanted(overlay));
         if self.overlay.as_ref().is_some_and(wanted) {

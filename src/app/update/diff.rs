@@ -45,7 +45,7 @@ impl App {
         }
     }
 
-    /// Enter on a difference: moves to that tensor in the table, if the model has it.
+    /// Handles Enter on a difference: moves to that tensor in the table, if the model has it.
     pub(super) fn leave_diff(&mut self, view: DiffView) {
         let DiffState::Done(differences) = &view.state else {
             self.overlay = Some(Overlay::Diff(Box::new(view)));
@@ -61,7 +61,7 @@ impl App {
         }
     }
 
-    /// Esc: closes the comparison, and cancels one that is running.
+    /// Handles Esc: closes the comparison, and cancels one that is running.
     pub(super) fn close_diff(&mut self, view: &DiffView, effects: &mut Effects) {
         match &view.state {
             DiffState::Comparing(_) => {

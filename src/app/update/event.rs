@@ -29,18 +29,18 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::Tick { now, calibration, save, diff, outputs } => {
             app.tick(now, calibration, save, diff, outputs);
         }
-        Event::Found { generation, tensor, found } if generation == app.generation => {
-            if app.model.learn(tensor, found) {
+        Event::Analyzed { generation, tensor, found } if generation == app.generation => {
+            if app.model.record_analysis(tensor, found) {
                 let name = &app.model.checkpoint.tensor(tensor).name;
                 app.warn(format!("unmarked {name}: it has no scale"));
             }
-            app.unsettled = true;
+            app.ranking_is_stale = true;
         }
         Event::CalibrationEnded { generation, meter } if generation == app.generation => {
             app.calibration_ended(meter, &mut effects);
         }
         Event::CalibrationFailed { generation, why } if generation == app.generation => {
-            app.settle();
+            app.update_ranking();
             app.calibration = CalibrationState::Failed;
             match app.overlay {
                 // Keep the window of a save that is running.
@@ -52,11 +52,13 @@ pub fn update(app: &mut App, event: Event) -> Effects {
                 }
             }
         }
-        Event::Found { .. } | Event::CalibrationEnded { .. } | Event::CalibrationFailed { .. } => {}
-        Event::LaidOut(laid_out) => {
+        Event::Analyzed { .. }
+        | Event::CalibrationEnded { .. }
+        | Event::CalibrationFailed { .. } => {}
+        Event::SavePreviewed(preview) => {
             let dialog = app.find_overlay(|overlay| matches!(overlay, Overlay::Save(_)));
             if let Some(Overlay::Save(dialog)) = dialog {
-                dialog.laid_out = Some(laid_out);
+                dialog.preview = Some(preview);
             }
         }
         Event::FormatsReviewed(formats) => app.formats_reviewed(formats, &mut effects),
@@ -83,16 +85,16 @@ pub fn update(app: &mut App, event: Event) -> Effects {
             }
         }
         Event::Values(request, found) => app.values.receive(request, found),
-        Event::Counted(tensor, counted) => app.histogram.receive(tensor, counted),
-        Event::Clipped(request, found) => app.histogram.receive_clip(request, found),
+        Event::HistogramBuilt(tensor, counted) => app.histogram.receive(tensor, counted),
+        Event::ClipMeasured(request, found) => app.histogram.receive_clip(request, found),
         Event::Duplicates(found) => {
-            app.model.note_duplicates(&found);
-            app.settle();
+            app.model.record_duplicates(&found);
+            app.update_ranking();
         }
         Event::SchemesCompared(tensor, found) => app.comparison.receive(tensor, found),
         Event::Channels(request, found) => app.channels.receive(request, found),
-        Event::Measured { tensor, found } => {
-            app.model.learn(tensor, found);
+        Event::MarkMeasured { tensor, found } => {
+            app.model.record_analysis(tensor, found);
             app.measured(tensor);
         }
         Event::ModelsFound(found) => app.models_found(found),
@@ -102,12 +104,12 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::RecipeWritten(outcome) => app.recipe_written(outcome),
         Event::ReportWritten(outcome) => app.report_written(outcome),
         Event::RecipeRead(outcome) => app.recipe_read(outcome),
-        Event::Outputs(news) => app.outputs_news(news),
+        Event::Outputs(news) => app.outputs_event(news),
         Event::Compared(outcome) => app.compared(outcome),
     }
     app.follow_target(&mut effects);
-    app.hurry(&mut effects);
+    app.prioritize_visible(&mut effects);
     app.measure_marks(&mut effects);
-    app.look(&mut effects);
+    app.request_tab_data(&mut effects);
     effects
 }

@@ -1,9 +1,9 @@
-//! Order, filter, search, and moving to a tensor by name.
+//! Sorts, filters, searches, and moves to a tensor by name.
 
 use crate::app::action::Action;
 use crate::app::filter::Filter;
 use crate::app::overlay::{Columns, FilterPrompt, GoTo, Overlay};
-use crate::app::settings::OPTIONAL;
+use crate::app::settings::DEFAULT_COLUMNS;
 use crate::app::state::App;
 use crate::app::table::{Column, Sort};
 use crate::tensor::TensorId;
@@ -37,7 +37,8 @@ impl App {
 
     /// Opens the list of columns.
     pub(super) fn open_columns(&mut self) {
-        let mut choices: Vec<Column> = OPTIONAL.into_iter().chain(Column::of_schemes()).collect();
+        let mut choices: Vec<Column> =
+            DEFAULT_COLUMNS.into_iter().chain(Column::of_schemes()).collect();
         let own = self.settings.columns.iter().filter(|column| !choices.contains(column));
         let own: Vec<Column> = own.copied().collect();
         choices.extend(own);
@@ -72,7 +73,7 @@ impl App {
         self.overlay = Some(Overlay::Filter(FilterPrompt { input, before, problem: None }));
     }
 
-    /// Adds the condition that shows only what is quantized by default, or removes it.
+    /// Adds or removes the condition that shows only tensors that are quantized by default.
     pub(super) fn toggle_quantizable_only(&mut self) {
         const CONDITION: &str = "is:quantizable";
         let mut terms: Vec<&str> = self.filter_text.split_whitespace().collect();

@@ -103,8 +103,8 @@ impl App {
             Action::Presets => self.open_presets(),
             Action::Schemes => self.open_schemes(Scope::Row),
             Action::NextCalibration => self.next_calibration(),
-            Action::NarrowClip => self.slide(true),
-            Action::WidenClip => self.slide(false),
+            Action::NarrowClip => self.move_clip(true),
+            Action::WidenClip => self.move_clip(false),
             Action::KeepClip => self.keep_clip(),
             Action::ToggleLog => self.histogram.other_scale = !self.histogram.other_scale,
             Action::NextFlag => self.find_flag(true),
@@ -116,8 +116,8 @@ impl App {
                 }
             }
             Action::TakeScheme => self.take_scheme_of_tab(),
-            Action::Undo => self.travel("undone", "nothing to undo", |model| model.undo()),
-            Action::Redo => self.travel("redone", "nothing to redo", |model| model.redo()),
+            Action::Undo => self.step_history("undone", "nothing to undo", |model| model.undo()),
+            Action::Redo => self.step_history("redone", "nothing to redo", |model| model.redo()),
 
             Action::Filter => self.open_filter(),
             Action::QuantizableOnly => self.toggle_quantizable_only(),
@@ -197,7 +197,7 @@ impl App {
             Action::Dequantize => self.open_dequantize(effects),
 
             Action::Accept => self.accept(effects),
-            Action::Add => self.take_preset(false),
+            Action::Add => self.accept_preset(false),
             Action::Close => self.close(effects),
             Action::Cancel => _ = self.cancel_save(effects),
             Action::Stop => {

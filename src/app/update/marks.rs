@@ -3,8 +3,8 @@
 use crate::app::overlay::{Overlay, PresetChoice, Presets};
 use crate::app::state::App;
 use crate::app::table::Column;
-use crate::app::tensor_metrics::Known;
-use crate::app::tree::Item;
+use crate::app::tensor_metrics::Measurement;
+use crate::app::tree::TreeItem;
 use crate::plan::rules::{Eligibility, Reason};
 use crate::plan::{MarkPreset, Plan};
 use crate::tensor::TensorId;
@@ -13,19 +13,19 @@ use crate::text::figures::{count, counted};
 impl App {
     /// Updates the table after the plan changed.
     pub(super) fn plan_changed(&mut self) {
-        self.table.hold();
+        self.table.keep_cursor();
         match self.table.sort.column {
             // The SQNR follows the scheme of the mark.
             Column::Scheme => self.table.reorder(&self.model),
-            _ => self.table.sum_up(&self.model),
+            _ => self.table.update_totals(&self.model),
         }
     }
 
     pub(super) fn mark_current(&mut self) {
         let Some(row) = self.table.current() else { return };
         match row.item {
-            Item::Tensor(id) => self.mark_tensor(id),
-            Item::Module(_) => {
+            TreeItem::Tensor(id) => self.mark_tensor(id),
+            TreeItem::Module(_) => {
                 let tensors = self.table.tensors_of(row.item);
                 self.mark_all(&tensors, "in this module");
             }
@@ -50,7 +50,7 @@ impl App {
             }
             Eligibility::Never(why) => return self.warn(self.refusal_to_mark(&why)),
         }
-        if let Known::Unreadable(why) = self.model.known(id) {
+        if let Measurement::Unreadable(why) = self.model.measurement(id) {
             return self.warn(format!("cannot be quantized: {why}"));
         }
         if unit.len() > 1 && self.status.is_none() {
@@ -70,12 +70,12 @@ impl App {
     }
 
     /// Marks the quantizable tensors, or unmarks all if those are marked already.
-    pub(super) fn mark_all(&mut self, tensors: &[TensorId], whence: &str) {
+    pub(super) fn mark_all(&mut self, tensors: &[TensorId], scope: &str) {
         let quantizable: Vec<TensorId> =
             tensors.iter().copied().filter(|&id| self.may_mark(id)).collect();
         let marked = tensors.iter().filter(|&&id| self.model.is_marked(id)).count();
         if quantizable.is_empty() && marked == 0 {
-            return self.say(format!("no quantizable tensor {whence}"));
+            return self.say(format!("no quantizable tensor {scope}"));
         }
         if quantizable.iter().all(|&id| self.model.is_marked(id)) {
             self.model.unmark(tensors.iter().copied());
@@ -93,7 +93,8 @@ impl App {
     }
 
     pub(super) fn may_mark(&self, id: TensorId) -> bool {
-        self.model.quantizable(id) && !matches!(self.model.known(id), Known::Unreadable(_))
+        self.model.quantizable(id)
+            && !matches!(self.model.measurement(id), Measurement::Unreadable(_))
     }
 
     pub(super) fn mark_shown(&mut self) {
@@ -115,14 +116,14 @@ impl App {
         self.plan_changed();
     }
 
-    pub(super) fn travel(
+    pub(super) fn step_history(
         &mut self,
         done: &str,
         nothing: &str,
-        travel: fn(&mut crate::app::model::Model) -> bool,
+        step: fn(&mut crate::app::model::Model) -> bool,
     ) {
         let before = self.model.plan().clone();
-        let changed = travel(&mut self.model);
+        let changed = step(&mut self.model);
         let (past, future) = self.model.undo_depth();
         let what = difference(&before, self.model.plan());
         match changed {
@@ -150,7 +151,7 @@ impl App {
         self.overlay = Some(Overlay::Presets(Presets { choices, chosen: 0 }));
     }
 
-    pub(super) fn take_preset(&mut self, replace: bool) {
+    pub(super) fn accept_preset(&mut self, replace: bool) {
         let Some(Overlay::Presets(presets)) = self.overlay.take() else { return };
         let Some(choice) = presets.choices.get(presets.chosen) else { return };
         let keep: std::collections::HashSet<TensorId> = choice.tensors.iter().copied().collect();
@@ -164,7 +165,7 @@ impl App {
     }
 }
 
-/// What changes from one plan to another, in words.
+/// Describes the difference between two plans.
 fn difference(before: &Plan, after: &Plan) -> String {
     let (mut marked, mut unmarked, mut changed) = (0, 0, 0);
     for id in before.differing(after) {

@@ -1,7 +1,7 @@
-//! One event at a time: what it changes, and what is to be done about it.
+//! Updates the state with one event at a time, and returns the effects to carry out.
 //!
-//! [`update`] is the entry point. Each file holds the part of [`App`](crate::app::App)'s methods
-//! that one idea needs; the files call each other's methods but import nothing from each other.
+//! [`update`] is the entry point. Each file has the methods of [`App`](crate::app::App) for one
+//! topic. The files call each other's methods but do not import each other.
 
 mod budget;
 mod calibrate;

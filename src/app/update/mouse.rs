@@ -31,12 +31,12 @@ impl App {
             MouseTarget::Title(column) => self.sort_by(column),
             MouseTarget::Bar(share) => self.table.scroll_to(share),
             MouseTarget::Tab(tab) => self.tab = tab,
-            MouseTarget::Clip(share) => self.histogram.slide_to(share),
+            MouseTarget::Clip(share) => self.histogram.set_clip(share),
         }
     }
 
-    /// Handles a click on an entry of a list. A change that can be reverted happens at once,
-    /// anything else on the second click.
+    /// Handles a click on an entry of a list. A change that can be reverted happens on the first
+    /// click, anything else on the second.
     pub(super) fn choose(&mut self, number: usize, effects: &mut Effects) {
         let again = match &mut self.overlay {
             Some(Overlay::Presets(presets)) => {

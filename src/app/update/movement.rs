@@ -58,7 +58,7 @@ impl App {
             Some(Overlay::Save(dialog)) => {
                 dialog.step(rows > 0, &self.model);
                 dialog.problem = None;
-                self.lay_out(effects);
+                self.preview_save(effects);
             }
             _ => {}
         }

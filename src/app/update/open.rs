@@ -1,10 +1,10 @@
-//! Opening another model, and what can be done with a model that was saved.
+//! Opens another model, and handles the actions on a saved model.
 
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
 use crate::app::open_model::OpenModel;
 use crate::app::overlay::{Overlay, SavedModel};
-use crate::app::picker::Choice;
+use crate::app::picker::ModelChoice;
 use crate::app::prompt::{Prompt, Purpose};
 use crate::app::state::App;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ impl App {
         effects.push(Effect::FindModels);
     }
 
-    pub(super) fn models_found(&mut self, found: Vec<Choice>) {
+    pub(super) fn models_found(&mut self, found: Vec<ModelChoice>) {
         let open = self.find_overlay(|overlay| matches!(overlay, Overlay::Open(_)));
         if let Some(Overlay::Open(dialog)) = open {
             dialog.known = found;
@@ -25,14 +25,14 @@ impl App {
     }
 
     /// Enter: opens the chosen or typed model, after a question if marks would be lost.
-    pub(super) fn take_model(&mut self, mut dialog: Box<OpenModel>, effects: &mut Effects) {
+    pub(super) fn accept_model(&mut self, mut dialog: Box<OpenModel>, effects: &mut Effects) {
         match dialog.path() {
             None => dialog.problem = Some("Type a path, or choose a model.".to_owned()),
             Some(path) => self.leave_for(path, effects),
         }
         match self.overlay.is_none() {
             true => self.overlay = Some(Overlay::Open(dialog)),
-            // The question lies over the dialog.
+            // The question covers the dialog.
             false => self.covered.push(Overlay::Open(dialog)),
         }
     }

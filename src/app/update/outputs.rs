@@ -4,7 +4,7 @@ use crate::app::action::Action;
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
 use crate::app::meter::Meter;
-use crate::app::outputs::News;
+use crate::app::outputs::OutputsEvent;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
 use crate::app::state::App;
@@ -27,23 +27,23 @@ impl App {
         self.say(format!("measuring output errors; {stop} stops it"));
     }
 
-    pub(super) fn outputs_news(&mut self, news: News) {
+    pub(super) fn outputs_event(&mut self, news: OutputsEvent) {
         match news {
-            News::Opened(outputs) => {
+            OutputsEvent::Opened(outputs) => {
                 self.model.outputs = Some(outputs);
                 self.table.reorder(&self.model);
             }
-            News::Found(id, found) => {
+            OutputsEvent::Found(id, found) => {
                 if let Some(outputs) = &mut self.model.outputs {
                     outputs.found.insert(id, found);
                 }
-                self.unsettled = true;
+                self.ranking_is_stale = true;
             }
-            News::Ended(ended) => {
+            OutputsEvent::Ended(ended) => {
                 self.measuring_outputs = None;
-                self.settle();
+                self.update_ranking();
                 match ended {
-                    Ok(()) => self.tell_outputs(),
+                    Ok(()) => self.report_outputs(),
                     // Keep the overlay that is open: it may be a save.
                     Err(why) if self.overlay.is_some() => {
                         self.warn(format!("no activations: {why}"));
@@ -57,7 +57,7 @@ impl App {
         }
     }
 
-    fn tell_outputs(&mut self) {
+    fn report_outputs(&mut self) {
         let Some(outputs) = &self.model.outputs else { return };
         let text = outputs.describe(&self.key_of(Action::SortNext));
         match outputs.is_doubtful() {
@@ -72,7 +72,7 @@ impl App {
             return false;
         }
         effects.push(Effect::StopOutputs);
-        self.settle();
+        self.update_ranking();
         let again = self.key_of(Action::Activations);
         let outputs = self.model.outputs.as_ref();
         let (done, all) = outputs.map_or((0, 0), |o| (o.found.len(), o.recorded.len()));

@@ -52,7 +52,7 @@ impl App {
                 let path = names::visible(prompt.text()).into_owned();
                 self.overlay = None;
                 let plan = self.model.plan().clone();
-                self.model.note_saved(&plan);
+                self.model.record_saved(&plan);
                 let tensors = counted(plan.len(), "tensor");
                 self.say(format!("the plan with {tensors} was written to {path}"));
             }

@@ -37,15 +37,15 @@ impl App {
         };
         let dialog = SaveDialog::new(kind, &self.model.checkpoint);
         self.overlay = Some(Overlay::Save(dialog));
-        self.lay_out(effects);
+        self.preview_save(effects);
     }
 
     /// Requests what the save in the dialog would write.
-    pub(super) fn lay_out(&mut self, effects: &mut Effects) {
+    pub(super) fn preview_save(&mut self, effects: &mut Effects) {
         let Some(Overlay::Save(dialog)) = &mut self.overlay else { return };
-        dialog.laid_out = match dialog.request(&self.model, &self.formats, true) {
+        dialog.preview = match dialog.request(&self.model, &self.formats, true) {
             Ok(request) => {
-                effects.push(Effect::LayOut(request));
+                effects.push(Effect::PreviewSave(request));
                 None
             }
             Err(why) => Some(Err(Refusal { why, fix: None })),
@@ -61,7 +61,7 @@ impl App {
         };
         self.model.replace(fix.plan);
         self.plan_changed();
-        self.lay_out(effects);
+        self.preview_save(effects);
     }
 
     pub(super) fn open_dequantize(&mut self, effects: &mut Effects) {
@@ -70,7 +70,7 @@ impl App {
         }
         let dialog = SaveDialog::new(SaveKind::Dequantize(None), &self.model.checkpoint);
         self.overlay = Some(Overlay::Save(dialog));
-        self.lay_out(effects);
+        self.preview_save(effects);
     }
 
     pub(super) fn save(&mut self, mut dialog: SaveDialog, force: bool, effects: &mut Effects) {
@@ -134,7 +134,7 @@ impl App {
                 if let Task::Quantize { plan, .. } = &saving.request.task {
                     // Recipes carry how inputs are quantized, so the plan records it.
                     changed = self.model.replace(plan.clone());
-                    self.model.note_saved(plan);
+                    self.model.record_saved(plan);
                 }
                 if changed {
                     self.plan_changed();

@@ -1,11 +1,11 @@
-//! The list of schemes, and the schemes of the Schemes tab.
+//! Handles the list of schemes and the Schemes tab.
 
 use crate::app::action::Action;
 use crate::app::overlay::Overlay;
 use crate::app::scheme_list::{RowTensors, SchemeList, Scope};
 use crate::app::state::App;
-use crate::app::tensor_metrics::{Known, scheme_name};
-use crate::app::tree::Item;
+use crate::app::tensor_metrics::{Measurement, scheme_name};
+use crate::app::tree::TreeItem;
 use crate::plan::rules::Eligibility;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
@@ -34,8 +34,8 @@ impl App {
     fn row_tensors(&self) -> Option<RowTensors> {
         let row = self.table.current()?;
         match row.item {
-            Item::Tensor(id) => Some(self.tensor_row(id)),
-            Item::Module(_) => {
+            TreeItem::Tensor(id) => Some(self.tensor_row(id)),
+            TreeItem::Module(_) => {
                 let all = self.table.tensors_of(row.item);
                 let (marked, others): (Vec<TensorId>, Vec<TensorId>) =
                     all.into_iter().partition(|&id| self.model.is_marked(id));
@@ -53,9 +53,9 @@ impl App {
     }
 
     fn tensor_row(&self, id: TensorId) -> RowTensors {
-        let refusal = match (self.model.eligibility(id), self.model.known(id)) {
+        let refusal = match (self.model.eligibility(id), self.model.measurement(id)) {
             (Eligibility::Never(why), _) => Some(self.refusal_to_mark(why)),
-            (_, Known::Unreadable(why)) => Some(format!("cannot be quantized: {why}")),
+            (_, Measurement::Unreadable(why)) => Some(format!("cannot be quantized: {why}")),
             _ => None,
         };
         let tensors = if refusal.is_none() { self.model.loaded_with(id) } else { Vec::new() };
@@ -95,7 +95,7 @@ impl App {
                         scheme_name(scheme)
                     ));
                 }
-                self.settle();
+                self.update_ranking();
             }
         }
     }

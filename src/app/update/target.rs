@@ -34,7 +34,7 @@ impl App {
         let list = self.target_list();
         match &mut self.overlay {
             Some(Overlay::Targets(open)) => *open = list,
-            Some(Overlay::Save(_)) => self.lay_out(effects),
+            Some(Overlay::Save(_)) => self.preview_save(effects),
             _ => {}
         }
     }
@@ -91,8 +91,8 @@ impl App {
                 false => format!("target {target}: {}; {undo} undoes it", changes.join("; ")),
             });
         }
-        self.table.hold();
-        self.table.learn(&self.model);
+        self.table.keep_cursor();
+        self.table.measurements_changed(&self.model);
         if matches!(self.overlay, Some(Overlay::Save(_))) {
             self.show_save(effects);
         }

@@ -5,14 +5,14 @@ use crate::app::event::Effect;
 use crate::app::overlay::Overlay;
 use crate::app::prompt::{Prompt, Purpose};
 use crate::app::state::App;
-use crate::app::tensor_metrics::{Cost, Known};
+use crate::app::tensor_metrics::{Cost, Measurement};
 use crate::app::values;
 use crate::job::element_window::Quantization;
 use crate::tensor::TensorId;
 
 impl App {
     /// Requests the visible elements that were not read yet.
-    pub(super) fn look_into(&mut self, effects: &mut Effects) {
+    pub(super) fn request_values(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
         self.values.show(id, &self.model.checkpoint.tensor(id).shape);
         let how = self.quantization_of(id);
@@ -27,15 +27,15 @@ impl App {
         }
         let quantizer = self.model.quantizer_of(id);
         let rounding = self.model.plan().rounding;
-        let scale = match self.model.known(id) {
-            Known::Facts(facts) => match facts.cost_of(quantizer) {
+        let scale = match self.model.measurement(id) {
+            Measurement::Done(metrics) => match metrics.cost_of(quantizer) {
                 Some(Cost::Error { scales: 1, largest_scale, .. }) => Some(*largest_scale),
                 Some(Cost::Impossible(_)) => return None,
                 _ => None,
             },
-            Known::Unreadable(_) | Known::Nothing => return None,
+            Measurement::Unreadable(_) | Measurement::NotFloat => return None,
             // The scale of a whole tensor comes with the calibration.
-            Known::Waiting => match quantizer.scheme.groups(self.shape(id)).count() {
+            Measurement::Waiting => match quantizer.scheme.groups(self.shape(id)).count() {
                 1 => return None,
                 _ => None,
             },

@@ -313,9 +313,9 @@ impl Kept {
         let mut bytes = header_bytes(&[], names.iter().map(|&name| (name, &DType::BF16, &shape, 160)));
         bytes.extend((0..320u32).map(|i| (i * 7 % 61) as u8));
         place(&model, &bytes);
-        let settled = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let file = File::options().append(true).open(&model).expect("opens");
-        file.set_modified(settled).expect("sets the time");
+        file.set_modified(long_ago).expect("sets the time");
         let checkpoint = Arc::new(Checkpoint::open(&model).expect("opens"));
         let mut kept = Kept { checkpoint, directory, entry: PathBuf::new(), head: Vec::new() };
         kept.scan();
@@ -363,7 +363,7 @@ pub fn cache(data: &[u8]) {
     let viewport = ui::layout::viewport(size, &app);
     update(&mut app, Event::Resized(viewport));
     for (tensor, found) in found {
-        update(&mut app, Event::Found { generation: 0, tensor, found });
+        update(&mut app, Event::Analyzed { generation: 0, tensor, found });
     }
     for tab in ['1', '2', '3', '4'] {
         update(&mut app, Event::Key(Key::Char(tab)));

@@ -1,22 +1,22 @@
-//! An answer that a job computes, together with the request it answers.
+//! The answer of a job, together with the request it answers.
 
 /// The latest answer, and the request that is still running.
 ///
-/// A view asks for what it shows with every frame; [`Fetched::request`] says once what has to
-/// be requested, and [`Fetched::receive`] drops answers that are no longer wanted.
+/// A view calls [`JobAnswer::request`] with every frame, which returns each request only once.
+/// [`JobAnswer::receive`] drops answers that are outdated.
 #[derive(Debug)]
-pub(crate) struct Fetched<K, T> {
+pub(crate) struct JobAnswer<K, T> {
     requested: Option<K>,
     answer: Option<(K, Result<T, String>)>,
 }
 
-impl<K, T> Default for Fetched<K, T> {
+impl<K, T> Default for JobAnswer<K, T> {
     fn default() -> Self {
-        Fetched { requested: None, answer: None }
+        JobAnswer { requested: None, answer: None }
     }
 }
 
-impl<K: Clone + PartialEq, T> Fetched<K, T> {
+impl<K: Clone + PartialEq, T> JobAnswer<K, T> {
     /// The request to send now; `None` if it is running or answered already.
     pub(crate) fn request(&mut self, request: K) -> Option<K> {
         let wanted = request.clone();
@@ -41,15 +41,15 @@ impl<K: Clone + PartialEq, T> Fetched<K, T> {
         }
     }
 
-    /// The latest answer, if its request is one that `fits`; `Err` says why it failed.
+    /// The latest answer, if its request `fits`; `Err` says why it failed.
     pub(crate) fn answer(&self, fits: impl FnOnce(&K) -> bool) -> Option<Result<&T, &str>> {
         let (request, answer) = self.answer.as_ref()?;
         fits(request).then(|| answer.as_ref().map_err(String::as_str))
     }
 
     /// Drops the answer and the running request.
-    pub(crate) fn forget(&mut self) {
-        *self = Fetched::default();
+    pub(crate) fn clear(&mut self) {
+        *self = JobAnswer::default();
     }
 }
 
@@ -59,17 +59,17 @@ mod tests {
 
     #[test]
     fn a_request_is_sent_once_and_outdated_answers_are_dropped() {
-        let mut fetched: Fetched<u32, &str> = Fetched::default();
-        assert_eq!(fetched.request(1), Some(1));
-        assert_eq!(fetched.request(1), None);
-        assert_eq!(fetched.request(2), Some(2));
-        fetched.receive(1, Ok("outdated"));
-        assert_eq!(fetched.answer(|_| true), None);
-        fetched.receive(2, Ok("latest"));
-        assert_eq!(fetched.request(2), None);
-        assert_eq!(fetched.answer(|request| *request == 2), Some(Ok(&"latest")));
-        assert_eq!(fetched.answer(|request| *request == 1), None);
-        fetched.forget();
-        assert_eq!(fetched.request(2), Some(2));
+        let mut answer: JobAnswer<u32, &str> = JobAnswer::default();
+        assert_eq!(answer.request(1), Some(1));
+        assert_eq!(answer.request(1), None);
+        assert_eq!(answer.request(2), Some(2));
+        answer.receive(1, Ok("outdated"));
+        assert_eq!(answer.answer(|_| true), None);
+        answer.receive(2, Ok("latest"));
+        assert_eq!(answer.request(2), None);
+        assert_eq!(answer.answer(|request| *request == 2), Some(Ok(&"latest")));
+        assert_eq!(answer.answer(|request| *request == 1), None);
+        answer.clear();
+        assert_eq!(answer.request(2), Some(2));
     }
 }
