@@ -1,8 +1,8 @@
 //! Location of a stored tensor's elements, conversions on reading, and the tensor's role in the
 //! model.
 
-use crate::checkpoint::chunks::Chunks;
 use crate::checkpoint::strided::StridedView;
+use crate::checkpoint::tensor_parts::TensorParts;
 use std::sync::Arc;
 
 /// How the elements of a stored tensor are read.
@@ -39,7 +39,7 @@ pub enum Data {
     /// Bytes decoded when the file was opened, from byte `start`.
     Memory { bytes: Arc<[u8]>, start: u64 },
     /// Parts in one or more files.
-    Chunks(Arc<Chunks>),
+    Parts(Arc<TensorParts>),
 }
 
 /// A conversion of every element.

@@ -8,7 +8,6 @@
 mod access;
 #[allow(clippy::module_inception, reason = "the file holds the type of that name")]
 mod checkpoint;
-mod chunks;
 pub(crate) mod config;
 mod discovery;
 mod error;
@@ -27,10 +26,10 @@ mod reader;
 mod stored;
 mod stored_reader;
 mod strided;
+mod tensor_parts;
 
 pub use access::{Access, Conversion, Data, Indirect, Role, SignChange};
 pub use checkpoint::{Checkpoint, Content};
-pub use chunks::{Chunk, Chunks};
 pub use config::Config;
 pub use discovery::{Index, has_model};
 pub use error::{CheckpointError, Problem, Result};
@@ -46,3 +45,4 @@ pub use reader::Reader;
 pub use stored::{Shard, Stored, StoredId};
 pub use stored_reader::StoredReader;
 pub use strided::StridedView;
+pub use tensor_parts::{TensorPart, TensorParts};

@@ -1,7 +1,7 @@
 //! Searches for models in a directory and its subdirectories. Tensor files are not opened, except
 //! the headers of split GGUF files; indexes are read.
 
-use crate::checkpoint::discovery::{Files, discover};
+use crate::checkpoint::discovery::{CheckpointFiles, discover};
 use crate::checkpoint::error::Problem;
 use crate::checkpoint::formats::format::Format;
 use std::collections::VecDeque;
@@ -87,7 +87,7 @@ fn add_models(directory: &Path, found: &mut Vec<FoundModel>) -> bool {
     }
 }
 
-fn found_model(path: &Path, files: &Files) -> Option<FoundModel> {
+fn found_model(path: &Path, files: &CheckpointFiles) -> Option<FoundModel> {
     let format = format_by_extension(files.shards.first()?)?;
     // Missing shards are reported when the model is opened.
     let size = |shard: &PathBuf| std::fs::metadata(shard).map_or(0, |found| found.len());

@@ -137,19 +137,19 @@ impl Checkpoint {
         if shards.len() > 1 && !all_named {
             unique_names(&path, &shards, &stored)?;
         }
-        let mut recognised = match format {
+        let mut recognized = match format {
             Format::Safetensors | Format::PyTorch | Format::Npz => {
-                packed::recognise(directory.as_deref(), &shards, &stored)
+                packed::recognize(directory.as_deref(), &shards, &stored)
             }
             _ => HashMap::new(),
         };
-        recognised.extend(blocks(&stored));
-        recognised.extend(
+        recognized.extend(blocks(&stored));
+        recognized.extend(
             quantized
                 .into_iter()
                 .filter_map(|(values, q)| q.found(StoredId(values), stored.get(values as usize)?)),
         );
-        let (tensors, contents) = logical_tensors(recognised, &stored);
+        let (tensors, contents) = logical_tensors(recognized, &stored);
         let total_bytes = stored.iter().map(Stored::bytes).fold(0, u64::saturating_add);
         let mut reader = StoredReader::new(&shards, &stored);
         let observers = qat::read(&mut reader, &stored, &tensors);
@@ -217,7 +217,7 @@ fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> 
 fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, PackedTensor)> {
     (0..).map(StoredId).zip(stored).filter_map(|(id, stored)| {
         let DType::Block(block) = stored.dtype else { return None };
-        let blocks = gguf::Blocks::new(id, block)?;
+        let blocks = gguf::BlockTensor::new(id, block)?;
         Some((id, PackedTensor::new(&stored.name, stored.shape.clone(), blocks)))
     })
 }

@@ -1,12 +1,12 @@
 //! Reads ranges of stored tensors on demand.
 
 use crate::checkpoint::access::{Access, Data, Indirect};
-use crate::checkpoint::chunks::Chunks;
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::inflate::Inflater;
 use crate::checkpoint::io::source::{BorrowedBytes, Source, SourceHandle};
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::checkpoint::strided::Read;
+use crate::checkpoint::tensor_parts::TensorParts;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
@@ -185,7 +185,7 @@ impl<'c> StoredReader<'c> {
             Data::File => self.open(stored, |source, handle| {
                 fill(&mut |at, out| source.read_exact(handle, out, stored.range.start + at))
             }),
-            Data::Chunks(chunks) => fill(&mut |at, out| self.parts_into(stored, chunks, at, out)),
+            Data::Parts(chunks) => fill(&mut |at, out| self.parts_into(stored, chunks, at, out)),
             Data::Memory { bytes, start } => fill(&mut |at, out| {
                 let from = usize::try_from(start.saturating_add(at)).unwrap_or(usize::MAX);
                 match bytes.get(from..from.saturating_add(out.len())) {
@@ -224,7 +224,7 @@ impl<'c> StoredReader<'c> {
     fn parts_into(
         &mut self,
         stored: &Stored,
-        chunks: &Chunks,
+        chunks: &TensorParts,
         at: u64,
         out: &mut [u8],
     ) -> Result<()> {

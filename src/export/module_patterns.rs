@@ -35,7 +35,7 @@ enum PrefixRule {
     /// Any prefix that ends in a dot.
     Anything,
     /// Only the base model's name: for models with layers of the same name elsewhere.
-    Base,
+    BaseModel,
 }
 
 /// Returns one pattern per layer in `selected`, or one for a whole family of layers whose names
@@ -45,7 +45,7 @@ pub(super) fn patterns(
     all: &BTreeSet<String>,
     model_type: Option<&str>,
 ) -> Result<Vec<String>, String> {
-    let base = Base::new(model_type);
+    let base = BaseModelNames::new(model_type);
     let mut families: BTreeMap<String, (Vec<&str>, usize)> = BTreeMap::new();
     for module in all {
         let name = base.dropped(module);
@@ -66,7 +66,7 @@ pub(super) fn patterns(
     let in_vllm: Vec<String> = bodies.iter().filter_map(|body| name_in_vllm(body)).collect();
     bodies.extend(in_vllm);
     let mut hit = String::new();
-    for before in [PrefixRule::Anything, PrefixRule::Base] {
+    for before in [PrefixRule::Anything, PrefixRule::BaseModel] {
         let patterns: Vec<String> = bodies.iter().map(|body| base.pattern(body, before)).collect();
         match prove(&patterns, selected, all, &base)? {
             None => return Ok(patterns.into_iter().map(|p| format!("re:{p}")).collect()),
@@ -98,12 +98,12 @@ fn name_in_vllm(body: &str) -> Option<String> {
 }
 
 /// The names that a base model may have.
-struct Base {
+struct BaseModelNames {
     names: Vec<String>,
 }
 
-impl Base {
-    fn new(model_type: Option<&str>) -> Base {
+impl BaseModelNames {
+    fn new(model_type: Option<&str>) -> BaseModelNames {
         let mut names: Vec<String> = BASES.map(str::to_owned).to_vec();
         if let Some(model_type) = model_type {
             let name = model_type.replace('-', "_");
@@ -111,7 +111,7 @@ impl Base {
                 names.push(name);
             }
         }
-        Base { names }
+        BaseModelNames { names }
     }
 
     /// Returns a module's name without the prefixes of base models.
@@ -128,7 +128,7 @@ impl Base {
     fn pattern(&self, body: &str, before: PrefixRule) -> String {
         match before {
             PrefixRule::Anything => format!(r"(.*\.)?{body}$"),
-            PrefixRule::Base => {
+            PrefixRule::BaseModel => {
                 let names: Vec<_> = self.names.iter().map(|name| regex::escape(name)).collect();
                 format!(r"(({})\.)*{body}$", names.join("|"))
             }
@@ -142,7 +142,7 @@ fn prove(
     patterns: &[String],
     selected: &BTreeSet<String>,
     all: &BTreeSet<String>,
-    base: &Base,
+    base: &BaseModelNames,
 ) -> Result<Option<String>, String> {
     // Python's `re.match` matches at the start only.
     let anchored = patterns.iter().map(|pattern| format!("^(?:{pattern})"));

@@ -5,9 +5,9 @@
 //! best rank are ambiguous.
 
 use crate::checkpoint::config::Config;
-use crate::checkpoint::discovery::files::Files;
+use crate::checkpoint::discovery::files::CheckpointFiles;
 use crate::checkpoint::discovery::index::{self, Parsed};
-use crate::checkpoint::discovery::numbered::{self, Numbered};
+use crate::checkpoint::discovery::numbered::{self, NumberedName};
 use crate::checkpoint::discovery::{hints, hub_cache, sharded};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::files;
@@ -20,7 +20,7 @@ use std::path::Path;
 ///
 /// There is none, there are several and no rule prefers one, or files of the selected one are
 /// missing.
-pub(super) fn choose(directory: &Path) -> Result<Files> {
+pub(super) fn choose(directory: &Path) -> Result<CheckpointFiles> {
     if hub_cache::is_repository(directory) {
         let (snapshot, note) = hub_cache::snapshot(directory)?;
         let mut files = choose(&snapshot).map_err(|error| match error.problem {
@@ -108,7 +108,7 @@ impl Listing {
 }
 
 /// Returns the weight file that `config.json` names (transformers 5: `transformers_weights`).
-fn named_by_config(directory: &Path, listing: &Listing) -> Option<Files> {
+fn named_by_config(directory: &Path, listing: &Listing) -> Option<CheckpointFiles> {
     let config = listing.files.contains("config.json").then(|| Config::read(directory));
     let config = config?.ok()??;
     let name = config.json().get("transformers_weights")?.as_str()?.to_owned();
@@ -122,7 +122,7 @@ fn named_by_config(directory: &Path, listing: &Listing) -> Option<Files> {
     if !others.is_empty() {
         notes.push(format!("not opened: {}", others.join(", ")));
     }
-    Some(Files {
+    Some(CheckpointFiles {
         shards: vec![directory.join(&name)],
         index: None,
         directory: Some(directory.to_owned()),
@@ -235,8 +235,8 @@ enum Content {
         names: Vec<String>,
         count: Option<u32>,
     },
-    Split(Numbered),
-    /// Files of the ranks of `torch.distributed.checkpoint`, which hold parts of tensors.
+    Split(NumberedName),
+    /// CheckpointFiles of the ranks of `torch.distributed.checkpoint`, which hold parts of tensors.
     Ranks(Vec<String>),
     Index {
         parsed: Box<Parsed>,
@@ -245,8 +245,8 @@ enum Content {
 }
 
 impl Candidate {
-    fn open(self, directory: &Path) -> Result<Files> {
-        let files = |names: Vec<String>, notes| Files {
+    fn open(self, directory: &Path) -> Result<CheckpointFiles> {
+        let files = |names: Vec<String>, notes| CheckpointFiles {
             shards: names.iter().map(|name| directory.join(name)).collect(),
             index: None,
             directory: Some(directory.to_owned()),
@@ -264,7 +264,7 @@ impl Candidate {
             Content::Shards { names, count } => {
                 let found = names.len();
                 let missing = count.filter(|&count| count as usize != found).map(|count| {
-                    let named = names.first().and_then(|name| Numbered::parse(name));
+                    let named = names.first().and_then(|name| NumberedName::parse(name));
                     let all = named
                         .into_iter()
                         .flat_map(|n| (1..=count.min(10_000)).map(move |number| n.name(number)));
@@ -281,7 +281,7 @@ impl Candidate {
                     return Ok(files(vec![self.label], Vec::new()));
                 }
                 let shards = numbered.all_in(directory)?;
-                Ok(Files { shards, ..files(Vec::new(), Vec::new()) })
+                Ok(CheckpointFiles { shards, ..files(Vec::new(), Vec::new()) })
             }
             Content::Ranks(names) => Ok(files(names, Vec::new())),
             Content::Index { parsed, missing } if missing.is_empty() => {
@@ -338,9 +338,9 @@ fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<Ch
             ranks.push(name.clone());
             continue;
         }
-        match Numbered::parse(name).filter(|numbered| numbered.count > 1) {
+        match NumberedName::parse(name).filter(|numbered| numbered.count > 1) {
             Some(numbered) => {
-                let Numbered { prefix, count, suffix, .. } = numbered;
+                let NumberedName { prefix, count, suffix, .. } = numbered;
                 sets.entry((prefix, count, suffix)).or_default().push(name.clone());
             }
             // Names written by mlx before it had indexes: weights.00.safetensors, weights.01 …
@@ -353,7 +353,7 @@ fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<Ch
     for ((prefix, count, _), names) in sets {
         let Some(first) = names.first().cloned() else { continue };
         let Some(family) = Family::of(&first) else { continue };
-        let content = match (family, Numbered::parse(&first)) {
+        let content = match (family, NumberedName::parse(&first)) {
             (Family::Gguf, Some(numbered)) => Content::Split(numbered),
             _ => Content::Shards { names, count: Some(count) },
         };

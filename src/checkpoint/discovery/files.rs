@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// The files of one checkpoint.
 #[derive(Debug)]
-pub(crate) struct Files {
+pub(crate) struct CheckpointFiles {
     /// Shards sorted by name; one for a single file.
     pub shards: Vec<PathBuf>,
     pub index: Option<(Index, WeightMap)>,

@@ -1,7 +1,7 @@
 //! Finds the files of a checkpoint from a path.
 
-use crate::checkpoint::discovery::files::Files;
-use crate::checkpoint::discovery::numbered::{self, Numbered};
+use crate::checkpoint::discovery::files::CheckpointFiles;
+use crate::checkpoint::discovery::numbered::{self, NumberedName};
 use crate::checkpoint::discovery::{directory, sharded};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::file_names::{has_extension, names_in};
@@ -10,7 +10,7 @@ use crate::checkpoint::io::files::{self, PathTarget};
 use std::path::Path;
 
 /// Finds the checkpoint at `path`: a file, an index, or a directory that contains one of them.
-pub(crate) fn discover(path: &Path) -> Result<Files> {
+pub(crate) fn discover(path: &Path) -> Result<CheckpointFiles> {
     let found = files::find(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound if is_repository_name(path) => {
             let problem = Problem::NotFoundButOnHub(path.display().to_string());
@@ -30,15 +30,16 @@ pub(crate) fn discover(path: &Path) -> Result<Files> {
         return sharded::open(path, parent);
     }
     let directory = files::is_file(&parent.join("config.json")).then(|| parent.to_owned());
-    let alone = |notes| Files { shards: vec![path.to_owned()], index: None, directory, notes };
+    let alone =
+        |notes| CheckpointFiles { shards: vec![path.to_owned()], index: None, directory, notes };
     let name = path.file_name().and_then(|name| name.to_str());
     if name.is_some_and(numbered::is_rank_file) {
         let mut names = names_in(parent);
         names.retain(|name| numbered::is_rank_file(name));
         let shards = names.iter().map(|name| parent.join(name)).collect();
-        return Ok(Files { shards, ..alone(Vec::new()) });
+        return Ok(CheckpointFiles { shards, ..alone(Vec::new()) });
     }
-    let Some(numbered) = name.and_then(Numbered::parse).filter(|n| n.count > 1) else {
+    let Some(numbered) = name.and_then(NumberedName::parse).filter(|n| n.count > 1) else {
         return Ok(alone(Vec::new()));
     };
     if has_extension(path, "gguf") {
@@ -46,7 +47,7 @@ pub(crate) fn discover(path: &Path) -> Result<Files> {
             return Ok(alone(Vec::new()));
         }
         let shards = numbered.all_in(parent)?;
-        return Ok(Files { shards, ..alone(Vec::new()) });
+        return Ok(CheckpointFiles { shards, ..alone(Vec::new()) });
     }
     Ok(alone(vec![format!(
         "this is one shard of {}; open its directory for the whole model",

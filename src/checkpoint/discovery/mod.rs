@@ -1,6 +1,6 @@
 //! From the path that a user names to the files of the checkpoint.
 //!
-//! Files are chosen in the way that loaders choose them: `directory` has the rules, and
+//! CheckpointFiles are chosen in the way that loaders choose them: `directory` has the rules, and
 //! `tests/data/discovery` a table of cases. Only names, indexes, small text files and the headers
 //! of split GGUF files are read here; the readers in `formats` open the chosen files.
 
@@ -13,7 +13,7 @@ mod locate;
 mod numbered;
 mod sharded;
 
-pub(crate) use files::Files;
+pub(crate) use files::CheckpointFiles;
 pub use index::Index;
 pub(crate) use index::WeightMap;
 pub(crate) use locate::discover;

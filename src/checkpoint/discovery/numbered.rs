@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// A file name with its number and the total number of files.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Numbered {
+pub(super) struct NumberedName {
     /// The text before the hyphen and the number.
     pub prefix: String,
     /// Starts at 1.
@@ -20,9 +20,9 @@ pub(super) struct Numbered {
     pub suffix: String,
 }
 
-impl Numbered {
+impl NumberedName {
     /// Parses `PREFIX-NNNNN-of-MMMMM.SUFFIX`; `None` for any other name.
-    pub(super) fn parse(name: &str) -> Option<Numbered> {
+    pub(super) fn parse(name: &str) -> Option<NumberedName> {
         let (before, after) = name.split_once("-of-")?;
         let (prefix, number) = before.rsplit_once('-')?;
         let digits = after.find(|c: char| !c.is_ascii_digit())?;
@@ -33,7 +33,7 @@ impl Numbered {
         }
         let (number, count) = (number.parse().ok()?, count.parse().ok()?);
         let is_inside = (1..=count).contains(&number);
-        is_inside.then(|| Numbered {
+        is_inside.then(|| NumberedName {
             prefix: prefix.to_owned(),
             number,
             count,
@@ -44,7 +44,7 @@ impl Numbered {
 
     /// Returns the name of another file in the same set.
     pub(super) fn name(&self, number: u32) -> String {
-        let Numbered { prefix, count, digits, suffix, .. } = self;
+        let NumberedName { prefix, count, digits, suffix, .. } = self;
         format!("{prefix}-{number:0digits$}-of-{count:0digits$}{suffix}")
     }
 
@@ -84,7 +84,7 @@ pub(super) fn is_rank_file(name: &str) -> bool {
         return false;
     };
     let is_number = !rank.is_empty() && rank.bytes().all(|b| b.is_ascii_digit());
-    let numbered = Numbered::parse(file);
+    let numbered = NumberedName::parse(file);
     is_number && numbered.is_some_and(|n| n.prefix == "model" && n.suffix == ".safetensors")
 }
 
@@ -97,7 +97,7 @@ const MAX_NAMED: usize = 8;
 /// # Errors
 ///
 /// The file cannot be read, or its header and its name give different numbers.
-pub(super) fn is_gguf_part(path: &Path, numbered: &Numbered) -> Result<bool> {
+pub(super) fn is_gguf_part(path: &Path, numbered: &NumberedName) -> Result<bool> {
     let Some(split) = gguf::read(&Source::file(path)?)?.split() else { return Ok(false) };
     if split.count != u64::from(numbered.count) || split.number != u64::from(numbered.number - 1) {
         return Err(CheckpointError::new(
@@ -123,7 +123,7 @@ pub(super) fn is_gguf_part(path: &Path, numbered: &Numbered) -> Result<bool> {
 /// `None` for any other file, and for one that cannot be read.
 pub(super) fn renamed_gguf_part(path: &Path) -> Option<CheckpointError> {
     let split = gguf::read(&Source::file(path).ok()?).ok()?.split()?;
-    let is_numbered = Numbered::parse(&path.to_string_lossy()).is_some();
+    let is_numbered = NumberedName::parse(&path.to_string_lossy()).is_some();
     (!is_numbered).then(|| CheckpointError::new(path, split.renamed()))
 }
 
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn numbered_names_are_taken_apart_and_put_together() {
-        let part = Numbered::parse("model.fp16-00002-of-00013.safetensors").expect("numbered");
+        let part = NumberedName::parse("model.fp16-00002-of-00013.safetensors").expect("numbered");
         assert_eq!((part.prefix.as_str(), part.number, part.count), ("model.fp16", 2, 13));
         assert_eq!(part.name(11), "model.fp16-00011-of-00013.safetensors");
         assert_eq!(part.name(part.number), "model.fp16-00002-of-00013.safetensors");
@@ -146,7 +146,7 @@ mod tests {
             "model-00001-of-00002",
             "model-00001-of-99999999999.gguf",
         ] {
-            assert_eq!(Numbered::parse(other), None, "{other}");
+            assert_eq!(NumberedName::parse(other), None, "{other}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Opens a checkpoint by its index.
 
-use crate::checkpoint::discovery::files::Files;
+use crate::checkpoint::discovery::files::CheckpointFiles;
 use crate::checkpoint::discovery::index::{self, Parsed};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::file_names::{has_extension, names_in};
@@ -12,7 +12,7 @@ use std::path::Path;
 /// # Errors
 ///
 /// The index cannot be read, or shards are missing.
-pub(super) fn open(path: &Path, directory: &Path) -> Result<Files> {
+pub(super) fn open(path: &Path, directory: &Path) -> Result<CheckpointFiles> {
     let parsed = index::read(path)?;
     let missing = parsed.missing(directory);
     if !missing.is_empty() {
@@ -22,9 +22,9 @@ pub(super) fn open(path: &Path, directory: &Path) -> Result<Files> {
 }
 
 /// Returns the files of an index whose shards are all in `directory`.
-pub(super) fn into_files(parsed: Parsed, directory: &Path) -> Files {
+pub(super) fn into_files(parsed: Parsed, directory: &Path) -> CheckpointFiles {
     let Parsed { index, map } = parsed;
-    Files {
+    CheckpointFiles {
         shards: map.shards.iter().map(|name| directory.join(name)).collect(),
         index: Some((index, map)),
         directory: Some(directory.to_owned()),

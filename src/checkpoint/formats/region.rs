@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// The origin of a [`Region`]'s positions.
 #[derive(Clone, Debug)]
-pub(crate) enum Base {
+pub(crate) enum RegionBase {
     /// The start of the file.
     File,
     /// The first byte of the inflated content of this file range.
@@ -23,7 +23,7 @@ pub(crate) enum Base {
 /// A contiguous range of bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Region {
-    pub base: Base,
+    pub base: RegionBase,
     pub start: u64,
     pub length: u64,
 }
@@ -31,12 +31,12 @@ pub(crate) struct Region {
 impl Region {
     pub(crate) fn file(range: Range<u64>) -> Region {
         let length = range.end.saturating_sub(range.start);
-        Region { base: Base::File, start: range.start, length }
+        Region { base: RegionBase::File, start: range.start, length }
     }
 
     pub(crate) fn memory(bytes: impl Into<Arc<[u8]>>) -> Region {
         let bytes = bytes.into();
-        Region { start: 0, length: bytes.len() as u64, base: Base::Memory(bytes) }
+        Region { start: 0, length: bytes.len() as u64, base: RegionBase::Memory(bytes) }
     }
 
     /// Returns `length` bytes from byte `offset` of the region; `None` if it is shorter.
@@ -49,11 +49,13 @@ impl Region {
     /// Returns the file range and the data in it, in the form that a stored tensor has.
     pub(crate) fn placed(&self) -> (Range<u64>, Data) {
         match &self.base {
-            Base::File => (self.start..self.start.saturating_add(self.length), Data::File),
-            Base::Deflated(range) => {
+            RegionBase::File => (self.start..self.start.saturating_add(self.length), Data::File),
+            RegionBase::Deflated(range) => {
                 (range.clone(), Data::Deflated { skip: self.start, size: self.length })
             }
-            Base::Memory(bytes) => (0..0, Data::Memory { bytes: bytes.clone(), start: self.start }),
+            RegionBase::Memory(bytes) => {
+                (0..0, Data::Memory { bytes: bytes.clone(), start: self.start })
+            }
         }
     }
 
@@ -69,14 +71,14 @@ impl Region {
         }
         let mut bytes = vec![0; self.length as usize];
         match &self.base {
-            Base::File => source.read_exact(&source.open()?, &mut bytes, self.start)?,
-            Base::Memory(all) => {
+            RegionBase::File => source.read_exact(&source.open()?, &mut bytes, self.start)?,
+            RegionBase::Memory(all) => {
                 let start = self.start as usize;
                 if let Some(held) = all.get(start..start.saturating_add(bytes.len())) {
                     bytes.copy_from_slice(held);
                 }
             }
-            Base::Deflated(range) => {
+            RegionBase::Deflated(range) => {
                 let handle = source.open()?;
                 let mut inflater = Inflater::new(source.path(), range.clone());
                 let mut read = |at: u64, out: &mut [u8]| source.read_exact(&handle, out, at);
@@ -103,14 +105,14 @@ impl<'s> ByteReader<'s> {
     /// `limit` bytes.
     pub(crate) fn new(source: &'s Source, region: &Region, limit: u64) -> Result<ByteReader<'s>> {
         let place = match &region.base {
-            Base::File => {
+            RegionBase::File => {
                 let end = region.start.saturating_add(region.length);
                 ReaderState::File(Cursor::within(source, region.start..end)?)
             }
-            Base::Memory(bytes) if region.length == bytes.len() as u64 => {
+            RegionBase::Memory(bytes) if region.length == bytes.len() as u64 => {
                 ReaderState::Memory { bytes: bytes.clone(), at: 0 }
             }
-            Base::Memory(_) | Base::Deflated(_) => {
+            RegionBase::Memory(_) | RegionBase::Deflated(_) => {
                 ReaderState::Memory { bytes: region.read(source, limit)?.into(), at: 0 }
             }
         };
@@ -118,10 +120,10 @@ impl<'s> ByteReader<'s> {
     }
 
     /// Returns the origin of the positions.
-    pub(crate) fn base(&self) -> Base {
+    pub(crate) fn base(&self) -> RegionBase {
         match &self.place {
-            ReaderState::File(_) => Base::File,
-            ReaderState::Memory { bytes, .. } => Base::Memory(bytes.clone()),
+            ReaderState::File(_) => RegionBase::File,
+            ReaderState::Memory { bytes, .. } => RegionBase::Memory(bytes.clone()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::access::{Access, Conversion, Indirect};
 use crate::checkpoint::formats::element_type::ElementType;
-use crate::checkpoint::formats::region::{Base, Region};
+use crate::checkpoint::formats::region::{Region, RegionBase};
 use crate::checkpoint::stored::Stored;
 use crate::checkpoint::strided::StridedView;
 use crate::tensor::{DType, Shape};
@@ -51,9 +51,9 @@ impl Row {
     ) -> Row {
         let dtype = element.dtype.clone();
         let storage = match &region.base {
-            Base::File => Some(region.start),
-            Base::Deflated(range) => Some(range.start),
-            Base::Memory(_) => None,
+            RegionBase::File => Some(region.start),
+            RegionBase::Deflated(range) => Some(range.start),
+            RegionBase::Memory(_) => None,
         };
         let bytes = view.bytes();
         let contiguous = view.is_contiguous() || bytes == 0;
@@ -61,7 +61,7 @@ impl Row {
         let in_order = contiguous.then(|| region.slice(offset, bytes)).flatten();
         let (range, data, view) = match in_order {
             Some(part) => {
-                let direct = conversion.is_none() && matches!(part.base, Base::File);
+                let direct = conversion.is_none() && matches!(part.base, RegionBase::File);
                 let (range, data) = part.placed();
                 if direct {
                     return Row { dtype, shape, range, access: Access::Direct, storage };

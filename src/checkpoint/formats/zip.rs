@@ -2,7 +2,7 @@
 //! data in such archives.
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
-use crate::checkpoint::formats::region::{Base, Region};
+use crate::checkpoint::formats::region::{Region, RegionBase};
 use crate::checkpoint::io::source::{Source, SourceHandle};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -33,7 +33,7 @@ impl Member {
         match &self.packing {
             Packing::Stored => Ok(Region::file(self.range.clone())),
             Packing::Deflated => {
-                let base = Base::Deflated(self.range.clone());
+                let base = RegionBase::Deflated(self.range.clone());
                 Ok(Region { base, start: 0, length: self.size })
             }
             Packing::Unreadable(why) => {

@@ -4,7 +4,7 @@
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::in_words;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
-use crate::checkpoint::packed::listing::{Listing, Part, product, required, shape};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, product, required, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::stored::StoredId;
@@ -33,7 +33,7 @@ struct Awq {
 }
 
 /// Recognizes I32 `qweight` with `qzeros` and `scales`.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let module = values.module("qweight")?;
     if *values.dtype() != DType::I32 || !listing.allows(&["awq"]) {
         return None;
@@ -59,14 +59,14 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
 
 /// Returns the scales of an activation function near the module whose output may be the module's
 /// input.
-fn activation_scales<'s>(listing: &Listing<'s>, module: &str) -> Option<Part<'s>> {
+fn activation_scales<'s>(listing: &Listing<'s>, module: &str) -> Option<PartTensor<'s>> {
     let parent = module.rsplit_once('.').map_or("", |(parent, _)| parent);
     listing.get(&format!("{parent}.act.scales"))
 }
 
 fn decoded(
     listing: &Listing,
-    values: Part,
+    values: PartTensor,
     module: &str,
     bits: u32,
 ) -> Result<PackedTensor, String> {

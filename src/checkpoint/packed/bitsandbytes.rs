@@ -4,7 +4,7 @@
 use crate::checkpoint::config::float_type;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
-use crate::checkpoint::packed::listing::{Listing, Part, required, shape};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, required, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::quant_config::configured_dtype;
 use crate::checkpoint::packed::runs::{floats, runs, take};
@@ -56,7 +56,7 @@ enum Absmax {
 }
 
 /// Recognizes the description of a 4-bit tensor, whose name contains the name of the values.
-pub(super) fn four_bits(listing: &Listing, state: Part) -> Option<PackedTensor> {
+pub(super) fn four_bits(listing: &Listing, state: PartTensor) -> Option<PackedTensor> {
     let (name, _) = state.stored.name.split_once(STATE)?;
     let values = listing.get(name)?;
     let decoded = match listing.allows(&["bitsandbytes"]) {
@@ -69,7 +69,11 @@ pub(super) fn four_bits(listing: &Listing, state: Part) -> Option<PackedTensor> 
     Some(decoded.unwrap_or_else(named))
 }
 
-fn decoded_four_bits(listing: &Listing, state: Part, values: Part) -> Result<PackedTensor, String> {
+fn decoded_four_bits(
+    listing: &Listing,
+    state: PartTensor,
+    values: PartTensor,
+) -> Result<PackedTensor, String> {
     let name = values.stored.name.as_str();
     let bytes = listing.bytes(state, STATE_LIMIT)?;
     let description: State = serde_json::from_slice(&bytes).map_err(|e| {
@@ -213,7 +217,7 @@ struct EightBits {
 }
 
 /// Recognizes I8 `weight` with `SCB`.
-pub(super) fn eight_bits(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn eight_bits(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let (DType::I8, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
     let absmax = listing.get(&format!("{module}.SCB"))?;
     let name = values.stored.name.as_str();

@@ -5,7 +5,7 @@ use crate::checkpoint::packed::comfyui_markers::Marker;
 use crate::checkpoint::packed::compressed_tensors::signed_bytes;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
-use crate::checkpoint::packed::listing::{Listing, Part, product, required, shape};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, product, required, shape};
 use crate::checkpoint::packed::modelopt::column_factor;
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
@@ -21,7 +21,7 @@ pub(crate) const NAME: &str = "comfyui";
 const DEFAULT_ROTATION: u64 = 256;
 
 /// Recognizes a layer with a marker, or one without a marker in a file that has markers.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let layer = values.module("weight")?;
     let name = values.stored.name.as_str();
     let Some(marker) = listing.markers.layer(layer) else {
@@ -36,7 +36,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
         Ok(marker) => marker,
         Err(reason) => return Some(listing.named(values, name, "comfyui", Some(reason.into()))),
     };
-    let layer = Layer { listing, values, module: layer, marker };
+    let layer = MarkedLayer { listing, values, module: layer, marker };
     let format = format!("comfyui {}", marker.format);
     Some(match layer.decoder() {
         Some(decoded) => listing.decoded_or_named(values, name, &format, decoded),
@@ -44,14 +44,14 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
     })
 }
 
-struct Layer<'l, 's> {
+struct MarkedLayer<'l, 's> {
     listing: &'l Listing<'s>,
-    values: Part<'s>,
+    values: PartTensor<'s>,
     module: &'l str,
     marker: &'l Marker,
 }
 
-impl<'s> Layer<'_, 's> {
+impl<'s> MarkedLayer<'_, 's> {
     /// Builds the tensor; `None` if the marker's format is not supported.
     fn decoder(&self) -> Option<Result<PackedTensor, String>> {
         let decoded = match self.marker.format.as_str() {
@@ -87,11 +87,11 @@ impl<'s> Layer<'_, 's> {
         }
     }
 
-    fn beside(&self, last: &str) -> Option<Part<'s>> {
+    fn beside(&self, last: &str) -> Option<PartTensor<'s>> {
         self.listing.get(&format!("{}.{last}", self.module))
     }
 
-    fn scales(&self) -> Result<Part<'s>, String> {
+    fn scales(&self) -> Result<PartTensor<'s>, String> {
         required(self.beside("weight_scale"), "scales", &format!("{}.weight_scale", self.module))
     }
 
@@ -142,7 +142,7 @@ impl<'s> Layer<'_, 's> {
     /// Returns the grid of scales and its description.
     fn grid(
         &self,
-        scale: Part,
+        scale: PartTensor,
         shape: &Shape,
         division: Division,
     ) -> Result<(String, ScaleGrid), String> {

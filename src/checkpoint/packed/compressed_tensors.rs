@@ -4,7 +4,9 @@
 use crate::checkpoint::packed::bit_packing::Packing;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
-use crate::checkpoint::packed::listing::{Listing, Part, module_of, product, required, shape};
+use crate::checkpoint::packed::listing::{
+    Listing, PartTensor, module_of, product, required, shape,
+};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::packed_integers::{Division, PackedIntegers, Zeros};
 use crate::checkpoint::packed::quant_config::WeightScheme;
@@ -20,7 +22,7 @@ const NAME: &str = "compressed-tensors";
 const METHODS: [&str; 1] = [NAME];
 
 /// Recognizes I8 values with `_scale`, with or without a zero point.
-pub(super) fn int8(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn int8(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let name = values.stored.name.as_str();
     if *values.dtype() != DType::I8 {
         return None;
@@ -33,7 +35,11 @@ pub(super) fn int8(listing: &Listing, values: Part) -> Option<PackedTensor> {
     Some(listing.decoded_or_named(values, name, "compressed-tensors int8", decoded))
 }
 
-fn int8_parts(listing: &Listing, values: Part, scale: Part) -> Result<PackedTensor, String> {
+fn int8_parts(
+    listing: &Listing,
+    values: PartTensor,
+    scale: PartTensor,
+) -> Result<PackedTensor, String> {
     let name = values.stored.name.as_str();
     no_further_factors(listing, name)?;
     let scheme = listing.weight_scheme(module_of(name))?;
@@ -108,7 +114,7 @@ fn int8_parts(listing: &Listing, values: Part, scale: Part) -> Result<PackedTens
 
 /// Returns a tensor of I8 values with scales only.
 pub(super) fn signed_bytes(
-    values: Part,
+    values: PartTensor,
     name: String,
     scales: ScaleGrid,
     original: FloatType,
@@ -132,7 +138,7 @@ pub(super) fn signed_bytes(
 }
 
 /// Recognizes `_packed` words or bytes.
-pub(super) fn packed(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn packed(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let name = values.stored.name.strip_suffix("_packed")?;
     let beside = ["_scale", "_shape", "_global_scale", "_zero_point"];
     let any = beside.iter().any(|suffix| listing.get(&format!("{name}{suffix}")).is_some());
@@ -154,7 +160,7 @@ pub(super) fn packed(listing: &Listing, values: Part) -> Option<PackedTensor> {
 }
 
 /// Decodes I32 words of packed integers.
-fn words(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, String> {
+fn words(listing: &Listing, values: PartTensor, name: &str) -> Result<PackedTensor, String> {
     no_further_factors(listing, name)?;
     let sibling = |suffix: &str| listing.get(&format!("{name}_{suffix}"));
     let (shape_name, scale_name) = (format!("{name}_shape"), format!("{name}_scale"));
@@ -245,7 +251,7 @@ fn words(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, St
 }
 
 /// Decodes packed E2M1 or E2M3: NVFP4, MXFP4 or MXFP6.
-fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, String> {
+fn minifloats(listing: &Listing, values: PartTensor, name: &str) -> Result<PackedTensor, String> {
     values.typed("packed values", &[DType::U8])?;
     no_further_factors(listing, name)?;
     let scheme = listing.weight_scheme(module_of(name))?;
@@ -316,7 +322,7 @@ fn minifloats(listing: &Listing, values: Part, name: &str) -> Result<PackedTenso
 }
 
 /// Returns the leading dimensions of a stack of matrices, and the rows and columns of one.
-fn stack<'p>(values: Part<'p>, what: &str) -> Result<(&'p [u64], u64, u64), String> {
+fn stack<'p>(values: PartTensor<'p>, what: &str) -> Result<(&'p [u64], u64, u64), String> {
     match values.stored.shape.dims() {
         [leading @ .., rows, columns] if leading.len() <= 1 => Ok((leading, *rows, *columns)),
         _ => Err(values.matrix(what).err().unwrap_or_default()),
@@ -324,7 +330,7 @@ fn stack<'p>(values: Part<'p>, what: &str) -> Result<(&'p [u64], u64, u64), Stri
 }
 
 /// Checks that an optional part is absent.
-fn none(part: Option<Part>, what: &str) -> Result<(), String> {
+fn none(part: Option<PartTensor>, what: &str) -> Result<(), String> {
     match part {
         None => Ok(()),
         Some(part) => Err(format!("it has {what}, '{}'", part.stored.name.escape_debug())),
@@ -342,8 +348,8 @@ fn no_further_factors(listing: &Listing, name: &str) -> Result<(), String> {
 /// Checks that parts required by the configuration exist.
 fn agrees_with_parts(
     scheme: &WeightScheme,
-    zeros: Option<Part>,
-    order: Option<Part>,
+    zeros: Option<PartTensor>,
+    order: Option<PartTensor>,
 ) -> Result<(), String> {
     if scheme.symmetric == Some(false) && zeros.is_none() {
         return Err("config.json says that it is asymmetric, its zero points are missing".into());
@@ -355,7 +361,7 @@ fn agrees_with_parts(
 }
 
 /// Returns the dimensions stored in a small tensor of integers.
-fn dimensions(listing: &Listing, part: Part, rank: usize) -> Result<Vec<u64>, String> {
+fn dimensions(listing: &Listing, part: PartTensor, rank: usize) -> Result<Vec<u64>, String> {
     part.typed("dimensions", &[DType::I64, DType::I32])?;
     part.shaped("dimensions", &[rank as u64])?;
     let bytes = listing.bytes(part, 64)?;
@@ -419,7 +425,11 @@ fn packing(
 }
 
 /// Returns the group index of each column if columns are reordered. All −1 means that they are not.
-fn act_order(listing: &Listing, part: Part, columns: u64) -> Result<Option<StoredId>, String> {
+fn act_order(
+    listing: &Listing,
+    part: PartTensor,
+    columns: u64,
+) -> Result<Option<StoredId>, String> {
     part.typed("group indices", &[DType::I32])?;
     part.shaped("group indices", &[columns])?;
     let first = listing.start(part, 4)?;

@@ -1,7 +1,7 @@
 //! Formats that are recognized but not decoded.
 
 use crate::checkpoint::packed::format::PackedTensor;
-use crate::checkpoint::packed::listing::{Listing, Part, is_coded};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, is_coded};
 use crate::checkpoint::stored::StoredId;
 use crate::tensor::DType;
 
@@ -46,7 +46,7 @@ const SCALE_SUFFIXES: [&str; 4] = ["_scale", "_scale_inv", "_zero_point", "_weig
 
 /// Returns whether a tensor holds the scales of codes stored under a prefix of its name, or as
 /// the weight of the same module.
-pub(super) fn scales_other_codes(listing: &Listing, part: Part) -> bool {
+pub(super) fn scales_other_codes(listing: &Listing, part: PartTensor) -> bool {
     let owner = |end: &&str| listing.get(part.stored.name.strip_suffix(*end)?);
     let weight = || listing.get(&format!("{}.weight", part.module("scale")?));
     let owners = SCALE_SUFFIXES.iter().filter_map(owner).chain(weight());
@@ -59,7 +59,7 @@ pub(super) fn holds_codes(last: &str) -> bool {
 }
 
 /// Recognizes a format by names that no other format uses.
-pub(super) fn by_signature(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn by_signature(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let (module, last) = values.stored.name.rsplit_once('.')?;
     if last == "bitmask" {
         return sparse(listing, module);
@@ -85,7 +85,7 @@ pub(super) fn by_signature(listing: &Listing, values: Part) -> Option<PackedTens
 
 /// optimum-quanto's codes of fewer than 8 bits. They are stored in groups, and the file does not
 /// contain the shape of the weight.
-fn quanto(listing: &Listing, values: Part, module: &str) -> Option<PackedTensor> {
+fn quanto(listing: &Listing, values: PartTensor, module: &str) -> Option<PackedTensor> {
     let weight = module.strip_suffix("._data").unwrap_or(module);
     listing.get(&format!("{weight}._scale"))?;
     let others = listing.present(&["_scale", "_shift"].map(|last| format!("{weight}.{last}")));
@@ -102,7 +102,7 @@ fn sparse(listing: &Listing, weight: &str) -> Option<PackedTensor> {
 }
 
 /// Recognizes integers in a model whose configuration says that it is quantized, with any method.
-pub(super) fn by_method(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn by_method(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let integer = matches!(
         values.dtype(),
         DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 | DType::U32
@@ -122,7 +122,7 @@ pub(super) fn by_method(listing: &Listing, values: Part) -> Option<PackedTensor>
 
 /// Recognizes scales, zero points or tables whose weight is not in the files: in a quantized
 /// model by any of their names, in other models only by unambiguous names.
-pub(super) fn scales_alone(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn scales_alone(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let name = values.stored.name.as_str();
     let is_scale = listing.is_quantized() && names_scales(name);
     if values.stored.shape.rank() < 2 || !(is_scale || always_scales(values.last_name())) {
@@ -173,7 +173,7 @@ pub(super) fn names_scales(name: &str) -> bool {
 }
 
 /// Recognizes I8 or packed values whose scales have a shape or name that no known format has.
-pub(super) fn with_scales(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn with_scales(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let name = values.stored.name.as_str();
     let ends = SCALE_SUFFIXES.map(|end| format!("{name}{end}"));
     let beside = ["scale", "scales", "zeros", "scale_weight"];

@@ -4,7 +4,7 @@
 use crate::checkpoint::packed::comfyui_markers::FILE_MARKER;
 use crate::checkpoint::packed::foreign::scales_other_codes;
 use crate::checkpoint::packed::format::PackedTensor;
-use crate::checkpoint::packed::listing::{Listing, Part, module_of, shape};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, module_of, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::quant_config::{WeightScheme, configured_dtype};
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
@@ -59,7 +59,7 @@ impl Division {
 }
 
 /// Recognizes a tensor of 8-bit floats.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     value_table(values.dtype())?;
     if values.last_name() == FILE_MARKER || scales_other_codes(listing, values) {
         return None;
@@ -87,20 +87,20 @@ fn short_name(dtype: &DType) -> String {
 }
 
 /// Returns the stored tensors that may be the scales of `values`.
-fn scales_beside<'s>(listing: &Listing<'s>, values: Part) -> Vec<Part<'s>> {
+fn scales_beside<'s>(listing: &Listing<'s>, values: PartTensor) -> Vec<PartTensor<'s>> {
     let name = values.stored.name.as_str();
     let mut names = vec![format!("{name}_scale_inv"), format!("{name}_scale")];
     if let Some(module) = values.module("weight") {
         names.extend(["scale_weight", "qscale_weight"].map(|last| format!("{module}.{last}")));
     }
-    let mut found: Vec<Part> = names.iter().filter_map(|name| listing.get(name)).collect();
+    let mut found: Vec<PartTensor> = names.iter().filter_map(|name| listing.get(name)).collect();
     let exponents =
         values.module("weight").and_then(|module| listing.get(&format!("{module}.scale")));
     found.extend(exponents.filter(|part| *part.dtype() == DType::F8E8M0));
     found
 }
 
-fn unscaled(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
+fn unscaled(listing: &Listing, values: PartTensor) -> Result<PackedTensor, String> {
     let name = values.stored.name.as_str();
     if listing.effective_method().is_some() || listing.markers.mark_file_of(name) {
         return Err("its scales are missing".into());
@@ -125,7 +125,7 @@ fn unscaled(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
 }
 
 /// Returns FP8 numbers without scales.
-pub(super) fn plain_codes(listing: &Listing, values: Part) -> Result<PackedTensor, String> {
+pub(super) fn plain_codes(listing: &Listing, values: PartTensor) -> Result<PackedTensor, String> {
     let format = format!("fp8 {}, unscaled", short_name(values.dtype()));
     let original = listing.original(values.dtype());
     tensor(values, format, None, original, None)
@@ -133,7 +133,7 @@ pub(super) fn plain_codes(listing: &Listing, values: Part) -> Result<PackedTenso
 
 /// Builds a tensor from the codes in `values` and the grid of their scales.
 fn tensor(
-    values: Part,
+    values: PartTensor,
     name: String,
     scales: Option<ScaleGrid>,
     original: FloatType,
@@ -159,7 +159,11 @@ fn tensor(
     Ok(PackedTensor::new(&values.stored.name, shape, format))
 }
 
-fn scaled(listing: &Listing, values: Part, scale: Part) -> Result<PackedTensor, String> {
+fn scaled(
+    listing: &Listing,
+    values: PartTensor,
+    scale: PartTensor,
+) -> Result<PackedTensor, String> {
     let name = values.stored.name.as_str();
     let module = module_of(name);
     for extra in ["weight_zero_point", "weight_scale_2", "svdquant_lora_a", "pre_quant_scale"] {
@@ -198,7 +202,7 @@ fn scaled(listing: &Listing, values: Part, scale: Part) -> Result<PackedTensor, 
 }
 
 /// Returns the preset of compressed-tensors with this division, if any.
-fn preset(division: &Division, scale: Part) -> Option<Preset> {
+fn preset(division: &Division, scale: PartTensor) -> Option<Preset> {
     match (division, scale.dtype()) {
         (Division::Rows, dtype) if dtype.float().is_some() => Some(Preset::Fp8Dynamic),
         (Division::Blocks(128, 128), dtype) if dtype.float().is_some() => Some(Preset::Fp8Block),
@@ -225,8 +229,8 @@ fn exponents_expected(listing: &Listing, scheme: &WeightScheme) -> bool {
 /// Determines the division from the shapes and the configuration.
 fn division(
     listing: &Listing,
-    values: Part,
-    scale: Part,
+    values: PartTensor,
+    scale: PartTensor,
     scheme: &WeightScheme,
 ) -> Result<Division, String> {
     let dims = values.dims();
@@ -279,7 +283,7 @@ fn division(
 fn by_strategy(
     strategy: &str,
     scheme: &WeightScheme,
-    scale: Part,
+    scale: PartTensor,
     leading: &[u64],
     rows: u64,
     columns: u64,
@@ -315,7 +319,7 @@ fn by_strategy(
 
 /// Returns blocks of `high` rows and `wide` columns; an error if the scales have another shape.
 fn blocks(
-    scale: Part,
+    scale: PartTensor,
     leading: &[u64],
     rows: u64,
     columns: u64,
@@ -369,7 +373,7 @@ fn stacked_rows(
 
 /// Recognizes DeepSeek-V4's experts: I8 bytes of two E2M1 numbers each, with `scale` next to
 /// `weight`.
-pub(super) fn deepseek_experts(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn deepseek_experts(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let (DType::I8, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
     let scale = listing.get(&format!("{module}.scale"))?;
     if *scale.dtype() != DType::F8E8M0 {

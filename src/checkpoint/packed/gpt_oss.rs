@@ -2,7 +2,7 @@
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
-use crate::checkpoint::packed::listing::{Listing, Part, product, shape};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, product, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::quant_config::configured_dtype;
 use crate::checkpoint::packed::runs::{floats, runs, take};
@@ -29,7 +29,7 @@ struct Mxfp4 {
 }
 
 /// Recognizes U8 blocks with exponents as scales.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let name = values.stored.name.strip_suffix("_blocks")?;
     let scale = listing.get(&format!("{name}_scales"))?;
     if *values.dtype() != DType::U8 {

@@ -5,7 +5,7 @@
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::in_words;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
-use crate::checkpoint::packed::listing::{Listing, Part, required, shape};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, required, shape};
 use crate::checkpoint::packed::numbers::{Numbers, indices};
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::stored::StoredId;
@@ -32,7 +32,7 @@ struct Gptq {
 }
 
 /// Recognizes I32 `qweight` with `qzeros` and `scales`.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let module = values.module("qweight")?;
     let named = |suffix: &str| listing.get(&format!("{module}.{suffix}"));
     if *values.dtype() != DType::I32 || !listing.allows(&["gptq"]) {
@@ -41,7 +41,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
     let (zeros, scale) = (named("qzeros"), named("scales"));
     if listing.effective_method().is_none() {
         // AWQ uses the same names; the shapes distinguish the two.
-        let columns = |part: Option<Part>| Some(*part?.dims().last()?);
+        let columns = |part: Option<PartTensor>| Some(*part?.dims().last()?);
         if columns(scale) != columns(Some(values)) {
             return None;
         }
@@ -52,10 +52,10 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
 
 fn decoded(
     listing: &Listing,
-    values: Part,
+    values: PartTensor,
     module: &str,
-    zeros: Option<Part>,
-    scale: Option<Part>,
+    zeros: Option<PartTensor>,
+    scale: Option<PartTensor>,
 ) -> Result<PackedTensor, String> {
     let named = |suffix: &str| format!("{module}.{suffix}");
     let Some(zero_offset) = listing.gptq_zero_offset() else {

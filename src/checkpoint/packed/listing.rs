@@ -46,7 +46,7 @@ const NESTED_MODULES: [&str; 9] = [
 
 /// A stored tensor that may be part of a packed one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part<'s> {
+pub(super) struct PartTensor<'s> {
     pub id: StoredId,
     pub stored: &'s Stored,
 }
@@ -97,16 +97,16 @@ impl<'s> Listing<'s> {
         }
     }
 
-    pub(super) fn part(&self, id: StoredId) -> Option<Part<'s>> {
-        self.stored.get(id.index()).map(|stored| Part { id, stored })
+    pub(super) fn part(&self, id: StoredId) -> Option<PartTensor<'s>> {
+        self.stored.get(id.index()).map(|stored| PartTensor { id, stored })
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<Part<'s>> {
+    pub(super) fn get(&self, name: &str) -> Option<PartTensor<'s>> {
         self.part(*self.by_name.get(name)?)
     }
 
-    pub(super) fn parts(&self) -> impl Iterator<Item = Part<'s>> {
-        (0..).map(StoredId).zip(self.stored).map(|(id, stored)| Part { id, stored })
+    pub(super) fn parts(&self) -> impl Iterator<Item = PartTensor<'s>> {
+        (0..).map(StoredId).zip(self.stored).map(|(id, stored)| PartTensor { id, stored })
     }
 
     /// Returns the ids of those `names` that exist.
@@ -115,12 +115,12 @@ impl<'s> Listing<'s> {
     }
 
     /// Returns a metadata value of the shard that holds a part.
-    pub(super) fn metadata(&self, part: Part, key: &str) -> Option<&'s str> {
+    pub(super) fn metadata(&self, part: PartTensor, key: &str) -> Option<&'s str> {
         self.shards.get(part.stored.shard as usize)?.metadata(key)
     }
 
     /// Returns all stored tensors whose names start with `prefix`, sorted by name.
-    pub(super) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = Part<'s>> {
+    pub(super) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = PartTensor<'s>> {
         let name = |id: &StoredId| self.stored.get(id.index()).map_or("", |s| s.name.as_str());
         let sorted = self.sorted.get_or_init(|| {
             let mut all: Vec<StoredId> = self.by_name.values().copied().collect();
@@ -137,13 +137,13 @@ impl<'s> Listing<'s> {
     /// Returns the other stored tensors of the quantized weight `values`: the tensors of its module
     /// except biases and adapters or, for a weight that is not a module of its own, those whose
     /// names extend its name.
-    pub(super) fn companions(&self, values: Part) -> Vec<StoredId> {
+    pub(super) fn companions(&self, values: PartTensor) -> Vec<StoredId> {
         let name = values.stored.name.as_str();
         let (module, last) = name.rsplit_once('.').unwrap_or(("", name));
         if module.is_empty() || !WEIGHT_NAMES.contains(&last) {
             let stem = name.trim_end_matches("_packed").trim_end_matches("_blocks");
             let stems = [format!("{stem}_"), format!("{stem}.")];
-            let belongs = |part: &Part| {
+            let belongs = |part: &PartTensor| {
                 let name = part.stored.name.as_str();
                 let other_weight = is_coded(part.stored) && !name.contains("_scale");
                 part.id != values.id && !name.ends_with("_bias") && !other_weight
@@ -161,9 +161,9 @@ impl<'s> Listing<'s> {
     }
 
     /// Returns the tensors of a linear layer's module, except its bias and adapters.
-    pub(super) fn module_tensors(&self, module: &str) -> Vec<Part<'s>> {
+    pub(super) fn module_tensors(&self, module: &str) -> Vec<PartTensor<'s>> {
         let prefix = format!("{module}.");
-        let belongs = |part: &Part| {
+        let belongs = |part: &PartTensor| {
             let rest = part.stored.name.get(prefix.len()..).unwrap_or_default();
             let nested = match rest.split_once('.') {
                 None => true,
@@ -177,7 +177,7 @@ impl<'s> Listing<'s> {
     /// Returns a tensor with the given values that is recognized but not decoded.
     pub(super) fn named(
         &self,
-        values: Part,
+        values: PartTensor,
         name: &str,
         format: &str,
         reason: Option<String>,
@@ -188,7 +188,7 @@ impl<'s> Listing<'s> {
     /// Like [`Listing::named`], with the other stored tensors it consists of.
     pub(super) fn named_with(
         &self,
-        values: Part,
+        values: PartTensor,
         name: &str,
         format: &str,
         reason: Option<String>,
@@ -208,7 +208,7 @@ impl<'s> Listing<'s> {
     /// Returns `decoded`, or an undecoded tensor with the reason.
     pub(super) fn decoded_or_named(
         &self,
-        values: Part,
+        values: PartTensor,
         name: &str,
         format: &str,
         decoded: Result<PackedTensor, String>,
@@ -224,21 +224,21 @@ impl<'s> Listing<'s> {
     }
 
     /// Returns the rounding of a part's int8 values, if quantscope wrote them.
-    pub(super) fn rounding(&self, part: Part) -> Rounding {
+    pub(super) fn rounding(&self, part: PartTensor) -> Rounding {
         let name = self.metadata(part, ROUNDING_KEY);
         name.and_then(|name| name.parse().ok()).unwrap_or_default()
     }
 
     /// Returns the calibration of tensor `name`, whose int8 values are in `part`, if quantscope
     /// wrote it.
-    pub(super) fn calibration(&self, part: Part, name: &str) -> Calibration {
+    pub(super) fn calibration(&self, part: PartTensor, name: &str) -> Calibration {
         let recorded = self.calibrations.get(part.stored.shard as usize);
         recorded.and_then(|recorded| recorded.get(name)).copied().unwrap_or_default()
     }
 
     /// Returns the type of tensor `name`, whose values are in `part`, before quantization, if
     /// quantscope wrote the file and recorded the type.
-    pub(super) fn recorded_type(&self, part: Part, name: &str) -> Option<FloatType> {
+    pub(super) fn recorded_type(&self, part: PartTensor, name: &str) -> Option<FloatType> {
         self.original_types.get(part.stored.shard as usize)?.get(name).copied()
     }
 
@@ -247,7 +247,7 @@ impl<'s> Listing<'s> {
     /// # Errors
     ///
     /// The part has more than `limit` bytes or cannot be read.
-    pub(super) fn bytes(&self, part: Part, limit: u64) -> Result<Vec<u8>, String> {
+    pub(super) fn bytes(&self, part: PartTensor, limit: u64) -> Result<Vec<u8>, String> {
         let length = part.stored.bytes();
         if length > limit {
             let name = part.stored.name.escape_debug();
@@ -257,7 +257,7 @@ impl<'s> Listing<'s> {
     }
 
     /// Reads the first `length` bytes of a part, or all if it is shorter.
-    pub(super) fn start(&self, part: Part, length: u64) -> Result<Vec<u8>, String> {
+    pub(super) fn start(&self, part: PartTensor, length: u64) -> Result<Vec<u8>, String> {
         read_start(self.shards, part.stored, length)
     }
 }
@@ -279,7 +279,7 @@ pub(super) fn is_coded(stored: &Stored) -> bool {
     }
 }
 
-impl Part<'_> {
+impl PartTensor<'_> {
     pub(super) fn dims(&self) -> &[u64] {
         self.stored.shape.dims()
     }
@@ -361,9 +361,9 @@ pub(super) fn product(a: u64, b: u64) -> Result<u64, String> {
 
 /// Returns the part; an error if it does not exist.
 pub(super) fn required<'s>(
-    part: Option<Part<'s>>,
+    part: Option<PartTensor<'s>>,
     what: &str,
     name: &str,
-) -> Result<Part<'s>, String> {
+) -> Result<PartTensor<'s>, String> {
     part.ok_or_else(|| format!("its {what} '{}' are missing", name.escape_debug()))
 }

@@ -6,7 +6,7 @@ use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
-use crate::checkpoint::packed::listing::{Listing, Part, product, required, shape};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, product, required, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
@@ -32,40 +32,42 @@ const GLOBAL_DIVISOR: f32 = 448.0 * 6.0;
 /// The quantization parameters of a module.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Parameters {
-    mode: Mode,
+    mode: MlxMode,
     bits: u64,
     group: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Mode {
+enum MlxMode {
     Affine,
     Mxfp4,
     Mxfp8,
     Nvfp4,
 }
 
-impl Mode {
+impl MlxMode {
     fn name(self) -> &'static str {
         match self {
-            Mode::Affine => "affine",
-            Mode::Mxfp4 => "mxfp4",
-            Mode::Mxfp8 => "mxfp8",
-            Mode::Nvfp4 => "nvfp4",
+            MlxMode::Affine => "affine",
+            MlxMode::Mxfp4 => "mxfp4",
+            MlxMode::Mxfp8 => "mxfp8",
+            MlxMode::Nvfp4 => "nvfp4",
         }
     }
 
-    fn parse(name: &str) -> Option<Mode> {
-        [Mode::Affine, Mode::Mxfp4, Mode::Mxfp8, Mode::Nvfp4].into_iter().find(|m| m.name() == name)
+    fn parse(name: &str) -> Option<MlxMode> {
+        [MlxMode::Affine, MlxMode::Mxfp4, MlxMode::Mxfp8, MlxMode::Nvfp4]
+            .into_iter()
+            .find(|m| m.name() == name)
     }
 
     /// Returns bits and group size of a mode that supports only one combination.
     fn fixed(self) -> Option<(u64, u64)> {
         match self {
-            Mode::Affine => None,
-            Mode::Mxfp4 => Some((4, 32)),
-            Mode::Mxfp8 => Some((8, 32)),
-            Mode::Nvfp4 => Some((4, 16)),
+            MlxMode::Affine => None,
+            MlxMode::Mxfp4 => Some((4, 32)),
+            MlxMode::Mxfp8 => Some((8, 32)),
+            MlxMode::Nvfp4 => Some((4, 16)),
         }
     }
 }
@@ -81,7 +83,7 @@ impl Parameters {
 }
 
 /// Recognizes U32 words with `scales`.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let (DType::U32, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
     let scale = listing.get(&format!("{module}.scales"))?;
     if !listing.allows(&["mlx"]) {
@@ -97,9 +99,9 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
 
 fn decoded(
     listing: &Listing,
-    values: Part,
+    values: PartTensor,
     module: &str,
-    scale: Part,
+    scale: PartTensor,
 ) -> Result<PackedTensor, String> {
     let biases = listing.get(&format!("{module}.biases"));
     let (Some((&words, leading)), Some((&groups, _))) =
@@ -110,7 +112,7 @@ fn decoded(
     let has_biases = biases.is_some() || scale.dtype().float().is_some();
     let parameters = match configured(listing, module)? {
         Some((parameters, own)) => match parameters.columns(words, groups) {
-            Some(_) if (parameters.mode == Mode::Affine) == has_biases => parameters,
+            Some(_) if (parameters.mode == MlxMode::Affine) == has_biases => parameters,
             // mlx-lm does the same for modules that the configuration does not mention.
             _ if !own => inferred(words, groups, has_biases)?,
             _ => {
@@ -128,7 +130,7 @@ fn decoded(
     let grid_dims = [leading, &[groups]].concat();
     scale.shaped("scales", &grid_dims)?;
     let shape = shape([leading, &[columns]].concat())?;
-    if parameters.mode != Mode::Affine {
+    if parameters.mode != MlxMode::Affine {
         return floats_of(listing, values, module, scale, parameters, shape);
     }
     let bias = required(biases, "biases", &format!("{module}.biases"))?;
@@ -174,16 +176,16 @@ fn decoded(
 /// Decodes a tensor of one of the modes for small floats.
 fn floats_of(
     listing: &Listing,
-    values: Part,
+    values: PartTensor,
     module: &str,
-    scale: Part,
+    scale: PartTensor,
     parameters: Parameters,
     shape: Shape,
 ) -> Result<PackedTensor, String> {
     scale.typed("scales", &[DType::U8])?;
     let mode = parameters.mode;
     let numbers = match mode {
-        Mode::Nvfp4 => Numbers::bytes_of(scale, "scales", DType::F8E4M3)?,
+        MlxMode::Nvfp4 => Numbers::bytes_of(scale, "scales", DType::F8E4M3)?,
         _ => Numbers::exponents(scale, "scales")?,
     };
     let e4m3 = value_table(&DType::F8E4M3).ok_or("it does not hold 8-bit floats")?;
@@ -191,7 +193,7 @@ fn floats_of(
     let has_global = has_global_scale(listing, module);
     let global = match (listing.get(&format!("{module}.global_scale")), has_global) {
         (None, false) => None,
-        (Some(part), true) if mode == Mode::Nvfp4 => {
+        (Some(part), true) if mode == MlxMode::Nvfp4 => {
             let matrices =
                 shape.elements() / shape.dims().iter().rev().take(2).product::<u64>().max(1);
             if part.elements() != matrices {
@@ -208,7 +210,7 @@ fn floats_of(
         name: format!("mlx {}, blocks of {}", mode.name(), parameters.group),
         values: values.id,
         codes: match mode {
-            Mode::Mxfp8 => Codes::Bytes(e4m3),
+            MlxMode::Mxfp8 => Codes::Bytes(e4m3),
             _ => Codes::E2m1(FirstNibble::Low),
         },
         scales: Some(ScaleGrid::of_blocks(numbers, &shape, 1, parameters.group)),
@@ -227,10 +229,10 @@ fn floats_of(
 /// Returns the only parameters that fit a row's words and scales.
 fn inferred(words: u64, scales: u64, has_biases: bool) -> Result<Parameters, String> {
     let candidates: Vec<Parameters> = if has_biases {
-        let affine = |group, bits| Parameters { mode: Mode::Affine, bits, group };
+        let affine = |group, bits| Parameters { mode: MlxMode::Affine, bits, group };
         AFFINE_GROUPS.iter().flat_map(|&g| AFFINE_BITS.map(|bits| affine(g, bits))).collect()
     } else {
-        [Mode::Mxfp4, Mode::Mxfp8, Mode::Nvfp4]
+        [MlxMode::Mxfp4, MlxMode::Mxfp8, MlxMode::Nvfp4]
             .into_iter()
             .filter_map(|mode| mode.fixed().map(|(bits, group)| Parameters { mode, bits, group }))
             .collect()
@@ -289,7 +291,7 @@ fn configured(listing: &Listing, module: &str) -> Result<Option<(Parameters, boo
         own.or_else(|| all.get(key)).and_then(Value::as_u64)
     };
     let mode = own.unwrap_or(all).get("mode").and_then(Value::as_str).unwrap_or("affine");
-    let Some(mode) = Mode::parse(mode) else {
+    let Some(mode) = MlxMode::parse(mode) else {
         return Err(format!("config.json says mode '{}', which is not read", mode.escape_debug()));
     };
     let (bits, group) = mode.fixed().unwrap_or((4, 64));

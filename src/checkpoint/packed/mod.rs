@@ -28,7 +28,7 @@ mod numbers;
 mod packed_integers;
 mod quant_config;
 mod quanto;
-mod recognise;
+mod recognize;
 mod registry;
 mod runs;
 mod scale_grid;
@@ -46,5 +46,5 @@ pub(crate) use native_format::{
     QuantizedTensorMetadata, ROUNDING_KEY, SCALE_SUFFIX, calibration_metadata,
     describes_quantization, strings_by_tensor,
 };
-pub(crate) use recognise::recognise;
+pub(crate) use recognize::recognize;
 pub(crate) use torchao::{NAME as TORCHAO, describes_tensors as is_torchao_metadata};

@@ -2,7 +2,7 @@
 //! SmoothQuant. Its FP8 formats are in `fp8`.
 
 use crate::checkpoint::packed::format::PackedTensor;
-use crate::checkpoint::packed::listing::{Listing, Part, product, shape};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, product, shape};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
@@ -13,7 +13,7 @@ use crate::tensor::DType;
 const GROUP: u64 = 16;
 
 /// Recognizes U8 `weight` with `weight_scale`.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let (DType::U8, Some(module)) = (values.dtype(), values.module("weight")) else { return None };
     let scale = listing.get(&format!("{module}.weight_scale"))?;
     let global = listing.get(&format!("{module}.weight_scale_2"));
@@ -33,10 +33,10 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
 
 fn nvfp4(
     listing: &Listing,
-    values: Part,
+    values: PartTensor,
     module: &str,
-    scale: Part,
-    global: Part,
+    scale: PartTensor,
+    global: PartTensor,
 ) -> Result<PackedTensor, String> {
     let algorithm = algorithm(listing, module)?;
     if algorithm.is_some_and(|name| !(name.contains("NVFP4") || name.starts_with("MIXED"))) {
@@ -77,10 +77,10 @@ fn nvfp4(
 /// Decodes signed 4-bit integers, two rows in each row of bytes.
 fn int4(
     listing: &Listing,
-    values: Part,
+    values: PartTensor,
     module: &str,
-    scale: Part,
-    global: Option<Part>,
+    scale: PartTensor,
+    global: Option<PartTensor>,
 ) -> Result<PackedTensor, String> {
     let algorithm = algorithm(listing, module)?;
     if algorithm.as_deref() != Some("W4A16_AWQ") || global.is_some() {

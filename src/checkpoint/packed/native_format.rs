@@ -122,7 +122,7 @@ type StoredByName<'s> = HashMap<&'s str, (StoredId, &'s Stored)>;
 
 /// Recognizes the tensors that quantscope's metadata lists in one shard. A tensor whose parts do
 /// not fit its description is not decoded.
-pub(super) fn recognise<'s>(
+pub(super) fn recognize<'s>(
     metadata: &str,
     stored: impl Iterator<Item = (StoredId, &'s Stored)>,
 ) -> Vec<PackedTensor> {

@@ -1,7 +1,7 @@
 //! Scales and other small tensors, read as F32.
 
 use crate::checkpoint::error::Result;
-use crate::checkpoint::packed::listing::Part;
+use crate::checkpoint::packed::listing::PartTensor;
 use crate::checkpoint::stored::{Stored, StoredId};
 use crate::checkpoint::stored_reader::StoredReader;
 use crate::tensor::minifloat::{ValueTable, value_table};
@@ -24,7 +24,7 @@ enum NumberType {
 
 impl Numbers {
     /// Wraps a part; an error if it does not hold floats.
-    pub(super) fn new(part: Part, what: &str) -> Result<Numbers, String> {
+    pub(super) fn new(part: PartTensor, what: &str) -> Result<Numbers, String> {
         let Stored { name, dtype, .. } = part.stored;
         let kind = match (dtype.float(), value_table(dtype)) {
             (Some(float), _) => NumberType::Float(float),
@@ -38,12 +38,12 @@ impl Numbers {
     }
 
     /// Wraps exponents of two with bias 127.
-    pub(super) fn exponents(part: Part, what: &str) -> Result<Numbers, String> {
+    pub(super) fn exponents(part: PartTensor, what: &str) -> Result<Numbers, String> {
         Numbers::bytes_of(part, what, DType::F8E8M0)
     }
 
     /// Wraps exponents of two with bias 127, where exponent 0 means the number 0.
-    pub(super) fn exponents_or_zero(part: Part, what: &str) -> Result<Numbers, String> {
+    pub(super) fn exponents_or_zero(part: PartTensor, what: &str) -> Result<Numbers, String> {
         static TABLE: LazyLock<ValueTable> = LazyLock::new(|| {
             let exponents = value_table(&DType::F8E8M0);
             let value = |code: usize| exponents.map_or(f32::NAN, |table| table[code]);
@@ -54,7 +54,7 @@ impl Numbers {
     }
 
     /// Wraps numbers of an 8-bit float type, stored as that type or as U8.
-    pub(super) fn bytes_of(part: Part, what: &str, dtype: DType) -> Result<Numbers, String> {
+    pub(super) fn bytes_of(part: PartTensor, what: &str, dtype: DType) -> Result<Numbers, String> {
         part.typed(what, &[dtype.clone(), DType::U8])?;
         let table = value_table(&dtype).ok_or_else(|| format!("its {what} have no values"))?;
         Ok(Numbers { id: part.id, kind: NumberType::Small(table) })

@@ -4,7 +4,7 @@
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
 use crate::checkpoint::packed::format::PackedFormat;
-use crate::checkpoint::packed::listing::Part;
+use crate::checkpoint::packed::listing::PartTensor;
 use crate::checkpoint::packed::numbers::{Numbers, indices};
 use crate::checkpoint::packed::quant_config::WeightScheme;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
@@ -28,7 +28,7 @@ impl Division {
     /// configuration. `leading` are the dimensions of a stack of matrices.
     pub(super) fn of(
         scheme: &WeightScheme,
-        scale: Part,
+        scale: PartTensor,
         leading: &[u64],
         rows: u64,
         columns: u64,
@@ -56,7 +56,7 @@ impl Division {
 
     fn of_shape(
         scheme: &WeightScheme,
-        scale: Part,
+        scale: PartTensor,
         leading: &[u64],
         rows: u64,
         columns: u64,

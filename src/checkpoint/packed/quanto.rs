@@ -2,7 +2,7 @@
 
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
-use crate::checkpoint::packed::listing::{Listing, Part, required};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, required};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, Scaled};
@@ -12,7 +12,7 @@ use crate::tensor::minifloat::value_table;
 
 /// Recognizes int8 or FP8 values with one scale, or one per channel. Types of fewer bits are not
 /// decoded.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let name = values.stored.name.strip_suffix("._data")?;
     if *values.dtype() != DType::I8 && value_table(values.dtype()).is_none() {
         return None;
@@ -24,7 +24,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
     Some(listing.decoded_or_named(values, name, "quanto", decoded))
 }
 
-fn decoded(listing: &Listing, values: Part, name: &str) -> Result<PackedTensor, String> {
+fn decoded(listing: &Listing, values: PartTensor, name: &str) -> Result<PackedTensor, String> {
     let scale_name = format!("{name}._scale");
     let scale = required(listing.get(&scale_name), "scales", &scale_name)?;
     if listing.get(&format!("{name}._shift")).is_some() {

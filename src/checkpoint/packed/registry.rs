@@ -1,7 +1,7 @@
 //! The table of packed formats.
 
 use crate::checkpoint::packed::format::PackedTensor;
-use crate::checkpoint::packed::listing::{Listing, Part};
+use crate::checkpoint::packed::listing::{Listing, PartTensor};
 use crate::checkpoint::packed::{
     awq, bitsandbytes, comfyui, compressed_tensors, foreign, fp8, gpt_oss, gptq, mlx, modelopt,
     quanto, torchao,
@@ -10,26 +10,26 @@ use crate::checkpoint::packed::{
 /// Examines one stored tensor. Returns `Some` if it holds the values of a tensor of this format:
 /// decoded if all evidence agrees, else undecoded with the reason. Returns `None` for other
 /// formats.
-pub(super) type Recognise = fn(&Listing, Part) -> Option<PackedTensor>;
+pub(super) type Recognize = fn(&Listing, PartTensor) -> Option<PackedTensor>;
 
 /// Every format in the order of checking: formats with markers first, then those recognized by
 /// names and shapes, then those that are never decoded.
-pub(super) const FORMATS: [(&str, Recognise); 18] = [
-    ("ComfyUI", comfyui::recognise),
-    ("GPTQ", gptq::recognise),
-    ("AWQ", awq::recognise),
+pub(super) const FORMATS: [(&str, Recognize); 18] = [
+    ("ComfyUI", comfyui::recognize),
+    ("GPTQ", gptq::recognize),
+    ("AWQ", awq::recognize),
     ("bitsandbytes, 4 bits", bitsandbytes::four_bits),
     ("bitsandbytes, int8", bitsandbytes::eight_bits),
-    ("optimum-quanto", quanto::recognise),
+    ("optimum-quanto", quanto::recognize),
     ("compressed-tensors, packed", compressed_tensors::packed),
     ("compressed-tensors, int8", compressed_tensors::int8),
-    ("gpt-oss", gpt_oss::recognise),
-    ("MLX", mlx::recognise),
+    ("gpt-oss", gpt_oss::recognize),
+    ("MLX", mlx::recognize),
     ("DeepSeek-V4 experts", fp8::deepseek_experts),
-    ("torchao, int8", torchao::recognise),
+    ("torchao, int8", torchao::recognize),
     ("names of one format only", foreign::by_signature),
-    ("ModelOpt", modelopt::recognise),
-    ("FP8", fp8::recognise),
+    ("ModelOpt", modelopt::recognize),
+    ("FP8", fp8::recognize),
     ("a method that config.json names", foreign::by_method),
     ("scales of an unknown format", foreign::with_scales),
     ("scales without their weight", foreign::scales_alone),
@@ -58,9 +58,9 @@ mod tests {
         let header = safetensors::read(&source).expect("reads");
         let shards = [Shard { source, metadata: header.metadata }];
         let listing = Listing::new(Some(fixture), &shards, &header.tensors);
-        let first = |part: Part| {
-            let takes = |recognise: &Recognise| recognise(&listing, part).is_some();
-            FORMATS.iter().find(|(_, recognise)| takes(recognise)).map(|(name, _)| *name)
+        let first = |part: PartTensor| {
+            let takes = |recognize: &Recognize| recognize(&listing, part).is_some();
+            FORMATS.iter().find(|(_, recognize)| takes(recognize)).map(|(name, _)| *name)
         };
         listing.parts().filter_map(first).collect()
     }

@@ -22,12 +22,12 @@ pub(super) struct ScaleGrid {
     columns: u64,
     /// Number of scales in a row of the grid.
     across: u64,
-    order: Order,
+    order: StorageOrder,
 }
 
 /// The storage order of a grid's scales.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Order {
+enum StorageOrder {
     RowMajor,
     /// In tiles of 128 rows and 4 columns of the grid, as NVIDIA's block-scaled matrix
     /// multiplication reads them; rows and columns are padded to whole tiles.
@@ -73,13 +73,20 @@ impl ScaleGrid {
     /// Creates a grid with one scale per run of `columns` of each row, stored in tiles.
     pub(super) fn of_tiled_groups(numbers: Numbers, shape: &Shape, columns: u64) -> ScaleGrid {
         let grid = ScaleGrid::new(numbers, all_rows(shape), 1, columns, shape);
-        ScaleGrid { order: Order::Tiled, ..grid }
+        ScaleGrid { order: StorageOrder::Tiled, ..grid }
     }
 
     fn new(numbers: Numbers, matrix: u64, rows: u64, columns: u64, shape: &Shape) -> ScaleGrid {
         let columns = columns.max(1);
         let across = shape.row_len().div_ceil(columns);
-        ScaleGrid { numbers, matrix, rows: rows.max(1), columns, across, order: Order::RowMajor }
+        ScaleGrid {
+            numbers,
+            matrix,
+            rows: rows.max(1),
+            columns,
+            across,
+            order: StorageOrder::RowMajor,
+        }
     }
 
     /// Returns the dimensions of the stored scales of a matrix with one scale per run of `columns`
@@ -114,8 +121,8 @@ impl ScaleGrid {
     /// Returns the index of the stored scale for a row and column of the grid.
     fn index(&self, row: u64, column: u64) -> u64 {
         match self.order {
-            Order::RowMajor => row * self.across + column,
-            Order::Tiled => {
+            StorageOrder::RowMajor => row * self.across + column,
+            StorageOrder::Tiled => {
                 let tile = row / TILE_ROWS * self.across.div_ceil(TILE_COLUMNS);
                 let tile = tile + column / TILE_COLUMNS;
                 let within = row % 32 * 16 + row % TILE_ROWS / 32 * 4 + column % TILE_COLUMNS;
@@ -133,11 +140,11 @@ impl ScaleGrid {
     ) -> Result<ScaleWindow<'_>> {
         let (top, bottom) = (self.grid_row(rows.start), self.grid_row(rows.end - 1));
         let stored = match self.order {
-            Order::RowMajor => {
+            StorageOrder::RowMajor => {
                 let first = top * self.across + columns.start / self.columns;
                 first..bottom * self.across + columns.end.div_ceil(self.columns)
             }
-            Order::Tiled => {
+            StorageOrder::Tiled => {
                 let band = self.across.div_ceil(TILE_COLUMNS) * TILE_ROWS * TILE_COLUMNS;
                 top / TILE_ROWS * band..(bottom / TILE_ROWS + 1) * band
             }

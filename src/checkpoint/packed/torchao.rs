@@ -6,7 +6,7 @@ use crate::checkpoint::config::float_type;
 use crate::checkpoint::packed::bit_packing::Packing;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
-use crate::checkpoint::packed::listing::{Listing, Part, required};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, required};
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::packed_integers::{Division, PackedIntegers, Zeros};
 use crate::tensor::{DType, FloatType};
@@ -31,7 +31,7 @@ pub(crate) fn describes_tensors(key: &str, value: &str) -> bool {
 }
 
 /// Recognizes the values of an `Int8Tensor`. Other classes are not decoded.
-pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor> {
+pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let module = values.module("_weight_qdata")?;
     let name = format!("{module}.weight");
     let text = listing.metadata(values, &name)?;
@@ -45,7 +45,7 @@ pub(super) fn recognise(listing: &Listing, values: Part) -> Option<PackedTensor>
 
 fn decoded(
     listing: &Listing,
-    values: Part,
+    values: PartTensor,
     module: &str,
     name: &str,
     described: &Value,
@@ -125,7 +125,7 @@ fn division(data: &Value, rows: u64, columns: u64) -> Result<(Division, [u64; 2]
 }
 
 /// Returns whether a part holds only zeros; false if it is too large to read.
-fn are_zero(listing: &Listing, zeros: Part) -> bool {
+fn are_zero(listing: &Listing, zeros: PartTensor) -> bool {
     listing.bytes(zeros, ZEROS_LIMIT).is_ok_and(|bytes| bytes.iter().all(|&byte| byte == 0))
 }
 

@@ -101,15 +101,16 @@ impl FormatWriter for Gguf {
         if !is_directory {
             // The first part has the key-values of the whole model.
             let Some(first) = checkpoint.shards().first() else { return Ok(()) };
-            let head = Head::new(&first.source, Parts::Joined, file_type, importance, &unfit)?;
+            let head =
+                FileHead::new(&first.source, SourceParts::Joined, file_type, importance, &unfit)?;
             let entries = parts.into_iter().flatten().collect();
             output_plan.files.push(head.file(String::new(), entries).map_err(unfit)?);
             return Ok(());
         }
         for (number, (shard, entries)) in checkpoint.shards().iter().zip(parts).enumerate() {
-            let parts = if number == 0 { Parts::First } else { Parts::Later };
+            let parts = if number == 0 { SourceParts::First } else { SourceParts::Later };
             let importance = importance.filter(|_| number == 0);
-            let head = Head::new(&shard.source, parts, file_type, importance, &unfit)?;
+            let head = FileHead::new(&shard.source, parts, file_type, importance, &unfit)?;
             output_plan.files.push(head.file(shard.name(), entries).map_err(unfit)?);
         }
         Ok(())
@@ -118,7 +119,7 @@ impl FormatWriter for Gguf {
 
 /// The parts of the source that an output file contains.
 #[derive(Clone, Copy, PartialEq)]
-enum Parts {
+enum SourceParts {
     /// All parts.
     Joined,
     /// The first part, or the only one.
@@ -178,7 +179,7 @@ fn file_type(checkpoint: &Checkpoint, parts: &[Vec<Entry>]) -> u32 {
 }
 
 /// The start of an output file, up to the list of tensors.
-struct Head {
+struct FileHead {
     version: u32,
     keys: u64,
     /// The source's key-values, with the file type changed and the version of the block types
@@ -187,30 +188,30 @@ struct Head {
     alignment: u64,
 }
 
-impl Head {
+impl FileHead {
     fn new(
         source: &Source,
-        parts: Parts,
+        parts: SourceParts,
         file_type: u32,
         importance: Option<&ImportanceOrigin>,
         unfit: &dyn Fn(String) -> SaveError,
-    ) -> Result<Head, SaveError> {
+    ) -> Result<FileHead, SaveError> {
         let header = gguf::read(source)?;
         let handle = source.open()?;
         let range = header.key_values.clone();
         let mut key_values = vec![0; (range.end - range.start) as usize];
         source.read_exact(&handle, &mut key_values, range.start)?;
         let Header { version, keys, alignment, .. } = header;
-        let mut head = Head { version, keys, key_values, alignment };
+        let mut head = FileHead { version, keys, key_values, alignment };
         // Appending does not move the positions found in the header.
-        if parts != Parts::Later && !header.has_quantization_version {
+        if parts != SourceParts::Later && !header.has_quantization_version {
             head.append(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION);
         }
-        if parts != Parts::Later {
+        if parts != SourceParts::Later {
             head.set_file_type(&header, file_type, unfit)?;
         }
         let mut outdated = Vec::new();
-        if parts == Parts::Joined {
+        if parts == SourceParts::Joined {
             outdated.extend(header.split_keys);
         }
         if importance.is_some() {
@@ -289,7 +290,7 @@ impl Head {
 
     /// Builds the file with the given entries.
     fn file(self, name: String, entries: Vec<Entry>) -> Result<OutFile, String> {
-        let Head { version, keys, key_values, alignment } = self;
+        let FileHead { version, keys, key_values, alignment } = self;
         let mut head = MAGIC.to_vec();
         head.extend(version.to_le_bytes());
         head.extend((entries.len() as u64).to_le_bytes());

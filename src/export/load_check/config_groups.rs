@@ -31,22 +31,22 @@ pub(super) fn find(
             "config.json says compressed-tensors, and no tensor is stored quantized".to_owned(),
         )];
     }
-    let ignored = Modules::new(config.quantization().and_then(|all| all.get("ignore")));
-    let matched = groups.iter().map(|(name, group)| Group::new(name, group));
+    let ignored = ModuleList::new(config.quantization().and_then(|all| all.get("ignore")));
+    let matched = groups.iter().map(|(name, group)| ConfigGroup::new(name, group));
     matched.filter_map(|group| group.finding(checkpoint, rules, &ignored)).collect()
 }
 
 /// A list of modules: names, patterns and classes.
 #[derive(Default)]
-struct Modules {
+struct ModuleList {
     names: Vec<String>,
     patterns: Vec<Regex>,
     has_linear: bool,
 }
 
-impl Modules {
-    fn new(list: Option<&Value>) -> Modules {
-        let mut modules = Modules::default();
+impl ModuleList {
+    fn new(list: Option<&Value>) -> ModuleList {
+        let mut modules = ModuleList::default();
         let entries = list.and_then(Value::as_array).into_iter().flatten();
         for entry in entries.filter_map(Value::as_str) {
             match entry.strip_prefix("re:") {
@@ -70,14 +70,14 @@ impl Modules {
 }
 
 /// A group and its targets.
-struct Group<'c> {
+struct ConfigGroup<'c> {
     name: &'c str,
-    targets: Modules,
+    targets: ModuleList,
 }
 
-impl<'c> Group<'c> {
-    fn new(name: &'c str, group: &Map<String, Value>) -> Group<'c> {
-        Group { name, targets: Modules::new(group.get("targets")) }
+impl<'c> ConfigGroup<'c> {
+    fn new(name: &'c str, group: &Map<String, Value>) -> ConfigGroup<'c> {
+        ConfigGroup { name, targets: ModuleList::new(group.get("targets")) }
     }
 
     /// Returns what is wrong with the group, if anything.
@@ -85,7 +85,7 @@ impl<'c> Group<'c> {
         &self,
         checkpoint: &Checkpoint,
         rules: &TargetRules,
-        ignored: &Modules,
+        ignored: &ModuleList,
     ) -> Option<Finding> {
         let name = self.name.escape_debug();
         let (mut any, mut float) = (false, Vec::new());

@@ -74,7 +74,7 @@ fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
 
 /// The best partition of a block's sorted elements into three levels.
 #[derive(Clone, Copy)]
-struct Split {
+struct LevelSplit {
     scale: f32,
     /// The start indexes of the second and the third level.
     starts: [usize; 2],
@@ -82,7 +82,7 @@ struct Split {
     shift: usize,
 }
 
-impl Split {
+impl LevelSplit {
     /// The level of each element.
     fn levels<const N: usize>(&self, order: &[usize; N]) -> [u8; N] {
         let mut levels = [2; N];
@@ -97,7 +97,7 @@ impl Split {
 /// Tracks the split with the least error: the largest `with_x² / with_value`.
 struct BestSplit {
     score: f32,
-    found: Option<Split>,
+    found: Option<LevelSplit>,
 }
 
 impl BestSplit {
@@ -110,7 +110,7 @@ impl BestSplit {
         if with_value > 0.0 && with_x * with_x > self.score * with_value {
             let scale = with_x / with_value;
             self.score = scale * with_x;
-            self.found = Some(Split { scale, starts, shift });
+            self.found = Some(LevelSplit { scale, starts, shift });
         }
     }
 }
@@ -220,7 +220,7 @@ fn iq1_s_block(x: &[f32; 32], weights: &[f32; 32]) -> BlockOf32 {
 
 /// Tries every partition of the sorted elements into three levels, with both shifts. Shift 1 is
 /// down.
-fn iq1_s_split(x: &[f32; 32], weights: &[f32; 32], order: &[usize; 32]) -> Option<Split> {
+fn iq1_s_split(x: &[f32; 32], weights: &[f32; 32], order: &[usize; 32]) -> Option<LevelSplit> {
     let (mut sum_x, mut sum_w) = ([0f32; 33], [0f32; 33]);
     for (rank, &place) in order.iter().enumerate() {
         sum_x[rank + 1] = sum_x[rank] + weights[place] * x[place];
@@ -332,7 +332,7 @@ fn iq1_m_block(x: &[f32; 16], weights: &[f32; 16]) -> BlockOf16 {
 
 /// Tries every partition of the sorted elements into three levels, with both shifts for each of the
 /// two groups of eight.
-fn iq1_m_split(x: &[f32; 16], weights: &[f32; 16], order: &[usize; 16]) -> Option<Split> {
+fn iq1_m_split(x: &[f32; 16], weights: &[f32; 16], order: &[usize; 16]) -> Option<LevelSplit> {
     // Sums over the sorted elements, separately for each group.
     let (mut sum_x, mut sum_w) = ([[0f32; 17]; 2], [[0f32; 17]; 2]);
     for (rank, &place) in order.iter().enumerate() {

@@ -49,11 +49,11 @@ pub(super) fn decode_q2_k(block: &[u8; 84], out: &mut [f32; SUPER_BLOCK]) {
 
 pub(super) fn quantize_q2_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
-        let groups: [Group<16>; 16] = match importance {
+        let groups: [WeightedGroup<16>; 16] = match importance {
             Some(importance) => {
                 let mean_square = sum_of_squares(x) / 256.0;
                 std::array::from_fn(|i| {
-                    Group::weighted(part(x, i), part(importance, i), mean_square, 3)
+                    WeightedGroup::weighted(part(x, i), part(importance, i), mean_square, 3)
                 })
             }
             None => std::array::from_fn(|i| {
@@ -66,7 +66,7 @@ pub(super) fn quantize_q2_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
                     absolute_errors: true,
                     limit_before_rounding: false,
                 };
-                Group::new(search.run(x, &x.map(f32::abs)), 0.0)
+                WeightedGroup::new(search.run(x, &x.map(f32::abs)), 0.0)
             }),
         };
         let header = match importance {
@@ -262,14 +262,14 @@ fn scales_mins_and_levels(
 ) -> ScalesMinsAndLevels {
     let max_level = search.max_level;
     let mean_square = 2.0 * sum_of_squares(x) / 256.0;
-    let groups: [Group<32>; 8] = std::array::from_fn(|i| {
+    let groups: [WeightedGroup<32>; 8] = std::array::from_fn(|i| {
         let x = part::<32>(x, i);
         match part_of(importance, i) {
-            Some(importance) => Group::weighted(x, importance, mean_square, max_level),
+            Some(importance) => WeightedGroup::weighted(x, importance, mean_square, max_level),
             None => {
                 let root_mean_square = (sum_of_squares(x) / 32.0).sqrt();
                 let weights = x.map(|x| root_mean_square + x.abs());
-                Group::new(search.run(x, &weights), 0.0)
+                WeightedGroup::new(search.run(x, &weights), 0.0)
             }
         }
     });
@@ -350,21 +350,21 @@ pub(super) fn decode_q8_k(block: &[u8; 292], out: &mut [f32; SUPER_BLOCK]) {
 }
 
 /// A group of elements with a scale, a minimum and a weight.
-struct Group<const N: usize> {
+struct WeightedGroup<const N: usize> {
     found: LevelsAboveMin<N>,
     /// The sum of its elements' weights.
     weight: f32,
 }
 
-impl<const N: usize> Group<N> {
+impl<const N: usize> WeightedGroup<N> {
     fn new(found: LevelsAboveMin<N>, weight: f32) -> Self {
-        Group { found, weight }
+        WeightedGroup { found, weight }
     }
 
     fn weighted(x: &[f32; N], importance: &[f32; N], mean_square: f32, max_level: i32) -> Self {
         let weights = weigh(importance, mean_square, x);
         let found = MinSearch::weighted(max_level).run(x, &weights);
-        Group { found, weight: sum(weights) }
+        WeightedGroup { found, weight: sum(weights) }
     }
 
     /// Returns the levels of the elements for the stored scale and minimum. If the stored scale is
@@ -387,7 +387,7 @@ struct SuperScales<const GROUPS: usize> {
 
 impl<const GROUPS: usize> SuperScales<GROUPS> {
     /// Quantizes so that the largest scale and the largest minimum become `max_level`.
-    fn of_largest<const N: usize>(groups: &[Group<N>; GROUPS], max_level: u8) -> Self {
+    fn of_largest<const N: usize>(groups: &[WeightedGroup<N>; GROUPS], max_level: u8) -> Self {
         let max_level = f32::from(max_level);
         let quantize = |values: [f32; GROUPS]| {
             let max = values.iter().fold(0f32, |max, &x| if x > max { x } else { max });
@@ -400,7 +400,7 @@ impl<const GROUPS: usize> SuperScales<GROUPS> {
     }
 
     /// Quantizes scales and minima with the least error, weighted by group.
-    fn weighted<const N: usize>(groups: &[Group<N>; GROUPS], max_level: i32) -> Self {
+    fn weighted<const N: usize>(groups: &[WeightedGroup<N>; GROUPS], max_level: i32) -> Self {
         let weights = std::array::from_fn(|i| groups[i].weight);
         let scales = std::array::from_fn(|i| groups[i].found.scale);
         let mins = std::array::from_fn(|i| groups[i].found.negative_min);

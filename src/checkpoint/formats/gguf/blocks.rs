@@ -10,7 +10,7 @@ use std::ops::Range;
 
 /// A tensor stored in blocks of a ggml type.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Blocks {
+pub(crate) struct BlockTensor {
     stored: StoredId,
     block: BlockType,
     decode: Decode,
@@ -22,10 +22,10 @@ type Decode = fn(&[u8], &mut [f32]);
 /// Number of elements in the largest block type.
 const MAX_BLOCK_ELEMENTS: usize = 256;
 
-impl Blocks {
+impl BlockTensor {
     /// Returns `None` for a block type that is known by name only and not decoded.
-    pub(crate) fn new(stored: StoredId, block: BlockType) -> Option<Blocks> {
-        Some(Blocks { stored, block, decode: codec(block)?.decode })
+    pub(crate) fn new(stored: StoredId, block: BlockType) -> Option<BlockTensor> {
+        Some(BlockTensor { stored, block, decode: codec(block)?.decode })
     }
 
     /// Returns the bytes of the blocks that contain the elements `range`.
@@ -35,7 +35,7 @@ impl Blocks {
     }
 }
 
-impl PackedFormat for Blocks {
+impl PackedFormat for BlockTensor {
     fn name(&self) -> String {
         self.block.name().to_owned()
     }

@@ -3,7 +3,7 @@
 mod blocks;
 mod value;
 
-pub(crate) use blocks::Blocks;
+pub(crate) use blocks::BlockTensor;
 
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::cursor::Cursor;

@@ -2,7 +2,6 @@
 //! them are in which `.distcp` files. Each part is a whole `torch.save` archive.
 
 use crate::checkpoint::access::{Access, Data, Indirect, Role};
-use crate::checkpoint::chunks::{Chunk, Chunks};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::element_type;
 use crate::checkpoint::formats::pytorch::archive::Archive;
@@ -14,6 +13,7 @@ use crate::checkpoint::formats::region::{ByteReader, Region};
 use crate::checkpoint::formats::row::Row;
 use crate::checkpoint::io::source::Source;
 use crate::checkpoint::stored::Stored;
+use crate::checkpoint::tensor_parts::{TensorPart, TensorParts};
 use crate::tensor::{DType, Shape};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -82,7 +82,7 @@ pub(crate) fn read_distributed(directory: &Path) -> Result<Distributed> {
     let pickle = read_metadata(&source)?;
     let metadata = Metadata::new(&source, &pickle);
     let parts = metadata.parts()?;
-    let mut files = Files::open(directory, &parts);
+    let mut files = RankFiles::open(directory, &parts);
     let mut stored = metadata.tensors(&parts, &files);
     if files.sources.is_empty() {
         files.sources.push(source);
@@ -102,16 +102,16 @@ struct PartLocation {
 }
 
 /// Locations by tensor name and offsets of the part in the tensor.
-type Parts = HashMap<(String, Vec<u64>), PartLocation>;
+type PartLocations = HashMap<(String, Vec<u64>), PartLocation>;
 
 /// The `.distcp` files that exist, sorted by name.
-struct Files {
+struct RankFiles {
     sources: Vec<Source>,
     numbers: BTreeMap<String, u32>,
 }
 
-impl Files {
-    fn open(directory: &Path, parts: &Parts) -> Files {
+impl RankFiles {
+    fn open(directory: &Path, parts: &PartLocations) -> RankFiles {
         let mut names: Vec<&str> = parts.values().map(|place| place.file.as_str()).collect();
         names.sort_unstable();
         names.dedup();
@@ -122,7 +122,7 @@ impl Files {
                 sources.push(source);
             }
         }
-        Files { sources, numbers }
+        RankFiles { sources, numbers }
     }
 }
 
@@ -170,8 +170,8 @@ impl<'a> Metadata<'a> {
     /// # Errors
     ///
     /// A part is outside the directory.
-    fn parts(&self) -> Result<Parts> {
-        let mut parts = Parts::new();
+    fn parts(&self) -> Result<PartLocations> {
+        let mut parts = PartLocations::new();
         for &(index, info) in self.pairs("storage_data") {
             let place = || {
                 let name = self.text(self.field(index, "fqn"))?.to_owned();
@@ -205,7 +205,7 @@ impl<'a> Metadata<'a> {
         Ok(parts)
     }
 
-    fn tensors(&self, parts: &Parts, files: &Files) -> Vec<Stored> {
+    fn tensors(&self, parts: &PartLocations, files: &RankFiles) -> Vec<Stored> {
         let mut stored = Vec::new();
         for &(name, described) in self.pairs("state_dict_metadata") {
             let Some(name) = self.pickle.text(name) else { continue };
@@ -247,13 +247,13 @@ impl<'a> Metadata<'a> {
         name: &str,
         described: ValueId,
         shape: Option<&Shape>,
-        parts: &Parts,
-        files: &Files,
+        parts: &PartLocations,
+        files: &RankFiles,
     ) -> Result<(u32, Row), String> {
         let shape = shape.ok_or("its shape is not a list of sizes, or has too many elements")?;
         let unknown = || "its parts are described in an unknown form".to_owned();
         let listed = self.field(described, "chunks").and_then(|id| self.pickle.items(id));
-        let mut found: Vec<(Chunk, Row)> = Vec::new();
+        let mut found: Vec<(TensorPart, Row)> = Vec::new();
         for &chunk in listed.ok_or_else(unknown)? {
             let numbers = |field: &str| {
                 let field = self.field(chunk, field).and_then(|id| self.pickle.numbers(id));
@@ -275,7 +275,7 @@ impl<'a> Metadata<'a> {
                 Access::Indirect(indirect) => indirect.view.clone(),
             };
             let (offsets, sizes) = (offsets.into(), sizes.into());
-            found.push((Chunk { shard, range: row.range.clone(), view, offsets, sizes }, row));
+            found.push((TensorPart { shard, range: row.range.clone(), view, offsets, sizes }, row));
         }
         if let [(chunk, row)] = found.as_slice()
             && *chunk.sizes == *shape.dims()
@@ -295,9 +295,9 @@ impl<'a> Metadata<'a> {
         }
         let size = dtype.bytes_for(1).ok_or("its elements are not whole bytes")?;
         let parts = found.into_iter().map(|(chunk, _)| chunk).collect();
-        let chunks = Chunks::new(shape.dims(), size, parts)?;
+        let chunks = TensorParts::new(shape.dims(), size, parts)?;
         let bytes = shape.elements().checked_mul(size).ok_or("it has too many elements")?;
-        let data = Data::Chunks(Arc::new(chunks));
+        let data = Data::Parts(Arc::new(chunks));
         let access =
             Access::Indirect(Indirect { data, bytes, view: None, conversion: None }.into());
         Ok((shard, Row { dtype, shape: shape.clone(), range: 0..0, access, storage: None }))
@@ -316,7 +316,7 @@ impl<'a> Metadata<'a> {
     }
 }
 
-impl Files {
+impl RankFiles {
     /// Returns the tensor at a location, or the reason why it cannot be read.
     fn item(&self, place: &PartLocation) -> Result<(u32, Row), String> {
         let file = place.file.escape_debug();

@@ -5,7 +5,7 @@ use crate::checkpoint::formats::pytorch::value::{Object, Pickle, Value, ValueId}
 
 /// A step from a value to a child; becomes a part of the child's name.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
+pub(super) enum PathStep {
     /// A dictionary's key, or an attribute.
     Key(ValueId),
     /// An index in a list.
@@ -24,7 +24,7 @@ pub(super) enum Step {
 const MODULE: [&str; 3] = ["_parameters", "_buffers", "_modules"];
 
 /// Returns the children of a value in order. The children of a tensor are its attributes.
-pub(super) fn children(pickle: &Pickle, id: ValueId) -> Vec<(Step, ValueId)> {
+pub(super) fn children(pickle: &Pickle, id: ValueId) -> Vec<(PathStep, ValueId)> {
     match pickle.value(id) {
         Value::Dict(pairs) => keyed(pairs).collect(),
         Value::Tuple(items) => indexed(items).collect(),
@@ -76,15 +76,15 @@ fn sequence(module: &str, name: &str) -> bool {
     }
 }
 
-fn keyed(pairs: &[(ValueId, ValueId)]) -> impl Iterator<Item = (Step, ValueId)> {
-    pairs.iter().map(|&(key, value)| (Step::Key(key), value))
+fn keyed(pairs: &[(ValueId, ValueId)]) -> impl Iterator<Item = (PathStep, ValueId)> {
+    pairs.iter().map(|&(key, value)| (PathStep::Key(key), value))
 }
 
-fn indexed(items: &[ValueId]) -> impl Iterator<Item = (Step, ValueId)> {
-    items.iter().enumerate().map(|(number, &item)| (Step::Index(number), item))
+fn indexed(items: &[ValueId]) -> impl Iterator<Item = (PathStep, ValueId)> {
+    items.iter().enumerate().map(|(number, &item)| (PathStep::Index(number), item))
 }
 
-fn of_object(pickle: &Pickle, object: &Object) -> Vec<(Step, ValueId)> {
+fn of_object(pickle: &Pickle, object: &Object) -> Vec<(PathStep, ValueId)> {
     let mut children = Vec::new();
     let class = pickle.global(object.callee).unwrap_or_default();
     let first = object.arguments.first().copied();
@@ -101,15 +101,15 @@ fn of_object(pickle: &Pickle, object: &Object) -> Vec<(Step, ValueId)> {
         }
         _ => {
             if let Value::Object(_) = pickle.value(object.callee) {
-                children.push((Step::Inside, object.callee));
+                children.push((PathStep::Inside, object.callee));
             }
             let arguments = object.arguments.iter().enumerate();
-            children.extend(arguments.map(|(number, &id)| (Step::Argument(number), id)));
+            children.extend(arguments.map(|(number, &id)| (PathStep::Argument(number), id)));
         }
     }
-    children.extend(object.keywords.map(|id| (Step::Keywords, id)));
+    children.extend(object.keywords.map(|id| (PathStep::Keywords, id)));
     let items = indexed(&object.items).map(|(step, id)| match step {
-        Step::Index(number) => (Step::Index(numbered + number), id),
+        PathStep::Index(number) => (PathStep::Index(numbered + number), id),
         step => (step, id),
     });
     children.extend(items);
@@ -121,25 +121,25 @@ fn of_object(pickle: &Pickle, object: &Object) -> Vec<(Step, ValueId)> {
 }
 
 /// Returns the pairs that a dictionary is constructed from: another dictionary or a list of pairs.
-fn pairs_of(pickle: &Pickle, id: ValueId) -> Vec<(Step, ValueId)> {
+fn pairs_of(pickle: &Pickle, id: ValueId) -> Vec<(PathStep, ValueId)> {
     if let Value::Dict(pairs) = pickle.value(id) {
         return keyed(pairs).collect();
     }
     let pair = |&item: &ValueId| match *pickle.items(item)? {
-        [key, value] => Some((Step::Key(key), value)),
+        [key, value] => Some((PathStep::Key(key), value)),
         _ => None,
     };
     pickle.items(id).unwrap_or_default().iter().filter_map(pair).collect()
 }
 
 /// Adds the attributes in an object's state to `children`.
-fn of_state(pickle: &Pickle, state: ValueId, children: &mut Vec<(Step, ValueId)>) {
+fn of_state(pickle: &Pickle, state: ValueId, children: &mut Vec<(PathStep, ValueId)>) {
     match pickle.value(state) {
         Value::Dict(pairs) if is_module_state(pickle, state) => {
             children.extend(pairs.iter().map(|&(key, value)| {
                 match pickle.text(key).is_some_and(|key| MODULE.contains(&key)) {
-                    true => (Step::Inside, value),
-                    false => (Step::Key(key), value),
+                    true => (PathStep::Inside, value),
+                    false => (PathStep::Key(key), value),
                 }
             }));
         }
@@ -150,10 +150,10 @@ fn of_state(pickle: &Pickle, state: ValueId, children: &mut Vec<(Step, ValueId)>
                 of_state(pickle, first, children);
                 of_state(pickle, second, children);
             }
-            _ => children.push((Step::State, state)),
+            _ => children.push((PathStep::State, state)),
         },
         Value::None => {}
-        _ => children.push((Step::State, state)),
+        _ => children.push((PathStep::State, state)),
     }
 }
 
@@ -162,7 +162,7 @@ fn is_attributes(pickle: &Pickle, id: ValueId) -> bool {
 }
 
 /// Returns the attributes of a tensor.
-fn of_tensor(pickle: &Pickle, object: &Object, rebuild: &Rebuild) -> Vec<(Step, ValueId)> {
+fn of_tensor(pickle: &Pickle, object: &Object, rebuild: &Rebuild) -> Vec<(PathStep, ValueId)> {
     let mut children = Vec::new();
     match rebuild {
         Rebuild::Array(array) => {

@@ -40,21 +40,21 @@ struct Machine {
     text_bytes: u64,
 }
 
-enum Stop {
+enum PickleError {
     Read(CheckpointError),
     Invalid(String),
 }
 
-impl From<CheckpointError> for Stop {
+impl From<CheckpointError> for PickleError {
     fn from(error: CheckpointError) -> Self {
-        Stop::Read(error)
+        PickleError::Read(error)
     }
 }
 
-type Step<T = ()> = Result<T, Stop>;
+type PickleResult<T = ()> = Result<T, PickleError>;
 
-fn invalid<T>(why: impl Into<String>) -> Step<T> {
-    Err(Stop::Invalid(why.into()))
+fn invalid<T>(why: impl Into<String>) -> PickleResult<T> {
+    Err(PickleError::Invalid(why.into()))
 }
 
 /// Reads one pickle to its end.
@@ -71,20 +71,20 @@ pub(super) fn read(reader: &mut ByteReader, path: &Path) -> Result<Pickle, Check
     };
     match machine.run(reader) {
         Ok(root) => Ok(Pickle { values: machine.values, root, base: reader.base() }),
-        Err(Stop::Read(error)) => Err(error),
-        Err(Stop::Invalid(why)) => {
+        Err(PickleError::Read(error)) => Err(error),
+        Err(PickleError::Invalid(why)) => {
             Err(CheckpointError::new(path, Problem::Malformed { format: "PyTorch", why }))
         }
     }
 }
 
 impl Machine {
-    fn run(&mut self, reader: &mut ByteReader) -> Step<ValueId> {
+    fn run(&mut self, reader: &mut ByteReader) -> PickleResult<ValueId> {
         while self.step(reader)? {}
         self.pop()
     }
 
-    fn add(&mut self, value: Value) -> Step<ValueId> {
+    fn add(&mut self, value: Value) -> PickleResult<ValueId> {
         if self.values.len() >= VALUE_LIMIT {
             return invalid(format!("its pickle creates more than {VALUE_LIMIT} values"));
         }
@@ -93,13 +93,13 @@ impl Machine {
         Ok(id)
     }
 
-    fn push(&mut self, value: Value) -> Step {
+    fn push(&mut self, value: Value) -> PickleResult {
         let id = self.add(value)?;
         self.stack.push(id);
         self.count(1)
     }
 
-    fn integer(&mut self, n: i64) -> Step {
+    fn integer(&mut self, n: i64) -> PickleResult {
         let id = match self.integers.get(&n) {
             Some(&id) => id,
             None => {
@@ -113,7 +113,7 @@ impl Machine {
     }
 
     /// Pushes a value that is created once; `number` is its index in `constants`.
-    fn constant(&mut self, number: usize, value: Value) -> Step {
+    fn constant(&mut self, number: usize, value: Value) -> PickleResult {
         let id = match self.constants.get(number).copied().flatten() {
             Some(id) => id,
             None => {
@@ -129,7 +129,7 @@ impl Machine {
     }
 
     /// Counts items put on the stack, each of which ends up in at most one container.
-    fn count(&mut self, items: usize) -> Step {
+    fn count(&mut self, items: usize) -> PickleResult {
         self.items += items;
         match self.items > ITEM_LIMIT {
             true => invalid(format!("its pickle has more than {ITEM_LIMIT} items")),
@@ -137,14 +137,14 @@ impl Machine {
         }
     }
 
-    fn pop(&mut self) -> Step<ValueId> {
+    fn pop(&mut self) -> PickleResult<ValueId> {
         match self.stack.pop() {
             Some(id) => Ok(id),
             None => invalid("its pickle takes a value from an empty stack"),
         }
     }
 
-    fn top(&self) -> Step<ValueId> {
+    fn top(&self) -> PickleResult<ValueId> {
         match self.stack.last() {
             Some(&id) => Ok(id),
             None => invalid("its pickle uses an empty stack"),
@@ -152,7 +152,7 @@ impl Machine {
     }
 
     /// Removes and returns what was pushed since the last mark.
-    fn marked(&mut self) -> Step<Vec<ValueId>> {
+    fn marked(&mut self) -> PickleResult<Vec<ValueId>> {
         let Some(mark) = self.marks.pop().filter(|&mark| mark <= self.stack.len()) else {
             return invalid("its pickle has no mark where it needs one");
         };
@@ -160,7 +160,7 @@ impl Machine {
     }
 
     /// Executes one instruction. Returns false after the last one.
-    fn step(&mut self, reader: &mut ByteReader) -> Step<bool> {
+    fn step(&mut self, reader: &mut ByteReader) -> PickleResult<bool> {
         let op = reader.u8()?;
         match op {
             // PROTO, FRAME and READONLY_BUFFER change no value.
@@ -416,7 +416,7 @@ impl Machine {
         Ok(true)
     }
 
-    fn keep_text(&mut self, bytes: u64) -> Step {
+    fn keep_text(&mut self, bytes: u64) -> PickleResult {
         self.text_bytes = self.text_bytes.saturating_add(bytes);
         match self.text_bytes > TEXT_LIMIT {
             true => invalid(format!("its pickle has more than {TEXT_LIMIT} bytes of text")),
@@ -424,7 +424,7 @@ impl Machine {
         }
     }
 
-    fn text(&mut self, reader: &mut ByteReader, length: u64) -> Step {
+    fn text(&mut self, reader: &mut ByteReader, length: u64) -> PickleResult {
         if length > MAX_KEPT_TEXT_BYTES {
             let start = reader.position();
             reader.skip(length)?;
@@ -440,7 +440,7 @@ impl Machine {
     }
 
     /// Reads a Python 2 string, which is text or bytes.
-    fn string(&mut self, reader: &mut ByteReader, length: u64) -> Step {
+    fn string(&mut self, reader: &mut ByteReader, length: u64) -> PickleResult {
         if length > MAX_KEPT_STRING_BYTES {
             return self.skipped(reader, length);
         }
@@ -451,14 +451,14 @@ impl Machine {
         })
     }
 
-    fn skipped(&mut self, reader: &mut ByteReader, length: u64) -> Step {
+    fn skipped(&mut self, reader: &mut ByteReader, length: u64) -> PickleResult {
         let start = reader.position();
         reader.skip(length)?;
         self.push(Value::Bytes { start, length })
     }
 
     /// Pushes an integer given as little-endian two's complement.
-    fn long(&mut self, bytes: Vec<u8>) -> Step {
+    fn long(&mut self, bytes: Vec<u8>) -> PickleResult {
         let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
         let mut whole = [if negative { 0xff } else { 0 }; 8];
         match whole.get_mut(..bytes.len()) {
@@ -470,7 +470,7 @@ impl Machine {
         }
     }
 
-    fn decimal(&mut self, digits: &str) -> Step {
+    fn decimal(&mut self, digits: &str) -> PickleResult {
         match digits.parse() {
             Ok(n) => self.integer(n),
             Err(_) => match text::decimal(digits) {
@@ -480,21 +480,21 @@ impl Machine {
         }
     }
 
-    fn memo_key(&self, reader: &mut ByteReader) -> Step<u64> {
+    fn memo_key(&self, reader: &mut ByteReader) -> PickleResult<u64> {
         match text::of_line(&line(reader)?).trim().parse() {
             Ok(key) => Ok(key),
             Err(_) => invalid("its pickle has a memo key that is not a number"),
         }
     }
 
-    fn remember(&mut self, key: u64) -> Step {
+    fn remember(&mut self, key: u64) -> PickleResult {
         let top = self.top()?;
         self.count(1)?;
         self.memo.insert(key, top);
         Ok(())
     }
 
-    fn recall(&mut self, key: u64) -> Step {
+    fn recall(&mut self, key: u64) -> PickleResult {
         match self.memo.get(&key) {
             Some(&id) => {
                 self.stack.push(id);
@@ -504,7 +504,7 @@ impl Machine {
         }
     }
 
-    fn extend(&mut self, items: &[ValueId]) -> Step {
+    fn extend(&mut self, items: &[ValueId]) -> PickleResult {
         let top = self.top()?;
         match self.values.get_mut(top.index()) {
             Some(Value::List(list) | Value::Set(list)) => list.extend(items),
@@ -515,7 +515,7 @@ impl Machine {
         Ok(())
     }
 
-    fn insert(&mut self, items: &[ValueId]) -> Step {
+    fn insert(&mut self, items: &[ValueId]) -> PickleResult {
         let top = self.top()?;
         match self.values.get_mut(top.index()) {
             Some(Value::Dict(dict)) => dict.extend(pairs(items)),
@@ -526,7 +526,12 @@ impl Machine {
         Ok(())
     }
 
-    fn call(&mut self, callee: ValueId, arguments: ValueId, keywords: Option<ValueId>) -> Step {
+    fn call(
+        &mut self,
+        callee: ValueId,
+        arguments: ValueId,
+        keywords: Option<ValueId>,
+    ) -> PickleResult {
         let Some(Value::Tuple(arguments)) = self.values.get(arguments.index()) else {
             return invalid("its pickle calls something without a tuple of arguments");
         };
@@ -537,7 +542,7 @@ impl Machine {
     }
 
     /// Pushes a class given by its number in the writing program's extension registry.
-    fn extension(&mut self, code: u32) -> Step {
+    fn extension(&mut self, code: u32) -> PickleResult {
         let global = ("copyreg.extension".to_owned(), code.to_string());
         self.push(Value::Global(global.into()))
     }
@@ -547,18 +552,18 @@ fn pairs(items: &[ValueId]) -> Vec<(ValueId, ValueId)> {
     items.as_chunks().0.iter().map(|[key, value]| (*key, *value)).collect()
 }
 
-fn global(reader: &mut ByteReader) -> Step<Value> {
+fn global(reader: &mut ByteReader) -> PickleResult<Value> {
     let (module, name) = (line(reader)?, line(reader)?);
     let global = (text::of_line(&module).into_owned(), text::of_line(&name).into_owned());
     Ok(Value::Global(global.into()))
 }
 
-fn line(reader: &mut ByteReader) -> Step<Vec<u8>> {
+fn line(reader: &mut ByteReader) -> PickleResult<Vec<u8>> {
     long_line(reader, LINE_LIMIT as u64)
 }
 
 /// Reads up to the end of the line, which is left out.
-fn long_line(reader: &mut ByteReader, limit: u64) -> Step<Vec<u8>> {
+fn long_line(reader: &mut ByteReader, limit: u64) -> PickleResult<Vec<u8>> {
     let mut line = Vec::new();
     loop {
         match reader.u8()? {

@@ -1,7 +1,7 @@
 //! Classifies the tensors of a training checkpoint: network, optimizer state, or other.
 
 use crate::checkpoint::access::Role;
-use crate::checkpoint::formats::pytorch::graph::{Step, children, is_mapping, is_module};
+use crate::checkpoint::formats::pytorch::graph::{PathStep, children, is_mapping, is_module};
 use crate::checkpoint::formats::pytorch::rebuild::rebuild;
 use crate::checkpoint::formats::pytorch::value::{Pickle, Value, ValueId};
 use crate::checkpoint::formats::pytorch::walk::Holders;
@@ -93,9 +93,9 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn new(pickle: &'a Pickle, holders: &Holders, step: Step, value: ValueId) -> Entry<'a> {
+    fn new(pickle: &'a Pickle, holders: &Holders, step: PathStep, value: ValueId) -> Entry<'a> {
         let key = match step {
-            Step::Key(key) => pickle.text(key).unwrap_or_default(),
+            PathStep::Key(key) => pickle.text(key).unwrap_or_default(),
             _ => "",
         };
         let holds_tensors = holders.hold(value);
@@ -139,7 +139,7 @@ fn has_optimizer_keys(pickle: &Pickle, id: ValueId) -> bool {
     is_mapping(pickle, id) && {
         let has = |wanted| {
             children(pickle, id).iter().any(|(step, value)| match step {
-                Step::Key(key) => {
+                PathStep::Key(key) => {
                     pickle.text(*key) == Some(wanted) && rebuild(pickle, *value).is_none()
                 }
                 _ => false,
@@ -152,7 +152,7 @@ fn has_optimizer_keys(pickle: &Pickle, id: ValueId) -> bool {
 /// Returns whether a value has tensors with names of a network's layers.
 fn holds_layers(pickle: &Pickle, id: ValueId) -> bool {
     children(pickle, id).iter().any(|(step, value)| {
-        let Step::Key(key) = step else { return false };
+        let PathStep::Key(key) = step else { return false };
         let layer = |key: &str| key.contains('.') || key == "weight" || key == "bias";
         pickle.text(*key).is_some_and(layer) && rebuild(pickle, *value).is_some()
     })

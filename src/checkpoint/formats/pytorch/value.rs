@@ -1,6 +1,6 @@
 //! The values that a pickle describes.
 
-use crate::checkpoint::formats::region::{Base, Region};
+use crate::checkpoint::formats::region::{Region, RegionBase};
 
 /// Index of a value among all values of a pickle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,7 +74,7 @@ pub(super) struct Pickle {
     pub values: Vec<Value>,
     pub root: ValueId,
     /// The origin of positions in the pickle.
-    pub base: Base,
+    pub base: RegionBase,
 }
 
 impl Pickle {

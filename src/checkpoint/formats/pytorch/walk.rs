@@ -1,6 +1,6 @@
 //! Finds every tensor in a pickle and names it.
 
-use crate::checkpoint::formats::pytorch::graph::{Step, children};
+use crate::checkpoint::formats::pytorch::graph::{PathStep, children};
 use crate::checkpoint::formats::pytorch::key_text::key_text;
 use crate::checkpoint::formats::pytorch::rebuild::{Rebuild, rebuild};
 use crate::checkpoint::formats::pytorch::value::{Pickle, ValueId};
@@ -38,7 +38,7 @@ pub(super) struct Leaves {
 #[derive(Clone, Copy, Debug)]
 struct Node {
     parent: u32,
-    step: Step,
+    step: PathStep,
 }
 
 const ROOT: u32 = 0;
@@ -96,7 +96,7 @@ pub(super) fn leaves(pickle: &Pickle, holders: &Holders) -> Leaves {
     })
 }
 
-enum Event {
+enum Visit {
     Enter { node: u32, id: ValueId, top: Option<usize>, is_part: bool },
     Leave(ValueId),
 }
@@ -104,15 +104,15 @@ enum Event {
 /// Returns `None` if there are too many paths.
 fn follow(pickle: &Pickle, holders: &Holders, once: bool) -> Option<Leaves> {
     let limit = pickle.values.len().saturating_mul(4) + FREE_PATHS;
-    let mut nodes = vec![Node { parent: ROOT, step: Step::Inside }];
+    let mut nodes = vec![Node { parent: ROOT, step: PathStep::Inside }];
     let mut leaves = Vec::new();
     // Values on the current path, which may contain themselves.
     let mut blocked = vec![false; pickle.values.len()];
-    let mut pending = vec![Event::Enter { node: ROOT, id: pickle.root, top: None, is_part: false }];
+    let mut pending = vec![Visit::Enter { node: ROOT, id: pickle.root, top: None, is_part: false }];
     while let Some(event) = pending.pop() {
         let (node, id, top, is_part) = match event {
-            Event::Enter { node, id, top, is_part } => (node, id, top, is_part),
-            Event::Leave(id) => {
+            Visit::Enter { node, id, top, is_part } => (node, id, top, is_part),
+            Visit::Leave(id) => {
                 if let Some(blocked) = blocked.get_mut(id.index()) {
                     *blocked = once;
                 }
@@ -131,14 +131,14 @@ fn follow(pickle: &Pickle, holders: &Holders, once: bool) -> Option<Leaves> {
             leaves.push(Leaf { id, node, top, is_part });
         }
         let is_part = is_part || matches!(tensor, Some(Rebuild::InParts { .. }));
-        pending.push(Event::Leave(id));
+        pending.push(Visit::Leave(id));
         let start = pending.len();
         for (place, (step, child)) in children(pickle, id).into_iter().enumerate() {
             if holders.hold(child) {
                 let number = nodes.len() as u32;
                 nodes.push(Node { parent: node, step });
                 let top = top.or((node == ROOT && number != ROOT).then_some(place));
-                pending.push(Event::Enter { node: number, id: child, top, is_part });
+                pending.push(Visit::Enter { node: number, id: child, top, is_part });
             }
         }
         if let Some(entered) = pending.get_mut(start..) {
@@ -196,14 +196,14 @@ impl<'a> Namer<'a> {
         (self.bytes <= NAME_BYTES_LIMIT).then(|| self.unique(name))
     }
 
-    fn part(&self, step: Step) -> Option<String> {
+    fn part(&self, step: PathStep) -> Option<String> {
         match step {
-            Step::Key(id) => Some(key_text(self.source, self.pickle, id)),
-            Step::Index(number) => Some(number.to_string()),
-            Step::Argument(number) => Some(format!("args.{number}")),
-            Step::Keywords => Some("kwargs".to_owned()),
-            Step::State => Some("state".to_owned()),
-            Step::Inside => None,
+            PathStep::Key(id) => Some(key_text(self.source, self.pickle, id)),
+            PathStep::Index(number) => Some(number.to_string()),
+            PathStep::Argument(number) => Some(format!("args.{number}")),
+            PathStep::Keywords => Some("kwargs".to_owned()),
+            PathStep::State => Some("state".to_owned()),
+            PathStep::Inside => None,
         }
     }
 

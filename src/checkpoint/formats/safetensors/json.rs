@@ -14,12 +14,12 @@ type InvalidTensor = (String, Problem);
 
 pub(super) fn read(text: &str) -> serde_json::Result<(RawHeader, Option<InvalidTensor>)> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let reading = Reading { header: RawHeader::with_room_for(text), lie: None };
-    let Reading { header, lie } = json.deserialize_map(reading)?;
+    let reading = HeaderReader { header: RawHeader::with_room_for(text), lie: None };
+    let HeaderReader { header, lie } = json.deserialize_map(reading)?;
     json.end().map(|()| (header, lie))
 }
 
-struct Reading {
+struct HeaderReader {
     header: RawHeader,
     lie: Option<InvalidTensor>,
 }
@@ -57,14 +57,14 @@ impl<'de> Deserialize<'de> for JsonShape {
 }
 
 /// Adds the parsed entries to the value.
-impl<'de> Visitor<'de> for Reading {
-    type Value = Reading;
+impl<'de> Visitor<'de> for HeaderReader {
+    type Value = HeaderReader;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an object of tensors")
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Reading, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<HeaderReader, A::Error> {
         let mut names = Names::default();
         while let Some(Text(name)) = map.next_key()? {
             if name == "__metadata__" {

@@ -2,8 +2,8 @@
 //! tensors, and `DCP_SHARDING_INFO` in its metadata gives the offset of each part in its tensor.
 
 use crate::checkpoint::access::{Access, Data, Indirect};
-use crate::checkpoint::chunks::{Chunk, Chunks};
 use crate::checkpoint::stored::{Shard, Stored};
+use crate::checkpoint::tensor_parts::{TensorPart, TensorParts};
 use crate::tensor::Shape;
 use foldhash::{HashMap, HashMapExt};
 use serde::Deserialize;
@@ -85,7 +85,7 @@ fn assembled<'p>(
     offsets_of: &dyn Fn(u32) -> Option<&'p OffsetsByName>,
 ) -> Result<(Shape, Option<Access>), String> {
     let first = parts.first().ok_or("it has no parts")?;
-    let mut chunks: Vec<Chunk> = Vec::with_capacity(parts.len());
+    let mut chunks: Vec<TensorPart> = Vec::with_capacity(parts.len());
     let mut dims = vec![0u64; first.shape.rank()];
     for part in parts {
         let offsets = match offsets_of(part.shard) {
@@ -107,9 +107,10 @@ fn assembled<'p>(
         }
         let (offsets, sizes) = (offsets.as_slice().into(), part.shape.dims().into());
         let chunk =
-            Chunk { shard: part.shard, range: part.range.clone(), view: None, offsets, sizes };
+            TensorPart { shard: part.shard, range: part.range.clone(), view: None, offsets, sizes };
         // Every rank may store an undivided tensor.
-        let same = |other: &Chunk| other.offsets == chunk.offsets && other.sizes == chunk.sizes;
+        let same =
+            |other: &TensorPart| other.offsets == chunk.offsets && other.sizes == chunk.sizes;
         if !chunks.iter().any(same) {
             chunks.push(chunk);
         }
@@ -120,8 +121,8 @@ fn assembled<'p>(
     }
     let size = first.dtype.bytes_for(1).ok_or("its elements are not whole bytes")?;
     let bytes = shape.elements().checked_mul(size).ok_or("it has too many elements")?;
-    let chunks = Chunks::new(shape.dims(), size, chunks)?;
-    let data = Data::Chunks(Arc::new(chunks));
+    let chunks = TensorParts::new(shape.dims(), size, chunks)?;
+    let data = Data::Parts(Arc::new(chunks));
     let access = Access::Indirect(Indirect { data, bytes, view: None, conversion: None }.into());
     Ok((shape, Some(access)))
 }

@@ -36,7 +36,7 @@ const CONNECTIONS: usize = 8;
 /// How long the error of a file is repeated before its server is asked again.
 const REPEATED: Duration = Duration::from_secs(30);
 
-/// Served blocks of a file that are remembered to recognise readers that move forward.
+/// Served blocks of a file that are remembered to recognize readers that move forward.
 const REMEMBERED: usize = 64;
 
 /// The key of a file's first [`HEAD_BYTES`].

@@ -9,16 +9,16 @@ const PAIRS_LIMIT: usize = 1024;
 
 /// The parts of a tensor.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Chunks {
+pub struct TensorParts {
     /// The dimensions of the whole tensor, and bytes of one element.
     dims: Box<[u64]>,
     size: u64,
-    parts: Box<[Chunk]>,
+    parts: Box<[TensorPart]>,
 }
 
 /// One part: its bytes, and its position in the tensor.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Chunk {
+pub struct TensorPart {
     /// Index of its file in the checkpoint's list of shards.
     pub shard: u32,
     /// Its byte range in that file.
@@ -40,9 +40,13 @@ pub(crate) struct Overlap {
     pub length: u64,
 }
 
-impl Chunks {
+impl TensorParts {
     /// Creates the parts of a tensor of `dims`; an error if they leave gaps or overlap.
-    pub(crate) fn new(dims: &[u64], size: u64, parts: Vec<Chunk>) -> Result<Chunks, String> {
+    pub(crate) fn new(
+        dims: &[u64],
+        size: u64,
+        parts: Vec<TensorPart>,
+    ) -> Result<TensorParts, String> {
         let uncovered = || "its parts do not cover it exactly".to_owned();
         let mut covered = 0u64;
         for part in &parts {
@@ -62,17 +66,17 @@ impl Chunks {
         if all != Some(covered) || overlap(&parts)? {
             return Err(uncovered());
         }
-        Ok(Chunks { dims: dims.into(), size, parts: parts.into() })
+        Ok(TensorParts { dims: dims.into(), size, parts: parts.into() })
     }
 
-    pub(crate) fn parts(&self) -> &[Chunk] {
+    pub(crate) fn parts(&self) -> &[TensorPart] {
         &self.parts
     }
 
     /// Returns the bytes of a part that intersect bytes `range` of the tensor.
     pub(crate) fn overlaps(
         &self,
-        part: &Chunk,
+        part: &TensorPart,
         range: Range<u64>,
     ) -> impl Iterator<Item = Overlap> + use<> {
         // Treat the bytes of an element as an additional dimension, which no part divides.
@@ -128,9 +132,9 @@ impl Chunks {
 }
 
 /// Returns whether two parts overlap; an error if there are too many to compare.
-fn overlap(parts: &[Chunk]) -> Result<bool, String> {
-    let disjoint = |a: &Chunk, b: &Chunk| {
-        let ranges = |part: &Chunk, axis: usize| {
+fn overlap(parts: &[TensorPart]) -> Result<bool, String> {
+    let disjoint = |a: &TensorPart, b: &TensorPart| {
+        let ranges = |part: &TensorPart, axis: usize| {
             let offset = part.offsets.get(axis).copied().unwrap_or(0);
             offset..offset + part.sizes.get(axis).copied().unwrap_or(0)
         };
@@ -139,7 +143,7 @@ fn overlap(parts: &[Chunk]) -> Result<bool, String> {
             a.end <= b.start || b.end <= a.start
         })
     };
-    let mut sorted: Vec<&Chunk> = parts.iter().collect();
+    let mut sorted: Vec<&TensorPart> = parts.iter().collect();
     sorted.sort_by(|a, b| a.offsets.cmp(&b.offsets));
     // Along one axis only neighbours can overlap.
     let one_axis = parts.first().is_some_and(|first| {
@@ -166,8 +170,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn part(offsets: &[u64], sizes: &[u64]) -> Chunk {
-        Chunk { shard: 0, range: 0..0, view: None, offsets: offsets.into(), sizes: sizes.into() }
+    fn part(offsets: &[u64], sizes: &[u64]) -> TensorPart {
+        TensorPart {
+            shard: 0,
+            range: 0..0,
+            view: None,
+            offsets: offsets.into(),
+            sizes: sizes.into(),
+        }
     }
 
     proptest! {
@@ -189,8 +199,8 @@ mod tests {
                     })
                 }).collect();
             }
-            let parts: Vec<Chunk> = boxes.iter().map(|(o, s)| part(o, s)).collect();
-            let chunks = Chunks::new(&dims, size, parts).expect("covers");
+            let parts: Vec<TensorPart> = boxes.iter().map(|(o, s)| part(o, s)).collect();
+            let chunks = TensorParts::new(&dims, size, parts).expect("covers");
             let bytes = dims.iter().product::<u64>() * size;
             let bound = |share: f64| (share * bytes as f64) as u64;
             let range = bound(bounds.0.min(bounds.1))..bound(bounds.0.max(bounds.1));
@@ -218,7 +228,7 @@ mod tests {
     #[test]
     fn parts_that_leave_a_gap_or_overlap_are_refused() {
         let made = |parts: &[(&[u64], &[u64])]| {
-            Chunks::new(&[4, 2], 4, parts.iter().map(|(o, s)| part(o, s)).collect())
+            TensorParts::new(&[4, 2], 4, parts.iter().map(|(o, s)| part(o, s)).collect())
         };
         assert!(made(&[(&[0, 0], &[2, 2]), (&[2, 0], &[2, 2])]).is_ok());
         for parts in [

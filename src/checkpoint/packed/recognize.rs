@@ -6,7 +6,7 @@ use crate::checkpoint::packed::attachments::attach;
 use crate::checkpoint::packed::bitsandbytes;
 use crate::checkpoint::packed::foreign::{holds_codes, names_scales};
 use crate::checkpoint::packed::format::PackedTensor;
-use crate::checkpoint::packed::listing::{Listing, Part, is_coded};
+use crate::checkpoint::packed::listing::{Listing, PartTensor, is_coded};
 use crate::checkpoint::packed::native_format::{self, METADATA_KEY};
 use crate::checkpoint::packed::registry::FORMATS;
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
@@ -17,7 +17,7 @@ use std::path::Path;
 
 /// Returns the packed tensors of a checkpoint by the stored tensor that holds their values. The
 /// configuration in `directory` is only read if something looks quantized.
-pub(crate) fn recognise(
+pub(crate) fn recognize(
     directory: Option<&Path>,
     shards: &[Shard],
     stored: &[Stored],
@@ -29,7 +29,7 @@ pub(crate) fn recognise(
         let first = stored.partition_point(|s| s.shard < number as u32);
         let end = stored.partition_point(|s| s.shard <= number as u32);
         let here = stored.get(first..end).unwrap_or_default();
-        for tensor in native_format::recognise(metadata, (first as u32..).map(StoredId).zip(here)) {
+        for tensor in native_format::recognize(metadata, (first as u32..).map(StoredId).zip(here)) {
             claims.add(tensor);
         }
     }
@@ -42,14 +42,14 @@ pub(crate) fn recognise(
     }
     let listing = Listing::new(directory, shards, stored);
     // Some recognizers read a few bytes of each tensor, so use all cores.
-    let parts: Vec<Part> = candidates.iter().filter_map(|&id| listing.part(id)).collect();
-    for (_, recognise) in FORMATS {
-        let free: Vec<Part> =
+    let parts: Vec<PartTensor> = candidates.iter().filter_map(|&id| listing.part(id)).collect();
+    for (_, recognize) in FORMATS {
+        let free: Vec<PartTensor> =
             parts.iter().copied().filter(|part| !claims.parts.contains(&part.id)).collect();
-        let found = free.par_iter().filter_map(|&part| recognise(&listing, part));
+        let found = free.par_iter().filter_map(|&part| recognize(&listing, part));
         let checked: Vec<PackedTensor> = found.map(|tensor| checked(&listing, tensor)).collect();
-        // A decoded tensor takes its parts back from tensors that list them separately, in
-        // whichever order the file stores them.
+        // Add decoded tensors first. Otherwise an undecoded tensor that the file stores earlier
+        // could claim one of their parts.
         let (decoded, named): (Vec<_>, Vec<_>) =
             checked.into_iter().partition(|tensor| tensor.format.decoded().is_some());
         for tensor in decoded.into_iter().chain(named) {
