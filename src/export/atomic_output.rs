@@ -1,9 +1,9 @@
-//! The place where an output grows until it is whole: a temporary file or directory beside
-//! OUT, locked while it is written, that becomes OUT by one rename.
+//! Writes an output atomically: to a temporary file or directory next to OUT, locked while it is
+//! written, which is then renamed to OUT.
 //!
-//! Its name is fixed by OUT's, so what a save left behind that was cut off is found by the next
-//! save to the same OUT. A journal beside it tells what of it is whole: if the next save makes
-//! the same output from the same source, it goes on from there.
+//! The temporary name is derived from OUT, so the next save to the same OUT finds what an
+//! interrupted save left. A journal next to it records which parts are finished: if the next save
+//! makes the same output from the same source, it continues from there.
 
 use crate::checkpoint::io::files;
 use crate::checkpoint::io::remote_path::is_remote;
@@ -20,45 +20,45 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
-/// What ends the name of a temporary file or directory.
+/// Suffix of temporary files and directories.
 pub(super) const SUFFIX: &str = ".quantscope-tmp";
 
-/// Bytes of a copied file that are read and written at a time.
+/// Buffer size for copying files.
 const COPY_BYTES: usize = 1 << 20;
 
-/// Finished bytes of an output from local files that are worth keeping after a failure. What
-/// was fetched from a server is kept in any case.
+/// Minimum number of finished bytes for keeping an output from local files after a failure. Data
+/// from a server is always kept.
 const KEPT_BYTES: u64 = 64 << 20;
 
-/// An output under construction. Dropped before [`AtomicOutput::commit`], it leaves nothing, or
-/// what the next save to the same path goes on from.
+/// An output under construction. If it is dropped before [`AtomicOutput::commit`], it is removed,
+/// or kept for the next save to the same path.
 #[derive(Debug)]
 pub struct AtomicOutput {
     out: PathBuf,
     path: PathBuf,
     directory: bool,
-    /// What happens when the output is dropped.
+    /// What to do when the output is dropped.
     on_drop: OnDrop,
     journal: Option<Journal>,
-    /// Why the journal of an earlier save was not used.
+    /// The reason why the journal of an earlier save was not used.
     unfit: Option<&'static str>,
-    /// Holds the lock for as long as the output grows.
+    /// Holds the lock until the output is dropped.
     lock: File,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnDrop {
     Remove,
-    /// Keep the output if this many bytes of it are finished.
+    /// Keep the output if at least this many bytes are finished.
     KeepFrom(u64),
     Nothing,
 }
 
-/// An unfinished output that was left in place, for the next save to go on from.
+/// An unfinished output that was kept for the next save.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptOutput {
     pub path: PathBuf,
-    /// Bytes that are finished.
+    /// Number of finished bytes.
     pub bytes: u64,
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for KeptOutput {
     }
 }
 
-/// What must hold before anything is written.
+/// Checks the preconditions for writing an output of `needed` bytes.
 pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<(), SaveError> {
     let out = &request.out;
     let parent = may_be_written(checkpoint, out)?;
@@ -92,7 +92,7 @@ pub fn check(checkpoint: &Checkpoint, request: &Request, needed: u64) -> Result<
     }
 }
 
-/// Gives the directory that an output goes to, if it may be written there at all.
+/// Returns the directory of an output, if it may be written there.
 pub(super) fn may_be_written(checkpoint: &Checkpoint, out: &Path) -> Result<PathBuf, SaveError> {
     let parent = parent_of(out)?;
     if is_part_of_source(checkpoint, out) {
@@ -105,8 +105,8 @@ pub(super) fn may_be_written(checkpoint: &Checkpoint, out: &Path) -> Result<Path
     Ok(parent)
 }
 
-/// Replacing a file takes `force`; replacing a directory also takes that it is a model's,
-/// for everything in it goes.
+/// Checks that an existing OUT may be replaced. A directory must be that of a model, because all
+/// its content is deleted.
 fn may_be_replaced(request: &Request) -> Result<(), SaveError> {
     let out = &request.out;
     let unfit = |why: &str| Err(SaveError::Unfit { path: out.clone(), why: why.to_owned() });
@@ -152,8 +152,7 @@ fn parent_of(out: &Path) -> Result<PathBuf, SaveError> {
     }
 }
 
-/// Whether writing `out` would write one of the checkpoint's files, or a directory that
-/// holds them.
+/// Returns whether `out` is one of the checkpoint's files or a directory that contains them.
 fn is_part_of_source(checkpoint: &Checkpoint, out: &Path) -> bool {
     let Ok(out) = out.canonicalize() else { return false };
     let sources = checkpoint.shards().iter().map(|s| s.source.path());
@@ -163,7 +162,7 @@ fn is_part_of_source(checkpoint: &Checkpoint, out: &Path) -> bool {
         .any(|(real, named)| real.starts_with(&out) || named.starts_with(&out))
 }
 
-/// Whether a directory belongs to what Hugging Face's hub downloaded.
+/// Returns whether a directory belongs to a Hugging Face cache.
 fn is_hub_cache(path: &Path) -> bool {
     let Ok(real) = path.canonicalize() else { return false };
     let names: Vec<_> = real.components().map(|c| c.as_os_str().to_string_lossy()).collect();
@@ -172,7 +171,7 @@ fn is_hub_cache(path: &Path) -> bool {
     })
 }
 
-/// Free bytes for the file system of `path`, where the system tells.
+/// Returns the free bytes in the file system of `path`; `None` on systems without this information.
 fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     #[cfg(unix)]
     {
@@ -186,7 +185,7 @@ fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-/// Bytes on the disk that an unfinished output takes, which the next save takes over or frees.
+/// Returns the disk space in bytes of an unfinished output, which the next save reuses or frees.
 fn allocated_bytes(path: &Path) -> u64 {
     let Ok(metadata) = path.symlink_metadata() else { return 0 };
     if metadata.is_dir() {
@@ -200,8 +199,8 @@ fn allocated_bytes(path: &Path) -> u64 {
 }
 
 impl AtomicOutput {
-    /// Creates the temporary place, with every file of the output_plan at its full length
-    /// and its opening bytes written. What an earlier save of the same output left is kept; see
+    /// Creates the temporary output, with every planned file at its full length and its header
+    /// written. Finished parts of an earlier, identical save are kept; see
     /// [`AtomicOutput::journal`].
     pub fn create(
         checkpoint: &Checkpoint,
@@ -214,7 +213,7 @@ impl AtomicOutput {
         Ok(staging)
     }
 
-    /// Opens the journal. Returns whether what is in the temporary place belongs to this output.
+    /// Opens the journal. Returns whether the existing temporary output belongs to this save.
     fn open_journal(
         &mut self,
         checkpoint: &Checkpoint,
@@ -242,18 +241,18 @@ impl AtomicOutput {
         self.path.with_file_name(journal_name(&self.out))
     }
 
-    /// The journal of what is finished; `None` if the output cannot be continued.
+    /// The journal of finished parts; `None` if the output cannot be continued.
     pub(crate) fn journal(&self) -> Option<&Journal> {
         self.journal.as_ref()
     }
 
-    /// Why what an earlier save left at the same place was not used.
+    /// The reason why the output of an earlier save was not continued.
     pub(crate) fn unfit(&self) -> Option<&'static str> {
         self.unfit
     }
 
-    /// Ends an output that failed. `is_sound`: whether what is finished is right, so that another
-    /// save may go on from it. Returns what was kept.
+    /// Ends a failed output. `is_sound` says whether the finished parts are correct, so that
+    /// another save may continue. Returns what was kept.
     pub(crate) fn abandon(mut self, is_sound: bool) -> Option<KeptOutput> {
         if !is_sound {
             self.on_drop = OnDrop::Remove;
@@ -261,20 +260,20 @@ impl AtomicOutput {
         self.kept()
     }
 
-    /// What will be kept when the output is dropped.
+    /// Returns what will be kept when the output is dropped.
     fn kept(&self) -> Option<KeptOutput> {
         let OnDrop::KeepFrom(least) = self.on_drop else { return None };
         let bytes = self.journal.as_ref()?.finished_bytes();
         (bytes >= least).then(|| KeptOutput { path: self.path.clone(), bytes })
     }
 
-    /// Takes the temporary place, empty or with what a save that was killed left in it.
+    /// Opens the temporary output and locks it. It is empty, or left by an interrupted save.
     pub(super) fn begin(out: &Path, directory: bool) -> Result<AtomicOutput, SaveError> {
         let out = out.to_owned();
         let path = parent_of(&out)?.join(temporary_name(&out));
         let fail = |source| SaveError::Io { path: path.clone(), source };
         let lock = loop {
-            // What a save of the other kind left under this name.
+            // An earlier save left a file where a directory is needed, or the reverse.
             if path.symlink_metadata().is_ok_and(|found| found.is_dir() != directory) {
                 refuse_link(&path).and_then(|()| remove(&path)).map_err(fail)?;
             }
@@ -287,7 +286,7 @@ impl AtomicOutput {
                 Err(TryLockError::Error(e)) if e.kind() != io::ErrorKind::Unsupported => {
                     return Err(fail(e));
                 }
-                // Another save may have put it in place between opening and locking it.
+                // Another save may have renamed it between opening and locking.
                 _ if is_still_at(&lock, &path) => break lock,
                 _ => {}
             }
@@ -308,7 +307,7 @@ impl AtomicOutput {
         out.flush()
     }
 
-    /// `is_continued`: whether the files of the plan that are there may be kept.
+    /// Creates the planned files. `is_continued` says whether existing ones may be kept.
     fn fill(&self, output_plan: &OutputPlan, is_continued: bool) -> Result<(), SaveError> {
         let fail = |path: &Path, source| SaveError::Io { path: path.to_owned(), source };
         let sizes: HashMap<PathBuf, u64> =
@@ -338,7 +337,7 @@ impl AtomicOutput {
         Ok(())
     }
 
-    /// Removes what a save that was cut off has left in a directory, but for files that are kept.
+    /// Removes what an interrupted save left in a directory, except files to keep.
     fn clear(
         &self,
         directory: &Path,
@@ -350,7 +349,7 @@ impl AtomicOutput {
             let metadata = found.symlink_metadata().map_err(|e| fail(&found, e))?;
             if metadata.is_dir() {
                 self.clear(&found, is_kept)?;
-                // Directories with kept files are not empty.
+                // Directories with kept files are not empty, so removing them fails.
                 let _ = fs::remove_dir(&found);
             } else if !is_kept(&found, &metadata) {
                 reach(Failpoint::Disk)
@@ -361,17 +360,17 @@ impl AtomicOutput {
         Ok(())
     }
 
-    /// Where an output file grows.
+    /// Temporary path of an output file.
     pub fn path_of(&self, file: &OutFile) -> PathBuf {
         if self.directory { self.path.join(&file.name) } else { self.path.clone() }
     }
 
-    /// Where the whole output grows.
+    /// Temporary path of the output.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes a small file of a directory.
+    /// Writes a small file into an output directory.
     pub fn write_text(&self, name: &str, text: &str) -> Result<(), SaveError> {
         let path = self.path.join(name);
         reach(Failpoint::Disk)
@@ -379,7 +378,8 @@ impl AtomicOutput {
             .map_err(|source| SaveError::Io { path, source })
     }
 
-    /// Copies a file that goes along; `copied` is given every piece and can end it.
+    /// Copies a file into an output directory. `copied` is called with every piece and can stop the
+    /// copy.
     pub fn copy<E: From<SaveError>>(
         &self,
         source: &Path,
@@ -390,7 +390,7 @@ impl AtomicOutput {
         let from_source = |e| SaveError::Io { path: source.to_owned(), source: e };
         let to_copy = |e| SaveError::Io { path: to.clone(), source: e };
         let mut from = files::open(source).map_err(from_source)?;
-        // A plain create: the copy has the modes of a new file, not of a cache's.
+        // Create a new file, so that the copy does not get the mode of a file in a cache.
         let created = to.parent().map_or(Ok(()), fs::create_dir_all);
         let created =
             created.and_then(|()| reach(Failpoint::Disk)).and_then(|()| File::create(&to));
@@ -409,13 +409,13 @@ impl AtomicOutput {
         }
     }
 
-    /// Puts everything on the disk itself.
+    /// Writes all data to the storage device.
     pub fn sync(&self) -> Result<(), SaveError> {
         let fail = |source| SaveError::Io { path: self.path.clone(), source };
         sync_tree(&self.path).map_err(fail)
     }
 
-    /// Makes the output what OUT is, in one step.
+    /// Replaces OUT by the output atomically.
     pub fn commit(mut self, force: bool) -> Result<(), SaveError> {
         let fail = |source| SaveError::Io { path: self.out.clone(), source };
         let parent = parent_of(&self.out)?;
@@ -434,11 +434,11 @@ impl AtomicOutput {
         }
         self.on_drop = OnDrop::Nothing;
         sync_directory(&parent).map_err(fail)?;
-        // One that stays is of no use to another save, and is replaced by it.
+        // A journal that cannot be removed is replaced by the next save.
         let _ = reach(Failpoint::Disk).and_then(|()| remove(&self.journal_path()));
         if replaces {
-            // What the temporary name holds now is the old output. The new one is in place:
-            // what is left of the old one if this fails, the next save takes away.
+            // The temporary name now refers to the old output. If removing it fails, the next save
+            // does.
             let _ = reach(Failpoint::Disk).and_then(|()| remove(&self.path));
         }
         Ok(())
@@ -448,7 +448,7 @@ impl AtomicOutput {
 impl Drop for AtomicOutput {
     fn drop(&mut self) {
         if self.on_drop != OnDrop::Nothing && self.kept().is_none() {
-            // Nothing more can be done about a failure here; the next save tries again.
+            // A failure cannot be handled here; the next save tries again.
             let _ = reach(Failpoint::Disk).and_then(|()| remove(&self.path));
             if self.journal.is_some() {
                 let _ = reach(Failpoint::Disk).and_then(|()| remove(&self.journal_path()));
@@ -457,24 +457,24 @@ impl Drop for AtomicOutput {
     }
 }
 
-/// The name under which an output grows.
+/// Returns the temporary name of an output.
 fn temporary_name(out: &Path) -> String {
     format!(".{}{SUFFIX}", out.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// The name of the journal of an output that grows.
+/// Returns the name of an output's journal.
 fn journal_name(out: &Path) -> String {
     format!(".{}.journal{SUFFIX}", out.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// The name of an old directory for the moment in which the new one takes its place, where
-/// the system cannot swap the two.
+/// Returns the name of the old directory while the new one takes its place, on systems that cannot
+/// swap the two.
 fn aside_name(out: &Path) -> String {
     format!(".{}.old{SUFFIX}", out.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Undoes what a save left that was killed between setting the old OUT aside and putting the
-/// new one in its place; takes the old one away if it was killed just after.
+/// Recovers from a save that was killed while replacing OUT in two steps: puts the old OUT back, or
+/// removes it if the new one is in place.
 fn put_back(aside: &Path, out: &Path) -> io::Result<()> {
     match (aside.symlink_metadata(), out.symlink_metadata()) {
         (Err(_), _) => Ok(()),
@@ -483,7 +483,7 @@ fn put_back(aside: &Path, out: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens the file or directory in which an output is to grow, made if it is not there.
+/// Opens the temporary file or directory, creating it if necessary.
 fn open_temporary(path: &Path, directory: bool) -> io::Result<File> {
     reach(Failpoint::Disk)?;
     if directory {
@@ -497,7 +497,7 @@ fn open_temporary(path: &Path, directory: bool) -> io::Result<File> {
     unfollowed(OpenOptions::new().create(true).truncate(false).write(true)).open(path)
 }
 
-/// A temporary name that someone made a link must not be written through.
+/// Refuses to write through a link at the temporary name.
 fn refuse_link(path: &Path) -> io::Result<()> {
     let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
     #[cfg(unix)]
@@ -510,7 +510,7 @@ fn refuse_link(path: &Path) -> io::Result<()> {
     }
 }
 
-/// With these options a link is not opened, whoever put it there at the last moment.
+/// Sets options that refuse to follow links, even if one was created after the check.
 fn unfollowed(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     {
@@ -520,7 +520,7 @@ fn unfollowed(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-/// Whether a path still leads to an open file.
+/// Returns whether a path still refers to an open file.
 fn is_still_at(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -546,8 +546,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives a file its full length, its blocks too where the file system can, so that a full
-/// disk is met before the work and not after.
+/// Extends a file to its full length and allocates its blocks if the file system can, so that a
+/// full disk is detected before the work.
 fn reserve(file: &File, length: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if length > 0 {
@@ -562,8 +562,7 @@ fn reserve(file: &File, length: u64) -> io::Result<()> {
     file.set_len(length)
 }
 
-/// Swaps two directories in one step; where the system cannot, in two, with `aside` as the
-/// place of the old one in between.
+/// Swaps two directories atomically. On systems that cannot, moves the old one to `aside` first.
 fn exchange(new: &Path, old: &Path, aside: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     match swap(new, old) {

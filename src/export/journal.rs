@@ -1,14 +1,13 @@
-//! The journal of an output under construction: which pieces of it are finished, and their
-//! digests. It lies beside the temporary output, so that a save that was cut off goes on where
-//! it stopped.
+//! The journal of an output under construction: the finished pieces and their digests. It is stored
+//! next to the temporary output, so that the next save can continue after an interruption.
 //!
-//! A journal begins with what its records hold for: this version of quantscope, the output plan
-//! and the source. Each record has its own frame and checksum; a damaged record ends the
-//! journal. A record may be on the disk before the bytes that it describes. Whoever goes on from
-//! a journal therefore compares the digests first, and retracts the records that are wrong.
+//! A journal starts with the identity of its output: the version of quantscope, the output plan and
+//! the source. Each record has its own frame and checksum; the journal ends at the first damaged
+//! record. A record may reach the disk before the bytes that it describes, so a save that continues
+//! compares the digests first and retracts wrong records.
 //!
-//! Nothing in a record depends on the process that wrote it: pieces are named by their place in
-//! the output plan, which is the same wherever the source and the options are.
+//! Records do not depend on the process that wrote them: pieces are identified by their position in
+//! the output plan, which is the same for the same source and options.
 
 use crate::checkpoint::Checkpoint;
 use crate::export::output_plan::OutputPlan;
@@ -26,20 +25,19 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 const MAGIC: &[u8] = b"quantscope journal\n";
 
-/// Increased whenever records change their layout or their meaning.
+/// Incremented when the layout or the meaning of records changes.
 const VERSION: u32 = 1;
 
-/// The largest size of one record in bytes: the scales of a tensor whose groups are longer than
-/// a chunk.
+/// Maximum size of a record in bytes: the scales of a tensor whose groups are longer than a chunk.
 const RECORD_LIMIT: u32 = 64 << 20;
 
-/// Bytes of a frame: the length of the record and its checksum.
+/// Size of a frame in bytes: the length of the record and its checksum.
 const FRAME_BYTES: usize = 12;
 
 const OTHER_VERSION: &str = "by another version of quantscope";
 
-/// What a journal's records hold for. Three digests, so that a journal holds no path, URL or
-/// signature.
+/// The output that a journal belongs to. It consists of digests, so that a journal contains no
+/// path, URL or signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JournalIdentity {
     version: String,
@@ -48,7 +46,8 @@ pub(crate) struct JournalIdentity {
 }
 
 impl JournalIdentity {
-    /// The identity of an output. `None` if the versions of a source cannot be told apart.
+    /// Returns the identity of an output; `None` if versions of the source cannot be
+    /// distinguished.
     pub(crate) fn new(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Option<Self> {
         Some(JournalIdentity {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -57,7 +56,7 @@ impl JournalIdentity {
         })
     }
 
-    /// Why the records of `other` do not hold for this output; `None` if they do.
+    /// Returns why records of `other` do not apply to this output; `None` if they do.
     fn obstacle(&self, other: &JournalIdentity) -> Option<&'static str> {
         if self == other {
             None
@@ -117,26 +116,25 @@ fn source_digest(checkpoint: &Checkpoint) -> Option<u128> {
     Some(hasher.0.digest128())
 }
 
-/// Bytes of an output file.
+/// A byte range of an output file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WrittenRange {
     pub start: u64,
     pub length: u64,
 }
 
-/// A finished piece: one chunk of an entry of the output plan, with the scales that belong to
-/// it.
+/// A finished piece: one chunk of an entry of the output plan, with its scales.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FinishedPiece {
-    /// The number of the file in the output plan.
+    /// Index of the file in the output plan.
     pub file: u32,
-    /// The number of the entry in the file.
+    /// Index of the entry in the file.
     pub entry: u32,
     pub chunk: u64,
-    /// The bytes of the piece, in the order in which the digest takes them.
+    /// The byte ranges of the piece, in the order of hashing.
     pub ranges: Vec<WrittenRange>,
     pub digest: u128,
-    /// For a quantized tensor: the error against the source. `None` if it was not measured.
+    /// For a quantized tensor: the error relative to the source; `None` if it was not measured.
     pub error: Option<ErrorSums>,
 }
 
@@ -144,18 +142,18 @@ pub(crate) struct FinishedPiece {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Record {
     Piece(FinishedPiece),
-    /// The scales of a tensor that were found before its elements were quantized.
+    /// The scales of a tensor, computed in an earlier pass.
     Scales {
         tensor: u32,
         scales: Vec<f32>,
     },
-    /// The piece at this offset of the journal was found to be wrong.
+    /// The piece recorded at this offset of the journal is wrong.
     Retracted {
         at: u64,
     },
 }
 
-/// Digests a piece while it is written.
+/// Hashes a piece while it is written.
 pub(crate) struct PieceDigest {
     hasher: Xxh3,
     ranges: Vec<WrittenRange>,
@@ -174,14 +172,14 @@ impl PieceDigest {
         self.ranges.push(WrittenRange { start, length: bytes.len() as u64 });
     }
 
-    /// The ranges so far and the digest of their bytes.
+    /// Returns the ranges and the digest of their bytes.
     pub(crate) fn finish(self) -> (Vec<WrittenRange>, u128) {
         let digest = self.hasher.digest128();
         (self.ranges, digest)
     }
 }
 
-/// The digest of a file's bytes as they are copied.
+/// Hashes a file while it is copied.
 #[derive(Default)]
 pub(crate) struct CopyDigest(Xxh3);
 
@@ -195,18 +193,18 @@ impl CopyDigest {
     }
 }
 
-/// What a journal of an earlier save was good for.
+/// The usability of an earlier save's journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EarlierSave {
-    /// There was none.
+    /// There is no journal.
     None,
-    /// Its pieces hold, as far as their digests are right.
+    /// Its pieces can be used if their digests are correct.
     Continued,
-    /// It was made in another way, which the text names.
+    /// It belongs to another output; the text says what differs.
     Unfit(&'static str),
 }
 
-/// The journal of an output that is under construction.
+/// The journal of an output under construction.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
@@ -221,15 +219,15 @@ struct State {
     /// Where the next record is written.
     end: u64,
     retracted: HashSet<u64>,
-    /// Bytes of the output that finished pieces hold.
+    /// Number of bytes in finished pieces.
     finished: u64,
-    /// Whether a record could not be written. The save goes on without a journal.
+    /// Whether writing a record failed. The save then continues without a journal.
     is_broken: bool,
 }
 
 impl Journal {
-    /// Opens the journal at a path, and keeps its records if they hold for `identity`. The caller
-    /// holds the lock of the output.
+    /// Opens the journal at a path, keeping its records if they belong to `identity`. The caller
+    /// must hold the lock of the output.
     pub(crate) fn open(
         path: &Path,
         identity: &JournalIdentity,
@@ -250,7 +248,7 @@ impl Journal {
             state.file.write_all(&head)?;
         }
         {
-            // What follows the last intact record goes.
+            // Drop everything after the last intact record.
             let state = journal.lock();
             state.file.set_len(state.end)?;
         }
@@ -261,7 +259,7 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Finds the end of the intact records, and those that were retracted.
+    /// Finds the end of the intact records, and the retracted ones.
     fn find_end(&self) -> io::Result<()> {
         let mut reader = self.reader(u64::MAX)?;
         let (mut finished, mut retracted) = (0u64, HashSet::new());
@@ -283,8 +281,7 @@ impl Journal {
         Ok(RecordReader { file: BufReader::with_capacity(1 << 16, file), at: self.start, end })
     }
 
-    /// Adds a record. A journal that cannot be written makes a save that cannot be continued, not
-    /// one that fails.
+    /// Appends a record. If writing fails, the save succeeds but cannot be continued.
     pub(crate) fn append(&self, record: &Record) {
         let mut state = self.lock();
         if state.is_broken {
@@ -310,17 +307,17 @@ impl Journal {
         }
     }
 
-    /// Bytes of the output that finished pieces hold.
+    /// Number of bytes in finished pieces.
     pub(crate) fn finished_bytes(&self) -> u64 {
         self.lock().finished
     }
 
-    /// Whether every record was written.
+    /// Returns whether every record was written.
     pub(crate) fn is_intact(&self) -> bool {
         !self.lock().is_broken
     }
 
-    /// The records of now, each with its offset, without those that were retracted.
+    /// Returns the current records with their offsets, without retracted ones.
     pub(crate) fn records(&self) -> io::Result<Records> {
         let (end, retracted) = {
             let state = self.lock();
@@ -335,7 +332,7 @@ impl FinishedPiece {
         self.ranges.iter().fold(0, |sum, range| sum.saturating_add(range.length))
     }
 
-    /// Whether a file holds the piece.
+    /// Returns whether a file contains the piece.
     pub(crate) fn is_in(&self, file: &mut File, buffer: &mut Vec<u8>) -> io::Result<bool> {
         let mut hasher = Xxh3::new();
         for range in &self.ranges {
@@ -378,7 +375,7 @@ struct RecordReader {
 }
 
 impl RecordReader {
-    /// The next record with its offset; `None` at the end and at a damaged record.
+    /// Reads the next record and its offset; `None` at the end and at a damaged record.
     fn next(&mut self) -> io::Result<Option<(u64, Record)>> {
         if self.at >= self.end {
             return Ok(None);
@@ -405,7 +402,7 @@ impl RecordReader {
     }
 }
 
-/// Fills `buffer`; false if the file ends before.
+/// Fills `buffer`; returns false if the file ends before.
 fn read_all(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match from.read_exact(buffer) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -426,9 +423,9 @@ fn head(identity: &JournalIdentity) -> io::Result<Vec<u8>> {
     Ok([MAGIC, &VERSION.to_le_bytes(), &length.to_le_bytes(), &identity].concat())
 }
 
-/// Whether a journal's records hold for `identity`.
+/// Reads the head of a journal and compares it with `identity`.
 fn read_head(file: &File, identity: &JournalIdentity) -> EarlierSave {
-    /// Longer than any head.
+    /// Maximum size of a head.
     const LIMIT: u64 = 1 << 12;
     let mut bytes = Vec::new();
     if file.take(LIMIT).read_to_end(&mut bytes).is_err() || bytes.is_empty() {
@@ -443,7 +440,7 @@ fn read_head(file: &File, identity: &JournalIdentity) -> EarlierSave {
     obstacle.map_or(EarlierSave::Continued, EarlierSave::Unfit)
 }
 
-/// Opens the file of a journal, without following a link.
+/// Opens a journal file without following links.
 pub(crate) fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).open(path)
 }
