@@ -1,12 +1,12 @@
-//! Paths that name something in a network.
+//! Parses remote paths.
 
 use crate::checkpoint::io::remote::hub_settings;
 use std::path::Path;
 
-/// A remote path, taken apart.
+/// A parsed remote path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
-    /// A repository of the Hub, and a path in it.
+    /// A path in a repository of the Hub.
     Hub { repository: Repository, path: String },
     /// The URL of a file.
     Http(String),
@@ -27,8 +27,8 @@ const SLASHED_REVISIONS: [&str; 2] = ["refs/pr/", "refs/convert/"];
 const DEFAULT_REVISION: &str = "main";
 
 impl Address {
-    /// The parts of a remote path: `hf://org/name[@revision][/path]`, the URL of a page of the
-    /// Hub, or the URL of a file. `Err` says what is wrong with it.
+    /// Parses a remote path: `hf://org/name[@revision][/path]`, the URL of a page of the Hub, or
+    /// the URL of a file. The error says what is wrong.
     pub(super) fn parse(path: &Path) -> Result<Address, String> {
         let text = path.to_str().ok_or("it is not UTF-8")?;
         if let Some(rest) = text.strip_prefix("hf:/") {
@@ -54,7 +54,7 @@ impl Address {
     fn hub(text: &str) -> Result<Address, String> {
         let expected = || "expected hf://org/name[@revision][/path]".to_owned();
         let (name, rest) = match text.split_once('@') {
-            // An '@' further on belongs to a file's name.
+            // Further '@' characters belong to a file's name.
             Some((name, rest)) if name.matches('/').count() == 1 => (name.to_owned(), Some(rest)),
             _ => {
                 let mut parts = text.splitn(3, '/');
@@ -78,7 +78,7 @@ impl Address {
         Self::new(name, &revision, path.unwrap_or_default())
     }
 
-    /// The path of a page of the Hub: `org/name[/tree|blob|resolve/revision[/path]]`.
+    /// Parses the path of a page of the Hub: `org/name[/tree|blob|resolve/revision[/path]]`.
     fn page(page: &str) -> Result<Address, String> {
         let page = page.split(['?', '#']).next().unwrap_or_default();
         let mut parts = page.splitn(5, '/');

@@ -1,8 +1,8 @@
-//! Blocks of remote files in bounded memory, fetched ahead of readers.
+//! A bounded cache of blocks of remote files, with read-ahead.
 //!
-//! Several threads read neighbouring tensors of one file at a time. They share the blocks that
-//! lie between them, so that no byte is fetched twice, and a reader that moves forward finds the
-//! next blocks there.
+//! Several threads read neighbouring tensors of one file at the same time. They share blocks, so
+//! that no byte is fetched twice, and the next blocks of a sequential reader are fetched in
+//! advance.
 
 use crate::checkpoint::io::remote::error::RemoteError;
 use foldhash::HashMap;
@@ -13,38 +13,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes of the first request: enough for most headers.
+/// Size of the first request in bytes: enough for most headers.
 pub(super) const HEAD_BYTES: u64 = 128 << 10;
 
 const BLOCK_BYTES: u64 = 1 << 20;
 
-/// Blocks that one request fetches at most.
+/// Maximum number of blocks per request.
 const RUN_BLOCKS: u64 = 4;
 
-/// Blocks after the one being read that are fetched ahead.
+/// Number of blocks fetched ahead of a reader.
 const AHEAD_BLOCKS: u64 = 16;
 
-/// Blocks in memory, of all files together: 64 MiB.
+/// Maximum number of blocks in memory, for all files together: 64 MiB.
 const MAX_BLOCKS: usize = 64;
 
-/// Blocks that are requested or wait to be read; beyond, nothing is fetched ahead.
+/// Number of requested or unread blocks above which nothing is fetched ahead.
 const MAX_PENDING_BLOCKS: usize = 48;
 
-/// Connections that fetch ahead, besides those of the readers.
+/// Number of connections for read-ahead, in addition to those of the readers.
 const CONNECTIONS: usize = 8;
 
-/// How long the error of a file is repeated before its server is asked again.
+/// Time for which the error of a file is repeated before its server is asked again.
 const REPEATED: Duration = Duration::from_secs(30);
 
-/// Served blocks of a file that are remembered to recognize readers that move forward.
+/// Number of recently served blocks per file, used to recognize sequential readers.
 const REMEMBERED: usize = 64;
 
 /// The key of a file's first [`HEAD_BYTES`].
 const HEAD: u64 = u64::MAX;
 
-/// Something that ranges can be fetched from.
+/// A source of byte ranges.
 pub(super) trait Fetch: Send + Sync + 'static {
-    /// Fetches the bytes of a range, all of them.
+    /// Fetches all bytes of a range.
     fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, RemoteError>;
 }
 
@@ -60,14 +60,14 @@ static CACHE: LazyLock<Cache> = LazyLock::new(Cache::default);
 #[derive(Default)]
 struct Cache {
     slots: Mutex<Slots>,
-    /// Signalled when a block has arrived or failed.
+    /// Notified when a block has arrived or failed.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct Slots {
     blocks: HashMap<(u64, u64), Slot>,
-    /// Counts accesses.
+    /// Incremented by every access.
     clock: u64,
 }
 
@@ -77,7 +77,7 @@ enum Slot {
         bytes: Arc<[u8]>,
         /// The clock at the last access.
         last: u64,
-        /// Whether a reader has come to its end.
+        /// Whether a reader has read it to its end.
         is_read: bool,
     },
 }
@@ -89,7 +89,7 @@ impl Cache {
 }
 
 impl Slots {
-    /// Blocks that are requested or wait to be read.
+    /// Number of requested or unread blocks.
     fn pending(&self) -> usize {
         let is_pending = |slot: &&Slot| !matches!(slot, Slot::Ready { is_read: true, .. });
         self.blocks.values().filter(is_pending).count()
@@ -128,8 +128,8 @@ impl Drop for Blocks {
     }
 }
 
-/// Blocks that this thread has promised to fetch. Those it does not deliver are given up, so
-/// that others need not wait for them.
+/// Blocks that this thread has claimed for fetching. Those not delivered are released on drop, so
+/// that others do not wait for them.
 struct Claim {
     file: u64,
     keys: Vec<u64>,
@@ -149,19 +149,19 @@ impl Drop for Claim {
 }
 
 impl Blocks {
-    /// The blocks of a file of `size` bytes; none are in memory.
+    /// Creates the cache for a file of `size` bytes, without any blocks.
     pub(super) fn new(size: u64) -> Blocks {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let file = NEXT.fetch_add(1, Ordering::Relaxed);
         Blocks { file, size, served: Mutex::default(), broken: Mutex::default() }
     }
 
-    /// Keeps the first bytes of the file, at most [`HEAD_BYTES`].
+    /// Stores the first bytes of the file, at most [`HEAD_BYTES`].
     pub(super) fn fill_head(&self, head: Vec<u8>) {
         CACHE.lock().insert((self.file, HEAD), head.into());
     }
 
-    /// Fills `buffer` from `offset`; the range must lie in the file.
+    /// Fills `buffer` from `offset`. The range must be inside the file.
     pub(super) fn read<F: Fetch>(
         self: &Arc<Self>,
         source: &Arc<F>,
@@ -198,7 +198,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Whether a reader comes to this block from the one before it.
+    /// Returns whether a reader reaches this block from the previous one.
     fn is_forward(&self, block: u64) -> bool {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let is_forward = served.iter().any(|&before| before + 1 == block || before == block);
@@ -228,7 +228,7 @@ impl Blocks {
         }
     }
 
-    /// A block, and if it has to be fetched, up to `wanted` blocks with it.
+    /// Returns a block; if it must be fetched, up to `wanted` blocks are fetched with it.
     fn block<F: Fetch>(
         &self,
         source: &Arc<F>,
@@ -257,7 +257,7 @@ impl Blocks {
         }
     }
 
-    /// Promises to fetch a block and the absent ones after it.
+    /// Claims a block and the absent ones after it.
     fn claim(&self, slots: &mut Slots, first: u64, wanted: u64) -> Claim {
         let end = self.size.div_ceil(BLOCK_BYTES);
         let mut keys = Vec::new();
@@ -273,7 +273,7 @@ impl Blocks {
         Claim { file: self.file, keys }
     }
 
-    /// Fetches what was promised. Gives the first block.
+    /// Fetches the claimed blocks. Returns the first one.
     fn deliver<F: Fetch>(
         &self,
         source: &F,
@@ -300,12 +300,13 @@ impl Blocks {
             slots.insert((self.file, key), block);
         }
         drop(slots);
-        // Wakes those who wait.
+        // Wake the waiting threads.
         drop(claim);
         Ok(given)
     }
 
-    /// The error of a short time ago: a server that is gone is not asked for every tensor.
+    /// Returns the file's recent error, so that an unavailable server is not asked for every
+    /// tensor.
     fn repeat_error(&self) -> Result<(), RemoteError> {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         match &*broken {
@@ -325,7 +326,7 @@ impl Blocks {
                 next += 1;
                 continue;
             }
-            // Short runs are left until they have become long ones.
+            // Wait until a run is long enough for one request.
             let is_last = end == self.size.div_ceil(BLOCK_BYTES);
             if end - next < RUN_BLOCKS && !is_last {
                 break;
@@ -333,7 +334,7 @@ impl Blocks {
             let claim = self.claim(&mut slots, next, RUN_BLOCKS.min(end - next));
             next += claim.keys.len().max(1) as u64;
             let (blocks, source) = (self.clone(), source.clone());
-            // A reader that needs the block asks again and gets the error itself.
+            // A reader that needs the block requests it again and gets the error.
             pool.spawn(move || drop(blocks.deliver(source.as_ref(), claim)));
         }
     }

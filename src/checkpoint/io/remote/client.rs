@@ -1,4 +1,4 @@
-//! Sends requests, follows redirects and tries again.
+//! Sends HTTP requests, follows redirects and retries.
 
 use crate::checkpoint::io::remote::error::RemoteError;
 use crate::checkpoint::io::remote::location::{host, is_public, join};
@@ -9,24 +9,24 @@ use std::time::Duration;
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body};
 
-/// The wait before the second attempt; each further wait is twice as long.
+/// Delay before the second attempt; doubles with every further one.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
-/// Attempts without progress before a request has failed.
+/// Maximum number of attempts without progress.
 const ATTEMPTS: u32 = 5;
 
-/// The longest wait for a server that limits requests.
+/// Maximum wait for a server that limits the rate of requests.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 const MAX_REDIRECTS: usize = 8;
 
-/// Bytes of an answer's header lines.
+/// Maximum size of a response's headers in bytes.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
 static AGENT: LazyLock<Agent> = LazyLock::new(|| {
     let config = Agent::config_builder()
         .http_status_as_error(false)
-        // Redirects are followed here, where it is known which host may see the token.
+        // Redirects are followed by this module, which decides which host may see the token.
         .max_redirects(0)
         .max_redirects_will_error(false)
         .user_agent(concat!("quantscope/", env!("CARGO_PKG_VERSION")))
@@ -42,7 +42,7 @@ static AGENT: LazyLock<Agent> = LazyLock::new(|| {
     config.build().new_agent()
 });
 
-/// What to ask a server for.
+/// A request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'r> {
     pub url: &'r str,
@@ -51,9 +51,9 @@ pub(super) struct Request<'r> {
     pub token: Option<&'r str>,
 }
 
-/// An answer that is no redirect.
-pub(super) struct Answer {
-    /// Where it came from in the end.
+/// A response that is not a redirect.
+pub(super) struct Response {
+    /// The final URL.
     pub url: String,
     /// Whether the last redirect named another host.
     pub is_elsewhere: bool,
@@ -62,8 +62,8 @@ pub(super) struct Answer {
     body: Body,
 }
 
-impl Answer {
-    /// A header's value; `None` if it is absent or not ASCII.
+impl Response {
+    /// Returns the value of a header; `None` if it is absent or not ASCII.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -81,7 +81,7 @@ impl Answer {
             .map_err(|error| unreachable(&self.url, &error.to_string()))
     }
 
-    /// The error that the status of an answer means.
+    /// Returns the error for the status of a response.
     pub(super) fn error(&mut self) -> RemoteError {
         let host = self.host();
         match self.status {
@@ -91,7 +91,7 @@ impl Answer {
         }
     }
 
-    /// What the server says about an error, cut to a line.
+    /// Returns the server's message about an error, shortened to a line.
     fn message(&mut self) -> String {
         const SHOWN: usize = 200;
         if let Some(message) = self.header("x-error-message") {
@@ -104,7 +104,7 @@ impl Answer {
         }
     }
 
-    /// The wait that `Retry-After` or `RateLimit` asks for.
+    /// Returns the wait requested by `Retry-After` or `RateLimit`.
     fn asked_wait(&self) -> Option<Duration> {
         let after = self.header("retry-after").and_then(|value| value.trim().parse().ok());
         let reset = || {
@@ -115,12 +115,12 @@ impl Answer {
     }
 }
 
-/// Sends a request once and follows its redirects.
+/// Sends a request once and follows redirects.
 ///
 /// A relative redirect is a rename and keeps the token. An absolute one leads to another host,
-/// which never sees it. Redirects to other schemes, from `https` to `http`, and from the public
-/// internet into a private network are refused.
-pub(super) fn send(request: Request) -> Result<Answer, RemoteError> {
+/// which never gets the token. Redirects to other schemes, from `https` to `http`, and from the
+/// public internet into a private network are refused.
+pub(super) fn send(request: Request) -> Result<Response, RemoteError> {
     let mut url = request.url.to_owned();
     let mut token = request.token;
     let mut is_elsewhere = false;
@@ -149,7 +149,7 @@ pub(super) fn send(request: Request) -> Result<Answer, RemoteError> {
         let status = response.status().as_u16();
         let Some(location) = redirect(&response) else {
             let (parts, body) = response.into_parts();
-            return Ok(Answer { url, is_elsewhere, status, headers: parts.headers, body });
+            return Ok(Response { url, is_elsewhere, status, headers: parts.headers, body });
         };
         let next = join(&url, &location);
         check_redirect(request.url, &url, &next)?;
@@ -163,16 +163,16 @@ pub(super) fn send(request: Request) -> Result<Answer, RemoteError> {
     Err(RemoteError::Redirect { host: host(&url), why })
 }
 
-/// Sends a request until it is answered, as long as failures are temporary. `check` turns an
-/// answer into a result; its temporary errors are tried again too.
+/// Sends a request until it succeeds, as long as failures are temporary. `check` converts the
+/// response to a result; its temporary errors are retried as well.
 pub(super) fn send_until<T>(
     request: Request,
-    mut check: impl FnMut(Answer) -> Result<T, RemoteError>,
+    mut check: impl FnMut(Response) -> Result<T, RemoteError>,
 ) -> Result<T, RemoteError> {
-    let mut patience = Patience::default();
+    let mut retries = RetryCounter::default();
     loop {
         match send(request).and_then(&mut check) {
-            Err(error) => patience.wait(error)?,
+            Err(error) => retries.wait(error)?,
             done => return done,
         }
     }
@@ -180,13 +180,13 @@ pub(super) fn send_until<T>(
 
 /// Counts failed attempts and waits between them.
 #[derive(Default)]
-pub(super) struct Patience {
+pub(super) struct RetryCounter {
     failed: u32,
 }
 
-impl Patience {
-    /// Forgets earlier failures, because there was progress since.
-    pub(super) fn renew(&mut self) {
+impl RetryCounter {
+    /// Resets the count after progress.
+    pub(super) fn reset(&mut self) {
         self.failed = 0;
     }
 
@@ -194,7 +194,7 @@ impl Patience {
     ///
     /// # Errors
     ///
-    /// The error itself, if it will not go away or there were enough attempts.
+    /// The given error, if it is permanent or there were too many attempts.
     pub(super) fn wait(&mut self, error: RemoteError) -> Result<(), RemoteError> {
         self.failed += 1;
         if !error.is_temporary() || self.failed >= ATTEMPTS {
@@ -214,7 +214,7 @@ fn range_header(range: &Range<u64>) -> String {
 }
 
 fn unreachable(url: &str, why: &str) -> RemoteError {
-    // Some messages repeat the URL, whose query may hold a signature.
+    // Some messages contain the URL, whose query may contain a signature.
     let why = match url.split_once('?') {
         Some((_, query)) if !query.is_empty() => why.replace(query, "…"),
         _ => why.to_owned(),
@@ -228,8 +228,8 @@ fn redirect(response: &Response<Body>) -> Option<String> {
     is_redirect.then(|| location.to_owned())
 }
 
-/// Refuses redirects that a server has no business to ask for. `first` is the URL that the user
-/// or the Hub named.
+/// Refuses redirects that a server should not ask for. `first` is the URL named by the user or by
+/// the Hub.
 fn check_redirect(first: &str, from: &str, to: &str) -> Result<(), RemoteError> {
     let refuse = |why: &str| Err(RemoteError::Redirect { host: host(from), why: why.to_owned() });
     let scheme = to.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());

@@ -1,9 +1,9 @@
-//! What can go wrong between this program and a server.
+//! Errors of remote access.
 
 use std::io;
 use std::time::Duration;
 
-/// A failed request. No message contains a query, which may hold a signature, or a token.
+/// A failed request. Messages never contain a token or a query, which may contain a signature.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum RemoteError {
     #[error("{0}")]
@@ -41,7 +41,7 @@ fn detail(message: &str) -> String {
 }
 
 impl RemoteError {
-    /// Whether the same request may succeed a little later.
+    /// Returns whether the same request may succeed a little later.
     pub(super) fn is_temporary(&self) -> bool {
         match self {
             RemoteError::Unreachable { .. }
@@ -52,7 +52,7 @@ impl RemoteError {
         }
     }
 
-    /// How long the server asks to wait.
+    /// The wait requested by the server.
     pub(super) fn wait(&self) -> Option<Duration> {
         match self {
             RemoteError::TooManyRequests { wait, .. } => *wait,

@@ -1,14 +1,14 @@
 //! Repositories of the Hugging Face Hub.
 
 use crate::checkpoint::io::remote::address::Repository;
-use crate::checkpoint::io::remote::client::{self, Answer, Request};
+use crate::checkpoint::io::remote::client::{self, Request, Response};
 use crate::checkpoint::io::remote::error::RemoteError;
 use crate::checkpoint::io::remote::hub_settings;
 use crate::checkpoint::io::remote::location::escape_path;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// The largest description of a repository that is read.
+/// Maximum size of a repository's description in bytes.
 const MAX_INFO_BYTES: u64 = 256 << 20;
 
 /// The files of a repository at one commit.
@@ -50,20 +50,20 @@ pub(super) fn list(repository: &Repository) -> Result<Listing, RemoteError> {
         escape_path(&repository.revision).replace('/', "%2F"),
     );
     let request = Request { url: &url, range: None, token: token.as_deref() };
-    client::send_until(request, |mut answer| {
-        if answer.status != 200 {
-            return Err(explain(&mut answer, repository, token.is_some()));
+    client::send_until(request, |mut response| {
+        if response.status != 200 {
+            return Err(explain(&mut response, repository, token.is_some()));
         }
         let mut body = Vec::new();
-        answer.read(MAX_INFO_BYTES, &mut body)?;
+        response.read(MAX_INFO_BYTES, &mut body)?;
         let info: Info = serde_json::from_slice(&body).map_err(|error| {
             let why = format!("its description of the repository cannot be read: {error}");
-            RemoteError::Contradiction { host: answer.host(), why }
+            RemoteError::Contradiction { host: response.host(), why }
         })?;
         let is_commit = info.sha.len() >= 7 && info.sha.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_commit {
             let why = "it names no commit".to_owned();
-            return Err(RemoteError::Contradiction { host: answer.host(), why });
+            return Err(RemoteError::Contradiction { host: response.host(), why });
         }
         let is_inside = |path: &str| path.split('/').all(|part| !matches!(part, "" | "." | ".."));
         let siblings = info.siblings.into_iter().filter(|file| is_inside(&file.rfilename));
@@ -77,22 +77,22 @@ pub(super) fn list(repository: &Repository) -> Result<Listing, RemoteError> {
     })
 }
 
-/// The URL of a file at a commit.
+/// Returns the URL of a file at a commit.
 pub(super) fn file_url(repository: &Repository, commit: &str, path: &str) -> String {
     let endpoint = hub_settings::endpoint();
     let (name, path) = (escape_path(&repository.name), escape_path(path));
     format!("{endpoint}/{name}/resolve/{commit}/{path}")
 }
 
-/// A sentence about a refused request that says what to do.
+/// Returns a sentence about a refused request that says what to do.
 pub(super) fn explain(
-    answer: &mut Answer,
+    response: &mut Response,
     repository: &Repository,
     has_token: bool,
 ) -> RemoteError {
     let Repository { name, revision } = repository;
     let page = format!("{}/{name}", hub_settings::endpoint());
-    let sentence = match (answer.header("x-error-code"), answer.status) {
+    let sentence = match (response.header("x-error-code"), response.status) {
         (Some("GatedRepo"), _) if has_token => format!(
             "access to {name} is restricted and your token has none; accept its terms at {page}"
         ),
@@ -112,7 +112,7 @@ pub(super) fn explain(
             "the Hub does not accept your token; set HF_TOKEN or run `hf auth login`".to_owned()
         }
         (Some("DisabledRepo"), _) => format!("{name} has been disabled by the Hub"),
-        _ => return answer.error(),
+        _ => return response.error(),
     };
     RemoteError::Hub(sentence)
 }

@@ -1,4 +1,4 @@
-//! The environment variables and files by which `huggingface_hub` is set up.
+//! The environment variables and files that configure `huggingface_hub`.
 
 use crate::directories;
 use std::path::PathBuf;
@@ -9,20 +9,20 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-/// The Hub's address, without a slash at its end: `HF_ENDPOINT`.
+/// The Hub's address without a trailing slash: `HF_ENDPOINT`.
 pub(super) fn endpoint() -> String {
     let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     endpoint.trim_end_matches('/').to_owned()
 }
 
-/// Whether a host, with its port, is the Hub.
+/// Returns whether a host, including its port, is the Hub.
 pub(super) fn is_hub(host: &str) -> bool {
     let endpoint = endpoint();
     let hub = endpoint.split_once("://").map_or(endpoint.as_str(), |(_, host)| host);
     host == hub || matches!(host, "huggingface.co" | "www.huggingface.co" | "hf.co")
 }
 
-/// Whether nothing may be fetched: `HF_HUB_OFFLINE`.
+/// Returns whether fetching is forbidden: `HF_HUB_OFFLINE`.
 pub(super) fn is_offline() -> bool {
     let is_set = |name| {
         variable(name).is_some_and(|value| {
@@ -43,7 +43,7 @@ pub(super) fn token() -> Option<String> {
     })
 }
 
-/// The directory of a repository in the local cache.
+/// Returns the directory of a repository in the local cache.
 pub(super) fn cached_repository(name: &str) -> Option<PathBuf> {
     Some(directories::hugging_face()?.join(format!("models--{}", name.replace('/', "--"))))
 }

@@ -1,16 +1,16 @@
-//! URLs as far as redirects need them.
+//! The parts of URLs needed for redirects.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 use ureq::http::Uri;
 
-/// The host of a URL with its port, for messages and comparisons.
+/// Returns the host of a URL with its port, for messages and comparisons.
 pub(super) fn host(url: &str) -> String {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
     authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase()
 }
 
-/// The URL that a `Location` header means, seen from `base`.
+/// Resolves a `Location` header relative to `base`.
 pub(super) fn join(base: &str, location: &str) -> String {
     let scheme = base.split_once("://").map_or("https", |(scheme, _)| scheme);
     let is_absolute = location.find(':').is_some_and(|at| {
@@ -38,8 +38,9 @@ fn authority(url: &str) -> &str {
     rest.split(['/', '?', '#']).next().unwrap_or_default()
 }
 
-/// Whether a URL leads to the public internet: none of its host's addresses is of this machine
-/// or a private network. A host that cannot be resolved counts as public; it cannot be reached.
+/// Returns whether a URL leads to the public internet, that is, whether none of its host's
+/// addresses belongs to this machine or a private network. A host that cannot be resolved counts as
+/// public; it cannot be reached either.
 pub(super) fn is_public(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else { return true };
     let Some(host) = uri.host() else { return true };
@@ -75,7 +76,7 @@ fn is_public_address(address: IpAddr) -> bool {
     }
 }
 
-/// A path with everything escaped that a URL's path must escape.
+/// Percent-encodes a path for a URL.
 pub(super) fn escape_path(path: &str) -> String {
     let mut escaped = String::with_capacity(path.len());
     for byte in path.bytes() {

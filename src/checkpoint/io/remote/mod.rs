@@ -1,8 +1,8 @@
-//! Checkpoints that are read over HTTP: repositories of the Hugging Face Hub, and single files.
+//! Reads checkpoints over HTTP: repositories of the Hugging Face Hub, and single files.
 //!
-//! A remote file has a path like any other, which begins with `hf://`, `https://` or `http://`.
-//! `crate::checkpoint::io::files` sends such paths here; nothing above it knows the difference.
-//! Nothing here knows a checkpoint format.
+//! A remote file has a path that begins with `hf://`, `https://` or `http://`.
+//! `crate::checkpoint::io::files` forwards such paths here; code above it does not distinguish
+//! them. Nothing here knows a checkpoint format.
 
 mod address;
 mod blocks;

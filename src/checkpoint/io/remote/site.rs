@@ -1,4 +1,4 @@
-//! What is at a remote path: files and directories, as far as servers say.
+//! Looks up remote paths: files and directories.
 
 use crate::checkpoint::io::remote::address::{Address, Repository};
 use crate::checkpoint::io::remote::error::RemoteError;
@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-/// What a remote path names.
+/// What is at a remote path.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     File(Arc<RemoteFile>),
@@ -20,8 +20,7 @@ pub(crate) enum Entry {
     Cached(PathBuf),
 }
 
-/// Repositories and files that were met, as they were first seen: one version of each for as
-/// long as the program runs.
+/// Known repositories and files. Each keeps the version that was seen first while the program runs.
 #[derive(Default)]
 struct Sites {
     repositories: HashMap<Repository, Arc<Site>>,
@@ -39,11 +38,11 @@ struct Site {
 
 static SITES: LazyLock<Mutex<Sites>> = LazyLock::new(Mutex::default);
 
-/// What is at a remote path.
+/// Looks up a remote path.
 ///
 /// # Errors
 ///
-/// There is nothing, or the server does not say.
+/// Nothing is at the path, or the server does not response.
 pub(crate) fn entry(path: &Path) -> io::Result<Entry> {
     match address(path)? {
         Address::Hub { repository, path } => {
@@ -59,8 +58,8 @@ pub(crate) fn entry(path: &Path) -> io::Result<Entry> {
     }
 }
 
-/// The names in a remote directory, with whether each is a directory. A plain web server does
-/// not say what it has: there are none.
+/// Lists a remote directory; the value says whether a name is a directory. A plain web server has
+/// no listing, so the result is empty.
 pub(crate) fn names(path: &Path) -> io::Result<BTreeMap<String, bool>> {
     match address(path)? {
         Address::Hub { repository, path } => Ok(site(&repository)?.names(&path)),
@@ -77,7 +76,7 @@ fn site(repository: &Repository) -> Result<Arc<Site>, RemoteError> {
     if let Some(site) = sites.repositories.get(repository) {
         return Ok(site.clone());
     }
-    // Others wait for the listing instead of asking for it too.
+    // Other threads wait for this listing instead of requesting it too.
     let listing = hub::list(repository)?;
     let snapshot = |cache: PathBuf| cache.join("snapshots").join(&listing.commit);
     let cached = hub_settings::cached_repository(&repository.name).map(snapshot);
@@ -112,7 +111,7 @@ impl Site {
         }
     }
 
-    /// Paths below a directory, relative to it.
+    /// Paths inside a directory, relative to it.
     fn below(&self, path: &str) -> impl Iterator<Item = &str> {
         let start = if path.is_empty() { String::new() } else { format!("{path}/") };
         self.listing.files.keys().filter_map(move |file| file.strip_prefix(start.as_str()))
@@ -127,7 +126,7 @@ impl Site {
     }
 }
 
-/// The file at a URL; `None` if there is none. Each URL is asked for once.
+/// Returns the file at a URL; `None` if there is none. Each URL is requested once.
 fn http_file(url: &str) -> Result<Option<Arc<RemoteFile>>, RemoteError> {
     let known = |sites: &Sites| sites.files.get(url).cloned();
     if let Some(known) = known(&SITES.lock().unwrap_or_else(PoisonError::into_inner)) {
@@ -142,7 +141,7 @@ fn http_file(url: &str) -> Result<Option<Arc<RemoteFile>>, RemoteError> {
     Ok(sites.files.entry(url.to_owned()).or_insert(file).clone())
 }
 
-/// What is in the local cache, while nothing may be fetched.
+/// Looks up a path in the local cache when fetching is forbidden.
 fn offline(repository: &Repository, path: &str) -> io::Result<Entry> {
     let directory = hub_settings::cached_repository(&repository.name);
     let directory = directory.filter(|directory| directory.is_dir()).ok_or(RemoteError::Offline)?;
