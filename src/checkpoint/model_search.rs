@@ -121,7 +121,8 @@ mod tests {
     fn listed(root: &Path) -> Vec<(String, Format, u64)> {
         let models = find_models(root);
         let short = |found: FoundModel| {
-            let path = found.path.strip_prefix(root).expect("beneath").display().to_string();
+            let path =
+                found.path.strip_prefix(root).expect("inside the root").display().to_string();
             (path, found.format, found.bytes)
         };
         models.found.into_iter().map(short).collect()
@@ -160,7 +161,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn links_that_lead_in_circles_are_not_followed_and_depth_is_bounded() {
+    fn circular_links_are_not_followed_and_depth_is_limited() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path();
         std::os::unix::fs::symlink(root, root.join("circle")).expect("linked");

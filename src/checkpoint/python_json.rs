@@ -69,7 +69,7 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn bare_words_survive_being_read_and_written() {
+    fn literals_survive_reading_and_writing() {
         let text = r#"{"a": Infinity, "b": [-Infinity, NaN, 1.0], "NaN \" Infinity": "NaN"}"#;
         let value: Value = serde_json::from_str(&to_json(text)).expect("JSON");
         let again = from_json(serde_json::to_string(&value).expect("text"));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_documents_stay_broken() {
+    fn invalid_documents_stay_invalid() {
         for text in [r#"{"a": Infinit}"#, r#"{"a": "NaN"#, "NaN NaN", r#"{NaN: 1"#] {
             assert!(serde_json::from_str::<Value>(&to_json(text)).is_err(), "{text}");
         }

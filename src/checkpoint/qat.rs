@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn observers_are_known_by_the_parts_of_their_names() {
+    fn observers_are_recognized_by_name() {
         for (name, expected) in [
             ("conv.activation_post_process.min_val", Some(("conv", OUTPUT_OBSERVER, "min_val"))),
             (

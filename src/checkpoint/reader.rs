@@ -58,7 +58,7 @@ impl<'c> Reader<'c> {
         Ok(read?.map(|float| (float, self.buffer.as_slice())))
     }
 
-    /// Calls `look` with the elements `range` of a tensor as little-endian bytes of the given
+    /// Calls `read` with the elements `range` of a tensor as little-endian bytes of the given
     /// float type: mapped memory where possible, else a copy. `None` for a tensor that has no
     /// float elements.
     pub fn with_bytes<T>(

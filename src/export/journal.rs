@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn retracted_records_are_gone_for_good() {
+    fn retracted_records_stay_removed() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("journal");
         let (journal, _) = open(&path, 1);

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_family_is_one_pattern_and_a_part_of_it_is_one_each() {
+    fn a_complete_family_gets_one_pattern_and_a_partial_one_a_pattern_per_layer() {
         let all = set(&[
             "model.layers.0.mlp.up_proj",
             "model.layers.1.mlp.up_proj",
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_not_a_part_of_another() {
+    fn a_number_does_not_match_a_longer_one() {
         let all: BTreeSet<String> =
             (0..12).map(|i| format!("bert.encoder.layer.{i}.output.dense")).collect();
         let all = &all | &set(&["bert.encoder.layer.1.attention.output.dense"]);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_name_in_another_tower_is_not_hit() {
+    fn the_same_name_in_another_tower_is_not_matched() {
         let all = set(&["model.layers.0.fc1", "vision.layers.0.fc1", "model.layers.0.fc2"]);
         let found = patterns(&set(&["model.layers.0.fc1"]), &all, None).expect("proved");
         let pattern = found[0].strip_prefix("re:").expect("a regex");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn attention_of_bert_is_named_as_in_vllm_too() {
+    fn attention_of_bert_also_has_its_name_in_vllm() {
         let layers =
             ["query", "key", "value"].map(|l| format!("encoder.layer.0.attention.self.{l}"));
         let all: BTreeSet<String> = layers.into_iter().collect();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_cannot_be_told_apart_are_refused() {
+    fn layers_that_no_pattern_distinguishes_are_refused() {
         let all = set(&["model.fc1", "transformer.fc1"]);
         let error = patterns(&set(&["model.fc1"]), &all, None).expect_err("ambiguous");
         assert!(error.contains("transformer.fc1"), "{error}");

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn infinite_source_values_are_no_overflow() {
+    fn infinite_source_values_are_not_an_overflow() {
         let before: Vec<u8> =
             [1f32, f32::INFINITY, 65504.0, -70000.0, 1e9].map(f32::to_le_bytes).concat();
         let after: Vec<u8> =

@@ -98,7 +98,7 @@ mod tests {
             assert_eq!(byte, expected, "at {at}");
         }
         // A truncated source shares nothing.
-        File::options().write(true).open(&source).and_then(|f| f.set_len(100)).expect("cuts");
+        File::options().write(true).open(&source).and_then(|f| f.set_len(100)).expect("truncates");
         assert_eq!(share(&from, start, &to, at, length), 0..0);
     }
 }

@@ -82,11 +82,11 @@ mod tests {
                 let why = write(&source, device, true).expect_err("a device");
                 assert!(why.contains("is not a regular file"), "{why}");
             }
-            fs::remove_file(link).expect("goes");
+            fs::remove_file(link).expect("is removed");
         }
         let failed = write_text(&source, &out, true, |_| Err(io::Error::other("full")));
         assert!(failed.is_err_and(|error| error.to_string().contains("full")));
-        assert_eq!(fs::read(&out).expect("as before"), b"new");
+        assert_eq!(fs::read(&out).expect("is unchanged"), b"new");
         assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 1, "nothing left over");
     }
 

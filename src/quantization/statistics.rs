@@ -298,14 +298,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn merging_counts_from_where_the_first_part_ended() {
+    fn merging_offsets_the_index_of_non_finite_elements() {
         let mut a = Range { count: 10, min: -1.0, max: 2.0, ..Range::default() };
         a.merge(&Range { count: 5, nan: 1, first_non_finite: Some(3), ..Range::default() });
         assert_eq!((a.count, a.first_non_finite, a.absmax()), (15, Some(13), 2.0));
     }
 
     #[test]
-    fn zeros_lose_nothing_and_point_nowhere() {
+    fn zeros_have_no_noise_and_no_cosine_similarity() {
         let e = ErrorSums { count: 4, ..ErrorSums::default() }.statistics();
         assert_eq!((e.mse, e.sqnr_db), (0.0, f64::INFINITY));
         assert!(e.cosine_similarity.is_nan() && e.relative_error.is_nan());

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_fill_whole_bytes_or_are_refused() {
+    fn sizes_that_are_not_whole_bytes_are_refused() {
         assert_eq!(DType::F4.bytes_for(6), Some(3));
         assert_eq!(DType::F4.bytes_for(5), None);
         assert_eq!(DType::F6E2M3.bytes_for(4), Some(3));

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_e2m1_is_that_of_the_owner() {
+    fn the_nearest_e2m1_is_that_of_compressed_tensors() {
         let bounds = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
         for (low, bound) in (0u32..).zip(bounds) {
             let even = low + (low & 1);

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_share_a_text_and_are_told_apart() {
+    fn names_share_one_text() {
         let mut names = Names::default();
         let [first, empty, third, same] = ["größe", "", "a.b", "a.b"].map(|name| names.push(name));
         names.finish();

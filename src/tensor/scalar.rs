@@ -15,7 +15,7 @@ pub enum Scalar {
 
 impl Scalar {
     /// Parses one little-endian element; `None` for a type whose elements are not whole bytes or
-    /// whose name is unknown.
+    /// that is only known by its name.
     pub fn read(dtype: &DType, raw: &[u8]) -> Option<Scalar> {
         if let Some(float) = dtype.float() {
             return read_f64(float, raw, 0).map(Scalar::Float);

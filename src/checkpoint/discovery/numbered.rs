@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbered_names_are_taken_apart_and_put_together() {
+    fn numbered_names_are_parsed_and_formatted() {
         let part = NumberedName::parse("model.fp16-00002-of-00013.safetensors").expect("numbered");
         assert_eq!((part.prefix.as_str(), part.number, part.count), ("model.fp16", 2, 13));
         assert_eq!(part.name(11), "model.fp16-00011-of-00013.safetensors");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_ranks_are_known_by_their_names() {
+    fn files_of_ranks_are_recognized_by_name() {
         for name in
             ["shard-00001-model-00001-of-00001.safetensors", "shard-12-model-02-of-03.safetensors"]
         {

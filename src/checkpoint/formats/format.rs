@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_are_known_by_their_first_bytes() {
+    fn formats_are_detected_by_their_first_bytes() {
         let of = |bytes: &[u8]| Format::of(&Source::memory("m", bytes.to_vec().leak()));
         // `{` is also the low byte of 123 tensors.
         for (start, format) in [

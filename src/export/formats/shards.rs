@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_changes_only_as_far_as_alignment_asks() {
+    fn entries_are_reordered_only_for_alignment() {
         let id = TensorId(0);
         let quantizer =
             Quantizer { calibration: Calibration::MinMax, scheme: QuantizationScheme::PER_TENSOR };

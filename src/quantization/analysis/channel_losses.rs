@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn channels_in_several_parts_are_summed_and_the_worst_is_found() {
-        let mut losses = ChannelLosses::new(ChannelDetail::All).expect("asked for");
+        let mut losses = ChannelLosses::new(ChannelDetail::All).expect("is computed");
         let part = |signal, noise| Loss { signal, noise };
         losses.add(0, part(100.0, 1.0));
         losses.add(1, part(50.0, 1.0));

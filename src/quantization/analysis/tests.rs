@@ -45,7 +45,7 @@ fn from_errors(analyzer: &TensorAnalyzer) -> bool {
 /// `exact` says that the moments come from f64 sums instead of the error sums.
 fn assert_statistics(analysis: &Analysis, dtype: FloatType, bytes: &[u8], exact: bool) {
     let (expected, found) =
-        (kernels::moments(dtype, bytes).statistics(), analysis.statistics.expect("asked for"));
+        (kernels::moments(dtype, bytes).statistics(), analysis.statistics.expect("is computed"));
     assert_eq!((found.count, found.zeros), (expected.count, expected.zeros), "{dtype:?}");
     assert_eq!((found.nan, found.inf), (expected.nan, expected.inf), "{dtype:?}");
     // Far less than the standard error of the mean.
@@ -92,7 +92,7 @@ fn assert_figures_are_those_of_the_quantized_tensor(
             noise += (x - hat).powi(2);
             levels.insert(q);
         }
-        let error = found.error.expect("asked for");
+        let error = found.error.expect("is computed");
         assert_eq!(error.count, shape.elements(), "{what}");
         assert_eq!(error.levels.count() as usize, levels.len(), "{what}");
         assert!((error.noise - noise).abs() <= 1e-6 * noise, "{what}: {} {noise}", error.noise);
@@ -128,7 +128,7 @@ fn a_small_deviation_far_from_zero_is_exact() {
         let spec = spec_for(&SCHEMES[..1], Calibration::MinMax);
         let analyzer = TensorAnalyzer::new(&spec, dtype, &shape, None);
         assert!(from_errors(&analyzer) && analyzer.chunks() > 1);
-        let found = run_in_memory(&analyzer, dtype, &bytes).statistics.expect("asked for");
+        let found = run_in_memory(&analyzer, dtype, &bytes).statistics.expect("is computed");
         let expected = kernels::moments(dtype, &bytes).statistics();
         assert!((found.std / expected.std - 1.0).abs() < 1e-6, "{dtype:?} {found:?}");
     }
@@ -174,7 +174,7 @@ fn learned_scales_are_used_by_channel() {
                         continue;
                     }
                     assert_eq!(calibration, Calibration::Learned, "{what}");
-                    let all = found.scales.all.expect("asked for");
+                    let all = found.scales.all.expect("is computed");
                     let groups = scheme.groups(&shape);
                     assert_eq!(all.len() as u64, groups.count(), "{what}");
                     let mut noise = 0.0;
@@ -188,7 +188,7 @@ fn learned_scales_are_used_by_channel() {
                         let params = Quantization { scale, qtype, rounding: Rounding::HalfEven };
                         noise += kernels::error(dtype, &bytes[run], params).noise;
                     }
-                    let error = found.error.expect("asked for");
+                    let error = found.error.expect("is computed");
                     assert!((error.noise - noise).abs() <= 1e-6 * noise, "{what}");
                 }
             }
@@ -219,11 +219,11 @@ fn losses_of_channels_add_up_and_the_worst_is_found() {
                 let (loss, found) = (loss.result.as_ref(), found.result.as_ref());
                 let (loss, found) = (loss.expect("ok"), found.expect("ok"));
                 assert_eq!((&loss.scales, loss.error), (&found.scales, None), "{what}");
-                let (a, b) = (loss.loss.expect("asked"), found.loss().expect("asked"));
+                let (a, b) = (loss.loss.expect("is computed"), found.loss().expect("is computed"));
                 assert!((a.noise - b.noise).abs() <= 1e-6 * b.noise, "{what}");
                 assert!((a.signal - b.signal).abs() <= 1e-6 * b.signal, "{what}");
                 let (a, b) = (loss.channels.as_ref(), found.channels.as_ref());
-                let (a, b) = (a.expect("asked").all(), b.expect("asked").all());
+                let (a, b) = (a.expect("is computed").all(), b.expect("is computed").all());
                 assert_eq!(a.len(), b.len(), "{what}");
                 for (a, b) in a.iter().zip(b) {
                     assert!((a.noise - b.noise).abs() <= 1e-6 * b.noise, "{what}");
@@ -235,10 +235,11 @@ fn losses_of_channels_add_up_and_the_worst_is_found() {
                 let (plain, found) = (plain.expect("ok"), found.expect("ok"));
                 assert_eq!(plain.scales, found.scales, "{what}");
                 assert_eq!(plain.channels, None);
-                let (plain, error) = (plain.error.expect("asked"), found.error.expect("asked"));
+                let (plain, error) =
+                    (plain.error.expect("is computed"), found.error.expect("is computed"));
                 assert!((plain.noise - error.noise).abs() <= 1e-6 * plain.noise, "{what}");
                 assert_eq!((plain.levels, plain.zeroed), (error.levels, error.zeroed), "{what}");
-                let channels = found.channels.as_ref().expect("asked");
+                let channels = found.channels.as_ref().expect("is computed");
                 assert_eq!(channels.all().len() as u64, shape.channels(), "{what}");
                 let sum: f64 = channels.all().iter().map(|channel| channel.noise).sum();
                 assert!((sum - error.noise).abs() <= 1e-9 * sum, "{what}");
@@ -268,7 +269,8 @@ fn blocks_measured_together_equal_blocks_measured_alone() {
                 let alone = outcomes(&[*scheme]).remove(0).result.expect("ok");
                 let together = together.result.expect("ok");
                 assert_eq!(alone.scales, together.scales, "{dtype:?} {dims:?} {scheme}");
-                let (a, b) = (alone.error.expect("asked"), together.error.expect("asked"));
+                let (a, b) =
+                    (alone.error.expect("is computed"), together.error.expect("is computed"));
                 assert!((a.noise - b.noise).abs() <= 1e-6 * a.noise, "{dtype:?} {dims:?}");
                 assert_eq!((a.levels, a.zeroed, a.count), (b.levels, b.zeroed, b.count));
             }
@@ -287,7 +289,7 @@ fn the_mse_calibration_has_no_more_error_than_any_candidate() {
             let analyzer = TensorAnalyzer::with_chunk_bytes(&spec, dtype, &shape, None, 1 << 13);
             let analysis = run_in_memory(&analyzer, dtype, &bytes);
             let outcome = analysis.outcomes.into_iter().next().expect("one");
-            outcome.result.expect("quantizable").error.expect("asked for").noise
+            outcome.result.expect("quantizable").error.expect("is computed").noise
         };
         let least = noise(Calibration::Mse);
         assert!(least < noise(Calibration::MinMax), "{dtype:?}");
@@ -309,14 +311,14 @@ fn the_histogram_is_that_of_the_elements() {
             ..spec_for(&[QuantizationScheme::PER_TENSOR], Calibration::MinMax)
         };
         let analysis = analyze(&spec, dtype, &Shape::vector(n), &bytes);
-        let counted = analysis.histogram.expect("asked for");
+        let counted = analysis.histogram.expect("is computed");
         assert_eq!(counted, ValueHistogram::of(dtype, &bytes));
         if counted.is_exact() {
             let again = spec.outcome_of(&counted, spec.quantizers[0]);
             let (again, first) = (again.result.expect("ok"), &analysis.outcomes[0].result);
             let first = first.as_ref().expect("ok");
             assert_eq!(again.scales, first.scales);
-            let noise = |q: &Quantized| q.error.expect("asked for").noise;
+            let noise = |q: &Quantized| q.error.expect("is computed").noise;
             assert!((noise(&again) / noise(first) - 1.0).abs() < 1e-6);
         }
     }
@@ -347,7 +349,7 @@ fn an_element_that_is_not_finite_is_reported_by_its_index() {
 
 /// Presets give the same result as encoding and decoding each row separately.
 #[test]
-fn presets_are_measured_from_what_they_restore() {
+fn errors_of_presets_are_those_of_dequantized_rows() {
     let shape = Shape::new([160u64, 256]).expect("fits");
     let values: Vec<f32> =
         (0..shape.elements()).map(|i| ((i * i % 977) as f32 / 977.0 - 0.4) * 0.1).collect();
@@ -388,7 +390,7 @@ fn presets_are_measured_from_what_they_restore() {
                 let loss = found.loss().expect("measured");
                 assert!((loss.noise / noise - 1.0).abs() < 1e-12, "{preset}");
                 assert!(noise > 0.0, "{preset}");
-                let channels = found.channels.as_ref().expect("asked for").all();
+                let channels = found.channels.as_ref().expect("is computed").all();
                 assert_eq!(channels.len(), rows.len(), "{preset}");
                 for (channel, row) in channels.iter().zip(rows) {
                     assert!((channel.noise - row).abs() <= 1e-12 * row, "{preset}");

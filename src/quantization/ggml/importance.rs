@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_debug_text_tells_values_apart() {
+    fn the_debug_text_distinguishes_values() {
         let of = |value: f32| {
             let tensors = BTreeMap::from([(TensorId(3), vec![1.0, value])]);
             Importance::new(ImportanceOrigin::default(), tensors)

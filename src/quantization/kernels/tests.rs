@@ -211,7 +211,7 @@ fn moments_and_range_of_every_length_and_every_kind_of_value() {
 }
 
 #[test]
-fn the_first_of_many_non_finite_elements_is_found_anywhere() {
+fn the_first_non_finite_element_is_found_anywhere() {
     let mut random = Random(2);
     for dtype in TYPES {
         for first in [0, 1, 15, 16, 31, 4095, 16_383, 16_384, 16_400, 39_999] {

@@ -65,7 +65,7 @@ fn tensors_and_values_are_listed() {
         .u32(1)
         .tensor("b", &[64, 2], 12, 0)
         .read()
-        .expect_err("its rows are no multiple of 256");
+        .expect_err("its rows are not a multiple of 256");
     assert!(found.to_string().contains("not a multiple of the 256"), "{found}");
 
     let found = header(3, 3, 2)

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_come_in_the_order_of_their_data() {
+    fn tensors_are_sorted_by_data_offset() {
         let header = parsed(
             r#"{"b":{"dtype":"F32","shape":[2],"data_offsets":[2,10]},"__metadata__":{"format":"pt"},"a\n":{"dtype":"BF16","shape":[],"data_offsets":[0,2]}}"#,
             10,

@@ -314,7 +314,7 @@ mod tests {
             let leased = lease_bytes(&mut mapped, 0..LENGTH).expect("mapped");
             let seen = leased.with_bytes(|bytes| {
                 scope.spawn(|| {
-                    File::create(&path).expect("opens, and cuts it off");
+                    File::create(&path).expect("truncates");
                     has_written.store(true, SeqCst);
                 });
                 std::thread::sleep(Duration::from_millis(100));
@@ -363,7 +363,7 @@ mod tests {
         let window = Window::new(&file, &bytes).expect("mapped");
         assert_eq!(window.bytes(&bytes).iter().max(), Some(&250));
         assert!(!window.watch.is_lost());
-        File::options().write(true).open(&path).and_then(|f| f.set_len(1)).expect("cuts it off");
+        File::options().write(true).open(&path).and_then(|f| f.set_len(1)).expect("truncates");
         assert_eq!(window.bytes(&bytes).iter().max(), Some(&0));
         assert!(window.watch.is_lost() && !other.watch.is_lost());
         // A new mapping at the same address is watched as well.
@@ -392,7 +392,7 @@ mod tests {
         let file = File::open(&path).expect("opens");
         let watched = Window::new(&file, &(0..LENGTH)).expect("mapped");
         let memory = Memory::map(&file, 0, LENGTH as usize).expect("mapped");
-        File::options().write(true).open(&path).and_then(|f| f.set_len(0)).expect("cuts it off");
+        File::options().write(true).open(&path).and_then(|f| f.set_len(0)).expect("truncates");
         assert_eq!(watched.bytes(&(0..LENGTH)).iter().max(), Some(&0));
         // SAFETY: the memory is not readable; the test expects the resulting SIGBUS.
         let never = unsafe { memory.at.read_volatile() };

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_hub_are_taken_apart() {
+    fn addresses_of_the_hub_are_parsed() {
         assert_eq!(hub("hf://org/name"), parts("org/name", "main", ""));
         assert_eq!(hub("hf://org/name/"), parts("org/name", "main", ""));
         assert_eq!(hub("hf:/org/name/a/b.gguf"), parts("org/name", "main", "a/b.gguf"));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_refused() {
         for text in [
             "hf://name",
             "hf://org/",

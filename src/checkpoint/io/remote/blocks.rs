@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_reaches_every_reader_and_is_not_asked_for_again_at_once() {
+    fn an_error_reaches_every_reader_and_is_not_retried_immediately() {
         struct Gone(AtomicUsize);
         impl Fetch for Gone {
             fn fetch(&self, _: Range<u64>) -> Result<Vec<u8>, RemoteError> {

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locations_are_joined_as_browsers_join_them() {
+    fn locations_are_resolved_as_in_browsers() {
         let base = "https://host:8080/a/b?q=1";
         for (location, expected) in [
             ("https://other/x", "https://other/x"),
