@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 /// Maximum size of a `config.json` in bytes.
-const LIMIT: u64 = 64 << 20;
+const CONFIG_LIMIT: u64 = 64 << 20;
 
 /// The keys of `config.json` that describe the quantization.
 pub(crate) const QUANTIZATION_KEYS: [&str; 3] =
@@ -142,8 +142,8 @@ pub(crate) fn text(path: &Path) -> Option<std::io::Result<String>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return None,
         Err(e) => return Some(Err(e)),
     };
-    if length > LIMIT {
-        let why = format!("it has {length} bytes, more than the limit of {LIMIT}");
+    if length > CONFIG_LIMIT {
+        let why = format!("it has {length} bytes, more than the limit of {CONFIG_LIMIT}");
         return Some(Err(std::io::Error::new(ErrorKind::InvalidData, why)));
     }
     let text = |bytes| {

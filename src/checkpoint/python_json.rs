@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 
 /// The literals, longest first.
-const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+const LITERALS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
 /// Marks a string that represents a literal. Private-use characters do not occur in configs.
-const MARK: &str = "\u{F8FE}\u{F8FF}";
+const LITERAL_MARK: &str = "\u{F8FE}\u{F8FF}";
 
 /// Converts the literals to marked strings, so that the text is standard JSON. Drops a byte-order
 /// mark at the start.
@@ -24,9 +24,9 @@ pub(crate) fn to_json(text: &str) -> Cow<'_, str> {
     while let Some(first) = rest.chars().next() {
         let length = match first {
             '"' => string_length(rest),
-            _ => match WORDS.iter().find(|word| rest.starts_with(**word)) {
+            _ => match LITERALS.iter().find(|word| rest.starts_with(**word)) {
                 Some(word) => {
-                    json.extend(["\"", MARK, word, "\""]);
+                    json.extend(["\"", LITERAL_MARK, word, "\""]);
                     rest = rest.get(word.len()..).unwrap_or_default();
                     continue;
                 }
@@ -57,10 +57,12 @@ fn string_length(text: &str) -> usize {
 
 /// Converts marked strings in JSON text back to literals.
 pub(crate) fn from_json(json: String) -> String {
-    if !json.contains(MARK) {
+    if !json.contains(LITERAL_MARK) {
         return json;
     }
-    WORDS.iter().fold(json, |json, word| json.replace(&format!("\"{MARK}{word}\""), word))
+    LITERALS
+        .iter()
+        .fold(json, |json, word| json.replace(&format!("\"{LITERAL_MARK}{word}\""), word))
 }
 
 #[cfg(test)]

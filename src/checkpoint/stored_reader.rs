@@ -13,10 +13,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Maximum number of open files: the parts of one tensor may be in several.
-const OPEN_FILES: usize = 4;
+const MAX_OPEN_FILES: usize = 4;
 
 /// Maximum number of panels: a transposed packed format needs one per part.
-const PANELS: usize = 4;
+const MAX_PANELS: usize = 4;
 
 /// Size of a panel in bytes, unless a single chunk needs more.
 const PANEL_BYTES: u64 = 2 << 20;
@@ -342,7 +342,7 @@ impl<'c> StoredReader<'c> {
                     Some(place) => self.open_before.remove(place).1,
                     None => source.open().map_err(|e| e.about(tensor))?,
                 };
-                if self.open_before.len() >= OPEN_FILES {
+                if self.open_before.len() >= MAX_OPEN_FILES {
                     self.open_before.remove(0);
                 }
                 handle
@@ -388,7 +388,7 @@ impl<'c> StoredReader<'c> {
                 bytes.extend_from_slice(&row_bytes_read);
             }
         }
-        if self.panels.len() >= PANELS {
+        if self.panels.len() >= MAX_PANELS {
             self.panels.pop_front();
         }
         let panel = Arc::new(Panel { stored: id, rows, columns, bytes });

@@ -5,10 +5,10 @@ use crate::tensor::Shape;
 use std::ops::Range;
 
 /// Bytes read at a time if there are gaps between the elements.
-const SPAN: u64 = 1 << 18;
+const READ_BYTES: u64 = 1 << 18;
 
 /// Gaps up to this many bytes are read and discarded rather than skipped.
-const NEAR: u64 = 256;
+const MAX_GAP: u64 = 256;
 
 /// Maximum total bytes of a view that repeats elements, unless its storage is larger.
 const REPEATED_LIMIT: u64 = 256 << 20;
@@ -259,7 +259,7 @@ impl Gather<'_, '_> {
             let out = self.out.get_mut(start..end).unwrap_or_default();
             return (self.read)(from, out);
         }
-        let at_once = if run.from <= NEAR { (SPAN / run.from.max(1)).max(1) } else { 1 };
+        let at_once = if run.from <= MAX_GAP { (READ_BYTES / run.from.max(1)).max(1) } else { 1 };
         let mut done = 0;
         while done < run.length {
             let count = at_once.min(run.length - done);

@@ -28,7 +28,7 @@ const COPY_BYTES: usize = 1 << 20;
 
 /// Minimum number of finished bytes for keeping an output from local files after a failure. Data
 /// from a server is always kept.
-const KEPT_BYTES: u64 = 64 << 20;
+const MIN_KEPT_BYTES: u64 = 64 << 20;
 
 /// An output under construction. If it is dropped before [`AtomicOutput::commit`], it is removed,
 /// or kept for the next save to the same path.
@@ -230,7 +230,7 @@ impl AtomicOutput {
         let opened = file.and_then(|file| Journal::open(&path, &identity, file));
         let (journal, earlier) = opened.map_err(fail)?;
         self.journal = Some(journal);
-        self.on_drop = OnDrop::KeepFrom(if checkpoint.is_remote() { 1 } else { KEPT_BYTES });
+        self.on_drop = OnDrop::KeepFrom(if checkpoint.is_remote() { 1 } else { MIN_KEPT_BYTES });
         if let EarlierSave::Unfit(why) = earlier {
             self.unfit = Some(why);
         }

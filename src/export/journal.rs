@@ -426,9 +426,9 @@ fn head(identity: &JournalIdentity) -> io::Result<Vec<u8>> {
 /// Reads the head of a journal and compares it with `identity`.
 fn read_head(file: &File, identity: &JournalIdentity) -> EarlierSave {
     /// Maximum size of a head.
-    const LIMIT: u64 = 1 << 12;
+    const HEAD_LIMIT: u64 = 1 << 12;
     let mut bytes = Vec::new();
-    if file.take(LIMIT).read_to_end(&mut bytes).is_err() || bytes.is_empty() {
+    if file.take(HEAD_LIMIT).read_to_end(&mut bytes).is_err() || bytes.is_empty() {
         return EarlierSave::None;
     }
     let found = || -> Option<JournalIdentity> {

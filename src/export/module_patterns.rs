@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Prefixes of module names that a loader may add or drop: the name of the base model in a model
 /// with a head.
-const BASES: [&str; 17] = [
+const BASE_PREFIXES: [&str; 17] = [
     "model",
     "transformer",
     "language_model",
@@ -104,7 +104,7 @@ struct BaseModelNames {
 
 impl BaseModelNames {
     fn new(model_type: Option<&str>) -> BaseModelNames {
-        let mut names: Vec<String> = BASES.map(str::to_owned).to_vec();
+        let mut names: Vec<String> = BASE_PREFIXES.map(str::to_owned).to_vec();
         if let Some(model_type) = model_type {
             let name = model_type.replace('-', "_");
             if !names.contains(&name) {

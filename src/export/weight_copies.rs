@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Directories with another form of the model, its history, or training data.
-const DIRECTORIES: [&str; 12] = [
+const COPY_DIRECTORIES: [&str; 12] = [
     ".git",
     ".cache",
     "original",
@@ -24,7 +24,7 @@ const DIRECTORIES: [&str; 12] = [
 
 /// Files in the model's directory that hold its weights for another loader, its training state, or
 /// an index of either.
-const NAMES: [&str; 28] = [
+const COPY_NAMES: [&str; 28] = [
     "consolidated*.safetensors",
     "consolidated*.pth",
     "consolidated*.pt",
@@ -56,7 +56,8 @@ const NAMES: [&str; 28] = [
 ];
 
 /// Extensions of files whose tensors are compared with the model's.
-const READABLE: [&str; 9] = ["safetensors", "bin", "pt", "pth", "th", "ckpt", "npz", "bpk", "gguf"];
+const COMPARABLE_EXTENSIONS: [&str; 9] =
+    ["safetensors", "bin", "pt", "pth", "th", "ckpt", "npz", "bpk", "gguf"];
 
 /// Describes the model's weights for Mistral's own loader, which reads `consolidated*`.
 const MISTRAL_PARAMS: &str = "params.json";
@@ -73,7 +74,7 @@ pub(crate) struct WeightCopies<'c> {
 impl<'c> WeightCopies<'c> {
     pub(crate) fn new(checkpoint: &'c Checkpoint) -> WeightCopies<'c> {
         // The patterns are constant and valid.
-        let [directories, names] = [&DIRECTORIES[..], &NAMES]
+        let [directories, names] = [&COPY_DIRECTORIES[..], &COPY_NAMES]
             .map(|patterns| glob_set(patterns).unwrap_or_else(|_| GlobSet::empty()));
         let stored = checkpoint.all_stored();
         let shapes = stored.map(|(_, stored)| (stored.name.as_str(), stored.shape.dims()));
@@ -97,7 +98,7 @@ impl<'c> WeightCopies<'c> {
             && !(self.is_gguf && has_extension(relative, "gguf"));
         let is_copy = is_beside_model && self.names.is_match(relative)
             || relative == Path::new(MISTRAL_PARAMS) && has_consolidated(file)
-            || READABLE.iter().any(|extension| has_extension(relative, extension))
+            || COMPARABLE_EXTENSIONS.iter().any(|extension| has_extension(relative, extension))
                 && self.shares_tensors(file);
         is_copy.then(|| relative.to_owned())
     }

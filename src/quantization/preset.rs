@@ -45,7 +45,7 @@ pub enum PresetGroup {
 const DEFAULT_GROUP: u32 = 128;
 
 /// Rows and columns of a block of [`Preset::Fp8Block`].
-const BLOCK: u32 = 128;
+const FP8_BLOCK: u32 = 128;
 
 impl Preset {
     /// All presets, each with its default group.
@@ -105,7 +105,7 @@ impl Preset {
             Preset::W8A16(columns) | Preset::W4A16(columns) | Preset::W4A16Asym(columns) => {
                 PresetGroup::Columns(columns)
             }
-            Preset::Fp8Block => PresetGroup::Block(BLOCK),
+            Preset::Fp8Block => PresetGroup::Block(FP8_BLOCK),
             Preset::Nvfp4A16 => PresetGroup::Columns(16),
             Preset::Mxfp4A16 | Preset::Mxfp8A16 => PresetGroup::Columns(32),
         }
@@ -120,7 +120,7 @@ impl Preset {
     /// Rows that must be encoded together, counted from the start of a matrix.
     pub(crate) fn rows_together(self) -> u64 {
         match self {
-            Preset::Fp8Block => BLOCK.into(),
+            Preset::Fp8Block => FP8_BLOCK.into(),
             // A word holds the zero points of eight rows.
             Preset::W4A16Asym(_) => 8,
             _ => 1,

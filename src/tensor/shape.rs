@@ -33,12 +33,12 @@ impl Hash for Shape {
 #[derive(Clone)]
 pub enum Dims {
     /// The number of dimensions, and an array that starts with them.
-    Few(u8, [u64; FEW]),
+    Few(u8, [u64; INLINE_DIMS]),
     /// More dimensions than fit the array.
     Many(Vec<u64>),
 }
 
-const FEW: usize = 4;
+const INLINE_DIMS: usize = 4;
 
 impl Dims {
     /// The dimensions.
@@ -70,7 +70,7 @@ impl Dims {
 
 impl Default for Dims {
     fn default() -> Dims {
-        Dims::Few(0, [0; FEW])
+        Dims::Few(0, [0; INLINE_DIMS])
     }
 }
 

@@ -4,7 +4,7 @@ use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::io::source::{Source, SourceHandle};
 use std::ops::Range;
 
-const WINDOW: u64 = 1 << 16;
+const WINDOW_BYTES: u64 = 1 << 16;
 
 /// A position in a source that moves forward. It never reads past the end of the file or past
 /// `limit`, and never allocates more than the file holds.
@@ -70,7 +70,7 @@ impl<'s> Cursor<'s> {
         match held {
             Some(held) => out.copy_from_slice(held),
             None => {
-                let length = self.remaining().min(WINDOW);
+                let length = self.remaining().min(WINDOW_BYTES);
                 self.window.resize(length as usize, 0);
                 self.window_start = self.at;
                 self.source.read_exact(&self.handle, &mut self.window, self.at)?;

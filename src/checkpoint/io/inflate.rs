@@ -7,8 +7,8 @@ use flate2::{Decompress, FlushDecompress, Status};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-const INPUT: u64 = 1 << 16;
-const SCRATCH: usize = 1 << 16;
+const INPUT_BYTES: u64 = 1 << 16;
+const SKIP_BYTES: usize = 1 << 16;
 
 /// One forward pass through a deflated byte range of a file.
 pub(crate) struct Inflater {
@@ -47,7 +47,7 @@ impl Inflater {
     pub(crate) fn read(&mut self, at: u64, out: &mut [u8], read: &mut Read) -> Result<()> {
         let mut scratch = Vec::new();
         while self.at < at {
-            let length = (at - self.at).min(SCRATCH as u64) as usize;
+            let length = (at - self.at).min(SKIP_BYTES as u64) as usize;
             scratch.resize(length, 0);
             self.fill(&mut scratch, read)?;
         }
@@ -57,7 +57,7 @@ impl Inflater {
     fn fill(&mut self, mut out: &mut [u8], read: &mut Read) -> Result<()> {
         while !out.is_empty() {
             if self.used == self.input.len() && self.next < self.range.end {
-                let length = (self.range.end - self.next).min(INPUT);
+                let length = (self.range.end - self.next).min(INPUT_BYTES);
                 self.input.resize(length as usize, 0);
                 read(self.next, &mut self.input)?;
                 self.next += length;

@@ -15,10 +15,10 @@ use crate::tensor::{DType, FloatType, Shape};
 use std::collections::BTreeSet;
 
 /// Block size if the configuration does not give it.
-const BLOCK: u64 = 128;
+const DEFAULT_BLOCK: u64 = 128;
 
 /// Group sizes accepted for a grid of `[rows, groups]` without a configuration.
-const GROUPS: [u64; 5] = [16, 32, 64, 128, 256];
+const PLAUSIBLE_GROUPS: [u64; 5] = [16, 32, 64, 128, 256];
 
 /// Supported quantization methods.
 const METHODS: [&str; 4] = ["fp8", "fbgemm_fp8", "compressed-tensors", "modelopt"];
@@ -269,13 +269,13 @@ fn division(
         }
         ([], &[n, groups] | &[n, groups, 1]) if n == rows && groups > 1 && !inverse => {
             let group = columns.checked_div(groups).filter(|n| n * groups == columns);
-            if let Some(group) = group.filter(|group| GROUPS.contains(group)) {
+            if let Some(group) = group.filter(|group| PLAUSIBLE_GROUPS.contains(group)) {
                 return Ok(Division::Groups(group));
             }
         }
         _ => {}
     }
-    blocks(scale, leading, rows, columns, BLOCK, BLOCK)
+    blocks(scale, leading, rows, columns, DEFAULT_BLOCK, DEFAULT_BLOCK)
 }
 
 /// Returns the division for a strategy of compressed-tensors; an error if the scales have another
@@ -338,7 +338,8 @@ fn blocks(
 fn tiles(rows: u64, columns: u64, down: u64, across: u64) -> Result<Division, String> {
     let fits = |all: u64, count: u64, side: u64| side > 0 && all.div_ceil(side) == count;
     let even = |all: u64, count: u64| all.checked_div(count).filter(|side| side * count == all);
-    let sides = [(Some(BLOCK), Some(BLOCK)), (even(rows, down), even(columns, across))];
+    let sides =
+        [(Some(DEFAULT_BLOCK), Some(DEFAULT_BLOCK)), (even(rows, down), even(columns, across))];
     let fitting = sides.into_iter().find_map(|sides| match sides {
         (Some(high), Some(wide)) if fits(rows, down, high) && fits(columns, across, wide) => {
             Some(Division::Blocks(high, wide))

@@ -13,7 +13,7 @@ use crate::tensor::{DType, FloatType, Shape};
 use std::ops::Range;
 
 /// Number of columns that share a scale.
-const BLOCK: u64 = 32;
+const BLOCK_COLUMNS: u64 = 32;
 
 /// Experts stored as blocks `[E, out, in/32, 16]` of the transposed matrices; the model's tensor is
 /// `[E, in, out]`.
@@ -46,7 +46,7 @@ pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedT
             ));
         };
         scale.shaped("scales", &[experts, out, blocks])?;
-        let shape = shape(vec![experts, product(blocks, BLOCK)?, out])?;
+        let shape = shape(vec![experts, product(blocks, BLOCK_COLUMNS)?, out])?;
         let format = Mxfp4 {
             values: values.id,
             scales: Numbers::exponents(scale, "scales")?,
@@ -78,18 +78,18 @@ impl PackedFormat for Mxfp4 {
         out: &mut Vec<u8>,
     ) -> Result<()> {
         let &[_, inner, outer] = self.shape.dims() else { return Ok(()) };
-        let blocks = inner / BLOCK;
+        let blocks = inner / BLOCK_COLUMNS;
         let mut left = floats(out, &range);
         let mut rows = runs(range, outer).peekable();
         while let Some((row, columns)) = rows.next() {
             let (expert, first) = (row / inner, row % inner);
-            let block = first / BLOCK;
+            let block = first / BLOCK_COLUMNS;
             // Decode whole rows of the same blocks together.
             let mut count = 1;
             let whole = columns == (0..outer);
             while whole
                 && rows.peek().is_some_and(|(next, columns)| {
-                    let same = next / inner == expert && next % inner / BLOCK == block;
+                    let same = next / inner == expert && next % inner / BLOCK_COLUMNS == block;
                     same && *columns == (0..outer)
                 })
             {
@@ -108,7 +108,7 @@ impl PackedFormat for Mxfp4 {
                 let scale = self.scales.parse(exponents.get(stored, block..block + 1));
                 let scale = scale.first().copied().unwrap_or(f32::NAN);
                 for i in 0..count {
-                    let within = (first % BLOCK) as usize + i;
+                    let within = (first % BLOCK_COLUMNS) as usize + i;
                     let byte = codes.get(within / 2).copied().unwrap_or(0);
                     let code = if within.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
                     if let Some(out) = out.get_mut(i * width + k) {

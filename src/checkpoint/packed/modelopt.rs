@@ -10,7 +10,7 @@ use crate::checkpoint::stored::StoredId;
 use crate::tensor::DType;
 
 /// Number of columns that share a scale in NVFP4.
-const GROUP: u64 = 16;
+const NVFP4_GROUP: u64 = 16;
 
 /// Recognizes U8 `weight` with `weight_scale`.
 pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
@@ -45,8 +45,8 @@ fn nvfp4(
     let (rows, bytes) = values.matrix("packed values")?;
     let columns = product(bytes, 2)?;
     let shape = shape(vec![rows, columns])?;
-    scale.shaped("scales", &[rows, columns.div_ceil(GROUP)])?;
-    let tiled = ScaleGrid::tiled_dims(rows, columns, GROUP);
+    scale.shaped("scales", &[rows, columns.div_ceil(NVFP4_GROUP)])?;
+    let tiled = ScaleGrid::tiled_dims(rows, columns, NVFP4_GROUP);
     if listing.method().is_none() && scale.dims() == tiled {
         // ComfyUI uses the same names and shapes with another order.
         return Err("its scales may be in row or in tile order, and nothing says which".into());
@@ -61,7 +61,7 @@ fn nvfp4(
         },
         values: values.id,
         codes: Codes::E2m1(FirstNibble::Low),
-        scales: Some(ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, 1, GROUP)),
+        scales: Some(ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, 1, NVFP4_GROUP)),
         global: Some(GlobalScale::Multiplies(Numbers::new(global, "global scale")?)),
         column_factor,
         rotation: None,

@@ -99,7 +99,9 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
         Isa::Avx2 => unsafe { x86::avx2(kernel) },
         // SAFETY: as above; the features of AVX2 are among those of AVX-512.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { if K::RARE { x86::avx2(kernel) } else { x86::avx512(kernel) } },
+        Isa::Avx512 => unsafe {
+            if K::IS_RARELY_USED { x86::avx2(kernel) } else { x86::avx512(kernel) }
+        },
     }
 }
 
@@ -116,7 +118,7 @@ pub(super) fn run_at<K: Kernel>(isa: Isa, kernel: K) -> Option<K::Output> {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => {
-            if K::RARE {
+            if K::IS_RARELY_USED {
                 None
             } else {
                 Some(unsafe { x86::avx512(kernel) })

@@ -86,7 +86,7 @@ pub(super) struct ErrorOf<'a, G, B> {
 
 impl<G: Grid, B: Reference> Kernel for ErrorOf<'_, G, B> {
     type Output = ErrorSweep;
-    const RARE: bool = G::RARE;
+    const IS_RARELY_USED: bool = G::IS_RARELY_USED;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) -> Self::Output {

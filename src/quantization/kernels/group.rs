@@ -14,7 +14,7 @@ use crate::quantization::kernels::level_tracker::LevelTracker;
 use crate::quantization::kernels::moments::range;
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::rounding::{
-    Clamped, Division, Divisors, Grid, ORDINARY, by_grid, is_ordinary,
+    Clamped, Division, Divisors, Grid, ORDINARY_SCALES, by_grid, is_ordinary,
 };
 use crate::quantization::kernels::simd::Kernel;
 use crate::quantization::kernels::simd::Simd;
@@ -344,10 +344,10 @@ fn split_ordinary(stored: &Lanes<f32>, absmax: &Lanes<f32>) -> (Lanes<f32>, Lane
 
 impl TileScales {
     /// Scales of no groups.
-    pub(super) const NOTHING: TileScales = TileScales {
+    pub(super) const EMPTY: TileScales = TileScales {
         absmax: [0.0; LANES],
         stored: [0.0; LANES],
-        divisors: Divisors::NOTHING,
+        divisors: Divisors::ZEROING,
         is_ordinary: [false; LANES],
         are_plain: false,
     };
@@ -365,7 +365,7 @@ impl TileScales {
         (self.absmax, self.stored) = (simd.array(absmax), simd.array(stored));
         (self.is_ordinary, self.are_plain) = ([true; LANES], true);
         let mut divided_by = stored;
-        if !simd.all_within(stored, *ORDINARY.start(), *ORDINARY.end()) {
+        if !simd.all_within(stored, *ORDINARY_SCALES.start(), *ORDINARY_SCALES.end()) {
             let (scales, is_ordinary) = split_ordinary(&self.stored, &self.absmax);
             divided_by = simd.f32s(scales);
             (self.is_ordinary, self.are_plain) = (is_ordinary, false);
@@ -402,7 +402,7 @@ pub(super) struct GroupErrorsOf<'a, G> {
 
 impl<G: Grid> Kernel for GroupErrorsOf<'_, G> {
     type Output = GroupResult;
-    const RARE: bool = G::RARE;
+    const IS_RARELY_USED: bool = G::IS_RARELY_USED;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
@@ -517,7 +517,7 @@ impl<G: Grid> GroupErrorsOf<'_, G> {
             let mut absmax = simd.f32s(tile.absmax);
             for (nesting, (pass, notes)) in all.iter_mut().enumerate().take(nestings) {
                 absmax = paired(simd, absmax, nesting);
-                let mut made = TileScales::NOTHING;
+                let mut made = TileScales::EMPTY;
                 made.make::<S, Clamped>(simd, absmax, params);
                 let mut unseen = simd.u32s([0; LANES]);
                 let mut from = 0;

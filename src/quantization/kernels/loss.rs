@@ -203,7 +203,7 @@ impl<const N: usize> GroupLossesOf<'_, N> {
         let mut notes = [(); N].map(|()| GroupNotes::new(&detail));
         let mut tiles = layout.tiles::<E>(bytes);
         // The scales of the next tile are computed while this one is processed.
-        let [a, b] = &mut [[TileScales::NOTHING; N]; 2];
+        let [a, b] = &mut [[TileScales::EMPTY; N]; 2];
         let (mut made, mut ahead) = (a, b);
         let mut next = tiles.next(simd, 1 << (N - 1));
         let mut next_are_plain = make_all::<E, S, D, N>(simd, &next, &params, ahead);
@@ -293,7 +293,7 @@ fn make_all<E: Narrow, S: Simd, D: Division, const N: usize>(
 /// The divisors of a lane, one for each nesting.
 #[inline(always)]
 fn at<const N: usize>(made: &[TileScales; N], lane: usize) -> [Divisor; N] {
-    let mut divisors = [Divisor::NOTHING; N];
+    let mut divisors = [Divisor::ZEROING; N];
     for (divisor, made) in divisors.iter_mut().zip(made) {
         *divisor = made.divisors.at(lane);
     }

@@ -38,7 +38,7 @@ pub(super) struct QuantizeTo<'a, G> {
 
 impl<G: Grid> Kernel for QuantizeTo<'_, G> {
     type Output = ();
-    const RARE: bool = G::RARE;
+    const IS_RARELY_USED: bool = G::IS_RARELY_USED;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

@@ -10,7 +10,7 @@ use crate::tensor::minifloat::{Minifloat, f8e4m3_from, f8e4m3_value};
 
 /// Scales whose squares and reciprocals are well inside the range of f32. Other scales are rare and
 /// handled by scalar code.
-pub(super) const ORDINARY: std::ops::RangeInclusive<f32> = 8.881_784e-16..=1.125_9e15;
+pub(super) const ORDINARY_SCALES: std::ops::RangeInclusive<f32> = 8.881_784e-16..=1.125_9e15;
 
 /// A scale prepared for dividing many elements by it.
 #[derive(Clone, Copy)]
@@ -28,12 +28,12 @@ pub(super) struct Divisor {
 /// Returns whether a [`Divisor`] can be made from a scale.
 #[inline(always)]
 pub(super) fn is_ordinary(scale: f32) -> bool {
-    ORDINARY.contains(&scale)
+    ORDINARY_SCALES.contains(&scale)
 }
 
 impl Divisor {
     /// A divisor that turns every element into zero.
-    pub(super) const NOTHING: Divisor =
+    pub(super) const ZEROING: Divisor =
         Divisor { scale: 1.0, limit: 0.0, inverse: 1.0, inverse_error: 0.0 };
 
     /// The divisor of an ordinary scale, for levels up to `qmax`.
@@ -101,7 +101,7 @@ pub(super) struct Divisors {
 
 impl Divisors {
     /// A divisor that turns every element into zero.
-    pub(super) const NOTHING: Divisors = Divisors {
+    pub(super) const ZEROING: Divisors = Divisors {
         scale: [1.0; LANES],
         limit: [0.0; LANES],
         inverse: [1.0; LANES],
@@ -147,7 +147,7 @@ impl Divisors {
         Divisors {
             scale: simd.array(scales),
             inverse: simd.array(simd.with_bits(bits)),
-            ..Divisors::NOTHING
+            ..Divisors::ZEROING
         }
     }
 
@@ -265,7 +265,7 @@ impl Division for ClampedByReciprocal {
 pub(super) trait Grid: Copy {
     /// Whether the grid is used too rarely to be compiled for AVX-512.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
-    const RARE: bool;
+    const IS_RARELY_USED: bool;
     /// Whether the levels are integers, rounded half to even.
     const IS_HALF_EVEN: bool = false;
 
@@ -287,7 +287,7 @@ pub(super) trait Grid: Copy {
 pub(super) struct IntegersHalfEven;
 
 impl Grid for IntegersHalfEven {
-    const RARE: bool = false;
+    const IS_RARELY_USED: bool = false;
     const IS_HALF_EVEN: bool = true;
 
     #[inline(always)]
@@ -312,7 +312,7 @@ impl Grid for IntegersHalfEven {
 pub(super) struct IntegersHalfAway;
 
 impl Grid for IntegersHalfAway {
-    const RARE: bool = true;
+    const IS_RARELY_USED: bool = true;
 
     #[inline(always)]
     fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32) {
@@ -336,7 +336,7 @@ impl Grid for IntegersHalfAway {
 pub(super) struct Minifloats(pub Minifloat);
 
 impl Grid for Minifloats {
-    const RARE: bool = true;
+    const IS_RARELY_USED: bool = true;
 
     #[inline(always)]
     fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32) {

@@ -103,7 +103,7 @@ impl<S: Simd> Step<S> {
 
 impl<G: Grid> Kernel for ErrorOf<'_, G> {
     type Output = ErrorSums;
-    const RARE: bool = G::RARE;
+    const IS_RARELY_USED: bool = G::IS_RARELY_USED;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> ErrorSums {
@@ -156,7 +156,7 @@ impl<G: Grid> Kernel for ErrorOf<'_, G> {
 
 impl<G: Grid> Kernel for NoiseOf<'_, G> {
     type Output = f64;
-    const RARE: bool = G::RARE;
+    const IS_RARELY_USED: bool = G::IS_RARELY_USED;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f64 {

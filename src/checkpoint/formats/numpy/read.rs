@@ -15,7 +15,7 @@ use crate::tensor::DType;
 use std::collections::HashSet;
 
 /// Suffix of the array names in an archive.
-const SUFFIX: &str = ".npy";
+const ARRAY_SUFFIX: &str = ".npy";
 
 /// Size of the first read in bytes, enough for nearly every header.
 const FIRST_READ: u64 = 256;
@@ -26,7 +26,7 @@ type Contents = (Vec<String>, Vec<Stored>);
 /// Returns whether a ZIP archive is an NPZ file.
 pub(crate) fn is_archive(source: &Source, members: &[Member]) -> bool {
     has_extension(source.path(), "npz")
-        || members.iter().any(|member| member.name.ends_with(SUFFIX))
+        || members.iter().any(|member| member.name.ends_with(ARRAY_SUFFIX))
 }
 
 /// Reads the array of an NPY file, named after the file.
@@ -50,7 +50,7 @@ pub(crate) fn read_npz(source: &Source) -> Result<Contents> {
     let mut names = HashSet::new();
     let mut others = Vec::new();
     for member in zip::members(source)? {
-        let name = member.name.strip_suffix(SUFFIX);
+        let name = member.name.strip_suffix(ARRAY_SUFFIX);
         let Some(row) = array(source, &member, name.is_some()) else {
             others.push(format!("'{}'", member.name.escape_debug()));
             continue;

@@ -9,7 +9,7 @@ use crate::checkpoint::io::source::Source;
 use std::collections::HashMap;
 
 /// Size of a header in bytes. Contents are padded to a multiple of it.
-const BLOCK: u64 = 512;
+const TAR_BLOCK_BYTES: u64 = 512;
 
 /// Offset of the magic number in a header.
 const MAGIC_OFFSET: u64 = 257;
@@ -27,7 +27,7 @@ pub(super) struct Tar {
 
 /// Returns whether a file is a tar archive of PyTorch 0.1.
 pub(super) fn is_tar(source: &Source) -> Result<bool> {
-    if source.size() < BLOCK {
+    if source.size() < TAR_BLOCK_BYTES {
         return Ok(false);
     }
     let mut magic = [0; MAGIC.len()];
@@ -78,8 +78,8 @@ fn members(source: &Source) -> Result<HashMap<String, Region>> {
     let handle = source.open()?;
     let mut members = HashMap::new();
     let mut at = 0u64;
-    while at.saturating_add(BLOCK) <= source.size() && members.len() < MEMBER_LIMIT {
-        let mut header = [0; BLOCK as usize];
+    while at.saturating_add(TAR_BLOCK_BYTES) <= source.size() && members.len() < MEMBER_LIMIT {
+        let mut header = [0; TAR_BLOCK_BYTES as usize];
         source.read_exact(&handle, &mut header, at)?;
         let field = |range: std::ops::Range<usize>| {
             let field = header.get(range).unwrap_or_default();
@@ -91,7 +91,7 @@ fn members(source: &Source) -> Result<HashMap<String, Region>> {
         }
         let size = std::str::from_utf8(field(124..136)).ok();
         let size = size.and_then(|digits| u64::from_str_radix(digits.trim(), 8).ok());
-        let start = at + BLOCK;
+        let start = at + TAR_BLOCK_BYTES;
         let end = size.and_then(|size| start.checked_add(size)).filter(|&end| end <= source.size());
         let Some(end) = end else {
             let why = format!("its member '{}' ends past the file", name.escape_debug());
@@ -100,7 +100,7 @@ fn members(source: &Source) -> Result<HashMap<String, Region>> {
         };
         let name = name.trim_start_matches("./").to_owned();
         members.insert(name, Region::file(start..end));
-        at = end.next_multiple_of(BLOCK);
+        at = end.next_multiple_of(TAR_BLOCK_BYTES);
     }
     Ok(members)
 }

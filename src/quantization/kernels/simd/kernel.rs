@@ -8,7 +8,7 @@ pub(in crate::quantization::kernels) trait Kernel {
 
     /// Whether the kernel is used too rarely to be compiled for AVX-512.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
-    const RARE: bool = false;
+    const IS_RARELY_USED: bool = false;
 
     /// Runs the loop. Must be `#[inline(always)]`, like everything its loops call, so that it
     /// is compiled with the instructions of the caller.
