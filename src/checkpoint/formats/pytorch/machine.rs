@@ -3,20 +3,13 @@
 //! run code, and none has to be refused because of what it names.
 
 use crate::checkpoint::error::{CheckpointError, Problem};
+use crate::checkpoint::formats::pytorch::stack::{
+    PickleError, PickleResult, PickleStack, invalid, pairs,
+};
 use crate::checkpoint::formats::pytorch::text;
 use crate::checkpoint::formats::pytorch::value::{Object, Pickle, Value, ValueId};
 use crate::checkpoint::formats::region::ByteReader;
-use std::collections::HashMap;
 use std::path::Path;
-
-/// Maximum number of values per pickle.
-const VALUE_LIMIT: usize = 1 << 22;
-
-/// Maximum number of items in all containers of a pickle.
-const ITEM_LIMIT: usize = 1 << 24;
-
-/// Maximum bytes of kept text.
-const TEXT_LIMIT: u64 = 64 << 20;
 
 /// Text longer than this is represented by its position only.
 const MAX_KEPT_TEXT_BYTES: u64 = 1 << 16;
@@ -27,50 +20,18 @@ const LINE_LIMIT: usize = 1 << 16;
 /// A Python 2 string up to this length is kept, because it may be a key or a name.
 const MAX_KEPT_STRING_BYTES: u64 = 1 << 10;
 
-struct Machine {
-    values: Vec<Value>,
-    stack: Vec<ValueId>,
-    marks: Vec<usize>,
-    memo: HashMap<u64, ValueId>,
-    /// Already created integers; pickles contain few different ones.
-    integers: HashMap<i64, ValueId>,
-    /// Ids of `None`, `False`, `True` and `()`, once created.
-    constants: [Option<ValueId>; 4],
-    items: usize,
-    text_bytes: u64,
-}
-
-enum PickleError {
-    Read(CheckpointError),
-    Invalid(String),
-}
-
-impl From<CheckpointError> for PickleError {
-    fn from(error: CheckpointError) -> Self {
-        PickleError::Read(error)
-    }
-}
-
-type PickleResult<T = ()> = Result<T, PickleError>;
-
-fn invalid<T>(why: impl Into<String>) -> PickleResult<T> {
-    Err(PickleError::Invalid(why.into()))
+/// Executes the instructions of one pickle.
+struct Machine<'m, 's> {
+    reader: &'m mut ByteReader<'s>,
+    stack: PickleStack,
 }
 
 /// Reads one pickle to its end.
 pub(super) fn read(reader: &mut ByteReader, path: &Path) -> Result<Pickle, CheckpointError> {
-    let mut machine = Machine {
-        values: Vec::new(),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        integers: HashMap::new(),
-        constants: [None; 4],
-        items: 0,
-        text_bytes: 0,
-    };
-    match machine.run(reader) {
-        Ok(root) => Ok(Pickle { values: machine.values, root, base: reader.base() }),
+    let base = reader.base();
+    let mut machine = Machine { reader, stack: PickleStack::default() };
+    match machine.run() {
+        Ok(root) => Ok(Pickle { values: machine.stack.into_values(), root, base }),
         Err(PickleError::Read(error)) => Err(error),
         Err(PickleError::Invalid(why)) => {
             Err(CheckpointError::new(path, Problem::Malformed { format: "PyTorch", why }))
@@ -78,478 +39,282 @@ pub(super) fn read(reader: &mut ByteReader, path: &Path) -> Result<Pickle, Check
     }
 }
 
-impl Machine {
-    fn run(&mut self, reader: &mut ByteReader) -> PickleResult<ValueId> {
-        while self.step(reader)? {}
-        self.pop()
-    }
-
-    fn add(&mut self, value: Value) -> PickleResult<ValueId> {
-        if self.values.len() >= VALUE_LIMIT {
-            return invalid(format!("its pickle creates more than {VALUE_LIMIT} values"));
-        }
-        let id = ValueId(self.values.len() as u32);
-        self.values.push(value);
-        Ok(id)
-    }
-
-    fn push(&mut self, value: Value) -> PickleResult {
-        let id = self.add(value)?;
-        self.stack.push(id);
-        self.count(1)
-    }
-
-    fn integer(&mut self, n: i64) -> PickleResult {
-        let id = match self.integers.get(&n) {
-            Some(&id) => id,
-            None => {
-                let id = self.add(Value::Int(n))?;
-                self.integers.insert(n, id);
-                id
-            }
-        };
-        self.stack.push(id);
-        self.count(1)
-    }
-
-    /// Pushes a value that is created once; `number` is its index in `constants`.
-    fn constant(&mut self, number: usize, value: Value) -> PickleResult {
-        let id = match self.constants.get(number).copied().flatten() {
-            Some(id) => id,
-            None => {
-                let id = self.add(value)?;
-                if let Some(place) = self.constants.get_mut(number) {
-                    *place = Some(id);
-                }
-                id
-            }
-        };
-        self.stack.push(id);
-        self.count(1)
-    }
-
-    /// Counts items put on the stack, each of which ends up in at most one container.
-    fn count(&mut self, items: usize) -> PickleResult {
-        self.items += items;
-        match self.items > ITEM_LIMIT {
-            true => invalid(format!("its pickle has more than {ITEM_LIMIT} items")),
-            false => Ok(()),
-        }
-    }
-
-    fn pop(&mut self) -> PickleResult<ValueId> {
-        match self.stack.pop() {
-            Some(id) => Ok(id),
-            None => invalid("its pickle takes a value from an empty stack"),
-        }
-    }
-
-    fn top(&self) -> PickleResult<ValueId> {
-        match self.stack.last() {
-            Some(&id) => Ok(id),
-            None => invalid("its pickle uses an empty stack"),
-        }
-    }
-
-    /// Removes and returns what was pushed since the last mark.
-    fn marked(&mut self) -> PickleResult<Vec<ValueId>> {
-        let Some(mark) = self.marks.pop().filter(|&mark| mark <= self.stack.len()) else {
-            return invalid("its pickle has no mark where it needs one");
-        };
-        Ok(self.stack.split_off(mark))
+impl Machine<'_, '_> {
+    fn run(&mut self) -> PickleResult<ValueId> {
+        while self.step()? {}
+        self.stack.pop()
     }
 
     /// Executes one instruction. Returns false after the last one.
-    fn step(&mut self, reader: &mut ByteReader) -> PickleResult<bool> {
-        let op = reader.u8()?;
+    fn step(&mut self) -> PickleResult<bool> {
+        let op = self.reader.u8()?;
         match op {
             // PROTO, FRAME and READONLY_BUFFER change no value.
-            0x80 => _ = reader.u8()?,
-            0x95 => _ = reader.u64()?,
+            0x80 => _ = self.reader.u8()?,
+            0x95 => _ = self.reader.u64()?,
             0x98 => {}
             b'.' => return Ok(false),
-            b'(' => {
-                self.count(1)?;
-                self.marks.push(self.stack.len());
-            }
-            b'0' if self.marks.last() == Some(&self.stack.len()) => _ = self.marks.pop(),
-            b'0' => _ = self.pop()?,
-            b'1' => _ = self.marked()?,
-            b'2' => {
-                let top = self.top()?;
-                self.stack.push(top);
-                self.count(1)?;
-            }
-            b'N' => self.constant(0, Value::None)?,
-            0x89 => self.constant(1, Value::Bool(false))?,
-            0x88 => self.constant(2, Value::Bool(true))?,
-            b')' => self.constant(3, Value::Tuple(Box::default()))?,
+            b'(' => self.stack.mark()?,
+            b'0' => self.stack.discard()?,
+            b'1' => _ = self.stack.marked()?,
+            b'2' => self.stack.duplicate()?,
+            b'N' => self.stack.constant(0, Value::None)?,
+            0x89 => self.stack.constant(1, Value::Bool(false))?,
+            0x88 => self.stack.constant(2, Value::Bool(true))?,
+            b')' => self.stack.constant(3, Value::Tuple(Box::default()))?,
             b'J' => {
-                let n = i32::from_le_bytes(reader.array()?);
-                self.integer(n.into())?;
+                let n = i32::from_le_bytes(self.reader.array()?);
+                self.stack.integer(n.into())?;
             }
             b'K' => {
-                let n = reader.u8()?;
-                self.integer(n.into())?;
+                let n = self.reader.u8()?;
+                self.stack.integer(n.into())?;
             }
             b'M' => {
-                let n = u16::from_le_bytes(reader.array()?);
-                self.integer(n.into())?;
+                let n = u16::from_le_bytes(self.reader.array()?);
+                self.stack.integer(n.into())?;
             }
             0x8a => {
-                let length = reader.u8()?.into();
-                self.long(reader.bytes(length)?)?;
+                let length = self.reader.u8()?.into();
+                self.stack.long(self.reader.bytes(length)?)?;
             }
             0x8b => {
-                let length = u64::from(reader.u32()?);
-                self.keep_text(length)?;
-                self.long(reader.bytes(length)?)?;
+                let length = u64::from(self.reader.u32()?);
+                self.stack.keep_text(length)?;
+                self.stack.long(self.reader.bytes(length)?)?;
             }
             b'I' => {
-                let line = line(reader)?;
+                let line = line(self.reader)?;
                 match text::of_line(&line).trim() {
-                    "00" => self.constant(1, Value::Bool(false))?,
-                    "01" => self.constant(2, Value::Bool(true))?,
-                    digits => self.decimal(digits)?,
+                    "00" => self.stack.constant(1, Value::Bool(false))?,
+                    "01" => self.stack.constant(2, Value::Bool(true))?,
+                    digits => self.stack.decimal(digits)?,
                 }
             }
             b'L' => {
-                let line = line(reader)?;
-                self.decimal(text::of_line(&line).trim().trim_end_matches('L'))?;
+                let line = line(self.reader)?;
+                self.stack.decimal(text::of_line(&line).trim().trim_end_matches('L'))?;
             }
             b'F' => {
-                let line = line(reader)?;
+                let line = line(self.reader)?;
                 match text::of_line(&line).trim().parse() {
-                    Ok(number) => self.push(Value::Float(number))?,
+                    Ok(number) => self.stack.push(Value::Float(number))?,
                     Err(_) => return invalid("its pickle has an invalid number"),
                 }
             }
-            b'G' => self.push(Value::Float(f64::from_be_bytes(reader.array()?)))?,
+            b'G' => self.stack.push(Value::Float(f64::from_be_bytes(self.reader.array()?)))?,
             0x8c => {
-                let length = reader.u8()?.into();
-                self.text(reader, length)?;
+                let length = self.reader.u8()?.into();
+                self.text(length)?;
             }
             b'X' => {
-                let length = reader.u32()?.into();
-                self.text(reader, length)?;
+                let length = self.reader.u32()?.into();
+                self.text(length)?;
             }
             0x8d => {
-                let length = reader.u64()?;
-                self.text(reader, length)?;
+                let length = self.reader.u64()?;
+                self.text(length)?;
             }
             b'V' => {
-                let line = long_line(reader, TEXT_LIMIT - self.text_bytes)?;
-                self.keep_text(line.len() as u64)?;
-                self.push(Value::Text(text::raw_unicode_escape(&line).into()))?;
+                let line = long_line(self.reader, self.stack.text_left())?;
+                self.stack.keep_text(line.len() as u64)?;
+                self.stack.push(Value::Text(text::raw_unicode_escape(&line).into()))?;
             }
             b'S' => {
-                let line = long_line(reader, TEXT_LIMIT - self.text_bytes)?;
-                self.keep_text(line.len() as u64)?;
+                let line = long_line(self.reader, self.stack.text_left())?;
+                self.stack.keep_text(line.len() as u64)?;
                 let Some(bytes) = text::quoted(&line) else {
                     return invalid("its pickle has a string without quotes");
                 };
-                self.push(match String::from_utf8(bytes) {
+                self.stack.push(match String::from_utf8(bytes) {
                     Ok(text) => Value::Text(text.into()),
                     Err(error) => Value::DecodedBytes(error.into_bytes().into()),
                 })?;
             }
             b'U' => {
-                let length = reader.u8()?.into();
-                self.string(reader, length)?;
+                let length = self.reader.u8()?.into();
+                self.string(length)?;
             }
             b'T' => {
-                let length = reader.u32()?.into();
-                self.string(reader, length)?;
+                let length = self.reader.u32()?.into();
+                self.string(length)?;
             }
             b'C' => {
-                let length = reader.u8()?;
-                self.skipped(reader, length.into())?;
+                let length = self.reader.u8()?;
+                self.skipped(length.into())?;
             }
             b'B' => {
-                let length = reader.u32()?;
-                self.skipped(reader, length.into())?;
+                let length = self.reader.u32()?;
+                self.skipped(length.into())?;
             }
             0x8e | 0x96 => {
-                let length = reader.u64()?;
-                self.skipped(reader, length)?;
+                let length = self.reader.u64()?;
+                self.skipped(length)?;
             }
             // An out-of-band buffer, which is not in the file.
-            0x97 => self.push(Value::Opaque)?,
-            b']' => self.push(Value::List(Vec::new()))?,
-            b'}' => self.push(Value::Dict(Vec::new()))?,
-            0x8f => self.push(Value::Set(Vec::new()))?,
+            0x97 => self.stack.push(Value::Opaque)?,
+            b']' => self.stack.push(Value::List(Vec::new()))?,
+            b'}' => self.stack.push(Value::Dict(Vec::new()))?,
+            0x8f => self.stack.push(Value::Set(Vec::new()))?,
             0x85..=0x87 => {
-                let count = usize::from(op - 0x84);
-                let Some(start) = self.stack.len().checked_sub(count) else {
-                    return invalid("its pickle takes a value from an empty stack");
-                };
-                let items = self.stack.split_off(start);
-                self.push(Value::Tuple(items.into()))?;
+                let items = self.stack.pop_many(usize::from(op - 0x84))?;
+                self.stack.push(Value::Tuple(items.into()))?;
             }
             b't' => {
-                let items = self.marked()?;
-                self.push(Value::Tuple(items.into()))?;
+                let items = self.stack.marked()?;
+                self.stack.push(Value::Tuple(items.into()))?;
             }
             b'l' => {
-                let items = self.marked()?;
-                self.push(Value::List(items))?;
+                let items = self.stack.marked()?;
+                self.stack.push(Value::List(items))?;
             }
             b'd' => {
-                let items = self.marked()?;
-                self.push(Value::Dict(pairs(&items)))?;
+                let items = self.stack.marked()?;
+                self.stack.push(Value::Dict(pairs(&items)))?;
             }
             0x91 => {
-                let items = self.marked()?;
-                self.push(Value::Set(items))?;
+                let items = self.stack.marked()?;
+                self.stack.push(Value::Set(items))?;
             }
             0x90 => {
-                let items = self.marked()?;
-                self.extend(&items)?;
+                let items = self.stack.marked()?;
+                self.stack.extend(&items)?;
             }
             b'a' => {
-                let item = self.pop()?;
-                self.extend(&[item])?;
+                let item = self.stack.pop()?;
+                self.stack.extend(&[item])?;
             }
             b'e' => {
-                let items = self.marked()?;
-                self.extend(&items)?;
+                let items = self.stack.marked()?;
+                self.stack.extend(&items)?;
             }
             b's' => {
-                let (value, key) = (self.pop()?, self.pop()?);
-                self.insert(&[key, value])?;
+                let (value, key) = (self.stack.pop()?, self.stack.pop()?);
+                self.stack.insert(&[key, value])?;
             }
             b'u' => {
-                let items = self.marked()?;
-                self.insert(&items)?;
+                let items = self.stack.marked()?;
+                self.stack.insert(&items)?;
             }
             b'q' => {
-                let key = reader.u8()?;
-                self.remember(key.into())?;
+                let key = self.reader.u8()?;
+                self.stack.remember(key.into())?;
             }
             b'r' => {
-                let key = reader.u32()?;
-                self.remember(key.into())?;
+                let key = self.reader.u32()?;
+                self.stack.remember(key.into())?;
             }
             b'p' => {
-                let key = self.memo_key(reader)?;
-                self.remember(key)?;
+                let key = self.memo_key()?;
+                self.stack.remember(key)?;
             }
-            0x94 => self.remember(self.memo.len() as u64)?,
+            0x94 => self.stack.remember_next()?,
             b'h' => {
-                let key = reader.u8()?;
-                self.recall(key.into())?;
+                let key = self.reader.u8()?;
+                self.stack.recall(key.into())?;
             }
             b'j' => {
-                let key = reader.u32()?;
-                self.recall(key.into())?;
+                let key = self.reader.u32()?;
+                self.stack.recall(key.into())?;
             }
             b'g' => {
-                let key = self.memo_key(reader)?;
-                self.recall(key)?;
+                let key = self.memo_key()?;
+                self.stack.recall(key)?;
             }
             b'c' => {
-                let global = global(reader)?;
-                self.push(global)?;
+                let global = global(self.reader)?;
+                self.stack.push(global)?;
             }
             b'i' => {
-                let global = global(reader)?;
-                let callee = self.add(global)?;
-                let arguments = self.marked()?;
-                self.push(Value::Object(Object::new(callee, arguments.into()).into()))?;
+                let global = global(self.reader)?;
+                let callee = self.stack.add(global)?;
+                let arguments = self.stack.marked()?;
+                self.stack.push(Value::Object(Object::new(callee, arguments.into()).into()))?;
             }
             b'o' => {
-                let mut arguments = self.marked()?;
+                let mut arguments = self.stack.marked()?;
                 if arguments.is_empty() {
                     return invalid("its pickle creates an object without a class");
                 }
                 let callee = arguments.remove(0);
-                self.push(Value::Object(Object::new(callee, arguments.into()).into()))?;
+                self.stack.push(Value::Object(Object::new(callee, arguments.into()).into()))?;
             }
-            0x93 => {
-                let (name, module) = (self.pop()?, self.pop()?);
-                let (Some(Value::Text(module)), Some(Value::Text(name))) =
-                    (self.values.get(module.index()), self.values.get(name.index()))
-                else {
-                    return invalid("its pickle names a class by something that is not text");
-                };
-                let global = Value::Global(Box::new((module.to_string(), name.to_string())));
-                self.push(global)?;
-            }
+            0x93 => self.stack.global()?,
             0x82 => {
-                let code = reader.u8()?;
-                self.extension(code.into())?;
+                let code = self.reader.u8()?;
+                self.stack.extension(code.into())?;
             }
             0x83 => {
-                let code = u16::from_le_bytes(reader.array()?);
-                self.extension(code.into())?;
+                let code = u16::from_le_bytes(self.reader.array()?);
+                self.stack.extension(code.into())?;
             }
             0x84 => {
-                let code = reader.u32()?;
-                self.extension(code)?;
+                let code = self.reader.u32()?;
+                self.stack.extension(code)?;
             }
             b'R' | 0x81 => {
-                let (arguments, callee) = (self.pop()?, self.pop()?);
-                self.call(callee, arguments, None)?;
+                let (arguments, callee) = (self.stack.pop()?, self.stack.pop()?);
+                self.stack.call(callee, arguments, None)?;
             }
             0x92 => {
-                let (keywords, arguments, callee) = (self.pop()?, self.pop()?, self.pop()?);
-                self.call(callee, arguments, Some(keywords))?;
+                let (keywords, arguments, callee) =
+                    (self.stack.pop()?, self.stack.pop()?, self.stack.pop()?);
+                self.stack.call(callee, arguments, Some(keywords))?;
             }
-            b'b' => {
-                let state = self.pop()?;
-                let top = self.top()?;
-                if let Some(Value::Object(object)) = self.values.get_mut(top.index()) {
-                    object.states.push(state);
-                }
-            }
+            b'b' => self.stack.set_state()?,
             b'Q' => {
-                let id = self.pop()?;
-                self.push(Value::Persistent(id))?;
+                let id = self.stack.pop()?;
+                self.stack.push(Value::Persistent(id))?;
             }
             b'P' => {
-                let line = line(reader)?;
-                let id = self.add(Value::Text(text::of_line(&line).into()))?;
-                self.push(Value::Persistent(id))?;
+                let line = line(self.reader)?;
+                let id = self.stack.add(Value::Text(text::of_line(&line).into()))?;
+                self.stack.push(Value::Persistent(id))?;
             }
             _ => return invalid(format!("its pickle has the unknown instruction {op:#04x}")),
         }
         Ok(true)
     }
 
-    fn keep_text(&mut self, bytes: u64) -> PickleResult {
-        self.text_bytes = self.text_bytes.saturating_add(bytes);
-        match self.text_bytes > TEXT_LIMIT {
-            true => invalid(format!("its pickle has more than {TEXT_LIMIT} bytes of text")),
-            false => Ok(()),
-        }
-    }
-
-    fn text(&mut self, reader: &mut ByteReader, length: u64) -> PickleResult {
+    fn text(&mut self, length: u64) -> PickleResult {
         if length > MAX_KEPT_TEXT_BYTES {
-            let start = reader.position();
-            reader.skip(length)?;
-            return self.push(Value::LongText { start, length });
+            let start = self.reader.position();
+            self.reader.skip(length)?;
+            return self.stack.push(Value::LongText { start, length });
         }
-        self.keep_text(length)?;
+        self.stack.keep_text(length)?;
         // Python writes lone surrogates, which are not valid UTF-8.
-        let text = match String::from_utf8(reader.bytes(length)?) {
+        let text = match String::from_utf8(self.reader.bytes(length)?) {
             Ok(text) => text,
             Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
         };
-        self.push(Value::Text(text.into()))
+        self.stack.push(Value::Text(text.into()))
     }
 
     /// Reads a Python 2 string, which is text or bytes.
-    fn string(&mut self, reader: &mut ByteReader, length: u64) -> PickleResult {
+    fn string(&mut self, length: u64) -> PickleResult {
         if length > MAX_KEPT_STRING_BYTES {
-            return self.skipped(reader, length);
+            return self.skipped(length);
         }
-        self.keep_text(length)?;
-        self.push(match String::from_utf8(reader.bytes(length)?) {
+        self.stack.keep_text(length)?;
+        self.stack.push(match String::from_utf8(self.reader.bytes(length)?) {
             Ok(text) => Value::Text(text.into()),
             Err(error) => Value::DecodedBytes(error.into_bytes().into()),
         })
     }
 
-    fn skipped(&mut self, reader: &mut ByteReader, length: u64) -> PickleResult {
-        let start = reader.position();
-        reader.skip(length)?;
-        self.push(Value::Bytes { start, length })
+    fn skipped(&mut self, length: u64) -> PickleResult {
+        let start = self.reader.position();
+        self.reader.skip(length)?;
+        self.stack.push(Value::Bytes { start, length })
     }
 
-    /// Pushes an integer given as little-endian two's complement.
-    fn long(&mut self, bytes: Vec<u8>) -> PickleResult {
-        let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
-        let mut whole = [if negative { 0xff } else { 0 }; 8];
-        match whole.get_mut(..bytes.len()) {
-            Some(low) => {
-                low.copy_from_slice(&bytes);
-                self.integer(i64::from_le_bytes(whole))
-            }
-            None => self.push(Value::Long(bytes.into())),
-        }
-    }
-
-    fn decimal(&mut self, digits: &str) -> PickleResult {
-        match digits.parse() {
-            Ok(n) => self.integer(n),
-            Err(_) => match text::decimal(digits) {
-                Some(bytes) => self.long(bytes),
-                None => invalid("its pickle has an invalid number"),
-            },
-        }
-    }
-
-    fn memo_key(&self, reader: &mut ByteReader) -> PickleResult<u64> {
-        match text::of_line(&line(reader)?).trim().parse() {
+    fn memo_key(&mut self) -> PickleResult<u64> {
+        match text::of_line(&line(self.reader)?).trim().parse() {
             Ok(key) => Ok(key),
             Err(_) => invalid("its pickle has a memo key that is not a number"),
         }
     }
-
-    fn remember(&mut self, key: u64) -> PickleResult {
-        let top = self.top()?;
-        self.count(1)?;
-        self.memo.insert(key, top);
-        Ok(())
-    }
-
-    fn recall(&mut self, key: u64) -> PickleResult {
-        match self.memo.get(&key) {
-            Some(&id) => {
-                self.stack.push(id);
-                self.count(1)
-            }
-            None => invalid("its pickle recalls a value that is not in its memo"),
-        }
-    }
-
-    fn extend(&mut self, items: &[ValueId]) -> PickleResult {
-        let top = self.top()?;
-        match self.values.get_mut(top.index()) {
-            Some(Value::List(list) | Value::Set(list)) => list.extend(items),
-            Some(Value::Object(object)) => object.items.extend(items),
-            Some(Value::Opaque | Value::Persistent(_)) => {}
-            _ => return invalid("its pickle appends to something that is not a list"),
-        }
-        Ok(())
-    }
-
-    fn insert(&mut self, items: &[ValueId]) -> PickleResult {
-        let top = self.top()?;
-        match self.values.get_mut(top.index()) {
-            Some(Value::Dict(dict)) => dict.extend(pairs(items)),
-            Some(Value::Object(object)) => object.pairs.extend(pairs(items)),
-            Some(Value::Opaque | Value::Persistent(_)) => {}
-            _ => return invalid("its pickle sets a key of something that is not a dictionary"),
-        }
-        Ok(())
-    }
-
-    fn call(
-        &mut self,
-        callee: ValueId,
-        arguments: ValueId,
-        keywords: Option<ValueId>,
-    ) -> PickleResult {
-        let Some(Value::Tuple(arguments)) = self.values.get(arguments.index()) else {
-            return invalid("its pickle calls something without a tuple of arguments");
-        };
-        let mut object = Object::new(callee, arguments.clone());
-        object.keywords = keywords;
-        self.count(object.arguments.len())?;
-        self.push(Value::Object(object.into()))
-    }
-
-    /// Pushes a class given by its number in the writing program's extension registry.
-    fn extension(&mut self, code: u32) -> PickleResult {
-        let global = ("copyreg.extension".to_owned(), code.to_string());
-        self.push(Value::Global(global.into()))
-    }
-}
-
-fn pairs(items: &[ValueId]) -> Vec<(ValueId, ValueId)> {
-    items.as_chunks().0.iter().map(|[key, value]| (*key, *value)).collect()
 }
 
 fn global(reader: &mut ByteReader) -> PickleResult<Value> {

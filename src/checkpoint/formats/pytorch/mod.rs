@@ -17,6 +17,7 @@ mod payload;
 mod read;
 mod rebuild;
 mod roles;
+mod stack;
 mod storage;
 mod tar;
 mod tensor;
