@@ -52,7 +52,7 @@ pub(super) struct Request<'r> {
 }
 
 /// A response that is not a redirect.
-pub(super) struct Response {
+pub(super) struct FinalResponse {
     /// The final URL.
     pub url: String,
     /// Whether the last redirect named another host.
@@ -62,7 +62,7 @@ pub(super) struct Response {
     body: Body,
 }
 
-impl Response {
+impl FinalResponse {
     /// Returns the value of a header; `None` if it is absent or not ASCII.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -120,7 +120,7 @@ impl Response {
 /// A relative redirect is a rename and keeps the token. An absolute one leads to another host,
 /// which never gets the token. Redirects to other schemes, from `https` to `http`, and from the
 /// public internet into a private network are refused.
-pub(super) fn send(request: Request) -> Result<Response, RemoteError> {
+pub(super) fn send(request: Request) -> Result<FinalResponse, RemoteError> {
     let mut url = request.url.to_owned();
     let mut token = request.token;
     let mut is_elsewhere = false;
@@ -149,7 +149,7 @@ pub(super) fn send(request: Request) -> Result<Response, RemoteError> {
         let status = response.status().as_u16();
         let Some(location) = redirect(&response) else {
             let (parts, body) = response.into_parts();
-            return Ok(Response { url, is_elsewhere, status, headers: parts.headers, body });
+            return Ok(FinalResponse { url, is_elsewhere, status, headers: parts.headers, body });
         };
         let next = join(&url, &location);
         check_redirect(request.url, &url, &next)?;
@@ -167,7 +167,7 @@ pub(super) fn send(request: Request) -> Result<Response, RemoteError> {
 /// response to a result; its temporary errors are retried as well.
 pub(super) fn send_until<T>(
     request: Request,
-    mut check: impl FnMut(Response) -> Result<T, RemoteError>,
+    mut check: impl FnMut(FinalResponse) -> Result<T, RemoteError>,
 ) -> Result<T, RemoteError> {
     let mut retries = RetryCounter::default();
     loop {

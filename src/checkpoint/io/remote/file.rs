@@ -2,7 +2,7 @@
 
 use crate::checkpoint::io::remote::address::Repository;
 use crate::checkpoint::io::remote::blocks::{self, Blocks, Fetch};
-use crate::checkpoint::io::remote::client::{self, Request, Response, RetryCounter};
+use crate::checkpoint::io::remote::client::{self, FinalResponse, Request, RetryCounter};
 use crate::checkpoint::io::remote::error::RemoteError;
 use crate::checkpoint::io::remote::{hub, hub_settings};
 use std::ops::Range;
@@ -148,7 +148,7 @@ impl Remote {
 
     fn receive(
         &self,
-        mut response: Response,
+        mut response: FinalResponse,
         range: Range<u64>,
         out: &mut Vec<u8>,
     ) -> Result<(), RemoteError> {
@@ -182,14 +182,14 @@ impl Remote {
         check_length(&response, expected, received)
     }
 
-    fn explain(&self, response: &mut Response) -> RemoteError {
+    fn explain(&self, response: &mut FinalResponse) -> RemoteError {
         match &self.repository {
             Some(repository) => hub::explain(response, repository, hub_settings::token().is_some()),
             None => response.error(),
         }
     }
 
-    fn is_other_version(&self, response: &Response) -> bool {
+    fn is_other_version(&self, response: &FinalResponse) -> bool {
         matches!((&self.tag, response.header("etag")), (Some(tag), Some(now)) if tag != now)
     }
 }
@@ -201,7 +201,7 @@ struct SentRange {
     size: u64,
 }
 
-fn sent_range(response: &Response) -> Result<SentRange, RemoteError> {
+fn sent_range(response: &FinalResponse) -> Result<SentRange, RemoteError> {
     let parse = |text: &str| {
         let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
         let (start, last) = range.split_once('-')?;
@@ -216,13 +216,13 @@ fn sent_range(response: &Response) -> Result<SentRange, RemoteError> {
         .ok_or_else(|| contradiction(response, "it sent a range without saying which"))
 }
 
-fn check_length(response: &Response, expected: u64, received: u64) -> Result<(), RemoteError> {
+fn check_length(response: &FinalResponse, expected: u64, received: u64) -> Result<(), RemoteError> {
     match received < expected {
         true => Err(RemoteError::CutOff { host: response.host(), received, expected }),
         false => Ok(()),
     }
 }
 
-fn contradiction(response: &Response, why: &str) -> RemoteError {
+fn contradiction(response: &FinalResponse, why: &str) -> RemoteError {
     RemoteError::Contradiction { host: response.host(), why: why.to_owned() }
 }

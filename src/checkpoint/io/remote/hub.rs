@@ -1,7 +1,7 @@
 //! Repositories of the Hugging Face Hub.
 
 use crate::checkpoint::io::remote::address::Repository;
-use crate::checkpoint::io::remote::client::{self, Request, Response};
+use crate::checkpoint::io::remote::client::{self, FinalResponse, Request};
 use crate::checkpoint::io::remote::error::RemoteError;
 use crate::checkpoint::io::remote::hub_settings;
 use crate::checkpoint::io::remote::location::escape_path;
@@ -86,7 +86,7 @@ pub(super) fn file_url(repository: &Repository, commit: &str, path: &str) -> Str
 
 /// Returns a sentence about a refused request that says what to do.
 pub(super) fn explain(
-    response: &mut Response,
+    response: &mut FinalResponse,
     repository: &Repository,
     has_token: bool,
 ) -> RemoteError {
