@@ -6,6 +6,7 @@ use crate::plan::rules::{Eligibility, TargetRules};
 use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{Plan, recipe};
 use crate::quantization::{Calibration, QuantizationScheme, Rounding};
+use crate::text::shell::quoted;
 
 /// The command line for a request. A plan that options cannot describe is included as a recipe.
 pub(crate) fn command_line(
@@ -66,27 +67,4 @@ fn options(checkpoint: &Checkpoint, rules: &TargetRules, plan: &Plan) -> Option<
         (false, _) => format!(" --for {}", loaders.join(",")),
     };
     Some(format!("{target} --scheme {}", first.scheme))
-}
-
-/// Quotes a word for a POSIX shell.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:~+@%".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        for (word, text) in
-            [("a/b.c", "a/b.c"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")]
-        {
-            assert_eq!(quoted(word), text);
-        }
-    }
 }

@@ -3,8 +3,8 @@
 use crate::cli::error::Error;
 use crate::cli::misspelling;
 use crate::cli::{
-    analyze, calibrate, check, completions, dequantize, diff, help, inspect, man, options, output,
-    quantize, report, show, verify,
+    analyze, calibrate, check, completions, dequantize, diff, help, inspect, join, man, options,
+    output, quantize, report, show, verify,
 };
 use crate::quantization::Thresholds;
 use clap::builder::PossibleValuesParser;
@@ -99,6 +99,8 @@ pub enum Command {
     Quantize(quantize::Quantize),
     /// Save a quantized checkpoint as floats.
     Dequantize(dequantize::Dequantize),
+    /// Put an output together from the shares that several workers wrote.
+    Join(join::Join),
     /// Compare every byte of a saved checkpoint with its source.
     Verify(verify::Verify),
     /// Say whether a quantized model will load, and what is wrong if not.
@@ -160,6 +162,7 @@ fn dispatch(
         Command::Show(show) => show.run(&thresholds()?),
         Command::Quantize(quantize) => quantize.run(&thresholds()?),
         Command::Dequantize(dequantize) => dequantize.run(&thresholds()?),
+        Command::Join(join) => join.run(&thresholds()?),
         Command::Verify(verify) => verify.run(&thresholds()?),
         Command::Check(check) => check.run(),
         Command::Diff(diff) => diff.run(&thresholds()?),

@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::options::{Choice, ModelArgs, OutputArgs, SaveArgs, WorkArgs, choice};
+use super::partition::{self, PartitionArgs};
 use super::receipt;
 use super::save::save;
 use crate::export::{KnownScales, Request, Task};
@@ -23,6 +24,8 @@ pub struct Dequantize {
     dtype: Target,
     #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
+    #[command(flatten, next_help_heading = "Execution")]
+    partition: PartitionArgs,
     #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
@@ -47,6 +50,17 @@ impl Dequantize {
             force: self.save.force,
             copy: self.save.copy,
         };
+        if let Some(partition) = self.partition.partition {
+            return partition::make(
+                &checkpoint,
+                request,
+                partition,
+                self.save.training_state,
+                self.output.json,
+                &self.work,
+                thresholds,
+            );
+        }
         let receipt = save(&checkpoint, request, KnownScales::new(), self.save.verify, &self.work)?;
         receipt::print(&receipt, None, false, self.output.json, thresholds)
     }

@@ -44,7 +44,7 @@ pub(super) fn open(model: &Path) -> Result<Arc<Checkpoint>, Error> {
 }
 
 /// Prints a checkpoint's notes.
-fn opened(model: &Path, checkpoint: Checkpoint) -> Arc<Checkpoint> {
+pub(super) fn opened(model: &Path, checkpoint: Checkpoint) -> Arc<Checkpoint> {
     let checkpoint = Arc::new(checkpoint);
     for note in checkpoint.notes() {
         eprintln!(

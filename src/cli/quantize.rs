@@ -8,6 +8,7 @@ use super::options::{
     CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SelectionArgs, WorkArgs, choice,
 };
 use super::output;
+use super::partition::{self, PartitionArgs};
 use super::receipt;
 use super::save::save;
 use super::scan::Scan;
@@ -21,7 +22,8 @@ use crate::plan::gguf_mix::GgufMix;
 use crate::plan::rules::{Reason, TargetRules};
 use crate::plan::target::Target;
 use crate::plan::{
-    Decibels, InputQuantization, Plan, Selection, SelectionError, observed_input_scales, recipe,
+    Decibels, InputQuantization, Plan, Selection, SelectionError, effective_quantizer,
+    observed_input_scales, recipe,
 };
 use crate::quantization::ggml::{Importance, ImportanceUse, importance_use};
 use crate::quantization::{
@@ -30,6 +32,7 @@ use crate::quantization::{
 };
 use crate::tensor::{FloatType, TensorId};
 use crate::text::figures::counted;
+use crate::text::names;
 use crate::text::size::SizeLimit;
 use clap::Args;
 use std::collections::HashMap;
@@ -72,7 +75,8 @@ pub struct Quantize {
     /// or else those of the model's observers
     #[arg(long, help_heading = "Activations", value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES))]
     activation_scheme: ActivationScheme,
-    /// Print the plan, the sizes, the warnings and the predicted errors; write nothing
+    /// Print the plan, the sizes, the warnings and the predicted errors; write nothing but the
+    /// recipe, if --write-recipe asks for it
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
     /// Use the plan in a recipe file instead of a selection
@@ -86,6 +90,8 @@ pub struct Quantize {
     layout: Option<WeightLayout>,
     #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
+    #[command(flatten, next_help_heading = "Execution")]
+    partition: PartitionArgs,
     #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
@@ -171,6 +177,9 @@ impl Quantize {
         }
         let rules = TargetRules::new(&checkpoint, &target)?;
         let importance = self.importance(&checkpoint, format)?;
+        if self.partition.partition.is_some() {
+            self.check_partition(&importance)?;
+        }
         let Planned { mut plan, known, mut warnings } = match recipe {
             Some(plan) => Planned { plan, ..Planned::default() },
             None => {
@@ -193,7 +202,7 @@ impl Quantize {
         if self.activation_scheme == ActivationScheme::Static {
             self.calibrate_inputs(&checkpoint, format, &mut plan, &mut warnings)?;
         }
-        if let Some(path) = self.write_recipe.as_ref().filter(|_| !self.dry_run) {
+        if let Some(path) = &self.write_recipe {
             output::write(
                 &checkpoint,
                 path,
@@ -207,6 +216,20 @@ impl Quantize {
             force: self.save.force,
             copy: self.save.copy,
         };
+        if let Some(partition) = self.partition.partition {
+            for warning in &warnings {
+                eprintln!("warning: {}", names::visible(warning));
+            }
+            return partition::make(
+                &checkpoint,
+                request,
+                partition,
+                self.save.training_state,
+                self.output.json,
+                &self.work,
+                thresholds,
+            );
+        }
         let mut receipt = match self.dry_run {
             true => dry_run::predict(&checkpoint, &request, &self.work)?,
             false => save(&checkpoint, request, known, self.save.verify, &self.work)?,
@@ -234,6 +257,29 @@ impl Quantize {
         }
         let activations = self.activations.open(checkpoint)?;
         Ok(activations.map(|found| found.importance(checkpoint)).unwrap_or_default())
+    }
+
+    /// Fails if the plan of a worker would not follow from the headers alone.
+    fn check_partition(&self, importance: &Importance) -> Result<(), Error> {
+        let refuse = |why: &str| {
+            let (path, why) = (self.save.out.clone(), why.to_owned());
+            Err(Error::Usage { path, why })
+        };
+        if self.dry_run {
+            return refuse("--dry-run is of the whole output; leave --partition out");
+        }
+        if !importance.is_empty() {
+            return refuse(
+                "blocks by an importance matrix are made by one machine; leave --partition out",
+            );
+        }
+        let is_static = self.activation_scheme == ActivationScheme::Static;
+        match self.has_budget() || is_static {
+            true => refuse(
+                "each worker needs the whole plan before it begins: run the same command once with --dry-run --write-recipe plan.toml in the place of --partition, then give every worker --recipe plan.toml",
+            ),
+            false => Ok(()),
+        }
     }
 
     /// Fails if an option asks for what presets do not have.
@@ -366,6 +412,9 @@ impl Quantize {
         let (tensors, mut refused) =
             self.without_undivided(checkpoint, format, &schemes, tensors, &mut warnings)?;
         let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
+        if self.partition.partition.is_some() {
+            return self.headers_plan(checkpoint, &tensors, &schemes);
+        }
         let quantizers = schemes.into_iter().map(quantizer).collect();
         let spec = AnalysisSpec {
             errors: match self.has_budget() {
@@ -555,6 +604,28 @@ impl Quantize {
             }
             false => Ok(plan),
         }
+    }
+
+    /// The plan of a worker, for which no element is read: all tensors that the selection names.
+    fn headers_plan(
+        &self,
+        checkpoint: &Checkpoint,
+        tensors: &[TensorId],
+        schemes: &[QuantizationScheme],
+    ) -> Result<Planned, Error> {
+        let mut plan = Plan::default();
+        plan.rounding = self.rounding.rounding;
+        for &id in tensors {
+            for &scheme in schemes {
+                let quantizer = self.calibration.quantizer(checkpoint, scheme);
+                plan.mark(id, effective_quantizer(checkpoint, id, quantizer));
+            }
+        }
+        if plan.is_empty() {
+            let path = checkpoint.path().to_owned();
+            return Err(SelectionError::Nothing { path, excluded: false }.into());
+        }
+        Ok(Planned { plan, ..Planned::default() })
     }
 
     fn uniform(&self, outcomes: &[(TensorId, Vec<Outcome>)]) -> Plan {

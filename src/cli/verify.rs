@@ -7,7 +7,7 @@ use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{Output, output};
 use super::receipt::Quantized;
 use crate::checkpoint::{Checkpoint, ObservedActivations};
-use crate::export::{self, Match, SaveError};
+use crate::export::{self, Match, Partition, SaveError};
 use crate::job::verify::{self, Verification, Verified};
 use crate::quantization::ggml::Importance;
 use crate::quantization::{Rounding, Thresholds, narrowed_scale};
@@ -35,6 +35,10 @@ pub struct Verify {
     activations: ActivationArgs,
     #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
+    /// Compare only worker I's share of the tensors, of N workers; the first worker also
+    /// compares everything beside the tensors. `env` as for `quantize`
+    #[arg(long, value_name = "I/N", help_heading = "Execution")]
+    partition: Option<Partition>,
     #[command(flatten, next_help_heading = "Execution")]
     work: WorkArgs,
 }
@@ -46,8 +50,16 @@ impl Verify {
             Some(activations) => activations.importance(&source),
             None => Importance::default(),
         };
-        let job =
-            || verify::start(written.clone(), source.clone(), importance, self.work.threads());
+        let job = || {
+            let (written, source) = (written.clone(), source.clone());
+            verify::start_partition(
+                written,
+                source,
+                importance,
+                self.partition,
+                self.work.threads(),
+            )
+        };
         let verification = JobRunner::start(job, "verifying", self.work.quiet)?.only()??;
         let inputs = self.input_scales(&written, &source, &verification)?;
         let found = VerifyResult::new(&written, &source, &verification, inputs);

@@ -209,8 +209,21 @@ impl AtomicOutput {
     ) -> Result<AtomicOutput, SaveError> {
         let mut staging = AtomicOutput::begin(&request.out, output_plan.directory)?;
         let is_continued = staging.open_journal(checkpoint, output_plan)?;
-        staging.fill(output_plan, is_continued)?;
+        staging.fill(output_plan, is_continued, &[])?;
         Ok(staging)
+    }
+
+    /// Like [`AtomicOutput::create`], without a journal. Files of a directory that have a path
+    /// in `links` become hard links to it where the file system can. Also returns which files
+    /// did.
+    pub fn create_with_links(
+        request: &Request,
+        output_plan: &OutputPlan,
+        links: &[Option<PathBuf>],
+    ) -> Result<(AtomicOutput, Vec<bool>), SaveError> {
+        let output = AtomicOutput::begin(&request.out, output_plan.directory)?;
+        let linked = output.fill(output_plan, false, links)?;
+        Ok((output, linked))
     }
 
     /// Opens the journal. Returns whether the existing temporary output belongs to this save.
@@ -307,8 +320,14 @@ impl AtomicOutput {
         out.flush()
     }
 
-    /// Creates the planned files. `is_continued` says whether existing ones may be kept.
-    fn fill(&self, output_plan: &OutputPlan, is_continued: bool) -> Result<(), SaveError> {
+    /// Creates the planned files. `is_continued` says whether existing ones may be kept. Returns
+    /// which files became links.
+    fn fill(
+        &self,
+        output_plan: &OutputPlan,
+        is_continued: bool,
+        links: &[Option<PathBuf>],
+    ) -> Result<Vec<bool>, SaveError> {
         let fail = |path: &Path, source| SaveError::Io { path: path.to_owned(), source };
         let sizes: HashMap<PathBuf, u64> =
             output_plan.files.iter().map(|file| (self.path_of(file), file.size())).collect();
@@ -318,10 +337,16 @@ impl AtomicOutput {
         if self.directory {
             self.clear(&self.path, &is_kept)?;
         }
-        for file in &output_plan.files {
+        let mut linked = vec![false; output_plan.files.len()];
+        for (number, (file, linked)) in output_plan.files.iter().zip(&mut linked).enumerate() {
             let path = self.path_of(file);
             if let Some(parent) = path.parent().filter(|_| self.directory) {
                 fs::create_dir_all(parent).map_err(|e| fail(parent, e))?;
+            }
+            let link = links.get(number).and_then(Option::as_ref).filter(|_| self.directory);
+            if link.is_some_and(|from| fs::hard_link(from, &path).is_ok()) {
+                *linked = true;
+                continue;
             }
             let is_kept = path.symlink_metadata().is_ok_and(|found| is_kept(&path, &found));
             let mut options = OpenOptions::new();
@@ -334,7 +359,7 @@ impl AtomicOutput {
             });
             created.map_err(|e| fail(&path, e))?;
         }
-        Ok(())
+        Ok(linked)
     }
 
     /// Removes what an interrupted save left in a directory, except files to keep.

@@ -71,7 +71,15 @@ impl JournalIdentity {
 }
 
 /// Hashes text as it is formatted.
-struct TextHasher(Xxh3);
+#[derive(Default)]
+pub(crate) struct TextHasher(Xxh3);
+
+impl TextHasher {
+    /// The digest of all text.
+    pub(crate) fn digest(&self) -> u128 {
+        self.0.digest128()
+    }
+}
 
 impl fmt::Write for TextHasher {
     fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -80,10 +88,11 @@ impl fmt::Write for TextHasher {
     }
 }
 
-fn plan_digest(output_plan: &OutputPlan) -> u128 {
+/// The digest of everything that decides the bytes of an output, given its source.
+pub(crate) fn plan_digest(output_plan: &OutputPlan) -> u128 {
     let OutputPlan { rounding, importance, directory, files, texts, .. } = output_plan;
     let OutputPlan { sidecar_files, scaled_together, .. } = output_plan;
-    let mut hasher = TextHasher(Xxh3::new());
+    let mut hasher = TextHasher::default();
     // Hashing cannot fail.
     let _ =
         writeln!(hasher, "{rounding:?} {importance:?} {directory} {texts:?} {scaled_together:?}");
@@ -97,11 +106,11 @@ fn plan_digest(output_plan: &OutputPlan) -> u128 {
     for sidecar in sidecar_files {
         let _ = writeln!(hasher, "{:?} {}", sidecar.name, sidecar.bytes);
     }
-    hasher.0.digest128()
+    hasher.digest()
 }
 
 fn source_digest(checkpoint: &Checkpoint) -> Option<u128> {
-    let mut hasher = TextHasher(Xxh3::new());
+    let mut hasher = TextHasher::default();
     for shard in checkpoint.shards() {
         let source = &shard.source;
         let _ = write!(hasher, "{} ", source.size());
@@ -113,7 +122,7 @@ fn source_digest(checkpoint: &Checkpoint) -> Option<u128> {
             let _ = writeln!(hasher, "{path:?} {changed:?}");
         }
     }
-    Some(hasher.0.digest128())
+    Some(hasher.digest())
 }
 
 /// A byte range of an output file.

@@ -41,6 +41,7 @@ topics![
     loaders,
     formats,
     remote,
+    distributed,
     numerics,
     activations,
     qat,

@@ -20,6 +20,7 @@ mod executor;
 mod finished_pieces;
 mod ordered_fold;
 pub mod output;
+pub(crate) mod partition;
 mod progress;
 pub mod save;
 pub mod scan;

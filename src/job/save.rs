@@ -222,15 +222,15 @@ fn receipt(
 
 /// One entry of an output file, whose chunks are to be encoded.
 pub(super) struct EntryChunks {
-    pub file: usize,
-    pub entry: usize,
-    pub chunks: Chunks,
+    pub(super) file: usize,
+    pub(super) entry: usize,
+    pub(super) chunks: Chunks,
     /// The tensor whose scales must be found before the entry can be encoded.
-    calibrate: Option<(TensorId, Quantizer)>,
+    pub(super) calibrate: Option<(TensorId, Quantizer)>,
 }
 
 /// The entries that are encoded, in the order of the plan.
-fn entry_chunks(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<EntryChunks> {
+pub(super) fn entry_chunks(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<EntryChunks> {
     let mut pieces = Vec::new();
     for (file, out) in output_plan.files.iter().enumerate() {
         for (entry, described) in out.entries.iter().enumerate() {
@@ -405,7 +405,7 @@ impl Saving<'_> {
             let (found, against) = match self.verify_digests(&pairing)? {
                 Some(found) => (found, VerifiedAgainst::Digests),
                 None => {
-                    let found = verify::tensors(&pairing, known, threads, progress)?;
+                    let found = verify::tensors(&pairing, None, known, threads, progress)?;
                     (found, VerifiedAgainst::Source)
                 }
             };

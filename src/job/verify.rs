@@ -5,12 +5,14 @@ use super::ordered_fold::OrderedFold;
 use super::save::calibrate;
 use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
+use crate::export::partition::shares::assign;
 use crate::export::verify::file_verifier::verify_files;
 use crate::export::verify::tensor_verifier::TensorVerifier;
-use crate::export::{KnownScales, Match, Pairing, share_absmax};
+use crate::export::{KnownScales, Match, Pairing, Partition, share_absmax};
 use crate::quantization::ggml::Importance;
-use crate::quantization::{Chunks, ErrorSums, Quantizer};
+use crate::quantization::{ErrorSums, Quantizer};
 use crate::tensor::TensorId;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// The result of a verification.
@@ -42,9 +44,22 @@ pub fn start(
     importance: Importance,
     threads: Option<usize>,
 ) -> std::io::Result<Job<Result<Verification, JobError>>> {
-    let progress = Arc::new(Progress::new(out.total_bytes()));
+    start_partition(out, source, importance, None, threads)
+}
+
+/// Like [`start`], for one worker of several; `None`: there is only one.
+pub fn start_partition(
+    out: Arc<Checkpoint>,
+    source: Arc<Checkpoint>,
+    importance: Importance,
+    partition: Option<Partition>,
+    threads: Option<usize>,
+) -> std::io::Result<Job<Result<Verification, JobError>>> {
+    let share = out.total_bytes() / partition.map_or(1, |p| u64::from(p.count()));
+    let progress = Arc::new(Progress::new(share));
     Job::start("verify", progress, move |progress, sender| {
-        let _ = sender.send(run_weighed(&out, &source, importance, threads, progress));
+        let ran = run_partition(&out, &source, importance, partition, threads, progress);
+        let _ = sender.send(ran);
     })
 }
 
@@ -67,28 +82,63 @@ pub fn run_weighed(
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<Verification, JobError> {
+    run_partition(out, source, importance, None, threads, progress)
+}
+
+/// As [`run_weighed`], for one worker of several, which compares its share of the tensors. The
+/// first worker also compares everything beside them: headers, indices and sidecar files.
+fn run_partition(
+    out: &Checkpoint,
+    source: &Checkpoint,
+    importance: Importance,
+    partition: Option<Partition>,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Verification, JobError> {
     let pairing = Pairing::new(out, source)?.weighed_by(importance);
-    let verification = tensors(&pairing, KnownScales::new(), threads, progress)?;
-    verify_files(&pairing, &|| !progress.is_cancelled())?;
+    let share = partition.map(|partition| share(&pairing, partition));
+    let known = KnownScales::new();
+    let verification = tensors(&pairing, share.as_ref(), known, threads, progress)?;
+    if partition.is_none_or(|partition| partition.index() == 1) {
+        verify_files(&pairing, &|| !progress.is_cancelled())?;
+    }
     progress.check()?;
     Ok(verification)
 }
 
-/// Compares the tensors of an output, but not its other files. `known` has scales of the
-/// source that were found before.
+/// The tensors of the source that one worker compares.
+fn share(pairing: &Pairing, partition: Partition) -> HashSet<TensorId> {
+    let bytes: Vec<u64> = pairing.pairs.iter().map(|pair| pairing.out.bytes(pair.out)).collect();
+    let workers = assign(&bytes, partition.count());
+    let mine = |&worker: &usize| worker + 1 == partition.index() as usize;
+    let pairs = pairing.pairs.iter().zip(&workers);
+    pairs.filter(|(_, worker)| mine(worker)).map(|(pair, _)| pair.source).collect()
+}
+
+/// Compares the tensors of an output, but not its other files: those that are made from the
+/// tensors of the source in `share`, or all. `known` has scales of the source that were found
+/// before.
 pub(super) fn tensors(
     pairing: &Pairing,
+    share: Option<&HashSet<TensorId>>,
     mut known: KnownScales,
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<Verification, JobError> {
     let source = pairing.source;
-    calibrate(source, pairing.to_calibrate(), &mut known, threads, progress, &|_, _| {})?;
-    share_absmax(&pairing.scaled_together(), &mut known);
+    let has = |id: &TensorId| share.is_none_or(|share| share.contains(id));
+    let together = pairing.scaled_together();
+    let related: HashSet<TensorId> =
+        together.iter().filter(|unit| unit.iter().any(has)).flatten().copied().collect();
+    let wanted = pairing.to_calibrate().filter(|(id, ..)| has(id) || related.contains(id));
+    calibrate(source, wanted, &mut known, threads, progress, &|_, _| {})?;
+    share_absmax(&together, &mut known);
     let chunks: Vec<_> = pairing.pairs.iter().map(|pair| pairing.chunks(pair)).collect();
     let errors: Vec<_> = chunks.iter().map(|_| Mutex::new(OrderedFold::new(None))).collect();
     let finished: Vec<OnceLock<ErrorSums>> = chunks.iter().map(|_| OnceLock::new()).collect();
-    each_chunk(chunks.iter().map(Chunks::count), threads, progress, || {
+    let counts = pairing.pairs.iter().zip(&chunks);
+    let counts = counts.map(|(pair, chunks)| if has(&pair.source) { chunks.count() } else { 0 });
+    each_chunk(counts, threads, progress, || {
         let mut verifier = TensorVerifier::new(pairing, &known);
         let (chunks, errors, finished) = (&chunks, &errors, &finished);
         move |number, k| {
@@ -104,7 +154,8 @@ pub(super) fn tensors(
             Ok(())
         }
     })?;
-    let tensors = pairing.pairs.iter().zip(finished).map(|(pair, error)| Verified {
+    let compared = pairing.pairs.iter().zip(finished).filter(|(pair, _)| has(&pair.source));
+    let tensors = compared.map(|(pair, error)| Verified {
         out: pair.out,
         source: pair.source,
         matched: pair.matched.clone(),

@@ -122,6 +122,9 @@ pub enum FloatType {
 }
 
 impl FloatType {
+    pub const ALL: [FloatType; 4] =
+        [FloatType::F64, FloatType::F32, FloatType::F16, FloatType::BF16];
+
     /// Bytes per element.
     pub fn size(self) -> usize {
         match self {

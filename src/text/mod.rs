@@ -7,4 +7,5 @@ pub(crate) mod figures;
 pub(crate) mod json;
 pub mod names;
 pub(crate) mod nearest;
+pub(crate) mod shell;
 pub mod size;

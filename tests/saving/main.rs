@@ -12,6 +12,7 @@ mod gguf_files;
 mod library;
 mod loose_files;
 mod mlx;
+mod partitions;
 mod presets;
 mod qat_scales;
 mod static_inputs;

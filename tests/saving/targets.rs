@@ -9,7 +9,7 @@ use std::path::Path;
 use tempfile::{TempDir, tempdir};
 
 /// A copy of a model in `tests/data/saving`.
-struct Model {
+pub(crate) struct Model {
     directory: TempDir,
 }
 
@@ -31,7 +31,7 @@ impl Model {
         Model::of(&tensors, &config)
     }
 
-    fn named(case: &str) -> Model {
+    pub(crate) fn named(case: &str) -> Model {
         Model::with(case, |_| {}, &[])
     }
 
@@ -44,7 +44,7 @@ impl Model {
         Model { directory }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.directory.path().join(name).to_str().expect("text").to_owned()
     }
 

@@ -332,7 +332,7 @@ fn different_types(found: &DType, source: &DType) -> String {
 }
 
 /// Returns the stored tensors of a tensor.
-pub(super) fn parts(checkpoint: &Checkpoint, id: TensorId) -> Vec<StoredId> {
+pub(crate) fn parts(checkpoint: &Checkpoint, id: TensorId) -> Vec<StoredId> {
     match checkpoint.content(id) {
         Content::Plain(stored) => vec![*stored],
         Content::Packed(packed) => packed.parts(),

@@ -1,0 +1,378 @@
+//! What a worker leaves in `OUT.partial`: a directory with its part of the output's files, and
+//! `fragment.json`, which says what they hold and what they were made from.
+//!
+//! A fragment appears under its name only when it is complete, verified and on the disk.
+
+use crate::export::error::{IoContext, SaveError};
+use crate::export::partition::Partition;
+use crate::quantization::ErrorSums;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The description in a fragment's directory.
+const FILE: &str = "fragment.json";
+
+/// The directory of a fragment's files, beside its description.
+const DATA: &str = "files";
+
+/// What the name of an unfinished fragment begins with.
+const UNFINISHED: &str = ".unfinished-";
+
+/// The most bytes that a description may have: that of 100,000 tensors has about 50 MB.
+const SIZE_LIMIT: u64 = 1 << 30;
+
+/// The description of a fragment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fragment {
+    /// The version of the program that made it.
+    pub quantscope: String,
+    /// `I/N`.
+    pub partition: String,
+    /// What all fragments of an output have in common.
+    pub identity: Identity,
+    /// What is needed to plan the output again.
+    pub request: FragmentRequest,
+    /// The parts of output files that it holds.
+    pub files: Vec<FragmentFile>,
+    /// What became of its tensors, measured from the fragment's files.
+    pub tensors: Vec<FragmentTensor>,
+}
+
+/// What all fragments of one output have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Identity {
+    /// Digest of the source's headers, sizes and modification times.
+    pub source: String,
+    /// Digest of the output plan.
+    pub plan: String,
+}
+
+/// A request as `join` needs it. The path of the output is that of the fragments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FragmentRequest {
+    /// The path of the source, absolute if it is a file.
+    pub model: String,
+    /// The plan as a recipe; `None` for dequantizing.
+    pub recipe: Option<String>,
+    /// The orientation of the weights, where the format has one.
+    pub layout: Option<String>,
+    /// The float type to dequantize to; `None` for the original types.
+    pub to: Option<String>,
+    /// Whether the optimizer state is saved too.
+    pub training_state: bool,
+    /// Patterns of files that are copied although they hold other weights.
+    pub copy: Vec<String>,
+    /// The subcommand and its options without `--partition`, for messages.
+    pub command: String,
+}
+
+/// The part of an output file that a fragment holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FragmentFile {
+    /// The name of the output file; empty if the output is one file.
+    pub name: String,
+    /// The length of the whole output file in bytes.
+    pub bytes: u64,
+    /// The pieces that it holds, in order.
+    pub pieces: Vec<FragmentPiece>,
+}
+
+/// A range of bytes, at the same offsets in the fragment's file and in the output's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FragmentPiece {
+    /// Offset of the first byte.
+    pub start: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+    /// Digest of the bytes (XXH3, 128 bits), in hexadecimal.
+    pub digest: String,
+}
+
+/// A tensor that a worker wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FragmentTensor {
+    /// Name in the source.
+    pub name: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The scheme, if it was quantized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// The signal to quantization noise ratio in dB, for readers of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqnr_db: Option<f64>,
+    /// The exact sums behind all figures: postcard in hexadecimal, so that no bit is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sums: Option<String>,
+}
+
+/// What became of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    /// Byte for byte what it was.
+    Unchanged,
+    /// Quantized, or rounded as if it were.
+    Quantized,
+    /// Turned into floats.
+    Dequantized,
+}
+
+impl FragmentTensor {
+    /// The sums behind the figures; `None` if there are none or they are damaged.
+    pub(crate) fn error_sums(&self) -> Option<ErrorSums> {
+        let text = self.sums.as_ref()?;
+        let digits = text.as_bytes().chunks(2);
+        let bytes: Option<Vec<u8>> = digits
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect();
+        postcard::from_bytes(&bytes?).ok()
+    }
+}
+
+/// The sums of an error as text.
+pub(crate) fn sums_text(sums: &ErrorSums) -> Option<String> {
+    let bytes = postcard::to_stdvec(sums).ok()?;
+    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The directory of an output's fragments: OUT with `.partial` appended.
+#[derive(Clone, Debug)]
+pub(crate) struct PartialDirectory {
+    path: PathBuf,
+}
+
+impl PartialDirectory {
+    /// The directory for the output `out`. It need not exist.
+    ///
+    /// # Errors
+    /// If `out` does not name a file or directory.
+    pub(crate) fn of(out: &Path) -> Result<PartialDirectory, SaveError> {
+        let Some(name) = out.file_name() else {
+            let why = "does not name a file or directory to be written".to_owned();
+            return Err(SaveError::Unfit { path: out.to_owned(), why });
+        };
+        let mut name: OsString = name.to_owned();
+        name.push(".partial");
+        Ok(PartialDirectory { path: out.with_file_name(name) })
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a worker's finished fragment is.
+    pub(crate) fn path_of(&self, partition: Partition) -> PathBuf {
+        self.path.join(format!("{}-of-{}", partition.index(), partition.count()))
+    }
+
+    /// Where the parts of the output files are in a fragment's directory.
+    pub(crate) fn data(fragment: &Path) -> PathBuf {
+        fragment.join(DATA)
+    }
+
+    /// Creates an empty directory for a fragment that is being made, after removing those that
+    /// killed workers of the same partition left. Other workers may make the same fragment at
+    /// the same time; each has a directory of its own.
+    pub(crate) fn begin(&self, partition: Partition) -> Result<Unfinished, SaveError> {
+        fs::create_dir_all(&self.path).context(&self.path)?;
+        let prefix = format!("{UNFINISHED}{}-of-{}.", partition.index(), partition.count());
+        for entry in fs::read_dir(&self.path).context(&self.path)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix)
+                && is_abandoned(&entry.path())
+            {
+                // Another worker may remove it at the same time.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.path);
+        let directory = made.context(&self.path)?;
+        let lock_path = directory.path().join("lock");
+        let lock = fs::File::create(&lock_path).context(&lock_path)?;
+        // Without locks, directories that were left are removed by `join`.
+        let _ = lock.try_lock();
+        let data = directory.path().join(DATA);
+        fs::create_dir(&data).context(&data)?;
+        Ok(Unfinished { directory, _lock: lock })
+    }
+
+    /// Reads all finished fragments, in order.
+    pub(crate) fn read(&self) -> Result<Vec<(Partition, Fragment)>, SaveError> {
+        let entries = match fs::read_dir(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.context(&self.path)?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.context(&self.path)?.path();
+            let Some(partition) = partition_of(&path) else { continue };
+            found.push((partition, read(&path, partition)?));
+        }
+        found.sort_by_key(|(partition, _)| (partition.count(), partition.index()));
+        Ok(found)
+    }
+
+    /// Workers that are making fragments now, as far as locks tell.
+    pub(crate) fn running(&self) -> Vec<Partition> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let mut running: Vec<Partition> = entries
+            .filter(|entry| !is_abandoned(&entry.path()))
+            .filter_map(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                parse_name(name.strip_prefix(UNFINISHED)?.split_once('.')?.0)
+            })
+            .collect();
+        running.sort();
+        running.dedup();
+        running
+    }
+
+    /// Fails if a fragment of another run is there: of other options, another version, another
+    /// source, or another number of workers.
+    pub(crate) fn check_others(
+        &self,
+        found: &[(Partition, Fragment)],
+        partition: Partition,
+        identity: &Identity,
+    ) -> Result<(), SaveError> {
+        for (other, fragment) in found {
+            let why = match difference(fragment, identity) {
+                Some(why) => why,
+                None if other.count() != partition.count() => format!(
+                    "is one of {} partitions, and this is one of {}",
+                    other.count(),
+                    partition.count()
+                ),
+                None => continue,
+            };
+            let why = format!(
+                "{why}; give the same options, or remove {} to begin again",
+                self.path.display()
+            );
+            return Err(SaveError::Unfit { path: self.path_of(*other), why });
+        }
+        Ok(())
+    }
+}
+
+/// Why a fragment does not belong to an output; `None` if it does.
+pub(crate) fn difference(fragment: &Fragment, identity: &Identity) -> Option<String> {
+    let version = env!("CARGO_PKG_VERSION");
+    if fragment.quantscope != version {
+        let found = fragment.quantscope.escape_debug();
+        return Some(format!("was made by quantscope {found}, and this is {version}"));
+    }
+    if fragment.identity.source != identity.source {
+        return Some("was made from another source, or the source has changed since".to_owned());
+    }
+    let command = fragment.request.command.escape_debug();
+    (fragment.identity.plan != identity.plan)
+        .then(|| format!("was made with other options: {command}"))
+}
+
+/// A fragment that is being made. Dropped before [`Unfinished::commit`], it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    directory: tempfile::TempDir,
+    /// Held as long as the fragment is being made.
+    _lock: fs::File,
+}
+
+impl Unfinished {
+    /// The directory of the output's files.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join(DATA)
+    }
+
+    /// Adds the description, puts everything on the disk, and gives the fragment its name.
+    /// Returns false if another worker finished the same fragment first.
+    pub(crate) fn commit(
+        self,
+        directory: &PartialDirectory,
+        partition: Partition,
+        fragment: &Fragment,
+    ) -> Result<bool, SaveError> {
+        let path = self.directory.path().join(FILE);
+        let text = serde_json::to_vec_pretty(fragment).map_err(io::Error::other).context(&path)?;
+        fs::write(&path, text).context(&path)?;
+        sync_tree(self.directory.path()).context(self.directory.path())?;
+        let lock = self.directory.path().join("lock");
+        fs::remove_file(&lock).context(&lock)?;
+        let to = directory.path_of(partition);
+        match fs::rename(self.directory.path(), &to) {
+            Ok(()) => {
+                // It is no longer where it would be removed from.
+                let _ = self.directory.keep();
+                sync_directory(&directory.path).context(&directory.path)?;
+                Ok(true)
+            }
+            Err(_) if to.join(FILE).is_file() => Ok(false),
+            Err(e) => Err(e).context(&to),
+        }
+    }
+}
+
+fn read(path: &Path, partition: Partition) -> Result<Fragment, SaveError> {
+    let file = path.join(FILE);
+    let damaged = |why: String| SaveError::Unfit {
+        path: file.clone(),
+        why: format!("is not the description of a fragment: {why}; remove {}", path.display()),
+    };
+    let length = fs::metadata(&file).context(&file)?.len();
+    if length > SIZE_LIMIT {
+        return Err(damaged(format!("it has {length} bytes")));
+    }
+    let text = fs::read(&file).context(&file)?;
+    let fragment: Fragment = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+    match fragment.partition == partition.to_string() {
+        true => Ok(fragment),
+        false => Err(damaged(format!("it describes {}", fragment.partition.escape_debug()))),
+    }
+}
+
+/// The partition that a finished fragment's path names.
+fn partition_of(path: &Path) -> Option<Partition> {
+    parse_name(path.file_name()?.to_str()?)
+}
+
+fn parse_name(name: &str) -> Option<Partition> {
+    let (index, count) = name.split_once("-of-")?;
+    Partition::new(index.parse().ok()?, count.parse().ok()?).ok()
+}
+
+/// Whether no worker holds the lock of an unfinished fragment.
+fn is_abandoned(path: &Path) -> bool {
+    match fs::File::open(path.join("lock")) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        // It was killed before it made the lock, or is about to make it.
+        Err(_) => false,
+    }
+}
+
+fn sync_tree(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync_tree(&entry?.path())?;
+        }
+        return sync_directory(path);
+    }
+    fs::File::open(path)?.sync_all()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    fs::File::open(path)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Digests by which fragments of one output recognise each other, and their bytes. All are
+//! XXH3 with 128 bits, in hexadecimal.
+
+use crate::checkpoint::Checkpoint;
+use crate::export::journal::{TextHasher, plan_digest};
+use crate::export::output_plan::OutputPlan;
+use std::fmt::Write as _;
+use std::io::{self, Read};
+use std::time::UNIX_EPOCH;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// The digest of all that `from` gives. `read` is called with every piece.
+pub(crate) fn digest_of(
+    from: &mut dyn Read,
+    mut read: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<String> {
+    let mut hasher = Xxh3::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let bytes = match from.read(&mut buffer) {
+            Ok(0) => return Ok(hex(hasher.digest128())),
+            Ok(n) => buffer.get(..n).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        hasher.update(bytes);
+        read(bytes)?;
+    }
+}
+
+/// Identifies the source: what its headers list, and the size and modification time of each
+/// file, or the version that its server names. Directories do not count, because machines may
+/// mount the same file system in different places.
+pub(crate) fn source_identity(checkpoint: &Checkpoint) -> String {
+    let mut hasher = TextHasher::default();
+    for shard in checkpoint.shards() {
+        let modified = shard.source.modified().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let (name, size) = (shard.source.path().file_name(), shard.source.size());
+        // Hashing cannot fail.
+        let _ =
+            writeln!(hasher, "{name:?} {size} {modified:?} {:?}", shard.source.remote_identity());
+    }
+    for (_, stored) in checkpoint.all_stored() {
+        let (name, dtype, shape) = (&stored.name, &stored.dtype, &stored.shape);
+        let _ =
+            writeln!(hasher, "{name:?} {dtype:?} {shape:?} {} {:?}", stored.shard, stored.range);
+    }
+    hex(hasher.digest())
+}
+
+/// Identifies everything that decides the bytes of an output, given its source.
+pub(crate) fn plan_identity(output_plan: &OutputPlan) -> String {
+    hex(plan_digest(output_plan))
+}
+
+fn hex(digest: u128) -> String {
+    format!("{digest:032x}")
+}

@@ -1,0 +1,698 @@
+//! Makes an output by several workers: each writes and verifies its share of the tensors, and
+//! `join` puts the fragments together.
+
+use super::background_sync::with_background_sync;
+use super::save::{EntryChunks, calibrate, entry_chunks};
+use super::writers::{Writer, Writers, failed_write};
+use super::{Job, JobError, PendingJob, Progress, each_chunk, lock, on_all_cores, verify};
+use crate::checkpoint::Checkpoint;
+use crate::export::partition::fragment::{
+    Fragment, FragmentFile, FragmentPiece, FragmentRequest, FragmentTensor, Identity, Outcome,
+    PartialDirectory, difference, sums_text,
+};
+use crate::export::partition::identity::{digest_of, plan_identity, source_identity};
+use crate::export::partition::shares::{Share, share, shares};
+use crate::export::verify::file_verifier::compare_with_plan;
+use crate::export::{
+    self, AtomicOutput, ChunkEncoder, Comparison, IoContext, KnownScales, MadeFrom, Match, OutFile,
+    OutputPlan, Pairing, Partition, Receipt, Request, SaveError, VerifiedAgainst, share_absmax,
+};
+use crate::tensor::TensorId;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The most bytes that one digest covers, so that digests are computed on all cores.
+const PIECE_BYTES: u64 = 64 << 20;
+
+/// What a job of this module reports.
+#[derive(Debug)]
+pub(crate) enum PartitionEvent<T> {
+    /// A new phase begins; the text names it.
+    Phase(&'static str),
+    /// The job has ended.
+    Finished(Box<Result<T, JobError>>),
+}
+
+/// A worker's finished fragment.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Made {
+    /// Where the fragment is.
+    pub path: PathBuf,
+    /// Whether it was there already.
+    pub was_there: bool,
+    /// Its description.
+    pub fragment: Fragment,
+}
+
+/// Starts the job of a worker: writes the share of `partition` of an output, verifies it, and
+/// leaves it as a fragment in `OUT.partial`.
+pub(crate) fn start(
+    checkpoint: Arc<Checkpoint>,
+    request: Request,
+    described: FragmentRequest,
+    partition: Partition,
+    threads: Option<usize>,
+) -> std::io::Result<Job<PartitionEvent<Made>>> {
+    let job = PendingJob::new("partition", Arc::default(), move |progress, sender| {
+        let phase = |name| _ = sender.send(PartitionEvent::Phase(name));
+        let worker =
+            Worker { checkpoint: &checkpoint, request: &request, partition, threads, progress };
+        let outcome = worker.run(described, &phase);
+        let _ = sender.send(PartitionEvent::Finished(Box::new(outcome)));
+    });
+    job.start()
+}
+
+/// Starts the job that puts the fragments of an output together.
+pub(crate) fn start_join(
+    checkpoint: Arc<Checkpoint>,
+    request: Request,
+    threads: Option<usize>,
+) -> std::io::Result<Job<PartitionEvent<Receipt>>> {
+    let job = PendingJob::new("join", Arc::default(), move |progress, sender| {
+        let phase = |name| _ = sender.send(PartitionEvent::Phase(name));
+        let outcome = join(&checkpoint, &request, threads, progress, &phase);
+        let outcome = outcome.map_err(|error| match error {
+            JobError::Stopped(why) => JobError::SaveStopped(why),
+            error => error,
+        });
+        let _ = sender.send(PartitionEvent::Finished(Box::new(outcome)));
+    });
+    job.start()
+}
+
+/// One worker of several.
+struct Worker<'w> {
+    checkpoint: &'w Checkpoint,
+    request: &'w Request,
+    partition: Partition,
+    threads: Option<usize>,
+    progress: &'w Progress,
+}
+
+impl Worker<'_> {
+    fn run(
+        &self,
+        described: FragmentRequest,
+        phase: &dyn Fn(&'static str),
+    ) -> Result<Made, JobError> {
+        let Worker { checkpoint, request, partition, threads, progress } = *self;
+        let output_plan = OutputPlan::new(checkpoint, request)?;
+        let share = share(checkpoint, &output_plan, partition);
+        let bytes = share.bytes(&output_plan);
+        export::check(checkpoint, request, bytes)?;
+        let directory = PartialDirectory::of(&request.out)?;
+        let identity =
+            Identity { source: source_identity(checkpoint), plan: plan_identity(&output_plan) };
+        let found = directory.read()?;
+        directory.check_others(&found, partition, &identity)?;
+        let path = directory.path_of(partition);
+        if let Some((_, fragment)) = found.into_iter().find(|(other, _)| *other == partition) {
+            return Ok(Made { path, was_there: true, fragment });
+        }
+        progress.expect(2 * bytes);
+
+        phase("calibrating");
+        let mine: HashSet<(usize, usize)> = share.entries.iter().copied().collect();
+        let all = entry_chunks(checkpoint, &output_plan);
+        let (known, pieces) = self.calibrate(&output_plan, &share, all, &mine)?;
+
+        phase("writing");
+        let unfinished = directory.begin(partition)?;
+        let files = FragmentFiles { data: unfinished.data(), request, output_plan: &output_plan };
+        files.create()?;
+        files.write(checkpoint, &pieces, &known, threads, progress)?;
+        progress.check()?;
+
+        phase("verifying");
+        let tensors = self.verify(&files, &share, known)?;
+        files.remove_others(&share)?;
+        let pieces = files.pieces(&share);
+        let digests = digests(&pieces, threads, progress)?;
+        let fragment = Fragment {
+            quantscope: env!("CARGO_PKG_VERSION").to_owned(),
+            partition: partition.to_string(),
+            identity,
+            request: described,
+            files: files.described(&pieces, digests),
+            tensors,
+        };
+        phase("syncing to disk");
+        progress.check()?;
+        let first = unfinished.commit(&directory, partition, &fragment)?;
+        Ok(Made { path, was_there: !first, fragment })
+    }
+
+    /// Finds the scales that the worker's tensors need before they are quantized, and keeps
+    /// the pieces that it writes: its entries, and those that follow from the plan alone.
+    fn calibrate(
+        &self,
+        output_plan: &OutputPlan,
+        share: &Share,
+        all: Vec<EntryChunks>,
+        mine: &HashSet<(usize, usize)>,
+    ) -> Result<(KnownScales, Vec<EntryChunks>), JobError> {
+        // A global scale is that of all tensors that share it, whoever writes them.
+        let related: HashSet<TensorId> = output_plan
+            .scaled_together
+            .iter()
+            .filter(|unit| unit.iter().any(|id| share.tensors.contains(id)))
+            .flatten()
+            .chain(&share.tensors)
+            .copied()
+            .collect();
+        let wanted = all.iter().filter_map(|piece| piece.calibrate);
+        let wanted = wanted.filter(|(id, _)| related.contains(id));
+        let wanted = wanted.map(|(id, quantizer)| (id, quantizer, output_plan.rounding));
+        let mut known = KnownScales::new();
+        calibrate(self.checkpoint, wanted, &mut known, self.threads, self.progress, &|_, _| {})?;
+        share_absmax(&output_plan.scaled_together, &mut known);
+        let is_literal = |piece: &EntryChunks| {
+            let file = output_plan.files.get(piece.file);
+            let entry = file.and_then(|file| file.entries.get(piece.entry));
+            entry.is_some_and(|entry| matches!(entry.made_from, MadeFrom::Literal(_)))
+        };
+        let kept = all
+            .into_iter()
+            .filter(|piece| mine.contains(&(piece.file, piece.entry)) || is_literal(piece));
+        Ok((known, kept.collect()))
+    }
+
+    /// Reopens the worker's files and compares its tensors with the source.
+    fn verify(
+        &self,
+        files: &FragmentFiles,
+        share: &Share,
+        known: KnownScales,
+    ) -> Result<Vec<FragmentTensor>, JobError> {
+        let checkpoint = self.checkpoint;
+        let written = Checkpoint::open(&files.entry_point()).map_err(SaveError::from)?;
+        let pairing = Pairing::new(&written, checkpoint)?;
+        let tensors = Some(&share.tensors);
+        let verification = verify::tensors(&pairing, tensors, known, self.threads, self.progress)?;
+        let tensors = verification.tensors.iter().map(|verified| {
+            let outcome = match verified.matched {
+                Match::Identical => Outcome::Unchanged,
+                Match::Dequantized(_) => Outcome::Dequantized,
+                _ => Outcome::Quantized,
+            };
+            let sqnr_db = verified.error.map(|error| error.statistics().sqnr_db);
+            FragmentTensor {
+                name: checkpoint.tensor(verified.source).name.to_string(),
+                outcome,
+                scheme: verified.quantizer.map(|quantizer| quantizer.scheme.to_string()),
+                sqnr_db: sqnr_db.filter(|db| db.is_finite()),
+                sums: verified.error.as_ref().and_then(sums_text),
+            }
+        });
+        Ok(tensors.collect())
+    }
+}
+
+/// The files of a fragment: every file of the output at its full length, of which only the
+/// worker's part is written. The rest takes no space on most file systems.
+struct FragmentFiles<'f> {
+    data: PathBuf,
+    request: &'f Request,
+    output_plan: &'f OutputPlan,
+}
+
+/// A range of a file that one digest covers.
+struct Piece {
+    file: usize,
+    path: PathBuf,
+    range: Range<u64>,
+}
+
+impl FragmentFiles<'_> {
+    fn path_of(&self, file: &OutFile) -> PathBuf {
+        file_path(&self.data, self.request, self.output_plan, file)
+    }
+
+    /// What opens the files as one checkpoint.
+    fn entry_point(&self) -> PathBuf {
+        match (self.output_plan.entry_point(), self.output_plan.files.first()) {
+            (Some(name), _) => self.data.join(name),
+            (None, Some(file)) if !self.output_plan.directory => self.path_of(file),
+            (None, _) => self.data.clone(),
+        }
+    }
+
+    fn create(&self) -> Result<(), SaveError> {
+        for file in &self.output_plan.files {
+            let path = self.path_of(file);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).context(parent)?;
+            }
+            let created = File::create(&path).and_then(|mut handle| {
+                handle.write_all(&file.head)?;
+                handle.set_len(file.size())
+            });
+            created.context(&path)?;
+        }
+        for text in &self.output_plan.texts {
+            let path = self.data.join(&text.name);
+            fs::write(&path, &text.text).context(&path)?;
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        checkpoint: &Checkpoint,
+        pieces: &[EntryChunks],
+        known: &KnownScales,
+        threads: Option<usize>,
+        progress: &Progress,
+    ) -> Result<(), JobError> {
+        let (written, failed) = with_background_sync(|sync| {
+            let writers = Writers::new(progress, sync);
+            let written =
+                write_pieces(self, checkpoint, pieces, known, &writers, threads, progress);
+            sync.all_written();
+            written
+        });
+        match failed {
+            Some((path, why)) => Err(failed_write(&path, why).into()),
+            None => written,
+        }
+    }
+
+    /// Removes the files in which the worker has written nothing of its own.
+    fn remove_others(&self, share: &Share) -> Result<(), SaveError> {
+        for (number, file) in self.output_plan.files.iter().enumerate() {
+            let path = self.path_of(file);
+            if !share.entries.iter().any(|(of, _)| *of == number) {
+                fs::remove_file(&path).context(&path)?;
+            }
+        }
+        for text in &self.output_plan.texts {
+            let path = self.data.join(&text.name);
+            fs::remove_file(&path).context(&path)?;
+        }
+        Ok(())
+    }
+
+    /// The ranges of the worker's entries, cut into pieces of one digest each.
+    fn pieces(&self, share: &Share) -> Vec<Piece> {
+        let files = self.output_plan.files.iter().enumerate();
+        files
+            .flat_map(|(file, out)| {
+                let path = self.path_of(out);
+                let ranges = expected_pieces(share, self.output_plan, file);
+                ranges.into_iter().map(move |range| Piece { file, path: path.clone(), range })
+            })
+            .collect()
+    }
+
+    fn described(&self, pieces: &[Piece], digests: Vec<String>) -> Vec<FragmentFile> {
+        let mut described: Vec<FragmentFile> = Vec::new();
+        let mut last = None;
+        for (piece, digest) in pieces.iter().zip(digests) {
+            let Some(file) = self.output_plan.files.get(piece.file) else { continue };
+            if last != Some(piece.file) {
+                let (name, bytes) = (file.name.clone(), file.size());
+                described.push(FragmentFile { name, bytes, pieces: Vec::new() });
+                last = Some(piece.file);
+            }
+            let (start, bytes) = (piece.range.start, piece.range.end - piece.range.start);
+            if let Some(file) = described.last_mut() {
+                file.pieces.push(FragmentPiece { start, bytes, digest });
+            }
+        }
+        described
+    }
+}
+
+fn write_pieces<'s>(
+    files: &FragmentFiles,
+    checkpoint: &Checkpoint,
+    pieces: &[EntryChunks],
+    known: &KnownScales,
+    writers: &Writers<'s>,
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<(), JobError> {
+    let counts = pieces.iter().map(|piece| piece.chunks.count());
+    each_chunk(counts, threads, progress, || {
+        let mut encoder = ChunkEncoder::new(checkpoint, files.output_plan, known);
+        let mut open: Option<(usize, Arc<Writer<'s>>)> = None;
+        move |number, k| {
+            let Some(piece) = pieces.get(number) else { return Ok(()) };
+            let Some(file) = files.output_plan.files.get(piece.file) else { return Ok(()) };
+            let writer = match open.take() {
+                Some((number, writer)) if number == piece.file => writer,
+                _ => writers.open(&files.path_of(file))?,
+            };
+            let made = encoder.encode(file, piece.entry, &piece.chunks, k, &mut &*writer);
+            open = Some((piece.file, writer));
+            Ok(made?)
+        }
+    })
+}
+
+/// The path of an output file inside a fragment.
+fn file_path(data: &Path, request: &Request, output_plan: &OutputPlan, file: &OutFile) -> PathBuf {
+    match output_plan.directory {
+        true => data.join(&file.name),
+        // The name decides the format that the file is opened as.
+        false => data.join(request.out.file_name().unwrap_or_default()),
+    }
+}
+
+/// The pieces of a file that a share's fragment has.
+fn expected_pieces(share: &Share, output_plan: &OutputPlan, file: usize) -> Vec<Range<u64>> {
+    let ranges = share.ranges(output_plan, file);
+    let cut = |range: Range<u64>| {
+        let starts = (range.start..range.end).step_by(PIECE_BYTES as usize);
+        starts.map(move |start| start..range.end.min(start + PIECE_BYTES))
+    };
+    ranges.into_iter().flat_map(cut).collect()
+}
+
+/// The digest of each piece, computed on all cores.
+fn digests(
+    pieces: &[Piece],
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<Vec<String>, JobError> {
+    let found = Mutex::new(vec![String::new(); pieces.len()]);
+    on_each(pieces.len(), threads, progress, &|number| {
+        let Some(Piece { path, range, .. }) = pieces.get(number) else { return Ok(()) };
+        let mut file = File::open(path).context(path)?;
+        file.seek(SeekFrom::Start(range.start)).context(path)?;
+        let digest = digest_of(&mut file.take(range.end - range.start), |_| Ok(()));
+        let digest = digest.context(path)?;
+        if let Some(place) = lock(&found).get_mut(number) {
+            *place = digest;
+        }
+        Ok(())
+    })?;
+    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Calls `work` once for each number below `count`, on all cores. The first error ends it.
+fn on_each(
+    count: usize,
+    threads: Option<usize>,
+    progress: &Progress,
+    work: &(dyn Fn(usize) -> Result<(), SaveError> + Sync),
+) -> Result<(), JobError> {
+    let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<SaveError>> = Mutex::new(None);
+    on_all_cores(threads, || {
+        while !progress.is_cancelled() {
+            let number = next.fetch_add(1, Relaxed);
+            if number >= count {
+                return;
+            }
+            if let Err(error) = work(number) {
+                next.store(count, Relaxed);
+                lock(&failed).get_or_insert(error);
+                return;
+            }
+        }
+    })?;
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error.into()),
+        None => Ok(progress.check()?),
+    }
+}
+
+/// One piece of the output, and the fragment's file that holds it.
+struct JoinPiece<'j> {
+    file: usize,
+    from: PathBuf,
+    described: &'j FragmentPiece,
+}
+
+/// Checks that all fragments of an output are there and fit, puts them together, verifies the
+/// whole, and renames it to OUT. The fragments are removed afterwards.
+fn join(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    threads: Option<usize>,
+    progress: &Progress,
+    phase: &dyn Fn(&'static str),
+) -> Result<Receipt, JobError> {
+    let output_plan = OutputPlan::new(checkpoint, request)?;
+    let directory = PartialDirectory::of(&request.out)?;
+    let fragments = complete(checkpoint, &output_plan, &directory)?;
+    let pieces = join_pieces(checkpoint, request, &output_plan, &directory, &fragments)?;
+    let links = links(&output_plan, &pieces);
+    let copied = |piece: &&JoinPiece| links.get(piece.file).is_none_or(Option::is_none);
+    let bytes: u64 = pieces.iter().map(|piece| piece.described.bytes).sum();
+    let copied_bytes = pieces.iter().filter(copied).map(|piece| piece.described.bytes).sum();
+    export::check(checkpoint, request, copied_bytes)?;
+    progress.expect(bytes);
+
+    phase("joining");
+    let (output, linked) = AtomicOutput::create_with_links(request, &output_plan, &links)?;
+    let is_linked = |file: usize| linked.get(file).copied().unwrap_or(false);
+    on_each(pieces.len(), threads, progress, &|number| {
+        let Some(piece) = pieces.get(number) else { return Ok(()) };
+        let Some(file) = output_plan.files.get(piece.file) else { return Ok(()) };
+        let to = (!is_linked(piece.file)).then(|| output.path_of(file));
+        join_piece(piece, to.as_deref(), progress)
+    })?;
+    for (number, file) in output_plan.files.iter().enumerate() {
+        if !is_linked(number) {
+            write_literals(file, &output.path_of(file))?;
+        }
+    }
+    for text in &output_plan.texts {
+        output.write_text(&text.name, &text.text)?;
+    }
+    for sidecar in &output_plan.sidecar_files {
+        output.copy(&sidecar.source, &sidecar.name, |_| Ok::<(), JobError>(progress.check()?))?;
+    }
+    phase("verifying");
+    let verified = || {
+        let path = output.path();
+        let written = match output_plan.entry_point() {
+            Some(name) => Checkpoint::open(&path.join(name)),
+            None => Checkpoint::open(path),
+        };
+        Pairing::new(&written?, checkpoint)?;
+        compare_with_plan(path, &request.task, &output_plan, &HashMap::new(), &|| {
+            !progress.is_cancelled()
+        })
+    };
+    verified().map_err(|e: SaveError| e.renamed(output.path(), &request.out))?;
+    progress.check()?;
+    phase("syncing to disk");
+    output.sync()?;
+    progress.check()?;
+    output.commit(request.force)?;
+    // The output is in place: what is left of the fragments if this fails, the user can remove.
+    let _ = fs::remove_dir_all(directory.path());
+    Ok(receipt(checkpoint, request, &output_plan, &fragments, progress))
+}
+
+/// Reads the fragments of an output, one for each partition.
+///
+/// # Errors
+/// If some are missing, or do not belong to the output.
+fn complete(
+    checkpoint: &Checkpoint,
+    output_plan: &OutputPlan,
+    directory: &PartialDirectory,
+) -> Result<Vec<(Partition, Fragment)>, SaveError> {
+    let unfit = |path: &Path, why: String| SaveError::Unfit { path: path.to_owned(), why };
+    let fragments = directory.read()?;
+    let Some((first, example)) = fragments.first() else {
+        let why = "holds no finished fragment; make them with quantize or dequantize --partition";
+        return Err(unfit(directory.path(), why.to_owned()));
+    };
+    let identity =
+        Identity { source: source_identity(checkpoint), plan: plan_identity(output_plan) };
+    for (partition, fragment) in &fragments {
+        let path = directory.path_of(*partition);
+        if let Some(why) = difference(fragment, &identity) {
+            return Err(unfit(&path, format!("{why}; remove it and make it again")));
+        }
+        if partition.count() != first.count() {
+            let (a, b) = (first.count(), partition.count());
+            let why = format!("is one of {b} partitions, others are of {a}; remove those of one");
+            return Err(unfit(&path, why));
+        }
+    }
+    let has = |partition: &Partition| fragments.iter().any(|(found, _)| found == partition);
+    let missing: Vec<Partition> = first.all().filter(|partition| !has(partition)).collect();
+    let Some(next) = missing.first() else { return Ok(fragments) };
+    let numbers: Vec<String> = missing.iter().map(|missing| missing.index().to_string()).collect();
+    let command = &example.request.command;
+    let what = match missing.len() {
+        1 => format!("partition {} of {} is missing", numbers.join(""), first.count()),
+        n => format!("{n} of {} partitions are missing: {}", first.count(), numbers.join(", ")),
+    };
+    let running: Vec<String> = directory
+        .running()
+        .into_iter()
+        .filter(|partition| missing.contains(partition))
+        .map(|partition| partition.index().to_string())
+        .collect();
+    let running = match running.is_empty() {
+        true => String::new(),
+        false => format!(" (being made now: {})", running.join(", ")),
+    };
+    let why = format!("{what}{running}; make it with: quantscope {command} --partition {next}");
+    Err(unfit(directory.path(), why))
+}
+
+/// All pieces of all fragments.
+///
+/// # Errors
+/// If a fragment does not hold exactly the pieces of its share.
+fn join_pieces<'j>(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    output_plan: &OutputPlan,
+    directory: &PartialDirectory,
+    fragments: &'j [(Partition, Fragment)],
+) -> Result<Vec<JoinPiece<'j>>, SaveError> {
+    let count = fragments.first().map_or(1, |(partition, _)| partition.count());
+    let shares = shares(checkpoint, output_plan, count);
+    let mut pieces = Vec::new();
+    for ((partition, fragment), share) in fragments.iter().zip(&shares) {
+        let path = directory.path_of(*partition);
+        let data = PartialDirectory::data(&path);
+        let unfit = || SaveError::Unfit {
+            path: path.clone(),
+            why: "does not hold its part of the output; remove it and make it again".to_owned(),
+        };
+        let mut described = fragment.files.iter().peekable();
+        for (number, file) in output_plan.files.iter().enumerate() {
+            let expected = expected_pieces(share, output_plan, number);
+            if expected.is_empty() {
+                continue;
+            }
+            let found = described.next().ok_or_else(unfit)?;
+            let ranges = found.pieces.iter().map(|piece| piece.start..piece.start + piece.bytes);
+            if (found.name.as_str(), found.bytes) != (file.name.as_str(), file.size())
+                || !ranges.eq(expected)
+            {
+                return Err(unfit());
+            }
+            let from = file_path(&data, request, output_plan, file);
+            let length = fs::metadata(&from).context(&from)?.len();
+            if length != file.size() {
+                let why = format!("it has {length} bytes, expected {}", file.size());
+                return Err(SaveError::FileDiffers { path: from, why });
+            }
+            let of_file = found.pieces.iter();
+            pieces.extend(of_file.map(|described| JoinPiece {
+                file: number,
+                from: from.clone(),
+                described,
+            }));
+        }
+        if described.peek().is_some() {
+            return Err(unfit());
+        }
+    }
+    Ok(pieces)
+}
+
+/// For each file of a directory, the fragment's file that is all of it, if there is one.
+fn links(output_plan: &OutputPlan, pieces: &[JoinPiece]) -> Vec<Option<PathBuf>> {
+    let mut links: Vec<Option<PathBuf>> = vec![None; output_plan.files.len()];
+    if !output_plan.directory {
+        return links;
+    }
+    let mut shared = HashSet::new();
+    for piece in pieces {
+        let Some(link) = links.get_mut(piece.file) else { continue };
+        match link {
+            Some(from) if *from != piece.from => _ = shared.insert(piece.file),
+            Some(_) => {}
+            None => *link = Some(piece.from.clone()),
+        }
+    }
+    for file in shared {
+        if let Some(link) = links.get_mut(file) {
+            *link = None;
+        }
+    }
+    links
+}
+
+/// Compares a piece with its digest, and writes it to `to`; `None`: it is there already.
+fn join_piece(piece: &JoinPiece, to: Option<&Path>, progress: &Progress) -> Result<(), SaveError> {
+    let JoinPiece { from, described, .. } = piece;
+    let mut file = File::open(from).context(from)?;
+    file.seek(SeekFrom::Start(described.start)).context(from)?;
+    let mut out = match to {
+        Some(path) => {
+            let mut out = File::options().write(true).open(path).context(path)?;
+            out.seek(SeekFrom::Start(described.start)).context(path)?;
+            Some(out)
+        }
+        None => None,
+    };
+    let digest = digest_of(&mut file.take(described.bytes), |bytes| {
+        progress.advance(bytes.len() as u64);
+        out.as_mut().map_or(Ok(()), |out| out.write_all(bytes))
+    });
+    let digest = digest.context(to.unwrap_or(from))?;
+    match digest == described.digest {
+        true => Ok(()),
+        false => Err(SaveError::FileDiffers {
+            path: from.clone(),
+            why: format!(
+                "the bytes from {} on are not those that its worker verified; remove the fragment and make it again",
+                described.start
+            ),
+        }),
+    }
+}
+
+/// Writes the entries that follow from the plan alone.
+fn write_literals(file: &OutFile, path: &Path) -> Result<(), SaveError> {
+    let mut out = File::options().write(true).open(path).context(path)?;
+    for (entry, &offset) in file.entries.iter().zip(&file.offsets) {
+        if let MadeFrom::Literal(bytes) = &entry.made_from {
+            let written = out.seek(SeekFrom::Start(offset)).and_then(|_| out.write_all(bytes));
+            written.context(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn receipt(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    output_plan: &OutputPlan,
+    fragments: &[(Partition, Fragment)],
+    progress: &Progress,
+) -> Receipt {
+    let tensors = || fragments.iter().flat_map(|(_, fragment)| &fragment.tensors);
+    let count = |outcome| tensors().filter(|tensor| tensor.outcome == outcome).count();
+    let quantized = tensors().filter_map(|tensor| {
+        Some(Comparison {
+            tensor: tensor.name.clone(),
+            scheme: tensor.scheme.clone()?,
+            on_disk: tensor.error_sums()?.statistics(),
+        })
+    });
+    Receipt {
+        out: request.out.clone(),
+        files: output_plan.files.len(),
+        before: checkpoint.total_bytes(),
+        written: output_plan.bytes(),
+        quantized: quantized.collect(),
+        dequantized: count(Outcome::Dequantized),
+        unchanged: count(Outcome::Unchanged),
+        sidecar_files: output_plan.sidecar_files.len(),
+        left_out: output_plan.left_out.clone(),
+        warnings: output_plan.warnings.clone(),
+        elapsed: progress.elapsed(),
+        against: VerifiedAgainst::Source,
+        resumed: 0,
+    }
+}

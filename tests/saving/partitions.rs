@@ -1,0 +1,315 @@
+//! Outputs that several workers make together.
+
+use crate::support::checkpoint::{weights, write};
+use crate::support::random::Random;
+use crate::support::{data, failure, json, stdout};
+use crate::targets::Model;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tempfile::{TempDir, tempdir};
+
+/// Every file below a directory, or the file itself, with its bytes.
+fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path).expect("reads");
+            pending.extend(entries.map(|entry| entry.expect("an entry").path()));
+        } else {
+            let name = path.strip_prefix(root).expect("inside").to_owned();
+            found.insert(name, std::fs::read(&path).expect("reads"));
+        }
+    }
+    found
+}
+
+struct Run {
+    directory: TempDir,
+    /// The subcommand, the model, and the options.
+    words: Vec<String>,
+    out_name: &'static str,
+}
+
+impl Run {
+    fn new(out_name: &'static str, words: &[&str]) -> Run {
+        let words = words.iter().map(|&word| word.to_owned()).collect();
+        Run { directory: tempdir().expect("a directory"), words, out_name }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().expect("text").to_owned()
+    }
+
+    fn out(&self) -> String {
+        self.path(self.out_name)
+    }
+
+    fn partial(&self) -> PathBuf {
+        PathBuf::from(self.out() + ".partial")
+    }
+
+    fn words<'a>(&'a self, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        let words = self.words.iter().map(String::as_str);
+        words.chain(["-o", out]).chain(more.iter().copied()).collect()
+    }
+
+    /// What one machine writes.
+    fn single(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let place = self.directory.path().join("single");
+        std::fs::create_dir_all(&place).expect("creates");
+        let out = place.join(self.out_name);
+        stdout(&self.words(out.to_str().expect("text"), &["--force"]));
+        tree(&out)
+    }
+
+    fn worker(&self, index: u32, count: u32) -> String {
+        let (out, partition) = (self.out(), format!("{index}/{count}"));
+        stdout(&self.words(&out, &["--partition", &partition]))
+    }
+
+    fn join(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        stdout(&["join", &self.out()]);
+        assert!(!self.partial().exists(), "the fragments are left");
+        let joined = tree(Path::new(&self.out()));
+        match Path::new(&self.out()).is_dir() {
+            true => std::fs::remove_dir_all(self.out()).expect("removes"),
+            false => std::fs::remove_file(self.out()).expect("removes"),
+        }
+        joined
+    }
+
+    fn assert_joined_is_single(&self, counts: &[u32]) {
+        let single = self.single();
+        for &count in counts {
+            for index in (1..=count).rev() {
+                self.worker(index, count);
+            }
+            let joined = self.join();
+            assert_eq!(joined.keys().collect::<Vec<_>>(), single.keys().collect::<Vec<_>>());
+            for (name, bytes) in &single {
+                assert!(joined[name] == *bytes, "{:?} of {count}: {name:?}", self.words);
+            }
+        }
+    }
+}
+
+#[test]
+fn joined_shares_have_the_bytes_of_one_machine() {
+    let sharded = data("tiny-llama/sharded");
+    Run::new("out", &["quantize", &sharded]).assert_joined_is_single(&[1, 3, 7, 16, 40]);
+    let single = data("tiny-llama/single");
+    Run::new("out.safetensors", &["quantize", &single]).assert_joined_is_single(&[1, 4]);
+}
+
+#[test]
+fn every_format_can_be_joined() {
+    let sharded = data("tiny-llama/sharded");
+    let gguf = data("gguf/synth-a32.gguf");
+    let runs: [(&'static str, &[&str]); 11] = [
+        ("out", &["--for", "vllm"]),
+        ("out", &["--for", "transformers", "--scheme", "W8A16"]),
+        ("out", &["--format", "compressed-tensors", "--scheme", "W4A16:32"]),
+        ("out", &["--format", "compressed-tensors", "--scheme", "W4A16_ASYM:32"]),
+        ("out", &["--format", "compressed-tensors", "--scheme", "FP8_DYNAMIC"]),
+        ("out", &["--format", "compressed-tensors", "--scheme", "NVFP4A16"]),
+        ("out", &["--format", "fake-quantized", "--scheme", "per-channel"]),
+        ("out.bpk", &["--for", "burn"]),
+        ("out.safetensors", &["--for", "comfyui"]),
+        ("out", &["--for", "mlx"]),
+        ("out", &["--for", "torchao"]),
+    ];
+    for (out, options) in runs {
+        let words: Vec<&str> = ["quantize", &sharded].iter().chain(options).copied().collect();
+        Run::new(out, &words).assert_joined_is_single(&[3]);
+    }
+    Run::new("out.gguf", &["quantize", &gguf, "--for", "llama.cpp"]).assert_joined_is_single(&[3]);
+    let experts = Model::named("moe-int8-experts/mixtral");
+    let source = experts.path("source");
+    Run::new("out", &["quantize", &source, "--for", "transformers", "--scheme", "W8A16"])
+        .assert_joined_is_single(&[5]);
+}
+
+#[test]
+fn dequantizing_can_be_shared() {
+    for packed in
+        ["formats/gptq-4bit-actorder", "formats/ct-pack8-channel", "formats/mxfp4-gpt-oss"]
+    {
+        let run = Run::new("out", &["dequantize", &data(packed), "--dtype", "bf16"]);
+        run.assert_joined_is_single(&[2, 5]);
+    }
+}
+
+/// NVFP4's global scale is that of q, k and v together, which lie in several shares.
+#[test]
+fn scales_that_span_shares_are_those_of_the_whole() {
+    let run = Run::new(
+        "out",
+        &["quantize", &data("tiny-llama/single"), "--for", "vllm", "--scheme", "NVFP4A16"],
+    );
+    run.assert_joined_is_single(&[16]);
+}
+
+#[test]
+fn join_names_what_is_missing_and_how_to_make_it() {
+    let run = Run::new("out", &["quantize", &data("tiny-llama/sharded")]);
+    let (code, why) = failure(&["join", &run.out()]);
+    assert_eq!(code, 1);
+    assert!(why.contains("does not exist; workers make shares with"), "{why}");
+    run.worker(2, 4);
+    let (code, why) = failure(&["join", &run.out()]);
+    assert_eq!(code, 1);
+    let command = format!(
+        "3 of 4 partitions are missing: 1, 3, 4; make it with: quantscope quantize {} -o {} --partition 1/4",
+        data("tiny-llama/sharded"),
+        run.out()
+    );
+    assert!(why.contains(&command), "{why}");
+    assert!(!Path::new(&run.out()).exists());
+    run.worker(1, 4);
+    run.worker(3, 4);
+    let (_, why) = failure(&["join", &run.out()]);
+    assert!(why.contains("partition 4 of 4 is missing"), "{why}");
+}
+
+#[test]
+fn a_share_that_is_there_is_not_made_again() {
+    let run = Run::new("out", &["quantize", &data("tiny-llama/sharded")]);
+    assert!(run.worker(1, 2).starts_with("wrote partition 1/2 to "));
+    assert!(run.worker(1, 2).contains("is in"));
+    let words = run.out();
+    let found = json(&run.words(&words, &["--partition", "1/2"]));
+    assert_eq!((&found["was_there"], &found["partition"]), (&true.into(), &"1/2".into()));
+}
+
+#[test]
+fn shares_of_another_run_are_refused() {
+    let directory = tempdir().expect("a directory");
+    let model = directory.path().join("model.safetensors");
+    let tensors = |seed: u32| {
+        (0..6)
+            .map(|k| weights(&format!("layers.{k}.w{seed}.weight"), &[64, 64]))
+            .collect::<Vec<_>>()
+    };
+    write(&model, &tensors(0), &[]);
+    let text = model.to_str().expect("text");
+    let run = Run::new("out.safetensors", &["quantize", text]);
+    run.worker(1, 2);
+    let out = run.out();
+    let refused = |more: &[&str]| failure(&run.words(&out, more)).1;
+    let why = refused(&["--partition", "2/3"]);
+    assert!(why.contains("is one of 2 partitions, and this is one of 3"), "{why}");
+    let why = refused(&["--partition", "2/2", "--scheme", "per-channel"]);
+    assert!(why.contains("was made with other options: quantize "), "{why}");
+    // The same names and shapes, written again.
+    std::thread::sleep(Duration::from_millis(20));
+    write(&model, &tensors(0), &[]);
+    let why = refused(&["--partition", "2/2"]);
+    assert!(why.contains("another source, or the source has changed since"), "{why}");
+    let (_, why) = failure(&["join", &out]);
+    assert!(why.contains("another source, or the source has changed since"), "{why}");
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn damaged_shares_are_never_joined() {
+    let run = Run::new("out", &["quantize", &data("tiny-llama/sharded")]);
+    run.worker(1, 2);
+    run.worker(2, 2);
+    let shard = tree(&run.partial())
+        .into_keys()
+        .find(|name| name.extension().is_some_and(|extension| extension == "safetensors"));
+    let shard = run.partial().join(shard.expect("a fragment holds a shard"));
+    let mut bytes = std::fs::read(&shard).expect("reads");
+    let intact = bytes.clone();
+    // The last tensor of the shard.
+    *bytes.last_mut().expect("a byte") ^= 1;
+    std::fs::write(&shard, &bytes).expect("writes");
+    let (code, why) = failure(&["join", &run.out()]);
+    assert_eq!(code, 1);
+    assert!(why.contains("are not those that its worker verified"), "{why}");
+    std::fs::write(&shard, &intact[..intact.len() - 1]).expect("writes");
+    let (_, why) = failure(&["join", &run.out()]);
+    assert!(why.contains("bytes, expected"), "{why}");
+    assert!(!Path::new(&run.out()).exists());
+    std::fs::write(&shard, &intact).expect("writes");
+    assert_eq!(run.join(), run.single());
+}
+
+#[test]
+fn what_needs_the_whole_model_says_how_to_go_on() {
+    let run = Run::new("out", &["quantize", &data("tiny-llama/sharded")]);
+    let out = run.out();
+    let (code, why) = failure(&run.words(&out, &["--max-bytes", "60%", "--partition", "1/2"]));
+    assert_eq!(code, 1);
+    assert!(why.contains("--dry-run --write-recipe plan.toml"), "{why}");
+    assert!(!run.partial().exists());
+    let (recipe, model) = (run.path("plan.toml"), data("tiny-llama/sharded"));
+    let planning = ["--max-bytes", "60%", "--dry-run", "--write-recipe", &recipe];
+    stdout(&run.words(&out, &planning));
+    assert!(!Path::new(&out).exists());
+    let run = Run::new("out", &["quantize", &model, "--recipe", &recipe]);
+    run.assert_joined_is_single(&[3]);
+}
+
+#[test]
+fn workers_can_be_killed_and_doubled() {
+    let directory = tempdir().expect("a directory");
+    let model = directory.path().join("model.safetensors");
+    let tensors: Vec<_> =
+        (0..12).map(|k| weights(&format!("layers.{k}.weight"), &[256, 512])).collect();
+    write(&model, &tensors, &[]);
+    let run = Run::new("out.safetensors", &["quantize", model.to_str().expect("text")]);
+    let out = run.out();
+    let start = |index: u32| {
+        let partition = format!("{index}/3");
+        let words = run.words(&out, &["--partition", &partition, "--threads", "1"]);
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("quantscope"));
+        command.args(words).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("starts")
+    };
+    let mut random = Random(26);
+    for round in 0..30 {
+        let mut workers = [start(round % 3 + 1), start(round % 3 + 1)];
+        std::thread::sleep(Duration::from_millis(random.below(60) as u64));
+        for worker in &mut workers {
+            // It may have ended by itself.
+            let _ = worker.kill();
+            worker.wait().expect("ends");
+        }
+    }
+    let mut both = [1, 2, 3, 1, 2, 3].map(start);
+    both.iter_mut().for_each(|worker| assert!(worker.wait().expect("ends").success()));
+    assert_eq!(run.join(), run.single());
+}
+
+#[test]
+fn verification_can_be_shared() {
+    let run = Run::new("out", &["quantize", &data("tiny-llama/sharded")]);
+    let out = run.out();
+    stdout(&run.words(&out, &[]));
+    let model = data("tiny-llama/sharded");
+    let mut tensors = 0;
+    for partition in ["1/3", "2/3", "3/3"] {
+        let found = json(&["verify", &out, "--against", &model, "--partition", partition]);
+        tensors += found["tensors"].as_u64().expect("a number");
+    }
+    assert_eq!(tensors, 21);
+    // One of the workers finds a byte that was changed.
+    let shard = tree(Path::new(&out))
+        .into_keys()
+        .find(|name| name.extension().is_some_and(|extension| extension == "safetensors"));
+    let shard = Path::new(&out).join(shard.expect("a shard"));
+    let mut bytes = std::fs::read(&shard).expect("reads");
+    *bytes.last_mut().expect("a byte") ^= 1;
+    std::fs::write(&shard, &bytes).expect("writes");
+    let failed = ["1/3", "2/3", "3/3"].iter().filter(|partition| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("quantscope"));
+        command.args(["verify", &out, "--against", &model, "--partition", partition]);
+        let ended = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("runs");
+        ended.code() == Some(1)
+    });
+    assert_eq!(failed.count(), 1);
+}
