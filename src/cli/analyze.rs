@@ -12,12 +12,15 @@ use super::options::{
     SelectionArgs, WorkArgs, choice,
 };
 use super::output::{output, width};
+use super::partition::PartitionArgs;
+use super::report::ReportArgs;
 use super::report_rows::{add_duplicates, add_outputs, report_row};
 use super::scan::Scan;
 use super::schemes::SchemeComparison;
 use super::table::{Column, Table};
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
+use crate::export::Partition;
 use crate::plan::Selection;
 use crate::quantization::ggml::Importance;
 use crate::quantization::{
@@ -28,6 +31,7 @@ use crate::report::{Format, Report};
 use crate::text::{figures, names};
 use clap::Args;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
@@ -88,6 +92,21 @@ pub struct Analyze {
     output: OutputArgs,
     #[command(flatten, next_help_heading = "Output")]
     csv: CsvArgs,
+    /// With --partition: the report that `quantscope join` writes; the extension .html, .csv or
+    /// .json decides the format
+    #[arg(long = "output", short, value_name = "FILE", help_heading = "Output")]
+    out: Option<PathBuf>,
+    /// Measure only worker I's share of the tensors, of N workers that share a file system. The
+    /// results go to FILE.partial; `quantscope join FILE` writes the report. `env` takes I and N
+    /// from Slurm's job array, `env/N` I from Slurm or Kubernetes
+    #[arg(
+        long,
+        value_name = "I/N",
+        help_heading = "Execution",
+        requires = "out",
+        conflicts_with_all = ["schemes", "sort", "top", "fail_on", "json", "csv"]
+    )]
+    partition: Option<Partition>,
     #[command(flatten, next_help_heading = "Execution")]
     cache: CacheArgs,
     #[command(flatten, next_help_heading = "Execution")]
@@ -106,6 +125,13 @@ struct Results<'a> {
 
 impl Analyze {
     pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
+        if self.partition.is_some() {
+            return self.into_report().map_or(Ok(()), |report| report.run(thresholds));
+        }
+        if let Some(path) = self.out {
+            let why = "--output is for --partition; `quantscope report` writes a report".to_owned();
+            return Err(Error::Usage { path, why });
+        }
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
         let tensors = selection.matching(&checkpoint)?;
@@ -174,6 +200,24 @@ impl Analyze {
             _ => self.table(&selection, &results, thresholds)?,
         }
         fail_on::check(&self.fail_on, checkpoint, measured)
+    }
+
+    /// The report that measures the same; `None` without a path to write it to.
+    pub(super) fn into_report(self) -> Option<ReportArgs> {
+        Some(ReportArgs {
+            model: self.model,
+            out: self.out?,
+            force: false,
+            recipe: None,
+            selection: self.selection,
+            scheme: self.scheme,
+            calibration: self.calibration,
+            rounding: self.rounding,
+            activations: self.activations,
+            partition: PartitionArgs { partition: self.partition },
+            cache: self.cache,
+            work: self.work,
+        })
     }
 
     /// The number of tensors to print.

@@ -119,6 +119,17 @@ pub enum Command {
     Man,
 }
 
+/// Parses the arguments of an analysis that workers shared.
+fn analysis(arguments: &[String]) -> Option<report::ReportArgs> {
+    let program = std::iter::once("quantscope");
+    let all = program.chain(arguments.iter().map(String::as_str));
+    match Cli::try_parse_from(all).ok()?.command? {
+        Command::Report(report) => Some(report),
+        Command::Analyze(analyze) => analyze.into_report(),
+        _ => None,
+    }
+}
+
 /// Parses the arguments of the program. Exits with a message if they are wrong.
 pub fn parse() -> Cli {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -162,7 +173,7 @@ fn dispatch(
         Command::Show(show) => show.run(&thresholds()?),
         Command::Quantize(quantize) => quantize.run(&thresholds()?),
         Command::Dequantize(dequantize) => dequantize.run(&thresholds()?),
-        Command::Join(join) => join.run(&thresholds()?),
+        Command::Join(join) => join.run(&thresholds()?, analysis),
         Command::Verify(verify) => verify.run(&thresholds()?),
         Command::Check(check) => check.run(),
         Command::Diff(diff) => diff.run(&thresholds()?),

@@ -4,6 +4,7 @@ use super::error::Error;
 use super::options::{OutputArgs, WorkArgs, opened};
 use super::partition::finish;
 use super::receipt;
+use super::report::ReportArgs;
 use super::target::output_format;
 use crate::checkpoint::Checkpoint;
 use crate::demo;
@@ -37,7 +38,12 @@ pub struct Join {
 }
 
 impl Join {
-    pub(super) fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
+    /// Joins the shares. `parse` parses the arguments of an analysis.
+    pub(super) fn run(
+        self,
+        thresholds: &Thresholds,
+        parse: impl FnOnce(&[String]) -> Option<ReportArgs>,
+    ) -> Result<(), Error> {
         let directory = PartialDirectory::of(&self.out)?;
         let fragments = directory.read()?;
         let Some((_, first)) = fragments.into_iter().next() else {
@@ -50,6 +56,12 @@ impl Join {
         };
         let described = first.request;
         let model = self.model.clone().unwrap_or_else(|| PathBuf::from(&described.model));
+        if !described.analysis.is_empty() {
+            let why = "its fragments hold arguments that are not those of an analysis".to_owned();
+            let unknown = || SaveError::Unfit { path: directory.path().to_owned(), why };
+            let analysis = parse(&described.analysis).ok_or_else(unknown)?;
+            return analysis.join(model, self.out, self.force, thresholds);
+        }
         let checkpoint = match described.training_state {
             true => demo::open_model(&model)?.keeping_training_state(),
             false => demo::open_model(&model)?,

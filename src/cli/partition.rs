@@ -4,14 +4,21 @@ use super::error::Error;
 use super::job_runner::JobRunner;
 use super::options::WorkArgs;
 use super::output::output;
+use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
 use crate::demo;
-use crate::export::partition::fragment::{FragmentRequest, FragmentTensor, Outcome};
+use crate::export::partition::fragment::{
+    Fragment, FragmentRequest, FragmentTensor, Identity, Outcome, PartialDirectory,
+};
+use crate::export::partition::identity::{analysis_identity, source_identity};
+use crate::export::partition::shares::assign;
 use crate::export::{OutputFormat, Partition, Request, Task};
+use crate::job::cache::Cache;
 use crate::job::partition::{self, Made, PartitionEvent};
 use crate::job::{Job, JobError, Stopped};
 use crate::plan::recipe;
-use crate::quantization::Thresholds;
+use crate::quantization::{AnalysisSpec, Thresholds};
+use crate::tensor::TensorId;
 use crate::text::{figures, names, shell};
 use clap::Args;
 use serde::Serialize;
@@ -90,13 +97,26 @@ fn described(checkpoint: &Checkpoint, request: &Request, training_state: bool) -
         Task::Dequantize { to } => (None, None, to.map(|to| to.dtype().name().to_owned())),
     };
     FragmentRequest {
-        model: model(checkpoint.path()),
         recipe,
         layout,
         to,
         training_state,
         copy: request.copy.clone(),
-        command: command(std::env::args().skip(1)),
+        ..described_analysis(checkpoint, Vec::new())
+    }
+}
+
+/// What `join` needs for an analysis with these arguments.
+fn described_analysis(checkpoint: &Checkpoint, analysis: Vec<String>) -> FragmentRequest {
+    FragmentRequest {
+        model: model(checkpoint.path()),
+        recipe: None,
+        analysis,
+        layout: None,
+        to: None,
+        training_state: false,
+        copy: Vec::new(),
+        command: shell_command(&arguments(std::env::args().skip(1))),
     }
 }
 
@@ -107,18 +127,94 @@ fn model(path: &Path) -> String {
     absolute.as_deref().unwrap_or(path).to_string_lossy().into_owned()
 }
 
-/// The command line without `--partition`, quoted for a shell.
-fn command(arguments: impl Iterator<Item = String>) -> String {
-    let mut words: Vec<String> = Vec::new();
-    let mut arguments = arguments;
-    while let Some(argument) = arguments.next() {
+/// The arguments of this run without `--partition`.
+fn arguments(all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut all = all;
+    while let Some(argument) = all.next() {
         match argument.as_str() {
-            "--partition" => _ = arguments.next(),
+            "--partition" => _ = all.next(),
             _ if argument.starts_with("--partition=") => {}
-            _ => words.push(shell::quoted(&argument)),
+            _ => words.push(argument),
         }
     }
-    words.join(" ")
+    words
+}
+
+/// Arguments as a shell reads them.
+fn shell_command(arguments: &[String]) -> String {
+    let quoted: Vec<String> = arguments.iter().map(|word| shell::quoted(word)).collect();
+    quoted.join(" ")
+}
+
+/// One worker's share of an analysis.
+pub(super) struct AnalysisShare<'a> {
+    pub checkpoint: &'a Arc<Checkpoint>,
+    /// The report that `join` writes.
+    pub out: &'a Path,
+    pub partition: Partition,
+    pub spec: AnalysisSpec,
+    /// All tensors of the analysis.
+    pub tensors: Vec<TensorId>,
+}
+
+impl AnalysisShare<'_> {
+    /// What the shares of all workers have in common.
+    pub(super) fn identity(
+        checkpoint: &Checkpoint,
+        spec: &AnalysisSpec,
+        tensors: &[TensorId],
+    ) -> Identity {
+        Identity { source: source_identity(checkpoint), plan: analysis_identity(&(spec, tensors)) }
+    }
+
+    /// Measures the share, leaves the results in `OUT.partial`, and prints what they are.
+    pub(super) fn make(self, work: &WorkArgs) -> Result<(), Error> {
+        let AnalysisShare { checkpoint, out, partition, spec, tensors } = self;
+        let identity = AnalysisShare::identity(checkpoint, &spec, &tensors);
+        let directory = PartialDirectory::of(out)?;
+        let found = directory.read()?;
+        directory.check_others(&found, partition, &identity)?;
+        let path = directory.path_of(partition);
+        let was_there = found.iter().any(|(other, _)| *other == partition);
+        let bytes: Vec<u64> = tensors.iter().map(|&id| checkpoint.bytes(id)).collect();
+        let workers = assign(&bytes, partition.count());
+        let mine = tensors.iter().zip(&bytes).zip(workers);
+        let mine = mine.filter(|(_, worker)| worker + 1 == partition.index() as usize);
+        let (mine, bytes): (Vec<TensorId>, Vec<u64>) =
+            mine.map(|((id, bytes), _)| (*id, bytes)).unzip();
+        let count = mine.len();
+        let mut was_first = true;
+        if !was_there {
+            let unfinished = directory.begin(partition)?;
+            let cache = Some(Cache::at(unfinished.data()));
+            for result in Scan::start(checkpoint, mine, spec, "measuring", work, cache)? {
+                // A tensor that cannot be read is an error of the row that `join` writes.
+                let (_, _found) = result?;
+            }
+            let fragment = Fragment {
+                quantscope: env!("CARGO_PKG_VERSION").to_owned(),
+                partition: partition.to_string(),
+                identity,
+                request: described_analysis(checkpoint, arguments(std::env::args().skip(1))),
+                files: Vec::new(),
+                tensors: Vec::new(),
+            };
+            was_first = unfinished.commit(&directory, partition, &fragment)?;
+        }
+        let mut to = output();
+        let path = path.to_string_lossy();
+        let path = names::visible(&path);
+        match was_there || !was_first {
+            true => writeln!(to, "partition {partition} is in {path} already")?,
+            false => writeln!(to, "wrote partition {partition} to {path}")?,
+        }
+        let tensors = figures::counted(count, "tensor");
+        writeln!(to, "{tensors} measured, {}", figures::bytes(bytes.iter().sum()))?;
+        let out = shell::quoted(&out.to_string_lossy());
+        writeln!(to, "when all partitions are there: quantscope join {}", names::visible(&out))?;
+        Ok(to.flush()?)
+    }
 }
 
 #[derive(Serialize)]
@@ -186,7 +282,8 @@ mod tests {
     #[test]
     fn the_command_of_a_fragment_leaves_the_partition_out() {
         let words = ["quantize", "my model", "--partition", "1/2", "-o", "out"];
-        let command_of = |words: &[&str]| command(words.iter().map(|&word| word.to_owned()));
+        let command_of =
+            |words: &[&str]| shell_command(&arguments(words.iter().map(|&word| word.to_owned())));
         assert_eq!(command_of(&words), "quantize 'my model' -o out");
         assert_eq!(command_of(&["quantize", "--partition=env", "m"]), "quantize m");
     }

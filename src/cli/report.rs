@@ -10,9 +10,12 @@ use crate::cli::options::{
     CacheArgs, CalibrationArgs, ModelArgs, RoundingArgs, SchemeArgs, SelectionArgs, WorkArgs,
 };
 use crate::cli::output;
+use crate::cli::partition::{AnalysisShare, PartitionArgs};
 use crate::cli::report_rows::{add_duplicates, add_outputs, report_row};
 use crate::cli::scan::Scan;
+use crate::export::partition::fragment::PartialDirectory;
 use crate::export::{SaveError, write_text};
+use crate::job::cache::Cache;
 use crate::job::channels;
 use crate::plan::{Plan, budget, effective_quantizer, recipe};
 use crate::quantization::{AnalysisSpec, QuantizationScheme, Quantizer, Rounding, Thresholds};
@@ -32,13 +35,13 @@ use std::sync::Arc;
     quantscope report my-model -o plan.html --recipe plan.toml")]
 pub struct ReportArgs {
     #[command(flatten)]
-    model: ModelArgs,
+    pub(super) model: ModelArgs,
     /// Where to write; the extension .html, .csv or .json decides the format
     #[arg(long = "output", short, value_name = "FILE", help_heading = "Output")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Replace FILE if it exists
     #[arg(long, help_heading = "Output")]
-    force: bool,
+    pub(super) force: bool,
     /// Document the plan in a recipe file: its marks, schemes and target
     #[arg(
         long,
@@ -46,44 +49,118 @@ pub struct ReportArgs {
         help_heading = "Selection",
         conflicts_with_all = ["include", "exclude", "rounding"]
     )]
-    recipe: Option<PathBuf>,
+    pub(super) recipe: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Selection")]
-    selection: SelectionArgs,
+    pub(super) selection: SelectionArgs,
     #[command(flatten, next_help_heading = "Quantization")]
-    scheme: SchemeArgs,
+    pub(super) scheme: SchemeArgs,
     #[command(flatten, next_help_heading = "Quantization")]
-    calibration: CalibrationArgs,
+    pub(super) calibration: CalibrationArgs,
     #[command(flatten, next_help_heading = "Quantization")]
-    rounding: RoundingArgs,
+    pub(super) rounding: RoundingArgs,
     #[command(flatten, next_help_heading = "Activations")]
-    activations: ActivationArgs,
+    pub(super) activations: ActivationArgs,
     #[command(flatten, next_help_heading = "Execution")]
-    cache: CacheArgs,
+    pub(super) partition: PartitionArgs,
     #[command(flatten, next_help_heading = "Execution")]
-    work: WorkArgs,
+    pub(super) cache: CacheArgs,
+    #[command(flatten, next_help_heading = "Execution")]
+    pub(super) work: WorkArgs,
 }
 
 /// How many of the worst tensors are shown with their channels.
 const TENSORS_WITH_CHANNELS: usize = 6;
 
+/// What a report measures.
+struct Prepared {
+    format: Format,
+    plan: Option<Plan>,
+    tensors: Vec<TensorId>,
+    scheme: QuantizationScheme,
+    rounding: Rounding,
+    spec: AnalysisSpec,
+}
+
 impl ReportArgs {
     pub(super) fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
+        let format = self.format()?;
+        let checkpoint = self.model.open()?;
+        let prepared = self.prepare(format, &checkpoint)?;
+        if let Some(partition) = self.partition.partition {
+            let (spec, tensors) = (prepared.spec, prepared.tensors);
+            let share =
+                AnalysisShare { checkpoint: &checkpoint, out: &self.out, partition, spec, tensors };
+            return share.make(&self.work);
+        }
+        self.write(&checkpoint, prepared, self.cache.cache(), thresholds)
+    }
+
+    /// Writes the report from what several workers measured. `model` is the source, `out` the
+    /// report that their shares are for.
+    pub(super) fn join(
+        mut self,
+        model: PathBuf,
+        out: PathBuf,
+        force: bool,
+        thresholds: &Thresholds,
+    ) -> Result<(), Error> {
+        (self.model.model, self.out) = (model, out);
+        self.force |= force;
+        let format = self.format()?;
+        let checkpoint = self.model.open()?;
+        let prepared = self.prepare(format, &checkpoint)?;
+        let directory = PartialDirectory::of(&self.out)?;
+        let (spec, tensors) = (&prepared.spec, &prepared.tensors);
+        let fragments = directory.complete(&AnalysisShare::identity(&checkpoint, spec, tensors))?;
+        let temporary = tempfile::tempdir().map_err(|source| {
+            let path = std::env::temp_dir();
+            Error::File { path, source }
+        })?;
+        let cache = self.cache.cache().unwrap_or_else(|| Cache::at(temporary.path().to_owned()));
+        let shares: Vec<PathBuf> = fragments
+            .iter()
+            .map(|(partition, _)| PartialDirectory::data(&directory.path_of(*partition)))
+            .collect();
+        cache.merge(&checkpoint, spec, &shares);
+        self.write(&checkpoint, prepared, Some(cache), thresholds)?;
+        // The report is in place: what is left of the shares if this fails, the user can remove.
+        let _ = std::fs::remove_dir_all(directory.path());
+        Ok(())
+    }
+
+    /// The format of the report, if it may be written.
+    fn format(&self) -> Result<Format, Error> {
         let format = Format::of(&self.out).ok_or_else(|| {
             let why = "unknown report format: expected a path that ends in .html, .csv or .json";
             Error::Usage { path: self.out.clone(), why: why.to_owned() }
         })?;
         if !self.force && self.out.symlink_metadata().is_ok() {
             // Checked before the measurement, which may take long.
-            return Err(SaveError::Exists(self.out).into());
+            return Err(SaveError::Exists(self.out.clone()).into());
         }
-        let checkpoint = self.model.open()?;
-        let plan = self.recipe.as_ref().map(|path| recipe::read(path, &checkpoint)).transpose()?;
-        let selection = self.selection.selection();
-        let tensors = selection.matching(&checkpoint)?;
-        let scheme = self.scheme.scheme(&checkpoint);
-        let quantizer = self.calibration.quantizer(&checkpoint, scheme);
+        Ok(format)
+    }
+
+    fn prepare(&self, format: Format, checkpoint: &Checkpoint) -> Result<Prepared, Error> {
+        let plan = self.recipe.as_ref().map(|path| recipe::read(path, checkpoint)).transpose()?;
+        let tensors = self.selection.selection().matching(checkpoint)?;
+        let scheme = self.scheme.scheme(checkpoint);
         let rounding = plan.as_ref().map_or(self.rounding.rounding, |plan| plan.rounding);
-        let spec = self.analysis_spec(&checkpoint, scheme, rounding, plan.as_ref());
+        let spec = self.analysis_spec(checkpoint, scheme, rounding, plan.as_ref());
+        Ok(Prepared { format, plan, tensors, scheme, rounding, spec })
+    }
+
+    /// Measures what `cache` does not have, and writes the report.
+    fn write(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        prepared: Prepared,
+        cache: Option<Cache>,
+        thresholds: &Thresholds,
+    ) -> Result<(), Error> {
+        let Prepared { format, plan, tensors, scheme, rounding, spec } = prepared;
+        let selection = self.selection.selection();
+        let quantizer = self.calibration.quantizer(checkpoint, scheme);
         let quantizers = spec.quantizers.clone();
         let mut report = Report {
             checkpoint: checkpoint.clone(),
@@ -96,14 +173,13 @@ impl ReportArgs {
             channels: Vec::new(),
         };
         let mut summary = ListingSummary::new(scheme);
-        let activations = self.activations.open(&checkpoint)?;
-        let cache = self.cache.cache();
-        for found in Scan::start(&checkpoint, tensors, spec, "measuring", &self.work, cache)? {
+        let activations = self.activations.open(checkpoint)?;
+        for found in Scan::start(checkpoint, tensors, spec, "measuring", &self.work, cache)? {
             let (id, found) = found?;
-            let mut listed = ListedRow::new(&checkpoint, &selection, id, found.as_ref());
+            let mut listed = ListedRow::new(checkpoint, &selection, id, found.as_ref());
             let mark = plan.as_ref().and_then(|plan| plan.get(id));
             let of_row = mark.unwrap_or(quantizer);
-            let mut row = report_row(&checkpoint, &listed, id, of_row, found.as_ref());
+            let mut row = report_row(checkpoint, &listed, id, of_row, found.as_ref());
             if plan.is_some() {
                 row.marked = mark.is_some();
             }
@@ -112,14 +188,14 @@ impl ReportArgs {
         }
         let statistics =
             report.rows.iter().filter_map(|r| Some((r.tensor, r.statistics.as_ref()?)));
-        let duplicates = Duplicates::find(&checkpoint, statistics, &self.work)?;
+        let duplicates = Duplicates::find(checkpoint, statistics, &self.work)?;
         add_duplicates(&mut report, &duplicates);
         let outputs = match &activations {
             Some(activations) => {
                 let ids = report.rows.iter().map(|row| row.tensor).collect();
                 let args = &self.activations;
                 let measured =
-                    args.measure(&checkpoint, activations, ids, quantizers, rounding, &self.work)?;
+                    args.measure(checkpoint, activations, ids, quantizers, rounding, &self.work)?;
                 add_outputs(&mut report, &measured);
                 Some(measured)
             }
@@ -127,9 +203,9 @@ impl ReportArgs {
         };
         report.sort();
         if format == Format::Html {
-            self.measure_channels(&checkpoint, &mut report)?;
+            self.measure_channels(checkpoint, &mut report)?;
         }
-        write_text(&checkpoint, &self.out, self.force, |out| report.write(format, out))?;
+        write_text(checkpoint, &self.out, self.force, |out| report.write(format, out))?;
         let path = self.out.to_string_lossy();
         let tensors = figures::counted(report.rows.len(), "tensor");
         output::print(&format!("wrote {} ({tensors})\n", names::visible(&path)))?;

@@ -20,6 +20,7 @@ use crate::quantization::{
 use crate::tensor::TensorId;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -69,6 +70,22 @@ impl Cache {
     /// The user's cache directory; `None` if the system has none.
     pub fn of_user() -> Option<Cache> {
         Some(Cache { directory: directories::of(directories::DirectoryKind::Cache)? })
+    }
+
+    /// Adds what the caches in `others` hold of a checkpoint, which workers measured.
+    pub(crate) fn merge(&self, checkpoint: &Checkpoint, spec: &AnalysisSpec, others: &[PathBuf]) {
+        let Some(into) = self.entry(checkpoint, spec) else { return };
+        let mut known = HashSet::new();
+        into.read_all(|id, _| _ = known.insert(id));
+        for directory in others {
+            let Some(from) = Cache::at(directory.clone()).entry(checkpoint, spec) else { continue };
+            from.read_all(|id, analysis| {
+                if known.insert(id) {
+                    into.add(id, &analysis);
+                }
+            });
+        }
+        into.close();
     }
 
     /// The cache file of a checkpoint. `None` if nothing can be cached: the model is not in

@@ -8,7 +8,7 @@ use super::{Job, JobError, PendingJob, Progress, each_chunk, lock, on_all_cores,
 use crate::checkpoint::Checkpoint;
 use crate::export::partition::fragment::{
     Fragment, FragmentFile, FragmentPiece, FragmentRequest, FragmentTensor, Identity, Outcome,
-    PartialDirectory, difference, sums_text,
+    PartialDirectory, sums_text,
 };
 use crate::export::partition::identity::{digest_of, plan_identity, source_identity};
 use crate::export::partition::shares::{Share, share, shares};
@@ -442,7 +442,9 @@ fn join(
 ) -> Result<Receipt, JobError> {
     let output_plan = OutputPlan::new(checkpoint, request)?;
     let directory = PartialDirectory::of(&request.out)?;
-    let fragments = complete(checkpoint, &output_plan, &directory)?;
+    let identity =
+        Identity { source: source_identity(checkpoint), plan: plan_identity(&output_plan) };
+    let fragments = directory.complete(&identity)?;
     let pieces = join_pieces(checkpoint, request, &output_plan, &directory, &fragments)?;
     let links = links(&output_plan, &pieces);
     let copied = |piece: &&JoinPiece| links.get(piece.file).is_none_or(Option::is_none);
@@ -492,57 +494,6 @@ fn join(
     // The output is in place: what is left of the fragments if this fails, the user can remove.
     let _ = fs::remove_dir_all(directory.path());
     Ok(receipt(checkpoint, request, &output_plan, &fragments, progress))
-}
-
-/// Reads the fragments of an output, one for each partition.
-///
-/// # Errors
-/// If some are missing, or do not belong to the output.
-fn complete(
-    checkpoint: &Checkpoint,
-    output_plan: &OutputPlan,
-    directory: &PartialDirectory,
-) -> Result<Vec<(Partition, Fragment)>, SaveError> {
-    let unfit = |path: &Path, why: String| SaveError::Unfit { path: path.to_owned(), why };
-    let fragments = directory.read()?;
-    let Some((first, example)) = fragments.first() else {
-        let why = "holds no finished fragment; make them with quantize or dequantize --partition";
-        return Err(unfit(directory.path(), why.to_owned()));
-    };
-    let identity =
-        Identity { source: source_identity(checkpoint), plan: plan_identity(output_plan) };
-    for (partition, fragment) in &fragments {
-        let path = directory.path_of(*partition);
-        if let Some(why) = difference(fragment, &identity) {
-            return Err(unfit(&path, format!("{why}; remove it and make it again")));
-        }
-        if partition.count() != first.count() {
-            let (a, b) = (first.count(), partition.count());
-            let why = format!("is one of {b} partitions, others are of {a}; remove those of one");
-            return Err(unfit(&path, why));
-        }
-    }
-    let has = |partition: &Partition| fragments.iter().any(|(found, _)| found == partition);
-    let missing: Vec<Partition> = first.all().filter(|partition| !has(partition)).collect();
-    let Some(next) = missing.first() else { return Ok(fragments) };
-    let numbers: Vec<String> = missing.iter().map(|missing| missing.index().to_string()).collect();
-    let command = &example.request.command;
-    let what = match missing.len() {
-        1 => format!("partition {} of {} is missing", numbers.join(""), first.count()),
-        n => format!("{n} of {} partitions are missing: {}", first.count(), numbers.join(", ")),
-    };
-    let running: Vec<String> = directory
-        .running()
-        .into_iter()
-        .filter(|partition| missing.contains(partition))
-        .map(|partition| partition.index().to_string())
-        .collect();
-    let running = match running.is_empty() {
-        true => String::new(),
-        false => format!(" (being made now: {})", running.join(", ")),
-    };
-    let why = format!("{what}{running}; make it with: quantscope {command} --partition {next}");
-    Err(unfit(directory.path(), why))
 }
 
 /// All pieces of all fragments.

@@ -313,3 +313,37 @@ fn verification_can_be_shared() {
     });
     assert_eq!(failed.count(), 1);
 }
+
+#[test]
+fn joined_analyses_are_the_report_of_one_machine() {
+    let directory = tempdir().expect("a directory");
+    let model = directory.path().join("model.safetensors");
+    let tensors: Vec<_> =
+        (0..7).map(|k| weights(&format!("layers.{k}.weight"), &[64, 128])).collect();
+    write(&model, &tensors, &[]);
+    // Results of files that may still be changing are not kept.
+    let file = std::fs::File::options().append(true).open(&model).expect("opens");
+    let earlier = std::time::SystemTime::now() - Duration::from_secs(60);
+    file.set_modified(earlier).expect("sets");
+    let model = model.to_str().expect("text");
+    let path = |name: &str| directory.path().join(name).to_str().expect("text").to_owned();
+    for extension in ["json", "csv", "html"] {
+        let (single, joined) =
+            (path(&format!("single.{extension}")), path(&format!("joined.{extension}")));
+        stdout(&["report", model, "-o", &single, "--no-cache"]);
+        for partition in ["1/3", "2/3"] {
+            stdout(&["analyze", model, "-o", &joined, "--partition", partition]);
+        }
+        let (code, why) = failure(&["join", &joined]);
+        assert_eq!(code, 1);
+        let command = format!("quantscope analyze {model} -o {joined} --partition 3/3");
+        assert!(why.contains(&command), "{why}");
+        stdout(&["report", model, "-o", &joined, "--partition", "3/3"]);
+        let held = tree(Path::new(&format!("{joined}.partial")));
+        assert!(held.keys().any(|name| name.extension().is_some_and(|e| e == "findings")));
+        stdout(&["join", &joined]);
+        let read = |path: &str| std::fs::read(path).expect("was written");
+        assert!(read(&single) == read(&joined), "{extension}");
+        assert!(!Path::new(&format!("{joined}.partial")).exists());
+    }
+}

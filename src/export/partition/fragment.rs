@@ -58,8 +58,11 @@ pub(crate) struct Identity {
 pub(crate) struct FragmentRequest {
     /// The path of the source, absolute if it is a file.
     pub model: String,
-    /// The plan as a recipe; `None` for dequantizing.
+    /// The plan as a recipe; `None` if nothing is quantized.
     pub recipe: Option<String>,
+    /// For an analysis, the arguments of the subcommand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub analysis: Vec<String>,
     /// The orientation of the weights, where the format has one.
     pub layout: Option<String>,
     /// The float type to dequantize to; `None` for the original types.
@@ -176,7 +179,8 @@ impl PartialDirectory {
         self.path.join(format!("{}-of-{}", partition.index(), partition.count()))
     }
 
-    /// Where the parts of the output files are in a fragment's directory.
+    /// Where the parts of the output files, or the results of an analysis, are in a fragment's
+    /// directory.
     pub(crate) fn data(fragment: &Path) -> PathBuf {
         fragment.join(DATA)
     }
@@ -235,6 +239,57 @@ impl PartialDirectory {
         running.sort();
         running.dedup();
         running
+    }
+
+    /// Reads the fragments of an output, one for each partition.
+    ///
+    /// # Errors
+    /// If some are missing, or do not belong to the output.
+    pub(crate) fn complete(
+        &self,
+        identity: &Identity,
+    ) -> Result<Vec<(Partition, Fragment)>, SaveError> {
+        let unfit = |path: &Path, why: String| SaveError::Unfit { path: path.to_owned(), why };
+        let fragments = self.read()?;
+        let Some((first, example)) = fragments.first() else {
+            let why = "holds no finished share; workers make shares with --partition";
+            return Err(unfit(&self.path, why.to_owned()));
+        };
+        for (partition, fragment) in &fragments {
+            let path = self.path_of(*partition);
+            if let Some(why) = difference(fragment, identity) {
+                return Err(unfit(&path, format!("{why}; remove it and make it again")));
+            }
+            if partition.count() != first.count() {
+                let (a, b) = (first.count(), partition.count());
+                let why =
+                    format!("is one of {b} partitions, others are of {a}; remove those of one");
+                return Err(unfit(&path, why));
+            }
+        }
+        let has = |partition: &Partition| fragments.iter().any(|(found, _)| found == partition);
+        let missing: Vec<Partition> = first.all().filter(|partition| !has(partition)).collect();
+        let Some(next) = missing.first() else { return Ok(fragments) };
+        let indices = |partitions: &[Partition]| {
+            let indices: Vec<_> = partitions.iter().map(|p| p.index().to_string()).collect();
+            indices.join(", ")
+        };
+        let what = match missing.as_slice() {
+            [one] => format!("partition {} of {} is missing", one.index(), first.count()),
+            _ => {
+                let (n, all) = (missing.len(), first.count());
+                format!("{n} of {all} partitions are missing: {}", indices(&missing))
+            }
+        };
+        let mut running = self.running();
+        running.retain(|partition| missing.contains(partition));
+        let running = match running.as_slice() {
+            [] => String::new(),
+            running => format!(" (being made now: {})", indices(running)),
+        };
+        let command = &example.request.command;
+        let why = format!("{what}{running}; make it with: quantscope {command} --partition {next}");
+        Err(unfit(&self.path, why))
     }
 
     /// Fails if a fragment of another run is there: of other options, another version, another

@@ -51,6 +51,14 @@ pub(crate) fn source_identity(checkpoint: &Checkpoint) -> String {
     hex(hasher.digest())
 }
 
+/// Identifies an analysis, given its source, by everything that decides its results.
+pub(crate) fn analysis_identity(what: &impl std::fmt::Debug) -> String {
+    let mut hasher = TextHasher::default();
+    // Hashing cannot fail.
+    let _ = write!(hasher, "{what:?}");
+    hex(hasher.digest())
+}
+
 /// Identifies everything that decides the bytes of an output, given its source.
 pub(crate) fn plan_identity(output_plan: &OutputPlan) -> String {
     hex(plan_digest(output_plan))
