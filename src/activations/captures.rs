@@ -22,7 +22,7 @@ pub struct Activations {
     files: Vec<Checkpoint>,
     recordings: BTreeMap<TensorId, Recording>,
     unmatched: Vec<(PathBuf, String)>,
-    /// Of the first importance matrix.
+    /// The file that names the first importance matrix.
     origin: Option<ImportanceOrigin>,
 }
 

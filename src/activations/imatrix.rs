@@ -17,9 +17,9 @@ const ENTRY_LIMIT: u32 = 1 << 20;
 #[derive(Debug, PartialEq)]
 pub(super) struct ImportanceMatrix {
     pub entries: Vec<Entry>,
-    /// The name of the first text that was recorded.
+    /// The name of the first dataset that was recorded.
     pub dataset: Option<String>,
-    /// Number of chunks of text that were recorded.
+    /// The number of recorded chunks of text.
     pub chunks: Option<u32>,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn read_gguf(file: &Checkpoint) -> Result<ImportanceMatrix, Activatio
     Ok(ImportanceMatrix { entries, dataset, chunks })
 }
 
-/// The first of a list of strings, which a file's metadata has as text.
+/// The first string of a list in the text of a file's metadata.
 fn first_text(list: &str) -> Option<String> {
     let inner = list.strip_prefix('[')?;
     serde_json::Deserializer::from_str(inner).into_iter::<String>().next()?.ok()

@@ -84,7 +84,7 @@ impl Basis {
 /// The output error of one layer for one quantizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutputError {
-    /// What the error is computed from.
+    /// The data from which the error is computed.
     pub basis: Basis,
     /// The sums over all channels and inputs.
     pub sums: OutputSums,

@@ -74,7 +74,7 @@ pub enum Event {
     /// The histogram of a tensor.
     HistogramBuilt(TensorId, Result<ValueHistogram, String>),
     /// The error of the selected clip, from all elements; `None` if the tensor has no scale.
-    ClipMeasured(clip::Request, Result<Option<clip::Measured>, String>),
+    ClipMeasured(clip::Request, Result<Option<clip::ClipMeasurement>, String>),
     /// Tensors with the same bytes as another, each with the first such tensor.
     Duplicates(Vec<(TensorId, TensorId)>),
     /// The outcomes of several schemes for a tensor.

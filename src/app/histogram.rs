@@ -2,7 +2,7 @@
 
 use crate::app::job_answer::JobAnswer;
 use crate::app::tensor_metrics::TensorMetrics;
-use crate::job::clip::{Measured, Request};
+use crate::job::clip::{ClipMeasurement, Request};
 use crate::quantization::{
     AnalysisSpec, Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Rounding,
     ValueHistogram,
@@ -134,11 +134,15 @@ impl HistogramView {
 
     /// Replaces the estimate with the measured error. Outdated measurements are dropped; if the
     /// measurement failed, the estimate stays.
-    pub fn receive_clip(&mut self, request: Request, found: Result<Option<Measured>, String>) {
+    pub fn receive_clip(
+        &mut self,
+        request: Request,
+        found: Result<Option<ClipMeasurement>, String>,
+    ) {
         let asked = self.measuring.map(|(_, rounding)| (self.of, self.calibration(), rounding));
         let answers = asked == Some((Some(request.tensor), request.calibration, request.rounding));
         if let (true, Some(clipped), Ok(Some(found))) = (answers, &mut self.clipped, found) {
-            let Measured { scale, error, beyond } = found;
+            let ClipMeasurement { scale, error, beyond } = found;
             *clipped = Clipped { scale, error, beyond, exact: true, ..*clipped };
         }
     }

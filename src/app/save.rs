@@ -427,7 +427,7 @@ pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
         lines.push(Line::field("copied beside", counted(receipt.sidecar_files, "file")));
     }
     if receipt.resumed > 0 {
-        lines.push(Line::field("went on from", bytes(receipt.resumed)));
+        lines.push(Line::field("resumed from", bytes(receipt.resumed)));
     }
     lines.push(Line::field("took", format!("{}, verified", duration(receipt.elapsed))));
     lines.extend(receipt.warnings.iter().map(|warning| Line::field("note", warning.as_str())));

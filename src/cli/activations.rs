@@ -177,8 +177,7 @@ impl Outputs {
         Ok(())
     }
 
-    /// What the errors are called: those from mean squares alone are weighted errors of the
-    /// weights.
+    /// The name of the errors. Errors from mean squares alone are weighted errors of the weights.
     pub(super) fn title(&self) -> &'static str {
         if self.activations.have_inputs() { "output" } else { "weighted" }
     }

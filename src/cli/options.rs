@@ -205,8 +205,8 @@ pub(super) struct SaveArgs {
     /// network
     #[arg(long)]
     pub training_state: bool,
-    /// What the output is compared with before it is put in place. Without this option, a MODEL
-    /// on a server is not fetched a second time
+    /// What the output is compared with before it is renamed to OUT. The default is the source, or
+    /// the digests if MODEL is on a server, so that it is not fetched twice
     #[arg(long, value_name = "HOW", value_parser = choice(&VERIFIED_AGAINST))]
     pub verify: Option<VerifiedAgainst>,
 }

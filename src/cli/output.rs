@@ -40,7 +40,7 @@ pub(super) fn write(
         let written = open.and_then(|mut stream| stream.write_all(text.as_bytes()));
         return written.map_err(|source| Error::File { path: path.to_owned(), source });
     }
-    // The same command that goes on after it was cut off has written it already.
+    // If an interrupted command resumes, it has already written the file.
     if path.is_file() && std::fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
         return Ok(());
     }

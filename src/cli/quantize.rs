@@ -246,7 +246,7 @@ impl Quantize {
         }
     }
 
-    /// The importance of the elements, if the format's blocks are made by it.
+    /// The importance of the elements, if the format's blocks are quantized with it.
     fn importance(
         &self,
         checkpoint: &Checkpoint,
@@ -425,7 +425,7 @@ impl Quantize {
             importance: importance.clone(),
             ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
         };
-        // What was fetched to find these is not fetched again by the same command.
+        // Results are cached, so that the same command does not fetch these tensors again.
         let cache = checkpoint.is_remote().then(Cache::of_user).flatten();
         let scan = Scan::start(checkpoint, tensors, spec, "calibrating", &self.work, cache)?;
         let mut outcomes = Vec::new();

@@ -94,7 +94,7 @@ fn table(
     }
     if receipt.resumed > 0 {
         let resumed = figures::bytes(receipt.resumed);
-        writeln!(out, "went on from {resumed} that an earlier save had finished")?;
+        writeln!(out, "resumed an earlier save, which had finished {resumed}")?;
     }
     for warning in &receipt.warnings {
         writeln!(out, "warning: {}", names::visible(warning))?;

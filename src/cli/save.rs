@@ -11,7 +11,7 @@ use crate::job::save::{self, SaveEvent};
 use std::sync::Arc;
 
 /// Saves, and waits until the output was verified and renamed into place. If a signal cancels
-/// the job, it still removes its temporary files, or keeps what the same command can go on from.
+/// the job, it still removes its temporary files, or keeps an output that can be resumed.
 pub(super) fn save(
     checkpoint: &Arc<Checkpoint>,
     request: Request,

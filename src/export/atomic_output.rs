@@ -67,7 +67,7 @@ impl fmt::Display for KeptOutput {
         let (bytes, path) = (figures::bytes(self.bytes), self.path.display());
         write!(
             f,
-            "{bytes} are finished, and the same save goes on from there; to start over, delete {path}"
+            "{bytes} are finished, and the same save resumes from there; to start over, delete {path}"
         )
     }
 }

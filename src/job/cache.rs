@@ -49,11 +49,11 @@ const RECORD_LIMIT: u32 = 1 << 20;
 const HISTOGRAMS_LIMIT: u64 = 64 << 20;
 
 /// The age after which an unfinished file counts as left behind by a killed process.
-const ABANDONED: Duration = Duration::from_secs(3600);
+const MAX_UNFINISHED_AGE: Duration = Duration::from_secs(3600);
 
 /// A file modified more recently than this may change again within the resolution of its
 /// modification time.
-const SETTLED: Duration = Duration::from_secs(2);
+const MIN_FILE_AGE: Duration = Duration::from_secs(2);
 
 /// A cache directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,13 +108,13 @@ impl Cache {
 /// Everything that the results depend on, as text.
 fn key(checkpoint: &Checkpoint, spec: &AnalysisSpec) -> Option<Vec<u8>> {
     let mut key = format!("{} {spec:?}\n", env!("CARGO_PKG_VERSION"));
-    let settled = SystemTime::now().checked_sub(SETTLED)?;
+    let youngest = SystemTime::now().checked_sub(MIN_FILE_AGE)?;
     for shard in checkpoint.shards() {
         if let Some(identity) = shard.source.remote_identity() {
             key += &format!("{identity:?} {}\n", shard.source.size());
             continue;
         }
-        let changed = shard.source.modified().filter(|&changed| changed < settled)?;
+        let changed = shard.source.modified().filter(|&changed| changed < youngest)?;
         let changed = changed.duration_since(UNIX_EPOCH).ok()?;
         let path = fs::canonicalize(shard.source.path()).ok()?;
         key += &format!("{path:?} {} {changed:?}\n", shard.source.size());
@@ -323,8 +323,8 @@ impl CacheEntry<'_> {
         }
     }
 
-    /// Puts a new file in place that begins with the intact part of the old one. It is written
-    /// where it is: a damaged record at its end is measured again.
+    /// Replaces the file with a new one that begins with the intact part of the old one, and appends
+    /// to it in place. If a record at its end is damaged, its tensor is measured again.
     fn begin(&self, intact: u64) -> io::Result<(BufWriter<File>, u64)> {
         create_private(&self.directory)?;
         let file = tempfile::Builder::new().suffix(PARTIAL).tempfile_in(&self.directory)?;
@@ -390,7 +390,7 @@ fn prune(directory: &Path) -> io::Result<()> {
         let Ok(used) = metadata.modified() else { continue };
         let name = entry.file_name().to_string_lossy().into_owned();
         let age = now.duration_since(used).unwrap_or_default();
-        if name.ends_with(PARTIAL) && age > ABANDONED {
+        if name.ends_with(PARTIAL) && age > MAX_UNFINISHED_AGE {
             let _ = fs::remove_file(path);
         } else if name.ends_with(SUFFIX) && metadata.is_file() {
             files.push((used, metadata.len(), path));

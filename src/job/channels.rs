@@ -12,7 +12,7 @@ use crate::tensor::{FloatType, TensorId};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Elements that one worker processes at a time; at least one channel.
-const CHUNK: u64 = 1 << 17;
+const CHUNK_ELEMENTS: u64 = 1 << 17;
 
 /// Which tensor's channels to measure, and how they are quantized.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +63,7 @@ pub fn run(
     if checkpoint.float_type(request.tensor).is_none() || shape.elements() == 0 {
         return Ok(Vec::new());
     }
-    let at_once = (CHUNK / length.max(1)).max(1);
+    let at_once = (CHUNK_ELEMENTS / length.max(1)).max(1);
     progress.expect(checkpoint.bytes(request.tensor));
     let found = Mutex::new(vec![Channel::default(); channels as usize]);
     each_chunk([channels.div_ceil(at_once)].into_iter(), threads, progress, || {
@@ -90,7 +90,7 @@ fn channel(
     start: u64,
     length: u64,
 ) -> Result<Channel, CheckpointError> {
-    let pieces = || (start..start + length).step_by(CHUNK as usize);
+    let pieces = || (start..start + length).step_by(CHUNK_ELEMENTS as usize);
     let mut range = Range::default();
     for at in pieces() {
         each(reader, request, at, start + length, |dtype, bytes| {
@@ -126,7 +126,7 @@ fn each(
     end: u64,
     look: impl FnOnce(FloatType, &[u8]),
 ) -> Result<(), CheckpointError> {
-    reader.with_bytes(request.tensor, at..(at + CHUNK).min(end), look)?;
+    reader.with_bytes(request.tensor, at..(at + CHUNK_ELEMENTS).min(end), look)?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Elements counted by one worker at a time.
-const CHUNK: u64 = 1 << 17;
+const CHUNK_ELEMENTS: u64 = 1 << 17;
 
 /// Which tensor to measure, and with which clip.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Request {
 
 /// The scale, the error and the number of clipped elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Measured {
+pub struct ClipMeasurement {
     /// The scale with the clip.
     pub scale: f32,
     /// The quantization error with the clip.
@@ -40,7 +40,7 @@ pub struct Measured {
 }
 
 /// `None` if the tensor has no scale.
-pub type ClipResult = Result<Option<Measured>, JobError>;
+pub type ClipResult = Result<Option<ClipMeasurement>, JobError>;
 
 /// A job whose one finding is the measured error.
 pub(crate) fn prepare(
@@ -76,7 +76,7 @@ pub fn run(
         return Ok(None);
     };
     let beyond = count_beyond(checkpoint, tensor, clip, threads, progress)?;
-    Ok(Some(Measured { scale: quantized.scales.max, error: error.statistics(), beyond }))
+    Ok(Some(ClipMeasurement { scale: quantized.scales.max, error: error.statistics(), beyond }))
 }
 
 fn count_beyond(
@@ -88,11 +88,11 @@ fn count_beyond(
 ) -> Result<u64, JobError> {
     let elements = checkpoint.tensor(tensor).parameters();
     let count = AtomicU64::new(0);
-    each_chunk([elements.div_ceil(CHUNK)].into_iter(), threads, progress, || {
+    each_chunk([elements.div_ceil(CHUNK_ELEMENTS)].into_iter(), threads, progress, || {
         let mut reader = checkpoint.reader();
         let count = &count;
         move |_, k| {
-            let range = k * CHUNK..elements.min((k + 1) * CHUNK);
+            let range = k * CHUNK_ELEMENTS..elements.min((k + 1) * CHUNK_ELEMENTS);
             let here =
                 reader.with_bytes(tensor, range, |dtype, bytes| beyond(dtype, bytes, clip))?;
             count.fetch_add(here.unwrap_or(0), Relaxed);

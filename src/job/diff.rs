@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Elements that are compared at a time.
-const CHUNK: u64 = 1 << 17;
+const CHUNK_ELEMENTS: u64 = 1 << 17;
 
 /// A tensor name that one or both checkpoints have, and what changed.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,8 +151,8 @@ impl ChunkFindings {
 /// Chunks of elements if both are float tensors, and of bytes otherwise.
 fn chunks(a: &Checkpoint, x: TensorId, b: &Checkpoint, y: TensorId) -> Chunks {
     match (a.float_type(x), b.float_type(y)) {
-        (Some(_), Some(_)) => Chunks::new(&a.tensor(x).shape, CHUNK, None),
-        _ => Chunks::new(&Shape::vector(a.bytes(x).max(1)), CHUNK * 8, None),
+        (Some(_), Some(_)) => Chunks::new(&a.tensor(x).shape, CHUNK_ELEMENTS, None),
+        _ => Chunks::new(&Shape::vector(a.bytes(x).max(1)), CHUNK_ELEMENTS * 8, None),
     }
 }
 

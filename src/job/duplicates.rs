@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Bytes compared at a time.
-const CHUNK: u64 = 1 << 20;
+const CHUNK_BYTES: u64 = 1 << 20;
 
 /// Groups of tensors that may be duplicates of each other, in the order of the checkpoint.
 pub type Candidates = Vec<Vec<TensorId>>;
@@ -49,17 +49,24 @@ pub fn candidates<'s>(
 }
 
 /// Starts a job whose one finding is the result of [`run`].
-pub fn start(checkpoint: Arc<Checkpoint>, candidates: Candidates) -> std::io::Result<Job<Outcome>> {
+pub fn start(
+    checkpoint: Arc<Checkpoint>,
+    candidates: Candidates,
+) -> std::io::Result<Job<DuplicatesResult>> {
     Job::start("duplicates", Arc::new(Progress::default()), move |progress, sender| {
         let _ = sender.send(run(&checkpoint, &candidates, progress));
     })
 }
 
 /// Each duplicate with the first tensor that holds the same bytes, in order.
-pub type Outcome = Result<Vec<(TensorId, TensorId)>, DuplicatesError>;
+pub type DuplicatesResult = Result<Vec<(TensorId, TensorId)>, DuplicatesError>;
 
 /// Compares the candidates, and returns each duplicate with the first tensor it equals.
-pub fn run(checkpoint: &Checkpoint, candidates: &Candidates, progress: &Progress) -> Outcome {
+pub fn run(
+    checkpoint: &Checkpoint,
+    candidates: &Candidates,
+    progress: &Progress,
+) -> DuplicatesResult {
     let (mut a, mut b) = (checkpoint.reader(), checkpoint.reader());
     let mut found = Vec::new();
     for group in candidates {
@@ -96,7 +103,7 @@ fn same(
     let mut at = 0;
     while at < length {
         progress.check()?;
-        let part = at..(at + CHUNK).min(length);
+        let part = at..(at + CHUNK_BYTES).min(length);
         if a.stored(*one, part.clone())? != b.stored(*other, part.clone())? {
             return Ok(false);
         }

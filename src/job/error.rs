@@ -19,18 +19,18 @@ pub enum JobError {
     /// A save was stopped; OUT is unchanged.
     #[error("{0}; nothing was written")]
     SaveStopped(Stopped),
-    /// A save failed or was stopped; OUT is unchanged, and what was finished is kept.
+    /// A save failed or was stopped. OUT is unchanged, and the finished pieces are kept.
     #[error("{error}; {kept}")]
     Unfinished {
-        /// What ended it.
+        /// Why the save ended.
         error: Box<JobError>,
-        /// What the next save goes on from.
+        /// The unfinished output that the next save resumes.
         kept: KeptOutput,
     },
 }
 
 impl JobError {
-    /// Whether what a save has finished before this error can be right.
+    /// Whether the pieces finished before this error can be correct.
     pub(super) fn leaves_sound_output(&self) -> bool {
         !matches!(
             self,

@@ -1,4 +1,4 @@
-//! The pieces of an output that its journal lists: checks them against the files, on all cores.
+//! Compares the pieces listed in the journal of an output with its files, on all cores.
 
 use super::ordered_fold::OrderedFold;
 use super::save::EntryChunks;
@@ -12,7 +12,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-/// An output and the chunks that it is written in.
+/// An output, and the chunks in which it is written.
 pub(super) struct Pieces<'p> {
     pub output: &'p AtomicOutput,
     pub output_plan: &'p OutputPlan,
@@ -20,12 +20,12 @@ pub(super) struct Pieces<'p> {
     pub entries: &'p [EntryChunks],
 }
 
-/// Which pieces are finished.
+/// The set of finished pieces.
 #[derive(Debug, Default)]
 pub(super) struct FinishedPieces {
     /// One flag for each chunk of each entry.
     flags: Vec<Vec<bool>>,
-    /// Bytes that they hold.
+    /// Total size of the finished pieces in bytes.
     pub bytes: u64,
 }
 
@@ -35,7 +35,7 @@ impl FinishedPieces {
         FinishedPieces { flags: pieces.entries.iter().map(flags).collect(), bytes: 0 }
     }
 
-    /// Whether a chunk of an entry, by its number among the entries, is finished.
+    /// Whether a chunk of entry `number` is finished.
     pub(super) fn contains(&self, number: usize, chunk: u64) -> bool {
         let flags = self.flags.get(number);
         flags.and_then(|flags| flags.get(chunk as usize)).copied().unwrap_or(false)
@@ -59,14 +59,14 @@ fn bytes(piece: &FinishedPiece) -> u64 {
 }
 
 impl Pieces<'_> {
-    /// The number of a piece's entry.
+    /// The index of a piece's entry.
     fn number_of(&self, piece: &FinishedPiece) -> Option<usize> {
         let place = (piece.file as usize, piece.entry as usize);
         self.entries.binary_search_by_key(&place, |entry| (entry.file, entry.entry)).ok()
     }
 
-    /// Finds what an earlier save has finished, and adds the scales that it found to `known`.
-    /// What the files do not hold as the journal says is retracted.
+    /// Finds the pieces that an earlier save has finished, and adds its scales to `known`. Pieces that
+    /// do not match the files are retracted from the journal.
     pub(super) fn find_finished(
         &self,
         journal: &Journal,
@@ -96,8 +96,8 @@ impl Pieces<'_> {
         Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner).0)
     }
 
-    /// Compares the files with the digests that were taken while they were written. Returns the
-    /// errors of the quantized tensors; `None` if the journal does not list every piece.
+    /// Compares the files with the digests computed while writing. Returns the errors of the quantized
+    /// tensors, or `None` if the journal does not list every piece.
     pub(super) fn verify(
         &self,
         journal: &Journal,
@@ -144,12 +144,12 @@ impl Pieces<'_> {
         let file = self.output_plan.files.get(piece.file as usize);
         let path = file.map_or(PathBuf::new(), |file| self.output.path_of(file));
         let start = piece.ranges.first().map_or(0, |range| range.start);
-        let why = format!("the bytes from {start} on are not those that were written");
+        let why = format!("the bytes from offset {start} on differ from those that were written");
         SaveError::FileDiffers { path, why }.into()
     }
 
-    /// Calls `visit` for every record of the journal, with its offset and whether the files hold
-    /// it. The first error ends the work.
+    /// Calls `visit` for every record of the journal, with its offset and whether it matches the
+    /// files. The first error ends the work.
     fn each_piece(
         &self,
         journal: &Journal,
@@ -180,16 +180,16 @@ impl Pieces<'_> {
     }
 }
 
-/// Reads pieces. Each thread has its own.
+/// Reads pieces. Each thread has one reader.
 struct PieceReader<'p> {
     pieces: &'p Pieces<'p>,
-    /// The file that was read last, by its number.
+    /// The last file that was read, with its index.
     open: Option<(u32, File)>,
     buffer: Vec<u8>,
 }
 
 impl PieceReader<'_> {
-    /// Whether the files hold the piece of a record. Other records hold.
+    /// Whether the piece of a record matches the files. True for other records.
     fn holds(&mut self, record: &Record) -> Result<bool, JobError> {
         let Record::Piece(piece) = record else { return Ok(true) };
         let Some(file) = self.pieces.output_plan.files.get(piece.file as usize) else {

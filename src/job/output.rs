@@ -36,7 +36,7 @@ pub struct Request {
     pub rounding: Rounding,
     /// The calibration of the inputs.
     pub calibration: Calibration,
-    /// The importance of the weights' elements, which ggml's block types are made by.
+    /// The importance of the weights' elements, with which ggml's block types are quantized.
     pub importance: Importance,
 }
 
@@ -169,10 +169,10 @@ pub fn run(
             let measure = || -> Result<_, ActivationsError> {
                 let range = part.elements(shape);
                 let Some((dtype, bytes)) = reader.elements(id, range)? else { return Ok(None) };
-                let asked = work.asked(id);
+                let requested = work.requested(id);
                 let mut layer = Layer { recording, shape, stream: &mut stream, input_scale: scale };
                 let wanted = || !progress.is_cancelled();
-                layer.sums(&part, (dtype, bytes), &asked, &wanted).map(Some)
+                layer.sums(&part, (dtype, bytes), &requested, &wanted).map(Some)
             };
             let found = catch_unwind(AssertUnwindSafe(measure))
                 .unwrap_or_else(|panic| Err(work.panicked(id, panic.as_ref())));
@@ -219,16 +219,16 @@ struct Work<'a> {
 type Report<'r> = Mutex<&'r (dyn Fn(Finding) + Sync)>;
 
 impl Work<'_> {
-    fn asked(&self, id: TensorId) -> Vec<ChannelQuantizer<'_>> {
+    fn requested(&self, id: TensorId) -> Vec<ChannelQuantizer<'_>> {
         let quantizers = self.request.quantizers.iter().enumerate();
-        let asked = quantizers.map(|(place, &quantizer)| ChannelQuantizer {
+        let requested = quantizers.map(|(place, &quantizer)| ChannelQuantizer {
             quantizer,
             rounding: self.request.rounding,
             scale: self.scales.get(&(id, place)).copied(),
             learned: self.checkpoint.learned(id),
             importance: self.request.importance.get(id),
         });
-        asked.collect()
+        requested.collect()
     }
 
     fn panicked(&self, id: TensorId, panic: &(dyn std::any::Any + Send)) -> ActivationsError {
@@ -396,8 +396,8 @@ mod tests {
         let checkpoint = demo();
         let progress = Progress::default();
         progress.cancel();
-        let asked = request(&checkpoint, &[QuantizationScheme::PER_CHANNEL]);
-        let (found, ended) = findings(&asked, &progress);
+        let requested = request(&checkpoint, &[QuantizationScheme::PER_CHANNEL]);
+        let (found, ended) = findings(&requested, &progress);
         assert!(found.is_empty());
         assert_eq!(ended, Err(Stopped::Cancelled));
     }

@@ -1,9 +1,9 @@
 //! Saves a checkpoint. All cores encode chunks and write them to their place; then the output
 //! is reopened and compared with the source before it is renamed to OUT.
 //!
-//! Each chunk that was written is listed in a journal with its digest. A save that finds what an
-//! earlier one with the same journal has left goes on from there. An output from a server is
-//! compared with the digests, because comparing it with the source would fetch all of it again.
+//! A journal lists each written chunk with its digest. A save that finds the unfinished output of
+//! an earlier save with the same journal resumes it. If the source is on a server, the output is
+//! compared with the digests, because comparing it with the source would fetch the source again.
 
 use super::background_sync::{BackgroundSync, with_background_sync};
 use super::finished_pieces::{FinishedPieces, Pieces};
@@ -47,8 +47,8 @@ pub fn start(
 
 /// A job that saves. Its progress counts bytes read and written, including verification.
 /// `known` has the scales of tensors that were calibrated before with the quantizers of the
-/// request's plan; the others are calibrated first. `against`: what the output is verified
-/// against; `None`: the digests for a source on a server, the source otherwise.
+/// request's plan; the others are calibrated first. The output is verified `against` the source or
+/// the digests; `None` selects the digests if the source is on a server, and else the source.
 pub fn prepare(
     checkpoint: Arc<Checkpoint>,
     request: Request,
@@ -78,7 +78,7 @@ pub fn run(
     run.save(KnownScales::new())
 }
 
-/// A save and how it is carried out.
+/// The parameters of a save.
 struct Run<'r> {
     checkpoint: &'r Checkpoint,
     request: &'r Request,
@@ -110,7 +110,7 @@ impl Run<'_> {
         }
     }
 
-    /// Makes all of the output, synced to the disk.
+    /// Writes, verifies and syncs the whole output.
     fn write_and_verify(
         &self,
         output_plan: &OutputPlan,
@@ -124,7 +124,7 @@ impl Run<'_> {
         let finished = match output.journal() {
             None => FinishedPieces::default(),
             Some(journal) => {
-                phase("checking what is written");
+                phase("checking finished pieces");
                 pieces.find_finished(journal, &mut known, threads, progress)?
             }
         };
@@ -175,7 +175,7 @@ impl Run<'_> {
         receipt.resumed = finished.bytes;
         if let Some(why) = output.unfit() {
             receipt.warnings.push(format!(
-                "what an earlier save to this path had left was made {why}; it was not used"
+                "the output of an unfinished earlier save was made {why}; it was not used"
             ));
         }
         Ok(receipt)
@@ -207,10 +207,10 @@ fn receipt(
         written: output_plan.bytes(),
         quantized: quantized.collect(),
         dequantized: match request.task {
-            Task::Dequantize { .. } => count(|how| matches!(how, Match::Dequantized(_))),
+            Task::Dequantize { .. } => count(|matched| matches!(matched, Match::Dequantized(_))),
             Task::Quantize { .. } => 0,
         },
-        unchanged: count(|how| *how == Match::Identical),
+        unchanged: count(|matched| *matched == Match::Identical),
         sidecar_files: output_plan.sidecar_files.len(),
         left_out: output_plan.left_out.clone(),
         against,
@@ -229,7 +229,7 @@ pub(super) struct EntryChunks {
     pub(super) calibrate: Option<(TensorId, Quantizer)>,
 }
 
-/// The entries that are encoded, in the order of the plan.
+/// The entries to encode, in the order of the plan.
 pub(super) fn entry_chunks(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<EntryChunks> {
     let mut pieces = Vec::new();
     for (file, out) in output_plan.files.iter().enumerate() {
@@ -247,8 +247,8 @@ pub(super) fn entry_chunks(checkpoint: &Checkpoint, output_plan: &OutputPlan) ->
     pieces
 }
 
-/// Finds the scales that are not known yet and must be before the elements are quantized. Calls
-/// `found` for each tensor.
+/// Computes the unknown scales that are needed before elements can be quantized. Calls `found` for
+/// each tensor.
 pub(super) fn calibrate(
     checkpoint: &Checkpoint,
     wanted: impl Iterator<Item = (TensorId, Quantizer, Rounding)>,
@@ -258,16 +258,16 @@ pub(super) fn calibrate(
     found: &(dyn Fn(TensorId, &[f32]) + Sync),
 ) -> Result<(), JobError> {
     let report = found;
-    let mut alike: Vec<((Quantizer, Rounding), Vec<TensorId>)> = Vec::new();
+    let mut by_quantizer: Vec<((Quantizer, Rounding), Vec<TensorId>)> = Vec::new();
     for (id, quantizer, rounding) in wanted.filter(|(id, ..)| !known.contains_key(id)) {
-        match alike.iter_mut().find(|(how, _)| *how == (quantizer, rounding)) {
+        match by_quantizer.iter_mut().find(|(key, _)| *key == (quantizer, rounding)) {
             Some((_, ids)) => ids.push(id),
-            None => alike.push(((quantizer, rounding), vec![id])),
+            None => by_quantizer.push(((quantizer, rounding), vec![id])),
         }
     }
     let calibrated = Mutex::new(known);
     let failed: Mutex<Option<SaveError>> = Mutex::new(None);
-    for ((quantizer, rounding), ids) in alike {
+    for ((quantizer, rounding), ids) in by_quantizer {
         progress.expect(scan::float_bytes(checkpoint, ids.iter().copied()));
         let spec =
             AnalysisSpec { keep_scales: true, ..AnalysisSpec::scales(vec![quantizer], rounding) };
@@ -278,7 +278,7 @@ pub(super) fn calibrate(
                 let has_global = quantizer.scheme.preset().is_some_and(Preset::has_global_scale);
                 let result = analysis.outcomes.into_iter().next().map(|o| o.result);
                 match result {
-                    // All that is to be known of it is its largest magnitude.
+                    // Only its largest magnitude is needed.
                     Some(Ok(_)) if has_global => Ok(vec![absmax]),
                     Some(Ok(quantized)) => Ok(quantized.scales.all.unwrap_or_default()),
                     Some(Err(why)) => Err(SaveError::NotQuantizable {
@@ -312,7 +312,7 @@ struct Saving<'s> {
     output: &'s AtomicOutput,
     pieces: Pieces<'s>,
     against: VerifiedAgainst,
-    /// What need not be written.
+    /// Pieces that need not be written.
     finished: &'s FinishedPieces,
     threads: Option<usize>,
     progress: &'s Progress,
@@ -344,14 +344,14 @@ impl Saving<'_> {
                 encoder.encode(file, piece.entry, &piece.chunks, k, &mut sink)?;
                 let digest = sink.digest;
                 open = Some((piece.file, writer));
-                self.note_finished(piece, k, digest, encoder.take_error());
+                self.record_finished(piece, k, digest, encoder.take_error());
                 Ok(())
             }
         })
     }
 
     /// Adds a piece to the journal.
-    fn note_finished(
+    fn record_finished(
         &self,
         piece: &EntryChunks,
         chunk: u64,
@@ -365,7 +365,7 @@ impl Saving<'_> {
         journal.append(&Record::Piece(piece));
     }
 
-    /// Writes the texts and copies the sidecar files. Returns the digests of the copies.
+    /// Writes the text files and copies the sidecar files. Returns the digests of the copies.
     fn write_sidecars(&self) -> Result<HashMap<PathBuf, u128>, JobError> {
         let mut digests = HashMap::new();
         for text in &self.output_plan.texts {
@@ -384,8 +384,8 @@ impl Saving<'_> {
         Ok(digests)
     }
 
-    /// Reopens the output, and compares all of it with the source, or with the digests that were
-    /// taken while it was written. `copied` has those of the sidecar files.
+    /// Reopens the output, and compares all of it with the source, or with the digests computed while
+    /// writing. `copied` has the digests of the sidecar files.
     fn verify(
         &self,
         known: KnownScales,
@@ -421,8 +421,8 @@ impl Saving<'_> {
         })
     }
 
-    /// Compares the files with the digests that were taken while they were written. `None` if
-    /// the source is asked for, or if some digests are missing.
+    /// Compares the files with the digests computed while writing. Returns `None` if the save is
+    /// verified against the source, or if some digests are missing.
     fn verify_digests(&self, pairing: &Pairing) -> Result<Option<Verification>, JobError> {
         let journal = self.output.journal();
         let Some(journal) = journal.filter(|_| self.against == VerifiedAgainst::Digests) else {
@@ -441,10 +441,10 @@ impl Saving<'_> {
     }
 }
 
-/// Digests what an encoder writes.
+/// A sink that digests everything an encoder writes.
 struct DigestingSink<'w, 's> {
     writer: &'w Writer<'s>,
-    /// `None` once something was shared without being read.
+    /// `None` after blocks were shared, because their bytes were not read.
     digest: Option<PieceDigest>,
 }
 

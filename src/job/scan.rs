@@ -179,7 +179,7 @@ struct Scan<'a> {
     /// The number of workers.
     workers: usize,
     /// Tensors of several chunks that workers share now, oldest first.
-    open: Mutex<VecDeque<Arc<Shared<'a>>>>,
+    open: Mutex<VecDeque<Arc<SharedTensor<'a>>>>,
     /// Signals that a pass over one of them has ended.
     ready: Condvar,
     report: Mutex<&'a (dyn Fn(Finding) + Sync)>,
@@ -206,10 +206,10 @@ impl Worker<'_> {
 }
 
 /// A tensor of several chunks, measured by several workers.
-struct Shared<'a> {
+struct SharedTensor<'a> {
     id: TensorId,
     measurement: TensorAnalyzer<'a>,
-    steps: Mutex<Steps>,
+    steps: Mutex<ClaimedSteps>,
     /// Chunks that are kept for the next pass.
     kept: Mutex<HashMap<u64, Chunk<'a>>>,
     first: Mutex<OrderedFold<FirstPassResult, AnalysisState>>,
@@ -224,7 +224,7 @@ struct Shared<'a> {
 
 /// How much of a tensor's work was claimed, pass by pass.
 #[derive(Debug, Default)]
-struct Steps {
+struct ClaimedSteps {
     claimed: u64,
     /// The number of finished passes.
     finished: u64,
@@ -233,7 +233,7 @@ struct Steps {
 #[allow(clippy::large_enum_variant, reason = "only a few exist at a time")]
 enum Step<'a> {
     Small(TensorId, TensorAnalyzer<'a>),
-    Chunks { of: Arc<Shared<'a>>, pass: u64, chunks: Range<u64> },
+    Chunks { of: Arc<SharedTensor<'a>>, pass: u64, chunks: Range<u64> },
 }
 
 impl<'a> Scan<'a> {
@@ -247,7 +247,8 @@ impl<'a> Scan<'a> {
             match step {
                 Step::Small(id, measurement) => {
                     let small = || {
-                        self.reached(id).and_then(|()| self.small(&mut worker, id, &measurement))
+                        self.reached(id)
+                            .and_then(|()| self.measure_small(&mut worker, id, &measurement))
                     };
                     let found = catch_unwind(AssertUnwindSafe(small)).unwrap_or_else(|panic| {
                         worker.reader = self.checkpoint.reader();
@@ -256,12 +257,12 @@ impl<'a> Scan<'a> {
                     self.finish(id, found);
                 }
                 Step::Chunks { of, pass, chunks } => {
-                    let look = || match (self.reached(of.id), pass) {
+                    let visit = || match (self.reached(of.id), pass) {
                         (Err(error), _) => self.fail(&of, error),
-                        (Ok(()), 0) => self.first(&mut worker, &of, chunks),
-                        (Ok(()), _) => self.again(&mut worker, &of, pass, chunks),
+                        (Ok(()), 0) => self.first_pass(&mut worker, &of, chunks),
+                        (Ok(()), _) => self.further_pass(&mut worker, &of, pass, chunks),
                     };
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(look)) {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(visit)) {
                         worker.reader = self.checkpoint.reader();
                         self.fail(&of, self.panicked(of.id, panic.as_ref()));
                     }
@@ -298,8 +299,10 @@ impl<'a> Scan<'a> {
     /// preference, the worker continues with that tensor, so that fewer histograms need to be merged;
     /// begins a new tensor, if fewer tensors are open than there are workers; or helps with the oldest
     /// open tensor. It blocks if there is no step now.
-    fn claim(&self, last: Option<&Arc<Shared<'a>>>) -> Option<Step<'a>> {
-        if let Some(step) = last.filter(|_| !self.progress.is_cancelled()).and_then(Shared::step) {
+    fn claim(&self, last: Option<&Arc<SharedTensor<'a>>>) -> Option<Step<'a>> {
+        if let Some(step) =
+            last.filter(|_| !self.progress.is_cancelled()).and_then(SharedTensor::step)
+        {
             return Some(step);
         }
         let mut open = lock(&self.open);
@@ -308,7 +311,7 @@ impl<'a> Scan<'a> {
             let may_begin = open.len() < self.workers;
             let begin = may_begin.then(|| self.next()).flatten();
             if begin.is_none()
-                && let Some(step) = open.iter().find_map(Shared::step)
+                && let Some(step) = open.iter().find_map(SharedTensor::step)
             {
                 return Some(step);
             }
@@ -317,8 +320,8 @@ impl<'a> Scan<'a> {
                     return Some(Step::Small(id, measurement));
                 }
                 Some((id, measurement)) => {
-                    let shared = Arc::new(Shared::new(id, measurement));
-                    let step = Shared::step(&shared);
+                    let shared = Arc::new(SharedTensor::new(id, measurement));
+                    let step = SharedTensor::step(&shared);
                     open.push_back(shared);
                     return step;
                 }
@@ -349,7 +352,7 @@ impl<'a> Scan<'a> {
         self.ready.notify_all();
     }
 
-    fn small(
+    fn measure_small(
         &self,
         worker: &mut Worker,
         id: TensorId,
@@ -357,10 +360,10 @@ impl<'a> Scan<'a> {
     ) -> Result<Analysis, CheckpointError> {
         let mut builder = m.histogram_type().map(|dtype| worker.builder(dtype));
         let mut read_bytes = 0;
-        let found = m.run(builder.as_mut(), |elements, look| {
+        let found = m.run(builder.as_mut(), |elements, visit| {
             let seen = worker.reader.with_bytes(id, elements, |_, bytes| {
                 read_bytes += bytes.len() as u64;
-                look(bytes);
+                visit(bytes);
             });
             seen.map(drop)
         });
@@ -370,47 +373,53 @@ impl<'a> Scan<'a> {
         found
     }
 
-    fn first(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, chunks: Range<u64>) {
+    fn first_pass(&self, worker: &mut Worker<'a>, shared: &SharedTensor<'a>, chunks: Range<u64>) {
         let m = &shared.measurement;
         let mut builder = m.histogram_type().map(|dtype| {
             let waiting = lock(&shared.builders).pop();
             waiting.unwrap_or_else(|| worker.builder(dtype))
         });
-        let look = |k, bytes: &[u8]| m.first_pass(k, bytes, builder.as_mut());
-        let looked = self.look(worker, shared, 0, chunks.clone(), look);
+        let visit = |k, bytes: &[u8]| m.first_pass(k, bytes, builder.as_mut());
+        let results = self.visit_chunks(worker, shared, 0, chunks.clone(), visit);
         // Before the chunks are added, so that all builders are there after the last chunk.
         lock(&shared.builders).extend(builder);
-        let looked = match looked {
-            Ok(looked) => looked,
+        let results = match results {
+            Ok(results) => results,
             Err(error) => return self.fail(shared, error),
         };
         let calibrate = |all: &mut AnalysisState, next| m.add_first(all, next);
-        let whole = lock(&shared.first).add_all(chunks.zip(looked), m.chunks(), calibrate);
+        let whole = lock(&shared.first).add_all(chunks.zip(results), m.chunks(), calibrate);
         let Some(mut known) = whole else { return };
         m.end_first_pass(&mut known, merged_histogram(worker, shared));
-        self.pass_is_over(shared, 0, known);
+        self.end_pass(shared, 0, known);
     }
 
-    fn again(&self, worker: &mut Worker<'a>, shared: &Shared<'a>, pass: u64, chunks: Range<u64>) {
+    fn further_pass(
+        &self,
+        worker: &mut Worker<'a>,
+        shared: &SharedTensor<'a>,
+        pass: u64,
+        chunks: Range<u64>,
+    ) {
         let m = &shared.measurement;
         let known = shared.known.get(pass as usize - 1).and_then(OnceLock::get);
         let Some(known) = known else { return };
-        let look = |k, bytes: &[u8]| m.further_pass(known, pass, k, bytes);
-        let looked = match self.look(worker, shared, pass, chunks.clone(), look) {
-            Ok(looked) => looked,
+        let visit = |k, bytes: &[u8]| m.further_pass(known, pass, k, bytes);
+        let results = match self.visit_chunks(worker, shared, pass, chunks.clone(), visit) {
+            Ok(results) => results,
             Err(error) => return self.fail(shared, error),
         };
         let Some(found) = shared.found.get(pass as usize - 1) else { return };
         let whole =
-            lock(found).add_all(chunks.zip(looked), m.chunks(), TensorAnalyzer::add_further);
+            lock(found).add_all(chunks.zip(results), m.chunks(), TensorAnalyzer::add_further);
         if let Some(found) = whole {
             let mut known = known.clone();
             m.end_pass(&mut known, pass, found);
-            self.pass_is_over(shared, pass, known);
+            self.end_pass(shared, pass, known);
         }
     }
 
-    fn pass_is_over(&self, shared: &Shared, pass: u64, known: AnalysisState) {
+    fn end_pass(&self, shared: &SharedTensor, pass: u64, known: AnalysisState) {
         match shared.known.get(pass as usize) {
             Some(place) => {
                 let _ = place.set(known);
@@ -421,21 +430,21 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Calls `look` with each chunk of a tensor: mapped in place if possible, and otherwise read
+    /// Calls `visit` with each chunk of a tensor: mapped in place if possible, and otherwise read
     /// into a buffer, which is kept if a later pass needs it.
-    fn look<T>(
+    fn visit_chunks<T>(
         &self,
         worker: &mut Worker<'a>,
-        shared: &Shared<'a>,
+        shared: &SharedTensor<'a>,
         pass: u64,
         chunks: Range<u64>,
-        mut look: impl FnMut(u64, &[u8]) -> T,
+        mut visit: impl FnMut(u64, &[u8]) -> T,
     ) -> Result<Vec<T>, CheckpointError> {
         let m = &shared.measurement;
         // Progress counts each byte once, however many passes there are.
-        let mut look = |k, bytes: &[u8]| {
+        let mut visit = |k, bytes: &[u8]| {
             self.progress.advance(bytes.len() as u64 / m.passes());
-            look(k, bytes)
+            visit(k, bytes)
         };
         let kept: Vec<_> = {
             let mut kept = lock(&shared.kept);
@@ -447,11 +456,11 @@ impl<'a> Scan<'a> {
             if let Some(borrowed) = worker.reader.borrow_bytes(shared.id, elements)? {
                 return borrowed.with_bytes(|bytes| {
                     let chunk = |k| bytes.get(m.chunk_bytes(first, k)).unwrap_or_default();
-                    chunks.map(|k| look(k, chunk(k))).collect()
+                    chunks.map(|k| visit(k, chunk(k))).collect()
                 });
             }
         }
-        let looks = chunks.zip(kept).map(|(k, kept)| {
+        let results = chunks.zip(kept).map(|(k, kept)| {
             let chunk = match kept {
                 Some(chunk) => chunk,
                 None => {
@@ -460,18 +469,18 @@ impl<'a> Scan<'a> {
                     chunk
                 }
             };
-            let seen = look(k, &chunk.bytes);
+            let seen = visit(k, &chunk.bytes);
             match chunk.kept_if(pass + 1 < m.passes()) {
                 Ok(chunk) => drop(lock(&shared.kept).insert(k, chunk)),
                 Err(buffer) => worker.buffers.push(buffer),
             }
             Ok(seen)
         });
-        looks.collect()
+        results.collect()
     }
 
     /// Abandons a tensor, and reports its first error.
-    fn fail(&self, shared: &Shared, error: CheckpointError) {
+    fn fail(&self, shared: &SharedTensor, error: CheckpointError) {
         lock(&shared.steps).claimed = u64::MAX;
         if !std::mem::replace(&mut *lock(&shared.failed), true) {
             self.finish(shared.id, Err(error));
@@ -485,7 +494,7 @@ impl<'a> Scan<'a> {
 }
 
 /// The histogram of a tensor, merged from all workers.
-fn merged_histogram(worker: &mut Worker, shared: &Shared) -> Option<ValueHistogram> {
+fn merged_histogram(worker: &mut Worker, shared: &SharedTensor) -> Option<ValueHistogram> {
     let mut builders = std::mem::take(&mut *lock(&shared.builders));
     let (whole, parts) = builders.split_first_mut()?;
     parts.iter_mut().for_each(|part| whole.merge(part));
@@ -494,10 +503,10 @@ fn merged_histogram(worker: &mut Worker, shared: &Shared) -> Option<ValueHistogr
     Some(counted)
 }
 
-impl<'a> Shared<'a> {
+impl<'a> SharedTensor<'a> {
     fn new(id: TensorId, measurement: TensorAnalyzer<'a>) -> Self {
         let further = measurement.passes() as usize - 1;
-        Shared {
+        SharedTensor {
             id,
             steps: Mutex::default(),
             kept: Mutex::default(),

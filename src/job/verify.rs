@@ -74,7 +74,7 @@ pub fn run(
     run_weighed(out, source, Importance::default(), threads, progress)
 }
 
-/// As [`run`], where ggml's blocks were made by this importance.
+/// Like [`run`], for ggml blocks that were quantized with this importance.
 pub fn run_weighed(
     out: &Checkpoint,
     source: &Checkpoint,

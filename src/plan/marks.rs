@@ -15,7 +15,7 @@ pub struct Plan {
     pub target: Target,
     pub rounding: Rounding,
     pub inputs: InputQuantization,
-    /// The importance of the elements, which ggml's block types are made by.
+    /// The importance of the elements, with which ggml's block types are quantized.
     pub importance: Importance,
     choices: Choices,
 }

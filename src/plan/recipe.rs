@@ -49,7 +49,7 @@ const SIZE_LIMIT: u64 = 256 << 20;
 struct Recipe {
     version: u32,
     rounding: String,
-    /// The importance matrix that ggml's blocks are to be made by.
+    /// The importance matrix with which ggml's block types are quantized.
     #[serde(skip_serializing_if = "Option::is_none")]
     importance: Option<String>,
     #[serde(default)]

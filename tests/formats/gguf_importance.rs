@@ -1,4 +1,4 @@
-//! GGUF made with an importance matrix of llama.cpp.
+//! GGUF outputs quantized with an importance matrix of llama.cpp.
 
 use crate::bytes;
 use crate::gguf::{MadeTensor, made, wave};
@@ -16,7 +16,7 @@ const DENSE: &str = "blk.0.attn_q.weight";
 const EXPERTS: &str = "blk.0.ffn_up_exps.weight";
 const UNKNOWN: &str = "blk.0.attn_k.weight";
 
-/// A matrix of 3 rows, three experts of 2 rows, and a matrix that no importance is known of.
+/// A matrix of 3 rows, three experts of 2 rows, and a matrix without known importance.
 fn source(directory: &Path) -> Checkpoint {
     let mut experts = wave(EXPERTS, 256, 6);
     experts.1 = vec![256, 2, 3];
@@ -28,7 +28,7 @@ fn floats(name: String, dims: &[u64], values: &[f32]) -> MadeTensor {
     (name, dims.to_vec(), 0, values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
-/// The sums of squares of an expert's inputs.
+/// The sums of the squared inputs of an expert.
 fn sums(columns: usize, expert: usize) -> Vec<f32> {
     (0..columns).map(|n| ((n * 7 + expert * 3) % 11) as f32 + 0.25).collect()
 }
@@ -45,7 +45,7 @@ fn matrix(directory: &Path) -> PathBuf {
     made(&directory.join("imatrix.gguf"), &[("imatrix.chunk_count", 9)], &tensors)
 }
 
-/// What llama.cpp makes of the sums: means, and ones where there were no inputs.
+/// The importance that llama.cpp derives from the sums: means, and ones without inputs.
 fn mean_squares(name: &str) -> Vec<Vec<f32>> {
     let mean = |sums: Vec<f32>, count: f32| sums.into_iter().map(|sum| sum / count).collect();
     match name {

@@ -1,5 +1,5 @@
-//! Saves that are cut off: the same command goes on, fetches only what is missing, and ends with
-//! the bytes of an uninterrupted save of local files.
+//! Interrupted saves: the same command resumes, fetches only missing data, and gives the bytes of
+//! an uninterrupted save of local files.
 
 use crate::saving::tree;
 use crate::server::Hub;
@@ -32,39 +32,39 @@ fn model(directory: &Path) -> PathBuf {
     model
 }
 
-/// A model on a server, and a place for outputs.
-struct Scene {
+/// A model on a server, and a directory for outputs.
+struct SaveFixture {
     hub: Hub,
     model: PathBuf,
     directory: tempfile::TempDir,
 }
 
-/// What a run ended with.
-struct Ended {
+/// The result of a run.
+struct SaveResult {
     succeeded: bool,
     receipt: Value,
     said: String,
 }
 
-impl Ended {
+impl SaveResult {
     fn resumed(&self) -> u64 {
         self.receipt["bytes_resumed"].as_u64().unwrap_or(0)
     }
 }
 
-impl Scene {
-    fn new() -> Scene {
+impl SaveFixture {
+    fn new() -> SaveFixture {
         let directory = tempfile::tempdir().expect("a directory");
         let model = model(directory.path());
         std::fs::create_dir(directory.path().join("place")).expect("creates");
-        Scene { hub: Hub::start(&[("org/model", &model)]), model, directory }
+        SaveFixture { hub: Hub::start(&[("org/model", &model)]), model, directory }
     }
 
     fn out(&self, name: &str) -> PathBuf {
         self.directory.path().join("place").join(name)
     }
 
-    /// What the same options make of the local files.
+    /// The output for the local files with the same options.
     fn expected(&self, out: &str, options: &[&str]) -> Vec<(String, Vec<u8>)> {
         let out = self.directory.path().join(out);
         let (model, path) = (self.model.to_str().expect("text"), out.to_str().expect("text"));
@@ -77,21 +77,21 @@ impl Scene {
         [&["quantize", "hf://org/model", "--json", "--threads", "2", "-o", out], options].concat()
     }
 
-    fn save(&self, out: &Path, options: &[&str]) -> Ended {
+    fn save(&self, out: &Path, options: &[&str]) -> SaveResult {
         let mut command = quantscope(&self.arguments(out, options));
         command.env("HF_ENDPOINT", &self.hub.endpoint).env("HF_HOME", self.directory.path());
         command.env("XDG_CACHE_HOME", self.directory.path());
         command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
         let output = command.output().expect("runs");
-        Ended {
+        SaveResult {
             succeeded: output.status.success(),
             receipt: serde_json::from_slice(&output.stdout).unwrap_or_default(),
             said: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
 
-    /// The files beside the outputs.
-    fn litter(&self) -> Vec<String> {
+    /// The names of leftover files beside the outputs.
+    fn leftovers(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.directory.path().join("place")).expect("lists");
         let names = entries.map(|e| e.expect("an entry").file_name().into_string().expect("text"));
         names.filter(|name| name.starts_with('.')).collect()
@@ -106,47 +106,47 @@ fn contents(out: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_save_goes_on_where_the_server_refused() {
-    let scene = Scene::new();
+fn a_save_resumes_after_the_server_refused_requests() {
+    let fixture = SaveFixture::new();
     for (out, options) in [
         ("out", &["--scheme", "per-channel"][..]),
         ("out.safetensors", &["--scheme", "per-tensor"]),
     ] {
-        let expected = scene.expected(out, options);
-        let out = scene.out(out);
-        let before = scene.hub.cdn_bytes();
+        let expected = fixture.expected(out, options);
+        let out = fixture.out(out);
+        let before = fixture.hub.cdn_bytes();
         let (mut runs, mut resumed) = (0, 0);
         loop {
             runs += 1;
-            scene.hub.allow(6 << 20);
-            let ended = scene.save(&out, options);
+            fixture.hub.allow(6 << 20);
+            let ended = fixture.save(&out, options);
             if ended.succeeded {
                 assert!(ended.resumed() > 0, "{}", ended.receipt);
                 break;
             }
             assert!(!out.exists());
             assert!(ended.said.contains("access denied"), "{}", ended.said);
-            resumed += usize::from(ended.said.contains("the same save goes on from there"));
+            resumed += usize::from(ended.said.contains("the same save resumes from there"));
             assert!(runs < 20);
         }
         assert!(runs > 2 && resumed > 0, "{runs} runs, {resumed} continued");
         assert!(contents(&out) == expected, "{options:?}");
-        assert_eq!(scene.litter(), [""; 0]);
-        let fetched = scene.hub.cdn_bytes() - before;
-        // One pass finds what can be quantized, one quantizes. Each run reads the beginnings of
-        // the shards, and may lose what it fetched ahead.
+        assert_eq!(fixture.leftovers(), [""; 0]);
+        let fetched = fixture.hub.cdn_bytes() - before;
+        // One pass finds the quantizable tensors, one quantizes. Each run reads the headers of
+        // the shards, and may lose data that it fetched ahead.
         let most = 2 * ((TENSORS as u64) << 20) + runs * (3 << 20);
         assert!(fetched < most, "{fetched} of at most {most} in {runs} runs");
     }
 }
 
 #[test]
-fn errors_are_the_same_however_a_save_is_verified() {
-    let scene = Scene::new();
-    scene.hub.allow(i64::MAX);
+fn both_kinds_of_verification_report_the_same_errors() {
+    let fixture = SaveFixture::new();
+    fixture.hub.allow(i64::MAX);
     let mut errors = Vec::new();
     for (number, how) in [&[][..], &["--verify", "full"]].into_iter().enumerate() {
-        let ended = scene.save(&scene.out(&format!("out{number}")), how);
+        let ended = fixture.save(&fixture.out(&format!("out{number}")), how);
         assert!(ended.succeeded, "{}", ended.said);
         errors.push(ended.receipt["quantized"].clone());
     }
@@ -155,70 +155,70 @@ fn errors_are_the_same_however_a_save_is_verified() {
 }
 
 #[test]
-fn what_other_options_or_another_version_made_is_not_used() {
-    let scene = Scene::new();
-    let out = scene.out("out");
-    // Finds what can be quantized; later runs take it from the cache.
-    assert!(scene.save(&scene.out("first"), &["--scheme", "per-channel"]).succeeded);
+fn unfinished_outputs_of_other_options_or_versions_are_not_used() {
+    let fixture = SaveFixture::new();
+    let out = fixture.out("out");
+    // Finds the quantizable tensors; later runs use the cache.
+    assert!(fixture.save(&fixture.out("first"), &["--scheme", "per-channel"]).succeeded);
     for (options, version, expected) in [
         (&["--scheme", "per-tensor"][..], 0, "made with other options; it was not used"),
         (&["--scheme", "per-channel"][..], 1, "another version of this one; it was not used"),
     ] {
-        scene.hub.allow(6 << 20);
-        let ended = scene.save(&out, &["--scheme", "per-channel"]);
-        assert!(ended.said.contains("the same save goes on from there"), "{}", ended.said);
-        scene.hub.allow(i64::MAX);
-        (0..version).for_each(|_| scene.hub.change());
-        let ended = scene.save(&out, options);
+        fixture.hub.allow(6 << 20);
+        let ended = fixture.save(&out, &["--scheme", "per-channel"]);
+        assert!(ended.said.contains("the same save resumes from there"), "{}", ended.said);
+        fixture.hub.allow(i64::MAX);
+        (0..version).for_each(|_| fixture.hub.change());
+        let ended = fixture.save(&out, options);
         assert!(ended.succeeded && ended.resumed() == 0, "{}", ended.said);
         let warnings = ended.receipt["warnings"].to_string();
         assert!(warnings.contains(expected), "{warnings}");
-        assert!(contents(&out) == scene.expected(&format!("local{version}"), options));
+        assert!(contents(&out) == fixture.expected(&format!("local{version}"), options));
         std::fs::remove_dir_all(&out).expect("removes");
     }
 }
 
 #[test]
-fn pieces_that_are_damaged_meanwhile_are_made_again() {
-    let scene = Scene::new();
-    let (out, options) = (scene.out("out"), ["--scheme", "per-channel"]);
-    let expected = scene.expected("local", &options);
-    assert!(scene.save(&scene.out("first"), &options).succeeded);
-    scene.hub.allow(8 << 20);
-    assert!(!scene.save(&out, &options).succeeded);
-    let shard = scene.out(".out.quantscope-tmp").join("model-00001-of-00002.safetensors");
+fn damaged_pieces_are_written_again() {
+    let fixture = SaveFixture::new();
+    let (out, options) = (fixture.out("out"), ["--scheme", "per-channel"]);
+    let expected = fixture.expected("local", &options);
+    assert!(fixture.save(&fixture.out("first"), &options).succeeded);
+    fixture.hub.allow(8 << 20);
+    assert!(!fixture.save(&out, &options).succeeded);
+    let shard = fixture.out(".out.quantscope-tmp").join("model-00001-of-00002.safetensors");
     let mut bytes = std::fs::read(&shard).expect("an unfinished output");
     let middle = bytes.len() / 3;
     bytes[middle] ^= 1;
     std::fs::write(&shard, bytes).expect("writes");
-    scene.hub.allow(i64::MAX);
-    let ended = scene.save(&out, &options);
+    fixture.hub.allow(i64::MAX);
+    let ended = fixture.save(&out, &options);
     assert!(ended.succeeded && ended.resumed() > 0, "{}", ended.said);
     assert!(contents(&out) == expected);
 }
 
-/// SIGKILL at any moment: `QUANTSCOPE_KILLS=50 cargo test --test remote killed`.
+/// Kills saves at random moments: `QUANTSCOPE_KILLS=50 cargo test --test remote killed`.
 #[test]
-fn a_save_that_is_killed_goes_on() {
+fn a_killed_save_resumes() {
     let kills = std::env::var("QUANTSCOPE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
-    let scene = Scene::new();
-    scene.hub.allow(i64::MAX);
-    scene.hub.delay(30);
+    let fixture = SaveFixture::new();
+    fixture.hub.allow(i64::MAX);
+    fixture.hub.delay(30);
     let options = ["--scheme", "per-channel"];
-    let expected = scene.expected("local", &options);
-    let out = scene.out("out");
+    let expected = fixture.expected("local", &options);
+    let out = fixture.out("out");
     let started = Instant::now();
-    assert!(scene.save(&out, &options).succeeded);
+    assert!(fixture.save(&out, &options).succeeded);
     let whole = started.elapsed();
     std::fs::remove_dir_all(&out).expect("removes");
     let (mut killed, mut completed, mut resumed) = (0, 0, 0);
     let mut random = 0x9E37_79B9_7F4A_7C15u64;
     while killed < kills {
         let mut child = Command::new(env!("CARGO_BIN_EXE_quantscope"))
-            .args(scene.arguments(&out, &options))
-            .env("HF_ENDPOINT", &scene.hub.endpoint)
-            .env("HF_HOME", scene.directory.path())
-            .env("XDG_CACHE_HOME", scene.directory.path())
+            .args(fixture.arguments(&out, &options))
+            .env("HF_ENDPOINT", &fixture.hub.endpoint)
+            .env("HF_HOME", fixture.directory.path())
+            .env("XDG_CACHE_HOME", fixture.directory.path())
             .env_remove("HF_TOKEN")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -230,17 +230,17 @@ fn a_save_that_is_killed_goes_on() {
         child.kill().expect("is killed, or has ended");
         killed += u32::from(!child.wait().expect("ends").success());
         if killed % 4 == 3 && !out.exists() {
-            let ended = scene.save(&out, &options);
+            let ended = fixture.save(&out, &options);
             assert!(ended.succeeded, "{}", ended.said);
             resumed += u32::from(ended.resumed() > 0);
         }
         if out.exists() {
             assert!(contents(&out) == expected, "after {killed} kills");
-            assert_eq!(scene.litter(), [""; 0]);
+            assert_eq!(fixture.leftovers(), [""; 0]);
             std::fs::remove_dir_all(&out).expect("removes");
             completed += 1;
         }
     }
-    println!("{killed} killed, {completed} completed, {resumed} of them went on");
+    println!("{killed} killed, {completed} completed, {resumed} of them resumed");
     assert!(resumed > 0);
 }

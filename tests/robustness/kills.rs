@@ -1,5 +1,5 @@
-//! SIGKILL at any moment of a save: OUT is the old one or the whole new one, and the next
-//! save goes on from what the killed one left, or takes it away.
+//! SIGKILL at any moment of a save: OUT is the old output or the complete new one, and the next
+//! save resumes or removes the unfinished output.
 //!
 //! `QUANTSCOPE_KILLS=500 cargo test --release --test robustness kills` kills 500 of them.
 
@@ -73,10 +73,10 @@ fn a_killed_save_leaves_the_old_output_or_the_new_one() {
             replaced += u32::from(found == *new);
             let names = std::fs::read_dir(directory.path()).expect("lists");
             let names = names.map(|e| e.expect("an entry").file_name().into_string());
-            let litter: Vec<String> =
+            let leftovers: Vec<String> =
                 names.map(|n| n.expect("text")).filter(|n| !n.starts_with("out")).collect();
-            assert!(litter.iter().all(|n| n.ends_with(".quantscope-tmp")), "{litter:?}");
-            left += u32::from(!litter.is_empty());
+            assert!(leftovers.iter().all(|n| n.ends_with(".quantscope-tmp")), "{leftovers:?}");
+            left += u32::from(!leftovers.is_empty());
             old_is_a = found == a;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -92,7 +92,7 @@ fn a_killed_save_leaves_the_old_output_or_the_new_one() {
     assert!(died > kills / 4, "hardly any was killed in time: {died}");
 }
 
-/// The same save is killed and started again: it goes on, and ends with the same bytes.
+/// A killed save resumes when it is started again, and gives the same bytes.
 #[test]
 fn a_killed_save_is_continued_by_the_same_command() {
     let kills: u32 =
@@ -119,7 +119,7 @@ fn a_killed_save_is_continued_by_the_same_command() {
                 false if existed => std::fs::remove_file(&out).expect("removes"),
                 false => {}
             }
-            // Up to three kills in a row, then the save is left to end.
+            // Up to three kills in a row, then a save that runs to its end.
             for _ in 0..3.min(left) {
                 let mut child = quantize(&out, "per-channel").spawn().expect("starts");
                 let thousandths = next(&mut random) % 1000;
@@ -135,6 +135,6 @@ fn a_killed_save_is_continued_by_the_same_command() {
         let names = names.map(|e| e.expect("an entry").file_name().into_string());
         assert!(names.map(|n| n.expect("text")).all(|name| name.starts_with("out")));
     }
-    println!("{killed} killed in time, {resumed} saves went on");
-    assert!(resumed > 0, "none went on after {killed} kills");
+    println!("{killed} killed in time, {resumed} saves resumed");
+    assert!(resumed > 0, "none resumed after {killed} kills");
 }
