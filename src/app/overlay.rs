@@ -1,4 +1,4 @@
-//! What can lie over the table. At most one overlay is open, and it receives the keys.
+//! Overlays: dialogs, lists and texts over the table. The topmost one receives the keys.
 
 use crate::app::budget::Budget;
 use crate::app::diff::DiffView;
@@ -216,7 +216,7 @@ impl Help {
                 lines.extend(bindings.map(|(binding, keys)| HelpLine::Binding(binding, keys)));
             }
         };
-        // The table has keys of every kind, which are better told by what they are for.
+        // The table has keys of every kind, so they are grouped by purpose.
         let here = self.context;
         let is_here = |binding: &Binding| here != Context::Table && binding.context == here;
         add(here.title(), &is_here);

@@ -31,12 +31,12 @@ pub struct Check {
 impl Check {
     pub fn run(self) -> Result<(), Error> {
         let found = open(&self.model, &self.loaders.loaders);
-        let (checked, said) = match found {
-            Ok((checked, said)) => (checked, said),
+        let (checked, notes) = match found {
+            Ok((checked, notes)) => (checked, notes),
             // A model that does not open will not load: the reason is the finding.
             Err(error) => (unopened(&error, &self.loaders.loaders), Vec::new()),
         };
-        for note in said {
+        for note in notes {
             let model = self.model.display().to_string();
             eprintln!("warning: {}: {}", names::visible(&model), names::visible(&note));
         }

@@ -104,12 +104,12 @@ impl<'a> Row<'a> {
     /// The learned scales of quantization-aware training, and whether they are used.
     pub(super) fn trained(&self) -> Option<String> {
         let learned = self.checkpoint.learned(self.id)?;
-        let said = self.quantizer().map(|quantizer| match learned.fits(quantizer.scheme) {
+        let text = self.quantizer().map(|quantizer| match learned.fits(quantizer.scheme) {
             _ if quantizer.calibration == Calibration::Learned => format!("{learned}, used here"),
             Ok(()) => learned.to_string(),
             Err(why) => format!("{learned}, not used: {why}"),
         });
-        Some(said.unwrap_or_else(|| learned.to_string()))
+        Some(text.unwrap_or_else(|| learned.to_string()))
     }
 
     /// The tensor with the figures of its analysis. `duplicate_of` names the first tensor that

@@ -378,14 +378,14 @@ impl Quantize {
                 }
             }
         }
-        let mut said = left;
+        let mut notes = left;
         let all = match taken {
-            0 => return said,
+            0 => return notes,
             1 => "1 weight has the scales that its training learned".to_owned(),
             n => format!("{n} weights have the scales that their training learned"),
         };
-        said.insert(0, all);
-        said
+        notes.insert(0, all);
+        notes
     }
 
     fn has_budget(&self) -> bool {

@@ -100,8 +100,8 @@ fn table(
         writeln!(out, "warning: {}", names::visible(warning))?;
     }
     let Some(checked) = checked else { return Ok(()) };
-    let said = |finding: &&Finding| receipt.warnings.contains(&finding.sentence);
-    for Finding { severity, sentence } in checked.findings.iter().filter(|f| !said(f)) {
+    let is_warned = |finding: &&Finding| receipt.warnings.contains(&finding.sentence);
+    for Finding { severity, sentence } in checked.findings.iter().filter(|f| !is_warned(f)) {
         writeln!(out, "{}: {}", severity.name(), names::visible(sentence))?;
     }
     writeln!(out, "checked: {}", checked.verdict())?;

@@ -173,7 +173,7 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
         false => (1.0, MIN_ERROR_SHARE),
     };
     // Errors of schemes differ by orders of magnitude: on a linear axis almost all points would
-    // lie at the bottom. A lossless point is drawn there.
+    // be at the bottom. A lossless point is drawn at the bottom.
     let y_of = |point: &Point| point.error.max(least).log10();
     let y_bounds = [if least < top { least.log10() } else { top.log10() - 1.0 }, top.log10()];
     let x_of = |point: &Point| point.bytes as f64;

@@ -175,8 +175,8 @@ fn overview(
     block(buf, second, &title, &error, theme);
     if third.height >= 6 {
         comparison(buf, third, app, id, metrics, theme);
-        let said = learned(app, id).into_iter().chain(observed(app, id));
-        let rows = said.flat_map(|text| wrap(&text, third.width.into()));
+        let notes = learned(app, id).into_iter().chain(observed(app, id));
+        let rows = notes.flat_map(|text| wrap(&text, third.width.into()));
         // Below the schemes and a blank line.
         for (y, row) in (7..third.height).zip(rows) {
             widgets::line(buf, third, y, &Line::styled(row, theme.mark));
@@ -219,11 +219,11 @@ fn observed(app: &App, id: TensorId) -> Vec<String> {
         name.strip_prefix(&observer.name).is_some_and(|rest| rest.starts_with('.'))
     };
     let observer = checkpoint.unmatched_observers().iter().find(within);
-    let said = observer.map(|observer| {
+    let notes = observer.map(|observer| {
         let seen = range(observer.range);
         format!("saw {seen}; only the graph says of which layer, and it is not in the file")
     });
-    said.into_iter().collect()
+    notes.into_iter().collect()
 }
 
 /// The output error of the layer under each scheme, if activations were recorded.
@@ -523,10 +523,10 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
     }
     // Explains the names if there is room left.
     let measured_only = ("fp8, int4", "for comparison; only int8 can be saved");
-    let said = texts::SCHEME_MEANINGS.into_iter().chain([measured_only]);
+    let meanings = texts::SCHEME_MEANINGS.into_iter().chain([measured_only]);
     if area.height > 24 || below + MEASURED_ONLY.len() as u16 + 6 < area.height {
         say("", theme.dim);
-        said.for_each(|(name, meaning)| say(&format!("{name:<12} {meaning}"), theme.dim));
+        meanings.for_each(|(name, meaning)| say(&format!("{name:<12} {meaning}"), theme.dim));
     }
 }
 

@@ -140,18 +140,18 @@ fn save_choices<'a>(choices: &[SaveChoice], width: usize, theme: &Theme) -> Vec<
             (false, None) => theme.text,
             (false, Some(_)) => theme.faint,
         };
-        let said = choice.obstacle.as_deref().unwrap_or(choice.summary);
+        let note = choice.obstacle.as_deref().unwrap_or(choice.summary);
         let room = width.saturating_sub(longest + 2);
-        let said = match (said.chars().count() <= room, &choice.obstacle) {
-            (true, _) => said.to_owned(),
+        let note = match (note.chars().count() <= room, &choice.obstacle) {
+            (true, _) => note.to_owned(),
             (false, Some(_)) if room >= 12 => "does not fit".to_owned(),
             (false, _) => String::new(),
         };
-        let said_style = if choice.obstacle.is_some() { theme.faint } else { theme.dim };
+        let note_style = if choice.obstacle.is_some() { theme.faint } else { theme.dim };
         Line::from(vec![
             Span::styled(sign, theme.accent),
             Span::styled(format!("{:<longest$}", choice.name), style),
-            Span::styled(said, said_style),
+            Span::styled(note, note_style),
         ])
     };
     choices.iter().map(line).collect()
@@ -178,11 +178,11 @@ fn save_texts<'a>(
     let mut text: Vec<Line> = Vec::new();
     if dialog.kind.container().is_some() {
         let target = &app.model.plan().target;
-        let said = match target.loaders().is_empty() {
+        let note = match target.loaders().is_empty() {
             true => "for no loader in particular".to_owned(),
             false => format!("for {target}"),
         };
-        text.extend(wrapped(&said, theme.dim));
+        text.extend(wrapped(&note, theme.dim));
     }
     text.extend(dialog.summary(&app.model).iter().flat_map(|line| wrapped(line, theme.text)));
     for warning in dialog.warnings(&app.model) {
@@ -191,7 +191,7 @@ fn save_texts<'a>(
     (problem, text)
 }
 
-/// Draws the list of schemes. What Enter does stands below the list.
+/// Draws the list of schemes, with a description of what Enter does below it.
 pub(super) fn schemes(buf: &mut Buffer, screen: Rect, app: &App, list: &SchemeList, theme: &Theme) {
     let mut body = DialogLines::new(screen);
     let names = list.choices.iter().map(|choice| scheme_name(choice.scheme).chars().count());
@@ -284,16 +284,16 @@ pub(super) fn targets(buf: &mut Buffer, screen: Rect, app: &App, list: &TargetLi
             (false, Some(_)) => "[ ] ",
             (false, None) => "    ",
         };
-        let said = match &choice.target {
+        let note = match &choice.target {
             Ok(_) => choice.summary,
             Err(why) if why.chars().count() <= room => why,
             Err(_) => "not for this model",
         };
-        let said = if said.chars().count() <= room { said.to_owned() } else { String::new() };
+        let note = if note.chars().count() <= room { note.to_owned() } else { String::new() };
         body.push(vec![
             Span::styled(if chosen { "▸ " } else { "  " }, theme.accent),
             Span::styled(format!("{tick}{:<longest$}", choice.name), style),
-            Span::styled(said, if choice.target.is_ok() { theme.dim } else { theme.faint }),
+            Span::styled(note, if choice.target.is_ok() { theme.dim } else { theme.faint }),
         ]);
     }
     body.blank();

@@ -45,14 +45,14 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, view: &DiffView, the
 }
 
 fn counts<'a>(counts: &Counts, theme: &Theme) -> Line<'a> {
-    let said = [
+    let parts = [
         (counts.changed, "changed", theme.warning),
         (counts.added, "added", theme.good),
         (counts.removed, "removed", theme.bad),
         (counts.reshaped, "reshaped", theme.bad),
         (counts.identical, "identical", theme.dim),
     ];
-    let spans = said.into_iter().filter(|(n, ..)| *n > 0).enumerate().flat_map(|(i, item)| {
+    let spans = parts.into_iter().filter(|(n, ..)| *n > 0).enumerate().flat_map(|(i, item)| {
         let (n, word, style) = item;
         let gap = if i == 0 { "" } else { ", " };
         [Span::raw(gap), Span::styled(format!("{} {word}", count(n as u64)), style)]

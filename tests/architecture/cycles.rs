@@ -1,8 +1,8 @@
 //! Import cycles between the files of a folder.
 //!
-//! The nodes of a folder's graph are its files and folders; an edge stands for a path that
-//! names an item of another one, directly or through a re-export of a `mod.rs`. Code in
-//! `#[cfg(test)]` modules does not count.
+//! The nodes of a folder's graph are its files and folders. An edge is a path that names an item
+//! of another node, directly or through a re-export of a `mod.rs`. Code in `#[cfg(test)]` modules
+//! is ignored.
 
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};

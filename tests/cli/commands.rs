@@ -62,11 +62,11 @@ fn a_permission_error_is_one_sentence() {
 fn an_invalid_file_is_one_sentence() {
     let (dir, path) = model(&[weights("a", &[4, 4]), weights("b", &[4, 4])]);
     let whole = std::fs::read(&path).expect("just written");
-    for (length, said) in
+    for (length, printed) in
         [(5, "too few"), (20, "cut off"), (whole.len() - 1, "cut off"), (0, "too few")]
     {
         std::fs::write(&path, &whole[..length]).expect("own file");
-        fails(&["analyze", &path], &["model.safetensors", said]);
+        fails(&["analyze", &path], &["model.safetensors", printed]);
     }
     let tensors = [weights("a", &[4, 4]), weights("b", &[4, 4])];
     let mut overlapping = header(&tensors, &[]);
@@ -241,8 +241,8 @@ fn a_signal_cancels_a_long_job_cleanly() {
         let output = child.wait_with_output().expect("it ends");
         assert_eq!(output.status.code(), Some(code));
         assert!(output.stdout.is_empty());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(said, "error: interrupted\n");
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(printed, "error: interrupted\n");
         assert!(asked.elapsed() < Duration::from_secs(10));
     }
 }
@@ -324,8 +324,8 @@ fn show_explains_what_it_cannot_show() {
         (vec!["classifier.4.bias"], "has no output channels"),
         (vec!["classifier.4.bias", "--values", "10"], "has 10 elements"),
     ] {
-        let (code, said) = failure(&[&["show", "demo:"], &arguments[..]].concat());
-        assert!(code == 1 && said.contains(part), "{arguments:?}: {said}");
+        let (code, printed) = failure(&[&["show", "demo:"], &arguments[..]].concat());
+        assert!(code == 1 && printed.contains(part), "{arguments:?}: {printed}");
     }
     let (code, _) = failure(&["show", "demo:", "classifier.4.bias", "--values", "1..x"]);
     assert_eq!(code, 2);

@@ -339,8 +339,8 @@ fn an_unreadable_tensor_is_an_entry_and_exit_code_1() {
     file.set_len(1 << 20).expect("shorter");
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert!(said.starts_with("error: 1 of the tensors could not be read; "), "{said}");
+    let printed = String::from_utf8(output.stderr).expect("text");
+    assert!(printed.starts_with("error: 1 of the tensors could not be read; "), "{printed}");
     let document: Value = serde_json::from_slice(&output.stdout).expect("a whole document");
     assert_eq!(names(&document), ["small", "huge"]);
     let [small, huge] = &tensors(&document)[..] else { panic!("two") };

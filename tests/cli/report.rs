@@ -127,8 +127,8 @@ fn all_report_formats_have_the_figures_of_analyze() {
         analysis["tensors"].as_array().expect("a list").iter().map(|t| &t["name"]).collect();
     let written = |name: &str| {
         let path = directory.path().join(name);
-        let said = stdout(&["report", &model, "-o", path.to_str().expect("text")]);
-        assert!(said.starts_with("wrote ") && said.contains("21 tensors"), "{said}");
+        let printed = stdout(&["report", &model, "-o", path.to_str().expect("text")]);
+        assert!(printed.starts_with("wrote ") && printed.contains("21 tensors"), "{printed}");
         std::fs::read_to_string(path).expect("written")
     };
     let document: Value = serde_json::from_str(&written("r.json")).expect("JSON");

@@ -211,9 +211,9 @@ fn a_failure_at_any_step_of_a_save_leaves_the_old_or_the_new_output() {
                 injected += 1;
                 fixture.assert_whole(saved.is_ok(), &what);
                 if let Err(error) = &saved {
-                    let said = error.to_string();
+                    let printed = error.to_string();
                     let known = ["Input/output", "Permission denied", "Invalid", "No space"];
-                    assert!(known.iter().any(|k| said.contains(k)), "{what}: {said}");
+                    assert!(known.iter().any(|k| printed.contains(k)), "{what}: {printed}");
                 }
                 let leftovers = fixture.leftovers();
                 // If the disk keeps failing, leftovers cannot be removed. An old output is kept

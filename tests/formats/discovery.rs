@@ -53,9 +53,9 @@ fn check(case: &Path, expected: &Expected) {
             }
             (Some(_), other) => panic!("{label}: {other}"),
             (None, _) => {
-                let said = error.to_string();
+                let printed = error.to_string();
                 for word in names_and_numbers(expected.error.as_deref().expect("a reason")) {
-                    assert!(said.contains(word), "{label}: {said}, expected {word}");
+                    assert!(printed.contains(word), "{label}: {printed}, expected {word}");
                 }
             }
         }

@@ -37,10 +37,11 @@ fn other_files_are_named_by_their_first_bytes() {
             Ok(_) if OPEN.contains(&file.as_str()) => {}
             Ok(_) => wrong.push(format!("{file} opens; expected {says:?}")),
             Err(error) => {
-                let said = error.problem.to_string();
-                let missing: Vec<_> = words.iter().filter(|word| !said.contains(*word)).collect();
+                let printed = error.problem.to_string();
+                let missing: Vec<_> =
+                    words.iter().filter(|word| !printed.contains(*word)).collect();
                 if !missing.is_empty() {
-                    wrong.push(format!("{file}: {said:?} lacks {missing:?}"));
+                    wrong.push(format!("{file}: {printed:?} lacks {missing:?}"));
                 }
             }
         }

@@ -150,9 +150,10 @@ fn fixtures_without_values_are_named_and_kept() {
                     assert_eq!((&tensor.dtype, &tensor.shape), (&stored.dtype, &stored.shape));
                     let why = obstacle(&checkpoint, id).expect("an obstacle");
                     assert!(!why.can_be_overruled(), "{fixture}: {why}");
-                    let said = format.name();
-                    let reason = said.contains("does not read") || said.contains("not decoded: ");
-                    assert!(reason, "{fixture}: {said}");
+                    let printed = format.name();
+                    let reason =
+                        printed.contains("does not read") || printed.contains("not decoded: ");
+                    assert!(reason, "{fixture}: {printed}");
                 }
             }
         }

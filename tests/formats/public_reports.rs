@@ -155,8 +155,8 @@ fn a_whole_model_beside_an_index_is_opened_and_the_other_is_named() {
         let found = open(report(directory));
         assert_eq!((found.shards().len(), found.tensors().len()), (1, tensors), "{directory}");
         assert_eq!(found.shards()[0].name(), "model.safetensors");
-        let said = notes(&found);
-        assert!(said.contains("not opened: model.safetensors.index.json"), "{said}");
+        let printed = notes(&found);
+        assert!(printed.contains("not opened: model.safetensors.index.json"), "{printed}");
     }
 }
 

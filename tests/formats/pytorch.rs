@@ -149,8 +149,8 @@ fn only_the_network_is_saved() {
         let names: Vec<String> = open(&out).tensors().iter().map(|t| t.name.to_string()).collect();
         assert_eq!(names, expected, "{file}");
         for warning in warnings {
-            let said = receipt.warnings.iter().any(|w| w.contains(warning));
-            assert!(said, "{file}: {warning}: {:?}", receipt.warnings);
+            let printed = receipt.warnings.iter().any(|w| w.contains(warning));
+            assert!(printed, "{file}: {warning}: {:?}", receipt.warnings);
         }
     };
     saved(

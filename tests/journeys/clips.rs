@@ -29,8 +29,8 @@ fn figures_of_the_clip_slider_equal_those_of_a_save() {
         driver.press("Tab");
         for slides in ["", "[", "[ [ [ [ [", "[ [ [ [ [ [ [ [ [ [ [ ["] {
             driver.press(slides);
-            let said = driver.app.histogram.clipped.expect("judged");
-            assert!(said.exact, "{dtype} {slides}");
+            let printed = driver.app.histogram.clipped.expect("judged");
+            assert!(printed.exact, "{dtype} {slides}");
             let calibration = driver.app.histogram.calibration();
             let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
             let checkpoint = &driver.app.model.checkpoint;
@@ -45,18 +45,18 @@ fn figures_of_the_clip_slider_equal_those_of_a_save() {
             let saved = receipt.quantized[0].on_disk;
             // Squares of a few thousand elements are summed in f32.
             let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs();
-            assert!(close(said.error.mse, saved.mse), "{dtype}: {said:?}, {saved:?}");
-            assert!(close(said.error.sqnr_db, saved.sqnr_db), "{dtype}: {said:?}, {saved:?}");
-            assert_eq!(said.error.max_abs_error, saved.max_abs_error, "{dtype}");
-            assert_eq!(said.error.levels_used, saved.levels_used, "{dtype}");
-            assert_eq!(said.error.zeroed, saved.zeroed, "{dtype}");
+            assert!(close(printed.error.mse, saved.mse), "{dtype}: {printed:?}, {saved:?}");
+            assert!(close(printed.error.sqnr_db, saved.sqnr_db), "{dtype}: {printed:?}, {saved:?}");
+            assert_eq!(printed.error.max_abs_error, saved.max_abs_error, "{dtype}");
+            assert_eq!(printed.error.levels_used, saved.levels_used, "{dtype}");
+            assert_eq!(printed.error.zeroed, saved.zeroed, "{dtype}");
             let beyond = values().filter(|&value| {
                 let mut stored = Vec::new();
                 write_f64(float, value, &mut stored);
                 let stored = read_f64(float, &stored, 0).expect("one");
-                stored.abs() > said.clip * (1.0 + 1e-7)
+                stored.abs() > printed.clip * (1.0 + 1e-7)
             });
-            assert_eq!(said.beyond, beyond.count() as u64, "{dtype} {slides}");
+            assert_eq!(printed.beyond, beyond.count() as u64, "{dtype} {slides}");
         }
     }
 }

@@ -34,7 +34,7 @@ fn the_command_line_uses_the_same_ratings() {
     let output = analyze.assert().success().get_output().stdout.clone();
     let text = String::from_utf8(output).expect("text");
     for (row, word) in text.lines().skip(1).zip(["poor", "fair", "good"]) {
-        assert!(row.split_whitespace().any(|said| said == word), "{word}:\n{text}");
+        assert!(row.split_whitespace().any(|printed| printed == word), "{word}:\n{text}");
     }
 
     std::fs::write(config.join("config.toml"), "[words]\nfair = 50.0\n").expect("written");
@@ -57,7 +57,7 @@ fn the_command_line_reads_named_settings_too() {
         quantscope(&["analyze", &model, "--config", named]).assert().success().get_output().clone();
     let text = String::from_utf8(output.stdout).expect("text");
     for (row, word) in text.lines().skip(1).zip(["poor", "fair", "good"]) {
-        assert!(row.split_whitespace().any(|said| said == word), "{word}:\n{text}");
+        assert!(row.split_whitespace().any(|printed| printed == word), "{word}:\n{text}");
     }
     let report = home.path().join("report.json");
     let report = report.to_str().expect("text");

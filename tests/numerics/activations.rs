@@ -241,52 +241,56 @@ fn faults_of_captures_are_one_sentence() {
         error
     };
     let moves = [("quantscope.convolutions", MOVES)];
-    let said = sentence(&[weights("fc.input", &[3, 5])], &[]);
+    let printed = sentence(&[weights("fc.input", &[3, 5])], &[]);
     assert!(
-        said.contains(
+        printed.contains(
             "'fc.input': wrong last dimension: weight 'fc.weight' takes 6 features, found 5"
         ),
-        "{said}"
+        "{printed}"
     );
     let mut nan = weights("fc.input", &[3, 6]);
     nan.bytes[7 * 4..8 * 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let said = sentence(&[nan], &[]);
-    assert!(said.contains("'fc.input': value 7 is not finite: found NaN"), "{said}");
-    let said = sentence(&[weights("conv.input", &[2, 3, 9])], &[]);
-    assert!(said.contains("stride, padding and dilation of the convolution are missing"), "{said}");
-    for shape in [&[2u64, 4, 9][..], &[2, 3, 2], &[9], &[1, 2, 3, 9]] {
-        let said = sentence(&[weights("conv.input", shape)], &moves);
-        assert!(said.contains("expected [samples, channels, …]"), "{shape:?}: {said}");
-    }
-    let said =
-        sentence(&[weights("conv.input", &[2, 3, 9])], &[("quantscope.convolutions", "{}{")]);
-    assert!(said.contains("invalid metadata 'quantscope.convolutions'"), "{said}");
-    let said = sentence(&[weights("fc.input", &[0, 6])], &[]);
-    assert!(said.contains("no samples were recorded"), "{said}");
-    let said = sentence(&[weights("gone.input", &[2, 6])], &[]);
+    let printed = sentence(&[nan], &[]);
+    assert!(printed.contains("'fc.input': value 7 is not finite: found NaN"), "{printed}");
+    let printed = sentence(&[weights("conv.input", &[2, 3, 9])], &[]);
     assert!(
-        said.contains("no recorded name matches a layer of") && said.contains("gone.input"),
-        "{said}"
+        printed.contains("stride, padding and dilation of the convolution are missing"),
+        "{printed}"
     );
-    let said = sentence(&[weights("fc.output", &[2, 6])], &[]);
-    assert!(said.contains("no recorded name matches"), "{said}");
-    let said = sentence(&[weights("fc.input.mean_square", &[5])], &[]);
-    assert!(said.contains("takes 6 features, found 5"), "{said}");
-    let said =
+    for shape in [&[2u64, 4, 9][..], &[2, 3, 2], &[9], &[1, 2, 3, 9]] {
+        let printed = sentence(&[weights("conv.input", shape)], &moves);
+        assert!(printed.contains("expected [samples, channels, …]"), "{shape:?}: {printed}");
+    }
+    let printed =
+        sentence(&[weights("conv.input", &[2, 3, 9])], &[("quantscope.convolutions", "{}{")]);
+    assert!(printed.contains("invalid metadata 'quantscope.convolutions'"), "{printed}");
+    let printed = sentence(&[weights("fc.input", &[0, 6])], &[]);
+    assert!(printed.contains("no samples were recorded"), "{printed}");
+    let printed = sentence(&[weights("gone.input", &[2, 6])], &[]);
+    assert!(
+        printed.contains("no recorded name matches a layer of") && printed.contains("gone.input"),
+        "{printed}"
+    );
+    let printed = sentence(&[weights("fc.output", &[2, 6])], &[]);
+    assert!(printed.contains("no recorded name matches"), "{printed}");
+    let printed = sentence(&[weights("fc.input.mean_square", &[5])], &[]);
+    assert!(printed.contains("takes 6 features, found 5"), "{printed}");
+    let printed =
         sentence(&[f32s("fc.input.mean_square", &[6], [1.0, 2.0, -1.0, 0.0, 1.0, 1.0])], &[]);
     assert!(
-        said.contains("invalid mean square of feature 2: expected a finite number ≥ 0, found -1"),
-        "{said}"
+        printed
+            .contains("invalid mean square of feature 2: expected a finite number ≥ 0, found -1"),
+        "{printed}"
     );
     let whole = Tensor { dtype: "I32", ..weights("fc.input", &[2, 6]) };
-    let said = sentence(&[whole], &[]);
-    assert!(said.contains("expected F64, F32, F16 or BF16, found I32"), "{said}");
-    let (_, said) = failure(&["analyze", &model, "--activations", "/nowhere.safetensors"]);
-    assert!(said.contains("no such file"), "{said}");
+    let printed = sentence(&[whole], &[]);
+    assert!(printed.contains("expected F64, F32, F16 or BF16, found I32"), "{printed}");
+    let (_, printed) = failure(&["analyze", &model, "--activations", "/nowhere.safetensors"]);
+    assert!(printed.contains("no such file"), "{printed}");
     fs::write(dir.path().join("bad.dat"), [9, 0, 0, 0, 1]).expect("writes");
     let bad = dir.path().join("bad.dat");
-    let (_, said) = failure(&["analyze", &model, "--activations", bad.to_str().expect("text")]);
-    assert!(said.contains("not an importance matrix"), "{said}");
+    let (_, printed) = failure(&["analyze", &model, "--activations", bad.to_str().expect("text")]);
+    assert!(printed.contains("not an importance matrix"), "{printed}");
 }
 
 #[test]

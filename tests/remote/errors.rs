@@ -18,10 +18,10 @@ fn fails(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
     }
     let run = command.assert().failure();
     let output = run.get_output();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(!said.contains(SIGNATURE) && !said.contains(TOKEN), "{said}");
-    said
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(!printed.contains(SIGNATURE) && !printed.contains(TOKEN), "{printed}");
+    printed
 }
 
 fn hub() -> Hub {
@@ -56,7 +56,7 @@ fn servers_that_lie_end_in_a_sentence() {
         ("endless", "contradicts itself"),
     ] {
         let said = fails(&hub, &["inspect", &format!("hf://org/{name}")], None);
-        assert!(said.contains(expected), "{name}: {said}");
+        assert!(printed.contains(expected), "{name}: {printed}");
     }
 }
 
@@ -65,10 +65,10 @@ fn addresses_that_are_none_are_named() {
     let hub = hub();
     let said = fails(&hub, &["inspect", "hf://name"], None);
     assert!(said.contains("expected hf://org/name"), "{said}");
-    let said = fails(&hub, &["inspect", "org/some-model"], None);
+    let printed = fails(&hub, &["inspect", "org/some-model"], None);
     assert!(said.contains("hf://org/some-model"), "{said}");
     let said = fails(&hub, &["inspect", "http://127.0.0.1:1/model.safetensors"], None);
-    assert!(said.contains("cannot reach 127.0.0.1:1"), "{said}");
+    assert!(printed.contains("cannot reach 127.0.0.1:1"), "{printed}");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn nothing_is_fetched_where_the_hub_is_off_limits() {
     let home = tempfile::tempdir().expect("a directory");
     command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
     let run = command.env_remove("HF_HUB_CACHE").env("HF_HUB_OFFLINE", "1").assert().failure();
-    let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
-    assert!(said.contains("HF_HUB_OFFLINE is set"), "{said}");
+    let printed = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    assert!(printed.contains("HF_HUB_OFFLINE is set"), "{printed}");
     assert!(hub.hub_asked().is_empty());
 }

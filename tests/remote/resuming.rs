@@ -43,7 +43,7 @@ struct SaveFixture {
 struct SaveResult {
     succeeded: bool,
     receipt: Value,
-    said: String,
+    printed: String,
 }
 
 impl SaveResult {
@@ -86,7 +86,7 @@ impl SaveFixture {
         SaveResult {
             succeeded: output.status.success(),
             receipt: serde_json::from_slice(&output.stdout).unwrap_or_default(),
-            said: String::from_utf8_lossy(&output.stderr).into_owned(),
+            printed: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
 
@@ -125,8 +125,8 @@ fn a_save_resumes_after_the_server_refused_requests() {
                 break;
             }
             assert!(!out.exists());
-            assert!(ended.said.contains("access denied"), "{}", ended.said);
-            resumed += usize::from(ended.said.contains("the same save resumes from there"));
+            assert!(ended.printed.contains("access denied"), "{}", ended.printed);
+            resumed += usize::from(ended.printed.contains("the same save resumes from there"));
             assert!(runs < 20);
         }
         assert!(runs > 2 && resumed > 0, "{runs} runs, {resumed} continued");
@@ -147,7 +147,7 @@ fn both_kinds_of_verification_report_the_same_errors() {
     let mut errors = Vec::new();
     for (number, how) in [&[][..], &["--verify", "full"]].into_iter().enumerate() {
         let ended = fixture.save(&fixture.out(&format!("out{number}")), how);
-        assert!(ended.succeeded, "{}", ended.said);
+        assert!(ended.succeeded, "{}", ended.printed);
         errors.push(ended.receipt["quantized"].clone());
     }
     assert_eq!(errors[0].as_array().map(Vec::len), Some(TENSORS));
@@ -166,11 +166,11 @@ fn unfinished_outputs_of_other_options_or_versions_are_not_used() {
     ] {
         fixture.hub.allow(6 << 20);
         let ended = fixture.save(&out, &["--scheme", "per-channel"]);
-        assert!(ended.said.contains("the same save resumes from there"), "{}", ended.said);
+        assert!(ended.printed.contains("the same save resumes from there"), "{}", ended.printed);
         fixture.hub.allow(i64::MAX);
         (0..version).for_each(|_| fixture.hub.change());
         let ended = fixture.save(&out, options);
-        assert!(ended.succeeded && ended.resumed() == 0, "{}", ended.said);
+        assert!(ended.succeeded && ended.resumed() == 0, "{}", ended.printed);
         let warnings = ended.receipt["warnings"].to_string();
         assert!(warnings.contains(expected), "{warnings}");
         assert!(contents(&out) == fixture.expected(&format!("local{version}"), options));
@@ -193,7 +193,7 @@ fn damaged_pieces_are_written_again() {
     std::fs::write(&shard, bytes).expect("writes");
     fixture.hub.allow(i64::MAX);
     let ended = fixture.save(&out, &options);
-    assert!(ended.succeeded && ended.resumed() > 0, "{}", ended.said);
+    assert!(ended.succeeded && ended.resumed() > 0, "{}", ended.printed);
     assert!(contents(&out) == expected);
 }
 
@@ -231,7 +231,7 @@ fn a_killed_save_resumes() {
         killed += u32::from(!child.wait().expect("ends").success());
         if killed % 4 == 3 && !out.exists() {
             let ended = fixture.save(&out, &options);
-            assert!(ended.succeeded, "{}", ended.said);
+            assert!(ended.succeeded, "{}", ended.printed);
             resumed += u32::from(ended.resumed() > 0);
         }
         if out.exists() {

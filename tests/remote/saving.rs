@@ -53,6 +53,6 @@ fn an_output_cannot_be_an_address() {
     let hub = hub();
     let mut command = quantscope(&["quantize", "hf://org/model", "-o", "hf://org/other"]);
     let run = command.env("HF_ENDPOINT", &hub.endpoint).assert().failure();
-    let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
-    assert!(said.contains("outputs are written to this machine"), "{said}");
+    let printed = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    assert!(printed.contains("outputs are written to this machine"), "{printed}");
 }

@@ -281,7 +281,7 @@ fn raw(json: &str, data: usize) -> Vec<u8> {
 }
 
 /// Files with at most one tensor, each with a different invalid or unusual header.
-fn oddities() -> Vec<(&'static str, Vec<u8>, bool)> {
+fn invalid_and_unusual_files() -> Vec<(&'static str, Vec<u8>, bool)> {
     let one = |dtype: &str, shape: &str, offsets: &str| {
         format!(r#"{{"a":{{"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}}}}}"#)
     };
@@ -365,7 +365,7 @@ fn oddities() -> Vec<(&'static str, Vec<u8>, bool)> {
 #[test]
 fn every_invalid_header_is_one_error_sentence() {
     let directory = tempfile::tempdir().expect("a directory");
-    for (what, bytes, opens) in oddities() {
+    for (what, bytes, opens) in invalid_and_unusual_files() {
         let path = directory.path().join("m.safetensors");
         std::fs::write(&path, &bytes).expect("writes");
         let model = path.to_str().expect("text");
@@ -399,7 +399,7 @@ fn assert_screens(driver: &mut Driver) {
 
 #[test]
 fn hostile_files_that_open_can_be_drawn() {
-    for (_, bytes, opens) in oddities() {
+    for (_, bytes, opens) in invalid_and_unusual_files() {
         if opens {
             let checkpoint = Checkpoint::from_memory("odd.safetensors", bytes.leak());
             assert_screens(&mut Driver::of(checkpoint.expect("opens"), false));

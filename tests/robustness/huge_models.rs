@@ -69,8 +69,8 @@ fn run(arguments: &[&str], limit: u64, interrupt: Option<Duration>) -> Run {
     let mut asked = false;
     let status = loop {
         // The file has no such line after the program has ended.
-        let said = std::fs::read_to_string(&status_file).unwrap_or_default();
-        let line = said.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let printed = std::fs::read_to_string(&status_file).unwrap_or_default();
+        let line = printed.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         peak = peak.max(kib.unwrap_or(0) >> 10);
         if let Some(status) = child.try_wait().expect("can be asked") {

@@ -69,7 +69,7 @@ fn a_killed_save_leaves_the_old_output_or_the_new_one() {
             died += u32::from(!status.success());
             let found = contents(&out);
             assert!(found == *old || found == *new, "neither the old nor the new");
-            assert!(!status.success() || found == *new, "it said done");
+            assert!(!status.success() || found == *new, "it printed done");
             replaced += u32::from(found == *new);
             let names = std::fs::read_dir(directory.path()).expect("lists");
             let names = names.map(|e| e.expect("an entry").file_name().into_string());

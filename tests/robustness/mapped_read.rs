@@ -131,10 +131,10 @@ fn concurrent_writers_are_not_blocked_and_cause_no_crash() {
         }
         drop(writer);
         let output = child.wait_with_output().expect("it ends");
-        let said = String::from_utf8_lossy(&output.stderr);
+        let printed = String::from_utf8_lossy(&output.stderr);
         // It exits by itself, and gives a reason.
         let has_ended_well = output.status.success();
-        let has_said_why = output.status.code().is_some() && said.starts_with("error");
-        assert!(has_ended_well || has_said_why, "round {round}: {}, {said}", output.status);
+        let has_said_why = output.status.code().is_some() && printed.starts_with("error");
+        assert!(has_ended_well || has_said_why, "round {round}: {}, {printed}", output.status);
     }
 }

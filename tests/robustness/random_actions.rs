@@ -22,7 +22,7 @@ fn actions() -> usize {
 }
 
 /// A checkpoint with unusual names, types and values.
-fn odd() -> Checkpoint {
+fn unusual_checkpoint() -> Checkpoint {
     let of = |name: &str, dtype, shape: &[u64], bytes: usize| Tensor {
         name: name.into(),
         dtype,

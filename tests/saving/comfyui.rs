@@ -147,18 +147,18 @@ fn what_comfyui_does_not_read_is_left_out_and_refused_by_name() {
     let command = ["quantize", text(&source), "-o", text(&out), "--for", "comfyui"];
     let receipt = json(&command);
     let warnings = receipt["warnings"].to_string();
-    for said in ["conv.weight", "pos_embed", "image decoder", "text encoder"] {
-        assert!(warnings.contains(said), "'{said}' is not in {warnings}");
+    for printed in ["conv.weight", "pos_embed", "image decoder", "text encoder"] {
+        assert!(warnings.contains(printed), "'{printed}' is not in {warnings}");
     }
     std::fs::remove_file(&out).expect("goes");
-    for (options, said) in [
+    for (options, printed) in [
         (vec!["--scheme", "per-block:64"], "one scale per tensor or per channel"),
         (vec!["--include", "model.diffusion_model.conv.weight"], "4 dimensions"),
         (vec!["--include", "first_stage_model.decoder.mid.attn.q.weight"], "image decoder"),
         (vec!["--scheme", "W8A8"], "a scheme of compressed-tensors"),
     ] {
         let (_, error) = failure(&[&command[..], &options[..]].concat());
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(printed), "{error}");
         assert!(!out.exists());
     }
     let folder = directory.path().join("folder");

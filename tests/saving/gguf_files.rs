@@ -81,9 +81,12 @@ fn what_llama_cpp_keeps_stays_as_it_is() {
     let verified = json(&["verify", to, "--against", from]);
     assert_eq!(verified["quantized"].as_array().map(Vec::len), Some(2), "{verified}");
     assert_eq!(verified["identical"], 12);
-    let said = stdout(&["verify", to, "--against", from]);
-    assert!(said.contains("14 tensors: 2 quantized, 0 dequantized, 12 bit for bit"), "{said}");
-    assert!(said.contains("measured from the file: worst "), "{said}");
+    let printed = stdout(&["verify", to, "--against", from]);
+    assert!(
+        printed.contains("14 tensors: 2 quantized, 0 dequantized, 12 bit for bit"),
+        "{printed}"
+    );
+    assert!(printed.contains("measured from the file: worst "), "{printed}");
 }
 
 /// The first part has no tensors.

@@ -55,8 +55,11 @@ fn quantizing_uses_and_reports_learned_scales() {
     for scheme in ["per-tensor", "per-channel", "per-block:32"] {
         let out = dir.path().join(format!("{}.safetensors", scheme.replace(':', "-")));
         let out = out.to_str().expect("text");
-        let said = stdout(&["quantize", QAT, "-o", out, "--scheme", scheme]);
-        assert!(said.contains("8 weights have the scales that their training learned"), "{said}");
+        let printed = stdout(&["quantize", QAT, "-o", out, "--scheme", scheme]);
+        assert!(
+            printed.contains("8 weights have the scales that their training learned"),
+            "{printed}"
+        );
         let written = open(out);
         for layer in LAYERS {
             let scale = elements(&source, &format!("{layer}.weight_fake_quant.scale"))[0];
@@ -76,8 +79,8 @@ fn quantizing_uses_and_reports_learned_scales() {
     let first = std::fs::read(dir.path().join("per-tensor.safetensors")).expect("reads");
     assert_eq!(std::fs::read(out).expect("reads"), first);
     for other in [&["--calibration", "min-max"][..], &["--calibration", "mse"]] {
-        let said = stdout(&[&["quantize", QAT, "-o", out, "--force"], other].concat());
-        assert!(!said.contains("learned"), "{said}");
+        let printed = stdout(&[&["quantize", QAT, "-o", out, "--force"], other].concat());
+        assert!(!printed.contains("learned"), "{printed}");
     }
 }
 
@@ -101,8 +104,8 @@ fn the_plain_model_has_no_observers() {
         let name = format!("{layer}.weight");
         assert_eq!(elements(&plain, &name), elements(&source, &name));
     }
-    let said = stdout(&["verify", out, "--against", QAT]);
-    assert!(said.contains("bit for bit"), "{said}");
+    let printed = stdout(&["verify", out, "--against", QAT]);
+    assert!(printed.contains("bit for bit"), "{printed}");
 }
 
 #[test]
@@ -186,8 +189,8 @@ fn learned_per_channel_scales_are_used_unchanged() {
             let recipe = trained.path(&format!("{number}{ending}.toml"));
             let quantize = ["quantize", &trained.model, "--format", format];
             let asked = ["-o", &out, "--write-recipe", &recipe];
-            let said = stdout(&[&quantize[..], &asked, scheme].concat());
-            assert!(said.contains("1 weight has the scales that its training"), "{said}");
+            let printed = stdout(&[&quantize[..], &asked, scheme].concat());
+            assert!(printed.contains("1 weight has the scales that its training"), "{printed}");
             let after = elements(&open(&out), "fc.weight");
             for (at, (x, y)) in source.iter().zip(after).enumerate() {
                 let scale = SCALES[at / 8];
@@ -271,8 +274,11 @@ fn unusable_learned_scales_are_calibrated_again_with_a_warning() {
     let trained = Trained::new(vec![scale(), zero_points(&[3])]);
     let why = "its zero point is 3, and symmetric int8 has none";
     let out = trained.path("out.safetensors");
-    let said = stdout(&["quantize", &trained.model, "-o", &out]);
-    assert!(said.contains("'fc.weight' was calibrated again") && said.contains(why), "{said}");
+    let printed = stdout(&["quantize", &trained.model, "-o", &out]);
+    assert!(
+        printed.contains("'fc.weight' was calibrated again") && printed.contains(why),
+        "{printed}"
+    );
     let plain = trained.path("plain.safetensors");
     stdout(&["quantize", &trained.model, "-o", &plain, "--calibration", "min-max"]);
     let read = |path: &str| std::fs::read(path).expect("reads");
@@ -283,8 +289,8 @@ fn unusable_learned_scales_are_calibrated_again_with_a_warning() {
     driver.expect_words("not used: its zero point is 3, and symmetric int8 has none");
     // Zero points of 0 count as symmetric.
     let zeros = Trained::new(vec![scale(), zero_points(&[0])]);
-    let said = stdout(&["quantize", &zeros.model, "-o", &out, "--force"]);
-    assert!(said.contains("1 weight has the scales that its training learned"), "{said}");
+    let printed = stdout(&["quantize", &zeros.model, "-o", &out, "--force"]);
+    assert!(printed.contains("1 weight has the scales that its training learned"), "{printed}");
     // Scales for int16 are refused: int8 would clip nearly all elements.
     let ends = ["min_val", "max_val"].map(|end| {
         let value = if end == "min_val" { -327.68 } else { 327.67 };
@@ -292,15 +298,15 @@ fn unusable_learned_scales_are_calibrated_again_with_a_warning() {
     });
     let [min, max] = ends;
     let wide = Trained::new(vec![scale(), min, max]);
-    let said = stdout(&["quantize", &wide.model, "-o", &out, "--force"]);
-    assert!(said.contains("trained for values up to ±32768 scales"), "{said}");
+    let printed = stdout(&["quantize", &wide.model, "-o", &out, "--force"]);
+    assert!(printed.contains("trained for values up to ±32768 scales"), "{printed}");
     // A recipe with learned scales is refused if the model has none.
     let recipe = trained.path("r.toml");
     let text = "version = 1\nrounding = \"half-even\"\n[[quantize]]\nscheme = \"per-tensor\"\ncalibration = \"learned\"\ntensors = [\"fc.weight\"]\n";
     std::fs::write(&recipe, text).expect("writes");
     let replay = ["quantize", &trained.model, "-o", &out, "--force", "--recipe", &recipe];
-    let (_, said) = failure(&replay);
-    assert!(said.contains("by learned scales") && said.contains(why), "{said}");
+    let (_, printed) = failure(&replay);
+    assert!(printed.contains("by learned scales") && printed.contains(why), "{printed}");
     // Invalid scales are ignored.
     for lie in [&[0.01, 0.02][..], &[f32::NAN], &[-1.0], &[]] {
         assert!(!open(&Trained::new(vec![part("scale", lie)]).model).has_learned());
@@ -354,9 +360,12 @@ fn observed_inputs_give_static_input_scales() {
     let out = out.to_str().expect("text");
     let named = ["--include", "fc.module.weight", "--include", "out.*"];
     let quantize = ["quantize", model, "-o", out, "--format", "int8"];
-    let said = stdout(&[&quantize[..], &named, &["--activation-scheme", "static"]].concat());
-    assert!(said.contains("inputs of 1 layer have the scales that their observers"), "{said}");
-    assert!(said.contains("'out.weight' was left as it is: no inputs"), "{said}");
+    let printed = stdout(&[&quantize[..], &named, &["--activation-scheme", "static"]].concat());
+    assert!(
+        printed.contains("inputs of 1 layer have the scales that their observers"),
+        "{printed}"
+    );
+    assert!(printed.contains("'out.weight' was left as it is: no inputs"), "{printed}");
     let written = open(out);
     let (id, _) = written
         .all_stored()
@@ -365,8 +374,11 @@ fn observed_inputs_give_static_input_scales() {
     let raw = written.reader().stored(id, 0..4).expect("reads").to_vec();
     let scale = f32::from_le_bytes(raw.try_into().expect("four"));
     assert_eq!(scale, 2.54f32 / 127.0);
-    let said = stdout(&["verify", out, "--against", model]);
-    assert!(said.contains("scales of inputs: 1, those that observers in the source"), "{said}");
+    let printed = stdout(&["verify", out, "--against", model]);
+    assert!(
+        printed.contains("scales of inputs: 1, those that observers in the source"),
+        "{printed}"
+    );
 
     // If the names do not say which layer an observer belongs to, this is reported.
     let other = dir.path().join("other");
@@ -378,9 +390,12 @@ fn observed_inputs_give_static_input_scales() {
     write(&other.join("model.safetensors"), &tensors, &[("format", "pt")]);
     let other = other.to_str().expect("text");
     let quantize = ["quantize", other, "-o", out, "--force", "--format", "int8"];
-    let (_, said) = failure(&[&quantize[..], &["--activation-scheme", "static"]].concat());
-    assert!(said.contains("needs recorded inputs, --activations FILE"), "{said}");
-    assert!(said.contains("the 2 observers in this model") && said.contains("graph"), "{said}");
+    let (_, printed) = failure(&[&quantize[..], &["--activation-scheme", "static"]].concat());
+    assert!(printed.contains("needs recorded inputs, --activations FILE"), "{printed}");
+    assert!(
+        printed.contains("the 2 observers in this model") && printed.contains("graph"),
+        "{printed}"
+    );
 }
 
 #[test]
@@ -408,8 +423,8 @@ fn per_channel_scales_do_not_fit_blocks_across_channels() {
     let out = trained.path("out.bpk");
     let quantize = ["quantize", &trained.model, "-o", &out, "--format", "burn"];
     let blocks = [&quantize[..], &["--scheme", "per-block:2"]].concat();
-    let (_, said) = failure(&[&blocks[..], &["--layout", "burn"]].concat());
-    assert!(said.contains("across the output channels whose scales were learned"), "{said}");
+    let (_, printed) = failure(&[&blocks[..], &["--layout", "burn"]].concat());
+    assert!(printed.contains("across the output channels whose scales were learned"), "{printed}");
     stdout(&[&blocks[..], &["--layout", "burn", "--calibration", "min-max"]].concat());
     stdout(&[&blocks[..], &["--force"]].concat());
     stdout(&["verify", &out, "--against", &trained.model]);

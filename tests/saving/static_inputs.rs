@@ -102,12 +102,15 @@ fn static_outputs_are_verified_and_dequantized() {
     bytes[at] ^= 1;
     fs::write(&file, &bytes).expect("writes");
     stdout(&verify);
-    let (_, said) = failure(&[&verify[..], &["--activations", &saved.captures]].concat());
-    assert!(said.contains("the scale of its inputs is") && said.contains("up_proj"), "{said}");
+    let (_, printed) = failure(&[&verify[..], &["--activations", &saved.captures]].concat());
+    assert!(
+        printed.contains("the scale of its inputs is") && printed.contains("up_proj"),
+        "{printed}"
+    );
     bytes[at + 1] ^= 0x80;
     fs::write(&file, &bytes).expect("writes");
-    let (_, said) = failure(&verify);
-    assert!(said.contains("expected a positive finite number"), "{said}");
+    let (_, printed) = failure(&verify);
+    assert!(printed.contains("expected a positive finite number"), "{printed}");
 }
 
 #[test]
@@ -134,20 +137,27 @@ fn impossible_static_inputs_are_refused() {
     let with = |options: &[&str]| failure(&[&quantize[..], options].concat());
     let captures = ["--activations", saved.captures.as_str()];
     let statically = ["--activation-scheme", "static", captures[0], captures[1]];
-    let (_, said) = with(&[&["--format", "int8-weight-only"], &statically[..]].concat());
-    assert!(said.contains("W8A16 has no scales of inputs"), "{said}");
+    let (_, printed) = with(&[&["--format", "int8-weight-only"], &statically[..]].concat());
+    assert!(printed.contains("W8A16 has no scales of inputs"), "{printed}");
     let named = ["--format", "int8", "--include", "model.layers.1.mlp.up_proj.weight"];
-    let (_, said) = with(&[&named[..], &statically].concat());
-    assert!(said.contains("no inputs were recorded for 'model.layers.1.mlp.up_proj"), "{said}");
-    let (_, said) = with(&captures);
-    assert!(said.contains("--activations are for --activation-scheme static"), "{said}");
-    let (_, said) = with(&["--format", "int8", "--activation-scheme", "static"]);
+    let (_, printed) = with(&[&named[..], &statically].concat());
     assert!(
-        said.ends_with("static quantization needs recorded inputs, --activations FILE"),
-        "{said}"
+        printed.contains("no inputs were recorded for 'model.layers.1.mlp.up_proj"),
+        "{printed}"
     );
-    let (_, said) = with(&[&["--format", "int8", "--include", "*.1.*"], &statically[..]].concat());
-    assert!(said.contains("nothing to quantize") || said.contains("no tensor is marked"), "{said}");
+    let (_, printed) = with(&captures);
+    assert!(printed.contains("--activations are for --activation-scheme static"), "{printed}");
+    let (_, printed) = with(&["--format", "int8", "--activation-scheme", "static"]);
+    assert!(
+        printed.ends_with("static quantization needs recorded inputs, --activations FILE"),
+        "{printed}"
+    );
+    let (_, printed) =
+        with(&[&["--format", "int8", "--include", "*.1.*"], &statically[..]].concat());
+    assert!(
+        printed.contains("nothing to quantize") || printed.contains("no tensor is marked"),
+        "{printed}"
+    );
 }
 
 /// With activations, the same budget gives another choice of schemes.

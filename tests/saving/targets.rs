@@ -90,8 +90,8 @@ fn assert_says(sentence: &str, parts: &[&str]) {
 #[track_caller]
 fn assert_warned(receipt: &Value, parts: &[&str]) {
     let warnings = warnings(receipt);
-    let said = warnings.iter().any(|warning| parts.iter().all(|part| warning.contains(part)));
-    assert!(said, "{parts:?} is not in: {warnings:?}");
+    let printed = warnings.iter().any(|warning| parts.iter().all(|part| warning.contains(part)));
+    assert!(printed, "{parts:?} is not in: {warnings:?}");
 }
 
 const TRANSFORMERS: [&str; 2] = ["--for", "transformers"];
@@ -322,15 +322,18 @@ fn a_budget_has_units() {
         let written = receipt(&["--max-bytes", size])["bytes_written"].as_f64().expect("a number");
         assert!(written < limit * 1.02 && written > limit * 0.8, "{size}: {written}");
     }
-    let (code, said) = sentence(&["--max-bytes", "10GB"]);
-    assert!(code == 1 && said.contains("722 kB, which is within 10.0 GB already"), "{said}");
-    let (code, said) = sentence(&["--max-bytes", "1kB"]);
-    assert!(code == 1 && said.contains("no choice of schemes brings it to 1.00 kB"), "{said}");
-    let (code, said) = sentence(&["--min-sqnr", "400dB"]);
-    assert!(code == 1 && said.contains("no scheme keeps 400 dB in any tensor"), "{said}");
+    let (code, printed) = sentence(&["--max-bytes", "10GB"]);
+    assert!(code == 1 && printed.contains("722 kB, which is within 10.0 GB already"), "{printed}");
+    let (code, printed) = sentence(&["--max-bytes", "1kB"]);
+    assert!(
+        code == 1 && printed.contains("no choice of schemes brings it to 1.00 kB"),
+        "{printed}"
+    );
+    let (code, printed) = sentence(&["--min-sqnr", "400dB"]);
+    assert!(code == 1 && printed.contains("no scheme keeps 400 dB in any tensor"), "{printed}");
     for (option, value) in [("--max-bytes", "40dB"), ("--min-sqnr", "60MB")] {
-        let (code, said) = sentence(&[option, value]);
-        assert!(code == 2 && said.contains("expected"), "{said}");
+        let (code, printed) = sentence(&[option, value]);
+        assert!(code == 2 && printed.contains("expected"), "{printed}");
     }
 }
 

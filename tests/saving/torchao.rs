@@ -71,9 +71,9 @@ fn a_directory_has_parts_and_metadata() {
         let config: Value =
             serde_json::from_slice(&std::fs::read(out.join("config.json")).expect("reads"))
                 .expect("JSON");
-        let said = &config["quantization_config"];
-        let default = &said["quant_type"]["default"];
-        assert_eq!(said["quant_method"], "torchao");
+        let printed = &config["quantization_config"];
+        let default = &printed["quant_type"]["default"];
+        assert_eq!(printed["quant_method"], "torchao");
         assert_eq!(default["_type"], "Int8WeightOnlyConfig");
         assert_eq!(default["_data"]["granularity"]["_type"], granularity);
 
@@ -147,12 +147,12 @@ fn what_torchao_does_not_hold_is_refused() {
     let source = data("tiny-llama/single");
     let out = directory.path().join("ao");
     let command = ["quantize", &source, "-o", text(&out), "--for", "torchao"];
-    for (options, said) in [
+    for (options, printed) in [
         (["--scheme", "per-block:48"], "groups of 48 do not divide the"),
         (["--include", "model.embed_tokens.weight"], "embedding"),
     ] {
         let error = failure(&[&command[..], &options[..]].concat()).1;
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(printed), "{error}");
         assert!(!out.exists());
     }
     let lone = ["quantize", "demo:", "-o", text(&out), "--format", "torchao"];

@@ -399,8 +399,8 @@ impl Table {
             *first = (*first).min(self.rank[id.index()]);
             if let Some(db) = sqnr.decibels() {
                 totals.worst = Some(totals.worst.map_or(db, |worst| worst.min(db)));
-                let said = model.thresholds.rate(db);
-                let place = RATINGS.iter().position(|&rating| rating == said);
+                let own = model.thresholds.rate(db);
+                let place = RATINGS.iter().position(|&rating| rating == own);
                 place.into_iter().for_each(|place| totals.ratings[place] += 1);
             }
             if let Some(db) = model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {

@@ -115,7 +115,7 @@ impl App {
                     list.step_scope(action == Action::NextScope);
                 }
             }
-            Action::TakeScheme => self.take_scheme_of_tab(),
+            Action::TakeScheme => self.choose_scheme_of_tab(),
             Action::Undo => self.step_history("undone", "nothing to undo", |model| model.undo()),
             Action::Redo => self.step_history("redone", "nothing to redo", |model| model.redo()),
 

@@ -72,7 +72,7 @@ impl App {
         let scheme = choice.scheme;
         match list.scope {
             Scope::Row => match &list.row.refusal {
-                None => self.give_scheme(&list.row.tensors, scheme),
+                None => self.set_scheme_of(&list.row.tensors, scheme),
                 Some(why) => {
                     self.warn(why.clone());
                     self.overlay = Some(Overlay::Schemes(list));
@@ -83,12 +83,12 @@ impl App {
                     self.warn(list.describe(&self.model));
                     self.overlay = Some(Overlay::Schemes(list));
                 }
-                tensors => self.give_scheme(&tensors, scheme),
+                tensors => self.set_scheme_of(&tensors, scheme),
             },
             Scope::All => {
                 self.model.choose_scheme(scheme);
                 if !list.marked.is_empty() {
-                    self.give_scheme(&list.marked, scheme);
+                    self.set_scheme_of(&list.marked, scheme);
                 } else {
                     self.say(format!(
                         "scheme of the table and of new marks: {}",
@@ -100,8 +100,8 @@ impl App {
         }
     }
 
-    /// Gives tensors a scheme as one undo step, and marks those that are not marked.
-    fn give_scheme(&mut self, tensors: &[TensorId], scheme: QuantizationScheme) {
+    /// Sets the scheme of tensors as one undo step, and marks those that are not marked.
+    fn set_scheme_of(&mut self, tensors: &[TensorId], scheme: QuantizationScheme) {
         let refused = |&id: &TensorId| Some((id, self.model.scheme_obstacle(id, scheme)?));
         let first = tensors.iter().find_map(refused);
         let fitting: Vec<TensorId> = tensors
@@ -127,8 +127,8 @@ impl App {
         self.plan_changed();
     }
 
-    /// Enter in the Schemes tab: gives the tensor the scheme under the cursor.
-    pub(super) fn take_scheme_of_tab(&mut self) {
+    /// Handles Enter in the Schemes tab: sets the tensor's scheme to the one under the cursor.
+    pub(super) fn choose_scheme_of_tab(&mut self) {
         let Some(id) = self.current_tensor() else { return };
         if self.model.checkpoint.packed_format(id).is_some() {
             return self.say("stored quantized: there is no scheme to choose");
@@ -141,7 +141,7 @@ impl App {
         let row = self.tensor_row(id);
         match row.refusal {
             Some(why) => self.warn(why),
-            None => self.give_scheme(&row.tensors, scheme),
+            None => self.set_scheme_of(&row.tensors, scheme),
         }
     }
 

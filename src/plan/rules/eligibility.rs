@@ -66,8 +66,8 @@ pub enum Reason {
     TextEncoder,
     /// Its name is not that of a known Linear layer.
     UnknownName,
-    /// llama.cpp does not quantize tensors with this part in their name. The empty part stands
-    /// for names that do not end in `weight`.
+    /// llama.cpp does not quantize tensors with this part in their name. It is empty for names
+    /// that do not end in `weight`.
     KeptByLlamaCpp(&'static str),
 }
 

@@ -52,7 +52,7 @@ const KEPT: [&str; 37] = [
 const ENDING: &str = "weight";
 
 /// Returns the part of a tensor's name because of which llama.cpp leaves it unchanged; `None` if
-/// it quantizes the tensor. The empty part stands for a name that does not end in `weight`.
+/// it quantizes the tensor. The part is empty for a name that does not end in `weight`.
 pub(crate) fn kept_part(name: &str) -> Option<&'static str> {
     if !name.ends_with(ENDING) {
         return Some("");
