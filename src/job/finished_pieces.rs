@@ -1,7 +1,7 @@
 //! Compares the pieces listed in the journal of an output with its files, on all cores.
 
+use super::entry_chunks::EntryChunks;
 use super::ordered_fold::OrderedFold;
-use super::save::EntryChunks;
 use super::{JobError, Progress, lock, on_all_cores};
 use crate::export::journal::{FinishedPiece, Journal, Record};
 use crate::export::{AtomicOutput, KnownScales, OutputPlan, SaveError};

@@ -8,6 +8,7 @@
 
 mod background_sync;
 pub mod cache;
+mod calibration;
 pub mod channels;
 mod chunk_store;
 pub mod clip;
@@ -15,6 +16,7 @@ pub(crate) mod diff;
 mod done_latch;
 pub mod duplicates;
 pub mod element_window;
+mod entry_chunks;
 mod error;
 mod executor;
 mod finished_pieces;

@@ -2,7 +2,8 @@
 //! `join` puts the fragments together.
 
 use super::background_sync::with_background_sync;
-use super::save::{EntryChunks, calibrate, entry_chunks};
+use super::calibration::calibrate;
+use super::entry_chunks::{EntryChunks, entry_chunks};
 use super::writers::{Writer, Writers, failed_write};
 use super::{Job, JobError, PendingJob, Progress, each_chunk, lock, on_all_cores, verify};
 use crate::checkpoint::Checkpoint;

@@ -6,10 +6,12 @@
 //! compared with the digests, because comparing it with the source would fetch the source again.
 
 use super::background_sync::{BackgroundSync, with_background_sync};
+use super::calibration::calibrate;
+use super::entry_chunks::{EntryChunks, entry_chunks};
 use super::finished_pieces::{FinishedPieces, Pieces};
 use super::verify::{self, Verification, Verified};
 use super::writers::{Writer, Writers, failed_write};
-use super::{Job, JobError, PendingJob, Progress, lock, scan};
+use super::{Job, JobError, PendingJob, Progress};
 use crate::checkpoint::Checkpoint;
 use crate::export::journal::{CopyDigest, FinishedPiece, PieceDigest, Record};
 use crate::export::verify::file_verifier::compare_with_plan;
@@ -17,13 +19,13 @@ use crate::export::{
     self, AtomicOutput, ChunkEncoder, Comparison, KnownScales, Match, OutputPlan, Pairing, Receipt,
     Request, SaveError, Sink, Task, VerifiedAgainst, share_absmax,
 };
-use crate::quantization::{AnalysisSpec, Chunks, ErrorSums, Preset, Quantizer, Rounding};
+use crate::quantization::{ErrorSums, Quantizer};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What a save reports while it runs.
 #[derive(Debug)]
@@ -220,90 +222,6 @@ fn receipt(
     }
 }
 
-/// One entry of an output file, whose chunks are to be encoded.
-pub(super) struct EntryChunks {
-    pub(super) file: usize,
-    pub(super) entry: usize,
-    pub(super) chunks: Chunks,
-    /// The tensor whose scales must be found before the entry can be encoded.
-    pub(super) calibrate: Option<(TensorId, Quantizer)>,
-}
-
-/// The entries to encode, in the order of the plan.
-pub(super) fn entry_chunks(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<EntryChunks> {
-    let mut pieces = Vec::new();
-    for (file, out) in output_plan.files.iter().enumerate() {
-        for (entry, described) in out.entries.iter().enumerate() {
-            let Some(chunks) = described.chunks(checkpoint) else { continue };
-            let calibrate = described.quantizer().filter(|(id, quantizer)| {
-                let preset = quantizer.scheme.preset();
-                preset.is_some_and(Preset::has_global_scale)
-                    || !chunks
-                        .hold(&quantizer.scheme.groups(described.grouped_shape(checkpoint, *id)))
-            });
-            pieces.push(EntryChunks { file, entry, chunks, calibrate });
-        }
-    }
-    pieces
-}
-
-/// Computes the unknown scales that are needed before elements can be quantized. Calls `found` for
-/// each tensor.
-pub(super) fn calibrate(
-    checkpoint: &Checkpoint,
-    wanted: impl Iterator<Item = (TensorId, Quantizer, Rounding)>,
-    known: &mut KnownScales,
-    threads: Option<usize>,
-    progress: &Progress,
-    found: &(dyn Fn(TensorId, &[f32]) + Sync),
-) -> Result<(), JobError> {
-    let report = found;
-    let mut by_quantizer: Vec<((Quantizer, Rounding), Vec<TensorId>)> = Vec::new();
-    for (id, quantizer, rounding) in wanted.filter(|(id, ..)| !known.contains_key(id)) {
-        match by_quantizer.iter_mut().find(|(key, _)| *key == (quantizer, rounding)) {
-            Some((_, ids)) => ids.push(id),
-            None => by_quantizer.push(((quantizer, rounding), vec![id])),
-        }
-    }
-    let calibrated = Mutex::new(known);
-    let failed: Mutex<Option<SaveError>> = Mutex::new(None);
-    for ((quantizer, rounding), ids) in by_quantizer {
-        progress.expect(scan::float_bytes(checkpoint, ids.iter().copied()));
-        let spec =
-            AnalysisSpec { keep_scales: true, ..AnalysisSpec::scales(vec![quantizer], rounding) };
-        let order = scan::Order::new(ids);
-        scan::run(checkpoint, &spec, &order, threads, progress, &|(id, found)| {
-            let scales = found.map_err(SaveError::from).and_then(|analysis| {
-                let absmax = analysis.range.absmax() as f32;
-                let has_global = quantizer.scheme.preset().is_some_and(Preset::has_global_scale);
-                let result = analysis.outcomes.into_iter().next().map(|o| o.result);
-                match result {
-                    // Only its largest magnitude is needed.
-                    Some(Ok(_)) if has_global => Ok(vec![absmax]),
-                    Some(Ok(quantized)) => Ok(quantized.scales.all.unwrap_or_default()),
-                    Some(Err(why)) => Err(SaveError::NotQuantizable {
-                        path: checkpoint.path().to_owned(),
-                        tensor: checkpoint.tensor(id).name.to_string(),
-                        why,
-                    }),
-                    None => Ok(Vec::new()),
-                }
-            });
-            match scales {
-                Ok(scales) => {
-                    report(id, &scales);
-                    lock(&calibrated).insert(id, scales);
-                }
-                Err(error) => _ = lock(&failed).get_or_insert(error),
-            }
-        })?;
-    }
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error.into()),
-        None => Ok(()),
-    }
-}
-
 /// A save whose temporary output exists.
 struct Saving<'s> {
     checkpoint: &'s Checkpoint,
@@ -478,7 +396,7 @@ mod tests {
     use crate::export::OutputFormat;
     use crate::export::Sink;
     use crate::plan::Plan;
-    use crate::quantization::QuantizationScheme;
+    use crate::quantization::{QuantizationScheme, Rounding};
     use crate::tensor::{DType, Shape};
     use std::fs::File;
     use std::ops::Range;

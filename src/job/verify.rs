@@ -1,8 +1,8 @@
 //! Compares an output with its source on all cores.
 
 use super::JobError;
+use super::calibration::calibrate;
 use super::ordered_fold::OrderedFold;
-use super::save::calibrate;
 use super::{Job, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
 use crate::export::partition::shares::assign;

@@ -55,7 +55,7 @@ fn servers_that_lie_end_in_a_sentence() {
         ("no-range", "without saying which"),
         ("endless", "contradicts itself"),
     ] {
-        let said = fails(&hub, &["inspect", &format!("hf://org/{name}")], None);
+        let printed = fails(&hub, &["inspect", &format!("hf://org/{name}")], None);
         assert!(printed.contains(expected), "{name}: {printed}");
     }
 }
@@ -63,11 +63,11 @@ fn servers_that_lie_end_in_a_sentence() {
 #[test]
 fn addresses_that_are_none_are_named() {
     let hub = hub();
-    let said = fails(&hub, &["inspect", "hf://name"], None);
-    assert!(said.contains("expected hf://org/name"), "{said}");
+    let printed = fails(&hub, &["inspect", "hf://name"], None);
+    assert!(printed.contains("expected hf://org/name"), "{printed}");
     let printed = fails(&hub, &["inspect", "org/some-model"], None);
-    assert!(said.contains("hf://org/some-model"), "{said}");
-    let said = fails(&hub, &["inspect", "http://127.0.0.1:1/model.safetensors"], None);
+    assert!(printed.contains("hf://org/some-model"), "{printed}");
+    let printed = fails(&hub, &["inspect", "http://127.0.0.1:1/model.safetensors"], None);
     assert!(printed.contains("cannot reach 127.0.0.1:1"), "{printed}");
 }
 
