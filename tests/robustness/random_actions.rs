@@ -195,8 +195,8 @@ fn random_actions_on_shards() {
 }
 
 #[test]
-fn random_actions_on_odd_tensors() {
-    soak("odd", &odd, 3);
+fn random_actions_on_unusual_tensors() {
+    soak("unusual", &unusual_checkpoint, 3);
 }
 
 #[test]
