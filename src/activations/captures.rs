@@ -109,7 +109,7 @@ impl Activations {
         self.recordings.keys().copied()
     }
 
-    /// What was recorded of the layer of `weight`.
+    /// The recording of the layer of `weight`.
     pub fn get(&self, weight: TensorId) -> Option<&Recording> {
         self.recordings.get(&weight)
     }

@@ -17,7 +17,7 @@ pub enum ActivationsError {
     Cancelled,
 }
 
-/// What is wrong with the recording of one layer.
+/// A defect in the recording of one layer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum Fault {

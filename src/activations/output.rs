@@ -23,7 +23,7 @@ const MAX_ROWS: usize = 256;
 /// The most bytes of input rows in one product, unless one row has more.
 const MAX_ROW_BYTES: usize = 1 << 20;
 
-/// What is quantized in a layer.
+/// The parts of a layer that are quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActivationMode {
     /// Only the weights.
@@ -61,7 +61,7 @@ impl ActivationMode {
     }
 }
 
-/// What an output error is computed from.
+/// The data from which an output error is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
     /// The recorded inputs. The error is exact for them.
@@ -117,7 +117,7 @@ impl OutputError {
 
 /// One layer and a reader of its captures, for one thread.
 pub struct Layer<'a, 'f> {
-    /// What was recorded of the layer.
+    /// The recording of the layer.
     pub recording: &'a Recording,
     /// Shape of the weight.
     pub shape: &'a Shape,
@@ -128,7 +128,8 @@ pub struct Layer<'a, 'f> {
 }
 
 impl Layer<'_, '_> {
-    /// What the error is computed from, and in which of [`ActivationMode::ALL`] it is known.
+    /// The data from which the error is computed, and the modes in which it is known, in the order
+    /// of [`ActivationMode::ALL`].
     pub fn basis(recording: &Recording, input_scale: Option<f32>) -> (Basis, [bool; 3]) {
         match &recording.source {
             Source::Inputs(_) => (Basis::Inputs, [true, true, input_scale.is_some()]),

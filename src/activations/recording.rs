@@ -24,7 +24,7 @@ pub enum LayerKind {
     Convolution(Convolution),
 }
 
-/// What was recorded.
+/// The recorded data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// The inputs themselves.

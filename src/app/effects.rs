@@ -1,4 +1,4 @@
-//! What an update asks the runner to do.
+//! The effects that an update requests from the runner.
 
 use crate::app::event::Effect;
 

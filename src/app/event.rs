@@ -58,11 +58,11 @@ pub enum Event {
         generation: u64,
         why: String,
     },
-    /// What the save in the dialog would write, or why it would fail.
+    /// A preview of the save in the dialog, or why it would fail.
     SavePreviewed(Result<SavePreview, Refusal>),
     /// Whether this checkpoint can be saved in each format.
     FormatsReviewed(Vec<FormatFit>),
-    /// What a target means for this checkpoint, or why that could not be read.
+    /// The rules of a target for this checkpoint, or why they could not be read.
     RulesRead(Target, Result<TargetRules, String>),
     Save(save::SaveEvent),
     /// The thread of the save panicked or could not be started.
@@ -204,7 +204,7 @@ pub struct Viewport {
     pub text: (usize, usize),
 }
 
-/// What is under the mouse.
+/// The target of a mouse event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MouseTarget {
     /// A visible line of the table.

@@ -48,7 +48,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// Where a binding is active.
+/// A context in which bindings are active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Context {
     /// Everywhere, unless an overlay is open.
@@ -243,7 +243,7 @@ pub struct Binding {
     pub keys: &'static [Key],
     pub context: Context,
     pub action: Action,
-    /// What the action does, as a line of the help.
+    /// A description of the action, as a line of the help.
     pub help: &'static str,
     pub group: Group,
     /// The word in the hint bar; `None` if the binding is not shown there.

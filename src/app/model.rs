@@ -56,7 +56,7 @@ pub struct Model {
     pub checkpoint: Arc<Checkpoint>,
     pub inventory: Inventory,
     measurements: Vec<Measurement>,
-    /// What the plan's target means for this checkpoint.
+    /// The rules of the plan's target for this checkpoint.
     rules: TargetRules,
     /// Whether the target takes each tensor.
     eligibility: Vec<Eligibility>,
@@ -123,7 +123,7 @@ impl Model {
         model
     }
 
-    /// What the target means for this checkpoint.
+    /// The rules of the target for this checkpoint.
     pub fn rules(&self) -> &TargetRules {
         &self.rules
     }

@@ -44,7 +44,7 @@ pub enum Overlay {
     Prompt(Prompt),
     Budget(Box<Budget>),
     Diff(Box<DiffView>),
-    /// Asks whether to leave although marks are not saved: for another model, or to quit.
+    /// Asks whether to discard unsaved marks, to open another model or to quit.
     Leave(Option<PathBuf>),
 }
 
@@ -56,7 +56,7 @@ pub struct SavedModel {
     pub command: String,
 }
 
-/// What kind of message a text is.
+/// The kind of message in a text window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     Plain,
@@ -183,7 +183,7 @@ pub struct Help {
     pub input: Input,
     /// The binding under the cursor, among those that are shown.
     pub chosen: usize,
-    /// Where the help was opened; its keys come first.
+    /// The context in which the help was opened. Its keys come first.
     pub context: Context,
 }
 

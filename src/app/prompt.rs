@@ -4,7 +4,7 @@ use crate::tensor::TensorId;
 use std::path::PathBuf;
 use tui_input::Input;
 
-/// What the text is used for.
+/// The purpose of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// The index of an element.

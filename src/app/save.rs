@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use tui_input::Input;
 
-/// What the dialog writes, with the current choice.
+/// The kind of output that the dialog writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SaveKind {
     Quantize(Container),
@@ -59,7 +59,7 @@ const FLOAT_CHOICES: [Option<FloatType>; 4] =
 pub struct SaveDialog {
     pub kind: SaveKind,
     pub path: Input,
-    /// What would be written, or why the save would fail; `None` until it is computed.
+    /// A preview of the output, or why the save would fail; `None` until it is computed.
     pub preview: Option<Result<SavePreview, Refusal>>,
     /// Why the last attempt failed.
     pub problem: Option<String>,
@@ -67,7 +67,7 @@ pub struct SaveDialog {
     pub missing: Option<PathBuf>,
 }
 
-/// What a save would write.
+/// The files that a save would write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavePreview {
     pub files: usize,

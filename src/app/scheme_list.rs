@@ -135,7 +135,7 @@ impl SchemeList {
             Scope::ALL.into_iter().nth((at + step) % Scope::ALL.len()).unwrap_or(Scope::Row);
     }
 
-    /// What Enter does, in a sentence.
+    /// Describes the effect of Enter in a sentence.
     pub fn describe(&self, model: &Model) -> String {
         let Some(choice) = self.current() else { return String::new() };
         let scheme = scheme_name(choice.scheme);

@@ -1,4 +1,4 @@
-//! What is measured of each tensor, compact enough for 100,000 tensors.
+//! The measured metrics of each tensor, compact enough for 100,000 tensors.
 
 use crate::app::sparkline::{Sparkline, sparkline};
 use crate::quantization::{
@@ -166,7 +166,7 @@ impl Cost {
     }
 }
 
-/// Whether a tensor is measured.
+/// The state of a tensor's measurement.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Measurement {
     /// The tensor has no float elements, so there is nothing to measure.

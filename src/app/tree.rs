@@ -16,7 +16,7 @@ impl NodeId {
     }
 }
 
-/// What a row shows.
+/// The item that a row shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TreeItem {
     Module(NodeId),

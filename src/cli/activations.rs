@@ -262,7 +262,7 @@ pub(super) struct WithOutput<'a> {
     pub output: Option<OutputFigures>,
 }
 
-/// What a table is sorted by.
+/// The sort key of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SortBy {
     Sqnr,

@@ -55,7 +55,7 @@ impl Check {
     }
 }
 
-/// What is found about the model at a path, and the notes of opening it.
+/// The findings about the model at a path, and the notes of opening it.
 fn open(model: &Path, loaders: &[Loader]) -> Result<(LoadCheck, Vec<String>), CheckpointError> {
     let checkpoint = demo::open_model(model)?;
     Ok((LoadCheck::new(&checkpoint, loaders)?, checkpoint.notes().to_vec()))

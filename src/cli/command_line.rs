@@ -75,7 +75,7 @@ pub struct ScreenArgs {
     pub log: Option<PathBuf>,
 }
 
-/// What the command line prints about the screen, which this folder does not know.
+/// Texts about the screen that the command line prints, because this folder does not import it.
 #[derive(Clone, Debug)]
 pub struct AboutScreen {
     /// The documented settings.

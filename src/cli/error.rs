@@ -40,7 +40,7 @@ pub enum Error {
     /// The options do not fit each other or the file that they name.
     #[error("{}: {why}", path.display())]
     Usage { path: PathBuf, why: String },
-    /// The target cannot be had for this checkpoint.
+    /// The target does not fit the checkpoint.
     #[error("{}: {why}", path.display())]
     Target { path: PathBuf, why: TargetError },
     #[error("{}: no choice of schemes brings it to {}; the smallest takes {} ({smallest} bytes)", path.display(), figures::bytes(*.wanted), figures::bytes(*.smallest))]

@@ -22,7 +22,7 @@ pub(super) struct Row<'a> {
     /// Why it is not quantized by default; `None` if it is.
     pub reason: Option<String>,
     pub analysis: Option<&'a Analysis>,
-    /// What keeps it from being quantized by default, as far as the header says.
+    /// Why the tensor is not quantized by default, as far as the header shows.
     pub obstacle: Option<Obstacle>,
     /// Whether `quantize` with the same selection would quantize it.
     selected: bool,

@@ -392,8 +392,8 @@ impl Quantize {
         self.max_bytes.is_some() || self.min_sqnr.is_some()
     }
 
-    /// What the selection names, without what its values keep from having a scale; that is
-    /// an error where it was asked for by name, and a warning where it was not.
+    /// The plan for the selected tensors. A tensor that has no scale because of its values is an
+    /// error if it was named, and otherwise left out with a warning.
     fn plan(
         &self,
         checkpoint: &Arc<Checkpoint>,
@@ -433,7 +433,7 @@ impl Quantize {
             let (id, found) = found?;
             let Some(analysis) = found.transpose()? else { continue };
             let mut found = analysis.outcomes;
-            // Of several schemes, those that do not fit the shape are no choice.
+            // Schemes that do not fit the shape are not offered.
             if found.iter().any(|outcome| outcome.result.is_ok()) {
                 found.retain(|outcome| {
                     let fits_not = matches!(

@@ -1,4 +1,4 @@
-//! `--for`, `--format` and `--scheme`: who is to load the output, and what is written.
+//! `--for`, `--format` and `--scheme`: the loaders, the format and the scheme of an output.
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::error::Error;

@@ -309,7 +309,7 @@ impl CacheEntry<'_> {
         };
         *length += 12 + bytes.len() as u64;
         if *length > FILE_LIMIT {
-            // What was written so far is worth keeping.
+            // Keep the records written so far.
             state.closed = true;
             return Ok(());
         }
@@ -317,7 +317,7 @@ impl CacheEntry<'_> {
         file.write_all(&checksum(&bytes))?;
         file.write_all(&bytes)?;
         match self.checkpoint.is_remote() {
-            // What was fetched to find this is not to be fetched again after a kill.
+            // Written immediately, so that it need not be fetched again after a kill.
             true => file.flush(),
             false => Ok(()),
         }

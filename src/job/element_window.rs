@@ -49,7 +49,7 @@ pub struct Element {
     pub raw: Raw,
     /// `None` for a dtype that cannot be decoded.
     pub value: Option<Scalar>,
-    /// `None` if the element is no float or its group has no scale.
+    /// `None` if the element is not a float or its group has no scale.
     pub quantized: Option<Quantized>,
 }
 

@@ -1,4 +1,4 @@
-//! Where a job runs: on a thread of its own, or where a test chooses.
+//! Runs jobs: on new threads, or inline in tests.
 
 use std::io;
 use std::thread::JoinHandle;

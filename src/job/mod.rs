@@ -49,14 +49,14 @@ pub struct Job<T> {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long a waiting receiver sleeps before it looks for findings again. Waking it for each
+/// How long a waiting receiver sleeps before it checks for findings again. Waking it for each
 /// finding would slow the workers down.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long to wait for a cancelled job to clean up.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What a job reports next.
+/// The next report of a job.
 #[derive(Debug, PartialEq)]
 pub enum JobEvent<T> {
     /// The next finding.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// How many bytes of how many are done, and whether the job was cancelled.
+/// The bytes done and in total, and whether the job was cancelled.
 #[derive(Debug)]
 pub struct Progress {
     total: AtomicU64,

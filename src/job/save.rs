@@ -27,7 +27,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a save reports while it runs.
+/// An event that a save reports while it runs.
 #[derive(Debug)]
 pub enum SaveEvent {
     /// A new phase begins; the text names it, such as `writing`.

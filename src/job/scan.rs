@@ -187,8 +187,8 @@ struct Scan<'a> {
     panic: Mutex<Option<String>>,
 }
 
-/// What each worker owns. Buffers are not shared between workers, because a buffer that was
-/// used before is still in the cache of its core.
+/// The state of one worker. Buffers are not shared between workers, because a recently used buffer
+/// is still in the cache of its core.
 struct Worker<'a> {
     reader: Reader<'a>,
     /// Buffers and empty histogram builders, for reuse.
@@ -222,7 +222,7 @@ struct SharedTensor<'a> {
     failed: Mutex<bool>,
 }
 
-/// How much of a tensor's work was claimed, pass by pass.
+/// The chunks of a tensor that were claimed, counted over all passes.
 #[derive(Debug, Default)]
 struct ClaimedSteps {
     claimed: u64,

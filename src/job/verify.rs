@@ -29,9 +29,9 @@ pub struct Verified {
     pub out: TensorId,
     /// The tensor in the source.
     pub source: TensorId,
-    /// How the two correspond.
+    /// The relation between the two tensors.
     pub matched: Match,
-    /// How it was quantized, if it was.
+    /// The quantizer, if the tensor was quantized.
     pub quantizer: Option<Quantizer>,
     /// For a quantized tensor: the error of the bytes on disk against the source.
     pub error: Option<ErrorSums>,

@@ -1,8 +1,8 @@
-//! llama.cpp's mixes: which block type `llama-quantize Q4_K_M` and its like give each tensor.
+//! llama.cpp's mixes: the block type of each tensor in `llama-quantize Q4_K_M` and similar mixes.
 //!
-//! The rules are those of `llama-quant.cpp` of llama.cpp with ggml 0.26. They go by a tensor's
-//! name and shape, by its place among the tensors of its kind, and by a few numbers of the
-//! model.
+//! The rules are those of `llama-quant.cpp` in llama.cpp with ggml 0.26. They depend on the tensor's
+//! name and shape, on its position among the tensors of its category, and on a few parameters of
+//! the model.
 
 use crate::checkpoint::{Checkpoint, Content};
 use crate::plan::rules::kept_part;
@@ -10,7 +10,7 @@ use crate::tensor::{BlockType, Shape, TensorId};
 use std::fmt;
 use std::str::FromStr;
 
-/// A mix of block types, by the name that `llama-quantize` gives it.
+/// A mix of block types with its name in `llama-quantize`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GgufMix(&'static MixRow);
 
@@ -19,7 +19,7 @@ struct MixRow {
     name: &'static str,
     /// The number in `general.file_type`.
     file_type: u32,
-    /// The type of tensors that no rule names.
+    /// The type of tensors to which no rule applies.
     base: BlockType,
 }
 
@@ -67,7 +67,7 @@ mixes! {
     Q2_0 41 Q2_0,
 }
 
-/// A text that is not the name of a mix.
+/// The error for a text that is not the name of a mix.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error("unknown mix '{0}': expected one of llama.cpp's, such as Q4_K_M")]
 pub struct UnknownMix(String);
@@ -75,8 +75,8 @@ pub struct UnknownMix(String);
 impl FromStr for GgufMix {
     type Err = UnknownMix;
 
-    /// Names are in capitals. In small letters those that are also the name of a block type
-    /// mean the type alone.
+    /// Parses the name of a mix, which is in capitals. The same name in small letters is a block
+    /// type.
     fn from_str(text: &str) -> Result<GgufMix, UnknownMix> {
         let row = MIXES.iter().find(|row| row.name == text);
         row.map(GgufMix).ok_or_else(|| UnknownMix(text.to_owned()))
@@ -89,9 +89,9 @@ impl fmt::Display for GgufMix {
     }
 }
 
-/// The numbers of a model that the rules depend on.
+/// The parameters of a model that the rules depend on.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct ModelFacts {
+struct ModelParameters {
     architecture: String,
     layers: u64,
     experts: u64,
@@ -101,21 +101,21 @@ struct ModelFacts {
     has_importance: bool,
 }
 
-impl ModelFacts {
-    fn new(checkpoint: &Checkpoint, has_importance: bool) -> ModelFacts {
+impl ModelParameters {
+    fn new(checkpoint: &Checkpoint, has_importance: bool) -> ModelParameters {
         let find = |key: &str| {
             let mut metadata = checkpoint.shards().iter().flat_map(|shard| &shard.metadata);
             metadata.find(|(found, _)| found == key).map(|(_, value)| value.as_str())
         };
         let architecture = find("general.architecture").unwrap_or_default().to_owned();
-        // Of an array the first value counts.
+        // For an array, the first value is used.
         let number = |key: &str| {
             let text = find(&format!("{architecture}.{key}"))?.trim_start_matches('[');
             text.split([',', ']']).next()?.trim().parse::<u64>().ok()
         };
         let heads = number("attention.head_count").unwrap_or(0);
         let keys = number("attention.head_count_kv").unwrap_or(heads);
-        ModelFacts {
+        ModelParameters {
             layers: number("block_count").unwrap_or(0),
             experts: number("expert_count").unwrap_or(0),
             queries_per_key: heads.checked_div(keys).unwrap_or(0),
@@ -128,7 +128,7 @@ impl ModelFacts {
         self.architecture == "falcon"
     }
 
-    /// Models that llama.cpp calls 70B, whose value projections are small.
+    /// Whether llama.cpp treats the model as a 70B model, whose value projections are small.
     fn is_70b(&self) -> bool {
         match self.architecture.as_str() {
             "llama" => self.layers == 80 && self.queries_per_key > 1,
@@ -139,7 +139,7 @@ impl ModelFacts {
     }
 }
 
-/// What a tensor is for, by its name.
+/// The category of a tensor, derived from its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Category {
     Output,
@@ -179,7 +179,7 @@ impl Category {
     }
 }
 
-/// How many tensors of a kind came before, in the order of layers.
+/// The number of preceding tensors of each category, in the order of layers.
 #[derive(Default)]
 struct Counters {
     values: u64,
@@ -198,12 +198,12 @@ fn layer_of(name: &str) -> Option<u64> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
-/// Whether a layer is one of the first or last eighth, or every third between.
+/// Whether a layer is in the first or the last eighth, or every third layer in between.
 fn gets_more_bits(layer: u64, layers: u64) -> bool {
     layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2
 }
 
-/// Whether llama.cpp quantizes a tensor of a GGUF file.
+/// Returns whether llama.cpp quantizes a tensor of a GGUF file.
 fn is_quantized(name: &str, shape: &Shape) -> bool {
     // Leading dimensions of 1 do not count: GGUF stores dimensions in the other order.
     let rank = shape.dims().iter().skip_while(|&&dim| dim == 1).count();
@@ -247,7 +247,7 @@ impl GgufMix {
         checkpoint: &Checkpoint,
         has_importance: bool,
     ) -> Vec<(TensorId, BlockType)> {
-        let facts = ModelFacts::new(checkpoint, has_importance);
+        let parameters = ModelParameters::new(checkpoint, has_importance);
         let mut tensors: Vec<(TensorId, &str, &Shape)> = checkpoint
             .ids()
             .map(|id| (id, checkpoint.tensor(id)))
@@ -255,7 +255,7 @@ impl GgufMix {
             .collect();
         tensors.sort_by_key(|&(_, name, _)| (layer_of(name), name));
         let names: Vec<&str> = tensors.iter().map(|&(_, name, _)| name).collect();
-        let mut rules = Rules::new(self, &facts, &names);
+        let mut rules = Rules::new(self, &parameters, &names);
         let mut types: Vec<(TensorId, BlockType)> = Vec::new();
         for (id, name, shape) in tensors {
             if !is_quantized(name, shape) {
@@ -277,7 +277,7 @@ impl GgufMix {
 struct Rules<'m> {
     mix: &'static str,
     base: BlockType,
-    facts: &'m ModelFacts,
+    parameters: &'m ModelParameters,
     counters: Counters,
     value_tensors: u64,
     /// Whether the token embedding is the output layer too.
@@ -285,12 +285,12 @@ struct Rules<'m> {
 }
 
 impl<'m> Rules<'m> {
-    fn new(mix: GgufMix, facts: &'m ModelFacts, names: &[&str]) -> Rules<'m> {
+    fn new(mix: GgufMix, parameters: &'m ModelParameters, names: &[&str]) -> Rules<'m> {
         let count = |category| names.iter().filter(|name| Category::of(name) == category).count();
         Rules {
             mix: mix.0.name,
             base: mix.0.base,
-            facts,
+            parameters,
             counters: Counters::default(),
             value_tensors: count(Category::AttentionValue) as u64,
             tied: count(Category::Output) == 0,
@@ -318,7 +318,7 @@ impl<'m> Rules<'m> {
         } else {
             match category {
                 Category::AttentionValue => self.attention_value(),
-                Category::AttentionKey if self.facts.experts == 8 => BlockType::Q8_0,
+                Category::AttentionKey if self.parameters.experts == 8 => BlockType::Q8_0,
                 Category::AttentionKey | Category::AttentionQuery => match self.mix {
                     "IQ3_XS" => BlockType::IQ3_XXS,
                     "IQ3_XXS" => BlockType::IQ2_S,
@@ -342,7 +342,7 @@ impl<'m> Rules<'m> {
     /// The layer of a tensor of the feed-forward block: its place among those of its kind, or,
     /// with experts, the number in its name.
     fn layer(&self, place: u64, name: &str) -> u64 {
-        match self.facts.experts > 1 {
+        match self.parameters.experts > 1 {
             true => layer_of(name).unwrap_or(place),
             false => place,
         }
@@ -350,7 +350,7 @@ impl<'m> Rules<'m> {
 
     fn output(&self, shape: &Shape) -> BlockType {
         let divides = shape.row_len().is_multiple_of(self.base.elements());
-        if self.mix == "MXFP4_MOE" || self.facts.is_falcon() || !divides {
+        if self.mix == "MXFP4_MOE" || self.parameters.is_falcon() || !divides {
             BlockType::Q8_0
         } else if self.is(&["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS"]) {
             BlockType::Q5_K
@@ -371,7 +371,7 @@ impl<'m> Rules<'m> {
     }
 
     fn below_three_bits(&mut self, category: Category) -> BlockType {
-        let ModelFacts { experts, queries_per_key, .. } = *self.facts;
+        let ModelParameters { experts, queries_per_key, .. } = *self.parameters;
         let larger = self.is(&["IQ2_S", "IQ2_M"]);
         let next = if larger { BlockType::IQ3_S } else { BlockType::Q2_K };
         match category {
@@ -379,7 +379,7 @@ impl<'m> Rules<'m> {
             Category::AttentionValue => next,
             Category::AttentionKey if experts == 8 => BlockType::Q4_K,
             Category::FfnDown => {
-                let early = take(&mut self.counters.down) < self.facts.layers / 8;
+                let early = take(&mut self.counters.down) < self.parameters.layers / 8;
                 if early { next } else { self.base }
             }
             Category::AttentionOutput if experts == 8 => BlockType::Q5_K,
@@ -391,7 +391,7 @@ impl<'m> Rules<'m> {
 
     fn attention_value(&mut self) -> BlockType {
         let place = take(&mut self.counters.values);
-        let shared = self.facts.queries_per_key >= 4;
+        let shared = self.parameters.queries_per_key >= 4;
         let block = match self.mix {
             "Q2_K" => {
                 if shared {
@@ -401,7 +401,7 @@ impl<'m> Rules<'m> {
                 }
             }
             "Q2_K_S" | "IQ3_XXS" | "IQ3_XS" | "IQ3_S" if shared => BlockType::Q4_K,
-            "IQ3_XXS" if !self.facts.has_importance => BlockType::IQ3_S,
+            "IQ3_XXS" if !self.parameters.has_importance => BlockType::IQ3_S,
             "IQ3_M" => BlockType::Q4_K,
             "Q3_K_M" => {
                 if place < 2 {
@@ -417,18 +417,18 @@ impl<'m> Rules<'m> {
             _ => self.base,
         };
         let is_small = matches!(block, BlockType::Q3_K | BlockType::Q4_K);
-        match self.facts.experts {
+        match self.parameters.experts {
             8 => BlockType::Q8_0,
-            _ if self.facts.is_70b() && is_small => BlockType::Q5_K,
+            _ if self.parameters.is_70b() && is_small => BlockType::Q5_K,
             _ => block,
         }
     }
 
     fn ffn_down(&mut self, name: &str) -> BlockType {
         let place = take(&mut self.counters.down);
-        let (layer, layers) = (self.layer(place, name), self.facts.layers);
-        let ModelFacts { has_importance, experts, .. } = *self.facts;
-        let falcon = self.facts.is_falcon();
+        let (layer, layers) = (self.layer(place, name), self.parameters.layers);
+        let ModelParameters { has_importance, experts, .. } = *self.parameters;
+        let falcon = self.parameters.is_falcon();
         let (early, more) = (layer < layers / 8, gets_more_bits(layer, layers));
         match self.mix {
             "Q2_K" => BlockType::Q3_K,
@@ -468,7 +468,7 @@ impl<'m> Rules<'m> {
     }
 
     fn attention_output(&self) -> BlockType {
-        match (self.mix, self.facts.is_falcon(), self.facts.experts == 8) {
+        match (self.mix, self.parameters.is_falcon(), self.parameters.experts == 8) {
             ("Q3_K_L", true, _) => BlockType::Q4_K,
             (_, true, _) => self.base,
             (
@@ -487,7 +487,7 @@ impl<'m> Rules<'m> {
     }
 
     fn ffn_gate_or_up(&self, layer: u64) -> BlockType {
-        let layers = self.facts.layers;
+        let layers = self.parameters.layers;
         let is_middle = layer >= layers / 8 && layer < 7 * layers / 8;
         match self.mix {
             "IQ3_XS" if is_middle => BlockType::IQ3_XXS,

@@ -1,4 +1,4 @@
-//! What a report contains: rows, totals and the budget's curve.
+//! The contents of a report: rows, totals and the budget's curve.
 
 use crate::activations::{ActivationMode, OutputError};
 use crate::checkpoint::Checkpoint;
@@ -33,7 +33,7 @@ pub struct Report {
     pub channels: Vec<TensorChannels>,
 }
 
-/// Where the marks of a report come from.
+/// The plan whose marks a report shows.
 #[derive(Clone, Debug)]
 pub struct PlanSummary {
     /// The path of the recipe; `None` for marks of the screen.

@@ -26,7 +26,7 @@ impl<W: Write> CsvWriter<W> {
         Ok(csv)
     }
 
-    /// A cell with a value that is no untrusted text.
+    /// A cell with a trusted value.
     pub(crate) fn value(&mut self, value: impl Display) -> io::Result<()> {
         Ok(self.writer.write_field(value.to_string())?)
     }

@@ -136,7 +136,7 @@ pub(crate) struct Tensor<'a> {
     observed: Option<Observed<'a>>,
 }
 
-/// What the observers of quantization-aware training recorded for a weight.
+/// The records of the observers of quantization-aware training for a weight.
 #[derive(Serialize)]
 struct Observed<'a> {
     learned: Option<LearnedFigures<'a>>,

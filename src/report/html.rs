@@ -151,7 +151,7 @@ fn rating_counts(report: &Report) -> Markup {
     }
 }
 
-/// What the figures mean.
+/// The explanation of the figures.
 fn explanation(report: &Report) -> String {
     if !report.has_outputs {
         return "The figures are errors of the weights, over all elements. The error of the model's output also depends on its activations.".to_owned();

@@ -3,7 +3,7 @@
 use crate::app::Event;
 use crate::job::{Job, JobEvent, Progress};
 
-/// What a query asks for. A new query replaces the one of its kind that is running.
+/// The kind of a query. A new query replaces a running one of the same kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueryKind {
     Values,

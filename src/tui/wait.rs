@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// How a wait ended.
+/// The state of the terminal after a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TerminalState {
     /// There may be input: keys, or a new size. Also after a timeout.

@@ -383,7 +383,7 @@ fn comparison(
     }
 }
 
-/// What another scheme would recover, if it is worth mentioning.
+/// Suggests another scheme if it would recover much precision.
 fn advice(app: &App, id: TensorId) -> String {
     let now = app.model.scheme_of(id);
     let error = |scheme| app.model.error(id, scheme);

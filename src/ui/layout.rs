@@ -32,7 +32,7 @@ pub struct Layout {
     pub hints: Rect,
 }
 
-/// How the middle of the screen is used.
+/// The panes in the middle of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MiddlePane {
     /// The table, with the detail if there is room.
@@ -43,7 +43,7 @@ pub enum MiddlePane {
     Budget,
 }
 
-/// The use of the middle for the current state.
+/// The panes in the middle for the current state.
 pub fn body(app: &App) -> MiddlePane {
     let pane = app.overlays().find_map(|overlay| match overlay {
         Overlay::Budget(_) => Some(MiddlePane::Budget),

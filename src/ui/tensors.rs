@@ -299,7 +299,7 @@ impl Painter<'_> {
         }
     }
 
-    /// What one scheme gains over another; one bit of precision is 6 dB.
+    /// The gain of one scheme over another in dB. One bit of precision is 6 dB.
     fn gain<'b>(
         &self,
         item: TreeItem,

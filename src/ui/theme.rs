@@ -3,7 +3,7 @@
 use crate::quantization::{Rating, Thresholds};
 use ratatui::style::{Color, Modifier, Style};
 
-/// What the terminal can show.
+/// The colours that the terminal supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colours {
     /// Only modifiers.

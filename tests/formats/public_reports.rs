@@ -277,8 +277,8 @@ fn dequantizing_to_a_type_that_is_too_narrow_is_refused() {
     to(FloatType::BF16).expect("BF16 holds them");
 }
 
-/// What a float model calls `k_scale` or `input_scale` is a tensor of it, saved as it is, even
-/// if it looks like a part of the layers that are quantized beside it.
+/// Tensors of a float model with names such as `k_scale` or `input_scale` are saved unchanged, even
+/// if they look like parts of the layers that are quantized.
 #[test]
 fn scales_of_a_float_model_are_kept() {
     let directory = tempfile::tempdir().expect("temp");
@@ -318,7 +318,7 @@ fn scales_of_a_float_model_are_kept() {
     }
 }
 
-/// Scales without their weight, as in one file of several, are no weights.
+/// Scales without their weight, as in a single shard, are not weights.
 #[test]
 fn scales_alone_are_not_quantizable() {
     let directory = tempfile::tempdir().expect("temp");

@@ -66,7 +66,7 @@ macro_rules! properties {
                 }
             }
 
-            /// What the property means, in a few words.
+            /// A short description of the property.
             pub(crate) fn meaning(self) -> &'static str {
                 match self {
                     $(Property::$variant => $meaning,)*

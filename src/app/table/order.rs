@@ -110,7 +110,7 @@ impl Column {
         title.to_owned()
     }
 
-    /// What the column shows, where there is room for more than the title.
+    /// A description of the column that is longer than the title.
     pub fn meaning(self) -> String {
         match self {
             Column::Values => "sparkline of the values".to_owned(),

@@ -1,4 +1,4 @@
-//! What a target means for one checkpoint: which tensors can be quantized and why others
+//! The rules of a target for one checkpoint: which tensors can be quantized and why others
 //! cannot, which tensors form a fusion unit, and whether a plan loads.
 //!
 //! Each known limit of a loader is one row of the table in `loader_limits`. Imports `checkpoint`,

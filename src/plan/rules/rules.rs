@@ -22,8 +22,7 @@ use std::collections::BTreeMap;
 /// The smallest group size of MLX's affine mode.
 const MLX_GROUP: u64 = 32;
 
-/// What a target means for one checkpoint: eligibility, fusion units, and the review of a
-/// plan.
+/// The rules of a target for one checkpoint: eligibility, fusion units, and the review of a plan.
 ///
 /// Created once per target, and cheap to query.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,7 +36,7 @@ pub struct TargetRules {
     takes_unknown_names: bool,
 }
 
-/// What is wrong with a plan for its target.
+/// The problems of a plan for its target.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Review {
     /// Reasons not to save for this target. Each is a sentence that says what to do.

@@ -18,7 +18,7 @@ pub(super) struct Selected<'a> {
     pub units: &'a FusionUnits,
     pub plan: &'a Plan,
     pub container: Container,
-    /// What compressed-tensors quantizes; `None` for other formats.
+    /// The scheme of compressed-tensors; `None` for other formats.
     pub linear: Option<LinearScheme>,
 }
 

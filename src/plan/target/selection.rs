@@ -6,8 +6,8 @@ use crate::plan::target::loader::Loader;
 
 /// The loaders that are to open the output, and the format that is written for them.
 ///
-/// The default is no loader and the safetensors format, for quantscope itself and for code that
-/// reads the scales.
+/// By default there is no loader and the format is safetensors, for quantscope itself and for code
+/// that reads the scales.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Target {
     loaders: Vec<Loader>,
