@@ -7,11 +7,11 @@ use crate::tensor::TensorId;
 
 /// One entry of an output file, whose chunks are to be encoded.
 pub(super) struct EntryChunks {
-    pub file: usize,
-    pub entry: usize,
-    pub chunks: Chunks,
+    pub(super) file: usize,
+    pub(super) entry: usize,
+    pub(super) chunks: Chunks,
     /// The tensor whose scales must be found before the entry can be encoded.
-    pub calibrate: Option<(TensorId, Quantizer)>,
+    pub(super) calibrate: Option<(TensorId, Quantizer)>,
 }
 
 /// The entries to encode, in the order of the plan.
