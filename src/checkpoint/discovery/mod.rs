@@ -1,9 +1,11 @@
 //! From the path that a user names to the files of the checkpoint.
 //!
-//! CheckpointFiles are chosen in the way that loaders choose them: `directory` has the rules, and
-//! `tests/data/discovery` a table of cases. Only names, indexes, small text files and the headers
-//! of split GGUF files are read here; the readers in `formats` open the chosen files.
+//! Files are chosen in the way that loaders choose them: `candidate` ranks possible sources of
+//! weights, `directory` chooses one, and `tests/data/discovery` has a table of cases. Only names,
+//! indexes, small text files and the headers of split GGUF files are read here; the readers in
+//! `formats` open the chosen files.
 
+mod candidate;
 mod directory;
 mod files;
 mod hints;
