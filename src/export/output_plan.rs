@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, StoredId};
 use crate::export::sidecar_file::{LeftOutFiles, SidecarFile};
 use crate::quantization::ggml::Importance;
 use crate::quantization::{Chunks, PresetPart, Quantizer, Rounding};
-use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId};
+use crate::tensor::{BlockType, DType, FloatType, Shape, TensorId, TensorInfo};
 use std::collections::{HashMap, HashSet};
 
 /// Bytes of elements that are read, encoded and written at a time.
@@ -60,6 +60,18 @@ pub enum MadeFrom {
 }
 
 impl Entry {
+    /// Creates an entry. `None` if its elements are not whole bytes, or are too many.
+    pub fn new(name: String, dtype: DType, shape: Shape, made_from: MadeFrom) -> Option<Entry> {
+        let bytes = dtype.bytes_for(shape.elements())?;
+        Some(Entry { name, dtype, shape, bytes, made_from })
+    }
+
+    /// Creates an entry for a tensor's int8 values, under its name and in its shape.
+    pub fn int8_values(tensor: &TensorInfo, id: TensorId, quantizer: Quantizer) -> Option<Entry> {
+        let values = MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Signed };
+        Entry::new(tensor.name.to_string(), DType::I8, tensor.shape.clone(), values)
+    }
+
     /// Returns the tensor that is quantized for the entry, and its quantizer.
     pub fn quantizer(&self) -> Option<(TensorId, Quantizer)> {
         match self.made_from {

@@ -1,5 +1,6 @@
 //! The request for an output.
 
+use crate::export::error::SaveError;
 use crate::plan::Plan;
 use crate::plan::target::{Container, LinearScheme};
 use crate::tensor::FloatType;
@@ -122,6 +123,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Creates the error for an output that cannot be laid out.
+    pub(crate) fn refuse(&self, why: String) -> SaveError {
+        SaveError::Unfit { path: self.out.clone(), why }
+    }
+
     /// Returns whether the output is quantized GGUF.
     pub(crate) fn writes_gguf(&self) -> bool {
         matches!(self.task, Task::Quantize { format: OutputFormat::Gguf, .. })

@@ -17,6 +17,7 @@ use crate::plan::Plan;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::{DType, Shape, TensorId};
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
 pub(super) struct Burn {
     pub layout: WeightLayout,
@@ -47,9 +48,13 @@ impl FormatWriter for Burn {
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError> {
         let file = self.file(checkpoint, plan);
-        let unfit = |why| SaveError::Unfit { path: request.out.clone(), why };
-        output_plan.files.push(file.map_err(unfit)?);
+        output_plan.files.push(file.map_err(|why| request.refuse(why))?);
         output_plan.warnings.extend(left_out::warnings(checkpoint));
+        Ok(())
+    }
+
+    /// There is no other library that reads the format's container.
+    fn check_container(&self, _: &Path) -> Result<(), String> {
         Ok(())
     }
 }

@@ -6,11 +6,9 @@
 //! some of its code paths do not read metadata.
 
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::packed::Int8Values;
-use crate::export::container_check;
 use crate::export::error::SaveError;
-use crate::export::formats::model_directory::part_taken;
-use crate::export::formats::provenance::{note_original_types, note_quantizers};
+use crate::export::formats::model_directory::StoredNames;
+use crate::export::formats::provenance::with_provenance;
 use crate::export::formats::shards::{self, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
@@ -18,8 +16,6 @@ use crate::export::request::Request;
 use crate::plan::Plan;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{DType, Shape, TensorId, TensorInfo};
-use std::collections::HashSet;
-use std::path::Path;
 
 /// The content of a layer's marker.
 const MARKER: &str = r#"{"format": "int8_tensorwise"}"#;
@@ -50,23 +46,15 @@ impl FormatWriter for ComfyUi {
         request: &Request,
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError> {
-        let refuse = |why: String| SaveError::Unfit { path: request.out.clone(), why };
+        let refuse = |why| request.refuse(why);
         check_marks(checkpoint, plan).map_err(refuse)?;
         let shards = entries(checkpoint, |tensor, _| quantized_entries(checkpoint, plan, tensor?));
         shards::lay_out(
             checkpoint,
             shards,
-            &|mut metadata, entries| {
-                note_quantizers(checkpoint, plan, entries, &mut metadata);
-                note_original_types(checkpoint, entries, &mut metadata);
-                metadata
-            },
+            &|metadata, entries| with_provenance(checkpoint, plan, metadata, entries),
             output_plan,
         )
-    }
-
-    fn check_container(&self, file: &Path) -> Result<(), String> {
-        container_check::safetensors(file)
     }
 }
 
@@ -82,7 +70,7 @@ fn scale_name(weight: &TensorInfo) -> String {
 /// Checks that ComfyUI has the schemes, and that the source has no tensor with the name of a new
 /// one.
 fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
-    let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
+    let names = StoredNames::of(checkpoint);
     for (id, quantizer) in plan.iter() {
         let tensor = checkpoint.tensor(id);
         let name = tensor.name.escape_debug();
@@ -94,7 +82,7 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
             ));
         }
         let parts = [scale_name(tensor), marker_name(tensor)];
-        part_taken(tensor, &parts, &names)?;
+        names.check_parts(tensor, parts)?;
     }
     Ok(())
 }
@@ -103,31 +91,20 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
 fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
     let quantizer = plan.get(id)?;
     let tensor = checkpoint.tensor(id);
-    let values = Entry {
-        name: tensor.name.to_string(),
-        dtype: DType::I8,
-        shape: tensor.shape.clone(),
-        bytes: tensor.parameters(),
-        made_from: MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Signed },
-    };
     // When ComfyUI quantizes a layer again, it infers the scheme from the rank of the scale.
     let scale_shape = match quantizer.scheme {
         QuantizationScheme::PerTensor(..) => Shape::new([])?,
         scheme => scheme.scale_shape(&tensor.shape),
     };
-    let scales = Entry {
-        name: scale_name(tensor),
-        dtype: DType::F32,
-        bytes: scale_shape.elements() * 4,
-        shape: scale_shape,
-        made_from: MadeFrom::Scales { tensor: id },
-    };
-    let marker = Entry {
-        name: marker_name(tensor),
-        dtype: DType::U8,
-        shape: Shape::vector(MARKER.len() as u64),
-        bytes: MARKER.len() as u64,
-        made_from: MadeFrom::Literal(MARKER.as_bytes().to_vec()),
-    };
-    Some(vec![values, scales, marker])
+    let marker = Shape::vector(MARKER.len() as u64);
+    Some(vec![
+        Entry::int8_values(tensor, id, quantizer)?,
+        Entry::new(scale_name(tensor), DType::F32, scale_shape, MadeFrom::Scales { tensor: id })?,
+        Entry::new(
+            marker_name(tensor),
+            DType::U8,
+            marker,
+            MadeFrom::Literal(MARKER.as_bytes().to_vec()),
+        )?,
+    ])
 }

@@ -2,10 +2,9 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::FAKE_METADATA_KEY;
-use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::formats::presets::scaled_together;
-use crate::export::formats::shards::{self, describe_tensors, entries, quantized_metadata};
+use crate::export::formats::shards::{self, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
@@ -13,7 +12,6 @@ use crate::plan::rules::FusionUnits;
 use crate::plan::{Plan, default_scheme};
 use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
-use std::path::Path;
 
 pub(super) struct FakeQuantized;
 
@@ -46,27 +44,10 @@ impl FormatWriter for FakeQuantized {
             let id = tensor?;
             let quantizer = plan.get(id)?;
             let tensor = checkpoint.tensor(id);
-            Some(vec![Entry {
-                name: tensor.name.to_string(),
-                dtype: tensor.dtype.clone(),
-                shape: tensor.shape.clone(),
-                bytes: tensor.bytes,
-                made_from: MadeFrom::FakeQuantized { tensor: id, quantizer },
-            }])
+            let made_from = MadeFrom::FakeQuantized { tensor: id, quantizer };
+            let (name, dtype) = (tensor.name.to_string(), tensor.dtype.clone());
+            Some(vec![Entry::new(name, dtype, tensor.shape.clone(), made_from)?])
         });
-        shards::lay_out(
-            checkpoint,
-            shards,
-            &|mut metadata, entries| {
-                let tensors = quantized_metadata(checkpoint, entries);
-                describe_tensors(&mut metadata, FAKE_METADATA_KEY, plan.rounding, tensors);
-                metadata
-            },
-            output_plan,
-        )
-    }
-
-    fn check_container(&self, file: &Path) -> Result<(), String> {
-        container_check::safetensors(file)
+        shards::lay_out_described(checkpoint, plan.rounding, shards, FAKE_METADATA_KEY, output_plan)
     }
 }

@@ -6,21 +6,17 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
-use crate::export::container_check;
 use crate::export::error::SaveError;
-use crate::export::formats::model_directory::{model_obstacle, part_taken};
-use crate::export::formats::provenance::{note_original_types, note_quantizers};
+use crate::export::formats::model_directory::{StoredNames, add_config, model_obstacle};
+use crate::export::formats::provenance::with_provenance;
 use crate::export::formats::shards::{self, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
-use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
+use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
-use crate::export::sidecar_files::pretty;
 use crate::plan::Plan;
 use crate::quantization::{QuantizationScheme, QuantizationType, ScaleStorage};
 use crate::tensor::{DType, Shape, TensorId};
 use serde_json::json;
-use std::collections::HashSet;
-use std::path::Path;
 
 /// The group sizes of MLX's affine mode, default first.
 const GROUP_SIZES: [u32; 3] = [64, 128, 32];
@@ -68,25 +64,18 @@ impl FormatWriter for Mlx {
         request: &Request,
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError> {
-        let refuse = |why: String| SaveError::Unfit { path: request.out.clone(), why };
+        let refuse = |why| request.refuse(why);
         let size = group_size(checkpoint, plan).map_err(refuse)?;
         check_names(checkpoint, plan).map_err(refuse)?;
-        let config = checkpoint.model_config()?.unwrap_or_default();
-        let mut json = config.json().clone();
         // mlx-lm writes both keys, and reads the first.
-        for key in ["quantization", "quantization_config"] {
-            json.insert(key.into(), json!({ "group_size": size, "bits": 8, "mode": "affine" }));
-        }
-        output_plan.texts.push(TextFile { name: "config.json".into(), text: pretty(&json) });
+        let settings = json!({ "group_size": size, "bits": 8, "mode": "affine" });
+        let settings = ["quantization", "quantization_config"].map(|key| (key, settings.clone()));
+        add_config(checkpoint, output_plan, settings)?;
         let shards = entries(checkpoint, |tensor, _| self.entries(checkpoint, plan, tensor?));
         shards::lay_out(
             checkpoint,
             shards,
-            &|mut metadata, entries| {
-                note_quantizers(checkpoint, plan, entries, &mut metadata);
-                note_original_types(checkpoint, entries, &mut metadata);
-                metadata
-            },
+            &|metadata, entries| with_provenance(checkpoint, plan, metadata, entries),
             output_plan,
         )?;
         match output_plan.files.iter().find(|file| !file.name.starts_with(FILE_PREFIX)) {
@@ -97,10 +86,6 @@ impl FormatWriter for Mlx {
             None => Ok(()),
         }
     }
-
-    fn check_container(&self, file: &Path) -> Result<(), String> {
-        container_check::safetensors(file)
-    }
 }
 
 impl Mlx {
@@ -110,28 +95,17 @@ impl Mlx {
         let tensor = checkpoint.tensor(id);
         let module = tensor.module();
         let words = Shape::new([tensor.shape.channels(), tensor.shape.row_len() / 4])?;
-        let values = Entry {
-            name: tensor.name.to_string(),
-            dtype: DType::U32,
-            bytes: words.elements() * 4,
-            shape: words,
-            made_from: MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Offset },
-        };
         let scale_type = self.scale_storage().scale_type(tensor.dtype.float()?);
         let of_groups = |last: &str, made_from| {
             let shape = quantizer.scheme.scale_shape(&tensor.shape);
-            let bytes = shape.elements() * scale_type.size() as u64;
-            Entry {
-                name: format!("{module}.{last}"),
-                dtype: scale_type.dtype(),
-                shape,
-                bytes,
-                made_from,
-            }
+            Entry::new(format!("{module}.{last}"), scale_type.dtype(), shape, made_from)
         };
-        let scales = of_groups("scales", MadeFrom::Scales { tensor: id });
-        let biases = of_groups("biases", MadeFrom::Biases { tensor: id });
-        Some(vec![values, scales, biases])
+        let values = MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Offset };
+        Some(vec![
+            Entry::new(tensor.name.to_string(), DType::U32, words, values)?,
+            of_groups("scales", MadeFrom::Scales { tensor: id })?,
+            of_groups("biases", MadeFrom::Biases { tensor: id })?,
+        ])
     }
 }
 
@@ -171,10 +145,10 @@ fn group_size(checkpoint: &Checkpoint, plan: &Plan) -> Result<u32, String> {
 }
 
 fn check_names(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
-    let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
+    let names = StoredNames::of(checkpoint);
     plan.iter().try_for_each(|(id, _)| {
         let tensor = checkpoint.tensor(id);
         let parts = ["scales", "biases"].map(|last| format!("{}.{last}", tensor.module()));
-        part_taken(tensor, &parts, &names)
+        names.check_parts(tensor, parts)
     })
 }

@@ -9,6 +9,19 @@ use crate::export::output_plan::Entry;
 use crate::plan::Plan;
 use crate::quantization::Rounding;
 
+/// Returns the metadata of a file with the rounding, the calibrations and the original types of its
+/// entries.
+pub(super) fn with_provenance(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    mut metadata: FileMetadata,
+    entries: &[Entry],
+) -> FileMetadata {
+    note_quantizers(checkpoint, plan, entries, &mut metadata);
+    note_original_types(checkpoint, entries, &mut metadata);
+    metadata
+}
+
 /// Records the rounding and the calibration of a file's entries where they are not the defaults.
 pub(super) fn note_quantizers(
     checkpoint: &Checkpoint,
@@ -31,11 +44,7 @@ pub(super) fn note_quantizers(
 
 /// Records the original types of the quantized tensors of a file, in addition to those recorded in
 /// the source.
-pub(super) fn note_original_types(
-    checkpoint: &Checkpoint,
-    entries: &[Entry],
-    metadata: &mut FileMetadata,
-) {
+fn note_original_types(checkpoint: &Checkpoint, entries: &[Entry], metadata: &mut FileMetadata) {
     let mut types = strings_by_tensor(metadata, ORIGINAL_KEY);
     types.extend(entries.iter().filter_map(|entry| {
         let (id, _) = entry.quantizer()?;

@@ -135,6 +135,23 @@ pub(super) fn lay_out(
     Ok(())
 }
 
+/// Lays out `shards` like [`lay_out`], with quantscope's description of the quantized tensors under
+/// `key`.
+pub(super) fn lay_out_described(
+    checkpoint: &Checkpoint,
+    rounding: Rounding,
+    shards: Shards,
+    key: &str,
+    output_plan: &mut OutputPlan,
+) -> Result<(), SaveError> {
+    let describe = |mut metadata, entries: &[Entry]| {
+        let tensors = quantized_metadata(checkpoint, entries);
+        describe_tensors(&mut metadata, key, rounding, tensors);
+        metadata
+    };
+    lay_out(checkpoint, shards, &describe, output_plan)
+}
+
 /// Returns the path of a source file relative to the model's directory, with `/` as separator.
 fn name_inside(checkpoint: &Checkpoint, shard: &Shard) -> String {
     let inside = checkpoint
@@ -156,7 +173,7 @@ fn name_framework(checkpoint: &Checkpoint, metadata: &mut FileMetadata) {
 }
 
 /// Adds quantscope's description of the quantized `tensors` under `key`.
-pub(super) fn describe_tensors(
+fn describe_tensors(
     metadata: &mut FileMetadata,
     key: &str,
     rounding: Rounding,
@@ -173,7 +190,7 @@ pub(super) fn describe_tensors(
 }
 
 /// Returns the metadata of quantized entries by tensor name.
-pub(super) fn quantized_metadata(
+fn quantized_metadata(
     checkpoint: &Checkpoint,
     entries: &[Entry],
 ) -> BTreeMap<String, QuantizedTensorMetadata> {

@@ -5,22 +5,18 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
-use crate::export::container_check;
 use crate::export::error::SaveError;
-use crate::export::formats::model_directory::{model_obstacle, part_taken};
+use crate::export::formats::model_directory::{StoredNames, add_config, model_obstacle};
 use crate::export::formats::provenance::note_quantizers;
 use crate::export::formats::shards::{self, FileMetadata, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::left_out::is_left_out;
-use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
+use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
-use crate::export::sidecar_files::pretty;
 use crate::plan::Plan;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
 use serde_json::{Value, json};
-use std::collections::HashSet;
-use std::path::Path;
 
 /// The metadata key for the names of all tensors.
 const NAMES_KEY: &str = "tensor_names";
@@ -55,12 +51,9 @@ impl FormatWriter for Torchao {
         request: &Request,
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError> {
-        let refuse = |why: String| SaveError::Unfit { path: request.out.clone(), why };
+        let refuse = |why| request.refuse(why);
         check_marks(checkpoint, plan).map_err(refuse)?;
-        let config = checkpoint.model_config()?.unwrap_or_default();
-        let mut json = config.json().clone();
-        json.insert("quantization_config".into(), quantization_config(plan));
-        output_plan.texts.push(TextFile { name: "config.json".into(), text: pretty(&json) });
+        add_config(checkpoint, output_plan, [("quantization_config", quantization_config(plan))])?;
         let tensors = described_tensors(checkpoint, plan);
         let shards = entries(checkpoint, |tensor, _| quantized_entries(checkpoint, plan, tensor?));
         shards::lay_out(
@@ -76,10 +69,6 @@ impl FormatWriter for Torchao {
             output_plan,
         )
     }
-
-    fn check_container(&self, file: &Path) -> Result<(), String> {
-        container_check::safetensors(file)
-    }
 }
 
 /// Returns the name of a part of a weight: `L._weight_scale` for `L.weight`.
@@ -90,7 +79,7 @@ fn part_name(weight: &TensorInfo, part: &str) -> String {
 /// Checks that torchao has the schemes, and that the source has no tensor with the name of a new
 /// one.
 fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
-    let names: HashSet<&str> = checkpoint.all_stored().map(|(_, s)| s.name.as_str()).collect();
+    let names = StoredNames::of(checkpoint);
     for (id, quantizer) in plan.iter() {
         let tensor = checkpoint.tensor(id);
         let (name, scheme) = (tensor.name.escape_debug(), quantizer.scheme);
@@ -106,7 +95,7 @@ fn check_marks(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
             ));
         }
         let parts = ["qdata", "scale", "zero_point"].map(|part| part_name(tensor, part));
-        part_taken(tensor, &parts, &names)?;
+        names.check_parts(tensor, parts)?;
     }
     Ok(())
 }
@@ -131,9 +120,8 @@ fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Opti
         QuantizationScheme::PerTensor(..) => Shape::new([1, 1])?,
         scheme => scheme.scale_shape(&tensor.shape),
     };
-    let entry = |part, dtype: DType, shape: &Shape, made_from| {
-        let bytes = dtype.bytes_for(shape.elements())?;
-        Some(Entry { name: part_name(tensor, part), dtype, shape: shape.clone(), bytes, made_from })
+    let entry = |part, dtype, shape: &Shape, made_from| {
+        Entry::new(part_name(tensor, part), dtype, shape.clone(), made_from)
     };
     let values = MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Signed };
     Some(vec![

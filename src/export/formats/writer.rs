@@ -1,6 +1,7 @@
 //! The interface of an output format.
 
 use crate::checkpoint::Checkpoint;
+use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::Request;
@@ -54,9 +55,10 @@ pub(crate) trait FormatWriter: Sync {
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError>;
 
-    /// Opens a written file with the library that owns its format, if there is one, and returns the
-    /// reason if it does not open. quantscope's own reader opens every output in any case.
-    fn check_container(&self, _file: &Path) -> Result<(), String> {
-        Ok(())
+    /// Opens a written file with the library that owns its container, which is safetensors unless
+    /// the format overrides it. Returns the reason if the file does not open. quantscope's own
+    /// reader opens every output in any case.
+    fn check_container(&self, file: &Path) -> Result<(), String> {
+        container_check::safetensors(file)
     }
 }
