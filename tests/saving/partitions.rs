@@ -168,6 +168,11 @@ fn join_names_what_is_missing_and_how_to_make_it() {
     );
     assert!(why.contains(&command), "{why}");
     assert!(!Path::new(&run.out()).exists());
+    let partial = run.partial();
+    let partial = partial.to_str().expect("text");
+    let (_, why) = failure(&["inspect", partial]);
+    let said = "it holds 1 of 4 shares of an output that several workers make; missing: 1, 3, 4; `quantscope join out` puts them together";
+    assert!(why.contains(said), "{why}");
     run.worker(1, 4);
     run.worker(3, 4);
     let (_, why) = failure(&["join", &run.out()]);

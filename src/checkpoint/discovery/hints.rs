@@ -27,6 +27,9 @@ pub(super) fn hint(
     files: &BTreeSet<String>,
     folders: &BTreeSet<String>,
 ) -> Option<String> {
+    if let Some(shares) = shares(directory) {
+        return Some(shares);
+    }
     if let Some((name, what)) = foreign(files) {
         return Some(format!("{name} is {what}, which is not read"));
     }
@@ -48,6 +51,45 @@ pub(super) fn hint(
         .iter()
         .any(|name| files.contains(*name))
         .then(|| "the weights were not downloaded".to_owned())
+}
+
+/// Describes the directory in which several workers leave their shares of an output: finished
+/// ones are called `2-of-7`, those that are being made `.unfinished-2-of-7.` and a random ending.
+fn shares(directory: &Path) -> Option<String> {
+    let parse = |name: &str| {
+        let (index, count) = name.split_once("-of-")?;
+        Some((index.parse::<u32>().ok()?, count.parse::<u32>().ok()?))
+    };
+    let (mut finished, mut running) = (BTreeSet::new(), BTreeSet::new());
+    for entry in std::fs::read_dir(directory).ok()?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        match name.strip_prefix(".unfinished-") {
+            Some(name) => running.extend(name.split_once('.').and_then(|(name, _)| parse(name))),
+            None if entry.path().join("fragment.json").is_file() => finished.extend(parse(&name)),
+            None => {}
+        }
+    }
+    let &(_, count) = finished.first().or(running.first())?;
+    let others: BTreeSet<(u32, u32)> = running.difference(&finished).copied().collect();
+    let missing = (1..=count).map(|index| (index, count)).filter(|p| !finished.contains(p));
+    let list = |partitions: &mut dyn Iterator<Item = (u32, u32)>| {
+        let indices: Vec<String> = partitions.map(|(index, _)| index.to_string()).collect();
+        indices.join(", ")
+    };
+    let mut said = format!(
+        "it holds {} of {count} shares of an output that several workers make",
+        finished.len()
+    );
+    let missing = list(&mut missing.filter(|partition| !others.contains(partition)));
+    if !others.is_empty() {
+        said += &format!("; begun: {}", list(&mut others.into_iter()));
+    }
+    match missing.is_empty() {
+        true => {}
+        false => said += &format!("; missing: {missing}"),
+    }
+    let out = directory.file_stem().unwrap_or_default().to_string_lossy();
+    Some(format!("{said}; `quantscope join {out}` puts them together"))
 }
 
 fn foreign(names: &BTreeSet<String>) -> Option<(&str, &'static str)> {
